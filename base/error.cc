@@ -1,0 +1,40 @@
+#include <cstring>
+#include <utility>
+
+#include <cowshed/base/error.h>
+
+namespace cowshed {
+
+std::string_view to_string(ErrorCode code) {
+  switch (code) {
+    case ErrorCode::invalid_argument: return "invalid_argument";
+    case ErrorCode::system_call: return "system_call";
+    case ErrorCode::address_taken: return "address_taken";
+    case ErrorCode::capacity_exceeded: return "capacity_exceeded";
+    case ErrorCode::arena_frozen: return "arena_frozen";
+    case ErrorCode::arena_not_frozen: return "arena_not_frozen";
+    case ErrorCode::not_inherited: return "not_inherited";
+    case ErrorCode::not_in_arena: return "not_in_arena";
+    case ErrorCode::published_too_late: return "published_too_late";
+    case ErrorCode::wrong_type: return "wrong_type";
+    case ErrorCode::wrong_process_tree: return "wrong_process_tree";
+    case ErrorCode::released: return "released";
+    case ErrorCode::null_reference: return "null_reference";
+    case ErrorCode::no_such_process: return "no_such_process";
+    case ErrorCode::permission_denied: return "permission_denied";
+    case ErrorCode::unsupported: return "unsupported";
+  }
+  return "unknown";
+}
+
+tl::unexpected<Error> system_error(std::string_view what, int error) {
+  char buffer[128];
+  const char* text = strerror_r(error, buffer, sizeof buffer);
+  return tl::make_unexpected(Error{ErrorCode::system_call, error, std::string(what) + ": " + text});
+}
+
+tl::unexpected<Error> make_error(ErrorCode code, std::string message) {
+  return tl::make_unexpected(Error{code, 0, std::move(message)});
+}
+
+}  // namespace cowshed

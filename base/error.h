@@ -1,0 +1,51 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <tl/expected.hpp>
+
+// How every Cowshed library reports failure.  Nothing here prints or aborts; running out of
+// ordinary memory is std::bad_alloc, as in the standard library.
+namespace cowshed {
+
+// What went wrong, for a program to branch on.  A caller that only reports needs `message`.
+enum class ErrorCode : std::uint8_t {
+  invalid_argument,    // the call itself is wrong: a zero capacity, an empty name
+  system_call,         // the OS refused; `system_errno` says why
+  address_taken,       // something else is mapped where the arena must go
+  capacity_exceeded,   // the arena is full
+  arena_frozen,        // allocation from, or a second freeze in another mode of, a frozen arena
+  arena_not_frozen,    // the call needs a frozen arena
+  not_inherited,       // the arena was not frozen when this process was forked: not mapped here
+  not_in_arena,        // the object does not lie in any arena of this process
+  published_too_late,  // the object was published after this process was forked
+  wrong_type,          // a reference used as another type than the one published
+  wrong_process_tree,  // a reference of an unrelated process
+  released,            // the object's publication was withdrawn, or its arena destroyed
+  null_reference,      // a default-constructed reference
+  no_such_process,     // the PID does not exist (any more)
+  permission_denied,   // the process belongs to somebody else, or a capability is missing
+  unsupported,         // this kernel or machine cannot do it; the message says what is missing
+};
+
+// The code's name as spelled above.  Thread-safe, never fails.
+std::string_view to_string(ErrorCode code);
+
+// A value: copyable, owns its text, may cross threads.
+struct Error {
+  ErrorCode code;
+  int system_errno = 0;  // errno of the failing call, 0 where none failed
+  std::string message;   // one line: the thing, what is wrong, what to do
+};
+
+template <class T>
+using Expected = tl::expected<T, Error>;
+
+// Builds the error of a failed system call: "`what`: strerror(`error`)".  Pass errno at once,
+// before anything else can change it.
+tl::unexpected<Error> system_error(std::string_view what, int error);
+
+tl::unexpected<Error> make_error(ErrorCode code, std::string message);
+
+}  // namespace cowshed

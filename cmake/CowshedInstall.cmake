@@ -1,0 +1,12 @@
+include(CMakePackageConfigHelpers)
+set(cowshed_config_dir ${CMAKE_INSTALL_LIBDIR}/cmake/Cowshed)
+configure_package_config_file(
+  ${PROJECT_SOURCE_DIR}/cmake/CowshedConfig.cmake.in ${PROJECT_BINARY_DIR}/CowshedConfig.cmake
+  INSTALL_DESTINATION ${cowshed_config_dir})
+write_basic_package_version_file(
+  ${PROJECT_BINARY_DIR}/CowshedConfigVersion.cmake COMPATIBILITY SameMinorVersion)
+install(FILES ${PROJECT_BINARY_DIR}/CowshedConfig.cmake
+              ${PROJECT_BINARY_DIR}/CowshedConfigVersion.cmake DESTINATION ${cowshed_config_dir})
+install(EXPORT CowshedTargets NAMESPACE cowshed:: DESTINATION ${cowshed_config_dir})
+install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(DIRECTORY LICENSES DESTINATION ${CMAKE_INSTALL_DOCDIR})

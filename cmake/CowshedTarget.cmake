@@ -1,0 +1,33 @@
+# cowshed_library(NAME SOURCES... [PUBLIC_HEADERS ...] ): a static library cowshed::NAME that is
+# installed with its headers.  cowshed_compile(TARGET): the project's own warnings and sanitizers.
+
+find_package(tl-expected REQUIRED)
+
+function(cowshed_compile target)
+  target_compile_options(
+    ${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Wshadow -Wconversion
+                      -Wnon-virtual-dtor -Wold-style-cast>)
+  if(COWSHED_WARNINGS_AS_ERRORS)
+    target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Werror>)
+  endif()
+  if(COWSHED_SANITIZE)
+    target_compile_options(${target} PRIVATE -fsanitize=${COWSHED_SANITIZE} -fno-omit-frame-pointer
+                                             -fno-sanitize-recover=all)
+    target_link_options(${target} PUBLIC -fsanitize=${COWSHED_SANITIZE})
+  endif()
+endfunction()
+
+function(cowshed_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;HEADERS" ${ARGN})
+  add_library(cowshed_${name} STATIC ${ARG_SOURCES})
+  add_library(cowshed::${name} ALIAS cowshed_${name})
+  set_target_properties(cowshed_${name} PROPERTIES EXPORT_NAME ${name})
+  target_compile_features(cowshed_${name} PUBLIC cxx_std_20)
+  target_include_directories(
+    cowshed_${name} PUBLIC $<BUILD_INTERFACE:${PROJECT_BINARY_DIR}/include>
+                           $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
+  cowshed_compile(cowshed_${name})
+  install(TARGETS cowshed_${name} EXPORT CowshedTargets
+          ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+  install(FILES ${ARG_HEADERS} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/cowshed/${name})
+endfunction()
