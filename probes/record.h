@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+#pragma once
+
+/* The records that the BPF programs and the loader share: plain C, fixed width, no padding that
+ * either side could see differently.  Nothing here is an ABI: both sides are built together. */
+
+#ifdef __cplusplus
+#include <linux/types.h>
+#endif
+
+#define COWSHED_COMM_BYTES 16
+#define COWSHED_ARENA_NAME_BYTES 64 /* what follows "memfd:cowshed:", with its final 0 */
+
+/* One counter per class of write fault, in faults; they sum to `write_faults` except for the one
+ * fault per thread that is still being resolved.  The order is the order in cowshed_counts. */
+enum cowshed_class {
+  COWSHED_COPIED_ANON,
+  COWSHED_COPIED_FILE,
+  COWSHED_REUSED,
+  COWSHED_ZERO_PAGE_WRITE,
+  COWSHED_ZERO_FILLED,
+  COWSHED_WRITE_NOTIFY,
+  COWSHED_FAILED,
+  COWSHED_OTHER,
+  COWSHED_CLASSES,
+};
+
+struct cowshed_counts {
+  __u64 faults[COWSHED_CLASSES];
+  __u64 write_faults;      /* exceptions, counted where they enter */
+  __u64 zero_filled_pages; /* of 4 KiB: a huge first touch is one fault and 512 pages */
+  __u64 huge_splits;
+  __u64 events;     /* runs of our programs that had something to do */
+  __u64 vma_misses; /* faults whose mapping could not be found out */
+};
+
+/* Stable for the life of a process, also when another thread than the leader calls exec. */
+struct cowshed_key {
+  __u64 start_ns; /* CLOCK_MONOTONIC start of the thread group's leader */
+  __u32 tgid;     /* of the initial PID namespace */
+  __u32 unused;
+};
+
+enum cowshed_process_flags {
+  COWSHED_ROOT = 1,          /* named by the user, not found by lineage */
+  COWSHED_SHARES_MEMORY = 2, /* began in its parent's address space (vfork, posix_spawn) */
+  COWSHED_FORK_SEEN = 4,     /* shared_at_fork_bytes is known */
+  COWSHED_ENDED = 8,
+};
+
+/* Value of the map `processes`.  A thread's counters are added when it ends, between the two
+ * sequence numbers: `flush_end` is the first word and `flush_begin` the last, so that a copy made
+ * in address order is whole exactly when they are equal. */
+struct cowshed_process {
+  __u64 flush_end;
+  struct cowshed_counts counts; /* of the ended threads */
+  __u64 id;                     /* never 0, unique for the life of the loaded programs */
+  __u64 parent_id;              /* 0: the parent is not tracked */
+  __u64 end_ns;                 /* CLOCK_MONOTONIC, 0 while alive */
+  __u64 shared_at_fork_bytes;
+  __u64 copied_before_exec;
+  __u32 pid;  /* in the loader's PID namespace, 0 where it has none there */
+  __u32 ppid; /* at the start */
+  __u32 flags;
+  __u32 exit_code; /* as wait(2) reports it */
+  __u32 execs;
+  __u32 threads_live;
+  __u32 threads_total;
+  __u32 unused;
+  char comm[COWSHED_COMM_BYTES];
+  __u64 flush_begin;
+};
+
+/* One per live thread, written by the iterator `dump_threads`. */
+struct cowshed_thread_record {
+  struct cowshed_key key;
+  struct cowshed_counts counts;
+  __u32 pending; /* 1: its last fault may still be in progress, and is in no class yet */
+  __u32 is_leader;
+  char comm[COWSHED_COMM_BYTES];
+};
+
+struct cowshed_arena_key {
+  struct cowshed_key process;
+  __u64 inode;
+};
+
+struct cowshed_arena {
+  __u64 copied_pages;
+  char name[COWSHED_ARENA_NAME_BYTES];
+};
+
+enum cowshed_adopt_mode {
+  COWSHED_ADOPT_NOTHING,
+  COWSHED_ADOPT_COMMAND, /* one process that has yet to call exec */
+  COWSHED_ADOPT_TREE,    /* a process with its threads and descendants */
+};
+
+/* What the loader asks of the iterator `adopt`, and what that answers. */
+struct cowshed_adoption {
+  __u32 mode;
+  __u32 root_pid; /* in the loader's PID namespace */
+  __u32 root_found;
+  __u32 processes; /* adopted by this run */
+  __u32 threads;
+  __u32 unused;
+};
+
+/* Events that we know we lost; a run of the tool is exact only while all are 0. */
+struct cowshed_losses {
+  __u64 threads;   /* no memory for a thread's state: its faults are not counted */
+  __u64 processes; /* no room for a process's record */
+  __u64 arenas;    /* no room for an arena's count; the page itself was counted */
+  __u64 late;      /* counted after the process's final record had been taken */
+};
