@@ -1,0 +1,37 @@
+# Run by cowshed_private_jemalloc() at build time: ARCHIVE to OBJECT with AR, LD, NM and OBJCOPY.
+
+set(prefix cowshed_je_)
+set(kept mallocx sdallocx mallctl malloc_conf malloc_message)
+
+function(run)
+  execute_process(COMMAND ${ARGN} WORKING_DIRECTORY ${work} RESULT_VARIABLE status
+                  OUTPUT_VARIABLE output ERROR_VARIABLE error)
+  if(NOT status EQUAL 0)
+    message(FATAL_ERROR "${ARGN}: ${error}")
+  endif()
+  set(output "${output}" PARENT_SCOPE)
+endfunction()
+
+set(work ${OBJECT}.dir)
+file(REMOVE_RECURSE ${work})
+file(MAKE_DIRECTORY ${work})
+run(${AR} x ${ARCHIVE})
+file(GLOB objects ${work}/*.o)
+list(FILTER objects EXCLUDE REGEX jemalloc_cpp)
+run(${LD} -r -o all.o ${objects})
+
+run(${NM} --defined-only --extern-only --format=posix all.o)
+string(REGEX MATCHALL "[^\n]+" lines "${output}")
+# Called by jemalloc, answered by us (private_jemalloc.cc): there is no configuration but our own.
+set(renames "secure_getenv ${prefix}no_environment\nreadlink ${prefix}no_link\n")
+foreach(line IN LISTS lines)
+  string(REGEX REPLACE " .*" "" symbol "${line}")
+  string(APPEND renames "${symbol} ${prefix}${symbol}\n")
+endforeach()
+file(WRITE ${work}/renames "${renames}")
+list(TRANSFORM kept PREPEND ${prefix})
+list(JOIN kept "\n" kept)
+file(WRITE ${work}/kept "${kept}\n")
+run(${OBJCOPY} --redefine-syms=renames all.o renamed.o)
+run(${OBJCOPY} --keep-global-symbols=kept renamed.o ${OBJECT})
+file(REMOVE_RECURSE ${work})

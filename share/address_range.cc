@@ -1,0 +1,195 @@
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cctype>
+#include <cerrno>
+#include <cstdio>
+#include <fstream>
+#include <linux/memfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cowshed/share/address_range.h>
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U  // Linux 6.3
+#endif
+
+namespace cowshed {
+namespace {
+
+struct Range {
+  std::uintptr_t begin;
+  std::uintptr_t end;
+};
+
+// The second is for ThreadSanitizer, which keeps the first for itself.
+constexpr std::array<Range, 2> kRanges = {
+    {{0x200000000000, 0x500000000000}, {0x7e8000000000, 0x7eff00000000}}};
+
+// Arenas never touch: a run off the end of one should not reach the next.
+constexpr std::size_t kGap = kHugePage;
+
+std::array<std::atomic<std::uintptr_t>, kRanges.size()> next_free = {kRanges[0].begin,
+                                                                     kRanges[1].begin};
+
+std::string hex(std::uintptr_t value) {
+  std::array<char, 24> text{};
+  std::snprintf(text.data(), text.size(), "0x%zx", value);
+  return text.data();
+}
+
+// 0, or the errno of the attempt.
+int map_at(int fd, std::uintptr_t address, std::size_t size) {
+  void* wanted = reinterpret_cast<void*>(address);
+  void* got = mmap(wanted, size, PROT_READ | PROT_WRITE,
+                   MAP_SHARED | MAP_NORESERVE | MAP_FIXED_NOREPLACE, fd, 0);
+  if (got == wanted) {
+    return 0;
+  }
+  if (got == MAP_FAILED) {
+    return errno;
+  }
+  munmap(got, size);  // sanitizers move what they refuse
+  return EINVAL;
+}
+
+const MapsEntry* first_overlap(const std::vector<MapsEntry>& maps, std::uintptr_t begin,
+                               std::uintptr_t end) {
+  const auto found = std::find_if(maps.begin(), maps.end(), [=](const MapsEntry& entry) {
+    return entry.begin < end && begin < entry.end;
+  });
+  return found == maps.end() ? nullptr : &*found;
+}
+
+Expected<std::uintptr_t> place_at(int fd, std::size_t size, const ArenaOptions& options) {
+  const int error = map_at(fd, options.address, size);
+  if (error == 0) {
+    return options.address;
+  }
+  const std::string where =
+      "arena '" + options.name + "': " + hex(options.address) + "-" + hex(options.address + size);
+  const auto maps = read_maps("self");
+  if (const MapsEntry* taken = first_overlap(maps, options.address, options.address + size)) {
+    const std::string what = taken->name.empty() ? "anonymous memory" : taken->name;
+    return make_error(ErrorCode::address_taken, where + " is taken: " + what + " is mapped at " +
+                                                    hex(taken->begin) + "-" + hex(taken->end) +
+                                                    "; choose another .address");
+  }
+  return system_error(where + " cannot be mapped", error);
+}
+
+Expected<std::uintptr_t> place_anywhere(int fd, std::size_t size, const ArenaOptions& options) {
+  int error = ENOMEM;
+  for (std::size_t i = 0; i < kRanges.size(); ++i) {
+    const auto [begin, end] = kRanges[i];
+    if (size + kGap > end - begin) {
+      continue;
+    }
+    // Twice round: the places of arenas that are gone are free again.
+    for (int round = 0; round < 2; ++round) {
+      std::uintptr_t place = next_free[i].load();
+      while (place + size + kGap <= end) {
+        if (!next_free[i].compare_exchange_weak(place, place + size + kGap)) {
+          continue;
+        }
+        error = map_at(fd, place, size);
+        if (error == 0) {
+          return place;
+        }
+        const auto maps = read_maps("self");
+        const MapsEntry* taken = first_overlap(maps, place, place + size);
+        if (taken == nullptr) {
+          break;
+        }  // not a clash: this range is refused altogether
+        place = (taken->end + kGap + kHugePage - 1) & ~(kHugePage - 1);
+        next_free[i].store(place);
+      }
+      next_free[i].store(begin);
+    }
+  }
+  return system_error("arena '" + options.name + "': no place for " + std::to_string(size) +
+                          " bytes of address space",
+                      error);
+}
+
+Expected<int> open_memfd(const std::string& name, std::size_t size) {
+  const std::string label = "cowshed:" + name;
+  constexpr unsigned kFlags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+  int fd = memfd_create(label.c_str(), kFlags | MFD_NOEXEC_SEAL);
+  if (fd < 0 && errno == EINVAL) {
+    fd = memfd_create(label.c_str(), kFlags);
+  }
+  if (fd < 0) {
+    return system_error("arena '" + name + "': memfd_create", errno);
+  }
+  if (ftruncate(fd, static_cast<off_t>(size)) != 0) {
+    auto error = system_error("arena '" + name + "': ftruncate", errno);
+    close(fd);
+    return error;
+  }
+  return fd;
+}
+
+}  // namespace
+
+Expected<ArenaMapping> map_new_arena(const ArenaOptions& options) {
+  const bool printable = std::all_of(options.name.begin(), options.name.end(), [](char c) {
+    return std::isprint(static_cast<unsigned char>(c)) != 0;
+  });
+  if (options.name.empty() || options.name.size() > 63 || !printable) {
+    return make_error(ErrorCode::invalid_argument,
+                      "an arena's .name has 1 to 63 printable characters");
+  }
+  constexpr std::size_t kMost = std::size_t{1} << 46U;
+  if (options.capacity == 0 || options.capacity > kMost) {
+    return make_error(ErrorCode::invalid_argument,
+                      "arena '" + options.name + "': .capacity is 1 byte to 64 TiB");
+  }
+  if (options.address % kHugePage != 0) {
+    return make_error(ErrorCode::invalid_argument,
+                      "arena '" + options.name + "': .address is a multiple of 2 MiB");
+  }
+  const std::size_t size = (options.capacity + kHugePage - 1) & ~(kHugePage - 1);
+  auto fd = open_memfd(options.name, size);
+  if (!fd) {
+    return tl::make_unexpected(std::move(fd.error()));
+  }
+  auto place =
+      options.address != 0 ? place_at(*fd, size, options) : place_anywhere(*fd, size, options);
+  if (!place) {
+    close(*fd);
+    return tl::make_unexpected(std::move(place.error()));
+  }
+  const ArenaMapping mapping = {*fd, *place, size};
+  if (madvise(mapping.address(), size, MADV_DONTFORK) != 0) {
+    auto error = system_error("arena '" + options.name + "': MADV_DONTFORK", errno);
+    munmap(mapping.address(), size);
+    close(*fd);
+    return error;
+  }
+  return mapping;
+}
+
+std::vector<MapsEntry> read_maps(const std::string& pid) {
+  std::vector<MapsEntry> result;
+  std::ifstream file("/proc/" + pid + "/maps");
+  for (std::string line; std::getline(file, line);) {
+    MapsEntry entry{};
+    std::array<char, 8> permissions{};
+    unsigned long long inode = 0;
+    int name_at = 0;
+    if (std::sscanf(line.c_str(), "%zx-%zx %7s %*s %*s %llu %n", &entry.begin, &entry.end,
+                    permissions.data(), &inode, &name_at) < 4) {
+      continue;
+    }
+    entry.shared = permissions[3] == 's';
+    entry.may_write = permissions[1] == 'w';
+    entry.inode = inode;
+    entry.name = line.substr(static_cast<std::size_t>(name_at));
+    result.push_back(std::move(entry));
+  }
+  return result;
+}
+
+}  // namespace cowshed

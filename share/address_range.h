@@ -1,0 +1,40 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <cowshed/share/arena.h>
+
+namespace cowshed {
+
+constexpr std::size_t kHugePage = 2_MiB;
+
+// A memfd and the shared, writable mapping of all of it.
+struct ArenaMapping {
+  int fd;
+  std::uintptr_t begin;
+  std::size_t size;
+
+  void* address() const { return reinterpret_cast<void*>(begin); }
+};
+
+// Makes both, at options.address or at the next free place, left out of forked children.
+// Thread-safe.
+Expected<ArenaMapping> map_new_arena(const ArenaOptions& options);
+
+// One line of /proc/PID/maps.
+struct MapsEntry {
+  std::uintptr_t begin;
+  std::uintptr_t end;
+  bool shared;
+  bool may_write;
+  std::uint64_t inode;
+  std::string name;
+};
+
+// `pid` is "self" or a number; empty when it cannot be read.
+std::vector<MapsEntry> read_maps(const std::string& pid);
+
+}  // namespace cowshed

@@ -1,0 +1,55 @@
+#include <mutex>
+
+#include <cowshed/share/arena.h>
+#include <cowshed/share/arena_core.h>
+#include <cowshed/share/arena_table.h>
+
+namespace cowshed {
+
+Expected<Arena> Arena::create(const ArenaOptions& options) {
+  auto core = take_vacant_core();
+  if (!core) {
+    return tl::make_unexpected(std::move(core.error()));
+  }
+  std::unique_lock lock((*core)->mutex());
+  auto opened = (*core)->open(options);
+  lock.unlock();  // the table's lock comes before a core's
+  if (!opened) {
+    give_back_core(*core);
+    return tl::make_unexpected(std::move(opened.error()));
+  }
+  return Arena(*core);
+}
+
+Arena& Arena::operator=(Arena&& other) noexcept {
+  std::swap(core_, other.core_);
+  return *this;
+}
+
+Arena::~Arena() {
+  if (core_ == nullptr) {
+    return;
+  }
+  {
+    const std::lock_guard lock(core_->mutex());
+    core_->close();
+  }
+  give_back_core(core_);
+}
+
+std::pmr::memory_resource* Arena::resource() const noexcept { return core_; }
+
+Expected<void> Arena::freeze(FreezeMode mode) {
+  const std::lock_guard lock(core_->mutex());
+  return core_->freeze(mode);
+}
+
+bool Arena::contains(const void* address) const noexcept { return core_->contains(address); }
+
+ArenaStats Arena::stats() const { return core_->stats(); }
+
+std::string_view Arena::name() const noexcept { return core_->name(); }
+
+std::byte* Arena::base() const noexcept { return reinterpret_cast<std::byte*>(core_->begin()); }
+
+}  // namespace cowshed

@@ -1,0 +1,95 @@
+#include <array>
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <pthread.h>
+
+#include <cowshed/share/arena_table.h>
+
+namespace cowshed {
+namespace {
+
+struct Entry {
+  std::atomic<ArenaCore*> core = nullptr;  // never freed once made
+  bool taken = false;                      // under the table's mutex
+};
+
+std::array<Entry, kMaxArenas> table;
+std::atomic<std::uint32_t> made = 0;  // entries from here on have no core
+std::mutex table_mutex;
+
+template <class Function>
+void for_each_core(Function function) {
+  const std::uint32_t count = made.load(std::memory_order_acquire);
+  for (std::uint32_t i = 0; i < count; ++i) {
+    function(*table[i].core.load());
+  }
+}
+
+// Holding every lock over the fork leaves none of them taken by a thread that the child has not.
+// jemalloc does the same for its own, after us: handlers for "before" run newest first.
+void before_fork() {
+  table_mutex.lock();
+  for_each_core([](ArenaCore& core) { core.mutex().lock(); });
+}
+
+void after_fork_in_parent() {
+  for_each_core([](ArenaCore& core) { core.mutex().unlock(); });
+  table_mutex.unlock();
+}
+
+void after_fork_in_child() {
+  for_each_core([](ArenaCore& core) {
+    if (core.state() == ArenaState::open) {
+      core.disown_after_fork();
+    }
+  });
+  after_fork_in_parent();
+}
+
+}  // namespace
+
+Expected<ArenaCore*> take_vacant_core() {
+  static const int kHandlers =
+      pthread_atfork(&before_fork, &after_fork_in_parent, &after_fork_in_child);
+  if (kHandlers != 0) {
+    return system_error("pthread_atfork", kHandlers);
+  }
+  const std::lock_guard lock(table_mutex);
+  for (std::uint32_t i = 0; i < kMaxArenas; ++i) {
+    Entry& entry = table[i];
+    if (entry.taken) {
+      continue;
+    }
+    if (i == made.load(std::memory_order_relaxed)) {
+      entry.core.store(std::make_unique<ArenaCore>().release());
+      made.store(i + 1, std::memory_order_release);
+    }
+    entry.taken = true;
+    return entry.core.load();
+  }
+  return make_error(ErrorCode::invalid_argument,
+                    "a process has at most 1024 arenas at a time; destroy one first");
+}
+
+void give_back_core(ArenaCore* core) {
+  const std::lock_guard lock(table_mutex);
+  for (auto& entry : table) {
+    if (entry.core.load() == core) {
+      entry.taken = false;
+    }
+  }
+}
+
+ArenaCore* find_arena(const void* address) noexcept {
+  const std::uint32_t count = made.load(std::memory_order_acquire);
+  for (std::uint32_t i = 0; i < count; ++i) {
+    ArenaCore* core = table[i].core.load(std::memory_order_relaxed);
+    if (core->contains(address)) {
+      return core;
+    }
+  }
+  return nullptr;
+}
+
+}  // namespace cowshed

@@ -1,0 +1,20 @@
+#pragma once
+
+#include <cstdint>
+
+#include <cowshed/share/arena_core.h>
+
+// Every arena of this process.
+namespace cowshed {
+
+constexpr std::uint32_t kMaxArenas = 1024;
+
+// A vacant core, held locked by the caller's next call of its mutex(); error when there are
+// kMaxArenas.  The first call installs the fork handlers.
+Expected<ArenaCore*> take_vacant_core();
+void give_back_core(ArenaCore* core);
+
+// The arena in whose range `address` lies, or null.  Takes no lock, safe in a signal handler.
+ArenaCore* find_arena(const void* address) noexcept;
+
+}  // namespace cowshed

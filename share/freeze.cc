@@ -1,0 +1,122 @@
+#include <algorithm>
+#include <cctype>
+#include <cerrno>
+#include <fcntl.h>
+#include <filesystem>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cowshed/share/freeze.h>
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25  // Linux 6.1
+#endif
+
+namespace cowshed {
+namespace {
+
+bool collapse_range(std::uintptr_t begin, std::size_t size) {
+  int result = 0;
+  do {
+    result = madvise(reinterpret_cast<void*>(begin), size, MADV_COLLAPSE);
+  } while (result != 0 && errno == EAGAIN && size > kHugePage);
+  return result == 0;
+}
+
+// Each call drains every CPU's page lists, so ask for much at once; one range that cannot be
+// collapsed (a hole, EINVAL; no huge page to be had) ends a call, so then ask range by range.
+std::size_t collapse(std::uintptr_t begin, std::size_t size) {
+  constexpr std::size_t kStep = 64_MiB;
+  std::size_t collapsed = 0;
+  for (std::size_t offset = 0; offset < size; offset += kStep) {
+    const std::size_t step = std::min(kStep, size - offset);
+    if (collapse_range(begin + offset, step)) {
+      collapsed += step;
+      continue;
+    }
+    for (std::size_t part = offset; part < offset + step; part += kHugePage) {
+      if (collapse_range(begin + part, kHugePage)) {
+        collapsed += kHugePage;
+      }
+    }
+  }
+  return collapsed;
+}
+
+// "1234 (name), 1235 (name)": the processes that map this memfd for writing.
+std::string shared_mappers(int fd) {
+  struct stat status {};
+  if (fstat(fd, &status) != 0) {
+    return {};
+  }
+  std::string result;
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc", ignored)) {
+    const std::string pid = entry.path().filename();
+    if (!std::all_of(pid.begin(), pid.end(), [](unsigned char c) { return std::isdigit(c); })) {
+      continue;
+    }
+    const auto maps = read_maps(pid);
+    const bool found = std::any_of(maps.begin(), maps.end(), [&](const MapsEntry& map) {
+      return map.shared && map.inode == status.st_ino && map.name.starts_with("/memfd:cowshed:");
+    });
+    if (found) {
+      result += (result.empty() ? "" : ", ") + pid;
+    }
+  }
+  return result;
+}
+
+tl::unexpected<Error> seal_error(int fd, int error, const std::string& who) {
+  if (error != EBUSY) {
+    return system_error(who + "sealing", error);
+  }
+  const std::string pids = shared_mappers(fd);
+  return tl::make_unexpected(
+      Error{ErrorCode::system_call, EBUSY,
+            who + "cannot be sealed while somebody else maps it for writing or has I/O on it: " +
+                (pids.empty() ? "a process that /proc does not show" : "process " + pids) +
+                "; end that first, then freeze() again"});
+}
+
+}  // namespace
+
+Expected<std::size_t> freeze_mapping(const ArenaMapping& mapping, std::size_t used, FreezeMode mode,
+                                     const std::string& name) {
+  const std::string who = "arena '" + name + "': ";
+  // Before the private mapping: a private one that was written to cannot be collapsed.
+  const std::size_t huge = collapse(mapping.begin, used);
+  const int protection = mode == FreezeMode::strict ? PROT_READ : PROT_READ | PROT_WRITE;
+  const auto at = [&mapping](std::size_t offset) {
+    return reinterpret_cast<void*>(mapping.begin + offset);
+  };
+  const auto undo = [&](tl::unexpected<Error> error) {
+    if (ftruncate(mapping.fd, static_cast<off_t>(mapping.size)) == 0 &&
+        mmap(at(0), mapping.size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED,
+             mapping.fd, 0) != MAP_FAILED) {
+      madvise(at(0), mapping.size, MADV_DONTFORK);
+    }
+    return error;
+  };
+  // One step for whoever reads meanwhile: the kernel replaces a mapping under its lock.
+  if (used > 0 && mmap(at(0), used, protection, MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED, mapping.fd,
+                       0) == MAP_FAILED) {
+    return undo(system_error(who + "mapping it privately", errno));
+  }
+  if (used < mapping.size &&
+      mmap(at(used), mapping.size - used, PROT_NONE,
+           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED) {
+    return undo(system_error(who + "closing the unused rest", errno));
+  }
+  if (ftruncate(mapping.fd, static_cast<off_t>(used)) != 0) {
+    return undo(system_error(who + "cutting off the unused rest", errno));
+  }
+  if (fcntl(mapping.fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) !=
+      0) {
+    return undo(seal_error(mapping.fd, errno, who));
+  }
+  return huge;
+}
+
+}  // namespace cowshed

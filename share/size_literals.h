@@ -1,0 +1,15 @@
+#pragma once
+
+#include <cstddef>
+
+// 64_GiB and the like, for capacities.  In namespace cowshed, or by
+// `using namespace cowshed::size_literals`.
+namespace cowshed {
+inline namespace size_literals {
+
+constexpr std::size_t operator""_KiB(unsigned long long count) { return count << 10U; }
+constexpr std::size_t operator""_MiB(unsigned long long count) { return count << 20U; }
+constexpr std::size_t operator""_GiB(unsigned long long count) { return count << 30U; }
+
+}  // namespace size_literals
+}  // namespace cowshed

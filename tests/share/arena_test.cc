@@ -1,0 +1,267 @@
+#include <algorithm>
+#include <cstring>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <map>
+#include <random>
+#include <string>
+#include <sys/mman.h>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include <cowshed/share/arena.h>
+
+#include "child.h"
+#include "memory_map.h"
+
+namespace cowshed {
+namespace {
+
+using testing::HasSubstr;
+
+Arena make_arena(std::size_t capacity = 64_MiB, const std::string& name = "index") {
+  auto arena = Arena::create({.name = name, .capacity = capacity});
+  if (!arena) {
+    throw std::runtime_error(arena.error().message);
+  }
+  return std::move(*arena);
+}
+
+struct Index {
+  using allocator_type = std::pmr::polymorphic_allocator<>;
+  explicit Index(allocator_type allocator) : words(allocator) {}
+
+  std::pmr::unordered_map<std::pmr::string, int> words;
+};
+
+TEST(Arena, MembersOfWhatIsMadeLieInTheArena) {
+  const Arena arena = make_arena();
+  auto index = const_cast<Arena&>(arena).make<Index>();
+  ASSERT_TRUE(index);
+  const auto [entry, added] = (*index)->words.emplace("a word that is too long to be inside", 1);
+  EXPECT_TRUE(arena.contains(*index));
+  EXPECT_TRUE(arena.contains(&*entry));
+  EXPECT_TRUE(arena.contains(entry->first.data()));
+  EXPECT_FALSE(arena.contains(&arena));
+}
+
+TEST(Arena, IsAMemfdOfItsName) {
+  Arena arena = make_arena(64_MiB, "my index");
+  EXPECT_EQ(test::mapping_name(arena.base()), "/memfd:cowshed:my index (deleted)");
+  ASSERT_TRUE(arena.make<int>(1));
+  ASSERT_TRUE(arena.freeze());
+  EXPECT_EQ(test::mapping_name(arena.base()), "/memfd:cowshed:my index (deleted)");
+}
+
+TEST(Arena, MayBeLargerThanTheMachine) {
+  Arena arena = make_arena(8192_GiB);
+  auto value = arena.make<int>(7);
+  ASSERT_TRUE(value);
+  ASSERT_TRUE(arena.freeze());
+  EXPECT_EQ(**value, 7);
+  EXPECT_LE(arena.stats().used, 64_MiB);
+}
+
+TEST(Arena, AddressTakenNamesWhatIsThere) {
+  const Arena first = make_arena(64_MiB, "first");
+  auto second = Arena::create({.name = "second",
+                               .capacity = 1_MiB,
+                               .address = reinterpret_cast<std::uintptr_t>(first.base())});
+  ASSERT_FALSE(second);
+  EXPECT_EQ(second.error().code, ErrorCode::address_taken);
+  EXPECT_THAT(second.error().message, HasSubstr("/memfd:cowshed:first"));
+}
+
+TEST(Arena, AnAddressOfOnesOwnIsUsed) {
+  const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(make_arena().base());
+  auto arena = Arena::create({.name = "here", .capacity = 1_MiB, .address = address});
+  ASSERT_TRUE(arena) << arena.error().message;
+  EXPECT_EQ(reinterpret_cast<std::uintptr_t>(arena->base()), address);
+}
+
+TEST(Arena, BadOptionsAreErrors) {
+  EXPECT_EQ(Arena::create({.name = "", .capacity = 1}).error().code, ErrorCode::invalid_argument);
+  EXPECT_EQ(Arena::create({.name = "a\nb", .capacity = 1}).error().code,
+            ErrorCode::invalid_argument);
+  EXPECT_EQ(Arena::create({.name = std::string(64, 'x'), .capacity = 1}).error().code,
+            ErrorCode::invalid_argument);
+  EXPECT_EQ(Arena::create({.name = "x"}).error().code, ErrorCode::invalid_argument);
+  EXPECT_EQ(Arena::create({.name = "x", .capacity = 1, .address = 4096}).error().code,
+            ErrorCode::invalid_argument);
+}
+
+TEST(Arena, CapacityExceededIsABadAllocThatSaysSo) {
+  Arena arena = make_arena(4_MiB);
+  std::vector<void*> blocks;
+  try {
+    for (;;) {
+      blocks.push_back(arena.resource()->allocate(1000, 8));
+    }
+  } catch (const std::bad_alloc& failure) {
+    EXPECT_THAT(failure.what(), HasSubstr("arena 'index': capacity of 4194304 bytes exceeded"));
+    EXPECT_THAT(failure.what(), HasSubstr("larger .capacity"));
+  }
+  EXPECT_GT(blocks.size() * 1000, 3_MiB);  // most of it was usable
+  struct Large {
+    std::array<char, 100000> bytes;
+  };
+  auto large = arena.make<Large>();
+  ASSERT_FALSE(large);
+  EXPECT_EQ(large.error().code, ErrorCode::capacity_exceeded);
+}
+
+TEST(Arena, WhatAConstructorThrowsPassesAndItsMemoryIsGivenBack) {
+  struct Thrower {
+    Thrower() { throw std::runtime_error("no"); }
+  };
+  Arena arena = make_arena();
+  EXPECT_THROW((void)arena.make<Thrower>(), std::runtime_error);
+  EXPECT_EQ(arena.stats().live_allocations, 0U);
+}
+
+// Blocks of many sizes and alignments, each with a pattern of its own, freed in random order.
+TEST(Arena, RandomMixKeepsEveryByte) {
+  const auto seed = std::random_device{}();
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  std::mt19937 random(seed);
+  Arena arena = make_arena(512_MiB);
+  struct Block {
+    unsigned char* bytes;
+    std::size_t size;
+    std::size_t alignment;
+    unsigned char pattern;
+  };
+  std::vector<Block> blocks;
+  const auto check_and_free = [&](std::size_t i) {
+    const Block block = blocks[i];
+    EXPECT_TRUE(std::all_of(block.bytes, block.bytes + block.size,
+                            [&](unsigned char byte) { return byte == block.pattern; }));
+    arena.resource()->deallocate(block.bytes, block.size, block.alignment);
+    blocks[i] = blocks.back();
+    blocks.pop_back();
+  };
+  for (int i = 0; i < 20000; ++i) {
+    const std::size_t alignment = std::size_t{1} << (random() % 13);
+    const std::size_t size = random() % (std::size_t{1} << (random() % 19));
+    auto* bytes = static_cast<unsigned char*>(arena.resource()->allocate(size, alignment));
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(bytes) % alignment, 0U);
+    EXPECT_TRUE(arena.contains(bytes));
+    const auto pattern = static_cast<unsigned char>(random());
+    if (size > 0) {
+      std::memset(bytes, pattern, size);
+    }
+    blocks.push_back({bytes, size, alignment, pattern});
+    if (blocks.size() > 500) {
+      check_and_free(random() % blocks.size());
+    }
+  }
+  EXPECT_EQ(arena.stats().live_allocations, blocks.size());
+  while (!blocks.empty()) {
+    check_and_free(blocks.size() - 1);
+  }
+  EXPECT_EQ(arena.stats().live_allocations, 0U);
+  EXPECT_EQ(arena.stats().live_bytes, 0U);
+}
+
+TEST(Arena, ManyThreadsFillAndFree) {
+  Arena arena = make_arena(512_MiB);
+  constexpr int kThreads = 8;
+  constexpr int kBlocks = 20000;
+  std::vector<std::vector<std::size_t*>> blocks(kThreads);
+  const auto in_threads = [](auto body) {
+    std::vector<std::thread> threads;
+    for (int i = 0; i < kThreads; ++i) {
+      threads.emplace_back(body, static_cast<std::size_t>(i));
+    }
+    for (auto& thread : threads) {
+      thread.join();
+    }
+  };
+  in_threads([&](std::size_t self) {
+    for (std::size_t i = 0; i < kBlocks; ++i) {
+      const std::size_t size = 8 + i % 30 * 8;
+      auto* block = static_cast<std::size_t*>(arena.resource()->allocate(size, 8));
+      std::fill_n(block, size / 8, self * kBlocks + i);
+      blocks[self].push_back(block);
+    }
+  });
+  EXPECT_EQ(arena.stats().live_allocations, std::uint64_t{kThreads} * kBlocks);
+  // Freed by other threads than those that allocated, and which are gone.
+  in_threads([&](std::size_t self) {
+    auto& theirs = blocks[(self + 1) % kThreads];
+    for (std::size_t i = 0; i < kBlocks; ++i) {
+      const std::size_t size = 8 + i % 30 * 8;
+      EXPECT_EQ(theirs[i][size / 8 - 1], (self + 1) % kThreads * kBlocks + i);
+      arena.resource()->deallocate(theirs[i], size, 8);
+    }
+  });
+  EXPECT_EQ(arena.stats().live_allocations, 0U);
+  EXPECT_EQ(arena.stats().live_bytes, 0U);
+}
+
+TEST(Arena, ThreadsThatEndLeaveNoCachesBehind) {
+  Arena arena = make_arena(512_MiB);
+  for (int i = 0; i < 5000; ++i) {  // jemalloc has 4,094 caches at a time
+    std::thread([&] { arena.resource()->deallocate(arena.resource()->allocate(64), 64); }).join();
+  }
+  EXPECT_EQ(arena.stats().live_allocations, 0U);
+  EXPECT_LE(arena.stats().used, 64_MiB);
+}
+
+TEST(Arena, ManyArenasOneAfterAnother) {
+  for (int i = 0; i < 3000; ++i) {  // more than there can be at a time
+    Arena arena = make_arena(1024_GiB);
+    ASSERT_TRUE(arena.make<int>(i));
+  }
+}
+
+TEST(Arena, TwoArenasInOneThreadDoNotMix) {
+  Arena first = make_arena();
+  Arena second = make_arena();
+  for (int i = 0; i < 10000; ++i) {
+    Arena& arena = i % 2 == 0 ? first : second;
+    void* block = arena.resource()->allocate(48);
+    EXPECT_TRUE(arena.contains(block));
+    if (i % 3 != 0) {
+      arena.resource()->deallocate(block, 48);
+    }
+  }
+}
+
+TEST(Arena, AChildForkedBeforeTheFreezeDoesNotHaveIt) {
+  Arena arena = make_arena();
+  ASSERT_TRUE(arena.make<int>(1));
+  const auto child = test::run_in_child([&]() -> std::string {
+    auto made = arena.make<int>(2);
+    auto frozen = arena.freeze();
+    if (made || frozen) {
+      return "allowed";
+    }
+    if (!test::mapping_name(arena.base()).empty()) {
+      return "mapped";
+    }
+    if (made.error().code != frozen.error().code) {
+      return "different codes";
+    }
+    return made.error().message;
+  });
+  EXPECT_EQ(child.said,
+            "arena 'index' was not frozen when this process was forked; freeze() it before the "
+            "fork");
+  EXPECT_TRUE(arena.freeze());
+}
+
+TEST(Arena, AChildMakesArenasOfItsOwn) {
+  Arena parents = make_arena();
+  ASSERT_TRUE(parents.make<int>(1));
+  const auto child = test::run_in_child([&] {
+    Arena own = make_arena();
+    auto value = own.make<int>(5);
+    return own.freeze() && value ? std::to_string(**value) : "failed";
+  });
+  EXPECT_EQ(child.said, "5");
+}
+
+}  // namespace
+}  // namespace cowshed

@@ -1,0 +1,305 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <list>
+#include <memory>
+#include <random>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cowshed/share/arena.h>
+
+#include "child.h"
+#include "memory_map.h"
+
+namespace cowshed {
+namespace {
+
+using testing::HasSubstr;
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr std::size_t kFill = 256_MiB;
+#else
+constexpr std::size_t kFill = 2_GiB;
+#endif
+
+struct Node {
+  Node* next;
+  std::uint64_t value;
+  char payload[];
+};
+
+struct Block {
+  void* bytes;
+  std::size_t size;
+};
+
+struct Filled {
+  Node* first = nullptr;
+  std::vector<Block> blocks;
+};
+
+// Linked nodes of 48 to 256 bytes and some of up to 64 KiB, `bytes` in all.
+Filled fill(std::pmr::memory_resource& memory, std::size_t bytes) {
+  Filled result;
+  std::mt19937 random(1);
+  for (std::size_t done = 0; done < bytes;) {
+    const std::size_t size = random() % 1000 == 0 ? 4096 + random() % 61440 : 48 + random() % 209;
+    auto* node = static_cast<Node*>(memory.allocate(size, alignof(Node)));
+    std::memset(node, 1, size);
+    node->next = result.first;
+    node->value = 1;
+    result.first = node;
+    result.blocks.push_back({node, size});
+    done += size;
+  }
+  return result;
+}
+
+std::uint64_t sum(const Node* node) {
+  std::uint64_t total = 0;
+  for (; node != nullptr; node = node->next) { total += node->value; }
+  return total;
+}
+
+Arena make_arena(std::size_t capacity = 64_MiB) {
+  auto arena = Arena::create({.name = "index", .capacity = capacity});
+  if (!arena) { throw std::runtime_error(arena.error().message); }
+  return std::move(*arena);
+}
+
+class FreezeInMode : public testing::TestWithParam<FreezeMode> {};
+INSTANTIATE_TEST_SUITE_P(Modes, FreezeInMode,
+                         testing::Values(FreezeMode::strict, FreezeMode::lenient),
+                         [](const auto& mode) {
+                           return mode.param == FreezeMode::strict ? "Strict" : "Lenient";
+                         });
+
+// Reads all, copies and drops references, frees everything: not one page becomes the child's own.
+TEST_P(FreezeInMode, AChildThatReadsAndFreesCopiesNothing) {
+  Arena arena = make_arena(kFill * 2);
+  const Filled filled = fill(*arena.resource(), kFill);
+  const auto frozen = arena.freeze(GetParam());
+  ASSERT_TRUE(frozen) << frozen.error().message;
+  const std::size_t used = arena.stats().used;
+  const auto child = test::run_in_child([&]() -> std::string {
+    if (sum(filled.first) != filled.blocks.size()) { return "wrong sum"; }
+    for (const auto& block : filled.blocks) {
+      arena.resource()->deallocate(block.bytes, block.size, alignof(Node));
+    }
+    if (arena.stats().dropped_frees != filled.blocks.size()) { return "frees not counted"; }
+    return std::to_string(test::anonymous_kib(arena.base(), used)) + " KiB, " +
+           std::to_string(test::own_pages(arena.base(), used)) + " pages";
+  });
+  EXPECT_EQ(child.said, "0 KiB, 0 pages");
+  EXPECT_EQ(test::anonymous_kib(arena.base(), used), 0U);
+  EXPECT_EQ(arena.stats().dropped_frees, 0U);  // the child's are the child's
+}
+
+// The detector of the test above can fail: the same job on the heap does copy.
+TEST(Freeze, TheSameJobOnTheHeapCopiesPages) {
+  const std::size_t size = 64_MiB;
+  auto* heap = static_cast<char*>(
+      mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  ASSERT_NE(heap, MAP_FAILED);
+  std::pmr::monotonic_buffer_resource upstream(heap, size, std::pmr::null_memory_resource());
+  std::pmr::unsynchronized_pool_resource pool(&upstream);
+  const Filled filled = fill(pool, 16_MiB);
+  const auto child = test::run_in_child([&] {
+    const std::size_t before = test::anonymous_kib(heap, size);
+    for (const auto& block : filled.blocks) {
+      pool.deallocate(block.bytes, block.size, alignof(Node));
+    }
+    return std::to_string(before) + " " + std::to_string(test::own_pages(heap, size));
+  });
+  EXPECT_THAT(child.said, testing::Not(testing::StartsWith("0 ")));
+  munmap(heap, size);
+}
+
+TEST(Freeze, OneLenientWriteCopiesOnePageForTheWriterOnly) {
+  Arena arena = make_arena();
+  const Filled filled = fill(*arena.resource(), 16_MiB);
+  ASSERT_TRUE(arena.freeze(FreezeMode::lenient));
+  const std::size_t used = arena.stats().used;
+  const auto child = test::run_in_child([&] {
+    (void)sum(filled.first);
+    filled.first->value = 100;
+    return std::to_string(test::own_pages(arena.base(), used)) + " pages, " +
+           std::to_string(test::anonymous_kib(arena.base(), used)) + " KiB, sum " +
+           std::to_string(sum(filled.first) - filled.blocks.size());
+  });
+  EXPECT_EQ(child.said, "1 pages, 4 KiB, sum 99");
+  EXPECT_EQ(sum(filled.first), filled.blocks.size());
+  EXPECT_EQ(test::own_pages(arena.base(), used), 0U);
+}
+
+TEST_P(FreezeInMode, AFreedBlockIsNeverHandedOutAgain) {
+  Arena frozen = make_arena();
+  const Filled filled = fill(*frozen.resource(), 4_MiB);
+  ASSERT_TRUE(frozen.freeze(GetParam()));
+  const auto job = [&]() -> std::string {
+    for (const auto& block : filled.blocks) {
+      frozen.resource()->deallocate(block.bytes, block.size, alignof(Node));
+    }
+    Arena fresh = make_arena();
+    for (const auto& block : filled.blocks) {
+      if (frozen.contains(fresh.resource()->allocate(block.size))) { return "frozen memory"; }
+    }
+    return frozen.make<int>(1) ? "allocated" : "fine";
+  };
+  EXPECT_EQ(job(), "fine");
+  EXPECT_EQ(test::run_in_child(job).said, "fine");
+}
+
+TEST_P(FreezeInMode, AllocationAfterwardsIsAnError) {
+  Arena arena = make_arena();
+  ASSERT_TRUE(arena.freeze(GetParam()));
+  const auto made = arena.make<int>(1);
+  ASSERT_FALSE(made);
+  EXPECT_EQ(made.error().code, ErrorCode::arena_frozen);
+  EXPECT_THAT(made.error().message, HasSubstr("arena 'index' is frozen"));
+  EXPECT_THROW((void)arena.resource()->allocate(8), ArenaBadAlloc);
+}
+
+TEST(Freeze, AgainIsNothingAndInTheOtherModeAnError) {
+  Arena arena = make_arena();
+  ASSERT_TRUE(arena.make<int>(1));
+  ASSERT_TRUE(arena.freeze(FreezeMode::strict));
+  EXPECT_TRUE(arena.freeze(FreezeMode::strict));
+  const auto other = arena.freeze(FreezeMode::lenient);
+  ASSERT_FALSE(other);
+  EXPECT_EQ(other.error().code, ErrorCode::arena_frozen);
+}
+
+TEST(Freeze, TheDataIsInHugePages) {
+  Arena arena = make_arena(256_MiB);
+  (void)fill(*arena.resource(), 100_MiB);
+  ASSERT_TRUE(arena.freeze());
+  const ArenaStats stats = arena.stats();
+  if (stats.huge_page_bytes == 0) { GTEST_SKIP() << "this kernel cannot collapse memfd pages"; }
+  EXPECT_GE(stats.huge_page_bytes, 96_MiB);
+  EXPECT_LE(stats.huge_page_bytes, stats.used);
+}
+
+TEST(Freeze, HolesDoNotEndTheCollapse) {
+  Arena arena = make_arena(512_MiB);
+  void* untouched = arena.resource()->allocate(100_MiB, 4096);
+  auto* touched = static_cast<char*>(arena.resource()->allocate(20_MiB, 4096));
+  std::memset(touched, 1, 20_MiB);
+  ASSERT_TRUE(arena.freeze());
+  EXPECT_TRUE(arena.contains(untouched));
+  if (arena.stats().huge_page_bytes == 0) { GTEST_SKIP() << "this kernel cannot collapse"; }
+  EXPECT_GE(arena.stats().huge_page_bytes, 18_MiB);
+  EXPECT_LE(arena.stats().huge_page_bytes, 24_MiB);
+}
+
+// A second descriptor of the arena's memory, as a foreign process might open one.
+int open_again(const Arena& arena) {
+  for (int fd = 3; fd < 1024; ++fd) {
+    char path[64];
+    char target[256] = {};
+    std::snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    if (readlink(path, target, sizeof target - 1) > 0 &&
+        std::string(target).starts_with("/memfd:cowshed:" + std::string(arena.name()))) {
+      return open(path, O_RDWR | O_CLOEXEC);
+    }
+  }
+  return -1;
+}
+
+TEST_P(FreezeInMode, NobodyCanWriteToTheSealedMemory) {
+  Arena arena = make_arena();
+  auto value = arena.make<int>(1);
+  ASSERT_TRUE(value);
+  const int fd = open_again(arena);
+  ASSERT_GE(fd, 0);
+  ASSERT_TRUE(arena.freeze(GetParam()));
+  EXPECT_EQ(fcntl(fd, F_GET_SEALS) & (F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL),
+            F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL);
+  EXPECT_EQ(pwrite(fd, "x", 1, 0), -1);
+  EXPECT_EQ(errno, EPERM);
+  EXPECT_EQ(mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0), MAP_FAILED);
+  EXPECT_EQ(ftruncate(fd, 0), -1);
+  close(fd);
+  const auto child = test::run_in_child([&] {
+    void* page = reinterpret_cast<void*>(reinterpret_cast<std::uintptr_t>(*value) & ~4095UL);
+    if (mprotect(page, 4096, PROT_READ | PROT_WRITE) != 0) { return std::string("refused"); }
+    **value = 2;
+    return std::to_string(**value);
+  });
+  EXPECT_EQ(child.said, "2");
+  EXPECT_EQ(**value, 1);
+}
+
+TEST(Freeze, WhoeverElseMapsItForWritingIsNamed) {
+  Arena arena = make_arena();
+  auto value = arena.make<int>(1);
+  ASSERT_TRUE(value);
+  const int fd = open_again(arena);
+  void* other = mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  ASSERT_NE(other, MAP_FAILED);
+  const auto refused = arena.freeze();
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().system_errno, EBUSY);
+  EXPECT_THAT(refused.error().message, HasSubstr("process " + std::to_string(getpid())));
+  **value = 3;  // still open
+  EXPECT_TRUE(arena.make<int>(2));
+  munmap(other, 4096);
+  close(fd);
+  EXPECT_TRUE(arena.freeze());
+  EXPECT_EQ(**value, 3);
+}
+
+TEST(Freeze, OthersMayReadMeanwhile) {
+  Arena arena = make_arena(256_MiB);
+  const Filled filled = fill(*arena.resource(), 64_MiB);
+  std::atomic<bool> stop = false;
+  std::atomic<bool> wrong = false;
+  std::thread reader([&] {
+    while (!stop) {
+      if (sum(filled.first) != filled.blocks.size()) { wrong = true; }
+    }
+  });
+  EXPECT_TRUE(arena.freeze());
+  stop = true;
+  reader.join();
+  EXPECT_FALSE(wrong);
+}
+
+// A thread that allocates while another freezes gets memory or the error, nothing else.
+TEST(Freeze, AllocationRacesWithItCleanly) {
+  for (int round = 0; round < 20; ++round) {
+    Arena arena = make_arena();
+    std::atomic<int> ready = 0;
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 3; ++i) {
+      threads.emplace_back([&] {
+        ++ready;
+        try {
+          for (;;) { (void)arena.resource()->allocate(32); }
+        } catch (const ArenaBadAlloc& failure) {
+          EXPECT_NE(failure.error().code, ErrorCode::not_inherited);
+        }
+      });
+    }
+    while (ready < 3) { std::this_thread::yield(); }
+    EXPECT_TRUE(arena.freeze());
+    for (auto& thread : threads) { thread.join(); }
+  }
+}
+
+TEST(Freeze, AnEmptyArenaCanBeFrozen) {
+  Arena arena = make_arena();
+  EXPECT_TRUE(arena.freeze());
+  EXPECT_EQ(arena.stats().used, 0U);
+}
+
+}  // namespace
+}  // namespace cowshed
