@@ -20,6 +20,7 @@ std::string_view to_string(ErrorCode code) {
     case ErrorCode::wrong_process_tree: return "wrong_process_tree";
     case ErrorCode::released: return "released";
     case ErrorCode::null_reference: return "null_reference";
+    case ErrorCode::not_published: return "not_published";
     case ErrorCode::no_such_process: return "no_such_process";
     case ErrorCode::permission_denied: return "permission_denied";
     case ErrorCode::unsupported: return "unsupported";

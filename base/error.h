@@ -24,6 +24,7 @@ enum class ErrorCode : std::uint8_t {
   wrong_process_tree,  // a reference of an unrelated process
   released,            // the object's publication was withdrawn, or its arena destroyed
   null_reference,      // a default-constructed reference
+  not_published,       // no object of this name
   no_such_process,     // the PID does not exist (any more)
   permission_denied,   // the process belongs to somebody else, or a capability is missing
   unsupported,         // this kernel or machine cannot do it; the message says what is missing

@@ -3,6 +3,8 @@
 #include <cowshed/share/arena.h>
 #include <cowshed/share/arena_core.h>
 #include <cowshed/share/arena_table.h>
+#include <cowshed/share/registry_table.h>
+#include <cowshed/share/stray_write.h>
 
 namespace cowshed {
 
@@ -30,6 +32,7 @@ Arena::~Arena() {
   if (core_ == nullptr) {
     return;
   }
+  registry::release_all_in(core_);
   {
     const std::lock_guard lock(core_->mutex());
     core_->close();
@@ -40,6 +43,12 @@ Arena::~Arena() {
 std::pmr::memory_resource* Arena::resource() const noexcept { return core_; }
 
 Expected<void> Arena::freeze(FreezeMode mode) {
+  if (mode == FreezeMode::strict) {
+    const int error = internal::install_stray_write_handler();
+    if (error != 0) {
+      return system_error("the SIGSEGV handler cannot be installed", error);
+    }
+  }
   const std::lock_guard lock(core_->mutex());
   return core_->freeze(mode);
 }

@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include <cowshed/share/arena_table.h>
+#include <cowshed/share/registry_table.h>
 
 namespace cowshed {
 namespace {
@@ -31,9 +32,11 @@ void for_each_core(Function function) {
 void before_fork() {
   table_mutex.lock();
   for_each_core([](ArenaCore& core) { core.mutex().lock(); });
+  registry::mutex().lock();
 }
 
 void after_fork_in_parent() {
+  registry::mutex().unlock();
   for_each_core([](ArenaCore& core) { core.mutex().unlock(); });
   table_mutex.unlock();
 }
@@ -44,6 +47,7 @@ void after_fork_in_child() {
       core.disown_after_fork();
     }
   });
+  registry::disown_not_inherited();
   after_fork_in_parent();
 }
 
@@ -55,6 +59,7 @@ Expected<ArenaCore*> take_vacant_core() {
   if (kHandlers != 0) {
     return system_error("pthread_atfork", kHandlers);
   }
+  registry::start_tree();  // so that a child knows its parent's later references
   const std::lock_guard lock(table_mutex);
   for (std::uint32_t i = 0; i < kMaxArenas; ++i) {
     Entry& entry = table[i];

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <compare>
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <type_traits>
+
+namespace cowshed {
+
+// Used like a std::shared_ptr, for objects in a frozen arena: they live as long as the arena, so
+// nothing is counted, and copying or dropping one writes to no page but its own.  (A
+// std::shared_ptr writes to its control block, which lies beside the object, on every copy.)
+template <class T>
+class ImmortalPtr {
+ public:
+  using element_type = T;
+
+  constexpr ImmortalPtr() noexcept = default;
+  constexpr ImmortalPtr(std::nullptr_t) noexcept {}
+  // The caller knows that the arena outlives this and every copy of it.
+  constexpr explicit ImmortalPtr(T* object) noexcept : object_(object) {}
+  template <class Other>
+  requires std::is_convertible_v<Other*, T*>
+  constexpr ImmortalPtr(const ImmortalPtr<Other>& other) noexcept : object_(other.get()) {}
+
+  constexpr T* get() const noexcept { return object_; }
+  constexpr T& operator*() const noexcept { return *object_; }
+  constexpr T* operator->() const noexcept { return object_; }
+  constexpr explicit operator bool() const noexcept { return object_ != nullptr; }
+  constexpr void reset() noexcept { object_ = nullptr; }
+
+  // For interfaces that want the standard's own: it shares ownership of nothing, so that it has no
+  // count to write either.
+  operator std::shared_ptr<T>() const noexcept {
+    return std::shared_ptr<T>(std::shared_ptr<void>{}, object_);
+  }
+
+  auto operator<=>(const ImmortalPtr&) const = default;
+
+ private:
+  T* object_ = nullptr;
+};
+
+}  // namespace cowshed
+
+template <class T>
+struct std::hash<cowshed::ImmortalPtr<T>> {
+  std::size_t operator()(const cowshed::ImmortalPtr<T>& pointer) const noexcept {
+    return std::hash<T*>{}(pointer.get());
+  }
+};

@@ -1,0 +1,113 @@
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <stdexcept>
+#include <type_traits>
+
+#include <cowshed/base/error.h>
+#include <cowshed/share/type_id.h>
+
+namespace cowshed {
+
+// What Ref's operators throw; `error` says what is wrong with the reference.
+class BadRef : public std::logic_error {
+ public:
+  explicit BadRef(Error error) : std::logic_error(error.message), error_(std::move(error)) {}
+  const Error& error() const noexcept { return error_; }
+
+ private:
+  Error error_;
+};
+
+namespace internal {
+
+constexpr std::uint32_t kMaxPublished = 1U << 16U;
+
+struct RefBits {
+  std::uint64_t tree = 0;        // random, one for a process and all that it forks
+  std::uint32_t generation = 0;  // differs for every publication in the tree
+  std::uint32_t slot = 0;
+
+  bool operator==(const RefBits&) const = default;
+};
+
+struct alignas(32) PublishedSlot {
+  std::atomic<std::uint64_t> tree = 0;
+  std::atomic<std::uint32_t> generation = 0;
+  std::atomic<std::uint64_t> type = 0;  // 0: nothing to be had here
+  std::atomic<const void*> object = nullptr;
+};
+
+extern std::array<PublishedSlot, kMaxPublished> published_slots;
+
+struct TypeInfo {
+  std::uint64_t id;
+  std::size_t size;
+  std::size_t alignment;
+  std::string_view name;
+};
+
+template <class T>
+constexpr TypeInfo type_info() {
+  return {type_id<T>(), sizeof(T), alignof(T), type_name<T>()};
+}
+
+// Why a look-up failed.
+Error explain(const RefBits& bits, const TypeInfo& type);
+
+}  // namespace internal
+
+// A typed reference to a published object: 16 bytes without pointers, to be copied, stored or sent
+// through a pipe as bytes.  Good in the process that published and in every process forked after
+// that from it, and checked at each use: an index and three compares, about 1 ns.
+//
+// Uses are thread-safe and lock-free.  As with a pointer, withdrawing the object or destroying its
+// arena while somebody uses it is the program's error; afterwards every use fails with `released`.
+template <class T>
+class Ref {
+ public:
+  using element_type = const T;
+
+  Ref() = default;  // refers to nothing: null_reference
+  explicit Ref(const internal::RefBits& bits) : bits_(bits) {}
+
+  // Null when get() would fail.
+  const T* try_get() const noexcept {
+    const auto& slot = internal::published_slots[bits_.slot % internal::kMaxPublished];
+    const bool right = slot.type.load(std::memory_order_acquire) == type_id<T>() &&
+                       slot.generation.load(std::memory_order_relaxed) == bits_.generation &&
+                       slot.tree.load(std::memory_order_relaxed) == bits_.tree;
+    return right ? static_cast<const T*>(slot.object.load(std::memory_order_relaxed)) : nullptr;
+  }
+
+  // Errors: null_reference, wrong_type, wrong_process_tree, released, published_too_late (after
+  // this process was forked), not_inherited (its arena was not frozen at the fork).
+  Expected<const T*> get() const {
+    if (const T* object = try_get()) {
+      return object;
+    }
+    return tl::make_unexpected(internal::explain(bits_, internal::type_info<T>()));
+  }
+
+  // The same for code that has checked before; throw BadRef where get() would fail.
+  const T& operator*() const { return *operator->(); }
+  const T* operator->() const {
+    if (const T* object = try_get()) {
+      return object;
+    }
+    throw BadRef(internal::explain(bits_, internal::type_info<T>()));
+  }
+
+  bool operator==(const Ref&) const = default;
+  const internal::RefBits& bits() const noexcept { return bits_; }
+
+ private:
+  internal::RefBits bits_;
+};
+
+static_assert(sizeof(Ref<int>) == 16 && std::is_trivially_copyable_v<Ref<int>>);
+
+}  // namespace cowshed

@@ -1,0 +1,244 @@
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <random>
+#include <string>
+#include <sys/mman.h>
+
+#include <cowshed/share/arena_table.h>
+#include <cowshed/share/registry.h>
+#include <cowshed/share/registry_table.h>
+
+namespace cowshed {
+
+std::array<internal::PublishedSlot, internal::kMaxPublished> internal::published_slots;
+
+namespace {
+
+using internal::kMaxPublished;
+using internal::published_slots;
+using internal::RefBits;
+using internal::TypeInfo;
+
+enum class SlotState : std::uint8_t { vacant, live, released, not_inherited };
+
+// What a slot's user does not need for a look-up that succeeds.
+struct Record {
+  SlotState state = SlotState::vacant;
+  std::uint32_t generation = 0;
+  const ArenaCore* arena = nullptr;
+  std::atomic<std::size_t> size = 0;
+  std::array<char, 64> name{};
+  std::size_t type_size = 0;
+  std::string_view type;  // static storage of the program
+};
+
+std::array<Record, kMaxPublished> records;
+std::mutex registry_mutex;
+std::uint64_t tree = 0;
+// Shared by all processes of the tree, so that no two publications are ever mistaken.
+std::atomic<std::uint32_t>* last_generation = nullptr;
+std::uint32_t next_slot = 0;          // search starts here: slots are reused as late as possible
+std::atomic<std::uint32_t> high = 0;  // slots from here on were never used
+
+std::string quoted(const Record& record) { return "'" + std::string(record.name.data()) + "'"; }
+
+Error error_of(ErrorCode code, std::string message) { return {code, 0, std::move(message)}; }
+
+Error wrong_type(const Record& record, const TypeInfo& asked) {
+  return error_of(ErrorCode::wrong_type,
+                  quoted(record) + " was published as " + std::string(record.type) + " (" +
+                      std::to_string(record.type_size) + " bytes), not as " +
+                      std::string(asked.name) + " (" + std::to_string(asked.size) + " bytes)");
+}
+
+void vacate(std::uint32_t slot, SlotState state) {
+  published_slots[slot].type.store(0, std::memory_order_release);
+  published_slots[slot].object.store(nullptr, std::memory_order_relaxed);
+  records[slot].state = state;
+}
+
+void start_tree_locked() {
+  if (tree != 0) {
+    return;
+  }
+  void* page = mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (page == MAP_FAILED) {
+    throw std::bad_alloc();
+  }
+  last_generation = new (page) std::atomic<std::uint32_t>(0);
+  std::random_device random;
+  while (tree == 0) {
+    tree = std::uint64_t{random()} << 32U | random();
+  }
+}
+
+Record* find_record(std::string_view name) {
+  const auto end = records.begin() + high.load();
+  const auto found = std::find_if(records.begin(), end, [name](const Record& record) {
+    return record.state == SlotState::live && name == record.name.data();
+  });
+  return found == end ? nullptr : &*found;
+}
+
+RefBits bits_of(const Record& record) {
+  return {tree, record.generation, static_cast<std::uint32_t>(&record - records.data())};
+}
+
+Expected<std::uint32_t> take_slot() {
+  for (std::uint32_t i = 0; i < kMaxPublished; ++i) {
+    const std::uint32_t slot = (next_slot + i) % kMaxPublished;
+    if (records[slot].state == SlotState::live) {
+      continue;
+    }
+    next_slot = slot + 1;
+    high = std::max(high.load(), slot + 1);
+    return slot;
+  }
+  return make_error(ErrorCode::invalid_argument,
+                    "a process has at most 65536 published objects; withdraw() some");
+}
+
+}  // namespace
+
+Expected<RefBits> internal::publish(std::string_view name, const void* object,
+                                    const TypeInfo& type) {
+  const std::string who = "'" + std::string(name) + "'";
+  if (name.empty() || name.size() > 63 || name.find('\0') != std::string_view::npos) {
+    return make_error(ErrorCode::invalid_argument, who + ": a name has 1 to 63 characters");
+  }
+  const ArenaCore* arena = find_arena(object);
+  if (arena == nullptr || arena->end() - reinterpret_cast<std::uintptr_t>(object) < type.size) {
+    return make_error(ErrorCode::not_in_arena,
+                      who + " does not lie in an arena; make it with Arena::make()");
+  }
+  if (arena->state() == ArenaState::not_inherited) {
+    return arena->not_inherited_error();
+  }
+  const std::lock_guard lock(registry_mutex);
+  start_tree_locked();
+  if (find_record(name) != nullptr) {
+    return make_error(ErrorCode::invalid_argument,
+                      who + " is published already; withdraw() it first, or use another name");
+  }
+  const auto slot = take_slot();
+  if (!slot) {
+    return tl::make_unexpected(slot.error());
+  }
+  Record& record = records[*slot];
+  record.name.fill('\0');
+  std::copy(name.begin(), name.end(), record.name.begin());
+  record.state = SlotState::live;
+  record.generation = last_generation->fetch_add(1) + 1;
+  record.arena = arena;
+  record.size = record.type_size = type.size;
+  record.type = type.name;
+  PublishedSlot& published = published_slots[*slot];
+  published.tree.store(tree, std::memory_order_relaxed);
+  published.generation.store(record.generation, std::memory_order_relaxed);
+  published.object.store(object, std::memory_order_relaxed);
+  published.type.store(type.id, std::memory_order_release);
+  return bits_of(record);
+}
+
+Expected<RefBits> internal::find(std::string_view name, const TypeInfo& type) {
+  const std::lock_guard lock(registry_mutex);
+  const Record* record = find_record(name);
+  if (record == nullptr) {
+    return make_error(ErrorCode::not_published,
+                      "nothing named '" + std::string(name) +
+                          "' is published in this process; publish it before the fork");
+  }
+  const RefBits bits = bits_of(*record);
+  if (published_slots[bits.slot].type != type.id) {
+    return tl::make_unexpected(wrong_type(*record, type));
+  }
+  return bits;
+}
+
+Error internal::explain(const RefBits& bits, const TypeInfo& type) {
+  if (bits == RefBits{}) {
+    return error_of(ErrorCode::null_reference,
+                    "this reference refers to nothing; take one from publish() or find()");
+  }
+  const std::lock_guard lock(registry_mutex);
+  if (bits.tree != tree || bits.slot >= kMaxPublished) {
+    return error_of(ErrorCode::wrong_process_tree,
+                    "this reference was made in another process tree; it is good only where its "
+                    "object was published and in what is forked from there");
+  }
+  const Record& record = records[bits.slot];
+  if (record.generation < bits.generation) {
+    return error_of(ErrorCode::published_too_late,
+                    "the object was published after this process was forked, or in a process that "
+                    "this one does not descend from; publish it before the fork");
+  }
+  if (record.generation > bits.generation) {
+    return error_of(ErrorCode::released, "the object was withdrawn, or its arena destroyed");
+  }
+  switch (record.state) {
+    case SlotState::not_inherited:
+      return error_of(ErrorCode::not_inherited,
+                      quoted(record) + ": " + record.arena->not_inherited_error().value().message);
+    case SlotState::live: return wrong_type(record, type);
+    default:
+      return error_of(ErrorCode::released,
+                      quoted(record) + " was withdrawn, or its arena destroyed");
+  }
+}
+
+Expected<void> internal::withdraw(const RefBits& bits, const TypeInfo& type) {
+  {
+    const std::lock_guard lock(registry_mutex);
+    const PublishedSlot& slot = published_slots[bits.slot % kMaxPublished];
+    if (slot.tree == bits.tree && slot.generation == bits.generation && slot.type == type.id) {
+      vacate(bits.slot, SlotState::released);
+      return {};
+    }
+  }
+  return tl::make_unexpected(explain(bits, type));
+}
+
+std::mutex& registry::mutex() { return registry_mutex; }
+
+void registry::start_tree() {
+  const std::lock_guard lock(registry_mutex);
+  start_tree_locked();
+}
+
+void registry::release_all_in(const ArenaCore* arena) {
+  const std::lock_guard lock(registry_mutex);
+  for (std::uint32_t slot = 0; slot < high; ++slot) {
+    const Record& record = records[slot];
+    const bool held = record.state == SlotState::live || record.state == SlotState::not_inherited;
+    if (held && record.arena == arena) {
+      vacate(slot, SlotState::released);
+    }
+  }
+}
+
+void registry::disown_not_inherited() {
+  for (std::uint32_t slot = 0; slot < high; ++slot) {
+    const Record& record = records[slot];
+    if (record.state == SlotState::live && record.arena->state() == ArenaState::not_inherited) {
+      vacate(slot, SlotState::not_inherited);
+    }
+  }
+}
+
+registry::Hit registry::object_at(std::uintptr_t address) noexcept {
+  const std::uint32_t end = high.load();
+  for (std::uint32_t slot = 0; slot < end; ++slot) {
+    if (published_slots[slot].type.load(std::memory_order_acquire) == 0) {
+      continue;
+    }
+    const auto begin = reinterpret_cast<std::uintptr_t>(
+        published_slots[slot].object.load(std::memory_order_relaxed));
+    if (address >= begin && address - begin < records[slot].size.load()) {
+      return {records[slot].name.data(), address - begin};
+    }
+  }
+  return {};
+}
+
+}  // namespace cowshed

@@ -1,0 +1,32 @@
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+// Types as numbers, so that a reference can be checked where the compiler no longer can: its 16
+// bytes may have come through a pipe.
+namespace cowshed {
+
+// The type's name as the compiler writes it.
+template <class T>
+constexpr std::string_view type_name() {
+  constexpr std::string_view kSignature = __PRETTY_FUNCTION__;  // "... [with T = int; ...]"
+  constexpr std::string_view kStart = "T = ";
+  constexpr std::size_t kBegin = kSignature.find(kStart) + kStart.size();
+  return kSignature.substr(kBegin, kSignature.find_first_of(";]", kBegin) - kBegin);
+}
+
+// FNV-1a over name, size and alignment; never 0.  Equal in all processes of one executable.
+template <class T>
+constexpr std::uint64_t type_id() {
+  constexpr std::uint64_t kPrime = 0x100000001b3;
+  std::uint64_t hash = 0xcbf29ce484222325;
+  for (const char c : type_name<T>()) {
+    hash = (hash ^ static_cast<unsigned char>(c)) * kPrime;
+  }
+  hash = (hash ^ sizeof(T)) * kPrime;
+  hash = (hash ^ alignof(T)) * kPrime;
+  return hash | 1U;
+}
+
+}  // namespace cowshed

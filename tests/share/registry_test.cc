@@ -1,0 +1,223 @@
+#include <cstring>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <optional>
+#include <string>
+#include <thread>
+#include <unistd.h>
+#include <vector>
+
+#include <cowshed/share/arena.h>
+#include <cowshed/share/registry.h>
+
+#include "child.h"
+
+namespace cowshed {
+namespace {
+
+using testing::HasSubstr;
+
+struct Index {
+  int answer = 42;
+};
+struct Other {
+  int answer = 1;
+};
+
+Arena make_arena(const std::string& name = "index") {
+  auto arena = Arena::create({.name = name, .capacity = 64_MiB});
+  if (!arena) {
+    throw std::runtime_error(arena.error().message);
+  }
+  return std::move(*arena);
+}
+
+// The code of what get() says, or "ok".
+template <class T>
+std::string outcome(const Ref<T>& ref) {
+  const auto object = ref.get();
+  EXPECT_EQ(object.has_value(), ref.try_get() != nullptr);
+  return object ? "ok" : std::string(to_string(object.error().code));
+}
+
+template <class To, class From>
+To as(const From& from) {  // what arrives at the other end of a pipe
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  std::memcpy(static_cast<void*>(&to), &from, sizeof to);
+  return to;
+}
+
+TEST(Registry, AReferenceIsGoodHereAndInChildren) {
+  Arena arena = make_arena();
+  const Index* index = *arena.make<Index>();
+  const auto ref = publish("index", index);
+  ASSERT_TRUE(ref) << ref.error().message;
+  EXPECT_EQ(ref->try_get(), index);
+  EXPECT_EQ(*ref->get(), index);
+  EXPECT_EQ((*ref)->answer, 42);
+  ASSERT_TRUE(arena.freeze());
+  EXPECT_EQ(ref->try_get(), index);
+  EXPECT_EQ(test::run_in_child([&] { return std::to_string((**ref).answer); }).said, "42");
+}
+
+TEST(Registry, IsSearchedByNameAndType) {
+  Arena arena = make_arena();
+  const auto ref = publish("index", *arena.make<Index>());
+  EXPECT_EQ(*find<Index>("index"), *ref);
+  EXPECT_EQ(find<Index>("other").error().code, ErrorCode::not_published);
+  const auto wrong = find<Other>("index");
+  ASSERT_FALSE(wrong);
+  EXPECT_EQ(wrong.error().code, ErrorCode::wrong_type);
+}
+
+TEST(Registry, NamesAreUniqueAndNotEmpty) {
+  Arena arena = make_arena();
+  const Index* index = *arena.make<Index>();
+  ASSERT_TRUE(publish("index", index));
+  EXPECT_EQ(publish("index", index).error().code, ErrorCode::invalid_argument);
+  EXPECT_EQ(publish("", index).error().code, ErrorCode::invalid_argument);
+  EXPECT_EQ(publish(std::string(64, 'x'), index).error().code, ErrorCode::invalid_argument);
+}
+
+TEST(Registry, WhatLiesInNoArenaCannotBePublished) {
+  const Index on_the_stack;
+  EXPECT_EQ(publish("stack", &on_the_stack).error().code, ErrorCode::not_in_arena);
+  EXPECT_EQ(publish<Index>("null", nullptr).error().code, ErrorCode::not_in_arena);
+}
+
+TEST(Ref, NullReference) {
+  EXPECT_EQ(outcome(Ref<Index>{}), "null_reference");
+  EXPECT_THROW((void)*Ref<Index>{}, BadRef);
+}
+
+TEST(Ref, WrongTypeFromBytes) {
+  Arena arena = make_arena();
+  const auto ref = publish("index", *arena.make<Index>());
+  const auto wrong = as<Ref<Other>>(*ref);
+  EXPECT_EQ(outcome(wrong), "wrong_type");
+  EXPECT_THAT(wrong.get().error().message, HasSubstr("Index"));
+  EXPECT_THAT(wrong.get().error().message, HasSubstr("Other"));
+}
+
+TEST(Ref, WithdrawnIsReleasedAndItsNameFree) {
+  Arena arena = make_arena();
+  const Index* index = *arena.make<Index>();
+  const auto ref = publish("index", index);
+  ASSERT_TRUE(withdraw(*ref));
+  EXPECT_EQ(outcome(*ref), "released");
+  EXPECT_EQ(withdraw(*ref).error().code, ErrorCode::released);
+  const auto again = publish("index", index);
+  ASSERT_TRUE(again);
+  EXPECT_EQ(outcome(*again), "ok");
+  EXPECT_EQ(outcome(*ref), "released");
+}
+
+TEST(Ref, SlotsAreReusedWithoutMistakes) {
+  Arena arena = make_arena();
+  const Index* index = *arena.make<Index>();
+  const auto first = publish("first", index);
+  ASSERT_TRUE(withdraw(*first));
+  for (int i = 0; i < 70000; ++i) {
+    ASSERT_TRUE(withdraw(*publish("again", index)));
+  }
+  EXPECT_EQ(outcome(*first), "released");
+}
+
+TEST(Ref, ADestroyedArenaReleases) {
+  std::optional<Arena> arena = make_arena();
+  const auto ref = publish("index", *arena->make<Index>());
+  arena.reset();
+  EXPECT_EQ(outcome(*ref), "released");
+  EXPECT_EQ(find<Index>("index").error().code, ErrorCode::not_published);
+}
+
+TEST(Ref, ForkBeforeFreezeIsNotInherited) {
+  Arena arena = make_arena();
+  const auto ref = publish("index", *arena.make<Index>());
+  const auto child = test::run_in_child([&] { return outcome(*ref) + ref->get().error().message; });
+  EXPECT_THAT(child.said, HasSubstr("not_inherited"));
+  EXPECT_THAT(child.said, HasSubstr("freeze() it before the fork"));
+  EXPECT_EQ(outcome(*ref), "ok");
+}
+
+// Sends a reference to a child that was forked before it was made.
+TEST(Ref, PublishedAfterTheForkIsTooLate) {
+  Arena arena = make_arena();
+  const Index* index = *arena.make<Index>();
+  ASSERT_TRUE(arena.freeze());
+  int ends[2];
+  ASSERT_EQ(pipe(ends), 0);
+  std::thread parent;
+  int answer[2];
+  ASSERT_EQ(pipe(answer), 0);
+  const pid_t pid = fork();
+  if (pid == 0) {
+    Ref<Index> ref;
+    if (read(ends[0], &ref, sizeof ref) != sizeof ref) {
+      _exit(1);
+    }
+    const std::string text = outcome(ref);
+    _exit(write(answer[1], text.data(), text.size()) > 0 ? 0 : 1);
+  }
+  const auto ref = publish("index", index);
+  ASSERT_EQ(write(ends[1], &*ref, sizeof *ref), 16);
+  char text[64] = {};
+  ASSERT_GT(read(answer[0], text, sizeof text - 1), 0);
+  EXPECT_STREQ(text, "published_too_late");
+  for (const int fd : {ends[0], ends[1], answer[0], answer[1]}) {
+    close(fd);
+  }
+}
+
+// A child and its parent publish at the same time: their references are never taken for each
+// other's, although both use the same slot.
+TEST(Ref, AChildsPublicationIsNotTheParents) {
+  Arena arena = make_arena();
+  const Index* index = *arena.make<Index>();
+  ASSERT_TRUE(arena.freeze());
+  const auto child = test::run_in_child([&] {
+    const auto ref = publish("childs", index);
+    return std::string(reinterpret_cast<const char*>(&*ref), sizeof *ref);
+  });
+  const auto own = publish("parents", index);
+  ASSERT_EQ(child.said.size(), 16U);
+  Ref<Index> childs;
+  std::memcpy(static_cast<void*>(&childs), child.said.data(), 16);
+  EXPECT_EQ(childs.try_get(), nullptr);
+  EXPECT_EQ(childs.bits().slot, own->bits().slot);
+}
+
+TEST(Ref, OfAnotherProcessTree) {
+  Arena arena = make_arena();
+  const auto ref = publish("index", *arena.make<Index>());
+  auto bits = ref->bits();
+  bits.tree ^= 1U;
+  EXPECT_EQ(outcome(Ref<Index>(bits)), "wrong_process_tree");
+  bits = ref->bits();
+  bits.slot = ~0U;
+  EXPECT_EQ(outcome(Ref<Index>(bits)), "wrong_process_tree");
+}
+
+TEST(Registry, ThreadsPublishFindAndWithdraw) {
+  Arena arena = make_arena();
+  const Index* index = *arena.make<Index>();
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&, name = "index " + std::to_string(i)] {
+      for (int round = 0; round < 500; ++round) {
+        const auto ref = publish(name, index);
+        ASSERT_TRUE(ref);
+        EXPECT_EQ(ref->try_get(), index);
+        EXPECT_EQ(*find<Index>(name), *ref);
+        EXPECT_TRUE(withdraw(*ref));
+      }
+    });
+  }
+  for (auto& thread : threads) {
+    thread.join();
+  }
+}
+
+}  // namespace
+}  // namespace cowshed
