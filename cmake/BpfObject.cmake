@@ -1,0 +1,51 @@
+# cowshed_bpf_skeleton(TARGET SOURCE [DEPENDS HEADERS ...] [INCLUDES DIRS ...]): compiles SOURCE
+# (name.bpf.c) and makes the interface library TARGET, through which <name.skel.h> is included.
+# The build machine's own kernel plays no part: no vmlinux.h.
+
+function(cowshed_need_tool variable package)
+  find_program(${variable} NAMES ${ARGN} PATHS /usr/sbin /sbin)
+  if(NOT ${variable})
+    list(GET ARGN 0 name)
+    message(FATAL_ERROR "The eBPF probes need '${name}': install Debian's package ${package}.")
+  endif()
+endfunction()
+
+cowshed_need_tool(COWSHED_CLANG clang clang clang-19 clang-16 clang-14)
+cowshed_need_tool(COWSHED_LLVM_STRIP llvm llvm-strip llvm-strip-19 llvm-strip-16 llvm-strip-14)
+cowshed_need_tool(COWSHED_BPFTOOL bpftool bpftool)
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(COWSHED_LIBBPF IMPORTED_TARGET GLOBAL libbpf>=1.0)
+if(NOT COWSHED_LIBBPF_FOUND)
+  message(FATAL_ERROR "The eBPF probes need libbpf 1.0 or newer: install Debian's package "
+                      "libbpf-dev.")
+endif()
+
+function(cowshed_bpf_skeleton target source)
+  cmake_parse_arguments(ARG "" "" "DEPENDS;INCLUDES" ${ARGN})
+  get_filename_component(name ${source} NAME)
+  string(REPLACE ".bpf.c" "" name ${name})
+  set(folder ${CMAKE_CURRENT_BINARY_DIR}/${target})
+  file(MAKE_DIRECTORY ${folder})
+  list(TRANSFORM ARG_INCLUDES PREPEND -I)
+  # <linux/types.h> needs <asm/types.h>, which Debian keeps in the folder of the architecture.
+  add_custom_command(
+    OUTPUT ${folder}/${name}.bpf.o
+    COMMAND ${COWSHED_CLANG} -target bpf -mcpu=v3 -O2 -g -Wall -Werror -D__TARGET_ARCH_x86
+            ${ARG_INCLUDES} -isystem /usr/include/${CMAKE_LIBRARY_ARCHITECTURE} -c ${source} -o
+            ${folder}/${name}.bpf.o
+    COMMAND ${COWSHED_LLVM_STRIP} -g ${folder}/${name}.bpf.o # DWARF; BTF stays
+    DEPENDS ${source} ${ARG_DEPENDS}
+    COMMENT "Compiling ${target}"
+    VERBATIM)
+  add_custom_command(
+    OUTPUT ${folder}/${name}.skel.h
+    COMMAND ${COWSHED_BPFTOOL} gen skeleton ${folder}/${name}.bpf.o name ${name}_bpf >
+            ${folder}/${name}.skel.h
+    DEPENDS ${folder}/${name}.bpf.o
+    COMMENT "Generating the skeleton of ${target}"
+    VERBATIM)
+  add_custom_target(${target}_files DEPENDS ${folder}/${name}.skel.h)
+  add_library(${target} INTERFACE)
+  target_include_directories(${target} SYSTEM INTERFACE ${folder})
+  add_dependencies(${target} ${target}_files)
+endfunction()

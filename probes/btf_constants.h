@@ -1,0 +1,22 @@
+#pragma once
+
+#include <cstdint>
+
+namespace cowshed {
+
+// Constants of the running kernel that a BPF program cannot have relocated, read from its BTF.
+struct BtfConstants {
+  // ___GFP_* masks.  Before 6.10 they are macros, hence the values of 6.1 here; since then
+  // (772dd0342727) they are an enum, but one without a name.
+  std::uint32_t gfp_movable = 0x8;
+  std::uint32_t gfp_zero = 0x100;
+  std::uint32_t gfp_write = 0x1000;
+  std::uint32_t gfp_noretry = 0x10000;
+  // Bytes from the per-CPU variable `runqueues` to `vm_event_states`; 0: not known.
+  std::int64_t vm_events_from_runqueue = 0;
+};
+
+// The defaults where the kernel's BTF cannot be read.
+BtfConstants read_btf_constants();
+
+}  // namespace cowshed

@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+#pragma once
+
+/* The kernel's structures as far as we read them, and every difference between 6.1 and 6.18.
+ * Offsets are relocated when the programs are loaded (CO-RE), so only names and nesting matter; no
+ * generated vmlinux.h, which would tie the build to the machine that builds. */
+
+#include <linux/bpf.h>
+#include <linux/types.h>
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+/* x86: bits of a page fault's error code (arch/x86/include/asm/trap_pf.h). */
+#define PF_PROTECTION 0x1
+#define PF_WRITE 0x2
+#define PF_KEY 0x20
+
+/* include/linux/mm.h: unchanged 6.1 to 6.18. */
+#define VM_WRITE 0x2
+#define VM_SHARED 0x8
+#define VM_UFFD_WP 0x1000
+#define VM_HUGETLB 0x400000
+
+#define TMPFS_MAGIC 0x01021994 /* include/uapi/linux/magic.h: tmpfs, memfd, shared anonymous */
+#define MM_ANONPAGES 1         /* include/linux/mm_types_task.h */
+#define SIGNAL_GROUP_EXIT 0x4  /* include/linux/sched/signal.h */
+#define PT_REGS_WORDS 21
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+typedef struct {
+  long counter;
+} kernel_atomic_long;
+
+struct pt_regs {
+  unsigned long orig_ax;
+  unsigned long ip;
+};
+
+struct super_block {
+  unsigned long s_magic;
+};
+
+struct inode {
+  struct super_block *i_sb;
+  unsigned long i_ino;
+};
+
+struct qstr {
+  const unsigned char *name;
+};
+
+struct dentry {
+  struct qstr d_name;
+};
+
+struct path {
+  struct dentry *dentry;
+};
+
+struct file {
+  struct path f_path;
+  struct inode *f_inode;
+};
+
+struct maple_tree {
+  void *ma_root;
+};
+
+/* lib/maple_tree.c; the slot counts are taken from the offsets. */
+struct maple_range_64 {
+  void *parent;
+  unsigned long pivot[15];
+  void *slot[16];
+};
+
+struct maple_arange_64 {
+  void *parent;
+  unsigned long pivot[9];
+  void *slot[10];
+};
+
+struct percpu_counter {
+  __s64 count;
+  __s32 *counters;
+};
+
+struct mm_struct {
+  struct maple_tree mm_mt;
+  struct percpu_counter rss_stat[4];
+};
+
+/* Before 6.2 (f1a7941243c1 "mm: convert mm's rss stats into percpu_counter"). */
+struct mm_rss_stat {
+  kernel_atomic_long count[4];
+};
+
+struct mm_struct___v6_1 {
+  struct mm_rss_stat rss_stat;
+};
+
+/* Since 6.4 (per-VMA locks, 5e31275cc997): moves on whenever a writer of the address space is done.
+ * A seqcount since 6.13 (eb449bd96954). */
+struct mm_struct___v6_4 {
+  int mm_lock_seq;
+};
+
+struct seqcount {
+  unsigned int sequence;
+};
+
+struct mm_struct___v6_13 {
+  struct seqcount mm_lock_seq;
+};
+
+/* vm_flags is a member of an anonymous union since 6.3: the same name, so the same code. */
+struct vm_area_struct {
+  unsigned long vm_start;
+  unsigned long vm_end;
+  struct mm_struct *vm_mm;
+  unsigned long vm_flags;
+  const void *vm_ops;
+  struct file *vm_file;
+};
+
+struct upid {
+  int nr;
+  void *ns;
+};
+
+struct pid {
+  unsigned int level;
+  struct upid numbers[1];
+};
+
+struct signal_struct {
+  struct {
+    int counter;
+  } live;
+  int group_exit_code;
+  unsigned int flags;
+};
+
+struct rq;
+
+struct cfs_rq {
+  struct rq *rq; /* with CONFIG_FAIR_GROUP_SCHED */
+};
+
+struct rq {
+  struct cfs_rq cfs;
+};
+
+struct sched_entity {
+  struct cfs_rq *cfs_rq; /* with CONFIG_FAIR_GROUP_SCHED */
+};
+
+struct thread_struct {
+  unsigned long sp;
+};
+
+struct task_struct {
+  int on_cpu;
+  struct sched_entity se;
+  struct mm_struct *mm;
+  int exit_code;
+  int pid;
+  int tgid;
+  struct task_struct *real_parent;
+  struct task_struct *group_leader;
+  struct pid *thread_pid;
+  unsigned long nvcsw;
+  unsigned long nivcsw;
+  __u64 start_time;
+  char comm[16];
+  struct signal_struct *signal;
+  int pagefault_disabled;
+  void *bpf_storage;
+  struct thread_struct thread;
+};
+
+/* A per-CPU map keeps one per-CPU pointer an element. */
+struct bpf_array {
+  void *pptrs[1];
+};
+
+struct seq_file;
+
+struct bpf_iter_meta {
+  struct seq_file *seq;
+};
+
+struct bpf_iter__task {
+  struct bpf_iter_meta *meta;
+  struct task_struct *task;
+};
+
+#pragma clang attribute pop
+
+struct page;
+
+enum vm_event_item { THP_SPLIT_PMD = 1 };
+
+/* Differs while a writer works and after it, so what was read under one value still holds under the
+ * same value.  0 (never equal to itself to the caller) where the kernel has no such number. */
+static __always_inline __u32 mapping_generation(struct mm_struct *mm, __u32 *generation) {
+  if (bpf_core_field_exists(struct mm_struct___v6_13, mm_lock_seq.sequence)) {
+    *generation = ((struct mm_struct___v6_13 *)mm)->mm_lock_seq.sequence;
+    return 1;
+  }
+  if (bpf_core_field_exists(struct mm_struct___v6_4, mm_lock_seq)) {
+    *generation = ((struct mm_struct___v6_4 *)mm)->mm_lock_seq;
+    return 1;
+  }
+  return 0;
+}

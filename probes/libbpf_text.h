@@ -1,0 +1,23 @@
+#pragma once
+
+#include <string>
+
+namespace cowshed {
+
+// While one lives, what libbpf would print on this thread is collected instead.  The callback is
+// one per process: it is put back at the end, and other threads' text is passed on to it.
+class LibbpfText {
+ public:
+  LibbpfText();
+  ~LibbpfText();
+  LibbpfText(const LibbpfText&) = delete;
+  LibbpfText& operator=(const LibbpfText&) = delete;
+
+  // The reason in one line: what the verifier said last, else libbpf's first complaint.
+  std::string reason() const;
+
+ private:
+  std::string text_;
+};
+
+}  // namespace cowshed

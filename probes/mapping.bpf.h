@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+#pragma once
+
+#include "state.bpf.h"
+
+/* What is mapped at an address, asked when the fault enters: later the program may have unmapped or
+ * closed it.  A fault enters with interrupts off, where bpf_find_vma can only drop its lock through
+ * an interrupt to itself; so we walk the maple tree, whose nodes outlive our RCU section, without a
+ * lock, and check what we found.  Most faults hit the mapping that the thread last looked up. */
+
+#define MAPLE_LEVELS 8 /* 10^6 nodes of the least fill at the fifth */
+#define MAPLE_LEAF 1
+#define MAPLE_ARANGE 3
+
+enum { WALK_MISS, WALK_ABSENT, WALK_FOUND };
+
+static __always_inline int walk_node(__u64 *node, __u32 pivots_at, __u32 slots_at, __u64 address,
+                                     __u64 *next) {
+  __u32 slot = slots_at - pivots_at; /* the last slot has no pivot */
+  for (__u32 i = 0; i < 15; i++) {
+    __u64 pivot = node[(pivots_at + i) & (MAPLE_NODE_WORDS - 1)];
+    if (i >= slots_at - pivots_at) {
+      break;
+    }
+    if (address <= pivot || (i > 0 && pivot == 0)) {
+      slot = i;
+      break;
+    }
+  }
+  *next = node[(slots_at + slot) & (MAPLE_NODE_WORDS - 1)];
+  return 0;
+}
+
+static __always_inline int walk_tree(struct thread_state *thread, struct mm_struct *mm,
+                                     __u64 address, struct vm_area_struct **vma) {
+  __u64 entry = (__u64)mm->mm_mt.ma_root;
+  for (int level = 0; level < MAPLE_LEVELS; level++) {
+    if ((entry & 3) != 2 || entry < 4096) {
+      return WALK_MISS;
+    }
+    __u64 node = entry & ~0xffULL;
+    __u32 type = (entry >> 3) & 0xf;
+    if (type < MAPLE_LEAF || type > MAPLE_ARANGE ||
+        bpf_probe_read_kernel(thread->node, sizeof thread->node, (void *)node)) {
+      return WALK_MISS;
+    }
+    if ((thread->node[0] & ~0xffULL) == node) {
+      return WALK_MISS; /* replaced by a writer while we came here */
+    }
+    if (type == MAPLE_ARANGE) {
+      walk_node(thread->node, bpf_core_field_offset(struct maple_arange_64, pivot) / 8,
+                bpf_core_field_offset(struct maple_arange_64, slot) / 8, address, &entry);
+    } else {
+      walk_node(thread->node, bpf_core_field_offset(struct maple_range_64, pivot) / 8,
+                bpf_core_field_offset(struct maple_range_64, slot) / 8, address, &entry);
+    }
+    if (type == MAPLE_LEAF) {
+      *vma = (struct vm_area_struct *)entry;
+      return entry ? WALK_FOUND : WALK_ABSENT;
+    }
+  }
+  return WALK_MISS;
+}
+
+#define ARENA_PREFIX "memfd:cowshed:"
+#define ARENA_PREFIX_BYTES (sizeof ARENA_PREFIX - 1)
+
+static __always_inline int has_arena_prefix(const char *name) {
+  for (__u32 i = 0; i < ARENA_PREFIX_BYTES; i++) {
+    if (name[i] != ARENA_PREFIX[i]) {
+      return 0;
+    }
+  }
+  return 1;
+}
+
+/* Fills `mapping` from a mapping with a file behind it. */
+static __always_inline __u32 describe_file(struct mapping *mapping, struct file *file,
+                                           __u64 *scratch) {
+  __u32 traits = MAPPING_FILE;
+  struct inode *inode = BPF_CORE_READ(file, f_inode);
+  if (BPF_CORE_READ(inode, i_sb, s_magic) != TMPFS_MAGIC) {
+    return traits;
+  }
+  traits |= MAPPING_SHMEM;
+  char *name = (char *)scratch;
+  const void *source = BPF_CORE_READ(file, f_path.dentry, d_name.name);
+  if (bpf_probe_read_kernel_str(name, ARENA_PREFIX_BYTES + COWSHED_ARENA_NAME_BYTES, source) <= 0 ||
+      !has_arena_prefix(name)) {
+    return traits;
+  }
+  mapping->inode = BPF_CORE_READ(inode, i_ino);
+  __builtin_memcpy(mapping->arena, name + ARENA_PREFIX_BYTES, COWSHED_ARENA_NAME_BYTES);
+  return traits | MAPPING_ARENA;
+}
+
+static __always_inline int describe(struct mapping *mapping, struct mm_struct *mm,
+                                    struct vm_area_struct *vma, __u64 address, __u64 *scratch) {
+  __u64 start = BPF_CORE_READ(vma, vm_start);
+  __u64 end = BPF_CORE_READ(vma, vm_end);
+  if (address < start || address >= end || BPF_CORE_READ(vma, vm_mm) != mm) {
+    return 0;
+  }
+  __u64 flags = BPF_CORE_READ(vma, vm_flags);
+  __u32 traits = MAPPING_FOUND;
+  if (flags & VM_WRITE) traits |= MAPPING_WRITABLE;
+  if (flags & VM_SHARED) traits |= MAPPING_SHARED;
+  if (flags & VM_HUGETLB) traits |= MAPPING_HUGETLB;
+  if (flags & VM_UFFD_WP) traits |= MAPPING_UFFD_WP;
+  __u64 first_huge = (start + 0x1fffff) & ~0x1fffffULL;
+  if (first_huge + 0x200000 <= end) traits |= MAPPING_MAY_BE_HUGE;
+  struct file *file = BPF_CORE_READ(vma, vm_file);
+  /* A private mapping of /dev/zero has a file but is anonymous: no vm_ops. */
+  if (file && BPF_CORE_READ(vma, vm_ops)) {
+    traits |= describe_file(mapping, file, scratch);
+  }
+  mapping->start = start;
+  mapping->end = end;
+  mapping->traits = traits;
+  return 1;
+}
+
+struct find_vma_context {
+  struct mm_struct *mm;
+  __u64 address;
+  int found;
+};
+
+static long describe_found(struct task_struct *task, struct vm_area_struct *vma,
+                           struct find_vma_context *context) {
+  struct thread_state *thread = bpf_task_storage_get(&threads, task, 0, 0);
+  if (thread) {
+    context->found =
+        describe(&thread->mapping, context->mm, vma, context->address, thread->node);
+  }
+  return 0;
+}
+
+/* The MAPPING_ traits of `address`; thread->mapping is then that mapping if they say FOUND.  None
+ * at all: not found out. */
+static __always_inline __u32 mapping_traits(struct thread_state *thread, struct task_struct *task,
+                                            __u64 address) {
+  struct mapping *mapping = &thread->mapping;
+  struct mm_struct *mm = task->mm;
+  if (!mm) {
+    return 0;
+  }
+  __u32 generation = 0;
+  __u32 has_generation = mapping_generation(mm, &generation);
+  if (has_generation && mapping->mm == mm && mapping->generation == generation &&
+      address >= mapping->start && address < mapping->end) {
+    return mapping->traits;
+  }
+  mapping->mm = 0; /* nothing valid until it is filled */
+  struct vm_area_struct *vma = 0;
+  int walk = walk_tree(thread, mm, address, &vma);
+  if (walk == WALK_ABSENT) {
+    return MAPPING_ABSENT;
+  }
+  if (walk == WALK_MISS || !describe(mapping, mm, vma, address, thread->node)) {
+    struct find_vma_context context = {.mm = mm, .address = address};
+    long refused = bpf_find_vma(task, address, describe_found, &context, 0);
+    if (refused == -2) { /* -ENOENT */
+      return MAPPING_ABSENT;
+    }
+    if (refused || !context.found) {
+      thread->counts.vma_misses++;
+      return 0;
+    }
+  }
+  mapping->generation = generation;
+  mapping->mm = mm;
+  return mapping->traits;
+}

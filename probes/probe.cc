@@ -1,0 +1,95 @@
+#include <cowshed/probes/probe.h>
+#include <cowshed/probes/programs.h>
+#include <cowshed/probes/run_stats.h>
+#include <cowshed/probes/snapshot.h>
+
+#include <string>
+#include <utility>
+
+namespace cowshed {
+namespace {
+
+constexpr int kMostAdoptionRounds = 1000;
+
+tl::unexpected<Error> no_such_process(pid_t pid) {
+  return make_error(ErrorCode::no_such_process,
+                    "PID " + std::to_string(pid) + " is not a running process");
+}
+
+}  // namespace
+
+struct Probe::State {
+  explicit State(Programs loaded) : programs(std::move(loaded)), reader(programs) {}
+
+  Programs programs;
+  SnapshotReader reader;
+  RunStats stats;
+};
+
+Probe::Probe(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Probe::Probe(Probe&&) noexcept = default;
+Probe& Probe::operator=(Probe&&) noexcept = default;
+Probe::~Probe() = default;
+
+Expected<Probe> Probe::load() {
+  if (auto supported = probe_support(); !supported) {
+    return tl::make_unexpected(supported.error());
+  }
+  auto programs = Programs::load();
+  if (!programs) {
+    return tl::make_unexpected(programs.error());
+  }
+  return Probe(std::make_unique<State>(std::move(*programs)));
+}
+
+Expected<void> Probe::track_command(pid_t stopped_child) {
+  auto adopted = state_->programs.adopt(COWSHED_ADOPT_COMMAND, stopped_child);
+  if (!adopted) {
+    return tl::make_unexpected(adopted.error());
+  }
+  if (adopted->root_found == 0) {
+    return no_such_process(stopped_child);
+  }
+  return {};
+}
+
+Expected<int> Probe::attach_tree(pid_t root) {
+  int processes = 0;
+  // What an untracked process forks while the iterator runs may be behind it: the next round finds
+  // it.  What a tracked one forks is tracked at once, so this ends.
+  for (int round = 0; round < kMostAdoptionRounds; ++round) {
+    auto adopted = state_->programs.adopt(COWSHED_ADOPT_TREE, root);
+    if (!adopted) {
+      return tl::make_unexpected(adopted.error());
+    }
+    if (adopted->root_found == 0 && round == 0) {
+      return no_such_process(root);
+    }
+    processes += static_cast<int>(adopted->processes);
+    if (adopted->threads == 0) {
+      break;
+    }
+  }
+  return processes;
+}
+
+Expected<Snapshot> Probe::snapshot() {
+  Snapshot snapshot;
+  snapshot.taken_ns = monotonic_ns();
+  auto processes = state_->reader.read(snapshot.overhead.events, snapshot.losses.vma_misses);
+  if (!processes) {
+    return tl::make_unexpected(processes.error());
+  }
+  snapshot.processes = std::move(*processes);
+  const cowshed_losses& losses = state_->programs.losses();
+  snapshot.losses.threads = losses.threads;
+  snapshot.losses.processes = losses.processes;
+  snapshot.losses.arenas = losses.arenas;
+  snapshot.losses.late = losses.late;
+  snapshot.losses.missed_runs = missed_runs(state_->programs.descriptors());
+  state_->stats.sample(state_->programs.descriptors());
+  snapshot.overhead.ns_per_event = state_->stats.ns_per_run();
+  return snapshot;
+}
+
+}  // namespace cowshed

@@ -1,0 +1,129 @@
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include <cowshed/probes/btf_constants.h>
+#include <cowshed/probes/libbpf_text.h>
+#include <cowshed/probes/programs.h>
+
+// The skeleton names the types of record.h.
+#include <cow.skel.h>
+
+namespace cowshed {
+namespace {
+
+tl::unexpected<Error> refused(std::string_view step, int error, const LibbpfText& text) {
+  const int number = error < 0 ? -error : error;
+  const auto code = number == EPERM || number == EACCES ? ErrorCode::permission_denied
+                                                        : ErrorCode::unsupported;
+  const std::string reason = text.reason();
+  return tl::make_unexpected(
+      Error{code, number,
+            std::string(step) + ": " + (reason.empty() ? std::strerror(number) : reason.c_str())});
+}
+
+// Runs an iterator once: reading is what makes it run.  `output` receives what it wrote.
+Expected<void> run_iterator(const bpf_link* link, std::vector<char>& output) {
+  const int fd = bpf_iter_create(bpf_link__fd(link));
+  if (fd < 0) {
+    return system_error("bpf_iter_create", -fd);
+  }
+  std::array<char, 65536> chunk;
+  ssize_t got = 0;
+  do {
+    got = read(fd, chunk.data(), chunk.size());
+    if (got > 0) {
+      output.insert(output.end(), chunk.begin(), chunk.begin() + got);
+    }
+  } while (got > 0 || (got < 0 && (errno == EINTR || errno == EAGAIN)));
+  const int error = errno;
+  close(fd);
+  if (got < 0) {
+    return system_error("reading a BPF iterator", error);
+  }
+  return {};
+}
+
+}  // namespace
+
+struct Programs::State {
+  cow_bpf* skeleton = nullptr;
+  std::array<int, 6> descriptors{};
+
+  State() = default;
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
+  ~State() { cow_bpf__destroy(skeleton); }
+};
+
+Programs::Programs(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Programs::Programs(Programs&&) noexcept = default;
+Programs& Programs::operator=(Programs&&) noexcept = default;
+Programs::~Programs() = default;
+
+Expected<Programs> Programs::load() {
+  const LibbpfText text;
+  auto state = std::make_unique<State>();
+  state->skeleton = cow_bpf__open();
+  cow_bpf* skeleton = state->skeleton;
+  if (skeleton == nullptr) {
+    return refused("opening the BPF programs", errno, text);
+  }
+  const BtfConstants constants = read_btf_constants();
+  skeleton->rodata->gfp_movable = constants.gfp_movable;
+  skeleton->rodata->gfp_zero = constants.gfp_zero;
+  skeleton->rodata->gfp_write = constants.gfp_write;
+  skeleton->rodata->gfp_noretry = constants.gfp_noretry;
+  skeleton->rodata->vm_events_from_runqueue = constants.vm_events_from_runqueue;
+  skeleton->rodata->possible_cpus = static_cast<std::uint32_t>(libbpf_num_possible_cpus());
+  if (const int error = cow_bpf__load(skeleton); error != 0) {
+    return refused("loading the BPF programs", error, text);
+  }
+  if (const int error = cow_bpf__attach(skeleton); error != 0) {
+    return refused("attaching the BPF programs", error, text);
+  }
+  const auto& programs = skeleton->progs;
+  state->descriptors = {
+      bpf_program__fd(programs.on_user_fault), bpf_program__fd(programs.on_kernel_fault),
+      bpf_program__fd(programs.on_page_alloc), bpf_program__fd(programs.on_fork),
+      bpf_program__fd(programs.on_exec),       bpf_program__fd(programs.on_exit)};
+  return Programs(std::move(state));
+}
+
+int Programs::processes_map() const { return bpf_map__fd(state_->skeleton->maps.processes); }
+int Programs::arenas_map() const { return bpf_map__fd(state_->skeleton->maps.arenas); }
+const cowshed_losses& Programs::losses() const { return state_->skeleton->bss->losses; }
+std::span<const int> Programs::descriptors() const { return state_->descriptors; }
+
+Expected<cowshed_adoption> Programs::adopt(cowshed_adopt_mode mode, int root_pid) {
+  cowshed_adoption& request = state_->skeleton->bss->adoption;
+  request = {};
+  request.mode = mode;
+  request.root_pid = static_cast<__u32>(root_pid);
+  std::vector<char> nothing;
+  auto ran = run_iterator(state_->skeleton->links.adopt, nothing);
+  const cowshed_adoption answer = request;
+  request = {};
+  if (!ran) {
+    return tl::make_unexpected(ran.error());
+  }
+  return answer;
+}
+
+Expected<std::vector<cowshed_thread_record>> Programs::dump_threads() const {
+  std::vector<char> bytes;
+  if (auto ran = run_iterator(state_->skeleton->links.dump_threads, bytes); !ran) {
+    return tl::make_unexpected(ran.error());
+  }
+  std::vector<cowshed_thread_record> records(bytes.size() / sizeof(cowshed_thread_record));
+  std::memcpy(records.data(), bytes.data(), records.size() * sizeof(cowshed_thread_record));
+  return records;
+}
+
+}  // namespace cowshed

@@ -1,0 +1,34 @@
+#pragma once
+
+#include <cowshed/base/error.h>
+#include <cowshed/probes/record.h>
+
+#include <memory>
+#include <span>
+#include <vector>
+
+namespace cowshed {
+
+// The loaded and attached BPF programs with their maps: the only code that knows the generated
+// skeleton.  Move-only; one thread at a time.
+class Programs {
+ public:
+  static Expected<Programs> load();
+  Programs(Programs&&) noexcept;
+  Programs& operator=(Programs&&) noexcept;
+  ~Programs();
+
+  int processes_map() const;
+  int arenas_map() const;
+  const cowshed_losses& losses() const;       // written by the kernel at any time
+  std::span<const int> descriptors() const;   // of the programs that run on events
+  Expected<cowshed_adoption> adopt(cowshed_adopt_mode mode, int root_pid);
+  Expected<std::vector<cowshed_thread_record>> dump_threads() const;
+
+ private:
+  struct State;
+  explicit Programs(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace cowshed

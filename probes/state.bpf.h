@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+#pragma once
+
+#include "kernel_types.h"
+#include "record.h"
+
+/* The maps and what a tracked thread carries.  Everything that the path of a fault needs is in one
+ * element of task storage, so that each of our programs does a single look-up. */
+
+#define MAPPING_FOUND 1u
+#define MAPPING_ABSENT 2u /* the address belongs to no mapping */
+#define MAPPING_WRITABLE 4u
+#define MAPPING_SHARED 8u
+#define MAPPING_HUGETLB 16u
+#define MAPPING_UFFD_WP 32u
+#define MAPPING_FILE 64u
+#define MAPPING_SHMEM 128u
+#define MAPPING_ARENA 256u
+#define MAPPING_MAY_BE_HUGE 512u /* holds a whole aligned 2 MiB */
+
+struct mapping {
+  struct mm_struct *mm; /* compared, never followed */
+  __u64 start;
+  __u64 end;
+  __u64 inode;
+  __u32 generation;
+  __u32 traits;
+  char arena[COWSHED_ARENA_NAME_BYTES];
+};
+
+enum pending_mode { PENDING_NONE, PENDING_USER, PENDING_KERNEL };
+
+/* A write fault whose outcome is not known yet. */
+struct pending_fault {
+  __u32 mode;
+  __u32 outcome; /* its class if nothing is allocated before the thread's next event */
+  __u32 traits;
+  __u32 protection;
+  __u64 ip;    /* of the user's instruction */
+  __u64 frame; /* address of the exception's registers */
+  __u64 stack; /* of the allocation in question */
+  __u64 splits;
+  __u64 switches;
+  __u32 cpu;
+  __u32 may_split;
+};
+
+#define FRAME_WORDS (PT_REGS_WORDS + 1)
+#define MAPLE_NODE_WORDS 32
+
+struct thread_state {
+  struct cowshed_key key;
+  __u32 exited;
+  __u32 await_exec;
+  struct pending_fault pending;
+  __u64 update_begin; /* unequal while the counts change under a reader's eyes */
+  struct cowshed_counts counts;
+  __u64 update_end;
+  struct mapping mapping;      /* the one last looked up */
+  __u64 frame[FRAME_WORDS];    /* of a kernel-mode fault: registers and return address */
+  __u64 node[MAPLE_NODE_WORDS]; /* scratch, too large for the stack */
+};
+
+struct {
+  __uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __type(key, int);
+  __type(value, struct thread_state);
+} threads SEC(".maps");
+
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __uint(max_entries, 262144);
+  __type(key, struct cowshed_key);
+  __type(value, struct cowshed_process);
+} processes SEC(".maps");
+
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __uint(max_entries, 65536);
+  __type(key, struct cowshed_arena_key);
+  __type(value, struct cowshed_arena);
+} arenas SEC(".maps");
+
+/* Records being made.  Tracepoint programs cannot be preempted and use slot 0; iterators can be. */
+struct {
+  __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+  __uint(max_entries, 2);
+  __type(key, __u32);
+  __type(value, struct cowshed_process);
+} new_process SEC(".maps");
+
+struct cowshed_losses losses;
+struct cowshed_adoption adoption;
+__u64 last_id;
+__u32 pid_level; /* of the loader's PID namespace */
+
+const volatile __u32 possible_cpus = 1;
+const volatile __s64 vm_events_from_runqueue = 0; /* vm_event_states - runqueues, 0: unknown */
+const volatile __u32 gfp_movable = 0x8; /* ___GFP_* as of 6.1; the loader asks newer kernels */
+const volatile __u32 gfp_zero = 0x100;
+const volatile __u32 gfp_write = 0x1000;
+const volatile __u32 gfp_noretry = 0x10000;
+
+static __always_inline void add(__u64 *counter, __u64 amount) {
+  if (amount) {
+    __sync_fetch_and_add(counter, amount);
+  }
+}
+
+#define compiler_barrier() asm volatile("" ::: "memory")
+
+/* The thread's own programs are the only writers and cannot be preempted; x86 keeps the order of
+ * stores. */
+static __always_inline void begin_update(struct thread_state *thread) {
+  thread->update_begin++;
+  thread->counts.events++;
+  compiler_barrier();
+}
+
+static __always_inline void end_update(struct thread_state *thread) {
+  compiler_barrier();
+  thread->update_end++;
+}
