@@ -1,0 +1,25 @@
+#include <cowshed/cow/backend.h>
+#include <cowshed/cow/pagemap_backend.h>
+#include <cowshed/cow/tracepoint_backend.h>
+
+namespace cowshed::cow {
+
+Expected<OpenedBackend> open_backend(BackendChoice choice) {
+  OpenedBackend opened;
+  if (choice != BackendChoice::pagemap) {
+    auto tracepoint = TracepointBackend::open();
+    if (tracepoint) {
+      opened.backend = std::move(*tracepoint);
+      return opened;
+    }
+    if (choice == BackendChoice::tracepoint) return tl::make_unexpected(tracepoint.error());
+    opened.notice =
+        "using the pagemap backend, sampled and not exact, because " + tracepoint.error().message +
+        "; it counts pages that are no longer shared, whoever copied them, and misses processes "
+        "that live for less than a sample; for exact counts run as root";
+  }
+  opened.backend = std::make_unique<PagemapBackend>();
+  return opened;
+}
+
+}  // namespace cowshed::cow

@@ -1,0 +1,137 @@
+#include <cerrno>
+#include <cstdlib>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <utility>
+
+#include <cowshed/cow/command.h>
+
+namespace cowshed::cow {
+namespace {
+
+template <class Call>
+auto retry_on_interrupt(Call call) {
+  for (;;) {
+    const auto result = call();
+    if (result >= 0 || errno != EINTR) return result;
+  }
+}
+
+[[noreturn]] void run_child(int go_fd, int error_fd, char* const* arguments) {
+  char go = 0;
+  // End of file: the owner is gone without a release().
+  if (retry_on_interrupt([&] { return ::read(go_fd, &go, 1); }) != 1) ::_exit(EXIT_FAILURE);
+  ::execvp(arguments[0], arguments);
+  const int error = errno;
+  retry_on_interrupt([&] { return ::write(error_fd, &error, sizeof error); });
+  ::_exit(EXIT_FAILURE);
+}
+
+}  // namespace
+
+Expected<Command> Command::fork(const std::vector<std::string>& arguments) {
+  if (arguments.empty() || arguments[0].empty()) {
+    return make_error(ErrorCode::invalid_argument, "no command given");
+  }
+  std::vector<char*> pointers;
+  pointers.reserve(arguments.size() + 1);
+  for (const std::string& argument : arguments)
+    pointers.push_back(const_cast<char*>(argument.c_str()));
+  pointers.push_back(nullptr);
+
+  Command command;
+  command.name_ = arguments[0];
+  int go[2];
+  int error[2];
+  if (::pipe2(go, O_CLOEXEC) != 0) return system_error("pipe2", errno);
+  command.go_fd_ = go[1];
+  if (::pipe2(error, O_CLOEXEC) != 0) {
+    const int cause = errno;
+    ::close(go[0]);
+    return system_error("pipe2", cause);
+  }
+  command.error_fd_ = error[0];
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    ::close(go[1]);
+    ::close(error[0]);
+    run_child(go[0], error[1], pointers.data());
+  }
+  const int cause = errno;
+  ::close(go[0]);
+  ::close(error[1]);
+  if (pid < 0) return system_error("fork", cause);
+  command.pid_ = pid;
+  command.pidfd_ = static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
+  if (command.pidfd_ < 0) return system_error("pidfd_open", errno);
+  return command;
+}
+
+Command::Command(Command&& other) noexcept
+    : name_(std::move(other.name_)),
+      pid_(std::exchange(other.pid_, -1)),
+      pidfd_(std::exchange(other.pidfd_, -1)),
+      go_fd_(std::exchange(other.go_fd_, -1)),
+      error_fd_(std::exchange(other.error_fd_, -1)) {}
+
+Command& Command::operator=(Command&& other) noexcept {
+  std::swap(name_, other.name_);
+  std::swap(pid_, other.pid_);
+  std::swap(pidfd_, other.pidfd_);
+  std::swap(go_fd_, other.go_fd_);
+  std::swap(error_fd_, other.error_fd_);
+  return *this;
+}
+
+Command::~Command() {
+  const bool waiting = pid_ > 0 && go_fd_ >= 0;
+  close_all();
+  if (waiting) ::waitpid(pid_, nullptr, 0);
+}
+
+void Command::close_all() noexcept {
+  for (int* fd : {&pidfd_, &go_fd_, &error_fd_}) {
+    if (*fd >= 0) ::close(std::exchange(*fd, -1));
+  }
+}
+
+Expected<void> Command::release() {
+  if (go_fd_ < 0) return make_error(ErrorCode::invalid_argument, name_ + ": already released");
+  // A child that was killed meanwhile must not kill us: the pipe has no reader then.
+  sigset_t pipe_signal;
+  sigset_t old_mask;
+  ::sigemptyset(&pipe_signal);
+  ::sigaddset(&pipe_signal, SIGPIPE);
+  ::pthread_sigmask(SIG_BLOCK, &pipe_signal, &old_mask);
+  const ssize_t written = retry_on_interrupt([&] { return ::write(go_fd_, "", 1); });
+  const int write_error = errno;
+  if (written < 0) {
+    const timespec no_time{};
+    ::sigtimedwait(&pipe_signal, nullptr, &no_time);
+  }
+  ::pthread_sigmask(SIG_SETMASK, &old_mask, nullptr);
+  ::close(std::exchange(go_fd_, -1));
+  if (written < 0) return system_error(name_ + ": ended before it was started", write_error);
+
+  int error = 0;
+  const ssize_t got = retry_on_interrupt([&] { return ::read(error_fd_, &error, sizeof error); });
+  ::close(std::exchange(error_fd_, -1));
+  if (got == sizeof error) return system_error(name_, error);
+  return {};
+}
+
+Expected<int> Command::wait() {
+  int status = 0;
+  if (retry_on_interrupt([&] { return ::waitpid(pid_, &status, 0); }) < 0) {
+    return system_error("waitpid", errno);
+  }
+  pid_ = -1;
+  close_all();
+  return status;
+}
+
+}  // namespace cowshed::cow

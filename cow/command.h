@@ -1,0 +1,49 @@
+#pragma once
+
+#include <string>
+#include <sys/types.h>
+#include <vector>
+
+#include <cowshed/base/error.h>
+
+namespace cowshed::cow {
+
+// A command that is started in two steps, so that it can be measured from its first instruction:
+// fork, then, when the caller is ready, exec.  Move-only; one owner of its wait.  Not thread-safe.
+class Command {
+ public:
+  // Forks a child that waits for release().  It has the caller's signal mask and dispositions as
+  // they were before; call this before changing either.  Errors: system_call, invalid_argument for
+  // an empty `arguments`.
+  static Expected<Command> fork(const std::vector<std::string>& arguments);
+
+  Command(Command&& other) noexcept;
+  Command& operator=(Command&& other) noexcept;
+  Command(const Command&) = delete;
+  Command& operator=(const Command&) = delete;
+  // A child that was never released is ended; a released one is left to run.
+  ~Command();
+
+  pid_t pid() const { return pid_; }
+  // Readable once the child has ended (pidfd_open(2)); -1 once it is reaped.
+  int pidfd() const { return pidfd_; }
+
+  // Lets the child exec, looked up in PATH, and returns when it has.  The error carries errno of
+  // execvp: ENOENT where there is no such command, EACCES and others where it cannot be run.
+  Expected<void> release();
+
+  // Waits for the end, and returns the status as of waitpid(2).
+  Expected<int> wait();
+
+ private:
+  Command() = default;
+  void close_all() noexcept;
+
+  std::string name_;
+  pid_t pid_ = -1;
+  int pidfd_ = -1;
+  int go_fd_ = -1;     // a byte written here lets the child exec
+  int error_fd_ = -1;  // errno of a failed exec comes back here; end of file when it succeeded
+};
+
+}  // namespace cowshed::cow

@@ -1,0 +1,46 @@
+#pragma once
+
+#include <cstdint>
+#include <sys/types.h>
+#include <vector>
+
+#include <cowshed/base/error.h>
+#include <cowshed/cow/page_ranges.h>
+#include <cowshed/cow/proc_files.h>
+
+namespace cowshed::cow {
+
+// Reads /proc/PID/pagemap, which needs no privilege for one's own processes.  Reading it changes
+// nothing in the process.  Move-only, owns a descriptor; not thread-safe.
+class PageMap {
+ public:
+  static Expected<PageMap> open(const ProcFiles& proc, pid_t pid);
+  PageMap(PageMap&& other) noexcept;
+  PageMap& operator=(PageMap&& other) noexcept;
+  PageMap(const PageMap&) = delete;
+  PageMap& operator=(const PageMap&) = delete;
+  ~PageMap();
+
+  // The resident anonymous pages of `mapping`; in a private mapping of a file these are the pages
+  // that were written.  The shared zero page is not one of them.  Costs in proportion to what is
+  // resident where the kernel has PAGEMAP_SCAN (6.7), to the size of the mapping elsewhere.
+  Expected<PageRanges> anonymous_pages(const Mapping& mapping);
+
+  // How many pages of `pages` are resident, anonymous and mapped by this process alone (bit 56).
+  Expected<std::uint64_t> count_exclusive(const PageRanges& pages);
+
+  // The process has replaced or lost its memory since open(): every read gives nothing.
+  bool is_gone() const { return gone_; }
+
+ private:
+  explicit PageMap(int fd) : fd_(fd) {}
+  Expected<PageRanges> scan(PageRange range);
+  template <class Visitor>
+  Expected<void> for_each_page(PageRange range, Visitor visitor);
+
+  int fd_ = -1;
+  bool gone_ = false;
+  std::vector<std::uint64_t> buffer_;
+};
+
+}  // namespace cowshed::cow

@@ -1,0 +1,34 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace cowshed::cow {
+
+// Half-open, page-aligned.
+struct PageRange {
+  std::uint64_t begin = 0;
+  std::uint64_t end = 0;
+  bool operator==(const PageRange&) const = default;
+};
+
+// A set of pages: sorted, disjoint, no two ranges adjacent.
+class PageRanges {
+ public:
+  PageRanges() = default;
+
+  // Appends; `range` must not begin before the end of what is there.  Adjacent ranges are merged.
+  void append(PageRange range);
+
+  const std::vector<PageRange>& ranges() const { return ranges_; }
+  bool empty() const { return ranges_.empty(); }
+  std::uint64_t bytes() const;
+  bool operator==(const PageRanges&) const = default;
+
+  friend PageRanges intersect(const PageRanges& left, const PageRanges& right);
+
+ private:
+  std::vector<PageRange> ranges_;
+};
+
+}  // namespace cowshed::cow

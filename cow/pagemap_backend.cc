@@ -1,0 +1,243 @@
+#include <algorithm>
+#include <linux/kcmp.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include <utility>
+
+#include <cowshed/cow/clock.h>
+#include <cowshed/cow/page_map.h>
+#include <cowshed/cow/pagemap_backend.h>
+
+namespace cowshed::cow {
+namespace {
+
+constexpr std::chrono::milliseconds kShortestInterval{10};
+constexpr std::uint64_t kCostShare = 10;  // sample at most a tenth of the time
+
+bool has_memory(const ProcStat& stat) { return stat.state != 'Z' && stat.state != 'X'; }
+
+// Mappings whose pages can be shared by fork and copied on a write.
+bool can_be_copied(const Mapping& mapping) {
+  return mapping.is_private && (mapping.readable || mapping.writable);
+}
+
+// A vfork child that has not exec'd yet: every page would seem to be its own.
+bool shares_memory(pid_t a, pid_t b) { return ::syscall(SYS_kcmp, a, b, KCMP_VM, 0, 0) == 0; }
+
+std::uint64_t start_ns(const ProcStat& stat) {
+  static const auto ticks_per_second = static_cast<std::uint64_t>(::sysconf(_SC_CLK_TCK));
+  return stat.start_ticks * (1'000'000'000 / ticks_per_second);
+}
+
+}  // namespace
+
+struct PagemapBackend::Tracked {
+  ProcessCopies copies;
+  std::uint64_t start_ticks = 0;
+  std::uint64_t start_stack = 0;
+  bool awaits_exec = false;  // still the launcher's own image
+  bool is_child = false;     // forked by a process that is tracked too
+  pid_t parent = 0;
+  PageRanges shared;  // anonymous pages that the parent had when this process was first seen
+  // Copies made in earlier images, and the most seen in this one: what was freed again stays
+  // counted.
+  std::uint64_t earlier_anon = 0;
+  std::uint64_t earlier_file = 0;
+  std::uint64_t most_anon = 0;
+  std::uint64_t most_file = 0;
+
+  void start_new_image() {
+    earlier_anon += std::exchange(most_anon, 0);
+    earlier_file += std::exchange(most_file, 0);
+    shared = {};
+    ++copies.execs;
+    copies.copied_pages_before_exec = copies.copied_pages();
+    copies.shares_memory = false;
+  }
+};
+
+PagemapBackend::PagemapBackend(ProcFiles proc)
+    : proc_(std::move(proc)), started_ns_(monotonic_ns()) {}
+
+PagemapBackend::~PagemapBackend() = default;
+
+Expected<void> PagemapBackend::track_command(pid_t child) {
+  const auto stat = proc_.stat(child);
+  if (!stat) return tl::make_unexpected(stat.error());
+  add(child, *stat, nullptr);
+  processes_.back()->awaits_exec = true;
+  return {};
+}
+
+Expected<int> PagemapBackend::attach(pid_t root) {
+  const auto stat = proc_.stat(root);
+  if (!stat) return tl::make_unexpected(stat.error());
+  if (!has_memory(*stat)) {
+    return make_error(ErrorCode::no_such_process,
+                      "PID " + std::to_string(root) + ": has exited (a zombie)");
+  }
+  // Says now, not by an empty table at the end, that the memory may not be looked at.
+  const auto readable = PageMap::open(proc_, root);
+  if (!readable) return tl::make_unexpected(readable.error());
+  if (!alive_.contains(root)) add(root, *stat, nullptr);
+  find_children();
+  return static_cast<int>(alive_.size());
+}
+
+std::chrono::milliseconds PagemapBackend::interval() const {
+  const std::chrono::milliseconds affordable(last_sample_ns_ * kCostShare / 1'000'000);
+  return std::max(kShortestInterval, affordable);
+}
+
+bool PagemapBackend::any_alive() const { return !alive_.empty(); }
+
+void PagemapBackend::add(pid_t pid, const ProcStat& stat, Tracked* parent) {
+  auto process = std::make_unique<Tracked>();
+  process->copies.pid = pid;
+  process->copies.ppid = stat.ppid;
+  process->copies.comm = stat.comm;
+  process->copies.alive = true;
+  process->copies.start_ns = start_ns(stat);
+  process->copies.role = parent ? Role::child : Role::root;
+  process->start_ticks = stat.start_ticks;
+  process->start_stack = stat.start_stack;
+  if (parent) {
+    process->is_child = true;
+    process->parent = parent->copies.pid;
+    process->copies.shares_memory = shares_memory(pid, process->parent);
+    // Another stack: it has exec'd already, and shares nothing.
+    const bool same_image = parent->start_stack == stat.start_stack;
+    if (same_image && !process->copies.shares_memory) {
+      std::uint64_t arena_bytes = 0;
+      process->shared = resident_anonymous(process->parent, arena_bytes);
+      process->copies.shared_at_fork_bytes = process->shared.bytes() + arena_bytes;
+    }
+  }
+  alive_[pid] = process.get();
+  processes_.push_back(std::move(process));
+}
+
+PageRanges PagemapBackend::resident_anonymous(pid_t pid, std::uint64_t& arena_bytes) {
+  PageRanges result;
+  const auto mappings = proc_.maps(pid);
+  auto pages = PageMap::open(proc_, pid);
+  if (!mappings || !pages) return result;
+  for (const Mapping& mapping : *mappings) {
+    if (!can_be_copied(mapping)) continue;
+    if (!arena_name(mapping).empty()) arena_bytes += mapping.bytes();
+    const auto ranges = pages->anonymous_pages(mapping);
+    if (!ranges) continue;
+    for (const PageRange& range : ranges->ranges()) result.append(range);
+  }
+  return result;
+}
+
+void PagemapBackend::find_children() {
+  // Grows while it is walked: grandchildren are found in the same pass.
+  for (std::size_t i = 0; i < processes_.size(); ++i) {
+    Tracked* process = processes_[i].get();
+    if (!process->copies.alive) continue;
+    const auto children = proc_.children(process->copies.pid);
+    if (!children) continue;
+    for (const pid_t child : *children) {
+      const auto stat = proc_.stat(child);
+      if (!stat || !has_memory(*stat)) continue;
+      const auto known = alive_.find(child);
+      if (known != alive_.end() && known->second->start_ticks == stat->start_ticks) continue;
+      if (known != alive_.end()) forget_memory(*known->second);
+      add(child, *stat, process);
+    }
+  }
+}
+
+void PagemapBackend::forget_memory(Tracked& process) {
+  process.copies.alive = false;
+  process.copies.end_ns = monotonic_ns();
+  process.shared = {};
+  alive_.erase(process.copies.pid);
+}
+
+void PagemapBackend::sample_process(Tracked& process) {
+  ProcessCopies& copies = process.copies;
+  const auto stat = proc_.stat(copies.pid);
+  if (stat && stat->start_ticks == process.start_ticks) copies.comm = stat->comm;
+  if (!stat || !has_memory(*stat) || stat->start_ticks != process.start_ticks) {
+    forget_memory(process);
+    return;
+  }
+  if (stat->start_stack != process.start_stack) {
+    process.start_stack = stat->start_stack;
+    if (!std::exchange(process.awaits_exec, false)) process.start_new_image();
+  }
+  if (process.awaits_exec || copies.shares_memory) return;
+
+  const auto mappings = proc_.maps(copies.pid);
+  auto pages = PageMap::open(proc_, copies.pid);
+  if (!mappings || !pages) return;
+  // Alone with a page because the parent is gone, or has dropped it, is not a copy.
+  PageRanges still_with_parent;
+  if (process.is_child && alive_.contains(process.parent) && !process.shared.empty()) {
+    std::uint64_t arena_bytes = 0;
+    still_with_parent = intersect(process.shared, resident_anonymous(process.parent, arena_bytes));
+  }
+  std::uint64_t anon = 0;
+  std::uint64_t file = 0;
+  std::vector<ArenaCopies> arenas;
+  for (const Mapping& mapping : *mappings) {
+    if (!can_be_copied(mapping)) continue;
+    const auto resident = pages->anonymous_pages(mapping);
+    if (!resident) return;
+    PageRanges whole;
+    whole.append({mapping.begin, mapping.end});
+    const PageRanges inherited = intersect(process.shared, whole);
+    const auto copied =
+        pages->count_exclusive(intersect(intersect(*resident, inherited), still_with_parent));
+    if (!copied || pages->is_gone()) return;
+    std::uint64_t here = *copied;
+    if (mapping.has_file()) {
+      // What was not anonymous in the parent was copied from the file, here.
+      here += (resident->bytes() - intersect(*resident, inherited).bytes()) / kPageSize;
+      file += here;
+    } else {
+      anon += here;
+    }
+    if (const auto name = arena_name(mapping); !name.empty()) {
+      arenas.push_back({std::string(name), mapping.bytes(), here});
+    }
+  }
+  process.most_anon = std::max(process.most_anon, anon);
+  process.most_file = std::max(process.most_file, file);
+  if (process.is_child) copies.copied_anon_pages = process.earlier_anon + process.most_anon;
+  copies.copied_file_pages = process.earlier_file + process.most_file;
+  copies.arenas = std::move(arenas);
+}
+
+Expected<void> PagemapBackend::sample() {
+  const std::uint64_t begin = monotonic_ns();
+  find_children();
+  for (const auto& process : processes_) {
+    if (process->copies.alive) sample_process(*process);
+  }
+  last_sample_ns_ = monotonic_ns() - begin;
+  sampling_ns_ += last_sample_ns_;
+  ++samples_;
+  return {};
+}
+
+Measurement PagemapBackend::measurement() const {
+  Measurement result;
+  result.backend = name();
+  result.exact = exact();
+  result.duration_s = static_cast<double>(monotonic_ns() - started_ns_) / 1e9;
+  result.overhead.events = samples_;
+  if (samples_ > 0) {
+    result.overhead.ns_per_event =
+        static_cast<double>(sampling_ns_) / static_cast<double>(samples_);
+  }
+  for (const auto& process : processes_) result.processes.push_back(process->copies);
+  std::stable_sort(result.processes.begin(), result.processes.end(),
+                   [](const auto& a, const auto& b) { return a.start_ns < b.start_ns; });
+  return result;
+}
+
+}  // namespace cowshed::cow

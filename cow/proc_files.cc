@@ -1,0 +1,159 @@
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <dirent.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <memory>
+#include <string_view>
+#include <unistd.h>
+
+#include <cowshed/cow/proc_files.h>
+
+namespace cowshed::cow {
+namespace {
+
+// The next word of `text`, which is shortened by it.
+std::string_view next_word(std::string_view& text, char separator = ' ') {
+  const auto start = text.find_first_not_of(separator);
+  if (start == std::string_view::npos) return text = {};
+  text.remove_prefix(start);
+  const auto end = std::min(text.find(separator), text.size());
+  const std::string_view word = text.substr(0, end);
+  text.remove_prefix(end);
+  return word;
+}
+
+template <class T>
+T number(std::string_view text, int base = 10) {
+  T value = 0;
+  std::from_chars(text.data(), text.data() + text.size(), value, base);
+  return value;
+}
+
+Mapping parse_mapping(std::string_view line) {
+  Mapping mapping;
+  const std::string_view range = next_word(line);
+  const auto dash = std::min(range.find('-'), range.size() - 1);
+  mapping.begin = number<std::uint64_t>(range.substr(0, dash), 16);
+  mapping.end = number<std::uint64_t>(range.substr(dash + 1), 16);
+  const std::string_view flags = next_word(line);
+  mapping.readable = flags.starts_with('r');
+  mapping.writable = flags.size() > 1 && flags[1] == 'w';
+  mapping.is_private = flags.size() > 3 && flags[3] == 'p';
+  next_word(line);  // offset
+  next_word(line);  // device
+  mapping.inode = number<std::uint64_t>(next_word(line));
+  const auto path = line.find_first_not_of(' ');
+  if (path != std::string_view::npos) mapping.path = line.substr(path);
+  return mapping;
+}
+
+}  // namespace
+
+tl::unexpected<Error> process_error(pid_t pid, std::string_view path, int error) {
+  if (error == ENOENT || error == ESRCH) {
+    return tl::make_unexpected(
+        Error{ErrorCode::no_such_process, error, fmt::format("PID {}: no such process", pid)});
+  }
+  if (error == EACCES || error == EPERM) {
+    return tl::make_unexpected(
+        Error{ErrorCode::permission_denied, error,
+              fmt::format("PID {}: not permitted to read {}: the process belongs to somebody else; "
+                          "run as its user or as root",
+                          pid, path)});
+  }
+  return system_error(path, error);
+}
+
+std::string ProcFiles::path(pid_t pid, std::string_view file) const {
+  return fmt::format("{}/{}/{}", root_, pid, file);
+}
+
+Expected<std::string> ProcFiles::read(pid_t pid, const std::string& path) const {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return process_error(pid, path, errno);
+  std::string text;
+  std::array<char, 65536> buffer;
+  for (;;) {
+    const ssize_t got = ::read(fd, buffer.data(), buffer.size());
+    if (got < 0 && errno == EINTR) continue;
+    const int error = errno;
+    if (got <= 0) {
+      ::close(fd);
+      if (got < 0) return process_error(pid, path, error);
+      return text;
+    }
+    text.append(buffer.data(), static_cast<std::size_t>(got));
+  }
+}
+
+Expected<ProcStat> ProcFiles::stat(pid_t pid) const {
+  const std::string file = path(pid, "stat");
+  const auto text = read(pid, file);
+  if (!text) return tl::make_unexpected(text.error());
+  // The command's name may hold blanks and parentheses: it ends at the last one (proc(5)).
+  const auto open = text->find('(');
+  const auto close = text->rfind(')');
+  if (open == std::string::npos || close == std::string::npos || close < open) {
+    return make_error(ErrorCode::unsupported, file + ": not in the format of proc(5)");
+  }
+  ProcStat stat;
+  stat.comm = text->substr(open + 1, close - open - 1);
+  std::string_view rest = std::string_view(*text).substr(close + 1);
+  constexpr int kState = 3;
+  constexpr int kPpid = 4;
+  constexpr int kStartTime = 22;
+  constexpr int kStartStack = 28;
+  for (int field = kState; field <= kStartStack; ++field) {
+    const std::string_view word = next_word(rest);
+    if (field == kState && !word.empty()) stat.state = word.front();
+    if (field == kPpid) stat.ppid = number<pid_t>(word);
+    if (field == kStartTime) stat.start_ticks = number<std::uint64_t>(word);
+    if (field == kStartStack) stat.start_stack = number<std::uint64_t>(word);
+  }
+  return stat;
+}
+
+Expected<std::vector<Mapping>> ProcFiles::maps(pid_t pid) const {
+  const auto text = read(pid, path(pid, "maps"));
+  if (!text) return tl::make_unexpected(text.error());
+  std::vector<Mapping> mappings;
+  std::string_view rest = *text;
+  while (!rest.empty()) {
+    const auto end = std::min(rest.find('\n'), rest.size());
+    if (end > 0) mappings.push_back(parse_mapping(rest.substr(0, end)));
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+  }
+  return mappings;
+}
+
+Expected<std::vector<pid_t>> ProcFiles::children(pid_t pid) const {
+  const std::string folder = path(pid, "task");
+  const std::unique_ptr<DIR, int (*)(DIR*)> tasks(::opendir(folder.c_str()), ::closedir);
+  if (!tasks) return process_error(pid, folder, errno);
+  std::vector<pid_t> result;
+  while (const dirent* entry = ::readdir(tasks.get())) {
+    if (entry->d_name[0] == '.') continue;
+    // A thread may be gone by now; its children then show under another thread.
+    const auto text = read(pid, fmt::format("{}/{}/children", folder, entry->d_name));
+    if (!text) continue;
+    std::string_view rest = *text;
+    for (auto word = next_word(rest); !word.empty(); word = next_word(rest)) {
+      result.push_back(number<pid_t>(word));
+    }
+  }
+  return result;
+}
+
+std::string_view arena_name(const Mapping& mapping) {
+  constexpr std::string_view kPrefix = "/memfd:cowshed:";
+  constexpr std::string_view kSuffix = " (deleted)";
+  std::string_view path = mapping.path;
+  if (!path.starts_with(kPrefix)) return {};
+  path.remove_prefix(kPrefix.size());
+  if (path.ends_with(kSuffix)) path.remove_suffix(kSuffix.size());
+  return path;
+}
+
+}  // namespace cowshed::cow

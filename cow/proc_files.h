@@ -1,0 +1,60 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <sys/types.h>
+#include <vector>
+
+#include <cowshed/base/error.h>
+
+namespace cowshed::cow {
+
+// The fields of /proc/PID/stat that the project uses.
+struct ProcStat {
+  std::string comm;
+  char state = '?';  // 'Z' and 'X' have no memory any more
+  pid_t ppid = 0;
+  std::uint64_t start_ticks = 0;  // with the PID, names a process for good
+  std::uint64_t start_stack = 0;  // changes at exec; 0 without ptrace permission
+};
+
+// A line of /proc/PID/maps.
+struct Mapping {
+  std::uint64_t begin = 0;
+  std::uint64_t end = 0;
+  bool readable = false;
+  bool writable = false;
+  bool is_private = false;
+  std::uint64_t inode = 0;
+  std::string path;  // as shown, with " (deleted)"; empty for anonymous memory
+
+  bool has_file() const { return inode != 0; }
+  std::uint64_t bytes() const { return end - begin; }
+};
+
+// Reads the text files of /proc.  `root` is a parameter so that tests can build one in a folder.
+// Stateless, thread-safe.  Errors: no_such_process, permission_denied, system_call.
+class ProcFiles {
+ public:
+  explicit ProcFiles(std::string root = "/proc") : root_(std::move(root)) {}
+
+  Expected<ProcStat> stat(pid_t pid) const;
+  Expected<std::vector<Mapping>> maps(pid_t pid) const;
+  // Direct children of all its threads, in no order.
+  Expected<std::vector<pid_t>> children(pid_t pid) const;
+  std::string path(pid_t pid, std::string_view file) const;
+
+ private:
+  Expected<std::string> read(pid_t pid, const std::string& path) const;
+
+  std::string root_;
+};
+
+// The name of the arena that a mapping belongs to, from the memfd's name: "index" for
+// "/memfd:cowshed:index (deleted)".  Empty for any other mapping.
+std::string_view arena_name(const Mapping& mapping);
+
+// The error for a failed access to a file of process `pid`.
+tl::unexpected<Error> process_error(pid_t pid, std::string_view path, int error);
+
+}  // namespace cowshed::cow

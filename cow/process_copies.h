@@ -1,0 +1,109 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <sys/types.h>
+#include <vector>
+
+// The measurement model: what is counted, and what each word means.  Every other part of the
+// project quotes this header.
+//
+// A fault here is a write access that raised a page-fault exception.  Each is counted once, in one
+// of the classes below, for the process whose thread raised it.  Pages are 4 KiB.  A figure that
+// the backend cannot know is nullopt, never 0.
+//
+// Copies without an exception are not seen by either backend: MADV_POPULATE_WRITE, O_DIRECT reads,
+// /proc/PID/mem, process_vm_writev and io_uring's fixed buffers copy through the kernel's own walk
+// of the page tables.
+namespace cowshed::cow {
+
+inline constexpr std::uint64_t kPageSize = 4096;
+
+enum class Role : std::uint8_t {
+  root,   // the command, or the PID that was attached to
+  child,  // a descendant of it
+};
+
+// A frozen arena (a private mapping of a memfd named cowshed:NAME) that the process maps.
+struct ArenaCopies {
+  std::string name;
+  std::optional<std::uint64_t> bytes;  // size of the mapping
+  std::uint64_t copied_pages = 0;      // of it, by this process; part of copied_file_pages
+};
+
+struct ProcessCopies {
+  pid_t pid = 0;   // in cowtop's own PID namespace
+  pid_t ppid = 0;  // the parent that forked it
+  std::string comm;
+  Role role = Role::child;
+  bool alive = false;          // still running at the last sample
+  std::uint64_t start_ns = 0;  // CLOCK_MONOTONIC
+  std::optional<std::uint64_t> end_ns;
+  std::optional<int> exit_status;  // of exit(); nullopt when a signal ended it or it is alive
+  std::optional<int> signal;       // that ended it; 0 for none
+
+  // The parent's resident anonymous memory plus the size of its frozen arenas when it forked this
+  // process.  Approximate: the kernel batches the counters.  nullopt for the root.
+  std::optional<std::uint64_t> shared_at_fork_bytes;
+  bool shares_memory =
+      false;  // vfork or posix_spawn: it runs in its parent's memory until it execs
+
+  // The fault allocated a page and copied another into it, in a mapping without a file behind it.
+  std::optional<std::uint64_t> copied_anon_pages;
+  // The same in a private mapping of a file: a library's .data, a lenient arena.
+  std::optional<std::uint64_t> copied_file_pages;
+  // Write-protected, and nobody else used the page any more: made writable, nothing copied.
+  std::optional<std::uint64_t> reused_pages;
+  // Write over the shared zero page that an earlier read had mapped: a page is allocated, not
+  // copied.
+  std::optional<std::uint64_t> zero_page_writes;
+  // First touch: a fresh zeroed page; a huge page counts as 512.
+  std::optional<std::uint64_t> zero_filled_pages;
+  // A write to a shared 2 MiB page splits its mapping, once; the copy is then of 4 KiB.
+  std::optional<std::uint64_t> huge_splits;
+  // First write to a clean page of a shared file mapping: the file system is told, nothing is
+  // copied.
+  std::optional<std::uint64_t> write_notify_faults;
+  // Not allowed: ends as SIGSEGV, SIGBUS or EFAULT.
+  std::optional<std::uint64_t> failed_faults;
+  // None of these: the page was in the page cache already, a swap-in, hugetlbfs, userfaultfd.
+  std::optional<std::uint64_t> other_faults;
+
+  std::uint64_t execs = 0;
+  std::optional<std::uint64_t> copied_pages_before_exec;  // part of copied_pages
+  std::vector<ArenaCopies> arenas;
+
+  std::optional<std::uint64_t> copied_pages() const {
+    if (!copied_anon_pages || !copied_file_pages) return std::nullopt;
+    return *copied_anon_pages + *copied_file_pages;
+  }
+  std::optional<std::uint64_t> copied_bytes() const {
+    const auto pages = copied_pages();
+    if (!pages) return std::nullopt;
+    return *pages * kPageSize;
+  }
+  // copied_bytes / shared_at_fork_bytes; nullopt when either is unknown or nothing was shared.
+  std::optional<double> copied_ratio() const {
+    const auto copied = copied_bytes();
+    if (!copied || shared_at_fork_bytes.value_or(0) == 0) return std::nullopt;
+    return static_cast<double>(*copied) / static_cast<double>(*shared_at_fork_bytes);
+  }
+};
+
+struct Overhead {
+  std::uint64_t events = 0;            // probe runs on behalf of the measured processes, or samples
+  std::optional<double> ns_per_event;  // mean
+};
+
+// What one run of a backend measured, over one or more process trees.
+struct Measurement {
+  std::string backend;  // "tracepoint" or "pagemap"
+  bool exact = false;
+  double duration_s = 0;
+  std::optional<std::uint64_t> lost_events;
+  Overhead overhead;
+  std::vector<ProcessCopies> processes;  // in order of start
+};
+
+}  // namespace cowshed::cow

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include <cowshed/cow/backend.h>
+#include <cowshed/cow/proc_files.h>
+#include <cowshed/probes/probe.h>
+
+namespace cowshed::cow {
+
+// Measures with eBPF on the kernel's fault tracepoints: every write fault of every process of the
+// tree, from its first instruction, exactly.  Sizes of arenas come from /proc as soon as a process
+// is seen; where both it and its parent have ended by then, they are not known.
+class TracepointBackend : public Backend {
+ public:
+  // Errors: as Probe::load().
+  static Expected<std::unique_ptr<Backend>> open(ProcFiles proc = ProcFiles());
+
+  std::string_view name() const override { return "tracepoint"; }
+  bool exact() const override { return true; }
+  Expected<void> track_command(pid_t child) override;
+  Expected<int> attach(pid_t root) override;
+  Expected<void> sample() override;
+  std::chrono::milliseconds interval() const override;
+  bool any_alive() const override;
+  Measurement measurement() const override;
+
+ private:
+  TracepointBackend(Probe probe, ProcFiles proc);
+
+  void update(const ProcessCounts& counts);
+  void inherit(ProcessCopies& child, const ProcessCounts& counts);
+  void read_arenas(ProcessCopies& process) const;
+
+  Probe probe_;
+  ProcFiles proc_;
+  std::map<std::uint64_t, ProcessCopies> processes_;  // by the probe's id: in order of start
+  std::uint64_t started_ns_;
+  std::uint64_t last_sample_cost_ns_ = 0;
+  std::uint64_t lost_ = 0;
+  Overhead overhead_;
+};
+
+}  // namespace cowshed::cow

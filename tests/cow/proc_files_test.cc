@@ -1,0 +1,110 @@
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cowshed/cow/proc_files.h>
+
+namespace cowshed::cow {
+namespace {
+
+// A /proc in a temporary folder.
+class FakeProc : public ::testing::Test {
+ protected:
+  FakeProc() {
+    std::string pattern = (std::filesystem::temp_directory_path() / "cowshed-proc-XXXXXX").string();
+    root_ = ::mkdtemp(pattern.data());
+  }
+  ~FakeProc() override { std::filesystem::remove_all(root_); }
+
+  void write(const std::string& file, const std::string& text) const {
+    std::filesystem::create_directories((root_ / file).parent_path());
+    std::ofstream(root_ / file) << text;
+  }
+  ProcFiles proc() const { return ProcFiles(root_.string()); }
+
+  std::filesystem::path root_;
+};
+
+TEST_F(FakeProc, StatWithBlanksAndParenthesesInTheName) {
+  write("7/stat",
+        "7 (a) b (c) S 3 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 10 11 12 13 14 815 1\n");
+  const auto stat = proc().stat(7);
+  ASSERT_TRUE(stat) << stat.error().message;
+  EXPECT_EQ(stat->comm, "a) b (c");
+  EXPECT_EQ(stat->state, 'S');
+  EXPECT_EQ(stat->ppid, 3);
+  EXPECT_EQ(stat->start_ticks, 4711U);
+  EXPECT_EQ(stat->start_stack, 815U);
+}
+
+TEST_F(FakeProc, MapsWithAnArenaABlankInThePathAndAnonymousMemory) {
+  write("7/maps",
+        "200000000000-200000200000 r--p 00000000 00:01 99  /memfd:cowshed:index (deleted)\n"
+        "7f0000000000-7f0000001000 rw-s 00000000 08:01 5   /tmp/a b\n"
+        "7f0000002000-7f0000003000 rw-p 00000000 00:00 0 \n"
+        "7ffc00000000-7ffc00021000 rw-p 00000000 00:00 0   [stack]\n");
+  const auto maps = proc().maps(7);
+  ASSERT_TRUE(maps) << maps.error().message;
+  ASSERT_EQ(maps->size(), 4U);
+  EXPECT_EQ(arena_name(maps->at(0)), "index");
+  EXPECT_TRUE(maps->at(0).is_private);
+  EXPECT_FALSE(maps->at(0).writable);
+  EXPECT_EQ(maps->at(0).bytes(), 0x200000U);
+  EXPECT_EQ(maps->at(1).path, "/tmp/a b");
+  EXPECT_FALSE(maps->at(1).is_private);
+  EXPECT_TRUE(maps->at(1).has_file());
+  EXPECT_EQ(arena_name(maps->at(1)), "");
+  EXPECT_EQ(maps->at(2).path, "");
+  EXPECT_FALSE(maps->at(2).has_file());
+  EXPECT_EQ(maps->at(3).path, "[stack]");
+}
+
+TEST_F(FakeProc, ChildrenOfAllThreads) {
+  write("7/task/7/children", "8 9 ");
+  write("7/task/10/children", "11 ");
+  const auto children = proc().children(7);
+  ASSERT_TRUE(children);
+  EXPECT_EQ(std::multiset<pid_t>(children->begin(), children->end()),
+            (std::multiset<pid_t>{8, 9, 11}));
+}
+
+TEST_F(FakeProc, GarbageIsAnErrorAndNotACrash) {
+  for (const char* garbage : {"", "\n", ")(", "7", "7 (x", "7 (x)", "7 (x) ", "\xff\xfe\0x"}) {
+    write("7/stat", garbage);
+    const auto stat = proc().stat(7);
+    if (stat) {
+      EXPECT_EQ(stat->start_ticks, 0U) << garbage;
+    }
+  }
+  for (const char* garbage : {"x", "-", "1-", "-1 r", "zz-zz rwxp", "1-2 rw", "\n\n"}) {
+    write("7/maps", garbage);
+    EXPECT_TRUE(proc().maps(7)) << garbage;
+  }
+}
+
+TEST_F(FakeProc, NoSuchProcess) {
+  const auto stat = proc().stat(8);
+  ASSERT_FALSE(stat);
+  EXPECT_EQ(stat.error().code, ErrorCode::no_such_process);
+  EXPECT_EQ(stat.error().message, "PID 8: no such process");
+}
+
+TEST(ProcFiles, ReadsTheRealOne) {
+  const ProcFiles proc;
+  const auto stat = proc.stat(::getpid());
+  ASSERT_TRUE(stat);
+  EXPECT_EQ(stat->ppid, ::getppid());
+  EXPECT_GT(stat->start_stack, 0U);
+  const auto maps = proc.maps(::getpid());
+  ASSERT_TRUE(maps);
+  const auto here = reinterpret_cast<std::uintptr_t>(&proc);
+  EXPECT_TRUE(std::any_of(maps->begin(), maps->end(), [&](const Mapping& mapping) {
+    return mapping.begin <= here && here < mapping.end && mapping.writable;
+  }));
+}
+
+}  // namespace
+}  // namespace cowshed::cow
