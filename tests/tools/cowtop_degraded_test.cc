@@ -1,0 +1,88 @@
+#include <algorithm>
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+#include <sched.h>
+#include <sys/mount.h>
+#include <unistd.h>
+
+#include <cowshed/tests/support/subprocess.h>
+
+// cowtop where something that it would like to have is missing.
+namespace cowshed::cowtop {
+namespace {
+
+using test::Finished;
+using test::run;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+class CowtopDegraded : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (::geteuid() != 0) GTEST_SKIP() << "needs root, to take things away";
+  }
+};
+
+void become_nobody() {
+  std::ignore = ::setgid(65534);
+  std::ignore = ::setuid(65534);
+}
+
+// An empty folder in the place of `folder`, for this process and its children alone.
+void hide(const char* folder) {
+  ::unshare(CLONE_NEWNS);
+  ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr);
+  ::mount("none", folder, "tmpfs", 0, nullptr);
+}
+
+void expect_one_line_about(const std::string& text, const char* what) {
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 1) << text;
+  EXPECT_THAT(text, AllOf(StartsWith("cowtop: using the pagemap backend"), HasSubstr(what),
+                          HasSubstr("run as root")));
+}
+
+TEST_F(CowtopDegraded, WithoutPrivilegeItSamplesAndSaysWhy) {
+  const Finished finished =
+      run({COWTOP, "--json", "--", COPY_SUBJECT, "3000", "1", "2000", "400"}, become_nobody);
+  EXPECT_EQ(finished.exit_status(), 0);
+  expect_one_line_about(finished.err, "CAP_");
+  const auto report = nlohmann::json::parse(finished.out.substr(finished.out.find('{')));
+  EXPECT_EQ(report["backend"], "pagemap");
+  EXPECT_EQ(report["exact"], false);
+  EXPECT_GE(report["processes"][1]["copied_anon_pages"], 2000);
+  EXPECT_TRUE(report["processes"][1]["reused_pages"].is_null());
+}
+
+TEST_F(CowtopDegraded, WithoutPrivilegeTheTracepointBackendRefuses) {
+  const Finished finished =
+      run({COWTOP, "--backend", "tracepoint", "--", "echo", "ran"}, become_nobody);
+  EXPECT_EQ(finished.exit_status(), 125);
+  EXPECT_EQ(finished.out, "");
+  EXPECT_THAT(finished.err, HasSubstr("CAP_"));
+}
+
+TEST_F(CowtopDegraded, WithoutBtf) {
+  const auto without_btf = [] { hide("/sys/kernel/btf"); };
+  const Finished sampled = run({COWTOP, "--", "true"}, without_btf);
+  EXPECT_EQ(sampled.exit_status(), 0);
+  expect_one_line_about(sampled.err, "BTF");
+  const Finished refused = run({COWTOP, "--backend", "tracepoint", "--", "true"}, without_btf);
+  EXPECT_EQ(refused.exit_status(), 125);
+  EXPECT_THAT(refused.err, HasSubstr("BTF"));
+}
+
+TEST_F(CowtopDegraded, TracefsIsNotNeeded) {
+  const Finished plain = run({COWTOP, "--json", "--", "true"});
+  const auto backend = nlohmann::json::parse(plain.out)["backend"];
+  const Finished finished = run({COWTOP, "--json", "--", "true"}, [] {
+    hide("/sys/kernel/tracing");
+    ::mount("none", "/sys/kernel/debug", "tmpfs", 0, nullptr);
+  });
+  EXPECT_EQ(nlohmann::json::parse(finished.out)["backend"], backend);
+}
+
+}  // namespace
+}  // namespace cowshed::cowtop

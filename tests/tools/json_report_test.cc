@@ -1,0 +1,75 @@
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include <cowshed/tools/cowtop/json_report.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+cow::Measurement one_process() {
+  cow::Measurement measurement;
+  measurement.backend = "tracepoint";
+  measurement.exact = true;
+  measurement.lost_events = 0;
+  cow::ProcessCopies process;
+  process.comm = "w\xff\"x";
+  process.copied_anon_pages = 3;
+  process.copied_file_pages = 2;
+  process.shared_at_fork_bytes = 10 * cow::kPageSize;
+  process.arenas.push_back({"index", 4096, 2});
+  measurement.processes.push_back(process);
+  return measurement;
+}
+
+TEST(JsonReport, HasEveryFieldOfTheContract) {
+  const auto report = nlohmann::json::parse(json_report(one_process()));
+  for (const char* field :
+       {"schema", "backend", "exact", "duration_s", "lost_events", "overhead", "processes"}) {
+    EXPECT_TRUE(report.contains(field)) << field;
+  }
+  const auto& process = report["processes"][0];
+  for (const char* field : {"pid",
+                            "ppid",
+                            "comm",
+                            "role",
+                            "start_ns",
+                            "end_ns",
+                            "exit_status",
+                            "signal",
+                            "shared_at_fork_bytes",
+                            "copied_pages",
+                            "copied_bytes",
+                            "copied_ratio",
+                            "copied_anon_pages",
+                            "copied_file_pages",
+                            "reused_pages",
+                            "zero_page_writes",
+                            "zero_filled_pages",
+                            "huge_splits",
+                            "write_notify_faults",
+                            "failed_faults",
+                            "other_faults",
+                            "cow_ns",
+                            "arenas"}) {
+    EXPECT_TRUE(process.contains(field)) << field;
+  }
+  EXPECT_EQ(process["copied_pages"], 5);
+  EXPECT_EQ(process["copied_bytes"], 5 * 4096);
+  EXPECT_EQ(process["copied_ratio"], 0.5);
+  EXPECT_EQ(process["arenas"][0]["name"], "index");
+}
+
+TEST(JsonReport, UnknownIsNullAndNotZero) {
+  const auto report = nlohmann::json::parse(json_report(one_process()));
+  EXPECT_TRUE(report["processes"][0]["reused_pages"].is_null());
+  EXPECT_TRUE(report["overhead"]["ns_per_event"].is_null());
+  auto unknown = one_process();
+  unknown.processes[0].copied_anon_pages.reset();
+  const auto partly = nlohmann::json::parse(json_report(unknown));
+  EXPECT_TRUE(partly["processes"][0]["copied_pages"].is_null());
+  EXPECT_TRUE(partly["processes"][0]["copied_ratio"].is_null());
+  EXPECT_EQ(partly["processes"][0]["copied_file_pages"], 2);
+}
+
+}  // namespace
+}  // namespace cowshed::cowtop

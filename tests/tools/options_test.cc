@@ -1,0 +1,66 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cowshed/tests/support/subprocess.h>
+#include <cowshed/tools/cowtop/options.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+using test::Finished;
+using test::run;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+ParsedArguments parse(std::vector<const char*> arguments) {
+  arguments.insert(arguments.begin(), "cowtop");
+  return parse_arguments(static_cast<int>(arguments.size()), arguments.data());
+}
+
+TEST(CowtopOptions, TheCommandKeepsItsOwnOptions) {
+  const auto parsed = parse({"--json", "--", "make", "-j4", "--json", "--", "x"});
+  ASSERT_FALSE(parsed.exit_status);
+  EXPECT_TRUE(parsed.options.json);
+  EXPECT_THAT(parsed.options.command, ElementsAre("make", "-j4", "--json", "--", "x"));
+}
+
+TEST(CowtopOptions, WithoutSeparatorTheFirstWordStartsTheCommand) {
+  const auto parsed = parse({"-o", "f", "make", "-j4", "--json"});
+  ASSERT_FALSE(parsed.exit_status);
+  EXPECT_FALSE(parsed.options.json);
+  EXPECT_EQ(parsed.options.output, "f");
+  EXPECT_THAT(parsed.options.command, ElementsAre("make", "-j4", "--json"));
+}
+
+TEST(CowtopOptions, BadUsageIsOneLineAnd125) {
+  const std::vector<std::vector<std::string>> wrong = {{},
+                                                       {"--"},
+                                                       {"--bogus"},
+                                                       {"-p"},
+                                                       {"-p", "x"},
+                                                       {"-p", "-3"},
+                                                       {"--backend", "bpf", "true"},
+                                                       {"-p", "1", "--", "true"},
+                                                       {"-p", "0"},
+                                                       {"x", "--", "y"}};
+  for (auto arguments : wrong) {
+    arguments.insert(arguments.begin(), COWTOP);
+    const Finished finished = run(arguments);
+    SCOPED_TRACE(::testing::PrintToString(arguments));
+    EXPECT_EQ(finished.exit_status(), 125);
+    EXPECT_EQ(finished.out, "");
+    EXPECT_EQ(std::count(finished.err.begin(), finished.err.end(), '\n'), 1) << finished.err;
+  }
+}
+
+TEST(CowtopOptions, HelpTeaches) {
+  const Finished help = run({COWTOP, "--help"});
+  EXPECT_EQ(help.exit_status(), 0);
+  for (const char* text : {"Usage: cowtop", "--json", "-p", "Examples:", "Exit status"}) {
+    EXPECT_THAT(help.out, HasSubstr(text));
+  }
+  EXPECT_EQ(run({COWTOP, "--version"}).exit_status(), 0);
+}
+
+}  // namespace
+}  // namespace cowshed::cowtop

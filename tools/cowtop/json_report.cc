@@ -1,0 +1,79 @@
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include <cowshed/tools/cowtop/json_report.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+template <class T>
+Json or_null(const std::optional<T>& value) {
+  return value ? Json(*value) : Json(nullptr);
+}
+
+Json arenas_of(const cow::ProcessCopies& process) {
+  Json arenas = Json::array();
+  for (const cow::ArenaCopies& arena : process.arenas) {
+    arenas.push_back({{"name", arena.name},
+                      {"bytes", or_null(arena.bytes)},
+                      {"copied_pages", arena.copied_pages}});
+  }
+  return arenas;
+}
+
+Json process_object(const cow::ProcessCopies& process) {
+  return {
+      {"pid", process.pid},
+      {"ppid", process.ppid},
+      {"comm", process.comm},
+      {"role", process.role == cow::Role::root ? "root" : "child"},
+      {"alive", process.alive},
+      {"start_ns", process.start_ns},
+      {"end_ns", or_null(process.end_ns)},
+      {"exit_status", or_null(process.exit_status)},
+      {"signal", or_null(process.signal)},
+      {"shares_memory", process.shares_memory},
+      {"shared_at_fork_bytes", or_null(process.shared_at_fork_bytes)},
+      {"copied_pages", or_null(process.copied_pages())},
+      {"copied_bytes", or_null(process.copied_bytes())},
+      {"copied_ratio", or_null(process.copied_ratio())},
+      {"copied_anon_pages", or_null(process.copied_anon_pages)},
+      {"copied_file_pages", or_null(process.copied_file_pages)},
+      {"reused_pages", or_null(process.reused_pages)},
+      {"zero_page_writes", or_null(process.zero_page_writes)},
+      {"zero_filled_pages", or_null(process.zero_filled_pages)},
+      {"huge_splits", or_null(process.huge_splits)},
+      {"write_notify_faults", or_null(process.write_notify_faults)},
+      {"failed_faults", or_null(process.failed_faults)},
+      {"other_faults", or_null(process.other_faults)},
+      {"cow_ns", nullptr},
+      {"execs", process.execs},
+      {"copied_pages_before_exec", or_null(process.copied_pages_before_exec)},
+      {"arenas", arenas_of(process)},
+  };
+}
+
+}  // namespace
+
+std::string json_report(const cow::Measurement& measurement) {
+  Json report = {
+      {"schema", "cowshed.run/1"},
+      {"backend", measurement.backend},
+      {"exact", measurement.exact},
+      {"duration_s", measurement.duration_s},
+      {"lost_events", or_null(measurement.lost_events)},
+      {"overhead",
+       {{"events", measurement.overhead.events},
+        {"ns_per_event", or_null(measurement.overhead.ns_per_event)}}},
+      {"processes", Json::array()},
+  };
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    report["processes"].push_back(process_object(process));
+  }
+  // A command's name may hold any bytes.
+  return report.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace cowshed::cowtop

@@ -1,0 +1,116 @@
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <map>
+
+#include <cowshed/tools/cowtop/exit_status.h>
+#include <cowshed/tools/cowtop/options.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+constexpr const char* kDescription =
+    "Counts the memory that forked processes copy although they meant to share it.\n"
+    "Runs a command, or attaches to a running process tree, and prints one row per process.";
+
+constexpr const char* kFooter = R"(Examples:
+  cowtop -- ./server --workers 4     what each worker copied, when the command has ended
+  cowtop --json -o run.json -- CMD   the same for a machine to read
+  sudo cowtop -p $(pidof -s redis-server)
+                                     what happens from now on, until Ctrl-C
+
+Backends:
+  tracepoint  exact; every process from its first instruction, however short its life.
+              Needs root, or CAP_BPF and CAP_PERFMON, and a kernel with BTF.
+  pagemap     sampled from /proc, no privilege; pages no longer shared, whoever copied them.
+  auto        the first that works; says so when it is not the first.
+
+Exit status: the command's own; 128+N when signal N ended it; 127 command not found;
+126 not executable; 125 an error of cowtop's own or bad usage.)";
+
+class UsageFormatter : public CLI::Formatter {
+ public:
+  std::string make_usage(const CLI::App* /*app*/, std::string /*name*/) const override {
+    return "Usage: cowtop [OPTIONS] -- COMMAND [ARGS...]\n       cowtop [OPTIONS] -p PID\n";
+  }
+};
+
+}  // namespace
+
+ParsedArguments parse_arguments(int argc, const char* const* argv) {
+  ParsedArguments parsed;
+  Options& options = parsed.options;
+
+  // Everything after -- is the command's, whatever it looks like.
+  std::vector<std::string> own(argv + std::min(argc, 1), argv + argc);
+  const auto separator = std::find(own.begin(), own.end(), "--");
+  if (separator != own.end()) {
+    options.command.assign(separator + 1, own.end());
+    own.erase(separator, own.end());
+  }
+
+  CLI::App app(kDescription, "cowtop");
+  app.formatter(std::make_shared<UsageFormatter>());
+  app.footer(kFooter);
+  app.set_version_flag("--version", "cowtop " COWSHED_VERSION);
+  // `cowtop make -j4` too: from the first word that is no option of ours, all is the command's.
+  app.prefix_command();
+  pid_t pid = 0;
+  CLI::Option* attach =
+      app.add_option("-p,--pid", pid, "Attach to this process and its descendants")
+          ->check(CLI::Validator(
+              [](const std::string& text) {
+                const bool digits =
+                    !text.empty() && std::all_of(text.begin(), text.end(),
+                                                 [](char c) { return c >= '0' && c <= '9'; });
+                const bool zero = text.find_first_not_of('0') == std::string::npos;
+                return digits && !zero ? std::string() : "'" + text + "' is not a process ID";
+              },
+              ""))
+          ->type_name("PID");
+  app.add_option("--backend", options.backend, "auto, tracepoint or pagemap")
+      ->type_name("NAME")
+      ->transform(CLI::CheckedTransformer(std::map<std::string, cow::BackendChoice>{
+                                              {"auto", cow::BackendChoice::automatic},
+                                              {"tracepoint", cow::BackendChoice::tracepoint},
+                                              {"pagemap", cow::BackendChoice::pagemap}})
+                      .description(""));
+  app.add_flag("--json", options.json, "Print one JSON object (schema cowshed.run/1), not a table");
+  app.add_option("-o,--output", options.output, "Write the report to FILE, not to standard output")
+      ->type_name("FILE");
+
+  const auto fail = [&parsed](const std::string& message) {
+    std::cerr << "cowtop: " << message << " (see cowtop --help)\n";
+    parsed.exit_status = kOwnError;
+    return parsed;
+  };
+  try {
+    std::reverse(own.begin(), own.end());  // the order that CLI11 takes a vector in
+    app.parse(own);
+  } catch (const CLI::Success& success) {  // --help, --version
+    app.exit(success);
+    parsed.exit_status = 0;
+    return parsed;
+  } catch (const CLI::ParseError& error) {
+    std::string message = error.what();
+    std::replace(message.begin(), message.end(), '\n', ' ');
+    return fail(message);
+  }
+  std::vector<std::string> rest = app.remaining();
+  if (!rest.empty() && rest[0].size() > 1 && rest[0][0] == '-') {
+    return fail(rest[0] + ": no such option");
+  }
+  if (!rest.empty() && !options.command.empty()) {
+    return fail(rest[0] + ": an argument before -- that is no option");
+  }
+  if (!rest.empty()) options.command = std::move(rest);
+  if (attach->count() > 0) options.attach_pid = pid;
+  if (options.attach_pid && !options.command.empty()) {
+    return fail("give either -p PID or a command, not both");
+  }
+  if (!options.attach_pid && options.command.empty()) {
+    return fail("nothing to measure: give a command after --, or -p PID");
+  }
+  return parsed;
+}
+
+}  // namespace cowshed::cowtop

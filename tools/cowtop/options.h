@@ -1,0 +1,29 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <sys/types.h>
+#include <vector>
+
+#include <cowshed/cow/backend.h>
+
+namespace cowshed::cowtop {
+
+struct Options {
+  std::vector<std::string> command;
+  std::optional<pid_t> attach_pid;
+  cow::BackendChoice backend = cow::BackendChoice::automatic;
+  bool json = false;
+  std::string output;  // empty: standard output
+};
+
+// What main has to do next: run with these options, or exit at once with a status.
+struct ParsedArguments {
+  Options options;
+  std::optional<int> exit_status;
+};
+
+// Prints help, version and usage errors itself.
+ParsedArguments parse_arguments(int argc, const char* const* argv);
+
+}  // namespace cowshed::cowtop

@@ -1,0 +1,129 @@
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <fmt/format.h>
+#include <iostream>
+#include <poll.h>
+#include <string>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <utility>
+
+#include <cowshed/cow/command.h>
+#include <cowshed/tools/cowtop/exit_status.h>
+#include <cowshed/tools/cowtop/json_report.h>
+#include <cowshed/tools/cowtop/report_file.h>
+#include <cowshed/tools/cowtop/run.h>
+#include <cowshed/tools/cowtop/signals.h>
+#include <cowshed/tools/cowtop/table_report.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+void complain(std::string_view message) { std::cerr << "cowtop: " << message << std::endl; }
+
+int own_error(const Error& error) {
+  complain(error.message);
+  return kOwnError;
+}
+
+// Waits for a signal, for the end of the command (`pidfd`, -1 for none) or for the next sample.
+void wait_for_event(int signal_fd, int pidfd, std::chrono::milliseconds timeout) {
+  std::array<pollfd, 2> events{{{signal_fd, POLLIN, 0}, {pidfd, POLLIN, 0}}};
+  ::poll(events.data(), events.size(), static_cast<int>(timeout.count()));
+}
+
+bool has_ended(pid_t pid) {
+  siginfo_t info{};
+  return ::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+         info.si_pid == pid;
+}
+
+Expected<void> report(const Options& options, ReportFile& file,
+                      const cow::Measurement& measurement) {
+  return file.write(options.json ? json_report(measurement) : table_report(measurement));
+}
+
+int exec_failure(const std::string& command, int error) {
+  if (error == ENOENT || error == ENOTDIR) {
+    complain(command + ": command not found");
+    return kNotFound;
+  }
+  complain(fmt::format("{}: cannot be run: {}", command, std::generic_category().message(error)));
+  return kNotExecutable;
+}
+
+int run_command(const Options& options, cow::Backend& backend, ReportFile& file) {
+  auto command = cow::Command::fork(options.command);
+  if (!command) return own_error(command.error());
+  auto signals = EndSignals::open();
+  if (!signals) return own_error(signals.error());
+  const pid_t pid = command->pid();
+  if (const auto tracked = backend.track_command(pid); !tracked) return own_error(tracked.error());
+  if (const auto released = command->release(); !released) {
+    return exec_failure(options.command[0], released.error().system_errno);
+  }
+
+  std::string sampling_error;
+  while (!has_ended(pid)) {
+    if (const auto sampled = backend.sample(); !sampled) sampling_error = sampled.error().message;
+    wait_for_event(signals->fd(), command->pidfd(), backend.interval());
+    while (const auto signal = signals->next()) {
+      // What the terminal sends, it sends to the command as well.
+      if (signal->ssi_code == SI_KERNEL) continue;
+      ::syscall(SYS_pidfd_send_signal, command->pidfd(), signal->ssi_signo, nullptr, 0);
+    }
+  }
+  if (const auto sampled = backend.sample(); !sampled) sampling_error = sampled.error().message;
+  const auto status = command->wait();
+  if (!status) return own_error(status.error());
+
+  cow::Measurement measurement = backend.measurement();
+  for (cow::ProcessCopies& process : measurement.processes) {
+    if (process.pid != pid || process.role != cow::Role::root) continue;
+    process.alive = false;
+    if (WIFEXITED(*status)) process.exit_status = WEXITSTATUS(*status);
+    process.signal = WIFSIGNALED(*status) ? WTERMSIG(*status) : 0;
+  }
+  if (!sampling_error.empty()) complain("incomplete: " + sampling_error);
+  if (const auto written = report(options, file, measurement); !written) {
+    return own_error(written.error());
+  }
+  if (!sampling_error.empty()) return kOwnError;
+  return WIFSIGNALED(*status) ? kSignalBase + WTERMSIG(*status) : WEXITSTATUS(*status);
+}
+
+int run_attached(const Options& options, cow::Backend& backend, ReportFile& file) {
+  auto signals = EndSignals::open();
+  if (!signals) return own_error(signals.error());
+  const auto attached = backend.attach(*options.attach_pid);
+  if (!attached) return own_error(attached.error());
+  complain(fmt::format("attached to {} process{} by the {} backend; Ctrl-C ends and reports",
+                       *attached, *attached == 1 ? "" : "es", backend.name()));
+  for (;;) {
+    if (const auto sampled = backend.sample(); !sampled) return own_error(sampled.error());
+    if (!backend.any_alive()) break;
+    wait_for_event(signals->fd(), -1, backend.interval());
+    if (signals->next()) {
+      if (const auto sampled = backend.sample(); !sampled) return own_error(sampled.error());
+      break;
+    }
+  }
+  const auto written = report(options, file, backend.measurement());
+  return written ? 0 : own_error(written.error());
+}
+
+}  // namespace
+
+int run(const Options& options) {
+  auto file = ReportFile::open(options.output);
+  if (!file) return own_error(file.error());
+  auto opened = cow::open_backend(options.backend);
+  if (!opened) return own_error(opened.error());
+  if (!opened->notice.empty()) complain(opened->notice);
+  return options.attach_pid ? run_attached(options, *opened->backend, *file)
+                            : run_command(options, *opened->backend, *file);
+}
+
+}  // namespace cowshed::cowtop

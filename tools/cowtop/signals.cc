@@ -1,0 +1,32 @@
+#include <cerrno>
+#include <unistd.h>
+#include <utility>
+
+#include <cowshed/tools/cowtop/signals.h>
+
+namespace cowshed::cowtop {
+
+Expected<EndSignals> EndSignals::open() {
+  sigset_t mask;
+  ::sigemptyset(&mask);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) ::sigaddset(&mask, signal);
+  if (::sigprocmask(SIG_BLOCK, &mask, nullptr) != 0) return system_error("sigprocmask", errno);
+  ::signal(SIGPIPE, SIG_IGN);
+  const int fd = ::signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
+  if (fd < 0) return system_error("signalfd", errno);
+  return EndSignals(fd);
+}
+
+EndSignals::EndSignals(EndSignals&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+
+EndSignals::~EndSignals() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+std::optional<signalfd_siginfo> EndSignals::next() {
+  signalfd_siginfo info;
+  if (::read(fd_, &info, sizeof info) != sizeof info) return std::nullopt;
+  return info;
+}
+
+}  // namespace cowshed::cowtop

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <csignal>
+#include <optional>
+#include <sys/signalfd.h>
+
+#include <cowshed/base/error.h>
+
+namespace cowshed::cowtop {
+
+// Takes the signals that ask cowtop to end (SIGINT, SIGTERM, SIGHUP, SIGQUIT) as readable events
+// for the rest of the process's life, and ignores SIGPIPE.  Open it after the command has been
+// forked: the command must not inherit the mask.  Move-only, owns a descriptor.
+class EndSignals {
+ public:
+  static Expected<EndSignals> open();
+  EndSignals(EndSignals&& other) noexcept;
+  EndSignals& operator=(EndSignals&&) = delete;
+  EndSignals(const EndSignals&) = delete;
+  EndSignals& operator=(const EndSignals&) = delete;
+  ~EndSignals();
+
+  int fd() const { return fd_; }
+  // The next signal that has come, if any.  `ssi_code` is SI_KERNEL where a terminal sent it, and
+  // then to the whole foreground process group.
+  std::optional<signalfd_siginfo> next();
+
+ private:
+  explicit EndSignals(int fd) : fd_(fd) {}
+  int fd_;
+};
+
+}  // namespace cowshed::cowtop

@@ -1,0 +1,130 @@
+#include <algorithm>
+#include <array>
+#include <csignal>
+#include <cstring>
+#include <fmt/format.h>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <cowshed/tools/cowtop/table_report.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+constexpr double kMiB = 1024.0 * 1024.0;
+constexpr const char* kUnknown = "-";
+
+std::string count(const std::optional<std::uint64_t>& value) {
+  return value ? fmt::format("{}", *value) : kUnknown;
+}
+
+std::string mebibytes(const std::optional<std::uint64_t>& bytes) {
+  return bytes ? fmt::format("{:.1f}", static_cast<double>(*bytes) / kMiB) : kUnknown;
+}
+
+std::string percent(const std::optional<double>& ratio) {
+  return ratio ? fmt::format("{:.1f}%", *ratio * 100) : kUnknown;
+}
+
+std::string ending(const cow::ProcessCopies& process) {
+  if (process.alive) return "running";
+  if (process.signal.value_or(0) != 0) {
+    const char* name = ::sigabbrev_np(*process.signal);
+    return name ? fmt::format("SIG{}", name) : fmt::format("signal {}", *process.signal);
+  }
+  if (process.exit_status) return fmt::format("exit {}", *process.exit_status);
+  return "ended";
+}
+
+// Control characters in a command's name must not reach the terminal.
+std::string printable(std::string_view text) {
+  std::string result(text);
+  std::replace_if(
+      result.begin(), result.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }, '?');
+  return result;
+}
+
+using Row = std::array<std::string, 14>;
+
+constexpr std::array<std::string_view, 14> kHeadings = {
+    "PID",    "COMMAND", "SHARED MiB", "COPIED MiB", "COPIED", "ANON",   "FILE",
+    "REUSED", "ZERO",    "FIRST",      "SPLIT",      "NOTIFY", "FAILED", "OTHER"};
+
+Row row_of(const cow::ProcessCopies& process) {
+  return {fmt::format("{}", process.pid),
+          (process.role == cow::Role::child ? "  " : "") + printable(process.comm),
+          mebibytes(process.shared_at_fork_bytes),
+          mebibytes(process.copied_bytes()),
+          percent(process.copied_ratio()),
+          count(process.copied_anon_pages),
+          count(process.copied_file_pages),
+          count(process.reused_pages),
+          count(process.zero_page_writes),
+          count(process.zero_filled_pages),
+          count(process.huge_splits),
+          count(process.write_notify_faults),
+          count(process.failed_faults),
+          count(process.other_faults)};
+}
+
+std::string heading(const cow::Measurement& measurement) {
+  std::string text =
+      fmt::format("cowtop: {} backend, {}; {} process{} in {:.2f} s", measurement.backend,
+                  measurement.exact ? "exact" : "sampled", measurement.processes.size(),
+                  measurement.processes.size() == 1 ? "" : "es", measurement.duration_s);
+  if (measurement.lost_events) text += fmt::format("; {} events lost", *measurement.lost_events);
+  text += fmt::format("; own cost {} {}", measurement.overhead.events,
+                      measurement.exact ? "events" : "samples");
+  if (measurement.overhead.ns_per_event) {
+    text += fmt::format(" of {:.0f} ns", *measurement.overhead.ns_per_event);
+  }
+  return text + "\n";
+}
+
+std::string arena_lines(const cow::Measurement& measurement) {
+  std::string text;
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    for (const cow::ArenaCopies& arena : process.arenas) {
+      text +=
+          fmt::format("arena '{}' of {} MiB: {} pages copied by PID {}\n", printable(arena.name),
+                      mebibytes(arena.bytes), arena.copied_pages, process.pid);
+    }
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string table_report(const cow::Measurement& measurement) {
+  std::vector<Row> rows;
+  std::array<std::size_t, kHeadings.size()> widths{};
+  for (std::size_t i = 0; i < widths.size(); ++i) widths[i] = kHeadings[i].size();
+  std::uint64_t copied = 0;
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    rows.push_back(row_of(process));
+    for (std::size_t i = 0; i < widths.size(); ++i) {
+      widths[i] = std::max(widths[i], rows.back()[i].size());
+    }
+    copied += process.copied_bytes().value_or(0);
+  }
+
+  constexpr std::size_t kCommandColumn = 1;
+  const auto add_row = [&](const auto& cells, std::string_view last) {
+    std::string line;
+    for (std::size_t i = 0; i < widths.size(); ++i) {
+      line += i == kCommandColumn ? fmt::format("{:<{}}  ", cells[i], widths[i])
+                                  : fmt::format("{:>{}}  ", cells[i], widths[i]);
+    }
+    return line + std::string(last) + "\n";
+  };
+  std::string text = heading(measurement) + add_row(kHeadings, "END");
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    text += add_row(rows[i], ending(measurement.processes[i]));
+  }
+  text += arena_lines(measurement);
+  return text + fmt::format("total copied: {:.1f} MiB\n", static_cast<double>(copied) / kMiB);
+}
+
+}  // namespace cowshed::cowtop
