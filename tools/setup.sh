@@ -1,0 +1,47 @@
+# Sourced by try and check: says what it does, and installs what is missing.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export DEBIAN_FRONTEND=noninteractive
+
+if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then bold=$'\e[1m' plain=$'\e[0m'; else bold='' plain=''; fi
+
+say() { printf '%s== %s%s\n' "$bold" "$*" "$plain"; }
+die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+if [ "$(id -u)" -eq 0 ]; then
+  as_root() { "$@"; }
+elif command -v sudo >/dev/null; then
+  as_root() { sudo "$@"; }
+else
+  die "this needs root, or sudo: it installs packages and attaches probes to the kernel"
+fi
+
+install_packages() {
+  local package missing=()
+  while read -r package; do
+    case "$package" in '' | '#'*) continue ;; esac
+    # `dpkg -s` also succeeds for a package that was removed but not purged.
+    dpkg-query -W -f '${Status}\n' "$package" 2>/dev/null | grep -q '^install ok installed' ||
+      missing+=("$package")
+  done <tools/packages
+  if [ ${#missing[@]} -eq 0 ] && compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null; then
+    return
+  fi
+  say "apt-get update"
+  as_root apt-get update -q
+  if [ ${#missing[@]} -gt 0 ]; then
+    say "installing ${missing[*]}"
+    as_root apt-get install -y -q --no-install-recommends "${missing[@]}"
+  fi
+}
+
+build() { # build PRESET [TARGET...]
+  local preset=$1
+  shift
+  say "building the $preset preset"
+  cmake --preset "$preset" >"build/$preset.configure.log" 2>&1 ||
+    { cat "build/$preset.configure.log"; die "configuring the $preset preset failed"; }
+  cmake --build "build/$preset" ${1:+--target "$@"}
+}
+
+mkdir -p build
