@@ -47,7 +47,7 @@ TEST(CowtopAttach, UntilTheTreeHasEnded) {
 TEST(CowtopAttach, NoSuchProcess) {
   const Finished finished = run({COWTOP, "-p", "99999999"});
   EXPECT_EQ(finished.exit_status(), 125);
-  EXPECT_THAT(finished.err, HasSubstr("99999999: no such process"));
+  EXPECT_THAT(finished.err, HasSubstr("PID 99999999"));
 }
 
 TEST(CowtopAttach, SomebodyElsesProcess) {

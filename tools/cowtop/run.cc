@@ -54,7 +54,8 @@ int exec_failure(const std::string& command, int error) {
   return kNotExecutable;
 }
 
-int run_command(const Options& options, cow::Backend& backend, ReportFile& file) {
+int run_command(const Options& options, cow::OpenedBackend& opened, ReportFile& file) {
+  cow::Backend& backend = *opened.backend;
   auto command = cow::Command::fork(options.command);
   if (!command) return own_error(command.error());
   auto signals = EndSignals::open();
@@ -64,6 +65,7 @@ int run_command(const Options& options, cow::Backend& backend, ReportFile& file)
   if (const auto released = command->release(); !released) {
     return exec_failure(options.command[0], released.error().system_errno);
   }
+  if (!opened.notice.empty()) complain(opened.notice);
 
   std::string sampling_error;
   while (!has_ended(pid)) {
@@ -94,11 +96,13 @@ int run_command(const Options& options, cow::Backend& backend, ReportFile& file)
   return WIFSIGNALED(*status) ? kSignalBase + WTERMSIG(*status) : WEXITSTATUS(*status);
 }
 
-int run_attached(const Options& options, cow::Backend& backend, ReportFile& file) {
+int run_attached(const Options& options, cow::OpenedBackend& opened, ReportFile& file) {
+  cow::Backend& backend = *opened.backend;
   auto signals = EndSignals::open();
   if (!signals) return own_error(signals.error());
   const auto attached = backend.attach(*options.attach_pid);
   if (!attached) return own_error(attached.error());
+  if (!opened.notice.empty()) complain(opened.notice);
   complain(fmt::format("attached to {} process{} by the {} backend; Ctrl-C ends and reports",
                        *attached, *attached == 1 ? "" : "es", backend.name()));
   for (;;) {
@@ -121,9 +125,8 @@ int run(const Options& options) {
   if (!file) return own_error(file.error());
   auto opened = cow::open_backend(options.backend);
   if (!opened) return own_error(opened.error());
-  if (!opened->notice.empty()) complain(opened->notice);
-  return options.attach_pid ? run_attached(options, *opened->backend, *file)
-                            : run_command(options, *opened->backend, *file);
+  return options.attach_pid ? run_attached(options, *opened, *file)
+                            : run_command(options, *opened, *file);
 }
 
 }  // namespace cowshed::cowtop
