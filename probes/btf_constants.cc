@@ -1,5 +1,4 @@
 #include <bpf/btf.h>
-
 #include <memory>
 #include <optional>
 #include <string_view>

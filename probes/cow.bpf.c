@@ -11,7 +11,7 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-static __always_inline void settle(struct thread_state *thread) {
+static __always_inline void settle(struct thread_state* thread) {
   if (thread->pending.mode != PENDING_NONE) {
     thread->counts.faults[thread->pending.outcome & (COWSHED_CLASSES - 1)]++;
     thread->pending.mode = PENDING_NONE;
@@ -20,7 +20,8 @@ static __always_inline void settle(struct thread_state *thread) {
 
 /* The class of a fault that allocates nothing. */
 static __always_inline __u32 outcome_without_page(__u32 traits, __u32 protection) {
-  if (traits & MAPPING_ABSENT) return COWSHED_FAILED; /* unless the stack grows: then it allocates */
+  if (traits & MAPPING_ABSENT)
+    return COWSHED_FAILED; /* unless the stack grows: then it allocates */
   if (traits && !(traits & MAPPING_WRITABLE)) return COWSHED_FAILED;
   if (traits & (MAPPING_HUGETLB | MAPPING_UFFD_WP)) return COWSHED_OTHER;
   if (!protection) return COWSHED_OTHER;
@@ -39,23 +40,24 @@ static __always_inline int is_final(__u32 traits, __u32 protection) {
 }
 
 /* This CPU's count of THP_SPLIT_PMD.  Per-CPU variables have no symbol that we may resolve unless
- * the kernel was built with KALLSYMS_ALL; but the run queue of the task is one, and BTF says how far
- * apart the two lie. */
-static __always_inline __u64 split_count(struct task_struct *task) {
+ * the kernel was built with KALLSYMS_ALL; but the run queue of the task is one, and BTF says how
+ * far apart the two lie. */
+static __always_inline __u64 split_count(struct task_struct* task) {
   __u64 count = 0;
   if (bpf_core_enum_value_exists(enum vm_event_item, THP_SPLIT_PMD) &&
       bpf_core_field_exists(task->se.cfs_rq)) {
     __u64 at = (__u64)task->se.cfs_rq->rq + (__u64)vm_events_from_runqueue +
                bpf_core_enum_value(enum vm_event_item, THP_SPLIT_PMD) * sizeof(unsigned long);
-    bpf_probe_read_kernel(&count, sizeof count, (void *)at);
+    bpf_probe_read_kernel(&count, sizeof count, (void*)at);
   }
   return count;
 }
 
 /* The kernel splits a huge page on the way to copying 4 KiB of it and counts that per CPU.  The
  * count is ours if no other task has run in between: same CPU, no context switch. */
-static __always_inline void watch_split(struct pending_fault *fault, struct task_struct *task) {
-  fault->may_split = vm_events_from_runqueue && fault->protection && fault->traits & MAPPING_MAY_BE_HUGE;
+static __always_inline void watch_split(struct pending_fault* fault, struct task_struct* task) {
+  fault->may_split =
+      vm_events_from_runqueue && fault->protection && fault->traits & MAPPING_MAY_BE_HUGE;
   if (fault->may_split) {
     fault->cpu = bpf_get_smp_processor_id();
     fault->switches = task->nvcsw + task->nivcsw;
@@ -63,28 +65,33 @@ static __always_inline void watch_split(struct pending_fault *fault, struct task
   }
 }
 
-static __always_inline int was_split(struct pending_fault *fault, struct task_struct *task) {
+static __always_inline int was_split(struct pending_fault* fault, struct task_struct* task) {
   return fault->may_split && fault->cpu == bpf_get_smp_processor_id() &&
          fault->switches == task->nvcsw + task->nivcsw && fault->splits != split_count(task);
 }
 
-static __always_inline int enter_fault(unsigned long address, struct pt_regs *regs,
+/* Tells a system call from the next. */
+static __always_inline __u64 call_identity(struct pt_regs* entry) {
+  return entry->orig_ax ^ entry->sp ^ (entry->di << 12) ^ (entry->si << 20);
+}
+
+static __always_inline int enter_fault(unsigned long address, struct pt_regs* regs,
                                        unsigned long error_code, __u32 mode) {
   if (!(error_code & PF_WRITE) || address >> 63) {
     return 0;
   }
-  struct task_struct *task = bpf_get_current_task_btf();
+  struct task_struct* task = bpf_get_current_task_btf();
   if (!task->bpf_storage) {
     return 0;
   }
-  struct thread_state *thread = state_of(task);
+  struct thread_state* thread = state_of(task);
   if (!thread) {
     return 0;
   }
   begin_update(thread);
   settle(thread);
   thread->counts.write_faults++;
-  struct pending_fault *fault = &thread->pending;
+  struct pending_fault* fault = &thread->pending;
   fault->protection = error_code & PF_PROTECTION;
   /* With page faults disabled the kernel gives up at once, and takes its slow path instead, which
    * raises no exception. */
@@ -100,9 +107,12 @@ static __always_inline int enter_fault(unsigned long address, struct pt_regs *re
       if (mode == PENDING_USER) {
         fault->ip = regs->ip;
       } else {
+        struct pt_regs* entry = (struct pt_regs*)bpf_task_pt_regs(task);
+        fault->ip = entry->ip;
+        fault->call = call_identity(entry);
         fault->frame = (__u64)regs;
         bpf_probe_read_kernel(thread->frame, sizeof thread->frame,
-                              (void *)(fault->frame - sizeof(__u64)));
+                              (void*)(fault->frame - sizeof(__u64)));
       }
       watch_split(fault, task);
     }
@@ -116,19 +126,19 @@ static __always_inline int enter_fault(unsigned long address, struct pt_regs *re
 }
 
 SEC("tp_btf/page_fault_user")
-int BPF_PROG(on_user_fault, unsigned long address, struct pt_regs *regs, unsigned long error_code) {
+int BPF_PROG(on_user_fault, unsigned long address, struct pt_regs* regs, unsigned long error_code) {
   return enter_fault(address, regs, error_code, PENDING_USER);
 }
 
 SEC("tp_btf/page_fault_kernel")
-int BPF_PROG(on_kernel_fault, unsigned long address, struct pt_regs *regs,
+int BPF_PROG(on_kernel_fault, unsigned long address, struct pt_regs* regs,
              unsigned long error_code) {
   return enter_fault(address, regs, error_code, PENDING_KERNEL);
 }
 
-static __always_inline int frame_is_live(struct thread_state *thread) {
+static __always_inline int frame_is_live(struct thread_state* thread) {
   __u64 now[FRAME_WORDS];
-  if (bpf_probe_read_kernel(now, sizeof now, (void *)(thread->pending.frame - sizeof(__u64)))) {
+  if (bpf_probe_read_kernel(now, sizeof now, (void*)(thread->pending.frame - sizeof(__u64)))) {
     return 0;
   }
   for (int i = 0; i < FRAME_WORDS; i++) {
@@ -142,22 +152,27 @@ static __always_inline int frame_is_live(struct thread_state *thread) {
 /* Whether we are still inside the pending fault.  A fault from user mode left its instruction
  * pointer, and no system call number, in the task's entry registers.  A fault from kernel mode left
  * its registers in the middle of the stack: they are whole while it lasts, we run below them, and
- * afterwards other calls overwrite them.  The context of a
- * program lies on the stack of its event. */
-static __always_inline int in_pending_fault(struct thread_state *thread, struct task_struct *task,
-                                            const void *context) {
-  struct pending_fault *fault = &thread->pending;
+ * afterwards other calls overwrite them; not always all of them (3 times in 1,000 where each fault
+ * was followed by a write to a memfd), so the entry registers must be those of the same call, too.
+ * The context of a program lies on the stack of its event. */
+static __always_inline int in_pending_fault(struct thread_state* thread, struct task_struct* task,
+                                            const void* context) {
+  struct pending_fault* fault = &thread->pending;
+  struct pt_regs* entry = (struct pt_regs*)bpf_task_pt_regs(task);
+  if (entry->ip != fault->ip) {
+    return 0;
+  }
   if (fault->mode == PENDING_USER) {
-    struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
-    return regs->ip == fault->ip && regs->orig_ax == ~0UL;
+    return entry->orig_ax == ~0UL;
   }
   __u64 stack = number(&fault->stack, context);
-  return stack < fault->frame && fault->frame - stack < 16384 && frame_is_live(thread);
+  return stack < fault->frame && fault->frame - stack < KERNEL_STACK_BYTES &&
+         call_identity(entry) == fault->call && frame_is_live(thread);
 }
 
-static __always_inline void count_arena(struct thread_state *thread) {
+static __always_inline void count_arena(struct thread_state* thread) {
   struct cowshed_arena_key key = {.process = thread->key, .inode = thread->mapping.inode};
-  struct cowshed_arena *arena = bpf_map_lookup_elem(&arenas, &key);
+  struct cowshed_arena* arena = bpf_map_lookup_elem(&arenas, &key);
   if (!arena) {
     struct cowshed_arena fresh = {};
     __builtin_memcpy(fresh.name, thread->mapping.arena, sizeof fresh.name);
@@ -186,15 +201,15 @@ static __always_inline __u32 outcome_with_page(__u32 traits, __u32 protection, _
 }
 
 SEC("tp_btf/mm_page_alloc")
-int BPF_PROG(on_page_alloc, struct page *page, unsigned int order, unsigned int gfp) {
+int BPF_PROG(on_page_alloc, struct page* page, unsigned int order, unsigned int gfp) {
   if (!(gfp & gfp_movable) || !page) {
     return 0;
   }
-  struct task_struct *task = bpf_get_current_task_btf();
+  struct task_struct* task = bpf_get_current_task_btf();
   if (!task->bpf_storage) {
     return 0;
   }
-  struct thread_state *thread = state_of(task);
+  struct thread_state* thread = state_of(task);
   if (!thread || thread->pending.mode == PENDING_NONE) {
     return 0;
   }
@@ -204,7 +219,7 @@ int BPF_PROG(on_page_alloc, struct page *page, unsigned int order, unsigned int 
   }
   begin_update(thread);
   if (in_pending_fault(thread, task, ctx)) {
-    struct pending_fault *fault = &thread->pending;
+    struct pending_fault* fault = &thread->pending;
     fault->outcome = outcome_with_page(fault->traits, fault->protection, order, gfp);
     if (fault->outcome == COWSHED_ZERO_FILLED) {
       thread->counts.zero_filled_pages += 1ULL << (order & 31);
@@ -225,18 +240,18 @@ int BPF_PROG(on_page_alloc, struct page *page, unsigned int order, unsigned int 
 }
 
 SEC("tp_btf/sched_process_fork")
-int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child) {
+int BPF_PROG(on_fork, struct task_struct* parent, struct task_struct* child) {
   if (!parent->bpf_storage) {
     return 0;
   }
-  struct thread_state *thread = state_of(parent);
+  struct thread_state* thread = state_of(parent);
   if (!thread) {
     return 0;
   }
   struct cowshed_key key = {};
   fill_key(&key, child);
   if (child->tgid != parent->tgid) {
-    struct cowshed_process *creator = bpf_map_lookup_elem(&processes, &thread->key);
+    struct cowshed_process* creator = bpf_map_lookup_elem(&processes, &thread->key);
     __u64 parent_id = creator ? creator->id : 0;
     __u32 flags = COWSHED_FORK_SEEN;
     __u64 shared = 0;
@@ -256,20 +271,20 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child) {
 }
 
 SEC("tp_btf/sched_process_exec")
-int BPF_PROG(on_exec, struct task_struct *task) {
+int BPF_PROG(on_exec, struct task_struct* task) {
   if (!task->bpf_storage) {
     return 0;
   }
-  struct thread_state *thread = state_of(task);
+  struct thread_state* thread = state_of(task);
   if (!thread) {
     return 0;
   }
   begin_update(thread);
   settle(thread);
   thread->mapping.mm = 0; /* the next address space may lie where an older one lay */
-  struct cowshed_process *process = bpf_map_lookup_elem(&processes, &thread->key);
+  struct cowshed_process* process = bpf_map_lookup_elem(&processes, &thread->key);
   if (process) {
-    struct cowshed_counts *counts = &thread->counts;
+    struct cowshed_counts* counts = &thread->counts;
     if (thread->await_exec) {
       thread->await_exec = 0;
       __builtin_memset(counts, 0, sizeof *counts);
@@ -285,11 +300,11 @@ int BPF_PROG(on_exec, struct task_struct *task) {
 }
 
 SEC("tp_btf/sched_process_exit")
-int BPF_PROG(on_exit, struct task_struct *task) {
+int BPF_PROG(on_exit, struct task_struct* task) {
   if (!task->bpf_storage) {
     return 0;
   }
-  struct thread_state *thread = state_of(task);
+  struct thread_state* thread = state_of(task);
   if (thread) {
     begin_update(thread);
     settle(thread);
@@ -300,29 +315,34 @@ int BPF_PROG(on_exit, struct task_struct *task) {
 }
 
 /* Whether a thread's pending fault is over although nothing has happened since. */
-static __always_inline int has_left_fault(struct thread_state *thread, struct task_struct *task) {
-  if (thread->pending.mode == PENDING_USER) {
-    struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
-    return regs->ip != thread->pending.ip || regs->orig_ax != ~0UL;
+static __always_inline int has_left_fault(struct thread_state* thread, struct task_struct* task) {
+  struct pending_fault* fault = &thread->pending;
+  struct pt_regs* entry = (struct pt_regs*)bpf_task_pt_regs(task);
+  if (entry->ip != fault->ip) {
+    return 1;
   }
-  return (!task->on_cpu && task->thread.sp > thread->pending.frame) || !frame_is_live(thread);
+  if (fault->mode == PENDING_USER) {
+    return entry->orig_ax != ~0UL;
+  }
+  return (!task->on_cpu && task->thread.sp > fault->frame) || call_identity(entry) != fault->call ||
+         !frame_is_live(thread);
 }
 
 #define READ_ATTEMPTS 16
 
 SEC("iter/task")
-int dump_threads(struct bpf_iter__task *ctx) {
-  struct task_struct *task = ctx->task;
+int dump_threads(struct bpf_iter__task* ctx) {
+  struct task_struct* task = ctx->task;
   if (!task || !task->bpf_storage) {
     return 0;
   }
-  struct thread_state *thread = state_of(task);
+  struct thread_state* thread = state_of(task);
   if (!thread || thread->exited) {
     return 0;
   }
   struct cowshed_thread_record record = {};
   for (int attempt = 0; attempt < READ_ATTEMPTS; attempt++) {
-    __u64 before = *(volatile __u64 *)&thread->update_end;
+    __u64 before = *(volatile __u64*)&thread->update_end;
     compiler_barrier();
     record.counts = thread->counts;
     record.pending = thread->pending.mode != PENDING_NONE;
@@ -331,7 +351,7 @@ int dump_threads(struct bpf_iter__task *ctx) {
       record.counts.faults[thread->pending.outcome & (COWSHED_CLASSES - 1)]++;
     }
     compiler_barrier();
-    if (before == *(volatile __u64 *)&thread->update_begin) {
+    if (before == *(volatile __u64*)&thread->update_begin) {
       break;
     }
   }
@@ -344,7 +364,7 @@ int dump_threads(struct bpf_iter__task *ctx) {
 
 #define MOST_ANCESTORS 64
 
-static __always_inline int descends_from_root(struct task_struct *task) {
+static __always_inline int descends_from_root(struct task_struct* task) {
   for (int i = 0; i < MOST_ANCESTORS; i++) {
     if (tgid_here(task) == adoption.root_pid) {
       return 1;
@@ -358,14 +378,14 @@ static __always_inline int descends_from_root(struct task_struct *task) {
 }
 
 SEC("iter/task")
-int adopt(struct bpf_iter__task *ctx) {
-  struct task_struct *task = ctx->task;
+int adopt(struct bpf_iter__task* ctx) {
+  struct task_struct* task = ctx->task;
   if (!task || adoption.mode == COWSHED_ADOPT_NOTHING) {
     return 0;
   }
-  struct task_struct *self = bpf_get_current_task_btf();
+  struct task_struct* self = bpf_get_current_task_btf();
   pid_level = BPF_CORE_READ(self, thread_pid, level);
-  struct signal_struct *signal = task->signal;
+  struct signal_struct* signal = task->signal;
   if (!task->mm || !signal || !BPF_CORE_READ(signal, live.counter)) {
     return 0; /* a kernel thread, or ending */
   }
@@ -381,7 +401,7 @@ int adopt(struct bpf_iter__task *ctx) {
   fill_key(&key, task);
   struct cowshed_key parent_key = {};
   fill_key(&parent_key, BPF_CORE_READ(task, group_leader, real_parent));
-  struct cowshed_process *parent = bpf_map_lookup_elem(&processes, &parent_key);
+  struct cowshed_process* parent = bpf_map_lookup_elem(&processes, &parent_key);
   __u64 parent_id = parent ? parent->id : 0;
   int added = add_process(task, &key, parent_id, is_root ? COWSHED_ROOT : 0, 0, 1);
   if (added < 0) {

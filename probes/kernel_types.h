@@ -5,12 +5,14 @@
  * Offsets are relocated when the programs are loaded (CO-RE), so only names and nesting matter; no
  * generated vmlinux.h, which would tie the build to the machine that builds. */
 
+/* clang-format off */
+#include <linux/types.h> /* libbpf's headers need these two first */
 #include <linux/bpf.h>
-#include <linux/types.h>
 
-#include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
 #include <bpf/bpf_tracing.h>
+/* clang-format on */
 
 /* x86: bits of a page fault's error code (arch/x86/include/asm/trap_pf.h). */
 #define PF_PROTECTION 0x1
@@ -27,6 +29,7 @@
 #define MM_ANONPAGES 1         /* include/linux/mm_types_task.h */
 #define SIGNAL_GROUP_EXIT 0x4  /* include/linux/sched/signal.h */
 #define PT_REGS_WORDS 21
+#define KERNEL_STACK_BYTES 16384 /* x86-64 without KASAN */
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -35,8 +38,11 @@ typedef struct {
 } kernel_atomic_long;
 
 struct pt_regs {
+  unsigned long si;
+  unsigned long di;
   unsigned long orig_ax;
   unsigned long ip;
+  unsigned long sp;
 };
 
 struct super_block {
@@ -44,12 +50,12 @@ struct super_block {
 };
 
 struct inode {
-  struct super_block *i_sb;
+  struct super_block* i_sb;
   unsigned long i_ino;
 };
 
 struct qstr {
-  const unsigned char *name;
+  const unsigned char* name;
 };
 
 struct dentry {
@@ -57,34 +63,34 @@ struct dentry {
 };
 
 struct path {
-  struct dentry *dentry;
+  struct dentry* dentry;
 };
 
 struct file {
   struct path f_path;
-  struct inode *f_inode;
+  struct inode* f_inode;
 };
 
 struct maple_tree {
-  void *ma_root;
+  void* ma_root;
 };
 
 /* lib/maple_tree.c; the slot counts are taken from the offsets. */
 struct maple_range_64 {
-  void *parent;
+  void* parent;
   unsigned long pivot[15];
-  void *slot[16];
+  void* slot[16];
 };
 
 struct maple_arange_64 {
-  void *parent;
+  void* parent;
   unsigned long pivot[9];
-  void *slot[10];
+  void* slot[10];
 };
 
 struct percpu_counter {
   __s64 count;
-  __s32 *counters;
+  __s32* counters;
 };
 
 struct mm_struct {
@@ -119,15 +125,15 @@ struct mm_struct___v6_13 {
 struct vm_area_struct {
   unsigned long vm_start;
   unsigned long vm_end;
-  struct mm_struct *vm_mm;
+  struct mm_struct* vm_mm;
   unsigned long vm_flags;
-  const void *vm_ops;
-  struct file *vm_file;
+  const void* vm_ops;
+  struct file* vm_file;
 };
 
 struct upid {
   int nr;
-  void *ns;
+  void* ns;
 };
 
 struct pid {
@@ -146,7 +152,7 @@ struct signal_struct {
 struct rq;
 
 struct cfs_rq {
-  struct rq *rq; /* with CONFIG_FAIR_GROUP_SCHED */
+  struct rq* rq; /* with CONFIG_FAIR_GROUP_SCHED */
 };
 
 struct rq {
@@ -154,7 +160,7 @@ struct rq {
 };
 
 struct sched_entity {
-  struct cfs_rq *cfs_rq; /* with CONFIG_FAIR_GROUP_SCHED */
+  struct cfs_rq* cfs_rq; /* with CONFIG_FAIR_GROUP_SCHED */
 };
 
 struct thread_struct {
@@ -164,37 +170,37 @@ struct thread_struct {
 struct task_struct {
   int on_cpu;
   struct sched_entity se;
-  struct mm_struct *mm;
+  struct mm_struct* mm;
   int exit_code;
   int pid;
   int tgid;
-  struct task_struct *real_parent;
-  struct task_struct *group_leader;
-  struct pid *thread_pid;
+  struct task_struct* real_parent;
+  struct task_struct* group_leader;
+  struct pid* thread_pid;
   unsigned long nvcsw;
   unsigned long nivcsw;
   __u64 start_time;
   char comm[16];
-  struct signal_struct *signal;
+  struct signal_struct* signal;
   int pagefault_disabled;
-  void *bpf_storage;
+  void* bpf_storage;
   struct thread_struct thread;
 };
 
 /* A per-CPU map keeps one per-CPU pointer an element. */
 struct bpf_array {
-  void *pptrs[1];
+  void* pptrs[1];
 };
 
 struct seq_file;
 
 struct bpf_iter_meta {
-  struct seq_file *seq;
+  struct seq_file* seq;
 };
 
 struct bpf_iter__task {
-  struct bpf_iter_meta *meta;
-  struct task_struct *task;
+  struct bpf_iter_meta* meta;
+  struct task_struct* task;
 };
 
 #pragma clang attribute pop
@@ -205,13 +211,13 @@ enum vm_event_item { THP_SPLIT_PMD = 1 };
 
 /* Differs while a writer works and after it, so what was read under one value still holds under the
  * same value.  0 (never equal to itself to the caller) where the kernel has no such number. */
-static __always_inline __u32 mapping_generation(struct mm_struct *mm, __u32 *generation) {
+static __always_inline __u32 mapping_generation(struct mm_struct* mm, __u32* generation) {
   if (bpf_core_field_exists(struct mm_struct___v6_13, mm_lock_seq.sequence)) {
-    *generation = ((struct mm_struct___v6_13 *)mm)->mm_lock_seq.sequence;
+    *generation = ((struct mm_struct___v6_13*)mm)->mm_lock_seq.sequence;
     return 1;
   }
   if (bpf_core_field_exists(struct mm_struct___v6_4, mm_lock_seq)) {
-    *generation = ((struct mm_struct___v6_4 *)mm)->mm_lock_seq;
+    *generation = ((struct mm_struct___v6_4*)mm)->mm_lock_seq;
     return 1;
   }
   return 0;

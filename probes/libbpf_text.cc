@@ -1,6 +1,5 @@
-#include <bpf/libbpf.h>
-
 #include <array>
+#include <bpf/libbpf.h>
 #include <cstdarg>
 #include <cstdio>
 #include <mutex>

@@ -14,8 +14,8 @@
 
 enum { WALK_MISS, WALK_ABSENT, WALK_FOUND };
 
-static __always_inline int walk_node(__u64 *node, __u32 pivots_at, __u32 slots_at, __u64 address,
-                                     __u64 *next) {
+static __always_inline int walk_node(__u64* node, __u32 pivots_at, __u32 slots_at, __u64 address,
+                                     __u64* next) {
   __u32 slot = slots_at - pivots_at; /* the last slot has no pivot */
   for (__u32 i = 0; i < 15; i++) {
     __u64 pivot = node[(pivots_at + i) & (MAPLE_NODE_WORDS - 1)];
@@ -31,8 +31,8 @@ static __always_inline int walk_node(__u64 *node, __u32 pivots_at, __u32 slots_a
   return 0;
 }
 
-static __always_inline int walk_tree(struct thread_state *thread, struct mm_struct *mm,
-                                     __u64 address, struct vm_area_struct **vma) {
+static __always_inline int walk_tree(struct thread_state* thread, struct mm_struct* mm,
+                                     __u64 address, struct vm_area_struct** vma) {
   __u64 entry = (__u64)mm->mm_mt.ma_root;
   for (int level = 0; level < MAPLE_LEVELS; level++) {
     if ((entry & 3) != 2 || entry < 4096) {
@@ -41,7 +41,7 @@ static __always_inline int walk_tree(struct thread_state *thread, struct mm_stru
     __u64 node = entry & ~0xffULL;
     __u32 type = (entry >> 3) & 0xf;
     if (type < MAPLE_LEAF || type > MAPLE_ARANGE ||
-        bpf_probe_read_kernel(thread->node, sizeof thread->node, (void *)node)) {
+        bpf_probe_read_kernel(thread->node, sizeof thread->node, (void*)node)) {
       return WALK_MISS;
     }
     if ((thread->node[0] & ~0xffULL) == node) {
@@ -55,7 +55,7 @@ static __always_inline int walk_tree(struct thread_state *thread, struct mm_stru
                 bpf_core_field_offset(struct maple_range_64, slot) / 8, address, &entry);
     }
     if (type == MAPLE_LEAF) {
-      *vma = (struct vm_area_struct *)entry;
+      *vma = (struct vm_area_struct*)entry;
       return entry ? WALK_FOUND : WALK_ABSENT;
     }
   }
@@ -65,7 +65,7 @@ static __always_inline int walk_tree(struct thread_state *thread, struct mm_stru
 #define ARENA_PREFIX "memfd:cowshed:"
 #define ARENA_PREFIX_BYTES (sizeof ARENA_PREFIX - 1)
 
-static __always_inline int has_arena_prefix(const char *name) {
+static __always_inline int has_arena_prefix(const char* name) {
   for (__u32 i = 0; i < ARENA_PREFIX_BYTES; i++) {
     if (name[i] != ARENA_PREFIX[i]) {
       return 0;
@@ -75,16 +75,16 @@ static __always_inline int has_arena_prefix(const char *name) {
 }
 
 /* Fills `mapping` from a mapping with a file behind it. */
-static __always_inline __u32 describe_file(struct mapping *mapping, struct file *file,
-                                           __u64 *scratch) {
+static __always_inline __u32 describe_file(struct mapping* mapping, struct file* file,
+                                           __u64* scratch) {
   __u32 traits = MAPPING_FILE;
-  struct inode *inode = BPF_CORE_READ(file, f_inode);
+  struct inode* inode = BPF_CORE_READ(file, f_inode);
   if (BPF_CORE_READ(inode, i_sb, s_magic) != TMPFS_MAGIC) {
     return traits;
   }
   traits |= MAPPING_SHMEM;
-  char *name = (char *)scratch;
-  const void *source = BPF_CORE_READ(file, f_path.dentry, d_name.name);
+  char* name = (char*)scratch;
+  const void* source = BPF_CORE_READ(file, f_path.dentry, d_name.name);
   if (bpf_probe_read_kernel_str(name, ARENA_PREFIX_BYTES + COWSHED_ARENA_NAME_BYTES, source) <= 0 ||
       !has_arena_prefix(name)) {
     return traits;
@@ -94,8 +94,8 @@ static __always_inline __u32 describe_file(struct mapping *mapping, struct file 
   return traits | MAPPING_ARENA;
 }
 
-static __always_inline int describe(struct mapping *mapping, struct mm_struct *mm,
-                                    struct vm_area_struct *vma, __u64 address, __u64 *scratch) {
+static __always_inline int describe(struct mapping* mapping, struct mm_struct* mm,
+                                    struct vm_area_struct* vma, __u64 address, __u64* scratch) {
   __u64 start = BPF_CORE_READ(vma, vm_start);
   __u64 end = BPF_CORE_READ(vma, vm_end);
   if (address < start || address >= end || BPF_CORE_READ(vma, vm_mm) != mm) {
@@ -109,7 +109,7 @@ static __always_inline int describe(struct mapping *mapping, struct mm_struct *m
   if (flags & VM_UFFD_WP) traits |= MAPPING_UFFD_WP;
   __u64 first_huge = (start + 0x1fffff) & ~0x1fffffULL;
   if (first_huge + 0x200000 <= end) traits |= MAPPING_MAY_BE_HUGE;
-  struct file *file = BPF_CORE_READ(vma, vm_file);
+  struct file* file = BPF_CORE_READ(vma, vm_file);
   /* A private mapping of /dev/zero has a file but is anonymous: no vm_ops. */
   if (file && BPF_CORE_READ(vma, vm_ops)) {
     traits |= describe_file(mapping, file, scratch);
@@ -121,27 +121,26 @@ static __always_inline int describe(struct mapping *mapping, struct mm_struct *m
 }
 
 struct find_vma_context {
-  struct mm_struct *mm;
+  struct mm_struct* mm;
   __u64 address;
   int found;
 };
 
-static long describe_found(struct task_struct *task, struct vm_area_struct *vma,
-                           struct find_vma_context *context) {
-  struct thread_state *thread = bpf_task_storage_get(&threads, task, 0, 0);
+static long describe_found(struct task_struct* task, struct vm_area_struct* vma,
+                           struct find_vma_context* context) {
+  struct thread_state* thread = bpf_task_storage_get(&threads, task, 0, 0);
   if (thread) {
-    context->found =
-        describe(&thread->mapping, context->mm, vma, context->address, thread->node);
+    context->found = describe(&thread->mapping, context->mm, vma, context->address, thread->node);
   }
   return 0;
 }
 
 /* The MAPPING_ traits of `address`; thread->mapping is then that mapping if they say FOUND.  None
  * at all: not found out. */
-static __always_inline __u32 mapping_traits(struct thread_state *thread, struct task_struct *task,
+static __always_inline __u32 mapping_traits(struct thread_state* thread, struct task_struct* task,
                                             __u64 address) {
-  struct mapping *mapping = &thread->mapping;
-  struct mm_struct *mm = task->mm;
+  struct mapping* mapping = &thread->mapping;
+  struct mm_struct* mm = task->mm;
   if (!mm) {
     return 0;
   }
@@ -152,7 +151,7 @@ static __always_inline __u32 mapping_traits(struct thread_state *thread, struct 
     return mapping->traits;
   }
   mapping->mm = 0; /* nothing valid until it is filled */
-  struct vm_area_struct *vma = 0;
+  struct vm_area_struct* vma = 0;
   int walk = walk_tree(thread, mm, address, &vma);
   if (walk == WALK_ABSENT) {
     return MAPPING_ABSENT;

@@ -1,10 +1,10 @@
+#include <string>
+#include <utility>
+
 #include <cowshed/probes/probe.h>
 #include <cowshed/probes/programs.h>
 #include <cowshed/probes/run_stats.h>
 #include <cowshed/probes/snapshot.h>
-
-#include <string>
-#include <utility>
 
 namespace cowshed {
 namespace {

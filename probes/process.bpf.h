@@ -6,63 +6,63 @@
 /* Threads and processes come and go here: who is tracked, under which record, and when a thread's
  * counters move to its process. */
 
-static __always_inline __u32 pid_here(struct task_struct *task) {
-  struct pid *pid = BPF_CORE_READ(task, thread_pid);
+static __always_inline __u32 pid_here(struct task_struct* task) {
+  struct pid* pid = BPF_CORE_READ(task, thread_pid);
   __u32 number = 0;
   if (pid && BPF_CORE_READ(pid, level) >= pid_level) {
-    void *numbers = (void *)pid + bpf_core_field_offset(struct pid, numbers);
-    void *upid = numbers + (__u64)pid_level * bpf_core_type_size(struct upid);
+    void* numbers = (void*)pid + bpf_core_field_offset(struct pid, numbers);
+    void* upid = numbers + (__u64)pid_level * bpf_core_type_size(struct upid);
     bpf_probe_read_kernel(&number, sizeof number, upid + bpf_core_field_offset(struct upid, nr));
   }
   return number;
 }
 
-static __always_inline __u32 tgid_here(struct task_struct *task) {
+static __always_inline __u32 tgid_here(struct task_struct* task) {
   return pid_here(BPF_CORE_READ(task, group_leader));
 }
 
-static __always_inline void fill_key(struct cowshed_key *key, struct task_struct *task) {
+static __always_inline void fill_key(struct cowshed_key* key, struct task_struct* task) {
   key->start_ns = BPF_CORE_READ(task, group_leader, start_time);
   key->tgid = BPF_CORE_READ(task, tgid);
   key->unused = 0;
 }
 
 /* Copied, not referred to: the hash map may recycle the element under a reference. */
-static __always_inline struct thread_state *state_of(struct task_struct *task) {
+static __always_inline struct thread_state* state_of(struct task_struct* task) {
   return bpf_task_storage_get(&threads, task, 0, 0);
 }
 
 /* A pointer as a number to calculate with, which the verifier grants on the way through memory. */
-static __always_inline __u64 number(__u64 *memory, const void *pointer) {
-  *(volatile __u64 *)memory = (__u64)pointer;
-  return *(volatile __u64 *)memory;
+static __always_inline __u64 number(__u64* memory, const void* pointer) {
+  *(volatile __u64*)memory = (__u64)pointer;
+  return *(volatile __u64*)memory;
 }
 
 /* How far from a per-CPU pointer its part on `cpu` lies, learnt from a map of our own: the kernel's
  * table of offsets is no symbol that we may resolve. */
 static __always_inline __u64 percpu_shift(__u32 cpu) {
   __u32 slot = 0;
-  struct cowshed_process *mine = bpf_map_lookup_elem(&new_process, &slot);
-  void *there = bpf_map_lookup_percpu_elem(&new_process, &slot, cpu);
+  struct cowshed_process* mine = bpf_map_lookup_elem(&new_process, &slot);
+  void* there = bpf_map_lookup_percpu_elem(&new_process, &slot, cpu);
   if (!mine || !there) {
     return 0;
   }
   __u64 map = number(&mine->id, &new_process);
   __u64 base = 0;
   bpf_probe_read_kernel(&base, sizeof base,
-                        (void *)map + bpf_core_field_offset(struct bpf_array, pptrs));
+                        (void*)map + bpf_core_field_offset(struct bpf_array, pptrs));
   return base ? number(&mine->id, there) - base : 0;
 }
 
 /* Resident anonymous memory.  A percpu_counter alone is off by up to 32 pages a CPU, which is all
  * of a small program, so its parts are added. */
-static __always_inline __u64 anonymous_bytes(struct mm_struct *mm) {
+static __always_inline __u64 anonymous_bytes(struct mm_struct* mm) {
   if (!mm) {
     return 0;
   }
   __s64 pages = 0;
   if (bpf_core_type_exists(struct mm_rss_stat)) {
-    pages = BPF_CORE_READ((struct mm_struct___v6_1 *)mm, rss_stat.count[MM_ANONPAGES].counter);
+    pages = BPF_CORE_READ((struct mm_struct___v6_1*)mm, rss_stat.count[MM_ANONPAGES].counter);
   } else {
     pages = BPF_CORE_READ(mm, rss_stat[MM_ANONPAGES].count);
     __u64 counters = (__u64)BPF_CORE_READ(mm, rss_stat[MM_ANONPAGES].counters);
@@ -72,7 +72,7 @@ static __always_inline __u64 anonymous_bytes(struct mm_struct *mm) {
         break;
       }
       __s32 part = 0;
-      bpf_probe_read_kernel(&part, sizeof part, (void *)(counters + shift));
+      bpf_probe_read_kernel(&part, sizeof part, (void*)(counters + shift));
       pages += part;
     }
   }
@@ -80,13 +80,13 @@ static __always_inline __u64 anonymous_bytes(struct mm_struct *mm) {
 }
 
 /* Creates the record of `task`'s process unless it exists.  1: created, 0: existed, -1: no room. */
-static __always_inline int add_process(struct task_struct *task, struct cowshed_key *key,
+static __always_inline int add_process(struct task_struct* task, struct cowshed_key* key,
                                        __u64 parent_id, __u32 flags, __u64 shared_bytes,
                                        __u32 slot) {
   if (bpf_map_lookup_elem(&processes, key)) {
     return 0;
   }
-  struct cowshed_process *process = bpf_map_lookup_elem(&new_process, &slot);
+  struct cowshed_process* process = bpf_map_lookup_elem(&new_process, &slot);
   if (!process) {
     return -1;
   }
@@ -97,7 +97,7 @@ static __always_inline int add_process(struct task_struct *task, struct cowshed_
   process->pid = tgid_here(task);
   process->ppid = tgid_here(BPF_CORE_READ(task, real_parent));
   process->flags = flags;
-  struct task_struct *leader = BPF_CORE_READ(task, group_leader);
+  struct task_struct* leader = BPF_CORE_READ(task, group_leader);
   bpf_probe_read_kernel(process->comm, sizeof process->comm, &leader->comm);
   long refused = bpf_map_update_elem(&processes, key, process, BPF_NOEXIST);
   if (refused == -17) { /* -EEXIST: another CPU was quicker */
@@ -111,14 +111,14 @@ static __always_inline int add_process(struct task_struct *task, struct cowshed_
 }
 
 /* Tracks one thread of a process that has a record. */
-static __always_inline int add_thread(struct task_struct *task, struct cowshed_key *key,
+static __always_inline int add_thread(struct task_struct* task, struct cowshed_key* key,
                                       __u32 await_exec) {
-  struct cowshed_process *process = bpf_map_lookup_elem(&processes, key);
+  struct cowshed_process* process = bpf_map_lookup_elem(&processes, key);
   if (!process) {
     return 0;
   }
   __sync_fetch_and_add(&process->threads_live, 1);
-  struct thread_state *thread =
+  struct thread_state* thread =
       bpf_task_storage_get(&threads, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
   if (!thread) {
     __sync_fetch_and_add(&process->threads_live, -1);
@@ -131,9 +131,9 @@ static __always_inline int add_thread(struct task_struct *task, struct cowshed_k
   return 1;
 }
 
-static __always_inline void flush(struct thread_state *thread, struct task_struct *task) {
-  struct cowshed_process *process = bpf_map_lookup_elem(&processes, &thread->key);
-  struct cowshed_counts *counts = &thread->counts;
+static __always_inline void flush(struct thread_state* thread, struct task_struct* task) {
+  struct cowshed_process* process = bpf_map_lookup_elem(&processes, &thread->key);
+  struct cowshed_counts* counts = &thread->counts;
   if (!process) {
     add(&losses.late, counts->write_faults);
     __builtin_memset(counts, 0, sizeof *counts);
@@ -152,11 +152,11 @@ static __always_inline void flush(struct thread_state *thread, struct task_struc
   if (!thread->exited) {
     thread->exited = 1;
     __u32 others = __sync_fetch_and_add(&process->threads_live, -1) - 1;
-    struct signal_struct *signal = BPF_CORE_READ(task, signal);
+    struct signal_struct* signal = BPF_CORE_READ(task, signal);
     /* `live` alone says so to each of several threads that end together. */
     if (others == 0 && BPF_CORE_READ(signal, live.counter) == 0) {
       __u32 group = BPF_CORE_READ(signal, flags) & SIGNAL_GROUP_EXIT;
-      struct task_struct *leader = BPF_CORE_READ(task, group_leader);
+      struct task_struct* leader = BPF_CORE_READ(task, group_leader);
       process->exit_code =
           group ? BPF_CORE_READ(signal, group_exit_code) : BPF_CORE_READ(leader, exit_code);
       bpf_probe_read_kernel(process->comm, sizeof process->comm, &leader->comm);

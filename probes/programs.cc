@@ -1,11 +1,10 @@
+#include <array>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
-#include <unistd.h>
-
-#include <array>
 #include <cerrno>
 #include <cstring>
 #include <string>
+#include <unistd.h>
 #include <utility>
 
 #include <cowshed/probes/btf_constants.h>
@@ -20,8 +19,8 @@ namespace {
 
 tl::unexpected<Error> refused(std::string_view step, int error, const LibbpfText& text) {
   const int number = error < 0 ? -error : error;
-  const auto code = number == EPERM || number == EACCES ? ErrorCode::permission_denied
-                                                        : ErrorCode::unsupported;
+  const auto code =
+      number == EPERM || number == EACCES ? ErrorCode::permission_denied : ErrorCode::unsupported;
   const std::string reason = text.reason();
   return tl::make_unexpected(
       Error{code, number,

@@ -1,11 +1,11 @@
 #pragma once
 
-#include <cowshed/base/error.h>
-#include <cowshed/probes/record.h>
-
 #include <memory>
 #include <span>
 #include <vector>
+
+#include <cowshed/base/error.h>
+#include <cowshed/probes/record.h>
 
 namespace cowshed {
 
@@ -20,8 +20,8 @@ class Programs {
 
   int processes_map() const;
   int arenas_map() const;
-  const cowshed_losses& losses() const;       // written by the kernel at any time
-  std::span<const int> descriptors() const;   // of the programs that run on events
+  const cowshed_losses& losses() const;      // written by the kernel at any time
+  std::span<const int> descriptors() const;  // of the programs that run on events
   Expected<cowshed_adoption> adopt(cowshed_adopt_mode mode, int root_pid);
   Expected<std::vector<cowshed_thread_record>> dump_threads() const;
 

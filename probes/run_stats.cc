@@ -1,7 +1,6 @@
 #include <bpf/bpf.h>
 #include <time.h>
 #include <unistd.h>
-
 #include <utility>
 
 #include <cowshed/probes/run_stats.h>

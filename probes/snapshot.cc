@@ -1,10 +1,9 @@
-#include <bpf/bpf.h>
-#include <signal.h>
-#include <sys/wait.h>
-
 #include <algorithm>
+#include <bpf/bpf.h>
 #include <cerrno>
 #include <cstring>
+#include <signal.h>
+#include <sys/wait.h>
 #include <tuple>
 #include <utility>
 

@@ -1,11 +1,11 @@
 #pragma once
 
+#include <map>
+#include <vector>
+
 #include <cowshed/base/error.h>
 #include <cowshed/probes/counts.h>
 #include <cowshed/probes/programs.h>
-
-#include <map>
-#include <vector>
 
 namespace cowshed {
 

@@ -19,7 +19,7 @@
 #define MAPPING_MAY_BE_HUGE 512u /* holds a whole aligned 2 MiB */
 
 struct mapping {
-  struct mm_struct *mm; /* compared, never followed */
+  struct mm_struct* mm; /* compared, never followed */
   __u64 start;
   __u64 end;
   __u64 inode;
@@ -36,7 +36,8 @@ struct pending_fault {
   __u32 outcome; /* its class if nothing is allocated before the thread's next event */
   __u32 traits;
   __u32 protection;
-  __u64 ip;    /* of the user's instruction */
+  __u64 ip;    /* of the user's instruction, the system call for a kernel-mode fault */
+  __u64 call;  /* the system call's number and arguments, mixed */
   __u64 frame; /* address of the exception's registers */
   __u64 stack; /* of the allocation in question */
   __u64 splits;
@@ -56,8 +57,8 @@ struct thread_state {
   __u64 update_begin; /* unequal while the counts change under a reader's eyes */
   struct cowshed_counts counts;
   __u64 update_end;
-  struct mapping mapping;      /* the one last looked up */
-  __u64 frame[FRAME_WORDS];    /* of a kernel-mode fault: registers and return address */
+  struct mapping mapping;       /* the one last looked up */
+  __u64 frame[FRAME_WORDS];     /* of a kernel-mode fault: registers and return address */
   __u64 node[MAPLE_NODE_WORDS]; /* scratch, too large for the stack */
 };
 
@@ -104,7 +105,7 @@ const volatile __u32 gfp_zero = 0x100;
 const volatile __u32 gfp_write = 0x1000;
 const volatile __u32 gfp_noretry = 0x10000;
 
-static __always_inline void add(__u64 *counter, __u64 amount) {
+static __always_inline void add(__u64* counter, __u64 amount) {
   if (amount) {
     __sync_fetch_and_add(counter, amount);
   }
@@ -114,13 +115,13 @@ static __always_inline void add(__u64 *counter, __u64 amount) {
 
 /* The thread's own programs are the only writers and cannot be preempted; x86 keeps the order of
  * stores. */
-static __always_inline void begin_update(struct thread_state *thread) {
+static __always_inline void begin_update(struct thread_state* thread) {
   thread->update_begin++;
   thread->counts.events++;
   compiler_barrier();
 }
 
-static __always_inline void end_update(struct thread_state *thread) {
+static __always_inline void end_update(struct thread_state* thread) {
   compiler_barrier();
   thread->update_end++;
 }

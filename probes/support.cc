@@ -1,9 +1,8 @@
-#include <unistd.h>
-
 #include <cstdint>
 #include <fstream>
 #include <sstream>
 #include <string>
+#include <unistd.h>
 #include <vector>
 
 #include <cowshed/probes/support.h>
@@ -46,8 +45,9 @@ Expected<void> probe_support(const std::filesystem::path& root) {
 #endif
   std::error_code ignored;
   if (!std::filesystem::exists(root / "sys/kernel/btf/vmlinux", ignored)) {
-    reasons.emplace_back("no /sys/kernel/btf/vmlinux (a kernel with CONFIG_DEBUG_INFO_BTF, and "
-                         "sysfs mounted)");
+    reasons.emplace_back(
+        "no /sys/kernel/btf/vmlinux (a kernel with CONFIG_DEBUG_INFO_BTF, and "
+        "sysfs mounted)");
   }
   auto code = ErrorCode::unsupported;
   if (const std::string missing = missing_capabilities(effective_capabilities(root));

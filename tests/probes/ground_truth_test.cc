@@ -1,0 +1,146 @@
+#include <algorithm>
+#include <fstream>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <iostream>
+#include <memory>
+#include <random>
+#include <string>
+#include <tuple>
+
+#include "subject.h"
+#include "truths.h"
+
+// Every count is compared with what a known program did, less what the same program does for N = 0.
+
+namespace cowshed::test {
+namespace {
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr long kMost = 5'000;
+#else
+constexpr long kMost = 100'000;
+#endif
+
+class GroundTruth : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() { accounting_ = std::make_unique<DelayAccounting>(); }
+  static void TearDownTestSuite() { accounting_.reset(); }
+
+  void SetUp() override {
+    if (const std::string reason = cannot_probe(); !reason.empty()) {
+      GTEST_SKIP() << reason;
+    }
+    auto loaded = Probe::load();
+    ASSERT_TRUE(loaded) << loaded.error().message;
+    probe_ = std::make_unique<Probe>(std::move(*loaded));
+  }
+
+  SubjectRun run(const std::string& kind, long n) {
+    SubjectRun result = run_subject(*probe_, kind, n);
+    EXPECT_EQ(result.losses.lost(), 0U);
+    EXPECT_EQ(result.losses.vma_misses, 0U);
+    EXPECT_NE(result.measured.pid, 0) << "the measured process was not tracked";
+    for (const ProcessCounts& process : result.processes) {
+      EXPECT_FALSE(process.alive);
+      EXPECT_EQ(process.pending_faults, 0U);
+      EXPECT_EQ(sum_of_classes(process), process.write_faults) << process.comm;
+    }
+    EXPECT_EQ(sum_of_classes(result.while_alive) + result.while_alive.pending_faults,
+              result.while_alive.write_faults);
+    return result;
+  }
+
+  static std::uint64_t sum_of_classes(const ProcessCounts& of) {
+    return of.copied_anon_pages + of.copied_file_pages + of.reused_pages + of.zero_page_writes +
+           of.zero_filled_faults + of.write_notify_faults + of.failed_faults + of.other_faults;
+  }
+
+  void check(const Truth& truth, long n) {
+    const std::string kind = truth.kind;
+    SCOPED_TRACE(kind + " " + std::to_string(n));
+    const SubjectRun idle = run(kind, 0);
+    const SubjectRun busy = run(kind, n);
+    compare(truth.per_unit, n, idle.measured, busy.measured);
+    compare(truth.per_unit, n, idle.while_alive, busy.while_alive);
+    EXPECT_EQ(busy.while_alive.pending_faults, 0U);
+    if (idle.wpcopy && busy.wpcopy) {
+      const auto instead = copied_instead(truth.per_unit, n, idle.measured, busy.measured);
+      EXPECT_EQ(delta(*idle.wpcopy, *busy.wpcopy),
+                static_cast<std::int64_t>(truth.per_unit.wpcopy) * n + instead);
+    }
+  }
+
+  static std::int64_t delta(std::uint64_t from, std::uint64_t to) {
+    return static_cast<std::int64_t>(to - from);
+  }
+
+  // The kernel copies a page for its last sharer, too, while something else refers to it: another
+  // CPU's batch of the page lists, compaction.  No program can foresee that; taskstats confirms it.
+  static std::int64_t copied_instead(const PerUnit& unit, long n, const ProcessCounts& from,
+                                     const ProcessCounts& to) {
+    return delta(from.copied_anon_pages, to.copied_anon_pages) -
+           static_cast<std::int64_t>(unit.copied_anon) * n;
+  }
+
+  static void compare(const PerUnit& unit, long n, const ProcessCounts& from,
+                      const ProcessCounts& to) {
+    const std::int64_t instead = copied_instead(unit, n, from, to);
+    EXPECT_LE(std::abs(instead), kMostCopiedInstead);
+    const auto expect_class = [n](const char* name, std::uint64_t before, std::uint64_t after,
+                                  std::uint64_t per_unit) {
+      EXPECT_EQ(delta(before, after), static_cast<std::int64_t>(per_unit) * n) << name;
+    };
+    expect_class("copied_anon + reused", from.copied_anon_pages + from.reused_pages,
+                 to.copied_anon_pages + to.reused_pages, unit.copied_anon + unit.reused);
+    expect_class("copied_file", from.copied_file_pages, to.copied_file_pages, unit.copied_file);
+    expect_class("zero_page", from.zero_page_writes, to.zero_page_writes, unit.zero_page_writes);
+    expect_class("zero_filled", from.zero_filled_faults, to.zero_filled_faults, unit.zero_filled);
+    expect_class("zero_filled_pages", from.zero_filled_pages, to.zero_filled_pages,
+                 unit.zero_filled_pages);
+    expect_class("write_notify", from.write_notify_faults, to.write_notify_faults,
+                 unit.write_notify);
+    expect_class("failed", from.failed_faults, to.failed_faults, unit.failed);
+    expect_class("other", from.other_faults, to.other_faults, 0);
+    expect_class("huge_splits", from.huge_splits, to.huge_splits, unit.huge_splits);
+  }
+
+  static constexpr std::int64_t kMostCopiedInstead = 32;
+  std::unique_ptr<Probe> probe_;
+
+ private:
+  static std::unique_ptr<DelayAccounting> accounting_;
+};
+
+std::unique_ptr<DelayAccounting> GroundTruth::accounting_;
+
+class EveryKind : public GroundTruth,
+                  public ::testing::WithParamInterface<std::tuple<Truth, long>> {};
+
+TEST_P(EveryKind, IsCountedExactly) {
+  const auto& [truth, n] = GetParam();
+  check(truth, std::min({n, truth.most, kMost}));
+}
+
+std::string name_of(const ::testing::TestParamInfo<std::tuple<Truth, long>>& info) {
+  const auto& [truth, n] = info.param;
+  return std::string(truth.kind) + "_" + std::to_string(n);
+}
+
+INSTANTIATE_TEST_SUITE_P(GroundTruth, EveryKind,
+                         ::testing::Combine(::testing::ValuesIn(truths()),
+                                            ::testing::Values(1L, 1'000L, 100'000L)),
+                         name_of);
+
+TEST_F(GroundTruth, RandomKindsAndCounts) {
+  const unsigned seed = std::random_device{}();
+  std::cout << "seed " << seed << "\n";
+  std::mt19937 random(seed);
+  for (int i = 0; i < 12; ++i) {
+    const Truth& truth = truths()[random() % truths().size()];
+    check(truth, static_cast<long>(random() % static_cast<unsigned>(std::min(truth.most, 5'000L))));
+  }
+}
+
+}  // namespace
+}  // namespace cowshed::test

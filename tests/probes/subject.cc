@@ -1,0 +1,151 @@
+#include "subject.h"
+
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdexcept>
+#include <string>
+#include <sys/personality.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+namespace cowshed::test {
+namespace {
+
+struct Pipe {
+  int read = -1;
+  int write = -1;
+
+  Pipe() {
+    std::array<int, 2> ends{};
+    if (pipe2(ends.data(), O_CLOEXEC) != 0) {
+      throw std::runtime_error("pipe2");
+    }
+    read = ends[0];
+    write = ends[1];
+  }
+  Pipe(const Pipe&) = delete;
+  Pipe& operator=(const Pipe&) = delete;
+  ~Pipe() {
+    close_end(read);
+    close_end(write);
+  }
+  static void close_end(int& end) {
+    if (end >= 0) {
+      close(end);
+      end = -1;
+    }
+  }
+};
+
+[[noreturn]] void become_subject(const char* kind, const char* n, int go, int in, int out) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  char byte = 0;
+  if (read(go, &byte, 1) != 1) {
+    _exit(72);
+  }
+  dup2(in, 0);
+  dup2(out, 1);
+  personality(ADDR_NO_RANDOMIZE);
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(0, &one);
+  sched_setaffinity(0, sizeof one, &one);
+  // A fixed environment, hence the same stack in every run.  Registered restartable sequences have
+  // the kernel write to the thread's own page whenever it was preempted, so not always.
+  std::array<char, 40> no_rseq = {"GLIBC_TUNABLES=glibc.pthread.rseq=0"};
+  char* const environment[] = {no_rseq.data(), nullptr};
+  char* const arguments[] = {const_cast<char*>(COWSHED_SUBJECT), const_cast<char*>(kind),
+                             const_cast<char*>(n), nullptr};
+  execve(COWSHED_SUBJECT, arguments, environment);
+  _exit(73);
+}
+
+// Waits for "done"; the PID that the subject printed before.
+pid_t await_done(int out) {
+  std::string text;
+  std::array<char, 256> chunk;
+  while (text.find("done") == std::string::npos) {
+    const ssize_t got = read(out, chunk.data(), chunk.size());
+    if (got < 0 && errno == EINTR) {
+      continue;
+    }
+    if (got <= 0) {
+      throw std::runtime_error("the subject ended early, having said: " + text);
+    }
+    text.append(chunk.data(), static_cast<std::size_t>(got));
+  }
+  return std::stoi(text.substr(text.find(' ')));
+}
+
+Snapshot must(Expected<Snapshot> snapshot) {
+  if (!snapshot) {
+    throw std::runtime_error(snapshot.error().message);
+  }
+  return std::move(*snapshot);
+}
+
+}  // namespace
+
+std::string cannot_probe() {
+  const auto supported = probe_support();
+  return supported ? std::string() : supported.error().message;
+}
+
+SubjectRun run_subject(Probe& probe, const std::string& kind, long n) {
+  // Of equal length, so that the stack is the same for every N.
+  std::string digits = std::to_string(n);
+  digits.insert(0, 23 - digits.size(), '0');
+  Pipe go;
+  Pipe in;
+  Pipe out;
+  const pid_t child = fork();
+  if (child == 0) {
+    become_subject(kind.c_str(), digits.c_str(), go.read, in.read, out.write);
+  }
+  Pipe::close_end(in.read);
+  Pipe::close_end(out.write);
+  const auto tracked = probe.track_command(child);
+  if (!tracked) {
+    throw std::runtime_error(tracked.error().message);
+  }
+  if (write(go.write, "g", 1) != 1) {
+    throw std::runtime_error("write");
+  }
+
+  SubjectRun run;
+  std::map<std::uint64_t, ProcessCounts> processes;
+  const pid_t measured = await_done(out.read);
+  run.wpcopy = wpcopy_count(measured);
+  for (ProcessCounts& process : must(probe.snapshot()).processes) {
+    if (process.pid == measured && process.alive) {
+      run.while_alive = process;
+    }
+    const std::uint64_t id = process.id;
+    processes[id] = std::move(process);
+  }
+  Pipe::close_end(in.write);
+  int status = 0;
+  if (waitpid(child, &status, 0) != child || status != 0) {
+    throw std::runtime_error("the subject ended with status " + std::to_string(status));
+  }
+  Snapshot last = must(probe.snapshot());
+  for (ProcessCounts& process : last.processes) {
+    const std::uint64_t id = process.id;
+    processes[id] = std::move(process);
+  }
+  run.losses = last.losses;
+  run.overhead = last.overhead;
+  for (auto& [id, process] : processes) {
+    if (id == run.while_alive.id) {
+      run.measured = process;
+    }
+    run.processes.push_back(std::move(process));
+  }
+  return run;
+}
+
+}  // namespace cowshed::test

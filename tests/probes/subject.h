@@ -1,0 +1,47 @@
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <sys/types.h>
+#include <vector>
+
+#include <cowshed/probes/probe.h>
+
+namespace cowshed::test {
+
+// Why this machine cannot run privileged tests; empty where it can.
+std::string cannot_probe();
+
+// What a run of ground_truth_subject did, seen by the probes and by the kernel's own accounting.
+struct SubjectRun {
+  std::vector<ProcessCounts> processes;  // final counts, by id
+  ProcessCounts measured;                // final
+  ProcessCounts while_alive;             // the measured process, when all was done but its exit
+  std::optional<std::uint64_t> wpcopy;   // taskstats, at the same moment
+  Losses losses;
+  ProbeOverhead overhead;
+};
+
+// Runs `ground_truth_subject KIND N` under `probe`, on one CPU, without address randomisation.
+// Throws std::runtime_error when the subject itself fails.
+SubjectRun run_subject(Probe& probe, const std::string& kind, long n);
+
+// Switches kernel.task_delayacct on, without which taskstats counts no copies, until it is
+// destroyed.  A child counts only if it is forked meanwhile.
+class DelayAccounting {
+ public:
+  DelayAccounting();
+  ~DelayAccounting();
+  DelayAccounting(const DelayAccounting&) = delete;
+  DelayAccounting& operator=(const DelayAccounting&) = delete;
+
+ private:
+  std::string before_;
+};
+
+// taskstats' count of wp_page_copy for a whole process, its ended threads included; nothing where
+// this kernel cannot say.
+std::optional<std::uint64_t> wpcopy_count(pid_t tgid);
+
+}  // namespace cowshed::test
