@@ -22,8 +22,11 @@ run(${LD} -r -o all.o ${objects})
 
 run(${NM} --defined-only --extern-only --format=posix all.o)
 string(REGEX MATCHALL "[^\n]+" lines "${output}")
-# Called by jemalloc, answered by us (private_jemalloc.cc): there is no configuration but our own.
+# Called by jemalloc, answered by private_jemalloc.cc and private_mutex.cc.
 set(renames "secure_getenv ${prefix}no_environment\nreadlink ${prefix}no_link\n")
+foreach(operation init lock trylock unlock)
+  string(APPEND renames "pthread_mutex_${operation} ${prefix}mutex_${operation}\n")
+endforeach()
 foreach(line IN LISTS lines)
   string(REGEX REPLACE " .*" "" symbol "${line}")
   string(APPEND renames "${symbol} ${prefix}${symbol}\n")

@@ -55,7 +55,7 @@ TEST(Arena, IsAMemfdOfItsName) {
 }
 
 TEST(Arena, MayBeLargerThanTheMachine) {
-  Arena arena = make_arena(8192_GiB);
+  Arena arena = make_arena(256_GiB);
   auto value = arena.make<int>(7);
   ASSERT_TRUE(value);
   ASSERT_TRUE(arena.freeze());
@@ -211,7 +211,7 @@ TEST(Arena, ThreadsThatEndLeaveNoCachesBehind) {
 
 TEST(Arena, ManyArenasOneAfterAnother) {
   for (int i = 0; i < 3000; ++i) {  // more than there can be at a time
-    Arena arena = make_arena(1024_GiB);
+    Arena arena = make_arena(16_GiB);
     ASSERT_TRUE(arena.make<int>(i));
   }
 }

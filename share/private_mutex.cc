@@ -1,0 +1,60 @@
+#include <atomic>
+#include <cerrno>
+#include <cstdint>
+#include <ctime>
+#include <linux/futex.h>
+#include <new>
+#include <pthread.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+// The mutex of the private jemalloc, in place of libc's, which ThreadSanitizer watches: over a fork
+// jemalloc holds more mutexes than that can count (64), and the program would be ended.  With ours
+// it sees the atomics, which say as well what happens before what.
+
+namespace {
+
+// Drepper, "Futexes Are Tricky", mutex 2.
+enum : std::uint32_t { kFree, kLocked, kContended };
+
+std::atomic<std::uint32_t>& word(pthread_mutex_t* mutex) {
+  static_assert(sizeof(std::atomic<std::uint32_t>) <= sizeof(pthread_mutex_t));
+  return *reinterpret_cast<std::atomic<std::uint32_t>*>(mutex);
+}
+
+void futex(std::atomic<std::uint32_t>& address, int operation, std::uint32_t value) {
+  syscall(SYS_futex, &address, operation | FUTEX_PRIVATE_FLAG, value, nullptr, nullptr, 0);
+}
+
+}  // namespace
+
+extern "C" {
+
+int cowshed_je_mutex_init(pthread_mutex_t* mutex, const pthread_mutexattr_t*) {
+  new (mutex) std::atomic<std::uint32_t>(kFree);
+  return 0;
+}
+
+int cowshed_je_mutex_trylock(pthread_mutex_t* mutex) {
+  std::uint32_t expected = kFree;
+  return word(mutex).compare_exchange_strong(expected, kLocked, std::memory_order_acquire) ? 0
+                                                                                           : EBUSY;
+}
+
+int cowshed_je_mutex_lock(pthread_mutex_t* mutex) {
+  if (cowshed_je_mutex_trylock(mutex) == 0) {
+    return 0;
+  }
+  while (word(mutex).exchange(kContended, std::memory_order_acquire) != kFree) {
+    futex(word(mutex), FUTEX_WAIT, kContended);
+  }
+  return 0;
+}
+
+int cowshed_je_mutex_unlock(pthread_mutex_t* mutex) {
+  if (word(mutex).exchange(kFree, std::memory_order_release) == kContended) {
+    futex(word(mutex), FUTEX_WAKE, 1);
+  }
+  return 0;
+}
+}
