@@ -12,7 +12,9 @@ namespace cowshed::cow {
 namespace {
 
 constexpr std::chrono::milliseconds kShortestInterval{10};
-constexpr std::uint64_t kCostShare = 10;  // sample at most a tenth of the time
+// Looking at a process costs in proportion to its memory.  It is looked at again after this many
+// times what it cost, so that small ones are seen often and large ones do not take a whole CPU.
+constexpr std::uint64_t kCostFactor = 5;
 
 bool has_memory(const ProcStat& stat) { return stat.state != 'Z' && stat.state != 'X'; }
 
@@ -35,6 +37,7 @@ struct PagemapBackend::Tracked {
   ProcessCopies copies;
   std::uint64_t start_ticks = 0;
   std::uint64_t start_stack = 0;
+  std::uint64_t next_look_ns = 0;
   bool awaits_exec = false;  // still the launcher's own image
   bool is_child = false;     // forked by a process that is tracked too
   pid_t parent = 0;
@@ -85,7 +88,7 @@ Expected<int> PagemapBackend::attach(pid_t root) {
 }
 
 std::chrono::milliseconds PagemapBackend::interval() const {
-  const std::chrono::milliseconds affordable(last_sample_ns_ * kCostShare / 1'000'000);
+  const std::chrono::milliseconds affordable(finding_ns_ * kCostFactor / 1'000'000);
   return std::max(kShortestInterval, affordable);
 }
 
@@ -108,28 +111,30 @@ void PagemapBackend::add(pid_t pid, const ProcStat& stat, Tracked* parent) {
     // Another stack: it has exec'd already, and shares nothing.
     const bool same_image = parent->start_stack == stat.start_stack;
     if (same_image && !process->copies.shares_memory) {
-      std::uint64_t arena_bytes = 0;
-      process->shared = resident_anonymous(process->parent, arena_bytes);
-      process->copies.shared_at_fork_bytes = process->shared.bytes() + arena_bytes;
+      const Resident& shared = parent_memory(process->parent);
+      process->shared = shared.anonymous;
+      process->copies.shared_at_fork_bytes = shared.anonymous.bytes() + shared.arena_bytes;
     }
   }
   alive_[pid] = process.get();
   processes_.push_back(std::move(process));
 }
 
-PageRanges PagemapBackend::resident_anonymous(pid_t pid, std::uint64_t& arena_bytes) {
-  PageRanges result;
+const PagemapBackend::Resident& PagemapBackend::parent_memory(pid_t pid) {
+  const auto [entry, is_new] = parents_.try_emplace(pid);
+  Resident& resident = entry->second;
+  if (!is_new) return resident;
   const auto mappings = proc_.maps(pid);
   auto pages = PageMap::open(proc_, pid);
-  if (!mappings || !pages) return result;
+  if (!mappings || !pages) return resident;
   for (const Mapping& mapping : *mappings) {
     if (!can_be_copied(mapping)) continue;
-    if (!arena_name(mapping).empty()) arena_bytes += mapping.bytes();
+    if (!arena_name(mapping).empty()) resident.arena_bytes += mapping.bytes();
     const auto ranges = pages->anonymous_pages(mapping);
     if (!ranges) continue;
-    for (const PageRange& range : ranges->ranges()) result.append(range);
+    for (const PageRange& range : ranges->ranges()) resident.anonymous.append(range);
   }
-  return result;
+  return resident;
 }
 
 void PagemapBackend::find_children() {
@@ -177,8 +182,7 @@ void PagemapBackend::sample_process(Tracked& process) {
   // Alone with a page because the parent is gone, or has dropped it, is not a copy.
   PageRanges still_with_parent;
   if (process.is_child && alive_.contains(process.parent) && !process.shared.empty()) {
-    std::uint64_t arena_bytes = 0;
-    still_with_parent = intersect(process.shared, resident_anonymous(process.parent, arena_bytes));
+    still_with_parent = intersect(process.shared, parent_memory(process.parent).anonymous);
   }
   std::uint64_t anon = 0;
   std::uint64_t file = 0;
@@ -214,12 +218,17 @@ void PagemapBackend::sample_process(Tracked& process) {
 
 Expected<void> PagemapBackend::sample() {
   const std::uint64_t begin = monotonic_ns();
+  parents_.clear();
   find_children();
+  finding_ns_ = monotonic_ns() - begin;
   for (const auto& process : processes_) {
-    if (process->copies.alive) sample_process(*process);
+    const std::uint64_t now = monotonic_ns();
+    if (!process->copies.alive || now < process->next_look_ns) continue;
+    sample_process(*process);
+    const std::uint64_t end = monotonic_ns();
+    process->next_look_ns = end + kCostFactor * (end - now);
   }
-  last_sample_ns_ = monotonic_ns() - begin;
-  sampling_ns_ += last_sample_ns_;
+  sampling_ns_ += monotonic_ns() - begin;
   ++samples_;
   return {};
 }

@@ -28,19 +28,22 @@ class PagemapBackend : public Backend {
   Expected<void> track_command(pid_t child) override;
   Expected<int> attach(pid_t root) override;
   Expected<void> sample() override;
-  // Grows with what a sample costs, so that sampling takes a tenth of one CPU at most.
   std::chrono::milliseconds interval() const override;
   bool any_alive() const override;
   Measurement measurement() const override;
 
  private:
   struct Tracked;
+  struct Resident {
+    PageRanges anonymous;
+    std::uint64_t arena_bytes = 0;
+  };
 
   void find_children();
   void add(pid_t pid, const ProcStat& stat, Tracked* parent);
   void sample_process(Tracked& process);
   void forget_memory(Tracked& process);
-  PageRanges resident_anonymous(pid_t pid, std::uint64_t& arena_bytes);
+  const Resident& parent_memory(pid_t pid);
 
   ProcFiles proc_;
   std::vector<std::unique_ptr<Tracked>> processes_;  // in order of discovery
@@ -48,7 +51,8 @@ class PagemapBackend : public Backend {
   std::uint64_t started_ns_;
   std::uint64_t samples_ = 0;
   std::uint64_t sampling_ns_ = 0;
-  std::uint64_t last_sample_ns_ = 0;
+  std::uint64_t finding_ns_ = 0;        // what the last search for children cost
+  std::map<pid_t, Resident> parents_;  // as of this sample, for all their children
 };
 
 }  // namespace cowshed::cow
