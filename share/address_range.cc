@@ -87,27 +87,24 @@ Expected<std::uintptr_t> place_anywhere(int fd, std::size_t size, const ArenaOpt
     if (size + kGap > end - begin) {
       continue;
     }
-    // Twice round: the places of arenas that are gone are free again.
-    for (int round = 0; round < 2; ++round) {
-      std::uintptr_t place = next_free[i].load();
-      while (place + size + kGap <= end) {
-        if (!next_free[i].compare_exchange_weak(place, place + size + kGap)) {
-          continue;
-        }
-        error = map_at(fd, place, size);
-        if (error == 0) {
-          return place;
-        }
-        const auto maps = read_maps("self");
-        const MapsEntry* taken = first_overlap(maps, place, place + size);
-        if (taken == nullptr) {
-          break;
-        }  // not a clash: this range is refused altogether
-        place = (taken->end + kGap + kHugePage - 1) & ~(kHugePage - 1);
-        next_free[i].store(place);
+    std::uintptr_t place = next_free[i].load();
+    while (place + size + kGap <= end) {
+      if (!next_free[i].compare_exchange_weak(place, place + size + kGap)) {
+        continue;
       }
-      next_free[i].store(begin);
+      error = map_at(fd, place, size);
+      if (error == 0) {
+        return place;
+      }
+      const auto maps = read_maps("self");
+      const MapsEntry* taken = first_overlap(maps, place, place + size);
+      if (taken == nullptr) {
+        break;  // not a clash: this range is refused altogether
+      }
+      place = (taken->end + kGap + kHugePage - 1) & ~(kHugePage - 1);
+      next_free[i].store(place);
     }
+    next_free[i].store(begin);
   }
   return system_error("arena '" + options.name + "': no place for " + std::to_string(size) +
                           " bytes of address space",
@@ -170,6 +167,16 @@ Expected<ArenaMapping> map_new_arena(const ArenaOptions& options) {
     return error;
   }
   return mapping;
+}
+
+void unmap_arena(std::uintptr_t begin, std::size_t size) {
+  munmap(reinterpret_cast<void*>(begin), size);
+  for (std::size_t i = 0; i < kRanges.size(); ++i) {
+    std::uintptr_t place = next_free[i].load();
+    while (begin >= kRanges[i].begin && begin < place &&
+           !next_free[i].compare_exchange_weak(place, begin)) {
+    }
+  }
 }
 
 std::vector<MapsEntry> read_maps(const std::string& pid) {

@@ -24,6 +24,10 @@ struct ArenaMapping {
 // Thread-safe.
 Expected<ArenaMapping> map_new_arena(const ArenaOptions& options);
 
+// The place is the next to be used again: jemalloc keeps 2 MiB of records for ever for each GiB of
+// addresses that it ever saw.
+void unmap_arena(std::uintptr_t begin, std::size_t size);
+
 // One line of /proc/PID/maps.
 struct MapsEntry {
   std::uintptr_t begin;

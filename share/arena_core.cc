@@ -4,7 +4,6 @@
 #include <linux/membarrier.h>
 #include <sched.h>
 #include <string>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include <utility>
@@ -105,7 +104,7 @@ Expected<void> ArenaCore::open(const ArenaOptions& options) {
     error = jemalloc::set_growth_limit(jemalloc_arena_, kGrowthLimit);
   }
   if (error != 0) {
-    munmap(mapping->address(), mapping->size);
+    unmap_arena(mapping->begin, mapping->size);
     ::close(std::exchange(fd_, -1));
     begin_ = end_ = 0;
     return system_error("arena '" + options.name + "': jemalloc cannot add an arena", error);
@@ -326,7 +325,7 @@ void ArenaCore::close() {
     release_jemalloc();
   }
   if (before != ArenaState::not_inherited) {
-    munmap(reinterpret_cast<void*>(begin()), end() - begin());
+    unmap_arena(begin(), end() - begin());
     ::close(fd_);
   }
   fd_ = -1;

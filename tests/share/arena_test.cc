@@ -2,7 +2,7 @@
 #include <cstring>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <map>
+#include <optional>
 #include <random>
 #include <string>
 #include <sys/mman.h>
@@ -211,9 +211,22 @@ TEST(Arena, ThreadsThatEndLeaveNoCachesBehind) {
 
 TEST(Arena, ManyArenasOneAfterAnother) {
   for (int i = 0; i < 3000; ++i) {  // more than there can be at a time
-    Arena arena = make_arena(16_GiB);
+    Arena arena = make_arena();
     ASSERT_TRUE(arena.make<int>(i));
   }
+}
+
+TEST(Arena, APlaceIsUsedAgain) {
+  const auto place = [](const Arena& arena) {
+    return reinterpret_cast<std::uintptr_t>(arena.base());
+  };
+  std::optional<Arena> first = make_arena();
+  const Arena second = make_arena();
+  EXPECT_GT(place(second), place(*first));
+  const std::uintptr_t free_place = place(*first);
+  first.reset();
+  EXPECT_EQ(place(make_arena()), free_place);
+  EXPECT_GT(place(make_arena(256_MiB)), place(second));  // too large for the gap
 }
 
 TEST(Arena, TwoArenasInOneThreadDoNotMix) {
