@@ -54,10 +54,16 @@ static __always_inline __u64 split_count(struct task_struct* task) {
 }
 
 /* The kernel splits a huge page on the way to copying 4 KiB of it and counts that per CPU.  The
- * count is ours if no other task has run in between: same CPU, no context switch. */
-static __always_inline void watch_split(struct pending_fault* fault, struct task_struct* task) {
-  fault->may_split =
-      vm_events_from_runqueue && fault->protection && fault->traits & MAPPING_MAY_BE_HUGE;
+ * count is ours if no other task has run in between: same CPU, no context switch.  Once one 4 KiB
+ * of a huge page's place has been copied, the others are small too, until a writer of the address
+ * space (a collapse, a fork) gives it a new generation and `mapping` is looked up again. */
+static __always_inline void watch_split(struct thread_state* thread, struct task_struct* task,
+                                        __u64 address) {
+  struct pending_fault* fault = &thread->pending;
+  fault->block = address >> 21;
+  fault->may_split = vm_events_from_runqueue && fault->protection &&
+                     fault->traits & MAPPING_MAY_BE_HUGE &&
+                     fault->block != thread->mapping.small_block;
   if (fault->may_split) {
     fault->cpu = bpf_get_smp_processor_id();
     fault->switches = task->nvcsw + task->nivcsw;
@@ -65,8 +71,13 @@ static __always_inline void watch_split(struct pending_fault* fault, struct task
   }
 }
 
-static __always_inline int was_split(struct pending_fault* fault, struct task_struct* task) {
-  return fault->may_split && fault->cpu == bpf_get_smp_processor_id() &&
+static __always_inline int was_split(struct thread_state* thread, struct task_struct* task) {
+  struct pending_fault* fault = &thread->pending;
+  if (!fault->may_split) {
+    return 0;
+  }
+  thread->mapping.small_block = fault->block;
+  return fault->cpu == bpf_get_smp_processor_id() &&
          fault->switches == task->nvcsw + task->nivcsw && fault->splits != split_count(task);
 }
 
@@ -114,7 +125,7 @@ static __always_inline int enter_fault(unsigned long address, struct pt_regs* re
         bpf_probe_read_kernel(thread->frame, sizeof thread->frame,
                               (void*)(fault->frame - sizeof(__u64)));
       }
-      watch_split(fault, task);
+      watch_split(thread, task, address);
     }
   }
   end_update(thread);
@@ -224,7 +235,7 @@ int BPF_PROG(on_page_alloc, struct page* page, unsigned int order, unsigned int 
     if (fault->outcome == COWSHED_ZERO_FILLED) {
       thread->counts.zero_filled_pages += 1ULL << (order & 31);
     }
-    if (fault->outcome <= COWSHED_COPIED_FILE && was_split(fault, task)) {
+    if (fault->outcome <= COWSHED_COPIED_FILE && was_split(thread, task)) {
       thread->counts.huge_splits++;
     }
     if (fault->outcome == COWSHED_COPIED_FILE && fault->traits & MAPPING_ARENA) {

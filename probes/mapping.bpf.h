@@ -114,6 +114,7 @@ static __always_inline int describe(struct mapping* mapping, struct mm_struct* m
   if (file && BPF_CORE_READ(vma, vm_ops)) {
     traits |= describe_file(mapping, file, scratch);
   }
+  mapping->small_block = 0;
   mapping->start = start;
   mapping->end = end;
   mapping->traits = traits;

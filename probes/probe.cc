@@ -76,18 +76,18 @@ Expected<int> Probe::attach_tree(pid_t root) {
 Expected<Snapshot> Probe::snapshot() {
   Snapshot snapshot;
   snapshot.taken_ns = monotonic_ns();
-  auto processes = state_->reader.read(snapshot.overhead.events, snapshot.losses.vma_misses);
-  if (!processes) {
-    return tl::make_unexpected(processes.error());
+  state_->stats.begin_window();
+  auto read = state_->reader.read(snapshot);
+  state_->stats.end_window(state_->programs.descriptors());
+  if (!read) {
+    return tl::make_unexpected(std::move(read.error()));
   }
-  snapshot.processes = std::move(*processes);
   const cowshed_losses& losses = state_->programs.losses();
   snapshot.losses.threads = losses.threads;
   snapshot.losses.processes = losses.processes;
   snapshot.losses.arenas = losses.arenas;
   snapshot.losses.late = losses.late;
   snapshot.losses.missed_runs = missed_runs(state_->programs.descriptors());
-  state_->stats.sample(state_->programs.descriptors());
   snapshot.overhead.ns_per_event = state_->stats.ns_per_run();
   return snapshot;
 }

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <bpf/bpf.h>
 #include <time.h>
 #include <unistd.h>
@@ -8,7 +9,8 @@
 namespace cowshed {
 namespace {
 
-constexpr std::uint64_t kPauseNs = 10'000'000'000;  // between windows
+constexpr std::uint64_t kShortestPauseNs = 100'000'000;
+constexpr std::uint64_t kPausePerWindow = 20;
 
 bpf_prog_info info_of(int program) {
   bpf_prog_info info = {};
@@ -19,37 +21,30 @@ bpf_prog_info info_of(int program) {
 
 }  // namespace
 
-RunStats::RunStats(RunStats&& other) noexcept { *this = std::move(other); }
-
-RunStats& RunStats::operator=(RunStats&& other) noexcept {
-  std::swap(window_, other.window_);
-  opened_ns_ = other.opened_ns_;
-  closed_ns_ = other.closed_ns_;
-  time_ = other.time_;
-  runs_ = other.runs_;
-  return *this;
-}
-
 RunStats::~RunStats() {
   if (window_ >= 0) {
     close(window_);
   }
 }
 
-void RunStats::sample(std::span<const int> programs) {
-  const std::uint64_t now = monotonic_ns();
+void RunStats::begin_window() {
+  begun_ns_ = monotonic_ns();
+  if (window_ < 0 && begun_ns_ >= next_ns_) {
+    window_ = bpf_enable_stats(BPF_STATS_RUN_TIME);
+  }
+}
+
+void RunStats::end_window(std::span<const int> programs) {
   if (window_ < 0) {
-    if (closed_ns_ == 0 || now - closed_ns_ >= kPauseNs) {
-      window_ = bpf_enable_stats(BPF_STATS_RUN_TIME);
-    }
     return;
   }
   close(std::exchange(window_, -1));
-  closed_ns_ = now;
+  const std::uint64_t now = monotonic_ns();
+  next_ns_ = now + std::max(kShortestPauseNs, (now - begun_ns_) * kPausePerWindow);
   time_ = 0;
   runs_ = 0;
   for (const int program : programs) {
-    // The kernel counts runs only while it times them, so these are totals over all windows.
+    // The kernel counts runs only while it times them: these are totals over all windows.
     const bpf_prog_info info = info_of(program);
     time_ += info.run_time_ns;
     runs_ += info.run_cnt;

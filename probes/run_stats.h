@@ -6,25 +6,27 @@
 
 namespace cowshed {
 
-// What the kernel says of our programs.  It times runs only while somebody has asked it to, for all
-// programs of the machine and at some 40 ns a run, so we ask for short windows and extrapolate.
+// What the kernel says of our programs.  It times runs only while somebody asks it to, of all
+// programs on the machine, and that costs more than the runs themselves (some 130 ns each where the
+// clock is a guest's).  So we ask in short windows, a twentieth of the time at most.
 class RunStats {
  public:
   RunStats() = default;
-  RunStats(RunStats&& other) noexcept;
-  RunStats& operator=(RunStats&& other) noexcept;
+  RunStats(const RunStats&) = delete;
+  RunStats& operator=(const RunStats&) = delete;
   ~RunStats();  // stops the timing; so does the death of the process
 
-  // Call now and then: opens a window, or closes the one that is open and adds it up.
-  void sample(std::span<const int> programs);
+  // A window: whatever runs between the two calls is timed, if it is time for a sample.
+  void begin_window();
+  void end_window(std::span<const int> programs);
 
   // Mean over the windows so far; nothing while no run was timed.
   std::optional<double> ns_per_run() const;
 
  private:
   int window_ = -1;  // descriptor that keeps the timing on
-  std::uint64_t opened_ns_ = 0;
-  std::uint64_t closed_ns_ = 0;
+  std::uint64_t begun_ns_ = 0;
+  std::uint64_t next_ns_ = 0;
   std::uint64_t time_ = 0;
   std::uint64_t runs_ = 0;
 };

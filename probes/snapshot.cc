@@ -1,10 +1,6 @@
 #include <algorithm>
-#include <bpf/bpf.h>
-#include <cerrno>
 #include <cstring>
-#include <signal.h>
 #include <sys/wait.h>
-#include <tuple>
 #include <utility>
 
 #include <cowshed/probes/snapshot.h>
@@ -14,85 +10,18 @@ namespace {
 
 constexpr int kMostAttempts = 50;
 
-struct KeyOrder {
-  bool operator()(const cowshed_key& a, const cowshed_key& b) const {
-    return std::tie(a.start_ns, a.tgid) < std::tie(b.start_ns, b.tgid);
+bool has_ended(const cowshed_process& process) { return (process.flags & COWSHED_ENDED) != 0; }
+
+// Whether no thread of the process ended between the two reads of its record, so that the record
+// and the live threads fit together.
+bool fits(const ByProcess<cowshed_process>& before, const cowshed_key& key,
+          const cowshed_process& after) {
+  if (after.flush_end != after.flush_begin) {
+    return false;
   }
-};
-
-using Records = std::map<cowshed_key, cowshed_process, KeyOrder>;
-
-struct LiveThreads {
-  cowshed_counts counts = {};
-  std::uint64_t pending = 0;
-  std::uint32_t threads = 0;
-  std::string comm;
-};
-
-using Live = std::map<cowshed_key, LiveThreads, KeyOrder>;
-
-void add(cowshed_counts& sum, const cowshed_counts& part) {
-  for (int i = 0; i < COWSHED_CLASSES; ++i) {
-    sum.faults[i] += part.faults[i];
-  }
-  sum.write_faults += part.write_faults;
-  sum.zero_filled_pages += part.zero_filled_pages;
-  sum.huge_splits += part.huge_splits;
-  sum.events += part.events;
-  sum.vma_misses += part.vma_misses;
-}
-
-template <class Key, class Value, class Visit>
-Expected<void> for_each_entry(int map, const char* name, Visit visit) {
-  Key key = {};
-  for (Key* previous = nullptr; bpf_map_get_next_key(map, previous, &key) == 0; previous = &key) {
-    Value value = {};
-    if (bpf_map_lookup_elem(map, &key, &value) == 0) {
-      visit(key, value);
-    }
-  }
-  if (errno != ENOENT) {
-    return system_error(std::string("reading the BPF map ") + name, errno);
-  }
-  return {};
-}
-
-Expected<Records> read_records(const Programs& programs) {
-  Records records;
-  auto read = for_each_entry<cowshed_key, cowshed_process>(
-      programs.processes_map(), "processes",
-      [&](const cowshed_key& key, const cowshed_process& process) { records[key] = process; });
-  if (!read) {
-    return tl::make_unexpected(read.error());
-  }
-  return records;
-}
-
-Expected<Live> read_live(const Programs& programs) {
-  auto threads = programs.dump_threads();
-  if (!threads) {
-    return tl::make_unexpected(threads.error());
-  }
-  Live live;
-  for (const cowshed_thread_record& thread : *threads) {
-    LiveThreads& process = live[thread.key];
-    add(process.counts, thread.counts);
-    process.pending += thread.pending;
-    ++process.threads;
-    if (thread.is_leader != 0) {
-      process.comm.assign(thread.comm, strnlen(thread.comm, sizeof thread.comm));
-    }
-  }
-  return live;
-}
-
-bool is_whole(const cowshed_process& process) { return process.flush_end == process.flush_begin; }
-
-// Whether no thread ended between the two reads, so that live threads and record fit together.
-bool fits(const Records& before, const cowshed_key& key, const cowshed_process& after) {
   const auto found = before.find(key);
   const std::uint64_t flushes = found == before.end() ? 0 : found->second.flush_end;
-  return is_whole(after) && flushes == after.flush_end;
+  return has_ended(after) || flushes == after.flush_end;
 }
 
 void set_counts(ProcessCounts& to, const cowshed_counts& from) {
@@ -109,6 +38,18 @@ void set_counts(ProcessCounts& to, const cowshed_counts& from) {
   to.huge_splits = from.huge_splits;
 }
 
+void set_end(ProcessCounts& to, const cowshed_process& from) {
+  const int status = static_cast<int>(from.exit_code);
+  to.alive = false;
+  to.end_ns = from.end_ns;
+  to.threads = 0;
+  if (WIFEXITED(status)) {
+    to.exit_status = WEXITSTATUS(status);
+  } else {
+    to.signal = WTERMSIG(status);
+  }
+}
+
 ProcessCounts describe(const cowshed_key& key, const cowshed_process& process) {
   ProcessCounts counts;
   counts.id = process.id;
@@ -119,123 +60,104 @@ ProcessCounts describe(const cowshed_key& key, const cowshed_process& process) {
   counts.role = (process.flags & COWSHED_ROOT) != 0 ? ProcessRole::root : ProcessRole::child;
   counts.shares_memory = (process.flags & COWSHED_SHARES_MEMORY) != 0;
   counts.start_ns = key.start_ns;
+  counts.threads = process.threads_live;
   counts.threads_total = process.threads_total;
   counts.execs = process.execs;
   counts.copied_pages_before_exec = process.copied_before_exec;
   if ((process.flags & COWSHED_FORK_SEEN) != 0) {
     counts.shared_at_fork_anon_bytes = process.shared_at_fork_bytes;
   }
-  if ((process.flags & COWSHED_ENDED) != 0) {
-    const int status = static_cast<int>(process.exit_code);
-    counts.alive = false;
-    counts.end_ns = process.end_ns;
-    if (WIFEXITED(status)) {
-      counts.exit_status = WEXITSTATUS(status);
-    } else {
-      counts.signal = WTERMSIG(status);
-    }
+  if (has_ended(process)) {
+    set_end(counts, process);
   }
   return counts;
 }
 
-Expected<void> read_arenas(int map, std::map<cowshed_key, ProcessCounts*, KeyOrder>& processes) {
-  std::vector<cowshed_arena_key> done;
-  auto read = for_each_entry<cowshed_arena_key, cowshed_arena>(
-      map, "arenas", [&](const cowshed_arena_key& key, const cowshed_arena& arena) {
-        const auto found = processes.find(key.process);
-        if (found == processes.end()) {
-          return;
-        }
-        found->second->arenas.push_back(
-            {std::string(arena.name, strnlen(arena.name, sizeof arena.name)), key.inode,
-             arena.copied_pages});
-        if (!found->second->alive) {
-          done.push_back(key);
-        }
-      });
-  for (const cowshed_arena_key& key : done) {
-    bpf_map_delete_elem(map, &key);
-  }
-  return read;
-}
-
 }  // namespace
 
-Expected<std::vector<ProcessCounts>> SnapshotReader::read(std::uint64_t& events,
-                                                          std::uint64_t& vma_misses) {
-  std::map<cowshed_key, ProcessCounts, KeyOrder> result;
-  events = ended_events_;
-  vma_misses = ended_vma_misses_;
-  Records after;
-  for (int attempt = 1, unfit = 1; unfit != 0; ++attempt) {
-    auto before = read_records(*programs_);
-    auto live = before ? read_live(*programs_) : tl::make_unexpected(before.error());
-    auto records = live ? read_records(*programs_) : tl::make_unexpected(live.error());
-    if (!records) {
-      return tl::make_unexpected(records.error());
+Expected<ByProcess<SnapshotReader::View>> SnapshotReader::whole_views() {
+  ByProcess<View> views;
+  bool complete = false;
+  for (int attempt = 0; attempt < kMostAttempts && !complete; ++attempt) {
+    auto before = read_processes(*programs_);
+    if (!before) {
+      return tl::make_unexpected(std::move(before.error()));
     }
-    unfit = 0;
-    for (const auto& [key, process] : *records) {
-      if (result.count(key) != 0) {
+    auto live = read_live_threads(*programs_);
+    if (!live) {
+      return tl::make_unexpected(std::move(live.error()));
+    }
+    auto after = read_processes(*programs_);
+    if (!after) {
+      return tl::make_unexpected(std::move(after.error()));
+    }
+    complete = true;
+    for (const auto& [key, record] : *after) {
+      if (views.count(key) != 0) {
         continue;
       }
-      const bool ended = (process.flags & COWSHED_ENDED) != 0;
-      ProcessCounts counts = describe(key, process);
-      cowshed_counts sum = process.counts;
-      if (!(ended ? is_whole(process) : fits(*before, key, process))) {
-        if (attempt < kMostAttempts) {
-          ++unfit;
-          continue;
-        }
-        if (ended) {
-          continue;  // for the next snapshot
-        }
-        // Threads come and go faster than we read: an older view is whole, this one is not.
-        if (const auto last = last_.find(counts.id); last != last_.end()) {
-          counts = last->second;
-        }
-        result.emplace(key, std::move(counts));
-        continue;
+      if (fits(*before, key, record)) {
+        views[key] = {record, has_ended(record) ? LiveThreads{} : std::move((*live)[key])};
+      } else {
+        complete = false;
       }
-      if (const auto threads = live->find(key); !ended && threads != live->end()) {
-        add(sum, threads->second.counts);
-        counts.pending_faults = threads->second.pending;
-        counts.threads = threads->second.threads;
-        if (!threads->second.comm.empty()) {
-          counts.comm = threads->second.comm;
-        }
-      }
-      set_counts(counts, sum);
-      events += sum.events;
-      vma_misses += sum.vma_misses;
-      if (ended) {
-        ended_events_ += sum.events;
-        ended_vma_misses_ += sum.vma_misses;
-      }
-      result.emplace(key, std::move(counts));
     }
   }
+  if (!complete) {
+    // Threads came and went faster than we read: an older view of such a process is whole.
+    for (const auto& [key, view] : last_) {
+      views.emplace(key, view);
+    }
+  }
+  return views;
+}
 
-  std::map<cowshed_key, ProcessCounts*, KeyOrder> by_key;
-  for (auto& [key, counts] : result) {
-    by_key[key] = &counts;
+void SnapshotReader::add_totals(Snapshot& snapshot, const cowshed_counts& counts, bool ended) {
+  snapshot.overhead.events += counts.events;
+  snapshot.losses.vma_misses += counts.vma_misses;
+  if (ended) {
+    ended_events_ += counts.events;
+    ended_vma_misses_ += counts.vma_misses;
   }
-  if (auto read = read_arenas(programs_->arenas_map(), by_key); !read) {
-    return tl::make_unexpected(read.error());
+}
+
+Expected<void> SnapshotReader::read(Snapshot& snapshot) {
+  auto views = whole_views();
+  if (!views) {
+    return tl::make_unexpected(std::move(views.error()));
   }
-  std::vector<ProcessCounts> processes;
+  auto arenas = read_arenas(*programs_);
+  if (!arenas) {
+    return tl::make_unexpected(std::move(arenas.error()));
+  }
+  snapshot.overhead.events = ended_events_;
+  snapshot.losses.vma_misses = ended_vma_misses_;
   last_.clear();
-  for (auto& [key, counts] : result) {
-    if (!counts.alive) {
-      bpf_map_delete_elem(programs_->processes_map(), &key);
-    } else {
-      last_[counts.id] = counts;
+  for (auto& [key, view] : *views) {
+    const bool ended = has_ended(view.record);
+    if (ended) {
+      view.record = take_process(*programs_, key, view.record);
     }
-    processes.push_back(std::move(counts));
+    ProcessCounts counts = describe(key, view.record);
+    cowshed_counts sum = view.record.counts;
+    add(sum, view.live.counts);
+    set_counts(counts, sum);
+    add_totals(snapshot, sum, ended);
+    counts.pending_faults = view.live.pending;
+    if (!view.live.comm.empty()) {
+      counts.comm = view.live.comm;
+    }
+    counts.arenas = std::move((*arenas)[key]);
+    if (ended) {
+      forget_arenas(*programs_, key, counts.arenas);
+    } else {
+      last_.emplace(key, std::move(view));
+    }
+    snapshot.processes.push_back(std::move(counts));
   }
-  std::sort(processes.begin(), processes.end(),
+  std::sort(snapshot.processes.begin(), snapshot.processes.end(),
             [](const ProcessCounts& a, const ProcessCounts& b) { return a.id < b.id; });
-  return processes;
+  return {};
 }
 
 }  // namespace cowshed

@@ -5,6 +5,7 @@
 
 #include <cowshed/base/error.h>
 #include <cowshed/probes/counts.h>
+#include <cowshed/probes/kernel_records.h>
 #include <cowshed/probes/programs.h>
 
 namespace cowshed {
@@ -16,12 +17,21 @@ class SnapshotReader {
  public:
   explicit SnapshotReader(const Programs& programs) : programs_(&programs) {}
 
-  // Ended processes are removed from the kernel's maps when they are returned.
-  Expected<std::vector<ProcessCounts>> read(std::uint64_t& events, std::uint64_t& vma_misses);
+  // Fills the processes, and the sums over all that were ever tracked.  Ended processes are removed
+  // from the kernel's maps.  Errors: system_call; nothing is removed then.
+  Expected<void> read(Snapshot& snapshot);
 
  private:
+  struct View {
+    cowshed_process record = {};
+    LiveThreads live;
+  };
+
+  Expected<ByProcess<View>> whole_views();
+  void add_totals(Snapshot& snapshot, const cowshed_counts& counts, bool ended);
+
   const Programs* programs_;
-  std::map<std::uint64_t, ProcessCounts> last_;  // live ones, by id
+  ByProcess<View> last_;  // of the live ones
   std::uint64_t ended_events_ = 0;
   std::uint64_t ended_vma_misses_ = 0;
 };

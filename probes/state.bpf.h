@@ -23,6 +23,7 @@ struct mapping {
   __u64 start;
   __u64 end;
   __u64 inode;
+  __u64 small_block; /* the 2 MiB, by number, that was last seen to consist of small pages */
   __u32 generation;
   __u32 traits;
   char arena[COWSHED_ARENA_NAME_BYTES];
@@ -39,6 +40,7 @@ struct pending_fault {
   __u64 ip;    /* of the user's instruction, the system call for a kernel-mode fault */
   __u64 call;  /* the system call's number and arguments, mixed */
   __u64 frame; /* address of the exception's registers */
+  __u64 block; /* number of the 2 MiB that it is in */
   __u64 stack; /* of the allocation in question */
   __u64 splits;
   __u64 switches;

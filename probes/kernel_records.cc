@@ -1,0 +1,101 @@
+#include <bpf/bpf.h>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include <cowshed/probes/kernel_records.h>
+
+namespace cowshed {
+namespace {
+
+template <class Key, class Value, class Visit>
+Expected<void> for_each_entry(int map, const char* name, Visit visit) {
+  Key key = {};
+  const Key* previous = nullptr;
+  while (bpf_map_get_next_key(map, previous, &key) == 0) {
+    Value value = {};
+    if (bpf_map_lookup_elem(map, &key, &value) == 0) {
+      visit(key, value);
+    }
+    previous = &key;
+  }
+  if (errno != ENOENT) {
+    return system_error(std::string("reading the BPF map ") + name, errno);
+  }
+  return {};
+}
+
+template <std::size_t N>
+std::string text(const char (&field)[N]) {
+  return {field, strnlen(field, N)};
+}
+
+}  // namespace
+
+void add(cowshed_counts& sum, const cowshed_counts& part) {
+  for (int i = 0; i < COWSHED_CLASSES; ++i) {
+    sum.faults[i] += part.faults[i];
+  }
+  sum.write_faults += part.write_faults;
+  sum.zero_filled_pages += part.zero_filled_pages;
+  sum.huge_splits += part.huge_splits;
+  sum.events += part.events;
+  sum.vma_misses += part.vma_misses;
+}
+
+Expected<ByProcess<cowshed_process>> read_processes(const Programs& programs) {
+  ByProcess<cowshed_process> records;
+  auto read = for_each_entry<cowshed_key, cowshed_process>(
+      programs.processes_map(), "processes",
+      [&](const cowshed_key& key, const cowshed_process& process) { records[key] = process; });
+  if (!read) {
+    return tl::make_unexpected(std::move(read.error()));
+  }
+  return records;
+}
+
+Expected<ByProcess<LiveThreads>> read_live_threads(const Programs& programs) {
+  auto threads = programs.dump_threads();
+  if (!threads) {
+    return tl::make_unexpected(std::move(threads.error()));
+  }
+  ByProcess<LiveThreads> live;
+  for (const cowshed_thread_record& thread : *threads) {
+    LiveThreads& process = live[thread.key];
+    add(process.counts, thread.counts);
+    process.pending += thread.pending;
+    if (thread.is_leader != 0) {
+      process.comm = text(thread.comm);
+    }
+  }
+  return live;
+}
+
+Expected<ByProcess<std::vector<ArenaCount>>> read_arenas(const Programs& programs) {
+  ByProcess<std::vector<ArenaCount>> arenas;
+  auto read = for_each_entry<cowshed_arena_key, cowshed_arena>(
+      programs.arenas_map(), "arenas",
+      [&](const cowshed_arena_key& key, const cowshed_arena& arena) {
+        arenas[key.process].push_back({text(arena.name), key.inode, arena.copied_pages});
+      });
+  if (!read) {
+    return tl::make_unexpected(std::move(read.error()));
+  }
+  return arenas;
+}
+
+cowshed_process take_process(const Programs& programs, const cowshed_key& key,
+                             const cowshed_process& known) {
+  cowshed_process last = {};
+  return bpf_map_lookup_and_delete_elem(programs.processes_map(), &key, &last) == 0 ? last : known;
+}
+
+void forget_arenas(const Programs& programs, const cowshed_key& key,
+                   const std::vector<ArenaCount>& arenas) {
+  for (const ArenaCount& arena : arenas) {
+    const cowshed_arena_key entry = {.process = key, .inode = arena.inode};
+    bpf_map_delete_elem(programs.arenas_map(), &entry);
+  }
+}
+
+}  // namespace cowshed

@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include <cowshed/base/error.h>
+#include <cowshed/probes/counts.h>
+#include <cowshed/probes/programs.h>
+#include <cowshed/probes/record.h>
+
+namespace cowshed {
+
+struct KeyOrder {
+  bool operator()(const cowshed_key& a, const cowshed_key& b) const {
+    return a.start_ns != b.start_ns ? a.start_ns < b.start_ns : a.tgid < b.tgid;
+  }
+};
+
+template <class Value>
+using ByProcess = std::map<cowshed_key, Value, KeyOrder>;
+
+// What the live threads of one process have counted, together.
+struct LiveThreads {
+  cowshed_counts counts = {};
+  std::uint64_t pending = 0;
+  std::string comm;  // the leader's
+};
+
+// Each reads the whole map, or runs the iterator, at one go.  Errors: system_call.
+Expected<ByProcess<cowshed_process>> read_processes(const Programs& programs);
+Expected<ByProcess<LiveThreads>> read_live_threads(const Programs& programs);
+Expected<ByProcess<std::vector<ArenaCount>>> read_arenas(const Programs& programs);
+
+// Removes the records of an ended process; what its record said last.  Copies `known` where
+// somebody else removed it.
+cowshed_process take_process(const Programs& programs, const cowshed_key& key,
+                             const cowshed_process& known);
+void forget_arenas(const Programs& programs, const cowshed_key& key,
+                   const std::vector<ArenaCount>& arenas);
+
+void add(cowshed_counts& sum, const cowshed_counts& part);
+
+}  // namespace cowshed
