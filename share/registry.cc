@@ -29,6 +29,7 @@ struct Record {
   const ArenaCore* arena = nullptr;
   std::atomic<std::size_t> size = 0;
   std::array<char, 64> name{};
+  std::uint64_t type_id = 0;
   std::size_t type_size = 0;
   std::string_view type;  // static storage of the program
 };
@@ -53,7 +54,7 @@ Error wrong_type(const Record& record, const TypeInfo& asked) {
 }
 
 void vacate(std::uint32_t slot, SlotState state) {
-  published_slots[slot].type.store(0, std::memory_order_release);
+  published_slots[slot].stamp.store(0, std::memory_order_release);
   published_slots[slot].object.store(nullptr, std::memory_order_relaxed);
   records[slot].state = state;
 }
@@ -133,12 +134,11 @@ Expected<RefBits> internal::publish(std::string_view name, const void* object,
   record.arena = arena;
   record.size = record.type_size = type.size;
   record.type = type.name;
-  PublishedSlot& published = published_slots[*slot];
-  published.tree.store(tree, std::memory_order_relaxed);
-  published.generation.store(record.generation, std::memory_order_relaxed);
-  published.object.store(object, std::memory_order_relaxed);
-  published.type.store(type.id, std::memory_order_release);
-  return bits_of(record);
+  record.type_id = type.id;
+  const RefBits bits = bits_of(record);
+  published_slots[*slot].object.store(object, std::memory_order_relaxed);
+  published_slots[*slot].stamp.store(stamp_of(bits, type.id), std::memory_order_release);
+  return bits;
 }
 
 Expected<RefBits> internal::find(std::string_view name, const TypeInfo& type) {
@@ -150,7 +150,7 @@ Expected<RefBits> internal::find(std::string_view name, const TypeInfo& type) {
                           "' is published in this process; publish it before the fork");
   }
   const RefBits bits = bits_of(*record);
-  if (published_slots[bits.slot].type != type.id) {
+  if (record->type_id != type.id) {
     return tl::make_unexpected(wrong_type(*record, type));
   }
   return bits;
@@ -190,8 +190,8 @@ Error internal::explain(const RefBits& bits, const TypeInfo& type) {
 Expected<void> internal::withdraw(const RefBits& bits, const TypeInfo& type) {
   {
     const std::lock_guard lock(registry_mutex);
-    const PublishedSlot& slot = published_slots[bits.slot % kMaxPublished];
-    if (slot.tree == bits.tree && slot.generation == bits.generation && slot.type == type.id) {
+    const Record& record = records[bits.slot % kMaxPublished];
+    if (record.state == SlotState::live && bits == bits_of(record) && record.type_id == type.id) {
       vacate(bits.slot, SlotState::released);
       return {};
     }
@@ -229,7 +229,7 @@ void registry::disown_not_inherited() {
 registry::Hit registry::object_at(std::uintptr_t address) noexcept {
   const std::uint32_t end = high.load();
   for (std::uint32_t slot = 0; slot < end; ++slot) {
-    if (published_slots[slot].type.load(std::memory_order_acquire) == 0) {
+    if (published_slots[slot].stamp.load(std::memory_order_acquire) == 0) {
       continue;
     }
     const auto begin = reinterpret_cast<std::uintptr_t>(

@@ -16,9 +16,9 @@ constexpr std::string_view type_name() {
   return kSignature.substr(kBegin, kSignature.find_first_of(";]", kBegin) - kBegin);
 }
 
-// FNV-1a over name, size and alignment; never 0.  Equal in all processes of one executable.
+// FNV-1a over name, size and alignment; never 0.
 template <class T>
-constexpr std::uint64_t type_id() {
+consteval std::uint64_t hash_type() {
   constexpr std::uint64_t kPrime = 0x100000001b3;
   std::uint64_t hash = 0xcbf29ce484222325;
   for (const char c : type_name<T>()) {
@@ -28,5 +28,9 @@ constexpr std::uint64_t type_id() {
   hash = (hash ^ alignof(T)) * kPrime;
   return hash | 1U;
 }
+
+// Equal in all processes of one executable.
+template <class T>
+inline constexpr std::uint64_t kTypeId = hash_type<T>();
 
 }  // namespace cowshed

@@ -1,12 +1,13 @@
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <optional>
 #include <random>
 #include <string>
-#include <sys/mman.h>
 #include <thread>
+#include <unistd.h>
 #include <unordered_map>
 #include <vector>
 
@@ -263,6 +264,42 @@ TEST(Arena, AChildForkedBeforeTheFreezeDoesNotHaveIt) {
             "arena 'index' was not frozen when this process was forked; freeze() it before the "
             "fork");
   EXPECT_TRUE(arena.freeze());
+}
+
+// A fork at any moment of other threads' allocations leaves the child no lock taken.
+TEST(Arena, ForkWhileThreadsAllocate) {
+#if defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "ThreadSanitizer does not support a fork while threads run";
+#endif
+  Arena busy = make_arena(512_MiB);
+  std::atomic<bool> stop = false;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&] {
+      while (!stop) {  // short-lived ones too, whose caches come and go
+        std::thread([&] {
+          for (std::size_t size = 8; size < 100000; size += size / 2) {
+            busy.resource()->deallocate(busy.resource()->allocate(size), size);
+          }
+        }).join();
+      }
+    });
+  }
+  for (int i = 0; i < 100; ++i) {
+    const auto child = test::run_in_child([] {
+      alarm(60);
+      Arena own = make_arena();
+      for (std::size_t size = 8; size < 100000; size += size / 2) {
+        (void)own.resource()->allocate(size);
+      }
+      return own.freeze() ? "fine" : "failed";
+    });
+    ASSERT_EQ(child.said, "fine");
+  }
+  stop = true;
+  for (auto& thread : threads) {
+    thread.join();
+  }
 }
 
 TEST(Arena, AChildMakesArenasOfItsOwn) {
