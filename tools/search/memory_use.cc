@@ -10,6 +10,11 @@
 
 #include <cowshed/tools/search/memory_use.h>
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+// mallinfo2() tells nothing of a sanitizer's malloc; g++ does not bring the header of this.
+extern "C" std::size_t __sanitizer_get_current_allocated_bytes();
+#endif
+
 namespace cowshed::search {
 namespace {
 
@@ -27,24 +32,16 @@ std::optional<std::uint64_t> bytes_of(std::string_view line, std::string_view na
   return kib * 1024;
 }
 
-std::uint64_t rollup(std::string_view name) {
-  std::ifstream file("/proc/self/smaps_rollup");
-  for (std::string line; std::getline(file, line);) {
-    if (const auto bytes = bytes_of(line, name)) {
-      return *bytes;
-    }
-  }
-  return 0;
-}
-
 }  // namespace
 
 Expected<std::uint64_t> private_bytes() {
-  const std::uint64_t bytes = rollup("Private_Dirty");
-  if (bytes == 0) {
-    return make_error(ErrorCode::unsupported, "/proc/self/smaps_rollup has no Private_Dirty");
+  std::ifstream file("/proc/self/smaps_rollup");
+  for (std::string line; std::getline(file, line);) {
+    if (const auto bytes = bytes_of(line, "Private_Dirty")) {
+      return *bytes;
+    }
   }
-  return bytes;
+  return make_error(ErrorCode::unsupported, "/proc/self/smaps_rollup has no Private_Dirty");
 }
 
 Expected<std::uint64_t> copied_bytes(AddressRange range) {
@@ -69,9 +66,12 @@ Expected<std::uint64_t> copied_bytes(AddressRange range) {
 }
 
 std::size_t heap_in_use() {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  return __sanitizer_get_current_allocated_bytes();
+#else
   const struct mallinfo2 info = mallinfo2();
-  const std::size_t bytes = info.uordblks + info.hblkhd;
-  return bytes != 0 ? bytes : rollup("Rss");
+  return info.uordblks + info.hblkhd;
+#endif
 }
 
 }  // namespace cowshed::search

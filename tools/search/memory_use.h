@@ -20,8 +20,7 @@ Expected<std::uint64_t> private_bytes();
 // Bytes of private copies among the file mappings in this range: Anonymous of smaps.
 Expected<std::uint64_t> copied_bytes(AddressRange range);
 
-// What malloc has handed out, its own records included; resident memory where a sanitizer's malloc
-// does not tell.
+// What malloc has handed out and not got back.
 std::size_t heap_in_use();
 
 }  // namespace cowshed::search
