@@ -168,7 +168,8 @@ TEST(StrayWriteDeathTest, PassesOnToTheHandlerThatWasThere) {
       {
         (void)std::signal(SIGSEGV, [](int) { _exit(63); });
         Frozen frozen;
-        *static_cast<volatile int*>(nullptr) = 1;
+        void* closed = mmap(nullptr, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        *static_cast<volatile int*>(closed) = 1;
       },
       testing::ExitedWithCode(63), "");
 }

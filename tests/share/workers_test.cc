@@ -149,7 +149,7 @@ TEST(Workers, NothingIsPrintedTwice) {
     (void)std::setvbuf(stdout, nullptr, _IOFBF, 65536);
     std::cout << "before ";
     (void)std::fputs("also ", stdout);
-    const auto exits = run(2, [] { std::cout << "worker "; });
+    (void)run(2, [] { std::cout << "worker "; });
     std::cout << "after";
     std::cout.flush();
     _exit(0);
@@ -171,8 +171,8 @@ TEST(Workers, DieWithTheirParent) {
   const pid_t parent = fork();
   if (parent == 0) {
     close(ends[0]);
-    auto workers = start({.count = 2}, [] { pause(); });
-    _exit(0);  // without waiting, without destructors
+    const auto workers = start({.count = 2}, [] { pause(); });
+    _exit(workers ? 0 : 1);  // without waiting, without destructors
   }
   close(ends[1]);
   EXPECT_EQ(waitpid(parent, nullptr, 0), parent);

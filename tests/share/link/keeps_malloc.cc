@@ -1,6 +1,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <dlfcn.h>
+#include <memory>
 
 #include <cowshed/share/arena.h>
 
@@ -17,9 +18,9 @@ int main(int argc, char** argv) {
   if (std::strstr(info.dli_fname, argv[1]) == nullptr) {
     return 4;
   }
-  void* volatile block = std::malloc(100);
+  const std::unique_ptr<void, decltype(&std::free)> block(std::malloc(100), &std::free);
   auto arena = cowshed::Arena::create({.name = "index", .capacity = 16 << 20});
-  if (!arena || arena->contains(block)) {
+  if (!arena || arena->contains(block.get())) {
     return 5;
   }
   for (int i = 0; i < 1000; ++i) {
@@ -28,6 +29,5 @@ int main(int argc, char** argv) {
       return 6;
     }
   }
-  std::free(block);
   return arena->freeze() ? 0 : 7;
 }
