@@ -398,6 +398,23 @@ void thread_copied() {
   });
 }
 
+// N threads, each ends before the next begins, and each copies one page.
+void thread_churn() {
+  char* pages = written_private_pages();
+  in_child([=] {
+    const long threads = count;
+    count = 1;
+    for (long i = 0; i < threads; ++i) {
+      pthread_t thread;
+      if (pthread_create(&thread, nullptr, write_from_thread,
+                         pages + static_cast<std::size_t>(i) * kPage) != 0 ||
+          pthread_join(thread, nullptr) != 0) {
+        fail("thread");
+      }
+    }
+  });
+}
+
 void grandchild_copied() {
   char* pages = written_private_pages();
   const pid_t child = fork();
@@ -536,6 +553,7 @@ constexpr Kind kKinds[] = {
     {"huge_first_touch", huge_first_touch},
     {"kernel_copied", kernel_copied},
     {"thread_copied", thread_copied},
+    {"thread_churn", thread_churn},
     {"grandchild_copied", grandchild_copied},
     {"exec_between", exec_between},
     {"after_exec", after_exec},

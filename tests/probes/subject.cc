@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <csignal>
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <stdexcept>
 #include <string>
@@ -65,10 +66,15 @@ struct Pipe {
 }
 
 // Waits for "done"; the PID that the subject printed before.
-pid_t await_done(int out) {
+pid_t await_done(int out, const std::function<void()>& meanwhile) {
   std::string text;
   std::array<char, 256> chunk;
   while (text.find("done") == std::string::npos) {
+    pollfd readable = {.fd = out, .events = POLLIN, .revents = 0};
+    if (meanwhile && poll(&readable, 1, 0) == 0) {
+      meanwhile();
+      continue;
+    }
     const ssize_t got = read(out, chunk.data(), chunk.size());
     if (got < 0 && errno == EINTR) {
       continue;
@@ -81,13 +87,6 @@ pid_t await_done(int out) {
   return std::stoi(text.substr(text.find(' ')));
 }
 
-Snapshot must(Expected<Snapshot> snapshot) {
-  if (!snapshot) {
-    throw std::runtime_error(snapshot.error().message);
-  }
-  return std::move(*snapshot);
-}
-
 }  // namespace
 
 std::string cannot_probe() {
@@ -95,7 +94,14 @@ std::string cannot_probe() {
   return supported ? std::string() : supported.error().message;
 }
 
-SubjectRun run_subject(Probe& probe, const std::string& kind, long n) {
+void merge(Processes& processes, const Snapshot& snapshot) {
+  for (const ProcessCounts& process : snapshot.processes) {
+    processes[process.id] = process;
+  }
+}
+
+SubjectRun run_subject(Probe& probe, const std::string& kind, long n,
+                       const std::function<void(const Snapshot&)>& observe) {
   // Of equal length, so that the stack is the same for every N.
   std::string digits = std::to_string(n);
   digits.insert(0, 23 - digits.size(), '0');
@@ -108,41 +114,43 @@ SubjectRun run_subject(Probe& probe, const std::string& kind, long n) {
   }
   Pipe::close_end(in.read);
   Pipe::close_end(out.write);
-  const auto tracked = probe.track_command(child);
-  if (!tracked) {
+  if (const auto tracked = probe.track_command(child); !tracked) {
     throw std::runtime_error(tracked.error().message);
   }
   if (write(go.write, "g", 1) != 1) {
     throw std::runtime_error("write");
   }
 
+  Processes processes;
+  std::function<void()> meanwhile;
+  if (observe) {
+    meanwhile = [&] {
+      const Snapshot snapshot = must(probe.snapshot());
+      merge(processes, snapshot);
+      observe(snapshot);
+    };
+  }
   SubjectRun run;
-  std::map<std::uint64_t, ProcessCounts> processes;
-  const pid_t measured = await_done(out.read);
+  const pid_t measured = await_done(out.read, meanwhile);
   run.wpcopy = wpcopy_count(measured);
-  for (ProcessCounts& process : must(probe.snapshot()).processes) {
+  const Snapshot alive = must(probe.snapshot());
+  merge(processes, alive);
+  for (const ProcessCounts& process : alive.processes) {
     if (process.pid == measured && process.alive) {
       run.while_alive = process;
     }
-    const std::uint64_t id = process.id;
-    processes[id] = std::move(process);
   }
   Pipe::close_end(in.write);
   int status = 0;
   if (waitpid(child, &status, 0) != child || status != 0) {
     throw std::runtime_error("the subject ended with status " + std::to_string(status));
   }
-  Snapshot last = must(probe.snapshot());
-  for (ProcessCounts& process : last.processes) {
-    const std::uint64_t id = process.id;
-    processes[id] = std::move(process);
-  }
+  const Snapshot last = must(probe.snapshot());
+  merge(processes, last);
   run.losses = last.losses;
   run.overhead = last.overhead;
+  run.measured = processes[run.while_alive.id];
   for (auto& [id, process] : processes) {
-    if (id == run.while_alive.id) {
-      run.measured = process;
-    }
     run.processes.push_back(std::move(process));
   }
   return run;

@@ -1,14 +1,30 @@
 #pragma once
 
+#include <functional>
 #include <map>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <sys/types.h>
+#include <utility>
 #include <vector>
 
 #include <cowshed/probes/probe.h>
 
 namespace cowshed::test {
+
+// The newest counts of each process over several snapshots, by id.
+using Processes = std::map<std::uint64_t, ProcessCounts>;
+void merge(Processes& processes, const Snapshot& snapshot);
+
+// The value; throws std::runtime_error with the message of an error.
+template <class T>
+T must(Expected<T> expected) {
+  if (!expected) {
+    throw std::runtime_error(expected.error().message);
+  }
+  return std::move(*expected);
+}
 
 // Why this machine cannot run privileged tests; empty where it can.
 std::string cannot_probe();
@@ -24,8 +40,10 @@ struct SubjectRun {
 };
 
 // Runs `ground_truth_subject KIND N` under `probe`, on one CPU, without address randomisation.
-// Throws std::runtime_error when the subject itself fails.
-SubjectRun run_subject(Probe& probe, const std::string& kind, long n);
+// Meanwhile `observe`, if given, receives one snapshot after the other.  Throws std::runtime_error
+// when the subject itself fails.
+SubjectRun run_subject(Probe& probe, const std::string& kind, long n,
+                       const std::function<void(const Snapshot&)>& observe = {});
 
 // Switches kernel.task_delayacct on, without which taskstats counts no copies, until it is
 // destroyed.  A child counts only if it is forked meanwhile.

@@ -1,0 +1,270 @@
+#include <algorithm>
+#include <array>
+#include <csignal>
+#include <fstream>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <iterator>
+#include <memory>
+#include <string>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "subject.h"
+
+// Who is counted, under which process, from when and until when.
+
+namespace cowshed::test {
+namespace {
+
+using ::testing::SizeIs;
+
+class Lineage : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (const std::string reason = cannot_probe(); !reason.empty()) {
+      GTEST_SKIP() << reason;
+    }
+    probe_ = std::make_unique<Probe>(must(Probe::load()));
+  }
+
+  SubjectRun run(const std::string& kind, long n) { return run_subject(*probe_, kind, n); }
+
+  std::unique_ptr<Probe> probe_;
+};
+
+bool huge_pages_allowed() {
+  std::ifstream setting("/sys/kernel/mm/transparent_hugepage/enabled");
+  const std::string text((std::istreambuf_iterator<char>(setting)), {});
+  return !text.empty() && text.find("[never]") == std::string::npos;
+}
+
+TEST_F(Lineage, ASharedHugePageIsSplitOnceAndThenCopiedPageByPage) {
+  if (!huge_pages_allowed()) {
+    GTEST_SKIP() << "transparent huge pages are off";
+  }
+  const ProcessCounts idle = run("huge_shared", 0).measured;
+  const ProcessCounts busy = run("huge_shared", 3).measured;
+  EXPECT_EQ(busy.huge_splits - idle.huge_splits, 3U);
+  EXPECT_EQ(busy.copied_anon_pages + busy.reused_pages - idle.copied_anon_pages - idle.reused_pages,
+            3U * 512);
+}
+
+TEST_F(Lineage, AHugeFirstTouchIsOneFaultAnd512Pages) {
+  if (!huge_pages_allowed()) {
+    GTEST_SKIP() << "transparent huge pages are off";
+  }
+  const ProcessCounts idle = run("huge_first_touch", 0).measured;
+  const ProcessCounts busy = run("huge_first_touch", 3).measured;
+  EXPECT_EQ(busy.zero_filled_faults - idle.zero_filled_faults, 3U);
+  EXPECT_EQ(busy.zero_filled_pages - idle.zero_filled_pages, 3U * 512);
+}
+
+TEST_F(Lineage, CopiesBeforeAnExecAreKeptApart) {
+  const ProcessCounts idle = run("exec_between", 0).measured;
+  const ProcessCounts busy = run("exec_between", 1000).measured;
+  EXPECT_EQ(busy.execs, 1U);
+  EXPECT_NEAR(static_cast<double>(busy.copied_pages_before_exec - idle.copied_pages_before_exec),
+              1000, 2);
+  EXPECT_NEAR(static_cast<double>(busy.copied_pages() - idle.copied_pages()), 2000, 4);
+}
+
+TEST_F(Lineage, NotOneOfAThousandShortChildrenIsLost) {
+  const SubjectRun idle = run("short_idle_children", 1000);
+  const SubjectRun busy = run("short_children", 1000);
+  const auto total = [](const SubjectRun& of) {
+    std::uint64_t pages = 0;
+    for (const ProcessCounts& process : of.processes) {
+      pages += process.role == ProcessRole::child ? process.copied_anon_pages : 0;
+    }
+    return pages;
+  };
+  EXPECT_THAT(busy.processes, SizeIs(1001));
+  EXPECT_THAT(idle.processes, SizeIs(1001));
+  // Of its own few pages a child copies one more or less, see ground_truth_test.
+  EXPECT_NEAR(static_cast<double>(total(busy) - total(idle)), 4000, 10);
+  EXPECT_EQ(busy.losses.lost(), 0U);
+}
+
+TEST_F(Lineage, ThreadsThatEndWhileWeReadAreCountedOnce) {
+  std::uint64_t copied = 0;
+  std::uint64_t id = 0;
+  const auto observe = [&](const Snapshot& snapshot) {
+    for (const ProcessCounts& process : snapshot.processes) {
+      if (process.role == ProcessRole::child) {
+        EXPECT_GE(process.copied_anon_pages, copied);
+        copied = process.copied_anon_pages;
+        id = process.id;
+      }
+    }
+  };
+  const ProcessCounts idle = run("thread_churn", 0).measured;
+  const ProcessCounts busy = run_subject(*probe_, "thread_churn", 3000, observe).measured;
+  EXPECT_EQ(busy.id, id);
+  EXPECT_EQ(busy.threads_total, 3001U);
+  EXPECT_NEAR(static_cast<double>(busy.copied_anon_pages - idle.copied_anon_pages), 3000, 4);
+}
+
+TEST_F(Lineage, ASpawnedProcessSharesMemoryUntilItsExec) {
+  const SubjectRun spawned = run("spawned", 0);
+  EXPECT_TRUE(spawned.measured.shares_memory);
+  EXPECT_EQ(spawned.measured.execs, 1U);
+  EXPECT_FALSE(spawned.measured.shared_at_fork_anon_bytes);
+}
+
+TEST_F(Lineage, AProcessIsDescribed) {
+  const SubjectRun tree = run("grandchild_copied", 1000);
+  ASSERT_THAT(tree.processes, SizeIs(3));
+  const ProcessCounts& root = tree.processes[0];
+  const ProcessCounts& child = tree.processes[1];
+  const ProcessCounts& grandchild = tree.processes[2];
+  EXPECT_EQ(root.role, ProcessRole::root);
+  EXPECT_EQ(root.ppid, getpid());
+  EXPECT_EQ(root.parent_id, 0U);
+  EXPECT_EQ(root.execs, 1U);
+  EXPECT_EQ(root.copied_pages_before_exec, 0U);
+  EXPECT_EQ(root.comm, "ground_truth_su");
+  EXPECT_FALSE(root.shared_at_fork_anon_bytes);
+  EXPECT_EQ(child.role, ProcessRole::child);
+  EXPECT_EQ(child.parent_id, root.id);
+  EXPECT_EQ(child.ppid, root.pid);
+  EXPECT_EQ(grandchild.parent_id, child.id);
+  EXPECT_EQ(grandchild.ppid, child.pid);
+  EXPECT_EQ(grandchild.exit_status, 0);
+  EXPECT_FALSE(grandchild.signal);
+  EXPECT_GT(grandchild.start_ns, child.start_ns);
+  ASSERT_TRUE(grandchild.end_ns);
+  EXPECT_GT(*grandchild.end_ns, grandchild.start_ns);
+  ASSERT_TRUE(child.shared_at_fork_anon_bytes);
+  EXPECT_GE(*child.shared_at_fork_anon_bytes, 1000U * 4096);
+  EXPECT_LE(*child.shared_at_fork_anon_bytes, 1200U * 4096);
+  EXPECT_GT(tree.overhead.events, 2000U);
+}
+
+TEST_F(Lineage, CopiesOfAnArenaAreNamed) {
+  const ProcessCounts process = run("arena_copied", 300).measured;
+  ASSERT_THAT(process.arenas, SizeIs(1));
+  EXPECT_EQ(process.arenas[0].name, "truth");
+  EXPECT_EQ(process.arenas[0].copied_pages, 300U);
+  EXPECT_NE(process.arenas[0].inode, 0U);
+  EXPECT_THAT(run("file_read_then_write", 300).measured.arenas, SizeIs(0));
+}
+
+// A child of this process that waits at both ends of what it does.
+class Waiting {
+ public:
+  template <class Work>
+  explicit Waiting(Work work) {
+    if (pipe(go_.data()) != 0) {
+      throw std::runtime_error("pipe");
+    }
+    pid_ = fork();
+    if (pid_ == 0) {
+      close(go_[1]);
+      char byte = 0;
+      if (read(go_[0], &byte, 1) != 1) {
+        _exit(1);
+      }
+      work();
+      _exit(0);
+    }
+    close(go_[0]);
+  }
+  Waiting(const Waiting&) = delete;
+  Waiting& operator=(const Waiting&) = delete;
+  ~Waiting() { finish(); }
+
+  pid_t pid() const { return pid_; }
+  void finish() {
+    if (go_[1] >= 0) {
+      // Not by closing: a later child has this end, too.
+      EXPECT_EQ(write(go_[1], "g", 1), 1);
+      close(go_[1]);
+      go_[1] = -1;
+      waitpid(pid_, nullptr, 0);
+    }
+  }
+
+ private:
+  std::array<int, 2> go_{-1, -1};
+  pid_t pid_ = -1;
+};
+
+TEST_F(Lineage, EndsAreReportedAsWaitReportsThem) {
+  Waiting exits([] { _exit(7); });
+  Waiting is_killed([] { raise(SIGKILL); });
+  ASSERT_EQ(must(probe_->attach_tree(exits.pid())), 1);
+  ASSERT_EQ(must(probe_->attach_tree(is_killed.pid())), 1);
+  exits.finish();
+  is_killed.finish();
+  const Snapshot snapshot = must(probe_->snapshot());
+  ASSERT_THAT(snapshot.processes, SizeIs(2));
+  EXPECT_EQ(snapshot.processes[0].exit_status, 7);
+  EXPECT_EQ(snapshot.processes[1].signal, SIGKILL);
+  EXPECT_FALSE(snapshot.processes[1].exit_status);
+  EXPECT_THAT(must(probe_->snapshot()).processes, SizeIs(0)) << "ended ones are handed out once";
+}
+
+TEST_F(Lineage, ARunningTreeIsAdoptedWithItsDescendants) {
+  constexpr std::size_t kBytes = 500 * 4096;
+  void* mapped = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+  ASSERT_NE(mapped, MAP_FAILED);
+  auto* pages = static_cast<char*>(mapped);
+  std::array<int, 2> ready{};
+  ASSERT_EQ(pipe(ready.data()), 0);
+  const pid_t root = fork();
+  if (root == 0) {
+    Waiting child([&] {
+      for (std::size_t at = 0; at < kBytes; at += 4096) {
+        static_cast<volatile char*>(pages)[at] = 1;
+      }
+    });
+    if (write(ready[1], "r", 1) != 1 || raise(SIGSTOP) != 0) {
+      _exit(1);
+    }
+    child.finish();
+    _exit(0);
+  }
+  char byte = 0;
+  ASSERT_EQ(read(ready[0], &byte, 1), 1);
+  waitpid(root, nullptr, WUNTRACED);
+  EXPECT_EQ(must(probe_->attach_tree(root)), 2);
+  EXPECT_EQ(must(probe_->attach_tree(root)), 0) << "all are tracked already";
+  const Snapshot idle = must(probe_->snapshot());
+  ASSERT_THAT(idle.processes, SizeIs(2));
+  EXPECT_EQ(idle.processes[0].pid, root);
+  EXPECT_EQ(idle.processes[0].role, ProcessRole::root);
+  EXPECT_EQ(idle.processes[1].ppid, root);
+  EXPECT_EQ(idle.processes[1].parent_id, idle.processes[0].id);
+  EXPECT_EQ(idle.processes[1].write_faults, 0U);
+  kill(root, SIGCONT);
+  waitpid(root, nullptr, 0);
+  const Snapshot done = must(probe_->snapshot());
+  ASSERT_THAT(done.processes, SizeIs(2));
+  EXPECT_GE(done.processes[1].copied_anon_pages, 500U);
+  EXPECT_LE(done.processes[1].copied_anon_pages, 520U);
+  close(ready[0]);
+  close(ready[1]);
+  munmap(mapped, kBytes);
+}
+
+TEST_F(Lineage, AProcessThatIsNotThereIsAnError) {
+  const pid_t ended = fork();
+  if (ended == 0) {
+    _exit(0);
+  }
+  siginfo_t info = {};
+  waitid(P_PID, static_cast<id_t>(ended), &info, WEXITED | WNOWAIT);
+  EXPECT_EQ(probe_->attach_tree(ended).error().code, ErrorCode::no_such_process) << "a zombie";
+  waitpid(ended, nullptr, 0);
+  EXPECT_EQ(probe_->attach_tree(ended).error().code, ErrorCode::no_such_process);
+  const auto tracked = probe_->track_command(ended);
+  ASSERT_FALSE(tracked);
+  EXPECT_EQ(tracked.error().code, ErrorCode::no_such_process);
+  EXPECT_EQ(tracked.error().message, "PID " + std::to_string(ended) + " is not a running process");
+}
+
+}  // namespace
+}  // namespace cowshed::test
