@@ -16,7 +16,8 @@
 //
 //   void search(const cowshed::Worker& self, const Index& index, int depth);
 //   auto workers = cowshed::start({.count = 8, .name = "search"}, search, ref, 3);
-//   for (const auto& exit : *workers->wait()) { ... }
+//   const auto exits = workers->wait();
+//   for (const auto& exit : *exits) { ... }
 namespace cowshed {
 
 struct WorkersOptions {
