@@ -121,7 +121,9 @@ Expected<std::vector<cowshed_thread_record>> Programs::dump_threads() const {
     return tl::make_unexpected(ran.error());
   }
   std::vector<cowshed_thread_record> records(bytes.size() / sizeof(cowshed_thread_record));
-  std::memcpy(records.data(), bytes.data(), records.size() * sizeof(cowshed_thread_record));
+  if (!records.empty()) {
+    std::memcpy(records.data(), bytes.data(), records.size() * sizeof(cowshed_thread_record));
+  }
   return records;
 }
 
