@@ -41,6 +41,7 @@ function(cowshed_bpf_skeleton target source)
     OUTPUT ${folder}/${name}.skel.h
     COMMAND ${COWSHED_BPFTOOL} gen skeleton ${folder}/${name}.bpf.o name ${name}_bpf >
             ${folder}/${name}.skel.h
+    COMMAND sed -i -e "1i // NOLINTBEGIN" -e "$a // NOLINTEND" ${folder}/${name}.skel.h
     DEPENDS ${folder}/${name}.bpf.o
     COMMENT "Generating the skeleton of ${target}"
     VERBATIM)

@@ -122,7 +122,9 @@ Expected<std::vector<cowshed_thread_record>> Programs::dump_threads() const {
   }
   std::vector<cowshed_thread_record> records(bytes.size() / sizeof(cowshed_thread_record));
   if (!records.empty()) {
+    if (!records.empty()) {
     std::memcpy(records.data(), bytes.data(), records.size() * sizeof(cowshed_thread_record));
+  }
   }
   return records;
 }

@@ -8,6 +8,8 @@
 #include <linux/types.h>
 #endif
 
+/* C has one namespace and the kernel's style.  NOLINTBEGIN(readability-identifier-naming) */
+
 #define COWSHED_COMM_BYTES 16
 #define COWSHED_ARENA_NAME_BYTES 64 /* what follows "memfd:cowshed:", with its final 0 */
 
@@ -113,3 +115,5 @@ struct cowshed_losses {
   __u64 arenas;    /* no room for an arena's count; the page itself was counted */
   __u64 late;      /* counted after the process's final record had been taken */
 };
+
+/* NOLINTEND(readability-identifier-naming) */

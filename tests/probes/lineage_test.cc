@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -161,6 +162,7 @@ class Waiting {
     }
     pid_ = fork();
     if (pid_ == 0) {
+      prctl(PR_SET_PDEATHSIG, SIGKILL);
       close(go_[1]);
       char byte = 0;
       if (read(go_[0], &byte, 1) != 1) {
@@ -216,6 +218,7 @@ TEST_F(Lineage, ARunningTreeIsAdoptedWithItsDescendants) {
   ASSERT_EQ(pipe(ready.data()), 0);
   const pid_t root = fork();
   if (root == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
     Waiting child([&] {
       for (std::size_t at = 0; at < kBytes; at += 4096) {
         static_cast<volatile char*>(pages)[at] = 1;

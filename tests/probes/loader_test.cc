@@ -184,6 +184,7 @@ TEST_F(Loader, TwoProbesAreIndependent) {
   Probe second = must(Probe::load());
   const pid_t child = fork();
   if (child == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
     pause();
     _exit(0);
   }
