@@ -320,8 +320,9 @@ void write_notify() {
 
 // The handler opens one page of what was closed, and the store is tried again.
 void reopen(int, siginfo_t* info, void*) {
-  const auto at = reinterpret_cast<std::uintptr_t>(info->si_addr) & ~(kPage - 1);
-  mprotect(reinterpret_cast<void*>(at), kPage, PROT_READ | PROT_WRITE);
+  auto* at = static_cast<char*>(info->si_addr);
+  mprotect(at - (reinterpret_cast<std::uintptr_t>(at) & (kPage - 1)), kPage,
+           PROT_READ | PROT_WRITE);
 }
 
 void stores_to_closed(int protection) {
@@ -339,35 +340,31 @@ void stores_to_closed(int protection) {
 void closed_to_writes() { stores_to_closed(PROT_READ); }
 void closed_to_all() { stores_to_closed(PROT_NONE); }
 
-void huge_shared() {
+// N huge pages, not touched yet.
+char* huge_pages() {
   const std::size_t size = static_cast<std::size_t>(count + 1) * kHuge;
-  auto* start = static_cast<char*>(
-      mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-  auto* huge =
-      reinterpret_cast<char*>((reinterpret_cast<std::uintptr_t>(start) + kHuge - 1) & ~(kHuge - 1));
-  madvise(start, size, MADV_HUGEPAGE);
-  for (long i = 0; i < count; ++i) {
-    *static_cast<volatile char*>(huge + static_cast<std::size_t>(i) * kHuge) = 1;
+  void* mapped = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapped == MAP_FAILED || madvise(mapped, size, MADV_HUGEPAGE) != 0) {
+    fail("huge pages");
   }
-  in_child([=] {
-    for (std::size_t page = 0; page < static_cast<std::size_t>(count) * 512; ++page) {
-      *static_cast<volatile char*>(huge + page * kPage) = 1;
-    }
-  });
+  auto* start = static_cast<char*>(mapped);
+  return start + (-reinterpret_cast<std::uintptr_t>(start) & (kHuge - 1));
+}
+
+void touch_each(char* huge, std::size_t stride) {
+  for (std::size_t at = 0; at < static_cast<std::size_t>(count) * kHuge; at += stride) {
+    *static_cast<volatile char*>(huge + at) = 1;
+  }
+}
+
+void huge_shared() {
+  char* huge = huge_pages();
+  touch_each(huge, kHuge);
+  in_child([=] { touch_each(huge, kPage); });
 }
 
 void huge_first_touch() {
-  const std::size_t size = static_cast<std::size_t>(count + 1) * kHuge;
-  in_child([=] {
-    auto* start = static_cast<char*>(
-        mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-    auto* huge = reinterpret_cast<char*>((reinterpret_cast<std::uintptr_t>(start) + kHuge - 1) &
-                                         ~(kHuge - 1));
-    madvise(start, size, MADV_HUGEPAGE);
-    for (long i = 0; i < count; ++i) {
-      *static_cast<volatile char*>(huge + static_cast<std::size_t>(i) * kHuge) = 1;
-    }
-  });
+  in_child([] { touch_each(huge_pages(), kHuge); });
 }
 
 void kernel_copied() {

@@ -24,8 +24,8 @@ constexpr long kMost = 100'000;
 
 class GroundTruth : public ::testing::Test {
  protected:
-  static void SetUpTestSuite() { accounting_ = std::make_unique<DelayAccounting>(); }
-  static void TearDownTestSuite() { accounting_.reset(); }
+  static void SetUpTestSuite() { accounting = std::make_unique<DelayAccounting>(); }
+  static void TearDownTestSuite() { accounting.reset(); }
 
   void SetUp() override {
     if (const std::string reason = cannot_probe(); !reason.empty()) {
@@ -109,10 +109,10 @@ class GroundTruth : public ::testing::Test {
   std::unique_ptr<Probe> probe_;
 
  private:
-  static std::unique_ptr<DelayAccounting> accounting_;
+  static std::unique_ptr<DelayAccounting> accounting;
 };
 
-std::unique_ptr<DelayAccounting> GroundTruth::accounting_;
+std::unique_ptr<DelayAccounting> GroundTruth::accounting;
 
 class EveryKind : public GroundTruth,
                   public ::testing::WithParamInterface<std::tuple<Truth, long>> {};

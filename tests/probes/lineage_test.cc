@@ -209,7 +209,7 @@ TEST_F(Lineage, EndsAreReportedAsWaitReportsThem) {
 }
 
 TEST_F(Lineage, ARunningTreeIsAdoptedWithItsDescendants) {
-  constexpr std::size_t kBytes = 500 * 4096;
+  constexpr std::size_t kBytes = std::size_t{500} * 4096;
   void* mapped = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
   ASSERT_NE(mapped, MAP_FAILED);

@@ -28,6 +28,7 @@ struct Truth {
   PerUnit per_unit;
 };
 
+// For GoogleTest, which wants this name.  NOLINTNEXTLINE(readability-identifier-naming)
 inline void PrintTo(const Truth& truth, std::ostream* out) { *out << truth.kind; }
 
 inline const std::vector<Truth>& truths() {
