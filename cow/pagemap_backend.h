@@ -51,7 +51,7 @@ class PagemapBackend : public Backend {
   std::uint64_t started_ns_;
   std::uint64_t samples_ = 0;
   std::uint64_t sampling_ns_ = 0;
-  std::uint64_t finding_ns_ = 0;        // what the last search for children cost
+  std::uint64_t finding_ns_ = 0;       // what the last search for children cost
   std::map<pid_t, Resident> parents_;  // as of this sample, for all their children
 };
 

@@ -1,10 +1,10 @@
-#include <cowshed/share/arena.h>
-#include <cowshed/share/registry.h>
-#include <cowshed/share/workers.h>
-
 #include <cstdio>
 #include <string>
 #include <unordered_map>
+
+#include <cowshed/share/arena.h>
+#include <cowshed/share/registry.h>
+#include <cowshed/share/workers.h>
 
 using namespace cowshed::size_literals;
 using Index = std::pmr::unordered_map<std::pmr::string, int>;
@@ -15,7 +15,7 @@ void serve(const cowshed::Worker& self, const Index& index) {
 
 int main() {
   auto arena = cowshed::Arena::create({.name = "index", .capacity = 64_GiB}).value();
-  Index* index = arena.make<Index>().value();           // its nodes and strings land there too
+  Index* index = arena.make<Index>().value();  // its nodes and strings land there too
   index->emplace("answer", 42);
   auto ref = cowshed::publish("index", index).value();  // 16 bytes, checked at each use
   if (!arena.freeze()) return 1;                        // from here: immutable, in huge pages

@@ -40,8 +40,8 @@ void hide(const char* folder) {
 
 void expect_one_line_about(const std::string& text, const char* what) {
   EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 1) << text;
-  EXPECT_THAT(text, AllOf(StartsWith("cowtop: "), HasSubstr("using the pagemap backend"), HasSubstr(what),
-                          HasSubstr("run as root")));
+  EXPECT_THAT(text, AllOf(StartsWith("cowtop: "), HasSubstr("using the pagemap backend"),
+                          HasSubstr(what), HasSubstr("run as root")));
 }
 
 TEST_F(CowtopDegraded, WithoutPrivilegeItSamplesAndSaysWhy) {
