@@ -87,6 +87,9 @@ struct ProbeOverhead {
   // Mean of the sampled runs of all our programs, those for untracked processes included; nothing
   // while there is no sample.
   std::optional<double> ns_per_event;
+  // Faults for which the lock-free search of the mapping failed and the kernel's own had to help,
+  // at some 10 microseconds each.  A few happen while another thread maps or unmaps.
+  std::uint64_t slow_lookups = 0;
 };
 
 struct Snapshot {

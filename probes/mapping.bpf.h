@@ -5,8 +5,9 @@
 
 /* What is mapped at an address, asked when the fault enters: later the program may have unmapped or
  * closed it.  A fault enters with interrupts off, where bpf_find_vma can only drop its lock through
- * an interrupt to itself; so we walk the maple tree, whose nodes outlive our RCU section, without a
- * lock, and check what we found.  Most faults hit the mapping that the thread last looked up. */
+ * an interrupt to itself (+11.5 microseconds a fault in a guest); so we walk the maple tree, whose
+ * nodes outlive our RCU section, without a lock, and check what we found.  Most faults hit the
+ * mapping that the thread last looked up. */
 
 #define MAPLE_LEVELS 8 /* 10^6 nodes of the least fill at the fifth */
 #define MAPLE_LEAF 1
@@ -34,10 +35,10 @@ static __always_inline int walk_node(__u64* node, __u32 pivots_at, __u32 slots_a
 static __always_inline int walk_tree(struct thread_state* thread, struct mm_struct* mm,
                                      __u64 address, struct vm_area_struct** vma) {
   __u64 entry = (__u64)mm->mm_mt.ma_root;
+  if ((entry & 3) != 2 || entry < 4096) {
+    return WALK_MISS; /* a tree without nodes */
+  }
   for (int level = 0; level < MAPLE_LEVELS; level++) {
-    if ((entry & 3) != 2 || entry < 4096) {
-      return WALK_MISS;
-    }
     __u64 node = entry & ~0xffULL;
     __u32 type = (entry >> 3) & 0xf;
     if (type < MAPLE_LEAF || type > MAPLE_ARANGE ||
@@ -158,6 +159,7 @@ static __always_inline __u32 mapping_traits(struct thread_state* thread, struct 
     return MAPPING_ABSENT;
   }
   if (walk == WALK_MISS || !describe(mapping, mm, vma, address, thread->node)) {
+    __sync_fetch_and_add(&slow_lookups, 1);
     struct find_vma_context context = {.mm = mm, .address = address};
     long refused = bpf_find_vma(task, address, describe_found, &context, 0);
     if (refused == -2) { /* -ENOENT */

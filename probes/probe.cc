@@ -88,6 +88,7 @@ Expected<Snapshot> Probe::snapshot() {
   snapshot.losses.arenas = losses.arenas;
   snapshot.losses.late = losses.late;
   snapshot.losses.missed_runs = missed_runs(state_->programs.descriptors());
+  snapshot.overhead.slow_lookups = state_->programs.slow_lookups();
   snapshot.overhead.ns_per_event = state_->stats.ns_per_run();
   return snapshot;
 }

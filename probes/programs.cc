@@ -98,6 +98,7 @@ Expected<Programs> Programs::load() {
 int Programs::processes_map() const { return bpf_map__fd(state_->skeleton->maps.processes); }
 int Programs::arenas_map() const { return bpf_map__fd(state_->skeleton->maps.arenas); }
 const cowshed_losses& Programs::losses() const { return state_->skeleton->bss->losses; }
+std::uint64_t Programs::slow_lookups() const { return state_->skeleton->bss->slow_lookups; }
 std::span<const int> Programs::descriptors() const { return state_->descriptors; }
 
 Expected<cowshed_adoption> Programs::adopt(cowshed_adopt_mode mode, int root_pid) {
@@ -123,8 +124,8 @@ Expected<std::vector<cowshed_thread_record>> Programs::dump_threads() const {
   std::vector<cowshed_thread_record> records(bytes.size() / sizeof(cowshed_thread_record));
   if (!records.empty()) {
     if (!records.empty()) {
-    std::memcpy(records.data(), bytes.data(), records.size() * sizeof(cowshed_thread_record));
-  }
+      std::memcpy(records.data(), bytes.data(), records.size() * sizeof(cowshed_thread_record));
+    }
   }
   return records;
 }

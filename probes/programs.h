@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <vector>
@@ -20,7 +21,8 @@ class Programs {
 
   int processes_map() const;
   int arenas_map() const;
-  const cowshed_losses& losses() const;      // written by the kernel at any time
+  const cowshed_losses& losses() const;  // written by the kernel at any time
+  std::uint64_t slow_lookups() const;
   std::span<const int> descriptors() const;  // of the programs that run on events
   Expected<cowshed_adoption> adopt(cowshed_adopt_mode mode, int root_pid);
   Expected<std::vector<cowshed_thread_record>> dump_threads() const;

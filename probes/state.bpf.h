@@ -98,7 +98,8 @@ struct {
 struct cowshed_losses losses;
 struct cowshed_adoption adoption;
 __u64 last_id;
-__u32 pid_level; /* of the loader's PID namespace */
+__u64 slow_lookups; /* mappings that bpf_find_vma had to find */
+__u32 pid_level;    /* of the loader's PID namespace */
 
 const volatile __u32 possible_cpus = 1;
 const volatile __s64 vm_events_from_runqueue = 0; /* vm_event_states - runqueues, 0: unknown */

@@ -395,6 +395,28 @@ void thread_copied() {
   });
 }
 
+// Each page is a mapping of its own, between closed ones.
+void many_mappings() {
+  const std::size_t size = 2 * bytes();
+  void* mapped = mmap(nullptr, size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapped == MAP_FAILED) {
+    fail("mmap");
+  }
+  auto* pages = static_cast<char*>(mapped);
+  for (long i = 0; i < count; ++i) {
+    char* page = pages + static_cast<std::size_t>(2 * i) * kPage;
+    if (mprotect(page, kPage, PROT_READ | PROT_WRITE) != 0) {
+      fail("mprotect");
+    }
+    *static_cast<volatile char*>(page) = 1;
+  }
+  in_child([=] {
+    for (long i = 0; i < count; ++i) {
+      *static_cast<volatile char*>(pages + static_cast<std::size_t>(2 * i) * kPage) = 2;
+    }
+  });
+}
+
 // N threads, each ends before the next begins, and each copies one page.
 void thread_churn() {
   char* pages = written_private_pages();
@@ -550,6 +572,7 @@ constexpr Kind kKinds[] = {
     {"huge_first_touch", huge_first_touch},
     {"kernel_copied", kernel_copied},
     {"thread_copied", thread_copied},
+    {"many_mappings", many_mappings},
     {"thread_churn", thread_churn},
     {"grandchild_copied", grandchild_copied},
     {"exec_between", exec_between},

@@ -40,6 +40,7 @@ class GroundTruth : public ::testing::Test {
     SubjectRun result = run_subject(*probe_, kind, n);
     EXPECT_EQ(result.losses.lost(), 0U);
     EXPECT_EQ(result.losses.vma_misses, 0U);
+    EXPECT_EQ(result.overhead.slow_lookups, 0U);
     EXPECT_NE(result.measured.pid, 0) << "the measured process was not tracked";
     for (const ProcessCounts& process : result.processes) {
       EXPECT_FALSE(process.alive);

@@ -56,6 +56,7 @@ inline const std::vector<Truth>& truths() {
       {"closed_to_writes", 10'000, {.zero_filled = 1, .zero_filled_pages = 1, .failed = 1}},
       {"closed_to_all", 10'000, {.zero_filled = 1, .zero_filled_pages = 1, .failed = 1}},
       {"kernel_copied", 100'000, {.copied_anon = 1, .wpcopy = 1}},
+      {"many_mappings", 30'000, {.copied_anon = 1, .wpcopy = 1}},
       {"thread_copied", 100'000, {.copied_anon = 1, .wpcopy = 1}},
       {"grandchild_copied", 100'000, {.copied_anon = 1, .wpcopy = 1}},
       {"vfork_copied", 100'000, {.copied_anon = 1, .wpcopy = 1}},
