@@ -47,7 +47,7 @@ class Demo : public ::testing::TestWithParam<const char*> {
     std::vector<Json> workers;  // cowtop's rows
   };
 
-  static Run run(const char* storage) {
+  static Run measure(const char* storage) {
     const auto path = std::filesystem::temp_directory_path() /
                       ("cowshed-demo-" + std::to_string(::getpid()) + ".json");
     const auto finished = test::run({COWTOP, "--backend", GetParam(), "--json", "-o", path.string(),
@@ -71,8 +71,8 @@ class Demo : public ::testing::TestWithParam<const char*> {
 };
 
 TEST_P(Demo, TheHeapIsCopiedAndTheArenaIsNot) {
-  const Run heap = run("heap");
-  const Run arena = run("arena");
+  const Run heap = measure("heap");
+  const Run arena = measure("arena");
   EXPECT_EQ(heap.service["same"], arena.service["same"]);
   for (const Json& worker : heap.workers) {
     EXPECT_GT(worker["copied_bytes"].get<double>(),
