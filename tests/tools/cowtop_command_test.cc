@@ -122,6 +122,15 @@ TEST(CowtopCommand, CtrlCAtATerminalStillPrintsTheSummary) {
   EXPECT_THAT(printed, HasSubstr("total copied"));
 }
 
+TEST(CowtopCommand, StartedWithChildrenIgnored) {
+  const auto ignore_children = [] { ::signal(SIGCHLD, SIG_IGN); };
+  EXPECT_EQ(run({COWTOP, "--", "sh", "-c", "exit 4"}, ignore_children).exit_status(), 4);
+  const Finished status =
+      run({COWTOP, "--", "grep", "SigIgn", "/proc/self/status"}, ignore_children);
+  EXPECT_THAT(status.out,
+              StartsWith(run({"grep", "SigIgn", "/proc/self/status"}, ignore_children).out));
+}
+
 TEST(CowtopCommand, TheCommandKeepsItsSignalsAndDescriptors) {
   const Finished mask = run({COWTOP, "--", "grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"});
   const Finished plain = run({"grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"});

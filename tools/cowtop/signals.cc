@@ -12,6 +12,8 @@ Expected<EndSignals> EndSignals::open() {
   for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) ::sigaddset(&mask, signal);
   if (::sigprocmask(SIG_BLOCK, &mask, nullptr) != 0) return system_error("sigprocmask", errno);
   ::signal(SIGPIPE, SIG_IGN);
+  // Inherited as ignored, it would have the kernel reap the command before its status is read.
+  ::signal(SIGCHLD, SIG_DFL);
   const int fd = ::signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
   if (fd < 0) return system_error("signalfd", errno);
   return EndSignals(fd);

@@ -9,8 +9,9 @@
 namespace cowshed::cowtop {
 
 // Takes the signals that ask cowtop to end (SIGINT, SIGTERM, SIGHUP, SIGQUIT) as readable events
-// for the rest of the process's life, and ignores SIGPIPE.  Open it after the command has been
-// forked: the command must not inherit the mask.  Move-only, owns a descriptor.
+// for the rest of the process's life, ignores SIGPIPE and gives SIGCHLD its default.  Open it after
+// the command has been forked: the command must not inherit the mask.  Move-only, owns a
+// descriptor.
 class EndSignals {
  public:
   static Expected<EndSignals> open();
