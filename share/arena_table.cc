@@ -54,10 +54,10 @@ void after_fork_in_child() {
 }  // namespace
 
 Expected<ArenaCore*> take_vacant_core() {
-  static const int kHandlers =
+  static const int handlers =
       pthread_atfork(&before_fork, &after_fork_in_parent, &after_fork_in_child);
-  if (kHandlers != 0) {
-    return system_error("pthread_atfork", kHandlers);
+  if (handlers != 0) {
+    return system_error("pthread_atfork", handlers);
   }
   registry::start_tree();  // so that a child knows its parent's later references
   const std::lock_guard lock(table_mutex);

@@ -137,7 +137,7 @@ std::string to_string(const StrayWrite& write) {
 }
 
 int internal::install_stray_write_handler() {
-  static const int kResult = [] {
+  static const int result = [] {
     if (sigaction(SIGSEGV, nullptr, &previous) != 0) {
       return errno;
     }
@@ -147,7 +147,7 @@ int internal::install_stray_write_handler() {
     sigemptyset(&ours.sa_mask);
     return sigaction(SIGSEGV, &ours, nullptr) == 0 ? 0 : errno;
   }();
-  return kResult;
+  return result;
 }
 
 void internal::set_stray_write_sink(StrayWrite* copy, void (*done)() noexcept) {
