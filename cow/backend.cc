@@ -13,11 +13,10 @@ Expected<OpenedBackend> open_backend(BackendChoice choice) {
       return opened;
     }
     if (choice == BackendChoice::tracepoint) return tl::make_unexpected(tracepoint.error());
-    opened.notice =
-        tracepoint.error().message +
-        "; using the pagemap backend instead, which is sampled: it counts pages that are "
-        "no longer shared, whoever copied them, and misses processes that live for less "
-        "than a sample; for exact counts run as root";
+    opened.notice = tracepoint.error().message +
+                    "; using the pagemap backend instead, which is sampled: it counts pages that "
+                    "are no longer shared, whoever copied them, and misses processes that live for "
+                    "less than a sample";
   }
   opened.backend = std::make_unique<PagemapBackend>();
   return opened;

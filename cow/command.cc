@@ -34,7 +34,7 @@ auto retry_on_interrupt(Call call) {
 }  // namespace
 
 Expected<Command> Command::fork(const std::vector<std::string>& arguments) {
-  if (arguments.empty() || arguments[0].empty()) {
+  if (arguments.empty()) {
     return make_error(ErrorCode::invalid_argument, "no command given");
   }
   std::vector<char*> pointers;

@@ -13,9 +13,14 @@
 // of the classes below, for the process whose thread raised it.  Pages are 4 KiB.  A figure that
 // the backend cannot know is nullopt, never 0.
 //
-// Copies without an exception are not seen by either backend: MADV_POPULATE_WRITE, O_DIRECT reads,
-// /proc/PID/mem, process_vm_writev and io_uring's fixed buffers copy through the kernel's own walk
-// of the page tables.
+// Copies without an exception are not counted: MADV_POPULATE_WRITE, mlock, futex operations,
+// O_DIRECT reads, /proc/PID/mem, process_vm_writev and io_uring's fixed buffers copy through the
+// kernel's own walk of the page tables.  (The sampled backend sees that such a page is no longer
+// shared.)
+//
+// Copied means that the kernel copied.  Where two threads of a process write to the same shared
+// page at the same moment, it copies twice and throws one copy away (mm/memory.c, wp_page_copy):
+// both are counted, as in taskstats.
 namespace cowshed::cow {
 
 inline constexpr std::uint64_t kPageSize = 4096;
@@ -62,8 +67,8 @@ struct ProcessCopies {
   std::optional<std::uint64_t> zero_filled_pages;
   // A write to a shared 2 MiB page splits its mapping, once; the copy is then of 4 KiB.
   std::optional<std::uint64_t> huge_splits;
-  // First write to a clean page of a shared file mapping: the file system is told, nothing is
-  // copied.
+  // First write to a clean page of a shared file mapping that was read before: the file system is
+  // told, nothing is copied.  (Not read before: one of other_faults.)
   std::optional<std::uint64_t> write_notify_faults;
   // Not allowed: ends as SIGSEGV, SIGBUS or EFAULT.
   std::optional<std::uint64_t> failed_faults;

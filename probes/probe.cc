@@ -13,7 +13,7 @@ constexpr int kMostAdoptionRounds = 1000;
 
 tl::unexpected<Error> no_such_process(pid_t pid) {
   return make_error(ErrorCode::no_such_process,
-                    "PID " + std::to_string(pid) + " is not a running process");
+                    "PID " + std::to_string(pid) + ": no such process, or it has no memory of its own");
 }
 
 }  // namespace

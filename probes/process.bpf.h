@@ -61,7 +61,9 @@ static __always_inline __u64 anonymous_bytes(struct mm_struct* mm) {
     return 0;
   }
   __s64 pages = 0;
-  if (bpf_core_type_exists(struct mm_rss_stat)) {
+  /* Asked of a type that every kernel has: for one that it lacks libbpf would look through all
+   * modules, which takes CAP_SYS_ADMIN. */
+  if (bpf_core_field_exists(((struct mm_struct___v6_1*)mm)->rss_stat.count)) {
     pages = BPF_CORE_READ((struct mm_struct___v6_1*)mm, rss_stat.count[MM_ANONPAGES].counter);
   } else {
     pages = BPF_CORE_READ(mm, rss_stat[MM_ANONPAGES].count);

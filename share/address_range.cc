@@ -139,10 +139,10 @@ Expected<ArenaMapping> map_new_arena(const ArenaOptions& options) {
     return make_error(ErrorCode::invalid_argument,
                       "an arena's .name has 1 to 63 printable characters");
   }
-  constexpr std::size_t kMost = std::size_t{1} << 46U;
+  constexpr std::size_t kMost = std::size_t{1} << 45U;
   if (options.capacity == 0 || options.capacity > kMost) {
     return make_error(ErrorCode::invalid_argument,
-                      "arena '" + options.name + "': .capacity is 1 byte to 64 TiB");
+                      "arena '" + options.name + "': .capacity is 1 byte to 32 TiB");
   }
   if (options.address % kHugePage != 0) {
     return make_error(ErrorCode::invalid_argument,

@@ -18,6 +18,7 @@ std::atomic<StrayWriteCallback> callback = nullptr;
 std::atomic<void*> callback_context = nullptr;
 std::atomic<StrayWrite*> sink = nullptr;
 std::atomic<void (*)() noexcept> sink_done = nullptr;
+std::atomic<pid_t> sink_owner = 0;  // what a worker forks must not report as the worker
 
 struct sigaction previous = {};  // written once, before the handler can run
 
@@ -59,15 +60,12 @@ void report(const siginfo_t& info, const ucontext_t& context) {
   StrayWrite write;
   write.address = reinterpret_cast<std::uintptr_t>(info.si_addr);
   write.arena_offset = write.address - arena->begin();
-  if (write.arena_offset >= arena->used()) {
-    return;
-  }
   copy_name(write.arena, arena->name());
   write.instruction = instruction_of(context);
   const registry::Hit hit = registry::object_at(write.address);
   copy_name(write.object, hit.name);
   write.object_offset = hit.offset;
-  if (StrayWrite* copy = sink.load()) {
+  if (StrayWrite* copy = sink.load(); copy != nullptr && sink_owner == getpid()) {
     *copy = write;
     sink_done.load()();
   }
@@ -152,6 +150,7 @@ int internal::install_stray_write_handler() {
 
 void internal::set_stray_write_sink(StrayWrite* copy, void (*done)() noexcept) {
   sink_done = done;
+  sink_owner = getpid();
   sink = copy;
 }
 

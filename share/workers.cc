@@ -1,10 +1,12 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cctype>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <cxxabi.h>
 #include <exception>
 #include <iostream>
 #include <poll.h>
@@ -37,7 +39,9 @@ struct Child {
   std::uint64_t fork_ns = 0;
 };
 
-Report* own_report = nullptr;  // in a worker
+// In a worker; a process that it forks in turn has them too, and must not report as the worker.
+Report* own_report = nullptr;
+pid_t own_pid = 0;
 
 // Standard streams only: fflush(nullptr) waits for a thread that sits in a read of any stream.
 void flush_streams() {
@@ -48,8 +52,15 @@ void flush_streams() {
   (void)std::fflush(stderr);
 }
 
-void leave_text(const char* text) {
-  std::strncpy(own_report->text.data(), text, own_report->text.size() - 1);
+void leave_text(std::string_view text) {
+  if (getpid() != own_pid) {
+    return;
+  }
+  auto& line = own_report->text;
+  const std::size_t length = std::min(text.size(), line.size() - 1);
+  std::replace_copy_if(
+      text.begin(), text.begin() + static_cast<std::ptrdiff_t>(length), line.begin(),
+      [](char c) { return std::iscntrl(static_cast<unsigned char>(c)) != 0; }, ' ');
   own_report->kind = Report::Kind::exception;
 }
 
@@ -58,6 +69,11 @@ int run_body(const std::function<int(const Worker&)>& body, const Worker& self) 
     return body(self);
   } catch (const std::exception& failure) {
     leave_text(failure.what());
+  } catch (const abi::__forced_unwind&) {
+    // Must not be swallowed, nor go on into the frames of the parent: the worker ends here.
+    leave_text("ended by pthread_exit()");
+    flush_streams();
+    _exit(1);
   } catch (...) {
     leave_text("an exception that is no std::exception");
   }
@@ -73,6 +89,7 @@ int run_body(const std::function<int(const Worker&)>& body, const Worker& self) 
     }  // it ended before the call above
   }
   own_report = report;
+  own_pid = getpid();
   internal::set_stray_write_sink(&report->stray_write,
                                  []() noexcept { own_report->kind = Report::Kind::stray_write; });
   const int code = run_body(body, self);
@@ -197,19 +214,25 @@ Expected<void> Workers::State::reap_all() {
 }
 
 std::string Workers::State::describe(int rank, const siginfo_t& info) const {
+  const bool exited = info.si_code == CLD_EXITED;
+  if (exited && info.si_status == 0) {
+    return "";
+  }
   const Report& report = reports[rank];
   const std::string who = name + " " + std::to_string(rank) + " (pid " +
                           std::to_string(children[static_cast<std::size_t>(rank)].pid) + ")";
-  switch (report.kind.load()) {
-    case Report::Kind::stray_write: return who + " died: " + to_string(report.stray_write);
-    case Report::Kind::exception: return who + ": " + report.text.data();
-    case Report::Kind::nothing: break;
+  const auto kind = report.kind.load();
+  if (kind == Report::Kind::stray_write) {
+    return who + " died: " + to_string(report.stray_write);
   }
-  if (info.si_code != CLD_EXITED) {
+  if (kind == Report::Kind::exception) {
+    return who + ": " + report.text.data();
+  }
+  if (!exited) {
     return who + " died of signal " + std::to_string(info.si_status) + " (" +
            strsignal(info.si_status) + ")";
   }
-  return info.si_status == 0 ? "" : who + " exited with " + std::to_string(info.si_status);
+  return who + " exited with " + std::to_string(info.si_status);
 }
 
 void Workers::State::wait_until(Clock::time_point deadline) const {
@@ -258,6 +281,14 @@ Expected<Workers> internal::start_workers(const WorkersOptions& options,
   if (options.count < 1) {
     return make_error(ErrorCode::invalid_argument,
                       "workers '" + options.name + "': .count is at least 1");
+  }
+  struct sigaction children = {};
+  sigaction(SIGCHLD, nullptr, &children);
+  if (children.sa_handler == SIG_IGN || (children.sa_flags & SA_NOCLDWAIT) != 0) {
+    return make_error(ErrorCode::invalid_argument,
+                      "workers '" + options.name +
+                          "': SIGCHLD is ignored in this process, so the kernel would throw their "
+                          "exit statuses away; give it SIG_DFL or a handler before start()");
   }
   auto state = std::make_unique<Workers::State>();
   state->name = options.name;

@@ -113,7 +113,8 @@ const T& as_argument(const Ref<T>& ref) {
 // not exist in a worker: what they hold locked stays locked.
 //
 // Errors: those of Ref::get(); arena_not_frozen when a reference's arena is not frozen yet: the
-// workers would not have it; invalid_argument; system_call (then no worker is left running).
+// workers would not have it; invalid_argument, also where SIGCHLD is ignored; system_call (then no
+// worker is left running).
 template <class Function, class... Args>
 Expected<Workers> start(const WorkersOptions& options, Function&& function, Args&&... args) {
   Expected<void> checked;

@@ -98,6 +98,10 @@ TEST(StrayWrite, ReadsOutsideAndOtherFaultsAreNotReported) {
       die([&] { (void)*reinterpret_cast<volatile char*>(frozen.arena.base() + 60_MiB); });
   EXPECT_EQ(beyond.signal, SIGSEGV);
   EXPECT_EQ(beyond.said, "");
+  const auto beyond_use =
+      die([&] { *reinterpret_cast<volatile char*>(frozen.arena.base() + 60_MiB) = 1; });
+  EXPECT_EQ(beyond_use.signal, SIGSEGV);
+  EXPECT_NE(beyond_use.said, "") << "reserved for the arena, though not in use";
   const auto sent = die([] {
     (void)kill(getpid(), SIGSEGV);
     for (;;) {

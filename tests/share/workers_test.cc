@@ -108,6 +108,46 @@ TEST(Workers, AnExceptionReachesTheParentAsText) {
             3000U);
 }
 
+TEST(Workers, AnErrorIsOneLine) {
+  const auto exit = run(1, [] { throw std::runtime_error("boom\nand more"); })[0];
+  EXPECT_THAT(exit.error, testing::EndsWith("): boom and more"));
+}
+
+TEST(Workers, WhatAWorkerForksDoesNotReportAsTheWorker) {
+  Arena arena = make_arena();
+  Index* index = *arena.make<Index>();
+  ASSERT_TRUE(arena.freeze());
+  const auto in_grandchild = [](const auto& body) {
+    const pid_t pid = fork();
+    if (pid == 0) {
+      body();
+      _exit(0);
+    }
+    waitpid(pid, nullptr, 0);
+  };
+  const auto wrote = run(1, [&] {
+    in_grandchild([&] { index->answer = 1; });
+    return 7;
+  })[0];
+  EXPECT_THAT(wrote.error, testing::EndsWith("exited with 7"));
+  const auto threw = run(1, [&] {
+    in_grandchild([] { throw std::runtime_error("from the grandchild"); });
+    return 0;
+  })[0];
+  EXPECT_EQ(threw.error, "");
+}
+
+TEST(Workers, StartSaysThatTheirExitsWouldBeLost) {
+  struct sigaction before = {};
+  sigaction(SIGCHLD, nullptr, &before);
+  (void)std::signal(SIGCHLD, SIG_IGN);
+  const auto workers = start({.count = 1}, [] {});
+  sigaction(SIGCHLD, &before, nullptr);
+  ASSERT_FALSE(workers);
+  EXPECT_EQ(workers.error().code, ErrorCode::invalid_argument);
+  EXPECT_THAT(workers.error().message, HasSubstr("SIGCHLD is ignored"));
+}
+
 TEST(Workers, SignalsAreReported) {
   const auto exit = run(1, [] { (void)raise(SIGKILL); })[0];
   EXPECT_EQ(exit.signal, SIGKILL);

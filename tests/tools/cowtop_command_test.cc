@@ -42,6 +42,7 @@ TEST(CowtopCommand, NotFoundAndNotExecutable) {
   const Finished missing = run({COWTOP, "--", "no-such-command"});
   EXPECT_EQ(missing.exit_status(), 127);
   EXPECT_THAT(missing.err, EndsWith("cowtop: no-such-command: command not found\n"));
+  EXPECT_EQ(run({COWTOP, "--", ""}).exit_status(), 127);
   const Finished folder = run({COWTOP, "--", "/etc"});
   EXPECT_EQ(folder.exit_status(), 126);
   EXPECT_THAT(folder.err, EndsWith("cowtop: /etc: cannot be run: Permission denied\n"));

@@ -40,6 +40,8 @@ TEST(CowtopOptions, BadUsageIsOneLineAnd125) {
                                                        {"-p", "x"},
                                                        {"-p", "-3"},
                                                        {"--backend", "bpf", "true"},
+                                                       {"-p", "99999999999999"},
+                                                       {"-o", "", "true"},
                                                        {"-p", "1", "--", "true"},
                                                        {"-p", "0"},
                                                        {"x", "--", "y"}};

@@ -1,5 +1,6 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <charconv>
 #include <map>
 
 #include <cowshed/tools/cowtop/exit_status.h>
@@ -59,24 +60,24 @@ ParsedArguments parse_arguments(int argc, const char* const* argv) {
       app.add_option("-p,--pid", pid, "Attach to this process and its descendants")
           ->check(CLI::Validator(
               [](const std::string& text) {
-                const bool digits =
-                    !text.empty() && std::all_of(text.begin(), text.end(),
-                                                 [](char c) { return c >= '0' && c <= '9'; });
-                const bool zero = text.find_first_not_of('0') == std::string::npos;
-                return digits && !zero ? std::string() : "'" + text + "' is not a process ID";
+                pid_t value = 0;
+                const char* end = text.data() + text.size();
+                const auto parsed_number = std::from_chars(text.data(), end, value);
+                const bool good = parsed_number.ec == std::errc() && parsed_number.ptr == end;
+                return good && value > 0 ? std::string() : "'" + text + "' is not a process ID";
               },
               ""))
           ->type_name("PID");
-  app.add_option("--backend", options.backend, "auto, tracepoint or pagemap")
-      ->type_name("NAME")
-      ->transform(CLI::CheckedTransformer(std::map<std::string, cow::BackendChoice>{
-                                              {"auto", cow::BackendChoice::automatic},
-                                              {"tracepoint", cow::BackendChoice::tracepoint},
-                                              {"pagemap", cow::BackendChoice::pagemap}})
-                      .description(""));
+  std::string backend = "auto";
+  app.add_option("--backend", backend, "auto, tracepoint or pagemap")->type_name("NAME");
   app.add_flag("--json", options.json, "Print one JSON object (schema cowshed.run/1), not a table");
   app.add_option("-o,--output", options.output, "Write the report to FILE, not to standard output")
-      ->type_name("FILE");
+      ->type_name("FILE")
+      ->check(CLI::Validator(
+          [](const std::string& text) {
+            return std::string(text.empty() ? "the name of the file is empty" : "");
+          },
+          ""));
 
   const auto fail = [&parsed](const std::string& message) {
     std::cerr << "cowtop: " << message << " (see cowtop --help)\n";
@@ -95,6 +96,15 @@ ParsedArguments parse_arguments(int argc, const char* const* argv) {
     std::replace(message.begin(), message.end(), '\n', ' ');
     return fail(message);
   }
+  const std::map<std::string, cow::BackendChoice> backends = {
+      {"auto", cow::BackendChoice::automatic},
+      {"tracepoint", cow::BackendChoice::tracepoint},
+      {"pagemap", cow::BackendChoice::pagemap}};
+  const auto chosen = backends.find(backend);
+  if (chosen == backends.end()) {
+    return fail("--backend: '" + backend + "' is not auto, tracepoint or pagemap");
+  }
+  options.backend = chosen->second;
   std::vector<std::string> rest = app.remaining();
   if (!rest.empty() && rest[0].size() > 1 && rest[0][0] == '-') {
     return fail(rest[0] + ": no such option");
