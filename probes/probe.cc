@@ -12,8 +12,9 @@ namespace {
 constexpr int kMostAdoptionRounds = 1000;
 
 tl::unexpected<Error> no_such_process(pid_t pid) {
-  return make_error(ErrorCode::no_such_process,
-                    "PID " + std::to_string(pid) + ": no such process, or it has no memory of its own");
+  return make_error(
+      ErrorCode::no_such_process,
+      "PID " + std::to_string(pid) + ": no such process, or it has no memory of its own");
 }
 
 }  // namespace
