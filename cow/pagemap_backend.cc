@@ -162,7 +162,7 @@ void PagemapBackend::forget_memory(Tracked& process) {
   alive_.erase(process.copies.pid);
 }
 
-void PagemapBackend::sample_process(Tracked& process) {
+void PagemapBackend::update(Tracked& process) {
   ProcessCopies& copies = process.copies;
   const auto stat = proc_.stat(copies.pid);
   if (stat && stat->start_ticks == process.start_ticks) copies.comm = stat->comm;
@@ -174,8 +174,11 @@ void PagemapBackend::sample_process(Tracked& process) {
     process.start_stack = stat->start_stack;
     if (!std::exchange(process.awaits_exec, false)) process.start_new_image();
   }
-  if (process.awaits_exec || copies.shares_memory) return;
+}
 
+void PagemapBackend::look_at_memory(Tracked& process) {
+  ProcessCopies& copies = process.copies;
+  if (process.awaits_exec || copies.shares_memory) return;
   const auto mappings = proc_.maps(copies.pid);
   auto pages = PageMap::open(proc_, copies.pid);
   if (!mappings || !pages) return;
@@ -222,9 +225,11 @@ Expected<void> PagemapBackend::sample() {
   find_children();
   finding_ns_ = monotonic_ns() - begin;
   for (const auto& process : processes_) {
+    if (!process->copies.alive) continue;
+    update(*process);
     const std::uint64_t now = monotonic_ns();
     if (!process->copies.alive || now < process->next_look_ns) continue;
-    sample_process(*process);
+    look_at_memory(*process);
     const std::uint64_t end = monotonic_ns();
     process->next_look_ns = end + kCostFactor * (end - now);
   }

@@ -41,7 +41,8 @@ class PagemapBackend : public Backend {
 
   void find_children();
   void add(pid_t pid, const ProcStat& stat, Tracked* parent);
-  void sample_process(Tracked& process);
+  void update(Tracked& process);
+  void look_at_memory(Tracked& process);
   void forget_memory(Tracked& process);
   const Resident& parent_memory(pid_t pid);
 

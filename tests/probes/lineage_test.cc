@@ -266,7 +266,8 @@ TEST_F(Lineage, AProcessThatIsNotThereIsAnError) {
   const auto tracked = probe_->track_command(ended);
   ASSERT_FALSE(tracked);
   EXPECT_EQ(tracked.error().code, ErrorCode::no_such_process);
-  EXPECT_EQ(tracked.error().message, "PID " + std::to_string(ended) + " is not a running process");
+  EXPECT_EQ(tracked.error().message,
+            "PID " + std::to_string(ended) + ": no such process, or it has no memory of its own");
 }
 
 }  // namespace

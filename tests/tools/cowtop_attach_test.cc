@@ -7,6 +7,7 @@
 #include <thread>
 #include <unistd.h>
 
+#include <cowshed/tests/support/public_copy.h>
 #include <cowshed/tests/support/subprocess.h>
 
 namespace cowshed::cowtop {
@@ -52,8 +53,9 @@ TEST(CowtopAttach, NoSuchProcess) {
 
 TEST(CowtopAttach, SomebodyElsesProcess) {
   if (::geteuid() != 0) GTEST_SKIP() << "needs root, to become somebody else";
+  const test::PublicCopy cowtop(COWTOP);
   const Finished finished =
-      run({COWTOP, "-p", std::to_string(::getpid())}, [] { std::ignore = ::setuid(65534); });
+      run({cowtop.path(), "-p", std::to_string(::getpid())}, [] { std::ignore = ::setuid(65534); });
   EXPECT_EQ(finished.exit_status(), 125);
   EXPECT_THAT(finished.err, HasSubstr("belongs to somebody else"));
 }

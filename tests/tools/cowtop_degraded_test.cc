@@ -7,6 +7,7 @@
 #include <sys/mount.h>
 #include <unistd.h>
 
+#include <cowshed/tests/support/public_copy.h>
 #include <cowshed/tests/support/subprocess.h>
 
 // cowtop where something that it would like to have is missing.
@@ -14,6 +15,7 @@ namespace cowshed::cowtop {
 namespace {
 
 using test::Finished;
+using test::PublicCopy;
 using test::run;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
@@ -45,8 +47,10 @@ void expect_one_line_about(const std::string& text, const char* what) {
 }
 
 TEST_F(CowtopDegraded, WithoutPrivilegeItSamplesAndSaysWhy) {
-  const Finished finished =
-      run({COWTOP, "--json", "--", COPY_SUBJECT, "3000", "1", "2000", "400"}, become_nobody);
+  const PublicCopy cowtop(COWTOP);
+  const PublicCopy subject(COPY_SUBJECT);
+  const Finished finished = run(
+      {cowtop.path(), "--json", "--", subject.path(), "3000", "1", "2000", "400"}, become_nobody);
   EXPECT_EQ(finished.exit_status(), 0);
   expect_one_line_about(finished.err, "CAP_BPF and CAP_PERFMON missing (run as root");
   const auto report = nlohmann::json::parse(finished.out.substr(finished.out.find('{')));
@@ -57,17 +61,19 @@ TEST_F(CowtopDegraded, WithoutPrivilegeItSamplesAndSaysWhy) {
 }
 
 TEST_F(CowtopDegraded, WithoutPrivilegeTheTracepointBackendRefuses) {
+  const PublicCopy cowtop(COWTOP);
   const Finished finished =
-      run({COWTOP, "--backend", "tracepoint", "--", "echo", "ran"}, become_nobody);
+      run({cowtop.path(), "--backend", "tracepoint", "--", "echo", "ran"}, become_nobody);
   EXPECT_EQ(finished.exit_status(), 125);
   EXPECT_EQ(finished.out, "");
   EXPECT_THAT(finished.err, HasSubstr("CAP_"));
 }
 
 TEST_F(CowtopDegraded, TwoCapabilitiesAreEnough) {
-  const Finished finished =
-      run({"setpriv", "--reuid", "65534", "--clear-groups", "--inh-caps", "+perfmon,+bpf",
-           "--ambient-caps", "+perfmon,+bpf", COWTOP, "--backend", "tracepoint", "--", "true"});
+  const PublicCopy cowtop(COWTOP);
+  const Finished finished = run({"setpriv", "--reuid", "65534", "--clear-groups", "--inh-caps",
+                                 "+perfmon,+bpf", "--ambient-caps", "+perfmon,+bpf", cowtop.path(),
+                                 "--backend", "tracepoint", "--", "true"});
   EXPECT_EQ(finished.exit_status(), 0);
   EXPECT_EQ(finished.err, "");
 }
