@@ -5,7 +5,7 @@ file(MAKE_DIRECTORY ${WORK}/user)
 file(COPY_FILE ${EXAMPLE} ${WORK}/user/main.cc)
 file(COPY_FILE ${SOURCE}/user.cmake.in ${WORK}/user/CMakeLists.txt)
 foreach(command "--install;${BUILD};--prefix;${WORK}/prefix"
-                "-S;${WORK}/user;-B;${WORK}/build;-DCMAKE_PREFIX_PATH=${WORK}/prefix"
+                "-G;${GENERATOR};-S;${WORK}/user;-B;${WORK}/build;-DCMAKE_PREFIX_PATH=${WORK}/prefix"
                 "--build;${WORK}/build")
   execute_process(COMMAND ${CMAKE_COMMAND} ${command} OUTPUT_QUIET COMMAND_ERROR_IS_FATAL ANY)
 endforeach()
