@@ -176,6 +176,9 @@ class Waiting {
       _exit(0);
     }
     close(go_[0]);
+    while (state() != 'S') {  // on its way to where it waits
+      usleep(1000);
+    }
   }
   Waiting(const Waiting&) = delete;
   Waiting& operator=(const Waiting&) = delete;
@@ -193,6 +196,15 @@ class Waiting {
   }
 
  private:
+  char state() const {
+    std::ifstream stat("/proc/" + std::to_string(pid_) + "/stat");
+    std::string pid;
+    std::string name;
+    char state = '?';
+    stat >> pid >> name >> state;
+    return state;
+  }
+
   std::array<int, 2> go_{-1, -1};
   pid_t pid_ = -1;
 };
@@ -239,26 +251,19 @@ TEST_F(Lineage, ARunningTreeIsAdoptedWithItsDescendants) {
   waitpid(root, nullptr, WUNTRACED);
   EXPECT_EQ(must(probe_->attach_tree(root)), 2);
   EXPECT_EQ(must(probe_->attach_tree(root)), 0) << "all are tracked already";
-  // The child may still be on its way to where it waits.
-  Snapshot idle = must(probe_->snapshot());
-  for (std::uint64_t faults = ~0ULL; faults != idle.processes.at(1).write_faults;) {
-    faults = idle.processes.at(1).write_faults;
-    usleep(100'000);
-    idle = must(probe_->snapshot());
-  }
+  const Snapshot idle = must(probe_->snapshot());
   ASSERT_THAT(idle.processes, SizeIs(2));
   EXPECT_EQ(idle.processes[0].pid, root);
   EXPECT_EQ(idle.processes[0].role, ProcessRole::root);
   EXPECT_EQ(idle.processes[1].ppid, root);
   EXPECT_EQ(idle.processes[1].parent_id, idle.processes[0].id);
+  EXPECT_EQ(idle.processes[1].write_faults, 0U);
   kill(root, SIGCONT);
   waitpid(root, nullptr, 0);
   const Snapshot done = must(probe_->snapshot());
   ASSERT_THAT(done.processes, SizeIs(2));
-  const std::uint64_t copied =
-      done.processes[1].copied_anon_pages - idle.processes[1].copied_anon_pages;
-  EXPECT_GE(copied, 500U);
-  EXPECT_LE(copied, 520U);
+  EXPECT_GE(done.processes[1].copied_anon_pages, 500U);
+  EXPECT_LE(done.processes[1].copied_anon_pages, 520U);
   close(ready[0]);
   close(ready[1]);
   munmap(mapped, kBytes);
