@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include <cowshed/share/arena_table.h>
+#include <cowshed/share/layout_writer.h>
 #include <cowshed/share/registry_table.h>
 
 namespace cowshed {
@@ -27,6 +28,16 @@ void for_each_core(Function function) {
   }
 }
 
+layout::ArenaState shown_state(ArenaState state) {
+  switch (state) {
+    case ArenaState::open:
+    case ArenaState::freezing: return layout::ArenaState::open;
+    case ArenaState::strict: return layout::ArenaState::strict;
+    case ArenaState::lenient: return layout::ArenaState::lenient;
+    default: return layout::ArenaState::vacant;
+  }
+}
+
 // Holding every lock over the fork leaves none of them taken by a thread that the child has not.
 // jemalloc does the same for its own, after us: handlers for "before" run newest first.
 void before_fork() {
@@ -45,6 +56,7 @@ void after_fork_in_child() {
   for_each_core([](ArenaCore& core) {
     if (core.state() == ArenaState::open) {
       core.disown_after_fork();
+      show_arena_locked(core);
     }
   });
   registry::disown_not_inherited();
@@ -78,6 +90,7 @@ Expected<ArenaCore*> take_vacant_core() {
 }
 
 void give_back_core(ArenaCore* core) {
+  show_arena(*core);
   const std::lock_guard lock(table_mutex);
   for (auto& entry : table) {
     if (entry.core.load() == core) {
@@ -95,6 +108,30 @@ ArenaCore* find_arena(const void* address) noexcept {
     }
   }
   return nullptr;
+}
+
+std::uint32_t show_arena_locked(const ArenaCore& core) {
+  std::uint32_t index = 0;
+  while (table[index].core.load(std::memory_order_relaxed) != &core) {
+    ++index;
+  }
+  layout::Arena shown;
+  shown.state = shown_state(core.state());
+  if (shown.state == layout::ArenaState::vacant) {
+    layout::clear_arena(index);
+    return index;
+  }
+  shown.begin = core.begin();
+  shown.end = core.end();
+  shown.used = core.used();
+  layout::set_text(shown.name, core.name());
+  layout::put_arena(index, shown);
+  return index;
+}
+
+void show_arena(const ArenaCore& core) {
+  const std::lock_guard lock(registry::mutex());
+  show_arena_locked(core);
 }
 
 }  // namespace cowshed

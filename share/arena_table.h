@@ -17,4 +17,9 @@ void give_back_core(ArenaCore* core);
 // The arena in whose range `address` lies, or null.  Takes no lock, safe in a signal handler.
 ArenaCore* find_arena(const void* address) noexcept;
 
+// Enters the arena in the published layout as it now is: to be called after each change of its
+// state, and with registry::mutex() held.  Returns its index there.
+std::uint32_t show_arena_locked(const ArenaCore& core);
+void show_arena(const ArenaCore& core);  // takes that mutex
+
 }  // namespace cowshed

@@ -4,8 +4,10 @@
 #include <random>
 #include <string>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <cowshed/share/arena_table.h>
+#include <cowshed/share/layout_writer.h>
 #include <cowshed/share/registry.h>
 #include <cowshed/share/registry_table.h>
 
@@ -57,6 +59,21 @@ void vacate(std::uint32_t slot, SlotState state) {
   published_slots[slot].stamp.store(0, std::memory_order_release);
   published_slots[slot].object.store(nullptr, std::memory_order_relaxed);
   records[slot].state = state;
+  layout::clear_object(slot);
+}
+
+void show_object(std::uint32_t slot, const void* object, const TypeInfo& type) {
+  const Record& record = records[slot];
+  layout::Object shown;
+  shown.address = reinterpret_cast<std::uintptr_t>(object);
+  shown.bytes = record.size;
+  shown.alignment = static_cast<std::uint32_t>(type.alignment);
+  shown.arena = show_arena_locked(*record.arena);
+  shown.generation = record.generation;
+  shown.publisher = static_cast<std::uint32_t>(getpid());
+  shown.name = record.name;
+  layout::set_text(shown.type, type.name);
+  layout::put_object(slot, shown);
 }
 
 void start_tree_locked() {
@@ -72,6 +89,7 @@ void start_tree_locked() {
   while (tree == 0) {
     tree = std::uint64_t{random()} << 32U | random();
   }
+  layout::create();
 }
 
 Record* find_record(std::string_view name) {
@@ -138,6 +156,7 @@ Expected<RefBits> internal::publish(std::string_view name, const void* object,
   const RefBits bits = bits_of(record);
   published_slots[*slot].object.store(object, std::memory_order_relaxed);
   published_slots[*slot].stamp.store(stamp_of(bits, type.id), std::memory_order_release);
+  show_object(*slot, object, type);
   return bits;
 }
 

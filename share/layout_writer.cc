@@ -1,0 +1,112 @@
+#include <atomic>
+#include <cerrno>
+#include <linux/memfd.h>
+#include <new>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cowshed/share/arena_table.h>
+#include <cowshed/share/layout_writer.h>
+#include <cowshed/share/ref.h>
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U  // Linux 6.3
+#endif
+
+namespace cowshed::layout {
+namespace {
+
+// Tables at whole pages: what is not used takes no memory, and fork() has no page table to copy for
+// it.
+struct Image {
+  Header header;
+  alignas(4096) std::array<Arena, kMaxArenas> arenas;
+  alignas(4096) std::array<Object, internal::kMaxPublished> objects;
+};
+
+Image* image = nullptr;
+
+// While one of these lives, a reader waits.
+class Change {
+ public:
+  Change() { sequence().fetch_add(1, std::memory_order_acquire); }
+  ~Change() { sequence().fetch_add(1, std::memory_order_release); }
+  Change(const Change&) = delete;
+  Change& operator=(const Change&) = delete;
+
+ private:
+  static std::atomic_ref<std::uint32_t> sequence() {
+    return std::atomic_ref(image->header.sequence);
+  }
+};
+
+int open_memfd() {
+  const int fd = memfd_create(kMemfdName, MFD_CLOEXEC | MFD_NOEXEC_SEAL);
+  return fd < 0 && errno == EINVAL ? memfd_create(kMemfdName, MFD_CLOEXEC) : fd;
+}
+
+template <class Entry, std::size_t size>
+void put(Table& table, std::array<Entry, size>& entries, std::uint32_t index, const Entry& entry) {
+  const Change change;
+  entries.at(index) = entry;
+  table.count = std::max(table.count, index + 1);
+}
+
+}  // namespace
+
+void create() {
+  if (image != nullptr) {
+    return;
+  }
+  const int fd = open_memfd();
+  if (fd < 0) {
+    return;
+  }
+  void* memory = MAP_FAILED;
+  if (ftruncate(fd, sizeof(Image)) == 0) {
+    // Private: a child's changes are its own, without a lock between processes.
+    memory =
+        mmap(nullptr, sizeof(Image), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd, 0);
+  }
+  close(fd);
+  if (memory == MAP_FAILED) {
+    return;
+  }
+  image = static_cast<Image*>(memory);
+  const Change change;
+  Header& header = image->header;
+  header.magic = kMagic;
+  header.major = kMajor;
+  header.minor = kMinor;
+  header.bytes = sizeof(Image);
+  header.arenas = {offsetof(Image, arenas), sizeof(Arena), 0};
+  header.objects = {offsetof(Image, objects), sizeof(Object), 0};
+}
+
+void put_arena(std::uint32_t index, const Arena& arena) {
+  if (image != nullptr) {
+    put(image->header.arenas, image->arenas, index, arena);
+  }
+}
+
+void clear_arena(std::uint32_t index) {
+  if (image != nullptr && image->arenas.at(index).begin != 0) {
+    const Change change;
+    image->arenas[index] = {};
+  }
+}
+
+void put_object(std::uint32_t index, const Object& object) {
+  if (image != nullptr) {
+    put(image->header.objects, image->objects, index, object);
+  }
+}
+
+void clear_object(std::uint32_t index) {
+  if (image != nullptr && image->objects.at(index).address != 0) {
+    const Change change;
+    image->objects[index] = {};
+  }
+}
+
+}  // namespace cowshed::layout

@@ -1,0 +1,200 @@
+#include <array>
+#include <cerrno>
+#include <cstddef>
+#include <fstream>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <linux/filter.h>
+#include <linux/memfd.h>
+#include <linux/seccomp.h>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cowshed/base/published_layout.h>
+#include <cowshed/share/arena.h>
+#include <cowshed/share/registry.h>
+
+#include "child.h"
+#include "memory_map.h"
+
+namespace cowshed {
+namespace {
+
+using testing::HasSubstr;
+
+struct Index {
+  std::array<char, 10000> bytes{};
+};
+
+// This process's own layout, found as a stranger finds it; null when there is none.
+const layout::Header* own_layout() {
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; std::getline(maps, line);) {
+    if (line.ends_with("/memfd:cowshed-layout (deleted)")) {
+      EXPECT_THAT(line, HasSubstr(" rw-p "));
+      return reinterpret_cast<const layout::Header*>(std::stoull(line, nullptr, 16));
+    }
+  }
+  return nullptr;
+}
+
+template <class Entry>
+const Entry& entry(const layout::Table& table, std::uint32_t index) {
+  return *reinterpret_cast<const Entry*>(reinterpret_cast<const char*>(own_layout()) +
+                                         table.offset + std::size_t{index} * table.entry_bytes);
+}
+
+// The entry of this name; null when there is none.
+template <class Entry>
+const Entry* named(const layout::Table& table, const std::string& name) {
+  for (std::uint32_t i = 0; i < table.count; ++i) {
+    const auto& candidate = entry<Entry>(table, i);
+    if (name == candidate.name.data()) {
+      return &candidate;
+    }
+  }
+  return nullptr;
+}
+
+const layout::Arena* arena_named(const std::string& name) {
+  return named<layout::Arena>(own_layout()->arenas, name);
+}
+const layout::Object* object_named(const std::string& name) {
+  return named<layout::Object>(own_layout()->objects, name);
+}
+
+Arena make_arena(const std::string& name) {
+  auto arena = Arena::create({.name = name, .capacity = 64_MiB});
+  if (!arena) {
+    throw std::runtime_error(arena.error().message);
+  }
+  return std::move(*arena);
+}
+
+// From here memfd_create(2) fails, unless the file can be sealed, as an arena's can.
+void refuse_layout_memfds() {
+  std::array<sock_filter, 6> program = {{
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_memfd_create, 0, 3),
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, args[1])),
+      BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, MFD_ALLOW_SEALING, 1, 0),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EMFILE),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  }};
+  const sock_fprog filter = {program.size(), program.data()};
+  ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+  if (::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) != 0) {
+    throw std::runtime_error("seccomp refused");
+  }
+}
+
+// First, so that this process has no layout to inherit yet.
+TEST(ALayoutThatCannotBeMade, IsMissedByNothing) {
+  ASSERT_EQ(own_layout(), nullptr);
+  const auto child = test::run_in_child([] {
+    refuse_layout_memfds();
+    Arena arena = make_arena("arena");
+    const auto ref = publish("index", static_cast<const Index*>(*arena.make<Index>()));
+    std::ostringstream seen;
+    seen << arena.freeze().has_value() << (ref->try_get() != nullptr) << withdraw(*ref).has_value()
+         << (own_layout() == nullptr);
+    return seen.str();
+  });
+  EXPECT_EQ(child.said, "1111");
+}
+
+TEST(Layout, NamesArenasAndObjects) {
+  Arena arena = make_arena("shown");
+  const Index* index = *arena.make<Index>();
+  const auto ref = publish("index", index);
+  ASSERT_TRUE(ref);
+  const layout::Header* header = own_layout();
+  ASSERT_NE(header, nullptr);
+  EXPECT_EQ(header->magic, layout::kMagic);
+  EXPECT_EQ(header->major, layout::kMajor);
+  EXPECT_EQ(header->sequence % 2, 0U);
+
+  const layout::Object* object = object_named("index");
+  ASSERT_NE(object, nullptr);
+  EXPECT_EQ(object->address, reinterpret_cast<std::uintptr_t>(index));
+  EXPECT_EQ(object->bytes, sizeof(Index));
+  EXPECT_EQ(object->alignment, alignof(Index));
+  EXPECT_EQ(object->generation, ref->bits().generation);
+  EXPECT_EQ(object->publisher, static_cast<std::uint32_t>(::getpid()));
+  EXPECT_THAT(object->type.data(), HasSubstr("Index"));
+
+  const auto& shown = entry<layout::Arena>(header->arenas, object->arena);
+  EXPECT_STREQ(shown.name.data(), "shown");
+  EXPECT_EQ(shown.begin, reinterpret_cast<std::uintptr_t>(arena.base()));
+  EXPECT_EQ(shown.end - shown.begin, 64_MiB);
+  EXPECT_EQ(shown.used, arena.stats().used);
+  EXPECT_EQ(shown.state, layout::ArenaState::open);
+}
+
+TEST(Layout, ShowsHowAnArenaIsFrozen) {
+  Arena strict = make_arena("strict");
+  const Index* in_strict = *strict.make<Index>();
+  Arena lenient = make_arena("lenient");
+  const Index* in_lenient = *lenient.make<Index>();
+  ASSERT_TRUE(strict.freeze(FreezeMode::strict));
+  ASSERT_TRUE(lenient.freeze(FreezeMode::lenient));
+  ASSERT_TRUE(publish("s", in_strict));
+  ASSERT_TRUE(publish("l", in_lenient));
+  EXPECT_EQ(arena_named("strict")->state, layout::ArenaState::strict);
+  EXPECT_EQ(arena_named("strict")->used, strict.stats().used);
+  EXPECT_EQ(arena_named("lenient")->state, layout::ArenaState::lenient);
+}
+
+TEST(Layout, WhatIsGoneIsVacant) {
+  {
+    Arena arena = make_arena("gone");
+    const Index* index = *arena.make<Index>();
+    const auto withdrawn = publish("withdrawn", index);
+    ASSERT_TRUE(withdrawn);
+    ASSERT_TRUE(publish("released", index));
+    ASSERT_TRUE(withdraw(*withdrawn));
+    EXPECT_EQ(object_named("withdrawn"), nullptr);
+    EXPECT_NE(object_named("released"), nullptr);
+  }
+  EXPECT_EQ(object_named("released"), nullptr);
+  EXPECT_EQ(arena_named("gone"), nullptr);
+}
+
+TEST(Layout, AChildShowsWhatItHasAndNothingElse) {
+  Arena frozen = make_arena("frozen");
+  const Index* in_frozen = *frozen.make<Index>();
+  ASSERT_TRUE(publish("in_frozen", in_frozen));
+  ASSERT_TRUE(frozen.freeze());
+  Arena open = make_arena("open");
+  ASSERT_TRUE(publish("in_open", *open.make<Index>()));
+  const auto child = test::run_in_child([&]() -> std::string {
+    std::ostringstream seen;
+    seen << (object_named("in_frozen") != nullptr) << (arena_named("frozen") != nullptr)
+         << (object_named("in_open") != nullptr) << (arena_named("open") != nullptr)
+         << publish("late", in_frozen).has_value() << (object_named("late") != nullptr)
+         << (object_named("late")->publisher == static_cast<std::uint32_t>(::getpid()));
+    return seen.str();
+  });
+  EXPECT_EQ(child.said, "1100111");
+  EXPECT_EQ(object_named("late"), nullptr) << "the child's own affair";
+  EXPECT_NE(object_named("in_open"), nullptr);
+}
+
+TEST(Layout, TakesThreePagesAndAChildOfFrozenArenasWritesToNone) {
+  Arena arena = make_arena("arena");
+  const auto ref = publish("index", static_cast<const Index*>(*arena.make<Index>()));
+  ASSERT_TRUE(arena.freeze());
+  const layout::Header* header = own_layout();
+  EXPECT_LE(test::own_pages(header, header->bytes), 3U) << "the header, one page of each table";
+  const std::uint32_t sequence = header->sequence;
+  const auto child = test::run_in_child(
+      [&] { return std::to_string((**ref).bytes[0]) + " " + std::to_string(header->sequence); });
+  EXPECT_EQ(child.said, "0 " + std::to_string(sequence));
+}
+
+}  // namespace
+}  // namespace cowshed
