@@ -3,6 +3,7 @@
 #include <cowshed/share/arena.h>
 #include <cowshed/share/arena_core.h>
 #include <cowshed/share/arena_table.h>
+#include <cowshed/share/reference_counts.h>
 #include <cowshed/share/registry_table.h>
 #include <cowshed/share/stray_write.h>
 
@@ -33,6 +34,7 @@ Arena::~Arena() {
     return;
   }
   registry::release_all_in(core_);
+  release_counts_in(core_);
   {
     const std::lock_guard lock(core_->mutex());
     core_->close();

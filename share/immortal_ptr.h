@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <type_traits>
+#include <utility>
 
 namespace cowshed {
 
@@ -25,15 +26,18 @@ class ImmortalPtr {
   constexpr ImmortalPtr(const ImmortalPtr<Other>& other) noexcept : object_(other.get()) {}
 
   constexpr T* get() const noexcept { return object_; }
-  constexpr T& operator*() const noexcept { return *object_; }
+  constexpr std::add_lvalue_reference_t<T> operator*() const noexcept { return *object_; }
   constexpr T* operator->() const noexcept { return object_; }
   constexpr explicit operator bool() const noexcept { return object_ != nullptr; }
   constexpr void reset() noexcept { object_ = nullptr; }
+  constexpr void swap(ImmortalPtr& other) noexcept { std::swap(object_, other.object_); }
 
   // For interfaces that want the standard's own: it shares ownership of nothing, so that it has no
   // count to write either.
-  operator std::shared_ptr<T>() const noexcept {
-    return std::shared_ptr<T>(std::shared_ptr<void>{}, object_);
+  template <class Other>
+  requires std::is_convertible_v<T*, Other*>
+  operator std::shared_ptr<Other>() const noexcept {
+    return std::shared_ptr<Other>(std::shared_ptr<void>{}, object_);
   }
 
   auto operator<=>(const ImmortalPtr&) const = default;
@@ -41,6 +45,19 @@ class ImmortalPtr {
  private:
   T* object_ = nullptr;
 };
+
+template <class T, class Other>
+constexpr ImmortalPtr<T> static_pointer_cast(const ImmortalPtr<Other>& pointer) noexcept {
+  return ImmortalPtr<T>(static_cast<T*>(pointer.get()));
+}
+template <class T, class Other>
+constexpr ImmortalPtr<T> dynamic_pointer_cast(const ImmortalPtr<Other>& pointer) noexcept {
+  return ImmortalPtr<T>(dynamic_cast<T*>(pointer.get()));
+}
+template <class T, class Other>
+constexpr ImmortalPtr<T> const_pointer_cast(const ImmortalPtr<Other>& pointer) noexcept {
+  return ImmortalPtr<T>(const_cast<T*>(pointer.get()));
+}
 
 }  // namespace cowshed
 

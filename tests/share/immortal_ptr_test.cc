@@ -41,6 +41,24 @@ TEST(ImmortalPtr, BecomesASharedPtrWithoutACount) {
   EXPECT_EQ(shared.use_count(), 0);
 }
 
+TEST(ImmortalPtr, Casts) {
+  struct Shape {
+    virtual ~Shape() = default;
+  };
+  struct Circle : Shape {};
+  struct Square : Shape {};
+  Circle circle;
+  const ImmortalPtr<Shape> shape(&circle);
+  EXPECT_EQ(static_pointer_cast<Circle>(shape).get(), &circle);
+  EXPECT_EQ(dynamic_pointer_cast<Circle>(shape), shape);
+  EXPECT_EQ(dynamic_pointer_cast<Square>(shape), nullptr);
+  EXPECT_EQ(const_pointer_cast<Shape>(ImmortalPtr<const Shape>(shape)), shape);
+  const ImmortalPtr<void> anything = shape;
+  EXPECT_TRUE(anything);
+  const std::shared_ptr<const Shape> shared = shape;
+  EXPECT_EQ(shared.get(), &circle);
+}
+
 // What a std::shared_ptr in the arena does on a copy, and this one does not.
 TEST(ImmortalPtr, CopiesAndDropsWriteNothingToFrozenPages) {
   Arena arena = Arena::create({.name = "nodes", .capacity = 64_MiB}).value();
