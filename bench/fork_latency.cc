@@ -1,148 +1,151 @@
-#include <CLI/CLI.hpp>
-#include <exception>
+#include <algorithm>
+#include <chrono>
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
-#include <string>
-#include <vector>
+#include <memory>
+#include <stdexcept>
+#include <sys/wait.h>
+#include <unistd.h>
 
-#include "fork_subject.h"
-#include "statistics.h"
+#include "holder.h"
+#include "machine.h"
+#include "program.h"
 
-// How long fork() takes a process that holds much data in a frozen arena, against the same process
-// with nothing in it.  Fresh processes per round; A B B A within it; A against A as the check that
-// the difference is not noise; the same data on the ordinary heap for contrast.
+// How long fork() takes a process by what it holds.  The call's time in the parent; the child ends
+// at once.
 namespace cowshed::bench {
 namespace {
 
-struct Options {
-  std::size_t mebibytes = 2048;
-  int rounds = 3;
-  int pairs = 40;
-  bool heap = true;
-  bool json = false;
-};
+using nlohmann::json;
 
-struct Comparison {
-  std::vector<double> a;
-  std::vector<double> b;
-  std::vector<double> ratios;  // of each pair
-};
+constexpr int kRounds = 3;  // of fresh processes
 
-// `pairs` times A and B, in the order A B, B A, A B, ...
-void compare(Subject& a, Subject& b, int pairs, Comparison& into) {
-  for (int i = 0; i < pairs; ++i) {
-    Subject& first = i % 2 == 0 ? a : b;
-    Subject& second = i % 2 == 0 ? b : a;
-    const double one = first.fork_ns();
-    const double two = second.fork_ns();
-    into.a.push_back(i % 2 == 0 ? one : two);
-    into.b.push_back(i % 2 == 0 ? two : one);
-    into.ratios.push_back(into.a.back() / into.b.back());
+class ForkWork final : public SubjectWork {
+ public:
+  explicit ForkWork(const json& configuration) : holder_(configuration) {
+    pin_to_cpu(0);
+    for (int i = 0; i < 5; ++i) timed_fork();  // warm
   }
+
+  json facts() const override { return holder_.facts(); }
+  json answer(const json&) override { return {{"us", timed_fork()}}; }
+
+ private:
+  static double timed_fork() {
+    using Clock = std::chrono::steady_clock;
+    const auto before = Clock::now();
+    const pid_t pid = fork();
+    if (pid == 0) _exit(0);
+    const auto after = Clock::now();
+    if (pid < 0 || waitpid(pid, nullptr, 0) != pid) throw std::runtime_error("fork failed");
+    return std::chrono::duration<double, std::micro>(after - before).count();
+  }
+
+  Holder holder_;
+};
+
+std::unique_ptr<SubjectWork> make_work(const json& configuration) {
+  return std::make_unique<ForkWork>(configuration);
 }
 
-nlohmann::json summary(const Comparison& comparison) {
-  const Interval interval = bootstrap_median(comparison.ratios);
-  return {{"a_ns", median(comparison.a)},
-          {"b_ns", median(comparison.b)},
-          {"ratio", median(comparison.ratios)},
-          {"ratio_low", interval.low},
-          {"ratio_high", interval.high},
-          {"ratio_of_medians", median(comparison.a) / median(comparison.b)}};
+struct Held {
+  std::string name;
+  Holding holding;
+};
+
+std::string size_name(std::size_t bytes) {
+  return bytes >= 1_GiB ? fmt::format("{} GiB", bytes >> 30U) : fmt::format("{} MiB", bytes >> 20U);
 }
 
-nlohmann::json measure(const Options& options) {
-  const std::size_t bytes = options.mebibytes << 20U;
-  Comparison full_to_empty;
-  Comparison full_to_full;
-  std::vector<double> heap;
+// Fresh processes, one of each, which fork in turns.
+std::vector<Samples> measure_together(const std::vector<Held>& all, int pairs,
+                                      std::vector<double>& huge_shares) {
+  std::vector<std::unique_ptr<Subject>> subjects;
+  std::vector<Variant> variants;
+  for (const auto& [name, holding] : all) {
+    subjects.push_back(
+        std::make_unique<Subject>(holding.configuration(), "", holding.environment()));
+    Subject* subject = subjects.back().get();
+    huge_shares.push_back(subject->facts()["huge_share"]);
+    variants.push_back({name, [subject] { return subject->ask({})["us"].get<double>(); }});
+  }
+  return interleave(variants, pairs);
+}
+
+void measure_arena(const std::string& group, const std::string& layout,
+                   const std::vector<std::size_t>& sizes, const Options& options, Report& report) {
+  const std::string smallest = size_name(sizes.front());
+  const std::string middle = size_name(sizes[2]);
+  std::vector<Held> all = {{"empty", {"arena", layout, 0}}, {"empty again", {"arena", layout, 0}}};
+  for (const std::size_t size : sizes) all.push_back({size_name(size), {"arena", layout, size}});
+  std::vector<Samples> samples;
   double huge_share = 1;
-  for (int round = 0; round < options.rounds; ++round) {
-    Subject full(Holds::arena, bytes);
-    huge_share = std::min(huge_share, full.huge_share());
-    {
-      Subject empty(Holds::nothing, bytes);
-      compare(full, empty, options.pairs, full_to_empty);
-    }
-    Subject same(Holds::arena, bytes);
-    compare(full, same, options.pairs, full_to_full);
+  for (int round = 0; round < (options.quick ? 1 : kRounds); ++round) {
+    std::vector<double> shares;
+    append(samples, measure_together(all, options.pairs, shares));
+    huge_share = std::min(huge_share, *std::min_element(shares.begin() + 2, shares.end()));
   }
-  if (options.heap) {
-    Subject ordinary(Holds::heap, bytes);
-    for (int i = 0; i < options.pairs; ++i) {
-      heap.push_back(ordinary.fork_ns());
-    }
+  for (const auto& [name, values] : samples) report.figure(group, name, median(values), "us");
+  report.figure(group, "least share in 2 MiB pages", huge_share * 100, "%");
+  const auto against = [&](const std::string& a, const std::string& b) {
+    return compare(samples_of(samples, a), samples_of(samples, b));
+  };
+  for (std::size_t i = 1; i < sizes.size(); ++i) {
+    const Comparison flat = against(size_name(sizes[i]), smallest);
+    report.goal({fmt::format("{}: {} to {}", group, size_name(sizes[i]), smallest),
+                 Goal::Bound::at_most, 1.3, ""},
+                flat.ratio, flat.interval);
   }
-  nlohmann::json result = {{"benchmark", "fork_latency"},
-                           {"bytes", bytes},
-                           {"rounds", options.rounds},
-                           {"pairs", options.rounds * options.pairs},
-                           {"huge_share", huge_share},
-                           {"full_to_empty", summary(full_to_empty)},
-                           {"full_to_full", summary(full_to_full)}};
-  if (options.heap) {
-    result["heap_ns"] = median(heap);
-  }
-  return result;
+  const Comparison cost = against(middle, "empty");
+  report.goal({group + ": " + middle + " to an empty arena", Goal::Bound::at_most, 1.5, ""},
+              cost.ratio, cost.interval);
+  report.control(group, against("empty again", "empty"));
 }
 
-void print(const nlohmann::json& result) {
-  const auto& goal = result["full_to_empty"];
-  const auto& null = result["full_to_full"];
-  fmt::print("fork() of a process with {} MiB in a frozen arena ({:.0f} % in 2 MiB pages)\n",
-             result["bytes"].get<std::size_t>() >> 20U, result["huge_share"].get<double>() * 100);
-  fmt::print("  A, frozen arena   {:10.1f} us\n", goal["a_ns"].get<double>() / 1000);
-  fmt::print("  B, empty arena    {:10.1f} us\n", goal["b_ns"].get<double>() / 1000);
-  if (result.contains("heap_ns")) {
-    fmt::print("  ordinary heap     {:10.1f} us\n", result["heap_ns"].get<double>() / 1000);
-  }
-  fmt::print("  A/B  {:.3f}, 95 % [{:.3f}, {:.3f}], ratio of medians {:.3f}, {} pairs\n",
-             goal["ratio"].get<double>(), goal["ratio_low"].get<double>(),
-             goal["ratio_high"].get<double>(), goal["ratio_of_medians"].get<double>(),
-             result["pairs"].get<int>());
-  const double null_ratio = null["ratio"].get<double>();
-  fmt::print("  A/A  {:.3f}, 95 % [{:.3f}, {:.3f}]{}\n", null_ratio,
-             null["ratio_low"].get<double>(), null["ratio_high"].get<double>(),
-             null_ratio < 0.95 || null_ratio > 1.05 ? ": outside 0.95-1.05, the run is void" : "");
+// One at a time, against an empty process: two such heaps may not fit.
+void measure_heap(const std::string& group, const Holding& holding, const Options& options,
+                  Report& report) {
+  std::vector<double> shares;
+  const auto samples = measure_together(
+      {{"heap", holding}, {"empty", {"arena", holding.layout, 0}}}, options.pairs, shares);
+  const std::string name = size_name(holding.bytes);
+  report.figure(group, name, median(samples[0].values), "us");
+  report.figure(group, name + ", share in 2 MiB pages", shares[0] * 100, "%");
+  report.ratio(group, name + " to an empty arena", compare(samples[0].values, samples[1].values));
 }
 
-int run(int argc, char** argv) {
-  Options options;
-  std::string subject;
-  std::size_t subject_bytes = 0;
-  CLI::App app("How long fork() takes with much data in a frozen arena, against none");
-  app.add_option("--size", options.mebibytes, "MiB of small objects")->capture_default_str();
-  app.add_option("--rounds", options.rounds, "rounds, each with fresh processes")
-      ->capture_default_str()
-      ->check(CLI::PositiveNumber);
-  app.add_option("--pairs", options.pairs, "pairs per round")
-      ->capture_default_str()
-      ->check(CLI::PositiveNumber);
-  app.add_flag("!--no-heap", options.heap, "leave out the ordinary heap");
-  app.add_flag("--json", options.json, "print one JSON object");
-  app.add_option("--subject", subject)->group("");
-  app.add_option("--bytes", subject_bytes)->group("");
-  CLI11_PARSE(app, argc, argv);
-  if (!subject.empty()) {
-    return run_subject(subject, subject_bytes);
+void measure(const Options& options, Report& report) {
+  const std::vector<std::size_t> sizes =
+      options.quick ? std::vector<std::size_t>{4_MiB, 8_MiB, 16_MiB, 32_MiB}
+                    : std::vector<std::size_t>{64_MiB, 512_MiB, 4_GiB, 12_GiB};
+  report.setting("arena",
+                 "frozen (strict); array: one of 64-bit words; objects: 48 bytes each, linked");
+  report.setting("heap", kHeapSetting);
+  report.setting("huge heap", kHugeHeapSetting);
+  if (!options.quick) touch_memory(20_GiB);
+  for (const std::string layout : {"array", "objects"}) {
+    const std::string group = fmt::format("arena/{}", layout);
+    if (options.wants(group)) measure_arena(group, layout, sizes, options, report);
   }
-  const auto result = measure(options);
-  if (options.json) {
-    fmt::print("{}\n", result.dump(2));
-  } else {
-    print(result);
+  for (const std::string memory : {"heap", "huge heap"}) {
+    for (const std::string layout : {"array", "objects"}) {
+      const std::string group = fmt::format("{}/{}", memory, layout);
+      if (!options.wants(group)) continue;
+      for (const std::size_t size : sizes) {
+        measure_heap(group, {memory, layout, size}, options, report);
+      }
+    }
   }
-  return 0;
 }
 
 }  // namespace
 }  // namespace cowshed::bench
 
 int main(int argc, char** argv) {
-  try {
-    return cowshed::bench::run(argc, argv);
-  } catch (const std::exception& failure) {
-    fmt::print(stderr, "fork_latency: {}\n", failure.what());
-    return 1;
-  }
+  return cowshed::bench::run_program(
+      argc, argv,
+      {.name = "fork_latency",
+       .question = "how long fork() takes with much data in a frozen arena, against none",
+       .pairs = 31,
+       .measure = cowshed::bench::measure,
+       .make_work = cowshed::bench::make_work});
 }

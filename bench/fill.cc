@@ -1,0 +1,122 @@
+#include <fmt/format.h>
+#include <memory>
+#include <stdexcept>
+
+#include <cowshed/share/arena.h>
+
+#include "fill_malloc.h"
+#include "fill_work.h"
+#include "machine.h"
+#include "program.h"
+
+namespace cowshed::bench {
+namespace {
+
+using nlohmann::json;
+
+struct Pmr {
+  Pmr() : arena(Arena::create({.name = "fill", .capacity = 4_GiB}).value()) {}
+
+  class Thread {
+   public:
+    explicit Thread(const Pmr& backend) : resource_(backend.arena.resource()) {}
+    void* allocate(std::size_t size) { return resource_->allocate(size); }
+    void deallocate(void* block, std::size_t size) { resource_->deallocate(block, size); }
+
+   private:
+    std::pmr::memory_resource* resource_;
+  };
+
+  Arena arena;
+};
+
+std::unique_ptr<SubjectWork> make_work(const json& configuration) {
+  if (configuration["variant"] == "pmr") return std::make_unique<FillWork<Pmr>>(configuration);
+  return std::make_unique<FillWork<Malloc>>(configuration);
+}
+
+struct Way {
+  const char* name;
+  const char* program;  // beside this one
+  const char* variant;
+};
+
+// The last is the first again: a process like it, to tell noise from difference.
+constexpr Way kWays[] = {{"jemalloc", "fill_jemalloc", "malloc"},
+                         {"mallocx", "fill_jemalloc", "mallocx"},
+                         {"glibc", "", "malloc"},
+                         {"pmr", "", "pmr"},
+                         {"jemalloc again", "fill_jemalloc", "malloc"}};
+
+std::vector<Samples> measure_group(const json& configuration, int pairs) {
+  std::vector<std::unique_ptr<Subject>> subjects;
+  std::vector<Variant> variants;
+  for (const Way& way : kWays) {
+    json own = configuration;
+    own["variant"] = way.variant;
+    const auto start = [way, own] { return std::make_unique<Subject>(own, way.program); };
+    if (configuration["pattern"] == "fill") {  // the memory must be new each time
+      variants.push_back({way.name, [start] { return start()->ask({})["ns"].get<double>(); }});
+      continue;
+    }
+    subjects.push_back(start());
+    Subject* subject = subjects.back().get();
+    variants.push_back({way.name, [subject] { return subject->ask({})["ns"].get<double>(); }});
+  }
+  return interleave(variants, pairs);
+}
+
+void report_group(const std::string& group, const std::vector<Samples>& samples, Report& report) {
+  for (const auto& [name, values] : samples) {
+    report.figure(group, name, median(values), "ns");
+  }
+  const auto speed = [&](const std::string& ours, const std::string& rival) {
+    return compare(samples_of(samples, rival), samples_of(samples, ours));  // of times: inverse
+  };
+  const auto judge = [&](const std::string& ours, const std::string& rival, double least) {
+    const Comparison comparison = speed(ours, rival);
+    report.goal({group + ": " + ours + " as fast as " + rival, Goal::Bound::at_least, least, ""},
+                comparison.ratio, comparison.interval);
+  };
+  judge("pmr", "mallocx", 0.95);
+  judge("pmr", "glibc", 1);
+  report.control(group, speed("jemalloc again", "jemalloc"));
+}
+
+void measure(const Options& options, Report& report) {
+  report.setting("jemalloc", "malloc and free of the system's libjemalloc.so.2, default options");
+  report.setting("mallocx",
+                 "mallocx and sdallocx of the same, flags MALLOCX_ARENA|MALLOCX_TCACHE, "
+                 "from arenas.create and tcache.create, default hooks");
+  report.setting("glibc", "malloc and free of glibc, default tunables");
+  report.setting("pmr", "allocate and deallocate of Arena::resource()");
+  report.setting("small, even", "16 to 128 bytes; 16 bytes to 4 KiB, log-uniform; seeded");
+  report.setting("churn", "free one of 4096 blocks at random, allocate another, write 8 bytes");
+  report.setting("fill", "allocate and write every byte, keep all, in a fresh process each time");
+  if (!options.quick) touch_memory(2_GiB);
+  for (const std::string pattern : {"churn", "fill"}) {
+    const std::size_t amount = pattern == "churn" ? (options.quick ? 1U << 16U : 1U << 19U)
+                                                  : (options.quick ? 4_MiB : 256_MiB);
+    for (const std::string mix : {"small", "even"}) {
+      for (const unsigned threads : {1U, 2U}) {
+        const std::string group = fmt::format("{}/{}/{}", pattern, mix, threads);
+        if (!options.wants(group)) continue;
+        const json configuration = {
+            {"pattern", pattern}, {"mix", mix}, {"threads", threads}, {"amount", amount}};
+        report_group(group, measure_group(configuration, options.pairs), report);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace cowshed::bench
+
+int main(int argc, char** argv) {
+  return cowshed::bench::run_program(argc, argv,
+                                     {.name = "fill",
+                                      .question = "how fast an arena is filled, against malloc",
+                                      .pairs = 31,
+                                      .measure = cowshed::bench::measure,
+                                      .make_work = cowshed::bench::make_work});
+}

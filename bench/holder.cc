@@ -1,0 +1,56 @@
+#include "holder.h"
+
+#include <algorithm>
+#include <memory_resource>
+#include <stdexcept>
+#include <sys/prctl.h>
+
+#include "machine.h"
+
+namespace cowshed::bench {
+namespace {
+
+Arena make_arena(std::size_t bytes) {
+  auto arena = Arena::create({.name = "bench", .capacity = bytes + bytes / 4 + 64_MiB});
+  if (!arena) throw std::runtime_error(arena.error().message);
+  return std::move(*arena);
+}
+
+}  // namespace
+
+nlohmann::json Holding::configuration() const {
+  return {{"memory", memory}, {"layout", layout}, {"bytes", bytes}};
+}
+
+std::vector<std::string> Holding::environment() const {
+  if (memory == "huge heap") return {"GLIBC_TUNABLES=glibc.malloc.hugetlb=1"};
+  return {};
+}
+
+Holder::Holder(const nlohmann::json& configuration)
+    : arena_(make_arena(
+          configuration["memory"] == "arena" ? configuration["bytes"].get<std::size_t>() : 0)),
+      in_arena_(configuration["memory"] == "arena"),
+      bytes_(configuration["bytes"]) {
+  if (configuration["memory"] == "heap" && prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) != 0) {
+    throw std::runtime_error("PR_SET_THP_DISABLE is refused");
+  }
+  auto& memory = in_arena_ ? *arena_.resource() : *std::pmr::new_delete_resource();
+  data_ = std::make_unique<Dataset>(memory, configuration["layout"].get<std::string>(), bytes_);
+  const auto frozen = arena_.freeze();
+  if (!frozen) throw std::runtime_error(frozen.error().message);
+  data_->check();
+  data_->check_in_child();
+}
+
+nlohmann::json Holder::facts() const {
+  if (bytes_ == 0) return {{"huge_share", 0}};
+  const ArenaStats stats = arena_.stats();
+  const double share =
+      in_arena_ ? static_cast<double>(stats.huge_page_bytes) / static_cast<double>(stats.used)
+                : static_cast<double>(proc_bytes("/proc/self/smaps_rollup", "AnonHugePages")) /
+                      static_cast<double>(bytes_);
+  return {{"huge_share", std::min(share, 1.0)}};
+}
+
+}  // namespace cowshed::bench

@@ -1,0 +1,55 @@
+#include "pairs.h"
+
+#include <algorithm>
+#include <stdexcept>
+
+namespace cowshed::bench {
+
+std::vector<Samples> interleave(const std::vector<Variant>& variants, int rounds) {
+  std::vector<Samples> result;
+  result.reserve(variants.size());
+  for (const auto& variant : variants) result.push_back({variant.name, {}});
+  for (int round = 0; round < rounds; ++round) {
+    for (std::size_t i = 0; i < variants.size(); ++i) {
+      const std::size_t turn = round % 2 == 0 ? i : variants.size() - 1 - i;
+      result[turn].values.push_back(variants[turn].sample());
+    }
+  }
+  return result;
+}
+
+void append(std::vector<Samples>& samples, const std::vector<Samples>& more) {
+  if (samples.empty()) {
+    samples = more;
+    return;
+  }
+  for (std::size_t i = 0; i < samples.size(); ++i) {
+    auto& values = samples[i].values;
+    values.insert(values.end(), more.at(i).values.begin(), more.at(i).values.end());
+  }
+}
+
+const std::vector<double>& samples_of(const std::vector<Samples>& samples,
+                                      const std::string& name) {
+  const auto found = std::find_if(samples.begin(), samples.end(),
+                                  [&](const Samples& known) { return known.name == name; });
+  if (found == samples.end()) throw std::logic_error("no variant '" + name + "'");
+  return found->values;
+}
+
+Comparison compare(const std::vector<double>& a, const std::vector<double>& b) {
+  std::vector<double> ratios;
+  std::vector<double> differences;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    ratios.push_back(a[i] / b.at(i));
+    differences.push_back(a[i] - b.at(i));
+  }
+  return {.ratio = median(ratios),
+          .interval = bootstrap_median(ratios),
+          .ratio_of_medians = median(a) / median(b),
+          .difference = median(differences),
+          .difference_interval = bootstrap_median(differences),
+          .pairs = a.size()};
+}
+
+}  // namespace cowshed::bench

@@ -1,0 +1,30 @@
+#pragma once
+
+#include <string>
+
+#include "report.h"
+#include "subject.h"
+
+// What every benchmark's command line has in common.
+namespace cowshed::bench {
+
+struct Options {
+  bool quick = false;  // tiny sizes: that it runs, not how fast
+  int pairs = 0;
+  std::string only;  // groups whose name contains this
+
+  bool wants(const std::string& group) const { return group.find(only) != std::string::npos; }
+};
+
+struct Program {
+  const char* name;
+  const char* question;  // that it answers, for --help and the report
+  int pairs;             // unless --pairs or --quick
+  void (*measure)(const Options& options, Report& report);
+  MakeWork make_work;  // when started again as a subject
+};
+
+// main(): the exit code, 0 also where a goal is missed.
+int run_program(int argc, char** argv, const Program& program);
+
+}  // namespace cowshed::bench

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "pairs.h"
+
+// What a benchmark found: a table for people, one JSON object for programs.
+namespace cowshed::bench {
+
+struct Goal {
+  enum class Bound { at_most, at_least };
+  std::string what;
+  Bound bound;
+  double limit;
+  std::string unit;  // empty: a ratio
+};
+
+class Report {
+ public:
+  Report(std::string benchmark, std::string question);
+
+  void setting(const std::string& name, const std::string& text);  // a rival's call and options
+  void figure(const std::string& group, const std::string& name, double value,
+              const std::string& unit);
+  void ratio(const std::string& group, const std::string& name, const Comparison& comparison);
+  // The same against itself: outside 0.95-1.05 the group's times are void.
+  void control(const std::string& group, const Comparison& comparison);
+
+  // Met when the whole interval is on the right side of the limit, missed when all of it is on the
+  // wrong one, else undecided.
+  void goal(const Goal& goal, double measured, Interval interval);
+  void goal(const Goal& goal, double exact) { this->goal(goal, exact, {exact, exact}); }
+
+  void print() const;
+  void write_json(const std::string& file) const;  // throws std::runtime_error
+
+ private:
+  nlohmann::json content_;
+};
+
+}  // namespace cowshed::bench
