@@ -136,15 +136,28 @@ Expected<PageRanges> PageMap::anonymous_pages(const Mapping& mapping) {
   return result;
 }
 
-Expected<std::uint64_t> PageMap::count_exclusive(const PageRanges& pages) {
-  std::uint64_t count = 0;
+Expected<PageRanges> PageMap::exclusive_pages(const PageRanges& pages) {
+  PageRanges result;
   for (const PageRange& range : pages.ranges()) {
-    const auto done = for_each_page(range, [&](std::uint64_t, std::uint64_t entry) {
-      if ((entry & (kPresent | kFileOrShared | kExclusive)) == (kPresent | kExclusive)) ++count;
+    const auto done = for_each_page(range, [&](std::uint64_t address, std::uint64_t entry) {
+      if ((entry & (kPresent | kFileOrShared | kExclusive)) == (kPresent | kExclusive)) {
+        result.append({address, address + kPageSize});
+      }
     });
     if (!done) return tl::make_unexpected(done.error());
   }
-  return count;
+  return result;
+}
+
+Expected<PageRanges> PageMap::copied_pages(const Mapping& mapping, const PageRanges& inherited,
+                                           const PageRanges& with_parent) {
+  const auto resident = anonymous_pages(mapping);
+  if (!resident) return resident;
+  const PageRanges still_inherited = intersect(*resident, inherited);
+  auto exclusive = exclusive_pages(intersect(still_inherited, with_parent));
+  if (!exclusive || !mapping.has_file()) return exclusive;
+  // What was not anonymous in the parent was copied from the file, here.
+  return subtract(*resident, subtract(still_inherited, *exclusive));
 }
 
 }  // namespace cowshed::cow

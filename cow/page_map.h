@@ -26,8 +26,14 @@ class PageMap {
   // resident where the kernel has PAGEMAP_SCAN (6.7), to the size of the mapping elsewhere.
   Expected<PageRanges> anonymous_pages(const Mapping& mapping);
 
-  // How many pages of `pages` are resident, anonymous and mapped by this process alone (bit 56).
-  Expected<std::uint64_t> count_exclusive(const PageRanges& pages);
+  // Those of `pages` that are resident, anonymous and mapped by this process alone (bit 56).
+  Expected<PageRanges> exclusive_pages(const PageRanges& pages);
+
+  // The pages of `mapping` that this process has copied.  `inherited` are the anonymous ones that
+  // its parent had at the fork, and `with_parent` those of them that the parent still has: alone
+  // with a page because the parent is gone, or has dropped it, is not a copy.
+  Expected<PageRanges> copied_pages(const Mapping& mapping, const PageRanges& inherited,
+                                    const PageRanges& with_parent);
 
   // The process has replaced or lost its memory since open(): every read gives nothing.
   bool is_gone() const { return gone_; }

@@ -19,6 +19,16 @@ std::uint64_t PageRanges::bytes() const {
   return total;
 }
 
+std::uint64_t PageRanges::bytes_within(PageRange range) const {
+  std::uint64_t total = 0;
+  auto next = std::partition_point(ranges_.begin(), ranges_.end(),
+                                   [&](const PageRange& each) { return each.end <= range.begin; });
+  for (; next != ranges_.end() && next->begin < range.end; ++next) {
+    total += std::min(next->end, range.end) - std::max(next->begin, range.begin);
+  }
+  return total;
+}
+
 PageRanges intersect(const PageRanges& left, const PageRanges& right) {
   PageRanges result;
   auto a = left.ranges_.begin();
@@ -30,6 +40,20 @@ PageRanges intersect(const PageRanges& left, const PageRanges& right) {
     } else {
       ++b;
     }
+  }
+  return result;
+}
+
+PageRanges subtract(const PageRanges& left, const PageRanges& right) {
+  PageRanges result;
+  auto hole = right.ranges_.begin();
+  for (PageRange range : left.ranges_) {
+    while (hole != right.ranges_.end() && hole->end <= range.begin) ++hole;
+    for (auto each = hole; each != right.ranges_.end() && each->begin < range.end; ++each) {
+      result.append({range.begin, each->begin});
+      range.begin = std::min(each->end, range.end);
+    }
+    result.append(range);
   }
   return result;
 }

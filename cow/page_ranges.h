@@ -23,9 +23,11 @@ class PageRanges {
   const std::vector<PageRange>& ranges() const { return ranges_; }
   bool empty() const { return ranges_.empty(); }
   std::uint64_t bytes() const;
+  std::uint64_t bytes_within(PageRange range) const;
   bool operator==(const PageRanges&) const = default;
 
   friend PageRanges intersect(const PageRanges& left, const PageRanges& right);
+  friend PageRanges subtract(const PageRanges& left, const PageRanges& right);
 
  private:
   std::vector<PageRange> ranges_;

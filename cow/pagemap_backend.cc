@@ -5,6 +5,7 @@
 #include <utility>
 
 #include <cowshed/cow/clock.h>
+#include <cowshed/cow/object_copies.h>
 #include <cowshed/cow/page_map.h>
 #include <cowshed/cow/pagemap_backend.h>
 
@@ -190,33 +191,26 @@ void PagemapBackend::look_at_memory(Tracked& process) {
   std::uint64_t anon = 0;
   std::uint64_t file = 0;
   std::vector<ArenaCopies> arenas;
+  std::vector<CopiedArena> copied_arenas;
   for (const Mapping& mapping : *mappings) {
     if (!can_be_copied(mapping)) continue;
-    const auto resident = pages->anonymous_pages(mapping);
-    if (!resident) return;
-    PageRanges whole;
-    whole.append({mapping.begin, mapping.end});
-    const PageRanges inherited = intersect(process.shared, whole);
-    const auto copied =
-        pages->count_exclusive(intersect(intersect(*resident, inherited), still_with_parent));
+    auto copied = pages->copied_pages(mapping, process.shared, still_with_parent);
     if (!copied || pages->is_gone()) return;
-    std::uint64_t here = *copied;
-    if (mapping.has_file()) {
-      // What was not anonymous in the parent was copied from the file, here.
-      here += (resident->bytes() - intersect(*resident, inherited).bytes()) / kPageSize;
-      file += here;
-    } else {
-      anon += here;
-    }
-    if (const auto name = arena_name(mapping); !name.empty()) {
-      arenas.push_back({std::string(name), mapping.bytes(), here});
-    }
+    const std::uint64_t here = copied->bytes() / kPageSize;
+    (mapping.has_file() ? file : anon) += here;
+    const auto name = arena_name(mapping);
+    if (name.empty()) continue;
+    arenas.push_back({std::string(name), mapping.bytes(), here});
+    if (here > 0) copied_arenas.push_back({&mapping, std::move(*copied)});
   }
   process.most_anon = std::max(process.most_anon, anon);
   process.most_file = std::max(process.most_file, file);
   if (process.is_child) copies.copied_anon_pages = process.earlier_anon + process.most_anon;
   copies.copied_file_pages = process.earlier_file + process.most_file;
   copies.arenas = std::move(arenas);
+  auto objects = copies_by_object(proc_, copies.pid, *mappings, copied_arenas);
+  const bool knows_some = copies.objects && !copies.objects->empty();
+  if (objects || !knows_some) copies.objects = std::move(objects);
 }
 
 Expected<void> PagemapBackend::sample() {

@@ -37,6 +37,14 @@ struct ArenaCopies {
   std::uint64_t copied_pages = 0;      // of it, by this process; part of copied_file_pages
 };
 
+// An object that the process's program published in a frozen arena.  Sampled by every backend.
+struct ObjectCopies {
+  std::string name;  // empty: published without one
+  std::string type;  // as the compiler writes it
+  std::string arena;
+  std::uint64_t copied_pages = 0;  // that it overlaps; part of its arena's
+};
+
 struct ProcessCopies {
   pid_t pid = 0;   // in cowtop's own PID namespace
   pid_t ppid = 0;  // the parent that forked it
@@ -78,6 +86,9 @@ struct ProcessCopies {
   std::uint64_t execs = 0;
   std::optional<std::uint64_t> copied_pages_before_exec;  // part of copied_pages
   std::vector<ArenaCopies> arenas;
+  // Of the arenas of which pages were copied, every object, as of the last sample that found the
+  // process alive.  nullopt where there are such pages and none was read.
+  std::optional<std::vector<ObjectCopies>> objects;
 
   std::optional<std::uint64_t> copied_pages() const {
     if (!copied_anon_pages || !copied_file_pages) return std::nullopt;

@@ -2,6 +2,8 @@
 #include <utility>
 
 #include <cowshed/cow/clock.h>
+#include <cowshed/cow/object_copies.h>
+#include <cowshed/cow/page_map.h>
 #include <cowshed/cow/tracepoint_backend.h>
 
 namespace cowshed::cow {
@@ -14,6 +16,31 @@ std::uint64_t total_bytes(const std::vector<ArenaCopies>& arenas) {
   std::uint64_t total = 0;
   for (const ArenaCopies& arena : arenas) total += arena.bytes.value_or(0);
   return total;
+}
+
+std::uint64_t copied_pages(const std::vector<ArenaCopies>& arenas) {
+  std::uint64_t total = 0;
+  for (const ArenaCopies& arena : arenas) total += arena.copied_pages;
+  return total;
+}
+
+bool is_frozen_arena(const Mapping& mapping) {
+  return mapping.is_private && !arena_name(mapping).empty();
+}
+
+// Copied or inherited as copies.
+PageRanges private_arena_pages(const ProcFiles& proc, pid_t pid) {
+  PageRanges result;
+  const auto mappings = proc.maps(pid);
+  auto pages = PageMap::open(proc, pid);
+  if (!mappings || !pages) return result;
+  for (const Mapping& mapping : *mappings) {
+    if (!is_frozen_arena(mapping)) continue;
+    const auto resident = pages->anonymous_pages(mapping);
+    if (!resident) continue;
+    for (const PageRange& range : resident->ranges()) result.append(range);
+  }
+  return result;
 }
 
 ArenaCopies& arena_named(std::vector<ArenaCopies>& arenas, const std::string& name) {
@@ -52,10 +79,41 @@ void TracepointBackend::read_arenas(ProcessCopies& process) const {
   const auto mappings = proc_.maps(process.pid);
   if (!mappings) return;
   for (const Mapping& mapping : *mappings) {
-    const auto name = arena_name(mapping);
-    if (!mapping.is_private || name.empty()) continue;
-    arena_named(process.arenas, std::string(name)).bytes = mapping.bytes();
+    if (!is_frozen_arena(mapping)) continue;
+    arena_named(process.arenas, std::string(arena_name(mapping))).bytes = mapping.bytes();
   }
+}
+
+void TracepointBackend::look_at_objects(std::uint64_t id, ProcessCopies& process) {
+  const std::uint64_t copied = copied_pages(process.arenas);
+  if (copied == 0) {
+    process.objects.emplace();
+    return;
+  }
+  if (process.objects && process.objects->empty()) process.objects.reset();
+  // Costs a walk through /proc, so only where there is something new to see.
+  if (!process.alive || process.shares_memory || pages_looked_at_[id] == copied) return;
+  const auto mappings = proc_.maps(process.pid);
+  auto pages = PageMap::open(proc_, process.pid);
+  if (!mappings || !pages) return;
+  PageRanges inherited;
+  PageRanges with_parent;
+  if (const auto known = inherited_.find(id); known != inherited_.end()) {
+    inherited = known->second.pages;
+    const auto parent = processes_.find(known->second.parent_id);
+    if (parent->second.alive) with_parent = private_arena_pages(proc_, parent->second.pid);
+  }
+  std::vector<CopiedArena> arenas;
+  for (const Mapping& mapping : *mappings) {
+    if (!is_frozen_arena(mapping)) continue;
+    auto here = pages->copied_pages(mapping, inherited, with_parent);
+    if (!here || pages->is_gone()) return;
+    if (!here->empty()) arenas.push_back({&mapping, std::move(*here)});
+  }
+  auto objects = copies_by_object(proc_, process.pid, *mappings, arenas);
+  if (arenas.empty() || !objects) return;
+  process.objects = std::move(objects);
+  pages_looked_at_[id] = copied;
 }
 
 void TracepointBackend::inherit(ProcessCopies& child, const ProcessCounts& counts) {
@@ -65,6 +123,10 @@ void TracepointBackend::inherit(ProcessCopies& child, const ProcessCounts& count
     if (counts.execs == 0) {
       for (const ArenaCopies& arena : parent->second.arenas) {
         child.arenas.push_back({arena.name, arena.bytes, 0});
+      }
+      if (parent->second.alive && !parent->second.arenas.empty()) {
+        auto pages = private_arena_pages(proc_, parent->second.pid);
+        if (!pages.empty()) inherited_[counts.id] = {parent->first, std::move(pages)};
       }
     }
   } else if (counts.alive) {
@@ -103,6 +165,7 @@ void TracepointBackend::update(const ProcessCounts& counts) {
   for (const ArenaCount& counted : counts.arenas) {
     arena_named(copies.arenas, counted.name).copied_pages = counted.copied_pages;
   }
+  look_at_objects(counts.id, copies);
 }
 
 Expected<void> TracepointBackend::sample() {

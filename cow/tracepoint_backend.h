@@ -6,6 +6,7 @@
 #include <vector>
 
 #include <cowshed/cow/backend.h>
+#include <cowshed/cow/page_ranges.h>
 #include <cowshed/cow/proc_files.h>
 #include <cowshed/probes/probe.h>
 
@@ -13,7 +14,8 @@ namespace cowshed::cow {
 
 // Measures with eBPF on the kernel's fault tracepoints: every write fault of every process of the
 // tree, from its first instruction, exactly.  Sizes of arenas come from /proc as soon as a process
-// is seen; where both it and its parent have ended by then, they are not known.
+// is seen; where both it and its parent have ended by then, they are not known.  Which published
+// objects were copied comes from there too, at the samples that see a count of an arena change.
 class TracepointBackend : public Backend {
  public:
   // Errors: as Probe::load().
@@ -34,10 +36,17 @@ class TracepointBackend : public Backend {
   void update(const ProcessCounts& counts);
   void inherit(ProcessCopies& child, const ProcessCounts& counts);
   void read_arenas(ProcessCopies& process) const;
+  void look_at_objects(std::uint64_t id, ProcessCopies& process);
 
   Probe probe_;
   ProcFiles proc_;
   std::map<std::uint64_t, ProcessCopies> processes_;  // by the probe's id: in order of start
+  struct Inherited {
+    std::uint64_t parent_id = 0;
+    PageRanges pages;  // of frozen arenas, that the parent had copied
+  };
+  std::map<std::uint64_t, Inherited> inherited_;            // where there are such pages
+  std::map<std::uint64_t, std::uint64_t> pages_looked_at_;  // pages of arenas copied by then
   std::uint64_t started_ns_;
   std::uint64_t last_sample_cost_ns_ = 0;
   std::uint64_t lost_ = 0;

@@ -47,7 +47,7 @@ TEST_F(PageMapTest, FindsWrittenPagesButNotZeroPagesNorHoles) {
   ASSERT_TRUE(found) << found.error().message;
   EXPECT_EQ(found->ranges(),
             (std::vector<PageRange>{{address(3), address(5)}, {address(9), address(10)}}));
-  EXPECT_EQ(pages->count_exclusive(*found), 3U);
+  EXPECT_EQ(pages->exclusive_pages(*found)->bytes(), 3 * kPage);
 }
 
 TEST_F(PageMapTest, SharedWithAChildIsNotExclusiveUntilOneOfThemWrites) {
@@ -70,7 +70,7 @@ TEST_F(PageMapTest, SharedWithAChildIsNotExclusiveUntilOneOfThemWrites) {
   const auto found = pages->anonymous_pages(mapping());
   ASSERT_TRUE(found) << found.error().message;
   EXPECT_EQ(found->bytes(), kPages * kPage);
-  EXPECT_EQ(pages->count_exclusive(*found), 10U);
+  EXPECT_EQ(pages->exclusive_pages(*found)->bytes(), 10 * kPage);
   for (const int fd : {quit[0], quit[1], done[0], done[1]}) ::close(fd);
   int status = 0;
   ASSERT_EQ(::waitpid(child, &status, 0), child);

@@ -30,7 +30,7 @@ TEST(PageRanges, MergesNeighboursAndIgnoresEmptyRanges) {
   EXPECT_EQ(ranges.bytes(), 5 * kPage);
 }
 
-TEST(PageRanges, IntersectionAgreesWithSetsOfPages) {
+TEST(PageRanges, OperationsAgreeWithSetsOfPages) {
   const auto seed = std::random_device{}();
   SCOPED_TRACE(::testing::Message() << "seed " << seed);
   std::mt19937 random(seed);
@@ -39,11 +39,16 @@ TEST(PageRanges, IntersectionAgreesWithSetsOfPages) {
     std::set<std::uint64_t> b;
     const PageRanges left = random_ranges(random, a);
     const PageRanges right = random_ranges(random, b);
-    PageRanges expected;
+    PageRanges common;
+    PageRanges only_left;
+    std::uint64_t within = 0;
     for (const std::uint64_t page : a) {
-      if (b.contains(page)) expected.append({page * kPage, (page + 1) * kPage});
+      (b.contains(page) ? common : only_left).append({page * kPage, (page + 1) * kPage});
+      if (page >= 10 && page < 30) within += kPage;
     }
-    EXPECT_EQ(intersect(left, right), expected);
+    EXPECT_EQ(intersect(left, right), common);
+    EXPECT_EQ(subtract(left, right), only_left);
+    EXPECT_EQ(left.bytes_within({10 * kPage, 30 * kPage}), within);
   }
 }
 

@@ -71,5 +71,19 @@ TEST(JsonReport, UnknownIsNullAndNotZero) {
   EXPECT_EQ(partly["processes"][0]["copied_file_pages"], 2);
 }
 
+TEST(JsonReport, ObjectsThatCouldNotBeReadAreAbsent) {
+  auto measurement = one_process();
+  const auto unread = nlohmann::json::parse(json_report(measurement));
+  EXPECT_FALSE(unread["processes"][0].contains("objects"));
+  EXPECT_FALSE(unread["processes"][0].contains("objects_sampled"));
+  measurement.processes[0].objects = {{"words", "Words", "index", 2}};
+  const auto read = nlohmann::json::parse(json_report(measurement));
+  const auto& process = read["processes"][0];
+  EXPECT_EQ(process["objects_sampled"], true);
+  EXPECT_EQ(process["objects"][0]["name"], "words");
+  EXPECT_EQ(process["objects"][0]["type"], "Words");
+  EXPECT_EQ(process["objects"][0]["copied_pages"], 2);
+}
+
 }  // namespace
 }  // namespace cowshed::cowtop

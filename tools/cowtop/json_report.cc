@@ -23,8 +23,19 @@ Json arenas_of(const cow::ProcessCopies& process) {
   return arenas;
 }
 
+Json objects_of(const std::vector<cow::ObjectCopies>& copied) {
+  Json objects = Json::array();
+  for (const cow::ObjectCopies& object : copied) {
+    objects.push_back({{"name", object.name},
+                       {"type", object.type},
+                       {"arena", object.arena},
+                       {"copied_pages", object.copied_pages}});
+  }
+  return objects;
+}
+
 Json process_object(const cow::ProcessCopies& process) {
-  return {
+  Json object = {
       {"pid", process.pid},
       {"ppid", process.ppid},
       {"comm", process.comm},
@@ -53,6 +64,11 @@ Json process_object(const cow::ProcessCopies& process) {
       {"copied_pages_before_exec", or_null(process.copied_pages_before_exec)},
       {"arenas", arenas_of(process)},
   };
+  if (process.objects) {
+    object["objects"] = objects_of(*process.objects);
+    object["objects_sampled"] = true;  // by either backend
+  }
+  return object;
 }
 
 }  // namespace

@@ -95,6 +95,20 @@ std::string arena_lines(const cow::Measurement& measurement) {
   return text;
 }
 
+std::string object_lines(const cow::Measurement& measurement) {
+  std::string text;
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    if (!process.objects) continue;
+    for (const cow::ObjectCopies& object : *process.objects) {
+      if (object.copied_pages == 0) continue;
+      text += fmt::format("object '{}' ({}) of arena '{}': {} pages copied by PID {}, sampled\n",
+                          printable(object.name), printable(object.type), printable(object.arena),
+                          object.copied_pages, process.pid);
+    }
+  }
+  return text;
+}
+
 }  // namespace
 
 std::string table_report(const cow::Measurement& measurement) {
@@ -123,7 +137,7 @@ std::string table_report(const cow::Measurement& measurement) {
   for (std::size_t i = 0; i < rows.size(); ++i) {
     text += add_row(rows[i], ending(measurement.processes[i]));
   }
-  text += arena_lines(measurement);
+  text += arena_lines(measurement) + object_lines(measurement);
   return text + fmt::format("total copied: {:.1f} MiB\n", static_cast<double>(copied) / kMiB);
 }
 

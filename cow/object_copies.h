@@ -1,0 +1,31 @@
+#pragma once
+
+#include <optional>
+#include <sys/types.h>
+#include <vector>
+
+#include <cowshed/cow/page_ranges.h>
+#include <cowshed/cow/proc_files.h>
+#include <cowshed/cow/process_copies.h>
+#include <cowshed/cow/published_layout.h>
+
+namespace cowshed::cow {
+
+// The pages of a frozen arena that a process has copied.
+struct CopiedArena {
+  const Mapping* mapping = nullptr;
+  PageRanges pages;
+};
+
+// Every published object of these arenas, with the copied pages that it overlaps, in the layout's
+// order.  A page that objects share counts for each.
+std::vector<ObjectCopies> copies_by_object(const PublishedLayout& layout,
+                                           const std::vector<CopiedArena>& arenas);
+
+// The same from the process's own layout, which is not looked for when there are no `arenas`.
+// nullopt when it cannot be read.
+std::optional<std::vector<ObjectCopies>> copies_by_object(const ProcFiles& proc, pid_t pid,
+                                                          const std::vector<Mapping>& mappings,
+                                                          const std::vector<CopiedArena>& arenas);
+
+}  // namespace cowshed::cow

@@ -1,0 +1,284 @@
+#include <array>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sstream>
+#include <string>
+#include <unistd.h>
+
+#include <cowshed/cow/object_copies.h>
+#include <cowshed/cow/page_map.h>
+#include <cowshed/cow/published_layout.h>
+#include <cowshed/tests/support/subprocess.h>
+
+namespace cowshed::cow {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr std::uint64_t kAddress = 0x10000;
+constexpr const char* kPath = "/memfd:cowshed-layout (deleted)";
+
+// A process whose memory is a file: what we please.
+class FakeLayout : public ::testing::Test {
+ protected:
+  FakeLayout() {
+    std::string pattern =
+        (std::filesystem::temp_directory_path() / "cowshed-layout-XXXXXX").string();
+    root_ = ::mkdtemp(pattern.data());
+    std::filesystem::create_directory(root_ / "9");
+    header_.magic = layout::kMagic;
+    header_.major = layout::kMajor;
+    header_.bytes = kBytes;
+    header_.arenas = {4096, sizeof(layout::Arena), 1};
+    header_.objects = {8192, sizeof(layout::Object), 1};
+    arena_.begin = 0x200000000000;
+    arena_.end = arena_.begin + (1U << 20U);
+    arena_.used = 4096;
+    arena_.state = layout::ArenaState::lenient;
+    put(arena_.name, "index");
+    object_.address = arena_.begin + 64;
+    object_.bytes = 100;
+    object_.alignment = 8;
+    object_.generation = 7;
+    object_.publisher = 4711;
+    put(object_.name, "words");
+    put(object_.type, "Words");
+  }
+  ~FakeLayout() override { std::filesystem::remove_all(root_); }
+
+  template <std::size_t size>
+  static void put(std::array<char, size>& field, const std::string& text) {
+    field.fill('\0');
+    text.copy(field.data(), size);
+  }
+
+  // Of the mapping, `mapped` bytes can be read.
+  Expected<PublishedLayout> read(std::size_t mapped = kBytes) const {
+    std::string memory(kBytes, '\0');
+    std::memcpy(memory.data(), &header_, sizeof header_);
+    std::memcpy(memory.data() + 4096, &arena_, sizeof arena_);
+    std::memcpy(memory.data() + 8192, &object_, sizeof object_);
+    memory.resize(mapped);
+    std::ofstream(root_ / "9" / "mem") << std::string(kAddress, '\0') << memory;
+    Mapping mapping;
+    mapping.begin = kAddress;
+    mapping.end = kAddress + kBytes;
+    mapping.is_private = true;
+    mapping.path = kPath;
+    return read_published_layout(ProcFiles(root_.string()), 9, {Mapping{}, mapping});
+  }
+
+  void expect_refused(const std::string& why) const {
+    const auto result = read();
+    ASSERT_FALSE(result);
+    EXPECT_EQ(result.error().code, ErrorCode::unsupported);
+    EXPECT_THAT(result.error().message, HasSubstr("PID 9: "));
+    EXPECT_THAT(result.error().message, HasSubstr(why));
+  }
+
+  static constexpr std::size_t kBytes = 16384;
+  std::filesystem::path root_;
+  layout::Header header_;
+  layout::Arena arena_;
+  layout::Object object_;
+};
+
+TEST_F(FakeLayout, SaysWhatIsThere) {
+  const auto result = read();
+  ASSERT_TRUE(result) << result.error().message;
+  ASSERT_EQ(result->arenas.size(), 1U);
+  EXPECT_EQ(result->arenas[0].name, "index");
+  EXPECT_EQ(result->arenas[0].state, layout::ArenaState::lenient);
+  ASSERT_EQ(result->objects.size(), 1U);
+  const PublishedObject& object = result->objects[0];
+  EXPECT_EQ(object.name, "words");
+  EXPECT_EQ(object.type, "Words");
+  EXPECT_EQ(object.arena, "index");
+  EXPECT_EQ(object.address, arena_.begin + 64);
+  EXPECT_EQ(object.bytes, 100U);
+  EXPECT_EQ(object.alignment, 8U);
+  EXPECT_EQ(object.generation, 7U);
+  EXPECT_EQ(object.publisher, 4711);
+}
+
+TEST_F(FakeLayout, VacantEntriesAreLeftOut) {
+  arena_.begin = 0;
+  object_.address = 0;
+  const auto result = read();
+  ASSERT_TRUE(result);
+  EXPECT_TRUE(result->arenas.empty());
+  EXPECT_TRUE(result->objects.empty());
+}
+
+TEST_F(FakeLayout, WhatANewerMinorVersionAddsIsSkipped) {
+  header_.minor = 9;
+  header_.objects.entry_bytes = sizeof(layout::Object) + 40;
+  const auto result = read();
+  ASSERT_TRUE(result) << result.error().message;
+  EXPECT_EQ(result->objects.at(0).name, "words");
+}
+
+TEST_F(FakeLayout, TextWithoutAnEndEndsWithItsField) {
+  arena_.name.fill('a');
+  object_.name.fill('n');
+  object_.type.fill('t');
+  const auto result = read();
+  ASSERT_TRUE(result);
+  EXPECT_EQ(result->objects[0].name, std::string(64, 'n'));
+  EXPECT_EQ(result->objects[0].type, std::string(160, 't'));
+  EXPECT_EQ(result->objects[0].arena, std::string(64, 'a'));
+}
+
+TEST_F(FakeLayout, AnotherVersionIsRefused) {
+  header_.major = 2;
+  expect_refused("version 2.0, this program reads 1.x");
+}
+
+TEST_F(FakeLayout, WrongMagic) {
+  header_.magic[0] = 'X';
+  expect_refused("wrong magic number");
+}
+
+TEST_F(FakeLayout, CountsWithoutMeasure) {
+  header_.objects.count = UINT32_MAX;
+  expect_refused("4294967295 objects");
+}
+
+TEST_F(FakeLayout, CountsBeyondTheEnd) {
+  header_.arenas.count = 1000;
+  expect_refused("table of arenas lies outside");
+}
+
+TEST_F(FakeLayout, TablesBeyondTheEnd) {
+  header_.objects.offset = 1ULL << 63U;
+  expect_refused("table of objects lies outside");
+}
+
+TEST_F(FakeLayout, LongerThanItsMapping) {
+  header_.bytes = 1ULL << 63U;
+  expect_refused("longer than its mapping");
+}
+
+TEST_F(FakeLayout, EntriesOfNoSize) {
+  header_.arenas.entry_bytes = 0;
+  expect_refused("entries of 0 bytes in its table of arenas");
+}
+
+TEST_F(FakeLayout, EntriesWithoutMeasure) {
+  header_.objects.entry_bytes = 1U << 31U;
+  expect_refused("entries of 2147483648 bytes in its table of objects");
+}
+
+TEST_F(FakeLayout, AnObjectOfNoArena) {
+  object_.arena = 1;
+  expect_refused("an object in no arena");
+}
+
+TEST_F(FakeLayout, AnObjectWithoutEnd) {
+  object_.bytes = UINT64_MAX;
+  expect_refused("an object without end");
+}
+
+TEST_F(FakeLayout, AnArenaThatEndsBeforeItBegins) {
+  arena_.end = arena_.begin - 1;
+  expect_refused("an arena ends before it begins");
+}
+
+TEST_F(FakeLayout, MemoryThatEndsTooSoon) {
+  for (const std::size_t mapped : {0U, 10U, 4100U, 8200U}) {
+    const auto result = read(mapped);
+    ASSERT_FALSE(result) << mapped;
+    EXPECT_EQ(result.error().code, ErrorCode::no_such_process) << mapped;
+  }
+}
+
+TEST_F(FakeLayout, AWriterThatDoesNotFinish) {
+  header_.sequence = 3;
+  const auto result = read();
+  ASSERT_FALSE(result);
+  EXPECT_EQ(result.error().system_errno, EAGAIN);
+  EXPECT_THAT(result.error().message, HasSubstr("PID 9: its published layout keeps changing"));
+}
+
+TEST_F(FakeLayout, PagesAreCountedForEveryObjectThatOverlapsThem) {
+  PublishedLayout published;
+  const std::uint64_t begin = 0x200000000000;
+  published.objects = {{"a", "A", "index", begin, 4096 + 10, 1, 1, 1},
+                       {"b", "B", "index", begin + 4096 + 10, 3 * 4096, 1, 2, 1},
+                       {"elsewhere", "C", "other", begin + (1U << 20U), 10, 1, 3, 1}};
+  Mapping mapping;
+  mapping.begin = begin;
+  mapping.end = begin + (1U << 20U);
+  CopiedArena copied{&mapping, {}};
+  copied.pages.append({begin + 4096, begin + 3 * 4096});
+  const auto objects = copies_by_object(published, {copied});
+  ASSERT_EQ(objects.size(), 2U);
+  EXPECT_EQ(objects[0].copied_pages, 1U);
+  EXPECT_EQ(objects[1].copied_pages, 2U);
+}
+
+TEST(PublishedLayout, AProcessWithoutOne) {
+  const ProcFiles proc;
+  const auto mappings = proc.maps(::getpid());
+  ASSERT_TRUE(mappings);
+  const auto result = read_published_layout(proc, ::getpid(), *mappings);
+  ASSERT_FALSE(result);
+  EXPECT_EQ(result.error().code, ErrorCode::not_published);
+}
+
+// The pages of its own that a process has in its layout.
+std::uint64_t layout_pages(pid_t pid, const std::vector<Mapping>& mappings) {
+  for (const Mapping& mapping : mappings) {
+    if (mapping.path == kPath) {
+      return PageMap::open(ProcFiles(), pid)->anonymous_pages(mapping)->bytes() / kPageSize;
+    }
+  }
+  return 0;
+}
+
+TEST(PublishedLayout, OfARunningProcess) {
+  std::array<int, 2> said{};
+  ASSERT_EQ(::pipe(said.data()), 0);
+  test::Subprocess subject({OBJECT_SUBJECT, "60000"}, [&] { ::dup2(said[1], STDOUT_FILENO); });
+  ::close(said[1]);
+  std::array<char, 200> line{};
+  ASSERT_GT(::read(said[0], line.data(), line.size() - 1), 0);
+  ::close(said[0]);
+  std::uint64_t first = 0;
+  std::uint64_t second = 0;
+  pid_t publisher = 0;
+  std::istringstream(line.data()) >> std::hex >> first >> second >> std::dec >> publisher;
+  EXPECT_EQ(publisher, subject.pid());
+
+  const ProcFiles proc;
+  const auto children = proc.children(subject.pid());
+  ASSERT_TRUE(children);
+  ASSERT_EQ(children->size(), 1U);
+  const pid_t worker = children->front();
+  const auto mappings = proc.maps(worker);
+  ASSERT_TRUE(mappings);
+  const auto before = layout_pages(worker, *mappings);
+  const auto result = read_published_layout(proc, worker, *mappings);
+  ASSERT_TRUE(result) << result.error().message;
+  EXPECT_EQ(layout_pages(worker, *mappings), before) << "read without a copy";
+  ::kill(worker, SIGKILL);
+
+  ASSERT_EQ(result->arenas.size(), 1U);
+  EXPECT_EQ(result->arenas[0].name, "subject");
+  ASSERT_EQ(result->objects.size(), 2U);
+  EXPECT_EQ(result->objects[0].name, "first");
+  EXPECT_EQ(result->objects[0].address, first);
+  EXPECT_EQ(result->objects[1].name, "second");
+  EXPECT_EQ(result->objects[1].address, second);
+  EXPECT_EQ(result->objects[1].bytes, 16 * kPageSize);
+  EXPECT_THAT(result->objects[1].type, HasSubstr("Block"));
+  EXPECT_EQ(result->objects[1].publisher, subject.pid());
+}
+
+}  // namespace
+}  // namespace cowshed::cow

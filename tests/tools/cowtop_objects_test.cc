@@ -1,0 +1,68 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include <cowshed/tests/support/subprocess.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+using Json = nlohmann::json;
+
+class CowtopObjects : public ::testing::TestWithParam<std::string> {
+ protected:
+  // What cowtop says of a run of object_subject.
+  std::string report(const std::string& linger_ms, bool json) {
+    std::vector<std::string> arguments = {COWTOP, "--backend", GetParam()};
+    if (json) arguments.emplace_back("--json");
+    arguments.insert(arguments.end(), {"--", OBJECT_SUBJECT, linger_ms});
+    const auto finished = test::run(arguments);
+    if (finished.exit_status() == 125) return {};
+    EXPECT_EQ(finished.exit_status(), 0) << finished.err;
+    // After the line that the subject prints.
+    return finished.out.substr(finished.out.find('\n') + 1);
+  }
+};
+
+std::map<std::string, int> pages_by_object(const Json& process) {
+  std::map<std::string, int> result;
+  for (const Json& object : process.at("objects")) {
+    EXPECT_THAT(object.at("type"), HasSubstr("Block"));
+    EXPECT_EQ(object.at("arena"), "subject");
+    result[object.at("name")] = object.at("copied_pages");
+  }
+  return result;
+}
+
+TEST_P(CowtopObjects, AreNamedWithWhatEachProcessCopied) {
+  const std::string text = report("500", true);
+  if (text.empty()) GTEST_SKIP() << "no " << GetParam() << " backend here";
+  const Json json = Json::parse(text);
+  const Json& processes = json.at("processes");
+  ASSERT_EQ(processes.size(), 2U);
+  // What the worker inherited as the parent's copies is not a copy of its own.
+  EXPECT_EQ(pages_by_object(processes[0]),
+            (std::map<std::string, int>{{"first", 2}, {"second", 0}}));
+  EXPECT_EQ(pages_by_object(processes[1]),
+            (std::map<std::string, int>{{"first", 1}, {"second", 3}}));
+  EXPECT_EQ(processes[1]["objects_sampled"], true);
+  EXPECT_EQ(processes[1]["arenas"][0]["copied_pages"], 4);
+}
+
+TEST_P(CowtopObjects, HaveALineInTheTable) {
+  const std::string text = report("300", false);
+  if (text.empty()) GTEST_SKIP() << "no " << GetParam() << " backend here";
+  EXPECT_THAT(text, HasSubstr("object 'second' ("));
+  EXPECT_THAT(text, HasSubstr("Block) of arena 'subject': 3 pages copied by PID "));
+  EXPECT_THAT(text, Not(HasSubstr(": 0 pages copied")));
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, CowtopObjects, ::testing::Values("tracepoint", "pagemap"),
+                         [](const auto& backend) { return backend.param; });
+
+}  // namespace
+}  // namespace cowshed::cowtop
