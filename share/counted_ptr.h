@@ -92,23 +92,9 @@ class CountedPtr {
     }
   }
 
-  CountedPtr& operator=(const CountedPtr& other) noexcept {
-    CountedPtr(other).swap(*this);
-    return *this;
-  }
-  CountedPtr& operator=(CountedPtr&& other) noexcept {
-    CountedPtr(std::move(other)).swap(*this);
-    return *this;
-  }
-  template <class Other>
-  requires std::is_convertible_v<Other*, T*> CountedPtr& operator=(
-      CountedPtr<Other> other) noexcept {
-    CountedPtr(std::move(other)).swap(*this);
-    return *this;
-  }
-  template <class Other, class Deleter>
-  CountedPtr& operator=(std::unique_ptr<Other, Deleter>&& owner) {
-    CountedPtr(std::move(owner)).swap(*this);
+  // From whatever a CountedPtr can be made of implicitly.
+  CountedPtr& operator=(CountedPtr other) noexcept {
+    swap(other);
     return *this;
   }
 
@@ -177,12 +163,8 @@ class WeakCountedPtr {
   template <class Other>
   requires std::is_convertible_v<Other*, T*> WeakCountedPtr(const CountedPtr<Other>& owner)
   noexcept : object_(owner.get()), count_(owner.count_) { internal::add_weak(count_); }
-  WeakCountedPtr& operator=(const WeakCountedPtr& other) noexcept {
-    WeakCountedPtr(other).swap(*this);
-    return *this;
-  }
-  WeakCountedPtr& operator=(WeakCountedPtr&& other) noexcept {
-    WeakCountedPtr(std::move(other)).swap(*this);
+  WeakCountedPtr& operator=(WeakCountedPtr other) noexcept {
+    swap(other);
     return *this;
   }
   ~WeakCountedPtr() { internal::drop_weak(count_); }
@@ -324,7 +306,7 @@ CountedPtr<T>::CountedPtr(std::unique_ptr<Other, Deleter>&& owner) {
   object_ = owner.get();
   auto block = std::make_unique<Block>(std::move(owner));
   count_ = internal::add_count(block.get());
-  block.release();
+  (void)block.release();
 }
 
 // Like std::allocate_shared: constructs a T in memory of the allocator, or of the memory_resource

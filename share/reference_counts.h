@@ -31,7 +31,10 @@ struct CountHandle {
   std::uint32_t index = 0;
   std::uint32_t chunk_id = 0;  // 0: of nothing
 
-  auto operator<=>(const CountHandle&) const = default;
+  bool operator==(const CountHandle&) const = default;
+  bool operator<(const CountHandle& other) const {
+    return index != other.index ? index < other.index : chunk_id < other.chunk_id;
+  }
 };
 
 struct CountSlot {

@@ -60,7 +60,7 @@ TEST(CountedPtr, IsUsedLikeASharedPtr) {
     EXPECT_EQ(member.use_count(), 3);
     EXPECT_FALSE(member.owner_before(base) || base.owner_before(member));
     base = std::move(pointer);
-    EXPECT_EQ(pointer, nullptr);
+    EXPECT_EQ(pointer, nullptr);  // NOLINT(bugprone-use-after-move): is empty, by contract
     EXPECT_EQ(pointer.use_count(), 0);
     EXPECT_EQ(base.use_count(), 2);
     EXPECT_EQ(const_pointer_cast<Base>(base)->value, 5);
@@ -254,7 +254,7 @@ TEST(CountedPtr, WithoutTheCountsEverythingIsImmortal) {
   alignas(CountedPtr<int>) std::array<std::byte, sizeof(CountedPtr<int>)> bytes{};
   {
     const auto pointer = make_counted<int>(*arena, 1).value();
-    std::memcpy(bytes.data(), &pointer, sizeof pointer);
+    std::memcpy(bytes.data(), static_cast<const void*>(&pointer), sizeof pointer);
   }
   arena.reset();
   const auto& foreign = *reinterpret_cast<CountedPtr<int>*>(bytes.data());

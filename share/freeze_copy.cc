@@ -1,0 +1,85 @@
+#include <algorithm>
+#include <string>
+
+#include <cowshed/share/freeze_copy.h>
+
+namespace cowshed {
+
+FreezeContext::~FreezeContext() {
+  if (finished_) {
+    return;
+  }
+  for (std::size_t i = 0; i < targets_.size(); ++i) {
+    const Target& target = targets_[i];
+    if (i < constructed_) {
+      target.key.type->destroy(target.memory);
+    }
+    resource_->deallocate(target.memory, target.key.type->size, target.key.type->alignment);
+  }
+}
+
+void* FreezeContext::target_of(const void* source, const Type& type) {
+  const Key key = {source, &type};
+  if (void* element = find_element(key)) {
+    return element;
+  }
+  const auto [known, added] = memo_.try_emplace(key);
+  if (added) {
+    targets_.push_back({key, nullptr});
+    try {
+      known->second = resource_->allocate(type.size, type.alignment);
+    } catch (...) {
+      targets_.pop_back();
+      throw;
+    }
+    targets_.back().memory = known->second;
+  }
+  return known->second;
+}
+
+void* FreezeContext::find_element(const Key& key) const {
+  const auto* source = static_cast<const std::byte*>(key.source);
+  auto vector = elements_.upper_bound(source);
+  if (vector == elements_.begin()) {
+    return nullptr;
+  }
+  --vector;
+  const auto& [first, elements] = *vector;
+  const auto offset = static_cast<std::size_t>(source - first);
+  const std::size_t size = key.type->source_size;
+  if (elements.type != key.type || offset % size != 0 || offset / size >= elements.count) {
+    return nullptr;
+  }
+  return elements.targets + offset / size * key.type->size;
+}
+
+void FreezeContext::add_elements(const void* first, const Elements& elements) {
+  elements_.try_emplace(static_cast<const std::byte*>(first), elements);
+}
+
+void FreezeContext::finish() {
+  for (; constructed_ < targets_.size(); ++constructed_) {
+    const Target target = targets_[constructed_];
+    target.key.type->construct(target.memory, target.key.source, *this);
+  }
+  const auto twice = std::find_if(targets_.begin(), targets_.end(), [this](const Target& target) {
+    return find_element(target.key) != nullptr;
+  });
+  if (twice != targets_.end()) {
+    throw Failure{{ErrorCode::invalid_argument, 0,
+                   "freeze_copy: a pointer to an element of a vector of " +
+                       std::string(twice->key.type->name) +
+                       " was followed before the vector itself; reach the vector first, or keep "
+                       "its elements by std::shared_ptr"}};
+  }
+  finished_ = true;
+}
+
+void FreezeContext::refuse_derived(std::string_view base, const char* dynamic_type) {
+  throw Failure{{ErrorCode::invalid_argument, 0,
+                 "freeze_copy: a pointer to " + std::string(base) + " leads to a derived object (" +
+                     dynamic_type + "); give cowshed::FreezeTraits<" + std::string(base) +
+                     "> a pointer() that tells what it becomes"}};
+}
+
+}  // namespace cowshed
