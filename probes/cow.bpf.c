@@ -269,7 +269,7 @@ int BPF_PROG(on_fork, struct task_struct* parent, struct task_struct* child) {
     if (child->mm == parent->mm) {
       flags = COWSHED_SHARES_MEMORY;
     } else {
-      shared = anonymous_bytes(parent->mm);
+      shared = anonymous_bytes(parent);
     }
     if (add_process(child, &key, parent_id, flags, shared, 0) < 0) {
       return 0;

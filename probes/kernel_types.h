@@ -107,6 +107,14 @@ struct mm_struct___v6_1 {
   struct mm_rss_stat rss_stat;
 };
 
+struct task_rss_stat {
+  int count[4];
+};
+
+struct task_struct___v6_1 {
+  struct task_rss_stat rss_stat;
+};
+
 /* Since 6.4 (per-VMA locks, 5e31275cc997): moves on whenever a writer of the address space is done.
  * A seqcount since 6.13 (eb449bd96954). */
 struct mm_struct___v6_4 {

@@ -54,9 +54,11 @@ static __always_inline __u64 percpu_shift(__u32 cpu) {
   return base ? number(&mine->id, there) - base : 0;
 }
 
-/* Resident anonymous memory.  A percpu_counter alone is off by up to 32 pages a CPU, which is all
- * of a small program, so its parts are added. */
-static __always_inline __u64 anonymous_bytes(struct mm_struct* mm) {
+/* Resident anonymous memory of `task`.  A percpu_counter alone is off by up to 32 pages a CPU,
+ * which is all of a small program, so its parts are added; before 6.2 each thread keeps up to 64
+ * pages to itself, of which only this thread's are added. */
+static __always_inline __u64 anonymous_bytes(struct task_struct* task) {
+  struct mm_struct* mm = task->mm;
   if (!mm) {
     return 0;
   }
@@ -65,6 +67,7 @@ static __always_inline __u64 anonymous_bytes(struct mm_struct* mm) {
    * modules, which takes CAP_SYS_ADMIN. */
   if (bpf_core_field_exists(((struct mm_struct___v6_1*)mm)->rss_stat.count)) {
     pages = BPF_CORE_READ((struct mm_struct___v6_1*)mm, rss_stat.count[MM_ANONPAGES].counter);
+    pages += BPF_CORE_READ((struct task_struct___v6_1*)task, rss_stat.count[MM_ANONPAGES]);
   } else {
     pages = BPF_CORE_READ(mm, rss_stat[MM_ANONPAGES].count);
     __u64 counters = (__u64)BPF_CORE_READ(mm, rss_stat[MM_ANONPAGES].counters);
