@@ -151,7 +151,7 @@ Expected<PageRanges> PageMap::exclusive_pages(const PageRanges& pages) {
 
 Expected<PageRanges> PageMap::copied_pages(const Mapping& mapping, const PageRanges& inherited,
                                            const PageRanges& with_parent) {
-  const auto resident = anonymous_pages(mapping);
+  auto resident = anonymous_pages(mapping);
   if (!resident) return resident;
   const PageRanges still_inherited = intersect(*resident, inherited);
   auto exclusive = exclusive_pages(intersect(still_inherited, with_parent));

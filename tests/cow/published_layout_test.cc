@@ -209,13 +209,13 @@ TEST_F(FakeLayout, PagesAreCountedForEveryObjectThatOverlapsThem) {
   PublishedLayout published;
   const std::uint64_t begin = 0x200000000000;
   published.objects = {{"a", "A", "index", begin, 4096 + 10, 1, 1, 1},
-                       {"b", "B", "index", begin + 4096 + 10, 3 * 4096, 1, 2, 1},
+                       {"b", "B", "index", begin + 4096 + 10, 3 * kPageSize, 1, 2, 1},
                        {"elsewhere", "C", "other", begin + (1U << 20U), 10, 1, 3, 1}};
   Mapping mapping;
   mapping.begin = begin;
   mapping.end = begin + (1U << 20U);
   CopiedArena copied{&mapping, {}};
-  copied.pages.append({begin + 4096, begin + 3 * 4096});
+  copied.pages.append({begin + 4096, begin + 3 * kPageSize});
   const auto objects = copies_by_object(published, {copied});
   ASSERT_EQ(objects.size(), 2U);
   EXPECT_EQ(objects[0].copied_pages, 1U);

@@ -22,8 +22,6 @@
 
 namespace {
 
-using cowshed::operator""_MiB;
-
 struct alignas(4096) Page {
   std::array<char, 4096> bytes;
 };
@@ -49,7 +47,7 @@ void work(const Block& first, const Block& second, pid_t publisher, long linger_
 int main(int argc, char** argv) {
   if (argc != 2) return EXIT_FAILURE;
   const long linger_ms = std::strtol(argv[1], nullptr, 10);
-  auto arena = cowshed::Arena::create({.name = "subject", .capacity = 64_MiB});
+  auto arena = cowshed::Arena::create({.name = "subject", .capacity = 1ULL << 26U});
   if (!arena) return EXIT_FAILURE;
   const auto first = arena->make<Block>().and_then(
       [](const Block* block) { return cowshed::publish("first", block); });

@@ -1,3 +1,4 @@
+#include <cstdlib>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <map>
@@ -15,6 +16,11 @@ using Json = nlohmann::json;
 
 class CowtopObjects : public ::testing::TestWithParam<std::string> {
  protected:
+  void SetUp() override {
+    // The leak checker of a sanitized subject is a process of its own.
+    ::setenv("ASAN_OPTIONS", "detect_leaks=0", 1);
+  }
+
   // What cowtop says of a run of object_subject.
   std::string report(const std::string& linger_ms, bool json) {
     std::vector<std::string> arguments = {COWTOP, "--backend", GetParam()};
@@ -58,7 +64,7 @@ TEST_P(CowtopObjects, HaveALineInTheTable) {
   if (text.empty()) GTEST_SKIP() << "no " << GetParam() << " backend here";
   EXPECT_THAT(text, HasSubstr("object 'second' ("));
   EXPECT_THAT(text, HasSubstr("Block) of arena 'subject': 3 pages copied by PID "));
-  EXPECT_THAT(text, Not(HasSubstr(": 0 pages copied")));
+  EXPECT_THAT(text, Not(HasSubstr("Block) of arena 'subject': 0 pages")));
 }
 
 INSTANTIATE_TEST_SUITE_P(Backends, CowtopObjects, ::testing::Values("tracepoint", "pagemap"),
