@@ -52,10 +52,6 @@ struct Held {
   Holding holding;
 };
 
-std::string size_name(std::size_t bytes) {
-  return bytes >= 1_GiB ? fmt::format("{} GiB", bytes >> 30U) : fmt::format("{} MiB", bytes >> 20U);
-}
-
 // Fresh processes, one of each, which fork in turns.
 std::vector<Samples> measure_together(const std::vector<Held>& all, int pairs,
                                       std::vector<double>& huge_shares) {

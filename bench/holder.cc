@@ -45,11 +45,9 @@ Holder::Holder(const nlohmann::json& configuration)
 
 nlohmann::json Holder::facts() const {
   if (bytes_ == 0) return {{"huge_share", 0}};
-  const ArenaStats stats = arena_.stats();
-  const double share =
-      in_arena_ ? static_cast<double>(stats.huge_page_bytes) / static_cast<double>(stats.used)
-                : static_cast<double>(proc_bytes("/proc/self/smaps_rollup", "AnonHugePages")) /
-                      static_cast<double>(bytes_);
+  const std::size_t huge = in_arena_ ? arena_.stats().huge_page_bytes
+                                     : proc_bytes("/proc/self/smaps_rollup", "AnonHugePages");
+  const double share = static_cast<double>(huge) / static_cast<double>(bytes_);
   return {{"huge_share", std::min(share, 1.0)}};
 }
 

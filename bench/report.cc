@@ -45,6 +45,12 @@ std::string text(const json& row, const char* field) { return row[field].get<std
 
 }  // namespace
 
+std::string size_name(std::size_t bytes) {
+  constexpr std::size_t kGiB = std::size_t{1} << 30U;
+  return bytes >= kGiB && bytes % kGiB == 0 ? fmt::format("{} GiB", bytes >> 30U)
+                                            : fmt::format("{} MiB", bytes >> 20U);
+}
+
 Report::Report(std::string benchmark, std::string question)
     : content_({{"schema", "cowshed.bench/1"},
                 {"benchmark", std::move(benchmark)},

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -38,5 +39,7 @@ class Report {
  private:
   nlohmann::json content_;
 };
+
+std::string size_name(std::size_t bytes);  // "64 MiB", "4 GiB"
 
 }  // namespace cowshed::bench
