@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <map>
 #include <memory>
+#include <numeric>
 #include <optional>
 #include <random>
 #include <string>
@@ -368,21 +369,36 @@ TEST(CountedPtr, EightThreadsShareObjects) {
   living = 0;
 }
 
-// Whoever drops the last pointer, destroys, once.
+std::atomic<int> tallies_destroyed = 0;
+
+struct Tally {
+  Tally() = default;
+  Tally(const Tally&) = delete;
+  Tally& operator=(const Tally&) = delete;
+  ~Tally() {
+    tallies_destroyed += std::accumulate(by_thread.begin(), by_thread.end(), 0) == kThreads;
+  }
+  std::array<int, kThreads> by_thread{};
+};
+
+// Whoever drops the last pointer destroys, once, and sees what the others wrote before they
+// dropped theirs.
 TEST(CountedPtr, TheLastOfEightThreadsDestroys) {
   const Arena arena = make_arena();
-  for (int round = 0; round < 500; ++round) {
-    auto pointer = make_counted<Derived>(arena).value();
-    WeakCountedPtr<Derived> weak = pointer;
+  constexpr int kRounds = 500;
+  for (int round = 0; round < kRounds; ++round) {
+    auto pointer = make_counted<Tally>(arena).value();
+    const WeakCountedPtr<Tally> weak = pointer;
     std::atomic<int> ready = 0;
     std::vector<std::thread> threads;
-    for (int i = 0; i < kThreads; ++i) {
-      threads.emplace_back([&ready, mine = pointer, weak]() mutable {
-        ++ready;
-        while (ready < kThreads) {
+    for (std::size_t i = 0; i < kThreads; ++i) {
+      threads.emplace_back([&ready, i, mine = pointer, weak]() mutable {
+        ready.fetch_add(1, std::memory_order_relaxed);
+        while (ready.load(std::memory_order_relaxed) < kThreads) {
           std::this_thread::yield();
         }
-        mine->value == 2 ? mine.reset() : weak.reset();
+        mine->by_thread[i] = 1;
+        mine.reset();
         (void)weak.lock();
       });
     }
@@ -390,7 +406,8 @@ TEST(CountedPtr, TheLastOfEightThreadsDestroys) {
     for (auto& thread : threads) {
       thread.join();
     }
-    ASSERT_EQ(living, 0);
+    ASSERT_EQ(tallies_destroyed, round + 1);
+    ASSERT_TRUE(weak.expired());
   }
   EXPECT_EQ(arena.stats().live_allocations, 0U);
 }

@@ -1,4 +1,4 @@
-// Must not compile, and the compiler must say what to do.
+// Must not compile, and the compiler must say what to do.  (.cpp, since what is .cc is linted.)
 #include <string_view>
 
 #include <cowshed/share/freeze_copy.h>
