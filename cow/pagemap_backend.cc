@@ -171,7 +171,7 @@ void PagemapBackend::update(Tracked& process) {
     forget_memory(process);
     return;
   }
-  if (stat->start_stack != process.start_stack) {
+  if (stat->start_stack != 0 && stat->start_stack != process.start_stack) {
     process.start_stack = stat->start_stack;
     if (!std::exchange(process.awaits_exec, false)) process.start_new_image();
   }

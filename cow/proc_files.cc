@@ -104,13 +104,17 @@ Expected<ProcStat> ProcFiles::stat(pid_t pid) const {
   constexpr int kState = 3;
   constexpr int kPpid = 4;
   constexpr int kStartTime = 22;
+  constexpr int kStartCode = 26;
   constexpr int kStartStack = 28;
+  bool in_exec = false;
   for (int field = kState; field <= kStartStack; ++field) {
     const std::string_view word = next_word(rest);
     if (field == kState && !word.empty()) stat.state = word.front();
     if (field == kPpid) stat.ppid = number<pid_t>(word);
     if (field == kStartTime) stat.start_ticks = number<std::uint64_t>(word);
-    if (field == kStartStack) stat.start_stack = number<std::uint64_t>(word);
+    // An exec moves the stack twice, and sets the start of the code just before the second time.
+    if (field == kStartCode) in_exec = number<std::uint64_t>(word) == 0;
+    if (field == kStartStack && !in_exec) stat.start_stack = number<std::uint64_t>(word);
   }
   return stat;
 }

@@ -9,13 +9,14 @@
 
 namespace cowshed::cow {
 
-// The fields of /proc/PID/stat that the project uses.
+// The fields of /proc/PID/stat that the project uses.  Where the stack starts is not known without
+// ptrace permission, nor while an exec is under way.
 struct ProcStat {
   std::string comm;
   char state = '?';  // 'Z' and 'X' have no memory any more
   pid_t ppid = 0;
   std::uint64_t start_ticks = 0;  // with the PID, names a process for good
-  std::uint64_t start_stack = 0;  // changes at exec; 0 without ptrace permission
+  std::uint64_t start_stack = 0;  // tells one image from the next; 0: not known
 };
 
 // A line of /proc/PID/maps.

@@ -49,6 +49,7 @@ class TracepointBackend : public Backend {
   std::map<std::uint64_t, std::uint64_t> pages_looked_at_;  // pages of arenas copied by then
   std::uint64_t started_ns_;
   std::uint64_t last_sample_cost_ns_ = 0;
+  std::uint64_t usual_sample_cost_ns_ = 0;
   std::uint64_t lost_ = 0;
   Overhead overhead_;
 };

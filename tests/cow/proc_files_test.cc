@@ -40,6 +40,13 @@ TEST_F(FakeProc, StatWithBlanksAndParenthesesInTheName) {
   EXPECT_EQ(stat->start_stack, 815U);
 }
 
+TEST_F(FakeProc, TheStackOfAnImageThatIsBeingLoadedIsNotKnown) {
+  write("7/stat", "7 (a) S 3 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 10 11 12 0 0 815 1\n");
+  const auto stat = proc().stat(7);
+  ASSERT_TRUE(stat) << stat.error().message;
+  EXPECT_EQ(stat->start_stack, 0U);
+}
+
 TEST_F(FakeProc, MapsWithAnArenaABlankInThePathAndAnonymousMemory) {
   write("7/maps",
         "200000000000-200000200000 r--p 00000000 00:01 99  /memfd:cowshed:index (deleted)\n"
