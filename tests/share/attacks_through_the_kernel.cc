@@ -7,6 +7,7 @@
 #include <linux/futex.h>
 #include <linux/io_uring.h>
 #include <sched.h>
+#include <stdexcept>
 #include <string>
 #include <sys/mman.h>
 #include <sys/rseq.h>
@@ -131,11 +132,18 @@ int have_thread_id_written(const Target& target) {
       target.address + 64);
 }
 
+bool number_is_among_the_words = false;
+
 // The kernel marks a lock as its owner's who died, if the word is that thread's number: so the
 // arena has one with each.
 int die_with_a_robust_lock(void* context) {
   const auto& target = *static_cast<const Target*>(context);
   const auto self = static_cast<std::uint32_t>(syscall(SYS_gettid));
+  number_is_among_the_words =
+      self >= target.first_word && self - target.first_word < target.size / sizeof self;
+  if (!number_is_among_the_words) {
+    return static_cast<int>(syscall(SYS_exit, 0));
+  }
   static robust_list lock;
   static robust_list_head head;
   lock.next = &head.list;
@@ -146,6 +154,14 @@ int die_with_a_robust_lock(void* context) {
   head.list_op_pending = nullptr;
   syscall(SYS_set_robust_list, &head, sizeof head);
   return static_cast<int>(syscall(SYS_exit, 0));
+}
+
+int exit_with_a_robust_list(const Target& target) {
+  const int error = run_task(0, &die_with_a_robust_lock, target, nullptr);
+  if (error == 0 && !number_is_among_the_words) {
+    throw std::runtime_error("the thread's number is not among the words");
+  }
+  return error;
 }
 
 // glibc has this thread's own registered.
@@ -212,9 +228,7 @@ std::vector<Attack> attacks_through_the_kernel() {
        all},
       {"exit with clear_child_tid", &have_thread_id_written<CLONE_CHILD_CLEARTID>, nothing, own,
        all},
-      {"exit with a robust list",
-       [](const Target& t) { return run_task(0, &die_with_a_robust_lock, t, nullptr); }, nothing,
-       own, all},
+      {"exit with a robust list", &exit_with_a_robust_list, nothing, own, all},
       {"rseq", &move_rseq, fault, own, all},
   };
 }
