@@ -1,5 +1,7 @@
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <cstddef>
 #include <linux/memfd.h>
 #include <new>
 #include <sys/mman.h>
@@ -25,6 +27,7 @@ struct Image {
 };
 
 Image* image = nullptr;
+std::uint32_t first_vacant = 0;  // objects before this one are taken
 
 // While one of these lives, a reader waits.
 class Change {
@@ -96,16 +99,23 @@ void clear_arena(std::uint32_t index) {
   }
 }
 
-void put_object(std::uint32_t index, const Object& object) {
-  if (image != nullptr) {
-    put(image->header.objects, image->objects, index, object);
+std::uint32_t put_object(const Object& object) {
+  if (image == nullptr) {
+    return 0;
   }
+  while (first_vacant < image->header.objects.count &&
+         image->objects.at(first_vacant).address != 0) {
+    ++first_vacant;
+  }
+  put(image->header.objects, image->objects, first_vacant, object);
+  return first_vacant++;
 }
 
 void clear_object(std::uint32_t index) {
   if (image != nullptr && image->objects.at(index).address != 0) {
     const Change change;
     image->objects[index] = {};
+    first_vacant = std::min(first_vacant, index);
   }
 }
 

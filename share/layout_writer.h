@@ -19,7 +19,9 @@ void create();
 void put_arena(std::uint32_t index, const Arena& arena);
 void clear_arena(std::uint32_t index);
 
-void put_object(std::uint32_t index, const Object& object);
+// Takes the first vacant entry, so that no more pages are touched than the most objects at a time
+// need, and returns its index.  There are internal::kMaxPublished.
+std::uint32_t put_object(const Object& object);
 void clear_object(std::uint32_t index);
 
 // As much of `text` as fits.

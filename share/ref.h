@@ -4,7 +4,10 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <iosfwd>
 #include <stdexcept>
+#include <string>
 #include <type_traits>
 
 #include <cowshed/base/error.h>
@@ -62,11 +65,13 @@ constexpr TypeInfo type_info() {
 // Why a look-up failed.
 Error explain(const RefBits& bits, const TypeInfo& type);
 
+std::string describe(const RefBits& bits, std::string_view type);
+
 }  // namespace internal
 
-// A typed reference to a published object: 16 bytes without pointers, to be copied, stored or sent
-// through a pipe as bytes.  Good in the process that published and in every process forked after
-// that from it, and checked at each use: an index and a compare, about 1 ns.
+// A typed reference to a published object: 16 bytes without pointers, to be copied, hashed, stored
+// or sent through a pipe as bytes.  Good in the process that published and in every process forked
+// after that from it, and checked at each use: an index and a compare, about 1 ns.
 //
 // Uses are thread-safe and lock-free.  As with a pointer, withdrawing the object or destroying its
 // arena while somebody uses it is the program's error; afterwards every use fails with `released`.
@@ -111,6 +116,28 @@ class Ref {
   internal::RefBits bits_;
 };
 
+// "Ref<Index>(slot 0, generation 1, tree 5b0c7a9d31e4f286)", or "Ref<Index>(nothing)", for logs.
+// Says nothing of whether the reference is good.
+template <class T>
+std::string to_string(const Ref<T>& ref) {
+  return internal::describe(ref.bits(), type_name<T>());
+}
+
+template <class T, class Traits>
+std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out,
+                                             const Ref<T>& ref) {
+  return out << to_string(ref);
+}
+
 static_assert(sizeof(Ref<int>) == 16 && std::is_trivially_copyable_v<Ref<int>>);
 
 }  // namespace cowshed
+
+// The same in all processes of the tree.
+template <class T>
+struct std::hash<cowshed::Ref<T>> {
+  std::size_t operator()(const cowshed::Ref<T>& ref) const noexcept {
+    // stamp_of() mixes all but the slot, and no two publications share a generation.
+    return cowshed::internal::stamp_of(ref.bits(), cowshed::kTypeId<T>);
+  }
+};

@@ -1,7 +1,9 @@
 #include <algorithm>
 #include <array>
-#include <cstring>
+#include <cstddef>
+#include <cstdio>
 #include <random>
+#include <span>
 #include <string>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -28,12 +30,16 @@ enum class SlotState : std::uint8_t { vacant, live, released, not_inherited };
 struct Record {
   SlotState state = SlotState::vacant;
   std::uint32_t generation = 0;
+  std::uint32_t layout_index = 0;  // while live
+  pid_t publisher = 0;
   const ArenaCore* arena = nullptr;
-  std::atomic<std::size_t> size = 0;
+  std::atomic<const void*> address = nullptr;
+  std::atomic<std::size_t> bytes = 0;
   std::array<char, 64> name{};
   std::uint64_t type_id = 0;
   std::size_t type_size = 0;
   std::string_view type;  // static storage of the program
+  alignas(std::span<const char>) std::array<std::byte, sizeof(std::span<const char>)> span{};
 };
 
 std::array<Record, kMaxPublished> records;
@@ -44,7 +50,10 @@ std::atomic<std::uint32_t>* last_generation = nullptr;
 std::uint32_t next_slot = 0;          // search starts here: slots are reused as late as possible
 std::atomic<std::uint32_t> high = 0;  // slots from here on were never used
 
-std::string quoted(const Record& record) { return "'" + std::string(record.name.data()) + "'"; }
+std::string quoted(const Record& record) {
+  const std::string name = record.name.data();
+  return name.empty() ? "the object without a name" : "'" + name + "'";
+}
 
 Error error_of(ErrorCode code, std::string message) { return {code, 0, std::move(message)}; }
 
@@ -58,22 +67,24 @@ Error wrong_type(const Record& record, const TypeInfo& asked) {
 void vacate(std::uint32_t slot, SlotState state) {
   published_slots[slot].stamp.store(0, std::memory_order_release);
   published_slots[slot].object.store(nullptr, std::memory_order_relaxed);
+  if (records[slot].state == SlotState::live) {
+    layout::clear_object(records[slot].layout_index);
+  }
   records[slot].state = state;
-  layout::clear_object(slot);
 }
 
-void show_object(std::uint32_t slot, const void* object, const TypeInfo& type) {
-  const Record& record = records[slot];
+void show_object(std::uint32_t slot, std::size_t alignment) {
+  Record& record = records[slot];
   layout::Object shown;
-  shown.address = reinterpret_cast<std::uintptr_t>(object);
-  shown.bytes = record.size;
-  shown.alignment = static_cast<std::uint32_t>(type.alignment);
+  shown.address = reinterpret_cast<std::uintptr_t>(record.address.load());
+  shown.bytes = record.bytes;
+  shown.alignment = static_cast<std::uint32_t>(alignment);
   shown.arena = show_arena_locked(*record.arena);
   shown.generation = record.generation;
-  shown.publisher = static_cast<std::uint32_t>(getpid());
+  shown.publisher = static_cast<std::uint32_t>(record.publisher);
   shown.name = record.name;
-  layout::set_text(shown.type, type.name);
-  layout::put_object(slot, shown);
+  layout::set_text(shown.type, record.type);
+  record.layout_index = layout::put_object(shown);
 }
 
 void start_tree_locked() {
@@ -93,6 +104,9 @@ void start_tree_locked() {
 }
 
 Record* find_record(std::string_view name) {
+  if (name.empty()) {
+    return nullptr;
+  }
   const auto end = records.begin() + high.load();
   const auto found = std::find_if(records.begin(), end, [name](const Record& record) {
     return record.state == SlotState::live && name == record.name.data();
@@ -120,14 +134,15 @@ Expected<std::uint32_t> take_slot() {
 
 }  // namespace
 
-Expected<RefBits> internal::publish(std::string_view name, const void* object,
-                                    const TypeInfo& type) {
-  const std::string who = "'" + std::string(name) + "'";
-  if (name.empty() || name.size() > 63 || name.find('\0') != std::string_view::npos) {
+Expected<RefBits> internal::publish(const std::string_view* name, const Publication& publication) {
+  const auto& [address, bytes, alignment, type, make_span] = publication;
+  const std::string who = name == nullptr ? "the object" : "'" + std::string(*name) + "'";
+  if (name != nullptr &&
+      (name->empty() || name->size() > 63 || name->find('\0') != std::string_view::npos)) {
     return make_error(ErrorCode::invalid_argument, who + ": a name has 1 to 63 characters");
   }
-  const ArenaCore* arena = find_arena(object);
-  if (arena == nullptr || arena->end() - reinterpret_cast<std::uintptr_t>(object) < type.size) {
+  const ArenaCore* arena = find_arena(address);
+  if (arena == nullptr || arena->end() - reinterpret_cast<std::uintptr_t>(address) < bytes) {
     return make_error(ErrorCode::not_in_arena,
                       who + " does not lie in an arena; make it with Arena::make()");
   }
@@ -136,7 +151,7 @@ Expected<RefBits> internal::publish(std::string_view name, const void* object,
   }
   const std::lock_guard lock(registry_mutex);
   start_tree_locked();
-  if (find_record(name) != nullptr) {
+  if (name != nullptr && find_record(*name) != nullptr) {
     return make_error(ErrorCode::invalid_argument,
                       who + " is published already; withdraw() it first, or use another name");
   }
@@ -146,18 +161,28 @@ Expected<RefBits> internal::publish(std::string_view name, const void* object,
   }
   Record& record = records[*slot];
   record.name.fill('\0');
-  std::copy(name.begin(), name.end(), record.name.begin());
+  if (name != nullptr) {
+    name->copy(record.name.data(), name->size());
+  }
   record.state = SlotState::live;
   record.generation = last_generation->fetch_add(1) + 1;
+  record.publisher = getpid();
   record.arena = arena;
-  record.size = record.type_size = type.size;
+  record.address = address;
+  record.bytes = bytes;
   record.type = type.name;
+  record.type_size = type.size;
   record.type_id = type.id;
-  const RefBits bits = bits_of(record);
+  const void* object = address;
+  if (make_span != nullptr) {
+    make_span(record.span.data(), address, bytes);
+    object = record.span.data();
+  }
+  const RefBits reference = bits_of(record);
   published_slots[*slot].object.store(object, std::memory_order_relaxed);
-  published_slots[*slot].stamp.store(stamp_of(bits, type.id), std::memory_order_release);
-  show_object(*slot, object, type);
-  return bits;
+  published_slots[*slot].stamp.store(stamp_of(reference, type.id), std::memory_order_release);
+  show_object(*slot, alignment);
+  return reference;
 }
 
 Expected<RefBits> internal::find(std::string_view name, const TypeInfo& type) {
@@ -218,6 +243,30 @@ Expected<void> internal::withdraw(const RefBits& bits, const TypeInfo& type) {
   return tl::make_unexpected(explain(bits, type));
 }
 
+std::string internal::describe(const RefBits& bits, std::string_view type) {
+  const std::string head = "Ref<" + std::string(type) + ">(";
+  if (bits == RefBits{}) {
+    return head + "nothing)";
+  }
+  std::array<char, 17> of_tree{};
+  std::snprintf(of_tree.data(), of_tree.size(), "%016lx", bits.tree);
+  return head + "slot " + std::to_string(bits.slot) + ", generation " +
+         std::to_string(bits.generation) + ", tree " + of_tree.data() + ")";
+}
+
+std::vector<Published> published() {
+  const std::lock_guard lock(registry_mutex);
+  std::vector<Published> result;
+  for (std::uint32_t slot = 0; slot < high; ++slot) {
+    const Record& record = records[slot];
+    if (record.state == SlotState::live) {
+      result.push_back({record.name.data(), std::string(record.type), record.bytes,
+                        record.arena->name(), record.generation, record.publisher});
+    }
+  }
+  return result;
+}
+
 std::mutex& registry::mutex() { return registry_mutex; }
 
 void registry::start_tree() {
@@ -248,13 +297,14 @@ void registry::disown_not_inherited() {
 registry::Hit registry::object_at(std::uintptr_t address) noexcept {
   const std::uint32_t end = high.load();
   for (std::uint32_t slot = 0; slot < end; ++slot) {
-    if (published_slots[slot].stamp.load(std::memory_order_acquire) == 0) {
+    const Record& record = records[slot];
+    if (published_slots[slot].stamp.load(std::memory_order_acquire) == 0 ||
+        record.name[0] == '\0') {
       continue;
     }
-    const auto begin = reinterpret_cast<std::uintptr_t>(
-        published_slots[slot].object.load(std::memory_order_relaxed));
-    if (address >= begin && address - begin < records[slot].size.load()) {
-      return {records[slot].name.data(), address - begin};
+    const auto begin = reinterpret_cast<std::uintptr_t>(record.address.load());
+    if (address >= begin && address - begin < record.bytes.load()) {
+      return {record.name.data(), address - begin};
     }
   }
   return {};

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <sys/types.h>
 #include <type_traits>
@@ -86,6 +87,10 @@ Expected<void> check_argument(const T&) {
 template <class T>
 Expected<void> check_argument(const Ref<T>& ref) {
   return ref.get().and_then([](const T* object) { return check_inheritable(object); });
+}
+template <class T>
+Expected<void> check_argument(const Ref<std::span<const T>>& ref) {
+  return ref.get().and_then([](const auto* array) { return check_inheritable(array->data()); });
 }
 
 template <class T>

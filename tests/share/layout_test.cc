@@ -7,12 +7,15 @@
 #include <linux/filter.h>
 #include <linux/memfd.h>
 #include <linux/seccomp.h>
+#include <memory_resource>
+#include <span>
 #include <sstream>
 #include <stdexcept>
 #include <string>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include <vector>
 
 #include <cowshed/base/published_layout.h>
 #include <cowshed/share/arena.h>
@@ -194,6 +197,33 @@ TEST(Layout, TakesThreePagesAndAChildOfFrozenArenasWritesToNone) {
   const auto child = test::run_in_child(
       [&] { return std::to_string((**ref).bytes[0]) + " " + std::to_string(header->sequence); });
   EXPECT_EQ(child.said, "0 " + std::to_string(sequence));
+}
+
+TEST(Layout, PublishingAgainAndAgainTakesNoMorePages) {
+  Arena arena = make_arena("arena");
+  const Index* index = *arena.make<Index>();
+  ASSERT_TRUE(publish("first", index));
+  for (int i = 0; i < 1000; ++i) {
+    const auto ref = publish(index);
+    ASSERT_TRUE(ref);
+    ASSERT_TRUE(withdraw(*ref));
+  }
+  EXPECT_NE(object_named("first"), nullptr);
+  const layout::Header* header = own_layout();
+  EXPECT_LE(header->objects.count, 16U);
+  EXPECT_LE(test::own_pages(header, header->bytes), 3U);
+}
+
+TEST(Layout, AnArrayIsAllOfItsElements) {
+  Arena arena = make_arena("arena");
+  std::pmr::vector<std::int64_t> numbers(1000, arena.resource());
+  ASSERT_TRUE(publish("numbers", std::span(numbers)));
+  const layout::Object* object = object_named("numbers");
+  ASSERT_NE(object, nullptr);
+  EXPECT_EQ(object->address, reinterpret_cast<std::uintptr_t>(numbers.data()));
+  EXPECT_EQ(object->bytes, 8000U);
+  EXPECT_EQ(object->alignment, alignof(std::int64_t));
+  EXPECT_THAT(object->type.data(), HasSubstr("span<const long"));
 }
 
 }  // namespace

@@ -1,10 +1,15 @@
+#include <algorithm>
+#include <array>
 #include <cstring>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <optional>
+#include <span>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <unistd.h>
+#include <unordered_set>
 #include <vector>
 
 #include <cowshed/share/arena.h>
@@ -217,6 +222,85 @@ TEST(Registry, ThreadsPublishFindAndWithdraw) {
   for (auto& thread : threads) {
     thread.join();
   }
+}
+
+TEST(Registry, WithoutANameOnlyTheReferenceFindsIt) {
+  Arena arena = make_arena();
+  const Index* index = *arena.make<Index>();
+  const auto first = publish(index);
+  const auto second = publish(index);
+  ASSERT_TRUE(first && second);
+  EXPECT_EQ(first->try_get(), index);
+  EXPECT_NE(*first, *second);
+  EXPECT_EQ(find<Index>("").error().code, ErrorCode::not_published);
+  ASSERT_TRUE(withdraw(*first));
+  EXPECT_EQ(outcome(*first), "released");
+  EXPECT_THAT(first->get().error().message, HasSubstr("the object without a name"));
+  EXPECT_EQ(outcome(*second), "ok");
+  const Index on_the_stack;
+  EXPECT_EQ(publish(&on_the_stack).error().code, ErrorCode::not_in_arena);
+}
+
+TEST(Registry, AnArrayIsASpan) {
+  Arena arena = make_arena();
+  std::pmr::vector<int> numbers({1, 2, 3}, arena.resource());
+  const auto ref = publish("numbers", std::span(numbers));
+  ASSERT_TRUE(ref) << ref.error().message;
+  static_assert(std::is_same_v<decltype(*ref), const Ref<std::span<const int>>&>);
+  EXPECT_EQ((**ref).data(), numbers.data());
+  EXPECT_THAT(**ref, testing::ElementsAre(1, 2, 3));
+  EXPECT_EQ(*find<std::span<const int>>("numbers"), *ref);
+  EXPECT_EQ(find<std::span<const unsigned>>("numbers").error().code, ErrorCode::wrong_type);
+  ASSERT_TRUE(arena.freeze());
+  EXPECT_EQ(test::run_in_child([&] { return std::to_string((**ref)[2]); }).said, "3");
+
+  const auto unnamed = publish(std::span<const int>(numbers).first(2));
+  EXPECT_EQ((**unnamed).size(), 2U);
+  const std::array<int, 3> on_the_stack{};
+  EXPECT_EQ(publish("stack", std::span(on_the_stack)).error().code, ErrorCode::not_in_arena);
+  const std::span<const int> too_long(numbers.data(), 64_MiB);
+  EXPECT_EQ(publish("long", too_long).error().code, ErrorCode::not_in_arena);
+}
+
+TEST(Registry, ListsWhatIsPublished) {
+  Arena arena = make_arena("listed");
+  std::pmr::vector<int> numbers({1, 2, 3}, arena.resource());
+  const auto index = publish("index", static_cast<const Index*>(*arena.make<Index>()));
+  const auto array = publish(std::span(numbers));
+  const auto gone = publish("gone", static_cast<const Index*>(*arena.make<Index>()));
+  ASSERT_TRUE(withdraw(*gone));
+  std::vector<Published> list = published();
+  ASSERT_EQ(list.size(), 2U);
+  std::sort(list.begin(), list.end(),
+            [](const auto& a, const auto& b) { return a.generation < b.generation; });
+  EXPECT_EQ(list[0].name, "index");
+  EXPECT_THAT(list[0].type, HasSubstr("Index"));
+  EXPECT_EQ(list[0].bytes, sizeof(Index));
+  EXPECT_EQ(list[0].arena, "listed");
+  EXPECT_EQ(list[0].generation, index->bits().generation);
+  EXPECT_EQ(list[0].publisher, ::getpid());
+  EXPECT_EQ(list[1].name, "");
+  EXPECT_EQ(list[1].bytes, 3 * sizeof(int));
+  EXPECT_EQ(list[1].generation, array->bits().generation);
+  // What was not inherited is not listed, and a child's own publisher is the child.
+  EXPECT_EQ(test::run_in_child([] { return std::to_string(published().size()); }).said, "0");
+}
+
+TEST(Ref, IsHashedAndPrinted) {
+  Arena arena = make_arena();
+  const Index* index = *arena.make<Index>();
+  const auto first = publish(index);
+  const auto second = publish(index);
+  const std::unordered_set<Ref<Index>> set = {*first, *second, *first};
+  EXPECT_EQ(set.size(), 2U);
+  EXPECT_TRUE(set.contains(*second));
+  std::ostringstream printed;
+  printed << *first;
+  EXPECT_EQ(printed.str(), to_string(*first));
+  EXPECT_THAT(
+      printed.str(),
+      testing::MatchesRegex("Ref<.*Index>\\(slot [0-9]+, generation [0-9]+, tree [0-9a-f]{16}\\)"));
+  EXPECT_THAT(to_string(Ref<Index>{}), testing::EndsWith("Index>(nothing)"));
 }
 
 }  // namespace
