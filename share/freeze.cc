@@ -24,12 +24,18 @@ bool replace(std::uintptr_t begin, std::size_t size, int protection, int flags, 
          -1;
 }
 
+// EAGAIN passes when a page is busy for a moment, and never while somebody's I/O holds one.
 bool collapse_range(std::uintptr_t begin, std::size_t size) {
-  int result = 0;
-  do {
-    result = madvise(reinterpret_cast<void*>(begin), size, MADV_COLLAPSE);
-  } while (result != 0 && errno == EAGAIN && size > kHugePage);
-  return result == 0;
+  const int attempts = size > kHugePage ? 8 : 1;
+  for (int i = 0; i < attempts; ++i) {
+    if (madvise(reinterpret_cast<void*>(begin), size, MADV_COLLAPSE) == 0) {
+      return true;
+    }
+    if (errno != EAGAIN) {
+      return false;
+    }
+  }
+  return false;
 }
 
 // Each call drains every CPU's page lists, so ask for much at once; one range that cannot be
