@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <string>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 #include <utility>
 
@@ -14,6 +15,7 @@ namespace cowshed::cow {
 namespace {
 
 // Documentation/admin-guide/mm/pagemap.rst.
+constexpr std::uint64_t kFrame = (1ULL << 55) - 1;  // 0 without CAP_SYS_ADMIN
 constexpr std::uint64_t kExclusive = 1ULL << 56;
 constexpr std::uint64_t kFileOrShared = 1ULL << 61;
 constexpr std::uint64_t kPresent = 1ULL << 63;
@@ -44,6 +46,24 @@ constexpr std::uint64_t kScanZeroPage = 1U << 5;
 constexpr unsigned long kScanRequest = _IOWR('f', 16, PagemapScan);
 
 constexpr std::size_t kPagesPerRead = 65536;
+
+// Where the shared zero page lies in physical memory; 0 without the privilege to know.
+std::uint64_t zero_page_frame() {
+  static const std::uint64_t frame = [] {
+    std::uint64_t entry = 0;
+    const int fd = ::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    void* page = ::mmap(nullptr, kPageSize, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (fd >= 0 && page != MAP_FAILED) {
+      (void)*static_cast<const volatile char*>(page);
+      const auto at = reinterpret_cast<std::uintptr_t>(page) / kPageSize * sizeof entry;
+      if (::pread(fd, &entry, sizeof entry, static_cast<off_t>(at)) != sizeof entry) entry = 0;
+    }
+    if (page != MAP_FAILED) ::munmap(page, kPageSize);
+    if (fd >= 0) ::close(fd);
+    return entry & kFrame;
+  }();
+  return frame;
+}
 
 }  // namespace
 
@@ -125,10 +145,12 @@ Expected<PageRanges> PageMap::anonymous_pages(const Mapping& mapping) {
   // ENOTTY: before 6.7.
   if (scanned || scanned.error().system_errno != ENOTTY) return scanned;
   PageRanges result;
+  const std::uint64_t zero_page = zero_page_frame();
   const auto done = for_each_page(range, [&](std::uint64_t address, std::uint64_t entry) {
     // The zero page shows as present and as neither file nor exclusive, like a shared anonymous
-    // page.
-    if ((entry & (kPresent | kFileOrShared)) == kPresent) {
+    // page; only its place tells.
+    const bool is_zero_page = zero_page != 0 && (entry & kFrame) == zero_page;
+    if ((entry & (kPresent | kFileOrShared)) == kPresent && !is_zero_page) {
       result.append({address, address + kPageSize});
     }
   });

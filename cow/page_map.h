@@ -22,8 +22,10 @@ class PageMap {
   ~PageMap();
 
   // The resident anonymous pages of `mapping`; in a private mapping of a file these are the pages
-  // that were written.  The shared zero page is not one of them.  Costs in proportion to what is
-  // resident where the kernel has PAGEMAP_SCAN (6.7), to the size of the mapping elsewhere.
+  // that were written.  Costs in proportion to what is resident where the kernel has PAGEMAP_SCAN
+  // (6.7), to the size of the mapping elsewhere.  The shared zero page is not one of them, except
+  // on a kernel before 6.7 without CAP_SYS_ADMIN, where nothing tells it from a page shared by
+  // fork.
   Expected<PageRanges> anonymous_pages(const Mapping& mapping);
 
   // Those of `pages` that are resident, anonymous and mapped by this process alone (bit 56).
