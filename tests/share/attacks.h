@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <sys/types.h>
 #include <vector>
@@ -65,6 +66,10 @@ std::vector<Attack> attacks_on_the_mapping();
 std::vector<Attack> attacks_on_the_file(Privileges may);
 std::vector<Attack> attacks_through_the_kernel();  // calls that store into the caller's memory
 std::vector<Attack> attacks_on_a_sibling(Privileges may);
+
+// Lends the words to an io_uring, which goes on holding their pages when they are unmapped.  What
+// it returns reads a page into them, by the io_uring alone: an errno, or 0.
+std::function<int()> hold_for_a_later_write(const Target& target);
 
 // What the attacks have in common:
 

@@ -6,6 +6,7 @@
 #include <linux/falloc.h>
 #include <linux/futex.h>
 #include <linux/io_uring.h>
+#include <memory>
 #include <sched.h>
 #include <stdexcept>
 #include <string>
@@ -176,6 +177,15 @@ int move_rseq(const Target& target) {
 }
 
 }  // namespace
+
+std::function<int()> hold_for_a_later_write(const Target& target) {
+  auto ring = std::make_shared<Ring>();
+  const int error = ring->register_buffer(words_of(target));
+  need(error == 0 ? 0 : (errno = error, -1), "registering a buffer");
+  return [ring, to = target.address] {
+    return ring->run(IORING_OP_READ_FIXED, payload_file(), to, 0);
+  };
+}
 
 std::vector<Attack> attacks_through_the_kernel() {
   const Outcomes own = {allowed(Effect::own_view)};
