@@ -4,6 +4,7 @@ apt keeps its lists and packages in that folder too, so the machine's own apt is
 that is there is used; remove the folder to get the newest one.
 """
 
+import fcntl
 import re
 import shutil
 import subprocess
@@ -128,8 +129,11 @@ def fetch(series, folder):
 def kernel(series, folder):
     """The kernel of that series (one of SERIES), from the network if it is not in `folder` yet."""
     place = folder / series
-    if not unpacked(place):
-        fetch(series, place)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one at a time fetches
+        if not unpacked(place):
+            fetch(series, place)
     found = unpacked(place)
     if not found:
         raise VmError(f"the package of kernel {series} holds no /boot/vmlinuz-*")

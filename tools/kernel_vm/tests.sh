@@ -1,0 +1,31 @@
+#!/bin/sh
+# tests.sh BUILD: the tests of the kernel matrix, one program after the other, in the guest.
+# Fails when a test fails, or one is skipped that this kernel can run.
+build=$1
+failed=''
+
+run() { # run PROGRAM [FILTER]: without what only takes long, or is about the machine
+  echo "-- $1"
+  "$build/tests/$1" --gtest_brief=1 --gtest_filter="${2:-*}" >/tmp/output 2>&1 || failed="$failed $1"
+  grep -vE '^([0-9]+$|Running main|\[=|\[  PASSED)' /tmp/output
+  grep -E '^\[=' /tmp/output
+  if grep -q '^\[  SKIPPED' /tmp/output; then
+    failed="$failed $1(skipped)"
+  fi
+}
+
+uname -r
+run probes/ground_truth_test '*_1000:*/anon_copied_100000:*/kernel_copied_100000:*Random*'
+run probes/lineage_test
+run probes/loader_test
+run cow/cow_test
+run share/workers_test
+run share/stray_write_test
+run share/registry_test
+run share/immortal_ptr_test
+run share/arena_test
+run share/freeze_test
+if [ -n "$failed" ]; then
+  echo "failed:$failed"
+  exit 1
+fi
