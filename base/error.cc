@@ -11,8 +11,10 @@ std::string_view to_string(ErrorCode code) {
     case ErrorCode::system_call: return "system_call";
     case ErrorCode::address_taken: return "address_taken";
     case ErrorCode::capacity_exceeded: return "capacity_exceeded";
+    case ErrorCode::out_of_memory: return "out_of_memory";
     case ErrorCode::arena_frozen: return "arena_frozen";
     case ErrorCode::arena_not_frozen: return "arena_not_frozen";
+    case ErrorCode::in_use: return "in_use";
     case ErrorCode::not_inherited: return "not_inherited";
     case ErrorCode::not_in_arena: return "not_in_arena";
     case ErrorCode::published_too_late: return "published_too_late";

@@ -1,7 +1,9 @@
 # Run by cowshed_private_jemalloc() at build time: ARCHIVE to OBJECT with AR, LD, NM and OBJCOPY.
 
 set(prefix cowshed_je_)
-set(kept mallocx sdallocx mallctl malloc_conf malloc_message)
+set(kept malloc calloc realloc free memalign aligned_alloc posix_memalign valloc
+    malloc_usable_size mallocx dallocx sdallocx mallctl malloc_conf
+    malloc_conf_2_conf_harder malloc_message)
 
 function(run)
   execute_process(COMMAND ${ARGN} WORKING_DIRECTORY ${work} RESULT_VARIABLE status

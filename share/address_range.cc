@@ -111,6 +111,8 @@ Expected<std::uintptr_t> place_anywhere(int fd, std::size_t size, const ArenaOpt
                       error);
 }
 
+}  // namespace
+
 Expected<int> open_memfd(const std::string& name, std::size_t size) {
   const std::string label = "cowshed:" + name;
   constexpr unsigned kFlags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
@@ -128,8 +130,6 @@ Expected<int> open_memfd(const std::string& name, std::size_t size) {
   }
   return fd;
 }
-
-}  // namespace
 
 Expected<ArenaMapping> map_new_arena(const ArenaOptions& options) {
   const bool printable = std::all_of(options.name.begin(), options.name.end(), [](char c) {

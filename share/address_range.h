@@ -6,10 +6,9 @@
 #include <vector>
 
 #include <cowshed/share/arena.h>
+#include <cowshed/share/collapse.h>
 
 namespace cowshed {
-
-constexpr std::size_t kHugePage = 2_MiB;
 
 // A memfd and the shared, writable mapping of all of it.
 struct ArenaMapping {
@@ -19,6 +18,9 @@ struct ArenaMapping {
 
   void* address() const { return reinterpret_cast<void*>(begin); }
 };
+
+// A memfd "cowshed:NAME" that can be sealed.
+Expected<int> open_memfd(const std::string& name, std::size_t size);
 
 // Makes both, at options.address or at the next free place, left out of forked children.
 // Thread-safe.

@@ -21,11 +21,13 @@ Expected<Arena> Arena::create(const ArenaOptions& options) {
     give_back_core(*core);
     return tl::make_unexpected(std::move(opened.error()));
   }
-  return Arena(*core);
+  show_arena(**core);
+  return Arena(*core, *core);
 }
 
 Arena& Arena::operator=(Arena&& other) noexcept {
   std::swap(core_, other.core_);
+  std::swap(front_, other.front_);
   return *this;
 }
 
@@ -42,17 +44,47 @@ Arena::~Arena() {
   give_back_core(core_);
 }
 
-std::pmr::memory_resource* Arena::resource() const noexcept { return core_; }
+template <class Function>
+Expected<void> Arena::change(Function function) {
+  std::unique_lock lock(core_->mutex());
+  auto changed = function();
+  lock.unlock();
+  show_arena(*core_);
+  return changed;
+}
 
-Expected<void> Arena::freeze(FreezeMode mode) {
-  if (mode == FreezeMode::strict) {
+Expected<void> Arena::freeze(const FreezeOptions& options) {
+  if (options.mode == FreezeMode::strict) {
     const int error = internal::install_stray_write_handler();
     if (error != 0) {
       return system_error("the SIGSEGV handler cannot be installed", error);
     }
   }
+  ArenaCore* successor = options.successor == nullptr ? nullptr : options.successor->core_;
+  return change([&] { return core_->freeze(options, successor); });
+}
+
+Expected<void> Arena::thaw() {
+  return change([&] { return core_->thaw(); });
+}
+
+Expected<void> Arena::refreeze(const Progress& progress) {
+  return change([&] { return core_->refreeze(progress); });
+}
+
+Expected<std::size_t> Arena::collapse(const Progress& progress) {
   const std::lock_guard lock(core_->mutex());
-  return core_->freeze(mode);
+  return core_->collapse(progress);
+}
+
+Expected<void> Arena::prefault() const {
+  const std::lock_guard lock(core_->mutex());
+  return core_->prefault();
+}
+
+Expected<std::size_t> Arena::private_bytes() const {
+  const std::lock_guard lock(core_->mutex());
+  return core_->private_bytes();
 }
 
 bool Arena::contains(const void* address) const noexcept { return core_->contains(address); }

@@ -2,14 +2,18 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <memory_resource>
 #include <new>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include <cowshed/base/error.h>
+#include <cowshed/share/arena_front.h>
 #include <cowshed/share/size_literals.h>
 
 // Memory for one set of objects, which a process fills, freezes, and then shares with every process
@@ -33,21 +37,50 @@ struct ArenaOptions {
   std::string name;            // 1 to 63 printable characters; names need not differ
   std::size_t capacity = 0;    // bytes, rounded up to 2 MiB; takes address space, not memory
   std::uintptr_t address = 0;  // where to put it, a multiple of 2 MiB; 0 chooses
+  // Take memory in 2 MiB pages: faster to fill and to read, and fork() stays constant.  false takes
+  // 4 KiB pages, also at the freeze; Arena::collapse() makes up for it at any time.
+  bool huge_pages = true;
+};
+
+// Told how far a long step is, in bytes, every 64 MiB or so, on the caller's thread.
+using Progress = std::function<void(std::size_t done, std::size_t total)>;
+
+class Arena;
+
+struct FreezeOptions {
+  FreezeMode mode = FreezeMode::strict;
+  // Where allocations go that come after the freeze, through this arena's resource() and the like;
+  // null: they fail with arena_frozen.  It must outlive their use, not the arena.
+  Arena* successor = nullptr;
+  Progress progress = nullptr;
+};
+
+// A 2 MiB range that has no huge page.
+struct HugePageMiss {
+  std::size_t offset = 0;  // from the arena's base
+  int error = 0;           // why MADV_COLLAPSE refused; 0: not tried, see ArenaOptions::huge_pages
 };
 
 struct ArenaStats {
   std::size_t capacity = 0;    // bytes
-  std::size_t used = 0;        // bytes of the range taken so far, a multiple of 2 MiB
-  std::size_t live_bytes = 0;  // sum of the sizes allocated and not deallocated before freeze
+  std::size_t used = 0;        // bytes, a multiple of 2 MiB: up to the end of the last one in use
+  std::size_t live_bytes = 0;  // of blocks not deallocated before the freeze, rounded up to
+                               // jemalloc's size classes
   std::uint64_t live_allocations = 0;
+  // Bytes of memory in `used` without a live block: what is fragmented, and what the last 2 MiB
+  // pages have left.
+  std::size_t hole_bytes = 0;
+  std::size_t returned_bytes = 0;   // that the freezes gave back to the kernel, in 2 MiB ranges
   std::uint64_t dropped_frees = 0;  // deallocations that came after the freeze, in this process
-  std::size_t huge_page_bytes = 0;  // of `used`, in 2 MiB pages; 0 before freeze
+  std::size_t huge_page_bytes = 0;  // of `used`, in 2 MiB pages
+  std::vector<HugePageMiss> huge_page_misses;  // the rest of `used`
+  std::uint32_t generation = 0;                // how often it was frozen
   bool frozen = false;
-  FreezeMode mode = FreezeMode::strict;  // meaningful when frozen
+  FreezeMode mode = FreezeMode::strict;  // of the last freeze
 };
 
 // Thrown by Arena::resource(); what() is one line that names the arena and what to do.  Its error's
-// code is capacity_exceeded, arena_frozen or not_inherited.
+// code is capacity_exceeded, out_of_memory, arena_frozen or not_inherited.
 class ArenaBadAlloc : public std::bad_alloc {
  public:
   explicit ArenaBadAlloc(Error error) : error_(std::make_shared<const Error>(std::move(error))) {}
@@ -74,16 +107,31 @@ class Arena {
   // membarrier(2)).  Thread-safe.
   static Expected<Arena> create(const ArenaOptions& options);
 
-  Arena(Arena&& other) noexcept : core_(std::exchange(other.core_, nullptr)) {}
+  Arena(Arena&& other) noexcept
+      : core_(std::exchange(other.core_, nullptr)), front_(other.front_) {}
   Arena& operator=(Arena&& other) noexcept;
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
   ~Arena();
 
-  // For std::pmr containers; valid until the arena is destroyed, in forked children too.  Any
-  // number of threads may allocate at once.  allocate() throws ArenaBadAlloc; deallocate() after
-  // the freeze is a counted no-op, so that no frozen block is ever handed out again.
-  std::pmr::memory_resource* resource() const noexcept;
+  // `size` bytes at a multiple of `alignment`, a power of two.  Any number of threads may allocate
+  // at once.  Throws ArenaBadAlloc: the arena is full, or frozen without a successor; the memory
+  // cgroup or the kernel has no more memory (the memory is really there when this returns: no
+  // SIGBUS later.  But what the process takes elsewhere up to memory.max, the kernel answers by
+  // killing).  The memory of a block that was deallocated before is used again, not zeroed.
+  void* allocate(std::size_t size, std::size_t alignment = alignof(std::max_align_t)) {
+    return front_->take(size, alignment);
+  }
+
+  // `size` and `alignment` as allocated.  After the freeze a counted no-op, in children too, so
+  // that no frozen block is ever handed out again.  Thread-safe.
+  void deallocate(void* block, std::size_t size,
+                  std::size_t alignment = alignof(std::max_align_t)) noexcept {
+    front_->give(block, size, alignment);
+  }
+
+  // The same two for std::pmr containers; valid until the arena is destroyed.
+  std::pmr::memory_resource* resource() const noexcept { return front_; }
 
   // Constructs a T in the arena, giving the arena's allocator to T and its members where they take
   // one.  The arena owns the memory; nobody runs ~T unless the caller does, before the freeze.
@@ -91,27 +139,65 @@ class Arena {
   template <class T, class... Args>
   Expected<T*> make(Args&&... args);
 
-  // Makes the arena immutable: collapses it to 2 MiB pages where the kernel can (0.3-0.5 s per
-  // GiB, see ArenaStats::huge_page_bytes), maps it privately over itself and seals the memfd.
-  // Other threads may read meanwhile, but not write; their allocations fail with arena_frozen.
-  // Freezing again in the same mode does nothing, in another it is the error arena_frozen.  When
-  // the kernel refuses because somebody else maps the arena for writing (system_call, EBUSY, the
-  // message names the processes) the arena is as before.  Errors: not_inherited, system_call.
-  Expected<void> freeze(FreezeMode mode = FreezeMode::strict);
+  // `count` value-initialised Ts side by side, by the same rules.
+  template <class T>
+  Expected<std::span<T>> make_array(std::size_t count);
+
+  // Makes the arena immutable: gives back 2 MiB ranges whose blocks were all deallocated, puts what
+  // has 4 KiB pages into huge ones (see ArenaStats::huge_page_misses), maps it privately over
+  // itself and seals the memfd.  Other threads may read meanwhile, but not write; if they allocate,
+  // they wait and then meet a frozen arena.  Freezing again in the same mode does nothing, in
+  // another it is the error arena_frozen.  When the kernel refuses because somebody else maps the
+  // arena for writing (system_call, EBUSY, the message names the processes) the arena is as before.
+  // Errors: not_inherited, in_use (a thread is inside an ArenaScope of it), system_call.
+  Expected<void> freeze(const FreezeOptions& options = {});
+  Expected<void> freeze(FreezeMode mode) { return freeze(FreezeOptions{.mode = mode}); }
+
+  // Opens a frozen arena again, in this process: allocations go to the unused rest of it, and are
+  // not inherited by fork().  What was frozen stays as it is: immutable, or with private writes
+  // when lenient.  A process forked meanwhile has the last generation.  refreeze() ends it.
+  // Errors: arena_not_frozen, capacity_exceeded (nothing is unused), system_call.
+  Expected<void> thaw();
+
+  // Makes the next generation, frozen and sealed like the first: what this process allocated since
+  // thaw(), and what it wrote privately in a lenient arena, thawed or not.  Its private pages
+  // become shared ones again, so that its later forks are cheap and share them; processes that have
+  // an older generation keep it.  The cost is that of copying the 2 MiB ranges that were written
+  // to. Other threads must not write meanwhile.  Errors: those of freeze(), arena_not_frozen.
+  Expected<void> refreeze(const Progress& progress = nullptr);
+
+  // Puts what has 4 KiB pages into 2 MiB pages, before or after the freeze; for what was deferred
+  // or missed.  0.3 to 2 s per GiB.  Returns the bytes in huge pages.  After the freeze for this
+  // and later processes.  Errors: not_inherited.
+  Expected<std::size_t> collapse(const Progress& progress = nullptr);
+
+  // Maps all of a frozen arena into this process now: afterwards reading raises no page faults.
+  // For children, which start with nothing mapped.  Errors: arena_not_frozen, not_inherited,
+  // system_call.
+  Expected<void> prefault() const;
+
+  // The audit: bytes of the frozen arena of which this process has a private copy; 0 is what the
+  // freeze is for.  Needs no privilege; cheap, for the kernel looks at 2 MiB pages (Linux 6.7; at
+  // 4 KiB pages before).  Errors: arena_not_frozen, not_inherited, system_call.
+  Expected<std::size_t> private_bytes() const;
 
   // True for an address in the arena's range; two compares.  Thread-safe.
   bool contains(const void* address) const noexcept;
 
-  // A snapshot; figures of other threads may lag.  Thread-safe.
+  // A snapshot, exact but for blocks in the cache of a thread inside an ArenaScope, which count as
+  // live.  Stops allocations for a moment.  Thread-safe.
   ArenaStats stats() const;
 
   std::string_view name() const noexcept;
   std::byte* base() const noexcept;  // 2 MiB aligned
 
  private:
-  explicit Arena(ArenaCore* core) : core_(core) {}
+  friend class ArenaScope;
+  friend class UseArena;
+  Arena(ArenaCore* core, internal::ArenaFront* front) : core_(core), front_(front) {}
 
-  ArenaCore* core_;  // null when moved from
+  ArenaCore* core_;              // null when moved from
+  internal::ArenaFront* front_;  // the same object
 };
 
 template <class T, class... Args>
@@ -124,6 +210,27 @@ Expected<T*> Arena::make(Args&&... args) {
                                                           std::forward<Args>(args)...);
     } catch (...) {
       allocator.deallocate_bytes(memory, sizeof(T), alignof(T));
+      throw;
+    }
+  } catch (const ArenaBadAlloc& failure) {
+    return tl::make_unexpected(failure.error());
+  }
+}
+
+template <class T>
+Expected<std::span<T>> Arena::make_array(std::size_t count) {
+  std::pmr::polymorphic_allocator<T> allocator(resource());
+  try {
+    T* first = allocator.allocate(count);
+    std::size_t made = 0;
+    try {
+      for (; made < count; ++made) {
+        std::uninitialized_construct_using_allocator(first + made, allocator);
+      }
+      return std::span<T>(first, count);
+    } catch (...) {
+      std::destroy_n(first, made);
+      allocator.deallocate(first, count);
       throw;
     }
   } catch (const ArenaBadAlloc& failure) {

@@ -1,72 +1,50 @@
 #include <algorithm>
+#include <array>
 #include <cerrno>
-#include <cstring>
 #include <linux/membarrier.h>
 #include <sched.h>
 #include <string>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include <utility>
 
 #include <cowshed/share/address_range.h>
 #include <cowshed/share/arena_core.h>
+#include <cowshed/share/arena_table.h>
 #include <cowshed/share/freeze.h>
+#include <cowshed/share/malloc_route.h>
 
 namespace cowshed {
-namespace {
 
-// jemalloc asks for ever larger pieces; beyond this the untouched rest of the last one, which is
-// frozen as holes, would only grow.
-constexpr std::size_t kGrowthLimit = 64_MiB;
+constinit thread_local internal::LastArena internal::last_arena;
+
+namespace {
 
 std::atomic<std::uint64_t> next_key = 1;
 
-struct CacheOfThread {
-  ArenaCore* core;
-  std::uint64_t key;
-  ThreadCache* cache;
-};
-
-// The last arena that this thread used; constant-initialised, so that reading it costs no guard.
-constinit thread_local CacheOfThread last_used = {nullptr, 0, nullptr};
 constinit thread_local bool thread_ends = false;
 
 struct CachesOfThread {
-  std::vector<CacheOfThread> all;
+  ThreadCache* first = nullptr;
 
   ~CachesOfThread() {
     thread_ends = true;
-    last_used = {nullptr, 0, nullptr};
-    for (const auto& [core, key, cache] : all) {
-      core->retire(key, cache);
+    internal::last_arena = {};
+    while (ThreadCache* cache = first) {
+      first = cache->next_of_thread;
+      cache->core->retire(cache);
     }
   }
 };
 
 thread_local CachesOfThread caches_of_thread;
 
-template <class T>
-void add(std::atomic<T>& counter, T amount) {  // one writer: no locked instruction needed
-  counter.store(counter.load(std::memory_order_relaxed) + amount, std::memory_order_relaxed);
-}
-
-// Marks a thread as inside jemalloc.  Two plain stores here, because freeze() makes all threads
-// pass a barrier (membarrier) between changing the state and looking at `busy`.
-class Busy {
- public:
-  explicit Busy(ThreadCache& cache) : cache_(cache) {
-    cache_.busy.store(true, std::memory_order_relaxed);
-    std::atomic_signal_fence(std::memory_order_seq_cst);
-  }
-  ~Busy() { cache_.busy.store(false, std::memory_order_release); }
-  Busy(const Busy&) = delete;
-  Busy& operator=(const Busy&) = delete;
-
- private:
-  ThreadCache& cache_;
-};
-
 int membarrier(int command) { return static_cast<int>(syscall(SYS_membarrier, command, 0, 0)); }
+
+ArenaState frozen_state(FreezeMode mode) {
+  return mode == FreezeMode::strict ? ArenaState::strict : ArenaState::lenient;
+}
 
 }  // namespace
 
@@ -79,54 +57,110 @@ Expected<void> ArenaCore::open(const ArenaOptions& options) {
   if (!mapping) {
     return tl::make_unexpected(std::move(mapping.error()));
   }
-  fd_ = mapping->fd;
   std::fill(name_.begin(), name_.end(), '\0');
   std::copy(options.name.begin(), options.name.end(), name_.begin());
+  huge_pages_ = options.huge_pages;
+  auto started = start_jemalloc(*mapping, 0);
+  if (!started) {
+    unmap_arena(mapping->begin, mapping->size);
+    ::close(mapping->fd);
+    return started;
+  }
+  fds_[0] = mapping->fd;
+  fd_count_ = 1;
   begin_ = mapping->begin;
   end_ = mapping->begin + mapping->size;
-  top_ = 0;
-  full_ = false;
+  widen_hull(begin(), end());
+  frozen_bytes_ = 0;
+  generation_ = 0;
+  successor_ = nullptr;
   dropped_frees_ = 0;
-  huge_page_bytes_ = 0;
-  uncached_.allocations = uncached_.deallocations = 0;
-  uncached_.bytes = 0;
-  // Everything else is left out: jemalloc takes that as "cannot", so that no page is ever given
-  // back, purged or decommitted behind the arena's back.
+  past_ = {};
+  key_ = next_key.fetch_add(1);
+  resume();
+  return {};
+}
+
+void ArenaCore::adopt(const ArenaMapping& mapping, const std::string& name, std::size_t used,
+                      FreezeMode mode) {
+  std::fill(name_.begin(), name_.end(), '\0');
+  std::copy(name.begin(), name.end(), name_.begin());
+  huge_pages_ = true;
+  fds_[0] = mapping.fd;
+  fd_count_ = 1;
+  begin_ = mapping.begin;
+  end_ = open_begin_ = open_end_ = mapping.begin + mapping.size;
+  widen_hull(begin(), end());
+  frozen_bytes_ = used;
+  generation_ = 1;
+  mode_ = mode;
+  successor_ = nullptr;
+  dropped_frees_ = 0;
+  past_ = {};
+  past_.taken = used;
+  key_ = next_key.fetch_add(1);
+  state_.store(frozen_state(mode), std::memory_order_release);
+}
+
+Expected<void> ArenaCore::start_jemalloc(const ArenaMapping& mapping, std::size_t first) {
+  auto opened = memory_.open(mapping, first, huge_pages_, name_.data());
+  if (!opened) {
+    return opened;
+  }
+  // What is left out jemalloc takes as "cannot": no page is given back behind the arena's back.
   hooks_ = Hooks{};
   hooks_.alloc = &extend;
+  hooks_.commit = [](jemalloc::ExtentHooks* hooks, void* extent, std::size_t, std::size_t offset,
+                     std::size_t length, unsigned) {
+    return !static_cast<Hooks*>(hooks)->core->memory_.commit(
+        reinterpret_cast<std::uintptr_t>(extent) + offset, length);
+  };
+  hooks_.decommit = [](jemalloc::ExtentHooks* hooks, void* extent, std::size_t, std::size_t offset,
+                       std::size_t length, unsigned) {
+    static_cast<Hooks*>(hooks)->core->memory_.decommit(
+        reinterpret_cast<std::uintptr_t>(extent) + offset, length);
+    return false;
+  };
   hooks_.split = [](jemalloc::ExtentHooks*, void*, std::size_t, std::size_t, std::size_t, bool,
                     unsigned) { return false; };
   hooks_.merge = [](jemalloc::ExtentHooks*, void*, std::size_t, void*, std::size_t, bool,
                     unsigned) { return false; };
   hooks_.core = this;
-  int error = jemalloc::create_arena(&hooks_, jemalloc_arena_);
-  if (error == 0) {
-    error = jemalloc::set_growth_limit(jemalloc_arena_, kGrowthLimit);
+  top_ = first;
+  full_ = false;
+  scopes_ = 0;
+  if (const int error = jemalloc::create_arena(&hooks_, jemalloc_arena_)) {
+    memory_.close();
+    return system_error(who() + ": jemalloc cannot add an arena", error);
   }
-  if (error != 0) {
-    unmap_arena(mapping->begin, mapping->size);
-    ::close(std::exchange(fd_, -1));
-    begin_ = end_ = 0;
-    return system_error("arena '" + options.name + "': jemalloc cannot add an arena", error);
-  }
-  key_ = next_key.fetch_add(1);
-  state_.store(ArenaState::open, std::memory_order_release);
+  open_begin_ = mapping.begin + first;
+  open_end_ = mapping.begin + mapping.size;
   return {};
 }
 
-// Gives jemalloc the next piece of the range.  May run in several threads at once.
+// Also gives up its records, so that fork() need not copy their page tables: that, not the data,
+// is what makes fork() slow with many small objects.
+void ArenaCore::stop_jemalloc() {
+  open_begin_ = end();
+  while (ThreadCache* cache = caches_) {
+    caches_ = cache->next_of_arena;
+    jemalloc::destroy_cache(cache->jemalloc_cache);
+  }
+  jemalloc::destroy_arena(jemalloc_arena_);
+  memory_.close();
+}
+
+// Gives jemalloc the next piece of the range; memory is behind it once commit() was called.  May
+// run in several threads at once.
 void* ArenaCore::extend(jemalloc::ExtentHooks* hooks, void* address, std::size_t size,
                         std::size_t alignment, bool* zero, bool* commit, unsigned) {
   ArenaCore& core = *static_cast<Hooks*>(hooks)->core;
-  const std::uintptr_t begin = core.begin();
-  const std::size_t capacity = core.end() - begin;
+  const std::uintptr_t begin = core.memory_.begin();
+  const std::size_t capacity = core.memory_.capacity();
   std::size_t top = core.top_.load(std::memory_order_relaxed);
   std::size_t start = 0;
   do {
-    start = (top + alignment - 1) & ~(alignment - 1);  // 2 MiB aligned base: larger is refused
-    if (alignment > kHugePage) {
-      start = ((begin + start - 1) | (alignment - 1)) + 1 - begin;
-    }
+    start = ((begin + top + alignment - 1) & ~(alignment - 1)) - begin;
     if (start > capacity || size > capacity - start) {
       core.full_.store(true, std::memory_order_relaxed);
       return nullptr;
@@ -135,228 +169,482 @@ void* ArenaCore::extend(jemalloc::ExtentHooks* hooks, void* address, std::size_t
       return nullptr;
     }
   } while (!core.top_.compare_exchange_weak(top, start + size, std::memory_order_relaxed));
+  if (*commit && !core.memory_.commit(begin + start, size)) {
+    return nullptr;
+  }
   *zero = true;  // never used before, and a memfd reads as zeros
-  *commit = true;
   return reinterpret_cast<void*>(begin + start);
 }
 
-ThreadCache* ArenaCore::thread_cache() {
-  const std::uint64_t key = key_.load(std::memory_order_relaxed);
-  if (last_used.core == this && last_used.key == key) {
-    return last_used.cache;
-  }
+// Makes last_used this arena's; false: this thread has no cache of it, now or ever.
+bool ArenaCore::find_thread_cache() {
   if (thread_ends) {
-    return nullptr;
+    return false;
   }
-  for (const auto& known : caches_of_thread.all) {
-    if (known.core == this && known.key == key) {
-      last_used = known;
-      return known.cache;
+  const std::uint64_t wanted = key();
+  for (ThreadCache* cache = caches_of_thread.first; cache != nullptr;
+       cache = cache->next_of_thread) {
+    if (cache->key == wanted) {
+      cache->use();
+      return true;
     }
   }
   return make_thread_cache();
 }
 
-ThreadCache* ArenaCore::make_thread_cache() {
+bool ArenaCore::make_thread_cache() {
   const std::lock_guard lock(mutex_);
   if (state() != ArenaState::open) {
-    return nullptr;
+    return false;
   }
-  auto cache = std::make_unique<ThreadCache>();
+  unsigned number = 0;
   // jemalloc has 4,094 of them; whoever comes later works uncached, under the mutex.
-  if (jemalloc::create_cache(cache->jemalloc_cache) != 0) {
-    return nullptr;
+  if (jemalloc::create_cache(number) != 0) {
+    return false;
   }
-  const CacheOfThread entry = {this, key_.load(std::memory_order_relaxed), cache.get()};
-  std::erase_if(caches_of_thread.all, [this](const auto& known) { return known.core == this; });
-  caches_of_thread.all.push_back(entry);
-  caches_.push_back(std::move(cache));
-  last_used = entry;
-  return entry.cache;
+  void* record = jemalloc::allocate_record(sizeof(ThreadCache));
+  if (record == nullptr) {
+    jemalloc::destroy_cache(number);
+    return false;
+  }
+  const int flags = jemalloc::arena_flags(jemalloc_arena_) | jemalloc::cache_flags(number);
+  auto* cache =
+      new (record) ThreadCache{this, key(), number, flags, caches_, caches_of_thread.first};
+  caches_of_thread.first = caches_ = cache;
+  cache->use();
+  return true;
 }
 
-void ArenaCore::retire(std::uint64_t key, ThreadCache* cache) {
-  const std::lock_guard lock(mutex_);
-  if (key_ != key) {
-    return;
-  }
-  if (state() == ArenaState::open) {
-    jemalloc::destroy_cache(cache->jemalloc_cache);
-  }
-  add(uncached_.allocations, cache->allocations.load(std::memory_order_relaxed));
-  add(uncached_.deallocations, cache->deallocations.load(std::memory_order_relaxed));
-  add(uncached_.bytes, cache->bytes.load(std::memory_order_relaxed));
-  std::erase_if(caches_, [cache](const auto& known) { return known.get() == cache; });
-}
+void ArenaCore::prepare_thread() { caches_of_thread.first = caches_of_thread.first; }
 
-void* ArenaCore::do_allocate(std::size_t size, std::size_t alignment) {
-  ThreadCache* cache = thread_cache();
-  if (cache == nullptr) {
-    return allocate_uncached(size, alignment);
-  }
-  void* block = nullptr;
+void ArenaCore::retire(ThreadCache* cache) {
   {
-    const Busy busy(*cache);
-    if (state() == ArenaState::open) {
-      block = jemalloc::allocate(jemalloc_arena_, cache->jemalloc_cache, size, alignment);
+    const std::lock_guard lock(mutex_);
+    ThreadCache** link = &caches_;
+    while (*link != nullptr && *link != cache) {
+      link = &(*link)->next_of_arena;
+    }
+    if (*link != nullptr) {
+      *link = cache->next_of_arena;
+      jemalloc::destroy_cache(cache->jemalloc_cache);
     }
   }
-  if (block == nullptr) {
-    refuse(size);
-  }
-  add(cache->allocations, std::uint64_t{1});
-  add(cache->bytes, size);
-  return block;
+  jemalloc::deallocate_record(cache);
 }
 
-void* ArenaCore::allocate_uncached(std::size_t size, std::size_t alignment) {
-  const std::lock_guard lock(mutex_);
-  if (state() != ArenaState::open) {
-    refuse(size);
+void* internal::ArenaFront::take_slowly(std::size_t size, std::size_t alignment) {
+  auto& core = static_cast<ArenaCore&>(*this);
+  const bool known = last_arena.key == core.key();
+  if (!known && core.find_thread_cache()) {
+    return take(size, alignment);
   }
-  void* block = jemalloc::allocate(jemalloc_arena_, jemalloc::kNoCache, size, alignment);
-  if (block == nullptr) {
-    refuse(size);
-  }
-  add(uncached_.allocations, std::uint64_t{1});
-  add(uncached_.bytes, size);
-  return block;
+  return core.take_uncached(size, alignment);
 }
 
-void ArenaCore::do_deallocate(void* block, std::size_t size, std::size_t alignment) {
-  if (state() == ArenaState::open) {
-    ThreadCache* cache = thread_cache();
-    if (cache == nullptr) {
-      deallocate_uncached(block, size, alignment);
+void* ArenaCore::take_uncached(std::size_t size, std::size_t alignment) {
+  {
+    const std::lock_guard lock(mutex_);  // whoever paused the arena has ended
+    if (state() == ArenaState::open) {
+      const int flags = jemalloc::arena_flags(jemalloc_arena_) | jemalloc::kNoCacheFlags |
+                        internal::alignment_flags(alignment);
+      if (void* block = cowshed_je_mallocx(internal::jemalloc_size(size, alignment), flags)) {
+        return block;
+      }
+    }
+  }
+  if (frozen()) {
+    if (ArenaCore* next = successor()) {
+      return next->take(size, alignment);
+    }
+  }
+  refuse(size);
+}
+
+ArenaCore* ArenaCore::successor() const {
+  ArenaCore* next = successor_.load(std::memory_order_acquire);
+  return next != nullptr && next->key() == successor_key_.load() ? next : nullptr;
+}
+
+void internal::ArenaFront::give_slowly(void* block) noexcept {
+  auto& core = static_cast<ArenaCore&>(*this);
+  if (core.contains(block)) {
+    core.give_unsized(block);
+  } else if (ArenaCore* other = find_arena(block)) {  // a successor's
+    other->give_unsized(block);
+  }
+}
+
+void ArenaCore::give_unsized(void* block) noexcept {
+  const auto address = reinterpret_cast<std::uintptr_t>(block);
+  const bool open_part = address >= open_begin() && address < open_end_.load();
+  const bool known = internal::last_arena.key == key();
+  if (open_part && (known || find_thread_cache())) {
+    const internal::Busy busy(*internal::last_arena.busy);
+    if (internal::last_arena.key == take_key_.load(std::memory_order_acquire)) {
+      cowshed_je_dallocx(block, internal::last_arena.flags);
       return;
     }
-    const Busy busy(*cache);
-    if (state() == ArenaState::open) {
-      jemalloc::deallocate(jemalloc_arena_, cache->jemalloc_cache, block, size, alignment);
-      add(cache->deallocations, std::uint64_t{1});
-      add(cache->bytes, std::size_t{0} - size);
-      return;
-    }
   }
-  dropped_frees_.fetch_add(1, std::memory_order_relaxed);
-}
-
-void ArenaCore::deallocate_uncached(void* block, std::size_t size, std::size_t alignment) {
-  const std::lock_guard lock(mutex_);
-  if (state() != ArenaState::open) {
+  const std::lock_guard lock(mutex_);  // whoever paused the arena has ended
+  if (state() == ArenaState::open && address >= open_begin()) {
+    cowshed_je_dallocx(block, jemalloc::arena_flags(jemalloc_arena_) | jemalloc::kNoCacheFlags);
+  } else {
     dropped_frees_.fetch_add(1, std::memory_order_relaxed);
-    return;
   }
-  jemalloc::deallocate(jemalloc_arena_, jemalloc::kNoCache, block, size, alignment);
-  add(uncached_.deallocations, std::uint64_t{1});
-  add(uncached_.bytes, std::size_t{0} - size);
 }
 
 tl::unexpected<Error> ArenaCore::not_inherited_error() const {
   return make_error(ErrorCode::not_inherited,
-                    "arena '" + std::string(name()) +
-                        "' was not frozen when this process was forked; freeze() it before the "
+                    who() +
+                        " was not frozen when this process was forked; freeze() it before the "
                         "fork");
 }
 
 void ArenaCore::refuse(std::size_t size) const {
-  const std::string who = "arena '" + std::string(name()) + "'";
   switch (state()) {
     case ArenaState::not_inherited: throw ArenaBadAlloc(not_inherited_error().value());
     case ArenaState::open: break;
     default:
       throw ArenaBadAlloc({ErrorCode::arena_frozen, 0,
-                           who + " is frozen: nothing can be allocated from it any more; create "
-                                 "another arena, or allocate before freeze()"});
+                           who() +
+                               " is frozen: nothing can be allocated from it any more; freeze it "
+                               "with a .successor, thaw() it, or allocate before freeze()"});
+  }
+  const std::string request = " for a request for " + std::to_string(size) + " bytes";
+  switch (memory_.shortage()) {
+    case ArenaMemory::Shortage::cgroup:
+      throw ArenaBadAlloc({ErrorCode::out_of_memory, 0,
+                           who() + ": the memory cgroup has no room" + request +
+                               "; raise its limit, or give the arena less data"});
+    case ArenaMemory::Shortage::kernel:
+      throw ArenaBadAlloc({ErrorCode::out_of_memory, ENOMEM,
+                           who() + ": the kernel has no memory" + request +
+                               "; see vm.overcommit_memory and free memory"});
+    case ArenaMemory::Shortage::none: break;
   }
   if (!full_.load(std::memory_order_relaxed)) {
-    throw std::bad_alloc();
-  }  // ordinary memory
+    throw std::bad_alloc();  // ordinary memory, for jemalloc's records
+  }
   throw ArenaBadAlloc({ErrorCode::capacity_exceeded, 0,
-                       who + ": capacity of " + std::to_string(end() - begin()) +
+                       who() + ": capacity of " + std::to_string(end() - begin()) +
                            " bytes exceeded by a request for " + std::to_string(size) +
                            ", create it with a larger .capacity"});
 }
 
-Expected<void> ArenaCore::freeze(FreezeMode mode) {
-  const ArenaState wanted = mode == FreezeMode::strict ? ArenaState::strict : ArenaState::lenient;
+Expected<unsigned> ArenaCore::enter_scope() {
   if (state() == ArenaState::not_inherited) {
     return not_inherited_error();
   }
-  if (state() == wanted) {
-    return {};
-  }
   if (state() != ArenaState::open) {
-    return make_error(ErrorCode::arena_frozen,
-                      "arena '" + std::string(name()) + "' is already frozen in the other mode");
+    return make_error(ErrorCode::arena_frozen, who() + " is frozen: no scope can begin");
   }
-  state_.store(ArenaState::freezing, std::memory_order_seq_cst);
+  ++scopes_;
+  return jemalloc_arena_;
+}
+
+void ArenaCore::leave_scope(std::uint64_t key) {
+  if (key == key_) {
+    --scopes_;
+  }
+}
+
+// From here to resume() no thread is inside jemalloc for this arena, but for ArenaScopes.
+void ArenaCore::pause() {
+  state_.store(ArenaState::paused);
+  close_fast_paths();
   membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED);
-  for (const auto& cache : caches_) {
+  for (ThreadCache* cache = caches_; cache != nullptr; cache = cache->next_of_arena) {
     while (cache->busy.load(std::memory_order_acquire)) {
       sched_yield();
     }
+    jemalloc::flush_cache(cache->jemalloc_cache);
   }
-  const std::size_t to_keep = (used() + kHugePage - 1) & ~(kHugePage - 1);
-  auto huge = freeze_mapping({fd_, begin(), end() - begin()}, to_keep, mode, name());
-  if (!huge) {
-    state_.store(ArenaState::open, std::memory_order_release);
-    return tl::make_unexpected(std::move(huge.error()));
+}
+
+void ArenaCore::resume() {
+  state_.store(ArenaState::open, std::memory_order_release);
+  take_key_.store(key(), std::memory_order_release);
+  give_key_.store(generation_ == 0 ? key() : 0, std::memory_order_release);
+}
+
+void ArenaCore::close_fast_paths() {
+  take_key_ = 0;
+  give_key_ = 0;
+}
+
+Expected<void> ArenaCore::freeze(const FreezeOptions& options, ArenaCore* successor) {
+  if (state() == ArenaState::not_inherited) {
+    return not_inherited_error();
   }
-  huge_page_bytes_ = *huge;
-  top_ = to_keep;
-  // Nothing is allocated from here on, so the records go, and fork() need not copy their page
-  // tables: that, not the data, is what makes fork() slow with many small objects.
-  release_jemalloc();
-  state_.store(wanted, std::memory_order_release);
+  if (state() != ArenaState::open) {
+    if (state() == frozen_state(options.mode)) {
+      return {};
+    }
+    return make_error(ErrorCode::arena_frozen, who() + " is already frozen in the other mode");
+  }
+  if (generation_ > 0 && options.mode != mode_) {
+    return make_error(ErrorCode::arena_frozen, who() + " was frozen in the other mode before");
+  }
+  auto sealed = seal(options.mode, options.progress);
+  if (sealed && successor != nullptr) {
+    successor_key_ = successor->key();
+    successor_ = successor;
+  }
+  return sealed;
+}
+
+// Ends the open part: what it holds becomes a new generation, with what was written privately.
+Expected<void> ArenaCore::seal(FreezeMode mode, const Progress& progress) {
+  if (scopes_ > 0) {
+    return make_error(ErrorCode::in_use,
+                      who() + ": " + std::to_string(scopes_) +
+                          " ArenaScope(s) have not ended; end them, then freeze");
+  }
+  const std::size_t first = frozen_bytes();
+  std::vector<Run> renewed;
+  if (first > 0) {
+    auto runs = written_runs(begin(), first, who());
+    if (!runs) {
+      return tl::make_unexpected(std::move(runs.error()));
+    }
+    renewed = std::move(*runs);
+  }
+  // So many files are mapped that one with everything is due.
+  const bool all_renewed = fd_count_ > kMostSegments;
+  if (all_renewed) {
+    renewed = {{0, first}};
+  }
+  pause();
+  jemalloc::purge_arena(jemalloc_arena_);
+  Frozen now = past_;
+  const auto counts = jemalloc::count_arena(jemalloc_arena_);
+  now.live_bytes += counts.live_bytes;
+  now.live_allocations += counts.live_blocks;
+  const auto holes = memory_.trim();
+  now.holes.insert(now.holes.end(), holes.begin(), holes.end());
+  if (huge_pages_) {
+    memory_.collapse(progress);
+  }
+  now.taken += memory_.taken();
+  now.huge += memory_.huge_bytes();
+  const auto misses = memory_.misses();
+  now.misses.insert(now.misses.end(), misses.begin(), misses.end());
+  const ArenaMapping mapping = {fds_[fd_count_ - 1], begin(), end() - begin()};
+  const Generation generation = {mapping, first, memory_.used(), renewed};
+  auto sealed = copy_runs(mapping, renewed, who(), progress, now.misses);
+  if (sealed) {
+    sealed = seal_generation(generation, mode, who());
+  }
+  if (!sealed) {
+    resume();
+    return sealed;
+  }
+  frozen_bytes_ = generation.used;
+  stop_jemalloc();
+  if (all_renewed) {
+    close_segments(1);
+  }
+  past_ = std::move(now);
+  mode_ = mode;
+  ++generation_;
+  state_.store(frozen_state(mode), std::memory_order_release);
   return {};
 }
 
-void ArenaCore::release_jemalloc() {
-  for (const auto& cache : caches_) {
-    jemalloc::destroy_cache(cache->jemalloc_cache);
+Expected<void> ArenaCore::expect_frozen() const {
+  if (state() == ArenaState::not_inherited) {
+    return not_inherited_error();
   }
-  jemalloc::destroy_arena(jemalloc_arena_);
+  if (!frozen()) {
+    return make_error(ErrorCode::arena_not_frozen, who() + " is not frozen; freeze() it first");
+  }
+  return {};
+}
+
+Expected<void> ArenaCore::thaw() {
+  if (auto expected = expect_frozen(); !expected) {
+    return expected;
+  }
+  if (begin() + frozen_bytes() == end()) {
+    return make_error(ErrorCode::capacity_exceeded,
+                      who() + ": nothing of its capacity is unused; create it with a larger one");
+  }
+  return reopen();
+}
+
+Expected<void> ArenaCore::reopen() {
+  const std::size_t first = frozen_bytes();
+  auto mapping = map_generation(name(), begin(), end() - begin(), first);
+  if (!mapping) {
+    return tl::make_unexpected(std::move(mapping.error()));
+  }
+  auto started = start_jemalloc(*mapping, first);
+  if (!started) {
+    unmap_generation(*mapping, first);
+    return started;
+  }
+  fds_[fd_count_++] = mapping->fd;
+  key_ = next_key.fetch_add(1);  // the caches of before are of another jemalloc arena
+  resume();
+  return {};
+}
+
+Expected<void> ArenaCore::refreeze(const Progress& progress) {
+  if (state() == ArenaState::open && generation_ > 0) {
+    return seal(mode_, progress);
+  }
+  if (auto expected = expect_frozen(); !expected) {
+    return expected;
+  }
+  auto private_now = count_private_bytes(begin(), frozen_bytes(), who());
+  if (!private_now) {
+    return tl::make_unexpected(std::move(private_now.error()));
+  }
+  if (*private_now == 0) {
+    return {};
+  }
+  if (auto reopened = reopen(); !reopened) {
+    return reopened;
+  }
+  auto sealed = seal(mode_, progress);
+  if (!sealed) {
+    close_fast_paths();
+    stop_jemalloc();
+    unmap_generation({fds_[--fd_count_], begin(), end() - begin()}, frozen_bytes());
+    state_.store(frozen_state(mode_), std::memory_order_release);
+  }
+  return sealed;
+}
+
+Expected<std::size_t> ArenaCore::collapse(const Progress& progress) {
+  if (state() == ArenaState::not_inherited) {
+    return not_inherited_error();
+  }
+  std::vector<HugePageMiss> still;
+  for (std::size_t done = 0; done < past_.misses.size(); ++done) {
+    HugePageMiss& miss = past_.misses[done];
+    miss.error = collapse_range(begin() + miss.offset, kHugePage);
+    if (miss.error == 0) {
+      past_.huge += kHugePage;
+    } else {
+      still.push_back(miss);
+    }
+    if (progress && (done + 1) % (kCollapseStep / kHugePage) == 0) {
+      progress((done + 1) * kHugePage, past_.misses.size() * kHugePage);
+    }
+  }
+  past_.misses = std::move(still);
+  if (state() != ArenaState::open) {
+    return past_.huge;
+  }
+  pause();
+  memory_.collapse(progress);
+  const std::size_t huge = past_.huge + memory_.huge_bytes();
+  resume();
+  return huge;
+}
+
+Expected<void> ArenaCore::prefault() const {
+  if (auto expected = expect_frozen(); !expected) {
+    return expected;
+  }
+  // Reading a hole would take memory for it.
+  std::vector<Run> data;
+  std::size_t from = 0;
+  for (const Run& hole : past_.holes) {
+    data.push_back({from, hole.begin});
+    from = hole.end;
+  }
+  data.push_back({from, frozen_bytes()});
+  for (const Run& run : data) {
+    if (run.begin < run.end && madvise(reinterpret_cast<void*>(begin() + run.begin),
+                                       run.end - run.begin, MADV_POPULATE_READ) != 0) {
+      return system_error(who() + ": MADV_POPULATE_READ", errno);
+    }
+  }
+  return {};
+}
+
+Expected<std::size_t> ArenaCore::private_bytes() const {
+  if (auto expected = expect_frozen(); !expected) {
+    return tl::make_unexpected(std::move(expected.error()));
+  }
+  return count_private_bytes(begin(), frozen_bytes(), who());
 }
 
 void ArenaCore::close() {
   const ArenaState before = state_.exchange(ArenaState::vacant);
+  close_fast_paths();
   if (before == ArenaState::open) {
-    release_jemalloc();
+    stop_jemalloc();
   }
   if (before != ArenaState::not_inherited) {
     unmap_arena(begin(), end() - begin());
-    ::close(fd_);
   }
-  fd_ = -1;
-  begin_ = end_ = 0;
+  close_segments(0);
+  begin_ = end_ = open_begin_ = open_end_ = 0;
   key_ = 0;
-  caches_.clear();
+  past_ = {};
+}
+
+// Keeps the last `count`.
+void ArenaCore::close_segments(std::size_t count) {
+  const std::size_t closed = fd_count_ - count;
+  for (std::size_t i = 0; i < closed; ++i) {
+    ::close(fds_[i]);
+  }
+  std::copy(fds_.begin() + static_cast<std::ptrdiff_t>(closed),
+            fds_.begin() + static_cast<std::ptrdiff_t>(fd_count_), fds_.begin());
+  fd_count_ = count;
 }
 
 void ArenaCore::disown_after_fork() {
-  state_.store(ArenaState::not_inherited, std::memory_order_release);
-  ::close(std::exchange(fd_, -1));  // else the child would keep the memory alive
+  ::close(fds_[--fd_count_]);  // else the child would keep the memory alive
+  close_fast_paths();
+  memory_.forget();
+  caches_ = nullptr;
+  scopes_ = 0;
+  if (generation_ == 0) {
+    open_begin_ = end();
+    state_.store(ArenaState::not_inherited, std::memory_order_release);
+    return;
+  }
+  // What was frozen before the thaw is here; the rest of the range is left reserved.
+  mmap(reinterpret_cast<void*>(open_begin()), end() - open_begin(), PROT_NONE,
+       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+  open_begin_ = end();
+  state_.store(frozen_state(mode_), std::memory_order_release);
 }
 
 ArenaStats ArenaCore::stats() {
   const std::lock_guard lock(mutex_);
+  Frozen now = past_;
+  if (state() == ArenaState::open) {
+    pause();
+    const auto counts = jemalloc::count_arena(jemalloc_arena_);
+    resume();
+    now.live_bytes += counts.live_bytes;
+    now.live_allocations += counts.live_blocks;
+    now.taken += memory_.taken();
+    now.huge += memory_.huge_bytes();
+    const auto misses = memory_.misses();
+    now.misses.insert(now.misses.end(), misses.begin(), misses.end());
+  }
   ArenaStats result;
   result.capacity = end() - begin();
-  result.used = used();
-  result.huge_page_bytes = huge_page_bytes_;
-  result.frozen = frozen();
-  result.mode = state() == ArenaState::lenient ? FreezeMode::lenient : FreezeMode::strict;
-  result.dropped_frees = dropped_frees_.load(std::memory_order_relaxed);
-  const auto count = [&result](const ThreadCache& cache) {
-    result.live_bytes += cache.bytes.load(std::memory_order_relaxed);
-    result.live_allocations += cache.allocations.load(std::memory_order_relaxed) -
-                               cache.deallocations.load(std::memory_order_relaxed);
-  };
-  count(uncached_);
-  for (const auto& cache : caches_) {
-    count(*cache);
+  result.used = state() == ArenaState::not_inherited ? 0 : used();
+  result.live_bytes = now.live_bytes;
+  result.live_allocations = now.live_allocations;
+  result.hole_bytes = now.taken - std::min(now.taken, now.live_bytes);
+  for (const Run& hole : now.holes) {
+    result.returned_bytes += hole.end - hole.begin;
   }
+  result.dropped_frees = dropped_frees_.load(std::memory_order_relaxed);
+  result.huge_page_bytes = now.huge;
+  result.huge_page_misses = std::move(now.misses);
+  result.generation = generation_;
+  result.frozen = frozen();
+  result.mode = mode_;
   return result;
 }
 

@@ -4,72 +4,135 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <memory_resource>
 #include <mutex>
+#include <string>
 #include <vector>
 
 #include <cowshed/share/arena.h>
+#include <cowshed/share/arena_memory.h>
+#include <cowshed/share/freeze.h>
 #include <cowshed/share/private_jemalloc.h>
 
 namespace cowshed {
 
-enum class ArenaState : std::uint8_t { vacant, open, freezing, strict, lenient, not_inherited };
+enum class ArenaState : std::uint8_t {
+  vacant,
+  open,
+  paused,  // open, but whoever allocates waits for the mutex
+  strict,
+  lenient,
+  not_inherited
+};
 
-// What one thread has of one arena.  Written by that thread only, except under the arena's mutex.
+class ArenaCore;
+
+// What one thread has of one arena.  Belongs to the thread, which frees it; in the arena's list
+// while `key` is the arena's.
 struct ThreadCache {
-  unsigned jemalloc_cache = jemalloc::kNoCache;
-  std::atomic<bool> busy = false;  // inside jemalloc: freeze() waits for it
-  std::atomic<std::uint64_t> allocations = 0;
-  std::atomic<std::uint64_t> deallocations = 0;
-  std::atomic<std::size_t> bytes = 0;  // allocated minus deallocated; wraps, the sum does not
+  ArenaCore* core;
+  std::uint64_t key;
+  unsigned jemalloc_cache;
+  int flags;
+  ThreadCache* next_of_arena;
+  ThreadCache* next_of_thread;
+  std::atomic<bool> busy = false;
+
+  void use() { internal::last_arena = {key, flags, &busy}; }
 };
 
 // The arena itself.  Lives in arena_table.h's pool and is never freed but reused, so that signal
 // handlers and threads at their end may look at one that somebody destroys.
-class ArenaCore final : public std::pmr::memory_resource {
+class ArenaCore final : public internal::ArenaFront {
  public:
   static constexpr std::size_t kNameSize = 64;
 
-  // All of these are called with mutex() held, except the observers.
+  // All of these are called with mutex() held, except the observers and those said thread-safe.
   Expected<void> open(const ArenaOptions& options);
-  Expected<void> freeze(FreezeMode mode);
+  // Takes over a frozen mapping: `used` bytes of `fd` at mapping.begin, the rest reserved.
+  void adopt(const ArenaMapping& mapping, const std::string& name, std::size_t used,
+             FreezeMode mode);
+  Expected<void> freeze(const FreezeOptions& options, ArenaCore* successor);
+  Expected<void> thaw();
+  Expected<void> refreeze(const Progress& progress);
+  Expected<std::size_t> collapse(const Progress& progress);
+  Expected<void> prefault() const;
+  Expected<std::size_t> private_bytes() const;
   void close();              // unmaps and makes the core vacant
-  void disown_after_fork();  // in a child forked before the freeze
+  void disown_after_fork();  // in a child forked while it was open
+
+  // Thread-safe.
+  void give_unsized(void* block) noexcept;
 
   std::mutex& mutex() { return mutex_; }
   ArenaState state() const { return state_.load(std::memory_order_acquire); }
+  bool is_open() const { return state() == ArenaState::open || state() == ArenaState::paused; }
   bool frozen() const { return state() == ArenaState::strict || state() == ArenaState::lenient; }
   const char* name() const { return name_.data(); }
+  std::uint64_t key() const { return key_.load(std::memory_order_relaxed); }
   std::uintptr_t begin() const { return begin_.load(std::memory_order_relaxed); }
   std::uintptr_t end() const { return end_.load(std::memory_order_relaxed); }
-  std::size_t used() const { return top_.load(std::memory_order_relaxed); }
+  // End of what was frozen, from begin().
+  std::size_t frozen_bytes() const { return frozen_bytes_.load(std::memory_order_relaxed); }
+  std::size_t used() const { return is_open() ? memory_.used() : frozen_bytes(); }
+  std::uint32_t generation() const { return generation_; }
+  ArenaCore* successor() const;
   bool contains(const void* address) const {
     const auto value = reinterpret_cast<std::uintptr_t>(address);
     return value >= begin() && value < end();
   }
+  // It is mapped in this process: false in one forked before it was frozen.
+  bool holds(const void* address) const {
+    return contains(address) &&
+           (is_open() || reinterpret_cast<std::uintptr_t>(address) < begin() + frozen_bytes());
+  }
   ArenaStats stats();
   tl::unexpected<Error> not_inherited_error() const;
 
-  // Gives back what a thread that ends had; `key` is the arena's when the cache was made.
-  void retire(std::uint64_t key, ThreadCache* cache);
+  // An ArenaScope of this arena begins on this thread; what it needs to know.  The arena cannot be
+  // frozen until it has ended.
+  Expected<unsigned> enter_scope();  // jemalloc's arena
+  void leave_scope(std::uint64_t key);
+
+  // Registers this thread's end, which allocates, before a scope begins.
+  static void prepare_thread();
+
+  // Gives back what a thread that ends had.
+  void retire(ThreadCache* cache);
 
  private:
   struct Hooks : jemalloc::ExtentHooks {
     ArenaCore* core = nullptr;
   };
+  // What the generations that are frozen left.
+  struct Frozen {
+    std::size_t live_bytes = 0;
+    std::uint64_t live_allocations = 0;
+    std::size_t taken = 0;
+    std::size_t huge = 0;
+    std::vector<HugePageMiss> misses;
+    std::vector<Run> holes;  // 2 MiB ranges given back
+  };
 
-  void* do_allocate(std::size_t size, std::size_t alignment) override;
-  void do_deallocate(void* block, std::size_t size, std::size_t alignment) override;
-  bool do_is_equal(const memory_resource& other) const noexcept override { return this == &other; }
+  friend class internal::ArenaFront;
 
   static void* extend(jemalloc::ExtentHooks* hooks, void* address, std::size_t size,
                       std::size_t alignment, bool* zero, bool* commit, unsigned arena);
-  ThreadCache* thread_cache();
-  ThreadCache* make_thread_cache();
-  void* allocate_uncached(std::size_t size, std::size_t alignment);
-  void deallocate_uncached(void* block, std::size_t size, std::size_t alignment);
-  void release_jemalloc();
+  // Opens [first, end()) for allocation; the mapping is there.
+  Expected<void> start_jemalloc(const ArenaMapping& mapping, std::size_t first);
+  void stop_jemalloc();
+  void pause();
+  void resume();
+  void close_fast_paths();
+  void wait_until_resumed();
+  Expected<void> seal(FreezeMode mode, const Progress& progress);
+  Expected<void> reopen();
+  void close_segments(std::size_t count);
+  bool find_thread_cache();
+  bool make_thread_cache();
+  void* take_uncached(std::size_t size, std::size_t alignment);
+  Expected<void> expect_frozen() const;
+  std::string who() const { return "arena '" + std::string(name()) + "'"; }
   [[noreturn]] void refuse(std::size_t size) const;
 
   std::mutex mutex_;
@@ -78,15 +141,25 @@ class ArenaCore final : public std::pmr::memory_resource {
   std::array<char, kNameSize> name_{};
   std::atomic<std::uintptr_t> begin_ = 0;
   std::atomic<std::uintptr_t> end_ = 0;
-  std::atomic<std::size_t> top_ = 0;  // bytes given to jemalloc so far
+  std::atomic<std::size_t> frozen_bytes_ = 0;
+  std::atomic<std::size_t> top_ = 0;  // of the range, given to jemalloc so far
   std::atomic<bool> full_ = false;    // has refused jemalloc once
-  int fd_ = -1;
+  bool huge_pages_ = true;
+  // One memfd for each generation that something is still mapped of, the last one last.
+  static constexpr std::size_t kMostSegments = 8;
+  std::array<int, kMostSegments + 1> fds_{};
+  std::size_t fd_count_ = 0;
+  ArenaMemory memory_;
   unsigned jemalloc_arena_ = 0;
   Hooks hooks_;
-  std::vector<std::unique_ptr<ThreadCache>> caches_;
-  ThreadCache uncached_;  // counts, under the mutex, what no living thread's cache counts
+  ThreadCache* caches_ = nullptr;
+  int scopes_ = 0;
+  FreezeMode mode_ = FreezeMode::strict;  // of the last freeze
+  std::uint32_t generation_ = 0;
+  std::atomic<ArenaCore*> successor_ = nullptr;
+  std::atomic<std::uint64_t> successor_key_ = 0;
   std::atomic<std::uint64_t> dropped_frees_ = 0;
-  std::size_t huge_page_bytes_ = 0;
+  Frozen past_;
 };
 
 }  // namespace cowshed

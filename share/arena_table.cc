@@ -6,6 +6,7 @@
 
 #include <cowshed/share/arena_table.h>
 #include <cowshed/share/layout_writer.h>
+#include <cowshed/share/malloc_route.h>
 #include <cowshed/share/registry_table.h>
 
 namespace cowshed {
@@ -31,7 +32,7 @@ void for_each_core(Function function) {
 layout::ArenaState shown_state(ArenaState state) {
   switch (state) {
     case ArenaState::open:
-    case ArenaState::freezing: return layout::ArenaState::open;
+    case ArenaState::paused: return layout::ArenaState::open;
     case ArenaState::strict: return layout::ArenaState::strict;
     case ArenaState::lenient: return layout::ArenaState::lenient;
     default: return layout::ArenaState::vacant;
@@ -54,11 +55,12 @@ void after_fork_in_parent() {
 
 void after_fork_in_child() {
   for_each_core([](ArenaCore& core) {
-    if (core.state() == ArenaState::open) {
+    if (core.is_open()) {
       core.disown_after_fork();
       show_arena_locked(core);
     }
   });
+  leave_scope_after_fork();
   registry::disown_not_inherited();
   after_fork_in_parent();
 }

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cctype>
 #include <cerrno>
+#include <cstring>
 #include <fcntl.h>
 #include <filesystem>
 #include <sys/mman.h>
@@ -8,57 +9,25 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <cowshed/base/pagemap.h>
 #include <cowshed/share/freeze.h>
-
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25  // Linux 6.1
-#endif
+#include <cowshed/share/memory_limits.h>
 
 namespace cowshed {
 namespace {
 
+// Each run is two mappings more, which every fork copies.
+constexpr std::size_t kMostRuns = 64;
+
 // One step for whoever reads meanwhile: the kernel replaces a mapping under its lock.  Not through
 // mmap(), which ThreadSanitizer takes for a write to memory that in fact stays as it is.
-bool replace(std::uintptr_t begin, std::size_t size, int protection, int flags, int fd) {
-  return syscall(SYS_mmap, begin, size, protection, flags | MAP_NORESERVE | MAP_FIXED, fd, 0L) !=
-         -1;
+bool replace(std::uintptr_t begin, std::size_t size, int protection, int flags, int fd,
+             std::size_t offset) {
+  return syscall(SYS_mmap, begin, size, protection, flags | MAP_NORESERVE | MAP_FIXED, fd,
+                 static_cast<long>(offset)) != -1;
 }
 
-// EAGAIN passes when a page is busy for a moment, and never while somebody's I/O holds one.
-bool collapse_range(std::uintptr_t begin, std::size_t size) {
-  const int attempts = size > kHugePage ? 8 : 1;
-  for (int i = 0; i < attempts; ++i) {
-    if (madvise(reinterpret_cast<void*>(begin), size, MADV_COLLAPSE) == 0) {
-      return true;
-    }
-    if (errno != EAGAIN) {
-      return false;
-    }
-  }
-  return false;
-}
-
-// Each call drains every CPU's page lists, so ask for much at once; one range that cannot be
-// collapsed (a hole, EINVAL; no huge page to be had) ends a call, so then ask range by range.
-std::size_t collapse(std::uintptr_t begin, std::size_t size) {
-  constexpr std::size_t kStep = 64_MiB;
-  std::size_t collapsed = 0;
-  for (std::size_t offset = 0; offset < size; offset += kStep) {
-    const std::size_t step = std::min(kStep, size - offset);
-    if (collapse_range(begin + offset, step)) {
-      collapsed += step;
-      continue;
-    }
-    for (std::size_t part = offset; part < offset + step; part += kHugePage) {
-      if (collapse_range(begin + part, kHugePage)) {
-        collapsed += kHugePage;
-      }
-    }
-  }
-  return collapsed;
-}
-
-// "1234 (name), 1235 (name)": the processes that map this memfd for writing.
+// "1234, 1235": the processes that map this memfd for writing.
 std::string shared_mappers(int fd) {
   struct stat status {};
   if (fstat(fd, &status) != 0) {
@@ -84,46 +53,229 @@ std::string shared_mappers(int fd) {
 
 tl::unexpected<Error> seal_error(int fd, int error, const std::string& who) {
   if (error != EBUSY) {
-    return system_error(who + "sealing", error);
+    return system_error(who + ": sealing", error);
   }
   const std::string pids = shared_mappers(fd);
   return tl::make_unexpected(
       Error{ErrorCode::system_call, EBUSY,
-            who + "cannot be sealed while somebody else maps it for writing or has I/O on it: " +
+            who + ": cannot be sealed while somebody else maps it for writing or has I/O on it: " +
                 (pids.empty() ? "a process that /proc does not show" : "process " + pids) +
                 "; end that first, then freeze() again"});
 }
 
+// A 2 MiB aligned window through which a memfd is written that this process maps elsewhere, or not
+// at all.
+class Window {
+ public:
+  explicit Window(std::size_t size) : size_(size) {
+    void* got = mmap(nullptr, size + kHugePage, PROT_NONE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    error_ = got == MAP_FAILED ? errno : 0;
+    mapped_ = reinterpret_cast<std::uintptr_t>(got);
+  }
+  ~Window() {
+    if (error_ == 0) {
+      munmap(reinterpret_cast<void*>(mapped_), size_ + kHugePage);
+    }
+  }
+  Window(const Window&) = delete;
+  Window& operator=(const Window&) = delete;
+
+  int error() const { return error_; }
+  std::uintptr_t begin() const { return (mapped_ + kHugePage - 1) & ~(kHugePage - 1); }
+  void* address() const { return reinterpret_cast<void*>(begin()); }
+
+ private:
+  std::size_t size_;
+  std::uintptr_t mapped_ = 0;
+  int error_ = 0;
+};
+
+int allocate_pages(int fd, std::size_t offset, std::size_t size) {
+  while (fallocate(fd, 0, static_cast<off_t>(offset), static_cast<off_t>(size)) != 0) {
+    if (errno != EINTR) {
+      return errno;
+    }
+  }
+  return 0;
+}
+
+// 0, or the errno of what failed.
+int copy_step(const ArenaMapping& mapping, std::size_t offset, std::size_t size,
+              const Window& window, std::vector<HugePageMiss>& misses) {
+  if (!replace(window.begin(), size, PROT_READ | PROT_WRITE, MAP_SHARED, mapping.fd, offset)) {
+    return errno;
+  }
+  for (std::size_t part = 0; part < size; part += kHugePage) {
+    if (const int error = allocate_pages(mapping.fd, offset + part, 1)) {
+      return error;
+    }
+  }
+  int error = 0;
+  collapse_each(window.begin(), size, [&](std::size_t range, int refused) {
+    const std::size_t begin = offset + range * kHugePage;
+    if (refused != 0 && error == 0) {
+      error = allocate_pages(mapping.fd, begin, kHugePage);
+      misses.push_back({begin, refused});
+    }
+  });
+  if (error == 0) {
+    std::memcpy(window.address(), reinterpret_cast<const void*>(mapping.begin + offset), size);
+  }
+  replace(window.begin(), size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  return error;
+}
+
+Expected<void> visit_private(std::uintptr_t begin, std::size_t size, const std::string& who,
+                             const std::function<void(std::uint64_t, std::uint64_t)>& visit) {
+  const int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+  if (pagemap < 0) {
+    return system_error(who + ": /proc/self/pagemap cannot be opened", errno);
+  }
+  const int error =
+      visit_anonymous_ranges(pagemap, begin, begin + size, Anonymous::resident_or_swapped, visit);
+  close(pagemap);
+  if (error != 0) {
+    return system_error(who + ": /proc/self/pagemap cannot be read", error);
+  }
+  return {};
+}
+
 }  // namespace
 
-Expected<std::size_t> freeze_mapping(const ArenaMapping& mapping, std::size_t used, FreezeMode mode,
-                                     const std::string& name) {
-  const std::string who = "arena '" + name + "': ";
-  // Before the private mapping: a private one that was written to cannot be collapsed.
-  const std::size_t huge = collapse(mapping.begin, used);
+Expected<ArenaMapping> map_generation(const std::string& name, std::uintptr_t begin,
+                                      std::size_t size, std::size_t first) {
+  auto fd = open_memfd(name, size);
+  if (!fd) {
+    return tl::make_unexpected(std::move(fd.error()));
+  }
+  const ArenaMapping mapping = {*fd, begin, size};
+  if (first == size) {
+    return mapping;
+  }
+  const bool mapped =
+      replace(begin + first, size - first, PROT_READ | PROT_WRITE, MAP_SHARED, *fd, first);
+  if (mapped && madvise(reinterpret_cast<void*>(begin + first), size - first, MADV_DONTFORK) == 0) {
+    return mapping;
+  }
+  auto error = system_error("arena '" + name + "': mapping a new generation", errno);
+  unmap_generation(mapping, first);
+  return error;
+}
+
+void unmap_generation(const ArenaMapping& mapping, std::size_t first) {
+  if (first < mapping.size) {
+    replace(mapping.begin + first, mapping.size - first, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+            0);
+  }
+  close(mapping.fd);
+}
+
+Expected<void> copy_runs(const ArenaMapping& mapping, const std::vector<Run>& runs,
+                         const std::string& who, const Progress& progress,
+                         std::vector<HugePageMiss>& misses) {
+  std::size_t total = 0;
+  for (const Run& run : runs) {
+    total += run.end - run.begin;
+  }
+  if (MemoryLimits::of_this_process().headroom() < total) {
+    return make_error(ErrorCode::out_of_memory, who + ": the memory cgroup has no room for the " +
+                                                    std::to_string(total) +
+                                                    " bytes that were written to; raise its limit");
+  }
+  const Window window(kCollapseStep);
+  if (window.error() != 0) {
+    return system_error(who + ": mapping the new generation", window.error());
+  }
+  std::size_t done = 0;
+  for (const Run& run : runs) {
+    for (std::size_t offset = run.begin; offset < run.end; offset += kCollapseStep) {
+      const std::size_t size = std::min(kCollapseStep, run.end - offset);
+      if (const int error = copy_step(mapping, offset, size, window, misses)) {
+        return system_error(who + ": copying what was written to", error);
+      }
+      done += size;
+      if (progress) {
+        progress(done, total);
+      }
+    }
+  }
+  return {};
+}
+
+Expected<void> seal_generation(const Generation& generation, FreezeMode mode,
+                               const std::string& who) {
+  const auto& [mapping, first, used, renewed] = generation;
   const int protection = mode == FreezeMode::strict ? PROT_READ : PROT_READ | PROT_WRITE;
   const auto undo = [&](tl::unexpected<Error> error) {
-    if (ftruncate(mapping.fd, static_cast<off_t>(mapping.size)) == 0 &&
-        replace(mapping.begin, mapping.size, PROT_READ | PROT_WRITE, MAP_SHARED, mapping.fd)) {
-      madvise(mapping.address(), mapping.size, MADV_DONTFORK);
+    if (first < mapping.size && ftruncate(mapping.fd, static_cast<off_t>(mapping.size)) == 0 &&
+        replace(mapping.begin + first, mapping.size - first, PROT_READ | PROT_WRITE, MAP_SHARED,
+                mapping.fd, first)) {
+      madvise(reinterpret_cast<void*>(mapping.begin + first), mapping.size - first, MADV_DONTFORK);
     }
     return error;
   };
-  if (used > 0 && !replace(mapping.begin, used, protection, MAP_PRIVATE, mapping.fd)) {
-    return undo(system_error(who + "mapping it privately", errno));
+  if (used > first &&
+      !replace(mapping.begin + first, used - first, protection, MAP_PRIVATE, mapping.fd, first)) {
+    return undo(system_error(who + ": mapping it privately", errno));
   }
   if (used < mapping.size && !replace(mapping.begin + used, mapping.size - used, PROT_NONE,
-                                      MAP_PRIVATE | MAP_ANONYMOUS, -1)) {
-    return undo(system_error(who + "closing the unused rest", errno));
+                                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) {
+    return undo(system_error(who + ": closing the unused rest", errno));
+  }
+  for (const auto& [begin, end] : renewed) {
+    if (!replace(mapping.begin + begin, end - begin, protection, MAP_PRIVATE, mapping.fd, begin)) {
+      return undo(system_error(who + ": mapping what was written to", errno));
+    }
   }
   if (ftruncate(mapping.fd, static_cast<off_t>(used)) != 0) {
-    return undo(system_error(who + "cutting off the unused rest", errno));
+    return undo(system_error(who + ": cutting off the unused rest", errno));
   }
   if (fcntl(mapping.fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) !=
       0) {
     return undo(seal_error(mapping.fd, errno, who));
   }
-  return huge;
+  return {};
+}
+
+Expected<std::vector<Run>> written_runs(std::uintptr_t begin, std::size_t size,
+                                        const std::string& who) {
+  std::vector<Run> runs;
+  const auto visited = visit_private(begin, size, who, [&](std::uint64_t from, std::uint64_t to) {
+    const Run run = {(from - begin) / kHugePage * kHugePage,
+                     (to - begin + kHugePage - 1) / kHugePage * kHugePage};
+    if (!runs.empty() && run.begin <= runs.back().end) {
+      runs.back().end = std::max(runs.back().end, run.end);
+    } else {
+      runs.push_back(run);
+    }
+  });
+  if (!visited) {
+    return tl::make_unexpected(visited.error());
+  }
+  for (std::size_t gap = kHugePage; runs.size() > kMostRuns; gap *= 2) {
+    std::vector<Run> joined = {runs.front()};
+    for (const Run& run : runs) {
+      if (run.begin <= joined.back().end + gap) {
+        joined.back().end = run.end;
+      } else {
+        joined.push_back(run);
+      }
+    }
+    runs = std::move(joined);
+  }
+  return runs;
+}
+
+Expected<std::size_t> count_private_bytes(std::uintptr_t begin, std::size_t size,
+                                          const std::string& who) {
+  std::size_t bytes = 0;
+  const auto visited = visit_private(
+      begin, size, who, [&](std::uint64_t from, std::uint64_t to) { bytes += to - from; });
+  if (!visited) {
+    return tl::make_unexpected(visited.error());
+  }
+  return bytes;
 }
 
 }  // namespace cowshed

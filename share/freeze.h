@@ -2,15 +2,50 @@
 
 #include <cstddef>
 #include <string>
+#include <vector>
 
 #include <cowshed/share/address_range.h>
 
 namespace cowshed {
 
-// Turns the shared, writable mapping into the frozen one, of which the first `used` bytes are kept
-// (a multiple of 2 MiB) and the rest becomes inaccessible.  Returns the bytes in huge pages.  On
-// failure the mapping is as before.
-Expected<std::size_t> freeze_mapping(const ArenaMapping& mapping, std::size_t used, FreezeMode mode,
-                                     const std::string& name);
+// A run of 2 MiB ranges, as offsets from an arena's base.
+struct Run {
+  std::size_t begin;
+  std::size_t end;
+};
+
+// One generation: the file that has its pages, at their offsets in the arena, and which they are.
+struct Generation {
+  ArenaMapping mapping;   // all of the arena's range; the generation's memfd
+  std::size_t first = 0;  // [first, used) is mapped from the memfd, shared; the rest is unused
+  std::size_t used = 0;
+  std::vector<Run> renewed;  // below `first`: what copy_runs() has put into the memfd
+};
+
+// A memfd for the generation that comes, mapped shared and writable at [first, size) of the arena's
+// range, in place of what is there, and left out of forked children.
+Expected<ArenaMapping> map_generation(const std::string& name, std::uintptr_t begin,
+                                      std::size_t size, std::size_t first);
+void unmap_generation(const ArenaMapping& mapping, std::size_t first);
+
+// Copies what the arena shows at these offsets into the memfd, in 2 MiB pages where the kernel has
+// them; adds to `misses` where not.
+Expected<void> copy_runs(const ArenaMapping& mapping, const std::vector<Run>& runs,
+                         const std::string& who, const Progress& progress,
+                         std::vector<HugePageMiss>& misses);
+
+// Turns the shared, writable mapping into the frozen one, makes the rest of the range inaccessible,
+// and seals the memfd.  On failure the mapping shows what it did before.
+Expected<void> seal_generation(const Generation& generation, FreezeMode mode,
+                               const std::string& who);
+
+// The 2 MiB ranges of [0, size) in which this process has a private page; neighbours, and those
+// with little between them, together: a process has only so many mappings.
+Expected<std::vector<Run>> written_runs(std::uintptr_t begin, std::size_t size,
+                                        const std::string& who);
+
+// Bytes of private pages.
+Expected<std::size_t> count_private_bytes(std::uintptr_t begin, std::size_t size,
+                                          const std::string& who);
 
 }  // namespace cowshed

@@ -1,9 +1,25 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+
+#include <cowshed/share/arena_front.h>
 
 // The private copy of jemalloc 5.3 that cmake/PrivateJemalloc.cmake makes: what we use of its API,
 // under our prefix.  <jemalloc/jemalloc.h> would declare the program's malloc instead.
+extern "C" {
+void* cowshed_je_malloc(std::size_t size) noexcept;
+void* cowshed_je_calloc(std::size_t count, std::size_t size) noexcept;
+void* cowshed_je_realloc(void* block, std::size_t size) noexcept;
+void cowshed_je_free(void* block) noexcept;
+void* cowshed_je_memalign(std::size_t alignment, std::size_t size) noexcept;
+void* cowshed_je_aligned_alloc(std::size_t alignment, std::size_t size) noexcept;
+int cowshed_je_posix_memalign(void** block, std::size_t alignment, std::size_t size) noexcept;
+void* cowshed_je_valloc(std::size_t size) noexcept;
+std::size_t cowshed_je_malloc_usable_size(void* block) noexcept;
+void cowshed_je_dallocx(void* block, int flags) noexcept;
+}
+
 namespace cowshed::jemalloc {
 
 // extent_hooks_t of jemalloc.h, field by field.
@@ -12,26 +28,44 @@ struct ExtentHooks {
                  bool* commit, unsigned arena);
   bool (*dalloc)(ExtentHooks*, void*, std::size_t, bool, unsigned);
   void (*destroy)(ExtentHooks*, void*, std::size_t, bool, unsigned);
-  bool (*commit)(ExtentHooks*, void*, std::size_t, std::size_t, std::size_t, unsigned);
-  bool (*decommit)(ExtentHooks*, void*, std::size_t, std::size_t, std::size_t, unsigned);
+  bool (*commit)(ExtentHooks*, void*, std::size_t, std::size_t offset, std::size_t length,
+                 unsigned);
+  bool (*decommit)(ExtentHooks*, void*, std::size_t, std::size_t offset, std::size_t length,
+                   unsigned);
   bool (*purge_lazy)(ExtentHooks*, void*, std::size_t, std::size_t, std::size_t, unsigned);
   bool (*purge_forced)(ExtentHooks*, void*, std::size_t, std::size_t, std::size_t, unsigned);
   bool (*split)(ExtentHooks*, void*, std::size_t, std::size_t, std::size_t, bool, unsigned);
   bool (*merge)(ExtentHooks*, void*, std::size_t, void*, std::size_t, bool, unsigned);
 };
 
-// All of these return 0 or an errno.  Thread-safe; after fork() usable in the child.
+// What lives in an arena, by jemalloc's size classes; blocks in a cache count as live.
+struct ArenaCounts {
+  std::size_t live_bytes = 0;
+  std::uint64_t live_blocks = 0;
+};
+
+// Those that return int return 0 or an errno.  Thread-safe; after fork() usable in the child.
 int create_arena(ExtentHooks* hooks, unsigned& arena);  // its records stay out of the hooks' memory
 int destroy_arena(unsigned arena);                      // no cache may hold blocks of it any more
-int set_growth_limit(unsigned arena, std::size_t bytes);
+int purge_arena(unsigned arena);  // every free extent that was in use goes through decommit
 int create_cache(unsigned& cache);
-int destroy_cache(unsigned cache);  // gives its blocks back to their arena
+int flush_cache(unsigned cache);    // gives its blocks back to their arena; nobody may use it now
+int destroy_cache(unsigned cache);  // the same, and the number is free again
+ArenaCounts count_arena(unsigned arena);
 
-constexpr unsigned kNoCache = ~0U;
+// This thread's malloc: which arena it takes from, and its own cache.
+int thread_arena(unsigned& arena);
+int set_thread_arena(unsigned arena);
+void flush_thread_cache();
 
-// Null when the arena's hooks refuse.  `alignment` is a power of two; `size` may be 0.
-void* allocate(unsigned arena, unsigned cache, std::size_t size, std::size_t alignment) noexcept;
-void deallocate(unsigned arena, unsigned cache, void* block, std::size_t size,
-                std::size_t alignment) noexcept;
+// MALLOCX_ARENA, MALLOCX_TCACHE and MALLOCX_TCACHE_NONE of jemalloc.h.
+constexpr int kNoCacheFlags = 1 << 8;
+constexpr int arena_flags(unsigned arena) { return static_cast<int>((arena + 1) << 20U); }
+constexpr int cache_flags(unsigned cache) { return static_cast<int>((cache + 2) << 8U); }
+// Memory for our own records, whatever arena the thread's malloc takes from.
+inline void* allocate_record(std::size_t size) noexcept {
+  return cowshed_je_mallocx(size, arena_flags(0) | kNoCacheFlags);
+}
+inline void deallocate_record(void* block) noexcept { cowshed_je_dallocx(block, kNoCacheFlags); }
 
 }  // namespace cowshed::jemalloc

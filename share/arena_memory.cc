@@ -1,0 +1,244 @@
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fcntl.h>
+#include <sys/mman.h>
+
+#include <cowshed/share/arena_memory.h>
+#include <cowshed/share/collapse.h>
+
+namespace cowshed {
+namespace {
+
+constexpr std::size_t kPage = 4_KiB;
+constexpr std::size_t kPagesPerRange = kHugePage / kPage;
+constexpr std::size_t kWordsPerRange = kPagesPerRange / 64;
+// A call of MADV_COLLAPSE drains every CPU's page lists, however little it is asked for.
+constexpr std::size_t kMostAhead = kCollapseStep / kHugePage;
+// What is left to the rest of the process under a cgroup's limit.
+constexpr std::size_t kReserve = 4_MiB;
+// After so many failures in a row the kernel is asked again at the freeze only.
+constexpr int kMostFailures = 8;
+
+bool allocate_pages(int fd, std::size_t offset, std::size_t size) noexcept {
+  int result = 0;
+  do {
+    result = fallocate(fd, 0, static_cast<off_t>(offset), static_cast<off_t>(size));
+  } while (result != 0 && errno == EINTR);
+  return result == 0;
+}
+
+}  // namespace
+
+Expected<void> ArenaMemory::open(const ArenaMapping& mapping, std::size_t first, bool huge_pages,
+                                 const std::string& name) {
+  const std::size_t count = mapping.size / kHugePage;
+  records_size_ = count * (kWordsPerRange * sizeof *pages_ + sizeof *ranges_);
+  void* records = mmap(nullptr, records_size_, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (records == MAP_FAILED) {
+    return system_error("arena '" + name + "': mapping its records", errno);
+  }
+  if (madvise(records, records_size_, MADV_DONTFORK) != 0) {
+    auto error = system_error("arena '" + name + "': MADV_DONTFORK", errno);
+    munmap(records, records_size_);
+    return error;
+  }
+  // Zeros are valid atomics, and writing to all of them would take memory for all of the range.
+  pages_ = static_cast<std::atomic<std::uint64_t>*>(records);
+  ranges_ = reinterpret_cast<std::atomic<Backing>*>(pages_ + count * kWordsPerRange);
+  mapping_ = mapping;
+  first_ = first / kHugePage;
+  huge_pages_ = huge_pages;
+  failures_ = 0;
+  purged_ = false;
+  limits_ = MemoryLimits::of_this_process();
+  taken_ranges_ = 0;
+  used_ = first;
+  shortage_ = Shortage::none;
+  growing_.emplace();
+  return {};
+}
+
+void ArenaMemory::close() {
+  if (ranges_ != nullptr) {
+    munmap(pages_, records_size_);
+  }
+  forget();
+}
+
+void ArenaMemory::forget() {
+  ranges_ = nullptr;
+  pages_ = nullptr;
+  growing_.emplace();  // a thread that the child has not may have held it
+}
+
+bool ArenaMemory::commit(std::uintptr_t begin, std::size_t size) noexcept {
+  const std::size_t offset = begin - mapping_.begin;
+  const std::size_t last = (offset + size - 1) / kHugePage;
+  for (std::size_t range = offset / kHugePage; range <= last; ++range) {
+    if (ranges_[range].load(std::memory_order_acquire) == kNothing && !grow(range, last)) {
+      return false;
+    }
+  }
+  if (purged_) {
+    std::memset(reinterpret_cast<void*>(begin), 0, size);  // jemalloc takes it for fresh
+  }
+  for (std::size_t page = offset / kPage; page < (offset + size) / kPage; ++page) {
+    pages_[page / 64].fetch_or(std::uint64_t{1} << page % 64, std::memory_order_relaxed);
+  }
+  return true;
+}
+
+void ArenaMemory::decommit(std::uintptr_t begin, std::size_t size) noexcept {
+  const std::size_t offset = begin - mapping_.begin;
+  for (std::size_t page = offset / kPage; page < (offset + size) / kPage; ++page) {
+    pages_[page / 64].fetch_and(~(std::uint64_t{1} << page % 64), std::memory_order_relaxed);
+  }
+  purged_ = true;
+}
+
+// Takes what is missing of [first, last], and some more, so that small requests are rare.
+bool ArenaMemory::grow(std::size_t first, std::size_t last) noexcept {
+  const std::lock_guard lock(*growing_);
+  std::size_t missing = 0;
+  for (std::size_t range = first; range <= last; ++range) {
+    missing += ranges_[range].load(std::memory_order_relaxed) == kNothing ? 1 : 0;
+  }
+  const std::size_t room = limits_.headroom();
+  if (missing > 0 && room < missing * kHugePage + kReserve) {
+    shortage_ = Shortage::cgroup;
+    return false;
+  }
+  const std::size_t spare = (room - missing * kHugePage) / 2 / kHugePage;
+  const std::size_t ahead = missing == 0 ? 0 : std::min({taken_ranges_, kMostAhead - 1, spare});
+  const std::size_t end = std::min(last + ahead + 1, mapping_.size / kHugePage);
+  for (std::size_t range = first; range < end;) {
+    std::size_t count = 0;
+    while (count < kMostAhead && range + count < end &&
+           ranges_[range + count].load(std::memory_order_relaxed) == kNothing) {
+      ++count;
+    }
+    if (count > 0 && !take(range, count)) {
+      shortage_ = Shortage::kernel;
+      // What is needed may be there all the same, without what was asked for ahead.
+      return std::all_of(ranges_ + first, ranges_ + last + 1, [](const auto& backing) {
+        return backing.load(std::memory_order_relaxed) != kNothing;
+      });
+    }
+    range += std::max<std::size_t>(count, 1);
+  }
+  return true;
+}
+
+// 0, or the errno.  One page must exist for the kernel to make a huge one of it.
+int ArenaMemory::take_huge(std::size_t first, std::size_t count) noexcept {
+  if (!huge_pages_ || failures_ >= kMostFailures) {
+    return kNotTried;
+  }
+  for (std::size_t range = first; range < first + count; ++range) {
+    if (!allocate_pages(mapping_.fd, range * kHugePage, kPage)) {
+      return errno;
+    }
+  }
+  return collapse_range(mapping_.begin + first * kHugePage, count * kHugePage);
+}
+
+// Backs `count` ranges that have nothing; stops at the first that cannot be.
+bool ArenaMemory::take(std::size_t first, std::size_t count) noexcept {
+  const bool together = take_huge(first, count) == 0;
+  for (std::size_t range = first; range < first + count; ++range) {
+    const int error = together ? 0 : take_huge(range, 1);
+    failures_ = error == 0 ? 0 : failures_ + 1;
+    if (error != 0 && !allocate_pages(mapping_.fd, range * kHugePage, kHugePage)) {
+      return false;
+    }
+    ranges_[range].store(error == 0 ? kHuge : static_cast<Backing>(error),
+                         std::memory_order_release);
+    ++taken_ranges_;
+    used_ = std::max(used_.load(), (range + 1) * kHugePage);
+  }
+  return true;
+}
+
+bool ArenaMemory::is_empty(std::size_t range) const {
+  const auto* words = pages_ + range * kWordsPerRange;
+  return std::all_of(words, words + kWordsPerRange,
+                     [](const auto& word) { return word.load(std::memory_order_relaxed) == 0; });
+}
+
+std::vector<Run> ArenaMemory::trim() {
+  std::vector<Run> holes;
+  std::size_t end = first_;
+  for (std::size_t range = first_; range < used() / kHugePage; ++range) {
+    if (ranges_[range].load(std::memory_order_relaxed) != kNothing) {
+      if (!is_empty(range) || fallocate(mapping_.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                                        static_cast<off_t>(range * kHugePage), kHugePage) != 0) {
+        end = range + 1;
+        continue;
+      }
+      ranges_[range].store(kNothing, std::memory_order_relaxed);
+      --taken_ranges_;
+    }
+    if (!holes.empty() && holes.back().end == range * kHugePage) {
+      holes.back().end += kHugePage;
+    } else {
+      holes.push_back({range * kHugePage, (range + 1) * kHugePage});
+    }
+  }
+  used_ = end * kHugePage;
+  if (!holes.empty() && holes.back().end > used()) {
+    holes.pop_back();
+  }
+  return holes;
+}
+
+void ArenaMemory::collapse(const Progress& progress) {
+  std::vector<std::size_t> small;
+  for (std::size_t range = first_; range < used() / kHugePage; ++range) {
+    const Backing backing = ranges_[range].load(std::memory_order_relaxed);
+    if (backing != kNothing && backing != kHuge) {
+      small.push_back(range);
+    }
+  }
+  for (std::size_t done = 0; done < small.size();) {
+    // Neighbours together.
+    std::size_t count = 1;
+    while (count < kMostAhead && done + count < small.size() &&
+           small[done + count] == small[done] + count) {
+      ++count;
+    }
+    collapse_each(mapping_.begin + small[done] * kHugePage, count * kHugePage,
+                  [&](std::size_t part, int error) {
+                    ranges_[small[done + part]].store(
+                        error == 0 ? kHuge : static_cast<Backing>(error),
+                        std::memory_order_relaxed);
+                  });
+    done += count;
+    if (progress) {
+      progress(done * kHugePage, small.size() * kHugePage);
+    }
+  }
+}
+
+std::size_t ArenaMemory::taken() const { return taken_ranges_ * kHugePage; }
+
+std::size_t ArenaMemory::huge_bytes() const {
+  const auto count = std::count_if(
+      ranges_ + first_, ranges_ + used() / kHugePage,
+      [](const auto& backing) { return backing.load(std::memory_order_relaxed) == kHuge; });
+  return static_cast<std::size_t>(count) * kHugePage;
+}
+
+std::vector<HugePageMiss> ArenaMemory::misses() const {
+  std::vector<HugePageMiss> result;
+  for (std::size_t range = first_; range < used() / kHugePage; ++range) {
+    const Backing backing = ranges_[range].load(std::memory_order_relaxed);
+    if (backing != kNothing && backing != kHuge) {
+      result.push_back({range * kHugePage, backing == kNotTried ? 0 : backing});
+    }
+  }
+  return result;
+}
+
+}  // namespace cowshed

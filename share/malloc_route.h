@@ -1,0 +1,44 @@
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+// What malloc.cc, the program's malloc, needs to know of arenas for each call.
+namespace cowshed {
+
+class ArenaCore;
+
+// The innermost ArenaScope of this thread: blocks in [begin, end) are its arena's.
+struct ThreadScope {
+  std::uintptr_t begin = 0;
+  std::uintptr_t end = 0;  // 0: in no scope
+  ArenaCore* core = nullptr;
+  std::uint64_t key = 0;
+  unsigned outermost = 0;  // jemalloc's arena that the thread uses outside scopes
+};
+// initial-exec: one load, as in jemalloc.
+[[gnu::tls_model("initial-exec")]] extern constinit thread_local ThreadScope thread_scope;
+
+// Every arena that there ever was lies in here; few other things do.
+struct ArenaHull {
+  std::atomic<std::uintptr_t> begin = UINTPTR_MAX;
+  std::atomic<std::uintptr_t> end = 0;
+};
+extern constinit ArenaHull arena_hull;
+void widen_hull(std::uintptr_t begin, std::uintptr_t end);
+
+// Frees a block of an arena; false: it is none.
+bool free_in_arena(void* block) noexcept;
+// How many bytes of a block may be read: to the end of what the arena has when it is frozen, since
+// its allocator's records are gone.  0: it is no arena's.
+std::size_t readable_in_arena(const void* block) noexcept;
+bool is_frozen_block(const void* block) noexcept;
+
+// In a forked child: a scope of an arena that was not inherited is over.
+void leave_scope_after_fork() noexcept;
+
+}  // namespace cowshed
+
+// The address of the program's malloc when cowshed::malloc is linked, else null.
+extern "C" [[gnu::weak]] void* (*const cowshed_linked_malloc)(std::size_t);

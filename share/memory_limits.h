@@ -1,0 +1,30 @@
+#pragma once
+
+#include <cstddef>
+#include <limits>
+#include <string>
+#include <vector>
+
+namespace cowshed {
+
+// The memory cgroups, v1 or v2, that this process is charged to: its own and all above.
+class MemoryLimits {
+ public:
+  static constexpr std::size_t kUnlimited = std::numeric_limits<std::size_t>::max();
+
+  // Finds the groups; where there are none, or none can be read, nothing is limited.
+  static MemoryLimits of_this_process();
+
+  // How many bytes more can be charged before a limit is met, clean page cache counted as free and
+  // swap as absent.  The kernel does not answer ENOMEM beyond it: it kills.  Allocates nothing.
+  std::size_t headroom() const noexcept;
+
+ private:
+  struct Group {
+    std::string limit, usage, stat;  // paths
+    bool v1;
+  };
+  std::vector<Group> groups_;
+};
+
+}  // namespace cowshed
