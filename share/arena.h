@@ -196,6 +196,9 @@ class Arena {
   friend class UseArena;
   Arena(ArenaCore* core, internal::ArenaFront* front) : core_(core), front_(front) {}
 
+  template <class Function>
+  Expected<void> change(Function function);
+
   ArenaCore* core_;              // null when moved from
   internal::ArenaFront* front_;  // the same object
 };

@@ -288,8 +288,7 @@ void registry::release_all_in(const ArenaCore* arena) {
 void registry::disown_not_inherited() {
   for (std::uint32_t slot = 0; slot < high; ++slot) {
     const Record& record = records[slot];
-    const void* object = published_slots[slot].object.load(std::memory_order_relaxed);
-    if (record.state == SlotState::live && !record.arena->holds(object)) {
+    if (record.state == SlotState::live && !record.arena->holds(record.address)) {
       vacate(slot, SlotState::not_inherited);
     }
   }
