@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cstdlib>
 #include <fstream>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -11,6 +12,7 @@
 
 #include "subject.h"
 #include "truths.h"
+#include "wp_faults.h"
 
 // Every count is compared with what a known program did, less what the same program does for N = 0.
 
@@ -28,9 +30,17 @@ class GroundTruth : public ::testing::Test {
   static void SetUpTestSuite() {
     if (cannot_probe().empty()) {
       accounting = std::make_unique<DelayAccounting>();
+      if (auto loaded = WpFaults::load()) {
+        wp_faults = std::make_unique<WpFaults>(std::move(*loaded));
+      } else if (std::getenv("COWSHED_EXPECT_FENTRY") != nullptr) {
+        FAIL() << loaded.error().message;
+      }
     }
   }
-  static void TearDownTestSuite() { accounting.reset(); }
+  static void TearDownTestSuite() {
+    wp_faults.reset();
+    accounting.reset();
+  }
 
   void SetUp() override {
     if (const std::string reason = cannot_probe(); !reason.empty()) {
@@ -70,6 +80,7 @@ class GroundTruth : public ::testing::Test {
     compare(truth.per_unit, n, idle.measured, busy.measured);
     compare(truth.per_unit, n, idle.while_alive, busy.while_alive);
     EXPECT_EQ(busy.while_alive.pending_faults, 0U);
+    check_wp_faults(truth.per_unit, n, idle.measured.pid, busy.measured.pid);
     // Where the kernel keeps the independent count, a run without it proves less than it says.
     if (access("/proc/sys/kernel/task_delayacct", F_OK) == 0) {
       ASSERT_TRUE(idle.wpcopy && busy.wpcopy) << "taskstats did not answer";
@@ -77,6 +88,16 @@ class GroundTruth : public ::testing::Test {
       EXPECT_EQ(delta(*idle.wpcopy, *busy.wpcopy),
                 static_cast<std::int64_t>(truth.per_unit.wpcopy) * n + instead);
     }
+  }
+
+  // By the kernel's function itself, where it may be watched.
+  static void check_wp_faults(const PerUnit& unit, long n, pid_t idle, pid_t busy) {
+    if (wp_faults == nullptr) {
+      return;
+    }
+    EXPECT_EQ(delta(wp_faults->count(idle), wp_faults->count(busy)),
+              static_cast<std::int64_t>(unit.wp_faults()) * n)
+        << "do_wp_page";
   }
 
   static std::int64_t delta(std::uint64_t from, std::uint64_t to) {
@@ -118,9 +139,11 @@ class GroundTruth : public ::testing::Test {
 
  private:
   static std::unique_ptr<DelayAccounting> accounting;
+  static std::unique_ptr<WpFaults> wp_faults;
 };
 
 std::unique_ptr<DelayAccounting> GroundTruth::accounting;
+std::unique_ptr<WpFaults> GroundTruth::wp_faults;
 
 class EveryKind : public GroundTruth,
                   public ::testing::WithParamInterface<std::tuple<Truth, long>> {};

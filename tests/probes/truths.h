@@ -20,6 +20,9 @@ struct PerUnit {
   std::uint64_t failed = 0;
   std::uint64_t huge_splits = 0;
   std::uint64_t wpcopy = 0;  // what taskstats should say
+
+  // How often the kernel should come through do_wp_page: whatever the outcome.
+  std::uint64_t wp_faults() const { return wpcopy + reused + write_notify; }
 };
 
 struct Truth {

@@ -14,6 +14,7 @@ from kernels import VmError, run
 
 LINKS = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
 FOLDERS = "dev proc sys tmp var/tmp run root etc usr/bin usr/sbin usr/lib usr/lib64".split()
+COVERED = ("dev/", "proc/", "sys/", "var/tmp/")
 TEXTS = {
     "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n",
     "etc/group": "root:x:0:\nnogroup:x:65534:\n",
@@ -60,6 +61,8 @@ class Initramfs:
                     self.add(inner)
             return
         name = str(path.parent.resolve() / path.name).lstrip("/")
+        if name.startswith(COVERED):
+            raise VmError(f"{path} cannot be carried along: the guest mounts something there")
         if name in self.entries:
             return
         self.add_file(name, path, stat.S_IMODE(path.stat().st_mode))
