@@ -65,7 +65,7 @@ class ReadWork final : public SubjectWork {
       });
       return {{"us", check(costs, read_random(reads))}};
     }
-    const Costs costs = in_child([&] { return count(); });
+    const Costs costs = in_child([&] { return count(question.value("prefault", false)); });
     return {{"faults", costs.faults},
             {"private_bytes", costs.private_bytes},
             {"page_table_bytes", costs.page_table_bytes}};
@@ -132,8 +132,12 @@ class ReadWork final : public SubjectWork {
     return sum;
   }
 
-  Costs count() const {
+  Costs count(bool prefault) const {
     Costs costs;
+    if (prefault) {
+      const auto done = holder_.arena().prefault();
+      if (!done) throw std::runtime_error(done.error().message);
+    }
     const FaultCounter faults;
     const std::uint64_t before = faults.count();
     costs.sum = touch_all();
@@ -212,11 +216,11 @@ void measure_random(std::size_t bytes, const Options& options, Report& report) {
 }
 
 // The dearest of several children.
-json count_costs(const Holding& holding) {
+json count_costs(const Holding& holding, bool prefault = false) {
   const auto subject = start(holding);
   json dearest = json::object();
   for (int i = 0; i < kChildren; ++i) {
-    const json costs = subject->ask({{"do", "count"}});
+    const json costs = subject->ask({{"do", "count"}, {"prefault", prefault}});
     for (const auto& [name, value] : costs.items()) {
       dearest[name] = std::max(dearest.value(name, std::size_t{0}), value.get<std::size_t>());
     }
@@ -227,6 +231,12 @@ json count_costs(const Holding& holding) {
 void count_all(std::size_t bytes, const Options&, Report& report) {
   const json empty = count_costs({"arena", "array", 0});
   const double gibibytes = static_cast<double>(bytes) / static_cast<double>(1_GiB);
+  const double prefaulted =
+      count_costs({"arena", "array", bytes}, true)["faults"].get<double>() / gibibytes;
+  report.figure("child's cost", "arena, page faults per GiB after prefault()", prefaulted, "");
+  report.goal(
+      {"page faults of a first touch after prefault(), per GiB", Goal::Bound::at_most, 8, ""},
+      prefaulted);
   for (const std::string memory : {"arena", "heap", "huge heap"}) {
     const json costs = count_costs({memory, "array", bytes});
     const auto more = [&](const char* name) {

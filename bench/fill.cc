@@ -1,6 +1,8 @@
 #include <fmt/format.h>
 #include <memory>
 #include <stdexcept>
+#include <string>
+#include <vector>
 
 #include <cowshed/share/arena.h>
 
@@ -14,47 +16,80 @@ namespace {
 
 using nlohmann::json;
 
-struct Pmr {
-  Pmr() : arena(Arena::create({.name = "fill", .capacity = 4_GiB}).value()) {}
+// The two ways to call an arena; each thread uses the same one.
+class ArenaBackend {
+ public:
+  const Arena& arena() const { return arena_; }
+  Arena& arena() { return arena_; }
 
+ private:
+  Arena arena_ = Arena::create({.name = "fill", .capacity = 4_GiB}).value();
+};
+
+struct Explicit : ArenaBackend {
   class Thread {
    public:
-    explicit Thread(const Pmr& backend) : resource_(backend.arena.resource()) {}
+    explicit Thread(Explicit& backend) : arena_(backend.arena()) {}
+    void* allocate(std::size_t size) { return arena_.allocate(size); }
+    void deallocate(void* block, std::size_t size) { arena_.deallocate(block, size); }
+
+   private:
+    Arena& arena_;
+  };
+};
+
+struct Pmr : ArenaBackend {
+  class Thread {
+   public:
+    explicit Thread(const Pmr& backend) : resource_(backend.arena().resource()) {}
     void* allocate(std::size_t size) { return resource_->allocate(size); }
     void deallocate(void* block, std::size_t size) { resource_->deallocate(block, size); }
 
    private:
     std::pmr::memory_resource* resource_;
   };
-
-  Arena arena;
 };
 
 std::unique_ptr<SubjectWork> make_work(const json& configuration) {
-  if (configuration["variant"] == "pmr") return std::make_unique<FillWork<Pmr>>(configuration);
+  const std::string variant = configuration["variant"];
+  if (variant == "explicit") return std::make_unique<FillWork<Explicit>>(configuration);
+  if (variant == "pmr") return std::make_unique<FillWork<Pmr>>(configuration);
   return std::make_unique<FillWork<Malloc>>(configuration);
 }
 
 struct Way {
-  const char* name;
-  const char* program;  // beside this one
-  const char* variant;
+  std::string name;
+  std::string program;  // beside this one
+  std::string variant;
+  std::vector<std::string> environment = {};
 };
 
 // The last is the first again: a process like it, to tell noise from difference.
-constexpr Way kWays[] = {{"jemalloc", "fill_jemalloc", "malloc"},
-                         {"mallocx", "fill_jemalloc", "mallocx"},
-                         {"glibc", "", "malloc"},
-                         {"pmr", "", "pmr"},
-                         {"jemalloc again", "fill_jemalloc", "malloc"}};
+std::vector<Way> ways(const std::string& pattern) {
+  std::vector<Way> result = {{"jemalloc", "fill_jemalloc", "malloc"},
+                             {"scope", "fill_scope", "scope"},
+                             {"mallocx", "fill_jemalloc", "mallocx"},
+                             {"explicit", "", "explicit"},
+                             {"pmr", "", "pmr"},
+                             {"glibc", "", "malloc"},
+                             {"no scope", "fill_scope", "malloc"}};
+  if (pattern == "fill") {
+    result.push_back({"jemalloc, huge", "fill_jemalloc", "malloc", {"MALLOC_CONF=thp:always"}});
+    result.push_back({"glibc, huge", "", "malloc", {"GLIBC_TUNABLES=glibc.malloc.hugetlb=1"}});
+  }
+  result.push_back({"jemalloc again", "fill_jemalloc", "malloc"});
+  return result;
+}
 
 std::vector<Samples> measure_group(const json& configuration, int pairs) {
   std::vector<std::unique_ptr<Subject>> subjects;
   std::vector<Variant> variants;
-  for (const Way& way : kWays) {
+  for (const Way& way : ways(configuration["pattern"])) {
     json own = configuration;
     own["variant"] = way.variant;
-    const auto start = [way, own] { return std::make_unique<Subject>(own, way.program); };
+    const auto start = [way, own] {
+      return std::make_unique<Subject>(own, way.program, way.environment);
+    };
     if (configuration["pattern"] == "fill") {  // the memory must be new each time
       variants.push_back({way.name, [start] { return start()->ask({})["ns"].get<double>(); }});
       continue;
@@ -78,8 +113,15 @@ void report_group(const std::string& group, const std::vector<Samples>& samples,
     report.goal({group + ": " + ours + " as fast as " + rival, Goal::Bound::at_least, least, ""},
                 comparison.ratio, comparison.interval);
   };
-  judge("pmr", "mallocx", 0.95);
-  judge("pmr", "glibc", 1);
+  judge("scope", "jemalloc", 0.95);
+  judge("explicit", "mallocx", 0.95);
+  judge("scope", "glibc", 1);
+  judge("explicit", "glibc", 1);
+  if (group.starts_with("churn")) {  // where a layer can be told from page faults
+    const Comparison added = compare(samples_of(samples, "pmr"), samples_of(samples, "explicit"));
+    report.goal({group + ": pmr adds to explicit", Goal::Bound::at_most, 3, "ns"}, added.difference,
+                added.difference_interval);
+  }
   report.control(group, speed("jemalloc again", "jemalloc"));
 }
 
@@ -89,6 +131,10 @@ void measure(const Options& options, Report& report) {
                  "mallocx and sdallocx of the same, flags MALLOCX_ARENA|MALLOCX_TCACHE, "
                  "from arenas.create and tcache.create, default hooks");
   report.setting("glibc", "malloc and free of glibc, default tunables");
+  report.setting("huge", "jemalloc with MALLOC_CONF=thp:always, glibc with glibc.malloc.hugetlb=1");
+  report.setting("scope", "malloc and free in an ArenaScope, cowshed::malloc linked");
+  report.setting("no scope", "the same program outside a scope");
+  report.setting("explicit", "Arena::allocate and deallocate, arena in 2 MiB pages (the default)");
   report.setting("pmr", "allocate and deallocate of Arena::resource()");
   report.setting("small, even", "16 to 128 bytes; 16 bytes to 4 KiB, log-uniform; seeded");
   report.setting("churn", "free one of 4096 blocks at random, allocate another, write 8 bytes");

@@ -7,17 +7,12 @@
 #include <unistd.h>
 #include <vector>
 
-#include <cowshed/cow/page_map.h>
 #include <cowshed/share/arena.h>
 
 #include "dataset.h"
 #include "machine.h"
 #include "program.h"
 #include "residency.h"
-
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25  // Linux 6.1
-#endif
 
 // What freeze() costs, what it achieves, and how fast one can ask whether anything was copied.
 namespace cowshed::bench {
@@ -30,8 +25,9 @@ double ms_since(Clock::time_point start) {
   return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
 }
 
-Arena make_arena(std::size_t bytes) {
-  auto arena = Arena::create({.name = "bench", .capacity = bytes + bytes / 4 + 64_MiB});
+Arena make_arena(std::size_t bytes, bool huge_pages = true) {
+  auto arena = Arena::create(
+      {.name = "bench", .capacity = bytes + bytes / 4 + 64_MiB, .huge_pages = huge_pages});
   if (!arena) throw std::runtime_error(arena.error().message);
   return std::move(*arena);
 }
@@ -41,63 +37,46 @@ void freeze(Arena& arena, FreezeMode mode = FreezeMode::strict) {
   if (!frozen) throw std::runtime_error(frozen.error().message);
 }
 
-// Every sample fills an arena of its own, freezes it, and checks the data.
+void collapse(Arena& arena) {
+  const auto collapsed = arena.collapse();
+  if (!collapsed) throw std::runtime_error(collapsed.error().message);
+}
+
+// Every sample fills an arena of its own, freezes it, and checks the data.  One that grew in 4 KiB
+// pages is put into 2 MiB pages afterwards.
 class FreezeWork final : public SubjectWork {
  public:
   explicit FreezeWork(const json& configuration)
-      : layout_(configuration["layout"]), bytes_(configuration["bytes"]) {
+      : layout_(configuration["layout"]),
+        bytes_(configuration["bytes"]),
+        huge_pages_(configuration["huge_pages"]) {
     pin_to_cpu(0);
   }
 
   json answer(const json&) override {
-    Arena arena = make_arena(bytes_);
+    Arena arena = make_arena(bytes_, huge_pages_);
+    const auto before = Clock::now();
     const Dataset data(*arena.resource(), layout_, bytes_);
+    const double fill_ms = ms_since(before);
     const auto start = Clock::now();
     freeze(arena);
     const double ms = ms_since(start);
+    const auto collapsing = Clock::now();
+    if (!huge_pages_) collapse(arena);
+    const double collapse_ms = ms_since(collapsing);
     data.check();
     const Residency found = residency(arena.base(), arena.stats().used);
-    return {{"ms", ms}, {"full_ranges", found.full_ranges}, {"huge_ranges", found.huge_ranges}};
+    return {{"fill_ms", fill_ms},
+            {"ms", ms},
+            {"collapse_ms", collapse_ms},
+            {"full_ranges", found.full_ranges},
+            {"huge_ranges", found.huge_ranges}};
   }
 
  private:
   std::string layout_;
   std::size_t bytes_;
-};
-
-// The greatest part of freeze() alone: a memfd of as many bytes, collapsed as freeze() does it.
-class CollapseWork final : public SubjectWork {
- public:
-  explicit CollapseWork(const json& configuration) : bytes_(configuration["bytes"]) {
-    pin_to_cpu(0);
-  }
-
-  json answer(const json&) override {
-    const int fd = memfd_create("bench-collapse", MFD_CLOEXEC);
-    if (fd < 0 || ftruncate(fd, static_cast<off_t>(bytes_)) != 0) {
-      throw std::runtime_error("memfd_create failed");
-    }
-    void* place = reinterpret_cast<void*>(kPlace);
-    if (mmap(place, bytes_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED_NOREPLACE, fd, 0) !=
-        place) {
-      throw std::runtime_error("the memfd cannot be mapped");
-    }
-    std::memset(place, 1, bytes_);
-    const auto start = Clock::now();
-    for (std::size_t offset = 0; offset < bytes_; offset += kStep) {
-      madvise(static_cast<std::byte*>(place) + offset, std::min(kStep, bytes_ - offset),
-              MADV_COLLAPSE);
-    }
-    const double ms = ms_since(start);
-    munmap(place, bytes_);
-    close(fd);
-    return {{"ms", ms}};
-  }
-
- private:
-  static constexpr std::uintptr_t kPlace = 0x300000000000;  // 2 MiB aligned
-  static constexpr std::size_t kStep = 64_MiB;
-  std::size_t bytes_;
+  bool huge_pages_;
 };
 
 class CopyWork final : public SubjectWork {
@@ -139,7 +118,7 @@ class AuditWork final : public SubjectWork {
   json answer(const json& question) override {
     const auto start = Clock::now();
     const std::size_t found =
-        question["by"] == "pagemap" ? private_pages_by_pagemap(arena_.base(), used_) : by_scan();
+        question["by"] == "pagemap" ? private_pages_by_pagemap(arena_.base(), used_) : by_audit();
     const double ms = ms_since(start);
     if (found != written_) {
       throw std::runtime_error(fmt::format("{} private pages found by {}, {} written", found,
@@ -149,27 +128,21 @@ class AuditWork final : public SubjectWork {
   }
 
  private:
-  std::size_t by_scan() {
-    const auto begin = reinterpret_cast<std::uintptr_t>(arena_.base());
-    cow::Mapping mapping;
-    mapping.begin = begin;
-    mapping.end = begin + used_;
-    const auto pages = page_map_.anonymous_pages(mapping);
-    if (!pages) throw std::runtime_error(pages.error().message);
-    return pages->bytes() / 4_KiB;
+  std::size_t by_audit() const {
+    const auto bytes = arena_.private_bytes();
+    if (!bytes) throw std::runtime_error(bytes.error().message);
+    return *bytes / 4_KiB;
   }
 
   Arena arena_;
   Dataset data_;
   std::size_t written_;
   std::size_t used_ = 0;
-  cow::PageMap page_map_ = cow::PageMap::open(cow::ProcFiles(), getpid()).value();
 };
 
 std::unique_ptr<SubjectWork> make_work(const json& configuration) {
   const std::string work = configuration["work"];
   if (work == "freeze") return std::make_unique<FreezeWork>(configuration);
-  if (work == "collapse") return std::make_unique<CollapseWork>(configuration);
   if (work == "copy") return std::make_unique<CopyWork>(configuration);
   return std::make_unique<AuditWork>(configuration);
 }
@@ -177,31 +150,47 @@ std::unique_ptr<SubjectWork> make_work(const json& configuration) {
 void measure_freeze(std::size_t bytes, const std::string& layout, const Options& options,
                     Report& report) {
   const std::string group = fmt::format("freeze/{}", layout);
-  Subject freezer(json{{"work", "freeze"}, {"layout", layout}, {"bytes", bytes}});
-  Subject collapser(json{{"work", "collapse"}, {"bytes", bytes}});
+  json configuration = {
+      {"work", "freeze"}, {"layout", layout}, {"bytes", bytes}, {"huge_pages", true}};
+  Subject huge(configuration);
+  configuration["huge_pages"] = false;
+  Subject small(configuration);
   Subject copier(json{{"work", "copy"}, {"bytes", bytes}});
   double coverage = 1;
-  const auto ask = [](Subject& subject) { return subject.ask({})["ms"].get<double>(); };
-  const auto samples = interleave({{"freeze",
-                                    [&] {
-                                      const json answer = freezer.ask({});
-                                      const auto full = answer["full_ranges"].get<double>();
-                                      const auto huge = answer["huge_ranges"].get<double>();
-                                      coverage = std::min(coverage, huge / full);
-                                      return answer["ms"].get<double>();
-                                    }},
-                                   {"collapse alone", [&] { return ask(collapser); }},
-                                   {"memcpy", [&] { return ask(copier); }},
-                                   {"memcpy again", [&] { return ask(copier); }}},
-                                  options.pairs);
+  std::vector<double> fill_huge;
+  std::vector<double> fill_small;
+  std::vector<double> collapse_small;
+  const auto sample = [&coverage](Subject& subject, std::vector<double>& fill) {
+    json answer = subject.ask({});
+    fill.push_back(answer["fill_ms"]);
+    coverage = std::min(coverage,
+                        answer["huge_ranges"].get<double>() / answer["full_ranges"].get<double>());
+    return answer;
+  };
+  const auto copy = [&] { return copier.ask({})["ms"].get<double>(); };
+  auto samples =
+      interleave({{"freeze", [&] { return sample(huge, fill_huge)["ms"].get<double>(); }},
+                  {"freeze, 4 KiB pages",
+                   [&] {
+                     const json answer = sample(small, fill_small);
+                     collapse_small.push_back(answer["collapse_ms"]);
+                     return answer["ms"].get<double>();
+                   }},
+                  {"memcpy", copy},
+                  {"memcpy again", copy}},
+                 options.pairs);
+  samples.push_back({"collapse() of 4 KiB pages", collapse_small});
+  samples.push_back({"filling before", fill_huge});
+  samples.push_back({"filling before, 4 KiB pages", fill_small});
   const double gibibytes = static_cast<double>(bytes) / static_cast<double>(1_GiB);
   for (const auto& [name, values] : samples) {
     report.figure(group, name, median(values) / gibibytes, "ms/GiB");
   }
   const auto& copies = samples_of(samples, "memcpy");
-  report.ratio(group, "freeze to memcpy", compare(samples_of(samples, "freeze"), copies));
-  report.ratio(group, "collapse alone to memcpy",
-               compare(samples_of(samples, "collapse alone"), copies));
+  for (const std::string name : {"freeze", "freeze, 4 KiB pages", "collapse() of 4 KiB pages"}) {
+    report.ratio(group, fmt::format("{} to memcpy", name),
+                 compare(samples_of(samples, name), copies));
+  }
   report.goal(
       {fmt::format("{}: full 2 MiB ranges in huge pages", group), Goal::Bound::at_least, 99.9, "%"},
       coverage * 100);
@@ -216,16 +205,16 @@ void measure_audit(std::size_t bytes, const Options& options, Report& report) {
   {  // both must find what is there
     Subject written(json{{"work", "audit"}, {"bytes", 64_MiB}, {"written", 20}});
     by(written, "pagemap")();
-    by(written, "scan")();
+    by(written, "audit")();
   }
   const auto samples = interleave({{"pagemap", by(untouched, "pagemap")},
-                                   {"scan", by(untouched, "scan")},
+                                   {"audit", by(untouched, "audit")},
                                    {"pagemap again", by(untouched, "pagemap")}},
                                   options.pairs);
   for (const auto& [name, values] : samples) report.figure("audit", name, median(values), "ms");
   const Comparison speed = compare(samples[0].values, samples[1].values);
-  report.goal({"audit of " + size_name(bytes) + ": scan faster than pagemap", Goal::Bound::at_least,
-               50, "times"},
+  report.goal({"audit of " + size_name(bytes) + ": private_bytes() faster than pagemap",
+               Goal::Bound::at_least, 50, "times"},
               speed.ratio, speed.interval);
   report.control("audit", compare(samples[2].values, samples[0].values));
 }
@@ -234,10 +223,10 @@ void measure(const Options& options, Report& report) {
   const std::size_t bytes = options.quick ? 16_MiB : 4_GiB;
   report.setting("freeze", "Arena::freeze() of " + size_name(bytes) +
                                ", strict; array: one of 64-bit words; objects: 48 bytes each");
-  report.setting("collapse alone", "MADV_COLLAPSE of a memfd of as many bytes, 64 MiB a call");
+  report.setting("4 KiB pages", "ArenaOptions::huge_pages = false, then Arena::collapse()");
   report.setting("memcpy", "of as many bytes between two blocks in 4 KiB pages, touched before");
   report.setting("pagemap", "pread of /proc/self/pagemap, 65536 entries a call");
-  report.setting("scan", "cow::PageMap::anonymous_pages, PAGEMAP_SCAN of Linux 6.7");
+  report.setting("audit", "Arena::private_bytes(), PAGEMAP_SCAN of Linux 6.7");
   if (!options.quick) touch_memory(4 * bytes);
   for (const std::string layout : {"array", "objects"}) {
     if (options.wants("freeze/" + layout)) measure_freeze(bytes, layout, options, report);
