@@ -30,7 +30,7 @@ struct CachesOfThread {
 
   ~CachesOfThread() {
     thread_ends = true;
-    internal::last_arena = {};
+    internal::last_arena.key = internal::kNoKey;
     while (ThreadCache* cache = first) {
       first = cache->next_of_thread;
       cache->core->retire(cache);
@@ -208,8 +208,8 @@ bool ArenaCore::make_thread_cache() {
     return false;
   }
   const int flags = jemalloc::arena_flags(jemalloc_arena_) | jemalloc::cache_flags(number);
-  auto* cache =
-      new (record) ThreadCache{this, key(), number, flags, caches_, caches_of_thread.first};
+  auto* cache = new (record) ThreadCache{
+      this, key(), number, flags, caches_, caches_of_thread.first, &internal::last_arena.busy};
   caches_of_thread.first = caches_ = cache;
   cache->use();
   return true;
@@ -279,7 +279,7 @@ void ArenaCore::give_unsized(void* block) noexcept {
   const bool open_part = address >= open_begin() && address < open_end_.load();
   const bool known = internal::last_arena.key == key();
   if (open_part && (known || find_thread_cache())) {
-    const internal::Busy busy(*internal::last_arena.busy);
+    const internal::Busy busy;
     if (internal::last_arena.key == take_key_.load(std::memory_order_acquire)) {
       cowshed_je_dallocx(block, internal::last_arena.flags);
       return;
@@ -354,7 +354,7 @@ void ArenaCore::pause() {
   close_fast_paths();
   membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED);
   for (ThreadCache* cache = caches_; cache != nullptr; cache = cache->next_of_arena) {
-    while (cache->busy.load(std::memory_order_acquire)) {
+    while (cache->busy->load(std::memory_order_acquire)) {
       sched_yield();
     }
     jemalloc::flush_cache(cache->jemalloc_cache);

@@ -36,9 +36,12 @@ struct ThreadCache {
   int flags;
   ThreadCache* next_of_arena;
   ThreadCache* next_of_thread;
-  std::atomic<bool> busy = false;
+  std::atomic<bool>* busy;  // the thread's, see internal::LastArena
 
-  void use() { internal::last_arena = {key, flags, &busy}; }
+  void use() const {  // by the thread itself
+    internal::last_arena.key = key;
+    internal::last_arena.flags = flags;
+  }
 };
 
 // The arena itself.  Lives in arena_table.h's pool and is never freed but reused, so that signal

@@ -15,35 +15,30 @@ void cowshed_je_sdallocx(void* block, std::size_t size, int flags) noexcept;
 
 namespace cowshed::internal {
 
-// For a thread that has used no arena yet.
-inline constinit std::atomic<bool> busy_with_nothing = false;
+constexpr std::uint64_t kNoKey = ~std::uint64_t{0};  // no arena's
 
 // What the arena that this thread used last has for it.
 struct LastArena {
-  std::uint64_t key = ~std::uint64_t{0};  // no arena's
-  int flags = 0;                          // for jemalloc: the thread's cache, the arena
-  // Inside jemalloc: whoever pauses the arena waits for it.
-  std::atomic<bool>* busy = &busy_with_nothing;
+  std::uint64_t key = kNoKey;
+  int flags = 0;                   // for jemalloc: the thread's cache, the arena
+  std::atomic<bool> busy = false;  // inside jemalloc: whoever pauses an arena waits for it
 };
 
 // Constant-initialised, so that reading it costs no guard; initial-exec, as in jemalloc, so that it
 // costs one load.
 [[gnu::tls_model("initial-exec")]] extern constinit thread_local LastArena last_arena;
 
-// Marks this thread as inside jemalloc.  Two plain stores here, because whoever pauses the arena
-// makes all threads pass a barrier (membarrier) between changing `open_key` and looking at `busy`.
+// Marks this thread as inside jemalloc.  Two plain stores here, because whoever pauses an arena
+// makes all threads pass a barrier (membarrier) between changing its keys and looking at `busy`.
 class Busy {
  public:
-  explicit Busy(std::atomic<bool>& flag) : flag_(flag) {
-    flag_.store(true, std::memory_order_relaxed);
+  Busy() {
+    last_arena.busy.store(true, std::memory_order_relaxed);
     std::atomic_signal_fence(std::memory_order_seq_cst);
   }
-  ~Busy() { flag_.store(false, std::memory_order_release); }
+  ~Busy() { last_arena.busy.store(false, std::memory_order_release); }
   Busy(const Busy&) = delete;
   Busy& operator=(const Busy&) = delete;
-
- private:
-  std::atomic<bool>& flag_;
 };
 
 // Size classes are multiples of 16, or 8: up to there a size that is no smaller than the alignment
@@ -58,12 +53,12 @@ constexpr int alignment_flags(std::size_t alignment) {  // MALLOCX_ALIGN
 class ArenaFront : public std::pmr::memory_resource {
  public:
   void* take(std::size_t size, std::size_t alignment) {
-    const LastArena& last = last_arena;
     {
-      const Busy busy(*last.busy);
-      if (last.key == take_key_.load(std::memory_order_acquire)) [[likely]] {
+      const Busy busy;
+      if (last_arena.key == take_key_.load(std::memory_order_acquire)) [[likely]] {
         if (void* block = cowshed_je_mallocx(jemalloc_size(size, alignment),
-                                             last.flags | alignment_flags(alignment))) [[likely]] {
+                                             last_arena.flags | alignment_flags(alignment)))
+            [[likely]] {
           return block;
         }
       }
@@ -72,12 +67,11 @@ class ArenaFront : public std::pmr::memory_resource {
   }
 
   void give(void* block, std::size_t size, std::size_t alignment) noexcept {
-    const LastArena& last = last_arena;
     {
-      const Busy busy(*last.busy);
-      if (last.key == give_key_.load(std::memory_order_acquire)) [[likely]] {
+      const Busy busy;
+      if (last_arena.key == give_key_.load(std::memory_order_acquire)) [[likely]] {
         cowshed_je_sdallocx(block, jemalloc_size(size, alignment),
-                            last.flags | alignment_flags(alignment));
+                            last_arena.flags | alignment_flags(alignment));
         return;
       }
     }
