@@ -7,7 +7,7 @@ failed=''
 run() { # run PROGRAM [FILTER]: without what only takes long, or is about the machine
   echo "-- $1"
   "$build/tests/$1" --gtest_brief=1 --gtest_filter="${2:-*}" >/tmp/output 2>&1 || failed="$failed $1"
-  grep -vE '^([0-9]+$|Running main|\[=|\[  PASSED)' /tmp/output
+  grep -vE '^([0-9]+$|ok: |Running main|\[=|\[  PASSED)' /tmp/output
   grep -E '^\[=' /tmp/output
   if grep -q '^\[  SKIPPED' /tmp/output; then
     failed="$failed $1(skipped)"
@@ -24,6 +24,10 @@ run share/workers_test
 run share/stray_write_test
 run share/registry_test
 run share/immortal_ptr_test
+run share/counted_ptr_test
+run share/layout_test
+run share/freeze_copy_test
+run share/hostile_child_test
 run share/arena_test
 run share/freeze_test
 if [ -n "$failed" ]; then
