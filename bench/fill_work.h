@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "machine.h"
+#include "statistics.h"
 #include "subject.h"
 
 // What a subject of `fill` does, with one way to allocate.  `Backend` is shared by the threads;
@@ -146,16 +147,16 @@ class FillWork final : public SubjectWork {
       replace(thread, blocks[operation.slot], operation.size);
     }
     line.wait();
-    const std::size_t repeats = amount_ / operations.size();
-    const auto start = Clock::now();
-    for (std::size_t i = 0; i < repeats; ++i) {
+    std::vector<double> passes(amount_ / operations.size());  // of these the median: no preemption
+    for (double& pass : passes) {
+      const auto start = Clock::now();
       for (const auto& operation : operations) {
         replace(thread, blocks[operation.slot], operation.size);
       }
+      pass = ns_since(start) / static_cast<double>(operations.size());
     }
-    const double ns = ns_since(start);
     release(thread, blocks);
-    return ns / static_cast<double>(repeats * operations.size());
+    return median(passes);
   }
 
   // All of each block is written and read back: no block may overlap another.
