@@ -42,7 +42,8 @@ struct ArenaOptions {
   bool huge_pages = true;
 };
 
-// Told how far a long step is, in bytes, every 64 MiB or so, on the caller's thread.
+// Told how far a long step is, in bytes, every 64 MiB or so, on the caller's thread.  It must not
+// throw nor use the arena.
 using Progress = std::function<void(std::size_t done, std::size_t total)>;
 
 class Arena;
@@ -50,7 +51,8 @@ class Arena;
 struct FreezeOptions {
   FreezeMode mode = FreezeMode::strict;
   // Where allocations go that come after the freeze, through this arena's resource() and the like;
-  // null: they fail with arena_frozen.  It must outlive their use, not the arena.
+  // null: they fail with arena_frozen.  It must outlive their use, not the arena; it may be frozen
+  // or thawed itself.
   Arena* successor = nullptr;
   Progress progress = nullptr;
 };
@@ -192,6 +194,7 @@ class Arena {
   std::byte* base() const noexcept;  // 2 MiB aligned
 
  private:
+  friend class ArenaImage;
   friend class ArenaScope;
   friend class UseArena;
   Arena(ArenaCore* core, internal::ArenaFront* front) : core_(core), front_(front) {}

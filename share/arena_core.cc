@@ -12,6 +12,7 @@
 #include <cowshed/share/address_range.h>
 #include <cowshed/share/arena_core.h>
 #include <cowshed/share/arena_table.h>
+#include <cowshed/share/collapse.h>
 #include <cowshed/share/freeze.h>
 #include <cowshed/share/malloc_route.h>
 
@@ -42,6 +43,24 @@ thread_local CachesOfThread caches_of_thread;
 
 int membarrier(int command) { return static_cast<int>(syscall(SYS_membarrier, command, 0, 0)); }
 
+Expected<void> register_membarrier(const std::string& name) {
+  if (membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) != 0) {
+    return make_error(ErrorCode::unsupported,
+                      "arena '" + name + "': this kernel or sandbox has no membarrier(2)");
+  }
+  return {};
+}
+
+// Tells of a step before which `before` bytes were done, and `after` are left after it.
+Progress part_of(const Progress& whole, std::size_t before, std::size_t after) {
+  if (!whole) {
+    return nullptr;
+  }
+  return [=, &whole](std::size_t done, std::size_t total) {
+    whole(before + done, before + total + after);
+  };
+}
+
 ArenaState frozen_state(FreezeMode mode) {
   return mode == FreezeMode::strict ? ArenaState::strict : ArenaState::lenient;
 }
@@ -49,9 +68,8 @@ ArenaState frozen_state(FreezeMode mode) {
 }  // namespace
 
 Expected<void> ArenaCore::open(const ArenaOptions& options) {
-  if (membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) != 0) {
-    return make_error(ErrorCode::unsupported,
-                      "arena '" + options.name + "': this kernel or sandbox has no membarrier(2)");
+  if (auto registered = register_membarrier(options.name); !registered) {
+    return registered;
   }
   auto mapping = map_new_arena(options);
   if (!mapping) {
@@ -73,16 +91,17 @@ Expected<void> ArenaCore::open(const ArenaOptions& options) {
   widen_hull(begin(), end());
   frozen_bytes_ = 0;
   generation_ = 0;
+  mode_ = FreezeMode::strict;
   successor_ = nullptr;
   dropped_frees_ = 0;
   past_ = {};
-  key_ = next_key.fetch_add(1);
+  serial_ = key_ = next_key.fetch_add(1);
   resume();
   return {};
 }
 
 void ArenaCore::adopt(const ArenaMapping& mapping, const std::string& name, std::size_t used,
-                      FreezeMode mode) {
+                      FreezeMode mode, std::uint32_t generation, Frozen past) {
   std::fill(name_.begin(), name_.end(), '\0');
   std::copy(name.begin(), name.end(), name_.begin());
   huge_pages_ = true;
@@ -92,13 +111,12 @@ void ArenaCore::adopt(const ArenaMapping& mapping, const std::string& name, std:
   end_ = open_begin_ = open_end_ = mapping.begin + mapping.size;
   widen_hull(begin(), end());
   frozen_bytes_ = used;
-  generation_ = 1;
+  generation_ = generation;
   mode_ = mode;
   successor_ = nullptr;
   dropped_frees_ = 0;
-  past_ = {};
-  past_.taken = used;
-  key_ = next_key.fetch_add(1);
+  past_ = std::move(past);
+  serial_ = key_ = next_key.fetch_add(1);
   state_.store(frozen_state(mode), std::memory_order_release);
 }
 
@@ -262,7 +280,7 @@ void* ArenaCore::take_uncached(std::size_t size, std::size_t alignment) {
 
 ArenaCore* ArenaCore::successor() const {
   ArenaCore* next = successor_.load(std::memory_order_acquire);
-  return next != nullptr && next->key() == successor_key_.load() ? next : nullptr;
+  return next != nullptr && next->serial() == successor_serial_.load() ? next : nullptr;
 }
 
 void internal::ArenaFront::give_slowly(void* block) noexcept {
@@ -305,6 +323,13 @@ void ArenaCore::refuse(std::size_t size) const {
     case ArenaState::not_inherited: throw ArenaBadAlloc(not_inherited_error().value());
     case ArenaState::open: break;
     default:
+      if (successor_.load(std::memory_order_relaxed) != nullptr && successor() == nullptr) {
+        throw ArenaBadAlloc({ErrorCode::arena_frozen, 0,
+                             who() +
+                                 " is frozen and its successor destroyed: nothing can be allocated "
+                                 "from it any more; keep the .successor as long as that is done, "
+                                 "or thaw() the arena"});
+      }
       throw ArenaBadAlloc({ErrorCode::arena_frozen, 0,
                            who() +
                                " is frozen: nothing can be allocated from it any more; freeze it "
@@ -385,9 +410,15 @@ Expected<void> ArenaCore::freeze(const FreezeOptions& options, ArenaCore* succes
   if (generation_ > 0 && options.mode != mode_) {
     return make_error(ErrorCode::arena_frozen, who() + " was frozen in the other mode before");
   }
+  for (const ArenaCore* next = successor; next != nullptr; next = next->successor()) {
+    if (next == this) {
+      return make_error(ErrorCode::invalid_argument,
+                        who() + " cannot be its own .successor, directly or by others");
+    }
+  }
   auto sealed = seal(options.mode, options.progress);
   if (sealed && successor != nullptr) {
-    successor_key_ = successor->key();
+    successor_serial_ = successor->serial();
     successor_ = successor;
   }
   return sealed;
@@ -409,11 +440,6 @@ Expected<void> ArenaCore::seal(FreezeMode mode, const Progress& progress) {
     }
     renewed = std::move(*runs);
   }
-  // So many files are mapped that one with everything is due.
-  const bool all_renewed = fd_count_ > kMostSegments;
-  if (all_renewed) {
-    renewed = {{0, first}};
-  }
   pause();
   jemalloc::purge_arena(jemalloc_arena_);
   Frozen now = past_;
@@ -421,24 +447,45 @@ Expected<void> ArenaCore::seal(FreezeMode mode, const Progress& progress) {
   now.live_bytes += counts.live_bytes;
   now.live_allocations += counts.live_blocks;
   const auto holes = memory_.trim();
+  if (generation_ > 0 && renewed.empty() && memory_.used() == first) {
+    abandon_reopened();
+    return {};
+  }
+  // So many files are mapped that one with everything is due.
+  const bool all_renewed = fd_count_ > kMostSegments;
+  if (all_renewed) {
+    renewed = {{0, first}};
+  }
+  const auto copied = without(renewed, past_.holes);
+  std::erase_if(now.misses, [&](const HugePageMiss& miss) {
+    return std::any_of(copied.begin(), copied.end(), [&](const Run& run) {
+      return miss.offset >= run.begin && miss.offset < run.end;
+    });
+  });
+  now.on_disk -= std::min(now.on_disk, size_of(copied));
   now.holes.insert(now.holes.end(), holes.begin(), holes.end());
+  std::size_t collapsed = 0;
   if (huge_pages_) {
-    memory_.collapse(progress);
+    collapsed = memory_.taken() - memory_.huge_bytes();
+    memory_.collapse(part_of(progress, 0, size_of(copied)));
   }
   now.taken += memory_.taken();
-  now.huge += memory_.huge_bytes();
   const auto misses = memory_.misses();
   now.misses.insert(now.misses.end(), misses.begin(), misses.end());
   const ArenaMapping mapping = {fds_[fd_count_ - 1], begin(), end() - begin()};
-  const Generation generation = {mapping, first, memory_.used(), renewed};
-  auto sealed = copy_runs(mapping, renewed, who(), progress, now.misses);
+  const Generation generation = {mapping, first, memory_.used()};
+  auto sealed =
+      copy_runs(mapping, copied, huge_pages_, who(), part_of(progress, collapsed, 0), now.misses);
   if (sealed) {
     sealed = seal_generation(generation, mode, who());
   }
   if (!sealed) {
+    discard_copies(mapping, first);
     resume();
     return sealed;
   }
+  // From here there is no way back.
+  auto renewed_all = map_copies(mapping, renewed, mode, who());
   frozen_bytes_ = generation.used;
   stop_jemalloc();
   if (all_renewed) {
@@ -448,7 +495,7 @@ Expected<void> ArenaCore::seal(FreezeMode mode, const Progress& progress) {
   mode_ = mode;
   ++generation_;
   state_.store(frozen_state(mode), std::memory_order_release);
-  return {};
+  return renewed_all;
 }
 
 Expected<void> ArenaCore::expect_frozen() const {
@@ -456,7 +503,9 @@ Expected<void> ArenaCore::expect_frozen() const {
     return not_inherited_error();
   }
   if (!frozen()) {
-    return make_error(ErrorCode::arena_not_frozen, who() + " is not frozen; freeze() it first");
+    return make_error(ErrorCode::arena_not_frozen,
+                      who() + (generation_ == 0 ? " is not frozen; freeze() it first"
+                                                : " is thawed; refreeze() it first"));
   }
   return {};
 }
@@ -473,6 +522,9 @@ Expected<void> ArenaCore::thaw() {
 }
 
 Expected<void> ArenaCore::reopen() {
+  if (auto registered = register_membarrier(name()); !registered) {  // not by adopt()
+    return registered;
+  }
   const std::size_t first = frozen_bytes();
   auto mapping = map_generation(name(), begin(), end() - begin(), first);
   if (!mapping) {
@@ -487,6 +539,14 @@ Expected<void> ArenaCore::reopen() {
   key_ = next_key.fetch_add(1);  // the caches of before are of another jemalloc arena
   resume();
   return {};
+}
+
+// Ends the open part as if it had never been.
+void ArenaCore::abandon_reopened() {
+  close_fast_paths();
+  stop_jemalloc();
+  unmap_generation({fds_[--fd_count_], begin(), end() - begin()}, frozen_bytes());
+  state_.store(frozen_state(mode_), std::memory_order_release);
 }
 
 Expected<void> ArenaCore::refreeze(const Progress& progress) {
@@ -507,11 +567,8 @@ Expected<void> ArenaCore::refreeze(const Progress& progress) {
     return reopened;
   }
   auto sealed = seal(mode_, progress);
-  if (!sealed) {
-    close_fast_paths();
-    stop_jemalloc();
-    unmap_generation({fds_[--fd_count_], begin(), end() - begin()}, frozen_bytes());
-    state_.store(frozen_state(mode_), std::memory_order_release);
+  if (!sealed && is_open()) {
+    abandon_reopened();
   }
   return sealed;
 }
@@ -520,26 +577,25 @@ Expected<std::size_t> ArenaCore::collapse(const Progress& progress) {
   if (state() == ArenaState::not_inherited) {
     return not_inherited_error();
   }
-  std::vector<HugePageMiss> still;
-  for (std::size_t done = 0; done < past_.misses.size(); ++done) {
-    HugePageMiss& miss = past_.misses[done];
-    miss.error = collapse_range(begin() + miss.offset, kHugePage);
-    if (miss.error == 0) {
-      past_.huge += kHugePage;
-    } else {
-      still.push_back(miss);
-    }
-    if (progress && (done + 1) % (kCollapseStep / kHugePage) == 0) {
-      progress((done + 1) * kHugePage, past_.misses.size() * kHugePage);
-    }
+  const bool open = state() == ArenaState::open;
+  const std::size_t small = open ? memory_.taken() - memory_.huge_bytes() : 0;
+  std::vector<std::size_t> missing;
+  for (const HugePageMiss& miss : past_.misses) {
+    missing.push_back(miss.offset / kHugePage);
   }
-  past_.misses = std::move(still);
-  if (state() != ArenaState::open) {
-    return past_.huge;
+  std::sort(missing.begin(), missing.end());
+  past_.misses.clear();
+  collapse_ranges(begin(), missing, part_of(progress, 0, small), [&](std::size_t range, int error) {
+    if (error != 0) {
+      past_.misses.push_back({range * kHugePage, error});
+    }
+  });
+  if (!open) {
+    return past_.huge_bytes();
   }
   pause();
-  memory_.collapse(progress);
-  const std::size_t huge = past_.huge + memory_.huge_bytes();
+  memory_.collapse(part_of(progress, missing.size() * kHugePage, 0));
+  const std::size_t huge = past_.huge_bytes() + memory_.huge_bytes();
   resume();
   return huge;
 }
@@ -549,16 +605,9 @@ Expected<void> ArenaCore::prefault() const {
     return expected;
   }
   // Reading a hole would take memory for it.
-  std::vector<Run> data;
-  std::size_t from = 0;
-  for (const Run& hole : past_.holes) {
-    data.push_back({from, hole.begin});
-    from = hole.end;
-  }
-  data.push_back({from, frozen_bytes()});
-  for (const Run& run : data) {
-    if (run.begin < run.end && madvise(reinterpret_cast<void*>(begin() + run.begin),
-                                       run.end - run.begin, MADV_POPULATE_READ) != 0) {
+  for (const Run& run : without({{0, frozen_bytes()}}, past_.holes)) {
+    if (madvise(reinterpret_cast<void*>(begin() + run.begin), run.end - run.begin,
+                MADV_POPULATE_READ) != 0) {
       return system_error(who() + ": MADV_POPULATE_READ", errno);
     }
   }
@@ -626,7 +675,6 @@ ArenaStats ArenaCore::stats() {
     now.live_bytes += counts.live_bytes;
     now.live_allocations += counts.live_blocks;
     now.taken += memory_.taken();
-    now.huge += memory_.huge_bytes();
     const auto misses = memory_.misses();
     now.misses.insert(now.misses.end(), misses.begin(), misses.end());
   }
@@ -640,7 +688,7 @@ ArenaStats ArenaCore::stats() {
     result.returned_bytes += hole.end - hole.begin;
   }
   result.dropped_frees = dropped_frees_.load(std::memory_order_relaxed);
-  result.huge_page_bytes = now.huge;
+  result.huge_page_bytes = now.huge_bytes();
   result.huge_page_misses = std::move(now.misses);
   result.generation = generation_;
   result.frozen = frozen();

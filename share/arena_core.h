@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstddef>
@@ -50,11 +51,25 @@ class ArenaCore final : public internal::ArenaFront {
  public:
   static constexpr std::size_t kNameSize = 64;
 
+  // What the generations that are frozen left.
+  struct Frozen {
+    std::size_t live_bytes = 0;
+    std::uint64_t live_allocations = 0;
+    std::size_t taken = 0;
+    std::size_t on_disk = 0;  // of it, pages of a file, of which the kernel does not say how large
+    std::vector<HugePageMiss> misses;
+    std::vector<Run> holes;  // 2 MiB ranges given back
+
+    std::size_t huge_bytes() const {
+      return taken - std::min(taken, on_disk + misses.size() * kHugePage);
+    }
+  };
+
   // All of these are called with mutex() held, except the observers and those said thread-safe.
   Expected<void> open(const ArenaOptions& options);
   // Takes over a frozen mapping: `used` bytes of `fd` at mapping.begin, the rest reserved.
   void adopt(const ArenaMapping& mapping, const std::string& name, std::size_t used,
-             FreezeMode mode);
+             FreezeMode mode, std::uint32_t generation, Frozen past);
   Expected<void> freeze(const FreezeOptions& options, ArenaCore* successor);
   Expected<void> thaw();
   Expected<void> refreeze(const Progress& progress);
@@ -73,12 +88,15 @@ class ArenaCore final : public internal::ArenaFront {
   bool frozen() const { return state() == ArenaState::strict || state() == ArenaState::lenient; }
   const char* name() const { return name_.data(); }
   std::uint64_t key() const { return key_.load(std::memory_order_relaxed); }
+  std::uint64_t serial() const { return serial_.load(std::memory_order_relaxed); }
   std::uintptr_t begin() const { return begin_.load(std::memory_order_relaxed); }
   std::uintptr_t end() const { return end_.load(std::memory_order_relaxed); }
   // End of what was frozen, from begin().
   std::size_t frozen_bytes() const { return frozen_bytes_.load(std::memory_order_relaxed); }
   std::size_t used() const { return is_open() ? memory_.used() : frozen_bytes(); }
   std::uint32_t generation() const { return generation_; }
+  FreezeMode mode() const { return mode_; }
+  const Frozen& past() const { return past_; }
   ArenaCore* successor() const;
   bool contains(const void* address) const {
     const auto value = reinterpret_cast<std::uintptr_t>(address);
@@ -91,6 +109,7 @@ class ArenaCore final : public internal::ArenaFront {
   }
   ArenaStats stats();
   tl::unexpected<Error> not_inherited_error() const;
+  Expected<void> expect_frozen() const;
 
   // An ArenaScope of this arena begins on this thread; what it needs to know.  The arena cannot be
   // frozen until it has ended.
@@ -107,16 +126,6 @@ class ArenaCore final : public internal::ArenaFront {
   struct Hooks : jemalloc::ExtentHooks {
     ArenaCore* core = nullptr;
   };
-  // What the generations that are frozen left.
-  struct Frozen {
-    std::size_t live_bytes = 0;
-    std::uint64_t live_allocations = 0;
-    std::size_t taken = 0;
-    std::size_t huge = 0;
-    std::vector<HugePageMiss> misses;
-    std::vector<Run> holes;  // 2 MiB ranges given back
-  };
-
   friend class internal::ArenaFront;
 
   static void* extend(jemalloc::ExtentHooks* hooks, void* address, std::size_t size,
@@ -130,17 +139,18 @@ class ArenaCore final : public internal::ArenaFront {
   void wait_until_resumed();
   Expected<void> seal(FreezeMode mode, const Progress& progress);
   Expected<void> reopen();
+  void abandon_reopened();
   void close_segments(std::size_t count);
   bool find_thread_cache();
   bool make_thread_cache();
   void* take_uncached(std::size_t size, std::size_t alignment);
-  Expected<void> expect_frozen() const;
   std::string who() const { return "arena '" + std::string(name()) + "'"; }
   [[noreturn]] void refuse(std::size_t size) const;
 
   std::mutex mutex_;
   std::atomic<ArenaState> state_ = ArenaState::vacant;
-  std::atomic<std::uint64_t> key_ = 0;  // differs for every arena there ever was in this process
+  std::atomic<std::uint64_t> serial_ = 0;  // differs for every arena there ever was here
+  std::atomic<std::uint64_t> key_ = 0;     // and for each time that one is opened
   std::array<char, kNameSize> name_{};
   std::atomic<std::uintptr_t> begin_ = 0;
   std::atomic<std::uintptr_t> end_ = 0;
@@ -160,7 +170,7 @@ class ArenaCore final : public internal::ArenaFront {
   FreezeMode mode_ = FreezeMode::strict;  // of the last freeze
   std::uint32_t generation_ = 0;
   std::atomic<ArenaCore*> successor_ = nullptr;
-  std::atomic<std::uint64_t> successor_key_ = 0;
+  std::atomic<std::uint64_t> successor_serial_ = 0;
   std::atomic<std::uint64_t> dropped_frees_ = 0;
   Frozen past_;
 };

@@ -201,24 +201,10 @@ void ArenaMemory::collapse(const Progress& progress) {
       small.push_back(range);
     }
   }
-  for (std::size_t done = 0; done < small.size();) {
-    // Neighbours together.
-    std::size_t count = 1;
-    while (count < kMostAhead && done + count < small.size() &&
-           small[done + count] == small[done] + count) {
-      ++count;
-    }
-    collapse_each(mapping_.begin + small[done] * kHugePage, count * kHugePage,
-                  [&](std::size_t part, int error) {
-                    ranges_[small[done + part]].store(
-                        error == 0 ? kHuge : static_cast<Backing>(error),
-                        std::memory_order_relaxed);
-                  });
-    done += count;
-    if (progress) {
-      progress(done * kHugePage, small.size() * kHugePage);
-    }
-  }
+  collapse_ranges(mapping_.begin, small, progress, [this](std::size_t range, int error) {
+    ranges_[range].store(error == 0 ? kHuge : static_cast<Backing>(error),
+                         std::memory_order_relaxed);
+  });
 }
 
 std::size_t ArenaMemory::taken() const { return taken_ranges_ * kHugePage; }

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <vector>
 
-#include <cowshed/share/size_literals.h>
+#include <cowshed/share/arena.h>
 
 namespace cowshed {
 
@@ -28,5 +30,10 @@ void collapse_each(std::uintptr_t begin, std::size_t size, Visitor visit) {
     }
   }
 }
+
+// The same for these ranges, by their numbers in order, neighbours together.
+void collapse_ranges(std::uintptr_t begin, const std::vector<std::size_t>& ranges,
+                     const Progress& progress,
+                     const std::function<void(std::size_t range, int error)>& visit);
 
 }  // namespace cowshed

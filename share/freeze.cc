@@ -19,6 +19,10 @@ namespace {
 // Each run is two mappings more, which every fork copies.
 constexpr std::size_t kMostRuns = 64;
 
+int protection_of(FreezeMode mode) {
+  return mode == FreezeMode::strict ? PROT_READ : PROT_READ | PROT_WRITE;
+}
+
 // One step for whoever reads meanwhile: the kernel replaces a mapping under its lock.  Not through
 // mmap(), which ThreadSanitizer takes for a write to memory that in fact stays as it is.
 bool replace(std::uintptr_t begin, std::size_t size, int protection, int flags, int fd,
@@ -101,24 +105,33 @@ int allocate_pages(int fd, std::size_t offset, std::size_t size) {
 }
 
 // 0, or the errno of what failed.
-int copy_step(const ArenaMapping& mapping, std::size_t offset, std::size_t size,
+int copy_step(const ArenaMapping& mapping, std::size_t offset, std::size_t size, bool huge_pages,
               const Window& window, std::vector<HugePageMiss>& misses) {
   if (!replace(window.begin(), size, PROT_READ | PROT_WRITE, MAP_SHARED, mapping.fd, offset)) {
     return errno;
   }
-  for (std::size_t part = 0; part < size; part += kHugePage) {
-    if (const int error = allocate_pages(mapping.fd, offset + part, 1)) {
-      return error;
-    }
-  }
   int error = 0;
-  collapse_each(window.begin(), size, [&](std::size_t range, int refused) {
+  const auto take_small = [&](std::size_t range, int refused) {
     const std::size_t begin = offset + range * kHugePage;
-    if (refused != 0 && error == 0) {
+    if (error == 0) {
       error = allocate_pages(mapping.fd, begin, kHugePage);
       misses.push_back({begin, refused});
     }
-  });
+  };
+  for (std::size_t range = 0; range < size / kHugePage && error == 0; ++range) {
+    if (huge_pages) {
+      error = allocate_pages(mapping.fd, offset + range * kHugePage, 1);
+    } else {
+      take_small(range, 0);
+    }
+  }
+  if (huge_pages && error == 0) {
+    collapse_each(window.begin(), size, [&](std::size_t range, int refused) {
+      if (refused != 0) {
+        take_small(range, refused);
+      }
+    });
+  }
   if (error == 0) {
     std::memcpy(window.address(), reinterpret_cast<const void*>(mapping.begin + offset), size);
   }
@@ -171,13 +184,13 @@ void unmap_generation(const ArenaMapping& mapping, std::size_t first) {
   close(mapping.fd);
 }
 
-Expected<void> copy_runs(const ArenaMapping& mapping, const std::vector<Run>& runs,
+Expected<void> copy_runs(const ArenaMapping& mapping, const std::vector<Run>& runs, bool huge_pages,
                          const std::string& who, const Progress& progress,
                          std::vector<HugePageMiss>& misses) {
-  std::size_t total = 0;
-  for (const Run& run : runs) {
-    total += run.end - run.begin;
+  if (runs.empty()) {
+    return {};
   }
+  const std::size_t total = size_of(runs);
   if (MemoryLimits::of_this_process().headroom() < total) {
     return make_error(ErrorCode::out_of_memory, who + ": the memory cgroup has no room for the " +
                                                     std::to_string(total) +
@@ -191,7 +204,7 @@ Expected<void> copy_runs(const ArenaMapping& mapping, const std::vector<Run>& ru
   for (const Run& run : runs) {
     for (std::size_t offset = run.begin; offset < run.end; offset += kCollapseStep) {
       const std::size_t size = std::min(kCollapseStep, run.end - offset);
-      if (const int error = copy_step(mapping, offset, size, window, misses)) {
+      if (const int error = copy_step(mapping, offset, size, huge_pages, window, misses)) {
         return system_error(who + ": copying what was written to", error);
       }
       done += size;
@@ -203,10 +216,16 @@ Expected<void> copy_runs(const ArenaMapping& mapping, const std::vector<Run>& ru
   return {};
 }
 
+void discard_copies(const ArenaMapping& mapping, std::size_t first) {
+  if (first > 0) {
+    fallocate(mapping.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(first));
+  }
+}
+
 Expected<void> seal_generation(const Generation& generation, FreezeMode mode,
                                const std::string& who) {
-  const auto& [mapping, first, used, renewed] = generation;
-  const int protection = mode == FreezeMode::strict ? PROT_READ : PROT_READ | PROT_WRITE;
+  const auto& [mapping, first, used] = generation;
+  const int protection = protection_of(mode);
   const auto undo = [&](tl::unexpected<Error> error) {
     if (first < mapping.size && ftruncate(mapping.fd, static_cast<off_t>(mapping.size)) == 0 &&
         replace(mapping.begin + first, mapping.size - first, PROT_READ | PROT_WRITE, MAP_SHARED,
@@ -223,11 +242,6 @@ Expected<void> seal_generation(const Generation& generation, FreezeMode mode,
                                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) {
     return undo(system_error(who + ": closing the unused rest", errno));
   }
-  for (const auto& [begin, end] : renewed) {
-    if (!replace(mapping.begin + begin, end - begin, protection, MAP_PRIVATE, mapping.fd, begin)) {
-      return undo(system_error(who + ": mapping what was written to", errno));
-    }
-  }
   if (ftruncate(mapping.fd, static_cast<off_t>(used)) != 0) {
     return undo(system_error(who + ": cutting off the unused rest", errno));
   }
@@ -236,6 +250,48 @@ Expected<void> seal_generation(const Generation& generation, FreezeMode mode,
     return undo(seal_error(mapping.fd, errno, who));
   }
   return {};
+}
+
+Expected<void> map_copies(const ArenaMapping& mapping, const std::vector<Run>& runs,
+                          FreezeMode mode, const std::string& who) {
+  for (const auto& [begin, end] : runs) {
+    if (!replace(mapping.begin + begin, end - begin, protection_of(mode), MAP_PRIVATE, mapping.fd,
+                 begin)) {
+      return system_error(who +
+                              " is frozen, but some of what was written to is still private; "
+                              "refreeze() again: mapping it",
+                          errno);
+    }
+  }
+  return {};
+}
+
+std::size_t size_of(const std::vector<Run>& runs) {
+  std::size_t total = 0;
+  for (const Run& run : runs) {
+    total += run.end - run.begin;
+  }
+  return total;
+}
+
+std::vector<Run> without(const std::vector<Run>& runs, const std::vector<Run>& holes) {
+  std::vector<Run> result;
+  for (const Run& run : runs) {
+    std::size_t from = run.begin;
+    for (const Run& hole : holes) {
+      if (hole.end <= from || hole.begin >= run.end) {
+        continue;
+      }
+      if (hole.begin > from) {
+        result.push_back({from, hole.begin});
+      }
+      from = hole.end;
+    }
+    if (from < run.end) {
+      result.push_back({from, run.end});
+    }
+  }
+  return result;
 }
 
 Expected<std::vector<Run>> written_runs(std::uintptr_t begin, std::size_t size,

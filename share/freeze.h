@@ -19,7 +19,6 @@ struct Generation {
   ArenaMapping mapping;   // all of the arena's range; the generation's memfd
   std::size_t first = 0;  // [first, used) is mapped from the memfd, shared; the rest is unused
   std::size_t used = 0;
-  std::vector<Run> renewed;  // below `first`: what copy_runs() has put into the memfd
 };
 
 // A memfd for the generation that comes, mapped shared and writable at [first, size) of the arena's
@@ -28,16 +27,26 @@ Expected<ArenaMapping> map_generation(const std::string& name, std::uintptr_t be
                                       std::size_t size, std::size_t first);
 void unmap_generation(const ArenaMapping& mapping, std::size_t first);
 
-// Copies what the arena shows at these offsets into the memfd, in 2 MiB pages where the kernel has
-// them; adds to `misses` where not.
-Expected<void> copy_runs(const ArenaMapping& mapping, const std::vector<Run>& runs,
+// Copies what the arena shows at these offsets, below the generation's `first`, into the memfd; in
+// 2 MiB pages if `huge_pages` and where the kernel has them; adds to `misses` where not.
+Expected<void> copy_runs(const ArenaMapping& mapping, const std::vector<Run>& runs, bool huge_pages,
                          const std::string& who, const Progress& progress,
                          std::vector<HugePageMiss>& misses);
+void discard_copies(const ArenaMapping& mapping, std::size_t first);
 
 // Turns the shared, writable mapping into the frozen one, makes the rest of the range inaccessible,
-// and seals the memfd.  On failure the mapping shows what it did before.
+// and seals the memfd.  On failure the mapping is what it was before.
 Expected<void> seal_generation(const Generation& generation, FreezeMode mode,
                                const std::string& who);
+
+// Shows the sealed memfd's copies at these offsets.  On failure some stay as they are.
+Expected<void> map_copies(const ArenaMapping& mapping, const std::vector<Run>& runs,
+                          FreezeMode mode, const std::string& who);
+
+std::size_t size_of(const std::vector<Run>& runs);
+
+// What is in `runs` and not in `holes`; both in order.
+std::vector<Run> without(const std::vector<Run>& runs, const std::vector<Run>& holes);
 
 // The 2 MiB ranges of [0, size) in which this process has a private page; neighbours, and those
 // with little between them, together: a process has only so many mappings.

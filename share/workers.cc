@@ -301,7 +301,7 @@ Expected<Workers> internal::start_workers(const WorkersOptions& options,
 
 Expected<void> internal::check_inheritable(const void* object) {
   const ArenaCore* arena = find_arena(object);
-  if (arena != nullptr && !arena->frozen()) {
+  if (arena != nullptr && reinterpret_cast<std::uintptr_t>(object) >= arena->open_begin()) {
     return make_error(ErrorCode::arena_not_frozen,
                       "arena '" + std::string(arena->name()) +
                           "' is not frozen, so that workers would not have it; freeze() it before "
