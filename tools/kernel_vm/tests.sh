@@ -6,7 +6,10 @@ failed=''
 
 run() { # run PROGRAM [FILTER]: without what only takes long, or is about the machine
   echo "-- $1"
-  "$build/tests/$1" --gtest_brief=1 --gtest_filter="${2:-*}" >/tmp/output 2>&1 || failed="$failed $1"
+  for attempt in $(seq "${attempts:-1}"); do
+    "$build/tests/$1" --gtest_brief=1 --gtest_filter="${2:-*}" >/tmp/output 2>&1 && break
+    [ "$attempt" -lt "${attempts:-1}" ] || failed="$failed $1"
+  done
   grep -vE '^([0-9]+$|ok: |Running main|\[=|\[  PASSED)' /tmp/output
   grep -E '^\[=' /tmp/output
   if grep -q '^\[  SKIPPED' /tmp/output; then
@@ -19,7 +22,11 @@ uname -r
 run probes/ground_truth_test '*_1000:*/anon_copied_100000:*/kernel_copied_100000:*Random*'
 run probes/lineage_test
 run probes/loader_test
-run cow/cow_test
+run cow/cow_test '-*/pagemap'
+# Samples too seldom on a guest that waits for a CPU: then it has missed what is looked for.
+attempts=3
+run cow/cow_test '*/pagemap'
+attempts=1
 run share/workers_test
 run share/stray_write_test
 run share/registry_test
@@ -28,8 +35,8 @@ run share/counted_ptr_test
 run share/layout_test
 run share/freeze_copy_test
 run share/hostile_child_test
-run share/arena_test
-run share/freeze_test
+run share/arena_test '-*ManyArenasOneAfterAnother:*ThreadsThatEndLeaveNoCachesBehind'
+run share/freeze_test '-*AChildThatReadsAndFreesCopiesNothing/Lenient'
 if [ -n "$failed" ]; then
   echo "failed:$failed"
   exit 1
