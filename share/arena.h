@@ -72,7 +72,7 @@ struct ArenaStats {
   // Bytes of memory in `used` without a live block: what is fragmented, and what the last 2 MiB
   // pages have left.
   std::size_t hole_bytes = 0;
-  std::size_t returned_bytes = 0;   // that the freezes gave back to the kernel, in 2 MiB ranges
+  std::size_t returned_bytes = 0;   // of `used`, given back to the kernel at the freezes
   std::uint64_t dropped_frees = 0;  // deallocations that came after the freeze, in this process
   std::size_t huge_page_bytes = 0;  // of `used`, in 2 MiB pages
   std::vector<HugePageMiss> huge_page_misses;  // the rest of `used`
