@@ -39,12 +39,14 @@ std::string hex(std::uintptr_t value) {
   return text.data();
 }
 
-// 0, or the errno of the attempt.  The address is a hint, which the kernel takes when it is free:
-// ThreadSanitizer ends the process over a MAP_FIXED_NOREPLACE at an address that it keeps for
-// itself, but only moves a hint.
+// 0, or the errno of the attempt; without a file nothing but the range.  The address is a hint,
+// which the kernel takes when it is free: ThreadSanitizer ends the process over a
+// MAP_FIXED_NOREPLACE at an address that it keeps for itself, but only moves a hint.
 int map_at(int fd, std::uintptr_t address, std::size_t size) {
   void* wanted = reinterpret_cast<void*>(address);
-  void* got = mmap(wanted, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+  void* got =
+      fd < 0 ? mmap(wanted, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+             : mmap(wanted, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
   if (got == wanted) {
     return 0;
   }
@@ -63,21 +65,26 @@ const MapsEntry* first_overlap(const std::vector<MapsEntry>& maps, std::uintptr_
   return found == maps.end() ? nullptr : &*found;
 }
 
+tl::unexpected<Error> refusal(Range range, int error, const std::string& who,
+                              const std::string& advice) {
+  const std::string where = who + ": " + hex(range.begin) + "-" + hex(range.end);
+  const auto maps = read_maps("self");
+  if (const MapsEntry* taken = first_overlap(maps, range.begin, range.end)) {
+    const std::string what = taken->name.empty() ? "anonymous memory" : taken->name;
+    return make_error(ErrorCode::address_taken, where + " is taken: " + what + " is mapped at " +
+                                                    hex(taken->begin) + "-" + hex(taken->end) +
+                                                    "; " + advice);
+  }
+  return system_error(where + " cannot be mapped", error);
+}
+
 Expected<std::uintptr_t> place_at(int fd, std::size_t size, const ArenaOptions& options) {
   const int error = map_at(fd, options.address, size);
   if (error == 0) {
     return options.address;
   }
-  const std::string where =
-      "arena '" + options.name + "': " + hex(options.address) + "-" + hex(options.address + size);
-  const auto maps = read_maps("self");
-  if (const MapsEntry* taken = first_overlap(maps, options.address, options.address + size)) {
-    const std::string what = taken->name.empty() ? "anonymous memory" : taken->name;
-    return make_error(ErrorCode::address_taken, where + " is taken: " + what + " is mapped at " +
-                                                    hex(taken->begin) + "-" + hex(taken->end) +
-                                                    "; choose another .address");
-  }
-  return system_error(where + " cannot be mapped", error);
+  return refusal({options.address, options.address + size}, error, "arena '" + options.name + "'",
+                 "choose another .address");
 }
 
 Expected<std::uintptr_t> place_anywhere(int fd, std::size_t size, const ArenaOptions& options) {
@@ -167,6 +174,15 @@ Expected<ArenaMapping> map_new_arena(const ArenaOptions& options) {
     return error;
   }
   return mapping;
+}
+
+Expected<void> reserve_range(std::uintptr_t begin, std::size_t size, const std::string& who,
+                             const std::string& advice) {
+  const int error = map_at(-1, begin, size);
+  if (error != 0) {
+    return refusal({begin, begin + size}, error, who, advice);
+  }
+  return {};
 }
 
 void unmap_arena(std::uintptr_t begin, std::size_t size) {

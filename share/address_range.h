@@ -26,6 +26,12 @@ Expected<int> open_memfd(const std::string& name, std::size_t size);
 // Thread-safe.
 Expected<ArenaMapping> map_new_arena(const ArenaOptions& options);
 
+// Keeps the range for an arena that has its address already, without access and without memory.
+// `who` begins the message, `advice` ends it.  Errors: address_taken (naming what is there),
+// system_call.  Thread-safe.
+Expected<void> reserve_range(std::uintptr_t begin, std::size_t size, const std::string& who,
+                             const std::string& advice);
+
 // The place is the next to be used again: jemalloc keeps 2 MiB of records for ever for each GiB of
 // addresses that it ever saw.
 void unmap_arena(std::uintptr_t begin, std::size_t size);

@@ -496,6 +496,7 @@ Expected<void> ArenaCore::seal(FreezeMode mode, const Progress& progress) {
   ++generation_;
   state_.store(frozen_state(mode), std::memory_order_release);
   return renewed_all;
+    now.on_disk = 0;
 }
 
 Expected<void> ArenaCore::expect_frozen() const {

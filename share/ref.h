@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <string>
 #include <type_traits>
+#include <typeinfo>
 
 #include <cowshed/base/error.h>
 #include <cowshed/share/type_id.h>
@@ -55,11 +56,12 @@ struct TypeInfo {
   std::size_t size;
   std::size_t alignment;
   std::string_view name;
+  const std::type_info* rtti;  // its name is the same in every program
 };
 
 template <class T>
 constexpr TypeInfo type_info() {
-  return {kTypeId<T>, sizeof(T), alignof(T), type_name<T>()};
+  return {kTypeId<T>, sizeof(T), alignof(T), type_name<T>(), &typeid(T)};
 }
 
 // Why a look-up failed.

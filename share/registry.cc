@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdio>
 #include <random>
+#include <set>
 #include <span>
 #include <string>
 #include <sys/mman.h>
@@ -37,8 +38,14 @@ struct Record {
   std::atomic<std::size_t> bytes = 0;
   std::array<char, 64> name{};
   std::uint64_t type_id = 0;
+  std::uint64_t fingerprint = 0;  // of the type, for every program
   std::size_t type_size = 0;
-  std::string_view type;  // static storage of the program
+  std::size_t alignment = 1;
+  bool spawn_safe = false;
+  bool array = false;
+  bool of_image = false;      // and nobody asked for it yet: type_id is not known
+  bool foreign_code = false;  // from an image that another program saved, or this one elsewhere
+  std::string_view type;      // of an image: may be cut off.  Never freed
   alignas(std::span<const char>) std::array<std::byte, sizeof(std::span<const char>)> span{};
 };
 
@@ -73,12 +80,12 @@ void vacate(std::uint32_t slot, SlotState state) {
   records[slot].state = state;
 }
 
-void show_object(std::uint32_t slot, std::size_t alignment) {
+void enter_in_layout(std::uint32_t slot) {
   Record& record = records[slot];
   layout::Object shown;
   shown.address = reinterpret_cast<std::uintptr_t>(record.address.load());
   shown.bytes = record.bytes;
-  shown.alignment = static_cast<std::uint32_t>(alignment);
+  shown.alignment = static_cast<std::uint32_t>(record.alignment);
   shown.arena = show_arena_locked(*record.arena);
   shown.generation = record.generation;
   shown.publisher = static_cast<std::uint32_t>(record.publisher);
@@ -132,10 +139,45 @@ Expected<std::uint32_t> take_slot() {
                     "a process has at most 65536 published objects; withdraw() some");
 }
 
+Record& begin_record(std::uint32_t slot, std::string_view name, const ArenaCore& arena) {
+  Record& record = records[slot];
+  record.name.fill('\0');
+  name.copy(record.name.data(), name.size());
+  record.state = SlotState::live;
+  record.generation = last_generation->fetch_add(1) + 1;
+  record.publisher = getpid();
+  record.arena = &arena;
+  record.of_image = record.foreign_code = false;
+  return record;
+}
+
+// Lets references find it.
+void show_at(Record& record, const void* object) {
+  const RefBits bits = bits_of(record);
+  published_slots[bits.slot].object.store(object, std::memory_order_relaxed);
+  published_slots[bits.slot].stamp.store(stamp_of(bits, record.type_id), std::memory_order_release);
+}
+
+void show_object(Record& record) { show_at(record, record.address); }
+
+void show_array(Record& record, internal::SpanMaker* make_span) {
+  make_span(record.span.data(), record.address, record.bytes);
+  show_at(record, record.span.data());
+}
+
+std::uint64_t fingerprint_of(const TypeInfo& type) {
+  return hash_type(type.rtti->name(), type.size, type.alignment);
+}
+
+std::string_view keep_forever(const std::string& type) {
+  static std::set<std::string> types;  // as many as the images have types
+  return *types.insert(type).first;
+}
+
 }  // namespace
 
 Expected<RefBits> internal::publish(const std::string_view* name, const Publication& publication) {
-  const auto& [address, bytes, alignment, type, make_span] = publication;
+  const auto& [address, bytes, alignment, type, spawn_safe, make_span] = publication;
   const std::string who = name == nullptr ? "the object" : "'" + std::string(*name) + "'";
   if (name != nullptr &&
       (name->empty() || name->size() > 63 || name->find('\0') != std::string_view::npos)) {
@@ -146,7 +188,7 @@ Expected<RefBits> internal::publish(const std::string_view* name, const Publicat
     return make_error(ErrorCode::not_in_arena,
                       who + " does not lie in an arena; make it with Arena::make()");
   }
-  if (arena->state() == ArenaState::not_inherited) {
+  if (!arena->holds(address)) {
     return arena->not_inherited_error();
   }
   const std::lock_guard lock(registry_mutex);
@@ -159,43 +201,48 @@ Expected<RefBits> internal::publish(const std::string_view* name, const Publicat
   if (!slot) {
     return tl::make_unexpected(slot.error());
   }
-  Record& record = records[*slot];
-  record.name.fill('\0');
-  if (name != nullptr) {
-    name->copy(record.name.data(), name->size());
-  }
-  record.state = SlotState::live;
-  record.generation = last_generation->fetch_add(1) + 1;
-  record.publisher = getpid();
-  record.arena = arena;
+  Record& record = begin_record(*slot, name == nullptr ? std::string_view() : *name, *arena);
   record.address = address;
   record.bytes = bytes;
+  record.alignment = alignment;
   record.type = type.name;
   record.type_size = type.size;
   record.type_id = type.id;
-  const void* object = address;
-  if (make_span != nullptr) {
-    make_span(record.span.data(), address, bytes);
-    object = record.span.data();
-  }
-  const RefBits reference = bits_of(record);
-  published_slots[*slot].object.store(object, std::memory_order_relaxed);
-  published_slots[*slot].stamp.store(stamp_of(reference, type.id), std::memory_order_release);
-  show_object(*slot, alignment);
-  return reference;
+  record.spawn_safe = spawn_safe;
+  record.array = make_span != nullptr;
+  record.fingerprint = fingerprint_of(type);
+  make_span != nullptr ? show_array(record, make_span) : show_object(record);
+  enter_in_layout(*slot);
+  return bits_of(record);
 }
 
-Expected<RefBits> internal::find(std::string_view name, const TypeInfo& type) {
+Expected<RefBits> internal::find(std::string_view name, const TypeInfo& type,
+                                 SpanMaker* make_span) {
   const std::lock_guard lock(registry_mutex);
-  const Record* record = find_record(name);
+  Record* record = find_record(name);
   if (record == nullptr) {
     return make_error(ErrorCode::not_published,
                       "nothing named '" + std::string(name) +
                           "' is published in this process; publish it before the fork");
   }
   const RefBits bits = bits_of(*record);
-  if (record->type_id != type.id) {
+  const bool right = record->of_image ? record->fingerprint == fingerprint_of(type) &&
+                                            record->array == (make_span != nullptr)
+                                      : record->type_id == type.id;
+  if (!right) {
     return tl::make_unexpected(wrong_type(*record, type));
+  }
+  if (record->foreign_code && !record->spawn_safe) {
+    return make_error(ErrorCode::not_spawn_safe,
+                      quoted(*record) + " is a " + std::string(record->type) +
+                          ", which may hold pointers to code, and another program saved it, or "
+                          "this one at other addresses; make it of trivially copyable types and "
+                          "containers with ArenaAllocator, or specialise cowshed::spawn_safe");
+  }
+  if (record->of_image) {
+    record->of_image = false;
+    record->type_id = type.id;
+    record->array ? show_array(*record, make_span) : show_object(*record);
   }
   return bits;
 }
@@ -272,6 +319,60 @@ std::mutex& registry::mutex() { return registry_mutex; }
 void registry::start_tree() {
   const std::lock_guard lock(registry_mutex);
   start_tree_locked();
+}
+
+std::vector<registry::ImageObject> registry::named_in(const ArenaCore& arena) {
+  const std::lock_guard lock(registry_mutex);
+  std::vector<ImageObject> result;
+  for (std::uint32_t slot = 0; slot < high; ++slot) {
+    const Record& record = records[slot];
+    if (record.state == SlotState::live && record.arena == &arena && record.name[0] != '\0') {
+      result.push_back({record.name.data(), std::string(record.type), record.fingerprint,
+                        record.type_size, reinterpret_cast<std::uintptr_t>(record.address.load()),
+                        record.bytes, record.alignment, record.array, record.spawn_safe});
+    }
+  }
+  return result;
+}
+
+Expected<void> registry::publish_image(const ArenaCore& arena,
+                                       const std::vector<ImageObject>& objects, bool same_code) {
+  const std::lock_guard lock(registry_mutex);
+  start_tree_locked();
+  std::vector<std::uint32_t> slots;
+  const auto undo = [&](Error error) {
+    for (const std::uint32_t slot : slots) {
+      vacate(slot, SlotState::released);
+    }
+    return tl::make_unexpected(std::move(error));
+  };
+  for (const ImageObject& object : objects) {
+    if (const Record* other = find_record(object.name)) {
+      return undo(error_of(ErrorCode::invalid_argument,
+                           "'" + object.name + "' is published already, in arena '" +
+                               other->arena->name() +
+                               "'; withdraw() it first, or open the image with .publish = false"));
+    }
+    const auto slot = take_slot();
+    if (!slot) {
+      return undo(slot.error());
+    }
+    Record& record = begin_record(*slot, object.name, arena);
+    slots.push_back(*slot);
+    record.address = reinterpret_cast<const void*>(object.address);
+    record.bytes = object.bytes;
+    record.alignment = object.alignment;
+    record.type = keep_forever(object.type);
+    record.type_size = object.type_size;
+    record.spawn_safe = object.spawn_safe;
+    record.array = object.array;
+    record.foreign_code = !same_code;
+    record.fingerprint = record.type_id = object.fingerprint;
+    record.of_image = true;
+    show_object(record);  // for stray writes: nobody has a reference
+    enter_in_layout(*slot);
+  }
+  return {};
 }
 
 void registry::release_all_in(const ArenaCore* arena) {

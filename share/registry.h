@@ -11,6 +11,7 @@
 #include <vector>
 
 #include <cowshed/share/ref.h>
+#include <cowshed/share/spawn_safe.h>
 
 // References to arena objects, inherited by fork, and names for them.
 //
@@ -22,32 +23,44 @@
 namespace cowshed {
 
 namespace internal {
+// Makes the span that the reference to an array gives, which lives in the registry.
+using SpanMaker = void(void* place, const void* address, std::size_t bytes);
+
+template <class T>
+struct ArrayOf {
+  static constexpr SpanMaker* kMakeSpan = nullptr;
+};
+template <class T>
+struct ArrayOf<std::span<T>> {
+  static constexpr SpanMaker* kMakeSpan = [](void* place, const void* address, std::size_t bytes) {
+    new (place) std::span<T>(static_cast<T*>(address), bytes / sizeof(T));
+  };
+};
+
 struct Publication {
   const void* address = nullptr;
   std::size_t bytes = 0;
   std::size_t alignment = 1;
   TypeInfo type;
-  // For an array: makes the span that the reference gives, which lives in the registry.
-  void (*make_span)(void* place, const void* address, std::size_t bytes) = nullptr;
+  bool spawn_safe = false;
+  SpanMaker* make_span = nullptr;  // for an array
 };
 // `name` is null for none.
 Expected<RefBits> publish(const std::string_view* name, const Publication& publication);
-Expected<RefBits> find(std::string_view name, const TypeInfo& type);
+Expected<RefBits> find(std::string_view name, const TypeInfo& type, SpanMaker* make_span);
 Expected<void> withdraw(const RefBits& bits, const TypeInfo& type);
 
 template <class T>
 Expected<Ref<T>> publish_object(const std::string_view* name, const T* object) {
-  return publish(name, {object, sizeof(T), alignof(T), type_info<T>()})
+  return publish(name, {object, sizeof(T), alignof(T), type_info<T>(), spawn_safe<T>})
       .map([](const RefBits& bits) { return Ref<T>(bits); });
 }
 
 template <class T>  // const
 Expected<Ref<std::span<T>>> publish_array(const std::string_view* name, std::span<T> array) {
-  const auto make_span = [](void* place, const void* address, std::size_t bytes) {
-    new (place) std::span<T>(static_cast<T*>(address), bytes / sizeof(T));
-  };
-  const Publication publication{array.data(), array.size_bytes(), alignof(T),
-                                type_info<std::span<T>>(), make_span};
+  const Publication publication{array.data(),  array.size_bytes(),
+                                alignof(T),    type_info<std::span<T>>(),
+                                spawn_safe<T>, ArrayOf<std::span<T>>::kMakeSpan};
   return publish(name, publication).map([](const RefBits& bits) {
     return Ref<std::span<T>>(bits);
   });
@@ -79,12 +92,12 @@ Expected<Ref<std::span<const T>>> publish(std::span<T, extent> array) {
   return internal::publish_array<const T>(nullptr, array);
 }
 
-// A search through all names under a lock: keep the Ref.  Errors: not_published, wrong_type.
+// A search through all names under a lock: keep the Ref.  Errors: not_published, wrong_type,
+// not_spawn_safe (it came with an image, see image.h).
 template <class T>
 Expected<Ref<T>> find(std::string_view name) {
-  return internal::find(name, internal::type_info<T>()).map([](const auto& bits) {
-    return Ref<T>(bits);
-  });
+  return internal::find(name, internal::type_info<T>(), internal::ArrayOf<T>::kMakeSpan)
+      .map([](const auto& bits) { return Ref<T>(bits); });
 }
 
 // From here every use of the reference or a copy of it fails with `released`, and the name is free.

@@ -16,21 +16,21 @@ constexpr std::string_view type_name() {
   return kSignature.substr(kBegin, kSignature.find_first_of(";]", kBegin) - kBegin);
 }
 
-// FNV-1a over name, size and alignment; never 0.
-template <class T>
-consteval std::uint64_t hash_type() {
+// FNV-1a; never 0.
+constexpr std::uint64_t hash_type(std::string_view name, std::size_t size, std::size_t alignment) {
   constexpr std::uint64_t kPrime = 0x100000001b3;
   std::uint64_t hash = 0xcbf29ce484222325;
-  for (const char c : type_name<T>()) {
+  for (const char c : name) {
     hash = (hash ^ static_cast<unsigned char>(c)) * kPrime;
   }
-  hash = (hash ^ sizeof(T)) * kPrime;
-  hash = (hash ^ alignof(T)) * kPrime;
+  hash = (hash ^ size) * kPrime;
+  hash = (hash ^ alignment) * kPrime;
   return hash | 1U;
 }
 
-// Equal in all processes of one executable.
+// Equal in all processes of one executable.  Not in another: the compiler leaves default template
+// arguments out of the name or not, by how the source spelled the type before.
 template <class T>
-inline constexpr std::uint64_t kTypeId = hash_type<T>();
+inline constexpr std::uint64_t kTypeId = hash_type(type_name<T>(), sizeof(T), alignof(T));
 
 }  // namespace cowshed

@@ -1,0 +1,501 @@
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <fcntl.h>
+#include <random>
+#include <span>
+#include <string>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <utility>
+#include <vector>
+
+#include <cowshed/share/arena_table.h>
+#include <cowshed/share/code_id.h>
+#include <cowshed/share/image.h>
+#include <cowshed/share/image_format.h>
+#include <cowshed/share/registry_table.h>
+#include <cowshed/share/stray_write.h>
+
+namespace cowshed {
+
+// Arena's private parts, for this file.
+class ArenaImage {
+ public:
+  static ArenaCore* core_of(const Arena& arena) { return arena.core_; }
+  static Arena arena_of(ArenaCore* core) { return {core, core}; }
+};
+
+namespace {
+
+namespace format = image_format;
+using Bytes = std::span<const std::byte>;
+
+constexpr std::size_t kStep = 64_MiB;  // between two calls of a Progress
+
+class File {
+ public:
+  explicit File(int fd) : fd_(fd) {}
+  File(File&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  File& operator=(File&&) = delete;
+  ~File() {
+    if (fd_ >= 0) {
+      ::close(fd_);
+    }
+  }
+
+  int fd() const { return fd_; }
+  int release() { return std::exchange(fd_, -1); }
+
+ private:
+  int fd_;
+};
+
+template <class Call>
+auto retry(Call call) {
+  auto result = call();
+  while (result < 0 && errno == EINTR) {
+    result = call();
+  }
+  return result;
+}
+
+// 0, or the errno of what failed.
+int write_all(int fd, Bytes bytes, std::uint64_t offset) {
+  while (!bytes.empty()) {
+    const ssize_t written =
+        retry([&] { return pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset)); });
+    if (written <= 0) {
+      return written == 0 ? EIO : errno;
+    }
+    bytes = bytes.subspan(static_cast<std::size_t>(written));
+    offset += static_cast<std::uint64_t>(written);
+  }
+  return 0;
+}
+
+// How much there was, up to the end of the file.
+Expected<std::size_t> read_all(int fd, std::span<std::byte> bytes, std::uint64_t offset,
+                               const std::string& who) {
+  std::size_t done = 0;
+  while (done < bytes.size()) {
+    const ssize_t got = retry([&] {
+      return pread(fd, bytes.data() + done, bytes.size() - done, static_cast<off_t>(offset + done));
+    });
+    if (got < 0) {
+      return system_error(who + " cannot be read", errno);
+    }
+    if (got == 0) {
+      break;
+    }
+    done += static_cast<std::size_t>(got);
+  }
+  return done;
+}
+
+std::uint64_t checksum_of_zeros() {
+  static const std::uint64_t sum = format::checksum(std::vector<std::byte>(format::kBlock));
+  return sum;
+}
+
+// A new file beside the one that it is to replace; gone unless it got there.
+class Replacement {
+ public:
+  static Expected<Replacement> make(const std::filesystem::path& path, const std::string& who) {
+    struct stat status {};
+    if (lstat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode) && !S_ISLNK(status.st_mode)) {
+      return make_error(ErrorCode::invalid_argument,
+                        who + " is not a regular file; choose another path");
+    }
+    std::array<char, 32> suffix{};
+    std::snprintf(suffix.data(), suffix.size(), ".%08x.tmp", std::random_device{}());
+    auto temporary = path;
+    temporary.replace_filename("." + path.filename().string() + suffix.data());
+    const int fd = retry([&] {
+      return open(temporary.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
+    });
+    if (fd < 0) {
+      return system_error(who + ": " + temporary.string() + " cannot be made", errno);
+    }
+    return Replacement(path, std::move(temporary), fd);
+  }
+
+  Replacement(Replacement&& other) noexcept
+      : path_(std::move(other.path_)),
+        temporary_(std::exchange(other.temporary_, {})),
+        file_(std::move(other.file_)) {}
+  Replacement& operator=(Replacement&&) = delete;
+  ~Replacement() {
+    if (!temporary_.empty()) {
+      unlink(temporary_.c_str());
+    }
+  }
+
+  int fd() const { return file_.fd(); }
+
+  // 0, or the errno.  The folder too, or a crash might lose the name.
+  int commit() {
+    if (retry([&] { return fsync(fd()); }) != 0 ||
+        std::rename(temporary_.c_str(), path_.c_str()) != 0) {
+      return errno;
+    }
+    temporary_.clear();
+    const auto folder = path_.has_parent_path() ? path_.parent_path() : ".";
+    const File opened(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (opened.fd() < 0 || retry([&] { return fsync(opened.fd()); }) != 0) {
+      return errno;
+    }
+    return 0;
+  }
+
+ private:
+  Replacement(std::filesystem::path path, std::filesystem::path temporary, int fd)
+      : path_(std::move(path)), temporary_(std::move(temporary)), file_(fd) {}
+
+  std::filesystem::path path_;
+  std::filesystem::path temporary_;  // empty once renamed
+  File file_;
+};
+
+// Writes the pages of a block that are not zero, neighbours together.
+int write_block(int fd, Bytes block, std::uint64_t offset) {
+  static constexpr std::array<std::byte, format::kPage> kZeros{};
+  const auto is_zero = [&](std::size_t at) {
+    return std::memcmp(block.data() + at, kZeros.data(), kZeros.size()) == 0;
+  };
+  for (std::size_t at = 0; at < block.size();) {
+    if (is_zero(at)) {
+      at += format::kPage;
+      continue;
+    }
+    const std::size_t first = at;
+    while (at < block.size() && !is_zero(at)) {
+      at += format::kPage;
+    }
+    if (const int error = write_all(fd, block.subspan(first, at - first), offset + first)) {
+      return error;
+    }
+  }
+  return 0;
+}
+
+// Also fills in the checksums of the blocks.
+int write_payload(const ArenaCore& core, int fd, std::uint64_t payload,
+                  std::vector<std::uint64_t>& sums, const Progress& progress) {
+  const auto& holes = core.past().holes;
+  auto hole = holes.begin();
+  for (std::size_t offset = 0; offset < core.used(); offset += format::kBlock) {
+    while (hole != holes.end() && hole->end <= offset) {
+      ++hole;
+    }
+    std::uint64_t& sum = sums[offset / format::kBlock];
+    if (hole != holes.end() && hole->begin <= offset) {
+      sum = checksum_of_zeros();  // reading it would take memory
+    } else {
+      const Bytes block(reinterpret_cast<const std::byte*>(core.begin() + offset), format::kBlock);
+      sum = format::checksum(block);
+      if (const int error = write_block(fd, block, payload + offset)) {
+        return error;
+      }
+    }
+    const std::size_t done = offset + format::kBlock;
+    if (progress && (done % kStep == 0 || done == core.used())) {
+      progress(done, core.used());
+    }
+  }
+  return 0;
+}
+
+template <std::size_t size>
+void set_text(std::array<char, size>& field, std::string_view text) {
+  text.copy(field.data(), size - 1);
+}
+
+std::vector<format::Object> objects_of(const ArenaCore& core) {
+  std::vector<format::Object> result;
+  for (const auto& object : registry::named_in(core)) {
+    format::Object entry{};
+    entry.offset = object.address - core.begin();
+    entry.bytes = object.bytes;
+    entry.alignment = object.alignment;
+    entry.fingerprint = object.fingerprint;
+    entry.type_size = object.type_size;
+    entry.array = object.array ? 1 : 0;
+    entry.spawn_safe = object.spawn_safe ? 1 : 0;
+    set_text(entry.name, object.name);
+    set_text(entry.type, object.type);
+    result.push_back(entry);
+  }
+  return result;
+}
+
+template <class Entry>
+format::Section append(std::vector<std::byte>& tables, const std::vector<Entry>& entries) {
+  const Bytes bytes = std::as_bytes(std::span(entries));
+  const format::Section section{format::kPage + tables.size(), entries.size(),
+                                format::checksum(bytes)};
+  tables.insert(tables.end(), bytes.begin(), bytes.end());
+  return section;
+}
+
+// `sums` has the right size, and what it has to say later.
+format::Header header_of(const ArenaCore& core, const std::vector<std::uint64_t>& sums,
+                         std::vector<std::byte>& tables) {
+  format::Header header{};
+  header.magic = format::kMagic;
+  header.byte_order = format::kByteOrder;
+  header.version = format::kVersion;
+  header.architecture = format::kX86_64;
+  header.page_bytes = format::kPage;
+  header.mode = static_cast<std::uint32_t>(core.mode());
+  header.base = core.begin();
+  header.capacity = core.end() - core.begin();
+  header.used = core.used();
+  header.code = code_id();
+  header.live_bytes = core.past().live_bytes;
+  header.live_allocations = core.past().live_allocations;
+  header.taken = core.past().taken;
+  header.generation = core.generation();
+  set_text(header.name, core.name());
+  std::vector<format::Hole> holes;
+  for (const Run& run : core.past().holes) {
+    holes.push_back({run.begin, run.end});
+  }
+  header.objects = append(tables, objects_of(core));
+  header.holes = append(tables, holes);
+  header.blocks = append(tables, sums);
+  const std::uint64_t end = format::kPage + tables.size();
+  header.payload = (end + format::kBlock - 1) / format::kBlock * format::kBlock;
+  return header;
+}
+
+int write_image(const ArenaCore& core, int fd, const Progress& progress) {
+  std::vector<std::uint64_t> sums(core.used() / format::kBlock);
+  std::vector<std::byte> tables;
+  format::Header header = header_of(core, sums, tables);
+  if (retry([&] { return ftruncate(fd, static_cast<off_t>(header.payload + header.used)); }) != 0) {
+    return errno;
+  }
+  if (const int error = write_payload(core, fd, header.payload, sums, progress)) {
+    return error;
+  }
+  tables.resize(header.blocks.offset - format::kPage);
+  header.blocks = append(tables, sums);
+  header.checksum = format::checksum(header);
+  if (const int error = write_all(fd, tables, format::kPage)) {
+    return error;
+  }
+  return write_all(fd, std::as_bytes(std::span(&header, 1)), 0);
+}
+
+struct Opened {
+  File file;
+  format::Header header;
+  format::Tables tables;
+};
+
+std::string who_is(const std::filesystem::path& path) { return "image " + path.string(); }
+
+Expected<Opened> open_checked(const std::filesystem::path& path) {
+  const std::string who = who_is(path);
+  // Without O_NONBLOCK a FIFO would wait for somebody to write.
+  File file(
+      retry([&] { return open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK); }));
+  struct stat status {};
+  if (file.fd() < 0 || fstat(file.fd(), &status) != 0) {
+    return system_error(who + " cannot be opened", errno);
+  }
+  if (!S_ISREG(status.st_mode)) {
+    return make_error(ErrorCode::invalid_argument, who + " is not a regular file");
+  }
+  std::vector<std::byte> bytes(format::kPage);
+  auto got = read_all(file.fd(), bytes, 0, who);
+  if (!got) {
+    return tl::make_unexpected(std::move(got.error()));
+  }
+  const auto file_bytes = static_cast<std::uint64_t>(status.st_size);
+  auto header = format::parse_header(Bytes(bytes).first(*got), file_bytes, who);
+  if (!header) {
+    return tl::make_unexpected(std::move(header.error()));
+  }
+  bytes.resize(header->blocks.offset - format::kPage);
+  got = read_all(file.fd(), bytes, format::kPage, who);
+  if (!got) {
+    return tl::make_unexpected(std::move(got.error()));
+  }
+  auto tables = format::parse_tables(*header, Bytes(bytes).first(*got), who);
+  if (!tables) {
+    return tl::make_unexpected(std::move(tables.error()));
+  }
+  return Opened{std::move(file), *header, std::move(*tables)};
+}
+
+// The mapping has all of the arena's range.
+Expected<ArenaMapping> map_image(const Opened& image, FreezeMode mode, const std::string& who) {
+  const auto& header = image.header;
+  auto reserved = reserve_range(header.base, header.capacity, who,
+                                "unmap it, or open the image in another process; an arena that "
+                                "is made with another .address has its image there");
+  if (!reserved) {
+    return tl::make_unexpected(std::move(reserved.error()));
+  }
+  const ArenaMapping mapping = {image.file.fd(), header.base, header.capacity};
+  const int protection = mode == FreezeMode::strict ? PROT_READ : PROT_READ | PROT_WRITE;
+  if (header.used > 0 &&
+      mmap(mapping.address(), header.used, protection, MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED,
+           mapping.fd, static_cast<off_t>(header.payload)) == MAP_FAILED) {
+    auto error = system_error(who + " cannot be mapped", errno);
+    unmap_arena(mapping.begin, mapping.size);
+    return error;
+  }
+  return mapping;
+}
+
+std::vector<registry::ImageObject> published_objects(const Opened& image) {
+  std::vector<registry::ImageObject> result;
+  for (const auto& entry : image.tables.objects) {
+    result.push_back({entry.name.data(), entry.type.data(), entry.fingerprint, entry.type_size,
+                      image.header.base + entry.offset, entry.bytes, entry.alignment,
+                      entry.array != 0, entry.spawn_safe != 0});
+  }
+  return result;
+}
+
+// "'index', 'words'": what lies in the block.
+std::string names_in(const std::vector<format::Object>& objects, std::uint64_t block) {
+  std::string result;
+  for (const auto& object : objects) {
+    if (object.offset < block + format::kBlock && block < object.offset + object.bytes) {
+      result += (result.empty() ? "'" : ", '") + std::string(object.name.data()) + "'";
+    }
+  }
+  return result;
+}
+
+Expected<std::uint64_t> checksum_in_file(int fd, std::uint64_t offset,
+                                         std::vector<std::byte>& buffer, const std::string& who) {
+  const off_t data = lseek(fd, static_cast<off_t>(offset), SEEK_DATA);
+  const bool hole =
+      data < 0 ? errno == ENXIO : static_cast<std::uint64_t>(data) >= offset + buffer.size();
+  if (hole) {
+    return checksum_of_zeros();
+  }
+  auto got = read_all(fd, buffer, offset, who);
+  if (!got) {
+    return tl::make_unexpected(std::move(got.error()));
+  }
+  return format::checksum(Bytes(buffer).first(*got));
+}
+
+}  // namespace
+
+Expected<void> save_image(const Arena& arena, const std::filesystem::path& path,
+                          const Progress& progress) {
+  const std::string who = who_is(path);
+  ArenaCore& core = *ArenaImage::core_of(arena);
+  const std::lock_guard lock(core.mutex());
+  if (auto expected = core.expect_frozen(); !expected) {
+    return expected;
+  }
+  auto replacement = Replacement::make(path, who);
+  if (!replacement) {
+    return tl::make_unexpected(std::move(replacement.error()));
+  }
+  int error = write_image(core, replacement->fd(), progress);
+  if (error == 0) {
+    error = replacement->commit();
+  }
+  if (error != 0) {
+    return system_error(who + " cannot be written", error);
+  }
+  return {};
+}
+
+Expected<Arena> open_image(const std::filesystem::path& path, const ImageOptions& options) {
+  const std::string who = who_is(path);
+  auto image = open_checked(path);
+  if (!image) {
+    return tl::make_unexpected(std::move(image.error()));
+  }
+  if (options.mode == FreezeMode::strict) {
+    if (const int error = internal::install_stray_write_handler()) {
+      return system_error("the SIGSEGV handler cannot be installed", error);
+    }
+  }
+  auto core = take_vacant_core();
+  if (!core) {
+    return tl::make_unexpected(std::move(core.error()));
+  }
+  auto mapping = map_image(*image, options.mode, who);
+  if (!mapping) {
+    give_back_core(*core);
+    return tl::make_unexpected(std::move(mapping.error()));
+  }
+  const auto& header = image->header;
+  {
+    const std::lock_guard lock((*core)->mutex());
+    (*core)->adopt(*mapping, header.name.data(), header.used, options.mode,
+                   static_cast<std::uint32_t>(header.generation),
+                   {.live_bytes = header.live_bytes,
+                    .live_allocations = header.live_allocations,
+                    .taken = header.taken,
+                    .on_disk = header.taken,
+                    .misses = {},
+                    .holes = image->tables.holes});
+    image->file.release();
+  }
+  Arena arena = ArenaImage::arena_of(*core);
+  show_arena(**core);
+  if (options.publish) {
+    auto published =
+        registry::publish_image(**core, published_objects(*image), header.code == code_id());
+    if (!published) {
+      return make_error(published.error().code, who + ": " + published.error().message);
+    }
+  }
+  return arena;
+}
+
+Expected<void> verify_image(const std::filesystem::path& path, const Progress& progress) {
+  const std::string who = who_is(path);
+  const auto image = open_checked(path);
+  if (!image) {
+    return tl::make_unexpected(image.error());
+  }
+  const auto& header = image->header;
+  const int fd = image->file.fd();
+  std::vector<std::uint64_t> sums(header.blocks.count);
+  const auto got = read_all(fd, std::as_writable_bytes(std::span(sums)), header.blocks.offset, who);
+  if (!got) {
+    return tl::make_unexpected(got.error());
+  }
+  if (format::checksum(std::as_bytes(std::span(sums))) != header.blocks.checksum) {
+    return make_error(ErrorCode::bad_image,
+                      who + " has a damaged table of checksums; copy it again");
+  }
+  std::vector<std::byte> buffer(format::kBlock);
+  for (std::uint64_t block = 0; block < header.used; block += format::kBlock) {
+    const auto sum = checksum_in_file(fd, header.payload + block, buffer, who);
+    if (!sum) {
+      return tl::make_unexpected(sum.error());
+    }
+    if (*sum != sums[block / format::kBlock]) {
+      const std::string names = names_in(image->tables.objects, block);
+      return make_error(ErrorCode::bad_image,
+                        who + " is damaged in the 2 MiB at offset " + std::to_string(block) +
+                            " of the arena, in which there lies " +
+                            (names.empty() ? "no published object itself" : names) +
+                            "; copy it again");
+    }
+    const std::uint64_t done = block + format::kBlock;
+    if (progress && (done % kStep == 0 || done == header.used)) {
+      progress(done, header.used);
+    }
+  }
+  return {};
+}
+
+}  // namespace cowshed

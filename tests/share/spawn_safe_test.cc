@@ -1,0 +1,76 @@
+#include <functional>
+#include <memory>
+#include <memory_resource>
+#include <string>
+
+#include <cowshed/share/spawn_safe.h>
+
+// Checked by the compiler alone.
+namespace cowshed {
+namespace {
+
+struct Node {
+  Node* next;
+  int value;
+};
+struct Virtual {
+  virtual ~Virtual() = default;
+};
+struct Unknown {
+  Unknown() = default;
+  Unknown(const Unknown&) {}
+};
+struct OptedIn {
+  OptedIn() = default;
+  OptedIn(const OptedIn&) {}
+};
+struct OptedOut {
+  void (*call)();
+};
+
+template <class T>
+using InArena = ArenaAllocator<T>;
+using Text = std::basic_string<char, std::char_traits<char>, InArena<char>>;
+template <class T>
+using Vector = std::vector<T, InArena<T>>;
+template <class T, class Less = std::less<>>
+using Map = std::map<Text, T, Less, InArena<std::pair<const Text, T>>>;
+
+}  // namespace
+
+template <>
+inline constexpr bool spawn_safe<OptedIn> = true;
+template <>
+inline constexpr bool spawn_safe<OptedOut> = false;
+
+static_assert(spawn_safe<int> && spawn_safe<const double> && spawn_safe<Node>);
+static_assert(spawn_safe<int[3]> && spawn_safe<const int[3]> && spawn_safe<std::array<Node, 2>>);
+static_assert(spawn_safe<std::pair<int, Text>> && spawn_safe<std::tuple<int, Text, Node>>);
+static_assert(spawn_safe<std::optional<Text>> && spawn_safe<std::variant<int, Text>>);
+static_assert(spawn_safe<Text> && spawn_safe<Vector<Text>> && spawn_safe<Vector<Vector<Text>>>);
+static_assert(spawn_safe<Map<int>> && spawn_safe<Map<Vector<Text>>>);
+static_assert(
+    spawn_safe<std::deque<Text, InArena<Text>>> && spawn_safe<std::list<Text, InArena<Text>>> &&
+    spawn_safe<std::set<Text, std::less<>, InArena<Text>>> &&
+    spawn_safe<std::multiset<Text, std::less<>, InArena<Text>>> &&
+    spawn_safe<std::multimap<int, Text, std::less<>, InArena<std::pair<const int, Text>>>>);
+static_assert(spawn_safe<std::unordered_set<int, std::hash<int>, std::equal_to<>, InArena<int>>> &&
+              spawn_safe<std::unordered_map<int, Text, std::hash<int>, std::equal_to<>,
+                                            InArena<std::pair<const int, Text>>>>);
+static_assert(spawn_safe<ImmortalPtr<Node>> && spawn_safe<Vector<ImmortalPtr<const Text>>>);
+static_assert(spawn_safe<OptedIn> && spawn_safe<Vector<OptedIn>>);
+
+static_assert(!spawn_safe<Virtual> && !spawn_safe<Unknown> && !spawn_safe<OptedOut>);
+static_assert(!spawn_safe<Node*> && !spawn_safe<void (*)()> && !spawn_safe<int Node::*>);
+static_assert(!spawn_safe<std::span<int>> && !spawn_safe<std::string_view> &&
+              !spawn_safe<std::reference_wrapper<Node>>);
+static_assert(!spawn_safe<std::optional<Node*>> && !spawn_safe<std::array<Node*, 2>> &&
+              !spawn_safe<std::pair<int, Node*>> && !spawn_safe<Vector<Node*>>);
+static_assert(!spawn_safe<std::string> && !spawn_safe<std::vector<int>> &&
+              !spawn_safe<std::pmr::vector<int>> && !spawn_safe<std::pmr::string>);
+static_assert(!spawn_safe<std::function<void()>> && !spawn_safe<std::shared_ptr<int>> &&
+              !spawn_safe<std::unique_ptr<int>>);
+static_assert(!spawn_safe<Map<int, bool (*)(const Text&, const Text&)>> &&
+              !spawn_safe<Map<Virtual>> && !spawn_safe<ImmortalPtr<Virtual>>);
+
+}  // namespace cowshed

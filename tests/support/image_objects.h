@@ -1,0 +1,48 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory_resource>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include <cowshed/share/arena_allocator.h>
+
+// What image_test saves and image_reader reads.
+namespace cowshed::test {
+
+struct Node {
+  const Node* next;
+  std::uint64_t value;
+};
+
+using Text = std::basic_string<char, std::char_traits<char>, ArenaAllocator<char>>;
+using Words = std::map<Text, std::uint64_t, std::less<>,
+                       ArenaAllocator<std::pair<const Text, std::uint64_t>>>;
+using Table = std::unordered_map<
+    std::uint64_t, std::vector<Text, ArenaAllocator<Text>>, std::hash<std::uint64_t>,
+    std::equal_to<>,
+    ArenaAllocator<std::pair<const std::uint64_t, std::vector<Text, ArenaAllocator<Text>>>>>;
+using PmrNumbers = std::pmr::vector<std::uint64_t>;
+
+inline std::uint64_t sum_of(const Node* node) {
+  std::uint64_t sum = 0;
+  for (; node != nullptr; node = node->next) sum += node->value;
+  return sum;
+}
+inline std::uint64_t sum_of(const Words& words) {
+  std::uint64_t sum = 0;
+  for (const auto& [word, value] : words) sum += word.size() * value;
+  return sum;
+}
+inline std::uint64_t sum_of(const Table& table) {
+  std::uint64_t sum = 0;
+  for (const auto& [key, texts] : table) {
+    for (const Text& text : texts) sum += key * text.size();
+  }
+  return sum;
+}
+
+}  // namespace cowshed::test
