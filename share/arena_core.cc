@@ -260,22 +260,26 @@ void* internal::ArenaFront::take_slowly(std::size_t size, std::size_t alignment)
 }
 
 void* ArenaCore::take_uncached(std::size_t size, std::size_t alignment) {
-  {
-    const std::lock_guard lock(mutex_);  // whoever paused the arena has ended
-    if (state() == ArenaState::open) {
-      const int flags = jemalloc::arena_flags(jemalloc_arena_) | jemalloc::kNoCacheFlags |
-                        internal::alignment_flags(alignment);
+  std::unique_lock lock(mutex_);  // whoever paused the arena has ended
+  if (state() == ArenaState::open) {
+    const int flags = jemalloc::arena_flags(jemalloc_arena_) | jemalloc::kNoCacheFlags |
+                      internal::alignment_flags(alignment);
+    // What was freed serves other sizes after it was put together again.
+    for (const bool purged : {false, true}) {
+      if (purged) {
+        jemalloc::purge_arena(jemalloc_arena_);
+      }
       if (void* block = cowshed_je_mallocx(internal::jemalloc_size(size, alignment), flags)) {
         return block;
       }
     }
   }
-  if (frozen()) {
-    if (ArenaCore* next = successor()) {
-      return next->take(size, alignment);
-    }
+  ArenaCore* next = frozen() ? successor() : nullptr;
+  if (next == nullptr) {
+    refuse(size);  // while it is so: another thread may thaw the arena
   }
-  refuse(size);
+  lock.unlock();
+  return next->take(size, alignment);
 }
 
 ArenaCore* ArenaCore::successor() const {
@@ -490,13 +494,13 @@ Expected<void> ArenaCore::seal(FreezeMode mode, const Progress& progress) {
   stop_jemalloc();
   if (all_renewed) {
     close_segments(1);
+    now.on_disk = 0;
   }
   past_ = std::move(now);
   mode_ = mode;
   ++generation_;
   state_.store(frozen_state(mode), std::memory_order_release);
   return renewed_all;
-    now.on_disk = 0;
 }
 
 Expected<void> ArenaCore::expect_frozen() const {

@@ -1,0 +1,447 @@
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstring>
+#include <fstream>
+#include <gtest/gtest.h>
+#include <string>
+#include <sys/resource.h>
+#include <thread>
+#include <vector>
+
+#include <cowshed/share/arena.h>
+
+#include "child.h"
+#include "memory_map.h"
+
+namespace cowshed {
+namespace {
+
+constexpr std::size_t kRange = 2_MiB;
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr std::size_t kFill = 128_MiB;
+#else
+constexpr std::size_t kFill = 1_GiB;
+#endif
+
+Arena make_arena(std::size_t capacity = 64_MiB, bool huge_pages = true) {
+  auto arena = Arena::create({.name = "index", .capacity = capacity, .huge_pages = huge_pages});
+  if (!arena) {
+    throw std::runtime_error(arena.error().message);
+  }
+  return std::move(*arena);
+}
+
+// One block, all of whose 2 MiB ranges hold data.
+char* fill(Arena& arena, std::size_t bytes) {
+  auto* block = static_cast<char*>(arena.allocate(bytes, kRange));
+  for (std::size_t offset = 0; offset < bytes; offset += 4096) {
+    block[offset] = static_cast<char>(offset / 4096 % 127);
+  }
+  return block;
+}
+
+bool is_filled(const char* block, std::size_t bytes) {
+  for (std::size_t offset = 0; offset < bytes; offset += 4096) {
+    if (block[offset] != static_cast<char>(offset / 4096 % 127)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// Bytes of the arena that this process maps in 2 MiB pages, as the kernel says.
+std::size_t mapped_huge(const Arena& arena) {
+  std::ifstream file("/proc/self/smaps");
+  const auto begin = reinterpret_cast<std::uintptr_t>(arena.base());
+  const std::uintptr_t end = begin + arena.stats().capacity;
+  std::size_t total = 0;
+  bool inside = false;
+  for (std::string line; std::getline(file, line);) {
+    std::size_t from = 0;
+    std::size_t to = 0;
+    std::size_t kib = 0;
+    if (std::sscanf(line.c_str(), "%zx-%zx ", &from, &to) == 2) {
+      inside = from >= begin && to <= end;
+    } else if (inside && std::sscanf(line.c_str(), "ShmemPmdMapped: %zu kB", &kib) == 1) {
+      total += kib * 1024;
+    }
+  }
+  return total;
+}
+
+std::size_t faults() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<std::size_t>(usage.ru_minflt + usage.ru_majflt);
+}
+
+std::size_t faults_of_reading(const char* block, std::size_t bytes) {
+  const std::size_t before = faults();
+  for (std::size_t offset = 0; offset < bytes; offset += 4096) {
+    (void)*static_cast<const volatile char*>(block + offset);
+  }
+  return faults() - before;
+}
+
+bool no_huge_pages() {
+  Arena arena = make_arena();
+  (void)fill(arena, kRange);
+  return arena.stats().huge_page_bytes == 0;
+}
+
+TEST(ArenaStats, CountsAreExact) {
+  Arena arena = make_arena(256_MiB);
+  ArenaStats stats = arena.stats();
+  EXPECT_EQ(stats.capacity, 256_MiB);
+  EXPECT_EQ(stats.used, 0U);
+  EXPECT_EQ(stats.live_bytes + stats.hole_bytes + stats.huge_page_bytes, 0U);
+  std::vector<void*> blocks;
+  for (int i = 0; i < 1000; ++i) {
+    blocks.push_back(arena.allocate(48));
+  }
+  for (int i = 0; i < 10; ++i) {
+    (void)arena.allocate(100);  // of jemalloc's size class 112
+  }
+  (void)arena.allocate(10_MiB, kRange);
+  for (int i = 0; i < 300; ++i) {
+    arena.deallocate(blocks.back(), 48);
+    blocks.pop_back();
+  }
+  constexpr std::size_t kLive = std::size_t{700} * 48 + std::size_t{10} * 112 + 10_MiB;
+  stats = arena.stats();
+  EXPECT_EQ(stats.live_allocations, 711U);
+  EXPECT_EQ(stats.live_bytes, kLive);
+  EXPECT_EQ(stats.hole_bytes + stats.live_bytes, stats.used);
+  EXPECT_EQ(stats.huge_page_bytes + stats.huge_page_misses.size() * kRange, stats.used);
+  EXPECT_EQ(stats.dropped_frees, 0U);
+  EXPECT_FALSE(stats.frozen);
+  ASSERT_TRUE(arena.freeze());
+  for (void* block : blocks) {
+    arena.deallocate(block, 48);
+  }
+  stats = arena.stats();
+  EXPECT_EQ(stats.live_allocations, 711U);
+  EXPECT_EQ(stats.live_bytes, kLive);
+  EXPECT_EQ(stats.hole_bytes + stats.live_bytes + stats.returned_bytes, stats.used);
+  EXPECT_EQ(stats.huge_page_bytes + stats.huge_page_misses.size() * kRange + stats.returned_bytes,
+            stats.used);
+  EXPECT_EQ(stats.dropped_frees, 700U);
+  EXPECT_TRUE(stats.frozen);
+}
+
+// What stats() says of huge pages is what the kernel says.
+TEST(ArenaStats, HugePagesAreThere) {
+  if (no_huge_pages()) {
+    GTEST_SKIP() << "this kernel cannot collapse memfd pages";
+  }
+  Arena arena = make_arena(256_MiB);
+  char* block = fill(arena, 100_MiB);
+  ASSERT_TRUE(arena.freeze());
+  ASSERT_TRUE(arena.prefault());
+  const ArenaStats stats = arena.stats();
+  EXPECT_EQ(mapped_huge(arena), stats.huge_page_bytes);
+  EXPECT_TRUE(is_filled(block, 100_MiB));
+}
+
+TEST(Collapse, BeforeTheFreeze) {
+  Arena arena = make_arena(kFill * 2, false);
+  char* block = fill(arena, kFill);
+  const ArenaStats before = arena.stats();
+  EXPECT_EQ(before.huge_page_bytes, 0U);
+  EXPECT_EQ(before.huge_page_misses.size(), before.used / kRange);
+  for (const HugePageMiss& miss : before.huge_page_misses) {
+    ASSERT_EQ(miss.error, 0);
+  }
+  std::vector<std::size_t> told;
+  const auto huge = arena.collapse([&](std::size_t done, std::size_t total) {
+    EXPECT_EQ(total, before.used);
+    told.push_back(done);
+  });
+  ASSERT_TRUE(huge) << huge.error().message;
+  EXPECT_TRUE(std::is_sorted(told.begin(), told.end()));
+  EXPECT_GE(told.size(), kFill / 64_MiB);
+  EXPECT_EQ(told.back(), before.used);
+  EXPECT_TRUE(is_filled(block, kFill));
+  if (*huge == 0) {
+    EXPECT_NE(arena.stats().huge_page_misses.at(0).error, 0);
+    GTEST_SKIP() << "this kernel cannot collapse memfd pages";
+  }
+  EXPECT_EQ(*huge, before.used);
+  ASSERT_TRUE(arena.freeze());
+  EXPECT_EQ(arena.stats().huge_page_bytes, arena.stats().used);
+  ASSERT_TRUE(arena.prefault());
+  EXPECT_EQ(mapped_huge(arena), arena.stats().used);
+}
+
+TEST(Collapse, AfterTheFreeze) {
+  for (const FreezeMode mode : {FreezeMode::strict, FreezeMode::lenient}) {
+    Arena arena = make_arena(kFill * 2, false);
+    char* block = fill(arena, kFill);
+    std::size_t calls = 0;
+    ASSERT_TRUE(arena.freeze({.mode = mode, .progress = [&](auto, auto) { ++calls; }}));
+    EXPECT_EQ(calls, 0U);  // nothing is collapsed
+    const ArenaStats frozen = arena.stats();
+    EXPECT_EQ(frozen.huge_page_bytes, 0U);
+    EXPECT_EQ(frozen.huge_page_misses.size() * kRange + frozen.returned_bytes, frozen.used);
+    const auto huge = arena.collapse([&](auto, auto) { ++calls; });
+    ASSERT_TRUE(huge) << huge.error().message;
+    EXPECT_GE(calls, kFill / 64_MiB);
+    EXPECT_TRUE(is_filled(block, kFill));
+    EXPECT_EQ(*arena.private_bytes(), 0U);
+    if (*huge == 0) {
+      GTEST_SKIP() << "this kernel cannot collapse memfd pages";
+    }
+    EXPECT_EQ(*huge, frozen.used - frozen.returned_bytes);
+    EXPECT_EQ(arena.stats().huge_page_bytes, *huge);
+    EXPECT_TRUE(arena.stats().huge_page_misses.empty());
+    const auto child = test::run_in_child([&] {
+      const bool mapped = arena.prefault().has_value();
+      return std::to_string(mapped && mapped_huge(arena) == *huge) +
+             std::to_string(is_filled(block, kFill));
+    });
+    EXPECT_EQ(child.said, "11");
+  }
+}
+
+// Ranges in which something was written privately stay private, and are collapsed by refreeze().
+TEST(Collapse, OfWhatWasWrittenTo) {
+  Arena arena = make_arena(64_MiB, false);
+  char* block = fill(arena, 16_MiB);
+  ASSERT_TRUE(arena.freeze(FreezeMode::lenient));
+  block[5_MiB + 1] = 'x';
+  ASSERT_TRUE(arena.collapse());
+  EXPECT_EQ(*arena.private_bytes(), 4096U);
+  EXPECT_EQ(block[5_MiB + 1], 'x');
+  EXPECT_TRUE(is_filled(block, 16_MiB));
+}
+
+TEST(Collapse, OfAThawedArena) {
+  Arena arena = make_arena(128_MiB, false);
+  char* old_block = fill(arena, 16_MiB);
+  ASSERT_TRUE(arena.freeze());
+  const std::size_t old_bytes = arena.stats().huge_page_misses.size() * kRange;
+  ASSERT_TRUE(arena.thaw());
+  char* new_block = fill(arena, 20_MiB);
+  const std::size_t all = arena.stats().huge_page_misses.size() * kRange;
+  EXPECT_GE(all, old_bytes + 20_MiB);
+  std::vector<std::size_t> told;
+  const auto huge = arena.collapse([&](std::size_t done, std::size_t total) {
+    EXPECT_EQ(total, all);
+    told.push_back(done);
+  });
+  ASSERT_TRUE(huge);
+  EXPECT_TRUE(std::is_sorted(told.begin(), told.end()));
+  EXPECT_EQ(told.back(), all);
+  ASSERT_TRUE(arena.refreeze());
+  EXPECT_TRUE(is_filled(old_block, 16_MiB) && is_filled(new_block, 20_MiB));
+  if (*huge == 0) {
+    GTEST_SKIP() << "this kernel cannot collapse memfd pages";
+  }
+  EXPECT_EQ(*huge, all);
+}
+
+TEST(Prefault, AfterwardsReadingFaultsNoMore) {
+  for (const bool huge_pages : {true, false}) {
+    Arena arena = make_arena(kFill * 2, huge_pages);
+    const char* block = fill(arena, kFill);
+    ASSERT_TRUE(arena.freeze());
+    const std::size_t missed = arena.stats().huge_page_misses.size();
+    const auto without = test::run_in_child([&] {
+      (void)faults_of_reading(block, 4096);  // the pages of this code
+      return std::to_string(faults_of_reading(block, kFill));
+    });
+    const auto with = test::run_in_child([&] {
+      if (!arena.prefault()) {
+        return std::string("999999");
+      }
+      (void)faults_of_reading(block, 4096);
+      return std::to_string(faults_of_reading(block, kFill));
+    });
+    EXPECT_LE(std::stoul(with.said), 8U) << with.said;
+    if (missed == 0) {
+      EXPECT_LE(std::stoul(without.said), kFill / kRange + 2);
+    }
+    EXPECT_GE(std::stoul(without.said), kFill / kRange - 1);  // the detector works
+  }
+}
+
+// Also not into a hole, for which that would take memory.
+TEST(Prefault, TakesNoMemoryForHoles) {
+  Arena arena = make_arena(256_MiB);
+  char* first = fill(arena, 32_MiB);
+  char* second = fill(arena, 32_MiB);
+  arena.deallocate(std::min(first, second), 32_MiB, kRange);
+  ASSERT_TRUE(arena.freeze());
+  const ArenaStats stats = arena.stats();
+  ASSERT_GE(stats.returned_bytes, 30_MiB);
+  const auto child = test::run_in_child([&] {
+    if (!arena.prefault()) {
+      return std::string("failed");
+    }
+    std::ifstream file("/proc/self/smaps");
+    const auto begin = reinterpret_cast<std::uintptr_t>(arena.base());
+    std::size_t resident = 0;
+    bool inside = false;
+    for (std::string line; std::getline(file, line);) {
+      std::size_t from = 0;
+      std::size_t kib = 0;
+      if (std::sscanf(line.c_str(), "%zx-%*x ", &from) == 1 && line.find('-') < 17) {
+        inside = from >= begin && from < begin + stats.capacity;
+      } else if (inside && std::sscanf(line.c_str(), "Rss: %zu kB", &kib) == 1) {
+        resident += kib * 1024;
+      }
+    }
+    return std::to_string(resident);
+  });
+  EXPECT_EQ(child.said, std::to_string(stats.used - stats.returned_bytes));
+}
+
+TEST(PrivateBytes, AreExact) {
+  for (const bool huge_pages : {true, false}) {
+    Arena arena = make_arena(128_MiB, huge_pages);
+    char* block = fill(arena, 64_MiB);
+    ASSERT_TRUE(arena.freeze(FreezeMode::lenient));
+    const auto child = test::run_in_child([&]() -> std::string {
+      std::size_t written = 0;
+      for (std::size_t offset = 0; offset < 64_MiB; offset += 333 * 4096 + 7) {
+        block[offset] = 'x';
+        block[offset + 1] = 'y';
+        ++written;
+        const auto bytes = arena.private_bytes();
+        if (!bytes || *bytes != written * 4096) {
+          return "not exact after " + std::to_string(written);
+        }
+      }
+      // Neighbours, and a whole range.
+      const std::size_t before = test::own_pages(arena.base(), arena.stats().used);
+      std::memset(block + 2 * kRange, 'z', kRange + 3 * 4096);
+      const std::size_t after = test::own_pages(arena.base(), arena.stats().used);
+      if (after < before + 500 || *arena.private_bytes() != after * 4096) {
+        return "not exact over a whole range";
+      }
+      return written > 40 ? "exact" : "few";
+    });
+    EXPECT_EQ(child.said, "exact");
+    EXPECT_EQ(*arena.private_bytes(), 0U);
+  }
+}
+
+// Each thread has exactly 100 blocks, or one less for a moment.
+TEST(ArenaStats, AreExactWhileThreadsAllocate) {
+  constexpr std::size_t kBlocks = 100;
+  constexpr std::size_t kThreads = 3;
+  Arena arena = make_arena(256_MiB);
+  std::atomic<bool> stop = false;
+  std::atomic<std::size_t> ready = 0;
+  std::vector<std::thread> threads;
+  for (std::size_t self = 0; self < kThreads; ++self) {
+    threads.emplace_back([&] {
+      std::array<void*, kBlocks> blocks{};
+      for (void*& block : blocks) {
+        block = arena.allocate(64);
+      }
+      ++ready;
+      for (std::size_t i = 0; !stop; i = (i + 1) % kBlocks) {
+        arena.deallocate(blocks[i], 64);
+        blocks[i] = arena.allocate(64);
+      }
+    });
+  }
+  while (ready < kThreads) {
+    std::this_thread::yield();
+  }
+  for (int i = 0; i < 300; ++i) {
+    const ArenaStats stats = arena.stats();
+    EXPECT_LE(stats.live_allocations, kThreads * kBlocks);
+    EXPECT_GE(stats.live_allocations, kThreads * (kBlocks - 1));
+    EXPECT_EQ(stats.live_bytes, stats.live_allocations * 64);
+    if (i % 30 == 0) {
+      EXPECT_TRUE(arena.collapse());
+    }
+  }
+  stop = true;
+  for (auto& thread : threads) {
+    thread.join();
+  }
+  EXPECT_EQ(arena.stats().live_allocations, kThreads * kBlocks);
+}
+
+// Not one allocation is lost, or had after the freeze.
+TEST(ArenaStats, CountEveryBlockOfThreadsThatAFreezeStops) {
+  for (int round = 0; round < 20; ++round) {
+    Arena next = make_arena(1_GiB);
+    Arena arena = make_arena(1_GiB);
+    std::atomic<std::size_t> made = 0;
+    std::atomic<bool> stop = false;
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 3; ++i) {
+      threads.emplace_back([&] {
+        std::size_t count = 0;
+        try {
+          for (; !stop; ++count) {
+            (void)arena.allocate(48);
+          }
+        } catch (const ArenaBadAlloc& failure) {
+          EXPECT_EQ(failure.error().code, ErrorCode::arena_frozen);
+        }
+        made += count;
+      });
+    }
+    while (arena.stats().live_allocations < 1000) {
+      std::this_thread::yield();
+    }
+    const bool goes_on = round % 2 == 0;
+    ASSERT_TRUE(arena.freeze({.successor = goes_on ? &next : nullptr}));
+    while (goes_on && next.stats().live_allocations == 0) {
+      std::this_thread::yield();
+    }
+    stop = goes_on;
+    for (auto& thread : threads) {
+      thread.join();
+    }
+    EXPECT_EQ(arena.stats().live_allocations + next.stats().live_allocations, made);
+  }
+}
+
+TEST(ArenaStats, CountEveryBlockOverGenerations) {
+  Arena arena = make_arena(2_GiB);
+  ASSERT_TRUE(arena.freeze());
+  std::atomic<std::size_t> made = 0;
+  std::atomic<bool> stop = false;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 3; ++i) {
+    threads.emplace_back([&] {
+      std::size_t count = 0;
+      while (!stop) {
+        try {
+          (void)arena.allocate(48);
+          ++count;
+        } catch (const ArenaBadAlloc& failure) {
+          EXPECT_EQ(failure.error().code, ErrorCode::arena_frozen);
+          std::this_thread::yield();
+        }
+      }
+      made += count;
+    });
+  }
+  for (std::uint32_t generation = 2; generation <= 15; ++generation) {
+    const std::uint64_t before = arena.stats().live_allocations;
+    ASSERT_TRUE(arena.thaw());
+    while (arena.stats().live_allocations == before) {
+      std::this_thread::yield();
+    }
+    const auto refrozen = arena.refreeze();
+    ASSERT_TRUE(refrozen) << refrozen.error().message;
+    ASSERT_EQ(arena.stats().generation, generation);
+  }
+  stop = true;
+  for (auto& thread : threads) {
+    thread.join();
+  }
+  EXPECT_EQ(arena.stats().live_allocations, made);
+}
+
+}  // namespace
+}  // namespace cowshed
