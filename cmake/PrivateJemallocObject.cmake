@@ -1,7 +1,7 @@
 # Run by cowshed_private_jemalloc() at build time: ARCHIVE to OBJECT with AR, LD, NM and OBJCOPY.
 
 set(prefix cowshed_je_)
-set(kept malloc calloc realloc free memalign aligned_alloc posix_memalign valloc
+set(kept malloc calloc realloc free memalign aligned_alloc posix_memalign
     malloc_usable_size mallocx dallocx sdallocx mallctl malloc_conf
     malloc_conf_2_conf_harder malloc_message)
 

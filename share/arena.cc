@@ -3,6 +3,7 @@
 #include <cowshed/share/arena.h>
 #include <cowshed/share/arena_core.h>
 #include <cowshed/share/arena_table.h>
+#include <cowshed/share/malloc_route.h>
 #include <cowshed/share/reference_counts.h>
 #include <cowshed/share/registry_table.h>
 #include <cowshed/share/stray_write.h>
@@ -46,6 +47,7 @@ Arena::~Arena() {
 
 template <class Function>
 Expected<void> Arena::change(Function function) {
+  const OutsideScope outside;  // of another arena
   std::unique_lock lock(core_->mutex());
   auto changed = function();
   lock.unlock();
@@ -73,6 +75,7 @@ Expected<void> Arena::refreeze(const Progress& progress) {
 }
 
 Expected<std::size_t> Arena::collapse(const Progress& progress) {
+  const OutsideScope outside;
   const std::lock_guard lock(core_->mutex());
   return core_->collapse(progress);
 }

@@ -81,7 +81,7 @@ bool ArenaMemory::commit(std::uintptr_t begin, std::size_t size) noexcept {
       return false;
     }
   }
-  if (purged_) {
+  if (purged_.load(std::memory_order_relaxed)) {
     std::memset(reinterpret_cast<void*>(begin), 0, size);  // jemalloc takes it for fresh
   }
   for (std::size_t page = offset / kPage; page < (offset + size) / kPage; ++page) {
@@ -95,7 +95,7 @@ void ArenaMemory::decommit(std::uintptr_t begin, std::size_t size) noexcept {
   for (std::size_t page = offset / kPage; page < (offset + size) / kPage; ++page) {
     pages_[page / 64].fetch_and(~(std::uint64_t{1} << page % 64), std::memory_order_relaxed);
   }
-  purged_ = true;
+  purged_.store(true, std::memory_order_relaxed);
 }
 
 // Takes what is missing of [first, last], and some more, so that small requests are rare.

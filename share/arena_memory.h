@@ -64,7 +64,7 @@ class ArenaMemory {
   std::size_t first_ = 0;  // ranges before belong to earlier generations
   bool huge_pages_ = true;
   int failures_ = 0;     // of collapse, in a row
-  bool purged_ = false;  // what is committed now may have been used before
+  std::atomic<bool> purged_ = false;  // what is committed now may have been used before
   MemoryLimits limits_;
   std::atomic<Backing>* ranges_ = nullptr;
   std::atomic<std::uint64_t>* pages_ = nullptr;  // one bit a page: part of an extent in use

@@ -1,5 +1,8 @@
+#include <atomic>
 #include <dlfcn.h>
 #include <mutex>
+#include <new>
+#include <utility>
 
 #include <cowshed/share/arena_core.h>
 #include <cowshed/share/arena_scope.h>
@@ -11,6 +14,57 @@ namespace cowshed {
 constinit thread_local ThreadScope thread_scope;
 constinit ArenaHull arena_hull;
 
+namespace {
+
+// The thread's cache may hold blocks of one of jemalloc's arenas only.
+void use_jemalloc_arena(unsigned arena) {
+  jemalloc::flush_thread_cache();
+  jemalloc::set_thread_arena(arena);
+}
+
+tl::unexpected<Error> malloc_error(std::string_view arena, const std::string& why) {
+  return make_error(ErrorCode::unsupported,
+                    "an ArenaScope of arena '" + std::string(arena) + "' cannot begin: " + why);
+}
+
+Expected<void> check_malloc(std::string_view arena) {
+  if (&cowshed_linked_malloc == nullptr) {
+    return malloc_error(arena, "the program's malloc knows of no arenas; link cowshed::malloc");
+  }
+  // Shared libraries take the first that the dynamic linker finds.
+  if (dlsym(RTLD_DEFAULT, "malloc") != reinterpret_cast<void*>(cowshed_linked_malloc)) {
+    return malloc_error(arena,
+                        "another malloc comes before cowshed::malloc; link it into the "
+                        "executable, and preload no other");
+  }
+  return {};
+}
+
+// For a thread inside a scope: a program may have an operator new of its own, on whatever.
+Expected<void> check_new(const ArenaCore& core) {
+  static std::atomic<bool> checked = false;
+  if (checked.load(std::memory_order_relaxed)) {
+    return {};
+  }
+  void* block = nullptr;
+  try {
+    block = ::operator new(1);
+  } catch (const std::bad_alloc&) {
+    return {};  // full: not known yet
+  }
+  const bool inside = core.contains(block);
+  ::operator delete(block);
+  if (!inside) {
+    return malloc_error(core.name(),
+                        "the program's operator new does not use malloc; leave it to "
+                        "cowshed::malloc, or make it call malloc");
+  }
+  checked.store(true, std::memory_order_relaxed);
+  return {};
+}
+
+}  // namespace
+
 void widen_hull(std::uintptr_t begin, std::uintptr_t end) {
   std::uintptr_t known = arena_hull.begin.load();
   while (begin < known && !arena_hull.begin.compare_exchange_weak(known, begin)) {
@@ -21,11 +75,11 @@ void widen_hull(std::uintptr_t begin, std::uintptr_t end) {
 }
 
 bool free_in_arena(void* block) noexcept {
-  ArenaCore* core = find_arena(block);
-  if (core != nullptr) {
+  if (ArenaCore* core = find_arena(block)) {
     core->give_unsized(block);
+    return true;
   }
-  return core != nullptr;
+  return !jemalloc::has_block(block);
 }
 
 std::size_t readable_in_arena(const void* block) noexcept {
@@ -43,40 +97,27 @@ bool is_frozen_block(const void* block) noexcept {
   return core != nullptr && reinterpret_cast<std::uintptr_t>(block) < core->open_begin();
 }
 
-void leave_scope_after_fork() noexcept {
-  if (thread_scope.end != 0) {
-    jemalloc::set_thread_arena(thread_scope.outermost);
-    jemalloc::flush_thread_cache();
-    thread_scope = {};
+ThreadScope suspend_scope() noexcept {
+  const ThreadScope scope = std::exchange(thread_scope, {});
+  if (scope.end != 0) {
+    use_jemalloc_arena(scope.outermost);
   }
+  return scope;
 }
 
-namespace {
-
-Expected<void> check_malloc(std::string_view who) {
-  const std::string start = "an ArenaScope of arena '" + std::string(who) + "' cannot begin: ";
-  if (&cowshed_linked_malloc == nullptr) {
-    return make_error(ErrorCode::unsupported,
-                      start + "the program's malloc knows of no arenas; link cowshed::malloc");
+void resume_scope(const ThreadScope& scope) noexcept {
+  if (scope.end != 0) {
+    use_jemalloc_arena(scope.jemalloc_arena);
+    thread_scope = scope;
   }
-  // Shared libraries take the first that the dynamic linker finds.
-  if (dlsym(RTLD_DEFAULT, "malloc") != reinterpret_cast<void*>(cowshed_linked_malloc)) {
-    return make_error(ErrorCode::unsupported,
-                      start +
-                          "another malloc comes before cowshed::malloc; link it into the "
-                          "executable, and preload no other");
-  }
-  return {};
 }
-
-}  // namespace
 
 Expected<ArenaScope> ArenaScope::enter(const Arena& arena) {
   if (auto checked = check_malloc(arena.name()); !checked) {
     return tl::make_unexpected(std::move(checked.error()));
   }
   ArenaCore* core = arena.core_;
-  if (core->frozen() && core->successor() != nullptr) {
+  while (core->frozen() && core->successor() != nullptr) {
     core = core->successor();
   }
   core->prepare_thread();
@@ -84,7 +125,7 @@ Expected<ArenaScope> ArenaScope::enter(const Arena& arena) {
   if (const int error = jemalloc::thread_arena(outer)) {
     return system_error("the arena of this thread's malloc", error);
   }
-  const std::lock_guard lock(core->mutex());
+  std::unique_lock lock(core->mutex());
   auto entered = core->enter_scope();
   if (!entered) {
     return tl::make_unexpected(std::move(entered.error()));
@@ -93,10 +134,12 @@ Expected<ArenaScope> ArenaScope::enter(const Arena& arena) {
                         outer};
   const unsigned outermost = thread_scope.end == 0 ? outer : thread_scope.outermost;
   ArenaScope scope(core, core->key(), before);
-  // The thread's cache may hold blocks of one arena only.
-  jemalloc::flush_thread_cache();
-  jemalloc::set_thread_arena(*entered);
-  thread_scope = {core->open_begin(), core->end(), core, core->key(), outermost};
+  use_jemalloc_arena(*entered);
+  thread_scope = {core->open_begin(), core->end(), core, core->key(), *entered, outermost};
+  lock.unlock();
+  if (auto checked = check_new(*core); !checked) {
+    return tl::make_unexpected(std::move(checked.error()));
+  }
   return scope;
 }
 
@@ -105,9 +148,10 @@ ArenaScope::~ArenaScope() {
     return;
   }
   if (thread_scope.end != 0 && thread_scope.key == key_) {  // else: a forked child's
-    jemalloc::flush_thread_cache();
-    jemalloc::set_thread_arena(outer_.jemalloc_arena);
-    thread_scope = {outer_.begin, outer_.end, outer_.core, outer_.key, thread_scope.outermost};
+    use_jemalloc_arena(outer_.jemalloc_arena);
+    thread_scope = {outer_.begin,          outer_.end,
+                    outer_.core,           outer_.key,
+                    outer_.jemalloc_arena, thread_scope.outermost};
     const std::lock_guard lock(core_->mutex());
     core_->leave_scope(key_);
   }

@@ -30,10 +30,8 @@ class ArenaScope {
   // uses: a sanitizer's), arena_frozen, not_inherited.  A frozen arena's successor is entered.
   static Expected<ArenaScope> enter(const Arena& arena);
 
-  ArenaScope(ArenaScope&& other) noexcept : core_(std::exchange(other.core_, nullptr)) {
-    key_ = other.key_;
-    outer_ = other.outer_;
-  }
+  ArenaScope(ArenaScope&& other) noexcept
+      : core_(std::exchange(other.core_, nullptr)), key_(other.key_), outer_(other.outer_) {}
   ArenaScope(const ArenaScope&) = delete;
   ArenaScope& operator=(ArenaScope&&) = delete;
   ~ArenaScope();

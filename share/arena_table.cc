@@ -20,6 +20,7 @@ struct Entry {
 std::array<Entry, kMaxArenas> table;
 std::atomic<std::uint32_t> made = 0;  // entries from here on have no core
 std::mutex table_mutex;
+ThreadScope scope_of_forking_thread;  // under the table's mutex
 
 template <class Function>
 void for_each_core(Function function) {
@@ -41,16 +42,23 @@ layout::ArenaState shown_state(ArenaState state) {
 
 // Holding every lock over the fork leaves none of them taken by a thread that the child has not.
 // jemalloc does the same for its own, after us: handlers for "before" run newest first.
+// In the child nothing comes from the scope that the thread was in, not even for other handlers.
 void before_fork() {
   table_mutex.lock();
+  scope_of_forking_thread = suspend_scope();
   for_each_core([](ArenaCore& core) { core.mutex().lock(); });
   registry::mutex().lock();
 }
 
-void after_fork_in_parent() {
+void unlock_all() {
   registry::mutex().unlock();
   for_each_core([](ArenaCore& core) { core.mutex().unlock(); });
   table_mutex.unlock();
+}
+
+void after_fork_in_parent() {
+  resume_scope(scope_of_forking_thread);
+  unlock_all();
 }
 
 void after_fork_in_child() {
@@ -60,9 +68,8 @@ void after_fork_in_child() {
       show_arena_locked(core);
     }
   });
-  leave_scope_after_fork();
   registry::disown_not_inherited();
-  after_fork_in_parent();
+  unlock_all();
 }
 
 }  // namespace
@@ -81,6 +88,7 @@ Expected<ArenaCore*> take_vacant_core() {
       continue;
     }
     if (i == made.load(std::memory_order_relaxed)) {
+      const OutsideScope outside;
       entry.core.store(std::make_unique<ArenaCore>().release());
       made.store(i + 1, std::memory_order_release);
     }

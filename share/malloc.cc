@@ -6,7 +6,10 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <dlfcn.h>
 #include <malloc.h>
+#include <new>
+#include <pthread.h>
 
 #include <cowshed/share/malloc_route.h>
 #include <cowshed/share/private_jemalloc.h>
@@ -14,6 +17,8 @@
 using namespace cowshed;
 
 namespace {
+
+constexpr std::size_t kPage = 4096;
 
 enum class Owner : std::uint8_t { cached, heap_in_scope, arena };
 
@@ -30,6 +35,24 @@ inline Owner owner_of(const void* block) {
   return scope.end == 0 ? Owner::cached : Owner::heap_in_scope;
 }
 
+// What was freed of a full arena serves other sizes after it was put together again.
+[[gnu::noinline]] bool make_room() {
+  if (thread_scope.end == 0) {
+    return false;
+  }
+  jemalloc::flush_thread_cache();
+  return jemalloc::purge_arena(thread_scope.jemalloc_arena) == 0;
+}
+
+template <class Allocate>
+inline void* retried(Allocate allocate) {
+  void* block = allocate();
+  if (block != nullptr) [[likely]] {
+    return block;
+  }
+  return make_room() ? allocate() : nullptr;
+}
+
 [[gnu::noinline]] void free_slowly(void* block, Owner owner) {
   if (owner == Owner::arena && free_in_arena(block)) {
     return;
@@ -44,7 +67,7 @@ inline Owner owner_of(const void* block) {
   if (readable == 0) {
     readable = cowshed_je_malloc_usable_size(block);
   }
-  void* moved = cowshed_je_malloc(size);
+  void* moved = malloc(size);
   if (moved != nullptr) {
     std::memcpy(moved, block, std::min(size, readable));
     free_slowly(block, owner);
@@ -56,10 +79,14 @@ inline Owner owner_of(const void* block) {
 
 extern "C" {
 
-void* malloc(std::size_t size) noexcept { return cowshed_je_malloc(size); }
+int __cxa_atexit(void (*function)(void*), void* argument, void* library) noexcept;
+
+void* malloc(std::size_t size) noexcept {
+  return retried([=] { return cowshed_je_malloc(size); });
+}
 
 void* calloc(std::size_t count, std::size_t size) noexcept {
-  return cowshed_je_calloc(count, size);
+  return retried([=] { return cowshed_je_calloc(count, size); });
 }
 
 void free(void* block) noexcept {
@@ -73,29 +100,33 @@ void free(void* block) noexcept {
 
 void* realloc(void* block, std::size_t size) noexcept {
   const Owner owner = owner_of(block);
+  if (size == 0 && block != nullptr) {  // as glibc does
+    free(block);
+    return nullptr;
+  }
   if (owner == Owner::cached || block == nullptr) {
-    return cowshed_je_realloc(block, size);
+    return retried([=] { return cowshed_je_realloc(block, size); });
   }
   return move(block, size, owner);
 }
 
 void* memalign(std::size_t alignment, std::size_t size) noexcept {
-  return cowshed_je_memalign(alignment, size);
+  return retried([=] { return cowshed_je_memalign(alignment, size); });
 }
 
 void* aligned_alloc(std::size_t alignment, std::size_t size) noexcept {
-  return cowshed_je_aligned_alloc(alignment, size);
+  return retried([=] { return cowshed_je_aligned_alloc(alignment, size); });
 }
 
 int posix_memalign(void** block, std::size_t alignment, std::size_t size) noexcept {
-  return cowshed_je_posix_memalign(block, alignment, size);
+  const int error = cowshed_je_posix_memalign(block, alignment, size);
+  return error == ENOMEM && make_room() ? cowshed_je_posix_memalign(block, alignment, size) : error;
 }
 
-void* valloc(std::size_t size) noexcept { return cowshed_je_valloc(size); }
+void* valloc(std::size_t size) noexcept { return memalign(kPage, size); }
 
 void* pvalloc(std::size_t size) noexcept {
-  constexpr std::size_t kPage = 4096;
-  return cowshed_je_valloc((size + kPage - 1) & ~(kPage - 1));
+  return memalign(kPage, (size + kPage - 1) & ~(kPage - 1));
 }
 
 // 0 for a frozen block: nothing of it may be written to.
@@ -105,9 +136,106 @@ std::size_t malloc_usable_size(void* block) noexcept {
              : cowshed_je_malloc_usable_size(block);
 }
 
+// The C library keeps what it allocates in these two, and writes to it later: records of a thread,
+// which stay with its stack for another thread, and of what is to run at the exit.
+int pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*start)(void*),
+                   void* argument) noexcept {
+  static const auto next =
+      reinterpret_cast<decltype(&pthread_create)>(dlsym(RTLD_NEXT, "pthread_create"));
+  const OutsideScope outside;
+  return next(thread, attributes, start, argument);
+}
+
+int __cxa_atexit(void (*function)(void*), void* argument, void* library) noexcept {
+  static const auto next =
+      reinterpret_cast<decltype(&__cxa_atexit)>(dlsym(RTLD_NEXT, "__cxa_atexit"));
+  const OutsideScope outside;
+  return next(function, argument, library);
+}
+
 // As many arenas as jemalloc takes by default: it serves the whole program here.
 extern const char* const cowshed_je_malloc_conf_2_conf_harder;
 const char* const cowshed_je_malloc_conf_2_conf_harder = "narenas:default";
 
-void* (*const cowshed_linked_malloc)(std::size_t) = &malloc;
+// Not the address of `malloc`: in a shared library that is whichever malloc comes first.
+[[gnu::alias("malloc"), gnu::visibility("hidden"), gnu::malloc, gnu::alloc_size(1)]] void*
+cowshed_own_malloc(std::size_t size) noexcept;
+void* (*const cowshed_linked_malloc)(std::size_t) = &cowshed_own_malloc;
+}
+
+// C++'s operators too, for another library may have them, without malloc: a preloaded jemalloc.
+// Weak: a program may have its own.
+namespace {
+
+void* new_block(std::size_t size, std::size_t alignment) {
+  for (;;) {
+    void* block =
+        alignment == 1 ? cowshed_je_malloc(size) : cowshed_je_aligned_alloc(alignment, size);
+    if (block != nullptr) [[likely]] {
+      return block;
+    }
+    const std::new_handler handler = std::get_new_handler();
+    if (handler == nullptr) {
+      throw std::bad_alloc();
+    }
+    handler();
+  }
+}
+
+void* new_or_null(std::size_t size, std::size_t alignment) noexcept {
+  try {
+    return new_block(size, alignment);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
+
+constexpr std::size_t value(std::align_val_t alignment) {
+  return static_cast<std::size_t>(alignment);
+}
+
+}  // namespace
+
+[[gnu::weak]] void* operator new(std::size_t size) { return new_block(size, 1); }
+[[gnu::weak]] void* operator new[](std::size_t size) { return new_block(size, 1); }
+[[gnu::weak]] void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
+  return new_or_null(size, 1);
+}
+[[gnu::weak]] void* operator new[](std::size_t size, const std::nothrow_t&) noexcept {
+  return new_or_null(size, 1);
+}
+[[gnu::weak]] void* operator new(std::size_t size, std::align_val_t alignment) {
+  return new_block(size, value(alignment));
+}
+[[gnu::weak]] void* operator new[](std::size_t size, std::align_val_t alignment) {
+  return new_block(size, value(alignment));
+}
+[[gnu::weak]] void* operator new(std::size_t size, std::align_val_t alignment,
+                                 const std::nothrow_t&) noexcept {
+  return new_or_null(size, value(alignment));
+}
+[[gnu::weak]] void* operator new[](std::size_t size, std::align_val_t alignment,
+                                   const std::nothrow_t&) noexcept {
+  return new_or_null(size, value(alignment));
+}
+[[gnu::weak]] void operator delete(void* block) noexcept { free(block); }
+[[gnu::weak]] void operator delete[](void* block) noexcept { free(block); }
+[[gnu::weak]] void operator delete(void* block, const std::nothrow_t&) noexcept { free(block); }
+[[gnu::weak]] void operator delete[](void* block, const std::nothrow_t&) noexcept { free(block); }
+[[gnu::weak]] void operator delete(void* block, std::size_t) noexcept { free(block); }
+[[gnu::weak]] void operator delete[](void* block, std::size_t) noexcept { free(block); }
+[[gnu::weak]] void operator delete(void* block, std::align_val_t) noexcept { free(block); }
+[[gnu::weak]] void operator delete[](void* block, std::align_val_t) noexcept { free(block); }
+[[gnu::weak]] void operator delete(void* block, std::align_val_t, const std::nothrow_t&) noexcept {
+  free(block);
+}
+[[gnu::weak]] void operator delete[](void* block, std::align_val_t,
+                                     const std::nothrow_t&) noexcept {
+  free(block);
+}
+[[gnu::weak]] void operator delete(void* block, std::size_t, std::align_val_t) noexcept {
+  free(block);
+}
+[[gnu::weak]] void operator delete[](void* block, std::size_t, std::align_val_t) noexcept {
+  free(block);
 }

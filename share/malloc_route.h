@@ -15,6 +15,7 @@ struct ThreadScope {
   std::uintptr_t end = 0;  // 0: in no scope
   ArenaCore* core = nullptr;
   std::uint64_t key = 0;
+  unsigned jemalloc_arena = 0;
   unsigned outermost = 0;  // jemalloc's arena that the thread uses outside scopes
 };
 // initial-exec: one load, as in jemalloc.
@@ -28,15 +29,28 @@ struct ArenaHull {
 extern constinit ArenaHull arena_hull;
 void widen_hull(std::uintptr_t begin, std::uintptr_t end);
 
-// Frees a block of an arena; false: it is none.
+// Frees a block of an arena, also one that was destroyed; false: it is none.
 bool free_in_arena(void* block) noexcept;
 // How many bytes of a block may be read: to the end of what the arena has when it is frozen, since
 // its allocator's records are gone.  0: it is no arena's.
 std::size_t readable_in_arena(const void* block) noexcept;
 bool is_frozen_block(const void* block) noexcept;
 
-// In a forked child: a scope of an arena that was not inherited is over.
-void leave_scope_after_fork() noexcept;
+// Leaves the thread's scopes for a while, and returns to them.
+ThreadScope suspend_scope() noexcept;
+void resume_scope(const ThreadScope& scope) noexcept;
+
+// For what the library itself keeps, which must not lie in an arena that somebody freezes.
+class OutsideScope {
+ public:
+  OutsideScope() : scope_(suspend_scope()) {}
+  ~OutsideScope() { resume_scope(scope_); }
+  OutsideScope(const OutsideScope&) = delete;
+  OutsideScope& operator=(const OutsideScope&) = delete;
+
+ private:
+  ThreadScope scope_;
+};
 
 }  // namespace cowshed
 

@@ -98,6 +98,13 @@ ArenaCounts count_arena(unsigned arena) {
   return counts;
 }
 
+bool has_block(const void* address) {
+  unsigned arena = 0;
+  std::size_t size = sizeof arena;
+  return cowshed_je_mallctl("arenas.lookup", &arena, &size, static_cast<void*>(&address),
+                            sizeof address) == 0;
+}
+
 int thread_arena(unsigned& arena) {
   std::size_t size = sizeof arena;
   return cowshed_je_mallctl("thread.arena", &arena, &size, nullptr, 0);

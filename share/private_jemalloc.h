@@ -15,7 +15,6 @@ void cowshed_je_free(void* block) noexcept;
 void* cowshed_je_memalign(std::size_t alignment, std::size_t size) noexcept;
 void* cowshed_je_aligned_alloc(std::size_t alignment, std::size_t size) noexcept;
 int cowshed_je_posix_memalign(void** block, std::size_t alignment, std::size_t size) noexcept;
-void* cowshed_je_valloc(std::size_t size) noexcept;
 std::size_t cowshed_je_malloc_usable_size(void* block) noexcept;
 void cowshed_je_dallocx(void* block, int flags) noexcept;
 }
@@ -52,6 +51,7 @@ int create_cache(unsigned& cache);
 int flush_cache(unsigned cache);    // gives its blocks back to their arena; nobody may use it now
 int destroy_cache(unsigned cache);  // the same, and the number is free again
 ArenaCounts count_arena(unsigned arena);
+bool has_block(const void* address);  // it lies in memory that jemalloc has handed out
 
 // This thread's malloc: which arena it takes from, and its own cache.
 int thread_arena(unsigned& arena);
