@@ -1,7 +1,9 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <fcntl.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 #include <vector>
 
@@ -15,6 +17,8 @@ using Visitor = std::function<void(std::uint64_t, std::uint64_t)>;
 constexpr std::uint64_t kPage = 4096;
 
 // Documentation/admin-guide/mm/pagemap.rst.
+constexpr std::uint64_t kFrame = (1ULL << 55) - 1;  // 0 without CAP_SYS_ADMIN
+constexpr std::uint64_t kExclusive = 1ULL << 56;
 constexpr std::uint64_t kFileOrShared = 1ULL << 61;
 constexpr std::uint64_t kSwapped = 1ULL << 62;
 constexpr std::uint64_t kPresent = 1ULL << 63;
@@ -72,9 +76,42 @@ int scan(int pagemap, std::uint64_t begin, std::uint64_t end, bool swapped, cons
   return 0;
 }
 
-int read_entries(int pagemap, std::uint64_t begin, std::uint64_t end, bool swapped,
+// Where the shared zero page lies in physical memory; 0 without the privilege to know.
+std::uint64_t zero_page_frame() {
+  static const std::uint64_t frame = [] {
+    std::uint64_t entry = 0;
+    const int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    void* page = mmap(nullptr, kPage, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (fd >= 0 && page != MAP_FAILED) {
+      (void)*static_cast<const volatile char*>(page);
+      const auto at = reinterpret_cast<std::uintptr_t>(page) / kPage * sizeof entry;
+      if (pread(fd, &entry, sizeof entry, static_cast<off_t>(at)) != sizeof entry) entry = 0;
+    }
+    if (page != MAP_FAILED) munmap(page, kPage);
+    if (fd >= 0) close(fd);
+    return entry & kFrame;
+  }();
+  return frame;
+}
+
+bool is_wanted(std::uint64_t entry, Anonymous which, std::uint64_t zero_page) {
+  if ((entry & kFileOrShared) != 0) {
+    return false;
+  }
+  if ((entry & kPresent) == 0) {
+    return which == Anonymous::resident_or_swapped && (entry & kSwapped) != 0;
+  }
+  if (which == Anonymous::exclusive) {
+    return (entry & kExclusive) != 0;
+  }
+  // The zero page shows as present and as neither file nor exclusive, like a shared anonymous page;
+  // only its place tells.
+  return zero_page == 0 || (entry & kFrame) != zero_page;
+}
+
+int read_entries(int pagemap, std::uint64_t begin, std::uint64_t end, Anonymous which,
                  const Visitor& visit) {
-  const std::uint64_t there = swapped ? kPresent | kSwapped : kPresent;
+  const std::uint64_t zero_page = which == Anonymous::exclusive ? 0 : zero_page_frame();
   std::vector<std::uint64_t> entries(std::min<std::uint64_t>((end - begin) / kPage, 65536));
   std::uint64_t run = end;  // where a run of anonymous pages began; `end`: in none
   for (std::uint64_t address = begin; address < end;) {
@@ -90,12 +127,10 @@ int read_entries(int pagemap, std::uint64_t begin, std::uint64_t end, bool swapp
     }
     const auto count = static_cast<std::uint64_t>(got) / sizeof entries[0];
     for (std::uint64_t i = 0; i < count; ++i, address += kPage) {
-      // The zero page shows as present and as neither file nor exclusive, like a shared anonymous
-      // page.
-      const bool anonymous = (entries[i] & there) != 0 && (entries[i] & kFileOrShared) == 0;
-      if (anonymous && run == end) {
+      const bool wanted_page = is_wanted(entries[i], which, zero_page);
+      if (wanted_page && run == end) {
         run = address;
-      } else if (!anonymous && run != end) {
+      } else if (!wanted_page && run != end) {
         visit(run, address);
         run = end;
       }
@@ -111,9 +146,11 @@ int read_entries(int pagemap, std::uint64_t begin, std::uint64_t end, bool swapp
 
 int visit_anonymous_ranges(int pagemap, std::uint64_t begin, std::uint64_t end, Anonymous which,
                            const Visitor& visit) {
-  const bool swapped = which == Anonymous::resident_or_swapped;
-  const int error = scan(pagemap, begin, end, swapped, visit);
-  return error == ENOTTY ? read_entries(pagemap, begin, end, swapped, visit) : error;
+  // A scan does not tell who else maps a page.
+  const int error = which == Anonymous::exclusive
+                        ? ENOTTY
+                        : scan(pagemap, begin, end, which == Anonymous::resident_or_swapped, visit);
+  return error == ENOTTY ? read_entries(pagemap, begin, end, which, visit) : error;
 }
 
 }  // namespace cowshed

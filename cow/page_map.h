@@ -2,9 +2,9 @@
 
 #include <cstdint>
 #include <sys/types.h>
-#include <vector>
 
 #include <cowshed/base/error.h>
+#include <cowshed/base/pagemap.h>
 #include <cowshed/cow/page_ranges.h>
 #include <cowshed/cow/proc_files.h>
 
@@ -21,11 +21,8 @@ class PageMap {
   PageMap& operator=(const PageMap&) = delete;
   ~PageMap();
 
-  // The resident anonymous pages of `mapping`; in a private mapping of a file these are the pages
-  // that were written.  Costs in proportion to what is resident where the kernel has PAGEMAP_SCAN
-  // (6.7), to the size of the mapping elsewhere.  The shared zero page is not one of them, except
-  // on a kernel before 6.7 without CAP_SYS_ADMIN, where nothing tells it from a page shared by
-  // fork.
+  // The resident anonymous pages of `mapping`, at the cost and with the exception that
+  // base/pagemap.h names.
   Expected<PageRanges> anonymous_pages(const Mapping& mapping);
 
   // Those of `pages` that are resident, anonymous and mapped by this process alone (bit 56).
@@ -42,13 +39,10 @@ class PageMap {
 
  private:
   explicit PageMap(int fd) : fd_(fd) {}
-  Expected<PageRanges> scan(PageRange range);
-  template <class Visitor>
-  Expected<void> for_each_page(PageRange range, Visitor visitor);
+  Expected<PageRanges> read(PageRange range, Anonymous which);
 
   int fd_ = -1;
   bool gone_ = false;
-  std::vector<std::uint64_t> buffer_;
 };
 
 }  // namespace cowshed::cow
