@@ -48,19 +48,22 @@ class ArenaAllocator {
   ArenaAllocator(const ArenaAllocator<Other>&) noexcept {}
 
   T* allocate(std::size_t count) {
-    if (count > static_cast<std::size_t>(-1) / sizeof(T)) {
+    if (count > static_cast<std::size_t>(-1) / kSize) {
       throw std::bad_array_new_length();
     }
-    return static_cast<T*>(internal::allocate_in_current_arena(count * sizeof(T), alignof(T)));
+    return static_cast<T*>(internal::allocate_in_current_arena(count * kSize, alignof(T)));
   }
   void deallocate(T* block, std::size_t count) noexcept {
-    internal::deallocate_in_arena(block, count * sizeof(T), alignof(T));
+    internal::deallocate_in_arena(block, count * kSize, alignof(T));
   }
 
   template <class Other>
   bool operator==(const ArenaAllocator<Other>&) const noexcept {
     return true;
   }
+
+ private:
+  static constexpr std::size_t kSize = sizeof(T);  // NOLINT(bugprone-sizeof-expression): a pointer
 };
 
 }  // namespace cowshed

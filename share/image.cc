@@ -17,6 +17,7 @@
 #include <cowshed/share/code_id.h>
 #include <cowshed/share/image.h>
 #include <cowshed/share/image_format.h>
+#include <cowshed/share/malloc_route.h>
 #include <cowshed/share/registry_table.h>
 #include <cowshed/share/stray_write.h>
 
@@ -248,7 +249,7 @@ format::Header header_of(const ArenaCore& core, const std::vector<std::uint64_t>
   header.magic = format::kMagic;
   header.byte_order = format::kByteOrder;
   header.version = format::kVersion;
-  header.architecture = format::kX86_64;
+  header.architecture = format::kMachineX86;
   header.page_bytes = format::kPage;
   header.mode = static_cast<std::uint32_t>(core.mode());
   header.base = core.begin();
@@ -415,6 +416,7 @@ Expected<void> save_image(const Arena& arena, const std::filesystem::path& path,
 }
 
 Expected<Arena> open_image(const std::filesystem::path& path, const ImageOptions& options) {
+  const OutsideScope outside;  // of another arena
   const std::string who = who_is(path);
   auto image = open_checked(path);
   if (!image) {

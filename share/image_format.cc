@@ -99,7 +99,7 @@ Expected<Header> parse_header(std::span<const std::byte> bytes, std::uint64_t fi
   }
   Header header;
   std::memcpy(&header, bytes.data(), sizeof(header));
-  if (header.byte_order != kByteOrder || header.architecture != kX86_64) {
+  if (header.byte_order != kByteOrder || header.architecture != kMachineX86) {
     return make_error(ErrorCode::unsupported,
                       who + " was saved on another architecture (" +
                           std::to_string(header.architecture) +

@@ -17,7 +17,7 @@ namespace cowshed::image_format {
 inline constexpr std::array<char, 8> kMagic = {'C', 'o', 'w', 'I', 'm', 'a', 'g', 'e'};
 inline constexpr std::uint32_t kByteOrder = 0x01020304;
 inline constexpr std::uint16_t kVersion = 1;
-inline constexpr std::uint16_t kX86_64 = 62;  // as ELF's e_machine
+inline constexpr std::uint16_t kMachineX86 = 62;  // as ELF's e_machine
 inline constexpr std::uint32_t kPage = 4096;
 inline constexpr std::size_t kMostObjects = 65536;
 inline constexpr std::size_t kBlock = kHugePage;  // of the payload, with a checksum

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <array>
 #include <csignal>
 #include <cstdlib>
@@ -15,6 +16,7 @@
 #include <string>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/personality.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <thread>
@@ -179,6 +181,44 @@ TEST(Image, IsReadByAnotherProgram) {
   EXPECT_EQ(finished.out, "index " + std::to_string(sums.nodes) + " " + std::to_string(sums.words) +
                               " " + std::to_string(sums.table) + " " + std::to_string(sums.array) +
                               " not_spawn_safe wrong_type not_published 0\n");
+}
+
+TEST(Image, GivesPointersToCodeToTheSameProgramAtTheSameAddressesOnly) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "sanitizers choose the addresses of a program";
+#endif
+  char randomised = '0';
+  std::ifstream("/proc/sys/kernel/randomize_va_space") >> randomised;
+  if (randomised != '2') {
+    GTEST_SKIP() << "addresses are not randomised here (kernel.randomize_va_space)";
+  }
+  const Folder folder;
+  const std::vector<std::string> find = {COWSHED_IMAGE_READER, "find", folder / "image"};
+  const auto fixed = [] { personality(ADDR_NO_RANDOMIZE); };
+  ASSERT_EQ(test::run({COWSHED_IMAGE_READER, "save", folder / "image"}, fixed).exit_status(), 0);
+  EXPECT_EQ(test::run(find, fixed).out, "found\n");
+  EXPECT_EQ(test::run(find).out, "not_spawn_safe\n");
+}
+
+TEST(Image, EndsWhoWritesToItOrReadsWhatWasCutOff) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "the signals belong to the sanitizer";
+#endif
+  const Folder folder;
+  save_filled(folder / "image");
+  const auto arena = open_image(folder / "image");
+  ASSERT_TRUE(arena);
+  const auto nodes = find<test::Node>("nodes").value();
+  const auto writes = test::run_in_child([&]() -> std::string {
+    const_cast<test::Node&>(*nodes).value = 1;
+    return "wrote";
+  });
+  EXPECT_EQ(writes.signal, SIGSEGV);
+  const auto reads = test::run_in_child([&] {
+    fs::resize_file(folder / "image", 4096);
+    return std::to_string(nodes->value);
+  });
+  EXPECT_EQ(reads.signal, SIGBUS);
 }
 
 class ImageInMode : public testing::TestWithParam<FreezeMode> {};
@@ -553,13 +593,19 @@ struct Cost {
   }
 };
 
+// The least of some: what else goes on in the process may fault too.
 Cost cost_of_opening(const fs::path& path) {
-  const Cost before = Cost::now();
-  const auto arena = open_image(path);
-  const Cost after = Cost::now();
-  EXPECT_TRUE(arena) << arena.error().message;
-  return {after.read_bytes - before.read_bytes, after.read_calls - before.read_calls,
-          after.faults - before.faults};
+  Cost least;
+  for (int i = 0; i < 8; ++i) {
+    const Cost before = Cost::now();
+    const auto arena = open_image(path);
+    const Cost after = Cost::now();
+    EXPECT_TRUE(arena) << arena.error().message;
+    least = {after.read_bytes - before.read_bytes, after.read_calls - before.read_calls,
+             i == 0 ? after.faults - before.faults
+                    : std::min(least.faults, after.faults - before.faults)};
+  }
+  return least;
 }
 
 TEST(Image, IsOpenedAtACostThatIsIndependentOfItsSize) {
@@ -574,9 +620,6 @@ TEST(Image, IsOpenedAtACostThatIsIndependentOfItsSize) {
     header.blocks.count = header.used / 2_MiB;
   });
   bytes.resize(4_MiB + 256_GiB);
-  for (const char* name : {"small", "large", "small"}) {
-    cost_of_opening(folder / name);
-  }
   const Cost small = cost_of_opening(folder / "small");
   const Cost large = cost_of_opening(folder / "large");
   if (small.read_calls == 0) {
@@ -584,7 +627,7 @@ TEST(Image, IsOpenedAtACostThatIsIndependentOfItsSize) {
   }
   EXPECT_EQ(small.read_bytes, large.read_bytes);
   EXPECT_EQ(small.read_calls, large.read_calls);
-  EXPECT_NEAR(static_cast<double>(small.faults), static_cast<double>(large.faults), 4);
+  EXPECT_LE(large.faults, small.faults + 4);
 }
 
 TEST(Image, ReplacesAFileAsAWhole) {

@@ -2,6 +2,8 @@
 // and the names of the errors for what must not be found.
 //
 //   image_reader IMAGE
+//   image_reader save IMAGE    saves one of its own, with the numbers "pmr"
+//   image_reader find IMAGE    prints whether it finds these
 
 #include <iostream>
 #include <numeric>
@@ -22,9 +24,25 @@ std::string error_of(std::string_view name) {
   return found ? "found" : std::string(to_string(found.error().code));
 }
 
+int save(const char* path) {
+  auto arena = Arena::create({.name = "own", .capacity = 4_MiB});
+  const bool saved = arena && publish("pmr", arena->make<test::PmrNumbers>(10, 7).value()) &&
+                     arena->freeze() && save_image(*arena, path);
+  return saved ? 0 : 1;
+}
+
+int find_pmr(const char* path) {
+  const auto arena = open_image(path);
+  std::cout << (arena ? error_of<test::PmrNumbers>("pmr") : arena.error().message) << '\n';
+  return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  const std::string_view what = argc == 3 ? argv[1] : "";
+  if (what == "save") return save(argv[2]);
+  if (what == "find") return find_pmr(argv[2]);
   if (argc != 2) return 2;
   const auto verified = verify_image(argv[1]);
   const auto arena = open_image(argv[1]);
@@ -32,6 +50,7 @@ int main(int argc, char** argv) {
     std::cout << (verified ? arena.error() : verified.error()).message << '\n';
     return 1;
   }
+  const std::string wrong = error_of<test::Words>("nodes");
   const auto nodes = find<test::Node>("nodes");
   const auto words = find<test::Words>("words");
   const auto table = find<test::Table>("table");
@@ -47,7 +66,7 @@ int main(int argc, char** argv) {
   std::cout << arena->name() << ' ' << test::sum_of(&**nodes) << ' ' << test::sum_of(**words) << ' '
             << test::sum_of(**table) << ' '
             << std::accumulate(numbers.begin(), numbers.end(), std::uint64_t{0}) << ' '
-            << error_of<test::PmrNumbers>("pmr") << ' ' << error_of<test::Words>("nodes") << ' '
+            << error_of<test::PmrNumbers>("pmr") << ' ' << wrong << ' '
             << error_of<test::Node>("nameless") << ' ' << arena->private_bytes().value_or(1)
             << '\n';
   return 0;
