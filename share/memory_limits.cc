@@ -44,8 +44,8 @@ std::size_t field(const Text& text, std::string_view key) noexcept {
 }
 
 // This process's group: "4:memory:/path" for v1, "0::/path" for v2.
-std::string own_group(bool v1) {
-  std::ifstream file("/proc/self/cgroup");
+std::string own_group(const std::string& process, bool v1) {
+  std::ifstream file(process + "/cgroup");
   for (std::string line; std::getline(file, line);) {
     const auto first = line.find(':');
     const auto second = line.find(':', first + 1);
@@ -65,8 +65,30 @@ struct Mount {
   std::string point;  // where
 };
 
-Mount find_mount(bool v1) {
-  std::ifstream file("/proc/self/mountinfo");
+// A space, for example, is written as \040.
+std::string unescaped(const std::string& text) {
+  std::string result;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '\\' && i + 3 < text.size()) {
+      result += static_cast<char>(std::stoi(text.substr(i + 1, 3), nullptr, 8));
+      i += 3;
+    } else {
+      result += text[i];
+    }
+  }
+  return result;
+}
+
+bool lies_below(const std::string& group, const std::string& root) {
+  return root == "/" ||
+         (group.starts_with(root) && (group.size() == root.size() || group[root.size()] == '/'));
+}
+
+// The hierarchy may be mounted more than once, in part: the first that shows the group, or else the
+// first.
+Mount find_mount(const std::string& process, const std::string& group, bool v1) {
+  std::ifstream file(process + "/mountinfo");
+  Mount first;
   for (std::string line; std::getline(file, line);) {
     std::istringstream words(line);
     std::string skipped, type, source, options;
@@ -77,25 +99,33 @@ Mount find_mount(bool v1) {
     words >> type >> source >> options;
     const bool memory = ("," + options + ",").find(",memory,") != std::string::npos;
     if (v1 ? type == "cgroup" && memory : type == "cgroup2") {
-      return mount;
+      mount = {unescaped(mount.root), unescaped(mount.point)};
+      if (lies_below(group, mount.root)) {
+        return mount;
+      }
+      if (first.point.empty()) {
+        first = mount;
+      }
     }
   }
-  return {};
+  return first;
 }
 
 }  // namespace
 
-MemoryLimits MemoryLimits::of_this_process() {
+MemoryLimits MemoryLimits::of_this_process(const std::string& process) {
   MemoryLimits limits;
   for (const bool v1 : {true, false}) {
-    const std::string group = own_group(v1);
-    const Mount mount = find_mount(v1);
+    const std::string group = own_group(process, v1);
+    const Mount mount = find_mount(process, group, v1);
     if (group.empty() || mount.point.empty()) {
       continue;
     }
     // In a container the mount may show only a part of the hierarchy.
-    const bool below = mount.root != "/" && group.starts_with(mount.root);
-    std::string path = mount.point + (below ? group.substr(mount.root.size()) : group);
+    std::string path = mount.point;
+    if (lies_below(group, mount.root)) {
+      path += mount.root == "/" ? group : group.substr(mount.root.size());
+    }
     while (path.size() > mount.point.size() && path.back() == '/') {
       path.pop_back();
     }

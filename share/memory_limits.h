@@ -12,8 +12,9 @@ class MemoryLimits {
  public:
   static constexpr std::size_t kUnlimited = std::numeric_limits<std::size_t>::max();
 
-  // Finds the groups; where there are none, or none can be read, nothing is limited.
-  static MemoryLimits of_this_process();
+  // Finds the groups; where there are none, or none can be read, nothing is limited.  `process` is
+  // the folder with the process's `cgroup` and `mountinfo`.
+  static MemoryLimits of_this_process(const std::string& process = "/proc/self");
 
   // How many bytes more can be charged before a limit is met, clean page cache counted as free and
   // swap as absent.  The kernel does not answer ENOMEM beyond it: it kills.  Allocates nothing.
