@@ -158,14 +158,15 @@ class Arena {
   // Opens a frozen arena again, in this process: allocations go to the unused rest of it, and are
   // not inherited by fork().  What was frozen stays as it is: immutable, or with private writes
   // when lenient.  A process forked meanwhile has the last generation.  refreeze() ends it.
-  // Errors: arena_not_frozen, capacity_exceeded (nothing is unused), system_call.
+  // Errors: arena_not_frozen, capacity_exceeded (nothing is unused), system_call, unsupported (no
+  // membarrier(2)).
   Expected<void> thaw();
 
   // Makes the next generation, frozen and sealed like the first: what this process allocated since
   // thaw(), and what it wrote privately in a lenient arena, thawed or not.  Its private pages
   // become shared ones again, so that its later forks are cheap and share them; processes that have
   // an older generation keep it.  The cost is that of copying the 2 MiB ranges that were written
-  // to. Other threads must not write meanwhile.  Errors: those of freeze(), arena_not_frozen.
+  // to. Other threads must not write meanwhile.  Errors: those of freeze() and of thaw().
   Expected<void> refreeze(const Progress& progress = nullptr);
 
   // Puts what has 4 KiB pages into 2 MiB pages, before or after the freeze; for what was deferred

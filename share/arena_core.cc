@@ -188,6 +188,9 @@ void* ArenaCore::extend(jemalloc::ExtentHooks* hooks, void* address, std::size_t
     }
   } while (!core.top_.compare_exchange_weak(top, start + size, std::memory_order_relaxed));
   if (*commit && !core.memory_.commit(begin + start, size)) {
+    // Else asking often while memory is short would use up the range.
+    std::size_t taken = start + size;
+    core.top_.compare_exchange_strong(taken, top, std::memory_order_relaxed);
     return nullptr;
   }
   *zero = true;  // never used before, and a memfd reads as zeros
@@ -262,6 +265,8 @@ void* internal::ArenaFront::take_slowly(std::size_t size, std::size_t alignment)
 void* ArenaCore::take_uncached(std::size_t size, std::size_t alignment) {
   std::unique_lock lock(mutex_);  // whoever paused the arena has ended
   if (state() == ArenaState::open) {
+    full_ = false;  // why it fails now is asked, not why it once failed
+    memory_.forget_shortage();
     const int flags = jemalloc::arena_flags(jemalloc_arena_) | jemalloc::kNoCacheFlags |
                       internal::alignment_flags(alignment);
     // What was freed serves other sizes after it was put together again.

@@ -31,6 +31,7 @@ class ArenaMemory {
   // jemalloc's hooks.  Thread-safe; page-aligned; allocate nothing.
   bool commit(std::uintptr_t begin, std::size_t size) noexcept;
   void decommit(std::uintptr_t begin, std::size_t size) noexcept;
+  void forget_shortage() { shortage_.store(Shortage::none, std::memory_order_relaxed); }
   Shortage shortage() const { return shortage_.load(std::memory_order_relaxed); }
 
   // The rest is for one thread, while nobody allocates.

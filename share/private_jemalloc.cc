@@ -63,6 +63,9 @@ int create_arena(ExtentHooks* hooks, unsigned& arena) {
   std::size_t size = sizeof arena;
   int error =
       cowshed_je_mallctl("experimental.arenas_create_ext", &arena, &size, &config, sizeof config);
+  if (error == EAGAIN) {
+    error = ENOMEM;  // what it means here
+  }
   // Nothing is given back by itself: what is freed stays warm for the next allocation.
   for (const char* key : {"arena.%u.dirty_decay_ms", "arena.%u.muzzy_decay_ms"}) {
     if (error == 0) error = set(Key(key, arena).get(), ssize_t{-1});
