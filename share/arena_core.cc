@@ -410,7 +410,7 @@ Expected<void> ArenaCore::freeze(const FreezeOptions& options, ArenaCore* succes
   if (state() == ArenaState::not_inherited) {
     return not_inherited_error();
   }
-  if (state() != ArenaState::open) {
+  if (!is_open()) {
     if (state() == frozen_state(options.mode)) {
       return {};
     }
@@ -483,14 +483,17 @@ Expected<void> ArenaCore::seal(FreezeMode mode, const Progress& progress) {
   now.misses.insert(now.misses.end(), misses.begin(), misses.end());
   const ArenaMapping mapping = {fds_[fd_count_ - 1], begin(), end() - begin()};
   const Generation generation = {mapping, first, memory_.used()};
+  bool open_again = true;  // else it stays paused
   auto sealed =
       copy_runs(mapping, copied, huge_pages_, who(), part_of(progress, collapsed, 0), now.misses);
   if (sealed) {
-    sealed = seal_generation(generation, mode, who());
+    sealed = seal_generation(generation, mode, who(), open_again);
   }
   if (!sealed) {
     discard_copies(mapping, first);
-    resume();
+    if (open_again) {
+      resume();
+    }
     return sealed;
   }
   // From here there is no way back.
@@ -560,7 +563,7 @@ void ArenaCore::abandon_reopened() {
 }
 
 Expected<void> ArenaCore::refreeze(const Progress& progress) {
-  if (state() == ArenaState::open && generation_ > 0) {
+  if (is_open() && generation_ > 0) {
     return seal(mode_, progress);
   }
   if (auto expected = expect_frozen(); !expected) {
@@ -634,7 +637,7 @@ Expected<std::size_t> ArenaCore::private_bytes() const {
 void ArenaCore::close() {
   const ArenaState before = state_.exchange(ArenaState::vacant);
   close_fast_paths();
-  if (before == ArenaState::open) {
+  if (before == ArenaState::open || before == ArenaState::paused) {
     stop_jemalloc();
   }
   if (before != ArenaState::not_inherited) {

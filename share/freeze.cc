@@ -223,15 +223,16 @@ void discard_copies(const ArenaMapping& mapping, std::size_t first) {
 }
 
 Expected<void> seal_generation(const Generation& generation, FreezeMode mode,
-                               const std::string& who) {
+                               const std::string& who, bool& open_again) {
   const auto& [mapping, first, used] = generation;
   const int protection = protection_of(mode);
-  const auto undo = [&](tl::unexpected<Error> error) {
-    if (first < mapping.size && ftruncate(mapping.fd, static_cast<off_t>(mapping.size)) == 0 &&
-        replace(mapping.begin + first, mapping.size - first, PROT_READ | PROT_WRITE, MAP_SHARED,
-                mapping.fd, first)) {
-      madvise(reinterpret_cast<void*>(mapping.begin + first), mapping.size - first, MADV_DONTFORK);
-    }
+  bool cut = false;
+  const auto undo = [&, begin = mapping.begin + first, size = mapping.size - first, fd = mapping.fd,
+                     offset = first, whole = mapping.size](tl::unexpected<Error> error) {
+    open_again =
+        size == 0 || ((!cut || ftruncate(fd, static_cast<off_t>(whole)) == 0) &&
+                      replace(begin, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset) &&
+                      madvise(reinterpret_cast<void*>(begin), size, MADV_DONTFORK) == 0);
     return error;
   };
   if (used > first &&
@@ -245,6 +246,7 @@ Expected<void> seal_generation(const Generation& generation, FreezeMode mode,
   if (ftruncate(mapping.fd, static_cast<off_t>(used)) != 0) {
     return undo(system_error(who + ": cutting off the unused rest", errno));
   }
+  cut = true;
   if (fcntl(mapping.fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) !=
       0) {
     return undo(seal_error(mapping.fd, errno, who));

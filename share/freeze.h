@@ -35,9 +35,10 @@ Expected<void> copy_runs(const ArenaMapping& mapping, const std::vector<Run>& ru
 void discard_copies(const ArenaMapping& mapping, std::size_t first);
 
 // Turns the shared, writable mapping into the frozen one, makes the rest of the range inaccessible,
-// and seals the memfd.  On failure the mapping is what it was before.
+// and seals the memfd.  On failure the mapping is what it was before if
+// `open_again`; else it shows the same, but the kernel refused to map it for writing again.
 Expected<void> seal_generation(const Generation& generation, FreezeMode mode,
-                               const std::string& who);
+                               const std::string& who, bool& open_again);
 
 // Shows the sealed memfd's copies at these offsets.  On failure some stay as they are.
 Expected<void> map_copies(const ArenaMapping& mapping, const std::vector<Run>& runs,
