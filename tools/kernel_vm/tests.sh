@@ -18,6 +18,7 @@ run() { # run PROGRAM [FILTER]: without what only takes long, or is about the ma
 }
 
 export COWSHED_EXPECT_FENTRY=1 # an oracle that the host may lack
+export COWSHED_MAY_SET_SYSCTLS=1
 uname -r
 run probes/ground_truth_test '*_1000:*/anon_copied_100000:*/kernel_copied_100000:*Random*'
 run probes/lineage_test
@@ -37,6 +38,7 @@ run share/freeze_copy_test
 run share/hostile_child_test
 run share/arena_test '-*ManyArenasOneAfterAnother:*ThreadsThatEndLeaveNoCachesBehind'
 run share/freeze_test '-*AChildThatReadsAndFreesCopiesNothing/Lenient'
+run share/memory_shortage_test
 if [ -n "$failed" ]; then
   echo "failed:$failed"
   exit 1
