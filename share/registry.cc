@@ -11,6 +11,7 @@
 
 #include <cowshed/share/arena_table.h>
 #include <cowshed/share/layout_writer.h>
+#include <cowshed/share/malloc_route.h>
 #include <cowshed/share/registry.h>
 #include <cowshed/share/registry_table.h>
 
@@ -110,13 +111,13 @@ void start_tree_locked() {
   layout::create();
 }
 
-Record* find_record(std::string_view name) {
+Record* find_record(std::string_view name, SlotState state = SlotState::live) {
   if (name.empty()) {
     return nullptr;
   }
   const auto end = records.begin() + high.load();
-  const auto found = std::find_if(records.begin(), end, [name](const Record& record) {
-    return record.state == SlotState::live && name == record.name.data();
+  const auto found = std::find_if(records.begin(), end, [&](const Record& record) {
+    return record.state == state && name == record.name.data();
   });
   return found == end ? nullptr : &*found;
 }
@@ -170,6 +171,7 @@ std::uint64_t fingerprint_of(const TypeInfo& type) {
 }
 
 std::string_view keep_forever(const std::string& type) {
+  const OutsideScope outside;
   static std::set<std::string> types;  // as many as the images have types
   return *types.insert(type).first;
 }
@@ -221,6 +223,9 @@ Expected<RefBits> internal::find(std::string_view name, const TypeInfo& type,
   const std::lock_guard lock(registry_mutex);
   Record* record = find_record(name);
   if (record == nullptr) {
+    if (const Record* lost = find_record(name, SlotState::not_inherited)) {
+      return lost->arena->not_inherited_error();
+    }
     return make_error(ErrorCode::not_published,
                       "nothing named '" + std::string(name) +
                           "' is published in this process; publish it before the fork");

@@ -92,8 +92,9 @@ Expected<Ref<std::span<const T>>> publish(std::span<T, extent> array) {
   return internal::publish_array<const T>(nullptr, array);
 }
 
-// A search through all names under a lock: keep the Ref.  Errors: not_published, wrong_type,
-// not_spawn_safe (it came with an image, see image.h).
+// A search through all names under a lock: keep the Ref.  Errors: not_published, not_inherited
+// (the arena was open at the fork), wrong_type, not_spawn_safe (it came with an image, see
+// image.h).
 template <class T>
 Expected<Ref<T>> find(std::string_view name) {
   return internal::find(name, internal::type_info<T>(), internal::ArrayOf<T>::kMakeSpan)

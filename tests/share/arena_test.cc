@@ -12,6 +12,7 @@
 #include <vector>
 
 #include <cowshed/share/arena.h>
+#include <cowshed/share/registry.h>
 
 #include "child.h"
 #include "memory_map.h"
@@ -264,6 +265,60 @@ TEST(Arena, AChildForkedBeforeTheFreezeDoesNotHaveIt) {
             "arena 'index' was not frozen when this process was forked; freeze() it before the "
             "fork");
   EXPECT_TRUE(arena.freeze());
+}
+
+// Whatever a child does with an arena that was open at the fork is this error, and nothing to the
+// parent.
+TEST(Arena, AForkWhileItIsOpenIsCaught) {
+  Arena arena = make_arena();
+  int* value = *arena.make<int>(7);
+  const auto ref = publish("value", value);
+  ASSERT_TRUE(ref) << ref.error().message;
+  const auto before = arena.stats();
+  const auto child = test::run_in_child([&] {
+    std::string wrong;
+    const auto expect = [&](const char* what, const auto& result) {
+      if (result || result.error().code != ErrorCode::not_inherited) {
+        wrong += std::string(" ") + what;
+      }
+    };
+    const auto expect_thrown = [&](const char* what, const auto& function) {
+      try {
+        function();
+        wrong += std::string(" ") + what;
+      } catch (const ArenaBadAlloc& failure) {
+        expect(what, Expected<void>(tl::make_unexpected(failure.error())));
+      }
+    };
+    expect_thrown("allocate", [&] { (void)arena.allocate(48); });
+    expect_thrown("resource", [&] { (void)arena.resource()->allocate(48); });
+    expect("make", arena.make<int>(8));
+    expect("make_array", arena.make_array<int>(100));
+    expect("publish", publish("another", value));
+    expect("publish without a name", publish(value));
+    expect("find", find<int>("value"));
+    expect("get", ref->get());
+    expect("freeze", arena.freeze());
+    expect("thaw", arena.thaw());
+    expect("refreeze", arena.refreeze());
+    expect("collapse", arena.collapse());
+    expect("prefault", arena.prefault());
+    expect("private_bytes", arena.private_bytes());
+    arena.deallocate(value, sizeof *value);
+    if (!test::mapping_name(value).empty()) {
+      wrong += " mapped";
+    }
+    return wrong;
+  });
+  EXPECT_EQ(child.said, "");
+  EXPECT_EQ(child.exit_code, 0);
+  EXPECT_EQ(*value, 7);
+  EXPECT_EQ(**ref, 7);
+  EXPECT_EQ(arena.stats().live_allocations, before.live_allocations);
+  EXPECT_EQ(arena.stats().dropped_frees, 0U);
+  EXPECT_TRUE(arena.make<int>(8));
+  ASSERT_TRUE(arena.freeze());
+  EXPECT_EQ(test::run_in_child([&] { return std::to_string(**ref); }).said, "7");
 }
 
 // A fork at any moment of other threads' allocations leaves the child no lock taken.
