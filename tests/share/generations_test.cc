@@ -47,7 +47,7 @@ struct Segment {
   bool sealed;
 };
 
-// In the order of their generations.
+// In no order.
 std::vector<Segment> segments(const Arena& arena) {
   std::vector<Segment> result;
   const std::string label = "/memfd:cowshed:" + std::string(arena.name()) + " (deleted)";
@@ -62,8 +62,6 @@ std::vector<Segment> segments(const Arena& arena) {
                         (fcntl(fd, F_GET_SEALS) & kSeals) == kSeals});
     }
   }
-  std::sort(result.begin(), result.end(),
-            [](const Segment& a, const Segment& b) { return a.inode < b.inode; });
   return result;
 }
 
@@ -78,6 +76,7 @@ std::size_t count_descriptors() {
 }
 
 struct Mapping {
+  std::uintptr_t begin, end;
   std::string permissions;
   ino_t inode;
 };
@@ -88,15 +87,29 @@ std::vector<Mapping> mappings(const Arena& arena) {
   const auto begin = reinterpret_cast<std::uintptr_t>(arena.base());
   for (std::string line; std::getline(file, line);) {
     std::size_t from = 0;
+    std::size_t to = 0;
     std::array<char, 8> permissions{};
     ino_t inode = 0;
-    if (std::sscanf(line.c_str(), "%zx-%*x %7s %*s %*s %lu", &from, permissions.data(), &inode) ==
-            3 &&
+    if (std::sscanf(line.c_str(), "%zx-%zx %7s %*s %*s %lu", &from, &to, permissions.data(),
+                    &inode) == 4 &&
         from >= begin && from < begin + arena.stats().capacity) {
-      result.push_back({permissions.data(), inode});
+      result.push_back({from, to, permissions.data(), inode});
     }
   }
   return result;
+}
+
+// That which has what is at this address.
+Segment segment_at(const Arena& arena, const void* address) {
+  const auto at = reinterpret_cast<std::uintptr_t>(address);
+  for (const Mapping& mapping : mappings(arena)) {
+    for (const Segment& segment : segments(arena)) {
+      if (at >= mapping.begin && at < mapping.end && segment.inode == mapping.inode) {
+        return segment;
+      }
+    }
+  }
+  return {-1, 0, 0, false};
 }
 
 // "" or what is wrong: every memfd that the arena shows is sealed, and mapped privately.
@@ -333,7 +346,7 @@ TEST(Refreeze, WhatWasWrittenBecomesShared) {
   EXPECT_EQ(std::count(text, text + 64_MiB, 'b'), 4);
   EXPECT_EQ(text[40_MiB], 'b');
   ASSERT_EQ(segments(arena).size(), 2U);
-  EXPECT_EQ(segments(arena).back().bytes, 3 * kRange);  // what it cost
+  EXPECT_EQ(segment_at(arena, text).bytes, 3 * kRange);  // what it cost
   EXPECT_EQ(arena.stats().generation, 2U);
   EXPECT_EQ(before.run(), "10");
   const auto child = test::run_in_child([&] {
@@ -360,7 +373,7 @@ TEST(Refreeze, ManyScatteredWrites) {
   EXPECT_EQ(private_bytes(arena), 0U);
   EXPECT_EQ(find_unsealed(arena), "");
   EXPECT_LE(mappings(arena).size(), 2 * 64U + 4);
-  EXPECT_GE(segments(arena).back().bytes, kWrites * kRange);
+  EXPECT_GE(segment_at(arena, bytes).bytes, kWrites * kRange);
   std::size_t wrong = 0;
   for (std::size_t range = 0; range < 2 * kWrites; ++range) {
     const unsigned char* page = bytes + range * kRange;
@@ -590,7 +603,7 @@ TEST_P(Generations, ARefusedRefreezeChangesNothing) {
   ASSERT_TRUE(arena.thaw());
   auto added = arena.make<int>(1);
   ASSERT_TRUE(added);
-  const int fd = segments(arena).back().fd;
+  const int fd = segment_at(arena, *added).fd;
   void* other = mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   ASSERT_NE(other, MAP_FAILED);
   const std::size_t mapped = mappings(arena).size();
