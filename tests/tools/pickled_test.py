@@ -14,6 +14,7 @@ import tempfile
 import textwrap
 import time
 import unittest
+from random import Random
 
 PICKLED = os.environ.get("PICKLED") or os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                                     "../../tools/pickled")
@@ -489,6 +490,13 @@ class FaithTest(ScriptTest):
             class New(tuple):
                 def __new__(cls, a, *, b=2): return super().__new__(cls, (a, b))
                 def __getnewargs_ex__(self): return (self[0],), {"b": self[1]}
+            def set_state(value, state): value.state = state
+            class Setter:
+                def __reduce__(self): return Setter, (), {"a": ["b"]}, None, None, set_state
+            class Loop:
+                def __init__(self): self.inside = [self]
+                def __reduce__(self): return make_loop, (self.inside,)
+            def make_loop(inside): return Loop()
             Point = collections.namedtuple("Point", "x y")
             class State:
                 def __getstate__(self): return (1, {"x": "y"})
@@ -504,7 +512,8 @@ class FaithTest(ScriptTest):
             CORPUS = [None, True, 0, 255, 256, 65536, -1, 1 << 40, -(1 << 3000), 1.5, "", "é" *
                 300, "x" * 70000, b"", b"b" * 300, b"c" * 200000, bytearray(b"abc"), (), (1,), (1,
                 2), (1, 2, 3), (1, 2, 3, 4), list(range(3000)), [[[]], [1], ["x"]], {}, {"k": 1},
-                {i: str(i) for i in range(3000)}, set(), {1, 2, 3}, frozenset({1, 2}), Plain(1,
+                {i: str(i) for i in range(3000)}, set(), {1, 2, 3}, frozenset({1, 2}),
+                [frozenset()], Setter(), [Setter(), Setter()], Loop(), [Loop(), Loop()], Plain(1,
                 shared, shared), Slots(), [Slots(), Slots()], table, Colour.RED, [Colour.RED] * 3,
                 New(5), Point(1, 2), State(), loop, recursive, Ellipsis, NotImplemented,
                 type(None), int, len, os.path.join, functools.partial(print, 1, sep=""),
@@ -681,9 +690,9 @@ class CommandTest(ScriptTest):
 class MeasureTest(unittest.TestCase):
     """The reader of pickles, on streams of its own."""
 
-    def measure(self, value, tool=load_tool()):
+    def measure(self, value, protocol=4, tool=load_tool()):
         objects, file = [], io.BytesIO()
-        pickler = type("Pickler", (pickle.Pickler,), {})(file, 4)
+        pickler = type("Pickler", (pickle.Pickler,), {})(file, protocol)
         pickler.persistent_id = objects.append
         pickler.dump(value)
         return tool["measure"](file.getvalue(), objects, None), len(file.getvalue())
@@ -700,6 +709,44 @@ class MeasureTest(unittest.TestCase):
     def test_objects_are_known_by_their_type(self):
         tree, _ = self.measure([collections.deque([1]), 1 + 2j])
         self.assertEqual({label for _, label in tree.kids}, {"deque", "complex"})
+
+    def test_random_graphs_to_the_byte(self):
+        namespace = type(sys.implementation)
+        for seed in range(3000):
+            random = Random(seed)
+            made = []
+
+            def make(depth=0):
+                if made and random.random() < 0.2:
+                    return random.choice(made)  # shared, or a cycle
+                some = lambda: [make(depth + 1) for _ in range(random.randrange(5))]
+                if depth > 4 or random.random() < 0.3:
+                    return random.choice((None, 1, 70000, -5, 1 << 70, 0.5, "", "text" * 90, b"b",
+                                          (), frozenset(), len, int, 1j, bytearray(b"x"),
+                                          ValueError("x"), range(3)))
+                kind = random.randrange(6)
+                if kind == 0:
+                    value = []
+                    made.append(value)
+                    value.extend(some())
+                elif kind == 1:
+                    value = {}
+                    made.append(value)
+                    value.update(enumerate(some()))
+                elif kind == 2:
+                    value = namespace()
+                    made.append(value)
+                    value.__dict__.update((f"a{i}", item) for i, item in enumerate(some()))
+                else:
+                    value = (tuple, collections.deque, lambda items: frozenset(
+                        range(len(items))))[kind - 3](some())
+                    made.append(value)
+                return value
+
+            value = make()
+            with self.subTest(seed=seed):
+                tree, size = self.measure(value, 4 + seed % 2)
+                self.assertEqual(tree.bytes(), size)
 
     def test_many_attributes(self):
         value = type(sys.implementation)(**{f"a{i}": i for i in range(5000)})
