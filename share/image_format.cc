@@ -50,7 +50,8 @@ bool is_consistent(const Header& header) {
   return is_next(header.objects, sizeof(Object), header.payload, offset) &&
          is_next(header.holes, sizeof(Hole), header.payload, offset) &&
          is_next(header.blocks, sizeof(std::uint64_t), header.payload, offset) &&
-         header.objects.count <= kMostObjects && header.blocks.count == header.used / kBlock &&
+         header.objects.count <= kMostObjects && header.holes.count <= header.used / kBlock &&
+         header.blocks.count == header.used / kBlock &&
          header.mode <= static_cast<std::uint32_t>(FreezeMode::lenient) && header.generation > 0 &&
          is_text(header.name);
 }

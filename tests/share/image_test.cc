@@ -491,6 +491,10 @@ TEST(Image, RefusesAHeaderThatContradictsItself) {
       [](auto& header) { header.objects.offset = 0; },
       [](auto& header) { header.holes.offset = kHuge; },
       [](auto& header) { header.holes.count = std::uint64_t{1} << 60U; },
+      [](auto& header) {
+        header.holes.count = header.blocks.count + 1;
+        header.blocks.offset += header.holes.count * sizeof(format::Hole);
+      },
       [](auto& header) { header.blocks.offset += 8; },
       [](auto& header) { header.blocks.count += 1; },
       [](auto& header) { header.mode = 2; },
