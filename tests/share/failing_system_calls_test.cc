@@ -235,7 +235,7 @@ class Life {
     return step("create",
                 {ErrorCode::system_call, ErrorCode::unsupported, ErrorCode::out_of_memory},
                 [this]() -> Expected<void> {
-                  auto arena = Arena::create({.name = "subject", .capacity = 256_MiB});
+                  auto arena = Arena::create({.name = "subject", .capacity = 512_GiB});
                   if (!arena) {
                     return tl::make_unexpected(arena.error());
                   }

@@ -203,7 +203,7 @@ TEST(MemoryShortage, OvercommitRefusedIsAnException) {
   std::optional<Setting> strict;
   if (std::getenv("COWSHED_MAY_SET_SYSCTLS") != nullptr) {
     limit.emplace("/proc/sys/vm/overcommit_kbytes",
-                  std::to_string(meminfo_kib("Committed_AS") + 512 * 1024));
+                  std::to_string(meminfo_kib("Committed_AS") + 512_MiB / 1_KiB));
     strict.emplace(mode, "2");
   }
   if (read_line(mode) != "2") {
@@ -332,7 +332,7 @@ TEST_P(MemoryShortageInAGroup, IsAnErrorOfRefreeze) {
     }
     Filled filled(96_MiB);
     (void)filled.fill();
-    if (const std::string going = filled.goes_on(FreezeMode::lenient); going != "fine") {
+    if (std::string going = filled.goes_on(FreezeMode::lenient); going != "fine") {
       return going;
     }
     filled.write_privately(80_MiB);
