@@ -34,6 +34,12 @@ constexpr std::array<Intercepted, 9> kIntercepted = {{{SYS_memfd_create, "memfd_
                                                       {SYS_openat, "openat", -1},
                                                       {SYS_ioctl, "ioctl", 1}}};
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kSanitized = true;
+#else
+constexpr bool kSanitized = false;
+#endif
+
 std::mutex verdict_mutex;
 Verdict verdict;
 
@@ -79,9 +85,9 @@ int install_filter() {
 }  // namespace
 
 std::string intercept_system_calls() {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  return "the sanitizer's own system calls would fail too";
-#else
+  if (kSanitized) {
+    return "the sanitizer's own system calls would fail too";
+  }
   static std::atomic<int> listener = -1;
   // Started first, so that the filter is not its own.
   std::thread(supervise, std::ref(listener)).detach();
@@ -92,7 +98,6 @@ std::string intercept_system_calls() {
   listener = fd;
   listener.notify_one();
   return "";
-#endif
 }
 
 void decide_system_calls(Verdict next) {
