@@ -372,6 +372,9 @@ Expected<unsigned> ArenaCore::enter_scope() {
   if (state() != ArenaState::open) {
     return make_error(ErrorCode::arena_frozen, who() + " is frozen: no scope can begin");
   }
+  if (full_.exchange(false, std::memory_order_relaxed)) {
+    jemalloc::purge_arena(jemalloc_arena_);  // what was freed since serves other sizes
+  }
   ++scopes_;
   return jemalloc_arena_;
 }

@@ -1,7 +1,10 @@
 #include <atomic>
+#include <cstdio>
 #include <dlfcn.h>
 #include <mutex>
 #include <new>
+#include <stdio_ext.h>
+#include <unistd.h>
 #include <utility>
 
 #include <cowshed/share/arena_core.h>
@@ -63,6 +66,22 @@ Expected<void> check_new(const ArenaCore& core) {
   return {};
 }
 
+// Of the standard streams, which are made at first use and written to ever after.
+void make_buffers() {
+  [[maybe_unused]] static const bool made = [] {
+    for (FILE* stream : {stdin, stdout}) {
+      if (__fbufsize(stream) == 0) {
+        // glibc makes the buffer here, but forgets that a terminal's is by lines.
+        std::setvbuf(stream, nullptr, _IOFBF, 0);
+        if (isatty(fileno(stream)) != 0) {
+          std::setvbuf(stream, nullptr, _IOLBF, 0);
+        }
+      }
+    }
+    return true;
+  }();
+}
+
 }  // namespace
 
 void widen_hull(std::uintptr_t begin, std::uintptr_t end) {
@@ -121,6 +140,7 @@ Expected<ArenaScope> ArenaScope::enter(const Arena& arena) {
     core = core->successor();
   }
   core->prepare_thread();
+  make_buffers();
   unsigned outer = 0;
   if (const int error = jemalloc::thread_arena(outer)) {
     return system_error("the arena of this thread's malloc", error);

@@ -67,7 +67,7 @@ inline void* retried(Allocate allocate) {
   if (readable == 0) {
     readable = cowshed_je_malloc_usable_size(block);
   }
-  void* moved = malloc(size);
+  void* moved = retried([=] { return cowshed_je_malloc(size); });
   if (moved != nullptr) {
     std::memcpy(moved, block, std::min(size, readable));
     free_slowly(block, owner);
@@ -79,11 +79,11 @@ inline void* retried(Allocate allocate) {
 
 extern "C" {
 
+// NOLINTNEXTLINE(readability-identifier-naming): the C++ ABI's
 int __cxa_atexit(void (*function)(void*), void* argument, void* library) noexcept;
 
-void* malloc(std::size_t size) noexcept {
-  return retried([=] { return cowshed_je_malloc(size); });
-}
+// No second try: to look at the result would cost every call 4 %.
+void* malloc(std::size_t size) noexcept { return cowshed_je_malloc(size); }
 
 void* calloc(std::size_t count, std::size_t size) noexcept {
   return retried([=] { return cowshed_je_calloc(count, size); });
@@ -169,8 +169,8 @@ namespace {
 
 void* new_block(std::size_t size, std::size_t alignment) {
   for (;;) {
-    void* block =
-        alignment == 1 ? cowshed_je_malloc(size) : cowshed_je_aligned_alloc(alignment, size);
+    void* block = alignment == 1 ? retried([=] { return cowshed_je_malloc(size); })
+                                 : aligned_alloc(alignment, size);
     if (block != nullptr) [[likely]] {
       return block;
     }

@@ -565,6 +565,23 @@ TEST(ArenaScope, AFullArenaIsAFailedMallocAndGoesOn) {
   }
 }
 
+TEST(ArenaScope, WhatIsFreedOfAFullArenaServesOtherSizesAtOnce) {
+  const Arena arena = make_arena("small", 8_MiB);
+  Blocks blocks;
+  in_scope(arena, [&] {
+    while (auto* block = static_cast<char*>(::operator new(1000, std::nothrow))) {
+      blocks.push_back(block);
+    }
+    give(blocks);
+    for (const std::size_t size : {20000UL, 1UL << 20U}) {
+      void* block = ::operator new(size, std::nothrow);
+      EXPECT_TRUE(arena.contains(block)) << size;
+      ::operator delete(block);
+    }
+  });
+  EXPECT_GT(blocks.size() * 1000, 6_MiB);
+}
+
 TEST(ArenaScope, AnExceptionThrownInsideIsCaughtOutside) {
   Arena arena = make_arena();
   std::exception_ptr failure;
@@ -849,14 +866,16 @@ TEST(ArenaScope, AnArenaMadeInsideIsNotKeptThere) {
     made.reserve(40);
     in_scope(arena, [&] {
       for (int i = 0; i < 40; ++i) {
-        made.push_back(Arena::create({.name = "made", .capacity = 4_MiB}).value());
+        made.push_back(
+            Arena::create({.name = "made", .capacity = 4_MiB, .huge_pages = false}).value());
         (void)made.back().make<int>(i).value();
       }
       (void)made[0].freeze();
     });
     if (!arena.freeze()) return "not frozen";
     for (auto& one : made) {
-      if (!one.freeze() || !one.thaw() || !one.make<int>(1) || !one.refreeze()) return "failed";
+      if (!one.freeze() || !one.collapse() || !one.thaw() || !one.make<int>(1) || !one.refreeze())
+        return "failed";
     }
     auto own = arena.private_bytes();
     return std::to_string(own.value());

@@ -24,6 +24,7 @@ int main() {
       std::cout << "refused: " << scope.error().message << '\n';
       return 0;
     }
+    std::cout << "entered: ";  // the first use of stdout, whose buffer outlives the arena
     see("malloc", std::malloc(100));
     see("calloc", std::calloc(10, 10));
     see("aligned_alloc", std::aligned_alloc(64, 128));

@@ -3,6 +3,7 @@
 file(REMOVE_RECURSE ${WORK})
 file(MAKE_DIRECTORY ${WORK}/user)
 file(COPY_FILE ${EXAMPLE} ${WORK}/user/main.cc)
+file(COPY_FILE ${SOURCE}/../link/scope_lands.cc ${WORK}/user/scope.cc)
 file(COPY_FILE ${SOURCE}/user.cmake.in ${WORK}/user/CMakeLists.txt)
 foreach(command "--install;${BUILD};--prefix;${WORK}/prefix"
                 "-G;${GENERATOR};-S;${WORK}/user;-B;${WORK}/build;-DCMAKE_PREFIX_PATH=${WORK}/prefix"
@@ -15,6 +16,10 @@ foreach(rank RANGE 3)
     message(FATAL_ERROR "the example said: ${said}")
   endif()
 endforeach()
+execute_process(COMMAND ${WORK}/build/scope OUTPUT_VARIABLE said COMMAND_ERROR_IS_FATAL ANY)
+if(NOT said MATCHES "^entered: all in the arena")
+  message(FATAL_ERROR "with cowshed::malloc: ${said}")
+endif()
 file(READ ${EXAMPLE} example)
 file(READ ${README} readme)
 string(FIND "${readme}" "${example}" where)
