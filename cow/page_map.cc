@@ -51,7 +51,7 @@ Expected<PageRanges> PageMap::anonymous_pages(const Mapping& mapping) {
 Expected<PageRanges> PageMap::exclusive_pages(const PageRanges& pages) {
   PageRanges result;
   for (const PageRange& range : pages.ranges()) {
-    const auto exclusive = read(range, Anonymous::exclusive);
+    auto exclusive = read(range, Anonymous::exclusive);
     if (!exclusive) return exclusive;
     for (const PageRange& part : exclusive->ranges()) result.append(part);
   }

@@ -675,8 +675,8 @@ void ArenaCore::disown_after_fork() {
     return;
   }
   // What was frozen before the thaw is here; the rest of the range is left reserved.
-  mmap(reinterpret_cast<void*>(open_begin()), end() - open_begin(), PROT_NONE,
-       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+  (void)mmap(reinterpret_cast<void*>(open_begin()), end() - open_begin(), PROT_NONE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
   open_begin_ = end();
   state_.store(frozen_state(mode_), std::memory_order_release);
 }

@@ -308,7 +308,7 @@ TEST(PrivateBytes, AreExact) {
     ASSERT_TRUE(arena.freeze(FreezeMode::lenient));
     const auto child = test::run_in_child([&]() -> std::string {
       std::size_t written = 0;
-      for (std::size_t offset = 0; offset < 64_MiB; offset += 333 * 4096 + 7) {
+      for (std::size_t offset = 0; offset < 64_MiB; offset += 333 * 4_KiB + 7) {
         block[offset] = 'x';
         block[offset + 1] = 'y';
         ++written;
@@ -319,7 +319,7 @@ TEST(PrivateBytes, AreExact) {
       }
       // Neighbours, and a whole range.
       const std::size_t before = test::own_pages(arena.base(), arena.stats().used);
-      std::memset(block + 2 * kRange, 'z', kRange + 3 * 4096);
+      std::memset(block + 2 * kRange, 'z', kRange + 3 * 4_KiB);
       const std::size_t after = test::own_pages(arena.base(), arena.stats().used);
       if (after < before + 500 || *arena.private_bytes() != after * 4096) {
         return "not exact over a whole range";
