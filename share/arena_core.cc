@@ -213,6 +213,15 @@ bool ArenaCore::find_thread_cache() {
   return make_thread_cache();
 }
 
+void ThreadCache::flush() {
+  for (unsigned shelf = 0; shelf < internal::Stock::kShelves; ++shelf) {
+    while (void* block = stock.take(shelf)) {
+      cowshed_je_sdallocx(block, internal::Stock::size_of(shelf), flags);
+    }
+  }
+  jemalloc::flush_cache(jemalloc_cache);
+}
+
 bool ArenaCore::make_thread_cache() {
   const std::lock_guard lock(mutex_);
   if (state() != ArenaState::open) {
@@ -247,6 +256,7 @@ void ArenaCore::retire(ThreadCache* cache) {
     }
     if (*link != nullptr) {
       *link = cache->next_of_arena;
+      cache->flush();
       jemalloc::destroy_cache(cache->jemalloc_cache);
     }
   }
@@ -394,7 +404,7 @@ void ArenaCore::pause() {
     while (cache->busy->load(std::memory_order_acquire)) {
       sched_yield();
     }
-    jemalloc::flush_cache(cache->jemalloc_cache);
+    cache->flush();
   }
 }
 

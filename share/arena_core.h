@@ -39,10 +39,14 @@ struct ThreadCache {
   ThreadCache* next_of_thread;
   std::atomic<bool>* busy;  // the thread's, see internal::LastArena
 
-  void use() const {  // by the thread itself
+  internal::Stock stock{};
+
+  void use() {  // by the thread itself
     internal::last_arena.key = key;
+    internal::last_arena.stock = &stock;
     internal::last_arena.flags = flags;
   }
+  void flush();  // while nobody uses it
 };
 
 // The arena itself.  Lives in arena_table.h's pool and is never freed but reused, so that signal

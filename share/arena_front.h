@@ -1,6 +1,8 @@
 #pragma once
 
+#include <array>
 #include <atomic>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <memory_resource>
@@ -15,20 +17,65 @@ void cowshed_je_sdallocx(void* block, std::size_t size, int flags) noexcept;
 
 namespace cowshed::internal {
 
+// Blocks that a thread has freed and takes again first: a few instructions, where jemalloc's own
+// cache takes some 5 ns by mallocx().  One shelf for each of jemalloc's size classes.
+class Stock {
+ public:
+  static constexpr std::size_t kLargest = 4096;
+
+  Stock() noexcept {}  // does not touch blocks_
+
+  // jemalloc has four classes for each doubling; 8, and every multiple of 16 up to 128.
+  static constexpr unsigned shelf_of(std::size_t size) {  // 1 to kLargest
+    if (size <= 128) {
+      return size <= 8 ? 0 : static_cast<unsigned>((size + 15) / 16);
+    }
+    const auto doubling = static_cast<unsigned>(std::bit_width(size - 1));
+    return static_cast<unsigned>((size - 1) >> (doubling - 3)) + 4 * doubling - 27;
+  }
+  static constexpr std::size_t size_of(unsigned shelf) {
+    return shelf <= 8 ? (shelf == 0 ? 8 : 16 * shelf)
+                      : std::size_t{(shelf - 9) % 4 + 5} << ((shelf - 9) / 4 + 5);
+  }
+
+  void* take(unsigned shelf) {  // null: none
+    return counts_[shelf] == 0 ? nullptr : blocks_[shelf][--counts_[shelf]];
+  }
+  bool put(void* block, unsigned shelf) {  // false: no room
+    if (counts_[shelf] == kMost) {
+      return false;
+    }
+    blocks_[shelf][counts_[shelf]++] = block;
+    return true;
+  }
+
+  static constexpr unsigned kShelves = 29;
+
+ private:
+  static constexpr std::uint8_t kMost = 32;
+
+  std::array<std::uint8_t, kShelves> counts_{};
+  std::array<std::array<void*, kMost>, kShelves> blocks_;  // beyond counts_: anything
+};
+static_assert(Stock::shelf_of(129) == 9 && Stock::size_of(9) == 160 &&
+              Stock::shelf_of(Stock::kLargest) == Stock::kShelves - 1 &&
+              Stock::size_of(Stock::kShelves - 1) == Stock::kLargest);
+
 constexpr std::uint64_t kNoKey = ~std::uint64_t{0};  // no arena's
 
 // What the arena that this thread used last has for it.
 struct LastArena {
   std::uint64_t key = kNoKey;
+  Stock* stock = nullptr;
   int flags = 0;                   // for jemalloc: the thread's cache, the arena
-  std::atomic<bool> busy = false;  // inside jemalloc: whoever pauses an arena waits for it
+  std::atomic<bool> busy = false;  // inside the stock or jemalloc: who pauses an arena waits for it
 };
 
 // Constant-initialised, so that reading it costs no guard; initial-exec, as in jemalloc, so that it
 // costs one load.
 [[gnu::tls_model("initial-exec")]] extern constinit thread_local LastArena last_arena;
 
-// Marks this thread as inside jemalloc.  Two plain stores here, because whoever pauses an arena
+// Marks this thread as busy.  Two plain stores here, because whoever pauses an arena
 // makes all threads pass a barrier (membarrier) between changing its keys and looking at `busy`.
 class Busy {
  public:
@@ -41,24 +88,31 @@ class Busy {
   Busy& operator=(const Busy&) = delete;
 };
 
+constexpr std::size_t kNaturalAlignment = 16;
+
 // Size classes are multiples of 16, or 8: up to there a size that is no smaller than the alignment
 // has it by itself, and asking for an alignment leaves jemalloc's fast path.
 constexpr std::size_t jemalloc_size(std::size_t size, std::size_t alignment) {
   return size < alignment ? alignment : size;
 }
 constexpr int alignment_flags(std::size_t alignment) {  // MALLOCX_ALIGN
-  return alignment <= 16 ? 0 : __builtin_ctzll(alignment);
+  return alignment <= kNaturalAlignment ? 0 : __builtin_ctzll(alignment);
 }
 
 class ArenaFront : public std::pmr::memory_resource {
  public:
   void* take(std::size_t size, std::size_t alignment) {
+    const std::size_t wanted = jemalloc_size(size, alignment);
     {
       const Busy busy;
       if (last_arena.key == take_key_.load(std::memory_order_acquire)) [[likely]] {
-        if (void* block = cowshed_je_mallocx(jemalloc_size(size, alignment),
-                                             last_arena.flags | alignment_flags(alignment)))
-            [[likely]] {
+        if (wanted <= Stock::kLargest && alignment <= kNaturalAlignment) {
+          if (void* block = last_arena.stock->take(Stock::shelf_of(wanted))) {
+            return block;
+          }
+        }
+        const int flags = last_arena.flags | alignment_flags(alignment);
+        if (void* block = cowshed_je_mallocx(wanted, flags)) [[likely]] {
           return block;
         }
       }
@@ -70,8 +124,12 @@ class ArenaFront : public std::pmr::memory_resource {
     {
       const Busy busy;
       if (last_arena.key == give_key_.load(std::memory_order_acquire)) [[likely]] {
-        cowshed_je_sdallocx(block, jemalloc_size(size, alignment),
-                            last_arena.flags | alignment_flags(alignment));
+        const std::size_t given = jemalloc_size(size, alignment);
+        if (given <= Stock::kLargest && alignment <= kNaturalAlignment &&
+            last_arena.stock->put(block, Stock::shelf_of(given))) {
+          return;
+        }
+        cowshed_je_sdallocx(block, given, last_arena.flags | alignment_flags(alignment));
         return;
       }
     }
