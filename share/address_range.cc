@@ -25,7 +25,7 @@ struct Range {
 
 // The second is for ThreadSanitizer, which keeps the first for itself.
 constexpr std::array<Range, 2> kRanges = {
-    {{0x200000000000, 0x500000000000}, {0x7e8000000000, 0x7eff00000000}}};
+    {{kLayoutPlace + 1_GiB, 0x500000000000}, {0x7e8000000000, 0x7eff00000000}}};
 
 // Arenas never touch: a run off the end of one should not reach the next.
 constexpr std::size_t kGap = kHugePage;
@@ -88,6 +88,8 @@ Expected<std::uintptr_t> place_at(int fd, std::size_t size, const ArenaOptions& 
 }
 
 Expected<std::uintptr_t> place_anywhere(int fd, std::size_t size, const ArenaOptions& options) {
+  // A table of page tables, and a leaf of jemalloc's map, cover 1 GiB each: none is shared.
+  const std::size_t alignment = size < 1_GiB ? kHugePage : 1_GiB;
   int error = ENOMEM;
   for (std::size_t i = 0; i < kRanges.size(); ++i) {
     const auto [begin, end] = kRanges[i];
@@ -95,16 +97,20 @@ Expected<std::uintptr_t> place_anywhere(int fd, std::size_t size, const ArenaOpt
       continue;
     }
     std::uintptr_t place = next_free[i].load();
-    while (place + size + kGap <= end) {
-      if (!next_free[i].compare_exchange_weak(place, place + size + kGap)) {
+    for (;;) {
+      const std::uintptr_t start = (place + alignment - 1) & ~(alignment - 1);
+      if (start + size + kGap > end) {
+        break;
+      }
+      if (!next_free[i].compare_exchange_weak(place, start + size + kGap)) {
         continue;
       }
-      error = map_at(fd, place, size);
+      error = map_at(fd, start, size);
       if (error == 0) {
-        return place;
+        return start;
       }
       const auto maps = read_maps("self");
-      const MapsEntry* taken = first_overlap(maps, place, place + size);
+      const MapsEntry* taken = first_overlap(maps, start, start + size);
       if (taken == nullptr) {
         break;  // not a clash: this range is refused altogether
       }

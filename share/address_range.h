@@ -10,6 +10,10 @@
 
 namespace cowshed {
 
+// Where share/layout_writer.h's mapping goes if it can, and arenas from 1 GiB after it: near one
+// another they share the upper page tables, which every process has for itself.
+constexpr std::uintptr_t kLayoutPlace = 0x200000000000;
+
 // A memfd and the shared, writable mapping of all of it.
 struct ArenaMapping {
   int fd;

@@ -102,7 +102,7 @@ class ArenaBadAlloc : public std::bad_alloc {
 class Arena {
  public:
   // A memfd named "cowshed:NAME", mapped at a fixed address, so that pointers into the arena mean
-  // the same in every process that maps it.  Chosen addresses start at 0x200000000000, one arena
+  // the same in every process that maps it.  Chosen addresses start at 0x200040000000, one arena
   // after the other (0x7e8000000000 where the first is refused: ThreadSanitizer); neither ASLR nor
   // other sanitizers use them.  `capacity` may exceed the machine's memory; RLIMIT_AS sees it.
   // Errors: invalid_argument, address_taken (naming what is there), system_call, unsupported (no

@@ -159,13 +159,14 @@ Expected<void> ArenaCore::start_jemalloc(const ArenaMapping& mapping, std::size_
 // Also gives up its records, so that fork() need not copy their page tables: that, not the data,
 // is what makes fork() slow with many small objects.
 void ArenaCore::stop_jemalloc() {
-  open_begin_ = end();
   while (ThreadCache* cache = caches_) {
     caches_ = cache->next_of_arena;
     jemalloc::destroy_cache(cache->jemalloc_cache);
   }
   jemalloc::destroy_arena(jemalloc_arena_);
+  jemalloc::forget_addresses(open_begin(), end());
   memory_.close();
+  open_begin_ = end();
 }
 
 // Gives jemalloc the next piece of the range; memory is behind it once commit() was called.  May

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cowshed/share/address_range.h>
 #include <cowshed/share/arena_table.h>
 #include <cowshed/share/layout_writer.h>
 #include <cowshed/share/ref.h>
@@ -68,8 +69,8 @@ void create() {
   void* memory = MAP_FAILED;
   if (ftruncate(fd, sizeof(Image)) == 0) {
     // Private: a child's changes are its own, without a lock between processes.
-    memory =
-        mmap(nullptr, sizeof(Image), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd, 0);
+    memory = mmap(reinterpret_cast<void*>(kLayoutPlace), sizeof(Image), PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_NORESERVE, fd, 0);
   }
   close(fd);
   if (memory == MAP_FAILED) {

@@ -2,9 +2,17 @@
 #include <cerrno>
 #include <cinttypes>
 #include <cstdio>
+#include <sys/mman.h>
 #include <sys/types.h>
 
 #include <cowshed/share/private_jemalloc.h>
+
+namespace {
+
+constexpr std::size_t kLeafSize = 2U << 20U;
+constexpr std::size_t kAddressesPerLeaf = 1U << 30U;
+
+}  // namespace
 
 extern "C" {
 int cowshed_je_mallctl(const char* name, void* old_value, std::size_t* old_size, void* new_value,
@@ -16,6 +24,39 @@ int cowshed_je_mallctl(const char* name, void* old_value, std::size_t* old_size,
 extern const char* const cowshed_je_malloc_conf;
 const char* const cowshed_je_malloc_conf =
     "narenas:1,metadata_thp:always,retain:true,background_thread:false";
+
+// jemalloc 5.3, rtree.h: the map is a tree of two levels; a leaf has 8 bytes for each page of 1
+// GiB. Its leaves are ours, aligned, so that one can be given back.
+extern char cowshed_je_je_arena_emap_global[];
+void cowshed_je_je_rtree_ctx_data_init(void* context);
+void* cowshed_je_je_rtree_leaf_elm_lookup_hard(void* thread, void* map, void* context,
+                                               std::uintptr_t address, bool must_exist,
+                                               bool create);
+
+void* cowshed_je_address_map_memory(void*, void*, std::size_t size, std::size_t) {
+  const auto map = [](std::size_t bytes) {
+    void* got = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return got == MAP_FAILED ? 0 : reinterpret_cast<std::uintptr_t>(got);
+  };
+  const auto unmap = [](std::uintptr_t begin, std::uintptr_t end) {
+    if (begin < end) {
+      munmap(reinterpret_cast<void*>(begin), end - begin);
+    }
+  };
+  std::uintptr_t got = map(size);
+  if (got % kLeafSize == 0) {  // below the last one, or none
+    return reinterpret_cast<void*>(got);
+  }
+  unmap(got, got + size);
+  got = map(size + kLeafSize);
+  if (got == 0) {
+    return nullptr;
+  }
+  const std::uintptr_t aligned = (got + kLeafSize - 1) & ~(kLeafSize - 1);
+  unmap(got, aligned);
+  unmap(aligned + size, got + size + kLeafSize);
+  return reinterpret_cast<void*>(aligned);
+}
 
 char* cowshed_je_no_environment(const char*) { return nullptr; }
 
@@ -106,6 +147,21 @@ bool has_block(const void* address) {
   std::size_t size = sizeof arena;
   return cowshed_je_mallctl("arenas.lookup", &arena, &size, static_cast<void*>(&address),
                             sizeof address) == 0;
+}
+
+void forget_addresses(std::uintptr_t begin, std::uintptr_t end) {
+  // What jemalloc keeps in a thread (rtree_ctx_t of rtree_tsd.h, 384 bytes) to look up faster.
+  alignas(64) std::array<std::byte, 1024> context{};
+  cowshed_je_je_rtree_ctx_data_init(context.data());
+  for (std::uintptr_t address = (begin + kAddressesPerLeaf - 1) & ~(kAddressesPerLeaf - 1);
+       address + kAddressesPerLeaf <= end; address += kAddressesPerLeaf) {
+    void* leaf = cowshed_je_je_rtree_leaf_elm_lookup_hard(nullptr, cowshed_je_je_arena_emap_global,
+                                                          context.data(), address, false, false);
+    // Mapped anew rather than emptied: that frees the page table, too.
+    if (leaf != nullptr) {
+      mmap(leaf, kLeafSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    }
+  }
 }
 
 int thread_arena(unsigned& arena) {

@@ -53,6 +53,10 @@ int destroy_cache(unsigned cache);  // the same, and the number is free again
 ArenaCounts count_arena(unsigned arena);
 bool has_block(const void* address);  // it lies in memory that jemalloc has handed out
 
+// Addresses that only arenas had which are destroyed: gives back what jemalloc's map has on them,
+// 2 MiB a GiB, which every fork would copy.  Does so for whole, aligned GiB.
+void forget_addresses(std::uintptr_t begin, std::uintptr_t end);
+
 // This thread's malloc: which arena it takes from, and its own cache.
 int thread_arena(unsigned& arena);
 int set_thread_arena(unsigned arena);
