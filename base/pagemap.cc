@@ -46,10 +46,18 @@ struct PagemapScan {
 constexpr std::uint64_t kScanFile = 1U << 2;
 constexpr std::uint64_t kScanPresent = 1U << 3;
 constexpr std::uint64_t kScanSwapped = 1U << 4;
+constexpr std::uint64_t kScanHuge = 1U << 6;
 constexpr std::uint64_t kScanZeroPage = 1U << 5;
 constexpr unsigned long kScanRequest = _IOWR('f', 16, PagemapScan);
 
-int scan(int pagemap, std::uint64_t begin, std::uint64_t end, bool swapped, const Visitor& visit) {
+// What pages must not be, and one of what they must be.
+struct Categories {
+  std::uint64_t none_of;
+  std::uint64_t any_of;
+};
+
+int scan(int pagemap, std::uint64_t begin, std::uint64_t end, Categories wanted,
+         const Visitor& visit) {
   std::array<PageRegion, 512> regions;
   PagemapScan scan{};
   scan.size = sizeof scan;
@@ -57,10 +65,10 @@ int scan(int pagemap, std::uint64_t begin, std::uint64_t end, bool swapped, cons
   scan.end = end;
   scan.regions = reinterpret_cast<std::uintptr_t>(regions.data());
   scan.regions_count = regions.size();
-  scan.category_inverted = kScanFile | kScanZeroPage;
-  scan.category_mask = kScanFile | kScanZeroPage;
-  scan.category_any_of = swapped ? kScanPresent | kScanSwapped : kScanPresent;
-  scan.return_mask = kScanFile;  // of no interest, and the same for all: ranges are not split
+  scan.category_inverted = wanted.none_of;
+  scan.category_mask = wanted.none_of;
+  scan.category_any_of = wanted.any_of;
+  scan.return_mask = wanted.none_of;  // of no interest, and the same for all: ranges are not split
   while (scan.start < end) {
     const int count = ioctl(pagemap, kScanRequest, &scan);
     if (count < 0 && errno != EINTR) {
@@ -74,6 +82,23 @@ int scan(int pagemap, std::uint64_t begin, std::uint64_t end, bool swapped, cons
     }
   }
   return 0;
+}
+
+int scan_anonymous(int pagemap, std::uint64_t begin, std::uint64_t end, Anonymous which,
+                   const Visitor& visit) {
+  constexpr std::uint64_t kNotAnonymous = kScanFile | kScanZeroPage;
+  if (which == Anonymous::resident) {
+    return scan(pagemap, begin, end, {kNotAnonymous, kScanPresent}, visit);
+  }
+  // Whether a page is a file's is dear to ask of a huge one: the kernel looks at its struct page.
+  constexpr std::uint64_t kThere = kScanPresent | kScanSwapped;
+  int error = 0;
+  const int outer = scan(pagemap, begin, end, {kScanHuge, kThere}, [&](auto from, auto to) {
+    if (error == 0) {
+      error = scan(pagemap, from, to, {kNotAnonymous, kThere}, visit);
+    }
+  });
+  return outer != 0 ? outer : error;
 }
 
 // Where the shared zero page lies in physical memory; 0 without the privilege to know.
@@ -99,7 +124,7 @@ bool is_wanted(std::uint64_t entry, Anonymous which, std::uint64_t zero_page) {
     return false;
   }
   if ((entry & kPresent) == 0) {
-    return which == Anonymous::resident_or_swapped && (entry & kSwapped) != 0;
+    return which == Anonymous::of_private_file && (entry & kSwapped) != 0;
   }
   if (which == Anonymous::exclusive) {
     return (entry & kExclusive) != 0;
@@ -147,9 +172,8 @@ int read_entries(int pagemap, std::uint64_t begin, std::uint64_t end, Anonymous 
 int visit_anonymous_ranges(int pagemap, std::uint64_t begin, std::uint64_t end, Anonymous which,
                            const Visitor& visit) {
   // A scan does not tell who else maps a page.
-  const int error = which == Anonymous::exclusive
-                        ? ENOTTY
-                        : scan(pagemap, begin, end, which == Anonymous::resident_or_swapped, visit);
+  const int error =
+      which == Anonymous::exclusive ? ENOTTY : scan_anonymous(pagemap, begin, end, which, visit);
   return error == ENOTTY ? read_entries(pagemap, begin, end, which, visit) : error;
 }
 

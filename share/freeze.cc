@@ -146,7 +146,7 @@ Expected<void> visit_private(std::uintptr_t begin, std::size_t size, const std::
     return system_error(who + ": /proc/self/pagemap cannot be opened", errno);
   }
   const int error =
-      visit_anonymous_ranges(pagemap, begin, begin + size, Anonymous::resident_or_swapped, visit);
+      visit_anonymous_ranges(pagemap, begin, begin + size, Anonymous::of_private_file, visit);
   close(pagemap);
   if (error != 0) {
     return system_error(who + ": /proc/self/pagemap cannot be read", error);
