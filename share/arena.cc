@@ -37,6 +37,9 @@ Arena::~Arena() {
     return;
   }
   registry::release_all_in(core_);
+  if (core_->was_entered()) {
+    return;  // whatever a library keeps for itself may be in it, to be destroyed after main()
+  }
   release_counts_in(core_);
   {
     const std::lock_guard lock(core_->mutex());

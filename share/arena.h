@@ -96,6 +96,8 @@ class ArenaBadAlloc : public std::bad_alloc {
 // A handle that owns the arena; moving it moves no object.  Destroying it unmaps the arena in this
 // process only and makes its published references `released`; it runs no destructor of an object.
 // What stays is 2 MiB of address space for each arena ever created: jemalloc keeps its records.
+// An arena in which there was an ArenaScope stays mapped: libraries may keep objects of their own
+// in it, whose destructors run after main().
 //
 // Fork: an arena that is not yet frozen is not inherited (MADV_DONTFORK), since a child's stores
 // would show in the parent.  There every call answers not_inherited and the parent is unaffected.

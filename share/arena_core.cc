@@ -78,6 +78,7 @@ Expected<void> ArenaCore::open(const ArenaOptions& options) {
   std::fill(name_.begin(), name_.end(), '\0');
   std::copy(options.name.begin(), options.name.end(), name_.begin());
   huge_pages_ = options.huge_pages;
+  was_entered_ = false;
   auto started = start_jemalloc(*mapping, 0);
   if (!started) {
     unmap_arena(mapping->begin, mapping->size);
@@ -387,6 +388,7 @@ Expected<unsigned> ArenaCore::enter_scope() {
     jemalloc::purge_arena(jemalloc_arena_);  // what was freed since serves other sizes
   }
   ++scopes_;
+  was_entered_ = true;
   return jemalloc_arena_;
 }
 

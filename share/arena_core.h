@@ -119,6 +119,7 @@ class ArenaCore final : public internal::ArenaFront {
   // frozen until it has ended.
   Expected<unsigned> enter_scope();  // jemalloc's arena
   void leave_scope(std::uint64_t key);
+  bool was_entered() const { return was_entered_; }
 
   // Registers this thread's end, which allocates, before a scope begins.
   static void prepare_thread();
@@ -171,6 +172,7 @@ class ArenaCore final : public internal::ArenaFront {
   Hooks hooks_;
   ThreadCache* caches_ = nullptr;
   int scopes_ = 0;
+  bool was_entered_ = false;              // by a scope, ever
   FreezeMode mode_ = FreezeMode::strict;  // of the last freeze
   std::uint32_t generation_ = 0;
   std::atomic<ArenaCore*> successor_ = nullptr;

@@ -64,7 +64,7 @@ class ArenaMemory {
   ArenaMapping mapping_{-1, 0, 0};
   std::size_t first_ = 0;  // ranges before belong to earlier generations
   bool huge_pages_ = true;
-  int failures_ = 0;     // of collapse, in a row
+  int failures_ = 0;                  // of collapse, in a row
   std::atomic<bool> purged_ = false;  // what is committed now may have been used before
   MemoryLimits limits_;
   std::atomic<Backing>* ranges_ = nullptr;

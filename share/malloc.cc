@@ -153,9 +153,10 @@ int __cxa_atexit(void (*function)(void*), void* argument, void* library) noexcep
   return next(function, argument, library);
 }
 
-// As many arenas as jemalloc takes by default: it serves the whole program here.
+// As many arenas as jemalloc takes by default: it serves the whole program here.  Their records not
+// in huge pages at once, for each child would get 2 MiB of its own with every arena that it uses.
 extern const char* const cowshed_je_malloc_conf_2_conf_harder;
-const char* const cowshed_je_malloc_conf_2_conf_harder = "narenas:default";
+const char* const cowshed_je_malloc_conf_2_conf_harder = "narenas:default,metadata_thp:auto";
 
 // Not the address of `malloc`: in a shared library that is whichever malloc comes first.
 [[gnu::alias("malloc"), gnu::visibility("hidden"), gnu::malloc, gnu::alloc_size(1)]] void*
