@@ -135,9 +135,7 @@ int main(int argc, char** argv) {
                  argv[0]);
     return EXIT_FAILURE;
   }
-  // Never destroyed: static objects of libapt-pkg lie there too.
-  auto& arena = *new cowshed::Arena(
-      cowshed::Arena::create({.name = "catalogue", .capacity = 8UL << 30}).value());
+  auto arena = cowshed::Arena::create({.name = "catalogue", .capacity = 8UL << 30}).value();
   std::optional scope(cowshed::ArenaScope::enter(arena).value());
   const auto catalogue = load(argv[3]);
   scope.reset();
