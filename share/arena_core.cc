@@ -224,7 +224,21 @@ void ThreadCache::flush() {
   jemalloc::flush_cache(jemalloc_cache);
 }
 
+// Those of arenas that are closed, which will not be used again.
+void ArenaCore::drop_old_caches() {
+  for (ThreadCache** link = &caches_of_thread.first; *link != nullptr;) {
+    ThreadCache* cache = *link;
+    if (cache->core->is_open() && cache->core->key() == cache->key) {
+      link = &cache->next_of_thread;
+    } else {
+      *link = cache->next_of_thread;
+      jemalloc::deallocate_record(cache);
+    }
+  }
+}
+
 bool ArenaCore::make_thread_cache() {
+  drop_old_caches();
   const std::lock_guard lock(mutex_);
   if (state() != ArenaState::open) {
     return false;

@@ -148,6 +148,7 @@ class ArenaCore final : public internal::ArenaFront {
   void close_segments(std::size_t count);
   bool find_thread_cache();
   bool make_thread_cache();
+  static void drop_old_caches();
   void* take_uncached(std::size_t size, std::size_t alignment);
   std::string who() const { return "arena '" + std::string(name()) + "'"; }
   [[noreturn]] void refuse(std::size_t size) const;

@@ -55,7 +55,8 @@ struct Footprint {
       if (std::sscanf(line.c_str(), "%zx-%zx ", &begin, &end) == 2) {
         result.bytes += end - begin;
         counted = line.find("memfd:cowshed:subject") != std::string::npos ||
-                  (begin >= 0x200000000000 && begin < 0x500000000000);
+                  (begin >= 0x200000000000 && begin < 0x500000000000 &&
+                   line.find("memfd:cowshed-layout") == std::string::npos);
         result.arena_mappings += counted ? 1 : 0;
       } else if (line.starts_with("VmFlags:") && line.find(" dc") != std::string::npos) {
         result.arena_mappings += counted ? 0 : 1;
