@@ -8,8 +8,8 @@ namespace cowshed {
 // Which anonymous pages.  In a private mapping of a file these are the pages that were written.
 enum class Anonymous : std::uint8_t {
   resident,
-  // Resident or swapped, in a private mapping of a file; such pages are never huge, so that huge ones
-  // need no second look.
+  // Resident or swapped, in a private mapping of a file; such pages are never huge, so that huge
+  // ones need no second look.
   of_private_file,
   exclusive,  // resident, and mapped by this process alone
 };
