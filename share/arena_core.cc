@@ -224,7 +224,8 @@ void ThreadCache::flush() {
   jemalloc::flush_cache(jemalloc_cache);
 }
 
-// Those of arenas that are closed, which will not be used again.
+// Those of arenas that are closed, which will not be used again.  Whoever closes one now holds its
+// mutex, which retire() takes.
 void ArenaCore::drop_old_caches() {
   for (ThreadCache** link = &caches_of_thread.first; *link != nullptr;) {
     ThreadCache* cache = *link;
@@ -232,7 +233,7 @@ void ArenaCore::drop_old_caches() {
       link = &cache->next_of_thread;
     } else {
       *link = cache->next_of_thread;
-      jemalloc::deallocate_record(cache);
+      cache->core->retire(cache);
     }
   }
 }
