@@ -112,7 +112,7 @@ class Arena {
   static Expected<Arena> create(const ArenaOptions& options);
 
   Arena(Arena&& other) noexcept
-      : core_(std::exchange(other.core_, nullptr)), front_(other.front_) {}
+      : core_(std::exchange(other.core_, nullptr)), front_(std::exchange(other.front_, nullptr)) {}
   Arena& operator=(Arena&& other) noexcept;
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;

@@ -375,7 +375,7 @@ void ArenaCore::refuse(std::size_t size) const {
   switch (memory_.shortage()) {
     case ArenaMemory::Shortage::cgroup:
       throw ArenaBadAlloc({ErrorCode::out_of_memory, 0,
-                           who() + ": the memory cgroup has no room" + request +
+                           who() + ": the memory cgroup, or the machine, has no room" + request +
                                "; raise its limit, or give the arena less data"});
     case ArenaMemory::Shortage::kernel:
       throw ArenaBadAlloc({ErrorCode::out_of_memory, ENOMEM,
@@ -442,8 +442,12 @@ Expected<void> ArenaCore::freeze(const FreezeOptions& options, ArenaCore* succes
     return not_inherited_error();
   }
   if (!is_open()) {
-    if (state() == frozen_state(options.mode)) {
+    if (state() == frozen_state(options.mode) && successor == nullptr) {
       return {};
+    }
+    if (state() == frozen_state(options.mode)) {
+      return make_error(ErrorCode::arena_frozen,
+                        who() + " is frozen already: a .successor is named when it is frozen");
     }
     return make_error(ErrorCode::arena_frozen, who() + " is already frozen in the other mode");
   }

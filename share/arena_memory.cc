@@ -105,7 +105,7 @@ bool ArenaMemory::grow(std::size_t first, std::size_t last) noexcept {
   for (std::size_t range = first; range <= last; ++range) {
     missing += ranges_[range].load(std::memory_order_relaxed) == kNothing ? 1 : 0;
   }
-  const std::size_t room = limits_.headroom();
+  const std::size_t room = std::min(limits_.headroom(), available_memory());
   if (missing > 0 && room < missing * kHugePage + kReserve) {
     shortage_ = Shortage::cgroup;
     return false;

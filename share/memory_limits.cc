@@ -161,4 +161,13 @@ std::size_t MemoryLimits::headroom() const noexcept {
   return least;
 }
 
+std::size_t available_memory() noexcept {
+  Text text;
+  if (!read_file("/proc/meminfo", text)) {
+    return MemoryLimits::kUnlimited;
+  }
+  const std::size_t kilobytes = field(text, "MemAvailable:") + field(text, "SwapFree:");
+  return kilobytes == 0 ? MemoryLimits::kUnlimited : kilobytes * 1024;
+}
+
 }  // namespace cowshed

@@ -28,4 +28,8 @@ class MemoryLimits {
   std::vector<Group> groups_;
 };
 
+// How many bytes the machine has for whoever asks next, swap included.  The kernel promises more
+// than that, and kills when it is asked to keep its word.  Unlimited where /proc does not tell.
+std::size_t available_memory() noexcept;
+
 }  // namespace cowshed

@@ -100,10 +100,15 @@ void pass_on(int signal, siginfo_t* info, void* context) {
     sigaddset(&mask, signal);
     pthread_sigmask(SIG_UNBLOCK, &mask, nullptr);
   }
+  const struct sigaction action = previous;
+  if ((previous.sa_flags & SA_RESETHAND) != 0) {  // once only
+    previous.sa_flags = 0;
+    previous.sa_handler = SIG_DFL;
+  }
   if (simple) {
-    previous.sa_handler(signal);
+    action.sa_handler(signal);
   } else {
-    previous.sa_sigaction(signal, info, context);
+    action.sa_sigaction(signal, info, context);
   }
 }
 
