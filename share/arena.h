@@ -150,12 +150,12 @@ class Arena {
   // Makes the arena immutable: gives back 2 MiB ranges whose blocks were all deallocated, puts what
   // has 4 KiB pages into huge ones (see ArenaStats::huge_page_misses), maps it privately over
   // itself and seals the memfd.  Other threads may read meanwhile, but not write; if they allocate,
-  // they wait and then meet a frozen arena.  Freezing again in the same mode does nothing, in
-  // another it is the error arena_frozen.  When the kernel refuses because somebody else maps the
-  // arena for writing (system_call, EBUSY, the message names the processes) the arena is as before.
-  // When it refuses even to map that again, nothing can be allocated (arena_frozen), and nothing
-  // may be written, until freeze() succeeds.
-  // Errors: not_inherited, in_use (a thread is inside an ArenaScope of it), system_call.
+  // they wait and then meet a frozen arena.  Freezing again in the same mode does nothing; in
+  // another, or to name a successor, it is the error arena_frozen.  When the kernel refuses because
+  // somebody else maps the arena for writing (system_call, EBUSY, the message names the processes)
+  // the arena is as before. When it refuses even to map that again, nothing can be allocated
+  // (arena_frozen), and nothing may be written, until freeze() succeeds. Errors: not_inherited,
+  // in_use (a thread is inside an ArenaScope of it), system_call.
   Expected<void> freeze(const FreezeOptions& options = {});
   Expected<void> freeze(FreezeMode mode) { return freeze(FreezeOptions{.mode = mode}); }
 

@@ -157,9 +157,10 @@ void forget_addresses(std::uintptr_t begin, std::uintptr_t end) {
        address + kAddressesPerLeaf <= end; address += kAddressesPerLeaf) {
     void* leaf = cowshed_je_je_rtree_leaf_elm_lookup_hard(nullptr, cowshed_je_je_arena_emap_global,
                                                           context.data(), address, false, false);
-    // Mapped anew rather than emptied: that frees the page table, too.
+    // Mapped anew rather than emptied: that frees the page table, too.  If it fails, it is kept.
     if (leaf != nullptr) {
-      mmap(leaf, kLeafSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+      (void)mmap(leaf, kLeafSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
+                 -1, 0);
     }
   }
 }
