@@ -322,6 +322,43 @@ TEST(Arena, AForkWhileItIsOpenIsCaught) {
 }
 
 // A fork at any moment of other threads' allocations leaves the child no lock taken.
+// Each thread gives up what it has of the one while that is being destroyed.
+TEST(Arena, ThreadsMoveOnWhileAnArenaIsDestroyed) {
+  constexpr int kThreads = 16;
+  for (int round = 0; round < 40; ++round) {
+    std::optional<Arena> first = make_arena();
+    Arena second = make_arena();
+    std::atomic<int> ready = 0;
+    std::atomic<bool> wrong = false;
+    std::vector<std::thread> threads;
+    for (int i = 0; i < kThreads; ++i) {
+      threads.emplace_back([&, i] {
+        first->deallocate(first->allocate(64), 64);
+        ++ready;
+        while (ready < kThreads) {
+        }
+        std::vector<unsigned char*> blocks;
+        for (int k = 0; k < 100; ++k) {
+          blocks.push_back(static_cast<unsigned char*>(second.allocate(200)));
+          std::memset(blocks.back(), i + 1, 200);
+        }
+        for (unsigned char* block : blocks) {
+          wrong = wrong || std::count(block, block + 200, i + 1) != 200;
+          second.deallocate(block, 200);
+        }
+      });
+    }
+    while (ready < kThreads) {
+    }
+    first.reset();
+    for (auto& thread : threads) {
+      thread.join();
+    }
+    ASSERT_FALSE(wrong);
+    ASSERT_EQ(second.stats().live_allocations, 0U);
+  }
+}
+
 TEST(Arena, ForkWhileThreadsAllocate) {
 #if defined(__SANITIZE_THREAD__)
   GTEST_SKIP() << "ThreadSanitizer does not support a fork while threads run";
