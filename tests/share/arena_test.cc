@@ -336,6 +336,7 @@ TEST(Arena, ThreadsMoveOnWhileAnArenaIsDestroyed) {
         first->deallocate(first->allocate(64), 64);
         ++ready;
         while (ready < kThreads) {
+          std::this_thread::yield();
         }
         std::vector<unsigned char*> blocks;
         for (int k = 0; k < 100; ++k) {
@@ -349,6 +350,7 @@ TEST(Arena, ThreadsMoveOnWhileAnArenaIsDestroyed) {
       });
     }
     while (ready < kThreads) {
+      std::this_thread::yield();
     }
     first.reset();
     for (auto& thread : threads) {
