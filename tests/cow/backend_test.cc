@@ -1,6 +1,8 @@
+#include <csignal>
 #include <cstdlib>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sstream>
 #include <string>
 #include <sys/wait.h>
 #include <thread>
@@ -8,6 +10,7 @@
 
 #include <cowshed/cow/backend.h>
 #include <cowshed/cow/command.h>
+#include <cowshed/tests/support/subprocess.h>
 
 namespace cowshed::cow {
 namespace {
@@ -135,16 +138,15 @@ TEST_P(BackendTest, NoSuchProcess) {
 }
 
 TEST_P(BackendTest, AttachesToARunningTree) {
-  auto command = Command::fork({COPY_SUBJECT, "2000", "2", "1000", "400"});
-  ASSERT_TRUE(command);
-  ASSERT_TRUE(command->release());
-  std::this_thread::sleep_for(std::chrono::milliseconds(200));
-  const auto attached = backend_->attach(command->pid());
+  test::Subprocess subject({COPY_SUBJECT, "2000", "2", "1000", "60000"});
+  std::istringstream children(subject.read_until("\n").out);
+  const auto attached = backend_->attach(subject.pid());
   ASSERT_TRUE(attached) << attached.error().message;
   EXPECT_EQ(*attached, 3);
   ASSERT_TRUE(backend_->sample());
   EXPECT_TRUE(backend_->any_alive());
-  EXPECT_TRUE(command->wait());
+  for (pid_t child = 0; children >> child;) ::kill(child, SIGTERM);
+  EXPECT_EQ(subject.finish().exit_status(), 0);
   ASSERT_TRUE(backend_->sample());
   EXPECT_FALSE(backend_->any_alive());
   EXPECT_EQ(backend_->measurement().processes.size(), 3U);

@@ -3,7 +3,8 @@
 //   copy_subject PAGES CHILDREN COPIES [LINGER_MS [EXIT_STATUS]]
 //
 // Maps and fills PAGES, forks CHILDREN, each of which writes to COPIES of them, stays for LINGER_MS
-// and exits with EXIT_STATUS + its number.  Prints the children's PIDs, one per line.
+// and exits with EXIT_STATUS + its number.  Prints the children's PIDs, one per line, once it has
+// forked them all.
 
 #include <cstdio>
 #include <cstdlib>
@@ -40,6 +41,7 @@ int main(int argc, char** argv) {
     }
     std::printf("%d\n", pid);
   }
+  std::fflush(stdout);
   while (::wait(nullptr) > 0) {
   }
   return 0;

@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <utility>
 
 #include <cowshed/tests/support/subprocess.h>
 
@@ -44,30 +45,46 @@ Subprocess::~Subprocess() {
     ::kill(pid_, SIGKILL);
     ::waitpid(pid_, nullptr, 0);
   }
-  ::close(out_);
-  ::close(err_);
+  for (const int end : {out_, err_}) {
+    if (end >= 0) ::close(end);
+  }
+}
+
+bool Subprocess::read_some() {
+  std::array<pollfd, 2> ends{{{out_, POLLIN, 0}, {err_, POLLIN, 0}}};
+  if (out_ < 0 && err_ < 0) return false;
+  ::poll(ends.data(), ends.size(), -1);
+  for (const pollfd& end : ends) {
+    if (end.fd < 0 || end.revents == 0) continue;
+    std::array<char, 65536> buffer;
+    const ssize_t got = ::read(end.fd, buffer.data(), buffer.size());
+    if (got > 0) {
+      (end.fd == out_ ? finished_.out : finished_.err)
+          .append(buffer.data(), static_cast<std::size_t>(got));
+    } else {
+      (end.fd == out_ ? out_ : err_) = -1;
+      ::close(end.fd);
+    }
+  }
+  return true;
+}
+
+const Finished& Subprocess::read_until(std::string_view text) {
+  const auto has_come = [&] {
+    return finished_.out.find(text) != std::string::npos ||
+           finished_.err.find(text) != std::string::npos;
+  };
+  while (!has_come() && read_some()) {
+  }
+  return finished_;
 }
 
 Finished Subprocess::finish() {
-  Finished finished;
-  std::array<pollfd, 2> ends{{{out_, POLLIN, 0}, {err_, POLLIN, 0}}};
-  while (ends[0].fd >= 0 || ends[1].fd >= 0) {
-    ::poll(ends.data(), ends.size(), -1);
-    for (pollfd& end : ends) {
-      if (end.fd < 0 || end.revents == 0) continue;
-      std::array<char, 65536> buffer;
-      const ssize_t got = ::read(end.fd, buffer.data(), buffer.size());
-      if (got > 0) {
-        (end.fd == out_ ? finished.out : finished.err)
-            .append(buffer.data(), static_cast<std::size_t>(got));
-      } else {
-        end.fd = -1;
-      }
-    }
+  while (read_some()) {
   }
-  ::waitpid(pid_, &finished.status, 0);
+  ::waitpid(pid_, &finished_.status, 0);
   pid_ = -1;
-  return finished;
+  return std::move(finished_);
 }
 
 Finished run(const std::vector<std::string>& arguments, const std::function<void()>& in_child) {

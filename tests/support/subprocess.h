@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <string>
+#include <string_view>
 #include <sys/types.h>
 #include <vector>
 
@@ -26,10 +27,15 @@ class Subprocess {
   ~Subprocess();  // kills what is left
 
   pid_t pid() const { return pid_; }
+  // Reads until one of the outputs has `text` in it, or both have ended; what has come so far.
+  const Finished& read_until(std::string_view text);
   // Reads both outputs to their end, then waits.
   Finished finish();
 
  private:
+  bool read_some();  // false: both outputs have ended
+
+  Finished finished_;
   pid_t pid_ = -1;
   int out_ = -1;
   int err_ = -1;

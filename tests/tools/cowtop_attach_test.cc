@@ -1,10 +1,8 @@
-#include <chrono>
 #include <cstdlib>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 #include <signal.h>
-#include <thread>
 #include <unistd.h>
 
 #include <cowshed/tests/support/public_copy.h>
@@ -18,13 +16,11 @@ using test::run;
 using test::Subprocess;
 using ::testing::HasSubstr;
 
-void wait_a_moment() { std::this_thread::sleep_for(std::chrono::milliseconds(700)); }
-
 TEST(CowtopAttach, UntilCtrlC) {
   Subprocess subject({COPY_SUBJECT, "100", "2", "50", "60000"});
-  wait_a_moment();
+  subject.read_until("\n");
   Subprocess cowtop({COWTOP, "--json", "-p", std::to_string(subject.pid())});
-  wait_a_moment();
+  ASSERT_THAT(cowtop.read_until("attached").err, HasSubstr("attached to 3 processes"));
   ::kill(cowtop.pid(), SIGINT);
   const Finished finished = cowtop.finish();
   EXPECT_EQ(finished.exit_status(), 0);
@@ -34,14 +30,15 @@ TEST(CowtopAttach, UntilCtrlC) {
   EXPECT_EQ(report["processes"][0]["role"], "root");
   EXPECT_EQ(report["processes"][0]["alive"], true);
   EXPECT_EQ(report["processes"][1]["role"], "child");
-  EXPECT_THAT(finished.err, HasSubstr("attached to 3 processes"));
 }
 
 TEST(CowtopAttach, UntilTheTreeHasEnded) {
-  Subprocess subject({COPY_SUBJECT, "100", "1", "50", "2000"});
-  wait_a_moment();
+  Subprocess subject({COPY_SUBJECT, "100", "1", "50", "60000"});
+  const pid_t child = std::stoi(subject.read_until("\n").out);
   Subprocess cowtop({COWTOP, "-p", std::to_string(subject.pid())});
-  subject.finish();
+  ASSERT_THAT(cowtop.read_until("attached").err, HasSubstr("attached to 2 processes"));
+  ::kill(child, SIGTERM);
+  EXPECT_EQ(subject.finish().exit_status(), 0);
   EXPECT_EQ(cowtop.finish().exit_status(), 0);
 }
 

@@ -1,5 +1,4 @@
 #include <array>
-#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -10,7 +9,6 @@
 #include <signal.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <thread>
 #include <unistd.h>
 
 #include <cowshed/tests/support/subprocess.h>
@@ -93,7 +91,7 @@ TEST(CowtopCommand, AReportThatCannotBeWrittenIsAnError) {
 TEST(CowtopCommand, ForwardsSignalsAndStillReports) {
   Subprocess cowtop(
       {COWTOP, "--", "sh", "-c", "trap 'exit 9' TERM; echo up; while :; do sleep 0.05; done"});
-  std::this_thread::sleep_for(std::chrono::milliseconds(700));
+  ASSERT_THAT(cowtop.read_until("up\n").out, HasSubstr("up\n"));
   ::kill(cowtop.pid(), SIGTERM);
   const Finished finished = cowtop.finish();
   EXPECT_EQ(finished.exit_status(), 9);
@@ -104,17 +102,20 @@ TEST(CowtopCommand, CtrlCAtATerminalStillPrintsTheSummary) {
   int terminal = -1;
   const pid_t pid = ::forkpty(&terminal, nullptr, nullptr, nullptr);
   if (pid == 0) {
-    ::execl(COWTOP, "cowtop", "--", "sh", "-c", "trap 'exit 3' INT; while :; do sleep 0.05; done",
-            nullptr);
+    ::execl(COWTOP, "cowtop", "--", "sh", "-c",
+            "trap 'exit 3' INT; echo up; while :; do sleep 0.05; done", nullptr);
     ::_exit(126);
   }
-  std::this_thread::sleep_for(std::chrono::milliseconds(700));
-  ASSERT_EQ(::write(terminal, "\x03", 1), 1);
   std::string printed;
   std::array<char, 4096> buffer;
+  bool interrupted = false;
   for (ssize_t got = 1; got > 0;) {
     got = ::read(terminal, buffer.data(), buffer.size());
     if (got > 0) printed.append(buffer.data(), static_cast<std::size_t>(got));
+    if (!interrupted && printed.find("up") != std::string::npos) {
+      interrupted = true;
+      ASSERT_EQ(::write(terminal, "\x03", 1), 1);
+    }
   }
   int status = 0;
   ::waitpid(pid, &status, 0);
