@@ -25,6 +25,8 @@ std::string_view to_string(ErrorCode code) {
     case ErrorCode::not_published: return "not_published";
     case ErrorCode::not_spawn_safe: return "not_spawn_safe";
     case ErrorCode::bad_image: return "bad_image";
+    case ErrorCode::bad_parcel: return "bad_parcel";
+    case ErrorCode::foreign_descriptor: return "foreign_descriptor";
     case ErrorCode::no_such_process: return "no_such_process";
     case ErrorCode::permission_denied: return "permission_denied";
     case ErrorCode::unsupported: return "unsupported";

@@ -29,6 +29,8 @@ enum class ErrorCode : std::uint8_t {
   not_published,       // no object of this name
   not_spawn_safe,      // the object may hold pointers to another program's code, see spawn_safe.h
   bad_image,           // not an image of an arena, or a damaged one
+  bad_parcel,          // what another process sent is not arenas, or damaged, see arena_transfer.h
+  foreign_descriptor,  // a descriptor of something else than it was said to be, or without seals
   no_such_process,     // the PID does not exist (any more)
   permission_denied,   // the process belongs to somebody else, or a capability is missing
   unsupported,         // this kernel or machine cannot do it; the message says what is missing

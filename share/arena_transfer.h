@@ -32,7 +32,7 @@ Expected<void> send_arena(int socket, const Arena& arena);
 // objects published under the same names.  A Ref of the sender's is good from here.  What is not
 // spawn_safe is to be had only if both processes have their code at the same addresses: forked from
 // each other, not exec'd.  Thread-safe, but one at a time on a socket.  Errors: bad_parcel
-// (something else was sent, or descriptors that are not what they should be), unsupported (another
+// (something else was sent), foreign_descriptor (not what it should be), unsupported (another
 // version), address_taken (naming what is there, as where this process has the arena already),
 // wrong_process_tree, invalid_argument (a name is in use here), system_call (EPIPE: the other
 // side was closed before it sent one; EAGAIN; ...).

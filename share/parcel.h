@@ -34,10 +34,10 @@ Expected<Parcel> pack_arena(const Arena& arena);
 // a Ref's bytes mean the same object.  All or nothing.  This process becomes one of the sender's
 // tree, unless it is already; it must not have arenas of another.  What is not spawn_safe is
 // there, but its references are not_spawn_safe unless the code is at the same addresses.  Objects
-// are published until their Arena is destroyed.  Errors: bad_parcel (damaged, or the descriptors
-// are not what it says: no seals, another size, not the file), unsupported (another version),
-// address_taken (naming what is there), wrong_process_tree, invalid_argument (a name is in use),
-// system_call.  Thread-safe.
+// are published until their Arena is destroyed.  Errors: bad_parcel (damaged), foreign_descriptor
+// (one is not what it says: no seals, another size), unsupported (another version), address_taken
+// (naming what is there), wrong_process_tree, invalid_argument (a name is in use), system_call.
+// Thread-safe.
 Expected<std::vector<Arena>> adopt_arenas(Parcel parcel);
 
 // Over a connected Unix socket, stream or seqpacket, which nobody else uses at the same moment.
