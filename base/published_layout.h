@@ -13,9 +13,14 @@
 // /proc/PID/mem.  (Not by process_vm_readv, which gives the process copies of what it shares.)
 //
 // Integers are of the machine's byte order, x86-64's.  The header is at offset 0 and names the
-// place, entry size and count of two tables.  In both, an entry's index stays its own for as long
-// as it is there, and the first 8 bytes of a vacant entry are 0.  Text ends with a NUL unless it
-// fills its field, and is cut off at that: it may be any bytes.
+// place, entry size and count of its tables.  In those of arenas and objects, an entry's index
+// stays its own for as long as it is there, and the first 8 bytes of a vacant entry are 0.  Text
+// ends with a NUL unless it fills its field, and is cut off at that: it may be any bytes.
+//
+// Since version 1.1 there are two tables of what the process has sent.  One says what is counted;
+// its entries are complete when its count says so, and never change.  The other has the counts, in
+// lanes, so that threads need not meet: in every lane, count i belongs to entry i, and the sum over
+// all lanes is what was sent.  Counts only grow, and are written without the sequence below.
 //
 // Versions: `major` changes when an old reader would misread, and a reader refuses one that it does
 // not know.  `minor` changes when something is added, which is always at the end of a struct; a
@@ -28,7 +33,7 @@ namespace cowshed::layout {
 inline constexpr char kMemfdName[] = "cowshed-layout";
 inline constexpr std::array<char, 8> kMagic = {'C', 'o', 'w', 's', 'h', 'e', 'd', '\0'};
 inline constexpr std::uint16_t kMajor = 1;
-inline constexpr std::uint16_t kMinor = 0;
+inline constexpr std::uint16_t kMinor = 1;
 
 struct Table {
   std::uint64_t offset = 0;       // from the start of the header
@@ -44,6 +49,9 @@ struct Header {
   std::uint64_t bytes = 0;  // of the whole mapping
   Table arenas;
   Table objects;
+  // Since 1.1:
+  Table transfers;
+  Table transfer_lanes;  // an entry is a lane: a TransferCount for each that `transfers` can have
 };
 
 enum class ArenaState : std::uint32_t { vacant, open, strict, lenient };
@@ -68,6 +76,29 @@ struct Object {
   std::array<char, 160> type{};  // as the compiler writes it
 };
 
-static_assert(sizeof(Header) == 56 && sizeof(Arena) == 96 && sizeof(Object) == 256);
+// How something is sent.
+enum class TransferKind : std::uint32_t {
+  value = 1,  // copied, or serialised
+  reference,  // stays where it is; the receiver is told where
+  moved,      // handed over where it is
+  inherited,  // nothing was sent: a forked worker has it
+};
+
+struct Transfer {
+  TransferKind kind{};
+  std::uint32_t reserved = 0;
+  std::array<char, 16> origin{};  // "channel", "launch"
+  std::array<char, 64> name{};    // of the channel or launch
+  std::array<char, 168> type{};   // as the compiler writes it
+};
+
+struct TransferCount {
+  std::uint64_t messages = 0;
+  std::uint64_t objects = 0;
+  std::uint64_t bytes = 0;
+};
+
+static_assert(sizeof(Header) == 88 && sizeof(Arena) == 96 && sizeof(Object) == 256);
+static_assert(sizeof(Transfer) == 256 && sizeof(TransferCount) == 24);
 
 }  // namespace cowshed::layout

@@ -25,9 +25,11 @@ struct Image {
   Header header;
   alignas(4096) std::array<Arena, kMaxArenas> arenas;
   alignas(4096) std::array<Object, internal::kMaxPublished> objects;
+  TransferTables transfers;
 };
 
 Image* image = nullptr;
+TransferTables unpublished_transfers;
 std::uint32_t first_vacant = 0;  // objects before this one are taken
 
 // While one of these lives, a reader waits.
@@ -85,6 +87,25 @@ void create() {
   header.bytes = sizeof(Image);
   header.arenas = {offsetof(Image, arenas), sizeof(Arena), 0};
   header.objects = {offsetof(Image, objects), sizeof(Object), 0};
+  constexpr std::uint64_t kTransfers = offsetof(Image, transfers);
+  header.transfers = {kTransfers + offsetof(TransferTables, transfers), sizeof(Transfer), 0};
+  header.transfer_lanes = {kTransfers + offsetof(TransferTables, lanes), sizeof(TransferLane), 0};
+}
+
+TransferTables& transfer_tables() {
+  return image == nullptr ? unpublished_transfers : image->transfers;
+}
+
+void show_transfers(std::uint32_t transfers) {
+  if (image != nullptr) {
+    std::atomic_ref(image->header.transfers.count).store(transfers, std::memory_order_release);
+  }
+}
+
+void show_transfer_lanes(std::uint32_t lanes) {
+  if (image != nullptr) {
+    std::atomic_ref(image->header.transfer_lanes.count).store(lanes, std::memory_order_release);
+  }
 }
 
 void put_arena(std::uint32_t index, const Arena& arena) {

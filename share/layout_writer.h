@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
@@ -10,7 +11,7 @@
 // from outside.  Nothing in share/ depends on it: where it cannot be made, all of this does
 // nothing.
 //
-// The caller holds registry::mutex().
+// The caller holds registry::mutex(), unless said otherwise.
 namespace cowshed::layout {
 
 // Maps it, unless this process has one or inherited its parent's.
@@ -23,6 +24,22 @@ void clear_arena(std::uint32_t index);
 // need, and returns its index.  There are internal::kMaxPublished.
 std::uint32_t put_object(const Object& object);
 void clear_object(std::uint32_t index);
+
+inline constexpr std::uint32_t kMaxTransfers = 1024;
+inline constexpr std::uint32_t kTransferLanes = 64;
+using TransferLane = std::array<TransferCount, kMaxTransfers>;  // whole pages
+
+// In the layout, or ordinary memory where there is none.  No lock of the layout's is needed to
+// write to them.
+struct TransferTables {
+  alignas(4096) std::array<Transfer, kMaxTransfers> transfers;
+  alignas(4096) std::array<TransferLane, kTransferLanes> lanes;
+};
+TransferTables& transfer_tables();
+
+// How much of them is used, to be called when entries are complete.  Both only grow.
+void show_transfers(std::uint32_t transfers);
+void show_transfer_lanes(std::uint32_t lanes);
 
 // As much of `text` as fits.
 template <std::size_t size>

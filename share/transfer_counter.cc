@@ -1,0 +1,213 @@
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <new>
+#include <pthread.h>
+#include <sys/mman.h>
+
+#include <cowshed/share/layout_writer.h>
+#include <cowshed/share/malloc_route.h>
+#include <cowshed/share/registry_table.h>
+#include <cowshed/share/transfer_table.h>
+
+namespace cowshed {
+
+constinit thread_local internal::ThreadLane internal::thread_lane;
+
+namespace {
+
+using layout::kMaxTransfers;
+using layout::kTransferLanes;
+
+// The last lane is for threads that find no other.
+constexpr std::uint32_t kSharedLane = kTransferLanes - 1;
+static_assert(kTransferLanes == 64, "one bit each");
+
+struct PathCount {
+  std::uint64_t objects = 0;
+  std::uint64_t bytes = 0;
+  std::uint64_t own_bytes = 0;
+};
+struct Paths {
+  std::uint64_t messages = 0;
+  std::map<std::string, PathCount> by_path;
+};
+
+std::mutex rows_mutex;
+std::uint32_t rows = 0;                           // under the mutex
+std::map<std::uint32_t, Paths>* paths = nullptr;  // by row; under the mutex.  Never freed
+std::atomic<std::uint64_t> taken_lanes = 0;       // a bit each
+std::atomic<std::uint32_t> used_lanes = 0;        // lanes from here on were never taken
+
+// A thread's counts outlive it: only its lane goes to the next.
+class LaneOwner {
+ public:
+  LaneOwner() = default;
+  ~LaneOwner();
+  LaneOwner(const LaneOwner&) = delete;
+  LaneOwner& operator=(const LaneOwner&) = delete;
+  void touch() noexcept {}
+};
+thread_local LaneOwner lane_owner;
+constinit thread_local bool thread_ends = false;
+
+void before_fork() { rows_mutex.lock(); }
+void after_fork_in_parent() { rows_mutex.unlock(); }
+
+// The child has sent nothing yet, and only this one of the threads.
+void after_fork_in_child() {
+  internal::thread_lane = {};
+  taken_lanes = 0;
+  if (paths != nullptr) {
+    const OutsideScope outside;
+    paths->clear();
+  }
+  auto& lanes = layout::transfer_tables().lanes;
+  const std::uint32_t used = used_lanes.load();
+  // Without a copy: what lies behind the pages is zero.
+  if (used != 0 && madvise(lanes.data(), used * sizeof lanes[0], MADV_DONTNEED) != 0) {
+    std::fill_n(lanes.begin(), used, layout::TransferLane{});
+  }
+  rows_mutex.unlock();
+}
+
+layout::TransferTables& tables() {
+  static layout::TransferTables& made = []() -> layout::TransferTables& {
+    {
+      const std::lock_guard lock(registry::mutex());
+      layout::create();
+    }
+    pthread_atfork(&before_fork, &after_fork_in_parent, &after_fork_in_child);
+    return layout::transfer_tables();
+  }();
+  return made;
+}
+
+LaneOwner::~LaneOwner() {
+  const auto lane = std::exchange(internal::thread_lane, {});
+  thread_ends = true;
+  if (lane.counts != nullptr && !lane.shared) {
+    const auto index = (lane.counts - tables().lanes[0].data()) / kMaxTransfers;
+    taken_lanes.fetch_and(~(std::uint64_t{1} << index), std::memory_order_release);
+  }
+}
+
+std::uint32_t take_lane() noexcept {
+  std::uint64_t taken = taken_lanes.load(std::memory_order_relaxed);
+  for (;;) {
+    const auto lane = static_cast<std::uint32_t>(std::countr_one(taken));
+    if (lane >= kSharedLane || thread_ends) {
+      return kSharedLane;
+    }
+    if (taken_lanes.compare_exchange_weak(taken, taken | std::uint64_t{1} << lane,
+                                          std::memory_order_acquire, std::memory_order_relaxed)) {
+      return lane;
+    }
+  }
+}
+
+void show_lane(std::uint32_t lane) noexcept {
+  std::uint32_t used = used_lanes.load();
+  while (used <= lane && !used_lanes.compare_exchange_weak(used, lane + 1)) {
+  }
+  layout::show_transfer_lanes(used_lanes.load());
+}
+
+std::uint32_t row_of(const layout::Transfer& what) {
+  auto& known = tables().transfers;
+  const std::lock_guard lock(rows_mutex);
+  const auto same = [&](const layout::Transfer& each) {
+    return std::memcmp(&each, &what, sizeof what) == 0;
+  };
+  const auto end = known.begin() + rows;
+  const auto found = std::find_if(known.begin(), end, same);
+  const auto row = static_cast<std::uint32_t>(found - known.begin());
+  if (found != end || rows == kMaxTransfers) {
+    return std::min(row, kMaxTransfers - 1);
+  }
+  if (rows < kMaxTransfers - 1) {
+    *found = what;
+  } else {
+    layout::set_text(found->name, "(others)");
+  }
+  layout::show_transfers(++rows);
+  return row;
+}
+
+layout::TransferCount sum_of_lanes(layout::TransferTables& counted, std::uint32_t row) {
+  layout::TransferCount sum;
+  const std::uint32_t lanes = used_lanes.load();
+  for (std::uint32_t i = 0; i < lanes; ++i) {
+    layout::TransferCount& count = counted.lanes[i][row];
+    sum.messages += std::atomic_ref(count.messages).load(std::memory_order_relaxed);
+    sum.objects += std::atomic_ref(count.objects).load(std::memory_order_relaxed);
+    sum.bytes += std::atomic_ref(count.bytes).load(std::memory_order_relaxed);
+  }
+  return sum;
+}
+
+}  // namespace
+
+internal::ThreadLane internal::take_thread_lane() noexcept {
+  auto& lanes = tables().lanes;
+  lane_owner.touch();
+  const std::uint32_t lane = take_lane();
+  show_lane(lane);
+  thread_lane = {lanes[lane].data(), lane == kSharedLane};
+  return thread_lane;
+}
+
+internal::TransferRow internal::TransferCounter::row(std::string_view type,
+                                                     TransferKind kind) const {
+  layout::Transfer what;
+  what.kind = kind;
+  layout::set_text(what.origin, origin_);
+  layout::set_text(what.name, name_);
+  layout::set_text(what.type, type);
+  return TransferRow(row_of(what));
+}
+
+void internal::TransferRow::add_paths(const std::vector<TypePath>& looked_at) const {
+  const OutsideScope outside;
+  const std::lock_guard lock(rows_mutex);
+  if (paths == nullptr) {
+    paths = new std::map<std::uint32_t, Paths>;
+  }
+  Paths& of_row = (*paths)[index_];
+  ++of_row.messages;
+  for (const TypePath& path : looked_at) {
+    PathCount& count = of_row.by_path[path.path];
+    count.objects += path.objects;
+    count.bytes += path.bytes;
+    count.own_bytes += path.own_bytes;
+  }
+}
+
+std::vector<CountedTransfer> counted_transfers() {
+  auto& counted = tables();
+  const std::lock_guard lock(rows_mutex);
+  std::vector<CountedTransfer> result;
+  for (std::uint32_t row = 0; row < rows; ++row) {
+    const layout::TransferCount sum = sum_of_lanes(counted, row);
+    if (sum.messages == 0) {
+      continue;
+    }
+    CountedTransfer& transfer = result.emplace_back();
+    transfer.what = counted.transfers[row];
+    transfer.count = sum;
+    if (paths == nullptr || !paths->contains(row)) {
+      continue;
+    }
+    const Paths& of_row = paths->at(row);
+    transfer.messages_looked_into = of_row.messages;
+    for (const auto& [path, count] : of_row.by_path) {
+      transfer.paths.push_back({path, count.objects, count.bytes, count.own_bytes});
+    }
+  }
+  return result;
+}
+
+}  // namespace cowshed

@@ -1,0 +1,220 @@
+#include <algorithm>
+#include <atomic>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <string>
+#include <thread>
+#include <tuple>
+#include <vector>
+
+#include <cowshed/share/transfer_counter.h>
+#include <cowshed/share/transfer_table.h>
+
+#include "child.h"
+#include "memory_map.h"
+
+namespace cowshed {
+namespace {
+
+using internal::TransferCounter;
+using internal::TransferRow;
+
+// What was counted under a name, as "kind type: messages objects bytes; ".
+std::string counted(const std::string& name) {
+  std::string text;
+  for (const CountedTransfer& each : counted_transfers()) {
+    if (name == each.what.name.data()) {
+      text += std::to_string(static_cast<unsigned>(each.what.kind)) + " " + each.what.type.data() +
+              ": " + std::to_string(each.count.messages) + " " +
+              std::to_string(each.count.objects) + " " + std::to_string(each.count.bytes) + "; ";
+    }
+  }
+  return text;
+}
+
+TEST(TransferCounter, CountsByTypeAndKind) {
+  const TransferCounter counter("channel", "kinds");
+  EXPECT_EQ(counted("kinds"), "");
+  const TransferRow jobs = counter.row("Job", TransferKind::value);
+  EXPECT_EQ(counted("kinds"), "") << "nothing was sent";
+  jobs.add(1, 64);
+  jobs.add(3, 192);
+  counter.add("Job", TransferKind::reference, 1, 1 << 20);
+  counter.add("Job", TransferKind::value, 1, 64);
+  counter.add("Result", TransferKind::moved, 1, std::uint64_t{5} << 30);
+  EXPECT_EQ(counted("kinds"), "1 Job: 3 5 320; 2 Job: 1 1 1048576; 3 Result: 1 1 5368709120; ");
+}
+
+TEST(TransferCounter, OneOfTheSameNameCountsOn) {
+  TransferCounter("channel", "again").add("int", TransferKind::value, 1, 4);
+  TransferCounter("channel", "again").add("int", TransferKind::value, 1, 4);
+  TransferCounter("launch", "again").add("int", TransferKind::value, 1, 4);
+  EXPECT_EQ(counted("again"), "1 int: 2 2 8; 1 int: 1 1 4; ");
+}
+
+TEST(TransferCounter, ThreadsThatEndedAreCounted) {
+  constexpr int kRounds = 5;  // more threads in all than there are lanes
+  constexpr int kThreads = 20;
+  const TransferRow row = TransferCounter("channel", "threads").row("int", TransferKind::value);
+  for (int round = 0; round < kRounds; ++round) {
+    std::vector<std::thread> threads;
+    for (int i = 0; i < kThreads; ++i) {
+      threads.emplace_back([&] {
+        for (int k = 0; k < 1000; ++k) {
+          row.add(2, 8);
+        }
+      });
+    }
+    for (std::thread& thread : threads) {
+      thread.join();
+    }
+  }
+  EXPECT_EQ(counted("threads"), "1 int: 100000 200000 800000; ");
+}
+
+TEST(TransferCounter, MoreThreadsThanLanesAreCounted) {
+  constexpr int kThreads = 100;
+  const TransferRow row = TransferCounter("channel", "crowd").row("int", TransferKind::value);
+  std::atomic<int> waiting = kThreads;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < kThreads; ++i) {
+    threads.emplace_back([&] {
+      row.add(1, 4);  // from here it has its lane
+      --waiting;
+      waiting.notify_all();
+      for (int left = waiting; left > 0; left = waiting) {
+        waiting.wait(left);
+      }
+      for (int k = 1; k < 1000; ++k) {
+        row.add(1, 4);
+      }
+    });
+  }
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
+  EXPECT_EQ(counted("crowd"), "1 int: 100000 100000 400000; ");
+}
+
+TEST(TransferCounter, AThreadThatCountsWhileItEnds) {
+  struct AtEnd {
+    const TransferRow* row = nullptr;
+    ~AtEnd() { row->add(1, 4); }
+  };
+  const TransferRow row = TransferCounter("channel", "end").row("int", TransferKind::value);
+  std::thread([&] {
+    thread_local AtEnd at_end;  // made before the thread's lane: destroyed after it
+    at_end.row = &row;
+    row.add(1, 4);
+  }).join();
+  EXPECT_EQ(counted("end"), "1 int: 2 2 8; ");
+}
+
+TEST(TransferCounter, AForkedChildCountsItsOwn) {
+  const TransferCounter counter("channel", "fork");
+  const TransferRow row = counter.row("int", TransferKind::value);
+  row.add(1, 4);
+  row.add_paths({{"int", 1, 4, 4}});
+  std::thread([&] { row.add(1, 4); }).join();
+  const auto child = test::run_in_child([&] {
+    const std::string before = counted("fork");
+    row.add(10, 40);
+    counter.add("long", TransferKind::value, 1, 8);
+    const bool paths = !counted_transfers().front().paths.empty();
+    return before + "| " + counted("fork") + "| " + std::to_string(paths);
+  });
+  EXPECT_EQ(child.said, "| 1 int: 1 10 40; 1 long: 1 1 8; | 0");
+  row.add(1, 4);
+  EXPECT_EQ(counted("fork"), "1 int: 3 3 12; ");
+}
+
+TEST(TransferCounter, AForkAmidThreadsThatCount) {
+  const TransferCounter counter("channel", "amid");
+  const TransferRow row = counter.row("int", TransferKind::value);
+  std::atomic<bool> over = false;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 3; ++i) {
+    threads.emplace_back([&, i] {
+      for (int k = 0; !over; ++k) {
+        row.add(1, 4);
+        row.add_paths({{"int", 1, 4, 4}});
+        counter.add("int" + std::to_string(i) + std::to_string(k % 30), TransferKind::value, 1, 4);
+      }
+    });
+  }
+  std::string said;
+  for (int i = 0; i < 50; ++i) {
+    said += test::run_in_child([&] {
+              counter.add("mine", TransferKind::value, 1, 4);
+              return counted("amid");
+            }).said;
+  }
+  over = true;
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
+  std::string expected;
+  for (int i = 0; i < 50; ++i) {
+    expected += "1 mine: 1 1 4; ";
+  }
+  EXPECT_EQ(said, expected);
+}
+
+TEST(TransferCounter, LongNamesAreCutOff) {
+  TransferCounter("channel", std::string(1000, 'n'))
+      .add(std::string(1000, 't'), TransferKind::value, 1, 1);
+  const auto all = counted_transfers();
+  EXPECT_TRUE(std::any_of(all.begin(), all.end(), [](const CountedTransfer& each) {
+    const auto& [name, type] = std::tie(each.what.name, each.what.type);
+    return std::count(name.begin(), name.end(), 'n') == 64 &&
+           std::count(type.begin(), type.end(), 't') == 168;
+  }));
+}
+
+TEST(TransferCounter, LooksIntoTheFirstAndThenSome) {
+  const TransferRow row = TransferCounter("channel", "sampled").row("Job", TransferKind::value);
+  int looked_into = 0;
+  for (int i = 0; i < 640; ++i) {
+    if (row.wants_paths()) {
+      EXPECT_EQ(i % 64, 0);
+      row.add_paths({{"Job", 1, 10, 4}, {"Job → string", 2, 6, 6}});
+      ++looked_into;
+    }
+    row.add(3, 10);
+  }
+  EXPECT_EQ(looked_into, 10);
+  const auto all = counted_transfers();
+  const auto own = std::find_if(all.begin(), all.end(), [](const CountedTransfer& each) {
+    return std::string("sampled") == each.what.name.data();
+  });
+  ASSERT_NE(own, all.end());
+  EXPECT_EQ(own->messages_looked_into, 10U);
+  ASSERT_EQ(own->paths.size(), 2U);
+  EXPECT_EQ(own->paths[1].path, "Job → string");
+  EXPECT_EQ(own->paths[1].objects, 20U);
+  EXPECT_EQ(own->paths[1].bytes, 60U);
+}
+
+// Last: what comes after it in this process has no row left.
+TEST(TransferCounterAtTheEnd, WhatFindsNoRowIsCountedTogether) {
+  const auto child = test::run_in_child([] {
+    const TransferCounter counter("channel", "many");
+    std::uint64_t named = 0;
+    for (int i = 0; i < 2000; ++i) {
+      counter.add("type" + std::to_string(i), TransferKind::value, 1, 1);
+    }
+    for (const CountedTransfer& each : counted_transfers()) {
+      named += std::string("many") == each.what.name.data() ? each.count.messages : 0;
+    }
+    const auto all = counted_transfers();
+    std::uint64_t others = 0;
+    for (const CountedTransfer& each : all) {
+      others += std::string("(others)") == each.what.name.data() ? each.count.messages : 0;
+    }
+    return std::to_string(named + others) + (named > 900 && others > 900 ? " both" : "");
+  });
+  EXPECT_EQ(child.said, "2000 both");
+}
+
+}  // namespace
+}  // namespace cowshed
