@@ -14,6 +14,7 @@
 #include <cowshed/share/arena_memory.h>
 #include <cowshed/share/freeze.h>
 #include <cowshed/share/private_jemalloc.h>
+#include <cowshed/share/thread_cache.h>
 
 namespace cowshed {
 
@@ -26,28 +27,9 @@ enum class ArenaState : std::uint8_t {
   not_inherited
 };
 
-class ArenaCore;
-
-// What one thread has of one arena.  Belongs to the thread, which frees it; in the arena's list
-// while `key` is the arena's.
-struct ThreadCache {
-  ArenaCore* core;
-  std::uint64_t key;
-  unsigned jemalloc_cache;
-  int flags;
-  ThreadCache* next_of_arena;
-  ThreadCache* next_of_thread;
-  std::atomic<bool>* busy;  // the thread's, see internal::LastArena
-
-  internal::Stock stock{};
-
-  void use() {  // by the thread itself
-    internal::last_arena.key = key;
-    internal::last_arena.stock = &stock;
-    internal::last_arena.flags = flags;
-  }
-  void flush();  // while nobody uses it
-};
+constexpr ArenaState frozen_state(FreezeMode mode) {
+  return mode == FreezeMode::strict ? ArenaState::strict : ArenaState::lenient;
+}
 
 // The arena itself.  Lives in arena_table.h's pool and is never freed but reused, so that signal
 // handlers and threads at their end may look at one that somebody destroys.
@@ -133,6 +115,8 @@ class ArenaCore final : public internal::ArenaFront {
   };
   friend class internal::ArenaFront;
 
+  static std::uint64_t new_key();
+  static Expected<void> register_membarrier(const std::string& name);
   static void* extend(jemalloc::ExtentHooks* hooks, void* address, std::size_t size,
                       std::size_t alignment, bool* zero, bool* commit, unsigned arena);
   // Opens [first, end()) for allocation; the mapping is there.
@@ -141,7 +125,6 @@ class ArenaCore final : public internal::ArenaFront {
   void pause();
   void resume();
   void close_fast_paths();
-  void wait_until_resumed();
   Expected<void> seal(FreezeMode mode, const Progress& progress);
   Expected<void> reopen();
   void abandon_reopened();

@@ -1,0 +1,248 @@
+#include <algorithm>
+#include <cerrno>
+#include <string>
+#include <sys/mman.h>
+#include <utility>
+
+#include <cowshed/share/address_range.h>
+#include <cowshed/share/arena_core.h>
+#include <cowshed/share/collapse.h>
+#include <cowshed/share/freeze.h>
+
+// An arena's generations: freezing, thawing and freezing again, and what is done with the pages.
+namespace cowshed {
+namespace {
+
+// Tells of a step before which `before` bytes were done, and `after` are left after it.
+Progress part_of(const Progress& whole, std::size_t before, std::size_t after) {
+  if (!whole) {
+    return nullptr;
+  }
+  return [=, &whole](std::size_t done, std::size_t total) {
+    whole(before + done, before + total + after);
+  };
+}
+
+}  // namespace
+
+Expected<void> ArenaCore::freeze(const FreezeOptions& options, ArenaCore* successor) {
+  if (state() == ArenaState::not_inherited) {
+    return not_inherited_error();
+  }
+  if (!is_open()) {
+    if (state() == frozen_state(options.mode) && successor == nullptr) {
+      return {};
+    }
+    if (state() == frozen_state(options.mode)) {
+      return make_error(ErrorCode::arena_frozen,
+                        who() + " is frozen already: a .successor is named when it is frozen");
+    }
+    return make_error(ErrorCode::arena_frozen, who() + " is already frozen in the other mode");
+  }
+  if (generation_ > 0 && options.mode != mode_) {
+    return make_error(ErrorCode::arena_frozen, who() + " was frozen in the other mode before");
+  }
+  for (const ArenaCore* next = successor; next != nullptr; next = next->successor()) {
+    if (next == this) {
+      return make_error(ErrorCode::invalid_argument,
+                        who() + " cannot be its own .successor, directly or by others");
+    }
+  }
+  auto sealed = seal(options.mode, options.progress);
+  if (sealed && successor != nullptr) {
+    successor_serial_ = successor->serial();
+    successor_ = successor;
+  }
+  return sealed;
+}
+
+// Ends the open part: what it holds becomes a new generation, with what was written privately.
+Expected<void> ArenaCore::seal(FreezeMode mode, const Progress& progress) {
+  if (scopes_ > 0) {
+    return make_error(ErrorCode::in_use,
+                      who() + ": " + std::to_string(scopes_) +
+                          " ArenaScope(s) have not ended; end them, then freeze");
+  }
+  const std::size_t first = frozen_bytes();
+  std::vector<Run> renewed;
+  if (first > 0) {
+    auto runs = written_runs(begin(), first, who());
+    if (!runs) {
+      return tl::make_unexpected(std::move(runs.error()));
+    }
+    renewed = std::move(*runs);
+  }
+  pause();
+  jemalloc::purge_arena(jemalloc_arena_);
+  Frozen now = past_;
+  const auto counts = jemalloc::count_arena(jemalloc_arena_);
+  now.live_bytes += counts.live_bytes;
+  now.live_allocations += counts.live_blocks;
+  const auto holes = memory_.trim();
+  if (generation_ > 0 && renewed.empty() && memory_.used() == first) {
+    abandon_reopened();
+    return {};
+  }
+  // So many files are mapped that one with everything is due.
+  const bool all_renewed = fd_count_ > kMostSegments;
+  if (all_renewed) {
+    renewed = {{0, first}};
+  }
+  const auto copied = without(renewed, past_.holes);
+  std::erase_if(now.misses, [&](const HugePageMiss& miss) {
+    return std::any_of(copied.begin(), copied.end(), [&](const Run& run) {
+      return miss.offset >= run.begin && miss.offset < run.end;
+    });
+  });
+  now.on_disk -= std::min(now.on_disk, size_of(copied));
+  now.holes.insert(now.holes.end(), holes.begin(), holes.end());
+  std::size_t collapsed = 0;
+  if (huge_pages_) {
+    collapsed = memory_.taken() - memory_.huge_bytes();
+    memory_.collapse(part_of(progress, 0, size_of(copied)));
+  }
+  now.taken += memory_.taken();
+  const auto misses = memory_.misses();
+  now.misses.insert(now.misses.end(), misses.begin(), misses.end());
+  const ArenaMapping mapping = {fds_[fd_count_ - 1], begin(), end() - begin()};
+  const Generation generation = {mapping, first, memory_.used()};
+  bool open_again = true;  // else it stays paused
+  auto sealed =
+      copy_runs(mapping, copied, huge_pages_, who(), part_of(progress, collapsed, 0), now.misses);
+  if (sealed) {
+    sealed = seal_generation(generation, mode, who(), open_again);
+  }
+  if (!sealed) {
+    discard_copies(mapping, first);
+    if (open_again) {
+      resume();
+    }
+    return sealed;
+  }
+  // From here there is no way back.
+  auto renewed_all = map_copies(mapping, renewed, mode, who());
+  frozen_bytes_ = generation.used;
+  stop_jemalloc();
+  if (all_renewed) {
+    close_segments(1);
+    now.on_disk = 0;
+  }
+  past_ = std::move(now);
+  mode_ = mode;
+  ++generation_;
+  state_.store(frozen_state(mode), std::memory_order_release);
+  return renewed_all;
+}
+
+Expected<void> ArenaCore::thaw() {
+  if (auto expected = expect_frozen(); !expected) {
+    return expected;
+  }
+  if (begin() + frozen_bytes() == end()) {
+    return make_error(ErrorCode::capacity_exceeded,
+                      who() + ": nothing of its capacity is unused; create it with a larger one");
+  }
+  return reopen();
+}
+
+Expected<void> ArenaCore::reopen() {
+  if (auto registered = register_membarrier(name()); !registered) {  // not by adopt()
+    return registered;
+  }
+  const std::size_t first = frozen_bytes();
+  auto mapping = map_generation(name(), begin(), end() - begin(), first);
+  if (!mapping) {
+    return tl::make_unexpected(std::move(mapping.error()));
+  }
+  auto started = start_jemalloc(*mapping, first);
+  if (!started) {
+    unmap_generation(*mapping, first);
+    return started;
+  }
+  fds_[fd_count_++] = mapping->fd;
+  key_ = new_key();  // the caches of before are of another jemalloc arena
+  resume();
+  return {};
+}
+
+// Ends the open part as if it had never been.
+void ArenaCore::abandon_reopened() {
+  close_fast_paths();
+  stop_jemalloc();
+  unmap_generation({fds_[--fd_count_], begin(), end() - begin()}, frozen_bytes());
+  state_.store(frozen_state(mode_), std::memory_order_release);
+}
+
+Expected<void> ArenaCore::refreeze(const Progress& progress) {
+  if (is_open() && generation_ > 0) {
+    return seal(mode_, progress);
+  }
+  if (auto expected = expect_frozen(); !expected) {
+    return expected;
+  }
+  auto private_now = count_private_bytes(begin(), frozen_bytes(), who());
+  if (!private_now) {
+    return tl::make_unexpected(std::move(private_now.error()));
+  }
+  if (*private_now == 0) {
+    return {};
+  }
+  if (auto reopened = reopen(); !reopened) {
+    return reopened;
+  }
+  auto sealed = seal(mode_, progress);
+  if (!sealed && is_open()) {
+    abandon_reopened();
+  }
+  return sealed;
+}
+
+Expected<std::size_t> ArenaCore::collapse(const Progress& progress) {
+  if (state() == ArenaState::not_inherited) {
+    return not_inherited_error();
+  }
+  const bool open = state() == ArenaState::open;
+  const std::size_t small = open ? memory_.taken() - memory_.huge_bytes() : 0;
+  std::vector<std::size_t> missing;
+  for (const HugePageMiss& miss : past_.misses) {
+    missing.push_back(miss.offset / kHugePage);
+  }
+  std::sort(missing.begin(), missing.end());
+  past_.misses.clear();
+  collapse_ranges(begin(), missing, part_of(progress, 0, small), [&](std::size_t range, int error) {
+    if (error != 0) {
+      past_.misses.push_back({range * kHugePage, error});
+    }
+  });
+  if (!open) {
+    return past_.huge_bytes();
+  }
+  pause();
+  memory_.collapse(part_of(progress, missing.size() * kHugePage, 0));
+  const std::size_t huge = past_.huge_bytes() + memory_.huge_bytes();
+  resume();
+  return huge;
+}
+
+Expected<void> ArenaCore::prefault() const {
+  if (auto expected = expect_frozen(); !expected) {
+    return expected;
+  }
+  // Reading a hole would take memory for it.
+  for (const Run& run : without({{0, frozen_bytes()}}, past_.holes)) {
+    if (madvise(reinterpret_cast<void*>(begin() + run.begin), run.end - run.begin,
+                MADV_POPULATE_READ) != 0) {
+      return system_error(who() + ": MADV_POPULATE_READ", errno);
+    }
+  }
+  return {};
+}
+
+Expected<std::size_t> ArenaCore::private_bytes() const {
+  if (auto expected = expect_frozen(); !expected) {
+    return tl::make_unexpected(std::move(expected.error()));
+  }
+  return count_private_bytes(begin(), frozen_bytes(), who());
+}
+
+}  // namespace cowshed

@@ -1,0 +1,112 @@
+#include <mutex>
+#include <new>
+
+#include <cowshed/share/arena_core.h>
+
+namespace cowshed {
+
+constinit thread_local internal::LastArena internal::last_arena;
+
+namespace {
+
+constinit thread_local bool thread_ends = false;
+
+struct CachesOfThread {
+  ThreadCache* first = nullptr;
+
+  ~CachesOfThread() {
+    thread_ends = true;
+    internal::last_arena.key = internal::kNoKey;
+    while (ThreadCache* cache = first) {
+      first = cache->next_of_thread;
+      cache->core->retire(cache);
+    }
+  }
+};
+
+thread_local CachesOfThread caches_of_thread;
+
+}  // namespace
+
+// Makes last_used this arena's; false: this thread has no cache of it, now or ever.
+bool ArenaCore::find_thread_cache() {
+  if (thread_ends) {
+    return false;
+  }
+  const std::uint64_t wanted = key();
+  for (ThreadCache* cache = caches_of_thread.first; cache != nullptr;
+       cache = cache->next_of_thread) {
+    if (cache->key == wanted) {
+      cache->use();
+      return true;
+    }
+  }
+  return make_thread_cache();
+}
+
+void ThreadCache::flush() {
+  for (unsigned shelf = 0; shelf < internal::Stock::kShelves; ++shelf) {
+    while (void* block = stock.take(shelf)) {
+      cowshed_je_sdallocx(block, internal::Stock::size_of(shelf), flags);
+    }
+  }
+  jemalloc::flush_cache(jemalloc_cache);
+}
+
+// Those of arenas that are closed, which will not be used again.  Whoever closes one now holds its
+// mutex, which retire() takes.
+void ArenaCore::drop_old_caches() {
+  for (ThreadCache** link = &caches_of_thread.first; *link != nullptr;) {
+    ThreadCache* cache = *link;
+    if (cache->core->is_open() && cache->core->key() == cache->key) {
+      link = &cache->next_of_thread;
+    } else {
+      *link = cache->next_of_thread;
+      cache->core->retire(cache);
+    }
+  }
+}
+
+bool ArenaCore::make_thread_cache() {
+  drop_old_caches();
+  const std::lock_guard lock(mutex_);
+  if (state() != ArenaState::open) {
+    return false;
+  }
+  unsigned number = 0;
+  // jemalloc has 4,094 of them; whoever comes later works uncached, under the mutex.
+  if (jemalloc::create_cache(number) != 0) {
+    return false;
+  }
+  void* record = jemalloc::allocate_record(sizeof(ThreadCache));
+  if (record == nullptr) {
+    jemalloc::destroy_cache(number);
+    return false;
+  }
+  const int flags = jemalloc::arena_flags(jemalloc_arena_) | jemalloc::cache_flags(number);
+  auto* cache = new (record) ThreadCache{
+      this, key(), number, flags, caches_, caches_of_thread.first, &internal::last_arena.busy};
+  caches_of_thread.first = caches_ = cache;
+  cache->use();
+  return true;
+}
+
+void ArenaCore::prepare_thread() { caches_of_thread.first = caches_of_thread.first; }
+
+void ArenaCore::retire(ThreadCache* cache) {
+  {
+    const std::lock_guard lock(mutex_);
+    ThreadCache** link = &caches_;
+    while (*link != nullptr && *link != cache) {
+      link = &(*link)->next_of_arena;
+    }
+    if (*link != nullptr) {
+      *link = cache->next_of_arena;
+      cache->flush();
+      jemalloc::destroy_cache(cache->jemalloc_cache);
+    }
+  }
+  jemalloc::deallocate_record(cache);
+}
+
+}  // namespace cowshed
