@@ -1,0 +1,81 @@
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <cowshed/share/image.h>
+#include <cowshed/share/image_format.h>
+#include <cowshed/share/registry.h>
+#include <cowshed/share/size_literals.h>
+
+// make_seeds FOLDER: what the fuzzers begin with, made by the library itself.
+namespace {
+
+using namespace cowshed;
+namespace fs = std::filesystem;
+
+template <class T>
+T expect(Expected<T> value) {
+  if (!value) {
+    std::fprintf(stderr, "make_seeds: %s\n", value.error().message.c_str());
+    std::exit(EXIT_FAILURE);
+  }
+  if constexpr (!std::is_void_v<T>) {
+    return std::move(*value);
+  }
+}
+
+void write(const fs::path& path, std::span<const char> bytes) {
+  std::ofstream(path, std::ios::binary).write(bytes.data(), static_cast<long>(bytes.size()));
+}
+
+// An image of that many arrays, and with that many 2 MiB ranges between them freed again.
+void make_image(const fs::path& path, int arrays, bool holes) {
+  constexpr std::size_t kNumbers = 1U << 18U;  // 2 MiB
+  constexpr std::size_t kFreed = 4_MiB;
+  auto arena = expect(Arena::create({.name = "seed", .capacity = 64_MiB}));
+  std::vector<void*> freed;
+  for (int i = 0; i < arrays; ++i) {
+    const std::span array = expect(arena.make_array<std::uint64_t>(kNumbers));
+    expect(publish("array" + std::to_string(i), array));
+    if (holes) {
+      freed.push_back(arena.allocate(kFreed));
+    }
+  }
+  for (void* block : freed) {
+    arena.deallocate(block, kFreed);
+  }
+  expect(arena.freeze());
+  const fs::path whole = path.string() + ".whole";
+  expect(save_image(arena, whole));
+  image_format::Header header;
+  std::ifstream file(whole, std::ios::binary);
+  file.read(reinterpret_cast<char*>(&header), sizeof(header));
+  std::vector<char> head(header.blocks.offset + header.blocks.count * sizeof(std::uint64_t));
+  file.seekg(0);
+  file.read(head.data(), static_cast<long>(head.size()));
+  fs::remove(whole);
+  write(path, head);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 2) {
+    std::fprintf(stderr, "usage: make_seeds FOLDER\n");
+    return EXIT_FAILURE;
+  }
+  const fs::path folder = argv[1];
+  fs::remove_all(folder);
+  fs::create_directories(folder / "image");
+  make_image(folder / "image/empty", 0, false);
+  make_image(folder / "image/one", 1, false);
+  make_image(folder / "image/holes", 3, true);
+  return EXIT_SUCCESS;
+}
