@@ -1,0 +1,127 @@
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
+#include <stdexcept>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cowshed/tests/support/single_step.h>
+
+namespace cowshed::test {
+namespace {
+
+// A breakpoint: the tracer sees SIGTRAP with SI_KERNEL, which no single step raises.
+void mark() { asm volatile("int3" ::: "memory"); }
+
+bool is_at_mark(pid_t pid) {
+  siginfo_t info{};
+  return ptrace(PTRACE_GETSIGINFO, pid, nullptr, &info) == 0 && info.si_signo == SIGTRAP &&
+         info.si_code == SI_KERNEL;
+}
+
+// Not inlined, and nothing but the call: entry and return are those of `action`.
+[[gnu::noinline]] void run_stepped(const std::function<void()>& action) {
+  mark();
+  action();
+  mark();
+}
+
+[[noreturn]] void run_child(const SteppedChild::Body& body) {
+  // Once no longer traced it meets the second mark alone.
+  std::signal(SIGTRAP, [](int) {});
+  if (ptrace(PTRACE_TRACEME, 0, nullptr, nullptr) != 0) {
+    _exit(EXIT_FAILURE);
+  }
+  body.before();
+  run_stepped(body.action);
+  body.after();
+  _exit(EXIT_SUCCESS);
+}
+
+int wait_for(pid_t pid, int options) {
+  int status = 0;
+  while (waitpid(pid, &status, options) < 0) {
+    if (errno != EINTR) {
+      throw std::runtime_error("waitpid");
+    }
+  }
+  return status;
+}
+
+}  // namespace
+
+SteppedChild::SteppedChild(const Body& body) : pid_(fork()) {
+  if (pid_ == 0) {
+    run_child(body);
+  }
+  if (pid_ < 0) {
+    throw std::runtime_error("fork");
+  }
+  traced_ = true;
+  for (;;) {
+    wait_for_stop();
+    if (is_at_mark(pid_)) {
+      return;
+    }
+    ptrace(PTRACE_CONT, pid_, nullptr, nullptr);  // some other signal
+  }
+}
+
+SteppedChild::~SteppedChild() { kill(); }
+
+void SteppedChild::wait_for_stop() {
+  const int status = wait_for(pid_, 0);
+  if (!WIFSTOPPED(status)) {
+    pid_ = -1;
+    throw std::runtime_error("the traced child has ended; is ptrace(2) allowed?");
+  }
+}
+
+std::size_t SteppedChild::step(std::size_t count) {
+  for (std::size_t done = 0; done < count; ++done) {
+    if (returned_) {
+      return done;
+    }
+    if (ptrace(PTRACE_SINGLESTEP, pid_, nullptr, nullptr) != 0) {
+      throw std::runtime_error("PTRACE_SINGLESTEP");
+    }
+    wait_for_stop();
+    returned_ = is_at_mark(pid_);
+    if (returned_) {
+      return done;
+    }
+  }
+  return count;
+}
+
+void SteppedChild::kill() {
+  if (pid_ > 0) {
+    ::kill(pid_, SIGKILL);
+    wait_for(pid_, 0);
+    pid_ = -1;
+  }
+}
+
+void SteppedChild::stop() {
+  // The signal that it is handed on detaching stops it.
+  if (ptrace(PTRACE_DETACH, pid_, nullptr, SIGSTOP) != 0) {
+    throw std::runtime_error("PTRACE_DETACH");
+  }
+  traced_ = false;
+  wait_for(pid_, WUNTRACED);
+}
+
+int SteppedChild::go_on() {
+  if (traced_) {
+    ptrace(PTRACE_DETACH, pid_, nullptr, 0);
+    traced_ = false;
+  } else {
+    ::kill(pid_, SIGCONT);
+  }
+  const int status = wait_for(pid_, 0);
+  pid_ = -1;
+  return status;
+}
+
+}  // namespace cowshed::test
