@@ -27,6 +27,13 @@ std::string_view to_string(ErrorCode code) {
     case ErrorCode::bad_image: return "bad_image";
     case ErrorCode::bad_parcel: return "bad_parcel";
     case ErrorCode::foreign_descriptor: return "foreign_descriptor";
+    case ErrorCode::bad_channel: return "bad_channel";
+    case ErrorCode::closed: return "closed";
+    case ErrorCode::would_block: return "would_block";
+    case ErrorCode::timed_out: return "timed_out";
+    case ErrorCode::peer_stopped: return "peer_stopped";
+    case ErrorCode::interrupted: return "interrupted";
+    case ErrorCode::message_too_large: return "message_too_large";
     case ErrorCode::no_such_process: return "no_such_process";
     case ErrorCode::permission_denied: return "permission_denied";
     case ErrorCode::unsupported: return "unsupported";

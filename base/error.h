@@ -31,6 +31,13 @@ enum class ErrorCode : std::uint8_t {
   bad_image,           // not an image of an arena, or a damaged one
   bad_parcel,          // what another process sent is not arenas, or damaged, see arena_transfer.h
   foreign_descriptor,  // a descriptor of something else than it was said to be, or without seals
+  bad_channel,         // not a channel, of another version, or damaged
+  closed,              // the channel is closed; for a receiver: and empty
+  would_block,         // a try form: the channel is full, or empty
+  timed_out,           // a timed form: still so at the deadline
+  peer_stopped,        // a stopped process is in the midst of a call and holds what is needed
+  interrupted,         // the caller's stop_token was asked to stop
+  message_too_large,   // more than the channel's memory could ever hold
   no_such_process,     // the PID does not exist (any more)
   permission_denied,   // the process belongs to somebody else, or a capability is missing
   unsupported,         // this kernel or machine cannot do it; the message says what is missing
