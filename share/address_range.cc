@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <cowshed/share/address_range.h>
+#include <cowshed/share/file_size_limit.h>
 
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U  // Linux 6.3
@@ -136,10 +137,9 @@ Expected<int> open_memfd(const std::string& name, std::size_t size) {
   if (fd < 0) {
     return system_error("arena '" + name + "': memfd_create", errno);
   }
-  if (ftruncate(fd, static_cast<off_t>(size)) != 0) {
-    auto error = system_error("arena '" + name + "': ftruncate", errno);
+  if (auto sized = set_file_size(fd, size, "arena '" + name + "'"); !sized) {
     close(fd);
-    return error;
+    return tl::make_unexpected(std::move(sized.error()));
   }
   return fd;
 }

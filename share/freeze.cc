@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <cowshed/base/pagemap.h>
+#include <cowshed/share/file_size_limit.h>
 #include <cowshed/share/freeze.h>
 #include <cowshed/share/memory_limits.h>
 
@@ -230,7 +231,7 @@ Expected<void> seal_generation(const Generation& generation, FreezeMode mode,
   const auto undo = [&, begin = mapping.begin + first, size = mapping.size - first, fd = mapping.fd,
                      offset = first, whole = mapping.size](tl::unexpected<Error> error) {
     open_again =
-        size == 0 || ((!cut || ftruncate(fd, static_cast<off_t>(whole)) == 0) &&
+        size == 0 || ((!cut || set_file_size(fd, whole, {})) &&
                       replace(begin, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset) &&
                       madvise(reinterpret_cast<void*>(begin), size, MADV_DONTFORK) == 0);
     return error;

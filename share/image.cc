@@ -15,6 +15,7 @@
 
 #include <cowshed/share/arena_table.h>
 #include <cowshed/share/code_id.h>
+#include <cowshed/share/file_size_limit.h>
 #include <cowshed/share/image.h>
 #include <cowshed/share/image_format.h>
 #include <cowshed/share/malloc_route.h>
@@ -76,6 +77,10 @@ int write_all(int fd, Bytes bytes, std::uint64_t offset) {
     offset += static_cast<std::uint64_t>(written);
   }
   return 0;
+}
+
+tl::unexpected<Error> write_error(const std::string& who, int error) {
+  return system_error(who + " cannot be written", error);
 }
 
 // How much there was, up to the end of the file.
@@ -273,23 +278,27 @@ format::Header header_of(const ArenaCore& core, const std::vector<std::uint64_t>
   return header;
 }
 
-int write_image(const ArenaCore& core, int fd, const Progress& progress) {
+Expected<void> write_image(const ArenaCore& core, int fd, const std::string& who,
+                           const Progress& progress) {
   std::vector<std::uint64_t> sums(core.used() / format::kBlock);
   std::vector<std::byte> tables;
   format::Header header = header_of(core, sums, tables);
-  if (retry([&] { return ftruncate(fd, static_cast<off_t>(header.payload + header.used)); }) != 0) {
-    return errno;
+  if (auto sized = set_file_size(fd, header.payload + header.used, who); !sized) {
+    return sized;
   }
   if (const int error = write_payload(core, fd, header.payload, sums, progress)) {
-    return error;
+    return write_error(who, error);
   }
   tables.resize(header.blocks.offset - format::kPage);
   header.blocks = append(tables, sums);
   header.checksum = format::checksum(header);
   if (const int error = write_all(fd, tables, format::kPage)) {
-    return error;
+    return write_error(who, error);
   }
-  return write_all(fd, std::as_bytes(std::span(&header, 1)), 0);
+  if (const int error = write_all(fd, std::as_bytes(std::span(&header, 1)), 0)) {
+    return write_error(who, error);
+  }
+  return {};
 }
 
 struct Opened {
@@ -405,12 +414,11 @@ Expected<void> save_image(const Arena& arena, const std::filesystem::path& path,
   if (!replacement) {
     return tl::make_unexpected(std::move(replacement.error()));
   }
-  int error = write_image(core, replacement->fd(), progress);
-  if (error == 0) {
-    error = replacement->commit();
+  if (auto written = write_image(core, replacement->fd(), who, progress); !written) {
+    return written;
   }
-  if (error != 0) {
-    return system_error(who + " cannot be written", error);
+  if (const int error = replacement->commit()) {
+    return write_error(who, error);
   }
   return {};
 }

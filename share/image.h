@@ -36,7 +36,7 @@ namespace cowshed {
 // umask.  2 MiB-aligned and sparse: pages of zeros take no disk.  The arena stays locked meanwhile,
 // so that a fork() waits; other threads must not write to a lenient one.  Errors:
 // arena_not_frozen, not_inherited, invalid_argument (`path` is a folder, a device or the like),
-// system_call (ENOSPC, EACCES, ...).
+// system_call (ENOSPC, EACCES, EFBIG past RLIMIT_FSIZE, ...).
 Expected<void> save_image(const Arena& arena, const std::filesystem::path& path,
                           const Progress& progress = nullptr);
 

@@ -9,6 +9,7 @@
 
 #include <cowshed/share/address_range.h>
 #include <cowshed/share/arena_table.h>
+#include <cowshed/share/file_size_limit.h>
 #include <cowshed/share/layout_writer.h>
 #include <cowshed/share/ref.h>
 
@@ -69,7 +70,7 @@ void create() {
     return;
   }
   void* memory = MAP_FAILED;
-  if (ftruncate(fd, sizeof(Image)) == 0) {
+  if (set_file_size(fd, sizeof(Image), kMemfdName)) {
     // Private: a child's changes are its own, without a lock between processes.
     memory = mmap(reinterpret_cast<void*>(kLayoutPlace), sizeof(Image), PROT_READ | PROT_WRITE,
                   MAP_PRIVATE | MAP_NORESERVE, fd, 0);
