@@ -26,6 +26,8 @@ struct ChannelStats {
   std::uint64_t outstanding = 0;     // bytes of blocks in use now: written, queued or in hand
   std::uint32_t processes = 0;       // attached now
   std::vector<LostMessages> lost;    // in no order
+  // Lost before those, by receivers whose place others took since (1,024 are remembered).
+  std::uint64_t lost_before = 0;
 };
 
 }  // namespace cowshed

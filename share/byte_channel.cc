@@ -1,0 +1,236 @@
+#include <algorithm>
+#include <cstring>
+#include <sys/mman.h>
+#include <utility>
+
+#include <cowshed/share/channel_core.h>
+
+namespace cowshed {
+
+using namespace channel_layout;
+
+void Bytes::take(Bytes& other) noexcept {
+  block_ = std::exchange(other.block_, nullptr);
+  size_ = std::exchange(other.size_, 0);
+  type_ = std::exchange(other.type_, 0);
+  word_ = other.word_;
+  index_ = other.index_;
+  hand_ = other.hand_;
+  sequence_ = other.sequence_;
+  segment_ = std::move(other.segment_);
+  if (block_ == nullptr) {
+    std::memcpy(small_.data(), other.small_.data(), std::min(size_, kSmall));
+  }
+}
+
+void Bytes::give_back() noexcept { internal::ByteChannel::give_back(*this); }
+
+namespace internal {
+namespace {
+
+constexpr std::uint64_t kUnmapped = 64U << 10U;  // from here a copy leaves the sender's view, too
+
+}  // namespace
+
+// What goes into a slot.
+struct ByteChannel::Outgoing {
+  std::span<const std::byte> small;  // or
+  std::uint32_t block = 0;           // 1 + its index
+  std::uint64_t queued = 0;          // and its word from then on
+  std::uint64_t size = 0;
+  std::uint64_t type = 0;
+  bool moved = false;
+};
+
+ByteChannel::ByteChannel(std::shared_ptr<ChannelSegment> segment)
+    : ChannelCore(std::move(segment)),
+      copied_(TransferCounter("channel", options().name).row("bytes", TransferKind::value)),
+      moved_(TransferCounter("channel", options().name).row("bytes", TransferKind::moved)) {}
+
+Expected<Bytes> ByteChannel::buffer(std::size_t size, const Wait& wait) {
+  Bytes bytes;
+  bytes.size_ = size;
+  if (size <= Bytes::kSmall) {
+    std::memset(bytes.small_.data(), 0, size);
+    return bytes;
+  }
+  if (size > segment().plan().most_pages * kPage) {
+    return make_error(ErrorCode::message_too_large,
+                      "channel '" + options().name + "': " + std::to_string(size) +
+                          " bytes in one message, its memory is " +
+                          std::to_string(options().memory) + "; create it with more");
+  }
+  Expected<std::uint32_t> block = 0;
+  const auto attempt = [&](std::uint64_t) {
+    if (segment().self() == 0) {
+      return Attempt::outside;
+    }
+    block = segment().allocate(size);
+    return block || block.error().code != ErrorCode::would_block ? Attempt::done : Attempt::blocked;
+  };
+  if (auto allocated = persist(wait, Waiting::For::memory, attempt(0), attempt); !allocated) {
+    return tl::make_unexpected(std::move(allocated.error()));
+  }
+  if (!block) {
+    return tl::make_unexpected(std::move(block.error()));
+  }
+  bytes.block_ = segment().block_data(*block);
+  bytes.index_ = *block;
+  bytes.word_ = segment().word(*block).load(std::memory_order_relaxed);
+  bytes.segment_ = shared_segment();
+  return bytes;
+}
+
+Expected<void> ByteChannel::send(std::span<const std::byte> bytes, const Wait& wait,
+                                 std::uint64_t type, const TransferRow* row) {
+  Outgoing message;
+  message.size = bytes.size();
+  message.type = type;
+  Bytes block;
+  if (bytes.size() <= kSmallMessage) {
+    message.small = bytes;
+  } else {
+    if (segment().closed()) {  // before all that copying
+      return make_error(ErrorCode::closed,
+                        "channel '" + options().name + "' is closed, send no more");
+    }
+    auto allocated = buffer(bytes.size(), wait);
+    if (!allocated) {
+      return tl::make_unexpected(std::move(allocated.error()));
+    }
+    block = std::move(*allocated);
+    std::memcpy(block.block_, bytes.data(), bytes.size());
+    message.block = block.index_ + 1;
+    message.queued = with_state(block.word_, BlockState::queued, segment().self());
+  }
+  if (auto sent = send_slot(message, wait); !sent) {
+    return sent;
+  }
+  if (std::byte* data = std::exchange(block.block_, nullptr); bytes.size() >= kUnmapped) {
+    madvise(data, bytes.size(), MADV_DONTNEED);
+  }
+  (row == nullptr ? copied_ : *row).add(1, bytes.size());
+  return {};
+}
+
+Expected<void> ByteChannel::send(Bytes&& bytes, const Wait& wait, std::uint64_t type,
+                                 const TransferRow* row) {
+  const bool ours = bytes.block_ != nullptr && bytes.segment_ == shared_segment() &&
+                    static_cast<PartyId>(bytes.word_ >> 32U) == segment().self();
+  if (!ours) {
+    auto sent = send(bytes.span(), wait, type, row);
+    if (sent) {
+      bytes = Bytes();
+    }
+    return sent;
+  }
+  Outgoing message;
+  message.block = bytes.index_ + 1;
+  message.queued = with_state(bytes.word_, BlockState::queued, segment().self());
+  message.size = bytes.size_;
+  message.type = type;
+  message.moved = true;
+  if (auto sent = send_slot(message, wait); !sent) {
+    return sent;
+  }
+  madvise(std::exchange(bytes.block_, nullptr), pages_of(bytes.word_) * kPage, MADV_DONTNEED);
+  (row == nullptr ? moved_ : *row).add(1, message.size);
+  bytes = Bytes();
+  return {};
+}
+
+Expected<void> ByteChannel::send_slot(const Outgoing& message, const Wait& wait) {
+  std::uint64_t count = 1;
+  const auto attempt = [&](std::uint64_t lock_bits) {
+    return segment().try_send(count, lock_bits, [&](std::uint64_t number, std::uint64_t) {
+      write_slot(number, message);
+    });
+  };
+  return persist(wait, Waiting::For::slot, attempt(0), attempt);
+}
+
+void ByteChannel::write_slot(std::uint64_t number, const Outgoing& message) {
+  auto* slot = reinterpret_cast<ByteSlot*>(segment().slot(number));
+  Totals totals;
+  if (number != 0) {
+    totals = reinterpret_cast<const ByteSlot*>(segment().slot(number - 1))->totals;
+  }
+  const auto set = [](std::uint64_t& field, std::uint64_t value) {
+    std::atomic_ref(field).store(value, std::memory_order_relaxed);  // stats() may look
+  };
+  set(slot->totals.bytes, totals.bytes + message.size);
+  set(slot->totals.moved, totals.moved + (message.moved ? 1 : 0));
+  set(slot->totals.moved_bytes, totals.moved_bytes + (message.moved ? message.size : 0));
+  slot->size = message.size;
+  slot->type = message.type;
+  slot->moved = message.moved ? 1 : 0;
+  std::atomic_ref(slot->block).store(message.block, std::memory_order_relaxed);
+  if (message.block == 0) {
+    std::memcpy(slot->bytes.data(), message.small.data(), message.size);
+  } else {
+    segment().word(message.block - 1).store(message.queued, std::memory_order_release);
+  }
+}
+
+Expected<Bytes> ByteChannel::receive(const Wait& wait) {
+  Bytes bytes;
+  std::uint64_t count = 1;
+  const auto attempt = [&](std::uint64_t lock_bits) {
+    return segment().try_receive(count, lock_bits, [&](std::uint64_t number, std::uint64_t) {
+      return read_slot(number, bytes);
+    });
+  };
+  if (auto received = persist(wait, Waiting::For::message, attempt(0), attempt); !received) {
+    return tl::make_unexpected(std::move(received.error()));
+  }
+  if (bytes.block_ != nullptr) {
+    bytes.segment_ = shared_segment();
+    bytes.hand_ = 1 + segment().this_hand();
+  }
+  return bytes;
+}
+
+bool ByteChannel::read_slot(std::uint64_t number, Bytes& into) {
+  auto* slot = reinterpret_cast<ByteSlot*>(segment().slot(number));
+  const std::uint64_t size = slot->size;
+  const std::uint32_t block = std::atomic_ref(slot->block).load(std::memory_order_relaxed);
+  if (block == 0 ? size > kSmallMessage : !segment().block_holds(block - 1, size)) {
+    return false;
+  }
+  into.size_ = size;
+  into.type_ = slot->type;
+  if (block == 0) {
+    std::memcpy(into.small_.data(), slot->bytes.data(), size);
+  } else {
+    auto& word = segment().word(block - 1);
+    into.word_ =
+        with_state(word.load(std::memory_order_relaxed), BlockState::owned, segment().self());
+    word.store(into.word_, std::memory_order_release);
+    into.block_ = segment().block_data(block - 1);
+    into.index_ = block - 1;
+    into.sequence_ = number;
+  }
+  auto& received = segment().control().received[(number + 1) % 2];
+  received.bytes.store(slot->totals.bytes, std::memory_order_relaxed);
+  received.moved.store(slot->totals.moved, std::memory_order_relaxed);
+  received.moved_bytes.store(slot->totals.moved_bytes, std::memory_order_relaxed);
+  return true;
+}
+
+void ByteChannel::give_back(Bytes& bytes) noexcept {
+  const auto segment = std::move(bytes.segment_);
+  bytes.block_ = nullptr;
+  // In a forked child it is still the parent's.
+  if (segment == nullptr || static_cast<PartyId>(bytes.word_ >> 32U) != segment->self() ||
+      segment->word(bytes.index_).load() != bytes.word_) {
+    return;
+  }
+  if (bytes.hand_ != 0) {
+    std::uint64_t mine = held(bytes.sequence_, 1);
+    segment->control().hands[bytes.hand_ - 1].held.compare_exchange_strong(mine, 0);
+  }
+  segment->free_block(bytes.index_, bytes.word_);
+}
+
+}  // namespace internal
+}  // namespace cowshed

@@ -1,0 +1,132 @@
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <fcntl.h>
+#include <string>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cowshed/share/channel_segment.h>
+#include <cowshed/share/channel_system.h>
+#include <cowshed/share/memory_limits.h>
+
+namespace cowshed::internal {
+
+using namespace channel_layout;
+
+namespace {
+
+constexpr std::uint64_t kKeptPages = 16;        // blocks up to here keep their memory when free
+constexpr std::uint64_t kPiece = 64U << 20U;    // a signal undoes one fallocate(2), not all
+constexpr std::uint64_t kReserve = 16U << 20U;  // of the cgroup's headroom, left to others
+
+std::atomic<std::uint32_t>& backed_pages(std::byte* base, const Plan& plan, std::uint32_t block) {
+  return reinterpret_cast<std::atomic<std::uint32_t>*>(base + plan.backed)[block];
+}
+
+}  // namespace
+
+std::uint32_t ChannelSegment::class_of(std::uint32_t block) const {
+  const auto* end = plan_.first.data() + plan_.classes;
+  return static_cast<std::uint32_t>(std::upper_bound(plan_.first.data(), end, block) -
+                                    plan_.first.data() - 1);
+}
+
+std::uint64_t ChannelSegment::block_offset(std::uint32_t block) const {
+  const std::uint32_t c = class_of(block);
+  return plan_.region[c] + (block - plan_.first[c]) * (kPage << c);
+}
+
+bool ChannelSegment::block_holds(std::uint32_t block, std::uint64_t size) const {
+  return block < plan_.blocks && size <= kPage << class_of(block) &&
+         size <= pages_of(word(block).load(std::memory_order_relaxed)) * kPage;
+}
+
+std::uint32_t ChannelSegment::blocks_used(std::uint32_t block_class) const {
+  return std::min(control_->seldom.blocks_used[block_class].load(),
+                  plan_.first[block_class + 1] - plan_.first[block_class]);
+}
+
+std::uint64_t ChannelSegment::outstanding_pages() const {
+  std::uint64_t pages = 0;
+  for (std::uint32_t c = 0; c < plan_.classes; ++c) {
+    for (std::uint32_t i = 0; i < blocks_used(c); ++i) {
+      pages += pages_of(word(plan_.first[c] + i).load());
+    }
+  }
+  return pages;
+}
+
+Expected<std::uint32_t> ChannelSegment::allocate(std::uint64_t size) {
+  const std::uint64_t pages = std::max<std::uint64_t>(round_up(size, kPage) / kPage, 1);
+  const std::uint64_t mine = block_word(BlockState::owned, self(), pages);
+  for (auto c = static_cast<std::uint32_t>(std::bit_width(pages - 1)); c < plan_.classes; ++c) {
+    const std::uint32_t count = plan_.first[c + 1] - plan_.first[c];
+    for (std::uint32_t i = 0; i < count; ++i) {
+      const std::uint32_t block = plan_.first[c] + i;
+      std::uint64_t nobody = 0;
+      if (word(block).load(std::memory_order_relaxed) != 0) {
+        continue;
+      }
+      raise_to(control_->seldom.blocks_used[c], i + 1);
+      if (!word(block).compare_exchange_strong(nobody, mine)) {
+        continue;
+      }
+      if (outstanding_pages() > plan_.most_pages) {
+        free_block(block, mine);
+        return make_error(ErrorCode::would_block, "no memory now");
+      }
+      if (auto backed = back(block, pages); !backed) {
+        free_block(block, mine);
+        return tl::make_unexpected(std::move(backed.error()));
+      }
+      return block;
+    }
+  }
+  return make_error(ErrorCode::would_block, "no block now");
+}
+
+Expected<void> ChannelSegment::back(std::uint32_t block, std::uint64_t pages) {
+  auto& backed = backed_pages(base_, plan_, block);
+  const std::uint64_t had = backed.load(std::memory_order_relaxed);
+  if (had >= pages) {
+    return {};
+  }
+  const std::uint64_t bytes = (pages - had) * kPage;
+  if (std::min(MemoryLimits::of_this_process().headroom(), available_memory()) < bytes + kReserve) {
+    return make_error(ErrorCode::out_of_memory,
+                      "channel '" + options_.name + "': the machine or the memory cgroup has no " +
+                          std::to_string(bytes) + " bytes more; send less at a time");
+  }
+  const std::uint64_t begin = block_offset(block) + had * kPage;
+  for (std::uint64_t done = 0; done < bytes;) {
+    const std::uint64_t piece = std::min(bytes - done, kPiece);
+    if (fallocate(descriptors_.segment, 0, static_cast<off_t>(begin + done),
+                  static_cast<off_t>(piece)) == 0) {
+      done += piece;
+    } else if (errno != EINTR) {
+      const int error = errno;
+      return tl::make_unexpected(Error{
+          error == ENOSPC || error == ENOMEM ? ErrorCode::out_of_memory : ErrorCode::system_call,
+          error,
+          "channel '" + options_.name + "': the kernel has no " + std::to_string(bytes) +
+              " bytes more; send less at a time"});
+    }
+  }
+  backed.store(static_cast<std::uint32_t>(pages), std::memory_order_relaxed);
+  return {};
+}
+
+void ChannelSegment::free_block(std::uint32_t block, std::uint64_t owned) {
+  const std::uint32_t c = class_of(block);
+  if ((std::uint64_t{1} << c) > kKeptPages) {
+    backed_pages(base_, plan_, block).store(0, std::memory_order_relaxed);
+    fallocate(descriptors_.segment, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+              static_cast<off_t>(block_offset(block)), static_cast<off_t>(kPage << c));
+  }
+  if (word(block).compare_exchange_strong(owned, 0)) {
+    notify(control_->memory.event);
+  }
+}
+
+}  // namespace cowshed::internal

@@ -1,0 +1,223 @@
+#pragma once
+
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+#include <cowshed/base/error.h>
+#include <cowshed/share/bytes.h>
+#include <cowshed/share/channel_segment.h>
+#include <cowshed/share/ref.h>
+#include <cowshed/share/transfer_counter.h>
+
+// What Channel<T> is made of.  Not for users.
+namespace cowshed::internal {
+
+template <class T>
+MessageType message_type() {
+  if constexpr (std::is_same_v<T, Bytes>) {
+    return {kTypeId<Bytes>, type_name<Bytes>(), sizeof(channel_layout::ByteSlot), true};
+  } else {
+    // The mangled name is the same in every program.
+    return {hash_type(typeid(T).name(), sizeof(T), alignof(T)), type_name<T>(),
+            channel_layout::round_up(sizeof(T), 8), false};
+  }
+}
+
+// How a message of this type is counted.
+template <class T>
+struct Counted {
+  using Type = T;
+  static constexpr TransferKind kKind = TransferKind::value;
+  static std::uint64_t bytes(const T&) { return sizeof(T); }
+};
+template <class U>
+struct Counted<Ref<U>> {
+  using Type = U;
+  static constexpr TransferKind kKind = TransferKind::reference;
+  static std::uint64_t bytes(const Ref<U>& ref) {
+    if constexpr (requires(const U& range) { std::span(range).size_bytes(); }) {
+      const U* range = ref.try_get();
+      return range == nullptr ? 0 : std::span(*range).size_bytes();
+    } else {
+      return sizeof(U);
+    }
+  }
+};
+
+class ChannelCore {
+ public:
+  void close() { segment_->close(); }
+  bool closed() const { return segment_->closed(); }
+  Expected<int> descriptor() { return segment_->poll_descriptor(); }
+  const ChannelDescriptors& descriptors() const { return segment_->descriptors(); }
+  ChannelStats stats() const { return segment_->stats(); }
+  const ChannelOptions& options() const { return segment_->options(); }
+
+ protected:
+  explicit ChannelCore(std::shared_ptr<ChannelSegment> segment) : segment_(std::move(segment)) {}
+  ChannelSegment& segment() const { return *segment_; }
+  const std::shared_ptr<ChannelSegment>& shared_segment() const { return segment_; }
+
+  // Attempts until one succeeds or the wait is over.
+  template <class Try>
+  Expected<void> persist(const Wait& wait, Waiting::For what, Attempt attempt, Try&& attempt_once) {
+    Waiting waiting(*segment_, wait, what);
+    while (attempt != Attempt::done) {
+      if (auto on = waiting.after(attempt); !on) {
+        return on;
+      }
+      attempt = attempt_once(waiting.lock_bits());
+    }
+    waiting.done();
+    return {};
+  }
+
+ private:
+  std::shared_ptr<ChannelSegment> segment_;
+};
+
+template <class T>
+class ValueChannel : public ChannelCore {
+ public:
+  explicit ValueChannel(std::shared_ptr<ChannelSegment> segment)
+      : ChannelCore(std::move(segment)),
+        row_(TransferCounter("channel", options().name)
+                 .row(type_name<typename Counted<T>::Type>(), Counted<T>::kKind)) {}
+
+  Expected<void> send(const T& message, const Wait& wait) {
+    std::uint64_t count = 1;
+    const auto attempt = [&](std::uint64_t lock_bits) {
+      return segment().try_send(count, lock_bits, [&](std::uint64_t number, std::uint64_t) {
+        std::memcpy(segment().slot(number), &message, sizeof(T));
+      });
+    };
+    if (const Attempt first = attempt(0); first != Attempt::done) [[unlikely]] {
+      if (auto sent = persist(wait, Waiting::For::slot, first, attempt); !sent) {
+        return sent;
+      }
+    }
+    row_.add(1, Counted<T>::bytes(message));
+    return {};
+  }
+
+  Expected<T> receive(const Wait& wait) {
+    std::array<std::byte, sizeof(T)> bytes;
+    std::uint64_t count = 1;
+    const auto attempt = [&](std::uint64_t lock_bits) {
+      return segment().try_receive(count, lock_bits, [&](std::uint64_t number, std::uint64_t) {
+        std::memcpy(bytes.data(), segment().slot(number), sizeof(T));
+        return true;
+      });
+    };
+    if (const Attempt first = attempt(0); first != Attempt::done) [[unlikely]] {
+      if (auto received = persist(wait, Waiting::For::message, first, attempt); !received) {
+        return tl::make_unexpected(std::move(received.error()));
+      }
+    }
+    return std::bit_cast<T>(bytes);
+  }
+
+  Expected<std::size_t> send_batch(std::span<const T> messages, const Wait& wait) {
+    std::size_t sent = 0;
+    while (sent < messages.size()) {
+      std::uint64_t count = 0;
+      const auto attempt = [&](std::uint64_t lock_bits) {
+        count = messages.size() - sent;
+        return segment().try_send(count, lock_bits, [&](std::uint64_t number, std::uint64_t some) {
+          copy_slots(number, some, [&](std::byte* slot, std::uint64_t from, std::uint64_t bytes) {
+            std::memcpy(slot, messages.data() + sent + from, bytes);
+          });
+        });
+      };
+      if (auto more = persist(wait, Waiting::For::slot, attempt(0), attempt); !more) {
+        if (sent == 0) {
+          return tl::make_unexpected(std::move(more.error()));
+        }
+        break;
+      }
+      sent += count;
+    }
+    std::uint64_t bytes = 0;
+    for (const T& message : messages.first(sent)) {
+      bytes += Counted<T>::bytes(message);
+    }
+    row_.add(sent, bytes, sent);
+    return sent;
+  }
+
+  Expected<std::size_t> receive_batch(std::span<T> into, const Wait& wait) {
+    std::uint64_t count = 0;
+    if (into.empty()) {
+      return 0;
+    }
+    const auto attempt = [&](std::uint64_t lock_bits) {
+      count = std::min<std::uint64_t>(into.size(), channel_layout::kMostInHand);
+      return segment().try_receive(count, lock_bits, [&](std::uint64_t number, std::uint64_t some) {
+        copy_slots(number, some, [&](std::byte* slot, std::uint64_t to, std::uint64_t bytes) {
+          std::memcpy(static_cast<void*>(into.data() + to), slot, bytes);
+        });
+        return true;
+      });
+    };
+    if (auto received = persist(wait, Waiting::For::message, attempt(0), attempt); !received) {
+      return tl::make_unexpected(std::move(received.error()));
+    }
+    return count;
+  }
+
+ private:
+  // Calls `copy` with a slot, the message's index in the batch, and bytes, for one or more at once.
+  template <class Copy>
+  void copy_slots(std::uint64_t number, std::uint64_t count, Copy&& copy) {
+    if constexpr (sizeof(T) % 8 == 0) {
+      const std::uint64_t to_end = segment().plan().mask + 1 - (number & segment().plan().mask);
+      const std::uint64_t before = std::min(count, to_end);
+      copy(segment().slot(number), 0, before * sizeof(T));
+      if (before < count) {
+        copy(segment().slot(number + before), before, (count - before) * sizeof(T));
+      }
+    } else {
+      for (std::uint64_t i = 0; i < count; ++i) {
+        copy(segment().slot(number + i), i, sizeof(T));
+      }
+    }
+  }
+
+  TransferRow row_;
+};
+
+class ByteChannel : public ChannelCore {
+ public:
+  explicit ByteChannel(std::shared_ptr<ChannelSegment> segment);
+
+  Expected<Bytes> buffer(std::size_t size, const Wait& wait);
+
+  // `type` and `row` say what was serialised; else they are bytes as such.
+  Expected<void> send(std::span<const std::byte> bytes, const Wait& wait, std::uint64_t type = 0,
+                      const TransferRow* row = nullptr);
+  // `row` as above: then what is sent counts as that and not as moved.
+  Expected<void> send(Bytes&& bytes, const Wait& wait, std::uint64_t type = 0,
+                      const TransferRow* row = nullptr);
+  Expected<Bytes> receive(const Wait& wait);
+
+  static void give_back(Bytes& bytes) noexcept;
+
+ private:
+  struct Outgoing;
+  Expected<void> send_slot(const Outgoing& message, const Wait& wait);
+  void write_slot(std::uint64_t number, const Outgoing& message);
+  bool read_slot(std::uint64_t number, Bytes& into);
+
+  TransferRow copied_;
+  TransferRow moved_;
+};
+
+}  // namespace cowshed::internal

@@ -1,0 +1,198 @@
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+
+// A channel's shared memory, as docs/channel.md says.  Not for users; here because `send` and
+// `receive` are inline.
+namespace cowshed::channel_layout {
+
+inline constexpr std::array<char, 8> kMagic = {'C', 'o', 'w', 'C', 'h', 'a', 'n', '\0'};
+inline constexpr std::uint32_t kVersion = 1;
+inline constexpr std::uint64_t kPage = 4096;
+inline constexpr std::uint32_t kParties = 1024;
+inline constexpr std::uint32_t kHands = 1024;
+inline constexpr std::uint64_t kMostSlots = std::uint64_t{1} << 24U;
+inline constexpr std::uint64_t kMostMemory = std::uint64_t{1} << 40U;
+inline constexpr std::uint32_t kClasses = 29;  // blocks of 4 KiB to 1 TiB
+inline constexpr std::uint64_t kSmallMessage = 192;
+
+// The file's first page.  All else follows from it.
+struct Constants {
+  std::array<char, 8> magic{};
+  std::uint32_t version = 0;
+  std::uint32_t form = 0;        // ChannelForm
+  std::uint64_t type = 0;        // hash over the type's mangled name, size and alignment
+  std::uint64_t slot_bytes = 0;  // a multiple of 8
+  std::uint64_t slots = 0;
+  std::uint64_t memory = 0;  // 0: messages are values, and there are no blocks
+  std::array<char, 64> name{};
+  std::array<char, 160> type_name{};
+};
+
+// A party's identity: its index + 1 and, above bit 16, the generation.  0: nobody.
+using PartyId = std::uint32_t;
+constexpr std::uint32_t index_of(PartyId id) { return (id & 0xffffU) - 1; }
+
+struct Party {
+  std::atomic<PartyId> id;  // of who has the index; while it is free only the last generation
+  std::atomic<std::uint32_t> pid;
+  std::atomic<std::uint64_t> pid_namespace;  // inode
+};
+constexpr bool is_live(PartyId id) { return (id & 0xffffU) != 0; }
+
+// A lock is 0 or its holder's: the party above bit 32, below it the thread and a bit that says that
+// somebody sleeps on these lower 32 bits.
+using Lock = std::atomic<std::uint64_t>;
+inline constexpr std::uint64_t kSleepers = std::uint64_t{1} << 31U;
+constexpr PartyId party_of(std::uint64_t lock) { return static_cast<PartyId>(lock >> 32U); }
+constexpr std::uint32_t thread_of(std::uint64_t lock) {
+  return static_cast<std::uint32_t>(lock & ~kSleepers);
+}
+
+// What a receiving thread took last: the first message's number, and below bit 12 how many.
+struct Hand {
+  std::atomic<std::uint64_t> owner;  // see below; 0: nobody's
+  std::atomic<std::uint64_t> held;   // 0: nothing
+};
+inline constexpr std::uint64_t kMostInHand = (1U << 12U) - 1;
+constexpr std::uint64_t held(std::uint64_t first, std::uint64_t count) {
+  return (first << 12U) | count;
+}
+constexpr std::uint64_t first_of(std::uint64_t held) { return held >> 12U; }
+constexpr std::uint64_t count_of(std::uint64_t held) { return held & kMostInHand; }
+// Owned by a party, or, the party being dead, lost by a PID.
+constexpr std::uint64_t hand_of(PartyId id) { return std::uint64_t{id} << 32U; }
+constexpr std::uint64_t lost_by(std::uint32_t pid) { return pid == 0 ? ~0U : pid; }
+constexpr bool is_lost(std::uint64_t owner) { return owner != 0 && (owner >> 32U) == 0; }
+
+// The state of a block: who, how many pages, and in the lowest bits what.
+using Word = std::atomic<std::uint64_t>;
+enum class BlockState : std::uint8_t { free, owned, queued };
+constexpr std::uint64_t block_word(BlockState state, PartyId id, std::uint64_t pages) {
+  return std::uint64_t{id} << 32U | pages << 2U | static_cast<std::uint64_t>(state);
+}
+constexpr BlockState state_of(std::uint64_t word) { return static_cast<BlockState>(word & 3U); }
+constexpr std::uint64_t pages_of(std::uint64_t word) { return (word & 0xffffffffU) >> 2U; }
+constexpr std::uint64_t with_state(std::uint64_t word, BlockState state, PartyId id) {
+  return block_word(state, id, pages_of(word));
+}
+
+// Sequence and, lowest, the bit that says that somebody sleeps.
+using Event = std::atomic<std::uint32_t>;
+
+struct Totals {
+  std::uint64_t bytes = 0;
+  std::uint64_t moved = 0;  // messages
+  std::uint64_t moved_bytes = 0;
+};
+
+// Each line is written by one side and read by the other, or seldom written; two of the CPU's, as
+// it fetches them in pairs.
+struct Control {
+  struct alignas(128) Side {
+    Lock lock;
+    std::atomic<std::uint64_t> seen;  // the other side's index when it was last looked at
+  };
+  struct alignas(128) Index {
+    std::atomic<std::uint64_t> value;
+  };
+  struct alignas(128) Sleep {
+    Event event;
+  };
+
+  Side sender;
+  Index tail;
+  Side receiver;
+  Index head;
+  Sleep items;   // receivers wait for a message
+  Sleep space;   // senders for a slot
+  Sleep memory;  // and for blocks
+  struct alignas(128) Seldom {
+    std::atomic<std::uint32_t> closed;
+    std::atomic<std::uint32_t> polled;
+    std::atomic<PartyId> producer;  // of the single form
+    std::atomic<PartyId> consumer;
+    std::atomic<std::uint64_t> swept;  // CLOCK_MONOTONIC, ns
+    std::atomic<std::uint64_t> lost_before;
+    std::atomic<std::uint32_t> parties_used;  // none at or beyond this index ever was
+    std::atomic<std::uint32_t> hands_used;
+    std::array<std::atomic<std::uint32_t>, kClasses> blocks_used;
+  } seldom;
+  struct alignas(128) Received {
+    std::atomic<std::uint64_t> bytes;
+    std::atomic<std::uint64_t> moved;
+    std::atomic<std::uint64_t> moved_bytes;
+  };
+  std::array<Received, 2> received;  // of bytes: the totals at `head`, by head mod 2
+  alignas(128) std::array<Party, kParties> parties;
+  std::array<Hand, kHands> hands;
+};
+
+// A slot of Channel<Bytes>.
+struct ByteSlot {
+  std::uint64_t size;
+  std::uint64_t type;
+  std::uint32_t block;  // 1 + its index; 0: the bytes are here
+  std::uint32_t moved;
+  Totals totals;  // with this message
+  alignas(64) std::array<std::byte, kSmallMessage> bytes;
+};
+static_assert(sizeof(ByteSlot) == 256);
+
+constexpr std::uint64_t round_up(std::uint64_t value, std::uint64_t to) {
+  return (value + to - 1) / to * to;
+}
+
+// Where things are.
+struct Plan {
+  constexpr explicit Plan(const Constants& constants)
+      : ring(kPage + round_up(sizeof(Control), kPage)),
+        slot_bytes(constants.slot_bytes),
+        slots(constants.slots),
+        mask(std::bit_ceil(constants.slots) - 1),
+        most_pages(round_up(constants.memory, kPage) / kPage) {
+    words = round_up(ring + (mask + 1) * slot_bytes, kPage);
+    if (constants.memory != 0) {
+      classes = static_cast<std::uint32_t>(std::bit_width(most_pages - 1)) + 1;
+    }
+    for (std::uint32_t c = 0; c < classes; ++c) {
+      const std::uint64_t fitting = most_pages >> c;
+      const std::uint64_t needed = slots + kParties;
+      first[c] = blocks;
+      blocks += static_cast<std::uint32_t>(fitting == 0 ? 1 : fitting < needed ? fitting : needed);
+    }
+    first[classes] = blocks;
+    backed = words + blocks * sizeof(Word);
+    reserved = round_up(backed + blocks * sizeof(std::uint32_t), kPage);
+    constexpr std::uint64_t kHuge = std::uint64_t{2} << 20U;
+    std::uint64_t place = reserved;
+    for (std::uint32_t c = 0; c < classes; ++c) {
+      place = round_up(place, kHuge);
+      region[c] = place;
+      place += (first[c + 1] - first[c]) * (kPage << c);
+    }
+    bytes = place;
+  }
+
+  // What follows are offsets in the file.
+  std::uint64_t ring;
+  std::uint64_t words = 0;     // Word for each block
+  std::uint64_t backed = 0;    // 32 bits for each: pages that have memory
+  std::uint64_t reserved = 0;  // up to here all has memory
+  std::array<std::uint64_t, kClasses> region{};
+  std::uint64_t bytes = 0;
+
+  std::uint64_t slot_bytes;
+  std::uint64_t slots;
+  std::uint64_t mask;        // of a message's number: its slot
+  std::uint64_t most_pages;  // outstanding
+  std::uint32_t classes = 0;
+  std::uint32_t blocks = 0;
+  std::array<std::uint32_t, kClasses + 1> first{};  // block of each class
+};
+
+}  // namespace cowshed::channel_layout

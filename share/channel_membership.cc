@@ -1,0 +1,260 @@
+#include <algorithm>
+#include <cerrno>
+#include <fcntl.h>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <pthread.h>
+#include <sched.h>
+#include <string>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include <vector>
+
+#include <cowshed/share/channel_segment.h>
+#include <cowshed/share/channel_system.h>
+#include <cowshed/share/descriptor.h>
+
+namespace cowshed::internal {
+
+using namespace channel_layout;
+
+constinit thread_local std::array<ThreadPlace, kPlaces> thread_places = {};
+
+namespace {
+
+std::atomic<std::uint64_t> last_incarnation = 0;
+
+// All the places of a thread; thread_places has those used lately.
+struct ThreadPlaces {
+  struct Entry {
+    ThreadPlace place;
+    std::uint64_t serial;
+    std::weak_ptr<ChannelSegment> segment;
+  };
+  std::vector<Entry> entries;
+
+  ThreadPlaces() = default;
+  ThreadPlaces(const ThreadPlaces&) = delete;
+  ThreadPlaces& operator=(const ThreadPlaces&) = delete;
+  ~ThreadPlaces() {
+    for (const Entry& entry : entries) {
+      if (const auto segment = entry.segment.lock()) {
+        segment->give_back_hand(entry.place.incarnation, entry.place.held);
+      }
+    }
+    thread_places = {};
+  }
+};
+thread_local ThreadPlaces all_places;
+
+// Held over a fork, so that no child inherits the file description of a party that is about to
+// attach: it would keep the kernel's lock when its parent is dead.
+std::mutex& opening() {
+  static std::mutex mutex;
+  return mutex;
+}
+void guard_forks() {
+  static const int registered = pthread_atfork([] { opening().lock(); }, [] { opening().unlock(); },
+                                               [] { opening().unlock(); });
+  (void)registered;
+}
+
+std::uint64_t pid_namespace() {
+  struct stat status {};
+  return stat("/proc/self/ns/pid", &status) == 0 ? status.st_ino : 0;
+}
+
+Error too_many(const std::string& name, const char* what) {
+  return {ErrorCode::out_of_memory, 0,
+          "channel '" + name + "': all " + what + " are taken; use fewer, or another channel"};
+}
+
+}  // namespace
+
+const ThreadPlace* ChannelSegment::find_place() const {
+  const std::uint64_t current = incarnation();
+  if (current == 0) {
+    return nullptr;
+  }
+  for (const auto& entry : all_places.entries) {
+    if (entry.place.incarnation == current) {
+      return &(thread_places[serial_ % kPlaces] = entry.place);
+    }
+  }
+  return nullptr;
+}
+
+Expected<void> ChannelSegment::join(bool to_receive) {
+  if (incarnation() == 0) {
+    if (auto attached = attach(); !attached) {
+      return attached;
+    }
+  }
+  ThreadPlace place;
+  if (const ThreadPlace* known = find_place()) {
+    place = *known;
+  } else {
+    place.incarnation = incarnation();
+    place.lock = std::uint64_t{self()} << 32U | static_cast<std::uint32_t>(syscall(SYS_gettid));
+  }
+  if (to_receive && place.held == nullptr) {
+    auto hand = claim_hand();
+    if (!hand) {
+      return tl::make_unexpected(std::move(hand.error()));
+    }
+    place.held = *hand;
+  }
+  // What an earlier incarnation left, of this process or the one that it was forked from, goes.
+  std::erase_if(all_places.entries, [&](const auto& entry) {
+    return entry.serial == serial_ || entry.segment.expired();
+  });
+  all_places.entries.push_back({place, serial_, weak_from_this()});
+  thread_places[serial_ % kPlaces] = place;
+  if (!single_) {
+    return {};
+  }
+  return to_receive ? claim_role(control_->seldom.consumer, "receives from")
+                    : claim_role(control_->seldom.producer, "sends to");
+}
+
+Expected<void> ChannelSegment::attach() {
+  while (membership_->joining.exchange(1, std::memory_order_acquire) != 0) {
+    sched_yield();
+  }
+  Expected<void> result;
+  if (incarnation() == 0) {
+    result = claim_index();
+  }
+  membership_->joining.store(0, std::memory_order_release);
+  if (result && single_) {
+    if (const int error = register_for_barriers(); error != 0) {
+      return make_error(ErrorCode::unsupported,
+                        "channel '" + options_.name +
+                            "': the single-producer form needs membarrier(2), Linux 4.16 or newer");
+    }
+  }
+  return result;
+}
+
+Expected<void> ChannelSegment::claim_index() {
+  guard_forks();
+  const std::lock_guard guard(opening());
+  const std::string path = "/proc/self/fd/" + std::to_string(descriptors_.segment);
+  const Descriptor file(open(path.c_str(), O_RDWR | O_CLOEXEC));
+  if (!file) {
+    return system_error("channel '" + options_.name + "': open " + path, errno);
+  }
+  void* liveness = mmap(nullptr, kPage, PROT_NONE, MAP_SHARED, file.get(), 0);
+  if (liveness == MAP_FAILED || madvise(liveness, kPage, MADV_DONTFORK) != 0) {
+    return system_error("channel '" + options_.name + "': mmap", errno);
+  }
+  for (std::uint32_t index = 0; index < kParties; ++index) {
+    Party& party = control_->parties[index];
+    const PartyId before = party.id.load(std::memory_order_acquire);
+    if (is_live(before) || !lock_byte(file.get(), index)) {
+      continue;
+    }
+    if (party.id.load(std::memory_order_acquire) != before) {
+      unlock_byte(file.get(), index);
+      continue;
+    }
+    raise_to(control_->seldom.parties_used, index + 1);
+    party.pid.store(static_cast<std::uint32_t>(getpid()), std::memory_order_relaxed);
+    party.pid_namespace.store(pid_namespace(), std::memory_order_relaxed);
+    const PartyId id = (before + 0x10000U) | (index + 1);
+    party.id.store(id, std::memory_order_release);
+    membership_->liveness = liveness;
+    membership_->self.store(id, std::memory_order_relaxed);
+    membership_->incarnation.store(++last_incarnation, std::memory_order_release);
+    return {};
+  }
+  munmap(liveness, kPage);
+  return tl::make_unexpected(too_many(options_.name, "1,024 places for processes"));
+}
+
+Expected<std::atomic<std::uint64_t>*> ChannelSegment::claim_hand() {
+  const std::uint64_t mine = hand_of(self());
+  const auto claim = [&](Hand& hand, std::uint64_t before) {
+    if (!hand.owner.compare_exchange_strong(before, mine)) {
+      return false;
+    }
+    hand.held.store(0, std::memory_order_release);
+    return true;
+  };
+  for (std::uint32_t i = 0; i < kHands; ++i) {
+    raise_to(control_->seldom.hands_used, i + 1);
+    if (Hand& hand = control_->hands[i]; hand.owner.load() == 0 && claim(hand, 0)) {
+      return &hand.held;
+    }
+  }
+  for (Hand& hand : control_->hands) {
+    const std::uint64_t owner = hand.owner.load();
+    const std::uint64_t count = count_of(hand.held.load());
+    if (is_lost(owner) && claim(hand, owner)) {
+      control_->seldom.lost_before.fetch_add(count, std::memory_order_relaxed);
+      return &hand.held;
+    }
+  }
+  return tl::make_unexpected(too_many(options_.name, "1,024 places for receiving threads"));
+}
+
+void ChannelSegment::give_back_hand(std::uint64_t incarnation_then,
+                                    std::atomic<std::uint64_t>* held) {
+  if (held == nullptr || incarnation_then != incarnation()) {
+    return;
+  }
+  held->store(0, std::memory_order_release);
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): `held` is its second member
+  auto* hand = reinterpret_cast<Hand*>(reinterpret_cast<std::byte*>(held) - offsetof(Hand, held));
+  std::uint64_t mine = hand_of(self());
+  hand->owner.compare_exchange_strong(mine, 0);
+}
+
+Expected<void> ChannelSegment::claim_role(std::atomic<PartyId>& role, const char* what) {
+  PartyId holder = role.load(std::memory_order_acquire);
+  if (holder == self()) {
+    return {};
+  }
+  if (holder != 0 && !dead(holder)) {
+    const std::uint32_t pid = control_->parties[index_of(holder)].pid.load();
+    return make_error(ErrorCode::in_use, "channel '" + options_.name + "': process " +
+                                             std::to_string(pid) + " " + what +
+                                             " it, and only one may; use the general form");
+  }
+  if (!role.compare_exchange_strong(holder, self())) {
+    return claim_role(role, what);
+  }
+  // Its last holder may have died inside.
+  const bool receives = &role == &control_->seldom.consumer;
+  (receives ? control_->receiver : control_->sender).lock.store(0);
+  if (receives) {
+    repair_hands();
+  }
+  return {};
+}
+
+void ChannelSegment::detach() {
+  const PartyId id = self();
+  if (id == 0) {
+    return;
+  }
+  for (Hand& hand : control_->hands) {
+    if (hand.owner.load() == hand_of(id)) {
+      hand.held.store(0);
+      hand.owner.store(0);
+    }
+  }
+  for (auto* role : {&control_->seldom.producer, &control_->seldom.consumer}) {
+    PartyId mine = id;
+    role->compare_exchange_strong(mine, 0);
+  }
+  PartyId mine = id;
+  control_->parties[index_of(id)].id.compare_exchange_strong(mine, id & ~0xffffU);
+  membership_->incarnation.store(0);
+  munmap(membership_->liveness, kPage);
+}
+
+}  // namespace cowshed::internal

@@ -1,0 +1,295 @@
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fcntl.h>
+#include <new>
+#include <string>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cowshed/share/channel_segment.h>
+#include <cowshed/share/channel_system.h>
+#include <cowshed/share/descriptor.h>
+#include <cowshed/share/file_size_limit.h>
+#include <cowshed/share/memory_limits.h>
+
+namespace cowshed::internal {
+
+using namespace channel_layout;
+
+namespace {
+
+constexpr int kSeals = F_SEAL_GROW | F_SEAL_SHRINK;
+
+std::atomic<std::uint64_t> last_serial = 0;
+
+template <std::size_t size>
+void set_text(std::array<char, size>& field, std::string_view text) {
+  text.copy(field.data(), size - 1);
+}
+template <std::size_t size>
+std::string text_of(const std::array<char, size>& field) {
+  return {field.data(), strnlen(field.data(), size)};
+}
+
+// That the plan can be computed, and is one that create_segment() makes.
+bool plausible(const Constants& constants) {
+  return constants.form <= 1 && constants.slots > 0 && constants.slots <= kMostSlots &&
+         constants.slot_bytes > 0 && constants.slot_bytes % 8 == 0 &&
+         constants.slot_bytes <= kMostMemory && constants.memory <= kMostMemory &&
+         std::bit_ceil(constants.slots) <= kMostMemory / constants.slot_bytes;
+}
+
+Expected<std::byte*> map_all(int file, std::uint64_t bytes, const std::string& name) {
+  void* base = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, file, 0);
+  if (base == MAP_FAILED) {
+    return system_error("channel '" + name + "': mmap of " + std::to_string(bytes) + " bytes",
+                        errno);
+  }
+  return static_cast<std::byte*>(base);
+}
+
+tl::unexpected<Error> bad(const std::string& why) {
+  return make_error(ErrorCode::bad_channel, "not a channel to be used: " + why);
+}
+
+Expected<Constants> read_constants(int file) {
+  struct stat status {};
+  if (fstat(file, &status) != 0) {
+    return system_error("a channel's descriptor", errno);
+  }
+  if (const int seals = fcntl(file, F_GET_SEALS); seals < 0 || (seals & kSeals) != kSeals) {
+    return make_error(ErrorCode::foreign_descriptor,
+                      "descriptor " + std::to_string(file) +
+                          " is not a channel's: no memfd that is sealed against a change of size");
+  }
+  Constants constants;
+  if (pread(file, &constants, sizeof constants, 0) != sizeof constants ||
+      constants.magic != kMagic) {
+    return bad("descriptor " + std::to_string(file) + " does not begin like one");
+  }
+  if (constants.version != kVersion) {
+    return bad("it is of version " + std::to_string(constants.version) + ", this program's is " +
+               std::to_string(kVersion) + "; use one version of Cowshed in all processes");
+  }
+  if (!plausible(constants) ||
+      Plan(constants).bytes != static_cast<std::uint64_t>(status.st_size)) {
+    return bad("'" + text_of(constants.name) + "' has a damaged header");
+  }
+  return constants;
+}
+
+bool is_event(int descriptor) {
+  std::array<char, 64> target{};
+  const std::string path = "/proc/self/fd/" + std::to_string(descriptor);
+  return readlink(path.c_str(), target.data(), target.size() - 1) > 0 &&
+         std::string_view(target.data()) == "anon_inode:[eventfd]";
+}
+
+}  // namespace
+
+ChannelSegment::ChannelSegment(const ChannelDescriptors& descriptors, const Constants& constants,
+                               std::byte* base, void* membership)
+    : base_(base),
+      control_(reinterpret_cast<Control*>(base + kPage)),
+      membership_(static_cast<Membership*>(membership)),
+      plan_(constants),
+      serial_(++last_serial),
+      single_(constants.form == 1),
+      options_{text_of(constants.name), constants.slots, constants.memory,
+               static_cast<ChannelForm>(constants.form)},
+      descriptors_(descriptors) {}
+
+ChannelSegment::~ChannelSegment() {
+  detach();
+  munmap(membership_, kPage);
+  munmap(base_, plan_.bytes);
+  ::close(descriptors_.segment);
+  ::close(descriptors_.event);
+}
+
+namespace {
+
+// Where a process's part in the channel is remembered: no forked child sees it.
+Expected<void*> make_membership(const std::string& name) {
+  void* page = mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (page == MAP_FAILED) {
+    return system_error("channel '" + name + "': mmap", errno);
+  }
+  if (madvise(page, kPage, MADV_WIPEONFORK) != 0) {
+    const int error = errno;
+    munmap(page, kPage);
+    return system_error("channel '" + name + "': madvise(MADV_WIPEONFORK)", error);
+  }
+  return page;
+}
+
+Expected<std::shared_ptr<ChannelSegment>> make_segment(Descriptor& file, Descriptor& event,
+                                                       const Constants& constants) {
+  const std::string name = text_of(constants.name);
+  auto membership = make_membership(name);
+  if (!membership) {
+    return tl::make_unexpected(std::move(membership.error()));
+  }
+  auto base = map_all(file.get(), Plan(constants).bytes, name);
+  if (!base) {
+    munmap(*membership, kPage);
+    return tl::make_unexpected(std::move(base.error()));
+  }
+  return std::make_shared<ChannelSegment>(ChannelDescriptors{file.release(), event.release()},
+                                          constants, *base, *membership);
+}
+
+}  // namespace
+
+Expected<std::shared_ptr<ChannelSegment>> create_segment(const ChannelOptions& options,
+                                                         const MessageType& type) {
+  Constants constants;
+  constants.magic = kMagic;
+  constants.version = kVersion;
+  constants.form = static_cast<std::uint32_t>(options.form);
+  constants.type = type.id;
+  constants.slot_bytes = type.slot_bytes;
+  constants.slots = options.slots;
+  constants.memory = type.blocks ? options.memory : 0;
+  set_text(constants.name, options.name);
+  set_text(constants.type_name, type.name);
+  if (options.name.empty() || options.name.size() >= constants.name.size()) {
+    return make_error(ErrorCode::invalid_argument,
+                      "a channel needs a name of 1 to 63 bytes, not '" + options.name + "'");
+  }
+  if (!plausible(constants) || (type.blocks && options.memory == 0)) {
+    return make_error(ErrorCode::invalid_argument,
+                      "channel '" + options.name +
+                          "': slots must be 1 to 2^24, memory 1 byte to 1 TiB, and all slots "
+                          "together at most 1 TiB");
+  }
+  const Plan plan(constants);
+  if (std::min(MemoryLimits::of_this_process().headroom(), available_memory()) < plan.reserved) {
+    return make_error(ErrorCode::out_of_memory, "channel '" + options.name + "': no memory for " +
+                                                    std::to_string(plan.reserved) +
+                                                    " bytes; ask for fewer slots");
+  }
+  Descriptor file(
+      memfd_create(("cowshed-channel:" + options.name).c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  Descriptor event(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!file || !event) {
+    return system_error("channel '" + options.name + "'", errno);
+  }
+  if (auto sized = set_file_size(file.get(), plan.bytes, "channel '" + options.name + "'");
+      !sized) {
+    return tl::make_unexpected(std::move(sized.error()));
+  }
+  int failed = 0;
+  do {
+    failed = fallocate(file.get(), 0, 0, static_cast<off_t>(plan.reserved));
+  } while (failed != 0 && errno == EINTR);
+  if (failed != 0 && (errno == ENOSPC || errno == ENOMEM)) {
+    return tl::make_unexpected(
+        Error{ErrorCode::out_of_memory, errno,
+              "channel '" + options.name + "': the kernel has no memory for " +
+                  std::to_string(plan.reserved) + " bytes; ask for fewer slots"});
+  }
+  if (failed != 0 || pwrite(file.get(), &constants, sizeof constants, 0) != sizeof constants ||
+      fcntl(file.get(), F_ADD_SEALS, kSeals | F_SEAL_SEAL) != 0) {
+    return system_error("channel '" + options.name + "': its memory", errno);
+  }
+  return make_segment(file, event, constants);
+}
+
+Expected<std::shared_ptr<ChannelSegment>> open_segment(const ChannelDescriptors& descriptors,
+                                                       const MessageType& type) {
+  const auto constants = read_constants(descriptors.segment);
+  if (!constants) {
+    return tl::make_unexpected(constants.error());
+  }
+  if (constants->type != type.id || constants->slot_bytes != type.slot_bytes ||
+      (constants->memory != 0) != type.blocks) {
+    return make_error(ErrorCode::wrong_type, "channel '" + text_of(constants->name) + "' is of " +
+                                                 text_of(constants->type_name) + ", not of " +
+                                                 std::string(type.name));
+  }
+  if (!is_event(descriptors.event)) {
+    return make_error(ErrorCode::foreign_descriptor,
+                      "descriptor " + std::to_string(descriptors.event) + " is not channel '" +
+                          text_of(constants->name) + "'s eventfd");
+  }
+  Descriptor file(descriptors.segment);
+  Descriptor event(descriptors.event);
+  fcntl(file.get(), F_SETFD, FD_CLOEXEC);
+  fcntl(event.get(), F_SETFD, FD_CLOEXEC);
+  auto segment = make_segment(file, event, *constants);
+  if (!segment) {  // still the caller's
+    file.release();
+    event.release();
+  }
+  return segment;
+}
+
+void ChannelSegment::close() {
+  control_->seldom.closed.store(1, std::memory_order_seq_cst);
+  for (auto* sleep : {&control_->items, &control_->space, &control_->memory}) {
+    wake_all(sleep->event);
+  }
+  signal_event();
+}
+
+Expected<int> ChannelSegment::poll_descriptor() {
+  control_->seldom.polled.store(1, std::memory_order_seq_cst);
+  signal_event();  // for what was sent before
+  return descriptors_.event;
+}
+
+ChannelStats ChannelSegment::stats() {
+  if (self() != 0 || join_as_observer()) {
+    sweep();
+  }
+  ChannelStats stats;
+  Totals sent;
+  for (bool stable = false; !stable;) {
+    stats.sent = control_->tail.value.load(std::memory_order_acquire);
+    if (plan_.classes == 0 || stats.sent == 0) {
+      break;
+    }
+    auto* last = reinterpret_cast<ByteSlot*>(slot(stats.sent - 1));
+    sent.bytes = std::atomic_ref(last->totals.bytes).load(std::memory_order_relaxed);
+    sent.moved = std::atomic_ref(last->totals.moved).load(std::memory_order_relaxed);
+    sent.moved_bytes = std::atomic_ref(last->totals.moved_bytes).load(std::memory_order_relaxed);
+    std::atomic_thread_fence(std::memory_order_acquire);
+    stable = control_->tail.value.load(std::memory_order_acquire) - stats.sent < plan_.mask;
+  }
+  Totals received;
+  do {
+    stats.received = control_->head.value.load(std::memory_order_acquire);
+    const auto& totals = control_->received[stats.received % 2];
+    received = {totals.bytes.load(std::memory_order_relaxed),
+                totals.moved.load(std::memory_order_relaxed),
+                totals.moved_bytes.load(std::memory_order_relaxed)};
+    std::atomic_thread_fence(std::memory_order_acquire);
+  } while (control_->head.value.load(std::memory_order_acquire) != stats.received);
+  if (plan_.classes == 0) {
+    sent.bytes = stats.sent * plan_.slot_bytes;
+    received.bytes = stats.received * plan_.slot_bytes;
+  }
+  stats.bytes_sent = sent.bytes;
+  stats.bytes_received = received.bytes;
+  stats.moved_sent = sent.moved;
+  stats.moved_received = received.moved;
+  stats.bytes_moved = sent.moved_bytes;
+  stats.outstanding = outstanding_pages() * kPage;
+  for (const Party& party : control_->parties) {
+    stats.processes += is_live(party.id.load()) ? 1 : 0;
+  }
+  for (const Hand& hand : control_->hands) {
+    const std::uint64_t owner = hand.owner.load();
+    if (const std::uint64_t held = hand.held.load(); is_lost(owner)) {
+      stats.lost.push_back({static_cast<std::int32_t>(owner), first_of(held), count_of(held)});
+    }
+  }
+  stats.lost_before = control_->seldom.lost_before.load();
+  return stats;
+}
+
+}  // namespace cowshed::internal

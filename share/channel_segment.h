@@ -1,0 +1,279 @@
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <typeinfo>
+
+#include <cowshed/base/error.h>
+#include <cowshed/share/channel_layout.h>
+#include <cowshed/share/channel_options.h>
+#include <cowshed/share/channel_stats.h>
+#include <cowshed/share/channel_wait.h>
+#include <cowshed/share/type_id.h>
+
+// One process's hold of a channel.  Not for users; the steps have the numbers of docs/channel.md.
+namespace cowshed::internal {
+
+struct MessageType {
+  std::uint64_t id;
+  std::string_view name;
+  std::uint64_t slot_bytes;
+  bool blocks;
+};
+
+// What a thread is to a channel that it used lately.
+struct ThreadPlace {
+  std::uint64_t incarnation = 0;               // which process's hold of which channel
+  std::uint64_t lock = 0;                      // what it writes into one
+  std::atomic<std::uint64_t>* held = nullptr;  // its hand; null: it has not received yet
+};
+inline constexpr std::size_t kPlaces = 8;
+// initial-exec: one load.
+[[gnu::tls_model("initial-exec")]] extern constinit thread_local std::array<ThreadPlace, kPlaces>
+    thread_places;
+
+class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
+ public:
+  using Constants = channel_layout::Constants;
+  using Control = channel_layout::Control;
+  using PartyId = channel_layout::PartyId;
+
+  // Takes over what it is given.
+  ChannelSegment(const ChannelDescriptors& descriptors, const Constants& constants, std::byte* base,
+                 void* membership);
+  ~ChannelSegment();
+  ChannelSegment(const ChannelSegment&) = delete;
+  ChannelSegment& operator=(const ChannelSegment&) = delete;
+
+  // Step 2 to 9 of send, for at most `count` messages; `write` is called with the number of the
+  // first and how many, and writes their slots.  `count` becomes how many were sent.
+  template <class Write>
+  Attempt try_send(std::uint64_t& count, std::uint64_t lock_bits, Write&& write) {
+    const ThreadPlace* place = this_thread();
+    if (place == nullptr || !may_use(control_->seldom.producer)) [[unlikely]] {
+      return Attempt::outside;
+    }
+    Control::Side& side = control_->sender;
+    if (!lock(side.lock, place->lock | lock_bits)) {
+      return Attempt::busy;
+    }
+    if (control_->seldom.closed.load(std::memory_order_seq_cst) != 0) [[unlikely]] {
+      return leave(side.lock, Attempt::closed);
+    }
+    const std::uint64_t tail = control_->tail.value.load(std::memory_order_relaxed);
+    std::uint64_t used = tail - side.seen.load(std::memory_order_relaxed);
+    if (used > plan_.slots || plan_.slots - used < count) {
+      const std::uint64_t head = control_->head.value.load(std::memory_order_acquire);
+      side.seen.store(head, std::memory_order_relaxed);
+      used = tail - head;
+      if (used >= plan_.slots) [[unlikely]] {
+        return leave(side.lock, used == plan_.slots ? Attempt::blocked : Attempt::damaged);
+      }
+    }
+    const std::uint64_t room = plan_.slots - used;
+    count = count < room ? count : room;
+    write(tail, count);
+    if (control_->seldom.polled.load(std::memory_order_seq_cst) != 0) [[unlikely]] {
+      signal_event();
+    }
+    control_->tail.value.store(tail + count, std::memory_order_release);
+    unlock(side.lock);
+    notify(control_->items.event);
+    return Attempt::done;
+  }
+
+  // Step 2 to 10 of receive; `read` returns false when what is in the slots cannot be.
+  template <class Read>
+  Attempt try_receive(std::uint64_t& count, std::uint64_t lock_bits, Read&& read) {
+    const ThreadPlace* place = this_thread();
+    if (place == nullptr || place->held == nullptr || !may_use(control_->seldom.consumer))
+        [[unlikely]] {
+      return Attempt::outside;
+    }
+    Control::Side& side = control_->receiver;
+    if (!lock(side.lock, place->lock | lock_bits)) {
+      return Attempt::busy;
+    }
+    const std::uint64_t head = control_->head.value.load(std::memory_order_relaxed);
+    std::uint64_t ready = side.seen.load(std::memory_order_relaxed) - head;
+    if (ready - 1 >= plan_.slots || ready < count) {
+      const std::uint64_t tail = control_->tail.value.load(std::memory_order_acquire);
+      side.seen.store(tail, std::memory_order_relaxed);
+      ready = tail - head;
+      if (ready - 1 >= plan_.slots) {
+        return leave(side.lock, ready == 0 ? Attempt::blocked : Attempt::damaged);
+      }
+    }
+    count = count < ready ? count : ready;
+    if (!read(head, count)) [[unlikely]] {
+      return leave(side.lock, Attempt::damaged);
+    }
+    place->held->store(channel_layout::held(head, count), std::memory_order_release);
+    control_->head.value.store(head + count, std::memory_order_release);
+    unlock(side.lock);
+    notify(control_->space.event);
+    return Attempt::done;
+  }
+
+  std::byte* slot(std::uint64_t number) const {
+    return base_ + plan_.ring + (number & plan_.mask) * plan_.slot_bytes;
+  }
+  const channel_layout::Plan& plan() const { return plan_; }
+  Control& control() const { return *control_; }
+  const ChannelOptions& options() const { return options_; }
+  const ChannelDescriptors& descriptors() const { return descriptors_; }
+  bool single() const { return single_; }
+
+  void close();
+  bool closed() const { return control_->seldom.closed.load(std::memory_order_acquire) != 0; }
+  Expected<int> poll_descriptor();
+  ChannelStats stats();
+  // Whether this process takes part now; it takes a place if there is one.
+  bool join_as_observer() { return attach().has_value(); }
+
+  // channel_membership.cc
+  // Makes this process a party, and, to receive, gives this thread a hand; in the single form
+  // claims the role.
+  Expected<void> join(bool to_receive);
+  // This process; 0 while it takes no part.
+  PartyId self() const;
+  // Its own; null where join() must come first.
+  const ThreadPlace* this_thread() const {
+    const ThreadPlace& place = thread_places[serial_ % kPlaces];
+    return place.incarnation == incarnation() ? &place : find_place();
+  }
+  void empty_hand() const {
+    if (const ThreadPlace* place = this_thread(); place != nullptr && place->held != nullptr) {
+      place->held->store(0, std::memory_order_release);
+    }
+  }
+  // Which hand this thread has; it has one.
+  std::uint32_t this_hand() const {
+    return static_cast<std::uint32_t>((reinterpret_cast<std::byte*>(this_thread()->held) -
+                                       reinterpret_cast<std::byte*>(&control_->hands[0].held)) /
+                                      static_cast<std::ptrdiff_t>(sizeof(channel_layout::Hand)));
+  }
+  void give_back_hand(std::uint64_t incarnation, std::atomic<std::uint64_t>* held);
+
+  // channel_sweep.cc
+  bool dead(PartyId id) const;
+  // Whether the thread that holds a lock is known to be stopped.
+  bool stopped(std::uint64_t lock) const;
+  // Takes a lock from a dead holder and lets it go.
+  void release_of_dead(channel_layout::Lock& lock, std::uint64_t seen);
+  // After a consumer's or R's holder's death, before `head` moves.
+  void repair_hands();
+  void sweep();
+  void sweep_if_due();
+
+  // channel_blocks.cc
+  // Memory for `size` bytes: its index, or would_block when `memory` is used up, or out_of_memory.
+  Expected<std::uint32_t> allocate(std::uint64_t size);
+  channel_layout::Word& word(std::uint32_t block) const {
+    return reinterpret_cast<channel_layout::Word*>(base_ + plan_.words)[block];
+  }
+  std::uint32_t class_of(std::uint32_t block) const;
+  std::uint64_t block_offset(std::uint32_t block) const;
+  std::byte* block_data(std::uint32_t block) const { return base_ + block_offset(block); }
+  // Whether a block has room for it.
+  bool block_holds(std::uint32_t block, std::uint64_t size) const;
+  // `owned`: its word, this process's.
+  void free_block(std::uint32_t block, std::uint64_t owned);
+  std::uint64_t outstanding_pages() const;
+
+  // channel_waiting.cc
+  void notify(channel_layout::Event& event) {
+    if ((event.load(std::memory_order_seq_cst) & 1U) != 0) [[unlikely]] {
+      wake_one(event);
+    }
+  }
+  static void wake_one(channel_layout::Event& event);
+  static void wake_all(channel_layout::Event& event);
+  void signal_event() const;
+  void drain_event() const;
+  // What the rare side of a Dekker pair does in the single form.
+  void barrier() const;
+
+ private:
+  bool lock(channel_layout::Lock& lock, std::uint64_t me) {
+    if (single_) {
+      lock.store(me, std::memory_order_release);
+      std::atomic_signal_fence(std::memory_order_seq_cst);
+      return true;
+    }
+    std::uint64_t nobody = 0;
+    return lock.load(std::memory_order_relaxed) == 0 &&
+           lock.compare_exchange_strong(nobody, me, std::memory_order_seq_cst);
+  }
+  void unlock(channel_layout::Lock& lock) {
+    if (single_) {
+      lock.store(0, std::memory_order_release);
+      std::atomic_signal_fence(std::memory_order_seq_cst);
+      return;
+    }
+    if ((lock.exchange(0, std::memory_order_seq_cst) & channel_layout::kSleepers) != 0)
+        [[unlikely]] {
+      wake_lock(lock);
+    }
+  }
+  Attempt leave(channel_layout::Lock& lock, Attempt attempt) {
+    unlock(lock);
+    return attempt;
+  }
+  static void wake_lock(channel_layout::Lock& lock);
+  bool may_use(const std::atomic<PartyId>& role) const {
+    return !single_ || role.load(std::memory_order_relaxed) == self();
+  }
+
+  // All zero in a forked child: it is in memory that a fork wipes.
+  struct Membership;
+  std::uint64_t incarnation() const;  // 0: this process takes no part
+  const ThreadPlace* find_place() const;
+  Expected<void> attach();
+  Expected<void> claim_index();
+  Expected<void> claim_role(std::atomic<PartyId>& role, const char* what);
+  Expected<std::atomic<std::uint64_t>*> claim_hand();
+  void detach();
+
+  void sweep_party(PartyId id);
+  void settle_hands(PartyId id);
+  void settle_blocks(PartyId id);
+  std::uint32_t blocks_used(std::uint32_t block_class) const;
+  Expected<void> back(std::uint32_t block, std::uint64_t pages);
+
+  std::byte* base_;
+  Control* control_;
+  Membership* membership_ = nullptr;
+  channel_layout::Plan plan_;
+  std::uint64_t serial_;  // of this object in the process
+  bool single_;
+  ChannelOptions options_;
+  ChannelDescriptors descriptors_;
+};
+
+struct ChannelSegment::Membership {
+  std::atomic<std::uint64_t> incarnation;
+  std::atomic<PartyId> self;
+  std::atomic<std::uint32_t> joining;  // a lock
+  void* liveness;                      // a mapping that keeps the kernel's lock
+};
+
+inline std::uint64_t ChannelSegment::incarnation() const {
+  return membership_->incarnation.load(std::memory_order_acquire);
+}
+inline ChannelSegment::PartyId ChannelSegment::self() const {
+  return membership_->self.load(std::memory_order_relaxed);
+}
+
+// Errors: those of Channel<T>::create and from_descriptors.
+Expected<std::shared_ptr<ChannelSegment>> create_segment(const ChannelOptions& options,
+                                                         const MessageType& type);
+Expected<std::shared_ptr<ChannelSegment>> open_segment(const ChannelDescriptors& descriptors,
+                                                       const MessageType& type);
+
+}  // namespace cowshed::internal

@@ -1,0 +1,38 @@
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+
+// The system calls of a channel.
+namespace cowshed::internal {
+
+// Sleeps while the word is `seen`, for at most `time`; false when that ran out.
+bool futex_wait(const void* word, std::uint32_t seen, std::chrono::nanoseconds time);
+// How many it woke.
+int futex_wake(const void* word, int count);
+
+// Locks of the kernel's on single bytes of a file, of `file`'s description.  False: another has it.
+bool lock_byte(int file, std::uint32_t index);
+void unlock_byte(int file, std::uint32_t index);
+// Whether a description other than `file`'s has it.
+bool byte_is_locked(int file, std::uint32_t index);
+
+// membarrier(2): 0 or an errno.  After a barrier every thread of a registered process sees what was
+// stored before it, and what they had stored is seen after it.
+int register_for_barriers();
+void barrier_in_all_processes();
+
+// Whether the thread is stopped by a signal or a tracer.
+bool thread_is_stopped(std::uint32_t thread);
+
+// Monotonic.
+std::uint64_t nanoseconds_now();
+
+inline void raise_to(std::atomic<std::uint32_t>& mark, std::uint32_t value) {
+  std::uint32_t before = mark.load(std::memory_order_relaxed);
+  while (before < value && !mark.compare_exchange_weak(before, value)) {
+  }
+}
+
+}  // namespace cowshed::internal

@@ -1,0 +1,78 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <stop_token>
+#include <utility>
+
+#include <cowshed/base/error.h>
+#include <cowshed/share/channel_layout.h>
+
+// How a channel's calls wait.  Not for users.
+namespace cowshed::internal {
+
+class ChannelSegment;
+
+struct Wait {
+  using Clock = std::chrono::steady_clock;
+  enum class Mode : std::uint8_t { forever, timed, never };
+
+  static Wait never() { return {Mode::never, {}, {}}; }
+  static Wait until(Clock::time_point deadline) { return {Mode::timed, deadline, {}}; }
+  static Wait until_stopped(std::stop_token stop) { return {Mode::forever, {}, std::move(stop)}; }
+
+  Mode mode;
+  Clock::time_point deadline;
+  std::stop_token stop;
+};
+
+// What came of one attempt at a commit.
+enum class Attempt : std::uint8_t {
+  done,
+  blocked,  // full, or empty
+  busy,     // somebody else holds the side's lock
+  outside,  // this process or thread does not take part yet
+  closed,
+  damaged,
+};
+
+// The time between the attempts of one call.
+class Waiting {
+ public:
+  enum class For : std::uint8_t { message, slot, memory };
+
+  Waiting(ChannelSegment& segment, const Wait& wait, For what)
+      : segment_(segment), wait_(wait), for_(what) {}
+
+  // Returns when it is worth another attempt, or with what the call must return.
+  Expected<void> after(Attempt attempt);
+
+  // To be ORed into the lock's value: others may sleep on it.
+  std::uint64_t lock_bits() const { return lock_bits_; }
+  // To be called after the attempt that succeeded.
+  void done();
+
+ private:
+  Expected<void> for_lock();
+  Expected<void> for_others();
+  Expected<void> be_patient(std::uint64_t holder);
+  Expected<void> interrupted() const;
+  Expected<void> senders_out();
+  Expected<void> give_up_at_once();
+  Expected<void> give_up();
+  void sleep();
+  bool ready() const;
+  bool has_message() const;
+  channel_layout::Event& event() const;
+  std::chrono::nanoseconds piece() const;
+
+  ChannelSegment& segment_;
+  const Wait& wait_;
+  For for_;
+  bool slept_ = false;
+  std::uint32_t prepared_ = 0;  // the event's word when it was last looked at
+  std::uint64_t lock_bits_ = 0;
+  Wait::Clock::time_point busy_since_{};
+};
+
+}  // namespace cowshed::internal

@@ -1,0 +1,287 @@
+#include <algorithm>
+#include <climits>
+#include <immintrin.h>
+#include <string>
+#include <time.h>
+#include <unistd.h>
+
+#include <cowshed/share/channel_segment.h>
+#include <cowshed/share/channel_system.h>
+
+namespace cowshed::internal {
+
+using namespace channel_layout;
+using namespace std::chrono_literals;
+
+namespace {
+
+constexpr int kSpins = 200;     // some 5 us
+constexpr auto kPiece = 4ms;    // of sleep, then dead peers are looked for
+constexpr auto kPatience = 1s;  // of a call that should not wait with a lock's holder that runs
+constexpr auto kShortly = 100us;
+
+const void* low_half(const Lock& lock) { return &lock; }  // little-endian
+
+template <class Ready>
+bool spin(Ready&& ready) {
+  for (int i = 0; i < kSpins; ++i) {
+    if (ready()) {
+      return true;
+    }
+    _mm_pause();
+  }
+  return false;
+}
+
+}  // namespace
+
+void ChannelSegment::wake_one(Event& event) {
+  std::uint32_t seen = event.load();
+  while ((seen & 1U) != 0) {
+    if (event.compare_exchange_weak(seen, seen + 1)) {  // the bit off, the sequence on
+      futex_wake(&event, 1);
+      return;
+    }
+  }
+}
+
+void ChannelSegment::wake_all(Event& event) {
+  std::uint32_t seen = event.load();
+  while (!event.compare_exchange_weak(seen, (seen & ~1U) + 2)) {
+  }
+  futex_wake(&event, INT_MAX);
+}
+
+void ChannelSegment::wake_lock(Lock& lock) { futex_wake(low_half(lock), 1); }
+
+void ChannelSegment::signal_event() const {
+  const std::uint64_t one = 1;
+  // It fails only when it is readable already.
+  [[maybe_unused]] const auto written = write(descriptors_.event, &one, sizeof one);
+}
+
+void ChannelSegment::drain_event() const {
+  std::uint64_t count = 0;
+  [[maybe_unused]] const auto bytes = read(descriptors_.event, &count, sizeof count);
+}
+
+void ChannelSegment::barrier() const {
+  if (single_) {
+    barrier_in_all_processes();
+  }
+}
+
+namespace {
+
+Error closed_error(const ChannelSegment& segment, bool to_receive) {
+  return {ErrorCode::closed, 0,
+          "channel '" + segment.options().name + "' is closed" +
+              (to_receive ? " and empty" : ", send no more")};
+}
+
+}  // namespace
+
+Expected<void> Waiting::after(Attempt attempt) {
+  switch (attempt) {
+    case Attempt::outside: return segment_.join(for_ == For::message);
+    case Attempt::closed: return tl::make_unexpected(closed_error(segment_, false));
+    case Attempt::damaged:
+      return make_error(ErrorCode::bad_channel, "channel '" + segment_.options().name +
+                                                    "' is damaged: somebody wrote to its memory");
+    case Attempt::busy: return for_lock();
+    case Attempt::blocked: return for_others();
+    case Attempt::done: break;
+  }
+  return {};
+}
+
+// Somebody else is inside for a moment, or preempted, or stopped, or dead.
+Expected<void> Waiting::for_lock() {
+  Control& control = segment_.control();
+  Lock& lock = for_ == For::message ? control.receiver.lock : control.sender.lock;
+  if (spin([&] { return lock.load(std::memory_order_relaxed) == 0; })) {
+    return {};
+  }
+  std::uint64_t seen = lock.load();
+  if (seen == 0) {
+    return {};
+  }
+  if (segment_.dead(party_of(seen))) {
+    segment_.release_of_dead(lock, seen);
+    return {};
+  }
+  if (auto on = be_patient(seen); !on) {
+    return on;
+  }
+  lock_bits_ = kSleepers;
+  if ((seen & kSleepers) != 0 || lock.compare_exchange_strong(seen, seen | kSleepers)) {
+    futex_wait(low_half(lock), static_cast<std::uint32_t>(seen | kSleepers), piece());
+  }
+  return {};
+}
+
+// Whether to go on waiting for the holder of a lock.
+Expected<void> Waiting::be_patient(std::uint64_t holder) {
+  const auto now = Wait::Clock::now();
+  if (busy_since_ == Wait::Clock::time_point{}) {
+    busy_since_ = now;
+  }
+  if (wait_.mode == Wait::Mode::forever) {
+    return interrupted();
+  }
+  if (wait_.mode == Wait::Mode::timed && now < wait_.deadline) {
+    return {};
+  }
+  if (segment_.stopped(holder) || now - busy_since_ > kPatience) {
+    return make_error(ErrorCode::peer_stopped,
+                      "channel '" + segment_.options().name + "': thread " +
+                          std::to_string(thread_of(holder)) +
+                          " is stopped in the midst of a call; continue it, or kill it");
+  }
+  return {};
+}
+
+Expected<void> Waiting::interrupted() const {
+  if (wait_.stop.stop_requested()) {
+    return make_error(ErrorCode::interrupted,
+                      "channel '" + segment_.options().name + "': asked to stop waiting");
+  }
+  return {};
+}
+
+bool Waiting::ready() const {
+  const Control& control = segment_.control();
+  if (for_ == For::memory || segment_.closed()) {
+    return false;
+  }
+  const std::uint64_t head = control.head.value.load(std::memory_order_acquire);
+  const std::uint64_t tail = control.tail.value.load(std::memory_order_acquire);
+  return for_ == For::message ? head != tail : tail - head < segment_.plan().slots;
+}
+
+// The channel is empty, or full, or has no memory now.
+Expected<void> Waiting::for_others() {
+  if (for_ == For::message) {
+    segment_.empty_hand();
+    if (segment_.closed()) {
+      return senders_out().and_then([&]() -> Expected<void> {
+        return has_message() ? Expected<void>() : tl::make_unexpected(closed_error(segment_, true));
+      });
+    }
+  } else if (segment_.closed()) {
+    return tl::make_unexpected(closed_error(segment_, false));
+  }
+  if (wait_.mode == Wait::Mode::never) {
+    return give_up_at_once();
+  }
+  if (for_ != For::memory && spin([&] { return ready(); })) {
+    return {};
+  }
+  if (auto on = interrupted(); !on) {
+    return on;
+  }
+  if (wait_.mode == Wait::Mode::timed && Wait::Clock::now() >= wait_.deadline) {
+    return give_up();
+  }
+  sleep();
+  return {};
+}
+
+bool Waiting::has_message() const {
+  const Control& control = segment_.control();
+  return control.head.value.load(std::memory_order_acquire) !=
+         control.tail.value.load(std::memory_order_acquire);
+}
+
+// Until whoever was inside S has left it: what they commit counts.
+Expected<void> Waiting::senders_out() {
+  segment_.barrier();
+  Lock& lock = segment_.control().sender.lock;
+  const std::uint64_t seen = lock.load() & ~kSleepers;
+  while (seen != 0 && (lock.load() & ~kSleepers) == seen) {
+    if (segment_.dead(party_of(seen))) {
+      segment_.release_of_dead(lock, lock.load());
+      break;
+    }
+    if (auto on = be_patient(seen); !on) {
+      return on;
+    }
+    const timespec shortly = {0, std::chrono::nanoseconds(kShortly).count()};
+    nanosleep(&shortly, nullptr);
+  }
+  return {};
+}
+
+Expected<void> Waiting::give_up_at_once() {
+  if (for_ != For::message) {
+    return make_error(ErrorCode::would_block, "channel full");
+  }
+  if (segment_.control().seldom.polled.load() != 0) {
+    segment_.drain_event();
+    auto out = senders_out();
+    // Readable still when a message may come without another signal, or none ever will.
+    if (!out || segment_.closed()) {
+      segment_.signal_event();
+    }
+    if (!out || has_message() || segment_.closed()) {
+      return out;
+    }
+  }
+  return make_error(ErrorCode::would_block, "channel empty");
+}
+
+Expected<void> Waiting::give_up() {
+  const Control& control = segment_.control();
+  for (const Lock* lock : {&control.sender.lock, &control.receiver.lock}) {
+    if (const std::uint64_t holder = lock->load(); segment_.stopped(holder)) {
+      return be_patient(holder);
+    }
+  }
+  const char* state = for_ == For::message ? "empty" : for_ == For::slot ? "full" : "out of memory";
+  return make_error(ErrorCode::timed_out, "channel '" + segment_.options().name + "' was still " +
+                                              state + " at the deadline");
+}
+
+Event& Waiting::event() const {
+  Control& control = segment_.control();
+  return for_ == For::message ? control.items.event
+         : for_ == For::slot  ? control.space.event
+                              : control.memory.event;
+}
+
+void Waiting::sleep() {
+  const std::uint32_t seen = event().fetch_or(1) | 1U;
+  segment_.barrier();
+  if (for_ == For::memory && prepared_ != seen) {
+    prepared_ = seen;  // look again with the bit set
+    return;
+  }
+  if (ready() || segment_.closed()) {
+    return;
+  }
+  if (futex_wait(&event(), seen, piece())) {
+    slept_ = true;
+  } else {
+    segment_.sweep_if_due();
+  }
+}
+
+void Waiting::done() {
+  if (!slept_) {
+    return;
+  }
+  // Others may still sleep, and nobody else would wake them for what there is.
+  event().fetch_or(1);
+  if (ready()) {
+    ChannelSegment::wake_one(event());
+  }
+}
+
+std::chrono::nanoseconds Waiting::piece() const {
+  const std::chrono::nanoseconds most = kPiece;
+  return wait_.mode == Wait::Mode::timed
+             ? std::clamp<std::chrono::nanoseconds>(wait_.deadline - Wait::Clock::now(), 0ns, most)
+             : most;
+}
+
+}  // namespace cowshed::internal
