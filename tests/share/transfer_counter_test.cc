@@ -72,28 +72,42 @@ TEST(TransferCounter, ThreadsThatEndedAreCounted) {
   EXPECT_EQ(counted("threads"), "1 int: 100000 200000 800000; ");
 }
 
-TEST(TransferCounter, MoreThreadsThanLanesAreCounted) {
-  constexpr int kThreads = 100;
+TEST(TransferCounter, ThreadsBeyondTheLanesShareOne) {
+  constexpr int kHolders = 64;
+  constexpr int kOthers = 2;
+  constexpr int kEach = 10'000'000;
   const TransferRow row = TransferCounter("channel", "crowd").row("int", TransferKind::value);
-  std::atomic<int> waiting = kThreads;
-  std::vector<std::thread> threads;
-  for (int i = 0; i < kThreads; ++i) {
-    threads.emplace_back([&] {
-      row.add(1, 4);  // from here it has its lane
-      --waiting;
-      waiting.notify_all();
-      for (int left = waiting; left > 0; left = waiting) {
-        waiting.wait(left);
-      }
-      for (int k = 1; k < 1000; ++k) {
+  std::atomic<int> without_a_lane = kHolders;
+  std::atomic<bool> over = false;
+  std::vector<std::thread> holders;
+  for (int i = 0; i < kHolders; ++i) {
+    holders.emplace_back([&] {
+      row.add(1, 4);
+      --without_a_lane;
+      without_a_lane.notify_one();
+      over.wait(false);
+    });
+  }
+  for (int left = without_a_lane; left > 0; left = without_a_lane) {
+    without_a_lane.wait(left);
+  }
+  std::vector<std::thread> others;
+  for (int i = 0; i < kOthers; ++i) {
+    others.emplace_back([&] {
+      for (int k = 0; k < kEach; ++k) {
         row.add(1, 4);
       }
     });
   }
-  for (std::thread& thread : threads) {
+  for (std::thread& thread : others) {
     thread.join();
   }
-  EXPECT_EQ(counted("crowd"), "1 int: 100000 100000 400000; ");
+  over = true;
+  over.notify_all();
+  for (std::thread& thread : holders) {
+    thread.join();
+  }
+  EXPECT_EQ(counted("crowd"), "1 int: 20000064 20000064 80000256; ");
 }
 
 TEST(TransferCounter, AThreadThatCountsWhileItEnds) {
@@ -126,6 +140,24 @@ TEST(TransferCounter, AForkedChildCountsItsOwn) {
   EXPECT_EQ(child.said, "| 1 int: 1 10 40; 1 long: 1 1 8; | 0");
   row.add(1, 4);
   EXPECT_EQ(counted("fork"), "1 int: 3 3 12; ");
+}
+
+TEST(TransferCounter, ThreadsOfAForkedChildCountBesideTheOneThatForked) {
+  const TransferRow row = TransferCounter("channel", "beside").row("int", TransferKind::value);
+  row.add(1, 4);
+  const auto child = test::run_in_child([&] {
+    std::thread other([&] {
+      for (int i = 0; i < 20000000; ++i) {
+        row.add(1, 4);
+      }
+    });
+    for (int i = 0; i < 20000000; ++i) {
+      row.add(1, 4);
+    }
+    other.join();
+    return counted("beside");
+  });
+  EXPECT_EQ(child.said, "1 int: 40000000 40000000 160000000; ");
 }
 
 TEST(TransferCounter, AForkAmidThreadsThatCount) {
