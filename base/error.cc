@@ -26,6 +26,7 @@ std::string_view to_string(ErrorCode code) {
     case ErrorCode::not_spawn_safe: return "not_spawn_safe";
     case ErrorCode::bad_image: return "bad_image";
     case ErrorCode::bad_parcel: return "bad_parcel";
+    case ErrorCode::bad_encoding: return "bad_encoding";
     case ErrorCode::foreign_descriptor: return "foreign_descriptor";
     case ErrorCode::bad_channel: return "bad_channel";
     case ErrorCode::closed: return "closed";

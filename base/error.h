@@ -30,6 +30,7 @@ enum class ErrorCode : std::uint8_t {
   not_spawn_safe,      // the object may hold pointers to another program's code, see spawn_safe.h
   bad_image,           // not an image of an arena, or a damaged one
   bad_parcel,          // what another process sent is not arenas, or damaged, see arena_transfer.h
+  bad_encoding,        // bytes that are no such object's: damaged, too few, too many
   foreign_descriptor,  // a descriptor of something else than it was said to be, or without seals
   bad_channel,         // not a channel, of another version, or damaged
   closed,              // the channel is closed; for a receiver: and empty

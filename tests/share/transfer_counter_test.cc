@@ -75,7 +75,7 @@ TEST(TransferCounter, ThreadsThatEndedAreCounted) {
 TEST(TransferCounter, ThreadsBeyondTheLanesShareOne) {
   constexpr int kHolders = 64;
   constexpr int kOthers = 2;
-  constexpr int kEach = 10'000'000;
+  constexpr int kEach = 3'000'000;
   const TransferRow row = TransferCounter("channel", "crowd").row("int", TransferKind::value);
   std::atomic<int> without_a_lane = kHolders;
   std::atomic<bool> over = false;
@@ -107,7 +107,7 @@ TEST(TransferCounter, ThreadsBeyondTheLanesShareOne) {
   for (std::thread& thread : holders) {
     thread.join();
   }
-  EXPECT_EQ(counted("crowd"), "1 int: 20000064 20000064 80000256; ");
+  EXPECT_EQ(counted("crowd"), "1 int: 6000064 6000064 24000256; ");
 }
 
 TEST(TransferCounter, AThreadThatCountsWhileItEnds) {
@@ -147,17 +147,17 @@ TEST(TransferCounter, ThreadsOfAForkedChildCountBesideTheOneThatForked) {
   row.add(1, 4);
   const auto child = test::run_in_child([&] {
     std::thread other([&] {
-      for (int i = 0; i < 20000000; ++i) {
+      for (int i = 0; i < 5000000; ++i) {
         row.add(1, 4);
       }
     });
-    for (int i = 0; i < 20000000; ++i) {
+    for (int i = 0; i < 5000000; ++i) {
       row.add(1, 4);
     }
     other.join();
     return counted("beside");
   });
-  EXPECT_EQ(child.said, "1 int: 40000000 40000000 160000000; ");
+  EXPECT_EQ(child.said, "1 int: 10000000 10000000 40000000; ");
 }
 
 TEST(TransferCounter, AForkAmidThreadsThatCount) {
