@@ -1,6 +1,7 @@
 #include <atomic>
 #include <cstdio>
 #include <dlfcn.h>
+#include <memory>
 #include <mutex>
 #include <new>
 #include <stdio_ext.h>
@@ -16,6 +17,13 @@ namespace cowshed {
 
 constinit thread_local ThreadScope thread_scope;
 constinit ArenaHull arena_hull;
+
+// One for each scope that a thread is in, the innermost first; not in any arena.
+struct EnteredScope {
+  ThreadScope scope;  // while this one is the innermost
+  EnteredScope* outer;
+  std::atomic<bool> ended = false;  // by whichever thread
+};
 
 namespace {
 
@@ -43,6 +51,20 @@ Expected<void> check_malloc(std::string_view arena) {
   return {};
 }
 
+// Leaves the scopes that have ended, but for those around one that has not.
+void leave_ended() {
+  while (thread_scope.entered != nullptr &&
+         thread_scope.entered->ended.load(std::memory_order_acquire)) {
+    const std::unique_ptr<const EnteredScope> left(thread_scope.entered);
+    const ThreadScope& scope = left->scope;
+    const EnteredScope* outer = left->outer;
+    use_jemalloc_arena(outer == nullptr ? scope.outermost : outer->scope.jemalloc_arena);
+    thread_scope = outer == nullptr ? ThreadScope{} : outer->scope;
+    const std::lock_guard lock(scope.core->mutex());
+    scope.core->leave_scope(scope.key);
+  }
+}
+
 // For a thread inside a scope: a program may have an operator new of its own, on whatever.
 Expected<void> check_new(const ArenaCore& core) {
   static std::atomic<bool> checked = false;
@@ -66,18 +88,10 @@ Expected<void> check_new(const ArenaCore& core) {
   return {};
 }
 
-// Of the standard streams, which are made at first use and written to ever after.
-void make_buffers() {
+void make_standard_buffers() {
   [[maybe_unused]] static const bool made = [] {
-    for (FILE* stream : {stdin, stdout}) {
-      if (__fbufsize(stream) == 0) {
-        // glibc makes the buffer here, but forgets that a terminal's is by lines.
-        std::setvbuf(stream, nullptr, _IOFBF, 0);
-        if (isatty(fileno(stream)) != 0) {
-          std::setvbuf(stream, nullptr, _IOLBF, 0);
-        }
-      }
-    }
+    make_buffer(stdin);
+    make_buffer(stdout);
     return true;
   }();
 }
@@ -131,6 +145,16 @@ void resume_scope(const ThreadScope& scope) noexcept {
   }
 }
 
+void make_buffer(FILE* stream) noexcept {
+  if (__fbufsize(stream) == 0) {
+    // glibc makes the buffer here, but forgets that a terminal's is by lines.
+    std::setvbuf(stream, nullptr, _IOFBF, 0);
+    if (isatty(fileno(stream)) != 0) {
+      std::setvbuf(stream, nullptr, _IOLBF, 0);
+    }
+  }
+}
+
 Expected<ArenaScope> ArenaScope::enter(const Arena& arena) {
   if (auto checked = check_malloc(arena.name()); !checked) {
     return tl::make_unexpected(std::move(checked.error()));
@@ -140,22 +164,29 @@ Expected<ArenaScope> ArenaScope::enter(const Arena& arena) {
     core = core->successor();
   }
   core->prepare_thread();
-  make_buffers();
+  make_standard_buffers();
+  leave_ended();
   unsigned outer = 0;
   if (const int error = jemalloc::thread_arena(outer)) {
     return system_error("the arena of this thread's malloc", error);
   }
+  auto entry = [] {
+    const OutsideScope outside;
+    return std::make_unique<EnteredScope>();
+  }();
   std::unique_lock lock(core->mutex());
   auto entered = core->enter_scope();
   if (!entered) {
     return tl::make_unexpected(std::move(entered.error()));
   }
-  const Outer before = {thread_scope.core, thread_scope.key, thread_scope.begin, thread_scope.end,
-                        outer};
-  const unsigned outermost = thread_scope.end == 0 ? outer : thread_scope.outermost;
-  ArenaScope scope(core, core->key(), before);
+  entry->outer = thread_scope.entered;
+  entry->scope = {
+      core->open_begin(), core->end(), core,
+      core->key(),        *entered,    thread_scope.end == 0 ? outer : thread_scope.outermost,
+      entry.get()};
   use_jemalloc_arena(*entered);
-  thread_scope = {core->open_begin(), core->end(), core, core->key(), *entered, outermost};
+  thread_scope = entry->scope;
+  ArenaScope scope(entry.release());
   lock.unlock();
   if (auto checked = check_new(*core); !checked) {
     return tl::make_unexpected(std::move(checked.error()));
@@ -164,16 +195,9 @@ Expected<ArenaScope> ArenaScope::enter(const Arena& arena) {
 }
 
 ArenaScope::~ArenaScope() {
-  if (core_ == nullptr) {
-    return;
-  }
-  if (thread_scope.end != 0 && thread_scope.key == key_) {  // else: a forked child's
-    use_jemalloc_arena(outer_.jemalloc_arena);
-    thread_scope = {outer_.begin,          outer_.end,
-                    outer_.core,           outer_.key,
-                    outer_.jemalloc_arena, thread_scope.outermost};
-    const std::lock_guard lock(core_->mutex());
-    core_->leave_scope(key_);
+  if (entered_ != nullptr) {
+    entered_->ended.store(true, std::memory_order_release);
+    leave_ended();
   }
 }
 

@@ -1,10 +1,12 @@
 #pragma once
 
-#include <cstdint>
+#include <utility>
 
 #include <cowshed/share/arena.h>
 
 namespace cowshed {
+
+struct EnteredScope;
 
 // While it lives, everything that this thread allocates lands in the arena: malloc and operator new
 // of all code, so that a third-party loader builds its ordinary objects there, unchanged.
@@ -20,15 +22,19 @@ namespace cowshed {
 // What to know: *everything* lands there, also what a library keeps for itself at first use, such
 // as a stream's buffer, a locale, or the dynamic linker's records of what it loads.  After a strict
 // freeze it cannot be written to, so use what is to stay writable once before the scope, or freeze
-// leniently.  (Made outside: the buffers of stdin and stdout, what pthread_create() and atexit()
-// keep, and what Cowshed keeps.)  An object's destructor may write after the freeze: do not run it.
-// An exception thrown inside lies there too: catch it while the arena lives.  A block from before
-// the scope that realloc() moves comes into the arena, and what the scope frees of other memory is
-// not handed out again in it.
+// leniently.  Made outside: stdin's, stdout's and opened FILEs with their buffers, the environment,
+// iconv's tables, what atexit(), at_quick_exit(), on_exit(), pthread_atfork() and pthread_create()
+// keep, and what Cowshed keeps.  Not so, among others: thread_local variables of a library that was
+// dlopen()ed, which glibc allocates at a thread's first use of them, and open_memstream().  An
+// object's destructor may write after the freeze: do not run it. An exception thrown inside lies
+// there too: catch it while the arena lives.  A block from before the scope that realloc() moves
+// comes into the arena, and what the scope frees of other memory is not handed out again in it.
 //
 // Belongs to the thread that entered: what other threads allocate meanwhile is theirs, also those
-// started inside.  Scopes nest, and end in the reverse order.  The arena must outlive the scope,
-// and cannot be frozen before it has ended.  In a forked child the scope is over.
+// started inside.  Scopes nest; one that is destroyed before an inner one ends together with that.
+// Destroyed by another thread, it ends when its own begins or ends a scope next.  The arena must
+// outlive the scope, and cannot be frozen before it has ended.  In a forked child the scope is
+// over.
 class ArenaScope {
  public:
   // Errors: unsupported (cowshed::malloc is not linked, or is not the malloc that the program
@@ -36,28 +42,15 @@ class ArenaScope {
   // arena_frozen, not_inherited.  A frozen arena's successor is entered.
   static Expected<ArenaScope> enter(const Arena& arena);
 
-  ArenaScope(ArenaScope&& other) noexcept
-      : core_(std::exchange(other.core_, nullptr)), key_(other.key_), outer_(other.outer_) {}
+  ArenaScope(ArenaScope&& other) noexcept : entered_(std::exchange(other.entered_, nullptr)) {}
   ArenaScope(const ArenaScope&) = delete;
   ArenaScope& operator=(ArenaScope&&) = delete;
   ~ArenaScope();
 
  private:
-  // What the thread's malloc was doing before.
-  struct Outer {
-    ArenaCore* core;
-    std::uint64_t key;
-    std::uintptr_t begin;
-    std::uintptr_t end;
-    unsigned jemalloc_arena;
-  };
+  explicit ArenaScope(EnteredScope* entered) : entered_(entered) {}
 
-  ArenaScope(ArenaCore* core, std::uint64_t key, const Outer& outer)
-      : core_(core), key_(key), outer_(outer) {}
-
-  ArenaCore* core_;
-  std::uint64_t key_;
-  Outer outer_;
+  EnteredScope* entered_;  // its thread's to delete
 };
 
 }  // namespace cowshed

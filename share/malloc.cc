@@ -6,10 +6,8 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
-#include <dlfcn.h>
 #include <malloc.h>
 #include <new>
-#include <pthread.h>
 
 #include <cowshed/share/malloc_route.h>
 #include <cowshed/share/private_jemalloc.h>
@@ -79,9 +77,6 @@ inline void* retried(Allocate allocate) {
 
 extern "C" {
 
-// NOLINTNEXTLINE(readability-identifier-naming): the C++ ABI's
-int __cxa_atexit(void (*function)(void*), void* argument, void* library) noexcept;
-
 // No second try: to look at the result would cost every call 4 %.
 void* malloc(std::size_t size) noexcept { return cowshed_je_malloc(size); }
 
@@ -134,23 +129,6 @@ std::size_t malloc_usable_size(void* block) noexcept {
   return owner_of(block) == Owner::arena && is_frozen_block(block)
              ? 0
              : cowshed_je_malloc_usable_size(block);
-}
-
-// The C library keeps what it allocates in these two, and writes to it later: records of a thread,
-// which stay with its stack for another thread, and of what is to run at the exit.
-int pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*start)(void*),
-                   void* argument) noexcept {
-  static const auto next =
-      reinterpret_cast<decltype(&pthread_create)>(dlsym(RTLD_NEXT, "pthread_create"));
-  const OutsideScope outside;
-  return next(thread, attributes, start, argument);
-}
-
-int __cxa_atexit(void (*function)(void*), void* argument, void* library) noexcept {
-  static const auto next =
-      reinterpret_cast<decltype(&__cxa_atexit)>(dlsym(RTLD_NEXT, "__cxa_atexit"));
-  const OutsideScope outside;
-  return next(function, argument, library);
 }
 
 // As many arenas as jemalloc takes by default: it serves the whole program here.  Their records not

@@ -3,11 +3,13 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 
 // What malloc.cc, the program's malloc, needs to know of arenas for each call.
 namespace cowshed {
 
 class ArenaCore;
+struct EnteredScope;
 
 // The innermost ArenaScope of this thread: blocks in [begin, end) are its arena's.
 struct ThreadScope {
@@ -17,6 +19,7 @@ struct ThreadScope {
   std::uint64_t key = 0;
   unsigned jemalloc_arena = 0;
   unsigned outermost = 0;  // jemalloc's arena that the thread uses outside scopes
+  EnteredScope* entered = nullptr;
 };
 // initial-exec: one load, as in jemalloc.
 [[gnu::tls_model("initial-exec")]] extern constinit thread_local ThreadScope thread_scope;
@@ -51,6 +54,9 @@ class OutsideScope {
  private:
   ThreadScope scope_;
 };
+
+// The stream's buffer, which would be made at its first use.
+void make_buffer(FILE* stream) noexcept;
 
 }  // namespace cowshed
 

@@ -10,6 +10,7 @@
 #include <functional>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <iconv.h>
 #include <malloc.h>
 #include <map>
 #include <memory>
@@ -24,6 +25,7 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <thread>
+#include <tuple>
 #include <unistd.h>
 #include <vector>
 
@@ -443,6 +445,37 @@ TEST(ArenaScope, ScopesNest) {
   EXPECT_EQ(count_inside(first, take(10, 48)), 10U);
 }
 
+TEST(ArenaScope, OneThatIsDestroyedBeforeAnInnerOneEndsWithIt) {
+  for (const bool same : {false, true}) {
+    Arena first = make_arena("first");
+    Arena second = make_arena("second");
+    std::optional<ArenaScope> outer(ArenaScope::enter(first).value());
+    std::optional<ArenaScope> inner(ArenaScope::enter(same ? first : second).value());
+    outer.reset();
+    EXPECT_EQ(count_inside(same ? first : second, take(10, 48)), 10U);
+    EXPECT_EQ(first.freeze().error().code, ErrorCode::in_use);
+    inner.reset();
+    EXPECT_EQ(malloc_hits(first) + malloc_hits(second), 0U);
+    EXPECT_TRUE(first.freeze());
+    EXPECT_TRUE(second.freeze());
+  }
+}
+
+TEST(ArenaScope, OneThatAnotherThreadDestroysEndsWithTheNext) {
+  Arena arena = make_arena();
+  const Arena other = make_arena("other");
+  std::optional<ArenaScope> scope(ArenaScope::enter(arena).value());
+  std::thread([&] {
+    scope.reset();
+    EXPECT_EQ(malloc_hits(arena), 0U);
+  }).join();
+  EXPECT_EQ(count_inside(arena, take(10, 48)), 10U);
+  EXPECT_EQ(arena.freeze().error().code, ErrorCode::in_use);
+  { const auto next = ArenaScope::enter(other); }
+  EXPECT_EQ(malloc_hits(arena) + malloc_hits(other), 0U);
+  EXPECT_TRUE(arena.freeze());
+}
+
 TEST(ArenaScope, IsMoved) {
   Arena arena = make_arena();
   {
@@ -838,21 +871,71 @@ TEST(ArenaScope, AStreamFirstUsedInsideCannotBeWrittenToAfterAStrictFreeze) {
   EXPECT_EQ(print(FreezeMode::strict, false).signal, SIGSEGV);
 }
 
-// The same for what is to run at the exit, of which the C library allocates a record now and then.
-TEST(ArenaScope, AStaticMadeInsideIsDestroyedAtTheExit) {
-  const auto child = test::run_in_child([]() -> std::string {
+// What a child says when `inside` ran in a scope, the arena was frozen strictly, and it then left
+// by `leave`: its status, or less than zero for a signal.
+std::string ending(const std::function<void()>& inside, const std::function<void()>& leave) {
+  std::fflush(stdout);  // exit() would print it again
+  const auto child = test::run_in_child([&]() -> std::string {
     Arena arena = make_arena();
-    in_scope(arena, [] {
-      for (int i = 0; i < 100; ++i) std::atexit([] {});
+    in_scope(arena, [&] {
+      inside();
+      return 0;
     });
     if (!arena.freeze()) return "not frozen";
     const pid_t pid = fork();
-    if (pid == 0) std::exit(7);
+    if (pid == 0) leave();
     int status = 0;
     waitpid(pid, &status, 0);
     return std::to_string(WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status));
   });
-  EXPECT_EQ(child.said, "7");
+  return child.said;
+}
+
+template <class Call>
+void hundred_times(Call call) {
+  for (int i = 0; i < 100; ++i) call();
+}
+
+// The C library allocates a record now and then of what is to run at the exit.
+TEST(ArenaScope, WhatIsToRunLaterDoesNotLieThere) {
+  const auto leave = [] { std::exit(7); };
+  EXPECT_EQ(ending([] { hundred_times([] { std::atexit([] {}); }); }, leave), "7");
+  EXPECT_EQ(ending([] { hundred_times([] { on_exit([](int, void*) {}, nullptr); }); }, leave), "7");
+  EXPECT_EQ(
+      ending([] { hundred_times([] { std::at_quick_exit([] {}); }); }, [] { std::quick_exit(7); }),
+      "7");
+  EXPECT_EQ(ending([] { hundred_times([] { pthread_atfork(nullptr, nullptr, nullptr); }); },
+                   [] {
+                     hundred_times([] { pthread_atfork(nullptr, nullptr, nullptr); });
+                     std::exit(7);
+                   }),
+            "7");
+}
+
+TEST(ArenaScope, WhatTheCLibraryKeepsOpenMayBeUsedLater) {
+  static FILE* stream;
+  const auto write_and_leave = [] {
+    std::exit(std::fputs("later", stream) >= 0 && std::fflush(stream) == 0 ? 7 : 8);
+  };
+  const auto open_null = [] { stream = std::fopen("/dev/null", "w"); };
+  const auto open_descriptor = [] { stream = fdopen(dup(STDERR_FILENO), "w"); };
+  const auto open_temporary = [] { stream = std::tmpfile(); };
+  const auto open_pipe = [] { stream = popen("cat >/dev/null", "w"); };
+  for (const std::function<void()>& open :
+       {std::function<void()>(open_null), std::function<void()>(open_temporary),
+        std::function<void()>(open_pipe)}) {
+    EXPECT_EQ(ending(open, write_and_leave), "7");
+  }
+  EXPECT_EQ(ending(open_descriptor, [] { std::exit(7); }), "7");
+  EXPECT_EQ(ending([] { std::ignore = iconv_open("UTF-16", "ISO-8859-15"); }, [] { std::exit(7); }),
+            "7");
+  EXPECT_EQ(ending([] { setenv("COWSHED_TEST", "inside", 1); },
+                   [] {
+                     setenv("COWSHED_TEST", "later", 1);
+                     setenv("COWSHED_TEST_2", "later", 1);
+                     std::exit(std::string(getenv("COWSHED_TEST")) == "later" ? 7 : 8);
+                   }),
+            "7");
 }
 
 // The library's own records are not the loader's objects.

@@ -1,0 +1,119 @@
+// Functions of the C library that keep what they allocate, and write to it later, if only at
+// exit(): what they allocate in an ArenaScope lies outside of it.  Part of cowshed::malloc.
+#include <cstdio>
+#include <cstdlib>
+#include <dlfcn.h>
+#include <iconv.h>
+#include <pthread.h>
+
+#include <cowshed/share/malloc_route.h>
+
+using namespace cowshed;
+
+namespace {
+
+template <class Function>
+Function* next(const char* name) {
+  return reinterpret_cast<Function*>(dlsym(RTLD_NEXT, name));
+}
+
+template <class Open>
+FILE* stream_of(Open open) {
+  const bool in_scope = thread_scope.end != 0;
+  const OutsideScope outside;
+  FILE* stream = open();
+  if (stream != nullptr && in_scope) {
+    make_buffer(stream);
+  }
+  return stream;
+}
+
+}  // namespace
+
+extern "C" {
+
+// NOLINTBEGIN(readability-identifier-naming): the C++ ABI's names, and glibc's for pthread_atfork()
+int __cxa_atexit(void (*function)(void*), void* argument, void* library) noexcept {
+  static const auto real = next<int(void (*)(void*), void*, void*)>("__cxa_atexit");
+  const OutsideScope outside;
+  return real(function, argument, library);
+}
+
+int __cxa_at_quick_exit(void (*function)(void*), void* library) noexcept {
+  static const auto real = next<int(void (*)(void*), void*)>("__cxa_at_quick_exit");
+  const OutsideScope outside;
+  return real(function, library);
+}
+
+int __register_atfork(void (*prepare)(), void (*parent)(), void (*child)(),
+                      void* library) noexcept {
+  static const auto real =
+      next<int(void (*)(), void (*)(), void (*)(), void*)>("__register_atfork");
+  const OutsideScope outside;
+  return real(prepare, parent, child, library);
+}
+// NOLINTEND(readability-identifier-naming)
+
+int on_exit(void (*function)(int, void*), void* argument) noexcept {
+  static const auto real = next<int(void (*)(int, void*), void*)>("on_exit");
+  const OutsideScope outside;
+  return real(function, argument);
+}
+
+// Records of a thread stay with its stack, for another thread.
+int pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*start)(void*),
+                   void* argument) noexcept {
+  static const auto real =
+      next<int(pthread_t*, const pthread_attr_t*, void* (*)(void*), void*)>("pthread_create");
+  const OutsideScope outside;
+  return real(thread, attributes, start, argument);
+}
+
+int setenv(const char* name, const char* value, int overwrite) noexcept {
+  static const auto real = next<int(const char*, const char*, int)>("setenv");
+  const OutsideScope outside;
+  return real(name, value, overwrite);
+}
+
+int putenv(char* text) noexcept {
+  static const auto real = next<int(char*)>("putenv");
+  const OutsideScope outside;
+  return real(text);
+}
+
+iconv_t iconv_open(const char* to, const char* from) {
+  static const auto real = next<iconv_t(const char*, const char*)>("iconv_open");
+  const OutsideScope outside;
+  return real(to, from);
+}
+
+FILE* fopen(const char* path, const char* mode) {
+  static const auto real = next<FILE*(const char*, const char*)>("fopen");
+  return stream_of([=] { return real(path, mode); });
+}
+
+FILE* fopen64(const char* path, const char* mode) {
+  static const auto real = next<FILE*(const char*, const char*)>("fopen64");
+  return stream_of([=] { return real(path, mode); });
+}
+
+FILE* fdopen(int fd, const char* mode) noexcept {
+  static const auto real = next<FILE*(int, const char*)>("fdopen");
+  return stream_of([=] { return real(fd, mode); });
+}
+
+FILE* popen(const char* command, const char* mode) {
+  static const auto real = next<FILE*(const char*, const char*)>("popen");
+  return stream_of([=] { return real(command, mode); });
+}
+
+FILE* tmpfile() {
+  static const auto real = next<FILE*()>("tmpfile");
+  return stream_of([] { return real(); });
+}
+
+FILE* tmpfile64() {
+  static const auto real = next<FILE*()>("tmpfile64");
+  return stream_of([] { return real(); });
+}
+}
