@@ -1,0 +1,71 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <sys/types.h>
+#include <vector>
+
+#include <cowshed/share/transfer_counter.h>
+
+// What this process has sent, and how: counted for every channel and every launch of workers.
+//
+//   const auto report = cowshed::transfer_report();
+//   std::fputs(to_table(report).c_str(), stdout);
+//
+// It begins with the process: a forked child's report has nothing of its parent's.  cowtop shows
+// the totals of processes that run.
+namespace cowshed {
+
+// Bytes by value are those that were sent; by reference and moved those of the objects, which were
+// not copied.
+struct TransferTotals {
+  std::uint64_t messages = 0;  // of a launch: arguments
+  std::uint64_t objects = 0;
+  std::uint64_t bytes = 0;
+
+  TransferTotals& operator+=(const TransferTotals& other);
+};
+
+struct TransferredType {
+  std::string type;  // for people to read, see readable_type()
+  TransferKind kind = {};
+  TransferTotals sent;
+  // Of what was serialised, the first message and one in 64 of each thread are looked into.
+  std::uint64_t messages_looked_into = 0;
+  std::vector<TypePath> paths;  // of those messages, largest first
+};
+
+struct TransferSource {
+  std::string origin;  // "channel" or "launch"
+  std::string name;    // the user's
+  TransferTotals by_value;
+  TransferTotals by_reference;
+  TransferTotals moved;
+  TransferTotals inherited;            // by fork: nothing was sent
+  std::vector<TransferredType> types;  // most bytes first
+};
+
+struct TransferReport {
+  pid_t pid = 0;
+  std::vector<TransferSource> sources;  // most bytes by value first: those cost time
+};
+
+// All that this process has sent since it began or was forked, while other threads send: each
+// figure is as of some moment in the call.  Channels and launches of one name count together.
+// Thread-safe, takes microseconds.
+TransferReport transfer_report();
+
+// One object of schema "cowshed.transfer/1": the same words as above, with `paths` null where
+// nothing was looked into.  Bytes in names that are no UTF-8 are replaced.
+std::string to_json(const TransferReport& report);
+
+// For people: totals, a line for each type sent, and the largest type paths, at most so many of
+// each type.
+std::string to_table(const TransferReport& report, std::size_t most_paths = 10);
+
+// "value", "reference", "moved" or "inherited".
+std::string_view to_string(TransferKind kind);
+
+}  // namespace cowshed

@@ -1,0 +1,117 @@
+#include <cereal/types/map.hpp>
+#include <cereal/types/string.hpp>
+#include <cereal/types/vector.hpp>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <map>
+#include <string>
+#include <thread>
+#include <unistd.h>
+#include <vector>
+
+#include <cowshed/share/object_channel.h>
+#include <cowshed/share/transfer_report.h>
+
+#include "child.h"
+
+namespace cowshed {
+namespace {
+
+using testing::HasSubstr;
+using Config = std::map<std::string, std::vector<std::string>>;
+
+Config config(int entries, std::size_t length) {
+  Config result;
+  for (int i = 0; i < entries; ++i) {
+    result["key " + std::to_string(i)] = {std::string(length, 'a'), std::string(length, 'b')};
+  }
+  return result;
+}
+
+TEST(ObjectChannel, CarriesObjectsBetweenProcesses) {
+  auto there = ObjectChannel<Config>::create({.name = "there"}).value();
+  auto back = ObjectChannel<Config>::create({.name = "back"}).value();
+  const auto small = config(1, 3);
+  const auto large = config(500, 5000);
+  for (const auto* each : {&small, &large}) {
+    ASSERT_TRUE(there.send(*each));
+  }
+  there.close();
+  const auto child = test::run_in_child([&] {
+    int count = 0;
+    for (auto object = there.receive(); object; object = there.receive()) {
+      object->emplace("answer", std::vector<std::string>{});
+      if (!back.send(*object)) {
+        break;
+      }
+      ++count;
+    }
+    return std::to_string(count);
+  });
+  EXPECT_EQ(child.said, "2");
+  for (const auto* each : {&small, &large}) {
+    auto object = back.try_receive();
+    ASSERT_TRUE(object) << object.error().message;
+    EXPECT_EQ(object->erase("answer"), 1U);
+    EXPECT_EQ(*object, *each);
+  }
+  EXPECT_EQ(back.try_receive().error().code, ErrorCode::would_block);
+  EXPECT_EQ(there.send(small).error().code, ErrorCode::closed);
+}
+
+TEST(ObjectChannel, WhatItSendsIsCountedByTypePath) {
+  auto channel = ObjectChannel<Config>::create({.name = "paths"}).value();
+  const auto bytes = encode(config(3, 100)).value();
+  for (int i = 0; i < 100; ++i) {
+    ASSERT_TRUE(channel.send(config(3, 100)));
+    ASSERT_TRUE(channel.receive());
+  }
+  for (const TransferSource& source : transfer_report().sources) {
+    if (source.name != "paths" || source.types.size() != 1) {
+      continue;
+    }
+    const TransferredType& type = source.types[0];
+    EXPECT_EQ(type.type, "map<string, vector<string>>");
+    EXPECT_EQ(type.kind, TransferKind::value);
+    EXPECT_EQ(type.sent.messages, 100U);
+    EXPECT_EQ(type.sent.bytes, 100 * bytes.size());
+    EXPECT_EQ(type.messages_looked_into, 2U);
+    ASSERT_EQ(type.paths.size(), 4U);
+    EXPECT_EQ(type.paths[0].bytes, 2 * bytes.size());
+    EXPECT_EQ(type.paths[2].path, "map<string, vector<string>> → vector<string> → string");
+    EXPECT_EQ(type.paths[2].objects, 12U);
+    EXPECT_EQ(type.paths[2].bytes, 12 * 108U);
+    return;
+  }
+  FAIL() << "not in the report";
+}
+
+TEST(ObjectChannel, WhatIsNotSentIsNotCounted) {
+  auto channel = ObjectChannel<Config>::create({.name = "full", .slots = 2}).value();
+  ASSERT_TRUE(channel.send(config(1, 1)));
+  ASSERT_TRUE(channel.send(config(1, 1)));
+  EXPECT_EQ(channel.try_send(config(1, 1)).error().code, ErrorCode::would_block);
+  for (const TransferSource& source : transfer_report().sources) {
+    if (source.name == "full") {
+      EXPECT_EQ(source.by_value.messages, 2U);
+    }
+  }
+}
+
+TEST(ObjectChannel, OneOfAnotherTypeIsRefused) {
+  auto channel = ObjectChannel<Config>::create({.name = "typed"}).value();
+  const ChannelDescriptors copies{::dup(channel.descriptors().segment),
+                                  ::dup(channel.descriptors().event)};
+  const auto other = ObjectChannel<std::string>::from_descriptors(copies);
+  ASSERT_FALSE(other);
+  EXPECT_EQ(other.error().code, ErrorCode::wrong_type);
+  const auto bytes = Channel<Bytes>::from_descriptors(copies);
+  EXPECT_FALSE(bytes);
+  auto same = ObjectChannel<Config>::from_descriptors(copies);
+  ASSERT_TRUE(same) << same.error().message;
+  ASSERT_TRUE(channel.send(config(2, 2)));
+  EXPECT_EQ(same->receive().value(), config(2, 2));
+}
+
+}  // namespace
+}  // namespace cowshed
