@@ -4,7 +4,8 @@ set(prefix cowshed_je_)
 set(kept malloc calloc realloc free memalign aligned_alloc posix_memalign
     malloc_usable_size mallocx dallocx sdallocx mallctl malloc_conf
     malloc_conf_2_conf_harder malloc_message
-    je_arena_emap_global je_rtree_ctx_data_init je_rtree_leaf_elm_lookup_hard)
+    je_arena_emap_global je_rtree_ctx_data_init je_rtree_leaf_elm_lookup_hard
+    je_opt_cache_oblivious)
 
 function(run)
   execute_process(COMMAND ${ARGN} WORKING_DIRECTORY ${work} RESULT_VARIABLE status
@@ -24,6 +25,8 @@ list(FILTER objects EXCLUDE REGEX jemalloc_cpp)
 # The map from addresses to records gets memory of ours, which can be taken away: see
 # jemalloc::forget_addresses().
 run(${OBJCOPY} --redefine-sym je_base_alloc=${prefix}address_map_memory rtree.pic.o)
+# An option that it does not read from its configuration: private_jemalloc.cc says.
+run(${OBJCOPY} --weaken-symbol=je_opt_cache_oblivious jemalloc.pic.o)
 run(${LD} -r -o all.o ${objects})
 
 run(${NM} --defined-only --extern-only --format=posix all.o)

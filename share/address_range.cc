@@ -162,6 +162,13 @@ Expected<ArenaMapping> map_new_arena(const ArenaOptions& options) {
                       "arena '" + options.name + "': .address is a multiple of 2 MiB");
   }
   const std::size_t size = (options.capacity + kHugePage - 1) & ~(kHugePage - 1);
+  constexpr std::uintptr_t kEnd = 0x7ffffffff000;  // of addresses with 4-level page tables
+  if (options.address > kEnd - size) {
+    return make_error(ErrorCode::invalid_argument,
+                      "arena '" + options.name + "': .address " + hex(options.address) +
+                          " with a capacity of " + std::to_string(size) + " bytes ends after " +
+                          hex(kEnd) + ", where a process's addresses end; choose a lower one");
+  }
   auto fd = open_memfd(options.name, size);
   if (!fd) {
     return tl::make_unexpected(std::move(fd.error()));
@@ -175,7 +182,7 @@ Expected<ArenaMapping> map_new_arena(const ArenaOptions& options) {
   const ArenaMapping mapping = {*fd, *place, size};
   if (madvise(mapping.address(), size, MADV_DONTFORK) != 0) {
     auto error = system_error("arena '" + options.name + "': MADV_DONTFORK", errno);
-    munmap(mapping.address(), size);
+    unmap_arena(mapping.begin, size);
     close(*fd);
     return error;
   }

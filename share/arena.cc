@@ -93,6 +93,13 @@ Expected<std::size_t> Arena::private_bytes() const {
   return core_->private_bytes();
 }
 
+tl::unexpected<Error> Arena::too_many(std::size_t count, std::size_t size) const {
+  return make_error(ErrorCode::capacity_exceeded, "arena '" + std::string(name()) +
+                                                      "': an array of " + std::to_string(count) +
+                                                      " times " + std::to_string(size) +
+                                                      " bytes is more than there are addresses");
+}
+
 bool Arena::contains(const void* address) const noexcept { return core_->contains(address); }
 
 ArenaStats Arena::stats() const { return core_->stats(); }

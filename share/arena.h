@@ -119,10 +119,12 @@ class Arena {
   ~Arena();
 
   // `size` bytes at a multiple of `alignment`, a power of two.  Any number of threads may allocate
-  // at once.  Throws ArenaBadAlloc: the arena is full, or frozen without a successor; the memory
-  // cgroup or the kernel has no more memory (the memory is really there when this returns: no
-  // SIGBUS later.  But what the process takes elsewhere up to memory.max, the kernel answers by
-  // killing).  The memory of a block that was deallocated before is used again, not zeroed.
+  // at once.  A block takes its size rounded up: to four classes for each power of two, so that one
+  // of the whole capacity fits if that is one of them (4, 5, 6, 7, 8, 10, 12 ... GiB).  Throws
+  // ArenaBadAlloc: the arena is full, or frozen without a successor; the memory cgroup or the
+  // kernel has no more memory (the memory is really there when this returns: no SIGBUS later.  But
+  // what the process takes elsewhere up to memory.max, the kernel answers by killing).  The memory
+  // of a block that was deallocated before is used again, not zeroed.
   void* allocate(std::size_t size, std::size_t alignment = alignof(std::max_align_t)) {
     return front_->take(size, alignment);
   }
@@ -143,7 +145,8 @@ class Arena {
   template <class T, class... Args>
   Expected<T*> make(Args&&... args);
 
-  // `count` value-initialised Ts side by side, by the same rules.
+  // `count` value-initialised Ts side by side, by the same rules; capacity_exceeded for more bytes
+  // than there are addresses.
   template <class T>
   Expected<std::span<T>> make_array(std::size_t count);
 
@@ -207,6 +210,7 @@ class Arena {
 
   template <class Function>
   Expected<void> change(Function function);
+  tl::unexpected<Error> too_many(std::size_t count, std::size_t size) const;
 
   ArenaCore* core_;              // null when moved from
   internal::ArenaFront* front_;  // the same object
@@ -231,6 +235,9 @@ Expected<T*> Arena::make(Args&&... args) {
 
 template <class T>
 Expected<std::span<T>> Arena::make_array(std::size_t count) {
+  if (count > static_cast<std::size_t>(-1) / sizeof(T)) {
+    return too_many(count, sizeof(T));
+  }
   std::pmr::polymorphic_allocator<T> allocator(resource());
   try {
     T* first = allocator.allocate(count);

@@ -1,6 +1,9 @@
+#include <algorithm>
+#include <cerrno>
 #include <mutex>
 #include <new>
 #include <string>
+#include <sys/mman.h>
 #include <utility>
 
 #include <cowshed/share/arena_core.h>
@@ -9,34 +12,51 @@
 // Where allocate() and deallocate() end up when arena_front.h's way is closed, and what jemalloc
 // asks for.
 namespace cowshed {
+namespace {
 
-// Gives jemalloc the next piece of the range; memory is behind it once commit() was called.  May
-// run in several threads at once.
-void* ArenaCore::extend(jemalloc::ExtentHooks* hooks, void* address, std::size_t size,
-                        std::size_t alignment, bool* zero, bool* commit, unsigned) {
+// jemalloc takes 2 MiB at a time for its records, and 2 MiB more to align them.
+bool ordinary_memory_left() {
+  constexpr std::size_t kTaken = 4_MiB;
+  void* got = mmap(nullptr, kTaken, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  return got != MAP_FAILED && munmap(got, kTaken) == 0;
+}
+
+}  // namespace
+
+// What jemalloc asks for when it has too little: the next piece of the range while the arena is
+// opened, then never again.
+void* ArenaCore::extend(jemalloc::ExtentHooks* hooks, void*, std::size_t size, std::size_t,
+                        bool* zero, bool* commit, unsigned) {
   ArenaCore& core = *static_cast<Hooks*>(hooks)->core;
-  const std::uintptr_t begin = core.memory_.begin();
-  const std::size_t capacity = core.memory_.capacity();
-  std::size_t top = core.top_.load(std::memory_order_relaxed);
-  std::size_t start = 0;
-  do {
-    start = ((begin + top + alignment - 1) & ~(alignment - 1)) - begin;
-    if (start > capacity || size > capacity - start) {
-      core.full_.store(true, std::memory_order_relaxed);
-      return nullptr;
-    }
-    if (address != nullptr && reinterpret_cast<std::uintptr_t>(address) != begin + start) {
-      return nullptr;
-    }
-  } while (!core.top_.compare_exchange_weak(top, start + size, std::memory_order_relaxed));
-  if (*commit && !core.memory_.commit(begin + start, size)) {
-    // Else asking often while memory is short would use up the range.
-    std::size_t taken = start + size;
-    core.top_.compare_exchange_strong(taken, top, std::memory_order_relaxed);
+  if (size != core.offered_) {
+    core.full_.store(true, std::memory_order_relaxed);
     return nullptr;
   }
+  void* piece = reinterpret_cast<void*>(core.memory_.begin() + core.top_);
+  core.top_ += size;
+  core.offered_ = 0;
   *zero = true;  // never used before, and a memfd reads as zeros
-  return reinterpret_cast<void*>(begin + start);
+  *commit = false;
+  return piece;
+}
+
+// Gives jemalloc all of the range, without memory behind it, by requests that fail only once they
+// have made it take a piece.  At once and in pieces as large as its size classes allow, because
+// what came in two pieces it never puts together: blocks that were freed would not make a larger
+// one.
+bool ArenaCore::hand_over(const ArenaMapping& mapping) {
+  const int flags = jemalloc::arena_flags(jemalloc_arena_) | jemalloc::kNoCacheFlags;
+  handing_over_ = true;
+  bool known = true;
+  while (known && top_ < mapping.size) {
+    const auto piece = mapping.begin + top_;
+    offered_ = jemalloc::size_class_below(mapping.size - top_);
+    cowshed_je_mallocx(offered_, flags);
+    known = jemalloc::has_extent(reinterpret_cast<void*>(piece));
+  }
+  handing_over_ = full_ = false;
+  offered_ = 0;
+  return known;
 }
 
 void* internal::ArenaFront::take_slowly(std::size_t size, std::size_t alignment) {
@@ -55,10 +75,9 @@ void* ArenaCore::take_uncached(std::size_t size, std::size_t alignment) {
     memory_.forget_shortage();
     const int flags = jemalloc::arena_flags(jemalloc_arena_) | jemalloc::kNoCacheFlags |
                       internal::alignment_flags(alignment);
-    // What was freed serves other sizes after it was put together again.
-    for (const bool purged : {false, true}) {
-      if (purged) {
-        jemalloc::purge_arena(jemalloc_arena_);
+    for (const bool again : {false, true}) {
+      if (again) {
+        put_together();
       }
       if (void* block = cowshed_je_mallocx(internal::jemalloc_size(size, alignment), flags)) {
         return block;
@@ -67,10 +86,17 @@ void* ArenaCore::take_uncached(std::size_t size, std::size_t alignment) {
   }
   ArenaCore* next = frozen() ? successor() : nullptr;
   if (next == nullptr) {
-    refuse(size);  // while it is so: another thread may thaw the arena
+    refuse(size, alignment);  // while it is so: another thread may thaw the arena
   }
   lock.unlock();
   return next->take(size, alignment);
+}
+
+// What was freed, also what is in threads' caches, so that it serves other sizes.
+void ArenaCore::put_together() {
+  pause();
+  jemalloc::purge_arena(jemalloc_arena_);
+  resume();
 }
 
 ArenaCore* ArenaCore::successor() const {
@@ -106,7 +132,7 @@ void ArenaCore::give_unsized(void* block) noexcept {
   }
 }
 
-void ArenaCore::refuse(std::size_t size) const {
+void ArenaCore::refuse(std::size_t size, std::size_t alignment) const {
   switch (state()) {
     case ArenaState::not_inherited: throw ArenaBadAlloc(not_inherited_error().value());
     case ArenaState::open: break;
@@ -135,13 +161,25 @@ void ArenaCore::refuse(std::size_t size) const {
                                "; see vm.overcommit_memory and free memory"});
     case ArenaMemory::Shortage::none: break;
   }
-  if (!full_.load(std::memory_order_relaxed)) {
-    throw std::bad_alloc();  // ordinary memory, for jemalloc's records
+  const std::size_t needed = jemalloc::size_class_above(internal::jemalloc_size(size, alignment));
+  const std::size_t capacity = end() - begin();
+  const std::size_t first = open_begin() - begin();
+  // Above all that was ever used there was room: so it was not that.
+  const std::size_t untouched =
+      first + jemalloc::size_class_below(capacity - first) - std::max(first, memory_.used());
+  if (needed <= capacity && (needed + alignment <= untouched ||
+                             !full_.load(std::memory_order_relaxed) || !ordinary_memory_left())) {
+    throw ArenaBadAlloc({ErrorCode::out_of_memory, ENOMEM,
+                         who() + ": no ordinary memory is left for the allocator's records" +
+                             request + "; raise the limit, or free memory"});
   }
   throw ArenaBadAlloc({ErrorCode::capacity_exceeded, 0,
-                       who() + ": capacity of " + std::to_string(end() - begin()) +
+                       who() + ": capacity of " + std::to_string(capacity) +
                            " bytes exceeded by a request for " + std::to_string(size) +
-                           ", create it with a larger .capacity"});
+                           (needed == size ? "" : ", which takes " + std::to_string(needed)) +
+                           " in one piece, with " +
+                           std::to_string(jemalloc::count_arena(jemalloc_arena_).live_bytes) +
+                           " bytes allocated; create it with a larger .capacity"});
 }
 
 }  // namespace cowshed

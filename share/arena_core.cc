@@ -97,8 +97,9 @@ Expected<void> ArenaCore::start_jemalloc(const ArenaMapping& mapping, std::size_
   hooks_.alloc = &extend;
   hooks_.commit = [](jemalloc::ExtentHooks* hooks, void* extent, std::size_t, std::size_t offset,
                      std::size_t length, unsigned) {
-    return !static_cast<Hooks*>(hooks)->core->memory_.commit(
-        reinterpret_cast<std::uintptr_t>(extent) + offset, length);
+    ArenaCore& core = *static_cast<Hooks*>(hooks)->core;
+    return core.handing_over_ ||
+           !core.memory_.commit(reinterpret_cast<std::uintptr_t>(extent) + offset, length);
   };
   hooks_.decommit = [](jemalloc::ExtentHooks* hooks, void* extent, std::size_t, std::size_t offset,
                        std::size_t length, unsigned) {
@@ -117,6 +118,11 @@ Expected<void> ArenaCore::start_jemalloc(const ArenaMapping& mapping, std::size_
   if (const int error = jemalloc::create_arena(&hooks_, jemalloc_arena_)) {
     memory_.close();
     return system_error(who() + ": jemalloc cannot add an arena", error);
+  }
+  if (!hand_over(mapping)) {
+    jemalloc::destroy_arena(jemalloc_arena_);
+    memory_.close();
+    return system_error(who() + ": jemalloc's records of it", ENOMEM);
   }
   open_begin_ = mapping.begin + first;
   open_end_ = mapping.begin + mapping.size;
@@ -151,7 +157,7 @@ Expected<unsigned> ArenaCore::enter_scope() {
     return make_error(ErrorCode::arena_frozen, who() + " is frozen: no scope can begin");
   }
   if (full_.exchange(false, std::memory_order_relaxed)) {
-    jemalloc::purge_arena(jemalloc_arena_);  // what was freed since serves other sizes
+    put_together();
   }
   ++scopes_;
   was_entered_ = true;

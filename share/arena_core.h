@@ -119,6 +119,7 @@ class ArenaCore final : public internal::ArenaFront {
   static Expected<void> register_membarrier(const std::string& name);
   static void* extend(jemalloc::ExtentHooks* hooks, void* address, std::size_t size,
                       std::size_t alignment, bool* zero, bool* commit, unsigned arena);
+  bool hand_over(const ArenaMapping& mapping);
   // Opens [first, end()) for allocation; the mapping is there.
   Expected<void> start_jemalloc(const ArenaMapping& mapping, std::size_t first);
   void stop_jemalloc();
@@ -134,7 +135,8 @@ class ArenaCore final : public internal::ArenaFront {
   static void drop_old_caches();
   void* take_uncached(std::size_t size, std::size_t alignment);
   std::string who() const { return "arena '" + std::string(name()) + "'"; }
-  [[noreturn]] void refuse(std::size_t size) const;
+  void put_together();
+  [[noreturn]] void refuse(std::size_t size, std::size_t alignment) const;
 
   std::mutex mutex_;
   std::atomic<ArenaState> state_ = ArenaState::vacant;
@@ -144,8 +146,10 @@ class ArenaCore final : public internal::ArenaFront {
   std::atomic<std::uintptr_t> begin_ = 0;
   std::atomic<std::uintptr_t> end_ = 0;
   std::atomic<std::size_t> frozen_bytes_ = 0;
-  std::atomic<std::size_t> top_ = 0;  // of the range, given to jemalloc so far
-  std::atomic<bool> full_ = false;    // has refused jemalloc once
+  std::size_t top_ = 0;             // of the range, given to jemalloc so far
+  std::size_t offered_ = 0;         // the next piece of it; 0: none
+  bool handing_over_ = false;       // it, so that none is to be used yet
+  std::atomic<bool> full_ = false;  // has refused jemalloc once
   bool huge_pages_ = true;
   // One memfd for each generation that something is still mapped of, the last one last.
   static constexpr std::size_t kMostSegments = 8;

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 
@@ -52,6 +54,7 @@ int flush_cache(unsigned cache);    // gives its blocks back to their arena; nob
 int destroy_cache(unsigned cache);  // the same, and the number is free again
 ArenaCounts count_arena(unsigned arena);
 bool has_block(const void* address);  // it lies in memory that jemalloc has handed out
+bool has_extent(const void* begin);   // it has records of memory that begins here
 
 // Addresses that only arenas had which are destroyed: gives back what jemalloc's map has on them,
 // 2 MiB a GiB, which every fork would copy.  Does so for whole, aligned GiB.
@@ -66,6 +69,20 @@ void flush_thread_cache();
 constexpr int kNoCacheFlags = 1 << 8;
 constexpr int arena_flags(unsigned arena) { return static_cast<int>((arena + 1) << 20U); }
 constexpr int cache_flags(unsigned cache) { return static_cast<int>((cache + 2) << 8U); }
+// The nearest size that it has: below, of those from 16 KiB on; above, of those but 8, and the
+// largest number where there is none.
+constexpr std::size_t size_class_below(std::size_t size) {
+  return size & ~((std::size_t{1} << (std::bit_width(size) - 3)) - 1);
+}
+constexpr std::size_t size_class_above(std::size_t size) {
+  constexpr std::size_t kLargest = std::size_t{7} << 60U;
+  const std::size_t step = std::size_t{1}
+                           << (std::max<std::size_t>(std::bit_width(size - 1), 7) - 3);
+  return size > kLargest ? SIZE_MAX : (size + step - 1) & ~(step - 1);
+}
+static_assert(size_class_below(63 << 20) == 56 << 20 && size_class_below(64 << 20) == 64 << 20 &&
+              size_class_above(100) == 112 && size_class_above(1000) == 1024 &&
+              size_class_above(100000) == 114688 && size_class_above(64 << 20) == 64 << 20);
 // Memory for our own records, whatever arena the thread's malloc takes from.
 inline void* allocate_record(std::size_t size) noexcept {
   return cowshed_je_mallocx(size, arena_flags(0) | kNoCacheFlags);

@@ -91,6 +91,12 @@ TEST(Arena, BadOptionsAreErrors) {
   EXPECT_EQ(Arena::create({.name = "x"}).error().code, ErrorCode::invalid_argument);
   EXPECT_EQ(Arena::create({.name = "x", .capacity = 1, .address = 4096}).error().code,
             ErrorCode::invalid_argument);
+  for (const std::uintptr_t address : {0xffffffffffe00000UL, 0x7fffffe00000UL}) {
+    const auto beyond = Arena::create({.name = "x", .capacity = 4_MiB, .address = address});
+    ASSERT_FALSE(beyond);
+    EXPECT_EQ(beyond.error().code, ErrorCode::invalid_argument);
+    EXPECT_THAT(beyond.error().message, HasSubstr("where a process's addresses end"));
+  }
 }
 
 TEST(Arena, CapacityExceededIsABadAllocThatSaysSo) {
@@ -111,6 +117,87 @@ TEST(Arena, CapacityExceededIsABadAllocThatSaysSo) {
   auto large = arena.make<Large>();
   ASSERT_FALSE(large);
   EXPECT_EQ(large.error().code, ErrorCode::capacity_exceeded);
+}
+
+// Blocks that were freed make room for larger ones, however often.
+TEST(Arena, OneBlockMayTakeAllOfItAlsoAfterOthers) {
+  Arena arena = make_arena(64_MiB);
+  for (std::size_t size = 1_MiB; size <= 64_MiB; size += 1_MiB) {
+    try {
+      arena.deallocate(arena.allocate(size), size);
+    } catch (const ArenaBadAlloc& failure) {
+      // Rounded up it is larger than all of it.
+      ADD_FAILURE() << size / 1_MiB << ": " << failure.what();
+    }
+  }
+  std::vector<void*> small;
+  try {
+    for (;;) {
+      small.push_back(arena.allocate(48));
+    }
+  } catch (const ArenaBadAlloc&) {
+  }
+  for (void* block : small) {
+    arena.deallocate(block, 48);
+  }
+  void* all = arena.allocate(64_MiB);
+  EXPECT_EQ(all, arena.base());
+  arena.deallocate(all, 64_MiB);
+  EXPECT_EQ(arena.stats().live_allocations, 0U);
+}
+
+TEST(Arena, AVectorGrowsThroughMostOfIt) {
+  Arena arena = make_arena(256_MiB);
+  auto* numbers = *arena.make<std::pmr::vector<int>>();
+  try {
+    for (;;) {
+      numbers->push_back(1);
+    }
+  } catch (const ArenaBadAlloc&) {
+  }
+  EXPECT_EQ(numbers->size() * sizeof(int), 64_MiB);  // and 128 MiB beside it did not fit
+}
+
+TEST(Arena, WhatDoesNotFitIsSaidWithWhatItTakes) {
+  Arena arena = make_arena(100_MiB);
+  void* most = arena.allocate(96_MiB);
+  EXPECT_TRUE(arena.contains(most));
+  arena.deallocate(most, 96_MiB);
+  try {
+    arena.allocate(99_MiB);
+    ADD_FAILURE();
+  } catch (const ArenaBadAlloc& failure) {
+    EXPECT_EQ(failure.error().code, ErrorCode::capacity_exceeded);
+    EXPECT_STREQ(failure.what(),
+                 "arena 'index': capacity of 104857600 bytes exceeded by a request for 103809024, "
+                 "which takes 117440512 in one piece, with 0 bytes allocated; create it with a "
+                 "larger .capacity");
+  }
+}
+
+TEST(Arena, AbsurdSizesAreErrorsThatSaySo) {
+  Arena arena = make_arena();
+  const auto refusal = [&](std::size_t size, std::size_t alignment) -> std::string {
+    try {
+      arena.allocate(size, alignment);
+    } catch (const ArenaBadAlloc& failure) {
+      return failure.error().code == ErrorCode::capacity_exceeded ? failure.what() : "another code";
+    }
+    return "allocated";
+  };
+  for (const auto& [size, alignment] :
+       {std::pair{SIZE_MAX, std::size_t{16}}, std::pair{SIZE_MAX, 4_MiB},
+        std::pair{1024_GiB, 8_KiB}, std::pair{std::size_t{8}, std::size_t{1} << 62U},
+        std::pair{std::size_t{8}, std::size_t{1} << 63U}}) {
+    EXPECT_THAT(refusal(size, alignment), HasSubstr("exceeded by a request for")) << size;
+  }
+  for (const std::size_t count : {SIZE_MAX, SIZE_MAX / 4, SIZE_MAX / 8, SIZE_MAX / 4 + 1}) {
+    const auto numbers = arena.make_array<int>(count);
+    ASSERT_FALSE(numbers);
+    EXPECT_EQ(numbers.error().code, ErrorCode::capacity_exceeded);
+    EXPECT_THAT(numbers.error().message, HasSubstr("arena 'index'"));
+  }
+  EXPECT_EQ(arena.stats().live_allocations, 0U);
 }
 
 TEST(Arena, WhatAConstructorThrowsPassesAndItsMemoryIsGivenBack) {
