@@ -26,11 +26,6 @@ void Bytes::take(Bytes& other) noexcept {
 void Bytes::give_back() noexcept { internal::ByteChannel::give_back(*this); }
 
 namespace internal {
-namespace {
-
-constexpr std::uint64_t kUnmapped = 64U << 10U;  // from here a copy leaves the sender's view, too
-
-}  // namespace
 
 // What goes into a slot.
 struct ByteChannel::Outgoing {
@@ -66,6 +61,10 @@ Expected<Bytes> ByteChannel::buffer(std::size_t size, const Wait& wait) {
       return Attempt::outside;
     }
     block = segment().allocate(size);
+    if (!block && block.error().code == ErrorCode::would_block) {
+      segment().sweep_if_due();  // the dead may have it
+      block = segment().allocate(size);
+    }
     return block || block.error().code != ErrorCode::would_block ? Attempt::done : Attempt::blocked;
   };
   if (auto allocated = persist(wait, Waiting::For::memory, attempt(0), attempt); !allocated) {
@@ -106,7 +105,8 @@ Expected<void> ByteChannel::send(std::span<const std::byte> bytes, const Wait& w
   if (auto sent = send_slot(message, wait); !sent) {
     return sent;
   }
-  if (std::byte* data = std::exchange(block.block_, nullptr); bytes.size() >= kUnmapped) {
+  std::byte* data = std::exchange(block.block_, nullptr);
+  if (data != nullptr && !segment().keeps_memory(block.index_)) {
     madvise(data, bytes.size(), MADV_DONTNEED);
   }
   (row == nullptr ? copied_ : *row).add(1, bytes.size());

@@ -16,7 +16,7 @@ using namespace channel_layout;
 
 namespace {
 
-constexpr std::uint64_t kKeptPages = 16;        // blocks up to here keep their memory when free
+constexpr std::uint64_t kKept = 4U << 20U;      // of each size, what keeps its memory when free
 constexpr std::uint64_t kPiece = 64U << 20U;    // a signal undoes one fallocate(2), not all
 constexpr std::uint64_t kReserve = 16U << 20U;  // of the cgroup's headroom, left to others
 
@@ -117,9 +117,14 @@ Expected<void> ChannelSegment::back(std::uint32_t block, std::uint64_t pages) {
   return {};
 }
 
+bool ChannelSegment::keeps_memory(std::uint32_t block) const {
+  const std::uint32_t c = class_of(block);
+  return (block - plan_.first[c] + 1) * (kPage << c) <= kKept;
+}
+
 void ChannelSegment::free_block(std::uint32_t block, std::uint64_t owned) {
   const std::uint32_t c = class_of(block);
-  if ((std::uint64_t{1} << c) > kKeptPages) {
+  if (!keeps_memory(block)) {
     backed_pages(base_, plan_, block).store(0, std::memory_order_relaxed);
     fallocate(descriptors_.segment, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
               static_cast<off_t>(block_offset(block)), static_cast<off_t>(kPage << c));

@@ -102,6 +102,7 @@ struct Control {
   };
   struct alignas(128) Sleep {
     Event event;
+    std::atomic<std::uint32_t> sleepers;  // at least as many; more when some were killed
   };
 
   Side sender;

@@ -28,7 +28,7 @@ struct MessageType {
 
 // What a thread is to a channel that it used lately.
 struct ThreadPlace {
-  std::uint64_t incarnation = 0;               // which process's hold of which channel
+  std::uint64_t incarnation = ~0UL;            // which process's hold of which channel; never 0
   std::uint64_t lock = 0;                      // what it writes into one
   std::atomic<std::uint64_t>* held = nullptr;  // its hand; null: it has not received yet
 };
@@ -182,6 +182,8 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   std::byte* block_data(std::uint32_t block) const { return base_ + block_offset(block); }
   // Whether a block has room for it.
   bool block_holds(std::uint32_t block, std::uint64_t size) const;
+  // Whether it does when it is free: the lowest of the small ones, which are handed out first.
+  bool keeps_memory(std::uint32_t block) const;
   // `owned`: its word, this process's.
   void free_block(std::uint32_t block, std::uint64_t owned);
   std::uint64_t outstanding_pages() const;

@@ -16,12 +16,14 @@
 
 namespace cowshed::internal {
 
-bool futex_wait(const void* word, std::uint32_t seen, std::chrono::nanoseconds time) {
+Woken futex_wait(const void* word, std::uint32_t seen, std::chrono::nanoseconds time) {
   constexpr std::int64_t kSecond = 1'000'000'000;
   const std::int64_t rest = std::max<std::int64_t>(time.count(), 0);
   const timespec timeout = {rest / kSecond, rest % kSecond};
-  return syscall(SYS_futex, word, FUTEX_WAIT, seen, &timeout, nullptr, 0) == 0 ||
-         errno != ETIMEDOUT;
+  if (syscall(SYS_futex, word, FUTEX_WAIT, seen, &timeout, nullptr, 0) == 0) {
+    return Woken::by_peer;
+  }
+  return errno == ETIMEDOUT ? Woken::by_time : Woken::by_change;
 }
 
 int futex_wake(const void* word, int count) {

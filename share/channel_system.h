@@ -7,8 +7,9 @@
 // The system calls of a channel.
 namespace cowshed::internal {
 
-// Sleeps while the word is `seen`, for at most `time`; false when that ran out.
-bool futex_wait(const void* word, std::uint32_t seen, std::chrono::nanoseconds time);
+// Sleeps while the word is `seen`, for at most `time`.
+enum class Woken : std::uint8_t { by_peer, by_time, by_change };  // or by a signal
+Woken futex_wait(const void* word, std::uint32_t seen, std::chrono::nanoseconds time);
 // How many it woke.
 int futex_wake(const void* word, int count);
 

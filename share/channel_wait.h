@@ -60,10 +60,11 @@ class Waiting {
   Expected<void> senders_out();
   Expected<void> give_up_at_once();
   Expected<void> give_up();
+  Expected<void> timed_out(const char* state) const;
   void sleep();
   bool ready() const;
   bool has_message() const;
-  channel_layout::Event& event() const;
+  channel_layout::Control::Sleep& place() const;
   std::chrono::nanoseconds piece() const;
 
   ChannelSegment& segment_;

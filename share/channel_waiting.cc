@@ -1,8 +1,9 @@
 #include <algorithm>
 #include <climits>
+#include <ctime>
 #include <immintrin.h>
 #include <string>
-#include <time.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cowshed/share/channel_segment.h>
@@ -15,9 +16,11 @@ using namespace std::chrono_literals;
 
 namespace {
 
-constexpr int kSpins = 200;     // some 5 us
-constexpr auto kPiece = 4ms;    // of sleep, then dead peers are looked for
-constexpr auto kPatience = 1s;  // of a call that should not wait with a lock's holder that runs
+constexpr int kSpins = 200;   // some 5 us
+constexpr auto kPiece = 4ms;  // of sleep, then dead peers are looked for
+constexpr std::chrono::nanoseconds kLittlePatience = 20ms;
+constexpr std::chrono::nanoseconds kPatience =
+    1s;  // of a call that should not wait with a lock's holder that runs
 constexpr auto kShortly = 100us;
 
 const void* low_half(const Lock& lock) { return &lock; }  // little-endian
@@ -56,8 +59,9 @@ void ChannelSegment::wake_lock(Lock& lock) { futex_wake(low_half(lock), 1); }
 
 void ChannelSegment::signal_event() const {
   const std::uint64_t one = 1;
-  // It fails only when it is readable already.
-  [[maybe_unused]] const auto written = write(descriptors_.event, &one, sizeof one);
+  // It fails only when it is readable already.  Not write(2), at which pthread_cancel() could end
+  // the thread inside the lock.
+  syscall(SYS_write, descriptors_.event, &one, sizeof one);
 }
 
 void ChannelSegment::drain_event() const {
@@ -129,10 +133,15 @@ Expected<void> Waiting::be_patient(std::uint64_t holder) {
   if (wait_.mode == Wait::Mode::forever) {
     return interrupted();
   }
-  if (wait_.mode == Wait::Mode::timed && now < wait_.deadline) {
+  const bool timed = wait_.mode == Wait::Mode::timed;
+  if (timed && now < wait_.deadline) {
     return {};
   }
-  if (segment_.stopped(holder) || now - busy_since_ > kPatience) {
+  const bool too_long = now - busy_since_ > (timed ? kLittlePatience : kPatience);
+  if (timed && too_long && !segment_.stopped(holder)) {
+    return timed_out("busy");
+  }
+  if (too_long || segment_.stopped(holder)) {
     return make_error(ErrorCode::peer_stopped,
                       "channel '" + segment_.options().name + "': thread " +
                           std::to_string(thread_of(holder)) +
@@ -237,20 +246,22 @@ Expected<void> Waiting::give_up() {
       return be_patient(holder);
     }
   }
-  const char* state = for_ == For::message ? "empty" : for_ == For::slot ? "full" : "out of memory";
+  return timed_out(for_ == For::message ? "empty" : for_ == For::slot ? "full" : "out of memory");
+}
+
+Expected<void> Waiting::timed_out(const char* state) const {
   return make_error(ErrorCode::timed_out, "channel '" + segment_.options().name + "' was still " +
                                               state + " at the deadline");
 }
 
-Event& Waiting::event() const {
+Control::Sleep& Waiting::place() const {
   Control& control = segment_.control();
-  return for_ == For::message ? control.items.event
-         : for_ == For::slot  ? control.space.event
-                              : control.memory.event;
+  return for_ == For::message ? control.items : for_ == For::slot ? control.space : control.memory;
 }
 
 void Waiting::sleep() {
-  const std::uint32_t seen = event().fetch_or(1) | 1U;
+  Control::Sleep& here = place();
+  const std::uint32_t seen = here.event.fetch_or(1) | 1U;
   segment_.barrier();
   if (for_ == For::memory && prepared_ != seen) {
     prepared_ = seen;  // look again with the bit set
@@ -259,21 +270,23 @@ void Waiting::sleep() {
   if (ready() || segment_.closed()) {
     return;
   }
-  if (futex_wait(&event(), seen, piece())) {
+  here.sleepers.fetch_add(1);
+  const Woken woken = futex_wait(&here.event, seen, piece());
+  here.sleepers.fetch_sub(1);
+  if (woken == Woken::by_peer) {
     slept_ = true;
-  } else {
+  } else if (woken == Woken::by_time) {
     segment_.sweep_if_due();
   }
 }
 
 void Waiting::done() {
-  if (!slept_) {
-    return;
-  }
-  // Others may still sleep, and nobody else would wake them for what there is.
-  event().fetch_or(1);
-  if (ready()) {
-    ChannelSegment::wake_one(event());
+  // Whoever woke this thread cleared the bit for all: others who still sleep need it.
+  if (Control::Sleep& here = place(); slept_ && here.sleepers.load() != 0) {
+    here.event.fetch_or(1);
+    if (ready()) {
+      ChannelSegment::wake_one(here.event);
+    }
   }
 }
 

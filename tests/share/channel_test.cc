@@ -1,59 +1,401 @@
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <fcntl.h>
+#include <filesystem>
 #include <gtest/gtest.h>
-#include <sys/wait.h>
+#include <numeric>
+#include <poll.h>
+#include <set>
+#include <string>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <thread>
 #include <unistd.h>
+#include <vector>
 
 #include <cowshed/share/channel.h>
 
+#include "channel_memory.h"
+
+// What one process sees of a channel.
 namespace cowshed {
 namespace {
 
+using namespace std::chrono_literals;
+
 struct Job {
   std::uint64_t number;
-  char text[56];
+  std::array<char, 56> text;
 };
 
-TEST(Channel, ArrivesInAForkedChild) {
-  auto jobs = Channel<Job>::create({.name = "jobs"});
-  ASSERT_TRUE(jobs) << jobs.error().message;
-  auto answers = Channel<std::uint64_t>::create({.name = "answers"});
-  ASSERT_TRUE(answers);
-  const pid_t child = fork();
-  if (child == 0) {
-    std::uint64_t sum = 0;
-    while (auto job = jobs->receive()) {
-      sum += job->number;
-    }
-    (void)answers->send(sum);
-    _exit(0);
+template <class T>
+Channel<T> make(const ChannelOptions& options = {}) {
+  auto channel = Channel<T>::create(options);
+  if (!channel) {
+    throw std::runtime_error(channel.error().message);
   }
-  for (std::uint64_t i = 1; i <= 100000; ++i) {
-    ASSERT_TRUE(jobs->send({i, "job"}));
-  }
-  jobs->close();
-  EXPECT_EQ(answers->receive().value(), 100000ULL * 100001 / 2);
-  waitpid(child, nullptr, 0);
-  EXPECT_EQ(jobs->stats().sent, 100000);
-  EXPECT_EQ(jobs->stats().received, 100000);
-  EXPECT_TRUE(jobs->stats().lost.empty());
+  return *channel;
 }
 
-TEST(Channel, BytesArrive) {
-  auto channel = Channel<Bytes>::create();
-  ASSERT_TRUE(channel) << channel.error().message;
-  for (const std::size_t size : {0UL, 1UL, 192UL, 193UL, 5000UL, 1UL << 20U, 100UL << 20U}) {
-    auto buffer = channel->buffer(size);
-    ASSERT_TRUE(buffer) << buffer.error().message;
-    memset(buffer->data(), 7, size);
-    ASSERT_TRUE(channel->send(buffer->span()));
-    ASSERT_TRUE(channel->send(std::move(*buffer)));
-    for (int i = 0; i < 2; ++i) {
-      const auto bytes = channel->try_receive();
-      ASSERT_TRUE(bytes) << bytes.error().message;
-      EXPECT_EQ(bytes->size(), size);
-      EXPECT_EQ(std::count(bytes->data(), bytes->data() + size, std::byte{7}), size);
+template <class T>
+ErrorCode code_of(const Expected<T>& result) {
+  return result ? ErrorCode{255} : result.error().code;
+}
+
+class EachForm : public testing::TestWithParam<ChannelForm> {
+ protected:
+  ChannelOptions options(std::size_t slots = 1024) const {
+    return {.name = "jobs", .slots = slots, .form = GetParam()};
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Channel, EachForm,
+                         testing::Values(ChannelForm::general,
+                                         ChannelForm::single_producer_single_consumer),
+                         [](const auto& test) {
+                           return test.param == ChannelForm::general ? "General" : "Single";
+                         });
+
+TEST_P(EachForm, MessagesArriveInOrderOverManyRounds) {
+  auto channel = make<Job>(options(7));
+  std::uint64_t next = 0;
+  for (std::uint64_t i = 0; i < 1000;) {
+    for (int burst = 0; burst < 7; ++burst, ++i) {
+      ASSERT_TRUE(channel.send({i, {"text"}}));
+    }
+    for (int burst = 0; burst < 7; ++burst, ++next) {
+      const auto job = channel.receive();
+      ASSERT_TRUE(job) << job.error().message;
+      EXPECT_EQ(job->number, next);
+      EXPECT_STREQ(job->text.data(), "text");
     }
   }
-  EXPECT_EQ(channel->stats().outstanding, 0);
+  EXPECT_EQ(channel.stats().sent, channel.stats().received);
+}
+
+TEST_P(EachForm, FullAndEmptyAreErrorsOfTheFormsThatDoNotWait) {
+  auto channel = make<int>(options(3));
+  EXPECT_EQ(code_of(channel.try_receive()), ErrorCode::would_block);
+  EXPECT_EQ(code_of(channel.receive_for(1ms)), ErrorCode::timed_out);
+  EXPECT_EQ(code_of(channel.receive_for(-1s)), ErrorCode::timed_out);
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_TRUE(channel.try_send(i));
+  }
+  EXPECT_EQ(code_of(channel.try_send(3)), ErrorCode::would_block);
+  EXPECT_EQ(code_of(channel.send_for(3, 1ms)), ErrorCode::timed_out);
+  EXPECT_EQ(code_of(channel.send_until(3, {})), ErrorCode::timed_out);
+  EXPECT_EQ(channel.receive_for(1s).value(), 0);
+  EXPECT_TRUE(channel.try_send(3));
+  EXPECT_EQ(channel.stats().sent, 4);
+  EXPECT_EQ(channel.stats().received, 1);
+}
+
+TEST_P(EachForm, BatchesTakeWhatThereIs) {
+  auto channel = make<int>(options(10));
+  std::vector<int> numbers(16);
+  std::iota(numbers.begin(), numbers.end(), 0);
+  std::vector<int> got(16);
+  EXPECT_EQ(code_of(channel.try_receive_batch(got)), ErrorCode::would_block);
+  EXPECT_EQ(channel.try_send_batch(numbers).value(), 10);
+  EXPECT_EQ(code_of(channel.try_send_batch(numbers)), ErrorCode::would_block);
+  EXPECT_EQ(channel.try_receive_batch(std::span(got).first(4)).value(), 4);
+  EXPECT_EQ(channel.try_send_batch(std::span(numbers).subspan(10)).value(), 4);  // over the end
+  EXPECT_EQ(channel.receive_batch(std::span(got).subspan(4)).value(), 10);
+  got.resize(14);
+  numbers.resize(14);
+  EXPECT_EQ(got, numbers);
+  EXPECT_EQ(channel.receive_batch({}).value(), 0);
+  EXPECT_EQ(channel.send_batch({}).value(), 0);
+}
+
+TEST_P(EachForm, OddSizesArriveInBatches) {
+  struct Odd {
+    std::array<char, 13> text;
+  };
+  auto channel = make<Odd>(options(5));
+  std::vector<Odd> sent(5);
+  for (int round = 0; round < 3; ++round) {
+    for (std::size_t i = 0; i < 3; ++i) {
+      sent[i].text.fill(static_cast<char>('a' + i));
+    }
+    ASSERT_EQ(channel.send_batch(std::span(sent).first(3)).value(), 3);
+    std::vector<Odd> got(5);
+    ASSERT_EQ(channel.receive_batch(got).value(), 3);
+    for (std::size_t i = 0; i < 3; ++i) {
+      EXPECT_EQ(got[i].text, sent[i].text);
+    }
+  }
+}
+
+TEST_P(EachForm, CloseComesAfterWhatWasSent) {
+  auto channel = make<int>(options());
+  ASSERT_TRUE(channel.send(1));
+  ASSERT_TRUE(channel.send(2));
+  EXPECT_FALSE(channel.closed());
+  channel.close();
+  channel.close();
+  EXPECT_TRUE(channel.closed());
+  EXPECT_EQ(code_of(channel.send(3)), ErrorCode::closed);
+  EXPECT_EQ(code_of(channel.try_send(3)), ErrorCode::closed);
+  EXPECT_EQ(channel.receive().value(), 1);
+  EXPECT_EQ(channel.try_receive().value(), 2);
+  EXPECT_EQ(code_of(channel.receive()), ErrorCode::closed);
+  EXPECT_EQ(code_of(channel.try_receive()), ErrorCode::closed);
+  EXPECT_EQ(code_of(channel.receive_for(1s)), ErrorCode::closed);
+}
+
+TEST_P(EachForm, CloseWakesWhoWaits) {
+  auto empty = make<int>(options());
+  auto full = make<int>(options(1));
+  ASSERT_TRUE(full.send(1));
+  ErrorCode received{};
+  ErrorCode sent{};
+  {
+    const std::jthread receiver([&] { received = code_of(empty.receive()); });
+    const std::jthread sender([&] { sent = code_of(full.send(2)); });
+    while (empty.stats().processes == 0) {
+      std::this_thread::yield();
+    }
+    std::this_thread::sleep_for(20ms);
+    empty.close();
+    full.close();
+  }
+  EXPECT_EQ(received, ErrorCode::closed);
+  EXPECT_EQ(sent, ErrorCode::closed);
+  EXPECT_EQ(full.receive().value(), 1);
+}
+
+TEST_P(EachForm, AStopTokenInterrupts) {
+  auto empty = make<int>(options());
+  auto full = make<int>(options(1));
+  ASSERT_TRUE(full.send(1));
+  std::stop_source source;
+  ErrorCode received{};
+  ErrorCode sent{};
+  {
+    const std::jthread receiver([&] { received = code_of(empty.receive(source.get_token())); });
+    const std::jthread sender([&] { sent = code_of(full.send(2, source.get_token())); });
+    std::this_thread::sleep_for(20ms);
+    source.request_stop();
+  }
+  EXPECT_EQ(received, ErrorCode::interrupted);
+  EXPECT_EQ(sent, ErrorCode::interrupted);
+  ASSERT_TRUE(full.receive());  // nothing was sent
+  EXPECT_EQ(code_of(full.try_receive()), ErrorCode::would_block);
+}
+
+TEST_P(EachForm, ADescriptorTellsWhenToReceive) {
+  auto channel = make<int>(options());
+  ASSERT_TRUE(channel.send(1));  // before anybody asked
+  const int descriptor = channel.descriptor().value();
+  const auto readable = [&] {
+    pollfd poll_on = {descriptor, POLLIN, 0};
+    return poll(&poll_on, 1, 0) == 1;
+  };
+  EXPECT_TRUE(readable());
+  EXPECT_EQ(channel.try_receive().value(), 1);
+  EXPECT_EQ(code_of(channel.try_receive()), ErrorCode::would_block);
+  EXPECT_FALSE(readable());
+  ASSERT_TRUE(channel.send(2));
+  ASSERT_TRUE(channel.send(3));
+  EXPECT_TRUE(readable());
+  EXPECT_EQ(channel.try_receive().value(), 2);
+  EXPECT_TRUE(readable());
+  EXPECT_EQ(channel.try_receive().value(), 3);
+  EXPECT_EQ(code_of(channel.try_receive()), ErrorCode::would_block);
+  EXPECT_FALSE(readable());
+  channel.close();
+  EXPECT_TRUE(readable());
+  EXPECT_EQ(code_of(channel.try_receive()), ErrorCode::closed);
+  EXPECT_TRUE(readable());  // for whoever has not seen it yet
+}
+
+TEST(Channel, ThreadsSendAndReceiveAtOnce) {
+  constexpr std::uint64_t kEach = 20000;
+  constexpr std::uint64_t kThreads = 3;
+  auto channel = make<std::uint64_t>({.slots = 64});
+  std::array<std::vector<std::uint64_t>, kThreads> got;
+  {
+    std::vector<std::jthread> receivers;
+    for (auto& list : got) {
+      receivers.emplace_back([&] {
+        while (auto message = channel.receive()) {
+          list.push_back(*message);
+        }
+      });
+    }
+    {
+      std::vector<std::jthread> senders;
+      for (std::uint64_t t = 0; t < kThreads; ++t) {
+        senders.emplace_back([&, t] {
+          for (std::uint64_t i = 0; i < kEach; ++i) {
+            ASSERT_TRUE(channel.send(t * kEach + i));
+          }
+        });
+      }
+    }
+    channel.close();
+  }
+  std::set<std::uint64_t> all;
+  for (const auto& list : got) {
+    std::array<std::uint64_t, kThreads> last{};  // of each sender, plus 1
+    for (const std::uint64_t message : list) {
+      EXPECT_GE(message % kEach + 1, last[message / kEach]);
+      last[message / kEach] = message % kEach + 1;
+      all.insert(message);
+    }
+  }
+  EXPECT_EQ(all.size(), kThreads * kEach);
+  EXPECT_EQ(channel.stats().received, kThreads * kEach);
+  EXPECT_TRUE(channel.stats().lost.empty());
+}
+
+std::size_t open_descriptors() {
+  const std::filesystem::directory_iterator all("/proc/self/fd");
+  return static_cast<std::size_t>(std::distance(begin(all), end(all)));
+}
+
+TEST(Channel, LeavesNothingBehind) {
+  const auto use = [] {
+    auto channel = make<int>();
+    const auto copy = channel;
+    ASSERT_TRUE(channel.send(1));
+    ASSERT_TRUE(channel.receive());
+    for (const int descriptor : {copy.descriptors().segment, copy.descriptors().event}) {
+      EXPECT_NE(fcntl(descriptor, F_GETFD) & FD_CLOEXEC, 0);
+    }
+  };
+  use();
+  const std::size_t before = open_descriptors();
+  for (int i = 0; i < 100; ++i) {
+    use();
+  }
+  EXPECT_EQ(open_descriptors(), before);
+}
+
+TEST(Channel, AnotherHandleThroughDescriptors) {
+  auto channel = make<Job>({.name = "jobs", .slots = 5});
+  const ChannelDescriptors copies = {fcntl(channel.descriptors().segment, F_DUPFD, 0),
+                                     fcntl(channel.descriptors().event, F_DUPFD, 0)};
+  {
+    auto other = Channel<Job>::from_descriptors(copies);
+    ASSERT_TRUE(other) << other.error().message;
+    EXPECT_NE(fcntl(copies.segment, F_GETFD) & FD_CLOEXEC, 0);
+    EXPECT_EQ(other->name(), "jobs");
+    EXPECT_EQ(other->options().slots, 5);
+    ASSERT_TRUE(other->send({7, {}}));
+    EXPECT_EQ(channel.receive()->number, 7);
+    EXPECT_EQ(channel.stats().processes, 2);
+  }
+  EXPECT_EQ(fcntl(copies.segment, F_GETFD), -1);
+  EXPECT_EQ(channel.stats().processes, 1);
+}
+
+TEST(Channel, WrongOptionsAreRefused) {
+  const auto code = [](const ChannelOptions& options) {
+    return code_of(Channel<Bytes>::create(options));
+  };
+  EXPECT_EQ(code({.name = ""}), ErrorCode::invalid_argument);
+  EXPECT_EQ(code({.name = std::string(64, 'x')}), ErrorCode::invalid_argument);
+  EXPECT_EQ(code({.slots = 0}), ErrorCode::invalid_argument);
+  EXPECT_EQ(code({.slots = std::size_t{1} << 60U}), ErrorCode::invalid_argument);
+  EXPECT_EQ(code({.memory = 0}), ErrorCode::invalid_argument);
+  EXPECT_EQ(code({.memory = std::uint64_t{1} << 63U}), ErrorCode::invalid_argument);
+}
+
+// A memfd that begins with the header of `channel`, changed.
+class Forged {
+ public:
+  template <class T, class Change>
+  Forged(const Channel<T>& channel, Change&& change) {
+    channel_layout::Constants constants;
+    EXPECT_EQ(pread(channel.descriptors().segment, &constants, sizeof constants, 0),
+              static_cast<ssize_t>(sizeof constants));
+    const off_t size = lseek(channel.descriptors().segment, 0, SEEK_END);
+    change(constants);
+    segment_ = memfd_create("forged", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    EXPECT_EQ(ftruncate(segment_, size), 0);
+    EXPECT_EQ(pwrite(segment_, &constants, sizeof constants, 0),
+              static_cast<ssize_t>(sizeof constants));
+    fcntl(segment_, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK);
+    event_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  }
+  ~Forged() {
+    close(segment_);
+    close(event_);
+  }
+  Forged(const Forged&) = delete;
+  Forged& operator=(const Forged&) = delete;
+
+  ErrorCode opened() const { return code_of(Channel<Job>::from_descriptors({segment_, event_})); }
+
+ private:
+  int segment_ = -1;
+  int event_ = -1;
+};
+
+TEST(Channel, WhatIsNoChannelIsRefused) {
+  auto channel = make<Job>();
+  using Constants = channel_layout::Constants;
+  const auto opened = [&](auto change) { return Forged(channel, change).opened(); };
+  EXPECT_EQ(opened([](Constants& c) { c.magic[0] = 'X'; }), ErrorCode::bad_channel);
+  EXPECT_EQ(opened([](Constants& c) { c.version = 2; }), ErrorCode::bad_channel);
+  EXPECT_EQ(opened([](Constants& c) { c.form = 2; }), ErrorCode::bad_channel);
+  EXPECT_EQ(opened([](Constants& c) { c.slots = 0; }), ErrorCode::bad_channel);
+  EXPECT_EQ(opened([](Constants& c) { c.slots = ~0UL; }), ErrorCode::bad_channel);
+  EXPECT_EQ(opened([](Constants& c) { c.slots *= 16; }), ErrorCode::bad_channel);
+  EXPECT_EQ(opened([](Constants& c) { c.slot_bytes = 0; }), ErrorCode::bad_channel);
+  EXPECT_EQ(opened([](Constants& c) { c.slot_bytes = ~7UL; }), ErrorCode::bad_channel);
+  EXPECT_EQ(opened([](Constants& c) { c.memory = std::uint64_t{1} << 63U; }),
+            ErrorCode::bad_channel);
+  EXPECT_EQ(opened([](Constants& c) { c.type ^= 1; }), ErrorCode::wrong_type);
+}
+
+TEST(Channel, AForeignDescriptorIsRefused) {
+  auto channel = make<Job>();
+  const auto own = channel.descriptors();
+  const auto opened = [](const ChannelDescriptors& descriptors) {
+    return code_of(Channel<Job>::from_descriptors(descriptors));
+  };
+  EXPECT_EQ(opened({-1, own.event}), ErrorCode::system_call);
+  EXPECT_EQ(opened({own.event, own.event}), ErrorCode::foreign_descriptor);
+  EXPECT_EQ(opened({own.segment, own.segment}), ErrorCode::foreign_descriptor);
+  const int file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+  EXPECT_EQ(opened({file, own.event}), ErrorCode::foreign_descriptor);
+  close(file);
+  EXPECT_EQ(code_of(Channel<int>::from_descriptors(own)), ErrorCode::wrong_type);
+  EXPECT_EQ(code_of(Channel<Bytes>::from_descriptors(own)), ErrorCode::wrong_type);
+  EXPECT_TRUE(channel.send({}));  // they are open still
+}
+
+TEST(Channel, DamageIsAnError) {
+  auto channel = make<Job>({.slots = 8});
+  const test::ChannelMemory damaged(channel);
+  ASSERT_TRUE(channel.send({1, {}}));
+  damaged.control().tail.value = 1000;
+  EXPECT_EQ(code_of(channel.receive()), ErrorCode::bad_channel);
+  EXPECT_EQ(code_of(channel.send({})), ErrorCode::bad_channel);
+  damaged.control().tail.value = 1;
+  EXPECT_EQ(channel.receive()->number, 1);
+}
+
+TEST(Channel, AMessageThatClaimsTooMuchIsAnError) {
+  auto channel = make<Bytes>({.slots = 8});
+  const test::ChannelMemory damaged(channel);
+  const std::vector<std::byte> large(10000);
+  ASSERT_TRUE(channel.send(large));
+  const auto claims = [&](std::uint64_t size, std::uint32_t block) {
+    damaged.first_slot().size = size;
+    damaged.first_slot().block = block;
+    return code_of(channel.receive());
+  };
+  const std::uint32_t block = damaged.first_slot().block;
+  EXPECT_EQ(claims(std::uint64_t{1} << 63U, block), ErrorCode::bad_channel);
+  EXPECT_EQ(claims(20000, block), ErrorCode::bad_channel);
+  EXPECT_EQ(claims(10000, ~0U), ErrorCode::bad_channel);
+  EXPECT_EQ(claims(10000, block + 1), ErrorCode::bad_channel);  // it is free
+  EXPECT_EQ(claims(193, 0), ErrorCode::bad_channel);
+  EXPECT_EQ(claims(10000, block), ErrorCode{255});
 }
 
 }  // namespace

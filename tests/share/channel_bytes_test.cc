@@ -1,0 +1,328 @@
+#include <algorithm>
+#include <cstring>
+#include <fstream>
+#include <gtest/gtest.h>
+#include <string>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <vector>
+
+#include <cowshed/share/channel.h>
+#include <cowshed/share/memory_limits.h>
+#include <cowshed/share/size_literals.h>
+
+#include "child.h"
+#include "process.h"
+
+// Messages of bytes, by copy and moved.
+namespace cowshed {
+namespace {
+
+using namespace std::chrono_literals;
+using namespace size_literals;
+
+Channel<Bytes> make(const ChannelOptions& options = {}) {
+  auto channel = Channel<Bytes>::create(options);
+  if (!channel) {
+    throw std::runtime_error(channel.error().message);
+  }
+  return *channel;
+}
+
+template <class T>
+ErrorCode code_of(const Expected<T>& result) {
+  return result ? ErrorCode{255} : result.error().code;
+}
+
+std::size_t own_status_kib(const std::string& key) {
+  std::ifstream file("/proc/self/status");
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with(key + ":")) {
+      return std::strtoull(line.c_str() + key.size() + 1, nullptr, 10);
+    }
+  }
+  return 0;
+}
+
+bool all_are(const Bytes& bytes, int value) {
+  const auto* data = reinterpret_cast<const unsigned char*>(bytes.data());
+  return bytes.empty() || (data[0] == value && std::memcmp(data, data + 1, bytes.size() - 1) == 0);
+}
+
+TEST(ChannelBytes, OfEverySortOfSizeArrive) {
+  auto channel = make();
+  for (const std::size_t size : {0UL, 1UL, 191UL, 192UL, 193UL, 4095UL, 4096UL, 4097UL, 65536UL,
+                                 65537UL, 1UL << 20U, (1UL << 24U) + 1}) {
+    auto buffer = channel.buffer(size);
+    ASSERT_TRUE(buffer) << buffer.error().message;
+    EXPECT_EQ(buffer->size(), size);
+    EXPECT_EQ(buffer->in_channel(), size > 192);
+    std::memset(buffer->data(), 7, size);
+    ASSERT_TRUE(channel.send(buffer->span()));
+    ASSERT_TRUE(channel.send(std::move(*buffer)));
+    EXPECT_TRUE(buffer->empty());
+    for (int i = 0; i < 2; ++i) {
+      const auto bytes = channel.try_receive();
+      ASSERT_TRUE(bytes) << bytes.error().message;
+      EXPECT_EQ(bytes->size(), size);
+      EXPECT_TRUE(all_are(*bytes, 7));
+    }
+  }
+  EXPECT_EQ(channel.stats().outstanding, 0);
+}
+
+TEST(ChannelBytes, AreCountedInBytes) {
+  auto channel = make();
+  const std::vector<std::byte> small(100);
+  const std::vector<std::byte> large(10000);
+  ASSERT_TRUE(channel.send(small));
+  ASSERT_TRUE(channel.send(large));
+  auto buffer = channel.buffer(20000);
+  ASSERT_TRUE(channel.send(std::move(*buffer)));
+  ASSERT_TRUE(channel.receive());
+  auto stats = channel.stats();
+  EXPECT_EQ(stats.bytes_sent, 30100);
+  EXPECT_EQ(stats.bytes_received, 100);
+  EXPECT_EQ(stats.moved_sent, 1);
+  EXPECT_EQ(stats.bytes_moved, 20000);
+  EXPECT_EQ(stats.outstanding, 3 * 4096 + 5 * 4096);
+  ASSERT_TRUE(channel.receive());
+  const auto moved = channel.receive();
+  stats = channel.stats();
+  EXPECT_EQ(stats.bytes_received, 30100);
+  EXPECT_EQ(stats.moved_received, 1);
+  EXPECT_EQ(stats.outstanding, 5 * 4096);  // in hand
+}
+
+TEST(ChannelBytes, GoOnThroughStagesWithoutACopy) {
+  auto first = make({.name = "first"});
+  auto second = make({.name = "second"});
+  auto buffer = first.buffer(1_MiB);
+  const std::byte* place = buffer->data();
+  ASSERT_TRUE(first.send(std::move(*buffer)));
+  auto received = first.receive();
+  EXPECT_EQ(received->data(), place);
+  received->data()[5] = std::byte{5};
+  received->shrink(1000);
+  ASSERT_TRUE(first.send(std::move(*received)));
+  received = first.receive();
+  EXPECT_EQ(received->size(), 1000);
+  EXPECT_EQ(received->data(), place);
+  ASSERT_TRUE(second.send(std::move(*received)));  // of another channel: copied
+  EXPECT_EQ(first.stats().outstanding, 0);
+  received = second.receive();
+  EXPECT_EQ(received->data()[5], std::byte{5});
+}
+
+TEST(ChannelBytes, OutliveTheHandle) {
+  Bytes bytes;
+  {
+    auto channel = make();
+    bytes = channel.buffer(10000).value();
+  }
+  std::memset(bytes.data(), 1, bytes.size());
+  EXPECT_TRUE(all_are(bytes, 1));
+}
+
+TEST(ChannelBytes, MoreThanTheMemoryIsAnErrorAtOnce) {
+  auto channel = make({.memory = 1_MiB});
+  EXPECT_EQ(code_of(channel.buffer(1_MiB + 1)), ErrorCode::message_too_large);
+  EXPECT_EQ(code_of(channel.buffer(std::size_t{1} << 63U)), ErrorCode::message_too_large);
+  EXPECT_EQ(code_of(channel.send(std::vector<std::byte>(1_MiB + 1))), ErrorCode::message_too_large);
+  EXPECT_TRUE(channel.buffer(1_MiB));
+}
+
+TEST(ChannelBytes, AreBoundedByTheMemory) {
+  auto channel = make({.memory = 1_MiB});
+  const std::vector<std::byte> half(512_KiB);
+  ASSERT_TRUE(channel.send(half));
+  ASSERT_TRUE(channel.send(half));
+  EXPECT_EQ(code_of(channel.try_send(std::vector<std::byte>(193))), ErrorCode::would_block);
+  EXPECT_EQ(code_of(channel.buffer_for(193, 1ms)), ErrorCode::timed_out);
+  EXPECT_TRUE(channel.try_send(std::vector<std::byte>(192)));  // needs none
+  auto message = channel.receive();
+  EXPECT_EQ(code_of(channel.try_buffer(193)), ErrorCode::would_block);
+  *message = Bytes();
+  EXPECT_TRUE(channel.try_buffer(512_KiB));
+}
+
+TEST(ChannelBytes, WaitForMemoryThatAReceiverGivesBack) {
+  auto channel = make({.memory = 1_MiB});
+  test::Process receiver([&] {
+    std::size_t bytes = 0;
+    while (auto message = channel.receive()) {
+      bytes += message->size();
+    }
+    return bytes == 200 * 300000 ? 0 : 1;
+  });
+  for (int i = 0; i < 200; ++i) {
+    auto buffer = channel.buffer(300000);
+    ASSERT_TRUE(buffer) << buffer.error().message;
+    ASSERT_TRUE(channel.send(std::move(*buffer)));
+  }
+  channel.close();
+  EXPECT_EQ(receiver.wait(), 0);
+  EXPECT_EQ(channel.stats().outstanding, 0);
+}
+
+TEST(ChannelBytes, AfterAMoveTheSendersMemoryIsBack) {
+  auto channel = make();
+  const auto child = test::run_in_child([&]() -> std::string {
+    auto warm = channel.buffer(1_MiB);
+    (void)channel.send(std::move(*warm));
+    const std::size_t before = own_status_kib("RssShmem");
+    auto buffer = channel.buffer(64_MiB);
+    std::memset(buffer->data(), 3, buffer->size());
+    const std::size_t full = own_status_kib("RssShmem");
+    (void)channel.send(std::move(*buffer));
+    const std::size_t after = own_status_kib("RssShmem");
+    return full - before >= 65536 && after <= before + 64  // records
+               ? "back"
+               : std::to_string(before) + ", " + std::to_string(full) + ", " +
+                     std::to_string(after);
+  });
+  EXPECT_EQ(child.said, "back");
+  ASSERT_TRUE(channel.receive());
+  EXPECT_TRUE(all_are(channel.receive().value(), 3));
+}
+
+// Blocks of the file, which is sparse.
+TEST(ChannelBytes, WhatWasReceivedAndDroppedHasNoMemory) {
+  auto channel = make();
+  const auto blocks = [&] {
+    struct stat status {};
+    fstat(channel.descriptors().segment, &status);
+    return status.st_blocks * 512;
+  };
+  const auto empty = blocks();
+  auto buffer = channel.buffer(32_MiB);
+  EXPECT_GE(blocks(), empty + static_cast<long>(32_MiB));
+  ASSERT_TRUE(channel.send(std::move(*buffer)));
+  buffer = channel.receive();
+  *buffer = Bytes();
+  EXPECT_EQ(blocks(), empty);
+}
+
+TEST(ChannelBytes, AWorkerThatSentAGibibyteNobodyReadsExits) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  constexpr std::size_t kParts = 4;
+#else
+  constexpr std::size_t kParts = 16;
+#endif
+  if (available_memory() < kParts * 64_MiB * 2) {
+    GTEST_SKIP() << "not enough memory: " << available_memory() / 1_MiB << " MiB available";
+  }
+  auto channel = make();
+  test::Process worker([&] {
+    for (std::size_t i = 0; i < kParts; ++i) {
+      auto buffer = channel.buffer(64_MiB);
+      if (!buffer) {
+        return 1;
+      }
+      std::memset(buffer->data(), static_cast<int>(i), buffer->size());
+      if (!channel.send(std::move(*buffer))) {
+        return 2;
+      }
+    }
+    return 0;
+  });
+  EXPECT_EQ(worker.wait(), 0);
+  channel.close();
+  for (std::size_t i = 0; i < kParts; ++i) {
+    const auto bytes = channel.try_receive();
+    ASSERT_TRUE(bytes) << bytes.error().message;
+    EXPECT_EQ(bytes->size(), 64_MiB);
+    EXPECT_TRUE(all_are(*bytes, static_cast<int>(i)));
+  }
+  EXPECT_EQ(code_of(channel.try_receive()), ErrorCode::closed);
+}
+
+TEST(ChannelBytes, AForkedChildsCopyFreesNothing) {
+  auto channel = make();
+  auto bytes = channel.buffer(10000).value();
+  std::memset(bytes.data(), 9, bytes.size());
+  const auto child = test::run_in_child([&]() -> std::string {
+    (void)channel.send(std::vector<std::byte>(1));  // takes part
+    const bool read = all_are(bytes, 9);
+    bytes = Bytes();
+    return read ? "read" : "not read";
+  });
+  EXPECT_EQ(child.said, "read");
+  EXPECT_EQ(channel.stats().outstanding, 3 * 4096);
+  EXPECT_TRUE(all_are(bytes, 9));
+}
+
+// By copy and by move, more than an `int` counts.
+TEST(ChannelBytes, FiveGibibytesInOneMessage) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "takes minutes under a sanitizer";
+#endif
+  constexpr std::size_t kSize = 5_GiB;
+  const std::size_t room = std::min(available_memory(), MemoryLimits::of_this_process().headroom());
+  if (room < kSize + 1_GiB) {
+    GTEST_SKIP() << "needs " << (kSize + 1_GiB) / 1_MiB << " MiB, " << room / 1_MiB
+                 << " MiB are available";
+  }
+  auto channel = make({.memory = kSize});
+  const auto marks = [](std::byte* data) {
+    std::uint64_t sum = 0;
+    for (std::size_t i = 0; i + 8 <= kSize; i += 1_MiB - 8) {
+      std::uint64_t mark = 0;
+      std::memcpy(&mark, data + i, 8);
+      sum += mark == i ? 1 : 0;
+    }
+    return sum;
+  };
+  const auto receive = [&] {
+    auto bytes = channel.receive();
+    return bytes && bytes->size() == kSize ? marks(bytes->data()) : 0;
+  };
+  constexpr std::uint64_t kMarks = (kSize - 8) / (1_MiB - 8) + 1;
+  {
+    auto buffer = channel.buffer(kSize);
+    ASSERT_TRUE(buffer) << buffer.error().message;
+    for (std::size_t i = 0; i + 8 <= kSize; i += 1_MiB - 8) {
+      std::memcpy(buffer->data() + i, &i, 8);
+    }
+    ASSERT_TRUE(channel.send(std::move(*buffer)));
+  }
+  test::Process moved([&] { return receive() == kMarks ? 0 : 1; });
+  EXPECT_EQ(moved.wait(), 0);
+  // The source of the copy: one memfd of 1 GiB, mapped five times.
+  const int file = memfd_create("source", MFD_CLOEXEC);
+  ASSERT_EQ(ftruncate(file, 1_GiB), 0);
+  auto* source = static_cast<std::byte*>(
+      mmap(nullptr, kSize, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+  for (std::size_t i = 0; i < kSize; i += 1_GiB) {
+    ASSERT_NE(mmap(source + i, 1_GiB, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, file, 0),
+              MAP_FAILED);
+  }
+  for (std::size_t i = 0; i < 1_GiB; i += 4_KiB) {
+    std::memcpy(source + i, &i, 8);
+  }
+  test::Process copied([&] {
+    const auto bytes = channel.receive();
+    if (!bytes || bytes->size() != kSize) {
+      return 1;
+    }
+    for (std::size_t i = 0; i < kSize; i += 4_KiB) {
+      std::uint64_t mark = 0;
+      std::memcpy(&mark, bytes->data() + i, 8);
+      if (mark != i % 1_GiB) {
+        return 2;
+      }
+    }
+    return 0;
+  });
+  const auto sent = channel.send(std::span<const std::byte>(source, kSize));
+  EXPECT_TRUE(sent) << sent.error().message;
+  channel.close();
+  EXPECT_EQ(copied.wait(), 0);
+  munmap(source, kSize);
+  close(file);
+  EXPECT_EQ(channel.stats().bytes_received, 2 * kSize);
+}
+
+}  // namespace
+}  // namespace cowshed

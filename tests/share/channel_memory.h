@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstddef>
+#include <stdexcept>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cowshed/share/channel.h>
+
+namespace cowshed::test {
+
+// A channel's shared memory, mapped once more, to look at or to do harm to.
+class ChannelMemory {
+ public:
+  template <class T>
+  explicit ChannelMemory(const Channel<T>& channel) {
+    const int file = channel.descriptors().segment;
+    bytes_ = static_cast<std::size_t>(lseek(file, 0, SEEK_END));
+    void* base = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, file, 0);
+    if (base == MAP_FAILED) {
+      throw std::runtime_error("a channel cannot be mapped");
+    }
+    base_ = static_cast<std::byte*>(base);
+  }
+  ~ChannelMemory() { munmap(base_, bytes_); }
+  ChannelMemory(const ChannelMemory&) = delete;
+  ChannelMemory& operator=(const ChannelMemory&) = delete;
+
+  const channel_layout::Constants& constants() const {
+    return *reinterpret_cast<const channel_layout::Constants*>(base_);
+  }
+  channel_layout::Control& control() const {
+    return *reinterpret_cast<channel_layout::Control*>(base_ + channel_layout::kPage);
+  }
+  channel_layout::ByteSlot& first_slot() const {
+    return *reinterpret_cast<channel_layout::ByteSlot*>(base_ +
+                                                        channel_layout::Plan(constants()).ring);
+  }
+
+ private:
+  std::size_t bytes_ = 0;
+  std::byte* base_ = nullptr;
+};
+
+}  // namespace cowshed::test

@@ -1,0 +1,474 @@
+#define XXH_INLINE_ALL
+#include <array>
+#include <atomic>
+#include <cmath>
+#include <csignal>
+#include <cstring>
+#include <gtest/gtest.h>
+#include <memory>
+#include <poll.h>
+#include <random>
+#include <sched.h>
+#include <string>
+#include <unistd.h>
+#include <vector>
+#include <xxhash.h>
+
+#include <cowshed/share/arena.h>
+#include <cowshed/share/channel.h>
+#include <cowshed/share/registry.h>
+#include <cowshed/share/size_literals.h>
+
+#include "channel_memory.h"
+#include "process.h"
+
+// Several processes and one channel: what a dead or stopped one leaves to the others.
+namespace cowshed {
+namespace {
+
+using namespace std::chrono_literals;
+using namespace size_literals;
+using test::Process;
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr int kSlowness = 10;
+#else
+constexpr int kSlowness = 1;
+#endif
+
+template <class T>
+Channel<T> make(const ChannelOptions& options = {}) {
+  auto channel = Channel<T>::create(options);
+  if (!channel) {
+    throw std::runtime_error(channel.error().message);
+  }
+  return *channel;
+}
+
+template <class T>
+ErrorCode code_of(const Expected<T>& result) {
+  return result ? ErrorCode{255} : result.error().code;
+}
+
+template <class Condition>
+bool eventually(Condition&& condition) {
+  for (int i = 0; i < 10000; ++i) {
+    if (condition()) {
+      return true;
+    }
+    usleep(1000);
+  }
+  return false;
+}
+
+// The receiver learns of a message by another way than the channel, and then tries at once.
+TEST(ChannelProcesses, WhatWasSentIsThere) {
+  constexpr std::uint64_t kMessages = 100000;
+  struct Turns {
+    std::atomic<std::uint64_t> sent, received;
+  };
+  for (const ChannelForm form :
+       {ChannelForm::general, ChannelForm::single_producer_single_consumer}) {
+    auto channel = make<std::uint64_t>({.form = form});
+    auto& turns = test::shared<Turns>();
+    Process receiver([&] {
+      for (std::uint64_t i = 1; i <= kMessages; ++i) {
+        while (turns.sent.load() < i) {
+          sched_yield();
+        }
+        if (const auto message = channel.try_receive(); !message || *message != i) {
+          return 1;
+        }
+        turns.received = i;
+      }
+      return 0;
+    });
+    for (std::uint64_t i = 1; i <= kMessages; ++i) {
+      ASSERT_TRUE(channel.send(i));
+      turns.sent = i;
+      // By turns at first, so that the channel is empty each time; then as fast as it goes.
+      while (i < kMessages / 2 && turns.received.load() < i && receiver.running()) {
+        sched_yield();
+      }
+    }
+    EXPECT_EQ(receiver.wait(), 0);
+  }
+}
+
+// What many messages add up to, in any order.
+struct Sum {
+  std::atomic<std::uint64_t> messages, bytes, hashes, disorder;
+
+  void add(std::span<const std::byte> message) {
+    ++messages;
+    bytes += message.size();
+    hashes += XXH3_64bits(message.data(), message.size());
+  }
+};
+
+TEST(ChannelProcesses, FourSendersToFourReceiversExactlyOnceAndIntact) {
+  constexpr int kParties = 4;
+  constexpr int kEach = 25000 / kSlowness;
+  constexpr std::size_t kMost = 1_MiB;
+  auto channel = make<Bytes>({.slots = 256, .memory = 64_MiB});
+  auto& sent = test::shared<Sum>();
+  auto& received = test::shared<Sum>();
+  std::vector<std::byte> noise(2 * kMost);
+  std::mt19937_64 seeded(20240229);
+  for (std::byte& byte : noise) {
+    byte = static_cast<std::byte>(seeded());
+  }
+  std::vector<std::unique_ptr<Process>> receivers;
+  for (int i = 0; i < kParties; ++i) {
+    receivers.push_back(std::make_unique<Process>([&] {
+      std::array<std::uint64_t, kParties> last{};
+      while (auto message = channel.receive()) {
+        received.add(message->span());
+        if (message->size() >= 16) {
+          std::array<std::uint64_t, 2> label{};
+          std::memcpy(label.data(), message->data(), 16);
+          received.disorder += label[1] <= last[label[0]] ? 1 : 0;
+          last[label[0]] = label[1];
+        }
+      }
+      return 0;
+    }));
+  }
+  std::vector<std::unique_ptr<Process>> senders;
+  for (int i = 0; i < kParties; ++i) {
+    senders.push_back(std::make_unique<Process>([&, i] {
+      std::mt19937_64 random(static_cast<std::uint64_t>(i));
+      std::uniform_real_distribution<double> log_size(0, std::log(kMost + 1.0));
+      for (std::uint64_t n = 1; n <= kEach; ++n) {
+        const auto size = static_cast<std::size_t>(std::exp(log_size(random))) - 1;
+        std::byte* message = noise.data() + random() % kMost;
+        if (size >= 16) {
+          const std::array<std::uint64_t, 2> label = {static_cast<std::uint64_t>(i), n};
+          std::memcpy(message, label.data(), 16);
+        }
+        sent.add({message, size});
+        if (!channel.send(std::span<const std::byte>(message, size))) {
+          return 1;
+        }
+      }
+      return 0;
+    }));
+  }
+  for (const auto& sender : senders) {
+    EXPECT_EQ(sender->wait(), 0);
+  }
+  channel.close();
+  for (const auto& receiver : receivers) {
+    EXPECT_EQ(receiver->wait(), 0);
+  }
+  EXPECT_EQ(received.messages, kParties * kEach);
+  EXPECT_EQ(received.bytes, sent.bytes);
+  EXPECT_EQ(received.hashes, sent.hashes);
+  EXPECT_EQ(received.disorder, 0);
+  const auto stats = channel.stats();
+  EXPECT_EQ(stats.received, kParties * kEach);
+  EXPECT_EQ(stats.bytes_received, sent.bytes);
+  EXPECT_EQ(stats.outstanding, 0);
+  EXPECT_TRUE(stats.lost.empty());
+}
+
+TEST(ChannelProcesses, AReceiverKilledWithAMessageInHandIsNamed) {
+  auto channel = make<std::uint64_t>();
+  auto& taken = test::shared<std::atomic<std::uint64_t>>();
+  for (std::uint64_t i = 0; i < 10; ++i) {
+    ASSERT_TRUE(channel.send(i));
+  }
+  Process receiver([&] {
+    for (int i = 0; i < 3; ++i) {
+      taken = *channel.receive() + 1;
+    }
+    pause();
+    return 0;
+  });
+  ASSERT_TRUE(eventually([&] { return taken == 3; }));
+  receiver.signal(SIGKILL);
+  receiver.wait();
+  const auto stats = channel.stats();
+  ASSERT_EQ(stats.lost.size(), 1);
+  EXPECT_EQ(stats.lost[0].receiver, receiver.pid());
+  EXPECT_EQ(stats.lost[0].first, 2);
+  EXPECT_EQ(stats.lost[0].count, 1);
+  EXPECT_EQ(channel.receive().value(), 3);
+  EXPECT_EQ(channel.stats().lost.size(), 1);
+  EXPECT_EQ(channel.stats().processes, 1);
+}
+
+TEST(ChannelProcesses, ABatchInHandIsNamedWhole) {
+  auto channel = make<std::uint64_t>();
+  for (std::uint64_t i = 0; i < 10; ++i) {
+    ASSERT_TRUE(channel.send(i));
+  }
+  Process receiver([&] {
+    std::array<std::uint64_t, 4> some{};
+    (void)channel.receive_batch(some);
+    raise(SIGKILL);
+    return 0;
+  });
+  EXPECT_EQ(receiver.wait(), -SIGKILL);
+  const auto stats = channel.stats();
+  ASSERT_EQ(stats.lost.size(), 1);
+  EXPECT_EQ(stats.lost[0].first, 0);
+  EXPECT_EQ(stats.lost[0].count, 4);
+}
+
+TEST(ChannelProcesses, WhatTheDeadHeldIsFreed) {
+  auto channel = make<Bytes>({.memory = 1_MiB});
+  ASSERT_TRUE(channel.send(std::vector<std::byte>(256_KiB, std::byte{1})));
+  ASSERT_TRUE(channel.send(std::vector<std::byte>(256_KiB, std::byte{2})));
+  Process worker([&] {
+    const auto in_hand = channel.receive();
+    const auto buffer = channel.buffer(256_KiB);
+    (void)channel.send(std::vector<std::byte>(256_KiB, std::byte{3}));
+    raise(SIGKILL);
+    return 0;
+  });
+  EXPECT_EQ(worker.wait(), -SIGKILL);
+  auto buffer = channel.try_buffer(512_KiB);  // of 1 MiB, two messages are still queued
+  EXPECT_TRUE(buffer) << buffer.error().message;
+  EXPECT_EQ(channel.stats().lost.size(), 1);
+  for (const int mark : {2, 3}) {
+    EXPECT_EQ(channel.receive()->data()[0], static_cast<std::byte>(mark));
+  }
+  *buffer = Bytes();
+  EXPECT_EQ(channel.stats().outstanding, 0);
+}
+
+TEST(ChannelProcesses, AChildThatOnlyForksKeepsNobodyAlive) {
+  auto channel = make<std::uint64_t>();
+  auto& grandchild = test::shared<std::atomic<int>>();
+  ASSERT_TRUE(channel.send(1));
+  Process receiver([&] {
+    (void)channel.receive();
+    const pid_t pid = fork();
+    if (pid == 0) {
+      pause();
+    }
+    grandchild = pid;
+    raise(SIGKILL);
+    return 0;
+  });
+  EXPECT_EQ(receiver.wait(), -SIGKILL);
+  EXPECT_EQ(channel.stats().lost.size(), 1);
+  kill(grandchild, SIGKILL);
+}
+
+TEST(ChannelProcesses, EachChildIsAPartyOfItsOwn) {
+  auto channel = make<int>();
+  ASSERT_TRUE(channel.send(0));
+  std::vector<std::unique_ptr<Process>> children;
+  auto& go = test::shared<std::atomic<bool>>();
+  for (int i = 0; i < 5; ++i) {
+    children.push_back(std::make_unique<Process>([&, i] {
+      const bool sent = channel.send(i).has_value();
+      while (!go) {
+        sched_yield();
+      }
+      return sent ? 0 : 1;
+    }));
+  }
+  EXPECT_TRUE(eventually([&] { return channel.stats().processes == 6; }));
+  go = true;
+  for (const auto& child : children) {
+    EXPECT_EQ(child->wait(), 0);
+  }
+  EXPECT_EQ(channel.stats().processes, 1);
+}
+
+TEST(ChannelProcesses, ASecondProducerIsRefusedUntilTheFirstIsDead) {
+  auto channel = make<int>({.form = ChannelForm::single_producer_single_consumer});
+  auto& sent = test::shared<std::atomic<bool>>();
+  Process producer([&] {
+    (void)channel.send(1);
+    sent = true;
+    pause();
+    return 0;
+  });
+  ASSERT_TRUE(eventually([&] { return sent.load(); }));
+  const auto refused = channel.send(2);
+  EXPECT_EQ(code_of(refused), ErrorCode::in_use);
+  EXPECT_NE(refused.error().message.find(std::to_string(producer.pid())), std::string::npos);
+  producer.signal(SIGKILL);
+  producer.wait();
+  EXPECT_TRUE(channel.send(2));
+  EXPECT_EQ(channel.receive().value(), 1);
+  EXPECT_EQ(channel.receive().value(), 2);
+}
+
+// The process is stopped at some random point of its calls, often with the lock.
+TEST(ChannelProcesses, AStoppedPeerIsWaitedForAndLosesNothing) {
+  auto channel = make<std::uint64_t>({.slots = 16});
+  Process sender([&] {
+    for (std::uint64_t i = 0; channel.send(i); ++i) {
+    }
+    return 0;
+  });
+  std::uint64_t next = 0;
+  int stopped = 0;
+  for (int round = 0; round < 200; ++round) {
+    for (int i = 0; i < 100; ++i) {
+      const auto message = channel.receive();
+      ASSERT_TRUE(message);
+      ASSERT_EQ(*message, next++);
+    }
+    sender.stop();
+    for (;;) {
+      const auto message = channel.receive_for(1ms);
+      if (!message) {
+        stopped += code_of(message) == ErrorCode::peer_stopped ? 1 : 0;
+        EXPECT_TRUE(code_of(message) == ErrorCode::peer_stopped ||
+                    code_of(message) == ErrorCode::timed_out);
+        break;
+      }
+      ASSERT_EQ(*message, next++);
+    }
+    sender.signal(SIGCONT);
+  }
+  std::printf("stopped within a call: %d of 200 times\n", stopped);
+  channel.close();
+  while (auto message = channel.receive()) {
+    ASSERT_EQ(*message, next++);
+  }
+  EXPECT_EQ(sender.wait(), 0);
+}
+
+// Both locks held by somebody who is stopped, for certain.
+TEST(ChannelProcesses, TimedFormsNameAStoppedPeer) {
+  auto channel = make<std::uint64_t>();
+  const test::ChannelMemory memory(channel);
+  auto& control = memory.control();
+  ASSERT_TRUE(channel.send(1));
+  Process holder([&] {
+    (void)channel.try_send(2);  // takes part
+    const auto& parties = control.parties;
+    const std::uint64_t lock =
+        std::uint64_t{parties[1].id.load()} << 32U | static_cast<std::uint32_t>(getpid());
+    control.sender.lock = lock;
+    control.receiver.lock = lock;
+    pause();
+    return 0;
+  });
+  ASSERT_TRUE(eventually([&] { return control.receiver.lock != 0; }));
+  holder.stop();
+  EXPECT_EQ(code_of(channel.send_for(3, 5ms)), ErrorCode::peer_stopped);
+  EXPECT_EQ(code_of(channel.receive_for(5ms)), ErrorCode::peer_stopped);
+  EXPECT_EQ(code_of(channel.try_send(3)), ErrorCode::peer_stopped);
+  EXPECT_EQ(code_of(channel.try_receive()), ErrorCode::peer_stopped);
+  std::stop_source source;
+  source.request_stop();
+  EXPECT_EQ(code_of(channel.receive(source.get_token())), ErrorCode::interrupted);
+  EXPECT_EQ(channel.stats().processes, 2);  // and not swept
+  holder.signal(SIGKILL);
+  holder.wait();
+  EXPECT_EQ(channel.receive().value(), 1);
+  EXPECT_TRUE(channel.send(3));
+  EXPECT_EQ(channel.receive().value(), 2);
+  EXPECT_EQ(channel.receive().value(), 3);
+  EXPECT_EQ(channel.stats().processes, 1);
+}
+
+TEST(ChannelProcesses, RandomKillsLoseAtMostWhatWasInHand) {
+  constexpr int kVictims = 40;
+  for (int round = 0; round < 2; ++round) {
+    auto channel = make<std::uint64_t>({.slots = 8});
+    auto& got = test::shared<std::array<std::atomic<std::uint8_t>, 1 << 20>>();
+    auto& next = test::shared<std::atomic<std::uint64_t>>();
+    const auto receive_all = [&] {
+      while (auto message = channel.receive()) {
+        ++got[*message];
+      }
+      return 0;
+    };
+    const auto send_all = [&] {
+      while (channel.send(next.load())) {
+        ++next;
+      }
+      return 0;
+    };
+    std::mt19937 random(static_cast<unsigned>(round));
+    std::vector<std::unique_ptr<Process>> receivers;
+    receivers.push_back(std::make_unique<Process>(receive_all));
+    receivers.push_back(std::make_unique<Process>(receive_all));
+    auto sender = std::make_unique<Process>(send_all);
+    for (int i = 0; i < kVictims; ++i) {
+      usleep(static_cast<useconds_t>(random() % 3000));
+      if (i % 2 == 0) {
+        sender->signal(SIGKILL);
+        sender->wait();
+        // Whether the last message was sent is not known: a duplicate would be this test's fault.
+        ++next;
+        sender = std::make_unique<Process>(send_all);
+      } else {
+        auto& victim = receivers[random() % 2];
+        victim->signal(SIGKILL);
+        victim->wait();
+        victim = std::make_unique<Process>(receive_all);
+      }
+      ASSERT_LT(next, got.size() - 100);
+    }
+    channel.close();
+    sender->wait();
+    for (const auto& receiver : receivers) {
+      EXPECT_EQ(receiver->wait(), 0);
+    }
+    const auto stats = channel.stats();
+    std::uint64_t received = 0;
+    for (const auto& count : got) {
+      ASSERT_LE(count, 1);
+      received += count;
+    }
+    EXPECT_EQ(stats.sent, stats.received);
+    EXPECT_LE(stats.lost.size(), kVictims / 2);
+    EXPECT_LE(received, stats.sent);
+    EXPECT_GE(received + stats.lost.size(), stats.sent);
+    EXPECT_EQ(stats.processes, 1);
+  }
+}
+
+TEST(ChannelProcesses, APollerIsWoken) {
+  auto channel = make<int>();
+  const int descriptor = channel.descriptor().value();
+  Process sender([&] {
+    for (int i = 0; i < 1000; ++i) {
+      (void)channel.send(i);
+    }
+    channel.close();
+    return 0;
+  });
+  int received = 0;
+  for (;;) {
+    pollfd poll_on = {descriptor, POLLIN, 0};
+    ASSERT_EQ(poll(&poll_on, 1, 10000), 1);
+    auto message = channel.try_receive();
+    while (message) {
+      EXPECT_EQ(*message, received++);
+      message = channel.try_receive();
+    }
+    if (code_of(message) == ErrorCode::closed) {
+      break;
+    }
+    ASSERT_EQ(code_of(message), ErrorCode::would_block);
+  }
+  EXPECT_EQ(received, 1000);
+  EXPECT_EQ(sender.wait(), 0);
+}
+
+TEST(ChannelProcesses, ReferencesArriveAsWhatTheyReferTo) {
+  auto arena = Arena::create({.name = "words", .capacity = 16_MiB});
+  ASSERT_TRUE(arena);
+  const int* number = arena->make<int>(42).value();
+  const auto ref = publish(number);
+  ASSERT_TRUE(ref) << ref.error().message;
+  ASSERT_TRUE(arena->freeze());
+  auto channel = make<Ref<int>>();
+  ASSERT_TRUE(channel.send(*ref));
+  Process receiver([&] { return **channel.receive(); });
+  EXPECT_EQ(receiver.wait(), 42);
+}
+
+}  // namespace
+}  // namespace cowshed
