@@ -1,20 +1,16 @@
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <cctype>
 #include <cerrno>
 #include <cstdio>
 #include <fstream>
-#include <linux/memfd.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <cowshed/share/address_range.h>
 #include <cowshed/share/file_size_limit.h>
-
-#ifndef MFD_NOEXEC_SEAL
-#define MFD_NOEXEC_SEAL 0x0008U  // Linux 6.3
-#endif
+#include <cowshed/share/memfd.h>
+#include <cowshed/share/process_tree.h>
 
 namespace cowshed {
 namespace {
@@ -23,16 +19,6 @@ struct Range {
   std::uintptr_t begin;
   std::uintptr_t end;
 };
-
-// The second is for ThreadSanitizer, which keeps the first for itself.
-constexpr std::array<Range, 2> kRanges = {
-    {{kLayoutPlace + 1_GiB, 0x500000000000}, {0x7e8000000000, 0x7eff00000000}}};
-
-// Arenas never touch: a run off the end of one should not reach the next.
-constexpr std::size_t kGap = kHugePage;
-
-std::array<std::atomic<std::uintptr_t>, kRanges.size()> next_free = {kRanges[0].begin,
-                                                                     kRanges[1].begin};
 
 std::string hex(std::uintptr_t value) {
   std::array<char, 24> text{};
@@ -82,6 +68,7 @@ tl::unexpected<Error> refusal(Range range, int error, const std::string& who,
 Expected<std::uintptr_t> place_at(int fd, std::size_t size, const ArenaOptions& options) {
   const int error = map_at(fd, options.address, size);
   if (error == 0) {
+    places::hold(options.address, size, Holder::this_process);
     return options.address;
   }
   return refusal({options.address, options.address + size}, error, "arena '" + options.name + "'",
@@ -89,22 +76,13 @@ Expected<std::uintptr_t> place_at(int fd, std::size_t size, const ArenaOptions& 
 }
 
 Expected<std::uintptr_t> place_anywhere(int fd, std::size_t size, const ArenaOptions& options) {
-  // A table of page tables, and a leaf of jemalloc's map, cover 1 GiB each: none is shared.
-  const std::size_t alignment = size < 1_GiB ? kHugePage : 1_GiB;
+  constexpr int kMostAttempts = 4096;
   int error = ENOMEM;
-  for (std::size_t i = 0; i < kRanges.size(); ++i) {
-    const auto [begin, end] = kRanges[i];
-    if (size + kGap > end - begin) {
-      continue;
-    }
-    std::uintptr_t place = next_free[i].load();
-    for (;;) {
-      const std::uintptr_t start = (place + alignment - 1) & ~(alignment - 1);
-      if (start + size + kGap > end) {
+  for (std::size_t range = 0; range < process_tree::kRanges.size(); ++range) {
+    for (int attempt = 0; attempt < kMostAttempts; ++attempt) {
+      const std::uintptr_t start = places::take(range, size);
+      if (start == 0) {
         break;
-      }
-      if (!next_free[i].compare_exchange_weak(place, start + size + kGap)) {
-        continue;
       }
       error = map_at(fd, start, size);
       if (error == 0) {
@@ -112,13 +90,12 @@ Expected<std::uintptr_t> place_anywhere(int fd, std::size_t size, const ArenaOpt
       }
       const auto maps = read_maps("self");
       const MapsEntry* taken = first_overlap(maps, start, start + size);
-      if (taken == nullptr) {
-        break;  // not a clash: this range is refused altogether
+      if (taken == nullptr) {  // not a clash: this range is refused altogether
+        places::leave(start, size, false);
+        break;
       }
-      place = (taken->end + kGap + kHugePage - 1) & ~(kHugePage - 1);
-      next_free[i].store(place);
+      places::skip(range, start, size, taken->end);
     }
-    next_free[i].store(begin);
   }
   return system_error("arena '" + options.name + "': no place for " + std::to_string(size) +
                           " bytes of address space",
@@ -128,20 +105,14 @@ Expected<std::uintptr_t> place_anywhere(int fd, std::size_t size, const ArenaOpt
 }  // namespace
 
 Expected<int> open_memfd(const std::string& name, std::size_t size) {
-  const std::string label = "cowshed:" + name;
-  constexpr unsigned kFlags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
-  int fd = memfd_create(label.c_str(), kFlags | MFD_NOEXEC_SEAL);
-  if (fd < 0 && errno == EINVAL) {
-    fd = memfd_create(label.c_str(), kFlags);
-  }
-  if (fd < 0) {
+  Descriptor memfd = make_memfd("cowshed:" + name, Sealable::yes);
+  if (!memfd) {
     return system_error("arena '" + name + "': memfd_create", errno);
   }
-  if (auto sized = set_file_size(fd, size, "arena '" + name + "'"); !sized) {
-    close(fd);
+  if (auto sized = set_file_size(memfd.get(), size, "arena '" + name + "'"); !sized) {
     return tl::make_unexpected(std::move(sized.error()));
   }
-  return fd;
+  return memfd.release();
 }
 
 Expected<ArenaMapping> map_new_arena(const ArenaOptions& options) {
@@ -189,23 +160,19 @@ Expected<ArenaMapping> map_new_arena(const ArenaOptions& options) {
   return mapping;
 }
 
-Expected<void> reserve_range(std::uintptr_t begin, std::size_t size, const std::string& who,
-                             const std::string& advice) {
+Expected<void> reserve_range(std::uintptr_t begin, std::size_t size, Holder holder,
+                             const std::string& who, const std::string& advice) {
   const int error = map_at(-1, begin, size);
   if (error != 0) {
     return refusal({begin, begin + size}, error, who, advice);
   }
+  places::hold(begin, size, holder);
   return {};
 }
 
-void unmap_arena(std::uintptr_t begin, std::size_t size) {
+void unmap_arena(std::uintptr_t begin, std::size_t size, bool known_elsewhere) {
   munmap(reinterpret_cast<void*>(begin), size);
-  for (std::size_t i = 0; i < kRanges.size(); ++i) {
-    std::uintptr_t place = next_free[i].load();
-    while (begin >= kRanges[i].begin && begin < place &&
-           !next_free[i].compare_exchange_weak(place, begin)) {
-    }
-  }
+  places::leave(begin, size, known_elsewhere);
 }
 
 std::vector<MapsEntry> read_maps(const std::string& pid) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include <cowshed/share/arena.h>
+#include <cowshed/share/arena_places.h>
 #include <cowshed/share/collapse.h>
 
 namespace cowshed {
@@ -33,12 +34,12 @@ Expected<ArenaMapping> map_new_arena(const ArenaOptions& options);
 // Keeps the range for an arena that has its address already, without access and without memory.
 // `who` begins the message, `advice` ends it.  Errors: address_taken (naming what is there),
 // system_call.  Thread-safe.
-Expected<void> reserve_range(std::uintptr_t begin, std::size_t size, const std::string& who,
-                             const std::string& advice);
+Expected<void> reserve_range(std::uintptr_t begin, std::size_t size, Holder holder,
+                             const std::string& who, const std::string& advice);
 
-// The place is the next to be used again: jemalloc keeps 2 MiB of records for ever for each GiB of
-// addresses that it ever saw.
-void unmap_arena(std::uintptr_t begin, std::size_t size);
+// Unless other processes may have the arena too, the place is the next to be used again: jemalloc
+// keeps 2 MiB of records for ever for each GiB of addresses that it ever saw.
+void unmap_arena(std::uintptr_t begin, std::size_t size, bool known_elsewhere = false);
 
 // One line of /proc/PID/maps.
 struct MapsEntry {

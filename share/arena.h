@@ -203,7 +203,7 @@ class Arena {
   std::byte* base() const noexcept;  // 2 MiB aligned
 
  private:
-  friend class ArenaImage;
+  friend class ArenaAccess;
   friend class ArenaScope;
   friend class UseArena;
   Arena(ArenaCore* core, internal::ArenaFront* front) : core_(core), front_(front) {}

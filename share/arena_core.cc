@@ -53,6 +53,8 @@ Expected<void> ArenaCore::open(const ArenaOptions& options) {
   }
   fds_[0] = mapping->fd;
   fd_count_ = 1;
+  segments_ = {};
+  known_elsewhere_ = false;
   begin_ = mapping->begin;
   end_ = mapping->begin + mapping->size;
   widen_hull(begin(), end());
@@ -67,24 +69,31 @@ Expected<void> ArenaCore::open(const ArenaOptions& options) {
   return {};
 }
 
-void ArenaCore::adopt(const ArenaMapping& mapping, const std::string& name, std::size_t used,
-                      FreezeMode mode, std::uint32_t generation, Frozen past) {
+void ArenaCore::adopt(Description description) {
   std::fill(name_.begin(), name_.end(), '\0');
-  std::copy(name.begin(), name.end(), name_.begin());
+  std::copy(description.name.begin(), description.name.end(), name_.begin());
   huge_pages_ = true;
-  fds_[0] = mapping.fd;
-  fd_count_ = 1;
-  begin_ = mapping.begin;
-  end_ = open_begin_ = open_end_ = mapping.begin + mapping.size;
+  was_entered_ = false;
+  const auto files = description.segments.files();
+  std::copy(files.begin(), files.end(), fds_.begin());
+  fd_count_ = files.size();
+  segments_ = std::move(description.segments);
+  known_elsewhere_ = true;
+  begin_ = description.begin;
+  end_ = open_begin_ = open_end_ = description.begin + description.capacity;
   widen_hull(begin(), end());
-  frozen_bytes_ = used;
-  generation_ = generation;
-  mode_ = mode;
+  frozen_bytes_ = description.used;
+  generation_ = description.generation;
+  mode_ = description.mode;
   successor_ = nullptr;
   dropped_frees_ = 0;
-  past_ = std::move(past);
+  past_ = std::move(description.past);
   serial_ = key_ = new_key();
-  state_.store(frozen_state(mode), std::memory_order_release);
+  state_.store(frozen_state(mode_), std::memory_order_release);
+}
+
+ArenaCore::Description ArenaCore::describe() const {
+  return {name(), begin(), end() - begin(), frozen_bytes(), mode_, generation_, past_, segments_};
 }
 
 Expected<void> ArenaCore::start_jemalloc(const ArenaMapping& mapping, std::size_t first) {
@@ -213,7 +222,7 @@ void ArenaCore::close() {
     stop_jemalloc();
   }
   if (before != ArenaState::not_inherited) {
-    unmap_arena(begin(), end() - begin());
+    unmap_arena(begin(), end() - begin(), known_elsewhere_);
   }
   close_segments(0);
   begin_ = end_ = open_begin_ = open_end_ = 0;
@@ -231,6 +240,8 @@ void ArenaCore::close_segments(std::size_t count) {
             fds_.begin() + static_cast<std::ptrdiff_t>(fd_count_), fds_.begin());
   fd_count_ = count;
 }
+
+void ArenaCore::forget_range() { begin_ = end_ = open_begin_ = open_end_ = 0; }
 
 void ArenaCore::disown_after_fork() {
   ::close(fds_[--fd_count_]);  // else the child would keep the memory alive

@@ -14,6 +14,7 @@
 #include <cowshed/share/arena_memory.h>
 #include <cowshed/share/freeze.h>
 #include <cowshed/share/private_jemalloc.h>
+#include <cowshed/share/segment_map.h>
 #include <cowshed/share/thread_cache.h>
 
 namespace cowshed {
@@ -36,6 +37,7 @@ constexpr ArenaState frozen_state(FreezeMode mode) {
 class ArenaCore final : public internal::ArenaFront {
  public:
   static constexpr std::size_t kNameSize = 64;
+  static constexpr std::size_t kMostSegments = 8;  // files; one more while all is copied into it
 
   // What the generations that are frozen left.
   struct Frozen {
@@ -51,11 +53,24 @@ class ArenaCore final : public internal::ArenaFront {
     }
   };
 
+  // All that another process must know of a frozen arena to have it too.
+  struct Description {
+    std::string name;
+    std::uintptr_t begin = 0;
+    std::size_t capacity = 0;
+    std::size_t used = 0;
+    FreezeMode mode = FreezeMode::strict;
+    std::uint32_t generation = 0;
+    Frozen past;
+    SegmentMap segments;  // cover `used`
+  };
+
   // All of these are called with mutex() held, except the observers and those said thread-safe.
   Expected<void> open(const ArenaOptions& options);
-  // Takes over a frozen mapping: `used` bytes of `fd` at mapping.begin, the rest reserved.
-  void adopt(const ArenaMapping& mapping, const std::string& name, std::size_t used,
-             FreezeMode mode, std::uint32_t generation, Frozen past);
+  // Takes over the mapping of a frozen arena, with its files; what is not used is reserved.
+  void adopt(Description description);
+  // Of what is frozen; its files stay this arena's.
+  Description describe() const;
   Expected<void> freeze(const FreezeOptions& options, ArenaCore* successor);
   Expected<void> thaw();
   Expected<void> refreeze(const Progress& progress);
@@ -64,6 +79,7 @@ class ArenaCore final : public internal::ArenaFront {
   Expected<std::size_t> private_bytes() const;
   void close();              // unmaps and makes the core vacant
   void disown_after_fork();  // in a child forked while it was open
+  void forget_range();       // not inherited: another core gets it
 
   // Thread-safe.
   void give_unsized(void* block) noexcept;
@@ -96,6 +112,9 @@ class ArenaCore final : public internal::ArenaFront {
   ArenaStats stats();
   tl::unexpected<Error> not_inherited_error() const;
   Expected<void> expect_frozen() const;
+
+  // Other processes may have what is frozen now, so that its place must not be used again at once.
+  void note_known_elsewhere() { known_elsewhere_ = known_elsewhere_ || generation_ > 0; }
 
   // An ArenaScope of this arena begins on this thread; what it needs to know.  The arena cannot be
   // frozen until it has ended.
@@ -152,9 +171,10 @@ class ArenaCore final : public internal::ArenaFront {
   std::atomic<bool> full_ = false;  // has refused jemalloc once
   bool huge_pages_ = true;
   // One memfd for each generation that something is still mapped of, the last one last.
-  static constexpr std::size_t kMostSegments = 8;
   std::array<int, kMostSegments + 1> fds_{};
   std::size_t fd_count_ = 0;
+  SegmentMap segments_;
+  bool known_elsewhere_ = false;
   ArenaMemory memory_;
   unsigned jemalloc_arena_ = 0;
   Hooks hooks_;

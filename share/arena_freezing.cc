@@ -121,6 +121,10 @@ Expected<void> ArenaCore::seal(FreezeMode mode, const Progress& progress) {
   }
   // From here there is no way back.
   auto renewed_all = map_copies(mapping, renewed, mode, who());
+  for (const Run& run : renewed) {
+    segments_.show(run, mapping.fd);
+  }
+  segments_.show({first, generation.used}, mapping.fd);
   frozen_bytes_ = generation.used;
   stop_jemalloc();
   if (all_renewed) {

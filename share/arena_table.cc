@@ -4,6 +4,7 @@
 #include <mutex>
 #include <pthread.h>
 
+#include <cowshed/share/arena_places.h>
 #include <cowshed/share/arena_table.h>
 #include <cowshed/share/layout_writer.h>
 #include <cowshed/share/malloc_route.h>
@@ -46,12 +47,17 @@ layout::ArenaState shown_state(ArenaState state) {
 void before_fork() {
   table_mutex.lock();
   scope_of_forking_thread = suspend_scope();
-  for_each_core([](ArenaCore& core) { core.mutex().lock(); });
+  for_each_core([](ArenaCore& core) {
+    core.mutex().lock();
+    core.note_known_elsewhere();
+  });
+  places::mutex().lock();
   registry::mutex().lock();
 }
 
 void unlock_all() {
   registry::mutex().unlock();
+  places::mutex().unlock();
   for_each_core([](ArenaCore& core) { core.mutex().unlock(); });
   table_mutex.unlock();
 }
@@ -80,7 +86,10 @@ Expected<ArenaCore*> take_vacant_core() {
   if (handlers != 0) {
     return system_error("pthread_atfork", handlers);
   }
-  registry::start_tree();  // so that a child knows its parent's later references
+  // So that a child knows its parent's later references.
+  if (auto started = registry::start_tree(); !started) {
+    return tl::make_unexpected(std::move(started.error()));
+  }
   const std::lock_guard lock(table_mutex);
   for (std::uint32_t i = 0; i < kMaxArenas; ++i) {
     Entry& entry = table[i];
@@ -107,6 +116,13 @@ void give_back_core(ArenaCore* core) {
       entry.taken = false;
     }
   }
+}
+
+std::vector<ArenaCore*> all_cores() {
+  const OutsideScope outside;
+  std::vector<ArenaCore*> result;
+  for_each_core([&](ArenaCore& core) { result.push_back(&core); });
+  return result;
 }
 
 ArenaCore* find_arena(const void* address) noexcept {

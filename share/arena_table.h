@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include <cowshed/share/arena_core.h>
 
@@ -13,6 +14,9 @@ constexpr std::uint32_t kMaxArenas = 1024;
 // kMaxArenas.  The first call installs the fork handlers.
 Expected<ArenaCore*> take_vacant_core();
 void give_back_core(ArenaCore* core);
+
+// Those that there are or were: some are vacant.
+std::vector<ArenaCore*> all_cores();
 
 // The arena in whose range `address` lies, or null.  Takes no lock, safe in a signal handler.
 ArenaCore* find_arena(const void* address) noexcept;

@@ -23,7 +23,8 @@ namespace cowshed::internal {
 template <class T>
 MessageType message_type() {
   if constexpr (std::is_same_v<T, Bytes>) {
-    return {kTypeId<Bytes>, type_name<Bytes>(), sizeof(channel_layout::ByteSlot), true};
+    return {hash_type(typeid(Bytes).name(), 0, 0), type_name<Bytes>(),
+            sizeof(channel_layout::ByteSlot), true};
   } else {
     // The mangled name is the same in every program.
     return {hash_type(typeid(T).name(), sizeof(T), alignof(T)), type_name<T>(),

@@ -13,8 +13,10 @@
 #include <utility>
 #include <vector>
 
+#include <cowshed/share/arena_access.h>
 #include <cowshed/share/arena_table.h>
 #include <cowshed/share/code_id.h>
+#include <cowshed/share/descriptor.h>
 #include <cowshed/share/file_size_limit.h>
 #include <cowshed/share/image.h>
 #include <cowshed/share/image_format.h>
@@ -24,37 +26,12 @@
 
 namespace cowshed {
 
-// Arena's private parts, for this file.
-class ArenaImage {
- public:
-  static ArenaCore* core_of(const Arena& arena) { return arena.core_; }
-  static Arena arena_of(ArenaCore* core) { return {core, core}; }
-};
-
 namespace {
 
 namespace format = image_format;
 using Bytes = std::span<const std::byte>;
 
 constexpr std::size_t kStep = 64_MiB;  // between two calls of a Progress
-
-class File {
- public:
-  explicit File(int fd) : fd_(fd) {}
-  File(File&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  File& operator=(File&&) = delete;
-  ~File() {
-    if (fd_ >= 0) {
-      ::close(fd_);
-    }
-  }
-
-  int fd() const { return fd_; }
-  int release() { return std::exchange(fd_, -1); }
-
- private:
-  int fd_;
-};
 
 template <class Call>
 auto retry(Call call) {
@@ -140,7 +117,7 @@ class Replacement {
     }
   }
 
-  int fd() const { return file_.fd(); }
+  int fd() const { return file_.get(); }
 
   // 0, or the errno.  The folder too, or a crash might lose the name.
   int commit() {
@@ -150,8 +127,8 @@ class Replacement {
     }
     temporary_.clear();
     const auto folder = path_.has_parent_path() ? path_.parent_path() : ".";
-    const File opened(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (opened.fd() < 0 || retry([&] { return fsync(opened.fd()); }) != 0) {
+    const Descriptor opened(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (opened.get() < 0 || retry([&] { return fsync(opened.get()); }) != 0) {
       return errno;
     }
     return 0;
@@ -163,7 +140,7 @@ class Replacement {
 
   std::filesystem::path path_;
   std::filesystem::path temporary_;  // empty once renamed
-  File file_;
+  Descriptor file_;
 };
 
 // Writes the pages of a block that are not zero, neighbours together.
@@ -222,7 +199,10 @@ void set_text(std::array<char, size>& field, std::string_view text) {
 
 std::vector<format::Object> objects_of(const ArenaCore& core) {
   std::vector<format::Object> result;
-  for (const auto& object : registry::named_in(core)) {
+  for (const auto& object : registry::objects_in(core)) {
+    if (object.name.empty()) {
+      continue;
+    }
     format::Object entry{};
     entry.offset = object.address - core.begin();
     entry.bytes = object.bytes;
@@ -302,7 +282,7 @@ Expected<void> write_image(const ArenaCore& core, int fd, const std::string& who
 }
 
 struct Opened {
-  File file;
+  Descriptor file;
   format::Header header;
   format::Tables tables;
 };
@@ -312,17 +292,17 @@ std::string who_is(const std::filesystem::path& path) { return "image " + path.s
 Expected<Opened> open_checked(const std::filesystem::path& path) {
   const std::string who = who_is(path);
   // Without O_NONBLOCK a FIFO would wait for somebody to write.
-  File file(
+  Descriptor file(
       retry([&] { return open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK); }));
   struct stat status {};
-  if (file.fd() < 0 || fstat(file.fd(), &status) != 0) {
+  if (file.get() < 0 || fstat(file.get(), &status) != 0) {
     return system_error(who + " cannot be opened", errno);
   }
   if (!S_ISREG(status.st_mode)) {
     return make_error(ErrorCode::invalid_argument, who + " is not a regular file");
   }
   std::vector<std::byte> bytes(format::kPage);
-  auto got = read_all(file.fd(), bytes, 0, who);
+  auto got = read_all(file.get(), bytes, 0, who);
   if (!got) {
     return tl::make_unexpected(std::move(got.error()));
   }
@@ -332,7 +312,7 @@ Expected<Opened> open_checked(const std::filesystem::path& path) {
     return tl::make_unexpected(std::move(header.error()));
   }
   bytes.resize(header->blocks.offset - format::kPage);
-  got = read_all(file.fd(), bytes, format::kPage, who);
+  got = read_all(file.get(), bytes, format::kPage, who);
   if (!got) {
     return tl::make_unexpected(std::move(got.error()));
   }
@@ -346,13 +326,13 @@ Expected<Opened> open_checked(const std::filesystem::path& path) {
 // The mapping has all of the arena's range.
 Expected<ArenaMapping> map_image(const Opened& image, FreezeMode mode, const std::string& who) {
   const auto& header = image.header;
-  auto reserved = reserve_range(header.base, header.capacity, who,
+  auto reserved = reserve_range(header.base, header.capacity, Holder::this_process, who,
                                 "unmap it, or open the image in another process; an arena that "
                                 "is made with another .address has its image there");
   if (!reserved) {
     return tl::make_unexpected(std::move(reserved.error()));
   }
-  const ArenaMapping mapping = {image.file.fd(), header.base, header.capacity};
+  const ArenaMapping mapping = {image.file.get(), header.base, header.capacity};
   const int protection = mode == FreezeMode::strict ? PROT_READ : PROT_READ | PROT_WRITE;
   if (header.used > 0 &&
       mmap(mapping.address(), header.used, protection, MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED,
@@ -364,12 +344,12 @@ Expected<ArenaMapping> map_image(const Opened& image, FreezeMode mode, const std
   return mapping;
 }
 
-std::vector<registry::ImageObject> published_objects(const Opened& image) {
-  std::vector<registry::ImageObject> result;
+std::vector<registry::Object> published_objects(const Opened& image) {
+  std::vector<registry::Object> result;
   for (const auto& entry : image.tables.objects) {
     result.push_back({entry.name.data(), entry.type.data(), entry.fingerprint, entry.type_size,
                       image.header.base + entry.offset, entry.bytes, entry.alignment,
-                      entry.array != 0, entry.spawn_safe != 0});
+                      entry.array != 0, entry.spawn_safe != 0, image.header.code});
   }
   return result;
 }
@@ -405,7 +385,7 @@ Expected<std::uint64_t> checksum_in_file(int fd, std::uint64_t offset,
 Expected<void> save_image(const Arena& arena, const std::filesystem::path& path,
                           const Progress& progress) {
   const std::string who = who_is(path);
-  ArenaCore& core = *ArenaImage::core_of(arena);
+  ArenaCore& core = *ArenaAccess::core_of(arena);
   const std::lock_guard lock(core.mutex());
   if (auto expected = core.expect_frozen(); !expected) {
     return expected;
@@ -447,21 +427,27 @@ Expected<Arena> open_image(const std::filesystem::path& path, const ImageOptions
   const auto& header = image->header;
   {
     const std::lock_guard lock((*core)->mutex());
-    (*core)->adopt(*mapping, header.name.data(), header.used, options.mode,
-                   static_cast<std::uint32_t>(header.generation),
-                   {.live_bytes = header.live_bytes,
-                    .live_allocations = header.live_allocations,
-                    .taken = header.taken,
-                    .on_disk = header.taken,
-                    .misses = {},
-                    .holes = image->tables.holes});
+    (*core)->adopt({.name = header.name.data(),
+                    .begin = header.base,
+                    .capacity = header.capacity,
+                    .used = header.used,
+                    .mode = options.mode,
+                    .generation = static_cast<std::uint32_t>(header.generation),
+                    .past = {.live_bytes = header.live_bytes,
+                             .live_allocations = header.live_allocations,
+                             .taken = header.taken,
+                             .on_disk = header.taken,
+                             .misses = {},
+                             .holes = image->tables.holes},
+                    .segments = SegmentMap({{{0, header.used}, mapping->fd, header.payload}})});
     image->file.release();
   }
-  Arena arena = ArenaImage::arena_of(*core);
+  Arena arena = ArenaAccess::arena_of(*core);
   show_arena(**core);
   if (options.publish) {
     auto published =
-        registry::publish_image(**core, published_objects(*image), header.code == code_id());
+        registry::publish_foreign({{*core, published_objects(*image)}},
+                                  "withdraw() it first, or open the image with .publish = false");
     if (!published) {
       return make_error(published.error().code, who + ": " + published.error().message);
     }
@@ -476,7 +462,7 @@ Expected<void> verify_image(const std::filesystem::path& path, const Progress& p
     return tl::make_unexpected(image.error());
   }
   const auto& header = image->header;
-  const int fd = image->file.fd();
+  const int fd = image->file.get();
   std::vector<std::uint64_t> sums(header.blocks.count);
   const auto got = read_all(fd, std::as_writable_bytes(std::span(sums)), header.blocks.offset, who);
   if (!got) {

@@ -2,7 +2,6 @@
 #include <atomic>
 #include <cerrno>
 #include <cstddef>
-#include <linux/memfd.h>
 #include <new>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -11,11 +10,8 @@
 #include <cowshed/share/arena_table.h>
 #include <cowshed/share/file_size_limit.h>
 #include <cowshed/share/layout_writer.h>
+#include <cowshed/share/memfd.h>
 #include <cowshed/share/ref.h>
-
-#ifndef MFD_NOEXEC_SEAL
-#define MFD_NOEXEC_SEAL 0x0008U  // Linux 6.3
-#endif
 
 namespace cowshed::layout {
 namespace {
@@ -47,11 +43,6 @@ class Change {
   }
 };
 
-int open_memfd() {
-  const int fd = memfd_create(kMemfdName, MFD_CLOEXEC | MFD_NOEXEC_SEAL);
-  return fd < 0 && errno == EINVAL ? memfd_create(kMemfdName, MFD_CLOEXEC) : fd;
-}
-
 template <class Entry, std::size_t size>
 void put(Table& table, std::array<Entry, size>& entries, std::uint32_t index, const Entry& entry) {
   const Change change;
@@ -65,17 +56,13 @@ void create() {
   if (image != nullptr) {
     return;
   }
-  const int fd = open_memfd();
-  if (fd < 0) {
-    return;
-  }
+  const Descriptor memfd = make_memfd(kMemfdName, Sealable::no);
   void* memory = MAP_FAILED;
-  if (set_file_size(fd, sizeof(Image), kMemfdName)) {
+  if (memfd && set_file_size(memfd.get(), sizeof(Image), kMemfdName)) {
     // Private: a child's changes are its own, without a lock between processes.
     memory = mmap(reinterpret_cast<void*>(kLayoutPlace), sizeof(Image), PROT_READ | PROT_WRITE,
-                  MAP_PRIVATE | MAP_NORESERVE, fd, 0);
+                  MAP_PRIVATE | MAP_NORESERVE, memfd.get(), 0);
   }
-  close(fd);
   if (memory == MAP_FAILED) {
     return;
   }

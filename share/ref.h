@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <functional>
 #include <iosfwd>
+#include <new>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
@@ -31,9 +33,9 @@ namespace internal {
 constexpr std::uint32_t kMaxPublished = 1U << 16U;
 
 struct RefBits {
-  std::uint64_t tree = 0;        // random, one for a process and all that it forks
+  std::uint64_t tree = 0;        // random, one for a process and all that it starts
   std::uint32_t generation = 0;  // differs for every publication in the tree
-  std::uint32_t slot = 0;
+  std::uint32_t slot = 0;        // where to look first
 
   bool operator==(const RefBits&) const = default;
 };
@@ -44,25 +46,44 @@ struct alignas(16) PublishedSlot {
 };
 
 // One number for all that must be right, so that a use costs one compare.  Two publications share
-// one by a chance of 1 in 2^64.
-constexpr std::uint64_t stamp_of(const RefBits& bits, std::uint64_t type) {
-  return bits.tree ^ type ^ bits.generation * 0x9e3779b97f4a7c15;
+// one by a chance of 1 in 2^64.  The type is the address of its std::type_info, which is the same
+// in all source files of a program, as its spelling is not.
+inline std::uint64_t stamp_of(const RefBits& bits, const std::type_info& type) {
+  return bits.tree ^ reinterpret_cast<std::uintptr_t>(&type) ^ bits.generation * 0x9e3779b97f4a7c15;
 }
 
 extern std::array<PublishedSlot, kMaxPublished> published_slots;
 
+// Makes the span that the reference to an array gives, which lives in the registry.
+using SpanMaker = void(void* place, const void* address, std::size_t bytes);
+
+template <class T>
+struct ArrayOf {
+  static constexpr SpanMaker* kMakeSpan = nullptr;
+};
+template <class T>
+struct ArrayOf<std::span<T>> {
+  static constexpr SpanMaker* kMakeSpan = [](void* place, const void* address, std::size_t bytes) {
+    new (place) std::span<T>(static_cast<T*>(address), bytes / sizeof(T));
+  };
+};
+
 struct TypeInfo {
-  std::uint64_t id;
   std::size_t size;
   std::size_t alignment;
   std::string_view name;
-  const std::type_info* rtti;  // its name is the same in every program
+  const std::type_info* rtti;
+  SpanMaker* make_span;  // for an array
 };
 
 template <class T>
 constexpr TypeInfo type_info() {
-  return {kTypeId<T>, sizeof(T), alignof(T), type_name<T>(), &typeid(T)};
+  return {sizeof(T), alignof(T), type_name<T>(), &typeid(T), ArrayOf<T>::kMakeSpan};
 }
+
+// The look-up where the stamp does not settle it: the first use, in this process, of what another
+// one handed over.  Null when explain() says why.
+const void* resolve(const RefBits& bits, const TypeInfo& type) noexcept;
 
 // Why a look-up failed.
 Error explain(const RefBits& bits, const TypeInfo& type);
@@ -72,10 +93,12 @@ std::string describe(const RefBits& bits, std::string_view type);
 }  // namespace internal
 
 // A typed reference to a published object: 16 bytes without pointers, to be copied, hashed, stored
-// or sent through a pipe as bytes.  Good in the process that published and in every process forked
-// after that from it, and checked at each use: an index and a compare, about 1 ns.
+// or sent through a pipe as bytes.  Good in the process that published, in every process that it
+// starts after that, and in those that the arena is sent to (arena_transfer.h).  Checked at each
+// use: an index and a compare, about 1 ns.
 //
-// Uses are thread-safe and lock-free.  As with a pointer, withdrawing the object or destroying its
+// Uses are thread-safe, and lock-free but for those that fail and, of an object that another
+// process handed over, the first.  As with a pointer, withdrawing the object or destroying its
 // arena while somebody uses it is the program's error; afterwards every use fails with `released`.
 template <class T>
 class Ref {
@@ -88,13 +111,16 @@ class Ref {
   // Null when get() would fail.
   const T* try_get() const noexcept {
     const auto& slot = internal::published_slots[bits_.slot % internal::kMaxPublished];
-    const bool right =
-        slot.stamp.load(std::memory_order_acquire) == internal::stamp_of(bits_, kTypeId<T>);
-    return right ? static_cast<const T*>(slot.object.load(std::memory_order_relaxed)) : nullptr;
+    if (slot.stamp.load(std::memory_order_acquire) == internal::stamp_of(bits_, typeid(T)))
+        [[likely]] {
+      return static_cast<const T*>(slot.object.load(std::memory_order_relaxed));
+    }
+    return static_cast<const T*>(internal::resolve(bits_, internal::type_info<T>()));
   }
 
   // Errors: null_reference, wrong_type, wrong_process_tree, released, published_too_late (after
-  // this process was forked), not_inherited (its arena was not frozen at the fork).
+  // this process was started), not_inherited (its arena was not frozen then), not_spawn_safe (see
+  // spawn_safe.h).
   Expected<const T*> get() const {
     if (const T* object = try_get()) {
       return object;
@@ -139,7 +165,6 @@ static_assert(sizeof(Ref<int>) == 16 && std::is_trivially_copyable_v<Ref<int>>);
 template <class T>
 struct std::hash<cowshed::Ref<T>> {
   std::size_t operator()(const cowshed::Ref<T>& ref) const noexcept {
-    // stamp_of() mixes all but the slot, and no two publications share a generation.
-    return cowshed::internal::stamp_of(ref.bits(), cowshed::kTypeId<T>);
+    return ref.bits().tree ^ ref.bits().generation * 0x9e3779b97f4a7c15;  // no two share these
   }
 };

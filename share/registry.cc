@@ -1,17 +1,19 @@
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdio>
-#include <random>
+#include <map>
 #include <set>
 #include <span>
 #include <string>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <cowshed/share/arena_table.h>
+#include <cowshed/share/code_id.h>
 #include <cowshed/share/layout_writer.h>
 #include <cowshed/share/malloc_route.h>
+#include <cowshed/share/process_tree.h>
 #include <cowshed/share/registry.h>
 #include <cowshed/share/registry_table.h>
 
@@ -32,31 +34,60 @@ enum class SlotState : std::uint8_t { vacant, live, released, not_inherited };
 struct Record {
   SlotState state = SlotState::vacant;
   std::uint32_t generation = 0;
+  std::uint32_t home = 0;          // the slot that its references name
   std::uint32_t layout_index = 0;  // while live
   pid_t publisher = 0;
-  const ArenaCore* arena = nullptr;
+  const ArenaCore* arena = nullptr;  // null: in none of this process
   std::atomic<const void*> address = nullptr;
   std::atomic<std::size_t> bytes = 0;
   std::array<char, 64> name{};
-  std::uint64_t type_id = 0;
-  std::uint64_t fingerprint = 0;  // of the type, for every program
+  const std::type_info* rtti = nullptr;  // null: of another process, and not asked for here
+  std::uint64_t fingerprint = 0;         // of the type, for every program
   std::size_t type_size = 0;
   std::size_t alignment = 1;
   bool spawn_safe = false;
   bool array = false;
-  bool of_image = false;      // and nobody asked for it yet: type_id is not known
-  bool foreign_code = false;  // from an image that another program saved, or this one elsewhere
-  std::string_view type;      // of an image: may be cut off.  Never freed
+  std::uint64_t foreign_code = 0;  // code_id() of where its code is; 0: here
+  std::string_view type;           // of another process: may be cut off.  Never freed
+  std::string_view lost_arena;     // where `arena` would be if it were here.  Never freed
   alignas(std::span<const char>) std::array<std::byte, sizeof(std::span<const char>)> span{};
 };
 
 std::array<Record, kMaxPublished> records;
 std::mutex registry_mutex;
-std::uint64_t tree = 0;
-// Shared by all processes of the tree, so that no two publications are ever mistaken.
-std::atomic<std::uint32_t>* last_generation = nullptr;
-std::uint32_t next_slot = 0;          // search starts here: slots are reused as late as possible
-std::atomic<std::uint32_t> high = 0;  // slots from here on were never used
+// Slots that are live or not inherited, so that a search need not look at the others.
+std::array<std::atomic<std::uint64_t>, kMaxPublished / 64> occupied{};
+std::uint32_t live_count = 0;
+// Publications of other processes whose slot was in use when they came: generation, and slot here.
+std::map<std::uint32_t, std::uint32_t> displaced;
+std::uint32_t joined_at = 0;  // the last publication of the tree when this process became a member
+
+// Until `visit` returns true.
+template <class Visit>
+void search_occupied(Visit visit) {
+  for (std::uint32_t i = 0; i < occupied.size(); ++i) {
+    for (std::uint64_t left = occupied[i].load(std::memory_order_acquire); left != 0;
+         left &= left - 1) {
+      if (visit(i * 64 + static_cast<std::uint32_t>(std::countr_zero(left)))) {
+        return;
+      }
+    }
+  }
+}
+
+void set_state(std::uint32_t slot, SlotState state) {
+  Record& record = records[slot];
+  live_count += (state == SlotState::live ? 1U : 0U) - (record.state == SlotState::live ? 1U : 0U);
+  record.state = state;
+  const std::uint64_t bit = std::uint64_t{1} << slot % 64;
+  const bool holds = state == SlotState::live || state == SlotState::not_inherited;
+  holds ? occupied[slot / 64].fetch_or(bit, std::memory_order_release)
+        : occupied[slot / 64].fetch_and(~bit, std::memory_order_release);
+}
+
+std::uint32_t slot_of(const Record& record) {
+  return static_cast<std::uint32_t>(&record - records.data());
+}
 
 std::string quoted(const Record& record) {
   const std::string name = record.name.data();
@@ -78,7 +109,8 @@ void vacate(std::uint32_t slot, SlotState state) {
   if (records[slot].state == SlotState::live) {
     layout::clear_object(records[slot].layout_index);
   }
-  records[slot].state = state;
+  records[slot].bytes = 0;
+  set_state(slot, state);
 }
 
 void enter_in_layout(std::uint32_t slot) {
@@ -95,91 +127,174 @@ void enter_in_layout(std::uint32_t slot) {
   record.layout_index = layout::put_object(shown);
 }
 
-void start_tree_locked() {
-  if (tree != 0) {
-    return;
+Expected<void> start_tree_locked() {
+  auto started = process_tree::start();
+  if (started) {
+    layout::create();
   }
-  void* page = mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  if (page == MAP_FAILED) {
-    throw std::bad_alloc();
-  }
-  last_generation = new (page) std::atomic<std::uint32_t>(0);
-  std::random_device random;
-  while (tree == 0) {
-    tree = std::uint64_t{random()} << 32U | random();
-  }
-  layout::create();
+  return started;
 }
 
 Record* find_record(std::string_view name, SlotState state = SlotState::live) {
-  if (name.empty()) {
-    return nullptr;
-  }
-  const auto end = records.begin() + high.load();
-  const auto found = std::find_if(records.begin(), end, [&](const Record& record) {
-    return record.state == state && name == record.name.data();
+  Record* found = nullptr;
+  search_occupied([&](std::uint32_t slot) {
+    Record& record = records[slot];
+    if (!name.empty() && record.state == state && name == record.name.data()) {
+      found = &record;
+    }
+    return found != nullptr;
   });
-  return found == end ? nullptr : &*found;
+  return found;
 }
 
 RefBits bits_of(const Record& record) {
-  return {tree, record.generation, static_cast<std::uint32_t>(&record - records.data())};
+  return {process_tree::id(), record.generation, record.home};
 }
 
-Expected<std::uint32_t> take_slot() {
-  for (std::uint32_t i = 0; i < kMaxPublished; ++i) {
-    const std::uint32_t slot = (next_slot + i) % kMaxPublished;
-    if (records[slot].state == SlotState::live) {
-      continue;
-    }
-    next_slot = slot + 1;
-    high = std::max(high.load(), slot + 1);
-    return slot;
+// What these bits refer to, or what was last where it would be.
+Record& record_at(const RefBits& bits) {
+  const auto elsewhere = displaced.find(bits.generation);
+  return records[elsewhere == displaced.end() ? bits.slot % kMaxPublished : elsewhere->second];
+}
+
+Error full() {
+  return error_of(ErrorCode::invalid_argument,
+                  "a process has at most 65536 published objects; withdraw() some");
+}
+
+// A generation whose slot is free here.  No other process of the tree gets the same one, and with
+// it hardly the same slot.
+Expected<std::uint32_t> take_generation() {
+  if (live_count == kMaxPublished) {
+    return tl::make_unexpected(full());
   }
-  return make_error(ErrorCode::invalid_argument,
-                    "a process has at most 65536 published objects; withdraw() some");
+  for (;;) {
+    const std::uint32_t generation = process_tree::shared().last_generation.fetch_add(1) + 1;
+    if (generation != 0 && records[generation % kMaxPublished].state != SlotState::live) {
+      return generation;
+    }
+  }
 }
 
-Record& begin_record(std::uint32_t slot, std::string_view name, const ArenaCore& arena) {
+Record& begin_record(std::uint32_t slot, std::uint32_t home, std::uint32_t generation,
+                     std::string_view name, const ArenaCore* arena) {
   Record& record = records[slot];
+  if (record.home != slot) {
+    displaced.erase(record.generation);
+  }
   record.name.fill('\0');
   name.copy(record.name.data(), name.size());
-  record.state = SlotState::live;
-  record.generation = last_generation->fetch_add(1) + 1;
-  record.publisher = getpid();
-  record.arena = &arena;
-  record.of_image = record.foreign_code = false;
+  record.generation = generation;
+  record.home = home;
+  record.arena = arena;
+  record.rtti = nullptr;
+  record.foreign_code = 0;
   return record;
 }
 
 // Lets references find it.
-void show_at(Record& record, const void* object) {
-  const RefBits bits = bits_of(record);
-  published_slots[bits.slot].object.store(object, std::memory_order_relaxed);
-  published_slots[bits.slot].stamp.store(stamp_of(bits, record.type_id), std::memory_order_release);
+void show_at(const Record& record, const void* object, const std::type_info& type) {
+  internal::PublishedSlot& slot = published_slots[slot_of(record)];
+  slot.object.store(object, std::memory_order_relaxed);
+  slot.stamp.store(stamp_of(bits_of(record), type), std::memory_order_release);
 }
 
-void show_object(Record& record) { show_at(record, record.address); }
-
-void show_array(Record& record, internal::SpanMaker* make_span) {
-  make_span(record.span.data(), record.address, record.bytes);
-  show_at(record, record.span.data());
+void show(Record& record, const TypeInfo& type) {
+  record.rtti = type.rtti;
+  if (type.make_span == nullptr) {
+    show_at(record, record.address, *type.rtti);
+  } else {
+    type.make_span(record.span.data(), record.address, record.bytes);
+    show_at(record, record.span.data(), *type.rtti);
+  }
 }
 
 std::uint64_t fingerprint_of(const TypeInfo& type) {
   return hash_type(type.rtti->name(), type.size, type.alignment);
 }
 
+// Two std::type_info of one type are equal also where shared libraries have one each.
+bool has_type(const Record& record, const TypeInfo& type) {
+  return record.rtti != nullptr ? *record.rtti == *type.rtti
+                                : record.fingerprint == fingerprint_of(type) &&
+                                      record.array == (type.make_span != nullptr);
+}
+
+bool has_foreign_code(const Record& record) {
+  return record.foreign_code != 0 && !record.spawn_safe;
+}
+
+Error not_spawn_safe(const Record& record) {
+  return error_of(ErrorCode::not_spawn_safe,
+                  quoted(record) + " is a " + std::string(record.type) +
+                      ", which may hold pointers to code, and it was made in another program, or "
+                      "in this one at other addresses; make it of trivially copyable types and "
+                      "containers with ArenaAllocator, or specialise cowshed::spawn_safe");
+}
+
+Error not_inherited(const Record& record) {
+  if (record.arena != nullptr) {
+    return record.arena->not_inherited_error().value();
+  }
+  return error_of(ErrorCode::not_inherited,
+                  "arena '" + std::string(record.lost_arena) +
+                      "' was not frozen when this process was started; freeze() it before that");
+}
+
 std::string_view keep_forever(const std::string& type) {
   const OutsideScope outside;
-  static std::set<std::string> types;  // as many as the images have types
+  static std::set<std::string> types;  // as many as other processes have
   return *types.insert(type).first;
+}
+
+// `home`, or another one where that is in use.
+Expected<std::uint32_t> take_slot(std::uint32_t home) {
+  for (std::uint32_t i = 0; i < kMaxPublished; ++i) {
+    const std::uint32_t slot = (home + i) % kMaxPublished;
+    if (records[slot].state != SlotState::live) {
+      return slot;
+    }
+  }
+  return tl::make_unexpected(full());
+}
+
+// What another process published; who asks for it first tells its type.
+void enter_foreign(std::uint32_t slot, const registry::Object& object, const ArenaCore& arena,
+                   std::uint64_t code) {
+  Record& record = begin_record(slot, object.slot, object.generation, object.name, &arena);
+  record.publisher = object.publisher;
+  record.address = reinterpret_cast<const void*>(object.address);
+  record.bytes = object.bytes;
+  record.alignment = object.alignment;
+  record.type = keep_forever(object.type);
+  record.type_size = object.type_size;
+  record.spawn_safe = object.spawn_safe;
+  record.array = object.array;
+  record.foreign_code = object.code == code ? 0 : object.code;
+  record.fingerprint = object.fingerprint;
+  if (slot != object.slot) {
+    displaced[object.generation] = slot;
+  }
+  set_state(slot, SlotState::live);
+  enter_in_layout(slot);
+}
+
+std::map<std::string, const ArenaCore*, std::less<>> live_names() {
+  std::map<std::string, const ArenaCore*, std::less<>> result;
+  search_occupied([&](std::uint32_t slot) {
+    const Record& record = records[slot];
+    if (record.state == SlotState::live && record.name[0] != '\0') {
+      result.emplace(record.name.data(), record.arena);
+    }
+    return false;
+  });
+  return result;
 }
 
 }  // namespace
 
 Expected<RefBits> internal::publish(const std::string_view* name, const Publication& publication) {
-  const auto& [address, bytes, alignment, type, spawn_safe, make_span] = publication;
+  const auto& [address, bytes, alignment, type, spawn_safe] = publication;
   const std::string who = name == nullptr ? "the object" : "'" + std::string(*name) + "'";
   if (name != nullptr &&
       (name->empty() || name->size() > 63 || name->find('\0') != std::string_view::npos)) {
@@ -194,62 +309,70 @@ Expected<RefBits> internal::publish(const std::string_view* name, const Publicat
     return arena->not_inherited_error();
   }
   const std::lock_guard lock(registry_mutex);
-  start_tree_locked();
   if (name != nullptr && find_record(*name) != nullptr) {
     return make_error(ErrorCode::invalid_argument,
                       who + " is published already; withdraw() it first, or use another name");
   }
-  const auto slot = take_slot();
-  if (!slot) {
-    return tl::make_unexpected(slot.error());
+  const auto generation = take_generation();
+  if (!generation) {
+    return tl::make_unexpected(generation.error());
   }
-  Record& record = begin_record(*slot, name == nullptr ? std::string_view() : *name, *arena);
+  const std::uint32_t slot = *generation % kMaxPublished;
+  Record& record =
+      begin_record(slot, slot, *generation, name == nullptr ? std::string_view() : *name, arena);
+  record.publisher = getpid();
   record.address = address;
   record.bytes = bytes;
   record.alignment = alignment;
   record.type = type.name;
   record.type_size = type.size;
-  record.type_id = type.id;
   record.spawn_safe = spawn_safe;
-  record.array = make_span != nullptr;
+  record.array = type.make_span != nullptr;
   record.fingerprint = fingerprint_of(type);
-  make_span != nullptr ? show_array(record, make_span) : show_object(record);
-  enter_in_layout(*slot);
+  show(record, type);
+  set_state(slot, SlotState::live);
+  enter_in_layout(slot);
   return bits_of(record);
 }
 
-Expected<RefBits> internal::find(std::string_view name, const TypeInfo& type,
-                                 SpanMaker* make_span) {
+Expected<RefBits> internal::find(std::string_view name, const TypeInfo& type) {
   const std::lock_guard lock(registry_mutex);
   Record* record = find_record(name);
   if (record == nullptr) {
     if (const Record* lost = find_record(name, SlotState::not_inherited)) {
-      return lost->arena->not_inherited_error();
+      return tl::make_unexpected(not_inherited(*lost));
     }
     return make_error(ErrorCode::not_published,
                       "nothing named '" + std::string(name) +
-                          "' is published in this process; publish it before the fork");
+                          "' is published in this process; publish it before the process is "
+                          "started, or send its arena");
   }
-  const RefBits bits = bits_of(*record);
-  const bool right = record->of_image ? record->fingerprint == fingerprint_of(type) &&
-                                            record->array == (make_span != nullptr)
-                                      : record->type_id == type.id;
-  if (!right) {
+  if (!has_type(*record, type)) {
     return tl::make_unexpected(wrong_type(*record, type));
   }
-  if (record->foreign_code && !record->spawn_safe) {
-    return make_error(ErrorCode::not_spawn_safe,
-                      quoted(*record) + " is a " + std::string(record->type) +
-                          ", which may hold pointers to code, and another program saved it, or "
-                          "this one at other addresses; make it of trivially copyable types and "
-                          "containers with ArenaAllocator, or specialise cowshed::spawn_safe");
+  if (has_foreign_code(*record)) {
+    return tl::make_unexpected(not_spawn_safe(*record));
   }
-  if (record->of_image) {
-    record->of_image = false;
-    record->type_id = type.id;
-    record->array ? show_array(*record, make_span) : show_object(*record);
+  if (record->rtti == nullptr) {
+    show(*record, type);
   }
-  return bits;
+  return bits_of(*record);
+}
+
+const void* internal::resolve(const RefBits& bits, const TypeInfo& type) noexcept {
+  if (bits == RefBits{}) {
+    return nullptr;
+  }
+  const std::lock_guard lock(registry_mutex);
+  Record& record = record_at(bits);
+  if (record.state != SlotState::live || bits != bits_of(record) || !has_type(record, type) ||
+      has_foreign_code(record)) {
+    return nullptr;
+  }
+  if (record.rtti == nullptr) {
+    show(record, type);
+  }
+  return published_slots[slot_of(record)].object.load(std::memory_order_relaxed);
 }
 
 Error internal::explain(const RefBits& bits, const TypeInfo& type) {
@@ -258,16 +381,21 @@ Error internal::explain(const RefBits& bits, const TypeInfo& type) {
                     "this reference refers to nothing; take one from publish() or find()");
   }
   const std::lock_guard lock(registry_mutex);
-  if (bits.tree != tree || bits.slot >= kMaxPublished) {
+  if (bits.tree != process_tree::id() || bits.slot >= kMaxPublished) {
     return error_of(ErrorCode::wrong_process_tree,
                     "this reference was made in another process tree; it is good only where its "
-                    "object was published and in what is forked from there");
+                    "object was published and in what was started from there");
   }
-  const Record& record = records[bits.slot];
+  const Record& record = record_at(bits);
+  if (record.generation < bits.generation && bits.generation <= joined_at) {
+    return error_of(ErrorCode::released,
+                    "the object was withdrawn, or its arena destroyed, before this process was "
+                    "started");
+  }
   if (record.generation < bits.generation) {
     return error_of(ErrorCode::published_too_late,
-                    "the object was published after this process was forked, or in a process that "
-                    "this one does not descend from; publish it before the fork");
+                    "the object was published after this process was started, or in a process that "
+                    "this one does not descend from; publish it before that, or send its arena");
   }
   if (record.generation > bits.generation) {
     return error_of(ErrorCode::released, "the object was withdrawn, or its arena destroyed");
@@ -275,8 +403,9 @@ Error internal::explain(const RefBits& bits, const TypeInfo& type) {
   switch (record.state) {
     case SlotState::not_inherited:
       return error_of(ErrorCode::not_inherited,
-                      quoted(record) + ": " + record.arena->not_inherited_error().value().message);
-    case SlotState::live: return wrong_type(record, type);
+                      quoted(record) + ": " + not_inherited(record).message);
+    case SlotState::live:
+      return has_type(record, type) ? not_spawn_safe(record) : wrong_type(record, type);
     default:
       return error_of(ErrorCode::released,
                       quoted(record) + " was withdrawn, or its arena destroyed");
@@ -286,9 +415,9 @@ Error internal::explain(const RefBits& bits, const TypeInfo& type) {
 Expected<void> internal::withdraw(const RefBits& bits, const TypeInfo& type) {
   {
     const std::lock_guard lock(registry_mutex);
-    const Record& record = records[bits.slot % kMaxPublished];
-    if (record.state == SlotState::live && bits == bits_of(record) && record.type_id == type.id) {
-      vacate(bits.slot, SlotState::released);
+    const Record& record = record_at(bits);
+    if (record.state == SlotState::live && bits == bits_of(record) && has_type(record, type)) {
+      vacate(slot_of(record), SlotState::released);
       return {};
     }
   }
@@ -309,41 +438,71 @@ std::string internal::describe(const RefBits& bits, std::string_view type) {
 std::vector<Published> published() {
   const std::lock_guard lock(registry_mutex);
   std::vector<Published> result;
-  for (std::uint32_t slot = 0; slot < high; ++slot) {
+  search_occupied([&](std::uint32_t slot) {
     const Record& record = records[slot];
     if (record.state == SlotState::live) {
       result.push_back({record.name.data(), std::string(record.type), record.bytes,
                         record.arena->name(), record.generation, record.publisher});
     }
-  }
+    return false;
+  });
   return result;
 }
 
 std::mutex& registry::mutex() { return registry_mutex; }
 
-void registry::start_tree() {
+Expected<void> registry::start_tree() {
   const std::lock_guard lock(registry_mutex);
-  start_tree_locked();
+  return start_tree_locked();
 }
 
-std::vector<registry::ImageObject> registry::named_in(const ArenaCore& arena) {
+Expected<void> registry::join_tree(std::uint64_t id, Descriptor memfd,
+                                   std::uint32_t last_generation, const std::string& who) {
+  const auto cores = all_cores();
   const std::lock_guard lock(registry_mutex);
-  std::vector<ImageObject> result;
-  for (std::uint32_t slot = 0; slot < high; ++slot) {
+  if (process_tree::id() == id) {
+    return {};
+  }
+  const bool has_own = std::any_of(cores.begin(), cores.end(), [](const ArenaCore* core) {
+    return core->state() != ArenaState::vacant;
+  });
+  if (has_own) {
+    return make_error(ErrorCode::wrong_process_tree,
+                      who +
+                          " is of another process tree than the arenas that this process has; "
+                          "receive before you create any, or save_image() there");
+  }
+  auto joined = process_tree::join(std::move(memfd), id, who);
+  if (joined) {
+    joined_at = last_generation;
+    layout::create();
+  }
+  return joined;
+}
+
+std::vector<registry::Object> registry::objects_in(const ArenaCore& arena) {
+  const std::lock_guard lock(registry_mutex);
+  const std::uint64_t here = code_id();
+  std::vector<Object> result;
+  search_occupied([&](std::uint32_t slot) {
     const Record& record = records[slot];
-    if (record.state == SlotState::live && record.arena == &arena && record.name[0] != '\0') {
+    if (record.arena == &arena) {
       result.push_back({record.name.data(), std::string(record.type), record.fingerprint,
                         record.type_size, reinterpret_cast<std::uintptr_t>(record.address.load()),
-                        record.bytes, record.alignment, record.array, record.spawn_safe});
+                        record.bytes, record.alignment, record.array, record.spawn_safe,
+                        record.foreign_code == 0 ? here : record.foreign_code, record.home,
+                        record.generation, record.publisher});
     }
-  }
+    return false;
+  });
   return result;
 }
 
-Expected<void> registry::publish_image(const ArenaCore& arena,
-                                       const std::vector<ImageObject>& objects, bool same_code) {
+Expected<void> registry::publish_foreign(const std::vector<Publication>& publications,
+                                         const std::string& advice) {
+  const OutsideScope outside;
+  const std::uint64_t here = code_id();
   const std::lock_guard lock(registry_mutex);
-  start_tree_locked();
   std::vector<std::uint32_t> slots;
   const auto undo = [&](Error error) {
     for (const std::uint32_t slot : slots) {
@@ -351,69 +510,80 @@ Expected<void> registry::publish_image(const ArenaCore& arena,
     }
     return tl::make_unexpected(std::move(error));
   };
-  for (const ImageObject& object : objects) {
-    if (const Record* other = find_record(object.name)) {
-      return undo(error_of(ErrorCode::invalid_argument,
-                           "'" + object.name + "' is published already, in arena '" +
-                               other->arena->name() +
-                               "'; withdraw() it first, or open the image with .publish = false"));
+  auto names = live_names();
+  for (const auto& [arena, objects] : publications) {
+    for (Object object : objects) {
+      if (!object.name.empty()) {
+        const auto [other, is_new] = names.emplace(object.name, arena);
+        if (!is_new) {
+          return undo(error_of(ErrorCode::invalid_argument,
+                               "'" + object.name + "' is published already, in arena '" +
+                                   other->second->name() + "'; " + advice));
+        }
+      }
+      if (object.generation == 0) {
+        const auto generation = take_generation();
+        if (!generation) {
+          return undo(generation.error());
+        }
+        object.generation = *generation;
+        object.slot = *generation % kMaxPublished;
+        object.publisher = getpid();
+      }
+      const auto slot = take_slot(object.slot);
+      if (!slot) {
+        return undo(slot.error());
+      }
+      enter_foreign(*slot, object, *arena, here);
+      slots.push_back(*slot);
     }
-    const auto slot = take_slot();
-    if (!slot) {
-      return undo(slot.error());
-    }
-    Record& record = begin_record(*slot, object.name, arena);
-    slots.push_back(*slot);
-    record.address = reinterpret_cast<const void*>(object.address);
-    record.bytes = object.bytes;
-    record.alignment = object.alignment;
-    record.type = keep_forever(object.type);
-    record.type_size = object.type_size;
-    record.spawn_safe = object.spawn_safe;
-    record.array = object.array;
-    record.foreign_code = !same_code;
-    record.fingerprint = record.type_id = object.fingerprint;
-    record.of_image = true;
-    show_object(record);  // for stray writes: nobody has a reference
-    enter_in_layout(*slot);
   }
   return {};
+}
+
+void registry::enter_lost(const std::string& arena, const std::vector<Object>& objects) {
+  const std::lock_guard lock(registry_mutex);
+  for (const Object& object : objects) {
+    const std::uint32_t slot = object.slot % kMaxPublished;
+    if (records[slot].state == SlotState::vacant) {
+      begin_record(slot, slot, object.generation, object.name, nullptr).lost_arena =
+          keep_forever(arena);
+      set_state(slot, SlotState::not_inherited);
+    }
+  }
 }
 
 void registry::release_all_in(const ArenaCore* arena) {
   const std::lock_guard lock(registry_mutex);
-  for (std::uint32_t slot = 0; slot < high; ++slot) {
-    const Record& record = records[slot];
-    const bool held = record.state == SlotState::live || record.state == SlotState::not_inherited;
-    if (held && record.arena == arena) {
+  search_occupied([&](std::uint32_t slot) {
+    if (records[slot].arena == arena) {
       vacate(slot, SlotState::released);
     }
-  }
+    return false;
+  });
 }
 
 void registry::disown_not_inherited() {
-  for (std::uint32_t slot = 0; slot < high; ++slot) {
+  search_occupied([](std::uint32_t slot) {
     const Record& record = records[slot];
     if (record.state == SlotState::live && !record.arena->holds(record.address)) {
       vacate(slot, SlotState::not_inherited);
     }
-  }
+    return false;
+  });
 }
 
 registry::Hit registry::object_at(std::uintptr_t address) noexcept {
-  const std::uint32_t end = high.load();
-  for (std::uint32_t slot = 0; slot < end; ++slot) {
+  Hit hit;
+  search_occupied([&](std::uint32_t slot) {
     const Record& record = records[slot];
-    if (published_slots[slot].stamp.load(std::memory_order_acquire) == 0 ||
-        record.name[0] == '\0') {
-      continue;
-    }
     const auto begin = reinterpret_cast<std::uintptr_t>(record.address.load());
-    if (address >= begin && address - begin < record.bytes.load()) {
-      return {record.name.data(), address - begin};
+    if (record.name[0] != '\0' && address >= begin && address - begin < record.bytes.load()) {
+      hit = {record.name.data(), address - begin};
     }
-  }
-  return {};
+    return hit.name != nullptr;
+  });
+  return hit;
 }
 
 }  // namespace cowshed

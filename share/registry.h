@@ -2,7 +2,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <new>
 #include <span>
 #include <string>
 #include <string_view>
@@ -23,31 +22,16 @@
 namespace cowshed {
 
 namespace internal {
-// Makes the span that the reference to an array gives, which lives in the registry.
-using SpanMaker = void(void* place, const void* address, std::size_t bytes);
-
-template <class T>
-struct ArrayOf {
-  static constexpr SpanMaker* kMakeSpan = nullptr;
-};
-template <class T>
-struct ArrayOf<std::span<T>> {
-  static constexpr SpanMaker* kMakeSpan = [](void* place, const void* address, std::size_t bytes) {
-    new (place) std::span<T>(static_cast<T*>(address), bytes / sizeof(T));
-  };
-};
-
 struct Publication {
   const void* address = nullptr;
   std::size_t bytes = 0;
   std::size_t alignment = 1;
   TypeInfo type;
   bool spawn_safe = false;
-  SpanMaker* make_span = nullptr;  // for an array
 };
 // `name` is null for none.
 Expected<RefBits> publish(const std::string_view* name, const Publication& publication);
-Expected<RefBits> find(std::string_view name, const TypeInfo& type, SpanMaker* make_span);
+Expected<RefBits> find(std::string_view name, const TypeInfo& type);
 Expected<void> withdraw(const RefBits& bits, const TypeInfo& type);
 
 template <class T>
@@ -58,9 +42,8 @@ Expected<Ref<T>> publish_object(const std::string_view* name, const T* object) {
 
 template <class T>  // const
 Expected<Ref<std::span<T>>> publish_array(const std::string_view* name, std::span<T> array) {
-  const Publication publication{array.data(),  array.size_bytes(),
-                                alignof(T),    type_info<std::span<T>>(),
-                                spawn_safe<T>, ArrayOf<std::span<T>>::kMakeSpan};
+  const Publication publication{array.data(), array.size_bytes(), alignof(T),
+                                type_info<std::span<T>>(), spawn_safe<T>};
   return publish(name, publication).map([](const RefBits& bits) {
     return Ref<std::span<T>>(bits);
   });
@@ -97,8 +80,9 @@ Expected<Ref<std::span<const T>>> publish(std::span<T, extent> array) {
 // image.h).
 template <class T>
 Expected<Ref<T>> find(std::string_view name) {
-  return internal::find(name, internal::type_info<T>(), internal::ArrayOf<T>::kMakeSpan)
-      .map([](const auto& bits) { return Ref<T>(bits); });
+  return internal::find(name, internal::type_info<T>()).map([](const auto& bits) {
+    return Ref<T>(bits);
+  });
 }
 
 // From here every use of the reference or a copy of it fails with `released`, and the name is free.

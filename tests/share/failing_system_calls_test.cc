@@ -480,9 +480,10 @@ TEST(FailingSystemCalls, OfTheFirstArenaEver) {
         problem = Life(FreezeMode::strict, nullptr).live();
       }
       const Footprint after = Footprint::now();
-      if (problem.empty() && (after.descriptors != descriptors || after.arena_mappings != 0)) {
+      const std::size_t expected = descriptors + 1;  // the process tree's memfd stays
+      if (problem.empty() && (after.descriptors != expected || after.arena_mappings != 0)) {
         problem = std::to_string(after.arena_mappings) + " mappings and " +
-                  std::to_string(after.descriptors - descriptors) + " descriptors are left";
+                  std::to_string(after.descriptors - expected) + " descriptors are left";
       }
       return problem.empty() ? "fine" : failures.text() + ": " + problem;
     });

@@ -1,0 +1,14 @@
+#pragma once
+
+#include <cowshed/share/arena_core.h>
+
+namespace cowshed {
+
+// Arena's private parts, for this library.
+class ArenaAccess {
+ public:
+  static ArenaCore* core_of(const Arena& arena) { return arena.core_; }
+  static Arena arena_of(ArenaCore* core) { return {core, core}; }
+};
+
+}  // namespace cowshed

@@ -1,0 +1,27 @@
+#include <cerrno>
+#include <linux/memfd.h>
+#include <sys/mman.h>
+
+#include <cowshed/share/memfd.h>
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U  // Linux 6.3
+#endif
+
+namespace cowshed {
+
+Descriptor make_memfd(const std::string& label, Sealable sealable) {
+  const unsigned flags = MFD_CLOEXEC | (sealable == Sealable::yes ? MFD_ALLOW_SEALING : 0U);
+  int fd = memfd_create(label.c_str(), flags | MFD_NOEXEC_SEAL);
+  if (fd < 0 && errno == EINVAL) {
+    fd = memfd_create(label.c_str(), flags);
+  }
+  return Descriptor(fd);
+}
+
+bool has_seals(int fd, int seals) {
+  const int has = fcntl(fd, F_GET_SEALS);
+  return has >= 0 && (has & seals) == seals;
+}
+
+}  // namespace cowshed

@@ -1,0 +1,716 @@
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <fcntl.h>
+#include <filesystem>
+#include <fstream>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <memory_resource>
+#include <numeric>
+#include <optional>
+#include <span>
+#include <string>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <utility>
+#include <vector>
+
+#include <cowshed/share/address_range.h>
+#include <cowshed/share/arena_transfer.h>
+#include <cowshed/share/image.h>
+#include <cowshed/share/memfd.h>
+#include <cowshed/share/parcel.h>
+#include <cowshed/share/parcel_format.h>
+#include <cowshed/share/process_tree.h>
+#include <cowshed/share/registry.h>
+
+#include "../support/arena_receiver.h"
+#include "../support/subprocess.h"
+#include "child.h"
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kSanitized = true;
+#else
+constexpr bool kSanitized = false;
+#endif
+
+namespace cowshed {
+namespace {
+
+using test::Node;
+using test::read_bytes;
+using test::write_bytes;
+using testing::HasSubstr;
+
+struct Sockets {
+  explicit Sockets(int type = SOCK_STREAM) {
+    std::array<int, 2> ends{};
+    if (socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ends.data()) != 0) {
+      throw std::runtime_error("socketpair");
+    }
+    here = Descriptor(ends[0]);
+    there = Descriptor(ends[1]);
+  }
+
+  Descriptor here;
+  Descriptor there;
+};
+
+Arena make_arena(const std::string& name, std::size_t capacity = 64_MiB) {
+  return Arena::create({.name = name, .capacity = capacity}).value();
+}
+
+const Node* make_nodes(Arena& arena, std::uint64_t count) {
+  const Node* last = nullptr;
+  for (std::uint64_t i = 1; i <= count; ++i) {
+    last = arena.make<Node>(Node{last, i}).value();
+  }
+  return last;
+}
+
+template <class T>
+std::string outcome(const Ref<T>& ref) {
+  const auto object = ref.get();
+  return object ? "ok" : std::string(to_string(object.error().code));
+}
+
+// A forked process that runs until it is told that it may go, or is killed.
+class Child {
+ public:
+  template <class Body>  // int(int socket)
+  explicit Child(Body body) {
+    pid_ = fork();
+    if (pid_ == 0) {
+      sockets_.here = Descriptor();
+      _exit(body(sockets_.there.get()));
+    }
+    sockets_.there = Descriptor();
+  }
+  Child(const Child&) = delete;
+  Child& operator=(const Child&) = delete;
+  ~Child() {
+    if (pid_ > 0) {
+      kill(pid_, SIGKILL);
+      wait();
+    }
+  }
+
+  int socket() const { return sockets_.here.get(); }
+
+  int wait() {  // its exit status
+    int status = 0;
+    while (waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
+    }
+    pid_ = -1;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  }
+
+  void kill_now() {
+    kill(pid_, SIGKILL);
+    wait();
+  }
+
+ private:
+  Sockets sockets_;
+  pid_t pid_ = -1;
+};
+
+const MapsEntry* mapping_at(const std::vector<MapsEntry>& maps, const void* address) {
+  const auto value = reinterpret_cast<std::uintptr_t>(address);
+  for (const auto& entry : maps) {
+    if (value >= entry.begin && value < entry.end) {
+      return &entry;
+    }
+  }
+  return nullptr;
+}
+
+std::uint64_t inode_at(const void* address) {
+  const auto maps = read_maps("self");
+  const MapsEntry* entry = mapping_at(maps, address);
+  return entry == nullptr ? 0 : entry->inode;
+}
+
+std::size_t shared_resident_bytes() {
+  std::ifstream file("/proc/self/status");
+  std::size_t kib = 0;
+  for (std::string line; std::getline(file, line);) {
+    std::sscanf(line.c_str(), "RssShmem: %zu", &kib);
+  }
+  return kib * 1024;
+}
+
+long page_faults() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_minflt + usage.ru_majflt;
+}
+
+// A large object: the list of these is what a worker found.
+struct Block {
+  const Block* next;
+  std::uint64_t value;
+  std::array<std::byte, 64_KiB - 16> data;
+};
+
+struct Result {
+  Ref<Block> blocks;
+  const Block* address;
+  std::uint64_t inode;
+  std::uint64_t sum;
+};
+
+// The first of the reports that this library is for: 2 GB of results.
+TEST(ArenaTransfer, AResultIsUsedInPlaceAfterItsWorkerHasEnded) {
+  const std::size_t bytes = kSanitized ? 64_MiB : 2_GiB;
+  Child worker([&](int socket) {
+    Arena arena = make_arena("result", 4_GiB);
+    const Block* last = nullptr;
+    std::uint64_t sum = 0;
+    for (std::size_t i = 0; i < bytes / sizeof(Block); ++i) {
+      auto* block = static_cast<Block*>(arena.allocate(sizeof(Block)));
+      block->next = last;
+      block->value = i;
+      block->data.back() = std::byte{42};
+      last = block;
+      sum += i;
+    }
+    const auto ref = publish("blocks", last);
+    const bool sent = ref && arena.freeze() && send_arena(socket, arena) &&
+                      write_bytes(socket, Result{*ref, last, inode_at(last), sum});
+    return sent ? 0 : 1;
+  });
+  EXPECT_EQ(worker.wait(), 0);
+
+  const std::size_t resident = shared_resident_bytes();
+  std::optional<Arena> arena = receive_arena(worker.socket()).value();
+  const auto result = read_bytes<Result>(worker.socket());
+  EXPECT_EQ(result.blocks.try_get(), result.address);
+  EXPECT_EQ(inode_at(result.address), result.inode);  // the worker's own pages
+  EXPECT_EQ(find<Block>("blocks"), result.blocks);
+
+  const long faults = page_faults();
+  std::uint64_t sum = 0;
+  std::size_t count = 0;
+  for (const Block* block = &*result.blocks; block != nullptr; block = block->next) {
+    sum += block->value + (block->data.back() == std::byte{42} ? 0 : 1);
+    ++count;
+  }
+  EXPECT_EQ(sum, result.sum);
+  EXPECT_EQ(count, bytes / sizeof(Block));
+  // The kernel maps what is there, 64 KiB or 2 MiB at a time; a copy would be a fault a page.
+  EXPECT_LT(page_faults() - faults, static_cast<long>(3 * count + 1000));
+  EXPECT_EQ(arena->private_bytes(), 0U);
+  EXPECT_EQ(published().front().publisher == getpid(), false);
+
+  arena.reset();
+  EXPECT_EQ(outcome(result.blocks), "released");
+  EXPECT_LE(shared_resident_bytes(), resident + 4_MiB);
+  for (const auto& entry : read_maps("self")) {
+    EXPECT_NE(entry.inode, result.inode) << entry.name;
+  }
+}
+
+TEST(ArenaTransfer, TheResultsOfManyWorkersHaveEachItsPlace) {
+  constexpr std::uint64_t kWorkers = 6;
+  std::vector<Arena> own;
+  own.push_back(make_arena("own"));
+  std::vector<std::unique_ptr<Child>> workers;
+  for (std::uint64_t rank = 0; rank < kWorkers; ++rank) {
+    workers.push_back(std::make_unique<Child>([&, rank](int socket) {
+      // Small ones, which share a GiB, and one that has some for itself; three rounds of each.
+      for (int round = 0; round < 3; ++round) {
+        for (const std::size_t capacity : {4_MiB, 64_MiB, 3_GiB}) {
+          Arena arena = make_arena("result " + std::to_string(rank), capacity);
+          const auto ref = publish(make_nodes(arena, 100 + rank));
+          if (!ref || !arena.freeze() || !send_arena(socket, arena) || !write_bytes(socket, *ref)) {
+            return 1;
+          }
+        }
+      }
+      return 0;
+    }));
+    own.push_back(make_arena("own"));
+  }
+  std::vector<Arena> results;
+  std::vector<std::pair<Ref<Node>, std::uint64_t>> refs;
+  for (int result = 0; result < 9; ++result) {
+    for (std::uint64_t rank = 0; rank < kWorkers; ++rank) {
+      auto arena = receive_arena(workers[rank]->socket());
+      ASSERT_TRUE(arena) << arena.error().message;
+      results.push_back(std::move(*arena));
+      refs.emplace_back(read_bytes<Ref<Node>>(workers[rank]->socket()), 100 + rank);
+    }
+  }
+  for (const auto& [ref, count] : refs) {
+    ASSERT_EQ(outcome(ref), "ok");
+    EXPECT_EQ(test::sum_of(&*ref), count * (count + 1) / 2);
+  }
+  for (auto& worker : workers) {
+    EXPECT_EQ(worker->wait(), 0);
+  }
+}
+
+// What a process claimed and did not leave is free once it is dead.
+TEST(ArenaTransfer, PlacesOfTheDeadAreUsedAgain) {
+  auto& holders = process_tree::shared().holders;
+  const auto held_by = [&](pid_t pid) {
+    return std::count_if(holders.begin(), holders.end(),
+                         [=](const auto& holder) { return holder.load() == pid; });
+  };
+  Child child([](int socket) {
+    const Arena arena = make_arena("large", 100_GiB);
+    write_bytes(socket, getpid());
+    return read_bytes<int>(socket);
+  });
+  const auto pid = read_bytes<pid_t>(child.socket());
+  EXPECT_EQ(held_by(pid), 101);
+  child.kill_now();
+  // Once round, in steps that leave no GiB out.
+  const std::size_t step = kSanitized ? 50_GiB : 5000_GiB;
+  for (int i = 0; i < 12; ++i) {
+    const Arena arena = make_arena("step", step);
+    const Arena next = make_arena("next", step);  // or the first would be used again and again
+  }
+  EXPECT_LT(held_by(pid), 101);
+  EXPECT_EQ(held_by(getpid()), 0);
+}
+
+Sockets start_receiver(std::optional<test::Subprocess>& receiver) {
+  Sockets sockets;
+  receiver.emplace(std::vector<std::string>{COWSHED_ARENA_RECEIVER},
+                   [&] { dup2(sockets.there.get(), 0); });
+  sockets.there = Descriptor();
+  return sockets;
+}
+
+TEST(ArenaTransfer, AnotherProgramHasTheSameObjectsAndHandsItsOwnUp) {
+  Arena arena = make_arena("index");
+  Arena open = make_arena("open");
+  Arena lenient = make_arena("lenient");
+  const Node* nodes = make_nodes(arena, 10000);
+  auto& words = **arena.make<test::Words>();
+  {
+    const UseArena use(arena);
+    for (std::uint64_t i = 0; i < 1000; ++i) {
+      words.emplace(test::Text(i % 40, 'x') + test::Text(std::to_string(i).c_str()), i);
+    }
+  }
+  auto numbers = *lenient.make_array<std::uint64_t>(1000);
+  std::iota(numbers.begin(), numbers.end(), 0);
+  test::Sent sent;
+  sent.withdrawn = *publish(nodes);
+  ASSERT_TRUE(withdraw(sent.withdrawn));
+  sent.nodes = *publish("nodes", nodes);
+  sent.words = *publish("words", &words);
+  sent.array = *publish(std::span<const std::uint64_t>(numbers));
+  sent.pmr = *publish("pmr", *arena.make<test::PmrNumbers>(3, 4));
+  sent.open = *publish("open", make_nodes(open, 1));
+  std::memcpy(static_cast<void*>(&sent.wrong), &sent.nodes, sizeof sent.wrong);
+  ASSERT_TRUE(arena.freeze());
+  ASSERT_TRUE(lenient.freeze(FreezeMode::lenient));
+
+  std::optional<test::Subprocess> receiver;
+  const Sockets sockets = start_receiver(receiver);
+  ASSERT_TRUE(send_parcel(sockets.here.get(), pack_arenas().value()));
+  ASSERT_TRUE(write_bytes(sockets.here.get(), sent));
+  const auto finished = receiver->finish();
+  char expected[256];
+  std::snprintf(expected, sizeof expected,
+                "2 arenas, nodes 50005000 at %p, words %lu, array 499500",
+                static_cast<const void*>(nodes), test::sum_of(words));
+  EXPECT_THAT(finished.out, HasSubstr(expected));
+  EXPECT_THAT(finished.out, HasSubstr("pmr not_spawn_safe, withdrawn released, open not_inherited, "
+                                      "wrong wrong_type, by name ok"));
+  EXPECT_EQ(finished.exit_status(), 0);
+
+  // Up, from the other program.
+  const auto result = receive_arena(sockets.here.get());
+  ASSERT_TRUE(result) << result.error().message;
+  const auto ref = read_bytes<Ref<Node>>(sockets.here.get());
+  ASSERT_EQ(outcome(ref), "ok");
+  EXPECT_EQ(test::sum_of(&*ref), 500500U);
+  const auto pmr = find<test::PmrNumbers>("result pmr");
+  ASSERT_FALSE(pmr);
+  EXPECT_EQ(pmr.error().code, ErrorCode::not_spawn_safe);
+}
+
+TEST(ArenaTransfer, WhatAForkedChildBuiltHasItsCodeHere) {
+  Child child([](int socket) {
+    Arena arena = make_arena("result");
+    const auto ref = publish(*arena.make<test::PmrNumbers>(10, 7));
+    return ref && arena.freeze() && send_arena(socket, arena) && write_bytes(socket, *ref) ? 0 : 1;
+  });
+  const auto arena = receive_arena(child.socket());
+  ASSERT_TRUE(arena) << arena.error().message;
+  EXPECT_THAT(*read_bytes<Ref<test::PmrNumbers>>(child.socket()), testing::SizeIs(10));
+}
+
+// A frozen arena is a patchwork of its generations.
+TEST(ArenaTransfer, AllGenerationsArrive) {
+  for (const int generations : {2, 7, 12}) {
+    Child child([&](int socket) {
+      Arena arena = make_arena("index", 256_MiB);
+      auto numbers = *arena.make_array<std::uint64_t>(8_MiB);  // 64 MiB
+      bool right = arena.freeze(FreezeMode::lenient).has_value();
+      for (int i = 1; right && i < generations; ++i) {
+        for (int range = 0; range < 20; range += i) {
+          numbers[static_cast<std::size_t>(range) * 2_MiB / 8] = static_cast<std::uint64_t>(i);
+        }
+        right = arena.thaw() && make_nodes(arena, 1000) != nullptr && arena.refreeze();
+      }
+      const auto ref = publish(std::span<const std::uint64_t>(numbers));
+      const std::uint64_t sum = std::accumulate(numbers.begin(), numbers.end(), std::uint64_t{0});
+      return right && send_arena(socket, arena) && write_bytes(socket, *ref) &&
+                     write_bytes(socket, sum)
+                 ? 0
+                 : 1;
+    });
+    auto arena = receive_arena(child.socket());
+    ASSERT_TRUE(arena) << arena.error().message;
+    EXPECT_EQ(child.wait(), 0);
+    const auto ref = read_bytes<Ref<std::span<const std::uint64_t>>>(child.socket());
+    ASSERT_EQ(outcome(ref), "ok");
+    EXPECT_EQ(std::accumulate(ref->begin(), ref->end(), std::uint64_t{0}),
+              read_bytes<std::uint64_t>(child.socket()));
+    EXPECT_EQ(arena->stats().generation, static_cast<std::uint32_t>(generations));
+    // And goes on here.
+    ASSERT_TRUE(arena->thaw());
+    const Node* more = make_nodes(*arena, 10);
+    ASSERT_TRUE(arena->refreeze());
+    EXPECT_EQ(test::sum_of(more), 55U);
+  }
+}
+
+TEST(ArenaTransfer, AnImageIsSentAsItsFile) {
+  const std::string path = testing::TempDir() + "arena_transfer." + std::to_string(getpid());
+  {
+    Arena arena = make_arena("image");
+    ASSERT_TRUE(publish("nodes of the image", make_nodes(arena, 100)));
+    ASSERT_TRUE(arena.freeze());
+    ASSERT_TRUE(save_image(arena, path));
+  }
+  {
+    Child child([&](int socket) {
+      const auto arena = open_image(path);
+      return arena && send_arena(socket, *arena) ? 0 : 1;
+    });
+    EXPECT_EQ(child.wait(), 0);
+    const auto arena = receive_arena(child.socket());
+    ASSERT_TRUE(arena) << arena.error().message;
+    EXPECT_EQ(test::sum_of(&**find<Node>("nodes of the image")), 5050U);
+    struct stat status {};
+    ASSERT_EQ(stat(path.c_str(), &status), 0);
+    EXPECT_EQ(inode_at(arena->base()), status.st_ino);
+  }
+  unlink(path.c_str());
+}
+
+TEST(ArenaTransfer, MoreDescriptorsThanAMessageTakes) {
+  constexpr std::size_t kArenas = 300;
+  for (const int type : {SOCK_STREAM, SOCK_SEQPACKET}) {
+    Sockets sockets(type);
+    const auto child = test::run_in_child([&] {
+      std::vector<Arena> arenas;
+      for (std::size_t i = 0; i < kArenas; ++i) {
+        arenas.push_back(make_arena("small", 2_MiB));
+        if (!publish(make_nodes(arenas.back(), i + 1)) ||
+            !arenas.back().freeze({.mode = FreezeMode::strict})) {
+          return std::string("not made");
+        }
+      }
+      const auto sent = send_parcel(sockets.there.get(), pack_arenas().value());
+      return sent ? "" : sent.error().message;
+    });
+    ASSERT_EQ(child.said, "");
+    auto parcel = receive_parcel(sockets.here.get());
+    ASSERT_TRUE(parcel) << parcel.error().message;
+    const auto arenas = adopt_arenas(std::move(*parcel));
+    ASSERT_TRUE(arenas) << arenas.error().message;
+    EXPECT_EQ(arenas->size(), kArenas);
+    EXPECT_EQ(published().size(), kArenas);
+  }
+  EXPECT_EQ(published().size(), 0U);
+}
+
+TEST(ArenaTransfer, WhatIsHereAlreadyIsAddressTaken) {
+  Arena arena = make_arena("index");
+  ASSERT_TRUE(arena.freeze());
+  const Sockets sockets;
+  ASSERT_TRUE(send_arena(sockets.there.get(), arena));
+  const auto again = receive_arena(sockets.here.get());
+  ASSERT_FALSE(again);
+  EXPECT_EQ(again.error().code, ErrorCode::address_taken);
+  EXPECT_THAT(again.error().message, HasSubstr("of arena 'index' of this process, or is that"));
+}
+
+TEST(ArenaTransfer, WhatElseIsThereIsNamed) {
+  Sockets sockets;
+  void* place = nullptr;
+  {
+    Arena arena = make_arena("index");
+    place = arena.base();
+    ASSERT_TRUE(arena.freeze());
+    ASSERT_TRUE(send_arena(sockets.there.get(), arena));
+  }
+  const Descriptor other = make_memfd("other", Sealable::no);
+  ASSERT_EQ(ftruncate(other.get(), 4096), 0);
+  ASSERT_EQ(mmap(place, 4096, PROT_READ, MAP_SHARED, other.get(), 0), place);
+  const auto arena = receive_arena(sockets.here.get());
+  munmap(place, 4096);
+  ASSERT_FALSE(arena);
+  EXPECT_EQ(arena.error().code, ErrorCode::address_taken);
+  EXPECT_THAT(arena.error().message, HasSubstr("/memfd:other (deleted) is mapped at"));
+}
+
+// A worker that was forked first is given the index later.
+TEST(ArenaTransfer, WhatWasNotInheritedCanBeSent) {
+  Arena arena = make_arena("index");
+  const auto before = publish("nodes", make_nodes(arena, 100));
+  Child child([&](int socket) {
+    const std::string first = outcome(*before);
+    const auto received = receive_arena(socket);
+    const auto later = read_bytes<Ref<Node>>(socket);
+    const bool right = received && first == "not_inherited" && test::sum_of(&**before) == 5050 &&
+                       test::sum_of(&*later) == 55 && find<Node>("nodes") == *before &&
+                       publish(later.try_get()) && *received->private_bytes() == 0;
+    return right ? 0 : 1;
+  });
+  const auto later = publish(make_nodes(arena, 10));
+  ASSERT_TRUE(arena.freeze());
+  ASSERT_TRUE(send_arena(child.socket(), arena));
+  ASSERT_TRUE(write_bytes(child.socket(), *later));
+  EXPECT_EQ(child.wait(), 0);
+}
+
+TEST(ArenaTransfer, ANameInUseIsRefusedAndNothingStays) {
+  Arena own = make_arena("own");
+  const auto ref = publish("result", make_nodes(own, 1));
+  Child child([](int socket) {
+    Arena arena = make_arena("other");
+    (void)withdraw(*find<Node>("result"));
+    return publish("first", make_nodes(arena, 1)) && publish("result", make_nodes(arena, 1)) &&
+                   arena.freeze() && send_arena(socket, arena)
+               ? 0
+               : 1;
+  });
+  const std::size_t maps = read_maps("self").size();
+  const auto arena = receive_arena(child.socket());
+  ASSERT_FALSE(arena);
+  EXPECT_EQ(arena.error().code, ErrorCode::invalid_argument);
+  EXPECT_THAT(arena.error().message, HasSubstr("'result' is published already, in arena 'own'"));
+  EXPECT_EQ(published().size(), 1U);
+  EXPECT_EQ(outcome(*ref), "ok");
+  EXPECT_EQ(read_maps("self").size(), maps);
+}
+
+TEST(ArenaTransfer, OnlyWhatIsFrozenIsSent) {
+  Arena arena = make_arena("index");
+  const Sockets sockets;
+  EXPECT_EQ(send_arena(sockets.here.get(), arena).error().code, ErrorCode::arena_not_frozen);
+  ASSERT_TRUE(arena.freeze() && arena.thaw());
+  EXPECT_EQ(send_arena(sockets.here.get(), arena).error().code, ErrorCode::arena_not_frozen);
+  ASSERT_TRUE(arena.refreeze());
+  EXPECT_TRUE(send_arena(sockets.here.get(), arena));
+}
+
+// Two of the same slot, far apart in time.
+TEST(ArenaTransfer, TwoPublicationsOfOneSlotAreBothGood) {
+  Arena own = make_arena("own");
+  Child child([](int socket) {
+    const auto parents = read_bytes<Ref<Node>>(socket);
+    process_tree::shared().last_generation =
+        parents.bits().generation + internal::kMaxPublished - 1;
+    Arena arena = make_arena("result");
+    const auto ref = publish("childs", make_nodes(arena, 10));
+    return ref && arena.freeze() && send_arena(socket, arena) && write_bytes(socket, *ref) ? 0 : 1;
+  });
+  const auto parents = *publish("parents", make_nodes(own, 3));
+  ASSERT_TRUE(write_bytes(child.socket(), parents));
+  std::optional<Arena> arena = receive_arena(child.socket()).value();
+  const auto childs = read_bytes<Ref<Node>>(child.socket());
+  ASSERT_EQ(childs.bits().slot, parents.bits().slot);
+  EXPECT_EQ(test::sum_of(&*parents), 6U);
+  EXPECT_EQ(test::sum_of(&*childs), 55U);
+  EXPECT_EQ(*find<Node>("childs"), childs);
+  EXPECT_EQ(*find<Node>("parents"), parents);
+  ASSERT_TRUE(withdraw(parents));
+  EXPECT_EQ(outcome(parents), "released");
+  EXPECT_EQ(outcome(childs), "ok");
+  arena.reset();
+  EXPECT_EQ(outcome(childs), "released");
+}
+
+// Descriptors and bytes that are not what they should be.
+class BadParcel : public testing::Test {
+ protected:
+  BadParcel() {
+    (void)publish("nodes", make_nodes(*arena_, 10));
+    (void)arena_->freeze();
+    parcel_ = pack_arena(*arena_).value();
+    arena_.reset();
+  }
+
+  Error error_of_adopting() {
+    const std::size_t maps = read_maps("self").size();
+    const auto adopted = adopt_arenas(std::move(parcel_));
+    EXPECT_EQ(read_maps("self").size(), maps);
+    EXPECT_EQ(published().size(), 0U);
+    return adopted ? Error{ErrorCode::invalid_argument, 0, "adopted"} : adopted.error();
+  }
+
+  static Descriptor memfd_with(std::span<const std::byte> bytes, int seals) {
+    Descriptor memfd = make_memfd("test", Sealable::yes);
+    EXPECT_EQ(write(memfd.get(), bytes.data(), bytes.size()), static_cast<ssize_t>(bytes.size()));
+    EXPECT_EQ(fcntl(memfd.get(), F_ADD_SEALS, seals), 0);
+    return memfd;
+  }
+
+  std::vector<std::byte> bytes() const {
+    struct stat status {};
+    fstat(parcel_.descriptors[0].get(), &status);
+    std::vector<std::byte> result(static_cast<std::size_t>(status.st_size));
+    EXPECT_EQ(pread(parcel_.descriptors[0].get(), result.data(), result.size(), 0), status.st_size);
+    return result;
+  }
+
+  std::optional<Arena> arena_ = make_arena("index");
+  Parcel parcel_;
+};
+
+TEST_F(BadParcel, IsGoodAtFirst) {
+  const auto arenas = adopt_arenas(std::move(parcel_));
+  ASSERT_TRUE(arenas) << arenas.error().message;
+  EXPECT_EQ(test::sum_of(&**find<Node>("nodes")), 55U);
+}
+
+TEST_F(BadParcel, AMemfdWithoutSeals) {
+  Descriptor memfd = make_memfd("test", Sealable::yes);
+  ASSERT_EQ(ftruncate(memfd.get(), 64_MiB), 0);
+  parcel_.descriptors[2] = std::move(memfd);
+  const Error error = error_of_adopting();
+  EXPECT_EQ(error.code, ErrorCode::foreign_descriptor);
+  EXPECT_THAT(error.message, HasSubstr("'index'"));
+}
+
+TEST_F(BadParcel, AFileThatIsNoMemfd) {
+  parcel_.descriptors[2] = Descriptor(open("/proc/self/exe", O_RDONLY | O_CLOEXEC));
+  EXPECT_EQ(error_of_adopting().code, ErrorCode::foreign_descriptor);
+}
+
+TEST_F(BadParcel, ASealedMemfdThatIsTooShort) {
+  parcel_.descriptors[2] = memfd_with(std::vector<std::byte>(4096), kSealed);
+  const Error error = error_of_adopting();
+  EXPECT_EQ(error.code, ErrorCode::foreign_descriptor);
+  EXPECT_THAT(error.message, HasSubstr("4096 bytes, of which it needs 2097152"));
+}
+
+TEST_F(BadParcel, ASocketForAFile) {
+  Sockets sockets;
+  parcel_.descriptors[2] = std::move(sockets.here);
+  EXPECT_EQ(error_of_adopting().code, ErrorCode::foreign_descriptor);
+}
+
+TEST_F(BadParcel, BytesThatMayChange) {
+  parcel_.descriptors[0] = memfd_with(bytes(), F_SEAL_SHRINK);
+  EXPECT_EQ(error_of_adopting().code, ErrorCode::foreign_descriptor);
+}
+
+TEST_F(BadParcel, BytesOfSomethingElse) {
+  parcel_.descriptors[0] = memfd_with(std::vector<std::byte>(100, std::byte{7}), kSealed);
+  EXPECT_EQ(error_of_adopting().code, ErrorCode::bad_parcel);
+  parcel_.descriptors.clear();
+  EXPECT_EQ(error_of_adopting().code, ErrorCode::foreign_descriptor);
+}
+
+TEST_F(BadParcel, ADescriptorTooFew) {
+  parcel_.descriptors.pop_back();
+  EXPECT_EQ(error_of_adopting().code, ErrorCode::bad_parcel);
+}
+
+TEST_F(BadParcel, AnotherVersion) {
+  auto other = bytes();
+  other[8] = std::byte{9};
+  parcel_.descriptors[0] = memfd_with(other, kSealed);
+  const Error error = error_of_adopting();
+  EXPECT_EQ(error.code, ErrorCode::unsupported);
+  EXPECT_THAT(error.message, HasSubstr("has version 9"));
+}
+
+TEST_F(BadParcel, AnyByteThatIsWrong) {
+  const auto good = bytes();
+  for (std::size_t at = 0; at < good.size(); ++at) {
+    auto damaged = good;
+    damaged[at] ^= std::byte{0x10};
+    EXPECT_FALSE(at != 12 && parcel_format::read(damaged)) << at;  // 12 to 15 say nothing
+    at += at == 12 ? 3 : 0;
+  }
+}
+
+TEST_F(BadParcel, OfAnotherTree) {
+  const Arena own = make_arena("own");
+  auto contents = parcel_format::read(bytes()).value();
+  contents.tree ^= 1U;
+  parcel_.descriptors[0] = memfd_with(parcel_format::write(contents), kSealed);
+  const Error error = error_of_adopting();
+  EXPECT_EQ(error.code, ErrorCode::wrong_process_tree);
+}
+
+TEST_F(BadParcel, ATreeThatIsNone) {
+  auto contents = parcel_format::read(bytes()).value();
+  contents.tree ^= 1U;
+  parcel_.descriptors[0] = memfd_with(parcel_format::write(contents), kSealed);
+  EXPECT_EQ(error_of_adopting().code, ErrorCode::foreign_descriptor);
+}
+
+TEST(ReceiveArena, NeedsOneToBeSent) {
+  {
+    Sockets sockets;
+    sockets.there = Descriptor();
+    const auto arena = receive_arena(sockets.here.get());
+    ASSERT_FALSE(arena);
+    EXPECT_EQ(arena.error().system_errno, EPIPE);
+  }
+  {
+    const Sockets sockets;
+    ASSERT_TRUE(write_bytes(sockets.there.get(), std::array<char, 16>{}));
+    EXPECT_EQ(receive_arena(sockets.here.get()).error().code, ErrorCode::bad_parcel);
+  }
+  {
+    const Sockets sockets(SOCK_STREAM | SOCK_NONBLOCK);
+    EXPECT_EQ(receive_arena(sockets.here.get()).error().system_errno, EAGAIN);
+  }
+  {
+    std::array<int, 2> ends{};
+    ASSERT_EQ(pipe(ends.data()), 0);
+    EXPECT_EQ(receive_arena(ends[0]).error().system_errno, ENOTSOCK);
+    close(ends[0]);
+    close(ends[1]);
+  }
+}
+
+// No descriptor is left, whatever goes wrong.
+TEST(ReceiveArena, LeavesNoDescriptorBehind) {
+  const auto descriptors = [] {
+    return std::distance(std::filesystem::directory_iterator("/proc/self/fd"), {});
+  };
+  Arena arena = make_arena("index");
+  ASSERT_TRUE(arena.freeze());
+  const Sockets sockets;
+  const auto before = descriptors();
+  for (int i = 0; i < 5; ++i) {
+    ASSERT_TRUE(send_arena(sockets.there.get(), arena));
+    EXPECT_FALSE(receive_arena(sockets.here.get()));
+  }
+  EXPECT_EQ(descriptors(), before);
+}
+
+}  // namespace
+}  // namespace cowshed

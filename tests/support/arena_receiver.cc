@@ -1,0 +1,64 @@
+// Another program than the test that starts it: receives arenas and references by the socket that
+// is its descriptor 0, prints what it finds, builds a result in an arena of its own, and sends that
+// back.
+
+#include "arena_receiver.h"
+
+#include <cinttypes>
+#include <cstdio>
+#include <numeric>
+
+#include <cowshed/share/arena_transfer.h>
+#include <cowshed/share/parcel.h>
+#include <cowshed/share/registry.h>
+
+namespace {
+
+using namespace cowshed;
+
+template <class T>
+std::string outcome(const Ref<T>& ref) {
+  const auto object = ref.get();
+  return object ? "ok" : std::string(to_string(object.error().code));
+}
+
+int fail(const Error& error) {
+  std::printf("%s\n", error.message.c_str());
+  return 1;
+}
+
+}  // namespace
+
+int main() {
+  auto parcel = receive_parcel(0);
+  if (!parcel) return fail(parcel.error());
+  const auto arenas = adopt_arenas(std::move(*parcel));
+  if (!arenas) return fail(arenas.error());
+  const auto sent = test::read_bytes<test::Sent>(0);
+  if (!sent.nodes.try_get()) return fail(sent.nodes.get().error());
+  if (!sent.words.try_get()) return fail(sent.words.get().error());
+  const auto numbers = sent.array.get();
+  if (!numbers) return fail(numbers.error());
+  std::printf("%zu arenas, nodes %" PRIu64 " at %p, words %" PRIu64 ", array %" PRIu64 "\n",
+              arenas->size(), test::sum_of(sent.nodes.try_get()),
+              static_cast<const void*>(sent.nodes.try_get()), test::sum_of(*sent.words),
+              std::accumulate((*numbers)->begin(), (*numbers)->end(), std::uint64_t{0}));
+  std::printf("pmr %s, withdrawn %s, open %s, wrong %s, by name %s\n", outcome(sent.pmr).c_str(),
+              outcome(sent.withdrawn).c_str(), outcome(sent.open).c_str(),
+              outcome(sent.wrong).c_str(),
+              find<test::Words>("words") == sent.words ? "ok" : "another");
+  std::fflush(stdout);
+
+  auto own = Arena::create({.name = "result", .capacity = 64_MiB});
+  if (!own) return fail(own.error());
+  const test::Node* last = nullptr;
+  for (std::uint64_t i = 1; i <= 1000; ++i) {
+    last = own->make<test::Node>(test::Node{last, i}).value();
+  }
+  const auto ref = publish(last);
+  const auto pmr = publish("result pmr", own->make<test::PmrNumbers>(10, 7).value());
+  if (!ref || !pmr || !own->freeze()) return 2;
+  const auto sent_up = send_arena(0, *own);
+  if (!sent_up) return fail(sent_up.error());
+  return test::write_bytes(0, *ref) ? 0 : 3;
+}
