@@ -134,15 +134,12 @@ bool is_wanted(std::uint64_t entry, Anonymous which, std::uint64_t zero_page) {
   return zero_page == 0 || (entry & kFrame) != zero_page;
 }
 
-int read_entries(int pagemap, std::uint64_t begin, std::uint64_t end, Anonymous which,
-                 const Visitor& visit) {
-  const std::uint64_t zero_page = which == Anonymous::exclusive ? 0 : zero_page_frame();
-  std::vector<std::uint64_t> entries(std::min<std::uint64_t>((end - begin) / kPage, 65536));
-  std::uint64_t run = end;  // where a run of anonymous pages began; `end`: in none
-  for (std::uint64_t address = begin; address < end;) {
-    const std::uint64_t wanted = std::min<std::uint64_t>((end - address) / kPage, entries.size());
-    const ssize_t got = pread(pagemap, entries.data(), wanted * sizeof entries[0],
-                              static_cast<off_t>(address / kPage * sizeof entries[0]));
+// Fills `entries` with those from `begin` on.  Returns 0 or an errno.
+int read_at(int pagemap, std::uint64_t begin, std::vector<std::uint64_t>& entries) {
+  auto* next = reinterpret_cast<char*>(entries.data());
+  auto offset = static_cast<off_t>(begin / kPage * sizeof entries[0]);
+  for (std::size_t left = entries.size() * sizeof entries[0]; left > 0;) {
+    const ssize_t got = pread(pagemap, next, left, offset);
     if (got < 0 && errno == EINTR) {
       continue;
     }
@@ -150,12 +147,30 @@ int read_entries(int pagemap, std::uint64_t begin, std::uint64_t end, Anonymous 
       // fs/proc/task_mmu.c, pagemap_read: end of file once the process has no memory any more.
       return got < 0 ? errno : ESRCH;
     }
-    const auto count = static_cast<std::uint64_t>(got) / sizeof entries[0];
+    next += got;
+    offset += got;
+    left -= static_cast<std::size_t>(got);
+  }
+  return 0;
+}
+
+// Visits the ranges of pages for which is_wanted(i) holds, in steps: read(address, count) reads
+// what that decides by, for `count` pages from `address` on.
+template <class Read, class IsWanted>
+int visit_wanted(std::uint64_t begin, std::uint64_t end, const Visitor& visit, Read read,
+                 IsWanted is_wanted) {
+  constexpr std::uint64_t kStep = 65536;
+  std::uint64_t run = end;  // where a run of wanted pages began; `end`: in none
+  for (std::uint64_t address = begin; address < end;) {
+    const std::uint64_t count = std::min((end - address) / kPage, kStep);
+    if (const int error = read(address, count)) {
+      return error;
+    }
     for (std::uint64_t i = 0; i < count; ++i, address += kPage) {
-      const bool wanted_page = is_wanted(entries[i], which, zero_page);
-      if (wanted_page && run == end) {
+      const bool wanted = is_wanted(i);
+      if (wanted && run == end) {
         run = address;
-      } else if (!wanted_page && run != end) {
+      } else if (!wanted && run != end) {
         visit(run, address);
         run = end;
       }
@@ -167,6 +182,18 @@ int read_entries(int pagemap, std::uint64_t begin, std::uint64_t end, Anonymous 
   return 0;
 }
 
+int read_entries(int pagemap, std::uint64_t begin, std::uint64_t end, Anonymous which,
+                 const Visitor& visit) {
+  const std::uint64_t zero_page = which == Anonymous::exclusive ? 0 : zero_page_frame();
+  std::vector<std::uint64_t> entries;
+  const auto read = [&](std::uint64_t address, std::uint64_t count) {
+    entries.resize(count);
+    return read_at(pagemap, address, entries);
+  };
+  return visit_wanted(begin, end, visit, read,
+                      [&](std::uint64_t i) { return is_wanted(entries[i], which, zero_page); });
+}
+
 }  // namespace
 
 int visit_anonymous_ranges(int pagemap, std::uint64_t begin, std::uint64_t end, Anonymous which,
@@ -175,6 +202,27 @@ int visit_anonymous_ranges(int pagemap, std::uint64_t begin, std::uint64_t end, 
   const int error =
       which == Anonymous::exclusive ? ENOTTY : scan_anonymous(pagemap, begin, end, which, visit);
   return error == ENOTTY ? read_entries(pagemap, begin, end, which, visit) : error;
+}
+
+int visit_different_pages(int pagemap, int other, std::uint64_t begin, std::uint64_t end,
+                          const Visitor& visit) {
+  std::vector<std::uint64_t> before;
+  std::vector<std::uint64_t> others;
+  std::vector<std::uint64_t> after;  // the kernel may move a page from one place to another
+  const auto read = [&](std::uint64_t address, std::uint64_t count) {
+    for (auto* entries : {&before, &others, &after}) {
+      entries->resize(count);
+      if (const int error = read_at(entries == &others ? other : pagemap, address, *entries)) {
+        return error;
+      }
+    }
+    return 0;
+  };
+  return visit_wanted(begin, end, visit, read, [&](std::uint64_t i) {
+    const bool present = (before[i] & after[i] & others[i] & kPresent) != 0;
+    const std::uint64_t frame = before[i] & kFrame;
+    return present && frame != 0 && frame == (after[i] & kFrame) && frame != (others[i] & kFrame);
+  });
 }
 
 }  // namespace cowshed

@@ -24,4 +24,10 @@ enum class Anonymous : std::uint8_t {
 int visit_anonymous_ranges(int pagemap, std::uint64_t begin, std::uint64_t end, Anonymous which,
                            const std::function<void(std::uint64_t, std::uint64_t)>& visit);
 
+// Visits ranges of pages that are present in both processes and are two different pages there, by
+// the open pagemaps of both.  Without CAP_SYS_ADMIN the kernel hides which page it is: then there
+// are none.  Returns as above.
+int visit_different_pages(int pagemap, int other, std::uint64_t begin, std::uint64_t end,
+                          const std::function<void(std::uint64_t, std::uint64_t)>& visit);
+
 }  // namespace cowshed

@@ -36,10 +36,28 @@ Expected<PageRanges> PageMap::read(PageRange range, Anonymous which) {
                                            [&](std::uint64_t begin, std::uint64_t end) {
                                              result.append({begin, end});
                                            });
+  if (auto good = check(error); !good) return tl::make_unexpected(std::move(good.error()));
+  return result;
+}
+
+Expected<void> PageMap::check(int error) {
   if (error == ESRCH) {
     gone_ = true;
   } else if (error != 0) {
     return system_error("read pagemap", error);
+  }
+  return {};
+}
+
+Expected<PageRanges> PageMap::different_pages(const PageRanges& pages, const PageMap& other) {
+  PageRanges result;
+  for (const PageRange& range : pages.ranges()) {
+    const int error = visit_different_pages(fd_, other.fd_, range.begin, range.end,
+                                            [&](std::uint64_t begin, std::uint64_t end) {
+                                              result.append({begin, end});
+                                            });
+    if (error == ESRCH) break;  // one of the two has ended
+    if (auto good = check(error); !good) return tl::make_unexpected(std::move(good.error()));
   }
   return result;
 }
@@ -59,14 +77,21 @@ Expected<PageRanges> PageMap::exclusive_pages(const PageRanges& pages) {
 }
 
 Expected<PageRanges> PageMap::copied_pages(const Mapping& mapping, const PageRanges& inherited,
-                                           const PageRanges& with_parent) {
+                                           const PageRanges& with_parent, const PageMap* parent) {
   auto resident = anonymous_pages(mapping);
   if (!resident) return resident;
-  const PageRanges still_inherited = intersect(*resident, inherited);
-  auto exclusive = exclusive_pages(intersect(still_inherited, with_parent));
+  PageRanges still_inherited = intersect(*resident, inherited);
+  const PageRanges in_both = intersect(still_inherited, with_parent);
+  auto exclusive = exclusive_pages(in_both);
   if (!exclusive || !mapping.has_file()) return exclusive;
+  still_inherited = subtract(still_inherited, *exclusive);
+  if (parent != nullptr) {
+    const auto different = different_pages(subtract(in_both, *exclusive), *parent);
+    if (!different) return different;
+    still_inherited = subtract(still_inherited, *different);
+  }
   // What was not anonymous in the parent was copied from the file, here.
-  return subtract(*resident, subtract(still_inherited, *exclusive));
+  return subtract(*resident, still_inherited);
 }
 
 }  // namespace cowshed::cow

@@ -30,9 +30,11 @@ class PageMap {
 
   // The pages of `mapping` that this process has copied.  `inherited` are the anonymous ones that
   // its parent had at the fork, and `with_parent` those of them that the parent still has: alone
-  // with a page because the parent is gone, or has dropped it, is not a copy.
+  // with a page because the parent is gone, or has dropped it, is not a copy.  A copy that children
+  // of its own share since shows only by comparison with `parent`, if given, and in mappings of
+  // files only: it costs a look at each such page, and CAP_SYS_ADMIN.
   Expected<PageRanges> copied_pages(const Mapping& mapping, const PageRanges& inherited,
-                                    const PageRanges& with_parent);
+                                    const PageRanges& with_parent, const PageMap* parent);
 
   // The process has replaced or lost its memory since open(): every read gives nothing.
   bool is_gone() const { return gone_; }
@@ -40,6 +42,8 @@ class PageMap {
  private:
   explicit PageMap(int fd) : fd_(fd) {}
   Expected<PageRanges> read(PageRange range, Anonymous which);
+  Expected<void> check(int error);
+  Expected<PageRanges> different_pages(const PageRanges& pages, const PageMap& other);
 
   int fd_ = -1;
   bool gone_ = false;

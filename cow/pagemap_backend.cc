@@ -1,10 +1,12 @@
 #include <algorithm>
 #include <linux/kcmp.h>
+#include <optional>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include <utility>
 
 #include <cowshed/cow/clock.h>
+#include <cowshed/cow/frozen_arenas.h>
 #include <cowshed/cow/object_copies.h>
 #include <cowshed/cow/page_map.h>
 #include <cowshed/cow/pagemap_backend.h>
@@ -109,8 +111,10 @@ void PagemapBackend::add(pid_t pid, const ProcStat& stat, Tracked* parent) {
     process->is_child = true;
     process->parent = parent->copies.pid;
     process->copies.shares_memory = shares_memory(pid, process->parent);
-    // Another stack: it has exec'd already, and shares nothing.
-    const bool same_image = parent->start_stack == stat.start_stack;
+    // Another stack than the parent has or had: it has exec'd already, and shares nothing.
+    const auto parent_now = proc_.stat(process->parent);
+    const bool same_image = parent->start_stack == stat.start_stack ||
+                            (parent_now && parent_now->start_stack == stat.start_stack);
     if (same_image && !process->copies.shares_memory) {
       const Resident& shared = parent_memory(process->parent);
       process->shared = shared.anonymous;
@@ -128,9 +132,11 @@ const PagemapBackend::Resident& PagemapBackend::parent_memory(pid_t pid) {
   const auto mappings = proc_.maps(pid);
   auto pages = PageMap::open(proc_, pid);
   if (!mappings || !pages) return resident;
+  for (const FrozenArena& arena : frozen_arenas(proc_, pid, *mappings)) {
+    resident.arena_bytes += arena.mapping->bytes();
+  }
   for (const Mapping& mapping : *mappings) {
     if (!can_be_copied(mapping)) continue;
-    if (!arena_name(mapping).empty()) resident.arena_bytes += mapping.bytes();
     const auto ranges = pages->anonymous_pages(mapping);
     if (!ranges) continue;
     for (const PageRange& range : ranges->ranges()) resident.anonymous.append(range);
@@ -185,22 +191,30 @@ void PagemapBackend::look_at_memory(Tracked& process) {
   if (!mappings || !pages) return;
   // Alone with a page because the parent is gone, or has dropped it, is not a copy.
   PageRanges still_with_parent;
+  std::optional<PageMap> parent_pages;
   if (process.is_child && alive_.contains(process.parent) && !process.shared.empty()) {
     still_with_parent = intersect(process.shared, parent_memory(process.parent).anonymous);
+    if (auto opened = PageMap::open(proc_, process.parent)) parent_pages = std::move(*opened);
   }
   std::uint64_t anon = 0;
   std::uint64_t file = 0;
   std::vector<ArenaCopies> arenas;
   std::vector<CopiedArena> copied_arenas;
+  const auto frozen = frozen_arenas(proc_, copies.pid, *mappings);
   for (const Mapping& mapping : *mappings) {
     if (!can_be_copied(mapping)) continue;
-    auto copied = pages->copied_pages(mapping, process.shared, still_with_parent);
+    auto copied = pages->copied_pages(mapping, process.shared, still_with_parent,
+                                      parent_pages ? &*parent_pages : nullptr);
     if (!copied || pages->is_gone()) return;
     const std::uint64_t here = copied->bytes() / kPageSize;
     (mapping.has_file() ? file : anon) += here;
-    const auto name = arena_name(mapping);
-    if (name.empty()) continue;
-    arenas.push_back({std::string(name), mapping.bytes(), here});
+    const auto in_arena = std::find_if(frozen.begin(), frozen.end(), [&](const FrozenArena& arena) {
+      return arena.mapping == &mapping;
+    });
+    if (in_arena == frozen.end()) continue;
+    ArenaCopies& arena = arena_named(arenas, in_arena->name);
+    arena.bytes = arena.bytes.value_or(0) + mapping.bytes();
+    arena.copied_pages += here;
     if (here > 0) copied_arenas.push_back({&mapping, std::move(*copied)});
   }
   process.most_anon = std::max(process.most_anon, anon);

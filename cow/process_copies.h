@@ -30,7 +30,8 @@ enum class Role : std::uint8_t {
   child,  // a descendant of it
 };
 
-// A frozen arena (a private mapping of a memfd named cowshed:NAME) that the process maps.
+// A frozen arena: a private mapping of memfds named cowshed:NAME, or of an image's file, which the
+// process's published layout names.  (An image's process that was never seen alive copied a file.)
 struct ArenaCopies {
   std::string name;
   std::optional<std::uint64_t> bytes;  // size of the mapping

@@ -1,7 +1,9 @@
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include <cowshed/cow/clock.h>
+#include <cowshed/cow/frozen_arenas.h>
 #include <cowshed/cow/object_copies.h>
 #include <cowshed/cow/page_map.h>
 #include <cowshed/cow/tracepoint_backend.h>
@@ -24,30 +26,18 @@ std::uint64_t copied_pages(const std::vector<ArenaCopies>& arenas) {
   return total;
 }
 
-bool is_frozen_arena(const Mapping& mapping) {
-  return mapping.is_private && !arena_name(mapping).empty();
-}
-
 // Copied or inherited as copies.
 PageRanges private_arena_pages(const ProcFiles& proc, pid_t pid) {
   PageRanges result;
   const auto mappings = proc.maps(pid);
   auto pages = PageMap::open(proc, pid);
   if (!mappings || !pages) return result;
-  for (const Mapping& mapping : *mappings) {
-    if (!is_frozen_arena(mapping)) continue;
-    const auto resident = pages->anonymous_pages(mapping);
+  for (const FrozenArena& arena : frozen_arenas(proc, pid, *mappings)) {
+    const auto resident = pages->anonymous_pages(*arena.mapping);
     if (!resident) continue;
     for (const PageRange& range : resident->ranges()) result.append(range);
   }
   return result;
-}
-
-ArenaCopies& arena_named(std::vector<ArenaCopies>& arenas, const std::string& name) {
-  const auto known = std::find_if(arenas.begin(), arenas.end(),
-                                  [&](const ArenaCopies& arena) { return arena.name == name; });
-  if (known != arenas.end()) return *known;
-  return arenas.emplace_back(ArenaCopies{name, std::nullopt, 0});
 }
 
 }  // namespace
@@ -75,13 +65,35 @@ bool TracepointBackend::any_alive() const {
                      [](const auto& entry) { return entry.second.alive; });
 }
 
-void TracepointBackend::read_arenas(ProcessCopies& process) const {
+void TracepointBackend::read_arenas(std::uint64_t id, ProcessCopies& process) {
   const auto mappings = proc_.maps(process.pid);
   if (!mappings) return;
-  for (const Mapping& mapping : *mappings) {
-    if (!is_frozen_arena(mapping)) continue;
-    arena_named(process.arenas, std::string(arena_name(mapping))).bytes = mapping.bytes();
+  std::map<std::string, std::uint64_t> bytes;
+  for (const FrozenArena& arena : frozen_arenas(proc_, process.pid, *mappings)) {
+    bytes[arena.name] += arena.mapping->bytes();
+    names_[id][arena.mapping->begin] = arena.name;
   }
+  for (const auto& [name, size] : bytes) arena_named(process.arenas, name).bytes = size;
+}
+
+void TracepointBackend::count_arenas(const ProcessCounts& counts, ProcessCopies& process) {
+  auto& names = names_[counts.id];
+  const auto is_new = [&](const ArenaCount& counted) {
+    return counted.address != 0 && !names.contains(counted.address);
+  };
+  if (process.alive && std::any_of(counts.arenas.begin(), counts.arenas.end(), is_new)) {
+    read_arenas(counts.id, process);
+    // What it does not name is another file, for as long as it is there.
+    for (const ArenaCount& counted : counts.arenas) {
+      if (counted.address != 0) names.try_emplace(counted.address);
+    }
+  }
+  std::map<std::string, std::uint64_t> copied;  // of all of an arena's generations
+  for (const ArenaCount& counted : counts.arenas) {
+    const std::string& name = counted.address == 0 ? counted.name : names[counted.address];
+    if (!name.empty()) copied[name] += counted.copied_pages;
+  }
+  for (const auto& [name, pages] : copied) arena_named(process.arenas, name).copied_pages = pages;
 }
 
 void TracepointBackend::look_at_objects(std::uint64_t id, ProcessCopies& process) {
@@ -98,17 +110,21 @@ void TracepointBackend::look_at_objects(std::uint64_t id, ProcessCopies& process
   if (!mappings || !pages) return;
   PageRanges inherited;
   PageRanges with_parent;
+  std::optional<PageMap> parent_pages;
   if (const auto known = inherited_.find(id); known != inherited_.end()) {
     inherited = known->second.pages;
     const auto parent = processes_.find(known->second.parent_id);
-    if (parent->second.alive) with_parent = private_arena_pages(proc_, parent->second.pid);
+    if (parent->second.alive) {
+      with_parent = private_arena_pages(proc_, parent->second.pid);
+      if (auto opened = PageMap::open(proc_, parent->second.pid)) parent_pages = std::move(*opened);
+    }
   }
   std::vector<CopiedArena> arenas;
-  for (const Mapping& mapping : *mappings) {
-    if (!is_frozen_arena(mapping)) continue;
-    auto here = pages->copied_pages(mapping, inherited, with_parent);
+  for (const FrozenArena& arena : frozen_arenas(proc_, process.pid, *mappings)) {
+    auto here = pages->copied_pages(*arena.mapping, inherited, with_parent,
+                                    parent_pages ? &*parent_pages : nullptr);
     if (!here || pages->is_gone()) return;
-    if (!here->empty()) arenas.push_back({&mapping, std::move(*here)});
+    if (!here->empty()) arenas.push_back({arena.mapping, std::move(*here)});
   }
   auto objects = copies_by_object(proc_, process.pid, *mappings, arenas);
   if (arenas.empty() || !objects) return;
@@ -119,8 +135,9 @@ void TracepointBackend::look_at_objects(std::uint64_t id, ProcessCopies& process
 void TracepointBackend::inherit(ProcessCopies& child, const ProcessCounts& counts) {
   const auto parent = processes_.find(counts.parent_id);
   if (parent != processes_.end()) {
-    if (parent->second.alive) read_arenas(parent->second);
+    if (parent->second.alive) read_arenas(parent->first, parent->second);
     if (counts.execs == 0) {
+      names_[counts.id] = names_[parent->first];
       for (const ArenaCopies& arena : parent->second.arenas) {
         child.arenas.push_back({arena.name, arena.bytes, 0});
       }
@@ -130,7 +147,7 @@ void TracepointBackend::inherit(ProcessCopies& child, const ProcessCounts& count
       }
     }
   } else if (counts.alive) {
-    read_arenas(child);
+    read_arenas(counts.id, child);
   }
   if (!counts.shared_at_fork_anon_bytes) return;
   child.shared_at_fork_bytes = *counts.shared_at_fork_anon_bytes;
@@ -159,12 +176,10 @@ void TracepointBackend::update(const ProcessCounts& counts) {
   copies.write_notify_faults = counts.write_notify_faults;
   copies.failed_faults = counts.failed_faults;
   copies.other_faults = counts.other_faults;
-  copies.execs = counts.execs;
+  if (std::exchange(copies.execs, counts.execs) != counts.execs) names_.erase(counts.id);
   copies.copied_pages_before_exec = counts.copied_pages_before_exec;
   if (is_new) inherit(copies, counts);
-  for (const ArenaCount& counted : counts.arenas) {
-    arena_named(copies.arenas, counted.name).copied_pages = counted.copied_pages;
-  }
+  count_arenas(counts, copies);
   look_at_objects(counts.id, copies);
 }
 

@@ -35,7 +35,8 @@ class TracepointBackend : public Backend {
 
   void update(const ProcessCounts& counts);
   void inherit(ProcessCopies& child, const ProcessCounts& counts);
-  void read_arenas(ProcessCopies& process) const;
+  void read_arenas(std::uint64_t id, ProcessCopies& process);
+  void count_arenas(const ProcessCounts& counts, ProcessCopies& process);
   void look_at_objects(std::uint64_t id, ProcessCopies& process);
 
   Probe probe_;
@@ -47,6 +48,8 @@ class TracepointBackend : public Backend {
   };
   std::map<std::uint64_t, Inherited> inherited_;            // where there are such pages
   std::map<std::uint64_t, std::uint64_t> pages_looked_at_;  // pages of arenas copied by then
+  // Of each process's mappings, by where they begin; empty for what is no arena.
+  std::map<std::uint64_t, std::map<std::uint64_t, std::string>> names_;
   std::uint64_t started_ns_;
   std::uint64_t last_sample_cost_ns_ = 0;
   std::uint64_t usual_sample_cost_ns_ = 0;

@@ -10,10 +10,12 @@
 // A page is 4 KiB.  Times are CLOCK_MONOTONIC nanoseconds.
 namespace cowshed {
 
-// Copies of one frozen arena's pages ("memfd:cowshed:NAME") by one process.
+// Copies of one frozen arena's pages by one process: of the memfd "memfd:cowshed:NAME", or of a
+// private mapping of a file that may be an arena's image, in whole 2 MiB.
 struct ArenaCount {
-  std::string name;
-  std::uint64_t inode = 0;  // of the memfd: tells arenas of the same name apart
+  std::string name;           // empty: not a memfd
+  std::uint64_t inode = 0;    // of the memfd: tells arenas of the same name apart
+  std::uint64_t address = 0;  // where the mapping begins that is no memfd's
   std::uint64_t copied_pages = 0;
 };
 

@@ -76,7 +76,10 @@ Expected<ByProcess<std::vector<ArenaCount>>> read_arenas(const Programs& program
   auto read = for_each_entry<cowshed_arena_key, cowshed_arena>(
       programs.arenas_map(), "arenas",
       [&](const cowshed_arena_key& key, const cowshed_arena& arena) {
-        arenas[key.process].push_back({text(arena.name), key.inode, arena.copied_pages});
+        const bool named = (key.inode & COWSHED_BY_ADDRESS) == 0;
+        arenas[key.process].push_back({text(arena.name), named ? key.inode : 0,
+                                       named ? 0 : key.inode & ~COWSHED_BY_ADDRESS,
+                                       arena.copied_pages});
       });
   if (!read) {
     return tl::make_unexpected(std::move(read.error()));
@@ -93,7 +96,9 @@ cowshed_process take_process(const Programs& programs, const cowshed_key& key,
 void forget_arenas(const Programs& programs, const cowshed_key& key,
                    const std::vector<ArenaCount>& arenas) {
   for (const ArenaCount& arena : arenas) {
-    const cowshed_arena_key entry = {.process = key, .inode = arena.inode};
+    const std::uint64_t inode =
+        arena.address == 0 ? arena.inode : arena.address | COWSHED_BY_ADDRESS;
+    const cowshed_arena_key entry = {.process = key, .inode = inode};
     bpf_map_delete_elem(programs.arenas_map(), &entry);
   }
 }

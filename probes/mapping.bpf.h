@@ -115,6 +115,12 @@ static __always_inline int describe(struct mapping* mapping, struct mm_struct* m
   if (file && BPF_CORE_READ(vma, vm_ops)) {
     traits |= describe_file(mapping, file, scratch);
   }
+  if ((traits & (MAPPING_FILE | MAPPING_SHARED | MAPPING_ARENA)) == MAPPING_FILE &&
+      !((start | end) & 0x1fffff)) {
+    traits |= MAPPING_ARENA;
+    mapping->inode = start | COWSHED_BY_ADDRESS;
+    mapping->arena[0] = 0;
+  }
   mapping->small_block = 0;
   mapping->start = start;
   mapping->end = end;

@@ -82,9 +82,13 @@ struct cowshed_thread_record {
   char comm[COWSHED_COMM_BYTES];
 };
 
+/* A private mapping of whole 2 MiB of a file may be an arena's image, which only the process's
+ * published layout can name: it is known by where it begins instead, and `name` is empty. */
+#define COWSHED_BY_ADDRESS (1ULL << 63)
+
 struct cowshed_arena_key {
   struct cowshed_key process;
-  __u64 inode;
+  __u64 inode; /* of the memfd; or the address and COWSHED_BY_ADDRESS */
 };
 
 struct cowshed_arena {

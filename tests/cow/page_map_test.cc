@@ -77,6 +77,42 @@ TEST_F(PageMapTest, SharedWithAChildIsNotExclusiveUntilOneOfThemWrites) {
   EXPECT_EQ(status, 0);
 }
 
+// The child's own copies are its own also while a grandchild shares them.
+TEST_F(PageMapTest, ACopyThatAGrandchildSharesIsTheChilds) {
+  if (::geteuid() != 0) GTEST_SKIP() << "needs root, to see which page is where";
+  std::memset(memory_, 1, 10 * kPage);
+  Mapping file = mapping();
+  file.inode = 1;
+  int done[2];
+  int quit[2];
+  ASSERT_EQ(::pipe(done), 0);
+  ASSERT_EQ(::pipe(quit), 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::close(quit[1]);
+    for (std::size_t page = 0; page < 4; ++page) memory_[page * kPage] = 2;
+    const bool is_grandchild = ::fork() == 0;
+    char byte = 0;
+    if (is_grandchild && ::write(done[1], &byte, 1) != 1) ::_exit(1);
+    const bool quits = ::read(quit[0], &byte, 1) == 0;
+    ::_exit(quits && (is_grandchild || ::wait(nullptr) > 0) ? 0 : 1);
+  }
+  char byte = 0;
+  ASSERT_EQ(::read(done[0], &byte, 1), 1);
+  auto own = PageMap::open(ProcFiles(), ::getpid());
+  auto childs = PageMap::open(ProcFiles(), child);
+  ASSERT_TRUE(own && childs);
+  const auto inherited = own->anonymous_pages(file);
+  ASSERT_EQ(inherited->bytes(), 10 * kPage);
+  EXPECT_EQ(childs->copied_pages(file, *inherited, *inherited, nullptr)->bytes(), 0U);
+  EXPECT_EQ(childs->copied_pages(file, *inherited, *inherited, &*own)->ranges(),
+            (std::vector<PageRange>{{address(0), address(4)}}));
+  for (const int fd : {quit[0], quit[1], done[0], done[1]}) ::close(fd);
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+}
+
 TEST_F(PageMapTest, AnEndedProcessHasNothing) {
   const pid_t child = ::fork();
   if (child == 0) ::_exit(0);
