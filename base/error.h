@@ -1,9 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <string>
 #include <string_view>
 #include <tl/expected.hpp>
+#include <utility>
 
 // How every Cowshed library reports failure.  Nothing here prints or aborts; running out of
 // ordinary memory is std::bad_alloc, as in the standard library.
@@ -53,6 +55,22 @@ struct Error {
   int system_errno = 0;  // errno of the failing call, 0 where none failed
   std::string message;   // one line: the thing, what is wrong, what to do
 };
+
+}  // namespace cowshed
+
+// What value() throws where there is an error instead: what() is its message.
+template <>
+class tl::bad_expected_access<cowshed::Error> : public std::exception {
+ public:
+  explicit bad_expected_access(cowshed::Error error) : error_(std::move(error)) {}
+  const char* what() const noexcept override { return error_.message.c_str(); }
+  const cowshed::Error& error() const noexcept { return error_; }
+
+ private:
+  cowshed::Error error_;
+};
+
+namespace cowshed {
 
 template <class T>
 using Expected = tl::expected<T, Error>;

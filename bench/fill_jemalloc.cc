@@ -53,6 +53,5 @@ std::unique_ptr<SubjectWork> make_work(const nlohmann::json& configuration) {
 }  // namespace cowshed::bench
 
 int main(int argc, char** argv) {
-  if (argc != 3 || std::string(argv[1]) != "--subject") return 2;  // run by `fill` alone
-  return cowshed::bench::run_subject(argv[2], cowshed::bench::make_work);
+  return cowshed::bench::run_subject_program(argc, argv, cowshed::bench::make_work);
 }

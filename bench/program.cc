@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <exception>
 #include <fmt/format.h>
+#include <string_view>
 
 namespace cowshed::bench {
 namespace {
@@ -40,6 +41,11 @@ int run_program(int argc, char** argv, const Program& program) {
     fmt::print(stderr, "{}: {}\n", program.name, failure.what());
     return 1;
   }
+}
+
+int run_subject_program(int argc, char** argv, MakeWork make_work) {
+  if (argc != 3 || std::string_view(argv[1]) != "--subject") return 2;
+  return run_subject(argv[2], make_work);
 }
 
 }  // namespace cowshed::bench

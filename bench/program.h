@@ -27,4 +27,7 @@ struct Program {
 // main(): the exit code, 0 also where a goal is missed.
 int run_program(int argc, char** argv, const Program& program);
 
+// main() of a program that another benchmark starts as its subject, and nobody else.
+int run_subject_program(int argc, char** argv, MakeWork make_work);
+
 }  // namespace cowshed::bench

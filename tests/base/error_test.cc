@@ -1,5 +1,7 @@
 #include <cerrno>
 #include <gtest/gtest.h>
+#include <memory>
+#include <tuple>
 
 #include <cowshed/base/error.h>
 
@@ -17,6 +19,22 @@ TEST(Error, SystemErrorNamesTheCallAndCarriesErrno) {
 TEST(Error, EveryCodeHasItsOwnName) {
   for (int i = 0; i <= static_cast<int>(ErrorCode::unsupported); ++i) {
     EXPECT_NE(to_string(static_cast<ErrorCode>(i)), "unknown") << i;
+  }
+}
+
+TEST(Error, TheValueThatIsNotThereSaysWhy) {
+  const Expected<int> failed = make_error(ErrorCode::released, "object 'x' was released");
+  try {
+    std::ignore = failed.value();
+    ADD_FAILURE() << "there is no value";
+  } catch (const std::exception& failure) {
+    EXPECT_STREQ(failure.what(), "object 'x' was released");
+  }
+  try {
+    std::ignore = Expected<std::unique_ptr<int>>(failed.map([](int) { return nullptr; })).value();
+    ADD_FAILURE() << "there is no value";
+  } catch (const tl::bad_expected_access<Error>& failure) {
+    EXPECT_EQ(failure.error().code, ErrorCode::released);
   }
 }
 

@@ -287,10 +287,6 @@ class MemoryGroup {
   bool usable_ = false;
 };
 
-class MemoryShortageInAGroup : public testing::TestWithParam<bool> {};
-INSTANTIATE_TEST_SUITE_P(Groups, MemoryShortageInAGroup, testing::Bool(),
-                         [](const auto& test) { return test.param ? "Nested" : "Single"; });
-
 constexpr std::size_t kLimit = 256_MiB;
 #ifdef __SANITIZE_ADDRESS__
 constexpr std::size_t kLeast = kLimit / 4;  // shadow memory counts too
@@ -298,18 +294,33 @@ constexpr std::size_t kLeast = kLimit / 4;  // shadow memory counts too
 constexpr std::size_t kLeast = kLimit / 10 * 8;
 #endif
 
-TEST_P(MemoryShortageInAGroup, IsAnExceptionBelowTheLimit) {
+class MemoryShortageInAGroup : public testing::TestWithParam<bool> {
+ protected:
+  void SetUp() override {
 #ifdef __SANITIZE_THREAD__
-  GTEST_SKIP() << "ThreadSanitizer's own memory, several times as much, meets the limit first";
+    GTEST_SKIP() << "ThreadSanitizer's own memory, several times as much, meets the limit first";
 #endif
-  const MemoryGroup group(kLimit, GetParam());
-  if (!group.usable()) {
-    GTEST_SKIP() << "no memory controller here in which we may make a group";
-  }
-  const auto child = test::run_in_child([&]() -> std::string {
-    if (!group.enter()) {
-      return "the group cannot be entered";
+    if (!group_.usable()) {
+      GTEST_SKIP() << "no memory controller here in which we may make a group";
     }
+  }
+
+  // What a child in the group says.
+  std::string in_group(const std::function<std::string()>& body) const {
+    const auto child =
+        test::run_in_child([&] { return group_.enter() ? body() : "the group cannot be entered"; });
+    EXPECT_EQ(child.signal, 0);
+    return child.said;
+  }
+
+ private:
+  const MemoryGroup group_{kLimit, GetParam()};
+};
+INSTANTIATE_TEST_SUITE_P(Groups, MemoryShortageInAGroup, testing::Bool(),
+                         [](const auto& test) { return test.param ? "Nested" : "Single"; });
+
+TEST_P(MemoryShortageInAGroup, IsAnExceptionBelowTheLimit) {
+  const std::string said = in_group([]() -> std::string {
     Filled filled(4_GiB);
     const Error error = filled.fill();
     const std::size_t used = filled.arena().stats().used;
@@ -319,23 +330,12 @@ TEST_P(MemoryShortageInAGroup, IsAnExceptionBelowTheLimit) {
     }
     return described(error) + ", " + filled.goes_on(FreezeMode::strict);
   });
-  EXPECT_EQ(child.signal, 0);
-  EXPECT_EQ(child.said, "out_of_memory 0, fine");
+  EXPECT_EQ(said, "out_of_memory 0, fine");
 }
 
 // The copies that a lenient arena has, and those of the next generation, count too.
 TEST_P(MemoryShortageInAGroup, IsAnErrorOfRefreeze) {
-#ifdef __SANITIZE_THREAD__
-  GTEST_SKIP() << "ThreadSanitizer's own memory, several times as much, meets the limit first";
-#endif
-  const MemoryGroup group(kLimit, GetParam());
-  if (!group.usable()) {
-    GTEST_SKIP() << "no memory controller here in which we may make a group";
-  }
-  const auto child = test::run_in_child([&]() -> std::string {
-    if (!group.enter()) {
-      return "the group cannot be entered";
-    }
+  const std::string said = in_group([]() -> std::string {
     Filled filled(96_MiB);
     (void)filled.fill();
     if (std::string going = filled.goes_on(FreezeMode::lenient); going != "fine") {
@@ -351,8 +351,7 @@ TEST_P(MemoryShortageInAGroup, IsAnErrorOfRefreeze) {
     }
     return described(refused.error());
   });
-  EXPECT_EQ(child.signal, 0);
-  EXPECT_EQ(child.said, "out_of_memory 0");
+  EXPECT_EQ(said, "out_of_memory 0");
 }
 
 }  // namespace
