@@ -89,7 +89,7 @@ struct Transfer {
   std::uint32_t reserved = 0;
   std::array<char, 16> origin{};  // "channel", "launch"
   std::array<char, 64> name{};    // of the channel or launch
-  std::array<char, 168> type{};   // as the compiler writes it
+  std::array<char, 168> type{};   // for people to read: no std::, no default arguments
 };
 
 struct TransferCount {

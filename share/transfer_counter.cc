@@ -12,6 +12,7 @@
 #include <cowshed/share/malloc_route.h>
 #include <cowshed/share/registry_table.h>
 #include <cowshed/share/transfer_table.h>
+#include <cowshed/share/type_tree.h>
 
 namespace cowshed {
 
@@ -166,7 +167,7 @@ internal::TransferRow internal::TransferCounter::row(std::string_view type,
   what.kind = kind;
   layout::set_text(what.origin, origin_);
   layout::set_text(what.name, name_);
-  layout::set_text(what.type, type);
+  layout::set_text(what.type, readable_type(type));
   return TransferRow(row_of(what));
 }
 

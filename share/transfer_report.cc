@@ -4,7 +4,6 @@
 
 #include <cowshed/share/transfer_report.h>
 #include <cowshed/share/transfer_table.h>
-#include <cowshed/share/type_tree.h>
 
 namespace cowshed {
 namespace {
@@ -53,7 +52,7 @@ TransferReport transfer_report() {
     const auto& [what, count, messages_looked_into, paths] = counted;
     TransferSource& source = source_of(report.sources, text(what.origin), text(what.name));
     TransferredType& type = source.types.emplace_back();
-    type.type = readable_type(text(what.type));
+    type.type = text(what.type);
     type.kind = what.kind;
     type.sent = {count.messages, count.objects, count.bytes};
     type.messages_looked_into = messages_looked_into;

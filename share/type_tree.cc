@@ -10,9 +10,16 @@
 namespace cowshed {
 namespace {
 
-// Template arguments that say nothing: they are the defaults.
-constexpr std::array<std::string_view, 7> kDefaults = {
-    "allocator", "char_traits", "default_delete", "equal_to", "greater", "hash", "less"};
+// Template arguments that say nothing: they are the defaults, or only say where.
+constexpr std::array<std::string_view, 9> kDefaults = {"allocator",
+                                                       "pmr::polymorphic_allocator",
+                                                       "cowshed::ArenaAllocator",
+                                                       "char_traits",
+                                                       "default_delete",
+                                                       "equal_to",
+                                                       "greater",
+                                                       "hash",
+                                                       "less"};
 // In the names that compilers give, of no interest to people.
 constexpr std::array<std::string_view, 7> kLeftOut = {
     "std::",       "__cxx11::", "__1::", "{anonymous}::", "(anonymous namespace)::",

@@ -17,7 +17,6 @@
 namespace cowshed {
 namespace {
 
-using testing::HasSubstr;
 using Config = std::map<std::string, std::vector<std::string>>;
 
 Config config(int entries, std::size_t length) {

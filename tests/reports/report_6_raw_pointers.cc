@@ -1,0 +1,166 @@
+// The report: sharing by id()/raw pointer with ref()/deref() works only if the object lived before
+// the fork, breaks for temporaries, and leaves clean-up by hand.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <optional>
+#include <string>
+
+#include <cowshed/share/arena.h>
+#include <cowshed/share/channel.h>
+#include <cowshed/share/registry.h>
+#include <cowshed/share/size_literals.h>
+#include <cowshed/share/workers.h>
+
+#include "old_way.h"
+
+namespace cowshed {
+namespace {
+
+using testing::StartsWith;
+
+TEST(RawPointers, TheOldWay) {
+  const auto old = test::run_python(R"(
+import ctypes, json, os
+
+def ref(value):
+    return id(value)
+
+def deref(address):
+    return ctypes.cast(address, ctypes.py_object).value
+
+# The signal that ended a child that derefs an address, or what it read.  What `make` returns is
+# made after the fork.
+def child(address, make=None):
+    reader, writer = os.pipe()
+    answer_reader, answer_writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        address = address or int(os.read(reader, 100))
+        os.write(answer_writer, str(len(deref(address))).encode())
+        os._exit(0)
+    if make:
+        keep = make()
+        os.write(writer, str(ref(keep)).encode())
+    status = os.waitpid(pid, 0)[1]
+    if os.WIFSIGNALED(status):
+        return f"signal {os.WTERMSIG(status)}"
+    return os.read(answer_reader, 100).decode()
+
+early = bytes(10_000_000)
+def temporary():
+    return ref(bytes(10_000_000))  # gone when this returns
+print(json.dumps({"early": child(ref(early)),
+                  "late": child(None, lambda: bytes(20_000_000)),
+                  "temporary": child(temporary())}))
+)",
+                                    std::chrono::seconds(60));
+  ASSERT_EQ(old.exit_status, 0) << old.err;
+  const auto ends = old.json();
+  test::tell("Python, id(): made before the fork: " + ends["early"].get<std::string>() +
+             " bytes; made after it: " + ends["late"].get<std::string>() +
+             "; a temporary: " + ends["temporary"].get<std::string>());
+  EXPECT_EQ(ends["early"], "10000000");
+  EXPECT_THAT(ends["late"].get<std::string>(), StartsWith("signal")) << "the old failure is gone";
+  EXPECT_NE(ends["temporary"], "10000000") << "the old failure is gone";
+}
+
+struct Word {
+  std::array<char, 100> text;
+};
+using WordRef = Ref<Word>;
+
+Arena make_arena(const std::string& name) {
+  return Arena::create({.name = name, .capacity = 64_MiB}).value();
+}
+
+// What a worker that was forked before gets for the reference.
+class Reader {
+ public:
+  Reader() {
+    worker_.emplace(start({.name = "reader"}, [this] {
+                      while (const auto ref = refs_.receive()) {
+                        const auto object = ref->get();
+                        const int code = object ? -1 : static_cast<int>(object.error().code);
+                        if (!codes_.send(code)) {
+                          return 1;
+                        }
+                      }
+                      return 0;
+                    }).value());
+  }
+  std::string_view read(const WordRef& ref) {
+    const int code = refs_.send(ref) ? codes_.receive().value() : -2;
+    return code == -1 ? "the object" : to_string(static_cast<ErrorCode>(code));
+  }
+  bool ended_well() {
+    refs_.close();
+    return worker_->wait().value().at(0).ok();
+  }
+
+ private:
+  Channel<WordRef> refs_ = Channel<WordRef>::create({.name = "refs"}).value();
+  Channel<int> codes_ = Channel<int>::create({.name = "codes"}).value();
+  std::optional<Workers> worker_;
+};
+
+TEST(RawPointers, WithCowshedEveryReferenceIsTheObjectOrAClearError) {
+  Arena early = make_arena("early");
+  const Word* word = early.make<Word>().value();
+  const auto made_early = publish("early", word).value();
+  const auto withdrawn = publish("withdrawn", word).value();
+  ASSERT_TRUE(withdraw(withdrawn));
+  ASSERT_TRUE(early.freeze());
+
+  Reader reader;
+  Arena late = make_arena("late");
+  const auto made_late = publish("late", static_cast<const Word*>(late.make<Word>().value()));
+  ASSERT_TRUE(made_late);
+  ASSERT_TRUE(late.freeze());
+  const auto published_late = publish("published late", word);
+  ASSERT_TRUE(published_late);
+
+  test::tell("cowshed::Ref: made before the fork: " + std::string(reader.read(made_early)) +
+             "; made after it: " + std::string(reader.read(*made_late)) +
+             "; published after it: " + std::string(reader.read(*published_late)) +
+             "; withdrawn: " + std::string(reader.read(withdrawn)) +
+             "; none: " + std::string(reader.read({})));
+  EXPECT_EQ(reader.read(made_early), "the object");
+  EXPECT_EQ(reader.read(*made_late), "published_too_late");
+  EXPECT_EQ(reader.read(*published_late), "published_too_late");
+  EXPECT_EQ(reader.read(withdrawn), "released");
+  EXPECT_EQ(reader.read({}), "null_reference");
+  auto foreign = made_early.bits();
+  ++foreign.tree;
+  EXPECT_EQ(reader.read(WordRef(foreign)), "wrong_process_tree");
+  EXPECT_TRUE(reader.ended_well()) << "never a crash";
+}
+
+TEST(RawPointers, WithCowshedATypeIsChecked) {
+  Arena arena = make_arena("typed");
+  const auto number = publish(static_cast<const int*>(arena.make<int>(5).value())).value();
+  const auto as_word = WordRef(number.bits()).get();
+  ASSERT_FALSE(as_word);
+  EXPECT_EQ(as_word.error().code, ErrorCode::wrong_type);
+}
+
+TEST(RawPointers, WithCowshedATemporaryIsRefusedWhenItIsPublished) {
+  const Word temporary{};
+  const auto refused = publish("temporary", &temporary);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::not_in_arena);
+}
+
+TEST(RawPointers, WithCowshedCleanUpIsAutomatic) {
+  std::optional<WordRef> ref;
+  {
+    Arena arena = make_arena("scoped");
+    ref = publish("scoped", static_cast<const Word*>(arena.make<Word>().value())).value();
+    EXPECT_TRUE(ref->get());
+  }
+  EXPECT_EQ(ref->get().error().code, ErrorCode::released);
+  EXPECT_EQ(find<Word>("scoped").error().code, ErrorCode::not_published);
+}
+
+}  // namespace
+}  // namespace cowshed
