@@ -17,6 +17,7 @@ using namespace channel_layout;
 namespace {
 
 constexpr std::uint64_t kKept = 4U << 20U;      // of each size, what keeps its memory when free
+constexpr std::uint32_t kSmallClasses = 8;      // to 512 KiB
 constexpr std::uint64_t kPiece = 64U << 20U;    // a signal undoes one fallocate(2), not all
 constexpr std::uint64_t kReserve = 16U << 20U;  // of the cgroup's headroom, left to others
 
@@ -47,43 +48,77 @@ std::uint32_t ChannelSegment::blocks_used(std::uint32_t block_class) const {
                   plan_.first[block_class + 1] - plan_.first[block_class]);
 }
 
+std::uint64_t ChannelSegment::pages_in(std::uint32_t block_class) const {
+  std::uint64_t pages = 0;
+  for (std::uint32_t i = 0; i < blocks_used(block_class); ++i) {
+    pages += pages_of(word(plan_.first[block_class] + i).load(std::memory_order_relaxed));
+  }
+  return pages;
+}
+
 std::uint64_t ChannelSegment::outstanding_pages() const {
   std::uint64_t pages = 0;
   for (std::uint32_t c = 0; c < plan_.classes; ++c) {
-    for (std::uint32_t i = 0; i < blocks_used(c); ++i) {
-      pages += pages_of(word(plan_.first[c] + i).load());
-    }
+    pages += pages_in(c);
   }
   return pages;
+}
+
+// Whether more is outstanding than may be.  Looking at every word is exact, and is done when a
+// bound does not tell: small blocks count as used that ever were.
+bool ChannelSegment::memory_exceeded() const {
+  std::uint64_t bound = 0;
+  for (std::uint32_t c = 0; c < plan_.classes; ++c) {
+    if (c < kSmallClasses) {
+      bound += std::uint64_t{blocks_used(c)} << c;
+    } else {
+      bound += pages_in(c);
+    }
+  }
+  return bound > plan_.most_pages && outstanding_pages() > plan_.most_pages;
+}
+
+// A free block of that size, now owned; or plan().blocks.
+std::uint32_t ChannelSegment::claim_block(std::uint32_t block_class, std::uint64_t mine) {
+  const std::uint32_t count = plan_.first[block_class + 1] - plan_.first[block_class];
+  auto& from = control_->free_from[block_class];
+  const std::uint32_t start = std::min(from.load(std::memory_order_relaxed), count);
+  for (std::uint32_t tried = 0; tried < count; ++tried) {
+    const std::uint32_t i = start + tried < count ? start + tried : start + tried - count;
+    const std::uint32_t block = plan_.first[block_class] + i;
+    if (word(block).load(std::memory_order_relaxed) != 0) {
+      continue;
+    }
+    raise_to(control_->seldom.blocks_used[block_class], i + 1);
+    std::uint64_t nobody = 0;
+    if (word(block).compare_exchange_strong(nobody, mine)) {
+      from.store(i + 1, std::memory_order_relaxed);
+      return block;
+    }
+  }
+  return plan_.blocks;
 }
 
 Expected<std::uint32_t> ChannelSegment::allocate(std::uint64_t size) {
   const std::uint64_t pages = std::max<std::uint64_t>(round_up(size, kPage) / kPage, 1);
   const std::uint64_t mine = block_word(BlockState::owned, self(), pages);
-  for (auto c = static_cast<std::uint32_t>(std::bit_width(pages - 1)); c < plan_.classes; ++c) {
-    const std::uint32_t count = plan_.first[c + 1] - plan_.first[c];
-    for (std::uint32_t i = 0; i < count; ++i) {
-      const std::uint32_t block = plan_.first[c] + i;
-      std::uint64_t nobody = 0;
-      if (word(block).load(std::memory_order_relaxed) != 0) {
-        continue;
-      }
-      raise_to(control_->seldom.blocks_used[c], i + 1);
-      if (!word(block).compare_exchange_strong(nobody, mine)) {
-        continue;
-      }
-      if (outstanding_pages() > plan_.most_pages) {
-        free_block(block, mine);
-        return make_error(ErrorCode::would_block, "no memory now");
-      }
-      if (auto backed = back(block, pages); !backed) {
-        free_block(block, mine);
-        return tl::make_unexpected(std::move(backed.error()));
-      }
-      return block;
-    }
+  std::uint32_t block = plan_.blocks;
+  for (auto c = static_cast<std::uint32_t>(std::bit_width(pages - 1));
+       c < plan_.classes && block == plan_.blocks; ++c) {
+    block = claim_block(c, mine);
   }
-  return make_error(ErrorCode::would_block, "no block now");
+  if (block == plan_.blocks) {
+    return make_error(ErrorCode::would_block, "no block now");
+  }
+  if (memory_exceeded()) {
+    free_block(block, mine);
+    return make_error(ErrorCode::would_block, "no memory now");
+  }
+  if (auto backed = back(block, pages); !backed) {
+    free_block(block, mine);
+    return tl::make_unexpected(std::move(backed.error()));
+  }
+  return block;
 }
 
 Expected<void> ChannelSegment::back(std::uint32_t block, std::uint64_t pages) {
@@ -130,6 +165,10 @@ void ChannelSegment::free_block(std::uint32_t block, std::uint64_t owned) {
               static_cast<off_t>(block_offset(block)), static_cast<off_t>(kPage << c));
   }
   if (word(block).compare_exchange_strong(owned, 0)) {
+    auto& from = control_->free_from[c];
+    if (const std::uint32_t i = block - plan_.first[c]; i < from.load(std::memory_order_relaxed)) {
+      from.store(i, std::memory_order_relaxed);
+    }
     notify(control_->memory.event);
   }
 }

@@ -123,6 +123,8 @@ struct Control {
     std::atomic<std::uint32_t> hands_used;
     std::array<std::atomic<std::uint32_t>, kClasses> blocks_used;
   } seldom;
+  // Where a free block of each size may be found; a guess.
+  alignas(128) std::array<std::atomic<std::uint32_t>, kClasses> free_from;
   struct alignas(128) Received {
     std::atomic<std::uint64_t> bytes;
     std::atomic<std::uint64_t> moved;

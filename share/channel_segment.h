@@ -246,6 +246,9 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   void settle_hands(PartyId id);
   void settle_blocks(PartyId id);
   std::uint32_t blocks_used(std::uint32_t block_class) const;
+  std::uint64_t pages_in(std::uint32_t block_class) const;
+  bool memory_exceeded() const;
+  std::uint32_t claim_block(std::uint32_t block_class, std::uint64_t mine);
   Expected<void> back(std::uint32_t block, std::uint64_t pages);
 
   std::byte* base_;
