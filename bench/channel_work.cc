@@ -1,0 +1,404 @@
+#include "channel_work.h"
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <fcntl.h>
+#include <immintrin.h>
+#include <linux/futex.h>
+#include <stdexcept>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <thread>
+#include <unistd.h>
+#include <utility>
+#include <vector>
+
+#include <cowshed/share/channel.h>
+#include <cowshed/share/size_literals.h>
+
+#include "channel_lanes.h"
+#include "machine.h"
+#include "peer.h"
+#include "statistics.h"
+
+namespace cowshed::bench {
+namespace {
+
+using nlohmann::json;
+using namespace size_literals;
+using namespace std::chrono_literals;
+
+template <class T>
+T got(Expected<T> result) {
+  if (!result) {
+    throw std::runtime_error(result.error().message);
+  }
+  if constexpr (!std::is_void_v<T>) {
+    return std::move(*result);
+  }
+}
+
+ChannelForm form_of(const std::string& variant) {
+  return variant.starts_with("single") ? ChannelForm::single_producer_single_consumer
+                                       : ChannelForm::general;
+}
+
+json nanoseconds(double value) { return {{"ns", value}}; }
+
+// Messages through a lane, as fast as they go: time for each.
+class Stream : public SubjectWork {
+ public:
+  explicit Stream(const json& configuration)
+      : count_(configuration["count"]),
+        lane_(make_lane(configuration["variant"])),
+        peer_(lane_.receive) {
+    pin_to_cpu(0);
+  }
+
+  json answer(const json&) override {
+    const std::uint64_t begin = now_ns();
+    peer_.start(count_);
+    lane_.send(count_);
+    const std::uint64_t sum = peer_.result();
+    const std::uint64_t end = now_ns();
+    if (sum != count_ * (count_ - 1) / 2) {
+      throw std::runtime_error("other messages than were sent");
+    }
+    return nanoseconds(static_cast<double>(end - begin) / static_cast<double>(count_));
+  }
+
+ private:
+  std::uint64_t count_;
+  Lane lane_;
+  Peer peer_;
+};
+
+// The same through Python's multiprocessing.Queue.
+class PythonStream : public SubjectWork {
+ public:
+  explicit PythonStream(const json& configuration) : count_(configuration["count"]) {}
+
+  json answer(const json&) override {
+    const std::string script = R"(
+import multiprocessing, time
+def receive(queue, count):
+    for _ in range(count):
+        queue.get()
+queue = multiprocessing.Queue()
+message = bytes(64)
+count = )" + std::to_string(count_) +
+                               R"(
+child = multiprocessing.Process(target=receive, args=(queue, count))
+begin = time.monotonic_ns()
+child.start()
+for _ in range(count):
+    queue.put(message)
+child.join()
+print((time.monotonic_ns() - begin) / count)
+)";
+    const std::string command = "/usr/bin/python3 -c '" + script + "'";
+    std::FILE* output = popen(command.c_str(), "r");
+    double ns = 0;
+    const bool read = output != nullptr && std::fscanf(output, "%lf", &ns) == 1;
+    if (output == nullptr || pclose(output) != 0 || !read) {
+      throw std::runtime_error("python3 failed");
+    }
+    return nanoseconds(ns);
+  }
+
+ private:
+  std::uint64_t count_;
+};
+
+// One message to and fro between peers that spin: half the time of a round.
+class Turns : public SubjectWork {
+ public:
+  explicit Turns(const json& configuration)
+      : count_(configuration["count"]),
+        lines_(new (shared_memory(sizeof(Lines))) Lines),
+        there_(got(Channel<Message>::create(
+            {.name = "there", .form = form_of(configuration["variant"])}))),
+        back_(got(
+            Channel<Message>::create({.name = "back", .form = form_of(configuration["variant"])}))),
+        bare_(configuration["variant"] == "cache line"),
+        peer_([this](std::uint64_t count) { return serve(count); }) {
+    pin_to_cpu(0);
+  }
+
+  json answer(const json&) override {
+    peer_.start(count_);
+    const std::uint64_t begin = now_ns();
+    for (std::uint64_t i = 1; i <= count_; ++i) {
+      if (bare_) {
+        lines_->there.store(i, std::memory_order_release);
+        wait_for(lines_->back, i);
+      } else {
+        got(there_.send({i, {}}));
+        receive_spinning(back_);
+      }
+    }
+    const std::uint64_t end = now_ns();
+    peer_.result();
+    lines_->there = 0;
+    lines_->back = 0;
+    return nanoseconds(static_cast<double>(end - begin) / 2 / static_cast<double>(count_));
+  }
+
+ private:
+  struct Lines {
+    alignas(128) std::atomic<std::uint64_t> there = 0;
+    alignas(128) std::atomic<std::uint64_t> back = 0;
+  };
+
+  static void wait_for(const std::atomic<std::uint64_t>& line, std::uint64_t value) {
+    while (line.load(std::memory_order_acquire) != value) {
+      _mm_pause();
+    }
+  }
+  static void receive_spinning(Channel<Message>& channel) {
+    while (!channel.try_receive()) {
+      _mm_pause();
+    }
+  }
+
+  std::uint64_t serve(std::uint64_t count) {
+    for (std::uint64_t i = 1; i <= count; ++i) {
+      if (bare_) {
+        wait_for(lines_->there, i);
+        lines_->back.store(i, std::memory_order_release);
+      } else {
+        receive_spinning(there_);
+        got(back_.send({i, {}}));
+      }
+    }
+    return 0;
+  }
+
+  std::uint64_t count_;
+  Lines* lines_;
+  Channel<Message> there_;
+  Channel<Message> back_;
+  bool bare_;
+  Peer peer_;
+};
+
+// From before the send to when a peer that slept has the message.
+class Asleep : public SubjectWork {
+ public:
+  explicit Asleep(const json& configuration)
+      : count_(configuration["count"]),
+        word_(new (shared_memory(4096)) std::atomic<std::uint32_t>(0)),
+        sent_at_(reinterpret_cast<std::atomic<std::uint64_t>*>(word_ + 64)),
+        channel_(got(Channel<Message>::create({.form = form_of(configuration["variant"])}))),
+        bare_(configuration["variant"] == "futex"),
+        peer_([this](std::uint64_t count) { return serve(count); }) {
+    pin_to_cpu(0);
+  }
+
+  json answer(const json&) override {
+    peer_.start(count_);
+    for (std::uint64_t i = 0; i < count_; ++i) {
+      std::this_thread::sleep_for(200us);
+      if (bare_) {
+        *sent_at_ = now_ns();
+        ++*word_;
+        syscall(SYS_futex, word_, FUTEX_WAKE, 1, nullptr, nullptr, 0);
+      } else {
+        got(channel_.send({now_ns(), {}}));
+      }
+    }
+    return nanoseconds(static_cast<double>(peer_.result()));
+  }
+
+ private:
+  std::uint64_t serve(std::uint64_t count) {
+    std::vector<double> delays;
+    for (std::uint64_t i = 0; i < count; ++i) {
+      std::uint64_t sent_at = 0;
+      if (bare_) {
+        while (word_->load() == seen_) {
+          syscall(SYS_futex, word_, FUTEX_WAIT, seen_, nullptr, nullptr, 0);
+        }
+        ++seen_;
+        sent_at = *sent_at_;
+      } else {
+        sent_at = got(channel_.receive()).number;
+      }
+      delays.push_back(static_cast<double>(now_ns() - sent_at));
+    }
+    return static_cast<std::uint64_t>(median(delays));
+  }
+
+  std::uint64_t count_;
+  std::atomic<std::uint32_t>* word_;
+  std::atomic<std::uint64_t>* sent_at_;
+  std::uint32_t seen_ = 0;
+  Channel<Message> channel_;
+  bool bare_;
+  Peer peer_;
+};
+
+// From before the send of a moved buffer, written to in full, to when a spinning peer has it.
+class Moved : public SubjectWork {
+ public:
+  explicit Moved(const json& configuration)
+      : size_(configuration["size"]),
+        count_(configuration["count"]),
+        sent_at_(new (shared_memory(4096)) std::atomic<std::uint64_t>(0)),
+        channel_(got(Channel<Bytes>::create({.memory = 2_GiB}))),
+        peer_([this](std::uint64_t count) { return serve(count); }) {
+    pin_to_cpu(0);
+  }
+
+  json answer(const json&) override {
+    peer_.start(count_);
+    for (std::uint64_t i = 0; i < count_; ++i) {
+      auto buffer = got(channel_.buffer(size_));
+      for (std::size_t at = 0; at < size_; at += 4_KiB) {
+        buffer.data()[at] = std::byte{1};
+      }
+      const std::uint64_t begin = now_ns();
+      *sent_at_ = begin;
+      got(channel_.send(std::move(buffer)));
+      while (sent_at_->load() == begin) {  // the peer has it
+        _mm_pause();
+      }
+    }
+    return nanoseconds(static_cast<double>(peer_.result()));
+  }
+
+ private:
+  std::uint64_t serve(std::uint64_t count) {
+    std::vector<double> delays;
+    for (std::uint64_t i = 0; i < count; ++i) {
+      auto received = channel_.try_receive();
+      while (!received) {
+        received = channel_.try_receive();
+      }
+      delays.push_back(static_cast<double>(now_ns() - sent_at_->load()));
+      if (received->size() != size_) {
+        throw std::runtime_error("another size than was sent");
+      }
+      *received = Bytes();
+      *sent_at_ = 0;
+    }
+    return static_cast<std::uint64_t>(median(delays));
+  }
+
+  std::size_t size_;
+  std::uint64_t count_;
+  std::atomic<std::uint64_t>* sent_at_;
+  Channel<Bytes> channel_;
+  Peer peer_;
+};
+
+// All of a buffer through a pipe of the largest size that is allowed, into a buffer.
+class Piped : public SubjectWork {
+ public:
+  explicit Piped(const json& configuration)
+      : size_(configuration["size"]), buffer_(size_, std::byte{1}), peer_(make_peer()) {
+    pin_to_cpu(0);
+  }
+
+  json answer(const json&) override {
+    peer_.start(size_);
+    peer_.result();  // it has its buffer
+    peer_.start(size_);
+    const std::uint64_t begin = now_ns();
+    for (std::size_t done = 0; done < size_;) {
+      const ssize_t written = write(ends_[1], buffer_.data() + done, size_ - done);
+      if (written <= 0) {
+        throw std::runtime_error("write to a pipe");
+      }
+      done += static_cast<std::size_t>(written);
+    }
+    return nanoseconds(static_cast<double>(peer_.result() - begin));
+  }
+
+ private:
+  Peer::Work make_peer() {
+    if (pipe(ends_.data()) != 0) {
+      throw std::runtime_error("pipe");
+    }
+    fcntl(ends_[1], F_SETPIPE_SZ, 1 << 20);
+    return [this](std::uint64_t size) -> std::uint64_t {
+      if (received_.size() != size) {
+        received_.assign(size, std::byte{0});
+        return 0;
+      }
+      for (std::size_t done = 0; done < size;) {
+        const ssize_t got_now = read(ends_[0], received_.data() + done, size - done);
+        if (got_now <= 0) {
+          throw std::runtime_error("read from a pipe");
+        }
+        done += static_cast<std::size_t>(got_now);
+      }
+      return std::exchange(received_, {}).empty() ? 0 : now_ns();
+    };
+  }
+
+  std::size_t size_;
+  std::vector<std::byte> buffer_;
+  std::vector<std::byte> received_;
+  std::array<int, 2> ends_{};
+  Peer peer_;
+};
+
+// From the SIGKILL of a process that holds a lock to when another has taken it over.
+class Death : public SubjectWork {
+ public:
+  explicit Death(const json&) { pin_to_cpu(0); }
+
+  json answer(const json&) override {
+    auto channel = got(Channel<Message>::create());
+    const auto constants = channel_layout::kPage;
+    void* memory = mmap(nullptr, constants + sizeof(channel_layout::Control),
+                        PROT_READ | PROT_WRITE, MAP_SHARED, channel.descriptors().segment, 0);
+    if (memory == MAP_FAILED) {
+      throw std::runtime_error("mmap");
+    }
+    auto& control =
+        *reinterpret_cast<channel_layout::Control*>(static_cast<std::byte*>(memory) + constants);
+    got(channel.send({}));
+    double delay = 0;
+    {
+      const Peer holder([&](std::uint64_t) -> std::uint64_t {
+        got(channel.send({}));
+        control.sender.lock =
+            std::uint64_t{control.parties[1].id} << 32U | static_cast<std::uint32_t>(getpid());
+        return 0;
+      });
+      holder.start(0);
+      holder.result();
+      std::atomic<std::uint64_t> killed = 0;
+      const std::jthread killer([&] {
+        std::this_thread::sleep_for(20ms);
+        killed = now_ns();
+        kill(holder.pid(), SIGKILL);
+      });
+      got(channel.send({}));
+      delay = static_cast<double>(now_ns() - killed.load());
+    }
+    munmap(memory, constants + sizeof(channel_layout::Control));
+    return nanoseconds(delay);
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<SubjectWork> make_channel_work(const json& configuration) {
+  const std::string work = configuration["work"];
+  if (work == "stream") return std::make_unique<Stream>(configuration);
+  if (work == "python") return std::make_unique<PythonStream>(configuration);
+  if (work == "turns") return std::make_unique<Turns>(configuration);
+  if (work == "asleep") return std::make_unique<Asleep>(configuration);
+  if (work == "moved") return std::make_unique<Moved>(configuration);
+  if (work == "piped") return std::make_unique<Piped>(configuration);
+  return std::make_unique<Death>(configuration);
+}
+
+}  // namespace cowshed::bench
