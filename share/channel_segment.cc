@@ -254,20 +254,18 @@ ChannelStats ChannelSegment::stats() {
       break;
     }
     auto* last = reinterpret_cast<ByteSlot*>(slot(stats.sent - 1));
-    sent.bytes = std::atomic_ref(last->totals.bytes).load(std::memory_order_relaxed);
-    sent.moved = std::atomic_ref(last->totals.moved).load(std::memory_order_relaxed);
-    sent.moved_bytes = std::atomic_ref(last->totals.moved_bytes).load(std::memory_order_relaxed);
-    std::atomic_thread_fence(std::memory_order_acquire);
+    sent.bytes = std::atomic_ref(last->totals.bytes).load(std::memory_order_acquire);
+    sent.moved = std::atomic_ref(last->totals.moved).load(std::memory_order_acquire);
+    sent.moved_bytes = std::atomic_ref(last->totals.moved_bytes).load(std::memory_order_acquire);
     stable = control_->tail.value.load(std::memory_order_acquire) - stats.sent < plan_.mask;
   }
   Totals received;
   do {
     stats.received = control_->head.value.load(std::memory_order_acquire);
     const auto& totals = control_->received[stats.received % 2];
-    received = {totals.bytes.load(std::memory_order_relaxed),
-                totals.moved.load(std::memory_order_relaxed),
-                totals.moved_bytes.load(std::memory_order_relaxed)};
-    std::atomic_thread_fence(std::memory_order_acquire);
+    received = {totals.bytes.load(std::memory_order_acquire),
+                totals.moved.load(std::memory_order_acquire),
+                totals.moved_bytes.load(std::memory_order_acquire)};
   } while (control_->head.value.load(std::memory_order_acquire) != stats.received);
   if (plan_.classes == 0) {
     sent.bytes = stats.sent * plan_.slot_bytes;

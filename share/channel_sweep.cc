@@ -138,8 +138,7 @@ void ChannelSegment::settle_blocks(PartyId id) {
   for (std::uint64_t number = head; number != tail && number - head <= plan_.slots; ++number) {
     const auto* message = reinterpret_cast<const ByteSlot*>(slot(number));
     const std::uint32_t block =
-        std::atomic_ref(const_cast<ByteSlot*>(message)->block).load(std::memory_order_relaxed) - 1;
-    std::atomic_thread_fence(std::memory_order_acquire);
+        std::atomic_ref(const_cast<ByteSlot*>(message)->block).load(std::memory_order_acquire) - 1;
     if (block < plan_.blocks && control_->head.value.load(std::memory_order_acquire) <= number) {
       referenced[block] = true;
     }

@@ -154,7 +154,7 @@ TEST(ChannelBytes, WaitForMemoryThatAReceiverGivesBack) {
     while (auto message = channel.receive()) {
       bytes += message->size();
     }
-    return bytes == 200 * 300000 ? 0 : 1;
+    return bytes == 200UL * 300000 ? 0 : 1;
   });
   for (int i = 0; i < 200; ++i) {
     auto buffer = channel.buffer(300000);

@@ -30,7 +30,9 @@ using namespace std::chrono_literals;
 using namespace size_literals;
 using test::Process;
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(__SANITIZE_THREAD__)
+constexpr int kSlowness = 50;
+#elif defined(__SANITIZE_ADDRESS__)
 constexpr int kSlowness = 10;
 #else
 constexpr int kSlowness = 1;
@@ -308,7 +310,6 @@ TEST(ChannelProcesses, AStoppedPeerIsWaitedForAndLosesNothing) {
     return 0;
   });
   std::uint64_t next = 0;
-  int stopped = 0;
   for (int round = 0; round < 200; ++round) {
     for (int i = 0; i < 100; ++i) {
       const auto message = channel.receive();
@@ -319,7 +320,6 @@ TEST(ChannelProcesses, AStoppedPeerIsWaitedForAndLosesNothing) {
     for (;;) {
       const auto message = channel.receive_for(1ms);
       if (!message) {
-        stopped += code_of(message) == ErrorCode::peer_stopped ? 1 : 0;
         EXPECT_TRUE(code_of(message) == ErrorCode::peer_stopped ||
                     code_of(message) == ErrorCode::timed_out);
         break;
@@ -328,7 +328,6 @@ TEST(ChannelProcesses, AStoppedPeerIsWaitedForAndLosesNothing) {
     }
     sender.signal(SIGCONT);
   }
-  std::printf("stopped within a call: %d of 200 times\n", stopped);
   channel.close();
   while (auto message = channel.receive()) {
     ASSERT_EQ(*message, next++);
