@@ -3,6 +3,7 @@
 #include <cowshed/share/arena.h>
 #include <cowshed/share/arena_core.h>
 #include <cowshed/share/arena_table.h>
+#include <cowshed/share/arena_work.h>
 #include <cowshed/share/malloc_route.h>
 #include <cowshed/share/reference_counts.h>
 #include <cowshed/share/registry_table.h>
@@ -23,8 +24,10 @@ Expected<Arena> Arena::create(const ArenaOptions& options) {
     return tl::make_unexpected(std::move(opened.error()));
   }
   show_arena(**core);
-  return Arena(*core, *core);
+  return Arena(**core);
 }
+
+Arena::Arena(ArenaCore& core) noexcept : core_(&core), front_(core.front()) {}
 
 Arena& Arena::operator=(Arena&& other) noexcept {
   std::swap(core_, other.core_);
@@ -37,25 +40,39 @@ Arena::~Arena() {
     return;
   }
   registry::release_all_in(core_);
-  if (core_->was_entered()) {
-    return;  // whatever a library keeps for itself may be in it, to be destroyed after main()
-  }
-  release_counts_in(core_);
   {
+    const OutsideScope outside;  // of another arena
     const std::lock_guard lock(core_->mutex());
+    if (core_->abandon()) {
+      return;
+    }
+    release_counts_in(core_);
     core_->close();
   }
   give_back_core(core_);
 }
 
 template <class Function>
-Expected<void> Arena::change(Function function) {
+auto Arena::work(Function function) const -> decltype(function()) {
+  if (core_ == nullptr) {
+    return moved_from_error();
+  }
   const OutsideScope outside;  // of another arena
-  std::unique_lock lock(core_->mutex());
-  auto changed = function();
-  lock.unlock();
-  show_arena(*core_);
-  return changed;
+  const ArenaWork working(*core_);
+  try {
+    return function();
+  } catch (const ArenaWork::Disowned&) {
+    return core_->not_inherited_error();
+  }
+}
+
+template <class Function>
+Expected<void> Arena::change(Function function) {
+  return work([&] {
+    auto changed = function();
+    show_arena(*core_);
+    return changed;
+  });
 }
 
 Expected<void> Arena::freeze(const FreezeOptions& options) {
@@ -65,7 +82,15 @@ Expected<void> Arena::freeze(const FreezeOptions& options) {
       return system_error("the SIGSEGV handler cannot be installed", error);
     }
   }
-  ArenaCore* successor = options.successor == nullptr ? nullptr : options.successor->core_;
+  ArenaCore* successor = nullptr;
+  if (options.successor != nullptr) {
+    successor = options.successor->core_;
+    if (successor == nullptr) {
+      return make_error(ErrorCode::invalid_argument,
+                        "arena '" + std::string(name()) +
+                            "' cannot be frozen with a .successor that was moved from");
+    }
+  }
   return change([&] { return core_->freeze(options, successor); });
 }
 
@@ -78,19 +103,15 @@ Expected<void> Arena::refreeze(const Progress& progress) {
 }
 
 Expected<std::size_t> Arena::collapse(const Progress& progress) {
-  const OutsideScope outside;
-  const std::lock_guard lock(core_->mutex());
-  return core_->collapse(progress);
+  return work([&] { return core_->collapse(progress); });
 }
 
 Expected<void> Arena::prefault() const {
-  const std::lock_guard lock(core_->mutex());
-  return core_->prefault();
+  return work([&] { return core_->prefault(); });
 }
 
 Expected<std::size_t> Arena::private_bytes() const {
-  const std::lock_guard lock(core_->mutex());
-  return core_->private_bytes();
+  return work([&] { return core_->private_bytes(); });
 }
 
 tl::unexpected<Error> Arena::too_many(std::size_t count, std::size_t size) const {
@@ -100,12 +121,16 @@ tl::unexpected<Error> Arena::too_many(std::size_t count, std::size_t size) const
                                                       " bytes is more than there are addresses");
 }
 
-bool Arena::contains(const void* address) const noexcept { return core_->contains(address); }
+bool Arena::contains(const void* address) const noexcept {
+  return core_ != nullptr && core_->contains(address);
+}
 
-ArenaStats Arena::stats() const { return core_->stats(); }
+ArenaStats Arena::stats() const { return core_ == nullptr ? ArenaStats{} : core_->stats(); }
 
-std::string_view Arena::name() const noexcept { return core_->name(); }
+std::string_view Arena::name() const noexcept { return core_ == nullptr ? "" : core_->name(); }
 
-std::byte* Arena::base() const noexcept { return reinterpret_cast<std::byte*>(core_->begin()); }
+std::byte* Arena::base() const noexcept {
+  return core_ == nullptr ? nullptr : reinterpret_cast<std::byte*>(core_->begin());
+}
 
 }  // namespace cowshed

@@ -43,7 +43,8 @@ struct ArenaOptions {
 };
 
 // Told how far a long step is, in bytes, every 64 MiB or so, on the caller's thread.  It must not
-// throw nor use the arena.
+// throw nor use the arena.  It may fork(): a child that returns from it gets the error
+// not_inherited where the arena was not frozen.
 using Progress = std::function<void(std::size_t done, std::size_t total)>;
 
 class Arena;
@@ -82,7 +83,8 @@ struct ArenaStats {
 };
 
 // Thrown by Arena::resource(); what() is one line that names the arena and what to do.  Its error's
-// code is capacity_exceeded, out_of_memory, arena_frozen or not_inherited.
+// code is capacity_exceeded, out_of_memory, arena_frozen, not_inherited, or invalid_argument: the
+// arena was destroyed before its resource(), or the Arena was moved from.
 class ArenaBadAlloc : public std::bad_alloc {
  public:
   explicit ArenaBadAlloc(Error error) : error_(std::make_shared<const Error>(std::move(error))) {}
@@ -95,9 +97,14 @@ class ArenaBadAlloc : public std::bad_alloc {
 
 // A handle that owns the arena; moving it moves no object.  Destroying it unmaps the arena in this
 // process only and makes its published references `released`; it runs no destructor of an object.
-// What stays is 2 MiB of address space for each arena ever created: jemalloc keeps its records.
-// An arena in which there was an ArenaScope stays mapped: libraries may keep objects of their own
-// in it, whose destructors run after main().
+// What stays is 2 MiB of address space for each arena ever created: jemalloc keeps its records; and
+// 64 bytes, by which a resource() that outlived its arena is known.  An arena in which there was an
+// ArenaScope stays while there are blocks in it, since libraries may keep objects of their own
+// there, whose destructors run after main(): if it was not frozen, it is now, leniently, so that
+// forked children have it.  Once they were all freed the next create() gives it back.
+//
+// One that was moved from can be destroyed and assigned to; the calls that can fail answer
+// invalid_argument, the others with nothing.
 //
 // Fork: an arena that is not yet frozen is not inherited (MADV_DONTFORK), since a child's stores
 // would show in the parent.  There every call answers not_inherited and the parent is unaffected.
@@ -112,7 +119,8 @@ class Arena {
   static Expected<Arena> create(const ArenaOptions& options);
 
   Arena(Arena&& other) noexcept
-      : core_(std::exchange(other.core_, nullptr)), front_(std::exchange(other.front_, nullptr)) {}
+      : core_(std::exchange(other.core_, nullptr)),
+        front_(std::exchange(other.front_, internal::front_of_no_arena())) {}
   Arena& operator=(Arena&& other) noexcept;
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
@@ -136,7 +144,7 @@ class Arena {
     front_->give(block, size, alignment);
   }
 
-  // The same two for std::pmr containers; valid until the arena is destroyed.
+  // The same two for std::pmr containers; valid until the arena is destroyed, an error after that.
   std::pmr::memory_resource* resource() const noexcept { return front_; }
 
   // Constructs a T in the arena, giving the arena's allocator to T and its members where they take
@@ -158,7 +166,8 @@ class Arena {
   // somebody else maps the arena for writing (system_call, EBUSY, the message names the processes)
   // the arena is as before. When it refuses even to map that again, nothing can be allocated
   // (arena_frozen), and nothing may be written, until freeze() succeeds. Errors: not_inherited,
-  // in_use (a thread is inside an ArenaScope of it), system_call.
+  // in_use (a thread is inside an ArenaScope of it), system_call, unsupported (membarrier(2) is
+  // refused by now, as by a sandbox).
   Expected<void> freeze(const FreezeOptions& options = {});
   Expected<void> freeze(FreezeMode mode) { return freeze(FreezeOptions{.mode = mode}); }
 
@@ -179,7 +188,7 @@ class Arena {
 
   // Puts what has 4 KiB pages into 2 MiB pages, before or after the freeze; for what was deferred
   // or missed.  0.3 to 2 s per GiB.  Returns the bytes in huge pages.  After the freeze for this
-  // and later processes.  Errors: not_inherited.
+  // and later processes.  Errors: not_inherited, unsupported as with freeze().
   Expected<std::size_t> collapse(const Progress& progress = nullptr);
 
   // Maps all of a frozen arena into this process now: afterwards reading raises no page faults.
@@ -206,14 +215,16 @@ class Arena {
   friend class ArenaAccess;
   friend class ArenaScope;
   friend class UseArena;
-  Arena(ArenaCore* core, internal::ArenaFront* front) : core_(core), front_(front) {}
+  explicit Arena(ArenaCore& core) noexcept;
 
+  template <class Function>
+  auto work(Function function) const -> decltype(function());
   template <class Function>
   Expected<void> change(Function function);
   tl::unexpected<Error> too_many(std::size_t count, std::size_t size) const;
 
   ArenaCore* core_;              // null when moved from
-  internal::ArenaFront* front_;  // the same object
+  internal::ArenaFront* front_;  // its own, or one of no arena
 };
 
 template <class T, class... Args>

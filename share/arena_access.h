@@ -8,7 +8,7 @@ namespace cowshed {
 class ArenaAccess {
  public:
   static ArenaCore* core_of(const Arena& arena) { return arena.core_; }
-  static Arena arena_of(ArenaCore* core) { return {core, core}; }
+  static Arena arena_of(ArenaCore* core) { return Arena(*core); }
 };
 
 }  // namespace cowshed

@@ -59,17 +59,37 @@ bool ArenaCore::hand_over(const ArenaMapping& mapping) {
   return known;
 }
 
-void* internal::ArenaFront::take_slowly(std::size_t size, std::size_t alignment) {
-  auto& core = static_cast<ArenaCore&>(*this);
-  const bool known = last_arena.key == core.key();
-  if (!known && core.find_thread_cache()) {
-    return take(size, alignment);
-  }
-  return core.take_uncached(size, alignment);
+internal::ArenaFront* internal::front_of_no_arena() noexcept {
+  static auto* const front =
+      new (jemalloc::allocate_record(sizeof(ArenaFront))) ArenaFront(nullptr);
+  return front;
 }
 
-void* ArenaCore::take_uncached(std::size_t size, std::size_t alignment) {
+void* internal::ArenaFront::take_slowly(std::size_t size, std::size_t alignment) {
+  if (core_ == nullptr) {
+    throw ArenaBadAlloc({ErrorCode::invalid_argument, 0,
+                         "this Arena was moved from: allocate from the one that it was moved to"});
+  }
+  return core_->take_slowly(*this, size, alignment);
+}
+
+void* ArenaCore::take_slowly(const internal::ArenaFront& front, std::size_t size,
+                             std::size_t alignment) {
+  const bool known = internal::last_arena.key == key();
+  if (&front == this->front() && !abandoned() && !known && find_thread_cache()) {
+    return this->front()->take(size, alignment);
+  }
+  return take_uncached(front, size, alignment);
+}
+
+void* ArenaCore::take_uncached(const internal::ArenaFront& front, std::size_t size,
+                               std::size_t alignment) {
   std::unique_lock lock(mutex_);  // whoever paused the arena has ended
+  if (&front != this->front() || abandoned()) {
+    throw ArenaBadAlloc({ErrorCode::invalid_argument, 0,
+                         "an arena was destroyed before its resource() or UseArena, from which " +
+                             std::to_string(size) + " bytes were asked; keep the arena longer"});
+  }
   if (state() == ArenaState::open) {
     full_ = false;  // why it fails now is asked, not why it once failed
     memory_.forget_shortage();
@@ -88,29 +108,55 @@ void* ArenaCore::take_uncached(std::size_t size, std::size_t alignment) {
   if (next == nullptr) {
     refuse(size, alignment);  // while it is so: another thread may thaw the arena
   }
+  internal::ArenaFront* next_front = next->front();
   lock.unlock();
-  return next->take(size, alignment);
+  return next_front->take(size, alignment);
 }
 
 // What was freed, also what is in threads' caches, so that it serves other sizes.
 void ArenaCore::put_together() {
-  pause();
+  const bool paused = pause();
   jemalloc::purge_arena(jemalloc_arena_);
-  resume();
+  if (paused) {
+    resume();
+  }
 }
 
 ArenaCore* ArenaCore::successor() const {
   ArenaCore* next = successor_.load(std::memory_order_acquire);
-  return next != nullptr && next->serial() == successor_serial_.load() ? next : nullptr;
+  const bool lives = next != nullptr && next->serial() == successor_serial_.load() &&
+                     next->front() != nullptr && !next->abandoned();
+  return lives ? next : nullptr;
 }
 
 void internal::ArenaFront::give_slowly(void* block) noexcept {
-  auto& core = static_cast<ArenaCore&>(*this);
-  if (core.contains(block)) {
-    core.give_unsized(block);
-  } else if (ArenaCore* other = find_arena(block)) {  // a successor's
+  if (core_ != nullptr) {
+    core_->give_slowly(*this, block);
+  }
+}
+
+void ArenaCore::give_slowly(const internal::ArenaFront& front, void* block) noexcept {
+  if (&front != this->front()) {
+    return;  // went with its arena
+  }
+  if (contains(block)) {
+    give_unsized(block);
+    return;
+  }
+  ArenaCore* other = find_arena(block);
+  if (other != nullptr && may_have_blocks_in(*other)) {
     other->give_unsized(block);
   }
+}
+
+// Else it took the place of a successor that was destroyed.
+bool ArenaCore::may_have_blocks_in(const ArenaCore& other) const {
+  for (const ArenaCore* next = this; next != nullptr; next = next->successor()) {
+    if (next == &other) {
+      return true;
+    }
+  }
+  return other.serial() <= newest_successor_.load(std::memory_order_relaxed);
 }
 
 void ArenaCore::give_unsized(void* block) noexcept {
@@ -119,7 +165,7 @@ void ArenaCore::give_unsized(void* block) noexcept {
   const bool known = internal::last_arena.key == key();
   if (open_part && (known || find_thread_cache())) {
     const internal::Busy busy;
-    if (internal::last_arena.key == take_key_.load(std::memory_order_acquire)) {
+    if (front()->takes(internal::last_arena.key)) {
       cowshed_je_dallocx(block, internal::last_arena.flags);
       return;
     }

@@ -8,27 +8,30 @@
 namespace cowshed {
 namespace {
 
-constinit thread_local ArenaCore* used_arena = nullptr;
+constinit thread_local internal::ArenaFront* used_arena = nullptr;
 
 }  // namespace
 
-UseArena::UseArena(const Arena& arena) : before_(std::exchange(used_arena, arena.core_)) {}
+UseArena::UseArena(const Arena& arena) : before_(std::exchange(used_arena, arena.front_)) {}
 
 UseArena::~UseArena() { used_arena = before_; }
 
 void* internal::allocate_in_current_arena(std::size_t size, std::size_t alignment) {
-  ArenaCore* core = used_arena != nullptr ? used_arena : thread_scope.core;
-  if (core == nullptr) {
+  internal::ArenaFront* front = used_arena;
+  if (front == nullptr && thread_scope.core != nullptr) {
+    front = thread_scope.core->front();
+  }
+  if (front == nullptr) {
     throw ArenaBadAlloc({ErrorCode::invalid_argument, 0,
                          "an ArenaAllocator has no arena: make one current on this thread with "
                          "UseArena, or enter an ArenaScope"});
   }
-  return core->take(size, alignment);
+  return front->take(size, alignment);
 }
 
 void internal::deallocate_in_arena(void* block, std::size_t size, std::size_t alignment) noexcept {
   if (ArenaCore* core = find_arena(block)) {
-    core->give(block, size, alignment);
+    core->front()->give(block, size, alignment);
   }
 }
 

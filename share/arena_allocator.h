@@ -18,7 +18,7 @@ class UseArena {
   ~UseArena();
 
  private:
-  ArenaCore* before_;
+  internal::ArenaFront* before_;
 };
 
 namespace internal {

@@ -25,10 +25,14 @@ int membarrier(int command) { return static_cast<int>(syscall(SYS_membarrier, co
 
 std::uint64_t ArenaCore::new_key() { return next_key.fetch_add(1); }
 
+tl::unexpected<Error> ArenaCore::no_membarrier(const std::string& name) {
+  return make_error(ErrorCode::unsupported,
+                    "arena '" + name + "': this kernel or sandbox has no membarrier(2)");
+}
+
 Expected<void> ArenaCore::register_membarrier(const std::string& name) {
   if (membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) != 0) {
-    return make_error(ErrorCode::unsupported,
-                      "arena '" + name + "': this kernel or sandbox has no membarrier(2)");
+    return no_membarrier(name);
   }
   return {};
 }
@@ -44,7 +48,6 @@ Expected<void> ArenaCore::open(const ArenaOptions& options) {
   std::fill(name_.begin(), name_.end(), '\0');
   std::copy(options.name.begin(), options.name.end(), name_.begin());
   huge_pages_ = options.huge_pages;
-  was_entered_ = false;
   auto started = start_jemalloc(*mapping, 0);
   if (!started) {
     unmap_arena(mapping->begin, mapping->size);
@@ -60,11 +63,14 @@ Expected<void> ArenaCore::open(const ArenaOptions& options) {
   widen_hull(begin(), end());
   frozen_bytes_ = 0;
   generation_ = 0;
+  was_entered_ = false;
   mode_ = FreezeMode::strict;
   successor_ = nullptr;
+  newest_successor_ = 0;
   dropped_frees_ = 0;
   past_ = {};
-  serial_ = key_ = new_key();
+  key_ = serial_ = new_key();
+  abandoned_ = false;
   resume();
   return {};
 }
@@ -86,9 +92,11 @@ void ArenaCore::adopt(Description description) {
   generation_ = description.generation;
   mode_ = description.mode;
   successor_ = nullptr;
+  newest_successor_ = 0;
   dropped_frees_ = 0;
   past_ = std::move(description.past);
-  serial_ = key_ = new_key();
+  key_ = serial_ = new_key();
+  abandoned_ = false;
   state_.store(frozen_state(mode_), std::memory_order_release);
 }
 
@@ -179,28 +187,29 @@ void ArenaCore::leave_scope(std::uint64_t key) {
   }
 }
 
-// From here to resume() no thread is inside jemalloc for this arena, but for ArenaScopes.
-void ArenaCore::pause() {
+// From here to resume() no thread is inside jemalloc for this arena, but for ArenaScopes.  False,
+// and nothing was changed: membarrier(2) is refused by now.
+bool ArenaCore::pause() {
   state_.store(ArenaState::paused);
-  close_fast_paths();
-  membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED);
+  front()->close();
+  if (membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED) != 0) {
+    resume();
+    return false;
+  }
   for (ThreadCache* cache = caches_; cache != nullptr; cache = cache->next_of_arena) {
     while (cache->busy->load(std::memory_order_acquire)) {
       sched_yield();
     }
     cache->flush();
   }
+  return true;
 }
 
 void ArenaCore::resume() {
   state_.store(ArenaState::open, std::memory_order_release);
-  take_key_.store(key(), std::memory_order_release);
-  give_key_.store(generation_ == 0 ? key() : 0, std::memory_order_release);
-}
-
-void ArenaCore::close_fast_paths() {
-  take_key_ = 0;
-  give_key_ = 0;
+  if (!abandoned()) {
+    front()->open(key(), generation_ == 0 ? key() : 0);
+  }
 }
 
 Expected<void> ArenaCore::expect_frozen() const {
@@ -217,7 +226,7 @@ Expected<void> ArenaCore::expect_frozen() const {
 
 void ArenaCore::close() {
   const ArenaState before = state_.exchange(ArenaState::vacant);
-  close_fast_paths();
+  front()->close();
   if (before == ArenaState::open || before == ArenaState::paused) {
     stop_jemalloc();
   }
@@ -228,6 +237,46 @@ void ArenaCore::close() {
   begin_ = end_ = open_begin_ = open_end_ = 0;
   key_ = 0;
   past_ = {};
+  front_ = nullptr;
+}
+
+bool ArenaCore::prepare() {
+  if (front() == nullptr) {
+    void* record = jemalloc::allocate_record(sizeof(internal::ArenaFront));
+    front_ = record == nullptr ? nullptr : new (record) internal::ArenaFront(this);
+  }
+  return front() != nullptr;
+}
+
+bool ArenaCore::abandon() {
+  abandoned_ = true;
+  front()->close();
+  if (!is_needed()) {
+    return false;
+  }
+  if (state() == ArenaState::open && scopes_ == 0) {
+    huge_pages_ = false;  // not worth the time any more
+    (void)seal(FreezeMode::lenient, nullptr);
+  }
+  return true;
+}
+
+bool ArenaCore::is_needed() {
+  if (!was_entered_) {
+    return false;
+  }
+  if (!frozen()) {
+    // Of one that was not inherited nothing can be known.
+    if (state() != ArenaState::open || scopes_ > 0 || !pause()) {
+      return true;
+    }
+    const bool empty =
+        past_.live_allocations + jemalloc::count_arena(jemalloc_arena_).live_blocks <=
+        dropped_frees_;
+    resume();
+    return !empty;
+  }
+  return past_.live_allocations > dropped_frees_;
 }
 
 // Keeps the last `count`.
@@ -245,7 +294,7 @@ void ArenaCore::forget_range() { begin_ = end_ = open_begin_ = open_end_ = 0; }
 
 void ArenaCore::disown_after_fork() {
   ::close(fds_[--fd_count_]);  // else the child would keep the memory alive
-  close_fast_paths();
+  front()->close();
   memory_.forget();
   caches_ = nullptr;
   scopes_ = 0;
@@ -265,9 +314,11 @@ ArenaStats ArenaCore::stats() {
   const std::lock_guard lock(mutex_);
   Frozen now = past_;
   if (state() == ArenaState::open) {
-    pause();
+    const bool paused = pause();
     const auto counts = jemalloc::count_arena(jemalloc_arena_);
-    resume();
+    if (paused) {
+      resume();
+    }
     now.live_bytes += counts.live_bytes;
     now.live_allocations += counts.live_blocks;
     now.taken += memory_.taken();

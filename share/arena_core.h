@@ -34,7 +34,7 @@ constexpr ArenaState frozen_state(FreezeMode mode) {
 
 // The arena itself.  Lives in arena_table.h's pool and is never freed but reused, so that signal
 // handlers and threads at their end may look at one that somebody destroys.
-class ArenaCore final : public internal::ArenaFront {
+class ArenaCore final {
  public:
   static constexpr std::size_t kNameSize = 64;
   static constexpr std::size_t kMostSegments = 8;  // files; one more while all is copied into it
@@ -77,14 +77,28 @@ class ArenaCore final : public internal::ArenaFront {
   Expected<std::size_t> collapse(const Progress& progress);
   Expected<void> prefault() const;
   Expected<std::size_t> private_bytes() const;
+  // The handle is gone.  False: so is all that could refer to it, and it can be closed.  Else it
+  // stays, for what a library keeps of an ArenaScope: frozen leniently, if that can be, so that
+  // forked children have it.
+  bool abandon();
+  bool is_needed();          // the same again, of one that was abandoned
   void close();              // unmaps and makes the core vacant
   void disown_after_fork();  // in a child forked while it was open
   void forget_range();       // not inherited: another core gets it
 
-  // Thread-safe.
+  // Makes front(), before open() or adopt(); false: no memory.
+  bool prepare();
+
+  // Thread-safe.  `front` may be one of an arena that lived here before.
+  void* take_slowly(const internal::ArenaFront& front, std::size_t size, std::size_t alignment);
+  void give_slowly(const internal::ArenaFront& front, void* block) noexcept;
   void give_unsized(void* block) noexcept;
 
   std::mutex& mutex() { return mutex_; }
+  internal::ArenaFront* front() const { return front_.load(std::memory_order_acquire); }
+  bool abandoned() const { return abandoned_.load(std::memory_order_acquire); }
+  // What jemalloc has of the range begins here; end() when frozen.
+  std::uintptr_t open_begin() const { return open_begin_.load(std::memory_order_relaxed); }
   ArenaState state() const { return state_.load(std::memory_order_acquire); }
   bool is_open() const { return state() == ArenaState::open || state() == ArenaState::paused; }
   bool frozen() const { return state() == ArenaState::strict || state() == ArenaState::lenient; }
@@ -120,7 +134,6 @@ class ArenaCore final : public internal::ArenaFront {
   // frozen until it has ended.
   Expected<unsigned> enter_scope();  // jemalloc's arena
   void leave_scope(std::uint64_t key);
-  bool was_entered() const { return was_entered_; }
 
   // Registers this thread's end, which allocates, before a scope begins.
   static void prepare_thread();
@@ -132,9 +145,10 @@ class ArenaCore final : public internal::ArenaFront {
   struct Hooks : jemalloc::ExtentHooks {
     ArenaCore* core = nullptr;
   };
-  friend class internal::ArenaFront;
 
+  bool may_have_blocks_in(const ArenaCore& other) const;
   static std::uint64_t new_key();
+  static tl::unexpected<Error> no_membarrier(const std::string& name);
   static Expected<void> register_membarrier(const std::string& name);
   static void* extend(jemalloc::ExtentHooks* hooks, void* address, std::size_t size,
                       std::size_t alignment, bool* zero, bool* commit, unsigned arena);
@@ -142,9 +156,8 @@ class ArenaCore final : public internal::ArenaFront {
   // Opens [first, end()) for allocation; the mapping is there.
   Expected<void> start_jemalloc(const ArenaMapping& mapping, std::size_t first);
   void stop_jemalloc();
-  void pause();
+  bool pause();
   void resume();
-  void close_fast_paths();
   Expected<void> seal(FreezeMode mode, const Progress& progress);
   Expected<void> reopen();
   void abandon_reopened();
@@ -152,7 +165,7 @@ class ArenaCore final : public internal::ArenaFront {
   bool find_thread_cache();
   bool make_thread_cache();
   static void drop_old_caches();
-  void* take_uncached(std::size_t size, std::size_t alignment);
+  void* take_uncached(const internal::ArenaFront& front, std::size_t size, std::size_t alignment);
   std::string who() const { return "arena '" + std::string(name()) + "'"; }
   void put_together();
   [[noreturn]] void refuse(std::size_t size, std::size_t alignment) const;
@@ -161,6 +174,10 @@ class ArenaCore final : public internal::ArenaFront {
   std::atomic<ArenaState> state_ = ArenaState::vacant;
   std::atomic<std::uint64_t> serial_ = 0;  // differs for every arena there ever was here
   std::atomic<std::uint64_t> key_ = 0;     // and for each time that one is opened
+  std::atomic<internal::ArenaFront*> front_ = nullptr;
+  std::atomic<bool> abandoned_ = false;
+  std::atomic<std::uintptr_t> open_begin_ = 0;
+  std::atomic<std::uintptr_t> open_end_ = 0;
   std::array<char, kNameSize> name_{};
   std::atomic<std::uintptr_t> begin_ = 0;
   std::atomic<std::uintptr_t> end_ = 0;
@@ -185,6 +202,7 @@ class ArenaCore final : public internal::ArenaFront {
   std::uint32_t generation_ = 0;
   std::atomic<ArenaCore*> successor_ = nullptr;
   std::atomic<std::uint64_t> successor_serial_ = 0;
+  std::atomic<std::uint64_t> newest_successor_ = 0;  // serial, of all that it ever had
   std::atomic<std::uint64_t> dropped_frees_ = 0;
   Frozen past_;
 };

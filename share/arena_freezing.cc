@@ -6,6 +6,7 @@
 
 #include <cowshed/share/address_range.h>
 #include <cowshed/share/arena_core.h>
+#include <cowshed/share/arena_work.h>
 #include <cowshed/share/collapse.h>
 #include <cowshed/share/freeze.h>
 
@@ -51,13 +52,15 @@ Expected<void> ArenaCore::freeze(const FreezeOptions& options, ArenaCore* succes
   auto sealed = seal(options.mode, options.progress);
   if (sealed && successor != nullptr) {
     successor_serial_ = successor->serial();
+    newest_successor_ = std::max(newest_successor_.load(), successor->serial());
     successor_ = successor;
   }
   return sealed;
 }
 
 // Ends the open part: what it holds becomes a new generation, with what was written privately.
-Expected<void> ArenaCore::seal(FreezeMode mode, const Progress& progress) {
+Expected<void> ArenaCore::seal(FreezeMode mode, const Progress& users) {
+  const Progress progress = watched(users, *this);
   if (scopes_ > 0) {
     return make_error(ErrorCode::in_use,
                       who() + ": " + std::to_string(scopes_) +
@@ -72,7 +75,9 @@ Expected<void> ArenaCore::seal(FreezeMode mode, const Progress& progress) {
     }
     renewed = std::move(*runs);
   }
-  pause();
+  if (!pause()) {
+    return no_membarrier(name());
+  }
   jemalloc::purge_arena(jemalloc_arena_);
   Frozen now = past_;
   const auto counts = jemalloc::count_arena(jemalloc_arena_);
@@ -171,7 +176,7 @@ Expected<void> ArenaCore::reopen() {
 
 // Ends the open part as if it had never been.
 void ArenaCore::abandon_reopened() {
-  close_fast_paths();
+  front()->close();
   stop_jemalloc();
   unmap_generation({fds_[--fd_count_], begin(), end() - begin()}, frozen_bytes());
   state_.store(frozen_state(mode_), std::memory_order_release);
@@ -201,7 +206,8 @@ Expected<void> ArenaCore::refreeze(const Progress& progress) {
   return sealed;
 }
 
-Expected<std::size_t> ArenaCore::collapse(const Progress& progress) {
+Expected<std::size_t> ArenaCore::collapse(const Progress& users) {
+  const Progress progress = watched(users, *this);
   if (state() == ArenaState::not_inherited) {
     return not_inherited_error();
   }
@@ -221,7 +227,9 @@ Expected<std::size_t> ArenaCore::collapse(const Progress& progress) {
   if (!open) {
     return past_.huge_bytes();
   }
-  pause();
+  if (!pause()) {
+    return no_membarrier(name());
+  }
   memory_.collapse(part_of(progress, missing.size() * kHugePage, 0));
   const std::size_t huge = past_.huge_bytes() + memory_.huge_bytes();
   resume();

@@ -15,6 +15,10 @@ void* cowshed_je_mallocx(std::size_t size, int flags) noexcept;
 void cowshed_je_sdallocx(void* block, std::size_t size, int flags) noexcept;
 }
 
+namespace cowshed {
+class ArenaCore;
+}
+
 namespace cowshed::internal {
 
 // Blocks that a thread has freed and takes again first: a few instructions, where jemalloc's own
@@ -99,8 +103,12 @@ constexpr int alignment_flags(std::size_t alignment) {  // MALLOCX_ALIGN
   return alignment <= kNaturalAlignment ? 0 : __builtin_ctzll(alignment);
 }
 
+// One for each arena there ever was, and never freed: who still has a pointer to it when the arena
+// is destroyed, and another one lives in its core, must not reach that.
 class ArenaFront : public std::pmr::memory_resource {
  public:
+  explicit ArenaFront(ArenaCore* core) : core_(core) {}
+
   void* take(std::size_t size, std::size_t alignment) {
     const std::size_t wanted = jemalloc_size(size, alignment);
     {
@@ -136,19 +144,25 @@ class ArenaFront : public std::pmr::memory_resource {
     give_slowly(block);
   }
 
-  std::uintptr_t open_begin() const { return open_begin_.load(std::memory_order_relaxed); }
+  // While allocation is open, and while all of the arena's blocks are jemalloc's.
+  void open(std::uint64_t take_key, std::uint64_t give_key) {
+    take_key_.store(take_key, std::memory_order_release);
+    give_key_.store(give_key, std::memory_order_release);
+  }
+  void close() {
+    take_key_ = 0;
+    give_key_ = 0;
+  }
+  bool takes(std::uint64_t key) const { return key == take_key_.load(std::memory_order_acquire); }
 
- protected:
+ private:
   void* take_slowly(std::size_t size, std::size_t alignment);
   void give_slowly(void* block) noexcept;
 
+  ArenaCore* const core_;                    // null: a front for handles that were moved from
   std::atomic<std::uint64_t> take_key_ = 0;  // the arena's key while allocation is open, else 0
   std::atomic<std::uint64_t> give_key_ = 0;  // the same, while all of its blocks are jemalloc's
-  // What jemalloc has of the range; empty when frozen.
-  std::atomic<std::uintptr_t> open_begin_ = 0;
-  std::atomic<std::uintptr_t> open_end_ = 0;
 
- private:
   void* do_allocate(std::size_t size, std::size_t alignment) override {
     return take(size, alignment);
   }
@@ -157,5 +171,7 @@ class ArenaFront : public std::pmr::memory_resource {
   }
   bool do_is_equal(const memory_resource& other) const noexcept override { return this == &other; }
 };
+
+ArenaFront* front_of_no_arena() noexcept;
 
 }  // namespace cowshed::internal

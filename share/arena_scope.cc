@@ -11,6 +11,7 @@
 #include <cowshed/share/arena_core.h>
 #include <cowshed/share/arena_scope.h>
 #include <cowshed/share/arena_table.h>
+#include <cowshed/share/arena_work.h>
 #include <cowshed/share/malloc_route.h>
 
 namespace cowshed {
@@ -160,6 +161,9 @@ Expected<ArenaScope> ArenaScope::enter(const Arena& arena) {
     return tl::make_unexpected(std::move(checked.error()));
   }
   ArenaCore* core = arena.core_;
+  if (core == nullptr) {
+    return moved_from_error();
+  }
   while (core->frozen() && core->successor() != nullptr) {
     core = core->successor();
   }

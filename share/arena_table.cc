@@ -6,8 +6,10 @@
 
 #include <cowshed/share/arena_places.h>
 #include <cowshed/share/arena_table.h>
+#include <cowshed/share/arena_work.h>
 #include <cowshed/share/layout_writer.h>
 #include <cowshed/share/malloc_route.h>
+#include <cowshed/share/reference_counts.h>
 #include <cowshed/share/registry_table.h>
 
 namespace cowshed {
@@ -48,7 +50,9 @@ void before_fork() {
   table_mutex.lock();
   scope_of_forking_thread = suspend_scope();
   for_each_core([](ArenaCore& core) {
-    core.mutex().lock();
+    if (!ArenaWork::is_by_this_thread(core)) {
+      core.mutex().lock();
+    }
     core.note_known_elsewhere();
   });
   places::mutex().lock();
@@ -58,7 +62,11 @@ void before_fork() {
 void unlock_all() {
   registry::mutex().unlock();
   places::mutex().unlock();
-  for_each_core([](ArenaCore& core) { core.mutex().unlock(); });
+  for_each_core([](ArenaCore& core) {
+    if (!ArenaWork::is_by_this_thread(core)) {
+      core.mutex().unlock();
+    }
+  });
   table_mutex.unlock();
 }
 
@@ -78,6 +86,28 @@ void after_fork_in_child() {
   unlock_all();
 }
 
+// Those whose handles are gone, when all that was left in them was freed.  With the table's mutex
+// held; returns how many stay.
+std::uint32_t close_abandoned() {
+  std::uint32_t needed = 0;
+  for (auto& entry : table) {
+    ArenaCore* core = entry.core.load();
+    if (!entry.taken || !core->abandoned()) {
+      continue;
+    }
+    const std::lock_guard lock(core->mutex());
+    if (core->is_needed()) {
+      ++needed;
+      continue;
+    }
+    release_counts_in(core);
+    core->close();
+    show_arena(*core);
+    entry.taken = false;
+  }
+  return needed;
+}
+
 }  // namespace
 
 Expected<ArenaCore*> take_vacant_core() {
@@ -90,22 +120,30 @@ Expected<ArenaCore*> take_vacant_core() {
   if (auto started = registry::start_tree(); !started) {
     return tl::make_unexpected(std::move(started.error()));
   }
+  const OutsideScope outside;
   const std::lock_guard lock(table_mutex);
+  const std::uint32_t abandoned = close_abandoned();
   for (std::uint32_t i = 0; i < kMaxArenas; ++i) {
     Entry& entry = table[i];
     if (entry.taken) {
       continue;
     }
     if (i == made.load(std::memory_order_relaxed)) {
-      const OutsideScope outside;
       entry.core.store(std::make_unique<ArenaCore>().release());
       made.store(i + 1, std::memory_order_release);
+    }
+    if (!entry.core.load()->prepare()) {
+      return make_error(ErrorCode::out_of_memory, "no memory is left for another arena's records");
     }
     entry.taken = true;
     return entry.core.load();
   }
   return make_error(ErrorCode::invalid_argument,
-                    "a process has at most 1024 arenas at a time; destroy one first");
+                    "a process has at most 1024 arenas at a time; destroy one first, of those that "
+                    "exist: " +
+                        std::to_string(abandoned) +
+                        " were destroyed, but stay for blocks that were allocated in an ArenaScope "
+                        "and not freed");
 }
 
 void give_back_core(ArenaCore* core) {

@@ -15,6 +15,7 @@
 
 #include <cowshed/share/arena_access.h>
 #include <cowshed/share/arena_table.h>
+#include <cowshed/share/arena_work.h>
 #include <cowshed/share/code_id.h>
 #include <cowshed/share/descriptor.h>
 #include <cowshed/share/file_size_limit.h>
@@ -385,8 +386,11 @@ Expected<std::uint64_t> checksum_in_file(int fd, std::uint64_t offset,
 Expected<void> save_image(const Arena& arena, const std::filesystem::path& path,
                           const Progress& progress) {
   const std::string who = who_is(path);
+  if (ArenaAccess::core_of(arena) == nullptr) {
+    return moved_from_error();
+  }
   ArenaCore& core = *ArenaAccess::core_of(arena);
-  const std::lock_guard lock(core.mutex());
+  const ArenaWork working(core);
   if (auto expected = core.expect_frozen(); !expected) {
     return expected;
   }

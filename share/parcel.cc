@@ -9,6 +9,7 @@
 
 #include <cowshed/share/arena_access.h>
 #include <cowshed/share/arena_table.h>
+#include <cowshed/share/arena_work.h>
 #include <cowshed/share/file_size_limit.h>
 #include <cowshed/share/image_format.h>
 #include <cowshed/share/malloc_route.h>
@@ -262,6 +263,9 @@ Expected<Parcel> pack_arenas() {
 
 Expected<Parcel> pack_arena(const Arena& arena) {
   const OutsideScope outside;
+  if (ArenaAccess::core_of(arena) == nullptr) {
+    return moved_from_error();
+  }
   ArenaCore& core = *ArenaAccess::core_of(arena);
   const std::lock_guard lock(core.mutex());
   if (auto expected = core.expect_frozen(); !expected) {

@@ -1,3 +1,4 @@
+#include <array>
 #include <mutex>
 #include <new>
 
@@ -11,15 +12,20 @@ namespace {
 
 constinit thread_local bool thread_ends = false;
 
+// By key: a thread may use a thousand arenas in turn.
 struct CachesOfThread {
-  ThreadCache* first = nullptr;
+  std::array<ThreadCache*, 64> first{};
+
+  ThreadCache*& first_of(std::uint64_t key) { return first[key % first.size()]; }
 
   ~CachesOfThread() {
     thread_ends = true;
     internal::last_arena.key = internal::kNoKey;
-    while (ThreadCache* cache = first) {
-      first = cache->next_of_thread;
-      cache->core->retire(cache);
+    for (ThreadCache*& head : first) {
+      while (ThreadCache* cache = head) {
+        head = cache->next_of_thread;
+        cache->core->retire(cache);
+      }
     }
   }
 };
@@ -34,7 +40,7 @@ bool ArenaCore::find_thread_cache() {
     return false;
   }
   const std::uint64_t wanted = key();
-  for (ThreadCache* cache = caches_of_thread.first; cache != nullptr;
+  for (ThreadCache* cache = caches_of_thread.first_of(wanted); cache != nullptr;
        cache = cache->next_of_thread) {
     if (cache->key == wanted) {
       cache->use();
@@ -56,13 +62,15 @@ void ThreadCache::flush() {
 // Those of arenas that are closed, which will not be used again.  Whoever closes one now holds its
 // mutex, which retire() takes.
 void ArenaCore::drop_old_caches() {
-  for (ThreadCache** link = &caches_of_thread.first; *link != nullptr;) {
-    ThreadCache* cache = *link;
-    if (cache->core->is_open() && cache->core->key() == cache->key) {
-      link = &cache->next_of_thread;
-    } else {
-      *link = cache->next_of_thread;
-      cache->core->retire(cache);
+  for (ThreadCache*& head : caches_of_thread.first) {
+    for (ThreadCache** link = &head; *link != nullptr;) {
+      ThreadCache* cache = *link;
+      if (cache->core->is_open() && cache->core->key() == cache->key) {
+        link = &cache->next_of_thread;
+      } else {
+        *link = cache->next_of_thread;
+        cache->core->retire(cache);
+      }
     }
   }
 }
@@ -84,14 +92,15 @@ bool ArenaCore::make_thread_cache() {
     return false;
   }
   const int flags = jemalloc::arena_flags(jemalloc_arena_) | jemalloc::cache_flags(number);
-  auto* cache = new (record) ThreadCache{
-      this, key(), number, flags, caches_, caches_of_thread.first, &internal::last_arena.busy};
-  caches_of_thread.first = caches_ = cache;
+  ThreadCache*& head = caches_of_thread.first_of(key());
+  auto* cache = new (record)
+      ThreadCache{this, key(), number, flags, caches_, head, &internal::last_arena.busy};
+  head = caches_ = cache;
   cache->use();
   return true;
 }
 
-void ArenaCore::prepare_thread() { caches_of_thread.first = caches_of_thread.first; }
+void ArenaCore::prepare_thread() { caches_of_thread.first[0] = caches_of_thread.first[0]; }
 
 void ArenaCore::retire(ThreadCache* cache) {
   {

@@ -282,7 +282,8 @@ class Life {
   }
 
   bool freeze() {
-    return step("freeze", {ErrorCode::system_call, ErrorCode::out_of_memory},
+    return step("freeze",
+                {ErrorCode::system_call, ErrorCode::out_of_memory, ErrorCode::unsupported},
                 [this] { return arena_->freeze(mode_); });
   }
   bool thaw() {

@@ -1,0 +1,152 @@
+#include <cstdlib>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <memory>
+#include <optional>
+#include <string>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <utility>
+#include <vector>
+
+#include <cowshed/share/arena.h>
+#include <cowshed/share/arena_scope.h>
+
+#include "child.h"
+
+// Arenas that were destroyed after an ArenaScope.
+namespace cowshed {
+namespace {
+
+using testing::HasSubstr;
+
+void* volatile sink;
+
+std::optional<Arena> make_arena(const std::string& name = "loaded") {
+  auto arena = Arena::create({.name = name, .capacity = 64_MiB});
+  EXPECT_TRUE(arena) << arena.error().message;
+  return arena ? std::optional(std::move(*arena)) : std::nullopt;
+}
+
+void* allocate_in(const Arena& arena, std::size_t size) {
+  const auto scope = ArenaScope::enter(arena).value();
+  void* block = std::malloc(size);
+  sink = block;  // the compiler must not leave both out
+  return block;
+}
+
+bool is_mapped(const std::byte* address) {
+  unsigned char resident = 0;
+  return mincore(const_cast<std::byte*>(address), 4096, &resident) == 0;
+}
+
+TEST(AbandonedArena, WithoutABlockIsGivenBackAtOnce) {
+  for (const bool frozen : {false, true}) {
+    auto arena = make_arena();
+    std::free(allocate_in(*arena, 10_MiB));
+    if (frozen) {
+      ASSERT_TRUE(arena->freeze());
+    }
+    const std::byte* base = arena->base();
+    arena.reset();
+    EXPECT_FALSE(is_mapped(base)) << frozen;
+  }
+}
+
+TEST(AbandonedArena, GoesWithItsLastBlock) {
+  for (const bool frozen : {false, true}) {
+    auto arena = make_arena();
+    void* block = allocate_in(*arena, 100);
+    void* freed = allocate_in(*arena, 10_MiB);
+    if (frozen) {
+      ASSERT_TRUE(arena->freeze());
+    }
+    std::free(freed);
+    const std::byte* base = arena->base();
+    arena.reset();
+    EXPECT_TRUE(is_mapped(base));
+    if (!frozen) {
+      *static_cast<char*>(block) = 'x';  // as a library may that keeps it
+    }
+    (void)make_arena("another");
+    EXPECT_TRUE(is_mapped(base));
+    std::free(block);
+    const auto next = make_arena("next");
+    EXPECT_TRUE(!is_mapped(base) || next->base() == base);
+  }
+}
+
+// As many as a process can have, and more.
+TEST(AbandonedArena, DoesNotCountToTheLimit) {
+  for (int i = 0; i < 1100; ++i) {
+    auto arena = make_arena();
+    ASSERT_TRUE(arena) << i;
+    void* block = allocate_in(*arena, 100);
+    if (i % 2 == 0) {
+      std::free(block);
+      continue;
+    }
+    arena.reset();
+    std::free(block);
+  }
+}
+
+TEST(AbandonedArena, WithBlocksCountsToTheLimitAndIsNamedThere) {
+  const auto child = test::run_in_child([]() -> std::string {
+    std::vector<void*> blocks;
+    for (int i = 0; i < 1100; ++i) {
+      auto arena = Arena::create({.name = "kept", .capacity = 2_MiB, .huge_pages = false});
+      if (!arena) {
+        return std::to_string(i) + ": " + arena.error().message;
+      }
+      blocks.push_back(allocate_in(*arena, 100));
+    }
+    return "no limit";
+  });
+  EXPECT_THAT(child.said, HasSubstr("1024: a process has at most 1024 arenas at a time"));
+  EXPECT_THAT(child.said, HasSubstr(": 1024 were destroyed, but stay for blocks"));
+}
+
+// A library's own object, whose destructor runs after main(), in a forked child as well.
+TEST(AbandonedArena, IsInheritedWithWhatIsLeftInIt) {
+  const auto child = test::run_in_child([] {
+    {
+      const auto arena = make_arena();
+      const auto scope = ArenaScope::enter(*arena).value();
+      static auto* words = new std::vector<std::string>(10, std::string(100, 'x'));
+      static const std::unique_ptr<std::vector<std::string>> owner(words);
+    }
+    const pid_t pid = fork();
+    if (pid == 0) {
+      std::exit(7);
+    }
+    int status = 0;
+    waitpid(pid, &status, 0);
+    std::string said = std::to_string(WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status));
+    return said;
+  });
+  EXPECT_EQ(child.said, "7");
+}
+
+TEST(AbandonedArena, IsNoSuccessorAnyMore) {
+  auto next = make_arena("next");
+  auto arena = make_arena();
+  void* kept = allocate_in(*next, 100);
+  ASSERT_TRUE(arena->freeze({.successor = &*next}));
+  std::pmr::memory_resource* resource = next->resource();
+  ASSERT_TRUE(arena->make<int>(1));
+  next.reset();
+  const auto made = arena->make<int>(2);
+  ASSERT_FALSE(made);
+  EXPECT_EQ(made.error().code, ErrorCode::arena_frozen);
+  EXPECT_THAT(made.error().message, HasSubstr("its successor destroyed"));
+  EXPECT_THROW((void)resource->allocate(16), ArenaBadAlloc);
+  const auto entered = ArenaScope::enter(*arena);
+  ASSERT_FALSE(entered);
+  EXPECT_EQ(entered.error().code, ErrorCode::arena_frozen);
+  std::free(kept);
+}
+
+}  // namespace
+}  // namespace cowshed
