@@ -206,10 +206,11 @@ bool Waiting::has_message() const {
 Expected<void> Waiting::senders_out() {
   segment_.barrier();
   Lock& lock = segment_.control().sender.lock;
-  const std::uint64_t seen = lock.load() & ~kSleepers;
-  while (seen != 0 && (lock.load() & ~kSleepers) == seen) {
+  std::uint64_t now = lock.load();
+  const std::uint64_t seen = now & ~kSleepers;
+  for (; seen != 0 && (now & ~kSleepers) == seen; now = lock.load()) {
     if (segment_.dead(party_of(seen))) {
-      segment_.release_of_dead(lock, lock.load());
+      segment_.release_of_dead(lock, now);  // not from whoever took it over meanwhile
       break;
     }
     if (auto on = be_patient(seen); !on) {

@@ -1,10 +1,13 @@
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
 #include <stdexcept>
 #include <sys/ptrace.h>
+#include <sys/user.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <unordered_set>
 
 #include <cowshed/tests/support/single_step.h>
 
@@ -18,6 +21,14 @@ bool is_at_mark(pid_t pid) {
   siginfo_t info{};
   return ptrace(PTRACE_GETSIGINFO, pid, nullptr, &info) == 0 && info.si_signo == SIGTRAP &&
          info.si_code == SI_KERNEL;
+}
+
+user_regs_struct registers_of(pid_t pid) {
+  user_regs_struct registers{};
+  if (ptrace(PTRACE_GETREGS, pid, nullptr, &registers) != 0) {
+    throw std::runtime_error("PTRACE_GETREGS");
+  }
+  return registers;
 }
 
 // Not inlined, and nothing but the call: entry and return are those of `action`.
@@ -93,6 +104,50 @@ std::size_t SteppedChild::step(std::size_t count) {
     }
   }
   return count;
+}
+
+SteppedChild::Path SteppedChild::run_stepped() {
+  Path path;
+  std::unordered_set<std::uintptr_t> seen;
+  for (bool more = true; more; step(1)) {
+    more = !returned_;
+    path.counters.push_back(registers_of(pid_).rip);
+    const bool is_new = seen.insert(path.counters.back()).second;
+    path.newest.push_back(is_new ? path.newest.size() : path.newest.back());
+  }
+  return path;
+}
+
+bool SteppedChild::step_along(const Path& path, std::size_t count) {
+  // The return itself is a mark, not a place to put a breakpoint on.
+  const std::size_t newest = path.newest[std::min(count, path.size() - 2)];
+  if (newest > 0 && !run_to(path.counters[newest])) {
+    return false;
+  }
+  step(count - newest);
+  return true;
+}
+
+bool SteppedChild::run_to(std::uintptr_t pc) {
+  constexpr std::uint64_t kBreakpoint = 0xcc;
+  errno = 0;
+  const long text = ptrace(PTRACE_PEEKTEXT, pid_, pc, nullptr);
+  if (errno != 0 ||
+      ptrace(PTRACE_POKETEXT, pid_, pc,
+             (static_cast<std::uint64_t>(text) & ~std::uint64_t{0xff}) | kBreakpoint) != 0) {
+    throw std::runtime_error("PTRACE_POKETEXT");
+  }
+  ptrace(PTRACE_CONT, pid_, nullptr, nullptr);
+  wait_for_stop();
+  user_regs_struct registers = registers_of(pid_);
+  if (registers.rip != pc + 1) {
+    returned_ = true;
+    return false;
+  }
+  ptrace(PTRACE_POKETEXT, pid_, pc, text);
+  registers.rip = pc;
+  ptrace(PTRACE_SETREGS, pid_, nullptr, &registers);
+  return true;
 }
 
 void SteppedChild::kill() {

@@ -1,8 +1,10 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <sys/types.h>
+#include <vector>
 
 namespace cowshed::test {
 
@@ -30,6 +32,23 @@ class SteppedChild {
   // Runs `count` instructions of the action; how many there were before it returned.  A child that
   // blocks in the kernel blocks this call.
   std::size_t step(std::size_t count);
+
+  struct Path {
+    // The program counter before each instruction of the action, and after the last.
+    std::vector<std::uintptr_t> counters;
+    // Of each, the latest that is not after it where the path had not been before.
+    std::vector<std::size_t> newest;
+
+    std::size_t size() const { return counters.size(); }
+    bool is_new(std::size_t at) const { return newest[at] == at; }
+  };
+  // Runs the whole of the action.
+  Path run_stepped();
+
+  // The same as step(count) in a child that takes the path that another took before it, sooner: as
+  // far as the path comes to where it has not been, it runs to a breakpoint.  False when it did not
+  // come there; then it has returned.
+  bool step_along(const Path& path, std::size_t count);
   bool has_returned() const { return returned_; }
 
   void kill();  // SIGKILL; gone, with nothing left to wait for, on return
@@ -38,6 +57,7 @@ class SteppedChild {
 
  private:
   void wait_for_stop();
+  bool run_to(std::uintptr_t pc);
 
   pid_t pid_ = -1;
   bool traced_ = false;
