@@ -86,7 +86,7 @@ Expected<PageRanges> PageMap::copied_pages(const Mapping& mapping, const PageRan
   if (!exclusive || !mapping.has_file()) return exclusive;
   still_inherited = subtract(still_inherited, *exclusive);
   if (parent != nullptr) {
-    const auto different = different_pages(subtract(in_both, *exclusive), *parent);
+    auto different = different_pages(subtract(in_both, *exclusive), *parent);
     if (!different) return different;
     still_inherited = subtract(still_inherited, *different);
   }

@@ -35,6 +35,7 @@ run share/immortal_ptr_test
 run share/counted_ptr_test
 run share/layout_test
 run share/freeze_copy_test
+run share/image_test
 run share/hostile_child_test
 run share/arena_test '-*ManyArenasOneAfterAnother:*ThreadsThatEndLeaveNoCachesBehind'
 run share/freeze_test '-*AChildThatReadsAndFreesCopiesNothing/Lenient'
