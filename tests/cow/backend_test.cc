@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <csignal>
 #include <cstdlib>
 #include <gmock/gmock.h>
@@ -48,6 +49,20 @@ class BackendTest : public ::testing::TestWithParam<BackendChoice> {
     return backend_->measurement();
   }
 
+  // arena_subject.  What it has is sampled: on a busy machine, once more with more time to look.
+  Measurement measure_arena(const char* mode, const char* writes) {
+    Measurement measured;
+    for (const char* linger_ms : {"500", "3000", "12000"}) {
+      backend_ = std::move(open_backend(GetParam())->backend);
+      measured = measure({ARENA_SUBJECT, mode, "2000", writes, linger_ms});
+      const auto is_seen = [](const ProcessCopies& process) {
+        return process.role == Role::root || !process.arenas.empty();
+      };
+      if (std::all_of(measured.processes.begin(), measured.processes.end(), is_seen)) break;
+    }
+    return measured;
+  }
+
   // Pages that a child of copy_subject copies of itself: its stack and its libraries' data.
   static constexpr std::uint64_t kOwnPages = 40;
 
@@ -85,7 +100,7 @@ TEST_P(BackendTest, AChildThatOnlyReadsCopiesNextToNothing) {
 }
 
 TEST_P(BackendTest, AStrictArenaIsNamedAndNotCopied) {
-  const auto measured = measure({ARENA_SUBJECT, "strict", "2000", "0", "500"});
+  const auto measured = measure_arena("strict", "0");
   ASSERT_EQ(measured.processes.size(), 3U);
   for (std::size_t i = 1; i < measured.processes.size(); ++i) {
     const ProcessCopies& child = measured.processes[i];
@@ -98,7 +113,7 @@ TEST_P(BackendTest, AStrictArenaIsNamedAndNotCopied) {
 }
 
 TEST_P(BackendTest, TheCopiesOfALenientArenaAreExact) {
-  const auto measured = measure({ARENA_SUBJECT, "lenient", "2000", "123", "500"});
+  const auto measured = measure_arena("lenient", "123");
   ASSERT_EQ(measured.processes.size(), 3U);
   for (std::size_t i = 1; i < measured.processes.size(); ++i) {
     const ProcessCopies& child = measured.processes[i];
