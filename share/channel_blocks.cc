@@ -121,6 +121,22 @@ Expected<std::uint32_t> ChannelSegment::allocate(std::uint64_t size) {
   return block;
 }
 
+// A look costs some 100 us, so a large enough headroom stands for a while.
+bool ChannelSegment::has_headroom(std::uint64_t bytes) {
+  const auto wanted = static_cast<std::int64_t>(bytes);
+  if (granted_.fetch_sub(wanted) >= wanted) {
+    return true;
+  }
+  const std::uint64_t room =
+      std::min(MemoryLimits::of_this_process().headroom(), available_memory());
+  if (room < bytes + kReserve) {
+    granted_ = 0;
+    return false;
+  }
+  granted_ = static_cast<std::int64_t>(std::min((room - bytes - kReserve) / 4, kReserve));
+  return true;
+}
+
 Expected<void> ChannelSegment::back(std::uint32_t block, std::uint64_t pages) {
   auto& backed = backed_pages(base_, plan_, block);
   const std::uint64_t had = backed.load(std::memory_order_relaxed);
@@ -128,10 +144,13 @@ Expected<void> ChannelSegment::back(std::uint32_t block, std::uint64_t pages) {
     return {};
   }
   const std::uint64_t bytes = (pages - had) * kPage;
-  if (std::min(MemoryLimits::of_this_process().headroom(), available_memory()) < bytes + kReserve) {
+  if (!has_headroom(bytes)) {
     return make_error(ErrorCode::out_of_memory,
                       "channel '" + options_.name + "': the machine or the memory cgroup has no " +
                           std::to_string(bytes) + " bytes more; send less at a time");
+  }
+  if (!descriptor_is_ours()) {
+    return system_error("channel '" + options_.name + "': its descriptor was closed", EBADF);
   }
   const std::uint64_t begin = block_offset(block) + had * kPage;
   for (std::uint64_t done = 0; done < bytes;) {
@@ -161,8 +180,7 @@ void ChannelSegment::free_block(std::uint32_t block, std::uint64_t owned) {
   const std::uint32_t c = class_of(block);
   if (!keeps_memory(block)) {
     backed_pages(base_, plan_, block).store(0, std::memory_order_relaxed);
-    fallocate(descriptors_.segment, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-              static_cast<off_t>(block_offset(block)), static_cast<off_t>(kPage << c));
+    madvise(block_data(block), kPage << c, MADV_REMOVE);
   }
   if (word(block).compare_exchange_strong(owned, 0)) {
     auto& from = control_->free_from[c];

@@ -77,7 +77,6 @@ class ChannelCore {
       }
       attempt = attempt_once(waiting.lock_bits());
     }
-    waiting.done();
     return {};
   }
 

@@ -40,7 +40,8 @@ constexpr std::uint32_t index_of(PartyId id) { return (id & 0xffffU) - 1; }
 struct Party {
   std::atomic<PartyId> id;  // of who has the index; while it is free only the last generation
   std::atomic<std::uint32_t> pid;
-  std::atomic<std::uint64_t> pid_namespace;  // inode
+  std::atomic<std::uint64_t> pid_namespace;            // inode
+  std::array<std::atomic<std::uint32_t>, 3> sleepers;  // its part of Control's items, space, memory
 };
 constexpr bool is_live(PartyId id) { return (id & 0xffffU) != 0; }
 
@@ -64,7 +65,8 @@ constexpr std::uint64_t held(std::uint64_t first, std::uint64_t count) {
 }
 constexpr std::uint64_t first_of(std::uint64_t held) { return held >> 12U; }
 constexpr std::uint64_t count_of(std::uint64_t held) { return held & kMostInHand; }
-// Owned by a party, or, the party being dead, lost by a PID.
+// Being taken by a party, which empties it; owned by it; or, the party being dead, lost by a PID.
+inline constexpr std::uint64_t kBeingTaken = 1;
 constexpr std::uint64_t hand_of(PartyId id) { return std::uint64_t{id} << 32U; }
 constexpr std::uint64_t lost_by(std::uint32_t pid) { return pid == 0 ? ~0U : pid; }
 constexpr bool is_lost(std::uint64_t owner) { return owner != 0 && (owner >> 32U) == 0; }

@@ -162,6 +162,9 @@ Expected<void> ChannelSegment::claim_index() {
       continue;
     }
     raise_to(control_->seldom.parties_used, index + 1);
+    for (auto& sleepers : party.sleepers) {
+      sleepers.store(0, std::memory_order_relaxed);
+    }
     party.pid.store(static_cast<std::uint32_t>(getpid()), std::memory_order_relaxed);
     party.pid_namespace.store(pid_namespace(), std::memory_order_relaxed);
     const PartyId id = (before + 0x10000U) | (index + 1);
@@ -178,10 +181,11 @@ Expected<void> ChannelSegment::claim_index() {
 Expected<std::atomic<std::uint64_t>*> ChannelSegment::claim_hand() {
   const std::uint64_t mine = hand_of(self());
   const auto claim = [&](Hand& hand, std::uint64_t before) {
-    if (!hand.owner.compare_exchange_strong(before, mine)) {
+    if (!hand.owner.compare_exchange_strong(before, mine | kBeingTaken)) {
       return false;
     }
-    hand.held.store(0, std::memory_order_release);
+    hand.held.store(0);
+    hand.owner.store(mine);
     return true;
   };
   for (std::uint32_t i = 0; i < kHands; ++i) {

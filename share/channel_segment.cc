@@ -100,7 +100,13 @@ ChannelSegment::ChannelSegment(const ChannelDescriptors& descriptors, const Cons
       single_(constants.form == 1),
       options_{text_of(constants.name), constants.slots, constants.memory,
                static_cast<ChannelForm>(constants.form)},
-      descriptors_(descriptors) {}
+      descriptors_(descriptors) {
+  struct stat status {};
+  if (fstat(descriptors_.segment, &status) == 0) {
+    inode_ = status.st_ino;
+    device_ = status.st_dev;
+  }
+}
 
 ChannelSegment::~ChannelSegment() {
   detach();

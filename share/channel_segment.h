@@ -162,6 +162,9 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
 
   // channel_sweep.cc
   bool dead(PartyId id) const;
+  std::atomic<std::uint32_t>& own_sleepers(std::size_t place) const {
+    return control_->parties[channel_layout::index_of(self())].sleepers[place];
+  }
   // Whether the thread that holds a lock is known to be stopped.
   bool stopped(std::uint64_t lock) const;
   // Takes a lock from a dead holder and lets it go.
@@ -242,6 +245,7 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   Expected<std::atomic<std::uint64_t>*> claim_hand();
   void detach();
 
+  bool descriptor_is_ours() const;
   void sweep_party(PartyId id);
   void settle_hands(PartyId id);
   void settle_blocks(PartyId id);
@@ -249,6 +253,7 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   std::uint64_t pages_in(std::uint32_t block_class) const;
   bool memory_exceeded() const;
   std::uint32_t claim_block(std::uint32_t block_class, std::uint64_t mine);
+  bool has_headroom(std::uint64_t bytes);
   Expected<void> back(std::uint32_t block, std::uint64_t pages);
 
   std::byte* base_;
@@ -259,6 +264,9 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   bool single_;
   ChannelOptions options_;
   ChannelDescriptors descriptors_;
+  std::uint64_t inode_ = 0;
+  std::uint64_t device_ = 0;
+  std::atomic<std::int64_t> granted_ = 0;  // bytes that need no look at the cgroup's headroom
 };
 
 struct ChannelSegment::Membership {

@@ -22,7 +22,14 @@ bool ChannelSegment::dead(PartyId id) const {
   if (index_of(id) >= kParties || control_->parties[index_of(id)].id.load() != id) {
     return true;
   }
-  return !byte_is_locked(descriptors_.segment, index_of(id));
+  // Were the descriptor closed under us and its number another file's, all would seem dead.
+  return descriptor_is_ours() && !byte_is_locked(descriptors_.segment, index_of(id));
+}
+
+bool ChannelSegment::descriptor_is_ours() const {
+  struct stat status {};
+  return fstat(descriptors_.segment, &status) == 0 && status.st_ino == inode_ &&
+         status.st_dev == device_;
 }
 
 bool ChannelSegment::stopped(std::uint64_t lock) const {
@@ -97,8 +104,14 @@ void ChannelSegment::sweep_party(PartyId id) {
   }
   settle_hands(id);
   settle_blocks(id);
+  Party& party = control_->parties[index_of(id)];
+  const std::array<Control::Sleep*, 3> places = {&control_->items, &control_->space,
+                                                 &control_->memory};
+  for (std::size_t i = 0; i < places.size(); ++i) {
+    places[i]->sleepers.fetch_sub(party.sleepers[i].exchange(0));
+  }
   PartyId done = id;
-  control_->parties[index_of(id)].id.compare_exchange_strong(done, id & ~0xffffU);
+  party.id.compare_exchange_strong(done, id & ~0xffffU);
 }
 
 void ChannelSegment::settle_hands(PartyId id) {
@@ -106,13 +119,13 @@ void ChannelSegment::settle_hands(PartyId id) {
   const std::uint32_t used = std::min(control_->seldom.hands_used.load(), kHands);
   for (std::uint32_t i = 0; i < used; ++i) {
     Hand& hand = control_->hands[i];
-    std::uint64_t owner = hand_of(id);
-    if (hand.owner.load() != owner) {
+    std::uint64_t owner = hand.owner.load();
+    if (owner >> 32U != id) {
       continue;
     }
     const std::uint64_t head = control_->head.value.load(std::memory_order_acquire);
     const std::uint64_t held = hand.held.load(std::memory_order_acquire);
-    const bool lost = held != 0 && first_of(held) < head;
+    const bool lost = owner == hand_of(id) && held != 0 && first_of(held) < head;
     hand.owner.compare_exchange_strong(owner, lost ? lost_by(pid) : 0);
   }
 }

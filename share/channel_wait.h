@@ -43,14 +43,19 @@ class Waiting {
 
   Waiting(ChannelSegment& segment, const Wait& wait, For what)
       : segment_(segment), wait_(wait), for_(what) {}
+  ~Waiting() {
+    if (slept_) {
+      wake_next();
+    }
+  }
+  Waiting(const Waiting&) = delete;
+  Waiting& operator=(const Waiting&) = delete;
 
   // Returns when it is worth another attempt, or with what the call must return.
   Expected<void> after(Attempt attempt);
 
   // To be ORed into the lock's value: others may sleep on it.
   std::uint64_t lock_bits() const { return lock_bits_; }
-  // To be called after the attempt that succeeded.
-  void done();
 
  private:
   Expected<void> for_lock();
@@ -62,10 +67,11 @@ class Waiting {
   Expected<void> give_up();
   Expected<void> timed_out(const char* state) const;
   void sleep();
+  void wake_next();
   bool ready() const;
   bool has_message() const;
   channel_layout::Control::Sleep& place() const;
-  std::chrono::nanoseconds piece() const;
+  std::chrono::nanoseconds at_most(std::chrono::nanoseconds time) const;
 
   ChannelSegment& segment_;
   const Wait& wait_;

@@ -16,8 +16,9 @@ using namespace std::chrono_literals;
 
 namespace {
 
-constexpr int kSpins = 200;   // some 5 us
-constexpr auto kPiece = 4ms;  // of sleep, then dead peers are looked for
+constexpr int kSpins = 200;  // some 5 us
+constexpr std::chrono::nanoseconds kLongPiece = 64ms;
+constexpr std::chrono::nanoseconds kPiece = 4ms;  // of sleep, then dead peers are looked for
 constexpr std::chrono::nanoseconds kLittlePatience = 20ms;
 constexpr std::chrono::nanoseconds kPatience =
     1s;  // of a call that should not wait with a lock's holder that runs
@@ -119,7 +120,7 @@ Expected<void> Waiting::for_lock() {
   }
   lock_bits_ = kSleepers;
   if ((seen & kSleepers) != 0 || lock.compare_exchange_strong(seen, seen | kSleepers)) {
-    futex_wait(low_half(lock), static_cast<std::uint32_t>(seen | kSleepers), piece());
+    futex_wait(low_half(lock), static_cast<std::uint32_t>(seen | kSleepers), at_most(kPiece));
   }
   return {};
 }
@@ -145,7 +146,7 @@ Expected<void> Waiting::be_patient(std::uint64_t holder) {
     return make_error(ErrorCode::peer_stopped,
                       "channel '" + segment_.options().name + "': thread " +
                           std::to_string(thread_of(holder)) +
-                          " is stopped in the midst of a call; continue it, or kill it");
+                          " does not go on in the midst of a call; continue it, or kill it");
   }
   return {};
 }
@@ -271,8 +272,13 @@ void Waiting::sleep() {
   if (ready() || segment_.closed()) {
     return;
   }
-  here.sleepers.fetch_add(1);
-  const Woken woken = futex_wait(&here.event, seen, piece());
+  auto& own = segment_.own_sleepers(static_cast<std::size_t>(for_));
+  const std::uint32_t before = here.sleepers.fetch_add(1);
+  own.fetch_add(1);
+  // Many look after the dead in turns, each the more seldom.
+  const auto piece = std::clamp<std::chrono::nanoseconds>(before * kPiece / 4, kPiece, kLongPiece);
+  const Woken woken = futex_wait(&here.event, seen, at_most(piece));
+  own.fetch_sub(1);
   here.sleepers.fetch_sub(1);
   if (woken == Woken::by_peer) {
     slept_ = true;
@@ -281,9 +287,9 @@ void Waiting::sleep() {
   }
 }
 
-void Waiting::done() {
-  // Whoever woke this thread cleared the bit for all: others who still sleep need it.
-  if (Control::Sleep& here = place(); slept_ && here.sleepers.load() != 0) {
+// Whoever woke this thread cleared the bit for all: others who still sleep need it.
+void Waiting::wake_next() {
+  if (Control::Sleep& here = place(); here.sleepers.load() != 0) {
     here.event.fetch_or(1);
     if (ready()) {
       ChannelSegment::wake_one(here.event);
@@ -291,11 +297,10 @@ void Waiting::done() {
   }
 }
 
-std::chrono::nanoseconds Waiting::piece() const {
-  const std::chrono::nanoseconds most = kPiece;
+std::chrono::nanoseconds Waiting::at_most(std::chrono::nanoseconds time) const {
   return wait_.mode == Wait::Mode::timed
-             ? std::clamp<std::chrono::nanoseconds>(wait_.deadline - Wait::Clock::now(), 0ns, most)
-             : most;
+             ? std::clamp<std::chrono::nanoseconds>(wait_.deadline - Wait::Clock::now(), 0ns, time)
+             : time;
 }
 
 }  // namespace cowshed::internal
