@@ -18,6 +18,7 @@
 #include <vector>
 
 #include <cowshed/share/arena.h>
+#include <cowshed/share/channel.h>
 
 #include "child.h"
 #include "system_call_failures.h"
@@ -162,6 +163,30 @@ TEST(MemoryShortage, OfPagesIsAnExceptionAndPasses) {
     EXPECT_EQ(child.said,
               "out_of_memory " + std::to_string(ENOMEM) + ", later capacity_exceeded 0, fine");
   }
+}
+
+TEST(MemoryShortage, OfPagesIsAnErrorOfAChannel) {
+  const auto child = test::run_in_child([]() -> std::string {
+    if (const std::string reason = test::intercept_system_calls(); !reason.empty()) {
+      return "skip: " + reason;
+    }
+    auto channel = Channel<Bytes>::create().value();
+    test::decide_system_calls(
+        [](const test::SystemCall& call) { return call.number == SYS_fallocate ? ENOSPC : 0; });
+    const auto created = Channel<Bytes>::create();
+    const auto buffer = channel.buffer(1_MiB);
+    const auto sent = channel.send(std::vector<std::byte>(1000));
+    test::decide_system_calls(nullptr);
+    return created || buffer || sent
+               ? "success"
+               : described(created.error()) + ", " + described(buffer.error()) + ", " +
+                     described(sent.error()) + ", outstanding " +
+                     std::to_string(channel.stats().outstanding);
+  });
+  if (child.said.starts_with("skip: ")) {
+    GTEST_SKIP() << child.said;
+  }
+  EXPECT_EQ(child.said, "out_of_memory 28, out_of_memory 28, out_of_memory 28, outstanding 0");
 }
 
 std::string read_line(const std::string& path) {
@@ -352,6 +377,29 @@ TEST_P(MemoryShortageInAGroup, IsAnErrorOfRefreeze) {
     return described(refused.error());
   });
   EXPECT_EQ(said, "out_of_memory 0");
+}
+
+TEST_P(MemoryShortageInAGroup, IsAnErrorOfSend) {
+  const std::string said = in_group([]() -> std::string {
+    using Large = std::array<char, 4096>;
+    const auto ring = Channel<Large>::create({.slots = std::size_t{1} << 20U});
+    if (ring) {
+      return "a ring of 4 GiB";
+    }
+    auto channel = Channel<Bytes>::create().value();
+    const std::vector<std::byte> message(16_MiB, std::byte{1});
+    auto sent = channel.send(message);
+    while (sent) {
+      sent = channel.send(message);
+    }
+    if (channel.stats().bytes_sent < kLeast / 2) {
+      return std::to_string(channel.stats().bytes_sent) + " bytes: " + sent.error().message;
+    }
+    const bool whole = channel.try_receive()->size() == message.size();
+    return described(ring.error()) + ", " + described(sent.error()) + ", " +
+           (whole && channel.send(message) ? "fine" : "no more");
+  });
+  EXPECT_EQ(said, "out_of_memory 0, out_of_memory 0, fine");
 }
 
 }  // namespace
