@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <string_view>
 
 // How a running process names its arenas and published objects to whoever looks at it from outside:
 // cowtop, a debugger, a crash reporter.  Written by share/layout_writer.h, read by
@@ -83,6 +84,16 @@ enum class TransferKind : std::uint32_t {
   moved,      // handed over where it is
   inherited,  // nothing was sent: a forked worker has it
 };
+
+constexpr std::string_view to_string(TransferKind kind) {
+  switch (kind) {
+    case TransferKind::value: return "value";
+    case TransferKind::reference: return "reference";
+    case TransferKind::moved: return "moved";
+    case TransferKind::inherited: return "inherited";
+  }
+  return "unknown";
+}
 
 struct Transfer {
   TransferKind kind{};

@@ -1,3 +1,5 @@
+#include <utility>
+
 #include <cowshed/cow/object_copies.h>
 
 namespace cowshed::cow {
@@ -25,6 +27,19 @@ std::optional<std::vector<ObjectCopies>> copies_by_object(const ProcFiles& proc,
   const auto layout = read_published_layout(proc, pid, mappings);
   if (!layout) return std::nullopt;
   return copies_by_object(*layout, arenas);
+}
+
+std::optional<std::vector<SentObjects>> sent_objects(const ProcFiles& proc, pid_t pid,
+                                                     const std::vector<Mapping>& mappings) {
+  auto published = read_published_transfers(proc, pid, mappings);
+  if (!published) return std::nullopt;
+  std::vector<SentObjects> result;
+  for (PublishedTransfer& each : *published) {
+    result.push_back({std::move(each.origin), std::move(each.name), std::move(each.type),
+                      std::string(to_string(each.kind)), each.sent.messages, each.sent.objects,
+                      each.sent.bytes});
+  }
+  return result;
 }
 
 }  // namespace cowshed::cow

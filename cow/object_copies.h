@@ -28,4 +28,8 @@ std::optional<std::vector<ObjectCopies>> copies_by_object(const ProcFiles& proc,
                                                           const std::vector<Mapping>& mappings,
                                                           const std::vector<CopiedArena>& arenas);
 
+// What the process says that it has sent; nullopt when it says nothing.
+std::optional<std::vector<SentObjects>> sent_objects(const ProcFiles& proc, pid_t pid,
+                                                     const std::vector<Mapping>& mappings);
+
 }  // namespace cowshed::cow

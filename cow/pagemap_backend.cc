@@ -225,6 +225,7 @@ void PagemapBackend::look_at_memory(Tracked& process) {
   auto objects = copies_by_object(proc_, copies.pid, *mappings, copied_arenas);
   const bool knows_some = copies.objects && !copies.objects->empty();
   if (objects || !knows_some) copies.objects = std::move(objects);
+  if (auto sent = sent_objects(proc_, copies.pid, *mappings)) copies.transfers = std::move(sent);
 }
 
 Expected<void> PagemapBackend::sample() {

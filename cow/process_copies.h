@@ -46,6 +46,18 @@ struct ObjectCopies {
   std::uint64_t copied_pages = 0;  // that it overlaps; part of its arena's
 };
 
+// What a program that links cowshed::share has sent in one way, as one type, through one channel or
+// by one launch of workers.  Sampled by every backend.
+struct SentObjects {
+  std::string origin;  // "channel" or "launch"
+  std::string name;
+  std::string type;
+  std::string kind;  // "value", "reference", "moved", "inherited"
+  std::uint64_t messages = 0;
+  std::uint64_t objects = 0;
+  std::uint64_t bytes = 0;  // by value: sent; else of what was not copied
+};
+
 struct ProcessCopies {
   pid_t pid = 0;   // in cowtop's own PID namespace
   pid_t ppid = 0;  // the parent that forked it
@@ -90,6 +102,9 @@ struct ProcessCopies {
   // Of the arenas of which pages were copied, every object, as of the last sample that found the
   // process alive.  nullopt where there are such pages and none was read.
   std::optional<std::vector<ObjectCopies>> objects;
+  // As of the last sample that found the process alive.  nullopt where it does not count that, or
+  // no sample found it.
+  std::optional<std::vector<SentObjects>> transfers;
 
   std::optional<std::uint64_t> copied_pages() const {
     if (!copied_anon_pages || !copied_file_pages) return std::nullopt;

@@ -19,6 +19,9 @@ namespace {
 constexpr std::uint32_t kMaxEntries = 1U << 17U;
 constexpr std::uint32_t kMaxEntryBytes = 1024;
 
+constexpr std::uint32_t kMaxLaneBytes = 1U << 20U;
+constexpr std::uint32_t kMaxLanes = 1024;
+
 constexpr int kAttempts = 20;
 constexpr std::chrono::milliseconds kBetweenAttempts{1};
 
@@ -85,6 +88,27 @@ class Reader {
     return std::move(*result);
   }
 
+  Expected<std::vector<PublishedTransfer>> transfers() const {
+    std::vector<PublishedTransfer> result;
+    const auto header = read_header();
+    if (!header) return tl::make_unexpected(header.error());
+    if (auto good = check(*header); !good) return tl::make_unexpected(std::move(good.error()));
+    if (header->minor < 1 || header->transfers.count == 0) return result;
+    if (auto good = check_transfers(*header); !good) {
+      return tl::make_unexpected(std::move(good.error()));
+    }
+    const auto rows = entries<layout::Transfer>(header->transfers);
+    if (!rows) return tl::make_unexpected(rows.error());
+    const auto sums = sums_of_lanes(header->transfer_lanes, rows->size());
+    if (!sums) return tl::make_unexpected(sums.error());
+    for (std::size_t i = 0; i < rows->size(); ++i) {
+      if ((*sums)[i].messages == 0) continue;
+      const layout::Transfer& row = (*rows)[i];
+      result.push_back({text(row.origin), text(row.name), text(row.type), row.kind, (*sums)[i]});
+    }
+    return result;
+  }
+
  private:
   tl::unexpected<Error> malformed(std::string_view what) const {
     return make_error(
@@ -128,6 +152,38 @@ class Reader {
     if (header.bytes > mapping_.bytes()) return malformed("longer than its mapping");
     auto good = check(header, header.arenas, sizeof(layout::Arena), "arenas");
     return good ? check(header, header.objects, sizeof(layout::Object), "objects") : good;
+  }
+
+  Expected<void> check_transfers(const layout::Header& header) const {
+    if (auto good = check(header, header.transfers, sizeof(layout::Transfer), "transfers"); !good) {
+      return good;
+    }
+    const layout::Table& lanes = header.transfer_lanes;
+    const std::uint64_t least =
+        std::uint64_t{header.transfers.count} * sizeof(layout::TransferCount);
+    if (lanes.entry_bytes < least || lanes.entry_bytes > kMaxLaneBytes || lanes.count > kMaxLanes ||
+        lanes.offset > header.bytes ||
+        lanes.count > (header.bytes - lanes.offset) / lanes.entry_bytes) {
+      return malformed("its table of counts lies outside of it or is too small");
+    }
+    return {};
+  }
+
+  Expected<std::vector<layout::TransferCount>> sums_of_lanes(const layout::Table& lanes,
+                                                             std::size_t rows) const {
+    std::vector<layout::TransferCount> sums(rows);
+    std::vector<layout::TransferCount> lane(rows);
+    for (std::uint32_t i = 0; i < lanes.count; ++i) {
+      const std::uint64_t offset = lanes.offset + std::uint64_t{i} * lanes.entry_bytes;
+      auto got = memory_.read(mapping_.begin + offset, lane.data(), rows * sizeof lane[0]);
+      if (!got) return tl::make_unexpected(std::move(got.error()));
+      for (std::size_t row = 0; row < rows; ++row) {
+        sums[row].messages += lane[row].messages;
+        sums[row].objects += lane[row].objects;
+        sums[row].bytes += lane[row].bytes;
+      }
+    }
+    return sums;
   }
 
   // The entries of a table that was checked, vacant ones among them.
@@ -175,10 +231,7 @@ class Reader {
   const Mapping& mapping_;
 };
 
-}  // namespace
-
-Expected<PublishedLayout> read_published_layout(const ProcFiles& proc, pid_t pid,
-                                                const std::vector<Mapping>& mappings) {
+Expected<const Mapping*> layout_mapping(pid_t pid, const std::vector<Mapping>& mappings) {
   const auto mapping = std::find_if(mappings.begin(), mappings.end(), [](const Mapping& each) {
     return each.is_private && each.path == fmt::format("/memfd:{} (deleted)", layout::kMemfdName);
   });
@@ -186,9 +239,18 @@ Expected<PublishedLayout> read_published_layout(const ProcFiles& proc, pid_t pid
     return make_error(ErrorCode::not_published,
                       fmt::format("PID {}: publishes no layout: it has created no arena", pid));
   }
+  return &*mapping;
+}
+
+}  // namespace
+
+Expected<PublishedLayout> read_published_layout(const ProcFiles& proc, pid_t pid,
+                                                const std::vector<Mapping>& mappings) {
+  const auto mapping = layout_mapping(pid, mappings);
+  if (!mapping) return tl::make_unexpected(mapping.error());
   const auto memory = Memory::open(proc, pid);
   if (!memory) return tl::make_unexpected(memory.error());
-  const Reader reader(*memory, pid, *mapping);
+  const Reader reader(*memory, pid, **mapping);
   for (int i = 0; i < kAttempts; ++i) {
     auto result = reader.attempt();
     if (!result) return tl::make_unexpected(std::move(result.error()));
@@ -198,6 +260,15 @@ Expected<PublishedLayout> read_published_layout(const ProcFiles& proc, pid_t pid
   return tl::make_unexpected(
       Error{ErrorCode::system_call, EAGAIN,
             fmt::format("PID {}: its published layout keeps changing; try again", pid)});
+}
+
+Expected<std::vector<PublishedTransfer>> read_published_transfers(
+    const ProcFiles& proc, pid_t pid, const std::vector<Mapping>& mappings) {
+  const auto mapping = layout_mapping(pid, mappings);
+  if (!mapping) return tl::make_unexpected(mapping.error());
+  const auto memory = Memory::open(proc, pid);
+  if (!memory) return tl::make_unexpected(memory.error());
+  return Reader(*memory, pid, **mapping).transfers();
 }
 
 }  // namespace cowshed::cow

@@ -46,4 +46,19 @@ struct PublishedLayout {
 Expected<PublishedLayout> read_published_layout(const ProcFiles& proc, pid_t pid,
                                                 const std::vector<Mapping>& mappings);
 
+// What a process says that it has sent, in one way as one type, through one channel or by one
+// launch.
+struct PublishedTransfer {
+  std::string origin;  // "channel" or "launch"
+  std::string name;
+  std::string type;
+  layout::TransferKind kind = {};
+  layout::TransferCount sent;
+};
+
+// The same for what the process has sent up to now, without waiting, as it only adds to that; empty
+// also where its library is older than such counts.  Errors: as above, EAGAIN excepted.
+Expected<std::vector<PublishedTransfer>> read_published_transfers(
+    const ProcFiles& proc, pid_t pid, const std::vector<Mapping>& mappings);
+
 }  // namespace cowshed::cow

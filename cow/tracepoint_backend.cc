@@ -11,6 +11,10 @@
 namespace cowshed::cow {
 namespace {
 
+// For what a process has sent: a walk through its /proc/PID/maps, and little else.
+constexpr std::uint64_t kBetweenLooksNs = 50'000'000;
+constexpr std::uint64_t kLookCostFactor = 50;
+
 constexpr std::chrono::milliseconds kShortestInterval{10};
 constexpr std::uint64_t kCostShare = 20;  // collect at most a twentieth of the time
 
@@ -132,6 +136,18 @@ void TracepointBackend::look_at_objects(std::uint64_t id, ProcessCopies& process
   pages_looked_at_[id] = copied;
 }
 
+void TracepointBackend::look_at_transfers(std::uint64_t id, ProcessCopies& process) {
+  if (!process.alive || process.shares_memory) return;
+  auto& next_look_ns = next_look_at_transfers_ns_[id];
+  const std::uint64_t begin = monotonic_ns();
+  if (begin < next_look_ns) return;
+  const auto mappings = proc_.maps(process.pid);
+  if (!mappings) return;
+  if (auto sent = sent_objects(proc_, process.pid, *mappings)) process.transfers = std::move(sent);
+  const std::uint64_t end = monotonic_ns();
+  next_look_ns = end + std::max(kBetweenLooksNs, kLookCostFactor * (end - begin));
+}
+
 void TracepointBackend::inherit(ProcessCopies& child, const ProcessCounts& counts) {
   const auto parent = processes_.find(counts.parent_id);
   if (parent != processes_.end()) {
@@ -181,6 +197,7 @@ void TracepointBackend::update(const ProcessCounts& counts) {
   if (is_new) inherit(copies, counts);
   count_arenas(counts, copies);
   look_at_objects(counts.id, copies);
+  look_at_transfers(counts.id, copies);
 }
 
 Expected<void> TracepointBackend::sample() {

@@ -71,14 +71,4 @@ TransferReport transfer_report() {
   return report;
 }
 
-std::string_view to_string(TransferKind kind) {
-  switch (kind) {
-    case TransferKind::value: return "value";
-    case TransferKind::reference: return "reference";
-    case TransferKind::moved: return "moved";
-    case TransferKind::inherited: return "inherited";
-  }
-  return "";
-}
-
 }  // namespace cowshed

@@ -3,7 +3,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
-#include <string_view>
 #include <sys/types.h>
 #include <vector>
 
@@ -64,8 +63,5 @@ std::string to_json(const TransferReport& report);
 // For people: totals, a line for each type sent, and the largest type paths, at most so many of
 // each type.
 std::string to_table(const TransferReport& report, std::size_t most_paths = 10);
-
-// "value", "reference", "moved" or "inherited".
-std::string_view to_string(TransferKind kind);
 
 }  // namespace cowshed

@@ -59,10 +59,20 @@ class FakeLayout : public ::testing::Test {
 
   // Of the mapping, `mapped` bytes can be read.
   Expected<PublishedLayout> read(std::size_t mapped = kBytes) const {
+    return read_published_layout(ProcFiles(root_.string()), 9, write(mapped));
+  }
+  Expected<std::vector<PublishedTransfer>> read_transfers(std::size_t mapped = kBytes) const {
+    return read_published_transfers(ProcFiles(root_.string()), 9, write(mapped));
+  }
+
+  // Writes it, and says where it is.
+  std::vector<Mapping> write(std::size_t mapped) const {
     std::string memory(kBytes, '\0');
     std::memcpy(memory.data(), &header_, sizeof header_);
     std::memcpy(memory.data() + 4096, &arena_, sizeof arena_);
     std::memcpy(memory.data() + 8192, &object_, sizeof object_);
+    std::memcpy(memory.data() + 12288, &transfer_, sizeof transfer_);
+    std::memcpy(memory.data() + kLanes, lanes_.data(), sizeof lanes_);
     memory.resize(mapped);
     std::ofstream(root_ / "9" / "mem") << std::string(kAddress, '\0') << memory;
     Mapping mapping;
@@ -70,7 +80,25 @@ class FakeLayout : public ::testing::Test {
     mapping.end = kAddress + kBytes;
     mapping.is_private = true;
     mapping.path = kPath;
-    return read_published_layout(ProcFiles(root_.string()), 9, {Mapping{}, mapping});
+    return {Mapping{}, mapping};
+  }
+
+  // Version 1.1, with one transfer that two threads had a part in.
+  void add_transfers() {
+    header_.minor = 1;
+    header_.transfers = {12288, sizeof(layout::Transfer), 1};
+    header_.transfer_lanes = {kLanes, sizeof(layout::TransferCount), 2};
+    transfer_.kind = layout::TransferKind::moved;
+    put(transfer_.origin, "channel");
+    put(transfer_.name, "jobs");
+    put(transfer_.type, "Job");
+    lanes_ = {{{1, 2, 30}, {10, 20, 300}}};
+  }
+  void expect_transfers_refused() const {
+    const auto result = read_transfers();
+    ASSERT_FALSE(result);
+    EXPECT_EQ(result.error().code, ErrorCode::unsupported);
+    EXPECT_THAT(result.error().message, HasSubstr("its table of "));
   }
 
   void expect_refused(const std::string& why) const {
@@ -86,6 +114,9 @@ class FakeLayout : public ::testing::Test {
   layout::Header header_;
   layout::Arena arena_;
   layout::Object object_;
+  static constexpr std::size_t kLanes = 13000;
+  layout::Transfer transfer_;
+  std::array<layout::TransferCount, 2> lanes_;
 };
 
 TEST_F(FakeLayout, SaysWhatIsThere) {
@@ -203,6 +234,64 @@ TEST_F(FakeLayout, AWriterThatDoesNotFinish) {
   ASSERT_FALSE(result);
   EXPECT_EQ(result.error().system_errno, EAGAIN);
   EXPECT_THAT(result.error().message, HasSubstr("PID 9: its published layout keeps changing"));
+}
+
+TEST_F(FakeLayout, WhatWasSentIsTheSumOfAllLanes) {
+  add_transfers();
+  const auto result = read_transfers();
+  ASSERT_TRUE(result) << result.error().message;
+  ASSERT_EQ(result->size(), 1U);
+  const PublishedTransfer& sent = result->front();
+  EXPECT_EQ(sent.origin, "channel");
+  EXPECT_EQ(sent.name, "jobs");
+  EXPECT_EQ(sent.type, "Job");
+  EXPECT_EQ(sent.kind, layout::TransferKind::moved);
+  EXPECT_EQ(sent.sent.messages, 11U);
+  EXPECT_EQ(sent.sent.objects, 22U);
+  EXPECT_EQ(sent.sent.bytes, 330U);
+  EXPECT_TRUE(read()) << "the rest is as before";
+}
+
+TEST_F(FakeLayout, WhatWasNeverSentIsLeftOut) {
+  add_transfers();
+  lanes_ = {};
+  EXPECT_TRUE(read_transfers().value().empty());
+}
+
+TEST_F(FakeLayout, AnOlderLibraryCountsNoTransfers) {
+  add_transfers();
+  header_.minor = 0;
+  EXPECT_TRUE(read_transfers().value().empty());
+}
+
+TEST_F(FakeLayout, TransfersBeyondTheEnd) {
+  add_transfers();
+  header_.transfers.count = 1000;
+  expect_transfers_refused();
+}
+
+TEST_F(FakeLayout, LanesBeyondTheEnd) {
+  add_transfers();
+  header_.transfer_lanes.count = 1000;
+  expect_transfers_refused();
+}
+
+TEST_F(FakeLayout, LanesWithoutMeasure) {
+  add_transfers();
+  header_.transfer_lanes.offset = UINT64_MAX;
+  expect_transfers_refused();
+  add_transfers();
+  header_.transfer_lanes.count = UINT32_MAX;
+  expect_transfers_refused();
+  add_transfers();
+  header_.transfer_lanes.entry_bytes = 1U << 31U;
+  expect_transfers_refused();
+}
+
+TEST_F(FakeLayout, LanesTooSmallForWhatIsCounted) {
+  add_transfers();
+  header_.transfers.count = 2;
+  expect_transfers_refused();
 }
 
 TEST_F(FakeLayout, PagesAreCountedForEveryObjectThatOverlapsThem) {

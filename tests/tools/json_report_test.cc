@@ -71,6 +71,18 @@ TEST(JsonReport, UnknownIsNullAndNotZero) {
   EXPECT_EQ(partly["processes"][0]["copied_file_pages"], 2);
 }
 
+TEST(JsonReport, WhatWasSent) {
+  auto measurement = one_process();
+  const auto unread = nlohmann::json::parse(json_report(measurement));
+  EXPECT_FALSE(unread["processes"][0].contains("transfers"));
+  measurement.processes[0].transfers = {{"channel", "jobs", "Job", "value", 2, 3, 128}};
+  const auto read = nlohmann::json::parse(json_report(measurement));
+  const auto& process = read["processes"][0];
+  EXPECT_EQ(process["transfers_sampled"], true);
+  EXPECT_EQ(process["transfers"], nlohmann::json::parse(R"([{"origin": "channel", "name": "jobs",
+    "type": "Job", "kind": "value", "messages": 2, "objects": 3, "bytes": 128}])"));
+}
+
 TEST(JsonReport, ObjectsThatCouldNotBeReadAreAbsent) {
   auto measurement = one_process();
   const auto unread = nlohmann::json::parse(json_report(measurement));

@@ -34,6 +34,20 @@ Json objects_of(const std::vector<cow::ObjectCopies>& copied) {
   return objects;
 }
 
+Json transfers_of(const std::vector<cow::SentObjects>& sent) {
+  Json transfers = Json::array();
+  for (const cow::SentObjects& each : sent) {
+    transfers.push_back({{"origin", each.origin},
+                         {"name", each.name},
+                         {"type", each.type},
+                         {"kind", each.kind},
+                         {"messages", each.messages},
+                         {"objects", each.objects},
+                         {"bytes", each.bytes}});
+  }
+  return transfers;
+}
+
 Json process_object(const cow::ProcessCopies& process) {
   Json object = {
       {"pid", process.pid},
@@ -67,6 +81,10 @@ Json process_object(const cow::ProcessCopies& process) {
   if (process.objects) {
     object["objects"] = objects_of(*process.objects);
     object["objects_sampled"] = true;  // by either backend
+  }
+  if (process.transfers) {
+    object["transfers"] = transfers_of(*process.transfers);
+    object["transfers_sampled"] = true;
   }
   return object;
 }

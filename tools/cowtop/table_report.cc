@@ -109,6 +109,19 @@ std::string object_lines(const cow::Measurement& measurement) {
   return text;
 }
 
+std::string transfer_lines(const cow::Measurement& measurement) {
+  std::string text;
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    if (!process.transfers) continue;
+    for (const cow::SentObjects& sent : *process.transfers) {
+      text += fmt::format("{} '{}': {} messages of {}, {} MiB by {}, sent by PID {}, sampled\n",
+                          printable(sent.origin), printable(sent.name), sent.messages,
+                          printable(sent.type), mebibytes(sent.bytes), sent.kind, process.pid);
+    }
+  }
+  return text;
+}
+
 }  // namespace
 
 std::string table_report(const cow::Measurement& measurement) {
@@ -137,7 +150,7 @@ std::string table_report(const cow::Measurement& measurement) {
   for (std::size_t i = 0; i < rows.size(); ++i) {
     text += add_row(rows[i], ending(measurement.processes[i]));
   }
-  text += arena_lines(measurement) + object_lines(measurement);
+  text += arena_lines(measurement) + object_lines(measurement) + transfer_lines(measurement);
   return text + fmt::format("total copied: {:.1f} MiB\n", static_cast<double>(copied) / kMiB);
 }
 
