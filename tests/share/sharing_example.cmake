@@ -1,0 +1,11 @@
+# Runs PROGRAM, made of SOURCE, which PAGE shows as it is.
+execute_process(COMMAND ${PROGRAM} OUTPUT_VARIABLE said COMMAND_ERROR_IS_FATAL ANY)
+if(NOT said MATCHES "^99999 words\n.*questions +value +9 +9 +540 B +Question")
+  message(FATAL_ERROR "the example said: ${said}")
+endif()
+file(READ ${SOURCE} source)
+file(READ ${PAGE} page)
+string(FIND "${page}" "${source}" where)
+if(where EQUAL -1)
+  message(FATAL_ERROR "${PAGE} does not show ${SOURCE} as it is")
+endif()
