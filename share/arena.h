@@ -182,8 +182,9 @@ class Arena {
   // thaw(), and what it wrote privately in a lenient arena, thawed or not.  Its private pages
   // become shared ones again, so that its later forks are cheap and share them; processes that have
   // an older generation keep it.  The cost is that of copying the 2 MiB ranges that were written
-  // to; every eighth copies all that is in use, so that the number of mappings stays bounded. Other
-  // threads must not write meanwhile.  Errors: those of freeze() and of thaw().
+  // to, and of smaller generations before, so that there are some log2(bytes / 2 MiB) of them at
+  // most; those wait when memory is short.  Each takes 2 MiB at least.  Other threads must not
+  // write meanwhile.  Errors: those of freeze() and of thaw().
   Expected<void> refreeze(const Progress& progress = nullptr);
 
   // Puts what has 4 KiB pages into 2 MiB pages, before or after the freeze; for what was deferred

@@ -54,8 +54,7 @@ Expected<void> ArenaCore::open(const ArenaOptions& options) {
     ::close(mapping->fd);
     return started;
   }
-  fds_[0] = mapping->fd;
-  fd_count_ = 1;
+  open_fd_ = mapping->fd;
   segments_ = {};
   known_elsewhere_ = false;
   begin_ = mapping->begin;
@@ -80,9 +79,7 @@ void ArenaCore::adopt(Description description) {
   std::copy(description.name.begin(), description.name.end(), name_.begin());
   huge_pages_ = true;
   was_entered_ = false;
-  const auto files = description.segments.files();
-  std::copy(files.begin(), files.end(), fds_.begin());
-  fd_count_ = files.size();
+  open_fd_ = -1;
   segments_ = std::move(description.segments);
   known_elsewhere_ = true;
   begin_ = description.begin;
@@ -233,7 +230,12 @@ void ArenaCore::close() {
   if (before != ArenaState::not_inherited) {
     unmap_arena(begin(), end() - begin(), known_elsewhere_);
   }
-  close_segments(0);
+  if (open_fd_ >= 0) {
+    ::close(std::exchange(open_fd_, -1));
+  }
+  for (const int fd : std::exchange(segments_, {}).files()) {
+    ::close(fd);
+  }
   begin_ = end_ = open_begin_ = open_end_ = 0;
   key_ = 0;
   past_ = {};
@@ -279,21 +281,10 @@ bool ArenaCore::is_needed() {
   return past_.live_allocations > dropped_frees_;
 }
 
-// Keeps the last `count`.
-void ArenaCore::close_segments(std::size_t count) {
-  const std::size_t closed = fd_count_ - count;
-  for (std::size_t i = 0; i < closed; ++i) {
-    ::close(fds_[i]);
-  }
-  std::copy(fds_.begin() + static_cast<std::ptrdiff_t>(closed),
-            fds_.begin() + static_cast<std::ptrdiff_t>(fd_count_), fds_.begin());
-  fd_count_ = count;
-}
-
 void ArenaCore::forget_range() { begin_ = end_ = open_begin_ = open_end_ = 0; }
 
 void ArenaCore::disown_after_fork() {
-  ::close(fds_[--fd_count_]);  // else the child would keep the memory alive
+  ::close(std::exchange(open_fd_, -1));  // else the child would keep the memory alive
   front()->close();
   memory_.forget();
   caches_ = nullptr;

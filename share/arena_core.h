@@ -37,7 +37,7 @@ constexpr ArenaState frozen_state(FreezeMode mode) {
 class ArenaCore final {
  public:
   static constexpr std::size_t kNameSize = 64;
-  static constexpr std::size_t kMostSegments = 8;  // files; one more while all is copied into it
+  static constexpr std::size_t kMostFiles = 1024;  // of segments(), in a parcel
 
   // What the generations that are frozen left.
   struct Frozen {
@@ -161,7 +161,7 @@ class ArenaCore final {
   Expected<void> seal(FreezeMode mode, const Progress& progress);
   Expected<void> reopen();
   void abandon_reopened();
-  void close_segments(std::size_t count);
+  void show_sealed(const std::vector<Run>& runs);
   bool find_thread_cache();
   bool make_thread_cache();
   static void drop_old_caches();
@@ -187,10 +187,8 @@ class ArenaCore final {
   bool handing_over_ = false;       // it, so that none is to be used yet
   std::atomic<bool> full_ = false;  // has refused jemalloc once
   bool huge_pages_ = true;
-  // One memfd for each generation that something is still mapped of, the last one last.
-  std::array<int, kMostSegments + 1> fds_{};
-  std::size_t fd_count_ = 0;
-  SegmentMap segments_;
+  int open_fd_ = -1;     // the memfd of the open part
+  SegmentMap segments_;  // what is frozen; its files are this core's
   bool known_elsewhere_ = false;
   ArenaMemory memory_;
   unsigned jemalloc_arena_ = 0;

@@ -2,6 +2,7 @@
 #include <cerrno>
 #include <string>
 #include <sys/mman.h>
+#include <unistd.h>
 #include <utility>
 
 #include <cowshed/share/address_range.h>
@@ -9,6 +10,7 @@
 #include <cowshed/share/arena_work.h>
 #include <cowshed/share/collapse.h>
 #include <cowshed/share/freeze.h>
+#include <cowshed/share/memory_limits.h>
 
 // An arena's generations: freezing, thawing and freezing again, and what is done with the pages.
 namespace cowshed {
@@ -88,32 +90,34 @@ Expected<void> ArenaCore::seal(FreezeMode mode, const Progress& users) {
     abandon_reopened();
     return {};
   }
-  // So many files are mapped that one with everything is due.
-  const bool all_renewed = fd_count_ > kMostSegments;
-  if (all_renewed) {
-    renewed = {{0, first}};
-  }
-  const auto copied = without(renewed, past_.holes);
-  std::erase_if(now.misses, [&](const HugePageMiss& miss) {
-    return std::any_of(copied.begin(), copied.end(), [&](const Run& run) {
-      return miss.offset >= run.begin && miss.offset < run.end;
-    });
-  });
-  now.on_disk -= std::min(now.on_disk, size_of(copied));
   now.holes.insert(now.holes.end(), holes.begin(), holes.end());
   std::size_t collapsed = 0;
   if (huge_pages_) {
     collapsed = memory_.taken() - memory_.huge_bytes();
-    memory_.collapse(part_of(progress, 0, size_of(copied)));
+    memory_.collapse(part_of(progress, 0, size_of(renewed)));
   }
   now.taken += memory_.taken();
   const auto misses = memory_.misses();
   now.misses.insert(now.misses.end(), misses.begin(), misses.end());
-  const ArenaMapping mapping = {fds_[fd_count_ - 1], begin(), end() - begin()};
+  const ArenaMapping mapping = {open_fd_, begin(), end() - begin()};
   const Generation generation = {mapping, first, memory_.used()};
+  std::vector<HugePageMiss> new_misses;
+  const auto copy = [&](const std::vector<Run>& runs) {
+    new_misses.clear();
+    return copy_runs(mapping, without(runs, past_.holes), huge_pages_, who(),
+                     part_of(progress, collapsed, 0), new_misses);
+  };
+  auto shown = segments_.worth_copying(renewed, memory_.taken(), past_.holes);
+  if (available_memory() < size_of(shown)) {
+    shown = renewed;  // what can wait for more memory, does
+  }
+  auto sealed = copy(shown);
+  if (!sealed && size_of(shown) > size_of(renewed)) {
+    discard_copies(mapping, first);
+    shown = renewed;
+    sealed = copy(shown);
+  }
   bool open_again = true;  // else it stays paused
-  auto sealed =
-      copy_runs(mapping, copied, huge_pages_, who(), part_of(progress, collapsed, 0), now.misses);
   if (sealed) {
     sealed = seal_generation(generation, mode, who(), open_again);
   }
@@ -125,22 +129,39 @@ Expected<void> ArenaCore::seal(FreezeMode mode, const Progress& users) {
     return sealed;
   }
   // From here there is no way back.
-  auto renewed_all = map_copies(mapping, renewed, mode, who());
-  for (const Run& run : renewed) {
-    segments_.show(run, mapping.fd);
-  }
-  segments_.show({first, generation.used}, mapping.fd);
+  auto all_shown = map_copies(mapping, shown, mode, who());
+  std::erase_if(now.misses, [&](const HugePageMiss& miss) {
+    return std::any_of(shown.begin(), shown.end(), [&](const Run& run) {
+      return miss.offset >= run.begin && miss.offset < run.end;
+    });
+  });
+  now.misses.insert(now.misses.end(), new_misses.begin(), new_misses.end());
+  shown.push_back({first, generation.used});
+  show_sealed(shown);
+  now.on_disk = segments_.bytes_on_disk(now.holes);
   frozen_bytes_ = generation.used;
   stop_jemalloc();
-  if (all_renewed) {
-    close_segments(1);
-    now.on_disk = 0;
-  }
   past_ = std::move(now);
   mode_ = mode;
   ++generation_;
   state_.store(frozen_state(mode), std::memory_order_release);
-  return renewed_all;
+  return all_shown;
+}
+
+// Gives up the files of which nothing shows any more.
+void ArenaCore::show_sealed(const std::vector<Run>& runs) {
+  auto before = segments_.files();
+  before.push_back(open_fd_);
+  for (const Run& run : runs) {
+    segments_.show(run, open_fd_);
+  }
+  open_fd_ = -1;
+  const auto after = segments_.files();
+  for (const int fd : before) {
+    if (std::find(after.begin(), after.end(), fd) == after.end()) {
+      ::close(fd);
+    }
+  }
 }
 
 Expected<void> ArenaCore::thaw() {
@@ -168,7 +189,7 @@ Expected<void> ArenaCore::reopen() {
     unmap_generation(*mapping, first);
     return started;
   }
-  fds_[fd_count_++] = mapping->fd;
+  open_fd_ = mapping->fd;
   key_ = new_key();  // the caches of before are of another jemalloc arena
   resume();
   return {};
@@ -178,7 +199,7 @@ Expected<void> ArenaCore::reopen() {
 void ArenaCore::abandon_reopened() {
   front()->close();
   stop_jemalloc();
-  unmap_generation({fds_[--fd_count_], begin(), end() - begin()}, frozen_bytes());
+  unmap_generation({std::exchange(open_fd_, -1), begin(), end() - begin()}, frozen_bytes());
   state_.store(frozen_state(mode_), std::memory_order_release);
 }
 

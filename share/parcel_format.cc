@@ -177,7 +177,7 @@ ArenaCore::Description read_description(Reader& reader, std::uint32_t& next_file
     segments.push_back({run, static_cast<int>(file), payload});
     begin = run.end;
   });
-  reader.expect(begin == arena.used && files - next_file <= ArenaCore::kMostSegments);
+  reader.expect(begin == arena.used && files - next_file <= ArenaCore::kMostFiles);
   next_file = files;
   arena.segments = SegmentMap(std::move(segments));
   return arena;

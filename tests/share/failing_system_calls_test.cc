@@ -502,6 +502,49 @@ TEST(FailingSystemCalls, OfTheFirstArenaEver) {
   std::printf("%d calls failed\n", points);
 }
 
+// To put older generations together can wait, and is made up for.
+TEST(FailingSystemCalls, ARefreezeDoesWithoutMemoryForOldData) {
+  const auto child = test::run_in_child([]() -> std::string {
+    if (const std::string reason = test::intercept_system_calls(); !reason.empty()) {
+      return "skip: " + reason;
+    }
+    Arena arena = Arena::create({.name = "subject", .capacity = 256_MiB}).value();
+    std::vector<std::size_t*> numbers;
+    std::size_t used = 0;
+    const auto add_generation = [&] {
+      numbers.push_back(arena.make<std::size_t>(numbers.size()).value());
+      const auto done = numbers.size() == 1 ? arena.freeze() : arena.refreeze();
+      test::decide_system_calls(nullptr);
+      used = arena.stats().used;
+      return done && arena.thaw();
+    };
+    for (int i = 0; i < 20; ++i) {
+      test::decide_system_calls([&](const SystemCall& call) {
+        const bool old = call.number == SYS_fallocate && call.arguments[2] < used;
+        return old && call.arguments[1] == 0 ? ENOSPC : 0;
+      });
+      if (!add_generation()) {
+        return "refused";
+      }
+    }
+    const std::size_t many = Footprint::now().descriptors;
+    if (!add_generation()) {
+      return "refused without a failure";
+    }
+    const std::size_t few = Footprint::now().descriptors;
+    for (std::size_t i = 0; i < numbers.size(); ++i) {
+      if (*numbers[i] != i) {
+        return "another number";
+      }
+    }
+    return many >= few + 15 ? "fine" : std::to_string(many) + " " + std::to_string(few);
+  });
+  if (child.said.starts_with("skip: ")) {
+    GTEST_SKIP() << child.said;
+  }
+  EXPECT_EQ(child.said, "fine") << child.signal;
+}
+
 bool is_collapse(const SystemCall& call) {
   return call.number == SYS_madvise && call.arguments[2] == kCollapse;
 }

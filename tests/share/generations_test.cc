@@ -438,6 +438,36 @@ TEST_P(Generations, HaveNoMoreMappingsAndDescriptorsForBeingMany) {
   EXPECT_EQ(child.said, GetParam() == FreezeMode::lenient ? "39 40 0" : "0 40 0");
 }
 
+// Copying is in proportion to what is added, and files are few, however many generations there
+// were.
+TEST_P(Generations, HundredsCostNoMoreThanTheirLogarithm) {
+  constexpr std::size_t kBase = 64_MiB;
+  constexpr std::size_t kCount = 200;
+  Arena arena = make_arena(1024_MiB);
+  auto* base = static_cast<unsigned char*>(arena.allocate(kBase, kRange));
+  std::memset(base, 1, kBase);
+  ASSERT_TRUE(arena.freeze(GetParam()));
+  const std::size_t descriptors = count_descriptors();
+  std::size_t copied = 0;
+  for (std::size_t i = 0; i < kCount; ++i) {
+    if (GetParam() == FreezeMode::lenient) {
+      base[i % 32 * kRange] = 2;
+    }
+    ASSERT_TRUE(arena.thaw());
+    ASSERT_TRUE(arena.make<std::size_t>(i));
+    std::size_t total = 0;
+    const auto refrozen = arena.refreeze([&](std::size_t, std::size_t all) { total = all; });
+    ASSERT_TRUE(refrozen) << refrozen.error().message;
+    copied += total;
+    ASSERT_LE(count_descriptors(), descriptors + 10);
+    ASSERT_LE(mappings(arena).size(), 80U);
+  }
+  // 8 is its logarithm; a lenient one adds what was written to.
+  EXPECT_LE(copied, kCount * kRange * 2 * 8);
+  EXPECT_EQ(private_bytes(arena), 0U);
+  EXPECT_EQ(base[0], GetParam() == FreezeMode::lenient ? 2 : 1);
+}
+
 TEST_P(Generations, OldBlocksStayAndNewOnesAreReallyFreed) {
   Arena arena = make_arena();
   std::set<void*> old_blocks;
