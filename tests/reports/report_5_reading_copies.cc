@@ -1,5 +1,7 @@
 // The report: after fork the memory of each child grows although it "only reads".
 
+#include <array>
+#include <cstdlib>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <memory>
@@ -117,7 +119,12 @@ json children_of(std::vector<std::string> command) {
   return children;
 }
 
+// Arenas' names are sampled: on a busy machine cowtop may come too late, and then has another try.
+constexpr std::array kLingerMs = {"300", "1500", "6000"};
+
 TEST(ReadingCopies, CowtopShowsBoth) {
+  // The leak checker of a sanitized subject is a process of its own.
+  ::setenv("ASAN_OPTIONS", "detect_leaks=0", 1);
   const json old = children_of({"/usr/bin/python3", "-c", R"(
 import os, time
 words = [str(i) * 3 for i in range(300_000)]
@@ -132,13 +139,22 @@ os.wait()
   const std::uint64_t copied = old[0]["copied_bytes"];
   EXPECT_GT(copied, 10_MiB);
 
-  const json children = children_of({ARENA_SUBJECT, "strict", "5000", "0", "300"});
-  ASSERT_EQ(children.size(), 2U);
+  json children;
   std::uint64_t of_arena = 0;
-  for (const json& child : children) {
-    ASSERT_EQ(child["arenas"].size(), 1U) << child;
-    of_arena += child["arenas"][0]["copied_pages"].get<std::uint64_t>();
+  std::size_t seen = 0;
+  for (const char* linger_ms : kLingerMs) {
+    children = children_of({ARENA_SUBJECT, "strict", "5000", "0", linger_ms});
+    ASSERT_EQ(children.size(), 2U);
+    of_arena = seen = 0;
+    for (const json& child : children) {
+      for (const json& arena : child["arenas"]) {
+        of_arena += arena["copied_pages"].get<std::uint64_t>();
+        ++seen;
+      }
+    }
+    if (seen == 2) break;
   }
+  ASSERT_EQ(seen, 2U) << children;
   test::tell("cowtop: the Python child copied " + std::to_string(copied >> 20U) +
              " MiB, two children of a frozen arena " + std::to_string(of_arena) + " pages of it");
   EXPECT_EQ(of_arena, 0U);
