@@ -13,12 +13,14 @@
 #include <stdexcept>
 #include <string>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include <vector>
 
 #include <cowshed/base/published_layout.h>
 #include <cowshed/share/arena.h>
+#include <cowshed/share/arena_transfer.h>
 #include <cowshed/share/registry.h>
 
 #include "child.h"
@@ -108,6 +110,39 @@ TEST(ALayoutThatCannotBeMade, IsMissedByNothing) {
     return seen.str();
   });
   EXPECT_EQ(child.said, "1111");
+}
+
+TEST(Layout, NamesWhatAnotherProcessSent) {
+  std::array<int, 2> sockets{};
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets.data()), 0);
+  const auto child = test::run_in_child([&] {
+    Arena arena = make_arena("sent");
+    const Index* index = *arena.make<Index>();
+    const bool sent =
+        publish("sent index", index) && arena.freeze() && send_arena(sockets[1], arena);
+    std::ostringstream said;
+    said << sent << ' ' << index << ' ' << ::getpid();
+    return said.str();
+  });
+  {
+    const auto arena = receive_arena(sockets[0]);
+    ASSERT_TRUE(arena) << arena.error().message;
+    const layout::Arena* shown = arena_named("sent");
+    ASSERT_NE(shown, nullptr);
+    EXPECT_EQ(shown->begin, reinterpret_cast<std::uintptr_t>(arena->base()));
+    EXPECT_EQ(shown->state, layout::ArenaState::strict);
+    const layout::Object* object = object_named("sent index");
+    ASSERT_NE(object, nullptr);
+    EXPECT_EQ(object->bytes, sizeof(Index));
+    EXPECT_THAT(object->type.data(), HasSubstr("Index"));
+    std::ostringstream expected;
+    expected << "1 " << reinterpret_cast<const void*>(object->address) << ' ' << object->publisher;
+    EXPECT_EQ(child.said, expected.str());
+  }
+  EXPECT_EQ(arena_named("sent"), nullptr);
+  EXPECT_EQ(object_named("sent index"), nullptr);
+  ::close(sockets[0]);
+  ::close(sockets[1]);
 }
 
 TEST(Layout, NamesArenasAndObjects) {

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstring>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -16,6 +17,7 @@
 #include <cowshed/share/registry.h>
 
 #include "child.h"
+#include "registry_other_unit.h"
 
 namespace cowshed {
 namespace {
@@ -223,6 +225,70 @@ TEST(Registry, ThreadsPublishFindAndWithdraw) {
   for (auto& thread : threads) {
     thread.join();
   }
+}
+
+// Publishing, using, listing and withdrawing at once, while arenas come and go; for
+// ThreadSanitizer.
+TEST(Registry, ThreadsDoAllOfItAtOnce) {
+  constexpr int kRounds = 200;
+  Arena arena = make_arena();
+  const Index* index = *arena.make<Index>();
+  const auto lasting = *publish("lasting", index);
+  std::atomic<int> running = 4;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 2; ++i) {
+    threads.emplace_back([&] {
+      for (int round = 0; round < kRounds; ++round) {
+        Arena own = make_arena("own");
+        const auto ref = publish(*own.make<Index>());
+        ASSERT_TRUE(ref && own.freeze());
+        EXPECT_EQ((*ref)->answer, 42);
+      }
+      --running;
+    });
+    threads.emplace_back([&] {
+      for (int round = 0; round < 10 * kRounds; ++round) {
+        const auto ref = publish(index);
+        ASSERT_TRUE(ref);
+        EXPECT_EQ(ref->try_get(), index);
+        EXPECT_TRUE(withdraw(*ref));
+        EXPECT_EQ(ref->try_get(), nullptr);
+      }
+      --running;
+    });
+  }
+  for (int i = 0; i < 2; ++i) {
+    threads.emplace_back([&] {
+      while (running > 0) {
+        EXPECT_EQ(*find<Index>("lasting"), lasting);
+        EXPECT_EQ(lasting->answer, 42);
+        EXPECT_EQ(outcome(as<Ref<Other>>(lasting)), "wrong_type");
+        EXPECT_GE(published().size(), 1U);
+        std::this_thread::yield();
+      }
+    });
+  }
+  for (auto& thread : threads) {
+    thread.join();
+  }
+  EXPECT_EQ(published().size(), 1U);
+}
+
+// The compiler may write one type in two ways, in two source files.
+TEST(Ref, ATypeIsTheSameInAllSourceFiles) {
+  Arena arena = make_arena();
+  std::pmr::vector<int> numbers({1, 2, 3}, arena.resource());
+  const auto here = publish("here", std::span<const int>(numbers));
+  const auto there = test::publish_span_elsewhere("there", numbers);
+  EXPECT_EQ((**here).size(), 3U);
+  EXPECT_EQ(test::size_elsewhere(*here), 3U);
+  ASSERT_EQ(outcome(there), "ok");
+  EXPECT_EQ((*there).size(), 3U);
+  EXPECT_EQ(*find<std::span<const int>>("there"), there);
+#if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+  // Else this test proves nothing.
+  EXPECT_NE(test::spelled_elsewhere(), type_name<std::span<const int>>());
+#endif
 }
 
 TEST(Registry, WithoutANameOnlyTheReferenceFindsIt) {
