@@ -76,20 +76,27 @@ Expected<std::uintptr_t> place_at(int fd, std::size_t size, const ArenaOptions& 
 }
 
 Expected<std::uintptr_t> place_anywhere(int fd, std::size_t size, const ArenaOptions& options) {
-  constexpr int kMostAttempts = 4096;
+  constexpr int kMostRounds = 2;  // the search may begin anywhere
   int error = ENOMEM;
+  std::vector<MapsEntry> maps;
   for (std::size_t range = 0; range < process_tree::kRanges.size(); ++range) {
-    for (int attempt = 0; attempt < kMostAttempts; ++attempt) {
+    std::uintptr_t before = 0;
+    for (int rounds = 0; rounds <= kMostRounds;) {
       const std::uintptr_t start = places::take(range, size);
       if (start == 0) {
         break;
       }
+      rounds += start <= before ? 1 : 0;
+      before = start;
       error = map_at(fd, start, size);
       if (error == 0) {
         return start;
       }
-      const auto maps = read_maps("self");
       const MapsEntry* taken = first_overlap(maps, start, start + size);
+      if (taken == nullptr) {
+        maps = read_maps("self");
+        taken = first_overlap(maps, start, start + size);
+      }
       if (taken == nullptr) {  // not a clash: this range is refused altogether
         places::leave(start, size, false);
         break;

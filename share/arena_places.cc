@@ -150,14 +150,14 @@ void count(std::uintptr_t begin, std::size_t size) {
 }
 
 bool is_own(std::size_t range, const Shelf& shelf) {
-  return shelf.owner == getpid() && holder_of(range, shelf.place).load() == shelf.owner;
+  return shelf.place != kNone && shelf.owner == getpid() &&
+         holder_of(range, shelf.place).load() == shelf.owner;
 }
 
 // Another becomes the shelf.
 void leave_shelf(std::size_t range) {
   const Shelf& shelf = shelves.at(range);
-  if (shelf.place != kNone && is_own(range, shelf) &&
-      arenas_at.at(start_of(range) + shelf.place) == 0) {
+  if (is_own(range, shelf) && arenas_at.at(start_of(range) + shelf.place) == 0) {
     release(range, shelf.place);
   }
 }
@@ -198,12 +198,17 @@ void skip(std::size_t range, std::uintptr_t begin, std::size_t size, std::uintpt
   const std::lock_guard lock(places_mutex);
   const std::uintptr_t after = (end + kGap + kHugePage - 1) / kHugePage * kHugePage;
   Shelf& shelf = shelves.at(range);
-  if (size + kGap <= kUnit) {
+  if (size + kGap <= kUnit && after < address_of(range, shelf.place) + kUnit) {
     shelf.next = after;
     return;
   }
+  if (size + kGap <= kUnit) {
+    leave_shelf(range);
+    shelf.place = kNone;
+  }
   const std::uintptr_t unit = (after + kUnit - 1) / kUnit - kRanges.at(range).first;
-  process_tree::shared().next_place.at(range).store(static_cast<std::uint32_t>(unit));
+  const bool is_inside = unit < kRanges.at(range).count;
+  process_tree::shared().next_place.at(range) = is_inside ? static_cast<std::uint32_t>(unit) : 0;
 }
 
 void hold(std::uintptr_t begin, std::size_t size, Holder holder) {

@@ -230,7 +230,7 @@ TEST(Registry, ThreadsPublishFindAndWithdraw) {
 // Publishing, using, listing and withdrawing at once, while arenas come and go; for
 // ThreadSanitizer.
 TEST(Registry, ThreadsDoAllOfItAtOnce) {
-  constexpr int kRounds = 200;
+  constexpr int kRounds = 30;
   Arena arena = make_arena();
   const Index* index = *arena.make<Index>();
   const auto lasting = *publish("lasting", index);
@@ -247,7 +247,7 @@ TEST(Registry, ThreadsDoAllOfItAtOnce) {
       --running;
     });
     threads.emplace_back([&] {
-      for (int round = 0; round < 10 * kRounds; ++round) {
+      for (int round = 0; round < 20 * kRounds; ++round) {
         const auto ref = publish(index);
         ASSERT_TRUE(ref);
         EXPECT_EQ(ref->try_get(), index);
