@@ -227,8 +227,12 @@ void ArenaCore::close() {
   if (before == ArenaState::open || before == ArenaState::paused) {
     stop_jemalloc();
   }
+  // First, for from the unmapping on another thread may have an arena there.
+  const std::uintptr_t start = begin();
+  const std::size_t size = end() - start;
+  begin_ = end_ = open_begin_ = open_end_ = 0;
   if (before != ArenaState::not_inherited) {
-    unmap_arena(begin(), end() - begin(), known_elsewhere_);
+    unmap_arena(start, size, known_elsewhere_);
   }
   if (open_fd_ >= 0) {
     ::close(std::exchange(open_fd_, -1));
@@ -236,7 +240,6 @@ void ArenaCore::close() {
   for (const int fd : std::exchange(segments_, {}).files()) {
     ::close(fd);
   }
-  begin_ = end_ = open_begin_ = open_end_ = 0;
   key_ = 0;
   past_ = {};
   front_ = nullptr;

@@ -96,6 +96,10 @@ std::uint32_t close_abandoned() {
       continue;
     }
     const std::lock_guard lock(core->mutex());
+    // Meanwhile it may have been opened again, or closed, and be given back by who did that.
+    if (!core->abandoned() || core->state() == ArenaState::vacant) {
+      continue;
+    }
     if (core->is_needed()) {
       ++needed;
       continue;
