@@ -176,7 +176,9 @@ void measure(const Options& options, Report& report) {
   report.setting("boost", "boost::interprocess::message_queue, 1,024 messages, priority 0");
   report.setting("pipe", "write(2) of each message, fread(3) through a buffer of 64 KiB");
   report.setting("python", "multiprocessing.Queue of /usr/bin/python3, bytes(64), put and get");
-  report.setting("turns", "half a round between two processes that spin (try_receive)");
+  report.setting("turns",
+                 "half a round between two processes that spin: send, and receive, which spins "
+                 "before it sleeps");
   report.setting("cache line", "two atomics, stored to and spun on");
   report.setting("asleep", "from the send to a receiver that slept for 200 us");
   report.setting("futex", "a store and FUTEX_WAKE, to FUTEX_WAIT");

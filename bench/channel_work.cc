@@ -138,7 +138,7 @@ class Turns : public SubjectWork {
         wait_for(lines_->back, i);
       } else {
         got(there_.send({i, {}}));
-        receive_spinning(back_);
+        got(back_.receive());
       }
     }
     const std::uint64_t end = now_ns();
@@ -159,19 +159,13 @@ class Turns : public SubjectWork {
       _mm_pause();
     }
   }
-  static void receive_spinning(Channel<Message>& channel) {
-    while (!channel.try_receive()) {
-      _mm_pause();
-    }
-  }
-
   std::uint64_t serve(std::uint64_t count) {
     for (std::uint64_t i = 1; i <= count; ++i) {
       if (bare_) {
         wait_for(lines_->there, i);
         lines_->back.store(i, std::memory_order_release);
       } else {
-        receive_spinning(there_);
+        got(there_.receive());
         got(back_.send({i, {}}));
       }
     }

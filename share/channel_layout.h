@@ -55,7 +55,7 @@ constexpr std::uint32_t thread_of(std::uint64_t lock) {
 }
 
 // What a receiving thread took last: the first message's number, and below bit 12 how many.
-struct Hand {
+struct alignas(64) Hand {
   std::atomic<std::uint64_t> owner;  // see below; 0: nobody's
   std::atomic<std::uint64_t> held;   // 0: nothing
 };

@@ -84,6 +84,7 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
     control_->tail.value.store(tail + count, std::memory_order_release);
     unlock(side.lock);
     notify(control_->items.event);
+    __builtin_prefetch(slot(tail + count), 1);  // the next send's
     return Attempt::done;
   }
 
@@ -102,6 +103,7 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
     const std::uint64_t head = control_->head.value.load(std::memory_order_relaxed);
     std::uint64_t ready = side.seen.load(std::memory_order_relaxed) - head;
     if (ready - 1 >= plan_.slots || ready < count) {
+      __builtin_prefetch(slot(head));  // while `tail` comes from the sender's CPU
       const std::uint64_t tail = control_->tail.value.load(std::memory_order_acquire);
       side.seen.store(tail, std::memory_order_relaxed);
       ready = tail - head;

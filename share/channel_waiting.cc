@@ -165,6 +165,9 @@ bool Waiting::ready() const {
     return false;
   }
   const std::uint64_t head = control.head.value.load(std::memory_order_acquire);
+  if (for_ == For::message) {
+    __builtin_prefetch(segment_.slot(head));  // while `tail` comes from the sender's CPU
+  }
   const std::uint64_t tail = control.tail.value.load(std::memory_order_acquire);
   return for_ == For::message ? head != tail : tail - head < segment_.plan().slots;
 }
