@@ -27,6 +27,12 @@ std::string_view to_string(ErrorCode code) {
     case ErrorCode::bad_image: return "bad_image";
     case ErrorCode::bad_parcel: return "bad_parcel";
     case ErrorCode::bad_encoding: return "bad_encoding";
+    case ErrorCode::bad_message: return "bad_message";
+    case ErrorCode::threads_running: return "threads_running";
+    case ErrorCode::no_runtime: return "no_runtime";
+    case ErrorCode::not_registered: return "not_registered";
+    case ErrorCode::forkserver_ended: return "forkserver_ended";
+    case ErrorCode::worker_failed: return "worker_failed";
     case ErrorCode::foreign_descriptor: return "foreign_descriptor";
     case ErrorCode::bad_channel: return "bad_channel";
     case ErrorCode::closed: return "closed";

@@ -33,6 +33,12 @@ enum class ErrorCode : std::uint8_t {
   bad_image,           // not an image of an arena, or a damaged one
   bad_parcel,          // what another process sent is not arenas, or damaged, see arena_transfer.h
   bad_encoding,        // bytes that are no such object's: damaged, too few, too many
+  bad_message,         // what a worker or its starter sent is damaged, or of another version
+  threads_running,     // fork() in a process with threads, see WorkersOptions::threads
+  no_runtime,          // main() has no cowshed::Runtime, which spawn and forkserver need
+  not_registered,      // a program has no worker function of this name
+  forkserver_ended,    // the forkserver was killed or has failed; the message says how
+  worker_failed,       // a worker of map() ended, or its function threw; the message says which
   foreign_descriptor,  // a descriptor of something else than it was said to be, or without seals
   bad_channel,         // not a channel, of another version, or damaged
   closed,              // the channel is closed; for a receiver: and empty

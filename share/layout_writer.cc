@@ -27,6 +27,7 @@ struct Image {
 
 Image* image = nullptr;
 TransferTables unpublished_transfers;
+std::atomic<std::uint64_t> change_count = 0;
 std::uint32_t first_vacant = 0;  // objects before this one are taken
 
 // While one of these lives, a reader waits.
@@ -96,13 +97,17 @@ void show_transfer_lanes(std::uint32_t lanes) {
   }
 }
 
+std::uint64_t changes() noexcept { return change_count.load(std::memory_order_acquire); }
+
 void put_arena(std::uint32_t index, const Arena& arena) {
+  ++change_count;
   if (image != nullptr) {
     put(image->header.arenas, image->arenas, index, arena);
   }
 }
 
 void clear_arena(std::uint32_t index) {
+  ++change_count;
   if (image != nullptr && image->arenas.at(index).begin != 0) {
     const Change change;
     image->arenas[index] = {};
@@ -110,6 +115,7 @@ void clear_arena(std::uint32_t index) {
 }
 
 std::uint32_t put_object(const Object& object) {
+  ++change_count;
   if (image == nullptr) {
     return 0;
   }
@@ -122,6 +128,7 @@ std::uint32_t put_object(const Object& object) {
 }
 
 void clear_object(std::uint32_t index) {
+  ++change_count;
   if (image != nullptr && image->objects.at(index).address != 0) {
     const Change change;
     image->objects[index] = {};

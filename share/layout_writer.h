@@ -17,6 +17,9 @@ namespace cowshed::layout {
 // Maps it, unless this process has one or inherited its parent's.
 void create();
 
+// How often what follows was called, so that one can tell whether anything is new.  Needs no mutex.
+std::uint64_t changes() noexcept;
+
 void put_arena(std::uint32_t index, const Arena& arena);
 void clear_arena(std::uint32_t index);
 

@@ -1,22 +1,17 @@
 #include <algorithm>
-#include <array>
-#include <atomic>
-#include <cctype>
 #include <cerrno>
 #include <csignal>
-#include <cstdio>
 #include <cstring>
-#include <cxxabi.h>
-#include <exception>
-#include <iostream>
+#include <filesystem>
 #include <poll.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cowshed/share/arena_table.h>
+#include <cowshed/share/forkserver_process.h>
+#include <cowshed/share/launch.h>
 #include <cowshed/share/stray_write.h>
 #include <cowshed/share/workers.h>
 
@@ -24,88 +19,82 @@ namespace cowshed {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+using internal::WorkerEnd;
+using launch::Launch;
+using launch::Launched;
+using launch::MessageKind;
 
-// What a worker leaves behind, in memory shared with its parent: one page each.
-struct alignas(4096) Report {
-  enum class Kind : std::uint8_t { nothing, exception, stray_write };
-  std::atomic<Kind> kind;
-  StrayWrite stray_write;
-  std::array<char, 2048> text;  // ends in '\0'
-};
-
+// A worker, from its start to its end.
 struct Child {
-  pid_t pid = 0;
-  int pidfd = -1;
-  std::uint64_t fork_ns = 0;
+  Launched at;  // no pidfd: it has been reaped
+  Clock::time_point started;
+  int restarts = 0;
+  bool begun = false;                        // a spawned one has come to its function
+  bool timed_out = false;                    // it had not in time
+  bool reported = false;                     // the forkserver said how it ended
+  std::optional<internal::Failure> refused;  // by the forkserver
+  int exit_code = -1;
+  int signal = 0;
+  std::optional<StrayWrite> stray_write;
+  std::optional<internal::Failure> failure;
+  std::optional<internal::Content> value;
+
+  bool running() const { return static_cast<bool>(at.pidfd); }
+  void set_end(int code, int status) {  // as in siginfo_t
+    exit_code = code == CLD_EXITED ? status : -1;
+    signal = code == CLD_EXITED ? 0 : status;
+  }
+  void read_messages();
 };
 
-// In a worker; a process that it forks in turn has them too, and must not report as the worker.
-Report* own_report = nullptr;
-pid_t own_pid = 0;
-
-// Standard streams only: fflush(nullptr) waits for a thread that sits in a read of any stream.
-void flush_streams() {
-  std::cout.flush();
-  std::cerr.flush();
-  std::clog.flush();
-  (void)std::fflush(stdout);
-  (void)std::fflush(stderr);
-}
-
-void leave_text(std::string_view text) {
-  if (getpid() != own_pid) {
-    return;
+void Child::read_messages() {
+  for (;;) {
+    auto message = launch::receive_message(at.socket.get(), MSG_DONTWAIT);
+    if (!message || !*message) {
+      return;  // what a damaged message was to say is missing, and the error says so
+    }
+    switch ((*message)->kind) {
+      case MessageKind::begun: begun = true; break;
+      case MessageKind::started:
+        at.pid = static_cast<pid_t>((*message)->numbers[0]);
+        at.start_ns = static_cast<std::uint64_t>((*message)->numbers[1]);
+        at.pidfd = std::move((*message)->extra);
+        break;
+      case MessageKind::refused:
+        refused = internal::decode_failure(std::move((*message)->content));
+        break;
+      case MessageKind::result:
+        exit_code = static_cast<int>((*message)->numbers[0]);  // if nobody can tell more
+        value = std::move((*message)->content);
+        break;
+      case MessageKind::exited:
+        reported = true;
+        set_end(static_cast<int>((*message)->numbers[0]), static_cast<int>((*message)->numbers[1]));
+        break;
+      case MessageKind::failure:
+        begun = true;
+        failure = internal::decode_failure(std::move((*message)->content));
+        break;
+      case MessageKind::stray_write: {
+        const std::string& bytes = (*message)->content.inline_bytes();
+        if (bytes.size() == sizeof(StrayWrite)) {
+          std::memcpy(&stray_write.emplace(), bytes.data(), bytes.size());
+        }
+        break;
+      }
+      default: break;
+    }
   }
-  auto& line = own_report->text;
-  const std::size_t length = std::min(text.size(), line.size() - 1);
-  std::replace_copy_if(
-      text.begin(), text.begin() + static_cast<std::ptrdiff_t>(length), line.begin(),
-      [](char c) { return std::iscntrl(static_cast<unsigned char>(c)) != 0; }, ' ');
-  own_report->kind = Report::Kind::exception;
-}
-
-int run_body(const std::function<int(const Worker&)>& body, const Worker& self) {
-  try {
-    return body(self);
-  } catch (const std::exception& failure) {
-    leave_text(failure.what());
-  } catch (const abi::__forced_unwind&) {
-    // Must not be swallowed, nor go on into the frames of the parent: the worker ends here.
-    leave_text("ended by pthread_exit()");
-    flush_streams();
-    _exit(1);
-  } catch (...) {
-    leave_text("an exception that is no std::exception");
-  }
-  return 1;
-}
-
-[[noreturn]] void run_worker(const WorkersOptions& options, pid_t parent, Report* report,
-                             const Worker& self, const std::function<int(const Worker&)>& body) {
-  if (options.die_with_parent) {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != parent) {
-      _exit(1);
-    }  // it ended before the call above
-  }
-  own_report = report;
-  own_pid = getpid();
-  internal::set_stray_write_sink(&report->stray_write,
-                                 []() noexcept { own_report->kind = Report::Kind::stray_write; });
-  const int code = run_body(body, self);
-  flush_streams();
-  _exit(code);
 }
 
 }  // namespace
 
-struct Workers::State {
-  std::string name;
+struct internal::WorkersHandle::State {
+  Launch launch;
+  WorkersOptions options;
   pid_t owner = getpid();
-  Report* reports = nullptr;
-  std::size_t reports_size = 0;
+  pid_t starter = gettid();
   std::vector<Child> children;
-  std::vector<WorkerExit> exits;  // as far as reaped; by rank
 
   State() = default;
   State(const State&) = delete;
@@ -113,190 +102,334 @@ struct Workers::State {
   ~State() {
     if (getpid() == owner) {
       signal_all(SIGKILL);
-      (void)reap_all();
-    }
-    close_all();
-    munmap(reports, reports_size);
-  }
-
-  void close_all() {
-    for (auto& child : children) {
-      if (child.pidfd >= 0) {
-        close(std::exchange(child.pidfd, -1));
-      }
+      (void)reap_until(Clock::time_point::max(), false);
     }
   }
 
-  void signal_all(int signal) const {
-    for (const auto& child : children) {
-      if (child.pidfd >= 0) {
-        syscall(SYS_pidfd_send_signal, child.pidfd, signal, nullptr, 0);
-      }
-    }
+  void signal_all(int signal) const;
+  Expected<Launched> start_one(int rank);
+  Expected<void> start_all();
+  Expected<void> await_started(Child& child) const;
+  Expected<void> restart(int rank);
+  Expected<void> reap(Child& child);
+  // False: some still run at the deadline.
+  Expected<bool> reap_until(Clock::time_point deadline, bool restart_failed);
+  void kill_late_ones();
+  Clock::time_point next_timeout() const;
+  std::string describe(int rank, const Child& child, bool with_value) const;
+  std::string describe_signal(const Child& child) const;
+  std::vector<WorkerEnd> ends(bool with_values);
+  std::string who(const std::string& what) const {
+    return "workers '" + launch.name + "': " + what;
   }
-
-  Expected<void> fork_all(const WorkersOptions& options,
-                          const std::function<int(const Worker&)>& body);
-  Expected<void> reap_all();
-  void wait_until(Clock::time_point deadline) const;
-  std::string describe(int rank, const siginfo_t& info) const;
+  Error error_of(Error error) const {
+    error.message = who(error.message);
+    return error;
+  }
 };
 
-Expected<void> Workers::State::fork_all(const WorkersOptions& options,
-                                        const std::function<int(const Worker&)>& body) {
-  const auto count = static_cast<std::size_t>(options.count);
-  reports_size = count * sizeof(Report);
-  void* memory =
-      mmap(nullptr, reports_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) {
-    reports_size = 0;
-    return system_error("workers '" + name + "': memory for their reports", errno);
+using State = internal::WorkersHandle::State;
+
+void State::signal_all(int signal) const {
+  for (const Child& child : children) {
+    if (child.running()) {
+      syscall(SYS_pidfd_send_signal, child.at.pidfd.get(), signal, nullptr, 0);
+    }
   }
-  reports = static_cast<Report*>(memory);
-  children.reserve(count);
-  exits.resize(count);
-  flush_streams();
-  for (int rank = 0; rank < options.count; ++rank) {
-    const auto before = Clock::now();
-    const pid_t pid = fork();
-    if (pid == 0) {
-      close_all();
-      run_worker(options, owner, reports + rank, {rank, options.count}, body);
+}
+
+Expected<Launched> State::start_one(int rank) {
+  switch (launch.method) {
+    case Start::fork: return launch::fork_worker(launch, rank, [this] { children.clear(); });
+    case Start::spawn: return launch::spawn_worker(launch, rank);
+    case Start::forkserver: return launch::request_worker(launch, rank);
+  }
+  return make_error(ErrorCode::invalid_argument, ".method is none");
+}
+
+// What the worker itself says may come before what the forkserver says of it.
+Expected<void> State::await_started(Child& child) const {
+  while (launch.method == Start::forkserver && !child.running()) {
+    const bool readable = launch.server->wait_readable(child.at.socket.get());
+    child.read_messages();
+    if (child.refused) {
+      return make_error(ErrorCode::system_call, "the forkserver says: " + child.refused->text);
     }
-    const auto after = Clock::now();
-    if (pid < 0) {
-      return system_error("workers '" + name + "': fork", errno);
-    }
-    Child& child = children.emplace_back();
-    child.pid = pid;
-    child.fork_ns = static_cast<std::uint64_t>(
-        std::chrono::duration_cast<std::chrono::nanoseconds>(after - before).count());
-    child.pidfd = static_cast<int>(syscall(SYS_pidfd_open, pid, 0));  // CLOEXEC by itself
-    if (child.pidfd < 0) {
-      const int error = errno;
-      kill(pid, SIGKILL);
-      waitpid(pid, nullptr, 0);
-      children.pop_back();
-      return system_error("workers '" + name + "': pidfd_open", error);
+    if (!child.running() && (!readable || launch.server->ended())) {
+      return make_error(ErrorCode::forkserver_ended,
+                        "the forkserver " + launch.server->how_it_ended());
     }
   }
   return {};
 }
 
-Expected<void> Workers::State::reap_all() {
-  for (std::size_t i = 0; i < children.size(); ++i) {
-    Child& child = children[i];
-    if (child.pidfd < 0) {
-      continue;
-    }
-    siginfo_t info = {};
-    int result = 0;
-    do {
-      result = waitid(P_PIDFD, static_cast<id_t>(child.pidfd), &info, WEXITED);
-    } while (result != 0 && errno == EINTR);
-    if (result != 0) {
-      return system_error("workers '" + name + "': waiting for pid " + std::to_string(child.pid),
-                          errno);
-    }
-    close(std::exchange(child.pidfd, -1));
-    WorkerExit& exit = exits[i];
-    exit.rank = static_cast<int>(i);
-    exit.pid = child.pid;
-    exit.fork_ns = child.fork_ns;
-    if (info.si_code == CLD_EXITED) {
-      exit.exit_code = info.si_status;
+Expected<void> State::start_all() {
+  children.reserve(static_cast<std::size_t>(launch.count));
+  Expected<void> all;
+  for (int rank = 0; rank < launch.count && all; ++rank) {
+    auto started = start_one(rank);
+    if (started) {
+      Child& child = children.emplace_back();
+      child.at = std::move(*started);
+      child.started = Clock::now();
     } else {
-      exit.signal = info.si_status;
+      all = tl::make_unexpected(std::move(started.error()));
     }
-    exit.error = describe(exit.rank, info);
   }
+  for (Child& child : children) {  // those that were asked for before another failed, too
+    auto started = await_started(child);
+    all = all ? started : all;
+  }
+  return all;
+}
+
+Expected<void> State::restart(int rank) {
+  Child& child = children[static_cast<std::size_t>(rank)];
+  Child next;
+  next.restarts = child.restarts + 1;
+  next.started = Clock::now();
+  auto started = start_one(rank);
+  if (!started) {
+    return tl::make_unexpected(error_of(std::move(started.error())));
+  }
+  next.at = std::move(*started);
+  if (auto awaited = await_started(next); !awaited) {
+    return tl::make_unexpected(error_of(std::move(awaited.error())));
+  }
+  child = std::move(next);
   return {};
 }
 
-std::string Workers::State::describe(int rank, const siginfo_t& info) const {
-  const bool exited = info.si_code == CLD_EXITED;
-  if (exited && info.si_status == 0) {
-    return "";
-  }
-  const Report& report = reports[rank];
-  const std::string who = name + " " + std::to_string(rank) + " (pid " +
-                          std::to_string(children[static_cast<std::size_t>(rank)].pid) + ")";
-  const auto kind = report.kind.load();
-  if (kind == Report::Kind::stray_write) {
-    return who + " died: " + to_string(report.stray_write);
-  }
-  if (kind == Report::Kind::exception) {
-    return who + ": " + report.text.data();
-  }
-  if (!exited) {
-    return who + " died of signal " + std::to_string(info.si_status) + " (" +
-           strsignal(info.si_status) + ")";
-  }
-  return who + " exited with " + std::to_string(info.si_status);
-}
-
-void Workers::State::wait_until(Clock::time_point deadline) const {
-  for (const auto& child : children) {
-    if (child.pidfd < 0) {
-      continue;
-    }
-    pollfd ended = {child.pidfd, POLLIN, 0};
-    for (;;) {
-      const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now());
-      const auto timeout = std::clamp<std::int64_t>(left.count(), 0, 1'000'000);
-      const int ready = poll(&ended, 1, static_cast<int>(timeout));
-      if (ready > 0 || timeout == 0) {
+Expected<void> State::reap(Child& child) {
+  child.read_messages();
+  if (launch.method == Start::forkserver) {
+    while (!child.reported && launch.server->wait_readable(child.at.socket.get())) {
+      const bool server_ended = launch.server->ended();  // before that, so that nothing is missed
+      child.read_messages();
+      if (server_ended) {
         break;
       }
     }
+  } else {
+    siginfo_t info = {};
+    while (waitid(P_PIDFD, static_cast<id_t>(child.at.pidfd.get()), &info, WEXITED) != 0) {
+      if (errno != EINTR) {
+        return system_error(who("waiting for pid " + std::to_string(child.at.pid)), errno);
+      }
+    }
+    child.read_messages();
+    child.set_end(info.si_code, info.si_status);
+  }
+  child.at.pidfd = Descriptor();
+  child.at.socket = Descriptor();
+  return {};
+}
+
+Clock::time_point State::next_timeout() const {
+  auto next = Clock::time_point::max();
+  if (launch.method == Start::spawn) {
+    for (const Child& child : children) {
+      if (child.running() && !child.begun && !child.timed_out) {
+        next = std::min(next, child.started + options.start_timeout);
+      }
+    }
+  }
+  return next;
+}
+
+void State::kill_late_ones() {
+  for (Child& child : children) {
+    if (!child.running() || child.begun || child.started + options.start_timeout > Clock::now()) {
+      continue;
+    }
+    child.read_messages();
+    if (!child.begun) {
+      child.timed_out = true;
+      syscall(SYS_pidfd_send_signal, child.at.pidfd.get(), SIGKILL, nullptr, 0);
+    }
   }
 }
 
-Workers::Workers(std::unique_ptr<State> state) : state_(std::move(state)) {}
-Workers::Workers(Workers&&) noexcept = default;
-Workers& Workers::operator=(Workers&&) noexcept = default;
-Workers::~Workers() = default;
-
-Expected<std::vector<WorkerExit>> Workers::wait() {
-  return state_->reap_all().map([this] { return state_->exits; });
+Expected<bool> State::reap_until(Clock::time_point deadline, bool restart_failed) {
+  for (;;) {
+    std::vector<pollfd> ended;
+    std::vector<int> ranks;
+    for (std::size_t i = 0; i < children.size(); ++i) {
+      if (children[i].running()) {
+        ended.push_back({children[i].at.pidfd.get(), POLLIN, 0});
+        ranks.push_back(static_cast<int>(i));
+      }
+    }
+    if (ended.empty()) {
+      return true;
+    }
+    const auto timeout = next_timeout();
+    const auto until = std::min(deadline, timeout);
+    int milliseconds = -1;
+    if (until != Clock::time_point::max()) {
+      const auto left = std::chrono::ceil<std::chrono::milliseconds>(until - Clock::now());
+      milliseconds = static_cast<int>(std::clamp<std::int64_t>(left.count(), 0, 1'000'000));
+    }
+    if (poll(ended.data(), ended.size(), milliseconds) < 0 && errno != EINTR) {
+      return system_error(who("poll"), errno);
+    }
+    for (std::size_t i = 0; i < ended.size(); ++i) {
+      if (ended[i].revents == 0) {
+        continue;
+      }
+      Child& child = children[static_cast<std::size_t>(ranks[i])];
+      auto done = reap(child);
+      const bool again = restart_failed && child.restarts < options.restarts &&
+                         !describe(ranks[i], child, false).empty();
+      if (done && again) {
+        done = restart(ranks[i]);
+      }
+      if (!done) {
+        return tl::make_unexpected(std::move(done.error()));
+      }
+    }
+    if (timeout <= Clock::now()) {
+      kill_late_ones();
+    }
+    if (deadline <= Clock::now()) {
+      return std::none_of(children.begin(), children.end(),
+                          [](const Child& child) { return child.running(); });
+    }
+  }
 }
 
-Expected<std::vector<WorkerExit>> Workers::stop(Clock::time_point deadline) {
+std::string State::describe_signal(const Child& child) const {
+  std::string text =
+      " died of signal " + std::to_string(child.signal) + " (" + strsignal(child.signal) + ")";
+  if (child.signal == SIGKILL && launch.setup.die_with_parent &&
+      !std::filesystem::exists("/proc/self/task/" + std::to_string(starter))) {
+    text +=
+        "; the thread that started it has ended, and with it go its workers: see "
+        "WorkersOptions::die_with_parent";
+  }
+  return text;
+}
+
+std::string State::describe(int rank, const Child& child, bool with_value) const {
+  const std::string its_name =
+      launch.name + " " + std::to_string(rank) + " (pid " + std::to_string(child.at.pid) + ")";
+  const std::string no_runtime =
+      " before it came to its function: main() of its program has `cowshed::Runtime "
+      "runtime(argc, argv);` as its first line";
+  if (child.timed_out) {
+    return its_name + " was killed after " + std::to_string(options.start_timeout.count()) +
+           " ms (WorkersOptions::start_timeout)" + no_runtime;
+  }
+  if (child.stray_write) {
+    return its_name + " died: " + to_string(*child.stray_write);
+  }
+  if (child.failure) {
+    return its_name + ": " + child.failure->text;
+  }
+  if (child.signal != 0) {
+    return its_name + describe_signal(child);
+  }
+  if (launch.method == Start::forkserver && !child.reported && !child.value) {
+    return its_name + " ended, nobody knows how: its forkserver " + launch.server->how_it_ended();
+  }
+  if (launch.method == Start::spawn && !child.begun) {
+    return its_name + " exited with " + std::to_string(child.exit_code) + no_runtime;
+  }
+  if (child.exit_code != 0) {
+    return its_name + " exited with " + std::to_string(child.exit_code);
+  }
+  if (with_value && !child.value) {
+    return its_name + " ended without a value: its function did not return";
+  }
+  return "";
+}
+
+std::vector<WorkerEnd> State::ends(bool with_values) {
+  std::vector<WorkerEnd> ends;
+  for (std::size_t i = 0; i < children.size(); ++i) {
+    Child& child = children[i];
+    WorkerEnd& end = ends.emplace_back();
+    end.exit.rank = static_cast<int>(i);
+    end.exit.pid = child.at.pid;
+    end.exit.exit_code = child.exit_code;
+    end.exit.signal = child.signal;
+    end.exit.error = describe(end.exit.rank, child, with_values);
+    end.exit.start_ns = child.at.start_ns;
+    end.exit.restarts = child.restarts;
+    if (child.failure) {
+      end.exit.exception = child.failure->exception;
+    }
+    if (with_values && child.value) {
+      end.value = std::make_shared<Decoder>(std::exchange(*child.value, {}));
+    }
+  }
+  return ends;
+}
+
+internal::WorkersHandle::WorkersHandle(std::unique_ptr<State> state) : state_(std::move(state)) {}
+internal::WorkersHandle::WorkersHandle(WorkersHandle&&) noexcept = default;
+internal::WorkersHandle& internal::WorkersHandle::operator=(WorkersHandle&&) noexcept = default;
+internal::WorkersHandle::~WorkersHandle() = default;
+
+Expected<std::vector<WorkerEnd>> internal::WorkersHandle::wait(bool with_values) {
+  return state_->reap_until(Clock::time_point::max(), true).map([&](bool) {
+    return state_->ends(with_values);
+  });
+}
+
+Expected<std::vector<WorkerEnd>> internal::WorkersHandle::stop(Clock::time_point deadline,
+                                                               bool with_values) {
   state_->signal_all(SIGTERM);
-  state_->wait_until(deadline);
-  state_->signal_all(SIGKILL);
-  return wait();
+  return state_->reap_until(deadline, false)
+      .and_then([&](bool) {
+        state_->signal_all(SIGKILL);
+        return state_->reap_until(Clock::time_point::max(), false);
+      })
+      .map([&](bool) { return state_->ends(with_values); });
 }
 
-std::vector<pid_t> Workers::pids() const {
+std::vector<pid_t> internal::WorkersHandle::pids() const {
   std::vector<pid_t> result;
-  for (const auto& child : state_->children) {
-    result.push_back(child.pid);
+  for (const Child& child : state_->children) {
+    result.push_back(child.at.pid);
   }
   return result;
 }
 
-Expected<Workers> internal::start_workers(const WorkersOptions& options,
-                                          const std::function<int(const Worker&)>& body) {
-  if (options.count < 1) {
-    return make_error(ErrorCode::invalid_argument,
-                      "workers '" + options.name + "': .count is at least 1");
+std::vector<int> internal::WorkersHandle::pidfds() const {
+  std::vector<int> result;
+  for (const Child& child : state_->children) {
+    result.push_back(child.at.pidfd.get());
   }
-  struct sigaction children = {};
-  sigaction(SIGCHLD, nullptr, &children);
-  if (children.sa_handler == SIG_IGN || (children.sa_flags & SA_NOCLDWAIT) != 0) {
-    return make_error(ErrorCode::invalid_argument,
-                      "workers '" + options.name +
-                          "': SIGCHLD is ignored in this process, so the kernel would throw their "
-                          "exit statuses away; give it SIG_DFL or a handler before start()");
-  }
-  auto state = std::make_unique<Workers::State>();
-  state->name = options.name;
-  auto started = state->fork_all(options, body);
+  return result;
+}
+
+Expected<internal::WorkersHandle> internal::start_workers(const WorkersOptions& options,
+                                                          WorkerBody body, const WorkerJob& job) {
+  auto state = std::make_unique<WorkersHandle::State>();
+  state->launch.name = options.name;
+  state->options = options;
+  auto started = launch::prepare(options, job, state->launch);
   if (!started) {
-    return tl::make_unexpected(std::move(started.error()));
+    return tl::make_unexpected(state->error_of(std::move(started.error())));
   }
-  return Workers(std::move(state));
+  state->launch.body = std::move(body);
+  started = state->start_all();
+  if (!started) {
+    return tl::make_unexpected(state->error_of(std::move(started.error())));
+  }
+  if (options.restarts == 0) {  // the body refers to the caller's arguments
+    state->launch.body = nullptr;
+    state->launch.streams.clear();
+  }
+  return WorkersHandle(std::move(state));
+}
+
+tl::unexpected<Error> internal::no_copies_error(const std::string& name) {
+  return make_error(ErrorCode::invalid_argument,
+                    "workers '" + name +
+                        "': to start them again, .restarts, their function and arguments must be "
+                        "copyable");
 }
 
 Expected<void> internal::check_inheritable(const void* object) {

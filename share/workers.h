@@ -2,37 +2,83 @@
 
 #include <chrono>
 #include <cstdint>
+#include <exception>
+#include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <sys/types.h>
+#include <tuple>
 #include <type_traits>
 #include <utility>
+#include <variant>
 #include <vector>
 
+#include <cowshed/share/argument_counter.h>
 #include <cowshed/share/ref.h>
+#include <cowshed/share/worker_exception.h>
+#include <cowshed/share/worker_function.h>
 
-// Forked workers over frozen arenas.
+// Worker processes over frozen arenas, by one of three methods.
 //
-//   void search(const cowshed::Worker& self, const Index& index, int depth);
-//   auto workers = cowshed::start({.count = 8, .name = "search"}, search, ref, 3);
-//   const auto exits = workers->wait();
-//   for (const auto& exit : *exits) { ... }
+//   double search(const cowshed::Worker& self, const Index& index, std::string query);
+//
+//   int main(int argc, char** argv) {
+//     cowshed::Runtime runtime(argc, argv);     // runtime.h; for spawn and forkserver
+//     ...
+//     auto workers = cowshed::start<search>({.method = Start::spawn, .count = 8}, ref, "apples");
+//     const auto results = workers->wait();
+//     for (const auto& result : *results) { ... result.value, or result.error ... }
 namespace cowshed {
 
-struct WorkersOptions {
-  int count = 1;
-  std::string name = "worker";
-  // SIGKILL for a worker whose parent ended.  The kernel means the parent's *thread* that called
-  // start(): with this set, call it from one that lives as long as the workers may.
-  bool die_with_parent = true;
+class ForkServer;  // forkserver.h
+
+enum class Start : std::uint8_t {
+  fork,        // what this process has is inherited, for free; not for one with threads
+  spawn,       // exec of this program or another: also for processes with threads
+  forkserver,  // a small process without threads, see forkserver.h, forks it
 };
 
-// What a worker knows of itself.
-struct Worker {
-  int rank;  // 0 to count - 1
-  int count;
+// What fork does in a process with other threads.  They do not exist in a worker, and what they
+// hold locked stays locked there for ever: a logger's mutex, or one inside a library.  (Cowshed's
+// own and malloc's are never held: fork waits for them.)
+enum class Threads : std::uint8_t {
+  // The error threads_running, which counts and names them.  A worker that hangs does so once in a
+  // thousand starts, far from its cause; this fails at the first.
+  refuse,
+  allow,  // the caller knows that no thread holds what a worker needs
+};
+
+// A standard stream of a worker: the parent's own, a descriptor of the parent, or a file.  A file
+// for input is read; one for output is made anew, and all workers append to it.
+using WorkerStream = std::variant<std::monostate, int, std::filesystem::path>;
+
+struct WorkersOptions {
+  Start method = Start::fork;
+  int count = 1;
+  std::string name = "worker";
+  // SIGKILL for a worker whose parent ended (under forkserver: whose forkserver did, which ends
+  // with its owner).  For fork and spawn the kernel means the parent's *thread* that called
+  // start(): with this set, call it from one that lives as long as the workers may.
+  bool die_with_parent = true;
+  Threads threads = Threads::refuse;
+  // How often one that fails is started again, by wait() and stop(), which alone notice it.  By
+  // fork the arguments and the function are copied for that.
+  int restarts = 0;
+  std::vector<int> cpus = {};  // worker r runs on cpus[r % size] alone; none: anywhere
+  std::vector<std::string> environment = {};  // "NAME=value", beside what there is
+  std::filesystem::path directory = {};       // to work in; empty: the parent's
+  WorkerStream input = {};
+  WorkerStream output = {};
+  WorkerStream error = {};
+  // For spawn: another program that has a Runtime and the same worker function.
+  std::filesystem::path program = {};
+  // For spawn: one that has not come to its function by then is killed; its program has no Runtime,
+  // most likely.
+  std::chrono::milliseconds start_timeout = std::chrono::seconds(30);
+  const ForkServer* server = nullptr;  // for forkserver; null: one that is started when needed
 };
 
 // What became of one.
@@ -41,44 +87,118 @@ struct WorkerExit {
   pid_t pid = 0;
   int exit_code = -1;  // -1 when a signal ended it
   int signal = 0;      // 0 when it exited
-  std::string error;   // "" on exit code 0; else one line: an exception's what(), a stray write,
-                       // a signal, another exit code
-  std::uint64_t fork_ns = 0;  // how long fork() took in the parent
+  std::string error;   // "" when all went well; else one line: an exception's what(), a stray
+                       // write, a signal, an exit code that is not 0
+  std::uint64_t start_ns = 0;              // how long fork() or posix_spawn() took
+  int restarts = 0;                        // before it
+  std::exception_ptr exception = nullptr;  // that ended it, if its type is known here: see
+                                           // worker_exception.h
 
-  bool ok() const { return exit_code == 0; }
+  bool ok() const { return error.empty(); }
 };
 
-// Owns the children: none is left as a zombie and no descriptor leaks.  Not thread-safe.
-class Workers {
+template <class R>
+struct WorkerResult : WorkerExit {
+  std::optional<R> value;  // that the function returned; none unless ok()
+};
+
+namespace internal {
+
+struct WorkerEnd {
+  WorkerExit exit;
+  std::shared_ptr<Decoder> value;  // given out once; null: none
+};
+
+class WorkersHandle {
  public:
   struct State;
-  explicit Workers(std::unique_ptr<State> state);
-  Workers(Workers&&) noexcept;
-  Workers& operator=(Workers&&) noexcept;
-  // Kills (SIGKILL) and reaps those that still run: wait() for what they should finish.  In a
-  // process forked since start() it only forgets them.
-  ~Workers();
+  explicit WorkersHandle(std::unique_ptr<State> state);
+  WorkersHandle(WorkersHandle&&) noexcept;
+  WorkersHandle& operator=(WorkersHandle&&) noexcept;
+  ~WorkersHandle();
 
-  // Waits for all, in any order, and returns one entry per worker, by rank.  Again: the same.
-  // Errors: system_call.
-  Expected<std::vector<WorkerExit>> wait();
-
-  // SIGTERM to those that still run, SIGKILL to those that do at the deadline; then as wait().
-  Expected<std::vector<WorkerExit>> stop(std::chrono::steady_clock::time_point deadline);
-
-  // By rank; a PID means its worker until wait(), stop() or the destructor reaps it.
+  Expected<std::vector<WorkerEnd>> wait(bool with_values);
+  Expected<std::vector<WorkerEnd>> stop(std::chrono::steady_clock::time_point deadline,
+                                        bool with_values);
   std::vector<pid_t> pids() const;
+  std::vector<int> pidfds() const;  // by rank; -1: it has been reaped
 
  private:
   std::unique_ptr<State> state_;
 };
 
+}  // namespace internal
+
+// Owns the workers: none is left as a zombie and no descriptor leaks.  Not thread-safe.  R is what
+// the function returns; void for an int, which is the exit code, as main()'s is.
+template <class R = void>
+class Workers {
+ public:
+  using Result = std::conditional_t<std::is_void_v<R>, WorkerExit, WorkerResult<R>>;
+
+  explicit Workers(internal::WorkersHandle handle) : handle_(std::move(handle)) {}
+  // Kills (SIGKILL) and reaps those that still run: wait() for what they should finish.  In a
+  // process forked since start() it only forgets them.
+  ~Workers() = default;
+  Workers(Workers&&) noexcept = default;
+  Workers& operator=(Workers&&) noexcept = default;
+
+  // Waits for all, in any order, and returns one entry per worker, by rank.  A worker's end never
+  // waits for this.  Again: the same, without values, which are given out once.  Errors:
+  // system_call.
+  Expected<std::vector<Result>> wait() {
+    return handle_.wait(!std::is_void_v<R>).map(&Workers::results);
+  }
+
+  // SIGTERM to those that still run, SIGKILL to those that do at the deadline; then as wait().
+  // Starts none again.
+  Expected<std::vector<Result>> stop(std::chrono::steady_clock::time_point deadline) {
+    return handle_.stop(deadline, !std::is_void_v<R>).map(&Workers::results);
+  }
+
+  // By rank; a PID means its worker until wait(), stop() or the destructor reaps it.
+  std::vector<pid_t> pids() const { return handle_.pids(); }
+
+  // For what builds on workers.
+  internal::WorkersHandle release() && { return std::move(handle_); }
+
+ private:
+  static std::vector<Result> results(std::vector<internal::WorkerEnd> ends) {
+    std::vector<Result> results;
+    for (internal::WorkerEnd& end : ends) {
+      if constexpr (std::is_void_v<R>) {
+        results.push_back(std::move(end.exit));
+      } else {
+        Result& result = results.emplace_back(Result{std::move(end.exit), std::nullopt});
+        if (end.value != nullptr && result.ok()) {
+          try {
+            result.value.emplace(end.value->take<R>());
+          } catch (const std::exception& damaged) {
+            result.error = damaged.what();
+          }
+        }
+      }
+    }
+    return results;
+  }
+
+  internal::WorkersHandle handle_;
+};
+
 namespace internal {
 
-Expected<Workers> start_workers(const WorkersOptions& options,
-                                const std::function<int(const Worker&)>& body);
-// arena_not_frozen when a forked child would not have the object.
+using WorkerBody = std::function<int(const Worker&, Encoder& value)>;
+
+// For spawn and forkserver; fork needs none of it.
+struct WorkerJob {
+  const WorkerFunction* function = nullptr;
+  std::function<void(Encoder&)> arguments;
+};
+Expected<WorkersHandle> start_workers(const WorkersOptions& options, WorkerBody body,
+                                      const WorkerJob& job);
+// arena_not_frozen when another process would not have the object.
 Expected<void> check_inheritable(const void* object);
+tl::unexpected<Error> no_copies_error(const std::string& name);
 
 template <class T>
 Expected<void> check_argument(const T&) {
@@ -91,6 +211,41 @@ Expected<void> check_argument(const Ref<T>& ref) {
 template <class T>
 Expected<void> check_argument(const Ref<std::span<const T>>& ref) {
   return ref.get().and_then([](const auto* array) { return check_inheritable(array->data()); });
+}
+
+template <class... Args>
+Expected<void> check_arguments(const Args&... args) {
+  Expected<void> checked;
+  ((checked = checked ? check_argument(args) : checked), ...);
+  return checked;
+}
+
+template <class Parameter, class Argument>
+void encode_argument(const ArgumentCounter& counter, Encoder& to, const Argument& argument) {
+  using To = Arrived<Parameter>;
+  if constexpr (IsRef<Argument>::value && !IsRef<typename To::T>::value) {
+    To::encode(to, argument);
+    counter.by_reference<typename To::T>(bytes_of(*argument));
+  } else {
+    counter.by_value<typename To::T>(to, [&] { To::encode(to, argument); });
+  }
+}
+
+template <class Parts, class... Args>
+void encode_arguments(const ArgumentCounter& counter, Encoder& to, const Args&... args) {
+  [&]<std::size_t... i>(std::index_sequence<i...>) {
+    (encode_argument<typename Parts::template Parameter<i>>(counter, to, args), ...);
+  }
+  (std::index_sequence_for<Args...>());
+}
+
+template <class T>
+void count_inherited(const ArgumentCounter& counter, const T&) {
+  counter.inherited<T>();
+}
+template <class T>
+void count_inherited(const ArgumentCounter& counter, const Ref<T>& ref) {
+  counter.by_reference<T>(bytes_of(*ref));
 }
 
 template <class T>
@@ -106,43 +261,122 @@ const T& as_argument(const Ref<T>& ref) {
   return *ref;
 }
 
-}  // namespace internal
-
-// Forks options.count workers, each of which calls function(args...), or function(worker, args...)
-// where it takes a `const Worker&` first, and exits with what it returns: an int, or 0 for void.
-// Arguments reach the workers by the fork, uncopied; a Ref<T> arrives as const T&.  An exception
-// ends the worker with exit code 1 and reaches the parent as text.
-//
-// Standard output and error are flushed before the fork and at a worker's end, which is by
-// _exit(): no atexit handler, no destructor of the parent's objects runs there.  Other threads do
-// not exist in a worker: what they hold locked stays locked.
-//
-// Errors: those of Ref::get(); arena_not_frozen when a reference's arena is not frozen yet: the
-// workers would not have it; invalid_argument, also where SIGCHLD is ignored; system_call (then no
-// worker is left running).
 template <class Function, class... Args>
-Expected<Workers> start(const WorkersOptions& options, Function&& function, Args&&... args) {
-  Expected<void> checked;
-  ((checked = checked ? internal::check_argument(args) : checked), ...);
+decltype(auto) call_worker(const Worker& self, Function& function, Args&... args) {
+  if constexpr (std::is_invocable_v<Function&, const Worker&,
+                                    decltype(as_argument(std::declval<Args&>()))...>) {
+    return std::invoke(function, self, as_argument(args)...);
+  } else {
+    return std::invoke(function, as_argument(args)...);
+  }
+}
+
+template <class Function, class... Args>
+using CallResult = std::remove_cvref_t<decltype(call_worker(
+    std::declval<const Worker&>(), std::declval<Function&>(), std::declval<Args&>()...))>;
+
+template <class Function, class... Args>
+Expected<Workers<ValueOf<CallResult<Function, Args...>>>> start_checked(
+    const WorkersOptions& options, const WorkerJob& job, Function& function, Args&... args) {
+  using R = CallResult<Function, Args...>;
+  auto checked = check_arguments(args...);
   if (!checked) {
     return tl::make_unexpected(std::move(checked.error()));
   }
-  return internal::start_workers(options, [&](const Worker& self) -> int {
-    const auto call = [&]() -> decltype(auto) {
-      if constexpr (std::is_invocable_v<Function, const Worker&,
-                                        decltype(internal::as_argument(args))...>) {
-        return std::invoke(function, self, internal::as_argument(args)...);
-      } else {
-        return std::invoke(function, internal::as_argument(args)...);
-      }
+  WorkerBody body;
+  if (options.restarts == 0) {  // called before this returns
+    body = [&](const Worker& self, Encoder& value) {
+      return keep_value<R>(value, [&]() -> R { return call_worker(self, function, args...); });
     };
-    if constexpr (std::is_void_v<decltype(call())>) {
-      call();
-      return 0;
-    } else {
-      return call();
+  } else if constexpr ((std::is_copy_constructible_v<std::decay_t<Args>> && ...) &&
+                       std::is_copy_constructible_v<std::decay_t<Function>>) {
+    body = [function = std::decay_t<Function>(function),
+            kept = std::make_shared<std::tuple<std::decay_t<Args>...>>(args...)](
+               const Worker& self, Encoder& value) mutable {
+      return keep_value<R>(value, [&]() -> R {
+        return std::apply([&](auto&... each) -> R { return call_worker(self, function, each...); },
+                          *kept);
+      });
+    };
+  } else if (options.method == Start::fork) {
+    return no_copies_error(options.name);
+  }
+  return start_workers(options, std::move(body), job).map([&](WorkersHandle&& handle) {
+    if (options.method == Start::fork) {
+      const ArgumentCounter counter(options.name, options.count);
+      (count_inherited(counter, args), ...);
     }
+    return Workers<ValueOf<R>>(std::move(handle));
   });
+}
+
+template <class Parts, class... Args>
+constexpr void check_sendable() {
+  static_assert(Parts::kParameters == sizeof...(Args),
+                "as many arguments as the worker's function has parameters, but for its `const "
+                "Worker&`");
+  const auto check = []<std::size_t i, class Argument>(std::tuple<Argument>*,
+                                                       std::index_sequence<i>) {
+    using Parameter = typename Parts::template Parameter<i>;
+    if constexpr (IsRef<Argument>::value && !IsRef<std::remove_cvref_t<Parameter>>::value) {
+      using T = typename IsRef<Argument>::Object;
+      static_assert(IsRef<Argument>::kSpawnSafe,
+                    "this reference's type may hold pointers to code, which means nothing in a "
+                    "spawned worker: see spawn_safe.h; or start(options, function, ...), which is "
+                    "for fork alone");
+      static_assert(
+          std::is_same_v<T, std::remove_cvref_t<Parameter>> && Arrived<Parameter>::kByReference,
+          "the parameter for a Ref<T> is a const T&");
+    } else {
+      static_assert(Codable<std::remove_cvref_t<Parameter>>,
+                    "this argument cannot be sent: make it trivially copyable, a string or a "
+                    "container, specialise cowshed::Codec<T>, or pass a Ref to it");
+      static_assert(std::is_convertible_v<const Argument&, std::remove_cvref_t<Parameter>>);
+    }
+  };
+  [&]<std::size_t... i>(std::index_sequence<i...>) {
+    (check(static_cast<std::tuple<Args>*>(nullptr), std::index_sequence<i>()), ...);
+  }
+  (std::index_sequence_for<Args...>());
+}
+
+}  // namespace internal
+
+// Starts options.count workers, each of which calls function(args...), or function(worker, args...)
+// where it takes a `const Worker&` first, and ends.  What it returns is the worker's value; an int
+// is its exit code.  A Ref<T> arrives as const T&.  An exception ends the worker with exit code 1
+// and reaches the parent as text, and as itself if its type is known: worker_exception.h.
+//
+// The function is a constant: one with a name, or a lambda without captures.  By fork the arguments
+// reach the workers uncopied; otherwise by value, see codec.h, or by Ref.  So that the method is
+// free to change, a Ref must be to a spawn_safe type under each.
+//
+// Standard output and error are flushed before a fork and at a worker's end, which is by _exit():
+// no atexit handler and no destructor of static objects runs there.  A spawned worker has no other
+// descriptors than its standard streams and what its arguments bring.
+//
+// Thread-safe.  Do not reap its children by waitpid(-1).  Errors: those of Ref::get();
+// arena_not_frozen when a reference's arena is not frozen yet: the workers would not have it;
+// invalid_argument, also where SIGCHLD is ignored; threads_running (fork); no_runtime (spawn,
+// forkserver); forkserver_ended; system_call.  Then no worker is left running.
+template <auto function, class... Args>
+auto start(const WorkersOptions& options, Args&&... args) {
+  using Registered = internal::Registered<function>;
+  const auto callable = function;
+  internal::check_sendable<typename Registered::Parts, std::remove_cvref_t<Args>...>();
+  const internal::WorkerJob job{&Registered::entry(), [&](Encoder& to) {
+                                  internal::encode_arguments<typename Registered::Parts>(
+                                      {options.name, options.count}, to, args...);
+                                }};
+  return internal::start_checked(options, job, callable, args...);
+}
+
+// The same by fork alone, for any function: a lambda with captures, references to types that are
+// not spawn_safe, arguments that cannot be sent.  Errors: invalid_argument where the method is
+// another.
+template <class Function, class... Args>
+auto start(const WorkersOptions& options, Function&& function, Args&&... args) {
+  return internal::start_checked(options, {}, function, args...);
 }
 
 }  // namespace cowshed

@@ -21,7 +21,7 @@ void serve(const cowshed::Worker& self, const Answers& answers, const cowshed::A
               answers.size(), sum, arena.private_bytes().value());
 }
 
-int wait_for(cowshed::Workers workers) {
+int wait_for(cowshed::Workers<> workers) {
   const auto exits = workers.wait().value();
   for (const auto& exit : exits) {
     if (!exit.ok()) std::fprintf(stderr, "%s\n", exit.error.c_str());

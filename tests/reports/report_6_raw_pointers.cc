@@ -101,7 +101,7 @@ class Reader {
  private:
   Channel<WordRef> refs_ = Channel<WordRef>::create({.name = "refs"}).value();
   Channel<int> codes_ = Channel<int>::create({.name = "codes"}).value();
-  std::optional<Workers> worker_;
+  std::optional<Workers<>> worker_;
 };
 
 TEST(RawPointers, WithCowshedEveryReferenceIsTheObjectOrAClearError) {

@@ -87,7 +87,7 @@ inline Expected<void> merge(const std::vector<WorkerMessages>& messages,
     outcome.frees += summary.frees;
     WorkerRun run{exit.rank,
                   exit.pid,
-                  exit.fork_ns,
+                  exit.start_ns,
                   summary.busy_s,
                   summary.private_bytes_at_start,
                   summary.private_bytes_at_end,

@@ -1,0 +1,320 @@
+#pragma once
+
+#include <array>
+#include <bit>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <iterator>
+#include <memory>
+#include <optional>
+#include <ranges>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include <cowshed/base/error.h>
+#include <cowshed/share/spawn_safe.h>
+#include <cowshed/share/type_id.h>
+#include <cowshed/share/type_tree.h>
+
+// How values travel to a worker and back: as bytes, in this machine's own order and sizes, between
+// processes that run the same definitions.
+//
+// What is trivially copyable (and spawn_safe, so no pointer) goes as its bytes; strings, the
+// standard's containers, pairs, tuples, arrays, optionals and variants of such, as their elements.
+// A Channel goes as its descriptors.  Other types say how:
+//
+//   template <>
+//   struct cowshed::Codec<Query> {
+//     static void encode(Encoder& to, const Query& query) { to.put(query.text).put(query.limit); }
+//     static Query decode(Decoder& from) {
+//       auto text = from.take<std::string>();  // in the order of encode()
+//       return {std::move(text), from.take<int>()};
+//     }
+//   };
+namespace cowshed {
+
+template <class T>
+struct Codec {};
+
+class Encoder;
+class Decoder;
+
+template <class T>
+concept Codable = requires(Encoder& to, Decoder& from, const T& value) {
+  Codec<T>::encode(to, value);
+  { Codec<T>::decode(from) } -> std::convertible_to<T>;
+};
+
+namespace internal {
+
+// What an Encoder made: bytes here or, where there are many, in a sealed memfd, and descriptors.
+class Content;
+
+// Bytes that end too early, or say what cannot be.
+[[noreturn]] void throw_damaged();
+
+}  // namespace internal
+
+// Not thread-safe.  All throw std::bad_alloc, and a std::runtime_error when a memfd is refused.
+class Encoder {
+ public:
+  Encoder();
+  Encoder(Encoder&&) noexcept;
+  Encoder& operator=(Encoder&&) noexcept;
+  ~Encoder();
+
+  template <Codable T>
+  Encoder& put(const T& value) {
+    if (tree_ != nullptr) {
+      tree_->enter(type_name<T>(), written());
+    }
+    Codec<T>::encode(*this, value);
+    if (tree_ != nullptr) {
+      tree_->leave(written());
+    }
+    return *this;
+  }
+  // Any 64-bit size.
+  void put_bytes(const void* data, std::size_t size);
+  // How many elements follow.
+  void put_count(std::uint64_t count) { put_bytes(&count, sizeof count); }
+  // The other process gets a duplicate.
+  void put_descriptor(int fd);
+
+  std::uint64_t written() const;  // bytes
+  // From here on, by type path; null: no longer.
+  void count_into(internal::TypeTree* tree) { tree_ = tree; }
+  internal::Content finish();
+
+ private:
+  template <class C>
+  friend struct Codec;
+  template <class T>
+  void put_elements(const T* elements, std::size_t count) {
+    put_bytes(elements, count * sizeof(T));
+    if (tree_ != nullptr) {
+      tree_->add(type_name<T>(), count, count * sizeof(T), written());
+    }
+  }
+
+  std::unique_ptr<internal::Content> content_;
+  internal::TypeTree* tree_ = nullptr;
+};
+
+// Reads what an Encoder wrote, in its order.  Not thread-safe.  Throws std::runtime_error when
+// something else is there.
+class Decoder {
+ public:
+  explicit Decoder(internal::Content content);
+  Decoder(Decoder&&) noexcept;
+  Decoder& operator=(Decoder&&) noexcept;
+  ~Decoder();
+
+  template <Codable T>
+  T take() {
+    return Codec<T>::decode(*this);
+  }
+  void take_bytes(void* to, std::size_t size);
+  // A number of things of which each takes so many bytes at least.
+  std::size_t take_count(std::size_t bytes_each = 1);
+  // The caller owns it.
+  int take_descriptor();
+
+ private:
+  std::unique_ptr<internal::Content> content_;
+  std::span<const std::byte> left_;
+  std::size_t next_descriptor_ = 0;
+};
+
+namespace internal {
+
+template <class T>
+concept Plain = std::is_trivially_copyable_v<T> && spawn_safe<T> && !std::is_const_v<T>;
+
+// A container's element as it is when it stands alone: a map's has a const key.
+template <class T>
+struct Element {
+  using Type = T;
+};
+template <class Key, class T>
+struct Element<std::pair<const Key, T>> {
+  using Type = std::pair<Key, T>;
+};
+
+template <class C>
+concept Container = std::default_initializable<C> && std::ranges::sized_range<C> &&
+    requires(C container, typename Element<typename C::value_type>::Type element) {
+  container.insert(container.end(), std::move(element));
+  requires Codable<typename Element<typename C::value_type>::Type>;
+};
+
+template <class C>
+concept FlatContainer = Container<C> && std::ranges::contiguous_range<C> &&
+    Plain<typename C::value_type> && requires(C container) {
+  container.resize(std::size_t{});
+};
+
+template <class... Ts>
+void put_all(Encoder& to, const Ts&... values) {
+  (to.put(values), ...);
+}
+
+}  // namespace internal
+
+template <internal::Plain T>
+struct Codec<T> {
+  static void encode(Encoder& to, const T& value) { to.put_bytes(&value, sizeof(T)); }
+  static T decode(Decoder& from) {
+    std::array<std::byte, sizeof(T)> bytes;
+    from.take_bytes(bytes.data(), bytes.size());
+    return std::bit_cast<T>(bytes);
+  }
+};
+
+template <>
+struct Codec<bool> {
+  static void encode(Encoder& to, bool value) { to.put_bytes(&value, 1); }
+  static bool decode(Decoder& from) {
+    unsigned char value = 0;
+    from.take_bytes(&value, 1);
+    return value != 0;
+  }
+};
+
+template <internal::Container C>
+struct Codec<C> {
+  using Element = typename internal::Element<typename C::value_type>::Type;
+
+  static void encode(Encoder& to, const C& container) {
+    to.put_count(container.size());
+    if constexpr (internal::FlatContainer<C>) {
+      to.put_elements(container.data(), container.size());
+    } else {
+      for (const auto& element : container) {
+        to.put<Element>(element);
+      }
+    }
+  }
+  static C decode(Decoder& from) {
+    C container;
+    if constexpr (internal::FlatContainer<C>) {
+      const std::size_t count = from.take_count(sizeof(Element));
+      container.resize(count);
+      from.take_bytes(container.data(), count * sizeof(Element));
+    } else {
+      const std::size_t count = from.take_count();
+      for (std::size_t i = 0; i < count; ++i) {
+        container.insert(container.end(), from.take<Element>());
+      }
+    }
+    return container;
+  }
+};
+
+template <Codable First, Codable Second>
+struct Codec<std::pair<First, Second>> {
+  static void encode(Encoder& to, const std::pair<First, Second>& pair) {
+    to.put(pair.first).put(pair.second);
+  }
+  static std::pair<First, Second> decode(Decoder& from) {
+    auto first = from.take<First>();
+    return {std::move(first), from.take<Second>()};
+  }
+};
+
+template <Codable... Ts>
+struct Codec<std::tuple<Ts...>> {
+  static void encode(Encoder& to, const std::tuple<Ts...>& tuple) {
+    std::apply([&](const Ts&... values) { internal::put_all(to, values...); }, tuple);
+  }
+  static std::tuple<Ts...> decode(Decoder& from) {
+    return std::tuple<Ts...>{from.take<Ts>()...};  // braces: in this order
+  }
+};
+
+template <Codable T, std::size_t size>
+requires(!internal::Plain<std::array<T, size>>) struct Codec<std::array<T, size>> {
+  static void encode(Encoder& to, const std::array<T, size>& array) {
+    for (const T& value : array) {
+      to.put(value);
+    }
+  }
+  static std::array<T, size> decode(Decoder& from) {
+    return [&]<std::size_t... i>(std::index_sequence<i...>) {
+      return std::array<T, size>{(static_cast<void>(i), from.take<T>())...};
+    }
+    (std::make_index_sequence<size>());
+  }
+};
+
+template <Codable T>
+requires(!internal::Plain<std::optional<T>>) struct Codec<std::optional<T>> {
+  static void encode(Encoder& to, const std::optional<T>& value) {
+    to.put_count(value.has_value() ? 1 : 0);
+    if (value) {
+      to.put(*value);
+    }
+  }
+  static std::optional<T> decode(Decoder& from) {
+    return from.take_count() != 0 ? std::optional<T>(from.take<T>()) : std::nullopt;
+  }
+};
+
+template <Codable... Ts>
+requires(!internal::Plain<std::variant<Ts...>>) struct Codec<std::variant<Ts...>> {
+  using Variant = std::variant<Ts...>;
+
+  static void encode(Encoder& to, const Variant& variant) {
+    to.put_count(variant.index());
+    std::visit([&](const auto& value) { to.put(value); }, variant);
+  }
+  static Variant decode(Decoder& from) {
+    return [&]<std::size_t... i>(std::index_sequence<i...>) {
+      const auto index = from.take<std::uint64_t>();
+      std::optional<Variant> variant;
+      ((index == i ? void(variant.emplace(std::in_place_index<i>, from.take<Ts>())) : void()), ...);
+      return variant ? *std::move(variant) : (internal::throw_damaged(), *std::move(variant));
+    }
+    (std::index_sequence_for<Ts...>());
+  }
+};
+
+// Channels (channel.h): what is sent is the channel, not what is in it.
+template <class C>
+requires requires(const C& channel) {
+  channel.descriptors().segment;
+  channel.descriptors().event;
+  C::from_descriptors(channel.descriptors());
+}
+struct Codec<C> {
+  static void encode(Encoder& to, const C& channel) {
+    to.put_descriptor(channel.descriptors().segment);
+    to.put_descriptor(channel.descriptors().event);
+  }
+  static C decode(Decoder& from) {
+    decltype(std::declval<const C&>().descriptors()) descriptors;
+    descriptors.segment = from.take_descriptor();
+    descriptors.event = from.take_descriptor();
+    auto channel = C::from_descriptors(descriptors);
+    if (!channel) {
+      throw std::runtime_error(channel.error().message);
+    }
+    return *std::move(channel);
+  }
+};
+
+template <>
+struct Codec<std::filesystem::path> {
+  static void encode(Encoder& to, const std::filesystem::path& path) { to.put(path.native()); }
+  static std::filesystem::path decode(Decoder& from) { return from.take<std::string>(); }
+};
+
+}  // namespace cowshed

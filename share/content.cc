@@ -1,0 +1,189 @@
+#include <cerrno>
+#include <cstring>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <system_error>
+#include <utility>
+
+#include <cowshed/share/codec.h>
+#include <cowshed/share/content.h>
+#include <cowshed/share/file_size_limit.h>
+#include <cowshed/share/memfd.h>
+
+namespace cowshed {
+namespace internal {
+namespace {
+
+constexpr const char* kName = "cowshed-message";
+constexpr std::size_t kFileBuffer = std::size_t{1} << 20U;
+
+[[noreturn]] void fail(const char* what) {
+  throw std::system_error(errno, std::generic_category(), what);
+}
+
+}  // namespace
+
+void throw_damaged() {
+  throw std::runtime_error(
+      "a message is damaged, or the two processes have different definitions of its types");
+}
+
+Content::Content(std::string bytes, Descriptor file, std::uint64_t file_bytes,
+                 std::vector<Descriptor> descriptors)
+    : bytes_(std::move(bytes)),
+      file_(std::move(file)),
+      file_bytes_(file_bytes),
+      descriptors_(std::move(descriptors)) {
+  struct stat status = {};
+  if (file_ && (!has_seals(file_.get(), kSealed) || fstat(file_.get(), &status) != 0 ||
+                static_cast<std::uint64_t>(status.st_size) != file_bytes)) {
+    throw_damaged();
+  }
+}
+
+Content::Content(Content&& other) noexcept
+    : bytes_(std::move(other.bytes_)),
+      file_(std::move(other.file_)),
+      file_bytes_(other.file_bytes_),
+      mapped_(std::exchange(other.mapped_, nullptr)),
+      descriptors_(std::move(other.descriptors_)) {}
+
+Content& Content::operator=(Content&& other) noexcept {
+  std::swap(bytes_, other.bytes_);
+  std::swap(file_, other.file_);
+  std::swap(file_bytes_, other.file_bytes_);
+  std::swap(mapped_, other.mapped_);
+  std::swap(descriptors_, other.descriptors_);
+  return *this;
+}
+
+Content::~Content() {
+  if (mapped_ != nullptr) {
+    munmap(mapped_, file_bytes_);
+  }
+}
+
+void Content::append(const void* data, std::size_t size) {
+  if (size == 0) {
+    return;  // `data` may be null
+  }
+  const std::size_t most = file_ ? kFileBuffer : kMostInline;
+  if (size <= most && bytes_.size() <= most - size) {
+    bytes_.append(static_cast<const char*>(data), size);
+    return;
+  }
+  spill(bytes_.data(), bytes_.size());
+  bytes_.clear();
+  spill(data, size);
+}
+
+void Content::spill(const void* data, std::size_t size) {
+  if (!file_) {
+    file_ = make_memfd(kName, Sealable::yes);
+    if (!file_) {
+      fail("memfd_create");
+    }
+  }
+  if (const auto sized = set_file_size(file_.get(), file_bytes_ + size, kName); !sized) {
+    throw std::runtime_error(sized.error().message);
+  }
+  const char* next = static_cast<const char*>(data);
+  for (std::size_t left = size; left > 0;) {  // write(2) takes 2 GiB at most
+    const ssize_t written = write(file_.get(), next, left);
+    if (written < 0 && errno == EINTR) {
+      continue;
+    }
+    if (written < 0) {
+      fail("memory for a message");
+    }
+    next += written;
+    left -= static_cast<std::size_t>(written);
+  }
+  file_bytes_ += size;
+}
+
+void Content::finish() {
+  if (!file_) {
+    return;
+  }
+  spill(bytes_.data(), bytes_.size());
+  bytes_.clear();
+  if (fcntl(file_.get(), F_ADD_SEALS, kSealed) != 0) {
+    fail("sealing a message");
+  }
+}
+
+std::span<const std::byte> Content::view() {
+  if (!file_ || file_bytes_ == 0) {
+    return std::as_bytes(std::span(bytes_));
+  }
+  if (mapped_ == nullptr) {
+    void* mapped = mmap(nullptr, file_bytes_, PROT_READ, MAP_PRIVATE, file_.get(), 0);
+    if (mapped == MAP_FAILED) {
+      fail("mapping a message");
+    }
+    mapped_ = mapped;
+  }
+  return {static_cast<const std::byte*>(mapped_), file_bytes_};
+}
+
+}  // namespace internal
+
+Encoder::Encoder() : content_(std::make_unique<internal::Content>()) {}
+Encoder::Encoder(Encoder&&) noexcept = default;
+Encoder& Encoder::operator=(Encoder&&) noexcept = default;
+Encoder::~Encoder() = default;
+
+void Encoder::put_bytes(const void* data, std::size_t size) { content_->append(data, size); }
+
+void Encoder::put_descriptor(int fd) {
+  Descriptor copy(fcntl(fd, F_DUPFD_CLOEXEC, 3));
+  if (!copy) {
+    internal::fail("duplicating a descriptor");
+  }
+  content_->append(std::move(copy));
+}
+
+std::uint64_t Encoder::written() const {
+  return content_->file_bytes() + content_->inline_bytes().size();
+}
+
+internal::Content Encoder::finish() {
+  content_->finish();
+  return std::move(*content_);
+}
+
+Decoder::Decoder(internal::Content content)
+    : content_(std::make_unique<internal::Content>(std::move(content))), left_(content_->view()) {}
+Decoder::Decoder(Decoder&&) noexcept = default;
+Decoder& Decoder::operator=(Decoder&&) noexcept = default;
+Decoder::~Decoder() = default;
+
+void Decoder::take_bytes(void* to, std::size_t size) {
+  if (size > left_.size()) {
+    internal::throw_damaged();
+  }
+  if (size > 0) {  // `to` may be null
+    std::memcpy(to, left_.data(), size);
+  }
+  left_ = left_.subspan(size);
+}
+
+std::size_t Decoder::take_count(std::size_t bytes_each) {
+  std::uint64_t count = 0;
+  take_bytes(&count, sizeof count);
+  if (count > left_.size() / bytes_each) {
+    internal::throw_damaged();
+  }
+  return count;
+}
+
+int Decoder::take_descriptor() {
+  if (next_descriptor_ == content_->descriptors().size()) {
+    internal::throw_damaged();
+  }
+  return content_->descriptors()[next_descriptor_++].release();
+}
+
+}  // namespace cowshed

@@ -1,0 +1,223 @@
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+#include <poll.h>
+#include <pthread.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cowshed/share/arena_handover.h>
+#include <cowshed/share/forkserver.h>
+#include <cowshed/share/forkserver_process.h>
+#include <cowshed/share/layout_writer.h>
+#include <cowshed/share/runtime_state.h>
+#include <cowshed/share/worker_exception.h>
+
+namespace cowshed {
+namespace launch {
+namespace {
+
+bool is_readable(int fd) {
+  pollfd now = {fd, POLLIN, 0};
+  return poll(&now, 1, 0) > 0;
+}
+
+std::mutex of_process_mutex;
+
+struct OfProcess {
+  std::shared_ptr<ForkServerProcess> server;
+  pid_t owner = 0;
+};
+OfProcess& get_of_process() {
+  static OfProcess own;
+  return own;
+}
+
+void hold_mutex_over_forks() {
+  static const int handlers =
+      pthread_atfork([] { of_process_mutex.lock(); }, [] { of_process_mutex.unlock(); },
+                     [] { of_process_mutex.unlock(); });
+  (void)handlers;  // ENOMEM: a child of a process with threads may wait for ever
+}
+
+}  // namespace
+
+Expected<std::shared_ptr<ForkServerProcess>> ForkServerProcess::start(
+    const ForkServerOptions& options, const internal::WorkerFunction* warm_up,
+    const Arguments& arguments) {
+  const std::string who = "forkserver '" + options.name + "': ";
+  const auto fail = [&](Error error) {
+    error.message = who + error.message;
+    return tl::make_unexpected(std::move(error));
+  };
+  if (program_name() == nullptr) {
+    return fail(no_runtime_error().value());
+  }
+  auto sockets = make_socket_pair();
+  if (!sockets) {
+    return fail(sockets.error());
+  }
+  internal::Content job;
+  try {
+    Encoder to;
+    to.put(getpid()).put(warm_up != nullptr);
+    if (warm_up != nullptr) {
+      to.put(std::string(warm_up->name)).put(warm_up->layout);
+      arguments(to);
+    }
+    job = to.finish();
+  } catch (const std::exception& failure) {
+    return fail({ErrorCode::system_call, 0, failure.what()});
+  }
+  auto server = std::make_shared<ForkServerProcess>();
+  server->name_ = who;
+  server->socket_ = std::move(sockets->first);
+  const int socket = server->socket_.get();
+  auto sent = server->hand_over_arenas().and_then(
+      [&] { return send_message(socket, MessageKind::serve, {}, job); });
+  if (!sent) {
+    return fail(sent.error());
+  }
+  auto spawned = spawn_process("", sockets->second.get(), options.environment);
+  if (!spawned) {
+    return fail(spawned.error());
+  }
+  server->process_ = std::move(*spawned);
+  sockets->second = Descriptor();
+  auto ready = server->wait_until_ready(options);
+  if (!ready) {
+    return fail(ready.error());
+  }
+  return server;
+}
+
+Expected<void> ForkServerProcess::wait_until_ready(const ForkServerOptions& options) const {
+  pollfd waiting = {socket_.get(), POLLIN, 0};
+  int ready = 0;
+  do {
+    ready = poll(&waiting, 1, static_cast<int>(options.start_timeout.count()));
+  } while (ready < 0 && errno == EINTR);
+  if (ready == 0) {
+    return make_error(ErrorCode::forkserver_ended,
+                      "it had not warmed up after " +
+                          std::to_string(options.start_timeout.count()) +
+                          " ms (ForkServerOptions::start_timeout)");
+  }
+  auto message = receive_message(socket_.get());
+  if (!message) {
+    return tl::make_unexpected(message.error());
+  }
+  if (!*message) {
+    return make_error(ErrorCode::forkserver_ended,
+                      "it ended before it had warmed up: " + how_it_ended());
+  }
+  if ((*message)->kind != MessageKind::begun) {
+    const auto failure = internal::decode_failure(std::move((*message)->content));
+    return make_error(ErrorCode::invalid_argument, failure.text);
+  }
+  return {};
+}
+
+ForkServerProcess::~ForkServerProcess() {
+  if (process_.pidfd && getpid() == owner_) {
+    syscall(SYS_pidfd_send_signal, process_.pidfd.get(), SIGKILL, nullptr, 0);
+    siginfo_t info;
+    while (waitid(P_PIDFD, static_cast<id_t>(pidfd()), &info, WEXITED) != 0 && errno == EINTR) {
+    }
+  }
+}
+
+bool ForkServerProcess::ended() const { return is_readable(pidfd()); }
+
+std::string ForkServerProcess::how_it_ended() const {
+  siginfo_t info = {};
+  while (waitid(P_PIDFD, static_cast<id_t>(pidfd()), &info, WEXITED | WNOWAIT) != 0) {
+    if (errno != EINTR) {
+      return "nobody knows how";
+    }
+  }
+  return info.si_code == CLD_EXITED ? "exited with " + std::to_string(info.si_status)
+                                    : "died of signal " + std::to_string(info.si_status) + " (" +
+                                          strsignal(info.si_status) + ")";
+}
+
+bool ForkServerProcess::wait_readable(int socket) const {
+  std::array<pollfd, 2> waiting = {pollfd{socket, POLLIN, 0}, pollfd{pidfd(), POLLIN, 0}};
+  while (poll(waiting.data(), waiting.size(), -1) < 0 && errno == EINTR) {
+  }
+  return waiting[0].revents != 0 || is_readable(socket);
+}
+
+Expected<void> ForkServerProcess::request(const Launch& launch, int rank, int socket) {
+  if (getpid() != owner_) {
+    return make_error(ErrorCode::invalid_argument,
+                      "this forkserver belongs to pid " + std::to_string(owner_) +
+                          ", from which this process was forked; start one here");
+  }
+  const std::lock_guard lock(mutex_);
+  if (auto current = hand_over_arenas(); !current) {
+    return current;
+  }
+  auto sent =
+      send_message(socket_.get(), MessageKind::job, {rank, launch.count}, launch.job, socket);
+  if (!sent && ended()) {
+    return make_error(ErrorCode::forkserver_ended, name_ + how_it_ended() + "; start another");
+  }
+  return sent;
+}
+
+Expected<void> ForkServerProcess::hand_over_arenas() {
+  const std::uint64_t now = layout::changes();
+  if (now == handed_over_) {
+    return {};
+  }
+  const auto arenas = pack_for_message();
+  if (!arenas) {
+    return tl::make_unexpected(arenas.error());
+  }
+  return send_message(socket_.get(), MessageKind::adopt, {}, *arenas).map([&] {
+    handed_over_ = now;
+  });
+}
+
+Expected<std::shared_ptr<ForkServerProcess>> ForkServerProcess::of_process() {
+  hold_mutex_over_forks();
+  const std::lock_guard lock(of_process_mutex);
+  OfProcess& own = get_of_process();
+  if (own.owner != getpid() || own.server->ended()) {
+    auto started = start({}, nullptr, nullptr);
+    if (!started) {
+      return started;
+    }
+    own = {std::move(*started), getpid()};
+  }
+  return own.server;
+}
+
+Expected<Launched> request_worker(const Launch& launch, int rank) {
+  auto sockets = make_socket_pair();
+  if (!sockets) {
+    return tl::make_unexpected(sockets.error());
+  }
+  return launch.server->request(launch, rank, sockets->second.get()).map([&] {
+    Launched worker;
+    worker.socket = std::move(sockets->first);
+    return worker;
+  });
+}
+
+}  // namespace launch
+
+Expected<ForkServer> ForkServer::start_server(const ForkServerOptions& options,
+                                              const internal::WorkerFunction* warm_up,
+                                              const std::function<void(Encoder&)>& arguments) {
+  return launch::ForkServerProcess::start(options, warm_up, arguments).map([](auto&& process) {
+    return ForkServer(std::forward<decltype(process)>(process));
+  });
+}
+
+pid_t ForkServer::pid() const { return process_->pid(); }
+
+}  // namespace cowshed

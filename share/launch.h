@@ -1,0 +1,64 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <cowshed/share/worker_message.h>
+#include <cowshed/share/worker_process.h>
+#include <cowshed/share/workers.h>
+
+// A parent's side of starting one worker.
+namespace cowshed::launch {
+
+class ForkServerProcess;
+
+// What all workers of one start() have in common.
+struct Launch {
+  Start method = Start::fork;
+  std::string name;
+  int count = 1;
+  Setup setup;
+  std::vector<Descriptor> streams;
+  Body body;                 // for fork
+  std::string program;       // for spawn: "" is this one
+  internal::Content arenas;  // for spawn: what goes before the job
+  internal::Content job;     // for spawn and forkserver
+  std::shared_ptr<ForkServerProcess> server;
+};
+
+struct Launched {
+  pid_t pid = 0;
+  Descriptor pidfd;
+  Descriptor socket;
+  std::uint64_t start_ns = 0;
+};
+
+// `close_inherited` runs in the worker, where `launch` loses its streams.
+Expected<Launched> fork_worker(Launch& launch, int rank,
+                               const std::function<void()>& close_inherited);
+Expected<Launched> spawn_worker(const Launch& launch, int rank);
+
+// The request alone, so that several are under way: the forkserver's answer comes by the socket.
+Expected<Launched> request_worker(const Launch& launch, int rank);
+
+// Starts `program` ("": this one), to receive what is sent to the other end of `socket`.  No error
+// when it has no Runtime: then it never says `begun`.
+struct Spawned {
+  pid_t pid = 0;
+  Descriptor pidfd;
+};
+Expected<Spawned> spawn_process(const std::string& program, int socket,
+                                const std::vector<std::string>& environment);
+
+// Checks the options, opens what they name, and encodes the job where there is to be one.
+Expected<void> prepare(const WorkersOptions& options, const internal::WorkerJob& job,
+                       Launch& launch);
+
+tl::unexpected<Error> no_runtime_error();
+
+// Of the fork that this process is asked for: threads_running.
+Expected<void> check_threads(const std::string& who);
+
+}  // namespace cowshed::launch

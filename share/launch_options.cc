@@ -1,0 +1,137 @@
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <fcntl.h>
+#include <sched.h>
+
+#include <cowshed/share/arena_handover.h>
+#include <cowshed/share/forkserver.h>
+#include <cowshed/share/forkserver_process.h>
+#include <cowshed/share/launch.h>
+#include <cowshed/share/runtime_state.h>
+
+namespace cowshed::launch {
+namespace {
+
+Expected<void> open_stream(const WorkerStream& stream, bool input, Launch& launch, bool& given) {
+  if (const int* fd = std::get_if<int>(&stream)) {
+    launch.streams.emplace_back(fcntl(*fd, F_DUPFD_CLOEXEC, 3));
+    if (!launch.streams.back()) {
+      return system_error("descriptor " + std::to_string(*fd) + " for a standard stream", errno);
+    }
+    given = true;
+  }
+  if (const auto* path = std::get_if<std::filesystem::path>(&stream)) {
+    const int flags = input ? O_RDONLY : O_WRONLY | O_CREAT | O_TRUNC | O_APPEND;
+    const Descriptor opened(open(path->c_str(), flags | O_CLOEXEC, 0644));
+    if (!opened) {
+      return system_error(path->string(), errno);
+    }
+    launch.streams.emplace_back(fcntl(opened.get(), F_DUPFD_CLOEXEC, 3));
+    given = true;
+  }
+  return {};
+}
+
+Expected<void> check_options(const WorkersOptions& options, const internal::WorkerJob& job) {
+  const auto refuse = [&](const char* why) { return make_error(ErrorCode::invalid_argument, why); };
+  if (options.count < 1) {
+    return refuse(".count is at least 1");
+  }
+  if (std::any_of(options.cpus.begin(), options.cpus.end(),
+                  [](int cpu) { return cpu < 0 || cpu >= CPU_SETSIZE; })) {
+    return refuse(".cpus are 0 to 1023");
+  }
+  if (std::any_of(options.environment.begin(), options.environment.end(),
+                  [](const std::string& variable) {
+                    return variable.find('=') == std::string::npos || variable[0] == '=';
+                  })) {
+    return refuse(".environment has entries like NAME=value");
+  }
+  if (!options.program.empty() && options.method != Start::spawn) {
+    return refuse(".program is for Start::spawn");
+  }
+  struct sigaction children = {};
+  sigaction(SIGCHLD, nullptr, &children);
+  if (children.sa_handler == SIG_IGN || (children.sa_flags & SA_NOCLDWAIT) != 0) {
+    return refuse(
+        "SIGCHLD is ignored in this process, so the kernel would throw their exit statuses away; "
+        "give it SIG_DFL or a handler before start()");
+  }
+  if (options.method == Start::fork) {
+    return options.threads == Threads::allow ? Expected<void>() : check_threads("fork");
+  }
+  if (job.function == nullptr) {
+    return refuse(
+        "only Start::fork can start this function; give start<function>() one with a name or a "
+        "lambda without captures");
+  }
+  if (program_name() == nullptr) {
+    return no_runtime_error();
+  }
+  return {};
+}
+
+}  // namespace
+
+tl::unexpected<Error> no_runtime_error() {
+  return make_error(ErrorCode::no_runtime,
+                    "main() has no Runtime, which is to be its first line: `cowshed::Runtime "
+                    "runtime(argc, argv);`");
+}
+
+Expected<void> prepare(const WorkersOptions& options, const internal::WorkerJob& job,
+                       Launch& launch) {
+  launch.method = options.method;
+  launch.count = options.count;
+  launch.program = options.program;
+  launch.setup.parent = getpid();
+  launch.setup.die_with_parent = options.die_with_parent;
+  launch.setup.cpus = options.cpus;
+  launch.setup.environment = options.environment;
+  launch.setup.directory = options.directory;
+  auto done = check_options(options, job);
+  const std::array streams = {&options.input, &options.output, &options.error};
+  for (std::size_t i = 0; i < streams.size() && done; ++i) {
+    done = open_stream(*streams[i], i == 0, launch, launch.setup.redirected[i]);
+  }
+  if (!done || options.method == Start::fork) {
+    return done;
+  }
+  try {
+    Encoder to;
+    Setup setup = launch.setup;
+    if (options.method == Start::spawn) {
+      setup.environment.clear();  // it has it from its first moment
+    }
+    encode(to, setup);
+    for (const Descriptor& stream : launch.streams) {
+      to.put_descriptor(stream.get());
+    }
+    to.put(std::string(job.function->name)).put(job.function->layout);
+    job.arguments(to);
+    launch.job = to.finish();
+  } catch (const std::exception& failure) {
+    return make_error(ErrorCode::system_call,
+                      std::string("its arguments could not be sent: ") + failure.what());
+  }
+  if (options.method == Start::spawn) {
+    auto arenas = pack_for_message();
+    if (!arenas) {
+      return tl::make_unexpected(std::move(arenas.error()));
+    }
+    launch.arenas = std::move(*arenas);
+    return {};
+  }
+  auto server = options.server != nullptr
+                    ? Expected<std::shared_ptr<ForkServerProcess>>(options.server->process())
+                    : ForkServerProcess::of_process();
+  if (!server) {
+    return tl::make_unexpected(std::move(server.error()));
+  }
+  launch.server = std::move(*server);
+  return {};
+}
+
+}  // namespace cowshed::launch

@@ -1,0 +1,171 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <ranges>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <cowshed/share/channel.h>
+#include <cowshed/share/workers.h>
+
+// A function over a range, by workers.
+//
+//   double score(const Document& document, const Index& index);
+//
+//   auto scores = cowshed::map<score>({.workers = {.method = Start::spawn, .count = 8}},
+//                                     documents, ref);     // Expected<std::vector<double>>
+//
+// Results come in the order of the range.  An item is read from the range only when there is room
+// for its result: no more than `window` are under way, or done and waiting for one before them.
+namespace cowshed {
+
+struct MapOptions {
+  WorkersOptions workers = {};  // without restarts
+  std::size_t window = 0;       // items; 0: four for each worker
+};
+
+namespace internal {
+
+using MapCall = std::function<void(Decoder& item, Encoder& value)>;
+// In a worker: until `tasks` is closed.
+void serve_map(Channel<Bytes>& tasks, Channel<Bytes>& results, const MapCall& call);
+
+template <auto function, class Extra>
+struct MapWorker;
+template <auto function, std::size_t... extra>
+struct MapWorker<function, std::index_sequence<extra...>> {
+  using Parts = typename Registered<function>::Parts;
+  using Item = typename Parts::template Parameter<0>;
+  using R = std::remove_cvref_t<typename Parts::Value>;
+  static_assert(!std::is_void_v<R> && Codable<R>,
+                "map() needs a function whose value can be sent: see codec.h");
+  static_assert(Codable<std::remove_cvref_t<Item>>,
+                "map() needs items that can be sent: see codec.h");
+
+  static void run(const Worker& self, Channel<Bytes>& tasks, Channel<Bytes>& results,
+                  typename Parts::template Parameter<extra + 1>... args) {
+    serve_map(tasks, results, [&](Decoder& from, Encoder& value) {
+      Arrived<Item> item(from);
+      if constexpr (Parts::kTakesWorker) {
+        value.put<R>(function(self, item.get(), args...));
+      } else {
+        value.put<R>(function(item.get(), args...));
+      }
+    });
+  }
+};
+
+template <auto function>
+using MapWorkerOf =
+    MapWorker<function, std::make_index_sequence<Registered<function>::Parts::kParameters - 1>>;
+
+struct MapResult {
+  std::uint64_t index;
+  Decoder value;
+};
+
+// The parent's side.
+class MapQueue {
+ public:
+  static Expected<MapQueue> create(const MapOptions& options);
+
+  void serve_by(WorkersHandle workers) { workers_.emplace(std::move(workers)); }
+  Channel<Bytes>& tasks() { return tasks_; }
+  Channel<Bytes>& results() { return results_; }
+  std::size_t window() const { return window_; }
+
+  bool has_task() const { return task_ != nullptr; }
+  void put_task(Encoder task);
+  // False: there is no room now for the task that was put.
+  Expected<bool> try_send();
+  // Waits for the next, in any order.  Errors: worker_failed.
+  Expected<MapResult> receive();
+  // Nothing more comes: waits for the workers' end.
+  Expected<void> finish();
+
+ private:
+  MapQueue(Channel<Bytes> tasks, Channel<Bytes> results, std::size_t window)
+      : tasks_(std::move(tasks)), results_(std::move(results)), window_(window) {}
+  Expected<void> wait();
+
+  Channel<Bytes> tasks_;
+  Channel<Bytes> results_;
+  std::size_t window_;
+  std::shared_ptr<Content> task_;
+  std::optional<WorkersHandle> workers_;
+};
+
+}  // namespace internal
+
+// Calls `consumer` with each value, in the order of the range, on this thread.  Further arguments
+// go to the function after the item: see start().  Errors: those of start(); worker_failed (the
+// function threw, or a worker has ended: the message names the item or the worker), and then all
+// workers are ended; message_too_large (an item, or a value, of more than 1 GiB).
+template <auto function, std::ranges::input_range Range, class Consumer, class... Args>
+Expected<void> map_each(const MapOptions& options, Range&& range, Consumer&& consumer,
+                        Args&&... args) {
+  using MapWorker = internal::MapWorkerOf<function>;
+  auto queue = internal::MapQueue::create(options);
+  if (!queue) {
+    return tl::make_unexpected(std::move(queue.error()));
+  }
+  auto workers = start<&MapWorker::run>(options.workers, queue->tasks(), queue->results(), args...);
+  if (!workers) {
+    return tl::make_unexpected(std::move(workers.error()));
+  }
+  queue->serve_by(std::move(*workers).release());
+  std::uint64_t sent = 0;
+  std::uint64_t next = 0;
+  std::map<std::uint64_t, typename MapWorker::R> early;
+  auto item = std::ranges::begin(range);
+  const auto end = std::ranges::end(range);
+  for (;;) {
+    while ((queue->has_task() || item != end) && sent < next + queue->window()) {
+      if (!queue->has_task()) {
+        Encoder to;
+        to.put(sent);
+        internal::Arrived<typename MapWorker::Item>::encode(to, *item);
+        queue->put_task(std::move(to));
+        ++item;
+      }
+      const auto taken = queue->try_send();
+      if (!taken) {
+        return tl::make_unexpected(taken.error());
+      }
+      if (!*taken) {
+        break;
+      }
+      ++sent;
+    }
+    if (next == sent && !queue->has_task()) {
+      return queue->finish();
+    }
+    auto result = queue->receive();
+    if (!result) {
+      return tl::make_unexpected(std::move(result.error()));
+    }
+    early.emplace(result->index, result->value.template take<typename MapWorker::R>());
+    for (auto first = early.begin(); first != early.end() && first->first == next; ++next) {
+      consumer(std::move(first->second));
+      first = early.erase(first);
+    }
+  }
+}
+
+// The same, all values at once.
+template <auto function, std::ranges::input_range Range, class... Args>
+auto map(const MapOptions& options, Range&& range, Args&&... args)
+    -> Expected<std::vector<typename internal::MapWorkerOf<function>::R>> {
+  std::vector<typename internal::MapWorkerOf<function>::R> values;
+  const auto keep = [&](auto&& value) { values.push_back(std::forward<decltype(value)>(value)); };
+  return map_each<function>(options, std::forward<Range>(range), keep, std::forward<Args>(args)...)
+      .map([&] { return std::move(values); });
+}
+
+}  // namespace cowshed

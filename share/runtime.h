@@ -1,0 +1,21 @@
+#pragma once
+
+namespace cowshed {
+
+// What makes a program one that can be started again as a worker, by spawn or as a forkserver.  The
+// first thing in main():
+//
+//   int main(int argc, char** argv) {
+//     cowshed::Runtime runtime(argc, argv);
+//
+// In a process that was started as a worker the constructor runs the worker and ends the process by
+// _exit(); everywhere else it returns at once.  What comes before it, and constructors of static
+// objects, run in workers too.
+class Runtime {
+ public:
+  Runtime(int argc, char** argv);
+  Runtime(const Runtime&) = delete;
+  Runtime& operator=(const Runtime&) = delete;
+};
+
+}  // namespace cowshed

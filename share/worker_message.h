@@ -1,0 +1,58 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <utility>
+
+#include <cowshed/base/error.h>
+#include <cowshed/share/content.h>
+#include <cowshed/share/descriptor.h>
+
+// What a worker, its starter and the forkserver tell each other: whole messages over pairs of
+// AF_UNIX sockets of type SOCK_SEQPACKET, each worker with one of its own.  A message waits in the
+// socket, whoever has ended; large ones are a memfd, so that sending never waits for the receiver.
+namespace cowshed::launch {
+
+enum class MessageKind : std::uint32_t {
+  // to a spawned worker, or to the forkserver with the worker's socket; numbers: rank, count
+  job,
+  serve,  // to a process that is to be a forkserver
+  adopt,  // arenas, a Parcel's descriptors, that the next job needs
+
+  // from the forkserver
+  started,  // numbers: PID, ns that fork() took; with a pidfd
+  refused,  // the content says why
+  exited,   // numbers: si_code, si_status
+  // from a worker
+  begun,       // a spawned one has come to its function
+  result,      // numbers: the exit code to come
+  failure,     // an exception: see worker_exception.h
+  stray_write  // the bytes of a StrayWrite
+};
+
+struct Message {
+  MessageKind kind = {};
+  std::array<std::int64_t, 2> numbers = {};
+  Descriptor extra;
+  internal::Content content;
+};
+
+// First and second end; CLOEXEC.
+Expected<std::pair<Descriptor, Descriptor>> make_socket_pair();
+
+// `extra` is sent along, -1: none.  Thread-safe.  Errors: system_call (EPIPE: nobody has the other
+// end any more; no SIGPIPE).
+Expected<void> send_message(int socket, MessageKind kind, std::array<std::int64_t, 2> numbers = {},
+                            const internal::Content& content = {}, int extra = -1);
+
+// For signal handlers: as many bytes as a message takes inline.
+void send_bytes(int socket, MessageKind kind, const void* data, std::size_t size) noexcept;
+
+// Nothing when the other end is closed or, with MSG_DONTWAIT, when nothing is there.  One thread
+// at a time.  Errors: bad_message, system_call.
+Expected<std::optional<Message>> receive_message(int socket, int flags = 0);
+
+}  // namespace cowshed::launch

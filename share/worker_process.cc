@@ -1,0 +1,195 @@
+#include <atomic>
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cxxabi.h>
+#include <exception>
+#include <iostream>
+#include <sched.h>
+#include <sys/prctl.h>
+#include <system_error>
+#include <unistd.h>
+
+#include <cowshed/share/stray_write.h>
+#include <cowshed/share/worker_exception.h>
+#include <cowshed/share/worker_process.h>
+
+namespace cowshed::launch {
+namespace {
+
+// In a worker; a process that it forks in turn has them too, and must not report as the worker.
+int own_socket = -1;
+pid_t own_pid = 0;
+StrayWrite stray_write;
+
+[[noreturn]] void fail(const std::string& what) {
+  throw std::system_error(errno, std::generic_category(), what);
+}
+
+void apply(const Setup& setup, const std::vector<Descriptor>& streams, const Worker& self) {
+  auto next = streams.begin();
+  for (int stream = 0; stream < 3; ++stream) {
+    if (setup.redirected[static_cast<std::size_t>(stream)] && dup2((next++)->get(), stream) < 0) {
+      fail("redirecting a standard stream");
+    }
+  }
+  if (!setup.directory.empty() && chdir(setup.directory.c_str()) != 0) {
+    fail(setup.directory);
+  }
+  for (const std::string& variable : setup.environment) {
+    const std::size_t equals = variable.find('=');
+    setenv(variable.substr(0, equals).c_str(), variable.substr(equals + 1).c_str(), 1);
+  }
+  if (!setup.cpus.empty()) {
+    const int cpu = setup.cpus[static_cast<std::size_t>(self.rank) % setup.cpus.size()];
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(static_cast<unsigned>(cpu), &one);
+    if (sched_setaffinity(0, sizeof one, &one) != 0) {
+      fail("running on CPU " + std::to_string(cpu));
+    }
+  }
+}
+
+void watch_stray_writes() {
+  internal::set_stray_write_sink(&stray_write, []() noexcept {
+    if (getpid() == own_pid) {
+      send_bytes(own_socket, MessageKind::stray_write, &stray_write, sizeof stray_write);
+    }
+  });
+}
+
+void send_failure(const internal::Content& failure) {
+  if (getpid() == own_pid) {
+    (void)send_message(own_socket, MessageKind::failure, {}, failure);
+  }
+}
+
+// The exit code.
+int run_body(const Body& body, const Worker& self) {
+  try {
+    Encoder value;
+    const int code = body(self, value);
+    flush_streams();
+    if (getpid() != own_pid) {
+      return code;  // returned in what the worker forked
+    }
+    const internal::Content content = value.finish();
+    const auto sent = send_message(own_socket, MessageKind::result, {code}, content);
+    if (sent || (content.inline_bytes().empty() && !content.file())) {
+      return code;
+    }
+    throw std::runtime_error("its value could not be sent: " + sent.error().message);
+  } catch (const abi::__forced_unwind&) {
+    // Must not be swallowed, nor go on into the frames of the parent: the worker ends here.
+    send_failure(internal::encode_failure("ended by pthread_exit()"));
+    flush_streams();
+    _exit(1);
+  } catch (...) {
+    if (getpid() == own_pid) {
+      send_current_exception(own_socket);
+    }
+  }
+  flush_streams();
+  return 1;
+}
+
+}  // namespace
+
+void encode(Encoder& to, const Setup& setup) {
+  to.put(setup.parent)
+      .put(setup.die_with_parent)
+      .put(setup.cpus)
+      .put(setup.environment)
+      .put(setup.directory);
+  to.put(setup.redirected);
+}
+
+Setup decode_setup(Decoder& from) {
+  Setup setup;
+  setup.parent = from.take<pid_t>();
+  setup.die_with_parent = from.take<bool>();
+  setup.cpus = from.take<std::vector<int>>();
+  setup.environment = from.take<std::vector<std::string>>();
+  setup.directory = from.take<std::string>();
+  setup.redirected = from.take<std::array<bool, 3>>();
+  return setup;
+}
+
+std::vector<Descriptor> Setup::take_streams(Decoder& from) const {
+  std::vector<Descriptor> streams;
+  for (const bool given : redirected) {
+    if (given) {
+      streams.emplace_back(from.take_descriptor());
+    }
+  }
+  return streams;
+}
+
+void flush_streams() {
+  std::cout.flush();
+  std::cerr.flush();
+  std::clog.flush();
+  (void)std::fflush(stdout);
+  (void)std::fflush(stderr);
+}
+
+void send_current_exception(int socket) {
+  internal::Content failure;
+  try {
+    throw;
+  } catch (const std::exception& exception) {
+    failure = internal::encode_exception(exception);
+  } catch (...) {
+    failure = internal::encode_failure("an exception that is no std::exception");
+  }
+  (void)send_message(socket, MessageKind::failure, {}, failure);
+}
+
+void run_worker(Assignment assignment, const Body& body) {
+  const Setup& setup = assignment.setup;
+  if (setup.die_with_parent) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != setup.parent) {
+      _exit(1);  // it ended before the call above
+    }
+  }
+  own_socket = assignment.socket.get();
+  own_pid = getpid();
+  watch_stray_writes();
+  const int code = run_body(
+      [&](const Worker& self, Encoder& value) {
+        apply(setup, assignment.streams, self);
+        assignment.streams.clear();
+        return body(self, value);
+      },
+      assignment.self);
+  _exit(code);
+}
+
+void run_job(Message message, Descriptor socket, pid_t parent) {
+  Assignment assignment;
+  assignment.self = {static_cast<int>(message.numbers[0]), static_cast<int>(message.numbers[1])};
+  const int reply = socket.get();
+  assignment.socket = std::move(socket);
+  try {
+    Decoder from(std::move(message.content));
+    assignment.setup = decode_setup(from);
+    assignment.setup.parent = parent != 0 ? parent : assignment.setup.parent;
+    assignment.streams = assignment.setup.take_streams(from);
+    run_worker(std::move(assignment), [&](const Worker& self, Encoder& value) {
+      const auto name = from.take<std::string>();
+      const auto function = internal::find_worker_function(name, from.take<std::uint64_t>());
+      if (!function) {
+        throw std::runtime_error(function.error().message);
+      }
+      return (*function)->call(self, from, value);
+    });
+  } catch (...) {
+    send_current_exception(reply);
+  }
+  _exit(1);
+}
+
+}  // namespace cowshed::launch

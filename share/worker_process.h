@@ -1,0 +1,55 @@
+#pragma once
+
+#include <array>
+#include <functional>
+#include <string>
+#include <sys/types.h>
+#include <vector>
+
+#include <cowshed/share/codec.h>
+#include <cowshed/share/content.h>
+#include <cowshed/share/worker_function.h>
+#include <cowshed/share/worker_message.h>
+
+// A worker's side of its life, the same under every start method.
+namespace cowshed::launch {
+
+// What is done in the worker before its function.
+struct Setup {
+  pid_t parent = 0;  // whose death ends it, if asked
+  bool die_with_parent = true;
+  std::vector<int> cpus;                 // of which one, by rank; none: as the parent
+  std::vector<std::string> environment;  // "NAME=value"
+  std::string directory;                 // "": the parent's
+  std::array<bool, 3> redirected = {};   // standard input, output and error
+
+  std::vector<Descriptor> take_streams(Decoder& from) const;
+};
+
+void encode(Encoder& to, const Setup& setup);
+Setup decode_setup(Decoder& from);
+
+using Body = std::function<int(const Worker&, Encoder& value)>;
+
+// What a worker is, in its own process.
+struct Assignment {
+  Worker self;
+  Descriptor socket;  // to who waits for it
+  Setup setup;
+  std::vector<Descriptor> streams;  // as many as are redirected
+};
+
+// Does what `setup` says, runs the body, tells of its end, and leaves by _exit().
+[[noreturn]] void run_worker(Assignment assignment, const Body& body);
+
+// The same for a message of kind job, whose content is setup, streams, function and arguments.
+// `parent`: 0 where the setup has it.
+[[noreturn]] void run_job(Message message, Descriptor socket, pid_t parent = 0);
+
+// Standard streams only: fflush(nullptr) waits for a thread that sits in a read of any stream.
+void flush_streams();
+
+// Sends the exception that is being handled, of a worker or forkserver.
+void send_current_exception(int socket);
+
+}  // namespace cowshed::launch

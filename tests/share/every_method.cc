@@ -1,0 +1,51 @@
+#include "every_method.h"
+
+#include <cerrno>
+#include <filesystem>
+#include <sys/wait.h>
+
+#include <cowshed/share/arena.h>
+#include <cowshed/share/runtime.h>
+
+namespace cowshed::test {
+
+std::size_t open_descriptors() {
+  const std::filesystem::directory_iterator all("/proc/self/fd");
+  return static_cast<std::size_t>(std::distance(begin(all), end(all)));
+}
+
+void EveryMethod::TearDown() {
+  server_.reset();
+  EXPECT_EQ(open_descriptors(), descriptors_);
+  EXPECT_EQ(waitpid(-1, nullptr, WNOHANG), -1);
+  EXPECT_EQ(errno, ECHILD);
+}
+
+WorkersOptions EveryMethod::with(WorkersOptions options) {
+  options.method = GetParam();
+  if (options.method == Start::forkserver) {
+    if (!server_) {
+      server_ = value_of(ForkServer::start());
+    }
+    options.server = &*server_;
+  }
+  return options;
+}
+
+std::string name_of_method(const testing::TestParamInfo<Start>& info) {
+  switch (info.param) {
+    case Start::fork: return "Fork";
+    case Start::spawn: return "Spawn";
+    default: return "ForkServer";
+  }
+}
+
+}  // namespace cowshed::test
+
+int main(int argc, char** argv) {
+  const cowshed::Runtime runtime(argc, argv);
+  testing::InitGoogleTest(&argc, argv);
+  // A process with arenas has a descriptor of its process tree to its end.
+  { const auto arena = cowshed::Arena::create({.name = "first", .capacity = 1}); }
+  return RUN_ALL_TESTS();
+}

@@ -1,0 +1,53 @@
+#pragma once
+
+#include <gtest/gtest.h>
+#include <optional>
+#include <stdexcept>
+#include <utility>
+
+#include <cowshed/share/forkserver.h>
+#include <cowshed/share/workers.h>
+
+namespace cowshed::test {
+
+std::size_t open_descriptors();
+
+// Tests of this kind run under fork, spawn and forkserver.  Whatever one does, it leaves no child
+// and no descriptor.
+class EveryMethod : public testing::TestWithParam<Start> {
+ protected:
+  void SetUp() override { descriptors_ = open_descriptors(); }
+  void TearDown() override;
+
+  WorkersOptions with(WorkersOptions options);
+  WorkersOptions one() { return with({}); }
+
+ private:
+  std::size_t descriptors_ = 0;
+  std::optional<ForkServer> server_;  // so that it is gone after the test
+};
+
+std::string name_of_method(const testing::TestParamInfo<Start>& info);
+
+template <class T>
+T value_of(Expected<T> expected) {
+  if (!expected) {
+    throw std::runtime_error(expected.error().message);
+  }
+  return std::move(*expected);
+}
+
+// What became of the first.
+template <class W>
+auto end_of(Expected<W> workers) {
+  auto all = value_of(std::move(workers));
+  return std::move(value_of(all.wait())[0]);
+}
+
+}  // namespace cowshed::test
+
+#define COWSHED_EVERY_METHOD(suite)                                                             \
+  INSTANTIATE_TEST_SUITE_P(                                                                     \
+      Workers, suite,                                                                           \
+      testing::Values(cowshed::Start::fork, cowshed::Start::spawn, cowshed::Start::forkserver), \
+      cowshed::test::name_of_method)

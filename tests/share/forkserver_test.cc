@@ -1,0 +1,253 @@
+#include <array>
+#include <csignal>
+#include <fcntl.h>
+#include <filesystem>
+#include <fstream>
+#include <gmock/gmock.h>
+#include <poll.h>
+#include <string>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <thread>
+#include <unistd.h>
+
+#include <cowshed/share/arena.h>
+#include <cowshed/share/descriptor.h>
+#include <cowshed/share/registry.h>
+
+#include "every_method.h"
+
+namespace cowshed {
+namespace {
+
+using namespace std::chrono_literals;
+using test::end_of;
+using test::value_of;
+using testing::EndsWith;
+using testing::HasSubstr;
+
+// Whatever a test does, it leaves no child and no descriptor.
+class ForkServers : public testing::Test {
+ protected:
+  void TearDown() override {
+    EXPECT_EQ(test::open_descriptors(), descriptors_);
+    EXPECT_EQ(waitpid(-1, nullptr, WNOHANG), -1);
+  }
+
+ private:
+  std::size_t descriptors_ = test::open_descriptors();
+};
+
+WorkersOptions by(const ForkServer& server, WorkersOptions options = {}) {
+  options.method = Start::forkserver;
+  options.server = &server;
+  return options;
+}
+
+int warmth = 0;  // of the server, inherited by its workers
+
+void warm_up(int by) { warmth += by; }
+long get_warmth() { return warmth; }
+long parent() { return getppid(); }
+
+TEST_F(ForkServers, WorkersHaveWhatTheWarmUpLeft) {
+  const auto server = value_of(ForkServer::start<warm_up>({}, 17));
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(end_of(start<get_warmth>(by(server))).value, 17);
+  }
+  EXPECT_EQ(warmth, 0);
+  EXPECT_EQ(end_of(start<parent>(by(server))).value, server.pid());
+}
+
+struct Index {
+  long answer = 42;
+};
+
+long warm_answer = 0;
+void keep_answer(const Index& index) { warm_answer = index.answer; }
+long answer_of(const Index& index) { return index.answer + warm_answer; }
+long answer_by_name(const std::string& name) { return find<Index>(name).value()->answer; }
+
+Ref<Index> make_index(Arena& arena, const char* name, long answer) {
+  Index* index = value_of(arena.make<Index>());
+  index->answer = answer;
+  return value_of(publish(name, index));
+}
+
+TEST_F(ForkServers, HoldTheArenasAlsoOfLaterStarts) {
+  Arena early = value_of(Arena::create({.name = "early", .capacity = 64_MiB}));
+  const auto first = make_index(early, "first", 1);
+  ASSERT_TRUE(early.freeze());
+  const auto server = value_of(ForkServer::start<keep_answer>({}, first));
+  EXPECT_EQ(end_of(start<answer_of>(by(server), first)).value, 2);
+  Arena late = value_of(Arena::create({.name = "late", .capacity = 64_MiB}));
+  const auto second = make_index(late, "second", 10);
+  ASSERT_TRUE(late.freeze());
+  EXPECT_EQ(end_of(start<answer_of>(by(server), second)).value, 11);
+  EXPECT_EQ(end_of(start<answer_of>(by(server), first)).value, 2);
+  EXPECT_EQ(end_of(start<answer_by_name>(by(server), "second")).value, 10);
+}
+
+void crash(int how) {
+  switch (how) {
+    case 0: raise(SIGSEGV); break;
+    case 1: _exit(3);
+    case 2: syscall(SYS_close_range, 0U, ~0U, 0U); break;
+    case 3: execl("/bin/false", "false", nullptr); break;
+    case 4: kill(getppid(), SIGINT); break;
+    default: throw 1;
+  }
+}
+
+TEST_F(ForkServers, SurviveBadWorkers) {
+  const auto server = value_of(ForkServer::start());
+  for (int how = 0; how <= 5; ++how) {
+    const auto exit = end_of(start<crash>(by(server), how));
+    EXPECT_EQ(exit.ok(), how == 2 || how == 4) << exit.error;
+  }
+  EXPECT_EQ(end_of(start<parent>(by(server))).value, server.pid());
+}
+
+void run_for_ever() {
+  for (;;) {
+    pause();
+  }
+}
+
+bool is_gone(pid_t pid) {
+  std::ifstream stat("/proc/" + std::to_string(pid) + "/stat");
+  std::string line;
+  std::getline(stat, line);
+  return line.empty() || line.find(") Z ") != std::string::npos;
+}
+
+bool goes(pid_t pid) {
+  for (int i = 0; i < 60'000; ++i) {
+    if (is_gone(pid)) {
+      return true;
+    }
+    std::this_thread::sleep_for(1ms);
+  }
+  return false;
+}
+
+TEST_F(ForkServers, WhenKilledTheirWorkersGoToo) {
+  const auto server = value_of(ForkServer::start());
+  auto workers = value_of(start<run_for_ever>(by(server, {.count = 2})));
+  kill(server.pid(), SIGKILL);
+  for (const auto& exit : value_of(workers.wait())) {
+    EXPECT_FALSE(exit.ok());
+    EXPECT_THAT(exit.error, HasSubstr("its forkserver died of signal 9 (Killed)"));
+  }
+  const auto late = start<run_for_ever>(by(server));
+  ASSERT_FALSE(late);
+  EXPECT_EQ(late.error().code, ErrorCode::forkserver_ended);
+  EXPECT_THAT(late.error().message, HasSubstr("died of signal 9"));
+}
+
+long wait_for_orphanage() {
+  const pid_t server = getppid();
+  while (getppid() == server) {
+    std::this_thread::sleep_for(1ms);
+  }
+  return 5;
+}
+
+TEST_F(ForkServers, AValueIsNotLostWithThem) {
+  const auto server = value_of(ForkServer::start());
+  auto workers = value_of(start<wait_for_orphanage>(by(server, {.die_with_parent = false})));
+  kill(server.pid(), SIGKILL);
+  const auto result = value_of(workers.wait())[0];
+  EXPECT_EQ(result.value, 5) << result.error;
+}
+
+TEST_F(ForkServers, EndWithTheirOwnerHoweverItEnds) {
+  for (const bool killed : {false, true}) {
+    std::array<int, 2> ends = {};
+    ASSERT_EQ(pipe2(ends.data(), O_CLOEXEC), 0);
+    const pid_t owner = fork();
+    if (owner == 0) {
+      const auto server = ForkServer::start();
+      const pid_t pid = server ? server->pid() : 0;
+      // One that has the owner's socket too does not keep the server.
+      const pid_t holder = fork();
+      if (holder == 0) {
+        sleep(60);
+        _exit(0);
+      }
+      const std::array<pid_t, 2> pids = {pid, holder};
+      (void)!write(ends[1], pids.data(), sizeof pids);
+      if (!killed) {
+        _exit(0);
+      }
+      pause();
+    }
+    std::array<pid_t, 2> pids = {};
+    ASSERT_EQ(read(ends[0], pids.data(), sizeof pids), static_cast<ssize_t>(sizeof pids));
+    EXPECT_GT(pids[0], 0);
+    if (killed) {
+      kill(owner, SIGKILL);
+    }
+    waitpid(owner, nullptr, 0);
+    EXPECT_TRUE(goes(pids[0]));
+    kill(pids[1], SIGKILL);
+    close(ends[0]);
+    close(ends[1]);
+  }
+}
+
+void leave_a_thread() {
+  std::thread([] { run_for_ever(); }).detach();
+}
+void throw_up() { throw std::runtime_error("no corpus"); }
+void leave() { _exit(4); }
+void hang() { run_for_ever(); }
+
+TEST_F(ForkServers, ABadWarmUpIsAnErrorOfStart) {
+  const auto thread = ForkServer::start<leave_a_thread>({});
+  ASSERT_FALSE(thread);
+  EXPECT_THAT(thread.error().message, HasSubstr("after the warm-up: this process has"));
+  const auto thrown = ForkServer::start<throw_up>({.name = "index"});
+  ASSERT_FALSE(thrown);
+  EXPECT_EQ(thrown.error().message, "forkserver 'index': no corpus");
+  const auto left = ForkServer::start<leave>({});
+  ASSERT_FALSE(left);
+  EXPECT_EQ(left.error().code, ErrorCode::forkserver_ended);
+  EXPECT_THAT(left.error().message, EndsWith("exited with 4"));
+  EXPECT_THAT(ForkServer::start<hang>({.start_timeout = 50ms}).error().message,
+              HasSubstr("had not warmed up after 50 ms"));
+}
+
+TEST_F(ForkServers, AForkedProcessStartsItsOwn) {
+  const auto server = value_of(ForkServer::start());
+  const pid_t pid = fork();
+  if (pid == 0) {
+    const auto of_parent = start<get_warmth>(by(server));
+    auto own = start<get_warmth>({.method = Start::forkserver});
+    const bool right = !of_parent && own && own->wait().value()[0].value == 0;
+    std::exit(right ? 0 : 1);  // ends the process's own server
+  }
+  int status = 0;
+  waitpid(pid, &status, 0);
+  EXPECT_EQ(status, 0);
+  EXPECT_EQ(end_of(start<get_warmth>(by(server))).value, 0);
+}
+
+TEST_F(ForkServers, OneOfTheProcessServesWhoNamesNone) {
+  const pid_t pid = fork();  // it has it to its end
+  if (pid == 0) {
+    const WorkersOptions options = {.method = Start::forkserver};
+    const long first = end_of(start<parent>(options)).value.value_or(0);
+    const bool same = end_of(start<parent>(options)).value == first;
+    kill(static_cast<pid_t>(first), SIGKILL);
+    waitpid(static_cast<pid_t>(first), nullptr, 0);
+    const auto again = end_of(start<parent>(options)).value;
+    _exit(same && again && *again != first ? 0 : 1);
+  }
+  int status = 0;
+  waitpid(pid, &status, 0);
+  EXPECT_EQ(status, 0);
+}
+
+}  // namespace
+}  // namespace cowshed

@@ -1,0 +1,327 @@
+// How workers end, and how their parent does, under every method.
+
+#include <array>
+#include <atomic>
+#include <csignal>
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <poll.h>
+#include <string>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <thread>
+#include <unistd.h>
+#include <vector>
+
+#include <cowshed/share/arena.h>
+#include <cowshed/share/descriptor.h>
+#include <cowshed/share/registry.h>
+
+#include "every_method.h"
+
+namespace cowshed {
+namespace {
+
+using namespace std::chrono_literals;
+using testing::EndsWith;
+using testing::HasSubstr;
+using testing::StartsWith;
+using LaunchEnds = test::EveryMethod;
+using test::end_of;
+using test::value_of;
+
+COWSHED_EVERY_METHOD(LaunchEnds);
+
+struct Pipe {
+  Descriptor read_end;
+  Descriptor write_end;
+  Pipe() {
+    std::array<int, 2> ends = {};
+    if (pipe2(ends.data(), O_CLOEXEC) != 0) {
+      throw std::runtime_error("pipe2");
+    }
+    read_end = Descriptor(ends[0]);
+    write_end = Descriptor(ends[1]);
+  }
+  // Within a generous time; false: it was closed.
+  bool read_byte() const {
+    pollfd ready = {read_end.get(), POLLIN, 0};
+    char byte = 0;
+    if (poll(&ready, 1, 60'000) != 1) {
+      throw std::runtime_error("nothing happens");
+    }
+    return read(read_end.get(), &byte, 1) == 1;
+  }
+};
+
+void say() {
+  if (write(STDOUT_FILENO, "x", 1) != 1) {
+    _exit(9);
+  }
+}
+
+void say_and_wait() {
+  say();
+  for (;;) {
+    pause();
+  }
+}
+
+void kill_self(int signal) { (void)raise(signal); }
+
+TEST_P(LaunchEnds, SignalsAreReportedWhole) {
+  for (const int signal : {SIGKILL, SIGTERM, SIGUSR1}) {
+    const auto exit = end_of(start<kill_self>(one(), signal));
+    EXPECT_EQ(exit.signal, signal);
+    EXPECT_EQ(exit.exit_code, -1);
+    EXPECT_THAT(exit.error, HasSubstr("died of signal " + std::to_string(signal)));
+  }
+}
+
+struct Index {
+  int answer = 42;
+  int more[100] = {};
+};
+
+void write_to(const Index& index) { const_cast<Index&>(index).more[20] = 1; }
+
+TEST_P(LaunchEnds, AStrayWriteIsReported) {
+  Arena arena = value_of(Arena::create({.name = "index", .capacity = 64_MiB}));
+  const auto ref = value_of(publish("index", value_of(arena.make<Index>())));
+  ASSERT_TRUE(arena.freeze());
+  const auto exit = end_of(start<write_to>(with({.name = "search"}), ref));
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // these exit by themselves
+  EXPECT_EQ(exit.signal, SIGSEGV);
+#endif
+  EXPECT_THAT(exit.error, StartsWith("search 0 (pid " + std::to_string(exit.pid) +
+                                     ") died: wrote to frozen arena 'index' at 0x"));
+  EXPECT_THAT(exit.error, HasSubstr("(object 'index' + 84)"));
+}
+
+double leave(int how) {
+  if (how == 0) {
+    _exit(0);
+  }
+  if (how == 1) {
+    syscall(SYS_close_range, 0U, ~0U, 0U);
+    return 1;
+  }
+  execl("/bin/true", "true", nullptr);
+  return 2;
+}
+
+TEST_P(LaunchEnds, AMissingValueIsAnError) {
+  for (const int how : {0, 1, 2}) {
+    const auto result = end_of(start<leave>(one(), how));
+    EXPECT_FALSE(result.ok()) << how;
+    EXPECT_FALSE(result.value);
+  }
+  EXPECT_THAT(end_of(start<leave>(one(), 0)).error, EndsWith("its function did not return"));
+}
+
+TEST_P(LaunchEnds, WaitingTwiceSaysTheSame) {
+  auto workers = value_of(start<[]() { return 3; }>(one()));
+  EXPECT_EQ(value_of(workers.wait())[0].exit_code, 3);
+  EXPECT_EQ(value_of(workers.wait())[0].exit_code, 3);
+}
+
+TEST_P(LaunchEnds, TheDestructorKillsWhatRuns) {
+  const Pipe said;
+  {
+    const auto workers =
+        value_of(start<say_and_wait>(with({.count = 2, .output = said.write_end.get()})));
+    EXPECT_TRUE(said.read_byte());
+  }
+}
+
+void say_and_ignore_sigterm() {
+  (void)std::signal(SIGTERM, SIG_IGN);
+  say_and_wait();
+}
+
+TEST_P(LaunchEnds, StopTerminatesThenKills) {
+  const Pipe said;
+  auto options = with({.output = said.write_end.get()});
+  auto willing = value_of(start<say_and_wait>(options));
+  EXPECT_TRUE(said.read_byte());
+  EXPECT_EQ(value_of(willing.stop(std::chrono::steady_clock::now() + 60s))[0].signal, SIGTERM);
+  options.restarts = 3;  // not by stop()
+  auto stubborn = value_of(start<say_and_ignore_sigterm>(options));
+  EXPECT_TRUE(said.read_byte());
+  const auto exit = value_of(stubborn.stop(std::chrono::steady_clock::now() + 50ms))[0];
+  EXPECT_EQ(exit.signal, SIGKILL);
+  EXPECT_EQ(exit.restarts, 0);
+}
+
+long fail_twice(const Worker& self, const std::string& text) {
+  say();
+  std::array<char, 4> byte = {};
+  if (self.rank == 1 && read(STDIN_FILENO, byte.data(), 1) == 1) {
+    throw std::runtime_error("not yet");
+  }
+  return static_cast<long>(text.size());
+}
+
+TEST_P(LaunchEnds, OnesThatFailAreStartedAgain) {
+  const Pipe said;
+  Pipe failures;
+  ASSERT_EQ(write(failures.write_end.get(), "xx", 2), 2);
+  failures.write_end = Descriptor();
+  auto options = with({.count = 2,
+                       .restarts = 3,
+                       .input = failures.read_end.get(),
+                       .output = said.write_end.get()});
+  const auto results = [&] {
+    std::string temporary = "hello";  // gone when they are started again
+    auto workers = value_of(start<fail_twice>(options, temporary));
+    temporary = "";
+    return value_of(workers.wait());
+  }();
+  EXPECT_EQ(results[0].value, 5);
+  EXPECT_EQ(results[0].restarts, 0);
+  EXPECT_EQ(results[1].value, 5);
+  EXPECT_EQ(results[1].restarts, 2);
+}
+
+TEST_P(LaunchEnds, RestartsHaveALimit) {
+  const auto exit = end_of(start<kill_self>(with({.restarts = 2}), SIGABRT));
+  EXPECT_EQ(exit.restarts, 2);
+  EXPECT_EQ(exit.signal, SIGABRT);
+}
+
+// In a forked process, which is then killed: it has started workers that hold the pipe.
+class DyingParent {
+ public:
+  template <class Body>
+  explicit DyingParent(const Body& body) {
+    pid_ = fork();
+    if (pid_ == 0) {
+      said_.read_end = Descriptor();
+      body(said_.write_end.get());
+      pause();
+      _exit(0);
+    }
+    said_.write_end = Descriptor();
+  }
+  void kill() const {
+    ::kill(pid_, SIGKILL);
+    waitpid(pid_, nullptr, 0);
+  }
+  bool read_byte() const { return said_.read_byte(); }
+
+ private:
+  Pipe said_;
+  pid_t pid_ = 0;
+};
+
+TEST_P(LaunchEnds, DieWithTheirParent) {
+  const Start method = GetParam();
+  const DyingParent parent([&](int out) {
+    auto workers = start<say_and_wait>({.method = method, .count = 2, .output = out});
+    pause();
+  });
+  EXPECT_TRUE(parent.read_byte());
+  EXPECT_TRUE(parent.read_byte());
+  parent.kill();
+  EXPECT_FALSE(parent.read_byte());  // nobody has the other end any more, nor the forkserver
+}
+
+void say_when_told() {
+  say();
+  std::array<char, 1> byte = {};
+  (void)!read(STDIN_FILENO, byte.data(), 1);
+  say();
+}
+
+TEST_P(LaunchEnds, OutliveTheirParentIfAsked) {
+  const Start method = GetParam();
+  Pipe told;
+  const DyingParent parent([&](int out) {
+    told.write_end = Descriptor();
+    auto workers = start<say_when_told>(
+        {.method = method, .die_with_parent = false, .input = told.read_end.get(), .output = out});
+    pause();
+  });
+  EXPECT_TRUE(parent.read_byte());
+  parent.kill();
+  told.write_end = Descriptor();
+  EXPECT_TRUE(parent.read_byte());
+  EXPECT_FALSE(parent.read_byte());
+}
+
+TEST_P(LaunchEnds, AForkedCopyOfTheHandleLeavesThemAlone) {
+  const Pipe said;
+  const Pipe told;
+  auto workers = value_of(
+      start<say_when_told>(with({.input = told.read_end.get(), .output = said.write_end.get()})));
+  EXPECT_TRUE(said.read_byte());
+  const pid_t pid = fork();
+  if (pid == 0) {
+    { const auto taken = std::move(workers); }
+    _exit(0);
+  }
+  waitpid(pid, nullptr, 0);
+  ASSERT_EQ(write(told.write_end.get(), "x", 1), 1);
+  EXPECT_TRUE(value_of(workers.wait())[0].ok());
+}
+
+TEST_P(LaunchEnds, AParentWithThreadsIsRefusedForForkAlone) {
+#ifdef __SANITIZE_THREAD__
+  if (GetParam() == Start::fork) {
+    GTEST_SKIP() << "ThreadSanitizer does not support a fork while threads run";
+  }
+#endif
+  const WorkersOptions options = one();
+  std::atomic<bool> stop = false;
+  std::thread other([&] {
+    while (!stop) {
+      std::this_thread::sleep_for(1ms);
+    }
+  });
+  auto workers = start<[]() { return 4L; }>(options);
+  WorkersOptions allowed = options;
+  allowed.threads = Threads::allow;
+  const auto result = end_of(start<[]() { return 4L; }>(allowed));
+  stop = true;
+  other.join();
+  EXPECT_EQ(result.value, 4);
+  if (GetParam() == Start::fork) {
+    ASSERT_FALSE(workers);
+    EXPECT_EQ(workers.error().code, ErrorCode::threads_running);
+    EXPECT_THAT(workers.error().message, HasSubstr("2 threads: "));
+    EXPECT_THAT(workers.error().message, HasSubstr("Start::spawn"));
+  } else {
+    EXPECT_EQ(value_of(workers->wait())[0].value, 4);
+  }
+}
+
+TEST_P(LaunchEnds, ManyThreadsStartAtOnce) {
+#ifdef __SANITIZE_THREAD__
+  if (GetParam() == Start::fork) {
+    GTEST_SKIP() << "ThreadSanitizer does not support a fork while threads run";
+  }
+#endif
+  auto options = with({.count = 2});
+  options.threads = Threads::allow;
+  std::atomic<int> right = 0;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&, i] {
+      for (int round = 0; round < 5; ++round) {
+        auto workers = value_of(
+            start<[](const Worker& self, int number) { return long{number} * 10 + self.rank; }>(
+                options, i));
+        for (const auto& result : value_of(workers.wait())) {
+          right += static_cast<int>(result.value == i * 10 + result.rank);
+        }
+      }
+    });
+  }
+  for (auto& thread : threads) {
+    thread.join();
+  }
+  EXPECT_EQ(right, 4 * 5 * 2);
+}
+
+}  // namespace
+}  // namespace cowshed

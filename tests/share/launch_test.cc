@@ -1,0 +1,447 @@
+// What goes to a worker and comes back from it, the same under every method.
+
+#include <algorithm>
+#include <csignal>
+#include <deque>
+#include <filesystem>
+#include <fstream>
+#include <gmock/gmock.h>
+#include <iostream>
+#include <map>
+#include <sched.h>
+#include <set>
+#include <string>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <vector>
+
+#include <cowshed/share/arena.h>
+#include <cowshed/share/channel.h>
+#include <cowshed/share/registry.h>
+#include <cowshed/share/transfer_report.h>
+
+#include "every_method.h"
+
+namespace cowshed {
+namespace {
+
+using testing::EndsWith;
+using testing::HasSubstr;
+using testing::StartsWith;
+using Launch = test::EveryMethod;
+using test::end_of;
+using test::value_of;
+
+COWSHED_EVERY_METHOD(Launch);
+
+int exit_with(int code) { return code; }
+
+TEST_P(Launch, AnIntIsTheExitCode) {
+  EXPECT_TRUE(end_of(start<exit_with>(one(), 0)).ok());
+  const auto exit = end_of(start<exit_with>(one(), 7));
+  EXPECT_EQ(exit.exit_code, 7);
+  EXPECT_THAT(exit.error, EndsWith("exited with 7"));
+}
+
+using Words = std::map<std::string, std::vector<std::string>>;
+
+std::string join(const Worker& self, const Words& words, std::string between, double number,
+                 std::optional<std::string> last) {
+  std::string text = std::to_string(self.rank) + "/" + std::to_string(self.count);
+  for (const auto& [key, values] : words) {
+    text += between + key;
+    for (const auto& value : values) {
+      text += between + value;
+    }
+  }
+  return text + between + std::to_string(static_cast<int>(number * 10)) + last.value_or("");
+}
+
+TEST_P(Launch, ArgumentsAndValuesArriveByRank) {
+  const Words words = {{"a", {"b", "c"}}, {"d", {}}};
+  auto workers = value_of(start<join>(with({.count = 3}), words, "-", 1.5F, "!"));
+  const auto pids = workers.pids();
+  const auto results = value_of(workers.wait());
+  ASSERT_EQ(results.size(), 3U);
+  for (std::size_t i = 0; i < 3; ++i) {
+    EXPECT_TRUE(results[i].ok()) << results[i].error;
+    EXPECT_EQ(results[i].rank, static_cast<int>(i));
+    EXPECT_EQ(results[i].pid, pids[i]);
+    EXPECT_EQ(results[i].exit_code, 0);
+    EXPECT_GT(results[i].start_ns, 0U);
+    EXPECT_EQ(results[i].value, std::to_string(i) + "/3-a-b-c-d-15!");
+  }
+}
+
+struct Point {
+  int x;
+  int y;
+  bool operator==(const Point&) const = default;
+};
+
+// Says itself how it travels.
+class Named {
+ public:
+  explicit Named(std::string name) : name_(std::move(name)) {}
+  const std::string& name() const { return name_; }
+  bool operator==(const Named&) const = default;
+
+ private:
+  std::string name_;
+};
+
+}  // namespace
+
+template <>
+struct Codec<Named> {
+  static void encode(Encoder& to, const Named& named) { to.put(named.name()); }
+  static Named decode(Decoder& from) { return Named(from.take<std::string>()); }
+};
+
+namespace {
+
+using Everything =
+    std::tuple<Point, std::pair<bool, std::vector<bool>>, std::variant<int, std::string>,
+               std::optional<std::vector<std::string>>, std::array<std::string, 2>,
+               std::set<std::vector<int>>, std::deque<std::map<int, Point>>, std::filesystem::path,
+               std::vector<Named>, std::u16string, std::vector<Point>>;
+
+Everything give_back(Everything all) { return all; }
+
+TEST_P(Launch, TheUsualNestingsGoThereAndBack) {
+  const Everything all = {{1, 2},
+                          {true, {true, false, true}},
+                          "text",
+                          {{"", "two"}},
+                          {"x", std::string("\0y", 2)},
+                          {{}, {1, 2}},
+                          {{}, {{3, {4, 5}}}},
+                          "/some/where",
+                          {Named("n"), Named("m")},
+                          u"wide",
+                          {{6, 7}, {8, 9}}};
+  EXPECT_EQ(end_of(start<give_back>(one(), all)).value, all);
+}
+
+std::vector<std::uint64_t> count_to(std::size_t end) {
+  std::vector<std::uint64_t> numbers(end);
+  for (std::size_t i = 0; i < end; ++i) {
+    numbers[i] = i;
+  }
+  return numbers;
+}
+
+// More than any socket holds; nobody reads before the worker has ended.
+TEST_P(Launch, ALargeValueDoesNotKeepItsWorker) {
+  constexpr std::size_t kNumbers = std::size_t{4} << 20U;
+  auto workers = value_of(start<count_to>(with({.count = 2}), kNumbers));
+  for (const pid_t pid : workers.pids()) {
+    siginfo_t info;
+    if (GetParam() == Start::forkserver) {
+      while (kill(pid, 0) == 0) {
+        usleep(1000);
+      }
+    } else {
+      ASSERT_EQ(waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOWAIT), 0);
+    }
+  }
+  const auto results = value_of(workers.wait());
+  for (const auto& result : results) {
+    ASSERT_TRUE(result.value) << result.error;
+    EXPECT_EQ(*result.value, count_to(kNumbers));
+  }
+  EXPECT_FALSE(value_of(workers.wait())[0].value) << "values are given out once";
+}
+
+std::size_t length(const std::string& text) { return text.size(); }
+
+TEST_P(Launch, ALargeArgumentArrives) {
+  constexpr std::size_t kSize = std::size_t{20} << 20U;
+  for (const std::size_t size : {std::size_t{0}, std::size_t{16300}, std::size_t{16384}, kSize}) {
+    EXPECT_EQ(end_of(start<length>(one(), std::string(size, 'x'))).value, size);
+  }
+}
+
+TEST_P(Launch, ALambdaWithoutCapturesIsAFunctionToo) {
+  const auto by_ten = end_of(start<[](int value) { return value * 10L; }>(one(), 4));
+  const auto by_two = end_of(start<[](int value) { return value * 2L; }>(one(), 4));
+  EXPECT_EQ(by_ten.value, 40);
+  EXPECT_EQ(by_two.value, 8);
+}
+
+struct Index {
+  int answer = 42;
+  int more[100] = {};
+};
+
+Arena make_arena() { return value_of(Arena::create({.name = "index", .capacity = 64_MiB})); }
+
+struct Seen {
+  std::uintptr_t address;
+  int answer;
+  std::size_t words;
+  std::uintptr_t words_address;
+};
+
+Seen look(const Index& index, std::span<const int> words) {
+  return {reinterpret_cast<std::uintptr_t>(&index), index.answer, words.size(),
+          reinterpret_cast<std::uintptr_t>(words.data())};
+}
+
+TEST_P(Launch, AReferenceGivesTheSameObjectAtTheSameAddress) {
+  Arena arena = make_arena();
+  Index* index = value_of(arena.make<Index>());
+  const auto words = value_of(arena.make_array<int>(1000));
+  const auto ref = value_of(publish("index", index));
+  const auto words_ref = value_of(publish(words));
+  ASSERT_TRUE(arena.freeze());
+  auto workers = value_of(start<look>(with({.count = 2}), ref, words_ref));
+  for (const auto& result : value_of(workers.wait())) {
+    ASSERT_TRUE(result.value) << result.error;
+    EXPECT_EQ(result.value->address, reinterpret_cast<std::uintptr_t>(index));
+    EXPECT_EQ(result.value->answer, 42);
+    EXPECT_EQ(result.value->words, 1000U);
+    EXPECT_EQ(result.value->words_address, reinterpret_cast<std::uintptr_t>(words.data()));
+  }
+}
+
+int answer_of(const Index& index) { return index.answer; }
+
+TEST_P(Launch, StartBeforeFreezeSaysSo) {
+  Arena arena = make_arena();
+  const auto ref = value_of(publish("index", value_of(arena.make<Index>())));
+  const auto workers = start<answer_of>(one(), ref);
+  ASSERT_FALSE(workers);
+  EXPECT_EQ(workers.error().code, ErrorCode::arena_not_frozen);
+  EXPECT_THAT(workers.error().message, HasSubstr("freeze() it before start()"));
+  EXPECT_EQ(start<answer_of>(one(), Ref<Index>{}).error().code, ErrorCode::null_reference);
+}
+
+struct NoSuchCorpus : std::runtime_error {
+  NoSuchCorpus(std::string name, int size) : std::runtime_error("no " + name), at(size) {}
+  int at;
+};
+struct Unknown : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+}  // namespace
+
+template <>
+struct Codec<NoSuchCorpus> {
+  static void encode(Encoder& to, const NoSuchCorpus& failure) {
+    to.put(std::string(failure.what()).substr(3)).put(failure.at);
+  }
+  static NoSuchCorpus decode(Decoder& from) {
+    auto name = from.take<std::string>();
+    return {std::move(name), from.take<int>()};
+  }
+};
+
+namespace {
+
+COWSHED_EXCEPTION(NoSuchCorpus);
+
+void fail(int how) {
+  switch (how) {
+    case 0: throw NoSuchCorpus("corpus", 17);
+    case 1: throw std::out_of_range("beyond");
+    case 2: throw Unknown("no type");
+    case 3: throw std::runtime_error("boom\nand more");
+    case 4: throw std::runtime_error(std::string(10000, 'x'));
+    case 5: throw 5;
+    default: throw NoSuchCorpus(std::string(1000000, 'x'), 18);
+  }
+}
+
+TEST_P(Launch, ARegisteredExceptionArrivesAsItself) {
+  const auto exit = end_of(start<fail>(one(), 0));
+  EXPECT_EQ(exit.exit_code, 1);
+  EXPECT_THAT(exit.error, EndsWith("): no corpus"));
+  try {
+    std::rethrow_exception(exit.exception);
+  } catch (const NoSuchCorpus& failure) {
+    EXPECT_EQ(failure.at, 17);
+    EXPECT_STREQ(failure.what(), "no corpus");
+  }
+  EXPECT_THROW(std::rethrow_exception(end_of(start<fail>(one(), 1)).exception), std::out_of_range);
+  EXPECT_THROW(std::rethrow_exception(end_of(start<fail>(one(), 6)).exception), NoSuchCorpus);
+}
+
+TEST_P(Launch, OtherExceptionsArriveAsText) {
+  const auto unknown = end_of(start<fail>(one(), 2));
+  EXPECT_THAT(unknown.error, EndsWith("): no type"));
+  EXPECT_EQ(unknown.exception, nullptr);
+  EXPECT_THAT(end_of(start<fail>(one(), 3)).error, EndsWith("): boom and more"));
+  EXPECT_LT(end_of(start<fail>(one(), 4)).error.size(), 3000U);
+  EXPECT_THAT(end_of(start<fail>(one(), 5)).error, HasSubstr("no std::exception"));
+}
+
+std::string describe_place() {
+  cpu_set_t cpus;
+  sched_getaffinity(0, sizeof cpus, &cpus);
+  const char* variable = std::getenv("COWSHED_TEST");
+  return std::filesystem::current_path().string() + " " + std::to_string(CPU_COUNT(&cpus)) +
+         (CPU_ISSET(0, &cpus) ? " with 0 " : " without 0 ") + (variable != nullptr ? variable : "");
+}
+
+TEST_P(Launch, WhereAWorkerRunsIsAnOption) {
+  const std::string before = describe_place();
+  const auto options =
+      with({.cpus = {0}, .environment = {"COWSHED_TEST=a=b"}, .directory = "/usr"});
+  EXPECT_EQ(end_of(start<describe_place>(options)).value, "/usr 1 with 0 a=b");
+  EXPECT_EQ(describe_place(), before);
+  const auto nowhere = end_of(start<describe_place>(with({.directory = "/no/where"})));
+  EXPECT_THAT(nowhere.error, HasSubstr("/no/where: No such file or directory"));
+  EXPECT_EQ(start<describe_place>(with({.environment = {"X"}})).error().code,
+            ErrorCode::invalid_argument);
+}
+
+void copy_line() {
+  std::string line;
+  std::getline(std::cin, line);
+  std::cout << "out " << line << '\n';
+  std::fputs("err\n", stderr);
+}
+
+std::string text_of(const std::filesystem::path& path) {
+  std::ifstream in(path);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+TEST_P(Launch, StandardStreamsGoToFilesAndDescriptors) {
+  const auto folder =
+      std::filesystem::temp_directory_path() /
+      ("launch_test." + std::to_string(getpid()) + test::name_of_method({GetParam(), 0}));
+  std::filesystem::create_directory(folder);
+  std::ofstream(folder / "in") << "hello\n";
+  const int errors = memfd_create("errors", MFD_CLOEXEC);
+  const auto exit = end_of(
+      start<copy_line>(with({.input = folder / "in", .output = folder / "out", .error = errors})));
+  EXPECT_TRUE(exit.ok()) << exit.error;
+  EXPECT_EQ(text_of(folder / "out"), "out hello\n");
+  EXPECT_EQ(text_of("/proc/self/fd/" + std::to_string(errors)), "err\n");
+  close(errors);
+  const auto missing = start<copy_line>(with({.input = folder / "missing"}));
+  ASSERT_FALSE(missing);
+  EXPECT_THAT(missing.error().message, HasSubstr("missing: No such file or directory"));
+  std::filesystem::remove_all(folder);
+}
+
+TEST_P(Launch, AllWorkersAppendToAFile) {
+  const auto file =
+      std::filesystem::temp_directory_path() / ("launch_test.out." + std::to_string(getpid()));
+  std::ofstream(file) << "old\n";
+  auto workers =
+      value_of(start<[](const Worker&) { std::puts("line"); }>(with({.count = 3, .output = file})));
+  ASSERT_TRUE(workers.wait());
+  EXPECT_EQ(text_of(file), "line\nline\nline\n");
+  std::filesystem::remove(file);
+}
+
+std::vector<std::string> list_descriptors() {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+    std::error_code gone;  // the folder's own
+    const auto target = std::filesystem::read_symlink(entry, gone).string();
+    if (std::stoi(entry.path().filename()) > 2 && !target.ends_with("/fd")) {
+      names.push_back(target);
+    }
+  }
+  return names;
+}
+
+// One descriptor that is not CLOEXEC stands for a program's own.
+TEST_P(Launch, AWorkerGetsOnlyWhatItShould) {
+  const int own = memfd_create("own", 0);
+  const auto result = end_of(start<list_descriptors>(one()));
+  close(own);
+  ASSERT_TRUE(result.value) << result.error;
+  const auto ours = testing::AnyOf(StartsWith("socket:"), StartsWith("/memfd:cowshed"));
+  if (GetParam() == Start::fork) {
+    EXPECT_THAT(*result.value, testing::Contains(StartsWith("/memfd:own")));
+  } else {
+    EXPECT_THAT(*result.value, testing::Each(ours));
+  }
+  EXPECT_THAT(*result.value, testing::Contains(StartsWith("socket:")).Times(1));
+}
+
+void double_all(Channel<long>& numbers, Channel<long> doubled) {
+  while (auto number = numbers.receive()) {
+    if (!doubled.send(*number * 2)) {
+      throw std::runtime_error("closed");
+    }
+  }
+}
+
+TEST_P(Launch, ChannelsConnectWorkers) {
+  constexpr long kCount = 1000;
+  auto numbers = value_of(Channel<long>::create({.name = "numbers"}));
+  auto doubled = value_of(Channel<long>::create({.name = "doubled"}));
+  auto workers = value_of(start<double_all>(with({.count = 2}), numbers, doubled));
+  long sum = 0;
+  for (long i = 0; i < kCount; ++i) {
+    ASSERT_TRUE(numbers.send(i));
+  }
+  numbers.close();
+  for (long i = 0; i < kCount; ++i) {
+    sum += doubled.receive().value();
+  }
+  EXPECT_EQ(sum, kCount * (kCount - 1));
+  for (const auto& exit : value_of(workers.wait())) {
+    EXPECT_TRUE(exit.ok()) << exit.error;
+  }
+}
+
+long count_words(const Words& words, const Index& index) {
+  return static_cast<long>(words.size()) + index.answer;
+}
+
+TEST_P(Launch, WhatIsSentIsCountedByTypePath) {
+  Arena arena = make_arena();
+  const auto ref = value_of(publish("index", value_of(arena.make<Index>())));
+  ASSERT_TRUE(arena.freeze());
+  const Words words = {{"key", {"one", "two"}}};
+  const std::string name = "counted " + test::name_of_method({GetParam(), 0});
+  auto workers = value_of(start<count_words>(with({.count = 2, .name = name}), words, ref));
+  EXPECT_EQ(value_of(workers.wait())[0].value, 43);
+  const auto report = transfer_report();
+  const auto source = std::find_if(report.sources.begin(), report.sources.end(),
+                                   [&](const auto& each) { return each.name == name; });
+  ASSERT_NE(source, report.sources.end());
+  EXPECT_EQ(source->origin, "launch");
+  EXPECT_EQ(source->by_reference.objects, 2U);
+  EXPECT_EQ(source->by_reference.bytes, 2 * sizeof(Index));
+  if (GetParam() == Start::fork) {
+    EXPECT_EQ(source->by_value.bytes, 0U);
+    EXPECT_EQ(source->inherited.objects, 2U);
+    return;
+  }
+  EXPECT_EQ(source->by_value.messages, 2U);
+  EXPECT_EQ(source->inherited.objects, 0U);
+  const auto type = std::find_if(source->types.begin(), source->types.end(),
+                                 [](const auto& each) { return each.kind == TransferKind::value; });
+  std::map<std::string, std::pair<std::uint64_t, std::uint64_t>> paths;
+  for (const auto& path : type->paths) {
+    auto& [objects, bytes] = paths[path.path.substr(path.path.rfind("→ ") + 4)];
+    objects += path.objects;
+    bytes += path.own_bytes;
+  }
+  EXPECT_EQ(paths["vector<string>"], std::pair(std::uint64_t{1}, std::uint64_t{8}));
+  EXPECT_EQ(paths["char"], std::pair(std::uint64_t{9}, std::uint64_t{9}));
+}
+
+TEST_P(Launch, ClosuresAreForForkAlone) {
+  int captured = 7;
+  const auto workers = start(one(), [&] { return captured; });
+  if (GetParam() == Start::fork) {
+    EXPECT_TRUE(workers);
+  } else {
+    ASSERT_FALSE(workers);
+    EXPECT_EQ(workers.error().code, ErrorCode::invalid_argument);
+    EXPECT_THAT(workers.error().message, HasSubstr("start<function>()"));
+  }
+}
+
+}  // namespace
+}  // namespace cowshed

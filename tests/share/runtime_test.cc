@@ -1,0 +1,69 @@
+// Programs with and without a Runtime.  The build gives the paths of two more.
+
+#include <csignal>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include "every_method.h"
+#include "other_program.h"
+
+namespace cowshed {
+namespace other {
+
+long scale(long number) { return number * 2; }
+long only_here(long number) { return number; }
+// Another definition than the other program's.
+Sized grow(Sized sized) { return sized; }
+
+}  // namespace other
+
+namespace {
+
+using namespace std::chrono_literals;
+using test::end_of;
+using testing::EndsWith;
+using testing::HasSubstr;
+
+TEST(Runtime, AnotherProgramRunsItsFunctionOfThatName) {
+  EXPECT_EQ(end_of(start<other::scale>({.method = Start::spawn}, 4)).value, 8);
+  const WorkersOptions there = {.method = Start::spawn, .program = COWSHED_OTHER_PROGRAM};
+  EXPECT_EQ(end_of(start<other::scale>(there, 4)).value, 40);
+}
+
+TEST(Runtime, AFunctionThatTheOtherProgramHasNot) {
+  const WorkersOptions there = {.method = Start::spawn, .program = COWSHED_OTHER_PROGRAM};
+  EXPECT_THAT(end_of(start<other::only_here>(there, 4)).error,
+              HasSubstr("no worker function cowshed::other::only_here here; put "
+                        "COWSHED_WORKER()"));
+  EXPECT_THAT(end_of(start<other::grow>(there, other::Sized{})).error,
+              HasSubstr("have other sizes here"));
+}
+
+TEST(Runtime, AProgramWithoutOneIsFoundOut) {
+  const auto ended =
+      end_of(start<other::scale>({.method = Start::spawn, .program = "/bin/true"}, 4));
+  EXPECT_FALSE(ended.value);
+  EXPECT_THAT(ended.error, HasSubstr("exited with 0 before it came to its function"));
+  const WorkersOptions hangs = {
+      .method = Start::spawn, .program = COWSHED_NO_RUNTIME, .start_timeout = 100ms};
+  const auto killed = end_of(start<other::scale>(hangs, 4));
+  EXPECT_EQ(killed.signal, SIGKILL);
+  EXPECT_THAT(killed.error, HasSubstr("was killed after 100 ms (WorkersOptions::start_timeout)"));
+  EXPECT_THAT(killed.error, HasSubstr("cowshed::Runtime"));
+}
+
+TEST(Runtime, WithoutOneAProgramDoesNotSpawn) {
+  EXPECT_EQ(WEXITSTATUS(std::system(COWSHED_NO_RUNTIME)), 0);
+}
+
+TEST(Runtime, AProgramThatIsNotThereIsAnErrorOfStart) {
+  const auto workers =
+      start<other::scale>({.method = Start::spawn, .program = "/no/such/program"}, 4);
+  ASSERT_FALSE(workers);
+  EXPECT_EQ(workers.error().system_errno, ENOENT);
+  EXPECT_THAT(workers.error().message, EndsWith("/no/such/program: No such file or directory"));
+}
+
+}  // namespace
+}  // namespace cowshed
