@@ -32,33 +32,29 @@ struct WorkerException {
 template <class T>
 class RegisteredException {
  public:
-  static const WorkerException& entry() noexcept { return entry_; }
+  static const WorkerException& entry() noexcept { return instance; }
 
  private:
   static_assert(std::is_base_of_v<std::exception, T>);
   static_assert(Codable<T> || std::is_constructible_v<T, std::string>,
                 "specialise cowshed::Codec<T> for this exception, or give it a constructor that "
                 "takes what(), a std::string");
-  static const WorkerException entry_;
+  static void encode(Encoder& to, const std::exception& exception) {
+    if constexpr (Codable<T>) {
+      to.put(static_cast<const T&>(exception));
+    } else {
+      to.put(std::string(exception.what()));
+    }
+  }
+  static std::exception_ptr decode(Decoder& from) {
+    if constexpr (Codable<T>) {
+      return std::make_exception_ptr(from.take<T>());
+    } else {
+      return std::make_exception_ptr(T(from.take<std::string>()));
+    }
+  }
+  static inline const WorkerException instance{typeid(T), &encode, &decode};
 };
-
-template <class T>
-const WorkerException RegisteredException<T>::entry_(
-    typeid(T),
-    [](Encoder& to, const std::exception& exception) {
-      if constexpr (Codable<T>) {
-        to.put(static_cast<const T&>(exception));
-      } else {
-        to.put(std::string(exception.what()));
-      }
-    },
-    [](Decoder& from) {
-      if constexpr (Codable<T>) {
-        return std::make_exception_ptr(from.take<T>());
-      } else {
-        return std::make_exception_ptr(T(from.take<std::string>()));
-      }
-    });
 
 // What a worker says of the exception that ended it: one line, and itself if it can.
 Content encode_exception(const std::exception& exception);

@@ -220,18 +220,14 @@ class Registered {
   using Parts = Signature<std::remove_cv_t<decltype(function)>>;
 
   static const char* name() noexcept { return typeid(NameOf<function, decltype(function)>).name(); }
-  static const WorkerFunction& entry() noexcept { return entry_; }
+  static const WorkerFunction& entry() noexcept { return instance; }
 
  private:
-  static const WorkerFunction entry_;
+  static int call(const Worker& self, Decoder& arguments, Encoder& value) {
+    return Parts::call(function, self, arguments, value);
+  }
+  static inline const WorkerFunction instance{name(), Parts::layout(), &call};
 };
-
-template <auto function>
-const WorkerFunction Registered<function>::entry_(
-    Registered<function>::name(), Registered<function>::Parts::layout(),
-    [](const Worker& self, Decoder& arguments, Encoder& value) {
-      return Registered<function>::Parts::call(function, self, arguments, value);
-    });
 
 }  // namespace internal
 }  // namespace cowshed
