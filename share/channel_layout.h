@@ -158,7 +158,8 @@ struct Plan {
       : ring(kPage + round_up(sizeof(Control), kPage)),
         slot_bytes(constants.slot_bytes),
         slots(constants.slots),
-        mask(std::bit_ceil(constants.slots) - 1),
+        // Two at least: stats() reads the slot of the last message while the next is written.
+        mask(std::bit_ceil(constants.slots < 2 ? 2 : constants.slots) - 1),
         most_pages(round_up(constants.memory, kPage) / kPage) {
     words = round_up(ring + (mask + 1) * slot_bytes, kPage);
     if (constants.memory != 0) {

@@ -6,9 +6,11 @@
 #include <span>
 #include <string>
 #include <type_traits>
+#include <unistd.h>
 #include <utility>
 #include <vector>
 
+#include <cowshed/share/channel.h>
 #include <cowshed/share/image.h>
 #include <cowshed/share/image_format.h>
 #include <cowshed/share/registry.h>
@@ -64,6 +66,18 @@ void make_image(const fs::path& path, int arrays, bool holes) {
   write(path, head);
 }
 
+// The constants of a channel; what is to be changed in the rest is up to the fuzzer.
+void make_channel(const fs::path& path, ChannelForm form) {
+  const auto channel = expect(
+      Channel<Bytes>::create({.name = "fuzzed", .slots = 4, .memory = 1U << 20U, .form = form}));
+  std::vector<char> constants(sizeof(channel_layout::Constants));
+  const ssize_t got = pread(channel.descriptors().segment, constants.data(), constants.size(), 0);
+  if (got != static_cast<ssize_t>(constants.size())) {
+    std::exit(EXIT_FAILURE);
+  }
+  write(path, constants);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -77,5 +91,8 @@ int main(int argc, char** argv) {
   make_image(folder / "image/empty", 0, false);
   make_image(folder / "image/one", 1, false);
   make_image(folder / "image/holes", 3, true);
+  fs::create_directories(folder / "channel");
+  make_channel(folder / "channel/general", ChannelForm::general);
+  make_channel(folder / "channel/single", ChannelForm::single_producer_single_consumer);
   return EXIT_SUCCESS;
 }

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <fstream>
 #include <gtest/gtest.h>
@@ -48,6 +49,18 @@ std::size_t own_status_kib(const std::string& key) {
 bool all_are(const Bytes& bytes, int value) {
   const auto* data = reinterpret_cast<const unsigned char*>(bytes.data());
   return bytes.empty() || (data[0] == value && std::memcmp(data, data + 1, bytes.size() - 1) == 0);
+}
+
+// The next message has a slot of its own while the last one's totals are read.
+TEST(ChannelBytes, StatsOfASingleSlot) {
+  auto channel = Channel<Bytes>::create({.slots = 1}).value();
+  const std::array<std::byte, 3> message{};
+  for (std::uint64_t sent = 1; sent < 4; ++sent) {
+    ASSERT_TRUE(channel.try_send(message));
+    EXPECT_EQ(channel.try_send(message).error().code, ErrorCode::would_block);
+    ASSERT_TRUE(channel.try_receive());
+    EXPECT_EQ(channel.stats().bytes_sent, sent * message.size());
+  }
 }
 
 TEST(ChannelBytes, OfEverySortOfSizeArrive) {
