@@ -18,7 +18,8 @@ namespace {
 
 constexpr int kSpins = 200;  // some 5 us
 constexpr std::chrono::nanoseconds kLongPiece = 64ms;
-constexpr std::chrono::nanoseconds kPiece = 4ms;  // of sleep, then dead peers are looked for
+constexpr std::chrono::nanoseconds kLockPiece = 1ms;  // nobody is inside for long
+constexpr std::chrono::nanoseconds kPiece = 4ms;      // of sleep, then dead peers are looked for
 constexpr std::chrono::nanoseconds kLittlePatience = 20ms;
 constexpr std::chrono::nanoseconds kPatience =
     1s;  // of a call that should not wait with a lock's holder that runs
@@ -120,7 +121,7 @@ Expected<void> Waiting::for_lock() {
   }
   lock_bits_ = kSleepers;
   if ((seen & kSleepers) != 0 || lock.compare_exchange_strong(seen, seen | kSleepers)) {
-    futex_wait(low_half(lock), static_cast<std::uint32_t>(seen | kSleepers), at_most(kPiece));
+    futex_wait(low_half(lock), static_cast<std::uint32_t>(seen | kSleepers), at_most(kLockPiece));
   }
   return {};
 }
