@@ -70,13 +70,13 @@ class CowtopObjects : public ::testing::TestWithParam<std::string> {
 };
 
 // What the worker inherited as the parent's copies is not a copy of its own.
-const std::vector<std::map<std::string, int>> kCopied = {{{"first", 2}, {"second", 0}},
-                                                         {{"first", 1}, {"second", 3}}};
+const std::vector<std::map<std::string, int>> copied_pages = {{{"first", 2}, {"second", 0}},
+                                                              {{"first", 1}, {"second", 3}}};
 
 TEST_P(CowtopObjects, AreNamedWithWhatEachProcessCopied) {
   const Json processes = measure();
   if (processes.is_null()) GTEST_SKIP() << "no " << GetParam() << " backend here";
-  EXPECT_EQ(pages_by_object(processes), kCopied);
+  EXPECT_EQ(pages_by_object(processes), copied_pages);
   EXPECT_EQ(processes[1]["objects_sampled"], true);
   EXPECT_EQ(processes[1]["arenas"][0]["copied_pages"], 4);
 }
@@ -98,7 +98,7 @@ TEST_P(CowtopObjects, OfAnArenaThatWasOpenedFromAnImage) {
   const Json processes = measure(image);
   std::filesystem::remove(image);
   if (processes.is_null()) GTEST_SKIP() << "no " << GetParam() << " backend here";
-  EXPECT_EQ(pages_by_object(processes), kCopied);
+  EXPECT_EQ(pages_by_object(processes), copied_pages);
   for (const std::size_t i : {0U, 1U}) {
     ASSERT_EQ(processes[i]["arenas"].size(), 1U) << processes[i];
     EXPECT_EQ(processes[i]["arenas"][0]["name"], "subject");
