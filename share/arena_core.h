@@ -171,33 +171,33 @@ class ArenaCore final {
   [[noreturn]] void refuse(std::size_t size, std::size_t alignment) const;
 
   std::mutex mutex_;
-  std::atomic<ArenaState> state_ = ArenaState::vacant;
   std::atomic<std::uint64_t> serial_ = 0;  // differs for every arena there ever was here
   std::atomic<std::uint64_t> key_ = 0;     // and for each time that one is opened
   std::atomic<internal::ArenaFront*> front_ = nullptr;
-  std::atomic<bool> abandoned_ = false;
   std::atomic<std::uintptr_t> open_begin_ = 0;
   std::atomic<std::uintptr_t> open_end_ = 0;
   std::array<char, kNameSize> name_{};
   std::atomic<std::uintptr_t> begin_ = 0;
   std::atomic<std::uintptr_t> end_ = 0;
   std::atomic<std::size_t> frozen_bytes_ = 0;
-  std::size_t top_ = 0;             // of the range, given to jemalloc so far
-  std::size_t offered_ = 0;         // the next piece of it; 0: none
-  bool handing_over_ = false;       // it, so that none is to be used yet
+  std::size_t top_ = 0;      // of the range, given to jemalloc so far
+  std::size_t offered_ = 0;  // the next piece of it; 0: none
+  std::atomic<ArenaState> state_ = ArenaState::vacant;
+  std::atomic<bool> abandoned_ = false;
   std::atomic<bool> full_ = false;  // has refused jemalloc once
+  bool handing_over_ = false;       // the range, so that none is to be used yet
   bool huge_pages_ = true;
-  int open_fd_ = -1;     // the memfd of the open part
-  SegmentMap segments_;  // what is frozen; its files are this core's
   bool known_elsewhere_ = false;
-  ArenaMemory memory_;
-  unsigned jemalloc_arena_ = 0;
-  Hooks hooks_;
-  ThreadCache* caches_ = nullptr;
-  int scopes_ = 0;
   bool was_entered_ = false;              // by a scope, ever
   FreezeMode mode_ = FreezeMode::strict;  // of the last freeze
+  int open_fd_ = -1;                      // the memfd of the open part
+  unsigned jemalloc_arena_ = 0;
+  int scopes_ = 0;
   std::uint32_t generation_ = 0;
+  SegmentMap segments_;  // what is frozen; its files are this core's
+  ArenaMemory memory_;
+  Hooks hooks_;
+  ThreadCache* caches_ = nullptr;
   std::atomic<ArenaCore*> successor_ = nullptr;
   std::atomic<std::uint64_t> successor_serial_ = 0;
   std::atomic<std::uint64_t> newest_successor_ = 0;  // serial, of all that it ever had

@@ -72,7 +72,8 @@ constexpr int cache_flags(unsigned cache) { return static_cast<int>((cache + 2) 
 // The nearest size that it has: below, of those from 16 KiB on; above, of those but 8, and the
 // largest number where there is none.
 constexpr std::size_t size_class_below(std::size_t size) {
-  return size & ~((std::size_t{1} << (std::bit_width(size) - 3)) - 1);
+  const std::size_t bits = std::max<std::size_t>(std::bit_width(size), 3);
+  return size & ~((std::size_t{1} << (bits - 3)) - 1);
 }
 constexpr std::size_t size_class_above(std::size_t size) {
   constexpr std::size_t kLargest = std::size_t{7} << 60U;
