@@ -23,7 +23,6 @@ namespace cowshed::test {
 namespace {
 
 using testing::AnyOf;
-using testing::ElementsAre;
 using testing::IsEmpty;
 
 // The longest call whose every point is tried.  In longer ones, those that take memory from the
