@@ -281,6 +281,7 @@ TEST(ArenaTransfer, TheResultsOfManyWorkersHaveEachItsPlace) {
 
 // What a process claimed and did not leave is free once it is dead.
 TEST(ArenaTransfer, PlacesOfTheDeadAreUsedAgain) {
+  (void)make_arena("first");  // makes the tree
   auto& holders = process_tree::shared().holders;
   const auto held_by = [&](pid_t pid) {
     return std::count_if(holders.begin(), holders.end(),
