@@ -145,8 +145,8 @@ TEST_F(ForkServers, WhenKilledTheirWorkersGoToo) {
   EXPECT_THAT(late.error().message, HasSubstr("died of signal 9"));
 }
 
-long wait_for_orphanage() {
-  const pid_t server = getppid();
+// The server may be gone before this begins.
+long wait_for_orphanage(pid_t server) {
   while (getppid() == server) {
     std::this_thread::sleep_for(1ms);
   }
@@ -155,7 +155,8 @@ long wait_for_orphanage() {
 
 TEST_F(ForkServers, AValueIsNotLostWithThem) {
   const auto server = value_of(ForkServer::start());
-  auto workers = value_of(start<wait_for_orphanage>(by(server, {.die_with_parent = false})));
+  auto workers =
+      value_of(start<wait_for_orphanage>(by(server, {.die_with_parent = false}), server.pid()));
   kill(server.pid(), SIGKILL);
   const auto result = value_of(workers.wait())[0];
   EXPECT_EQ(result.value, 5) << result.error;
