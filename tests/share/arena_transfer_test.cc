@@ -322,7 +322,7 @@ TEST(ArenaTransfer, AnotherProgramHasTheSameObjectsAndHandsItsOwnUp) {
   {
     const UseArena use(arena);
     for (std::uint64_t i = 0; i < 1000; ++i) {
-      words.emplace(test::Text(i % 40, 'x') + test::Text(std::to_string(i).c_str()), i);
+      words.emplace(test::Text(i % 40, 'x') + test::Text(std::to_string(i)), i);
     }
   }
   auto numbers = *lenient.make_array<std::uint64_t>(1000);

@@ -13,7 +13,7 @@ using Everything =
     std::tuple<std::map<std::string, std::vector<int>>, std::optional<std::string>,
                std::variant<int, std::vector<std::string>>, std::vector<bool>, std::array<char, 3>>;
 
-const Everything kEverything = {
+const Everything everything = {
     {{"one", {1, 2, 3}}, {"", {}}}, "text", std::vector<std::string>{"a", "b"}, {true, false}, {}};
 
 std::string encode(const Everything& all) {
@@ -26,10 +26,10 @@ Everything decode(std::string bytes) {
   return Decoder(internal::Content(std::move(bytes), Descriptor(), 0, {})).take<Everything>();
 }
 
-TEST(Codec, GivesBackWhatWasPut) { EXPECT_EQ(decode(encode(kEverything)), kEverything); }
+TEST(Codec, GivesBackWhatWasPut) { EXPECT_EQ(decode(encode(everything)), everything); }
 
 TEST(Codec, BytesThatEndTooEarlyAreAnError) {
-  const std::string bytes = encode(kEverything);
+  const std::string bytes = encode(everything);
   for (std::size_t length = 0; length < bytes.size(); ++length) {
     EXPECT_THROW(decode(bytes.substr(0, length)), std::runtime_error) << length;
   }
@@ -37,7 +37,7 @@ TEST(Codec, BytesThatEndTooEarlyAreAnError) {
 
 // Nothing is allocated for what cannot be there.
 TEST(Codec, ANumberBeyondTheBytesIsAnError) {
-  const std::string bytes = encode(kEverything);
+  const std::string bytes = encode(everything);
   for (std::size_t at = 0; at + 8 <= bytes.size(); ++at) {
     for (const std::uint64_t number : {~0ULL, 1ULL << 63U, 1ULL << 40U}) {
       std::string wrong = bytes;

@@ -45,8 +45,8 @@ TEST_P(Launch, AnIntIsTheExitCode) {
 
 using Words = std::map<std::string, std::vector<std::string>>;
 
-std::string join(const Worker& self, const Words& words, std::string between, double number,
-                 std::optional<std::string> last) {
+std::string join(const Worker& self, const Words& words, const std::string& between, double number,
+                 const std::optional<std::string>& last) {
   std::string text = std::to_string(self.rank) + "/" + std::to_string(self.count);
   for (const auto& [key, values] : words) {
     text += between + key;
@@ -218,7 +218,7 @@ TEST_P(Launch, StartBeforeFreezeSaysSo) {
 }
 
 struct NoSuchCorpus : std::runtime_error {
-  NoSuchCorpus(std::string name, int size) : std::runtime_error("no " + name), at(size) {}
+  NoSuchCorpus(const std::string& name, int size) : std::runtime_error("no " + name), at(size) {}
   int at;
 };
 struct Unknown : std::runtime_error {
