@@ -233,8 +233,8 @@ struct Codec<NoSuchCorpus> {
     to.put(std::string(failure.what()).substr(3)).put(failure.at);
   }
   static NoSuchCorpus decode(Decoder& from) {
-    auto name = from.take<std::string>();
-    return {std::move(name), from.take<int>()};
+    const auto name = from.take<std::string>();
+    return {name, from.take<int>()};
   }
 };
 
