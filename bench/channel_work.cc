@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <immintrin.h>
 #include <linux/futex.h>
+#include <span>
 #include <stdexcept>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -236,12 +237,21 @@ class Asleep : public SubjectWork {
   Peer peer_;
 };
 
-// From before the send of a moved buffer, written to in full, to when a spinning peer has it.
+// A byte of each cache line.
+void read_all(std::span<const std::byte> bytes) {
+  for (std::size_t at = 0; at < bytes.size(); at += 64) {
+    (void)*static_cast<const volatile std::byte*>(&bytes[at]);
+  }
+}
+
+// From before the send of a moved buffer, all of whose pages were written to, to when a spinning
+// peer has it; with "read", to when it has read it all.
 class Moved : public SubjectWork {
  public:
   explicit Moved(const json& configuration)
       : size_(configuration["size"]),
         count_(configuration["count"]),
+        read_(configuration.value("read", false)),
         sent_at_(new (shared_memory(4096)) std::atomic<std::uint64_t>(0)),
         channel_(got(Channel<Bytes>::create({.memory = 2_GiB}))),
         peer_([this](std::uint64_t count) { return serve(count); }) {
@@ -273,6 +283,9 @@ class Moved : public SubjectWork {
       while (!received) {
         received = channel_.try_receive();
       }
+      if (read_) {
+        read_all({received->data(), received->size()});
+      }
       delays.push_back(static_cast<double>(now_ns() - sent_at_->load()));
       if (received->size() != size_) {
         throw std::runtime_error("another size than was sent");
@@ -285,6 +298,7 @@ class Moved : public SubjectWork {
 
   std::size_t size_;
   std::uint64_t count_;
+  bool read_;
   std::atomic<std::uint64_t>* sent_at_;
   Channel<Bytes> channel_;
   Peer peer_;
@@ -331,6 +345,7 @@ class Piped : public SubjectWork {
         }
         done += static_cast<std::size_t>(got_now);
       }
+      read_all(received_);
       return std::exchange(received_, {}).empty() ? 0 : now_ns();
     };
   }
