@@ -37,7 +37,8 @@ class ArgumentCounter {
   }
   template <class T>
   void inherited() const {
-    add(type_name<T>(), TransferKind::inherited, sizeof(T));
+    // A forked worker may be given a pointer.
+    add(type_name<T>(), TransferKind::inherited, sizeof(T));  // NOLINT(bugprone-sizeof-expression)
   }
 
  private:
