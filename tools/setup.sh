@@ -5,7 +5,7 @@ export DEBIAN_FRONTEND=noninteractive
 
 if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then bold=$'\e[1m' plain=$'\e[0m'; else bold='' plain=''; fi
 
-say() { printf '%s== %s%s\n' "$bold" "$*" "$plain"; }
+say() { printf '%s== %s%s  [%d:%02d]\n' "$bold" "$*" "$plain" $((SECONDS / 60)) $((SECONDS % 60)); }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
 if [ "$(id -u)" -eq 0 ]; then

@@ -28,7 +28,7 @@ using testing::IsEmpty;
 // The longest call whose every point is tried.  In longer ones, those that take memory from the
 // kernel and look for the limits of all cgroups first, it is a sample of each instruction's first
 // turn.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(__SANITIZE_ADDRESS__)
 constexpr std::size_t kMostPoints = 0;
 constexpr std::size_t kStride = 100;  // of these, a sample
 #else
