@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
+#include <stdexcept>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <utility>
@@ -65,6 +66,17 @@ void take_descriptors(Buffer& buffer, std::vector<Descriptor>& descriptors) {
 
 tl::unexpected<Error> bad(const std::string& what) {
   return make_error(ErrorCode::bad_parcel, "receiving an arena: " + what);
+}
+
+Expected<Arena> adopt_one(Parcel parcel, Names names) {
+  auto arenas = adopt_arenas(std::move(parcel), names);
+  if (!arenas) {
+    return tl::make_unexpected(std::move(arenas.error()));
+  }
+  if (arenas->size() != 1) {
+    return bad(std::to_string(arenas->size()) + " were sent together");
+  }
+  return std::move(arenas->front());
 }
 
 }  // namespace
@@ -144,14 +156,30 @@ Expected<Arena> receive_arena(int socket) {
   if (!parcel) {
     return tl::make_unexpected(std::move(parcel.error()));
   }
-  auto arenas = adopt_arenas(std::move(*parcel));
-  if (!arenas) {
-    return tl::make_unexpected(std::move(arenas.error()));
+  return adopt_one(std::move(*parcel), Names::taken_over);
+}
+
+void Codec<Arena>::encode(Encoder& to, const Arena& arena) {
+  const auto parcel = pack_arena(arena);
+  if (!parcel) {
+    throw std::runtime_error(parcel.error().message);
   }
-  if (arenas->size() != 1) {
-    return bad(std::to_string(arenas->size()) + " were sent together");
+  to.put(std::uint64_t{parcel->descriptors.size()});
+  for (const Descriptor& descriptor : parcel->descriptors) {
+    to.put_descriptor(descriptor.get());
   }
-  return std::move(arenas->front());
+}
+
+Arena Codec<Arena>::decode(Decoder& from) {
+  Parcel parcel;
+  for (auto left = from.take<std::uint64_t>(); left > 0; --left) {
+    parcel.descriptors.emplace_back(from.take_descriptor());
+  }
+  auto arena = adopt_one(std::move(parcel), Names::left_behind);
+  if (!arena) {
+    throw std::runtime_error(arena.error().message);
+  }
+  return std::move(*arena);
 }
 
 }  // namespace cowshed

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cowshed/share/arena.h>
+#include <cowshed/share/codec.h>
 
 // Frozen arenas between processes that run: a worker builds a large result in an arena of its own
 // and hands it to whoever asked for it, who uses it in place, at the same address and without a
@@ -19,6 +20,14 @@
 // Both have the arena then; each gives its own handle up when it likes, and the memory is free when
 // the last did.  Processes of one tree (forked from each other, or started as workers.h does)
 // choose different addresses for their arenas, so that every one can be mapped everywhere.
+//
+// A worker's function (workers.h) needs no socket: it returns the arena, with what to look at in
+// it.
+//
+//   std::pair<Arena, Ref<Tree>> build(const Worker& self) {
+//     ...
+//     return {std::move(arena), ref};  // the parent has the arena while it has the value
+//   }
 namespace cowshed {
 
 // Sends the arena and what is published in it over a connected Unix socket (AF_UNIX, stream or
@@ -37,5 +46,14 @@ Expected<void> send_arena(int socket, const Arena& arena);
 // wrong_process_tree, invalid_argument (a name is in use here), system_call (EPIPE: the other
 // side was closed before it sent one; EAGAIN; ...).
 Expected<Arena> receive_arena(int socket);
+
+// In a worker's value, and wherever a Codec with descriptors goes: as send_arena() and
+// receive_arena(), but for the names of its objects, which stay in the sender: all workers may use
+// the same.  Both throw a std::runtime_error where those have an error.
+template <>
+struct Codec<Arena> {
+  static void encode(Encoder& to, const Arena& arena);
+  static Arena decode(Decoder& from);
+};
 
 }  // namespace cowshed

@@ -9,6 +9,7 @@
 #include <cowshed/share/forkserver.h>
 #include <cowshed/share/forkserver_process.h>
 #include <cowshed/share/launch.h>
+#include <cowshed/share/registry_table.h>
 #include <cowshed/share/runtime_state.h>
 
 namespace cowshed::launch {
@@ -96,7 +97,10 @@ Expected<void> prepare(const WorkersOptions& options, const internal::WorkerJob&
   for (std::size_t i = 0; i < streams.size() && done; ++i) {
     done = open_stream(*streams[i], i == 0, launch, launch.setup.redirected[i]);
   }
-  if (!done || options.method == Start::fork) {
+  if (done && options.method == Start::fork) {
+    return registry::start_tree();  // or each worker would begin one, and hand up to nobody
+  }
+  if (!done) {
     return done;
   }
   try {

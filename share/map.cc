@@ -20,7 +20,12 @@ Content encode_value(std::uint64_t index, Decoder& item, const MapCall& call) {
     Encoder to;
     to.put(index).put(true);
     call(item, to);
-    return to.finish();
+    Content value = to.finish();
+    if (!value.descriptors().empty()) {
+      throw std::runtime_error(
+          "its value has an arena or a channel, which only start() can return");
+    }
+    return value;
   } catch (const std::exception& failure) {
     Encoder to;
     to.put(index).put(false).put(std::string(failure.what()));

@@ -278,7 +278,7 @@ Expected<Parcel> pack_arena(const Arena& arena) {
   return packer.finish();
 }
 
-Expected<std::vector<Arena>> adopt_arenas(Parcel parcel) {
+Expected<std::vector<Arena>> adopt_arenas(Parcel parcel, Names names) {
   const OutsideScope outside;
   auto contents = read_contents(parcel);
   if (!contents) {
@@ -304,6 +304,11 @@ Expected<std::vector<Arena>> adopt_arenas(Parcel parcel) {
     auto arena = adopt_arena(std::move(description), parcel, holder);
     if (!arena) {
       return tl::make_unexpected(std::move(arena.error()));
+    }
+    if (names == Names::left_behind) {
+      for (registry::Object& object : objects) {
+        object.name.clear();
+      }
     }
     publications.push_back({ArenaAccess::core_of(*arena), std::move(objects)});
     arenas.push_back(std::move(*arena));

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include <cowshed/share/arena.h>
@@ -30,15 +31,18 @@ Expected<Parcel> pack_arenas();
 // One.  Errors: arena_not_frozen, not_inherited, system_call.
 Expected<Parcel> pack_arena(const Arena& arena);
 
-// Maps them at the same addresses and publishes what was published, under the same names, so that
-// a Ref's bytes mean the same object.  All or nothing.  This process becomes one of the sender's
+// Whether the objects are published under their names, or without any.
+enum class Names : std::uint8_t { taken_over, left_behind };
+
+// Maps them at the same addresses and publishes what was published, so that a Ref's bytes mean the
+// same object.  All or nothing.  This process becomes one of the sender's
 // tree, unless it is already; it must not have arenas of another.  What is not spawn_safe is
 // there, but its references are not_spawn_safe unless the code is at the same addresses.  Objects
 // are published until their Arena is destroyed.  Errors: bad_parcel (damaged), foreign_descriptor
 // (one is not what it says: no seals, another size), unsupported (another version), address_taken
 // (naming what is there), wrong_process_tree, invalid_argument (a name is in use), system_call.
 // Thread-safe.
-Expected<std::vector<Arena>> adopt_arenas(Parcel parcel);
+Expected<std::vector<Arena>> adopt_arenas(Parcel parcel, Names names = Names::taken_over);
 
 // Over a connected Unix socket, stream or seqpacket, which nobody else uses at the same moment.
 // What was sent can be received after this process has ended: the kernel keeps descriptors in

@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <sys/types.h>
 #include <tuple>
@@ -16,6 +17,7 @@
 #include <variant>
 #include <vector>
 
+#include <cowshed/share/arena_transfer.h>
 #include <cowshed/share/argument_counter.h>
 #include <cowshed/share/ref.h>
 #include <cowshed/share/worker_exception.h>
@@ -109,6 +111,20 @@ struct WorkerEnd {
   std::shared_ptr<Decoder> value;  // given out once; null: none
 };
 
+// Throws where a worker's value is a reference that means nothing here.
+template <class R>
+void check_value(const R&) {}
+template <class T>
+void check_value(const Ref<T>& ref) {
+  if (auto object = ref.get(); !object && object.error().code != ErrorCode::null_reference) {
+    const bool of_worker = object.error().code == ErrorCode::published_too_late;
+    throw std::runtime_error("the reference that it returned: " + object.error().message +
+                             (of_worker ? "; a worker returns its own arena with the reference, as "
+                                          "std::pair<Arena, Ref<T>>"
+                                        : ""));
+  }
+}
+
 class WorkersHandle {
  public:
   struct State;
@@ -173,6 +189,7 @@ class Workers {
         if (end.value != nullptr && result.ok()) {
           try {
             result.value.emplace(end.value->take<R>());
+            internal::check_value(*result.value);
           } catch (const std::exception& damaged) {
             result.error = damaged.what();
           }
@@ -328,6 +345,9 @@ constexpr void check_sendable() {
           std::is_same_v<T, std::remove_cvref_t<Parameter>> && Arrived<Parameter>::kByReference,
           "the parameter for a Ref<T> is a const T&");
     } else {
+      static_assert(!std::is_same_v<std::remove_cvref_t<Parameter>, Arena>,
+                    "a worker has every arena that is frozen at its start: pass a Ref to what is "
+                    "published in it");
       static_assert(Codable<std::remove_cvref_t<Parameter>>,
                     "this argument cannot be sent: make it trivially copyable, a string or a "
                     "container, specialise cowshed::Codec<T>, or pass a Ref to it");
@@ -344,8 +364,10 @@ constexpr void check_sendable() {
 
 // Starts options.count workers, each of which calls function(args...), or function(worker, args...)
 // where it takes a `const Worker&` first, and ends.  What it returns is the worker's value; an int
-// is its exit code.  A Ref<T> arrives as const T&.  An exception ends the worker with exit code 1
-// and reaches the parent as text, and as itself if its type is known: worker_exception.h.
+// is its exit code, and an arena that it built and froze comes with the value, as in
+// std::pair<Arena, Ref<T>>: used in place by the parent, without a copy, also after the worker's
+// end, see arena_transfer.h.  A Ref<T> arrives as const T&.  An exception ends the worker with exit
+// code 1 and reaches the parent as text, and as itself if its type is known: worker_exception.h.
 //
 // The function is a constant: one with a name, or a lambda without captures.  By fork the arguments
 // reach the workers uncopied; otherwise by value, see codec.h, or by Ref.  So that the method is

@@ -1,0 +1,36 @@
+// Workers that build large results, which their parent uses in place after they have ended.
+#include <cstdio>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include <cowshed/share/arena.h>
+#include <cowshed/share/registry.h>
+#include <cowshed/share/workers.h>
+
+using namespace cowshed::size_literals;
+using Words = std::pmr::vector<std::pmr::string>;
+
+std::pair<cowshed::Arena, cowshed::Ref<Words>> build(const cowshed::Worker& self) {
+  auto arena = cowshed::Arena::create({.name = "result", .capacity = 1_GiB}).value();
+  Words* words = arena.make<Words>().value();
+  for (int i = 0; i < 100'000; ++i) {
+    words->emplace_back("word " + std::to_string(i) + " of worker " + std::to_string(self.rank));
+  }
+  const cowshed::Ref<Words> ref = cowshed::publish(words).value();
+  if (!arena.freeze()) throw std::runtime_error("no memory");
+  return {std::move(arena), ref};  // the arena goes with the reference
+}
+
+int main() {
+  auto workers = cowshed::start({.count = 3}, build).value();
+  const auto results = workers.wait().value();  // the workers are gone
+  std::size_t copied = 0;
+  int whole = 0;
+  for (const auto& result : results) {
+    const auto& [arena, words] = result.value.value();
+    whole += words->size() == 100'000 && words->back().ends_with(std::to_string(result.rank));
+    copied += arena.private_bytes().value();
+  }
+  std::printf("%d lists of 100000 words, %zu bytes copied\n", whole, copied);
+}

@@ -1,0 +1,159 @@
+// Arenas that a worker builds and its parent has, the same under every method.
+
+#include <csignal>
+#include <gmock/gmock.h>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include <cowshed/share/address_range.h>
+#include <cowshed/share/arena.h>
+#include <cowshed/share/map.h>
+#include <cowshed/share/registry.h>
+
+#include "every_method.h"
+
+namespace cowshed {
+namespace {
+
+using testing::EndsWith;
+using testing::HasSubstr;
+using LaunchArenas = test::EveryMethod;
+using test::end_of;
+using test::value_of;
+
+COWSHED_EVERY_METHOD(LaunchArenas);
+
+struct Node {
+  const Node* next;
+  std::uint64_t value;
+};
+
+Arena make_arena() { return value_of(Arena::create({.name = "result", .capacity = 64_MiB})); }
+
+const Node* make_nodes(Arena& arena, std::uint64_t count) {
+  const Node* last = nullptr;
+  for (std::uint64_t i = 1; i <= count; ++i) {
+    last = value_of(arena.make<Node>(Node{last, i}));
+  }
+  return last;
+}
+
+std::uint64_t sum_of(const Node* node) {
+  std::uint64_t sum = 0;
+  for (; node != nullptr; node = node->next) {
+    sum += node->value;
+  }
+  return sum;
+}
+
+std::uint64_t inode_at(const void* address) {
+  const auto value = reinterpret_cast<std::uintptr_t>(address);
+  for (const MapsEntry& entry : read_maps("self")) {
+    if (value >= entry.begin && value < entry.end) {
+      return entry.inode;
+    }
+  }
+  return 0;
+}
+
+struct Place {
+  std::uintptr_t address;
+  std::uint64_t inode;
+};
+
+void freeze(Arena& arena) {
+  if (const auto frozen = arena.freeze(); !frozen) {
+    throw std::runtime_error(frozen.error().message);
+  }
+}
+
+constexpr std::uint64_t kNodes = 100'000;
+
+// Under the same name in all workers.
+std::tuple<Arena, Ref<Node>, Place> build(const Worker& self) {
+  Arena arena = make_arena();
+  const Node* nodes = make_nodes(arena, kNodes + static_cast<std::uint64_t>(self.rank));
+  const auto ref = value_of(publish("nodes", nodes));
+  freeze(arena);
+  return {std::move(arena), ref, Place{reinterpret_cast<std::uintptr_t>(nodes), inode_at(nodes)}};
+}
+
+TEST_P(LaunchArenas, AResultIsUsedInPlaceAfterItsWorkerHasEnded) {
+  auto workers = value_of(start<build>(with({.count = 3})));
+  auto results = value_of(workers.wait());
+  ASSERT_EQ(results.size(), 3U);
+  for (auto& result : results) {
+    ASSERT_TRUE(result.value) << result.error;
+    EXPECT_EQ(kill(result.pid, 0), -1) << "it has not ended";
+    const auto& [arena, ref, place] = *result.value;
+    const Node* nodes = ref.try_get();
+    ASSERT_NE(nodes, nullptr);
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(nodes), place.address);
+    EXPECT_EQ(inode_at(nodes), place.inode) << "not the worker's own pages";
+    const std::uint64_t count = kNodes + static_cast<std::uint64_t>(result.rank);
+    EXPECT_EQ(sum_of(nodes), count * (count + 1) / 2);
+    EXPECT_EQ(value_of(arena.private_bytes()), 0U);
+  }
+  EXPECT_FALSE(find<Node>("nodes")) << "names stay in the workers";
+  const Ref<Node> first = std::get<1>(*results[0].value);
+  const Ref<Node> second = std::get<1>(*results[1].value);
+  results[0].value.reset();
+  EXPECT_EQ(first.get().error().code, ErrorCode::released);
+  EXPECT_NE(second.try_get(), nullptr);
+}
+
+Ref<Node> find_node(const std::string& name) { return value_of(find<Node>(name)); }
+
+TEST_P(LaunchArenas, AReferenceToWhatTheParentHasComesBackEqual) {
+  Arena arena = make_arena();
+  const auto ref = value_of(publish("node", make_nodes(arena, 1)));
+  ASSERT_TRUE(arena.freeze());
+  const auto result = end_of(start<find_node>(one(), "node"));
+  EXPECT_EQ(result.value, ref) << result.error;
+}
+
+std::pair<Arena, Ref<Node>> build_open() {
+  Arena arena = make_arena();
+  const auto ref = value_of(publish(make_nodes(arena, 1)));
+  return {std::move(arena), ref};
+}
+
+TEST_P(LaunchArenas, AnArenaThatIsNotFrozenIsAnError) {
+  const auto result = end_of(start<build_open>(one()));
+  EXPECT_FALSE(result.value);
+  EXPECT_THAT(result.error, EndsWith("arena 'result' is not frozen; freeze() it first"));
+}
+
+Ref<Node> forget_the_arena() {
+  Arena arena = make_arena();
+  const auto ref = value_of(publish(make_nodes(arena, 1)));
+  freeze(arena);
+  return ref;
+}
+
+TEST_P(LaunchArenas, AReferenceWithoutItsArenaSaysWhatToReturn) {
+  const auto result = end_of(start<forget_the_arena>(one()));
+  EXPECT_FALSE(result.ok());
+  EXPECT_THAT(result.error, HasSubstr("was published after this process was started"));
+  EXPECT_THAT(result.error, EndsWith("as std::pair<Arena, Ref<T>>"));
+  const auto nothing = end_of(start<[]() { return Ref<Node>(); }>(one()));
+  EXPECT_TRUE(nothing.ok()) << nothing.error;
+}
+
+std::pair<Arena, Ref<Node>> build_for(int /*item*/) {
+  Arena arena = make_arena();
+  const auto ref = value_of(publish(make_nodes(arena, 1)));
+  freeze(arena);
+  return {std::move(arena), ref};
+}
+
+TEST_P(LaunchArenas, MapCannotReturnThem) {
+  const auto mapped = map<build_for>({.workers = one()}, std::vector<int>{1});
+  ASSERT_FALSE(mapped);
+  EXPECT_THAT(mapped.error().message, HasSubstr("item 0: its value has an arena"));
+}
+
+}  // namespace
+}  // namespace cowshed
