@@ -6,6 +6,7 @@
 #include <memory>
 #include <stdexcept>
 #include <sys/mman.h>
+#include <sys/personality.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -215,6 +216,21 @@ void measure_random(std::size_t bytes, const Options& options, Report& report) {
   report.control("random reads", compare(samples[2].values, samples[0].values));
 }
 
+// Where ASLR puts the mappings decides how many page tables they share: 8 KiB more or less.
+class FixedAddresses {
+ public:
+  FixedAddresses() : before_(personality(kAsk)) {
+    personality(static_cast<unsigned long>(before_) | ADDR_NO_RANDOMIZE);
+  }
+  ~FixedAddresses() { personality(static_cast<unsigned long>(before_)); }
+  FixedAddresses(const FixedAddresses&) = delete;
+  FixedAddresses& operator=(const FixedAddresses&) = delete;
+
+ private:
+  static constexpr unsigned long kAsk = 0xffffffff;  // personality(2)
+  int before_;
+};
+
 // The dearest of several children.
 json count_costs(const Holding& holding, bool prefault = false) {
   const auto subject = start(holding);
@@ -229,6 +245,7 @@ json count_costs(const Holding& holding, bool prefault = false) {
 }
 
 void count_all(std::size_t bytes, const Options&, Report& report) {
+  const FixedAddresses of_the_subjects;
   const json empty = count_costs({"arena", "array", 0});
   const double gibibytes = static_cast<double>(bytes) / static_cast<double>(1_GiB);
   const double prefaulted =
@@ -265,7 +282,7 @@ void measure(const Options& options, Report& report) {
   report.setting("huge heap", kHugeHeapSetting);
   report.setting("page faults", FaultCounter::source());
   report.setting("private memory", "Private_Clean and Private_Dirty of smaps_rollup");
-  report.setting("page tables", "VmPTE of /proc/self/status");
+  report.setting("page tables", "VmPTE of /proc/self/status, without ASLR");
   if (!options.quick) touch_memory(3 * bytes);
   using Part = void (*)(std::size_t, const Options&, Report&);
   const std::array<std::pair<const char*, Part>, 4> parts = {{{"first read", measure_first_read},
