@@ -180,7 +180,8 @@ Expected<Bytes> ByteChannel::receive(const Wait& wait) {
       return read_slot(number, bytes);
     });
   };
-  if (auto received = persist(wait, Waiting::For::message, attempt(0), attempt); !received) {
+  if (auto received = persist(wait, Waiting::For::message, try_spinning(wait, attempt), attempt);
+      !received) {
     return tl::make_unexpected(std::move(received.error()));
   }
   if (bytes.block_ != nullptr) {

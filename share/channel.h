@@ -38,7 +38,8 @@
 //   on; see peer_stopped.  After SIGCONT nothing is lost or doubled.
 // * The ring's memory is taken from the kernel by `create`, a payload's by `send` and `buffer`, so
 //   that shortage is their error and not a signal later.  It counts as shared memory, of the memory
-//   cgroup that took it, and can be swapped.
+//   cgroup that took it, and can be swapped.  A payload of 2 MiB or more lies in pages of 2 MiB
+//   where the kernel has them (MADV_COLLAPSE, Linux 6.1), whatever the settings of huge pages.
 //
 // Handles are values: copies mean the same channel, and the last one that goes closes this
 // process's descriptors (not the channel).  All members are thread-safe and may be used in forked

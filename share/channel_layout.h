@@ -13,6 +13,7 @@ namespace cowshed::channel_layout {
 inline constexpr std::array<char, 8> kMagic = {'C', 'o', 'w', 'C', 'h', 'a', 'n', '\0'};
 inline constexpr std::uint32_t kVersion = 1;
 inline constexpr std::uint64_t kPage = 4096;
+inline constexpr std::uint64_t kHuge = std::uint64_t{2} << 20U;
 inline constexpr std::uint32_t kParties = 1024;
 inline constexpr std::uint32_t kHands = 1024;
 inline constexpr std::uint64_t kMostSlots = std::uint64_t{1} << 24U;
@@ -174,7 +175,6 @@ struct Plan {
     first[classes] = blocks;
     backed = words + blocks * sizeof(Word);
     reserved = round_up(backed + blocks * sizeof(std::uint32_t), kPage);
-    constexpr std::uint64_t kHuge = std::uint64_t{2} << 20U;
     std::uint64_t place = reserved;
     for (std::uint32_t c = 0; c < classes; ++c) {
       place = round_up(place, kHuge);

@@ -42,13 +42,32 @@ bool plausible(const Constants& constants) {
          std::bit_ceil(constants.slots) <= kMostMemory / constants.slot_bytes;
 }
 
+// At a multiple of 2 MiB, or no huge page could be mapped.
 Expected<std::byte*> map_all(int file, std::uint64_t bytes, const std::string& name) {
-  void* base = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, file, 0);
-  if (base == MAP_FAILED) {
-    return system_error("channel '" + name + "': mmap of " + std::to_string(bytes) + " bytes",
+  const std::uint64_t reserved = bytes + kHuge;
+  void* place =
+      mmap(nullptr, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (place == MAP_FAILED) {
+    return system_error("channel '" + name + "': mmap of " + std::to_string(reserved) + " bytes",
                         errno);
   }
-  return static_cast<std::byte*>(base);
+  auto* const begin = static_cast<std::byte*>(place);
+  std::byte* const base = begin + (-reinterpret_cast<std::uintptr_t>(begin) & (kHuge - 1));
+  std::byte* const end = base + bytes;
+  if (mmap(base, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, file, 0) ==
+      MAP_FAILED) {
+    const int error = errno;
+    munmap(place, reserved);
+    return system_error("channel '" + name + "': mmap of " + std::to_string(bytes) + " bytes",
+                        error);
+  }
+  if (base != begin) {
+    munmap(begin, static_cast<std::size_t>(base - begin));
+  }
+  if (end != begin + reserved) {
+    munmap(end, static_cast<std::size_t>(begin + reserved - end));
+  }
+  return base;
 }
 
 tl::unexpected<Error> bad(const std::string& why) {

@@ -122,6 +122,12 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
     return Attempt::done;
   }
 
+  bool has_message() const {
+    const std::uint64_t head = control_->head.value.load(std::memory_order_acquire);
+    __builtin_prefetch(slot(head));  // while `tail` comes from the sender's CPU
+    return control_->tail.value.load(std::memory_order_acquire) != head;
+  }
+
   std::byte* slot(std::uint64_t number) const {
     return base_ + plan_.ring + (number & plan_.mask) * plan_.slot_bytes;
   }
@@ -256,6 +262,7 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   bool memory_exceeded() const;
   std::uint32_t claim_block(std::uint32_t block_class, std::uint64_t mine);
   bool has_headroom(std::uint64_t bytes);
+  bool take_huge_pages(std::uint64_t begin, std::uint64_t end) const;
   Expected<void> back(std::uint32_t block, std::uint64_t pages);
 
   std::byte* base_;

@@ -36,6 +36,19 @@ enum class Attempt : std::uint8_t {
   damaged,
 };
 
+// A moment's look, some 5 us, before more is done about waiting.
+template <class Ready>
+bool spin(Ready&& ready) {
+  constexpr int kSpins = 200;
+  for (int i = 0; i < kSpins; ++i) {
+    if (ready()) {
+      return true;
+    }
+    __builtin_ia32_pause();
+  }
+  return false;
+}
+
 // The time between the attempts of one call.
 class Waiting {
  public:
@@ -69,7 +82,6 @@ class Waiting {
   void sleep();
   void wake_next();
   bool ready() const;
-  bool has_message() const;
   channel_layout::Control::Sleep& place() const;
   std::chrono::nanoseconds at_most(std::chrono::nanoseconds time) const;
 

@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <climits>
 #include <ctime>
-#include <immintrin.h>
 #include <string>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -16,7 +15,6 @@ using namespace std::chrono_literals;
 
 namespace {
 
-constexpr int kSpins = 200;  // some 5 us
 constexpr std::chrono::nanoseconds kLongPiece = 64ms;
 constexpr std::chrono::nanoseconds kLockPiece = 1ms;  // nobody is inside for long
 constexpr std::chrono::nanoseconds kPiece = 4ms;      // of sleep, then dead peers are looked for
@@ -26,17 +24,6 @@ constexpr std::chrono::nanoseconds kPatience =
 constexpr auto kShortly = 100us;
 
 const void* low_half(const Lock& lock) { return &lock; }  // little-endian
-
-template <class Ready>
-bool spin(Ready&& ready) {
-  for (int i = 0; i < kSpins; ++i) {
-    if (ready()) {
-      return true;
-    }
-    _mm_pause();
-  }
-  return false;
-}
 
 }  // namespace
 
@@ -165,12 +152,11 @@ bool Waiting::ready() const {
   if (for_ == For::memory || segment_.closed()) {
     return false;
   }
-  const std::uint64_t head = control.head.value.load(std::memory_order_acquire);
   if (for_ == For::message) {
-    __builtin_prefetch(segment_.slot(head));  // while `tail` comes from the sender's CPU
+    return segment_.has_message();
   }
-  const std::uint64_t tail = control.tail.value.load(std::memory_order_acquire);
-  return for_ == For::message ? head != tail : tail - head < segment_.plan().slots;
+  const std::uint64_t head = control.head.value.load(std::memory_order_acquire);
+  return control.tail.value.load(std::memory_order_acquire) - head < segment_.plan().slots;
 }
 
 // The channel is empty, or full, or has no memory now.
@@ -179,7 +165,8 @@ Expected<void> Waiting::for_others() {
     segment_.empty_hand();
     if (segment_.closed()) {
       return senders_out().and_then([&]() -> Expected<void> {
-        return has_message() ? Expected<void>() : tl::make_unexpected(closed_error(segment_, true));
+        return segment_.has_message() ? Expected<void>()
+                                      : tl::make_unexpected(closed_error(segment_, true));
       });
     }
   } else if (segment_.closed()) {
@@ -199,12 +186,6 @@ Expected<void> Waiting::for_others() {
   }
   sleep();
   return {};
-}
-
-bool Waiting::has_message() const {
-  const Control& control = segment_.control();
-  return control.head.value.load(std::memory_order_acquire) !=
-         control.tail.value.load(std::memory_order_acquire);
 }
 
 // Until whoever was inside S has left it: what they commit counts.
@@ -238,7 +219,7 @@ Expected<void> Waiting::give_up_at_once() {
     if (!out || segment_.closed()) {
       segment_.signal_event();
     }
-    if (!out || has_message() || segment_.closed()) {
+    if (!out || segment_.has_message() || segment_.closed()) {
       return out;
     }
   }

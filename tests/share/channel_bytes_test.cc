@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <string>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <vector>
@@ -49,6 +50,30 @@ std::size_t own_status_kib(const std::string& key) {
 bool all_are(const Bytes& bytes, int value) {
   const auto* data = reinterpret_cast<const unsigned char*>(bytes.data());
   return bytes.empty() || (data[0] == value && std::memcmp(data, data + 1, bytes.size() - 1) == 0);
+}
+
+long faults() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_minflt;
+}
+
+// MADV_COLLAPSE, Linux 6.1; memory may also be too fragmented.
+bool huge_pages_are_to_be_had() {
+  constexpr std::size_t kBytes = 64_MiB;
+  constexpr int kCollapse = 25;
+  const int file = memfd_create("probe", MFD_CLOEXEC);
+  void* place = mmap(nullptr, kBytes + 2_MiB, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  auto* aligned = static_cast<char*>(place) + (-reinterpret_cast<std::uintptr_t>(place) % 2_MiB);
+  bool have = ftruncate(file, kBytes) == 0 && mmap(aligned, kBytes, PROT_READ | PROT_WRITE,
+                                                   MAP_SHARED | MAP_FIXED, file, 0) != MAP_FAILED;
+  if (have) {
+    std::memset(aligned, 1, kBytes);
+    have = madvise(aligned, kBytes, kCollapse) == 0;
+  }
+  munmap(place, kBytes + 2_MiB);
+  close(file);
+  return have;
 }
 
 // The next message has a slot of its own while the last one's totals are read.
@@ -198,6 +223,24 @@ TEST(ChannelBytes, AfterAMoveTheSendersMemoryIsBack) {
   EXPECT_EQ(child.said, "back");
   ASSERT_TRUE(channel.receive());
   EXPECT_TRUE(all_are(channel.receive().value(), 3));
+}
+
+// A fault for each 2 MiB, in whoever maps it anew.
+TEST(ChannelBytes, LargeOnesLieInHugePages) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "a sanitizer's shadow memory faults too";
+#endif
+  if (!huge_pages_are_to_be_had()) {
+    GTEST_SKIP() << "the kernel gives no huge pages to a memfd";
+  }
+  auto channel = make({.memory = 64_MiB});
+  auto buffer = channel.buffer(63_MiB + 1);
+  std::memset(buffer->data(), 3, buffer->size());
+  ASSERT_TRUE(channel.send(std::move(*buffer)));
+  buffer = channel.receive();
+  const auto before = faults();
+  EXPECT_TRUE(all_are(*buffer, 3));
+  EXPECT_LT(faults() - before, 31 + 100);  // 256 pages are small
 }
 
 // Blocks of the file, which is sparse.
