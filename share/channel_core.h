@@ -224,6 +224,8 @@ class ByteChannel : public ChannelCore {
   Expected<Bytes> receive(const Wait& wait);
 
   static void give_back(Bytes& bytes) noexcept;
+  // Dropping them does not mean that the receiver is done with the message.
+  static void keep_in_hand(Bytes& bytes) noexcept { bytes.hand_ = 0; }
 
  private:
   struct Outgoing;
