@@ -13,6 +13,7 @@
 #include <cowshed/share/channel_system.h>
 #include <cowshed/share/descriptor.h>
 #include <cowshed/share/file_size_limit.h>
+#include <cowshed/share/malloc_route.h>
 #include <cowshed/share/memory_limits.h>
 
 namespace cowshed::internal {
@@ -171,6 +172,7 @@ Expected<std::shared_ptr<ChannelSegment>> make_segment(Descriptor& file, Descrip
 
 Expected<std::shared_ptr<ChannelSegment>> create_segment(const ChannelOptions& options,
                                                          const MessageType& type) {
+  const OutsideScope outside;
   Constants constants;
   constants.magic = kMagic;
   constants.version = kVersion;
@@ -226,6 +228,7 @@ Expected<std::shared_ptr<ChannelSegment>> create_segment(const ChannelOptions& o
 
 Expected<std::shared_ptr<ChannelSegment>> open_segment(const ChannelDescriptors& descriptors,
                                                        const MessageType& type) {
+  const OutsideScope outside;
   const auto constants = read_constants(descriptors.segment);
   if (!constants) {
     return tl::make_unexpected(constants.error());

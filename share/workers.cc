@@ -12,6 +12,7 @@
 #include <cowshed/share/arena_table.h>
 #include <cowshed/share/forkserver_process.h>
 #include <cowshed/share/launch.h>
+#include <cowshed/share/malloc_route.h>
 #include <cowshed/share/stray_write.h>
 #include <cowshed/share/workers.h>
 
@@ -423,6 +424,12 @@ std::vector<int> internal::WorkersHandle::pidfds() const {
 
 Expected<internal::WorkersHandle> internal::start_workers(const WorkersOptions& options,
                                                           WorkerBody body, const WorkerJob& job) {
+  if (thread_scope.end != 0) {
+    return make_error(ErrorCode::in_use,
+                      "workers '" + options.name +
+                          "' are started in an ArenaScope, in whose arena they and all that they "
+                          "are given would lie; end the scope first");
+  }
   auto state = std::make_unique<WorkersHandle::State>();
   state->launch.name = options.name;
   state->options = options;
