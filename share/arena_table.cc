@@ -50,23 +50,29 @@ void before_fork() {
   table_mutex.lock();
   scope_of_forking_thread = suspend_scope();
   for_each_core([](ArenaCore& core) {
-    ArenaWork::hold_over_fork(core);
+    if (!ArenaWork::is_by_this_thread(core)) {
+      core.mutex().lock();
+    }
     core.note_known_elsewhere();
   });
   places::mutex().lock();
   registry::mutex().lock();
 }
 
-void unlock_all(void (*give_back)(ArenaCore& core)) {
+void unlock_all() {
   registry::mutex().unlock();
   places::mutex().unlock();
-  for_each_core(give_back);
+  for_each_core([](ArenaCore& core) {
+    if (!ArenaWork::is_by_this_thread(core)) {
+      core.mutex().unlock();
+    }
+  });
   table_mutex.unlock();
 }
 
 void after_fork_in_parent() {
   resume_scope(scope_of_forking_thread);
-  unlock_all(&ArenaWork::give_back_in_parent);
+  unlock_all();
 }
 
 void after_fork_in_child() {
@@ -77,7 +83,7 @@ void after_fork_in_child() {
     }
   });
   registry::disown_not_inherited();
-  unlock_all(&ArenaWork::give_back_in_child);
+  unlock_all();
 }
 
 // Those whose handles are gone, when all that was left in them was freed.  With the table's mutex
