@@ -14,20 +14,12 @@
 
 #include <cowshed/share/channel.h>
 
+#include "got.h"
+
 namespace cowshed::bench {
 namespace {
 
 Message message(std::uint64_t number) { return {number, {}}; }
-
-template <class T>
-T got(Expected<T> result) {
-  if (!result) {
-    throw std::runtime_error(result.error().message);
-  }
-  if constexpr (!std::is_void_v<T>) {
-    return std::move(*result);
-  }
-}
 
 Channel<Message> make_channel(ChannelForm form) {
   return got(Channel<Message>::create({.name = "bench", .slots = kSlots, .form = form}));

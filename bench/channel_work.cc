@@ -22,6 +22,8 @@
 #include <cowshed/share/size_literals.h>
 
 #include "channel_lanes.h"
+#include "channel_moved.h"
+#include "got.h"
 #include "machine.h"
 #include "peer.h"
 #include "statistics.h"
@@ -32,16 +34,6 @@ namespace {
 using nlohmann::json;
 using namespace size_literals;
 using namespace std::chrono_literals;
-
-template <class T>
-T got(Expected<T> result) {
-  if (!result) {
-    throw std::runtime_error(result.error().message);
-  }
-  if constexpr (!std::is_void_v<T>) {
-    return std::move(*result);
-  }
-}
 
 ChannelForm form_of(const std::string& variant) {
   return variant.starts_with("single") ? ChannelForm::single_producer_single_consumer
@@ -86,20 +78,27 @@ class PythonStream : public SubjectWork {
   json answer(const json&) override {
     const std::string script = R"(
 import multiprocessing, time
-def receive(queue, count):
+def receive(queue, count, done):
+    queue.get()
+    done.send(1)
     for _ in range(count):
         queue.get()
+    done.send(1)
 queue = multiprocessing.Queue()
 message = bytes(64)
 count = )" + std::to_string(count_) +
                                R"(
-child = multiprocessing.Process(target=receive, args=(queue, count))
-begin = time.monotonic_ns()
+ours, theirs = multiprocessing.Pipe()
+child = multiprocessing.Process(target=receive, args=(queue, count, theirs))
 child.start()
+queue.put(message)
+ours.recv()
+begin = time.monotonic_ns()
 for _ in range(count):
     queue.put(message)
-child.join()
+ours.recv()
 print((time.monotonic_ns() - begin) / count)
+child.join()
 )";
     const std::string command = "/usr/bin/python3 -c '" + script + "'";
     std::FILE* output = popen(command.c_str(), "r");
@@ -237,126 +236,6 @@ class Asleep : public SubjectWork {
   Peer peer_;
 };
 
-// A byte of each cache line.
-void read_all(std::span<const std::byte> bytes) {
-  for (std::size_t at = 0; at < bytes.size(); at += 64) {
-    (void)*static_cast<const volatile std::byte*>(&bytes[at]);
-  }
-}
-
-// From before the send of a moved buffer, all of whose pages were written to, to when a spinning
-// peer has it; with "read", to when it has read it all.
-class Moved : public SubjectWork {
- public:
-  explicit Moved(const json& configuration)
-      : size_(configuration["size"]),
-        count_(configuration["count"]),
-        read_(configuration.value("read", false)),
-        sent_at_(new (shared_memory(4096)) std::atomic<std::uint64_t>(0)),
-        channel_(got(Channel<Bytes>::create({.memory = 2_GiB}))),
-        peer_([this](std::uint64_t count) { return serve(count); }) {
-    pin_to_cpu(0);
-  }
-
-  json answer(const json&) override {
-    peer_.start(count_);
-    for (std::uint64_t i = 0; i < count_; ++i) {
-      auto buffer = got(channel_.buffer(size_));
-      for (std::size_t at = 0; at < size_; at += 4_KiB) {
-        buffer.data()[at] = std::byte{1};
-      }
-      const std::uint64_t begin = now_ns();
-      *sent_at_ = begin;
-      got(channel_.send(std::move(buffer)));
-      while (sent_at_->load() == begin) {  // the peer has it
-        _mm_pause();
-      }
-    }
-    return nanoseconds(static_cast<double>(peer_.result()));
-  }
-
- private:
-  std::uint64_t serve(std::uint64_t count) {
-    std::vector<double> delays;
-    for (std::uint64_t i = 0; i < count; ++i) {
-      auto received = channel_.try_receive();
-      while (!received) {
-        received = channel_.try_receive();
-      }
-      if (read_) {
-        read_all({received->data(), received->size()});
-      }
-      delays.push_back(static_cast<double>(now_ns() - sent_at_->load()));
-      if (received->size() != size_) {
-        throw std::runtime_error("another size than was sent");
-      }
-      *received = Bytes();
-      *sent_at_ = 0;
-    }
-    return static_cast<std::uint64_t>(median(delays));
-  }
-
-  std::size_t size_;
-  std::uint64_t count_;
-  bool read_;
-  std::atomic<std::uint64_t>* sent_at_;
-  Channel<Bytes> channel_;
-  Peer peer_;
-};
-
-// All of a buffer through a pipe of the largest size that is allowed, into a buffer.
-class Piped : public SubjectWork {
- public:
-  explicit Piped(const json& configuration)
-      : size_(configuration["size"]), buffer_(size_, std::byte{1}), peer_(make_peer()) {
-    pin_to_cpu(0);
-  }
-
-  json answer(const json&) override {
-    peer_.start(size_);
-    peer_.result();  // it has its buffer
-    peer_.start(size_);
-    const std::uint64_t begin = now_ns();
-    for (std::size_t done = 0; done < size_;) {
-      const ssize_t written = write(ends_[1], buffer_.data() + done, size_ - done);
-      if (written <= 0) {
-        throw std::runtime_error("write to a pipe");
-      }
-      done += static_cast<std::size_t>(written);
-    }
-    return nanoseconds(static_cast<double>(peer_.result() - begin));
-  }
-
- private:
-  Peer::Work make_peer() {
-    if (pipe(ends_.data()) != 0) {
-      throw std::runtime_error("pipe");
-    }
-    fcntl(ends_[1], F_SETPIPE_SZ, 1 << 20);
-    return [this](std::uint64_t size) -> std::uint64_t {
-      if (received_.size() != size) {
-        received_.assign(size, std::byte{0});
-        return 0;
-      }
-      for (std::size_t done = 0; done < size;) {
-        const ssize_t got_now = read(ends_[0], received_.data() + done, size - done);
-        if (got_now <= 0) {
-          throw std::runtime_error("read from a pipe");
-        }
-        done += static_cast<std::size_t>(got_now);
-      }
-      read_all(received_);
-      return std::exchange(received_, {}).empty() ? 0 : now_ns();
-    };
-  }
-
-  std::size_t size_;
-  std::vector<std::byte> buffer_;
-  std::vector<std::byte> received_;
-  std::array<int, 2> ends_{};
-  Peer peer_;
-};
-
 // From the SIGKILL of a process that holds a lock to when another has taken it over.
 class Death : public SubjectWork {
  public:
@@ -405,8 +284,8 @@ std::unique_ptr<SubjectWork> make_channel_work(const json& configuration) {
   if (work == "python") return std::make_unique<PythonStream>(configuration);
   if (work == "turns") return std::make_unique<Turns>(configuration);
   if (work == "asleep") return std::make_unique<Asleep>(configuration);
-  if (work == "moved") return std::make_unique<Moved>(configuration);
-  if (work == "piped") return std::make_unique<Piped>(configuration);
+  if (work == "moved") return make_moved_work(configuration);
+  if (work == "piped") return make_piped_work(configuration);
   return std::make_unique<Death>(configuration);
 }
 

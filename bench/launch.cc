@@ -207,11 +207,11 @@ void measure(const Options& options, Report& report) {
 }  // namespace cowshed::bench
 
 int main(int argc, char** argv) {
-  const cowshed::Runtime runtime(argc, argv);
   if (argc == 2 && std::strcmp(argv[1], cowshed::bench::kBegin) == 0) {
     const std::int64_t now = cowshed::bench::now_ns();
     return write(STDOUT_FILENO, &now, sizeof now) == sizeof now ? 0 : 1;
   }
+  const cowshed::Runtime runtime(argc, argv);
   return cowshed::bench::run_program(
       argc, argv,
       {.name = "launch",

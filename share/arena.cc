@@ -114,6 +114,12 @@ Expected<std::size_t> Arena::private_bytes() const {
   return work([&] { return core_->private_bytes(); });
 }
 
+// Not in the arena of an ArenaScope, which may be the one that is full.
+tl::unexpected<Error> internal::refusal_of(const ArenaBadAlloc& failure) {
+  const OutsideScope outside;
+  return tl::make_unexpected(failure.error());
+}
+
 tl::unexpected<Error> Arena::too_many(std::size_t count, std::size_t size) const {
   return make_error(ErrorCode::capacity_exceeded, "arena '" + std::string(name()) +
                                                       "': an array of " + std::to_string(count) +

@@ -43,8 +43,8 @@ struct ArenaOptions {
 };
 
 // Told how far a long step is, in bytes, every 64 MiB or so, on the caller's thread.  It must not
-// throw nor use the arena.  It may fork(): a child that returns from it gets the error
-// not_inherited where the arena was not frozen.
+// throw nor use the arena.  It may fork(), also while other threads are in one of another arena: a
+// child that returns from it gets the error not_inherited where the arena was not frozen.
 using Progress = std::function<void(std::size_t done, std::size_t total)>;
 
 class Arena;
@@ -95,6 +95,10 @@ class ArenaBadAlloc : public std::bad_alloc {
   std::shared_ptr<const Error> error_;
 };
 
+namespace internal {
+tl::unexpected<Error> refusal_of(const ArenaBadAlloc& failure);
+}
+
 // A handle that owns the arena; moving it moves no object.  Destroying it unmaps the arena in this
 // process only and makes its published references `released`; it runs no destructor of an object.
 // What stays is 2 MiB of address space for each arena ever created: jemalloc keeps its records; and
@@ -108,6 +112,8 @@ class ArenaBadAlloc : public std::bad_alloc {
 //
 // Fork: an arena that is not yet frozen is not inherited (MADV_DONTFORK), since a child's stores
 // would show in the parent.  There every call answers not_inherited and the parent is unaffected.
+// What forks without pthread_atfork(3)'s handlers, as _Fork(3) and clone(2), cannot say so: in that
+// child calls of an open arena are SIGSEGV, or wait for ever; frozen ones may be read.
 class Arena {
  public:
   // A memfd named "cowshed:NAME", mapped at a fixed address, so that pointers into the arena mean
@@ -241,7 +247,7 @@ Expected<T*> Arena::make(Args&&... args) {
       throw;
     }
   } catch (const ArenaBadAlloc& failure) {
-    return tl::make_unexpected(failure.error());
+    return internal::refusal_of(failure);
   }
 }
 
@@ -265,7 +271,7 @@ Expected<std::span<T>> Arena::make_array(std::size_t count) {
       throw;
     }
   } catch (const ArenaBadAlloc& failure) {
-    return tl::make_unexpected(failure.error());
+    return internal::refusal_of(failure);
   }
 }
 

@@ -8,6 +8,7 @@
 
 #include <cowshed/share/arena_core.h>
 #include <cowshed/share/arena_table.h>
+#include <cowshed/share/malloc_route.h>
 
 // Where allocate() and deallocate() end up when arena_front.h's way is closed, and what jemalloc
 // asks for.
@@ -179,6 +180,7 @@ void ArenaCore::give_unsized(void* block) noexcept {
 }
 
 void ArenaCore::refuse(std::size_t size, std::size_t alignment) const {
+  const OutsideScope outside;  // what is thrown must not need room in the arena that has none
   switch (state()) {
     case ArenaState::not_inherited: throw ArenaBadAlloc(not_inherited_error().value());
     case ArenaState::open: break;

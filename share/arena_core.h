@@ -65,6 +65,13 @@ class ArenaCore final {
     SegmentMap segments;  // cover `used`
   };
 
+  // Of whoever holds mutex() through an ArenaWork.
+  struct Work {
+    std::mutex mutex;  // held by it, unless it is at rest, in a Progress
+    std::atomic<bool> at_rest = false;
+    bool held_over_fork = false;  // the mutex above, by who forks
+  };
+
   // All of these are called with mutex() held, except the observers and those said thread-safe.
   Expected<void> open(const ArenaOptions& options);
   // Takes over the mapping of a frozen arena, with its files; what is not used is reserved.
@@ -94,7 +101,8 @@ class ArenaCore final {
   void give_slowly(const internal::ArenaFront& front, void* block) noexcept;
   void give_unsized(void* block) noexcept;
 
-  std::mutex& mutex() { return mutex_; }
+  std::timed_mutex& mutex() { return mutex_; }
+  Work& work() { return work_; }
   internal::ArenaFront* front() const { return front_.load(std::memory_order_acquire); }
   bool abandoned() const { return abandoned_.load(std::memory_order_acquire); }
   // What jemalloc has of the range begins here; end() when frozen.
@@ -170,7 +178,8 @@ class ArenaCore final {
   void put_together();
   [[noreturn]] void refuse(std::size_t size, std::size_t alignment) const;
 
-  std::mutex mutex_;
+  std::timed_mutex mutex_;
+  Work work_;
   std::atomic<std::uint64_t> serial_ = 0;  // differs for every arena there ever was here
   std::atomic<std::uint64_t> key_ = 0;     // and for each time that one is opened
   std::atomic<internal::ArenaFront*> front_ = nullptr;

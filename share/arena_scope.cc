@@ -1,5 +1,6 @@
 #include <atomic>
 #include <cstdio>
+#include <ctime>
 #include <dlfcn.h>
 #include <memory>
 #include <mutex>
@@ -23,7 +24,11 @@ constinit ArenaHull arena_hull;
 struct EnteredScope {
   ThreadScope scope;  // while this one is the innermost
   EnteredScope* outer;
-  std::atomic<bool> ended = false;  // by whichever thread
+  // Who comes second deletes it.
+  enum class State : std::uint8_t { entered, handle_gone, thread_left };
+  std::atomic<State> state = State::entered;
+
+  bool ended() const { return state.load(std::memory_order_acquire) == State::handle_gone; }
 };
 
 namespace {
@@ -52,17 +57,23 @@ Expected<void> check_malloc(std::string_view arena) {
   return {};
 }
 
+void leave_innermost() {
+  EnteredScope* left = thread_scope.entered;
+  const ThreadScope scope = left->scope;
+  const EnteredScope* outer = left->outer;
+  use_jemalloc_arena(outer == nullptr ? scope.outermost : outer->scope.jemalloc_arena);
+  thread_scope = outer == nullptr ? ThreadScope{} : outer->scope;
+  if (left->state.exchange(EnteredScope::State::thread_left) == EnteredScope::State::handle_gone) {
+    delete left;
+  }
+  const std::lock_guard lock(scope.core->mutex());
+  scope.core->leave_scope(scope.key);
+}
+
 // Leaves the scopes that have ended, but for those around one that has not.
 void leave_ended() {
-  while (thread_scope.entered != nullptr &&
-         thread_scope.entered->ended.load(std::memory_order_acquire)) {
-    const std::unique_ptr<const EnteredScope> left(thread_scope.entered);
-    const ThreadScope& scope = left->scope;
-    const EnteredScope* outer = left->outer;
-    use_jemalloc_arena(outer == nullptr ? scope.outermost : outer->scope.jemalloc_arena);
-    thread_scope = outer == nullptr ? ThreadScope{} : outer->scope;
-    const std::lock_guard lock(scope.core->mutex());
-    scope.core->leave_scope(scope.key);
+  while (thread_scope.entered != nullptr && thread_scope.entered->ended()) {
+    leave_innermost();
   }
 }
 
@@ -89,10 +100,13 @@ Expected<void> check_new(const ArenaCore& core) {
   return {};
 }
 
-void make_standard_buffers() {
-  [[maybe_unused]] static const bool made = [] {
+// What libc makes at its first use and keeps.
+void use_libc_once() {
+  [[maybe_unused]] static const bool used = [] {
+    const OutsideScope outside;
     make_buffer(stdin);
     make_buffer(stdout);
+    tzset();
     return true;
   }();
 }
@@ -168,7 +182,7 @@ Expected<ArenaScope> ArenaScope::enter(const Arena& arena) {
     core = core->successor();
   }
   core->prepare_thread();
-  make_standard_buffers();
+  use_libc_once();
   leave_ended();
   unsigned outer = 0;
   if (const int error = jemalloc::thread_arena(outer)) {
@@ -199,9 +213,19 @@ Expected<ArenaScope> ArenaScope::enter(const Arena& arena) {
 }
 
 ArenaScope::~ArenaScope() {
-  if (entered_ != nullptr) {
-    entered_->ended.store(true, std::memory_order_release);
-    leave_ended();
+  if (entered_ == nullptr) {
+    return;
+  }
+  if (entered_->state.exchange(EnteredScope::State::handle_gone) ==
+      EnteredScope::State::thread_left) {
+    delete entered_;
+  }
+  leave_ended();
+}
+
+void leave_scopes_of_thread() noexcept {
+  while (thread_scope.entered != nullptr) {
+    leave_innermost();
   }
 }
 

@@ -50,29 +50,23 @@ void before_fork() {
   table_mutex.lock();
   scope_of_forking_thread = suspend_scope();
   for_each_core([](ArenaCore& core) {
-    if (!ArenaWork::is_by_this_thread(core)) {
-      core.mutex().lock();
-    }
+    ArenaWork::hold_over_fork(core);
     core.note_known_elsewhere();
   });
   places::mutex().lock();
   registry::mutex().lock();
 }
 
-void unlock_all() {
+void unlock_all(void (*give_back)(ArenaCore& core)) {
   registry::mutex().unlock();
   places::mutex().unlock();
-  for_each_core([](ArenaCore& core) {
-    if (!ArenaWork::is_by_this_thread(core)) {
-      core.mutex().unlock();
-    }
-  });
+  for_each_core(give_back);
   table_mutex.unlock();
 }
 
 void after_fork_in_parent() {
   resume_scope(scope_of_forking_thread);
-  unlock_all();
+  unlock_all(&ArenaWork::give_back_in_parent);
 }
 
 void after_fork_in_child() {
@@ -83,7 +77,7 @@ void after_fork_in_child() {
     }
   });
   registry::disown_not_inherited();
-  unlock_all();
+  unlock_all(&ArenaWork::give_back_in_child);
 }
 
 // Those whose handles are gone, when all that was left in them was freed.  With the table's mutex

@@ -180,7 +180,8 @@ Expected<Bytes> ByteChannel::receive(const Wait& wait) {
       return read_slot(number, bytes);
     });
   };
-  if (auto received = persist(wait, Waiting::For::message, attempt(0), attempt); !received) {
+  if (auto received = persist(wait, Waiting::For::message, try_spinning(wait, attempt), attempt);
+      !received) {
     return tl::make_unexpected(std::move(received.error()));
   }
   if (bytes.block_ != nullptr) {
@@ -192,8 +193,7 @@ Expected<Bytes> ByteChannel::receive(const Wait& wait) {
 
 bool ByteChannel::read_slot(std::uint64_t number, Bytes& into) {
   auto* slot = reinterpret_cast<ByteSlot*>(segment().slot(number));
-  // Once: somebody may write to them between a look and the next.
-  const std::uint64_t size = std::atomic_ref(slot->size).load(std::memory_order_relaxed);
+  const std::uint64_t size = slot->size;
   const std::uint32_t block = std::atomic_ref(slot->block).load(std::memory_order_relaxed);
   if (block == 0 ? size > kSmallMessage : !segment().block_holds(block - 1, size)) {
     return false;

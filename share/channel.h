@@ -38,7 +38,8 @@
 //   on; see peer_stopped.  After SIGCONT nothing is lost or doubled.
 // * The ring's memory is taken from the kernel by `create`, a payload's by `send` and `buffer`, so
 //   that shortage is their error and not a signal later.  It counts as shared memory, of the memory
-//   cgroup that took it, and can be swapped.
+//   cgroup that took it, and can be swapped.  A payload of 2 MiB or more lies in pages of 2 MiB
+//   where the kernel has them (MADV_COLLAPSE, Linux 6.1), whatever the settings of huge pages.
 //
 // Handles are values: copies mean the same channel, and the last one that goes closes this
 // process's descriptors (not the channel).  All members are thread-safe and may be used in forked
@@ -75,12 +76,11 @@ class ChannelHandle {
   void close() { core().close(); }
   bool closed() const { return core().closed(); }
 
-  // A descriptor for poll, select or epoll, to read: readable when there may be a message, or the
-  // channel is closed.  Then receive by the try form until that fails with would_block, which makes
-  // it unreadable; any process may take the message first.  Level-triggered, or edge-triggered in
-  // an epoll of each process's own.  Whoever is killed meanwhile, those who are left are told.
-  // Never read from or write to it.  Owned by the channel.  From the first such call on, in any
-  // process, a send costs one more system call when the descriptor had become unreadable.
+  // A descriptor for poll, select or epoll (level-triggered, to read): readable when there may be a
+  // message, or the channel is closed.  Then receive by the try form until that fails with
+  // would_block, which makes it unreadable; any process may take the message first.  Never read
+  // from or write to it.  Owned by the channel.  From the first such call on, in any process, each
+  // send costs one more system call.
   Expected<int> descriptor() { return core().descriptor(); }
 
   // To be inherited by, or sent to, a process that is not forked from this one; owned by the

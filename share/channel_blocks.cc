@@ -8,6 +8,7 @@
 
 #include <cowshed/share/channel_segment.h>
 #include <cowshed/share/channel_system.h>
+#include <cowshed/share/collapse.h>
 #include <cowshed/share/memory_limits.h>
 
 namespace cowshed::internal {
@@ -137,6 +138,22 @@ bool ChannelSegment::has_headroom(std::uint64_t bytes) {
   return true;
 }
 
+// What lies wholly in these bytes of the file: a quarter of the time to take them, and 512 times
+// fewer faults for who writes and who reads.  Whether it is worth going on.
+bool ChannelSegment::take_huge_pages(std::uint64_t begin, std::uint64_t end) const {
+  const std::uint64_t first = round_up(begin, kHuge);
+  const std::uint64_t last = end / kHuge * kHuge;
+  if (first >= last) {
+    return true;
+  }
+  for (std::uint64_t place = first; place < last; place += kHuge) {  // an empty one is refused
+    if (fallocate(descriptors_.segment, 0, static_cast<off_t>(place), kPage) != 0) {
+      return false;
+    }
+  }
+  return collapse_range(reinterpret_cast<std::uintptr_t>(base_ + first), last - first) == 0;
+}
+
 Expected<void> ChannelSegment::back(std::uint32_t block, std::uint64_t pages) {
   auto& backed = backed_pages(base_, plan_, block);
   const std::uint64_t had = backed.load(std::memory_order_relaxed);
@@ -153,8 +170,10 @@ Expected<void> ChannelSegment::back(std::uint32_t block, std::uint64_t pages) {
     return system_error("channel '" + options_.name + "': its descriptor was closed", EBADF);
   }
   const std::uint64_t begin = block_offset(block) + had * kPage;
+  bool huge = true;
   for (std::uint64_t done = 0; done < bytes;) {
     const std::uint64_t piece = std::min(bytes - done, kPiece);
+    huge = huge && take_huge_pages(begin + done, begin + done + piece);
     if (fallocate(descriptors_.segment, 0, static_cast<off_t>(begin + done),
                   static_cast<off_t>(piece)) == 0) {
       done += piece;

@@ -67,6 +67,20 @@ class ChannelCore {
   ChannelSegment& segment() const { return *segment_; }
   const std::shared_ptr<ChannelSegment>& shared_segment() const { return segment_; }
 
+  // The first attempts to receive; persist() is the rest.  Apart from it, so that little is left to
+  // do when a message comes to a thread that spins.
+  template <class Try>
+  Attempt try_spinning(const Wait& wait, Try&& attempt_once) {
+    Attempt attempt = attempt_once(0);
+    if (attempt == Attempt::blocked && wait.mode != Wait::Mode::never) {
+      segment_->empty_hand();
+      if (spin([this] { return segment_->has_message(); })) {
+        attempt = attempt_once(0);
+      }
+    }
+    return attempt;
+  }
+
   // Attempts until one succeeds or the wait is over.
   template <class Try>
   Expected<void> persist(const Wait& wait, Waiting::For what, Attempt attempt, Try&& attempt_once) {
@@ -117,7 +131,7 @@ class ValueChannel : public ChannelCore {
         return true;
       });
     };
-    if (const Attempt first = attempt(0); first != Attempt::done) [[unlikely]] {
+    if (const Attempt first = try_spinning(wait, attempt); first != Attempt::done) [[unlikely]] {
       if (auto received = persist(wait, Waiting::For::message, first, attempt); !received) {
         return tl::make_unexpected(std::move(received.error()));
       }
@@ -167,7 +181,8 @@ class ValueChannel : public ChannelCore {
         return true;
       });
     };
-    if (auto received = persist(wait, Waiting::For::message, attempt(0), attempt); !received) {
+    if (auto received = persist(wait, Waiting::For::message, try_spinning(wait, attempt), attempt);
+        !received) {
       return tl::make_unexpected(std::move(received.error()));
     }
     return count;
@@ -209,6 +224,8 @@ class ByteChannel : public ChannelCore {
   Expected<Bytes> receive(const Wait& wait);
 
   static void give_back(Bytes& bytes) noexcept;
+  // Dropping them does not mean that the receiver is done with the message.
+  static void keep_in_hand(Bytes& bytes) noexcept { bytes.hand_ = 0; }
 
  private:
   struct Outgoing;

@@ -13,6 +13,7 @@ namespace cowshed::channel_layout {
 inline constexpr std::array<char, 8> kMagic = {'C', 'o', 'w', 'C', 'h', 'a', 'n', '\0'};
 inline constexpr std::uint32_t kVersion = 1;
 inline constexpr std::uint64_t kPage = 4096;
+inline constexpr std::uint64_t kHuge = std::uint64_t{2} << 20U;
 inline constexpr std::uint32_t kParties = 1024;
 inline constexpr std::uint32_t kHands = 1024;
 inline constexpr std::uint64_t kMostSlots = std::uint64_t{1} << 24U;
@@ -83,12 +84,6 @@ constexpr std::uint64_t with_state(std::uint64_t word, BlockState state, PartyId
   return block_word(state, id, pages_of(word));
 }
 
-// That somebody means to close the channel says nothing to those who use it.
-enum Closing : std::uint32_t { kOpen, kClosing, kClosed };
-// Once it is `asked` each sender sees to it that the eventfd is readable; once it is `polled`, it
-// was made so for what had been sent before.
-enum Polling : std::uint32_t { kNever, kAsked, kPolled };
-
 // Sequence and, lowest, the bit that says that somebody sleeps.
 using Event = std::atomic<std::uint32_t>;
 
@@ -121,16 +116,14 @@ struct Control {
   Sleep space;   // senders for a slot
   Sleep memory;  // and for blocks
   struct alignas(128) Seldom {
-    std::atomic<std::uint32_t> closed;  // Closing
-    std::atomic<std::uint32_t> polled;  // Polling
-    std::atomic<PartyId> producer;      // of the single form
+    std::atomic<std::uint32_t> closed;
+    std::atomic<std::uint32_t> polled;
+    std::atomic<PartyId> producer;  // of the single form
     std::atomic<PartyId> consumer;
     std::atomic<std::uint64_t> swept;  // CLOCK_MONOTONIC, ns
     std::atomic<std::uint64_t> lost_before;
     std::atomic<std::uint32_t> parties_used;  // none at or beyond this index ever was
     std::atomic<std::uint32_t> hands_used;
-    Lock drainer;                          // who makes the eventfd unreadable
-    std::atomic<std::uint32_t> signalled;  // that it is readable is certain
     std::array<std::atomic<std::uint32_t>, kClasses> blocks_used;
   } seldom;
   // Where a free block of each size may be found; a guess.
@@ -182,7 +175,6 @@ struct Plan {
     first[classes] = blocks;
     backed = words + blocks * sizeof(Word);
     reserved = round_up(backed + blocks * sizeof(std::uint32_t), kPage);
-    constexpr std::uint64_t kHuge = std::uint64_t{2} << 20U;
     std::uint64_t place = reserved;
     for (std::uint32_t c = 0; c < classes; ++c) {
       place = round_up(place, kHuge);

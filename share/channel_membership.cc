@@ -16,6 +16,7 @@
 #include <cowshed/share/channel_segment.h>
 #include <cowshed/share/channel_system.h>
 #include <cowshed/share/descriptor.h>
+#include <cowshed/share/malloc_route.h>
 
 namespace cowshed::internal {
 
@@ -88,6 +89,7 @@ const ThreadPlace* ChannelSegment::find_place() const {
 }
 
 Expected<void> ChannelSegment::join(bool to_receive) {
+  const OutsideScope outside;
   if (incarnation() == 0) {
     if (auto attached = attach(); !attached) {
       return attached;

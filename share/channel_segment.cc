@@ -13,6 +13,7 @@
 #include <cowshed/share/channel_system.h>
 #include <cowshed/share/descriptor.h>
 #include <cowshed/share/file_size_limit.h>
+#include <cowshed/share/malloc_route.h>
 #include <cowshed/share/memory_limits.h>
 
 namespace cowshed::internal {
@@ -22,9 +23,6 @@ using namespace channel_layout;
 namespace {
 
 constexpr int kSeals = F_SEAL_GROW | F_SEAL_SHRINK;
-
-// More than anybody drains, and less than half of what an eventfd counts to.
-constexpr std::uint64_t kForEver = std::uint64_t{1} << 62U;
 
 std::atomic<std::uint64_t> last_serial = 0;
 
@@ -45,13 +43,32 @@ bool plausible(const Constants& constants) {
          std::bit_ceil(constants.slots) <= kMostMemory / constants.slot_bytes;
 }
 
+// At a multiple of 2 MiB, or no huge page could be mapped.
 Expected<std::byte*> map_all(int file, std::uint64_t bytes, const std::string& name) {
-  void* base = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, file, 0);
-  if (base == MAP_FAILED) {
-    return system_error("channel '" + name + "': mmap of " + std::to_string(bytes) + " bytes",
+  const std::uint64_t reserved = bytes + kHuge;
+  void* place =
+      mmap(nullptr, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (place == MAP_FAILED) {
+    return system_error("channel '" + name + "': mmap of " + std::to_string(reserved) + " bytes",
                         errno);
   }
-  return static_cast<std::byte*>(base);
+  auto* const begin = static_cast<std::byte*>(place);
+  std::byte* const base = begin + (-reinterpret_cast<std::uintptr_t>(begin) & (kHuge - 1));
+  std::byte* const end = base + bytes;
+  if (mmap(base, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, file, 0) ==
+      MAP_FAILED) {
+    const int error = errno;
+    munmap(place, reserved);
+    return system_error("channel '" + name + "': mmap of " + std::to_string(bytes) + " bytes",
+                        error);
+  }
+  if (base != begin) {
+    munmap(begin, static_cast<std::size_t>(base - begin));
+  }
+  if (end != begin + reserved) {
+    munmap(end, static_cast<std::size_t>(begin + reserved - end));
+  }
+  return base;
 }
 
 tl::unexpected<Error> bad(const std::string& why) {
@@ -155,6 +172,7 @@ Expected<std::shared_ptr<ChannelSegment>> make_segment(Descriptor& file, Descrip
 
 Expected<std::shared_ptr<ChannelSegment>> create_segment(const ChannelOptions& options,
                                                          const MessageType& type) {
+  const OutsideScope outside;
   Constants constants;
   constants.magic = kMagic;
   constants.version = kVersion;
@@ -183,7 +201,7 @@ Expected<std::shared_ptr<ChannelSegment>> create_segment(const ChannelOptions& o
   }
   Descriptor file(
       memfd_create(("cowshed-channel:" + options.name).c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  Descriptor event(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE));
+  Descriptor event(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!file || !event) {
     return system_error("channel '" + options.name + "'", errno);
   }
@@ -210,6 +228,7 @@ Expected<std::shared_ptr<ChannelSegment>> create_segment(const ChannelOptions& o
 
 Expected<std::shared_ptr<ChannelSegment>> open_segment(const ChannelDescriptors& descriptors,
                                                        const MessageType& type) {
+  const OutsideScope outside;
   const auto constants = read_constants(descriptors.segment);
   if (!constants) {
     return tl::make_unexpected(constants.error());
@@ -238,30 +257,16 @@ Expected<std::shared_ptr<ChannelSegment>> open_segment(const ChannelDescriptors&
 }
 
 void ChannelSegment::close() {
-  std::uint32_t open = kOpen;
-  control_->seldom.closed.compare_exchange_strong(open, kClosing);
-  signal_event(kForEver);
-  control_->seldom.closed.store(kClosed);
+  control_->seldom.closed.store(1, std::memory_order_seq_cst);
   for (auto* sleep : {&control_->items, &control_->space, &control_->memory}) {
     wake_all(sleep->event);
   }
-}
-
-bool ChannelSegment::finish_closing() {
-  if (control_->seldom.closed.load() == kClosing) {
-    close();
-  }
-  return closed();
+  signal_event();
 }
 
 Expected<int> ChannelSegment::poll_descriptor() {
-  std::atomic<std::uint32_t>& polled = control_->seldom.polled;
-  if (polled.load() != kPolled) {
-    std::uint32_t never = kNever;
-    polled.compare_exchange_strong(never, kAsked);
-    signal_event(1);  // for what was sent before
-    polled.store(kPolled);
-  }
+  control_->seldom.polled.store(1, std::memory_order_seq_cst);
+  signal_event();  // for what was sent before
   return descriptors_.event;
 }
 

@@ -62,7 +62,7 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
     if (!lock(side.lock, place->lock | lock_bits)) {
       return Attempt::busy;
     }
-    if (closed()) [[unlikely]] {
+    if (control_->seldom.closed.load(std::memory_order_seq_cst) != 0) [[unlikely]] {
       return leave(side.lock, Attempt::closed);
     }
     const std::uint64_t tail = control_->tail.value.load(std::memory_order_relaxed);
@@ -77,11 +77,10 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
     }
     const std::uint64_t room = plan_.slots - used;
     count = count < room ? count : room;
-    if (control_->seldom.polled.load(std::memory_order_seq_cst) != channel_layout::kNever &&
-        !signal_pollers()) [[unlikely]] {
-      return leave(side.lock, Attempt::busy);
-    }
     write(tail, count);
+    if (control_->seldom.polled.load(std::memory_order_seq_cst) != 0) [[unlikely]] {
+      signal_event();
+    }
     control_->tail.value.store(tail + count, std::memory_order_release);
     unlock(side.lock);
     notify(control_->items.event);
@@ -123,6 +122,12 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
     return Attempt::done;
   }
 
+  bool has_message() const {
+    const std::uint64_t head = control_->head.value.load(std::memory_order_acquire);
+    __builtin_prefetch(slot(head));  // while `tail` comes from the sender's CPU
+    return control_->tail.value.load(std::memory_order_acquire) != head;
+  }
+
   std::byte* slot(std::uint64_t number) const {
     return base_ + plan_.ring + (number & plan_.mask) * plan_.slot_bytes;
   }
@@ -133,11 +138,7 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   bool single() const { return single_; }
 
   void close();
-  bool closed() const {
-    return control_->seldom.closed.load(std::memory_order_seq_cst) >= channel_layout::kClosed;
-  }
-  // Completes what a closer has begun, who may be dead; false: nobody has.
-  bool finish_closing();
+  bool closed() const { return control_->seldom.closed.load(std::memory_order_acquire) != 0; }
   Expected<int> poll_descriptor();
   ChannelStats stats();
   // Whether this process takes part now; it takes a place if there is one.
@@ -206,12 +207,8 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   }
   static void wake_one(channel_layout::Event& event);
   static void wake_all(channel_layout::Event& event);
-  void signal_event(std::uint64_t count) const;
-  bool event_is_readable() const;
-  // Of who holds S.  False: somebody drains the event.
-  bool signal_pollers();
-  // Of the drainer, with the channel empty and S free.
-  void drain_event();
+  void signal_event() const;
+  void drain_event() const;
   // What the rare side of a Dekker pair does in the single form.
   void barrier() const;
 
@@ -265,6 +262,7 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   bool memory_exceeded() const;
   std::uint32_t claim_block(std::uint32_t block_class, std::uint64_t mine);
   bool has_headroom(std::uint64_t bytes);
+  bool take_huge_pages(std::uint64_t begin, std::uint64_t end) const;
   Expected<void> back(std::uint32_t block, std::uint64_t pages);
 
   std::byte* base_;

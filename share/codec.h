@@ -123,7 +123,7 @@ class Decoder {
     return Codec<T>::decode(*this);
   }
   void take_bytes(void* to, std::size_t size);
-  // A number of things of which each takes so many bytes at least.
+  // A number of things of which each takes so many bytes at least, or a descriptor.
   std::size_t take_count(std::size_t bytes_each = 1);
   // The caller owns it.
   int take_descriptor();

@@ -173,7 +173,8 @@ void Decoder::take_bytes(void* to, std::size_t size) {
 std::size_t Decoder::take_count(std::size_t bytes_each) {
   std::uint64_t count = 0;
   take_bytes(&count, sizeof count);
-  if (count > left_.size() / bytes_each) {
+  const std::size_t descriptors = content_->descriptors().size() - next_descriptor_;
+  if (count > left_.size() / bytes_each + descriptors) {
     internal::throw_damaged();
   }
   return count;

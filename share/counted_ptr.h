@@ -338,7 +338,7 @@ Expected<CountedPtr<T>> make_counted(const Arena& arena, Args&&... args) {
   try {
     return allocate_counted<T>(arena.resource(), std::forward<Args>(args)...);
   } catch (const ArenaBadAlloc& failure) {
-    return tl::make_unexpected(failure.error());
+    return internal::refusal_of(failure);
   }
 }
 

@@ -71,7 +71,8 @@ class Server {
   bool receive();
   void start_worker(Message message);
   void reap();
-  void refuse(int socket, const std::string& why) const {
+  static void report_start(int socket, std::chrono::steady_clock::time_point before);
+  static void refuse(int socket, const std::string& why) {
     (void)send_message(socket, MessageKind::refused, {}, internal::encode_failure(why));
   }
 
@@ -131,21 +132,26 @@ void Server::start_worker(Message message) {
     socket_ = Descriptor();
     owner_ = Descriptor();
     running_.clear();
+    report_start(socket.get(), before);
     run_job(std::move(message), std::move(socket), pid_);
   }
-  const std::chrono::nanoseconds took = std::chrono::steady_clock::now() - before;
   if (pid < 0) {
     refuse(socket.get(), system_error("fork", errno).value().message);
     return;
   }
-  const Descriptor pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
-  if (!pidfd) {
-    refuse(socket.get(), system_error("pidfd_open", errno).value().message);
-    kill(pid, SIGKILL);
-  } else {
-    (void)send_message(socket.get(), MessageKind::started, {pid, took.count()}, {}, pidfd.get());
-  }
   running_.push_back({pid, std::move(socket)});
+}
+
+// In the worker: were it the server that says so, one that is killed meanwhile would leave a worker
+// that nobody knows of.
+void Server::report_start(int socket, std::chrono::steady_clock::time_point before) {
+  const Descriptor pidfd(static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0)));
+  if (!pidfd) {
+    refuse(socket, system_error("pidfd_open", errno).value().message);
+    _exit(1);
+  }
+  const std::chrono::nanoseconds took = std::chrono::steady_clock::now() - before;
+  (void)send_message(socket, MessageKind::started, {getpid(), took.count()}, {}, pidfd.get());
 }
 
 void Server::reap() {

@@ -252,7 +252,7 @@ auto freeze_copy(const Arena& arena, const T& root) {
     context.finish();
     return Result(frozen);
   } catch (const ArenaBadAlloc& failure) {
-    return Result(tl::make_unexpected(failure.error()));
+    return Result(internal::refusal_of(failure));
   } catch (FreezeContext::Failure& failure) {
     return Result(tl::make_unexpected(std::move(failure.error)));
   }
@@ -487,7 +487,7 @@ template <class First, class Second>
 struct FreezeTraits<std::pair<First, Second>> {
   using frozen = std::pair<Frozen<First>, Frozen<Second>>;
   static frozen freeze(const std::pair<First, Second>& from, FreezeContext& context) {
-    return frozen(context.copy(from.first), context.copy(from.second));
+    return frozen{context.copy(from.first), context.copy(from.second)};  // in this order
   }
 };
 
@@ -496,7 +496,7 @@ struct FreezeTraits<std::tuple<Ts...>> {
   using frozen = std::tuple<Frozen<Ts>...>;
   static frozen freeze(const std::tuple<Ts...>& from, FreezeContext& context) {
     return std::apply(
-        [&context](const Ts&... elements) { return frozen(context.copy(elements)...); }, from);
+        [&context](const Ts&... elements) { return frozen{context.copy(elements)...}; }, from);
   }
 };
 

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <climits>
 #include <cstdio>
 #include <cstring>
 #include <fcntl.h>
@@ -85,7 +86,8 @@ std::uint64_t checksum_of_zeros() {
   return sum;
 }
 
-// A new file beside the one that it is to replace; gone unless it got there.
+// A new file beside the one that it is to replace; gone unless it got there.  Its maker's: a child
+// that was forked meanwhile leaves it alone.
 class Replacement {
  public:
   static Expected<Replacement> make(const std::filesystem::path& path, const std::string& who) {
@@ -97,7 +99,8 @@ class Replacement {
     std::array<char, 32> suffix{};
     std::snprintf(suffix.data(), suffix.size(), ".%08x.tmp", std::random_device{}());
     auto temporary = path;
-    temporary.replace_filename("." + path.filename().string() + suffix.data());
+    const std::string beginning = path.filename().string().substr(0, NAME_MAX - suffix.size());
+    temporary.replace_filename("." + beginning + suffix.data());
     const int fd = retry([&] {
       return open(temporary.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
     });
@@ -110,15 +113,17 @@ class Replacement {
   Replacement(Replacement&& other) noexcept
       : path_(std::move(other.path_)),
         temporary_(std::exchange(other.temporary_, {})),
+        maker_(other.maker_),
         file_(std::move(other.file_)) {}
   Replacement& operator=(Replacement&&) = delete;
   ~Replacement() {
-    if (!temporary_.empty()) {
+    if (!temporary_.empty() && is_own()) {
       unlink(temporary_.c_str());
     }
   }
 
   int fd() const { return file_.get(); }
+  bool is_own() const { return getpid() == maker_; }
 
   // 0, or the errno.  The folder too, or a crash might lose the name.
   int commit() {
@@ -141,6 +146,7 @@ class Replacement {
 
   std::filesystem::path path_;
   std::filesystem::path temporary_;  // empty once renamed
+  pid_t maker_ = getpid();
   Descriptor file_;
 };
 
@@ -398,8 +404,24 @@ Expected<void> save_image(const Arena& arena, const std::filesystem::path& path,
   if (!replacement) {
     return tl::make_unexpected(std::move(replacement.error()));
   }
-  if (auto written = write_image(core, replacement->fd(), who, progress); !written) {
-    return written;
+  const Progress at_rest = watched(progress, core);
+  const auto in_maker = [&](std::size_t done, std::size_t total) {
+    at_rest(done, total);
+    if (!replacement->is_own()) {
+      throw ArenaWork::Disowned{};
+    }
+  };
+  try {
+    auto written = write_image(core, replacement->fd(), who,
+                               progress ? Progress(in_maker) : Progress(nullptr));
+    if (!written) {
+      return written;
+    }
+  } catch (const ArenaWork::Disowned&) {
+    return make_error(ErrorCode::not_inherited,
+                      who +
+                          " is written by the process that this one was forked from; save it "
+                          "again here");
   }
   if (const int error = replacement->commit()) {
     return write_error(who, error);

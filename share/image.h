@@ -34,7 +34,8 @@ namespace cowshed {
 // new file beside `path`, syncs it to disk and puts it in the place of `path` at once; on an error,
 // nothing is left of it.  A symbolic link at `path` is replaced, not followed.  Mode 0644 less the
 // umask.  2 MiB-aligned and sparse: pages of zeros take no disk.  The arena stays locked meanwhile,
-// so that a fork() waits; other threads must not write to a lenient one.  Errors:
+// so that a fork() waits for the next Progress; other threads must not write to a lenient one.  A
+// child that returns from the Progress gets not_inherited, and the file is its parent's.  Errors:
 // arena_not_frozen, not_inherited, invalid_argument (`path` is a folder, a device or the like),
 // system_call (ENOSPC, EACCES, EFBIG past RLIMIT_FSIZE, ...).
 Expected<void> save_image(const Arena& arena, const std::filesystem::path& path,

@@ -53,7 +53,7 @@ bool is_consistent(const Header& header) {
          header.objects.count <= kMostObjects && header.holes.count <= header.used / kBlock &&
          header.blocks.count == header.used / kBlock &&
          header.mode <= static_cast<std::uint32_t>(FreezeMode::lenient) && header.generation > 0 &&
-         is_text(header.name);
+         header.generation <= UINT32_MAX && is_text(header.name);
 }
 
 bool is_consistent(const Object& object, std::uint64_t used) {

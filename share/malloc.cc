@@ -121,7 +121,8 @@ int posix_memalign(void** block, std::size_t alignment, std::size_t size) noexce
 void* valloc(std::size_t size) noexcept { return memalign(kPage, size); }
 
 void* pvalloc(std::size_t size) noexcept {
-  return memalign(kPage, (size + kPage - 1) & ~(kPage - 1));
+  const std::size_t whole = (size + kPage - 1) & ~(kPage - 1);
+  return memalign(kPage, whole < size ? size : whole);  // too much for anybody
 }
 
 // 0 for a frozen block: nothing of it may be written to.

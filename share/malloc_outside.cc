@@ -1,7 +1,9 @@
 // Functions of the C library that keep what they allocate, and write to it later, if only at
 // exit(): what they allocate in an ArenaScope lies outside of it.  Part of cowshed::malloc.
+#include <clocale>
 #include <cstdio>
 #include <cstdlib>
+#include <cwchar>
 #include <dlfcn.h>
 #include <iconv.h>
 #include <pthread.h>
@@ -17,15 +19,21 @@ Function* next(const char* name) {
   return reinterpret_cast<Function*>(dlsym(RTLD_NEXT, name));
 }
 
+// With its buffer, for a stream may be opened outside, and first used in a scope.
 template <class Open>
 FILE* stream_of(Open open) {
-  const bool in_scope = thread_scope.end != 0;
   const OutsideScope outside;
   FILE* stream = open();
-  if (stream != nullptr && in_scope) {
+  if (stream != nullptr) {
     make_buffer(stream);
   }
   return stream;
+}
+
+// What the C library makes of the locale in use at the first wide character, and keeps with it.
+void make_conversions() {
+  constexpr int kNotAscii = 0x80;
+  (void)btowc(kNotAscii);
 }
 
 }  // namespace
@@ -37,6 +45,17 @@ int __cxa_atexit(void (*function)(void*), void* argument, void* library) noexcep
   static const auto real = next<int(void (*)(void*), void*, void*)>("__cxa_atexit");
   const OutsideScope outside;
   return real(function, argument, library);
+}
+
+int __cxa_thread_atexit_impl(void (*function)(void*), void* object, void* library) noexcept {
+  static const auto real = next<int(void (*)(void*), void*, void*)>("__cxa_thread_atexit_impl");
+  const OutsideScope outside;
+  return real(function, object, library);
+}
+
+// libstdc++'s name for it.
+locale_t __newlocale(int categories, const char* name, locale_t base) noexcept {
+  return newlocale(categories, name, base);
 }
 
 int __cxa_at_quick_exit(void (*function)(void*), void* library) noexcept {
@@ -79,6 +98,26 @@ int putenv(char* text) noexcept {
   static const auto real = next<int(char*)>("putenv");
   const OutsideScope outside;
   return real(text);
+}
+
+char* setlocale(int category, const char* name) noexcept {
+  static const auto real = next<char*(int, const char*)>("setlocale");
+  const OutsideScope outside;
+  char* set = real(category, name);
+  make_conversions();
+  return set;
+}
+
+locale_t newlocale(int categories, const char* name, locale_t base) noexcept {
+  static const auto real = next<locale_t(int, const char*, locale_t)>("newlocale");
+  const OutsideScope outside;
+  locale_t made = real(categories, name, base);
+  if (made != nullptr) {
+    locale_t before = uselocale(made);
+    make_conversions();
+    uselocale(before);
+  }
+  return made;
 }
 
 iconv_t iconv_open(const char* to, const char* from) {

@@ -55,6 +55,9 @@ class OutsideScope {
   ThreadScope scope_;
 };
 
+// At the thread's end, also those whose handles others have.
+void leave_scopes_of_thread() noexcept;
+
 // The stream's buffer, which would be made at its first use.
 void make_buffer(FILE* stream) noexcept;
 

@@ -24,7 +24,7 @@ namespace cowshed {
 
 // As Channel<Bytes> in all else: see channel.h, also for what the calls wait for, and their errors.
 // `send` has those of encode() besides, and throws std::bad_alloc; `receive` those of decode(), and
-// then the message is gone.
+// then the message is gone.  An object is in its receiver's hand until that thread receives again.
 template <std::default_initializable T>
 class ObjectChannel : public internal::ChannelHandle<Bytes> {
   using Handle = internal::ChannelHandle<Bytes>;
@@ -91,8 +91,10 @@ class ObjectChannel : public internal::ChannelHandle<Bytes> {
   }
 
   Expected<T> receive_decoded(const Wait& wait) {
-    return this->core().receive(wait).and_then(
-        [](const Bytes& bytes) { return decode<T>(bytes.span()); });
+    return this->core().receive(wait).and_then([](Bytes&& bytes) {
+      internal::ByteChannel::keep_in_hand(bytes);
+      return decode<T>(bytes.span());
+    });
   }
 
   internal::TransferRow row_;

@@ -54,11 +54,13 @@ void report(const siginfo_t& info, const ucontext_t& context) {
     return;
   }
   const ArenaCore* arena = find_arena(info.si_addr);
-  if (arena == nullptr || arena->state() != ArenaState::strict) {
-    return;
-  }
   StrayWrite write;
   write.address = reinterpret_cast<std::uintptr_t>(info.si_addr);
+  // Also of one that was thawed, whose open part is after that.
+  if (arena == nullptr || arena->generation() == 0 || arena->mode() != FreezeMode::strict ||
+      write.address >= arena->open_begin()) {
+    return;
+  }
   write.arena_offset = write.address - arena->begin();
   copy_name(write.arena, arena->name());
   write.instruction = instruction_of(context);

@@ -3,6 +3,7 @@
 #include <new>
 
 #include <cowshed/share/arena_core.h>
+#include <cowshed/share/malloc_route.h>
 
 namespace cowshed {
 
@@ -19,6 +20,7 @@ struct CachesOfThread {
   ThreadCache*& first_of(std::uint64_t key) { return first[key % first.size()]; }
 
   ~CachesOfThread() {
+    leave_scopes_of_thread();
     thread_ends = true;
     internal::last_arena.key = internal::kNoKey;
     for (ThreadCache*& head : first) {

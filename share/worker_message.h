@@ -23,10 +23,10 @@ enum class MessageKind : std::uint32_t {
   adopt,  // arenas, a Parcel's descriptors, that the next job needs
 
   // from the forkserver
-  started,  // numbers: PID, ns that fork() took; with a pidfd
   refused,  // the content says why
   exited,   // numbers: si_code, si_status
   // from a worker
+  started,     // one of a forkserver: numbers: PID, ns that fork() took; with a pidfd
   begun,       // a spawned one has come to its function
   result,      // numbers: the exit code to come
   failure,     // an exception: see worker_exception.h

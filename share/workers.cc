@@ -12,6 +12,7 @@
 #include <cowshed/share/arena_table.h>
 #include <cowshed/share/forkserver_process.h>
 #include <cowshed/share/launch.h>
+#include <cowshed/share/malloc_route.h>
 #include <cowshed/share/stray_write.h>
 #include <cowshed/share/workers.h>
 
@@ -147,18 +148,35 @@ Expected<Launched> State::start_one(int rank) {
   return make_error(ErrorCode::invalid_argument, ".method is none");
 }
 
-// What the worker itself says may come before what the forkserver says of it.
 Expected<void> State::await_started(Child& child) const {
-  while (launch.method == Start::forkserver && !child.running()) {
-    const bool readable = launch.server->wait_readable(child.at.socket.get());
+  const auto is_open = [&] {
+    return launch.method == Start::forkserver && !child.running() && !child.refused &&
+           !child.reported;
+  };
+  bool server_ended = false;
+  while (is_open() && !server_ended) {
+    server_ended = !launch.server->wait_readable(child.at.socket.get());
     child.read_messages();
-    if (child.refused) {
-      return make_error(ErrorCode::system_call, "the forkserver says: " + child.refused->text);
+    server_ended = server_ended || launch.server->ended();
+  }
+  if (is_open()) {
+    // A worker that it forked last is about to say so; if there is none nobody has its end of the
+    // socket, and this does not wait.
+    pollfd worker = {child.at.socket.get(), POLLIN, 0};
+    while (poll(&worker, 1, static_cast<int>(options.start_timeout.count())) < 0 &&
+           errno == EINTR) {
     }
-    if (!child.running() && (!readable || launch.server->ended())) {
-      return make_error(ErrorCode::forkserver_ended,
-                        "the forkserver " + launch.server->how_it_ended());
-    }
+    child.read_messages();
+  }
+  if (is_open()) {
+    return make_error(ErrorCode::forkserver_ended,
+                      "the forkserver " + launch.server->how_it_ended());
+  }
+  if (child.refused) {
+    return make_error(ErrorCode::system_call, "the forkserver says: " + child.refused->text);
+  }
+  if (launch.method == Start::forkserver && !child.running()) {
+    return make_error(ErrorCode::system_call, "the worker was killed before it began");
   }
   return {};
 }
@@ -406,6 +424,12 @@ std::vector<int> internal::WorkersHandle::pidfds() const {
 
 Expected<internal::WorkersHandle> internal::start_workers(const WorkersOptions& options,
                                                           WorkerBody body, const WorkerJob& job) {
+  if (thread_scope.end != 0) {
+    return make_error(ErrorCode::in_use,
+                      "workers '" + options.name +
+                          "' are started in an ArenaScope, in whose arena they and all that they "
+                          "are given would lie; end the scope first");
+  }
   auto state = std::make_unique<WorkersHandle::State>();
   state->launch.name = options.name;
   state->options = options;

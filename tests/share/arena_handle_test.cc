@@ -1,3 +1,5 @@
+#include <atomic>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <gmock/gmock.h>
@@ -8,6 +10,7 @@
 #include <stdexcept>
 #include <string>
 #include <sys/wait.h>
+#include <thread>
 #include <unistd.h>
 #include <utility>
 #include <vector>
@@ -217,6 +220,66 @@ TEST(ForkInProgress, OfWhatAChildHas) {
   });
   EXPECT_EQ(child.said, "fine") << child.signal;
   std::filesystem::remove(path);
+}
+
+// Each thread holds an arena and wants to fork, for which it needs the other's at rest.
+TEST(ForkInProgress, OfManyThreadsAtOnce) {
+#if defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "ThreadSanitizer does not support a fork while threads run";
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+  GTEST_SKIP() << "AddressSanitizer's malloc may be left locked by a fork while threads run";
+#endif
+  const auto child = test::run_in_child([] {
+    alarm(60);
+    constexpr int kThreads = 3;
+    std::vector<Arena> arenas;
+    for (int i = 0; i < kThreads; ++i) {
+      arenas.push_back(make_arena(std::to_string(i), false));
+      std::memset(arenas.back().allocate(65_MiB), 1, 65_MiB);
+    }
+    std::atomic<int> inside = 0;
+    std::atomic<int> fine = 0;
+    const auto fork_often = [&](int own) {
+      ++inside;
+      while (inside < kThreads) {
+        usleep(100);
+      }
+      for (int i = 0; i < 10; ++i) {
+        const pid_t pid = fork();
+        if (pid == 0) {
+          alarm(30);
+          // What the other threads held is free here.
+          for (int k = 0; k < kThreads; ++k) {
+            if (k != own && !arenas[k].stats().frozen && arenas[k].make<int>(1)) _exit(1);
+          }
+          _exit(Arena::create({.name = "own", .capacity = 4_MiB}) ? 0 : 1);
+        }
+        int status = -1;
+        waitpid(pid, &status, 0);
+        fine += status == 0 ? 1 : 0;
+      }
+    };
+    std::vector<std::thread> threads;
+    for (int i = 0; i < kThreads; ++i) {
+      threads.emplace_back([&, i] {
+        const Progress progress = [&, i](std::size_t, std::size_t) { fork_often(i); };
+        (void)arenas[i].collapse(progress);
+      });
+    }
+    for (auto& thread : threads) {
+      thread.join();
+    }
+    bool frozen = true;
+    for (Arena& arena : arenas) {
+      frozen = frozen && arena.freeze();
+    }
+    return std::to_string(fine) + (frozen ? " fine" : " not frozen");
+  });
+  EXPECT_EQ(child.signal, 0);
+  EXPECT_THAT(child.said, testing::EndsWith("fine"));
+  EXPECT_GE(std::atoi(child.said.c_str()), 30) << child.said;
+  EXPECT_EQ(std::atoi(child.said.c_str()) % 10, 0) << child.said;
 }
 
 }  // namespace

@@ -33,70 +33,19 @@
 #include <cowshed/share/arena_scope.h>
 
 #include "child.h"
+#include "scope_blocks.h"
 
 namespace cowshed {
 namespace {
 
+using test::Blocks;
+using test::count_inside;
+using test::give;
+using test::in_scope;
+using test::make_arena;
+using test::malloc_hits;
+using test::take;
 using testing::HasSubstr;
-
-Arena make_arena(const std::string& name = "loaded", std::size_t capacity = 64_MiB) {
-  auto arena = Arena::create({.name = name, .capacity = capacity});
-  EXPECT_TRUE(arena) << arena.error().message;
-  return std::move(arena.value());
-}
-
-template <class Body>
-auto in_scope(const Arena& arena, Body body) {
-  const auto scope = ArenaScope::enter(arena).value();
-  return body();
-}
-
-// For lists of blocks, which are not to lie in an arena themselves.
-template <class T>
-struct MappedAllocator {
-  using value_type = T;
-  MappedAllocator() = default;
-  template <class Other>
-  MappedAllocator(const MappedAllocator<Other>&) {}
-  T* allocate(std::size_t count) {
-    return static_cast<T*>(mmap(nullptr, count * sizeof(T), PROT_READ | PROT_WRITE,
-                                MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-  }
-  void deallocate(T* first, std::size_t count) { munmap(first, count * sizeof(T)); }
-  bool operator==(const MappedAllocator&) const { return true; }
-};
-using Blocks = std::vector<char*, MappedAllocator<char*>>;
-
-Blocks take(std::size_t count, std::size_t size) {
-  Blocks blocks(count);
-  for (char*& block : blocks) {
-    block = static_cast<char*>(std::malloc(size));
-    std::memset(block, 1, size);
-  }
-  return blocks;
-}
-
-void give(const Blocks& blocks) {
-  for (char* block : blocks) {
-    std::free(block);
-  }
-}
-
-std::size_t count_inside(const Arena& arena, const Blocks& blocks) {
-  return static_cast<std::size_t>(std::count_if(
-      blocks.begin(), blocks.end(), [&](const char* block) { return arena.contains(block); }));
-}
-
-// How many blocks of all sizes that malloc hands out now lie in the arena.
-std::size_t malloc_hits(const Arena& arena) {
-  std::size_t inside = 0;
-  for (std::size_t size = 8; size < 1_MiB; size += size / 2) {
-    const auto blocks = take(size < 20000 ? 300 : 5, size);
-    inside += count_inside(arena, blocks);
-    give(blocks);
-  }
-  return inside;
-}
 
 // ---- Loaders that know nothing of arenas.
 
@@ -629,7 +578,45 @@ TEST(ArenaScope, AnExceptionThrownInsideIsCaughtOutside) {
   EXPECT_TRUE(arena.freeze());
 }
 
+TEST(ArenaScope, WhatTheFullArenaItselfRefusesIsItsError) {
+  Arena arena = make_arena("tiny", 2_MiB);
+  struct Large {
+    std::array<char, 1_MiB> bytes;
+  };
+  const auto code = in_scope(arena, [&] {
+    for (const std::size_t size : {64_KiB, 4_KiB, 512UL, 64UL, 8UL}) {
+      while (std::malloc(size) != nullptr) {
+      }
+    }
+    const auto made = arena.make<Large>();
+    return made ? std::optional<ErrorCode>() : made.error().code;
+  });
+  EXPECT_EQ(code, ErrorCode::capacity_exceeded);
+}
+
+TEST(ArenaScope, AbsurdSizesAreFailedMallocs) {
+  volatile std::size_t largest = static_cast<std::size_t>(-1);  // or the compiler warns
+  const Arena arena = make_arena();
+  const auto refused = [&] {
+    const std::size_t most = largest;
+    return malloc(most) == nullptr && calloc(most, 2) == nullptr && valloc(most) == nullptr &&
+           pvalloc(most) == nullptr && memalign(64, most) == nullptr &&
+           reallocarray(nullptr, most, 4) == nullptr;
+  };
+  EXPECT_TRUE(refused());
+  EXPECT_TRUE(in_scope(arena, refused));
+}
+
 // ---- The freeze.
+
+TEST(ArenaScope, EndsWithItsThread) {
+  Arena arena = make_arena();
+  std::unique_ptr<ArenaScope> left;
+  std::thread([&] {
+    left = std::make_unique<ArenaScope>(ArenaScope::enter(arena).value());
+  }).join();
+  EXPECT_TRUE(arena.freeze());
+}
 
 TEST(ArenaScope, MustEndBeforeTheFreeze) {
   Arena arena = make_arena();
@@ -850,118 +837,6 @@ TEST(ArenaScope, ForkWhileOtherThreadsAreInside) {
   stop = true;
   for (auto& thread : threads) thread.join();
   EXPECT_EQ(arena.stats().live_allocations, 0U);
-}
-
-// ---- What lands there besides the objects.
-
-// Why arena_scope.h says to use a stream once before the scope: its buffer is made at first use.
-TEST(ArenaScope, AStreamFirstUsedInsideCannotBeWrittenToAfterAStrictFreeze) {
-  const auto print = [](FreezeMode mode, bool used_before) {
-    return test::run_in_child([=]() -> std::string {
-      FILE* file = std::fopen("/dev/null", "w");
-      if (used_before) std::fputs("before", file);
-      Arena arena = make_arena();
-      in_scope(arena, [&] { std::fputs("inside", file); });
-      if (!arena.freeze(mode)) return "not frozen";
-      return std::fputs("after", file) > 0 ? "printed" : "error";
-    });
-  };
-  EXPECT_EQ(print(FreezeMode::strict, true).said, "printed");
-  EXPECT_EQ(print(FreezeMode::lenient, false).said, "printed");
-  EXPECT_EQ(print(FreezeMode::strict, false).signal, SIGSEGV);
-}
-
-// What a child says when `inside` ran in a scope, the arena was frozen strictly, and it then left
-// by `leave`: its status, or less than zero for a signal.
-std::string ending(const std::function<void()>& inside, const std::function<void()>& leave) {
-  std::fflush(stdout);  // exit() would print it again
-  const auto child = test::run_in_child([&]() -> std::string {
-    Arena arena = make_arena();
-    in_scope(arena, [&] {
-      inside();
-      return 0;
-    });
-    if (!arena.freeze()) return "not frozen";
-    const pid_t pid = fork();
-    if (pid == 0) leave();
-    int status = 0;
-    waitpid(pid, &status, 0);
-    return std::to_string(WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status));
-  });
-  return child.said;
-}
-
-template <class Call>
-void hundred_times(Call call) {
-  for (int i = 0; i < 100; ++i) call();
-}
-
-// The C library allocates a record now and then of what is to run at the exit.
-TEST(ArenaScope, WhatIsToRunLaterDoesNotLieThere) {
-  const auto leave = [] { std::exit(7); };
-  EXPECT_EQ(ending([] { hundred_times([] { std::atexit([] {}); }); }, leave), "7");
-  EXPECT_EQ(ending([] { hundred_times([] { on_exit([](int, void*) {}, nullptr); }); }, leave), "7");
-  EXPECT_EQ(
-      ending([] { hundred_times([] { std::at_quick_exit([] {}); }); }, [] { std::quick_exit(7); }),
-      "7");
-  EXPECT_EQ(ending([] { hundred_times([] { pthread_atfork(nullptr, nullptr, nullptr); }); },
-                   [] {
-                     hundred_times([] { pthread_atfork(nullptr, nullptr, nullptr); });
-                     std::exit(7);
-                   }),
-            "7");
-}
-
-TEST(ArenaScope, WhatTheCLibraryKeepsOpenMayBeUsedLater) {
-  static FILE* stream;
-  const auto write_and_leave = [] {
-    std::exit(std::fputs("later", stream) >= 0 && std::fflush(stream) == 0 ? 7 : 8);
-  };
-  const auto open_null = [] { stream = std::fopen("/dev/null", "w"); };
-  const auto open_descriptor = [] { stream = fdopen(dup(STDERR_FILENO), "w"); };
-  const auto open_temporary = [] { stream = std::tmpfile(); };
-  const auto open_pipe = [] { stream = popen("cat >/dev/null", "w"); };
-  for (const std::function<void()>& open :
-       {std::function<void()>(open_null), std::function<void()>(open_temporary),
-        std::function<void()>(open_pipe)}) {
-    EXPECT_EQ(ending(open, write_and_leave), "7");
-  }
-  EXPECT_EQ(ending(open_descriptor, [] { std::exit(7); }), "7");
-  EXPECT_EQ(ending([] { std::ignore = iconv_open("UTF-16", "ISO-8859-15"); }, [] { std::exit(7); }),
-            "7");
-  EXPECT_EQ(ending([] { setenv("COWSHED_TEST", "inside", 1); },
-                   [] {
-                     setenv("COWSHED_TEST", "later", 1);
-                     setenv("COWSHED_TEST_2", "later", 1);
-                     std::exit(std::string(getenv("COWSHED_TEST")) == "later" ? 7 : 8);
-                   }),
-            "7");
-}
-
-// The library's own records are not the loader's objects.
-TEST(ArenaScope, AnArenaMadeInsideIsNotKeptThere) {
-  const auto child = test::run_in_child([]() -> std::string {
-    Arena arena = make_arena();
-    // More than there were before, so that each has a record of its own.
-    std::vector<Arena> made;
-    made.reserve(40);
-    in_scope(arena, [&] {
-      for (int i = 0; i < 40; ++i) {
-        made.push_back(
-            Arena::create({.name = "made", .capacity = 4_MiB, .huge_pages = false}).value());
-        (void)made.back().make<int>(i).value();
-      }
-      (void)made[0].freeze();
-    });
-    if (!arena.freeze()) return "not frozen";
-    for (auto& one : made) {
-      if (!one.freeze() || !one.collapse() || !one.thaw() || !one.make<int>(1) || !one.refreeze())
-        return "failed";
-    }
-    auto own = arena.private_bytes();
-    return std::to_string(own.value());
-  });
-  EXPECT_EQ(child.said, "0") << "signal " << child.signal;
 }
 
 TEST(ArenaScope, ABlockOfADestroyedArenaIsDropped) {

@@ -12,8 +12,8 @@ namespace cowshed::test {
 // A channel's shared memory, mapped once more, to look at or to do harm to.
 class ChannelMemory {
  public:
-  template <class T>
-  explicit ChannelMemory(const Channel<T>& channel) {
+  template <class Of>
+  explicit ChannelMemory(const Of& channel) {
     const int file = channel.descriptors().segment;
     bytes_ = static_cast<std::size_t>(lseek(file, 0, SEEK_END));
     void* base = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, file, 0);

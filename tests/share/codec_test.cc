@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include <cowshed/share/channel.h>
 #include <cowshed/share/codec.h>
 #include <cowshed/share/content.h>
 
@@ -66,6 +67,17 @@ TEST(Codec, ManyBytesLieInASealedFile) {
   Decoder from(std::move(content));
   EXPECT_EQ(from.take<std::vector<std::string>>(), texts);
   EXPECT_EQ(from.take<int>(), 7);
+}
+
+// Such a message has descriptors and no bytes.
+TEST(Codec, ChannelsAreElementsToo) {
+  const auto channel = Channel<int>::create().value();
+  using Channels = std::pair<std::vector<Channel<int>>, std::optional<Channel<int>>>;
+  Encoder to;
+  to.put(Channels{{channel, channel}, channel});
+  Channels channels = Decoder(to.finish()).take<Channels>();
+  ASSERT_TRUE(channels.first.at(1).send(5));
+  EXPECT_EQ(channels.second->try_receive().value(), 5);
 }
 
 TEST(Codec, AFileWithoutSealsIsNoMessage) {

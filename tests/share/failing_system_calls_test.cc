@@ -16,12 +16,14 @@
 #include <optional>
 #include <string>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include <utility>
 #include <vector>
 
 #include <cowshed/share/arena.h>
+#include <cowshed/share/channel.h>
 #include <cowshed/share/registry.h>
 
 #include "child.h"
@@ -606,6 +608,33 @@ TEST(WithoutCollapse, TheArenaHasSmallPagesAndSaysSo) {
                    holds_what_was_filled(blocks)
                ? "fine"
                : std::to_string(later) + " bytes later, of " + std::to_string(stats.used);
+  });
+  if (child.said.starts_with("skip: ")) {
+    GTEST_SKIP() << child.said;
+  }
+  EXPECT_EQ(child.said, "fine");
+}
+
+TEST(WithoutCollapse, AChannelsBufferHasAllItsMemoryInSmallPages) {
+  const auto child = test::run_in_child([]() -> std::string {
+    if (const std::string reason = test::intercept_system_calls(); !reason.empty()) {
+      return "skip: " + reason;
+    }
+    int asked = 0;
+    test::decide_system_calls([&](const SystemCall& call) {
+      asked += is_collapse(call) ? 1 : 0;
+      return is_collapse(call) ? EINVAL : 0;
+    });
+    auto channel = Channel<Bytes>::create({.name = "subject", .memory = 200_MiB});
+    struct stat before {};
+    fstat(channel->descriptors().segment, &before);
+    const auto buffer = channel->buffer(130_MiB + 5);
+    struct stat after {};
+    fstat(channel->descriptors().segment, &after);
+    const auto pages = (after.st_blocks - before.st_blocks) / 8;
+    return buffer && asked == 1 && pages == 130_MiB / 4096 + 1
+               ? "fine"
+               : std::to_string(pages) + " pages, asked " + std::to_string(asked) + " times";
   });
   if (child.said.starts_with("skip: ")) {
     GTEST_SKIP() << child.said;

@@ -5,7 +5,9 @@
 #include <fstream>
 #include <gmock/gmock.h>
 #include <poll.h>
+#include <random>
 #include <string>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <thread>
@@ -143,6 +145,39 @@ TEST_F(ForkServers, WhenKilledTheirWorkersGoToo) {
   ASSERT_FALSE(late);
   EXPECT_EQ(late.error().code, ErrorCode::forkserver_ended);
   EXPECT_THAT(late.error().message, HasSubstr("died of signal 9"));
+}
+
+// Starts a worker while the server is killed; its PID, 0 when that failed.
+pid_t start_by_dying_server(std::chrono::microseconds delay) {
+  const auto server = value_of(ForkServer::start());
+  const std::jthread killer([&] {
+    std::this_thread::sleep_for(delay);
+    kill(server.pid(), SIGKILL);
+  });
+  auto worker = start<get_warmth>(by(server, {.die_with_parent = false}));
+  if (!worker) {
+    EXPECT_EQ(worker.error().code, ErrorCode::forkserver_ended);
+    return 0;
+  }
+  return value_of(worker->wait())[0].pid;
+}
+
+TEST_F(ForkServers, KilledInTheMidstOfAStartLeaveNoUnknownWorker) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  constexpr int kRounds = 20;
+#else
+  constexpr int kRounds = 200;
+#endif
+  ASSERT_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);  // so that such a worker becomes a child
+  std::mt19937 random(1);
+  for (int round = 0; round < kRounds; ++round) {
+    const pid_t started = start_by_dying_server(std::chrono::microseconds(random() % 300));
+    if (started != 0) {
+      waitpid(started, nullptr, 0);
+    }
+    ASSERT_EQ(waitpid(-1, nullptr, 0), -1) << "in round " << round << ", " << started;
+  }
+  prctl(PR_SET_CHILD_SUBREAPER, 0);
 }
 
 // The server may be gone before this begins.

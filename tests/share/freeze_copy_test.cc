@@ -261,6 +261,19 @@ TEST(FreezeCopy, PointersIntoAVectorLeadIntoItsCopy) {
   EXPECT_EQ(arena.stats().live_allocations, before);
 }
 
+// The first comes first, whatever a compiler takes first of a function's arguments.
+TEST(FreezeCopy, PartsOfPairsAndTuplesAreReachedInTheirOrder) {
+  const Arena arena = make_arena();
+  std::pair<std::vector<int>, std::vector<int*>> pair{{1, 2, 3}, {}};
+  pair.second = {&pair.first[2], nullptr};
+  const auto* frozen_pair = freeze_copy(arena, pair).value();
+  EXPECT_EQ(frozen_pair->second[0].get(), &frozen_pair->first[2]);
+  std::tuple<std::vector<int>, int*, std::string> tuple{{1, 2, 3}, nullptr, "text"};
+  std::get<1>(tuple) = &std::get<0>(tuple)[1];
+  const auto* frozen_tuple = freeze_copy(arena, tuple).value();
+  EXPECT_EQ(std::get<1>(*frozen_tuple).get(), &std::get<0>(*frozen_tuple)[1]);
+}
+
 TEST(FreezeCopy, PolymorphicObjectsBecomeWhatTheirTraitsSay) {
   const Arena arena = make_arena();
   auto sum = std::make_shared<Sum>();

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <climits>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
@@ -20,6 +21,7 @@
 #include <sys/personality.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <thread>
 #include <unistd.h>
 #include <vector>
@@ -476,6 +478,7 @@ TEST(Image, RefusesAHeaderThatContradictsItself) {
   constexpr std::uint64_t kHuge = ~std::uint64_t{0} - 2_MiB + 1;
   const std::vector<std::function<void(format::Header&)>> changes = {
       [](auto& header) { header.base = 0; },
+      [](auto& header) { header.generation = std::uint64_t{1} << 32U; },
       [](auto& header) { header.base += 4096; },
       [](auto& header) { header.base = kHuge; },
       [](auto& header) { header.base = std::uint64_t{1} << 47U; },
@@ -771,6 +774,42 @@ TEST(Image, IsOpenedByOneOfManyThreads) {
         << result->error().message;
   }
   EXPECT_EQ(opened, 1);
+}
+
+TEST(Image, HasTheLongestNameThatThereIs) {
+  const Folder folder;
+  Arena arena = make_arena();
+  ASSERT_TRUE(arena.freeze());
+  const std::string name(NAME_MAX, 'n');
+  EXPECT_TRUE(save_image(arena, folder / name.c_str()));
+  EXPECT_THAT(folder.names(), testing::ElementsAre(name));
+}
+
+// A child that was forked in the Progress has the same file open under the same name.
+TEST(Image, IsLeftToItsSaverByAChild) {
+  const Folder folder;
+  Arena arena = make_arena(256_MiB);
+  std::memset(arena.allocate(65_MiB), 1, 65_MiB);
+  ASSERT_TRUE(arena.freeze());
+  bool in_child = false;
+  const auto saved = save_image(arena, folder / "image", [&](std::size_t done, std::size_t total) {
+    if (done == total) {
+      return;
+    }
+    const pid_t pid = fork();
+    in_child = pid == 0;
+    int status = -1;
+    if (!in_child) {
+      EXPECT_EQ(waitpid(pid, &status, 0), pid);
+      EXPECT_EQ(status, 0);
+    }
+  });
+  if (in_child) {
+    _exit(!saved && saved.error().code == ErrorCode::not_inherited ? 0 : 1);
+  }
+  EXPECT_TRUE(saved) << saved.error().message;
+  EXPECT_TRUE(verify_image(folder / "image"));
+  EXPECT_THAT(folder.names(), testing::ElementsAre("image"));
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include <cereal/types/map.hpp>
 #include <cereal/types/string.hpp>
 #include <cereal/types/vector.hpp>
+#include <csignal>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <map>
@@ -56,6 +57,21 @@ TEST(ObjectChannel, CarriesObjectsBetweenProcesses) {
   }
   EXPECT_EQ(back.try_receive().error().code, ErrorCode::would_block);
   EXPECT_EQ(there.send(small).error().code, ErrorCode::closed);
+}
+
+TEST(ObjectChannel, AReceiverKilledWithAnObjectInHandIsNamed) {
+  auto channel = ObjectChannel<Config>::create().value();
+  for (const std::size_t length : {3, 5000}) {  // in the slot and in a block
+    ASSERT_TRUE(channel.send(config(1, length)));
+    const auto child = test::run_in_child([&] {
+      const auto object = channel.receive();
+      raise(SIGKILL);
+      return std::string();
+    });
+    EXPECT_EQ(child.signal, SIGKILL);
+    EXPECT_EQ(channel.stats().lost.size(), length == 3 ? 1U : 2U);
+    EXPECT_EQ(channel.stats().outstanding, 0U);
+  }
 }
 
 TEST(ObjectChannel, WhatItSendsIsCountedByTypePath) {

@@ -114,6 +114,21 @@ TEST(StrayWrite, ReadsOutsideAndOtherFaultsAreNotReported) {
   munmap(closed, 4096);
 }
 
+// What was frozen before is still immutable; what is open is not.
+TEST(StrayWrite, OfAThawedArenaIsReported) {
+  SKIP_UNLESS_PLAIN();
+  const auto child = die([] {
+    Frozen frozen;
+    char text[] = "hit ";
+    set_stray_write_callback(&put_record, text);
+    if (!frozen.arena.thaw()) return;
+    *frozen.arena.make<long>().value() = 1;
+    frozen.index->answers[100] = 1;
+  });
+  EXPECT_EQ(child.signal, SIGSEGV);
+  EXPECT_EQ(child.said, "hit my object");
+}
+
 sigjmp_buf back;
 
 // The record itself, looked at after a jump out of the callback.

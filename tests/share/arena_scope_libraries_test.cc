@@ -1,0 +1,255 @@
+#include <atomic>
+#include <cerrno>
+#include <clocale>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <ctime>
+#include <functional>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <iconv.h>
+#include <locale>
+#include <malloc.h>
+#include <memory>
+#include <optional>
+#include <pthread.h>
+#include <sstream>
+#include <string>
+#include <sys/wait.h>
+#include <thread>
+#include <tuple>
+#include <unistd.h>
+#include <vector>
+
+#include <cowshed/share/arena.h>
+#include <cowshed/share/arena_scope.h>
+#include <cowshed/share/channel.h>
+#include <cowshed/share/workers.h>
+
+#include "child.h"
+#include "scope_blocks.h"
+
+// What lands in the arena of an ArenaScope besides the objects, and what does not.
+namespace cowshed {
+namespace {
+
+using test::in_scope;
+using test::make_arena;
+
+// Why arena_scope.h says to use a stream once before the scope: its buffer is made at first use.
+TEST(ArenaScopeLibraries, AStreamFirstUsedInsideCannotBeWrittenToAfterAStrictFreeze) {
+  const auto print = [](FreezeMode mode, bool used_before, auto open) {
+    return test::run_in_child([=]() -> std::string {
+      FILE* file = open();
+      if (used_before) std::fputs("before", file);
+      Arena arena = make_arena();
+      in_scope(arena, [&] { std::fputs("inside", file); });
+      if (!arena.freeze(mode)) return "not frozen";
+      return std::fputs("after", file) > 0 ? "printed" : "error";
+    });
+  };
+  const auto of_libc = [] {
+    cookie_io_functions_t functions = {};
+    functions.write = [](void*, const char*, std::size_t size) {
+      return static_cast<ssize_t>(size);
+    };
+    return fopencookie(nullptr, "w", functions);
+  };
+  EXPECT_EQ(print(FreezeMode::strict, true, of_libc).said, "printed");
+  EXPECT_EQ(print(FreezeMode::lenient, false, of_libc).said, "printed");
+  EXPECT_EQ(print(FreezeMode::strict, false, of_libc).signal, SIGSEGV);
+  // Those that are opened by name have their buffers from the beginning.
+  const auto by_name = [] { return std::fopen("/dev/null", "w"); };
+  EXPECT_EQ(print(FreezeMode::strict, false, by_name).said, "printed");
+}
+
+// What a child says when `inside` ran in a scope, the arena was frozen strictly, and it then left
+// by `leave`: its status, or less than zero for a signal.
+std::string ending(const std::function<void()>& inside, const std::function<void()>& leave) {
+  std::fflush(stdout);  // exit() would print it again
+  const auto child = test::run_in_child([&]() -> std::string {
+    Arena arena = make_arena();
+    in_scope(arena, [&] {
+      inside();
+      return 0;
+    });
+    if (!arena.freeze()) return "not frozen";
+    const pid_t pid = fork();
+    if (pid == 0) leave();
+    int status = 0;
+    waitpid(pid, &status, 0);
+    return std::to_string(WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status));
+  });
+  return child.said;
+}
+
+template <class Call>
+void hundred_times(Call call) {
+  for (int i = 0; i < 100; ++i) call();
+}
+
+// The C library allocates a record now and then of what is to run at the exit.
+TEST(ArenaScopeLibraries, WhatIsToRunLaterDoesNotLieThere) {
+  const auto leave = [] { std::exit(7); };
+  EXPECT_EQ(ending([] { hundred_times([] { std::atexit([] {}); }); }, leave), "7");
+  EXPECT_EQ(ending([] { hundred_times([] { on_exit([](int, void*) {}, nullptr); }); }, leave), "7");
+  EXPECT_EQ(
+      ending([] { hundred_times([] { std::at_quick_exit([] {}); }); }, [] { std::quick_exit(7); }),
+      "7");
+  EXPECT_EQ(ending([] { hundred_times([] { pthread_atfork(nullptr, nullptr, nullptr); }); },
+                   [] {
+                     hundred_times([] { pthread_atfork(nullptr, nullptr, nullptr); });
+                     std::exit(7);
+                   }),
+            "7");
+}
+
+TEST(ArenaScopeLibraries, WhatTheCLibraryKeepsOpenMayBeUsedLater) {
+  static FILE* stream;
+  const auto write_and_leave = [] {
+    std::exit(std::fputs("later", stream) >= 0 && std::fflush(stream) == 0 ? 7 : 8);
+  };
+  const auto open_null = [] { stream = std::fopen("/dev/null", "w"); };
+  const auto open_descriptor = [] { stream = fdopen(dup(STDERR_FILENO), "w"); };
+  const auto open_temporary = [] { stream = std::tmpfile(); };
+  const auto open_pipe = [] { stream = popen("cat >/dev/null", "w"); };
+  for (const std::function<void()>& open :
+       {std::function<void()>(open_null), std::function<void()>(open_temporary),
+        std::function<void()>(open_pipe)}) {
+    EXPECT_EQ(ending(open, write_and_leave), "7");
+  }
+  EXPECT_EQ(ending(open_descriptor, [] { std::exit(7); }), "7");
+  EXPECT_EQ(ending([] { std::ignore = iconv_open("UTF-16", "ISO-8859-15"); }, [] { std::exit(7); }),
+            "7");
+  EXPECT_EQ(ending([] { setenv("COWSHED_TEST", "inside", 1); },
+                   [] {
+                     setenv("COWSHED_TEST", "later", 1);
+                     setenv("COWSHED_TEST_2", "later", 1);
+                     std::exit(std::string(getenv("COWSHED_TEST")) == "later" ? 7 : 8);
+                   }),
+            "7");
+}
+
+// The library's own records are not the loader's objects.
+TEST(ArenaScopeLibraries, AnArenaMadeInsideIsNotKeptThere) {
+  const auto child = test::run_in_child([]() -> std::string {
+    Arena arena = make_arena();
+    // More than there were before, so that each has a record of its own.
+    std::vector<Arena> made;
+    made.reserve(40);
+    in_scope(arena, [&] {
+      for (int i = 0; i < 40; ++i) {
+        made.push_back(
+            Arena::create({.name = "made", .capacity = 4_MiB, .huge_pages = false}).value());
+        (void)made.back().make<int>(i).value();
+      }
+      (void)made[0].freeze();
+    });
+    if (!arena.freeze()) return "not frozen";
+    for (auto& one : made) {
+      if (!one.freeze() || !one.collapse() || !one.thaw() || !one.make<int>(1) || !one.refreeze())
+        return "failed";
+    }
+    auto own = arena.private_bytes();
+    return std::to_string(own.value());
+  });
+  EXPECT_EQ(child.said, "0") << "signal " << child.signal;
+}
+
+// ---- A child has nothing of an arena that was not frozen.
+
+// What a child says that is forked after `inside` ran in a scope, before any freeze, and then
+// leaves by `leave`.
+std::string ending_unfrozen(const std::function<void()>& inside,
+                            const std::function<void()>& leave) {
+  std::fflush(stdout);
+  const auto child = test::run_in_child([&]() -> std::string {
+    Arena arena = make_arena();
+    in_scope(arena, [&] {
+      inside();
+      return 0;
+    });
+    const pid_t pid = fork();
+    if (pid == 0) leave();
+    int status = 0;
+    waitpid(pid, &status, 0);
+    return std::to_string(WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status));
+  });
+  return child.said;
+}
+
+struct Guard {
+  int used = 0;
+  ~Guard() { used = 0; }
+};
+
+// glibc allocates a record of each, which it reads at the thread's end.
+TEST(ArenaScopeLibraries, AThreadLocalObjectFirstUsedInside) {
+  const auto use = [] {
+    static thread_local Guard guard;
+    guard.used = 1;
+  };
+  EXPECT_EQ(ending_unfrozen(use, [] { std::exit(7); }), "7");
+  EXPECT_EQ(ending(use, [] { std::exit(7); }), "7");
+}
+
+TEST(ArenaScopeLibraries, TheTimeZoneIsThere) {
+  setenv("TZ", "Europe/Berlin", 1);
+  const auto tell = [] {
+    const std::time_t now = 1'000'000;
+    return std::localtime(&now)->tm_hour;
+  };
+  const auto later = [&] {
+    setenv("TZ", "UTC", 1);
+    std::exit(tell() == 13 ? 7 : 8);
+  };
+  EXPECT_EQ(ending_unfrozen(tell, later), "7");
+  EXPECT_EQ(ending(tell, later), "7");
+  unsetenv("TZ");
+}
+
+TEST(ArenaScopeLibraries, LocalesAreThere) {
+  const auto use = [] {
+    std::setlocale(LC_ALL, "C.UTF-8");
+    std::ostringstream text;
+    text.imbue(std::locale("C.UTF-8"));
+    text << 1.5;
+  };
+  const auto later = [&] {
+    use();
+    std::setlocale(LC_ALL, "C");
+    std::exit(7);
+  };
+  EXPECT_EQ(ending_unfrozen(use, later), "7");
+  EXPECT_EQ(ending(use, later), "7");
+}
+
+TEST(ArenaScopeLibraries, ChannelsAreUsedLater) {
+  std::optional<Channel<int>> channel;
+  const auto create = [&] {
+    channel = Channel<int>::create({.name = "numbers"}).value();
+    EXPECT_TRUE(channel->send(1));
+    EXPECT_EQ(channel->receive().value(), 1);
+  };
+  const auto later = [&] {
+    const bool sent = channel->send(2).has_value();
+    const bool received = channel->receive().value() == 2;
+    auto another = Channel<int>::create({.name = "more"}).value();
+    std::exit(sent && received && another.send(3) ? 7 : 8);
+  };
+  EXPECT_EQ(ending_unfrozen(create, later), "7");
+  EXPECT_EQ(ending(create, later), "7");
+}
+
+TEST(ArenaScopeLibraries, WorkersAreNotStartedInside) {
+  const Arena arena = make_arena();
+  const auto code = in_scope(arena, [] {
+    const auto workers = start({.count = 1}, [](const Worker&) {});
+    return workers ? std::optional<ErrorCode>() : workers.error().code;
+  });
+  EXPECT_EQ(code, ErrorCode::in_use);
+}
+
+}  // namespace
+}  // namespace cowshed
