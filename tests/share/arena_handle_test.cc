@@ -232,15 +232,15 @@ TEST(ForkInProgress, OfManyThreadsAtOnce) {
 #endif
   const auto child = test::run_in_child([] {
     alarm(60);
-    constexpr int kThreads = 3;
+    constexpr std::size_t kThreads = 3;
     std::vector<Arena> arenas;
-    for (int i = 0; i < kThreads; ++i) {
+    for (std::size_t i = 0; i < kThreads; ++i) {
       arenas.push_back(make_arena(std::to_string(i), false));
       std::memset(arenas.back().allocate(65_MiB), 1, 65_MiB);
     }
-    std::atomic<int> inside = 0;
+    std::atomic<std::size_t> inside = 0;
     std::atomic<int> fine = 0;
-    const auto fork_often = [&](int own) {
+    const auto fork_often = [&](std::size_t own) {
       ++inside;
       while (inside < kThreads) {
         usleep(100);
@@ -250,7 +250,7 @@ TEST(ForkInProgress, OfManyThreadsAtOnce) {
         if (pid == 0) {
           alarm(30);
           // What the other threads held is free here.
-          for (int k = 0; k < kThreads; ++k) {
+          for (std::size_t k = 0; k < kThreads; ++k) {
             if (k != own && !arenas[k].stats().frozen && arenas[k].make<int>(1)) _exit(1);
           }
           _exit(Arena::create({.name = "own", .capacity = 4_MiB}) ? 0 : 1);
@@ -261,7 +261,7 @@ TEST(ForkInProgress, OfManyThreadsAtOnce) {
       }
     };
     std::vector<std::thread> threads;
-    for (int i = 0; i < kThreads; ++i) {
+    for (std::size_t i = 0; i < kThreads; ++i) {
       threads.emplace_back([&, i] {
         const Progress progress = [&, i](std::size_t, std::size_t) { fork_often(i); };
         (void)arenas[i].collapse(progress);
