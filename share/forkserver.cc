@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <cowshed/share/arena_handover.h>
+#include <cowshed/share/channel_system.h>
 #include <cowshed/share/forkserver.h>
 #include <cowshed/share/forkserver_process.h>
 #include <cowshed/share/layout_writer.h>
@@ -19,8 +20,8 @@ namespace cowshed {
 namespace launch {
 namespace {
 
-bool is_readable(int fd) {
-  pollfd now = {fd, POLLIN, 0};
+bool is_ready(int fd, short event) {
+  pollfd now = {fd, event, 0};
   return poll(&now, 1, 0) > 0;
 }
 
@@ -36,6 +37,7 @@ OfProcess& get_of_process() {
 }
 
 void hold_mutex_over_forks() {
+  ClosedInForks::register_handlers();
   static const int handlers =
       pthread_atfork([] { of_process_mutex.lock(); }, [] { of_process_mutex.unlock(); },
                      [] { of_process_mutex.unlock(); });
@@ -120,6 +122,14 @@ Expected<void> ForkServerProcess::wait_until_ready(const ForkServerOptions& opti
   return {};
 }
 
+ForkServerProcess::ForkServerProcess()
+    : closing_(
+          [](void* server) noexcept {
+            static_cast<ForkServerProcess*>(server)->socket_ = Descriptor();
+            static_cast<ForkServerProcess*>(server)->process_.pidfd = Descriptor();
+          },
+          this) {}
+
 ForkServerProcess::~ForkServerProcess() {
   if (process_.pidfd && getpid() == owner_) {
     syscall(SYS_pidfd_send_signal, process_.pidfd.get(), SIGKILL, nullptr, 0);
@@ -129,7 +139,7 @@ ForkServerProcess::~ForkServerProcess() {
   }
 }
 
-bool ForkServerProcess::ended() const { return is_readable(pidfd()); }
+bool ForkServerProcess::ended() const { return is_ready(pidfd(), POLLIN); }
 
 std::string ForkServerProcess::how_it_ended() const {
   siginfo_t info = {};
@@ -143,11 +153,37 @@ std::string ForkServerProcess::how_it_ended() const {
                                           strsignal(info.si_status) + ")";
 }
 
-bool ForkServerProcess::wait_readable(int socket) const {
-  std::array<pollfd, 2> waiting = {pollfd{socket, POLLIN, 0}, pollfd{pidfd(), POLLIN, 0}};
-  while (poll(waiting.data(), waiting.size(), -1) < 0 && errno == EINTR) {
+bool ForkServerProcess::stopped() const {
+  return internal::thread_is_stopped(static_cast<std::uint32_t>(pid()));
+}
+
+tl::unexpected<Error> ForkServerProcess::stopped_error() const {
+  return make_error(ErrorCode::peer_stopped, "its process, pid " + std::to_string(pid()) +
+                                                 ", is stopped; SIGCONT makes it go on");
+}
+
+ForkServerProcess::Heard ForkServerProcess::wait_readable(
+    int socket, std::chrono::milliseconds patience) const {
+  return wait_for(socket, POLLIN, patience);
+}
+
+ForkServerProcess::Heard ForkServerProcess::wait_for(int socket, short event,
+                                                     std::chrono::milliseconds patience) const {
+  constexpr std::chrono::milliseconds kLook(20);
+  std::chrono::milliseconds stopped_for(0);
+  std::array<pollfd, 2> waiting = {pollfd{socket, event, 0}, pollfd{pidfd(), POLLIN, 0}};
+  for (;;) {
+    const int ready = poll(waiting.data(), waiting.size(), static_cast<int>(kLook.count()));
+    if (ready > 0) {
+      return waiting[0].revents != 0 || is_ready(socket, event) ? Heard::message : Heard::end;
+    }
+    if (ready == 0) {
+      stopped_for = stopped() ? stopped_for + kLook : std::chrono::milliseconds(0);
+    }
+    if (stopped_for > patience) {
+      return Heard::nothing;
+    }
   }
-  return waiting[0].revents != 0 || is_readable(socket);
 }
 
 Expected<void> ForkServerProcess::request(const Launch& launch, int rank, int socket) {
@@ -157,6 +193,10 @@ Expected<void> ForkServerProcess::request(const Launch& launch, int rank, int so
                           ", from which this process was forked; start one here");
   }
   const std::lock_guard lock(mutex_);
+  // A stopped one takes no more than its socket holds.
+  if (wait_for(socket_.get(), POLLOUT, kPatience) == Heard::nothing) {
+    return stopped_error();
+  }
   if (auto current = hand_over_arenas(); !current) {
     return current;
   }

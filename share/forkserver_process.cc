@@ -124,6 +124,10 @@ void Server::start_worker(Message message) {
     refuse(socket.get(), failed_to_adopt_);
     return;
   }
+  pollfd waits_for_it = {socket.get(), 0, 0};
+  if (poll(&waits_for_it, 1, 0) > 0) {  // its starter has given up, or ended
+    return;
+  }
   flush_streams();
   const auto before = std::chrono::steady_clock::now();
   const pid_t pid = fork();

@@ -6,6 +6,7 @@
 #include <string>
 #include <sys/types.h>
 
+#include <cowshed/share/closed_in_forks.h>
 #include <cowshed/share/forkserver.h>
 #include <cowshed/share/launch.h>
 #include <cowshed/share/worker_message.h>
@@ -22,7 +23,7 @@ class ForkServerProcess {
   // The process's own, started if there is none or it has ended.
   static Expected<std::shared_ptr<ForkServerProcess>> of_process();
 
-  ForkServerProcess() = default;
+  ForkServerProcess();
   ForkServerProcess(const ForkServerProcess&) = delete;
   ForkServerProcess& operator=(const ForkServerProcess&) = delete;
   ~ForkServerProcess();  // see ~ForkServer()
@@ -30,17 +31,23 @@ class ForkServerProcess {
   pid_t pid() const { return process_.pid; }
   int pidfd() const { return process_.pidfd.get(); }
   bool ended() const;
+  // Stopped by a signal or a tracer: SIGCONT makes it go on.
+  bool stopped() const;
   std::string how_it_ended() const;  // once it has
 
   // Asks for a worker, whose end of the socket is `socket`.  Errors: forkserver_ended,
-  // system_call.
+  // peer_stopped, system_call.
   Expected<void> request(const Launch& launch, int rank, int socket);
 
-  // Waits until something can be read from a worker's socket, or the server has ended: then false,
-  // unless both.
-  bool wait_readable(int socket) const;
+  // Waits until something can be read from a worker's socket; or the server has ended, or been
+  // stopped for so long that what it has to say may never come.
+  enum class Heard : unsigned char { message, end, nothing };
+  static constexpr auto kPatience = std::chrono::milliseconds(1000);
+  Heard wait_readable(int socket, std::chrono::milliseconds patience = kPatience) const;
+  tl::unexpected<Error> stopped_error() const;
 
  private:
+  Heard wait_for(int socket, short event, std::chrono::milliseconds patience) const;
   Expected<void> wait_until_ready(const ForkServerOptions& options) const;
   Expected<void> hand_over_arenas();  // unless it has them as they are
 
@@ -50,6 +57,7 @@ class ForkServerProcess {
   Spawned process_;
   std::mutex mutex_;
   std::uint64_t handed_over_ = UINT64_MAX;  // layout::changes() then
+  ClosedInForks closing_;                   // last: it is gone before them
 };
 
 // Its own side: warms up, then forks a worker for each job that comes through the socket, until

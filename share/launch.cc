@@ -73,25 +73,25 @@ class FileActions {
 
 }  // namespace
 
-Expected<Launched> fork_worker(Launch& launch, int rank,
-                               const std::function<void()>& close_inherited) {
+Expected<Launched> fork_worker(Launch& launch, int rank) {
   auto sockets = make_socket_pair();
   if (!sockets) {
     return tl::make_unexpected(sockets.error());
   }
   flush_streams();
   const pid_t parent = getpid();
+  auto streams = std::exchange(launch.streams, {});  // or they were closed in the worker
   const auto before = Clock::now();
   const pid_t pid = fork();
   if (pid == 0) {
-    close_inherited();
     sockets->first = Descriptor();
     Assignment assignment{{rank, launch.count}, std::move(sockets->second), launch.setup, {}};
     assignment.setup.parent = parent;
-    assignment.streams = std::move(launch.streams);
+    assignment.streams = std::move(streams);
     run_worker(std::move(assignment), launch.body);
   }
   Launched worker{pid, {}, std::move(sockets->first), ns_since(before)};
+  launch.streams = std::move(streams);
   if (pid < 0) {
     return system_error("fork", errno);
   }

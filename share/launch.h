@@ -35,9 +35,8 @@ struct Launched {
   std::uint64_t start_ns = 0;
 };
 
-// `close_inherited` runs in the worker, where `launch` loses its streams.
-Expected<Launched> fork_worker(Launch& launch, int rank,
-                               const std::function<void()>& close_inherited);
+// In the worker `launch` loses its streams.
+Expected<Launched> fork_worker(Launch& launch, int rank);
 Expected<Launched> spawn_worker(const Launch& launch, int rank);
 
 // The request alone, so that several are under way: the forkserver's answer comes by the socket.

@@ -24,6 +24,7 @@ using internal::WorkerEnd;
 using launch::Launch;
 using launch::Launched;
 using launch::MessageKind;
+using Heard = launch::ForkServerProcess::Heard;
 
 // A worker, from its start to its end.
 struct Child {
@@ -33,6 +34,7 @@ struct Child {
   bool begun = false;                        // a spawned one has come to its function
   bool timed_out = false;                    // it had not in time
   bool reported = false;                     // the forkserver said how it ended
+  bool untold = false;                       // it was stopped, and said nothing
   std::optional<internal::Failure> refused;  // by the forkserver
   int exit_code = -1;
   int signal = 0;
@@ -96,10 +98,15 @@ struct internal::WorkersHandle::State {
   pid_t owner = getpid();
   pid_t starter = gettid();
   std::vector<Child> children;
+  // With a forkserver that is stopped: once for all that have ended.
+  std::chrono::milliseconds patience = launch::ForkServerProcess::kPatience;
+  std::optional<launch::ClosedInForks> closing;  // last: it is gone before them
 
   State() = default;
   State(const State&) = delete;
   State& operator=(const State&) = delete;
+  void forget_job() noexcept;  // none is started any more
+  void close_descriptors() noexcept;
   ~State() {
     if (getpid() == owner) {
       signal_all(SIGKILL);
@@ -139,9 +146,23 @@ void State::signal_all(int signal) const {
   }
 }
 
+void State::forget_job() noexcept {
+  launch.streams.clear();
+  launch.job = {};
+  launch.arenas = {};
+}
+
+void State::close_descriptors() noexcept {
+  forget_job();
+  for (Child& child : children) {
+    child.at.pidfd = Descriptor();
+    child.at.socket = Descriptor();
+  }
+}
+
 Expected<Launched> State::start_one(int rank) {
   switch (launch.method) {
-    case Start::fork: return launch::fork_worker(launch, rank, [this] { children.clear(); });
+    case Start::fork: return launch::fork_worker(launch, rank);
     case Start::spawn: return launch::spawn_worker(launch, rank);
     case Start::forkserver: return launch::request_worker(launch, rank);
   }
@@ -155,9 +176,15 @@ Expected<void> State::await_started(Child& child) const {
   };
   bool server_ended = false;
   while (is_open() && !server_ended) {
-    server_ended = !launch.server->wait_readable(child.at.socket.get());
+    const Heard heard = launch.server->wait_readable(child.at.socket.get());
+    server_ended = heard == Heard::end;
     child.read_messages();
     server_ended = server_ended || launch.server->ended();
+    if (heard == Heard::nothing && is_open()) {
+      Error stopped = launch.server->stopped_error().value();
+      stopped.message = "the forkserver: " + stopped.message;
+      return tl::make_unexpected(std::move(stopped));
+    }
   }
   if (is_open()) {
     // A worker that it forked last is about to say so; if there is none nobody has its end of the
@@ -183,6 +210,8 @@ Expected<void> State::await_started(Child& child) const {
 
 Expected<void> State::start_all() {
   children.reserve(static_cast<std::size_t>(launch.count));
+  closing.emplace([](void* state) noexcept { static_cast<State*>(state)->close_descriptors(); },
+                  this);
   Expected<void> all;
   for (int rank = 0; rank < launch.count && all; ++rank) {
     auto started = start_one(rank);
@@ -221,10 +250,15 @@ Expected<void> State::restart(int rank) {
 Expected<void> State::reap(Child& child) {
   child.read_messages();
   if (launch.method == Start::forkserver) {
-    while (!child.reported && launch.server->wait_readable(child.at.socket.get())) {
+    while (!child.reported) {
+      const Heard heard = launch.server->wait_readable(child.at.socket.get(), patience);
       const bool server_ended = launch.server->ended();  // before that, so that nothing is missed
       child.read_messages();
-      if (server_ended) {
+      if (heard == Heard::nothing) {
+        child.untold = true;
+        patience = std::chrono::milliseconds(0);
+      }
+      if (heard != Heard::message || server_ended) {
         break;
       }
     }
@@ -269,6 +303,7 @@ void State::kill_late_ones() {
 }
 
 Expected<bool> State::reap_until(Clock::time_point deadline, bool restart_failed) {
+  patience = launch::ForkServerProcess::kPatience;
   for (;;) {
     std::vector<pollfd> ended;
     std::vector<int> ranks;
@@ -348,7 +383,8 @@ std::string State::describe(int rank, const Child& child, bool with_value) const
     return its_name + describe_signal(child);
   }
   if (launch.method == Start::forkserver && !child.reported && !child.value) {
-    return its_name + " ended, nobody knows how: its forkserver " + launch.server->how_it_ended();
+    return its_name + " ended, nobody knows how: its forkserver " +
+           (child.untold ? "is stopped, which alone could tell" : launch.server->how_it_ended());
   }
   if (launch.method == Start::spawn && !child.begun) {
     return its_name + " exited with " + std::to_string(child.exit_code) + no_runtime;
@@ -444,7 +480,7 @@ Expected<internal::WorkersHandle> internal::start_workers(const WorkersOptions& 
   }
   if (options.restarts == 0) {  // the body refers to the caller's arguments
     state->launch.body = nullptr;
-    state->launch.streams.clear();
+    state->forget_job();
   }
   return WorkersHandle(std::move(state));
 }

@@ -380,7 +380,8 @@ constexpr void check_sendable() {
 // Thread-safe.  Do not reap its children by waitpid(-1).  Errors: those of Ref::get();
 // arena_not_frozen when a reference's arena is not frozen yet: the workers would not have it;
 // invalid_argument, also where SIGCHLD is ignored; threads_running (fork); no_runtime (spawn,
-// forkserver); forkserver_ended; system_call.  Then no worker is left running.
+// forkserver); forkserver_ended; peer_stopped (the forkserver is); system_call.  Then no worker is
+// left running.
 template <auto function, class... Args>
 auto start(const WorkersOptions& options, Args&&... args) {
   using Registered = internal::Registered<function>;

@@ -1,0 +1,45 @@
+#include <mutex>
+#include <pthread.h>
+
+#include <cowshed/share/closed_in_forks.h>
+
+namespace cowshed::launch {
+namespace {
+
+std::mutex list_mutex;
+constinit ClosedInForks* first = nullptr;
+
+}  // namespace
+
+void ClosedInForks::register_handlers() {
+  static const int handlers = pthread_atfork([] { list_mutex.lock(); }, [] { list_mutex.unlock(); },
+                                             [] {
+                                               close_all();
+                                               list_mutex.unlock();
+                                             });
+  (void)handlers;  // ENOMEM: they are inherited
+}
+
+ClosedInForks::ClosedInForks(Close close, void* object) : close_(close), object_(object) {
+  register_handlers();
+  const std::lock_guard lock(list_mutex);
+  next_ = first;
+  first = this;
+}
+
+ClosedInForks::~ClosedInForks() {
+  const std::lock_guard lock(list_mutex);
+  ClosedInForks** link = &first;
+  while (*link != this) {
+    link = &(*link)->next_;
+  }
+  *link = next_;
+}
+
+void ClosedInForks::close_all() noexcept {
+  for (const ClosedInForks* each = first; each != nullptr; each = each->next_) {
+    each->close_(each->object_);
+  }
+}
+
+}  // namespace cowshed::launch
