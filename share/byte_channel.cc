@@ -193,7 +193,8 @@ Expected<Bytes> ByteChannel::receive(const Wait& wait) {
 
 bool ByteChannel::read_slot(std::uint64_t number, Bytes& into) {
   auto* slot = reinterpret_cast<ByteSlot*>(segment().slot(number));
-  const std::uint64_t size = slot->size;
+  // Once: somebody may write to them between a look and the next.
+  const std::uint64_t size = std::atomic_ref(slot->size).load(std::memory_order_relaxed);
   const std::uint32_t block = std::atomic_ref(slot->block).load(std::memory_order_relaxed);
   if (block == 0 ? size > kSmallMessage : !segment().block_holds(block - 1, size)) {
     return false;

@@ -76,11 +76,12 @@ class ChannelHandle {
   void close() { core().close(); }
   bool closed() const { return core().closed(); }
 
-  // A descriptor for poll, select or epoll (level-triggered, to read): readable when there may be a
-  // message, or the channel is closed.  Then receive by the try form until that fails with
-  // would_block, which makes it unreadable; any process may take the message first.  Never read
-  // from or write to it.  Owned by the channel.  From the first such call on, in any process, each
-  // send costs one more system call.
+  // A descriptor for poll, select or epoll, to read: readable when there may be a message, or the
+  // channel is closed.  Then receive by the try form until that fails with would_block, which makes
+  // it unreadable; any process may take the message first.  Level-triggered, or edge-triggered in
+  // an epoll of each process's own.  Whoever is killed meanwhile, those who are left are told.
+  // Never read from or write to it.  Owned by the channel.  From the first such call on, in any
+  // process, a send costs one more system call when the descriptor had become unreadable.
   Expected<int> descriptor() { return core().descriptor(); }
 
   // To be inherited by, or sent to, a process that is not forked from this one; owned by the

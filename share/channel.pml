@@ -12,6 +12,9 @@
  * once at most, and once exactly unless a dead receiver's hand names it; who is told that the channel
  * is closed and empty is right; who gives up at a deadline has a reason; at the end all blocks are free
  * but those of messages that nobody received, and the locks are, too.
+ *
+ * With POLL no receiver waits but for an edge of the eventfd; nobody may sleep, nor the eventfd be
+ * unreadable, while there is a message or the channel is closed.  The closer, too, may die.
  */
 #ifndef SENDERS
 #define SENDERS 2
@@ -36,7 +39,7 @@
 #endif
 
 #define PARTIES (SENDERS + RECEIVERS)
-#define ALL (SENDERS * MESSAGES)
+#define ALL (SENDERS * MESSAGES + 1) /* there may be none */
 #define NOTHING 255
 
 /* The states of a block. */
@@ -54,8 +57,19 @@ byte word[BLOCKS];
 byte first_half[BLOCKS], second_half[BLOCKS]; /* of the payload */
 byte hand[PARTIES + 1] = NOTHING;
 bool closed;
+#ifdef POLL
+bool closing, closer_dead, signalled;
+byte D; /* 0, or the drainer + 1 */
+#define FOR_EVER 100
+#else
+#define D 0
+#endif
 
 /* The kernel. */
+#ifdef POLL
+byte event;
+bool edge[PARTIES];
+#endif
 bool dead[PARTIES + 1], stopped[PARTIES];
 byte deaths, stops;
 
@@ -117,6 +131,65 @@ inline repair() {
   skip
 #endif
 }
+
+#ifdef POLL
+inline signal(count) {
+  d_step {
+    event = event + count;
+    i = SENDERS;
+    do
+    :: i < PARTIES -> edge[i] = true; i++
+    :: else -> i = 0; break
+    od
+  }
+}
+
+inline close() {
+  closing = true;
+  signal(FOR_EVER);
+  closed = true
+}
+
+/* What a try form does that found nothing; `again` if it may have come too late. */
+inline drain() {
+  again = false;
+  if
+  :: event == 0
+  :: event > 0 ->
+#ifndef BUG_DRAIN_ALONE
+     if
+     :: atomic { D == 0 || (D != 0 && dead[D - 1]) -> D = me + 1 }
+     :: timeout -> assert(any_stopped); goto over
+     fi;
+     h = S;
+     if
+     :: h == 0 || S != h
+     :: h != 0 && dead[h - 1]
+     :: timeout -> assert(any_stopped); D = 0; goto over
+     fi;
+     h = 0;
+#endif
+     if
+     :: head == tail && !closing ->
+        signalled = false;
+        do
+        :: !closing && event > 0 -> event--
+        :: else -> break
+        od
+     :: head == tail && closing && !closed -> close(); again = true
+     :: else -> again = true
+     fi;
+#ifdef BUG_DRAIN_ALONE
+     if
+     :: head != tail || closed -> signal(1)
+     :: else
+     fi
+#else
+     D = 0
+#endif
+  fi
+}
+#endif
 
 inline sweep() {
   atomic {
@@ -217,7 +290,9 @@ proctype Sender(byte me) provided (!stopped[me]) {
           :: b < BLOCKS -> break
           :: else
           fi
+#ifndef POLL /* there are blocks enough */
        :: sweep()
+#endif
        :: timeout -> assert(any_stopped || no_receiver); goto over
        od;
        atomic { assert(word[b] == OWNED(me)); first_half[b] = me * MESSAGES + m }
@@ -234,16 +309,31 @@ proctype Sender(byte me) provided (!stopped[me]) {
           :: else
           fi;
           if
-          :: tail - head < SLOTS -> break
+          :: tail - head < SLOTS && D == 0 -> break
           :: else
           fi;
           S = 0;
+#ifdef POLL
+          if
+          :: D == 0
+          :: atomic { D != 0 && dead[D - 1] -> D = 0 }
+          :: timeout -> assert(any_stopped); goto drop
+          fi;
+#endif
           do
           :: tail - head < SLOTS -> break
+#ifndef POLL
           :: sweep()
+#endif
           :: timeout -> assert(any_stopped || no_receiver); goto drop
           od
        od;
+#ifdef POLL
+       if
+       :: signalled
+       :: else -> signal(1); signalled = true
+       fi;
+#endif
 #ifdef BUG_COMMIT_FIRST
        atomic { sent_as[tail] = me * MESSAGES + m; tail++ }
        slot[(tail - 1) % SLOTS] = b;
@@ -266,7 +356,7 @@ over:
 
 proctype Receiver(byte me) provided (!stopped[me]) {
   byte b, i, h, t, p, seen, referenced, m;
-  bool taken_over, failed;
+  bool taken_over, failed, again;
   {
     do
     :: hand[me] = NOTHING;
@@ -312,11 +402,20 @@ proctype Receiver(byte me) provided (!stopped[me]) {
              :: else
              fi
           :: else ->
+#ifdef POLL
+             drain();
+             if
+             :: again -> again = false
+             :: !again && edge[me] -> edge[me] = false
+             :: timeout -> assert(any_stopped || (head == tail && !closed)); goto over
+             fi
+#else
              if
              :: head != tail || closed
              :: sweep()
              :: timeout -> goto over
              fi
+#endif
           fi
        fi
     od;
@@ -327,7 +426,14 @@ over:
 
 /* Who owns the channel closes it, at some time. */
 proctype Closer() {
-  closed = true;
+#ifdef POLL
+  byte i;
+  {
+    close()
+  } unless { closer_dead }
+#else
+  closed = true
+#endif
 }
 
 proctype Fate() {
@@ -342,6 +448,9 @@ proctype Fate() {
        fi;
        p = 0
      }
+#ifdef POLL
+  :: atomic { deaths < DEATHS && !closer_dead -> closer_dead = true; deaths++ }
+#endif
   :: stops < STOPS ->
      atomic {
        select(p : 0 .. PARTIES - 1);
@@ -387,6 +496,9 @@ inline start() {
 inline check() {
   assert(S == 0 && R == 0);
   assert(!saw_end || head == tail);
+#ifdef POLL
+  assert(event > 0 || (head == tail && !closed));
+#endif
   i = 0;
   do
   :: i < head ->

@@ -84,6 +84,12 @@ constexpr std::uint64_t with_state(std::uint64_t word, BlockState state, PartyId
   return block_word(state, id, pages_of(word));
 }
 
+// That somebody means to close the channel says nothing to those who use it.
+enum Closing : std::uint32_t { kOpen, kClosing, kClosed };
+// Once it is `asked` each sender sees to it that the eventfd is readable; once it is `polled`, it
+// was made so for what had been sent before.
+enum Polling : std::uint32_t { kNever, kAsked, kPolled };
+
 // Sequence and, lowest, the bit that says that somebody sleeps.
 using Event = std::atomic<std::uint32_t>;
 
@@ -116,14 +122,16 @@ struct Control {
   Sleep space;   // senders for a slot
   Sleep memory;  // and for blocks
   struct alignas(128) Seldom {
-    std::atomic<std::uint32_t> closed;
-    std::atomic<std::uint32_t> polled;
-    std::atomic<PartyId> producer;  // of the single form
+    std::atomic<std::uint32_t> closed;  // Closing
+    std::atomic<std::uint32_t> polled;  // Polling
+    std::atomic<PartyId> producer;      // of the single form
     std::atomic<PartyId> consumer;
     std::atomic<std::uint64_t> swept;  // CLOCK_MONOTONIC, ns
     std::atomic<std::uint64_t> lost_before;
     std::atomic<std::uint32_t> parties_used;  // none at or beyond this index ever was
     std::atomic<std::uint32_t> hands_used;
+    Lock drainer;                          // who makes the eventfd unreadable
+    std::atomic<std::uint32_t> signalled;  // that it is readable is certain
     std::array<std::atomic<std::uint32_t>, kClasses> blocks_used;
   } seldom;
   // Where a free block of each size may be found; a guess.

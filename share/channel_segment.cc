@@ -24,6 +24,9 @@ namespace {
 
 constexpr int kSeals = F_SEAL_GROW | F_SEAL_SHRINK;
 
+// More than anybody drains, and less than half of what an eventfd counts to.
+constexpr std::uint64_t kForEver = std::uint64_t{1} << 62U;
+
 std::atomic<std::uint64_t> last_serial = 0;
 
 template <std::size_t size>
@@ -201,7 +204,7 @@ Expected<std::shared_ptr<ChannelSegment>> create_segment(const ChannelOptions& o
   }
   Descriptor file(
       memfd_create(("cowshed-channel:" + options.name).c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  Descriptor event(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  Descriptor event(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE));
   if (!file || !event) {
     return system_error("channel '" + options.name + "'", errno);
   }
@@ -257,16 +260,30 @@ Expected<std::shared_ptr<ChannelSegment>> open_segment(const ChannelDescriptors&
 }
 
 void ChannelSegment::close() {
-  control_->seldom.closed.store(1, std::memory_order_seq_cst);
+  std::uint32_t open = kOpen;
+  control_->seldom.closed.compare_exchange_strong(open, kClosing);
+  signal_event(kForEver);
+  control_->seldom.closed.store(kClosed);
   for (auto* sleep : {&control_->items, &control_->space, &control_->memory}) {
     wake_all(sleep->event);
   }
-  signal_event();
+}
+
+bool ChannelSegment::finish_closing() {
+  if (control_->seldom.closed.load() == kClosing) {
+    close();
+  }
+  return closed();
 }
 
 Expected<int> ChannelSegment::poll_descriptor() {
-  control_->seldom.polled.store(1, std::memory_order_seq_cst);
-  signal_event();  // for what was sent before
+  std::atomic<std::uint32_t>& polled = control_->seldom.polled;
+  if (polled.load() != kPolled) {
+    std::uint32_t never = kNever;
+    polled.compare_exchange_strong(never, kAsked);
+    signal_event(1);  // for what was sent before
+    polled.store(kPolled);
+  }
   return descriptors_.event;
 }
 

@@ -62,7 +62,7 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
     if (!lock(side.lock, place->lock | lock_bits)) {
       return Attempt::busy;
     }
-    if (control_->seldom.closed.load(std::memory_order_seq_cst) != 0) [[unlikely]] {
+    if (closed()) [[unlikely]] {
       return leave(side.lock, Attempt::closed);
     }
     const std::uint64_t tail = control_->tail.value.load(std::memory_order_relaxed);
@@ -77,10 +77,11 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
     }
     const std::uint64_t room = plan_.slots - used;
     count = count < room ? count : room;
-    write(tail, count);
-    if (control_->seldom.polled.load(std::memory_order_seq_cst) != 0) [[unlikely]] {
-      signal_event();
+    if (control_->seldom.polled.load(std::memory_order_seq_cst) != channel_layout::kNever &&
+        !signal_pollers()) [[unlikely]] {
+      return leave(side.lock, Attempt::busy);
     }
+    write(tail, count);
     control_->tail.value.store(tail + count, std::memory_order_release);
     unlock(side.lock);
     notify(control_->items.event);
@@ -138,7 +139,11 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   bool single() const { return single_; }
 
   void close();
-  bool closed() const { return control_->seldom.closed.load(std::memory_order_acquire) != 0; }
+  bool closed() const {
+    return control_->seldom.closed.load(std::memory_order_seq_cst) >= channel_layout::kClosed;
+  }
+  // Completes what a closer has begun, who may be dead; false: nobody has.
+  bool finish_closing();
   Expected<int> poll_descriptor();
   ChannelStats stats();
   // Whether this process takes part now; it takes a place if there is one.
@@ -207,8 +212,12 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   }
   static void wake_one(channel_layout::Event& event);
   static void wake_all(channel_layout::Event& event);
-  void signal_event() const;
-  void drain_event() const;
+  void signal_event(std::uint64_t count) const;
+  bool event_is_readable() const;
+  // Of who holds S.  False: somebody drains the event.
+  bool signal_pollers();
+  // Of the drainer, with the channel empty and S free.
+  void drain_event();
   // What the rare side of a Dekker pair does in the single form.
   void barrier() const;
 

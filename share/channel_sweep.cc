@@ -93,7 +93,7 @@ void ChannelSegment::sweep() {
 }
 
 void ChannelSegment::sweep_party(PartyId id) {
-  for (Lock* lock : {&control_->sender.lock, &control_->receiver.lock}) {
+  for (Lock* lock : {&control_->sender.lock, &control_->receiver.lock, &control_->seldom.drainer}) {
     if (const std::uint64_t held = lock->load(); held != 0 && party_of(held) == id) {
       release_of_dead(*lock, held);
     }

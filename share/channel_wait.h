@@ -71,17 +71,19 @@ class Waiting {
   std::uint64_t lock_bits() const { return lock_bits_; }
 
  private:
-  Expected<void> for_lock();
+  Expected<void> for_lock(channel_layout::Lock& lock);
   Expected<void> for_others();
   Expected<void> be_patient(std::uint64_t holder);
   Expected<void> interrupted() const;
   Expected<void> senders_out();
   Expected<void> give_up_at_once();
+  Expected<bool> drain_event();
   Expected<void> give_up();
   Expected<void> timed_out(const char* state) const;
   void sleep();
   void wake_next();
   bool ready() const;
+  channel_layout::Lock& busy_lock() const;
   channel_layout::Control::Sleep& place() const;
   std::chrono::nanoseconds at_most(std::chrono::nanoseconds time) const;
 

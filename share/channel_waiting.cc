@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <climits>
 #include <ctime>
+#include <poll.h>
 #include <string>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -25,6 +26,27 @@ constexpr auto kShortly = 100us;
 
 const void* low_half(const Lock& lock) { return &lock; }  // little-endian
 
+// Has a lock, in either form, unless another has it; lets it go also where the thread is cancelled.
+class Holding {
+ public:
+  Holding(Lock& lock, std::uint64_t me) : lock_(lock) {
+    std::uint64_t nobody = 0;
+    held_ = lock_.compare_exchange_strong(nobody, me);
+  }
+  ~Holding() {
+    if (held_ && (lock_.exchange(0) & kSleepers) != 0) {
+      futex_wake(low_half(lock_), INT_MAX);
+    }
+  }
+  Holding(const Holding&) = delete;
+  Holding& operator=(const Holding&) = delete;
+  explicit operator bool() const { return held_; }
+
+ private:
+  Lock& lock_;
+  bool held_;
+};
+
 }  // namespace
 
 void ChannelSegment::wake_one(Event& event) {
@@ -46,16 +68,37 @@ void ChannelSegment::wake_all(Event& event) {
 
 void ChannelSegment::wake_lock(Lock& lock) { futex_wake(low_half(lock), 1); }
 
-void ChannelSegment::signal_event() const {
-  const std::uint64_t one = 1;
+void ChannelSegment::signal_event(std::uint64_t count) const {
   // It fails only when it is readable already.  Not write(2), at which pthread_cancel() could end
   // the thread inside the lock.
-  syscall(SYS_write, descriptors_.event, &one, sizeof one);
+  syscall(SYS_write, descriptors_.event, &count, sizeof count);
 }
 
-void ChannelSegment::drain_event() const {
-  std::uint64_t count = 0;
-  [[maybe_unused]] const auto bytes = read(descriptors_.event, &count, sizeof count);
+bool ChannelSegment::event_is_readable() const {
+  pollfd event = {descriptors_.event, POLLIN, 0};
+  return poll(&event, 1, 0) == 1;
+}
+
+bool ChannelSegment::signal_pollers() {
+  if (control_->seldom.drainer.load() != 0) {
+    return false;
+  }
+  if (control_->seldom.signalled.load(std::memory_order_relaxed) == 0) {
+    signal_event(1);
+    control_->seldom.signalled.store(1, std::memory_order_relaxed);
+  }
+  return true;
+}
+
+void ChannelSegment::drain_event() {
+  control_->seldom.signalled.store(0, std::memory_order_relaxed);
+  // Each reading takes one off: most often there is one, and one more of each who died before it
+  // said that it had signalled.
+  std::uint64_t one = 0;
+  for (std::uint32_t i = 0; i < kParties && control_->seldom.closed.load() == kOpen &&
+                            syscall(SYS_read, descriptors_.event, &one, sizeof one) == sizeof one;
+       ++i) {
+  }
 }
 
 void ChannelSegment::barrier() const {
@@ -81,17 +124,22 @@ Expected<void> Waiting::after(Attempt attempt) {
     case Attempt::damaged:
       return make_error(ErrorCode::bad_channel, "channel '" + segment_.options().name +
                                                     "' is damaged: somebody wrote to its memory");
-    case Attempt::busy: return for_lock();
+    case Attempt::busy: return for_lock(busy_lock());
     case Attempt::blocked: return for_others();
     case Attempt::done: break;
   }
   return {};
 }
 
-// Somebody else is inside for a moment, or preempted, or stopped, or dead.
-Expected<void> Waiting::for_lock() {
+Lock& Waiting::busy_lock() const {
   Control& control = segment_.control();
-  Lock& lock = for_ == For::message ? control.receiver.lock : control.sender.lock;
+  return for_ == For::message                 ? control.receiver.lock
+         : control.seldom.drainer.load() != 0 ? control.seldom.drainer
+                                              : control.sender.lock;
+}
+
+// Somebody else is inside for a moment, or preempted, or stopped, or dead.
+Expected<void> Waiting::for_lock(Lock& lock) {
   if (spin([&] { return lock.load(std::memory_order_relaxed) == 0; })) {
     return {};
   }
@@ -194,6 +242,9 @@ Expected<void> Waiting::senders_out() {
   Lock& lock = segment_.control().sender.lock;
   std::uint64_t now = lock.load();
   const std::uint64_t seen = now & ~kSleepers;
+  if (spin([&] { return (lock.load() & ~kSleepers) != seen || seen == 0; })) {
+    return {};
+  }
   for (; seen != 0 && (now & ~kSleepers) == seen; now = lock.load()) {
     if (segment_.dead(party_of(seen))) {
       segment_.release_of_dead(lock, now);  // not from whoever took it over meanwhile
@@ -212,18 +263,32 @@ Expected<void> Waiting::give_up_at_once() {
   if (for_ != For::message) {
     return make_error(ErrorCode::would_block, "channel full");
   }
-  if (segment_.control().seldom.polled.load() != 0) {
-    segment_.drain_event();
-    auto out = senders_out();
-    // Readable still when a message may come without another signal, or none ever will.
-    if (!out || segment_.closed()) {
-      segment_.signal_event();
-    }
-    if (!out || segment_.has_message() || segment_.closed()) {
-      return out;
+  if (segment_.control().seldom.polled.load() != kNever) {
+    const auto drained = drain_event();
+    if (!drained || !*drained) {
+      return drained.map([](bool) {});
     }
   }
   return make_error(ErrorCode::would_block, "channel empty");
+}
+
+// Whether the channel was empty and the descriptor unreadable at some time of this call.
+Expected<bool> Waiting::drain_event() {
+  if (!segment_.event_is_readable()) {
+    return true;
+  }
+  const Holding draining(segment_.control().seldom.drainer,
+                         segment_.this_thread()->lock | lock_bits_);
+  const Expected<void> alone =
+      draining ? senders_out() : for_lock(segment_.control().seldom.drainer);
+  if (!alone) {
+    return tl::make_unexpected(alone.error());
+  }
+  if (!draining || segment_.has_message() || segment_.finish_closing()) {
+    return false;
+  }
+  segment_.drain_event();
+  return true;
 }
 
 Expected<void> Waiting::give_up() {
