@@ -14,6 +14,7 @@
 #include <cowshed/share/memory_limits.h>
 #include <cowshed/share/size_literals.h>
 
+#include "channels.h"
 #include "child.h"
 #include "process.h"
 
@@ -23,19 +24,8 @@ namespace {
 
 using namespace std::chrono_literals;
 using namespace size_literals;
-
-Channel<Bytes> make(const ChannelOptions& options = {}) {
-  auto channel = Channel<Bytes>::create(options);
-  if (!channel) {
-    throw std::runtime_error(channel.error().message);
-  }
-  return *channel;
-}
-
-template <class T>
-ErrorCode code_of(const Expected<T>& result) {
-  return result ? ErrorCode{255} : result.error().code;
-}
+using test::code_of;
+using test::make;
 
 std::size_t own_status_kib(const std::string& key) {
   std::ifstream file("/proc/self/status");
@@ -89,7 +79,7 @@ TEST(ChannelBytes, StatsOfASingleSlot) {
 }
 
 TEST(ChannelBytes, OfEverySortOfSizeArrive) {
-  auto channel = make();
+  auto channel = make<Bytes>();
   for (const std::size_t size : {0UL, 1UL, 191UL, 192UL, 193UL, 4095UL, 4096UL, 4097UL, 65536UL,
                                  65537UL, 1UL << 20U, (1UL << 24U) + 1}) {
     auto buffer = channel.buffer(size);
@@ -111,7 +101,7 @@ TEST(ChannelBytes, OfEverySortOfSizeArrive) {
 }
 
 TEST(ChannelBytes, AreCountedInBytes) {
-  auto channel = make();
+  auto channel = make<Bytes>();
   const std::vector<std::byte> small(100);
   const std::vector<std::byte> large(10000);
   ASSERT_TRUE(channel.send(small));
@@ -134,8 +124,8 @@ TEST(ChannelBytes, AreCountedInBytes) {
 }
 
 TEST(ChannelBytes, GoOnThroughStagesWithoutACopy) {
-  auto first = make({.name = "first"});
-  auto second = make({.name = "second"});
+  auto first = make<Bytes>({.name = "first"});
+  auto second = make<Bytes>({.name = "second"});
   auto buffer = first.buffer(1_MiB);
   const std::byte* place = buffer->data();
   ASSERT_TRUE(first.send(std::move(*buffer)));
@@ -156,7 +146,7 @@ TEST(ChannelBytes, GoOnThroughStagesWithoutACopy) {
 TEST(ChannelBytes, OutliveTheHandle) {
   Bytes bytes;
   {
-    auto channel = make();
+    auto channel = make<Bytes>();
     bytes = channel.buffer(10000).value();
   }
   std::memset(bytes.data(), 1, bytes.size());
@@ -164,7 +154,7 @@ TEST(ChannelBytes, OutliveTheHandle) {
 }
 
 TEST(ChannelBytes, MoreThanTheMemoryIsAnErrorAtOnce) {
-  auto channel = make({.memory = 1_MiB});
+  auto channel = make<Bytes>({.memory = 1_MiB});
   EXPECT_EQ(code_of(channel.buffer(1_MiB + 1)), ErrorCode::message_too_large);
   EXPECT_EQ(code_of(channel.buffer(std::size_t{1} << 63U)), ErrorCode::message_too_large);
   EXPECT_EQ(code_of(channel.send(std::vector<std::byte>(1_MiB + 1))), ErrorCode::message_too_large);
@@ -172,7 +162,7 @@ TEST(ChannelBytes, MoreThanTheMemoryIsAnErrorAtOnce) {
 }
 
 TEST(ChannelBytes, AreBoundedByTheMemory) {
-  auto channel = make({.memory = 1_MiB});
+  auto channel = make<Bytes>({.memory = 1_MiB});
   const std::vector<std::byte> half(512_KiB);
   ASSERT_TRUE(channel.send(half));
   ASSERT_TRUE(channel.send(half));
@@ -186,7 +176,7 @@ TEST(ChannelBytes, AreBoundedByTheMemory) {
 }
 
 TEST(ChannelBytes, WaitForMemoryThatAReceiverGivesBack) {
-  auto channel = make({.memory = 1_MiB});
+  auto channel = make<Bytes>({.memory = 1_MiB});
   test::Process receiver([&] {
     std::size_t bytes = 0;
     while (auto message = channel.receive()) {
@@ -205,7 +195,7 @@ TEST(ChannelBytes, WaitForMemoryThatAReceiverGivesBack) {
 }
 
 TEST(ChannelBytes, AfterAMoveTheSendersMemoryIsBack) {
-  auto channel = make();
+  auto channel = make<Bytes>();
   const auto child = test::run_in_child([&]() -> std::string {
     auto warm = channel.buffer(1_MiB);
     (void)channel.send(std::move(*warm));
@@ -233,7 +223,7 @@ TEST(ChannelBytes, LargeOnesLieInHugePages) {
   if (!huge_pages_are_to_be_had()) {
     GTEST_SKIP() << "the kernel gives no huge pages to a memfd";
   }
-  auto channel = make({.memory = 64_MiB});
+  auto channel = make<Bytes>({.memory = 64_MiB});
   auto buffer = channel.buffer(63_MiB + 1);
   std::memset(buffer->data(), 3, buffer->size());
   ASSERT_TRUE(channel.send(std::move(*buffer)));
@@ -245,7 +235,7 @@ TEST(ChannelBytes, LargeOnesLieInHugePages) {
 
 // Blocks of the file, which is sparse.
 TEST(ChannelBytes, WhatWasReceivedAndDroppedHasNoMemory) {
-  auto channel = make();
+  auto channel = make<Bytes>();
   const auto blocks = [&] {
     struct stat status {};
     fstat(channel.descriptors().segment, &status);
@@ -269,7 +259,7 @@ TEST(ChannelBytes, AWorkerThatSentAGibibyteNobodyReadsExits) {
   if (available_memory() < kParts * 64_MiB * 2) {
     GTEST_SKIP() << "not enough memory: " << available_memory() / 1_MiB << " MiB available";
   }
-  auto channel = make();
+  auto channel = make<Bytes>();
   test::Process worker([&] {
     for (std::size_t i = 0; i < kParts; ++i) {
       auto buffer = channel.buffer(64_MiB);
@@ -295,7 +285,7 @@ TEST(ChannelBytes, AWorkerThatSentAGibibyteNobodyReadsExits) {
 }
 
 TEST(ChannelBytes, AForkedChildsCopyFreesNothing) {
-  auto channel = make();
+  auto channel = make<Bytes>();
   auto bytes = channel.buffer(10000).value();
   std::memset(bytes.data(), 9, bytes.size());
   const auto child = test::run_in_child([&]() -> std::string {
@@ -320,7 +310,7 @@ TEST(ChannelBytes, FiveGibibytesInOneMessage) {
     GTEST_SKIP() << "needs " << (kSize + 1_GiB) / 1_MiB << " MiB, " << room / 1_MiB
                  << " MiB are available";
   }
-  auto channel = make({.memory = kSize});
+  auto channel = make<Bytes>({.memory = kSize});
   const auto marks = [](std::byte* data) {
     std::uint64_t sum = 0;
     for (std::size_t i = 0; i + 8 <= kSize; i += 1_MiB - 8) {

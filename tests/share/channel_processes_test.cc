@@ -6,7 +6,6 @@
 #include <cstring>
 #include <gtest/gtest.h>
 #include <memory>
-#include <poll.h>
 #include <random>
 #include <sched.h>
 #include <string>
@@ -20,6 +19,7 @@
 #include <cowshed/share/size_literals.h>
 
 #include "channel_memory.h"
+#include "channels.h"
 #include "process.h"
 
 // Several processes and one channel: what a dead or stopped one leaves to the others.
@@ -28,6 +28,9 @@ namespace {
 
 using namespace std::chrono_literals;
 using namespace size_literals;
+using test::code_of;
+using test::eventually;
+using test::make;
 using test::Process;
 
 #if defined(__SANITIZE_THREAD__)
@@ -37,31 +40,6 @@ constexpr int kSlowness = 10;
 #else
 constexpr int kSlowness = 1;
 #endif
-
-template <class T>
-Channel<T> make(const ChannelOptions& options = {}) {
-  auto channel = Channel<T>::create(options);
-  if (!channel) {
-    throw std::runtime_error(channel.error().message);
-  }
-  return *channel;
-}
-
-template <class T>
-ErrorCode code_of(const Expected<T>& result) {
-  return result ? ErrorCode{255} : result.error().code;
-}
-
-template <class Condition>
-bool eventually(Condition&& condition) {
-  for (int i = 0; i < 10000; ++i) {
-    if (condition()) {
-      return true;
-    }
-    usleep(1000);
-  }
-  return false;
-}
 
 // The receiver learns of a message by another way than the channel, and then tries at once.
 TEST(ChannelProcesses, WhatWasSentIsThere) {
@@ -426,34 +404,6 @@ TEST(ChannelProcesses, RandomKillsLoseAtMostWhatWasInHand) {
     EXPECT_GE(received + stats.lost.size(), stats.sent);
     EXPECT_EQ(stats.processes, 1);
   }
-}
-
-TEST(ChannelProcesses, APollerIsWoken) {
-  auto channel = make<int>();
-  const int descriptor = channel.descriptor().value();
-  Process sender([&] {
-    for (int i = 0; i < 1000; ++i) {
-      (void)channel.send(i);
-    }
-    channel.close();
-    return 0;
-  });
-  int received = 0;
-  for (;;) {
-    pollfd poll_on = {descriptor, POLLIN, 0};
-    ASSERT_EQ(poll(&poll_on, 1, 10000), 1);
-    auto message = channel.try_receive();
-    while (message) {
-      EXPECT_EQ(*message, received++);
-      message = channel.try_receive();
-    }
-    if (code_of(message) == ErrorCode::closed) {
-      break;
-    }
-    ASSERT_EQ(code_of(message), ErrorCode::would_block);
-  }
-  EXPECT_EQ(received, 1000);
-  EXPECT_EQ(sender.wait(), 0);
 }
 
 TEST(ChannelProcesses, ReferencesArriveAsWhatTheyReferTo) {

@@ -17,31 +17,20 @@
 #include <cowshed/share/channel.h>
 
 #include "channel_memory.h"
+#include "channels.h"
 
 // What one process sees of a channel.
 namespace cowshed {
 namespace {
 
 using namespace std::chrono_literals;
+using test::code_of;
+using test::make;
 
 struct Job {
   std::uint64_t number;
   std::array<char, 56> text;
 };
-
-template <class T>
-Channel<T> make(const ChannelOptions& options = {}) {
-  auto channel = Channel<T>::create(options);
-  if (!channel) {
-    throw std::runtime_error(channel.error().message);
-  }
-  return *channel;
-}
-
-template <class T>
-ErrorCode code_of(const Expected<T>& result) {
-  return result ? ErrorCode{255} : result.error().code;
-}
 
 class EachForm : public testing::TestWithParam<ChannelForm> {
  protected:

@@ -1,0 +1,195 @@
+#include <array>
+#include <atomic>
+#include <csignal>
+#include <gtest/gtest.h>
+#include <memory>
+#include <poll.h>
+#include <random>
+#include <sys/epoll.h>
+#include <unistd.h>
+#include <vector>
+
+#include <cowshed/share/channel.h>
+#include <cowshed/share/descriptor.h>
+
+#include "channels.h"
+#include "process.h"
+
+// Processes that wait for a channel with poll and epoll.
+namespace cowshed {
+namespace {
+
+using test::code_of;
+using test::make;
+using test::Process;
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr int kSlowness = 10;
+#else
+constexpr int kSlowness = 1;
+#endif
+constexpr int kAsleep = 20000;  // ms: nobody woke it
+
+// Receives until the channel is closed and empty, and sleeps in epoll_wait() only.  0, or what went
+// wrong.
+template <class Have>
+int receive_by_epoll(Channel<std::uint64_t>& channel, std::uint32_t flags, Have&& have) {
+  const Descriptor epoll(epoll_create1(EPOLL_CLOEXEC));
+  const int descriptor = channel.descriptor().value();
+  epoll_event event = {.events = EPOLLIN | flags, .data = {}};
+  if (epoll_ctl(epoll.get(), EPOLL_CTL_ADD, descriptor, &event) != 0) {
+    return 1;
+  }
+  for (;;) {
+    if (epoll_wait(epoll.get(), &event, 1, kAsleep) != 1) {
+      return 2;
+    }
+    for (;;) {
+      const auto message = channel.try_receive();
+      if (message) {
+        have(*message);
+      } else if (code_of(message) == ErrorCode::closed) {
+        return 0;
+      } else if (code_of(message) == ErrorCode::would_block) {
+        break;
+      } else if (code_of(message) != ErrorCode::peer_stopped) {
+        return 3;
+      }
+    }
+  }
+}
+
+class ChannelEpoll : public testing::TestWithParam<std::uint32_t> {};
+INSTANTIATE_TEST_SUITE_P(Channel, ChannelEpoll, testing::Values(0U, std::uint32_t{EPOLLET}),
+                         [](const auto& test) {
+                           return test.param == 0 ? "LevelTriggered" : "EdgeTriggered";
+                         });
+
+using Counts = std::array<std::atomic<std::uint8_t>, 1 << 17>;
+
+TEST_P(ChannelEpoll, SeveralProcessesReceiveEachMessageOnce) {
+  constexpr int kSenders = 2;
+  constexpr int kReceivers = 4;
+  constexpr std::uint64_t kEach = 20000 / kSlowness;
+  auto channel = make<std::uint64_t>({.slots = 16});
+  auto& counts = test::shared<Counts>();
+  std::vector<std::unique_ptr<Process>> receivers;
+  for (int i = 0; i < kReceivers; ++i) {
+    receivers.push_back(std::make_unique<Process>([&] {
+      return receive_by_epoll(channel, GetParam(), [&](std::uint64_t n) { ++counts[n]; });
+    }));
+  }
+  std::vector<std::unique_ptr<Process>> senders;
+  for (std::uint64_t s = 0; s < kSenders; ++s) {
+    senders.push_back(std::make_unique<Process>([&, s] {
+      std::mt19937 random(static_cast<unsigned>(s));
+      for (std::uint64_t n = s * kEach; n < (s + 1) * kEach; ++n) {
+        if (!channel.send(n)) {
+          return 1;
+        }
+        if (random() % 64 == 0) {
+          usleep(100);  // the receivers fall asleep
+        }
+      }
+      return 0;
+    }));
+  }
+  for (const auto& sender : senders) {
+    EXPECT_EQ(sender->wait(), 0);
+  }
+  channel.close();
+  for (const auto& receiver : receivers) {
+    EXPECT_EQ(receiver->wait(), 0);
+  }
+  for (std::uint64_t n = 0; n < kSenders * kEach; ++n) {
+    ASSERT_EQ(counts[n], 1) << n;
+  }
+}
+
+// One message at a time, so that a message that nobody is told of ends it.
+TEST_P(ChannelEpoll, ThoseWhoAreLeftAreToldWhenOthersAreKilled) {
+  constexpr int kVictims = 200 / kSlowness;
+  constexpr int kReceivers = 4;
+  auto channel = make<std::uint64_t>({.slots = 4});
+  auto& counts = test::shared<Counts>();
+  auto& next = test::shared<std::atomic<std::uint64_t>>();
+  const auto receive = [&] {
+    return receive_by_epoll(channel, GetParam(), [&](std::uint64_t n) { ++counts[n]; });
+  };
+  std::vector<std::unique_ptr<Process>> receivers;
+  for (int i = 0; i < kReceivers; ++i) {
+    receivers.push_back(std::make_unique<Process>(receive));
+  }
+  Process sender([&] {
+    std::mt19937 random(1);
+    while (next < std::tuple_size_v<Counts> && channel.send(next.load())) {
+      ++next;
+      usleep(static_cast<useconds_t>(random() % 100));
+    }
+    return 0;
+  });
+  std::mt19937 random(2);
+  for (int i = 0; i < kVictims; ++i) {
+    usleep(static_cast<useconds_t>(random() % 2000));
+    auto& victim = receivers[random() % kReceivers];
+    ASSERT_TRUE(victim->running());
+    victim->signal(SIGKILL);
+    victim->wait();
+    victim = std::make_unique<Process>(receive);
+  }
+  channel.close();
+  EXPECT_EQ(sender.wait(), 0);
+  for (const auto& receiver : receivers) {
+    EXPECT_EQ(receiver->wait(), 0);
+  }
+  std::uint64_t received = 0;
+  for (const auto& count : counts) {
+    ASSERT_LE(count, 1);
+    received += count;
+  }
+  const auto stats = channel.stats();
+  EXPECT_EQ(stats.sent, stats.received);
+  EXPECT_LE(received, stats.sent);
+  EXPECT_GE(received + stats.lost.size() + stats.lost_before, stats.sent);
+}
+
+// Nobody reads from the eventfd to learn that there is nothing.
+TEST(ChannelPolling, AskingAgainDoesNotWake) {
+  auto channel = make<int>();
+  const int descriptor = channel.descriptor().value();
+  ASSERT_EQ(code_of(channel.try_receive()), ErrorCode::would_block);
+  ASSERT_EQ(channel.descriptor().value(), descriptor);
+  pollfd event = {descriptor, POLLIN, 0};
+  EXPECT_EQ(poll(&event, 1, 0), 0);
+}
+
+TEST(ChannelPolling, ASleeperIsWoken) {
+  auto channel = make<int>();
+  const int descriptor = channel.descriptor().value();
+  Process sender([&] {
+    for (int i = 0; i < 1000; ++i) {
+      (void)channel.send(i);
+    }
+    channel.close();
+    return 0;
+  });
+  int received = 0;
+  for (;;) {
+    pollfd event = {descriptor, POLLIN, 0};
+    ASSERT_EQ(poll(&event, 1, kAsleep), 1);
+    auto message = channel.try_receive();
+    while (message) {
+      EXPECT_EQ(*message, received++);
+      message = channel.try_receive();
+    }
+    if (code_of(message) == ErrorCode::closed) {
+      break;
+    }
+    ASSERT_EQ(code_of(message), ErrorCode::would_block);
+  }
+  EXPECT_EQ(received, 1000);
+  EXPECT_EQ(sender.wait(), 0);
+}
+
+}  // namespace
+}  // namespace cowshed
