@@ -123,18 +123,18 @@ void measure_asleep(const Options& options, Report& report) {
 void measure_moved(const Options& options, Report& report) {
   const std::string group = "moved";
   if (!options.wants(group)) return;
-  const auto subject = [&](const std::string& name, std::size_t size, bool small) {
+  const auto subject = [&](const std::string& name, std::size_t size, bool small, int count = 20) {
     return Contestant{name,
                       {{"work", "moved"},
                        {"until", "received"},
                        {"size", size},
                        {"small", small},
-                       {"count", options.quick ? 2 : 20}}};
+                       {"count", options.quick ? 2 : count}}};
   };
   const std::size_t large = options.quick ? 4_MiB : 256_MiB;
   const auto samples = measure_all(
       {subject("64 bytes", large, true), subject("256 MiB", large, false),
-       subject("64 bytes again", large, true), subject("64 bytes, caches warm", 64, true)},
+       subject("64 bytes again", large, true), subject("64 bytes, caches warm", 64, true, 2000)},
       options.pairs);
   report_medians(group, samples, report);
   const Judge judge{group, samples, report};

@@ -78,7 +78,8 @@ class Moved : public SubjectWork {
       for (std::size_t at = 0; at < size_; at += 4_KiB) {
         buffer.data()[at] = std::byte{1};
       }
-      send(small_ ? got(channel_.buffer(64)) : std::move(buffer));
+      auto small = got(channel_.buffer(64));
+      send(std::move(small_ ? small : buffer));
     }
     return nanoseconds(static_cast<double>(peer_.result()));
   }

@@ -124,6 +124,7 @@ Expected<void> ByteChannel::send(Bytes&& bytes, const Wait& wait, std::uint64_t 
     }
     return sent;
   }
+  __builtin_prefetch(&segment().word(bytes.index_), 1);  // long unused while much was written
   Outgoing message;
   message.block = bytes.index_ + 1;
   message.queued = with_state(bytes.word_, BlockState::queued, segment().self());
