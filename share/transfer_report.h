@@ -37,8 +37,10 @@ struct TransferredType {
 };
 
 struct TransferSource {
-  std::string origin;  // "channel" or "launch"
-  std::string name;    // the user's
+  // "channel" or "launch"; "result": the values that came back from a launch's workers, which alone
+  // this process has not sent but received.
+  std::string origin;
+  std::string name;  // the user's
   TransferTotals by_value;
   TransferTotals by_reference;
   TransferTotals moved;

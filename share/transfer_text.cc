@@ -68,14 +68,21 @@ std::string heading(const TransferReport& report) {
   TransferTotals value;
   TransferTotals reference;
   TransferTotals moved;
+  TransferTotals results;
   for (const TransferSource& source : report.sources) {
+    if (source.origin == "result") {
+      results += source.by_value;
+      continue;
+    }
     value += source.by_value;
     reference += source.by_reference;
     moved += source.moved;
   }
   return "PID " + std::to_string(report.pid) + " has sent " + bytes_text(value.bytes) +
          " by value, " + bytes_text(reference.bytes) + " by reference, " + bytes_text(moved.bytes) +
-         " moved\n";
+         " moved" +
+         (results.objects != 0 ? ", and has been returned " + bytes_text(results.bytes) : "") +
+         "\n";
 }
 
 std::string paths_text(const TransferSource& source, const TransferredType& type,

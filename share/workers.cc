@@ -414,6 +414,8 @@ std::vector<WorkerEnd> State::ends(bool with_values) {
       end.exit.exception = child.failure->exception;
     }
     if (with_values && child.value) {
+      const internal::Content& bytes = *child.value;
+      end.value_bytes = bytes.file() ? bytes.file_bytes() : bytes.inline_bytes().size();
       end.value = std::make_shared<Decoder>(std::exchange(*child.value, {}));
     }
   }
@@ -441,6 +443,8 @@ Expected<std::vector<WorkerEnd>> internal::WorkersHandle::stop(Clock::time_point
       })
       .map([&](bool) { return state_->ends(with_values); });
 }
+
+const std::string& internal::WorkersHandle::name() const { return state_->launch.name; }
 
 std::vector<pid_t> internal::WorkersHandle::pids() const {
   std::vector<pid_t> result;

@@ -109,6 +109,7 @@ namespace internal {
 struct WorkerEnd {
   WorkerExit exit;
   std::shared_ptr<Decoder> value;  // given out once; null: none
+  std::uint64_t value_bytes = 0;
 };
 
 // Throws where a worker's value is a reference that means nothing here.
@@ -136,6 +137,7 @@ class WorkersHandle {
   Expected<std::vector<WorkerEnd>> wait(bool with_values);
   Expected<std::vector<WorkerEnd>> stop(std::chrono::steady_clock::time_point deadline,
                                         bool with_values);
+  const std::string& name() const;
   std::vector<pid_t> pids() const;
   std::vector<int> pidfds() const;  // by rank; -1: it has been reaped
 
@@ -162,14 +164,12 @@ class Workers {
   // Waits for all, in any order, and returns one entry per worker, by rank.  A worker's end never
   // waits for this.  Again: the same, without values, which are given out once.  Errors:
   // system_call.
-  Expected<std::vector<Result>> wait() {
-    return handle_.wait(!std::is_void_v<R>).map(&Workers::results);
-  }
+  Expected<std::vector<Result>> wait() { return handle_.wait(!std::is_void_v<R>).map(results()); }
 
   // SIGTERM to those that still run, SIGKILL to those that do at the deadline; then as wait().
   // Starts none again.
   Expected<std::vector<Result>> stop(std::chrono::steady_clock::time_point deadline) {
-    return handle_.stop(deadline, !std::is_void_v<R>).map(&Workers::results);
+    return handle_.stop(deadline, !std::is_void_v<R>).map(results());
   }
 
   // By rank; a PID means its worker until wait(), stop() or the destructor reaps it.
@@ -179,7 +179,13 @@ class Workers {
   internal::WorkersHandle release() && { return std::move(handle_); }
 
  private:
-  static std::vector<Result> results(std::vector<internal::WorkerEnd> ends) {
+  auto results() const {
+    return [name = handle_.name()](std::vector<internal::WorkerEnd> ends) {
+      return results_of(name, std::move(ends));
+    };
+  }
+  static std::vector<Result> results_of(const std::string& name,
+                                        std::vector<internal::WorkerEnd> ends) {
     std::vector<Result> results;
     for (internal::WorkerEnd& end : ends) {
       if constexpr (std::is_void_v<R>) {
@@ -189,6 +195,8 @@ class Workers {
         if (end.value != nullptr && result.ok()) {
           try {
             result.value.emplace(end.value->take<R>());
+            internal::TransferCounter("result", name)
+                .add(type_name<R>(), TransferKind::value, 1, end.value_bytes);
             internal::check_value(*result.value);
           } catch (const std::exception& damaged) {
             result.error = damaged.what();

@@ -5,10 +5,13 @@
 #include <gtest/gtest.h>
 #include <memory_resource>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include <cowshed/share/arena.h>
 #include <cowshed/share/channel.h>
 #include <cowshed/share/registry.h>
+#include <cowshed/share/runtime.h>
 #include <cowshed/share/size_literals.h>
 #include <cowshed/share/transfer_report.h>
 #include <cowshed/share/workers.h>
@@ -131,6 +134,53 @@ TEST(WhatIsSent, WithCowshedOneCallSaysIt) {
   EXPECT_TRUE(said_index) << sent;
 }
 
+std::vector<std::string> search(const std::vector<std::string>& rules, const int& least) {
+  std::vector<std::string> found;
+  for (const std::string& rule : rules) {
+    if (rule.size() > static_cast<std::size_t>(least)) {
+      found.push_back(rule);
+    }
+  }
+  return found;
+}
+
+// "What exactly is sent when I start a worker by spawn rather than fork?"
+TEST(WhatIsSent, WithCowshedTheSameStartByForkAndBySpawn) {
+  const std::vector<std::string> rules(1000, "a rule");
+  for (const auto& [method, name] :
+       {std::pair(Start::fork, "by fork"), {Start::spawn, "by spawn"}}) {
+    auto workers = start<search>({.method = method, .count = 2, .name = name}, rules, 3).value();
+    const auto results = workers.wait().value();
+    for (const auto& result : results) {
+      EXPECT_EQ(result.value, rules) << result.error;
+    }
+  }
+  const TransferReport report = transfer_report();
+  test::tell(to_table(report));
+  const auto sent = [&](const std::string& origin, const std::string& name) -> TransferSource {
+    for (const TransferSource& source : report.sources) {
+      if (source.origin == origin && source.name == name) {
+        return source;
+      }
+    }
+    return {};
+  };
+  constexpr std::size_t kRules = 8 + 1000 * (8 + 6);  // a count, and each rule with its own
+  EXPECT_EQ(sent("launch", "by fork").by_value.bytes, 0U);
+  EXPECT_EQ(sent("launch", "by fork").inherited.objects, 4U);
+  EXPECT_GE(sent("launch", "by spawn").by_value.bytes, 2 * kRules);
+  EXPECT_LT(sent("launch", "by spawn").by_value.bytes, 2 * kRules + 100);
+  EXPECT_EQ(sent("launch", "by spawn").inherited.objects, 0U);
+  const auto spawned = sent("launch", "by spawn").types;
+  ASSERT_FALSE(spawned.empty());
+  EXPECT_EQ(spawned[0].type, "vector<string>");
+  EXPECT_FALSE(spawned[0].paths.empty());
+  for (const char* name : {"by fork", "by spawn"}) {  // what came back, either way
+    EXPECT_EQ(sent("result", name).by_value.objects, 2U);
+    EXPECT_EQ(sent("result", name).by_value.bytes, 2 * kRules);
+  }
+}
+
 TEST(WhatIsSent, WithCowshedAWriteToWhatIsSharedIsNamed) {
   auto arena = Arena::create({.name = "words", .capacity = 1_GiB}).value();
   const auto ref = publish("words", static_cast<const Words*>(&make_words(arena))).value();
@@ -154,3 +204,9 @@ TEST(WhatIsSent, WithCowshedAWriteToWhatIsSharedIsNamed) {
 
 }  // namespace
 }  // namespace cowshed
+
+int main(int argc, char** argv) {
+  const cowshed::Runtime runtime(argc, argv);
+  testing::InitGoogleMock(&argc, argv);
+  return RUN_ALL_TESTS();
+}

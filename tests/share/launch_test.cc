@@ -432,10 +432,17 @@ TEST_P(Launch, WhatIsSentIsCountedByTypePath) {
   auto workers = value_of(start<count_words>(with({.count = 2, .name = name}), words, ref));
   EXPECT_EQ(value_of(workers.wait())[0].value, 43);
   const auto report = transfer_report();
-  const auto source = std::find_if(report.sources.begin(), report.sources.end(),
-                                   [&](const auto& each) { return each.name == name; });
+  const auto returned =
+      std::find_if(report.sources.begin(), report.sources.end(),
+                   [&](const auto& each) { return each.name == name && each.origin == "result"; });
+  ASSERT_NE(returned, report.sources.end());
+  EXPECT_EQ(returned->by_value.objects, 2U);
+  EXPECT_EQ(returned->by_value.bytes, 2 * sizeof(long));
+  EXPECT_EQ(returned->types.at(0).type, "long");
+  const auto source =
+      std::find_if(report.sources.begin(), report.sources.end(),
+                   [&](const auto& each) { return each.name == name && each.origin == "launch"; });
   ASSERT_NE(source, report.sources.end());
-  EXPECT_EQ(source->origin, "launch");
   EXPECT_EQ(source->by_reference.objects, 2U);
   EXPECT_EQ(source->by_reference.bytes, 2 * sizeof(Index));
   if (GetParam() == Start::fork) {
