@@ -1,4 +1,5 @@
 #define XXH_INLINE_ALL
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cmath>
@@ -6,6 +7,7 @@
 #include <cstring>
 #include <gtest/gtest.h>
 #include <memory>
+#include <numeric>
 #include <random>
 #include <sched.h>
 #include <string>
@@ -150,6 +152,58 @@ TEST(ChannelProcesses, FourSendersToFourReceiversExactlyOnceAndIntact) {
   EXPECT_EQ(stats.bytes_received, sent.bytes);
   EXPECT_EQ(stats.outstanding, 0);
   EXPECT_TRUE(stats.lost.empty());
+}
+
+TEST(ChannelProcesses, BatchesOfFourSendersReachFourReceiversOnceAndInOrder) {
+  constexpr std::uint64_t kParties = 4;
+  constexpr std::uint64_t kEach = 50000 / kSlowness;
+  constexpr std::size_t kMost = 40;  // more than there are slots
+  auto channel = make<std::uint64_t>({.slots = 32});
+  auto& counts = test::shared<std::array<std::atomic<std::uint8_t>, kParties * kEach>>();
+  std::vector<std::unique_ptr<Process>> receivers;
+  for (std::uint64_t i = 0; i < kParties; ++i) {
+    receivers.push_back(std::make_unique<Process>([&, i] {
+      std::mt19937 random(static_cast<unsigned>(i));
+      std::array<std::uint64_t, kMost> some{};
+      std::array<std::uint64_t, kParties> next{};
+      while (const auto count = channel.receive_batch({some.data(), 1 + random() % kMost})) {
+        for (std::size_t j = 0; j < *count; ++j) {
+          std::uint64_t& least = next.at(some[j] / kEach);
+          if (some[j] < least) {
+            return 1;
+          }
+          least = some[j] + 1;
+          ++counts.at(some[j]);
+        }
+      }
+      return 0;
+    }));
+  }
+  std::vector<std::unique_ptr<Process>> senders;
+  for (std::uint64_t i = 0; i < kParties; ++i) {
+    senders.push_back(std::make_unique<Process>([&, i] {
+      std::mt19937 random(static_cast<unsigned>(kParties + i));
+      std::vector<std::uint64_t> some;
+      for (std::uint64_t n = 0; n < kEach; n += some.size()) {
+        some.resize(std::min<std::uint64_t>(1 + random() % kMost, kEach - n));
+        std::iota(some.begin(), some.end(), i * kEach + n);
+        if (const auto sent = channel.send_batch(some); !sent || *sent != some.size()) {
+          return 1;
+        }
+      }
+      return 0;
+    }));
+  }
+  for (const auto& sender : senders) {
+    EXPECT_EQ(sender->wait(), 0);
+  }
+  channel.close();
+  for (const auto& receiver : receivers) {
+    EXPECT_EQ(receiver->wait(), 0);
+  }
+  for (const auto& count : counts) {
+    ASSERT_EQ(count, 1);
+  }
 }
 
 TEST(ChannelProcesses, AReceiverKilledWithAMessageInHandIsNamed) {
