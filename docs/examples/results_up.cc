@@ -28,8 +28,10 @@ int main() {
   std::size_t copied = 0;
   int whole = 0;
   for (const auto& result : results) {
-    const auto& [arena, words] = result.value.value();
-    whole += words->size() == 100'000 && words->back().ends_with(std::to_string(result.rank));
+    const auto& [arena, ref] = result.value.value();
+    const Words* words = ref.try_get();  // the worker's own, where it made them
+    whole += words != nullptr && words->size() == 100'000 &&
+             words->back().ends_with(std::to_string(result.rank));
     copied += arena.private_bytes().value();
   }
   std::printf("%d lists of 100000 words, %zu bytes copied\n", whole, copied);
