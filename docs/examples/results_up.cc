@@ -1,6 +1,5 @@
 // Workers that build large results, which their parent uses in place after they have ended.
 #include <cstdio>
-#include <stdexcept>
 #include <string>
 #include <utility>
 
@@ -18,7 +17,7 @@ std::pair<cowshed::Arena, cowshed::Ref<Words>> build(const cowshed::Worker& self
     words->emplace_back("word " + std::to_string(i) + " of worker " + std::to_string(self.rank));
   }
   const cowshed::Ref<Words> ref = cowshed::publish(words).value();
-  if (!arena.freeze()) throw std::runtime_error("no memory");
+  (void)arena.freeze();  // if that failed, the parent is told so: only a frozen arena is sent
   return {std::move(arena), ref};  // the arena goes with the reference
 }
 
