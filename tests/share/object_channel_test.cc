@@ -61,7 +61,7 @@ TEST(ObjectChannel, CarriesObjectsBetweenProcesses) {
 
 TEST(ObjectChannel, AReceiverKilledWithAnObjectInHandIsNamed) {
   auto channel = ObjectChannel<Config>::create().value();
-  for (const std::size_t length : {3, 5000}) {  // in the slot and in a block
+  for (const std::size_t length : {3U, 5000U}) {  // in the slot and in a block
     ASSERT_TRUE(channel.send(config(1, length)));
     const auto child = test::run_in_child([&] {
       const auto object = channel.receive();
