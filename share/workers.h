@@ -286,13 +286,39 @@ const T& as_argument(const Ref<T>& ref) {
   return *ref;
 }
 
+// For a function that takes some references as they are.
+template <class T>
+struct EitherWay {
+  const Ref<T>& ref;
+  operator const T&() const { return *ref; }
+  operator const Ref<T>&() const { return ref; }
+};
+template <class T>
+T& as_either(T& value) {
+  return value;
+}
+template <class T>
+EitherWay<T> as_either(Ref<T>& ref) {
+  return {ref};
+}
+template <class T>
+EitherWay<T> as_either(const Ref<T>& ref) {
+  return {ref};
+}
+
 template <class Function, class... Args>
 decltype(auto) call_worker(const Worker& self, Function& function, Args&... args) {
   if constexpr (std::is_invocable_v<Function&, const Worker&,
                                     decltype(as_argument(std::declval<Args&>()))...>) {
     return std::invoke(function, self, as_argument(args)...);
-  } else {
+  } else if constexpr (std::is_invocable_v<Function&,
+                                           decltype(as_argument(std::declval<Args&>()))...>) {
     return std::invoke(function, as_argument(args)...);
+  } else if constexpr (std::is_invocable_v<Function&, const Worker&,
+                                           decltype(as_either(std::declval<Args&>()))...>) {
+    return std::invoke(function, self, as_either(args)...);
+  } else {
+    return std::invoke(function, as_either(args)...);
   }
 }
 
@@ -374,8 +400,9 @@ constexpr void check_sendable() {
 // where it takes a `const Worker&` first, and ends.  What it returns is the worker's value; an int
 // is its exit code, and an arena that it built and froze comes with the value, as in
 // std::pair<Arena, Ref<T>>: used in place by the parent, without a copy, also after the worker's
-// end, see arena_transfer.h.  A Ref<T> arrives as const T&.  An exception ends the worker with exit
-// code 1 and reaches the parent as text, and as itself if its type is known: worker_exception.h.
+// end, see arena_transfer.h.  A Ref<T> arrives as const T&, or as itself where the function takes
+// one.  An exception ends the worker with exit code 1 and reaches the parent as text, and as itself
+// if its type is known: worker_exception.h.
 //
 // The function is a constant: one with a name, or a lambda without captures.  By fork the arguments
 // reach the workers uncopied; otherwise by value, see codec.h, or by Ref.  So that the method is

@@ -205,6 +205,18 @@ TEST_P(Launch, AReferenceGivesTheSameObjectAtTheSameAddress) {
   }
 }
 
+int compare(const Worker& self, const Index& index, Ref<Index> ref, const Ref<Index>& same) {
+  return self.rank == 0 && &*ref == &index && same == ref ? index.answer : -1;
+}
+
+TEST_P(Launch, AFunctionMayTakeTheReferenceItself) {
+  Arena arena = make_arena();
+  const auto ref = value_of(publish("index", value_of(arena.make<Index>())));
+  ASSERT_TRUE(arena.freeze());
+  const auto result = end_of(start<compare>(one(), ref, ref, ref));
+  EXPECT_EQ(result.exit_code, 42) << result.error;
+}
+
 int answer_of(const Index& index) { return index.answer; }
 
 TEST_P(Launch, StartBeforeFreezeSaysSo) {
