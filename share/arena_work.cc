@@ -44,7 +44,9 @@ void ArenaWork::hold_over_fork(ArenaCore& core) {
   if (is_by_this_thread(core)) {
     return;
   }
-  while (!core.mutex().try_lock_for(std::chrono::milliseconds(1))) {
+  // By the system clock: gcc 12's ThreadSanitizer does not know what the steady one calls.
+  while (!core.mutex().try_lock_until(std::chrono::system_clock::now() +
+                                      std::chrono::milliseconds(1))) {
     if (work.at_rest && work.mutex.try_lock()) {
       if (work.at_rest) {
         work.held_over_fork = true;
