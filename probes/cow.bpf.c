@@ -8,6 +8,7 @@
 
 #include "mapping.bpf.h"
 #include "process.bpf.h"
+#include "sample.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -115,6 +116,7 @@ static __always_inline int enter_fault(unsigned long address, struct pt_regs* re
       thread->counts.faults[fault->outcome & (COWSHED_CLASSES - 1)]++;
     } else {
       fault->mode = mode;
+      fault->address = address;
       if (mode == PENDING_USER) {
         fault->ip = regs->ip;
       } else {
@@ -240,6 +242,9 @@ int BPF_PROG(on_page_alloc, struct page* page, unsigned int order, unsigned int 
     }
     if (fault->outcome == COWSHED_COPIED_FILE && fault->traits & MAPPING_ARENA) {
       count_arena(thread);
+    }
+    if (fault->outcome <= COWSHED_COPIED_FILE) {
+      sample_copy(thread, task);
     }
     settle(thread);
   }

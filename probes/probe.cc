@@ -4,6 +4,7 @@
 #include <cowshed/probes/probe.h>
 #include <cowshed/probes/programs.h>
 #include <cowshed/probes/run_stats.h>
+#include <cowshed/probes/sample_reader.h>
 #include <cowshed/probes/snapshot.h>
 
 namespace cowshed {
@@ -20,10 +21,12 @@ tl::unexpected<Error> no_such_process(pid_t pid) {
 }  // namespace
 
 struct Probe::State {
-  explicit State(Programs loaded) : programs(std::move(loaded)), reader(programs) {}
+  State(Programs loaded, SampleReader sample_reader)
+      : programs(std::move(loaded)), reader(programs), samples(std::move(sample_reader)) {}
 
   Programs programs;
   SnapshotReader reader;
+  SampleReader samples;
   RunStats stats;
 };
 
@@ -32,15 +35,19 @@ Probe::Probe(Probe&&) noexcept = default;
 Probe& Probe::operator=(Probe&&) noexcept = default;
 Probe::~Probe() = default;
 
-Expected<Probe> Probe::load() {
+Expected<Probe> Probe::load(const SamplingOptions& sampling) {
   if (auto supported = probe_support(); !supported) {
     return tl::make_unexpected(supported.error());
   }
-  auto programs = Programs::load();
+  auto programs = Programs::load(sampling);
   if (!programs) {
     return tl::make_unexpected(programs.error());
   }
-  return Probe(std::make_unique<State>(std::move(*programs)));
+  auto samples = SampleReader::open(*programs);
+  if (!samples) {
+    return tl::make_unexpected(samples.error());
+  }
+  return Probe(std::make_unique<State>(std::move(*programs), std::move(*samples)));
 }
 
 Expected<void> Probe::track_command(pid_t stopped_child) {
@@ -93,5 +100,9 @@ Expected<Snapshot> Probe::snapshot() {
   snapshot.overhead.ns_per_event = state_->stats.ns_per_run();
   return snapshot;
 }
+
+Expected<std::vector<CopySample>> Probe::take_samples() { return state_->samples.take(); }
+
+Expected<SampleCounts> Probe::sample_counts() const { return state_->samples.counts(); }
 
 }  // namespace cowshed

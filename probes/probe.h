@@ -2,9 +2,11 @@
 
 #include <memory>
 #include <sys/types.h>
+#include <vector>
 
 #include <cowshed/base/error.h>
 #include <cowshed/probes/counts.h>
+#include <cowshed/probes/samples.h>
 #include <cowshed/probes/support.h>
 
 namespace cowshed {
@@ -32,9 +34,9 @@ namespace cowshed {
 // Move-only.  One thread at a time; different Probes are independent.
 class Probe {
  public:
-  // Loads and attaches.  Fails as probe_support() does, or with what libbpf or the verifier said
-  // in one line.
-  static Expected<Probe> load();
+  // Loads and attaches.  Without `sampling` no samples are taken.  Fails as probe_support() does,
+  // or with what libbpf or the verifier said in one line.
+  static Expected<Probe> load(const SamplingOptions& sampling = {});
 
   Probe(Probe&&) noexcept;
   Probe& operator=(Probe&&) noexcept;
@@ -57,6 +59,14 @@ class Probe {
   // A count never falls from one snapshot to the next.  Each process is consistent in itself: a
   // thread that ends meanwhile is neither lost nor counted twice.
   Expected<Snapshot> snapshot();
+
+  // The samples since the last call, each thread's in order.  The buffer holds some hundred (see
+  // SamplingOptions): what does not fit until it is called is lost, and counted.  Of a command that
+  // has not called exec yet there are none.  Copies are counted exactly, whatever happens here.
+  Expected<std::vector<CopySample>> take_samples();
+
+  // received + lost == emitted, unless copies are being made or take_samples() was not called yet.
+  Expected<SampleCounts> sample_counts() const;
 
  private:
   struct State;

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <array>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -66,7 +67,7 @@ Programs::Programs(Programs&&) noexcept = default;
 Programs& Programs::operator=(Programs&&) noexcept = default;
 Programs::~Programs() = default;
 
-Expected<Programs> Programs::load() {
+Expected<Programs> Programs::load(const SamplingOptions& sampling) {
   const LibbpfText text;
   auto state = std::make_unique<State>();
   state->skeleton = cow_bpf__open();
@@ -81,6 +82,15 @@ Expected<Programs> Programs::load() {
   skeleton->rodata->gfp_noretry = constants.gfp_noretry;
   skeleton->rodata->vm_events_from_runqueue = constants.vm_events_from_runqueue;
   skeleton->rodata->possible_cpus = static_cast<std::uint32_t>(libbpf_num_possible_cpus());
+  if (sampling.period != 0) {
+    skeleton->rodata->sample_period = sampling.period;
+    skeleton->rodata->sample_stack_bytes =
+        std::min<std::uint32_t>(sampling.stack_bytes, COWSHED_STACK_BYTES);
+    if (const int error = bpf_map__set_max_entries(skeleton->maps.samples, sampling.buffer_bytes);
+        error != 0) {
+      return refused("sizing the ring buffer of samples", error, text);
+    }
+  }
   if (const int error = cow_bpf__load(skeleton); error != 0) {
     return refused("loading the BPF programs", error, text);
   }
@@ -97,6 +107,10 @@ Expected<Programs> Programs::load() {
 
 int Programs::processes_map() const { return bpf_map__fd(state_->skeleton->maps.processes); }
 int Programs::arenas_map() const { return bpf_map__fd(state_->skeleton->maps.arenas); }
+int Programs::samples_map() const { return bpf_map__fd(state_->skeleton->maps.samples); }
+int Programs::sample_counts_map() const {
+  return bpf_map__fd(state_->skeleton->maps.sample_counts);
+}
 const cowshed_losses& Programs::losses() const { return state_->skeleton->bss->losses; }
 std::uint64_t Programs::slow_lookups() const { return state_->skeleton->bss->slow_lookups; }
 std::span<const int> Programs::descriptors() const { return state_->descriptors; }

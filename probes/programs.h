@@ -7,6 +7,7 @@
 
 #include <cowshed/base/error.h>
 #include <cowshed/probes/record.h>
+#include <cowshed/probes/samples.h>
 
 namespace cowshed {
 
@@ -14,13 +15,15 @@ namespace cowshed {
 // skeleton.  Move-only; one thread at a time.
 class Programs {
  public:
-  static Expected<Programs> load();
+  static Expected<Programs> load(const SamplingOptions& sampling);
   Programs(Programs&&) noexcept;
   Programs& operator=(Programs&&) noexcept;
   ~Programs();
 
   int processes_map() const;
   int arenas_map() const;
+  int samples_map() const;
+  int sample_counts_map() const;
   const cowshed_losses& losses() const;  // written by the kernel at any time
   std::uint64_t slow_lookups() const;
   std::span<const int> descriptors() const;  // of the programs that run on events

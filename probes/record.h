@@ -96,6 +96,40 @@ struct cowshed_arena {
   char name[COWSHED_ARENA_NAME_BYTES];
 };
 
+#define COWSHED_REGISTERS 17 /* of DWARF on x86-64: rax rdx rcx rbx rsi rdi rbp rsp r8-r15 rip */
+#define COWSHED_INSTRUCTION_BYTES 16 /* the longest instruction has 15 */
+#define COWSHED_STACK_BYTES 16384    /* at most, of a sample */
+#define COWSHED_PAGE_BYTES 4096
+
+/* One copy, as the thread was when it made it.  Of `stack` only stack_bytes are sent. */
+struct cowshed_sample {
+  __u64 process_id;
+  __u64 time_ns;
+  __u64 address;
+  __u64 mapping_start; /* 0: not found out */
+  __u64 mapping_end;
+  __u64 arena_inode; /* as in cowshed_arena_key, 0: no arena */
+  __u64 system_call; /* its number; ~0 where it was none */
+  __u64 registers[COWSHED_REGISTERS];
+  __u32 tid; /* in the loader's PID namespace */
+  __u32 pid;
+  __u32 execs; /* of the process until then */
+  __u32 fault_class;
+  __u32 user_mode;
+  __u32 instruction_bytes;
+  __u32 stack_bytes;
+  __u32 unused;
+  __u8 instruction[COWSHED_INSTRUCTION_BYTES];
+  char arena[COWSHED_ARENA_NAME_BYTES];
+  __u8 stack[COWSHED_STACK_BYTES + COWSHED_PAGE_BYTES]; /* room to read page by page */
+};
+
+/* Per CPU: a ring buffer does not count what it has refused. */
+struct cowshed_sample_counts {
+  __u64 emitted;
+  __u64 lost; /* of these: no room in the ring buffer */
+};
+
 enum cowshed_adopt_mode {
   COWSHED_ADOPT_NOTHING,
   COWSHED_ADOPT_COMMAND, /* one process that has yet to call exec */

@@ -40,6 +40,7 @@ struct pending_fault {
   __u64 ip;    /* of the user's instruction, the system call for a kernel-mode fault */
   __u64 call;  /* the system call's number and arguments, mixed */
   __u64 frame; /* address of the exception's registers */
+  __u64 address;
   __u64 block; /* number of the 2 MiB that it is in */
   __u64 stack; /* of the allocation in question */
   __u64 splits;
@@ -51,11 +52,18 @@ struct pending_fault {
 #define FRAME_WORDS (PT_REGS_WORDS + 1)
 #define MAPLE_NODE_WORDS 32
 
+/* The copies of a thread fall into blocks of a sampling period each. */
+struct sample_turn {
+  __u32 until; /* the next sample is that many copies ahead; 0: not drawn yet */
+  __u32 after; /* copies of its block that follow it */
+};
+
 struct thread_state {
   struct cowshed_key key;
   __u32 exited;
   __u32 await_exec;
   struct pending_fault pending;
+  struct sample_turn turn;
   __u64 update_begin; /* unequal while the counts change under a reader's eyes */
   struct cowshed_counts counts;
   __u64 update_end;

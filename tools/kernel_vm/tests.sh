@@ -23,6 +23,7 @@ uname -r
 run probes/ground_truth_test '*_1000:*/anon_copied_100000:*/kernel_copied_100000:*Random*'
 run probes/lineage_test
 run probes/loader_test
+run probes/samples_test
 run cow/cow_test '-*/pagemap'
 # Samples too seldom on a guest that waits for a CPU: then it has missed what is looked for.
 attempts=3

@@ -1,0 +1,185 @@
+#include <algorithm>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <string>
+#include <sys/syscall.h>
+
+#include "subject.h"
+
+// Which copies are sampled, with what, and that nothing else changes by it.
+
+namespace cowshed::test {
+namespace {
+
+using ::testing::Each;
+using ::testing::SizeIs;
+
+constexpr std::uint64_t kPageBytes = 4096;
+
+struct SampledRun {
+  SubjectRun subject;
+  std::vector<CopySample> samples;  // of the measured process
+  SampleCounts counts;
+};
+
+class Samples : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (const std::string reason = cannot_probe(); !reason.empty()) {
+      GTEST_SKIP() << reason;
+    }
+  }
+
+  static SampledRun run(const SamplingOptions& sampling, const std::string& kind, long n,
+                        bool take_meanwhile = true) {
+    Probe probe = must(Probe::load(sampling));
+    SampledRun run;
+    std::vector<CopySample> all;
+    const auto take = [&] {
+      const auto some = must(probe.take_samples());
+      all.insert(all.end(), some.begin(), some.end());
+    };
+    run.subject = run_subject(probe, kind, n, [&](const Snapshot&) {
+      if (take_meanwhile) {
+        take();
+      }
+    });
+    take();
+    run.counts = must(probe.sample_counts());
+    std::copy_if(all.begin(), all.end(), std::back_inserter(run.samples),
+                 [&](const CopySample& s) { return s.process_id == run.subject.measured.id; });
+    EXPECT_EQ(run.counts.received, all.size());
+    EXPECT_EQ(run.counts.received + run.counts.lost, run.counts.emitted);
+    return run;
+  }
+
+  static std::uint64_t copies(const SampledRun& run) {
+    std::uint64_t pages = 0;
+    for (const ProcessCounts& process : run.subject.processes) {
+      pages += process.copied_pages();
+    }
+    return pages;
+  }
+};
+
+TEST_F(Samples, NoneUnlessAsked) {
+  const SampledRun off = run({}, "anon_copied", 1000);
+  EXPECT_EQ(off.counts.emitted, 0U);
+  EXPECT_THAT(off.samples, SizeIs(0));
+}
+
+TEST_F(Samples, WithPeriod1EveryCopyIsASample) {
+  const SampledRun all = run({.period = 1}, "anon_copied", 1000);
+  EXPECT_EQ(all.counts.emitted, copies(all));
+  EXPECT_EQ(all.counts.lost, 0U);
+  ASSERT_THAT(all.samples, SizeIs(all.subject.measured.copied_pages()));
+  // The subject writes to its pages in order, in one loop.
+  const auto at = std::find_if(all.samples.begin(), all.samples.end(), [&](const CopySample& s) {
+    return std::count_if(all.samples.begin(), all.samples.end(), [&](const CopySample& other) {
+             return other[Register::rip] == s[Register::rip];
+           }) >= 1000;
+  });
+  ASSERT_NE(at, all.samples.end());
+  ASSERT_GE(all.samples.end() - at, 1000);
+  for (int i = 0; i < 1000; ++i) {
+    const CopySample& sample = *(at + i);
+    EXPECT_EQ(sample.address, at->address + static_cast<std::uint64_t>(i) * kPageBytes);
+    EXPECT_LE(sample.mapping_begin, sample.address);
+    EXPECT_GT(sample.mapping_end, sample.address);
+    EXPECT_EQ(sample[Register::rip], (*at)[Register::rip]);
+    EXPECT_EQ(sample[Register::rsp], (*at)[Register::rsp]);
+    EXPECT_EQ(sample.pid, all.subject.measured.pid);
+    EXPECT_EQ(sample.tid, sample.pid);
+    EXPECT_EQ(sample.execs, 0U);
+    EXPECT_TRUE(sample.user_mode);
+    EXPECT_FALSE(sample.system_call);
+    EXPECT_EQ(sample.copy_class, CopyClass::anonymous);
+    EXPECT_EQ(sample.instruction_bytes, 16U);
+    EXPECT_EQ(sample.instruction[0], 0xc6) << "movb $1, (...)";
+    EXPECT_GT(sample.time_ns, all.subject.measured.start_ns);
+    EXPECT_FALSE(sample.stack.empty());
+  }
+}
+
+TEST_F(Samples, OneOfEachBlockOfAPeriod) {
+  constexpr std::uint32_t kPeriod = 10;
+  const SampledRun some = run({.period = kPeriod}, "anon_copied", 5000);
+  const std::uint64_t pages = some.subject.measured.copied_pages();
+  EXPECT_GE(some.samples.size(), pages / kPeriod);
+  EXPECT_LE(some.samples.size(), pages / kPeriod + 1);
+  // Not always the same one of ten.
+  std::set<std::uint64_t> places;
+  for (const CopySample& sample : some.samples) {
+    places.insert(sample.address / kPageBytes % kPeriod);
+  }
+  EXPECT_THAT(places, SizeIs(kPeriod));
+}
+
+TEST_F(Samples, TheStackIsCutAtItsEndOrAtTheLimit) {
+  const SampledRun cut = run({.period = 1, .stack_bytes = 256}, "anon_copied", 10);
+  for (const CopySample& sample : cut.samples) {
+    EXPECT_THAT(sample.stack, SizeIs(256));
+  }
+  const SampledRun whole = run({.period = 1, .stack_bytes = 1 << 20}, "anon_copied", 10);
+  for (const CopySample& sample : whole.samples) {
+    EXPECT_GT(sample.stack.size(), 256U);
+    EXPECT_LE(sample.stack.size(), 16384U);
+    // The subject's stack is small: its end is what cut it.
+    if (sample.stack.size() < 16384U) {
+      EXPECT_EQ((sample[Register::rsp] + sample.stack.size()) % kPageBytes, 0U);
+    }
+  }
+}
+
+TEST_F(Samples, AKernelModeCopyNamesItsSystemCall) {
+  const SampledRun all = run({.period = 1}, "kernel_copied", 1000);
+  EXPECT_GE(std::count_if(all.samples.begin(), all.samples.end(),
+                          [](const CopySample& sample) {
+                            return !sample.user_mode && sample.system_call == SYS_pread64 &&
+                                   sample.instruction_bytes == 0;
+                          }),
+            1000);
+}
+
+TEST_F(Samples, ACopyOfAnArenaNamesIt) {
+  const SampledRun all = run({.period = 1}, "arena_copied", 300);
+  EXPECT_EQ(std::count_if(all.samples.begin(), all.samples.end(),
+                          [&](const CopySample& sample) {
+                            return sample.arena == "truth" &&
+                                   sample.arena_inode == all.subject.measured.arenas[0].inode &&
+                                   sample.copy_class == CopyClass::file;
+                          }),
+            300);
+}
+
+TEST_F(Samples, ThoseBeforeTheCommandsExecAreNotItsOwn) {
+  const SampledRun all = run({.period = 1}, "anon_copied", 10);
+  EXPECT_EQ(all.counts.emitted, copies(all));
+}
+
+// What the buffer cannot hold is lost and counted; the counts of pages know nothing of it.
+TEST_F(Samples, AnOverrunIsCountedAndTheCountsStayExact) {
+  const SampledRun overrun =
+      run({.period = 1, .buffer_bytes = 64 << 10}, "anon_copied", 5000, false);
+  EXPECT_GT(overrun.counts.lost, 4000U);
+  EXPECT_GT(overrun.counts.received, 0U);
+  EXPECT_EQ(overrun.counts.emitted, copies(overrun));
+  const SampledRun without = run({}, "anon_copied", 5000);
+  EXPECT_NEAR(static_cast<double>(overrun.subject.measured.copied_pages()),
+              static_cast<double>(without.subject.measured.copied_pages()), 2);
+  EXPECT_EQ(overrun.subject.losses.lost(), 0U);
+}
+
+// The probe reads stacks and instructions of the target: that neither copies nor unshares a page.
+TEST_F(Samples, SamplingCopiesNothing) {
+  const SampledRun off = run({}, "anon_copied", 2000);
+  const SampledRun on = run({.period = 1, .stack_bytes = 16384}, "anon_copied", 2000);
+  EXPECT_NEAR(static_cast<double>(off.subject.measured.copied_pages()),
+              static_cast<double>(on.subject.measured.copied_pages()), 2);
+  EXPECT_EQ(off.subject.measured.reused_pages, on.subject.measured.reused_pages);
+  EXPECT_EQ(off.subject.measured.failed_faults, on.subject.measured.failed_faults);
+  EXPECT_EQ(off.subject.measured.zero_filled_pages, on.subject.measured.zero_filled_pages);
+}
+
+}  // namespace
+}  // namespace cowshed::test
