@@ -1,0 +1,310 @@
+#include <algorithm>
+#include <capstone/capstone.h>
+#include <utility>
+
+#include <cowshed/cow/store_instruction.h>
+#include <cowshed/cow/store_table.h>
+
+namespace cowshed::cow {
+namespace {
+
+constexpr unsigned kVectorWidth = 16;  // the least
+// What a repeated instruction or a saved state may touch from its first byte in one step: the
+// processor moves strings by up to a cache line.
+constexpr unsigned kLine = 64;
+constexpr unsigned kLargestState = 16 * 1024;  // of xsave, with tiles
+
+// Position in StoreRegisters of a general register of any width; nullopt for all others.
+std::optional<std::size_t> position(x86_reg reg) {
+  static constexpr x86_reg kNames[][4] = {
+      {X86_REG_RAX, X86_REG_EAX, X86_REG_AX, X86_REG_AL},
+      {X86_REG_RDX, X86_REG_EDX, X86_REG_DX, X86_REG_DL},
+      {X86_REG_RCX, X86_REG_ECX, X86_REG_CX, X86_REG_CL},
+      {X86_REG_RBX, X86_REG_EBX, X86_REG_BX, X86_REG_BL},
+      {X86_REG_RSI, X86_REG_ESI, X86_REG_SI, X86_REG_SIL},
+      {X86_REG_RDI, X86_REG_EDI, X86_REG_DI, X86_REG_DIL},
+      {X86_REG_RBP, X86_REG_EBP, X86_REG_BP, X86_REG_BPL},
+      {X86_REG_RSP, X86_REG_ESP, X86_REG_SP, X86_REG_SPL},
+      {X86_REG_R8, X86_REG_R8D, X86_REG_R8W, X86_REG_R8B},
+      {X86_REG_R9, X86_REG_R9D, X86_REG_R9W, X86_REG_R9B},
+      {X86_REG_R10, X86_REG_R10D, X86_REG_R10W, X86_REG_R10B},
+      {X86_REG_R11, X86_REG_R11D, X86_REG_R11W, X86_REG_R11B},
+      {X86_REG_R12, X86_REG_R12D, X86_REG_R12W, X86_REG_R12B},
+      {X86_REG_R13, X86_REG_R13D, X86_REG_R13W, X86_REG_R13B},
+      {X86_REG_R14, X86_REG_R14D, X86_REG_R14W, X86_REG_R14B},
+      {X86_REG_R15, X86_REG_R15D, X86_REG_R15W, X86_REG_R15B},
+      {X86_REG_RIP, X86_REG_EIP, X86_REG_IP, X86_REG_INVALID},
+  };
+  for (std::size_t i = 0; i < std::size(kNames); ++i) {
+    if (std::find(std::begin(kNames[i]), std::end(kNames[i]), reg) != std::end(kNames[i])) return i;
+  }
+  return std::nullopt;
+}
+
+constexpr auto kRcx = static_cast<std::size_t>(Register::rcx);
+constexpr auto kRdi = static_cast<std::size_t>(Register::rdi);
+constexpr auto kRsp = static_cast<std::size_t>(Register::rsp);
+constexpr auto kRip = static_cast<std::size_t>(Register::rip);
+
+// Sign-extends the low `width` bytes.
+std::int64_t signed_value(std::uint64_t value, unsigned width) {
+  if (width == 0 || width >= sizeof value) return static_cast<std::int64_t>(value);
+  const unsigned unused = 64 - 8 * width;
+  return static_cast<std::int64_t>(value << unused) >> unused;
+}
+
+// Where an operand lies; nullopt where the registers at hand do not say.
+std::optional<std::uint64_t> operand_address(const cs_insn& instruction, const x86_op_mem& memory,
+                                             const StoreRegisters& registers) {
+  if (memory.segment == X86_REG_FS || memory.segment == X86_REG_GS) return std::nullopt;
+  auto address = static_cast<std::uint64_t>(memory.disp);
+  if (memory.base != X86_REG_INVALID) {
+    const auto base = position(memory.base);
+    if (!base) return std::nullopt;
+    address += registers[*base];
+    if (*base == kRip) address += instruction.size;
+  }
+  if (memory.index != X86_REG_INVALID && memory.index != X86_REG_RIZ) {
+    const auto index = position(memory.index);
+    if (!index) return std::nullopt;
+    address += registers[*index] * static_cast<std::uint64_t>(memory.scale);
+  }
+  return address;
+}
+
+const cs_x86_op* written_operand(const cs_insn& instruction) {
+  const cs_x86& detail = instruction.detail->x86;
+  const auto is_memory = [&](std::size_t i) {
+    return i < detail.op_count && detail.operands[i].type == X86_OP_MEM;
+  };
+  if (is_memory(0)) return &detail.operands[0];
+  if (instruction.id == X86_INS_XCHG && is_memory(1)) return &detail.operands[1];
+  return nullptr;
+}
+
+bool is_string_instruction(const cs_insn& instruction) {
+  switch (instruction.id) {
+    case X86_INS_STOSB:
+    case X86_INS_STOSW:
+    case X86_INS_STOSD:
+    case X86_INS_STOSQ:
+    case X86_INS_MOVSB:
+    case X86_INS_MOVSW:
+    case X86_INS_MOVSQ: return true;
+    case X86_INS_MOVSD: {  // also the name of a store of a vector register's low half
+      const cs_x86& detail = instruction.detail->x86;
+      return detail.op_count == 2 && detail.operands[0].type == X86_OP_MEM &&
+             detail.operands[1].type == X86_OP_MEM;
+    }
+    default: return false;
+  }
+}
+
+bool is_stos(unsigned id) {
+  return id == X86_INS_STOSB || id == X86_INS_STOSW || id == X86_INS_STOSD || id == X86_INS_STOSQ;
+}
+
+unsigned register_width(x86_reg reg) {
+  if (reg >= X86_REG_ZMM0 && reg <= X86_REG_ZMM31) return 64;
+  if (reg >= X86_REG_YMM0 && reg <= X86_REG_YMM31) return 32;
+  if (reg >= X86_REG_XMM0 && reg <= X86_REG_XMM31) return 16;
+  return 0;
+}
+
+// The bytes of the one register that a whole-register vector store writes.
+unsigned vector_width(const cs_insn& instruction) {
+  const cs_x86& detail = instruction.detail->x86;
+  switch (instruction.id) {
+    case X86_INS_VEXTRACTF128:
+    case X86_INS_VEXTRACTI128: return kVectorWidth;
+    default: break;
+  }
+  for (std::size_t i = detail.op_count; i-- > 0;) {
+    if (detail.operands[i].type == X86_OP_REG) return register_width(detail.operands[i].reg);
+  }
+  return 0;
+}
+
+std::optional<std::int64_t> added(const cs_insn& instruction, const StoreRegisters& registers) {
+  switch (instruction.id) {
+    case X86_INS_INC: return 1;
+    case X86_INS_DEC: return -1;
+    default: break;
+  }
+  const cs_x86& detail = instruction.detail->x86;
+  if (detail.op_count != 2) return std::nullopt;
+  const cs_x86_op& source = detail.operands[1];
+  std::optional<std::int64_t> amount;
+  if (source.type == X86_OP_IMM) {
+    amount = signed_value(static_cast<std::uint64_t>(source.imm), detail.operands[0].size);
+  } else if (source.type == X86_OP_REG) {
+    const auto reg = position(source.reg);  // ah to dh are not there
+    if (reg) amount = signed_value(registers[*reg], source.size);
+  }
+  if (amount && instruction.id == X86_INS_SUB)
+    amount = static_cast<std::int64_t>(-static_cast<std::uint64_t>(*amount));
+  return amount;
+}
+
+bool agrees(std::optional<std::uint64_t> begin, std::uint64_t width, std::uint64_t address) {
+  return !begin || address - *begin < width;
+}
+
+// Owns what cs_disasm_iter writes into.
+class Instruction {
+ public:
+  explicit Instruction(csh handle) : instruction_(cs_malloc(handle)) {}
+  Instruction(const Instruction&) = delete;
+  Instruction& operator=(const Instruction&) = delete;
+  ~Instruction() { cs_free(instruction_, 1); }
+
+  // Takes it from the front of `code`.
+  bool next(csh handle, std::span<const std::uint8_t>& code) {
+    const std::uint8_t* bytes = code.data();
+    std::size_t left = code.size();
+    std::uint64_t ip = 0;
+    if (!cs_disasm_iter(handle, &bytes, &left, &ip, instruction_)) return false;
+    code = {bytes, left};
+    return true;
+  }
+  const cs_insn& operator*() const { return *instruction_; }
+  const cs_insn* operator->() const { return instruction_; }
+
+ private:
+  cs_insn* instruction_;
+};
+
+// Whether `second` goes on where `first` ended: nullopt if not, else whether with the same
+// register.
+std::optional<bool> stores_same_again(const cs_insn& first, const cs_insn& second, unsigned width) {
+  if (store_kind_of(second.id) != StoreKind::vector || vector_width(second) != width) {
+    return std::nullopt;
+  }
+  const cs_x86& one = first.detail->x86;
+  const cs_x86& two = second.detail->x86;
+  if (one.op_count != 2 || two.op_count != 2 || two.operands[0].type != X86_OP_MEM) {
+    return std::nullopt;
+  }
+  const x86_op_mem& here = one.operands[0].mem;
+  const x86_op_mem& there = two.operands[0].mem;
+  const std::int64_t distance = there.disp - here.disp;
+  const bool adjacent = here.base == there.base && here.index == there.index &&
+                        here.scale == there.scale && here.segment == there.segment &&
+                        (distance == width || distance == -static_cast<std::int64_t>(width));
+  if (!adjacent) return std::nullopt;
+  return one.operands[1].reg == two.operands[1].reg;
+}
+
+}  // namespace
+
+struct StoreDecoder::Handle {
+  csh capstone = 0;
+
+  Handle() = default;
+  Handle(const Handle&) = delete;
+  Handle& operator=(const Handle&) = delete;
+  ~Handle() {
+    if (capstone != 0) cs_close(&capstone);
+  }
+};
+
+std::string_view to_string(StoreKind kind) {
+  switch (kind) {
+    case StoreKind::unknown: return "unknown";
+    case StoreKind::store: return "store";
+    case StoreKind::add: return "add";
+    case StoreKind::modify: return "modify";
+    case StoreKind::exchange: return "exchange";
+    case StoreKind::vector: return "vector";
+    case StoreKind::fill: return "fill";
+    case StoreKind::copy: return "copy";
+    case StoreKind::push: return "push";
+    case StoreKind::call: return "call";
+    case StoreKind::state: return "state";
+  }
+  return "unknown";
+}
+
+Expected<StoreDecoder> StoreDecoder::open() {
+  auto handle = std::make_unique<Handle>();
+  if (const cs_err error = cs_open(CS_ARCH_X86, CS_MODE_64, &handle->capstone);
+      error != CS_ERR_OK) {
+    return make_error(ErrorCode::unsupported,
+                      std::string("capstone cannot disassemble x86-64: ") + cs_strerror(error));
+  }
+  cs_option(handle->capstone, CS_OPT_DETAIL, CS_OPT_ON);
+  return StoreDecoder(std::move(handle));
+}
+
+StoreDecoder::StoreDecoder(std::unique_ptr<Handle> handle) : handle_(std::move(handle)) {}
+StoreDecoder::StoreDecoder(StoreDecoder&&) noexcept = default;
+StoreDecoder& StoreDecoder::operator=(StoreDecoder&&) noexcept = default;
+StoreDecoder::~StoreDecoder() = default;
+
+StoreInstruction StoreDecoder::decode(std::span<const std::uint8_t> code,
+                                      const StoreRegisters& registers,
+                                      std::uint64_t address) const {
+  StoreInstruction result;
+  Instruction instruction(handle_->capstone);
+  if (!instruction.next(handle_->capstone, code)) return result;
+  result.text = std::string(instruction->mnemonic) + (instruction->op_str[0] != '\0' ? " " : "") +
+                instruction->op_str;
+  const StoreKind kind = store_kind_of(instruction->id);
+  if (kind == StoreKind::unknown) return result;
+  const cs_x86& detail = instruction->detail->x86;
+  const cs_x86_op* operand = written_operand(*instruction);
+
+  if (kind == StoreKind::push || kind == StoreKind::call) {
+    const bool is_word = detail.prefix[2] == X86_PREFIX_OPSIZE;
+    const unsigned width = kind == StoreKind::push && is_word ? 2 : 8;
+    if (!agrees(registers[kRsp] - width, width, address)) return result;
+    result.kind = kind;
+    result.width = width;
+    return result;
+  }
+  if (!operand) return result;  // a load, or between registers
+
+  if (is_string_instruction(*instruction)) {
+    const bool repeated =
+        detail.prefix[0] == X86_PREFIX_REP || detail.prefix[0] == X86_PREFIX_REPNE;
+    if (!agrees(registers[kRdi], repeated ? kLine : operand->size, address)) return result;
+    result.width = operand->size;
+    result.kind = StoreKind::store;
+    if (!repeated) return result;
+    result.kind = is_stos(instruction->id) ? StoreKind::fill : StoreKind::copy;
+    result.remaining = registers[kRcx] * operand->size;
+    return result;
+  }
+
+  unsigned width = instruction->id == X86_INS_FNSTSW ? 2 : operand->size;
+  if (kind == StoreKind::vector) width = vector_width(*instruction);
+  auto begin = operand_address(*instruction, operand->mem, registers);
+  // A bit's number in a register reaches beyond the operand (SDM, "BTS").
+  const bool is_bit = instruction->id == X86_INS_BTS || instruction->id == X86_INS_BTR ||
+                      instruction->id == X86_INS_BTC;
+  if (begin && is_bit && detail.operands[1].type == X86_OP_REG) {
+    if (const auto number = position(detail.operands[1].reg)) {
+      const std::int64_t bit = signed_value(registers[*number], width);
+      *begin += static_cast<std::uint64_t>((bit >> (width == 8   ? 6
+                                                    : width == 4 ? 5
+                                                                 : 4)) *
+                                           static_cast<std::int64_t>(width));
+    }
+  }
+  if (!agrees(begin, kind == StoreKind::state ? kLargestState : width, address)) return result;
+  result.kind = kind;
+  result.width = kind == StoreKind::state ? 0 : width;
+  result.locked = detail.prefix[0] == X86_PREFIX_LOCK || instruction->id == X86_INS_XCHG;
+  if (kind == StoreKind::add) {
+    result.amount = added(*instruction, registers);
+  } else if (kind == StoreKind::vector) {
+    Instruction next(handle_->capstone);
+    if (next.next(handle_->capstone, code)) {
+      const auto same = stores_same_again(*instruction, *next, width);
+      if (same) result.kind = *same ? StoreKind::fill : StoreKind::copy;
+    }
+  }
+  return result;
+}
+
+}  // namespace cowshed::cow
