@@ -1,0 +1,254 @@
+#include <algorithm>
+#include <cstddef>
+#include <fmt/format.h>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "machine.h"
+#include "observer.h"
+#include "peer.h"
+#include "program.h"
+#include "statistics.h"
+
+// What it costs to be measured: for each copied page, for a process beside it, and for one that
+// does not fault.
+namespace cowshed::bench {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::size_t kPage = 4096;
+constexpr int kTimes = 3;                      // within one sample, of which the median counts
+constexpr std::uint64_t kFaultsOfAFork = 256;  // of the child's own, at its start and its end
+
+std::byte* pages(std::size_t count) {
+  void* memory =
+      mmap(nullptr, count * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) throw std::runtime_error("mmap failed");
+  return static_cast<std::byte*>(memory);
+}
+
+void write_each(std::byte* memory, std::size_t count) {
+  for (std::size_t i = 0; i < count; ++i) {
+    *reinterpret_cast<volatile std::byte*>(memory + i * kPage) = std::byte{1};
+  }
+}
+
+class Work : public SubjectWork {
+ public:
+  Work() { prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0); }
+  json facts() const override { return {{"pid", getpid()}}; }
+  json answer(const json&) final {
+    std::vector<double> times(kTimes);
+    for (double& time : times) time = once();
+    return {{"ns", median(times)}};
+  }
+
+ protected:
+  virtual double once() = 0;
+};
+
+// A forked child writes to each page that it shares.
+class Copies final : public Work {
+ public:
+  explicit Copies(std::size_t count)
+      : count_(count), memory_(pages(count)), took_(static_cast<double*>(shared_memory(kPage))) {
+    write_each(memory_, count);
+  }
+
+ private:
+  double once() override {
+    const pid_t pid = fork();
+    if (pid == 0) {
+      pin_to_cpu(0);
+      const std::uint64_t before = now_ns();
+      write_each(memory_, count_);
+      *took_ = static_cast<double>(now_ns() - before) / static_cast<double>(count_);
+      _exit(0);
+    }
+    int status = -1;
+    if (pid < 0 || waitpid(pid, &status, 0) != pid || status != 0) {
+      throw std::runtime_error("fork failed");
+    }
+    return *took_;
+  }
+
+  std::size_t count_;
+  std::byte* memory_;
+  double* took_;
+};
+
+// First touches, by a process that nobody has asked about.
+class Touches final : public Work {
+ public:
+  explicit Touches(std::size_t count) : count_(count) { pin_to_cpu(0); }
+
+ private:
+  double once() override {
+    std::byte* memory = pages(count_);
+    const std::uint64_t before = now_ns();
+    write_each(memory, count_);
+    const auto took = static_cast<double>(now_ns() - before);
+    munmap(memory, count_ * kPage);
+    return took / static_cast<double>(count_);
+  }
+
+  std::size_t count_;
+};
+
+// Reads and writes of memory that is its own already.
+class Computes final : public Work {
+ public:
+  explicit Computes(std::size_t count) : count_(count), memory_(pages(kOwn)) {
+    pin_to_cpu(0);
+    write_each(memory_, kOwn);
+  }
+
+ private:
+  static constexpr std::size_t kOwn = 64;
+
+  double once() override {
+    const std::uint64_t before = now_ns();
+    for (std::size_t i = 0; i < count_; ++i) write_each(memory_, kOwn);
+    return static_cast<double>(now_ns() - before) / static_cast<double>(count_);
+  }
+
+  std::size_t count_;
+  std::byte* memory_;
+};
+
+std::unique_ptr<SubjectWork> make_work(const json& configuration) {
+  const std::size_t count = configuration["count"];
+  const std::string work = configuration["work"];
+  if (work == "copies") return std::make_unique<Copies>(count);
+  if (work == "touches") return std::make_unique<Touches>(count);
+  return std::make_unique<Computes>(count);
+}
+
+// `asked` is measured while `watched` is watched: itself, or a process that sleeps.
+std::vector<Samples> measure_under(const std::vector<ObserverKind>& kinds, Subject& asked,
+                                   const Subject& watched, std::uint64_t counted, int pairs) {
+  std::vector<Variant> variants;
+  const auto add = [&](const ObserverKind& kind, const std::string& name) {
+    variants.push_back({name, [&, kind] {
+                          const auto observer = kind.watch(watched.facts()["pid"]);
+                          const double ns = asked.ask({})["ns"];
+                          const std::uint64_t count = observer->stop();
+                          if (kind.counts && count < counted) {
+                            throw std::runtime_error(fmt::format("{} counted {} of {} faults",
+                                                                 kind.name, count, counted));
+                          }
+                          if (kind.name == "cowtop" && count > counted + kTimes * kFaultsOfAFork) {
+                            throw std::runtime_error(
+                                fmt::format("cowtop counted {} of {} copies", count, counted));
+                          }
+                          return ns;
+                        }});
+  };
+  for (const ObserverKind& kind : kinds) add(kind, kind.name);
+  add(kinds.front(), "none again");
+  return interleave(variants, pairs);
+}
+
+void print_figures(const std::string& group, const std::vector<Samples>& samples, Report& report) {
+  for (const auto& [name, values] : samples) report.figure(group, name, median(values), "ns");
+  report.control(group, compare(samples_of(samples, "none again"), samples_of(samples, "none")));
+}
+
+// What each adds to a fault, by turn.
+std::vector<double> added(const std::vector<Samples>& samples, const std::string& name) {
+  std::vector<double> result = samples_of(samples, name);
+  const auto& none = samples_of(samples, "none");
+  const auto& again = samples_of(samples, "none again");
+  for (std::size_t i = 0; i < result.size(); ++i) result[i] -= (none[i] + again[i]) / 2;
+  return result;
+}
+
+void measure_copies(const std::vector<ObserverKind>& kinds, const Options& options,
+                    Report& report) {
+  const std::size_t count = options.quick ? 1024 : 16384;
+  Subject subject(json{{"work", "copies"}, {"count", count}});
+  const auto samples = measure_under(kinds, subject, subject, count * kTimes, options.pairs);
+  print_figures("copy", samples, report);
+  const auto ours = added(samples, "cowtop");
+  for (const ObserverKind& kind : kinds) {
+    if (kind.name == "none") continue;
+    report.figure("copy", kind.name + " adds", median(added(samples, kind.name)), "ns");
+    const Comparison comparison = compare(ours, added(samples, kind.name));
+    const std::string what = fmt::format("copy: added by cowtop to added by {}", kind.name);
+    if (kind.name == "bpftrace") {
+      report.goal({what, Goal::Bound::at_most, 0.5, ""}, comparison.ratio, comparison.interval);
+    } else if (kind.name == "empty programs") {
+      report.goal({what, Goal::Bound::at_most, 1.5, ""}, comparison.ratio, comparison.interval);
+    } else if (kind.name != "cowtop") {
+      report.ratio("copy", what, comparison);
+    }
+  }
+}
+
+void measure_bystander(const std::vector<ObserverKind>& kinds, const Options& options,
+                       Report& report) {
+  Subject asleep(json{{"work", "computes"}, {"count", 1}});
+  Subject bystander(json{{"work", "touches"}, {"count", options.quick ? 1024 : 16384}});
+  const auto samples = measure_under(kinds, bystander, asleep, 0, options.pairs);
+  print_figures("bystander", samples, report);
+  const Comparison to_empty =
+      compare(samples_of(samples, "cowtop"), samples_of(samples, "empty programs"));
+  report.ratio("bystander", "a first touch under cowtop to one under the empty programs", to_empty);
+  const Comparison comparison = compare(added(samples, "cowtop"), added(samples, "empty programs"));
+  report.goal(
+      {"bystander: added by cowtop to added by the empty programs", Goal::Bound::at_most, 1.1, ""},
+      comparison.ratio, comparison.interval);
+}
+
+void measure_quiet(const std::vector<ObserverKind>& kinds, const Options& options, Report& report) {
+  Subject subject(json{{"work", "computes"}, {"count", options.quick ? 10'000 : 1'000'000}});
+  const auto samples = measure_under(kinds, subject, subject, 0, options.pairs);
+  print_figures("no faults", samples, report);
+  const Comparison comparison = compare(samples_of(samples, "cowtop"), samples_of(samples, "none"));
+  report.goal({"no faults: under cowtop to unwatched", Goal::Bound::at_most, 1.05, ""},
+              comparison.ratio, comparison.interval);
+}
+
+void measure(const Options& options, Report& report) {
+  report.setting("copy",
+                 "a forked child writes to 16,384 pages of 4 KiB that it shares; ns a page");
+  report.setting(
+      "bystander",
+      "another process than the watched one, which sleeps, touches new pages; ns a page");
+  report.setting("no faults", "the watched process writes to 64 pages of its own; ns a round");
+  if (const std::string reason = cannot_observe(); !reason.empty()) {
+    report.setting("not measured", reason);
+    return;
+  }
+  const auto kinds = observers();
+  for (const ObserverKind& kind : kinds) report.setting(kind.name, kind.setting);
+  for (const std::string rival : {"bpftrace", "perf stat"}) {
+    if (std::none_of(kinds.begin(), kinds.end(),
+                     [&](const ObserverKind& kind) { return kind.name == rival; })) {
+      report.setting(rival, "not installed: not measured");
+    }
+  }
+  if (!options.quick) touch_memory(1UL << 30);
+  if (options.wants("copy")) measure_copies(kinds, options, report);
+  if (options.wants("bystander")) measure_bystander(kinds, options, report);
+  if (options.wants("no faults")) measure_quiet(kinds, options, report);
+}
+
+}  // namespace
+}  // namespace cowshed::bench
+
+int main(int argc, char** argv) {
+  return cowshed::bench::run_program(
+      argc, argv,
+      {.name = "measuring",
+       .question = "what counting copies costs those who are counted",
+       .pairs = 31,
+       .measure = cowshed::bench::measure,
+       .make_work = cowshed::bench::make_work});
+}

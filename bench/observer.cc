@@ -1,0 +1,292 @@
+#include "observer.h"
+
+#include <array>
+#include <bpf/libbpf.h>
+#include <csignal>
+#include <cstdlib>
+#include <empty_probes.skel.h>
+#include <fcntl.h>
+#include <filesystem>
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+#include <spawn.h>
+#include <sstream>
+#include <stdexcept>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <utility>
+
+#include <cowshed/probes/support.h>
+
+namespace cowshed::bench {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int kControlFd = 3;
+constexpr int kAnswerFd = 4;
+// Faults on present pages, by process as cowtop counts them, and in one sum.
+constexpr const char* kByProcess =
+    "tracepoint:exceptions:page_fault_user,tracepoint:exceptions:page_fault_kernel "
+    "/(args->error_code & 3) == 3/ { @[pid, comm] = count(); }";
+constexpr const char* kSum =
+    "tracepoint:exceptions:page_fault_user,tracepoint:exceptions:page_fault_kernel "
+    "/(args->error_code & 3) == 3/ { @total = count(); }";
+constexpr const char* kReady = " interval:ms:100 { printf(\"ready\\n\"); }";
+
+std::array<int, 2> make_pipe() {
+  std::array<int, 2> ends = {};
+  if (pipe2(ends.data(), O_CLOEXEC) != 0) throw std::runtime_error("pipe2 failed");
+  return ends;
+}
+
+// A program that runs until SIGINT; all that it writes is kept.
+class Tool {
+ public:
+  explicit Tool(std::vector<std::string> command) : name_(command.front()) {
+    const auto output = make_pipe();
+    const auto control = make_pipe();
+    const auto answer = make_pipe();
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, output[1], STDOUT_FILENO);
+    posix_spawn_file_actions_adddup2(&actions, output[1], STDERR_FILENO);
+    // Above what is dup2'ed to, or one would overwrite another's source.
+    const int control_copy = fcntl(control[0], F_DUPFD_CLOEXEC, 10);
+    const int answer_copy = fcntl(answer[1], F_DUPFD_CLOEXEC, 10);
+    posix_spawn_file_actions_adddup2(&actions, control_copy, kControlFd);
+    posix_spawn_file_actions_adddup2(&actions, answer_copy, kAnswerFd);
+    std::vector<char*> arguments;
+    arguments.reserve(command.size() + 1);
+    for (std::string& argument : command) arguments.push_back(argument.data());
+    arguments.push_back(nullptr);
+    const int error =
+        posix_spawnp(&pid_, arguments[0], &actions, nullptr, arguments.data(), environ);
+    posix_spawn_file_actions_destroy(&actions);
+    for (const int fd : {output[1], control[0], answer[1], control_copy, answer_copy}) close(fd);
+    output_ = output[0];
+    control_ = control[1];
+    answer_ = answer[0];
+    if (error != 0) throw std::runtime_error(name_ + " cannot be started");
+  }
+  ~Tool() {
+    if (pid_ != 0) {
+      kill(pid_, SIGKILL);
+      waitpid(pid_, nullptr, 0);
+    }
+    for (const int fd : {output_, control_, answer_}) close(fd);
+  }
+  Tool(const Tool&) = delete;
+  Tool& operator=(const Tool&) = delete;
+
+  void wait_for(const std::string& text) {
+    while (text_.find(text) == std::string::npos) {
+      if (!read_more(output_, text_)) throw std::runtime_error(name_ + " ended: " + text_);
+    }
+  }
+
+  // perf answers when its events are on.
+  void ping() const {
+    std::string answer;
+    if (write(control_, "ping\n", 5) < 0 || !read_more(answer_, answer)) {
+      throw std::runtime_error(name_ + " did not answer");
+    }
+  }
+
+  // What it wrote.
+  const std::string& stop() {
+    kill(pid_, SIGINT);
+    while (read_more(output_, text_)) {
+    }
+    waitpid(std::exchange(pid_, 0), nullptr, 0);
+    return text_;
+  }
+
+ private:
+  static bool read_more(int fd, std::string& text) {
+    std::array<char, 4096> buffer;
+    const ssize_t got = read(fd, buffer.data(), buffer.size());
+    if (got > 0) text.append(buffer.data(), static_cast<std::size_t>(got));
+    return got > 0;
+  }
+
+  std::string name_;
+  pid_t pid_ = 0;
+  int output_;
+  int control_;
+  int answer_;
+  std::string text_;
+};
+
+std::uint64_t number_after(const std::string& text, const std::string& words) {
+  const auto at = text.rfind(words);
+  if (at == std::string::npos) throw std::runtime_error("no figure in: " + text);
+  return std::strtoull(text.c_str() + at + words.size(), nullptr, 10);
+}
+
+class Nothing final : public Observer {
+ public:
+  std::uint64_t stop() override { return 0; }
+};
+
+class EmptyPrograms final : public Observer {
+ public:
+  EmptyPrograms() : skeleton_(empty_probes_bpf__open_and_load()) {
+    if (skeleton_ == nullptr || empty_probes_bpf__attach(skeleton_) != 0) {
+      throw std::runtime_error("the empty programs cannot be attached");
+    }
+  }
+  ~EmptyPrograms() override { empty_probes_bpf__destroy(skeleton_); }
+  std::uint64_t stop() override {
+    empty_probes_bpf__detach(skeleton_);
+    return 0;
+  }
+
+ private:
+  empty_probes_bpf* skeleton_;
+};
+
+class Cowtop final : public Observer {
+ public:
+  explicit Cowtop(pid_t pid)
+      : tool_({(fs::read_symlink("/proc/self/exe").parent_path() / "../tools/cowtop").string(),
+               "--json", "-p", std::to_string(pid)}) {
+    tool_.wait_for("attached to");
+  }
+  std::uint64_t stop() override {
+    const std::string& output = tool_.stop();
+    const auto report = nlohmann::json::parse(output.substr(output.find('{')));
+    if (report.at("backend") != "tracepoint" || report.at("lost_events") != 0) {
+      throw std::runtime_error("cowtop was not exact: " + output);
+    }
+    std::uint64_t copied = 0;
+    for (const auto& process : report.at("processes")) {
+      copied += process.at("copied_pages").get<std::uint64_t>();
+    }
+    return copied;
+  }
+
+ private:
+  Tool tool_;
+};
+
+class Bpftrace : public Observer {
+ public:
+  explicit Bpftrace(const std::string& program) : tool_({"bpftrace", "-e", program + kReady}) {
+    tool_.wait_for("ready");
+  }
+  // The values of its map.
+  std::uint64_t stop() override {
+    std::istringstream lines(tool_.stop());
+    std::uint64_t total = 0;
+    for (std::string line; std::getline(lines, line);) {
+      if (line.starts_with('@')) total += number_after(line, ": ");
+    }
+    return total;
+  }
+
+ private:
+  Tool tool_;
+};
+
+class BpftraceByProcess final : public Bpftrace {
+ public:
+  BpftraceByProcess() : Bpftrace(kByProcess) {}
+};
+
+class BpftraceSum final : public Bpftrace {
+ public:
+  BpftraceSum() : Bpftrace(kSum) {}
+};
+
+std::vector<std::string> perf(std::vector<std::string> arguments, pid_t pid) {
+  arguments.insert(arguments.begin(), "perf");
+  for (const std::string& more : {std::string("-p"), std::to_string(pid),
+                                  fmt::format("--control=fd:{},{}", kControlFd, kAnswerFd)}) {
+    arguments.push_back(more);
+  }
+  return arguments;
+}
+
+class PerfStat final : public Observer {
+ public:
+  explicit PerfStat(pid_t pid) : tool_(perf({"stat", "-x;", "-e", "minor-faults"}, pid)) {
+    tool_.ping();
+  }
+  std::uint64_t stop() override {
+    const std::string& output = tool_.stop();
+    const auto line = output.rfind(";;minor-faults");
+    if (line == std::string::npos) throw std::runtime_error("perf stat: " + output);
+    const auto begin = output.rfind('\n', line);
+    return std::strtoull(output.c_str() + (begin == std::string::npos ? 0 : begin + 1), nullptr,
+                         10);
+  }
+
+ private:
+  Tool tool_;
+};
+
+class PerfRecord final : public Observer {
+ public:
+  explicit PerfRecord(pid_t pid)
+      : file_(fs::temp_directory_path() / fmt::format("cowshed-bench-{}.data", getpid())),
+        tool_(perf({"record", "-e", "page-faults", "-c", "1", "-o", file_.string()}, pid)) {
+    tool_.ping();
+  }
+  ~PerfRecord() override {
+    std::error_code ignored;
+    fs::remove(file_, ignored);
+  }
+  std::uint64_t stop() override {
+    const std::string& output = tool_.stop();
+    const bool has_samples = output.find(" samples) ]") != std::string::npos;
+    return has_samples ? number_after(output, ".data (") : 0;
+  }
+
+ private:
+  fs::path file_;
+  Tool tool_;
+};
+
+bool is_installed(const std::string& command) {
+  return std::system(fmt::format("command -v {} >/dev/null 2>&1", command).c_str()) == 0;
+}
+
+template <typename T>
+std::unique_ptr<Observer> watch(pid_t pid) {
+  if constexpr (std::is_constructible_v<T, pid_t>) {
+    return std::make_unique<T>(pid);
+  } else {
+    return std::make_unique<T>();
+  }
+}
+
+}  // namespace
+
+std::string cannot_observe() {
+  const auto support = probe_support();
+  return support ? "" : support.error().message;
+}
+
+std::vector<ObserverKind> observers() {
+  libbpf_set_print(nullptr);
+  std::vector<ObserverKind> all = {
+      {"none", "nobody watches", false, watch<Nothing>},
+      {"empty programs", "BPF programs that return at once, on the events of cowtop's", false,
+       watch<EmptyPrograms>},
+      {"cowtop", "cowtop --json -p PID", true, watch<Cowtop>}};
+  if (is_installed("bpftrace")) {
+    all.push_back(
+        {"bpftrace", fmt::format("bpftrace -e '{}'", kByProcess), true, watch<BpftraceByProcess>});
+    all.push_back(
+        {"bpftrace sum", fmt::format("bpftrace -e '{}'", kSum), true, watch<BpftraceSum>});
+  }
+  if (is_installed("perf")) {
+    all.push_back({"perf stat", "perf stat -e minor-faults -p PID", true, watch<PerfStat>});
+    all.push_back(
+        {"perf record", "perf record -e page-faults -c 1 -p PID", true, watch<PerfRecord>});
+  }
+  return all;
+}
+
+}  // namespace cowshed::bench
