@@ -58,6 +58,14 @@ struct SentObjects {
   std::uint64_t bytes = 0;  // by value: sent; else of what was not copied
 };
 
+// A named reason for copies, from how the sampled ones were first written to: see pattern.h.
+struct CopyPattern {
+  std::string pattern;
+  double share = 0;  // of the process's samples
+  std::uint64_t samples = 0;
+  std::string evidence;
+};
+
 struct ProcessCopies {
   pid_t pid = 0;   // in cowtop's own PID namespace
   pid_t ppid = 0;  // the parent that forked it
@@ -105,6 +113,9 @@ struct ProcessCopies {
   // As of the last sample that found the process alive.  nullopt where it does not count that, or
   // no sample found it.
   std::optional<std::vector<SentObjects>> transfers;
+
+  // Most samples first.  nullopt where copies were not sampled.
+  std::optional<std::vector<CopyPattern>> patterns;
 
   std::optional<std::uint64_t> copied_pages() const {
     if (!copied_anon_pages || !copied_file_pages) return std::nullopt;

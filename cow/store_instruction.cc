@@ -195,6 +195,73 @@ std::optional<bool> stores_same_again(const cs_insn& first, const cs_insn& secon
   return one.operands[1].reg == two.operands[1].reg;
 }
 
+bool is_field(const x86_op_mem& memory) {
+  return memory.segment == X86_REG_INVALID && memory.index == X86_REG_INVALID &&
+         memory.base != X86_REG_RIP && position(memory.base).has_value();
+}
+
+bool is_constant(const cs_x86& detail, std::size_t i) {
+  return i < detail.op_count && detail.operands[i].type == X86_OP_IMM;
+}
+
+bool sets_bits(const cs_insn& instruction) {
+  switch (instruction.id) {
+    case X86_INS_OR:
+    case X86_INS_AND:
+    case X86_INS_BTS:
+    case X86_INS_BTR:
+    case X86_INS_BTC: return is_constant(instruction.detail->x86, 1);
+    default: return false;
+  }
+}
+
+bool writes_register(const cs_insn& instruction, x86_reg reg) {
+  const cs_x86& detail = instruction.detail->x86;
+  return detail.op_count > 0 && detail.operands[0].type == X86_OP_REG &&
+         detail.operands[0].reg == reg;
+}
+
+// mov reg, [reg + n]
+bool loads_through(const cs_insn& instruction, x86_reg reg) {
+  const cs_x86& detail = instruction.detail->x86;
+  return instruction.id == X86_INS_MOV && writes_register(instruction, reg) &&
+         detail.op_count == 2 && detail.operands[1].type == X86_OP_MEM &&
+         detail.operands[1].mem.base == reg && detail.operands[1].mem.index == X86_REG_INVALID;
+}
+
+bool adds_constant(const cs_insn& instruction, x86_reg reg) {
+  const cs_x86& detail = instruction.detail->x86;
+  if (!writes_register(instruction, reg)) return false;
+  switch (instruction.id) {
+    case X86_INS_INC:
+    case X86_INS_DEC: return true;
+    case X86_INS_ADD:
+    case X86_INS_SUB: return is_constant(detail, 1);
+    case X86_INS_LEA:
+      return detail.op_count == 2 && detail.operands[1].mem.base == reg &&
+             detail.operands[1].mem.index == X86_REG_INVALID;
+    default: return false;
+  }
+}
+
+bool is_jump(const cs_insn& instruction) {
+  const cs_detail& detail = *instruction.detail;
+  return std::any_of(detail.groups, detail.groups + detail.groups_count, [](std::uint8_t group) {
+    return group == X86_GRP_JUMP || group == X86_GRP_CALL || group == X86_GRP_RET;
+  });
+}
+
+// What follows a store to a field of what `base` points to, up to the next jump.
+void look_ahead(csh handle, std::span<const std::uint8_t> code, x86_reg base,
+                StoreInstruction& store) {
+  Instruction next(handle);
+  while (next.next(handle, code) && !is_jump(*next)) {
+    if (loads_through(*next, base)) store.walks_list = true;
+    if (adds_constant(*next, base)) store.advances = true;
+    if (writes_register(*next, base)) return;
+  }
+}
+
 }  // namespace
 
 struct StoreDecoder::Handle {
@@ -295,6 +362,7 @@ StoreInstruction StoreDecoder::decode(std::span<const std::uint8_t> code,
   result.kind = kind;
   result.width = kind == StoreKind::state ? 0 : width;
   result.locked = detail.prefix[0] == X86_PREFIX_LOCK || instruction->id == X86_INS_XCHG;
+  result.sets_bits = sets_bits(*instruction);
   if (kind == StoreKind::add) {
     result.amount = added(*instruction, registers);
   } else if (kind == StoreKind::vector) {
@@ -303,6 +371,10 @@ StoreInstruction StoreDecoder::decode(std::span<const std::uint8_t> code,
       const auto same = stores_same_again(*instruction, *next, width);
       if (same) result.kind = *same ? StoreKind::fill : StoreKind::copy;
     }
+  }
+  if (is_field(operand->mem)) {
+    result.displacement = operand->mem.disp;
+    look_ahead(handle_->capstone, code, operand->mem.base, result);
   }
   return result;
 }

@@ -42,8 +42,14 @@ struct StoreInstruction {
   std::optional<std::int64_t> amount;
   // Of `fill` and `copy` by a repeated instruction: bytes that are still to be written.
   std::optional<std::uint64_t> remaining;
-  bool locked = false;  // an atomic read-modify-write; xchg with memory always is
-  std::string text;     // as a disassembler writes it, in Intel's syntax; empty: cannot be decoded
+  // Where the operand is a field of what one general register points to: its distance from there.
+  std::optional<std::int64_t> displacement;
+  bool sets_bits = false;  // or, and, bts, btr, btc with a constant
+  // What the next few instructions do, as far as they were given:
+  bool walks_list = false;  // load that register from where it points to: the next node
+  bool advances = false;    // add a constant to it: the next element
+  bool locked = false;      // an atomic read-modify-write; xchg with memory always is
+  std::string text;  // as a disassembler writes it, in Intel's syntax; empty: cannot be decoded
 };
 
 // Move-only, owns a capstone handle; not thread-safe.
@@ -57,8 +63,9 @@ class StoreDecoder {
   StoreDecoder& operator=(const StoreDecoder&) = delete;
   ~StoreDecoder();
 
-  // `code` begins with the faulting instruction; a vector store is told from the beginning of a
-  // fill or copy by the instruction after it, so give some 16 bytes where there are.  `address` is
+  // `code` begins with the faulting instruction.  The next few tell a vector store from the
+  // beginning of a fill or copy, and a count of references from any other, so give some 16 bytes
+  // where there are.  `address` is
   // that of the fault: the first byte that could not be written, which is not the store's first
   // where the store crosses a page.  The address that the operands give has to agree with it, else
   // the kind is unknown; operands relative to fs or gs give none and are believed.

@@ -525,6 +525,56 @@ TEST(StoreInstruction, ThreadLocalOperandsAreBelieved) {
   EXPECT_EQ(store.width, 4U);
 }
 
+// What separates a count of references from another counter, and a list from an array.
+TEST(StoreInstruction, TheNextInstructionsTellWhatTheFieldIs) {
+  const auto decoder = StoreDecoder::open();
+  ASSERT_TRUE(decoder) << decoder.error().message;
+  const struct {
+    const char* assembly;
+    Bytes code;
+    std::optional<std::int64_t> displacement;
+    bool walks_list;
+    bool advances;
+  } cases[] = {
+      {"subq $1,(%rdi); je", {0x48, 0x83, 0x2f, 0x01, 0x74, 0x05}, 0, false, false},
+      {"addq $1,(%rdi); add $8,%rdi",
+       {0x48, 0x83, 0x07, 0x01, 0x48, 0x83, 0xc7, 0x08},
+       0,
+       false,
+       true},
+      {"mov %rax,8(%rdi); mov (%rdi),%rdi",
+       {0x48, 0x89, 0x47, 0x08, 0x48, 0x8b, 0x3f},
+       8,
+       true,
+       false},
+      {"mov %rax,8(%rdi); mov (%rsi),%rdi",
+       {0x48, 0x89, 0x47, 0x08, 0x48, 0x8b, 0x3e},
+       8,
+       false,
+       false},
+      {"mov %rax,8(%rdi); jmp; mov (%rdi),%rdi",
+       {0x48, 0x89, 0x47, 0x08, 0xeb, 0x00, 0x48, 0x8b, 0x3f},
+       8,
+       false,
+       false},
+      {"addq $1,(%rdi,%rcx,8)", {0x48, 0x83, 0x04, 0xcf, 0x01}, std::nullopt, false, false},
+  };
+  StoreRegisters registers{};
+  registers[kRdi] = kPage;
+  for (const auto& each : cases) {
+    const auto store = decoder->decode(
+        each.code, registers, kPage + static_cast<std::uint64_t>(each.displacement.value_or(0)));
+    EXPECT_NE(store.kind, StoreKind::unknown) << each.assembly;
+    EXPECT_EQ(store.displacement, each.displacement) << each.assembly;
+    EXPECT_EQ(store.walks_list, each.walks_list) << each.assembly;
+    EXPECT_EQ(store.advances, each.advances) << each.assembly;
+  }
+  const Bytes flag = {0x80, 0x0f, 0x01};  // orb $1,(%rdi)
+  EXPECT_TRUE(decoder->decode(flag, registers, kPage).sets_bits);
+  const Bytes value = {0x08, 0x07};  // or %al,(%rdi)
+  EXPECT_FALSE(decoder->decode(value, registers, kPage).sets_bits);
+}
+
 TEST(StoreInstruction, ARepeatedInstructionSaysHowMuchIsLeft) {
   const auto decoder = StoreDecoder::open();
   ASSERT_TRUE(decoder) << decoder.error().message;

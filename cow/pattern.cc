@@ -1,0 +1,249 @@
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <cstdlib>
+#include <fmt/format.h>
+#include <string_view>
+
+#include <cowshed/cow/pattern.h>
+
+namespace cowshed::cow {
+namespace {
+
+// Of a site's samples that must agree, in tenths.
+constexpr std::uint64_t kMost = 9;
+constexpr std::uint64_t kTenths = 10;
+constexpr std::uint64_t kBulkBytes = 1024;
+constexpr std::size_t kLeastReleasePlaces = 3;
+// Frames that a helper of an allocator or collector may have put in between.
+constexpr std::size_t kInnermost = 3;
+
+bool most(std::uint64_t part, std::uint64_t all) { return part * kTenths >= all * kMost; }
+
+std::string_view base_name(std::string_view path) {
+  return path.substr(path.find_last_of('/') + 1);
+}
+
+bool starts_with_any(std::string_view text, std::initializer_list<std::string_view> prefixes) {
+  return std::any_of(prefixes.begin(), prefixes.end(),
+                     [&](std::string_view prefix) { return text.starts_with(prefix); });
+}
+
+bool contains_any(std::string_view text, std::initializer_list<std::string_view> parts) {
+  return std::any_of(parts.begin(), parts.end(), [&](std::string_view part) {
+    return text.find(part) != std::string_view::npos;
+  });
+}
+
+std::string lower_case(std::string_view text) {
+  std::string result(text);
+  for (char& c : result) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return result;
+}
+
+// The word `part` between underscores, capitals or the ends: gc in _PyObject_GC_Del, PyGC_Collect,
+// gc_mark, not in getgcd.
+bool has_gc(std::string_view name) {
+  for (std::size_t at = 0; at + 2 <= name.size(); ++at) {
+    const std::string_view here = name.substr(at, 2);
+    if (here != "gc" && here != "GC") continue;
+    const char before = at > 0 ? name[at - 1] : '_';
+    const char after = at + 2 < name.size() ? name[at + 2] : '_';
+    const bool begins = !std::isalpha(static_cast<unsigned char>(before)) ||
+                        (here == "GC" && std::islower(static_cast<unsigned char>(before)));
+    if (begins && !std::isalpha(static_cast<unsigned char>(after))) return true;
+  }
+  return false;
+}
+
+bool is_collector(std::string_view function) {
+  return has_gc(function) || contains_any(lower_case(function), {"garbage", "mark_and_sweep"});
+}
+
+bool is_allocator(std::string_view function) {
+  static constexpr std::array<std::string_view, 22> kNames = {"malloc",
+                                                              "calloc",
+                                                              "realloc",
+                                                              "free",
+                                                              "cfree",
+                                                              "memalign",
+                                                              "posix_memalign",
+                                                              "aligned_alloc",
+                                                              "malloc_consolidate",
+                                                              "unlink_chunk",
+                                                              "tcache_put",
+                                                              "tcache_get",
+                                                              "sysmalloc",
+                                                              "systrim",
+                                                              "PyObject_Malloc",
+                                                              "PyObject_Free",
+                                                              "PyObject_Realloc",
+                                                              "PyMem_Malloc",
+                                                              "PyMem_Free",
+                                                              "_efree",
+                                                              "_emalloc",
+                                                              "palloc"};
+  if (std::find(kNames.begin(), kNames.end(), function) != kNames.end()) return true;
+  return starts_with_any(
+      function, {"_int_malloc", "_int_free", "_int_realloc", "_int_memalign", "operator new",
+                 "operator delete", "_Znwm", "_Znam", "_ZdlPv", "_ZdaPv", "je_", "mi_", "tc_",
+                 "AllocSet", "zend_mm_", "_PyObject_Malloc", "_PyObject_Free", "pymalloc_"});
+}
+
+bool is_lock(std::string_view function) {
+  return contains_any(lower_case(function),
+                      {"mutex", "spin_lock", "spinlock", "rwlock", "lll_lock"});
+}
+
+bool is_interpreter(std::string_view module) {
+  return starts_with_any(base_name(module), {"python", "libpython", "ruby", "libruby", "php",
+                                             "libphp", "lua", "liblua", "guile", "libguile"});
+}
+
+bool is_dynamic_linker(std::string_view module) {
+  return starts_with_any(base_name(module), {"ld-linux", "ld.so", "ld-musl", "ld-2"});
+}
+
+bool any_inner(const StoreSite& site, bool (*is)(std::string_view)) {
+  const auto end = site.functions.begin() +
+                   static_cast<std::ptrdiff_t>(std::min(kInnermost, site.functions.size()));
+  return std::any_of(site.functions.begin(), end, is);
+}
+
+bool innermost(const StoreSite& site, bool (*is)(std::string_view)) {
+  return !site.functions.empty() && is(site.functions.front());
+}
+
+bool is_word(const StoreInstruction& store) { return store.width == 4 || store.width == 8; }
+
+bool is_stack(const StoreSite& site) {
+  return site.store.kind == StoreKind::push || site.store.kind == StoreKind::call ||
+         most(site.near_stack_pointer, site.samples);
+}
+
+bool is_relocation(const StoreSite& site) {
+  const bool stores = site.store.kind == StoreKind::store || site.store.kind == StoreKind::add;
+  return is_dynamic_linker(site.module) && stores && site.store.width == 8 &&
+         most(site.in_file, site.samples);
+}
+
+bool runs(const StoreSite& site) {
+  return site.store.remaining.value_or(0) >= kBulkBytes || most(site.at_page_begin, site.samples);
+}
+
+bool is_copy(std::string_view function) {
+  return contains_any(function, {"memcpy", "memmove", "mempcpy"});
+}
+bool is_fill(std::string_view function) { return contains_any(function, {"memset", "bzero"}); }
+
+bool is_bulk(const StoreSite& site, StoreKind kind, bool (*is_named)(std::string_view)) {
+  const bool named = site.store.kind == StoreKind::vector && innermost(site, is_named);
+  return (site.store.kind == kind || named) && runs(site);
+}
+
+bool is_garbage_collector(const StoreSite& site) {
+  return any_inner(site, is_collector) ||
+         (is_interpreter(site.module) && site.store.walks_list && site.store.width == 8);
+}
+
+bool is_free_list(const StoreSite& site) {
+  return innermost(site, is_allocator) && !site.store.locked &&
+         (is_word(site.store) || site.store.kind == StoreKind::vector);
+}
+
+std::optional<CounterField> counted_field(const StoreSite& site) {
+  const StoreInstruction& store = site.store;
+  if (store.kind != StoreKind::add || !is_word(store) || store.advances || !store.displacement ||
+      std::abs(store.amount.value_or(0)) != 1 || !most(site.aligned, site.samples)) {
+    return std::nullopt;
+  }
+  return CounterField{*store.displacement, store.width};
+}
+
+bool is_lock_or_flag(const StoreSite& site) {
+  const StoreInstruction& store = site.store;
+  return store.kind == StoreKind::exchange ||
+         (store.kind == StoreKind::modify && (store.locked || store.sets_bits)) ||
+         innermost(site, is_lock);
+}
+
+constexpr std::string_view kReferenceCount = "reference count";
+constexpr std::string_view kUnknown = "unknown";
+
+std::string_view name_of(const StoreSite& site, const ReleasePlaces& release_places) {
+  if (site.system_call) return "system call";
+  if (site.store.kind == StoreKind::unknown) return kUnknown;
+  if (is_stack(site)) return "stack";
+  if (is_relocation(site)) return "relocation";
+  if (is_bulk(site, StoreKind::copy, is_copy)) return "bulk copy";
+  if (is_bulk(site, StoreKind::fill, is_fill)) return "bulk fill";
+  if (is_garbage_collector(site)) return "garbage collector";
+  if (is_free_list(site)) return "allocator free list";
+  if (const auto field = counted_field(site);
+      field && release_places(site.module, *field) >= kLeastReleasePlaces) {
+    return kReferenceCount;
+  }
+  if (is_lock_or_flag(site)) return "lock or flag word";
+  return kUnknown;
+}
+
+std::string place(const StoreSite& site) {
+  if (site.system_call) {
+    return site.system_call->empty() ? "the kernel, outside system calls" : *site.system_call;
+  }
+  std::string text = site.store.text.empty() ? "an instruction that was not read" : site.store.text;
+  if (!site.functions.empty()) text += " in " + site.functions.front();
+  if (!site.module.empty()) text += fmt::format(" ({})", base_name(site.module));
+  return text;
+}
+
+struct Group {
+  std::uint64_t samples = 0;
+  std::vector<const StoreSite*> sites;
+};
+
+std::string evidence(std::string_view name, Group& group, std::uint64_t all,
+                     const ReleasePlaces& release_places) {
+  std::stable_sort(group.sites.begin(), group.sites.end(),
+                   [](const auto* a, const auto* b) { return a->samples > b->samples; });
+  const StoreSite& top = *group.sites.front();
+  std::string text = place(top);
+  if (group.sites.size() > 1) text += fmt::format(" and {} more", group.sites.size() - 1);
+  text += fmt::format(": {} of {} samples", group.samples, all);
+  if (name == kReferenceCount) {
+    std::uint64_t up = 0;
+    for (const StoreSite* site : group.sites) {
+      if (site->store.amount == 1) up += site->samples;
+    }
+    text += fmt::format("; +1 in {}, -1 in {}, at 16-byte aligned objects; {} places of {} release",
+                        up, group.samples - up, release_places(top.module, *counted_field(top)),
+                        base_name(top.module));
+  }
+  return text;
+}
+
+}  // namespace
+
+std::vector<CopyPattern> find_patterns(const std::vector<StoreSite>& sites,
+                                       const ReleasePlaces& release_places) {
+  std::uint64_t all = 0;
+  std::map<std::string_view, Group> groups;
+  for (const StoreSite& site : sites) {
+    Group& group = groups[name_of(site, release_places)];
+    group.samples += site.samples;
+    group.sites.push_back(&site);
+    all += site.samples;
+  }
+  std::vector<CopyPattern> patterns;
+  patterns.reserve(groups.size());
+  for (auto& [name, group] : groups) {
+    patterns.push_back({std::string(name),
+                        static_cast<double>(group.samples) / static_cast<double>(all),
+                        group.samples, evidence(name, group, all, release_places)});
+  }
+  std::stable_sort(patterns.begin(), patterns.end(),
+                   [](const auto& a, const auto& b) { return a.samples > b.samples; });
+  return patterns;
+}
+
+}  // namespace cowshed::cow
