@@ -66,6 +66,30 @@ struct CopyPattern {
   std::string evidence;
 };
 
+// What copied pages hold that the original does not: see page_diff.h.  Sampled.
+struct CopyDiff {
+  std::uint64_t compared_pages = 0;
+  std::uint64_t alone_pages = 0;  // of these: with one who may have written to the original since
+  std::uint64_t not_compared_pages = 0;  // copied, but nobody has the original any more
+  std::uint64_t unchanged_pages = 0;     // of compared_pages: copied, and every byte as it was
+  std::uint64_t changed_bytes = 0;
+  // A change is a run of 8-byte words that differ.  Its most frequent width, and the most frequent
+  // distance from the beginning of one change of a page to that of the next; 0: there is none.
+  std::uint64_t changes = 0;
+  std::uint64_t width_bytes = 0;
+  std::uint64_t changes_of_width = 0;
+  std::uint64_t stride_bytes = 0;
+  std::uint64_t changes_at_stride = 0;
+  std::uint64_t cost_ns = 0;  // of the comparison
+
+  std::uint64_t compared_bytes() const { return compared_pages * kPageSize; }
+  // Of what was copied, how much was changed; nullopt when nothing was compared.
+  std::optional<double> changed_ratio() const {
+    if (compared_pages == 0) return std::nullopt;
+    return static_cast<double>(changed_bytes) / static_cast<double>(compared_bytes());
+  }
+};
+
 struct ProcessCopies {
   pid_t pid = 0;   // in cowtop's own PID namespace
   pid_t ppid = 0;  // the parent that forked it
@@ -116,6 +140,8 @@ struct ProcessCopies {
 
   // Most samples first.  nullopt where copies were not sampled.
   std::optional<std::vector<CopyPattern>> patterns;
+  // As of the last comparison.  nullopt where none was asked for, or none was possible.
+  std::optional<CopyDiff> diff;
 
   std::optional<std::uint64_t> copied_pages() const {
     if (!copied_anon_pages || !copied_file_pages) return std::nullopt;

@@ -1,0 +1,53 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <span>
+#include <sys/types.h>
+#include <vector>
+
+#include <cowshed/base/error.h>
+#include <cowshed/cow/page_ranges.h>
+#include <cowshed/cow/proc_files.h>
+#include <cowshed/cow/process_copies.h>
+
+// How much of what was copied was worth copying: copied pages, byte by byte, against a process that
+// still shares the original.
+namespace cowshed::cow {
+
+using PageBytes = std::span<const std::byte, kPageSize>;
+
+// Sums up comparisons.  A plain value.
+class PageComparison {
+ public:
+  void add(PageBytes copy, PageBytes original);
+  CopyDiff result() const;
+
+ private:
+  CopyDiff sum_;
+  std::map<std::uint64_t, std::uint64_t> widths_;   // of changes, and how many
+  std::map<std::uint64_t, std::uint64_t> strides_;  // from one change of a page to the next
+};
+
+// Compares the pages `copied` by process `pid` with the same addresses of `others`, its parent and
+// siblings, and picks for each page, in this order,
+//   1. whoever does not have the page alone (pagemap, bit 56) or has it from a file: it has been
+//      write-protected since some fork, so it is what that fork shared;
+//   2. the first of the others that has a page there alone.  That is the original if it was not
+//      written to since: by its last owner, that costs no copy and leaves no trace.  These are
+//      counted in `alone_pages`, and what they say is an upper bound of what was changed.
+// What is assumed: that the others have the same mapping there, as processes have that share it by
+// fork and did not map anew; and in case 1 that the fork is not a later one than that of `pid`,
+// with a write in between.
+//
+// Reads through /proc/PID/mem, and only pages that pagemap shows as present: nothing is copied,
+// faulted in or unshared in any of the processes (process_vm_readv would unshare).  Running
+// processes may write meanwhile: the comparison is then as of some moment of it.  Costs about 1.5
+// us a page. Needs ptrace permission for all of them; one of the others that may not be read, or
+// has ended, is left out.  Errors: permission_denied, no_such_process, system_call, of `pid` alone.
+Expected<CopyDiff> diff_copied_pages(const ProcFiles& proc, pid_t pid, const PageRanges& copied,
+                                     const std::vector<pid_t>& others);
+
+}  // namespace cowshed::cow
