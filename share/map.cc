@@ -3,6 +3,7 @@
 #include <chrono>
 #include <poll.h>
 #include <string>
+#include <thread>
 
 #include <cowshed/share/content.h>
 #include <cowshed/share/map.h>
@@ -37,12 +38,29 @@ Content encode_value(std::uint64_t index, Decoder& item, const MapCall& call) {
   }
 }
 
+// For what is not known at once after a death.
+constexpr int kAttempts = 20;
+constexpr auto kBetweenAttempts = std::chrono::milliseconds(5);
+
+// Not for good: full, or empty, or a stopped process is in the way.
+bool is_for_now(const Error& error) {
+  return error.code == ErrorCode::would_block || error.code == ErrorCode::peer_stopped;
+}
+
 }  // namespace
 
 void serve_map(Channel<Bytes>& tasks, Channel<Bytes>& results, const MapCall& call) {
-  while (auto task = tasks.receive()) {
+  for (;;) {
+    auto task = tasks.receive();
+    if (!task && task.error().code == ErrorCode::closed) {
+      return;
+    }
+    if (!task) {
+      throw std::runtime_error(task.error().message);
+    }
     Decoder item = decode(*task);
-    *task = Bytes();  // its memory is free for others meanwhile
+    ByteChannel::keep_in_hand(*task);  // until its result is sent
+    *task = Bytes();                   // its memory is free for others meanwhile
     const auto index = item.take<std::uint64_t>();
     Content value = encode_value(index, item, call);
     auto sent = results.send(value.view());
@@ -58,10 +76,6 @@ void serve_map(Channel<Bytes>& tasks, Channel<Bytes>& results, const MapCall& ca
 }
 
 Expected<MapQueue> MapQueue::create(const MapOptions& options) {
-  if (options.workers.restarts != 0) {
-    return make_error(ErrorCode::invalid_argument,
-                      "map: a worker that fails is not started again: .restarts is 0");
-  }
   const auto count = static_cast<std::size_t>(std::max(options.workers.count, 1));
   const std::size_t window = options.window != 0 ? options.window : 4 * count;
   auto tasks = Channel<Bytes>::create({.name = options.workers.name + " tasks", .slots = window});
@@ -70,68 +84,175 @@ Expected<MapQueue> MapQueue::create(const MapOptions& options) {
   if (!tasks || !results) {
     return tl::make_unexpected(tasks ? results.error() : tasks.error());
   }
-  return MapQueue(std::move(*tasks), std::move(*results), window);
+  return MapQueue(std::move(*tasks), std::move(*results), window, options.workers.restarts);
 }
 
-void MapQueue::put_task(Encoder task) { task_ = std::make_shared<Content>(task.finish()); }
+void MapQueue::put_task(std::uint64_t index, Encoder task) {
+  under_way_[index].content = std::make_shared<Content>(task.finish());
+  unsent_.push_back(index);
+}
 
-Expected<bool> MapQueue::try_send() {
-  const auto sent = tasks_.try_send(task_->view());
-  if (!sent && sent.error().code != ErrorCode::would_block &&
-      sent.error().code != ErrorCode::peer_stopped) {
-    return tl::make_unexpected(sent.error());
+Expected<bool> MapQueue::send_tasks() {
+  for (; !unsent_.empty(); unsent_.pop_front()) {
+    Task& task = under_way_[unsent_.front()];
+    if (const auto sent = tasks_.try_send(task.content->view()); !sent) {
+      if (is_for_now(sent.error())) {
+        return false;
+      }
+      return tl::make_unexpected(sent.error());
+    }
+    task.message = messages_++;
+    if (task.losses == restarts_) {
+      task.content.reset();
+    }
   }
-  if (sent) {
-    task_.reset();
-  }
-  return static_cast<bool>(sent);
+  return true;
 }
 
 Expected<MapResult> MapQueue::receive() {
   for (;;) {
-    auto bytes = results_.try_receive();
-    if (bytes) {
-      Decoder from = decode(*bytes);
-      const auto index = from.take<std::uint64_t>();
-      if (!from.take<bool>()) {
-        return make_error(ErrorCode::worker_failed,
-                          "item " + std::to_string(index) + ": " + from.take<std::string>());
-      }
-      return MapResult{index, std::move(from)};
+    const auto collected = collect_results();
+    if (!collected) {
+      return tl::make_unexpected(collected.error());
     }
-    if (bytes.error().code != ErrorCode::would_block &&
-        bytes.error().code != ErrorCode::peer_stopped) {
+    if (!arrived_.empty()) {
+      auto first = std::move(arrived_.front());
+      arrived_.pop_front();
+      return first;
+    }
+    if (auto waited = wait(*collected); !waited) {
+      return tl::make_unexpected(std::move(waited.error()));
+    }
+    if (auto sent = send_tasks(); !sent) {
+      return tl::make_unexpected(std::move(sent.error()));
+    }
+  }
+}
+
+Expected<MapQueue::Collected> MapQueue::collect_results() {
+  for (;;) {
+    auto bytes = results_.try_receive();
+    if (!bytes) {
+      if (is_for_now(bytes.error())) {
+        return bytes.error().code == ErrorCode::would_block ? Collected::all : Collected::some;
+      }
       return tl::make_unexpected(std::move(bytes.error()));
     }
-    if (auto waited = wait(); !waited) {
-      return tl::make_unexpected(std::move(waited.error()));
+    Decoder from = decode(*bytes);
+    const auto index = from.take<std::uint64_t>();
+    under_way_.erase(index);
+    if (from.take<bool>()) {
+      arrived_.emplace_back(MapResult{index, std::move(from)});
+    } else {
+      arrived_.emplace_back(
+          make_error(ErrorCode::worker_failed,
+                     "item " + std::to_string(index) + ": " + from.take<std::string>()));
     }
   }
 }
 
 // Until there is a result, perhaps.
-Expected<void> MapQueue::wait() {
+Expected<void> MapQueue::wait(Collected collected) {
   const auto readable = results_.descriptor();
   if (!readable) {
     return tl::make_unexpected(readable.error());
   }
-  std::vector<pollfd> events = {{*readable, POLLIN, 0}};
+  // With a stopped process in the way it stays readable.
+  std::vector<pollfd> events = {{collected == Collected::all ? *readable : -1, POLLIN, 0}};
   for (const int pidfd : workers_->pidfds()) {
     events.push_back({pidfd, POLLIN, 0});
   }
   constexpr int kAtMost = 100;  // ms, for a stopped worker that goes on
-  if (poll(events.data(), events.size(), kAtMost) < 0 && errno != EINTR) {
+  const int happened = poll(events.data(), events.size(), kAtMost);
+  if (happened < 0 && errno != EINTR) {
     return system_error("map: poll", errno);
   }
-  for (std::size_t i = 1; i < events.size(); ++i) {
-    if (events[i].revents != 0) {  // there are tasks: none may end
-      const auto ends = workers_->stop(std::chrono::steady_clock::now(), false);
-      return make_error(ErrorCode::worker_failed,
-                        ends ? (*ends)[i - 1].exit.error + "; what it had in hand is lost"
-                             : ends.error().message);
+  const auto dead = reap();
+  if (!dead) {
+    return tl::make_unexpected(dead.error());
+  }
+  if (!dead->empty() || (happened == 0 && !how_it_ended_.empty())) {
+    if (auto taken = take_back(); !taken) {
+      return taken;
+    }
+  }
+  for (const WorkerEnd& end : *dead) {
+    if (auto restarted = restart(end.exit); !restarted) {
+      return restarted;
     }
   }
   return {};
+}
+
+Expected<std::vector<WorkerEnd>> MapQueue::reap() {
+  auto dead = workers_->reap_ended();
+  if (dead) {
+    for (const WorkerEnd& end : *dead) {
+      how_it_ended_[end.exit.pid] = end.exit.error;
+    }
+  }
+  return dead;
+}
+
+// What the dead had in hand is to be sent again.  Perhaps not at the first call: the channel knows
+// of a death when the address space is gone, which somebody who looks at it may delay.
+Expected<void> MapQueue::take_back() {
+  const ChannelStats stats = tasks_.stats();
+  const auto collected = collect_results();  // that they had sent before
+  if (!collected || *collected == Collected::some) {
+    return collected.map([](Collected) {});
+  }
+  for (const LostMessages& lost : stats.lost) {
+    const auto found = std::find_if(under_way_.begin(), under_way_.end(), [&](const auto& each) {
+      return each.second.message == lost.first;
+    });
+    if (found == under_way_.end()) {
+      continue;
+    }
+    auto& [index, task] = *found;
+    ++task.losses;
+    task.lost_by = lost.receiver;
+    if (task.content == nullptr) {
+      return tl::make_unexpected(lost_error(index, task));
+    }
+    task.message = kNotSent;
+    unsent_.push_front(index);
+  }
+  return {};
+}
+
+Expected<void> MapQueue::restart(const WorkerExit& dead) {
+  if (dead.restarts < restarts_) {
+    return workers_->restart(dead.rank);
+  }
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    for (const auto& [index, task] : under_way_) {
+      if (task.lost_by == dead.pid) {
+        return tl::make_unexpected(lost_error(index, task));
+      }
+    }
+    std::this_thread::sleep_for(kBetweenAttempts);
+    if (auto taken = take_back(); !taken) {
+      return taken;
+    }
+  }
+  return make_error(ErrorCode::worker_failed, dead.error);
+}
+
+Error MapQueue::lost_error(std::uint64_t index, const Task& task) {
+  for (int attempt = 0; attempt < kAttempts && how_it_ended_.count(task.lost_by) == 0; ++attempt) {
+    std::this_thread::sleep_for(kBetweenAttempts);  // its end comes after its address space's
+    (void)reap();
+  }
+  std::string text = "item " + std::to_string(index);
+  if (task.losses > 1) {
+    text += ", given out " + std::to_string(task.losses) + " times";
+  }
+  const auto worker = how_it_ended_.find(task.lost_by);
+  text += ": " + (worker != how_it_ended_.end()
+                      ? worker->second
+                      : "its worker, pid " + std::to_string(task.lost_by) + ", has died");
+  return {ErrorCode::worker_failed, 0, text};
 }
 
 Expected<void> MapQueue::finish() {

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -23,11 +24,16 @@
 //
 // Results come in the order of the range.  An item is read from the range only when there is room
 // for its result: no more than `window` are under way, or done and waiting for one before them.
+//
+// Each result comes exactly once, whoever is killed when.  With .workers.restarts = n a worker that
+// dies (of a signal, or by exit) is started again, and the item that it had in hand is given to
+// another, each up to n times; so the function may be called n + 1 times for an item.  The parent
+// keeps a copy of each item that is under way for that, as a memfd where it is large.
 namespace cowshed {
 
 struct MapOptions {
-  WorkersOptions workers = {};  // without restarts
-  std::size_t window = 0;       // items; 0: four for each worker
+  WorkersOptions workers = {};
+  std::size_t window = 0;  // items; 0: four for each worker
 };
 
 namespace internal {
@@ -80,24 +86,46 @@ class MapQueue {
   Channel<Bytes>& results() { return results_; }
   std::size_t window() const { return window_; }
 
-  bool has_task() const { return task_ != nullptr; }
-  void put_task(Encoder task);
-  // False: there is no room now for the task that was put.
-  Expected<bool> try_send();
+  void put_task(std::uint64_t index, Encoder task);
+  // False: there is no room now for all that were put.
+  Expected<bool> send_tasks();
   // Waits for the next, in any order.  Errors: worker_failed.
   Expected<MapResult> receive();
   // Nothing more comes: waits for the workers' end.
   Expected<void> finish();
 
  private:
-  MapQueue(Channel<Bytes> tasks, Channel<Bytes> results, std::size_t window)
-      : tasks_(std::move(tasks)), results_(std::move(results)), window_(window) {}
-  Expected<void> wait();
+  static constexpr auto kNotSent = ~std::uint64_t{0};
+  // From put_task() until its result is here.
+  struct Task {
+    std::shared_ptr<Content> content;  // null: it has been sent, and never will be again
+    std::uint64_t message = kNotSent;  // its number in the channel
+    int losses = 0;                    // how often a worker died with it in hand
+    pid_t lost_by = 0;                 // who did last
+  };
+  enum class Collected : std::uint8_t { all, some };  // some: a stopped process is in the way
+
+  MapQueue(Channel<Bytes> tasks, Channel<Bytes> results, std::size_t window, int restarts)
+      : tasks_(std::move(tasks)),
+        results_(std::move(results)),
+        window_(window),
+        restarts_(restarts) {}
+  Expected<Collected> collect_results();
+  Expected<void> wait(Collected collected);
+  Expected<std::vector<WorkerEnd>> reap();
+  Expected<void> take_back();
+  Expected<void> restart(const WorkerExit& dead);
+  Error lost_error(std::uint64_t index, const Task& task);
 
   Channel<Bytes> tasks_;
   Channel<Bytes> results_;
   std::size_t window_;
-  std::shared_ptr<Content> task_;
+  int restarts_;
+  std::map<std::uint64_t, Task> under_way_;  // by index
+  std::deque<std::uint64_t> unsent_;
+  std::uint64_t messages_ = 0;                 // ever sent
+  std::deque<Expected<MapResult>> arrived_;    // that receive() has not returned
+  std::map<pid_t, std::string> how_it_ended_;  // of workers
   std::optional<WorkersHandle> workers_;
 };
 
@@ -105,8 +133,9 @@ class MapQueue {
 
 // Calls `consumer` with each value, in the order of the range, on this thread.  Further arguments
 // go to the function after the item: see start().  Errors: those of start(); worker_failed (the
-// function threw, or a worker has ended: the message names the item or the worker), and then all
-// workers are ended; message_too_large (an item, or a value, of more than 1 GiB).
+// function threw, or a worker has died and .restarts is used up, its own or the item's: the message
+// names the item, and the worker with its end), and then all workers are ended; message_too_large
+// (an item, or a value, of more than 1 GiB).
 template <auto function, std::ranges::input_range Range, class Consumer, class... Args>
 Expected<void> map_each(const MapOptions& options, Range&& range, Consumer&& consumer,
                         Args&&... args) {
@@ -120,30 +149,25 @@ Expected<void> map_each(const MapOptions& options, Range&& range, Consumer&& con
     return tl::make_unexpected(std::move(workers.error()));
   }
   queue->serve_by(std::move(*workers).release());
-  std::uint64_t sent = 0;
+  std::uint64_t read = 0;
   std::uint64_t next = 0;
   std::map<std::uint64_t, typename MapWorker::R> early;
   auto item = std::ranges::begin(range);
   const auto end = std::ranges::end(range);
   for (;;) {
-    while ((queue->has_task() || item != end) && sent < next + queue->window()) {
-      if (!queue->has_task()) {
-        Encoder to;
-        to.put(sent);
-        internal::Arrived<typename MapWorker::Item>::encode(to, *item);
-        queue->put_task(std::move(to));
-        ++item;
-      }
-      const auto taken = queue->try_send();
-      if (!taken) {
-        return tl::make_unexpected(taken.error());
-      }
-      if (!*taken) {
-        break;
-      }
-      ++sent;
+    auto all_sent = queue->send_tasks();
+    while (all_sent && *all_sent && item != end && read < next + queue->window()) {
+      Encoder to;
+      to.put(read);
+      internal::Arrived<typename MapWorker::Item>::encode(to, *item);
+      queue->put_task(read++, std::move(to));
+      ++item;
+      all_sent = queue->send_tasks();
     }
-    if (next == sent && !queue->has_task()) {
+    if (!all_sent) {
+      return tl::make_unexpected(std::move(all_sent.error()));
+    }
+    if (next == read) {
       return queue->finish();
     }
     auto result = queue->receive();

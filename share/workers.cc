@@ -26,6 +26,8 @@ using launch::Launched;
 using launch::MessageKind;
 using Heard = launch::ForkServerProcess::Heard;
 
+enum class Again : std::uint8_t { never, if_failed };
+
 // A worker, from its start to its end.
 struct Child {
   Launched at;  // no pidfd: it has been reaped
@@ -110,7 +112,7 @@ struct internal::WorkersHandle::State {
   ~State() {
     if (getpid() == owner) {
       signal_all(SIGKILL);
-      (void)reap_until(Clock::time_point::max(), false);
+      (void)reap_until(Clock::time_point::max(), Again::never, false);
     }
   }
 
@@ -120,12 +122,16 @@ struct internal::WorkersHandle::State {
   Expected<void> await_started(Child& child) const;
   Expected<void> restart(int rank);
   Expected<void> reap(Child& child);
+  // Waits for one, until the deadline; the ranks of those that had ended.
+  Expected<std::vector<int>> reap_ended(Clock::time_point deadline);
+  bool any_running() const;
   // False: some still run at the deadline.
-  Expected<bool> reap_until(Clock::time_point deadline, bool restart_failed);
+  Expected<bool> reap_until(Clock::time_point deadline, Again again, bool with_values);
   void kill_late_ones();
   Clock::time_point next_timeout() const;
   std::string describe(int rank, const Child& child, bool with_value) const;
   std::string describe_signal(const Child& child) const;
+  WorkerEnd end_of(int rank, bool with_value);
   std::vector<WorkerEnd> ends(bool with_values);
   std::string who(const std::string& what) const {
     return "workers '" + launch.name + "': " + what;
@@ -302,53 +308,67 @@ void State::kill_late_ones() {
   }
 }
 
-Expected<bool> State::reap_until(Clock::time_point deadline, bool restart_failed) {
-  patience = launch::ForkServerProcess::kPatience;
-  for (;;) {
-    std::vector<pollfd> ended;
-    std::vector<int> ranks;
-    for (std::size_t i = 0; i < children.size(); ++i) {
-      if (children[i].running()) {
-        ended.push_back({children[i].at.pidfd.get(), POLLIN, 0});
-        ranks.push_back(static_cast<int>(i));
-      }
-    }
-    if (ended.empty()) {
-      return true;
-    }
-    const auto timeout = next_timeout();
-    const auto until = std::min(deadline, timeout);
-    int milliseconds = -1;
-    if (until != Clock::time_point::max()) {
-      const auto left = std::chrono::ceil<std::chrono::milliseconds>(until - Clock::now());
-      milliseconds = static_cast<int>(std::clamp<std::int64_t>(left.count(), 0, 1'000'000));
-    }
-    if (poll(ended.data(), ended.size(), milliseconds) < 0 && errno != EINTR) {
-      return system_error(who("poll"), errno);
-    }
-    for (std::size_t i = 0; i < ended.size(); ++i) {
-      if (ended[i].revents == 0) {
-        continue;
-      }
-      Child& child = children[static_cast<std::size_t>(ranks[i])];
-      auto done = reap(child);
-      const bool again = restart_failed && child.restarts < options.restarts &&
-                         !describe(ranks[i], child, false).empty();
-      if (done && again) {
-        done = restart(ranks[i]);
-      }
-      if (!done) {
-        return tl::make_unexpected(std::move(done.error()));
-      }
-    }
-    if (timeout <= Clock::now()) {
-      kill_late_ones();
-    }
-    if (deadline <= Clock::now()) {
-      return std::none_of(children.begin(), children.end(),
-                          [](const Child& child) { return child.running(); });
+Expected<std::vector<int>> State::reap_ended(Clock::time_point deadline) {
+  std::vector<pollfd> running;
+  std::vector<int> ranks;
+  for (std::size_t i = 0; i < children.size(); ++i) {
+    if (children[i].running()) {
+      running.push_back({children[i].at.pidfd.get(), POLLIN, 0});
+      ranks.push_back(static_cast<int>(i));
     }
   }
+  const auto timeout = next_timeout();
+  const auto until = std::min(deadline, timeout);
+  int milliseconds = -1;
+  if (until != Clock::time_point::max()) {
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(until - Clock::now());
+    milliseconds = static_cast<int>(std::clamp<std::int64_t>(left.count(), 0, 1'000'000));
+  }
+  if (poll(running.data(), running.size(), milliseconds) < 0 && errno != EINTR) {
+    return system_error(who("poll"), errno);
+  }
+  std::vector<int> ended;
+  for (std::size_t i = 0; i < running.size(); ++i) {
+    if (running[i].revents == 0) {
+      continue;
+    }
+    if (auto done = reap(children[static_cast<std::size_t>(ranks[i])]); !done) {
+      return tl::make_unexpected(std::move(done.error()));
+    }
+    ended.push_back(ranks[i]);
+  }
+  if (timeout <= Clock::now()) {
+    kill_late_ones();
+  }
+  return ended;
+}
+
+bool State::any_running() const {
+  return std::any_of(children.begin(), children.end(),
+                     [](const Child& child) { return child.running(); });
+}
+
+Expected<bool> State::reap_until(Clock::time_point deadline, Again again, bool with_values) {
+  patience = launch::ForkServerProcess::kPatience;
+  while (any_running()) {
+    const auto ended = reap_ended(deadline);
+    if (!ended) {
+      return tl::make_unexpected(ended.error());
+    }
+    for (const int rank : *ended) {
+      const Child& child = children[static_cast<std::size_t>(rank)];
+      if (again == Again::if_failed && child.restarts < options.restarts &&
+          !describe(rank, child, with_values).empty()) {
+        if (auto restarted = restart(rank); !restarted) {
+          return tl::make_unexpected(std::move(restarted.error()));
+        }
+      }
+    }
+    if (deadline <= Clock::now()) {
+      return !any_running();
+    }
+  }
+  return true;
 }
 
 std::string State::describe_signal(const Child& child) const {
@@ -398,26 +418,31 @@ std::string State::describe(int rank, const Child& child, bool with_value) const
   return "";
 }
 
+WorkerEnd State::end_of(int rank, bool with_value) {
+  Child& child = children[static_cast<std::size_t>(rank)];
+  WorkerEnd end;
+  end.exit.rank = rank;
+  end.exit.pid = child.at.pid;
+  end.exit.exit_code = child.exit_code;
+  end.exit.signal = child.signal;
+  end.exit.error = describe(rank, child, with_value);
+  end.exit.start_ns = child.at.start_ns;
+  end.exit.restarts = child.restarts;
+  if (child.failure) {
+    end.exit.exception = child.failure->exception;
+  }
+  if (with_value && child.value) {
+    const internal::Content& bytes = *child.value;
+    end.value_bytes = bytes.file() ? bytes.file_bytes() : bytes.inline_bytes().size();
+    end.value = std::make_shared<Decoder>(std::exchange(*child.value, {}));
+  }
+  return end;
+}
+
 std::vector<WorkerEnd> State::ends(bool with_values) {
   std::vector<WorkerEnd> ends;
   for (std::size_t i = 0; i < children.size(); ++i) {
-    Child& child = children[i];
-    WorkerEnd& end = ends.emplace_back();
-    end.exit.rank = static_cast<int>(i);
-    end.exit.pid = child.at.pid;
-    end.exit.exit_code = child.exit_code;
-    end.exit.signal = child.signal;
-    end.exit.error = describe(end.exit.rank, child, with_values);
-    end.exit.start_ns = child.at.start_ns;
-    end.exit.restarts = child.restarts;
-    if (child.failure) {
-      end.exit.exception = child.failure->exception;
-    }
-    if (with_values && child.value) {
-      const internal::Content& bytes = *child.value;
-      end.value_bytes = bytes.file() ? bytes.file_bytes() : bytes.inline_bytes().size();
-      end.value = std::make_shared<Decoder>(std::exchange(*child.value, {}));
-    }
+    ends.push_back(end_of(static_cast<int>(i), with_values));
   }
   return ends;
 }
@@ -428,7 +453,7 @@ internal::WorkersHandle& internal::WorkersHandle::operator=(WorkersHandle&&) noe
 internal::WorkersHandle::~WorkersHandle() = default;
 
 Expected<std::vector<WorkerEnd>> internal::WorkersHandle::wait(bool with_values) {
-  return state_->reap_until(Clock::time_point::max(), true).map([&](bool) {
+  return state_->reap_until(Clock::time_point::max(), Again::if_failed, with_values).map([&](bool) {
     return state_->ends(with_values);
   });
 }
@@ -436,13 +461,26 @@ Expected<std::vector<WorkerEnd>> internal::WorkersHandle::wait(bool with_values)
 Expected<std::vector<WorkerEnd>> internal::WorkersHandle::stop(Clock::time_point deadline,
                                                                bool with_values) {
   state_->signal_all(SIGTERM);
-  return state_->reap_until(deadline, false)
+  return state_->reap_until(deadline, Again::never, with_values)
       .and_then([&](bool) {
         state_->signal_all(SIGKILL);
-        return state_->reap_until(Clock::time_point::max(), false);
+        return state_->reap_until(Clock::time_point::max(), Again::never, with_values);
       })
       .map([&](bool) { return state_->ends(with_values); });
 }
+
+Expected<std::vector<WorkerEnd>> internal::WorkersHandle::reap_ended() {
+  state_->patience = launch::ForkServerProcess::kPatience;
+  return state_->reap_ended(Clock::now()).map([&](const std::vector<int>& ranks) {
+    std::vector<WorkerEnd> ends;
+    for (const int rank : ranks) {
+      ends.push_back(state_->end_of(rank, true));
+    }
+    return ends;
+  });
+}
+
+Expected<void> internal::WorkersHandle::restart(int rank) { return state_->restart(rank); }
 
 const std::string& internal::WorkersHandle::name() const { return state_->launch.name; }
 

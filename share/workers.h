@@ -66,7 +66,7 @@ struct WorkersOptions {
   // start(): with this set, call it from one that lives as long as the workers may.
   bool die_with_parent = true;
   Threads threads = Threads::refuse;
-  // How often one that fails is started again, by wait() and stop(), which alone notice it.  By
+  // How often one that fails is started again: by wait(), which alone notices it, or by map().  By
   // fork the arguments and the function are copied for that.
   int restarts = 0;
   std::vector<int> cpus = {};  // worker r runs on cpus[r % size] alone; none: anywhere
@@ -137,6 +137,10 @@ class WorkersHandle {
   Expected<std::vector<WorkerEnd>> wait(bool with_values);
   Expected<std::vector<WorkerEnd>> stop(std::chrono::steady_clock::time_point deadline,
                                         bool with_values);
+  // For who starts them again by itself.  Reaps those that have ended, and does not wait.
+  Expected<std::vector<WorkerEnd>> reap_ended();
+  Expected<void> restart(int rank);  // of one that has been reaped
+
   const std::string& name() const;
   std::vector<pid_t> pids() const;
   std::vector<int> pidfds() const;  // by rank; -1: it has been reaped

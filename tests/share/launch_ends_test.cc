@@ -183,6 +183,24 @@ TEST_P(LaunchEnds, OnesThatFailAreStartedAgain) {
   EXPECT_EQ(results[1].restarts, 2);
 }
 
+double leave_once() {
+  std::array<char, 1> byte = {};
+  if (read(STDIN_FILENO, byte.data(), 1) == 1) {
+    _exit(0);
+  }
+  return 5;
+}
+
+TEST_P(LaunchEnds, OneThatEndedWithoutItsValueHasFailed) {
+  Pipe failures;
+  ASSERT_EQ(write(failures.write_end.get(), "x", 1), 1);
+  failures.write_end = Descriptor();
+  const auto result =
+      end_of(start<leave_once>(with({.restarts = 1, .input = failures.read_end.get()})));
+  EXPECT_EQ(result.value, 5);
+  EXPECT_EQ(result.restarts, 1);
+}
+
 TEST_P(LaunchEnds, RestartsHaveALimit) {
   const auto exit = end_of(start<kill_self>(with({.restarts = 2}), SIGABRT));
   EXPECT_EQ(exit.restarts, 2);

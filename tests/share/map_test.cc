@@ -1,9 +1,11 @@
+#include <atomic>
 #include <csignal>
 #include <gmock/gmock.h>
-#include <numeric>
+#include <random>
 #include <ranges>
 #include <string>
 #include <thread>
+#include <unistd.h>
 #include <vector>
 
 #include <cowshed/share/arena.h>
@@ -11,12 +13,14 @@
 #include <cowshed/share/registry.h>
 
 #include "every_method.h"
+#include "process.h"
 
 namespace cowshed {
 namespace {
 
 using namespace std::chrono_literals;
-using testing::HasSubstr;
+using testing::MatchesRegex;
+using testing::StartsWith;
 using Map = test::EveryMethod;
 using test::value_of;
 
@@ -94,26 +98,129 @@ TEST_P(Map, LargeItemsAndValues) {
   }
 }
 
-int fail_at(int number, int at, bool by_signal) {
-  if (number == at && by_signal) {
-    (void)raise(SIGKILL);
-  }
+int throw_at(int number, int at) {
   if (number == at) {
     throw std::runtime_error("not this one");
   }
   return number;
 }
 
-TEST_P(Map, AFailureNamesTheItemOrTheWorker) {
-  const MapOptions options = {.workers = with({.count = 2})};
-  const auto thrown = map<fail_at>(options, std::views::iota(0, 100), 17, false);
+TEST_P(Map, AnExceptionNamesTheItemAndIsNoDeath) {
+  const MapOptions options = {.workers = with({.count = 2, .restarts = 3})};
+  const auto thrown = map<throw_at>(options, std::views::iota(0, 100), 17);
   ASSERT_FALSE(thrown);
   EXPECT_EQ(thrown.error().code, ErrorCode::worker_failed);
   EXPECT_EQ(thrown.error().message, "item 17: not this one");
-  const auto killed = map<fail_at>(options, std::views::iota(0, 100), 17, true);
+}
+
+// Dies at item 17 as often as there are tokens; 0: by exit.
+int die_at_17(int number, int signal, Channel<int>& tokens) {
+  if (number == 17 && tokens.try_receive()) {
+    if (signal == 0) {
+      _exit(0);
+    }
+    (void)raise(signal);
+  }
+  return number;
+}
+
+Channel<int> tokens(int count) {
+  auto channel = value_of(Channel<int>::create({.name = "tokens"}));
+  for (int i = 0; i < count; ++i) {
+    value_of(channel.try_send(i).map([] { return 0; }));
+  }
+  return channel;
+}
+
+TEST_P(Map, TheItemOfAWorkerThatDiesIsGivenToAnother) {
+  const auto numbers = std::views::iota(0, 100);
+  const std::vector<int> expected(numbers.begin(), numbers.end());
+  for (const int signal : {SIGKILL, 0}) {
+    const MapOptions options = {.workers = with({.count = 2, .restarts = 2})};
+    EXPECT_EQ(value_of(map<die_at_17>(options, numbers, signal, tokens(2))), expected);
+  }
+}
+
+TEST_P(Map, AnItemThatKillsEveryWorkerIsNamedWithTheLast) {
+  for (const int restarts : {0, 2}) {
+    const MapOptions options = {.workers = with({.count = 3, .restarts = restarts})};
+    const auto killed =
+        map<die_at_17>(options, std::views::iota(0, 100), int{SIGKILL}, tokens(1000));
+    ASSERT_FALSE(killed);
+    EXPECT_EQ(killed.error().code, ErrorCode::worker_failed);
+    EXPECT_THAT(killed.error().message,
+                MatchesRegex(std::string("item 17") + (restarts == 0 ? "" : ", given out 3 times") +
+                             ": worker [0-2] \\(pid [0-9]+\\) died of signal 9 \\(Killed\\)"));
+  }
+}
+
+int die(int number, Channel<int>& tokens) {
+  if (tokens.try_receive()) {
+    (void)raise(SIGKILL);
+  }
+  return number;
+}
+
+// No item is lost twice here.
+TEST_P(Map, AWorkerIsStartedAgainOnlySoOften) {
+  const MapOptions options = {.workers = with({.restarts = 1}), .window = 4};
+  const auto killed = map<die>(options, std::views::iota(0, 100), tokens(2));
   ASSERT_FALSE(killed);
-  EXPECT_EQ(killed.error().code, ErrorCode::worker_failed);
-  EXPECT_THAT(killed.error().message, HasSubstr("died of signal 9"));
+  EXPECT_THAT(killed.error().message, StartsWith("item 1: worker 0 (pid "));
+}
+
+std::vector<char> blow_up_unless_killed(const std::vector<char>& bytes, Channel<int>& tokens) {
+  if (tokens.try_receive()) {
+    (void)raise(SIGKILL);
+  }
+  return blow_up(bytes);
+}
+
+TEST_P(Map, LargeItemsAreGivenToAnother) {
+  std::vector<std::vector<char>> items;
+  for (char c = 'a'; c < 'i'; ++c) {
+    items.emplace_back(std::size_t{3} << 20U, c);
+  }
+  const MapOptions options = {.workers = with({.count = 2, .restarts = 3})};
+  const auto values = value_of(map<blow_up_unless_killed>(options, items, tokens(3)));
+  ASSERT_EQ(values.size(), items.size());
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    EXPECT_EQ(values[i], blow_up(items[i]));
+  }
+}
+
+// Each worker tells its PID when it is at work.
+int work_until_killed(int number, Channel<pid_t>& at_work) {
+  static const bool told = at_work.send(getpid()).has_value();
+  std::this_thread::sleep_for(std::chrono::microseconds(number % 8 == 0 ? 100 : 0));
+  return told ? 2 * number : -1;
+}
+
+TEST_P(Map, WorkersKilledAtRandomLoseNothingAndDoubleNothing) {
+  constexpr int kKills = 40;
+  auto at_work = value_of(Channel<pid_t>::create({.name = "at work"}));
+  std::atomic<bool>& done = test::shared<std::atomic<bool>>();
+  test::Process killer([&] {
+    std::mt19937 random(4711);
+    for (int kills = 0; kills < kKills; ++kills) {
+      const auto pid = at_work.receive();
+      std::this_thread::sleep_for(std::chrono::microseconds(random() % 3000));
+      if (!pid || kill(*pid, SIGKILL) != 0) {
+        return 1;
+      }
+    }
+    done = true;
+    return 0;
+  });
+  int consumed = 0;
+  const auto numbers = std::views::iota(0) |
+                       std::views::take_while([&](int number) { return number < 3000 || !done; });
+  const MapOptions options = {.workers = with({.count = 3, .restarts = kKills})};
+  const auto done_all = map_each<work_until_killed>(
+      options, numbers, [&](int number) { EXPECT_EQ(number, 2 * consumed++); }, at_work);
+  EXPECT_TRUE(done_all) << done_all.error().message;
+  EXPECT_GE(consumed, 3000);
+  EXPECT_EQ(killer.wait(), 0);
 }
 
 }  // namespace

@@ -4,6 +4,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>
+#include <vector>
+
+#include <cowshed/share/map.h>
 
 #include "every_method.h"
 #include "other_program.h"
@@ -51,6 +54,10 @@ TEST(Runtime, AProgramWithoutOneIsFoundOut) {
   EXPECT_EQ(killed.signal, SIGKILL);
   EXPECT_THAT(killed.error, HasSubstr("was killed after 100 ms (WorkersOptions::start_timeout)"));
   EXPECT_THAT(killed.error, HasSubstr("cowshed::Runtime"));
+  const auto mapped = map<other::scale>({.workers = hangs}, std::vector<long>{4});
+  ASSERT_FALSE(mapped);
+  EXPECT_EQ(mapped.error().code, ErrorCode::worker_failed);
+  EXPECT_THAT(mapped.error().message, HasSubstr("was killed after 100 ms"));
 }
 
 TEST(Runtime, WithoutOneAProgramDoesNotSpawn) {
