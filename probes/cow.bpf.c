@@ -21,8 +21,7 @@ static __always_inline void settle(struct thread_state* thread) {
 
 /* The class of a fault that allocates nothing. */
 static __always_inline __u32 outcome_without_page(__u32 traits, __u32 protection) {
-  if (traits & MAPPING_ABSENT)
-    return COWSHED_FAILED; /* unless the stack grows: then it allocates */
+  /* Where nothing is mapped, unless the stack grows: then it allocates. */
   if (traits && !(traits & MAPPING_WRITABLE)) return COWSHED_FAILED;
   if (traits & (MAPPING_HUGETLB | MAPPING_UFFD_WP)) return COWSHED_OTHER;
   if (!protection) return COWSHED_OTHER;
@@ -31,12 +30,14 @@ static __always_inline __u32 outcome_without_page(__u32 traits, __u32 protection
 }
 
 /* Whether no allocation can change the class.  The file system may well allocate while it makes a
- * page of a shared mapping writable. */
+ * page of a shared mapping writable; and the kernel allocates a page for an anonymous mapping
+ * before it finds out that userfaultfd is to give one. */
 static __always_inline int is_final(__u32 traits, __u32 protection) {
   if (!traits) return 0;
   if (traits & MAPPING_ABSENT) return protection;
   if (!(traits & MAPPING_WRITABLE)) return 1;
   if (traits & MAPPING_HUGETLB) return 1;
+  if (!protection && traits & MAPPING_UFFD_MISSING) return !(traits & MAPPING_FILE);
   return protection && traits & MAPPING_SHARED;
 }
 
@@ -55,9 +56,9 @@ static __always_inline __u64 split_count(struct task_struct* task) {
 }
 
 /* The kernel splits a huge page on the way to copying 4 KiB of it and counts that per CPU.  The
- * count is ours if no other task has run in between: same CPU, no context switch.  Once one 4 KiB
- * of a huge page's place has been copied, the others are small too, until a writer of the address
- * space (a collapse, a fork) gives it a new generation and `mapping` is looked up again. */
+ * count is ours if no other task has run in between: no context switch, and so the same CPU.  Once
+ * one 4 KiB of a huge page's place has been copied, the others are small too, until a writer of the
+ * address space (a collapse, a fork) gives it a new generation and `mapping` is looked up again. */
 static __always_inline void watch_split(struct thread_state* thread, struct task_struct* task,
                                         __u64 address) {
   struct pending_fault* fault = &thread->pending;
@@ -66,7 +67,6 @@ static __always_inline void watch_split(struct thread_state* thread, struct task
                      fault->traits & MAPPING_MAY_BE_HUGE &&
                      fault->block != thread->mapping.small_block;
   if (fault->may_split) {
-    fault->cpu = bpf_get_smp_processor_id();
     fault->switches = task->nvcsw + task->nivcsw;
     fault->splits = split_count(task);
   }
@@ -78,8 +78,7 @@ static __always_inline int was_split(struct thread_state* thread, struct task_st
     return 0;
   }
   thread->mapping.small_block = fault->block;
-  return fault->cpu == bpf_get_smp_processor_id() &&
-         fault->switches == task->nvcsw + task->nivcsw && fault->splits != split_count(task);
+  return fault->switches == task->nvcsw + task->nivcsw && fault->splits != split_count(task);
 }
 
 /* Tells a system call from the next. */
@@ -89,7 +88,8 @@ static __always_inline __u64 call_identity(struct pt_regs* entry) {
 
 static __always_inline int enter_fault(unsigned long address, struct pt_regs* regs,
                                        unsigned long error_code, __u32 mode) {
-  if (!(error_code & PF_WRITE) || address >> 63) {
+  __u32 in_kernel_space = address >> 63;
+  if (!(error_code & PF_WRITE) || (in_kernel_space && mode == PENDING_KERNEL)) {
     return 0;
   }
   struct task_struct* task = bpf_get_current_task_btf();
@@ -107,7 +107,8 @@ static __always_inline int enter_fault(unsigned long address, struct pt_regs* re
   fault->protection = error_code & PF_PROTECTION;
   /* With page faults disabled the kernel gives up at once, and takes its slow path instead, which
    * raises no exception. */
-  if (error_code & PF_KEY || (mode == PENDING_KERNEL && task->pagefault_disabled)) {
+  if (error_code & PF_KEY || in_kernel_space ||
+      (mode == PENDING_KERNEL && task->pagefault_disabled)) {
     thread->counts.faults[COWSHED_FAILED]++;
   } else {
     fault->traits = mapping_traits(thread, task, address);

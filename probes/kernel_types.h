@@ -22,6 +22,7 @@
 /* include/linux/mm.h: unchanged 6.1 to 6.18. */
 #define VM_WRITE 0x2
 #define VM_SHARED 0x8
+#define VM_UFFD_MISSING 0x200
 #define VM_UFFD_WP 0x1000
 #define VM_HUGETLB 0x400000
 

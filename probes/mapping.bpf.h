@@ -108,6 +108,7 @@ static __always_inline int describe(struct mapping* mapping, struct mm_struct* m
   if (flags & VM_SHARED) traits |= MAPPING_SHARED;
   if (flags & VM_HUGETLB) traits |= MAPPING_HUGETLB;
   if (flags & VM_UFFD_WP) traits |= MAPPING_UFFD_WP;
+  if (flags & VM_UFFD_MISSING) traits |= MAPPING_UFFD_MISSING;
   __u64 first_huge = (start + 0x1fffff) & ~0x1fffffULL;
   if (first_huge + 0x200000 <= end) traits |= MAPPING_MAY_BE_HUGE;
   struct file* file = BPF_CORE_READ(vma, vm_file);

@@ -17,6 +17,7 @@
 #define MAPPING_SHMEM 128u
 #define MAPPING_ARENA 256u
 #define MAPPING_MAY_BE_HUGE 512u /* holds a whole aligned 2 MiB */
+#define MAPPING_UFFD_MISSING 1024u
 
 struct mapping {
   struct mm_struct* mm; /* compared, never followed */
@@ -45,7 +46,6 @@ struct pending_fault {
   __u64 stack; /* of the allocation in question */
   __u64 splits;
   __u64 switches;
-  __u32 cpu;
   __u32 may_split;
 };
 

@@ -45,22 +45,6 @@ struct SubjectRun {
 SubjectRun run_subject(Probe& probe, const std::string& kind, long n,
                        const std::function<void(const Snapshot&)>& observe = {});
 
-// Switches kernel.task_delayacct on, without which taskstats counts no copies, until it is
-// destroyed.  A child counts only if it is forked meanwhile.  One process of the machine has it at
-// a time, the others wait; what was set before is kept in the lock's file, so that the next one can
-// put it back if this one is killed.
-class DelayAccounting {
- public:
-  DelayAccounting();
-  ~DelayAccounting();
-  DelayAccounting(const DelayAccounting&) = delete;
-  DelayAccounting& operator=(const DelayAccounting&) = delete;
-
- private:
-  int lock_ = -1;
-  char before_ = '0';
-};
-
 // taskstats' count of wp_page_copy for a whole process, its ended threads included; nothing where
 // this kernel cannot say.
 std::optional<std::uint64_t> wpcopy_count(pid_t tgid);

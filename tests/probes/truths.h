@@ -1,10 +1,11 @@
 #pragma once
 
+#include <cstdint>
 #include <ostream>
 #include <string>
 #include <vector>
 
-#include <cowshed/probes/counts.h>
+#include "conditions.h"
 
 namespace cowshed::test {
 
@@ -18,17 +19,25 @@ struct PerUnit {
   std::uint64_t zero_filled_pages = 0;
   std::uint64_t write_notify = 0;
   std::uint64_t failed = 0;
+  std::uint64_t other = 0;
   std::uint64_t huge_splits = 0;
   std::uint64_t wpcopy = 0;  // what taskstats should say
 
+  std::uint64_t not_wp = 0;       // of these, decided elsewhere than in do_wp_page: large pages
+  std::uint64_t extra_wp = 0;     // entries of do_wp_page that decide nothing: userfaultfd
+  std::uint64_t arena_pages = 0;  // of copied_file, kept by arena
+
   // How often the kernel should come through do_wp_page: whatever the outcome.
-  std::uint64_t wp_faults() const { return wpcopy + reused + write_notify; }
+  std::uint64_t wp_faults() const { return wpcopy + reused + write_notify + extra_wp - not_wp; }
 };
 
 struct Truth {
   const char* kind;
   long most;  // units worth the time and the space
   PerUnit per_unit;
+  Needs needs = Needs::nothing;
+  // Whether the kernel reuses or copies what nobody else uses depends on its version.
+  bool either = false;
 };
 
 // For GoogleTest, which wants this name.  NOLINTNEXTLINE(readability-identifier-naming)
@@ -54,7 +63,7 @@ inline const std::vector<Truth>& truths() {
       {"file_read_then_write", 100'000, {.copied_file = 1, .wpcopy = 1}},
       {"file_never_read", 100'000, {.copied_file = 1}},
       {"disk_file_never_read", 2'000, {.copied_file = 1}},
-      {"arena_copied", 100'000, {.copied_file = 1, .wpcopy = 1}},
+      {"arena_copied", 100'000, {.copied_file = 1, .wpcopy = 1, .arena_pages = 1}},
       {"write_notify", 2'000, {.write_notify = 1}},
       {"closed_to_writes", 10'000, {.zero_filled = 1, .zero_filled_pages = 1, .failed = 1}},
       {"closed_to_all", 10'000, {.zero_filled = 1, .zero_filled_pages = 1, .failed = 1}},
@@ -63,6 +72,64 @@ inline const std::vector<Truth>& truths() {
       {"thread_copied", 100'000, {.copied_anon = 1, .wpcopy = 1}},
       {"grandchild_copied", 100'000, {.copied_anon = 1, .wpcopy = 1}},
       {"vfork_copied", 100'000, {.copied_anon = 1, .wpcopy = 1}},
+      {"clone_copied", 100'000, {.copied_anon = 1, .wpcopy = 1}},
+      {"vforked", 100'000, {.copied_anon = 1, .wpcopy = 1}},
+      {"in_pid_namespace", 100'000, {.copied_anon = 1, .wpcopy = 1}},
+      {"reused_then_read_fault", 10'000, {.reused = 1}},
+      {"reused_after_call", 10'000, {.reused = 1}},
+      {"image_never_read", 2'000, {.copied_file = 1, .arena_pages = 1}},
+      {"shared_file_present", 10'000, {.other = 1}},
+      {"shared_disk_file_never_read", 2'000, {.other = 1}},
+      {"wiped_on_fork", 10'000, {.zero_filled = 1, .zero_filled_pages = 1}},
+      {"kept_from_child", 10'000, {.zero_filled = 1, .zero_filled_pages = 1}},
+      {"not_inherited", 10'000, {.zero_filled = 1, .zero_filled_pages = 1, .failed = 1}},
+      {"stack_grows", 1'000, {.zero_filled = 1, .zero_filled_pages = 1}},
+      {"closed_and_shared", 100'000, {.copied_anon = 1, .failed = 1, .wpcopy = 1}},
+      {"kernel_address", 10'000, {.failed = 1}},
+      // With faults disabled it fails, and the kernel's own page walk then copies.
+      {"futex_operation", 10'000, {.failed = 1, .wpcopy = 1}},
+      // Before 6.2 (6.12 does not) the answer leaves a page that the same fault then has to reuse.
+      {"write_protected_by_user",
+       10'000,
+       {.zero_filled = 1,
+        .zero_filled_pages = 1,
+        .other = 1,
+        .extra_wp = kernel_is_before(6, 2) ? 2U : 1U}},
+      {"missing_for_user", 10'000, {.other = 1}},
+      {"split_while_waiting",
+       20,
+       {.copied_anon = 2,
+        .zero_filled = 2,
+        .zero_filled_pages = 513,
+        .huge_splits = 1,
+        .wpcopy = 2,
+        .extra_wp = 1},
+       Needs::huge_pages},
+      {"huge_first_touch", 20, {.zero_filled = 1, .zero_filled_pages = 512}, Needs::huge_pages},
+      {"huge_shared", 20, {.copied_anon = 512, .huge_splits = 1, .wpcopy = 512}, Needs::huge_pages},
+      {"huge_shared_one_byte",
+       20,
+       {.copied_anon = 1, .huge_splits = 1, .wpcopy = 1},
+       Needs::huge_pages},
+      {"huge_last_sharer", 20, {.reused = 1, .not_wp = 1}, Needs::huge_pages},
+      // Newer kernels fill a huge page instead (do_huge_zero_wp_pmd, mm/huge_memory.c).
+      {"huge_zero_page",
+       20,
+       {.zero_page_writes = 1, .wpcopy = kernel_is_before(6, 13) ? 1U : 0U},
+       Needs::huge_pages},
+      {"folio_first_touch", 1'000, {.zero_filled = 1, .zero_filled_pages = 16}, Needs::folios},
+      {"folio_shared", 1'000, {.copied_anon = 16, .wpcopy = 16}, Needs::folios},
+      {"folio_last_sharer", 1'000, {.reused = 16}, Needs::folios, true},
+      // taskstats counts the first touch, too (hugetlb_wp, mm/hugetlb.c).
+      {"reserved_first_touch", 20, {.other = 1, .wpcopy = 1, .not_wp = 1}, Needs::reserved_pages},
+      {"reserved_shared", 20, {.other = 1, .wpcopy = 1, .not_wp = 1}, Needs::reserved_pages},
+      {"merged",
+       1'000,
+       {.copied_anon = 1, .zero_filled = 2, .zero_filled_pages = 2, .wpcopy = 1},
+       Needs::merging},
+      {"swapped_out", 1'000, {.zero_filled = 1, .zero_filled_pages = 1, .other = 1}, Needs::swap},
+      {"swapped_out_and_shared", 1'000, {.other = 1, .wpcopy = 1}, Needs::swap},
+      {"under_pressure", 2'000, {.copied_anon = 1, .wpcopy = 1}, Needs::memory_limit},
       // Copied by the kernel's own page walk: what the probes do not see, and taskstats does.
       {"populated", 1'000, {.wpcopy = 1}},
   };

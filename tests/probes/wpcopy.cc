@@ -1,14 +1,9 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <fcntl.h>
-#include <fstream>
-#include <gtest/gtest.h>
 #include <linux/genetlink.h>
 #include <linux/netlink.h>
 #include <linux/taskstats.h>
-#include <stdexcept>
-#include <sys/file.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -16,9 +11,6 @@
 
 namespace cowshed::test {
 namespace {
-
-constexpr const char* kLock = "/var/tmp/cowshed-task-delayacct";
-constexpr const char* kSwitch = "/proc/sys/kernel/task_delayacct";
 
 struct Request {
   nlmsghdr header = {};
@@ -114,28 +106,6 @@ std::optional<std::uint64_t> wpcopy_count(pid_t tgid) {
   }
   close(fd);
   return count;
-}
-
-DelayAccounting::DelayAccounting() {
-  lock_ = open(kLock, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-  if (lock_ < 0 || flock(lock_, LOCK_EX) != 0) {
-    throw std::runtime_error(kLock);
-  }
-  if (pread(lock_, &before_, 1, 0) != 1) {  // empty: the last one ended well
-    std::ifstream(kSwitch) >> before_;
-    if (pwrite(lock_, &before_, 1, 0) != 1) {
-      throw std::runtime_error(kLock);
-    }
-  }
-  std::ofstream(kSwitch) << "1\n";
-}
-
-DelayAccounting::~DelayAccounting() {
-  std::ofstream(kSwitch) << before_ << "\n";
-  if (ftruncate(lock_, 0) != 0) {
-    ADD_FAILURE() << kLock;
-  }
-  close(lock_);
 }
 
 }  // namespace cowshed::test

@@ -1,0 +1,250 @@
+#include <cstdint>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <linux/userfaultfd.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include "kinds.h"
+#include "large.h"
+#include "steps.h"
+
+// Stores that are not let through: a collector's barriers, and mistakes.
+
+namespace ground_truth {
+namespace {
+
+char* page_around(siginfo_t* info) {
+  auto* at = static_cast<char*>(info->si_addr);
+  return at - (reinterpret_cast<std::uintptr_t>(at) & (kPage - 1));
+}
+
+// The handlers open one page of what was closed, and the store is tried again.
+void reopen(int, siginfo_t* info, void*) {
+  mprotect(page_around(info), kPage, PROT_READ | PROT_WRITE);
+}
+
+void map_there(int, siginfo_t* info, void*) {
+  mmap(page_around(info), kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
+       -1, 0);
+}
+
+void on_violation(void (*handler)(int, siginfo_t*, void*)) {
+  struct sigaction action = {};
+  action.sa_sigaction = handler;
+  action.sa_flags = SA_SIGINFO;
+  sigaction(SIGSEGV, &action, nullptr);
+}
+
+void stores_to_closed(int protection) {
+  on_violation(reopen);
+  in_child([=] {
+    char* pages = written_private_pages();
+    mprotect(pages, bytes(), protection);
+    write_all(pages);
+  });
+}
+
+void closed_to_writes() { stores_to_closed(PROT_READ); }
+void closed_to_all() { stores_to_closed(PROT_NONE); }
+
+void closed_and_shared() {
+  char* pages = written_private_pages();
+  on_violation(reopen);
+  in_child([=] {
+    mprotect(pages, bytes(), PROT_READ);
+    write_all(pages);
+  });
+}
+
+void not_inherited() {
+  char* pages = written_private_pages();
+  madvise(pages, bytes(), MADV_DONTFORK);
+  on_violation(map_there);
+  in_child([=] { write_all(pages); });
+}
+
+sigjmp_buf escape;
+
+// Addresses of the kernel.
+void kernel_address() {
+  on_violation([](int, siginfo_t*, void*) { siglongjmp(escape, 1); });
+  in_child([] {
+    auto* const there = reinterpret_cast<char*>(0xffff'8880'0000'0000);
+    for (static long i = 0; i <= count; ++i) {  // a jump leaves a static variable as it was
+      if (sigsetjmp(escape, 1) == 0) {
+        store(page_of(there, i));
+      }
+    }
+  });
+}
+
+// The kernel first tries with page faults disabled, which fails, and then walks the page tables.
+void futex_operation() {
+  char* pages = written_private_pages();
+  in_child([=] {
+    for (long i = 0; i < count; ++i) {
+      auto* word = reinterpret_cast<std::uint32_t*>(page_of(pages, i));
+      if (syscall(SYS_futex, word, FUTEX_WAKE_OP | FUTEX_PRIVATE_FLAG, 0, 0, word,
+                  FUTEX_OP(FUTEX_OP_ADD, 1, FUTEX_OP_CMP_EQ, 0)) < 0) {
+        fail("futex");
+      }
+    }
+  });
+}
+
+// A thread of the measured process that answers its userfaultfd, N + 1 times: the last page is
+// written, too, so that the first answer's costs are the same for N = 0.
+class Handler {
+ public:
+  // Of pages that are `distance` apart.
+  Handler(char* pages, std::size_t distance, std::uint64_t mode) : mode_(mode) {
+    fd_ = static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC));
+    uffdio_api api = {.api = UFFD_API, .features = 0, .ioctls = 0};
+    uffdio_register range = {};
+    range.range = {reinterpret_cast<std::uintptr_t>(pages),
+                   static_cast<std::size_t>(count + 1) * distance};
+    range.mode = mode;
+    if (fd_ < 0 || ioctl(fd_, UFFDIO_API, &api) != 0 || ioctl(fd_, UFFDIO_REGISTER, &range) != 0) {
+      fail("userfaultfd");
+    }
+  }
+
+  void protect(char* page) { set_protection(page, UFFDIO_WRITEPROTECT_MODE_WP); }
+
+  // `before_answer` is called with the number of the answer.
+  void start(void (*before_answer)(long)) {
+    before_answer_ = before_answer;
+    if (pthread_create(
+            &thread_, nullptr,
+            [](void* self) -> void* {
+              static_cast<Handler*>(self)->answer();
+              return nullptr;
+            },
+            this) != 0) {
+      fail("thread");
+    }
+  }
+  void join() { pthread_join(thread_, nullptr); }
+
+ private:
+  void set_protection(char* page, std::uint64_t mode) const {
+    uffdio_writeprotect request = {};
+    request.range = {reinterpret_cast<std::uintptr_t>(page), kPage};
+    request.mode = mode;
+    if (ioctl(fd_, UFFDIO_WRITEPROTECT, &request) != 0) {
+      fail("UFFDIO_WRITEPROTECT");
+    }
+  }
+
+  void answer() {
+    alignas(kPage) static char source[kPage];
+    for (long i = 0; i <= count; ++i) {
+      uffd_msg message = {};
+      if (read(fd_, &message, sizeof message) != sizeof message) {
+        fail("userfaultfd");
+      }
+      before_answer_(i);
+      const std::uintptr_t page = message.arg.pagefault.address & ~(kPage - 1);
+      if (mode_ == UFFDIO_REGISTER_MODE_WP) {
+        set_protection(reinterpret_cast<char*>(page), 0);
+      } else {
+        uffdio_copy copy = {.dst = page,
+                            .src = reinterpret_cast<std::uintptr_t>(source),
+                            .len = kPage,
+                            .mode = 0,
+                            .copy = 0};
+        if (ioctl(fd_, UFFDIO_COPY, &copy) != 0) {
+          fail("UFFDIO_COPY");
+        }
+      }
+    }
+  }
+
+  int fd_ = -1;
+  std::uint64_t mode_;
+  void (*before_answer_)(long) = nullptr;
+  pthread_t thread_{};
+};
+
+void write_protected_by_user() {
+  in_child([] {
+    char* pages = private_pages();
+    Handler handler(pages, kPage, UFFDIO_REGISTER_MODE_WP);
+    for (long i = 0; i <= count; ++i) {
+      store(page_of(pages, i));
+      handler.protect(page_of(pages, i));
+    }
+    handler.start([](long) {});
+    for (long i = 0; i <= count; ++i) {
+      store(page_of(pages, i));
+    }
+    handler.join();
+  });
+}
+
+void missing_for_user() {
+  in_child([] {
+    char* pages = private_pages();
+    Handler handler(pages, kPage, UFFDIO_REGISTER_MODE_MISSING);
+    handler.start([](long) {});
+    for (long i = 0; i <= count; ++i) {
+      store(page_of(pages, i));
+    }
+    handler.join();
+  });
+}
+
+// While the store waits, its CPU sees a huge page being split that it has nothing to do with.
+char* to_split = nullptr;
+
+void split_while_waiting() {
+  to_split = huge_pages();
+  touch_each(to_split, kHuge);
+  const std::size_t size = static_cast<std::size_t>(count + 1) * kHuge;
+  auto* pages = static_cast<char*>(
+      mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  madvise(pages, size, MADV_NOHUGEPAGE);
+  Handler handler(pages, kHuge, UFFDIO_REGISTER_MODE_WP);
+  for (long i = 0; i <= count; ++i) {
+    store(pages + static_cast<std::size_t>(i) * kHuge);
+  }
+  const Sharer sharer;
+  for (long i = 0; i <= count; ++i) {
+    handler.protect(pages + static_cast<std::size_t>(i) * kHuge);
+  }
+  measured([&] {
+    handler.start([](long i) {
+      if (i < count) {
+        store(to_split + static_cast<std::size_t>(i) * kHuge);
+      }
+    });
+    for (long i = 0; i <= count; ++i) {
+      store(pages + static_cast<std::size_t>(i) * kHuge);
+    }
+    handler.join();
+  });
+}
+
+}  // namespace
+
+std::span<const Kind> kinds_of_barrier() {
+  static constexpr Kind kAll[] = {
+      {"closed_to_writes", closed_to_writes},
+      {"closed_to_all", closed_to_all},
+      {"closed_and_shared", closed_and_shared},
+      {"not_inherited", not_inherited},
+      {"kernel_address", kernel_address},
+      {"futex_operation", futex_operation},
+      {"write_protected_by_user", write_protected_by_user},
+      {"missing_for_user", missing_for_user},
+      {"split_while_waiting", [] { one_down(split_while_waiting); }},
+  };
+  return kAll;
+}
+
+}  // namespace ground_truth

@@ -1,0 +1,155 @@
+#include <cstdint>
+#include <sys/mman.h>
+
+#include "kinds.h"
+#include "large.h"
+#include "steps.h"
+
+namespace ground_truth {
+
+namespace {
+
+// N + 1 blocks of this size, the first aligned.
+char* blocks(std::size_t size, int flags) {
+  const std::size_t length = static_cast<std::size_t>(count + 2) * size;
+  void* mapped =
+      mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
+  if (mapped == MAP_FAILED) {
+    fail("large pages");
+  }
+  auto* start = static_cast<char*>(mapped);
+  return start + (-reinterpret_cast<std::uintptr_t>(start) & (size - 1));
+}
+
+char* transparent(std::size_t size) {
+  char* start = blocks(size, 0);
+  if (madvise(start, static_cast<std::size_t>(count + 1) * size, MADV_HUGEPAGE) != 0) {
+    fail("MADV_HUGEPAGE");
+  }
+  return start;
+}
+
+}  // namespace
+
+char* huge_pages() { return transparent(kHuge); }
+
+void touch_each(char* huge, std::size_t stride) {
+  for (std::size_t at = 0; at < static_cast<std::size_t>(count) * kHuge; at += stride) {
+    store(huge + at);
+  }
+}
+
+namespace {
+
+char* touched_huge_pages() {
+  char* huge = huge_pages();
+  touch_each(huge, kHuge);
+  return huge;
+}
+
+void huge_first_touch() {
+  in_child([] { touch_each(huge_pages(), kHuge); });
+}
+
+void huge_shared() {
+  char* huge = touched_huge_pages();
+  in_child([=] { touch_each(huge, kPage); });
+}
+
+void huge_shared_one_byte() {
+  char* huge = touched_huge_pages();
+  in_child([=] { touch_each(huge, kHuge); });
+}
+
+void huge_last_sharer() {
+  as_last_sharer(touched_huge_pages(), static_cast<std::size_t>(count + 1) * kHuge,
+                 [](char* huge) { touch_each(huge, kHuge); });
+}
+
+// A read maps the kernel's huge page of zeros.
+void huge_zero_page() {
+  in_child([] {
+    char* huge = huge_pages();
+    for (long i = 0; i < count; ++i) {
+      (void)*static_cast<const volatile char*>(huge + static_cast<std::size_t>(i) * kHuge);
+    }
+    touch_each(huge, kHuge);
+  });
+}
+
+// Folios of 64 KiB, of which no 2 MiB are together.
+constexpr std::size_t kFolio = std::size_t{64} << 10;
+constexpr std::size_t kApart = 2 * kFolio;
+
+char* folio(char* folios, long i) { return folios + static_cast<std::size_t>(i) * kApart; }
+
+char* folios() {
+  char* start = blocks(kApart, 0);
+  for (long i = 0; i < count; ++i) {
+    if (madvise(folio(start, i), kFolio, MADV_HUGEPAGE) != 0) {
+      fail("MADV_HUGEPAGE");
+    }
+  }
+  return start;
+}
+
+char* touched_folios() {
+  char* start = folios();
+  for (long i = 0; i < count; ++i) {
+    store(folio(start, i));
+  }
+  return start;
+}
+
+void write_folios(char* start) {
+  for (long i = 0; i < count; ++i) {
+    for (std::size_t at = 0; at < kFolio; at += kPage) {
+      store(folio(start, i) + at);
+    }
+  }
+}
+
+void folio_first_touch() {
+  in_child([] { touched_folios(); });
+}
+
+void folio_shared() {
+  char* start = touched_folios();
+  in_child([=] { write_folios(start); });
+}
+
+void folio_last_sharer() {
+  as_last_sharer(touched_folios(), static_cast<std::size_t>(count + 1) * kApart, write_folios);
+}
+
+char* reserved_pages() { return blocks(kHuge, MAP_HUGETLB | MAP_NORESERVE); }
+
+void reserved_first_touch() {
+  in_child([] { touch_each(reserved_pages(), kHuge); });
+}
+
+void reserved_shared() {
+  char* huge = reserved_pages();
+  touch_each(huge, kHuge);
+  in_child([=] { touch_each(huge, kHuge); });
+}
+
+}  // namespace
+
+std::span<const Kind> kinds_of_large_page() {
+  static constexpr Kind kAll[] = {
+      {"huge_first_touch", huge_first_touch},
+      {"huge_shared", huge_shared},
+      {"huge_shared_one_byte", huge_shared_one_byte},
+      {"huge_last_sharer", huge_last_sharer},
+      {"huge_zero_page", huge_zero_page},
+      {"folio_first_touch", folio_first_touch},
+      {"folio_shared", folio_shared},
+      {"folio_last_sharer", folio_last_sharer},
+      {"reserved_first_touch", reserved_first_touch},
+      {"reserved_shared", reserved_shared},
+  };
+  return kAll;
+}
+
+}  // namespace ground_truth

@@ -1,0 +1,245 @@
+#include <array>
+#include <cstdint>
+#include <cstdlib>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+
+#include "kinds.h"
+#include "steps.h"
+
+// Trees of processes and threads.
+
+namespace ground_truth {
+namespace {
+
+void* write_from_thread(void* pages) {
+  write_all(static_cast<char*>(pages));
+  return nullptr;
+}
+
+// N threads, each ends before the next begins, and each copies one page.
+void thread_churn() {
+  char* pages = written_private_pages();
+  in_child([=] {
+    const long threads = count;
+    count = 1;
+    for (long i = 0; i < threads; ++i) {
+      pthread_t thread;
+      if (pthread_create(&thread, nullptr, write_from_thread,
+                         pages + static_cast<std::size_t>(i) * kPage) != 0 ||
+          pthread_join(thread, nullptr) != 0) {
+        fail("thread");
+      }
+    }
+  });
+}
+
+void grandchild_copied() {
+  char* pages = written_private_pages();
+  const pid_t child = fork();
+  if (child == 0) {
+    in_child([=] { write_all(pages); });
+    _exit(0);
+  }
+  await(child);
+}
+
+void exec_between() {
+  char* pages = written_private_pages();
+  const pid_t child = fork();
+  if (child == 0) {
+    print("measured", getpid());
+    write_all(pages);
+    char number[24] = {};
+    long rest = count;
+    for (char* digit = number + sizeof number - 2; digit >= number; --digit, rest /= 10) {
+      *digit = static_cast<char>('0' + rest % 10);
+    }
+    char kind[] = "after_exec";
+    char* arguments[] = {program, kind, number, nullptr};
+    execve(program, arguments, environ);
+    fail("execve");
+  }
+  await(child);
+}
+
+void after_exec() {
+  char* pages = written_private_pages();
+  const Sharer sharer;
+  write_all(pages);
+  finish_measured();
+}
+
+constexpr long kPagesOfShortChild = 4;
+
+char* pages_of_short_child() {
+  return static_cast<char*>(mmap(nullptr, kPagesOfShortChild * kPage, PROT_READ | PROT_WRITE,
+                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0));
+}
+
+void short_children_of(long pages_each) {
+  char* pages = pages_of_short_child();
+  print("measured", getpid());
+  for (long i = 0; i < count; ++i) {
+    const pid_t child = fork();
+    if (child == 0) {
+      for (long page = 0; page < pages_each; ++page) {
+        store(page_of(pages, page));
+      }
+      _exit(0);
+    }
+    await(child);
+  }
+  finish_measured();
+}
+
+void short_children() { short_children_of(kPagesOfShortChild); }
+void short_idle_children() { short_children_of(0); }
+
+void spawned() {
+  char kind[] = "idle";
+  char number[] = "0";
+  char* arguments[] = {program, kind, number, nullptr};
+  pid_t child = 0;
+  if (posix_spawn(&child, program, nullptr, nullptr, arguments, environ) != 0) {
+    fail("posix_spawn");
+  }
+  await(child);
+}
+
+void idle() {
+  measured([] {});
+}
+
+// 32 generations, each of which copies all that it shares with the one before.
+void generations() {
+  char* pages = written_private_pages();
+  for (int generation = 0; generation < 32; ++generation) {
+    const pid_t child = fork();
+    if (child != 0) {
+      await(child);
+      return;
+    }
+    write_all(pages);
+  }
+  measured([] {});
+}
+
+// N children, all alive at once.
+void crowd_of(long pages_each) {
+  char* pages = pages_of_short_child();
+  int ready[2];
+  if (pipe(ready) != 0) {
+    fail("pipe");
+  }
+  print("measured", getpid());
+  const pid_t parent = getpid();
+  for (long i = 0; i < count; ++i) {
+    if (fork() == 0) {
+      for (long page = 0; page < pages_each; ++page) {
+        store(page_of(pages, page));
+      }
+      if (write(ready[1], "r", 1) != 1 || getppid() != parent) {
+        fail("ready");
+      }
+      pause();
+    }
+  }
+  char byte = 0;
+  for (long i = 0; i < count; ++i) {
+    if (read(ready[0], &byte, 1) != 1) {
+      fail("ready");
+    }
+  }
+  finish_measured();
+  signal(SIGTERM, SIG_IGN);
+  kill(0, SIGTERM);
+  while (wait(nullptr) > 0) {
+  }
+}
+
+void crowd() { crowd_of(kPagesOfShortChild); }
+void idle_crowd() { crowd_of(0); }
+
+// Short children that all get the same PID, as far as nobody else takes it.
+void same_pid() {
+  char* pages = pages_of_short_child();
+  const int last_pid = open("/proc/sys/kernel/ns_last_pid", O_WRONLY | O_CLOEXEC);
+  print("measured", getpid());
+  long digits = 0;
+  char text[24] = {};
+  for (long i = 0; i < count; ++i) {
+    if (digits != 0 && pwrite(last_pid, text, static_cast<std::size_t>(digits), 0) < 0) {
+      fail("ns_last_pid");
+    }
+    const pid_t child = fork();
+    if (child == 0) {
+      for (long page = 0; page < kPagesOfShortChild; ++page) {
+        store(page_of(pages, page));
+      }
+      _exit(0);
+    }
+    await(child);
+    if (digits == 0) {
+      for (long rest = child - 1; rest != 0; rest /= 10) {
+        ++digits;
+      }
+      long rest = child - 1;
+      for (long at = digits; at > 0; rest /= 10) {
+        text[--at] = static_cast<char>('0' + rest % 10);
+      }
+    }
+  }
+  finish_measured();
+}
+
+// N children end with a dump of their core into a memory file system.
+void crashes() {
+  if (chdir("/dev/shm") != 0) {
+    fail("/dev/shm");
+  }
+  const rlimit limit = {.rlim_cur = 1 << 24, .rlim_max = 1 << 24};
+  setrlimit(RLIMIT_CORE, &limit);
+  char* closed = map(PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS);
+  print("measured", getpid());
+  for (long i = 0; i < count; ++i) {
+    const pid_t child = fork();
+    if (child == 0) {
+      store(closed);
+    }
+    int status = 0;
+    if (waitpid(child, &status, 0) != child || !WIFSIGNALED(status) || !WCOREDUMP(status)) {
+      fail("crash");
+    }
+    unlink("core");
+  }
+  finish_measured();
+}
+
+}  // namespace
+
+std::span<const Kind> kinds_of_lineage() {
+  static constexpr Kind kAll[] = {
+      {"thread_churn", thread_churn},
+      {"grandchild_copied", grandchild_copied},
+      {"exec_between", exec_between},
+      {"after_exec", after_exec},
+      {"short_children", short_children},
+      {"short_idle_children", short_idle_children},
+      {"crowd", crowd},
+      {"idle_crowd", idle_crowd},
+      {"same_pid", same_pid},
+      {"generations", generations},
+      {"crashes", crashes},
+      {"spawned", spawned},
+      {"idle", idle},
+  };
+  return kAll;
+}
+
+}  // namespace ground_truth

@@ -1,0 +1,193 @@
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <fcntl.h>
+#include <iterator>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "kinds.h"
+#include "steps.h"
+
+namespace ground_truth {
+namespace {
+
+void anon_copied() {
+  char* pages = written_private_pages();
+  in_child([=] { write_all(pages); });
+}
+
+void parent_copies() {
+  char* pages = written_private_pages();
+  const Sharer sharer;
+  measured([=] { write_all(pages); });
+}
+
+void reused() { as_last_sharer(written_private_pages(), bytes(), write_all); }
+
+void zero_page_write() {
+  in_child([] {
+    char* pages = private_pages();
+    read_all(pages);
+    write_all(pages);
+  });
+}
+
+void first_touch() {
+  in_child([] { write_all(private_pages()); });
+}
+
+void shared_first_touch() {
+  in_child([] { write_all(map(PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS)); });
+}
+
+void file_read_then_write() {
+  const int fd = filled_memory_file("plain");
+  in_child([=] {
+    char* pages = map(PROT_READ | PROT_WRITE, MAP_PRIVATE, fd);
+    read_all(pages);
+    write_all(pages);
+  });
+}
+
+void file_never_read() {
+  const int fd = filled_memory_file("plain");
+  in_child([=] { write_all(map(PROT_READ | PROT_WRITE, MAP_PRIVATE, fd)); });
+}
+
+void disk_file_never_read() {
+  const int fd = disk_file();
+  in_child([=] { write_all(map(PROT_READ | PROT_WRITE, MAP_PRIVATE, fd)); });
+}
+
+void arena_copied() {
+  const int fd = filled_memory_file("cowshed:truth");
+  char* pages = map(PROT_READ | PROT_WRITE, MAP_PRIVATE, fd);
+  in_child([=] {
+    read_all(pages);
+    write_all(pages);
+  });
+}
+
+void write_notify() {
+  const int fd = disk_file();
+  in_child([=] {
+    char* pages = map(PROT_READ | PROT_WRITE, MAP_SHARED, fd);
+    read_all(pages);
+    write_all(pages);
+  });
+}
+
+// Each page is a mapping of its own, between closed ones.
+void many_mappings() {
+  const std::size_t size = 2 * bytes();
+  void* mapped = mmap(nullptr, size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapped == MAP_FAILED) {
+    fail("mmap");
+  }
+  auto* pages = static_cast<char*>(mapped);
+  for (long i = 0; i < count; ++i) {
+    char* page = pages + static_cast<std::size_t>(2 * i) * kPage;
+    if (mprotect(page, kPage, PROT_READ | PROT_WRITE) != 0) {
+      fail("mprotect");
+    }
+    *static_cast<volatile char*>(page) = 1;
+  }
+  in_child([=] {
+    for (long i = 0; i < count; ++i) {
+      *static_cast<volatile char*>(pages + static_cast<std::size_t>(2 * i) * kPage) = 2;
+    }
+  });
+}
+
+// A file that ends as an arena's image does: its copies are kept by mapping.
+void image_never_read() {
+  constexpr std::size_t kImage = std::size_t{2} << 20;
+  const std::size_t size = (bytes() + kImage - 1) / kImage * kImage;
+  const int fd = disk_file();
+  if (ftruncate(fd, static_cast<off_t>(size)) != 0) {
+    fail("ftruncate");
+  }
+  in_child([=] {
+    auto* at = static_cast<char*>(
+        mmap(nullptr, size + kImage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    at += -reinterpret_cast<std::uintptr_t>(at) & (kImage - 1);
+    write_all(
+        static_cast<char*>(mmap(at, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, fd, 0)));
+  });
+}
+
+// The pages are in the page cache, but not mapped yet.
+void shared_file_present() {
+  const int fd = filled_memory_file("plain");
+  in_child([=] { write_all(map(PROT_READ | PROT_WRITE, MAP_SHARED, fd)); });
+}
+
+void shared_disk_file_never_read() {
+  const int fd = disk_file();
+  in_child([=] { write_all(map(PROT_READ | PROT_WRITE, MAP_SHARED, fd)); });
+}
+
+void wiped_on_fork() {
+  char* pages = written_private_pages();
+  if (madvise(pages, bytes(), MADV_WIPEONFORK) != 0) {
+    fail("MADV_WIPEONFORK");
+  }
+  in_child([=] { write_all(pages); });
+}
+
+// A fork leaves pages that the child does not get as they are.
+void kept_from_child() {
+  char* pages = private_pages();
+  madvise(pages, bytes(), MADV_DONTFORK);
+  measured([=] {
+    write_all(pages);
+    const Sharer sharer;
+    write_all(pages);
+  });
+}
+
+// Below the mapping of the stack, which grows.
+void stack_grows() {
+  in_child([] {
+    char here = 0;
+    char* start = &here - 64 * kPage;
+    for (long i = 0; i < count; ++i) {
+      store(start - static_cast<std::size_t>(i) * kPage);
+    }
+  });
+}
+
+}  // namespace
+
+std::span<const Kind> kinds_of_mapping() {
+  static constexpr Kind kAll[] = {
+      {"anon_copied", anon_copied},
+      {"parent_copies", [] { one_down(parent_copies); }},
+      {"reused", reused},
+      {"zero_page_write", zero_page_write},
+      {"first_touch", first_touch},
+      {"shared_first_touch", shared_first_touch},
+      {"file_read_then_write", file_read_then_write},
+      {"file_never_read", file_never_read},
+      {"disk_file_never_read", disk_file_never_read},
+      {"arena_copied", arena_copied},
+      {"write_notify", write_notify},
+      {"many_mappings", many_mappings},
+      {"image_never_read", image_never_read},
+      {"shared_file_present", shared_file_present},
+      {"shared_disk_file_never_read", shared_disk_file_never_read},
+      {"wiped_on_fork", wiped_on_fork},
+      {"kept_from_child", [] { one_down(kept_from_child); }},
+      {"stack_grows", stack_grows},
+  };
+  return kAll;
+}
+
+}  // namespace ground_truth

@@ -1,0 +1,128 @@
+#include <atomic>
+#include <iterator>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/syscall.h>
+
+#include "kinds.h"
+#include "steps.h"
+
+// Who shares an address space, or a page, with whom.
+
+namespace ground_truth {
+namespace {
+
+void* write_from_thread(void* pages) {
+  write_all(static_cast<char*>(pages));
+  return nullptr;
+}
+
+void thread_copied() {
+  char* pages = written_private_pages();
+  in_child([=] {
+    pthread_t thread;
+    if (pthread_create(&thread, nullptr, write_from_thread, pages) != 0 ||
+        pthread_join(thread, nullptr) != 0) {
+      fail("thread");
+    }
+  });
+}
+
+// A child in its parent's address space, whose pages another child shares.
+void in_shared_memory(int flags) {
+  char* pages = written_private_pages();
+  const Sharer sharer;
+  alignas(16) static char stack[64 * 1024];
+  const pid_t child = clone(
+      [](void* of_parent) -> int {
+        measured([=] { write_all(static_cast<char*>(of_parent)); });
+        _exit(0);
+      },
+      std::end(stack), flags | CLONE_VM | SIGCHLD, pages);
+  await(child);
+}
+
+void vfork_copied() { in_shared_memory(CLONE_VFORK); }
+void clone_copied() { in_shared_memory(0); }
+
+void vforked() {
+  char* pages = written_private_pages();
+  const Sharer sharer;
+  const pid_t child = vfork();
+  if (child == 0) {
+    measured([=] { write_all(pages); });
+    _exit(0);
+  }
+  await(child);
+}
+
+void in_pid_namespace() {
+  char* pages = written_private_pages();
+  const auto child = static_cast<pid_t>(syscall(SYS_clone, CLONE_NEWPID | SIGCHLD, 0, 0, 0, 0));
+  if (child == 0) {
+    write_all(pages);
+    finish_measured();
+    _exit(0);
+  }
+  print("measured", child);
+  await(child);
+}
+
+// Two threads on two CPUs write to the same page at the same moment.
+struct Pair {
+  char* pages;
+  std::atomic<long> arrived;
+};
+
+void run_on_cpu(int cpu) {
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(cpu, &one);
+  if (sched_setaffinity(0, sizeof one, &one) != 0) {
+    fail("sched_setaffinity");
+  }
+}
+
+void write_together(Pair& pair) {
+  for (long i = 0; i < count; ++i) {
+    ++pair.arrived;
+    while (pair.arrived < 2 * (i + 1)) {
+      __builtin_ia32_pause();
+    }
+    store(page_of(pair.pages, i));
+  }
+}
+
+void threads_at_once() {
+  static Pair pair = {};
+  pair.pages = written_private_pages();
+  in_child([] {
+    pthread_t thread;
+    if (pthread_create(
+            &thread, nullptr,
+            [](void*) -> void* {
+              run_on_cpu(1);
+              write_together(pair);
+              return nullptr;
+            },
+            nullptr) != 0) {
+      fail("thread");
+    }
+    write_together(pair);
+    pthread_join(thread, nullptr);
+  });
+}
+
+}  // namespace
+
+std::span<const Kind> kinds_of_process() {
+  static constexpr Kind kAll[] = {
+      {"thread_copied", thread_copied},       {"vfork_copied", vfork_copied},
+      {"clone_copied", clone_copied},         {"vforked", vforked},
+      {"in_pid_namespace", in_pid_namespace}, {"threads_at_once", threads_at_once},
+  };
+  return kAll;
+}
+
+}  // namespace ground_truth

@@ -1,0 +1,128 @@
+#include <array>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <ctime>
+#include <fcntl.h>
+#include <sys/mman.h>
+
+#include "kinds.h"
+#include "steps.h"
+
+// Pages that the kernel merges, swaps out, or has to free others for.
+
+namespace ground_truth {
+namespace {
+
+void sleep_a_little() {
+  const timespec pause = {.tv_sec = 0, .tv_nsec = 1'000'000};
+  nanosleep(&pause, nullptr);
+}
+
+// Merged pages of this process, as the kernel says.
+long merged_pages() {
+  std::array<char, 32> text{};
+  const int fd = open("/proc/self/ksm_merging_pages", O_RDONLY | O_CLOEXEC);
+  if (fd < 0 || read(fd, text.data(), text.size() - 1) < 0) {
+    fail("ksm_merging_pages");
+  }
+  close(fd);
+  return std::atol(text.data());
+}
+
+// Page i and page N + 1 + i are the same; so are the two that N = 0 has.
+void merged() {
+  in_child([] {
+    const long pairs = count + 1;
+    const std::size_t size = 2 * static_cast<std::size_t>(pairs) * kPage;
+    auto* pages = static_cast<char*>(
+        mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    madvise(pages, size, MADV_NOHUGEPAGE);
+    for (long i = 0; i < pairs; ++i) {
+      for (char* page : {page_of(pages, i), page_of(pages, pairs + i)}) {
+        std::memcpy(page, "merge me", 8);
+        std::memcpy(page + 8, &i, sizeof i);
+      }
+    }
+    if (madvise(pages, size, MADV_MERGEABLE) != 0) {
+      fail("MADV_MERGEABLE");
+    }
+    while (merged_pages() < 2 * pairs) {
+      sleep_a_little();
+    }
+    write_all(pages);
+  });
+}
+
+bool is_swapped_out(int pagemap, const char* page) {
+  std::uint64_t entry = 0;
+  const auto at = static_cast<off_t>(reinterpret_cast<std::uintptr_t>(page) / kPage * sizeof entry);
+  if (pread(pagemap, &entry, sizeof entry, at) != sizeof entry) {
+    fail("pagemap");
+  }
+  return (entry >> 62 & 1) != 0;
+}
+
+char* swapped_out_pages() {
+  char* pages = written_private_pages();
+  const int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+  for (long i = 0; i < count; ++i) {
+    while (!is_swapped_out(pagemap, page_of(pages, i))) {
+      if (madvise(page_of(pages, i), kPage, MADV_PAGEOUT) != 0) {
+        fail("MADV_PAGEOUT");
+      }
+    }
+  }
+  close(pagemap);
+  return pages;
+}
+
+void swapped_out() {
+  in_child([] {
+    char* pages = swapped_out_pages();
+    write_all(pages);
+  });
+}
+
+void swapped_out_and_shared() {
+  char* pages = swapped_out_pages();
+  in_child([=] { write_all(pages); });
+}
+
+// Each page is copied where the memory cgroup is full of a file's pages: 48 MiB, clean.
+void under_pressure() {
+  static std::array<char, 256 * kPage> buffer;
+  constexpr int kBuffers = 48;
+  const int fd = disk_file();
+  char* pages = written_private_pages();
+  std::memset(buffer.data(), 1, buffer.size());
+  for (int i = 0; i < kBuffers; ++i) {
+    const off_t at = i * static_cast<off_t>(buffer.size());
+    if (pwrite(fd, buffer.data(), buffer.size(), at) < 0 || fsync(fd) != 0) {
+      fail("pwrite");
+    }
+  }
+  in_child([=] {
+    for (int i = 0; i < kBuffers; ++i) {
+      const off_t at = i * static_cast<off_t>(buffer.size());
+      if (pread(fd, buffer.data(), buffer.size(), at) < 0) {
+        fail("pread");
+      }
+    }
+    write_all(pages);
+  });
+}
+
+}  // namespace
+
+std::span<const Kind> kinds_of_reclaim() {
+  static constexpr Kind kAll[] = {
+      {"merged", merged},
+      {"swapped_out", swapped_out},
+      {"swapped_out_and_shared", swapped_out_and_shared},
+      {"under_pressure", under_pressure},
+  };
+  return kAll;
+}
+
+}  // namespace ground_truth

@@ -1,0 +1,120 @@
+#include "steps.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+
+namespace ground_truth {
+
+long count = 0;
+char* program = nullptr;
+
+[[noreturn]] void fail(const char* what) {
+  const ssize_t ignored = write(2, what, std::strlen(what));
+  _exit(ignored > 0 ? 70 : 71);
+}
+
+void print(const char* word, long number) {
+  char line[64];
+  std::size_t length = std::strlen(word);
+  std::memcpy(line, word, length);
+  line[length++] = ' ';
+  char digits[24];
+  std::size_t used = 0;
+  do {
+    digits[used++] = static_cast<char>('0' + number % 10);
+    number /= 10;
+  } while (number != 0);
+  while (used != 0) {
+    line[length++] = digits[--used];
+  }
+  line[length++] = '\n';
+  if (write(1, line, length) < 0) {
+    fail("write");
+  }
+}
+
+char* map(int protection, int flags, int fd) {
+  void* at = mmap(nullptr, bytes(), protection, flags, fd, 0);
+  if (at == MAP_FAILED) {
+    fail("mmap");
+  }
+  madvise(at, bytes(), MADV_NOHUGEPAGE);
+  return static_cast<char*>(at);
+}
+
+char* private_pages() { return map(PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS); }
+
+char* written_private_pages() {
+  char* pages = private_pages();
+  write_all(pages);
+  return pages;
+}
+
+void write_all(char* pages) {
+  for (long i = 0; i < count; ++i) {
+    *static_cast<volatile char*>(pages + static_cast<std::size_t>(i) * kPage) = 1;
+  }
+}
+
+void read_all(const char* pages) {
+  for (long i = 0; i < count; ++i) {
+    (void)*static_cast<const volatile char*>(pages + static_cast<std::size_t>(i) * kPage);
+  }
+}
+
+int disk_file() {
+  char name[] = "/var/tmp/cowshed-subject-XXXXXX";
+  const int fd = mkstemp(name);
+  if (fd < 0 || unlink(name) != 0 || ftruncate(fd, static_cast<off_t>(bytes())) != 0) {
+    fail("file");
+  }
+  return fd;
+}
+
+int memory_file(const char* name) {
+  const int fd = memfd_create(name, 0);
+  if (fd < 0 || ftruncate(fd, static_cast<off_t>(bytes())) != 0) {
+    fail("memfd");
+  }
+  return fd;
+}
+
+int filled_memory_file(const char* name) {
+  const int fd = memory_file(name);
+  char* pages = map(PROT_READ | PROT_WRITE, MAP_SHARED, fd);
+  write_all(pages);
+  munmap(pages, bytes());
+  return fd;
+}
+
+void finish_measured() {
+  print("done", 0);
+  char byte = 0;
+  while (read(0, &byte, 1) > 0) {
+  }
+}
+
+void await(pid_t child) {
+  int status = 0;
+  if (waitpid(child, &status, 0) != child || status != 0) {
+    fail("child");
+  }
+}
+
+Sharer::Sharer() : pid_(fork()) {
+  if (pid_ == 0) {
+    pause();
+  }
+}
+
+Sharer::~Sharer() {
+  kill(pid_, SIGKILL);
+  waitpid(pid_, nullptr, 0);
+}
+
+}  // namespace ground_truth

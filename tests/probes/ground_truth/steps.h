@@ -1,0 +1,99 @@
+#pragma once
+
+#include <cstddef>
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+// What the kinds consist of.  Nothing here allocates, so that a run for N = 0 differs from another
+// by nothing but what is done N times.
+namespace ground_truth {
+
+inline constexpr std::size_t kPage = 4096;
+
+extern long count;  // N
+extern char* program;
+
+[[noreturn]] void fail(const char* what);
+void print(const char* word, long number);
+
+inline std::size_t bytes() { return static_cast<std::size_t>(count + 1) * kPage; }
+inline char* page_of(char* pages, long i) { return pages + static_cast<std::size_t>(i) * kPage; }
+inline void store(char* at) { *static_cast<volatile char*>(at) = 1; }
+
+// N + 1 small pages: the last keeps the mapping from being empty, and nobody counts on it.
+char* map(int protection, int flags, int fd = -1);
+char* private_pages();
+char* written_private_pages();
+
+void write_all(char* pages);
+void read_all(const char* pages);
+
+// Of the size of such a mapping, without a name.
+int disk_file();
+int memory_file(const char* name);
+int filled_memory_file(const char* name);
+
+// Says that all is done, and waits for the end.
+void finish_measured();
+
+template <class Work>
+void measured(Work work) {
+  print("measured", getpid());
+  work();
+  finish_measured();
+}
+
+void await(pid_t child);
+
+// Most kinds: the child is measured while its parent blocks in waitpid.
+template <class Work>
+void in_child(Work work) {
+  const pid_t child = fork();
+  if (child == 0) {
+    measured(work);
+    _exit(0);
+  }
+  await(child);
+}
+
+// For kinds whose measured process forks itself: taskstats also counts what the root copied before
+// its exec.
+template <class Scenario>
+void one_down(Scenario scenario) {
+  const pid_t child = fork();
+  if (child == 0) {
+    scenario();
+    _exit(0);
+  }
+  await(child);
+}
+
+// A child that shares what its parent has now, and does nothing.
+class Sharer {
+ public:
+  Sharer();
+  ~Sharer();
+  Sharer(const Sharer&) = delete;
+  Sharer& operator=(const Sharer&) = delete;
+
+ private:
+  pid_t pid_;
+};
+
+// The child becomes the last sharer of these `size` bytes before it works on them.
+template <class Work>
+void as_last_sharer(char* pages, std::size_t size, Work work) {
+  const pid_t child = fork();
+  if (child == 0) {
+    sched_yield();  // the parent blocks in waitpid, without the pages
+    measured([=] { work(pages); });
+    _exit(0);
+  }
+  munmap(pages, size);
+  await(child);
+}
+
+}  // namespace ground_truth

@@ -1,0 +1,167 @@
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <fcntl.h>
+#include <iterator>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "kinds.h"
+#include "steps.h"
+
+namespace ground_truth {
+namespace {
+
+// Between two reuse faults comes an allocation of the same kind of page that is no copy: by a
+// system call that follows (user mode), and by one that follows a fault inside a system call.
+void reused_then_page_cache() {
+  const int hole = memory_file("hole");
+  as_last_sharer(written_private_pages(), bytes(), [=](char* pages) {
+    for (long i = 0; i < count; ++i) {
+      const off_t at = i * static_cast<off_t>(kPage);
+      *static_cast<volatile char*>(pages + at) = 1;
+      if (pwrite(hole, "x", 1, at) != 1) {
+        fail("pwrite");
+      }
+    }
+  });
+}
+
+// Between two reuse faults comes a read fault that allocates: the same kind of page, and no system
+// call either.
+void reused_then_read_fault() {
+  const int hole = memory_file("hole");
+  char* holes = map(PROT_READ, MAP_SHARED, hole);
+  as_last_sharer(written_private_pages(), bytes(), [=](char* pages) {
+    for (long i = 0; i < count; ++i) {
+      store(page_of(pages, i));
+      (void)*static_cast<const volatile char*>(page_of(holes, i));
+    }
+  });
+}
+
+// The faulting instruction is the one that the next system call returns to.
+void reused_after_call() {
+  const int hole = memory_file("hole");
+  as_last_sharer(written_private_pages(), bytes(), [=](char* pages) {
+    for (long i = 0; i < count; ++i) {
+      long result = SYS_pwrite64;
+      register long at asm("r10") = i * static_cast<long>(kPage);
+      asm volatile("syscall\n movb $1, (%[page])"
+                   : "+a"(result)
+                   : "D"(hole), "S"("x"), "d"(1L), "r"(at), [page] "r"(page_of(pages, i))
+                   : "rcx", "r11", "memory");
+      if (result != 1) {
+        fail("pwrite");
+      }
+    }
+  });
+}
+
+void kernel_reused_then_page_cache() {
+  const int hole = memory_file("hole");
+  const int source = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+  as_last_sharer(written_private_pages(), bytes(), [=](char* pages) {
+    for (long i = 0; i < count; ++i) {
+      const off_t at = i * static_cast<off_t>(kPage);
+      if (pread(source, pages + at, 1, 0) != 1 || pwrite(hole, "x", 1, at) != 1) {
+        fail("pread");
+      }
+    }
+  });
+}
+
+// One system call copies a cached page into a page to reuse, and then has to fetch the next ones.
+void kernel_reused_in_cold_read() {
+  const int fd = disk_file();
+  char* pages = map(PROT_READ | PROT_WRITE, MAP_SHARED, fd);
+  write_all(pages);
+  munmap(pages, bytes());
+  fsync(fd);
+  posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+  as_last_sharer(written_private_pages(), bytes(), [=](char* to) {
+    if (pread(fd, to, static_cast<std::size_t>(count) * kPage, 0) !=
+        count * static_cast<ssize_t>(kPage)) {
+      fail("pread");
+    }
+  });
+}
+
+// Within one system call a fault reuses a page, and then the kernel's own page walk copies another
+// (it unshares what it pins), with the very allocation that a fault would make.
+void kernel_reused_then_unshared() {
+  char* to = static_cast<char*>(
+      mmap(nullptr, 2 * bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  char* from = static_cast<char*>(
+      mmap(nullptr, 2 * bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  madvise(to, 2 * bytes(), MADV_NOHUGEPAGE);
+  madvise(from, 2 * bytes(), MADV_NOHUGEPAGE);
+  for (long i = 0; i < 2 * count; ++i) {
+    *static_cast<volatile char*>(page_of(to, i)) = 1;
+    *static_cast<volatile char*>(page_of(from, i)) = 1;
+  }
+  const pid_t sharer = fork();
+  if (sharer == 0) {
+    munmap(to, 2 * bytes());
+    pause();
+  }
+  sched_yield();  // the sharer runs until it pauses
+  measured([=] {
+    for (long i = 0; i < 2 * count; i += 2) {
+      const iovec local[] = {{page_of(to, i), 1}, {page_of(to, i + 1), 1}};
+      const iovec remote[] = {{page_of(from, i), 1}, {page_of(from, i + 1), 1}};
+      if (process_vm_readv(getpid(), local, 2, remote, 2, 0) != 2) {
+        fail("process_vm_readv");
+      }
+    }
+  });
+  kill(sharer, SIGKILL);
+  waitpid(sharer, nullptr, 0);
+}
+
+void kernel_copied() {
+  char* pages = written_private_pages();
+  const int source = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+  in_child([=] {
+    for (long i = 0; i < count; ++i) {
+      if (pread(source, pages + static_cast<std::size_t>(i) * kPage, 1, 0) != 1) {
+        fail("pread");
+      }
+    }
+  });
+}
+
+// Through the kernel's own page walk: no exception, so not seen.  A documented limit.
+void populated() {
+  char* pages = written_private_pages();
+  in_child([=] {
+    if (count != 0 && madvise(pages, static_cast<std::size_t>(count) * kPage, 23) != 0) {
+      fail("MADV_POPULATE_WRITE");
+    }
+  });
+}
+
+}  // namespace
+
+std::span<const Kind> kinds_of_system_call() {
+  static constexpr Kind kAll[] = {
+      {"reused_then_page_cache", reused_then_page_cache},
+      {"reused_then_read_fault", reused_then_read_fault},
+      {"reused_after_call", reused_after_call},
+      {"kernel_reused_then_page_cache", kernel_reused_then_page_cache},
+      {"kernel_reused_in_cold_read", kernel_reused_in_cold_read},
+      {"kernel_reused_then_unshared", [] { one_down(kernel_reused_then_unshared); }},
+      {"kernel_copied", kernel_copied},
+      {"populated", populated},
+  };
+  return kAll;
+}
+
+}  // namespace ground_truth
