@@ -4,10 +4,10 @@
 
 namespace cowshed::cow {
 
-Expected<OpenedBackend> open_backend(BackendChoice choice) {
+Expected<OpenedBackend> open_backend(BackendChoice choice, const SamplingOptions& sampling) {
   OpenedBackend opened;
   if (choice != BackendChoice::pagemap) {
-    auto tracepoint = TracepointBackend::open();
+    auto tracepoint = TracepointBackend::open(sampling);
     if (tracepoint) {
       opened.backend = std::move(*tracepoint);
       return opened;
@@ -17,6 +17,7 @@ Expected<OpenedBackend> open_backend(BackendChoice choice) {
                     "; using the pagemap backend instead, which is sampled: it counts pages that "
                     "are no longer shared, whoever copied them, and misses processes that live for "
                     "less than a sample";
+    if (sampling.period != 0) opened.notice += "; code sites are not known";
   }
   opened.backend = std::make_unique<PagemapBackend>();
   return opened;

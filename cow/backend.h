@@ -10,6 +10,7 @@
 
 #include <cowshed/base/error.h>
 #include <cowshed/cow/process_copies.h>
+#include <cowshed/probes/samples.h>
 
 namespace cowshed::cow {
 
@@ -51,7 +52,9 @@ struct OpenedBackend {
 };
 
 // Opens the named backend, or the best that works here: exact tracepoints, else /proc.
-// Errors: permission_denied or unsupported when the named one cannot run here.
-Expected<OpenedBackend> open_backend(BackendChoice choice);
+// `sampling` says how many copies to attribute to code (sampled_copies.h), which only tracepoints
+// can: by default none.  Errors: permission_denied or unsupported when the named one cannot run
+// here.
+Expected<OpenedBackend> open_backend(BackendChoice choice, const SamplingOptions& sampling = {});
 
 }  // namespace cowshed::cow

@@ -40,6 +40,7 @@ Mapping parse_mapping(std::string_view line) {
   const std::string_view flags = next_word(line);
   mapping.readable = flags.starts_with('r');
   mapping.writable = flags.size() > 1 && flags[1] == 'w';
+  mapping.executable = flags.size() > 2 && flags[2] == 'x';
   mapping.is_private = flags.size() > 3 && flags[3] == 'p';
   next_word(line);  // offset
   next_word(line);  // device

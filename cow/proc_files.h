@@ -25,6 +25,7 @@ struct Mapping {
   std::uint64_t end = 0;
   bool readable = false;
   bool writable = false;
+  bool executable = false;
   bool is_private = false;
   std::uint64_t inode = 0;
   std::string path;  // as shown, with " (deleted)"; empty for anonymous memory

@@ -6,6 +6,8 @@
 #include <sys/types.h>
 #include <vector>
 
+#include <cowshed/cow/sampled_copies.h>
+
 // The measurement model: what is counted, and what each word means.  Every other part of the
 // project quotes this header.
 //
@@ -137,6 +139,8 @@ struct ProcessCopies {
   // As of the last sample that found the process alive.  nullopt where it does not count that, or
   // no sample found it.
   std::optional<std::vector<SentObjects>> transfers;
+  // Who copied and what; nullopt where copies are not sampled.
+  std::optional<SampledCopies> sampled;
 
   // Most samples first.  nullopt where copies were not sampled.
   std::optional<std::vector<CopyPattern>> patterns;
@@ -172,7 +176,9 @@ struct Measurement {
   double duration_s = 0;
   std::optional<std::uint64_t> lost_events;
   Overhead overhead;
-  std::vector<ProcessCopies> processes;  // in order of start
+  std::optional<SamplingSummary> sampling;  // nullopt: copies were not sampled
+  std::optional<SampledCopies> sampled;     // of all processes
+  std::vector<ProcessCopies> processes;     // in order of start
 };
 
 }  // namespace cowshed::cow

@@ -46,13 +46,19 @@ PageRanges private_arena_pages(const ProcFiles& proc, pid_t pid) {
 
 }  // namespace
 
-TracepointBackend::TracepointBackend(Probe probe, ProcFiles proc)
-    : probe_(std::move(probe)), proc_(std::move(proc)), started_ns_(monotonic_ns()) {}
+TracepointBackend::TracepointBackend(Probe probe, const SamplingOptions& sampling, ProcFiles proc)
+    : probe_(std::move(probe)), proc_(std::move(proc)), started_ns_(monotonic_ns()) {
+  if (sampling.period == 0) return;
+  sampling_.emplace().period = sampling.period;
+  sampler_ = std::make_unique<CopySampler>(sampling.period, proc_);
+}
 
-Expected<std::unique_ptr<Backend>> TracepointBackend::open(ProcFiles proc) {
-  auto probe = Probe::load();
+Expected<std::unique_ptr<Backend>> TracepointBackend::open(const SamplingOptions& sampling,
+                                                           ProcFiles proc) {
+  auto probe = Probe::load(sampling);
   if (!probe) return tl::make_unexpected(probe.error());
-  return std::unique_ptr<Backend>(new TracepointBackend(std::move(*probe), std::move(proc)));
+  return std::unique_ptr<Backend>(
+      new TracepointBackend(std::move(*probe), sampling, std::move(proc)));
 }
 
 Expected<void> TracepointBackend::track_command(pid_t child) { return probe_.track_command(child); }
@@ -202,11 +208,17 @@ void TracepointBackend::update(const ProcessCounts& counts) {
 
 Expected<void> TracepointBackend::sample() {
   const std::uint64_t begin = monotonic_ns();
+  const auto samples = probe_.take_samples();
+  if (!samples) return tl::make_unexpected(samples.error());
   const auto snapshot = probe_.snapshot();
   if (!snapshot) return tl::make_unexpected(snapshot.error());
+  if (sampler_) sampler_->add(*samples, snapshot->processes);
   for (const ProcessCounts& counts : snapshot->processes) update(counts);
   lost_ = snapshot->losses.lost();
   overhead_ = {snapshot->overhead.events, snapshot->overhead.ns_per_event};
+  if (const auto counts = probe_.sample_counts(); counts && sampling_) {
+    sampling_ = {sampling_->period, counts->emitted, counts->received, counts->lost};
+  }
   // Of two, the lesser: one that was held up, or that had the kernel patch itself to time the
   // programs, is no reason to look away for so long.
   const std::uint64_t cost = monotonic_ns() - begin;
@@ -221,7 +233,12 @@ Measurement TracepointBackend::measurement() const {
   result.duration_s = static_cast<double>(monotonic_ns() - started_ns_) / 1e9;
   result.lost_events = lost_;
   result.overhead = overhead_;
-  for (const auto& [id, copies] : processes_) result.processes.push_back(copies);
+  result.sampling = sampling_;
+  if (sampler_) result.sampled = sampler_->of_all();
+  for (const auto& [id, copies] : processes_) {
+    result.processes.push_back(copies);
+    if (sampler_) result.processes.back().sampled = sampler_->of(id);
+  }
   return result;
 }
 

@@ -2,10 +2,13 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include <cowshed/cow/backend.h>
+#include <cowshed/cow/copy_sampler.h>
 #include <cowshed/cow/page_ranges.h>
 #include <cowshed/cow/proc_files.h>
 #include <cowshed/probes/probe.h>
@@ -19,7 +22,8 @@ namespace cowshed::cow {
 class TracepointBackend : public Backend {
  public:
   // Errors: as Probe::load().
-  static Expected<std::unique_ptr<Backend>> open(ProcFiles proc = ProcFiles());
+  static Expected<std::unique_ptr<Backend>> open(const SamplingOptions& sampling = {},
+                                                 ProcFiles proc = ProcFiles());
 
   std::string_view name() const override { return "tracepoint"; }
   bool exact() const override { return true; }
@@ -31,7 +35,7 @@ class TracepointBackend : public Backend {
   Measurement measurement() const override;
 
  private:
-  TracepointBackend(Probe probe, ProcFiles proc);
+  TracepointBackend(Probe probe, const SamplingOptions& sampling, ProcFiles proc);
 
   void update(const ProcessCounts& counts);
   void inherit(ProcessCopies& child, const ProcessCounts& counts);
@@ -57,6 +61,8 @@ class TracepointBackend : public Backend {
   std::uint64_t usual_sample_cost_ns_ = 0;
   std::uint64_t lost_ = 0;
   Overhead overhead_;
+  std::optional<SamplingSummary> sampling_;
+  std::unique_ptr<CopySampler> sampler_;  // null: copies are not sampled
 };
 
 }  // namespace cowshed::cow

@@ -83,6 +83,45 @@ TEST(JsonReport, WhatWasSent) {
     "type": "Job", "kind": "value", "messages": 2, "objects": 3, "bytes": 128}])"));
 }
 
+TEST(JsonReport, SitesAreNullUnlessCopiesAreSampled) {
+  const auto report = nlohmann::json::parse(json_report(one_process()));
+  EXPECT_TRUE(report["sampling"].is_null());
+  for (const char* field : {"samples", "sites", "mappings", "ranges"}) {
+    EXPECT_TRUE(report["processes"][0].contains(field)) << field;
+    EXPECT_TRUE(report["processes"][0][field].is_null()) << field;
+  }
+}
+
+TEST(JsonReport, Sites) {
+  auto measurement = one_process();
+  measurement.sampling = {64, 12, 10, 2};
+  cow::SampledCopies sampled;
+  sampled.samples = 10;
+  const cow::Frame frame = {"fill", "/src/fill.cc", 12, "/bin/fill", 0x1234, true};
+  sampled.sites = {{{frame}, {frame, frame}, 7, 448}};
+  sampled.mappings = {{"[heap]", 10, 640}};
+  sampled.ranges = {{0x200000, 0x400000, "[heap]", 10, 640}};
+  measurement.processes[0].sampled = sampled;
+  measurement.sampled = sampled;
+  const auto report = nlohmann::json::parse(json_report(measurement));
+  EXPECT_EQ(report["sampling"],
+            nlohmann::json::parse(R"({"period": 64, "emitted": 12, "received": 10, "lost": 2})"));
+  const auto site = nlohmann::json::parse(R"({"function": "fill", "file": "/src/fill.cc",
+      "line": 12, "module": "/bin/fill", "address": 4660, "inlined": true
+})");
+  for (const auto& object : {report, report["processes"][0]}) {
+    EXPECT_EQ(object["samples"], 10);
+    EXPECT_EQ(object["sites"][0]["samples"], 7);
+    EXPECT_EQ(object["sites"][0]["estimated_copies"], 448);
+    EXPECT_EQ(object["sites"][0]["frames"][0], site);
+    EXPECT_EQ(object["sites"][0]["stack"].size(), 2);
+    EXPECT_EQ(object["mappings"][0], nlohmann::json::parse(R"({"name": "[heap]", "samples": 10,
+        "estimated_copies": 640})"));
+    EXPECT_EQ(object["ranges"][0]["begin"], 0x200000);
+    EXPECT_EQ(object["ranges"][0]["mapping"], "[heap]");
+  }
+}
+
 TEST(JsonReport, ObjectsThatCouldNotBeReadAreAbsent) {
   auto measurement = one_process();
   const auto unread = nlohmann::json::parse(json_report(measurement));

@@ -48,6 +48,55 @@ Json transfers_of(const std::vector<cow::SentObjects>& sent) {
   return transfers;
 }
 
+Json frame_object(const cow::Frame& frame) {
+  return {{"function", frame.function}, {"file", frame.file},       {"line", frame.line},
+          {"module", frame.module},     {"address", frame.address}, {"inlined", frame.inlined}};
+}
+
+Json frames_of(const std::vector<cow::Frame>& stack) {
+  Json frames = Json::array();
+  for (const cow::Frame& frame : stack) frames.push_back(frame_object(frame));
+  return frames;
+}
+
+// Adds what is estimated from samples.
+void add_sampled(Json& object, const std::optional<cow::SampledCopies>& sampled) {
+  if (!sampled) {
+    for (const char* field : {"samples", "sites", "mappings", "ranges"}) object[field] = nullptr;
+    return;
+  }
+  object["samples"] = sampled->samples;
+  object["sites"] = Json::array();
+  for (const cow::CodeSite& site : sampled->sites) {
+    object["sites"].push_back({{"samples", site.samples},
+                               {"estimated_copies", site.estimated_copies},
+                               {"frames", frames_of(site.frames)},
+                               {"stack", frames_of(site.stack)}});
+  }
+  object["mappings"] = Json::array();
+  for (const cow::MappingCopies& mapping : sampled->mappings) {
+    object["mappings"].push_back({{"name", mapping.name},
+                                  {"samples", mapping.samples},
+                                  {"estimated_copies", mapping.estimated_copies}});
+  }
+  object["ranges"] = Json::array();
+  for (const cow::RangeCopies& range : sampled->ranges) {
+    object["ranges"].push_back({{"begin", range.begin},
+                                {"end", range.end},
+                                {"mapping", range.mapping},
+                                {"samples", range.samples},
+                                {"estimated_copies", range.estimated_copies}});
+  }
+}
+
+Json sampling_of(const std::optional<cow::SamplingSummary>& sampling) {
+  if (!sampling) return nullptr;
+  return {{"period", sampling->period},
+          {"emitted", sampling->emitted},
+          {"received", sampling->received},
+          {"lost", sampling->lost}};
+}
+
 Json process_object(const cow::ProcessCopies& process) {
   Json object = {
       {"pid", process.pid},
@@ -82,6 +131,7 @@ Json process_object(const cow::ProcessCopies& process) {
     object["objects"] = objects_of(*process.objects);
     object["objects_sampled"] = true;  // by either backend
   }
+  add_sampled(object, process.sampled);
   if (process.transfers) {
     object["transfers"] = transfers_of(*process.transfers);
     object["transfers_sampled"] = true;
@@ -101,11 +151,13 @@ std::string json_report(const cow::Measurement& measurement) {
       {"overhead",
        {{"events", measurement.overhead.events},
         {"ns_per_event", or_null(measurement.overhead.ns_per_event)}}},
+      {"sampling", sampling_of(measurement.sampling)},
       {"processes", Json::array()},
   };
   for (const cow::ProcessCopies& process : measurement.processes) {
     report["processes"].push_back(process_object(process));
   }
+  if (measurement.sampled) add_sampled(report, measurement.sampled);
   // A command's name may hold any bytes.
   return report.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }

@@ -16,17 +16,22 @@ constexpr const char* kDescription =
 constexpr const char* kFooter = R"(Examples:
   cowtop -- ./server --workers 4     what each worker copied, when the command has ended
   cowtop --json -o run.json -- CMD   the same for a machine to read
+  cowtop --sites -- CMD              and which lines of code copied, most first
   sudo cowtop -p $(pidof -s redis-server)
                                      what happens from now on, until Ctrl-C
 
 Backends:
   tracepoint  exact; every process from its first instruction, however short its life.
               Needs root, or CAP_BPF and CAP_PERFMON, and a kernel with BTF.
+              It alone can tell code sites.
   pagemap     sampled from /proc, no privilege; pages no longer shared, whoever copied them.
   auto        the first that works; says so when it is not the first.
 
 Exit status: the command's own; 128+N when signal N ended it; 127 command not found;
 126 not executable; 125 an error of cowtop's own or bad usage.)";
+
+constexpr std::uint32_t kUsualPeriod = 64;
+constexpr std::uint32_t kMostPeriod = 1'000'000'000;
 
 class UsageFormatter : public CLI::Formatter {
  public:
@@ -70,6 +75,15 @@ ParsedArguments parse_arguments(int argc, const char* const* argv) {
           ->type_name("PID");
   std::string backend = "auto";
   app.add_option("--backend", backend, "auto, tracepoint or pagemap")->type_name("NAME");
+  bool sites = false;
+  app.add_flag("--sites", sites,
+               "Also the code, the mappings and the address ranges that copied most, by sampling;"
+               " the counts of pages stay exact");
+  CLI::Option* period =
+      app.add_option("-c,--count", options.sampling.period,
+                     "With --sites: sample one copy in N of each thread (64), as perf record -c")
+          ->type_name("N")
+          ->check(CLI::Range(1U, kMostPeriod).description(""));
   app.add_flag("--json", options.json, "Print one JSON object (schema cowshed.run/1), not a table");
   app.add_option("-o,--output", options.output, "Write the report to FILE, not to standard output")
       ->type_name("FILE")
@@ -96,6 +110,8 @@ ParsedArguments parse_arguments(int argc, const char* const* argv) {
     std::replace(message.begin(), message.end(), '\n', ' ');
     return fail(message);
   }
+  if (period->count() > 0 && !sites) return fail("-c: only with --sites");
+  if (sites && period->count() == 0) options.sampling.period = kUsualPeriod;
   const std::map<std::string, cow::BackendChoice> backends = {
       {"auto", cow::BackendChoice::automatic},
       {"tracepoint", cow::BackendChoice::tracepoint},
@@ -105,6 +121,9 @@ ParsedArguments parse_arguments(int argc, const char* const* argv) {
     return fail("--backend: '" + backend + "' is not auto, tracepoint or pagemap");
   }
   options.backend = chosen->second;
+  if (sites && options.backend == cow::BackendChoice::pagemap) {
+    return fail("--sites: the pagemap backend does not see who copies");
+  }
   std::vector<std::string> rest = app.remaining();
   if (!rest.empty() && rest[0].size() > 1 && rest[0][0] == '-') {
     return fail(rest[0] + ": no such option");

@@ -14,7 +14,8 @@ struct Options {
   std::optional<pid_t> attach_pid;
   cow::BackendChoice backend = cow::BackendChoice::automatic;
   bool json = false;
-  std::string output;  // empty: standard output
+  SamplingOptions sampling;  // period 0: no code sites asked for
+  std::string output;        // empty: standard output
 };
 
 // What main has to do next: run with these options, or exit at once with a status.

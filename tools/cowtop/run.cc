@@ -123,7 +123,7 @@ int run_attached(const Options& options, cow::OpenedBackend& opened, ReportFile&
 int run(const Options& options) {
   auto file = ReportFile::open(options.output);
   if (!file) return own_error(file.error());
-  auto opened = cow::open_backend(options.backend);
+  auto opened = cow::open_backend(options.backend, options.sampling);
   if (!opened) return own_error(opened.error());
   return options.attach_pid ? run_attached(options, *opened, *file)
                             : run_command(options, *opened, *file);

@@ -122,6 +122,56 @@ std::string transfer_lines(const cow::Measurement& measurement) {
   return text;
 }
 
+std::string frame_text(const cow::Frame& frame) {
+  std::string text = printable(frame.function.empty() ? "??" : frame.function);
+  if (!frame.file.empty()) {
+    const auto slash = frame.file.rfind('/');
+    text += fmt::format(" {}:{}", printable(frame.file.substr(slash + 1)), frame.line);
+  } else if (!frame.module.empty()) {
+    const auto slash = frame.module.rfind('/');
+    text += fmt::format(" ({}", printable(frame.module.substr(slash + 1)));
+    text += frame.function.empty() ? fmt::format("+0x{:x})", frame.address) : ")";
+  } else if (frame.function.empty()) {
+    text = fmt::format("0x{:x}", frame.address);
+  }
+  return frame.inlined ? text + " (inlined)" : text;
+}
+
+// The site, what it called to copy, and who called it.
+std::string site_lines(const cow::CodeSite& site, std::uint64_t all) {
+  constexpr std::size_t kMostFrames = 6;
+  constexpr double kWhole = 100;
+  std::string text = fmt::format("{:>5.1f}%  {:>10}  ",
+                                 kWhole * static_cast<double>(site.samples) /
+                                     static_cast<double>(std::max<std::uint64_t>(all, 1)),
+                                 fmt::format("~{}", site.estimated_copies));
+  for (std::size_t i = 0; i < site.stack.size() && i < kMostFrames; ++i) {
+    if (i > 0) text += "\n                      < ";
+    text += frame_text(site.stack[i]);
+  }
+  return text + "\n";
+}
+
+std::string sampled_lines(const cow::Measurement& measurement) {
+  if (!measurement.sampling || !measurement.sampled) return {};
+  constexpr std::size_t kMostSites = 10;
+  constexpr std::size_t kMostMappings = 5;
+  const cow::SampledCopies& sampled = *measurement.sampled;
+  std::string text = fmt::format(
+      "code sites of all processes, estimated from {} samples, 1 in {} "
+      "copies; {} samples lost\n",
+      sampled.samples, measurement.sampling->period, measurement.sampling->lost);
+  for (std::size_t i = 0; i < sampled.sites.size() && i < kMostSites; ++i) {
+    text += site_lines(sampled.sites[i], sampled.samples);
+  }
+  for (std::size_t i = 0; i < sampled.mappings.size() && i < kMostMappings; ++i) {
+    const cow::MappingCopies& mapping = sampled.mappings[i];
+    text += fmt::format("mapping '{}': ~{} copies, estimated\n", printable(mapping.name),
+                        mapping.estimated_copies);
+  }
+  return text;
+}
+
 }  // namespace
 
 std::string table_report(const cow::Measurement& measurement) {
@@ -151,6 +201,7 @@ std::string table_report(const cow::Measurement& measurement) {
     text += add_row(rows[i], ending(measurement.processes[i]));
   }
   text += arena_lines(measurement) + object_lines(measurement) + transfer_lines(measurement);
+  text += sampled_lines(measurement);
   return text + fmt::format("total copied: {:.1f} MiB\n", static_cast<double>(copied) / kMiB);
 }
 

@@ -1,0 +1,114 @@
+#include <algorithm>
+#include <fmt/format.h>
+#include <iterator>
+#include <unistd.h>
+#include <utility>
+
+#include <cowshed/cow/address_spaces.h>
+#include <cowshed/cow/clock.h>
+
+namespace cowshed::cow {
+namespace {
+
+// A program maps most of what it ever maps soon after its exec.
+constexpr std::uint64_t kFirstReadsNs = 5'000'000;
+constexpr std::uint64_t kBetweenReadsNs = 20'000'000;
+
+}  // namespace
+
+const Mapping* AddressSpace::find(std::uint64_t address) const {
+  const auto after =
+      std::upper_bound(mappings.begin(), mappings.end(), address,
+                       [](std::uint64_t value, const Mapping& m) { return value < m.begin; });
+  if (after == mappings.begin() || address >= std::prev(after)->end) return nullptr;
+  return &*std::prev(after);
+}
+
+AddressSpaces::AddressSpaces(ProcFiles proc, Binaries& binaries)
+    : proc_(std::move(proc)), binaries_(&binaries) {}
+
+std::shared_ptr<StackUnwinder> AddressSpaces::unwinder_for(const std::vector<Mapping>& mappings,
+                                                           pid_t pid) {
+  std::weak_ptr<StackUnwinder>& kept = unwinders_[StackUnwinder::code_layout(mappings)];
+  auto unwinder = kept.lock();
+  if (!unwinder) {
+    unwinder = std::make_shared<StackUnwinder>(mappings, pid, *binaries_);
+    kept = unwinder;
+  }
+  return unwinder;
+}
+
+bool AddressSpaces::read(Known& known, std::uint64_t now_ns) {
+  auto mappings = proc_.maps(known.pid);
+  if (!mappings || mappings->empty()) return false;
+  auto space = std::make_shared<AddressSpace>();
+  space->unwinder = unwinder_for(*mappings, known.pid);
+  space->mappings = std::move(*mappings);
+  known.space = std::move(space);
+  known.read_ns = now_ns;
+  return true;
+}
+
+void AddressSpaces::update(const ProcessCounts& process, std::uint64_t now_ns) {
+  const auto [entry, is_new] = known_.try_emplace(process.id);
+  Known& known = entry->second;
+  known.pid = process.pid;
+  known.parent_id = process.parent_id;
+  known.alive = process.alive && process.pid != 0;
+  if (is_new) {
+    const auto parent = known_.find(process.parent_id);
+    known.own_image = parent == known_.end();
+    known.image_ns = now_ns;
+    if (!known.own_image) {
+      Known& from = parent->second;
+      // What it mapped before the fork.
+      if (from.alive && from.read_ns < process.start_ns) read(from, now_ns);
+      known.space = from.space;
+      known.read_ns = from.read_ns;
+    }
+  }
+  if (std::exchange(known.execs, process.execs) != process.execs) {
+    known.own_image = true;
+    known.image_ns = now_ns;
+    known.read_ns = 0;
+    known.space.reset();
+  }
+  if (!known.alive || !known.own_image) return;
+  const bool is_due = known.read_ns == 0 ||
+                      now_ns - known.read_ns >= kFirstReadsNs + (known.read_ns - known.image_ns);
+  if (is_due) read(known, now_ns);
+}
+
+const AddressSpace* AddressSpaces::at(const CopySample& sample) {
+  const auto found = known_.find(sample.process_id);
+  if (found == known_.end() || found->second.execs != sample.execs) return nullptr;
+  Known& known = found->second;
+  const auto has_all = [&] {
+    return known.space && known.space->find(sample[Register::rip]) != nullptr &&
+           known.space->find(sample.address) != nullptr;
+  };
+  if (known.alive && !has_all()) {
+    const std::uint64_t now = monotonic_ns();
+    if (known.read_ns == 0 || now - known.read_ns >= kBetweenReadsNs) read(known, now);
+  }
+  return known.space.get();
+}
+
+std::optional<pid_t> AddressSpaces::writer_of_perf_map(const CopySample& sample) const {
+  auto found = known_.find(sample.process_id);
+  for (; found != known_.end(); found = known_.find(found->second.parent_id)) {
+    const Known& known = found->second;
+    if (::access(fmt::format("/tmp/perf-{}.map", known.pid).c_str(), F_OK) == 0) return known.pid;
+    if (known.own_image) break;
+  }
+  return std::nullopt;
+}
+
+void AddressSpaces::forget_ended() {
+  for (auto& [id, known] : known_) {
+    if (!known.alive) known.space.reset();
+  }
+  std::erase_if(unwinders_, [](const auto& entry) { return entry.second.expired(); });
+}
+
+}  // namespace cowshed::cow

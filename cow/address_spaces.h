@@ -1,0 +1,69 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <sys/types.h>
+#include <vector>
+
+#include <cowshed/cow/binaries.h>
+#include <cowshed/cow/proc_files.h>
+#include <cowshed/cow/stack_unwinder.h>
+#include <cowshed/probes/counts.h>
+#include <cowshed/probes/samples.h>
+
+namespace cowshed::cow {
+
+// What a process has mapped, saved while it lives.
+struct AddressSpace {
+  std::vector<Mapping> mappings;  // by address
+  std::shared_ptr<StackUnwinder> unwinder;
+
+  const Mapping* find(std::uint64_t address) const;
+};
+
+// The address spaces of the measured processes.  A forked child has its parent's, read after it was
+// forked where possible; /proc/PID/maps is read anew after an exec, for some time after that, and
+// where an address is not found.  What cannot be known: the mappings of a process that executed
+// another program and ended before it was seen once, and of one that mapped more, then ended.
+// One thread at a time.
+class AddressSpaces {
+ public:
+  AddressSpaces(ProcFiles proc, Binaries& binaries);
+
+  // What the newest snapshot says of a process; its parent's comes first.
+  void update(const ProcessCounts& process, std::uint64_t now_ns);
+
+  // That of the process when it was sampled; null where it is not known.
+  const AddressSpace* at(const CopySample& sample);
+
+  // Whose perf map names code that the process generated, or inherited; nothing if there is none.
+  std::optional<pid_t> writer_of_perf_map(const CopySample& sample) const;
+
+  // After the samples of a snapshot: lets go of what processes had that have ended.
+  void forget_ended();
+
+ private:
+  struct Known {
+    pid_t pid = 0;
+    std::uint64_t parent_id = 0;
+    bool alive = false;
+    bool own_image = false;  // executed a program, or was there before us
+    std::uint64_t execs = 0;
+    std::uint64_t image_ns = 0;  // when that was first seen
+    std::uint64_t read_ns = 0;   // 0: not read
+    std::shared_ptr<AddressSpace> space;
+  };
+
+  bool read(Known& known, std::uint64_t now_ns);
+  std::shared_ptr<StackUnwinder> unwinder_for(const std::vector<Mapping>& mappings, pid_t pid);
+
+  ProcFiles proc_;
+  Binaries* binaries_;
+  std::map<std::uint64_t, Known> known_;                           // by the probe's id
+  std::map<std::string, std::weak_ptr<StackUnwinder>> unwinders_;  // by layout of the code
+};
+
+}  // namespace cowshed::cow

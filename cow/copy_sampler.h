@@ -1,0 +1,37 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include <cowshed/cow/address_spaces.h>
+#include <cowshed/cow/code_sites.h>
+#include <cowshed/cow/proc_files.h>
+#include <cowshed/cow/sampled_copies.h>
+#include <cowshed/cow/symbols.h>
+#include <cowshed/probes/counts.h>
+#include <cowshed/probes/samples.h>
+
+namespace cowshed::cow {
+
+// From sampled copies to who made them: saves what processes have mapped, unwinds, adds up, and
+// looks names up at the end.  One thread at a time.
+class CopySampler {
+ public:
+  CopySampler(std::uint32_t period, const ProcFiles& proc);
+
+  // `samples` must have been taken before the snapshot that `processes` are of: then each is of a
+  // process that is known here.
+  void add(const std::vector<CopySample>& samples, const std::vector<ProcessCounts>& processes);
+
+  // As of the last call; of one process by the probe's id, and of all.
+  SampledCopies of(std::uint64_t process_id);
+  SampledCopies of_all();
+
+ private:
+  Binaries binaries_;  // outlives those that have its addresses
+  AddressSpaces spaces_;
+  CodeSites sites_;
+  Symbols symbols_;
+};
+
+}  // namespace cowshed::cow

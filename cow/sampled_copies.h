@@ -1,0 +1,72 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+// Who copied and what, from samples: one copy in `period` of each thread.  An estimate is samples
+// times period.  Only the tracepoint backend samples.
+namespace cowshed::cow {
+
+// A function in a stack.  What is not known is empty or 0.
+struct Frame {
+  std::string function;  // "[pread64(2)]": the kernel wrote, in that system call
+  std::string file;      // of the source
+  int line = 0;
+  std::string module;         // path of the program or library
+  std::uint64_t address = 0;  // in the module, as its symbol table has it
+  bool inlined = false;       // into the next frame
+  bool operator==(const Frame&) const = default;
+  auto operator<=>(const Frame&) const = default;
+};
+
+// Innermost first.
+struct StackSamples {
+  std::vector<Frame> frames;
+  bool truncated = false;  // there are more callers: the copy of the stack ended before them
+  std::uint64_t samples = 0;
+};
+
+// A place in the program: the innermost line that is not the C or C++ library's, and what it
+// called.
+struct CodeSite {
+  std::vector<Frame> frames;  // innermost first; the last is the place itself
+  std::vector<Frame> stack;   // the most frequent one that goes through it
+  std::uint64_t samples = 0;
+  std::uint64_t estimated_copies = 0;
+};
+
+struct MappingCopies {
+  // "[heap]", "[stack]", "thread stack", "anonymous", "arena NAME", a path (its .data), a path with
+  // " .bss"; "unknown" where nobody had seen the process's mappings.
+  std::string name;
+  std::uint64_t samples = 0;
+  std::uint64_t estimated_copies = 0;
+};
+
+// Neighbouring 2 MiB of one mapping that are about equally hot.
+struct RangeCopies {
+  std::uint64_t begin = 0;
+  std::uint64_t end = 0;
+  std::string mapping;
+  std::uint64_t samples = 0;
+  std::uint64_t estimated_copies = 0;
+};
+
+// Each most first.
+struct SampledCopies {
+  std::uint64_t samples = 0;
+  std::vector<CodeSite> sites;
+  std::vector<MappingCopies> mappings;
+  std::vector<RangeCopies> ranges;  // by copies per byte; of one process only
+};
+
+// Of the whole measurement.
+struct SamplingSummary {
+  std::uint32_t period = 0;
+  std::uint64_t emitted = 0;
+  std::uint64_t received = 0;
+  std::uint64_t lost = 0;  // the kernel's buffer was full; emitted == received + lost
+};
+
+}  // namespace cowshed::cow

@@ -1,0 +1,72 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <cowshed/cow/binaries.h>
+#include <cowshed/cow/proc_files.h>
+#include <cowshed/probes/samples.h>
+
+struct Dwfl;
+
+namespace cowshed::cow {
+
+// An instruction by where it is in its file: at the same place in every process.
+struct CodeAddress {
+  const Binary* binary = nullptr;  // null: in no file; the address is then the process's own
+  std::uint64_t address = 0;
+  auto operator<=>(const CodeAddress&) const = default;
+};
+
+// Innermost first.  A caller's address is that of its call.
+struct CodeStack {
+  std::vector<CodeAddress> addresses;
+  bool truncated = false;
+  auto operator<=>(const CodeStack&) const = default;
+};
+
+// Unwinds copied stacks of processes that have the same code mapped at the same places, by their
+// call frame information, and by frame pointers where there is none.  The processes may be gone.
+// Stacks that have the same return addresses cost a fraction after the first.  One thread at a
+// time.
+class StackUnwinder {
+ public:
+  // Of `mappings` only those of files count; `pid` is where their files are looked for.
+  StackUnwinder(const std::vector<Mapping>& mappings, pid_t pid, Binaries& binaries);
+  StackUnwinder(const StackUnwinder&) = delete;
+  StackUnwinder& operator=(const StackUnwinder&) = delete;
+  ~StackUnwinder();
+
+  const CodeStack& unwind(const CopySample& sample);
+
+  // Where code is mapped: equal for mappings that one unwinder serves.
+  static std::string code_layout(const std::vector<Mapping>& mappings);
+
+ private:
+  struct Callbacks;
+  struct Walk;
+  struct End {
+    void operator()(Dwfl* dwfl) const;
+  };
+  struct Code {
+    std::uint64_t begin = 0;
+    std::uint64_t end = 0;
+  };
+
+  void report_modules(const std::vector<Mapping>& mappings, pid_t pid, Binaries& binaries);
+  bool is_code(std::uint64_t word) const;
+  std::string fingerprint(const CopySample& sample) const;
+  CodeAddress located(std::uint64_t pc) const;
+  CodeStack walk(const CopySample& sample);
+
+  std::vector<Code> code_;      // sorted
+  std::unique_ptr<Walk> walk_;  // the one argument that the callbacks ever get
+  std::unique_ptr<Dwfl, End> dwfl_;
+  bool attached_ = false;
+  std::map<std::string, CodeStack> known_;  // by fingerprint
+};
+
+}  // namespace cowshed::cow

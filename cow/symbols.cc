@@ -1,0 +1,200 @@
+#include <array>
+#include <cstdlib>
+#include <cstring>
+#include <cxxabi.h>
+#include <dwarf.h>
+#include <elfutils/libdwfl.h>
+#include <libelf.h>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include <cowshed/cow/dwfl_binary.h>
+#include <cowshed/cow/perf_map.h>
+#include <cowshed/cow/symbols.h>
+
+namespace cowshed::cow {
+namespace {
+
+struct Free {
+  void operator()(void* memory) const { std::free(memory); }
+};
+
+std::string demangled(const char* name) {
+  if (name == nullptr) return {};
+  if (std::string_view(name).substr(0, 2) != "_Z") return name;
+  int status = 0;
+  const std::unique_ptr<char, Free> text(abi::__cxa_demangle(name, nullptr, nullptr, &status));
+  return text ? text.get() : name;
+}
+
+std::string function_name(Dwarf_Die& function) {
+  Dwarf_Attribute attribute;
+  for (const unsigned which : {DW_AT_linkage_name, DW_AT_MIPS_linkage_name}) {
+    if (const char* name =
+            ::dwarf_formstring(::dwarf_attr_integrate(&function, which, &attribute))) {
+      return demangled(name);
+    }
+  }
+  const char* name = ::dwarf_diename(&function);
+  return name == nullptr ? std::string() : name;
+}
+
+int call_line(Dwarf_Die& inlined) {
+  Dwarf_Attribute attribute;
+  Dwarf_Word line = 0;
+  if (::dwarf_formudata(::dwarf_attr(&inlined, DW_AT_call_line, &attribute), &line) != 0) return 0;
+  return static_cast<int>(line);
+}
+
+std::string call_file(Dwarf_Die& unit, Dwarf_Die& inlined) {
+  Dwarf_Attribute attribute;
+  Dwarf_Word index = 0;
+  Dwarf_Files* files = nullptr;
+  if (::dwarf_formudata(::dwarf_attr(&inlined, DW_AT_call_file, &attribute), &index) != 0 ||
+      ::dwarf_getsrcfiles(&unit, &files, nullptr) != 0) {
+    return {};
+  }
+  const char* name = ::dwarf_filesrc(files, index, nullptr, nullptr);
+  return name == nullptr ? std::string() : name;
+}
+
+}  // namespace
+
+class Symbols::Source {
+ public:
+  Source() = default;
+  Source(const Source&) = delete;
+  Source& operator=(const Source&) = delete;
+  virtual ~Source() = default;
+  virtual std::vector<Frame> frames(std::uint64_t address) = 0;
+};
+
+class Symbols::PerfMapSource : public Source {
+ public:
+  explicit PerfMapSource(const std::string& path) : map_(PerfMap::read(path)) {}
+
+  std::vector<Frame> frames(std::uint64_t address) override {
+    Frame frame;
+    frame.function = map_.function(address);
+    return {frame};
+  }
+
+ private:
+  PerfMap map_;
+};
+
+class Symbols::ElfSource : public Source {
+ public:
+  explicit ElfSource(const Binary& binary) : dwfl_(::dwfl_begin(callbacks())) {
+    if (!dwfl_) return;
+    ::dwfl_report_begin(dwfl_.get());
+    // Where it is linked to lie, so that addresses need no correction.
+    module_ = report_binary(*dwfl_, binary, binary.begin, binary.end);
+    ::dwfl_report_end(dwfl_.get(), nullptr, nullptr);
+  }
+
+  std::vector<Frame> frames(std::uint64_t address) override {
+    if (module_ == nullptr) return {Frame{}};
+    std::vector<Frame> frames = from_dwarf(address);
+    if (frames.empty()) frames.emplace_back();
+    if (Frame& outermost = frames.back(); outermost.function.empty()) {
+      outermost.function = from_symbol_table(address);
+    }
+    return frames;
+  }
+
+ private:
+  struct End {
+    void operator()(Dwfl* dwfl) const { ::dwfl_end(dwfl); }
+  };
+
+  static const Dwfl_Callbacks* callbacks() {
+    static char* usual_places = nullptr;
+    static const Dwfl_Callbacks callbacks = {.find_elf = find_reported_elf,
+                                             .find_debuginfo = ::dwfl_standard_find_debuginfo,
+                                             .section_address = ::dwfl_offline_section_address,
+                                             .debuginfo_path = &usual_places};
+    return &callbacks;
+  }
+
+  // Not all compilers write .debug_aranges.
+  Dwarf_Die* unit_of(std::uint64_t address, Dwarf_Addr& bias) {
+    if (Dwarf_Die* unit = ::dwfl_module_addrdie(module_, address, &bias)) return unit;
+    for (Dwarf_Die* unit = nullptr;
+         (unit = ::dwfl_module_nextcu(module_, unit, &bias)) != nullptr;) {
+      if (::dwarf_haspc(unit, address - bias) == 1) return unit;
+    }
+    return nullptr;
+  }
+
+  std::vector<Frame> from_dwarf(std::uint64_t address) {
+    Dwarf_Addr bias = 0;
+    Dwarf_Die* unit = unit_of(address, bias);
+    if (unit == nullptr) return {};
+    Frame next;  // its line is known before its function
+    if (Dwarf_Line* line = ::dwarf_getsrc_die(unit, address - bias)) {
+      const char* file = ::dwarf_linesrc(line, nullptr, nullptr);
+      if (file != nullptr) next.file = file;
+      ::dwarf_lineno(line, &next.line);
+    }
+    std::vector<Frame> frames;
+    Dwarf_Die* found = nullptr;
+    const int count = ::dwarf_getscopes(unit, address - bias, &found);
+    const std::unique_ptr<Dwarf_Die, Free> innermost(found);
+    Dwarf_Die* around = nullptr;
+    const int depth = count > 0 ? ::dwarf_getscopes_die(innermost.get(), &around) : 0;
+    const std::unique_ptr<Dwarf_Die, Free> scopes(around);
+    for (int i = 0; i < depth; ++i) {
+      Dwarf_Die& scope = *(scopes.get() + i);
+      const int tag = ::dwarf_tag(&scope);
+      if (tag != DW_TAG_inlined_subroutine && tag != DW_TAG_subprogram) continue;
+      next.function = function_name(scope);
+      next.inlined = tag == DW_TAG_inlined_subroutine;
+      frames.push_back(std::exchange(next, {}));
+      if (tag == DW_TAG_subprogram) return frames;
+      next.file = call_file(*unit, scope);
+      next.line = call_line(scope);
+    }
+    // No function there, such as in hand-written assembly: a line, perhaps.
+    frames.push_back(std::move(next));
+    return frames;
+  }
+
+  std::string from_symbol_table(std::uint64_t address) {
+    GElf_Off offset = 0;
+    GElf_Sym symbol;
+    const char* name =
+        ::dwfl_module_addrinfo(module_, address, &offset, &symbol, nullptr, nullptr, nullptr);
+    // In a stripped binary the symbol before may be anything.
+    if (name == nullptr || (symbol.st_size != 0 && offset >= symbol.st_size)) return {};
+    return demangled(name);
+  }
+
+  std::unique_ptr<Dwfl, End> dwfl_;
+  Dwfl_Module* module_ = nullptr;
+};
+
+Symbols::Symbols() = default;
+Symbols::~Symbols() = default;
+
+const std::vector<Frame>& Symbols::frames(const CodeAddress& code) {
+  const auto [entry, is_new] = known_.try_emplace(code);
+  if (!is_new) return entry->second;
+  std::vector<Frame>& frames = entry->second;
+  if (code.binary == nullptr) {
+    frames.emplace_back();
+  } else {
+    std::unique_ptr<Source>& source = sources_[code.binary];
+    if (!source && code.binary->elf) source = std::make_unique<ElfSource>(*code.binary);
+    if (!source) source = std::make_unique<PerfMapSource>(code.binary->path);
+    frames = source->frames(code.address);
+  }
+  for (Frame& frame : frames) {
+    if (code.binary != nullptr) frame.module = code.binary->path;
+    frame.address = code.address;
+  }
+  return frames;
+}
+
+}  // namespace cowshed::cow
