@@ -2,6 +2,8 @@
 #include <array>
 #include <cerrno>
 #include <fcntl.h>
+#include <optional>
+#include <span>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -56,9 +58,11 @@ struct Categories {
   std::uint64_t any_of;
 };
 
+// Visits ranges of such pages, and the `returned` categories that all of a range's pages have.
+template <std::size_t regions_at_once, class Visit>
 int scan(int pagemap, std::uint64_t begin, std::uint64_t end, Categories wanted,
-         const Visitor& visit) {
-  std::array<PageRegion, 512> regions;
+         std::uint64_t returned, const Visit& visit) {
+  std::array<PageRegion, regions_at_once> regions;
   PagemapScan scan{};
   scan.size = sizeof scan;
   scan.start = begin;
@@ -68,14 +72,15 @@ int scan(int pagemap, std::uint64_t begin, std::uint64_t end, Categories wanted,
   scan.category_inverted = wanted.none_of;
   scan.category_mask = wanted.none_of;
   scan.category_any_of = wanted.any_of;
-  scan.return_mask = wanted.none_of;  // of no interest, and the same for all: ranges are not split
+  scan.return_mask = returned;
   while (scan.start < end) {
     const int count = ioctl(pagemap, kScanRequest, &scan);
     if (count < 0 && errno != EINTR) {
       return errno;
     }
     for (int i = 0; i < count; ++i) {
-      visit(regions[static_cast<std::size_t>(i)].start, regions[static_cast<std::size_t>(i)].end);
+      const PageRegion& region = regions[static_cast<std::size_t>(i)];
+      visit(region.start, region.end, region.categories);
     }
     if (count >= 0) {
       scan.start = scan.walk_end;
@@ -84,20 +89,27 @@ int scan(int pagemap, std::uint64_t begin, std::uint64_t end, Categories wanted,
   return 0;
 }
 
+constexpr std::uint64_t kNotAnonymous = kScanFile | kScanZeroPage;
+constexpr std::uint64_t kThere = kScanPresent | kScanSwapped;
+
 int scan_anonymous(int pagemap, std::uint64_t begin, std::uint64_t end, Anonymous which,
                    const Visitor& visit) {
-  constexpr std::uint64_t kNotAnonymous = kScanFile | kScanZeroPage;
+  constexpr std::size_t kRegions = 512;
+  constexpr std::uint64_t kSameForAll = kNotAnonymous;  // so that ranges are not split
+  const auto visit_range = [&](auto from, auto to, auto) { visit(from, to); };
   if (which == Anonymous::resident) {
-    return scan(pagemap, begin, end, {kNotAnonymous, kScanPresent}, visit);
+    return scan<kRegions>(pagemap, begin, end, {kNotAnonymous, kScanPresent}, kSameForAll,
+                          visit_range);
   }
   // Whether a page is a file's is dear to ask of a huge one: the kernel looks at its struct page.
-  constexpr std::uint64_t kThere = kScanPresent | kScanSwapped;
   int error = 0;
-  const int outer = scan(pagemap, begin, end, {kScanHuge, kThere}, [&](auto from, auto to) {
-    if (error == 0) {
-      error = scan(pagemap, from, to, {kNotAnonymous, kThere}, visit);
-    }
-  });
+  const int outer = scan<kRegions>(
+      pagemap, begin, end, {kScanHuge, kThere}, kSameForAll, [&](auto from, auto to, auto) {
+        if (error == 0) {
+          error =
+              scan<kRegions>(pagemap, from, to, {kNotAnonymous, kThere}, kSameForAll, visit_range);
+        }
+      });
   return outer != 0 ? outer : error;
 }
 
@@ -135,10 +147,10 @@ bool is_wanted(std::uint64_t entry, Anonymous which, std::uint64_t zero_page) {
 }
 
 // Fills `entries` with those from `begin` on.  Returns 0 or an errno.
-int read_at(int pagemap, std::uint64_t begin, std::vector<std::uint64_t>& entries) {
+int read_at(int pagemap, std::uint64_t begin, std::span<std::uint64_t> entries) {
   auto* next = reinterpret_cast<char*>(entries.data());
   auto offset = static_cast<off_t>(begin / kPage * sizeof entries[0]);
-  for (std::size_t left = entries.size() * sizeof entries[0]; left > 0;) {
+  for (std::size_t left = entries.size_bytes(); left > 0;) {
     const ssize_t got = pread(pagemap, next, left, offset);
     if (got < 0 && errno == EINTR) {
       continue;
@@ -194,6 +206,66 @@ int read_entries(int pagemap, std::uint64_t begin, std::uint64_t end, Anonymous 
                       [&](std::uint64_t i) { return is_wanted(entries[i], which, zero_page); });
 }
 
+// On the stack, small: whoever measures the very process that runs this would see it grow.
+constexpr std::size_t kFewRegions = 64;
+constexpr std::size_t kFewEntries = 256;
+
+std::optional<AnonymousPage> classify(std::uint64_t entry, std::uint64_t zero_page) {
+  if (!is_wanted(entry, Anonymous::of_private_file, zero_page)) {
+    return std::nullopt;
+  }
+  if ((entry & kPresent) == 0) {
+    return AnonymousPage::swapped;
+  }
+  return (entry & kExclusive) != 0 ? AnonymousPage::own : AnonymousPage::shared;
+}
+
+// Joins pages of the same kind to ranges.
+struct Runs {
+  explicit Runs(const std::function<void(std::uint64_t, std::uint64_t, AnonymousPage)>& visitor)
+      : visit(visitor) {}
+
+  void add(std::uint64_t from, std::uint64_t to, AnonymousPage page) {
+    if (from == run_end && page == kind) {
+      run_end = to;
+      return;
+    }
+    end();
+    run_begin = from;
+    run_end = to;
+    kind = page;
+  }
+  void end() {
+    if (run_begin < run_end) {
+      visit(run_begin, run_end, kind);
+    }
+    run_begin = run_end;
+  }
+
+  const std::function<void(std::uint64_t, std::uint64_t, AnonymousPage)>& visit;
+  std::uint64_t run_begin = 0;
+  std::uint64_t run_end = 0;
+  AnonymousPage kind = AnonymousPage::own;
+  int error = 0;
+};
+
+int classify(int pagemap, std::uint64_t begin, std::uint64_t end, Runs& runs) {
+  const std::uint64_t zero_page = zero_page_frame();
+  std::array<std::uint64_t, kFewEntries> entries;
+  for (std::uint64_t address = begin; address < end;) {
+    const std::uint64_t count = std::min<std::uint64_t>((end - address) / kPage, kFewEntries);
+    if (const int error = read_at(pagemap, address, std::span(entries).first(count))) {
+      return error;
+    }
+    for (std::uint64_t i = 0; i < count; ++i, address += kPage) {
+      if (const auto page = classify(entries[i], zero_page)) {
+        runs.add(address, address + kPage, *page);
+      }
+    }
+  }
+  return 0;
+}
+
 }  // namespace
 
 int visit_anonymous_ranges(int pagemap, std::uint64_t begin, std::uint64_t end, Anonymous which,
@@ -202,6 +274,33 @@ int visit_anonymous_ranges(int pagemap, std::uint64_t begin, std::uint64_t end, 
   const int error =
       which == Anonymous::exclusive ? ENOTTY : scan_anonymous(pagemap, begin, end, which, visit);
   return error == ENOTTY ? read_entries(pagemap, begin, end, which, visit) : error;
+}
+
+bool tells_zero_page(int pagemap) {
+  const auto nothing = [](auto, auto, auto) {};
+  return scan<1>(pagemap, 0, kPage, {0, kThere}, 0, nothing) != ENOTTY || zero_page_frame() != 0;
+}
+
+int visit_anonymous_pages(
+    int pagemap, std::uint64_t begin, std::uint64_t end,
+    const std::function<void(std::uint64_t, std::uint64_t, AnonymousPage)>& visit) {
+  Runs runs(visit);
+  const int error =
+      scan<kFewRegions>(pagemap, begin, end, {kNotAnonymous, kThere}, kScanSwapped,
+                        [&](std::uint64_t from, std::uint64_t to, std::uint64_t categories) {
+                          if ((categories & kScanSwapped) != 0) {
+                            runs.add(from, to, AnonymousPage::swapped);
+                          } else if (runs.error == 0) {
+                            runs.error = classify(pagemap, from, to, runs);
+                          }
+                        });
+  if (error == ENOTTY) {
+    runs.error = classify(pagemap, begin, end, runs);
+  } else if (error != 0) {
+    return error;
+  }
+  runs.end();
+  return runs.error;
 }
 
 int visit_different_pages(int pagemap, int other, std::uint64_t begin, std::uint64_t end,

@@ -24,6 +24,22 @@ enum class Anonymous : std::uint8_t {
 int visit_anonymous_ranges(int pagemap, std::uint64_t begin, std::uint64_t end, Anonymous which,
                            const std::function<void(std::uint64_t, std::uint64_t)>& visit);
 
+// Whether the shared zero page is told from others here: see above.
+bool tells_zero_page(int pagemap);
+
+enum class AnonymousPage : std::uint8_t {
+  own,      // mapped by this process alone
+  shared,   // by others, too: since a fork, or merged by KSM
+  swapped,  // to whom it belongs is not told
+};
+
+// Visits all anonymous pages, in ranges of one kind, in order, with the exception named above.
+// Allocates no memory, so that a process can look at itself; `visit` is not copied.  Costs as much
+// as `resident` above, and 8 bytes for each of those.  Returns as above.
+int visit_anonymous_pages(
+    int pagemap, std::uint64_t begin, std::uint64_t end,
+    const std::function<void(std::uint64_t, std::uint64_t, AnonymousPage)>& visit);
+
 // Visits ranges of pages that are present in both processes and are two different pages there, by
 // the open pagemaps of both.  Without CAP_SYS_ADMIN the kernel hides which page it is: then there
 // are none.  Returns as above.

@@ -4,7 +4,7 @@
 #include <utility>
 #include <vector>
 
-#include <cowshed/share/size_literals.h>
+#include <cowshed/base/size_literals.h>
 
 #include "channel_work.h"
 #include "machine.h"

@@ -11,8 +11,8 @@
 #include <utility>
 #include <vector>
 
+#include <cowshed/base/size_literals.h>
 #include <cowshed/share/channel.h>
-#include <cowshed/share/size_literals.h>
 
 #include "channel_lanes.h"
 #include "got.h"

@@ -44,6 +44,22 @@ PageRanges intersect(const PageRanges& left, const PageRanges& right) {
   return result;
 }
 
+PageRanges unite(const PageRanges& left, const PageRanges& right) {
+  PageRanges result;
+  auto a = left.ranges_.begin();
+  auto b = right.ranges_.begin();
+  while (a != left.ranges_.end() || b != right.ranges_.end()) {
+    const bool from_left =
+        b == right.ranges_.end() || (a != left.ranges_.end() && a->begin <= b->begin);
+    PageRange next = from_left ? *a++ : *b++;
+    if (!result.ranges_.empty() && next.begin < result.ranges_.back().end) {
+      next.begin = std::min(result.ranges_.back().end, next.end);
+    }
+    result.append(next);
+  }
+  return result;
+}
+
 PageRanges subtract(const PageRanges& left, const PageRanges& right) {
   PageRanges result;
   auto hole = right.ranges_.begin();

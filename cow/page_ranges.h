@@ -27,10 +27,15 @@ class PageRanges {
   bool operator==(const PageRanges&) const = default;
 
   friend PageRanges intersect(const PageRanges& left, const PageRanges& right);
+  friend PageRanges unite(const PageRanges& left, const PageRanges& right);
   friend PageRanges subtract(const PageRanges& left, const PageRanges& right);
 
  private:
   std::vector<PageRange> ranges_;
 };
+
+PageRanges intersect(const PageRanges& left, const PageRanges& right);
+PageRanges unite(const PageRanges& left, const PageRanges& right);
+PageRanges subtract(const PageRanges& left, const PageRanges& right);
 
 }  // namespace cowshed::cow

@@ -21,11 +21,6 @@ constexpr std::uint64_t kCostFactor = 5;
 
 bool has_memory(const ProcStat& stat) { return stat.state != 'Z' && stat.state != 'X'; }
 
-// Mappings whose pages can be shared by fork and copied on a write.
-bool can_be_copied(const Mapping& mapping) {
-  return mapping.is_private && (mapping.readable || mapping.writable);
-}
-
 // A vfork child that has not exec'd yet: every page would seem to be its own.
 bool shares_memory(pid_t a, pid_t b) { return ::syscall(SYS_kcmp, a, b, KCMP_VM, 0, 0) == 0; }
 
@@ -136,7 +131,7 @@ const PagemapBackend::Resident& PagemapBackend::parent_memory(pid_t pid) {
     resident.arena_bytes += arena.mapping->bytes();
   }
   for (const Mapping& mapping : *mappings) {
-    if (!can_be_copied(mapping)) continue;
+    if (!mapping.can_be_copied()) continue;
     const auto ranges = pages->anonymous_pages(mapping);
     if (!ranges) continue;
     for (const PageRange& range : ranges->ranges()) resident.anonymous.append(range);
@@ -202,7 +197,7 @@ void PagemapBackend::look_at_memory(Tracked& process) {
   std::vector<CopiedArena> copied_arenas;
   const auto frozen = frozen_arenas(proc_, copies.pid, *mappings);
   for (const Mapping& mapping : *mappings) {
-    if (!can_be_copied(mapping)) continue;
+    if (!mapping.can_be_copied()) continue;
     auto copied = pages->copied_pages(mapping, process.shared, still_with_parent,
                                       parent_pages ? &*parent_pages : nullptr);
     if (!copied || pages->is_gone()) return;

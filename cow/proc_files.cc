@@ -104,6 +104,7 @@ Expected<ProcStat> ProcFiles::stat(pid_t pid) const {
   std::string_view rest = std::string_view(*text).substr(close + 1);
   constexpr int kState = 3;
   constexpr int kPpid = 4;
+  constexpr int kMinorFaults = 10;
   constexpr int kStartTime = 22;
   constexpr int kStartCode = 26;
   constexpr int kStartStack = 28;
@@ -112,6 +113,7 @@ Expected<ProcStat> ProcFiles::stat(pid_t pid) const {
     const std::string_view word = next_word(rest);
     if (field == kState && !word.empty()) stat.state = word.front();
     if (field == kPpid) stat.ppid = number<pid_t>(word);
+    if (field == kMinorFaults) stat.minor_faults = number<std::uint64_t>(word);
     if (field == kStartTime) stat.start_ticks = number<std::uint64_t>(word);
     // An exec moves the stack twice, and sets the start of the code just before the second time.
     if (field == kStartCode) in_exec = number<std::uint64_t>(word) == 0;
@@ -121,16 +123,7 @@ Expected<ProcStat> ProcFiles::stat(pid_t pid) const {
 }
 
 Expected<std::vector<Mapping>> ProcFiles::maps(pid_t pid) const {
-  const auto text = read(pid, path(pid, "maps"));
-  if (!text) return tl::make_unexpected(text.error());
-  std::vector<Mapping> mappings;
-  std::string_view rest = *text;
-  while (!rest.empty()) {
-    const auto end = std::min(rest.find('\n'), rest.size());
-    if (end > 0) mappings.push_back(parse_mapping(rest.substr(0, end)));
-    rest.remove_prefix(std::min(end + 1, rest.size()));
-  }
-  return mappings;
+  return read(pid, path(pid, "maps")).map([](const std::string& text) { return parse_maps(text); });
 }
 
 Expected<std::vector<pid_t>> ProcFiles::children(pid_t pid) const {
@@ -149,6 +142,16 @@ Expected<std::vector<pid_t>> ProcFiles::children(pid_t pid) const {
     }
   }
   return result;
+}
+
+std::vector<Mapping> parse_maps(std::string_view text) {
+  std::vector<Mapping> mappings;
+  while (!text.empty()) {
+    const auto end = std::min(text.find('\n'), text.size());
+    if (end > 0) mappings.push_back(parse_mapping(text.substr(0, end)));
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return mappings;
 }
 
 std::string_view arena_name(const Mapping& mapping) {

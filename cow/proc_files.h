@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <sys/types.h>
 #include <vector>
 
@@ -15,8 +16,9 @@ struct ProcStat {
   std::string comm;
   char state = '?';  // 'Z' and 'X' have no memory any more
   pid_t ppid = 0;
-  std::uint64_t start_ticks = 0;  // with the PID, names a process for good
-  std::uint64_t start_stack = 0;  // tells one image from the next; 0: not known
+  std::uint64_t minor_faults = 0;  // of all its threads
+  std::uint64_t start_ticks = 0;   // with the PID, names a process for good
+  std::uint64_t start_stack = 0;   // tells one image from the next; 0: not known
 };
 
 // A line of /proc/PID/maps.
@@ -31,6 +33,8 @@ struct Mapping {
   std::string path;  // as shown, with " (deleted)"; empty for anonymous memory
 
   bool has_file() const { return inode != 0; }
+  // Its pages can be shared by fork, or with the file, and copied on a write.
+  bool can_be_copied() const { return is_private && (readable || writable); }
   std::uint64_t bytes() const { return end - begin; }
 };
 
@@ -51,6 +55,9 @@ class ProcFiles {
 
   std::string root_;
 };
+
+// The text of /proc/PID/maps.
+std::vector<Mapping> parse_maps(std::string_view text);
 
 // The name of the arena that a mapping belongs to, from the memfd's name: "index" for
 // "/memfd:cowshed:index (deleted)".  Empty for any other mapping.

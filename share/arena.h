@@ -13,8 +13,8 @@
 #include <vector>
 
 #include <cowshed/base/error.h>
+#include <cowshed/base/size_literals.h>
 #include <cowshed/share/arena_front.h>
-#include <cowshed/share/size_literals.h>
 
 // Memory for one set of objects, which a process fills, freezes, and then shares with every process
 // that it forks: same addresses, no copies.

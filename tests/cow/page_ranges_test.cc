@@ -46,6 +46,11 @@ TEST(PageRanges, OperationsAgreeWithSetsOfPages) {
       (b.contains(page) ? common : only_left).append({page * kPage, (page + 1) * kPage});
       if (page >= 10 && page < 30) within += kPage;
     }
+    std::set<std::uint64_t> all = a;
+    all.insert(b.begin(), b.end());
+    PageRanges either;
+    for (const std::uint64_t page : all) either.append({page * kPage, (page + 1) * kPage});
+    EXPECT_EQ(unite(left, right), either);
     EXPECT_EQ(intersect(left, right), common);
     EXPECT_EQ(subtract(left, right), only_left);
     EXPECT_EQ(left.bytes_within({10 * kPage, 30 * kPage}), within);

@@ -10,11 +10,11 @@
 #include <utility>
 #include <vector>
 
+#include <cowshed/base/size_literals.h>
 #include <cowshed/share/channel.h>
 #include <cowshed/share/image.h>
 #include <cowshed/share/image_format.h>
 #include <cowshed/share/registry.h>
-#include <cowshed/share/size_literals.h>
 
 // make_seeds FOLDER: what the fuzzers begin with, made by the library itself.
 namespace {

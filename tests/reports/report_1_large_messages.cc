@@ -9,10 +9,10 @@
 #include <gtest/gtest.h>
 #include <string>
 
+#include <cowshed/base/size_literals.h>
 #include <cowshed/share/arena.h>
 #include <cowshed/share/channel.h>
 #include <cowshed/share/registry.h>
-#include <cowshed/share/size_literals.h>
 #include <cowshed/share/transfer_report.h>
 #include <cowshed/share/workers.h>
 

@@ -8,11 +8,11 @@
 #include <utility>
 #include <vector>
 
+#include <cowshed/base/size_literals.h>
 #include <cowshed/share/arena.h>
 #include <cowshed/share/channel.h>
 #include <cowshed/share/registry.h>
 #include <cowshed/share/runtime.h>
-#include <cowshed/share/size_literals.h>
 #include <cowshed/share/transfer_report.h>
 #include <cowshed/share/workers.h>
 

@@ -10,10 +10,10 @@
 #include <utility>
 #include <vector>
 
+#include <cowshed/base/size_literals.h>
 #include <cowshed/share/arena.h>
 #include <cowshed/share/immortal_ptr.h>
 #include <cowshed/share/registry.h>
-#include <cowshed/share/size_literals.h>
 #include <cowshed/share/workers.h>
 
 #include "old_way.h"

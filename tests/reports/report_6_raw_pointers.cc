@@ -6,10 +6,10 @@
 #include <optional>
 #include <string>
 
+#include <cowshed/base/size_literals.h>
 #include <cowshed/share/arena.h>
 #include <cowshed/share/channel.h>
 #include <cowshed/share/registry.h>
-#include <cowshed/share/size_literals.h>
 #include <cowshed/share/workers.h>
 
 #include "old_way.h"

@@ -10,9 +10,9 @@
 #include <unistd.h>
 #include <vector>
 
+#include <cowshed/base/size_literals.h>
 #include <cowshed/share/channel.h>
 #include <cowshed/share/memory_limits.h>
-#include <cowshed/share/size_literals.h>
 
 #include "channels.h"
 #include "child.h"

@@ -15,10 +15,10 @@
 #include <vector>
 #include <xxhash.h>
 
+#include <cowshed/base/size_literals.h>
 #include <cowshed/share/arena.h>
 #include <cowshed/share/channel.h>
 #include <cowshed/share/registry.h>
-#include <cowshed/share/size_literals.h>
 
 #include "channel_memory.h"
 #include "channels.h"

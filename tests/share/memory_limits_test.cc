@@ -4,8 +4,8 @@
 #include <gtest/gtest.h>
 #include <string>
 
+#include <cowshed/base/size_literals.h>
 #include <cowshed/share/memory_limits.h>
-#include <cowshed/share/size_literals.h>
 
 namespace cowshed {
 namespace {

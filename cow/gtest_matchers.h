@@ -1,0 +1,59 @@
+#pragma once
+
+#include <cstdint>
+#include <gmock/gmock.h>
+#include <ostream>
+
+#include <cowshed/cow/copied.h>
+#include <cowshed/cow/meter.h>
+
+// For tests with GoogleTest; the only header that includes it.
+namespace cowshed::cow {
+
+// Found by GoogleTest by their names, for "Actual:".
+inline void PrintTo(const Copied& copied, std::ostream* out) {  // NOLINT(*-identifier-naming)
+  *out << copied.bytes() << " bytes";
+}
+
+inline void PrintTo(const Expected<Copied>& copied,  // NOLINT(*-identifier-naming)
+                    std::ostream* out) {
+  copied ? PrintTo(*copied, out) : void(*out << "no measurement");
+}
+
+// EXPECT_THAT(meter.copied(), AtMost(4_KiB)); also of a part: meter.copied()->of_object("index").
+// Holds for at_most_bytes().  An error matches nothing: what could not be measured has not passed.
+// On failure it says which object, mapping and addresses were copied.
+class AtMostMatcher {
+ public:
+  using is_gtest_matcher = void;
+
+  explicit AtMostMatcher(std::uint64_t bytes) : bytes_(bytes) {}
+
+  bool MatchAndExplain(const Copied& copied,  // NOLINT(*-identifier-naming)
+                       std::ostream* out) const {
+    if (copied.at_most_bytes() <= bytes_) return true;
+    if (out != nullptr) *out << to_text(copied);
+    return false;
+  }
+  bool MatchAndExplain(const Expected<Copied>& copied,  // NOLINT(*-identifier-naming)
+                       std::ostream* out) const {
+    if (copied) return MatchAndExplain(*copied, out);
+    if (out != nullptr) *out << "which could not be measured: " << copied.error().message;
+    return false;
+  }
+  void DescribeTo(std::ostream* out) const {  // NOLINT(*-identifier-naming)
+    *out << "at most " << bytes_ << " bytes copied";
+  }
+  void DescribeNegationTo(std::ostream* out) const {  // NOLINT(*-identifier-naming)
+    *out << "more than " << bytes_ << " bytes copied";
+  }
+
+ private:
+  std::uint64_t bytes_;
+};
+
+inline AtMostMatcher AtMost(std::uint64_t bytes) {  // NOLINT(*-identifier-naming): as gmock's
+  return AtMostMatcher(bytes);
+}
+
+}  // namespace cowshed::cow

@@ -1,0 +1,40 @@
+#pragma once
+
+#include <cstdint>
+#include <memory_resource>
+#include <string_view>
+#include <vector>
+
+#include <cowshed/base/pagemap.h>
+#include <cowshed/cow/page_ranges.h>
+
+namespace cowshed::cow {
+
+// All anonymous pages of a process at one moment.  Taking one of the process itself writes to none
+// of its pages but a few of the stack: the memory for it is mapped, not malloc's, and kept.
+class PageSnapshot {
+ public:
+  PageSnapshot();
+
+  // By open files /proc/PID/maps and pagemap.  Replaces what was there.  Returns 0 or an errno;
+  // ESRCH: the process has ended, or runs another program than when they were opened.
+  int take(int maps, int pagemap);
+
+  std::string_view maps() const { return {maps_.data(), maps_.size()}; }
+  PageRanges pages(AnonymousPage kind) const;
+  PageRanges pages() const;  // of every kind
+
+ private:
+  struct Run {
+    std::uint64_t begin;
+    std::uint64_t end;
+    AnonymousPage kind;
+  };
+
+  int read_maps(int maps);
+
+  std::pmr::vector<char> maps_;
+  std::pmr::vector<Run> runs_;
+};
+
+}  // namespace cowshed::cow

@@ -1,0 +1,98 @@
+#include <array>
+#include <gmock/gmock.h>
+#include <gtest/gtest-spi.h>
+#include <gtest/gtest.h>
+
+#include <cowshed/cow/gtest_matchers.h>
+#include <cowshed/cow/meter.h>
+#include <cowshed/share/arena.h>
+#include <cowshed/share/registry.h>
+#include <cowshed/tests/cow/paused_child.h>
+
+namespace cowshed::cow {
+namespace {
+
+using test::PausedChild;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+struct alignas(4096) Page {
+  std::array<char, 4096> bytes;
+};
+struct Block {
+  std::array<Page, 16> pages;
+};
+
+void write_to(const Block& block, std::size_t count) {
+  for (std::size_t i = 0; i < count; ++i) const_cast<Page&>(block.pages.at(i)).bytes[0] += 1;
+}
+
+class MeterObjects : public ::testing::Test {
+ protected:
+  static const Block* made(Arena& arena, const char* name) {
+    const Block* block = arena.make<Block>().value();
+    (void)publish(name, block).value();
+    return block;
+  }
+
+  Arena arena_ = Arena::create({.name = "subject", .capacity = 64_MiB}).value();
+  const Block* first_ = made(arena_, "first");
+  const Block* second_ = made(arena_, "second");
+};
+
+TEST_F(MeterObjects, NamesWhatWasCopied) {
+  ASSERT_TRUE(arena_.freeze(FreezeMode::lenient));
+  write_to(*first_, 2);  // before the fork: inherited, not copied
+  PausedChild child([&] {
+    write_to(*first_, 1);
+    write_to(*second_, 3);
+  });
+  auto meter = Meter::begin(child.pid());
+  ASSERT_TRUE(meter) << meter.error().message;
+  child.work();
+  ASSERT_TRUE(meter->end());
+  const Copied& copied = *meter->copied();
+  ASSERT_EQ(copied.objects.size(), 2U);
+  EXPECT_THAT(copied.of_object("first"), AtMost(4_KiB));
+  EXPECT_EQ(copied.of_object("first")->bytes(), 4_KiB);
+  EXPECT_EQ(copied.of_object("second")->bytes(), 12_KiB);
+  EXPECT_EQ(copied.bytes_of(copied.objects[0]) + copied.bytes_of(copied.objects[1]), 16_KiB);
+  ASSERT_FALSE(copied.mappings.empty());
+  EXPECT_EQ(copied.mappings[0].arena, "subject");
+  // The arena's other pages are shared with the file still.
+  EXPECT_GE(copied.still_shared_bytes, (32 - 5) * 4_KiB);
+}
+
+TEST_F(MeterObjects, AFailedExpectationSaysWhichObjectAndWhere) {
+  ASSERT_TRUE(arena_.freeze(FreezeMode::lenient));
+  PausedChild child([&] { write_to(*second_, 3); });
+  static Expected<Copied> copied = make_error(ErrorCode::invalid_argument, "not measured");
+  auto meter = Meter::begin(child.pid());
+  ASSERT_TRUE(meter) << meter.error().message;
+  child.work();
+  ASSERT_TRUE(meter->end());
+  copied = meter->copied();
+  EXPECT_NONFATAL_FAILURE(EXPECT_THAT(copied, AtMost(8_KiB)),
+                          "12 KiB of object 'second' (cow::{anonymous}::Block) of arena 'subject'");
+  EXPECT_NONFATAL_FAILURE(EXPECT_THAT(copied, AtMost(8_KiB)), "12 KiB of arena 'subject' (0x");
+  EXPECT_NONFATAL_FAILURE(EXPECT_THAT(copied->of_object("second"), AtMost(8_KiB)),
+                          "12 KiB copied by PID");
+  EXPECT_NONFATAL_FAILURE(EXPECT_THAT(copied->of_object("third"), AtMost(1_GiB)),
+                          "publishes no object 'third'");
+}
+
+TEST_F(MeterObjects, AStrictArenaIsNotCopied) {
+  ASSERT_TRUE(arena_.freeze());
+  PausedChild child([&] {
+    volatile char sum = 0;
+    for (const Page& page : second_->pages) sum = static_cast<char>(sum + page.bytes[0]);
+  });
+  auto meter = Meter::begin(child.pid());
+  ASSERT_TRUE(meter) << meter.error().message;
+  child.work();
+  ASSERT_TRUE(meter->end());
+  EXPECT_THAT(meter->copied()->of_object("second"), AtMost(0));
+}
+
+}  // namespace
+}  // namespace cowshed::cow
