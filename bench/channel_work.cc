@@ -256,7 +256,7 @@ class Death : public SubjectWork {
     {
       const Peer holder([&](std::uint64_t) -> std::uint64_t {
         got(channel.send({}));
-        control.sender.lock =
+        control.sender.lock.holder =
             std::uint64_t{control.parties[1].id} << 32U | static_cast<std::uint32_t>(getpid());
         return 0;
       });

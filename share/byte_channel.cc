@@ -56,7 +56,7 @@ Expected<Bytes> ByteChannel::buffer(std::size_t size, const Wait& wait) {
                           std::to_string(options().memory) + "; create it with more");
   }
   Expected<std::uint32_t> block = 0;
-  const auto attempt = [&](std::uint64_t) {
+  const auto attempt = [&] {
     if (segment().self() == 0) {
       return Attempt::outside;
     }
@@ -67,7 +67,7 @@ Expected<Bytes> ByteChannel::buffer(std::size_t size, const Wait& wait) {
     }
     return block || block.error().code != ErrorCode::would_block ? Attempt::done : Attempt::blocked;
   };
-  if (auto allocated = persist(wait, Waiting::For::memory, attempt(0), attempt); !allocated) {
+  if (auto allocated = persist(wait, Waiting::For::memory, attempt(), attempt); !allocated) {
     return tl::make_unexpected(std::move(allocated.error()));
   }
   if (!block) {
@@ -142,12 +142,11 @@ Expected<void> ByteChannel::send(Bytes&& bytes, const Wait& wait, std::uint64_t 
 
 Expected<void> ByteChannel::send_slot(const Outgoing& message, const Wait& wait) {
   std::uint64_t count = 1;
-  const auto attempt = [&](std::uint64_t lock_bits) {
-    return segment().try_send(count, lock_bits, [&](std::uint64_t number, std::uint64_t) {
-      write_slot(number, message);
-    });
+  const auto attempt = [&] {
+    return segment().try_send(
+        count, [&](std::uint64_t number, std::uint64_t) { write_slot(number, message); });
   };
-  return persist(wait, Waiting::For::slot, attempt(0), attempt);
+  return persist(wait, Waiting::For::slot, attempt(), attempt);
 }
 
 void ByteChannel::write_slot(std::uint64_t number, const Outgoing& message) {
@@ -176,10 +175,9 @@ void ByteChannel::write_slot(std::uint64_t number, const Outgoing& message) {
 Expected<Bytes> ByteChannel::receive(const Wait& wait) {
   Bytes bytes;
   std::uint64_t count = 1;
-  const auto attempt = [&](std::uint64_t lock_bits) {
-    return segment().try_receive(count, lock_bits, [&](std::uint64_t number, std::uint64_t) {
-      return read_slot(number, bytes);
-    });
+  const auto attempt = [&] {
+    return segment().try_receive(
+        count, [&](std::uint64_t number, std::uint64_t) { return read_slot(number, bytes); });
   };
   if (auto received = persist(wait, Waiting::For::message, try_spinning(wait, attempt), attempt);
       !received) {

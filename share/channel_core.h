@@ -71,11 +71,11 @@ class ChannelCore {
   // do when a message comes to a thread that spins.
   template <class Try>
   Attempt try_spinning(const Wait& wait, Try&& attempt_once) {
-    Attempt attempt = attempt_once(0);
+    Attempt attempt = attempt_once();
     if (attempt == Attempt::blocked && wait.mode != Wait::Mode::never) {
       segment_->empty_hand();
       if (spin([this] { return segment_->has_message(); })) {
-        attempt = attempt_once(0);
+        attempt = attempt_once();
       }
     }
     return attempt;
@@ -89,7 +89,7 @@ class ChannelCore {
       if (auto on = waiting.after(attempt); !on) {
         return on;
       }
-      attempt = attempt_once(waiting.lock_bits());
+      attempt = attempt_once();
     }
     return {};
   }
@@ -108,12 +108,12 @@ class ValueChannel : public ChannelCore {
 
   Expected<void> send(const T& message, const Wait& wait) {
     std::uint64_t count = 1;
-    const auto attempt = [&](std::uint64_t lock_bits) {
-      return segment().try_send(count, lock_bits, [&](std::uint64_t number, std::uint64_t) {
+    const auto attempt = [&] {
+      return segment().try_send(count, [&](std::uint64_t number, std::uint64_t) {
         std::memcpy(segment().slot(number), &message, sizeof(T));
       });
     };
-    if (const Attempt first = attempt(0); first != Attempt::done) [[unlikely]] {
+    if (const Attempt first = attempt(); first != Attempt::done) [[unlikely]] {
       if (auto sent = persist(wait, Waiting::For::slot, first, attempt); !sent) {
         return sent;
       }
@@ -125,8 +125,8 @@ class ValueChannel : public ChannelCore {
   Expected<T> receive(const Wait& wait) {
     std::array<std::byte, sizeof(T)> bytes;
     std::uint64_t count = 1;
-    const auto attempt = [&](std::uint64_t lock_bits) {
-      return segment().try_receive(count, lock_bits, [&](std::uint64_t number, std::uint64_t) {
+    const auto attempt = [&] {
+      return segment().try_receive(count, [&](std::uint64_t number, std::uint64_t) {
         std::memcpy(bytes.data(), segment().slot(number), sizeof(T));
         return true;
       });
@@ -143,15 +143,15 @@ class ValueChannel : public ChannelCore {
     std::size_t sent = 0;
     while (sent < messages.size()) {
       std::uint64_t count = 0;
-      const auto attempt = [&](std::uint64_t lock_bits) {
+      const auto attempt = [&] {
         count = messages.size() - sent;
-        return segment().try_send(count, lock_bits, [&](std::uint64_t number, std::uint64_t some) {
+        return segment().try_send(count, [&](std::uint64_t number, std::uint64_t some) {
           copy_slots(number, some, [&](std::byte* slot, std::uint64_t from, std::uint64_t bytes) {
             std::memcpy(slot, messages.data() + sent + from, bytes);
           });
         });
       };
-      if (auto more = persist(wait, Waiting::For::slot, attempt(0), attempt); !more) {
+      if (auto more = persist(wait, Waiting::For::slot, attempt(), attempt); !more) {
         if (sent == 0) {
           return tl::make_unexpected(std::move(more.error()));
         }
@@ -172,9 +172,9 @@ class ValueChannel : public ChannelCore {
     if (into.empty()) {
       return 0;
     }
-    const auto attempt = [&](std::uint64_t lock_bits) {
+    const auto attempt = [&] {
       count = std::min<std::uint64_t>(into.size(), channel_layout::kMostInHand);
-      return segment().try_receive(count, lock_bits, [&](std::uint64_t number, std::uint64_t some) {
+      return segment().try_receive(count, [&](std::uint64_t number, std::uint64_t some) {
         copy_slots(number, some, [&](std::byte* slot, std::uint64_t to, std::uint64_t bytes) {
           std::memcpy(static_cast<void*>(into.data() + to), slot, bytes);
         });

@@ -11,7 +11,7 @@
 namespace cowshed::channel_layout {
 
 inline constexpr std::array<char, 8> kMagic = {'C', 'o', 'w', 'C', 'h', 'a', 'n', '\0'};
-inline constexpr std::uint32_t kVersion = 1;
+inline constexpr std::uint32_t kVersion = 2;
 inline constexpr std::uint64_t kPage = 4096;
 inline constexpr std::uint64_t kHuge = std::uint64_t{2} << 20U;
 inline constexpr std::uint32_t kParties = 1024;
@@ -46,13 +46,20 @@ struct Party {
 };
 constexpr bool is_live(PartyId id) { return (id & 0xffffU) != 0; }
 
-// A lock is 0 or its holder's: the party above bit 32, below it the thread and a bit that says that
-// somebody sleeps on these lower 32 bits.
-using Lock = std::atomic<std::uint64_t>;
-inline constexpr std::uint64_t kSleepers = std::uint64_t{1} << 31U;
-constexpr PartyId party_of(std::uint64_t lock) { return static_cast<PartyId>(lock >> 32U); }
-constexpr std::uint32_t thread_of(std::uint64_t lock) {
-  return static_cast<std::uint32_t>(lock & ~kSleepers);
+// Sequence and, lowest, the bit that says that somebody sleeps.
+using Event = std::atomic<std::uint32_t>;
+
+// A lock is 0 or its holder's: the party above bit 32, below it the thread.
+struct Lock {
+  std::atomic<std::uint64_t> holder;
+  Event released;
+};
+constexpr std::uint64_t holder_of(PartyId party, std::uint32_t thread) {
+  return std::uint64_t{party} << 32U | thread;
+}
+constexpr PartyId party_of(std::uint64_t holder) { return static_cast<PartyId>(holder >> 32U); }
+constexpr std::uint32_t thread_of(std::uint64_t holder) {
+  return static_cast<std::uint32_t>(holder);
 }
 
 // What a receiving thread took last: the first message's number, and below bit 12 how many.
@@ -89,9 +96,6 @@ enum Closing : std::uint32_t { kOpen, kClosing, kClosed };
 // Once it is `asked` each sender sees to it that the eventfd is readable; once it is `polled`, it
 // was made so for what had been sent before.
 enum Polling : std::uint32_t { kNever, kAsked, kPolled };
-
-// Sequence and, lowest, the bit that says that somebody sleeps.
-using Event = std::atomic<std::uint32_t>;
 
 struct Totals {
   std::uint64_t bytes = 0;

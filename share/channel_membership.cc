@@ -100,7 +100,7 @@ Expected<void> ChannelSegment::join(bool to_receive) {
     place = *known;
   } else {
     place.incarnation = incarnation();
-    place.lock = std::uint64_t{self()} << 32U | static_cast<std::uint32_t>(syscall(SYS_gettid));
+    place.lock = holder_of(self(), static_cast<std::uint32_t>(syscall(SYS_gettid)));
   }
   if (to_receive && place.held == nullptr) {
     auto hand = claim_hand();
@@ -131,11 +131,11 @@ Expected<void> ChannelSegment::attach() {
     result = claim_index();
   }
   membership_->joining.store(0, std::memory_order_release);
-  if (result && single_) {
+  if (result) {
     if (const int error = register_for_barriers(); error != 0) {
-      return make_error(ErrorCode::unsupported,
-                        "channel '" + options_.name +
-                            "': the single-producer form needs membarrier(2), Linux 4.16 or newer");
+      return make_error(
+          ErrorCode::unsupported,
+          "channel '" + options_.name + "': it needs membarrier(2), Linux 4.16 or newer");
     }
   }
   return result;
@@ -235,7 +235,7 @@ Expected<void> ChannelSegment::claim_role(std::atomic<PartyId>& role, const char
   }
   // Its last holder may have died inside.
   const bool receives = &role == &control_->seldom.consumer;
-  (receives ? control_->receiver : control_->sender).lock.store(0);
+  (receives ? control_->receiver : control_->sender).lock.holder.store(0);
   if (receives) {
     repair_hands();
   }

@@ -53,13 +53,13 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   // Step 2 to 9 of send, for at most `count` messages; `write` is called with the number of the
   // first and how many, and writes their slots.  `count` becomes how many were sent.
   template <class Write>
-  Attempt try_send(std::uint64_t& count, std::uint64_t lock_bits, Write&& write) {
+  Attempt try_send(std::uint64_t& count, Write&& write) {
     const ThreadPlace* place = this_thread();
     if (place == nullptr || !may_use(control_->seldom.producer)) [[unlikely]] {
       return Attempt::outside;
     }
     Control::Side& side = control_->sender;
-    if (!lock(side.lock, place->lock | lock_bits)) {
+    if (!lock(side.lock, place->lock)) {
       return Attempt::busy;
     }
     if (closed()) [[unlikely]] {
@@ -91,14 +91,14 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
 
   // Step 2 to 10 of receive; `read` returns false when what is in the slots cannot be.
   template <class Read>
-  Attempt try_receive(std::uint64_t& count, std::uint64_t lock_bits, Read&& read) {
+  Attempt try_receive(std::uint64_t& count, Read&& read) {
     const ThreadPlace* place = this_thread();
     if (place == nullptr || place->held == nullptr || !may_use(control_->seldom.consumer))
         [[unlikely]] {
       return Attempt::outside;
     }
     Control::Side& side = control_->receiver;
-    if (!lock(side.lock, place->lock | lock_bits)) {
+    if (!lock(side.lock, place->lock)) {
       return Attempt::busy;
     }
     const std::uint64_t head = control_->head.value.load(std::memory_order_relaxed);
@@ -218,36 +218,35 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   bool signal_pollers();
   // Of the drainer, with the channel empty and S free.
   void drain_event();
-  // What the rare side of a Dekker pair does in the single form.
-  void barrier() const;
+  // What the rare side of a Dekker pair does whose busy side is commit and unlock.
+  static void barrier();
+  // And where it is lock(), which is one itself but in the single form.
+  void barrier_against_lock() const {
+    if (single_) {
+      barrier();
+    }
+  }
 
  private:
   bool lock(channel_layout::Lock& lock, std::uint64_t me) {
     if (single_) {
-      lock.store(me, std::memory_order_release);
+      lock.holder.store(me, std::memory_order_release);
       std::atomic_signal_fence(std::memory_order_seq_cst);
       return true;
     }
     std::uint64_t nobody = 0;
-    return lock.load(std::memory_order_relaxed) == 0 &&
-           lock.compare_exchange_strong(nobody, me, std::memory_order_seq_cst);
+    return lock.holder.load(std::memory_order_relaxed) == 0 &&
+           lock.holder.compare_exchange_strong(nobody, me, std::memory_order_seq_cst);
   }
   void unlock(channel_layout::Lock& lock) {
-    if (single_) {
-      lock.store(0, std::memory_order_release);
-      std::atomic_signal_fence(std::memory_order_seq_cst);
-      return;
-    }
-    if ((lock.exchange(0, std::memory_order_seq_cst) & channel_layout::kSleepers) != 0)
-        [[unlikely]] {
-      wake_lock(lock);
-    }
+    lock.holder.store(0, std::memory_order_release);
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    notify(lock.released);
   }
   Attempt leave(channel_layout::Lock& lock, Attempt attempt) {
     unlock(lock);
     return attempt;
   }
-  static void wake_lock(channel_layout::Lock& lock);
   bool may_use(const std::atomic<PartyId>& role) const {
     return !single_ || role.load(std::memory_order_relaxed) == self();
   }

@@ -45,12 +45,11 @@ bool ChannelSegment::stopped(std::uint64_t lock) const {
 
 void ChannelSegment::release_of_dead(Lock& lock, std::uint64_t seen) {
   if (single_) {
-    lock.compare_exchange_strong(seen, 0);
+    lock.holder.compare_exchange_strong(seen, 0);
     return;
   }
-  const std::uint64_t mine =
-      std::uint64_t{self()} << 32U | static_cast<std::uint32_t>(syscall(SYS_gettid)) | kSleepers;
-  if (!lock.compare_exchange_strong(seen, mine)) {
+  const std::uint64_t mine = holder_of(self(), static_cast<std::uint32_t>(syscall(SYS_gettid)));
+  if (!lock.holder.compare_exchange_strong(seen, mine)) {
     return;
   }
   if (&lock == &control_->receiver.lock) {
@@ -94,7 +93,7 @@ void ChannelSegment::sweep() {
 
 void ChannelSegment::sweep_party(PartyId id) {
   for (Lock* lock : {&control_->sender.lock, &control_->receiver.lock, &control_->seldom.drainer}) {
-    if (const std::uint64_t held = lock->load(); held != 0 && party_of(held) == id) {
+    if (const std::uint64_t held = lock->holder.load(); held != 0 && party_of(held) == id) {
       release_of_dead(*lock, held);
     }
   }

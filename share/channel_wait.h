@@ -67,9 +67,6 @@ class Waiting {
   // Returns when it is worth another attempt, or with what the call must return.
   Expected<void> after(Attempt attempt);
 
-  // To be ORed into the lock's value: others may sleep on it.
-  std::uint64_t lock_bits() const { return lock_bits_; }
-
  private:
   Expected<void> for_lock(channel_layout::Lock& lock);
   Expected<void> for_others();
@@ -92,7 +89,6 @@ class Waiting {
   For for_;
   bool slept_ = false;
   std::uint32_t prepared_ = 0;  // the event's word when it was last looked at
-  std::uint64_t lock_bits_ = 0;
   Wait::Clock::time_point busy_since_{};
 };
 

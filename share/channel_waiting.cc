@@ -24,18 +24,19 @@ constexpr std::chrono::nanoseconds kPatience =
     1s;  // of a call that should not wait with a lock's holder that runs
 constexpr auto kShortly = 100us;
 
-const void* low_half(const Lock& lock) { return &lock; }  // little-endian
-
 // Has a lock, in either form, unless another has it; lets it go also where the thread is cancelled.
 class Holding {
  public:
   Holding(Lock& lock, std::uint64_t me) : lock_(lock) {
     std::uint64_t nobody = 0;
-    held_ = lock_.compare_exchange_strong(nobody, me);
+    held_ = lock_.holder.compare_exchange_strong(nobody, me);
   }
   ~Holding() {
-    if (held_ && (lock_.exchange(0) & kSleepers) != 0) {
-      futex_wake(low_half(lock_), INT_MAX);
+    if (held_) {
+      lock_.holder.store(0);
+      if ((lock_.released.load() & 1U) != 0) {
+        ChannelSegment::wake_all(lock_.released);
+      }
     }
   }
   Holding(const Holding&) = delete;
@@ -66,8 +67,6 @@ void ChannelSegment::wake_all(Event& event) {
   futex_wake(&event, INT_MAX);
 }
 
-void ChannelSegment::wake_lock(Lock& lock) { futex_wake(low_half(lock), 1); }
-
 void ChannelSegment::signal_event(std::uint64_t count) const {
   // It fails only when it is readable already.  Not write(2), at which pthread_cancel() could end
   // the thread inside the lock.
@@ -80,7 +79,7 @@ bool ChannelSegment::event_is_readable() const {
 }
 
 bool ChannelSegment::signal_pollers() {
-  if (control_->seldom.drainer.load() != 0) {
+  if (control_->seldom.drainer.holder.load() != 0) {
     return false;
   }
   if (control_->seldom.signalled.load(std::memory_order_relaxed) == 0) {
@@ -101,11 +100,7 @@ void ChannelSegment::drain_event() {
   }
 }
 
-void ChannelSegment::barrier() const {
-  if (single_) {
-    barrier_in_all_processes();
-  }
-}
+void ChannelSegment::barrier() { barrier_in_all_processes(); }
 
 namespace {
 
@@ -133,17 +128,17 @@ Expected<void> Waiting::after(Attempt attempt) {
 
 Lock& Waiting::busy_lock() const {
   Control& control = segment_.control();
-  return for_ == For::message                 ? control.receiver.lock
-         : control.seldom.drainer.load() != 0 ? control.seldom.drainer
-                                              : control.sender.lock;
+  return for_ == For::message                        ? control.receiver.lock
+         : control.seldom.drainer.holder.load() != 0 ? control.seldom.drainer
+                                                     : control.sender.lock;
 }
 
 // Somebody else is inside for a moment, or preempted, or stopped, or dead.
 Expected<void> Waiting::for_lock(Lock& lock) {
-  if (spin([&] { return lock.load(std::memory_order_relaxed) == 0; })) {
+  if (spin([&] { return lock.holder.load(std::memory_order_relaxed) == 0; })) {
     return {};
   }
-  std::uint64_t seen = lock.load();
+  const std::uint64_t seen = lock.holder.load();
   if (seen == 0) {
     return {};
   }
@@ -154,9 +149,11 @@ Expected<void> Waiting::for_lock(Lock& lock) {
   if (auto on = be_patient(seen); !on) {
     return on;
   }
-  lock_bits_ = kSleepers;
-  if ((seen & kSleepers) != 0 || lock.compare_exchange_strong(seen, seen | kSleepers)) {
-    futex_wait(low_half(lock), static_cast<std::uint32_t>(seen | kSleepers), at_most(kLockPiece));
+  const std::uint32_t word = lock.released.fetch_or(1) | 1U;
+  ChannelSegment::barrier();
+  if (lock.holder.load() == seen &&
+      futex_wait(&lock.released, word, at_most(kLockPiece)) == Woken::by_peer) {
+    lock.released.fetch_or(1);  // others may still sleep
   }
   return {};
 }
@@ -238,16 +235,15 @@ Expected<void> Waiting::for_others() {
 
 // Until whoever was inside S has left it: what they commit counts.
 Expected<void> Waiting::senders_out() {
-  segment_.barrier();
+  segment_.barrier_against_lock();
   Lock& lock = segment_.control().sender.lock;
-  std::uint64_t now = lock.load();
-  const std::uint64_t seen = now & ~kSleepers;
-  if (spin([&] { return (lock.load() & ~kSleepers) != seen || seen == 0; })) {
+  const std::uint64_t seen = lock.holder.load();
+  if (spin([&] { return lock.holder.load() != seen || seen == 0; })) {
     return {};
   }
-  for (; seen != 0 && (now & ~kSleepers) == seen; now = lock.load()) {
+  while (lock.holder.load() == seen) {
     if (segment_.dead(party_of(seen))) {
-      segment_.release_of_dead(lock, now);  // not from whoever took it over meanwhile
+      segment_.release_of_dead(lock, seen);  // not from whoever took it over meanwhile
       break;
     }
     if (auto on = be_patient(seen); !on) {
@@ -277,8 +273,7 @@ Expected<bool> Waiting::drain_event() {
   if (!segment_.event_is_readable()) {
     return true;
   }
-  const Holding draining(segment_.control().seldom.drainer,
-                         segment_.this_thread()->lock | lock_bits_);
+  const Holding draining(segment_.control().seldom.drainer, segment_.this_thread()->lock);
   const Expected<void> alone =
       draining ? senders_out() : for_lock(segment_.control().seldom.drainer);
   if (!alone) {
@@ -294,7 +289,7 @@ Expected<bool> Waiting::drain_event() {
 Expected<void> Waiting::give_up() {
   const Control& control = segment_.control();
   for (const Lock* lock : {&control.sender.lock, &control.receiver.lock}) {
-    if (const std::uint64_t holder = lock->load(); segment_.stopped(holder)) {
+    if (const std::uint64_t holder = lock->holder.load(); segment_.stopped(holder)) {
       return be_patient(holder);
     }
   }
@@ -314,10 +309,12 @@ Control::Sleep& Waiting::place() const {
 void Waiting::sleep() {
   Control::Sleep& here = place();
   const std::uint32_t seen = here.event.fetch_or(1) | 1U;
-  segment_.barrier();
-  if (for_ == For::memory && prepared_ != seen) {
-    prepared_ = seen;  // look again with the bit set
-    return;
+  if (prepared_ != seen) {
+    prepared_ = seen;
+    ChannelSegment::barrier();
+    if (for_ == For::memory) {
+      return;  // to look again with the bit set
+    }
   }
   if (ready() || segment_.closed()) {
     return;
@@ -341,6 +338,7 @@ void Waiting::sleep() {
 void Waiting::wake_next() {
   if (Control::Sleep& here = place(); here.sleepers.load() != 0) {
     here.event.fetch_or(1);
+    ChannelSegment::barrier();
     if (ready()) {
       ChannelSegment::wake_one(here.event);
     }

@@ -378,12 +378,12 @@ TEST(ChannelProcesses, TimedFormsNameAStoppedPeer) {
     const auto& parties = control.parties;
     const std::uint64_t lock =
         std::uint64_t{parties[1].id.load()} << 32U | static_cast<std::uint32_t>(getpid());
-    control.sender.lock = lock;
-    control.receiver.lock = lock;
+    control.sender.lock.holder = lock;
+    control.receiver.lock.holder = lock;
     pause();
     return 0;
   });
-  ASSERT_TRUE(eventually([&] { return control.receiver.lock != 0; }));
+  ASSERT_TRUE(eventually([&] { return control.receiver.lock.holder != 0; }));
   holder.stop();
   EXPECT_EQ(code_of(channel.send_for(3, 5ms)), ErrorCode::peer_stopped);
   EXPECT_EQ(code_of(channel.receive_for(5ms)), ErrorCode::peer_stopped);

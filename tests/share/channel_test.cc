@@ -328,7 +328,7 @@ TEST(Channel, WhatIsNoChannelIsRefused) {
   using Constants = channel_layout::Constants;
   const auto opened = [&](auto change) { return Forged(channel, change).opened(); };
   EXPECT_EQ(opened([](Constants& c) { c.magic[0] = 'X'; }), ErrorCode::bad_channel);
-  EXPECT_EQ(opened([](Constants& c) { c.version = 2; }), ErrorCode::bad_channel);
+  EXPECT_EQ(opened([](Constants& c) { ++c.version; }), ErrorCode::bad_channel);
   EXPECT_EQ(opened([](Constants& c) { c.form = 2; }), ErrorCode::bad_channel);
   EXPECT_EQ(opened([](Constants& c) { c.slots = 0; }), ErrorCode::bad_channel);
   EXPECT_EQ(opened([](Constants& c) { c.slots = ~0UL; }), ErrorCode::bad_channel);
