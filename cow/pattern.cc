@@ -104,14 +104,18 @@ bool is_dynamic_linker(std::string_view module) {
   return starts_with_any(base_name(module), {"ld-linux", "ld.so", "ld-musl", "ld-2"});
 }
 
-bool any_inner(const StoreSite& site, bool (*is)(std::string_view)) {
-  const auto end = site.functions.begin() +
-                   static_cast<std::ptrdiff_t>(std::min(kInnermost, site.functions.size()));
-  return std::any_of(site.functions.begin(), end, is);
+// Whether it holds for one of the first `most` functions that have a name.
+bool any_inner(const StoreSite& site, bool (*is)(std::string_view), std::size_t most_functions) {
+  for (const std::string& function : site.functions) {
+    if (function.empty()) continue;
+    if (is(function)) return true;
+    if (--most_functions == 0) return false;
+  }
+  return false;
 }
 
 bool innermost(const StoreSite& site, bool (*is)(std::string_view)) {
-  return !site.functions.empty() && is(site.functions.front());
+  return any_inner(site, is, 1);
 }
 
 bool is_word(const StoreInstruction& store) { return store.width == 4 || store.width == 8; }
@@ -142,7 +146,7 @@ bool is_bulk(const StoreSite& site, StoreKind kind, bool (*is_named)(std::string
 }
 
 bool is_garbage_collector(const StoreSite& site) {
-  return any_inner(site, is_collector) ||
+  return any_inner(site, is_collector, kInnermost) ||
          (is_interpreter(site.module) && site.store.walks_list && site.store.width == 8);
 }
 
@@ -192,7 +196,8 @@ std::string place(const StoreSite& site) {
     return site.system_call->empty() ? "the kernel, outside system calls" : *site.system_call;
   }
   std::string text = site.store.text.empty() ? "an instruction that was not read" : site.store.text;
-  if (!site.functions.empty()) text += " in " + site.functions.front();
+  if (!site.functions.empty() && !site.functions.front().empty())
+    text += " in " + site.functions.front();
   if (!site.module.empty()) text += fmt::format(" ({})", base_name(site.module));
   return text;
 }

@@ -23,10 +23,13 @@
 // "bulk copy", "bulk fill"  rep movs or rep stos with 1 KiB and more to go; those, vector stores in
 //                        series, and vector stores of memcpy and memset by name, where most samples
 //                        are at the beginning of a page: so the stores came running.
-// "garbage collector"    a function with gc in its name, or the like, is innermost.  Or, in an
+// "garbage collector"    a function with gc in its name, or the like, is one of the 3 innermost
+// that
+//                        have a name.  Or, in an
 //                        interpreter's binary, a store to a field of a node and then a step to the
 //                        next node, as a collector's marking of its lists does.
-// "allocator free list"  malloc, free or the like is innermost, and it stores a word.
+// "allocator free list"  malloc, free or the like is the innermost that has a name, and it stores
+//                        a word.
 // "reference count"      +1 or -1 to a word of 4 or 8 bytes at a fixed place of an object that is
 //                        aligned as allocators align (16 bytes), not in a walk through an array;
 //                        and the same binary has at least 3 places that take 1 off a word at such a

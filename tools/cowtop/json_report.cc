@@ -97,6 +97,35 @@ Json sampling_of(const std::optional<cow::SamplingSummary>& sampling) {
           {"lost", sampling->lost}};
 }
 
+Json patterns_of(const std::optional<std::vector<cow::CopyPattern>>& found) {
+  if (!found) return nullptr;
+  Json patterns = Json::array();
+  for (const cow::CopyPattern& each : *found) {
+    patterns.push_back({{"pattern", each.pattern},
+                        {"share", each.share},
+                        {"samples", each.samples},
+                        {"evidence", each.evidence}});
+  }
+  return patterns;
+}
+
+Json diff_of(const std::optional<cow::CopyDiff>& diff) {
+  if (!diff) return nullptr;
+  return {{"compared_pages", diff->compared_pages},
+          {"alone_pages", diff->alone_pages},
+          {"not_compared_pages", diff->not_compared_pages},
+          {"unchanged_pages", diff->unchanged_pages},
+          {"compared_bytes", diff->compared_bytes()},
+          {"changed_bytes", diff->changed_bytes},
+          {"changed_ratio", or_null(diff->changed_ratio())},
+          {"changes", diff->changes},
+          {"width_bytes", diff->width_bytes},
+          {"changes_of_width", diff->changes_of_width},
+          {"stride_bytes", diff->stride_bytes},
+          {"changes_at_stride", diff->changes_at_stride},
+          {"cost_ns", diff->cost_ns}};
+}
+
 Json process_object(const cow::ProcessCopies& process) {
   Json object = {
       {"pid", process.pid},
@@ -126,6 +155,8 @@ Json process_object(const cow::ProcessCopies& process) {
       {"execs", process.execs},
       {"copied_pages_before_exec", or_null(process.copied_pages_before_exec)},
       {"arenas", arenas_of(process)},
+      {"patterns", patterns_of(process.patterns)},
+      {"diff", diff_of(process.diff)},
   };
   if (process.objects) {
     object["objects"] = objects_of(*process.objects);

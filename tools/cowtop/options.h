@@ -15,7 +15,8 @@ struct Options {
   cow::BackendChoice backend = cow::BackendChoice::automatic;
   bool json = false;
   SamplingOptions sampling;  // period 0: no code sites asked for
-  std::string output;        // empty: standard output
+  bool diff = false;
+  std::string output;  // empty: standard output
 };
 
 // What main has to do next: run with these options, or exit at once with a status.

@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <fmt/format.h>
 #include <iostream>
+#include <optional>
 #include <poll.h>
 #include <string>
 #include <sys/syscall.h>
@@ -11,6 +12,7 @@
 #include <utility>
 
 #include <cowshed/cow/command.h>
+#include <cowshed/cow/copy_diffs.h>
 #include <cowshed/tools/cowtop/exit_status.h>
 #include <cowshed/tools/cowtop/json_report.h>
 #include <cowshed/tools/cowtop/report_file.h>
@@ -67,8 +69,11 @@ int run_command(const Options& options, cow::OpenedBackend& opened, ReportFile& 
   }
   if (!opened.notice.empty()) complain(opened.notice);
 
+  std::optional<cow::CopyDiffs> diffs;
+  if (options.diff) diffs.emplace(pid);
   std::string sampling_error;
   while (!has_ended(pid)) {
+    if (diffs) diffs->sample();
     if (const auto sampled = backend.sample(); !sampled) sampling_error = sampled.error().message;
     wait_for_event(signals->fd(), command->pidfd(), backend.interval());
     while (const auto signal = signals->next()) {
@@ -82,6 +87,7 @@ int run_command(const Options& options, cow::OpenedBackend& opened, ReportFile& 
   if (!status) return own_error(status.error());
 
   cow::Measurement measurement = backend.measurement();
+  if (diffs) diffs->add_to(measurement);
   for (cow::ProcessCopies& process : measurement.processes) {
     if (process.pid != pid || process.role != cow::Role::root) continue;
     process.alive = false;
@@ -105,7 +111,10 @@ int run_attached(const Options& options, cow::OpenedBackend& opened, ReportFile&
   if (!opened.notice.empty()) complain(opened.notice);
   complain(fmt::format("attached to {} process{} by the {} backend; Ctrl-C ends and reports",
                        *attached, *attached == 1 ? "" : "es", backend.name()));
+  std::optional<cow::CopyDiffs> diffs;
+  if (options.diff) diffs.emplace(*options.attach_pid);
   for (;;) {
+    if (diffs) diffs->sample();
     if (const auto sampled = backend.sample(); !sampled) return own_error(sampled.error());
     if (!backend.any_alive()) break;
     wait_for_event(signals->fd(), -1, backend.interval());
@@ -114,7 +123,9 @@ int run_attached(const Options& options, cow::OpenedBackend& opened, ReportFile&
       break;
     }
   }
-  const auto written = report(options, file, backend.measurement());
+  cow::Measurement measurement = backend.measurement();
+  if (diffs) diffs->add_to(measurement);
+  const auto written = report(options, file, measurement);
   return written ? 0 : own_error(written.error());
 }
 

@@ -172,6 +172,45 @@ std::string sampled_lines(const cow::Measurement& measurement) {
   return text;
 }
 
+// "why: PID 7 (python3): 95% reference count (the evidence), 3% garbage collector, 2% unknown"
+std::string pattern_lines(const cow::Measurement& measurement) {
+  constexpr double kWhole = 100;
+  std::string text;
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    if (!process.patterns || process.patterns->empty()) continue;
+    text += fmt::format("why: PID {} ({}):", process.pid, printable(process.comm));
+    const char* separator = " ";
+    for (const cow::CopyPattern& each : *process.patterns) {
+      text += fmt::format("{}{:.0f}% {}", separator, each.share * kWhole, each.pattern);
+      if (*separator == ' ') text += fmt::format(" ({})", printable(each.evidence));
+      separator = ", ";
+    }
+    text += "\n";
+  }
+  return text;
+}
+
+std::string diff_lines(const cow::Measurement& measurement) {
+  std::string text;
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    if (!process.diff || process.diff->compared_pages == 0) continue;
+    const cow::CopyDiff& diff = *process.diff;
+    text += fmt::format(
+        "diff: PID {} ({}): {} pages compared, {} bytes changed ({:.2f}%), {} pages unchanged",
+        process.pid, printable(process.comm), diff.compared_pages, diff.changed_bytes,
+        *diff.changed_ratio() * 100, diff.unchanged_pages);
+    if (diff.changes > 0) {
+      text += fmt::format("; {} of {} changes are {} bytes", diff.changes_of_width, diff.changes,
+                          diff.width_bytes);
+    }
+    if (diff.changes_at_stride > 0) {
+      text += fmt::format(", {} at a stride of {}", diff.changes_at_stride, diff.stride_bytes);
+    }
+    text += fmt::format("; took {:.1f} ms\n", static_cast<double>(diff.cost_ns) / 1e6);
+  }
+  return text;
+}
+
 }  // namespace
 
 std::string table_report(const cow::Measurement& measurement) {
@@ -202,6 +241,7 @@ std::string table_report(const cow::Measurement& measurement) {
   }
   text += arena_lines(measurement) + object_lines(measurement) + transfer_lines(measurement);
   text += sampled_lines(measurement);
+  text += pattern_lines(measurement) + diff_lines(measurement);
   return text + fmt::format("total copied: {:.1f} MiB\n", static_cast<double>(copied) / kMiB);
 }
 
