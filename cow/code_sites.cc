@@ -52,7 +52,8 @@ std::string mapping_name(const AddressSpace& space, const CopySample& sample) {
   return "anonymous";
 }
 
-void CodeSites::add(const CopySample& sample, AddressSpaces& spaces, Binaries& binaries) {
+const CodeStack& CodeSites::add(const CopySample& sample, AddressSpaces& spaces,
+                                Binaries& binaries) {
   Tally& tally = tallies_[sample.process_id];
   ++tally.samples;
   Stack stack;
@@ -72,9 +73,11 @@ void CodeSites::add(const CopySample& sample, AddressSpaces& spaces, Binaries& b
       }
     }
   }
-  ++tally.stacks[std::move(stack)];
+  const auto counted = tally.stacks.try_emplace(std::move(stack)).first;
+  ++counted->second;
   const std::string mapping = space == nullptr ? "unknown" : mapping_name(*space, sample);
   ++tally.blocks[{sample.address / kBlockBytes, mapping}];
+  return counted->first.code;
 }
 
 std::vector<Frame> CodeSites::frames(const Stack& stack, Symbols& symbols) {

@@ -19,8 +19,8 @@ class CodeSites {
  public:
   explicit CodeSites(std::uint32_t period) : period_(period) {}
 
-  // Attributes a sample as of what was mapped: `spaces` must know the process.
-  void add(const CopySample& sample, AddressSpaces& spaces, Binaries& binaries);
+  // Attributes a sample as of what was mapped: `spaces` must know the process.  Returns its stack.
+  const CodeStack& add(const CopySample& sample, AddressSpaces& spaces, Binaries& binaries);
 
   // Of one process, by the probe's id, and of all together: the `most` frequent of each kind.
   SampledCopies of(std::uint64_t process_id, Symbols& symbols, std::size_t most) const;

@@ -1,12 +1,14 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include <cowshed/cow/address_spaces.h>
 #include <cowshed/cow/code_sites.h>
 #include <cowshed/cow/proc_files.h>
 #include <cowshed/cow/sampled_copies.h>
+#include <cowshed/cow/store_sites.h>
 #include <cowshed/cow/symbols.h>
 #include <cowshed/probes/counts.h>
 #include <cowshed/probes/samples.h>
@@ -26,11 +28,14 @@ class CopySampler {
   // As of the last call; of one process by the probe's id, and of all.
   SampledCopies of(std::uint64_t process_id);
   SampledCopies of_all();
+  // Why a process copied; nullopt where instructions cannot be decoded here.
+  std::optional<std::vector<CopyPattern>> patterns_of(std::uint64_t process_id);
 
  private:
   Binaries binaries_;  // outlives those that have its addresses
   AddressSpaces spaces_;
   CodeSites sites_;
+  std::optional<StoreSites> stores_;
   Symbols symbols_;
 };
 

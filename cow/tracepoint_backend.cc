@@ -237,7 +237,9 @@ Measurement TracepointBackend::measurement() const {
   if (sampler_) result.sampled = sampler_->of_all();
   for (const auto& [id, copies] : processes_) {
     result.processes.push_back(copies);
-    if (sampler_) result.processes.back().sampled = sampler_->of(id);
+    if (!sampler_) continue;
+    result.processes.back().sampled = sampler_->of(id);
+    result.processes.back().patterns = sampler_->patterns_of(id);
   }
   return result;
 }

@@ -50,7 +50,9 @@ TEST(JsonReport, HasEveryFieldOfTheContract) {
                             "failed_faults",
                             "other_faults",
                             "cow_ns",
-                            "arenas"}) {
+                            "arenas",
+                            "patterns",
+                            "diff"}) {
     EXPECT_TRUE(process.contains(field)) << field;
   }
   EXPECT_EQ(process["copied_pages"], 5);
@@ -120,6 +122,29 @@ TEST(JsonReport, Sites) {
     EXPECT_EQ(object["ranges"][0]["begin"], 0x200000);
     EXPECT_EQ(object["ranges"][0]["mapping"], "[heap]");
   }
+}
+
+TEST(JsonReport, WhyItWasCopied) {
+  auto measurement = one_process();
+  const auto unsampled = nlohmann::json::parse(json_report(measurement));
+  EXPECT_TRUE(unsampled["processes"][0]["patterns"].is_null());
+  EXPECT_TRUE(unsampled["processes"][0]["diff"].is_null());
+  measurement.processes[0].patterns = {{"reference count", 0.8, 4, "add [rdx], 1"}};
+  cow::CopyDiff diff;
+  diff.compared_pages = 10;
+  diff.unchanged_pages = 9;
+  diff.changed_bytes = 4096;
+  diff.changes = 1;
+  measurement.processes[0].diff = diff;
+  const auto report = nlohmann::json::parse(json_report(measurement));
+  EXPECT_EQ(report["processes"][0]["patterns"],
+            nlohmann::json::parse(R"([{"pattern": "reference count", "share": 0.8, "samples": 4,
+                "evidence": "add [rdx], 1"}])"));
+  EXPECT_EQ(report["processes"][0]["diff"],
+            nlohmann::json::parse(R"({"compared_pages": 10, "alone_pages": 0,
+                "not_compared_pages": 0, "unchanged_pages": 9, "compared_bytes": 40960,
+                "changed_bytes": 4096, "changed_ratio": 0.1, "changes": 1, "width_bytes": 0,
+                "changes_of_width": 0, "stride_bytes": 0, "changes_at_stride": 0, "cost_ns": 0})"));
 }
 
 TEST(JsonReport, ObjectsThatCouldNotBeReadAreAbsent) {

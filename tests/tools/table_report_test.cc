@@ -34,6 +34,32 @@ TEST(TableReport, ShowsWhatWasCopied) {
   }
 }
 
+TEST(TableReport, SaysWhy) {
+  cow::ProcessCopies process;
+  process.pid = 4711;
+  process.comm = "python3";
+  process.patterns = {{"reference count", 0.951, 951, "add [rdx], 1"},
+                      {"garbage collector", 0.045, 45, "mov [rdx + 8], rax"},
+                      {"stack", 0.004, 4, "push rbx"}};
+  cow::CopyDiff diff;
+  diff.compared_pages = 100;
+  diff.unchanged_pages = 90;
+  diff.changed_bytes = 4096;
+  diff.changes = 20;
+  diff.changes_of_width = 19;
+  diff.width_bytes = 8;
+  diff.changes_at_stride = 5;
+  diff.stride_bytes = 64;
+  diff.cost_ns = 1'500'000;
+  process.diff = diff;
+  const std::string table = table_report(of(process));
+  EXPECT_THAT(table, HasSubstr("why: PID 4711 (python3): 95% reference count (add [rdx], 1), "
+                               "4% garbage collector\n"));
+  EXPECT_THAT(table, HasSubstr("diff: PID 4711 (python3): 100 pages compared, 4096 bytes changed "
+                               "(1.00%), 90 pages unchanged; 19 of 20 changes are 8 bytes, 5 at a "
+                               "stride of 64; took 1.5 ms\n"));
+}
+
 TEST(TableReport, ANameCannotSendEscapesToTheTerminal) {
   cow::ProcessCopies process;
   process.comm = "a\x1b[31m\nb";

@@ -175,12 +175,14 @@ std::string sampled_lines(const cow::Measurement& measurement) {
 // "why: PID 7 (python3): 95% reference count (the evidence), 3% garbage collector, 2% unknown"
 std::string pattern_lines(const cow::Measurement& measurement) {
   constexpr double kWhole = 100;
+  constexpr double kLeastShown = 0.005;
   std::string text;
   for (const cow::ProcessCopies& process : measurement.processes) {
     if (!process.patterns || process.patterns->empty()) continue;
     text += fmt::format("why: PID {} ({}):", process.pid, printable(process.comm));
     const char* separator = " ";
     for (const cow::CopyPattern& each : *process.patterns) {
+      if (each.share < kLeastShown) continue;
       text += fmt::format("{}{:.0f}% {}", separator, each.share * kWhole, each.pattern);
       if (*separator == ' ') text += fmt::format(" ({})", printable(each.evidence));
       separator = ", ";

@@ -1,0 +1,86 @@
+#include <algorithm>
+#include <fmt/format.h>
+#include <utility>
+
+#include <cowshed/cow/process_copies.h>
+#include <cowshed/cow/store_sites.h>
+#include <cowshed/cow/system_calls.h>
+
+namespace cowshed::cow {
+namespace {
+
+constexpr std::uint64_t kObjectAlignment = 16;
+// What a function may write below the stack pointer, and a frame that is still near above it.
+constexpr std::uint64_t kRedZone = 128;
+constexpr std::uint64_t kNearFrames = 64 * 1024;
+constexpr std::uint64_t kStringStep = 64;  // what a repeated instruction moves at once
+
+std::string system_call_text(const std::optional<std::uint64_t>& number) {
+  if (!number) return {};
+  const std::string name = system_call_name(*number);
+  return name.empty() ? fmt::format("system call {}", *number) : name + "(2)";
+}
+
+void tally(StoreSite& site, const CopySample& sample) {
+  ++site.samples;
+  const std::uint64_t object =
+      sample.address - static_cast<std::uint64_t>(site.store.displacement.value_or(0));
+  if (object % kObjectAlignment == 0) ++site.aligned;
+  const std::uint64_t step = site.store.remaining ? kStringStep : site.store.width;
+  if (sample.address % kPageSize < step) ++site.at_page_begin;
+  if (sample.copy_class == CopyClass::file) ++site.in_file;
+  if (sample.address - (sample[Register::rsp] - kRedZone) < kRedZone + kNearFrames) {
+    ++site.near_stack_pointer;
+  }
+}
+
+}  // namespace
+
+void StoreSites::add(const CopySample& sample, const CodeStack& code) {
+  Place place;
+  if (!sample.user_mode) place.kernel = sample.system_call;
+  const std::size_t callers = std::min(kCallers, code.addresses.size());
+  std::copy_n(code.addresses.begin(), callers, place.code.begin());
+  auto& sites = processes_[sample.process_id];
+  const auto [entry, is_new] = sites.try_emplace(std::move(place));
+  StoreSite& site = entry->second;
+  if (!sample.user_mode) {
+    site.system_call = system_call_text(sample.system_call);
+  } else if (is_new || site.store.kind == StoreKind::unknown) {
+    site.store = decoder_.decode(std::span(sample.instruction).first(sample.instruction_bytes),
+                                 sample.registers, sample.address);
+  }
+  tally(site, sample);
+}
+
+std::size_t StoreSites::release_places_of(const std::string& module, CounterField field) {
+  const auto [entry, is_new] = releases_.try_emplace(module);
+  if (is_new) entry->second = release_places(module);
+  const auto found = entry->second.find(field);
+  return found == entry->second.end() ? 0 : found->second;
+}
+
+std::vector<CopyPattern> StoreSites::patterns(std::uint64_t process_id, Symbols& symbols) {
+  const auto found = processes_.find(process_id);
+  if (found == processes_.end()) return {};
+  std::vector<StoreSite> sites;
+  sites.reserve(found->second.size());
+  for (const auto& [place, tallied] : found->second) {
+    StoreSite& site = sites.emplace_back(tallied);
+    for (const CodeAddress& address : place.code) {
+      if (address == CodeAddress{}) break;
+      for (const Frame& frame : symbols.frames(address)) {
+        if (site.functions.empty()) {
+          site.module = frame.module;
+          site.address = frame.address;
+        }
+        site.functions.push_back(frame.function);
+      }
+    }
+  }
+  return find_patterns(sites, [this](const std::string& module, CounterField field) {
+    return release_places_of(module, field);
+  });
+}
+
+}  // namespace cowshed::cow

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <cowshed/cow/pattern.h>
+#include <cowshed/cow/release_places.h>
+#include <cowshed/cow/stack_unwinder.h>
+#include <cowshed/cow/store_instruction.h>
+#include <cowshed/cow/symbols.h>
+#include <cowshed/probes/samples.h>
+
+namespace cowshed::cow {
+
+// Decodes sampled copies and adds them up by instruction and its nearest callers, for the patterns
+// that they make.  One thread at a time.
+class StoreSites {
+ public:
+  explicit StoreSites(StoreDecoder decoder) : decoder_(std::move(decoder)) {}
+
+  // `code` is the sample's stack.
+  void add(const CopySample& sample, const CodeStack& code);
+
+  // Of one process, by the probe's id.  Looks names up, and reads the binaries that count.
+  std::vector<CopyPattern> patterns(std::uint64_t process_id, Symbols& symbols);
+
+ private:
+  // The writing instruction and its callers, as far out as they matter.
+  static constexpr std::size_t kCallers = 6;
+  struct Place {
+    // Nothing: the program itself; else the system call, or none.
+    std::optional<std::optional<std::uint64_t>> kernel;
+    std::array<CodeAddress, kCallers> code;
+    auto operator<=>(const Place&) const = default;
+  };
+  using Sites = std::map<Place, StoreSite>;
+
+  std::size_t release_places_of(const std::string& module, CounterField field);
+
+  StoreDecoder decoder_;
+  std::map<std::uint64_t, Sites> processes_;
+  std::map<std::string, std::map<CounterField, std::size_t>> releases_;  // by module
+};
+
+}  // namespace cowshed::cow
