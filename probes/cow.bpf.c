@@ -62,23 +62,22 @@ static __always_inline __u64 split_count(struct task_struct* task) {
 static __always_inline void watch_split(struct thread_state* thread, struct task_struct* task,
                                         __u64 address) {
   struct pending_fault* fault = &thread->pending;
-  fault->block = address >> 21;
   fault->may_split = vm_events_from_runqueue && fault->protection &&
                      fault->traits & MAPPING_MAY_BE_HUGE &&
-                     fault->block != thread->mapping.small_block;
+                     address >> 21 != thread->mapping.small_block;
   if (fault->may_split) {
-    fault->switches = task->nvcsw + task->nivcsw;
-    fault->splits = split_count(task);
+    thread->details.switches = task->nvcsw + task->nivcsw;
+    thread->details.splits = split_count(task);
   }
 }
 
 static __always_inline int was_split(struct thread_state* thread, struct task_struct* task) {
-  struct pending_fault* fault = &thread->pending;
-  if (!fault->may_split) {
+  if (!thread->pending.may_split) {
     return 0;
   }
-  thread->mapping.small_block = fault->block;
-  return fault->switches == task->nvcsw + task->nivcsw && fault->splits != split_count(task);
+  struct fault_details* details = &thread->details;
+  thread->mapping.small_block = thread->address >> 21;
+  return details->switches == task->nvcsw + task->nivcsw && details->splits != split_count(task);
 }
 
 /* Tells a system call from the next. */
@@ -89,7 +88,7 @@ static __always_inline __u64 call_identity(struct pt_regs* entry) {
 static __always_inline int enter_fault(unsigned long address, struct pt_regs* regs,
                                        unsigned long error_code, __u32 mode) {
   __u32 in_kernel_space = address >> 63;
-  if (!(error_code & PF_WRITE) || (in_kernel_space && mode == PENDING_KERNEL)) {
+  if (mode == PENDING_KERNEL && (!(error_code & PF_WRITE) || in_kernel_space)) {
     return 0;
   }
   struct task_struct* task = bpf_get_current_task_btf();
@@ -100,11 +99,20 @@ static __always_inline int enter_fault(unsigned long address, struct pt_regs* re
   if (!thread) {
     return 0;
   }
+  if (!(error_code & PF_WRITE)) {
+    /* What it allocates is not the earlier fault's. */
+    if (thread->pending.mode != PENDING_NONE) {
+      begin_update(thread);
+      settle(thread);
+      end_update(thread);
+    }
+    return 0;
+  }
   begin_update(thread);
   settle(thread);
   thread->counts.write_faults++;
   struct pending_fault* fault = &thread->pending;
-  fault->protection = error_code & PF_PROTECTION;
+  fault->protection = (error_code & PF_PROTECTION) != 0;
   /* With page faults disabled the kernel gives up at once, and takes its slow path instead, which
    * raises no exception. */
   if (error_code & PF_KEY || in_kernel_space ||
@@ -117,16 +125,16 @@ static __always_inline int enter_fault(unsigned long address, struct pt_regs* re
       thread->counts.faults[fault->outcome & (COWSHED_CLASSES - 1)]++;
     } else {
       fault->mode = mode;
-      fault->address = address;
+      thread->address = address;
       if (mode == PENDING_USER) {
         fault->ip = regs->ip;
       } else {
         struct pt_regs* entry = (struct pt_regs*)bpf_task_pt_regs(task);
         fault->ip = entry->ip;
-        fault->call = call_identity(entry);
-        fault->frame = (__u64)regs;
+        thread->details.call = call_identity(entry);
+        thread->details.frame = (__u64)regs;
         bpf_probe_read_kernel(thread->frame, sizeof thread->frame,
-                              (void*)(fault->frame - sizeof(__u64)));
+                              (void*)(thread->details.frame - sizeof(__u64)));
       }
       watch_split(thread, task, address);
     }
@@ -152,7 +160,7 @@ int BPF_PROG(on_kernel_fault, unsigned long address, struct pt_regs* regs,
 
 static __always_inline int frame_is_live(struct thread_state* thread) {
   __u64 now[FRAME_WORDS];
-  if (bpf_probe_read_kernel(now, sizeof now, (void*)(thread->pending.frame - sizeof(__u64)))) {
+  if (bpf_probe_read_kernel(now, sizeof now, (void*)(thread->details.frame - sizeof(__u64)))) {
     return 0;
   }
   for (int i = 0; i < FRAME_WORDS; i++) {
@@ -163,8 +171,10 @@ static __always_inline int frame_is_live(struct thread_state* thread) {
   return 1;
 }
 
-/* Whether we are still inside the pending fault.  A fault from user mode left its instruction
- * pointer, and no system call number, in the task's entry registers.  A fault from kernel mode left
+/* Whether we are still inside the pending fault.  In one from user mode, of which ours is the
+ * thread's last, handle_mm_fault (mm/memory.c) keeps in_user_fault set where memory cgroups are
+ * configured; and it left its instruction pointer, and no system call number, in the task's entry
+ * registers, which costs a call more to ask.  A fault from kernel mode left
  * its registers in the middle of the stack: they are whole while it lasts, we run below them, and
  * afterwards other calls overwrite them; not always all of them (3 times in 1,000 where each fault
  * was followed by a write to a memfd), so the entry registers must be those of the same call, too.
@@ -172,6 +182,9 @@ static __always_inline int frame_is_live(struct thread_state* thread) {
 static __always_inline int in_pending_fault(struct thread_state* thread, struct task_struct* task,
                                             const void* context) {
   struct pending_fault* fault = &thread->pending;
+  if (fault->mode == PENDING_USER && bpf_core_field_exists(task->in_user_fault)) {
+    return BPF_CORE_READ_BITFIELD(task, in_user_fault);
+  }
   struct pt_regs* entry = (struct pt_regs*)bpf_task_pt_regs(task);
   if (entry->ip != fault->ip) {
     return 0;
@@ -179,17 +192,18 @@ static __always_inline int in_pending_fault(struct thread_state* thread, struct 
   if (fault->mode == PENDING_USER) {
     return entry->orig_ax == ~0UL;
   }
-  __u64 stack = number(&fault->stack, context);
-  return stack < fault->frame && fault->frame - stack < KERNEL_STACK_BYTES &&
-         call_identity(entry) == fault->call && frame_is_live(thread);
+  struct fault_details* details = &thread->details;
+  __u64 stack = number(&details->stack, context);
+  return stack < details->frame && details->frame - stack < KERNEL_STACK_BYTES &&
+         call_identity(entry) == details->call && frame_is_live(thread);
 }
 
 static __always_inline void count_arena(struct thread_state* thread) {
-  struct cowshed_arena_key key = {.process = thread->key, .inode = thread->mapping.inode};
+  struct cowshed_arena_key key = {.process = thread->key, .inode = thread->arena.inode};
   struct cowshed_arena* arena = bpf_map_lookup_elem(&arenas, &key);
   if (!arena) {
     struct cowshed_arena fresh = {};
-    __builtin_memcpy(fresh.name, thread->mapping.arena, sizeof fresh.name);
+    __builtin_memcpy(fresh.name, thread->arena.name, sizeof fresh.name);
     bpf_map_update_elem(&arenas, &key, &fresh, BPF_NOEXIST);
     arena = bpf_map_lookup_elem(&arenas, &key);
   }
@@ -341,8 +355,8 @@ static __always_inline int has_left_fault(struct thread_state* thread, struct ta
   if (fault->mode == PENDING_USER) {
     return entry->orig_ax != ~0UL;
   }
-  return (!task->on_cpu && task->thread.sp > fault->frame) || call_identity(entry) != fault->call ||
-         !frame_is_live(thread);
+  return (!task->on_cpu && task->thread.sp > thread->details.frame) ||
+         call_identity(entry) != thread->details.call || !frame_is_live(thread);
 }
 
 #define READ_ATTEMPTS 16

@@ -205,6 +205,7 @@ struct task_struct {
   char comm[16];
   struct signal_struct* signal;
   int pagefault_disabled;
+  unsigned in_user_fault : 1;
   void* bpf_storage;
   struct thread_struct thread;
 };

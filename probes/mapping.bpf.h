@@ -75,28 +75,27 @@ static __always_inline int has_arena_prefix(const char* name) {
   return 1;
 }
 
-/* Fills `mapping` from a mapping with a file behind it. */
-static __always_inline __u32 describe_file(struct mapping* mapping, struct file* file,
-                                           __u64* scratch) {
+/* Fills thread->arena from a mapping with a file behind it. */
+static __always_inline __u32 describe_file(struct thread_state* thread, struct file* file) {
   __u32 traits = MAPPING_FILE;
   struct inode* inode = BPF_CORE_READ(file, f_inode);
   if (BPF_CORE_READ(inode, i_sb, s_magic) != TMPFS_MAGIC) {
     return traits;
   }
   traits |= MAPPING_SHMEM;
-  char* name = (char*)scratch;
+  char* name = (char*)thread->node;
   const void* source = BPF_CORE_READ(file, f_path.dentry, d_name.name);
   if (bpf_probe_read_kernel_str(name, ARENA_PREFIX_BYTES + COWSHED_ARENA_NAME_BYTES, source) <= 0 ||
       !has_arena_prefix(name)) {
     return traits;
   }
-  mapping->inode = BPF_CORE_READ(inode, i_ino);
-  __builtin_memcpy(mapping->arena, name + ARENA_PREFIX_BYTES, COWSHED_ARENA_NAME_BYTES);
+  thread->arena.inode = BPF_CORE_READ(inode, i_ino);
+  __builtin_memcpy(thread->arena.name, name + ARENA_PREFIX_BYTES, COWSHED_ARENA_NAME_BYTES);
   return traits | MAPPING_ARENA;
 }
 
-static __always_inline int describe(struct mapping* mapping, struct mm_struct* mm,
-                                    struct vm_area_struct* vma, __u64 address, __u64* scratch) {
+static __always_inline int describe(struct thread_state* thread, struct mm_struct* mm,
+                                    struct vm_area_struct* vma, __u64 address) {
   __u64 start = BPF_CORE_READ(vma, vm_start);
   __u64 end = BPF_CORE_READ(vma, vm_end);
   if (address < start || address >= end || BPF_CORE_READ(vma, vm_mm) != mm) {
@@ -114,14 +113,15 @@ static __always_inline int describe(struct mapping* mapping, struct mm_struct* m
   struct file* file = BPF_CORE_READ(vma, vm_file);
   /* A private mapping of /dev/zero has a file but is anonymous: no vm_ops. */
   if (file && BPF_CORE_READ(vma, vm_ops)) {
-    traits |= describe_file(mapping, file, scratch);
+    traits |= describe_file(thread, file);
   }
   if ((traits & (MAPPING_FILE | MAPPING_SHARED | MAPPING_ARENA)) == MAPPING_FILE &&
       !((start | end) & 0x1fffff)) {
     traits |= MAPPING_ARENA;
-    mapping->inode = start | COWSHED_BY_ADDRESS;
-    mapping->arena[0] = 0;
+    thread->arena.inode = start | COWSHED_BY_ADDRESS;
+    thread->arena.name[0] = 0;
   }
+  struct mapping* mapping = &thread->mapping;
   mapping->small_block = 0;
   mapping->start = start;
   mapping->end = end;
@@ -139,7 +139,7 @@ static long describe_found(struct task_struct* task, struct vm_area_struct* vma,
                            struct find_vma_context* context) {
   struct thread_state* thread = bpf_task_storage_get(&threads, task, 0, 0);
   if (thread) {
-    context->found = describe(&thread->mapping, context->mm, vma, context->address, thread->node);
+    context->found = describe(thread, context->mm, vma, context->address);
   }
   return 0;
 }
@@ -165,7 +165,7 @@ static __always_inline __u32 mapping_traits(struct thread_state* thread, struct 
   if (walk == WALK_ABSENT) {
     return MAPPING_ABSENT;
   }
-  if (walk == WALK_MISS || !describe(mapping, mm, vma, address, thread->node)) {
+  if (walk == WALK_MISS || !describe(thread, mm, vma, address)) {
     __sync_fetch_and_add(&slow_lookups, 1);
     struct find_vma_context context = {.mm = mm, .address = address};
     long refused = bpf_find_vma(task, address, describe_found, &context, 0);

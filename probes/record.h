@@ -28,11 +28,11 @@ enum cowshed_class {
 };
 
 struct cowshed_counts {
+  __u64 events;       /* runs of our programs that had something to do */
+  __u64 write_faults; /* exceptions, counted where they enter */
   __u64 faults[COWSHED_CLASSES];
-  __u64 write_faults;      /* exceptions, counted where they enter */
   __u64 zero_filled_pages; /* of 4 KiB: a huge first touch is one fault and 512 pages */
   __u64 huge_splits;
-  __u64 events;     /* runs of our programs that had something to do */
   __u64 vma_misses; /* faults whose mapping could not be found out */
 };
 

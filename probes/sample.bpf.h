@@ -110,7 +110,7 @@ static __always_inline void describe_sample(struct cowshed_sample* sample,
   }
   sample->tid = pid_here(task);
   sample->time_ns = bpf_ktime_get_ns();
-  sample->address = fault->address;
+  sample->address = thread->address;
   sample->fault_class = fault->outcome;
   sample->user_mode = fault->mode == PENDING_USER;
   sample->system_call = sample->user_mode ? ~0ULL : entry->orig_ax;
@@ -119,8 +119,8 @@ static __always_inline void describe_sample(struct cowshed_sample* sample,
   sample->arena_inode = 0;
   sample->arena[0] = 0;
   if (fault->traits & MAPPING_ARENA) {
-    sample->arena_inode = thread->mapping.inode;
-    __builtin_memcpy(sample->arena, thread->mapping.arena, sizeof sample->arena);
+    sample->arena_inode = thread->arena.inode;
+    __builtin_memcpy(sample->arena, thread->arena.name, sizeof sample->arena);
   }
   read_registers(sample->registers, entry);
   sample->instruction_bytes = 0;

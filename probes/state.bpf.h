@@ -19,34 +19,41 @@
 #define MAPPING_MAY_BE_HUGE 512u /* holds a whole aligned 2 MiB */
 #define MAPPING_UFFD_MISSING 1024u
 
+/* The mapping that a thread's fault last looked up. */
 struct mapping {
   struct mm_struct* mm; /* compared, never followed */
   __u64 start;
   __u64 end;
-  __u64 inode;
-  __u64 small_block; /* the 2 MiB, by number, that was last seen to consist of small pages */
   __u32 generation;
   __u32 traits;
-  char arena[COWSHED_ARENA_NAME_BYTES];
+  __u64 small_block; /* the 2 MiB, by number, that was last seen to consist of small pages */
+};
+
+/* Its file, where its traits say MAPPING_ARENA. */
+struct mapped_arena {
+  __u64 inode; /* or the address and COWSHED_BY_ADDRESS */
+  char name[COWSHED_ARENA_NAME_BYTES];
 };
 
 enum pending_mode { PENDING_NONE, PENDING_USER, PENDING_KERNEL };
 
-/* A write fault whose outcome is not known yet. */
+/* A write fault whose outcome is not known yet: what every fault writes of it. */
 struct pending_fault {
-  __u32 mode;
-  __u32 outcome; /* its class if nothing is allocated before the thread's next event */
+  __u8 mode;
+  __u8 outcome; /* its class if nothing is allocated before the thread's next event */
+  __u8 protection;
+  __u8 may_split;
   __u32 traits;
-  __u32 protection;
-  __u64 ip;    /* of the user's instruction, the system call for a kernel-mode fault */
+  __u64 ip; /* of the user's instruction, the system call for a kernel-mode fault */
+};
+
+/* What kernel-mode faults and those on a huge page need besides. */
+struct fault_details {
   __u64 call;  /* the system call's number and arguments, mixed */
   __u64 frame; /* address of the exception's registers */
-  __u64 address;
-  __u64 block; /* number of the 2 MiB that it is in */
   __u64 stack; /* of the allocation in question */
   __u64 splits;
   __u64 switches;
-  __u32 may_split;
 };
 
 #define FRAME_WORDS (PT_REGS_WORDS + 1)
@@ -58,16 +65,21 @@ struct sample_turn {
   __u32 after; /* copies of its block that follow it */
 };
 
+/* In order of use: a fault in the mapping of the last one touches two cache lines of it, the first
+ * of which begins 8 bytes earlier with the kernel's own word. */
 struct thread_state {
-  struct cowshed_key key;
+  __u64 update_begin; /* unequal while the counts change under a reader's eyes */
+  __u64 update_end;
+  struct pending_fault pending;
+  struct mapping mapping;
+  __u64 address; /* of the pending fault */
+  struct cowshed_counts counts;
   __u32 exited;
   __u32 await_exec;
-  struct pending_fault pending;
+  struct cowshed_key key;
   struct sample_turn turn;
-  __u64 update_begin; /* unequal while the counts change under a reader's eyes */
-  struct cowshed_counts counts;
-  __u64 update_end;
-  struct mapping mapping;       /* the one last looked up */
+  struct fault_details details;
+  struct mapped_arena arena;
   __u64 frame[FRAME_WORDS];     /* of a kernel-mode fault: registers and return address */
   __u64 node[MAPLE_NODE_WORDS]; /* scratch, too large for the stack */
 };
