@@ -76,6 +76,7 @@ inline const std::vector<Truth>& truths() {
       {"vforked", 100'000, {.copied_anon = 1, .wpcopy = 1}},
       {"in_pid_namespace", 100'000, {.copied_anon = 1, .wpcopy = 1}},
       {"reused_then_read_fault", 10'000, {.reused = 1}},
+      {"reused_by_string_copy", 10'000, {.reused = 1}},
       {"reused_after_call", 10'000, {.reused = 1}},
       {"image_never_read", 2'000, {.copied_file = 1, .arena_pages = 1}},
       {"shared_file_present", 10'000, {.other = 1}},

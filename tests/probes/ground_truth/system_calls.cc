@@ -47,6 +47,17 @@ void reused_then_read_fault() {
   });
 }
 
+// The same instruction reads the next page, which is not there yet.
+void reused_by_string_copy() {
+  char* holes = map(PROT_READ, MAP_SHARED, memory_file("hole"));
+  as_last_sharer(written_private_pages(), bytes(), [=](char* pages) {
+    void* to = pages;
+    const void* from = holes;
+    std::size_t left = bytes();
+    asm volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(left) : : "memory");
+  });
+}
+
 // The faulting instruction is the one that the next system call returns to.
 void reused_after_call() {
   const int hole = memory_file("hole");
@@ -154,6 +165,7 @@ std::span<const Kind> kinds_of_system_call() {
   static constexpr Kind kAll[] = {
       {"reused_then_page_cache", reused_then_page_cache},
       {"reused_then_read_fault", reused_then_read_fault},
+      {"reused_by_string_copy", reused_by_string_copy},
       {"reused_after_call", reused_after_call},
       {"kernel_reused_then_page_cache", kernel_reused_then_page_cache},
       {"kernel_reused_in_cold_read", kernel_reused_in_cold_read},
