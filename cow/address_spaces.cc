@@ -106,7 +106,8 @@ std::optional<pid_t> AddressSpaces::writer_of_perf_map(const CopySample& sample)
 
 void AddressSpaces::forget_ended() {
   for (auto& [id, known] : known_) {
-    if (!known.alive) known.space.reset();
+    if (known.had_ended) known.space.reset();
+    known.had_ended = !known.alive;
   }
   std::erase_if(unwinders_, [](const auto& entry) { return entry.second.expired(); });
 }

@@ -36,13 +36,16 @@ class AddressSpaces {
   // What the newest snapshot says of a process; its parent's comes first.
   void update(const ProcessCounts& process, std::uint64_t now_ns);
 
+  bool knows(std::uint64_t process_id) const { return known_.contains(process_id); }
+
   // That of the process when it was sampled; null where it is not known.
   const AddressSpace* at(const CopySample& sample);
 
   // Whose perf map names code that the process generated, or inherited; nothing if there is none.
   std::optional<pid_t> writer_of_perf_map(const CopySample& sample) const;
 
-  // After the samples of a snapshot: lets go of what processes had that have ended.
+  // Once after each snapshot: lets go of what processes had that had ended by the one before.  (Of
+  // those that ended since, the last samples come with the next.)
   void forget_ended();
 
  private:
@@ -50,6 +53,7 @@ class AddressSpaces {
     pid_t pid = 0;
     std::uint64_t parent_id = 0;
     bool alive = false;
+    bool had_ended = false;  // at the snapshot before
     bool own_image = false;  // executed a program, or was there before us
     std::uint64_t execs = 0;
     std::uint64_t image_ns = 0;  // when that was first seen

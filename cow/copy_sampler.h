@@ -21,8 +21,8 @@ class CopySampler {
  public:
   CopySampler(std::uint32_t period, const ProcFiles& proc);
 
-  // `samples` must have been taken before the snapshot that `processes` are of: then each is of a
-  // process that is known here.
+  // `samples` must have been taken before the snapshot that `processes` are of.  One whose process
+  // is not in it, as happens while many come and go, waits for the next.
   void add(const std::vector<CopySample>& samples, const std::vector<ProcessCounts>& processes);
 
   // As of the last call; of one process by the probe's id, and of all.
@@ -32,6 +32,10 @@ class CopySampler {
   std::optional<std::vector<CopyPattern>> patterns_of(std::uint64_t process_id);
 
  private:
+  void attribute(const CopySample& sample);
+  void attribute_waiting();
+
+  std::vector<CopySample> waiting_;
   Binaries binaries_;  // outlives those that have its addresses
   AddressSpaces spaces_;
   CodeSites sites_;

@@ -1,0 +1,313 @@
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sstream>
+#include <string>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <thread>
+#include <unistd.h>
+#include <vector>
+
+#include <cowshed/cow/backend.h>
+#include <cowshed/cow/command.h>
+#include <cowshed/cow/page_map.h>
+#include <cowshed/probes/support.h>
+#include <cowshed/tests/support/subprocess.h>
+
+// Who copied, by the lines of programs whose copies are known.
+
+namespace cowshed::cow {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::SizeIs;
+using ::testing::StartsWith;
+
+// Of site_subject.cc.
+struct Lines {
+  int inlined = 0;
+  int often = 0;
+  int sometimes = 0;
+  int seldom = 0;
+  int kernel = 0;
+};
+
+Lines known_lines() {
+  std::istringstream printed(test::run({SITE_SUBJECT, "lines", "0"}).out);
+  Lines lines;
+  printed >> lines.inlined >> lines.often >> lines.sometimes >> lines.seldom >> lines.kernel;
+  EXPECT_TRUE(printed);
+  return lines;
+}
+
+class CodeSitesOf : public ::testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override {
+    if (const auto supported = probe_support(); !supported) {
+      GTEST_SKIP() << supported.error().message;
+    }
+  }
+
+  static Measurement measure(const std::vector<std::string>& arguments,
+                             const SamplingOptions& sampling) {
+    auto opened = open_backend(BackendChoice::tracepoint, sampling);
+    EXPECT_TRUE(opened) << opened.error().message;
+    auto command = Command::fork(arguments);
+    EXPECT_TRUE(command);
+    EXPECT_TRUE(opened->backend->track_command(command->pid()));
+    EXPECT_TRUE(command->release());
+    siginfo_t info{};
+    while (info.si_code != CLD_EXITED) {
+      EXPECT_TRUE(opened->backend->sample());
+      if (info.si_code == CLD_STOPPED) ::kill(command->pid(), SIGCONT);
+      std::this_thread::sleep_for(opened->backend->interval());
+      info = {};
+      const int which = WEXITED | WSTOPPED | WNOHANG | WNOWAIT;
+      if (::waitid(P_PID, static_cast<id_t>(command->pid()), &info, which) != 0) break;
+    }
+    EXPECT_TRUE(opened->backend->sample());
+    EXPECT_EQ(command->wait().value_or(-1), 0);
+    Measurement measured = opened->backend->measurement();
+    EXPECT_TRUE(measured.sampling);
+    EXPECT_EQ(measured.sampling->emitted, measured.sampling->received + measured.sampling->lost);
+    return measured;
+  }
+
+  Measurement run(const std::string& kind, int pages, std::uint32_t period) {
+    SamplingOptions sampling;
+    sampling.period = period;
+    sampling.buffer_bytes = 64 << 20;  // that a busy machine loses none
+    return measure({GetParam(), kind, std::to_string(pages), "stop"}, sampling);
+  }
+
+  static const CodeSite* find(const SampledCopies& sampled, const std::string& function) {
+    for (const CodeSite& site : sampled.sites) {
+      if (site.frames.back().function.find(function) != std::string::npos) return &site;
+    }
+    ADD_FAILURE() << "no site " << function;
+    return nullptr;
+  }
+};
+
+void expect_share(const CodeSite& site, std::uint64_t samples, double share) {
+  constexpr double kDeviations = 5;
+  const auto all = static_cast<double>(samples);
+  EXPECT_NEAR(static_cast<double>(site.samples), all * share,
+              kDeviations * std::sqrt(all * share * (1 - share)));
+}
+
+TEST_P(CodeSitesOf, SharesLinesAndInlinedFrames) {
+  constexpr int kPages = 20'000;
+  constexpr std::uint32_t kPeriod = 10;  // in step with the subject's loop
+  const Measurement measured = run("shares", kPages, kPeriod);
+  ASSERT_THAT(measured.processes, SizeIs(2));
+  EXPECT_EQ(measured.sampling->period, kPeriod);
+  const SampledCopies& child = *measured.processes[1].sampled;
+  EXPECT_NEAR(static_cast<double>(child.samples), kPages / kPeriod, 10);
+  const Lines lines = known_lines();
+  const CodeSite* often = find(child, "copy_often");
+  const CodeSite* sometimes = find(child, "copy_sometimes");
+  const CodeSite* seldom = find(child, "copy_seldom");
+  ASSERT_TRUE(often && sometimes && seldom);
+  expect_share(*often, child.samples, 0.7);
+  expect_share(*sometimes, child.samples, 0.2);
+  expect_share(*seldom, child.samples, 0.1);
+  EXPECT_EQ(often->estimated_copies, often->samples * kPeriod);
+  EXPECT_EQ(&child.sites[0], often) << "most first";
+
+  EXPECT_THAT(often->frames, SizeIs(1));
+  EXPECT_EQ(often->frames[0].function, "site_subject::copy_often(char volatile*)");
+  EXPECT_THAT(often->frames[0].file, HasSubstr("site_subject.cc"));
+  EXPECT_EQ(often->frames[0].line, lines.often);
+  EXPECT_EQ(often->frames[0].module, GetParam());
+  EXPECT_EQ(seldom->frames[0].line, lines.seldom);
+  ASSERT_THAT(sometimes->frames, SizeIs(2));
+  EXPECT_THAT(sometimes->frames[0].function, StartsWith("site_subject::store_inlined("));
+  EXPECT_TRUE(sometimes->frames[0].inlined);
+  EXPECT_EQ(sometimes->frames[0].line, lines.inlined);
+  EXPECT_EQ(sometimes->frames[1].line, lines.sometimes);
+  EXPECT_FALSE(sometimes->frames[1].inlined);
+
+  // All the way up.
+  const auto has_main = [](const CodeSite& site) {
+    return std::any_of(site.stack.begin(), site.stack.end(),
+                       [](const Frame& frame) { return frame.function == "main"; });
+  };
+  EXPECT_TRUE(has_main(*often));
+  EXPECT_TRUE(has_main(*sometimes));
+}
+
+TEST_P(CodeSitesOf, TheKernelsCopyIsTheSystemCalls) {
+  const Measurement measured = run("kernel", 500, 1);
+  const SampledCopies& child = *measured.processes[1].sampled;
+  const CodeSite* site = find(child, "copy_by_kernel");
+  ASSERT_TRUE(site);
+  EXPECT_EQ(site->samples, 500U);
+  EXPECT_EQ(site->frames.front().function, "[pread64(2)]");
+  EXPECT_EQ(site->frames.back().line, known_lines().kernel);
+}
+
+TEST_P(CodeSitesOf, AStackThatIsTooDeepIsStillOneOfItsPlace) {
+  const Measurement measured = run("deep", 500, 1);
+  const CodeSite* site = find(*measured.processes[1].sampled, "copy_deeply");
+  ASSERT_TRUE(site);
+  EXPECT_GE(site->samples, 500U);
+  EXPECT_GT(site->stack.size(), 3U);
+}
+
+// Gone before anybody has looked at them.
+TEST_P(CodeSitesOf, ShortLivedChildrenHaveTheirParentsMappings) {
+  const Measurement measured = run("short_lived", 200, 1);
+  ASSERT_THAT(measured.processes, SizeIs(201));
+  const CodeSite* site = find(*measured.sampled, "copy_often");
+  ASSERT_TRUE(site);
+  EXPECT_EQ(site->samples, 2000U);
+}
+
+TEST_P(CodeSitesOf, MappingsByName) {
+  constexpr std::uint64_t kPages = 1000;
+  const Measurement measured = run("mappings", kPages, 1);
+  const SampledCopies& child = *measured.processes[1].sampled;
+  const std::string program = GetParam();
+  for (const std::string& name : {std::string("anonymous"), std::string("[heap]"),
+                                  std::string("[stack]"), program, program + " .bss"}) {
+    const auto found = std::find_if(child.mappings.begin(), child.mappings.end(),
+                                    [&](const MappingCopies& m) { return m.name == name; });
+    ASSERT_NE(found, child.mappings.end()) << name;
+    EXPECT_NEAR(static_cast<double>(found->samples), kPages, 20) << name;
+    EXPECT_EQ(found->estimated_copies, found->samples);
+  }
+}
+
+TEST_P(CodeSitesOf, RangesHottestFirst) {
+  const Measurement measured = run("hot", 0, 1);
+  const SampledCopies& child = *measured.processes[1].sampled;
+  ASSERT_FALSE(child.ranges.empty());
+  constexpr std::uint64_t kPlace = 0x10000000000;
+  constexpr std::uint64_t kBlock = 2 << 20;
+  EXPECT_EQ(child.ranges[0].begin, kPlace + 2 * kBlock);
+  EXPECT_EQ(child.ranges[0].end, kPlace + 4 * kBlock);
+  EXPECT_EQ(child.ranges[0].samples, 1024U);
+  EXPECT_EQ(child.ranges[0].mapping, "anonymous");
+}
+
+TEST_P(CodeSitesOf, GeneratedCodeIsNamedByThePerfMap) {
+  const Measurement measured = run("generated", 300, 1);
+  const CodeSite* site = find(*measured.processes[1].sampled, "py::generated:/app.py");
+  std::remove(("/tmp/perf-" + std::to_string(measured.processes[0].pid) + ".map").c_str());
+  ASSERT_TRUE(site);
+  EXPECT_EQ(site->samples, 300U);
+  ASSERT_GT(site->stack.size(), 1U);
+  EXPECT_THAT(site->stack[1].module, HasSubstr("site_subject")) << "unwound by its frame pointer";
+}
+
+TEST_P(CodeSitesOf, LostSamplesAreCountedAndTheCountsStayExact) {
+  SamplingOptions sampling;
+  sampling.period = 1;
+  sampling.buffer_bytes = 64 << 10;
+  const Measurement measured = measure({GetParam(), "shares", "20000", "stop"}, sampling);
+  EXPECT_GT(measured.sampling->lost, 0U);
+  EXPECT_EQ(measured.sampled->samples, measured.sampling->received);
+  EXPECT_NEAR(static_cast<double>(measured.processes[1].copied_anon_pages.value_or(0)), 20'000, 20);
+}
+
+INSTANTIATE_TEST_SUITE_P(Each, CodeSitesOf,
+                         ::testing::Values(SITE_SUBJECT, SITE_SUBJECT_FRAME_POINTERS),
+                         [](const auto& instance) {
+                           return std::string(instance.param).ends_with("pointers")
+                                      ? "frame_pointers"
+                                      : "none";
+                         });
+
+// Without symbols a site is a place in its file.
+class CodeSitesOfStripped : public CodeSitesOf {};
+
+TEST_P(CodeSitesOfStripped, ModuleAndAddress) {
+  const Measurement measured = run("shares", 5000, 1);
+  const SampledCopies& child = *measured.processes[1].sampled;
+  ASSERT_GE(child.sites.size(), 3U);
+  constexpr std::array<std::uint64_t, 3> kCopies = {3500, 1000, 500};
+  for (std::size_t i = 0; i < kCopies.size(); ++i) {
+    const CodeSite& site = child.sites[i];
+    EXPECT_EQ(site.samples, kCopies[i]);
+    EXPECT_EQ(site.frames[0].function, "");
+    EXPECT_EQ(site.frames[0].module, GetParam());
+    EXPECT_NE(site.frames[0].address, 0U);
+    EXPECT_THAT(site.stack.back().module, GetParam()) << "_start";
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Each, CodeSitesOfStripped, ::testing::Values(SITE_SUBJECT_STRIPPED));
+
+// Sampling, unwinding and reading maps leave each page of the target as shared as it was.
+TEST(CodeSites, MeasuringCopiesNothing) {
+  constexpr std::uint64_t kPages = 1000;
+  constexpr std::uint64_t kCopied = 100;
+  auto opened = open_backend(BackendChoice::tracepoint, {.period = 1});
+  if (!opened) GTEST_SKIP() << opened.error().message;
+  void* mapped = ::mmap(nullptr, kPages * kPageSize, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+  ASSERT_NE(mapped, MAP_FAILED);
+  ::madvise(mapped, kPages * kPageSize, MADV_NOHUGEPAGE);
+  std::array<int, 2> go{};
+  std::array<int, 2> done{};
+  ASSERT_EQ(::pipe(go.data()), 0);
+  ASSERT_EQ(::pipe(done.data()), 0);
+  // Its parent shares with it and does nothing; this process goes on, and copies.
+  const pid_t parent = ::fork();
+  if (parent == 0) {
+    if (::fork() != 0) {
+      ::wait(nullptr);
+      ::_exit(0);
+    }
+    char byte = 0;
+    if (::read(go[0], &byte, 1) != 1) ::_exit(1);
+    for (std::uint64_t i = 0; i < kCopied; ++i) {
+      static_cast<volatile char*>(mapped)[i * kPageSize] = 1;
+    }
+    if (::write(done[1], "d", 1) != 1 || ::read(go[0], &byte, 1) != 1) ::_exit(1);
+    ::_exit(0);
+  }
+  const ProcFiles proc;
+  std::vector<pid_t> children;
+  while (children.empty()) children = proc.children(parent).value_or(children);
+  const pid_t child = children.front();
+  const auto exclusive_bytes = [&] {
+    std::uint64_t bytes = 0;
+    const auto mappings = proc.maps(child);
+    auto pages = PageMap::open(proc, child);
+    EXPECT_TRUE(mappings && pages);
+    for (const Mapping& mapping : *mappings) {
+      const auto anonymous = pages->anonymous_pages(mapping);
+      if (!anonymous) continue;
+      const auto exclusive = pages->exclusive_pages(*anonymous);
+      if (exclusive) bytes += exclusive->bytes();
+    }
+    return bytes;
+  };
+  ASSERT_TRUE(opened->backend->attach(child));
+  char byte = 0;
+  ASSERT_EQ(::write(go[1], "g", 1), 1);
+  ASSERT_EQ(::read(done[0], &byte, 1), 1);
+  const std::uint64_t before = exclusive_bytes();
+  ASSERT_TRUE(opened->backend->sample());
+  const Measurement measured = opened->backend->measurement();
+  EXPECT_EQ(exclusive_bytes(), before);
+  EXPECT_GE(measured.sampled->samples, kCopied);
+  EXPECT_LE(measured.sampled->samples, kCopied + 40);
+  EXPECT_LE(before, (kCopied + 40) * kPageSize);
+  EXPECT_EQ(measured.processes[0].copied_pages(), measured.sampled->samples);
+  ASSERT_EQ(::write(go[1], "g", 1), 1);
+  ::waitpid(parent, nullptr, 0);
+  for (const int end : {go[0], go[1], done[0], done[1]}) ::close(end);
+  ::munmap(mapped, kPages * kPageSize);
+}
+
+}  // namespace
+}  // namespace cowshed::cow

@@ -1,0 +1,189 @@
+// A program whose child copies pages from known lines: site_subject KIND PAGES [stop].  The
+// kind "lines" prints their numbers.  With "stop" it stops itself (SIGSTOP) when all is done, so
+// that somebody can look at what it has mapped.
+
+#include <csignal>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fcntl.h>
+#include <string_view>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+namespace site_subject {
+
+constexpr std::size_t kPage = 4096;
+constexpr std::size_t kBlock = 512 * kPage;
+constexpr std::size_t kMostStatic = 2000;
+
+using Page = volatile char*;
+
+// In .data and in .bss, whole pages each.
+char in_data[kMostStatic * kPage] = {1};
+char in_bss[kMostStatic * kPage];
+
+// The lines that the tests look for, each with its number.
+// clang-format off
+constexpr int kInlined = __LINE__; [[gnu::always_inline]] inline void store_inlined(Page page) { *page = 2; }
+constexpr int kOften = __LINE__; [[gnu::noinline]] void copy_often(Page page) { *page = 1; }
+constexpr int kSometimes = __LINE__; [[gnu::noinline]] void copy_sometimes(Page page) { store_inlined(page); asm volatile(""); }
+constexpr int kSeldom = __LINE__; [[gnu::noinline]] void copy_seldom(Page page) { *page = 3; }
+constexpr int kKernel = __LINE__; [[gnu::noinline]] void copy_by_kernel(int file, Page page) { if (pread(file, const_cast<char*>(page), 1, 0) != 1) std::abort(); }
+// clang-format on
+
+// Deeper than any copy of a stack.
+[[gnu::noinline]] int copy_deeply(Page page, int depth) {
+  volatile char frame[1000];
+  frame[0] = static_cast<char>(depth);
+  if (depth > 0) return copy_deeply(page, depth - 1) + frame[0];
+  *page = 4;
+  return 0;
+}
+
+Page map(std::size_t pages, std::uintptr_t at = 0) {
+  void* mapped = mmap(reinterpret_cast<void*>(at), (pages + 1) * kPage, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapped == MAP_FAILED) std::abort();
+  auto* memory = static_cast<Page>(mapped);
+  for (std::size_t i = 0; i < pages; ++i) memory[i * kPage] = 1;
+  return memory;
+}
+
+template <class Work>
+void in_child(Work work) {
+  const pid_t child = fork();
+  if (child < 0) std::abort();
+  if (child == 0) {
+    work();
+    _exit(0);
+  }
+  int status = 0;
+  if (waitpid(child, &status, 0) != child || status != 0) std::abort();
+}
+
+void shares(std::size_t pages) {
+  const Page memory = map(pages);
+  in_child([=] {
+    for (std::size_t i = 0; i < pages; ++i) {
+      const Page page = memory + i * kPage;
+      const std::size_t turn = i % 10;
+      if (turn < 7) {
+        copy_often(page);
+      } else if (turn < 9) {
+        copy_sometimes(page);
+      } else {
+        copy_seldom(page);
+      }
+    }
+  });
+}
+
+void kernel(std::size_t pages) {
+  const Page memory = map(pages);
+  const int file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+  in_child([=] {
+    for (std::size_t i = 0; i < pages; ++i) copy_by_kernel(file, memory + i * kPage);
+  });
+}
+
+void deep(std::size_t pages) {
+  const Page memory = map(pages);
+  in_child([=] {
+    for (std::size_t i = 0; i < pages; ++i) copy_deeply(memory + i * kPage, 100);
+  });
+}
+
+void short_lived(std::size_t children) {
+  constexpr std::size_t kPages = 10;
+  const Page memory = map(kPages);
+  for (std::size_t child = 0; child < children; ++child) {
+    in_child([=] {
+      for (std::size_t i = 0; i < kPages; ++i) copy_often(memory + i * kPage);
+    });
+  }
+}
+
+void mappings(std::size_t pages) {
+  if (pages > kMostStatic) std::abort();
+  const Page anonymous = map(pages);
+  auto* heap = static_cast<Page>(sbrk(static_cast<std::intptr_t>(pages * kPage)));
+  volatile char stack[kMostStatic * kPage];
+  for (const Page memory : {heap, static_cast<Page>(in_data), static_cast<Page>(in_bss), stack}) {
+    for (std::size_t i = 0; i < pages; ++i) memory[i * kPage] = 1;
+  }
+  in_child([&] {
+    for (std::size_t i = 0; i < pages; ++i) {
+      for (const Page memory : {anonymous, heap, static_cast<Page>(in_data),
+                                static_cast<Page>(in_bss), static_cast<Page>(stack)}) {
+        copy_often(memory + i * kPage);
+      }
+    }
+  });
+}
+
+// 16 blocks of 2 MiB at a known place: the third and fourth in full, of each other one page.
+void hot(std::size_t /*pages*/) {
+  constexpr std::uintptr_t kPlace = 0x10000000000;
+  const Page memory = map(16 * 512, kPlace);
+  in_child([=] {
+    for (std::size_t block = 0; block < 16; ++block) {
+      const bool is_hot = block == 2 || block == 3;
+      for (std::size_t i = 0; i < (is_hot ? 512 : 1); ++i) {
+        copy_often(memory + block * kBlock + i * kPage);
+      }
+    }
+  });
+}
+
+// Code of no file, named by a perf map: push %rbp; mov %rsp,%rbp; movb $1,(%rdi); pop %rbp; ret.
+void generated(std::size_t pages) {
+  constexpr unsigned char kCode[] = {0x55, 0x48, 0x89, 0xe5, 0xc6, 0x07, 0x01, 0x5d, 0xc3};
+  const Page memory = map(pages);
+  void* code = mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (code == MAP_FAILED) std::abort();
+  std::memcpy(code, kCode, sizeof kCode);
+  if (mprotect(code, kPage, PROT_READ | PROT_EXEC) != 0) std::abort();
+  char path[64];
+  std::snprintf(path, sizeof path, "/tmp/perf-%d.map", getpid());
+  std::FILE* names = std::fopen(path, "w");
+  if (names == nullptr) std::abort();
+  std::fprintf(names, "%lx %zx py::generated:/app.py\n", reinterpret_cast<unsigned long>(code),
+               sizeof kCode);
+  std::fclose(names);
+  in_child([=] {
+    for (std::size_t i = 0; i < pages; ++i)
+      reinterpret_cast<void (*)(Page)>(code)(memory + i * kPage);
+  });
+}
+
+void lines(std::size_t /*pages*/) {
+  std::printf("%d %d %d %d %d\n", kInlined, kOften, kSometimes, kSeldom, kKernel);
+}
+
+struct Kind {
+  std::string_view name;
+  void (*run)(std::size_t pages);
+};
+
+constexpr Kind kKinds[] = {{"lines", lines}, {"shares", shares},           {"kernel", kernel},
+                           {"deep", deep},   {"short_lived", short_lived}, {"mappings", mappings},
+                           {"hot", hot},     {"generated", generated}};
+
+}  // namespace site_subject
+
+int main(int argc, char** argv) {
+  if (argc < 3) return EXIT_FAILURE;
+  prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
+  for (const site_subject::Kind& kind : site_subject::kKinds) {
+    if (kind.name == argv[1]) {
+      kind.run(std::strtoul(argv[2], nullptr, 10));
+      if (argc > 3) raise(SIGSTOP);
+      return 0;
+    }
+  }
+  return EXIT_FAILURE;
+}
