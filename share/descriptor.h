@@ -1,15 +1,17 @@
 #pragma once
 
+#include <fcntl.h>
 #include <unistd.h>
 #include <utility>
 
 namespace cowshed {
 
-// A file descriptor that is closed with its owner.
+// A file descriptor that is closed with its owner.  Never a standard stream: in a process that has
+// closed some, what is printed would go into an arena or a channel.
 class Descriptor {
  public:
   Descriptor() = default;
-  explicit Descriptor(int fd) : fd_(fd) {}
+  explicit Descriptor(int fd) : fd_(fd < 0 || fd > STDERR_FILENO ? fd : move_up(fd)) {}
   Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
   Descriptor& operator=(Descriptor&& other) noexcept {
     std::swap(fd_, other.fd_);
@@ -28,6 +30,12 @@ class Descriptor {
   explicit operator bool() const { return fd_ >= 0; }
 
  private:
+  static int move_up(int fd) {
+    const int above = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    ::close(fd);
+    return above;
+  }
+
   int fd_ = -1;
 };
 

@@ -1,6 +1,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sys/socket.h>
@@ -12,6 +13,7 @@
 #include <cowshed/share/channel_system.h>
 #include <cowshed/share/forkserver.h>
 #include <cowshed/share/forkserver_process.h>
+#include <cowshed/share/launch.h>
 #include <cowshed/share/layout_writer.h>
 #include <cowshed/share/runtime_state.h>
 #include <cowshed/share/worker_exception.h>
@@ -71,7 +73,7 @@ Expected<std::shared_ptr<ForkServerProcess>> ForkServerProcess::start(
     }
     job = to.finish();
   } catch (const std::exception& failure) {
-    return fail({ErrorCode::system_call, 0, failure.what()});
+    return fail({ErrorCode::system_call, 0, internal::text_of(failure)});
   }
   auto server = std::make_shared<ForkServerProcess>();
   server->name_ = who;
@@ -99,7 +101,7 @@ Expected<void> ForkServerProcess::wait_until_ready(const ForkServerOptions& opti
   pollfd waiting = {socket_.get(), POLLIN, 0};
   int ready = 0;
   do {
-    ready = poll(&waiting, 1, static_cast<int>(options.start_timeout.count()));
+    ready = poll(&waiting, 1, static_cast<int>(bounded(options.start_timeout).count()));
   } while (ready < 0 && errno == EINTR);
   if (ready == 0) {
     return make_error(ErrorCode::forkserver_ended,
@@ -241,10 +243,14 @@ Expected<Launched> request_worker(const Launch& launch, int rank) {
   if (!sockets) {
     return tl::make_unexpected(sockets.error());
   }
+  Launched worker;
+  worker.place = Descriptor(fcntl(sockets->first.get(), F_DUPFD_CLOEXEC, 0));
+  if (!worker.place) {  // or there would be a worker that nobody can end
+    return system_error("a worker's pidfd", errno);
+  }
+  worker.socket = std::move(sockets->first);
   return launch.server->request(launch, rank, sockets->second.get()).map([&] {
-    Launched worker;
-    worker.socket = std::move(sockets->first);
-    return worker;
+    return std::move(worker);
   });
 }
 

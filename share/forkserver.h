@@ -22,7 +22,8 @@ class ForkServerProcess;
 struct ForkServerOptions {
   std::string name = "forkserver";
   std::vector<std::string> environment = {};  // "NAME=value", beside what there is
-  std::chrono::milliseconds start_timeout = std::chrono::seconds(30);  // for the warm-up
+  std::chrono::milliseconds start_timeout =
+      std::chrono::seconds(30);  // for the warm-up; 24 days at most
 };
 
 // A small process without threads that forks workers for its owner: as quick as fork and, unlike

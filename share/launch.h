@@ -1,6 +1,9 @@
 #pragma once
 
+#include <algorithm>
+#include <chrono>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -11,6 +14,12 @@
 
 // A parent's side of starting one worker.
 namespace cowshed::launch {
+
+// As poll() can wait: 24 days at most.
+constexpr std::chrono::milliseconds bounded(std::chrono::milliseconds time) {
+  constexpr std::chrono::milliseconds kMost(std::numeric_limits<int>::max());
+  return std::clamp(time, std::chrono::milliseconds(0), kMost);
+}
 
 class ForkServerProcess;
 
@@ -33,6 +42,7 @@ struct Launched {
   Descriptor pidfd;
   Descriptor socket;
   std::uint64_t start_ns = 0;
+  Descriptor place = {};  // kept free for a pidfd that is to come by the socket
 };
 
 // In the worker `launch` loses its streams.

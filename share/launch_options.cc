@@ -4,6 +4,7 @@
 #include <csignal>
 #include <fcntl.h>
 #include <sched.h>
+#include <sys/stat.h>
 
 #include <cowshed/share/arena_handover.h>
 #include <cowshed/share/forkserver.h>
@@ -25,12 +26,15 @@ Expected<void> open_stream(const WorkerStream& stream, bool input, Launch& launc
   }
   if (const auto* path = std::get_if<std::filesystem::path>(&stream)) {
     const int flags = input ? O_RDONLY : O_WRONLY | O_CREAT | O_TRUNC | O_APPEND;
-    const Descriptor opened(open(path->c_str(), flags | O_CLOEXEC, 0644));
+    Descriptor opened(open(path->c_str(), flags | O_CLOEXEC, 0644));
     if (!opened) {
       return system_error(path->string(), errno);
     }
-    launch.streams.emplace_back(fcntl(opened.get(), F_DUPFD_CLOEXEC, 3));
+    launch.streams.push_back(std::move(opened));
     given = true;
+    struct stat status = {};
+    launch.setup.input_is_file |=
+        input && fstat(launch.streams.back().get(), &status) == 0 && S_ISREG(status.st_mode);
   }
   return {};
 }
@@ -117,8 +121,8 @@ Expected<void> prepare(const WorkersOptions& options, const internal::WorkerJob&
     job.arguments(to);
     launch.job = to.finish();
   } catch (const std::exception& failure) {
-    return make_error(ErrorCode::system_call,
-                      std::string("its arguments could not be sent: ") + failure.what());
+    return make_error(ErrorCode::system_call, std::string("its arguments could not be sent: ") +
+                                                  internal::text_of(failure));
   }
   if (options.method == Start::spawn) {
     auto arenas = pack_for_message();

@@ -7,6 +7,7 @@
 
 #include <cowshed/share/content.h>
 #include <cowshed/share/map.h>
+#include <cowshed/share/worker_exception.h>
 
 namespace cowshed::internal {
 namespace {
@@ -14,6 +15,14 @@ namespace {
 Decoder decode(const Bytes& bytes) {
   return Decoder(Content(std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()),
                          Descriptor(), 0, {}));
+}
+
+std::string item_name(std::uint64_t index) { return "item " + std::to_string(index); }
+
+Content encode_error(std::uint64_t index, ErrorCode code, const std::string& text) {
+  Encoder to;
+  to.put(index).put(false).put(code).put(text);
+  return to.finish();
 }
 
 Content encode_value(std::uint64_t index, Decoder& item, const MapCall& call) {
@@ -28,14 +37,16 @@ Content encode_value(std::uint64_t index, Decoder& item, const MapCall& call) {
     }
     return value;
   } catch (const std::exception& failure) {
-    Encoder to;
-    to.put(index).put(false).put(std::string(failure.what()));
-    return to.finish();
+    return encode_error(index, ErrorCode::worker_failed, text_of(failure));
   } catch (...) {
-    Encoder to;
-    to.put(index).put(false).put(std::string("an exception that is no std::exception"));
-    return to.finish();
+    return encode_error(index, ErrorCode::worker_failed, "an exception that is no std::exception");
   }
+}
+
+std::string too_large(const char* what, std::uint64_t bytes) {
+  return std::string(what) + std::to_string(bytes) +
+         " bytes; map() carries less than 1 GiB at once: pass a Ref, or use start(), whose workers "
+         "can return an arena";
 }
 
 // For what is not known at once after a death.
@@ -65,14 +76,19 @@ void serve_map(Channel<Bytes>& tasks, Channel<Bytes>& results, const MapCall& ca
     Content value = encode_value(index, item, call);
     auto sent = results.send(value.view());
     if (!sent && sent.error().code == ErrorCode::message_too_large) {
-      Encoder to;
-      to.put(index).put(false).put("its value: " + sent.error().message);
-      sent = results.send(to.finish().view());
+      Content error = encode_error(index, ErrorCode::message_too_large,
+                                   too_large("its value has ", value.view().size()));
+      sent = results.send(error.view());
     }
     if (!sent) {
       throw std::runtime_error(sent.error().message);
     }
   }
+}
+
+tl::unexpected<Error> item_error(ErrorCode code, std::uint64_t index,
+                                 const std::exception& failure) {
+  return make_error(code, item_name(index) + ": " + text_of(failure));
 }
 
 Expected<MapQueue> MapQueue::create(const MapOptions& options) {
@@ -98,6 +114,11 @@ Expected<bool> MapQueue::send_tasks() {
     if (const auto sent = tasks_.try_send(task.content->view()); !sent) {
       if (is_for_now(sent.error())) {
         return false;
+      }
+      if (sent.error().code == ErrorCode::message_too_large) {
+        return make_error(
+            ErrorCode::message_too_large,
+            item_name(unsent_.front()) + too_large(": it has ", task.content->view().size()));
       }
       return tl::make_unexpected(sent.error());
     }
@@ -144,9 +165,8 @@ Expected<MapQueue::Collected> MapQueue::collect_results() {
     if (from.take<bool>()) {
       arrived_.emplace_back(MapResult{index, std::move(from)});
     } else {
-      arrived_.emplace_back(
-          make_error(ErrorCode::worker_failed,
-                     "item " + std::to_string(index) + ": " + from.take<std::string>()));
+      const auto code = from.take<ErrorCode>();
+      arrived_.emplace_back(make_error(code, item_name(index) + ": " + from.take<std::string>()));
     }
   }
 }
@@ -244,7 +264,7 @@ Error MapQueue::lost_error(std::uint64_t index, const Task& task) {
     std::this_thread::sleep_for(kBetweenAttempts);  // its end comes after its address space's
     (void)reap();
   }
-  std::string text = "item " + std::to_string(index);
+  std::string text = item_name(index);
   if (task.losses > 1) {
     text += ", given out " + std::to_string(task.losses) + " times";
   }

@@ -76,6 +76,10 @@ struct MapResult {
   Decoder value;
 };
 
+// What a Codec threw in the parent.
+tl::unexpected<Error> item_error(ErrorCode code, std::uint64_t index,
+                                 const std::exception& failure);
+
 // The parent's side.
 class MapQueue {
  public:
@@ -135,7 +139,8 @@ class MapQueue {
 // go to the function after the item: see start().  Errors: those of start(); worker_failed (the
 // function threw, or a worker has died and .restarts is used up, its own or the item's: the message
 // names the item, and the worker with its end), and then all workers are ended; message_too_large
-// (an item, or a value, of more than 1 GiB).
+// (an item, or a value, of 1 GiB or more); system_call (there is no memory for an item, or its
+// Codec threw).
 template <auto function, std::ranges::input_range Range, class Consumer, class... Args>
 Expected<void> map_each(const MapOptions& options, Range&& range, Consumer&& consumer,
                         Args&&... args) {
@@ -157,10 +162,16 @@ Expected<void> map_each(const MapOptions& options, Range&& range, Consumer&& con
   for (;;) {
     auto all_sent = queue->send_tasks();
     while (all_sent && *all_sent && item != end && read < next + queue->window()) {
-      Encoder to;
-      to.put(read);
-      internal::Arrived<typename MapWorker::Item>::encode(to, *item);
-      queue->put_task(read++, std::move(to));
+      auto&& next_item = *item;
+      try {
+        Encoder to;
+        to.put(read);
+        internal::Arrived<typename MapWorker::Item>::encode(to, next_item);
+        queue->put_task(read, std::move(to));
+      } catch (const std::exception& failure) {
+        return internal::item_error(ErrorCode::system_call, read, failure);
+      }
+      ++read;
       ++item;
       all_sent = queue->send_tasks();
     }
@@ -174,7 +185,11 @@ Expected<void> map_each(const MapOptions& options, Range&& range, Consumer&& con
     if (!result) {
       return tl::make_unexpected(std::move(result.error()));
     }
-    early.emplace(result->index, result->value.template take<typename MapWorker::R>());
+    try {
+      early.emplace(result->index, result->value.template take<typename MapWorker::R>());
+    } catch (const std::exception& failure) {
+      return internal::item_error(ErrorCode::worker_failed, result->index, failure);
+    }
     for (auto first = early.begin(); first != early.end() && first->first == next; ++next) {
       consumer(std::move(first->second));
       first = early.erase(first);

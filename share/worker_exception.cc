@@ -5,6 +5,7 @@
 
 #include <cowshed/share/content.h>
 #include <cowshed/share/worker_exception.h>
+#include <cowshed/share/worker_function.h>
 
 namespace cowshed::internal {
 namespace {
@@ -31,6 +32,12 @@ std::string one_line(std::string_view text) {
 
 }  // namespace
 
+std::string text_of(const std::exception& exception) {
+  const char* text = exception.what();
+  return text != nullptr ? text
+                         : readable_name(typeid(exception).name()) + ", whose what() is null";
+}
+
 WorkerException::WorkerException(const std::type_info& its_type, Encode* its_encode,
                                  Decode* its_decode) noexcept
     : type(&its_type), encode(its_encode), decode(its_decode), next(first) {
@@ -40,15 +47,15 @@ WorkerException::WorkerException(const std::type_info& its_type, Encode* its_enc
 Content encode_exception(const std::exception& exception) {
   const WorkerException* known = find(typeid(exception).name());
   if (known == nullptr) {
-    return encode_failure(exception.what());
+    return encode_failure(text_of(exception));
   }
   try {
     Encoder to;
-    to.put(one_line(exception.what())).put(std::string(known->type->name()));
+    to.put(one_line(text_of(exception))).put(std::string(known->type->name()));
     known->encode(to, exception);
     return to.finish();
   } catch (...) {
-    return encode_failure(exception.what());
+    return encode_failure(text_of(exception));
   }
 }
 
@@ -68,7 +75,8 @@ Failure decode_failure(Content content) {
       failure.exception = known->decode(from);
     }
   } catch (const std::exception& damaged) {
-    failure.text += failure.text.empty() ? damaged.what() : "";
+    failure.text += failure.text.empty() ? text_of(damaged) : "";
+  } catch (...) {  // of a Codec
   }
   return failure;
 }

@@ -17,6 +17,9 @@
 // entered reaches the parent as text alone.
 namespace cowshed::internal {
 
+// Its what(), or its type where that is null.
+std::string text_of(const std::exception& exception);
+
 // In static memory, entered before main().
 struct WorkerException {
   using Encode = void(Encoder& to, const std::exception& exception);
@@ -43,7 +46,7 @@ class RegisteredException {
     if constexpr (Codable<T>) {
       to.put(static_cast<const T&>(exception));
     } else {
-      to.put(std::string(exception.what()));
+      to.put(text_of(exception));
     }
   }
   static std::exception_ptr decode(Decoder& from) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -62,6 +63,17 @@ struct IsRef<Ref<std::span<const T>>> : std::true_type {
   using Object = std::span<const T>;
   static constexpr bool kSpawnSafe = spawn_safe<T>;
 };
+
+// Whether all references in it, as in a vector<Ref<T>> or a Channel<Ref<T>>, are to types that mean
+// the same in a spawned worker.
+template <class T>
+struct RefsSpawnSafe : std::true_type {};
+template <template <class...> class Of, class... Ts>
+struct RefsSpawnSafe<Of<Ts...>> : std::conjunction<RefsSpawnSafe<Ts>...> {};
+template <class T, std::size_t size>
+struct RefsSpawnSafe<std::array<T, size>> : RefsSpawnSafe<T> {};
+template <class T>
+struct RefsSpawnSafe<Ref<T>> : std::bool_constant<IsRef<Ref<T>>::kSpawnSafe> {};
 
 // A parameter of a worker's function, and how its argument arrives: by value or by reference.
 enum class Passing : unsigned char { value, reference };

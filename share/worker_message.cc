@@ -105,10 +105,12 @@ Expected<bool> receive_packet(int socket, int flags, Header& header, std::string
     return false;
   }
   take_descriptors(message, descriptors);
+  if ((message.msg_flags & MSG_CTRUNC) != 0 && header.magic == kMagic) {
+    return system_error("receiving what came with a worker's message", EMFILE);
+  }
   const auto received = static_cast<std::size_t>(size);
   if (received < sizeof header || header.magic != kMagic ||
-      header.inline_bytes != received - sizeof header ||
-      (message.msg_flags & (MSG_CTRUNC | MSG_TRUNC)) != 0) {
+      header.inline_bytes != received - sizeof header || (message.msg_flags & MSG_TRUNC) != 0) {
     return damaged();
   }
   bytes.assign(buffer.data(), header.inline_bytes);

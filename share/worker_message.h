@@ -52,7 +52,7 @@ Expected<void> send_message(int socket, MessageKind kind, std::array<std::int64_
 void send_bytes(int socket, MessageKind kind, const void* data, std::size_t size) noexcept;
 
 // Nothing when the other end is closed or, with MSG_DONTWAIT, when nothing is there.  One thread
-// at a time.  Errors: bad_message, system_call.
+// at a time.  Errors: bad_message; system_call, also EMFILE: what came with the message is lost.
 Expected<std::optional<Message>> receive_message(int socket, int flags = 0);
 
 }  // namespace cowshed::launch

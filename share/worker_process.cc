@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <cxxabi.h>
 #include <exception>
+#include <fcntl.h>
 #include <iostream>
 #include <sched.h>
 #include <sys/prctl.h>
@@ -27,10 +28,25 @@ StrayWrite stray_write;
   throw std::system_error(errno, std::generic_category(), what);
 }
 
+// With a position of its own.
+Descriptor open_again(const Descriptor& file) {
+  const std::string path = "/proc/self/fd/" + std::to_string(file.get());
+  Descriptor again(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!again) {
+    fail("opening the file for standard input");
+  }
+  return again;
+}
+
 void apply(const Setup& setup, const std::vector<Descriptor>& streams, const Worker& self) {
   auto next = streams.begin();
   for (int stream = 0; stream < 3; ++stream) {
-    if (setup.redirected[static_cast<std::size_t>(stream)] && dup2((next++)->get(), stream) < 0) {
+    if (!setup.redirected[static_cast<std::size_t>(stream)]) {
+      continue;
+    }
+    const Descriptor& given = *next++;
+    const bool is_own = stream == STDIN_FILENO && setup.input_is_file;
+    if (dup2(is_own ? open_again(given).get() : given.get(), stream) < 0) {
       fail("redirecting a standard stream");
     }
   }
@@ -103,7 +119,7 @@ void encode(Encoder& to, const Setup& setup) {
       .put(setup.cpus)
       .put(setup.environment)
       .put(setup.directory);
-  to.put(setup.redirected);
+  to.put(setup.redirected).put(setup.input_is_file);
 }
 
 Setup decode_setup(Decoder& from) {
@@ -114,6 +130,7 @@ Setup decode_setup(Decoder& from) {
   setup.environment = from.take<std::vector<std::string>>();
   setup.directory = from.take<std::string>();
   setup.redirected = from.take<std::array<bool, 3>>();
+  setup.input_is_file = from.take<bool>();
   return setup;
 }
 

@@ -22,6 +22,7 @@ struct Setup {
   std::vector<std::string> environment;  // "NAME=value"
   std::string directory;                 // "": the parent's
   std::array<bool, 3> redirected = {};   // standard input, output and error
+  bool input_is_file = false;            // that each reads from its beginning
 
   std::vector<Descriptor> take_streams(Decoder& from) const;
 };

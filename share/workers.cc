@@ -43,6 +43,7 @@ struct Child {
   std::optional<StrayWrite> stray_write;
   std::optional<internal::Failure> failure;
   std::optional<internal::Content> value;
+  std::string unread;  // why something that it said could not be received
 
   bool running() const { return static_cast<bool>(at.pidfd); }
   void set_end(int code, int status) {  // as in siginfo_t
@@ -54,9 +55,20 @@ struct Child {
 
 void Child::read_messages() {
   for (;;) {
+    if (at.place) {
+      pollfd readable = {at.socket.get(), POLLIN, 0};
+      if (poll(&readable, 1, 0) <= 0) {
+        return;
+      }
+      at.place = Descriptor();
+    }
     auto message = launch::receive_message(at.socket.get(), MSG_DONTWAIT);
-    if (!message || !*message) {
-      return;  // what a damaged message was to say is missing, and the error says so
+    if (!message) {
+      unread = message.error().message;
+      return;
+    }
+    if (!*message) {
+      return;
     }
     switch ((*message)->kind) {
       case MessageKind::begun: begun = true; break;
@@ -144,6 +156,13 @@ struct internal::WorkersHandle::State {
 
 using State = internal::WorkersHandle::State;
 
+namespace {
+tl::unexpected<Error> moved_from_error() {
+  return make_error(ErrorCode::invalid_argument,
+                    "these workers were moved to another object: ask that one");
+}
+}  // namespace
+
 void State::signal_all(int signal) const {
   for (const Child& child : children) {
     if (child.running()) {
@@ -163,6 +182,7 @@ void State::close_descriptors() noexcept {
   for (Child& child : children) {
     child.at.pidfd = Descriptor();
     child.at.socket = Descriptor();
+    child.at.place = Descriptor();
   }
 }
 
@@ -209,7 +229,9 @@ Expected<void> State::await_started(Child& child) const {
     return make_error(ErrorCode::system_call, "the forkserver says: " + child.refused->text);
   }
   if (launch.method == Start::forkserver && !child.running()) {
-    return make_error(ErrorCode::system_call, "the worker was killed before it began");
+    return make_error(ErrorCode::system_call, child.unread.empty()
+                                                  ? "the worker was killed before it began"
+                                                  : child.unread);
   }
   return {};
 }
@@ -402,6 +424,9 @@ std::string State::describe(int rank, const Child& child, bool with_value) const
   if (child.signal != 0) {
     return its_name + describe_signal(child);
   }
+  if (!child.unread.empty()) {
+    return its_name + ": " + child.unread;
+  }
   if (launch.method == Start::forkserver && !child.reported && !child.value) {
     return its_name + " ended, nobody knows how: its forkserver " +
            (child.untold ? "is stopped, which alone could tell" : launch.server->how_it_ended());
@@ -453,6 +478,9 @@ internal::WorkersHandle& internal::WorkersHandle::operator=(WorkersHandle&&) noe
 internal::WorkersHandle::~WorkersHandle() = default;
 
 Expected<std::vector<WorkerEnd>> internal::WorkersHandle::wait(bool with_values) {
+  if (state_ == nullptr) {
+    return moved_from_error();
+  }
   return state_->reap_until(Clock::time_point::max(), Again::if_failed, with_values).map([&](bool) {
     return state_->ends(with_values);
   });
@@ -460,6 +488,9 @@ Expected<std::vector<WorkerEnd>> internal::WorkersHandle::wait(bool with_values)
 
 Expected<std::vector<WorkerEnd>> internal::WorkersHandle::stop(Clock::time_point deadline,
                                                                bool with_values) {
+  if (state_ == nullptr) {
+    return moved_from_error();
+  }
   state_->signal_all(SIGTERM);
   return state_->reap_until(deadline, Again::never, with_values)
       .and_then([&](bool) {
@@ -482,12 +513,16 @@ Expected<std::vector<WorkerEnd>> internal::WorkersHandle::reap_ended() {
 
 Expected<void> internal::WorkersHandle::restart(int rank) { return state_->restart(rank); }
 
-const std::string& internal::WorkersHandle::name() const { return state_->launch.name; }
+std::string internal::WorkersHandle::name() const {
+  return state_ != nullptr ? state_->launch.name : "";
+}
 
 std::vector<pid_t> internal::WorkersHandle::pids() const {
   std::vector<pid_t> result;
-  for (const Child& child : state_->children) {
-    result.push_back(child.at.pid);
+  if (state_ != nullptr) {
+    for (const Child& child : state_->children) {
+      result.push_back(child.at.pid);
+    }
   }
   return result;
 }
@@ -511,6 +546,7 @@ Expected<internal::WorkersHandle> internal::start_workers(const WorkersOptions& 
   auto state = std::make_unique<WorkersHandle::State>();
   state->launch.name = options.name;
   state->options = options;
+  state->options.start_timeout = launch::bounded(options.start_timeout);
   auto started = launch::prepare(options, job, state->launch);
   if (!started) {
     return tl::make_unexpected(state->error_of(std::move(started.error())));

@@ -53,8 +53,9 @@ enum class Threads : std::uint8_t {
   allow,  // the caller knows that no thread holds what a worker needs
 };
 
-// A standard stream of a worker: the parent's own, a descriptor of the parent, or a file.  A file
-// for input is read; one for output is made anew, and all workers append to it.
+// A standard stream of a worker: the parent's own, a descriptor of the parent, or a file.  Each
+// worker reads a file for input from its beginning; one for output is made anew, and all workers
+// append to it.
 using WorkerStream = std::variant<std::monostate, int, std::filesystem::path>;
 
 struct WorkersOptions {
@@ -78,7 +79,7 @@ struct WorkersOptions {
   // For spawn: another program that has a Runtime and the same worker function.
   std::filesystem::path program = {};
   // For spawn: one that has not come to its function by then is killed; its program has no Runtime,
-  // most likely.
+  // most likely.  24 days at most.
   std::chrono::milliseconds start_timeout = std::chrono::seconds(30);
   const ForkServer* server = nullptr;  // for forkserver; null: one that is started when needed
 };
@@ -141,7 +142,7 @@ class WorkersHandle {
   Expected<std::vector<WorkerEnd>> reap_ended();
   Expected<void> restart(int rank);  // of one that has been reaped
 
-  const std::string& name() const;
+  std::string name() const;
   std::vector<pid_t> pids() const;
   std::vector<int> pidfds() const;  // by rank; -1: it has been reaped
 
@@ -162,6 +163,8 @@ class Workers {
   // Kills (SIGKILL) and reaps those that still run: wait() for what they should finish.  In a
   // process forked since start() it only forgets them.
   ~Workers() = default;
+  // One that was moved from can be destroyed and assigned to; its calls answer invalid_argument, or
+  // with nothing.
   Workers(Workers&&) noexcept = default;
   Workers& operator=(Workers&&) noexcept = default;
 
@@ -202,8 +205,10 @@ class Workers {
             internal::TransferCounter("result", name)
                 .add(type_name<R>(), TransferKind::value, 1, end.value_bytes);
             internal::check_value(*result.value);
-          } catch (const std::exception& damaged) {
-            result.error = damaged.what();
+          } catch (const std::exception& failure) {
+            result.error = internal::text_of(failure);
+          } catch (...) {
+            result.error = "an exception that is no std::exception";
           }
         }
       }
@@ -389,6 +394,10 @@ constexpr void check_sendable() {
       static_assert(Codable<std::remove_cvref_t<Parameter>>,
                     "this argument cannot be sent: make it trivially copyable, a string or a "
                     "container, specialise cowshed::Codec<T>, or pass a Ref to it");
+      static_assert(RefsSpawnSafe<std::remove_cvref_t<Parameter>>::value,
+                    "a reference in this argument has a type that may hold pointers to code, which "
+                    "means nothing in a spawned worker: see spawn_safe.h; or start(options, "
+                    "function, ...), which is for fork alone");
       static_assert(std::is_convertible_v<const Argument&, std::remove_cvref_t<Parameter>>);
     }
   };

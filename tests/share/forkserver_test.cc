@@ -320,6 +320,10 @@ TEST_F(ForkServers, ABadWarmUpIsAnErrorOfStart) {
               HasSubstr("had not warmed up after 50 ms"));
 }
 
+TEST_F(ForkServers, APatienceWithoutEndIsNone) {
+  EXPECT_TRUE(ForkServer::start({.start_timeout = std::chrono::milliseconds::max()}));
+}
+
 TEST_F(ForkServers, AForkedProcessStartsItsOwn) {
   const auto server = value_of(ForkServer::start());
   const pid_t pid = fork();

@@ -7,6 +7,7 @@
 #include <gmock/gmock.h>
 #include <poll.h>
 #include <string>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <thread>
@@ -199,6 +200,76 @@ TEST_P(LaunchEnds, OneThatEndedWithoutItsValueHasFailed) {
       end_of(start<leave_once>(with({.restarts = 1, .input = failures.read_end.get()})));
   EXPECT_EQ(result.value, 5);
   EXPECT_EQ(result.restarts, 1);
+}
+
+TEST_P(LaunchEnds, APatienceWithoutEndIsNone) {
+  EXPECT_TRUE(
+      end_of(start<kill_self>(with({.start_timeout = std::chrono::milliseconds::max()}), 0)).ok());
+}
+
+TEST_P(LaunchEnds, WhoWasMovedFromSaysSo) {
+  auto workers = value_of(start<kill_self>(one(), 0));
+  auto other = std::move(workers);
+  // NOLINTNEXTLINE(bugprone-use-after-move): it is what this is about
+  EXPECT_EQ(workers.wait().error().code, ErrorCode::invalid_argument);
+  EXPECT_EQ(workers.stop(std::chrono::steady_clock::now()).error().code,
+            ErrorCode::invalid_argument);
+  EXPECT_TRUE(workers.pids().empty());
+  EXPECT_TRUE(value_of(other.wait())[0].ok());
+}
+
+// As many descriptors as there are, and so many more.
+class FewDescriptors {
+ public:
+  explicit FewDescriptors(rlim_t more) {
+    getrlimit(RLIMIT_NOFILE, &before_);
+    const Descriptor first_free(dup(STDOUT_FILENO));
+    const rlimit few = {static_cast<rlim_t>(first_free.get()) + more, before_.rlim_max};
+    setrlimit(RLIMIT_NOFILE, &few);
+  }
+  ~FewDescriptors() { setrlimit(RLIMIT_NOFILE, &before_); }
+  FewDescriptors(const FewDescriptors&) = delete;
+  FewDescriptors& operator=(const FewDescriptors&) = delete;
+
+ private:
+  rlimit before_ = {};
+};
+
+std::string read_byte_and_return_many() {
+  char byte = 0;
+  return std::string(read(STDIN_FILENO, &byte, 1) == 1 ? 100'000 : 0, 'x');
+}
+
+TEST_P(LaunchEnds, AValueForWhichThereIsNoDescriptorSaysSo) {
+  const Pipe told;
+  auto workers = value_of(start<read_byte_and_return_many>(with({.input = told.read_end.get()})));
+  const FewDescriptors none(0);
+  ASSERT_EQ(write(told.write_end.get(), "x", 1), 1);
+  const auto result = value_of(workers.wait())[0];
+  EXPECT_FALSE(result.value);
+  EXPECT_THAT(result.error, EndsWith("receiving what came with a worker's message: Too many open "
+                                     "files"));
+}
+
+TEST_P(LaunchEnds, AStartForWhichThereAreTooFewDescriptorsLeavesNobody) {
+#ifdef __SANITIZE_ADDRESS__
+  GTEST_SKIP() << "the sanitizer's check of an exception's type needs two descriptors of its own";
+#endif
+  Pipe said;
+  const auto options = with({.count = 2, .output = said.write_end.get()});
+  bool started = false;
+  for (rlim_t more = 0; !started; ++more) {
+    ASSERT_LT(more, 64U);
+    const FewDescriptors few(more);
+    const auto workers = start<say_and_wait>(options);
+    started = workers.has_value();
+    if (!started) {
+      EXPECT_THAT(workers.error().message, HasSubstr("Too many open files")) << more;
+    }
+  }
+  said.write_end = Descriptor();
+  while (said.read_byte()) {
+  }
 }
 
 TEST_P(LaunchEnds, RestartsHaveALimit) {

@@ -4,9 +4,7 @@
 #include <csignal>
 #include <deque>
 #include <filesystem>
-#include <fstream>
 #include <gmock/gmock.h>
-#include <iostream>
 #include <map>
 #include <sched.h>
 #include <set>
@@ -236,6 +234,9 @@ struct NoSuchCorpus : std::runtime_error {
 struct Unknown : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
+struct Silent : std::exception {
+  const char* what() const noexcept override { return nullptr; }
+};
 
 }  // namespace
 
@@ -262,6 +263,7 @@ void fail(int how) {
     case 3: throw std::runtime_error("boom\nand more");
     case 4: throw std::runtime_error(std::string(10000, 'x'));
     case 5: throw 5;
+    case 7: throw Silent();
     default: throw NoSuchCorpus(std::string(1000000, 'x'), 18);
   }
 }
@@ -287,6 +289,27 @@ TEST_P(Launch, OtherExceptionsArriveAsText) {
   EXPECT_THAT(end_of(start<fail>(one(), 3)).error, EndsWith("): boom and more"));
   EXPECT_LT(end_of(start<fail>(one(), 4)).error.size(), 3000U);
   EXPECT_THAT(end_of(start<fail>(one(), 5)).error, HasSubstr("no std::exception"));
+  EXPECT_THAT(end_of(start<fail>(one(), 7)).error, EndsWith("Silent, whose what() is null"));
+}
+
+struct Unreadable {
+  int how;
+};
+
+}  // namespace
+
+template <>
+struct Codec<Unreadable> {
+  static void encode(Encoder& to, const Unreadable& value) { to.put(value.how); }
+  static Unreadable decode(Decoder& from) { throw from.take<int>(); }
+};
+
+namespace {
+
+TEST_P(Launch, AValueThatCannotBeReadIsAnError) {
+  const auto result = end_of(start<[]() { return Unreadable{3}; }>(one()));
+  EXPECT_FALSE(result.value);
+  EXPECT_EQ(result.error, "an exception that is no std::exception");
 }
 
 std::string describe_place() {
@@ -307,48 +330,6 @@ TEST_P(Launch, WhereAWorkerRunsIsAnOption) {
   EXPECT_THAT(nowhere.error, HasSubstr("/no/where: No such file or directory"));
   EXPECT_EQ(start<describe_place>(with({.environment = {"X"}})).error().code,
             ErrorCode::invalid_argument);
-}
-
-void copy_line() {
-  std::string line;
-  std::getline(std::cin, line);
-  std::cout << "out " << line << '\n';
-  std::fputs("err\n", stderr);
-}
-
-std::string text_of(const std::filesystem::path& path) {
-  std::ifstream in(path);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-
-TEST_P(Launch, StandardStreamsGoToFilesAndDescriptors) {
-  const auto folder =
-      std::filesystem::temp_directory_path() /
-      ("launch_test." + std::to_string(getpid()) + test::name_of_method({GetParam(), 0}));
-  std::filesystem::create_directory(folder);
-  std::ofstream(folder / "in") << "hello\n";
-  const int errors = memfd_create("errors", MFD_CLOEXEC);
-  const auto exit = end_of(
-      start<copy_line>(with({.input = folder / "in", .output = folder / "out", .error = errors})));
-  EXPECT_TRUE(exit.ok()) << exit.error;
-  EXPECT_EQ(text_of(folder / "out"), "out hello\n");
-  EXPECT_EQ(text_of("/proc/self/fd/" + std::to_string(errors)), "err\n");
-  close(errors);
-  const auto missing = start<copy_line>(with({.input = folder / "missing"}));
-  ASSERT_FALSE(missing);
-  EXPECT_THAT(missing.error().message, HasSubstr("missing: No such file or directory"));
-  std::filesystem::remove_all(folder);
-}
-
-TEST_P(Launch, AllWorkersAppendToAFile) {
-  const auto file =
-      std::filesystem::temp_directory_path() / ("launch_test.out." + std::to_string(getpid()));
-  std::ofstream(file) << "old\n";
-  auto workers =
-      value_of(start<[](const Worker&) { std::puts("line"); }>(with({.count = 3, .output = file})));
-  ASSERT_TRUE(workers.wait());
-  EXPECT_EQ(text_of(file), "line\nline\nline\n");
-  std::filesystem::remove(file);
 }
 
 std::vector<std::string> list_descriptors() {

@@ -98,6 +98,56 @@ TEST_P(Map, LargeItemsAndValues) {
   }
 }
 
+struct Large {
+  std::uint64_t mebibytes;
+};
+
+}  // namespace
+
+template <>
+struct Codec<Large> {
+  static void encode(Encoder& to, const Large& large) {
+    const std::vector<char> piece(std::size_t{1} << 20U);
+    if (large.mebibytes == 7) {
+      throw std::runtime_error("no sevens");
+    }
+    for (std::uint64_t i = 0; i < large.mebibytes; ++i) {
+      to.put_bytes(piece.data(), piece.size());
+    }
+  }
+  static Large decode(Decoder&) { throw std::runtime_error("unreadable"); }
+};
+
+namespace {
+
+Large make_large(std::uint64_t mebibytes) { return {mebibytes}; }
+int take_large(const Large&) { return 0; }
+
+TEST_P(Map, WhatDoesNotTravelIsNamed) {
+  const auto value = map<make_large>({.workers = one()}, std::vector<std::uint64_t>{0});
+  ASSERT_FALSE(value);
+  EXPECT_EQ(value.error().code, ErrorCode::worker_failed);
+  EXPECT_EQ(value.error().message, "item 0: unreadable");
+  const auto item = map<take_large>({.workers = one()}, std::vector<Large>{{7}});
+  ASSERT_FALSE(item);
+  EXPECT_EQ(item.error().code, ErrorCode::system_call);
+  EXPECT_EQ(item.error().message, "item 0: no sevens");
+}
+
+TEST_P(Map, WhatIsTooLargeIsNamed) {
+  if (GetParam() != Start::fork) {
+    GTEST_SKIP() << "takes a GiB and is the same under each method";
+  }
+  const auto value = map<make_large>({.workers = one()}, std::vector<std::uint64_t>{1024});
+  ASSERT_FALSE(value);
+  EXPECT_EQ(value.error().code, ErrorCode::message_too_large);
+  EXPECT_THAT(value.error().message, StartsWith("item 0: its value has 107374"));
+  const auto item = map<take_large>({.workers = one()}, std::vector<Large>{{1024}});
+  ASSERT_FALSE(item);
+  EXPECT_EQ(item.error().code, ErrorCode::message_too_large);
+  EXPECT_THAT(item.error().message, StartsWith("item 0: it has 107374"));
+}
+
 int throw_at(int number, int at) {
   if (number == at) {
     throw std::runtime_error("not this one");
@@ -139,6 +189,15 @@ TEST_P(Map, TheItemOfAWorkerThatDiesIsGivenToAnother) {
     const MapOptions options = {.workers = with({.count = 2, .restarts = 2})};
     EXPECT_EQ(value_of(map<die_at_17>(options, numbers, signal, tokens(2))), expected);
   }
+}
+
+TEST_P(Map, AnItemThatEndsItsWorkerIsNamed) {
+  const MapOptions options = {.workers = with({.count = 2})};
+  const auto left = map<die_at_17>(options, std::views::iota(0, 100), 0, tokens(1));
+  ASSERT_FALSE(left);
+  EXPECT_THAT(left.error().message,
+              MatchesRegex("item 17: worker [01] \\(pid [0-9]+\\) ended without a value: its "
+                           "function did not return"));
 }
 
 TEST_P(Map, AnItemThatKillsEveryWorkerIsNamedWithTheLast) {
