@@ -32,6 +32,12 @@ TEST(CowtopOptions, WithoutSeparatorTheFirstWordStartsTheCommand) {
   EXPECT_THAT(parsed.options.command, ElementsAre("make", "-j4", "--json"));
 }
 
+TEST(CowtopOptions, SitesAreSampledOnlyWhenAskedFor) {
+  EXPECT_EQ(parse({"true"}).options.sampling.period, 0U);
+  EXPECT_EQ(parse({"--sites", "true"}).options.sampling.period, 64U);
+  EXPECT_EQ(parse({"--sites", "-c", "7", "true"}).options.sampling.period, 7U);
+}
+
 TEST(CowtopOptions, BadUsageIsOneLineAnd125) {
   const std::vector<std::vector<std::string>> wrong = {{},
                                                        {"--"},
@@ -44,6 +50,9 @@ TEST(CowtopOptions, BadUsageIsOneLineAnd125) {
                                                        {"-o", "", "true"},
                                                        {"-p", "1", "--", "true"},
                                                        {"-p", "0"},
+                                                       {"-c", "10", "true"},
+                                                       {"--sites", "-c", "0", "true"},
+                                                       {"--sites", "--backend", "pagemap", "true"},
                                                        {"x", "--", "y"}};
   for (auto arguments : wrong) {
     arguments.insert(arguments.begin(), COWTOP);
