@@ -184,7 +184,8 @@ std::string_view name_of(const StoreSite& site, const ReleasePlaces& release_pla
   if (is_garbage_collector(site)) return "garbage collector";
   if (is_free_list(site)) return "allocator free list";
   if (const auto field = counted_field(site);
-      field && release_places(site.module, *field) >= kLeastReleasePlaces) {
+      field &&
+      (site.store.releases || release_places(site.module, *field) >= kLeastReleasePlaces)) {
     return kReferenceCount;
   }
   if (is_lock_or_flag(site)) return "lock or flag word";

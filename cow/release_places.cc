@@ -1,3 +1,4 @@
+#include <cstring>
 #include <fcntl.h>
 #include <optional>
 #include <sys/mman.h>
@@ -27,7 +28,7 @@ struct Operand {
   std::size_t length = 0;
 };
 
-// A ModRM byte of a register and at most one byte of displacement.
+// A ModRM byte of a register and a displacement.
 std::optional<Operand> field_operand(Code code) {
   if (code.size() < 3) return std::nullopt;
   const unsigned mode = code[0] >> 6U;
@@ -44,6 +45,14 @@ std::optional<Operand> field_operand(Code code) {
     ++operand.length;
     return operand;
   }
+  if (mode == 2) {
+    std::int32_t displacement = 0;
+    if (code.size() < operand.length + sizeof displacement) return std::nullopt;
+    std::memcpy(&displacement, code.data() + operand.length, sizeof displacement);
+    operand.displacement = displacement;
+    operand.length += sizeof displacement;
+    return operand;
+  }
   constexpr unsigned kRipRelative = 5;
   return mode == 0 && base != kRipRelative ? std::optional(operand) : std::nullopt;
 }
@@ -56,11 +65,13 @@ bool is_jump_on_zero(Code code) {
   return code[0] == kTwoBytes && (code[1] | 1U) == (kNearEqual | 1U);
 }
 
+// Of what was there before 1 was taken off: cmp 1, or sub 1, for what is left.
 bool is_compare_with_one(Code code) {
   if (!code.empty() && (code[0] & 0xf0U) == 0x40U) code = code.subspan(1);
   constexpr unsigned kCompareRegister = 0xf8;
-  return code.size() >= 3 && code[0] == kGroup1Imm8 && (code[1] & 0xf8U) == kCompareRegister &&
-         code[2] == 1;
+  constexpr unsigned kSubtractFromRegister = 0xe8;
+  return code.size() >= 3 && code[0] == kGroup1Imm8 && code[2] == 1 &&
+         ((code[1] & 0xf8U) == kCompareRegister || (code[1] & 0xf8U) == kSubtractFromRegister);
 }
 
 std::optional<CounterField> release_at(Code code, unsigned width) {

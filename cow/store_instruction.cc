@@ -262,6 +262,17 @@ void look_ahead(csh handle, std::span<const std::uint8_t> code, x86_reg base,
   }
 }
 
+// After an atomic -1: je or jne, or, where xadd has fetched what was there before, cmp 1 or sub 1.
+bool asks_for_zero(csh handle, std::span<const std::uint8_t> code, const cs_insn& instruction) {
+  Instruction next(handle);
+  if (!next.next(handle, code)) return false;
+  if (instruction.id != X86_INS_XADD) return next->id == X86_INS_JE || next->id == X86_INS_JNE;
+  const cs_x86& detail = next->detail->x86;
+  return (next->id == X86_INS_CMP || next->id == X86_INS_SUB) && is_constant(detail, 1) &&
+         detail.operands[1].imm == 1 && detail.operands[0].type == X86_OP_REG &&
+         detail.operands[0].reg == instruction.detail->x86.operands[1].reg;
+}
+
 }  // namespace
 
 struct StoreDecoder::Handle {
@@ -365,6 +376,8 @@ StoreInstruction StoreDecoder::decode(std::span<const std::uint8_t> code,
   result.sets_bits = sets_bits(*instruction);
   if (kind == StoreKind::add) {
     result.amount = added(*instruction, registers);
+    result.releases = result.locked && result.amount == -1 &&
+                      asks_for_zero(handle_->capstone, code, *instruction);
   } else if (kind == StoreKind::vector) {
     Instruction next(handle_->capstone);
     if (next.next(handle_->capstone, code)) {

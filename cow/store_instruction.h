@@ -46,6 +46,7 @@ struct StoreInstruction {
   std::optional<std::int64_t> displacement;
   bool sets_bits = false;  // or, and, bts, btr, btc with a constant
   // What the next few instructions do, as far as they were given:
+  bool releases = false;    // of an atomic -1: ask whether that left zero
   bool walks_list = false;  // load that register from where it points to: the next node
   bool advances = false;    // add a constant to it: the next element
   bool locked = false;      // an atomic read-modify-write; xchg with memory always is

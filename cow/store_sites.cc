@@ -12,7 +12,7 @@ namespace {
 constexpr std::uint64_t kObjectAlignment = 16;
 // What a function may write below the stack pointer, and a frame that is still near above it.
 constexpr std::uint64_t kRedZone = 128;
-constexpr std::uint64_t kNearFrames = 64 * 1024;
+constexpr std::uint64_t kNearFrames = 64 << 10;
 constexpr std::uint64_t kStringStep = 64;  // what a repeated instruction moves at once
 
 std::string system_call_text(const std::optional<std::uint64_t>& number) {
@@ -42,7 +42,7 @@ void StoreSites::add(const CopySample& sample, const CodeStack& code) {
   const std::size_t callers = std::min(kCallers, code.addresses.size());
   std::copy_n(code.addresses.begin(), callers, place.code.begin());
   auto& sites = processes_[sample.process_id];
-  const auto [entry, is_new] = sites.try_emplace(std::move(place));
+  const auto [entry, is_new] = sites.try_emplace(place);
   StoreSite& site = entry->second;
   if (!sample.user_mode) {
     site.system_call = system_call_text(sample.system_call);

@@ -36,7 +36,7 @@ class StoreSites {
     // Nothing: the program itself; else the system call, or none.
     std::optional<std::optional<std::uint64_t>> kernel;
     std::array<CodeAddress, kCallers> code;
-    auto operator<=>(const Place&) const = default;
+    auto operator<=>(const Place&) const = default;  // NOLINT(modernize-use-nullptr): clang-tidy 14
   };
   using Sites = std::map<Place, StoreSite>;
 

@@ -53,6 +53,15 @@ TEST(Pattern, PlusAndMinusOneAtAlignedObjectsIsAReferenceCountWhereReferencesAre
   EXPECT_EQ(name_of(site), "reference count");
 }
 
+TEST(Pattern, AReleaseSpeaksForItself) {
+  StoreSite site = reference_count();
+  site.store.displacement = 0x80;
+  site.store.amount = -1;
+  EXPECT_EQ(name_of(site), "unknown");
+  site.store.releases = true;
+  EXPECT_EQ(name_of(site), "reference count");
+}
+
 // Each of these is a plain counter, however well it lies.
 TEST(Pattern, APlainCounterIsNotAReferenceCount) {
   StoreSite other_field = reference_count();

@@ -569,6 +569,26 @@ TEST(StoreInstruction, TheNextInstructionsTellWhatTheFieldIs) {
     EXPECT_EQ(store.walks_list, each.walks_list) << each.assembly;
     EXPECT_EQ(store.advances, each.advances) << each.assembly;
   }
+  registers[1] = ~std::uint64_t{0};  // rdx
+  const struct {
+    const char* assembly;
+    Bytes code;
+    bool releases;
+  } counts[] = {
+      {"lock subl $1,(%rdi); je", {0xf0, 0x83, 0x2f, 0x01, 0x74, 0x05}, true},
+      {"lock decq (%rdi); jne", {0xf0, 0x48, 0xff, 0x0f, 0x75, 0x05}, true},
+      {"lock decq (%rdi); js", {0xf0, 0x48, 0xff, 0x0f, 0x78, 0x05}, false},
+      {"lock incq (%rdi); je", {0xf0, 0x48, 0xff, 0x07, 0x74, 0x05}, false},
+      {"subl $1,(%rdi); je", {0x83, 0x2f, 0x01, 0x74, 0x05}, false},
+      {"lock xaddl %edx,(%rdi); subl $1,%edx", {0xf0, 0x0f, 0xc1, 0x17, 0x83, 0xea, 0x01}, true},
+      {"lock xaddl %edx,(%rdi); cmpl $1,%edx", {0xf0, 0x0f, 0xc1, 0x17, 0x83, 0xfa, 0x01}, true},
+      {"lock xaddl %edx,(%rdi); cmpl $1,%eax", {0xf0, 0x0f, 0xc1, 0x17, 0x83, 0xf8, 0x01}, false},
+      {"lock xaddl %edx,(%rdi); addl $1,%edx", {0xf0, 0x0f, 0xc1, 0x17, 0x83, 0xc2, 0x01}, false},
+  };
+  for (const auto& each : counts) {
+    EXPECT_EQ(decoder->decode(each.code, registers, kPage).releases, each.releases)
+        << each.assembly;
+  }
   const Bytes flag = {0x80, 0x0f, 0x01};  // orb $1,(%rdi)
   EXPECT_TRUE(decoder->decode(flag, registers, kPage).sets_bits);
   const Bytes value = {0x08, 0x07};  // or %al,(%rdi)
