@@ -136,7 +136,7 @@ class Channel : public internal::ChannelHandle<T> {
     return this->core().send(message, Wait::until(deadline));
   }
   Expected<void> send_for(const T& message, Clock::duration time) {
-    return send_until(message, Clock::now() + time);
+    return send_until(message, Wait::after(time));
   }
 
   Expected<T> receive(std::stop_token stop = {}) {
@@ -146,7 +146,7 @@ class Channel : public internal::ChannelHandle<T> {
   Expected<T> receive_until(Clock::time_point deadline) {
     return this->core().receive(Wait::until(deadline));
   }
-  Expected<T> receive_for(Clock::duration time) { return receive_until(Clock::now() + time); }
+  Expected<T> receive_for(Clock::duration time) { return receive_until(Wait::after(time)); }
 
   // Many at a time, for throughput.  Sent are all, in as many pieces as there is room for, others'
   // between them; returns how many, which is fewer than all when an error came after the first.
@@ -162,7 +162,7 @@ class Channel : public internal::ChannelHandle<T> {
     return this->core().receive_batch(into, Wait::until_stopped(std::move(stop)));
   }
   Expected<std::size_t> receive_batch_for(std::span<T> into, Clock::duration time) {
-    return this->core().receive_batch(into, Wait::until(Clock::now() + time));
+    return this->core().receive_batch(into, Wait::until(Wait::after(time)));
   }
   Expected<std::size_t> try_receive_batch(std::span<T> into) {
     return this->core().receive_batch(into, Wait::never());
@@ -199,7 +199,7 @@ class Channel<Bytes> : public internal::ChannelHandle<Bytes> {
   }
   Expected<Bytes> try_buffer(std::size_t size) { return this->core().buffer(size, Wait::never()); }
   Expected<Bytes> buffer_for(std::size_t size, Clock::duration time) {
-    return this->core().buffer(size, Wait::until(Clock::now() + time));
+    return this->core().buffer(size, Wait::until(Wait::after(time)));
   }
 
   // Copies.
@@ -213,7 +213,7 @@ class Channel<Bytes> : public internal::ChannelHandle<Bytes> {
     return this->core().send(bytes, Wait::until(deadline));
   }
   Expected<void> send_for(std::span<const std::byte> bytes, Clock::duration time) {
-    return send_until(bytes, Clock::now() + time);
+    return send_until(bytes, Wait::after(time));
   }
 
   // Moves: what buffer() or a receive of this channel gave is handed over where it lies, and is
@@ -229,7 +229,7 @@ class Channel<Bytes> : public internal::ChannelHandle<Bytes> {
     return this->core().send(std::move(bytes), Wait::until(deadline));
   }
   Expected<void> send_for(Bytes&& bytes, Clock::duration time) {
-    return send_until(std::move(bytes), Clock::now() + time);
+    return send_until(std::move(bytes), Wait::after(time));
   }
 
   // However it was sent, nothing is copied but what is small.
@@ -240,7 +240,7 @@ class Channel<Bytes> : public internal::ChannelHandle<Bytes> {
   Expected<Bytes> receive_until(Clock::time_point deadline) {
     return this->core().receive(Wait::until(deadline));
   }
-  Expected<Bytes> receive_for(Clock::duration time) { return receive_until(Clock::now() + time); }
+  Expected<Bytes> receive_for(Clock::duration time) { return receive_until(Wait::after(time)); }
 
   // For headers that build on this one, with the type of what they serialise.
   internal::ByteChannel& internals() { return this->core(); }

@@ -36,6 +36,7 @@ struct Constants {
 
 // A party's identity: its index + 1 and, above bit 16, the generation.  0: nobody.
 using PartyId = std::uint32_t;
+inline constexpr PartyId kGeneration = 1U << 16U;
 constexpr std::uint32_t index_of(PartyId id) { return (id & 0xffffU) - 1; }
 
 struct Party {
@@ -45,6 +46,10 @@ struct Party {
   std::array<std::atomic<std::uint32_t>, 3> sleepers;  // its part of Control's items, space, memory
 };
 constexpr bool is_live(PartyId id) { return (id & 0xffffU) != 0; }
+// Whether it has the same index, and came to that no later.
+constexpr bool is_or_precedes(PartyId id, PartyId other) {
+  return index_of(id) == index_of(other) && static_cast<std::int32_t>(id - other) <= 0;
+}
 
 // Sequence and, lowest, the bit that says that somebody sleeps.
 using Event = std::atomic<std::uint32_t>;

@@ -40,12 +40,15 @@ struct ThreadPlaces {
   ThreadPlaces() = default;
   ThreadPlaces(const ThreadPlaces&) = delete;
   ThreadPlaces& operator=(const ThreadPlaces&) = delete;
-  ~ThreadPlaces() {
+  ~ThreadPlaces() { give_back(); }
+
+  void give_back() {
     for (const Entry& entry : entries) {
       if (const auto segment = entry.segment.lock()) {
         segment->give_back_hand(entry.place.incarnation, entry.place.held);
       }
     }
+    entries.clear();
     thread_places = {};
   }
 };
@@ -68,12 +71,23 @@ std::uint64_t pid_namespace() {
   return stat("/proc/self/ns/pid", &status) == 0 ? status.st_ino : 0;
 }
 
+PartyId next_id(PartyId before, std::uint32_t index) {
+  return ((before & ~0xffffU) + kGeneration) | (index + 1);
+}
+
+void introduce(Party& party) {
+  party.pid.store(static_cast<std::uint32_t>(getpid()), std::memory_order_relaxed);
+  party.pid_namespace.store(pid_namespace(), std::memory_order_relaxed);
+}
+
 Error too_many(const std::string& name, const char* what) {
   return {ErrorCode::out_of_memory, 0,
           "channel '" + name + "': all " + what + " are taken; use fewer, or another channel"};
 }
 
 }  // namespace
+
+void give_back_hands() { all_places.give_back(); }
 
 const ThreadPlace* ChannelSegment::find_place() const {
   const std::uint64_t current = incarnation();
@@ -153,31 +167,66 @@ Expected<void> ChannelSegment::claim_index() {
   if (liveness == MAP_FAILED || madvise(liveness, kPage, MADV_DONTFORK) != 0) {
     return system_error("channel '" + options_.name + "': mmap", errno);
   }
+  PartyId id = claim_free_index(file.get());
+  const bool was_of_the_dead = id == 0;
+  if (was_of_the_dead) {
+    id = claim_index_of_dead(file.get());
+  }
+  if (id == 0) {
+    munmap(liveness, kPage);
+    return tl::make_unexpected(too_many(options_.name, "1,024 places for processes"));
+  }
+  membership_->liveness = liveness;
+  membership_->self.store(id, std::memory_order_relaxed);
+  membership_->incarnation.store(++last_incarnation, std::memory_order_release);
+  if (was_of_the_dead) {
+    settle_blocks(id - kGeneration);
+  }
+  return {};
+}
+
+ChannelSegment::PartyId ChannelSegment::claim_free_index(int file) {
   for (std::uint32_t index = 0; index < kParties; ++index) {
     Party& party = control_->parties[index];
     const PartyId before = party.id.load(std::memory_order_acquire);
-    if (is_live(before) || !lock_byte(file.get(), index)) {
+    if (is_live(before) || !lock_byte(file, index)) {
       continue;
     }
     if (party.id.load(std::memory_order_acquire) != before) {
-      unlock_byte(file.get(), index);
+      unlock_byte(file, index);
       continue;
     }
     raise_to(control_->seldom.parties_used, index + 1);
     for (auto& sleepers : party.sleepers) {
       sleepers.store(0, std::memory_order_relaxed);
     }
-    party.pid.store(static_cast<std::uint32_t>(getpid()), std::memory_order_relaxed);
-    party.pid_namespace.store(pid_namespace(), std::memory_order_relaxed);
-    const PartyId id = (before + 0x10000U) | (index + 1);
+    introduce(party);
+    const PartyId id = next_id(before, index);
     party.id.store(id, std::memory_order_release);
-    membership_->liveness = liveness;
-    membership_->self.store(id, std::memory_order_relaxed);
-    membership_->incarnation.store(++last_incarnation, std::memory_order_release);
-    return {};
+    return id;
   }
-  munmap(liveness, kPage);
-  return tl::make_unexpected(too_many(options_.name, "1,024 places for processes"));
+  return 0;
+}
+
+// Where all are taken, and some of them by the dead, because nobody who lives has waited.
+ChannelSegment::PartyId ChannelSegment::claim_index_of_dead(int file) {
+  for (std::uint32_t index = 0; index < kParties; ++index) {
+    if (!lock_byte(file, index)) {
+      continue;
+    }
+    Party& party = control_->parties[index];
+    PartyId before = party.id.load(std::memory_order_acquire);
+    if (is_live(before)) {
+      settle_hands(before);  // while its PID is there
+    }
+    settle_sleepers(party);
+    introduce(party);
+    const PartyId id = next_id(before, index);
+    while (!party.id.compare_exchange_strong(before, id)) {  // somebody has swept it meanwhile
+    }
+    return id;
+  }
+  return 0;
 }
 
 Expected<std::atomic<std::uint64_t>*> ChannelSegment::claim_hand() {
@@ -196,11 +245,14 @@ Expected<std::atomic<std::uint64_t>*> ChannelSegment::claim_hand() {
       return &hand.held;
     }
   }
+  sweep();
   for (Hand& hand : control_->hands) {
     const std::uint64_t owner = hand.owner.load();
     const std::uint64_t count = count_of(hand.held.load());
-    if (is_lost(owner) && claim(hand, owner)) {
-      control_->seldom.lost_before.fetch_add(count, std::memory_order_relaxed);
+    if ((owner == 0 || is_lost(owner)) && claim(hand, owner)) {
+      if (owner != 0) {
+        control_->seldom.lost_before.fetch_add(count, std::memory_order_relaxed);
+      }
       return &hand.held;
     }
   }

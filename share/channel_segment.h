@@ -257,6 +257,8 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   const ThreadPlace* find_place() const;
   Expected<void> attach();
   Expected<void> claim_index();
+  PartyId claim_free_index(int file);  // 0: there is none
+  PartyId claim_index_of_dead(int file);
   Expected<void> claim_role(std::atomic<PartyId>& role, const char* what);
   Expected<std::atomic<std::uint64_t>*> claim_hand();
   void detach();
@@ -264,6 +266,7 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   bool descriptor_is_ours() const;
   void sweep_party(PartyId id);
   void settle_hands(PartyId id);
+  void settle_sleepers(channel_layout::Party& party);
   void settle_blocks(PartyId id);
   std::uint32_t blocks_used(std::uint32_t block_class) const;
   std::uint64_t pages_in(std::uint32_t block_class) const;
@@ -299,6 +302,9 @@ inline std::uint64_t ChannelSegment::incarnation() const {
 inline ChannelSegment::PartyId ChannelSegment::self() const {
   return membership_->self.load(std::memory_order_relaxed);
 }
+
+// This thread is done with all that it received, of any channel.
+void give_back_hands();
 
 // Errors: those of Channel<T>::create and from_descriptors.
 Expected<std::shared_ptr<ChannelSegment>> create_segment(const ChannelOptions& options,

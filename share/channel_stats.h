@@ -6,7 +6,8 @@
 namespace cowshed {
 
 // Messages that nobody will receive: a process ended with them in hand.  A message is in a thread's
-// hand from the commit of its receive until that thread receives again or has dropped it.
+// hand from the commit of its receive until that thread receives again, has dropped it (bytes in
+// the channel's memory), or ends, other than by _exit(2); a worker's, until its function returns.
 struct LostMessages {
   std::int32_t receiver = 0;  // the PID, as in its own PID namespace
   std::uint64_t first = 0;    // the message's number: 0 is the first ever sent

@@ -104,13 +104,17 @@ void ChannelSegment::sweep_party(PartyId id) {
   settle_hands(id);
   settle_blocks(id);
   Party& party = control_->parties[index_of(id)];
+  settle_sleepers(party);
+  PartyId done = id;
+  party.id.compare_exchange_strong(done, id & ~0xffffU);
+}
+
+void ChannelSegment::settle_sleepers(Party& party) {
   const std::array<Control::Sleep*, 3> places = {&control_->items, &control_->space,
                                                  &control_->memory};
   for (std::size_t i = 0; i < places.size(); ++i) {
     places[i]->sleepers.fetch_sub(party.sleepers[i].exchange(0));
   }
-  PartyId done = id;
-  party.id.compare_exchange_strong(done, id & ~0xffffU);
 }
 
 void ChannelSegment::settle_hands(PartyId id) {
@@ -129,10 +133,12 @@ void ChannelSegment::settle_hands(PartyId id) {
   }
 }
 
+// Also those of an earlier party of the same index, whose successor died before it had done so.
 void ChannelSegment::settle_blocks(PartyId id) {
   std::vector<std::uint32_t> of_the_dead;
   const auto is_of_the_dead = [&](std::uint64_t value) {
-    return static_cast<PartyId>(value >> 32U) == id && state_of(value) != BlockState::free;
+    return is_or_precedes(static_cast<PartyId>(value >> 32U), id) &&
+           state_of(value) != BlockState::free;
   };
   for (std::uint32_t c = 0; c < plan_.classes; ++c) {
     for (std::uint32_t i = 0; i < blocks_used(c); ++i) {

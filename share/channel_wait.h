@@ -21,6 +21,12 @@ struct Wait {
   static Wait until(Clock::time_point deadline) { return {Mode::timed, deadline, {}}; }
   static Wait until_stopped(std::stop_token stop) { return {Mode::forever, {}, std::move(stop)}; }
 
+  // For ever, if the clock does not go as far.
+  static Clock::time_point after(Clock::duration time) {
+    const Clock::time_point now = Clock::now();
+    return time < Clock::time_point::max() - now ? now + time : Clock::time_point::max();
+  }
+
   Mode mode;
   Clock::time_point deadline;
   std::stop_token stop;

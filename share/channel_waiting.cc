@@ -346,9 +346,11 @@ void Waiting::wake_next() {
 }
 
 std::chrono::nanoseconds Waiting::at_most(std::chrono::nanoseconds time) const {
-  return wait_.mode == Wait::Mode::timed
-             ? std::clamp<std::chrono::nanoseconds>(wait_.deadline - Wait::Clock::now(), 0ns, time)
-             : time;
+  if (wait_.mode != Wait::Mode::timed) {
+    return time;
+  }
+  const auto now = Wait::Clock::now();
+  return now < wait_.deadline ? std::min(wait_.deadline - now, time) : 0ns;
 }
 
 }  // namespace cowshed::internal

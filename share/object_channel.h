@@ -47,7 +47,7 @@ class ObjectChannel : public internal::ChannelHandle<Bytes> {
     return send_encoded(object, Wait::until(deadline));
   }
   Expected<void> send_for(const T& object, Clock::duration time) {
-    return send_until(object, Clock::now() + time);
+    return send_until(object, Wait::after(time));
   }
 
   Expected<T> receive(std::stop_token stop = {}) {
@@ -57,7 +57,7 @@ class ObjectChannel : public internal::ChannelHandle<Bytes> {
   Expected<T> receive_until(Clock::time_point deadline) {
     return receive_decoded(Wait::until(deadline));
   }
-  Expected<T> receive_for(Clock::duration time) { return receive_until(Clock::now() + time); }
+  Expected<T> receive_for(Clock::duration time) { return receive_until(Wait::after(time)); }
 
  private:
   explicit ObjectChannel(std::shared_ptr<internal::ChannelSegment> segment)

@@ -12,6 +12,7 @@
 #include <system_error>
 #include <unistd.h>
 
+#include <cowshed/share/channel_segment.h>
 #include <cowshed/share/stray_write.h>
 #include <cowshed/share/worker_exception.h>
 #include <cowshed/share/worker_process.h>
@@ -91,6 +92,7 @@ int run_body(const Body& body, const Worker& self) {
     if (getpid() != own_pid) {
       return code;  // returned in what the worker forked
     }
+    internal::give_back_hands();
     const internal::Content content = value.finish();
     const auto sent = send_message(own_socket, MessageKind::result, {code}, content);
     if (sent || (content.inline_bytes().empty() && !content.file())) {

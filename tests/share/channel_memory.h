@@ -32,6 +32,10 @@ class ChannelMemory {
   channel_layout::Control& control() const {
     return *reinterpret_cast<channel_layout::Control*>(base_ + channel_layout::kPage);
   }
+  channel_layout::Word& word(std::uint32_t block) const {
+    return reinterpret_cast<channel_layout::Word*>(base_ +
+                                                   channel_layout::Plan(constants()).words)[block];
+  }
   channel_layout::ByteSlot& first_slot() const {
     return *reinterpret_cast<channel_layout::ByteSlot*>(base_ +
                                                         channel_layout::Plan(constants()).ring);

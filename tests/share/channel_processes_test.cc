@@ -5,12 +5,16 @@
 #include <cmath>
 #include <csignal>
 #include <cstring>
+#include <fstream>
 #include <gtest/gtest.h>
+#include <linux/seccomp.h>
 #include <memory>
 #include <numeric>
 #include <random>
 #include <sched.h>
 #include <string>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include <vector>
 #include <xxhash.h>
@@ -19,6 +23,7 @@
 #include <cowshed/share/arena.h>
 #include <cowshed/share/channel.h>
 #include <cowshed/share/registry.h>
+#include <cowshed/share/workers.h>
 
 #include "channel_memory.h"
 #include "channels.h"
@@ -232,6 +237,17 @@ TEST(ChannelProcesses, AReceiverKilledWithAMessageInHandIsNamed) {
   EXPECT_EQ(channel.stats().processes, 1);
 }
 
+TEST(ChannelProcesses, AWorkerThatReturnsHasNothingInHand) {
+  auto channel = make<std::uint64_t>();
+  ASSERT_TRUE(channel.send(1));
+  auto workers = start({.count = 1}, [&] { (void)channel.receive().value(); });
+  ASSERT_TRUE(workers);
+  ASSERT_TRUE(workers->wait().value().at(0).ok());
+  const auto stats = channel.stats();
+  EXPECT_EQ(stats.received, 1);
+  EXPECT_TRUE(stats.lost.empty());
+}
+
 TEST(ChannelProcesses, ABatchInHandIsNamedWhole) {
   auto channel = make<std::uint64_t>();
   for (std::uint64_t i = 0; i < 10; ++i) {
@@ -270,6 +286,38 @@ TEST(ChannelProcesses, WhatTheDeadHeldIsFreed) {
   }
   *buffer = Bytes();
   EXPECT_EQ(channel.stats().outstanding, 0);
+}
+
+// Each process that ends by _exit(2), as workers do, leaves its place to whoever looks.
+TEST(ChannelProcesses, ANewcomerTakesThePlaceOfOneThatNobodySawDie) {
+  using namespace channel_layout;
+  constexpr std::uint32_t kPid = 4'000'000;
+  auto channel = make<Bytes>();
+  const test::ChannelMemory memory(channel);
+  Control& control = memory.control();
+  const auto id_at = [](std::uint32_t index) { return kGeneration | (index + 1); };
+  for (std::uint32_t i = 0; i < kParties; ++i) {
+    control.parties[i].pid = kPid + i;
+    control.parties[i].id = id_at(i);
+  }
+  control.seldom.parties_used = kParties;
+  control.tail.value = 1;
+  control.head.value = 1;
+  for (std::uint32_t i = 0; i < kHands; ++i) {
+    control.hands[i].held = i == 0 ? held(0, 1) : 0;
+    control.hands[i].owner = hand_of(id_at(i % 2));
+  }
+  control.seldom.hands_used = kHands;
+  memory.word(0) = block_word(BlockState::owned, id_at(0), 1);
+  control.seldom.blocks_used[0] = 1;
+
+  EXPECT_EQ(code_of(channel.try_receive()), ErrorCode::would_block);
+  EXPECT_EQ(control.parties[0].pid, static_cast<std::uint32_t>(getpid()));
+  EXPECT_EQ(memory.word(0), 0);
+  const auto stats = channel.stats();
+  EXPECT_EQ(stats.processes, 1);
+  ASSERT_EQ(stats.lost.size(), 1);
+  EXPECT_EQ(stats.lost[0].receiver, kPid);
 }
 
 TEST(ChannelProcesses, AChildThatOnlyForksKeepsNobodyAlive) {
@@ -331,6 +379,43 @@ TEST(ChannelProcesses, ASecondProducerIsRefusedUntilTheFirstIsDead) {
   EXPECT_TRUE(channel.send(2));
   EXPECT_EQ(channel.receive().value(), 1);
   EXPECT_EQ(channel.receive().value(), 2);
+}
+
+// In seccomp's strict mode any system call but read, write and exit is death.
+TEST(ChannelProcesses, WithoutASleeperThereIsNoSystemCall) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "the sanitizer makes system calls of its own";
+#endif
+  for (const auto form : {ChannelForm::general, ChannelForm::single_producer_single_consumer}) {
+    auto channel = make<std::uint64_t>({.slots = 4, .form = form});
+    Process both([&] {
+      const auto exchange = [&] {
+        return channel.send(1) && channel.try_send(2) && channel.receive().value() == 1 &&
+               channel.try_receive().value() == 2 &&
+               code_of(channel.try_receive()) == ErrorCode::would_block;
+      };
+      bool good = exchange();  // takes part
+      prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT);
+      for (int i = 0; i < 1000; ++i) {
+        good = exchange() && good;
+      }
+      syscall(SYS_exit, good ? 0 : 1);
+      return 1;
+    });
+    EXPECT_EQ(both.wait(), 0);
+  }
+}
+
+TEST(ChannelProcesses, AReceiverThatWaitsIsAsleepInFutex) {
+  auto channel = make<std::uint64_t>();
+  Process receiver([&] { return channel.receive().value() == 1 ? 0 : 1; });
+  const std::string path = "/proc/" + std::to_string(receiver.pid()) + "/syscall";
+  EXPECT_TRUE(eventually([&] {
+    long number = 0;
+    return static_cast<bool>(std::ifstream(path) >> number) && number == SYS_futex;
+  }));
+  ASSERT_TRUE(channel.send(1));
+  EXPECT_EQ(receiver.wait(), 0);
 }
 
 // The process is stopped at some random point of its calls, often with the lock.

@@ -244,6 +244,25 @@ std::size_t open_descriptors() {
   return static_cast<std::size_t>(std::distance(begin(all), end(all)));
 }
 
+TEST(Channel, ATimeLongerThanTheClockGoesIsForEver) {
+  auto channel = make<std::uint64_t>({.slots = 1});
+  const auto in_a_while = [](auto action) {
+    return std::jthread([action] {
+      std::this_thread::sleep_for(20ms);
+      action();
+    });
+  };
+  constexpr auto kLongest = std::chrono::steady_clock::duration::max();
+  {
+    const auto sender = in_a_while([&] { EXPECT_TRUE(channel.send(1)); });
+    EXPECT_TRUE(channel.receive_for(kLongest));
+  }
+  ASSERT_TRUE(channel.send(1));
+  const auto receiver = in_a_while([&] { EXPECT_TRUE(channel.receive()); });
+  EXPECT_TRUE(channel.send_for(2, kLongest));
+  EXPECT_EQ(code_of(channel.send_for(3, -kLongest)), ErrorCode::timed_out);
+}
+
 TEST(Channel, LeavesNothingBehind) {
   const auto use = [] {
     auto channel = make<int>();
