@@ -66,6 +66,18 @@ Expected<PageRanges> PageMap::anonymous_pages(const Mapping& mapping) {
   return read({mapping.begin, mapping.end}, Anonymous::resident);
 }
 
+Expected<AnonymousBytes> PageMap::anonymous_bytes(const Mapping& mapping) {
+  AnonymousBytes result;
+  const int error =
+      visit_anonymous_pages(fd_, mapping.begin, mapping.end,
+                            [&result](std::uint64_t begin, std::uint64_t end, AnonymousPage kind) {
+                              if (kind == AnonymousPage::own) result.own += end - begin;
+                              if (kind == AnonymousPage::shared) result.shared += end - begin;
+                            });
+  if (auto good = check(error); !good) return tl::make_unexpected(std::move(good.error()));
+  return result;
+}
+
 Expected<PageRanges> PageMap::exclusive_pages(const PageRanges& pages) {
   PageRanges result;
   for (const PageRange& range : pages.ranges()) {

@@ -10,6 +10,11 @@
 
 namespace cowshed::cow {
 
+struct AnonymousBytes {
+  std::uint64_t own = 0;     // mapped by this process alone
+  std::uint64_t shared = 0;  // by others, too
+};
+
 // Reads /proc/PID/pagemap, which needs no privilege for one's own processes.  Reading it changes
 // nothing in the process.  Move-only, owns a descriptor; not thread-safe.
 class PageMap {
@@ -24,6 +29,9 @@ class PageMap {
   // The resident anonymous pages of `mapping`, at the cost and with the exception that
   // base/pagemap.h names.
   Expected<PageRanges> anonymous_pages(const Mapping& mapping);
+
+  // How much of `mapping` is resident and anonymous.
+  Expected<AnonymousBytes> anonymous_bytes(const Mapping& mapping);
 
   // Those of `pages` that are resident, anonymous and mapped by this process alone (bit 56).
   Expected<PageRanges> exclusive_pages(const PageRanges& pages);

@@ -7,6 +7,7 @@
 
 #include <cowshed/cow/clock.h>
 #include <cowshed/cow/frozen_arenas.h>
+#include <cowshed/cow/memory_sample.h>
 #include <cowshed/cow/object_copies.h>
 #include <cowshed/cow/page_map.h>
 #include <cowshed/cow/pagemap_backend.h>
@@ -221,6 +222,7 @@ void PagemapBackend::look_at_memory(Tracked& process) {
   const bool knows_some = copies.objects && !copies.objects->empty();
   if (objects || !knows_some) copies.objects = std::move(objects);
   if (auto sent = sent_objects(proc_, copies.pid, *mappings)) copies.transfers = std::move(sent);
+  if (auto memory = sample_memory(proc_, copies.pid, *mappings)) copies.memory = memory;
 }
 
 Expected<void> PagemapBackend::sample() {
@@ -247,6 +249,7 @@ Measurement PagemapBackend::measurement() const {
   result.backend = name();
   result.exact = exact();
   result.duration_s = static_cast<double>(monotonic_ns() - started_ns_) / 1e9;
+  result.taken_ns = monotonic_ns();
   result.overhead.events = samples_;
   if (samples_ > 0) {
     result.overhead.ns_per_event =

@@ -1,6 +1,7 @@
 #include <array>
 #include <cerrno>
 #include <charconv>
+#include <csignal>
 #include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -53,6 +54,13 @@ Mapping parse_mapping(std::string_view line) {
 }  // namespace
 
 tl::unexpected<Error> process_error(pid_t pid, std::string_view path, int error) {
+  if (error == ENOENT && ::kill(pid, 0) != 0 && errno == EPERM) {
+    return tl::make_unexpected(
+        Error{ErrorCode::permission_denied, EPERM,
+              fmt::format("PID {}: /proc hides it (hidepid), as it belongs to somebody else; run "
+                          "as its user or as root",
+                          pid)});
+  }
   if (error == ENOENT || error == ESRCH) {
     return tl::make_unexpected(
         Error{ErrorCode::no_such_process, error, fmt::format("PID {}: no such process", pid)});

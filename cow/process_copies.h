@@ -92,6 +92,17 @@ struct CopyDiff {
   }
 };
 
+// What fork shares of a process's memory, at one moment.  Sampled by every backend.  Copies that
+// were counted and memory that is no longer shared differ: the last who shares a page pays nothing
+// for it, and a copy may be given back.
+struct MemorySample {
+  // Resident anonymous memory that another process maps, too, and what was not copied of frozen
+  // arenas.  (Before Linux 6.7, without CAP_SYS_ADMIN, also what was read and never written.)
+  std::uint64_t shared_bytes = 0;
+  std::uint64_t private_bytes = 0;  // resident anonymous memory of its own
+  std::uint64_t sampled_ns = 0;     // CLOCK_MONOTONIC
+};
+
 struct ProcessCopies {
   pid_t pid = 0;   // in cowtop's own PID namespace
   pid_t ppid = 0;  // the parent that forked it
@@ -129,6 +140,10 @@ struct ProcessCopies {
   std::optional<std::uint64_t> failed_faults;
   // None of these: the page was in the page cache already, a swap-in, hugetlbfs, userfaultfd.
   std::optional<std::uint64_t> other_faults;
+
+  // As of the last look at it alive: a larger process is looked at less often.  nullopt where there
+  // was none, and for one that shares_memory.
+  std::optional<MemorySample> memory;
 
   std::uint64_t execs = 0;
   std::optional<std::uint64_t> copied_pages_before_exec;  // part of copied_pages
@@ -174,11 +189,20 @@ struct Measurement {
   std::string backend;  // "tracepoint" or "pagemap"
   bool exact = false;
   double duration_s = 0;
+  std::uint64_t taken_ns = 0;  // CLOCK_MONOTONIC
   std::optional<std::uint64_t> lost_events;
   Overhead overhead;
   std::optional<SamplingSummary> sampling;  // nullopt: copies were not sampled
   std::optional<SampledCopies> sampled;     // of all processes
   std::vector<ProcessCopies> processes;     // in order of start
+
+  // How old the sampled memory of one of them is: at its end, or when this was taken.
+  double memory_age_s(const ProcessCopies& process) const {
+    constexpr double kNsPerSecond = 1e9;
+    const std::uint64_t then = process.memory ? process.memory->sampled_ns : 0;
+    const std::uint64_t end = process.end_ns.value_or(taken_ns);
+    return end > then ? static_cast<double>(end - then) / kNsPerSecond : 0;
+  }
 };
 
 }  // namespace cowshed::cow

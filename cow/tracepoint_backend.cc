@@ -4,6 +4,7 @@
 
 #include <cowshed/cow/clock.h>
 #include <cowshed/cow/frozen_arenas.h>
+#include <cowshed/cow/memory_sample.h>
 #include <cowshed/cow/object_copies.h>
 #include <cowshed/cow/page_map.h>
 #include <cowshed/cow/tracepoint_backend.h>
@@ -11,7 +12,7 @@
 namespace cowshed::cow {
 namespace {
 
-// For what a process has sent: a walk through its /proc/PID/maps, and little else.
+// For what a process shares and has sent: walks through its /proc/PID/maps and pagemap.
 constexpr std::uint64_t kBetweenLooksNs = 50'000'000;
 constexpr std::uint64_t kLookCostFactor = 50;
 
@@ -142,14 +143,15 @@ void TracepointBackend::look_at_objects(std::uint64_t id, ProcessCopies& process
   pages_looked_at_[id] = copied;
 }
 
-void TracepointBackend::look_at_transfers(std::uint64_t id, ProcessCopies& process) {
+void TracepointBackend::look_inside(std::uint64_t id, ProcessCopies& process) {
   if (!process.alive || process.shares_memory) return;
-  auto& next_look_ns = next_look_at_transfers_ns_[id];
+  auto& next_look_ns = next_look_ns_[id];
   const std::uint64_t begin = monotonic_ns();
   if (begin < next_look_ns) return;
   const auto mappings = proc_.maps(process.pid);
   if (!mappings) return;
   if (auto sent = sent_objects(proc_, process.pid, *mappings)) process.transfers = std::move(sent);
+  if (auto memory = sample_memory(proc_, process.pid, *mappings)) process.memory = memory;
   const std::uint64_t end = monotonic_ns();
   next_look_ns = end + std::max(kBetweenLooksNs, kLookCostFactor * (end - begin));
 }
@@ -203,7 +205,7 @@ void TracepointBackend::update(const ProcessCounts& counts) {
   if (is_new) inherit(copies, counts);
   count_arenas(counts, copies);
   look_at_objects(counts.id, copies);
-  look_at_transfers(counts.id, copies);
+  look_inside(counts.id, copies);
 }
 
 Expected<void> TracepointBackend::sample() {
@@ -236,6 +238,7 @@ Measurement TracepointBackend::measurement() const {
   result.backend = name();
   result.exact = exact();
   result.duration_s = static_cast<double>(monotonic_ns() - started_ns_) / 1e9;
+  result.taken_ns = monotonic_ns();
   result.lost_events = lost_;
   result.overhead = overhead_;
   result.sampling = sampling_;

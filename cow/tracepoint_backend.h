@@ -42,7 +42,7 @@ class TracepointBackend : public Backend {
   void read_arenas(std::uint64_t id, ProcessCopies& process);
   void count_arenas(const ProcessCounts& counts, ProcessCopies& process);
   void look_at_objects(std::uint64_t id, ProcessCopies& process);
-  void look_at_transfers(std::uint64_t id, ProcessCopies& process);
+  void look_inside(std::uint64_t id, ProcessCopies& process);
 
   Probe probe_;
   ProcFiles proc_;
@@ -55,7 +55,7 @@ class TracepointBackend : public Backend {
   std::map<std::uint64_t, std::uint64_t> pages_looked_at_;  // pages of arenas copied by then
   // Of each process's mappings, by where they begin; empty for what is no arena.
   std::map<std::uint64_t, std::map<std::uint64_t, std::string>> names_;
-  std::map<std::uint64_t, std::uint64_t> next_look_at_transfers_ns_;
+  std::map<std::uint64_t, std::uint64_t> next_look_ns_;
   std::uint64_t started_ns_;
   std::uint64_t last_sample_cost_ns_ = 0;
   std::uint64_t usual_sample_cost_ns_ = 0;

@@ -1,7 +1,10 @@
+#include <cerrno>
 #include <cstdint>
 #include <fstream>
+#include <linux/bpf.h>
 #include <sstream>
 #include <string>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include <vector>
 
@@ -65,6 +68,29 @@ Expected<void> probe_support(const std::filesystem::path& root) {
     message += (&reason == &reasons.front() ? "" : "; ") + reason;
   }
   return make_error(code, message);
+}
+
+Expected<void> bpf_call_support() {
+  bpf_attr map{};
+  map.map_type = BPF_MAP_TYPE_ARRAY;
+  map.key_size = sizeof(std::uint32_t);
+  map.value_size = sizeof(std::uint32_t);
+  map.max_entries = 1;
+  const long fd = syscall(SYS_bpf, BPF_MAP_CREATE, &map, sizeof map);
+  if (fd >= 0) {
+    close(static_cast<int>(fd));
+    return {};
+  }
+  if (errno == ENOSYS) {
+    return make_error(ErrorCode::unsupported, "cannot count with eBPF: this kernel has no bpf(2)");
+  }
+  if (errno != EPERM && errno != EACCES) {
+    return {};  // loading says better what it is
+  }
+  return tl::make_unexpected(Error{
+      ErrorCode::permission_denied, errno,
+      "cannot count with eBPF: bpf(2) is refused although the capabilities are there, as by a "
+      "container's seccomp filter (run outside of it, or allow bpf)"});
 }
 
 }  // namespace cowshed

@@ -14,4 +14,8 @@ namespace cowshed {
 // Thread-safe.
 Expected<void> probe_support(const std::filesystem::path& root = "/");
 
+// Whether bpf(2) answers: where the capabilities are there, a seccomp filter may still refuse it,
+// as those of containers do.  Errors: permission_denied, unsupported (no such call).  Thread-safe.
+Expected<void> bpf_call_support();
+
 }  // namespace cowshed

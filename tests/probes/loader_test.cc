@@ -1,6 +1,4 @@
 #include <array>
-#include <bpf/bpf.h>
-#include <chrono>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
@@ -13,9 +11,10 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
-#include <thread>
 #include <unistd.h>
 #include <vector>
+
+#include <cowshed/tests/support/kernel_objects.h>
 
 #include "subject.h"
 
@@ -107,47 +106,6 @@ TEST_F(Loader, SaysWhichCapabilityIsMissing) {
                              Not(HasSubstr("\n"))));
 }
 
-struct KernelObjects {
-  std::vector<std::uint32_t> programs;
-  std::vector<std::uint32_t> links;
-};
-
-KernelObjects objects_held_by(pid_t process) {
-  KernelObjects held;
-  const std::filesystem::path folder = "/proc/" + std::to_string(process) + "/fdinfo";
-  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-    std::ifstream info(entry.path());
-    bool is_link = false;
-    for (std::string line; std::getline(info, line);) {
-      if (line.rfind("link_id:", 0) == 0) {
-        held.links.push_back(static_cast<std::uint32_t>(std::stoul(line.substr(8))));
-        is_link = true;
-      } else if (line.rfind("prog_id:", 0) == 0 && !is_link) {
-        held.programs.push_back(static_cast<std::uint32_t>(std::stoul(line.substr(8))));
-      }
-    }
-  }
-  return held;
-}
-
-// How many of them the kernel still has.
-std::size_t still_there(const KernelObjects& objects) {
-  std::size_t count = 0;
-  const auto probe = [&count](int fd) {
-    if (fd >= 0) {
-      ++count;
-      close(fd);
-    }
-  };
-  for (const std::uint32_t id : objects.programs) {
-    probe(bpf_prog_get_fd_by_id(id));
-  }
-  for (const std::uint32_t id : objects.links) {
-    probe(bpf_link_get_fd_by_id(id));
-  }
-  return count;
-}
-
 TEST_F(Loader, LeavesNothingBehindWhenItIsKilled) {
   std::array<int, 2> ends{};
   ASSERT_EQ(pipe(ends.data()), 0);
@@ -167,14 +125,10 @@ TEST_F(Loader, LeavesNothingBehindWhenItIsKilled) {
   const KernelObjects objects = objects_held_by(child);
   EXPECT_GE(objects.programs.size(), 8U);
   EXPECT_GE(objects.links.size(), 8U);
-  EXPECT_EQ(still_there(objects), objects.programs.size() + objects.links.size());
+  EXPECT_EQ(still_there(objects), objects.count());
   kill(child, SIGKILL);
   waitpid(child, nullptr, 0);
-  // The kernel frees them after a grace period.
-  for (int i = 0; i < 100 && still_there(objects) != 0; ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(100));
-  }
-  EXPECT_EQ(still_there(objects), 0U);
+  EXPECT_TRUE(are_gone(objects));
   close(ends[0]);
   close(ends[1]);
 }

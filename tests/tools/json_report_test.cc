@@ -50,6 +50,7 @@ TEST(JsonReport, HasEveryFieldOfTheContract) {
                             "failed_faults",
                             "other_faults",
                             "cow_ns",
+                            "memory",
                             "arenas",
                             "patterns",
                             "diff"}) {

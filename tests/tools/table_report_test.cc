@@ -26,9 +26,12 @@ TEST(TableReport, ShowsWhatWasCopied) {
   process.shared_at_fork_bytes = 4ULL << 20;
   process.signal = SIGTERM;
   process.arenas.push_back({"index", 8ULL << 20, 0});
+  process.end_ns = 3'000'000'000;
+  process.memory = {2ULL << 20, 1ULL << 20, 2'500'000'000};
   const std::string table = table_report(of(process));
   for (const char* text :
        {"pagemap backend, sampled", "4711", "  worker", "2.0", "50.0%", "SIGTERM",
+        "PID 4711: 2.0 MiB still shared, 1.0 MiB its own; sampled 0.5 s before its end",
         "arena 'index' of 8.0 MiB: 0 pages copied by PID 4711", "total copied: 2.0 MiB"}) {
     EXPECT_THAT(table, HasSubstr(text));
   }

@@ -126,7 +126,14 @@ Json diff_of(const std::optional<cow::CopyDiff>& diff) {
           {"cost_ns", diff->cost_ns}};
 }
 
-Json process_object(const cow::ProcessCopies& process) {
+Json memory_of(const cow::Measurement& measurement, const cow::ProcessCopies& process) {
+  if (!process.memory) return nullptr;
+  return {{"shared_bytes", process.memory->shared_bytes},
+          {"private_bytes", process.memory->private_bytes},
+          {"age_s", measurement.memory_age_s(process)}};
+}
+
+Json process_object(const cow::Measurement& measurement, const cow::ProcessCopies& process) {
   Json object = {
       {"pid", process.pid},
       {"ppid", process.ppid},
@@ -152,6 +159,7 @@ Json process_object(const cow::ProcessCopies& process) {
       {"failed_faults", or_null(process.failed_faults)},
       {"other_faults", or_null(process.other_faults)},
       {"cow_ns", nullptr},
+      {"memory", memory_of(measurement, process)},
       {"execs", process.execs},
       {"copied_pages_before_exec", or_null(process.copied_pages_before_exec)},
       {"arenas", arenas_of(process)},
@@ -186,7 +194,7 @@ std::string json_report(const cow::Measurement& measurement) {
       {"processes", Json::array()},
   };
   for (const cow::ProcessCopies& process : measurement.processes) {
-    report["processes"].push_back(process_object(process));
+    report["processes"].push_back(process_object(measurement, process));
   }
   if (measurement.sampled) add_sampled(report, measurement.sampled);
   // A command's name may hold any bytes.

@@ -83,6 +83,19 @@ std::string heading(const cow::Measurement& measurement) {
   return text + "\n";
 }
 
+// What each still shares: an age of its own each, so no column.
+std::string memory_lines(const cow::Measurement& measurement) {
+  std::string text;
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    if (!process.memory) continue;
+    text += fmt::format("PID {}: {} MiB still shared, {} MiB its own; sampled {:.1f} s before {}\n",
+                        process.pid, mebibytes(process.memory->shared_bytes),
+                        mebibytes(process.memory->private_bytes), measurement.memory_age_s(process),
+                        process.end_ns ? "its end" : "this report");
+  }
+  return text;
+}
+
 std::string arena_lines(const cow::Measurement& measurement) {
   std::string text;
   for (const cow::ProcessCopies& process : measurement.processes) {
@@ -241,7 +254,8 @@ std::string table_report(const cow::Measurement& measurement) {
   for (std::size_t i = 0; i < rows.size(); ++i) {
     text += add_row(rows[i], ending(measurement.processes[i]));
   }
-  text += arena_lines(measurement) + object_lines(measurement) + transfer_lines(measurement);
+  text += memory_lines(measurement) + arena_lines(measurement) + object_lines(measurement) +
+          transfer_lines(measurement);
   text += sampled_lines(measurement);
   text += pattern_lines(measurement) + diff_lines(measurement);
   return text + fmt::format("total copied: {:.1f} MiB\n", static_cast<double>(copied) / kMiB);

@@ -33,6 +33,8 @@ run cow/cow_test '-*/pagemap'
 attempts=3
 run cow/cow_test '*/pagemap'
 attempts=1
+run cow/meter_objects_test
+run tools/cowtop_test 'CowtopPrivilege.*:CowtopDetach.*'
 run share/workers_test
 run share/stray_write_test
 run share/registry_test

@@ -1,0 +1,34 @@
+#include <algorithm>
+
+#include <cowshed/cow/clock.h>
+#include <cowshed/cow/frozen_arenas.h>
+#include <cowshed/cow/memory_sample.h>
+#include <cowshed/cow/page_map.h>
+
+namespace cowshed::cow {
+
+std::optional<MemorySample> sample_memory(const ProcFiles& proc, pid_t pid,
+                                          const std::vector<Mapping>& mappings) {
+  auto pages = PageMap::open(proc, pid);
+  if (!pages) return std::nullopt;
+  MemorySample sample;
+  const auto frozen = frozen_arenas(proc, pid, mappings);
+  for (const Mapping& mapping : mappings) {
+    if (!mapping.can_be_copied()) continue;
+    const auto here = pages->anonymous_bytes(mapping);
+    if (!here || pages->is_gone()) return std::nullopt;
+    sample.private_bytes += here->own;
+    sample.shared_bytes += here->shared;
+    const bool in_arena = std::any_of(frozen.begin(), frozen.end(), [&](const FrozenArena& arena) {
+      return arena.mapping == &mapping;
+    });
+    // Of an arena, what is not anonymous is shared by its file.
+    if (in_arena) sample.shared_bytes += mapping.bytes() - here->own - here->shared;
+  }
+  // A scan of memory that is gone finds nothing, and says nothing of it.
+  if (sample.private_bytes + sample.shared_bytes == 0) return std::nullopt;
+  sample.sampled_ns = monotonic_ns();
+  return sample;
+}
+
+}  // namespace cowshed::cow

@@ -1,0 +1,173 @@
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstddef>
+#include <cstdlib>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <nlohmann/json.hpp>
+#include <sched.h>
+#include <string>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include <vector>
+
+#include <cowshed/tests/probes/setting.h>
+#include <cowshed/tests/support/public_copy.h>
+#include <cowshed/tests/support/subprocess.h>
+
+// Which backend cowtop takes, and what it says would give more, for each combination of what it may
+// be allowed.
+namespace cowshed::cowtop {
+namespace {
+
+using test::Finished;
+using test::PublicCopy;
+using test::run;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+struct Capabilities {
+  const char* name;
+  std::vector<std::string> launcher;  // what cowtop is started by
+  const char* missing;                // what the line names; null: it may count
+};
+
+std::vector<Capabilities> all_capabilities() {
+  const auto nobody_with = [](const std::string& capabilities) {
+    return std::vector<std::string>{"setpriv",        "--reuid",        "65534",      "--regid",
+                                    "65534",          "--clear-groups", "--inh-caps", capabilities,
+                                    "--ambient-caps", capabilities};
+  };
+  return {{"none", nobody_with("-all"), "CAP_BPF and CAP_PERFMON missing"},
+          {"bpf", nobody_with("+bpf"), "CAP_PERFMON missing"},
+          {"perfmon", nobody_with("+perfmon"), "CAP_BPF missing"},
+          {"bpf_perfmon", nobody_with("+bpf,+perfmon"), nullptr},
+          {"sys_admin", nobody_with("+sys_admin"), nullptr},
+          {"root", {}, nullptr},
+          {"root_without",
+           {"setpriv", "--bounding-set", "-all", "--inh-caps", "-all"},
+           "CAP_BPF and CAP_PERFMON missing"}};
+}
+
+// As container runtimes do: bpf(2) and perf_event_open(2) fail with EPERM.
+void refuse_calls() {
+  constexpr auto kNumber = static_cast<std::uint32_t>(offsetof(seccomp_data, nr));
+  std::array<sock_filter, 5> code{{
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, kNumber),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_bpf, 1, 0),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_perf_event_open, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  }};
+  const sock_fprog program{code.size(), code.data()};
+  // As root: without PR_SET_NO_NEW_PRIVS, which would take setpriv's means away.
+  if (::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) ::_exit(124);
+}
+
+struct Surroundings {
+  bool hidepid = false;
+  bool seccomp = false;
+  bool btf = true;
+
+  void enter() const {
+    if (hidepid || !btf) {
+      if (::unshare(CLONE_NEWNS) != 0 ||
+          ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) {
+        ::_exit(124);
+      }
+    }
+    if (hidepid && ::mount("proc", "/proc", "proc", 0, "hidepid=2") != 0) ::_exit(124);
+    if (!btf && ::mount("none", "/sys/kernel/btf", "tmpfs", 0, nullptr) != 0) ::_exit(124);
+    if (seccomp) refuse_calls();
+  }
+};
+
+class CowtopPrivilege : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (::geteuid() != 0) GTEST_SKIP() << "needs root, to take things away";
+    const auto plain = nlohmann::json::parse(run({COWTOP, "--json", "--", "true"}).out);
+    if (plain["backend"] != "tracepoint") GTEST_SKIP() << "no tracepoints here";
+  }
+
+  void expect_best(const Capabilities& capabilities, const Surroundings& surroundings) {
+    SCOPED_TRACE(::testing::Message()
+                 << capabilities.name << (surroundings.hidepid ? ", hidepid=2" : "")
+                 << (surroundings.seccomp ? ", seccomp" : "")
+                 << (surroundings.btf ? "" : ", without BTF"));
+    std::vector<std::string> arguments = capabilities.launcher;
+    for (const auto& argument :
+         {cowtop_.path(), std::string("--json"), std::string("--"), subject_.path(),
+          std::string("100"), std::string("1"), std::string("50"), std::string("30")}) {
+      arguments.push_back(argument);
+    }
+    const Finished finished = run(arguments, [&] { surroundings.enter(); });
+    ASSERT_EQ(finished.exit_status(), 0) << finished.err;
+    const auto report = nlohmann::json::parse(finished.out.substr(finished.out.find('{')));
+    const bool may_count =
+        capabilities.missing == nullptr && surroundings.btf && !surroundings.seccomp;
+    EXPECT_EQ(report["backend"], may_count ? "tracepoint" : "pagemap");
+    if (may_count) {
+      EXPECT_EQ(finished.err, "");
+      EXPECT_GE(report["processes"][1]["copied_anon_pages"], 50);
+      return;
+    }
+    EXPECT_EQ(std::count(finished.err.begin(), finished.err.end(), '\n'), 1) << finished.err;
+    EXPECT_THAT(finished.err, AllOf(StartsWith("cowtop: "), HasSubstr("the pagemap backend")));
+    if (capabilities.missing != nullptr) {
+      EXPECT_THAT(finished.err, HasSubstr(capabilities.missing));
+    } else if (!surroundings.btf) {
+      EXPECT_THAT(finished.err, HasSubstr("/sys/kernel/btf/vmlinux"));
+    } else {
+      EXPECT_THAT(finished.err, HasSubstr("seccomp"));
+    }
+  }
+
+  PublicCopy cowtop_{COWTOP};
+  PublicCopy subject_{COPY_SUBJECT};
+};
+
+TEST_F(CowtopPrivilege, EachCellTakesTheBestAndSaysWhatWouldGiveMore) {
+  for (const Capabilities& capabilities : all_capabilities()) {
+    for (const bool hidepid : {false, true}) {
+      for (const bool seccomp : {false, true}) {
+        for (const bool btf : {true, false}) expect_best(capabilities, {hidepid, seccomp, btf});
+      }
+    }
+  }
+}
+
+TEST_F(CowtopPrivilege, WhatHidepidHidesIsNotSaidToBeAbsent) {
+  const auto hidden = run({"setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups",
+                           cowtop_.path(), "-p", std::to_string(::getpid())},
+                          [] {
+                            Surroundings{true, false, true}.enter();
+                          });
+  EXPECT_EQ(hidden.exit_status(), 125);
+  EXPECT_THAT(hidden.err, HasSubstr("hidepid"));
+}
+
+// Neither setting gives or takes anything: nothing is opened that they decide about.
+TEST_F(CowtopPrivilege, SettingsOfTheMachine) {
+  if (std::getenv("COWSHED_MAY_SET_SYSCTLS") == nullptr) {
+    GTEST_SKIP() << "changes sysctls, and COWSHED_MAY_SET_SYSCTLS is not set";
+  }
+  for (const char* paranoid : {"-1", "2", "3"}) {
+    const test::Setting first("/proc/sys/kernel/perf_event_paranoid", paranoid);
+    for (const char* disabled : {"0", "2"}) {
+      const test::Setting second("/proc/sys/kernel/unprivileged_bpf_disabled", disabled);
+      SCOPED_TRACE(::testing::Message() << paranoid << " " << disabled);
+      for (const Capabilities& capabilities : all_capabilities()) expect_best(capabilities, {});
+    }
+  }
+}
+
+}  // namespace
+}  // namespace cowshed::cowtop
