@@ -221,6 +221,7 @@ static __always_inline __u32 outcome_with_page(__u32 traits, __u32 protection, _
     return gfp & gfp_zero || order ? COWSHED_ZERO_PAGE_WRITE : copied;
   }
   if (gfp & gfp_zero) return COWSHED_ZERO_FILLED;
+  if (traits & MAPPING_ABSENT) return COWSHED_FAILED; /* a page of the file for its core dump */
   if (traits & MAPPING_SHARED) {
     return traits & MAPPING_SHMEM ? COWSHED_ZERO_FILLED : COWSHED_OTHER;
   }

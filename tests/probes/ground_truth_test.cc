@@ -173,10 +173,10 @@ class GroundTruth : public ::testing::Test {
 
   static constexpr std::int64_t kMostCopiedInstead = 32;
   std::unique_ptr<Probe> probe_;
+  static std::unique_ptr<Setting> accounting;
 
  private:
   static constexpr const char* kDelayAccounting = "/proc/sys/kernel/task_delayacct";
-  static std::unique_ptr<Setting> accounting;
   static std::unique_ptr<KernelCount> exceptions;
   static std::unique_ptr<KernelCount> wp_faults;
 };
@@ -184,6 +184,59 @@ class GroundTruth : public ::testing::Test {
 std::unique_ptr<Setting> GroundTruth::accounting;
 std::unique_ptr<KernelCount> GroundTruth::exceptions;
 std::unique_ptr<KernelCount> GroundTruth::wp_faults;
+
+// Which of them pays, and whether both do, is chance; what is copied is not.
+TEST_F(GroundTruth, ThreadsThatWriteToTheSamePagesAtOnce) {
+  if (sysconf(_SC_NPROCESSORS_ONLN) < 2) {
+    GTEST_SKIP() << "one CPU";
+  }
+  constexpr long kPages = 5'000;
+  const SubjectRun idle = run("threads_at_once", 0);
+  const SubjectRun busy = run("threads_at_once", kPages);
+  const std::int64_t copied =
+      delta(idle.while_alive.copied_anon_pages, busy.while_alive.copied_anon_pages);
+  const std::int64_t reused = delta(idle.while_alive.reused_pages, busy.while_alive.reused_pages);
+  EXPECT_GE(copied, kPages);
+  EXPECT_EQ(copied + reused, delta(idle.while_alive.write_faults, busy.while_alive.write_faults));
+  EXPECT_LE(copied + reused, 2 * kPages);
+  RecordProperty("copied_twice", std::to_string(copied - kPages));
+  RecordProperty("too_late", std::to_string(reused));
+  if (accounting != nullptr) {
+    EXPECT_NEAR(static_cast<double>(delta(*idle.wpcopy, *busy.wpcopy)), static_cast<double>(copied),
+                static_cast<double>(most_unseen(*busy.wpcopy)));
+  }
+}
+
+// One million faults, or as many as COWSHED_FAULTS says.
+TEST_F(GroundTruth, NoneOfAMillionFaultsOnTwoCpusIsLost) {
+  if (sysconf(_SC_NPROCESSORS_ONLN) < 2) {
+    GTEST_SKIP() << "one CPU";
+  }
+  constexpr long kFaultsOfRound = 2 * 10'000;
+  const char* wanted = std::getenv("COWSHED_FAULTS");
+  const long rounds = (wanted != nullptr ? std::atol(wanted) : 1'000'000) / kFaultsOfRound;
+  struct Sums {
+    std::uint64_t anonymous = 0;
+    std::uint64_t arena = 0;
+    std::uint64_t faults = 0;
+  };
+  const auto sums = [&](const SubjectRun& of) {
+    EXPECT_EQ(of.processes.size(), static_cast<std::size_t>(3 + 2 * rounds));
+    Sums all;
+    for (const ProcessCounts& process : of.processes) {
+      all.anonymous += process.copied_anon_pages + process.reused_pages;
+      all.arena += arena_pages(process);
+      all.faults += process.write_faults;
+    }
+    return all;
+  };
+  const Sums idle = sums(run("idle_volume", rounds));
+  const Sums busy = sums(run("volume", rounds));
+  const auto half = static_cast<std::uint64_t>(rounds * kFaultsOfRound / 2);
+  EXPECT_EQ(busy.arena, half);
+  EXPECT_EQ(busy.anonymous - idle.anonymous, half);
+  EXPECT_EQ(busy.faults - idle.faults, 2 * half);
+}
 
 // A row of the table, `n` times as far as that is worth it.
 struct Row {

@@ -4,13 +4,14 @@
 #include <fstream>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <iterator>
 #include <memory>
+#include <set>
 #include <string>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <vector>
 
 #include "subject.h"
 
@@ -35,33 +36,6 @@ class Lineage : public ::testing::Test {
   std::unique_ptr<Probe> probe_;
 };
 
-bool huge_pages_allowed() {
-  std::ifstream setting("/sys/kernel/mm/transparent_hugepage/enabled");
-  const std::string text((std::istreambuf_iterator<char>(setting)), {});
-  return !text.empty() && text.find("[never]") == std::string::npos;
-}
-
-TEST_F(Lineage, ASharedHugePageIsSplitOnceAndThenCopiedPageByPage) {
-  if (!huge_pages_allowed()) {
-    GTEST_SKIP() << "transparent huge pages are off";
-  }
-  const ProcessCounts idle = run("huge_shared", 0).measured;
-  const ProcessCounts busy = run("huge_shared", 3).measured;
-  EXPECT_EQ(busy.huge_splits - idle.huge_splits, 3U);
-  EXPECT_EQ(busy.copied_anon_pages + busy.reused_pages - idle.copied_anon_pages - idle.reused_pages,
-            3U * 512);
-}
-
-TEST_F(Lineage, AHugeFirstTouchIsOneFaultAnd512Pages) {
-  if (!huge_pages_allowed()) {
-    GTEST_SKIP() << "transparent huge pages are off";
-  }
-  const ProcessCounts idle = run("huge_first_touch", 0).measured;
-  const ProcessCounts busy = run("huge_first_touch", 3).measured;
-  EXPECT_EQ(busy.zero_filled_faults - idle.zero_filled_faults, 3U);
-  EXPECT_EQ(busy.zero_filled_pages - idle.zero_filled_pages, 3U * 512);
-}
-
 TEST_F(Lineage, CopiesBeforeAnExecAreKeptApart) {
   const ProcessCounts idle = run("exec_between", 0).measured;
   const ProcessCounts busy = run("exec_between", 1000).measured;
@@ -71,21 +45,97 @@ TEST_F(Lineage, CopiesBeforeAnExecAreKeptApart) {
   EXPECT_NEAR(static_cast<double>(busy.copied_pages() - idle.copied_pages()), 2000, 4);
 }
 
-TEST_F(Lineage, NotOneOfAThousandShortChildrenIsLost) {
-  const SubjectRun idle = run("short_idle_children", 1000);
-  const SubjectRun busy = run("short_children", 1000);
-  const auto total = [](const SubjectRun& of) {
-    std::uint64_t pages = 0;
-    for (const ProcessCounts& process : of.processes) {
-      pages += process.role == ProcessRole::child ? process.copied_anon_pages : 0;
-    }
-    return pages;
-  };
-  EXPECT_THAT(busy.processes, SizeIs(1001));
-  EXPECT_THAT(idle.processes, SizeIs(1001));
-  // Of its own few pages a child copies one more or less, see ground_truth_test.
-  EXPECT_NEAR(static_cast<double>(total(busy) - total(idle)), 4000, 10);
+// Made writable or copied, which of the two is the kernel's choice for a process's own few pages.
+std::uint64_t broken_shares(const ProcessCounts& of) {
+  return of.copied_anon_pages + of.reused_pages;
+}
+
+// Of all children.
+std::uint64_t copied_by_children(const SubjectRun& of) {
+  std::uint64_t pages = 0;
+  for (const ProcessCounts& process : of.processes) {
+    pages += process.role == ProcessRole::child ? process.copied_anon_pages : 0;
+  }
+  return pages;
+}
+
+// That N children copied four pages each, apart from one more or less of their own few pages.
+void expect_four_pages_each(const SubjectRun& idle, const SubjectRun& busy, std::size_t children) {
+  EXPECT_THAT(busy.processes, SizeIs(children + 1));
+  EXPECT_NEAR(static_cast<double>(copied_by_children(busy) - copied_by_children(idle)),
+              4.0 * static_cast<double>(children), 10);
   EXPECT_EQ(busy.losses.lost(), 0U);
+}
+
+TEST_F(Lineage, NotOneOfThousandsOfShortChildrenIsLost) {
+  const SubjectRun busy = run("short_children", 3000);
+  expect_four_pages_each(run("short_idle_children", 3000), busy, 3000);
+  std::vector<std::uint64_t> lives;
+  for (const ProcessCounts& process : busy.processes) {
+    lives.push_back(process.end_ns.value_or(0) - process.start_ns);
+  }
+  std::nth_element(lives.begin(), lives.begin() + 1500, lives.end());
+  RecordProperty("median_life_ns", std::to_string(lives[1500]));
+}
+
+TEST_F(Lineage, AThousandChildrenAtOnceAreKeptApart) {
+  const SubjectRun busy = run("crowd", 1000);
+  expect_four_pages_each(run("idle_crowd", 1000), busy, 1000);
+  std::uint64_t last_start = 0;
+  std::uint64_t first_end = ~std::uint64_t{0};
+  for (const ProcessCounts& process : busy.processes) {
+    EXPECT_TRUE(process.role == ProcessRole::root || process.copied_anon_pages >= 4);
+    last_start = std::max(last_start, process.start_ns);
+    first_end = std::min(first_end, process.end_ns.value_or(0));
+  }
+  EXPECT_LT(last_start, first_end) << "all alive at once";
+}
+
+TEST_F(Lineage, AProcessIsNotMixedUpWithTheNextOfItsPid) {
+  const SubjectRun busy = run("same_pid", 300);
+  expect_four_pages_each(run("short_idle_children", 300), busy, 300);
+  std::set<int> pids;
+  for (const ProcessCounts& process : busy.processes) {
+    pids.insert(process.pid);
+    EXPECT_TRUE(process.role == ProcessRole::root || process.copied_anon_pages >= 4);
+  }
+  EXPECT_LT(pids.size(), 150U);
+}
+
+TEST_F(Lineage, EachOf32GenerationsCopiesWhatItSharesWithTheOneBefore) {
+  const SubjectRun idle = run("generations", 0);
+  const SubjectRun busy = run("generations", 100);
+  ASSERT_THAT(idle.processes, SizeIs(33));
+  ASSERT_THAT(busy.processes, SizeIs(33));
+  for (std::size_t i = 1; i < 33; ++i) {
+    EXPECT_EQ(busy.processes[i].parent_id, busy.processes[i - 1].id);
+    EXPECT_EQ(broken_shares(busy.processes[i]) - broken_shares(idle.processes[i]), 100U) << i;
+    EXPECT_GE(busy.processes[i].copied_anon_pages, 100U) << i;
+  }
+}
+
+// The dump allocates pages for its file while the fault that caused it is not over.
+TEST_F(Lineage, ACrashWithACoreDumpIsOneFailedFault) {
+  std::string pattern;
+  std::string uses_pid;
+  std::ifstream("/proc/sys/kernel/core_pattern") >> pattern;
+  std::ifstream("/proc/sys/kernel/core_uses_pid") >> uses_pid;
+  if (pattern != "core" || uses_pid != "0") {
+    GTEST_SKIP() << "kernel.core_pattern is not \"core\"";
+  }
+  const ProcessCounts alive = run("short_idle_children", 1).processes[1];
+  for (const char* kind : {"crashes_on_closed", "crashes_on_nothing"}) {
+    SCOPED_TRACE(kind);
+    const SubjectRun crashed = run(kind, 3);
+    ASSERT_THAT(crashed.processes, SizeIs(4));
+    for (std::size_t i = 1; i < 4; ++i) {
+      const ProcessCounts& process = crashed.processes[i];
+      EXPECT_EQ(process.signal, SIGSEGV);
+      EXPECT_EQ(process.failed_faults, 1U);
+      EXPECT_EQ(process.other_faults, alive.other_faults);
+      EXPECT_LE(broken_shares(process), broken_shares(alive));
+    }
+  }
 }
 
 TEST_F(Lineage, ThreadsThatEndWhileWeReadAreCountedOnce) {

@@ -134,31 +134,28 @@ void generations() {
 void crowd_of(long pages_each) {
   char* pages = pages_of_short_child();
   int ready[2];
-  if (pipe(ready) != 0) {
+  int leave[2];
+  if (pipe(ready) != 0 || pipe(leave) != 0) {
     fail("pipe");
   }
   print("measured", getpid());
-  const pid_t parent = getpid();
+  char byte = 0;
   for (long i = 0; i < count; ++i) {
     if (fork() == 0) {
       for (long page = 0; page < pages_each; ++page) {
         store(page_of(pages, page));
       }
-      if (write(ready[1], "r", 1) != 1 || getppid() != parent) {
-        fail("ready");
-      }
-      pause();
+      close(leave[1]);
+      _exit(write(ready[1], "r", 1) == 1 && read(leave[0], &byte, 1) == 0 ? 0 : 1);
     }
   }
-  char byte = 0;
   for (long i = 0; i < count; ++i) {
     if (read(ready[0], &byte, 1) != 1) {
       fail("ready");
     }
   }
   finish_measured();
-  signal(SIGTERM, SIG_IGN);
-  kill(0, SIGTERM);
+  close(leave[1]);
   while (wait(nullptr) > 0) {
   }
 }
@@ -198,19 +195,18 @@ void same_pid() {
   finish_measured();
 }
 
-// N children end with a dump of their core into a memory file system.
-void crashes() {
+// N children end by a store to `address`, with a dump of their core into a memory file system.
+void crashes_at(char* address) {
   if (chdir("/dev/shm") != 0) {
     fail("/dev/shm");
   }
   const rlimit limit = {.rlim_cur = 1 << 24, .rlim_max = 1 << 24};
   setrlimit(RLIMIT_CORE, &limit);
-  char* closed = map(PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS);
   print("measured", getpid());
   for (long i = 0; i < count; ++i) {
     const pid_t child = fork();
     if (child == 0) {
-      store(closed);
+      store(address);
     }
     int status = 0;
     if (waitpid(child, &status, 0) != child || !WIFSIGNALED(status) || !WCOREDUMP(status)) {
@@ -220,6 +216,59 @@ void crashes() {
   }
   finish_measured();
 }
+
+void crashes_on_closed() { crashes_at(map(PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS)); }
+void crashes_on_nothing() { crashes_at(reinterpret_cast<char*>(16)); }
+
+// On each of two CPUs N children, one after the other, copy 5,000 anonymous pages and 5,000 of an
+// arena.
+void volume_of(std::size_t pages_each) {
+  constexpr std::size_t kPages = 5'000;
+  sched_param none = {};
+  sched_setscheduler(0, SCHED_OTHER, &none);
+  const int fd = memory_file("cowshed:volume");
+  if (ftruncate(fd, kPages * kPage) != 0) {
+    fail("ftruncate");
+  }
+  const auto populated = [](int flags, int file) {
+    void* at = mmap(nullptr, kPages * kPage, PROT_READ | PROT_WRITE, flags | MAP_POPULATE, file, 0);
+    if (at == MAP_FAILED || madvise(at, kPages * kPage, MADV_NOHUGEPAGE) != 0) {
+      fail("mmap");
+    }
+    return static_cast<char*>(at);
+  };
+  populated(MAP_SHARED, fd);  // fills the file
+  char* anonymous = populated(MAP_PRIVATE | MAP_ANONYMOUS, -1);
+  char* arena =
+      static_cast<char*>(mmap(nullptr, kPages * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0));
+  print("measured", getpid());
+  pid_t on_cpu[2] = {};
+  for (int cpu = 0; cpu < 2; ++cpu) {
+    on_cpu[cpu] = fork();
+    if (on_cpu[cpu] != 0) {
+      continue;
+    }
+    run_on_cpu(cpu);
+    for (long i = 0; i < count; ++i) {
+      const pid_t child = fork();
+      if (child == 0) {
+        for (std::size_t at = 0; at < pages_each * kPage; at += kPage) {
+          store(anonymous + at);
+          store(arena + at);
+        }
+        _exit(0);
+      }
+      await(child);
+    }
+    _exit(0);
+  }
+  await(on_cpu[0]);
+  await(on_cpu[1]);
+  finish_measured();
+}
+
+void volume() { volume_of(5'000); }
+void idle_volume() { volume_of(0); }
 
 }  // namespace
 
@@ -235,7 +284,10 @@ std::span<const Kind> kinds_of_lineage() {
       {"idle_crowd", idle_crowd},
       {"same_pid", same_pid},
       {"generations", generations},
-      {"crashes", crashes},
+      {"crashes_on_closed", crashes_on_closed},
+      {"crashes_on_nothing", crashes_on_nothing},
+      {"volume", volume},
+      {"idle_volume", idle_volume},
       {"spawned", spawned},
       {"idle", idle},
   };

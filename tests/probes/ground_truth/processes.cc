@@ -73,16 +73,8 @@ void in_pid_namespace() {
 struct Pair {
   char* pages;
   std::atomic<long> arrived;
+  std::atomic<bool> is_on_other_cpu;
 };
-
-void run_on_cpu(int cpu) {
-  cpu_set_t one;
-  CPU_ZERO(&one);
-  CPU_SET(cpu, &one);
-  if (sched_setaffinity(0, sizeof one, &one) != 0) {
-    fail("sched_setaffinity");
-  }
-}
 
 void write_together(Pair& pair) {
   for (long i = 0; i < count; ++i) {
@@ -103,11 +95,15 @@ void threads_at_once() {
             &thread, nullptr,
             [](void*) -> void* {
               run_on_cpu(1);
+              pair.is_on_other_cpu = true;
               write_together(pair);
               return nullptr;
             },
             nullptr) != 0) {
       fail("thread");
+    }
+    while (!pair.is_on_other_cpu) {
+      sched_yield();
     }
     write_together(pair);
     pthread_join(thread, nullptr);

@@ -106,6 +106,15 @@ void await(pid_t child) {
   }
 }
 
+void run_on_cpu(int cpu) {
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(cpu, &one);
+  if (sched_setaffinity(0, sizeof one, &one) != 0) {
+    fail("sched_setaffinity");
+  }
+}
+
 Sharer::Sharer() : pid_(fork()) {
   if (pid_ == 0) {
     pause();

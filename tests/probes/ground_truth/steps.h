@@ -47,6 +47,7 @@ void measured(Work work) {
 }
 
 void await(pid_t child);
+void run_on_cpu(int cpu);
 
 // Most kinds: the child is measured while its parent blocks in waitpid.
 template <class Work>
