@@ -33,8 +33,7 @@ static __always_inline __u32 outcome_without_page(__u32 traits, __u32 protection
  * page of a shared mapping writable; and the kernel allocates a page for an anonymous mapping
  * before it finds out that userfaultfd is to give one. */
 static __always_inline int is_final(__u32 traits, __u32 protection) {
-  if (!traits) return 0;
-  if (traits & MAPPING_ABSENT) return protection;
+  if (!traits || traits & MAPPING_ABSENT) return 0;
   if (!(traits & MAPPING_WRITABLE)) return 1;
   if (traits & MAPPING_HUGETLB) return 1;
   if (!protection && traits & MAPPING_UFFD_MISSING) return !(traits & MAPPING_FILE);
@@ -87,8 +86,7 @@ static __always_inline __u64 call_identity(struct pt_regs* entry) {
 
 static __always_inline int enter_fault(unsigned long address, struct pt_regs* regs,
                                        unsigned long error_code, __u32 mode) {
-  __u32 in_kernel_space = address >> 63;
-  if (mode == PENDING_KERNEL && (!(error_code & PF_WRITE) || in_kernel_space)) {
+  if (mode == PENDING_KERNEL && (!(error_code & PF_WRITE) || address >> 63)) {
     return 0;
   }
   struct task_struct* task = bpf_get_current_task_btf();
@@ -115,8 +113,7 @@ static __always_inline int enter_fault(unsigned long address, struct pt_regs* re
   fault->protection = (error_code & PF_PROTECTION) != 0;
   /* With page faults disabled the kernel gives up at once, and takes its slow path instead, which
    * raises no exception. */
-  if (error_code & PF_KEY || in_kernel_space ||
-      (mode == PENDING_KERNEL && task->pagefault_disabled)) {
+  if (error_code & PF_KEY || (mode == PENDING_KERNEL && task->pagefault_disabled)) {
     thread->counts.faults[COWSHED_FAILED]++;
   } else {
     fault->traits = mapping_traits(thread, task, address);
@@ -194,8 +191,7 @@ static __always_inline int in_pending_fault(struct thread_state* thread, struct 
   }
   struct fault_details* details = &thread->details;
   __u64 stack = number(&details->stack, context);
-  return stack < details->frame && details->frame - stack < KERNEL_STACK_BYTES &&
-         call_identity(entry) == details->call && frame_is_live(thread);
+  return stack < details->frame && call_identity(entry) == details->call && frame_is_live(thread);
 }
 
 static __always_inline void count_arena(struct thread_state* thread) {
@@ -217,11 +213,12 @@ static __always_inline void count_arena(struct thread_state* thread) {
 static __always_inline __u32 outcome_with_page(__u32 traits, __u32 protection, __u32 order,
                                                __u32 gfp) {
   __u32 copied = traits & MAPPING_FILE ? COWSHED_COPIED_FILE : COWSHED_COPIED_ANON;
+  /* A page of the stack, or of the file that a core is dumped into. */
+  if (traits & MAPPING_ABSENT) return gfp & gfp_zero ? COWSHED_ZERO_FILLED : COWSHED_FAILED;
   if (protection) {
     return gfp & gfp_zero || order ? COWSHED_ZERO_PAGE_WRITE : copied;
   }
   if (gfp & gfp_zero) return COWSHED_ZERO_FILLED;
-  if (traits & MAPPING_ABSENT) return COWSHED_FAILED; /* a page of the file for its core dump */
   if (traits & MAPPING_SHARED) {
     return traits & MAPPING_SHMEM ? COWSHED_ZERO_FILLED : COWSHED_OTHER;
   }

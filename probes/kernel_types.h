@@ -30,7 +30,6 @@
 #define MM_ANONPAGES 1         /* include/linux/mm_types_task.h */
 #define SIGNAL_GROUP_EXIT 0x4  /* include/linux/sched/signal.h */
 #define PT_REGS_WORDS 21
-#define KERNEL_STACK_BYTES 16384 /* x86-64 without KASAN */
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 

@@ -195,12 +195,13 @@ TEST_F(GroundTruth, ThreadsThatWriteToTheSamePagesAtOnce) {
   const SubjectRun busy = run("threads_at_once", kPages);
   const std::int64_t copied =
       delta(idle.while_alive.copied_anon_pages, busy.while_alive.copied_anon_pages);
-  const std::int64_t reused = delta(idle.while_alive.reused_pages, busy.while_alive.reused_pages);
+  // Who comes when the page is copied, or is just being replaced.
+  const std::int64_t late = delta(idle.while_alive.reused_pages, busy.while_alive.reused_pages) +
+                            delta(idle.while_alive.other_faults, busy.while_alive.other_faults);
   EXPECT_GE(copied, kPages);
-  EXPECT_EQ(copied + reused, delta(idle.while_alive.write_faults, busy.while_alive.write_faults));
-  EXPECT_LE(copied + reused, 2 * kPages);
+  EXPECT_EQ(copied + late, delta(idle.while_alive.write_faults, busy.while_alive.write_faults));
   RecordProperty("copied_twice", std::to_string(copied - kPages));
-  RecordProperty("too_late", std::to_string(reused));
+  RecordProperty("too_late", std::to_string(late));
   if (accounting != nullptr) {
     EXPECT_NEAR(static_cast<double>(delta(*idle.wpcopy, *busy.wpcopy)), static_cast<double>(copied),
                 static_cast<double>(most_unseen(*busy.wpcopy)));

@@ -97,6 +97,7 @@ inline const std::vector<Truth>& truths() {
         .other = 1,
         .extra_wp = kernel_is_before(6, 2) ? 2U : 1U}},
       {"missing_for_user", 10'000, {.other = 1}},
+      {"present_for_user", 10'000, {.copied_file = 1}},
       {"split_while_waiting",
        20,
        {.copied_anon = 2,

@@ -24,7 +24,8 @@ case $(uname -r) in
 6.1.*) absent='-*/folio_*' ;; # smaller huge pages than 2 MiB came with 6.8
 *) absent='' ;;
 esac
-run probes/ground_truth_test "*_1000:*/anon_copied_100000:*/kernel_copied_100000:*Random*:$absent"
+export COWSHED_FAULTS=100000 # of the emulated CPUs' million
+run probes/ground_truth_test "*_1000:*/anon_copied_100000:*/kernel_copied_100000:GroundTruth.*:$absent"
 run probes/lineage_test
 run probes/loader_test
 run probes/samples_test

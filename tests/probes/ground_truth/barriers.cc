@@ -199,6 +199,16 @@ void missing_for_user() {
   });
 }
 
+// Not missing: the file has them.
+void present_for_user() {
+  const int fd = filled_memory_file("plain");
+  in_child([=] {
+    char* pages = map(PROT_READ | PROT_WRITE, MAP_PRIVATE, fd);
+    const Handler handler(pages, kPage, UFFDIO_REGISTER_MODE_MISSING);
+    write_all(pages);
+  });
+}
+
 // While the store waits, its CPU sees a huge page being split that it has nothing to do with.
 char* to_split = nullptr;
 
@@ -242,6 +252,7 @@ std::span<const Kind> kinds_of_barrier() {
       {"futex_operation", futex_operation},
       {"write_protected_by_user", write_protected_by_user},
       {"missing_for_user", missing_for_user},
+      {"present_for_user", present_for_user},
       {"split_while_waiting", [] { one_down(split_while_waiting); }},
   };
   return kAll;

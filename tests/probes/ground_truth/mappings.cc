@@ -129,9 +129,14 @@ void shared_file_present() {
   in_child([=] { write_all(map(PROT_READ | PROT_WRITE, MAP_SHARED, fd)); });
 }
 
+// Each page by itself, without reading ahead.
 void shared_disk_file_never_read() {
   const int fd = disk_file();
-  in_child([=] { write_all(map(PROT_READ | PROT_WRITE, MAP_SHARED, fd)); });
+  in_child([=] {
+    char* pages = map(PROT_READ | PROT_WRITE, MAP_SHARED, fd);
+    madvise(pages, bytes(), MADV_RANDOM);
+    write_all(pages);
+  });
 }
 
 void wiped_on_fork() {

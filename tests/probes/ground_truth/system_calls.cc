@@ -76,13 +76,15 @@ void reused_after_call() {
   });
 }
 
+// Both calls by the same instruction.
 void kernel_reused_then_page_cache() {
   const int hole = memory_file("hole");
   const int source = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
   as_last_sharer(written_private_pages(), bytes(), [=](char* pages) {
     for (long i = 0; i < count; ++i) {
       const off_t at = i * static_cast<off_t>(kPage);
-      if (pread(source, pages + at, 1, 0) != 1 || pwrite(hole, "x", 1, at) != 1) {
+      if (syscall(SYS_pread64, source, pages + at, 1, 0) != 1 ||
+          syscall(SYS_pwrite64, hole, "x", 1, at) != 1) {
         fail("pread");
       }
     }

@@ -1,0 +1,134 @@
+# The classifier with one condition dropped, run by the same tests: some row must notice.  All mutants
+# share one program, which loads the object that COWSHED_MUTANT names in place of its own.
+add_library(lineage_objects OBJECT lineage_test.cc)
+cowshed_compile(lineage_objects)
+target_link_libraries(lineage_objects PRIVATE cowshed::probes GTest::gmock)
+add_executable(mutant_test mutant_object.cc $<TARGET_OBJECTS:ground_truth_objects>
+                           $<TARGET_OBJECTS:lineage_objects>)
+cowshed_compile(mutant_test)
+target_link_libraries(mutant_test PRIVATE probes_test_support cowshed::probes
+                                          PkgConfig::COWSHED_LIBBPF GTest::gmock GTest::gtest_main)
+target_link_options(mutant_test PRIVATE -Wl,--wrap=bpf_object__open_skeleton)
+
+# mutant(NAME FILE FROM TO ROWS): FROM in FILE becomes TO; ROWS is the filter of tests that notice.
+function(mutant name file from to rows)
+  set(folder ${CMAKE_CURRENT_BINARY_DIR}/mutants/${name})
+  set(source ${PROJECT_SOURCE_DIR}/probes)
+  file(GLOB originals ${source}/*.bpf.c ${source}/*.bpf.h ${source}/kernel_types.h
+       ${source}/record.h)
+  add_custom_command(
+    OUTPUT ${folder}/cow.bpf.c
+    COMMAND ${CMAKE_COMMAND} -D SOURCE=${source} -D OUTPUT=${folder} -D FILE=${file} -D
+            "FROM=${from}" -D "TO=${to}" -P ${CMAKE_CURRENT_SOURCE_DIR}/mutate.cmake
+    # A copy keeps the time of its original.
+    COMMAND ${CMAKE_COMMAND} -E touch ${folder}/cow.bpf.c
+    DEPENDS ${originals} mutate.cmake
+    VERBATIM)
+  cowshed_bpf_skeleton(mutant_${name} ${folder}/cow.bpf.c)
+  add_dependencies(mutant_test mutant_${name}_files)
+  add_test(
+    NAME Mutant.${name}
+    COMMAND ${CMAKE_COMMAND} -D TEST=$<TARGET_FILE:mutant_test> -D
+            MUTANT=${CMAKE_CURRENT_BINARY_DIR}/mutant_${name}/cow.bpf.o -D "FILTER=${rows}" -P
+            ${CMAKE_CURRENT_SOURCE_DIR}/must_fail.cmake)
+  set_tests_properties(Mutant.${name} PROPERTIES LABELS "cowshed;privileged" TIMEOUT 120
+                                                 SKIP_REGULAR_EXPRESSION "SKIPPED: ")
+endfunction()
+
+# Which faults are looked at.
+mutant(reads_count cow.bpf.c "!(error_code & PF_WRITE) || " "" */zero_page_write_1000)
+mutant(no_kernel_addresses cow.bpf.c "(mode == PENDING_KERNEL && address >> 63)" "address >> 63"
+       */kernel_address_1000)
+mutant(no_kernel_mode cow.bpf.c "return enter_fault(address, regs, error_code, PENDING_KERNEL)"
+       "return 0" */kernel_copied_1000)
+mutant(faults_never_disabled cow.bpf.c "mode == PENDING_KERNEL && task->pagefault_disabled" "0"
+       */futex_operation_1000)
+mutant(no_lineage cow.bpf.c "if (!parent->bpf_storage)" "if (1)" */anon_copied_1000)
+mutant(never_settled cow.bpf.c 
+       "thread->counts.faults[thread->pending.outcome & (COWSHED_CLASSES - 1)]++" "" */reused_1000)
+mutant(pending_for_ever cow.bpf.c "has_left_fault(thread, task)) {"
+       "has_left_fault(thread, task) && 0) {"
+       */reused_1000)
+
+# outcome_without_page
+mutant(closed_is_reused cow.bpf.c "if (traits && !(traits & MAPPING_WRITABLE)) return COWSHED_FAILED"
+       "" */closed_to_writes_1000)
+mutant(hugetlb_is_reused cow.bpf.c "(MAPPING_HUGETLB | MAPPING_UFFD_WP)" "MAPPING_UFFD_WP"
+       */reserved_shared_1000)
+mutant(user_protection_is_reused cow.bpf.c "(MAPPING_HUGETLB | MAPPING_UFFD_WP)" "MAPPING_HUGETLB"
+       */write_protected_by_user_1000)
+mutant(present_is_notified cow.bpf.c "if (!protection) return COWSHED_OTHER" ""
+       */shared_file_present_1000)
+mutant(notified_is_reused cow.bpf.c "if (traits & MAPPING_SHARED) return COWSHED_WRITE_NOTIFY" ""
+       */write_notify_1000)
+
+# is_final
+mutant(stack_never_grows cow.bpf.c "if (!traits || traits & MAPPING_ABSENT) return 0"
+       "if (!traits) return 0" */stack_grows_1000)
+mutant(closed_may_allocate cow.bpf.c "if (!(traits & MAPPING_WRITABLE)) return 1" ""
+       Lineage.ACrashWithACoreDumpIsOneFailedFault)
+mutant(hugetlb_may_allocate cow.bpf.c "if (traits & MAPPING_HUGETLB) return 1" ""
+       */reserved_shared_1000)
+mutant(missing_may_allocate cow.bpf.c
+       "if (!protection && traits & MAPPING_UFFD_MISSING) return !(traits & MAPPING_FILE)" ""
+       */missing_for_user_1000)
+mutant(missing_though_in_file cow.bpf.c "return !(traits & MAPPING_FILE)" "return 1"
+       */present_for_user_1000)
+mutant(shared_is_final cow.bpf.c "return protection && traits & MAPPING_SHARED"
+       "return traits & MAPPING_SHARED" */shared_first_touch_1000)
+mutant(protected_is_final cow.bpf.c "return protection && traits & MAPPING_SHARED"
+       "return protection" */anon_copied_1000)
+
+# in_pending_fault.  That the allocation lies below a kernel-mode fault's frame is a second line behind
+# the frame's own bytes, as the flags of page-cache allocations are in on_page_alloc: no row can tell.
+mutant(any_allocation cow.bpf.c "if (in_pending_fault(thread, task, ctx))"
+       "if (in_pending_fault(thread, task, ctx) || 1)" */reused_then_page_cache_1000)
+mutant(any_instruction cow.bpf.c "if (entry->ip != fault->ip) {" "if (0) {"
+       */reused_then_read_fault_1000)
+mutant(any_call cow.bpf.c "return entry->orig_ax == ~0UL" "return 1" */reused_after_call_1000)
+mutant(kernel_fault_never_ends cow.bpf.c
+       "stack < fault->frame && call_identity(entry) == fault->call && frame_is_live(thread)"
+       "stack" */kernel_reused_then_page_cache_1000)
+mutant(any_call_of_the_instruction cow.bpf.c "call_identity(entry) == fault->call && " ""
+       */kernel_reused_then_page_cache_100000)
+mutant(any_allocation_of_the_call cow.bpf.c "&& frame_is_live(thread)" ""
+       */kernel_reused_then_unshared_1000)
+
+# on_page_alloc
+mutant(page_tables_count cow.bpf.c "!(gfp & gfp_movable) || " "" */shared_file_present_*)
+mutant(huge_is_read_ahead cow.bpf.c "if (!order && gfp" "if (gfp" */huge_first_touch_1000)
+mutant(one_page_each cow.bpf.c "1ULL << (order & 31)" "1" */huge_first_touch_1000)
+
+# outcome_with_page
+mutant(dump_fills_pages cow.bpf.c "gfp & gfp_zero ? COWSHED_ZERO_FILLED : COWSHED_FAILED"
+       "COWSHED_ZERO_FILLED" Lineage.ACrashWithACoreDumpIsOneFailedFault)
+mutant(stack_grows_by_failure cow.bpf.c "gfp & gfp_zero ? COWSHED_ZERO_FILLED : COWSHED_FAILED"
+       "COWSHED_FAILED" */stack_grows_1000)
+mutant(file_is_anonymous cow.bpf.c "traits & MAPPING_FILE ? COWSHED_COPIED_FILE" "0 ? COWSHED_COPIED_FILE"
+       */file_read_then_write_1000)
+mutant(zero_page_is_a_copy cow.bpf.c "gfp & gfp_zero || order ?" "order ?" */zero_page_write_1000)
+if(CMAKE_HOST_SYSTEM_VERSION VERSION_GREATER_EQUAL 6.13) # older kernels split it
+  mutant(huge_zero_page_is_a_copy cow.bpf.c "gfp & gfp_zero || order ?" "gfp & gfp_zero ?"
+         */huge_zero_page_1000)
+endif()
+mutant(first_touch_is_other cow.bpf.c "if (gfp & gfp_zero) return COWSHED_ZERO_FILLED" ""
+       */first_touch_1000)
+mutant(shared_memory_is_a_file cow.bpf.c "traits & MAPPING_SHMEM ? COWSHED_ZERO_FILLED : " ""
+       */shared_first_touch_1000)
+mutant(shared_file_is_memory cow.bpf.c "traits & MAPPING_SHMEM ? COWSHED_ZERO_FILLED : COWSHED_OTHER"
+       "COWSHED_ZERO_FILLED" */shared_disk_file_never_read_1000)
+mutant(unread_file_is_other cow.bpf.c "if (traits & MAPPING_FILE) return COWSHED_COPIED_FILE" ""
+       */file_never_read_1000)
+mutant(huge_is_other cow.bpf.c "order ? COWSHED_ZERO_FILLED : COWSHED_OTHER" "COWSHED_OTHER"
+       */huge_first_touch_1000)
+
+# was_split
+mutant(never_split cow.bpf.c "fault->splits != split_count(task)" "0" */huge_shared_1000)
+mutant(always_split cow.bpf.c "&& fault->splits != split_count(task)" "" */anon_copied_1000:*/huge_last*)
+mutant(split_long_ago cow.bpf.c "if (!fault->may_split) {" "if (0) {" */huge_shared_1000)
+mutant(split_by_others cow.bpf.c "fault->switches == task->nvcsw + task->nivcsw &&" ""
+       */split_while_waiting_1000)
+
+# mapping.bpf.h
+mutant(shared_is_private mapping.bpf.h "if (flags & VM_SHARED)" "if (0)" */write_notify_1000)
+mutant(lost_way mapping.bpf.h "if (type == MAPLE_ARANGE)" "if (0)" */many_mappings_1000)
