@@ -20,7 +20,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::size_t kMiB = std::size_t{1} << 20;
-const std::string kHugePages = "/sys/kernel/mm/transparent_hugepage/";
+constexpr const char* kHugePages = "/sys/kernel/mm/transparent_hugepage/enabled";
+constexpr const char* kFolios = "/sys/kernel/mm/transparent_hugepage/hugepages-64kB/enabled";
 
 std::string text_of(const std::string& path) {
   std::ifstream file(path);
@@ -56,16 +57,16 @@ Conditions::Conditions(Needs needs, long n) {
   switch (needs) {
     case Needs::nothing: break;
     case Needs::huge_pages:
-      if (const std::string text = text_of(kHugePages + "enabled");
+      if (const std::string text = text_of(kHugePages);
           text.empty() || text.find("[never]") != std::string::npos) {
         missing_ = "transparent huge pages are off";
       }
       break;
     case Needs::folios:
-      if (!fs::exists(kHugePages + "hugepages-64kB/enabled")) {
+      if (!fs::exists(kFolios)) {
         missing_ = "this kernel has no transparent huge pages of 64 KiB (Linux 6.8)";
       } else {
-        set(kHugePages + "hugepages-64kB/enabled", "madvise");
+        set(kFolios, "madvise");
       }
       break;
     case Needs::reserved_pages:
@@ -91,7 +92,7 @@ Conditions::Conditions(Needs needs, long n) {
         add_swap();
       }
       break;
-    case Needs::memory_limit: limit_memory(32 * kMiB + 2 * 4096 * units); break;
+    case Needs::memory_limit: limit_memory(32 * kMiB + 8192 * units); break;
   }
 }
 
@@ -118,12 +119,13 @@ void Conditions::set(const std::string& path, const std::string& value) {
 
 void Conditions::add_swap() {
   constexpr std::size_t kSize = 64 * kMiB;
+  constexpr std::uint32_t kLastPage = kSize / 4096 - 1;
   std::string name = "/var/tmp/cowshed-swap-XXXXXX";
   const int fd = mkstemp(name.data());
   swap_file_ = name;
   // The header as mkswap writes it (include/linux/swap.h, union swap_header).
   std::vector<char> content(kSize);
-  const std::array<std::uint32_t, 2> version_and_last_page = {1, kSize / 4096 - 1};
+  const std::array<std::uint32_t, 2> version_and_last_page = {1, kLastPage};
   std::memcpy(content.data() + 1024, version_and_last_page.data(), sizeof version_and_last_page);
   std::memcpy(content.data() + 4096 - 10, "SWAPSPACE2", 10);
   const bool written = fd >= 0 && write(fd, content.data(), kSize) == kSize && fsync(fd) == 0;

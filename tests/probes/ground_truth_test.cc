@@ -213,7 +213,7 @@ TEST_F(GroundTruth, NoneOfAMillionFaultsOnTwoCpusIsLost) {
   if (sysconf(_SC_NPROCESSORS_ONLN) < 2) {
     GTEST_SKIP() << "one CPU";
   }
-  constexpr long kFaultsOfRound = 2 * 10'000;
+  constexpr long kFaultsOfRound = 20'000;
   const char* wanted = std::getenv("COWSHED_FAULTS");
   const long rounds = (wanted != nullptr ? std::atol(wanted) : 1'000'000) / kFaultsOfRound;
   struct Sums {
