@@ -10,35 +10,52 @@ target_link_libraries(mutant_test PRIVATE probes_test_support cowshed::probes
                                           PkgConfig::COWSHED_LIBBPF GTest::gmock GTest::gtest_main)
 target_link_options(mutant_test PRIVATE -Wl,--wrap=bpf_object__open_skeleton)
 
-# mutant(NAME FILE FROM TO ROWS): FROM in FILE becomes TO; ROWS is the filter of tests that notice.
-function(mutant name file from to rows)
+# variant(NAME FILE FROM TO [FROM TO]): ${object} is the probes' object where FROM in FILE has become TO.
+function(variant name file)
   set(folder ${CMAKE_CURRENT_BINARY_DIR}/mutants/${name})
   set(source ${PROJECT_SOURCE_DIR}/probes)
   file(GLOB originals ${source}/*.bpf.c ${source}/*.bpf.h ${source}/kernel_types.h
        ${source}/record.h)
+  set(changes "${ARGN}")
   add_custom_command(
     OUTPUT ${folder}/cow.bpf.c
     COMMAND ${CMAKE_COMMAND} -D SOURCE=${source} -D OUTPUT=${folder} -D FILE=${file} -D
-            "FROM=${from}" -D "TO=${to}" -P ${CMAKE_CURRENT_SOURCE_DIR}/mutate.cmake
+            "CHANGES=${changes}" -P ${CMAKE_CURRENT_SOURCE_DIR}/mutate.cmake
     # A copy keeps the time of its original.
     COMMAND ${CMAKE_COMMAND} -E touch ${folder}/cow.bpf.c
-    DEPENDS ${originals} mutate.cmake
+    DEPENDS ${originals} ${CMAKE_CURRENT_SOURCE_DIR}/mutate.cmake
     VERBATIM)
   cowshed_bpf_skeleton(mutant_${name} ${folder}/cow.bpf.c)
   add_dependencies(mutant_test mutant_${name}_files)
-  add_test(
-    NAME Mutant.${name}
-    COMMAND ${CMAKE_COMMAND} -D TEST=$<TARGET_FILE:mutant_test> -D
-            MUTANT=${CMAKE_CURRENT_BINARY_DIR}/mutant_${name}/cow.bpf.o -D "FILTER=${rows}" -P
-            ${CMAKE_CURRENT_SOURCE_DIR}/must_fail.cmake)
+  set(object ${CMAKE_CURRENT_BINARY_DIR}/mutant_${name}/cow.bpf.o PARENT_SCOPE)
+endfunction()
+
+# mutant(NAME FILE FROM TO ROWS [FROM TO]): FROM in FILE becomes TO; ROWS is the filter of tests that
+# notice.
+function(mutant name file from to rows)
+  variant(${name} ${file} "${from}" "${to}" ${ARGN})
+  add_test(NAME Mutant.${name}
+           COMMAND ${CMAKE_COMMAND} -D TEST=$<TARGET_FILE:mutant_test> -D MUTANT=${object} -D
+                   "FILTER=${rows}" -P ${CMAKE_CURRENT_SOURCE_DIR}/must_fail.cmake)
   set_tests_properties(Mutant.${name} PROPERTIES LABELS "cowshed;privileged" TIMEOUT 120
                                                  SKIP_REGULAR_EXPRESSION "SKIPPED: ")
 endfunction()
 
+# As where the kernel does not say whether a fault lasts (in_user_fault).
+set(no_flag "bpf_core_field_exists(task->in_user_fault)" "0")
+
+variant(no_flag cow.bpf.c ${no_flag})
+add_test(NAME GroundTruth.HoldsWithoutTheFlag COMMAND mutant_test --gtest_filter=*_1000)
+set_tests_properties(
+  GroundTruth.HoldsWithoutTheFlag
+  PROPERTIES LABELS "cowshed;privileged" TIMEOUT 120 ENVIRONMENT COWSHED_MUTANT=${object}
+             SKIP_REGULAR_EXPRESSION "needs root")
+
 # Which faults are looked at.
-mutant(reads_count cow.bpf.c "!(error_code & PF_WRITE) || " "" */zero_page_write_1000)
-mutant(no_kernel_addresses cow.bpf.c "(mode == PENDING_KERNEL && address >> 63)" "address >> 63"
-       */kernel_address_1000)
+mutant(reads_count cow.bpf.c "if (!(error_code & PF_WRITE)) {" "if (0) {" */zero_page_write_1000)
+mutant(reads_settle_nothing cow.bpf.c "    if (thread->pending.mode != PENDING_NONE) {" "    if (0) {"
+       */reused_then_read_fault_1000)
+mutant(no_kernel_addresses cow.bpf.c "mode == PENDING_KERNEL && (" "(" */kernel_address_1000)
 mutant(no_kernel_mode cow.bpf.c "return enter_fault(address, regs, error_code, PENDING_KERNEL)"
        "return 0" */kernel_copied_1000)
 mutant(faults_never_disabled cow.bpf.c "mode == PENDING_KERNEL && task->pagefault_disabled" "0"
@@ -66,7 +83,7 @@ mutant(notified_is_reused cow.bpf.c "if (traits & MAPPING_SHARED) return COWSHED
 mutant(stack_never_grows cow.bpf.c "if (!traits || traits & MAPPING_ABSENT) return 0"
        "if (!traits) return 0" */stack_grows_1000)
 mutant(closed_may_allocate cow.bpf.c "if (!(traits & MAPPING_WRITABLE)) return 1" ""
-       Lineage.ACrashWithACoreDumpIsOneFailedFault)
+       Lineage.ACrashWithACoreDumpIsOneFailedFault ${no_flag})
 mutant(hugetlb_may_allocate cow.bpf.c "if (traits & MAPPING_HUGETLB) return 1" ""
        */reserved_shared_1000)
 mutant(missing_may_allocate cow.bpf.c
@@ -79,17 +96,19 @@ mutant(shared_is_final cow.bpf.c "return protection && traits & MAPPING_SHARED"
 mutant(protected_is_final cow.bpf.c "return protection && traits & MAPPING_SHARED"
        "return protection" */anon_copied_1000)
 
-# in_pending_fault.  That the allocation lies below a kernel-mode fault's frame is a second line behind
-# the frame's own bytes, as the flags of page-cache allocations are in on_page_alloc: no row can tell.
+# in_pending_fault.  Second lines, which no row can tell from their absence: the instruction pointer,
+# behind the system call's number and the read faults that settle; that an allocation lies below a
+# kernel-mode fault's frame, behind the frame's own bytes; in on_page_alloc, the flags of the page cache.
 mutant(any_allocation cow.bpf.c "if (in_pending_fault(thread, task, ctx))"
        "if (in_pending_fault(thread, task, ctx) || 1)" */reused_then_page_cache_1000)
-mutant(any_instruction cow.bpf.c "if (entry->ip != fault->ip) {" "if (0) {"
-       */reused_then_read_fault_1000)
-mutant(any_call cow.bpf.c "return entry->orig_ax == ~0UL" "return 1" */reused_after_call_1000)
+mutant(user_fault_never_ends cow.bpf.c "return BPF_CORE_READ_BITFIELD(task, in_user_fault)" "return 1"
+       */reused_then_page_cache_1000)
+mutant(any_call cow.bpf.c "return entry->orig_ax == ~0UL" "return 1" */reused_after_call_1000
+       ${no_flag})
 mutant(kernel_fault_never_ends cow.bpf.c
-       "stack < fault->frame && call_identity(entry) == fault->call && frame_is_live(thread)"
+       "stack < details->frame && call_identity(entry) == details->call && frame_is_live(thread)"
        "stack" */kernel_reused_then_page_cache_1000)
-mutant(any_call_of_the_instruction cow.bpf.c "call_identity(entry) == fault->call && " ""
+mutant(any_call_of_the_instruction cow.bpf.c "call_identity(entry) == details->call && " ""
        */kernel_reused_then_page_cache_100000)
 mutant(any_allocation_of_the_call cow.bpf.c "&& frame_is_live(thread)" ""
        */kernel_reused_then_unshared_1000)
@@ -101,7 +120,7 @@ mutant(one_page_each cow.bpf.c "1ULL << (order & 31)" "1" */huge_first_touch_100
 
 # outcome_with_page
 mutant(dump_fills_pages cow.bpf.c "gfp & gfp_zero ? COWSHED_ZERO_FILLED : COWSHED_FAILED"
-       "COWSHED_ZERO_FILLED" Lineage.ACrashWithACoreDumpIsOneFailedFault)
+       "COWSHED_ZERO_FILLED" Lineage.ACrashWithACoreDumpIsOneFailedFault ${no_flag})
 mutant(stack_grows_by_failure cow.bpf.c "gfp & gfp_zero ? COWSHED_ZERO_FILLED : COWSHED_FAILED"
        "COWSHED_FAILED" */stack_grows_1000)
 mutant(file_is_anonymous cow.bpf.c "traits & MAPPING_FILE ? COWSHED_COPIED_FILE" "0 ? COWSHED_COPIED_FILE"
@@ -123,10 +142,10 @@ mutant(huge_is_other cow.bpf.c "order ? COWSHED_ZERO_FILLED : COWSHED_OTHER" "CO
        */huge_first_touch_1000)
 
 # was_split
-mutant(never_split cow.bpf.c "fault->splits != split_count(task)" "0" */huge_shared_1000)
-mutant(always_split cow.bpf.c "&& fault->splits != split_count(task)" "" */anon_copied_1000:*/huge_last*)
-mutant(split_long_ago cow.bpf.c "if (!fault->may_split) {" "if (0) {" */huge_shared_1000)
-mutant(split_by_others cow.bpf.c "fault->switches == task->nvcsw + task->nivcsw &&" ""
+mutant(never_split cow.bpf.c "details->splits != split_count(task)" "0" */huge_shared_1000)
+mutant(always_split cow.bpf.c "&& details->splits != split_count(task)" "" */anon_copied_1000:*/huge_last*)
+mutant(split_long_ago cow.bpf.c "if (!thread->pending.may_split) {" "if (0) {" */huge_shared_1000)
+mutant(split_by_others cow.bpf.c "details->switches == task->nvcsw + task->nivcsw &&" ""
        */split_while_waiting_1000)
 
 # mapping.bpf.h

@@ -1,12 +1,16 @@
-# cmake -D SOURCE=folder -D OUTPUT=folder -D FILE=name -D FROM=text -D TO=text -P mutate.cmake:
-# copies the BPF sources and replaces FROM in FILE, once and for certain.
+# cmake -D SOURCE=folder -D OUTPUT=folder -D FILE=name -D CHANGES=from;to;from;to... -P mutate.cmake:
+# copies the BPF sources and replaces each text in FILE, once and for certain.
+cmake_policy(VERSION 3.25) # an empty text is an element of a list
 file(GLOB sources ${SOURCE}/*.bpf.c ${SOURCE}/*.bpf.h ${SOURCE}/kernel_types.h ${SOURCE}/record.h)
 file(MAKE_DIRECTORY ${OUTPUT})
 file(COPY ${sources} DESTINATION ${OUTPUT})
 file(READ ${SOURCE}/${FILE} text)
-string(FIND "${text}" "${FROM}" at)
-if(at EQUAL -1)
-  message(FATAL_ERROR "The mutant's text is no longer in ${FILE}: ${FROM}")
-endif()
-string(REPLACE "${FROM}" "${TO}" text "${text}")
+while(CHANGES)
+  list(POP_FRONT CHANGES from to)
+  string(FIND "${text}" "${from}" at)
+  if(at EQUAL -1)
+    message(FATAL_ERROR "The mutant's text is no longer in ${FILE}: ${from}")
+  endif()
+  string(REPLACE "${from}" "${to}" text "${text}")
+endwhile()
 file(WRITE ${OUTPUT}/${FILE} "${text}")
