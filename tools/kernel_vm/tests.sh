@@ -48,6 +48,13 @@ run share/hostile_child_test
 run share/arena_test '-*ManyArenasOneAfterAnother:*ThreadsThatEndLeaveNoCachesBehind'
 run share/freeze_test '-*AChildThatReadsAndFreesCopiesNothing/Lenient'
 run share/memory_shortage_test
+run share/launch_test '*ArgumentsAndValuesArriveByRank*:*TheSameObjectAtTheSameAddress*:*OnlyWhatItShould*'
+run share/launch_ends_test '*SignalsAreReportedWhole*:*DieWithTheirParent*:*StopTerminatesThenKills*'
+run share/launch_streams_test
+run share/forkserver_test '*HaveWhatTheWarmUpLeft:*EndWithTheirOwner*'
+run share/map_test '*TheItemOfAWorkerThatDies*'
+run share/channel_test
+run share/arena_transfer_test '-*AResultIsUsedInPlaceAfterItsWorkerHasEnded:*MoreDescriptorsThan*'
 if [ -n "$failed" ]; then
   echo "failed:$failed"
   exit 1
