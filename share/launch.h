@@ -6,6 +6,7 @@
 #include <limits>
 #include <memory>
 #include <string>
+#include <unistd.h>
 #include <vector>
 
 #include <cowshed/share/worker_message.h>
@@ -28,6 +29,8 @@ struct Launch {
   Start method = Start::fork;
   std::string name;
   int count = 1;
+  pid_t starter = gettid();                      // the thread with which they die, if asked
+  std::chrono::milliseconds start_timeout = {};  // for spawn
   Setup setup;
   std::vector<Descriptor> streams;
   Body body;                 // for fork

@@ -1,10 +1,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
-#include <cstring>
-#include <filesystem>
 #include <poll.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -12,8 +9,8 @@
 #include <cowshed/share/arena_table.h>
 #include <cowshed/share/forkserver_process.h>
 #include <cowshed/share/launch.h>
+#include <cowshed/share/launched_worker.h>
 #include <cowshed/share/malloc_route.h>
-#include <cowshed/share/stray_write.h>
 #include <cowshed/share/workers.h>
 
 namespace cowshed {
@@ -21,88 +18,12 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 using internal::WorkerEnd;
+using launch::Child;
 using launch::Launch;
 using launch::Launched;
-using launch::MessageKind;
 using Heard = launch::ForkServerProcess::Heard;
 
 enum class Again : std::uint8_t { never, if_failed };
-
-// A worker, from its start to its end.
-struct Child {
-  Launched at;  // no pidfd: it has been reaped
-  Clock::time_point started;
-  int restarts = 0;
-  bool begun = false;                        // a spawned one has come to its function
-  bool timed_out = false;                    // it had not in time
-  bool reported = false;                     // the forkserver said how it ended
-  bool untold = false;                       // it was stopped, and said nothing
-  std::optional<internal::Failure> refused;  // by the forkserver
-  int exit_code = -1;
-  int signal = 0;
-  std::optional<StrayWrite> stray_write;
-  std::optional<internal::Failure> failure;
-  std::optional<internal::Content> value;
-  std::string unread;  // why something that it said could not be received
-
-  bool running() const { return static_cast<bool>(at.pidfd); }
-  void set_end(int code, int status) {  // as in siginfo_t
-    exit_code = code == CLD_EXITED ? status : -1;
-    signal = code == CLD_EXITED ? 0 : status;
-  }
-  void read_messages();
-};
-
-void Child::read_messages() {
-  for (;;) {
-    if (at.place) {
-      pollfd readable = {at.socket.get(), POLLIN, 0};
-      if (poll(&readable, 1, 0) <= 0) {
-        return;
-      }
-      at.place = Descriptor();
-    }
-    auto message = launch::receive_message(at.socket.get(), MSG_DONTWAIT);
-    if (!message) {
-      unread = message.error().message;
-      return;
-    }
-    if (!*message) {
-      return;
-    }
-    switch ((*message)->kind) {
-      case MessageKind::begun: begun = true; break;
-      case MessageKind::started:
-        at.pid = static_cast<pid_t>((*message)->numbers[0]);
-        at.start_ns = static_cast<std::uint64_t>((*message)->numbers[1]);
-        at.pidfd = std::move((*message)->extra);
-        break;
-      case MessageKind::refused:
-        refused = internal::decode_failure(std::move((*message)->content));
-        break;
-      case MessageKind::result:
-        exit_code = static_cast<int>((*message)->numbers[0]);  // if nobody can tell more
-        value = std::move((*message)->content);
-        break;
-      case MessageKind::exited:
-        reported = true;
-        set_end(static_cast<int>((*message)->numbers[0]), static_cast<int>((*message)->numbers[1]));
-        break;
-      case MessageKind::failure:
-        begun = true;
-        failure = internal::decode_failure(std::move((*message)->content));
-        break;
-      case MessageKind::stray_write: {
-        const std::string& bytes = (*message)->content.inline_bytes();
-        if (bytes.size() == sizeof(StrayWrite)) {
-          std::memcpy(&stray_write.emplace(), bytes.data(), bytes.size());
-        }
-        break;
-      }
-      default: break;
-    }
-  }
-}
 
 }  // namespace
 
@@ -110,7 +31,6 @@ struct internal::WorkersHandle::State {
   Launch launch;
   WorkersOptions options;
   pid_t owner = getpid();
-  pid_t starter = gettid();
   std::vector<Child> children;
   // With a forkserver that is stopped: once for all that have ended.
   std::chrono::milliseconds patience = launch::ForkServerProcess::kPatience;
@@ -141,8 +61,6 @@ struct internal::WorkersHandle::State {
   Expected<bool> reap_until(Clock::time_point deadline, Again again, bool with_values);
   void kill_late_ones();
   Clock::time_point next_timeout() const;
-  std::string describe(int rank, const Child& child, bool with_value) const;
-  std::string describe_signal(const Child& child) const;
   WorkerEnd end_of(int rank, bool with_value);
   std::vector<WorkerEnd> ends(bool with_values);
   std::string who(const std::string& what) const {
@@ -216,8 +134,7 @@ Expected<void> State::await_started(Child& child) const {
     // A worker that it forked last is about to say so; if there is none nobody has its end of the
     // socket, and this does not wait.
     pollfd worker = {child.at.socket.get(), POLLIN, 0};
-    while (poll(&worker, 1, static_cast<int>(options.start_timeout.count())) < 0 &&
-           errno == EINTR) {
+    while (poll(&worker, 1, static_cast<int>(launch.start_timeout.count())) < 0 && errno == EINTR) {
     }
     child.read_messages();
   }
@@ -310,7 +227,7 @@ Clock::time_point State::next_timeout() const {
   if (launch.method == Start::spawn) {
     for (const Child& child : children) {
       if (child.running() && !child.begun && !child.timed_out) {
-        next = std::min(next, child.started + options.start_timeout);
+        next = std::min(next, child.started + launch.start_timeout);
       }
     }
   }
@@ -319,7 +236,7 @@ Clock::time_point State::next_timeout() const {
 
 void State::kill_late_ones() {
   for (Child& child : children) {
-    if (!child.running() || child.begun || child.started + options.start_timeout > Clock::now()) {
+    if (!child.running() || child.begun || child.started + launch.start_timeout > Clock::now()) {
       continue;
     }
     child.read_messages();
@@ -380,7 +297,7 @@ Expected<bool> State::reap_until(Clock::time_point deadline, Again again, bool w
     for (const int rank : *ended) {
       const Child& child = children[static_cast<std::size_t>(rank)];
       if (again == Again::if_failed && child.restarts < options.restarts &&
-          !describe(rank, child, with_values).empty()) {
+          !describe_end(launch, rank, child, with_values).empty()) {
         if (auto restarted = restart(rank); !restarted) {
           return tl::make_unexpected(std::move(restarted.error()));
         }
@@ -393,56 +310,6 @@ Expected<bool> State::reap_until(Clock::time_point deadline, Again again, bool w
   return true;
 }
 
-std::string State::describe_signal(const Child& child) const {
-  std::string text =
-      " died of signal " + std::to_string(child.signal) + " (" + strsignal(child.signal) + ")";
-  if (child.signal == SIGKILL && launch.setup.die_with_parent &&
-      !std::filesystem::exists("/proc/self/task/" + std::to_string(starter))) {
-    text +=
-        "; the thread that started it has ended, and with it go its workers: see "
-        "WorkersOptions::die_with_parent";
-  }
-  return text;
-}
-
-std::string State::describe(int rank, const Child& child, bool with_value) const {
-  const std::string its_name =
-      launch.name + " " + std::to_string(rank) + " (pid " + std::to_string(child.at.pid) + ")";
-  const std::string no_runtime =
-      " before it came to its function: main() of its program has `cowshed::Runtime "
-      "runtime(argc, argv);` as its first line";
-  if (child.timed_out) {
-    return its_name + " was killed after " + std::to_string(options.start_timeout.count()) +
-           " ms (WorkersOptions::start_timeout)" + no_runtime;
-  }
-  if (child.stray_write) {
-    return its_name + " died: " + to_string(*child.stray_write);
-  }
-  if (child.failure) {
-    return its_name + ": " + child.failure->text;
-  }
-  if (child.signal != 0) {
-    return its_name + describe_signal(child);
-  }
-  if (!child.unread.empty()) {
-    return its_name + ": " + child.unread;
-  }
-  if (launch.method == Start::forkserver && !child.reported && !child.value) {
-    return its_name + " ended, nobody knows how: its forkserver " +
-           (child.untold ? "is stopped, which alone could tell" : launch.server->how_it_ended());
-  }
-  if (launch.method == Start::spawn && !child.begun) {
-    return its_name + " exited with " + std::to_string(child.exit_code) + no_runtime;
-  }
-  if (child.exit_code != 0) {
-    return its_name + " exited with " + std::to_string(child.exit_code);
-  }
-  if (with_value && !child.value) {
-    return its_name + " ended without a value: its function did not return";
-  }
-  return "";
-}
-
 WorkerEnd State::end_of(int rank, bool with_value) {
   Child& child = children[static_cast<std::size_t>(rank)];
   WorkerEnd end;
@@ -450,7 +317,7 @@ WorkerEnd State::end_of(int rank, bool with_value) {
   end.exit.pid = child.at.pid;
   end.exit.exit_code = child.exit_code;
   end.exit.signal = child.signal;
-  end.exit.error = describe(rank, child, with_value);
+  end.exit.error = describe_end(launch, rank, child, with_value);
   end.exit.start_ns = child.at.start_ns;
   end.exit.restarts = child.restarts;
   if (child.failure) {
@@ -504,6 +371,7 @@ Expected<std::vector<WorkerEnd>> internal::WorkersHandle::reap_ended() {
   state_->patience = launch::ForkServerProcess::kPatience;
   return state_->reap_ended(Clock::now()).map([&](const std::vector<int>& ranks) {
     std::vector<WorkerEnd> ends;
+    ends.reserve(ranks.size());
     for (const int rank : ranks) {
       ends.push_back(state_->end_of(rank, true));
     }
@@ -546,7 +414,7 @@ Expected<internal::WorkersHandle> internal::start_workers(const WorkersOptions& 
   auto state = std::make_unique<WorkersHandle::State>();
   state->launch.name = options.name;
   state->options = options;
-  state->options.start_timeout = launch::bounded(options.start_timeout);
+  state->launch.start_timeout = launch::bounded(options.start_timeout);
   auto started = launch::prepare(options, job, state->launch);
   if (!started) {
     return tl::make_unexpected(state->error_of(std::move(started.error())));
