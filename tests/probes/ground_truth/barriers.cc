@@ -29,8 +29,10 @@ void reopen(int, siginfo_t* info, void*) {
 }
 
 void map_there(int, siginfo_t* info, void*) {
-  mmap(page_around(info), kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
-       -1, 0);
+  if (mmap(page_around(info), kPage, PROT_READ | PROT_WRITE,
+           MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED) {
+    fail("mmap");
+  }
 }
 
 void on_violation(void (*handler)(int, siginfo_t*, void*)) {
