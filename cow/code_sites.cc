@@ -132,6 +132,7 @@ std::vector<CodeSite> CodeSites::sites(const Tally& tally, Symbols& symbols,
     }
   }
   std::vector<CodeSite> result;
+  result.reserve(found.size());
   for (auto& [place, site] : found) {
     result.push_back({place, std::move(site.stack), site.samples, site.samples * period_});
   }
@@ -145,6 +146,7 @@ std::vector<MappingCopies> CodeSites::mappings(const Tally& tally, std::size_t m
   std::map<std::string, std::uint64_t> samples;
   for (const auto& [block, count] : tally.blocks) samples[block.mapping] += count;
   std::vector<MappingCopies> result;
+  result.reserve(samples.size());
   for (const auto& [name, count] : samples) result.push_back({name, count, count * period_});
   std::stable_sort(result.begin(), result.end(),
                    [](const auto& a, const auto& b) { return a.samples > b.samples; });

@@ -36,11 +36,13 @@ class CodeSites {
   struct Stack {
     std::int64_t writer = kProgram;
     CodeStack code;
+    // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 misreads it
     auto operator<=>(const Stack&) const = default;
   };
   struct Block {  // of 2 MiB, of one mapping
     std::uint64_t number = 0;
     std::string mapping;
+    // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 misreads it
     auto operator<=>(const Block&) const = default;
   };
   struct Tally {

@@ -17,6 +17,7 @@ struct Frame {
   std::uint64_t address = 0;  // in the module, as its symbol table has it
   bool inlined = false;       // into the next frame
   bool operator==(const Frame&) const = default;
+  // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 misreads it
   auto operator<=>(const Frame&) const = default;
 };
 

@@ -18,6 +18,7 @@ namespace cowshed::cow {
 struct CodeAddress {
   const Binary* binary = nullptr;  // null: in no file; the address is then the process's own
   std::uint64_t address = 0;
+  // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 misreads it
   auto operator<=>(const CodeAddress&) const = default;
 };
 
@@ -25,6 +26,7 @@ struct CodeAddress {
 struct CodeStack {
   std::vector<CodeAddress> addresses;
   bool truncated = false;
+  // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 misreads it
   auto operator<=>(const CodeStack&) const = default;
 };
 

@@ -11,7 +11,6 @@
 namespace cowshed::test {
 namespace {
 
-using ::testing::Each;
 using ::testing::SizeIs;
 
 constexpr std::uint64_t kPageBytes = 4096;

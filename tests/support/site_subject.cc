@@ -128,7 +128,7 @@ void mappings(std::size_t pages) {
 // 16 blocks of 2 MiB at a known place: the third and fourth in full, of each other one page.
 void hot(std::size_t /*pages*/) {
   constexpr std::uintptr_t kPlace = 0x10000000000;
-  const Page memory = map(16 * 512, kPlace);
+  const Page memory = map(std::size_t{16} * 512, kPlace);
   in_child([=] {
     for (std::size_t block = 0; block < 16; ++block) {
       const bool is_hot = block == 2 || block == 3;
