@@ -109,7 +109,7 @@ TEST_P(CodeSitesOf, SharesLinesAndInlinedFrames) {
   ASSERT_THAT(measured.processes, SizeIs(2));
   EXPECT_EQ(measured.sampling->period, kPeriod);
   const SampledCopies& child = *measured.processes[1].sampled;
-  EXPECT_NEAR(static_cast<double>(child.samples), kPages / kPeriod, 10);
+  EXPECT_NEAR(static_cast<double>(child.samples), double{kPages} / kPeriod, 10);
   const Lines lines = known_lines();
   const CodeSite* often = find(child, "copy_often");
   const CodeSite* sometimes = find(child, "copy_sometimes");
