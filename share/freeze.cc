@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <cowshed/base/pagemap.h>
+#include <cowshed/share/descriptor.h>
 #include <cowshed/share/file_size_limit.h>
 #include <cowshed/share/freeze.h>
 #include <cowshed/share/memory_limits.h>
@@ -142,13 +143,12 @@ int copy_step(const ArenaMapping& mapping, std::size_t offset, std::size_t size,
 
 Expected<void> visit_private(std::uintptr_t begin, std::size_t size, const std::string& who,
                              const std::function<void(std::uint64_t, std::uint64_t)>& visit) {
-  const int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-  if (pagemap < 0) {
+  const Descriptor pagemap(open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
+  if (!pagemap) {
     return system_error(who + ": /proc/self/pagemap cannot be opened", errno);
   }
   const int error =
-      visit_anonymous_ranges(pagemap, begin, begin + size, Anonymous::of_private_file, visit);
-  close(pagemap);
+      visit_anonymous_ranges(pagemap.get(), begin, begin + size, Anonymous::of_private_file, visit);
   if (error != 0) {
     return system_error(who + ": /proc/self/pagemap cannot be read", error);
   }

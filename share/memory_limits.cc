@@ -9,6 +9,7 @@
 #include <string_view>
 #include <unistd.h>
 
+#include <cowshed/share/descriptor.h>
 #include <cowshed/share/memory_limits.h>
 
 namespace cowshed {
@@ -17,12 +18,11 @@ namespace {
 using Text = std::array<char, 8192>;
 
 bool read_file(const std::string& path, Text& text) noexcept {
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) {
+  const Descriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file) {
     return false;
   }
-  const ssize_t size = read(fd, text.data(), text.size() - 1);
-  close(fd);
+  const ssize_t size = read(file.get(), text.data(), text.size() - 1);
   text[size < 0 ? 0 : static_cast<std::size_t>(size)] = '\0';
   return size > 0;
 }

@@ -124,7 +124,11 @@ Expected<std::pair<Descriptor, Descriptor>> make_socket_pair() {
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()) != 0) {
     return system_error("a worker's pair of sockets", errno);
   }
-  return std::pair(Descriptor(ends[0]), Descriptor(ends[1]));
+  std::pair sockets{Descriptor(ends[0]), Descriptor(ends[1])};
+  if (!sockets.first || !sockets.second) {
+    return system_error("a worker's pair of sockets", errno);
+  }
+  return sockets;
 }
 
 Expected<void> send_message(int socket, MessageKind kind, std::array<std::int64_t, 2> numbers,
