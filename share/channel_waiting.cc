@@ -256,8 +256,14 @@ Expected<void> Waiting::senders_out() {
 }
 
 Expected<void> Waiting::give_up_at_once() {
+  const auto refuse = [&](const char* state) {
+    return make_error(ErrorCode::would_block,
+                      "channel '" + segment_.options().name + "' is " + state);
+  };
   if (for_ != For::message) {
-    return make_error(ErrorCode::would_block, "channel full");
+    return refuse(for_ == For::slot
+                      ? "full"
+                      : "out of memory: messages that wait, or that receivers still hold, have it");
   }
   if (segment_.control().seldom.polled.load() != kNever) {
     const auto drained = drain_event();
@@ -265,7 +271,7 @@ Expected<void> Waiting::give_up_at_once() {
       return drained.map([](bool) {});
     }
   }
-  return make_error(ErrorCode::would_block, "channel empty");
+  return refuse("empty");
 }
 
 // Whether the channel was empty and the descriptor unreadable at some time of this call.

@@ -49,6 +49,10 @@ std::string too_large(const char* what, std::uint64_t bytes) {
          "can return an arena";
 }
 
+TransferRow row_of(const Channel<Bytes>& channel, std::string_view type) {
+  return TransferCounter("channel", channel.name()).row(type, TransferKind::value);
+}
+
 // For what is not known at once after a death.
 constexpr int kAttempts = 20;
 constexpr auto kBetweenAttempts = std::chrono::milliseconds(5);
@@ -60,7 +64,12 @@ bool is_for_now(const Error& error) {
 
 }  // namespace
 
-void serve_map(Channel<Bytes>& tasks, Channel<Bytes>& results, const MapCall& call) {
+void serve_map(Channel<Bytes>& tasks, Channel<Bytes>& results, std::string_view value_type,
+               const MapCall& call) {
+  const TransferRow row = row_of(results, value_type);
+  const auto send = [&](Content& value) {
+    return results.internals().send(value.view(), Wait::until_stopped({}), 0, &row);
+  };
   for (;;) {
     auto task = tasks.receive();
     if (!task && task.error().code == ErrorCode::closed) {
@@ -74,11 +83,11 @@ void serve_map(Channel<Bytes>& tasks, Channel<Bytes>& results, const MapCall& ca
     *task = Bytes();                   // its memory is free for others meanwhile
     const auto index = item.take<std::uint64_t>();
     Content value = encode_value(index, item, call);
-    auto sent = results.send(value.view());
+    auto sent = send(value);
     if (!sent && sent.error().code == ErrorCode::message_too_large) {
       Content error = encode_error(index, ErrorCode::message_too_large,
                                    too_large("its value has ", value.view().size()));
-      sent = results.send(error.view());
+      sent = send(error);
     }
     if (!sent) {
       throw std::runtime_error(sent.error().message);
@@ -91,7 +100,7 @@ tl::unexpected<Error> item_error(ErrorCode code, std::uint64_t index,
   return make_error(code, item_name(index) + ": " + text_of(failure));
 }
 
-Expected<MapQueue> MapQueue::create(const MapOptions& options) {
+Expected<MapQueue> MapQueue::create(const MapOptions& options, std::string_view item_type) {
   const auto count = static_cast<std::size_t>(std::max(options.workers.count, 1));
   const std::size_t window = options.window != 0 ? options.window : 4 * count;
   auto tasks = Channel<Bytes>::create({.name = options.workers.name + " tasks", .slots = window});
@@ -100,7 +109,8 @@ Expected<MapQueue> MapQueue::create(const MapOptions& options) {
   if (!tasks || !results) {
     return tl::make_unexpected(tasks ? results.error() : tasks.error());
   }
-  return MapQueue(std::move(*tasks), std::move(*results), window, options.workers.restarts);
+  const TransferRow sent = row_of(*tasks, item_type);
+  return MapQueue(std::move(*tasks), std::move(*results), window, options.workers.restarts, sent);
 }
 
 void MapQueue::put_task(std::uint64_t index, Encoder task) {
@@ -111,7 +121,8 @@ void MapQueue::put_task(std::uint64_t index, Encoder task) {
 Expected<bool> MapQueue::send_tasks() {
   for (; !unsent_.empty(); unsent_.pop_front()) {
     Task& task = under_way_[unsent_.front()];
-    if (const auto sent = tasks_.try_send(task.content->view()); !sent) {
+    if (const auto sent = tasks_.internals().send(task.content->view(), Wait::never(), 0, &sent_);
+        !sent) {
       if (is_for_now(sent.error())) {
         return false;
       }

@@ -8,11 +8,15 @@
 #include <memory>
 #include <optional>
 #include <ranges>
+#include <string>
+#include <string_view>
+#include <sys/types.h>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
 #include <cowshed/share/channel.h>
+#include <cowshed/share/transfer_counter.h>
 #include <cowshed/share/workers.h>
 
 // A function over a range, by workers.
@@ -39,8 +43,9 @@ struct MapOptions {
 namespace internal {
 
 using MapCall = std::function<void(Decoder& item, Encoder& value)>;
-// In a worker: until `tasks` is closed.
-void serve_map(Channel<Bytes>& tasks, Channel<Bytes>& results, const MapCall& call);
+// In a worker: until `tasks` is closed.  `value_type` is for the report of what was sent.
+void serve_map(Channel<Bytes>& tasks, Channel<Bytes>& results, std::string_view value_type,
+               const MapCall& call);
 
 template <auto function, class Extra>
 struct MapWorker;
@@ -53,10 +58,13 @@ struct MapWorker<function, std::index_sequence<extra...>> {
                 "map() needs a function whose value can be sent: see codec.h");
   static_assert(Codable<std::remove_cvref_t<Item>>,
                 "map() needs items that can be sent: see codec.h");
+  static_assert(RefsSpawnSafe<std::remove_cvref_t<Item>>::value,
+                "a reference in map()'s items has a type that may hold pointers to code, which "
+                "means nothing in a spawned worker: see spawn_safe.h");
 
   static void run(const Worker& self, Channel<Bytes>& tasks, Channel<Bytes>& results,
                   typename Parts::template Parameter<extra + 1>... args) {
-    serve_map(tasks, results, [&](Decoder& from, Encoder& value) {
+    serve_map(tasks, results, type_name<R>(), [&](Decoder& from, Encoder& value) {
       Arrived<Item> item(from);
       if constexpr (Parts::kTakesWorker) {
         value.put<R>(function(self, item.get(), args...));
@@ -83,7 +91,7 @@ tl::unexpected<Error> item_error(ErrorCode code, std::uint64_t index,
 // The parent's side.
 class MapQueue {
  public:
-  static Expected<MapQueue> create(const MapOptions& options);
+  static Expected<MapQueue> create(const MapOptions& options, std::string_view item_type);
 
   void serve_by(WorkersHandle workers) { workers_.emplace(std::move(workers)); }
   Channel<Bytes>& tasks() { return tasks_; }
@@ -109,11 +117,13 @@ class MapQueue {
   };
   enum class Collected : std::uint8_t { all, some };  // some: a stopped process is in the way
 
-  MapQueue(Channel<Bytes> tasks, Channel<Bytes> results, std::size_t window, int restarts)
+  MapQueue(Channel<Bytes> tasks, Channel<Bytes> results, std::size_t window, int restarts,
+           TransferRow sent)
       : tasks_(std::move(tasks)),
         results_(std::move(results)),
         window_(window),
-        restarts_(restarts) {}
+        restarts_(restarts),
+        sent_(sent) {}
   Expected<Collected> collect_results();
   Expected<void> wait(Collected collected);
   Expected<std::vector<WorkerEnd>> reap();
@@ -125,6 +135,7 @@ class MapQueue {
   Channel<Bytes> results_;
   std::size_t window_;
   int restarts_;
+  TransferRow sent_;
   std::map<std::uint64_t, Task> under_way_;  // by index
   std::deque<std::uint64_t> unsent_;
   std::uint64_t messages_ = 0;                 // ever sent
@@ -145,7 +156,11 @@ template <auto function, std::ranges::input_range Range, class Consumer, class..
 Expected<void> map_each(const MapOptions& options, Range&& range, Consumer&& consumer,
                         Args&&... args) {
   using MapWorker = internal::MapWorkerOf<function>;
-  auto queue = internal::MapQueue::create(options);
+  static_assert(internal::RefsSpawnSafe<std::ranges::range_value_t<Range>>::value,
+                "a reference in map()'s range has a type that may hold pointers to code, which "
+                "means nothing in a spawned worker: see spawn_safe.h");
+  using Item = std::remove_cvref_t<typename MapWorker::Item>;
+  auto queue = internal::MapQueue::create(options, type_name<Item>());
   if (!queue) {
     return tl::make_unexpected(std::move(queue.error()));
   }

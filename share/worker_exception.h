@@ -73,6 +73,7 @@ Failure decode_failure(Content content);
 
 #define COWSHED_EXCEPTION_JOIN_2(a, b) a##b
 #define COWSHED_EXCEPTION_JOIN(a, b) COWSHED_EXCEPTION_JOIN_2(a, b)
-#define COWSHED_EXCEPTION(...)                                                                     \
-  [[maybe_unused]] static const void* const COWSHED_EXCEPTION_JOIN(cowshed_exception_, __LINE__) = \
+#define COWSHED_EXCEPTION(...)                                                         \
+  [[maybe_unused]] static const void* const COWSHED_EXCEPTION_JOIN(cowshed_exception_, \
+                                                                   __COUNTER__) =      \
       &::cowshed::internal::RegisteredException<__VA_ARGS__>::entry()

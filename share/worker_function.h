@@ -87,16 +87,20 @@ class Arrived {
   static constexpr bool kByReference = std::is_convertible_v<const T&, Parameter>;
 
   template <class Argument>
+  static constexpr Passing kPassing =
+      IsRef<Argument>::value && !IsRef<T>::value ? Passing::reference : Passing::value;
+
+  template <class Argument>
   static void encode(Encoder& to, const Argument& argument) {
-    if constexpr (IsRef<Argument>::value && !IsRef<T>::value) {
-      to.put(Passing::reference).put(argument);
+    to.put(kPassing<Argument>);
+    encode_itself(to, argument);
+  }
+  template <class Argument>
+  static void encode_itself(Encoder& to, const Argument& argument) {
+    if constexpr (kPassing<Argument> == Passing::reference || std::is_same_v<T, Argument>) {
+      to.put(argument);
     } else {
-      to.put(Passing::value);
-      if constexpr (std::is_same_v<T, Argument>) {
-        to.put(argument);
-      } else {
-        to.put<T>(T(argument));
-      }
+      to.put<T>(T(argument));
     }
   }
 
@@ -246,6 +250,6 @@ class Registered {
 
 #define COWSHED_JOIN_2(a, b) a##b
 #define COWSHED_JOIN(a, b) COWSHED_JOIN_2(a, b)
-#define COWSHED_WORKER(...)                                                           \
-  [[maybe_unused]] static const void* const COWSHED_JOIN(cowshed_worker_, __LINE__) = \
+#define COWSHED_WORKER(...)                                                              \
+  [[maybe_unused]] static const void* const COWSHED_JOIN(cowshed_worker_, __COUNTER__) = \
       &::cowshed::internal::Registered<(__VA_ARGS__)>::entry()

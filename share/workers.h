@@ -257,11 +257,12 @@ Expected<void> check_arguments(const Args&... args) {
 template <class Parameter, class Argument>
 void encode_argument(const ArgumentCounter& counter, Encoder& to, const Argument& argument) {
   using To = Arrived<Parameter>;
-  if constexpr (IsRef<Argument>::value && !IsRef<typename To::T>::value) {
-    To::encode(to, argument);
+  to.put(To::template kPassing<Argument>);  // not the user's, so not counted
+  if constexpr (To::template kPassing<Argument> == Passing::reference) {
+    To::encode_itself(to, argument);
     counter.by_reference<typename To::T>(bytes_of(*argument));
   } else {
-    counter.by_value<typename To::T>(to, [&] { To::encode(to, argument); });
+    counter.by_value<typename To::T>(to, [&] { To::encode_itself(to, argument); });
   }
 }
 
@@ -419,7 +420,9 @@ constexpr void check_sendable() {
 //
 // The function is a constant: one with a name, or a lambda without captures.  By fork the arguments
 // reach the workers uncopied; otherwise by value, see codec.h, or by Ref.  So that the method is
-// free to change, a Ref must be to a spawn_safe type under each.
+// free to change, a Ref must be to a spawn_safe type under each: as an argument, and where an
+// argument's type names it, as vector<Ref<T>> and Channel<Ref<T>> do.  One inside a class is not
+// seen by the compiler, and fails with not_spawn_safe in the worker that uses it.
 //
 // Standard output and error are flushed before a fork and at a worker's end, which is by _exit():
 // no atexit handler and no destructor of static objects runs there.  A spawned worker has no other

@@ -2,6 +2,7 @@
 #include <array>
 #include <cstring>
 #include <fstream>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <string>
 #include <sys/mman.h>
@@ -171,6 +172,8 @@ TEST(ChannelBytes, AreBoundedByTheMemory) {
   EXPECT_TRUE(channel.try_send(std::vector<std::byte>(192)));  // needs none
   auto message = channel.receive();
   EXPECT_EQ(code_of(channel.try_buffer(193)), ErrorCode::would_block);
+  EXPECT_THAT(channel.try_buffer(193).error().message,
+              testing::StartsWith("channel '" + channel.name() + "' is out of memory: "));
   *message = Bytes();
   EXPECT_TRUE(channel.try_buffer(512_KiB));
 }

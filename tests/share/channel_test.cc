@@ -65,12 +65,14 @@ TEST_P(EachForm, MessagesArriveInOrderOverManyRounds) {
 TEST_P(EachForm, FullAndEmptyAreErrorsOfTheFormsThatDoNotWait) {
   auto channel = make<int>(options(3));
   EXPECT_EQ(code_of(channel.try_receive()), ErrorCode::would_block);
+  EXPECT_EQ(channel.try_receive().error().message, "channel '" + channel.name() + "' is empty");
   EXPECT_EQ(code_of(channel.receive_for(1ms)), ErrorCode::timed_out);
   EXPECT_EQ(code_of(channel.receive_for(-1s)), ErrorCode::timed_out);
   for (int i = 0; i < 3; ++i) {
     ASSERT_TRUE(channel.try_send(i));
   }
   EXPECT_EQ(code_of(channel.try_send(3)), ErrorCode::would_block);
+  EXPECT_EQ(channel.try_send(3).error().message, "channel '" + channel.name() + "' is full");
   EXPECT_EQ(code_of(channel.send_for(3, 1ms)), ErrorCode::timed_out);
   EXPECT_EQ(code_of(channel.send_until(3, {})), ErrorCode::timed_out);
   EXPECT_EQ(channel.receive_for(1s).value(), 0);

@@ -253,7 +253,10 @@ struct Codec<NoSuchCorpus> {
 
 namespace {
 
-COWSHED_EXCEPTION(NoSuchCorpus);
+#define COWSHED_TWO_ON_ONE_LINE    \
+  COWSHED_EXCEPTION(NoSuchCorpus); \
+  COWSHED_EXCEPTION(std::out_of_range)
+COWSHED_TWO_ON_ONE_LINE;
 
 void fail(int how) {
   switch (how) {
@@ -444,11 +447,13 @@ TEST_P(Launch, WhatIsSentIsCountedByTypePath) {
     return;
   }
   EXPECT_EQ(source->by_value.messages, 2U);
+  EXPECT_EQ(source->by_value.bytes, 2 * (4 * 8 + 3 * 3 + 8)) << "4 counts, 3 words, their map's";
   EXPECT_EQ(source->inherited.objects, 0U);
   const auto type = std::find_if(source->types.begin(), source->types.end(),
                                  [](const auto& each) { return each.kind == TransferKind::value; });
   std::map<std::string, std::pair<std::uint64_t, std::uint64_t>> paths;
   for (const auto& path : type->paths) {
+    EXPECT_THAT(path.path, StartsWith("map<string, vector<string>>"));
     auto& [objects, bytes] = paths[path.path.substr(path.path.rfind("→ ") + 4)];
     objects += path.objects;
     bytes += path.own_bytes;

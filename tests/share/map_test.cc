@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <atomic>
 #include <csignal>
 #include <gmock/gmock.h>
@@ -11,6 +12,7 @@
 #include <cowshed/share/arena.h>
 #include <cowshed/share/map.h>
 #include <cowshed/share/registry.h>
+#include <cowshed/share/transfer_report.h>
 
 #include "every_method.h"
 #include "process.h"
@@ -41,6 +43,22 @@ TEST_P(Map, ResultsComeInTheOrderOfTheRange) {
   }
   EXPECT_TRUE(
       value_of(map<slow_name>({.workers = with({.count = 2})}, std::vector<int>())).empty());
+}
+
+TEST_P(Map, ItemsAreCountedByType) {
+  const std::string name = "counted " + test::name_of_method({GetParam(), 0});
+  const std::vector<int> numbers(10, 1);
+  ASSERT_TRUE(map<slow_name>({.workers = with({.name = name})}, numbers));
+  const auto report = transfer_report();
+  const auto tasks =
+      std::find_if(report.sources.begin(), report.sources.end(),
+                   [&](const TransferSource& each) { return each.name == name + " tasks"; });
+  ASSERT_NE(tasks, report.sources.end());
+  EXPECT_EQ(tasks->by_value.messages, 10U);
+  const auto sent = std::find_if(tasks->types.begin(), tasks->types.end(),
+                                 [](const auto& type) { return type.sent.messages != 0; });
+  ASSERT_NE(sent, tasks->types.end());
+  EXPECT_EQ(sent->type, "int");
 }
 
 struct Index {

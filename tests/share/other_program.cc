@@ -11,8 +11,10 @@ Sized grow(Sized sized) { return sized; }
 
 }  // namespace cowshed::other
 
-COWSHED_WORKER(cowshed::other::scale);
-COWSHED_WORKER(cowshed::other::grow);
+#define COWSHED_TWO_ON_ONE_LINE          \
+  COWSHED_WORKER(cowshed::other::scale); \
+  COWSHED_WORKER(cowshed::other::grow)
+COWSHED_TWO_ON_ONE_LINE;
 
 int main(int argc, char** argv) {
   const cowshed::Runtime runtime(argc, argv);

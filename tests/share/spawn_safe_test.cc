@@ -3,7 +3,9 @@
 #include <memory_resource>
 #include <string>
 
+#include <cowshed/share/channel.h>
 #include <cowshed/share/spawn_safe.h>
+#include <cowshed/share/worker_function.h>
 
 // Checked by the compiler alone.
 namespace cowshed {
@@ -72,5 +74,13 @@ static_assert(!spawn_safe<std::function<void()>> && !spawn_safe<std::shared_ptr<
               !spawn_safe<std::unique_ptr<int>>);
 static_assert(!spawn_safe<Map<int, bool (*)(const Text&, const Text&)>> &&
               !spawn_safe<Map<Virtual>> && !spawn_safe<ImmortalPtr<Virtual>>);
+
+template <class T>
+constexpr bool kRefsSafe = internal::RefsSpawnSafe<T>::value;
+static_assert(kRefsSafe<Ref<Node>> && kRefsSafe<std::vector<Ref<std::span<const Node>>>> &&
+              kRefsSafe<Channel<Ref<Node>>> && kRefsSafe<std::map<std::string, Ref<OptedIn>>>);
+static_assert(!kRefsSafe<Ref<Virtual>> && !kRefsSafe<std::vector<Ref<Virtual>>> &&
+              !kRefsSafe<Channel<Ref<Virtual>>> && !kRefsSafe<std::map<int, Ref<std::string>>> &&
+              !kRefsSafe<std::array<std::optional<Ref<Virtual>>, 2>>);
 
 }  // namespace cowshed
