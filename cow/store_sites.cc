@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <fmt/format.h>
-#include <utility>
 
 #include <cowshed/cow/process_copies.h>
 #include <cowshed/cow/store_sites.h>

@@ -28,6 +28,7 @@ using Json = nlohmann::json;
 namespace fs = std::filesystem;
 
 constexpr const char* kPython = "/usr/bin/python3";
+constexpr const char* kGunicorn = "/usr/bin/gunicorn";
 constexpr const char* kRuby = "/usr/bin/ruby";
 constexpr const char* kPostgres = "/usr/lib/postgresql/15/bin/postgres";
 
@@ -191,6 +192,46 @@ TEST_F(RealPrograms, APythonPoolCopiesToCountReferences) {
   EXPECT_GT(share(pool.ours, "reference count"), 0.8);
 }
 
+// A list that the master has loaded, read by a worker in answer to a request.
+TEST_F(RealPrograms, AGunicornWorkerThatReadsPreloadedDataCountsReferences) {
+  if (!fs::exists(kGunicorn)) GTEST_SKIP() << "no " << kGunicorn;
+  std::ofstream(folder_ / "app.py") << "import os\n"
+                                       "items = [str(i) + 'x' * 10 for i in range(300000)]\n"
+                                       "def app(environ, start_response):\n"
+                                       "    total = sum(len(item) for item in items)\n"
+                                       "    start_response('200 OK', [])\n"
+                                       "    return [f'ready {os.getpid()}\\n'.encode()]\n";
+  const std::string socket = folder_ / "socket";
+  Subprocess server(cowtop(folder_ / "report.json",
+                           {kPython, kGunicorn, "--preload", "-w", "1", "-b", "unix:" + socket,
+                            "--chdir", folder_, "app:app"},
+                           "4"));
+  server.read_until("Booting worker");
+  const Finished client = run({kPython, "-c",
+                               "import socket, sys\n"
+                               "link = socket.socket(socket.AF_UNIX)\n"
+                               "link.connect(sys.argv[1])\n"
+                               "link.sendall(b'GET / HTTP/1.0\\r\\n\\r\\n')\n"
+                               "while text := link.recv(4096): sys.stdout.write(text.decode())\n",
+                               socket});
+  const pid_t worker = pid_of(client.out);
+  ASSERT_GT(worker, 0) << client.out << client.err;
+  Comparison comparison;
+  comparison.wpcopy = wpcopy_count(worker);
+  ::kill(server.pid(), SIGTERM);
+  const Finished finished = server.finish();
+  EXPECT_EQ(finished.exit_status(), 0) << finished.err;
+  comparison.ours = process_of(report(), worker);
+  ASSERT_TRUE(comparison.ours.is_object());
+  ASSERT_TRUE(comparison.wpcopy);
+  EXPECT_GT(*comparison.wpcopy, 4000U);
+  // The interpreter takes itself apart when the worker ends, after the independent count.
+  EXPECT_LE(*comparison.wpcopy, comparison.ours.at("copied_pages").get<std::uint64_t>() +
+                                    comparison.ours.at("zero_page_writes").get<std::uint64_t>());
+  EXPECT_EQ(comparison.ours.at("patterns").at(0).at("pattern"), "reference count");
+  EXPECT_GT(share(comparison.ours, "reference count"), 0.5);
+}
+
 // Its collector marks in bits of its own and sweeps through all objects.  Debian's library has no
 // symbols for that: then the pattern is unknown, and is not called by another's name.
 TEST_F(RealPrograms, RubysCollectorIsNotTakenForReferenceCounts) {
@@ -240,10 +281,9 @@ TEST_F(RealPrograms, APostgresBackendCopiesMostWhenItExits) {
   server.read_until("ready to accept connections");
   Subprocess client(
       as_postgres({"/usr/bin/psql", "-h", folder_, "-d", "postgres", "-qtA", "-c",
-                   "create temp table t as select i, i::text s "
-                   "from generate_series(1, 20000) i",
-                   "-c", "select sum(length(s)) from t", "-c",
-                   "select 'ready ' || pg_backend_pid()", "-c", "select pg_sleep(120)"}));
+                   "create temp table t as select generate_series(1, 20000)::text s", "-c",
+                   "select sum(length(s)) from t", "-c", "select 'ready ' || pg_backend_pid()",
+                   "-c", "select pg_sleep(120)"}));
   std::string said = client.read_until("ready ").out;
   said += client.read_until("\n").out;
   const pid_t backend = pid_of(said);
