@@ -273,7 +273,8 @@ TEST_F(MeterTest, AFileInTheirPlaceIsNoCopy) {
   std::FILE* file = std::tmpfile();
   ASSERT_EQ(::ftruncate(::fileno(file), static_cast<off_t>(kBytes)), 0);
   PausedChild child([&] {
-    ::mmap(memory_, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, ::fileno(file), 0);
+    (void)::mmap(memory_, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, ::fileno(file),
+                 0);
     write_to(memory_, 0, kPages);
   });
   auto meter = Meter::begin(child.pid());
