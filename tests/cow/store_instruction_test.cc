@@ -459,7 +459,7 @@ TEST(StoreInstruction, EveryRowIsToldFromItsFault) {
     EXPECT_EQ(store.locked, row.locked) << store.text;
     EXPECT_FALSE(store.text.empty());
   }
-  EXPECT_GT(run, 150);
+  EXPECT_GT(run, 130);
 }
 
 TEST(StoreInstruction, AnotherAddressThanTheOperandsIsNotBelieved) {
