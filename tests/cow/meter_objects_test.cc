@@ -13,8 +13,6 @@ namespace cowshed::cow {
 namespace {
 
 using test::PausedChild;
-using ::testing::AllOf;
-using ::testing::HasSubstr;
 
 struct alignas(4096) Page {
   std::array<char, 4096> bytes;
