@@ -116,14 +116,15 @@ class Channel : public internal::ChannelHandle<T> {
   using Wait = internal::Wait;
 
  public:
-  // Errors: invalid_argument, out_of_memory (the ring), system_call.
+  // Errors: invalid_argument, out_of_memory (the ring), unsupported (the kernel has no
+  // membarrier(2)), system_call.
   static Expected<Channel> create(const ChannelOptions& options = {}) {
     return internal::create_segment(options, internal::message_type<T>()).map(to_channel);
   }
 
   // For descriptors() of another process.  Takes both over if it succeeds, and makes them
-  // close-on-exec.  Errors: bad_channel (not a channel, damaged, of another version), wrong_type,
-  // system_call.
+  // close-on-exec.  Errors: foreign_descriptor (not a channel's), bad_channel (damaged, of another
+  // version), wrong_type, unsupported, system_call (EBADF: no descriptor).
   static Expected<Channel> from_descriptors(const ChannelDescriptors& descriptors) {
     return internal::open_segment(descriptors, internal::message_type<T>()).map(to_channel);
   }

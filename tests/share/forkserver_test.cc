@@ -298,6 +298,35 @@ TEST_F(ForkServers, EndWithTheirOwnerHoweverItEnds) {
   }
 }
 
+TEST_F(ForkServers, EndWithTheirWorkersWhenContinuedAfterTheirOwnersEnd) {
+  std::array<int, 2> ends = {};
+  ASSERT_EQ(pipe2(ends.data(), O_CLOEXEC), 0);
+  const pid_t owner = fork();
+  if (owner == 0) {
+    auto server = ForkServer::start();
+    WorkersOptions options;
+    options.method = Start::forkserver;
+    if (server) options.server = &*server;
+    const auto workers = start<run_for_ever>(options);
+    const std::array<pid_t, 2> pids = {server ? server->pid() : 0,
+                                       workers ? workers->pids().front() : 0};
+    (void)!write(ends[1], pids.data(), sizeof pids);
+    pause();
+  }
+  std::array<pid_t, 2> pids = {};
+  ASSERT_EQ(read(ends[0], pids.data(), sizeof pids), static_cast<ssize_t>(sizeof pids));
+  ASSERT_GT(pids[0], 0);
+  ASSERT_GT(pids[1], 0);
+  kill(pids[0], SIGSTOP);
+  kill(owner, SIGKILL);
+  waitpid(owner, nullptr, 0);
+  kill(pids[0], SIGCONT);
+  EXPECT_TRUE(goes(pids[0]));
+  EXPECT_TRUE(goes(pids[1]));
+  close(ends[0]);
+  close(ends[1]);
+}
+
 void leave_a_thread() {
   std::thread([] { run_for_ever(); }).detach();
 }
