@@ -1,10 +1,12 @@
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <fmt/format.h>
 #include <string_view>
 #include <utility>
 
 #include <cowshed/cow/code_sites.h>
+#include <cowshed/cow/process_copies.h>
 #include <cowshed/cow/system_calls.h>
 
 namespace cowshed::cow {
@@ -34,9 +36,20 @@ Frame without_address(Frame frame) {
   return frame;
 }
 
-}  // namespace
+std::uint64_t rounded(double copies) { return static_cast<std::uint64_t>(std::llround(copies)); }
 
-std::string mapping_name(const AddressSpace& space, const CopySample& sample) {
+// Whether the page, of anonymous memory right behind the file's mapping `last`, is one that the
+// file's program headers load.  What mmap() put there later is the kernel's same mapping.
+bool is_bss(const AddressSpace& space, const Mapping* last, const CopySample& sample,
+            Binaries& binaries) {
+  const Mapping* first = last;
+  while (first != space.mappings.data() && (first - 1)->path == last->path) --first;
+  const Binary* binary = binaries.open(*last, sample.pid);
+  return sample.address - first->begin < binary->end - binary->begin / kPageSize * kPageSize;
+}
+
+// As MappingCopies::name has it.
+std::string mapping_name(const AddressSpace& space, const CopySample& sample, Binaries& binaries) {
   if (!sample.arena.empty()) return "arena " + sample.arena;
   const Mapping* mapping = space.find(sample.address);
   if (mapping == nullptr) return "unknown";
@@ -45,12 +58,15 @@ std::string mapping_name(const AddressSpace& space, const CopySample& sample) {
   if (stack >= mapping->begin && stack < mapping->end) return "thread stack";
   if (mapping != space.mappings.data()) {
     const Mapping* before = mapping - 1;
-    if (before->end == mapping->begin && before->has_file() && before->is_private) {
+    if (before->end == mapping->begin && before->has_file() && before->is_private &&
+        is_bss(space, before, sample, binaries)) {
       return before->path + " .bss";
     }
   }
   return "anonymous";
 }
+
+}  // namespace
 
 const CodeStack& CodeSites::add(const CopySample& sample, AddressSpaces& spaces,
                                 Binaries& binaries) {
@@ -75,7 +91,7 @@ const CodeStack& CodeSites::add(const CopySample& sample, AddressSpaces& spaces,
   }
   const auto counted = tally.stacks.try_emplace(std::move(stack)).first;
   ++counted->second;
-  const std::string mapping = space == nullptr ? "unknown" : mapping_name(*space, sample);
+  const std::string mapping = space == nullptr ? "unknown" : mapping_name(*space, sample, binaries);
   ++tally.blocks[{sample.address / kBlockBytes, mapping}];
   return counted->first.code;
 }
@@ -108,33 +124,44 @@ std::vector<StackSamples> CodeSites::stacks(std::uint64_t process_id, Symbols& s
   return result;
 }
 
-std::vector<CodeSite> CodeSites::sites(const Tally& tally, Symbols& symbols,
-                                       std::size_t most) const {
+CodeSites::Weighted CodeSites::weighted(std::uint64_t process_id, const Tally& tally,
+                                        const Copies& copies) {
+  const auto copied = copies.find(process_id);
+  const auto pages = copied == copies.end() ? 0.0 : static_cast<double>(copied->second);
+  return {&tally, pages / static_cast<double>(tally.samples)};
+}
+
+std::vector<CodeSite> CodeSites::sites(const std::vector<Weighted>& tallies, Symbols& symbols,
+                                       std::size_t most) {
   struct Found {
     std::uint64_t samples = 0;
+    double copies = 0;
     std::uint64_t most_samples = 0;
     std::vector<Frame> stack;
   };
   std::map<std::vector<Frame>, Found> found;
-  for (const auto& [stack, samples] : tally.stacks) {
-    std::vector<Frame> all = frames(stack, symbols);
-    std::vector<Frame> place;
-    for (const Frame& frame : all) {
-      place.push_back(without_address(frame));
-      const bool is_kernel = frame.module.empty() && frame.function.starts_with('[');
-      if (!is_kernel && !frame.inlined && !is_runtime_library(frame.module)) break;
-    }
-    Found& site = found[std::move(place)];
-    site.samples += samples;
-    if (samples > site.most_samples) {
-      site.most_samples = samples;
-      site.stack = std::move(all);
+  for (const auto& [tally, copies_per_sample] : tallies) {
+    for (const auto& [stack, samples] : tally->stacks) {
+      std::vector<Frame> all = frames(stack, symbols);
+      std::vector<Frame> place;
+      for (const Frame& frame : all) {
+        place.push_back(without_address(frame));
+        const bool is_kernel = frame.module.empty() && frame.function.starts_with('[');
+        if (!is_kernel && !frame.inlined && !is_runtime_library(frame.module)) break;
+      }
+      Found& site = found[std::move(place)];
+      site.samples += samples;
+      site.copies += static_cast<double>(samples) * copies_per_sample;
+      if (samples > site.most_samples) {
+        site.most_samples = samples;
+        site.stack = std::move(all);
+      }
     }
   }
   std::vector<CodeSite> result;
   result.reserve(found.size());
   for (auto& [place, site] : found) {
-    result.push_back({place, std::move(site.stack), site.samples, site.samples * period_});
+    result.push_back({place, std::move(site.stack), site.samples, rounded(site.copies)});
   }
   std::stable_sort(result.begin(), result.end(),
                    [](const auto& a, const auto& b) { return a.samples > b.samples; });
@@ -142,36 +169,52 @@ std::vector<CodeSite> CodeSites::sites(const Tally& tally, Symbols& symbols,
   return result;
 }
 
-std::vector<MappingCopies> CodeSites::mappings(const Tally& tally, std::size_t most) const {
-  std::map<std::string, std::uint64_t> samples;
-  for (const auto& [block, count] : tally.blocks) samples[block.mapping] += count;
+std::vector<MappingCopies> CodeSites::mappings(const std::vector<Weighted>& tallies,
+                                               std::size_t most) {
+  struct Found {
+    std::uint64_t samples = 0;
+    double copies = 0;
+  };
+  std::map<std::string, Found> found;
+  for (const auto& [tally, copies_per_sample] : tallies) {
+    for (const auto& [block, samples] : tally->blocks) {
+      Found& mapping = found[block.mapping];
+      mapping.samples += samples;
+      mapping.copies += static_cast<double>(samples) * copies_per_sample;
+    }
+  }
   std::vector<MappingCopies> result;
-  result.reserve(samples.size());
-  for (const auto& [name, count] : samples) result.push_back({name, count, count * period_});
+  result.reserve(found.size());
+  for (const auto& [name, mapping] : found) {
+    result.push_back({name, mapping.samples, rounded(mapping.copies)});
+  }
   std::stable_sort(result.begin(), result.end(),
                    [](const auto& a, const auto& b) { return a.samples > b.samples; });
   keep_most(result, most);
   return result;
 }
 
-std::vector<RangeCopies> CodeSites::ranges(const Tally& tally, std::size_t most) const {
+std::vector<RangeCopies> CodeSites::ranges(const Weighted& weighted, std::size_t most) {
   const auto density = [](const RangeCopies& range) {
     return static_cast<double>(range.samples) / static_cast<double>(range.end - range.begin);
   };
   std::vector<RangeCopies> result;
-  for (const auto& [block, count] : tally.blocks) {
+  for (const auto& [block, samples] : weighted.tally->blocks) {
     const std::uint64_t begin = block.number * kBlockBytes;
-    RangeCopies next{begin, begin + kBlockBytes, block.mapping, count, count * period_};
+    RangeCopies next{begin, begin + kBlockBytes, block.mapping, samples, 0};
     if (!result.empty() && result.back().end == begin && result.back().mapping == block.mapping &&
         density(next) <= kAboutEqually * density(result.back()) &&
         density(result.back()) <= kAboutEqually * density(next)) {
       RangeCopies& last = result.back();
       last.end = next.end;
       last.samples += next.samples;
-      last.estimated_copies += next.estimated_copies;
     } else {
       result.push_back(std::move(next));
     }
+  }
+  for (RangeCopies& range : result) {
+    range.estimated_copies =
+        rounded(static_cast<double>(range.samples) * weighted.copies_per_sample);
   }
   std::stable_sort(result.begin(), result.end(),
                    [&](const auto& a, const auto& b) { return density(a) > density(b); });
@@ -179,29 +222,28 @@ std::vector<RangeCopies> CodeSites::ranges(const Tally& tally, std::size_t most)
   return result;
 }
 
-SampledCopies CodeSites::of(std::uint64_t process_id, Symbols& symbols, std::size_t most) const {
+SampledCopies CodeSites::of(std::uint64_t process_id, const Copies& copies, Symbols& symbols,
+                            std::size_t most) const {
   SampledCopies result;
   const auto found = tallies_.find(process_id);
   if (found == tallies_.end()) return result;
-  const Tally& tally = found->second;
-  result.samples = tally.samples;
-  result.sites = sites(tally, symbols, most);
-  result.mappings = mappings(tally, most);
-  result.ranges = ranges(tally, most);
+  const Weighted one = weighted(process_id, found->second, copies);
+  result.samples = one.tally->samples;
+  result.sites = sites({one}, symbols, most);
+  result.mappings = mappings({one}, most);
+  result.ranges = ranges(one, most);
   return result;
 }
 
-SampledCopies CodeSites::of_all(Symbols& symbols, std::size_t most) const {
-  Tally sum;
-  for (const auto& [id, tally] : tallies_) {
-    sum.samples += tally.samples;
-    for (const auto& [stack, samples] : tally.stacks) sum.stacks[stack] += samples;
-    for (const auto& [block, samples] : tally.blocks) sum.blocks[block] += samples;
-  }
+SampledCopies CodeSites::of_all(const Copies& copies, Symbols& symbols, std::size_t most) const {
   SampledCopies result;
-  result.samples = sum.samples;
-  result.sites = sites(sum, symbols, most);
-  result.mappings = mappings(sum, most);
+  std::vector<Weighted> all;
+  for (const auto& [id, tally] : tallies_) {
+    all.push_back(weighted(id, tally, copies));
+    result.samples += tally.samples;
+  }
+  result.sites = sites(all, symbols, most);
+  result.mappings = mappings(all, most);
   return result;  // addresses of different processes have nothing in common
 }
 

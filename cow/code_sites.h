@@ -17,14 +17,17 @@ namespace cowshed::cow {
 // One thread at a time.
 class CodeSites {
  public:
-  explicit CodeSites(std::uint32_t period) : period_(period) {}
-
   // Attributes a sample as of what was mapped: `spaces` must know the process.  Returns its stack.
   const CodeStack& add(const CopySample& sample, AddressSpaces& spaces, Binaries& binaries);
 
+  // How many pages each process has copied, by the probe's id.
+  using Copies = std::map<std::uint64_t, std::uint64_t>;
+
   // Of one process, by the probe's id, and of all together: the `most` frequent of each kind.
-  SampledCopies of(std::uint64_t process_id, Symbols& symbols, std::size_t most) const;
-  SampledCopies of_all(Symbols& symbols, std::size_t most) const;
+  // `copies` are spread over what was sampled.
+  SampledCopies of(std::uint64_t process_id, const Copies& copies, Symbols& symbols,
+                   std::size_t most) const;
+  SampledCopies of_all(const Copies& copies, Symbols& symbols, std::size_t most) const;
 
   // Every stack of a process, named; in no order.
   std::vector<StackSamples> stacks(std::uint64_t process_id, Symbols& symbols) const;
@@ -51,16 +54,21 @@ class CodeSites {
     std::map<Block, std::uint64_t> blocks;
   };
 
-  static std::vector<Frame> frames(const Stack& stack, Symbols& symbols);
-  std::vector<CodeSite> sites(const Tally& tally, Symbols& symbols, std::size_t most) const;
-  std::vector<MappingCopies> mappings(const Tally& tally, std::size_t most) const;
-  std::vector<RangeCopies> ranges(const Tally& tally, std::size_t most) const;
+  // One process's, and the copies that a sample of it stands for.
+  struct Weighted {
+    const Tally* tally;
+    double copies_per_sample;
+  };
 
-  std::uint32_t period_;
+  static Weighted weighted(std::uint64_t process_id, const Tally& tally, const Copies& copies);
+  static std::vector<Frame> frames(const Stack& stack, Symbols& symbols);
+  static std::vector<CodeSite> sites(const std::vector<Weighted>& tallies, Symbols& symbols,
+                                     std::size_t most);
+  static std::vector<MappingCopies> mappings(const std::vector<Weighted>& tallies,
+                                             std::size_t most);
+  static std::vector<RangeCopies> ranges(const Weighted& weighted, std::size_t most);
+
   std::map<std::uint64_t, Tally> tallies_;  // by process
 };
-
-// What to call the mapping of `address`, as MappingCopies::name has it.
-std::string mapping_name(const AddressSpace& space, const CopySample& sample);
 
 }  // namespace cowshed::cow

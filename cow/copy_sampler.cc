@@ -9,8 +9,7 @@ constexpr std::size_t kMostWaiting = 10'000;
 
 }  // namespace
 
-CopySampler::CopySampler(std::uint32_t period, const ProcFiles& proc)
-    : binaries_(proc), spaces_(proc, binaries_), sites_(period) {
+CopySampler::CopySampler(const ProcFiles& proc) : binaries_(proc), spaces_(proc, binaries_) {
   if (auto decoder = StoreDecoder::open()) stores_.emplace(std::move(*decoder));
 }
 
@@ -42,14 +41,14 @@ void CopySampler::attribute_waiting() {
   waiting_.clear();
 }
 
-SampledCopies CopySampler::of(std::uint64_t process_id) {
+SampledCopies CopySampler::of(std::uint64_t process_id, const CodeSites::Copies& copies) {
   attribute_waiting();
-  return sites_.of(process_id, symbols_, kMostOfAKind);
+  return sites_.of(process_id, copies, symbols_, kMostOfAKind);
 }
 
-SampledCopies CopySampler::of_all() {
+SampledCopies CopySampler::of_all(const CodeSites::Copies& copies) {
   attribute_waiting();
-  return sites_.of_all(symbols_, kMostOfAKind);
+  return sites_.of_all(copies, symbols_, kMostOfAKind);
 }
 
 std::optional<std::vector<CopyPattern>> CopySampler::patterns_of(std::uint64_t process_id) {

@@ -19,15 +19,15 @@ namespace cowshed::cow {
 // looks names up at the end.  One thread at a time.
 class CopySampler {
  public:
-  CopySampler(std::uint32_t period, const ProcFiles& proc);
+  explicit CopySampler(const ProcFiles& proc);
 
   // `samples` must have been taken before the snapshot that `processes` are of.  One whose process
   // is not in it, as happens while many come and go, waits for the next.
   void add(const std::vector<CopySample>& samples, const std::vector<ProcessCounts>& processes);
 
   // As of the last call; of one process by the probe's id, and of all.
-  SampledCopies of(std::uint64_t process_id);
-  SampledCopies of_all();
+  SampledCopies of(std::uint64_t process_id, const CodeSites::Copies& copies);
+  SampledCopies of_all(const CodeSites::Copies& copies);
   // Why a process copied; nullopt where instructions cannot be decoded here.
   std::optional<std::vector<CopyPattern>> patterns_of(std::uint64_t process_id);
 

@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
-// Who copied and what, from samples: one copy in `period` of each thread.  An estimate is samples
-// times period.  Only the tracepoint backend samples.
+// Who copied and what, from samples: one copy in `period` of each thread.  An estimate is the
+// process's exact number of copies, spread over its samples.  Only the tracepoint backend samples.
 namespace cowshed::cow {
 
 // A function in a stack.  What is not known is empty or 0.

@@ -51,7 +51,7 @@ TracepointBackend::TracepointBackend(Probe probe, const SamplingOptions& samplin
     : probe_(std::move(probe)), proc_(std::move(proc)), started_ns_(monotonic_ns()) {
   if (sampling.period == 0) return;
   sampling_.emplace().period = sampling.period;
-  sampler_ = std::make_unique<CopySampler>(sampling.period, proc_);
+  sampler_ = std::make_unique<CopySampler>(proc_);
 }
 
 Expected<std::unique_ptr<Backend>> TracepointBackend::open(const SamplingOptions& sampling,
@@ -242,11 +242,13 @@ Measurement TracepointBackend::measurement() const {
   result.lost_events = lost_;
   result.overhead = overhead_;
   result.sampling = sampling_;
-  if (sampler_) result.sampled = sampler_->of_all();
+  CodeSites::Copies pages;
+  for (const auto& [id, copies] : processes_) pages[id] = copies.copied_pages().value_or(0);
+  if (sampler_) result.sampled = sampler_->of_all(pages);
   for (const auto& [id, copies] : processes_) {
     result.processes.push_back(copies);
     if (!sampler_) continue;
-    result.processes.back().sampled = sampler_->of(id);
+    result.processes.back().sampled = sampler_->of(id, pages);
     result.processes.back().patterns = sampler_->patterns_of(id);
   }
   return result;

@@ -102,6 +102,14 @@ void expect_share(const CodeSite& site, std::uint64_t samples, double share) {
               kDeviations * std::sqrt(all * share * (1 - share)));
 }
 
+// The process's exact number of copies, spread over its samples.
+template <class T>
+void expect_estimate(const T& of, const ProcessCopies& process) {
+  EXPECT_EQ(of.estimated_copies,
+            std::llround(static_cast<double>(of.samples * *process.copied_pages()) /
+                         static_cast<double>(process.sampled->samples)));
+}
+
 TEST_P(CodeSitesOf, SharesLinesAndInlinedFrames) {
   constexpr int kPages = 20'000;
   constexpr std::uint32_t kPeriod = 10;  // in step with the subject's loop
@@ -118,7 +126,7 @@ TEST_P(CodeSitesOf, SharesLinesAndInlinedFrames) {
   expect_share(*often, child.samples, 0.7);
   expect_share(*sometimes, child.samples, 0.2);
   expect_share(*seldom, child.samples, 0.1);
-  EXPECT_EQ(often->estimated_copies, often->samples * kPeriod);
+  expect_estimate(*often, measured.processes[1]);
   EXPECT_EQ(&child.sites[0], often) << "most first";
 
   EXPECT_THAT(often->frames, SizeIs(1));
@@ -181,7 +189,7 @@ TEST_P(CodeSitesOf, MappingsByName) {
                                     [&](const MappingCopies& m) { return m.name == name; });
     ASSERT_NE(found, child.mappings.end()) << name;
     EXPECT_NEAR(static_cast<double>(found->samples), kPages, 20) << name;
-    EXPECT_EQ(found->estimated_copies, found->samples);
+    expect_estimate(*found, measured.processes[1]);
   }
 }
 
@@ -214,6 +222,12 @@ TEST_P(CodeSitesOf, LostSamplesAreCountedAndTheCountsStayExact) {
   const Measurement measured = measure({GetParam(), "shares", "20000", "stop"}, sampling);
   EXPECT_GT(measured.sampling->lost, 0U);
   EXPECT_EQ(measured.sampled->samples, measured.sampling->received);
+  std::uint64_t estimated = 0;
+  for (const MappingCopies& mapping : measured.processes[1].sampled->mappings) {
+    estimated += mapping.estimated_copies;
+  }
+  EXPECT_NEAR(static_cast<double>(estimated),
+              static_cast<double>(measured.processes[1].copied_pages().value_or(0)), 5);
   EXPECT_NEAR(static_cast<double>(measured.processes[1].copied_anon_pages.value_or(0)), 20'000, 20);
 }
 

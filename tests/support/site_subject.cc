@@ -14,6 +14,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+extern "C" char end;  // the linker's: behind .bss
+
 namespace site_subject {
 
 constexpr std::size_t kPage = 4096;
@@ -109,8 +111,10 @@ void short_lived(std::size_t children) {
 
 void mappings(std::size_t pages) {
   if (pages > kMostStatic) std::abort();
-  const Page anonymous = map(pages);
   auto* heap = static_cast<Page>(sbrk(static_cast<std::intptr_t>(pages * kPage)));
+  // Right behind .bss, unless the heap is there, so that both are one mapping of the kernel's.
+  const Page anonymous =
+      map(pages, (reinterpret_cast<std::uintptr_t>(&end) + kPage - 1) / kPage * kPage);
   volatile char stack[kMostStatic * kPage];
   for (const Page memory : {heap, static_cast<Page>(in_data), static_cast<Page>(in_bss), stack}) {
     for (std::size_t i = 0; i < pages; ++i) memory[i * kPage] = 1;
