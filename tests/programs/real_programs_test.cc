@@ -31,6 +31,8 @@ constexpr const char* kPython = "/usr/bin/python3";
 constexpr const char* kGunicorn = "/usr/bin/gunicorn";
 constexpr const char* kRuby = "/usr/bin/ruby";
 constexpr const char* kPostgres = "/usr/lib/postgresql/15/bin/postgres";
+// One copy in so many is sampled: then none is lost, however busy the machine is.
+constexpr const char* kSeldom = "16";
 
 // A process, by cowtop and by the kernel.
 struct Comparison {
@@ -149,7 +151,7 @@ std::vector<std::string> python(const std::string& before_fork, const std::strin
 
 TEST_F(RealPrograms, PythonCopiesToCountReferencesAndThenToCollectGarbage) {
   if (!fs::exists(kPython)) GTEST_SKIP() << "no " << kPython;
-  const Comparison plain = compare(python("", done()), "4");
+  const Comparison plain = compare(python("", done()), kSeldom);
   ASSERT_TRUE(plain.ours.is_object());
   expect_agreement(plain);
   EXPECT_GT(plain.ours.at("copied_pages"), 4000);
@@ -163,7 +165,7 @@ TEST_F(RealPrograms, PythonCopiesToCountReferencesAndThenToCollectGarbage) {
   EXPECT_THAT(plain.ours.at("mappings").at(0).at("name"), "anonymous");
 
   // Freezing takes from the collector what there is to mark, and nothing from the counts.
-  const Comparison frozen = compare(python("gc.freeze()", done()), "4");
+  const Comparison frozen = compare(python("gc.freeze()", done()), kSeldom);
   ASSERT_TRUE(frozen.ours.is_object());
   expect_agreement(frozen);
   EXPECT_EQ(frozen.ours.at("patterns").at(0).at("pattern"), "reference count");
@@ -184,7 +186,7 @@ TEST_F(RealPrograms, APythonPoolCopiesToCountReferences) {
                                    "    print('ready', pid, flush=True)\n"
                                    "    while not os.path.exists(sys.argv[1]): time.sleep(0.01)\n",
                                    done()},
-                                  "4");
+                                  kSeldom);
   ASSERT_TRUE(pool.ours.is_object());
   expect_agreement(pool);
   EXPECT_GT(pool.ours.at("copied_pages"), 4000);
@@ -205,7 +207,7 @@ TEST_F(RealPrograms, AGunicornWorkerThatReadsPreloadedDataCountsReferences) {
   Subprocess server(cowtop(folder_ / "report.json",
                            {kPython, kGunicorn, "--preload", "-w", "1", "-b", "unix:" + socket,
                             "--chdir", folder_, "app:app"},
-                           "4"));
+                           kSeldom));
   server.read_until("Booting worker");
   const Finished client = run({kPython, "-c",
                                "import socket, sys\n"
@@ -249,7 +251,7 @@ TEST_F(RealPrograms, RubysCollectorIsNotTakenForReferenceCounts) {
                                    "end\n"
                                    "Process.wait(pid)\n",
                                    done()},
-                                  "4");
+                                  kSeldom);
   ASSERT_TRUE(ruby.ours.is_object());
   expect_agreement(ruby);
   EXPECT_GT(ruby.ours.at("copied_pages"), 500);

@@ -243,12 +243,15 @@ std::string read_byte_and_return_many() {
 TEST_P(LaunchEnds, AValueForWhichThereIsNoDescriptorSaysSo) {
   const Pipe told;
   auto workers = value_of(start<read_byte_and_return_many>(with({.input = told.read_end.get()})));
-  const FewDescriptors none(0);
-  ASSERT_EQ(write(told.write_end.get(), "x", 1), 1);
-  const auto result = value_of(workers.wait())[0];
-  EXPECT_FALSE(result.value);
-  EXPECT_THAT(result.error, EndsWith("receiving what came with a worker's message: Too many open "
-                                     "files"));
+  const auto results = [&] {
+    const FewDescriptors none(0);
+    EXPECT_EQ(write(told.write_end.get(), "x", 1), 1);
+    return value_of(workers.wait());
+  }();
+  EXPECT_FALSE(results[0].value);
+  EXPECT_THAT(results[0].error,
+              EndsWith("receiving what came with a worker's message: Too many open "
+                       "files"));
 }
 
 TEST_P(LaunchEnds, AStartForWhichThereAreTooFewDescriptorsLeavesNobody) {
