@@ -44,9 +44,10 @@ class PageComparison {
 //
 // Reads through /proc/PID/mem, and only pages that pagemap shows as present: nothing is copied,
 // faulted in or unshared in any of the processes (process_vm_readv would unshare).  Running
-// processes may write meanwhile: the comparison is then as of some moment of it.  Costs about 1.5
-// us a page. Needs ptrace permission for all of them; one of the others that may not be read, or
-// has ended, is left out.  Errors: permission_denied, no_such_process, system_call, of `pid` alone.
+// processes may write meanwhile: the comparison is then as of some moment of it.  Costs some us a
+// page; the result's cost_ns says what it did.  Needs ptrace permission for all of them; one of the
+// others that may not be read, or has ended, is left out.  Errors: permission_denied,
+// no_such_process, system_call, of `pid` alone.
 Expected<CopyDiff> diff_copied_pages(const ProcFiles& proc, pid_t pid, const PageRanges& copied,
                                      const std::vector<pid_t>& others);
 

@@ -24,10 +24,9 @@
 //                        series, and vector stores of memcpy and memset by name, where most samples
 //                        are at the beginning of a page: so the stores came running.
 // "garbage collector"    a function with gc in its name, or the like, is one of the 3 innermost
-// that
-//                        have a name.  Or, in an
-//                        interpreter's binary, a store to a field of a node and then a step to the
-//                        next node, as a collector's marking of its lists does.
+//                        that have a name.  Or, in an interpreter's binary, a store to a field of a
+//                        node and then a step to the next node, as a collector's marking of its
+//                        lists does.
 // "allocator free list"  malloc, free or the like is the innermost that has a name, and it stores
 //                        a word.
 // "reference count"      +1 or -1 to a word of 4 or 8 bytes at a fixed place of an object that is
