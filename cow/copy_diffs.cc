@@ -11,18 +11,13 @@ namespace {
 constexpr std::uint64_t kCostFactor = 5;
 constexpr std::size_t kMostSiblings = 8;
 
-// What fork shares and a write copies.
-bool can_be_copied(const Mapping& mapping) {
-  return mapping.is_private && (mapping.readable || mapping.writable);
-}
-
 PageRanges anonymous_pages(const ProcFiles& proc, pid_t pid) {
   PageRanges result;
   const auto mappings = proc.maps(pid);
   auto pages = PageMap::open(proc, pid);
   if (!mappings || !pages) return result;
   for (const Mapping& mapping : *mappings) {
-    if (!can_be_copied(mapping)) continue;
+    if (!mapping.can_be_copied()) continue;
     const auto here = pages->anonymous_pages(mapping);
     if (!here) continue;
     for (const PageRange& range : here->ranges()) result.append(range);
@@ -101,7 +96,7 @@ void CopyDiffs::compare(pid_t pid, Known& known) {
   const PageRanges with_parent = intersect(known.inherited, anonymous_pages(proc_, known.parent));
   PageRanges copied;
   for (const Mapping& mapping : *mappings) {
-    if (!can_be_copied(mapping)) continue;
+    if (!mapping.can_be_copied()) continue;
     const auto here = pages->copied_pages(mapping, known.inherited, with_parent, &*parent_pages);
     if (!here || pages->is_gone()) return;
     for (const PageRange& range : here->ranges()) copied.append(range);
