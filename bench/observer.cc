@@ -2,6 +2,7 @@
 
 #include <array>
 #include <bpf/libbpf.h>
+#include <cerrno>
 #include <csignal>
 #include <cstdlib>
 #include <empty_probes.skel.h>
@@ -9,10 +10,13 @@
 #include <filesystem>
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
+#include <sched.h>
 #include <spawn.h>
 #include <sstream>
 #include <stdexcept>
+#include <sys/mount.h>
 #include <sys/wait.h>
+#include <system_error>
 #include <unistd.h>
 #include <utility>
 
@@ -146,11 +150,10 @@ class EmptyPrograms final : public Observer {
   empty_probes_bpf* skeleton_;
 };
 
-class Cowtop final : public Observer {
+class Cowtop : public Observer {
  public:
-  explicit Cowtop(pid_t pid)
-      : tool_({(fs::read_symlink("/proc/self/exe").parent_path() / "../tools/cowtop").string(),
-               "--json", "-p", std::to_string(pid)}) {
+  explicit Cowtop(pid_t pid, const std::vector<std::string>& options = {})
+      : tool_(command(pid, options)) {
     tool_.wait_for("attached to");
   }
   std::uint64_t stop() override {
@@ -167,13 +170,26 @@ class Cowtop final : public Observer {
   }
 
  private:
+  static std::vector<std::string> command(pid_t pid, const std::vector<std::string>& options) {
+    const fs::path self = fs::read_symlink("/proc/self/exe");
+    std::vector<std::string> result = {(self.parent_path() / "../tools/cowtop").string(), "--json",
+                                       "-p", std::to_string(pid)};
+    result.insert(result.end(), options.begin(), options.end());
+    return result;
+  }
+
   Tool tool_;
+};
+
+class CowtopLatency final : public Cowtop {
+ public:
+  explicit CowtopLatency(pid_t pid) : Cowtop(pid, {"--latency"}) {}
 };
 
 class Bpftrace : public Observer {
  public:
   explicit Bpftrace(const std::string& program) : tool_({"bpftrace", "-e", program + kReady}) {
-    tool_.wait_for("ready");
+    tool_.wait_for("ready\n");  // not as it quotes its program in an error
   }
   // The values of its map.
   std::uint64_t stop() override {
@@ -252,6 +268,18 @@ bool is_installed(const std::string& command) {
   return std::system(fmt::format("command -v {} >/dev/null 2>&1", command).c_str()) == 0;
 }
 
+// bpftrace and perf read of tracepoints in tracefs.  Where it is not mounted it is, for this
+// process and those that it starts.
+void mount_tracefs() {
+  constexpr const char* kTracefs = "/sys/kernel/tracing";
+  if (fs::exists(std::string(kTracefs) + "/events")) return;
+  if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+      mount("tracefs", kTracefs, "tracefs", 0, nullptr) != 0) {
+    throw std::runtime_error(fmt::format("{} is not mounted, nor can it be: {}", kTracefs,
+                                         std::system_category().message(errno)));
+  }
+}
+
 template <typename T>
 std::unique_ptr<Observer> watch(pid_t pid) {
   if constexpr (std::is_constructible_v<T, pid_t>) {
@@ -270,11 +298,13 @@ std::string cannot_observe() {
 
 std::vector<ObserverKind> observers() {
   libbpf_set_print(nullptr);
+  mount_tracefs();
   std::vector<ObserverKind> all = {
       {"none", "nobody watches", false, watch<Nothing>},
       {"empty programs", "BPF programs that return at once, on the events of cowtop's", false,
        watch<EmptyPrograms>},
-      {"cowtop", "cowtop --json -p PID", true, watch<Cowtop>}};
+      {"cowtop", "cowtop --json -p PID", true, watch<Cowtop>},
+      {"cowtop --latency", "cowtop --latency --json -p PID", true, watch<CowtopLatency>}};
   if (is_installed("bpftrace")) {
     all.push_back(
         {"bpftrace", fmt::format("bpftrace -e '{}'", kByProcess), true, watch<BpftraceByProcess>});

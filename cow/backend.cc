@@ -1,13 +1,50 @@
+#include <algorithm>
+#include <bit>
+#include <unistd.h>
+
 #include <cowshed/cow/backend.h>
 #include <cowshed/cow/pagemap_backend.h>
 #include <cowshed/cow/tracepoint_backend.h>
 
 namespace cowshed::cow {
+namespace {
 
-Expected<OpenedBackend> open_backend(BackendChoice choice, const SamplingOptions& sampling) {
+// Holds what all CPUs sample in 200 ms of copying at full speed, as whoever takes the samples may
+// wait so long for a CPU; of which the kernel's memory is no more than a 64th of the machine's.
+SamplingOptions with_buffer_for_here(SamplingOptions sampling) {
+  if (sampling.period == 0 || sampling.buffer_bytes != SamplingOptions{}.buffer_bytes) {
+    return sampling;
+  }
+  constexpr std::uint64_t kMostBytes = 128 << 20;
+  constexpr std::uint64_t kCopiesOfACpu = 60'000;
+  constexpr std::uint64_t kMemoryShare = 64;
+  const auto cpus = static_cast<std::uint64_t>(std::max(::sysconf(_SC_NPROCESSORS_ONLN), 1L));
+  const auto memory = static_cast<std::uint64_t>(std::max(::sysconf(_SC_PHYS_PAGES), 1L)) *
+                      static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  const std::uint64_t wanted = cpus * kCopiesOfACpu / sampling.period * sampling.stack_bytes;
+  const std::uint64_t most = std::min(kMostBytes, std::bit_floor(memory / kMemoryShare));
+  const auto bytes = static_cast<std::uint32_t>(std::min(std::bit_ceil(wanted), most));
+  sampling.buffer_bytes = std::max(sampling.buffer_bytes, bytes);
+  return sampling;
+}
+
+Expected<std::unique_ptr<Backend>> open_tracepoint(const SamplingOptions& sampling, Timing timing) {
+  const SamplingOptions sized = with_buffer_for_here(sampling);
+  auto opened = TracepointBackend::open(sized, timing);
+  // As where a memory cgroup's limit is tight.
+  if (!opened && sized.buffer_bytes != sampling.buffer_bytes) {
+    return TracepointBackend::open(sampling, timing);
+  }
+  return opened;
+}
+
+}  // namespace
+
+Expected<OpenedBackend> open_backend(BackendChoice choice, const SamplingOptions& sampling,
+                                     Timing timing) {
   OpenedBackend opened;
   if (choice != BackendChoice::pagemap) {
-    auto tracepoint = TracepointBackend::open(sampling);
+    auto tracepoint = open_tracepoint(sampling, timing);
     if (tracepoint) {
       opened.backend = std::move(*tracepoint);
       return opened;
@@ -18,6 +55,7 @@ Expected<OpenedBackend> open_backend(BackendChoice choice, const SamplingOptions
                     "are no longer shared, whoever copied them, and misses processes that live for "
                     "less than a sample";
     if (sampling.period != 0) opened.notice += "; code sites are not known";
+    if (timing == Timing::on) opened.notice += "; how long copies take is not known";
   }
   opened.backend = std::make_unique<PagemapBackend>();
   return opened;

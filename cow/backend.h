@@ -10,6 +10,7 @@
 
 #include <cowshed/base/error.h>
 #include <cowshed/cow/process_copies.h>
+#include <cowshed/probes/counts.h>
 #include <cowshed/probes/samples.h>
 
 namespace cowshed::cow {
@@ -53,8 +54,10 @@ struct OpenedBackend {
 
 // Opens the named backend, or the best that works here: exact tracepoints, else /proc.
 // `sampling` says how many copies to attribute to code (sampled_copies.h), which only tracepoints
-// can: by default none.  Errors: permission_denied or unsupported when the named one cannot run
-// here.
-Expected<OpenedBackend> open_backend(BackendChoice choice, const SamplingOptions& sampling = {});
+// can: by default none; a buffer_bytes left as it is becomes one by CPUs and period.  So is
+// `timing`, of the faults that copy.  Errors: permission_denied or unsupported when the named one
+// cannot run here.
+Expected<OpenedBackend> open_backend(BackendChoice choice, const SamplingOptions& sampling = {},
+                                     Timing timing = Timing::off);
 
 }  // namespace cowshed::cow

@@ -5,13 +5,18 @@
 
 namespace cowshed::cow {
 
-// CLOCK_MONOTONIC in nanoseconds: the clock of bpf_ktime_get_ns and of a process's start time.
-inline std::uint64_t monotonic_ns() {
+inline std::uint64_t clock_ns(clockid_t clock) {
   timespec now{};
-  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  ::clock_gettime(clock, &now);
   constexpr std::uint64_t kNsPerSecond = 1'000'000'000;
   return static_cast<std::uint64_t>(now.tv_sec) * kNsPerSecond +
          static_cast<std::uint64_t>(now.tv_nsec);
 }
+
+// CLOCK_MONOTONIC in nanoseconds: the clock of bpf_ktime_get_ns and of a process's start time.
+inline std::uint64_t monotonic_ns() { return clock_ns(CLOCK_MONOTONIC); }
+
+// What the calling thread has used of its CPUs.
+inline std::uint64_t thread_cpu_ns() { return clock_ns(CLOCK_THREAD_CPUTIME_ID); }
 
 }  // namespace cowshed::cow

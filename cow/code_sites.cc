@@ -68,6 +68,16 @@ std::string mapping_name(const AddressSpace& space, const CopySample& sample, Bi
 
 }  // namespace
 
+std::vector<Frame> place_of(const std::vector<Frame>& stack) {
+  std::vector<Frame> place;
+  for (const Frame& frame : stack) {
+    place.push_back(without_address(frame));
+    const bool is_kernel = frame.module.empty() && frame.function.starts_with('[');
+    if (!is_kernel && !frame.inlined && !is_runtime_library(frame.module)) break;
+  }
+  return place;
+}
+
 const CodeStack& CodeSites::add(const CopySample& sample, AddressSpaces& spaces,
                                 Binaries& binaries) {
   Tally& tally = tallies_[sample.process_id];
@@ -138,30 +148,27 @@ std::vector<CodeSite> CodeSites::sites(const std::vector<Weighted>& tallies, Sym
     double copies = 0;
     std::uint64_t most_samples = 0;
     std::vector<Frame> stack;
+    bool truncated = false;
   };
   std::map<std::vector<Frame>, Found> found;
   for (const auto& [tally, copies_per_sample] : tallies) {
     for (const auto& [stack, samples] : tally->stacks) {
       std::vector<Frame> all = frames(stack, symbols);
-      std::vector<Frame> place;
-      for (const Frame& frame : all) {
-        place.push_back(without_address(frame));
-        const bool is_kernel = frame.module.empty() && frame.function.starts_with('[');
-        if (!is_kernel && !frame.inlined && !is_runtime_library(frame.module)) break;
-      }
-      Found& site = found[std::move(place)];
+      Found& site = found[place_of(all)];
       site.samples += samples;
       site.copies += static_cast<double>(samples) * copies_per_sample;
       if (samples > site.most_samples) {
         site.most_samples = samples;
         site.stack = std::move(all);
+        site.truncated = stack.code.truncated;
       }
     }
   }
   std::vector<CodeSite> result;
   result.reserve(found.size());
   for (auto& [place, site] : found) {
-    result.push_back({place, std::move(site.stack), site.samples, rounded(site.copies)});
+    result.push_back(
+        {place, std::move(site.stack), site.samples, rounded(site.copies), site.truncated});
   }
   std::stable_sort(result.begin(), result.end(),
                    [](const auto& a, const auto& b) { return a.samples > b.samples; });

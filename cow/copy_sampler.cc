@@ -1,3 +1,6 @@
+#include <iterator>
+#include <utility>
+
 #include <cowshed/cow/clock.h>
 #include <cowshed/cow/copy_sampler.h>
 
@@ -5,7 +8,8 @@ namespace cowshed::cow {
 namespace {
 
 constexpr std::size_t kMostOfAKind = 50;
-constexpr std::size_t kMostWaiting = 10'000;
+constexpr std::size_t kMostUnknown = 10'000;
+constexpr std::size_t kPlacedAtATime = 32;  // some milliseconds
 
 }  // namespace
 
@@ -13,47 +17,58 @@ CopySampler::CopySampler(const ProcFiles& proc) : binaries_(proc), spaces_(proc,
   if (auto decoder = StoreDecoder::open()) stores_.emplace(std::move(*decoder));
 }
 
-void CopySampler::attribute(const CopySample& sample) {
+void CopySampler::place(const CopySample& sample) {
   const CodeStack& code = sites_.add(sample, spaces_, binaries_);
   if (stores_) stores_->add(sample, code);
 }
 
-void CopySampler::add(const std::vector<CopySample>& samples,
-                      const std::vector<ProcessCounts>& processes) {
+void CopySampler::add(std::vector<CopySample> samples) {
+  waiting_.insert(waiting_.end(), std::make_move_iterator(samples.begin()),
+                  std::make_move_iterator(samples.end()));
+}
+
+void CopySampler::attribute(const std::vector<ProcessCounts>& processes,
+                            const std::function<void()>& meanwhile) {
   const std::uint64_t now = monotonic_ns();
   for (const ProcessCounts& process : processes) spaces_.update(process, now);
-  const auto place = [this](const CopySample& sample) {
-    const bool is_known = spaces_.knows(sample.process_id);
-    if (is_known) attribute(sample);
-    return is_known;
-  };
-  std::erase_if(waiting_, place);
-  for (const CopySample& sample : samples) {
-    if (!place(sample)) waiting_.push_back(sample);
+  std::vector<CopySample> unknown;
+  std::size_t placed = 0;
+  for (CopySample& sample : std::exchange(waiting_, {})) {
+    if (!spaces_.knows(sample.process_id)) {
+      unknown.push_back(std::move(sample));
+    } else {
+      place(sample);
+      if (++placed % kPlacedAtATime == 0) meanwhile();
+    }
   }
-  if (waiting_.size() > kMostWaiting) attribute_waiting();
+  if (unknown.size() > kMostUnknown) {
+    for (const CopySample& sample : unknown) place(sample);
+  } else {
+    waiting_.insert(waiting_.begin(), std::make_move_iterator(unknown.begin()),
+                    std::make_move_iterator(unknown.end()));
+  }
   spaces_.forget_ended();
 }
 
-// As of an unknown process.
-void CopySampler::attribute_waiting() {
-  for (const CopySample& sample : waiting_) attribute(sample);
+// As of an unknown process where it is one.
+void CopySampler::place_waiting() {
+  for (const CopySample& sample : waiting_) place(sample);
   waiting_.clear();
 }
 
 SampledCopies CopySampler::of(std::uint64_t process_id, const CodeSites::Copies& copies) {
-  attribute_waiting();
+  place_waiting();
   return sites_.of(process_id, copies, symbols_, kMostOfAKind);
 }
 
 SampledCopies CopySampler::of_all(const CodeSites::Copies& copies) {
-  attribute_waiting();
+  place_waiting();
   return sites_.of_all(copies, symbols_, kMostOfAKind);
 }
 
 std::optional<std::vector<CopyPattern>> CopySampler::patterns_of(std::uint64_t process_id) {
   if (!stores_) return std::nullopt;
-  attribute_waiting();
+  place_waiting();
   return stores_->patterns(process_id, symbols_);
 }
 

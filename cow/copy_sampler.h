@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <vector>
 
@@ -21,9 +22,14 @@ class CopySampler {
  public:
   explicit CopySampler(const ProcFiles& proc);
 
-  // `samples` must have been taken before the snapshot that `processes` are of.  One whose process
-  // is not in it, as happens while many come and go, waits for the next.
-  void add(const std::vector<CopySample>& samples, const std::vector<ProcessCounts>& processes);
+  // They wait for the next attribute().
+  void add(std::vector<CopySample> samples);
+
+  // Attributes all that was added before the snapshot that `processes` are of was made.  What
+  // belongs to none of them, as happens while many come and go, waits on.  That may take long:
+  // `meanwhile` is called now and then, and may add().
+  void attribute(const std::vector<ProcessCounts>& processes,
+                 const std::function<void()>& meanwhile);
 
   // As of the last call; of one process by the probe's id, and of all.
   SampledCopies of(std::uint64_t process_id, const CodeSites::Copies& copies);
@@ -32,8 +38,8 @@ class CopySampler {
   std::optional<std::vector<CopyPattern>> patterns_of(std::uint64_t process_id);
 
  private:
-  void attribute(const CopySample& sample);
-  void attribute_waiting();
+  void place(const CopySample& sample);
+  void place_waiting();
 
   std::vector<CopySample> waiting_;
   Binaries binaries_;  // outlives those that have its addresses

@@ -7,6 +7,25 @@
 
 namespace cowshed::cow {
 
+void add_mapping(MemorySample& sample, const Mapping& mapping, const AnonymousPages& here,
+                 const std::vector<FrozenArena>& frozen) {
+  const std::uint64_t own = here.own.bytes();
+  const std::uint64_t shared = here.shared.bytes();
+  sample.private_bytes += own;
+  sample.shared_bytes += shared;
+  const bool in_arena = std::any_of(frozen.begin(), frozen.end(), [&](const FrozenArena& arena) {
+    return arena.mapping == &mapping;
+  });
+  // Of an arena, what is not anonymous is shared by its file.
+  if (in_arena) sample.shared_bytes += mapping.bytes() - own - shared;
+}
+
+std::optional<MemorySample> finished(MemorySample sample) {
+  if (sample.private_bytes + sample.shared_bytes == 0) return std::nullopt;
+  sample.sampled_ns = monotonic_ns();
+  return sample;
+}
+
 std::optional<MemorySample> sample_memory(const ProcFiles& proc, pid_t pid,
                                           const std::vector<Mapping>& mappings) {
   auto pages = PageMap::open(proc, pid);
@@ -15,20 +34,11 @@ std::optional<MemorySample> sample_memory(const ProcFiles& proc, pid_t pid,
   const auto frozen = frozen_arenas(proc, pid, mappings);
   for (const Mapping& mapping : mappings) {
     if (!mapping.can_be_copied()) continue;
-    const auto here = pages->anonymous_bytes(mapping);
+    const auto here = pages->anonymous_pages_by_owner(mapping);
     if (!here || pages->is_gone()) return std::nullopt;
-    sample.private_bytes += here->own;
-    sample.shared_bytes += here->shared;
-    const bool in_arena = std::any_of(frozen.begin(), frozen.end(), [&](const FrozenArena& arena) {
-      return arena.mapping == &mapping;
-    });
-    // Of an arena, what is not anonymous is shared by its file.
-    if (in_arena) sample.shared_bytes += mapping.bytes() - here->own - here->shared;
+    add_mapping(sample, mapping, *here, frozen);
   }
-  // A scan of memory that is gone finds nothing, and says nothing of it.
-  if (sample.private_bytes + sample.shared_bytes == 0) return std::nullopt;
-  sample.sampled_ns = monotonic_ns();
-  return sample;
+  return finished(sample);
 }
 
 }  // namespace cowshed::cow

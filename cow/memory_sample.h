@@ -4,6 +4,8 @@
 #include <sys/types.h>
 #include <vector>
 
+#include <cowshed/cow/frozen_arenas.h>
+#include <cowshed/cow/page_map.h>
 #include <cowshed/cow/proc_files.h>
 #include <cowshed/cow/process_copies.h>
 
@@ -13,5 +15,13 @@ namespace cowshed::cow {
 // Costs what base/pagemap.h says of visit_anonymous_pages().
 std::optional<MemorySample> sample_memory(const ProcFiles& proc, pid_t pid,
                                           const std::vector<Mapping>& mappings);
+
+// Adds one of the mappings of the sampled process, whose anonymous pages are `here`.
+void add_mapping(MemorySample& sample, const Mapping& mapping, const AnonymousPages& here,
+                 const std::vector<FrozenArena>& frozen);
+
+// With the time; nullopt when nothing was found: a scan of memory that is gone finds nothing, and
+// says nothing of it.
+std::optional<MemorySample> finished(MemorySample sample);
 
 }  // namespace cowshed::cow

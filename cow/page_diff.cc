@@ -19,58 +19,45 @@ constexpr std::size_t kBatch = 64;  // pages of which the pagemaps are read at o
 class Memory {
  public:
   static Expected<Memory> open(const ProcFiles& proc, pid_t pid) {
-    Memory memory;
-    for (const auto& [name, fd] : {std::pair{"mem", &memory.mem_}, {"pagemap", &memory.pagemap_}}) {
-      const std::string path = proc.path(pid, name);
-      *fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-      if (*fd < 0) return process_error(pid, path, errno);
-    }
-    return memory;
+    auto entries = PageEntries::open(proc, pid);
+    if (!entries) return tl::make_unexpected(entries.error());
+    const std::string path = proc.path(pid, "mem");
+    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return process_error(pid, path, errno);
+    return Memory(fd, std::move(*entries));
   }
   Memory(Memory&& other) noexcept
-      : mem_(std::exchange(other.mem_, -1)), pagemap_(std::exchange(other.pagemap_, -1)) {}
+      : fd_(std::exchange(other.fd_, -1)), entries_(std::move(other.entries_)) {}
   Memory& operator=(Memory&&) = delete;
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
   ~Memory() {
-    if (mem_ >= 0) ::close(mem_);
-    if (pagemap_ >= 0) ::close(pagemap_);
+    if (fd_ >= 0) ::close(fd_);
   }
 
   // False for pages that cannot be read, or not any more.
   bool read(std::uint64_t address, std::span<std::byte> to) const {
-    return ::pread(mem_, to.data(), to.size(), static_cast<off_t>(address)) ==
+    return ::pread(fd_, to.data(), to.size(), static_cast<off_t>(address)) ==
            static_cast<ssize_t>(to.size());
   }
-  // Entries of pagemap; 0, as of an absent page, where there are none.
-  void entries(std::uint64_t address, std::span<std::uint64_t> to) const {
-    std::fill(to.begin(), to.end(), 0);
-    const auto offset = static_cast<off_t>(address / kPageSize * sizeof(std::uint64_t));
-    // What a short read leaves is absent.
-    if (::pread(pagemap_, to.data(), to.size_bytes(), offset) < 0) return;
-  }
+  const PageEntries& entries() const { return entries_; }
 
  private:
-  Memory() = default;
-  int mem_ = -1;
-  int pagemap_ = -1;
+  Memory(int fd, PageEntries entries) : fd_(fd), entries_(std::move(entries)) {}
+  int fd_;
+  PageEntries entries_;
 };
 
-constexpr std::uint64_t kPresent = std::uint64_t{1} << 63;
-constexpr std::uint64_t kOfFile = std::uint64_t{1} << 61;
-constexpr std::uint64_t kExclusive = std::uint64_t{1} << 56;
+using Batch = std::array<PageEntry, kBatch>;
 
-bool is_alone(std::uint64_t entry) { return (entry & kOfFile) == 0 && (entry & kExclusive) != 0; }
-
-using Entries = std::array<std::uint64_t, kBatch>;
-
-// The process to compare a page with; nullopt: nobody has it.
-std::optional<std::size_t> original_of(const std::vector<Entries>& entries, std::size_t page) {
+// The process that has the original; nullopt: nobody.
+std::optional<std::size_t> original_of(const std::vector<Batch>& entries, std::size_t page,
+                                       std::uint64_t frame) {
   std::optional<std::size_t> alone;
   for (std::size_t i = 0; i < entries.size(); ++i) {
-    const std::uint64_t entry = entries[i].at(page);
-    if ((entry & kPresent) == 0) continue;
-    if (!is_alone(entry)) return i;
+    const PageEntry entry = entries[i].at(page);
+    if (!entry.is_present() || (frame != 0 && entry.frame() != frame)) continue;
+    if (!entry.is_alone()) return i;
     if (!alone) alone = i;
   }
   return alone;
@@ -83,55 +70,50 @@ typename Figures::const_iterator top(const Figures& figures) {
                           [](const auto& a, const auto& b) { return a.second < b.second; });
 }
 
-class Differ {
+class Comparer {
  public:
-  Differ(const Memory& own, const std::vector<Memory>& others)
-      : own_(&own), others_(&others), entries_(others.size()) {}
+  Comparer(const Memory& own, const std::vector<Memory>& others, const PageFrames& originals)
+      : own_(&own), others_(&others), originals_(&originals), entries_(others.size()) {}
 
   // At most kBatch pages.
   void compare(PageRange range) {
     const std::size_t pages = (range.end - range.begin) / kPageSize;
-    Entries own_entries{};
-    own_->entries(range.begin, std::span(own_entries).first(pages));
+    Batch own_entries{};
+    own_->entries().read(range.begin, std::span(own_entries).first(pages));
     for (std::size_t i = 0; i < entries_.size(); ++i) {
-      (*others_)[i].entries(range.begin, std::span(entries_[i]).first(pages));
+      (*others_)[i].entries().read(range.begin, std::span(entries_[i]).first(pages));
     }
     for (std::size_t page = 0; page < pages; ++page) {
-      const bool is_there = (own_entries.at(page) & kPresent) != 0;
-      const auto original = is_there ? original_of(entries_, page) : std::nullopt;
       const std::uint64_t address = range.begin + page * kPageSize;
+      const auto original = own_entries.at(page).is_present()
+                                ? original_of(entries_, page, originals_->frame(address))
+                                : std::nullopt;
       if (!original || !own_->read(address, copy_) ||
           !(*others_)[*original].read(address, original_)) {
-        ++not_compared_;
+        comparison_.add_not_compared();
         continue;
       }
-      if (is_alone(entries_[*original].at(page))) ++alone_;
-      comparison_.add(copy_, original_);
+      comparison_.add(copy_, original_, entries_[*original].at(page).is_alone());
     }
   }
 
-  CopyDiff result() const {
-    CopyDiff diff = comparison_.result();
-    diff.not_compared_pages = not_compared_;
-    diff.alone_pages = alone_;
-    return diff;
-  }
+  PageComparison& comparison() { return comparison_; }
 
  private:
   const Memory* own_;
   const std::vector<Memory>* others_;
-  std::vector<Entries> entries_;  // of each of the others
+  const PageFrames* originals_;
+  std::vector<Batch> entries_;  // of each of the others
   std::array<std::byte, kPageSize> copy_{};
   std::array<std::byte, kPageSize> original_{};
   PageComparison comparison_;
-  std::uint64_t not_compared_ = 0;
-  std::uint64_t alone_ = 0;
 };
 
 }  // namespace
 
-void PageComparison::add(PageBytes copy, PageBytes original) {
+void PageComparison::add(PageBytes copy, PageBytes original, bool is_alone) {
   ++sum_.compared_pages;
+  if (is_alone) ++sum_.alone_pages;
   if (std::memcmp(copy.data(), original.data(), kPageSize) == 0) {
     ++sum_.unchanged_pages;
     return;
@@ -160,6 +142,18 @@ void PageComparison::add(PageBytes copy, PageBytes original) {
   end_change(kPageSize);
 }
 
+void PageComparison::add(const PageComparison& other) {
+  sum_.compared_pages += other.sum_.compared_pages;
+  sum_.alone_pages += other.sum_.alone_pages;
+  sum_.not_compared_pages += other.sum_.not_compared_pages;
+  sum_.unchanged_pages += other.sum_.unchanged_pages;
+  sum_.changed_bytes += other.sum_.changed_bytes;
+  sum_.changes += other.sum_.changes;
+  sum_.cost_ns += other.sum_.cost_ns;
+  for (const auto& [width, count] : other.widths_) widths_[width] += count;
+  for (const auto& [stride, count] : other.strides_) strides_[stride] += count;
+}
+
 CopyDiff PageComparison::result() const {
   CopyDiff diff = sum_;
   if (const auto width = top(widths_); width != widths_.end()) {
@@ -173,24 +167,26 @@ CopyDiff PageComparison::result() const {
   return diff;
 }
 
-Expected<CopyDiff> diff_copied_pages(const ProcFiles& proc, pid_t pid, const PageRanges& copied,
-                                     const std::vector<pid_t>& others) {
+Expected<PageComparison> compare_copied_pages(const ProcFiles& proc, pid_t pid,
+                                              const PageRanges& copied,
+                                              const std::vector<pid_t>& others,
+                                              const PageFrames& originals) {
   const std::uint64_t begin_ns = monotonic_ns();
   const auto own = Memory::open(proc, pid);
   if (!own) return tl::make_unexpected(own.error());
   std::vector<Memory> memories;
+  memories.reserve(others.size());
   for (const pid_t other : others) {
     if (auto memory = Memory::open(proc, other)) memories.push_back(std::move(*memory));
   }
-  Differ differ(*own, memories);
+  Comparer comparer(*own, memories, originals);
   for (const PageRange& range : copied.ranges()) {
     for (std::uint64_t at = range.begin; at < range.end; at += kBatch * kPageSize) {
-      differ.compare({at, std::min(range.end, at + kBatch * kPageSize)});
+      comparer.compare({at, std::min(range.end, at + kBatch * kPageSize)});
     }
   }
-  CopyDiff diff = differ.result();
-  diff.cost_ns = monotonic_ns() - begin_ns;
-  return diff;
+  comparer.comparison().add_cost(monotonic_ns() - begin_ns);
+  return std::move(comparer.comparison());
 }
 
 }  // namespace cowshed::cow

@@ -66,13 +66,13 @@ Expected<PageRanges> PageMap::anonymous_pages(const Mapping& mapping) {
   return read({mapping.begin, mapping.end}, Anonymous::resident);
 }
 
-Expected<AnonymousBytes> PageMap::anonymous_bytes(const Mapping& mapping) {
-  AnonymousBytes result;
+Expected<AnonymousPages> PageMap::anonymous_pages_by_owner(const Mapping& mapping) {
+  AnonymousPages result;
   const int error =
       visit_anonymous_pages(fd_, mapping.begin, mapping.end,
                             [&result](std::uint64_t begin, std::uint64_t end, AnonymousPage kind) {
-                              if (kind == AnonymousPage::own) result.own += end - begin;
-                              if (kind == AnonymousPage::shared) result.shared += end - begin;
+                              if (kind == AnonymousPage::own) result.own.append({begin, end});
+                              if (kind == AnonymousPage::shared) result.shared.append({begin, end});
                             });
   if (auto good = check(error); !good) return tl::make_unexpected(std::move(good.error()));
   return result;
@@ -92,18 +92,34 @@ Expected<PageRanges> PageMap::copied_pages(const Mapping& mapping, const PageRan
                                            const PageRanges& with_parent, const PageMap* parent) {
   auto resident = anonymous_pages(mapping);
   if (!resident) return resident;
-  PageRanges still_inherited = intersect(*resident, inherited);
-  const PageRanges in_both = intersect(still_inherited, with_parent);
+  const PageRanges in_both = intersect(intersect(*resident, inherited), with_parent);
   auto exclusive = exclusive_pages(in_both);
   if (!exclusive || !mapping.has_file()) return exclusive;
-  still_inherited = subtract(still_inherited, *exclusive);
+  return copied_file_pages(*resident, inherited, in_both, *exclusive, parent);
+}
+
+Expected<PageRanges> PageMap::copied_pages(const Mapping& mapping, const AnonymousPages& here,
+                                           const PageRanges& inherited,
+                                           const PageRanges& with_parent, const PageMap* parent) {
+  if (!mapping.has_file()) return intersect(intersect(here.own, inherited), with_parent);
+  const PageRanges resident = unite(here.own, here.shared);
+  const PageRanges in_both = intersect(intersect(resident, inherited), with_parent);
+  return copied_file_pages(resident, inherited, in_both, intersect(here.own, in_both), parent);
+}
+
+Expected<PageRanges> PageMap::copied_file_pages(const PageRanges& resident,
+                                                const PageRanges& inherited,
+                                                const PageRanges& in_both,
+                                                const PageRanges& exclusive,
+                                                const PageMap* parent) {
+  PageRanges still_inherited = subtract(intersect(resident, inherited), exclusive);
   if (parent != nullptr) {
-    auto different = different_pages(subtract(in_both, *exclusive), *parent);
+    auto different = different_pages(subtract(in_both, exclusive), *parent);
     if (!different) return different;
     still_inherited = subtract(still_inherited, *different);
   }
   // What was not anonymous in the parent was copied from the file, here.
-  return subtract(*resident, still_inherited);
+  return subtract(resident, still_inherited);
 }
 
 }  // namespace cowshed::cow

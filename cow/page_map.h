@@ -10,9 +10,10 @@
 
 namespace cowshed::cow {
 
-struct AnonymousBytes {
-  std::uint64_t own = 0;     // mapped by this process alone
-  std::uint64_t shared = 0;  // by others, too
+// Resident pages.
+struct AnonymousPages {
+  PageRanges own;     // mapped by this process alone
+  PageRanges shared;  // by others, too
 };
 
 // Reads /proc/PID/pagemap, which needs no privilege for one's own processes.  Reading it changes
@@ -30,8 +31,8 @@ class PageMap {
   // base/pagemap.h names.
   Expected<PageRanges> anonymous_pages(const Mapping& mapping);
 
-  // How much of `mapping` is resident and anonymous.
-  Expected<AnonymousBytes> anonymous_bytes(const Mapping& mapping);
+  // The same, by whose they are.
+  Expected<AnonymousPages> anonymous_pages_by_owner(const Mapping& mapping);
 
   // Those of `pages` that are resident, anonymous and mapped by this process alone (bit 56).
   Expected<PageRanges> exclusive_pages(const PageRanges& pages);
@@ -43,6 +44,10 @@ class PageMap {
   // files only: it costs a look at each such page, and CAP_SYS_ADMIN.
   Expected<PageRanges> copied_pages(const Mapping& mapping, const PageRanges& inherited,
                                     const PageRanges& with_parent, const PageMap* parent);
+  // The same of what anonymous_pages_by_owner(mapping) has found: reads nothing anew.
+  Expected<PageRanges> copied_pages(const Mapping& mapping, const AnonymousPages& here,
+                                    const PageRanges& inherited, const PageRanges& with_parent,
+                                    const PageMap* parent);
 
   // The process has replaced or lost its memory since open(): every read gives nothing.
   bool is_gone() const { return gone_; }
@@ -51,6 +56,9 @@ class PageMap {
   explicit PageMap(int fd) : fd_(fd) {}
   Expected<PageRanges> read(PageRange range, Anonymous which);
   Expected<void> check(int error);
+  Expected<PageRanges> copied_file_pages(const PageRanges& resident, const PageRanges& inherited,
+                                         const PageRanges& in_both, const PageRanges& exclusive,
+                                         const PageMap* parent);
   Expected<PageRanges> different_pages(const PageRanges& pages, const PageMap& other);
 
   int fd_ = -1;

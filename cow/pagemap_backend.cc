@@ -2,6 +2,7 @@
 #include <linux/kcmp.h>
 #include <optional>
 #include <sys/syscall.h>
+#include <tuple>
 #include <unistd.h>
 #include <utility>
 
@@ -16,9 +17,13 @@ namespace cowshed::cow {
 namespace {
 
 constexpr std::chrono::milliseconds kShortestInterval{10};
-// Looking at a process costs in proportion to its memory.  It is looked at again after this many
-// times what it cost, so that small ones are seen often and large ones do not take a whole CPU.
-constexpr std::uint64_t kCostFactor = 5;
+// After each of the two, searching and looking, there is a pause of this many times what it cost.
+constexpr std::uint64_t kCostFactor = 9;
+// Looking goes on for no longer than this at a time, or than a search: so that processes are
+// searched for meanwhile, and looked at as much as searched for.
+constexpr std::uint64_t kLooksNs = 10'000'000;
+// A process that has not changed is looked at no more often, but still: others may have ended.
+constexpr std::uint64_t kSecondNs = 1'000'000'000;
 
 bool has_memory(const ProcStat& stat) { return stat.state != 'Z' && stat.state != 'X'; }
 
@@ -27,20 +32,35 @@ bool shares_memory(pid_t a, pid_t b) { return ::syscall(SYS_kcmp, a, b, KCMP_VM,
 
 std::uint64_t start_ns(const ProcStat& stat) {
   static const auto ticks_per_second = static_cast<std::uint64_t>(::sysconf(_SC_CLK_TCK));
-  return stat.start_ticks * (1'000'000'000 / ticks_per_second);
+  return stat.start_ticks * (kSecondNs / ticks_per_second);
+}
+
+// Not a later process with the same PID: those are at least a turn of all PIDs apart.
+bool is_start_of(const ForkEvent& fork, std::uint64_t start) {
+  constexpr std::uint64_t kTickNs = 10'000'000;
+  constexpr std::uint64_t kLateNs = 100'000'000;
+  return start < fork.ns + kTickNs && fork.ns < start + kLateNs;
 }
 
 }  // namespace
 
 struct PagemapBackend::Tracked {
+  Tracked(const ProcStat& stat, Tracked* forked_by)
+      : start_ticks(stat.start_ticks),
+        start_stack(stat.start_stack),
+        parent(forked_by),
+        activity(stat),
+        reaped_faults(stat.reaped_faults) {}
+
   ProcessCopies copies;
   std::uint64_t start_ticks = 0;
   std::uint64_t start_stack = 0;
-  std::uint64_t next_look_ns = 0;
-  bool awaits_exec = false;  // still the launcher's own image
-  bool is_child = false;     // forked by a process that is tracked too
-  pid_t parent = 0;
-  PageRanges shared;  // anonymous pages that the parent had when this process was first seen
+  Tracked* parent = nullptr;  // null for a root
+  bool awaits_exec = false;   // still the launcher's own image
+  Activity activity;
+  std::uint64_t reaped_faults = 0;
+  // Anonymous pages that the parent had when this process was first seen; null: none.
+  std::shared_ptr<const PageRanges> shared;
   // Copies made in earlier images, and the most seen in this one: what was freed again stays
   // counted.
   std::uint64_t earlier_anon = 0;
@@ -48,30 +68,58 @@ struct PagemapBackend::Tracked {
   std::uint64_t most_anon = 0;
   std::uint64_t most_file = 0;
 
+  std::uint64_t changes = 0;           // of its activity
+  std::uint64_t children_changes = 0;  // of that of its children, their starts and ends
+  std::uint64_t looked_at_changes = 0;
+  std::uint64_t looked_at_ns = 0;  // 0: never
+
+  // Of whom its pages can have been shared or copied by.
+  std::uint64_t all_changes() const {
+    return changes + children_changes + (parent != nullptr ? parent->changes : 0);
+  }
+  bool is_to_be_looked_at(std::uint64_t now) const {
+    if (!copies.alive || awaits_exec || copies.shares_memory) return false;
+    return looked_at_ns == 0 || has_changed() || now >= looked_at_ns + kSecondNs;
+  }
+  bool has_changed() const { return all_changes() != looked_at_changes; }
+
+  void change() {
+    ++changes;
+    if (parent != nullptr) ++parent->children_changes;
+  }
+
   void start_new_image() {
     earlier_anon += std::exchange(most_anon, 0);
     earlier_file += std::exchange(most_file, 0);
-    shared = {};
+    shared = nullptr;
     ++copies.execs;
     copies.copied_pages_before_exec = copies.copied_pages();
     copies.shares_memory = false;
   }
 };
 
-PagemapBackend::PagemapBackend(ProcFiles proc)
-    : proc_(std::move(proc)), started_ns_(monotonic_ns()) {}
+PagemapBackend::Activity::Activity(const ProcStat& stat)
+    : faults(stat.minor_faults + stat.major_faults),
+      virtual_bytes(stat.virtual_bytes),
+      resident_pages(stat.resident_pages) {}
+
+PagemapBackend::PagemapBackend(ProcFiles proc, std::unique_ptr<ForkEvents> forks)
+    : proc_(std::move(proc)), forks_(std::move(forks)), started_ns_(monotonic_ns()) {
+  if (const auto forks_before = proc_.forks()) forks_before_ = *forks_before;
+}
 
 PagemapBackend::~PagemapBackend() = default;
 
 Expected<void> PagemapBackend::track_command(pid_t child) {
+  if (forks_) forks_->take();  // among them its own
   const auto stat = proc_.stat(child);
   if (!stat) return tl::make_unexpected(stat.error());
-  add(child, *stat, nullptr);
-  processes_.back()->awaits_exec = true;
+  add(child, *stat, nullptr).awaits_exec = true;
   return {};
 }
 
 Expected<int> PagemapBackend::attach(pid_t root) {
+  if (forks_) forks_->take();
   const auto stat = proc_.stat(root);
   if (!stat) return tl::make_unexpected(stat.error());
   if (!has_memory(*stat)) {
@@ -82,7 +130,7 @@ Expected<int> PagemapBackend::attach(pid_t root) {
   const auto readable = PageMap::open(proc_, root);
   if (!readable) return tl::make_unexpected(readable.error());
   if (!alive_.contains(root)) add(root, *stat, nullptr);
-  find_children();
+  find_processes();
   return static_cast<int>(alive_.size());
 }
 
@@ -93,113 +141,229 @@ std::chrono::milliseconds PagemapBackend::interval() const {
 
 bool PagemapBackend::any_alive() const { return !alive_.empty(); }
 
-void PagemapBackend::add(pid_t pid, const ProcStat& stat, Tracked* parent) {
-  auto process = std::make_unique<Tracked>();
+PagemapBackend::Tracked& PagemapBackend::add(pid_t pid, const ProcStat& stat, Tracked* parent) {
+  auto process = std::make_unique<Tracked>(stat, parent);
   process->copies.pid = pid;
   process->copies.ppid = stat.ppid;
   process->copies.comm = stat.comm;
   process->copies.alive = true;
   process->copies.start_ns = start_ns(stat);
   process->copies.role = parent ? Role::child : Role::root;
-  process->start_ticks = stat.start_ticks;
-  process->start_stack = stat.start_stack;
   if (parent) {
-    process->is_child = true;
-    process->parent = parent->copies.pid;
-    process->copies.shares_memory = shares_memory(pid, process->parent);
+    const pid_t parent_pid = parent->copies.pid;
+    process->copies.shares_memory = parent->copies.alive && shares_memory(pid, parent_pid);
     // Another stack than the parent has or had: it has exec'd already, and shares nothing.
-    const auto parent_now = proc_.stat(process->parent);
+    const auto parent_now = proc_.stat(parent_pid);
     const bool same_image = parent->start_stack == stat.start_stack ||
                             (parent_now && parent_now->start_stack == stat.start_stack);
-    if (same_image && !process->copies.shares_memory) {
-      const Resident& shared = parent_memory(process->parent);
+    if (same_image && !process->copies.shares_memory && parent->copies.alive && parent_now) {
+      const Shareable& shared = shareable_of(parent_pid, Activity(*parent_now));
       process->shared = shared.anonymous;
-      process->copies.shared_at_fork_bytes = shared.anonymous.bytes() + shared.arena_bytes;
+      process->copies.shared_at_fork_bytes = shared.anonymous->bytes() + shared.arena_bytes;
     }
+    ++parent->children_changes;
   }
+  forked_.erase(pid);
   alive_[pid] = process.get();
+  latest_[pid] = process.get();
   processes_.push_back(std::move(process));
+  return *processes_.back();
 }
 
-const PagemapBackend::Resident& PagemapBackend::parent_memory(pid_t pid) {
-  const auto [entry, is_new] = parents_.try_emplace(pid);
-  Resident& resident = entry->second;
-  if (!is_new) return resident;
+const PagemapBackend::Shareable& PagemapBackend::shareable_of(pid_t pid, const Activity& activity) {
+  const std::uint64_t now = monotonic_ns();
+  const auto known = shareable_.find(pid);
+  const bool is_known = known != shareable_.end();
+  if (is_known && known->second.activity == activity &&
+      now < known->second.sampled_ns + kSecondNs) {
+    return known->second;
+  }
+  Shareable result{nullptr, 0, activity, now};
+  PageRanges anonymous;
   const auto mappings = proc_.maps(pid);
   auto pages = PageMap::open(proc_, pid);
-  if (!mappings || !pages) return resident;
-  for (const FrozenArena& arena : frozen_arenas(proc_, pid, *mappings)) {
-    resident.arena_bytes += arena.mapping->bytes();
-  }
-  for (const Mapping& mapping : *mappings) {
-    if (!mapping.can_be_copied()) continue;
-    const auto ranges = pages->anonymous_pages(mapping);
-    if (!ranges) continue;
-    for (const PageRange& range : ranges->ranges()) resident.anonymous.append(range);
-  }
-  return resident;
-}
-
-void PagemapBackend::find_children() {
-  // Grows while it is walked: grandchildren are found in the same pass.
-  for (std::size_t i = 0; i < processes_.size(); ++i) {
-    Tracked* process = processes_[i].get();
-    if (!process->copies.alive) continue;
-    const auto children = proc_.children(process->copies.pid);
-    if (!children) continue;
-    for (const pid_t child : *children) {
-      const auto stat = proc_.stat(child);
-      if (!stat || !has_memory(*stat)) continue;
-      const auto known = alive_.find(child);
-      if (known != alive_.end() && known->second->start_ticks == stat->start_ticks) continue;
-      if (known != alive_.end()) forget_memory(*known->second);
-      add(child, *stat, process);
+  if (mappings && pages) {
+    for (const FrozenArena& arena : frozen_arenas(proc_, pid, *mappings)) {
+      result.arena_bytes += arena.mapping->bytes();
+    }
+    for (const Mapping& mapping : *mappings) {
+      if (!mapping.can_be_copied()) continue;
+      const auto ranges = pages->anonymous_pages(mapping);
+      if (!ranges) continue;
+      for (const PageRange& range : ranges->ranges()) anonymous.append(range);
     }
   }
+  // Thousands of children share one list.
+  const bool is_same = is_known && *known->second.anonymous == anonymous;
+  result.anonymous =
+      is_same ? known->second.anonymous : std::make_shared<const PageRanges>(std::move(anonymous));
+  return shareable_.insert_or_assign(pid, std::move(result)).first->second;
 }
 
-void PagemapBackend::forget_memory(Tracked& process) {
+void PagemapBackend::find_processes() {
+  new_forks_.clear();
+  if (forks_) {
+    ForkEvents::Taken taken = forks_->take();
+    forks_complete_ = taken.complete;
+    for (const ForkEvent& fork : taken.events) {
+      const auto seen = latest_.find(fork.parent);
+      const auto not_seen = forked_.find(fork.parent);
+      if (not_seen == forked_.end() && seen == latest_.end()) {
+        // Somebody else's, perhaps with a PID that was ours.
+        forked_.erase(fork.child);
+        latest_.erase(fork.child);
+        continue;
+      }
+      forked_[fork.child] = not_seen != forked_.end() ? not_seen->second : seen->second;
+      new_forks_.push_back(fork);
+    }
+  }
+  reapers_ = 0;
+  some_gone_before_ = std::exchange(some_gone_, false);
+  // Grows while it is walked: grandchildren are found in the same pass.
+  for (std::size_t i = 0; i < processes_.size(); ++i) {
+    Tracked& process = *processes_[i];
+    if (process.copies.alive) update(process);
+    if (process.copies.alive) find_children(process);
+  }
+  find_forked();
+  if (!forks_) count_reaped();
+}
+
+void PagemapBackend::find_children(Tracked& process) {
+  const auto children = proc_.children(process.copies.pid);
+  if (!children) return;
+  for (const pid_t child : *children) {
+    // A new process with the same PID is found once the old one is seen to have ended.
+    if (alive_.contains(child)) continue;
+    const auto stat = proc_.stat(child);
+    if (stat && has_memory(*stat)) add(child, *stat, &process);
+  }
+}
+
+void PagemapBackend::find_forked() {
+  for (const ForkEvent& fork : new_forks_) {
+    const auto latest = latest_.find(fork.child);
+    const bool is_seen =
+        latest != latest_.end() && is_start_of(fork, latest->second->copies.start_ns);
+    if (!is_seen && !try_add_forked(fork)) ++not_seen_;
+  }
+}
+
+// One whose parent ended before it was seen.
+bool PagemapBackend::try_add_forked(const ForkEvent& fork) {
+  const auto above = forked_.find(fork.child);
+  if (above == forked_.end() || alive_.contains(fork.child)) return false;
+  const auto stat = proc_.stat(fork.child);
+  if (!stat || !has_memory(*stat) || !is_start_of(fork, start_ns(*stat))) return false;
+  add(fork.child, *stat, above->second).copies.ppid = fork.parent;
+  return true;
+}
+
+// A process's count of its children's faults grows when it waits for one.  If no process that was
+// seen is gone since, that was one that was not.
+void PagemapBackend::count_reaped() {
+  std::erase_if(zombies_, [this](const Tracked* process) {
+    const auto stat = proc_.stat(process->copies.pid);
+    const bool is_there = stat && stat->start_ticks == process->start_ticks;
+    if (!is_there) some_gone_ = true;
+    return !is_there;
+  });
+  if (!some_gone_ && !some_gone_before_) not_seen_ += reapers_;
+}
+
+void PagemapBackend::end(Tracked& process, bool is_zombie) {
   process.copies.alive = false;
   process.copies.end_ns = monotonic_ns();
-  process.shared = {};
+  process.shared = nullptr;
+  process.change();
   alive_.erase(process.copies.pid);
+  shareable_.erase(process.copies.pid);
+  if (is_zombie) zombies_.push_back(&process);
+  if (!is_zombie) some_gone_ = true;
 }
 
 void PagemapBackend::update(Tracked& process) {
-  ProcessCopies& copies = process.copies;
-  const auto stat = proc_.stat(copies.pid);
-  if (stat && stat->start_ticks == process.start_ticks) copies.comm = stat->comm;
-  if (!stat || !has_memory(*stat) || stat->start_ticks != process.start_ticks) {
-    forget_memory(process);
+  const auto stat = proc_.stat(process.copies.pid);
+  if (!stat || stat->start_ticks != process.start_ticks) {
+    end(process, false);
     return;
   }
+  process.copies.comm = stat->comm;
+  if (std::exchange(process.reaped_faults, stat->reaped_faults) != stat->reaped_faults) ++reapers_;
+  if (!has_memory(*stat)) {
+    end(process, true);
+    return;
+  }
+  const Activity activity(*stat);
+  if (!(activity == process.activity)) process.change();
+  process.activity = activity;
   if (stat->start_stack != 0 && stat->start_stack != process.start_stack) {
     process.start_stack = stat->start_stack;
     if (!std::exchange(process.awaits_exec, false)) process.start_new_image();
   }
 }
 
+void PagemapBackend::look_at_memory() {
+  const std::uint64_t now = monotonic_ns();
+  if (now < next_looks_ns_) return;
+  std::vector<Tracked*> waiting;
+  for (const auto& [pid, process] : alive_) {
+    if (process->is_to_be_looked_at(now)) waiting.push_back(process);
+  }
+  std::sort(waiting.begin(), waiting.end(), [](const Tracked* a, const Tracked* b) {
+    return std::make_tuple(!a->has_changed(), a->looked_at_ns) <
+           std::make_tuple(!b->has_changed(), b->looked_at_ns);
+  });
+  const std::uint64_t most = std::max(kLooksNs, finding_ns_);
+  const std::uint64_t begin = thread_cpu_ns();
+  std::uint64_t cost = 0;
+  for (auto next = waiting.begin(); next != waiting.end() && cost < most; ++next) {
+    (*next)->looked_at_changes = (*next)->all_changes();
+    look_at_memory(**next);
+    (*next)->looked_at_ns = monotonic_ns();
+    cost = thread_cpu_ns() - begin;
+  }
+  next_looks_ns_ = monotonic_ns() + kCostFactor * cost;
+}
+
 void PagemapBackend::look_at_memory(Tracked& process) {
   ProcessCopies& copies = process.copies;
-  if (process.awaits_exec || copies.shares_memory) return;
   const auto mappings = proc_.maps(copies.pid);
-  auto pages = PageMap::open(proc_, copies.pid);
-  if (!mappings || !pages) return;
+  auto pages = mappings ? PageMap::open(proc_, copies.pid)
+                        : Expected<PageMap>(tl::make_unexpected(mappings.error()));
+  if (!pages) {
+    if (pages.error().code == ErrorCode::permission_denied) {
+      copies.not_measured = pages.error().message;
+    }
+    return;
+  }
+  copies.not_measured.clear();
   // Alone with a page because the parent is gone, or has dropped it, is not a copy.
+  static const PageRanges nothing;
+  const PageRanges& inherited = process.shared ? *process.shared : nothing;
   PageRanges still_with_parent;
   std::optional<PageMap> parent_pages;
-  if (process.is_child && alive_.contains(process.parent) && !process.shared.empty()) {
-    still_with_parent = intersect(process.shared, parent_memory(process.parent).anonymous);
-    if (auto opened = PageMap::open(proc_, process.parent)) parent_pages = std::move(*opened);
+  if (process.parent != nullptr && process.parent->copies.alive && !inherited.empty()) {
+    const pid_t parent = process.parent->copies.pid;
+    const Shareable& shareable = shareable_of(parent, process.parent->activity);
+    still_with_parent = shareable.anonymous == process.shared
+                            ? inherited
+                            : intersect(inherited, *shareable.anonymous);
+    if (auto opened = PageMap::open(proc_, parent)) parent_pages = std::move(*opened);
   }
   std::uint64_t anon = 0;
   std::uint64_t file = 0;
+  MemorySample memory;
   std::vector<ArenaCopies> arenas;
   std::vector<CopiedArena> copied_arenas;
   const auto frozen = frozen_arenas(proc_, copies.pid, *mappings);
   for (const Mapping& mapping : *mappings) {
     if (!mapping.can_be_copied()) continue;
-    auto copied = pages->copied_pages(mapping, process.shared, still_with_parent,
+    const auto all = pages->anonymous_pages_by_owner(mapping);
+    if (!all || pages->is_gone()) return;
+    add_mapping(memory, mapping, *all, frozen);
+    auto copied = pages->copied_pages(mapping, *all, inherited, still_with_parent,
                                       parent_pages ? &*parent_pages : nullptr);
     if (!copied || pages->is_gone()) return;
     const std::uint64_t here = copied->bytes() / kPageSize;
@@ -215,33 +379,44 @@ void PagemapBackend::look_at_memory(Tracked& process) {
   }
   process.most_anon = std::max(process.most_anon, anon);
   process.most_file = std::max(process.most_file, file);
-  if (process.is_child) copies.copied_anon_pages = process.earlier_anon + process.most_anon;
+  if (process.parent != nullptr) {
+    copies.copied_anon_pages = process.earlier_anon + process.most_anon;
+  }
   copies.copied_file_pages = process.earlier_file + process.most_file;
   copies.arenas = std::move(arenas);
   auto objects = copies_by_object(proc_, copies.pid, *mappings, copied_arenas);
   const bool knows_some = copies.objects && !copies.objects->empty();
   if (objects || !knows_some) copies.objects = std::move(objects);
   if (auto sent = sent_objects(proc_, copies.pid, *mappings)) copies.transfers = std::move(sent);
-  if (auto memory = sample_memory(proc_, copies.pid, *mappings)) copies.memory = memory;
+  if (const auto sampled = finished(memory)) copies.memory = sampled;
 }
 
 Expected<void> PagemapBackend::sample() {
-  const std::uint64_t begin = monotonic_ns();
-  parents_.clear();
-  find_children();
-  finding_ns_ = monotonic_ns() - begin;
-  for (const auto& process : processes_) {
-    if (!process->copies.alive) continue;
-    update(*process);
-    const std::uint64_t now = monotonic_ns();
-    if (!process->copies.alive || now < process->next_look_ns) continue;
-    look_at_memory(*process);
-    const std::uint64_t end = monotonic_ns();
-    process->next_look_ns = end + kCostFactor * (end - now);
-  }
-  sampling_ns_ += monotonic_ns() - begin;
+  const std::uint64_t begin = thread_cpu_ns();
+  find_processes();
+  finding_ns_ = thread_cpu_ns() - begin;
+  look_at_memory();
+  sampling_ns_ += thread_cpu_ns() - begin;
   ++samples_;
   return {};
+}
+
+ProcessesNotSeen PagemapBackend::not_seen() const {
+  ProcessesNotSeen result;
+  result.at_least = not_seen_;
+  if (forks_ && forks_complete_) {
+    result.at_most = not_seen_;
+    return result;
+  }
+  const auto forks = proc_.forks();
+  if (!forks || !forks_before_) return result;
+  const auto seen = static_cast<std::uint64_t>(
+      std::count_if(processes_.begin(), processes_.end(), [this](const auto& process) {
+        return process->parent != nullptr && process->copies.start_ns >= started_ns_;
+      }));
+  const std::uint64_t made = *forks - *forks_before_;
+  result.at_most = std::max(not_seen_, made - std::min(made, seen));
+  return result;
 }
 
 Measurement PagemapBackend::measurement() const {
@@ -250,10 +425,11 @@ Measurement PagemapBackend::measurement() const {
   result.exact = exact();
   result.duration_s = static_cast<double>(monotonic_ns() - started_ns_) / 1e9;
   result.taken_ns = monotonic_ns();
+  result.not_seen = not_seen();
   result.overhead.events = samples_;
   if (samples_ > 0) {
-    result.overhead.ns_per_event =
-        static_cast<double>(sampling_ns_) / static_cast<double>(samples_);
+    const std::uint64_t cost = sampling_ns_ + (forks_ ? forks_->cpu_ns() : 0);
+    result.overhead.ns_per_event = static_cast<double>(cost) / static_cast<double>(samples_);
   }
   for (const auto& process : processes_) result.processes.push_back(process->copies);
   std::stable_sort(result.processes.begin(), result.processes.end(),

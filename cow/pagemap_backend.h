@@ -2,10 +2,12 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include <cowshed/cow/backend.h>
+#include <cowshed/cow/fork_events.h>
 #include <cowshed/cow/page_ranges.h>
 #include <cowshed/cow/proc_files.h>
 
@@ -14,13 +16,22 @@ namespace cowshed::cow {
 // Measures by sampling /proc, without privilege, for processes that the caller may ptrace.
 //
 // What it knows: the pages that a process shared with its parent when it was first seen and that
-// now belong to it alone while the parent has its own; and, exactly as of each sample, the written
+// now belong to it alone while the parent has its own; and, exactly as of each look, the written
 // pages of private file mappings, frozen arenas among them.  What it cannot know: which side of a
-// fork made the copy, pages copied after the last sample or freed before the next, processes that
-// live for less than the interval, and every class of fault that copies nothing.
+// fork made the copy, pages copied after the last look or freed before the next, and every class of
+// fault that copies nothing.  Processes that end before they are seen are counted
+// (Measurement::not_seen).
+//
+// What it costs: a look at a process, in proportion to its memory, by base/pagemap.h.  Searching
+// for processes and looking at them each take at most a tenth of one CPU, however many there are:
+// then each is looked at less often, and its figures are older (Measurement::memory_age_s).  Those
+// that had page faults, or whose parent or children had, go first; the others are looked at no more
+// than once a second.
 class PagemapBackend : public Backend {
  public:
-  explicit PagemapBackend(ProcFiles proc = ProcFiles());
+  // Without `forks`, how many processes were not seen is known only within bounds.
+  explicit PagemapBackend(ProcFiles proc = ProcFiles(),
+                          std::unique_ptr<ForkEvents> forks = ForkEvents::open());
   ~PagemapBackend() override;
 
   std::string_view name() const override { return "pagemap"; }
@@ -34,26 +45,59 @@ class PagemapBackend : public Backend {
 
  private:
   struct Tracked;
-  struct Resident {
-    PageRanges anonymous;
+  // What changes when a process's pages do.
+  struct Activity {
+    explicit Activity(const ProcStat& stat);
+    bool operator==(const Activity&) const = default;
+
+    std::uint64_t faults;
+    std::uint64_t virtual_bytes;
+    std::uint64_t resident_pages;
+  };
+  // What a child can share of a parent.
+  struct Shareable {
+    std::shared_ptr<const PageRanges> anonymous;
     std::uint64_t arena_bytes = 0;
+    Activity activity;
+    std::uint64_t sampled_ns = 0;
   };
 
-  void find_children();
-  void add(pid_t pid, const ProcStat& stat, Tracked* parent);
+  void find_processes();
+  void find_children(Tracked& process);
+  void find_forked();
+  bool try_add_forked(const ForkEvent& fork);
+  void count_reaped();
+  Tracked& add(pid_t pid, const ProcStat& stat, Tracked* parent);
   void update(Tracked& process);
+  void end(Tracked& process, bool is_zombie);
+  void look_at_memory();
   void look_at_memory(Tracked& process);
-  void forget_memory(Tracked& process);
-  const Resident& parent_memory(pid_t pid);
+  const Shareable& shareable_of(pid_t pid, const Activity& activity);
+  ProcessesNotSeen not_seen() const;
 
   ProcFiles proc_;
+  std::unique_ptr<ForkEvents> forks_;
   std::vector<std::unique_ptr<Tracked>> processes_;  // in order of discovery
   std::map<pid_t, Tracked*> alive_;
+  std::map<pid_t, Tracked*> latest_;  // of each PID, alive or not
+  std::map<pid_t, Shareable> shareable_;
   std::uint64_t started_ns_;
   std::uint64_t samples_ = 0;
   std::uint64_t sampling_ns_ = 0;
-  std::uint64_t finding_ns_ = 0;       // what the last search for children cost
-  std::map<pid_t, Resident> parents_;  // as of this sample, for all their children
+  std::uint64_t finding_ns_ = 0;     // what the last search for processes cost
+  std::uint64_t next_looks_ns_ = 0;  // when there may be looks at memory again
+
+  // Processes not seen, by fork events: their PIDs, for they may have children.
+  std::map<pid_t, Tracked*> forked_;  // to the last process above it that was seen
+  std::vector<ForkEvent> new_forks_;
+  bool forks_complete_ = true;
+  std::uint64_t not_seen_ = 0;
+  // Without them.
+  std::optional<std::uint64_t> forks_before_;
+  std::vector<Tracked*> zombies_;
+  std::uint64_t reapers_ = 0;  // in this search: whose count of its children's faults has grown
+  bool some_gone_ = false;     // in this search: a process that was seen is gone for good
+  bool some_gone_before_ = false;
 };
 
 }  // namespace cowshed::cow

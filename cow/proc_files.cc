@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 #include <memory>
 #include <string_view>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cowshed/cow/proc_files.h>
@@ -51,6 +52,34 @@ Mapping parse_mapping(std::string_view line) {
   return mapping;
 }
 
+// 0 or an errno.
+int read_all(const std::string& path, std::string& text) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return errno;
+  std::array<char, 65536> buffer;
+  for (;;) {
+    const ssize_t got = ::read(fd, buffer.data(), buffer.size());
+    if (got < 0 && errno == EINTR) continue;
+    const int error = got < 0 ? errno : 0;
+    if (got <= 0) {
+      ::close(fd);
+      return error;
+    }
+    text.append(buffer.data(), static_cast<std::size_t>(got));
+  }
+}
+
+Expected<std::string> read(pid_t pid, const std::string& path) {
+  std::string text;
+  if (const int error = read_all(path, text)) return process_error(pid, path, error);
+  return text;
+}
+
+bool is_ours(pid_t pid) {
+  struct stat status {};
+  return ::stat(fmt::format("/proc/{}", pid).c_str(), &status) == 0 && status.st_uid == ::geteuid();
+}
+
 }  // namespace
 
 tl::unexpected<Error> process_error(pid_t pid, std::string_view path, int error) {
@@ -65,6 +94,14 @@ tl::unexpected<Error> process_error(pid_t pid, std::string_view path, int error)
     return tl::make_unexpected(
         Error{ErrorCode::no_such_process, error, fmt::format("PID {}: no such process", pid)});
   }
+  if ((error == EACCES || error == EPERM) && is_ours(pid)) {
+    return tl::make_unexpected(
+        Error{ErrorCode::permission_denied, error,
+              fmt::format("PID {}: not permitted to read {}: the process is not dumpable "
+                          "(PR_SET_DUMPABLE, a change of user, capabilities of its file); run as "
+                          "root",
+                          pid, path)});
+  }
   if (error == EACCES || error == EPERM) {
     return tl::make_unexpected(
         Error{ErrorCode::permission_denied, error,
@@ -77,24 +114,6 @@ tl::unexpected<Error> process_error(pid_t pid, std::string_view path, int error)
 
 std::string ProcFiles::path(pid_t pid, std::string_view file) const {
   return fmt::format("{}/{}/{}", root_, pid, file);
-}
-
-Expected<std::string> ProcFiles::read(pid_t pid, const std::string& path) const {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return process_error(pid, path, errno);
-  std::string text;
-  std::array<char, 65536> buffer;
-  for (;;) {
-    const ssize_t got = ::read(fd, buffer.data(), buffer.size());
-    if (got < 0 && errno == EINTR) continue;
-    const int error = errno;
-    if (got <= 0) {
-      ::close(fd);
-      if (got < 0) return process_error(pid, path, error);
-      return text;
-    }
-    text.append(buffer.data(), static_cast<std::size_t>(got));
-  }
 }
 
 Expected<ProcStat> ProcFiles::stat(pid_t pid) const {
@@ -113,7 +132,12 @@ Expected<ProcStat> ProcFiles::stat(pid_t pid) const {
   constexpr int kState = 3;
   constexpr int kPpid = 4;
   constexpr int kMinorFaults = 10;
+  constexpr int kReapedMinorFaults = 11;
+  constexpr int kMajorFaults = 12;
+  constexpr int kReapedMajorFaults = 13;
   constexpr int kStartTime = 22;
+  constexpr int kVirtualBytes = 23;
+  constexpr int kResidentPages = 24;
   constexpr int kStartCode = 26;
   constexpr int kStartStack = 28;
   bool in_exec = false;
@@ -122,6 +146,12 @@ Expected<ProcStat> ProcFiles::stat(pid_t pid) const {
     if (field == kState && !word.empty()) stat.state = word.front();
     if (field == kPpid) stat.ppid = number<pid_t>(word);
     if (field == kMinorFaults) stat.minor_faults = number<std::uint64_t>(word);
+    if (field == kMajorFaults) stat.major_faults = number<std::uint64_t>(word);
+    if (field == kReapedMinorFaults || field == kReapedMajorFaults) {
+      stat.reaped_faults += number<std::uint64_t>(word);
+    }
+    if (field == kVirtualBytes) stat.virtual_bytes = number<std::uint64_t>(word);
+    if (field == kResidentPages) stat.resident_pages = number<std::uint64_t>(word);
     if (field == kStartTime) stat.start_ticks = number<std::uint64_t>(word);
     // An exec moves the stack twice, and sets the start of the code just before the second time.
     if (field == kStartCode) in_exec = number<std::uint64_t>(word) == 0;
@@ -150,6 +180,19 @@ Expected<std::vector<pid_t>> ProcFiles::children(pid_t pid) const {
     }
   }
   return result;
+}
+
+Expected<std::uint64_t> ProcFiles::forks() const {
+  const std::string file = root_ + "/stat";
+  std::string text;
+  if (const int error = read_all(file, text)) return system_error(file, error);
+  constexpr std::string_view kField = "\nprocesses ";
+  const auto found = text.find(kField);
+  if (found == std::string::npos) {
+    return make_error(ErrorCode::unsupported, file + ": does not count processes");
+  }
+  std::string_view rest = std::string_view(text).substr(found + kField.size());
+  return number<std::uint64_t>(next_word(rest, '\n'));
 }
 
 std::vector<Mapping> parse_maps(std::string_view text) {

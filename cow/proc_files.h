@@ -17,8 +17,12 @@ struct ProcStat {
   char state = '?';  // 'Z' and 'X' have no memory any more
   pid_t ppid = 0;
   std::uint64_t minor_faults = 0;  // of all its threads
-  std::uint64_t start_ticks = 0;   // with the PID, names a process for good
-  std::uint64_t start_stack = 0;   // tells one image from the next; 0: not known
+  std::uint64_t major_faults = 0;
+  std::uint64_t reaped_faults = 0;  // of both kinds, of the children that it has waited for
+  std::uint64_t start_ticks = 0;    // with the PID, names a process for good
+  std::uint64_t virtual_bytes = 0;
+  std::uint64_t resident_pages = 0;
+  std::uint64_t start_stack = 0;  // tells one image from the next; 0: not known
 };
 
 // A line of /proc/PID/maps.
@@ -48,11 +52,11 @@ class ProcFiles {
   Expected<std::vector<Mapping>> maps(pid_t pid) const;
   // Direct children of all its threads, in no order.
   Expected<std::vector<pid_t>> children(pid_t pid) const;
+  // How many processes and threads were ever made on this machine, in any PID namespace.
+  Expected<std::uint64_t> forks() const;
   std::string path(pid_t pid, std::string_view file) const;
 
  private:
-  Expected<std::string> read(pid_t pid, const std::string& path) const;
-
   std::string root_;
 };
 

@@ -68,8 +68,12 @@ struct CopyPattern {
   std::string evidence;
 };
 
-// What copied pages hold that the original does not: see page_diff.h.  Sampled.
+// What copied pages hold that the original does not: see page_diff.h.  Of a child, the copies of
+// what its parent shared with it; of a parent, too, its own copies of what it shared with a child.
 struct CopyDiff {
+  // At its exit, when all it copied is there, or at some time before.
+  enum class Taken : std::uint8_t { at_interval, at_exit };
+  Taken taken = Taken::at_interval;
   std::uint64_t compared_pages = 0;
   std::uint64_t alone_pages = 0;  // of these: with one who may have written to the original since
   std::uint64_t not_compared_pages = 0;  // copied, but nobody has the original any more
@@ -90,6 +94,15 @@ struct CopyDiff {
     if (compared_pages == 0) return std::nullopt;
     return static_cast<double>(changed_bytes) / static_cast<double>(compared_bytes());
   }
+};
+
+// How long the faults took that copied: from the exception to the end of its handling by the
+// kernel's memory management; waiting for a lock, or for the CPU, is part of it.
+struct CopyLatency {
+  std::uint64_t ns = 0;  // together
+  // Each is one fault: [i] took 2^i ns to less than 2^(i+1).  In all as many as copied_pages, less
+  // a few (counts.h says which).
+  std::vector<std::uint64_t> faults;
 };
 
 // What fork shares of a process's memory, at one moment.  Sampled by every backend.  Copies that
@@ -120,7 +133,12 @@ struct ProcessCopies {
   bool shares_memory =
       false;  // vfork or posix_spawn: it runs in its parent's memory until it execs
 
+  // Why its memory could not be looked at, in one line; empty where it was.
+  std::string not_measured;
+
   // The fault allocated a page and copied another into it, in a mapping without a file behind it.
+  // The sampled backend counts what was shared at the fork and is this process's own while the
+  // parent still has its page, whoever of the two made the copy: so nothing for the root.
   std::optional<std::uint64_t> copied_anon_pages;
   // The same in a private mapping of a file: a library's .data, a lenient arena.
   std::optional<std::uint64_t> copied_file_pages;
@@ -141,12 +159,19 @@ struct ProcessCopies {
   // None of these: the page was in the page cache already, a swap-in, hugetlbfs, userfaultfd.
   std::optional<std::uint64_t> other_faults;
 
+  // nullopt where it is not measured.
+  std::optional<CopyLatency> latency;
+
   // As of the last look at it alive: a larger process is looked at less often.  nullopt where there
   // was none, and for one that shares_memory.
   std::optional<MemorySample> memory;
+  // /proc refuses us its memory, which takes its user or CAP_SYS_PTRACE: what is sampled of it is
+  // not known.
+  bool unreadable = false;
 
   std::uint64_t execs = 0;
-  std::optional<std::uint64_t> copied_pages_before_exec;  // part of copied_pages
+  // Part of copied_pages, up to the last exec.  Sampled: what was seen before it.
+  std::optional<std::uint64_t> copied_pages_before_exec;
   std::vector<ArenaCopies> arenas;
   // Of the arenas of which pages were copied, every object, as of the last sample that found the
   // process alive.  nullopt where there are such pages and none was read.
@@ -179,6 +204,26 @@ struct ProcessCopies {
   }
 };
 
+// What a sampling backend has missed of the measured trees: processes that ended before they were
+// looked at.  A measurement where at_most is not 0 is not whole.
+struct ProcessesNotSeen {
+  // Known by the kernel's fork events (Linux 6.6, outside of containers), then exactly; else by
+  // page faults of children that were waited for and that nobody had seen.
+  std::uint64_t at_least = 0;
+  // Without those events: all processes and threads that the machine has made meanwhile and that
+  // are not ours.  nullopt where that is not known either.
+  std::optional<std::uint64_t> at_most;
+};
+
+// Of comparing at exit: see exit_diffs.h.
+struct ExitDiffSummary {
+  std::uint64_t compared = 0;  // processes whose exit was seen
+  std::uint64_t missed = 0;    // that were gone without: killed in their exit
+  std::uint64_t refused = 0;   // that could not be traced: somebody else traces them, say
+  // How long processes were held: at their exits, and children at starts.
+  std::uint64_t held_ns = 0;
+};
+
 struct Overhead {
   std::uint64_t events = 0;            // probe runs on behalf of the measured processes, or samples
   std::optional<double> ns_per_event;  // mean
@@ -191,10 +236,12 @@ struct Measurement {
   double duration_s = 0;
   std::uint64_t taken_ns = 0;  // CLOCK_MONOTONIC
   std::optional<std::uint64_t> lost_events;
+  std::optional<ProcessesNotSeen> not_seen;  // nullopt: the backend is told of each process
   Overhead overhead;
-  std::optional<SamplingSummary> sampling;  // nullopt: copies were not sampled
-  std::optional<SampledCopies> sampled;     // of all processes
-  std::vector<ProcessCopies> processes;     // in order of start
+  std::optional<SamplingSummary> sampling;    // nullopt: copies were not sampled
+  std::optional<SampledCopies> sampled;       // of all processes
+  std::optional<ExitDiffSummary> exit_diffs;  // nullopt: copies were not compared at exit
+  std::vector<ProcessCopies> processes;       // in order of start
 
   // How old the sampled memory of one of them is: at its end, or when this was taken.
   double memory_age_s(const ProcessCopies& process) const {

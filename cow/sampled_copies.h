@@ -35,6 +35,7 @@ struct CodeSite {
   std::vector<Frame> stack;   // the most frequent one that goes through it
   std::uint64_t samples = 0;
   std::uint64_t estimated_copies = 0;
+  bool truncated = false;  // `stack`: as StackSamples
 };
 
 struct MappingCopies {

@@ -336,6 +336,8 @@ StoreInstruction StoreDecoder::decode(std::span<const std::uint8_t> code,
     const bool is_word = detail.prefix[2] == X86_PREFIX_OPSIZE;
     const unsigned width = kind == StoreKind::push && is_word ? 2 : 8;
     if (!agrees(registers[kRsp] - width, width, address)) return result;
+    // Where it goes to is told from where the instruction is, which we were not.
+    if (kind == StoreKind::call && is_constant(detail, 0)) result.text = instruction->mnemonic;
     result.kind = kind;
     result.width = width;
     return result;

@@ -19,6 +19,9 @@ constexpr std::uint64_t kLookCostFactor = 50;
 constexpr std::chrono::milliseconds kShortestInterval{10};
 constexpr std::uint64_t kCostShare = 20;  // collect at most a twentieth of the time
 
+// Some 140 MB, where copies are sampled faster than they are attributed.
+constexpr std::size_t kMostTakenMeanwhile = 16'384;
+
 std::uint64_t total_bytes(const std::vector<ArenaCopies>& arenas) {
   std::uint64_t total = 0;
   for (const ArenaCopies& arena : arenas) total += arena.bytes.value_or(0);
@@ -55,8 +58,8 @@ TracepointBackend::TracepointBackend(Probe probe, const SamplingOptions& samplin
 }
 
 Expected<std::unique_ptr<Backend>> TracepointBackend::open(const SamplingOptions& sampling,
-                                                           ProcFiles proc) {
-  auto probe = Probe::load(sampling);
+                                                           Timing timing, ProcFiles proc) {
+  auto probe = Probe::load(sampling, timing);
   if (!probe) return tl::make_unexpected(probe.error());
   return std::unique_ptr<Backend>(
       new TracepointBackend(std::move(*probe), sampling, std::move(proc)));
@@ -147,13 +150,24 @@ void TracepointBackend::look_inside(std::uint64_t id, ProcessCopies& process) {
   if (!process.alive || process.shares_memory) return;
   auto& next_look_ns = next_look_ns_[id];
   const std::uint64_t begin = monotonic_ns();
-  if (begin < next_look_ns) return;
+  if (begin < next_look_ns || begin < next_looks_ns_) return;
   const auto mappings = proc_.maps(process.pid);
+  auto memory = mappings ? sample_memory(proc_, process.pid, *mappings) : std::nullopt;
+  if (!memory) {
+    // Some kernels let CAP_PERFMON read the mappings alone.
+    const auto pages = PageMap::open(proc_, process.pid);
+    if (!pages && pages.error().code == ErrorCode::permission_denied) process.unreadable = true;
+  }
   if (!mappings) return;
   if (auto sent = sent_objects(proc_, process.pid, *mappings)) process.transfers = std::move(sent);
-  if (auto memory = sample_memory(proc_, process.pid, *mappings)) process.memory = memory;
+  if (memory) {
+    process.memory = memory;
+    process.unreadable = false;
+  }
   const std::uint64_t end = monotonic_ns();
   next_look_ns = end + std::max(kBetweenLooksNs, kLookCostFactor * (end - begin));
+  looks_cost_ns_ += end - begin;
+  take_samples_meanwhile();
 }
 
 void TracepointBackend::inherit(ProcessCopies& child, const ProcessCounts& counts) {
@@ -201,6 +215,10 @@ void TracepointBackend::update(const ProcessCounts& counts) {
   copies.failed_faults = counts.failed_faults;
   copies.other_faults = counts.other_faults;
   if (std::exchange(copies.execs, counts.execs) != counts.execs) names_.erase(counts.id);
+  if (counts.copy_times) {
+    const auto& faults = counts.copy_times->faults;
+    copies.latency = {counts.copy_times->ns, {faults.begin(), faults.end()}};
+  }
   copies.copied_pages_before_exec = counts.copied_pages_before_exec;
   if (is_new) inherit(copies, counts);
   count_arenas(counts, copies);
@@ -208,19 +226,39 @@ void TracepointBackend::update(const ProcessCounts& counts) {
   look_inside(counts.id, copies);
 }
 
-Expected<void> TracepointBackend::sample() {
-  const auto samples = probe_.take_samples();
+Expected<void> TracepointBackend::take_samples() {
+  if (!sampler_) return {};
+  auto samples = probe_.take_samples();
   if (!samples) return tl::make_unexpected(samples.error());
+  taken_meanwhile_ += samples->size();
+  sampler_->add(std::move(*samples));
+  return {};
+}
+
+// Or else the buffer of samples overflows while we look at a large process, or unwind stacks.
+void TracepointBackend::take_samples_meanwhile() {
+  if (taken_meanwhile_ >= kMostTakenMeanwhile) return;
+  // An error is there again at the next sample(), which returns it.
+  (void)take_samples();
+}
+
+Expected<void> TracepointBackend::sample() {
+  if (auto taken = take_samples(); !taken) return taken;
+  taken_meanwhile_ = 0;
   std::uint64_t begin = monotonic_ns();
   const auto snapshot = probe_.snapshot();
   if (!snapshot) return tl::make_unexpected(snapshot.error());
   if (sampler_) {
     // Does not count as a cost: the buffer of samples would overflow while we look away for it.
     const std::uint64_t before = monotonic_ns();
-    sampler_->add(*samples, snapshot->processes);
+    sampler_->attribute(snapshot->processes, [this] { take_samples_meanwhile(); });
     begin += monotonic_ns() - before;
   }
+  looks_cost_ns_ = 0;
   for (const ProcessCounts& counts : snapshot->processes) update(counts);
+  // Looks have a share of their own, or the others would be as rare.
+  begin += looks_cost_ns_;
+  if (looks_cost_ns_ > 0) next_looks_ns_ = monotonic_ns() + kCostShare * looks_cost_ns_;
   lost_ = snapshot->losses.lost();
   overhead_ = {snapshot->overhead.events, snapshot->overhead.ns_per_event};
   if (const auto counts = probe_.sample_counts(); counts && sampling_) {

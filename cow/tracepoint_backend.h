@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -23,6 +24,7 @@ class TracepointBackend : public Backend {
  public:
   // Errors: as Probe::load().
   static Expected<std::unique_ptr<Backend>> open(const SamplingOptions& sampling = {},
+                                                 Timing timing = Timing::off,
                                                  ProcFiles proc = ProcFiles());
 
   std::string_view name() const override { return "tracepoint"; }
@@ -37,6 +39,8 @@ class TracepointBackend : public Backend {
  private:
   TracepointBackend(Probe probe, const SamplingOptions& sampling, ProcFiles proc);
 
+  Expected<void> take_samples();
+  void take_samples_meanwhile();
   void update(const ProcessCounts& counts);
   void inherit(ProcessCopies& child, const ProcessCounts& counts);
   void read_arenas(std::uint64_t id, ProcessCopies& process);
@@ -56,6 +60,8 @@ class TracepointBackend : public Backend {
   // Of each process's mappings, by where they begin; empty for what is no arena.
   std::map<std::uint64_t, std::map<std::uint64_t, std::string>> names_;
   std::map<std::uint64_t, std::uint64_t> next_look_ns_;
+  std::uint64_t next_looks_ns_ = 0;  // at any process
+  std::uint64_t looks_cost_ns_ = 0;  // in this sample()
   std::uint64_t started_ns_;
   std::uint64_t last_sample_cost_ns_ = 0;
   std::uint64_t usual_sample_cost_ns_ = 0;
@@ -63,6 +69,7 @@ class TracepointBackend : public Backend {
   Overhead overhead_;
   std::optional<SamplingSummary> sampling_;
   std::unique_ptr<CopySampler> sampler_;  // null: copies are not sampled
+  std::size_t taken_meanwhile_ = 0;       // samples, since the last sample()
 };
 
 }  // namespace cowshed::cow

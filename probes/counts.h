@@ -19,6 +19,21 @@ struct ArenaCount {
   std::uint64_t copied_pages = 0;
 };
 
+enum class Timing : std::uint8_t { off, on };  // of the faults that copy
+
+// How long the faults took that copied: from the exception to the end of its handling by the
+// kernel's memory management, without the ways in and out of the kernel.  Waiting for a lock, or
+// for the CPU, is part of it.
+//
+// The sum of `faults` is at most copied_pages(): a fault that fails after its copy (out of memory)
+// does not end in this sense, and neither is one timed on a CPU that came online later, nor one
+// during which another program's perf events, or a BPF system call, keep that CPU's BPF programs
+// out.
+struct CopyTimes {
+  std::uint64_t ns = 0;                       // together
+  std::array<std::uint64_t, 40> faults = {};  // [i]: 2^i ns to less than 2^(i+1); the last: or more
+};
+
 enum class ProcessRole : std::uint8_t { root, child };
 
 struct ProcessCounts {
@@ -62,7 +77,8 @@ struct ProcessCounts {
   std::uint64_t huge_splits = 0;        // shared 2 MiB pages that a write broke into 4 KiB ones
   // Of copied_pages(): before the last exec, so not of what the process now runs.
   std::uint64_t copied_pages_before_exec = 0;
-  std::vector<ArenaCount> arenas;  // part of copied_file_pages
+  std::vector<ArenaCount> arenas;       // part of copied_file_pages
+  std::optional<CopyTimes> copy_times;  // where they are measured
 
   std::uint64_t copied_pages() const { return copied_anon_pages + copied_file_pages; }
 };

@@ -6,6 +6,7 @@
  * belongs to it decides its class; and without one its class is what the mapping said at entry,
  * settled at the thread's next event.  Everything else is lineage: which threads are tracked. */
 
+#include "copy_times.bpf.h"
 #include "mapping.bpf.h"
 #include "process.bpf.h"
 #include "sample.bpf.h"
@@ -84,19 +85,18 @@ static __always_inline __u64 call_identity(struct pt_regs* entry) {
   return entry->orig_ax ^ entry->sp ^ (entry->di << 12) ^ (entry->si << 20);
 }
 
+/* Its callers are small, and so are their prologues: for most threads they do nothing more. */
 static __always_inline int enter_fault(unsigned long address, struct pt_regs* regs,
                                        unsigned long error_code, __u32 mode) {
   if (mode == PENDING_KERNEL && (!(error_code & PF_WRITE) || address >> 63)) {
     return 0;
   }
   struct task_struct* task = bpf_get_current_task_btf();
-  if (!task->bpf_storage) {
-    return 0;
-  }
   struct thread_state* thread = state_of(task);
   if (!thread) {
     return 0;
   }
+  begin_timing(thread);
   if (!(error_code & PF_WRITE)) {
     /* What it allocates is not the earlier fault's. */
     if (thread->pending.mode != PENDING_NONE) {
@@ -107,6 +107,9 @@ static __always_inline int enter_fault(unsigned long address, struct pt_regs* re
     return 0;
   }
   begin_update(thread);
+  if (thread->exited) {
+    thread->pending.mode = PENDING_NONE; /* it has been counted, see below */
+  }
   settle(thread);
   thread->counts.write_faults++;
   struct pending_fault* fault = &thread->pending;
@@ -138,21 +141,32 @@ static __always_inline int enter_fault(unsigned long address, struct pt_regs* re
   }
   end_update(thread);
   if (thread->exited) {
+    /* On its way out of its address space.  Nothing may follow, so it is counted at once, and
+     * counted again if there is an allocation. */
+    __u8 pending = thread->pending.mode;
     settle(thread);
     flush(thread, task);
+    thread->pending.mode = pending;
   }
   return 0;
 }
 
+static __noinline int enter_user_fault(__u64* context) {
+  return enter_fault(context[0], (struct pt_regs*)context[1], context[2], PENDING_USER);
+}
+
 SEC("tp_btf/page_fault_user")
-int BPF_PROG(on_user_fault, unsigned long address, struct pt_regs* regs, unsigned long error_code) {
-  return enter_fault(address, regs, error_code, PENDING_USER);
+int on_user_fault(__u64* context) {
+  return may_be_tracked(context) ? enter_user_fault(context) : 0;
+}
+
+static __noinline int enter_kernel_fault(__u64* context) {
+  return enter_fault(context[0], (struct pt_regs*)context[1], context[2], PENDING_KERNEL);
 }
 
 SEC("tp_btf/page_fault_kernel")
-int BPF_PROG(on_kernel_fault, unsigned long address, struct pt_regs* regs,
-             unsigned long error_code) {
-  return enter_fault(address, regs, error_code, PENDING_KERNEL);
+int on_kernel_fault(__u64* context) {
+  return may_be_tracked(context) ? enter_kernel_fault(context) : 0;
 }
 
 static __always_inline int frame_is_live(struct thread_state* thread) {
@@ -201,6 +215,7 @@ static __always_inline void count_arena(struct thread_state* thread) {
     struct cowshed_arena fresh = {};
     __builtin_memcpy(fresh.name, thread->arena.name, sizeof fresh.name);
     bpf_map_update_elem(&arenas, &key, &fresh, BPF_NOEXIST);
+    __sync_fetch_and_add(&arenas_added, 1);
     arena = bpf_map_lookup_elem(&arenas, &key);
   }
   if (arena) {
@@ -226,15 +241,14 @@ static __always_inline __u32 outcome_with_page(__u32 traits, __u32 protection, _
   return order ? COWSHED_ZERO_FILLED : COWSHED_OTHER; /* a huge page is cleared later; swap-in */
 }
 
-SEC("tp_btf/mm_page_alloc")
-int BPF_PROG(on_page_alloc, struct page* page, unsigned int order, unsigned int gfp) {
+static __noinline int allocate_page(__u64* context) {
+  const void* page = (const void*)context[0];
+  __u32 order = context[1];
+  __u32 gfp = context[2];
   if (!(gfp & gfp_movable) || !page) {
     return 0;
   }
   struct task_struct* task = bpf_get_current_task_btf();
-  if (!task->bpf_storage) {
-    return 0;
-  }
   struct thread_state* thread = state_of(task);
   if (!thread || thread->pending.mode == PENDING_NONE) {
     return 0;
@@ -244,8 +258,11 @@ int BPF_PROG(on_page_alloc, struct page* page, unsigned int order, unsigned int 
     return 0;
   }
   begin_update(thread);
-  if (in_pending_fault(thread, task, ctx)) {
+  if (in_pending_fault(thread, task, context)) {
     struct pending_fault* fault = &thread->pending;
+    if (thread->exited) {
+      thread->counts.faults[fault->outcome & (COWSHED_CLASSES - 1)]--;
+    }
     fault->outcome = outcome_with_page(fault->traits, fault->protection, order, gfp);
     if (fault->outcome == COWSHED_ZERO_FILLED) {
       thread->counts.zero_filled_pages += 1ULL << (order & 31);
@@ -257,6 +274,7 @@ int BPF_PROG(on_page_alloc, struct page* page, unsigned int order, unsigned int 
       count_arena(thread);
     }
     if (fault->outcome <= COWSHED_COPIED_FILE) {
+      thread->timing.has_copied = time_copies;
       sample_copy(thread, task);
     }
     settle(thread);
@@ -267,6 +285,9 @@ int BPF_PROG(on_page_alloc, struct page* page, unsigned int order, unsigned int 
   }
   return 0;
 }
+
+SEC("tp_btf/mm_page_alloc")
+int on_page_alloc(__u64* context) { return may_be_tracked(context) ? allocate_page(context) : 0; }
 
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(on_fork, struct task_struct* parent, struct task_struct* child) {
@@ -339,6 +360,20 @@ int BPF_PROG(on_exit, struct task_struct* task) {
     settle(thread);
     end_update(thread);
     flush(thread, task);
+  }
+  return 0;
+}
+
+/* A thread has faults after its sched_process_exit, while it leaves its address space; after this
+ * one it has no stack. */
+SEC("tp_btf/sched_process_free")
+int BPF_PROG(on_free, struct task_struct* task) {
+  if (!task->bpf_storage) {
+    return 0;
+  }
+  struct thread_state* thread = state_of(task);
+  if (thread) {
+    unmark_stack(&thread->stack);
   }
   return 0;
 }

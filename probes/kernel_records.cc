@@ -1,6 +1,8 @@
+#include <algorithm>
 #include <bpf/bpf.h>
 #include <cerrno>
 #include <cstring>
+#include <iterator>
 #include <utility>
 
 #include <cowshed/probes/kernel_records.h>
@@ -28,6 +30,11 @@ Expected<void> for_each_entry(int map, const char* name, Visit visit) {
 template <std::size_t N>
 std::string text(const char (&field)[N]) {
   return {field, strnlen(field, N)};
+}
+
+cowshed_arena_key key_of(const cowshed_key& process, const ArenaCount& arena) {
+  return {.process = process,
+          .inode = arena.address == 0 ? arena.inode : arena.address | COWSHED_BY_ADDRESS};
 }
 
 }  // namespace
@@ -87,6 +94,50 @@ Expected<ByProcess<std::vector<ArenaCount>>> read_arenas(const Programs& program
   return arenas;
 }
 
+ByProcess<cowshed_process> look_up(const Programs& programs,
+                                   const ByProcess<cowshed_process>& known) {
+  ByProcess<cowshed_process> records;
+  for (const auto& [key, unused] : known) {
+    cowshed_process record = {};
+    if (bpf_map_lookup_elem(programs.processes_map(), &key, &record) == 0) {
+      records.emplace_hint(records.end(), key, record);
+    }
+  }
+  return records;
+}
+
+ByProcess<std::vector<ArenaCount>> look_up(const Programs& programs,
+                                           const ByProcess<std::vector<ArenaCount>>& known) {
+  ByProcess<std::vector<ArenaCount>> found;
+  for (const auto& [process, arenas] : known) {
+    for (ArenaCount arena : arenas) {
+      const cowshed_arena_key key = key_of(process, arena);
+      cowshed_arena now = {};
+      if (bpf_map_lookup_elem(programs.arenas_map(), &key, &now) == 0) {
+        arena.copied_pages = now.copied_pages;
+        found[process].push_back(std::move(arena));
+      }
+    }
+  }
+  return found;
+}
+
+std::optional<CopyTimes> read_copy_times(const Programs& programs, const cowshed_key& key) {
+  if (programs.copy_times_map() < 0) return std::nullopt;
+  CopyTimes times;
+  static_assert(times.faults.size() == COWSHED_COPY_TIMES);
+  cowshed_copy_times record = {};
+  if (bpf_map_lookup_elem(programs.copy_times_map(), &key, &record) == 0) {
+    times.ns = record.ns;
+    std::copy(std::begin(record.faults), std::end(record.faults), times.faults.begin());
+  }
+  return times;
+}
+
+void forget_copy_times(const Programs& programs, const cowshed_key& key) {
+  if (programs.copy_times_map() >= 0) bpf_map_delete_elem(programs.copy_times_map(), &key);
+}
+
 cowshed_process take_process(const Programs& programs, const cowshed_key& key,
                              const cowshed_process& known) {
   cowshed_process last = {};
@@ -96,9 +147,7 @@ cowshed_process take_process(const Programs& programs, const cowshed_key& key,
 void forget_arenas(const Programs& programs, const cowshed_key& key,
                    const std::vector<ArenaCount>& arenas) {
   for (const ArenaCount& arena : arenas) {
-    const std::uint64_t inode =
-        arena.address == 0 ? arena.inode : arena.address | COWSHED_BY_ADDRESS;
-    const cowshed_arena_key entry = {.process = key, .inode = inode};
+    const cowshed_arena_key entry = key_of(key, arena);
     bpf_map_delete_elem(programs.arenas_map(), &entry);
   }
 }

@@ -189,6 +189,7 @@ struct thread_struct {
 };
 
 struct task_struct {
+  void* stack;
   int on_cpu;
   struct sched_entity se;
   struct mm_struct* mm;

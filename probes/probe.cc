@@ -35,14 +35,14 @@ Probe::Probe(Probe&&) noexcept = default;
 Probe& Probe::operator=(Probe&&) noexcept = default;
 Probe::~Probe() = default;
 
-Expected<Probe> Probe::load(const SamplingOptions& sampling) {
+Expected<Probe> Probe::load(const SamplingOptions& sampling, Timing timing) {
   if (auto supported = probe_support(); !supported) {
     return tl::make_unexpected(supported.error());
   }
   if (auto answers = bpf_call_support(); !answers) {
     return tl::make_unexpected(answers.error());
   }
-  auto programs = Programs::load(sampling);
+  auto programs = Programs::load(sampling, timing);
   if (!programs) {
     return tl::make_unexpected(programs.error());
   }

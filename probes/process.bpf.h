@@ -112,6 +112,7 @@ static __always_inline int add_process(struct task_struct* task, struct cowshed_
     __sync_fetch_and_add(&losses.processes, 1);
     return -1;
   }
+  __sync_fetch_and_add(&processes_added, 1);
   return 1;
 }
 
@@ -133,6 +134,7 @@ static __always_inline int add_thread(struct task_struct* task, struct cowshed_k
   __sync_fetch_and_add(&process->threads_total, 1);
   thread->await_exec = await_exec;
   thread->key = *key;
+  mark_stack(&thread->stack, task);
   return 1;
 }
 

@@ -4,7 +4,9 @@
 #include <bpf/libbpf.h>
 #include <cerrno>
 #include <cstring>
+#include <linux/perf_event.h>
 #include <string>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include <utility>
 
@@ -50,16 +52,52 @@ Expected<void> run_iterator(const bpf_link* link, std::vector<char>& output) {
   return {};
 }
 
+// The event on one CPU; negative: the error.
+int open_fault_end(std::uint64_t event, int cpu) {
+  perf_event_attr attributes = {};
+  attributes.size = sizeof attributes;
+  attributes.type = PERF_TYPE_SOFTWARE;
+  attributes.config = event;
+  attributes.sample_period = 1;
+  const long fd = syscall(SYS_perf_event_open, &attributes, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC);
+  return fd < 0 ? -errno : static_cast<int>(fd);
+}
+
+Expected<void> attach_to_fault_ends(bpf_program* program, std::vector<bpf_link*>& links,
+                                    const LibbpfText& text) {
+  const int cpus = libbpf_num_possible_cpus();
+  for (int cpu = 0; cpu < cpus; ++cpu) {
+    for (const std::uint64_t event :
+         {PERF_COUNT_SW_PAGE_FAULTS_MIN, PERF_COUNT_SW_PAGE_FAULTS_MAJ}) {
+      const int fd = open_fault_end(event, cpu);
+      if (fd == -ENODEV) continue;  // offline
+      if (fd < 0) return refused("timing copies: perf_event_open", fd, text);
+      bpf_link* link = bpf_program__attach_perf_event(program, fd);
+      if (link == nullptr) {
+        const int error = errno;
+        close(fd);
+        return refused("timing copies: attaching to a perf event", error, text);
+      }
+      links.push_back(link);  // and it owns the event
+    }
+  }
+  return {};
+}
+
 }  // namespace
 
 struct Programs::State {
   cow_bpf* skeleton = nullptr;
-  std::array<int, 6> descriptors{};
+  std::vector<int> descriptors;
+  std::vector<bpf_link*> fault_ends;
 
   State() = default;
   State(const State&) = delete;
   State& operator=(const State&) = delete;
-  ~State() { cow_bpf__destroy(skeleton); }
+  ~State() {
+    for (bpf_link* link : fault_ends) bpf_link__destroy(link);
+    cow_bpf__destroy(skeleton);
+  }
 };
 
 Programs::Programs(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -67,7 +105,7 @@ Programs::Programs(Programs&&) noexcept = default;
 Programs& Programs::operator=(Programs&&) noexcept = default;
 Programs::~Programs() = default;
 
-Expected<Programs> Programs::load(const SamplingOptions& sampling) {
+Expected<Programs> Programs::load(const SamplingOptions& sampling, Timing timing) {
   const LibbpfText text;
   auto state = std::make_unique<State>();
   state->skeleton = cow_bpf__open();
@@ -91,6 +129,9 @@ Expected<Programs> Programs::load(const SamplingOptions& sampling) {
       return refused("sizing the ring buffer of samples", error, text);
     }
   }
+  skeleton->rodata->time_copies = timing == Timing::on ? 1 : 0;
+  bpf_program__set_autoload(skeleton->progs.on_fault_end, timing == Timing::on);
+  bpf_map__set_autocreate(skeleton->maps.copy_times, timing == Timing::on);
   if (const int error = cow_bpf__load(skeleton); error != 0) {
     return refused("loading the BPF programs", error, text);
   }
@@ -101,11 +142,22 @@ Expected<Programs> Programs::load(const SamplingOptions& sampling) {
   state->descriptors = {
       bpf_program__fd(programs.on_user_fault), bpf_program__fd(programs.on_kernel_fault),
       bpf_program__fd(programs.on_page_alloc), bpf_program__fd(programs.on_fork),
-      bpf_program__fd(programs.on_exec),       bpf_program__fd(programs.on_exit)};
+      bpf_program__fd(programs.on_exec),       bpf_program__fd(programs.on_exit),
+      bpf_program__fd(programs.on_free)};
+  if (timing == Timing::on) {
+    state->descriptors.push_back(bpf_program__fd(programs.on_fault_end));
+    if (auto attached = attach_to_fault_ends(programs.on_fault_end, state->fault_ends, text);
+        !attached) {
+      return tl::make_unexpected(std::move(attached.error()));
+    }
+  }
   return Programs(std::move(state));
 }
 
 int Programs::processes_map() const { return bpf_map__fd(state_->skeleton->maps.processes); }
+int Programs::copy_times_map() const {
+  return state_->fault_ends.empty() ? -1 : bpf_map__fd(state_->skeleton->maps.copy_times);
+}
 int Programs::arenas_map() const { return bpf_map__fd(state_->skeleton->maps.arenas); }
 int Programs::samples_map() const { return bpf_map__fd(state_->skeleton->maps.samples); }
 int Programs::sample_counts_map() const {
@@ -113,6 +165,12 @@ int Programs::sample_counts_map() const {
 }
 const cowshed_losses& Programs::losses() const { return state_->skeleton->bss->losses; }
 std::uint64_t Programs::slow_lookups() const { return state_->skeleton->bss->slow_lookups; }
+std::uint64_t Programs::processes_added() const {
+  return __atomic_load_n(&state_->skeleton->bss->processes_added, __ATOMIC_ACQUIRE);
+}
+std::uint64_t Programs::arenas_added() const {
+  return __atomic_load_n(&state_->skeleton->bss->arenas_added, __ATOMIC_ACQUIRE);
+}
 std::span<const int> Programs::descriptors() const { return state_->descriptors; }
 
 Expected<cowshed_adoption> Programs::adopt(cowshed_adopt_mode mode, int root_pid) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include <cowshed/base/error.h>
+#include <cowshed/probes/counts.h>
 #include <cowshed/probes/record.h>
 #include <cowshed/probes/samples.h>
 
@@ -15,17 +16,21 @@ namespace cowshed {
 // skeleton.  Move-only; one thread at a time.
 class Programs {
  public:
-  static Expected<Programs> load(const SamplingOptions& sampling);
+  static Expected<Programs> load(const SamplingOptions& sampling, Timing timing);
   Programs(Programs&&) noexcept;
   Programs& operator=(Programs&&) noexcept;
   ~Programs();
 
   int processes_map() const;
   int arenas_map() const;
+  int copy_times_map() const;  // -1: copies are not timed
   int samples_map() const;
   int sample_counts_map() const;
   const cowshed_losses& losses() const;  // written by the kernel at any time
   std::uint64_t slow_lookups() const;
+  // How many entries were ever added to the two maps; each is there by the time it is counted.
+  std::uint64_t processes_added() const;
+  std::uint64_t arenas_added() const;
   std::span<const int> descriptors() const;  // of the programs that run on events
   Expected<cowshed_adoption> adopt(cowshed_adopt_mode mode, int root_pid);
   Expected<std::vector<cowshed_thread_record>> dump_threads() const;

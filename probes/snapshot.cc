@@ -75,28 +75,55 @@ ProcessCounts describe(const cowshed_key& key, const cowshed_process& process) {
 
 }  // namespace
 
+Expected<void> SnapshotReader::read_records() {
+  const std::uint64_t added = programs_->processes_added();
+  if (added == records_added_) {
+    records_ = look_up(*programs_, records_);
+    return {};
+  }
+  auto all = read_processes(*programs_);
+  if (!all) {
+    return tl::make_unexpected(std::move(all.error()));
+  }
+  records_ = std::move(*all);
+  records_added_ = added;
+  return {};
+}
+
+Expected<void> SnapshotReader::read_arena_counts() {
+  const std::uint64_t added = programs_->arenas_added();
+  if (added == arenas_added_) {
+    arenas_ = look_up(*programs_, arenas_);
+    return {};
+  }
+  auto all = read_arenas(*programs_);
+  if (!all) {
+    return tl::make_unexpected(std::move(all.error()));
+  }
+  arenas_ = std::move(*all);
+  arenas_added_ = added;
+  return {};
+}
+
 Expected<ByProcess<SnapshotReader::View>> SnapshotReader::whole_views() {
   ByProcess<View> views;
   bool complete = false;
   for (int attempt = 0; attempt < kMostAttempts && !complete; ++attempt) {
-    auto before = read_processes(*programs_);
-    if (!before) {
-      return tl::make_unexpected(std::move(before.error()));
-    }
+    // A process that is new since then fits while none of its threads has ended.
+    const auto before = look_up(*programs_, records_);
     auto live = read_live_threads(*programs_);
     if (!live) {
       return tl::make_unexpected(std::move(live.error()));
     }
-    auto after = read_processes(*programs_);
-    if (!after) {
-      return tl::make_unexpected(std::move(after.error()));
+    if (auto read = read_records(); !read) {
+      return tl::make_unexpected(std::move(read.error()));
     }
     complete = true;
-    for (const auto& [key, record] : *after) {
+    for (const auto& [key, record] : records_) {
       if (views.count(key) != 0) {
         continue;
       }
-      if (fits(*before, key, record)) {
+      if (fits(before, key, record)) {
         views[key] = {record, has_ended(record) ? LiveThreads{} : std::move((*live)[key])};
       } else {
         complete = false;
@@ -126,9 +153,8 @@ Expected<void> SnapshotReader::read(Snapshot& snapshot) {
   if (!views) {
     return tl::make_unexpected(std::move(views.error()));
   }
-  auto arenas = read_arenas(*programs_);
-  if (!arenas) {
-    return tl::make_unexpected(std::move(arenas.error()));
+  if (auto read = read_arena_counts(); !read) {
+    return tl::make_unexpected(std::move(read.error()));
   }
   snapshot.overhead.events = ended_events_;
   snapshot.losses.vma_misses = ended_vma_misses_;
@@ -147,9 +173,13 @@ Expected<void> SnapshotReader::read(Snapshot& snapshot) {
     if (!view.live.comm.empty()) {
       counts.comm = view.live.comm;
     }
-    counts.arenas = std::move((*arenas)[key]);
+    if (const auto found = arenas_.find(key); found != arenas_.end()) {
+      counts.arenas = found->second;
+    }
+    counts.copy_times = read_copy_times(*programs_, key);
     if (ended) {
       forget_arenas(*programs_, key, counts.arenas);
+      forget_copy_times(*programs_, key);
     } else {
       last_.emplace(key, std::move(view));
     }

@@ -27,11 +27,18 @@ class SnapshotReader {
     LiveThreads live;
   };
 
+  Expected<void> read_records();
+  Expected<void> read_arena_counts();
   Expected<ByProcess<View>> whole_views();
   void add_totals(Snapshot& snapshot, const cowshed_counts& counts, bool ended);
 
   const Programs* programs_;
   ByProcess<View> last_;  // of the live ones
+  // All that the maps held when they had been added so many.
+  ByProcess<cowshed_process> records_;
+  std::uint64_t records_added_ = 0;
+  ByProcess<std::vector<ArenaCount>> arenas_;
+  std::uint64_t arenas_added_ = 0;
   std::uint64_t ended_events_ = 0;
   std::uint64_t ended_vma_misses_ = 0;
 };

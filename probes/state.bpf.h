@@ -3,6 +3,7 @@
 
 #include "kernel_types.h"
 #include "record.h"
+#include "stack_marks.bpf.h"
 
 /* The maps and what a tracked thread carries.  Everything that the path of a fault needs is in one
  * element of task storage, so that each of our programs does a single look-up. */
@@ -65,6 +66,12 @@ struct sample_turn {
   __u32 after; /* copies of its block that follow it */
 };
 
+/* Of the last fault, where faults are timed. */
+struct fault_timing {
+  __u64 began_ns;
+  __u64 has_copied;
+};
+
 /* In order of use: a fault in the mapping of the last one touches two cache lines of it, the first
  * of which begins 8 bytes earlier with the kernel's own word. */
 struct thread_state {
@@ -79,6 +86,8 @@ struct thread_state {
   struct cowshed_key key;
   struct sample_turn turn;
   struct fault_details details;
+  struct stack_blocks stack;
+  struct fault_timing timing;
   struct mapped_arena arena;
   __u64 frame[FRAME_WORDS];     /* of a kernel-mode fault: registers and return address */
   __u64 node[MAPLE_NODE_WORDS]; /* scratch, too large for the stack */
@@ -118,6 +127,8 @@ struct {
 struct cowshed_losses losses;
 struct cowshed_adoption adoption;
 __u64 last_id;
+__u64 processes_added; /* to their maps: what the loader has seen since then is all there is */
+__u64 arenas_added;
 __u64 slow_lookups; /* mappings that bpf_find_vma had to find */
 __u32 pid_level;    /* of the loader's PID namespace */
 

@@ -206,13 +206,15 @@ TEST_P(CodeSitesOf, RangesHottestFirst) {
 }
 
 TEST_P(CodeSitesOf, GeneratedCodeIsNamedByThePerfMap) {
-  const Measurement measured = run("generated", 300, 1);
-  const CodeSite* site = find(*measured.processes[1].sampled, "py::generated:/app.py");
-  std::remove(("/tmp/perf-" + std::to_string(measured.processes[0].pid) + ".map").c_str());
-  ASSERT_TRUE(site);
-  EXPECT_EQ(site->samples, 300U);
-  ASSERT_GT(site->stack.size(), 1U);
-  EXPECT_THAT(site->stack[1].module, HasSubstr("site_subject")) << "unwound by its frame pointer";
+  for (const char* kind : {"generated", "generated_shared"}) {
+    const Measurement measured = run(kind, 300, 1);
+    const CodeSite* site = find(*measured.processes[1].sampled, "py::generated:/app.py");
+    std::remove(("/tmp/perf-" + std::to_string(measured.processes[0].pid) + ".map").c_str());
+    ASSERT_TRUE(site) << kind;
+    EXPECT_EQ(site->samples, 300U) << kind;
+    ASSERT_GT(site->stack.size(), 1U) << kind;
+    EXPECT_THAT(site->stack[1].module, HasSubstr("site_subject")) << "unwound by its frame pointer";
+  }
 }
 
 TEST_P(CodeSitesOf, LostSamplesAreCountedAndTheCountsStayExact) {

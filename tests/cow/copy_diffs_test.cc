@@ -12,7 +12,8 @@
 namespace cowshed::cow {
 namespace {
 
-constexpr std::size_t kPages = 100;
+// Many against what the test program, its sanitizer and the C library write beside it.
+constexpr std::size_t kPages = 4000;
 
 // A child that writes to pages that it shares when it is told to, and waits again.
 class Writer {
@@ -40,17 +41,22 @@ class Writer {
     EXPECT_EQ(::write(to_[1], &byte, 1), 1);
     EXPECT_EQ(::read(from_[0], &byte, 1), 1);
   }
+  void write_here() const { write_all(); }
   void end() {
-    if (pid_ == 0) return;
+    if (has_ended_) return;
     ::kill(pid_, SIGKILL);
-    ::waitpid(std::exchange(pid_, 0), nullptr, 0);
+    ::waitpid(pid_, nullptr, 0);
+    has_ended_ = true;
   }
 
  private:
+  void write_all() const {
+    for (std::size_t page = 0; page < kPages; ++page) memory_[page * kPageSize + 32] = 2;
+  }
   [[noreturn]] void run() {
     char byte = 0;
     while (::read(to_[0], &byte, 1) == 1) {
-      for (std::size_t page = 0; page < kPages; ++page) memory_[page * kPageSize + 32] = 2;
+      write_all();
       if (::write(from_[1], &byte, 1) != 1) break;
     }
     ::_exit(0);
@@ -60,6 +66,7 @@ class Writer {
   std::array<int, 2> to_{};
   std::array<int, 2> from_{};
   pid_t pid_ = 0;
+  bool has_ended_ = false;
 };
 
 std::optional<CopyDiff> diff_of(const CopyDiffs& diffs, pid_t pid, std::uint64_t start_ns) {
@@ -86,7 +93,7 @@ TEST(CopyDiffs, ComparesWhatAChildCopiedSinceItWasFirstSeen) {
   const auto at_start = diff_of(diffs, pid, start);
   ASSERT_TRUE(at_start);
   writer.write();
-  diffs.compare(pid);
+  diffs.compare_alive();
   auto diff = diff_of(diffs, pid, start);
   ASSERT_TRUE(diff);
   EXPECT_GE(diff->compared_pages, at_start->compared_pages + kPages);
@@ -104,18 +111,71 @@ TEST(CopyDiffs, ComparesWhatAChildCopiedSinceItWasFirstSeen) {
   EXPECT_FALSE(diff_of(diffs, pid, start + 1'000'000'000));
 }
 
-TEST(CopyDiffs, TheRootHasNone) {
-  Writer writer;
+TEST(CopyDiffs, TheRootHasNoneWithoutAChild) {
   CopyDiffs diffs(::getpid());
   diffs.sample();
-  diffs.compare(::getpid());
+  diffs.compare_alive();
   EXPECT_FALSE(diff_of(diffs, ::getpid(), start_ns_of(::getpid())));
+}
+
+// Who wrote first is known by the frames, and they to root.
+TEST(CopyDiffs, AParentsOwnCopiesAreItsOwn) {
+  if (::geteuid() != 0) GTEST_SKIP() << "needs root, to see frames of memory";
+  Writer first;
+  Writer second;
+  CopyDiffs diffs(::getpid());
+  diffs.sample();
+  first.write_here();
+  diffs.compare_alive();
+  const auto parents = [&] {
+    return diff_of(diffs, ::getpid(), start_ns_of(::getpid())).value_or(CopyDiff());
+  };
+  const auto childs = [&] { return diff_of(diffs, first.pid(), start_ns_of(first.pid())); };
+  EXPECT_GE(parents().compared_pages, kPages);
+  EXPECT_LE(parents().compared_pages, 4 * kPages);  // a sanitizer has its own
+  EXPECT_GE(parents().changes, kPages);
+  EXPECT_LT(childs()->compared_pages, kPages / 2) << "it has the originals";
+
+  // The last that has the originals exits: what is known of the parent stays.
+  first.end();
+  diffs.ended(first.pid());
+  second.end();
+  diffs.ended(second.pid());
+  EXPECT_GE(parents().compared_pages, kPages);
+}
+
+TEST(CopyDiffs, AFollowedProcessIsComparedOnlyAtItsExit) {
+  Writer writer;
+  const pid_t pid = writer.pid();
+  const std::uint64_t start = start_ns_of(pid);
+  CopyDiffs diffs(::getpid());
+  diffs.started(pid, ::getpid());
+  writer.write();
+  diffs.sample();
+  EXPECT_FALSE(diff_of(diffs, pid, start));
+  diffs.exiting(pid, pid);
+  const auto diff = diff_of(diffs, pid, start);
+  ASSERT_TRUE(diff);
+  EXPECT_EQ(diff->taken, CopyDiff::Taken::at_exit);
+  EXPECT_GE(diff->compared_pages, kPages);
+  EXPECT_GE(diff->changed_bytes, kPages);
+}
+
+TEST(CopyDiffs, WhoExecutesAnotherProgramSharesNothingAnyMore) {
+  Writer writer;
+  const pid_t pid = writer.pid();
+  CopyDiffs diffs(::getpid());
+  diffs.started(pid, ::getpid());
+  writer.write();
+  diffs.executed(pid);
+  diffs.exiting(pid, pid);
+  EXPECT_FALSE(diff_of(diffs, pid, start_ns_of(pid)));
 }
 
 TEST(CopyDiffs, OfNoProcessIsNothing) {
   CopyDiffs diffs(-1);
   diffs.sample();
-  diffs.compare(-1);
+  diffs.compare_alive();
   Measurement measurement;
   diffs.add_to(measurement);
   EXPECT_TRUE(measurement.processes.empty());

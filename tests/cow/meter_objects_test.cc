@@ -1,7 +1,13 @@
 #include <array>
+#include <fstream>
 #include <gmock/gmock.h>
 #include <gtest/gtest-spi.h>
 #include <gtest/gtest.h>
+#include <iterator>
+#include <memory>
+#include <regex>
+#include <sstream>
+#include <string>
 
 #include <cowshed/cow/gtest_matchers.h>
 #include <cowshed/cow/meter.h>
@@ -9,20 +15,44 @@
 #include <cowshed/share/registry.h>
 #include <cowshed/tests/cow/paused_child.h>
 
+struct alignas(4096) Page {
+  std::array<char, 4096> bytes;
+};
+
+// Somebody's program.
+namespace app {
+
+struct Index {
+  [[gnu::noinline]] void touch(std::size_t page) const {
+    const_cast<Page&>(pages.at(page)).bytes[0] += 1;
+  }
+  std::array<Page, 16> pages;
+};
+
+[[gnu::noinline]] void search(const Index& index, std::array<Page, 4>& counts) {
+  for (std::size_t page = 4; page < 6; ++page) index.touch(page);
+  counts[2].bytes[0] += 1;
+}
+
+}  // namespace app
+
 namespace cowshed::cow {
 namespace {
 
 using test::PausedChild;
 
-struct alignas(4096) Page {
-  std::array<char, 4096> bytes;
-};
 struct Block {
   std::array<Page, 16> pages;
 };
 
 void write_to(const Block& block, std::size_t count) {
   for (std::size_t i = 0; i < count; ++i) const_cast<Page&>(block.pages.at(i)).bytes[0] += 1;
+}
+
+// Without what differs from one run to the next.
+std::string shape_of(const std::string& text) {
+  const std::string shape = std::regex_replace(text, std::regex("0x[0-9a-f]+"), "ADDRESS");
+  return std::regex_replace(shape, std::regex(":[0-9]+"), ":LINE");
 }
 
 class MeterObjects : public ::testing::Test {
@@ -77,6 +107,39 @@ TEST_F(MeterObjects, AFailedExpectationSaysWhichObjectAndWhere) {
                           "12 KiB copied by PID");
   EXPECT_NONFATAL_FAILURE(EXPECT_THAT(copied->of_object("third"), AtMost(1_GiB)),
                           "publishes no object 'third'");
+}
+
+// Each line that docs/measuring.md shows, or begins, is said, in that order.  (The first has sums,
+// in which there may be a page of the stack, of either process.)
+TEST_F(MeterObjects, AFailureReadsAsTheDocumentationHasIt) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__OPTIMIZE__)
+  GTEST_SKIP() << "shows how an optimised program without a sanitizer is told of";
+#endif
+  std::ifstream file(COWSHED_MEASURING_MD);
+  if (!file) GTEST_SKIP() << "runs without its sources";
+  const auto* index = arena_.make<app::Index>().value();
+  (void)publish("index", index).value();
+  ASSERT_TRUE(arena_.freeze(FreezeMode::lenient));
+  const auto counts = std::make_unique<std::array<Page, 4>>();
+  PausedChild child([&] { app::search(*index, *counts); });
+  auto meter = Meter::begin(child.pid());
+  ASSERT_TRUE(meter) << meter.error().message;
+  child.work();
+  ASSERT_TRUE(meter->end());
+  ::testing::StringMatchResultListener listener;
+  ASSERT_FALSE(::testing::ExplainMatchResult(AtMost(4_KiB), meter->copied(), &listener));
+  const std::string said = shape_of(listener.str());
+
+  const std::string page((std::istreambuf_iterator<char>(file)), {});
+  const std::size_t begin = page.find("KiB copied by PID");
+  ASSERT_NE(begin, std::string::npos);
+  std::istringstream lines(page.substr(begin, page.find("```", begin) - begin));
+  std::string line;
+  std::getline(lines, line);
+  for (std::size_t at = 0; std::getline(lines, line);) {
+    at = said.find(shape_of(line), at);
+    ASSERT_NE(at, std::string::npos) << line << "\nis not in\n" << listener.str();
+  }
 }
 
 TEST_F(MeterObjects, AStrictArenaIsNotCopied) {

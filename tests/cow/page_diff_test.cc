@@ -99,17 +99,24 @@ class Child {
   pid_t pid_;
 };
 
-class DiffCopiedPages : public ::testing::Test {
+// What comparing says.
+Expected<CopyDiff> compared(const ProcFiles& proc, pid_t pid, const PageRanges& copied,
+                            const std::vector<pid_t>& others, const PageFrames& originals = {}) {
+  return compare_copied_pages(proc, pid, copied, others, originals)
+      .map([](const PageComparison& comparison) { return comparison.result(); });
+}
+
+class CompareCopiedPages : public ::testing::Test {
  protected:
   static constexpr std::size_t kPages = 200;
 
-  DiffCopiedPages()
+  CompareCopiedPages()
       : memory_(static_cast<char*>(::mmap(nullptr, kPages * kPageSize, PROT_READ | PROT_WRITE,
                                           MAP_PRIVATE | MAP_ANONYMOUS, -1, 0))) {
     ::madvise(memory_, kPages * kPageSize, MADV_NOHUGEPAGE);
     std::memset(memory_, 1, kPages * kPageSize);
   }
-  ~DiffCopiedPages() override { ::munmap(memory_, kPages * kPageSize); }
+  ~CompareCopiedPages() override { ::munmap(memory_, kPages * kPageSize); }
 
   void write(std::size_t pages, char value) {
     for (std::size_t page = 0; page < pages; ++page) {
@@ -131,9 +138,9 @@ class DiffCopiedPages : public ::testing::Test {
   char* memory_;
 };
 
-TEST_F(DiffCopiedPages, WithTheParentWhoIsLeftAloneWithTheOriginals) {
+TEST_F(CompareCopiedPages, WithTheParentWhoIsLeftAloneWithTheOriginals) {
   const Child child([&] { write(100, 2); });
-  const auto diff = diff_copied_pages(ProcFiles(), child.pid(), pages(100), {::getpid()});
+  const auto diff = compared(ProcFiles(), child.pid(), pages(100), {::getpid()});
   ASSERT_TRUE(diff) << diff.error().message;
   EXPECT_EQ(diff->compared_pages, 100U);
   EXPECT_EQ(diff->alone_pages, 100U);
@@ -144,44 +151,43 @@ TEST_F(DiffCopiedPages, WithTheParentWhoIsLeftAloneWithTheOriginals) {
   EXPECT_GT(diff->cost_ns, 0U);
 }
 
-TEST_F(DiffCopiedPages, ASiblingThatSharesTheOriginalIsBelievedBeforeAParentThatHasWritten) {
+TEST_F(CompareCopiedPages, ASiblingThatSharesTheOriginalIsBelievedBeforeAParentThatHasWritten) {
   const Child sharer([] {});
   const Child witness([] {});
   const Child child([&] { write(100, 2); });
   write(100, 3);  // the parent's own copies
-  const auto diff =
-      diff_copied_pages(ProcFiles(), child.pid(), pages(100), {::getpid(), sharer.pid()});
+  const auto diff = compared(ProcFiles(), child.pid(), pages(100), {::getpid(), sharer.pid()});
   ASSERT_TRUE(diff) << diff.error().message;
   EXPECT_EQ(diff->compared_pages, 100U);
   EXPECT_EQ(diff->alone_pages, 0U);
   EXPECT_EQ(diff->changed_bytes, 100U);
 }
 
-TEST_F(DiffCopiedPages, WhatWasWrittenBackIsCopiedAndUnchanged) {
+TEST_F(CompareCopiedPages, WhatWasWrittenBackIsCopiedAndUnchanged) {
   const Child child([&] {
     write(100, 2);
     write(60, 1);
   });
-  const auto diff = diff_copied_pages(ProcFiles(), child.pid(), pages(100), {::getpid()});
+  const auto diff = compared(ProcFiles(), child.pid(), pages(100), {::getpid()});
   ASSERT_TRUE(diff) << diff.error().message;
   EXPECT_EQ(diff->unchanged_pages, 60U);
   EXPECT_EQ(diff->changed_bytes, 40U);
 }
 
-TEST_F(DiffCopiedPages, WhatNobodyHasAnyMoreIsNotCompared) {
+TEST_F(CompareCopiedPages, WhatNobodyHasAnyMoreIsNotCompared) {
   const Child child([&] { write(100, 2); });
   ::madvise(memory_, 30 * kPageSize, MADV_DONTNEED);
-  auto diff = diff_copied_pages(ProcFiles(), child.pid(), pages(100), {::getpid()});
+  auto diff = compared(ProcFiles(), child.pid(), pages(100), {::getpid()});
   ASSERT_TRUE(diff) << diff.error().message;
   EXPECT_EQ(diff->not_compared_pages, 30U);
   EXPECT_EQ(diff->compared_pages, 70U);
-  diff = diff_copied_pages(ProcFiles(), child.pid(), pages(100), {});
+  diff = compared(ProcFiles(), child.pid(), pages(100), {});
   ASSERT_TRUE(diff) << diff.error().message;
   EXPECT_EQ(diff->not_compared_pages, 100U);
 }
 
 // Neither what is shared, nor what is not there, is other than before.
-TEST_F(DiffCopiedPages, ComparingCopiesNothingAndFaultsNothingIn) {
+TEST_F(CompareCopiedPages, ComparingCopiesNothingAndFaultsNothingIn) {
   const Child sharer([] {});
   const Child child([&] {
     write(50, 2);
@@ -195,8 +201,7 @@ TEST_F(DiffCopiedPages, ComparingCopiesNothingAndFaultsNothingIn) {
     return map->anonymous_pages(mapping)->bytes() / kPageSize;
   };
   for (int i = 0; i < 3; ++i) {
-    const auto diff =
-        diff_copied_pages(ProcFiles(), child.pid(), pages(kPages), {sharer.pid(), ::getpid()});
+    const auto diff = compared(ProcFiles(), child.pid(), pages(kPages), {sharer.pid(), ::getpid()});
     ASSERT_TRUE(diff) << diff.error().message;
     EXPECT_EQ(diff->compared_pages, 150U);
     EXPECT_EQ(diff->not_compared_pages, 50U);
@@ -209,13 +214,13 @@ TEST_F(DiffCopiedPages, ComparingCopiesNothingAndFaultsNothingIn) {
   EXPECT_EQ(resident(sharer.pid()), kPages);
 }
 
-TEST_F(DiffCopiedPages, AnEndedProcessIsAnError) {
+TEST_F(CompareCopiedPages, AnEndedProcessIsAnError) {
   pid_t pid = 0;
   {
     const Child child([] {});
     pid = child.pid();
   }
-  const auto diff = diff_copied_pages(ProcFiles(), pid, pages(1), {::getpid()});
+  const auto diff = compared(ProcFiles(), pid, pages(1), {::getpid()});
   ASSERT_FALSE(diff);
   EXPECT_EQ(diff.error().code, ErrorCode::no_such_process);
 }

@@ -1,10 +1,20 @@
+#include <array>
+#include <cerrno>
+#include <cstddef>
 #include <cstring>
 #include <gtest/gtest.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <vector>
 
 #include <cowshed/cow/page_map.h>
+#include <cowshed/tests/cow/paused_child.h>
 
 namespace cowshed::cow {
 namespace {
@@ -111,6 +121,87 @@ TEST_F(PageMapTest, ACopyThatAGrandchildSharesIsTheChilds) {
   int status = 0;
   ASSERT_EQ(::waitpid(child, &status, 0), child);
   EXPECT_EQ(status, 0);
+}
+
+// So that PAGEMAP_SCAN is not there, as before Linux 6.7.
+void refuse_scans() {
+  constexpr auto kNumber = static_cast<std::uint32_t>(offsetof(seccomp_data, nr));
+  constexpr auto kRequest = static_cast<std::uint32_t>(offsetof(seccomp_data, args[1]));
+  std::array<sock_filter, 6> code{{
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, kNumber),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_ioctl, 0, 3),
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, kRequest),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, _IOWR('f', 16, char[96]), 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOTTY),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  }};
+  const sock_fprog program{code.size(), code.data()};
+  if (::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) ::_exit(1);
+}
+
+TEST_F(PageMapTest, WithAndWithoutScansTheAnswerIsTheSame) {
+  if (::geteuid() != 0) GTEST_SKIP() << "needs root, to tell the zero page without a scan";
+  for (const std::size_t page : {0U, 1U, 2U, 5U, 8U, 9U, 20U, 21U, 40U, 63U}) {
+    memory_[page * kPage] = 1;
+  }
+  for (const std::size_t page : {3U, 10U, 11U, 22U, 62U}) {  // the shared zero page
+    volatile char sink = memory_[page * kPage];
+    (void)sink;
+  }
+  constexpr std::size_t kHuge = 2UL << 20;
+  auto* huge = static_cast<char*>(
+      ::mmap(nullptr, 3 * kHuge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  ::madvise(huge, 3 * kHuge, MADV_HUGEPAGE);
+  std::memset(huge, 1, 3 * kHuge);
+  test::PausedChild child([&] {
+    for (const std::size_t page : {1U, 8U, 40U}) memory_[page * kPage] = 2;
+    memory_[50 * kPage] = 1;
+    huge[kHuge] = 2;
+  });
+  child.work();
+  const auto ranges_of = [&](pid_t pid) {
+    std::vector<std::array<std::uint64_t, 3>> result;
+    auto pages = PageMap::open(ProcFiles(), pid);
+    Mapping mappings[] = {mapping(), mapping()};
+    mappings[1].begin = reinterpret_cast<std::uintptr_t>(huge);
+    mappings[1].end = mappings[1].begin + 3 * kHuge;
+    for (const Mapping& each : mappings) {
+      const auto all = pages->anonymous_pages_by_owner(each);
+      const auto resident = pages->anonymous_pages(each);
+      for (const PageRange& range : all->own.ranges())
+        result.push_back({0, range.begin, range.end});
+      for (const PageRange& range : all->shared.ranges()) {
+        result.push_back({1, range.begin, range.end});
+      }
+      for (const PageRange& range : resident->ranges()) {
+        result.push_back({2, range.begin, range.end});
+      }
+      if (!(unite(all->own, all->shared) == *resident)) result.push_back({3, 0, 0});
+    }
+    return result;
+  };
+  const auto here = ranges_of(child.pid());
+  EXPECT_GE(here.size(), 10U);
+  int pipe[2];
+  ASSERT_EQ(::pipe(pipe), 0);
+  const pid_t other = ::fork();
+  if (other == 0) {
+    refuse_scans();
+    const auto there = ranges_of(child.pid());
+    const std::size_t bytes = there.size() * sizeof there[0];
+    ::_exit(::write(pipe[1], there.data(), bytes) == static_cast<ssize_t>(bytes) ? 0 : 1);
+  }
+  ::close(pipe[1]);
+  std::vector<std::array<std::uint64_t, 3>> there;
+  for (std::array<std::uint64_t, 3> range; ::read(pipe[0], &range, sizeof range) > 0;) {
+    there.push_back(range);
+  }
+  ::close(pipe[0]);
+  int status = 0;
+  ASSERT_EQ(::waitpid(other, &status, 0), other);
+  EXPECT_EQ(status, 0);
+  EXPECT_EQ(here, there);
+  ::munmap(huge, 3 * kHuge);
 }
 
 TEST_F(PageMapTest, AnEndedProcessHasNothing) {

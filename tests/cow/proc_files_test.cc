@@ -36,7 +36,12 @@ TEST_F(FakeProc, StatWithBlanksAndParenthesesInTheName) {
   EXPECT_EQ(stat->comm, "a) b (c");
   EXPECT_EQ(stat->state, 'S');
   EXPECT_EQ(stat->ppid, 3);
+  EXPECT_EQ(stat->minor_faults, 1U);
+  EXPECT_EQ(stat->reaped_faults, 2U + 4U);
+  EXPECT_EQ(stat->major_faults, 3U);
   EXPECT_EQ(stat->start_ticks, 4711U);
+  EXPECT_EQ(stat->virtual_bytes, 10U);
+  EXPECT_EQ(stat->resident_pages, 11U);
   EXPECT_EQ(stat->start_stack, 815U);
 }
 
@@ -76,6 +81,14 @@ TEST_F(FakeProc, ChildrenOfAllThreads) {
   ASSERT_TRUE(children);
   EXPECT_EQ(std::multiset<pid_t>(children->begin(), children->end()),
             (std::multiset<pid_t>{8, 9, 11}));
+}
+
+TEST_F(FakeProc, ForksOfTheMachine) {
+  EXPECT_FALSE(proc().forks());
+  write("stat", "cpu  1 2\nctxt 7\nprocesses 4711\nprocs_running 2\n");
+  EXPECT_EQ(proc().forks().value(), 4711U);
+  write("stat", "cpu  1 2\n");
+  EXPECT_FALSE(proc().forks());
 }
 
 TEST_F(FakeProc, GarbageIsAnErrorAndNotACrash) {

@@ -606,5 +606,15 @@ TEST(StoreInstruction, ARepeatedInstructionSaysHowMuchIsLeft) {
   EXPECT_EQ(decoder->decode(Bytes{0x48, 0xab}, registers, kPage).remaining, std::nullopt);
 }
 
+// A relative target would be told from 0.
+TEST(StoreInstruction, WhereACallGoesToIsNotShown) {
+  const auto decoder = StoreDecoder::open();
+  ASSERT_TRUE(decoder) << decoder.error().message;
+  StoreRegisters registers{};
+  registers[static_cast<std::size_t>(Register::rsp)] = kPage + 8;
+  EXPECT_EQ(decoder->decode(Bytes{0xe8, 0, 1, 0, 0}, registers, kPage).text, "call");
+  EXPECT_EQ(decoder->decode(Bytes{0xff, 0xd0}, registers, kPage).text, "call rax");
+}
+
 }  // namespace
 }  // namespace cowshed::cow

@@ -132,7 +132,7 @@ SubjectRun run_subject(Probe& probe, const std::string& kind, long n,
   }
   SubjectRun run;
   const pid_t measured = await_done(out.read, meanwhile);
-  run.wpcopy = wpcopy_count(measured);
+  run.wpcopy = wp_copies(measured);
   const Snapshot alive = must(probe.snapshot());
   merge(processes, alive);
   for (const ProcessCounts& process : alive.processes) {

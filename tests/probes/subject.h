@@ -11,6 +11,8 @@
 
 #include <cowshed/probes/probe.h>
 
+#include "taskstats.h"
+
 namespace cowshed::test {
 
 // The newest counts of each process over several snapshots, by id.
@@ -34,7 +36,7 @@ struct SubjectRun {
   std::vector<ProcessCounts> processes;  // final counts, by id
   ProcessCounts measured;                // final
   ProcessCounts while_alive;             // the measured process, when all was done but its exit
-  std::optional<std::uint64_t> wpcopy;   // taskstats, at the same moment
+  std::optional<WpCopies> wpcopy;        // taskstats, at the same moment
   Losses losses;
   ProbeOverhead overhead;
 };
@@ -44,9 +46,5 @@ struct SubjectRun {
 // when the subject itself fails.
 SubjectRun run_subject(Probe& probe, const std::string& kind, long n,
                        const std::function<void(const Snapshot&)>& observe = {});
-
-// taskstats' count of wp_page_copy for a whole process, its ended threads included; nothing where
-// this kernel cannot say.
-std::optional<std::uint64_t> wpcopy_count(pid_t tgid);
 
 }  // namespace cowshed::test

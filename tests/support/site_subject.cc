@@ -144,10 +144,11 @@ void hot(std::size_t /*pages*/) {
 }
 
 // Code of no file, named by a perf map: push %rbp; mov %rsp,%rbp; movb $1,(%rdi); pop %rbp; ret.
-void generated(std::size_t pages) {
+// `sharing`: of the mapping that the code is in, as of mmap(2).
+void generate(std::size_t pages, int sharing) {
   constexpr unsigned char kCode[] = {0x55, 0x48, 0x89, 0xe5, 0xc6, 0x07, 0x01, 0x5d, 0xc3};
   const Page memory = map(pages);
-  void* code = mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* code = mmap(nullptr, kPage, PROT_READ | PROT_WRITE, sharing | MAP_ANONYMOUS, -1, 0);
   if (code == MAP_FAILED) std::abort();
   std::memcpy(code, kCode, sizeof kCode);
   if (mprotect(code, kPage, PROT_READ | PROT_EXEC) != 0) std::abort();
@@ -164,6 +165,10 @@ void generated(std::size_t pages) {
   });
 }
 
+void generated(std::size_t pages) { generate(pages, MAP_PRIVATE); }
+// As PHP does: the kernel shows such memory as a file, /dev/zero.
+void generated_shared(std::size_t pages) { generate(pages, MAP_SHARED); }
+
 void lines(std::size_t /*pages*/) {
   std::printf("%d %d %d %d %d\n", kInlined, kOften, kSometimes, kSeldom, kKernel);
 }
@@ -173,9 +178,10 @@ struct Kind {
   void (*run)(std::size_t pages);
 };
 
-constexpr Kind kKinds[] = {{"lines", lines}, {"shares", shares},           {"kernel", kernel},
-                           {"deep", deep},   {"short_lived", short_lived}, {"mappings", mappings},
-                           {"hot", hot},     {"generated", generated}};
+constexpr Kind kKinds[] = {
+    {"lines", lines}, {"shares", shares},           {"kernel", kernel},
+    {"deep", deep},   {"short_lived", short_lived}, {"mappings", mappings},
+    {"hot", hot},     {"generated", generated},     {"generated_shared", generated_shared}};
 
 }  // namespace site_subject
 

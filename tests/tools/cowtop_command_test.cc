@@ -68,6 +68,13 @@ TEST(CowtopCommand, OneRowPerProcess) {
   EXPECT_THAT(table, HasSubstr("4 processes"));
 }
 
+TEST(CowtopCommand, WithoutStandardOutputItDoesNotStart) {
+  const Finished finished = run({COWTOP, "--", "sh", "-c", "echo started >&2"}, [] { ::close(1); });
+  EXPECT_EQ(finished.exit_status(), 125);
+  EXPECT_EQ(finished.err,
+            "cowtop: cannot write the report to standard output: Bad file descriptor\n");
+}
+
 TEST(CowtopCommand, WritesTheReportToAFile) {
   const auto path = std::filesystem::temp_directory_path() /
                     ("cowtop-test-" + std::to_string(::getpid()) + ".json");

@@ -1,5 +1,8 @@
 #include <algorithm>
+#include <csignal>
 #include <fcntl.h>
+#include <filesystem>
+#include <fstream>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
@@ -7,6 +10,7 @@
 #include <sys/mount.h>
 #include <unistd.h>
 
+#include <cowshed/probes/support.h>
 #include <cowshed/tests/support/public_copy.h>
 #include <cowshed/tests/support/subprocess.h>
 
@@ -44,6 +48,39 @@ void expect_one_line_about(const std::string& text, const char* what) {
   EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 1) << text;
   EXPECT_THAT(
       text, AllOf(StartsWith("cowtop: "), HasSubstr("using the pagemap backend"), HasSubstr(what)));
+}
+
+// It may count what it may not read.
+TEST_F(CowtopDegraded, MemoryOfSomebodyElseIsNamed) {
+  if (const auto supported = probe_support(); !supported) {
+    GTEST_SKIP() << supported.error().message;
+  }
+  const PublicCopy cowtop(COWTOP);
+  const test::Subprocess of_root({"sleep", "600"});
+  test::Subprocess running({"setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups",
+                            "--inh-caps", "+bpf,+perfmon", "--ambient-caps", "+bpf,+perfmon",
+                            cowtop.path(), "--backend", "tracepoint", "-p",
+                            std::to_string(of_root.pid())});
+  running.read_until("attached");
+  ::kill(running.pid(), SIGINT);
+  const Finished finished = running.finish();
+  EXPECT_EQ(finished.exit_status(), 0) << finished.err;
+  EXPECT_THAT(finished.out, HasSubstr("the memory of 1 process cannot be read"));
+}
+
+// The report's file would be the lowest free descriptor, which is that of the line.
+TEST_F(CowtopDegraded, WhereStandardErrorIsClosedTheLineIsNotInTheReport) {
+  const PublicCopy cowtop(COWTOP);
+  const auto path = std::filesystem::temp_directory_path() /
+                    ("cowtop-closed-" + std::to_string(::getpid()) + ".json");
+  const Finished finished = run({cowtop.path(), "--json", "-o", path.string(), "--", "true"}, [] {
+    become_nobody();
+    ::close(STDERR_FILENO);
+  });
+  EXPECT_EQ(finished.exit_status(), 0);
+  std::ifstream file(path);
+  EXPECT_EQ(nlohmann::json::parse(file)["schema"], "cowshed.run/1");
+  std::filesystem::remove(path);
 }
 
 TEST_F(CowtopDegraded, WithoutPrivilegeItSamplesAndSaysWhy) {

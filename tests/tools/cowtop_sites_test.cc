@@ -66,6 +66,17 @@ TEST_F(CowtopSites, InTheJson) {
   EXPECT_FALSE(run.at("processes").at(1).at("ranges").empty());
 }
 
+// The kernel's buffer holds what is copied while cowtop does not run.
+TEST_F(CowtopSites, NoneIsLostWhileCowtopWaitsForACpu) {
+  const char* script = "kill -STOP $PPID; \"$0\" shares 20000; kill -CONT $PPID";
+  const auto finished = test::run({COWTOP, "--backend", "tracepoint", "--sites", "-c", "16",
+                                   "--json", "--", "sh", "-c", script, SITE_SUBJECT});
+  ASSERT_EQ(finished.exit_status(), 0) << finished.err;
+  const Json run = Json::parse(finished.out);
+  EXPECT_GT(run.at("sampling").at("received"), 1200);
+  EXPECT_EQ(run.at("sampling").at("lost"), 0);
+}
+
 TEST_F(CowtopSites, ArePagemapsUnknown) {
   const auto refused = test::run({COWTOP, "--sites", "--backend", "pagemap", "--", "true"});
   EXPECT_EQ(refused.exit_status(), 125);

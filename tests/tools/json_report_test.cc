@@ -23,8 +23,8 @@ cow::Measurement one_process() {
 
 TEST(JsonReport, HasEveryFieldOfTheContract) {
   const auto report = nlohmann::json::parse(json_report(one_process()));
-  for (const char* field :
-       {"schema", "backend", "exact", "duration_s", "lost_events", "overhead", "processes"}) {
+  for (const char* field : {"schema", "backend", "exact", "duration_s", "lost_events", "not_seen",
+                            "overhead", "processes"}) {
     EXPECT_TRUE(report.contains(field)) << field;
   }
   const auto& process = report["processes"][0];
@@ -51,6 +51,10 @@ TEST(JsonReport, HasEveryFieldOfTheContract) {
                             "other_faults",
                             "cow_ns",
                             "memory",
+                            "not_measured",
+                            "tree_processes",
+                            "tree_copied_pages",
+                            "unreadable",
                             "arenas",
                             "patterns",
                             "diff"}) {
@@ -74,6 +78,25 @@ TEST(JsonReport, UnknownIsNullAndNotZero) {
   EXPECT_EQ(partly["processes"][0]["copied_file_pages"], 2);
 }
 
+TEST(JsonReport, ProcessesNotSeenAndSumsOfTrees) {
+  auto measurement = one_process();
+  const auto told = nlohmann::json::parse(json_report(measurement));
+  EXPECT_TRUE(told["not_seen"].is_null());
+  EXPECT_TRUE(told["processes"][0]["not_measured"].is_null());
+  measurement.not_seen = {2, std::nullopt};
+  measurement.processes[0].pid = 7;
+  measurement.processes[0].not_measured = "PID 7: no";
+  measurement.processes.push_back(measurement.processes[0]);
+  measurement.processes[1].ppid = 7;
+  const auto report = nlohmann::json::parse(json_report(measurement));
+  EXPECT_EQ(report["not_seen"]["at_least"], 2);
+  EXPECT_TRUE(report["not_seen"]["at_most"].is_null());
+  EXPECT_EQ(report["processes"][0]["not_measured"], "PID 7: no");
+  EXPECT_EQ(report["processes"][0]["tree_processes"], 2);
+  EXPECT_EQ(report["processes"][0]["tree_copied_pages"], 10);
+  EXPECT_EQ(report["processes"][1]["tree_copied_pages"], 5);
+}
+
 TEST(JsonReport, WhatWasSent) {
   auto measurement = one_process();
   const auto unread = nlohmann::json::parse(json_report(measurement));
@@ -84,6 +107,25 @@ TEST(JsonReport, WhatWasSent) {
   EXPECT_EQ(process["transfers_sampled"], true);
   EXPECT_EQ(process["transfers"], nlohmann::json::parse(R"([{"origin": "channel", "name": "jobs",
     "type": "Job", "kind": "value", "messages": 2, "objects": 3, "bytes": 128}])"));
+}
+
+TEST(JsonReport, TimesAreNullUnlessMeasured) {
+  auto measurement = one_process();
+  const auto unknown = nlohmann::json::parse(json_report(measurement));
+  for (const char* field : {"cow_ns", "cow_ns_histogram"}) {
+    EXPECT_TRUE(unknown["processes"][0].contains(field)) << field;
+    EXPECT_TRUE(unknown["processes"][0][field].is_null()) << field;
+  }
+  measurement.processes[0].latency = {9000, {0, 0, 3, 0, 1, 0}};
+  const auto known = nlohmann::json::parse(json_report(measurement));
+  EXPECT_EQ(known["processes"][0]["cow_ns"], 9000);
+  EXPECT_EQ(known["processes"][0]["cow_ns_histogram"],
+            nlohmann::json::parse(R"([{"from_ns": 4, "to_ns": 8, "count": 3},
+    {"from_ns": 8, "to_ns": 16, "count": 0}, {"from_ns": 16, "to_ns": 32, "count": 1}])"));
+  measurement.processes[0].latency = {0, {0, 0}};
+  const auto none = nlohmann::json::parse(json_report(measurement));
+  EXPECT_EQ(none["processes"][0]["cow_ns"], 0);
+  EXPECT_EQ(none["processes"][0]["cow_ns_histogram"], nlohmann::json::array());
 }
 
 TEST(JsonReport, SitesAreNullUnlessCopiesAreSampled) {
@@ -101,7 +143,7 @@ TEST(JsonReport, Sites) {
   cow::SampledCopies sampled;
   sampled.samples = 10;
   const cow::Frame frame = {"fill", "/src/fill.cc", 12, "/bin/fill", 0x1234, true};
-  sampled.sites = {{{frame}, {frame, frame}, 7, 448}};
+  sampled.sites = {{{frame}, {frame, frame}, 7, 448, true}};
   sampled.mappings = {{"[heap]", 10, 640}};
   sampled.ranges = {{0x200000, 0x400000, "[heap]", 10, 640}};
   measurement.processes[0].sampled = sampled;
@@ -118,6 +160,7 @@ TEST(JsonReport, Sites) {
     EXPECT_EQ(object["sites"][0]["estimated_copies"], 448);
     EXPECT_EQ(object["sites"][0]["frames"][0], site);
     EXPECT_EQ(object["sites"][0]["stack"].size(), 2);
+    EXPECT_EQ(object["sites"][0]["truncated"], true);
     EXPECT_EQ(object["mappings"][0], nlohmann::json::parse(R"({"name": "[heap]", "samples": 10,
         "estimated_copies": 640})"));
     EXPECT_EQ(object["ranges"][0]["begin"], 0x200000);
@@ -142,10 +185,21 @@ TEST(JsonReport, WhyItWasCopied) {
             nlohmann::json::parse(R"([{"pattern": "reference count", "share": 0.8, "samples": 4,
                 "evidence": "add [rdx], 1"}])"));
   EXPECT_EQ(report["processes"][0]["diff"],
-            nlohmann::json::parse(R"({"compared_pages": 10, "alone_pages": 0,
+            nlohmann::json::parse(R"({"taken": "interval", "compared_pages": 10, "alone_pages": 0,
                 "not_compared_pages": 0, "unchanged_pages": 9, "compared_bytes": 40960,
                 "changed_bytes": 4096, "changed_ratio": 0.1, "changes": 1, "width_bytes": 0,
                 "changes_of_width": 0, "stride_bytes": 0, "changes_at_stride": 0, "cost_ns": 0})"));
+}
+
+TEST(JsonReport, DiffsTakenAtExit) {
+  auto measurement = one_process();
+  EXPECT_TRUE(nlohmann::json::parse(json_report(measurement))["exit_diffs"].is_null());
+  measurement.exit_diffs = cow::ExitDiffSummary{4, 3, 2, 1};
+  measurement.processes[0].diff.emplace().taken = cow::CopyDiff::Taken::at_exit;
+  const auto report = nlohmann::json::parse(json_report(measurement));
+  EXPECT_EQ(report["processes"][0]["diff"]["taken"], "exit");
+  EXPECT_EQ(report["exit_diffs"],
+            nlohmann::json::parse(R"({"compared": 4, "missed": 3, "refused": 2, "held_ns": 1})"));
 }
 
 TEST(JsonReport, ObjectsThatCouldNotBeReadAreAbsent) {

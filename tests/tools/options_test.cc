@@ -38,22 +38,38 @@ TEST(CowtopOptions, SitesAreSampledOnlyWhenAskedFor) {
   EXPECT_EQ(parse({"--sites", "-c", "7", "true"}).options.sampling.period, 7U);
 }
 
+TEST(CowtopOptions, DiffsAreTakenAtIntervalsOrAtExit) {
+  EXPECT_EQ(parse({"true"}).options.diff, Diff::none);
+  EXPECT_EQ(parse({"--diff", "true"}).options.diff, Diff::at_intervals);
+  EXPECT_EQ(parse({"--diff-at-exit", "true"}).options.diff, Diff::at_exit);
+  EXPECT_EQ(parse({"--diff", "--diff-at-exit", "true"}).options.diff, Diff::at_exit);
+  const Finished help = run({COWTOP, "--help"});
+  EXPECT_THAT(help.out, HasSubstr("gdb or strace"));
+}
+
+TEST(CowtopOptions, CopiesAreTimedOnlyWhenAskedFor) {
+  EXPECT_EQ(parse({"true"}).options.timing, Timing::off);
+  EXPECT_EQ(parse({"--latency", "true"}).options.timing, Timing::on);
+}
+
 TEST(CowtopOptions, BadUsageIsOneLineAnd125) {
-  const std::vector<std::vector<std::string>> wrong = {{},
-                                                       {"--"},
-                                                       {"--bogus"},
-                                                       {"-p"},
-                                                       {"-p", "x"},
-                                                       {"-p", "-3"},
-                                                       {"--backend", "bpf", "true"},
-                                                       {"-p", "99999999999999"},
-                                                       {"-o", "", "true"},
-                                                       {"-p", "1", "--", "true"},
-                                                       {"-p", "0"},
-                                                       {"-c", "10", "true"},
-                                                       {"--sites", "-c", "0", "true"},
-                                                       {"--sites", "--backend", "pagemap", "true"},
-                                                       {"x", "--", "y"}};
+  const std::vector<std::vector<std::string>> wrong = {
+      {},
+      {"--"},
+      {"--bogus"},
+      {"-p"},
+      {"-p", "x"},
+      {"-p", "-3"},
+      {"--backend", "bpf", "true"},
+      {"-p", "99999999999999"},
+      {"-o", "", "true"},
+      {"-p", "1", "--", "true"},
+      {"-p", "0"},
+      {"-c", "10", "true"},
+      {"--sites", "-c", "0", "true"},
+      {"--sites", "--backend", "pagemap", "true"},
+      {"--latency", "--backend", "pagemap", "true"},
+      {"x", "--", "y"}};
   for (auto arguments : wrong) {
     arguments.insert(arguments.begin(), COWTOP);
     const Finished finished = run(arguments);

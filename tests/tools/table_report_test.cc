@@ -37,6 +37,54 @@ TEST(TableReport, ShowsWhatWasCopied) {
   }
 }
 
+TEST(TableReport, SaysWhatItHasNotSeenAndTheSumsOfTrees) {
+  cow::ProcessCopies worker;
+  worker.pid = 2;
+  worker.ppid = 1;
+  worker.comm = "worker";
+  worker.copied_anon_pages = 256;
+  worker.copied_file_pages = 0;
+  cow::ProcessCopies child = worker;
+  child.pid = 3;
+  child.ppid = 2;
+  child.not_measured = "PID 3: not permitted";
+  cow::Measurement measurement = of({});
+  measurement.processes[0].role = cow::Role::root;
+  measurement.processes[0].pid = 1;
+  measurement.processes.push_back(worker);
+  measurement.processes.push_back(child);
+  EXPECT_THAT(table_report(measurement), Not(HasSubstr("before they were seen")));
+  measurement.not_seen = {3, 3};
+  const std::string table = table_report(measurement);
+  for (const char* text :
+       {"processes that ended before they were seen: 3\n", "not measured: PID 3: not permitted\n",
+        "tree of PID 2 (worker): 2.0 MiB copied by 2 processes\n"}) {
+    EXPECT_THAT(table, HasSubstr(text));
+  }
+  measurement.not_seen = {3, 4711};
+  EXPECT_THAT(table_report(measurement), HasSubstr("seen: 3 to 4711\n"));
+  measurement.not_seen = {3, std::nullopt};
+  EXPECT_THAT(table_report(measurement), HasSubstr("seen: at least 3\n"));
+}
+
+TEST(TableReport, ShowsTimesWhereTheyAreMeasured) {
+  cow::Measurement measurement = of({});
+  EXPECT_THAT(table_report(measurement), Not(HasSubstr("COPY TIME")));
+  measurement.processes[0].latency = {2'500'000, {0, 0, 20, 0, 10}};
+  measurement.processes.emplace_back();
+  measurement.processes[1].latency = {500'000, {0, 0, 20}};
+  measurement.processes.emplace_back();
+  const std::string table = table_report(measurement);
+  for (const char* text :
+       {"COPY TIME", " 2.5 ms  ", " 500.0 us  ",
+        "latency of 50 copies: 3.0 ms together, 60.0 us each\n",
+        " 4 ns ..      8 ns         40 |@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@|\n",
+        " 8 ns ..     16 ns          0 |                                        |\n",
+        "16 ns ..     32 ns         10 |@@@@@@@@@@                              |\n"}) {
+    EXPECT_THAT(table, HasSubstr(text));
+  }
+}
+
 TEST(TableReport, SaysWhy) {
   cow::ProcessCopies process;
   process.pid = 4711;
@@ -61,6 +109,26 @@ TEST(TableReport, SaysWhy) {
   EXPECT_THAT(table, HasSubstr("diff: PID 4711 (python3): 100 pages compared, 4096 bytes changed "
                                "(1.00%), 90 pages unchanged; 19 of 20 changes are 8 bytes, 5 at a "
                                "stride of 64; took 1.5 ms\n"));
+  process.diff->taken = cow::CopyDiff::Taken::at_exit;
+  cow::Measurement at_exit = of(process);
+  at_exit.exit_diffs = cow::ExitDiffSummary{4, 3, 2, 1'500'000};
+  EXPECT_THAT(table_report(at_exit), HasSubstr("; took 1.5 ms, at its exit\n"));
+  EXPECT_THAT(table_report(at_exit), HasSubstr("diff: 4 processes held at their exits, 1.5 ms in "
+                                               "all; 3 exits missed, 2 not traced\n"));
+}
+
+TEST(TableReport, SaysWhyOfTheProcessesThatWereSampledMost) {
+  cow::Measurement measurement;
+  for (pid_t pid = 1; pid <= 30; ++pid) {
+    cow::ProcessCopies& process = measurement.processes.emplace_back();
+    process.pid = pid;
+    process.patterns = {{"stack", 1, static_cast<std::uint64_t>(pid), "push rbx"}};
+  }
+  const std::string table = table_report(measurement);
+  EXPECT_THAT(table, HasSubstr("why: PID 21 "));
+  EXPECT_THAT(table, HasSubstr("why: PID 30 "));
+  EXPECT_THAT(table, Not(HasSubstr("why: PID 20 ")));
+  EXPECT_THAT(table, HasSubstr("why: 20 more processes with fewer than 21 samples each"));
 }
 
 TEST(TableReport, ANameCannotSendEscapesToTheTerminal) {
@@ -69,6 +137,64 @@ TEST(TableReport, ANameCannotSendEscapesToTheTerminal) {
   const std::string table = table_report(of(process));
   EXPECT_THAT(table, HasSubstr("a?[31m?b"));
   EXPECT_THAT(table, Not(HasSubstr("\x1b")));
+}
+
+TEST(TableReport, ANameIsWholeCharacters) {
+  cow::Measurement measurement = of({});
+  measurement.processes[0].comm = "a\xff\xc3";
+  measurement.processes.push_back(measurement.processes[0]);
+  measurement.processes[1].comm = "\xc2\x9b\xc3\xa9t\xc3\xa9 \xf0\x9f\x98";  // CSI, "été", cut
+  const std::string table = table_report(measurement);
+  EXPECT_THAT(table, HasSubstr("  a??      "));
+  EXPECT_THAT(table, HasSubstr("  ??\xc3\xa9t\xc3\xa9 ???  "));
+}
+
+TEST(TableReport, ATotalThatIsNotKnownIsNotZero) {
+  cow::Measurement measurement = of({});
+  EXPECT_THAT(table_report(measurement), HasSubstr("total copied: -\n"));
+  measurement.processes.emplace_back().copied_anon_pages = 256;
+  measurement.processes.back().copied_file_pages = 0;
+  EXPECT_THAT(table_report(measurement),
+              HasSubstr("total copied: 1.0 MiB, and what is not known (-)\n"));
+  measurement.processes.erase(measurement.processes.begin());
+  EXPECT_THAT(table_report(measurement), HasSubstr("total copied: 1.0 MiB\n"));
+}
+
+TEST(TableReport, MemoryThatCannotBeReadIsNotSilent) {
+  cow::ProcessCopies process;
+  EXPECT_THAT(table_report(of(process)), Not(HasSubstr("cannot be read")));
+  process.unreadable = true;
+  EXPECT_THAT(
+      table_report(of(process)),
+      HasSubstr("the memory of 1 process cannot be read: what it still shares, and of which "
+                "objects the copies are, is not known; run as its user or with "
+                "CAP_SYS_PTRACE\n"));
+}
+
+TEST(TableReport, SitesAndRanges) {
+  cow::ProcessCopies process;
+  process.pid = 4711;
+  cow::Measurement measurement = of(process);
+  measurement.sampling = {64, 10, 10, 0};
+  cow::SampledCopies sampled;
+  sampled.samples = 10;
+  const cow::Frame frame = {"fill", "", 0, "", 0, false};
+  sampled.sites = {{{frame}, {frame}, 9, 576, true}, {{frame}, {frame}, 1, 64, false}};
+  measurement.sampled = sampled;
+  sampled.ranges = {{0x400000, 0x800000, "anonymous", 1, 64},
+                    {0x200000, 0x400000, "[heap]", 9, 576}};
+  measurement.processes[0].sampled = sampled;
+  const std::string table = table_report(measurement);
+  EXPECT_THAT(table, HasSubstr("64 copies; 0 samples lost\n"
+                               " 90.0%        ~576  fill\n"
+                               "                      < callers that were not seen\n"
+                               " 10.0%         ~64  fill\n"
+                               "range 0x200000-0x400000 of '[heap]' in PID 4711: ~576 copies, "
+                               "estimated\n"
+                               "range 0x400000-0x800000 of 'anonymous' in PID 4711: ~64 copies"));
+  measurement.sampling->lost = 3;
+  EXPECT_THAT(table_report(measurement),
+              HasSubstr("3 samples lost, of whatever copied fastest; a larger -c loses fewer\n"));
 }
 
 }  // namespace

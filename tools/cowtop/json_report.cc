@@ -1,6 +1,8 @@
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include <cowshed/cow/subtrees.h>
 #include <cowshed/tools/cowtop/json_report.h>
 
 namespace cowshed::cowtop {
@@ -71,7 +73,8 @@ void add_sampled(Json& object, const std::optional<cow::SampledCopies>& sampled)
     object["sites"].push_back({{"samples", site.samples},
                                {"estimated_copies", site.estimated_copies},
                                {"frames", frames_of(site.frames)},
-                               {"stack", frames_of(site.stack)}});
+                               {"stack", frames_of(site.stack)},
+                               {"truncated", site.truncated}});
   }
   object["mappings"] = Json::array();
   for (const cow::MappingCopies& mapping : sampled->mappings) {
@@ -111,7 +114,9 @@ Json patterns_of(const std::optional<std::vector<cow::CopyPattern>>& found) {
 
 Json diff_of(const std::optional<cow::CopyDiff>& diff) {
   if (!diff) return nullptr;
-  return {{"compared_pages", diff->compared_pages},
+  const bool at_exit = diff->taken == cow::CopyDiff::Taken::at_exit;
+  return {{"taken", at_exit ? "exit" : "interval"},
+          {"compared_pages", diff->compared_pages},
           {"alone_pages", diff->alone_pages},
           {"not_compared_pages", diff->not_compared_pages},
           {"unchanged_pages", diff->unchanged_pages},
@@ -126,6 +131,14 @@ Json diff_of(const std::optional<cow::CopyDiff>& diff) {
           {"cost_ns", diff->cost_ns}};
 }
 
+Json exit_diffs_of(const std::optional<cow::ExitDiffSummary>& exits) {
+  if (!exits) return nullptr;
+  return {{"compared", exits->compared},
+          {"missed", exits->missed},
+          {"refused", exits->refused},
+          {"held_ns", exits->held_ns}};
+}
+
 Json memory_of(const cow::Measurement& measurement, const cow::ProcessCopies& process) {
   if (!process.memory) return nullptr;
   return {{"shared_bytes", process.memory->shared_bytes},
@@ -133,7 +146,30 @@ Json memory_of(const cow::Measurement& measurement, const cow::ProcessCopies& pr
           {"age_s", measurement.memory_age_s(process)}};
 }
 
-Json process_object(const cow::Measurement& measurement, const cow::ProcessCopies& process) {
+Json not_seen_of(const std::optional<cow::ProcessesNotSeen>& not_seen) {
+  if (!not_seen) return nullptr;
+  return {{"at_least", not_seen->at_least}, {"at_most", or_null(not_seen->at_most)}};
+}
+
+// From the first time that there was to the last.
+Json histogram_of(const std::optional<cow::CopyLatency>& latency) {
+  if (!latency) return nullptr;
+  Json histogram = Json::array();
+  const auto& faults = latency->faults;
+  const auto is_some = [](std::uint64_t count) { return count != 0; };
+  const auto begin = std::find_if(faults.begin(), faults.end(), is_some);
+  const auto end = std::find_if(faults.rbegin(), faults.rend(), is_some).base();
+  for (auto each = begin; each < end; ++each) {
+    const auto power = static_cast<unsigned>(each - faults.begin());
+    histogram.push_back({{"from_ns", std::uint64_t{1} << power},
+                         {"to_ns", std::uint64_t{2} << power},
+                         {"count", *each}});
+  }
+  return histogram;
+}
+
+Json process_object(const cow::Measurement& measurement, const cow::ProcessCopies& process,
+                    const cow::Subtree& tree) {
   Json object = {
       {"pid", process.pid},
       {"ppid", process.ppid},
@@ -145,6 +181,7 @@ Json process_object(const cow::Measurement& measurement, const cow::ProcessCopie
       {"exit_status", or_null(process.exit_status)},
       {"signal", or_null(process.signal)},
       {"shares_memory", process.shares_memory},
+      {"not_measured", process.not_measured.empty() ? Json(nullptr) : Json(process.not_measured)},
       {"shared_at_fork_bytes", or_null(process.shared_at_fork_bytes)},
       {"copied_pages", or_null(process.copied_pages())},
       {"copied_bytes", or_null(process.copied_bytes())},
@@ -158,10 +195,14 @@ Json process_object(const cow::Measurement& measurement, const cow::ProcessCopie
       {"write_notify_faults", or_null(process.write_notify_faults)},
       {"failed_faults", or_null(process.failed_faults)},
       {"other_faults", or_null(process.other_faults)},
-      {"cow_ns", nullptr},
+      {"cow_ns", process.latency ? Json(process.latency->ns) : Json(nullptr)},
+      {"cow_ns_histogram", histogram_of(process.latency)},
       {"memory", memory_of(measurement, process)},
+      {"unreadable", process.unreadable},
       {"execs", process.execs},
       {"copied_pages_before_exec", or_null(process.copied_pages_before_exec)},
+      {"tree_processes", tree.processes},
+      {"tree_copied_pages", or_null(tree.copied_pages)},
       {"arenas", arenas_of(process)},
       {"patterns", patterns_of(process.patterns)},
       {"diff", diff_of(process.diff)},
@@ -187,14 +228,17 @@ std::string json_report(const cow::Measurement& measurement) {
       {"exact", measurement.exact},
       {"duration_s", measurement.duration_s},
       {"lost_events", or_null(measurement.lost_events)},
+      {"not_seen", not_seen_of(measurement.not_seen)},
       {"overhead",
        {{"events", measurement.overhead.events},
         {"ns_per_event", or_null(measurement.overhead.ns_per_event)}}},
       {"sampling", sampling_of(measurement.sampling)},
+      {"exit_diffs", exit_diffs_of(measurement.exit_diffs)},
       {"processes", Json::array()},
   };
-  for (const cow::ProcessCopies& process : measurement.processes) {
-    report["processes"].push_back(process_object(measurement, process));
+  const auto trees = cow::subtrees(measurement.processes);
+  for (std::size_t i = 0; i < trees.size(); ++i) {
+    report["processes"].push_back(process_object(measurement, measurement.processes[i], trees[i]));
   }
   if (measurement.sampled) add_sampled(report, measurement.sampled);
   // A command's name may hold any bytes.

@@ -17,15 +17,19 @@ constexpr const char* kFooter = R"(Examples:
   cowtop -- ./server --workers 4     what each worker copied, when the command has ended
   cowtop --json -o run.json -- CMD   the same for a machine to read
   cowtop --sites -- CMD              and which lines of code copied, most first
+  cowtop --latency -- CMD            and how long the copies took
   cowtop --diff -- CMD               and how much of what was copied was changed
+  cowtop --diff-at-exit -- CMD       the same of each process at its end
   sudo cowtop -p $(pidof -s redis-server)
                                      what happens from now on, until Ctrl-C
 
 Backends:
   tracepoint  exact; every process from its first instruction, however short its life.
               Needs root, or CAP_BPF and CAP_PERFMON, and a kernel with BTF.
-              It alone can tell code sites.
+              It alone can tell code sites and times.
   pagemap     sampled from /proc, no privilege; pages no longer shared, whoever copied them.
+              Not: what the root itself copied, faults that copy nothing, code sites, processes
+              that end before they are seen (it says how many).  At most a fifth of one CPU.
   auto        the first that works; says so when it is not the first.
 
 Exit status: the command's own; 128+N when signal N ended it; 127 command not found;
@@ -85,10 +89,21 @@ ParsedArguments parse_arguments(int argc, const char* const* argv) {
                      "With --sites: sample one copy in N of each thread (64), as perf record -c")
           ->type_name("N")
           ->check(CLI::Range(1U, kMostPeriod).description(""));
-  app.add_flag("--diff", options.diff,
+  bool latency = false;
+  app.add_flag("--latency", latency,
+               "Also how long the faults that copied took, in all and as a histogram.  Slows down"
+               " each page fault of the machine meanwhile");
+  bool diff = false;
+  app.add_flag("--diff", diff,
                "Also compare copied pages with those of processes that still share the original,"
                " at intervals: how many bytes were changed.  Takes at most a sixth of a CPU"
                " for each process");
+  bool diff_at_exit = false;
+  app.add_flag("--diff-at-exit", diff_at_exit,
+               "The same for each process when it exits, however short its life: all processes are"
+               " traced (ptrace), so none can be run under gdb or strace at the same time, nor run"
+               " them.  Holds each at its exit, and at its start, for some 30 ms per GiB that is"
+               " resident and some us per page copied; the report says how long");
   app.add_flag("--json", options.json, "Print one JSON object (schema cowshed.run/1), not a table");
   app.add_option("-o,--output", options.output, "Write the report to FILE, not to standard output")
       ->type_name("FILE")
@@ -126,9 +141,15 @@ ParsedArguments parse_arguments(int argc, const char* const* argv) {
     return fail("--backend: '" + backend + "' is not auto, tracepoint or pagemap");
   }
   options.backend = chosen->second;
+  if (diff) options.diff = Diff::at_intervals;
+  if (diff_at_exit) options.diff = Diff::at_exit;
   if (sites && options.backend == cow::BackendChoice::pagemap) {
     return fail("--sites: the pagemap backend does not see who copies");
   }
+  if (latency && options.backend == cow::BackendChoice::pagemap) {
+    return fail("--latency: the pagemap backend does not see faults");
+  }
+  if (latency) options.timing = Timing::on;
   std::vector<std::string> rest = app.remaining();
   if (!rest.empty() && rest[0].size() > 1 && rest[0][0] == '-') {
     return fail(rest[0] + ": no such option");

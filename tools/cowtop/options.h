@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <sys/types.h>
@@ -9,13 +10,16 @@
 
 namespace cowshed::cowtop {
 
+enum class Diff : std::uint8_t { none, at_intervals, at_exit };
+
 struct Options {
   std::vector<std::string> command;
   std::optional<pid_t> attach_pid;
   cow::BackendChoice backend = cow::BackendChoice::automatic;
   bool json = false;
   SamplingOptions sampling;  // period 0: no code sites asked for
-  bool diff = false;
+  Timing timing = Timing::off;
+  Diff diff = Diff::none;
   std::string output;  // empty: standard output
 };
 

@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <fmt/format.h>
 #include <iostream>
+#include <memory>
 #include <optional>
 #include <poll.h>
 #include <string>
@@ -13,6 +14,7 @@
 
 #include <cowshed/cow/command.h>
 #include <cowshed/cow/copy_diffs.h>
+#include <cowshed/cow/exit_diffs.h>
 #include <cowshed/tools/cowtop/exit_status.h>
 #include <cowshed/tools/cowtop/json_report.h>
 #include <cowshed/tools/cowtop/report_file.h>
@@ -38,14 +40,47 @@ void wait_for_event(int signal_fd, int pidfd, std::chrono::milliseconds timeout)
 
 bool has_ended(pid_t pid) {
   siginfo_t info{};
-  return ::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
-         info.si_pid == pid;
+  if (::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | WNOWAIT) != 0) {
+    return false;
+  }
+  // A tracer's waits show stops, too, whatever they ask for (kernel/exit.c, wait_consider_task).
+  const bool is_end =
+      info.si_code == CLD_EXITED || info.si_code == CLD_KILLED || info.si_code == CLD_DUMPED;
+  return info.si_pid == pid && is_end;
 }
 
 Expected<void> report(const Options& options, ReportFile& file,
                       const cow::Measurement& measurement) {
   return file.write(options.json ? json_report(measurement) : table_report(measurement));
 }
+
+// The byte diff, as it was asked for.
+class Diffs {
+ public:
+  // After the command has been forked and the signals are EndSignals', before it is released.
+  static Expected<Diffs> start(Diff asked, pid_t root, cow::ExitDiffs::Root kind) {
+    Diffs diffs;
+    if (asked == Diff::at_intervals) diffs.at_intervals_.emplace(root);
+    if (asked == Diff::at_exit) {
+      auto started = cow::ExitDiffs::start(root, kind);
+      if (!started) return tl::make_unexpected(std::move(started.error()));
+      diffs.at_exit_ = std::move(*started);
+      if (!diffs.at_exit_->refusal().empty()) complain(diffs.at_exit_->refusal());
+    }
+    return diffs;
+  }
+  void sample() {
+    if (at_intervals_) at_intervals_->sample();
+  }
+  void end(cow::Measurement& measurement) {
+    if (at_intervals_) at_intervals_->add_to(measurement);
+    if (at_exit_) at_exit_->end(measurement);
+  }
+
+ private:
+  std::optional<cow::CopyDiffs> at_intervals_;
+  std::unique_ptr<cow::ExitDiffs> at_exit_;
+};
 
 int exec_failure(const std::string& command, int error) {
   if (error == ENOENT || error == ENOTDIR) {
@@ -64,16 +99,16 @@ int run_command(const Options& options, cow::OpenedBackend& opened, ReportFile& 
   if (!signals) return own_error(signals.error());
   const pid_t pid = command->pid();
   if (const auto tracked = backend.track_command(pid); !tracked) return own_error(tracked.error());
+  auto diffs = Diffs::start(options.diff, pid, cow::ExitDiffs::Root::own_child);
+  if (!diffs) return own_error(diffs.error());
   if (const auto released = command->release(); !released) {
     return exec_failure(options.command[0], released.error().system_errno);
   }
   if (!opened.notice.empty()) complain(opened.notice);
 
-  std::optional<cow::CopyDiffs> diffs;
-  if (options.diff) diffs.emplace(pid);
   std::string sampling_error;
   while (!has_ended(pid)) {
-    if (diffs) diffs->sample();
+    diffs->sample();
     if (const auto sampled = backend.sample(); !sampled) sampling_error = sampled.error().message;
     wait_for_event(signals->fd(), command->pidfd(), backend.interval());
     while (const auto signal = signals->next()) {
@@ -87,7 +122,7 @@ int run_command(const Options& options, cow::OpenedBackend& opened, ReportFile& 
   if (!status) return own_error(status.error());
 
   cow::Measurement measurement = backend.measurement();
-  if (diffs) diffs->add_to(measurement);
+  diffs->end(measurement);
   for (cow::ProcessCopies& process : measurement.processes) {
     if (process.pid != pid || process.role != cow::Role::root) continue;
     process.alive = false;
@@ -108,13 +143,13 @@ int run_attached(const Options& options, cow::OpenedBackend& opened, ReportFile&
   if (!signals) return own_error(signals.error());
   const auto attached = backend.attach(*options.attach_pid);
   if (!attached) return own_error(attached.error());
+  auto diffs = Diffs::start(options.diff, *options.attach_pid, cow::ExitDiffs::Root::running);
+  if (!diffs) return own_error(diffs.error());
   if (!opened.notice.empty()) complain(opened.notice);
   complain(fmt::format("attached to {} process{} by the {} backend; Ctrl-C ends and reports",
                        *attached, *attached == 1 ? "" : "es", backend.name()));
-  std::optional<cow::CopyDiffs> diffs;
-  if (options.diff) diffs.emplace(*options.attach_pid);
   for (;;) {
-    if (diffs) diffs->sample();
+    diffs->sample();
     if (const auto sampled = backend.sample(); !sampled) return own_error(sampled.error());
     if (!backend.any_alive()) break;
     wait_for_event(signals->fd(), -1, backend.interval());
@@ -124,7 +159,7 @@ int run_attached(const Options& options, cow::OpenedBackend& opened, ReportFile&
     }
   }
   cow::Measurement measurement = backend.measurement();
-  if (diffs) diffs->add_to(measurement);
+  diffs->end(measurement);
   const auto written = report(options, file, measurement);
   return written ? 0 : own_error(written.error());
 }
@@ -134,7 +169,7 @@ int run_attached(const Options& options, cow::OpenedBackend& opened, ReportFile&
 int run(const Options& options) {
   auto file = ReportFile::open(options.output);
   if (!file) return own_error(file.error());
-  auto opened = cow::open_backend(options.backend, options.sampling);
+  auto opened = cow::open_backend(options.backend, options.sampling, options.timing);
   if (!opened) return own_error(opened.error());
   return options.attach_pid ? run_attached(options, *opened, *file)
                             : run_command(options, *opened, *file);

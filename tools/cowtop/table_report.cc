@@ -3,11 +3,14 @@
 #include <csignal>
 #include <cstring>
 #include <fmt/format.h>
+#include <functional>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include <cowshed/cow/subtrees.h>
 #include <cowshed/tools/cowtop/table_report.h>
 
 namespace cowshed::cowtop {
@@ -28,6 +31,15 @@ std::string percent(const std::optional<double>& ratio) {
   return ratio ? fmt::format("{:.1f}%", *ratio * 100) : kUnknown;
 }
 
+std::string time_text(std::uint64_t ns) {
+  constexpr std::uint64_t kStep = 1000;
+  std::size_t unit = 0;
+  constexpr std::array<const char*, 4> kUnits = {"ns", "us", "ms", "s"};
+  double value = static_cast<double>(ns);
+  for (; value >= kStep && unit + 1 < kUnits.size(); ++unit) value /= kStep;
+  return fmt::format("{:.{}f} {}", value, unit == 0 ? 0 : 1, kUnits.at(unit));
+}
+
 std::string ending(const cow::ProcessCopies& process) {
   if (process.alive) return "running";
   if (process.signal.value_or(0) != 0) {
@@ -38,35 +50,71 @@ std::string ending(const cow::ProcessCopies& process) {
   return "ended";
 }
 
-// Control characters in a command's name must not reach the terminal.
+// Of the UTF-8 character that `text` begins with; 0: it is none, or a control character.
+std::size_t printable_bytes(std::string_view text) {
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+  const unsigned char lead = byte(0);
+  if (lead < 0x80) return lead < 0x20 || lead == 0x7f ? 0 : 1;
+  const std::size_t bytes = lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+  if (lead < 0xc2 || lead > 0xf4 || text.size() < bytes) return 0;
+  for (std::size_t i = 1; i < bytes; ++i) {
+    if ((byte(i) & 0xc0) != 0x80) return 0;
+  }
+  const bool is_control = lead == 0xc2 && byte(1) < 0xa0;
+  const bool is_surrogate = lead == 0xed && byte(1) >= 0xa0;
+  const bool is_overlong = (lead == 0xe0 && byte(1) < 0xa0) || (lead == 0xf0 && byte(1) < 0x90);
+  return is_control || is_surrogate || is_overlong ? 0 : bytes;
+}
+
+// A command's name holds any bytes: no control characters must reach the terminal, nor half of a
+// character.
 std::string printable(std::string_view text) {
-  std::string result(text);
-  std::replace_if(
-      result.begin(), result.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }, '?');
+  std::string result;
+  while (!text.empty()) {
+    const std::size_t bytes = printable_bytes(text);
+    result += bytes == 0 ? "?" : text.substr(0, bytes);
+    text.remove_prefix(std::max<std::size_t>(bytes, 1));
+  }
   return result;
 }
 
-using Row = std::array<std::string, 14>;
+std::size_t width(std::string_view printable_text) {
+  return static_cast<std::size_t>(
+      std::count_if(printable_text.begin(), printable_text.end(),
+                    [](unsigned char c) { return (c & 0xc0) != 0x80; }));
+}
 
-constexpr std::array<std::string_view, 14> kHeadings = {
-    "PID",    "COMMAND", "SHARED MiB", "COPIED MiB", "COPIED", "ANON",   "FILE",
-    "REUSED", "ZERO",    "FIRST",      "SPLIT",      "NOTIFY", "FAILED", "OTHER"};
+using Row = std::vector<std::string>;
 
-Row row_of(const cow::ProcessCopies& process) {
-  return {fmt::format("{}", process.pid),
-          (process.role == cow::Role::child ? "  " : "") + printable(process.comm),
-          mebibytes(process.shared_at_fork_bytes),
-          mebibytes(process.copied_bytes()),
-          percent(process.copied_ratio()),
-          count(process.copied_anon_pages),
-          count(process.copied_file_pages),
-          count(process.reused_pages),
-          count(process.zero_page_writes),
-          count(process.zero_filled_pages),
-          count(process.huge_splits),
-          count(process.write_notify_faults),
-          count(process.failed_faults),
-          count(process.other_faults)};
+bool is_timed(const cow::Measurement& measurement) {
+  return std::any_of(measurement.processes.begin(), measurement.processes.end(),
+                     [](const auto& process) { return process.latency.has_value(); });
+}
+
+Row headings(bool with_time) {
+  Row row = {"PID",    "COMMAND", "SHARED MiB", "COPIED MiB", "COPIED", "ANON",   "FILE",
+             "REUSED", "ZERO",    "FIRST",      "SPLIT",      "NOTIFY", "FAILED", "OTHER"};
+  if (with_time) row.emplace_back("COPY TIME");
+  return row;
+}
+
+Row row_of(const cow::ProcessCopies& process, bool with_time) {
+  Row row = {fmt::format("{}", process.pid),
+             (process.role == cow::Role::child ? "  " : "") + printable(process.comm),
+             mebibytes(process.shared_at_fork_bytes),
+             mebibytes(process.copied_bytes()),
+             percent(process.copied_ratio()),
+             count(process.copied_anon_pages),
+             count(process.copied_file_pages),
+             count(process.reused_pages),
+             count(process.zero_page_writes),
+             count(process.zero_filled_pages),
+             count(process.huge_splits),
+             count(process.write_notify_faults),
+             count(process.failed_faults),
+             count(process.other_faults)};
+  if (with_time) row.push_back(process.latency ? time_text(process.latency->ns) : kUnknown);
+  return row;
 }
 
 std::string heading(const cow::Measurement& measurement) {
@@ -79,8 +127,47 @@ std::string heading(const cow::Measurement& measurement) {
                       measurement.exact ? "events" : "samples");
   if (measurement.overhead.ns_per_event) {
     text += fmt::format(" of {:.0f} ns", *measurement.overhead.ns_per_event);
+    constexpr double kPercentPerNs = 1e-7;
+    const double all = static_cast<double>(measurement.overhead.events) *
+                       *measurement.overhead.ns_per_event * kPercentPerNs;
+    if (measurement.duration_s > 0) {
+      text += fmt::format(", {:.1f}% of a CPU", all / measurement.duration_s);
+    }
   }
   return text + "\n";
+}
+
+std::string not_seen_line(const cow::Measurement& measurement) {
+  if (!measurement.not_seen) return {};
+  const cow::ProcessesNotSeen& not_seen = *measurement.not_seen;
+  const std::string count = !not_seen.at_most ? fmt::format("at least {}", not_seen.at_least)
+                            : *not_seen.at_most == not_seen.at_least
+                                ? fmt::format("{}", not_seen.at_least)
+                                : fmt::format("{} to {}", not_seen.at_least, *not_seen.at_most);
+  return "processes that ended before they were seen: " + count + "\n";
+}
+
+std::string not_measured_lines(const cow::Measurement& measurement) {
+  std::string text;
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    if (!process.not_measured.empty()) text += "not measured: " + process.not_measured + "\n";
+  }
+  return text;
+}
+
+// Of processes below the root that have children of their own.
+std::string tree_lines(const cow::Measurement& measurement) {
+  std::string text;
+  const auto trees = cow::subtrees(measurement.processes);
+  for (std::size_t i = 0; i < trees.size(); ++i) {
+    const cow::ProcessCopies& process = measurement.processes[i];
+    if (process.role == cow::Role::root || trees[i].processes == 1) continue;
+    std::optional<std::uint64_t> bytes;
+    if (trees[i].copied_pages) bytes = *trees[i].copied_pages * cow::kPageSize;
+    text += fmt::format("tree of PID {} ({}): {} MiB copied by {} processes\n", process.pid,
+                        printable(process.comm), mebibytes(bytes), trees[i].processes);
+  }
+  return text;
 }
 
 // What each still shares: an age of its own each, so no column.
@@ -92,6 +179,17 @@ std::string memory_lines(const cow::Measurement& measurement) {
                         process.pid, mebibytes(process.memory->shared_bytes),
                         mebibytes(process.memory->private_bytes), measurement.memory_age_s(process),
                         process.end_ns ? "its end" : "this report");
+  }
+  const auto unreadable =
+      std::count_if(measurement.processes.begin(), measurement.processes.end(),
+                    [](const cow::ProcessCopies& process) { return process.unreadable; });
+  if (unreadable > 0) {
+    text += fmt::format(
+        "the memory of {} process{} cannot be read: what {} still share{}, and of which objects "
+        "the "
+        "copies are, is not known; run as {} user or with CAP_SYS_PTRACE\n",
+        unreadable, unreadable == 1 ? "" : "es", unreadable == 1 ? "it" : "they",
+        unreadable == 1 ? "s" : "", unreadable == 1 ? "its" : "their");
   }
   return text;
 }
@@ -162,7 +260,41 @@ std::string site_lines(const cow::CodeSite& site, std::uint64_t all) {
     if (i > 0) text += "\n                      < ";
     text += frame_text(site.stack[i]);
   }
+  if (site.truncated && site.stack.size() < kMostFrames) {
+    text += "\n                      < callers that were not seen";
+  }
   return text + "\n";
+}
+
+// Of all processes, the hottest first.
+std::string range_lines(const cow::Measurement& measurement) {
+  constexpr std::size_t kMostRanges = 5;
+  struct Hot {
+    const cow::RangeCopies* range;
+    pid_t pid;
+    double copies_per_byte() const {
+      return static_cast<double>(range->estimated_copies) /
+             static_cast<double>(range->end - range->begin);
+    }
+  };
+  std::vector<Hot> hottest;
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    if (!process.sampled) continue;
+    for (const cow::RangeCopies& range : process.sampled->ranges) {
+      hottest.push_back({&range, process.pid});
+    }
+  }
+  std::stable_sort(hottest.begin(), hottest.end(), [](const Hot& a, const Hot& b) {
+    return a.copies_per_byte() > b.copies_per_byte();
+  });
+  std::string text;
+  for (std::size_t i = 0; i < hottest.size() && i < kMostRanges; ++i) {
+    const cow::RangeCopies& range = *hottest[i].range;
+    text +=
+        fmt::format("range 0x{:x}-0x{:x} of '{}' in PID {}: ~{} copies, estimated\n", range.begin,
+                    range.end, printable(range.mapping), hottest[i].pid, range.estimated_copies);
+  }
+  return text;
 }
 
 std::string sampled_lines(const cow::Measurement& measurement) {
@@ -172,8 +304,10 @@ std::string sampled_lines(const cow::Measurement& measurement) {
   const cow::SampledCopies& sampled = *measurement.sampled;
   std::string text = fmt::format(
       "code sites of all processes, estimated from {} samples, 1 in {} "
-      "copies; {} samples lost\n",
-      sampled.samples, measurement.sampling->period, measurement.sampling->lost);
+      "copies; {} samples lost{}\n",
+      sampled.samples, measurement.sampling->period, measurement.sampling->lost,
+      measurement.sampling->lost == 0 ? ""
+                                      : ", of whatever copied fastest; a larger -c loses fewer");
   for (std::size_t i = 0; i < sampled.sites.size() && i < kMostSites; ++i) {
     text += site_lines(sampled.sites[i], sampled.samples);
   }
@@ -182,16 +316,38 @@ std::string sampled_lines(const cow::Measurement& measurement) {
     text += fmt::format("mapping '{}': ~{} copies, estimated\n", printable(mapping.name),
                         mapping.estimated_copies);
   }
-  return text;
+  return text + range_lines(measurement);
 }
 
-// "why: PID 7 (python3): 95% reference count (the evidence), 3% garbage collector, 2% unknown"
+std::uint64_t pattern_samples(const cow::ProcessCopies& process) {
+  std::uint64_t samples = 0;
+  if (process.patterns) {
+    for (const cow::CopyPattern& each : *process.patterns) samples += each.samples;
+  }
+  return samples;
+}
+
+// "why: PID 7 (python3): 95% reference count (the evidence), 3% garbage collector, 2% unknown", of
+// those processes that were sampled most.
 std::string pattern_lines(const cow::Measurement& measurement) {
   constexpr double kWhole = 100;
   constexpr double kLeastShown = 0.005;
+  constexpr std::size_t kMostProcesses = 10;
+  std::vector<std::uint64_t> samples;
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    if (const std::uint64_t of_process = pattern_samples(process)) samples.push_back(of_process);
+  }
+  std::sort(samples.begin(), samples.end(), std::greater<>());
+  const std::uint64_t least = samples.size() > kMostProcesses ? samples[kMostProcesses - 1] : 1;
+  std::size_t left_out = 0;
   std::string text;
   for (const cow::ProcessCopies& process : measurement.processes) {
-    if (!process.patterns || process.patterns->empty()) continue;
+    const std::uint64_t of_process = pattern_samples(process);
+    if (of_process == 0) continue;
+    if (of_process < least) {
+      ++left_out;
+      continue;
+    }
     text += fmt::format("why: PID {} ({}):", process.pid, printable(process.comm));
     const char* separator = " ";
     for (const cow::CopyPattern& each : *process.patterns) {
@@ -202,11 +358,56 @@ std::string pattern_lines(const cow::Measurement& measurement) {
     }
     text += "\n";
   }
+  if (left_out != 0) {
+    text += fmt::format("why: {} more processes with fewer than {} samples each: see --json\n",
+                        left_out, least);
+  }
   return text;
+}
+
+// A line for each power of two nanoseconds, from the first to the last that there was.
+std::string histogram_lines(const std::vector<std::uint64_t>& faults) {
+  constexpr std::size_t kWidth = 40;
+  std::string text;
+  const auto is_some = [](std::uint64_t count) { return count != 0; };
+  const auto begin = std::find_if(faults.begin(), faults.end(), is_some);
+  const auto end = std::find_if(faults.rbegin(), faults.rend(), is_some).base();
+  const std::uint64_t most = begin < end ? *std::max_element(begin, end) : 1;
+  for (auto each = begin; each < end; ++each) {
+    const std::uint64_t from = std::uint64_t{1} << static_cast<unsigned>(each - faults.begin());
+    text += fmt::format("  {:>9} .. {:>9} {:>10} |{:<{}}|\n", time_text(from), time_text(2 * from),
+                        *each, std::string(*each * kWidth / most, '@'), kWidth);
+  }
+  return text;
+}
+
+// Of all processes: each one's sum is in its row.
+std::string latency_lines(const cow::Measurement& measurement) {
+  std::uint64_t ns = 0;
+  std::vector<std::uint64_t> faults;
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    if (!process.latency) continue;
+    ns += process.latency->ns;
+    faults.resize(std::max(faults.size(), process.latency->faults.size()));
+    for (std::size_t i = 0; i < process.latency->faults.size(); ++i) {
+      faults[i] += process.latency->faults[i];
+    }
+  }
+  const auto count = std::accumulate(faults.begin(), faults.end(), std::uint64_t{0});
+  if (count == 0) return {};
+  return fmt::format("latency of {} copies: {} together, {} each\n", count, time_text(ns),
+                     time_text(ns / count)) +
+         histogram_lines(faults);
 }
 
 std::string diff_lines(const cow::Measurement& measurement) {
   std::string text;
+  if (const auto& exits = measurement.exit_diffs) {
+    text += fmt::format(
+        "diff: {} processes held at their exits, {:.1f} ms in all; {} exits missed, {} not "
+        "traced\n",
+        exits->compared, static_cast<double>(exits->held_ns) / 1e6, exits->missed, exits->refused);
+  }
   for (const cow::ProcessCopies& process : measurement.processes) {
     if (!process.diff || process.diff->compared_pages == 0) continue;
     const cow::CopyDiff& diff = *process.diff;
@@ -221,7 +422,9 @@ std::string diff_lines(const cow::Measurement& measurement) {
     if (diff.changes_at_stride > 0) {
       text += fmt::format(", {} at a stride of {}", diff.changes_at_stride, diff.stride_bytes);
     }
-    text += fmt::format("; took {:.1f} ms\n", static_cast<double>(diff.cost_ns) / 1e6);
+    const bool at_exit = diff.taken == cow::CopyDiff::Taken::at_exit;
+    text += fmt::format("; took {:.1f} ms{}\n", static_cast<double>(diff.cost_ns) / 1e6,
+                        at_exit ? ", at its exit" : "");
   }
   return text;
 }
@@ -229,16 +432,20 @@ std::string diff_lines(const cow::Measurement& measurement) {
 }  // namespace
 
 std::string table_report(const cow::Measurement& measurement) {
+  const bool with_time = is_timed(measurement);
+  const Row names = headings(with_time);
   std::vector<Row> rows;
-  std::array<std::size_t, kHeadings.size()> widths{};
-  for (std::size_t i = 0; i < widths.size(); ++i) widths[i] = kHeadings[i].size();
+  std::vector<std::size_t> widths;
+  for (const std::string& name : names) widths.push_back(name.size());
   std::uint64_t copied = 0;
+  std::size_t known = 0;
   for (const cow::ProcessCopies& process : measurement.processes) {
-    rows.push_back(row_of(process));
+    rows.push_back(row_of(process, with_time));
     for (std::size_t i = 0; i < widths.size(); ++i) {
-      widths[i] = std::max(widths[i], rows.back()[i].size());
+      widths[i] = std::max(widths[i], width(rows.back()[i]));
     }
     copied += process.copied_bytes().value_or(0);
+    known += process.copied_bytes() ? 1 : 0;
   }
 
   constexpr std::size_t kCommandColumn = 1;
@@ -250,15 +457,18 @@ std::string table_report(const cow::Measurement& measurement) {
     }
     return line + std::string(last) + "\n";
   };
-  std::string text = heading(measurement) + add_row(kHeadings, "END");
+  std::string text = heading(measurement) + add_row(names, "END");
   for (std::size_t i = 0; i < rows.size(); ++i) {
     text += add_row(rows[i], ending(measurement.processes[i]));
   }
+  text += not_seen_line(measurement) + not_measured_lines(measurement) + tree_lines(measurement);
   text += memory_lines(measurement) + arena_lines(measurement) + object_lines(measurement) +
           transfer_lines(measurement);
-  text += sampled_lines(measurement);
+  text += latency_lines(measurement) + sampled_lines(measurement);
   text += pattern_lines(measurement) + diff_lines(measurement);
-  return text + fmt::format("total copied: {:.1f} MiB\n", static_cast<double>(copied) / kMiB);
+  if (known == 0) return text + fmt::format("total copied: {}\n", kUnknown);
+  return text + fmt::format("total copied: {:.1f} MiB{}\n", static_cast<double>(copied) / kMiB,
+                            known == rows.size() ? "" : ", and what is not known (-)");
 }
 
 }  // namespace cowshed::cowtop

@@ -27,9 +27,10 @@ esac
 export COWSHED_FAULTS=100000 # of the emulated CPUs' million
 run probes/ground_truth_test "*_1000:*/anon_copied_100000:*/kernel_copied_100000:GroundTruth.*:$absent"
 run probes/lineage_test
+run probes/copy_times_test "Times.*:*/anon_copied:*/kernel_copied"
 run probes/loader_test
 run probes/samples_test
-run cow/cow_test '-*/pagemap'
+run cow/cow_test '-*/pagemap:*AThousandChildren'
 # Samples too seldom on a guest that waits for a CPU: then it has missed what is looked for.
 attempts=3
 run cow/cow_test '*/pagemap'

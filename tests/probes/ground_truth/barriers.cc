@@ -189,6 +189,23 @@ void write_protected_by_user() {
   });
 }
 
+// Copies that wait for 10 ms each.
+void copied_slowly() {
+  char* pages = written_private_pages();
+  store(page_of(pages, count));
+  in_child([=] {
+    Handler handler(pages, kPage, UFFDIO_REGISTER_MODE_WP);
+    for (long i = 0; i <= count; ++i) {
+      handler.protect(page_of(pages, i));
+    }
+    handler.start([](long) { usleep(10'000); });
+    for (long i = 0; i <= count; ++i) {
+      store(page_of(pages, i));
+    }
+    handler.join();
+  });
+}
+
 void missing_for_user() {
   in_child([] {
     char* pages = private_pages();
@@ -253,6 +270,7 @@ std::span<const Kind> kinds_of_barrier() {
       {"kernel_address", kernel_address},
       {"futex_operation", futex_operation},
       {"write_protected_by_user", write_protected_by_user},
+      {"copied_slowly", copied_slowly},
       {"missing_for_user", missing_for_user},
       {"present_for_user", present_for_user},
       {"split_while_waiting", [] { one_down(split_while_waiting); }},

@@ -29,6 +29,27 @@ void thread_copied() {
   });
 }
 
+// N threads, each of which has its end written to a page: it is past its sched_process_exit then.
+void cleared_at_exit() {
+  char* pages = written_private_pages();
+  in_child([=] {
+    alignas(kPage) static char stack[4 * kPage];
+    store(std::end(stack) - 1);
+    for (long i = 0; i < count; ++i) {
+      auto* ended = reinterpret_cast<int*>(page_of(pages, i));
+      if (clone([](void*) -> int { return 0; }, std::end(stack),
+                CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM |
+                    CLONE_CHILD_CLEARTID,
+                nullptr, nullptr, nullptr, ended) < 0) {
+        fail("thread");
+      }
+      while (__atomic_load_n(ended, __ATOMIC_ACQUIRE) != 0) {
+        sched_yield();
+      }
+    }
+  });
+}
+
 // A child in its parent's address space, whose pages another child shares.
 void in_shared_memory(int flags) {
   char* pages = written_private_pages();
@@ -117,6 +138,7 @@ std::span<const Kind> kinds_of_process() {
       {"thread_copied", thread_copied},       {"vfork_copied", vfork_copied},
       {"clone_copied", clone_copied},         {"vforked", vforked},
       {"in_pid_namespace", in_pid_namespace}, {"threads_at_once", threads_at_once},
+      {"cleared_at_exit", cleared_at_exit},
   };
   return kAll;
 }

@@ -1,0 +1,221 @@
+#include <algorithm>
+#include <csignal>
+#include <functional>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <string>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <thread>
+#include <unistd.h>
+#include <vector>
+
+#include <cowshed/cow/command.h>
+#include <cowshed/cow/pagemap_backend.h>
+#include <cowshed/tests/cow/paused_child.h>
+
+namespace cowshed::cow {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+Measurement measure(Backend& backend, const std::vector<std::string>& arguments) {
+  auto command = Command::fork(arguments);
+  EXPECT_TRUE(command);
+  EXPECT_TRUE(backend.track_command(command->pid()));
+  EXPECT_TRUE(command->release());
+  siginfo_t info{};
+  while (::waitid(P_PID, static_cast<id_t>(command->pid()), &info, WEXITED | WNOHANG | WNOWAIT) ==
+             0 &&
+         info.si_pid == 0) {
+    EXPECT_TRUE(backend.sample());
+    std::this_thread::sleep_for(backend.interval());
+  }
+  EXPECT_TRUE(backend.sample());
+  EXPECT_TRUE(command->wait());
+  return backend.measurement();
+}
+
+constexpr std::uint64_t kBrief = 50;
+Measurement measure_brief_children(Backend& backend) {
+  return measure(backend, {LINEAGE_SUBJECT, "brief", std::to_string(kBrief), "100"});
+}
+
+TEST(ProcessesNotSeen, AreCountedByForkEvents) {
+  auto forks = ForkEvents::open();
+  const bool has_forks = forks != nullptr;
+  PagemapBackend backend(ProcFiles(), std::move(forks));
+  const Measurement measured = measure_brief_children(backend);
+  const std::uint64_t not_seen = kBrief - (measured.processes.size() - 1);
+  ASSERT_TRUE(measured.not_seen);
+  EXPECT_LE(measured.not_seen->at_least, not_seen);
+  EXPECT_GE(measured.not_seen->at_most.value_or(not_seen), not_seen);
+  if (has_forks) {
+    EXPECT_EQ(measured.not_seen->at_least, not_seen);
+    EXPECT_EQ(measured.not_seen->at_most, not_seen);
+  }
+}
+
+TEST(ProcessesNotSeen, AreKnownWithinBoundsOtherwise) {
+  test::PausedChild parent([] {
+    for (std::uint64_t i = 0; i < kBrief; ++i) {
+      const pid_t child = ::fork();
+      if (child == 0) ::_exit(0);
+      ::waitpid(child, nullptr, 0);
+    }
+  });
+  PagemapBackend backend(ProcFiles(), nullptr);
+  ASSERT_EQ(backend.attach(parent.pid()).value(), 1);
+  ASSERT_TRUE(backend.sample());
+  EXPECT_EQ(backend.measurement().not_seen->at_least, 0U);
+  parent.work();
+  ASSERT_TRUE(backend.sample());
+  const Measurement measured = backend.measurement();
+  EXPECT_EQ(measured.processes.size(), 1U);
+  EXPECT_EQ(measured.not_seen->at_least, 1U);
+  EXPECT_GE(measured.not_seen->at_most.value_or(0), kBrief);
+}
+
+TEST(ProcessesNotSeen, AreNoneWhereAllAreSeen) {
+  PagemapBackend backend(ProcFiles(), nullptr);
+  const Measurement measured = measure(backend, {COPY_SUBJECT, "100", "3", "10", "500"});
+  EXPECT_EQ(measured.processes.size(), 4U);
+  ASSERT_TRUE(measured.not_seen);
+  EXPECT_EQ(measured.not_seen->at_least, 0U);
+}
+
+// Also with few descriptors, and at a bounded cost.
+TEST(PagemapBackend, AThousandChildren) {
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit few{256, before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &few), 0);
+  constexpr std::size_t kChildren = 1000;
+  constexpr std::uint64_t kCopies = 50;
+  std::uint64_t right = 0;
+  double cpus = 0;
+  for (const char* linger_ms : {"4000", "20000"}) {
+    PagemapBackend backend;
+    const Measurement measured = measure(backend, {COPY_SUBJECT, "200", "1000", "50", linger_ms});
+    cpus = static_cast<double>(measured.overhead.events) *
+           measured.overhead.ns_per_event.value_or(0) / 1e9 / measured.duration_s;
+    const std::size_t seen = measured.processes.size() - 1;
+    EXPECT_LE(seen + measured.not_seen->at_least, kChildren);
+    EXPECT_GE(seen + measured.not_seen->at_most.value_or(kChildren), kChildren);
+    right = 0;
+    for (const ProcessCopies& process : measured.processes) {
+      const std::uint64_t copied = process.copied_anon_pages.value_or(0);
+      if (process.memory && copied >= kCopies && copied <= kCopies + 40) ++right;
+    }
+    if (right == kChildren) break;
+  }
+  ::setrlimit(RLIMIT_NOFILE, &before);
+  EXPECT_EQ(right, kChildren);
+  constexpr double kMostCpus = 0.3;
+  EXPECT_LT(cpus, kMostCpus);
+  RecordProperty("cpus", std::to_string(cpus));
+}
+
+// As nobody: what a process says of who may look at it.
+std::string as_nobody(const std::function<std::string()>& what) {
+  int pipe[2];
+  EXPECT_EQ(::pipe(pipe), 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    if (::setresgid(65534, 65534, 65534) != 0 || ::setresuid(65534, 65534, 65534) != 0 ||
+        ::prctl(PR_SET_DUMPABLE, 1) != 0) {
+      ::_exit(1);
+    }
+    const std::string text = what();
+    ::_exit(::write(pipe[1], text.data(), text.size()) == static_cast<ssize_t>(text.size()) ? 0
+                                                                                            : 1);
+  }
+  ::close(pipe[1]);
+  std::string text;
+  char byte = 0;
+  while (::read(pipe[0], &byte, 1) == 1) text += byte;
+  ::close(pipe[0]);
+  EXPECT_EQ(::waitpid(child, nullptr, 0), child);
+  return text;
+}
+
+pid_t fork_undumpable() {
+  int ready[2];
+  if (::pipe(ready) != 0) ::_exit(1);
+  const pid_t child = ::fork();
+  char byte = 0;
+  if (child == 0) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    ::prctl(PR_SET_DUMPABLE, 0);
+    if (::write(ready[1], &byte, 1) != 1) ::_exit(1);
+    for (;;) ::pause();
+  }
+  if (::read(ready[0], &byte, 1) != 1) ::_exit(1);
+  return child;
+}
+
+class PagemapBackendPrivilege : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (::geteuid() != 0) GTEST_SKIP() << "needs root, to become nobody";
+  }
+};
+
+TEST_F(PagemapBackendPrivilege, AProcessOfSomebodyElse) {
+  const pid_t roots = ::getpid();
+  const std::string text = as_nobody([roots] {
+    PagemapBackend backend(ProcFiles(), nullptr);
+    const auto attached = backend.attach(roots);
+    return attached ? "attached" : attached.error().message;
+  });
+  EXPECT_THAT(text, AllOf(HasSubstr("PID " + std::to_string(roots) + ": not permitted"),
+                          HasSubstr("belongs to somebody else")));
+}
+
+TEST_F(PagemapBackendPrivilege, AProcessThatIsNotDumpable) {
+  const std::string text = as_nobody([] {
+    const pid_t child = fork_undumpable();
+    PagemapBackend backend(ProcFiles(), nullptr);
+    const auto attached = backend.attach(child);
+    ::kill(child, SIGKILL);
+    return attached ? "attached" : attached.error().message;
+  });
+  EXPECT_THAT(text, HasSubstr("not dumpable"));
+}
+
+TEST_F(PagemapBackendPrivilege, AChildThatIsNotDumpableHasALineAndNoFigures) {
+  const std::string text = as_nobody([] {
+    const pid_t child = fork_undumpable();
+    PagemapBackend backend(ProcFiles(), nullptr);
+    const auto attached = backend.attach(::getpid());
+    bool sampled = attached.has_value();
+    Measurement measured;
+    // On a slow machine there is one look at a time.
+    const auto is_looked_at = [](const ProcessCopies& process) {
+      return process.memory || !process.not_measured.empty();
+    };
+    constexpr int kMostSamples = 500;
+    for (int i = 0; sampled && i < kMostSamples; ++i) {
+      sampled = backend.sample().has_value();
+      measured = backend.measurement();
+      if (std::all_of(measured.processes.begin(), measured.processes.end(), is_looked_at)) break;
+      std::this_thread::sleep_for(backend.interval());
+    }
+    ::kill(child, SIGKILL);
+    std::string result = sampled ? "" : "not sampled ";
+    for (const ProcessCopies& process : measured.processes) {
+      const bool is_it = process.pid == child;
+      result += is_it ? "child " : "parent ";
+      result += process.memory || process.copied_pages() ? "figures " : "none ";
+      result += process.not_measured + ";";
+    }
+    return result;
+  });
+  EXPECT_THAT(text, AllOf(HasSubstr("parent figures ;"), HasSubstr("child none PID "),
+                          HasSubstr("not dumpable")));
+}
+
+}  // namespace
+}  // namespace cowshed::cow
