@@ -219,6 +219,7 @@ void job_control() {
   action.sa_flags = SA_SIGINFO | SA_RESTART;
   REQUIRE(::sigaction(SIGCHLD, &action, nullptr) == 0);
   const Pipe go;
+  const Pipe seen;
   const pid_t pid = start([&] {
     // Of a group whose parents are all in it, or in no session of ours, SIGTSTP stops none.
     REQUIRE(::setpgid(0, 0) == 0);
@@ -228,6 +229,7 @@ void job_control() {
     ::sigaction(SIGUSR1, &count, nullptr);
     go.give();
     while (signals_seen < 2) ::usleep(1000);
+    seen.take();  // a stop takes back that it went on
     ::raise(SIGSTOP);
     change(pages);
     ::_exit(9);
@@ -245,6 +247,7 @@ void job_control() {
     REQUIRE(WIFCONTINUED(status));
     ::usleep(20'000);
   }
+  seen.give();
   int status = wait_for(pid, WUNTRACED);  // its own raise
   REQUIRE(WIFSTOPPED(status) && WSTOPSIG(status) == SIGSTOP);
   REQUIRE(::kill(pid, SIGCONT) == 0);
