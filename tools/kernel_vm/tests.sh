@@ -30,12 +30,14 @@ run probes/lineage_test
 run probes/copy_times_test "Times.*:*/anon_copied:*/kernel_copied"
 run probes/loader_test
 run probes/samples_test
+run probes/stack_marks_test
 run cow/cow_test '-*/pagemap:*AThousandChildren'
 # Samples too seldom on a guest that waits for a CPU: then it has missed what is looked for.
 attempts=3
 run cow/cow_test '*/pagemap'
 attempts=1
 run cow/meter_objects_test
+run cow/meter_code_test
 run tools/cowtop_test 'CowtopPrivilege.*:CowtopDetach.*'
 run share/workers_test
 run share/stray_write_test
