@@ -47,12 +47,12 @@ Expected<Command> Command::fork(const std::vector<std::string>& arguments) {
   command.name_ = arguments[0];
   int go[2];
   int error[2];
-  if (::pipe2(go, O_CLOEXEC) != 0) return system_error("pipe2", errno);
+  if (::pipe2(go, O_CLOEXEC) != 0) return system_error("cannot start " + command.name_, errno);
   command.go_fd_ = go[1];
   if (::pipe2(error, O_CLOEXEC) != 0) {
     const int cause = errno;
     ::close(go[0]);
-    return system_error("pipe2", cause);
+    return system_error("cannot start " + command.name_, cause);
   }
   command.error_fd_ = error[0];
   const pid_t pid = ::fork();
@@ -64,10 +64,10 @@ Expected<Command> Command::fork(const std::vector<std::string>& arguments) {
   const int cause = errno;
   ::close(go[0]);
   ::close(error[1]);
-  if (pid < 0) return system_error("fork", cause);
+  if (pid < 0) return system_error("cannot start " + command.name_, cause);
   command.pid_ = pid;
   command.pidfd_ = static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
-  if (command.pidfd_ < 0) return system_error("pidfd_open", errno);
+  if (command.pidfd_ < 0) return system_error("cannot start " + command.name_, errno);
   return command;
 }
 

@@ -325,6 +325,7 @@ void CopyDiffs::compare_alive() {
 }
 
 void CopyDiffs::add_to(Measurement& measurement) const {
+  measurement.diffs = CopyDiff::Taken::at_interval;
   std::map<std::pair<pid_t, std::uint64_t>, PageComparison> of_parents;
   const auto each_known = [this](const auto& visit) {
     for (const auto& [pid, known] : ended_) visit(pid, known);

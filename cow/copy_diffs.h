@@ -56,7 +56,7 @@ class CopyDiffs {
   // Compares all that have not ended, whatever it costs.
   void compare_alive();
 
-  // Sets the newest comparison of each process of `measurement`.
+  // Sets the newest comparison of each process of `measurement`, and that copies were compared.
   void add_to(Measurement& measurement) const;
 
  private:

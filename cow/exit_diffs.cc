@@ -129,6 +129,7 @@ void ExitDiffs::end(Measurement& measurement) {
     tracer_.join();
   }
   diffs_.add_to(measurement);
+  measurement.diffs = CopyDiff::Taken::at_exit;
   measurement.exit_diffs = summary_;
 }
 

@@ -203,6 +203,9 @@ std::string place(const StoreSite& site) {
   return text;
 }
 
+// One pointer in two is aligned by chance: of four, all are in one case of 16.
+constexpr std::uint64_t kLeastReferenceCounts = 4;
+
 struct Group {
   std::uint64_t samples = 0;
   std::vector<const StoreSite*> sites;
@@ -239,6 +242,14 @@ std::vector<CopyPattern> find_patterns(const std::vector<StoreSite>& sites,
     group.samples += site.samples;
     group.sites.push_back(&site);
     all += site.samples;
+  }
+  if (const auto counts = groups.find(kReferenceCount);
+      counts != groups.end() && counts->second.samples < kLeastReferenceCounts) {
+    const Group few = std::move(counts->second);
+    groups.erase(counts);
+    Group& unknown = groups[kUnknown];
+    unknown.samples += few.samples;
+    unknown.sites.insert(unknown.sites.end(), few.sites.begin(), few.sites.end());
   }
   std::vector<CopyPattern> patterns;
   patterns.reserve(groups.size());

@@ -34,7 +34,8 @@
 //                        and the same binary has at least 3 places that take 1 off a word at such a
 //                        place and jump on zero.  Only who counts references has these: a plain
 //                        counter that lies as well aligned goes up and is never asked whether it
-//                        is zero.
+//                        is zero.  Of a process with fewer than 4 such samples, they are unknown:
+//                        they may lie so by chance.
 // "lock or flag word"    xchg, cmpxchg, an atomic or, and, bts...; the same without the lock on a
 //                        constant bit; a store in a function that is named for a lock.
 namespace cowshed::cow {

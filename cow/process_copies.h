@@ -240,6 +240,7 @@ struct Measurement {
   Overhead overhead;
   std::optional<SamplingSummary> sampling;    // nullopt: copies were not sampled
   std::optional<SampledCopies> sampled;       // of all processes
+  std::optional<CopyDiff::Taken> diffs;       // nullopt: copies were not compared
   std::optional<ExitDiffSummary> exit_diffs;  // nullopt: copies were not compared at exit
   std::vector<ProcessCopies> processes;       // in order of start
 

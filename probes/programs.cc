@@ -4,8 +4,10 @@
 #include <bpf/libbpf.h>
 #include <cerrno>
 #include <cstring>
+#include <fcntl.h>
 #include <linux/perf_event.h>
 #include <string>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include <utility>
@@ -20,10 +22,29 @@
 namespace cowshed {
 namespace {
 
+constexpr std::size_t kMostDescriptors = 48;  // that the programs, maps and links take
+
+// How many this process can still open.
+std::size_t descriptors_left() {
+  rlimit limit = {};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return RLIM_INFINITY;
+  std::size_t open = 0;
+  for (int fd = 0; fd < static_cast<int>(std::min<rlim_t>(limit.rlim_cur, kMostDescriptors)); ++fd)
+    open += fcntl(fd, F_GETFD) >= 0 ? 1 : 0;
+  return limit.rlim_cur - std::min<rlim_t>(limit.rlim_cur, open);
+}
+
 tl::unexpected<Error> refused(std::string_view step, int error, const LibbpfText& text) {
   const int number = error < 0 ? -error : error;
   const auto code =
       number == EPERM || number == EACCES ? ErrorCode::permission_denied : ErrorCode::unsupported;
+  // libbpf says so only of some of the places where it ran out, and in its own words.
+  if (const std::size_t left = descriptors_left(); left < kMostDescriptors) {
+    return tl::make_unexpected(
+        Error{ErrorCode::unsupported, EMFILE,
+              std::string(step) + ": they need more file descriptors than the " +
+                  std::to_string(left) + " that are left; raise the limit (ulimit -n 256)"});
+  }
   const std::string reason = text.reason();
   return tl::make_unexpected(
       Error{code, number,

@@ -53,6 +53,14 @@ TEST(Pattern, PlusAndMinusOneAtAlignedObjectsIsAReferenceCountWhereReferencesAre
   EXPECT_EQ(name_of(site), "reference count");
 }
 
+TEST(Pattern, OfAProcessWithFewSamplesItIsNoReferenceCount) {
+  StoreSite one = reference_count();
+  one.samples = one.aligned = 1;
+  EXPECT_EQ(find_patterns({one, one, one}, releases).at(0).pattern, "unknown");
+  EXPECT_EQ(find_patterns({one, one, one}, releases).at(0).samples, 3U);
+  EXPECT_EQ(find_patterns({one, one, one, one}, releases).at(0).pattern, "reference count");
+}
+
 TEST(Pattern, AReleaseSpeaksForItself) {
   StoreSite site = reference_count();
   site.store.displacement = 0x80;

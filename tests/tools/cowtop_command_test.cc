@@ -21,6 +21,7 @@ using test::run;
 using test::Subprocess;
 using ::testing::EndsWith;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::StartsWith;
 using Json = nlohmann::json;
 
@@ -44,6 +45,41 @@ TEST(CowtopCommand, NotFoundAndNotExecutable) {
   const Finished folder = run({COWTOP, "--", "/etc"});
   EXPECT_EQ(folder.exit_status(), 126);
   EXPECT_THAT(folder.err, EndsWith("cowtop: /etc: cannot be run: Permission denied\n"));
+}
+
+TEST(CowtopCommand, AScriptWhoseInterpreterIsMissingIsNamedWithIt) {
+  const auto script = std::filesystem::temp_directory_path() /
+                      ("cowshed-script-" + std::to_string(::getpid()) + ".sh");
+  std::ofstream(script) << "#! /no/such/shell -e\n";
+  std::filesystem::permissions(script, std::filesystem::perms::owner_all);
+  const Finished finished = run({COWTOP, "--", script.string()});
+  std::filesystem::remove(script);
+  EXPECT_EQ(finished.exit_status(), 127);
+  EXPECT_THAT(finished.err, EndsWith("cowtop: " + script.string() +
+                                     ": cannot be run: its interpreter /no/such/shell is not "
+                                     "there\n"));
+}
+
+TEST(CowtopCommand, WithFewDescriptorsItSaysSo) {
+  for (const char* limit : {"12", "16", "20", "26", "30"}) {
+    const Finished finished =
+        run({"sh", "-c", "ulimit -n " + std::string(limit) + "; exec " COWTOP " -- true"});
+    EXPECT_EQ(finished.exit_status(), 0) << limit;
+    EXPECT_THAT(finished.err, HasSubstr("raise the limit (ulimit -n 256)")) << limit;
+    EXPECT_THAT(finished.err, Not(HasSubstr("libbpf"))) << limit;
+  }
+}
+
+TEST(CowtopCommand, AReportThatIsCutShortIsTakenBack) {
+  const auto path = std::filesystem::temp_directory_path() /
+                    ("cowshed-cut-" + std::to_string(::getpid()) + ".json");
+  const Finished finished =
+      run({"sh", "-c",
+           "trap '' XFSZ; ulimit -f 1; exec " COWTOP " --json -o " + path.string() + " -- true"});
+  EXPECT_EQ(finished.exit_status(), 125);
+  EXPECT_THAT(finished.err, HasSubstr("File too large; it is left empty"));
+  EXPECT_TRUE(std::filesystem::is_empty(path));
+  std::filesystem::remove(path);
 }
 
 TEST(CowtopCommand, TheReportFollowsWhatTheCommandPrinted) {

@@ -194,10 +194,13 @@ TEST(JsonReport, WhyItWasCopied) {
 TEST(JsonReport, DiffsTakenAtExit) {
   auto measurement = one_process();
   EXPECT_TRUE(nlohmann::json::parse(json_report(measurement))["exit_diffs"].is_null());
+  EXPECT_TRUE(nlohmann::json::parse(json_report(measurement))["diffs"].is_null());
+  measurement.diffs = cow::CopyDiff::Taken::at_exit;
   measurement.exit_diffs = cow::ExitDiffSummary{4, 3, 2, 1};
   measurement.processes[0].diff.emplace().taken = cow::CopyDiff::Taken::at_exit;
   const auto report = nlohmann::json::parse(json_report(measurement));
   EXPECT_EQ(report["processes"][0]["diff"]["taken"], "exit");
+  EXPECT_EQ(report["diffs"], "exit");
   EXPECT_EQ(report["exit_diffs"],
             nlohmann::json::parse(R"({"compared": 4, "missed": 3, "refused": 2, "held_ns": 1})"));
 }

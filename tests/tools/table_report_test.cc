@@ -171,6 +171,35 @@ TEST(TableReport, MemoryThatCannotBeReadIsNotSilent) {
                 "CAP_SYS_PTRACE\n"));
 }
 
+TEST(TableReport, OfManyArenasTheRestIsSummedUp) {
+  cow::ProcessCopies process;
+  for (std::uint64_t i = 0; i < 30; ++i) {
+    process.arenas.push_back({"arena " + std::to_string(i), 1ULL << 20, i});
+  }
+  const std::string table = table_report(of(process));
+  EXPECT_THAT(table, HasSubstr("arena 'arena 29' of 1.0 MiB: 29 pages"));
+  EXPECT_THAT(table, HasSubstr("arena 'arena 10' of 1.0 MiB: 10 pages"));
+  EXPECT_THAT(table, Not(HasSubstr("'arena 9'")));
+  EXPECT_THAT(table, HasSubstr("10 more lines of arenas with 45 copied pages in all: see --json"));
+}
+
+TEST(TableReport, ADiffThatComparedNothingSaysWhy) {
+  cow::ProcessCopies process;
+  process.role = cow::Role::root;
+  cow::Measurement measurement = of(process);
+  EXPECT_THAT(table_report(measurement), Not(HasSubstr("diff")));
+  measurement.diffs = cow::CopyDiff::Taken::at_interval;
+  EXPECT_THAT(table_report(measurement),
+              HasSubstr("diff: no page was compared with its original: no process has forked\n"));
+  process.role = cow::Role::child;
+  measurement.processes.push_back(process);
+  EXPECT_THAT(table_report(measurement), HasSubstr("--diff-at-exit looks at each process's end\n"));
+  measurement.diffs = cow::CopyDiff::Taken::at_exit;
+  EXPECT_THAT(table_report(measurement), HasSubstr("when it was looked at\n"));
+  measurement.processes[1].diff.emplace().compared_pages = 1;
+  EXPECT_THAT(table_report(measurement), Not(HasSubstr("no page was compared")));
+}
+
 TEST(TableReport, SitesAndRanges) {
   cow::ProcessCopies process;
   process.pid = 4711;

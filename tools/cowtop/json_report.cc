@@ -112,10 +112,13 @@ Json patterns_of(const std::optional<std::vector<cow::CopyPattern>>& found) {
   return patterns;
 }
 
+const char* name_of(cow::CopyDiff::Taken taken) {
+  return taken == cow::CopyDiff::Taken::at_exit ? "exit" : "interval";
+}
+
 Json diff_of(const std::optional<cow::CopyDiff>& diff) {
   if (!diff) return nullptr;
-  const bool at_exit = diff->taken == cow::CopyDiff::Taken::at_exit;
-  return {{"taken", at_exit ? "exit" : "interval"},
+  return {{"taken", name_of(diff->taken)},
           {"compared_pages", diff->compared_pages},
           {"alone_pages", diff->alone_pages},
           {"not_compared_pages", diff->not_compared_pages},
@@ -233,6 +236,7 @@ std::string json_report(const cow::Measurement& measurement) {
        {{"events", measurement.overhead.events},
         {"ns_per_event", or_null(measurement.overhead.ns_per_event)}}},
       {"sampling", sampling_of(measurement.sampling)},
+      {"diffs", measurement.diffs ? Json(name_of(*measurement.diffs)) : Json()},
       {"exit_diffs", exit_diffs_of(measurement.exit_diffs)},
       {"processes", Json::array()},
   };

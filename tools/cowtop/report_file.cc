@@ -42,7 +42,14 @@ Expected<void> ReportFile::write(std::string_view text) {
   while (!text.empty()) {
     const ssize_t written = ::write(fd_, text.data(), text.size());
     if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return system_error("cannot write the report to " + path_, errno);
+    if (written < 0) {
+      auto error = system_error("cannot write the report to " + path_, errno);
+      // A part of it would be taken for the whole.
+      if (fd_ > STDOUT_FILENO && ::ftruncate(fd_, 0) == 0) {
+        error.value().message += "; it is left empty";
+      }
+      return error;
+    }
     text.remove_prefix(static_cast<std::size_t>(written));
   }
   return {};

@@ -19,7 +19,7 @@ class ReportFile {
   ReportFile& operator=(const ReportFile&) = delete;
   ~ReportFile();
 
-  // All of `text`, or an error that names the file.
+  // All of `text`, or an error that names the file, which then is empty where it can be.
   Expected<void> write(std::string_view text);
 
  private:

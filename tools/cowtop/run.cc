@@ -1,11 +1,14 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdlib>
 #include <fmt/format.h>
+#include <fstream>
 #include <iostream>
 #include <memory>
 #include <optional>
 #include <poll.h>
+#include <sstream>
 #include <string>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -82,8 +85,37 @@ class Diffs {
   std::unique_ptr<cow::ExitDiffs> at_exit_;
 };
 
+// Where execvp(3) finds it; empty: nowhere.
+std::string file_of(const std::string& command) {
+  if (command.find('/') != std::string::npos) {
+    return ::access(command.c_str(), F_OK) == 0 ? command : "";
+  }
+  const char* path = std::getenv("PATH");
+  std::istringstream folders(path ? path : "/bin:/usr/bin");
+  for (std::string folder; std::getline(folders, folder, ':');) {
+    const std::string file = (folder.empty() ? "." : folder) + "/" + command;
+    if (::access(file.c_str(), X_OK) == 0) return file;
+  }
+  return {};
+}
+
+// ENOENT of a file that is there is about what is to run it (execve(2)).
+std::string missing_interpreter(const std::string& file) {
+  std::ifstream script(file);
+  std::string line;
+  if (script.get() == '#' && script.get() == '!' && std::getline(script, line)) {
+    const auto begin = std::min(line.find_first_not_of(" \t"), line.size());
+    return "its interpreter " + line.substr(begin, line.find_first_of(" \t\r", begin) - begin);
+  }
+  return "the loader that its ELF header names";
+}
+
 int exec_failure(const std::string& command, int error) {
   if (error == ENOENT || error == ENOTDIR) {
+    if (const std::string file = file_of(command); !file.empty()) {
+      complain(fmt::format("{}: cannot be run: {} is not there", file, missing_interpreter(file)));
+      return kNotFound;
+    }
     complain(command + ": command not found");
     return kNotFound;
   }

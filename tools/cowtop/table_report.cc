@@ -194,30 +194,61 @@ std::string memory_lines(const cow::Measurement& measurement) {
   return text;
 }
 
+// Lines about copied pages: the most first, and of the many that are left their sum.
+class PageLines {
+ public:
+  void add(std::uint64_t pages, std::string line) { lines_.push_back({pages, std::move(line)}); }
+
+  std::string text(std::string_view what) {
+    constexpr std::size_t kMost = 20;
+    std::stable_sort(lines_.begin(), lines_.end(),
+                     [](const Line& a, const Line& b) { return a.pages > b.pages; });
+    std::string text;
+    std::uint64_t left = 0;
+    for (std::size_t i = 0; i < lines_.size(); ++i) {
+      if (i < kMost) text += lines_[i].text;
+      if (i >= kMost) left += lines_[i].pages;
+    }
+    if (lines_.size() > kMost) {
+      text += fmt::format("{} more {} with {} copied pages in all: see --json\n",
+                          lines_.size() - kMost, what, left);
+    }
+    return text;
+  }
+
+ private:
+  struct Line {
+    std::uint64_t pages;
+    std::string text;
+  };
+  std::vector<Line> lines_;
+};
+
 std::string arena_lines(const cow::Measurement& measurement) {
-  std::string text;
+  PageLines lines;
   for (const cow::ProcessCopies& process : measurement.processes) {
     for (const cow::ArenaCopies& arena : process.arenas) {
-      text +=
-          fmt::format("arena '{}' of {} MiB: {} pages copied by PID {}\n", printable(arena.name),
-                      mebibytes(arena.bytes), arena.copied_pages, process.pid);
+      lines.add(arena.copied_pages, fmt::format("arena '{}' of {} MiB: {} pages copied by PID {}\n",
+                                                printable(arena.name), mebibytes(arena.bytes),
+                                                arena.copied_pages, process.pid));
     }
   }
-  return text;
+  return lines.text("lines of arenas");
 }
 
 std::string object_lines(const cow::Measurement& measurement) {
-  std::string text;
+  PageLines lines;
   for (const cow::ProcessCopies& process : measurement.processes) {
     if (!process.objects) continue;
     for (const cow::ObjectCopies& object : *process.objects) {
       if (object.copied_pages == 0) continue;
-      text += fmt::format("object '{}' ({}) of arena '{}': {} pages copied by PID {}, sampled\n",
-                          printable(object.name), printable(object.type), printable(object.arena),
-                          object.copied_pages, process.pid);
+      lines.add(object.copied_pages,
+                fmt::format("object '{}' ({}) of arena '{}': {} pages copied by PID {}, sampled\n",
+                            printable(object.name), printable(object.type), printable(object.arena),
+                            object.copied_pages, process.pid));
     }
   }
-  return text;
+  return lines.text("lines of objects");
 }
 
 std::string transfer_lines(const cow::Measurement& measurement) {
@@ -400,8 +431,22 @@ std::string latency_lines(const cow::Measurement& measurement) {
          histogram_lines(faults);
 }
 
+std::string nothing_compared(const cow::Measurement& measurement) {
+  const bool has_children =
+      std::any_of(measurement.processes.begin(), measurement.processes.end(),
+                  [](const auto& process) { return process.role == cow::Role::child; });
+  std::string text = "diff: no page was compared with its original: ";
+  if (!has_children) return text + "no process has forked\n";
+  text += "nobody shared what was copied any more when it was looked at";
+  if (measurement.diffs == cow::CopyDiff::Taken::at_interval) {
+    text += ", or it ended before; --diff-at-exit looks at each process's end";
+  }
+  return text + "\n";
+}
+
 std::string diff_lines(const cow::Measurement& measurement) {
   std::string text;
+  bool compared = false;
   if (const auto& exits = measurement.exit_diffs) {
     text += fmt::format(
         "diff: {} processes held at their exits, {:.1f} ms in all; {} exits missed, {} not "
@@ -425,8 +470,9 @@ std::string diff_lines(const cow::Measurement& measurement) {
     const bool at_exit = diff.taken == cow::CopyDiff::Taken::at_exit;
     text += fmt::format("; took {:.1f} ms{}\n", static_cast<double>(diff.cost_ns) / 1e6,
                         at_exit ? ", at its exit" : "");
+    compared = true;
   }
-  return text;
+  return measurement.diffs && !compared ? text + nothing_compared(measurement) : text;
 }
 
 }  // namespace
