@@ -30,7 +30,7 @@ using testing::IsEmpty;
 // turn.
 #if defined(__SANITIZE_ADDRESS__)
 constexpr std::size_t kMostPoints = 0;
-constexpr std::size_t kStride = 100;  // of these, a sample
+constexpr std::size_t kStride = 400;  // of these, a sample
 #else
 constexpr std::size_t kMostPoints = 5000;
 constexpr std::size_t kStride = 4;

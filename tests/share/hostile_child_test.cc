@@ -209,7 +209,13 @@ class HostileChild : public testing::TestWithParam<bool> {
     }
   }
 };
-INSTANTIATE_TEST_SUITE_P(Users, HostileChild, testing::Bool(),
+#if defined(__SANITIZE_ADDRESS__)
+const auto users = testing::Values(true);  // the sanitizer makes each fork dear
+#else
+const auto users = testing::Bool();
+#endif
+
+INSTANTIATE_TEST_SUITE_P(Users, HostileChild, users,
                          [](const auto& nobody) { return nobody.param ? "Nobody" : "Caller"; });
 
 TEST_P(HostileChild, ChangesNothingOfAStrictlyFrozenArena) {
