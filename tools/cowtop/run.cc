@@ -93,7 +93,7 @@ std::string file_of(const std::string& command) {
   const char* path = std::getenv("PATH");
   std::istringstream folders(path ? path : "/bin:/usr/bin");
   for (std::string folder; std::getline(folders, folder, ':');) {
-    const std::string file = (folder.empty() ? "." : folder) + "/" + command;
+    std::string file = (folder.empty() ? "." : folder) + "/" + command;
     if (::access(file.c_str(), X_OK) == 0) return file;
   }
   return {};
