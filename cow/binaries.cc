@@ -96,10 +96,14 @@ const Binary* Binaries::vdso() {
 }
 
 const Binary* Binaries::perf_map(pid_t pid) {
-  const std::string path = fmt::format("/tmp/perf-{}.map", pid);
-  const auto [entry, is_new] = binaries_.try_emplace({path, 0});
-  entry->second.path = path;
-  return &entry->second;
+  return generated(fmt::format("/tmp/perf-{}.map", pid));
+}
+
+const Binary* Binaries::generated(const std::string& perf_map) {
+  Binary& binary = binaries_.try_emplace({perf_map, 0}).first->second;
+  binary.path = perf_map;
+  binary.is_generated = true;
+  return &binary;
 }
 
 }  // namespace cowshed::cow

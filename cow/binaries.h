@@ -13,14 +13,15 @@ struct Elf;
 
 namespace cowshed::cow {
 
-// A file that holds code: a program, a library, or a perf map of generated code.
+// What holds code: a program, a library, or memory in which the program itself generated it.
 struct Binary {
   struct End {
     void operator()(Elf* elf) const;
   };
 
-  std::string path;
+  std::string path;  // of generated code: its perf map's, empty where there is none
   std::uint64_t inode = 0;
+  bool is_generated = false;
   std::unique_ptr<Elf, End> elf;  // mapped, without a descriptor; null where it could not be opened
   // What its program headers load: link-time addresses.
   std::uint64_t begin = 0;
@@ -39,10 +40,13 @@ class Binaries {
   // The kernel's code in every process, from this process's own.
   const Binary* vdso();
 
-  // Generated code that /tmp/perf-PID.map describes.
+  // Generated code: what /tmp/perf-PID.map describes, and what nothing does.
   const Binary* perf_map(pid_t pid);
+  const Binary* generated_code() { return generated({}); }
 
  private:
+  const Binary* generated(const std::string& perf_map);
+
   ProcFiles proc_;
   std::map<std::pair<std::string, std::uint64_t>, Binary> binaries_;
 };

@@ -94,8 +94,12 @@ const CodeStack& CodeSites::add(const CopySample& sample, AddressSpaces& spaces,
     stack.code = space->unwinder->unwind(sample);
     for (CodeAddress& each : stack.code.addresses) {
       if (each.binary != nullptr) continue;
+      const Mapping* mapping = space->find(each.address);
+      if (mapping != nullptr && !mapping->is_memory()) continue;
       if (const auto writer = spaces.writer_of_perf_map(sample)) {
         each.binary = binaries.perf_map(*writer);
+      } else if (mapping != nullptr) {
+        each.binary = binaries.generated_code();
       }
     }
   }

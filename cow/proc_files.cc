@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <charconv>
@@ -193,6 +194,14 @@ Expected<std::uint64_t> ProcFiles::forks() const {
   }
   std::string_view rest = std::string_view(text).substr(found + kField.size());
   return number<std::uint64_t>(next_word(rest, '\n'));
+}
+
+bool Mapping::is_memory() const {
+  constexpr std::array<std::string_view, 6> kNames = {"[heap]",    "[stack",  "[anon",
+                                                      "/dev/zero", "/memfd:", "/SYSV"};
+  return path.empty() || std::any_of(kNames.begin(), kNames.end(), [this](std::string_view name) {
+           return path.starts_with(name);
+         });
 }
 
 std::vector<Mapping> parse_maps(std::string_view text) {

@@ -37,6 +37,8 @@ struct Mapping {
   std::string path;  // as shown, with " (deleted)"; empty for anonymous memory
 
   bool has_file() const { return inode != 0; }
+  // Behind it is no file that outlives it: anonymous and System V memory, a memfd.
+  bool is_memory() const;
   // Its pages can be shared by fork, or with the file, and copied on a write.
   bool can_be_copied() const { return is_private && (readable || writable); }
   std::uint64_t bytes() const { return end - begin; }

@@ -10,8 +10,10 @@ namespace cowshed::cow {
 
 // A function in a stack.  What is not known is empty or 0.
 struct Frame {
-  std::string function;  // "[pread64(2)]": the kernel wrote, in that system call
-  std::string file;      // of the source
+  // "[pread64(2)]": the kernel wrote, in that system call.  "generated code": of the program itself
+  // (a JIT compiler's), that no perf map names.
+  std::string function;
+  std::string file;  // of the source
   int line = 0;
   std::string module;         // path of the program or library
   std::uint64_t address = 0;  // in the module, as its symbol table has it

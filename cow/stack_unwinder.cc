@@ -20,11 +20,6 @@ bool is_file(const Mapping& mapping) { return mapping.inode != 0 && mapping.path
 
 bool is_vdso(const Mapping& mapping) { return mapping.path == "[vdso]"; }
 
-// Memory that the kernel shows as a file: shared and anonymous, or a memfd.
-bool is_memory(const Mapping& mapping) {
-  return mapping.path.starts_with("/dev/zero") || mapping.path.starts_with("/memfd:");
-}
-
 // Of code or, read-only, of what the linker put around it.
 bool belongs_to_code(const Mapping& mapping) { return is_file(mapping) || is_vdso(mapping); }
 
@@ -135,7 +130,7 @@ void StackUnwinder::report_modules(const std::vector<Mapping>& mappings, pid_t p
     }
     if (code == mappings.end()) continue;
     const Binary* binary = is_vdso(*first) ? binaries.vdso() : binaries.open(*code, pid);
-    if (!binary->elf && is_memory(*first)) continue;  // generated code
+    if (!binary->elf && first->is_memory()) continue;  // generated code
     report_binary(*dwfl_, *binary, first->begin, end);
   }
 }

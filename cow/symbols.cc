@@ -70,13 +70,15 @@ class Symbols::Source {
   virtual std::vector<Frame> frames(std::uint64_t address) = 0;
 };
 
-class Symbols::PerfMapSource : public Source {
+class Symbols::GeneratedSource : public Source {
  public:
-  explicit PerfMapSource(const std::string& path) : map_(PerfMap::read(path)) {}
+  explicit GeneratedSource(const std::string& perf_map) : map_(PerfMap::read(perf_map)) {}
 
   std::vector<Frame> frames(std::uint64_t address) override {
     Frame frame;
     frame.function = map_.function(address);
+    // One place: an address is not anybody's function, and there may be very many.
+    if (frame.function.empty()) frame.function = "generated code";
     return {frame};
   }
 
@@ -87,7 +89,7 @@ class Symbols::PerfMapSource : public Source {
 class Symbols::ElfSource : public Source {
  public:
   explicit ElfSource(const Binary& binary) : dwfl_(::dwfl_begin(callbacks())) {
-    if (!dwfl_) return;
+    if (!dwfl_ || !binary.elf) return;
     ::dwfl_report_begin(dwfl_.get());
     // Where it is linked to lie, so that addresses need no correction.
     module_ = report_binary(*dwfl_, binary, binary.begin, binary.end);
@@ -186,8 +188,10 @@ const std::vector<Frame>& Symbols::frames(const CodeAddress& code) {
     frames.emplace_back();
   } else {
     std::unique_ptr<Source>& source = sources_[code.binary];
-    if (!source && code.binary->elf) source = std::make_unique<ElfSource>(*code.binary);
-    if (!source) source = std::make_unique<PerfMapSource>(code.binary->path);
+    if (!source && code.binary->is_generated) {
+      source = std::make_unique<GeneratedSource>(code.binary->path);
+    }
+    if (!source) source = std::make_unique<ElfSource>(*code.binary);
     frames = source->frames(code.address);
   }
   for (Frame& frame : frames) {

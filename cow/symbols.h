@@ -11,9 +11,10 @@
 namespace cowshed::cow {
 
 // Names of code, from the debug information of a binary (its own, or that which Debian's -dbgsym
-// packages and build ids lead to), else its symbol table; or from a perf map.  Each address is
-// looked up once.  Opens a binary's debug information when it is first asked about it: after the
-// measurement, not meanwhile.  One thread at a time.
+// packages and build ids lead to), else its symbol table; or from a perf map.  Generated code that
+// none names is all one function, "generated code".  Each address is looked up once.  Opens a
+// binary's debug information when it is first asked about it: after the measurement, not meanwhile.
+// One thread at a time.
 class Symbols {
  public:
   Symbols();
@@ -28,7 +29,7 @@ class Symbols {
  private:
   class Source;
   class ElfSource;
-  class PerfMapSource;
+  class GeneratedSource;
 
   std::map<const Binary*, std::unique_ptr<Source>> sources_;
   std::map<CodeAddress, std::vector<Frame>> known_;

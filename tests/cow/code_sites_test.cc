@@ -217,6 +217,19 @@ TEST_P(CodeSitesOf, GeneratedCodeIsNamedByThePerfMap) {
   }
 }
 
+TEST_P(CodeSitesOf, GeneratedCodeThatNothingNamesIsOneSite) {
+  constexpr std::uint64_t kPages = 300;
+  const Measurement measured = run("generated_unnamed", kPages, 1);
+  const ProcessCopies& child = measured.processes[1];
+  const CodeSite* site = find(*child.sampled, "generated code");
+  ASSERT_TRUE(site);
+  EXPECT_EQ(site->samples, kPages);
+  expect_estimate(*site, child);
+  std::uint64_t samples = 0;
+  for (const CodeSite& each : child.sampled->sites) samples += each.samples;
+  EXPECT_EQ(samples, child.sampled->samples) << "none is left out";
+}
+
 TEST_P(CodeSitesOf, LostSamplesAreCountedAndTheCountsStayExact) {
   SamplingOptions sampling;
   sampling.period = 1;

@@ -169,6 +169,24 @@ void generated(std::size_t pages) { generate(pages, MAP_PRIVATE); }
 // As PHP does: the kernel shows such memory as a file, /dev/zero.
 void generated_shared(std::size_t pages) { generate(pages, MAP_SHARED); }
 
+// The same in no perf map, and a function for each page: mov %sil,(%rdi); ret.
+void generated_unnamed(std::size_t pages) {
+  constexpr unsigned char kCode[] = {0x40, 0x88, 0x37, 0xc3};
+  constexpr std::size_t kDistance = 64;
+  const Page memory = map(pages);
+  const std::size_t bytes = pages * kDistance;
+  void* code = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (code == MAP_FAILED) std::abort();
+  const auto function = [&](std::size_t i) { return static_cast<char*>(code) + i * kDistance; };
+  for (std::size_t i = 0; i < pages; ++i) std::memcpy(function(i), kCode, sizeof kCode);
+  if (mprotect(code, bytes, PROT_READ | PROT_EXEC) != 0) std::abort();
+  in_child([&] {
+    for (std::size_t i = 0; i < pages; ++i) {
+      reinterpret_cast<void (*)(Page, int)>(function(i))(memory + i * kPage, 2);
+    }
+  });
+}
+
 void lines(std::size_t /*pages*/) {
   std::printf("%d %d %d %d %d\n", kInlined, kOften, kSometimes, kSeldom, kKernel);
 }
@@ -178,10 +196,16 @@ struct Kind {
   void (*run)(std::size_t pages);
 };
 
-constexpr Kind kKinds[] = {
-    {"lines", lines}, {"shares", shares},           {"kernel", kernel},
-    {"deep", deep},   {"short_lived", short_lived}, {"mappings", mappings},
-    {"hot", hot},     {"generated", generated},     {"generated_shared", generated_shared}};
+constexpr Kind kKinds[] = {{"lines", lines},
+                           {"shares", shares},
+                           {"kernel", kernel},
+                           {"deep", deep},
+                           {"short_lived", short_lived},
+                           {"mappings", mappings},
+                           {"hot", hot},
+                           {"generated", generated},
+                           {"generated_shared", generated_shared},
+                           {"generated_unnamed", generated_unnamed}};
 
 }  // namespace site_subject
 
