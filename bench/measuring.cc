@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <fmt/format.h>
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -33,9 +35,9 @@ std::byte* pages(std::size_t count) {
   return static_cast<std::byte*>(memory);
 }
 
-void write_each(std::byte* memory, std::size_t count) {
+void write_each(std::byte* memory, std::size_t count, std::size_t stride = 1) {
   for (std::size_t i = 0; i < count; ++i) {
-    *reinterpret_cast<volatile std::byte*>(memory + i * kPage) = std::byte{1};
+    *reinterpret_cast<volatile std::byte*>(memory + i * stride * kPage) = std::byte{1};
   }
 }
 
@@ -53,12 +55,23 @@ class Work : public SubjectWork {
   virtual double once() = 0;
 };
 
+enum class Where : std::uint8_t { one_mapping, one_mapping_each };
+
 // A forked child writes to each page that it shares.
 class Copies final : public Work {
  public:
-  explicit Copies(std::size_t count)
-      : count_(count), memory_(pages(count)), took_(static_cast<double*>(shared_memory(kPage))) {
-    write_each(memory_, count);
+  Copies(std::size_t count, Where where)
+      : count_(count),
+        stride_(where == Where::one_mapping ? 1 : 2),
+        memory_(pages(count * stride_)),
+        took_(static_cast<double*>(shared_memory(kPage))) {
+    write_each(memory_, count, stride_);
+    if (where == Where::one_mapping) return;
+    for (std::size_t i = 0; i < count; ++i) {
+      if (mprotect(memory_ + (2 * i + 1) * kPage, kPage, PROT_READ) != 0) {
+        throw std::runtime_error("mprotect failed");
+      }
+    }
   }
 
  private:
@@ -67,7 +80,7 @@ class Copies final : public Work {
     if (pid == 0) {
       pin_to_cpu(0);
       const std::uint64_t before = now_ns();
-      write_each(memory_, count_);
+      write_each(memory_, count_, stride_);
       *took_ = static_cast<double>(now_ns() - before) / static_cast<double>(count_);
       _exit(0);
     }
@@ -79,6 +92,7 @@ class Copies final : public Work {
   }
 
   std::size_t count_;
+  std::size_t stride_;  // in pages
   std::byte* memory_;
   double* took_;
 };
@@ -125,7 +139,8 @@ class Computes final : public Work {
 std::unique_ptr<SubjectWork> make_work(const json& configuration) {
   const std::size_t count = configuration["count"];
   const std::string work = configuration["work"];
-  if (work == "copies") return std::make_unique<Copies>(count);
+  if (work == "copies") return std::make_unique<Copies>(count, Where::one_mapping);
+  if (work == "many mappings") return std::make_unique<Copies>(count, Where::one_mapping_each);
   if (work == "touches") return std::make_unique<Touches>(count);
   return std::make_unique<Computes>(count);
 }
@@ -191,6 +206,17 @@ void measure_copies(const std::vector<ObserverKind>& kinds, const Options& optio
   }
 }
 
+void measure_many_mappings(const std::vector<ObserverKind>& kinds, const Options& options,
+                           Report& report) {
+  const std::size_t count = options.quick ? 1024 : 16384;
+  Subject subject(json{{"work", "many mappings"}, {"count", count}});
+  const auto samples = measure_under(kinds, subject, subject, count * kTimes, options.pairs);
+  print_figures("many mappings", samples, report);
+  report.figure("many mappings", "cowtop adds", median(added(samples, "cowtop")), "ns");
+  report.ratio("many mappings", "a copy under cowtop to one unwatched",
+               compare(samples_of(samples, "cowtop"), samples_of(samples, "none")));
+}
+
 void measure_bystander(const std::vector<ObserverKind>& kinds, const Options& options,
                        Report& report) {
   Subject asleep(json{{"work", "computes"}, {"count", 1}});
@@ -219,6 +245,9 @@ void measure(const Options& options, Report& report) {
   report.setting("copy",
                  "a forked child writes to 16,384 pages of 4 KiB that it shares; ns a page");
   report.setting(
+      "many mappings",
+      "the same where each page lies in a mapping of its own, of 32,768 in all; ns a page");
+  report.setting(
       "bystander",
       "another process than the watched one, which sleeps, touches new pages; ns a page");
   report.setting("no faults", "the watched process writes to 64 pages of its own; ns a round");
@@ -236,6 +265,14 @@ void measure(const Options& options, Report& report) {
   }
   if (!options.quick) touch_memory(1UL << 30);
   if (options.wants("copy")) measure_copies(kinds, options, report);
+  if (options.wants("many mappings")) {
+    const auto is_wanted = [](const ObserverKind& kind) {
+      return kind.name == "none" || kind.name == "cowtop";
+    };
+    std::vector<ObserverKind> few;
+    std::copy_if(kinds.begin(), kinds.end(), std::back_inserter(few), is_wanted);
+    measure_many_mappings(few, options, report);
+  }
   if (options.wants("bystander")) measure_bystander(kinds, options, report);
   if (options.wants("no faults")) measure_quiet(kinds, options, report);
 }

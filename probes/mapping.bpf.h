@@ -63,6 +63,31 @@ static __always_inline int walk_tree(struct thread_state* thread, struct mm_stru
   return WALK_MISS;
 }
 
+/* An object is copied to thread->node at once, as far as it fits, for word_of(): each call to read
+ * the kernel's memory costs some 25 ns, whatever its size. */
+static __always_inline int read_object(struct thread_state* thread, const void* object,
+                                       __u32 size) {
+  if (size > sizeof thread->node) {
+    size = sizeof thread->node;
+  }
+  return bpf_probe_read_kernel(thread->node, size, object);
+}
+
+static __always_inline __u64 word_of(struct thread_state* thread, const void* object,
+                                     __u32 offset) {
+  if (offset + sizeof(__u64) <= sizeof thread->node) {
+    return thread->node[offset / sizeof(__u64)];
+  }
+  __u64 word = 0; /* where the kernel has put it elsewhere (CONFIG_RANDSTRUCT) */
+  bpf_probe_read_kernel(&word, sizeof word, object + offset);
+  return word;
+}
+
+#define READ_OBJECT(thread, pointer) \
+  read_object(thread, pointer, bpf_core_type_size(typeof(*(pointer))))
+#define WORD_OF(thread, pointer, field) \
+  word_of(thread, pointer, bpf_core_field_offset(typeof(*(pointer)), field))
+
 #define ARENA_PREFIX "memfd:cowshed:"
 #define ARENA_PREFIX_BYTES (sizeof ARENA_PREFIX - 1)
 
@@ -78,30 +103,42 @@ static __always_inline int has_arena_prefix(const char* name) {
 /* Fills thread->arena from a mapping with a file behind it. */
 static __always_inline __u32 describe_file(struct thread_state* thread, struct file* file) {
   __u32 traits = MAPPING_FILE;
-  struct inode* inode = BPF_CORE_READ(file, f_inode);
-  if (BPF_CORE_READ(inode, i_sb, s_magic) != TMPFS_MAGIC) {
+  if (READ_OBJECT(thread, file)) {
+    return traits;
+  }
+  struct inode* inode = (struct inode*)WORD_OF(thread, file, f_inode);
+  struct dentry* dentry = (struct dentry*)WORD_OF(thread, file, f_path.dentry);
+  if (READ_OBJECT(thread, inode)) {
+    return traits;
+  }
+  struct super_block* super = (struct super_block*)WORD_OF(thread, inode, i_sb);
+  __u64 inode_number = WORD_OF(thread, inode, i_ino);
+  if (BPF_CORE_READ(super, s_magic) != TMPFS_MAGIC) {
     return traits;
   }
   traits |= MAPPING_SHMEM;
   char* name = (char*)thread->node;
-  const void* source = BPF_CORE_READ(file, f_path.dentry, d_name.name);
+  const void* source = BPF_CORE_READ(dentry, d_name.name);
   if (bpf_probe_read_kernel_str(name, ARENA_PREFIX_BYTES + COWSHED_ARENA_NAME_BYTES, source) <= 0 ||
       !has_arena_prefix(name)) {
     return traits;
   }
-  thread->arena.inode = BPF_CORE_READ(inode, i_ino);
+  thread->arena.inode = inode_number;
   __builtin_memcpy(thread->arena.name, name + ARENA_PREFIX_BYTES, COWSHED_ARENA_NAME_BYTES);
   return traits | MAPPING_ARENA;
 }
 
 static __always_inline int describe(struct thread_state* thread, struct mm_struct* mm,
                                     struct vm_area_struct* vma, __u64 address) {
-  __u64 start = BPF_CORE_READ(vma, vm_start);
-  __u64 end = BPF_CORE_READ(vma, vm_end);
-  if (address < start || address >= end || BPF_CORE_READ(vma, vm_mm) != mm) {
+  if (READ_OBJECT(thread, vma)) {
     return 0;
   }
-  __u64 flags = BPF_CORE_READ(vma, vm_flags);
+  __u64 start = WORD_OF(thread, vma, vm_start);
+  __u64 end = WORD_OF(thread, vma, vm_end);
+  if (address < start || address >= end || WORD_OF(thread, vma, vm_mm) != (__u64)mm) {
+    return 0;
+  }
+  __u64 flags = WORD_OF(thread, vma, vm_flags);
   __u32 traits = MAPPING_FOUND;
   if (flags & VM_WRITE) traits |= MAPPING_WRITABLE;
   if (flags & VM_SHARED) traits |= MAPPING_SHARED;
@@ -110,9 +147,9 @@ static __always_inline int describe(struct thread_state* thread, struct mm_struc
   if (flags & VM_UFFD_MISSING) traits |= MAPPING_UFFD_MISSING;
   __u64 first_huge = (start + 0x1fffff) & ~0x1fffffULL;
   if (first_huge + 0x200000 <= end) traits |= MAPPING_MAY_BE_HUGE;
-  struct file* file = BPF_CORE_READ(vma, vm_file);
+  struct file* file = (struct file*)WORD_OF(thread, vma, vm_file);
   /* A private mapping of /dev/zero has a file but is anonymous: no vm_ops. */
-  if (file && BPF_CORE_READ(vma, vm_ops)) {
+  if (file && WORD_OF(thread, vma, vm_ops)) {
     traits |= describe_file(thread, file);
   }
   if ((traits & (MAPPING_FILE | MAPPING_SHARED | MAPPING_ARENA)) == MAPPING_FILE &&

@@ -55,6 +55,14 @@ set_tests_properties(
   PROPERTIES LABELS "cowshed;privileged" TIMEOUT 120 ENVIRONMENT COWSHED_MUTANT=${object}
              SKIP_REGULAR_EXPRESSION "needs root")
 
+# As where the kernel's structures are laid out at random.
+variant(no_word_in_reach mapping.bpf.h "offset + sizeof(__u64) <= sizeof thread->node" "0")
+add_test(NAME GroundTruth.HoldsWhereverTheWordsAre COMMAND mutant_test --gtest_filter=*_1000)
+set_tests_properties(
+  GroundTruth.HoldsWhereverTheWordsAre
+  PROPERTIES LABELS "cowshed;privileged" TIMEOUT 120 ENVIRONMENT COWSHED_MUTANT=${object}
+             SKIP_REGULAR_EXPRESSION "needs root")
+
 # Which faults are looked at.
 mutant(reads_count cow.bpf.c "if (!(error_code & PF_WRITE)) {" "if (0) {" */zero_page_write_1000)
 mutant(reads_settle_nothing cow.bpf.c "    if (thread->pending.mode != PENDING_NONE) {" "    if (0) {"
