@@ -27,6 +27,7 @@ std::string_view to_string(ErrorCode code) {
     case ErrorCode::bad_image: return "bad_image";
     case ErrorCode::bad_parcel: return "bad_parcel";
     case ErrorCode::bad_encoding: return "bad_encoding";
+    case ErrorCode::bad_recording: return "bad_recording";
     case ErrorCode::bad_message: return "bad_message";
     case ErrorCode::threads_running: return "threads_running";
     case ErrorCode::no_runtime: return "no_runtime";

@@ -66,6 +66,21 @@ std::string mapping_name(const AddressSpace& space, const CopySample& sample, Bi
   return "anonymous";
 }
 
+// FoldedStack::folded.  A callers' frame that is not named by a symbol is named by its file.
+std::string fold(const std::vector<Frame>& stack, bool truncated) {
+  std::string text = truncated ? "[callers not seen]" : "";
+  for (auto frame = stack.rbegin(); frame != stack.rend(); ++frame) {
+    std::string name = frame->function;
+    if (name.empty() && !frame->module.empty()) {
+      name = fmt::format("[{}]", frame->module.substr(frame->module.rfind('/') + 1));
+    }
+    if (name.empty()) name = "[unknown]";
+    std::replace(name.begin(), name.end(), ';', ':');
+    text += (text.empty() ? "" : ";") + name;
+  }
+  return text;
+}
+
 }  // namespace
 
 std::vector<Frame> place_of(const std::vector<Frame>& stack) {
@@ -233,6 +248,30 @@ std::vector<RangeCopies> CodeSites::ranges(const Weighted& weighted, std::size_t
   return result;
 }
 
+std::vector<FoldedStack> CodeSites::folded(const Weighted& weighted, Symbols& symbols) {
+  std::map<std::string, std::uint64_t> found;
+  for (const auto& [stack, samples] : weighted.tally->stacks) {
+    found[fold(frames(stack, symbols), stack.code.truncated)] += samples;
+  }
+  const auto all = static_cast<long double>(weighted.tally->samples);
+  const auto copies = std::round(weighted.copies_per_sample * all);
+  // Each begins where the one before it ended, so that nothing is lost in rounding.
+  std::vector<FoldedStack> result;
+  result.reserve(found.size());
+  std::uint64_t samples_before = 0;
+  std::uint64_t copies_before = 0;
+  for (const auto& [text, samples] : found) {
+    samples_before += samples;
+    const auto end =
+        static_cast<std::uint64_t>(copies * (static_cast<long double>(samples_before) / all));
+    result.push_back({text, samples, end - copies_before});
+    copies_before = end;
+  }
+  std::stable_sort(result.begin(), result.end(),
+                   [](const auto& a, const auto& b) { return a.samples > b.samples; });
+  return result;
+}
+
 SampledCopies CodeSites::of(std::uint64_t process_id, const Copies& copies, Symbols& symbols,
                             std::size_t most) const {
   SampledCopies result;
@@ -243,6 +282,7 @@ SampledCopies CodeSites::of(std::uint64_t process_id, const Copies& copies, Symb
   result.sites = sites({one}, symbols, most);
   result.mappings = mappings({one}, most);
   result.ranges = ranges(one, most);
+  result.stacks = folded(one, symbols);
   return result;
 }
 

@@ -27,8 +27,8 @@ class CodeSites {
   // How many pages each process has copied, by the probe's id.
   using Copies = std::map<std::uint64_t, std::uint64_t>;
 
-  // Of one process, by the probe's id, and of all together: the `most` frequent of each kind.
-  // `copies` are spread over what was sampled.
+  // Of one process, by the probe's id, and of all together: the `most` frequent of each kind, but
+  // every stack.  `copies` are spread over what was sampled.
   SampledCopies of(std::uint64_t process_id, const Copies& copies, Symbols& symbols,
                    std::size_t most) const;
   SampledCopies of_all(const Copies& copies, Symbols& symbols, std::size_t most) const;
@@ -71,6 +71,7 @@ class CodeSites {
   static std::vector<MappingCopies> mappings(const std::vector<Weighted>& tallies,
                                              std::size_t most);
   static std::vector<RangeCopies> ranges(const Weighted& weighted, std::size_t most);
+  static std::vector<FoldedStack> folded(const Weighted& weighted, Symbols& symbols);
 
   std::map<std::uint64_t, Tally> tallies_;  // by process
 };

@@ -38,6 +38,7 @@ struct ArenaCopies {
   std::string name;
   std::optional<std::uint64_t> bytes;  // size of the mapping
   std::uint64_t copied_pages = 0;      // of it, by this process; part of copied_file_pages
+  bool operator==(const ArenaCopies&) const = default;
 };
 
 // An object that the process's program published in a frozen arena.  Sampled by every backend.
@@ -46,6 +47,7 @@ struct ObjectCopies {
   std::string type;  // as the compiler writes it
   std::string arena;
   std::uint64_t copied_pages = 0;  // that it overlaps; part of its arena's
+  bool operator==(const ObjectCopies&) const = default;
 };
 
 // What a program that links cowshed::share has sent in one way, as one type, through one channel or
@@ -58,6 +60,7 @@ struct SentObjects {
   std::uint64_t messages = 0;
   std::uint64_t objects = 0;
   std::uint64_t bytes = 0;  // by value: sent; else of what was not copied
+  bool operator==(const SentObjects&) const = default;
 };
 
 // A named reason for copies, from how the sampled ones were first written to: see pattern.h.
@@ -66,6 +69,7 @@ struct CopyPattern {
   double share = 0;  // of the process's samples
   std::uint64_t samples = 0;
   std::string evidence;
+  bool operator==(const CopyPattern&) const = default;
 };
 
 // What copied pages hold that the original does not: see page_diff.h.  Of a child, the copies of
@@ -94,6 +98,7 @@ struct CopyDiff {
     if (compared_pages == 0) return std::nullopt;
     return static_cast<double>(changed_bytes) / static_cast<double>(compared_bytes());
   }
+  bool operator==(const CopyDiff&) const = default;
 };
 
 // How long the faults took that copied: from the exception to the end of its handling by the
@@ -103,6 +108,7 @@ struct CopyLatency {
   // Each is one fault: [i] took 2^i ns to less than 2^(i+1).  In all as many as copied_pages, less
   // a few (counts.h says which).
   std::vector<std::uint64_t> faults;
+  bool operator==(const CopyLatency&) const = default;
 };
 
 // What fork shares of a process's memory, at one moment.  Sampled by every backend.  Copies that
@@ -114,6 +120,7 @@ struct MemorySample {
   std::uint64_t shared_bytes = 0;
   std::uint64_t private_bytes = 0;  // resident anonymous memory of its own
   std::uint64_t sampled_ns = 0;     // CLOCK_MONOTONIC
+  bool operator==(const MemorySample&) const = default;
 };
 
 struct ProcessCopies {
@@ -202,6 +209,7 @@ struct ProcessCopies {
     if (!copied || shared_at_fork_bytes.value_or(0) == 0) return std::nullopt;
     return static_cast<double>(*copied) / static_cast<double>(*shared_at_fork_bytes);
   }
+  bool operator==(const ProcessCopies&) const = default;
 };
 
 // What a sampling backend has missed of the measured trees: processes that ended before they were

@@ -38,6 +38,7 @@ struct CodeSite {
   std::uint64_t samples = 0;
   std::uint64_t estimated_copies = 0;
   bool truncated = false;  // `stack`: as StackSamples
+  bool operator==(const CodeSite&) const = default;
 };
 
 struct MappingCopies {
@@ -46,6 +47,7 @@ struct MappingCopies {
   std::string name;
   std::uint64_t samples = 0;
   std::uint64_t estimated_copies = 0;
+  bool operator==(const MappingCopies&) const = default;
 };
 
 // Neighbouring 2 MiB of one mapping that are about equally hot.
@@ -55,6 +57,16 @@ struct RangeCopies {
   std::string mapping;
   std::uint64_t samples = 0;
   std::uint64_t estimated_copies = 0;
+  bool operator==(const RangeCopies&) const = default;
+};
+
+// As flame graphs are drawn of (flamegraph.pl, speedscope): names from the outermost to the
+// innermost, a ';' between each two.
+struct FoldedStack {
+  std::string folded;
+  std::uint64_t samples = 0;
+  std::uint64_t estimated_copies = 0;
+  bool operator==(const FoldedStack&) const = default;
 };
 
 // Each most first.
@@ -63,6 +75,10 @@ struct SampledCopies {
   std::vector<CodeSite> sites;
   std::vector<MappingCopies> mappings;
   std::vector<RangeCopies> ranges;  // by copies per byte; of one process only
+  // All that there were, so that their copies add up to exactly what the process copied; of one
+  // process only.
+  std::vector<FoldedStack> stacks;
+  bool operator==(const SampledCopies&) const = default;
 };
 
 // Of the whole measurement.

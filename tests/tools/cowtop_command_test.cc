@@ -111,7 +111,7 @@ TEST(CowtopCommand, WithoutStandardOutputItDoesNotStart) {
   const Finished finished = run({COWTOP, "--", "sh", "-c", "echo started >&2"}, [] { ::close(1); });
   EXPECT_EQ(finished.exit_status(), 125);
   EXPECT_EQ(finished.err,
-            "cowtop: cannot write the report to standard output: Bad file descriptor\n");
+            "cowtop: cannot write to standard output: Bad file descriptor\n");
 }
 
 TEST(CowtopCommand, WritesTheReportToAFile) {

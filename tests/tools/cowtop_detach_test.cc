@@ -91,7 +91,7 @@ TEST_F(CowtopDetach, OnAFullDiskUnderItsReport) {
   const Finished finished = cowtop.finish();
   EXPECT_EQ(finished.exit_status(), 125);
   EXPECT_THAT(finished.err,
-              HasSubstr("cannot write the report to /dev/full: No space left on device"));
+              HasSubstr("cannot write to /dev/full: No space left on device"));
   EXPECT_TRUE(test::are_gone(objects));
 }
 

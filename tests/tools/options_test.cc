@@ -12,16 +12,13 @@ using test::run;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-ParsedArguments parse(std::vector<const char*> arguments) {
-  arguments.insert(arguments.begin(), "cowtop");
-  return parse_arguments(static_cast<int>(arguments.size()), arguments.data());
-}
+ParsedArguments parse(std::vector<std::string> words) { return parse_arguments(std::move(words)); }
 
 TEST(CowtopOptions, TheCommandKeepsItsOwnOptions) {
   const auto parsed = parse({"--json", "--", "make", "-j4", "--json", "--", "x"});
   ASSERT_FALSE(parsed.exit_status);
   EXPECT_TRUE(parsed.options.json);
-  EXPECT_THAT(parsed.options.command, ElementsAre("make", "-j4", "--json", "--", "x"));
+  EXPECT_THAT(parsed.options.measure.command, ElementsAre("make", "-j4", "--json", "--", "x"));
 }
 
 TEST(CowtopOptions, WithoutSeparatorTheFirstWordStartsTheCommand) {
@@ -29,27 +26,27 @@ TEST(CowtopOptions, WithoutSeparatorTheFirstWordStartsTheCommand) {
   ASSERT_FALSE(parsed.exit_status);
   EXPECT_FALSE(parsed.options.json);
   EXPECT_EQ(parsed.options.output, "f");
-  EXPECT_THAT(parsed.options.command, ElementsAre("make", "-j4", "--json"));
+  EXPECT_THAT(parsed.options.measure.command, ElementsAre("make", "-j4", "--json"));
 }
 
 TEST(CowtopOptions, SitesAreSampledOnlyWhenAskedFor) {
-  EXPECT_EQ(parse({"true"}).options.sampling.period, 0U);
-  EXPECT_EQ(parse({"--sites", "true"}).options.sampling.period, 64U);
-  EXPECT_EQ(parse({"--sites", "-c", "7", "true"}).options.sampling.period, 7U);
+  EXPECT_EQ(parse({"true"}).options.measure.sampling.period, 0U);
+  EXPECT_EQ(parse({"--sites", "true"}).options.measure.sampling.period, 64U);
+  EXPECT_EQ(parse({"--sites", "-c", "7", "true"}).options.measure.sampling.period, 7U);
 }
 
 TEST(CowtopOptions, DiffsAreTakenAtIntervalsOrAtExit) {
-  EXPECT_EQ(parse({"true"}).options.diff, Diff::none);
-  EXPECT_EQ(parse({"--diff", "true"}).options.diff, Diff::at_intervals);
-  EXPECT_EQ(parse({"--diff-at-exit", "true"}).options.diff, Diff::at_exit);
-  EXPECT_EQ(parse({"--diff", "--diff-at-exit", "true"}).options.diff, Diff::at_exit);
+  EXPECT_EQ(parse({"true"}).options.measure.diff, Diff::none);
+  EXPECT_EQ(parse({"--diff", "true"}).options.measure.diff, Diff::at_intervals);
+  EXPECT_EQ(parse({"--diff-at-exit", "true"}).options.measure.diff, Diff::at_exit);
+  EXPECT_EQ(parse({"--diff", "--diff-at-exit", "true"}).options.measure.diff, Diff::at_exit);
   const Finished help = run({COWTOP, "--help"});
   EXPECT_THAT(help.out, HasSubstr("gdb or strace"));
 }
 
 TEST(CowtopOptions, CopiesAreTimedOnlyWhenAskedFor) {
-  EXPECT_EQ(parse({"true"}).options.timing, Timing::off);
-  EXPECT_EQ(parse({"--latency", "true"}).options.timing, Timing::on);
+  EXPECT_EQ(parse({"true"}).options.measure.timing, Timing::off);
+  EXPECT_EQ(parse({"--latency", "true"}).options.measure.timing, Timing::on);
 }
 
 TEST(CowtopOptions, BadUsageIsOneLineAnd125) {

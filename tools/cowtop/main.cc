@@ -1,16 +1,45 @@
+#include <array>
 #include <exception>
-#include <iostream>
+#include <string>
+#include <string_view>
+#include <vector>
 
+#include <cowshed/tools/cowtop/complain.h>
 #include <cowshed/tools/cowtop/exit_status.h>
 #include <cowshed/tools/cowtop/options.h>
+#include <cowshed/tools/cowtop/record_command.h>
+#include <cowshed/tools/cowtop/report_command.h>
 #include <cowshed/tools/cowtop/run.h>
+
+namespace {
+
+using namespace cowshed::cowtop;
+
+struct Subcommand {
+  std::string_view name;
+  int (*run)(std::vector<std::string> words);
+};
+
+constexpr std::array kSubcommands = {Subcommand{"record", record_command},
+                                     Subcommand{"report", report_command}};
+
+int run_words(std::vector<std::string> words) {
+  for (const Subcommand& each : kSubcommands) {
+    if (words.empty() || words[0] != each.name) continue;
+    words.erase(words.begin());
+    return each.run(std::move(words));
+  }
+  const auto parsed = parse_arguments(std::move(words));
+  return parsed.exit_status ? *parsed.exit_status : run(parsed.options);
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
   try {
-    const auto parsed = cowshed::cowtop::parse_arguments(argc, argv);
-    return parsed.exit_status ? *parsed.exit_status : cowshed::cowtop::run(parsed.options);
+    return run_words({argv + (argc > 0 ? 1 : 0), argv + argc});
   } catch (const std::exception& error) {
-    std::cerr << "cowtop: " << error.what() << "\n";
-    return cowshed::cowtop::kOwnError;
+    complain(error.what());
+    return kOwnError;
   }
 }

@@ -1,35 +1,27 @@
 #pragma once
 
-#include <cstdint>
 #include <optional>
 #include <string>
-#include <sys/types.h>
 #include <vector>
 
-#include <cowshed/cow/backend.h>
+#include <cowshed/tools/cowtop/measure_options.h>
 
 namespace cowshed::cowtop {
 
-enum class Diff : std::uint8_t { none, at_intervals, at_exit };
-
+// Of cowtop without a subcommand.
 struct Options {
-  std::vector<std::string> command;
-  std::optional<pid_t> attach_pid;
-  cow::BackendChoice backend = cow::BackendChoice::automatic;
+  MeasureOptions measure;
   bool json = false;
-  SamplingOptions sampling;  // period 0: no code sites asked for
-  Timing timing = Timing::off;
-  Diff diff = Diff::none;
   std::string output;  // empty: standard output
 };
 
-// What main has to do next: run with these options, or exit at once with a status.
+// What to do next: run with these options, or exit at once with a status.
 struct ParsedArguments {
   Options options;
   std::optional<int> exit_status;
 };
 
-// Prints help, version and usage errors itself.
-ParsedArguments parse_arguments(int argc, const char* const* argv);
+// Prints help, version and usage errors itself.  `words` are those after the program's name.
+ParsedArguments parse_arguments(std::vector<std::string> words);
 
 }  // namespace cowshed::cowtop

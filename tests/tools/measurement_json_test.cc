@@ -1,7 +1,7 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
-#include <cowshed/tools/cowtop/json_report.h>
+#include <cowshed/tools/cowtop/measurement_json.h>
 
 namespace cowshed::cowtop {
 namespace {

@@ -1,0 +1,71 @@
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <iostream>
+#include <utility>
+
+#include <cowshed/tools/cowtop/command_line.h>
+#include <cowshed/tools/cowtop/exit_status.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+class UsageFormatter : public CLI::Formatter {
+ public:
+  explicit UsageFormatter(std::string usage) : usage_(std::move(usage)) {}
+  std::string make_usage(const CLI::App* /*app*/, std::string /*name*/) const override {
+    return "Usage: " + usage_ + "\n";
+  }
+
+ private:
+  std::string usage_;
+};
+
+}  // namespace
+
+CommandLine::CommandLine(const Text& text)
+    : name_(text.name), app_(std::make_unique<CLI::App>(text.description, text.name)) {
+  app_->formatter(std::make_shared<UsageFormatter>(text.usage));
+  app_->footer(text.footer);
+  app_->set_version_flag("--version", "cowtop " COWSHED_VERSION);
+}
+
+CommandLine::~CommandLine() = default;
+
+int CommandLine::fail(const std::string& message) const {
+  std::cerr << "cowtop: " << message << " (see " << name_ << " --help)\n";
+  return kOwnError;
+}
+
+std::optional<int> CommandLine::parse(std::vector<std::string> words) {
+  try {
+    std::reverse(words.begin(), words.end());  // the order that CLI11 takes a vector in
+    app_->parse(std::move(words));
+  } catch (const CLI::Success& success) {  // --help, --version
+    app_->exit(success);
+    return 0;
+  } catch (const CLI::ParseError& error) {
+    std::string message = error.what();
+    std::replace(message.begin(), message.end(), '\n', ' ');
+    return fail(message);
+  }
+  return std::nullopt;
+}
+
+std::optional<int> CommandLine::parse_with_command(std::vector<std::string> words) {
+  const auto separator = std::find(words.begin(), words.end(), "--");
+  if (separator != words.end()) {
+    command_.assign(separator + 1, words.end());
+    words.erase(separator, words.end());
+  }
+  // `cowtop make -j4` too: from the first word that is no option of ours, all is the command's.
+  app_->prefix_command();
+  if (const auto status = parse(std::move(words))) return status;
+  std::vector<std::string> rest = app_->remaining();
+  if (rest.empty()) return std::nullopt;
+  if (rest[0].size() > 1 && rest[0][0] == '-') return fail(rest[0] + ": no such option");
+  if (!command_.empty()) return fail(rest[0] + ": an argument before -- that is no option");
+  command_ = std::move(rest);
+  return std::nullopt;
+}
+
+}  // namespace cowshed::cowtop

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace CLI {
+class App;
+}  // namespace CLI
+
+namespace cowshed::cowtop {
+
+// The command line of cowtop or of one of its subcommands: GNU-style options, --help and --version.
+class CommandLine {
+ public:
+  struct Text {
+    std::string name;  // "cowtop record"
+    std::string description;
+    std::string usage;  // after "Usage: "
+    std::string footer;
+  };
+  explicit CommandLine(const Text& text);
+  CommandLine(const CommandLine&) = delete;
+  CommandLine& operator=(const CommandLine&) = delete;
+  ~CommandLine();
+
+  CLI::App& app() { return *app_; }
+
+  // Both return the status to exit with at once: --help, --version and bad usage have been printed.
+  // Everything after -- is the command's, and without --, from the first word that is no option.
+  std::optional<int> parse_with_command(std::vector<std::string> words);
+  // Words that are no options are operands that `app` was told of.
+  std::optional<int> parse(std::vector<std::string> words);
+
+  const std::vector<std::string>& command() const { return command_; }
+
+  // Prints that the command line is wrong, and returns the status to exit with.
+  int fail(const std::string& message) const;
+
+ private:
+  std::string name_;
+  std::unique_ptr<CLI::App> app_;
+  std::vector<std::string> command_;
+};
+
+}  // namespace cowshed::cowtop

@@ -1,0 +1,15 @@
+#include <iostream>
+
+#include <cowshed/tools/cowtop/complain.h>
+#include <cowshed/tools/cowtop/exit_status.h>
+
+namespace cowshed::cowtop {
+
+void complain(std::string_view message) { std::cerr << "cowtop: " << message << std::endl; }
+
+int own_error(const Error& error) {
+  complain(error.message);
+  return kOwnError;
+}
+
+}  // namespace cowshed::cowtop

@@ -1,0 +1,15 @@
+#pragma once
+
+#include <string_view>
+
+#include <cowshed/base/error.h>
+
+namespace cowshed::cowtop {
+
+// One line on standard error.
+void complain(std::string_view message);
+
+// The same of an error of cowtop's own, and the exit status of that.
+int own_error(const Error& error);
+
+}  // namespace cowshed::cowtop

@@ -1,0 +1,36 @@
+#include <algorithm>
+#include <fmt/format.h>
+
+#include <cowshed/tools/cowtop/folded_report.h>
+#include <cowshed/tools/cowtop/printable.h>
+
+namespace cowshed::cowtop {
+
+std::map<std::string, std::uint64_t> folded_copies(const cow::Measurement& measurement) {
+  std::map<std::string, std::uint64_t> copies;
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    const std::uint64_t copied = process.copied_pages().value_or(0);
+    if (copied == 0) continue;
+    std::string command = printable(process.comm);
+    std::replace(command.begin(), command.end(), ';', ':');
+    if (!process.sampled || process.sampled->stacks.empty()) {
+      copies[command + ";[not sampled]"] += copied;
+      continue;
+    }
+    for (const cow::FoldedStack& stack : process.sampled->stacks) {
+      if (stack.estimated_copies == 0) continue;
+      copies[command + ";" + printable(stack.folded)] += stack.estimated_copies;
+    }
+  }
+  return copies;
+}
+
+std::string folded_report(const cow::Measurement& measurement) {
+  std::string text;
+  for (const auto& [stack, pages] : folded_copies(measurement)) {
+    text += fmt::format("{} {}\n", stack, pages);
+  }
+  return text;
+}
+
+}  // namespace cowshed::cowtop

@@ -1,0 +1,196 @@
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstdlib>
+#include <fmt/format.h>
+#include <fstream>
+#include <memory>
+#include <optional>
+#include <poll.h>
+#include <sstream>
+#include <string>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <utility>
+
+#include <cowshed/cow/command.h>
+#include <cowshed/cow/copy_diffs.h>
+#include <cowshed/cow/exit_diffs.h>
+#include <cowshed/tools/cowtop/complain.h>
+#include <cowshed/tools/cowtop/exit_status.h>
+#include <cowshed/tools/cowtop/measure.h>
+#include <cowshed/tools/cowtop/signals.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+Measured failed(const Error& error) { return {std::nullopt, own_error(error)}; }
+
+// Waits for a signal, for the end of the command (`pidfd`, -1 for none) or for the next sample.
+void wait_for_event(int signal_fd, int pidfd, std::chrono::milliseconds timeout) {
+  std::array<pollfd, 2> events{{{signal_fd, POLLIN, 0}, {pidfd, POLLIN, 0}}};
+  ::poll(events.data(), events.size(), static_cast<int>(timeout.count()));
+}
+
+bool has_ended(pid_t pid) {
+  siginfo_t info{};
+  if (::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | WNOWAIT) != 0) {
+    return false;
+  }
+  // A tracer's waits show stops, too, whatever they ask for (kernel/exit.c, wait_consider_task).
+  const bool is_end =
+      info.si_code == CLD_EXITED || info.si_code == CLD_KILLED || info.si_code == CLD_DUMPED;
+  return info.si_pid == pid && is_end;
+}
+
+// The byte diff, as it was asked for.
+class Diffs {
+ public:
+  // After the command has been forked and the signals are EndSignals', before it is released.
+  static Expected<Diffs> start(Diff asked, pid_t root, cow::ExitDiffs::Root kind) {
+    Diffs diffs;
+    if (asked == Diff::at_intervals) diffs.at_intervals_.emplace(root);
+    if (asked == Diff::at_exit) {
+      auto started = cow::ExitDiffs::start(root, kind);
+      if (!started) return tl::make_unexpected(std::move(started.error()));
+      diffs.at_exit_ = std::move(*started);
+      if (!diffs.at_exit_->refusal().empty()) complain(diffs.at_exit_->refusal());
+    }
+    return diffs;
+  }
+  void sample() {
+    if (at_intervals_) at_intervals_->sample();
+  }
+  void end(cow::Measurement& measurement) {
+    if (at_intervals_) at_intervals_->add_to(measurement);
+    if (at_exit_) at_exit_->end(measurement);
+  }
+
+ private:
+  std::optional<cow::CopyDiffs> at_intervals_;
+  std::unique_ptr<cow::ExitDiffs> at_exit_;
+};
+
+// Where execvp(3) finds it; empty: nowhere.
+std::string file_of(const std::string& command) {
+  if (command.find('/') != std::string::npos) {
+    return ::access(command.c_str(), F_OK) == 0 ? command : "";
+  }
+  const char* path = std::getenv("PATH");
+  std::istringstream folders(path ? path : "/bin:/usr/bin");
+  for (std::string folder; std::getline(folders, folder, ':');) {
+    std::string file = (folder.empty() ? "." : folder) + "/" + command;
+    if (::access(file.c_str(), X_OK) == 0) return file;
+  }
+  return {};
+}
+
+// ENOENT of a file that is there is about what is to run it (execve(2)).
+std::string missing_interpreter(const std::string& file) {
+  std::ifstream script(file);
+  std::string line;
+  if (script.get() == '#' && script.get() == '!' && std::getline(script, line)) {
+    const auto begin = std::min(line.find_first_not_of(" \t"), line.size());
+    return "its interpreter " + line.substr(begin, line.find_first_of(" \t\r", begin) - begin);
+  }
+  return "the loader that its ELF header names";
+}
+
+int exec_failure(const std::string& command, int error) {
+  if (error == ENOENT || error == ENOTDIR) {
+    if (const std::string file = file_of(command); !file.empty()) {
+      complain(fmt::format("{}: cannot be run: {} is not there", file, missing_interpreter(file)));
+      return kNotFound;
+    }
+    complain(command + ": command not found");
+    return kNotFound;
+  }
+  complain(fmt::format("{}: cannot be run: {}", command, std::generic_category().message(error)));
+  return kNotExecutable;
+}
+
+Measured measure_command(const MeasureOptions& options, cow::OpenedBackend& opened,
+                         Observer* observer) {
+  cow::Backend& backend = *opened.backend;
+  auto command = cow::Command::fork(options.command);
+  if (!command) return failed(command.error());
+  auto signals = EndSignals::open();
+  if (!signals) return failed(signals.error());
+  const pid_t pid = command->pid();
+  if (const auto tracked = backend.track_command(pid); !tracked) return failed(tracked.error());
+  auto diffs = Diffs::start(options.diff, pid, cow::ExitDiffs::Root::own_child);
+  if (!diffs) return failed(diffs.error());
+  if (const auto released = command->release(); !released) {
+    return {std::nullopt, exec_failure(options.command[0], released.error().system_errno)};
+  }
+  if (!opened.notice.empty()) complain(opened.notice);
+
+  std::string sampling_error;
+  const auto sample = [&] {
+    if (const auto sampled = backend.sample(); !sampled) sampling_error = sampled.error().message;
+    if (observer) observer->sampled(backend);
+  };
+  while (!has_ended(pid)) {
+    diffs->sample();
+    sample();
+    wait_for_event(signals->fd(), command->pidfd(), backend.interval());
+    while (const auto signal = signals->next()) {
+      // What the terminal sends, it sends to the command as well.
+      if (signal->ssi_code == SI_KERNEL) continue;
+      ::syscall(SYS_pidfd_send_signal, command->pidfd(), signal->ssi_signo, nullptr, 0);
+    }
+  }
+  sample();
+  const auto status = command->wait();
+  if (!status) return failed(status.error());
+
+  cow::Measurement measurement = backend.measurement();
+  diffs->end(measurement);
+  for (cow::ProcessCopies& process : measurement.processes) {
+    if (process.pid != pid || process.role != cow::Role::root) continue;
+    process.alive = false;
+    if (WIFEXITED(*status)) process.exit_status = WEXITSTATUS(*status);
+    process.signal = WIFSIGNALED(*status) ? WTERMSIG(*status) : 0;
+  }
+  if (!sampling_error.empty()) complain("incomplete: " + sampling_error);
+  const int exit_status =
+      WIFSIGNALED(*status) ? kSignalBase + WTERMSIG(*status) : WEXITSTATUS(*status);
+  return {std::move(measurement), sampling_error.empty() ? exit_status : kOwnError};
+}
+
+Measured measure_attached(const MeasureOptions& options, cow::OpenedBackend& opened,
+                          Observer* observer) {
+  cow::Backend& backend = *opened.backend;
+  auto signals = EndSignals::open();
+  if (!signals) return failed(signals.error());
+  const auto attached = backend.attach(*options.attach_pid);
+  if (!attached) return failed(attached.error());
+  auto diffs = Diffs::start(options.diff, *options.attach_pid, cow::ExitDiffs::Root::running);
+  if (!diffs) return failed(diffs.error());
+  if (!opened.notice.empty()) complain(opened.notice);
+  complain(fmt::format("attached to {} process{} by the {} backend; Ctrl-C ends and reports",
+                       *attached, *attached == 1 ? "" : "es", backend.name()));
+  for (bool ended = false;;) {
+    if (!ended) diffs->sample();
+    if (const auto sampled = backend.sample(); !sampled) return failed(sampled.error());
+    if (observer) observer->sampled(backend);
+    if (ended || !backend.any_alive()) break;
+    wait_for_event(signals->fd(), -1, backend.interval());
+    ended = signals->next().has_value();
+  }
+  cow::Measurement measurement = backend.measurement();
+  diffs->end(measurement);
+  return {std::move(measurement), 0};
+}
+
+}  // namespace
+
+Measured measure(const MeasureOptions& options, Observer* observer) {
+  auto opened = cow::open_backend(options.backend, options.sampling, options.timing);
+  if (!opened) return failed(opened.error());
+  return options.attach_pid ? measure_attached(options, *opened, observer)
+                            : measure_command(options, *opened, observer);
+}
+
+}  // namespace cowshed::cowtop

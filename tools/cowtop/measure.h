@@ -1,0 +1,29 @@
+#pragma once
+
+#include <optional>
+
+#include <cowshed/base/error.h>
+#include <cowshed/cow/backend.h>
+#include <cowshed/tools/cowtop/measure_options.h>
+
+namespace cowshed::cowtop {
+
+// Is told of a measurement while it runs.
+class Observer {
+ public:
+  virtual ~Observer() = default;
+  // After each sample; the last time after all have ended or Ctrl-C.
+  virtual void sampled(const cow::Backend& backend) = 0;
+};
+
+struct Measured {
+  std::optional<cow::Measurement> measurement;  // nullopt: nothing was measured
+  // The command's, as exit_status.h has it; 0 of what was attached to; kOwnError, and it has been
+  // said why, where nothing or not all was measured.
+  int exit_status = 0;
+};
+
+// Runs the command, or attaches, and measures until the end or Ctrl-C.  Prints what goes wrong.
+Measured measure(const MeasureOptions& options, Observer* observer = nullptr);
+
+}  // namespace cowshed::cowtop

@@ -1,0 +1,366 @@
+#include <algorithm>
+#include <bit>
+#include <optional>
+
+#include <cowshed/cow/subtrees.h>
+#include <cowshed/tools/cowtop/json_fields.h>
+#include <cowshed/tools/cowtop/measurement_json.h>
+
+// Beside the types: json_fields.h finds them by argument-dependent lookup.
+namespace cowshed::cow {
+
+template <class Io, class T>
+using Ref = typename Io::template Ref<T>;
+
+static std::string name_of(Role role) { return role == Role::root ? "root" : "child"; }
+
+static bool from_name(const std::string& name, Role& role) {
+  role = name == "root" ? Role::root : Role::child;
+  return name == name_of(role);
+}
+
+static std::string name_of(CopyDiff::Taken taken) {
+  return taken == CopyDiff::Taken::at_exit ? "exit" : "interval";
+}
+
+static bool from_name(const std::string& name, CopyDiff::Taken& taken) {
+  taken = name == "exit" ? CopyDiff::Taken::at_exit : CopyDiff::Taken::at_interval;
+  return name == name_of(taken);
+}
+
+template <class Io>
+static void describe(Io& io, Ref<Io, ArenaCopies> arena) {
+  io.field("name", arena.name);
+  io.field("bytes", arena.bytes);
+  io.field("copied_pages", arena.copied_pages);
+}
+
+template <class Io>
+static void describe(Io& io, Ref<Io, ObjectCopies> object) {
+  io.field("name", object.name);
+  io.field("type", object.type);
+  io.field("arena", object.arena);
+  io.field("copied_pages", object.copied_pages);
+}
+
+template <class Io>
+static void describe(Io& io, Ref<Io, SentObjects> sent) {
+  io.field("origin", sent.origin);
+  io.field("name", sent.name);
+  io.field("type", sent.type);
+  io.field("kind", sent.kind);
+  io.field("messages", sent.messages);
+  io.field("objects", sent.objects);
+  io.field("bytes", sent.bytes);
+}
+
+template <class Io>
+static void describe(Io& io, Ref<Io, Frame> frame) {
+  io.field("function", frame.function);
+  io.field("file", frame.file);
+  io.field("line", frame.line);
+  io.field("module", frame.module);
+  io.field("address", frame.address);
+  io.field("inlined", frame.inlined);
+}
+
+template <class Io>
+static void describe(Io& io, Ref<Io, CodeSite> site) {
+  io.field("samples", site.samples);
+  io.field("estimated_copies", site.estimated_copies);
+  io.field("frames", site.frames);
+  io.field("stack", site.stack);
+  io.field("truncated", site.truncated);
+}
+
+template <class Io>
+static void describe(Io& io, Ref<Io, MappingCopies> mapping) {
+  io.field("name", mapping.name);
+  io.field("samples", mapping.samples);
+  io.field("estimated_copies", mapping.estimated_copies);
+}
+
+template <class Io>
+static void describe(Io& io, Ref<Io, RangeCopies> range) {
+  io.field("begin", range.begin);
+  io.field("end", range.end);
+  io.field("mapping", range.mapping);
+  io.field("samples", range.samples);
+  io.field("estimated_copies", range.estimated_copies);
+}
+
+template <class Io>
+static void describe(Io& io, Ref<Io, FoldedStack> stack) {
+  io.field("folded", stack.folded);
+  io.field("samples", stack.samples);
+  io.field("estimated_copies", stack.estimated_copies);
+}
+
+// What is estimated from samples: fields of what was sampled, all null where nothing was.
+template <class Io>
+static void describe_sampled(Io& io, Ref<Io, std::optional<SampledCopies>> sampled) {
+  std::optional<std::uint64_t> samples;
+  std::optional<std::vector<CodeSite>> sites;
+  std::optional<std::vector<MappingCopies>> mappings;
+  std::optional<std::vector<RangeCopies>> ranges;
+  std::optional<std::vector<FoldedStack>> stacks;
+  if (sampled) {
+    samples = sampled->samples;
+    sites = sampled->sites;
+    mappings = sampled->mappings;
+    ranges = sampled->ranges;
+    stacks = sampled->stacks;
+  }
+  io.field("samples", samples);
+  io.field("sites", sites);
+  io.field("mappings", mappings);
+  io.field("ranges", ranges);
+  io.field("stacks", stacks);
+  if constexpr (Io::kReads) {
+    sampled.reset();
+    if (samples) {
+      sampled = {*samples, sites.value_or(std::vector<CodeSite>()),
+                 mappings.value_or(std::vector<MappingCopies>()),
+                 ranges.value_or(std::vector<RangeCopies>()),
+                 stacks.value_or(std::vector<FoldedStack>())};
+    }
+  }
+}
+
+template <class Io>
+static void describe(Io& io, Ref<Io, SamplingSummary> sampling) {
+  io.field("period", sampling.period);
+  io.field("emitted", sampling.emitted);
+  io.field("received", sampling.received);
+  io.field("lost", sampling.lost);
+}
+
+template <class Io>
+static void describe(Io& io, Ref<Io, CopyPattern> pattern) {
+  io.field("pattern", pattern.pattern);
+  io.field("share", pattern.share);
+  io.field("samples", pattern.samples);
+  io.field("evidence", pattern.evidence);
+}
+
+template <class Io>
+static void describe(Io& io, Ref<Io, CopyDiff> diff) {
+  io.field("taken", diff.taken);
+  io.field("compared_pages", diff.compared_pages);
+  io.field("alone_pages", diff.alone_pages);
+  io.field("not_compared_pages", diff.not_compared_pages);
+  io.field("unchanged_pages", diff.unchanged_pages);
+  io.derived("compared_bytes", diff.compared_bytes());
+  io.field("changed_bytes", diff.changed_bytes);
+  io.derived("changed_ratio", diff.changed_ratio());
+  io.field("changes", diff.changes);
+  io.field("width_bytes", diff.width_bytes);
+  io.field("changes_of_width", diff.changes_of_width);
+  io.field("stride_bytes", diff.stride_bytes);
+  io.field("changes_at_stride", diff.changes_at_stride);
+  io.field("cost_ns", diff.cost_ns);
+}
+
+template <class Io>
+static void describe(Io& io, Ref<Io, ExitDiffSummary> exits) {
+  io.field("compared", exits.compared);
+  io.field("missed", exits.missed);
+  io.field("refused", exits.refused);
+  io.field("held_ns", exits.held_ns);
+}
+
+template <class Io>
+static void describe(Io& io, Ref<Io, MemorySample> memory) {
+  io.field("shared_bytes", memory.shared_bytes);
+  io.field("private_bytes", memory.private_bytes);
+  io.field("sampled_ns", memory.sampled_ns);
+}
+
+template <class Io>
+static void describe(Io& io, Ref<Io, ProcessesNotSeen> not_seen) {
+  io.field("at_least", not_seen.at_least);
+  io.field("at_most", not_seen.at_most);
+}
+
+template <class Io>
+static void describe(Io& io, Ref<Io, Overhead> overhead) {
+  io.field("events", overhead.events);
+  io.field("ns_per_event", overhead.ns_per_event);
+}
+
+struct LatencyBucket {
+  std::uint64_t from_ns = 0;
+  std::uint64_t to_ns = 0;
+  std::uint64_t count = 0;
+};
+
+template <class Io>
+static void describe(Io& io, Ref<Io, LatencyBucket> bucket) {
+  io.field("from_ns", bucket.from_ns);
+  io.field("to_ns", bucket.to_ns);
+  io.field("count", bucket.count);
+}
+
+// From the first time that there was to the last.
+static std::vector<LatencyBucket> buckets(const std::vector<std::uint64_t>& faults) {
+  std::vector<LatencyBucket> result;
+  const auto is_some = [](std::uint64_t count) { return count != 0; };
+  const auto begin = std::find_if(faults.begin(), faults.end(), is_some);
+  const auto end = std::find_if(faults.rbegin(), faults.rend(), is_some).base();
+  for (auto each = begin; each < end; ++each) {
+    const auto power = static_cast<unsigned>(each - faults.begin());
+    result.push_back({std::uint64_t{1} << power, std::uint64_t{2} << power, *each});
+  }
+  return result;
+}
+
+static std::vector<std::uint64_t> faults(const std::vector<LatencyBucket>& buckets) {
+  std::vector<std::uint64_t> result;
+  for (const LatencyBucket& each : buckets) {
+    const auto power = static_cast<std::size_t>(std::bit_width(each.from_ns | 1) - 1);
+    result.resize(std::max(result.size(), power + 1));
+    result[power] += each.count;
+  }
+  return result;
+}
+
+template <class Io>
+static void describe_latency(Io& io, Ref<Io, std::optional<CopyLatency>> latency) {
+  std::optional<std::uint64_t> ns;
+  std::optional<std::vector<LatencyBucket>> histogram;
+  if (latency) {
+    ns = latency->ns;
+    histogram = buckets(latency->faults);
+  }
+  io.field("cow_ns", ns);
+  io.field("cow_ns_histogram", histogram);
+  if constexpr (Io::kReads) {
+    latency.reset();
+    if (ns && histogram) latency = {*ns, faults(*histogram)};
+  }
+}
+
+template <class Io>
+static void describe(Io& io, Ref<Io, ProcessCopies> process) {
+  io.field("pid", process.pid);
+  io.field("ppid", process.ppid);
+  io.field("comm", process.comm);
+  io.field("role", process.role);
+  io.field("alive", process.alive);
+  io.field("start_ns", process.start_ns);
+  io.field("end_ns", process.end_ns);
+  io.field("exit_status", process.exit_status);
+  io.field("signal", process.signal);
+  io.field("shares_memory", process.shares_memory);
+  std::optional<std::string> not_measured;
+  if (!process.not_measured.empty()) not_measured = process.not_measured;
+  io.field("not_measured", not_measured);
+  if constexpr (Io::kReads) process.not_measured = not_measured.value_or("");
+  io.field("shared_at_fork_bytes", process.shared_at_fork_bytes);
+  io.derived("copied_pages", process.copied_pages());
+  io.derived("copied_bytes", process.copied_bytes());
+  io.derived("copied_ratio", process.copied_ratio());
+  io.field("copied_anon_pages", process.copied_anon_pages);
+  io.field("copied_file_pages", process.copied_file_pages);
+  io.field("reused_pages", process.reused_pages);
+  io.field("zero_page_writes", process.zero_page_writes);
+  io.field("zero_filled_pages", process.zero_filled_pages);
+  io.field("huge_splits", process.huge_splits);
+  io.field("write_notify_faults", process.write_notify_faults);
+  io.field("failed_faults", process.failed_faults);
+  io.field("other_faults", process.other_faults);
+  describe_latency<Io>(io, process.latency);
+  io.field("memory", process.memory);
+  io.field("unreadable", process.unreadable);
+  io.field("execs", process.execs);
+  io.field("copied_pages_before_exec", process.copied_pages_before_exec);
+  io.field("arenas", process.arenas);
+  io.field("patterns", process.patterns);
+  io.field("diff", process.diff);
+  // Sampled, by either backend; not there where no sample found any.
+  if (Io::kReads || process.objects) {
+    io.field("objects", process.objects);
+    io.derived("objects_sampled", true);
+  }
+  describe_sampled<Io>(io, process.sampled);
+  if (Io::kReads || process.transfers) {
+    io.field("transfers", process.transfers);
+    io.derived("transfers_sampled", true);
+  }
+}
+
+// Without its processes.
+template <class Io>
+static void describe(Io& io, Ref<Io, Measurement> measurement) {
+  io.field("backend", measurement.backend);
+  io.field("exact", measurement.exact);
+  io.field("duration_s", measurement.duration_s);
+  io.field("taken_ns", measurement.taken_ns);
+  io.field("lost_events", measurement.lost_events);
+  io.field("not_seen", measurement.not_seen);
+  io.field("overhead", measurement.overhead);
+  io.field("sampling", measurement.sampling);
+  io.field("diffs", measurement.diffs);
+  io.field("exit_diffs", measurement.exit_diffs);
+  if (Io::kReads || measurement.sampled) describe_sampled<Io>(io, measurement.sampled);
+}
+
+}  // namespace cowshed::cow
+
+namespace cowshed::cowtop {
+namespace {
+
+using Derived = FieldWriter::Derived;
+constexpr const char* kSchema = "cowshed.run/1";
+
+}  // namespace
+
+Json recorded(const cow::ProcessCopies& process) {
+  Json object = Json::object();
+  FieldWriter io(object, Derived::without);
+  describe(io, process);
+  return object;
+}
+
+Json recorded_head(const cow::Measurement& measurement) {
+  Json object = {{"schema", kSchema}};
+  FieldWriter io(object, Derived::without);
+  describe(io, measurement);
+  return object;
+}
+
+std::string json_report(const cow::Measurement& measurement) {
+  Json report = {{"schema", kSchema}};
+  FieldWriter head(report, Derived::with);
+  describe(head, measurement);
+  report["processes"] = Json::array();
+  const auto trees = cow::subtrees(measurement.processes);
+  for (std::size_t i = 0; i < trees.size(); ++i) {
+    const cow::ProcessCopies& process = measurement.processes[i];
+    Json& object = report["processes"].emplace_back(Json::object());
+    FieldWriter io(object, Derived::with);
+    describe(io, process);
+    if (process.memory) object["memory"]["age_s"] = measurement.memory_age_s(process);
+    io.derived("tree_processes", trees[i].processes);
+    io.derived("tree_copied_pages", trees[i].copied_pages);
+  }
+  // A command's name may hold any bytes.
+  return report.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+Expected<cow::Measurement> measurement_of(const Json& json) {
+  try {
+    cow::Measurement measurement;
+    FieldReader io(json, "");
+    std::string schema;
+    io.field("schema", schema);
+    if (schema != kSchema) throw JsonFieldError("/schema: '" + schema + "' is not known");
+    describe(io, measurement);
+    io.field("processes", measurement.processes);
+    return measurement;
+  } catch (const JsonFieldError& error) {
+    return make_error(ErrorCode::bad_recording, error.what());
+  }
+}
+
+}  // namespace cowshed::cowtop

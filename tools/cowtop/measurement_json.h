@@ -1,0 +1,26 @@
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include <cowshed/base/error.h>
+#include <cowshed/cow/process_copies.h>
+
+namespace cowshed::cowtop {
+
+using Json = nlohmann::ordered_json;
+
+// One JSON object for people's programs to read, schema cowshed.run/1.  What is no UTF-8, as a
+// command's name may be, is replaced.
+std::string json_report(const cow::Measurement& measurement);
+
+// The same without what is computed from other fields, in two parts: a measurement without its
+// "processes", and one of these.
+Json recorded_head(const cow::Measurement& measurement);
+Json recorded(const cow::ProcessCopies& process);
+
+// The measurement of which either was made.  Errors: bad_recording, with the field that is not as
+// it should be.
+Expected<cow::Measurement> measurement_of(const Json& json);
+
+}  // namespace cowshed::cowtop

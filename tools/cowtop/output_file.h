@@ -1,0 +1,42 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include <cowshed/base/error.h>
+
+namespace cowshed::cowtop {
+
+// Where a report or a recording goes.  Opened before the command runs, so that a path that cannot
+// be written is known before hours of measuring.  Move-only, owns its descriptor.
+class OutputFile {
+ public:
+  // An empty `path` is standard output.  What the file held stays until something is written.  In a
+  // folder that everybody may write to, it follows no symlink and takes no file of somebody else,
+  // nor one with another name elsewhere: whoever put it there may mean harm.
+  static Expected<OutputFile> open(const std::string& path);
+  OutputFile(OutputFile&& other) noexcept;
+  OutputFile& operator=(OutputFile&&) = delete;
+  OutputFile(const OutputFile&) = delete;
+  OutputFile& operator=(const OutputFile&) = delete;
+  ~OutputFile();
+
+  // All of `text` in place of what the file held, or an error that names the file, which then is
+  // empty where it can be.
+  Expected<void> write_report(std::string_view text);
+
+  // Empties the file, where it can be emptied.
+  void clear();
+  // All of `bytes` at its end, or an error, and nothing of them where they can be taken back.
+  Expected<void> append(std::string_view bytes);
+
+ private:
+  OutputFile(std::string path, int fd) : path_(std::move(path)), fd_(fd) {}
+  bool cut(std::size_t size) const;
+
+  std::string path_;
+  int fd_;
+  std::size_t size_ = 0;  // what we have written
+};
+
+}  // namespace cowshed::cowtop

@@ -1,0 +1,64 @@
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+#include <utility>
+
+#include <cowshed/tools/cowtop/command_line.h>
+#include <cowshed/tools/cowtop/complain.h>
+#include <cowshed/tools/cowtop/measure_options.h>
+#include <cowshed/tools/cowtop/record_command.h>
+#include <cowshed/tools/cowtop/recorder.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+constexpr const char* kDescription =
+    "Measures a command, or a running process tree, and keeps all of it in one compressed file,\n"
+    "from which cowtop report makes every report.";
+
+constexpr const char* kUsage =
+    "cowtop record -o FILE [OPTIONS] -- COMMAND [ARGS...]\n"
+    "       cowtop record -o FILE [OPTIONS] -p PID";
+
+constexpr const char* kFooter = R"(Examples:
+  cowtop record -o run.cowtop --sites -- ./server --workers 4
+  cowtop record -o run.cowtop --sites -p $(pidof -s redis-server)
+                                     until Ctrl-C
+  cowtop report run.cowtop           what it says, also while it is being written
+  zstdcat run.cowtop | jq            what it holds
+
+Once a second what has changed is appended: whatever happens to cowtop,
+the file can be read up to then.
+
+Exit status: as cowtop's: the command's own; 125 an error of cowtop's own or bad usage.)";
+
+}  // namespace
+
+int record_command(std::vector<std::string> words) {
+  CommandLine line({"cowtop record", kDescription, kUsage, kFooter});
+  std::string path;
+  line.app()
+      .add_option("-o,--output", path, "The file; what it held is lost")
+      ->type_name("FILE")
+      ->required();
+  const MeasureArguments arguments(line.app());
+  if (const auto status = line.parse_with_command(std::move(words))) return *status;
+  if (path.empty()) return line.fail("-o: the name of the file is empty");
+  const auto options = arguments.options(line.command());
+  if (!options) return line.fail(options.error().message);
+
+  auto file = OutputFile::open(path);
+  if (!file) return own_error(file.error());
+  auto recorder = Recorder::start(std::move(*file), *options);
+  if (!recorder) return own_error(recorder.error());
+  const Measured measured = measure(*options, &*recorder);
+  if (!measured.measurement) return measured.exit_status;
+  const auto ended = recorder->end(*measured.measurement, measured.exit_status);
+  if (!ended) return own_error(ended.error());
+  complain(fmt::format("recorded {} process{} in {:.1f} s; cowtop report {} shows it",
+                       measured.measurement->processes.size(),
+                       measured.measurement->processes.size() == 1 ? "" : "es",
+                       measured.measurement->duration_s, path));
+  return measured.exit_status;
+}
+
+}  // namespace cowshed::cowtop

@@ -1,0 +1,85 @@
+#include <sys/utsname.h>
+#include <thread>
+#include <utility>
+
+#include <cowshed/tools/cowtop/recorder.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+using std::chrono::steady_clock;
+
+constexpr auto kInterval = std::chrono::seconds(1);
+constexpr int kLeastPause = 49;  // times as long as an append took
+
+RecordingHeader header_of(const MeasureOptions& options) {
+  RecordingHeader header;
+  header.cowtop = COWSHED_VERSION;
+  header.command = options.command;
+  if (options.attach_pid) header.attached_pid = *options.attach_pid;
+  utsname system{};
+  if (::uname(&system) == 0) header.kernel = system.release;
+  header.cpus = std::thread::hardware_concurrency();
+  header.started_s =
+      std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+  return header;
+}
+
+std::string line_of(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+void add(Json& patch, const Json& operations) {
+  for (const Json& each : operations) patch.push_back(each);
+}
+
+}  // namespace
+
+Expected<Recorder> Recorder::start(OutputFile file, const MeasureOptions& options) {
+  Recorder recorder(std::move(file));
+  recorder.file_.clear();
+  const auto written =
+      recorder.file_.append(recorder.encoder_.encode(line_of(to_json(header_of(options)))));
+  if (!written) return tl::make_unexpected(written.error());
+  return recorder;
+}
+
+Expected<void> Recorder::append(const cow::Measurement& measurement,
+                                std::optional<int> exit_status) {
+  Json patch = Json::array();
+  Json head = recorded_head(measurement);
+  add(patch, Json::diff(head_, head));
+  for (std::size_t i = 0; i < measurement.processes.size(); ++i) {
+    const cow::ProcessCopies& process = measurement.processes[i];
+    if (i >= processes_.size()) {
+      patch.push_back({{"op", "add"}, {"path", "/processes/-"}, {"value", recorded(process)}});
+    } else if (process != processes_[i]) {
+      add(patch, Json::diff(recorded(processes_[i]), recorded(process),
+                            "/processes/" + std::to_string(i)));
+    }
+  }
+  Json line = {{"patch", std::move(patch)}};
+  if (exit_status) {
+    line["ended"] = true;
+    line["exit_status"] = *exit_status;
+  }
+  auto written = file_.append(encoder_.encode(line_of(line)));
+  if (!written) return written;
+  head_ = std::move(head);
+  processes_ = measurement.processes;
+  return {};
+}
+
+void Recorder::sampled(const cow::Backend& backend) {
+  const auto begin = steady_clock::now();
+  if (begin < next_) return;
+  static_cast<void>(append(backend.measurement(), std::nullopt));
+  const auto end = steady_clock::now();
+  next_ = std::max(begin + kInterval, end + kLeastPause * (end - begin));
+}
+
+Expected<void> Recorder::end(const cow::Measurement& measurement, int exit_status) {
+  return append(measurement, exit_status);
+}
+
+}  // namespace cowshed::cowtop

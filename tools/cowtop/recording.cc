@@ -1,0 +1,99 @@
+#include <utility>
+
+#include <cowshed/tools/cowtop/json_fields.h>
+#include <cowshed/tools/cowtop/recording.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+constexpr const char* kSchema = "cowshed.recording/1";
+constexpr const char* kSchemaOfAnyVersion = "cowshed.recording/";
+
+template <class Io>
+void describe(Io& io, typename Io::template Ref<RecordingHeader> header) {
+  io.field("cowtop", header.cowtop);
+  io.field("command", header.command);
+  io.field("attached_pid", header.attached_pid);
+  io.field("kernel", header.kernel);
+  io.field("cpus", header.cpus);
+  io.field("started_s", header.started_s);
+}
+
+tl::unexpected<Error> bad(const std::string& path, const std::string& what) {
+  return make_error(ErrorCode::bad_recording, path + ": " + what);
+}
+
+// A copy or a move within a patch could make much out of little.
+void patch(Json& document, const Json& operations) {
+  for (const Json& each : operations) {
+    const std::string operation = each.at("op").get<std::string>();
+    if (operation != "add" && operation != "replace" && operation != "remove") {
+      throw JsonFieldError("'" + operation + "' in a patch");
+    }
+  }
+  document.patch_inplace(operations);
+}
+
+}  // namespace
+
+Json to_json(const RecordingHeader& header) {
+  Json object = {{"schema", kSchema}};
+  FieldWriter io(object, FieldWriter::Derived::with);
+  describe(io, header);
+  return object;
+}
+
+Expected<Recording> Recording::open(const std::string& path) {
+  auto lines = ZstdLineReader::open(path);
+  if (!lines) return tl::make_unexpected(std::move(lines.error()));
+  Recording recording(std::move(*lines));
+  const auto line = recording.lines_.next();
+  if (!line) return tl::make_unexpected(line.error());
+  if (recording.lines_.is_empty()) return bad(path, "is empty: nothing was recorded");
+  if (!*line) return bad(path, "is no recording of cowtop's, or its beginning is damaged");
+  try {
+    const Json object = Json::parse(**line);
+    FieldReader io(object, "");
+    std::string schema;
+    io.field("schema", schema);
+    if (!schema.starts_with(kSchemaOfAnyVersion)) return bad(path, "is no recording of cowtop's");
+    describe(io, recording.header_);
+    if (schema != kSchema) {
+      return bad(path, "was written as " + schema + " by cowtop " + recording.header_.cowtop +
+                           ", and this cowtop reads " + kSchema + ": use a newer one");
+    }
+  } catch (const Json::exception&) {
+    return bad(path, "is no recording of cowtop's");
+  } catch (const JsonFieldError& error) {
+    return bad(path, std::string("is damaged: ") + error.what());
+  }
+  return recording;
+}
+
+Expected<bool> Recording::next() {
+  if (ended_ || !problem_.empty()) return false;
+  const auto line = lines_.next();
+  if (!line) return tl::make_unexpected(line.error());
+  if (!*line) {
+    problem_ = lines_.damage();
+    return false;
+  }
+  try {
+    const Json object = Json::parse(**line);
+    patch(state_, object.at("patch"));
+    FieldReader io(object, "");
+    io.field("ended", ended_);
+    io.field("exit_status", exit_status_);
+  } catch (const Json::exception& error) {
+    problem_ = std::string("is damaged: ") + error.what();
+    return false;
+  } catch (const JsonFieldError& error) {
+    problem_ = std::string("is damaged: ") + error.what();
+    return false;
+  }
+  return true;
+}
+
+Expected<cow::Measurement> Recording::measurement() const { return measurement_of(state_); }
+
+}  // namespace cowshed::cowtop

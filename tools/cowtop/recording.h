@@ -1,0 +1,64 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <cowshed/base/error.h>
+#include <cowshed/tools/cowtop/measurement_json.h>
+#include <cowshed/tools/cowtop/zstd_lines.h>
+
+namespace cowshed::cowtop {
+
+// A file that keeps a measurement from its beginning to its end.  Lines of JSON (zstd_lines.h):
+//   {"schema": "cowshed.recording/1", "cowtop": ..., "command": [...], ...}      RecordingHeader
+//   {"patch": [...]}                    once an interval: what has changed, as JSON Patch (RFC
+//   6902)
+//   {"patch": [...], "ended": true, "exit_status": 0}                                     the last
+// The patched document begins as {"processes": []} and is cowshed.run/1 without what is computed
+// from other fields.  Only add, replace and remove are used.
+struct RecordingHeader {
+  std::string cowtop;                // version that wrote it
+  std::vector<std::string> command;  // empty: it was attached to
+  std::optional<std::int64_t> attached_pid;
+  std::string kernel;
+  std::uint64_t cpus = 0;
+  double started_s = 0;  // since 1970
+};
+
+Json to_json(const RecordingHeader& header);
+
+// Reads one.  Not thread-safe.
+class Recording {
+ public:
+  // Errors: those of the file; bad_recording where it is none, or of another version.
+  static Expected<Recording> open(const std::string& path);
+
+  const RecordingHeader& header() const { return header_; }
+
+  // Goes on to the next interval.  False at the end of what can be read; false at first: nothing
+  // was recorded.  Errors: those of the file.
+  Expected<bool> next();
+
+  // As of that interval.  Errors: bad_recording.
+  Expected<cow::Measurement> measurement() const;
+
+  // Whether the recording came to its end; else cowtop was killed, or is still at it, or problem()
+  // says what is wrong, in words that follow the file's name.
+  bool ended() const { return ended_; }
+  const std::string& problem() const { return problem_; }
+  std::optional<int> exit_status() const { return exit_status_; }  // as Measured's
+
+ private:
+  explicit Recording(ZstdLineReader lines) : lines_(std::move(lines)) {}
+
+  ZstdLineReader lines_;
+  RecordingHeader header_;
+  Json state_ = {{"processes", Json::array()}};
+  bool ended_ = false;
+  std::optional<int> exit_status_;
+  std::string problem_;
+};
+
+}  // namespace cowshed::cowtop

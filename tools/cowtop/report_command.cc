@@ -1,0 +1,98 @@
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+#include <utility>
+
+#include <cowshed/tools/cowtop/command_line.h>
+#include <cowshed/tools/cowtop/complain.h>
+#include <cowshed/tools/cowtop/exit_status.h>
+#include <cowshed/tools/cowtop/folded_report.h>
+#include <cowshed/tools/cowtop/measurement_json.h>
+#include <cowshed/tools/cowtop/output_file.h>
+#include <cowshed/tools/cowtop/recording.h>
+#include <cowshed/tools/cowtop/report_command.h>
+#include <cowshed/tools/cowtop/speedscope_report.h>
+#include <cowshed/tools/cowtop/table_report.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+constexpr const char* kDescription = "Makes a report of what cowtop record has kept.";
+
+constexpr const char* kUsage = "cowtop report [OPTIONS] FILE";
+
+constexpr const char* kFooter = R"(Examples:
+  cowtop report run.cowtop                      the table that cowtop prints
+  cowtop report --json run.cowtop | jq .        the same for a machine to read
+  cowtop report --folded run.cowtop | flamegraph.pl > copies.svg
+                                                a flame graph of the pages copied
+  cowtop report --speedscope -o copies.json run.cowtop
+                                                to open at speedscope.app
+
+Stacks are there if --sites was given to cowtop record; the pages of all together are as many as
+were copied.  Of a recording that was cut short, the report is of what can be read.
+
+Exit status: 0; 125 if there is nothing to be read, or bad usage.)";
+
+// Up to the last interval that can be read.
+Expected<cow::Measurement> last_of(Recording& recording, const std::string& path) {
+  std::size_t intervals = 0;
+  for (;;) {
+    const auto more = recording.next();
+    if (!more) return tl::make_unexpected(more.error());
+    if (!*more) break;
+    ++intervals;
+  }
+  if (intervals == 0) {
+    return make_error(
+        ErrorCode::bad_recording,
+        path + ": " +
+            (recording.problem().empty() ? "nothing was recorded, only begun"
+                                         : recording.problem() + " before the first interval"));
+  }
+  auto measurement = recording.measurement();
+  if (!measurement)
+    measurement.error().message = path + ": is damaged: " + measurement.error().message;
+  return measurement;
+}
+
+}  // namespace
+
+int report_command(std::vector<std::string> words) {
+  CommandLine line({"cowtop report", kDescription, kUsage, kFooter});
+  std::string path;
+  std::string output;
+  bool json = false;
+  bool folded = false;
+  bool speedscope = false;
+  line.app().add_option("FILE", path, "The recording")->required();
+  line.app().add_flag("--json", json, "One JSON object (schema cowshed.run/1)");
+  line.app().add_flag("--folded", folded, "One line for each stack, and the pages that it copied");
+  line.app().add_flag("--speedscope", speedscope, "The stacks as speedscope's JSON");
+  line.app()
+      .add_option("-o,--output", output, "Write the report to FILE, not to standard output")
+      ->type_name("FILE");
+  if (const auto status = line.parse(std::move(words))) return *status;
+  if (json + folded + speedscope > 1)
+    return line.fail("--json, --folded, --speedscope: one of them");
+
+  auto recording = Recording::open(path);
+  if (!recording) return own_error(recording.error());
+  const auto measurement = last_of(*recording, path);
+  if (!measurement) return own_error(measurement.error());
+  auto file = OutputFile::open(output);
+  if (!file) return own_error(file.error());
+  if (!recording->ended()) {
+    complain(fmt::format("{}: {}; the report is of the first {:.1f} s", path,
+                         recording->problem().empty()
+                             ? "has no end: cowtop was killed, or is still at it"
+                             : recording->problem(),
+                         measurement->duration_s));
+  }
+  const auto written = file->write_report(json         ? json_report(*measurement)
+                                          : folded     ? folded_report(*measurement)
+                                          : speedscope ? speedscope_report(*measurement)
+                                                       : table_report(*measurement));
+  return written ? 0 : own_error(written.error());
+}
+
+}  // namespace cowshed::cowtop

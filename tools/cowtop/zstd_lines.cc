@@ -1,0 +1,111 @@
+#include <array>
+#include <cerrno>
+#include <fcntl.h>
+#include <new>
+#include <unistd.h>
+#include <utility>
+#include <zstd.h>
+
+#include <cowshed/tools/cowtop/zstd_lines.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+// What a damaged or a hostile file can make us take.
+constexpr int kMostWindowLog = 23;
+constexpr std::size_t kMostLine = 256 << 20;
+
+}  // namespace
+
+ZstdLineEncoder::ZstdLineEncoder() : context_(ZSTD_createCCtx()) {
+  if (!context_) throw std::bad_alloc();
+  ZSTD_CCtx_setParameter(context_.get(), ZSTD_c_checksumFlag, 1);
+}
+
+void ZstdLineEncoder::Free::operator()(ZSTD_CCtx_s* context) const { ZSTD_freeCCtx(context); }
+
+std::string ZstdLineEncoder::encode(std::string_view line) {
+  std::string text(line);
+  text += '\n';
+  std::string frame(ZSTD_compressBound(text.size()), '\0');
+  const std::size_t size =
+      ZSTD_compress2(context_.get(), frame.data(), frame.size(), text.data(), text.size());
+  if (ZSTD_isError(size) != 0) throw std::bad_alloc();  // with a buffer of that size, nothing else
+  frame.resize(size);
+  return frame;
+}
+
+Expected<ZstdLineReader> ZstdLineReader::open(const std::string& path) {
+  ZstdLineReader reader(path, ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY));
+  if (reader.fd_ < 0) return system_error("cannot read " + path, errno);
+  if (const auto filled = reader.fill(); !filled) return tl::make_unexpected(filled.error());
+  return reader;
+}
+
+ZstdLineReader::ZstdLineReader(std::string path, int fd)
+    : path_(std::move(path)), fd_(fd), context_(ZSTD_createDCtx()), input_(ZSTD_DStreamInSize()) {
+  if (!context_) throw std::bad_alloc();
+  ZSTD_DCtx_setParameter(context_.get(), ZSTD_d_windowLogMax, kMostWindowLog);
+}
+
+ZstdLineReader::ZstdLineReader(ZstdLineReader&& other) noexcept
+    : path_(std::move(other.path_)),
+      fd_(std::exchange(other.fd_, -1)),
+      context_(std::move(other.context_)),
+      input_(std::move(other.input_)),
+      begin_(other.begin_),
+      end_(other.end_),
+      is_empty_(other.is_empty_),
+      damage_(std::move(other.damage_)) {}
+
+ZstdLineReader::~ZstdLineReader() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+void ZstdLineReader::Free::operator()(ZSTD_DCtx_s* context) const { ZSTD_freeDCtx(context); }
+
+// Whether there is input.
+Expected<bool> ZstdLineReader::fill() {
+  if (begin_ < end_) return true;
+  ssize_t size = 0;
+  do {
+    size = ::read(fd_, input_.data(), input_.size());
+  } while (size < 0 && errno == EINTR);
+  if (size < 0) return system_error("cannot read " + path_, errno);
+  begin_ = 0;
+  end_ = static_cast<std::size_t>(size);
+  if (size > 0) is_empty_ = false;
+  return size > 0;
+}
+
+Expected<std::optional<std::string>> ZstdLineReader::next() {
+  std::string line;
+  std::vector<char> chunk(ZSTD_DStreamOutSize());
+  bool within = false;
+  while (damage_.empty()) {
+    const auto filled = fill();
+    if (!filled) return tl::make_unexpected(filled.error());
+    if (!*filled) {
+      if (within) damage_ = "ends within an interval";
+      break;
+    }
+    within = true;
+    ZSTD_inBuffer in{input_.data(), end_, begin_};
+    ZSTD_outBuffer out{chunk.data(), chunk.size(), 0};
+    const std::size_t left = ZSTD_decompressStream(context_.get(), &out, &in);
+    begin_ = in.pos;
+    if (ZSTD_isError(left) != 0) {
+      damage_ = std::string("is damaged (") + ZSTD_getErrorName(left) + ")";
+      break;
+    }
+    line.append(chunk.data(), out.pos);
+    if (line.size() > kMostLine) damage_ = "is damaged (a line of more than 256 MiB)";
+    if (left == 0) {
+      if (damage_.empty() && !line.empty()) return std::optional(std::move(line));
+      within = false;  // a frame of nothing
+    }
+  }
+  return std::optional<std::string>();
+}
+
+}  // namespace cowshed::cowtop

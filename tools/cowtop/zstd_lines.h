@@ -1,0 +1,69 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <cowshed/base/error.h>
+
+struct ZSTD_CCtx_s;
+struct ZSTD_DCtx_s;
+
+namespace cowshed::cowtop {
+
+// Lines of text as Zstandard frames one behind another, one frame a line, each with a checksum:
+// what was appended whole can be read whatever follows it, and zstdcat(1) reads it all.
+
+// Not thread-safe.
+class ZstdLineEncoder {
+ public:
+  ZstdLineEncoder();
+  // The frame of `line` and a newline.
+  std::string encode(std::string_view line);
+
+ private:
+  struct Free {
+    void operator()(ZSTD_CCtx_s* context) const;
+  };
+  std::unique_ptr<ZSTD_CCtx_s, Free> context_;
+};
+
+// Move-only, owns its descriptor; not thread-safe.
+class ZstdLineReader {
+ public:
+  // Errors: those of opening and reading `path`.
+  static Expected<ZstdLineReader> open(const std::string& path);
+  ZstdLineReader(ZstdLineReader&& other) noexcept;
+  ZstdLineReader& operator=(ZstdLineReader&&) = delete;
+  ZstdLineReader(const ZstdLineReader&) = delete;
+  ZstdLineReader& operator=(const ZstdLineReader&) = delete;
+  ~ZstdLineReader();
+
+  // nullopt where no more whole frame follows: at the end(), or what follows is damage().
+  // Errors: those of reading.
+  Expected<std::optional<std::string>> next();
+
+  // Why there is no more, in words that follow the file's name; empty: it is the end of the file.
+  const std::string& damage() const { return damage_; }
+  bool is_empty() const { return is_empty_; }
+
+ private:
+  struct Free {
+    void operator()(ZSTD_DCtx_s* context) const;
+  };
+  ZstdLineReader(std::string path, int fd);
+  Expected<bool> fill();
+
+  std::string path_;
+  int fd_;
+  std::unique_ptr<ZSTD_DCtx_s, Free> context_;
+  std::vector<char> input_;
+  std::size_t begin_ = 0;  // of what is left of input_
+  std::size_t end_ = 0;
+  bool is_empty_ = true;
+  std::string damage_;
+};
+
+}  // namespace cowshed::cowtop
