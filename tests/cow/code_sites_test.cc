@@ -127,6 +127,9 @@ TEST_P(CodeSitesOf, SharesLinesAndInlinedFrames) {
   expect_share(*sometimes, child.samples, 0.2);
   expect_share(*seldom, child.samples, 0.1);
   expect_estimate(*often, measured.processes[1]);
+  std::uint64_t copies = 0;
+  for (const FoldedStack& stack : child.stacks) copies += stack.estimated_copies;
+  EXPECT_EQ(copies, measured.processes[1].copied_pages()) << "of all stacks";
   EXPECT_EQ(&child.sites[0], often) << "most first";
 
   EXPECT_THAT(often->frames, SizeIs(1));

@@ -110,8 +110,7 @@ TEST(CowtopCommand, OneRowPerProcess) {
 TEST(CowtopCommand, WithoutStandardOutputItDoesNotStart) {
   const Finished finished = run({COWTOP, "--", "sh", "-c", "echo started >&2"}, [] { ::close(1); });
   EXPECT_EQ(finished.exit_status(), 125);
-  EXPECT_EQ(finished.err,
-            "cowtop: cannot write to standard output: Bad file descriptor\n");
+  EXPECT_EQ(finished.err, "cowtop: cannot write to standard output: Bad file descriptor\n");
 }
 
 TEST(CowtopCommand, WritesTheReportToAFile) {

@@ -90,8 +90,7 @@ TEST_F(CowtopDetach, OnAFullDiskUnderItsReport) {
   ::kill(cowtop.pid(), SIGINT);
   const Finished finished = cowtop.finish();
   EXPECT_EQ(finished.exit_status(), 125);
-  EXPECT_THAT(finished.err,
-              HasSubstr("cannot write to /dev/full: No space left on device"));
+  EXPECT_THAT(finished.err, HasSubstr("cannot write to /dev/full: No space left on device"));
   EXPECT_TRUE(test::are_gone(objects));
 }
 

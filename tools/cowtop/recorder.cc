@@ -44,8 +44,7 @@ Expected<Recorder> Recorder::start(OutputFile file, const MeasureOptions& option
   return recorder;
 }
 
-Expected<void> Recorder::append(const cow::Measurement& measurement,
-                                std::optional<int> exit_status) {
+Expected<void> Recorder::append(const cow::Measurement& measurement, Json line) {
   Json patch = Json::array();
   Json head = recorded_head(measurement);
   add(patch, Json::diff(head_, head));
@@ -58,11 +57,7 @@ Expected<void> Recorder::append(const cow::Measurement& measurement,
                             "/processes/" + std::to_string(i)));
     }
   }
-  Json line = {{"patch", std::move(patch)}};
-  if (exit_status) {
-    line["ended"] = true;
-    line["exit_status"] = *exit_status;
-  }
+  line["patch"] = std::move(patch);
   auto written = file_.append(encoder_.encode(line_of(line)));
   if (!written) return written;
   head_ = std::move(head);
@@ -73,13 +68,17 @@ Expected<void> Recorder::append(const cow::Measurement& measurement,
 void Recorder::sampled(const cow::Backend& backend) {
   const auto begin = steady_clock::now();
   if (begin < next_) return;
-  static_cast<void>(append(backend.measurement(), std::nullopt));
+  static_cast<void>(append(backend.measurement()));
   const auto end = steady_clock::now();
   next_ = std::max(begin + kInterval, end + kLeastPause * (end - begin));
 }
 
+Expected<void> Recorder::append(const cow::Measurement& measurement) {
+  return append(measurement, Json::object());
+}
+
 Expected<void> Recorder::end(const cow::Measurement& measurement, int exit_status) {
-  return append(measurement, exit_status);
+  return append(measurement, Json{{"ended", true}, {"exit_status", exit_status}});
 }
 
 }  // namespace cowshed::cowtop

@@ -20,15 +20,17 @@ class Recorder : public Observer {
   // Empties the file and writes the header.
   static Expected<Recorder> start(OutputFile file, const MeasureOptions& options);
 
-  // Where the file takes no more, it is tried again, with all that has come since.
   void sampled(const cow::Backend& backend) override;
 
-  // The end, which errors that are not mended by then are errors of.
+  // What has changed since it was last called.  Where the file takes no more, nothing is written,
+  // and the next call makes up for it.
+  Expected<void> append(const cow::Measurement& measurement);
+  // The same, and that it was the last.  `exit_status`: as Measured's.
   Expected<void> end(const cow::Measurement& measurement, int exit_status);
 
  private:
   explicit Recorder(OutputFile file) : file_(std::move(file)) {}
-  Expected<void> append(const cow::Measurement& measurement, std::optional<int> exit_status);
+  Expected<void> append(const cow::Measurement& measurement, Json line);
 
   OutputFile file_;
   ZstdLineEncoder encoder_;

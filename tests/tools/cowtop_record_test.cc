@@ -1,0 +1,128 @@
+#include <chrono>
+#include <csignal>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+#include <sys/stat.h>
+#include <thread>
+
+#include <cowshed/tests/support/subprocess.h>
+#include <cowshed/tests/tools/recordings.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+using test::Finished;
+using test::run;
+using test::Subprocess;
+using ::testing::HasSubstr;
+
+class CowtopRecord : public ::testing::Test {
+ protected:
+  std::string report(const std::string& kind) const {
+    const Finished finished =
+        kind.empty() ? run({COWTOP, "report", path_}) : run({COWTOP, "report", kind, path_});
+    EXPECT_EQ(finished.exit_status(), 0) << finished.err;
+    return finished.out;
+  }
+
+  TestFolder folder_;
+  std::string path_ = folder_ / "recording";
+};
+
+std::uint64_t copied_pages(const nlohmann::json& report) {
+  std::uint64_t pages = 0;
+  for (const auto& process : report["processes"]) {
+    pages += process["copied_pages"].is_null() ? 0 : process["copied_pages"].get<std::uint64_t>();
+  }
+  return pages;
+}
+
+TEST_F(CowtopRecord, EveryReportOfItHasTheSameTotal) {
+  const Finished recorded = run(
+      {COWTOP, "record", "-o", path_, "--sites", "-c", "5", "--", SITE_SUBJECT, "shares", "3000"});
+  ASSERT_EQ(recorded.exit_status(), 0) << recorded.err;
+  EXPECT_THAT(recorded.err, HasSubstr("cowtop report " + path_));
+  const auto json = nlohmann::json::parse(report("--json"));
+  const std::uint64_t pages = copied_pages(json);
+  EXPECT_GE(pages, 3000);
+  std::uint64_t folded = 0;
+  std::istringstream lines(report("--folded"));
+  for (std::string line; std::getline(lines, line);) {
+    folded += std::stoull(line.substr(line.rfind(' ')));
+  }
+  EXPECT_EQ(folded, pages);
+  EXPECT_EQ(nlohmann::json::parse(report("--speedscope"))["profiles"][0]["endValue"], pages);
+  std::ostringstream total;
+  total.precision(1);
+  total << "total copied: " << std::fixed << static_cast<double>(pages) / 256 << " MiB";
+  EXPECT_THAT(report(""), HasSubstr(total.str()));
+  EXPECT_THAT(report("--folded"), HasSubstr(";main;"));
+}
+
+TEST_F(CowtopRecord, TheCommandsExitStatusIsPassedThrough) {
+  EXPECT_EQ(run({COWTOP, "record", "-o", path_, "--", "sh", "-c", "exit 7"}).exit_status(), 7);
+  EXPECT_EQ(nlohmann::json::parse(report("--json"))["processes"][0]["exit_status"], 7);
+  EXPECT_EQ(run({COWTOP, "record", "-o", path_, "--", "/no/such"}).exit_status(), 127);
+}
+
+TEST_F(CowtopRecord, CtrlCEndsIt) {
+  Subprocess cowtop({COWTOP, "record", "-o", path_, "--", "sh", "-c", "echo up; exec sleep 60"});
+  cowtop.read_until("up");
+  ::kill(cowtop.pid(), SIGINT);
+  EXPECT_EQ(cowtop.finish().exit_status(), 128 + SIGINT);
+  EXPECT_EQ(nlohmann::json::parse(report("--json"))["processes"][0]["signal"], SIGINT);
+}
+
+TEST_F(CowtopRecord, KilledItIsReadableUpToTheLastSecond) {
+  Subprocess subject({COPY_SUBJECT, "100", "1", "50", "60000"});
+  subject.read_until("\n");
+  Subprocess cowtop({COWTOP, "record", "-o", path_, "-p", std::to_string(subject.pid())});
+  cowtop.read_until("attached");
+  // Its header and one interval: that of its first sample.
+  for (std::size_t size = 0, before = 1; size != before || size == 0;) {
+    before = size;
+    std::this_thread::sleep_for(std::chrono::milliseconds(600));
+    size = contents_of(path_).size();
+    if (size > 0 && run({COWTOP, "report", path_}).exit_status() == 0) break;
+  }
+  ::kill(cowtop.pid(), SIGKILL);
+  cowtop.finish();
+  const Finished finished = run({COWTOP, "report", "--json", path_});
+  EXPECT_EQ(finished.exit_status(), 0);
+  EXPECT_THAT(finished.err, HasSubstr("has no end: cowtop was killed"));
+  EXPECT_EQ(nlohmann::json::parse(finished.out)["processes"][0]["pid"], subject.pid());
+}
+
+TEST_F(CowtopRecord, WhatCannotBeWritten) {
+  const Finished full = run({COWTOP, "record", "-o", "/dev/full", "--", "echo", "ran"});
+  EXPECT_EQ(full.exit_status(), 125);
+  EXPECT_EQ(full.out, "") << "known before the command runs";
+  EXPECT_EQ(full.err, "cowtop: cannot write to /dev/full: No space left on device\n");
+  EXPECT_EQ(run({COWTOP, "record", "-o", "/no/such/x", "--", "true"}).exit_status(), 125);
+}
+
+TEST_F(CowtopRecord, BadUsageIsOneLineAnd125) {
+  for (std::vector<std::string> words :
+       std::vector<std::vector<std::string>>{{"record"},
+                                             {"record", "--", "true"},
+                                             {"record", "-o", "", "--", "true"},
+                                             {"record", "-o", path_},
+                                             {"report"},
+                                             {"report", "/no/such"},
+                                             {"report", "/"},
+                                             {"report", "--json", "--folded", path_},
+                                             {"report", path_, "another"}}) {
+    words.insert(words.begin(), COWTOP);
+    SCOPED_TRACE(::testing::PrintToString(words));
+    const Finished finished = run(words);
+    EXPECT_EQ(finished.exit_status(), 125);
+    EXPECT_EQ(finished.out, "");
+    EXPECT_EQ(std::count(finished.err.begin(), finished.err.end(), '\n'), 1) << finished.err;
+  }
+}
+
+}  // namespace
+}  // namespace cowshed::cowtop

@@ -1,0 +1,231 @@
+#include <algorithm>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <string>
+#include <vector>
+
+#include <cowshed/tests/tools/recordings.h>
+#include <cowshed/tools/cowtop/recorder.h>
+#include <cowshed/tools/cowtop/recording.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+class RecordingTest : public ::testing::Test {
+ protected:
+  void record() {
+    MeasureOptions options;
+    options.command = {"server", "--workers", "1"};
+    auto file = OutputFile::open(path_);
+    ASSERT_TRUE(file) << file.error().message;
+    auto recorder = Recorder::start(std::move(*file), options);
+    ASSERT_TRUE(recorder) << recorder.error().message;
+    ASSERT_TRUE(recorder->end(full_measurement(), 3));
+  }
+
+  // Of all that can be read.
+  static std::optional<cow::Measurement> last(Recording& recording) {
+    bool any = false;
+    while (recording.next().value_or(false)) any = true;
+    if (!any) return std::nullopt;
+    auto measurement = recording.measurement();
+    EXPECT_TRUE(measurement) << measurement.error().message;
+    return measurement ? std::optional(*measurement) : std::nullopt;
+  }
+
+  Error error_of(const std::string& contents) {
+    write_file(path_, contents);
+    const auto recording = Recording::open(path_);
+    if (!recording) return recording.error();
+    ADD_FAILURE() << "was taken for a recording";
+    return {};
+  }
+
+  TestFolder folder_;
+  std::string path_ = folder_ / "recording";
+};
+
+TEST_F(RecordingTest, KeepsEveryField) {
+  record();
+  auto recording = Recording::open(path_);
+  ASSERT_TRUE(recording) << recording.error().message;
+  EXPECT_THAT(recording->header().command, ElementsAre("server", "--workers", "1"));
+  const auto kept = last(*recording);
+  ASSERT_TRUE(kept);
+  EXPECT_EQ(json_report(*kept), json_report(full_measurement()));
+  EXPECT_TRUE(kept->processes == full_measurement().processes);
+  EXPECT_TRUE(recording->ended());
+  EXPECT_EQ(recording->exit_status(), 3);
+  EXPECT_EQ(recording->problem(), "");
+}
+
+TEST_F(RecordingTest, FollowsWhatChanges) {
+  auto file = OutputFile::open(path_);
+  auto recorder = Recorder::start(std::move(*file), {});
+  ASSERT_TRUE(recorder);
+  cow::Measurement measurement = full_measurement();
+  const cow::ProcessCopies late = measurement.processes[1];
+  measurement.processes.resize(1);
+  ASSERT_TRUE(recorder->append(measurement));
+  const cow::Measurement first = measurement;
+  measurement.processes.push_back(late);
+  measurement.processes[0].copied_anon_pages = 77;
+  measurement.processes[0].exit_status = 1;
+  ASSERT_TRUE(recorder->append(measurement));
+  const cow::Measurement second = measurement;
+  measurement.processes[1].sampled->sites.clear();
+  measurement.processes[1].objects.reset();
+  measurement.processes[1].diff.reset();
+  measurement.sampled.reset();
+  ASSERT_TRUE(recorder->end(measurement, 0));
+
+  auto recording = Recording::open(path_);
+  ASSERT_TRUE(recording);
+  for (const cow::Measurement& each : {first, second, measurement}) {
+    EXPECT_FALSE(recording->ended());
+    ASSERT_TRUE(recording->next().value());
+    EXPECT_EQ(json_report(recording->measurement().value()), json_report(each));
+  }
+  EXPECT_TRUE(recording->ended());
+  EXPECT_FALSE(recording->next().value());
+}
+
+TEST_F(RecordingTest, WhatIsWrittenLessOftenIsShort) {
+  auto file = OutputFile::open(path_);
+  auto recorder = Recorder::start(std::move(*file), {});
+  cow::Measurement measurement = full_measurement();
+  ASSERT_TRUE(recorder->append(measurement));
+  const std::size_t before = contents_of(path_).size();
+  measurement.duration_s += 1;
+  ASSERT_TRUE(recorder->append(measurement));
+  EXPECT_LT(contents_of(path_).size() - before, before / 4) << "only what has changed";
+}
+
+// As after a crash of the machine: whatever is there of the file, what came before is read.
+TEST_F(RecordingTest, CutAnywhere) {
+  auto file = OutputFile::open(path_);
+  auto recorder = Recorder::start(std::move(*file), {});
+  std::vector<std::size_t> ends = {contents_of(path_).size()};
+  cow::Measurement measurement = full_measurement();
+  for (int i = 0; i < 3; ++i) {
+    measurement.processes[0].copied_anon_pages = static_cast<std::uint64_t>(100 + i);
+    ASSERT_TRUE(i < 2 ? recorder->append(measurement) : recorder->end(measurement, 0));
+    ends.push_back(contents_of(path_).size());
+  }
+  const std::string whole = contents_of(path_);
+  for (std::size_t size = 0; size <= whole.size(); ++size) {
+    SCOPED_TRACE(size);
+    write_file(path_, whole.substr(0, size));
+    auto recording = Recording::open(path_);
+    ASSERT_EQ(recording.has_value(), size >= ends[0]);
+    if (!recording) {
+      EXPECT_EQ(recording.error().code, ErrorCode::bad_recording);
+      continue;
+    }
+    const auto intervals = static_cast<std::uint64_t>(
+        std::count_if(ends.begin() + 1, ends.end(), [&](std::size_t end) { return end <= size; }));
+    const auto kept = last(*recording);
+    ASSERT_EQ(kept.has_value(), intervals > 0);
+    if (kept) {
+      EXPECT_EQ(kept->processes[0].copied_anon_pages, 99 + intervals);
+    }
+    EXPECT_EQ(recording->ended(), intervals == 3);
+    const bool at_an_end = std::find(ends.begin(), ends.end(), size) != ends.end();
+    EXPECT_EQ(recording->problem(), at_an_end ? "" : "ends within an interval");
+  }
+}
+
+// Never wrong figures, never a crash: the beginning, or an error.
+TEST_F(RecordingTest, EveryBitFlipped) {
+  record();
+  const std::string whole = contents_of(path_);
+  const std::string expected = json_report(full_measurement());
+  for (std::size_t bit = 0; bit < whole.size() * 8; ++bit) {
+    std::string damaged = whole;
+    damaged[bit / 8] = static_cast<char>(damaged[bit / 8] ^ (1 << bit % 8));
+    write_file(path_, damaged);
+    auto recording = Recording::open(path_);
+    if (!recording) continue;
+    const auto kept = last(*recording);
+    if (kept) {
+      EXPECT_EQ(json_report(*kept), expected) << bit;
+    }
+    if (!kept) {
+      EXPECT_NE(recording->problem(), "") << bit;
+    }
+  }
+}
+
+TEST_F(RecordingTest, WhatIsNone) {
+  EXPECT_THAT(error_of("").message, HasSubstr("is empty"));
+  EXPECT_THAT(error_of("text").message, HasSubstr("is no recording"));
+  ZstdLineEncoder encoder;
+  for (const char* line : {"", "{", "[]", "7", "{}", R"({"schema": 7})", R"({"schema": "x/1"})"}) {
+    SCOPED_TRACE(line);
+    const Error error = error_of(encoder.encode(line));
+    EXPECT_EQ(error.code, ErrorCode::bad_recording);
+    EXPECT_THAT(error.message, HasSubstr(path_));
+  }
+  const auto folder = Recording::open("/");
+  ASSERT_FALSE(folder);
+  EXPECT_THAT(folder.error().message, HasSubstr("Is a directory"));
+}
+
+TEST_F(RecordingTest, OfAFutureVersion) {
+  ZstdLineEncoder encoder;
+  const Error error =
+      error_of(encoder.encode(R"({"schema": "cowshed.recording/2", "cowtop": "9.9"})"));
+  EXPECT_THAT(error.message, HasSubstr("cowshed.recording/2 by cowtop 9.9"));
+}
+
+// A right checksum does not make it right.
+TEST_F(RecordingTest, PatchesThatDoNotFit) {
+  ZstdLineEncoder encoder;
+  const std::string begin = encoder.encode(R"({"schema": "cowshed.recording/1"})");
+  for (const char* line : {"{}", "7", R"({"patch": 7})", R"({"patch": [{"op": "add"}]})",
+                           R"({"patch": [{"op": "add", "path": "/processes/7", "value": {}}]})",
+                           R"({"patch": [{"op": "remove", "path": "/x"}]})",
+                           R"({"patch": [{"op": "copy", "from": "", "path": "/x"}]})",
+                           R"({"patch": [{"op": "replace", "path": "processes", "value": []}]})"}) {
+    SCOPED_TRACE(line);
+    write_file(path_, begin + encoder.encode(line));
+    auto recording = Recording::open(path_);
+    ASSERT_TRUE(recording);
+    EXPECT_FALSE(recording->next().value());
+    EXPECT_THAT(recording->problem(), HasSubstr("is damaged"));
+  }
+}
+
+TEST_F(RecordingTest, FieldsThatAreNotAsTheyShouldBe) {
+  ZstdLineEncoder encoder;
+  const auto measured = [&](const std::string& operation) {
+    write_file(path_, encoder.encode(R"({"schema": "cowshed.recording/1"})") + encoder.encode(
+                                                                                   R"({"patch": [
+      {"op": "add", "path": "/schema", "value": "cowshed.run/1"}, )" + operation + "]}"));
+    auto recording = Recording::open(path_);
+    EXPECT_TRUE(recording->next().value()) << recording->problem();
+    auto measurement = recording->measurement();
+    return measurement ? std::string("taken") : measurement.error().message;
+  };
+  EXPECT_EQ(measured(R"({"op": "add", "path": "/processes/-", "value": {"pid": 7}})"), "taken");
+  EXPECT_EQ(measured(R"({"op": "add", "path": "/processes/-", "value": {"pid": "7"}})"),
+            "/processes/0/pid: is not a whole number");
+  EXPECT_EQ(measured(R"({"op": "add", "path": "/processes/-", "value": {"pid": 99999999999}})"),
+            "/processes/0/pid: is not as small as it should be");
+  EXPECT_EQ(measured(R"({"op": "add", "path": "/processes/-", "value": {"start_ns": -1}})"),
+            "/processes/0/start_ns: is not a whole number of 0 or more");
+  EXPECT_EQ(measured(R"({"op": "add", "path": "/processes/-", "value": {"role": "aunt"}})"),
+            "/processes/0/role: is not one of the known names");
+  EXPECT_EQ(measured(R"({"op": "add", "path": "/processes/-", "value": 3})"),
+            "/processes/0: is not an object");
+  EXPECT_EQ(measured(R"({"op": "replace", "path": "/processes", "value": {}})"),
+            "/processes: is not an array");
+  EXPECT_EQ(measured(R"({"op": "replace", "path": "/schema", "value": "cowshed.run/7"})"),
+            "/schema: 'cowshed.run/7' is not known");
+}
+
+}  // namespace
+}  // namespace cowshed::cowtop

@@ -1,0 +1,94 @@
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <stdlib.h>  // NOLINT(modernize-deprecated-headers): mkdtemp(3)
+
+#include <cowshed/tests/tools/recordings.h>
+
+namespace cowshed::cowtop {
+
+cow::Measurement full_measurement() {
+  cow::SampledCopies sampled;
+  const cow::Frame frame{"fill()", "/src/fill.cc", 12, "/bin/fill", 0x1234, true};
+  sampled.samples = 10;
+  sampled.sites = {{{frame}, {frame, frame}, 7, 448, true}};
+  sampled.mappings = {{"[heap]", 10, 640}};
+  sampled.ranges = {{0x200000, 0x400000, "[heap]", 10, 640}};
+  sampled.stacks = {{"main;fill()", 10, 640}};
+
+  cow::ProcessCopies process;
+  process.pid = 41;
+  process.ppid = 40;
+  process.comm = "worker";
+  process.role = cow::Role::child;
+  process.alive = true;
+  process.start_ns = 1'000'000'007;
+  process.end_ns = 3'000'000'000;
+  process.exit_status = 3;
+  process.signal = 0;
+  process.shares_memory = true;
+  process.not_measured = "because";
+  process.shared_at_fork_bytes = 1 << 30;
+  process.copied_anon_pages = 600;
+  process.copied_file_pages = 40;
+  process.reused_pages = 1;
+  process.zero_page_writes = 2;
+  process.zero_filled_pages = 3;
+  process.huge_splits = 4;
+  process.write_notify_faults = 5;
+  process.failed_faults = 6;
+  process.other_faults = 7;
+  process.latency = {90'000, {0, 0, 0, 639, 0, 1}};
+  process.memory = {1 << 29, 1 << 20, 2'000'000'000};
+  process.unreadable = true;
+  process.execs = 2;
+  process.copied_pages_before_exec = 9;
+  process.arenas = {{"index", 1 << 20, 40}, {"gone", std::nullopt, 1}};
+  process.objects = {{"table", "Table", "index", 30}};
+  process.transfers = {{"channel", "jobs", "Job", "reference", 5, 6, 7}};
+  process.sampled = sampled;
+  process.patterns = {{"reference count", 0.75, 8, "inc [rdi]"}};
+  process.diff = {cow::CopyDiff::Taken::at_exit, 1, 2, 3, 4, 5, 6, 8, 9, 16, 10, 11};
+
+  cow::Measurement measurement;
+  measurement.backend = "tracepoint";
+  measurement.exact = true;
+  measurement.duration_s = 2.5;
+  measurement.taken_ns = 4'000'000'000;
+  measurement.lost_events = 1;
+  measurement.not_seen = {1, 2};
+  measurement.overhead = {1234, 56.5};
+  measurement.sampling = {64, 12, 10, 2};
+  measurement.sampled = sampled;
+  measurement.diffs = cow::CopyDiff::Taken::at_exit;
+  measurement.exit_diffs = {1, 2, 3, 4};
+  cow::ProcessCopies root;
+  root.pid = 40;
+  root.comm = "server";
+  root.role = cow::Role::root;
+  root.copied_anon_pages = 3;
+  root.copied_file_pages = 0;
+  measurement.processes = {root, process};
+  return measurement;
+}
+
+TestFolder::TestFolder()
+    : path_((std::filesystem::temp_directory_path() / "cowtop-XXXXXX").string()) {
+  if (::mkdtemp(path_.data()) == nullptr) std::abort();
+}
+
+TestFolder::~TestFolder() {
+  std::error_code ignored;
+  std::filesystem::remove_all(path_, ignored);
+}
+
+std::string contents_of(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
+void write_file(const std::string& path, const std::string& contents) {
+  std::ofstream(path, std::ios::binary) << contents;
+}
+
+}  // namespace cowshed::cowtop
