@@ -103,7 +103,8 @@ class FieldReader {
       if (!json.is_array()) wrong(path, "an array");
       value.clear();
       for (const auto& each : json) {
-        read(each, path + "/" + std::to_string(value.size()), value.emplace_back());
+        const std::string element = path + "/" + std::to_string(value.size());
+        read(each, element, value.emplace_back());
       }
     } else if constexpr (std::is_enum_v<T>) {
       std::string name;
