@@ -100,7 +100,8 @@ bool is_same_start(std::uint64_t ns, std::uint64_t ticks) {
 
 }  // namespace
 
-CopyDiffs::CopyDiffs(pid_t root, ProcFiles proc) : proc_(std::move(proc)) {
+CopyDiffs::CopyDiffs(pid_t root, CopyDiff::Taken asked_for, ProcFiles proc)
+    : asked_for_(asked_for), proc_(std::move(proc)) {
   if (const auto stat = proc_.stat(root)) add(root, *stat, 0);
 }
 
@@ -325,7 +326,7 @@ void CopyDiffs::compare_alive() {
 }
 
 void CopyDiffs::add_to(Measurement& measurement) const {
-  measurement.diffs = CopyDiff::Taken::at_interval;
+  measurement.diffs = asked_for_;
   std::map<std::pair<pid_t, std::uint64_t>, PageComparison> of_parents;
   const auto each_known = [this](const auto& visit) {
     for (const auto& [pid, known] : ended_) visit(pid, known);

@@ -32,7 +32,9 @@ namespace cowshed::cow {
 // Works with every backend, needs ptrace permission.  Not thread-safe.
 class CopyDiffs {
  public:
-  explicit CopyDiffs(pid_t root, ProcFiles proc = ProcFiles());
+  // `asked_for`: when the comparisons are meant to be taken, as Measurement::diffs says.
+  explicit CopyDiffs(pid_t root, CopyDiff::Taken asked_for = CopyDiff::Taken::at_interval,
+                     ProcFiles proc = ProcFiles());
 
   // Finds new processes, and compares those whose turn it is.
   void sample();
@@ -88,6 +90,7 @@ class CopyDiffs {
   void compare_own(Entry& entry) const;
   void compare_parents(Entry& entry) const;
 
+  CopyDiff::Taken asked_for_;
   ProcFiles proc_;
   std::map<pid_t, Known> alive_;
   std::vector<std::pair<pid_t, Known>> ended_;

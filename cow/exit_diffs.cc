@@ -28,7 +28,7 @@ sigset_t child_signal() {
 }  // namespace
 
 ExitDiffs::ExitDiffs(pid_t root, int child_fd, int end_fd)
-    : diffs_(root), child_fd_(child_fd), end_fd_(end_fd) {}
+    : diffs_(root, CopyDiff::Taken::at_exit), child_fd_(child_fd), end_fd_(end_fd) {}
 
 Expected<std::unique_ptr<ExitDiffs>> ExitDiffs::start(pid_t root, Root kind) {
   const sigset_t set = child_signal();
@@ -129,7 +129,6 @@ void ExitDiffs::end(Measurement& measurement) {
     tracer_.join();
   }
   diffs_.add_to(measurement);
-  measurement.diffs = CopyDiff::Taken::at_exit;
   measurement.exit_diffs = summary_;
 }
 

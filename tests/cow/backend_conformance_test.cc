@@ -1,5 +1,3 @@
-#include <chrono>
-#include <csignal>
 #include <cstdlib>
 #include <functional>
 #include <gtest/gtest.h>
@@ -7,12 +5,10 @@
 #include <optional>
 #include <ostream>
 #include <string>
-#include <sys/wait.h>
-#include <thread>
 #include <vector>
 
 #include <cowshed/cow/backend.h>
-#include <cowshed/cow/command.h>
+#include <cowshed/tests/cow/measure_command.h>
 
 // The same programs with known copies under each backend: each figure is right, exactly or within
 // what the backend says of itself, or it is absent.
@@ -117,24 +113,6 @@ class BackendConformance : public ::testing::TestWithParam<std::tuple<BackendCho
  protected:
   static BackendChoice choice() { return std::get<0>(GetParam()); }
 
-  // Its end is seen at once; on a busy machine it may not be looked at in time: see run().
-  static Measurement measure(Backend& backend, const std::vector<std::string>& arguments) {
-    auto command = Command::fork(arguments);
-    EXPECT_TRUE(command);
-    EXPECT_TRUE(backend.track_command(command->pid()));
-    EXPECT_TRUE(command->release());
-    siginfo_t info{};
-    while (::waitid(P_PID, static_cast<id_t>(command->pid()), &info, WEXITED | WNOHANG | WNOWAIT) ==
-               0 &&
-           info.si_pid == 0) {
-      EXPECT_TRUE(backend.sample());
-      std::this_thread::sleep_for(backend.interval());
-    }
-    EXPECT_TRUE(backend.sample());
-    EXPECT_TRUE(command->wait());
-    return backend.measurement();
-  }
-
   static bool is_right(const Figure& figure, const ProcessCopies& child) {
     const auto value = figure.of(child);
     if (choice() == BackendChoice::pagemap && !figure.by_pagemap) return !value;
@@ -169,7 +147,7 @@ TEST_P(BackendConformance, EachFigureIsRightOrAbsent) {
     }
     ASSERT_TRUE(opened) << opened.error().message;
     row.command.back() = linger_ms;
-    const Measurement measured = measure(*opened->backend, row.command);
+    const Measurement measured = test::measure_command(*opened->backend, row.command);
     EXPECT_EQ(measured.backend, choice() == BackendChoice::tracepoint ? "tracepoint" : "pagemap");
     EXPECT_EQ(measured.exact, choice() == BackendChoice::tracepoint);
     EXPECT_EQ(measured.lost_events,

@@ -5,12 +5,10 @@
 #include <gtest/gtest.h>
 #include <sstream>
 #include <string>
-#include <sys/wait.h>
-#include <thread>
 #include <vector>
 
 #include <cowshed/cow/backend.h>
-#include <cowshed/cow/command.h>
+#include <cowshed/tests/cow/measure_command.h>
 #include <cowshed/tests/support/subprocess.h>
 
 namespace cowshed::cow {
@@ -33,20 +31,7 @@ class BackendTest : public ::testing::TestWithParam<BackendChoice> {
 
   // Runs the command to its end under the backend.
   Measurement measure(const std::vector<std::string>& arguments) {
-    auto command = Command::fork(arguments);
-    EXPECT_TRUE(command);
-    EXPECT_TRUE(backend_->track_command(command->pid()));
-    EXPECT_TRUE(command->release());
-    siginfo_t info{};
-    while (::waitid(P_PID, static_cast<id_t>(command->pid()), &info, WEXITED | WNOHANG | WNOWAIT) ==
-               0 &&
-           info.si_pid == 0) {
-      EXPECT_TRUE(backend_->sample());
-      std::this_thread::sleep_for(backend_->interval());
-    }
-    EXPECT_TRUE(backend_->sample());
-    EXPECT_TRUE(command->wait());
-    return backend_->measurement();
+    return test::measure_command(*backend_, arguments);
   }
 
   // arena_subject.  What it has is sampled: on a busy machine, once more with more time to look.
@@ -153,7 +138,7 @@ TEST_P(BackendTest, NoSuchProcess) {
 }
 
 TEST_P(BackendTest, AttachesToARunningTree) {
-  test::Subprocess subject({COPY_SUBJECT, "2000", "2", "1000", "60000"});
+  cowshed::test::Subprocess subject({COPY_SUBJECT, "2000", "2", "1000", "60000"});
   std::istringstream children(subject.read_until("\n").out);
   const auto attached = backend_->attach(subject.pid());
   ASSERT_TRUE(attached) << attached.error().message;

@@ -179,6 +179,7 @@ TEST(CopyDiffs, OfNoProcessIsNothing) {
   Measurement measurement;
   diffs.add_to(measurement);
   EXPECT_TRUE(measurement.processes.empty());
+  EXPECT_EQ(measurement.diffs, CopyDiff::Taken::at_interval);
 }
 
 }  // namespace

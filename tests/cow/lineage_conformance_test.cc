@@ -1,13 +1,11 @@
 #include <cstdlib>
 #include <gtest/gtest.h>
 #include <string>
-#include <sys/wait.h>
-#include <thread>
 #include <vector>
 
 #include <cowshed/cow/backend.h>
-#include <cowshed/cow/command.h>
 #include <cowshed/cow/subtrees.h>
+#include <cowshed/tests/cow/measure_command.h>
 
 // Parents, children and execs under each backend: each figure is right, or it is absent where the
 // backend cannot know it.
@@ -41,7 +39,8 @@ class LineageConformance : public ::testing::TestWithParam<BackendChoice> {
         GTEST_SKIP() << "no tracepoints here: " << opened.error().message;
       }
       ASSERT_TRUE(opened) << opened.error().message;
-      const Measurement measured = measure(*opened->backend, mode, linger_ms);
+      const Measurement measured = test::measure_command(
+          *opened->backend, {LINEAGE_SUBJECT, mode, std::to_string(kPages), linger_ms});
       if (is_right(measured.processes)) return;
       found.clear();
       for (const ProcessCopies& process : measured.processes) {
@@ -54,24 +53,6 @@ class LineageConformance : public ::testing::TestWithParam<BackendChoice> {
       }
     }
     ADD_FAILURE() << "anon, file, reused, before exec:\n" << found;
-  }
-
- private:
-  static Measurement measure(Backend& backend, const std::string& mode, const char* linger_ms) {
-    auto command = Command::fork({LINEAGE_SUBJECT, mode, std::to_string(kPages), linger_ms});
-    EXPECT_TRUE(command);
-    EXPECT_TRUE(backend.track_command(command->pid()));
-    EXPECT_TRUE(command->release());
-    siginfo_t info{};
-    while (::waitid(P_PID, static_cast<id_t>(command->pid()), &info, WEXITED | WNOHANG | WNOWAIT) ==
-               0 &&
-           info.si_pid == 0) {
-      EXPECT_TRUE(backend.sample());
-      std::this_thread::sleep_for(backend.interval());
-    }
-    EXPECT_TRUE(backend.sample());
-    EXPECT_TRUE(command->wait());
-    return backend.measurement();
   }
 };
 

@@ -11,8 +11,8 @@
 #include <unistd.h>
 #include <vector>
 
-#include <cowshed/cow/command.h>
 #include <cowshed/cow/pagemap_backend.h>
+#include <cowshed/tests/cow/measure_command.h>
 #include <cowshed/tests/cow/paused_child.h>
 
 namespace cowshed::cow {
@@ -21,26 +21,9 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-Measurement measure(Backend& backend, const std::vector<std::string>& arguments) {
-  auto command = Command::fork(arguments);
-  EXPECT_TRUE(command);
-  EXPECT_TRUE(backend.track_command(command->pid()));
-  EXPECT_TRUE(command->release());
-  siginfo_t info{};
-  while (::waitid(P_PID, static_cast<id_t>(command->pid()), &info, WEXITED | WNOHANG | WNOWAIT) ==
-             0 &&
-         info.si_pid == 0) {
-    EXPECT_TRUE(backend.sample());
-    std::this_thread::sleep_for(backend.interval());
-  }
-  EXPECT_TRUE(backend.sample());
-  EXPECT_TRUE(command->wait());
-  return backend.measurement();
-}
-
 constexpr std::uint64_t kBrief = 50;
 Measurement measure_brief_children(Backend& backend) {
-  return measure(backend, {LINEAGE_SUBJECT, "brief", std::to_string(kBrief), "100"});
+  return test::measure_command(backend, {LINEAGE_SUBJECT, "brief", std::to_string(kBrief), "100"});
 }
 
 TEST(ProcessesNotSeen, AreCountedByForkEvents) {
@@ -80,7 +63,8 @@ TEST(ProcessesNotSeen, AreKnownWithinBoundsOtherwise) {
 
 TEST(ProcessesNotSeen, AreNoneWhereAllAreSeen) {
   PagemapBackend backend(ProcFiles(), nullptr);
-  const Measurement measured = measure(backend, {COPY_SUBJECT, "100", "3", "10", "500"});
+  const Measurement measured =
+      test::measure_command(backend, {COPY_SUBJECT, "100", "3", "10", "500"});
   EXPECT_EQ(measured.processes.size(), 4U);
   ASSERT_TRUE(measured.not_seen);
   EXPECT_EQ(measured.not_seen->at_least, 0U);
@@ -98,7 +82,8 @@ TEST(PagemapBackend, AThousandChildren) {
   double cpus = 0;
   for (const char* linger_ms : {"4000", "20000"}) {
     PagemapBackend backend;
-    const Measurement measured = measure(backend, {COPY_SUBJECT, "200", "1000", "50", linger_ms});
+    const Measurement measured =
+        test::measure_command(backend, {COPY_SUBJECT, "200", "1000", "50", linger_ms});
     cpus = static_cast<double>(measured.overhead.events) *
            measured.overhead.ns_per_event.value_or(0) / 1e9 / measured.duration_s;
     const std::size_t seen = measured.processes.size() - 1;

@@ -1,0 +1,27 @@
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <thread>
+
+#include <cowshed/cow/command.h>
+#include <cowshed/tests/cow/measure_command.h>
+
+namespace cowshed::cow::test {
+
+Measurement measure_command(Backend& backend, const std::vector<std::string>& arguments) {
+  auto command = Command::fork(arguments);
+  EXPECT_TRUE(command);
+  EXPECT_TRUE(backend.track_command(command->pid()));
+  EXPECT_TRUE(command->release());
+  siginfo_t info{};
+  while (::waitid(P_PID, static_cast<id_t>(command->pid()), &info, WEXITED | WNOHANG | WNOWAIT) ==
+             0 &&
+         info.si_pid == 0) {
+    EXPECT_TRUE(backend.sample());
+    std::this_thread::sleep_for(backend.interval());
+  }
+  EXPECT_TRUE(backend.sample());
+  EXPECT_TRUE(command->wait());
+  return backend.measurement();
+}
+
+}  // namespace cowshed::cow::test

@@ -1,0 +1,14 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include <cowshed/cow/backend.h>
+
+namespace cowshed::cow::test {
+
+// Runs a command under the backend to its end, which is seen at once; but what is sampled may not
+// be looked at in time on a busy machine.
+Measurement measure_command(Backend& backend, const std::vector<std::string>& arguments);
+
+}  // namespace cowshed::cow::test
