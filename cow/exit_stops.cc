@@ -97,11 +97,12 @@ pid_t ExitStops::process_of(pid_t task) const {
 }
 
 // A thread or a process that the kernel has attached: seen by its first stop, or told by the event
-// of who made it, whichever comes first.
+// of who made it, whichever comes first.  By the time of the second it may have ended.
 void ExitStops::arrive(pid_t task, pid_t forked_by) {
   if (task <= 0 || processes_.contains(task)) return;
   const pid_t pid = status_field(proc_, task, "Tgid");
   if (pid == 0) return;
+  if (forked_by == 0) not_told_.insert(task);
   processes_[task] = pid;
   running_[pid].insert(task);
   if (pid != task) return;
@@ -164,7 +165,8 @@ void ExitStops::handle_stop(pid_t task, int status) {
     case PTRACE_EVENT_VFORK:
     case PTRACE_EVENT_CLONE: {
       unsigned long made = 0;
-      if (request(PTRACE_GETEVENTMSG, task, reinterpret_cast<std::uintptr_t>(&made)) == 0) {
+      if (request(PTRACE_GETEVENTMSG, task, reinterpret_cast<std::uintptr_t>(&made)) == 0 &&
+          not_told_.erase(static_cast<pid_t>(made)) == 0) {
         arrive(static_cast<pid_t>(made), process_of(task));
       }
       break;

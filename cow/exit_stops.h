@@ -72,6 +72,7 @@ class ExitStops {
   ProcFiles proc_;
   std::map<pid_t, pid_t> processes_;          // of each thread that is traced
   std::map<pid_t, std::set<pid_t>> running_;  // each process's threads that have not come to exit
+  std::set<pid_t> not_told_;  // seen by a stop of their own, not yet by the event of who made them
   std::uint64_t held_ns_ = 0;
 };
 
