@@ -12,7 +12,6 @@ namespace {
 
 // A program maps most of what it ever maps soon after its exec.
 constexpr std::uint64_t kFirstReadsNs = 5'000'000;
-constexpr std::uint64_t kBetweenReadsNs = 20'000'000;
 
 }  // namespace
 
@@ -39,7 +38,10 @@ std::shared_ptr<StackUnwinder> AddressSpaces::unwinder_for(const std::vector<Map
 }
 
 bool AddressSpaces::read(Known& known, std::uint64_t now_ns) {
+  const std::uint64_t begin = monotonic_ns();
   auto mappings = proc_.maps(known.pid);
+  const std::uint64_t end = monotonic_ns();
+  known.reads.ran(end, end - begin);
   if (!mappings || mappings->empty()) return false;
   auto space = std::make_shared<AddressSpace>();
   space->unwinder = unwinder_for(*mappings, known.pid);
@@ -89,7 +91,7 @@ const AddressSpace* AddressSpaces::at(const CopySample& sample) {
   };
   if (known.alive && !has_all()) {
     const std::uint64_t now = monotonic_ns();
-    if (known.read_ns == 0 || now - known.read_ns >= kBetweenReadsNs) read(known, now);
+    if (known.reads.is_due(now)) read(known, now);
   }
   return known.space.get();
 }

@@ -12,7 +12,6 @@
 namespace cowshed::cow {
 namespace {
 
-constexpr std::uint64_t kCostFactor = 5;
 constexpr std::size_t kMostSiblings = 8;
 constexpr std::size_t kBatch = 512;  // pages of which the pagemaps are read at once
 
@@ -271,10 +270,10 @@ void CopyDiffs::sample() {
   find_children();
   for (Entry& entry : alive_) {
     const std::uint64_t begin = monotonic_ns();
-    if (entry.second.is_followed || begin < entry.second.next_ns) continue;
+    if (entry.second.is_followed || !entry.second.comparisons.is_due(begin)) continue;
     compare(entry);
     const std::uint64_t finished = monotonic_ns();
-    entry.second.next_ns = finished + kCostFactor * (finished - begin);
+    entry.second.comparisons.ran(finished, finished - begin);
   }
 }
 

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include <cowshed/cow/pace.h>
 #include <cowshed/cow/page_diff.h>
 #include <cowshed/cow/page_frames.h>
 #include <cowshed/cow/page_ranges.h>
@@ -62,6 +63,8 @@ class CopyDiffs {
   void add_to(Measurement& measurement) const;
 
  private:
+  static constexpr std::uint64_t kCostFactor = 5;
+
   struct Known {
     std::uint64_t start_ticks = 0;
     std::uint64_t start_stack = 0;  // another one: it has executed another program
@@ -75,7 +78,7 @@ class CopyDiffs {
     CopyDiff::Taken taken = CopyDiff::Taken::at_interval;
     std::optional<PageComparison> own;      // its copies
     std::optional<PageComparison> parents;  // its parent's, of which it has the originals
-    std::uint64_t next_ns = 0;
+    Pace comparisons{kCostFactor};
   };
   using Entry = std::map<pid_t, Known>::value_type;
 

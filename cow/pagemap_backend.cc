@@ -104,7 +104,10 @@ PagemapBackend::Activity::Activity(const ProcStat& stat)
       resident_pages(stat.resident_pages) {}
 
 PagemapBackend::PagemapBackend(ProcFiles proc, std::unique_ptr<ForkEvents> forks)
-    : proc_(std::move(proc)), forks_(std::move(forks)), started_ns_(monotonic_ns()) {
+    : proc_(std::move(proc)),
+      forks_(std::move(forks)),
+      started_ns_(monotonic_ns()),
+      looks_(kCostFactor) {
   if (const auto forks_before = proc_.forks()) forks_before_ = *forks_before;
 }
 
@@ -306,7 +309,7 @@ void PagemapBackend::update(Tracked& process) {
 
 void PagemapBackend::look_at_memory() {
   const std::uint64_t now = monotonic_ns();
-  if (now < next_looks_ns_) return;
+  if (!looks_.is_due(now)) return;
   std::vector<Tracked*> waiting;
   for (const auto& [pid, process] : alive_) {
     if (process->is_to_be_looked_at(now)) waiting.push_back(process);
@@ -324,7 +327,7 @@ void PagemapBackend::look_at_memory() {
     (*next)->looked_at_ns = monotonic_ns();
     cost = thread_cpu_ns() - begin;
   }
-  next_looks_ns_ = monotonic_ns() + kCostFactor * cost;
+  looks_.ran(monotonic_ns(), cost);
 }
 
 void PagemapBackend::look_at_memory(Tracked& process) {

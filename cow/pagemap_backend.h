@@ -8,6 +8,7 @@
 
 #include <cowshed/cow/backend.h>
 #include <cowshed/cow/fork_events.h>
+#include <cowshed/cow/pace.h>
 #include <cowshed/cow/page_ranges.h>
 #include <cowshed/cow/proc_files.h>
 
@@ -84,8 +85,8 @@ class PagemapBackend : public Backend {
   std::uint64_t started_ns_;
   std::uint64_t samples_ = 0;
   std::uint64_t sampling_ns_ = 0;
-  std::uint64_t finding_ns_ = 0;     // what the last search for processes cost
-  std::uint64_t next_looks_ns_ = 0;  // when there may be looks at memory again
+  std::uint64_t finding_ns_ = 0;  // what the last search for processes cost
+  Pace looks_;                    // at memory
 
   // Processes not seen, by fork events: their PIDs, for they may have children.
   std::map<pid_t, Tracked*> forked_;  // to the last process above it that was seen

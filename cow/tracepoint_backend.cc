@@ -51,7 +51,10 @@ PageRanges private_arena_pages(const ProcFiles& proc, pid_t pid) {
 }  // namespace
 
 TracepointBackend::TracepointBackend(Probe probe, const SamplingOptions& sampling, ProcFiles proc)
-    : probe_(std::move(probe)), proc_(std::move(proc)), started_ns_(monotonic_ns()) {
+    : probe_(std::move(probe)),
+      proc_(std::move(proc)),
+      all_looks_(kCostShare),
+      started_ns_(monotonic_ns()) {
   if (sampling.period == 0) return;
   sampling_.emplace().period = sampling.period;
   sampler_ = std::make_unique<CopySampler>(proc_);
@@ -148,9 +151,9 @@ void TracepointBackend::look_at_objects(std::uint64_t id, ProcessCopies& process
 
 void TracepointBackend::look_inside(std::uint64_t id, ProcessCopies& process) {
   if (!process.alive || process.shares_memory) return;
-  auto& next_look_ns = next_look_ns_[id];
+  Pace& looks = looks_.try_emplace(id, kLookCostFactor, kBetweenLooksNs).first->second;
   const std::uint64_t begin = monotonic_ns();
-  if (begin < next_look_ns || begin < next_looks_ns_) return;
+  if (!looks.is_due(begin) || !all_looks_.is_due(begin)) return;
   const auto mappings = proc_.maps(process.pid);
   auto memory = mappings ? sample_memory(proc_, process.pid, *mappings) : std::nullopt;
   if (!memory) {
@@ -165,7 +168,7 @@ void TracepointBackend::look_inside(std::uint64_t id, ProcessCopies& process) {
     process.unreadable = false;
   }
   const std::uint64_t end = monotonic_ns();
-  next_look_ns = end + std::max(kBetweenLooksNs, kLookCostFactor * (end - begin));
+  looks.ran(end, end - begin);
   looks_cost_ns_ += end - begin;
   take_samples_meanwhile();
 }
@@ -258,7 +261,7 @@ Expected<void> TracepointBackend::sample() {
   for (const ProcessCounts& counts : snapshot->processes) update(counts);
   // Looks have a share of their own, or the others would be as rare.
   begin += looks_cost_ns_;
-  if (looks_cost_ns_ > 0) next_looks_ns_ = monotonic_ns() + kCostShare * looks_cost_ns_;
+  if (looks_cost_ns_ > 0) all_looks_.ran(monotonic_ns(), looks_cost_ns_);
   lost_ = snapshot->losses.lost();
   overhead_ = {snapshot->overhead.events, snapshot->overhead.ns_per_event};
   if (const auto counts = probe_.sample_counts(); counts && sampling_) {

@@ -10,6 +10,7 @@
 
 #include <cowshed/cow/backend.h>
 #include <cowshed/cow/copy_sampler.h>
+#include <cowshed/cow/pace.h>
 #include <cowshed/cow/page_ranges.h>
 #include <cowshed/cow/proc_files.h>
 #include <cowshed/probes/probe.h>
@@ -59,8 +60,8 @@ class TracepointBackend : public Backend {
   std::map<std::uint64_t, std::uint64_t> pages_looked_at_;  // pages of arenas copied by then
   // Of each process's mappings, by where they begin; empty for what is no arena.
   std::map<std::uint64_t, std::map<std::uint64_t, std::string>> names_;
-  std::map<std::uint64_t, std::uint64_t> next_look_ns_;
-  std::uint64_t next_looks_ns_ = 0;  // at any process
+  std::map<std::uint64_t, Pace> looks_;  // at the memory of each process
+  Pace all_looks_;
   std::uint64_t looks_cost_ns_ = 0;  // in this sample()
   std::uint64_t started_ns_;
   std::uint64_t last_sample_cost_ns_ = 0;
