@@ -11,6 +11,7 @@
 
 #include <cowshed/cow/clock.h>
 #include <cowshed/cow/exit_diffs.h>
+#include <cowshed/cow/page_map.h>
 
 namespace cowshed::cow {
 namespace {
@@ -23,6 +24,12 @@ sigset_t child_signal() {
   ::sigemptyset(&set);
   ::sigaddset(&set, SIGCHLD);
   return set;
+}
+
+// Who traces a process already does not keep us from reading its memory; its owner does.
+std::string instead_of(pid_t pid) {
+  return PageMap::open(ProcFiles(), pid) ? "it is compared at intervals, not at its exit"
+                                         : "it is not compared";
 }
 
 }  // namespace
@@ -73,19 +80,15 @@ void ExitDiffs::attach(ExitStops& stops, pid_t root, Root kind) {
       if (const auto seized = stops.seize(pid)) {
         diffs_.follow(pid);
       } else if (seized.error().code != ErrorCode::no_such_process) {
-        if (refusal_.empty()) refusal_ = seized.error().message;
+        if (refusal_.empty()) refusal_ = seized.error().message + "; " + instead_of(pid);
         ++summary_.refused;
       }
     }
     if (kind == Root::running) diffs_.find_children();
   }
-  if (summary_.refused == 0) return;
-  refusal_ += summary_.refused == 1
-                  ? "; it is compared at intervals, not at its exit"
-                  : fmt::format(
-                        ", and {} more are not to be; they are compared at intervals, not at "
-                        "their exits",
-                        summary_.refused - 1);
+  if (summary_.refused > 1) {
+    refusal_ += fmt::format("; {} more cannot be traced", summary_.refused - 1);
+  }
 }
 
 void ExitDiffs::run(pid_t root, Root kind, std::promise<void> is_attached) {

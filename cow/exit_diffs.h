@@ -18,7 +18,7 @@ namespace cowshed::cow {
 // long as that takes (exit_stops.h says what else the process can notice): also of a child that
 // lives too short to be looked at.  Costs, for each GiB that a process has resident: some 7 ms at
 // its start and 20 ms at its exit, and some us for each page that it copied.  A process that cannot
-// be traced is compared at intervals instead.
+// be traced is compared at intervals instead, where its memory may be read.
 //
 // A thread of its own is the tracer.  It needs SIGCHLD to be blocked in every thread of this
 // process: start() blocks it in the caller's for good.  Not thread-safe.

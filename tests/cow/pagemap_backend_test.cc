@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <csignal>
-#include <functional>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <string>
@@ -12,6 +11,7 @@
 #include <vector>
 
 #include <cowshed/cow/pagemap_backend.h>
+#include <cowshed/tests/cow/as_nobody.h>
 #include <cowshed/tests/cow/measure_command.h>
 #include <cowshed/tests/cow/paused_child.h>
 
@@ -97,29 +97,6 @@ TEST(PagemapBackend, AThousandChildren) {
   EXPECT_EQ(right, kChildren);
 }
 
-// As nobody: what a process says of who may look at it.
-std::string as_nobody(const std::function<std::string()>& what) {
-  int pipe[2];
-  EXPECT_EQ(::pipe(pipe), 0);
-  const pid_t child = ::fork();
-  if (child == 0) {
-    if (::setresgid(65534, 65534, 65534) != 0 || ::setresuid(65534, 65534, 65534) != 0 ||
-        ::prctl(PR_SET_DUMPABLE, 1) != 0) {
-      ::_exit(1);
-    }
-    const std::string text = what();
-    ::_exit(::write(pipe[1], text.data(), text.size()) == static_cast<ssize_t>(text.size()) ? 0
-                                                                                            : 1);
-  }
-  ::close(pipe[1]);
-  std::string text;
-  char byte = 0;
-  while (::read(pipe[0], &byte, 1) == 1) text += byte;
-  ::close(pipe[0]);
-  EXPECT_EQ(::waitpid(child, nullptr, 0), child);
-  return text;
-}
-
 pid_t fork_undumpable() {
   int ready[2];
   if (::pipe(ready) != 0) ::_exit(1);
@@ -144,7 +121,7 @@ class PagemapBackendPrivilege : public ::testing::Test {
 
 TEST_F(PagemapBackendPrivilege, AProcessOfSomebodyElse) {
   const pid_t roots = ::getpid();
-  const std::string text = as_nobody([roots] {
+  const std::string text = test::as_nobody([roots] {
     PagemapBackend backend(ProcFiles(), nullptr);
     const auto attached = backend.attach(roots);
     return attached ? "attached" : attached.error().message;
@@ -154,7 +131,7 @@ TEST_F(PagemapBackendPrivilege, AProcessOfSomebodyElse) {
 }
 
 TEST_F(PagemapBackendPrivilege, AProcessThatIsNotDumpable) {
-  const std::string text = as_nobody([] {
+  const std::string text = test::as_nobody([] {
     const pid_t child = fork_undumpable();
     PagemapBackend backend(ProcFiles(), nullptr);
     const auto attached = backend.attach(child);
@@ -165,7 +142,7 @@ TEST_F(PagemapBackendPrivilege, AProcessThatIsNotDumpable) {
 }
 
 TEST_F(PagemapBackendPrivilege, AChildThatIsNotDumpableHasALineAndNoFigures) {
-  const std::string text = as_nobody([] {
+  const std::string text = test::as_nobody([] {
     const pid_t child = fork_undumpable();
     PagemapBackend backend(ProcFiles(), nullptr);
     const auto attached = backend.attach(::getpid());
