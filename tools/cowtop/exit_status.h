@@ -4,6 +4,7 @@
 // passed through.
 namespace cowshed::cowtop {
 
+inline constexpr int kOverBudget = 99;      // of cowtop check
 inline constexpr int kOwnError = 125;       // cowtop's own error, or bad usage
 inline constexpr int kNotExecutable = 126;  // the command was found and could not be run
 inline constexpr int kNotFound = 127;       // no such command

@@ -4,6 +4,7 @@
 #include <string_view>
 #include <vector>
 
+#include <cowshed/tools/cowtop/check_command.h>
 #include <cowshed/tools/cowtop/complain.h>
 #include <cowshed/tools/cowtop/exit_status.h>
 #include <cowshed/tools/cowtop/options.h>
@@ -20,7 +21,8 @@ struct Subcommand {
   int (*run)(std::vector<std::string> words);
 };
 
-constexpr std::array kSubcommands = {Subcommand{"record", record_command},
+constexpr std::array kSubcommands = {Subcommand{"check", check_command},
+                                     Subcommand{"record", record_command},
                                      Subcommand{"report", report_command}};
 
 int run_words(std::vector<std::string> words) {

@@ -21,11 +21,12 @@
 #include <cowshed/tools/cowtop/exit_status.h>
 #include <cowshed/tools/cowtop/measure.h>
 #include <cowshed/tools/cowtop/signals.h>
+#include <cowshed/tools/cowtop/tree_end.h>
 
 namespace cowshed::cowtop {
 namespace {
 
-Measured failed(const Error& error) { return {std::nullopt, own_error(error)}; }
+Measured failed(const Error& error) { return {std::nullopt, own_error(error), false}; }
 
 // Waits for a signal, for the end of the command (`pidfd`, -1 for none) or for the next sample.
 void wait_for_event(int signal_fd, int pidfd, std::chrono::milliseconds timeout) {
@@ -110,6 +111,10 @@ int exec_failure(const std::string& command, int error) {
   return kNotExecutable;
 }
 
+bool is_end_asked_for(Observer* observer, const cow::Backend& backend) {
+  return observer != nullptr && observer->sampled(backend) == Observer::Next::end_tree;
+}
+
 Measured measure_command(const MeasureOptions& options, cow::OpenedBackend& opened,
                          Observer* observer) {
   cow::Backend& backend = *opened.backend;
@@ -122,19 +127,24 @@ Measured measure_command(const MeasureOptions& options, cow::OpenedBackend& open
   auto diffs = Diffs::start(options.diff, pid, cow::ExitDiffs::Root::own_child);
   if (!diffs) return failed(diffs.error());
   if (const auto released = command->release(); !released) {
-    return {std::nullopt, exec_failure(options.command[0], released.error().system_errno)};
+    return {std::nullopt, exec_failure(options.command[0], released.error().system_errno), false};
   }
   if (!opened.notice.empty()) complain(opened.notice);
 
   std::string sampling_error;
+  std::optional<TreeEnd> end;
   const auto sample = [&] {
     if (const auto sampled = backend.sample(); !sampled) sampling_error = sampled.error().message;
-    if (observer) observer->sampled(backend);
+    if (is_end_asked_for(observer, backend) && !end) end.emplace();
   };
-  while (!has_ended(pid)) {
+  for (;;) {
+    const bool ended = has_ended(pid);
+    // With its tree those end, too, who outlive the command.
+    const bool ends = end && end->go_on(backend.measurement(), ended ? pid : 0);
+    if (ended && !ends) break;
     diffs->sample();
     sample();
-    wait_for_event(signals->fd(), command->pidfd(), backend.interval());
+    wait_for_event(signals->fd(), ended ? -1 : command->pidfd(), backend.interval());
     while (const auto signal = signals->next()) {
       // What the terminal sends, it sends to the command as well.
       if (signal->ssi_code == SI_KERNEL) continue;
@@ -156,7 +166,8 @@ Measured measure_command(const MeasureOptions& options, cow::OpenedBackend& open
   if (!sampling_error.empty()) complain("incomplete: " + sampling_error);
   const int exit_status =
       WIFSIGNALED(*status) ? kSignalBase + WTERMSIG(*status) : WEXITSTATUS(*status);
-  return {std::move(measurement), sampling_error.empty() ? exit_status : kOwnError};
+  return {std::move(measurement), sampling_error.empty() ? exit_status : kOwnError,
+          end && end->has_begun()};
 }
 
 Measured measure_attached(const MeasureOptions& options, cow::OpenedBackend& opened,
@@ -171,17 +182,20 @@ Measured measure_attached(const MeasureOptions& options, cow::OpenedBackend& ope
   if (!opened.notice.empty()) complain(opened.notice);
   complain(fmt::format("attached to {} process{} by the {} backend; Ctrl-C ends and reports",
                        *attached, *attached == 1 ? "" : "es", backend.name()));
+  std::optional<TreeEnd> end;
   for (bool ended = false;;) {
     if (!ended) diffs->sample();
     if (const auto sampled = backend.sample(); !sampled) return failed(sampled.error());
-    if (observer) observer->sampled(backend);
+    const bool asked = is_end_asked_for(observer, backend);
     if (ended || !backend.any_alive()) break;
+    if (asked && !end) end.emplace();
+    if (end && !end->go_on(backend.measurement(), 0)) break;
     wait_for_event(signals->fd(), -1, backend.interval());
     ended = signals->next().has_value();
   }
   cow::Measurement measurement = backend.measurement();
   diffs->end(measurement);
-  return {std::move(measurement), 0};
+  return {std::move(measurement), 0, end && end->has_begun()};
 }
 
 }  // namespace

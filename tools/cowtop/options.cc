@@ -16,6 +16,7 @@ constexpr const char* kUsage =
     "       cowtop [OPTIONS] -p PID\n"
     "       cowtop record -o FILE [OPTIONS] -- COMMAND [ARGS...]\n"
     "       cowtop report FILE\n"
+    "       cowtop check LIMITS [OPTIONS] -- COMMAND [ARGS...]\n"
     "Each subcommand has a --help of its own.";
 
 constexpr const char* kFooter = R"(Examples:
@@ -38,7 +39,7 @@ Backends:
   auto        the first that works; says so when it is not the first.
 
 Exit status: the command's own; 128+N when signal N ended it; 127 command not found;
-126 not executable; 125 an error of cowtop's own or bad usage.)";
+126 not executable; 125 an error of cowtop's own or bad usage; 99 over the budget of cowtop check.)";
 
 }  // namespace
 

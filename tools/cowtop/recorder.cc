@@ -65,12 +65,13 @@ Expected<void> Recorder::append(const cow::Measurement& measurement, Json line) 
   return {};
 }
 
-void Recorder::sampled(const cow::Backend& backend) {
+Observer::Next Recorder::sampled(const cow::Backend& backend) {
   const auto begin = steady_clock::now();
-  if (begin < next_) return;
+  if (begin < next_) return Next::go_on;
   static_cast<void>(append(backend.measurement()));
   const auto end = steady_clock::now();
   next_ = std::max(begin + kInterval, end + kLeastPause * (end - begin));
+  return Next::go_on;
 }
 
 Expected<void> Recorder::append(const cow::Measurement& measurement) {

@@ -20,7 +20,7 @@ class Recorder : public Observer {
   // Empties the file and writes the header.
   static Expected<Recorder> start(OutputFile file, const MeasureOptions& options);
 
-  void sampled(const cow::Backend& backend) override;
+  Next sampled(const cow::Backend& backend) override;
 
   // What has changed since it was last called.  Where the file takes no more, nothing is written,
   // and the next call makes up for it.

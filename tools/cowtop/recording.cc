@@ -96,4 +96,25 @@ Expected<bool> Recording::next() {
 
 Expected<cow::Measurement> Recording::measurement() const { return measurement_of(state_); }
 
+Expected<cow::Measurement> last_measurement(Recording& recording, const std::string& path) {
+  std::size_t intervals = 0;
+  for (;;) {
+    const auto more = recording.next();
+    if (!more) return tl::make_unexpected(more.error());
+    if (!*more) break;
+    ++intervals;
+  }
+  if (intervals == 0) {
+    return make_error(
+        ErrorCode::bad_recording,
+        path + ": " +
+            (recording.problem().empty() ? "nothing was recorded, only begun"
+                                         : recording.problem() + " before the first interval"));
+  }
+  auto measurement = recording.measurement();
+  if (!measurement)
+    measurement.error().message = path + ": is damaged: " + measurement.error().message;
+  return measurement;
+}
+
 }  // namespace cowshed::cowtop

@@ -61,4 +61,7 @@ class Recording {
   std::string problem_;
 };
 
+// As of the last interval that can be read.  `path` is for the errors' messages.
+Expected<cow::Measurement> last_measurement(Recording& recording, const std::string& path);
+
 }  // namespace cowshed::cowtop

@@ -33,28 +33,6 @@ were copied.  Of a recording that was cut short, the report is of what can be re
 
 Exit status: 0; 125 if there is nothing to be read, or bad usage.)";
 
-// Up to the last interval that can be read.
-Expected<cow::Measurement> last_of(Recording& recording, const std::string& path) {
-  std::size_t intervals = 0;
-  for (;;) {
-    const auto more = recording.next();
-    if (!more) return tl::make_unexpected(more.error());
-    if (!*more) break;
-    ++intervals;
-  }
-  if (intervals == 0) {
-    return make_error(
-        ErrorCode::bad_recording,
-        path + ": " +
-            (recording.problem().empty() ? "nothing was recorded, only begun"
-                                         : recording.problem() + " before the first interval"));
-  }
-  auto measurement = recording.measurement();
-  if (!measurement)
-    measurement.error().message = path + ": is damaged: " + measurement.error().message;
-  return measurement;
-}
-
 }  // namespace
 
 int report_command(std::vector<std::string> words) {
@@ -77,7 +55,7 @@ int report_command(std::vector<std::string> words) {
 
   auto recording = Recording::open(path);
   if (!recording) return own_error(recording.error());
-  const auto measurement = last_of(*recording, path);
+  const auto measurement = last_measurement(*recording, path);
   if (!measurement) return own_error(measurement.error());
   auto file = OutputFile::open(output);
   if (!file) return own_error(file.error());

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include <cowshed/cow/subtrees.h>
+#include <cowshed/tools/cowtop/frame_text.h>
 #include <cowshed/tools/cowtop/printable.h>
 #include <cowshed/tools/cowtop/table_report.h>
 
@@ -235,21 +236,6 @@ std::string transfer_lines(const cow::Measurement& measurement) {
     }
   }
   return text;
-}
-
-std::string frame_text(const cow::Frame& frame) {
-  std::string text = printable(frame.function.empty() ? "??" : frame.function);
-  if (!frame.file.empty()) {
-    const auto slash = frame.file.rfind('/');
-    text += fmt::format(" {}:{}", printable(frame.file.substr(slash + 1)), frame.line);
-  } else if (!frame.module.empty()) {
-    const auto slash = frame.module.rfind('/');
-    text += fmt::format(" ({}", printable(frame.module.substr(slash + 1)));
-    text += frame.function.empty() ? fmt::format("+0x{:x})", frame.address) : ")";
-  } else if (frame.function.empty()) {
-    text = fmt::format("0x{:x}", frame.address);
-  }
-  return frame.inlined ? text + " (inlined)" : text;
 }
 
 // The site, what it called to copy, and who called it.

@@ -1,0 +1,305 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include <cowshed/tests/support/subprocess.h>
+#include <cowshed/tests/tools/recordings.h>
+#include <cowshed/tools/cowtop/verdict.h>
+#include <cowshed/tools/cowtop/verdict_annotations.h>
+#include <cowshed/tools/cowtop/verdict_json.h>
+#include <cowshed/tools/cowtop/verdict_junit.h>
+#include <cowshed/tools/cowtop/verdict_text.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::StartsWith;
+
+constexpr std::uint64_t kPage = cow::kPageSize;
+
+cow::ProcessCopies process(pid_t pid, std::uint64_t pages) {
+  cow::ProcessCopies result;
+  result.pid = pid;
+  result.comm = "worker";
+  result.shared_at_fork_bytes = 100 * kPage;
+  result.copied_anon_pages = pages;
+  result.copied_file_pages = 0;
+  return result;
+}
+
+// A root that copied 1 page, and two children with 4 and 6.
+cow::Measurement measured() {
+  cow::Measurement measurement;
+  measurement.backend = "tracepoint";
+  measurement.exact = true;
+  cow::ProcessCopies root = process(10, 1);
+  root.comm = "server";
+  root.role = cow::Role::root;
+  root.shared_at_fork_bytes.reset();
+  measurement.processes = {root, process(11, 4), process(12, 6)};
+  return measurement;
+}
+
+cow::Measurement with_objects() {
+  cow::Measurement measurement = measured();
+  for (cow::ProcessCopies& each : measurement.processes) {
+    each.arenas = {{"arena", 1 << 20, 3}};
+    each.copied_file_pages = 3;
+    each.objects = {{"index", "Index", "arena", 3}, {"names", "Names", "arena", 0}};
+  }
+  return measurement;
+}
+
+Budget copied(std::uint64_t pages, Budget::Per per = Budget::Per::child) {
+  Budget budget;
+  budget.per = per;
+  budget.max_copied_bytes = pages * kPage;
+  return budget;
+}
+
+Budget of_object(const std::string& name, std::uint64_t pages) {
+  Budget budget;
+  budget.objects = {{name, pages * kPage}};
+  return budget;
+}
+
+Verdict verdict(const cow::Measurement& measurement, const Budget& budget) {
+  return verdict_on(measurement, budget, std::nullopt);
+}
+
+TEST(VerdictTest, EachChildByItself) {
+  EXPECT_FALSE(verdict(measured(), copied(6)).is_over());
+  const Verdict over = verdict(measured(), copied(5));
+  EXPECT_THAT(over_lines(over),
+              ElementsAre("child 12 (worker): limited to 20.0 KiB, used 24.0 KiB"));
+  ASSERT_EQ(over.held.size(), 2U);
+  EXPECT_EQ(over.held[1].number, 2U);
+  EXPECT_THAT(over.notes, IsEmpty());
+  EXPECT_THAT(over.not_measured, IsEmpty());
+}
+
+TEST(VerdictTest, AllTogetherWithTheRoot) {
+  EXPECT_FALSE(verdict(measured(), copied(11, Budget::Per::tree)).is_over());
+  const Verdict over = verdict(measured(), copied(10, Budget::Per::tree));
+  EXPECT_THAT(over_lines(over),
+              ElementsAre("tree: limited to 40.0 KiB, used 44.0 KiB; culprits: child 12 (worker) "
+                          "24.0 KiB, child 11 (worker) 16.0 KiB, root 10 (server) 4.0 KiB"));
+}
+
+TEST(VerdictTest, SizesThatReadTheSameAreGivenInBytes) {
+  cow::Measurement measurement = measured();
+  measurement.processes = {process(11, (64 << 8) + 1)};
+  EXPECT_THAT(over_lines(verdict(measurement, copied(64 << 8))),
+              ElementsAre("child 11 (worker): limited to 67108864 B, used 67112960 B"));
+}
+
+TEST(VerdictTest, RatioOfWhatWasShared) {
+  Budget budget;
+  budget.max_ratio = 0.06;
+  EXPECT_FALSE(verdict(measured(), budget).is_over());
+  budget.max_ratio = 0.05;
+  EXPECT_THAT(
+      over_lines(verdict(measured(), budget)),
+      ElementsAre("child 12 (worker): limited to 5.0% (20.0 KiB) of the 400.0 KiB shared at "
+                  "its fork, used 6.0% (24.0 KiB)"));
+  budget.per = Budget::Per::tree;
+  EXPECT_FALSE(verdict(measured(), budget).is_over()) << "10 of 200";
+  budget.max_ratio = 0.049;
+  EXPECT_TRUE(verdict(measured(), budget).is_over());
+}
+
+TEST(VerdictTest, RatioEndsWithAnExec) {
+  cow::Measurement measurement = measured();
+  measurement.processes[2].execs = 1;
+  measurement.processes[2].copied_pages_before_exec = 4;
+  Budget budget;
+  budget.max_ratio = 0.05;
+  EXPECT_FALSE(verdict(measurement, budget).is_over());
+  measurement.processes[2].copied_pages_before_exec.reset();
+  EXPECT_THAT(
+      verdict(measurement, budget).notes,
+      ElementsAre("not held to max_ratio: child 12 (worker): what it copied before its exec "
+                  "is not known"));
+}
+
+TEST(VerdictTest, ObjectsOfEachProcessTheRootAmongThem) {
+  const Verdict over = verdict(with_objects(), of_object("index", 2));
+  ASSERT_EQ(over_lines(over).size(), 3U);
+  EXPECT_EQ(over_lines(over)[0],
+            "object 'index' in root 10 (server): limited to 8.0 KiB, used 12.0 KiB; culprits: "
+            "object 'index' 12.0 KiB");
+  EXPECT_FALSE(verdict(with_objects(), of_object("index", 3)).is_over());
+  EXPECT_FALSE(verdict(with_objects(), of_object("names", 0)).is_over());
+  EXPECT_THAT(verdict(with_objects(), of_object("names", 0)).notes, IsEmpty());
+  Budget tree = of_object("index", 9);
+  tree.per = Budget::Per::tree;
+  EXPECT_FALSE(verdict(with_objects(), tree).is_over());
+  tree.objects[0].bytes = 8 * kPage;
+  EXPECT_TRUE(verdict(with_objects(), tree).is_over());
+}
+
+TEST(VerdictTest, ObjectsThatWereNotSeen) {
+  cow::Measurement measurement = with_objects();
+  EXPECT_THAT(verdict(measurement, of_object("idnex", 0)).notes,
+              ElementsAre(StartsWith("object 'idnex' is in no arena of which pages were copied")));
+  measurement.processes[2].objects.reset();
+  EXPECT_THAT(verdict(measurement, of_object("index", 9)).notes,
+              ElementsAre("not held to object 'index': child 12 (worker): of which objects its "
+                          "copies are was not seen"));
+  measurement = with_objects();
+  measurement.processes[2].arenas[0].copied_pages = 5;
+  EXPECT_THAT(
+      verdict(measurement, of_object("index", 9)).notes,
+      ElementsAre(StartsWith("2 pages of arena 'arena' that child 12 (worker) copied are of "
+                             "no object that was seen")));
+}
+
+TEST(VerdictTest, GrowthIsOfAllTogether) {
+  Budget budget;
+  budget.baseline = "file";
+  budget.max_growth = 0.1;
+  Baseline baseline{10 * kPage, "tracepoint", {}};
+  EXPECT_FALSE(verdict_on(measured(), budget, baseline).is_over()) << "11 pages";
+  baseline.copied_bytes = 9 * kPage;
+  const Verdict over = verdict_on(measured(), budget, baseline);
+  ASSERT_EQ(over_lines(over).size(), 1U);
+  EXPECT_THAT(over_lines(over)[0],
+              StartsWith("tree: limited to 39.6 KiB, 36.0 KiB in the baseline, "
+                         "used 44.0 KiB; culprits: child 12"));
+  baseline = {10 * kPage, "pagemap", {"it is old"}};
+  EXPECT_THAT(verdict_on(measured(), budget, baseline).notes,
+              ElementsAre("it is old", HasSubstr("which count differently")));
+}
+
+TEST(VerdictTest, WhatIsNotKnownIsSaid) {
+  cow::Measurement measurement = measured();
+  measurement.processes[1].copied_anon_pages.reset();
+  measurement.processes[1].not_measured = "because";
+  measurement.lost_events = 3;
+  measurement.not_seen = {1, 2};
+  const Verdict each = verdict(measurement, copied(6));
+  EXPECT_FALSE(each.is_over());
+  EXPECT_FALSE(each.held[0].used_bytes);
+  EXPECT_THAT(each.not_measured, IsEmpty());
+  EXPECT_THAT(each.notes, ElementsAre("not held to max_copied: child 11 (worker): because",
+                                      StartsWith("3 events lost"),
+                                      StartsWith("1 to 2 processes ended before they were seen")));
+  const Verdict tree = verdict(measurement, copied(7, Budget::Per::tree));
+  EXPECT_FALSE(tree.is_over());
+  EXPECT_EQ(tree.notes.size(), 3U);
+  EXPECT_TRUE(verdict(measurement, copied(6, Budget::Per::tree)).is_over());
+}
+
+TEST(VerdictTest, NothingToHold) {
+  cow::Measurement measurement = measured();
+  measurement.processes.resize(1);
+  EXPECT_THAT(verdict(measurement, copied(6)).not_measured,
+              ElementsAre("max_copied: there was no process below the root"));
+  measurement.not_seen = {2, 2};
+  EXPECT_THAT(verdict(measurement, copied(6)).not_measured,
+              ElementsAre("max_copied: the processes below the root ended before they were seen"));
+  measurement.processes[0].copied_anon_pages.reset();
+  EXPECT_THAT(verdict(measurement, copied(6, Budget::Per::tree)).not_measured,
+              ElementsAre("max_copied: the pagemap backend cannot tell what the root copied"));
+}
+
+TEST(VerdictTest, OfManyTheWorst) {
+  cow::Measurement measurement = measured();
+  for (int i = 0; i < 30; ++i) measurement.processes.push_back(process(100 + i, 100));
+  const auto lines = over_lines(verdict(measurement, copied(5)));
+  ASSERT_EQ(lines.size(), 21U);
+  EXPECT_THAT(lines[0], StartsWith("child 100 (worker)"));
+  EXPECT_EQ(lines[20], "11 more");
+}
+
+TEST(VerdictTest, WithinIsWhoeverComesNearest) {
+  Budget budget = copied(8);
+  budget.max_ratio = 0.1;
+  EXPECT_EQ(within_line(verdict(measured(), budget)),
+            "child 12 (worker): limited to 32.0 KiB, used 24.0 KiB; child 12 (worker): limited to "
+            "10.0% (40.0 KiB) of the 400.0 KiB shared at its fork, used 6.0% (24.0 KiB)");
+}
+
+// A child over its budget, sampled, of a name that no format takes as it is.
+Verdict sampled_verdict(const std::string& comm) {
+  cow::Measurement measurement = measured();
+  measurement.processes[2].comm = comm;
+  measurement.processes[2].sampled = full_measurement().processes[1].sampled;
+  measurement.processes[2].sampled->sites[0].frames[0].file = "../../src/a:b,%/fill.cc";
+  return verdict(measurement, copied(5));
+}
+
+TEST(VerdictTest, CulpritsAreTheSampledSitesAndMappings) {
+  EXPECT_THAT(over_lines(sampled_verdict("worker")),
+              ElementsAre(HasSubstr("; culprits: fill() fill.cc:12 (inlined) ~1.8 MiB, mapping "
+                                    "'[heap]' ~2.5 MiB")));
+}
+
+TEST(VerdictTest, Annotations) {
+  const std::string text = verdict_annotations(sampled_verdict("100%\n::x"), Severity::error);
+  EXPECT_THAT(text, StartsWith("::error title=cowtop check,file=src/a%3Ab%2C%25/fill.cc,line=12::"
+                               "child 12 (100%25?::x): limited to 20.0 KiB, used 24.0 KiB"));
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 1);
+  EXPECT_EQ(verdict_annotations(verdict(measured(), copied(6)), Severity::error), "");
+  EXPECT_THAT(verdict_annotations(verdict(measured(), copied(5)), Severity::warning),
+              StartsWith("::warning title=cowtop check::child 12"));
+}
+
+TEST(VerdictTest, Json) {
+  const auto json = nlohmann::json::parse(verdict_json(sampled_verdict("\xff")));
+  EXPECT_EQ(json["schema"], "cowshed.check/1");
+  EXPECT_EQ(json["verdict"], "over");
+  EXPECT_EQ(json["held"][0]["over"], false);
+  EXPECT_EQ(json["held"][1]["pid"], 12);
+  EXPECT_EQ(json["held"][1]["limit_bytes"], 5 * kPage);
+  EXPECT_EQ(json["held"][1]["used_bytes"], 6 * kPage);
+  EXPECT_EQ(json["held"][1]["culprits"][0]["kind"], "site");
+  EXPECT_EQ(json["held"][1]["culprits"][0]["line"], 12);
+  cow::Measurement measurement = measured();
+  measurement.processes.resize(1);
+  EXPECT_EQ(nlohmann::json::parse(verdict_json(verdict(measurement, copied(5))))["verdict"],
+            "not_measured");
+}
+
+// What Python's parser reads in it: a line for the suite, and one for each case.
+std::string parsed_junit(const Verdict& verdict) {
+  const TestFolder folder;
+  write_file(folder / "junit.xml", verdict_junit(verdict));
+  const auto python = test::run({"/usr/bin/python3", "-c", R"(
+import sys, xml.etree.ElementTree as tree
+for suite in tree.parse(sys.argv[1]).getroot():
+    print(*(suite.get(key) for key in ("tests", "failures", "errors", "skipped")))
+    for case in suite.iter("testcase"):
+        print(ascii(case.get("name")), *(each.tag for each in case))
+)",
+                                 folder / "junit.xml"});
+  EXPECT_EQ(python.exit_status(), 0) << python.err;
+  return python.out;
+}
+
+TEST(VerdictTest, JunitIsReadByAnotherParser) {
+  cow::Measurement measurement = measured();
+  measurement.processes[1].comm = "<\"&'\x01\xff\xef\xbf\xbf>";
+  measurement.processes[1].copied_anon_pages.reset();
+  measurement.processes[2].comm = "]]>\n";
+  Budget budget = copied(5);
+  budget.objects = {{"x<y", 0}};
+  EXPECT_EQ(parsed_junit(verdict(measurement, budget)),
+            "5 1 0 1\n"
+            R"('max_copied: child 1 (<"&\'???>)' skipped)"
+            "\n"
+            "'max_copied: child 2 (]]>?)' failure\n"
+            "\"object 'x<y': root (server)\"\n"
+            R"('object \'x<y\': child 1 (<"&\'???>)')"
+            "\n"
+            "\"object 'x<y': child 2 (]]>?)\"\n");
+  measurement.processes.resize(1);
+  EXPECT_EQ(parsed_junit(verdict(measurement, copied(5))), "1 0 1 0\n'max_copied' error\n");
+}
+
+}  // namespace
+}  // namespace cowshed::cowtop

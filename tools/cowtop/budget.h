@@ -1,0 +1,63 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <cowshed/base/error.h>
+
+namespace cowshed::cowtop {
+
+// The most that a measured process tree may copy.
+struct Budget {
+  // Who is held to it: each process below the root by itself, or all together, the root among them.
+  enum class Per : std::uint8_t { child, tree };
+  struct Object {
+    std::string name;
+    std::uint64_t bytes = 0;
+    bool operator==(const Object&) const = default;
+  };
+
+  std::optional<Per> per;  // nullopt: child
+  std::optional<std::uint64_t> max_copied_bytes;
+  std::optional<double> max_ratio;  // of what was shared at the fork, copied before an exec; 0.05
+  // Copied bytes of published objects, of each process, the root among them, or of all together.
+  std::vector<Object> objects;
+  // What all together may copy more than in an earlier measurement: a recording, or a JSON report.
+  std::string baseline;  // path; empty: none
+  std::optional<double> max_growth;
+
+  bool operator==(const Budget&) const = default;
+};
+
+inline constexpr const char* kBudgetExample = R"({
+  "schema": "cowshed.budget/1",
+  "per": "child",
+  "max_copied": "64MiB",
+  "max_ratio": "5%",
+  "objects": {"index": 0, "names": "128KiB"},
+  "baseline": "before.cowtop",
+  "max_growth": "10%"
+})";
+
+// "64MiB", "1.5GiB", "512KiB", or whole bytes: "4096".  Errors: invalid_argument.
+Expected<std::uint64_t> parse_size(std::string_view text);
+// "5%" is 0.05.  Errors: invalid_argument.
+Expected<double> parse_percentage(std::string_view text);
+// "NAME=SIZE"; the name may hold any other '='.  Errors: invalid_argument.
+Expected<Budget::Object> parse_object(std::string_view text);
+
+// Of a file as kBudgetExample, in which nothing but the schema has to be there; its baseline is
+// found beside it.  Errors: system_call where it cannot be read, invalid_argument.
+Expected<Budget> read_budget(const std::string& path);
+
+// `over` where it says something, else `under`.
+Budget merged(Budget under, const Budget& over);
+
+// Why it cannot be held to: it limits nothing, or half of what belongs together is missing.  Empty
+// where it can.
+std::string what_is_wrong_with(const Budget& budget);
+
+}  // namespace cowshed::cowtop

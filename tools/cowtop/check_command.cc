@@ -1,0 +1,305 @@
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <cstdlib>
+#include <fmt/format.h>
+#include <iostream>
+#include <optional>
+#include <string_view>
+#include <utility>
+
+#include <cowshed/tools/cowtop/baseline.h>
+#include <cowshed/tools/cowtop/budget.h>
+#include <cowshed/tools/cowtop/check_command.h>
+#include <cowshed/tools/cowtop/command_line.h>
+#include <cowshed/tools/cowtop/complain.h>
+#include <cowshed/tools/cowtop/exit_status.h>
+#include <cowshed/tools/cowtop/measure.h>
+#include <cowshed/tools/cowtop/measure_options.h>
+#include <cowshed/tools/cowtop/output_file.h>
+#include <cowshed/tools/cowtop/verdict.h>
+#include <cowshed/tools/cowtop/verdict_annotations.h>
+#include <cowshed/tools/cowtop/verdict_json.h>
+#include <cowshed/tools/cowtop/verdict_junit.h>
+#include <cowshed/tools/cowtop/verdict_text.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+constexpr const char* kDescription =
+    "Measures a command, or a running process tree, and fails where it copies more than its "
+    "budget.";
+
+constexpr const char* kUsage =
+    "cowtop check LIMITS [OPTIONS] -- COMMAND [ARGS...]\n"
+    "       cowtop check LIMITS [OPTIONS] -p PID";
+
+constexpr const char* kFooter = R"(Examples:
+  cowtop check --max-copied 64MiB --max-ratio 5% -- ./server --selftest
+                                     each process below the root, by itself
+  cowtop check --tree --max-copied 1GiB -- ./server --selftest
+                                     all together, the root among them
+  cowtop check --object index=0 -- ./server --selftest
+                                     no process may copy a page of that object
+  cowtop check --baseline before.cowtop --max-growth 10% -- ./server --selftest
+                                     all together against what cowtop record kept
+  cowtop check --budget budget.json --junit check.xml -- ./server --selftest
+
+Sizes are whole bytes, or a number with KiB, MiB, GiB or TiB.  A budget file; any key but the schema
+may be missing, the baseline is looked for beside it, and the command line overrides what it says:
+)";
+
+constexpr const char* kFooterEnd = R"(
+
+max_ratio is of what was shared at the fork; what a process copies after an exec does not count.
+What is not known is said, and is never taken for 0.  An object of which no page was copied cannot
+be told from one of another name: it is said, and is within.
+
+Exit status: the command's own where it failed; else 99 if it is over the budget; 125 if there is a
+limit to which nothing could be held, as no child was seen, say; else 0.  125 is also an error of
+cowtop's own or bad usage, 126, 127 and 128+N are as cowtop's.)";
+
+struct CheckOptions {
+  MeasureOptions measure;
+  Budget budget;
+  std::optional<Baseline> baseline;
+  bool warn = false;
+  bool kill = false;
+  bool json = false;
+  bool github = false;
+  std::string output;
+  std::string junit;
+};
+
+tl::unexpected<Error> wrong(std::string message) {
+  return make_error(ErrorCode::invalid_argument, std::move(message));
+}
+
+// The limits of a command line.  `app` must outlive it.
+class BudgetArguments {
+ public:
+  explicit BudgetArguments(CLI::App& app) {
+    app.add_option("--max-copied", copied_, "What each may copy")->type_name("SIZE");
+    app.add_option("--max-ratio", ratio_, "The same as a part of what it shared at its fork")
+        ->type_name("PERCENT");
+    app.add_option("--object", objects_,
+                   "What each process, the root among them, may copy of a published object; may be"
+                   " given again")
+        ->type_name("NAME=SIZE")
+        ->allow_extra_args(false);
+    app.add_option("--baseline", baseline_,
+                   "An earlier measurement: of cowtop record, or of cowtop --json")
+        ->type_name("FILE");
+    app.add_option("--max-growth", growth_, "What all together may copy more than then")
+        ->type_name("PERCENT");
+    app.add_flag("--per-child", per_child_, "Each process below the root is held to it (default)");
+    app.add_flag("--tree", tree_, "All together are held to it");
+    app.add_option("--budget", file_, "All that from a file, see below")->type_name("FILE");
+  }
+
+  // After `app` has parsed.  Errors: invalid_argument, and those of the file.
+  Expected<Budget> budget() const {
+    Budget given;
+    if (per_child_ && tree_) return wrong("--per-child, --tree: one of them");
+    if (per_child_) given.per = Budget::Per::child;
+    if (tree_) given.per = Budget::Per::tree;
+    given.baseline = baseline_;
+    std::optional<Error> error;
+    take(copied_, "--max-copied", parse_size, given.max_copied_bytes, error);
+    take(ratio_, "--max-ratio", parse_percentage, given.max_ratio, error);
+    take(growth_, "--max-growth", parse_percentage, given.max_growth, error);
+    for (const std::string& text : objects_) {
+      std::optional<Budget::Object> object;
+      take(text, "--object", parse_object, object, error);
+      if (object) given.objects.push_back(std::move(*object));
+    }
+    if (error) return tl::make_unexpected(std::move(*error));
+    if (file_) {
+      auto from_file = read_budget(*file_);
+      if (!from_file) return from_file;
+      given = merged(std::move(*from_file), given);
+    }
+    if (std::string why = what_is_wrong_with(given); !why.empty()) return wrong(std::move(why));
+    return given;
+  }
+
+ private:
+  template <class T>
+  static void take(const std::optional<std::string>& text, const char* option,
+                   Expected<T> (*parse)(std::string_view), std::optional<T>& value,
+                   std::optional<Error>& error) {
+    if (!text) return;
+    auto parsed = parse(*text);
+    if (parsed) {
+      value = std::move(*parsed);
+    } else {
+      parsed.error().message = std::string(option) + ": " + parsed.error().message;
+      error = std::move(parsed.error());
+    }
+  }
+
+  std::optional<std::string> copied_;
+  std::optional<std::string> ratio_;
+  std::optional<std::string> growth_;
+  std::optional<std::string> file_;
+  std::vector<std::string> objects_;
+  std::string baseline_;
+  bool per_child_ = false;
+  bool tree_ = false;
+};
+
+// Asks for the end of a tree that is over its budget.  Looks four times a second, or less often
+// where it would take more than a twentieth of the time.
+class Guard : public Observer {
+ public:
+  explicit Guard(const CheckOptions& options) : options_(options) {}
+
+  Next sampled(const cow::Backend& backend) override {
+    constexpr auto kInterval = std::chrono::milliseconds(250);
+    constexpr int kLeastPause = 19;  // times as long as a look took
+    const auto begin = std::chrono::steady_clock::now();
+    if (has_ended_ || begin < next_) return has_ended_ ? Next::end_tree : Next::go_on;
+    has_ended_ = verdict_on(backend.measurement(), options_.budget, options_.baseline).is_over();
+    if (has_ended_ && backend.any_alive()) complain("over budget: ending all that is measured");
+    const auto end = std::chrono::steady_clock::now();
+    next_ = std::max(begin + kInterval, end + kLeastPause * (end - begin));
+    return has_ended_ ? Next::end_tree : Next::go_on;
+  }
+
+ private:
+  const CheckOptions& options_;
+  bool has_ended_ = false;
+  std::chrono::steady_clock::time_point next_{};
+};
+
+void print(const Verdict& verdict, const Measured& measured) {
+  for (const std::string& note : verdict.notes) complain(note);
+  for (const std::string& line : over_lines(verdict)) complain("over budget: " + line);
+  for (const std::string& why : verdict.not_measured) complain("not measured: " + why);
+  if (!verdict.is_over()) {
+    if (verdict.not_measured.empty()) complain("within budget: " + within_line(verdict));
+    return;
+  }
+  if (measured.measurement->exact && !measured.measurement->sampling) {
+    complain("--sites says which code copied");
+  }
+}
+
+// Where reports of a verdict go; opened before the command runs.
+struct Reports {
+  std::optional<OutputFile> json;
+  std::optional<OutputFile> junit;
+};
+
+Expected<Reports> open_reports(const CheckOptions& options) {
+  Reports reports;
+  const auto open = [](bool asked, const std::string& path,
+                       std::optional<OutputFile>& file) -> Expected<void> {
+    if (!asked) return {};
+    auto opened = OutputFile::open(path);
+    if (!opened) return tl::make_unexpected(opened.error());
+    file.emplace(std::move(*opened));
+    return {};
+  };
+  if (const auto opened = open(options.json, options.output, reports.json); !opened) {
+    return tl::make_unexpected(opened.error());
+  }
+  const auto opened = open(!options.junit.empty(), options.junit, reports.junit);
+  if (!opened) return tl::make_unexpected(opened.error());
+  return reports;
+}
+
+// Whether all of them could be written.
+bool write(const Verdict& verdict, const CheckOptions& options, Reports& reports) {
+  bool good = true;
+  const auto check = [&](const Expected<void>& written) {
+    if (!written) complain(written.error().message);
+    good = good && written;
+  };
+  if (reports.json) check(reports.json->write_report(verdict_json(verdict)));
+  if (reports.junit) check(reports.junit->write_report(verdict_junit(verdict)));
+  if (options.github) {
+    const auto severity = options.warn ? Severity::warning : Severity::error;
+    std::cout << verdict_annotations(verdict, severity) << std::flush;
+  }
+  return good;
+}
+
+int check(const CheckOptions& options) {
+  auto reports = open_reports(options);
+  if (!reports) return own_error(reports.error());
+  Guard guard(options);
+  const Measured measured = measure(options.measure, options.kill ? &guard : nullptr);
+  Verdict verdict;
+  if (measured.measurement) {
+    verdict = verdict_on(*measured.measurement, options.budget, options.baseline);
+    print(verdict, measured);
+  } else {
+    verdict.not_measured.emplace_back("all: cowtop could not measure it");
+  }
+  const bool is_written = write(verdict, options, *reports);
+  // Ended by us, it has no status of its own.
+  if (measured.was_ended) return kOverBudget;
+  if (measured.exit_status != 0) return measured.exit_status;
+  if (!is_written) return kOwnError;
+  if (options.warn) return 0;
+  if (verdict.is_over()) return kOverBudget;
+  return verdict.not_measured.empty() ? 0 : kOwnError;
+}
+
+bool is_github() {
+  const char* actions = std::getenv("GITHUB_ACTIONS");
+  return actions != nullptr && std::string_view(actions) == "true";
+}
+
+}  // namespace
+
+int check_command(std::vector<std::string> words) {
+  const CLI::Validator is_file_name(
+      [](const std::string& text) {
+        return std::string(text.empty() ? "the name of the file is empty" : "");
+      },
+      "");
+  CommandLine line(
+      {"cowtop check", kDescription, kUsage, std::string(kFooter) + kBudgetExample + kFooterEnd});
+  CheckOptions options;
+  const BudgetArguments limits(line.app());
+  line.app().add_flag("--warn", options.warn, "Say what is over, and exit as if it were not");
+  line.app().add_flag("--kill", options.kill,
+                      "End all that is measured as soon as it is over, also with -p: SIGTERM, and"
+                      " SIGKILL 5 s later");
+  line.app()
+      .add_option("--junit", options.junit, "Also JUnit XML: a test for each limit and process")
+      ->type_name("FILE")
+      ->check(is_file_name);
+  line.app().add_flag("--json", options.json,
+                      "Also one JSON object (schema cowshed.check/1) on standard output");
+  line.app()
+      .add_option("-o,--output", options.output, "With --json: to FILE, not to standard output")
+      ->type_name("FILE")
+      ->check(is_file_name);
+  line.app().add_flag(
+      "--github", options.github,
+      "Also annotations for GitHub, on standard output; always where the environment"
+      " has GITHUB_ACTIONS=true, unless --json takes standard output");
+  const MeasureArguments arguments(line.app());
+  if (const auto status = line.parse_with_command(std::move(words))) return *status;
+  if (options.warn && options.kill) return line.fail("--warn, --kill: one of them");
+  if (!options.output.empty() && !options.json) return line.fail("-o: only with --json");
+  const bool takes_output = options.json && options.output.empty();
+  if (options.github && takes_output) return line.fail("--github: with --json, give -o FILE");
+  options.github = options.github || (is_github() && !takes_output);
+  auto budget = limits.budget();
+  if (!budget) return line.fail(budget.error().message);
+  options.budget = std::move(*budget);
+  auto measure = arguments.options(line.command());
+  if (!measure) return line.fail(measure.error().message);
+  options.measure = std::move(*measure);
+  if (!options.budget.baseline.empty()) {
+    auto baseline = read_baseline(options.budget.baseline);
+    if (!baseline) return own_error(baseline.error());
+    options.baseline = std::move(*baseline);
+  }
+  return check(options);
+}
+
+}  // namespace cowshed::cowtop

@@ -1,0 +1,23 @@
+#include <fmt/format.h>
+
+#include <cowshed/tools/cowtop/frame_text.h>
+#include <cowshed/tools/cowtop/printable.h>
+
+namespace cowshed::cowtop {
+
+std::string frame_text(const cow::Frame& frame) {
+  std::string text = printable(frame.function.empty() ? "??" : frame.function);
+  if (!frame.file.empty()) {
+    const auto slash = frame.file.rfind('/');
+    text += fmt::format(" {}:{}", printable(frame.file.substr(slash + 1)), frame.line);
+  } else if (!frame.module.empty()) {
+    const auto slash = frame.module.rfind('/');
+    text += fmt::format(" ({}", printable(frame.module.substr(slash + 1)));
+    text += frame.function.empty() ? fmt::format("+0x{:x})", frame.address) : ")";
+  } else if (frame.function.empty()) {
+    text = fmt::format("0x{:x}", frame.address);
+  }
+  return frame.inlined ? text + " (inlined)" : text;
+}
+
+}  // namespace cowshed::cowtop
