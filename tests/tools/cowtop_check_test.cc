@@ -127,7 +127,7 @@ TEST_P(CowtopCheckBackend, KillEndsATreeThatWouldGoOn) {
   const Finished finished = check(with({"--kill", "--max-copied", "1MiB"}),
                                   {COPY_SUBJECT, "3000", "2", "2000", "3600000"});
   EXPECT_EQ(finished.exit_status(), kOver);
-  EXPECT_THAT(finished.err, AllOf(HasSubstr("over budget: ending all that is measured\n"),
+  EXPECT_THAT(finished.err, AllOf(HasSubstr("cowtop: ending all that is measured\n"),
                                   HasSubstr("over budget: child ")));
 }
 

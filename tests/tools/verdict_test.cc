@@ -25,7 +25,7 @@ cow::ProcessCopies process(pid_t pid, std::uint64_t pages) {
   cow::ProcessCopies result;
   result.pid = pid;
   result.comm = "worker";
-  result.shared_at_fork_bytes = 100 * kPage;
+  result.shared_at_fork_bytes = 1000 * kPage;
   result.copied_anon_pages = pages;
   result.copied_file_pages = 0;
   return result;
@@ -99,17 +99,28 @@ TEST(VerdictTest, SizesThatReadTheSameAreGivenInBytes) {
 
 TEST(VerdictTest, RatioOfWhatWasShared) {
   Budget budget;
-  budget.max_ratio = 0.06;
+  budget.max_ratio = 0.006;
   EXPECT_FALSE(verdict(measured(), budget).is_over());
-  budget.max_ratio = 0.05;
-  EXPECT_THAT(
-      over_lines(verdict(measured(), budget)),
-      ElementsAre("child 12 (worker): limited to 5.0% (20.0 KiB) of the 400.0 KiB shared at "
-                  "its fork, used 6.0% (24.0 KiB)"));
+  budget.max_ratio = 0.005;
+  EXPECT_THAT(over_lines(verdict(measured(), budget)),
+              ElementsAre("child 12 (worker): limited to 0.5% (20.0 KiB) of the 3.9 MiB shared at "
+                          "its fork, used 0.6% (24.0 KiB)"));
   budget.per = Budget::Per::tree;
-  EXPECT_FALSE(verdict(measured(), budget).is_over()) << "10 of 200";
-  budget.max_ratio = 0.049;
+  EXPECT_FALSE(verdict(measured(), budget).is_over()) << "10 of 2000";
+  budget.max_ratio = 0.0049;
   EXPECT_TRUE(verdict(measured(), budget).is_over());
+}
+
+TEST(VerdictTest, RatioIsOfWhoSharedMuch) {
+  cow::Measurement measurement = measured();
+  measurement.processes[1].shared_at_fork_bytes = (1 << 20) - 1;
+  Budget budget;
+  budget.max_ratio = 0;
+  const Verdict over = verdict(measurement, budget);
+  ASSERT_EQ(over_lines(over).size(), 1U);
+  EXPECT_THAT(over_lines(over)[0], StartsWith("child 12 "));
+  EXPECT_THAT(over.notes, ElementsAre("not held to max_ratio: child 11 (worker): it shared less "
+                                      "than 1 MiB at its fork"));
 }
 
 TEST(VerdictTest, RatioEndsWithAnExec) {
@@ -117,7 +128,7 @@ TEST(VerdictTest, RatioEndsWithAnExec) {
   measurement.processes[2].execs = 1;
   measurement.processes[2].copied_pages_before_exec = 4;
   Budget budget;
-  budget.max_ratio = 0.05;
+  budget.max_ratio = 0.005;
   EXPECT_FALSE(verdict(measurement, budget).is_over());
   measurement.processes[2].copied_pages_before_exec.reset();
   EXPECT_THAT(
@@ -152,10 +163,9 @@ TEST(VerdictTest, ObjectsThatWereNotSeen) {
                           "copies are was not seen"));
   measurement = with_objects();
   measurement.processes[2].arenas[0].copied_pages = 5;
-  EXPECT_THAT(
-      verdict(measurement, of_object("index", 9)).notes,
-      ElementsAre(StartsWith("2 pages of arena 'arena' that child 12 (worker) copied are of "
-                             "no object that was seen")));
+  EXPECT_THAT(verdict(measurement, of_object("index", 9)).notes,
+              ElementsAre(StartsWith(
+                  "2 copies of pages of arena 'arena', by 1 process, are of no object")));
 }
 
 TEST(VerdictTest, GrowthIsOfAllTogether) {
@@ -218,10 +228,10 @@ TEST(VerdictTest, OfManyTheWorst) {
 
 TEST(VerdictTest, WithinIsWhoeverComesNearest) {
   Budget budget = copied(8);
-  budget.max_ratio = 0.1;
+  budget.max_ratio = 0.01;
   EXPECT_EQ(within_line(verdict(measured(), budget)),
             "child 12 (worker): limited to 32.0 KiB, used 24.0 KiB; child 12 (worker): limited to "
-            "10.0% (40.0 KiB) of the 400.0 KiB shared at its fork, used 6.0% (24.0 KiB)");
+            "1.0% (40.0 KiB) of the 3.9 MiB shared at its fork, used 0.6% (24.0 KiB)");
 }
 
 // A child over its budget, sampled, of a name that no format takes as it is.

@@ -22,7 +22,8 @@ struct Budget {
 
   std::optional<Per> per;  // nullopt: child
   std::optional<std::uint64_t> max_copied_bytes;
-  std::optional<double> max_ratio;  // of what was shared at the fork, copied before an exec; 0.05
+  // Of what was shared at the fork, copied before an exec; of who shared at least 1 MiB.
+  std::optional<double> max_ratio;
   // Copied bytes of published objects, of each process, the root among them, or of all together.
   std::vector<Object> objects;
   // What all together may copy more than in an earlier measurement: a recording, or a JSON report.

@@ -50,7 +50,8 @@ may be missing, the baseline is looked for beside it, and the command line overr
 
 constexpr const char* kFooterEnd = R"(
 
-max_ratio is of what was shared at the fork; what a process copies after an exec does not count.
+max_ratio is of what was shared at the fork; what a process copies after an exec does not count, and
+nobody is held to it who shared less than 1 MiB.
 What is not known is said, and is never taken for 0.  An object of which no page was copied cannot
 be told from one of another name: it is said, and is within.
 
@@ -157,17 +158,16 @@ class Guard : public Observer {
     constexpr auto kInterval = std::chrono::milliseconds(250);
     constexpr int kLeastPause = 19;  // times as long as a look took
     const auto begin = std::chrono::steady_clock::now();
-    if (has_ended_ || begin < next_) return has_ended_ ? Next::end_tree : Next::go_on;
-    has_ended_ = verdict_on(backend.measurement(), options_.budget, options_.baseline).is_over();
-    if (has_ended_ && backend.any_alive()) complain("over budget: ending all that is measured");
+    if (is_over_ || begin < next_) return is_over_ ? Next::end_tree : Next::go_on;
+    is_over_ = verdict_on(backend.measurement(), options_.budget, options_.baseline).is_over();
     const auto end = std::chrono::steady_clock::now();
     next_ = std::max(begin + kInterval, end + kLeastPause * (end - begin));
-    return has_ended_ ? Next::end_tree : Next::go_on;
+    return is_over_ ? Next::end_tree : Next::go_on;
   }
 
  private:
   const CheckOptions& options_;
-  bool has_ended_ = false;
+  bool is_over_ = false;
   std::chrono::steady_clock::time_point next_{};
 };
 
@@ -263,7 +263,8 @@ int check_command(std::vector<std::string> words) {
       {"cowtop check", kDescription, kUsage, std::string(kFooter) + kBudgetExample + kFooterEnd});
   CheckOptions options;
   const BudgetArguments limits(line.app());
-  line.app().add_flag("--warn", options.warn, "Say what is over, and exit as if it were not");
+  line.app().add_flag("--warn", options.warn,
+                      "Say what is over, and exit with the command's own status");
   line.app().add_flag("--kill", options.kill,
                       "End all that is measured as soon as it is over, also with -p: SIGTERM, and"
                       " SIGKILL 5 s later");

@@ -19,6 +19,7 @@ constexpr auto kTimeToBeKilled = std::chrono::seconds(5);  // from then on
 
 bool TreeEnd::go_on(const cow::Measurement& measurement, pid_t ended) {
   const auto age = std::chrono::steady_clock::now() - begin_;
+  const bool had_begun = has_begun();
   bool any_left = false;
   std::string cannot;
   for (const cow::ProcessCopies& process : measurement.processes) {
@@ -40,6 +41,7 @@ bool TreeEnd::go_on(const cow::Measurement& measurement, pid_t ended) {
       any_left = true;
     }
   }
+  if (!had_begun && has_begun()) complain("ending all that is measured");
   if (!any_left && !cannot.empty() && !std::exchange(has_complained_, true)) {
     complain("could not be ended: " + cannot);
   }

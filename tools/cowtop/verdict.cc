@@ -24,7 +24,9 @@ std::string name_of_process(const ProcessCopies& process) {
 
 std::uint64_t part_of(double ratio, std::uint64_t bytes) {
   constexpr double kRounding = 0.001;  // 5 % of 100 bytes are 5
-  return static_cast<std::uint64_t>(std::floor(ratio * static_cast<double>(bytes) + kRounding));
+  constexpr double kMost = 0x1p63;
+  const double part = ratio * static_cast<double>(bytes) + kRounding;
+  return static_cast<std::uint64_t>(std::floor(std::min(part, kMost)));
 }
 
 // What a process has used of a limit, or why that is not known.
@@ -49,16 +51,19 @@ Used copied(const ProcessCopies& process) {
   return bytes ? used(*bytes) : not_known(why_no_copies(process));
 }
 
+constexpr std::uint64_t kLeastShared = 1 << 20;
+
 Used copied_of_shared(const ProcessCopies& process) {
   if (!process.shared_at_fork_bytes) return not_known("what it shared at its fork is not known");
   const std::uint64_t shared = *process.shared_at_fork_bytes;
+  // Of a shell's own children, say: their stacks and libraries' data alone are half of it.
+  if (shared < kLeastShared) return not_known("it shared less than 1 MiB at its fork");
   // An exec ends the sharing: what is copied after it is the new program's own.
   const auto pages = process.execs == 0 ? process.copied_pages() : process.copied_pages_before_exec;
   if (!pages) {
     return not_known(process.execs == 0 ? why_no_copies(process)
                                         : "what it copied before its exec is not known");
   }
-  if (shared == 0 && *pages > 0) return not_known("what it shared at its fork is not known");
   return used(*pages * kPageSize, shared);
 }
 
@@ -85,14 +90,23 @@ class CulpritList {
   void add(Culprit culprit) {
     if (culprit.bytes > 0) culprits_.push_back(std::move(culprit));
   }
-  // The largest of each kind, by kind.
+  // The largest of each kind, by kind, and none that is a fraction of the largest.
   std::vector<Culprit> largest() {
     constexpr std::size_t kMost = 3;
+    constexpr std::uint64_t kLeastPart = 20;
     std::stable_sort(culprits_.begin(), culprits_.end(), [](const Culprit& a, const Culprit& b) {
       return a.kind != b.kind ? a.kind < b.kind : a.bytes > b.bytes;
     });
-    std::map<Culprit::Kind, std::size_t> seen;
-    std::erase_if(culprits_, [&](const Culprit& each) { return ++seen[each.kind] > kMost; });
+    struct Seen {
+      std::size_t count = 0;
+      std::uint64_t most = 0;
+    };
+    std::map<Culprit::Kind, Seen> seen;
+    std::erase_if(culprits_, [&](const Culprit& each) {
+      Seen& of_kind = seen[each.kind];
+      of_kind.most = std::max(of_kind.most, each.bytes);
+      return ++of_kind.count > kMost || each.bytes < of_kind.most / kLeastPart;
+    });
     return std::move(culprits_);
   }
 
@@ -292,6 +306,11 @@ class Judge {
   }
 
   void note_copies_of_no_object() {
+    struct Unnamed {
+      std::uint64_t pages = 0;
+      std::size_t processes = 0;
+    };
+    std::map<std::string, Unnamed> by_arena;
     for (const ProcessCopies& process : measurement_.processes) {
       if (!process.objects) continue;
       for (const cow::ArenaCopies& arena : process.arenas) {
@@ -300,12 +319,15 @@ class Judge {
           if (object.arena == arena.name) of_objects += object.copied_pages;
         }
         if (arena.copied_pages <= of_objects) continue;
-        verdict_.notes.push_back(fmt::format(
-            "{} pages of arena '{}' that {} copied are of no object that was seen: they lie "
-            "between "
-            "objects, or were copied after the last look",
-            arena.copied_pages - of_objects, printable(arena.name), name_of_process(process)));
+        by_arena[arena.name].pages += arena.copied_pages - of_objects;
+        ++by_arena[arena.name].processes;
       }
+    }
+    for (const auto& [name, unnamed] : by_arena) {
+      verdict_.notes.push_back(fmt::format(
+          "{} copies of pages of arena '{}', by {} process{}, are of no object: of what "
+          "lies between objects, or made after the last look",
+          unnamed.pages, printable(name), unnamed.processes, unnamed.processes == 1 ? "" : "es"));
     }
   }
 
