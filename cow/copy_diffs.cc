@@ -77,6 +77,37 @@ PageRanges pages_where(const ProcFiles& proc, pid_t task, const PageRanges& page
   return result;
 }
 
+PageRanges swapped_pages(const ProcFiles& proc, pid_t task) {
+  PageRanges result;
+  if (proc.status_number(task, "VmSwap") == 0) return result;
+  const auto mappings = proc.maps(task);
+  auto pages = PageMap::open(proc, task);
+  if (!mappings || !pages) return result;
+  for (const Mapping& mapping : *mappings) {
+    if (!mapping.can_be_copied()) continue;
+    const auto swapped = pages->swapped_pages(mapping);
+    if (!swapped) continue;
+    for (const PageRange& range : swapped->ranges()) result.append(range);
+  }
+  return result;
+}
+
+// How many of what `inherited` says a process swapped out after it had copied them: one of the
+// others has the original.
+std::uint64_t swapped_copies(const ProcFiles& proc, pid_t task, const PageFrames& inherited,
+                             const std::vector<pid_t>& others) {
+  PageRanges swapped = swapped_pages(proc, task);
+  const std::uint64_t all = swapped.bytes();
+  for (const pid_t other : others) {
+    if (swapped.empty()) break;
+    swapped = subtract(
+        swapped, pages_where(proc, other, swapped, [&](std::uint64_t address, PageEntry there) {
+          return inherited.has(address) && there.frame() == inherited.frame(address);
+        }));
+  }
+  return (all - swapped.bytes()) / kPageSize;
+}
+
 // Whether a process that started with `inherited` still has there what it had then.
 bool has_original(const PageFrames& inherited, std::uint64_t address, PageEntry entry) {
   return inherited.has(address) ? entry.frame() == inherited.frame(address) : entry.is_of_file();
@@ -217,6 +248,9 @@ void CopyDiffs::compare_own(Entry& entry) const {
   }
   auto compared = compare_copied_pages(proc_, known.task, copied, others, known.inherited);
   if (!compared) return;
+  if (known.inherited.are_known()) {
+    compared->add_not_compared(swapped_copies(proc_, known.task, known.inherited, others));
+  }
   compared->add_cost(found - begin);
   known.own = std::move(*compared);
 }

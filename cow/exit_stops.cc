@@ -4,7 +4,6 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fmt/format.h>
-#include <fstream>
 #include <string>
 #include <string_view>
 #include <sys/ptrace.h>
@@ -29,16 +28,6 @@ bool is_stop_signal(int signal) {
   return signal == SIGSTOP || signal == SIGTSTP || signal == SIGTTIN || signal == SIGTTOU;
 }
 
-// A number of /proc/PID/status; 0 where there is none.
-pid_t status_field(const ProcFiles& proc, pid_t task, std::string_view name) {
-  std::ifstream file(proc.path(task, "status"));
-  for (std::string line; std::getline(file, line);) {
-    if (!line.starts_with(name) || line.size() <= name.size() || line[name.size()] != ':') continue;
-    return std::atoi(line.c_str() + name.size() + 1);
-  }
-  return 0;
-}
-
 std::vector<pid_t> threads_of(const ProcFiles& proc, pid_t pid) {
   std::vector<pid_t> threads;
   std::error_code error;
@@ -51,7 +40,7 @@ std::vector<pid_t> threads_of(const ProcFiles& proc, pid_t pid) {
 tl::unexpected<Error> seize_error(const ProcFiles& proc, pid_t pid, int error) {
   if (error == ESRCH) return process_error(pid, "", error);
   if (error != EPERM) return system_error(fmt::format("ptrace of PID {}", pid), error);
-  const pid_t tracer = status_field(proc, pid, "TracerPid");
+  const auto tracer = static_cast<pid_t>(proc.status_number(pid, "TracerPid"));
   if (tracer == 0) {
     return make_error(ErrorCode::permission_denied,
                       fmt::format("PID {}: not permitted to trace it", pid));
@@ -100,14 +89,15 @@ pid_t ExitStops::process_of(pid_t task) const {
 // of who made it, whichever comes first.  By the time of the second it may have ended.
 void ExitStops::arrive(pid_t task, pid_t forked_by) {
   if (task <= 0 || processes_.contains(task)) return;
-  const pid_t pid = status_field(proc_, task, "Tgid");
+  const auto pid = static_cast<pid_t>(proc_.status_number(task, "Tgid"));
   if (pid == 0) return;
   if (forked_by == 0) not_told_.insert(task);
   processes_[task] = pid;
   running_[pid].insert(task);
   if (pid != task) return;
   const std::uint64_t begin = monotonic_ns();
-  events_.started(pid, forked_by != 0 ? forked_by : status_field(proc_, pid, "PPid"));
+  events_.started(
+      pid, forked_by != 0 ? forked_by : static_cast<pid_t>(proc_.status_number(pid, "PPid")));
   held_ns_ += monotonic_ns() - begin;
 }
 

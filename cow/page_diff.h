@@ -25,8 +25,8 @@ class PageComparison {
  public:
   // `is_alone`: whose original it is has it alone, and may have written to it.
   void add(PageBytes copy, PageBytes original, bool is_alone = false);
-  // A copied page of which nobody has the original.
-  void add_not_compared() { ++sum_.not_compared_pages; }
+  // Copied pages that are not there any more, or of which nobody has the original.
+  void add_not_compared(std::uint64_t pages = 1) { sum_.not_compared_pages += pages; }
   void add_cost(std::uint64_t ns) { sum_.cost_ns += ns; }
   void add(const PageComparison& other);
   CopyDiff result() const;

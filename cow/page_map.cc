@@ -78,6 +78,17 @@ Expected<AnonymousPages> PageMap::anonymous_pages_by_owner(const Mapping& mappin
   return result;
 }
 
+Expected<PageRanges> PageMap::swapped_pages(const Mapping& mapping) {
+  PageRanges result;
+  const int error =
+      visit_anonymous_pages(fd_, mapping.begin, mapping.end,
+                            [&result](std::uint64_t begin, std::uint64_t end, AnonymousPage kind) {
+                              if (kind == AnonymousPage::swapped) result.append({begin, end});
+                            });
+  if (auto good = check(error); !good) return tl::make_unexpected(std::move(good.error()));
+  return result;
+}
+
 Expected<PageRanges> PageMap::exclusive_pages(const PageRanges& pages) {
   PageRanges result;
   for (const PageRange& range : pages.ranges()) {

@@ -34,6 +34,9 @@ class PageMap {
   // The same, by whose they are.
   Expected<AnonymousPages> anonymous_pages_by_owner(const Mapping& mapping);
 
+  // The anonymous pages of `mapping` that are swapped out.
+  Expected<PageRanges> swapped_pages(const Mapping& mapping);
+
   // Those of `pages` that are resident, anonymous and mapped by this process alone (bit 56).
   Expected<PageRanges> exclusive_pages(const PageRanges& pages);
 

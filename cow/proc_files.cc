@@ -165,6 +165,17 @@ Expected<std::vector<Mapping>> ProcFiles::maps(pid_t pid) const {
   return read(pid, path(pid, "maps")).map([](const std::string& text) { return parse_maps(text); });
 }
 
+std::uint64_t ProcFiles::status_number(pid_t task, std::string_view name) const {
+  const auto text = read(task, path(task, "status"));
+  if (!text) return 0;
+  const std::string line = fmt::format("\n{}:", name);
+  const auto found = text->find(line);
+  if (found == std::string::npos) return 0;
+  const auto digits = text->find_first_of("0123456789", found + line.size());
+  if (digits == std::string::npos) return 0;
+  return number<std::uint64_t>(std::string_view(*text).substr(digits));
+}
+
 Expected<std::vector<pid_t>> ProcFiles::children(pid_t pid) const {
   const std::string folder = path(pid, "task");
   const std::unique_ptr<DIR, int (*)(DIR*)> tasks(::opendir(folder.c_str()), ::closedir);

@@ -52,6 +52,8 @@ class ProcFiles {
 
   Expected<ProcStat> stat(pid_t pid) const;
   Expected<std::vector<Mapping>> maps(pid_t pid) const;
+  // The number in a line of /proc/PID/status; 0 where there is none.
+  std::uint64_t status_number(pid_t task, std::string_view name) const;
   // Direct children of all its threads, in no order.
   Expected<std::vector<pid_t>> children(pid_t pid) const;
   // How many processes and threads were ever made on this machine, in any PID namespace.

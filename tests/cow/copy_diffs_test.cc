@@ -3,11 +3,15 @@
 #include <cstring>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cowshed/cow/copy_diffs.h>
+#include <cowshed/cow/page_map.h>
 #include <cowshed/cow/pagemap_backend.h>
+#include <cowshed/tests/probes/conditions.h>
 
 namespace cowshed::cow {
 namespace {
@@ -42,6 +46,17 @@ class Writer {
     EXPECT_EQ(::read(from_[0], &byte, 1), 1);
   }
   void write_here() const { write_all(); }
+  // How many pages; a few stay that another CPU is about to put on its lists.
+  std::uint64_t swap_out() const {
+    Mapping mapping;
+    mapping.begin = reinterpret_cast<std::uintptr_t>(memory_);
+    mapping.end = mapping.begin + kPages * kPageSize;
+    const int pidfd = static_cast<int>(::syscall(SYS_pidfd_open, pid_, 0));
+    const iovec all = {memory_, kPages * kPageSize};
+    EXPECT_GE(::process_madvise(pidfd, &all, 1, MADV_PAGEOUT, 0), 0);
+    ::close(pidfd);
+    return PageMap::open(ProcFiles(), pid_)->swapped_pages(mapping)->bytes() / kPageSize;
+  }
   void end() {
     if (has_ended_) return;
     ::kill(pid_, SIGKILL);
@@ -170,6 +185,23 @@ TEST(CopyDiffs, WhoExecutesAnotherProgramSharesNothingAnyMore) {
   diffs.executed(pid);
   diffs.exiting(pid, pid);
   EXPECT_FALSE(diff_of(diffs, pid, start_ns_of(pid)));
+}
+
+// Which copy it was nobody can say any more, but that it was one.
+TEST(CopyDiffs, ACopyThatIsSwappedOutIsNotCompared) {
+  if (::geteuid() != 0) GTEST_SKIP() << "needs root, to see frames of memory";
+  const cowshed::test::Conditions swap(cowshed::test::Needs::swap, 0);
+  if (!swap.missing().empty()) GTEST_SKIP() << swap.missing();
+  Writer writer;
+  CopyDiffs diffs(::getpid());
+  diffs.sample();
+  writer.write();
+  const std::uint64_t swapped = writer.swap_out();
+  EXPECT_GE(swapped, kPages / 2);
+  diffs.compare_alive();
+  const auto diff = diff_of(diffs, writer.pid(), start_ns_of(writer.pid()));
+  ASSERT_TRUE(diff);
+  EXPECT_EQ(diff->not_compared_pages, swapped);
 }
 
 TEST(CopyDiffs, OfNoProcessIsNothing) {

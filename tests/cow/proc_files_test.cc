@@ -83,6 +83,14 @@ TEST_F(FakeProc, ChildrenOfAllThreads) {
             (std::multiset<pid_t>{8, 9, 11}));
 }
 
+TEST_F(FakeProc, NumbersOfTheStatus) {
+  write("7/status", "Name:\tTgid: 9\nTgid:\t7\nVmSwap:\t      12 kB\n");
+  EXPECT_EQ(proc().status_number(7, "Tgid"), 7U);
+  EXPECT_EQ(proc().status_number(7, "VmSwap"), 12U);
+  EXPECT_EQ(proc().status_number(7, "VmRSS"), 0U);
+  EXPECT_EQ(proc().status_number(8, "Tgid"), 0U);
+}
+
 TEST_F(FakeProc, ForksOfTheMachine) {
   EXPECT_FALSE(proc().forks());
   write("stat", "cpu  1 2\nctxt 7\nprocesses 4711\nprocs_running 2\n");
