@@ -80,7 +80,7 @@ struct CopyDiff {
   Taken taken = Taken::at_interval;
   std::uint64_t compared_pages = 0;
   std::uint64_t alone_pages = 0;  // of these: with one who may have written to the original since
-  std::uint64_t not_compared_pages = 0;  // copied, but nobody has the original any more
+  std::uint64_t not_compared_pages = 0;  // copied, but the copy or its original is gone
   std::uint64_t unchanged_pages = 0;     // of compared_pages: copied, and every byte as it was
   std::uint64_t changed_bytes = 0;
   // A change is a run of 8-byte words that differ.  Its most frequent width, and the most frequent
