@@ -6,6 +6,8 @@
 
 #include <cowshed/tools/cowtop/check_command.h>
 #include <cowshed/tools/cowtop/complain.h>
+#include <cowshed/tools/cowtop/diff_command.h>
+#include <cowshed/tools/cowtop/doctor_command.h>
 #include <cowshed/tools/cowtop/exit_status.h>
 #include <cowshed/tools/cowtop/options.h>
 #include <cowshed/tools/cowtop/record_command.h>
@@ -21,9 +23,10 @@ struct Subcommand {
   int (*run)(std::vector<std::string> words);
 };
 
-constexpr std::array kSubcommands = {Subcommand{"check", check_command},
-                                     Subcommand{"record", record_command},
-                                     Subcommand{"report", report_command}};
+constexpr std::array kSubcommands = {
+    Subcommand{"record", record_command}, Subcommand{"report", report_command},
+    Subcommand{"diff", diff_command}, Subcommand{"check", check_command},
+    Subcommand{"doctor", doctor_command}};
 
 int run_words(std::vector<std::string> words) {
   for (const Subcommand& each : kSubcommands) {

@@ -16,7 +16,9 @@ constexpr const char* kUsage =
     "       cowtop [OPTIONS] -p PID\n"
     "       cowtop record -o FILE [OPTIONS] -- COMMAND [ARGS...]\n"
     "       cowtop report FILE\n"
+    "       cowtop diff BEFORE AFTER\n"
     "       cowtop check LIMITS [OPTIONS] -- COMMAND [ARGS...]\n"
+    "       cowtop doctor\n"
     "Each subcommand has a --help of its own.";
 
 constexpr const char* kFooter = R"(Examples:

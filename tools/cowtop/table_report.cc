@@ -11,6 +11,7 @@
 #include <vector>
 
 #include <cowshed/cow/subtrees.h>
+#include <cowshed/tools/cowtop/estimate.h>
 #include <cowshed/tools/cowtop/frame_text.h>
 #include <cowshed/tools/cowtop/printable.h>
 #include <cowshed/tools/cowtop/table_report.h>
@@ -434,6 +435,23 @@ std::string diff_lines(const cow::Measurement& measurement) {
   return measurement.diffs && !compared ? text + nothing_compared(measurement) : text;
 }
 
+std::string estimate_lines(const cow::Measurement& measurement) {
+  const auto estimated = estimate(measurement);
+  if (!estimated) return {};
+  std::string text = fmt::format(
+      "what if (estimate): {} worker{} and what {} share{} take {} MiB; twice as many "
+      "{}, ten times {}; by spawn {}\n",
+      estimated->workers, estimated->workers == 1 ? "" : "s",
+      estimated->workers == 1 ? "it" : "they", estimated->workers == 1 ? "s" : "",
+      mebibytes(estimated->bytes_with_workers(1)), mebibytes(estimated->bytes_with_workers(2)),
+      mebibytes(estimated->bytes_with_workers(10)), mebibytes(estimated->bytes_by_spawn()));
+  for (const Estimate::Frozen& each : estimated->frozen) {
+    text += fmt::format("what if (estimate): {} MiB less with no writes to {}\n",
+                        mebibytes(each.bytes), printable(each.name));
+  }
+  return text;
+}
+
 }  // namespace
 
 std::string table_report(const cow::Measurement& measurement) {
@@ -470,7 +488,7 @@ std::string table_report(const cow::Measurement& measurement) {
   text += memory_lines(measurement) + arena_lines(measurement) + object_lines(measurement) +
           transfer_lines(measurement);
   text += latency_lines(measurement) + sampled_lines(measurement);
-  text += pattern_lines(measurement) + diff_lines(measurement);
+  text += pattern_lines(measurement) + diff_lines(measurement) + estimate_lines(measurement);
   if (known == 0) return text + fmt::format("total copied: {}\n", kUnknown);
   return text + fmt::format("total copied: {:.1f} MiB{}\n", static_cast<double>(copied) / kMiB,
                             known == rows.size() ? "" : ", and what is not known (-)");

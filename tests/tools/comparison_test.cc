@@ -1,0 +1,107 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <map>
+
+#include <cowshed/tests/tools/recordings.h>
+#include <cowshed/tools/cowtop/comparison.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+
+cow::ProcessCopies process(pid_t pid, pid_t ppid, const std::string& comm, std::uint64_t pages) {
+  cow::ProcessCopies result;
+  result.pid = pid;
+  result.ppid = ppid;
+  result.comm = comm;
+  result.role = ppid == 0 ? cow::Role::root : cow::Role::child;
+  result.copied_anon_pages = pages;
+  result.copied_file_pages = 0;
+  return result;
+}
+
+// Other PIDs, as in another run.
+cow::Measurement run_of(pid_t pid, const std::vector<std::uint64_t>& workers) {
+  cow::Measurement measurement;
+  measurement.processes.push_back(process(pid, 0, "server", 1));
+  for (const std::uint64_t pages : workers) {
+    measurement.processes.push_back(process(++pid, measurement.processes[0].pid, "worker", pages));
+  }
+  return measurement;
+}
+
+std::map<std::string, std::int64_t> growth_of(const std::vector<Change>& changes) {
+  std::map<std::string, std::int64_t> growth;
+  for (const Change& each : changes) growth[each.name] = each.growth();
+  return growth;
+}
+
+TEST(Comparison, ProcessesAreMatchedByTheirPlaceInTheTree) {
+  auto before = run_of(100, {10, 20});
+  auto after = run_of(900, {10, 25, 7});
+  after.processes.push_back(process(950, 902, "cat", 3));
+  const Comparison comparison = compare(before, after);
+  const std::map<std::string, std::int64_t> expected = {{"server", 0},
+                                                        {"server/worker[1]", 0},
+                                                        {"server/worker[2]", 5},
+                                                        {"server/worker[3]", 7},
+                                                        {"server/worker[2]/cat[1]", 3}};
+  EXPECT_EQ(growth_of(comparison.processes), expected);
+  EXPECT_EQ(comparison.processes[0].name, "server/worker[3]") << "the most changed first";
+  EXPECT_EQ(comparison.processes[0].before, std::nullopt) << "was not there";
+  EXPECT_EQ(comparison.total.before, 31);
+  EXPECT_EQ(comparison.total.after, 46);
+}
+
+TEST(Comparison, AProcessWhoseCopiesAreNotKnown) {
+  auto before = run_of(100, {10});
+  auto after = run_of(200, {10});
+  after.processes[1].copied_anon_pages.reset();
+  const Comparison comparison = compare(before, after);
+  EXPECT_EQ(comparison.processes[0].before, 10);
+  EXPECT_EQ(comparison.processes[0].after, std::nullopt);
+}
+
+TEST(Comparison, ObjectsAndSitesOfAllProcesses) {
+  const auto before = full_measurement();
+  auto after = before;
+  after.processes.push_back(after.processes[1]);
+  after.processes.back().pid = 77;
+  after.sampled->sites[0].estimated_copies = 100;
+  after.sampled->mappings.clear();
+  const Comparison comparison = compare(before, after);
+  ASSERT_THAT(comparison.objects, SizeIs(1));
+  EXPECT_EQ(comparison.objects[0].name, "index/table (Table)");
+  EXPECT_EQ(comparison.objects[0].before, 30);
+  EXPECT_EQ(comparison.objects[0].after, 60);
+  ASSERT_THAT(comparison.sites, SizeIs(1));
+  EXPECT_EQ(comparison.sites[0].growth(), 100 - 448);
+  // 7 of 10 samples are in the list: what is not in it may be some of the others.
+  ASSERT_THAT(comparison.mappings, SizeIs(1));
+  EXPECT_EQ(comparison.mappings[0].before, 640);
+  EXPECT_EQ(comparison.mappings[0].after, std::nullopt);
+}
+
+TEST(Comparison, WhatOneSideDoesNotHaveIsNothingWhereItsListIsWhole) {
+  auto before = full_measurement();
+  auto after = full_measurement();
+  after.sampled->mappings[0].name = "[stack]";
+  const Comparison comparison = compare(before, after);
+  const std::map<std::string, std::int64_t> expected = {{"[heap]", -640}, {"[stack]", 640}};
+  EXPECT_EQ(growth_of(comparison.mappings), expected);
+  for (const Change& each : comparison.mappings) {
+    EXPECT_TRUE(each.before && each.after) << each.name;
+  }
+}
+
+TEST(Comparison, OfNothing) {
+  const Comparison comparison = compare({}, {});
+  EXPECT_EQ(comparison.total.before, std::nullopt);
+  EXPECT_THAT(comparison.processes, IsEmpty());
+  EXPECT_THAT(comparison.sites, IsEmpty());
+}
+
+}  // namespace
+}  // namespace cowshed::cowtop

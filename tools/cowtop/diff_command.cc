@@ -1,0 +1,67 @@
+#include <CLI/CLI.hpp>
+#include <utility>
+
+#include <cowshed/tools/cowtop/command_line.h>
+#include <cowshed/tools/cowtop/comparison_report.h>
+#include <cowshed/tools/cowtop/complain.h>
+#include <cowshed/tools/cowtop/diff_command.h>
+#include <cowshed/tools/cowtop/measurement_file.h>
+#include <cowshed/tools/cowtop/output_file.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+constexpr const char* kDescription =
+    "Compares what two runs copied: by process, object, code site and mapping, what grew and what\n"
+    "shrank.";
+
+constexpr const char* kUsage = "cowtop diff [OPTIONS] BEFORE AFTER";
+
+constexpr const char* kFooter = R"(Examples:
+  cowtop record -o before.cowtop --sites -- ./server --workers 4
+  cowtop record -o after.cowtop --sites -- ./server --workers 4 --freeze
+  cowtop diff before.cowtop after.cowtop
+  cowtop diff --json before.cowtop after.cowtop | jq .total
+
+BEFORE and AFTER are recordings, or what cowtop --json has written.  Processes are matched by their
+place in the tree: server/worker[2] is the second worker of the server, in order of start.  "-" is
+what is not known, or was not there.
+
+Exit status: 0, whatever has changed (cowtop check --baseline is the judge); 125 if a file cannot be
+read, or bad usage.)";
+
+}  // namespace
+
+int diff_command(std::vector<std::string> words) {
+  CommandLine line({"cowtop diff", kDescription, kUsage, kFooter});
+  ComparedNames names;
+  std::string output;
+  bool json = false;
+  line.app().add_option("BEFORE", names.before, "A recording, or a JSON report")->required();
+  line.app().add_option("AFTER", names.after, "What to compare with it")->required();
+  line.app().add_flag("--json", json, "One JSON object (schema cowshed.diff/1)");
+  line.app()
+      .add_option("-o,--output", output, "Write the report to FILE, not to standard output")
+      ->type_name("FILE");
+  if (const auto status = line.parse(std::move(words))) return *status;
+
+  const auto before = read_measurement(names.before);
+  if (!before) return own_error(before.error());
+  const auto after = read_measurement(names.after);
+  if (!after) return own_error(after.error());
+  for (const auto* each : {&*before, &*after}) {
+    if (!each->note.empty()) complain(each->note);
+  }
+  if (before->measurement.backend != after->measurement.backend) {
+    complain("the " + before->measurement.backend + " backend measured one and the " +
+             after->measurement.backend + " backend the other: they do not count the same");
+  }
+  auto file = OutputFile::open(output);
+  if (!file) return own_error(file.error());
+  const Comparison comparison = compare(before->measurement, after->measurement);
+  const auto written = file->write_report(json ? comparison_json(comparison, names)
+                                               : comparison_table(comparison, names));
+  return written ? 0 : own_error(written.error());
+}
+
+}  // namespace cowshed::cowtop

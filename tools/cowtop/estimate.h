@@ -1,0 +1,39 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <cowshed/cow/process_copies.h>
+
+namespace cowshed::cowtop {
+
+// What memory would be needed if something were otherwise, by simple arithmetic on what was
+// measured.  An estimate: it takes all workers to be alive at once, and more of them to copy as
+// much as these did.
+//
+// A worker is a child that was forked with its parent's memory and has not executed another
+// program.
+struct Estimate {
+  std::uint64_t workers = 0;
+  std::uint64_t shared_bytes = 0;  // the most that one of them shared at its fork
+  std::uint64_t copied_bytes = 0;  // of all workers
+
+  // What would not have been copied of it, if nobody wrote to it: in a frozen arena, say.
+  struct Frozen {
+    std::string name;  // "object 'index'", "mapping '[heap]'"
+    std::uint64_t bytes = 0;
+  };
+  std::vector<Frozen> frozen;  // the most first, at most 3; objects where any are known
+
+  // Shared once, and the copies of so many times as many workers.
+  std::uint64_t bytes_with_workers(std::uint64_t times) const;
+  // Each worker, and who starts them, with all of it for itself: spawn, or exec.
+  std::uint64_t bytes_by_spawn() const;
+};
+
+// nullopt where there is no worker of which both figures are known.
+std::optional<Estimate> estimate(const cow::Measurement& measurement);
+
+}  // namespace cowshed::cowtop

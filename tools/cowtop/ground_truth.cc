@@ -1,0 +1,76 @@
+#include <csignal>
+#include <optional>
+#include <poll.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cowshed/cow/command.h>
+#include <cowshed/tools/cowtop/doctor_command.h>
+#include <cowshed/tools/cowtop/ground_truth.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+constexpr std::size_t kSharedPages = 1000;
+constexpr useconds_t kLingerUs = 500'000;
+
+// All that a child does, so that two differ by nothing but `pages`.
+[[noreturn]] void be_child(volatile char* memory, std::size_t pages) {
+  for (std::size_t i = 0; i < pages; ++i) memory[i * cow::kPageSize] = 2;
+  ::usleep(kLingerUs);
+  ::_exit(0);
+}
+
+std::optional<std::uint64_t> copies_of(const cow::Measurement& measurement, std::size_t child) {
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    if (process.role == cow::Role::child && child-- == 0) return process.copied_anon_pages;
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+void be_ground_truth() {
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+  ::prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
+  void* mapped = ::mmap(nullptr, kSharedPages * cow::kPageSize, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapped == MAP_FAILED) return;
+  auto* memory = static_cast<volatile char*>(mapped);
+  for (std::size_t i = 0; i < kSharedPages; ++i) memory[i * cow::kPageSize] = 1;
+  for (const std::size_t pages : {std::size_t{0}, std::size_t{kGroundTruthPages}}) {
+    if (::fork() == 0) be_child(memory, pages);
+  }
+  while (::wait(nullptr) > 0) {
+  }
+}
+
+Expected<std::uint64_t> measure_ground_truth(cow::Backend& backend) {
+  auto command = cow::Command::fork({"/proc/self/exe", "doctor", kGroundTruthWord});
+  if (!command) return tl::make_unexpected(command.error());
+  if (const auto tracked = backend.track_command(command->pid()); !tracked) {
+    return tl::make_unexpected(tracked.error());
+  }
+  if (const auto released = command->release(); !released) {
+    return tl::make_unexpected(released.error());
+  }
+  pollfd ended{command->pidfd(), POLLIN, 0};
+  do {
+    if (const auto sampled = backend.sample(); !sampled) {
+      return tl::make_unexpected(sampled.error());
+    }
+  } while (::poll(&ended, 1, static_cast<int>(backend.interval().count())) == 0);
+  if (const auto sampled = backend.sample(); !sampled) return tl::make_unexpected(sampled.error());
+  if (const auto status = command->wait(); !status) return tl::make_unexpected(status.error());
+  const cow::Measurement measurement = backend.measurement();
+  const auto none = copies_of(measurement, 0);
+  const auto some = copies_of(measurement, 1);
+  if (!none || !some) {
+    return make_error(ErrorCode::unsupported, "did not see both children of the ground truth");
+  }
+  return *some - *none;
+}
+
+}  // namespace cowshed::cowtop

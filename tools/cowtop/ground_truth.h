@@ -1,0 +1,21 @@
+#pragma once
+
+#include <cstdint>
+
+#include <cowshed/base/error.h>
+#include <cowshed/cow/backend.h>
+
+namespace cowshed::cowtop {
+
+// A process that shares its memory with two children, of which the first writes to none of it and
+// the second to kGroundTruthPages: that one copies so many pages more, exactly.
+inline constexpr std::uint64_t kGroundTruthPages = 600;
+
+// Is that process.  The children linger, for a backend that looks now and then.
+void be_ground_truth();
+
+// Has `backend` measure it, in a run of this program's own, and returns how many pages more the
+// second child copied.  Errors: those of the backend; unsupported where it did not find both.
+Expected<std::uint64_t> measure_ground_truth(cow::Backend& backend);
+
+}  // namespace cowshed::cowtop
