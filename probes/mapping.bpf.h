@@ -63,8 +63,8 @@ static __always_inline int walk_tree(struct thread_state* thread, struct mm_stru
   return WALK_MISS;
 }
 
-/* An object is copied to thread->node at once, as far as it fits, for word_of(): each call to read
- * the kernel's memory costs some 25 ns, whatever its size. */
+/* An object is copied to thread->node at once, as far as it fits, for word_of(): one call to read
+ * the kernel's memory in place of one for each field. */
 static __always_inline int read_object(struct thread_state* thread, const void* object,
                                        __u32 size) {
   if (size > sizeof thread->node) {
