@@ -11,6 +11,7 @@ using test::Finished;
 using test::run;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::MatchesRegex;
 
 ParsedArguments parse(std::vector<std::string> words) { return parse_arguments(std::move(words)); }
 
@@ -83,7 +84,15 @@ TEST(CowtopOptions, HelpTeaches) {
   for (const char* text : {"Usage: cowtop", "--json", "-p", "Examples:", "Exit status"}) {
     EXPECT_THAT(help.out, HasSubstr(text));
   }
-  EXPECT_EQ(run({COWTOP, "--version"}).exit_status(), 0);
+}
+
+TEST(CowtopOptions, VersionSaysWhatRuns) {
+  const Finished version = run({COWTOP, "--version"});
+  EXPECT_EQ(version.exit_status(), 0);
+  EXPECT_THAT(version.out,
+              MatchesRegex("cowtop [0-9.]+\nbuilt from [^/\n]+ by [^/\n]+, [^/\n]+\n"
+                           "libbpf [0-9.]+, libzstd [0-9.]+\nLinux [^/\n]+, with(out)? BTF\n"));
+  EXPECT_EQ(run({COWTOP, "record", "--version"}).out, version.out);
 }
 
 }  // namespace

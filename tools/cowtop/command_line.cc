@@ -5,6 +5,7 @@
 
 #include <cowshed/tools/cowtop/command_line.h>
 #include <cowshed/tools/cowtop/exit_status.h>
+#include <cowshed/tools/cowtop/version.h>
 
 namespace cowshed::cowtop {
 namespace {
@@ -26,7 +27,7 @@ CommandLine::CommandLine(const Text& text)
     : name_(text.name), app_(std::make_unique<CLI::App>(text.description, text.name)) {
   app_->formatter(std::make_shared<UsageFormatter>(text.usage));
   app_->footer(text.footer);
-  app_->set_version_flag("--version", "cowtop " COWSHED_VERSION);
+  app_->set_version_flag("--version", version_text);
 }
 
 CommandLine::~CommandLine() = default;
