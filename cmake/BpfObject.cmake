@@ -27,11 +27,13 @@ function(cowshed_bpf_skeleton target source)
   set(folder ${CMAKE_CURRENT_BINARY_DIR}/${target})
   file(MAKE_DIRECTORY ${folder})
   list(TRANSFORM ARG_INCLUDES PREPEND -I)
+  # BTF names the source files, and a package does not tell where it was built.
   # <linux/types.h> needs <asm/types.h>, which Debian keeps in the folder of the architecture.
   add_custom_command(
     OUTPUT ${folder}/${name}.bpf.o
     COMMAND ${COWSHED_CLANG} -target bpf -mcpu=v3 -O2 -g -Wall -Werror -D__TARGET_ARCH_x86
-            ${ARG_INCLUDES} -isystem /usr/include/${CMAKE_LIBRARY_ARCHITECTURE} -c ${source} -o
+            -fdebug-compilation-dir=. -fdebug-prefix-map=${PROJECT_SOURCE_DIR}/= ${ARG_INCLUDES}
+            -isystem /usr/include/${CMAKE_LIBRARY_ARCHITECTURE} -c ${source} -o
             ${folder}/${name}.bpf.o
     COMMAND ${COWSHED_LLVM_STRIP} -g ${folder}/${name}.bpf.o # DWARF; BTF stays
     DEPENDS ${source} ${ARG_DEPENDS}

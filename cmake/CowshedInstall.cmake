@@ -8,5 +8,6 @@ write_basic_package_version_file(
 install(FILES ${PROJECT_BINARY_DIR}/CowshedConfig.cmake
               ${PROJECT_BINARY_DIR}/CowshedConfigVersion.cmake DESTINATION ${cowshed_config_dir})
 install(EXPORT CowshedTargets NAMESPACE cowshed:: DESTINATION ${cowshed_config_dir})
-install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
-install(DIRECTORY LICENSES DESTINATION ${CMAKE_INSTALL_DOCDIR})
+# The packages have them as Debian's file copyright.
+install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT licenses)
+install(DIRECTORY LICENSES DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT licenses)

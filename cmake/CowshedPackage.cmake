@@ -1,0 +1,47 @@
+# cpack -G DEB in the build folder makes packages/cowtop_*.deb and packages/libcowshed-dev_*.deb.
+set(CPACK_GENERATOR DEB)
+set(CPACK_PACKAGE_NAME cowshed)
+set(CPACK_PACKAGE_VENDOR "The Cowshed authors")
+# Whoever publishes the packages sets -D CPACK_PACKAGE_CONTACT="Name <address>".
+set(CPACK_PACKAGE_CONTACT "The Cowshed authors <cowshed@localhost>" CACHE STRING "The packages' maintainer")
+# The default, which is left out: each package has a summary of its own.
+set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "${PROJECT_NAME} built using CMake")
+set(CPACK_PACKAGE_DIRECTORY ${PROJECT_BINARY_DIR}/packages)
+set(CPACK_PACKAGING_INSTALL_PREFIX /usr)
+set(CPACK_STRIP_FILES ON)
+set(CPACK_DEB_COMPONENT_INSTALL ON)
+set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
+set(CPACK_DEBIAN_PACKAGE_CONTROL_STRICT_PERMISSION ON)
+set(CPACK_COMPONENTS_ALL cowtop dev)
+
+set(CPACK_DEBIAN_COWTOP_PACKAGE_NAME cowtop)
+set(CPACK_DEBIAN_COWTOP_PACKAGE_SECTION utils)
+set(CPACK_DEBIAN_COWTOP_PACKAGE_SHLIBDEPS ON)
+set(CPACK_DEBIAN_COWTOP_DESCRIPTION
+    "counts the memory that forked processes copy
+Programs fork workers that share their memory until somebody writes to it. cowtop
+counts what each process copies, exactly by eBPF or without privileges from /proc:
+by process, by code and by object. It records, compares, and holds tests to a budget.")
+
+set(CPACK_DEBIAN_DEV_PACKAGE_NAME libcowshed-dev)
+set(CPACK_DEBIAN_DEV_PACKAGE_SECTION libdevel)
+set(CPACK_DEBIAN_DEV_PACKAGE_DEPENDS "libc6-dev, libexpected-dev")
+set(CPACK_DEBIAN_DEV_PACKAGE_RECOMMENDS
+    "cmake, libbpf-dev, libcapstone-dev, libcereal-dev, libdw-dev, libelf-dev, libfmt-dev, pkg-config")
+set(CPACK_DEBIAN_DEV_DESCRIPTION
+    "fork-aware memory sharing, to be linked statically
+Data in an arena that is frozen before the fork, so that no child can copy it by
+accident; references, channels and workers to go with it; and a meter that counts,
+in a test, what a forked process copies.")
+
+install(FILES ${CMAKE_CURRENT_LIST_DIR}/copyright DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/cowtop
+        COMPONENT cowtop EXCLUDE_FROM_ALL)
+install(FILES ${CMAKE_CURRENT_LIST_DIR}/copyright
+        DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/libcowshed-dev COMPONENT dev EXCLUDE_FROM_ALL)
+# CMake strips programs alone.
+install(CODE "
+  if(CMAKE_INSTALL_DO_STRIP)
+    file(GLOB libraries \$ENV{DESTDIR}\${CMAKE_INSTALL_PREFIX}/${CMAKE_INSTALL_LIBDIR}/libcowshed_*.a)
+    execute_process(COMMAND ${CMAKE_STRIP} --strip-debug \${libraries} COMMAND_ERROR_IS_FATAL ANY)
+  endif()" COMPONENT dev)
+include(CPack)
