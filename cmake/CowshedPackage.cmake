@@ -19,9 +19,10 @@ set(CPACK_DEBIAN_COWTOP_PACKAGE_SECTION utils)
 set(CPACK_DEBIAN_COWTOP_PACKAGE_SHLIBDEPS ON)
 set(CPACK_DEBIAN_COWTOP_DESCRIPTION
     "counts the memory that forked processes copy
-Programs fork workers that share their memory until somebody writes to it. cowtop
-counts what each process copies, exactly by eBPF or without privileges from /proc:
-by process, by code and by object. It records, compares, and holds tests to a budget.")
+Programs fork workers that share their memory until somebody writes to it.
+cowtop counts what each process copies, exactly by eBPF or without privileges
+from /proc: by process, by code and by object. It records, compares, and holds
+tests to a budget.")
 
 set(CPACK_DEBIAN_DEV_PACKAGE_NAME libcowshed-dev)
 set(CPACK_DEBIAN_DEV_PACKAGE_SECTION libdevel)
@@ -30,9 +31,9 @@ set(CPACK_DEBIAN_DEV_PACKAGE_RECOMMENDS
     "cmake, libbpf-dev, libcapstone-dev, libcereal-dev, libdw-dev, libelf-dev, libfmt-dev, pkg-config")
 set(CPACK_DEBIAN_DEV_DESCRIPTION
     "fork-aware memory sharing, to be linked statically
-Data in an arena that is frozen before the fork, so that no child can copy it by
-accident; references, channels and workers to go with it; and a meter that counts,
-in a test, what a forked process copies.")
+Data in an arena that is frozen before the fork, so that no child can copy it
+by accident; references, channels and workers to go with it; and a meter that
+counts, in a test, what a forked process copies.")
 
 install(FILES ${CMAKE_CURRENT_LIST_DIR}/copyright DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/cowtop
         COMPONENT cowtop EXCLUDE_FROM_ALL)
