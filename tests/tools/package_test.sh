@@ -22,7 +22,7 @@ work=$(mktemp -d)
 dpkg_alone() { # waits while another program has dpkg's lock
   local try
   for try in {1..60}; do
-    dpkg "$@" >"$work/dpkg.log" 2>&1 && return
+    dpkg "$@" >"$work/dpkg.log" 2>&1 && return 0
     grep -q 'lock was locked' "$work/dpkg.log" || break
     sleep 1
   done
@@ -30,7 +30,7 @@ dpkg_alone() { # waits while another program has dpkg's lock
   return 1
 }
 remove() { dpkg_alone --purge cowtop libcowshed-dev; }
-trap 'remove; rm -rf "$work"' EXIT
+trap 'remove || true; rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM # when what runs has ended
 
 cpack -G DEB --config "$build/CPackConfig.cmake" -B "$work/packages" >"$work/cpack.log" 2>&1 ||
