@@ -12,6 +12,7 @@ namespace {
 
 // A program maps most of what it ever maps soon after its exec.
 constexpr std::uint64_t kFirstReadsNs = 5'000'000;
+constexpr std::size_t kMostKept = 8;
 
 }  // namespace
 
@@ -48,7 +49,18 @@ bool AddressSpaces::read(Known& known, std::uint64_t now_ns) {
   space->mappings = std::move(*mappings);
   known.space = std::move(space);
   known.read_ns = now_ns;
+  if (known.read.size() == kMostKept) known.read.erase(known.read.begin());
+  known.read.emplace_back(now_ns, known.space);
   return true;
+}
+
+// Of what was read of `parent`, the first after the fork and the last before it.
+void AddressSpaces::inherit(Known& child, const Known& parent, std::uint64_t fork_ns) {
+  const auto after = std::find_if(parent.read.begin(), parent.read.end(),
+                                  [&](const auto& read) { return read.first >= fork_ns; });
+  child.space = after == parent.read.end() ? parent.space : after->second;
+  if (after != parent.read.begin()) child.space_before = std::prev(after)->second;
+  child.read_ns = parent.read_ns;
 }
 
 void AddressSpaces::update(const ProcessCounts& process, std::uint64_t now_ns) {
@@ -65,8 +77,7 @@ void AddressSpaces::update(const ProcessCounts& process, std::uint64_t now_ns) {
       Known& from = parent->second;
       // What it mapped before the fork.
       if (from.alive && from.read_ns < process.start_ns) read(from, now_ns);
-      known.space = from.space;
-      known.read_ns = from.read_ns;
+      inherit(known, from, process.start_ns);
     }
   }
   if (std::exchange(known.execs, process.execs) != process.execs) {
@@ -74,26 +85,39 @@ void AddressSpaces::update(const ProcessCounts& process, std::uint64_t now_ns) {
     known.image_ns = now_ns;
     known.read_ns = 0;
     known.space.reset();
+    known.space_before.reset();
+    known.read.clear();
   }
+  read_if_due(known, now_ns);
+}
+
+void AddressSpaces::read_if_due(Known& known, std::uint64_t now_ns) {
   if (!known.alive || !known.own_image) return;
   const bool is_due = known.read_ns == 0 ||
                       now_ns - known.read_ns >= kFirstReadsNs + (known.read_ns - known.image_ns);
   if (is_due) read(known, now_ns);
 }
 
+void AddressSpaces::keep_up(std::uint64_t now_ns) {
+  if (now_ns - kept_up_ns_ < kFirstReadsNs) return;
+  kept_up_ns_ = now_ns;
+  for (auto& [id, known] : known_) read_if_due(known, now_ns);
+}
+
 const AddressSpace* AddressSpaces::at(const CopySample& sample) {
   const auto found = known_.find(sample.process_id);
   if (found == known_.end() || found->second.execs != sample.execs) return nullptr;
   Known& known = found->second;
-  const auto has_all = [&] {
-    return known.space && known.space->find(sample[Register::rip]) != nullptr &&
-           known.space->find(sample.address) != nullptr;
+  const auto has_all = [&](const AddressSpace* space) {
+    return space != nullptr && space->find(sample[Register::rip]) != nullptr &&
+           space->find(sample.address) != nullptr;
   };
-  if (known.alive && !has_all()) {
+  if (known.alive && !has_all(known.space.get())) {
     const std::uint64_t now = monotonic_ns();
     if (known.reads.is_due(now)) read(known, now);
   }
-  return known.space.get();
+  const bool was_before = !has_all(known.space.get()) && has_all(known.space_before.get());
+  return was_before ? known.space_before.get() : known.space.get();
 }
 
 std::optional<pid_t> AddressSpaces::writer_of_perf_map(const CopySample& sample) const {
@@ -108,7 +132,11 @@ std::optional<pid_t> AddressSpaces::writer_of_perf_map(const CopySample& sample)
 
 void AddressSpaces::forget_ended() {
   for (auto& [id, known] : known_) {
-    if (known.had_ended) known.space.reset();
+    if (known.had_ended) {
+      known.space.reset();
+      known.space_before.reset();
+      known.read.clear();
+    }
     known.had_ended = !known.alive;
   }
   std::erase_if(unwinders_, [](const auto& entry) { return entry.second.expired(); });

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <sys/types.h>
+#include <utility>
 #include <vector>
 
 #include <cowshed/cow/binaries.h>
@@ -37,6 +38,10 @@ class AddressSpaces {
   // What the newest snapshot says of a process; its parent's comes first.
   void update(const ProcessCounts& process, std::uint64_t now_ns);
 
+  // Reads again what may have changed, of processes as of the newest snapshot: for whoever is busy
+  // between two snapshots for long.
+  void keep_up(std::uint64_t now_ns);
+
   bool knows(std::uint64_t process_id) const { return known_.contains(process_id); }
 
   // That of the process when it was sampled; null where it is not known.
@@ -61,17 +66,24 @@ class AddressSpaces {
     std::uint64_t read_ns = 0;   // 0: not read
     Pace reads{kReadsFactor, kBetweenReadsNs};
     std::shared_ptr<AddressSpace> space;
+    // Where a child is seen late, its parent may have given back what it shared with it: what was
+    // read of it last before the fork.  So a parent's last few are kept, with when they were read.
+    std::shared_ptr<AddressSpace> space_before;
+    std::vector<std::pair<std::uint64_t, std::shared_ptr<AddressSpace>>> read;
   };
 
   static constexpr std::uint64_t kReadsFactor = 19;
   static constexpr std::uint64_t kBetweenReadsNs = 20'000'000;
 
   bool read(Known& known, std::uint64_t now_ns);
+  void read_if_due(Known& known, std::uint64_t now_ns);
+  static void inherit(Known& child, const Known& parent, std::uint64_t fork_ns);
   std::shared_ptr<StackUnwinder> unwinder_for(const std::vector<Mapping>& mappings, pid_t pid);
 
   ProcFiles proc_;
   Binaries* binaries_;
-  std::map<std::uint64_t, Known> known_;                           // by the probe's id
+  std::map<std::uint64_t, Known> known_;  // by the probe's id
+  std::uint64_t kept_up_ns_ = 0;
   std::map<std::string, std::weak_ptr<StackUnwinder>> unwinders_;  // by layout of the code
 };
 

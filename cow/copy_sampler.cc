@@ -38,7 +38,10 @@ void CopySampler::attribute(const std::vector<ProcessCounts>& processes,
       unknown.push_back(std::move(sample));
     } else {
       place(sample);
-      if (++placed % kPlacedAtATime == 0) meanwhile();
+      if (++placed % kPlacedAtATime != 0) continue;
+      // A program may map what it copies and be gone before we are through.
+      spaces_.keep_up(monotonic_ns());
+      meanwhile();
     }
   }
   if (unknown.size() > kMostUnknown) {

@@ -1,0 +1,90 @@
+#include <gtest/gtest.h>
+#include <string>
+
+#include <cowshed/cow/address_spaces.h>
+#include <cowshed/tests/cow/fake_proc.h>
+
+namespace cowshed::cow {
+namespace {
+
+constexpr std::uint64_t kNsPerMs = 1'000'000;
+
+class AddressSpacesOf : public FakeProc {
+ protected:
+  void map(const std::string& lines) const { write("7/maps", lines); }
+  static ProcessCounts parent() {
+    ProcessCounts counts;
+    counts.id = 1;
+    counts.pid = 7;
+    return counts;
+  }
+  static ProcessCounts child(std::uint64_t start_ns) {
+    ProcessCounts counts;
+    counts.id = 2;
+    counts.parent_id = 1;
+    counts.pid = 8;
+    counts.start_ns = start_ns;
+    return counts;
+  }
+  // Whether it is known what was mapped at 0x1000 when the process was sampled.
+  bool knows(std::uint64_t process_id) {
+    CopySample sample;
+    sample.process_id = process_id;
+    sample.address = 0x1000;
+    sample.registers[static_cast<std::size_t>(Register::rip)] = 0x5000;
+    const AddressSpace* space = spaces_.at(sample);
+    return space != nullptr && space->find(0x1000) != nullptr;
+  }
+
+  Binaries binaries_{proc()};
+  AddressSpaces spaces_{proc(), binaries_};
+  const std::string with_it_ = "1000-2000 rw-p 00000000 00:00 0\n5000-6000 rw-p 00000000 00:00 0\n";
+  const std::string without_it_ = "5000-6000 rw-p 00000000 00:00 0\n";
+};
+
+// As where it ends, or is seen, only when its parent has given back what it shared with it.
+TEST_F(AddressSpacesOf, AChildSeenLateHasWhatItsParentHadAtTheFork) {
+  map(with_it_);
+  spaces_.update(parent(), 100 * kNsPerMs);
+  EXPECT_TRUE(knows(1));
+  map(without_it_);
+  spaces_.keep_up(900 * kNsPerMs);
+  EXPECT_FALSE(knows(1)) << "was not read again";
+  auto ended = parent();
+  ended.alive = false;
+  spaces_.update(ended, 910 * kNsPerMs);
+  auto late = child(110 * kNsPerMs);
+  late.alive = false;
+  spaces_.update(late, 910 * kNsPerMs);
+  EXPECT_TRUE(knows(2));
+}
+
+TEST_F(AddressSpacesOf, WhatIsMappedBetweenTwoSnapshotsIsReadMeanwhile) {
+  map(without_it_);
+  spaces_.update(parent(), 100 * kNsPerMs);
+  map(with_it_);
+  spaces_.keep_up(101 * kNsPerMs);
+  spaces_.keep_up(200 * kNsPerMs);
+  auto ended = parent();
+  ended.alive = false;
+  spaces_.update(ended, 210 * kNsPerMs);
+  EXPECT_TRUE(knows(1));
+}
+
+TEST_F(AddressSpacesOf, AfterAnExecNothingOfBeforeIsLeft) {
+  map(with_it_);
+  spaces_.update(parent(), 100 * kNsPerMs);
+  std::filesystem::remove(root_ / "7/maps");
+  auto executed = parent();
+  executed.execs = 1;
+  spaces_.update(executed, 200 * kNsPerMs);
+  executed.alive = false;
+  spaces_.update(executed, 201 * kNsPerMs);
+  auto late = child(100 * kNsPerMs);
+  late.alive = false;
+  spaces_.update(late, 202 * kNsPerMs);
+  EXPECT_FALSE(knows(2));
+}
+
+}  // namespace
+}  // namespace cowshed::cow
