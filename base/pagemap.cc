@@ -58,6 +58,11 @@ struct Categories {
   std::uint64_t any_of;
 };
 
+// Linux before 6.7 does not know the request, and a container's seccomp filter may not.
+bool is_no_scan(int error) {
+  return error == ENOTTY || error == EPERM || error == EACCES || error == ENOSYS || error == EINVAL;
+}
+
 // Visits ranges of such pages, and the `returned` categories that all of a range's pages have.
 template <std::size_t regions_at_once, class Visit>
 int scan(int pagemap, std::uint64_t begin, std::uint64_t end, Categories wanted,
@@ -76,7 +81,7 @@ int scan(int pagemap, std::uint64_t begin, std::uint64_t end, Categories wanted,
   while (scan.start < end) {
     const int count = ioctl(pagemap, kScanRequest, &scan);
     if (count < 0 && errno != EINTR) {
-      return errno;
+      return is_no_scan(errno) ? ENOTTY : errno;
     }
     for (int i = 0; i < count; ++i) {
       const PageRegion& region = regions[static_cast<std::size_t>(i)];

@@ -42,6 +42,9 @@ Expected<std::unique_ptr<Backend>> open_tracepoint(const SamplingOptions& sampli
 
 Expected<OpenedBackend> open_backend(BackendChoice choice, const SamplingOptions& sampling,
                                      Timing timing) {
+  if (::access("/proc/self/stat", F_OK) != 0) {
+    return make_error(ErrorCode::unsupported, "/proc is not mounted: mount -t proc proc /proc");
+  }
   OpenedBackend opened;
   if (choice != BackendChoice::pagemap) {
     auto tracepoint = open_tracepoint(sampling, timing);
@@ -50,6 +53,14 @@ Expected<OpenedBackend> open_backend(BackendChoice choice, const SamplingOptions
       return opened;
     }
     if (choice == BackendChoice::tracepoint) return tl::make_unexpected(tracepoint.error());
+    if (timing == Timing::on) {
+      if (auto untimed = open_tracepoint(sampling, Timing::off)) {
+        opened.backend = std::move(*untimed);
+        opened.notice = tracepoint.error().message +
+                        "; counting exactly all the same, but how long copies take is not known";
+        return opened;
+      }
+    }
     opened.notice = tracepoint.error().message +
                     "; using the pagemap backend instead, which is sampled: it counts pages that "
                     "are no longer shared, whoever copied them, and misses processes that live for "

@@ -14,6 +14,7 @@ namespace {
 
 constexpr std::uint64_t kBlockBytes = 2 << 20;
 constexpr std::uint64_t kAboutEqually = 2;  // times
+constexpr std::uint64_t kFewSamples = 16;   // of a process
 
 // What a program calls, and does not want to be told that it did.
 bool is_runtime_library(std::string_view path) {
@@ -288,10 +289,26 @@ SampledCopies CodeSites::of(std::uint64_t process_id, const Copies& copies, Symb
 
 SampledCopies CodeSites::of_all(const Copies& copies, Symbols& symbols, std::size_t most) const {
   SampledCopies result;
+  // Of processes with few samples each, all together say how much one stands for: those without any
+  // have copied, too.
+  std::uint64_t few_samples = 0;
+  std::uint64_t few_copies = 0;
+  const auto has_few = [this](std::uint64_t id) {
+    const auto tally = tallies_.find(id);
+    return tally == tallies_.end() || tally->second.samples < kFewSamples;
+  };
+  for (const auto& [id, copied] : copies) {
+    if (has_few(id)) few_copies += copied;
+  }
+  for (const auto& [id, tally] : tallies_) {
+    if (has_few(id)) few_samples += tally.samples;
+    result.samples += tally.samples;
+  }
+  const double copies_per_few = static_cast<double>(few_copies) /
+                                static_cast<double>(std::max<std::uint64_t>(few_samples, 1));
   std::vector<Weighted> all;
   for (const auto& [id, tally] : tallies_) {
-    all.push_back(weighted(id, tally, copies));
-    result.samples += tally.samples;
+    all.push_back(has_few(id) ? Weighted{&tally, copies_per_few} : weighted(id, tally, copies));
   }
   result.sites = sites(all, symbols, most);
   result.mappings = mappings(all, most);

@@ -368,17 +368,23 @@ void CopyDiffs::add_to(Measurement& measurement) const {
   each_known([&](pid_t, const Known& known) {
     if (known.parents) of_parents[{known.parent, known.parent_ticks}].add(*known.parents);
   });
+  // One PID's processes come in order of start, here and there, so that each takes its own.
+  std::map<pid_t, std::size_t> next;
+  auto& processes = measurement.processes;
   each_known([&](pid_t pid, const Known& known) {
+    const auto is_it = [&](const ProcessCopies& process) {
+      return process.pid == pid && is_same_start(process.start_ns, known.start_ticks);
+    };
+    const auto begin = processes.begin() + static_cast<std::ptrdiff_t>(next[pid]);
+    const auto process = std::find_if(begin, processes.end(), is_it);
+    if (process == processes.end()) return;
+    next[pid] = static_cast<std::size_t>(process - processes.begin()) + 1;
     const auto as_parent = of_parents.find({pid, known.start_ticks});
     if (!known.own && as_parent == of_parents.end()) return;
     PageComparison sum = known.own.value_or(PageComparison());
     if (as_parent != of_parents.end()) sum.add(as_parent->second);
-    for (ProcessCopies& process : measurement.processes) {
-      if (process.pid == pid && is_same_start(process.start_ns, known.start_ticks)) {
-        process.diff = sum.result();
-        process.diff->taken = known.taken;
-      }
-    }
+    process->diff = sum.result();
+    process->diff->taken = known.taken;
   });
 }
 

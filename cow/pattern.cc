@@ -56,8 +56,12 @@ bool has_gc(std::string_view name) {
   return false;
 }
 
+// Others than an interpreter may call anything gc: what a genome's bases are, say.
 bool is_collector(std::string_view function) {
-  return has_gc(function) || contains_any(lower_case(function), {"garbage", "mark_and_sweep"});
+  const std::string name = lower_case(function);
+  return contains_any(name, {"garbage_collect", "mark_and_sweep"}) ||
+         starts_with_any(function, {"GC_", "PyObject_GC_", "_PyObject_GC_", "PyGC_", "_PyGC_"}) ||
+         (has_gc(function) && contains_any(name, {"mark", "sweep", "collect", "visit", "compact"}));
 }
 
 bool is_allocator(std::string_view function) {
@@ -91,8 +95,9 @@ bool is_allocator(std::string_view function) {
 }
 
 bool is_lock(std::string_view function) {
-  return contains_any(lower_case(function),
-                      {"mutex", "spin_lock", "spinlock", "rwlock", "lll_lock"});
+  return starts_with_any(function, {"pthread_mutex_", "___pthread_mutex_", "__pthread_mutex_",
+                                    "pthread_rwlock_", "___pthread_rwlock_", "__pthread_rwlock_",
+                                    "pthread_spin_", "__pthread_spin_", "__lll_lock", "lll_lock"});
 }
 
 bool is_interpreter(std::string_view module) {
@@ -146,8 +151,9 @@ bool is_bulk(const StoreSite& site, StoreKind kind, bool (*is_named)(std::string
 }
 
 bool is_garbage_collector(const StoreSite& site) {
-  return any_inner(site, is_collector, kInnermost) ||
-         (is_interpreter(site.module) && site.store.walks_list && site.store.width == 8);
+  if (any_inner(site, is_collector, kInnermost)) return true;
+  return is_interpreter(site.module) &&
+         (any_inner(site, has_gc, kInnermost) || (site.store.walks_list && site.store.width == 8));
 }
 
 bool is_free_list(const StoreSite& site) {
@@ -166,7 +172,8 @@ std::optional<CounterField> counted_field(const StoreSite& site) {
 
 bool is_lock_or_flag(const StoreSite& site) {
   const StoreInstruction& store = site.store;
-  return store.kind == StoreKind::exchange ||
+  // Of 8 bytes it may be any value that is exchanged: a sum, a pointer.
+  return (store.kind == StoreKind::exchange && store.width <= 4) ||
          (store.kind == StoreKind::modify && (store.locked || store.sets_bits)) ||
          innermost(site, is_lock);
 }
@@ -206,6 +213,14 @@ std::string place(const StoreSite& site) {
 // One pointer in two is aligned by chance: of four, all are in one case of 16.
 constexpr std::uint64_t kLeastReferenceCounts = 4;
 
+// What only goes down may be a stock of something: of who uses an object, the first write is that
+// it does.  Except where it is counted for many threads.
+bool may_be_stock(const std::vector<const StoreSite*>& sites) {
+  return std::none_of(sites.begin(), sites.end(), [](const StoreSite* site) {
+    return site->store.amount == 1 || site->store.locked;
+  });
+}
+
 struct Group {
   std::uint64_t samples = 0;
   std::vector<const StoreSite*> sites;
@@ -244,7 +259,8 @@ std::vector<CopyPattern> find_patterns(const std::vector<StoreSite>& sites,
     all += site.samples;
   }
   if (const auto counts = groups.find(kReferenceCount);
-      counts != groups.end() && counts->second.samples < kLeastReferenceCounts) {
+      counts != groups.end() &&
+      (counts->second.samples < kLeastReferenceCounts || may_be_stock(counts->second.sites))) {
     const Group few = std::move(counts->second);
     groups.erase(counts);
     Group& unknown = groups[kUnknown];

@@ -203,11 +203,12 @@ struct ProcessCopies {
     if (!pages) return std::nullopt;
     return *pages * kPageSize;
   }
-  // copied_bytes / shared_at_fork_bytes; nullopt when either is unknown or nothing was shared.
+  // What was copied of what was shared at the fork: copies after an exec are of something else.
+  // nullopt when either is unknown or nothing was shared.
   std::optional<double> copied_ratio() const {
-    const auto copied = copied_bytes();
-    if (!copied || shared_at_fork_bytes.value_or(0) == 0) return std::nullopt;
-    return static_cast<double>(*copied) / static_cast<double>(*shared_at_fork_bytes);
+    const auto pages = execs == 0 ? copied_pages() : copied_pages_before_exec;
+    if (!pages || shared_at_fork_bytes.value_or(0) == 0) return std::nullopt;
+    return static_cast<double>(*pages * kPageSize) / static_cast<double>(*shared_at_fork_bytes);
   }
   bool operator==(const ProcessCopies&) const = default;
 };

@@ -5,7 +5,8 @@
 #include <vector>
 
 // Who copied and what, from samples: one copy in `period` of each thread.  An estimate is the
-// process's exact number of copies, spread over its samples.  Only the tracepoint backend samples.
+// process's exact number of copies, spread over its samples; in a sum over processes those with few
+// samples are taken together, with those that have none.  Only the tracepoint backend samples.
 namespace cowshed::cow {
 
 // A function in a stack.  What is not known is empty or 0.

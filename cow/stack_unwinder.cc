@@ -91,7 +91,9 @@ StackUnwinder::StackUnwinder(const std::vector<Mapping>& mappings, pid_t pid, Bi
                                            .section_address = ::dwfl_offline_section_address,
                                            .debuginfo_path = &no_path};
   for (const Mapping& mapping : mappings) {
-    if (mapping.executable) code_.push_back({mapping.begin, mapping.end});
+    if (mapping.executable) {
+      code_.push_back({mapping.begin, mapping.end, !mapping.path.empty()});
+    }
   }
   dwfl_.reset(::dwfl_begin(&callbacks));
   if (!dwfl_) return;
@@ -146,11 +148,18 @@ std::string StackUnwinder::code_layout(const std::vector<Mapping>& mappings) {
   return text;
 }
 
-bool StackUnwinder::is_code(std::uint64_t word) const {
+const StackUnwinder::Code* StackUnwinder::code_at(std::uint64_t word) const {
   const auto after =
       std::upper_bound(code_.begin(), code_.end(), word,
                        [](std::uint64_t value, const Code& code) { return value < code.begin; });
-  return after != code_.begin() && word < std::prev(after)->end;
+  return after != code_.begin() && word < std::prev(after)->end ? &*std::prev(after) : nullptr;
+}
+
+bool StackUnwinder::is_code(std::uint64_t word) const { return code_at(word) != nullptr; }
+
+bool StackUnwinder::is_of_file(std::uint64_t pc) const {
+  const Code* code = code_at(pc);
+  return code != nullptr && code->has_path;
 }
 
 // All that decides how a stack is unwound: where it was, and which words in the registers and on
@@ -180,7 +189,8 @@ CodeAddress StackUnwinder::located(std::uint64_t pc) const {
   Dwfl_Module* module = ::dwfl_addrmodule(dwfl_.get(), pc);
   std::uint64_t begin = 0;
   const Binary* binary = binary_of(module, begin);
-  if (binary == nullptr) return {nullptr, pc};
+  // libdwfl gives what lies in a gap to the module before it: generated code, say.
+  if (binary == nullptr || !is_of_file(pc)) return {nullptr, pc};
   GElf_Addr bias = 0;
   if (::dwfl_module_getelf(module, &bias) == nullptr) bias = begin;
   return {binary, pc - bias};

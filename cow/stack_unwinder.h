@@ -56,10 +56,13 @@ class StackUnwinder {
   struct Code {
     std::uint64_t begin = 0;
     std::uint64_t end = 0;
+    bool has_path = false;
   };
 
   void report_modules(const std::vector<Mapping>& mappings, pid_t pid, Binaries& binaries);
+  const Code* code_at(std::uint64_t word) const;
   bool is_code(std::uint64_t word) const;
+  bool is_of_file(std::uint64_t pc) const;
   std::string fingerprint(const CopySample& sample) const;
   CodeAddress located(std::uint64_t pc) const;
   CodeStack walk(const CopySample& sample);

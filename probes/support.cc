@@ -28,6 +28,15 @@ std::uint64_t effective_capabilities(const std::filesystem::path& root) {
   return 0;
 }
 
+// Which has fewer users than there are (user_namespaces(7)).
+bool is_in_user_namespace() {
+  std::ifstream map("/proc/self/uid_map");
+  std::uint64_t inside = 0;
+  std::uint64_t outside = 0;
+  std::uint64_t count = 0;
+  return (map >> inside >> outside >> count) && count != UINT32_MAX;
+}
+
 std::string missing_capabilities(std::uint64_t mask) {
   const auto has = [mask](int capability) { return (mask >> capability & 1U) != 0; };
   if (has(kCapSysAdmin) || (has(kCapBpf) && has(kCapPerfmon))) {
@@ -87,10 +96,14 @@ Expected<void> bpf_call_support() {
   if (errno != EPERM && errno != EACCES) {
     return {};  // loading says better what it is
   }
+  const int error = errno;
   return tl::make_unexpected(Error{
-      ErrorCode::permission_denied, errno,
-      "cannot count with eBPF: bpf(2) is refused although the capabilities are there, as by a "
-      "container's seccomp filter (run outside of it, or allow bpf)"});
+      ErrorCode::permission_denied, error,
+      is_in_user_namespace()
+          ? "cannot count with eBPF: bpf(2) is refused, since the capabilities are those of a "
+            "user namespace (run outside of it)"
+          : "cannot count with eBPF: bpf(2) is refused although the capabilities are there, "
+            "as by a container's seccomp filter (run outside of it, or allow bpf)"});
 }
 
 }  // namespace cowshed

@@ -11,7 +11,7 @@
 #include <cowshed/cow/copy_diffs.h>
 #include <cowshed/cow/page_map.h>
 #include <cowshed/cow/pagemap_backend.h>
-#include <cowshed/tests/probes/conditions.h>
+#include <cowshed/tests/support/conditions.h>
 
 namespace cowshed::cow {
 namespace {

@@ -39,5 +39,19 @@ TEST(CopySampler, KeepsThoseOfAProcessThatItDoesNotKnowYet) {
   EXPECT_EQ(sampler.of_all({}).samples, 5U) << "and once";
 }
 
+// Each is sampled once in many, and some never.
+TEST(CopySampler, CopiesOfManyProcessesWithFewSamplesAreEstimatedTogether) {
+  CopySampler sampler{ProcFiles()};
+  CodeSites::Copies copies;
+  for (std::uint64_t id = 1; id <= 100; ++id) copies[id] = 20;
+  sampler.add(samples_of(7, 1));
+  sampler.add(samples_of(8, 3));
+  sampler.attribute({}, [] {});
+  const SampledCopies all = sampler.of_all(copies);
+  ASSERT_EQ(all.sites.size(), 1U);
+  EXPECT_EQ(all.sites[0].estimated_copies, 2000U);
+  EXPECT_EQ(sampler.of(7, copies).sites[0].estimated_copies, 20U) << "of itself what it copied";
+}
+
 }  // namespace
 }  // namespace cowshed::cow

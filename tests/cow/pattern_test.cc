@@ -47,10 +47,13 @@ TEST(Pattern, APlainStoreIsUnknown) { EXPECT_EQ(name_of(plain_site()), "unknown"
 TEST(Pattern, PlusAndMinusOneAtAlignedObjectsIsAReferenceCountWhereReferencesAreReleased) {
   StoreSite site = reference_count();
   EXPECT_EQ(name_of(site), "reference count");
-  site.store.amount = -1;
-  EXPECT_EQ(name_of(site), "reference count");
-  site.store.locked = true;
-  EXPECT_EQ(name_of(site), "reference count");
+  StoreSite down = site;
+  down.store.amount = -1;
+  EXPECT_EQ(find_patterns({site, down}, releases).at(0).pattern, "reference count");
+  EXPECT_EQ(find_patterns({site, down}, releases).at(0).samples, 2 * kSamples);
+  EXPECT_EQ(name_of(down), "unknown") << "a stock of something";
+  down.store.locked = true;
+  EXPECT_EQ(name_of(down), "reference count") << "of many threads";
 }
 
 TEST(Pattern, OfAProcessWithFewSamplesItIsNoReferenceCount) {
@@ -64,7 +67,7 @@ TEST(Pattern, OfAProcessWithFewSamplesItIsNoReferenceCount) {
 TEST(Pattern, AReleaseSpeaksForItself) {
   StoreSite site = reference_count();
   site.store.displacement = 0x80;
-  site.store.amount = -1;
+  site.store.amount = 1;
   EXPECT_EQ(name_of(site), "unknown");
   site.store.releases = true;
   EXPECT_EQ(name_of(site), "reference count");
@@ -108,7 +111,7 @@ TEST(Pattern, ACollectorIsToldByNameOrByTheWalkOfAnInterpretersList) {
     site.functions = {"helper", name};
     EXPECT_EQ(name_of(site), "garbage collector") << name;
   }
-  for (const char* name : {"_PyLong_GCD", "getgcd", "ngctx", "agc", "collect"}) {
+  for (const char* name : {"_PyLong_GCD", "getgcd", "ngctx", "agc", "collect", "gc_content"}) {
     StoreSite site = plain_site();
     site.functions = {name};
     EXPECT_EQ(name_of(site), "unknown") << name;
@@ -143,6 +146,8 @@ TEST(Pattern, AnAllocatorIsToldByName) {
 TEST(Pattern, LocksAndFlags) {
   StoreSite site = plain_site();
   site.store.kind = StoreKind::exchange;
+  EXPECT_EQ(name_of(site), "unknown") << "8 bytes: a sum, a pointer";
+  site.store.width = 4;
   EXPECT_EQ(name_of(site), "lock or flag word");
   site.store.kind = StoreKind::modify;
   EXPECT_EQ(name_of(site), "unknown") << "xor with a value";

@@ -7,7 +7,8 @@
 #include <string>
 #include <unistd.h>
 
-#include "setting.h"
+#include <cowshed/tests/support/setting.h>
+
 #include "subject.h"
 
 // How long copies take: each once, and no longer than they can have taken.

@@ -11,9 +11,10 @@
 #include <tuple>
 #include <unistd.h>
 
-#include "conditions.h"
+#include <cowshed/tests/support/conditions.h>
+#include <cowshed/tests/support/setting.h>
+
 #include "kernel_counts.h"
-#include "setting.h"
 #include "subject.h"
 #include "taskstats.h"
 #include "truths.h"

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "conditions.h"
+#include <cowshed/tests/support/conditions.h>
 
 namespace cowshed::test {
 

@@ -8,9 +8,9 @@
 #include <utility>
 #include <vector>
 
-#include <cowshed/tests/probes/setting.h>
 #include <cowshed/tests/probes/taskstats.h>
 #include <cowshed/tests/programs/measured_run.h>
+#include <cowshed/tests/support/setting.h>
 #include <cowshed/tests/support/subprocess.h>
 
 // What cowtop says of programs that were written elsewhere, against taskstats: what the kernel

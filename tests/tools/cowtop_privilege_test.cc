@@ -17,8 +17,8 @@
 #include <unistd.h>
 #include <vector>
 
-#include <cowshed/tests/probes/setting.h>
 #include <cowshed/tests/support/public_copy.h>
+#include <cowshed/tests/support/setting.h>
 #include <cowshed/tests/support/subprocess.h>
 
 // Which backend cowtop takes, and what it says would give more, for each combination of what it may

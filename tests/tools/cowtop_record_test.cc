@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
-#include <sys/stat.h>
+#include <sys/resource.h>
 #include <thread>
 
 #include <cowshed/tests/support/subprocess.h>
@@ -102,6 +102,15 @@ TEST_F(CowtopRecord, WhatCannotBeWritten) {
   EXPECT_EQ(full.out, "") << "known before the command runs";
   EXPECT_EQ(full.err, "cowtop: cannot write to /dev/full: No space left on device\n");
   EXPECT_EQ(run({COWTOP, "record", "-o", "/no/such/x", "--", "true"}).exit_status(), 125);
+}
+
+TEST_F(CowtopRecord, AFileAtItsLimitIsAnErrorAndNotTheEnd) {
+  const Finished finished = run({COWTOP, "-o", path_, "--", "true"}, [] {
+    const rlimit none{0, 0};
+    ::setrlimit(RLIMIT_FSIZE, &none);
+  });
+  EXPECT_EQ(finished.exit_status(), 125);
+  EXPECT_THAT(finished.err, HasSubstr("cannot write to " + path_ + ": File too large"));
 }
 
 TEST_F(CowtopRecord, BadUsageIsOneLineAnd125) {

@@ -50,6 +50,18 @@ TEST(CowtopOptions, CopiesAreTimedOnlyWhenAskedFor) {
   EXPECT_EQ(parse({"--latency", "true"}).options.measure.timing, Timing::on);
 }
 
+TEST(CowtopOptions, NamesThatHoldControlCharactersDoNotReachTheTerminal) {
+  for (const std::vector<std::string>& words :
+       {std::vector<std::string>{"--", "no\nsuch\x1b[31m"}, {"--bo\ngus\x1b"}, {"-p", "1\n"}}) {
+    std::vector<std::string> arguments = words;
+    arguments.insert(arguments.begin(), COWTOP);
+    const Finished finished = run(arguments);
+    EXPECT_EQ(std::count(finished.err.begin(), finished.err.end(), '\n'), 1) << finished.err;
+    EXPECT_EQ(finished.err.find('\x1b'), std::string::npos);
+  }
+  EXPECT_EQ(run({COWTOP, "--", ""}).err, "cowtop: '': command not found\n");
+}
+
 TEST(CowtopOptions, BadUsageIsOneLineAnd125) {
   const std::vector<std::vector<std::string>> wrong = {
       {},

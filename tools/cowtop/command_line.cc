@@ -1,9 +1,9 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <iostream>
 #include <utility>
 
 #include <cowshed/tools/cowtop/command_line.h>
+#include <cowshed/tools/cowtop/complain.h>
 #include <cowshed/tools/cowtop/exit_status.h>
 #include <cowshed/tools/cowtop/version.h>
 
@@ -33,7 +33,7 @@ CommandLine::CommandLine(const Text& text)
 CommandLine::~CommandLine() = default;
 
 int CommandLine::fail(const std::string& message) const {
-  std::cerr << "cowtop: " << message << " (see " << name_ << " --help)\n";
+  complain(message + " (see " + name_ + " --help)");
   return kOwnError;
 }
 

@@ -2,10 +2,13 @@
 
 #include <cowshed/tools/cowtop/complain.h>
 #include <cowshed/tools/cowtop/exit_status.h>
+#include <cowshed/tools/cowtop/printable.h>
 
 namespace cowshed::cowtop {
 
-void complain(std::string_view message) { std::cerr << "cowtop: " << message << std::endl; }
+void complain(std::string_view message) {
+  std::cerr << "cowtop: " << printable(message) << std::endl;
+}
 
 int own_error(const Error& error) {
   complain(error.message);

@@ -6,7 +6,7 @@
 
 namespace cowshed::cowtop {
 
-// One line on standard error.
+// One line on standard error, whatever the names in it hold (printable.h).
 void complain(std::string_view message);
 
 // The same of an error of cowtop's own, and the exit status of that.

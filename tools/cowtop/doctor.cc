@@ -151,7 +151,10 @@ nlohmann::ordered_json list(const std::vector<Requirement>& requirements) {
 
 }  // namespace
 
-bool Diagnosis::works() const { return proof_pages == kGroundTruthPages; }
+bool Diagnosis::works() const {
+  return proof_pages && *proof_pages + kGroundTruthTolerance >= kGroundTruthPages &&
+         *proof_pages <= kGroundTruthPages + kGroundTruthTolerance;
+}
 
 std::vector<Diagnosis> diagnose() { return {of_tracepoints(), of_pagemap()}; }
 

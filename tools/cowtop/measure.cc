@@ -75,6 +75,7 @@ class Diffs {
 
 // Where execvp(3) finds it; empty: nowhere.
 std::string file_of(const std::string& command) {
+  if (command.empty()) return {};
   if (command.find('/') != std::string::npos) {
     return ::access(command.c_str(), F_OK) == 0 ? command : "";
   }
@@ -104,7 +105,7 @@ int exec_failure(const std::string& command, int error) {
       complain(fmt::format("{}: cannot be run: {} is not there", file, missing_interpreter(file)));
       return kNotFound;
     }
-    complain(command + ": command not found");
+    complain((command.empty() ? "''" : command) + ": command not found");
     return kNotFound;
   }
   complain(fmt::format("{}: cannot be run: {}", command, std::generic_category().message(error)));

@@ -1,4 +1,5 @@
 #include <cerrno>
+#include <csignal>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -25,6 +26,18 @@ bool is_in_shared_folder(const std::string& path) {
   struct stat status {};
   return ::stat(folder.c_str(), &status) == 0 && (status.st_mode & S_IWOTH) != 0;
 }
+
+// A file that has come to its limit (setrlimit(2)) is an error of ours, not our end.
+class FileSizeSignalIgnored {
+ public:
+  FileSizeSignalIgnored() : before_(std::signal(SIGXFSZ, SIG_IGN)) {}
+  FileSizeSignalIgnored(const FileSizeSignalIgnored&) = delete;
+  FileSizeSignalIgnored& operator=(const FileSizeSignalIgnored&) = delete;
+  ~FileSizeSignalIgnored() { std::signal(SIGXFSZ, before_); }
+
+ private:
+  void (*before_)(int);
+};
 
 tl::unexpected<Error> planted(const std::string& path, const char* what) {
   return make_error(ErrorCode::permission_denied,
@@ -73,6 +86,7 @@ void OutputFile::clear() {
 }
 
 Expected<void> OutputFile::append(std::string_view bytes) {
+  const FileSizeSignalIgnored ignored;
   const std::size_t before = size_;
   while (!bytes.empty()) {
     const ssize_t written = ::write(fd_, bytes.data(), bytes.size());

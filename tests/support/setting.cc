@@ -1,5 +1,3 @@
-#include "setting.h"
-
 #include <algorithm>
 #include <array>
 #include <fcntl.h>
@@ -8,6 +6,8 @@
 #include <stdexcept>
 #include <sys/file.h>
 #include <unistd.h>
+
+#include <cowshed/tests/support/setting.h>
 
 namespace cowshed::test {
 namespace {

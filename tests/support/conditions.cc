@@ -1,5 +1,3 @@
-#include "conditions.h"
-
 #include <algorithm>
 #include <array>
 #include <cstdlib>
@@ -13,6 +11,8 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 #include <utility>
+
+#include <cowshed/tests/support/conditions.h>
 
 namespace cowshed::test {
 namespace {

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "setting.h"
+#include <cowshed/tests/support/setting.h>
 
 namespace cowshed::test {
 
