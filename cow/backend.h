@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 #include <sys/types.h>
+#include <vector>
 
 #include <cowshed/base/error.h>
 #include <cowshed/cow/process_copies.h>
@@ -14,6 +15,12 @@
 #include <cowshed/probes/samples.h>
 
 namespace cowshed::cow {
+
+// What came of Backend::attach().
+struct Attached {
+  int processes = 0;           // that were not measured before
+  std::vector<Error> refused;  // one for each root: no_such_process, permission_denied
+};
 
 // One way of measuring process trees.  Not thread-safe: one thread drives it.  Destroying it ends
 // the measurement and leaves nothing behind in the kernel or in the measured processes.
@@ -28,9 +35,17 @@ class Backend {
   // from the first instruction of the program that it execs.
   virtual Expected<void> track_command(pid_t child) = 0;
 
-  // Measures the running process `root` and its descendants from now on, and returns how many
-  // processes that is.  Errors: no_such_process, permission_denied.
-  virtual Expected<int> attach(pid_t root) = 0;
+  // Measures the running processes `roots` and their descendants from now on; may be called again.
+  // Each is a root of its own (Role::root), with copies that are its own: what it shared at its
+  // fork, and with whom, is not known.  But who descends from another root, or from what is
+  // measured already, is a child there; whoever is named twice or measured already is taken once.
+  // The calling process, and what it started, are measured only where it is named. A root that
+  // cannot be measured does not keep the others from it.  Errors: where none could be, that of the
+  // first, no_such_process or permission_denied; system_call.
+  virtual Expected<Attached> attach(const std::vector<pid_t>& roots) = 0;
+
+  // Whether it was measured and running at the last sample(), or has been attached to since.
+  virtual bool measures(pid_t pid) const = 0;
 
   // Collects.  To be called every interval(), and once more before measurement().
   virtual Expected<void> sample() = 0;

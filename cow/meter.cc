@@ -51,8 +51,6 @@ struct Other {
   File pagemap;
 };
 
-bool has_memory(const ProcStat& stat) { return stat.state != 'Z' && stat.state != 'X'; }
-
 bool same_memory(pid_t a, pid_t b) { return ::syscall(SYS_kcmp, a, b, KCMP_VM, 0, 0) == 0; }
 
 // Parts of a mapping that were there before as parts of the same.
@@ -110,7 +108,7 @@ struct Meter::Region {
 void Meter::Region::find_others(const ProcStat& self) {
   const auto add = [&](pid_t other) {
     auto stat = proc.stat(other);
-    if (!stat || !has_memory(*stat)) return;
+    if (!stat || !stat->has_memory()) return;
     // Another image shares nothing, whatever it has at the same addresses.  (0: not permitted.)
     if (stat->start_stack != 0 && stat->start_stack != self.start_stack) return;
     if (same_memory(pid, other)) return;
@@ -166,7 +164,7 @@ Expected<void> Meter::Region::look(PageSnapshot& snapshot) {
 
 bool Meter::Region::has_ended(const Other& other) const {
   const auto now = proc.stat(other.pid);
-  return !now || now->start_ticks != other.stat.start_ticks || !has_memory(*now);
+  return !now || now->start_ticks != other.stat.start_ticks || !now->has_memory();
 }
 
 PageRanges Meter::Region::which_others_have(const PageRanges& pages) const {

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <linux/kcmp.h>
 #include <optional>
+#include <set>
 #include <sys/syscall.h>
 #include <tuple>
 #include <unistd.h>
@@ -12,6 +13,7 @@
 #include <cowshed/cow/object_copies.h>
 #include <cowshed/cow/page_map.h>
 #include <cowshed/cow/pagemap_backend.h>
+#include <cowshed/cow/roots.h>
 
 namespace cowshed::cow {
 namespace {
@@ -24,8 +26,6 @@ constexpr std::uint64_t kCostFactor = 9;
 constexpr std::uint64_t kLooksNs = 10'000'000;
 // A process that has not changed is looked at no more often, but still: others may have ended.
 constexpr std::uint64_t kSecondNs = 1'000'000'000;
-
-bool has_memory(const ProcStat& stat) { return stat.state != 'Z' && stat.state != 'X'; }
 
 // A vfork child that has not exec'd yet: every page would seem to be its own.
 bool shares_memory(pid_t a, pid_t b) { return ::syscall(SYS_kcmp, a, b, KCMP_VM, 0, 0) == 0; }
@@ -121,20 +121,50 @@ Expected<void> PagemapBackend::track_command(pid_t child) {
   return {};
 }
 
-Expected<int> PagemapBackend::attach(pid_t root) {
-  if (forks_) forks_->take();
+Expected<void> PagemapBackend::try_attach(pid_t root) {
   const auto stat = proc_.stat(root);
   if (!stat) return tl::make_unexpected(stat.error());
-  if (!has_memory(*stat)) {
+  if (!stat->has_memory()) {
     return make_error(ErrorCode::no_such_process,
-                      "PID " + std::to_string(root) + ": has exited (a zombie)");
+                      "PID " + std::to_string(root) +
+                          (stat->virtual_bytes == 0 && stat->state != 'Z'
+                               ? ": is a kernel thread, without memory of its own"
+                               : ": has exited (a zombie)"));
   }
   // Says now, not by an empty table at the end, that the memory may not be looked at.
   const auto readable = PageMap::open(proc_, root);
   if (!readable) return tl::make_unexpected(readable.error());
-  if (!alive_.contains(root)) add(root, *stat, nullptr);
+  add(root, *stat, nullptr);
+  return {};
+}
+
+Expected<Attached> PagemapBackend::attach(const std::vector<pid_t>& roots) {
+  // Takes the forks up to now, which are none of the new roots'.
   find_processes();
-  return static_cast<int>(alive_.size());
+  const std::size_t before = alive_.size();
+  std::set<pid_t> wanted(roots.begin(), roots.end());
+  Attached result;
+  // Who is refused may have descendants among them.
+  for (std::size_t refused = 1, attached = 0; refused > 0;) {
+    refused = 0;
+    for (const pid_t root : roots_among({wanted.begin(), wanted.end()}, proc_, [this](pid_t pid) {
+                              return measures(pid);
+                            }).roots) {
+      if (auto tried = try_attach(root); !tried) {
+        result.refused.push_back(tried.error());
+        wanted.erase(root);
+        ++refused;
+      } else {
+        ++attached;
+      }
+    }
+    find_processes();
+    if (refused == 0 && attached == 0 && !result.refused.empty()) {
+      return tl::make_unexpected(result.refused.front());
+    }
+  }
+  result.processes = static_cast<int>(alive_.size() - std::min(before, alive_.size()));
+  return result;
 }
 
 std::chrono::milliseconds PagemapBackend::interval() const {
@@ -238,9 +268,9 @@ void PagemapBackend::find_children(Tracked& process) {
   if (!children) return;
   for (const pid_t child : *children) {
     // A new process with the same PID is found once the old one is seen to have ended.
-    if (alive_.contains(child)) continue;
+    if (alive_.contains(child) || child == ::getpid()) continue;
     const auto stat = proc_.stat(child);
-    if (stat && has_memory(*stat)) add(child, *stat, &process);
+    if (stat && stat->has_memory()) add(child, *stat, &process);
   }
 }
 
@@ -258,7 +288,7 @@ bool PagemapBackend::try_add_forked(const ForkEvent& fork) {
   const auto above = forked_.find(fork.child);
   if (above == forked_.end() || alive_.contains(fork.child)) return false;
   const auto stat = proc_.stat(fork.child);
-  if (!stat || !has_memory(*stat) || !is_start_of(fork, start_ns(*stat))) return false;
+  if (!stat || !stat->has_memory() || !is_start_of(fork, start_ns(*stat))) return false;
   add(fork.child, *stat, above->second).copies.ppid = fork.parent;
   return true;
 }
@@ -294,7 +324,7 @@ void PagemapBackend::update(Tracked& process) {
   }
   process.copies.comm = stat->comm;
   if (std::exchange(process.reaped_faults, stat->reaped_faults) != stat->reaped_faults) ++reapers_;
-  if (!has_memory(*stat)) {
+  if (!stat->has_memory()) {
     end(process, true);
     return;
   }

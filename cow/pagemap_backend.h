@@ -38,7 +38,8 @@ class PagemapBackend : public Backend {
   std::string_view name() const override { return "pagemap"; }
   bool exact() const override { return false; }
   Expected<void> track_command(pid_t child) override;
-  Expected<int> attach(pid_t root) override;
+  Expected<Attached> attach(const std::vector<pid_t>& roots) override;
+  bool measures(pid_t pid) const override { return alive_.contains(pid); }
   Expected<void> sample() override;
   std::chrono::milliseconds interval() const override;
   bool any_alive() const override;
@@ -63,6 +64,7 @@ class PagemapBackend : public Backend {
     std::uint64_t sampled_ns = 0;
   };
 
+  Expected<void> try_attach(pid_t root);
   void find_processes();
   void find_children(Tracked& process);
   void find_forked();

@@ -194,6 +194,17 @@ Expected<std::vector<pid_t>> ProcFiles::children(pid_t pid) const {
   return result;
 }
 
+Expected<std::vector<pid_t>> ProcFiles::processes() const {
+  const std::unique_ptr<DIR, int (*)(DIR*)> folder(::opendir(root_.c_str()), ::closedir);
+  if (!folder) return system_error(root_, errno);
+  std::vector<pid_t> result;
+  while (const dirent* entry = ::readdir(folder.get())) {
+    if (const auto pid = number<pid_t>(entry->d_name); pid > 0) result.push_back(pid);
+  }
+  std::sort(result.begin(), result.end());
+  return result;
+}
+
 Expected<std::uint64_t> ProcFiles::forks() const {
   const std::string file = root_ + "/stat";
   std::string text;

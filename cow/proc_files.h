@@ -14,7 +14,7 @@ namespace cowshed::cow {
 // ptrace permission, nor while an exec is under way.
 struct ProcStat {
   std::string comm;
-  char state = '?';  // 'Z' and 'X' have no memory any more
+  char state = '?';
   pid_t ppid = 0;
   std::uint64_t minor_faults = 0;  // of all its threads
   std::uint64_t major_faults = 0;
@@ -23,6 +23,9 @@ struct ProcStat {
   std::uint64_t virtual_bytes = 0;
   std::uint64_t resident_pages = 0;
   std::uint64_t start_stack = 0;  // tells one image from the next; 0: not known
+
+  // Neither a kernel thread nor at its end.
+  bool has_memory() const { return state != 'Z' && state != 'X' && virtual_bytes > 0; }
 };
 
 // A line of /proc/PID/maps.
@@ -56,6 +59,8 @@ class ProcFiles {
   std::uint64_t status_number(pid_t task, std::string_view name) const;
   // Direct children of all its threads, in no order.
   Expected<std::vector<pid_t>> children(pid_t pid) const;
+  // All processes, in order of their PIDs: kernel threads and zombies, too.
+  Expected<std::vector<pid_t>> processes() const;
   // How many processes and threads were ever made on this machine, in any PID namespace.
   Expected<std::uint64_t> forks() const;
   std::string path(pid_t pid, std::string_view file) const;

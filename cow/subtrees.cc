@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <map>
 
 #include <cowshed/cow/subtrees.h>
@@ -8,10 +9,15 @@ std::vector<Subtree> subtrees(const std::vector<ProcessCopies>& processes) {
   std::vector<Subtree> result(processes.size());
   std::vector<std::size_t> parents(processes.size());
   std::map<pid_t, std::size_t> latest;  // of each PID, up to here
+  const auto is_root = [](const ProcessCopies& process) { return process.role == Role::root; };
+  const bool one_root = std::count_if(processes.begin(), processes.end(), is_root) == 1;
   for (std::size_t i = 0; i < processes.size(); ++i) {
     const auto parent = latest.find(processes[i].ppid);
-    const bool is_root = processes[i].role == Role::root;
-    parents[i] = is_root ? i : parent == latest.end() ? 0 : parent->second;
+    parents[i] = i;
+    if (!is_root(processes[i])) {
+      if (parent != latest.end()) parents[i] = parent->second;
+      if (parent == latest.end() && one_root) parents[i] = 0;
+    }
     latest[processes[i].pid] = i;
     result[i].copied_pages = processes[i].copied_pages();
   }

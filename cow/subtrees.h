@@ -16,7 +16,7 @@ struct Subtree {
 };
 
 // That of each of `processes`, which are in order of start as in a Measurement.  A process whose
-// parent was not seen counts for the first root alone.
+// parent was not seen counts for the root, where there is but one.
 std::vector<Subtree> subtrees(const std::vector<ProcessCopies>& processes);
 
 }  // namespace cowshed::cow

@@ -7,6 +7,7 @@
 #include <cowshed/cow/memory_sample.h>
 #include <cowshed/cow/object_copies.h>
 #include <cowshed/cow/page_map.h>
+#include <cowshed/cow/roots.h>
 #include <cowshed/cow/tracepoint_backend.h>
 
 namespace cowshed::cow {
@@ -70,7 +71,41 @@ Expected<std::unique_ptr<Backend>> TracepointBackend::open(const SamplingOptions
 
 Expected<void> TracepointBackend::track_command(pid_t child) { return probe_.track_command(child); }
 
-Expected<int> TracepointBackend::attach(pid_t root) { return probe_.attach_tree(root); }
+Expected<Attached> TracepointBackend::attach(const std::vector<pid_t>& roots) {
+  std::set<pid_t> wanted(roots.begin(), roots.end());
+  Attached result;
+  bool any_attached = false;
+  for (bool is_done = false; !is_done;) {
+    const Roots found = roots_among({wanted.begin(), wanted.end()}, proc_,
+                                    [this](pid_t pid) { return measures(pid); });
+    // An orphan that a measured process took over is not tracked yet.
+    std::vector<pid_t> trees = found.measured;
+    trees.insert(trees.end(), found.roots.begin(), found.roots.end());
+    if (trees.empty()) break;
+    const auto attached = probe_.attach_trees(trees);
+    if (!attached) return tl::make_unexpected(attached.error());
+    result.processes += attached->processes;
+    is_done = true;
+    for (const pid_t root : found.roots) {
+      const std::vector<pid_t>& missing = attached->not_found;
+      if (std::find(missing.begin(), missing.end(), root) == missing.end()) {
+        alive_.insert(root);
+        any_attached = true;
+        continue;
+      }
+      result.refused.push_back(
+          {ErrorCode::no_such_process, 0,
+           "PID " + std::to_string(root) + ": no such process, or it has no memory of its own"});
+      // It may have descendants among them.
+      wanted.erase(root);
+      is_done = false;
+    }
+  }
+  if (!any_attached && !result.refused.empty()) {
+    return tl::make_unexpected(result.refused.front());
+  }
+  return result;
+}
 
 std::chrono::milliseconds TracepointBackend::interval() const {
   const std::chrono::milliseconds affordable(usual_sample_cost_ns_ * kCostShare / 1'000'000);
@@ -258,7 +293,11 @@ Expected<void> TracepointBackend::sample() {
     begin += monotonic_ns() - before;
   }
   looks_cost_ns_ = 0;
-  for (const ProcessCounts& counts : snapshot->processes) update(counts);
+  alive_.clear();
+  for (const ProcessCounts& counts : snapshot->processes) {
+    update(counts);
+    if (counts.alive) alive_.insert(counts.pid);
+  }
   // Looks have a share of their own, or the others would be as rare.
   begin += looks_cost_ns_;
   if (looks_cost_ns_ > 0) all_looks_.ran(monotonic_ns(), looks_cost_ns_);

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -31,7 +32,8 @@ class TracepointBackend : public Backend {
   std::string_view name() const override { return "tracepoint"; }
   bool exact() const override { return true; }
   Expected<void> track_command(pid_t child) override;
-  Expected<int> attach(pid_t root) override;
+  Expected<Attached> attach(const std::vector<pid_t>& roots) override;
+  bool measures(pid_t pid) const override { return alive_.contains(pid); }
   Expected<void> sample() override;
   std::chrono::milliseconds interval() const override;
   bool any_alive() const override;
@@ -52,6 +54,7 @@ class TracepointBackend : public Backend {
   Probe probe_;
   ProcFiles proc_;
   std::map<std::uint64_t, ProcessCopies> processes_;  // by the probe's id: in order of start
+  std::set<pid_t> alive_;
   struct Inherited {
     std::uint64_t parent_id = 0;
     PageRanges pages;  // of frozen arenas, that the parent had copied

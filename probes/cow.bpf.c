@@ -428,12 +428,18 @@ int dump_threads(struct bpf_iter__task* ctx) {
 
 #define MOST_ANCESTORS 64
 
-static __always_inline int descends_from_root(struct task_struct* task) {
+static __always_inline struct cowshed_root* as_root(struct task_struct* task) {
+  __u32 pid = tgid_here(task);
+  return bpf_map_lookup_elem(&roots, &pid);
+}
+
+static __always_inline int descends_from_root(struct task_struct* task, __u32 loader) {
   for (int i = 0; i < MOST_ANCESTORS; i++) {
-    if (tgid_here(task) == adoption.root_pid) {
+    struct cowshed_root* root = as_root(task);
+    if (root && root->is_found) { /* if it is met later, the next round comes here */
       return 1;
     }
-    if (!BPF_CORE_READ(task, pid)) {
+    if (!BPF_CORE_READ(task, pid) || BPF_CORE_READ(task, tgid) == loader) {
       return 0;
     }
     task = BPF_CORE_READ(task, real_parent);
@@ -453,12 +459,14 @@ int adopt(struct bpf_iter__task* ctx) {
   if (!task->mm || !signal || !BPF_CORE_READ(signal, live.counter)) {
     return 0; /* a kernel thread, or ending */
   }
-  __u32 is_root = tgid_here(task) == adoption.root_pid;
-  if (is_root) {
-    adoption.root_found = 1;
+  struct cowshed_root* root = as_root(task);
+  if (root) {
+    root->is_found = 1;
+  } else if (adoption.mode != COWSHED_ADOPT_TREES) {
+    return 0;
   }
-  if (state_of(task) ||
-      !(is_root || (adoption.mode == COWSHED_ADOPT_TREE && descends_from_root(task)))) {
+  /* The loader, and whom it started, only where they are named. */
+  if (state_of(task) || !(root || descends_from_root(task, self->tgid))) {
     return 0;
   }
   struct cowshed_key key = {};
@@ -467,7 +475,7 @@ int adopt(struct bpf_iter__task* ctx) {
   fill_key(&parent_key, BPF_CORE_READ(task, group_leader, real_parent));
   struct cowshed_process* parent = bpf_map_lookup_elem(&processes, &parent_key);
   __u64 parent_id = parent ? parent->id : 0;
-  int added = add_process(task, &key, parent_id, is_root ? COWSHED_ROOT : 0, 0, 1);
+  int added = add_process(task, &key, parent_id, root ? COWSHED_ROOT : 0, 0, 1);
   if (added < 0) {
     return 0;
   }

@@ -122,6 +122,28 @@ ByProcess<std::vector<ArenaCount>> look_up(const Programs& programs,
   return found;
 }
 
+Expected<void> put_roots(const Programs& programs, std::span<const int> pids) {
+  for (const int pid : pids) {
+    const auto key = static_cast<__u32>(pid);
+    const cowshed_root root = {};
+    if (bpf_map_update_elem(programs.roots_map(), &key, &root, BPF_ANY) != 0) {
+      return system_error("writing to the BPF map roots", errno);
+    }
+  }
+  return {};
+}
+
+std::vector<int> take_roots_not_found(const Programs& programs, std::span<const int> pids) {
+  std::vector<int> result;
+  for (const int pid : pids) {
+    const auto key = static_cast<__u32>(pid);
+    cowshed_root root = {};
+    const bool is_there = bpf_map_lookup_and_delete_elem(programs.roots_map(), &key, &root) == 0;
+    if (is_there && root.is_found == 0) result.push_back(pid);
+  }
+  return result;
+}
+
 std::optional<CopyTimes> read_copy_times(const Programs& programs, const cowshed_key& key) {
   if (programs.copy_times_map() < 0) return std::nullopt;
   CopyTimes times;

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -40,6 +41,11 @@ ByProcess<cowshed_process> look_up(const Programs& programs,
                                    const ByProcess<cowshed_process>& known);
 ByProcess<std::vector<ArenaCount>> look_up(const Programs& programs,
                                            const ByProcess<std::vector<ArenaCount>>& known);
+
+// What the iterator `adopt` is to take for roots.
+Expected<void> put_roots(const Programs& programs, std::span<const int> pids);
+// Takes them away again; those of them that it has not met.
+std::vector<int> take_roots_not_found(const Programs& programs, std::span<const int> pids);
 
 // Nothing where copies are not timed; all 0 where there were none.
 std::optional<CopyTimes> read_copy_times(const Programs& programs, const cowshed_key& key);

@@ -1,6 +1,9 @@
+#include <span>
 #include <string>
 #include <utility>
+#include <vector>
 
+#include <cowshed/probes/kernel_records.h>
 #include <cowshed/probes/probe.h>
 #include <cowshed/probes/programs.h>
 #include <cowshed/probes/run_stats.h>
@@ -12,23 +15,43 @@ namespace {
 
 constexpr int kMostAdoptionRounds = 1000;
 
-tl::unexpected<Error> no_such_process(pid_t pid) {
-  return make_error(
-      ErrorCode::no_such_process,
-      "PID " + std::to_string(pid) + ": no such process, or it has no memory of its own");
-}
-
 }  // namespace
 
 struct Probe::State {
   State(Programs loaded, SampleReader sample_reader)
       : programs(std::move(loaded)), reader(programs), samples(std::move(sample_reader)) {}
 
+  Expected<Attached> attach(cowshed_adopt_mode mode, std::span<const pid_t> roots);
+  Expected<int> adopt(cowshed_adopt_mode mode);
+
   Programs programs;
   SnapshotReader reader;
   SampleReader samples;
   RunStats stats;
 };
+
+// How many processes that adds.
+Expected<int> Probe::State::adopt(cowshed_adopt_mode mode) {
+  int processes = 0;
+  // What an untracked process forks while the iterator runs may be behind it: the next round finds
+  // it.  What a tracked one forks is tracked at once, so this ends.
+  for (int round = 0; round < kMostAdoptionRounds; ++round) {
+    const auto adopted = programs.adopt(mode);
+    if (!adopted) return tl::make_unexpected(adopted.error());
+    processes += static_cast<int>(adopted->processes);
+    if (adopted->threads == 0) break;
+  }
+  return processes;
+}
+
+Expected<Probe::Attached> Probe::State::attach(cowshed_adopt_mode mode,
+                                               std::span<const pid_t> roots) {
+  const auto put = put_roots(programs, roots);
+  const auto adopted = put ? adopt(mode) : Expected<int>(tl::make_unexpected(put.error()));
+  std::vector<pid_t> not_found = take_roots_not_found(programs, roots);
+  if (!adopted) return tl::make_unexpected(adopted.error());
+  return Attached{*adopted, std::move(not_found)};
+}
 
 Probe::Probe(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Probe::Probe(Probe&&) noexcept = default;
@@ -54,34 +77,16 @@ Expected<Probe> Probe::load(const SamplingOptions& sampling, Timing timing) {
 }
 
 Expected<void> Probe::track_command(pid_t stopped_child) {
-  auto adopted = state_->programs.adopt(COWSHED_ADOPT_COMMAND, stopped_child);
-  if (!adopted) {
-    return tl::make_unexpected(adopted.error());
-  }
-  if (adopted->root_found == 0) {
-    return no_such_process(stopped_child);
-  }
-  return {};
+  const auto attached = state_->attach(COWSHED_ADOPT_COMMAND, {&stopped_child, 1});
+  if (!attached) return tl::make_unexpected(attached.error());
+  if (attached->not_found.empty()) return {};
+  return make_error(ErrorCode::no_such_process, "PID " + std::to_string(stopped_child) +
+                                                    ": no such process, or it has no memory of its "
+                                                    "own");
 }
 
-Expected<int> Probe::attach_tree(pid_t root) {
-  int processes = 0;
-  // What an untracked process forks while the iterator runs may be behind it: the next round finds
-  // it.  What a tracked one forks is tracked at once, so this ends.
-  for (int round = 0; round < kMostAdoptionRounds; ++round) {
-    auto adopted = state_->programs.adopt(COWSHED_ADOPT_TREE, root);
-    if (!adopted) {
-      return tl::make_unexpected(adopted.error());
-    }
-    if (adopted->root_found == 0 && round == 0) {
-      return no_such_process(root);
-    }
-    processes += static_cast<int>(adopted->processes);
-    if (adopted->threads == 0) {
-      break;
-    }
-  }
-  return processes;
+Expected<Probe::Attached> Probe::attach_trees(std::span<const pid_t> roots) {
+  return state_->attach(COWSHED_ADOPT_TREES, roots);
 }
 
 Expected<Snapshot> Probe::snapshot() {

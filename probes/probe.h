@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <sys/types.h>
 #include <vector>
 
@@ -49,11 +50,15 @@ class Probe {
   // Errors: no_such_process.
   Expected<void> track_command(pid_t stopped_child);
 
-  // Tracks a running process, its threads, and whoever descends from it by parent links (an orphan
-  // that init has taken over is not found).  Counts begin at 0 here, processes that start meanwhile
-  // are not missed.  Returns how many processes were added; 0 where all were tracked already.
-  // Errors: no_such_process.
-  Expected<int> attach_tree(pid_t root);
+  struct Attached {
+    int processes = 0;             // that were added; 0 where all were tracked already
+    std::vector<pid_t> not_found;  // roots: not there, or without memory (kernel threads, zombies)
+  };
+  // Tracks running processes, their threads, and whoever descends from them by parent links (an
+  // orphan that init has taken over is not found); but this process, and what it started, only
+  // where it is a root. Counts begin at 0 here, processes that start meanwhile are not missed.  One
+  // that is tracked already stays as it is.
+  Expected<Attached> attach_trees(std::span<const pid_t> roots);
 
   // The counts of every live tracked process since it was first tracked, and of those that ended
   // since the last snapshot: these are final, handed out once, and then forgotten.

@@ -180,6 +180,7 @@ int Programs::copy_times_map() const {
   return state_->fault_ends.empty() ? -1 : bpf_map__fd(state_->skeleton->maps.copy_times);
 }
 int Programs::arenas_map() const { return bpf_map__fd(state_->skeleton->maps.arenas); }
+int Programs::roots_map() const { return bpf_map__fd(state_->skeleton->maps.roots); }
 int Programs::samples_map() const { return bpf_map__fd(state_->skeleton->maps.samples); }
 int Programs::sample_counts_map() const {
   return bpf_map__fd(state_->skeleton->maps.sample_counts);
@@ -194,11 +195,10 @@ std::uint64_t Programs::arenas_added() const {
 }
 std::span<const int> Programs::descriptors() const { return state_->descriptors; }
 
-Expected<cowshed_adoption> Programs::adopt(cowshed_adopt_mode mode, int root_pid) {
+Expected<cowshed_adoption> Programs::adopt(cowshed_adopt_mode mode) {
   cowshed_adoption& request = state_->skeleton->bss->adoption;
   request = {};
   request.mode = mode;
-  request.root_pid = static_cast<__u32>(root_pid);
   std::vector<char> nothing;
   auto ran = run_iterator(state_->skeleton->links.adopt, nothing);
   const cowshed_adoption answer = request;

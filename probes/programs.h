@@ -24,6 +24,7 @@ class Programs {
   int processes_map() const;
   int arenas_map() const;
   int copy_times_map() const;  // -1: copies are not timed
+  int roots_map() const;
   int samples_map() const;
   int sample_counts_map() const;
   const cowshed_losses& losses() const;  // written by the kernel at any time
@@ -32,7 +33,7 @@ class Programs {
   std::uint64_t processes_added() const;
   std::uint64_t arenas_added() const;
   std::span<const int> descriptors() const;  // of the programs that run on events
-  Expected<cowshed_adoption> adopt(cowshed_adopt_mode mode, int root_pid);
+  Expected<cowshed_adoption> adopt(cowshed_adopt_mode mode);
   Expected<std::vector<cowshed_thread_record>> dump_threads() const;
 
  private:

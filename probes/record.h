@@ -142,17 +142,20 @@ struct cowshed_sample_counts {
 enum cowshed_adopt_mode {
   COWSHED_ADOPT_NOTHING,
   COWSHED_ADOPT_COMMAND, /* one process that has yet to call exec */
-  COWSHED_ADOPT_TREE,    /* a process with its threads and descendants */
+  COWSHED_ADOPT_TREES,   /* processes with their threads and descendants */
 };
 
 /* What the loader asks of the iterator `adopt`, and what that answers. */
 struct cowshed_adoption {
   __u32 mode;
-  __u32 root_pid; /* in the loader's PID namespace */
-  __u32 root_found;
   __u32 processes; /* adopted by this run */
   __u32 threads;
   __u32 unused;
+};
+
+/* Value of the map `roots`, by PID in the loader's namespace: what to adopt. */
+struct cowshed_root {
+  __u32 is_found;
 };
 
 /* Events that we know we lost; a run of the tool is exact only while all are 0. */

@@ -116,6 +116,14 @@ struct {
   __type(value, struct cowshed_arena);
 } arenas SEC(".maps");
 
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __uint(max_entries, 262144);
+  __type(key, __u32);
+  __type(value, struct cowshed_root);
+} roots SEC(".maps");
+
 /* Records being made.  Tracepoint programs cannot be preempted and use slot 0; iterators can be. */
 struct {
   __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

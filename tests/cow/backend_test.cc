@@ -131,7 +131,7 @@ TEST_P(BackendTest, WhatItCannotKnowIsNotZero) {
 }
 
 TEST_P(BackendTest, NoSuchProcess) {
-  const auto attached = backend_->attach(99'999'999);
+  const auto attached = backend_->attach({99'999'999});
   ASSERT_FALSE(attached);
   EXPECT_EQ(attached.error().code, ErrorCode::no_such_process);
   EXPECT_THAT(attached.error().message, ::testing::HasSubstr("99999999"));
@@ -140,9 +140,9 @@ TEST_P(BackendTest, NoSuchProcess) {
 TEST_P(BackendTest, AttachesToARunningTree) {
   cowshed::test::Subprocess subject({COPY_SUBJECT, "2000", "2", "1000", "60000"});
   std::istringstream children(subject.read_until("\n").out);
-  const auto attached = backend_->attach(subject.pid());
+  const auto attached = backend_->attach({subject.pid()});
   ASSERT_TRUE(attached) << attached.error().message;
-  EXPECT_EQ(*attached, 3);
+  EXPECT_EQ(attached->processes, 3);
   ASSERT_TRUE(backend_->sample());
   EXPECT_TRUE(backend_->any_alive());
   for (pid_t child = 0; children >> child;) ::kill(child, SIGTERM);

@@ -326,7 +326,7 @@ TEST(CodeSites, MeasuringCopiesNothing) {
     }
     return bytes;
   };
-  ASSERT_TRUE(opened->backend->attach(child));
+  ASSERT_TRUE(opened->backend->attach({child}));
   char byte = 0;
   ASSERT_EQ(::write(go[1], "g", 1), 1);
   ASSERT_EQ(::read(done[0], &byte, 1), 1);

@@ -50,7 +50,7 @@ TEST(ProcessesNotSeen, AreKnownWithinBoundsOtherwise) {
     }
   });
   PagemapBackend backend(ProcFiles(), nullptr);
-  ASSERT_EQ(backend.attach(parent.pid()).value(), 1);
+  ASSERT_EQ(backend.attach({parent.pid()}).value().processes, 1);
   ASSERT_TRUE(backend.sample());
   EXPECT_EQ(backend.measurement().not_seen->at_least, 0U);
   parent.work();
@@ -123,7 +123,7 @@ TEST_F(PagemapBackendPrivilege, AProcessOfSomebodyElse) {
   const pid_t roots = ::getpid();
   const std::string text = test::as_nobody([roots] {
     PagemapBackend backend(ProcFiles(), nullptr);
-    const auto attached = backend.attach(roots);
+    const auto attached = backend.attach({roots});
     return attached ? "attached" : attached.error().message;
   });
   EXPECT_THAT(text, AllOf(HasSubstr("PID " + std::to_string(roots) + ": not permitted"),
@@ -134,7 +134,7 @@ TEST_F(PagemapBackendPrivilege, AProcessThatIsNotDumpable) {
   const std::string text = test::as_nobody([] {
     const pid_t child = fork_undumpable();
     PagemapBackend backend(ProcFiles(), nullptr);
-    const auto attached = backend.attach(child);
+    const auto attached = backend.attach({child});
     ::kill(child, SIGKILL);
     return attached ? "attached" : attached.error().message;
   });
@@ -145,7 +145,7 @@ TEST_F(PagemapBackendPrivilege, AChildThatIsNotDumpableHasALineAndNoFigures) {
   const std::string text = test::as_nobody([] {
     const pid_t child = fork_undumpable();
     PagemapBackend backend(ProcFiles(), nullptr);
-    const auto attached = backend.attach(::getpid());
+    const auto attached = backend.attach({::getpid()});
     bool sampled = attached.has_value();
     Measurement measured;
     // On a slow machine there is one look at a time.

@@ -20,6 +20,7 @@
 namespace cowshed::test {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::SizeIs;
 
 class Lineage : public ::testing::Test {
@@ -262,8 +263,8 @@ class Waiting {
 TEST_F(Lineage, EndsAreReportedAsWaitReportsThem) {
   Waiting exits([] { _exit(7); });
   Waiting is_killed([] { raise(SIGKILL); });
-  ASSERT_EQ(must(probe_->attach_tree(exits.pid())), 1);
-  ASSERT_EQ(must(probe_->attach_tree(is_killed.pid())), 1);
+  ASSERT_EQ(must(probe_->attach_trees(std::array{exits.pid()})).processes, 1);
+  ASSERT_EQ(must(probe_->attach_trees(std::array{is_killed.pid()})).processes, 1);
   exits.finish();
   is_killed.finish();
   const Snapshot snapshot = must(probe_->snapshot());
@@ -299,8 +300,8 @@ TEST_F(Lineage, ARunningTreeIsAdoptedWithItsDescendants) {
   char byte = 0;
   ASSERT_EQ(read(ready[0], &byte, 1), 1);
   waitpid(root, nullptr, WUNTRACED);
-  EXPECT_EQ(must(probe_->attach_tree(root)), 2);
-  EXPECT_EQ(must(probe_->attach_tree(root)), 0) << "all are tracked already";
+  EXPECT_EQ(must(probe_->attach_trees(std::array{root})).processes, 2);
+  EXPECT_EQ(must(probe_->attach_trees(std::array{root})).processes, 0) << "all are tracked already";
   const Snapshot idle = must(probe_->snapshot());
   ASSERT_THAT(idle.processes, SizeIs(2));
   EXPECT_EQ(idle.processes[0].pid, root);
@@ -326,9 +327,10 @@ TEST_F(Lineage, AProcessThatIsNotThereIsAnError) {
   }
   siginfo_t info = {};
   waitid(P_PID, static_cast<id_t>(ended), &info, WEXITED | WNOWAIT);
-  EXPECT_EQ(probe_->attach_tree(ended).error().code, ErrorCode::no_such_process) << "a zombie";
+  EXPECT_THAT(must(probe_->attach_trees(std::array{ended})).not_found, ElementsAre(ended))
+      << "a zombie";
   waitpid(ended, nullptr, 0);
-  EXPECT_EQ(probe_->attach_tree(ended).error().code, ErrorCode::no_such_process);
+  EXPECT_THAT(must(probe_->attach_trees(std::array{ended})).not_found, ElementsAre(ended));
   const auto tracked = probe_->track_command(ended);
   ASSERT_FALSE(tracked);
   EXPECT_EQ(tracked.error().code, ErrorCode::no_such_process);

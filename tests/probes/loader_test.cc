@@ -142,7 +142,7 @@ TEST_F(Loader, TwoProbesAreIndependent) {
     pause();
     _exit(0);
   }
-  EXPECT_EQ(must(first.attach_tree(child)), 1);
+  EXPECT_EQ(must(first.attach_trees(std::array{child})).processes, 1);
   EXPECT_EQ(must(first.snapshot()).processes.size(), 1U);
   EXPECT_EQ(must(second.snapshot()).processes.size(), 0U);
   kill(child, SIGKILL);

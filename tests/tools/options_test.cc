@@ -30,6 +30,19 @@ TEST(CowtopOptions, WithoutSeparatorTheFirstWordStartsTheCommand) {
   EXPECT_THAT(parsed.options.measure.command, ElementsAre("make", "-j4", "--json"));
 }
 
+TEST(CowtopOptions, WhichProcesses) {
+  EXPECT_FALSE(parse({"true"}).options.measure.selection);
+  const auto selected = [](std::vector<std::string> words) {
+    return parse(std::move(words)).options.measure.selection.value_or(Selection{}).text();
+  };
+  EXPECT_EQ(parse({}).options.measure.selection->by, Selection::By::everything);
+  EXPECT_EQ(selected({"-p", "7"}), "-p 7");
+  EXPECT_EQ(selected({"-p", "7,3", "--pid", "5", "-p7"}), "-p 3,5,7");
+  EXPECT_EQ(selected({"--comm", "a,b"}), "--comm a,b");
+  EXPECT_EQ(selected({"--cgroup=/a/b"}), "--cgroup /a/b");
+  EXPECT_EQ(parse({"--diff", "-p", "7,7"}).options.measure.diff, Diff::at_intervals);
+}
+
 TEST(CowtopOptions, SitesAreSampledOnlyWhenAskedFor) {
   EXPECT_EQ(parse({"true"}).options.measure.sampling.period, 0U);
   EXPECT_EQ(parse({"--sites", "true"}).options.measure.sampling.period, 64U);
@@ -64,8 +77,22 @@ TEST(CowtopOptions, NamesThatHoldControlCharactersDoNotReachTheTerminal) {
 
 TEST(CowtopOptions, BadUsageIsOneLineAnd125) {
   const std::vector<std::vector<std::string>> wrong = {
-      {},
       {"--"},
+      {"record", "-o", "/dev/null"},
+      {"check", "--max-copied", "1"},
+      {"-p", "1,"},
+      {"-p", "1,x"},
+      {"-p", ""},
+      {"--comm", ""},
+      {"--comm", "("},
+      {"--cgroup", ""},
+      {"--cgroup", "/no/such/cgroup"},
+      {"--comm", "x", "-p", "1"},
+      {"--comm", "x", "--cgroup", "/"},
+      {"--comm", "x", "--", "true"},
+      {"--diff", "-p", "1,2"},
+      {"--diff-at-exit", "--comm", "x"},
+      {"--diff"},
       {"--bogus"},
       {"-p"},
       {"-p", "x"},

@@ -62,6 +62,19 @@ TEST_F(RecordingTest, KeepsEveryField) {
   EXPECT_EQ(recording->problem(), "");
 }
 
+TEST_F(RecordingTest, SaysWhichProcessesWereAskedFor) {
+  MeasureOptions options;
+  options.selection = Selection{Selection::By::pid, {7, 9}, ""};
+  ASSERT_TRUE(Recorder::start(*OutputFile::open(path_), options));
+  EXPECT_EQ(Recording::open(path_)->header().selection, "-p 7,9");
+  EXPECT_FALSE(Recording::open(path_)->header().attached_pid);
+  // As cowtop wrote it when it took one PID.
+  write_file(path_, ZstdLineEncoder().encode(
+                        R"({"schema": "cowshed.recording/1", "command": [], "attached_pid": 7})"));
+  EXPECT_EQ(Recording::open(path_)->header().attached_pid, 7);
+  EXPECT_EQ(Recording::open(path_)->header().selection, "");
+}
+
 TEST_F(RecordingTest, FollowsWhatChanges) {
   auto file = OutputFile::open(path_);
   auto recorder = Recorder::start(std::move(*file), {});

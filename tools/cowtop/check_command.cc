@@ -31,7 +31,7 @@ constexpr const char* kDescription =
 
 constexpr const char* kUsage =
     "cowtop check LIMITS [OPTIONS] -- COMMAND [ARGS...]\n"
-    "       cowtop check LIMITS [OPTIONS] -p PID";
+    "       cowtop check LIMITS [OPTIONS] -p PID | --cgroup PATH | --comm REGEX";
 
 constexpr const char* kFooter = R"(Examples:
   cowtop check --max-copied 64MiB --max-ratio 5% -- ./server --selftest
@@ -282,7 +282,7 @@ int check_command(std::vector<std::string> words) {
       "--github", options.github,
       "Also annotations for GitHub, on standard output; always where the environment"
       " has GITHUB_ACTIONS=true, unless --json takes standard output");
-  const MeasureArguments arguments(line.app());
+  const MeasureArguments arguments(line.app(), MeasureArguments::Otherwise::is_wrong);
   if (const auto status = line.parse_with_command(std::move(words))) return *status;
   if (options.warn && options.kill) return line.fail("--warn, --kill: one of them");
   if (!options.output.empty() && !options.json) return line.fail("-o: only with --json");

@@ -57,6 +57,7 @@ std::optional<int> CommandLine::parse_with_command(std::vector<std::string> word
   if (separator != words.end()) {
     command_.assign(separator + 1, words.end());
     words.erase(separator, words.end());
+    if (command_.empty()) return fail("no command after --");
   }
   // `cowtop make -j4` too: from the first word that is no option of ours, all is the command's.
   app_->prefix_command();

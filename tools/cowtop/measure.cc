@@ -176,21 +176,27 @@ Measured measure_attached(const MeasureOptions& options, cow::OpenedBackend& ope
   cow::Backend& backend = *opened.backend;
   auto signals = EndSignals::open();
   if (!signals) return failed(signals.error());
-  const auto attached = backend.attach(*options.attach_pid);
+  auto selected = SelectedProcesses::open(*options.selection);
+  if (!selected) return failed(selected.error());
+  const auto attached = selected->attach(backend);
   if (!attached) return failed(attached.error());
-  auto diffs = Diffs::start(options.diff, *options.attach_pid, cow::ExitDiffs::Root::running);
+  if (const std::string refused = refused_line(*attached); !refused.empty()) complain(refused);
+  // Only of a single process.
+  const pid_t root = options.diff == Diff::none ? 0 : options.selection->pids.front();
+  auto diffs = Diffs::start(options.diff, root, cow::ExitDiffs::Root::running);
   if (!diffs) return failed(diffs.error());
   if (!opened.notice.empty()) complain(opened.notice);
   complain(fmt::format("attached to {} process{} by the {} backend; Ctrl-C ends and reports",
-                       *attached, *attached == 1 ? "" : "es", backend.name()));
+                       attached->processes, attached->processes == 1 ? "" : "es", backend.name()));
   std::optional<TreeEnd> end;
   for (bool ended = false;;) {
     if (!ended) diffs->sample();
     if (const auto sampled = backend.sample(); !sampled) return failed(sampled.error());
     const bool asked = is_end_asked_for(observer, backend);
-    if (ended || !backend.any_alive()) break;
+    if (ended || (!backend.any_alive() && !selected->grows())) break;
     if (asked && !end) end.emplace();
     if (end && !end->go_on(backend.measurement(), 0)) break;
+    if (const auto found = selected->attach_new(backend); !found) return failed(found.error());
     wait_for_event(signals->fd(), -1, backend.interval());
     ended = signals->next().has_value();
   }
@@ -204,8 +210,8 @@ Measured measure_attached(const MeasureOptions& options, cow::OpenedBackend& ope
 Measured measure(const MeasureOptions& options, Observer* observer) {
   auto opened = cow::open_backend(options.backend, options.sampling, options.timing);
   if (!opened) return failed(opened.error());
-  return options.attach_pid ? measure_attached(options, *opened, observer)
-                            : measure_command(options, *opened, observer);
+  return options.selection ? measure_attached(options, *opened, observer)
+                           : measure_command(options, *opened, observer);
 }
 
 }  // namespace cowshed::cowtop

@@ -26,7 +26,8 @@ struct Measured {
   bool was_ended = false;  // the observer asked for it, and something was still running
 };
 
-// Runs the command, or attaches, and measures until the end or Ctrl-C.  Prints what goes wrong.
+// Runs the command, or attaches, and measures until the end or Ctrl-C: where processes of the
+// selection may still come, until Ctrl-C.  Prints what goes wrong.
 Measured measure(const MeasureOptions& options, Observer* observer = nullptr);
 
 }  // namespace cowshed::cowtop

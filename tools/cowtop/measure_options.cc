@@ -1,4 +1,5 @@
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <charconv>
 #include <map>
 #include <utility>
@@ -25,10 +26,24 @@ tl::unexpected<Error> wrong(std::string message) {
 
 }  // namespace
 
-MeasureArguments::MeasureArguments(CLI::App& app) {
-  attach_ = app.add_option("-p,--pid", pid_, "Attach to this process and its descendants")
+MeasureArguments::MeasureArguments(CLI::App& app, Otherwise otherwise) : otherwise_(otherwise) {
+  by_pid_ = app.add_option("-p,--pid", pids_,
+                           "Attach to these processes and their descendants; several separated by"
+                           " commas, or given again")
                 ->check(CLI::Validator(check_pid, ""))
-                ->type_name("PID");
+                ->type_name("PID")
+                ->delimiter(',')
+                ->allow_extra_args(false);
+  by_cgroup_ = app.add_option("--cgroup", cgroup_,
+                              "Attach to all processes of this cgroup (v2) and of those below it,"
+                              " and to those that come later: a path as in /proc/PID/cgroup, or"
+                              " below /sys/fs/cgroup")
+                   ->type_name("PATH");
+  by_comm_ = app.add_option("--comm", comm_,
+                            "Attach to all processes with such a name (/proc/PID/comm), and to"
+                            " those that come later: an expression as of grep -E, found anywhere"
+                            " in it")
+                 ->type_name("REGEX");
   app.add_option("--backend", backend_, "auto, tracepoint or pagemap")->type_name("NAME");
   app.add_flag("--sites", sites_,
                "Also the code, the mappings and the address ranges that copied most, by sampling;"
@@ -50,6 +65,29 @@ MeasureArguments::MeasureArguments(CLI::App& app) {
                " traced (ptrace), so none can be run under gdb or strace at the same time, nor run"
                " them.  Holds each at its exit, and at its start, for some 30 ms per GiB that is"
                " resident and some us per page copied; the report says how long");
+}
+
+Expected<std::optional<Selection>> MeasureArguments::selection() const {
+  const auto given = (by_pid_->count() > 0 ? 1 : 0) + (by_cgroup_->count() > 0 ? 1 : 0) +
+                     (by_comm_->count() > 0 ? 1 : 0);
+  if (given == 0) return std::nullopt;
+  if (given > 1) return wrong("-p, --cgroup, --comm: one of them");
+  Selection selection;
+  if (by_pid_->count() > 0) {
+    selection.by = Selection::By::pid;
+    selection.pids = pids_;
+    std::sort(selection.pids.begin(), selection.pids.end());
+    selection.pids.erase(std::unique(selection.pids.begin(), selection.pids.end()),
+                         selection.pids.end());
+    return selection;
+  }
+  const bool by_cgroup = by_cgroup_->count() > 0;
+  selection.by = by_cgroup ? Selection::By::cgroup : Selection::By::comm;
+  selection.argument = by_cgroup ? cgroup_ : comm_;
+  if (selection.argument.empty()) {
+    return wrong(by_cgroup ? "--cgroup: the path is empty" : "--comm: the expression is empty");
+  }
+  return selection;
 }
 
 Expected<MeasureOptions> MeasureArguments::options(std::vector<std::string> command) const {
@@ -75,12 +113,20 @@ Expected<MeasureOptions> MeasureArguments::options(std::vector<std::string> comm
     return wrong("--latency: the pagemap backend does not see faults");
   }
   if (latency_) options.timing = Timing::on;
-  if (attach_->count() > 0) options.attach_pid = pid_;
-  if (options.attach_pid && !options.command.empty()) {
-    return wrong("give either -p PID or a command, not both");
+  auto selected = selection();
+  if (!selected) return tl::make_unexpected(selected.error());
+  options.selection = std::move(*selected);
+  if (options.selection && !options.command.empty()) {
+    return wrong("give either " + options.selection->text() + " or a command, not both");
   }
-  if (!options.attach_pid && options.command.empty()) {
-    return wrong("nothing to measure: give a command after --, or -p PID");
+  if (!options.selection && options.command.empty()) {
+    if (otherwise_ == Otherwise::is_wrong) {
+      return wrong("nothing to measure: give a command after --, or -p PID");
+    }
+    options.selection.emplace();
+  }
+  if (options.diff != Diff::none && options.selection && options.selection->pids.size() != 1) {
+    return wrong("--diff, --diff-at-exit: only of a command, or of one process (-p PID)");
   }
   return options;
 }

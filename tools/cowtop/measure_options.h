@@ -3,11 +3,11 @@
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <sys/types.h>
 #include <vector>
 
 #include <cowshed/base/error.h>
 #include <cowshed/cow/backend.h>
+#include <cowshed/tools/cowtop/selection.h>
 
 namespace CLI {
 class App;
@@ -21,7 +21,7 @@ enum class Diff : std::uint8_t { none, at_intervals, at_exit };
 // What to measure, and how: the same for every subcommand that measures.
 struct MeasureOptions {
   std::vector<std::string> command;
-  std::optional<pid_t> attach_pid;  // one of the two
+  std::optional<Selection> selection;  // one of the two
   cow::BackendChoice backend = cow::BackendChoice::automatic;
   SamplingOptions sampling;  // period 0: no code sites asked for
   Timing timing = Timing::off;
@@ -31,7 +31,9 @@ struct MeasureOptions {
 // The options of a command line that say so.  `app` must outlive it.
 class MeasureArguments {
  public:
-  explicit MeasureArguments(CLI::App& app);
+  // What it means to give neither a command nor which processes.
+  enum class Otherwise : std::uint8_t { is_wrong, everything };
+  MeasureArguments(CLI::App& app, Otherwise otherwise);
   MeasureArguments(const MeasureArguments&) = delete;
   MeasureArguments& operator=(const MeasureArguments&) = delete;
   ~MeasureArguments() = default;
@@ -40,14 +42,21 @@ class MeasureArguments {
   Expected<MeasureOptions> options(std::vector<std::string> command) const;
 
  private:
-  pid_t pid_ = 0;
+  Expected<std::optional<Selection>> selection() const;
+
+  Otherwise otherwise_;
+  std::vector<pid_t> pids_;
+  std::string cgroup_;
+  std::string comm_;
   std::string backend_ = "auto";
   bool sites_ = false;
   std::uint32_t period_ = 0;
   bool latency_ = false;
   bool diff_ = false;
   bool diff_at_exit_ = false;
-  CLI::Option* attach_;
+  CLI::Option* by_pid_;
+  CLI::Option* by_cgroup_;
+  CLI::Option* by_comm_;
   CLI::Option* count_;
 };
 

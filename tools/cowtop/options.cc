@@ -9,11 +9,12 @@ namespace {
 
 constexpr const char* kDescription =
     "Counts the memory that forked processes copy although they meant to share it.\n"
-    "Runs a command, or attaches to a running process tree, and prints one row per process.";
+    "Runs a command, or attaches to what runs already (all of it, unless told which), and prints\n"
+    "one row per process.";
 
 constexpr const char* kUsage =
     "cowtop [OPTIONS] -- COMMAND [ARGS...]\n"
-    "       cowtop [OPTIONS] -p PID\n"
+    "       cowtop [OPTIONS] [-p PID[,PID...] | --cgroup PATH | --comm REGEX]\n"
     "       cowtop record -o FILE [OPTIONS] -- COMMAND [ARGS...]\n"
     "       cowtop report FILE\n"
     "       cowtop diff BEFORE AFTER\n"
@@ -30,6 +31,9 @@ constexpr const char* kFooter = R"(Examples:
   cowtop --diff-at-exit -- CMD       the same of each process at its end
   sudo cowtop -p $(pidof -s redis-server)
                                      what happens from now on, until Ctrl-C
+  sudo cowtop --cgroup /system.slice/apache2.service
+  sudo cowtop --comm '^php-fpm'      also of processes that start later
+  sudo cowtop                        of the whole machine; not root: of one's own processes
 
 Backends:
   tracepoint  exact; every process from its first instruction, however short its life.
@@ -49,7 +53,7 @@ ParsedArguments parse_arguments(std::vector<std::string> words) {
   ParsedArguments parsed;
   Options& options = parsed.options;
   CommandLine line({"cowtop", kDescription, kUsage, kFooter});
-  const MeasureArguments measure(line.app());
+  const MeasureArguments measure(line.app(), MeasureArguments::Otherwise::everything);
   line.app().add_flag("--json", options.json,
                       "Print one JSON object (schema cowshed.run/1), not a table");
   line.app()

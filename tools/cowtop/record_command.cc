@@ -17,7 +17,7 @@ constexpr const char* kDescription =
 
 constexpr const char* kUsage =
     "cowtop record -o FILE [OPTIONS] -- COMMAND [ARGS...]\n"
-    "       cowtop record -o FILE [OPTIONS] -p PID";
+    "       cowtop record -o FILE [OPTIONS] -p PID | --cgroup PATH | --comm REGEX";
 
 constexpr const char* kFooter = R"(Examples:
   cowtop record -o run.cowtop --sites -- ./server --workers 4
@@ -40,7 +40,7 @@ int record_command(std::vector<std::string> words) {
       .add_option("-o,--output", path, "The file; what it held is lost")
       ->type_name("FILE")
       ->required();
-  const MeasureArguments arguments(line.app());
+  const MeasureArguments arguments(line.app(), MeasureArguments::Otherwise::is_wrong);
   if (const auto status = line.parse_with_command(std::move(words))) return *status;
   if (path.empty()) return line.fail("-o: the name of the file is empty");
   const auto options = arguments.options(line.command());

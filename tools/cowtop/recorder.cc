@@ -16,7 +16,11 @@ RecordingHeader header_of(const MeasureOptions& options) {
   RecordingHeader header;
   header.cowtop = COWSHED_VERSION;
   header.command = options.command;
-  if (options.attach_pid) header.attached_pid = *options.attach_pid;
+  if (options.selection) {
+    header.selection = options.selection->text();
+    const std::vector<pid_t>& pids = options.selection->pids;
+    if (pids.size() == 1) header.attached_pid = pids.front();
+  }
   utsname system{};
   if (::uname(&system) == 0) header.kernel = system.release;
   header.cpus = std::thread::hardware_concurrency();

@@ -14,6 +14,7 @@ void describe(Io& io, typename Io::template Ref<RecordingHeader> header) {
   io.field("cowtop", header.cowtop);
   io.field("command", header.command);
   io.field("attached_pid", header.attached_pid);
+  io.field("selection", header.selection);
   io.field("kernel", header.kernel);
   io.field("cpus", header.cpus);
   io.field("started_s", header.started_s);

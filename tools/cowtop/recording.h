@@ -19,9 +19,10 @@ namespace cowshed::cowtop {
 // The patched document begins as {"processes": []} and is cowshed.run/1 without what is computed
 // from other fields.  Only add, replace and remove are used.
 struct RecordingHeader {
-  std::string cowtop;                // version that wrote it
-  std::vector<std::string> command;  // empty: it was attached to
-  std::optional<std::int64_t> attached_pid;
+  std::string cowtop;                        // version that wrote it
+  std::vector<std::string> command;          // empty: it was attached to
+  std::optional<std::int64_t> attached_pid;  // where it was one
+  std::string selection;                     // "-p 1,2"; empty: a command, or an older recording
   std::string kernel;
   std::uint64_t cpus = 0;
   double started_s = 0;  // since 1970

@@ -1,0 +1,23 @@
+#pragma once
+
+#include <functional>
+#include <sys/types.h>
+#include <vector>
+
+#include <cowshed/cow/proc_files.h>
+
+namespace cowshed::cow {
+
+// What is to be measured of some processes, when all that descends from it is, too.
+struct Roots {
+  // Those that descend from no other of them, nor from what is measured.  Also what is not there.
+  std::vector<pid_t> roots;
+  // Measured ones from which others of them descend.
+  std::vector<pid_t> measured;
+};
+
+// `pids` in any order, and more than once.
+Roots roots_among(const std::vector<pid_t>& pids, const ProcFiles& proc,
+                  const std::function<bool(pid_t)>& is_measured);
+
+}  // namespace cowshed::cow

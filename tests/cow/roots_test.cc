@@ -1,0 +1,59 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <set>
+#include <string>
+
+#include <cowshed/cow/roots.h>
+#include <cowshed/tests/cow/fake_proc.h>
+
+namespace cowshed::cow {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+class RootsTest : public FakeProc {
+ protected:
+  void process(pid_t pid, pid_t ppid) const {
+    write(std::to_string(pid) + "/stat", std::to_string(pid) + " (x) S " + std::to_string(ppid) +
+                                             " 1 1 0 -1 0 1 2 3 4 5 6 7 8 20 0 1 0 9 10\n");
+  }
+  Roots among(const std::vector<pid_t>& pids, const std::set<pid_t>& measured = {}) const {
+    return roots_among(pids, proc(), [&](pid_t pid) { return measured.contains(pid); });
+  }
+};
+
+TEST_F(RootsTest, AreThoseAboveTheOthers) {
+  process(1, 0);
+  process(10, 1);
+  process(11, 10);
+  process(12, 11);
+  process(20, 1);
+  EXPECT_THAT(among({12, 20, 10, 20, 12}).roots, ElementsAre(10, 20));
+  EXPECT_THAT(among({12, 11, 20}).roots, ElementsAre(11, 20));
+  EXPECT_THAT(among({12, 1, 20, 999}).roots, ElementsAre(1, 999))
+      << "gone: it is not known of whom";
+  EXPECT_THAT(among({}).roots, IsEmpty());
+}
+
+TEST_F(RootsTest, NotOfWhatIsMeasured) {
+  process(1, 0);
+  process(10, 1);
+  process(11, 10);
+  process(12, 11);
+  const Roots roots = among({10, 12, 1}, {10});
+  EXPECT_THAT(roots.roots, ElementsAre(1));
+  EXPECT_THAT(roots.measured, ElementsAre(10));
+  EXPECT_THAT(among({10}, {10}).roots, IsEmpty());
+}
+
+TEST_F(RootsTest, ParentsInACircle) {
+  process(10, 11);
+  process(11, 10);
+  EXPECT_THAT(among({10}).roots, ElementsAre(10));
+  process(12, 11);
+  EXPECT_THAT(among({12}).roots, ElementsAre(12));
+}
+
+}  // namespace
+}  // namespace cowshed::cow
