@@ -5,6 +5,7 @@
 #include <cowshed/tools/cowtop/comparison_report.h>
 #include <cowshed/tools/cowtop/complain.h>
 #include <cowshed/tools/cowtop/diff_command.h>
+#include <cowshed/tools/cowtop/html/html_report.h>
 #include <cowshed/tools/cowtop/measurement_file.h>
 #include <cowshed/tools/cowtop/output_file.h>
 
@@ -22,6 +23,7 @@ constexpr const char* kFooter = R"(Examples:
   cowtop record -o after.cowtop --sites -- ./server --workers 4 --freeze
   cowtop diff before.cowtop after.cowtop
   cowtop diff --json before.cowtop after.cowtop | jq .total
+  cowtop diff before.cowtop after.cowtop --html change.html
 
 BEFORE and AFTER are recordings, or what cowtop --json has written.  Processes are matched by their
 place in the tree: server/worker[2] is the second worker of the server, in order of start.  "-" is
@@ -37,13 +39,17 @@ int diff_command(std::vector<std::string> words) {
   ComparedNames names;
   std::string output;
   bool json = false;
+  std::string html;
   line.app().add_option("BEFORE", names.before, "A recording, or a JSON report")->required();
   line.app().add_option("AFTER", names.after, "What to compare with it")->required();
   line.app().add_flag("--json", json, "One JSON object (schema cowshed.diff/1)");
+  line.app().add_option("--html", html, "Write one page for a browser to FILE")->type_name("FILE");
   line.app()
       .add_option("-o,--output", output, "Write the report to FILE, not to standard output")
       ->type_name("FILE");
   if (const auto status = line.parse(std::move(words))) return *status;
+  if (json + !html.empty() + !output.empty() > 1 && !html.empty())
+    return line.fail("--html and --json or -o: one of them");
 
   const auto before = read_measurement(names.before);
   if (!before) return own_error(before.error());
@@ -56,11 +62,12 @@ int diff_command(std::vector<std::string> words) {
     complain("the " + before->measurement.backend + " backend measured one and the " +
              after->measurement.backend + " backend the other: they do not count the same");
   }
-  auto file = OutputFile::open(output);
+  auto file = OutputFile::open(html.empty() ? output : html);
   if (!file) return own_error(file.error());
   const Comparison comparison = compare(before->measurement, after->measurement);
-  const auto written = file->write_report(json ? comparison_json(comparison, names)
-                                               : comparison_table(comparison, names));
+  const auto written = file->write_report(!html.empty() ? html_comparison(comparison, names)
+                                          : json        ? comparison_json(comparison, names)
+                                                        : comparison_table(comparison, names));
   return written ? 0 : own_error(written.error());
 }
 

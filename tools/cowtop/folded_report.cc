@@ -6,22 +6,30 @@
 
 namespace cowshed::cowtop {
 
-std::map<std::string, std::uint64_t> folded_copies(const cow::Measurement& measurement) {
-  std::map<std::string, std::uint64_t> copies;
-  for (const cow::ProcessCopies& process : measurement.processes) {
+void for_each_stack(
+    const cow::Measurement& measurement,
+    const std::function<void(std::size_t, const std::string&, std::uint64_t)>& callback) {
+  for (std::size_t i = 0; i < measurement.processes.size(); ++i) {
+    const cow::ProcessCopies& process = measurement.processes[i];
     const std::uint64_t copied = process.copied_pages().value_or(0);
     if (copied == 0) continue;
     std::string command = printable(process.comm);
     std::replace(command.begin(), command.end(), ';', ':');
     if (!process.sampled || process.sampled->stacks.empty()) {
-      copies[command + ";[not sampled]"] += copied;
+      callback(i, command + ";[not sampled]", copied);
       continue;
     }
     for (const cow::FoldedStack& stack : process.sampled->stacks) {
       if (stack.estimated_copies == 0) continue;
-      copies[command + ";" + printable(stack.folded)] += stack.estimated_copies;
+      callback(i, command + ";" + printable(stack.folded), stack.estimated_copies);
     }
   }
+}
+
+std::map<std::string, std::uint64_t> folded_copies(const cow::Measurement& measurement) {
+  std::map<std::string, std::uint64_t> copies;
+  for_each_stack(measurement, [&](std::size_t /*process*/, const std::string& stack,
+                                  std::uint64_t pages) { copies[stack] += pages; });
   return copies;
 }
 

@@ -314,8 +314,10 @@ namespace {
 using Derived = FieldWriter::Derived;
 constexpr const char* kSchema = "cowshed.run/1";
 
+}  // namespace
+
 // For people who read the report alone: nobody reads it back.
-Json estimate_of(const cow::Measurement& measurement) {
+Json estimate_json(const cow::Measurement& measurement) {
   const auto estimated = estimate(measurement);
   if (!estimated) return nullptr;
   Json frozen = Json::array();
@@ -332,8 +334,6 @@ Json estimate_of(const cow::Measurement& measurement) {
           {"saved_by_no_writes_to", std::move(frozen)}};
 }
 
-}  // namespace
-
 Json recorded(const cow::ProcessCopies& process) {
   Json object = Json::object();
   FieldWriter io(object, Derived::without);
@@ -348,11 +348,11 @@ Json recorded_head(const cow::Measurement& measurement) {
   return object;
 }
 
-std::string json_report(const cow::Measurement& measurement) {
+Json run_json(const cow::Measurement& measurement) {
   Json report = {{"schema", kSchema}};
   FieldWriter head(report, Derived::with);
   describe(head, measurement);
-  report["estimate"] = estimate_of(measurement);
+  report["estimate"] = estimate_json(measurement);
   report["processes"] = Json::array();
   const auto trees = cow::subtrees(measurement.processes);
   for (std::size_t i = 0; i < trees.size(); ++i) {
@@ -364,8 +364,12 @@ std::string json_report(const cow::Measurement& measurement) {
     io.derived("tree_processes", trees[i].processes);
     io.derived("tree_copied_pages", trees[i].copied_pages);
   }
+  return report;
+}
+
+std::string json_report(const cow::Measurement& measurement) {
   // A command's name may hold any bytes.
-  return report.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  return run_json(measurement).dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
 Expected<cow::Measurement> measurement_of(const Json& json) {

@@ -97,13 +97,15 @@ Expected<bool> Recording::next() {
 
 Expected<cow::Measurement> Recording::measurement() const { return measurement_of(state_); }
 
-Expected<cow::Measurement> last_measurement(Recording& recording, const std::string& path) {
+Expected<cow::Measurement> last_measurement(Recording& recording, const std::string& path,
+                                            const std::function<void(const Json&)>& at_each) {
   std::size_t intervals = 0;
   for (;;) {
     const auto more = recording.next();
     if (!more) return tl::make_unexpected(more.error());
     if (!*more) break;
     ++intervals;
+    at_each(recording.document());
   }
   if (intervals == 0) {
     return make_error(

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -42,7 +43,10 @@ class Recording {
   // was recorded.  Errors: those of the file.
   Expected<bool> next();
 
-  // As of that interval.  Errors: bad_recording.
+  // As of that interval, as it was read: its fields may not be what they should be.
+  const Json& document() const { return state_; }
+
+  // The same.  Errors: bad_recording.
   Expected<cow::Measurement> measurement() const;
 
   // Whether the recording came to its end; else cowtop was killed, or is still at it, or problem()
@@ -62,7 +66,10 @@ class Recording {
   std::string problem_;
 };
 
-// As of the last interval that can be read.  `path` is for the errors' messages.
-Expected<cow::Measurement> last_measurement(Recording& recording, const std::string& path);
+// As of the last interval that can be read.  `path` is for the errors' messages.  `at_each` is
+// called with the document of each interval.
+Expected<cow::Measurement> last_measurement(
+    Recording& recording, const std::string& path,
+    const std::function<void(const Json&)>& at_each = [](const Json&) {});
 
 }  // namespace cowshed::cowtop

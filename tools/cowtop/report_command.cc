@@ -6,6 +6,7 @@
 #include <cowshed/tools/cowtop/complain.h>
 #include <cowshed/tools/cowtop/exit_status.h>
 #include <cowshed/tools/cowtop/folded_report.h>
+#include <cowshed/tools/cowtop/html/html_report.h>
 #include <cowshed/tools/cowtop/measurement_json.h>
 #include <cowshed/tools/cowtop/output_file.h>
 #include <cowshed/tools/cowtop/recording.h>
@@ -27,6 +28,7 @@ constexpr const char* kFooter = R"(Examples:
                                                 a flame graph of the pages copied
   cowtop report --speedscope -o copies.json run.cowtop
                                                 to open at speedscope.app
+  cowtop report run.cowtop --html run.html      a page that holds all of it, to open in a browser
 
 Stacks are there if --sites was given to cowtop record; the pages of all together are as many as
 were copied.  Of a recording that was cut short, the report is of what can be read.
@@ -42,34 +44,48 @@ int report_command(std::vector<std::string> words) {
   bool json = false;
   bool folded = false;
   bool speedscope = false;
+  std::string html;
   line.app().add_option("FILE", path, "The recording")->required();
   line.app().add_flag("--json", json, "One JSON object (schema cowshed.run/1)");
   line.app().add_flag("--folded", folded, "One line for each stack, and the pages that it copied");
   line.app().add_flag("--speedscope", speedscope, "The stacks as speedscope's JSON");
   line.app()
+      .add_option("--html", html,
+                  "Write one page for a browser to FILE: processes, curves, flame graph, heat map,"
+                  " causes, search")
+      ->type_name("FILE");
+  line.app()
       .add_option("-o,--output", output, "Write the report to FILE, not to standard output")
       ->type_name("FILE");
   if (const auto status = line.parse(std::move(words))) return *status;
-  if (json + folded + speedscope > 1)
-    return line.fail("--json, --folded, --speedscope: one of them");
+  if (json + folded + speedscope + !html.empty() > 1)
+    return line.fail("--json, --folded, --speedscope, --html: one of them");
+  if (!html.empty() && !output.empty()) return line.fail("--html and -o: one of them");
 
   auto recording = Recording::open(path);
   if (!recording) return own_error(recording.error());
-  const auto measurement = last_measurement(*recording, path);
+  Curves curves;
+  const auto measurement = last_measurement(*recording, path, [&](const Json& document) {
+    if (!html.empty()) curves.add(document);
+  });
   if (!measurement) return own_error(measurement.error());
-  auto file = OutputFile::open(output);
+  auto file = OutputFile::open(html.empty() ? output : html);
   if (!file) return own_error(file.error());
+  std::string note;
   if (!recording->ended()) {
-    complain(fmt::format("{}: {}; the report is of the first {:.1f} s", path,
-                         recording->problem().empty()
-                             ? "has no end: cowtop was killed, or is still at it"
-                             : recording->problem(),
-                         measurement->duration_s));
+    note = fmt::format("{}: {}; the report is of the first {:.1f} s", path,
+                       recording->problem().empty()
+                           ? "has no end: cowtop was killed, or is still at it"
+                           : recording->problem(),
+                       measurement->duration_s);
+    complain(note);
   }
-  const auto written = file->write_report(json         ? json_report(*measurement)
-                                          : folded     ? folded_report(*measurement)
-                                          : speedscope ? speedscope_report(*measurement)
-                                                       : table_report(*measurement));
+  const auto written = file->write_report(
+      !html.empty() ? html_report(*measurement, recording->header(), curves, note)
+      : json        ? json_report(*measurement)
+      : folded      ? folded_report(*measurement)
+      : speedscope  ? speedscope_report(*measurement)
+                    : table_report(*measurement));
   return written ? 0 : own_error(written.error());
 }
 

@@ -1,0 +1,182 @@
+#include <cstddef>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include <cowshed/tests/tools/recordings.h>
+#include <cowshed/tools/cowtop/html/copy_tree.h>
+#include <cowshed/tools/cowtop/html/curves.h>
+#include <cowshed/tools/cowtop/html/html_report.h>
+#include <cowshed/tools/cowtop/html/page.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::StartsWith;
+
+std::uint64_t pages_of(const CopyTree& tree) {
+  return std::accumulate(
+      tree.nodes().begin(), tree.nodes().end(), std::uint64_t{0},
+      [](std::uint64_t sum, const CopyTree::Node& node) { return sum + node.pages; });
+}
+
+// "a;b 3" for each node that copied.
+std::vector<std::string> stacks_of(const CopyTree& tree) {
+  std::vector<std::string> result;
+  for (std::uint32_t i = 0; i < tree.nodes().size(); ++i) {
+    if (tree.nodes()[i].pages == 0) continue;
+    std::string text;
+    for (std::uint32_t node = i; node != 0; node = tree.nodes()[node].parent) {
+      text.insert(0, ";" + tree.names()[tree.nodes()[node].name]);
+    }
+    result.push_back(text + " " + std::to_string(tree.nodes()[i].pages));
+  }
+  return result;
+}
+
+TEST(CopyTree, AddsUpWhatBeginsAlike) {
+  CopyTree tree;
+  const auto inner = tree.add("main;run;copy", 3);
+  tree.add("main;run", 2);
+  tree.add("main;exit", 1);
+  EXPECT_EQ(tree.add("main;run;copy", 4), inner);
+  EXPECT_THAT(stacks_of(tree), ElementsAre(";main;run 2", ";main;run;copy 7", ";main;exit 1"));
+  EXPECT_EQ(tree.nodes().size(), 5U);
+}
+
+TEST(CopyTree, PrunesTheSmallestAndKeepsTheSum) {
+  CopyTree tree;
+  tree.add("main;large;inner", 100);
+  tree.add("main;large", 10);
+  const auto small = tree.add("main;small;deep;deeper", 2);
+  const auto tiny = tree.add("main;tiny", 1);
+  const auto became = tree.prune(4);
+  EXPECT_THAT(stacks_of(tree),
+              ElementsAre(";main;large 10", ";main;large;inner 100", ";main;[smaller] 3"));
+  EXPECT_EQ(became[small], became[tiny]);
+}
+
+TEST(CopyTree, PrunesNothingThatFits) {
+  CopyTree tree;
+  tree.add("a;b", 1);
+  tree.add("a;c", 1);
+  const auto before = stacks_of(tree);
+  tree.prune(4);
+  EXPECT_EQ(stacks_of(tree), before);
+}
+
+TEST(CopyTree, StaysSmallOfManyStacks) {
+  CopyTree tree;
+  for (int i = 0; i < 20'000; ++i) {
+    tree.add("main;f" + std::to_string(i % 97) + ";g" + std::to_string(i), 1);
+  }
+  constexpr std::size_t kMost = 1000;
+  tree.prune(kMost);
+  EXPECT_LE(tree.nodes().size(), 2 * kMost);
+  EXPECT_EQ(pages_of(tree), 20'000U);
+}
+
+Json document(double at_s, std::uint64_t pages) {
+  Json process = {{"copied_anon_pages", pages}, {"copied_file_pages", 1U}};
+  process["memory"] = {{"shared_bytes", 50U}, {"private_bytes", 5U}};
+  Json result = {{"duration_s", at_s}};
+  result["processes"] = Json::array({process});
+  return result;
+}
+
+cow::Measurement measured(double at_s, std::uint64_t pages) {
+  cow::Measurement measurement;
+  measurement.duration_s = at_s;
+  measurement.processes.emplace_back();
+  measurement.processes[0].copied_anon_pages = pages;
+  measurement.processes[0].copied_file_pages = 1;
+  return measurement;
+}
+
+TEST(Curves, FollowEachProcess) {
+  Curves curves;
+  curves.add(document(1, 10));
+  Json two = document(2, 20);
+  two["processes"].push_back(Json::object());
+  curves.add(two);
+  cow::Measurement end = measured(3, 20);
+  end.processes.emplace_back();
+  const Json json = curves.json(end, {0, 1});
+  EXPECT_EQ(json["at_s"], Json::array({1.0, 2.0, 3.0}));
+  EXPECT_EQ(json["total"], Json::array({11, 21, 21}));
+  EXPECT_EQ(json["of"][0]["copied"], Json::array({11, 21, 21}));
+  EXPECT_EQ(json["of"][0]["shared"], Json::array({50, 50, nullptr}));
+  EXPECT_EQ(json["of"][0]["private"], Json::array({5, 5, nullptr}));
+  EXPECT_EQ(json["of"][1]["begin"], 1);
+  EXPECT_EQ(json["of"][1]["copied"], Json::array({nullptr})) << "it did not change";
+}
+
+TEST(Curves, OfALongRecordingAreThinned) {
+  Curves curves;
+  constexpr int kIntervals = 10'000;
+  for (int i = 1; i <= kIntervals; ++i) curves.add(document(i, static_cast<std::uint64_t>(i)));
+  const Json json = curves.json(measured(kIntervals, kIntervals), {0});
+  const auto at = json["at_s"].get<std::vector<double>>();
+  EXPECT_GE(at.size(), 150U);
+  EXPECT_LE(at.size(), 302U);
+  EXPECT_EQ(at.front(), 1);
+  EXPECT_EQ(at.back(), kIntervals);
+  for (std::size_t i = 2; i + 1 < at.size(); ++i) {
+    EXPECT_EQ(at[i] - at[i - 1], at[1] - at[0]) << "evenly";
+  }
+  EXPECT_EQ(json["total"].back(), kIntervals + 1);
+}
+
+TEST(Curves, LeaveOutAnIntervalThatIsDamaged) {
+  Curves curves;
+  curves.add(document(1, 10));
+  Json damaged = document(2, 20);
+  damaged["processes"][0]["copied_anon_pages"] = "many";
+  curves.add(damaged);
+  curves.add(Json(7));
+  EXPECT_EQ(curves.json(measured(3, 20), {})["at_s"], Json::array({1.0, 3.0}));
+}
+
+std::string page_of(const cow::Measurement& measurement) {
+  return html_report(measurement, {}, {}, "");
+}
+
+TEST(HtmlReport, IsOnePageThatFetchesNothing) {
+  const std::string page = page_of(full_measurement());
+  EXPECT_THAT(page, StartsWith("<!DOCTYPE html>"));
+  EXPECT_THAT(page, HasSubstr("default-src 'none'"));
+  for (const char* each : {" src=", "<link", "url(", "@import", "http://", "https://"}) {
+    EXPECT_THAT(page, Not(HasSubstr(each)));
+  }
+}
+
+TEST(HtmlReport, NamesCannotEndTheData) {
+  cow::Measurement measurement = full_measurement();
+  measurement.processes[0].comm = "</script><!--<script>";
+  measurement.processes[1].sampled->stacks[0].folded = "</SCRIPT >";
+  const std::string page = page_of(measurement);
+  EXPECT_THAT(page, Not(HasSubstr("</script><!--")));
+  EXPECT_THAT(page, Not(HasSubstr("</SCRIPT")));
+  EXPECT_THAT(page, HasSubstr("\\u003c/script>\\u003c!--\\u003cscript>"));
+}
+
+TEST(HtmlReport, HasNoByteThatIsNoUtf8) {
+  cow::Measurement measurement = full_measurement();
+  measurement.processes[0].comm = "\xff\xfe";
+  EXPECT_THAT(page_of(measurement), Not(HasSubstr("\xff")));
+}
+
+TEST(HtmlReport, OfAComparisonNamesBothSides) {
+  const std::string page = html_comparison(compare(full_measurement(), full_measurement()),
+                                           {"one.cowtop", "<two>.cowtop"});
+  EXPECT_THAT(page, HasSubstr(R"("before": "one.cowtop")"));
+  EXPECT_THAT(page, HasSubstr(R"("after": "\u003ctwo>.cowtop")"));
+}
+
+}  // namespace
+}  // namespace cowshed::cowtop

@@ -1,0 +1,150 @@
+// Which code, why, of what, and what if: the tables below the charts.
+
+const PATTERN_COLORS = ["#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999"];
+
+const shareColumn = (title, ratio) => ({
+  title, number: true, value: ratio, show: (row) => element("span", {}, percentText(ratio(row)), meter(ratio(row))),
+});
+const pagesColumn = (title, pages, level) => ({ title, number: true, level, value: pages, show: (row) => pagesText(pages(row)) });
+const nameColumn = (title, name, level) => ({ title, main: !level, level, value: (row) => name(row).toLowerCase(), show: (row) => marked(name(row)) });
+
+// A panel with a table, or nothing where there are no rows.
+function tablePanel(id, title, rows, columns, textOfRow, hint) {
+  if (rows.length === 0) return null;
+  const panel = section(id, title);
+  for (const row of rows) row.text = textOfRow(row).toLowerCase();
+  const table = new Table({
+    columns, rows, sort: columns.findIndex((column) => column.number), isFound: (row) => matches(row.text),
+    found: (shown, all) => panel.count(page.query === "" ? countText(all) : `${countText(shown)} of ${countText(all)}`),
+  });
+  if (hint) panel.append(element("p", { class: "hint" }, hint));
+  panel.append(table.element);
+  return panel;
+}
+
+function siteName(site) {
+  const place = site.frames[site.frames.length - 1] || "??";
+  const stack = element("ul", { class: "stack" }, ...site.stack.map((frame) => element("li", {}, marked(frame))));
+  if (site.truncated) stack.append(element("li", {}, "callers that were not seen"));
+  return element("details", {}, element("summary", {}, element("code", {}, marked(place))), stack);
+}
+
+function showSites(report) {
+  const all = report.run.samples || report.sites.reduce((sum, site) => sum + site.samples, 0) || 1;
+  const { sampling } = report.run;
+  tablePanel("sites", "Code", report.sites, [
+    { title: "Place, and who called it", main: true, value: (site) => site.frames[site.frames.length - 1] || "", show: siteName },
+    shareColumn("Share", (site) => site.samples / all),
+    pagesColumn("Copied", (site) => site.estimated_copies, 2),
+    { title: "Samples", number: true, level: 2, value: (site) => site.samples, show: (site) => countText(site.samples) },
+  ], (site) => [...site.frames, ...site.stack].join("\n"),
+  sampling ? `Estimated from ${plural(all, "sample")}, one in ${countText(sampling.period)} copies; ${countText(sampling.lost)} samples were lost.` : "");
+}
+
+function showWhy(report) {
+  const rows = report.processes.flatMap((process) => (process.patterns || []).map((pattern) => ({ process, ...pattern })));
+  if (rows.length === 0) return;
+  const copies = new Map();
+  for (const { process, pattern, share } of rows) {
+    copies.set(pattern, (copies.get(pattern) || 0) + share * (process.copied_pages || 0));
+  }
+  const patterns = [...copies].sort((a, b) => b[1] - a[1]);
+  const sum = patterns.reduce((total, [, pages]) => total + pages, 0) || 1;
+  const paint = (pattern) => PATTERN_COLORS[pattern === "unknown" ? 6 : patterns.findIndex(([name]) => name === pattern) % 6];
+  const swatch = (pattern, style = {}) => {
+    const mark = element("i", { title: pattern });
+    mark.style.background = paint(pattern);
+    Object.assign(mark.style, style);
+    return mark;
+  };
+  const panel = tablePanel("why", "Why", rows, [
+    { title: "Pattern", value: (row) => row.pattern, show: (row) => marked(row.pattern) },
+    { title: "Process", value: (row) => nameOf(row.process), show: (row) => marked(nameOf(row.process)) },
+    shareColumn("Share", (row) => row.share),
+    pagesColumn("Copied", (row) => row.share * (row.process.copied_pages || 0), 2),
+    { title: "Evidence", main: true, level: 2, value: (row) => row.evidence, show: (row) => marked(row.evidence) },
+  ], (row) => [row.pattern, nameOf(row.process), row.evidence].join("\n"));
+  const bar = element("div", { class: "split" }, ...patterns.map(([name, pages]) => swatch(name, { flexGrow: String(pages) })));
+  const key = element("div", { class: "key" }, ...patterns.map(([name, pages]) => element("span", {}, swatch(name), `${name} ${percentText(pages / sum)}`)));
+  panel.firstChild.after(bar, key);
+}
+
+// Sums of the same name over processes.
+function added(report, list, key, pages) {
+  const sums = new Map();
+  for (const process of report.processes) {
+    for (const each of process[list] || []) {
+      const name = key(each);
+      const sum = sums.get(name) || { ...each, pages: 0, processes: 0 };
+      sum.pages += pages(each);
+      sum.processes += 1;
+      sums.set(name, sum);
+    }
+  }
+  return [...sums.values()];
+}
+
+function showMemory(report) {
+  const processes = { title: "Processes", number: true, level: 2, value: (row) => row.processes, show: (row) => countText(row.processes) };
+  const objects = added(report, "objects", (each) => `${each.arena}\0${each.name}\0${each.type}`, (each) => each.copied_pages);
+  tablePanel("objects", "Objects", objects, [
+    nameColumn("Object", (row) => row.name || "(without a name)"), nameColumn("Type", (row) => row.type, 2), nameColumn("Arena", (row) => row.arena, 2),
+    pagesColumn("Copied", (row) => row.pages), processes,
+  ], (row) => [row.name, row.type, row.arena].join("\n"), "Of frozen arenas; a page that objects share counts for each.");
+  const arenas = added(report, "arenas", (each) => each.name, (each) => each.copied_pages);
+  tablePanel("arenas", "Arenas", arenas, [
+    nameColumn("Arena", (row) => row.name), { title: "Size", number: true, value: (row) => row.bytes, show: (row) => bytesText(row.bytes) },
+    pagesColumn("Copied", (row) => row.pages), processes,
+  ], (row) => row.name);
+  tablePanel("mappings", "Mappings", report.run.mappings || [], [
+    nameColumn("Mapping", (row) => row.name), pagesColumn("Copied", (row) => row.estimated_copies),
+    { title: "Samples", number: true, level: 2, value: (row) => row.samples, show: (row) => countText(row.samples) },
+  ], (row) => row.name, "Of all processes, estimated.");
+  const sent = added(report, "transfers", (each) => [each.origin, each.name, each.type, each.kind].join("\0"), (each) => each.bytes);
+  tablePanel("transfers", "Sent", sent, [
+    nameColumn("Through", (row) => `${row.origin} ${row.name}`), nameColumn("Type", (row) => row.type, 2), nameColumn("As", (row) => row.kind, 2),
+    { title: "Bytes", number: true, value: (row) => row.pages, show: (row) => bytesText(row.pages) },
+  ], (row) => [row.origin, row.name, row.type, row.kind].join("\n"));
+  const diffs = report.processes.filter((process) => process.diff).map((process) => ({ process, ...process.diff }));
+  const count = (title, field, level) => ({ title, number: true, level, value: (row) => row[field], show: (row) => countText(row[field]) });
+  tablePanel("diffs", "Byte by byte", diffs, [
+    { title: "Process", value: (row) => nameOf(row.process), show: (row) => marked(nameOf(row.process)) },
+    count("Pages compared", "compared_pages"), count("Unchanged", "unchanged_pages"),
+    { title: "Changed bytes", number: true, value: (row) => row.changed_bytes, show: (row) => bytesText(row.changed_bytes) },
+    { title: "Ratio", number: true, level: 2, value: (row) => row.changed_ratio, show: (row) => percentText(row.changed_ratio, 2) },
+    { title: "Taken", level: 3, value: (row) => row.taken, show: (row) => row.taken },
+  ], (row) => nameOf(row.process), "Copied pages against the originals: how much of what was copied is different.");
+}
+
+function showEstimate(report) {
+  const { estimate } = report.run;
+  if (!estimate) return;
+  const panel = section("what-if", "What if");
+  panel.append(element("p", { class: "hint" },
+    `An estimate: ${plural(estimate.workers, "worker")} and what they share, all alive at once, more of them copying as much each.`));
+  const most = Math.max(estimate.bytes_with_10x_workers, estimate.bytes_by_spawn, 1);
+  const bar = (base, rest) => {
+    const track = element("span", { class: "track" }, ...[[base, "base"], [rest, ""]].map(([bytes, kind]) => {
+      const part = element("i", { class: kind });
+      part.style.width = `${(bytes / most) * 100}%`;
+      return part;
+    }));
+    return track;
+  };
+  const rows = [1, 2, 10].map((times) => {
+    const bytes = estimate[`bytes_with_${times}x_workers`];
+    return [times === 1 ? "As it is" : `${times} times the workers`, bar(estimate.shared_bytes, bytes - estimate.shared_bytes), bytes];
+  });
+  rows.push(["Started by spawn", bar(estimate.bytes_by_spawn, 0), estimate.bytes_by_spawn]);
+  panel.append(element("div", { class: "bars" }, ...rows.flatMap(([name, track, bytes]) => [element("span", {}, name), track, element("b", {}, bytesText(bytes))])));
+  const key = (name, text) => {
+    const mark = element("i");
+    mark.style.background = color(name);
+    return element("span", {}, mark, text);
+  };
+  panel.append(element("p", { class: "key" }, key("--shared", "shared once, or each its own"), key("--copied", "copied")));
+  for (const frozen of estimate.saved_by_no_writes_to) {
+    panel.append(element("p", {}, "Nobody writes to ", element("code", {}, marked(frozen.name)), ", as in a frozen arena: ",
+      element("b", { class: "down" }, `${bytesText(frozen.bytes)} less`), "."));
+  }
+}

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include <cowshed/cow/process_copies.h>
+#include <cowshed/tools/cowtop/measurement_json.h>
+
+namespace cowshed::cowtop {
+
+// What each process had copied and still shared, over time: as much of it as a chart can show,
+// however long the recording is.
+class Curves {
+ public:
+  // A recording's document as of its next interval (recording.h).
+  void add(const Json& document);
+
+  // {"at_s": [...], "total": [...], "of": [{"process": 3, "begin": 1, "copied": [...], ...}, ...]}:
+  // the whole measurement's copied pages at each of these moments, and of each of these
+  // processes, from the moment of that number on, as long as it changed, its copied pages and the
+  // bytes that it shared and did not share; null: not known.  `end`, after the last document, is of
+  // the same processes.
+  Json json(const cow::Measurement& end, const std::vector<std::size_t>& processes) const;
+
+ private:
+  struct Point {
+    std::optional<std::uint64_t> copied_pages;
+    std::optional<std::uint64_t> shared_bytes;
+    std::optional<std::uint64_t> private_bytes;
+    bool operator==(const Point&) const = default;
+  };
+  struct Moment {
+    double at_s = 0;
+    std::vector<Point> processes;
+  };
+  static Moment moment_of(const Json& document);
+  static Moment moment_of(const cow::Measurement& measurement);
+  static Json curve(const std::vector<Moment>& moments, std::size_t process);
+
+  std::vector<Moment> moments_;
+  std::uint64_t added_ = 0;
+  std::uint64_t stride_ = 1;  // one document in so many is kept
+};
+
+}  // namespace cowshed::cowtop

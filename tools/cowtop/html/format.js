@@ -1,0 +1,71 @@
+// Figures as people read them, and elements.  Names come from strangers: they become text nodes,
+// never markup.
+
+const PAGE_BYTES = 4096;
+const UNKNOWN = "\u2013";
+
+const isKnown = (value) => value !== null && value !== undefined;
+
+function bytesText(bytes) {
+  if (!isKnown(bytes)) return UNKNOWN;
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let unit = 0;
+  let value = Math.abs(bytes);
+  while (value >= 1024 && unit < units.length - 1) {
+    value /= 1024;
+    ++unit;
+  }
+  const digits = unit === 0 || value >= 1000 ? 0 : 1;
+  return `${bytes < 0 ? "\u2212" : ""}${value.toFixed(digits)} ${units[unit]}`;
+}
+
+const pagesText = (pages) => bytesText(isKnown(pages) ? pages * PAGE_BYTES : null);
+const countText = (count) => (isKnown(count) ? count.toLocaleString("en") : UNKNOWN);
+const percentText = (ratio, digits = 1) =>
+  isKnown(ratio) ? `${(ratio * 100).toFixed(digits)}%` : UNKNOWN;
+const plural = (count, one, many = one + "s") => `${countText(count)} ${count === 1 ? one : many}`;
+
+function secondsText(seconds) {
+  if (!isKnown(seconds)) return UNKNOWN;
+  if (seconds < 120) return `${seconds.toFixed(seconds < 10 ? 2 : 1)} s`;
+  if (seconds < 7200) return `${(seconds / 60).toFixed(1)} min`;
+  return `${(seconds / 3600).toFixed(1)} h`;
+}
+
+function nanosecondsText(ns) {
+  if (!isKnown(ns)) return UNKNOWN;
+  if (ns < 1e3) return `${ns} ns`;
+  if (ns < 1e6) return `${(ns / 1e3).toFixed(1)} \u00b5s`;
+  if (ns < 1e9) return `${(ns / 1e6).toFixed(1)} ms`;
+  return secondsText(ns / 1e9);
+}
+
+// element("td", {class: "number", title: "..."}, "text", child): attributes whose name begins with
+// "on" are listeners.
+function element(tag, attributes, ...children) {
+  const result = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes || {})) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) result.addEventListener(name.slice(2), value);
+    else result.setAttribute(name, value === true ? "" : value);
+  }
+  for (const child of children) if (isKnown(child) && child !== "") result.append(child);
+  return result;
+}
+
+function meter(ratio, kind = "") {
+  const bar = element("i");
+  bar.style.width = `${Math.max(0, Math.min(1, ratio || 0)) * 100}%`;
+  return element("span", { class: `meter ${kind}` }, bar);
+}
+
+// As many of a few fixed buttons of which one is pressed.
+function choice(label, names, chosen, onChoose) {
+  const buttons = names.map((name, i) =>
+    element("button", { type: "button", "aria-pressed": String(i === chosen), onclick: () => choose(i) }, name));
+  const choose = (i) => {
+    buttons.forEach((button, j) => button.setAttribute("aria-pressed", String(i === j)));
+    onChoose(i);
+  };
+  return element("span", { class: "choice", role: "group", "aria-label": label }, ...buttons);
+}

@@ -1,0 +1,156 @@
+#include <algorithm>
+#include <numeric>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include <cowshed/tools/cowtop/folded_report.h>
+#include <cowshed/tools/cowtop/frame_text.h>
+#include <cowshed/tools/cowtop/html/copy_tree.h>
+#include <cowshed/tools/cowtop/html/html_report.h>
+#include <cowshed/tools/cowtop/html/page.h>
+#include <cowshed/tools/cowtop/measurement_json.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+constexpr std::size_t kMostDetailed = 2000;       // processes with curves, ranges and stacks
+constexpr std::size_t kMostNodes = 50'000;        // of the tree of stacks
+constexpr std::size_t kMostNodesOfAll = 200'000;  // of the stacks of single processes together
+
+// Those that copied most, in their order.
+std::vector<std::size_t> detailed_processes(const cow::Measurement& measurement) {
+  const auto& processes = measurement.processes;
+  std::vector<std::size_t> result(processes.size());
+  std::iota(result.begin(), result.end(), 0);
+  if (result.size() > kMostDetailed) {
+    std::nth_element(result.begin(), result.begin() + kMostDetailed, result.end(),
+                     [&](std::size_t a, std::size_t b) {
+                       return processes[a].copied_pages().value_or(0) >
+                              processes[b].copied_pages().value_or(0);
+                     });
+    result.resize(kMostDetailed);
+    std::sort(result.begin(), result.end());
+  }
+  return result;
+}
+
+// What one process copied, by the node that its stack ends at.
+using PagesByNode = std::unordered_map<std::uint32_t, std::uint64_t>;
+
+// The most first, as node, pages, node, pages; what is left over belongs to node 0.
+Json flat(const PagesByNode& pages, std::size_t most) {
+  std::vector<std::pair<std::uint32_t, std::uint64_t>> sorted(pages.begin(), pages.end());
+  std::sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) {
+    return a.second != b.second ? a.second > b.second : a.first < b.first;
+  });
+  std::uint64_t left = 0;
+  for (std::size_t i = most; i < sorted.size(); ++i) left += sorted[i].second;
+  if (sorted.size() > most) sorted.resize(most);
+  if (left > 0) sorted.emplace_back(0, left);
+  Json result = Json::array();
+  for (const auto& [node, count] : sorted) {
+    result.push_back(node);
+    result.push_back(count);
+  }
+  return result;
+}
+
+Json stacks_of(const cow::Measurement& measurement, const std::vector<std::size_t>& detailed) {
+  CopyTree tree;
+  std::vector<PagesByNode> by_process(measurement.processes.size());
+  for_each_stack(measurement,
+                 [&](std::size_t process, const std::string& folded, std::uint64_t pages) {
+                   by_process[process][tree.add(folded, pages)] += pages;
+                 });
+  const std::vector<std::uint32_t> became = tree.prune(kMostNodes);
+  Json parents = Json::array();
+  Json names = Json::array();
+  Json pages = Json::array();
+  for (const CopyTree::Node& node : tree.nodes()) {
+    parents.push_back(node.parent);
+    names.push_back(node.name);
+    pages.push_back(node.pages);
+  }
+  Json of = Json::array();
+  const std::size_t most = kMostNodesOfAll / std::max<std::size_t>(detailed.size(), 1);
+  for (const std::size_t process : detailed) {
+    PagesByNode pruned;
+    for (const auto& [node, count] : by_process[process]) pruned[became[node]] += count;
+    if (!pruned.empty()) of.push_back({{"process", process}, {"pages", flat(pruned, most)}});
+  }
+  return {{"names", tree.names()},
+          {"parent", std::move(parents)},
+          {"name", std::move(names)},
+          {"pages", std::move(pages)},
+          {"of", std::move(of)}};
+}
+
+Json texts_of(const std::vector<cow::Frame>& frames) {
+  Json texts = Json::array();
+  for (const cow::Frame& frame : frames) texts.push_back(frame_text(frame));
+  return texts;
+}
+
+Json sites_of(const cow::Measurement& measurement) {
+  Json sites = Json::array();
+  if (!measurement.sampled) return sites;
+  for (const cow::CodeSite& site : measurement.sampled->sites) {
+    sites.push_back({{"frames", texts_of(site.frames)},
+                     {"stack", texts_of(site.stack)},
+                     {"truncated", site.truncated},
+                     {"samples", site.samples},
+                     {"estimated_copies", site.estimated_copies}});
+  }
+  return sites;
+}
+
+// Of what the page shows in another form, or not at all.
+void leave_out(cow::Measurement& measurement, const std::vector<std::size_t>& detailed) {
+  if (measurement.sampled) measurement.sampled->sites.clear();
+  std::vector<bool> is_detailed(measurement.processes.size());
+  for (const std::size_t each : detailed) is_detailed[each] = true;
+  for (std::size_t i = 0; i < measurement.processes.size(); ++i) {
+    cow::ProcessCopies& process = measurement.processes[i];
+    if (process.objects) {
+      std::erase_if(*process.objects,
+                    [](const cow::ObjectCopies& object) { return object.copied_pages == 0; });
+    }
+    if (!process.sampled) continue;
+    process.sampled->sites.clear();
+    process.sampled->stacks.clear();
+    if (is_detailed[i]) continue;
+    process.sampled->mappings.clear();
+    process.sampled->ranges.clear();
+  }
+}
+
+std::string text_of(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+}  // namespace
+
+std::string html_report(cow::Measurement measurement, const RecordingHeader& header,
+                        const Curves& curves, const std::string& note) {
+  const std::vector<std::size_t> detailed = detailed_processes(measurement);
+  Json data = {{"kind", "report"},
+               {"recording", to_json(header)},
+               {"note", note},
+               {"detailed", detailed.size()},
+               {"sites", sites_of(measurement)},
+               {"stacks", stacks_of(measurement, detailed)},
+               {"curves", curves.json(measurement, detailed)}};
+  Json estimate = estimate_json(measurement);
+  leave_out(measurement, detailed);
+  Json run = run_json(measurement);
+  run["estimate"] = std::move(estimate);
+  data["run"] = std::move(run);
+  return html_page(text_of(data));
+}
+
+std::string html_comparison(const Comparison& comparison, const ComparedNames& names) {
+  return html_page(R"({"kind": "diff", "diff": )" + comparison_json(comparison, names) + "}");
+}
+
+}  // namespace cowshed::cowtop

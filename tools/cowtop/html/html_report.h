@@ -1,0 +1,21 @@
+#pragma once
+
+#include <string>
+
+#include <cowshed/cow/process_copies.h>
+#include <cowshed/tools/cowtop/comparison_report.h>
+#include <cowshed/tools/cowtop/html/curves.h>
+#include <cowshed/tools/cowtop/recording.h>
+
+namespace cowshed::cowtop {
+
+// A page that shows a recording in a browser, by itself.  `note`: what is wrong with the recording,
+// in a sentence; empty where nothing is.  Where there are many processes or stacks the page has the
+// details of those that copied most, and all in its sums.
+std::string html_report(cow::Measurement measurement, const RecordingHeader& header,
+                        const Curves& curves, const std::string& note);
+
+// The same of a comparison.
+std::string html_comparison(const Comparison& comparison, const ComparedNames& names);
+
+}  // namespace cowshed::cowtop

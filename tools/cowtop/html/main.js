@@ -1,0 +1,75 @@
+function commandText(recording) {
+  if (recording.command.length === 0) return `cowtop ${recording.selection || `-p ${recording.attached_pid}`}`;
+  return recording.command.map((word) => (/^[\w@%+=:,.\/-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`)).join(" ");
+}
+
+function showHeading(report) {
+  const { run, recording } = report;
+  const command = commandText(recording);
+  document.title = `cowtop: ${command}`;
+  document.getElementById("bar-title").textContent = command;
+  const facts = [
+    element("span", { class: run.exact ? "badge" : "badge rough" }, run.exact ? "exact" : "sampled"),
+    `${run.backend} backend`, new Date(recording.started_s * 1000).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" }),
+    `for ${secondsText(run.duration_s)}`, `Linux ${recording.kernel}`, plural(recording.cpus, "CPU"), `cowtop ${recording.cowtop}`,
+  ];
+  page.main.append(element("h1", {}, command), element("div", { class: "facts" }, ...facts.map((fact) => (typeof fact === "string" ? element("span", {}, fact) : fact))));
+  const warnings = [report.note && `${report.note}.`];
+  if (run.lost_events) warnings.push(`${plural(run.lost_events, "event")} were lost: the figures are too low.`);
+  if (run.not_seen && run.not_seen.at_most !== 0) {
+    const { at_least: least, at_most: most } = run.not_seen;
+    const number = !isKnown(most) ? `at least ${countText(least)}` : least === most ? countText(least) : `${countText(least)} to ${countText(most)}`;
+    warnings.push(`Processes that ended before they were seen: ${number}.`);
+  }
+  const unreadable = report.processes.filter((process) => process.unreadable).length;
+  if (unreadable > 0) warnings.push(`The memory of ${plural(unreadable, "process", "processes")} could not be read: what they still share is not known.`);
+  for (const warning of warnings.filter(Boolean)) page.main.append(element("p", { class: "banner" }, warning));
+}
+
+function showTiles(report) {
+  const { processes, run } = report;
+  const tile = (text, label, hot) => element("div", { class: hot ? "tile hot" : "tile" }, element("b", {}, text), element("span", {}, label));
+  const total = tile(pagesText(report.copiedPages), `copied, ${plural(report.copiedPages, "page")}`, true);
+  total.id = "total";
+  total.dataset.pages = report.copiedPages;
+  const shared = processes.reduce((most, process) => Math.max(most, process.shared_at_fork_bytes || 0), 0);
+  const worst = processes.reduce((most, process) => ((process.copied_ratio || 0) > (most ? most.copied_ratio : 0) ? process : most), null);
+  const tiles = [total, tile(bytesText(shared), "shared at most by a fork")];
+  if (worst) tiles.push(tile(percentText(worst.copied_ratio), `of what it shared, ${nameOf(worst)} copied`));
+  const alive = processes.filter((process) => process.alive).length;
+  tiles.push(tile(countText(processes.length), alive > 0 ? `processes, ${countText(alive)} of them running` : "processes"));
+  if (run.estimate) tiles.push(tile(bytesText(run.estimate.bytes_with_10x_workers), `if there were 10 times the ${plural(run.estimate.workers, "worker")} (estimate)`));
+  page.main.append(element("div", { class: "tiles" }, ...tiles));
+}
+
+function showContents() {
+  const links = [...document.querySelectorAll("section[id]")].map((panel) => element("a", { href: `#${panel.id}` }, panel.getAttribute("aria-label")));
+  document.querySelector(".tiles").after(element("nav", { class: "contents", "aria-label": "Contents" }, ...links));
+}
+
+function showReport(data) {
+  const report = new Report(data);
+  showHeading(report);
+  showTiles(report);
+  showProcesses(report);
+  showCurves(report);
+  showFlame(report);
+  showSites(report);
+  showWhy(report);
+  showHeat(report);
+  showMemory(report);
+  showEstimate(report);
+  const { overhead } = report.run;
+  const cost = isKnown(overhead.ns_per_event) ? ` of ${overhead.ns_per_event.toFixed(0)} ns` : "";
+  page.main.append(element("footer", {}, `What cowtop itself did: ${countText(overhead.events)} ${report.run.exact ? "events" : "samples"}${cost}.`));
+}
+
+startTheme();
+const data = JSON.parse(document.getElementById("data").textContent);
+if (data.kind === "diff") showComparison(data.diff);
+else showReport(data);
+showContents();
+startSearch();
+startResize();
+// How long that took, from the opening of the page on.
+document.documentElement.dataset.readyMs = performance.now().toFixed();

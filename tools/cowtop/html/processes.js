@@ -1,0 +1,107 @@
+// The process tree, and all that is known of the chosen process.
+
+function sparkline(process) {
+  const points = process.curve ? process.curve.copied() : [];
+  const most = points.length > 0 ? points[points.length - 1][1] : 0;
+  if (points.length < 2 || most === 0) return "";
+  const begin = points[0][0];
+  const span = points[points.length - 1][0] - begin || 1;
+  const path = points.map(([at, value], i) =>
+    `${i === 0 ? "M" : "L"}${(((at - begin) / span) * 94 + 1).toFixed(1)} ${(20 - (value / most) * 18).toFixed(1)}`).join("");
+  const line = document.getElementById("sparkline").content.cloneNode(true);
+  line.querySelector("path").setAttribute("d", path);
+  return line;
+}
+
+const stillShared = (process) => process.memory ? sharedRatio(process.memory.shared_bytes, process.memory.private_bytes) : null;
+
+function processName(process, table) {
+  const name = document.createDocumentFragment();
+  if (table.isTree) {
+    const indent = element("span");
+    indent.style.paddingLeft = `${Math.min(process.depth, 12) * 1.1}em`;
+    name.append(indent);
+    const fold = (event) => {
+      event.stopPropagation();
+      table.toggle(process);
+    };
+    const isClosed = table.closed.has(process);
+    name.append(process.children.length === 0
+      ? element("span", { class: "twist" })
+      : element("button", { type: "button", class: "twist", "aria-label": isClosed ? "Unfold" : "Fold", onclick: fold }, isClosed ? "\u25B8" : "\u25BE"));
+  }
+  const label = element("span", { title: process.not_measured }, marked(process.comm), " ", element("span", { class: "pid" }, marked(String(process.pid))));
+  name.append(label);
+  return name;
+}
+
+function processColumns(mostCopied) {
+  const size = (title, level, help, value) => ({ title, help, number: true, level, value, show: (row) => bytesText(value(row)) });
+  return [
+    { title: "Process", main: true, value: (row) => row.comm.toLowerCase(), show: processName },
+    { title: "Copied", number: true, help: "Memory that it copied because it wrote to shared pages", value: (row) => row.copied_pages,
+      show: (row) => element("span", {}, pagesText(row.copied_pages), meter(row.copied_pages / mostCopied)) },
+    { title: "Of shared", number: true, help: "What it copied of what was shared when it was forked", value: (row) => row.copied_ratio, show: (row) => percentText(row.copied_ratio) },
+    size("Shared at fork", 2, "What its parent had when it was forked", (row) => row.shared_at_fork_bytes),
+    { title: "Still shared", number: true, level: 2, help: "Of its resident anonymous memory and frozen arenas, at the last look at it alive", value: stillShared,
+      show: (row) => element("span", {}, percentText(stillShared(row), 0), isKnown(stillShared(row)) ? meter(stillShared(row), "shared") : "") },
+    { title: "Over its life", level: 2, help: "Copied memory from its start to its end", value: (row) => row.begin_s, show: sparkline },
+    { title: "Why", level: 2, help: "What most of its sampled copies were for", value: (row) => row.why ? row.why.pattern : null,
+      show: (row) => row.why ? element("span", {}, marked(row.why.pattern), element("span", { class: "pid" }, ` ${percentText(row.why.share, 0)}`)) : UNKNOWN },
+    size("Its tree", 3, "Copied by it and all its descendants", (row) => isKnown(row.tree_copied_pages) ? row.tree_copied_pages * PAGE_BYTES : null),
+    { title: "End", level: 3, value: endingText, show: (row) => marked(endingText(row)) },
+  ];
+}
+
+function processDetail(process) {
+  const facts = [
+    ["Copied", `${pagesText(process.copied_pages)} (${plural(process.copied_pages, "page")})`],
+    ["Anonymous", plural(process.copied_anon_pages, "page")],
+    ["Private file", plural(process.copied_file_pages, "page")],
+    ["Shared at fork", bytesText(process.shared_at_fork_bytes)],
+    ["Still shared", process.memory ? bytesText(process.memory.shared_bytes) : UNKNOWN],
+    ["Its own", process.memory ? bytesText(process.memory.private_bytes) : UNKNOWN],
+    ["Reused", plural(process.reused_pages, "page")],
+    ["Over the zero page", plural(process.zero_page_writes, "page")],
+    ["First touch", plural(process.zero_filled_pages, "page")],
+    ["Huge pages split", countText(process.huge_splits)],
+    ["Write notifications", countText(process.write_notify_faults)],
+    ["Failed, other faults", `${countText(process.failed_faults)}, ${countText(process.other_faults)}`],
+    ["Time in copies", nanosecondsText(process.cow_ns)],
+    ["Lived", `${secondsText(process.end_s - process.begin_s)}, ${endingText(process)}`],
+    ["Its tree", `${pagesText(process.tree_copied_pages)} by ${plural(process.tree_processes, "process", "processes")}`],
+    ["Executed", process.execs === 0 ? "nothing" : plural(process.execs, "program")],
+  ];
+  const list = element("dl", {}, ...facts.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
+  const close = element("button", { type: "button", class: "chip", onclick: () => page.choose(null) }, "Close");
+  const detail = element("div", { class: "detail" }, element("div", { class: "head" }, element("h2", {}, nameOf(process)), element("span", { class: "grow" }), close), list);
+  if (process.not_measured) detail.append(element("p", { class: "hint" }, `Not measured: ${process.not_measured}`));
+  if (process.unreadable) detail.append(element("p", { class: "hint" }, "Its memory could not be read, which takes its user or CAP_SYS_PTRACE."));
+  const named = (title, rows) => {
+    if (rows.length > 0) detail.append(element("h3", {}, title), element("div", { class: "facts" }, ...rows.map((text) => element("span", {}, text))));
+  };
+  named("Why", (process.patterns || []).map((each) => `${each.pattern} ${percentText(each.share, 0)}`));
+  named("Mappings (estimated)", (process.mappings || []).slice(0, 8).map((each) => `${each.name} ${pagesText(each.estimated_copies)}`));
+  named("Arenas", process.arenas.map((each) => `${each.name} ${pagesText(each.copied_pages)} of ${bytesText(each.bytes)}`));
+  named("Objects", (process.objects || []).slice(0, 8).map((each) => `${each.name} (${each.type}) ${pagesText(each.copied_pages)}`));
+  return detail;
+}
+
+function showProcesses(report) {
+  const shape = choice("Order", ["Tree", "Flat"], 0, (i) => table.setTree(i === 0));
+  const panel = section("processes", "Processes", shape);
+  if (report.processes.length === 0) {
+    panel.append(element("p", { class: "empty" }, "No process was recorded."));
+    return;
+  }
+  const most = report.processes.reduce((value, process) => Math.max(value, process.copied_pages || 0), 1);
+  const table = new Table({
+    columns: processColumns(most), rows: report.processes, sort: 1, tree: true, fixed: true,
+    isFound: (process) => report.isFound(process),
+    pick: (process) => page.choose(process), isChosen: (process) => process === page.chosen,
+    found: (shown, all) => panel.count(page.query === "" ? countText(all) : `${countText(shown)} of ${countText(all)}`),
+  });
+  const detail = element("div");
+  panel.append(table.element, element("p", { class: "hint" }, "Choose a process for its details; the charts below then show it alone."), detail);
+  page.on("choose", () => detail.replaceChildren(...(page.chosen ? [processDetail(page.chosen)] : [])));
+}
