@@ -54,8 +54,12 @@ class Backend {
   // Whether any measured process was running at the last sample().
   virtual bool any_alive() const = 0;
 
-  // All that was measured up to the last sample().
+  // All that was measured up to the last sample(), but for what take_ended() took.
   virtual Measurement measurement() const = 0;
+
+  // For who measures for days: hands out, once, the processes that have ended and of which nothing
+  // more will be known, and forgets them.  Not where copies are sampled: then it has none.
+  virtual std::vector<ProcessCopies> take_ended() = 0;
 };
 
 enum class BackendChoice : std::uint8_t { automatic, tracepoint, pagemap };

@@ -44,19 +44,21 @@ bool is_start_of(const ForkEvent& fork, std::uint64_t start) {
 
 }  // namespace
 
-struct PagemapBackend::Tracked {
-  Tracked(const ProcStat& stat, Tracked* forked_by)
+struct PagemapBackend::Tracked : std::enable_shared_from_this<PagemapBackend::Tracked> {
+  Tracked(const ProcStat& stat, std::shared_ptr<Tracked> forked_by)
       : start_ticks(stat.start_ticks),
         start_stack(stat.start_stack),
-        parent(forked_by),
+        parent(std::move(forked_by)),
         activity(stat),
         reaped_faults(stat.reaped_faults) {}
 
   ProcessCopies copies;
   std::uint64_t start_ticks = 0;
   std::uint64_t start_stack = 0;
-  Tracked* parent = nullptr;  // null for a root
-  bool awaits_exec = false;   // still the launcher's own image
+  std::shared_ptr<Tracked> parent;  // null for a root
+  std::uint64_t ended_sample = 0;
+  bool is_taken = false;
+  bool awaits_exec = false;  // still the launcher's own image
   Activity activity;
   std::uint64_t reaped_faults = 0;
   // Anonymous pages that the parent had when this process was first seen; null: none.
@@ -174,8 +176,9 @@ std::chrono::milliseconds PagemapBackend::interval() const {
 
 bool PagemapBackend::any_alive() const { return !alive_.empty(); }
 
-PagemapBackend::Tracked& PagemapBackend::add(pid_t pid, const ProcStat& stat, Tracked* parent) {
-  auto process = std::make_unique<Tracked>(stat, parent);
+PagemapBackend::Tracked& PagemapBackend::add(pid_t pid, const ProcStat& stat,
+                                             std::shared_ptr<Tracked> parent) {
+  auto process = std::make_shared<Tracked>(stat, parent);
   process->copies.pid = pid;
   process->copies.ppid = stat.ppid;
   process->copies.comm = stat.comm;
@@ -198,7 +201,7 @@ PagemapBackend::Tracked& PagemapBackend::add(pid_t pid, const ProcStat& stat, Tr
   }
   forked_.erase(pid);
   alive_[pid] = process.get();
-  latest_[pid] = process.get();
+  latest_[pid] = process;
   processes_.push_back(std::move(process));
   return *processes_.back();
 }
@@ -247,7 +250,8 @@ void PagemapBackend::find_processes() {
         latest_.erase(fork.child);
         continue;
       }
-      forked_[fork.child] = not_seen != forked_.end() ? not_seen->second : seen->second;
+      forked_[fork.child] = {not_seen != forked_.end() ? not_seen->second.above : seen->second,
+                             samples_};
       new_forks_.push_back(fork);
     }
   }
@@ -270,7 +274,7 @@ void PagemapBackend::find_children(Tracked& process) {
     // A new process with the same PID is found once the old one is seen to have ended.
     if (alive_.contains(child) || child == ::getpid()) continue;
     const auto stat = proc_.stat(child);
-    if (stat && stat->has_memory()) add(child, *stat, &process);
+    if (stat && stat->has_memory()) add(child, *stat, process.shared_from_this());
   }
 }
 
@@ -289,14 +293,14 @@ bool PagemapBackend::try_add_forked(const ForkEvent& fork) {
   if (above == forked_.end() || alive_.contains(fork.child)) return false;
   const auto stat = proc_.stat(fork.child);
   if (!stat || !stat->has_memory() || !is_start_of(fork, start_ns(*stat))) return false;
-  add(fork.child, *stat, above->second).copies.ppid = fork.parent;
+  add(fork.child, *stat, above->second.above).copies.ppid = fork.parent;
   return true;
 }
 
 // A process's count of its children's faults grows when it waits for one.  If no process that was
 // seen is gone since, that was one that was not.
 void PagemapBackend::count_reaped() {
-  std::erase_if(zombies_, [this](const Tracked* process) {
+  std::erase_if(zombies_, [this](const std::shared_ptr<Tracked>& process) {
     const auto stat = proc_.stat(process->copies.pid);
     const bool is_there = stat && stat->start_ticks == process->start_ticks;
     if (!is_there) some_gone_ = true;
@@ -312,7 +316,8 @@ void PagemapBackend::end(Tracked& process, bool is_zombie) {
   process.change();
   alive_.erase(process.copies.pid);
   shareable_.erase(process.copies.pid);
-  if (is_zombie) zombies_.push_back(&process);
+  process.ended_sample = samples_;
+  if (is_zombie && !forks_) zombies_.push_back(process.shared_from_this());
   if (!is_zombie) some_gone_ = true;
 }
 
@@ -434,6 +439,10 @@ Expected<void> PagemapBackend::sample() {
   return {};
 }
 
+bool PagemapBackend::is_counted_fork(const Tracked& process) const {
+  return process.copies.role == Role::child && process.copies.start_ns >= started_ns_;
+}
+
 ProcessesNotSeen PagemapBackend::not_seen() const {
   ProcessesNotSeen result;
   result.at_least = not_seen_;
@@ -443,12 +452,32 @@ ProcessesNotSeen PagemapBackend::not_seen() const {
   }
   const auto forks = proc_.forks();
   if (!forks || !forks_before_) return result;
-  const auto seen = static_cast<std::uint64_t>(
-      std::count_if(processes_.begin(), processes_.end(), [this](const auto& process) {
-        return process->parent != nullptr && process->copies.start_ns >= started_ns_;
-      }));
+  const auto seen =
+      seen_and_taken_ + static_cast<std::uint64_t>(std::count_if(
+                            processes_.begin(), processes_.end(),
+                            [this](const auto& process) { return is_counted_fork(*process); }));
   const std::uint64_t made = *forks - *forks_before_;
   result.at_most = std::max(not_seen_, made - std::min(made, seen));
+  return result;
+}
+
+std::vector<ProcessCopies> PagemapBackend::take_ended() {
+  // The next search may still have forks by it, or of it.
+  constexpr std::uint64_t kSamplesAfter = 2;
+  std::vector<ProcessCopies> result;
+  for (const auto& process : processes_) {
+    if (process->copies.alive || samples_ < process->ended_sample + kSamplesAfter) continue;
+    if (is_counted_fork(*process)) ++seen_and_taken_;
+    const auto latest = latest_.find(process->copies.pid);
+    if (latest != latest_.end() && latest->second == process) latest_.erase(latest);
+    process->parent = nullptr;  // or each would keep the one before it, in a line of forks
+    process->is_taken = true;
+    result.push_back(process->copies);
+  }
+  std::erase_if(processes_, [](const auto& process) { return process->is_taken; });
+  std::erase_if(forked_, [this](const auto& entry) {
+    return samples_ >= entry.second.sample + kSamplesAfter;
+  });
   return result;
 }
 

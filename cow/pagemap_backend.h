@@ -44,6 +44,7 @@ class PagemapBackend : public Backend {
   std::chrono::milliseconds interval() const override;
   bool any_alive() const override;
   Measurement measurement() const override;
+  std::vector<ProcessCopies> take_ended() override;
 
  private:
   struct Tracked;
@@ -70,19 +71,20 @@ class PagemapBackend : public Backend {
   void find_forked();
   bool try_add_forked(const ForkEvent& fork);
   void count_reaped();
-  Tracked& add(pid_t pid, const ProcStat& stat, Tracked* parent);
+  Tracked& add(pid_t pid, const ProcStat& stat, std::shared_ptr<Tracked> parent);
   void update(Tracked& process);
   void end(Tracked& process, bool is_zombie);
   void look_at_memory();
   void look_at_memory(Tracked& process);
   const Shareable& shareable_of(pid_t pid, const Activity& activity);
+  bool is_counted_fork(const Tracked& process) const;
   ProcessesNotSeen not_seen() const;
 
   ProcFiles proc_;
   std::unique_ptr<ForkEvents> forks_;
-  std::vector<std::unique_ptr<Tracked>> processes_;  // in order of discovery
+  std::vector<std::shared_ptr<Tracked>> processes_;  // in order of discovery
   std::map<pid_t, Tracked*> alive_;
-  std::map<pid_t, Tracked*> latest_;  // of each PID, alive or not
+  std::map<pid_t, std::shared_ptr<Tracked>> latest_;  // of each PID, alive or not
   std::map<pid_t, Shareable> shareable_;
   std::uint64_t started_ns_;
   std::uint64_t samples_ = 0;
@@ -91,13 +93,18 @@ class PagemapBackend : public Backend {
   Pace looks_;                    // at memory
 
   // Processes not seen, by fork events: their PIDs, for they may have children.
-  std::map<pid_t, Tracked*> forked_;  // to the last process above it that was seen
+  struct Forked {
+    std::shared_ptr<Tracked> above;  // the last process above it that was seen
+    std::uint64_t sample = 0;        // in which it was known of
+  };
+  std::map<pid_t, Forked> forked_;
   std::vector<ForkEvent> new_forks_;
   bool forks_complete_ = true;
   std::uint64_t not_seen_ = 0;
   // Without them.
   std::optional<std::uint64_t> forks_before_;
-  std::vector<Tracked*> zombies_;
+  std::uint64_t seen_and_taken_ = 0;  // started while we measured
+  std::vector<std::shared_ptr<Tracked>> zombies_;
   std::uint64_t reapers_ = 0;  // in this search: whose count of its children's faults has grown
   bool some_gone_ = false;     // in this search: a process that was seen is gone for good
   bool some_gone_before_ = false;

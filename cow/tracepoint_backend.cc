@@ -166,7 +166,7 @@ void TracepointBackend::look_at_objects(std::uint64_t id, ProcessCopies& process
   if (const auto known = inherited_.find(id); known != inherited_.end()) {
     inherited = known->second.pages;
     const auto parent = processes_.find(known->second.parent_id);
-    if (parent->second.alive) {
+    if (parent != processes_.end() && parent->second.alive) {
       with_parent = private_arena_pages(proc_, parent->second.pid);
       if (auto opened = PageMap::open(proc_, parent->second.pid)) parent_pages = std::move(*opened);
     }
@@ -311,6 +311,24 @@ Expected<void> TracepointBackend::sample() {
   const std::uint64_t cost = monotonic_ns() - begin;
   usual_sample_cost_ns_ = std::min(cost, std::exchange(last_sample_cost_ns_, cost));
   return {};
+}
+
+std::vector<ProcessCopies> TracepointBackend::take_ended() {
+  std::vector<ProcessCopies> result;
+  if (sampler_) return result;
+  for (auto entry = processes_.begin(); entry != processes_.end();) {
+    if (entry->second.alive) {
+      ++entry;
+      continue;
+    }
+    inherited_.erase(entry->first);
+    pages_looked_at_.erase(entry->first);
+    names_.erase(entry->first);
+    looks_.erase(entry->first);
+    result.push_back(std::move(entry->second));
+    entry = processes_.erase(entry);
+  }
+  return result;
 }
 
 Measurement TracepointBackend::measurement() const {

@@ -31,7 +31,16 @@ install_packages() {
   as_root apt-get update -q
   if [ ${#missing[@]} -gt 0 ]; then
     say "installing ${missing[*]}"
-    as_root apt-get install -y -q --no-install-recommends "${missing[@]}"
+    # The tests start what they need of Prometheus and PHP-FPM: the packages need not.
+    local policy=/usr/sbin/policy-rc.d
+    (
+      if [ ! -e $policy ]; then
+        trap 'as_root rm -f $policy' EXIT
+        printf '#!/bin/sh\nexit 101\n' | as_root tee $policy >/dev/null
+        as_root chmod 755 $policy
+      fi
+      as_root apt-get install -y -q --no-install-recommends "${missing[@]}"
+    )
   fi
 }
 

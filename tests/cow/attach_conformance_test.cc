@@ -171,6 +171,46 @@ TEST_P(AttachConformance, TheCallerIsNotMeasuredUnlessNamed) {
   }
 }
 
+TEST_P(AttachConformance, EndedProcessesAreTakenOnce) {
+  const Tree tree(3);
+  ASSERT_TRUE(backend_->attach({tree.root()}));
+  ASSERT_TRUE(backend_->sample());
+  EXPECT_THAT(backend_->take_ended(), SizeIs(0));
+  ::kill(tree.children()[1], SIGKILL);
+  std::vector<ProcessCopies> taken;
+  constexpr int kMostSamples = 300;
+  for (int i = 0; i < kMostSamples && taken.empty(); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    ASSERT_TRUE(backend_->sample());
+    taken = backend_->take_ended();
+    EXPECT_EQ(taken.size() + backend_->measurement().processes.size(), 4U);
+  }
+  ASSERT_THAT(taken, SizeIs(1));
+  EXPECT_EQ(taken[0].pid, tree.children()[1]);
+  EXPECT_FALSE(taken[0].alive);
+  EXPECT_THAT(pids(Role::child), UnorderedElementsAre(tree.children()[0], tree.children()[2]));
+  ASSERT_TRUE(backend_->sample());
+  EXPECT_THAT(backend_->take_ended(), SizeIs(0));
+}
+
+// Whose parents are taken before them, again and again.
+TEST_P(AttachConformance, ALineOfForksIsTakenAsItEnds) {
+  Subprocess subject({"sh", "-c", "f() { [ $1 = 0 ] || { sleep 0.05; f $(($1-1)) & }; }; f 40"});
+  ASSERT_TRUE(backend_->attach({subject.pid()}));
+  std::size_t taken = 0;
+  std::size_t most = 0;
+  constexpr int kMostSamples = 3000;
+  for (int i = 0; i < kMostSamples && (i == 0 || backend_->any_alive()); ++i) {
+    ASSERT_TRUE(backend_->sample());
+    taken += backend_->take_ended().size();
+    most = std::max(most, backend_->measurement().processes.size());
+    std::this_thread::sleep_for(backend_->interval());
+  }
+  EXPECT_FALSE(backend_->any_alive());
+  EXPECT_GT(taken, backend_->exact() ? 80U : 40U);
+  EXPECT_LT(most, 40U);
+}
+
 TEST_P(AttachConformance, AThousandRoots) {
   const Tree tree(1000);
   const std::vector<pid_t>& children = tree.children();

@@ -8,6 +8,7 @@
 #include <cowshed/base/error.h>
 #include <cowshed/cow/backend.h>
 #include <cowshed/tools/cowtop/selection.h>
+#include <cowshed/tools/cowtop/selection_options.h>
 
 namespace CLI {
 class App;
@@ -42,21 +43,13 @@ class MeasureArguments {
   Expected<MeasureOptions> options(std::vector<std::string> command) const;
 
  private:
-  Expected<std::optional<Selection>> selection() const;
-
   Otherwise otherwise_;
-  std::vector<pid_t> pids_;
-  std::string cgroup_;
-  std::string comm_;
-  std::string backend_ = "auto";
+  SelectionArguments selected_;
   bool sites_ = false;
   std::uint32_t period_ = 0;
   bool latency_ = false;
   bool diff_ = false;
   bool diff_at_exit_ = false;
-  CLI::Option* by_pid_;
-  CLI::Option* by_cgroup_;
-  CLI::Option* by_comm_;
   CLI::Option* count_;
 };
 

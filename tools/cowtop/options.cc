@@ -19,6 +19,7 @@ constexpr const char* kUsage =
     "       cowtop report FILE\n"
     "       cowtop diff BEFORE AFTER\n"
     "       cowtop check LIMITS [OPTIONS] -- COMMAND [ARGS...]\n"
+    "       cowtop serve --listen HOST:PORT\n"
     "       cowtop doctor\n"
     "Each subcommand has a --help of its own.";
 

@@ -1,0 +1,355 @@
+#!/usr/bin/env python3
+"""cowtop serve, scraped by a real Prometheus: COWTOP=.../cowtop RULES=.../cowtop.rules.yml
+python3 cowtop_serve_test.py"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+import urllib.parse
+import urllib.request
+
+COWTOP = os.environ["COWTOP"]
+RULES = os.environ["RULES"]
+HERE = os.path.dirname(os.path.abspath(__file__))
+OPENMETRICS = "application/openmetrics-text;version=1.0.0"
+PATIENCE_S = 120
+
+# Prints its PID; for each line on its standard input forks a child that copies 500 pages.
+SUBJECT = """
+import mmap, os, sys
+memory = mmap.mmap(-1, 4096 * 1000, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+for page in range(1000): memory[page * 4096] = 1
+print(os.getpid(), flush=True)
+for line in sys.stdin:
+    done, told = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(told[1])  # so that it ends with us
+        for page in range(500): memory[page * 4096] = 2
+        os.write(done[1], b"x")
+        if "stay" in line: os.read(told[0], 1)
+        os._exit(0)
+    os.read(done[0], 1)
+    if "stay" not in line: os.waitpid(pid, 0)
+    print("done", flush=True)
+"""
+
+
+def wait_for(what, condition):
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        result = condition()
+        if result:
+            return result
+        time.sleep(0.2)
+    raise AssertionError(f"no {what} in {PATIENCE_S} s")
+
+
+def fetch(url, accept=""):
+    request = urllib.request.Request(url, headers={"Accept": accept} if accept else {})
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return response.read().decode(), response.headers
+
+
+def samples(text):
+    """{(name, labels): value} of an exposition."""
+    found = {}
+    for line in text.splitlines():
+        if line.startswith("#"):
+            continue
+        name, labels, value = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line).groups()
+        found[name, labels or ""] = float(value)
+    return found
+
+
+def total(found, name):
+    return sum(value for (each, _), value in found.items() if each == name)
+
+
+@contextlib.contextmanager
+def process(*command, **more):
+    with subprocess.Popen(command, text=True, **more) as running:
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+@contextlib.contextmanager
+def serving(*options):
+    """Its URL and process."""
+    with process(COWTOP, "serve", "--listen", "127.0.0.1:0", *options,
+                 stderr=subprocess.PIPE) as cowtop:
+        said = ""
+        for line in cowtop.stderr:
+            said += line
+            if found := re.search(r"(http://\S+)/metrics has", line):
+                break
+        else:
+            raise AssertionError(said)
+        url = found[1]
+        wait_for("answer", lambda: answers(url))
+        yield url, cowtop
+
+
+def answers(url):
+    try:
+        return fetch(url + "/")
+    except OSError:
+        return None
+
+
+def sampled_after(url, moment):
+    """The samples, measured after that."""
+    def fresh():
+        found = samples(fetch(url + "/metrics")[0])
+        return found["cowshed_last_sample_timestamp_seconds", ""] > moment and found
+    return wait_for("sample", fresh)
+
+
+@contextlib.contextmanager
+def subject():
+    with process("/usr/bin/python3", "-c", SUBJECT, stdin=subprocess.PIPE,
+                 stdout=subprocess.PIPE) as running:
+        running.stdout.readline()
+        yield running
+
+
+def ask(running, line):
+    running.stdin.write(line + "\n")
+    running.stdin.flush()
+    assert running.stdout.readline() == "done\n"
+
+
+def needs(program):
+    return unittest.skipUnless(shutil.which(program), f"{program} is not installed")
+
+
+class ExpositionTest(unittest.TestCase):
+    def test_totals_are_those_of_the_json_report(self):
+        with subject() as running, serving("-p", str(running.pid)) as (url, _), \
+             process(COWTOP, "--json", "-p", str(running.pid), stdout=subprocess.PIPE,
+                     stderr=subprocess.PIPE) as cowtop:
+            while "attached to" not in cowtop.stderr.readline():
+                pass
+            ask(running, "and end")
+            ask(running, "stay")
+            found = sampled_after(url, time.time() + 0.1)
+            cowtop.send_signal(signal.SIGINT)
+            report = json.loads(cowtop.stdout.read())
+        if not report["exact"]:
+            self.skipTest("sampled: each samples by itself")
+        processes = report["processes"]
+        self.assertEqual(len(processes), 3)
+        copied = sum(each["copied_bytes"] for each in processes)
+        self.assertGreaterEqual(copied, 1000 * 4096)
+        self.assertEqual(total(found, "cowshed_copied_bytes_total"), copied)
+        self.assertEqual(total(found, "cowshed_processes"), 2)
+        for kind, field in (("copied_anon", "copied_anon_pages"), ("reused", "reused_pages"),
+                            ("zero_filled", "zero_filled_pages")):
+            pages = sum(value for (name, labels), value in found.items()
+                        if name == "cowshed_written_pages_total" and f'kind="{kind}"' in labels)
+            self.assertEqual(pages, sum(each[field] for each in processes), kind)
+
+    def test_counters_never_fall(self):
+        with subject() as running, serving("-p", str(running.pid)) as (url, _):
+            before = {}
+            for _ in range(4):
+                ask(running, "and end")
+                now = sampled_after(url, time.time() + 0.1)
+                for key, value in before.items():
+                    if key[0].endswith("_total"):
+                        self.assertGreaterEqual(now.get(key, -1), value, key)
+                before = now
+
+    def test_is_openmetrics_where_that_is_asked_for(self):
+        with subject() as running, serving("-p", str(running.pid)) as (url, _):
+            text, headers = fetch(url + "/metrics", OPENMETRICS)
+            self.assertTrue(headers["Content-Type"].startswith("application/openmetrics-text"))
+            self.assertTrue(text.endswith("\n# EOF\n"))
+            families = re.findall(r"^# TYPE (\S+) (\w+)$", text, re.MULTILINE)
+            self.assertEqual(len(families), len(dict(families)), "each once")
+            for name, _ in samples(text):
+                family = re.sub("_(total|info)$", "", name)
+                self.assertIn(family, dict(families))
+            for family, unit in re.findall(r"^# UNIT (\S+) (\w+)$", text, re.MULTILINE):
+                self.assertTrue(family.endswith("_" + unit))
+            text, headers = fetch(url + "/metrics")
+            self.assertTrue(headers["Content-Type"].startswith("text/plain; version=0.0.4"))
+            self.assertNotIn("# EOF", text)
+            if shutil.which("promtool"):
+                subprocess.run(["promtool", "check", "metrics"], input=text, text=True, check=True)
+
+    def test_memory_does_not_grow_with_what_has_ended(self):
+        loop = "while :; do for i in 1 2 3 4 5 6 7 8 9; do (:); done; sleep 0.01; done"
+        with process("sh", "-c", loop) as shell, serving("-p", str(shell.pid)) as (url, _):
+            def resident():
+                return fetch_value(url, "process_resident_memory_bytes")
+            wait_for("copies", lambda: fetch_value(url, "cowshed_copied_bytes_total") > 0)
+            time.sleep(2)
+            before = resident()
+            started = fetch_value(url, "cowshed_copied_bytes_total")
+            wait_for("some thousand processes",
+                     lambda: fetch_value(url, "cowshed_copied_bytes_total") > 4 * started)
+            self.assertLess(resident() - before, 2 << 20)
+
+
+def fetch_value(url, name):
+    return total(samples(fetch(url + "/metrics")[0]), name)
+
+
+class ServerTest(unittest.TestCase):
+    def test_what_it_cannot_listen_on(self):
+        with socket.create_server(("127.0.0.1", 0)) as busy:
+            port = busy.getsockname()[1]
+            for address, text in ((f"127.0.0.1:{port}", "Address already in use"),
+                                  ("192.0.2.1:80", "Cannot assign requested address"),
+                                  ("no.such.host.invalid:80", "no.such.host.invalid"),
+                                  ("127.0.0.1", "is not HOST:PORT"),
+                                  ("unix:/tmp/x:1", "is not HOST:PORT")):
+                done = subprocess.run([COWTOP, "serve", "--listen", address],
+                                      stderr=subprocess.PIPE, text=True, check=False)
+                self.assertEqual(done.returncode, 125, address)
+                self.assertIn(text, done.stderr)
+                self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
+
+    def test_two_do_not_share_a_port(self):
+        with subject() as running, serving("-p", str(running.pid)) as (url, _):
+            done = subprocess.run(
+                [COWTOP, "serve", "--listen", url.removeprefix("http://"), "-p", str(running.pid)],
+                stderr=subprocess.PIPE, text=True, check=False)
+            self.assertEqual(done.returncode, 125)
+            self.assertIn("Address already in use", done.stderr)
+
+    def test_other_pages(self):
+        with subject() as running, serving("-p", str(running.pid)) as (url, _):
+            self.assertIn("/metrics", fetch(url + "/")[0])
+            with self.assertRaises(urllib.error.HTTPError) as raised:
+                fetch(url + "/nothing")
+            self.assertEqual(raised.exception.code, 404)
+            raised.exception.close()
+
+    def test_waits_for_processes_that_come(self):
+        with serving("--comm", "^no-such-name$") as (url, _):
+            self.assertEqual(fetch_value(url, "cowshed_processes"), 0)
+
+    def test_slow_clients_hold_up_neither_measuring_nor_the_end(self):
+        with subject() as running, serving("-p", str(running.pid)) as (url, cowtop):
+            host, port = url.removeprefix("http://").split(":")
+            clients = [socket.create_connection((host, int(port))) for _ in range(150)]
+            for client in clients:
+                client.sendall(b"GET /metrics HTTP/1.1\r\nX: ")
+            ask(running, "and end")
+            time.sleep(1)
+            descriptors = len(os.listdir(f"/proc/{cowtop.pid}/fd"))
+            self.assertLess(descriptors, 140)
+            # As slow as can be: a byte each second is never too late.
+            moment = time.time()
+            cowtop.send_signal(signal.SIGTERM)
+            while cowtop.poll() is None and time.time() < moment + PATIENCE_S:
+                for client in clients:
+                    with contextlib.suppress(OSError):
+                        client.send(b"x")
+                time.sleep(0.5)
+            self.assertEqual(cowtop.poll(), 0)
+            for client in clients:
+                client.close()
+
+    def test_garbage_is_no_harm(self):
+        with subject() as running, serving("-p", str(running.pid)) as (url, _):
+            host, port = url.removeprefix("http://").split(":")
+            for garbage in (b"\0" * 1000, b"GET " + b"a" * 100_000, b"\r\n" * 1000,
+                            b"POST /metrics HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\nx",
+                            b"GET /metrics HTTP/1.1\r\n" + b"X: y\r\n" * 10_000 + b"\r\n"):
+                with socket.create_connection((host, int(port))) as client, \
+                     contextlib.suppress(OSError):
+                    client.sendall(garbage)
+            self.assertGreater(fetch_value(url, "cowshed_processes"), 0)
+
+    def test_ends_by_signal(self):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with subject() as running, serving("-p", str(running.pid)) as (_, cowtop):
+                cowtop.send_signal(number)
+                self.assertEqual(cowtop.wait(PATIENCE_S), 0)
+
+
+@needs("prometheus")
+class PrometheusTest(unittest.TestCase):
+    def test_scrapes_it(self):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        api = f"http://127.0.0.1:{port}/api/v1/"
+
+        def query(text):
+            try:
+                answer = json.loads(fetch(api + "query?query=" + urllib.parse.quote(text))[0])
+            except OSError:
+                return None
+            result = answer["data"]["result"]
+            return float(result[0]["value"][1]) if result else None
+
+        with tempfile.TemporaryDirectory() as folder, subject() as running, \
+             serving("-p", str(running.pid)) as (url, _):
+            config = os.path.join(folder, "prometheus.yml")
+            with open(config, "w", encoding="utf-8") as file:
+                json.dump({"rule_files": [RULES],
+                           "scrape_configs": [{"job_name": "cowtop", "scrape_interval": "1s",
+                                               "static_configs": [{"targets": [
+                                                   url.removeprefix("http://")]}]}]}, file)
+            with open(os.path.join(folder, "log"), "w", encoding="utf-8") as log, \
+                 process("prometheus", f"--config.file={config}",
+                         f"--storage.tsdb.path={folder}/data",
+                         f"--web.listen-address=127.0.0.1:{port}", stderr=log):
+                ask(running, "and end")
+                exact = sampled_after(url, time.time() + 0.1)
+                copied = total(exact, "cowshed_copied_bytes_total")
+                self.assertGreaterEqual(copied, 500 * 4096)
+                wait_for("the right total",
+                         lambda: query("sum(cowshed_copied_bytes_total)") == copied)
+                self.assertEqual(query('up{job="cowtop"}'), 1)
+                self.assertEqual(query("count(cowshed_backend_info)"), 1)
+                self.assertEqual(query("sum(cowshed_processes)"), 1)
+                metadata = json.loads(fetch(api + "targets/metadata?metric=cowshed_copied_bytes")[0])
+                self.assertEqual(metadata["data"][0]["unit"], "bytes", "it took OpenMetrics")
+                rules = json.loads(fetch(api + "rules")[0])["data"]["groups"][0]["rules"]
+                wait_for("evaluation of the rules", lambda: all(
+                    each["health"] == "ok" for each in
+                    json.loads(fetch(api + "rules")[0])["data"]["groups"][0]["rules"]))
+                self.assertEqual(len(rules), 6)
+
+
+@needs("promtool")
+class RulesTest(unittest.TestCase):
+    def test_rules(self):
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copy(RULES, os.path.join(folder, "cowtop.rules.yml"))
+            tests = shutil.copy(os.path.join(HERE, "cowtop_rules_test.yml"), folder)
+            subprocess.run(["promtool", "check", "rules", RULES], check=True,
+                           stdout=subprocess.DEVNULL)
+            done = subprocess.run(["promtool", "test", "rules", tests], check=False, text=True,
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            self.assertEqual(done.returncode, 0, done.stdout)
+
+    def test_a_rule_that_never_fires_is_found(self):
+        with tempfile.TemporaryDirectory() as folder:
+            with open(RULES, encoding="utf-8") as file:
+                broken = file.read().replace("16 * 2^20", "16 * 2^30")
+            with open(os.path.join(folder, "cowtop.rules.yml"), "w", encoding="utf-8") as file:
+                file.write(broken)
+            tests = shutil.copy(os.path.join(HERE, "cowtop_rules_test.yml"), folder)
+            done = subprocess.run(["promtool", "test", "rules", tests], check=False,
+                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            self.assertNotEqual(done.returncode, 0)
+
+
+if __name__ == "__main__":
+    sys.exit(unittest.main())

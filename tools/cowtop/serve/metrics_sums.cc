@@ -1,0 +1,168 @@
+#include <algorithm>
+#include <chrono>
+#include <fstream>
+#include <limits>
+#include <string_view>
+
+#include <cowshed/cow/clock.h>
+#include <cowshed/tools/cowtop/printable.h>
+#include <cowshed/tools/cowtop/serve/metrics_sums.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+constexpr const char* kOther = "other";
+constexpr std::uint64_t kSecondNs = 1'000'000'000;
+constexpr std::uint64_t kUnusedNs = 3600 * kSecondNs;
+// Runtimes of containers move a process when it has started.
+constexpr std::uint64_t kBetweenCgroupsNs = 30 * kSecondNs;
+
+std::uint64_t grow(std::uint64_t& known, std::uint64_t now) {
+  const std::uint64_t more = now - std::min(now, known);
+  known = std::max(known, now);
+  return more;
+}
+
+void add_to(std::optional<std::uint64_t>& sum, std::uint64_t more) { sum = sum.value_or(0) + more; }
+
+bool is_used(const CommandMetrics& command) { return command.processes > 0; }
+bool is_used(const ObjectMetrics& /*object*/) { return false; }
+
+}  // namespace
+
+std::string cgroup_of(pid_t pid) {
+  constexpr std::string_view kV2 = "0::";
+  std::ifstream file("/proc/" + std::to_string(pid) + "/cgroup");
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with(kV2)) return printable(std::string_view(line).substr(kV2.size()));
+  }
+  return {};
+}
+
+MetricsSums::MetricsSums(std::size_t most_series, std::function<std::string(pid_t)> cgroup)
+    : most_series_(most_series), cgroup_(std::move(cgroup)) {
+  other_command_.comm = other_command_.cgroup = kOther;
+  other_object_ = {kOther, kOther, kOther, kOther, 0};
+}
+
+template <class Key, class Sum>
+Sum& MetricsSums::series(std::map<Key, Series<Sum>>& all, const Key& key, Sum& other,
+                         std::uint64_t now_ns) {
+  auto found = all.find(key);
+  if (found == all.end()) {
+    if (all.size() >= most_series_) {
+      const auto oldest =
+          std::min_element(all.begin(), all.end(), [](const auto& left, const auto& right) {
+            return left.second.used_ns < right.second.used_ns;
+          });
+      const bool can_go = oldest != all.end() && !is_used(oldest->second.sum) &&
+                          now_ns > oldest->second.used_ns + kUnusedNs;
+      if (!can_go) return other;
+      all.erase(oldest);
+    }
+    found = all.emplace(key, Series<Sum>{}).first;
+  }
+  found->second.used_ns = now_ns;
+  return found->second.sum;
+}
+
+void MetricsSums::look_up_cgroup(const cow::ProcessCopies& process, Known& known,
+                                 std::uint64_t now_ns) const {
+  const bool is_due = known.cgroup_read_ns == 0 || known.comm != process.comm ||
+                      now_ns > known.cgroup_read_ns + kBetweenCgroupsNs;
+  if (is_due && process.alive) {
+    known.cgroup_read_ns = now_ns;
+    if (std::string cgroup = cgroup_(process.pid); !cgroup.empty())
+      known.cgroup = std::move(cgroup);
+  }
+  if (!known.cgroup.empty()) return;
+  // It was gone before we looked.
+  constexpr auto kLatest = std::numeric_limits<std::uint64_t>::max();
+  auto parent = known_.upper_bound({process.ppid, kLatest});
+  if (parent == known_.begin()) return;
+  --parent;
+  if (parent->first.first == process.ppid) known.cgroup = parent->second.cgroup;
+}
+
+void MetricsSums::add(const cow::ProcessCopies& process, std::uint64_t now_ns) {
+  Known& known = known_[{process.pid, process.start_ns}];
+  known.round = round_;
+  look_up_cgroup(process, known, now_ns);
+  known.comm = process.comm;
+  const std::string comm = printable(process.comm);
+  CommandMetrics& sum = series(commands_, Name{comm, known.cgroup}, other_command_, now_ns);
+  if (&sum != &other_command_) {
+    sum.comm = comm;
+    sum.cgroup = known.cgroup;
+  }
+  if (process.copied_pages()) {
+    add_to(sum.copied_pages, grow(known.copied_pages, *process.copied_pages()));
+  }
+  for (std::size_t kind = 0; kind < kPageKinds.size(); ++kind) {
+    const std::optional<std::uint64_t>& pages = process.*kPageKinds.at(kind).pages;
+    if (pages) add_to(sum.pages.at(kind), grow(known.pages.at(kind), *pages));
+  }
+  if (process.alive) {
+    ++sum.processes;
+    if (process.memory) {
+      add_to(sum.shared_bytes, process.memory->shared_bytes);
+      add_to(sum.private_bytes, process.memory->private_bytes);
+    }
+  }
+  if (!process.objects) return;
+  for (const cow::ObjectCopies& object : *process.objects) {
+    if (object.copied_pages == 0) continue;
+    const std::string arena = printable(object.arena);
+    const std::string name = printable(object.name);
+    ObjectMetrics& copies =
+        series(objects_, ObjectName{comm, known.cgroup, arena, name}, other_object_, now_ns);
+    if (&copies != &other_object_) {
+      copies = {comm, known.cgroup, arena, name, copies.copied_pages};
+    }
+    copies.copied_pages += grow(known.objects[{object.arena, object.name}], object.copied_pages);
+  }
+}
+
+void MetricsSums::add(const cow::Measurement& measurement,
+                      const std::vector<cow::ProcessCopies>& ended) {
+  ++round_;
+  const auto begin_round = [](CommandMetrics& command) {
+    command.processes = 0;
+    command.shared_bytes.reset();
+    command.private_bytes.reset();
+  };
+  for (auto& [name, command] : commands_) begin_round(command.sum);
+  begin_round(other_command_);
+  const std::uint64_t now = cow::monotonic_ns();
+  for (const cow::ProcessCopies& process : measurement.processes) add(process, now);
+  for (const cow::ProcessCopies& process : ended) add(process, now);
+  std::erase_if(known_, [&](const auto& entry) { return entry.second.round != round_; });
+  for (const cow::ProcessCopies& process : ended) known_.erase({process.pid, process.start_ns});
+
+  totals_.backend = measurement.backend;
+  totals_.exact = measurement.exact;
+  totals_.lost_events = measurement.lost_events;
+  if (measurement.not_seen) totals_.not_seen = measurement.not_seen->at_least;
+  if (measurement.exact) {
+    const auto events = grow(probe_events_, measurement.overhead.events);
+    const double ns = measurement.overhead.ns_per_event.value_or(0);
+    totals_.probe_cpu_s = totals_.probe_cpu_s.value_or(0) +
+                          static_cast<double>(events) * ns / static_cast<double>(kSecondNs);
+  }
+  totals_.sampled_s =
+      std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+Metrics MetricsSums::metrics() const {
+  Metrics result = totals_;
+  for (const auto& [name, command] : commands_) result.commands.push_back(command.sum);
+  for (const auto& [name, object] : objects_) result.objects.push_back(object.sum);
+  const bool any_other = other_command_.processes > 0 || other_command_.copied_pages ||
+                         std::any_of(other_command_.pages.begin(), other_command_.pages.end(),
+                                     [](const auto& pages) { return pages.has_value(); });
+  if (any_other) result.commands.push_back(other_command_);
+  if (other_object_.copied_pages > 0) result.objects.push_back(other_object_);
+  return result;
+}
+
+}  // namespace cowshed::cowtop

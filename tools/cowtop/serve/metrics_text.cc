@@ -1,0 +1,199 @@
+#include <algorithm>
+#include <cstdlib>
+#include <fmt/format.h>
+#include <fstream>
+#include <initializer_list>
+#include <unistd.h>
+#include <utility>
+
+#include <cowshed/cow/clock.h>
+#include <cowshed/cow/process_copies.h>
+#include <cowshed/tools/cowtop/serve/metrics_text.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+std::string escaped(std::string_view text) {
+  std::string result;
+  for (const char each : text) {
+    if (each == '\\' || each == '"') result += '\\';
+    result += each == '\n' ? "\\n" : std::string(1, each);
+  }
+  return result;
+}
+
+using Labels = std::initializer_list<std::pair<const char*, std::string_view>>;
+
+class Writer {
+ public:
+  explicit Writer(MetricsFormat format) : format_(format) {}
+
+  // `unit`: what the name ends with, or empty.
+  void counter(const char* name, const char* unit, const char* help) {
+    const bool is_open = format_ == MetricsFormat::openmetrics;
+    begin(is_open ? name : name + std::string("_total"), "counter", unit, help);
+    sample_ = name + std::string("_total");
+  }
+  void gauge(const char* name, const char* unit, const char* help) {
+    begin(name, "gauge", unit, help);
+    sample_ = name;
+  }
+  void info(const char* name, const char* help) {
+    const bool is_open = format_ == MetricsFormat::openmetrics;
+    sample_ = name + std::string("_info");
+    begin(is_open ? name : sample_, is_open ? "info" : "gauge", "", help);
+  }
+  template <class Value>
+  void sample(Labels labels, Value value) {
+    text_ += sample_;
+    char separator = '{';
+    for (const auto& [name, label] : labels) {
+      text_ += fmt::format("{}{}=\"{}\"", std::exchange(separator, ','), name, escaped(label));
+    }
+    if (separator == ',') text_ += '}';
+    text_ += fmt::format(" {}\n", value);
+  }
+  std::string end() {
+    if (format_ == MetricsFormat::openmetrics) text_ += "# EOF\n";
+    return std::move(text_);
+  }
+
+ private:
+  void begin(const std::string& family, const char* type, std::string_view unit, const char* help) {
+    text_ += fmt::format("# TYPE {} {}\n", family, type);
+    if (!unit.empty() && format_ == MetricsFormat::openmetrics) {
+      text_ += fmt::format("# UNIT {} {}\n", family, unit);
+    }
+    text_ += fmt::format("# HELP {} {}\n", family, escaped(help));
+  }
+
+  MetricsFormat format_;
+  std::string sample_;
+  std::string text_;
+};
+
+std::uint64_t resident_bytes() {
+  std::ifstream file("/proc/self/statm");
+  std::uint64_t all = 0;
+  std::uint64_t resident = 0;
+  file >> all >> resident;
+  return resident * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+}
+
+void write_commands(Writer& writer, const std::vector<CommandMetrics>& commands) {
+  const auto each = [&](auto value) {
+    for (const CommandMetrics& command : commands) {
+      const std::optional<std::uint64_t> known = value(command);
+      if (known) writer.sample({{"comm", command.comm}, {"cgroup", command.cgroup}}, *known);
+    }
+  };
+  writer.counter("cowshed_copied_bytes", "bytes",
+                 "Memory that write faults copied: what was shared by fork, or a file's.");
+  each([](const CommandMetrics& command) {
+    return command.copied_pages ? std::optional(*command.copied_pages * cow::kPageSize)
+                                : std::nullopt;
+  });
+  writer.counter(
+      "cowshed_written_pages", "pages",
+      "Pages by what the fault did that wrote to them first; copied_anon and copied_file "
+      "are copies.");
+  for (const CommandMetrics& command : commands) {
+    for (std::size_t kind = 0; kind < kPageKinds.size(); ++kind) {
+      if (!command.pages.at(kind)) continue;
+      writer.sample(
+          {{"comm", command.comm}, {"cgroup", command.cgroup}, {"kind", kPageKinds.at(kind).name}},
+          *command.pages.at(kind));
+    }
+  }
+  writer.gauge("cowshed_processes", "", "Measured processes that are running.");
+  each([](const CommandMetrics& command) { return std::optional(command.processes); });
+  writer.gauge("cowshed_shared_bytes", "bytes",
+               "Resident memory of running processes that fork shares, as last looked at; of each "
+               "process, so that what two share counts twice.");
+  each([](const CommandMetrics& command) { return command.shared_bytes; });
+  writer.gauge("cowshed_private_bytes", "bytes",
+               "Resident anonymous memory of running processes that is each one's own, as last "
+               "looked at.");
+  each([](const CommandMetrics& command) { return command.private_bytes; });
+}
+
+// Of one media range's parameters, "version=1.0.0; q=0.5".
+double quality(std::string_view parameters) {
+  const auto found = parameters.find("q=");
+  if (found == std::string_view::npos) return 1;
+  return std::strtod(std::string(parameters.substr(found + 2)).c_str(), nullptr);
+}
+
+std::string_view trimmed(std::string_view text) {
+  const auto begin = std::min(text.find_first_not_of(" \t"), text.size());
+  text.remove_prefix(begin);
+  return text.substr(0, text.find_last_not_of(" \t") + 1);
+}
+
+}  // namespace
+
+MetricsFormat wanted_format(std::string_view accept) {
+  double open = 0;
+  double plain = 0;
+  while (!accept.empty()) {
+    const auto comma = std::min(accept.find(','), accept.size());
+    const std::string_view range = accept.substr(0, comma);
+    accept.remove_prefix(std::min(comma + 1, accept.size()));
+    const auto semicolon = std::min(range.find(';'), range.size());
+    const std::string_view type = trimmed(range.substr(0, semicolon));
+    const double wanted = quality(range.substr(semicolon));
+    if (type == "application/openmetrics-text") open = std::max(open, wanted);
+    if (type == "text/plain" || type == "text/*") plain = std::max(plain, wanted);
+  }
+  return open > 0 && open >= plain ? MetricsFormat::openmetrics : MetricsFormat::prometheus;
+}
+
+const char* content_type(MetricsFormat format) {
+  return format == MetricsFormat::openmetrics
+             ? "application/openmetrics-text; version=1.0.0; charset=utf-8"
+             : "text/plain; version=0.0.4; charset=utf-8";
+}
+
+std::string metrics_text(const Metrics& metrics, MetricsFormat format) {
+  Writer writer(format);
+  writer.info("cowshed_backend", "How it is measured; exact or sampled.");
+  writer.sample({{"backend", metrics.backend},
+                 {"exact", metrics.exact ? "true" : "false"},
+                 {"version", COWSHED_VERSION}},
+                1);
+  write_commands(writer, metrics.commands);
+  writer.counter(
+      "cowshed_object_copied_bytes", "bytes",
+      "Memory of published objects in frozen arenas that was copied, as seen by samples.");
+  for (const ObjectMetrics& object : metrics.objects) {
+    writer.sample({{"comm", object.comm},
+                   {"cgroup", object.cgroup},
+                   {"arena", object.arena},
+                   {"object", object.object}},
+                  object.copied_pages * cow::kPageSize);
+  }
+  if (metrics.lost_events) {
+    writer.counter("cowshed_lost_events", "", "Events that were lost; exact while it is 0.");
+    writer.sample({}, *metrics.lost_events);
+  }
+  if (metrics.not_seen) {
+    writer.counter("cowshed_unseen_processes", "",
+                   "Processes that ended before they were looked at, at least.");
+    writer.sample({}, *metrics.not_seen);
+  }
+  if (metrics.probe_cpu_s) {
+    writer.counter("cowshed_probe_cpu_seconds", "seconds",
+                   "CPU time that the probes took of the measured processes, estimated.");
+    writer.sample({}, *metrics.probe_cpu_s);
+  }
+  writer.gauge("cowshed_last_sample_timestamp_seconds", "seconds", "When it was last measured.");
+  writer.sample({}, fmt::format("{:.3f}", metrics.sampled_s));
+  constexpr double kNsPerSecond = 1e9;
+  writer.counter("process_cpu_seconds", "seconds", "CPU time that cowtop itself has used.");
+  writer.sample({}, static_cast<double>(cow::clock_ns(CLOCK_PROCESS_CPUTIME_ID)) / kNsPerSecond);
+  writer.gauge("process_resident_memory_bytes", "bytes", "Resident memory of cowtop itself.");
+  writer.sample({}, resident_bytes());
+  return writer.end();
+}
+
+}  // namespace cowshed::cowtop

@@ -1,0 +1,21 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include <cowshed/tools/cowtop/serve/metrics.h>
+
+namespace cowshed::cowtop {
+
+// OpenMetrics 1.0, or the text format of Prometheus before it.
+enum class MetricsFormat : std::uint8_t { openmetrics, prometheus };
+
+// Which of the two an HTTP request wants, by its header Accept.
+MetricsFormat wanted_format(std::string_view accept);
+
+const char* content_type(MetricsFormat format);
+
+std::string metrics_text(const Metrics& metrics, MetricsFormat format);
+
+}  // namespace cowshed::cowtop

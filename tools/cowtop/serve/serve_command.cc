@@ -1,0 +1,132 @@
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <cstdlib>
+#include <fmt/format.h>
+#include <poll.h>
+#include <utility>
+
+#include <cowshed/tools/cowtop/command_line.h>
+#include <cowshed/tools/cowtop/complain.h>
+#include <cowshed/tools/cowtop/selection_options.h>
+#include <cowshed/tools/cowtop/serve/listen_address.h>
+#include <cowshed/tools/cowtop/serve/metrics_server.h>
+#include <cowshed/tools/cowtop/serve/metrics_sums.h>
+#include <cowshed/tools/cowtop/serve/serve_command.h>
+#include <cowshed/tools/cowtop/signals.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+constexpr const char* kDescription =
+    "Measures what runs on this machine, and exports it over HTTP for Prometheus (OpenMetrics).";
+
+constexpr const char* kUsage =
+    "cowtop serve --listen HOST:PORT [-p PID[,PID...] | --cgroup PATH | --comm REGEX]";
+
+constexpr const char* kFooter = R"(Examples:
+  sudo cowtop serve --listen 127.0.0.1:9417
+                                     the whole machine; not root: one's own processes
+  sudo cowtop serve --listen '[::1]:9417' --cgroup /system.slice
+  curl http://127.0.0.1:9417/metrics
+
+The sums are by name of the command (comm) and cgroup, and by published object; they include
+processes that have ended, and never fall while cowtop runs.  It runs until SIGTERM or Ctrl-C.
+Whoever reaches the port can read the names of commands and cgroups: there is no password.
+
+Exit status: 0 after a signal; 125 an error or bad usage.)";
+
+constexpr std::size_t kUsualSeries = 100;
+constexpr std::size_t kMostSeries = 10'000;
+
+struct ServeOptions {
+  ListenAddress listen;
+  Selection selection;
+  cow::BackendChoice backend = cow::BackendChoice::automatic;
+  std::size_t most_series = kUsualSeries;
+};
+
+// The exact backend misses nothing in between; of the other, what it costs is the measure.
+std::chrono::milliseconds pause_of(const cow::Backend& backend) {
+  constexpr std::chrono::milliseconds kExact(1000);
+  constexpr std::chrono::milliseconds kSampled(100);
+  return backend.exact() ? kExact : std::max(kSampled, backend.interval());
+}
+
+Expected<void> serve(MetricsServer& server, cow::Backend& backend, SelectedProcesses& selected,
+                     EndSignals& signals, std::size_t most_series) {
+  MetricsSums sums(most_series);
+  for (bool is_started = false; !signals.next();) {
+    if (const auto found = selected.attach_new(backend); !found) {
+      return tl::make_unexpected(found.error());
+    }
+    if (auto sampled = backend.sample(); !sampled) return sampled;
+    const auto ended = backend.take_ended();
+    sums.add(backend.measurement(), ended);
+    server.publish(sums.metrics());
+    if (!std::exchange(is_started, true)) server.start();
+    pollfd signal{signals.fd(), POLLIN, 0};
+    ::poll(&signal, 1, static_cast<int>(pause_of(backend).count()));
+  }
+  return {};
+}
+
+int run(const ServeOptions& options) {
+  // Before any thread is started, which would take the signals.
+  auto signals = EndSignals::open();
+  if (!signals) return own_error(signals.error());
+  auto server = MetricsServer::open(options.listen);
+  if (!server) return own_error(server.error());
+  auto selected = SelectedProcesses::open(options.selection);
+  if (!selected) return own_error(selected.error());
+  auto opened = cow::open_backend(options.backend);
+  if (!opened) return own_error(opened.error());
+  if (!opened->notice.empty()) complain(opened->notice);
+  const auto attached = selected->attach(*opened->backend);
+  if (!attached && !selected->grows()) return own_error(attached.error());
+  if (!attached) complain(attached.error().message + " yet");
+  if (attached && !attached->refused.empty()) complain(refused_line(*attached));
+  const std::string address = text_of((*server)->address());
+  if (!is_loopback(options.listen)) {
+    complain(address + ": whoever reaches it can read the names of commands and cgroups");
+  }
+  complain(fmt::format("http://{}/metrics has {} by the {} backend; Ctrl-C ends", address,
+                       options.selection.text(), opened->backend->name()));
+  const auto served = serve(**server, *opened->backend, *selected, *signals, options.most_series);
+  opened->backend.reset();
+  const int status = served ? 0 : own_error(served.error());
+  // Some client holds a thread: everything else is done.
+  if (!(*server)->stop()) std::_Exit(status);
+  return status;
+}
+
+}  // namespace
+
+int serve_command(std::vector<std::string> words) {
+  CommandLine line({"cowtop serve", kDescription, kUsage, kFooter});
+  ServeOptions options;
+  std::string listen;
+  line.app()
+      .add_option("--listen", listen, "Where to serve /metrics; port 0: any that is free")
+      ->type_name("HOST:PORT")
+      ->required();
+  line.app()
+      .add_option("--max-series", options.most_series,
+                  "As many names of commands with their cgroups, and as many objects, have series"
+                  " of their own (100); the rest is summed as \"other\"")
+      ->type_name("N")
+      ->check(CLI::Range(std::size_t{1}, kMostSeries).description(""));
+  const SelectionArguments arguments(line.app());
+  if (const auto status = line.parse(std::move(words))) return *status;
+  auto address = parse_listen_address(listen);
+  if (!address) return line.fail(address.error().message);
+  options.listen = std::move(*address);
+  auto selection = arguments.selection();
+  if (!selection) return line.fail(selection.error().message);
+  if (*selection) options.selection = std::move(**selection);
+  const auto backend = arguments.backend();
+  if (!backend) return line.fail(backend.error().message);
+  options.backend = *backend;
+  return run(options);
+}
+
+}  // namespace cowshed::cowtop
