@@ -160,7 +160,7 @@ class ZshTest(CompletionTest):
     def test_says_what_arguments_are(self):
         specifications = self.specifications("check")
         self.assertIn("(--baseline)--baseline=[An earlier measurement]:file:_files", specifications)
-        self.assertIn("(-p --pid)-p+[Attach to this process and its descendants]:process:_pids",
+        self.assertIn("*-p+[Attach to these processes and their descendants]:process:_pids",
                       specifications)
         self.assertIn("*:: :_normal", specifications)
         self.assertIn("*:file:_files", self.specifications("diff"))
