@@ -11,6 +11,7 @@
 #include <cstring>
 #include <functional>
 #include <linux/filter.h>
+#include <linux/sched.h>
 #include <linux/seccomp.h>
 #include <map>
 #include <pthread.h>
@@ -159,6 +160,27 @@ void group_exit() {
     for (;;) ::pause();
   }));
   REQUIRE(WIFEXITED(status) && WEXITSTATUS(status) == 7);
+}
+
+// One PID for 20 children, one after the other, of which each writes to one page more.
+void reused_pid() {
+  pid_t pid = 0;
+  for (std::size_t child = 1; child <= 20; ++child) {
+    clone_args arguments{};
+    arguments.exit_signal = SIGCHLD;
+    if (pid != 0) {
+      arguments.set_tid = reinterpret_cast<std::uintptr_t>(&pid);
+      arguments.set_tid_size = 1;
+    }
+    const long cloned = ::syscall(SYS_clone3, &arguments, sizeof arguments);
+    REQUIRE(cloned >= 0);
+    if (cloned == 0) {
+      change(child);
+      ::_exit(0);
+    }
+    pid = static_cast<pid_t>(cloned);
+    wait_for(pid);
+  }
 }
 
 void killed() {
@@ -338,6 +360,7 @@ int main(int argc, char** argv) {
                                                    {"leader_exits_first", leader_exits_first},
                                                    {"group_exit", group_exit},
                                                    {"killed", killed},
+                                                   {"reused_pid", reused_pid},
                                                    {"crashed", crashed},
                                                    {"many", many},
                                                    {"job_control", job_control},

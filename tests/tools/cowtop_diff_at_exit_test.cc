@@ -126,6 +126,16 @@ TEST_F(CowtopDiffAtExit, AsManyPagesAsTheProbesCounted) {
   }
 }
 
+TEST_F(CowtopDiffAtExit, OfProcessesThatHadOnePidOneAfterTheOther) {
+  const Json run = report("reused_pid", kPages);
+  const auto& processes = run.at("processes");
+  ASSERT_EQ(processes.size(), 21);
+  for (std::size_t child = 1; child < processes.size(); ++child) {
+    EXPECT_EQ(processes.at(child).at("pid"), processes.at(1).at("pid"));
+    expect_all_found(processes.at(child));
+  }
+}
+
 // On one CPU the child has at times come to its end before its parent, still in fork(), tells of
 // it.
 TEST_F(CowtopDiffAtExit, OfAChildThatEndsBeforeItsForkIsTold) {
