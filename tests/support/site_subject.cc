@@ -8,6 +8,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
+#include <fstream>
+#include <string>
 #include <string_view>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -21,6 +23,7 @@ namespace site_subject {
 constexpr std::size_t kPage = 4096;
 constexpr std::size_t kBlock = 512 * kPage;
 constexpr std::size_t kMostStatic = 2000;
+constexpr std::size_t kFunctionDistance = 64;
 
 using Page = volatile char*;
 
@@ -170,21 +173,41 @@ void generated(std::size_t pages) { generate(pages, MAP_PRIVATE); }
 void generated_shared(std::size_t pages) { generate(pages, MAP_SHARED); }
 
 // The same in no perf map, and a function for each page: mov %sil,(%rdi); ret.
-void generated_unnamed(std::size_t pages) {
+void generate_unnamed(std::size_t pages, char* code) {
   constexpr unsigned char kCode[] = {0x40, 0x88, 0x37, 0xc3};
-  constexpr std::size_t kDistance = 64;
   const Page memory = map(pages);
-  const std::size_t bytes = pages * kDistance;
-  void* code = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (code == MAP_FAILED) std::abort();
-  const auto function = [&](std::size_t i) { return static_cast<char*>(code) + i * kDistance; };
+  const auto function = [&](std::size_t i) { return code + i * kFunctionDistance; };
   for (std::size_t i = 0; i < pages; ++i) std::memcpy(function(i), kCode, sizeof kCode);
-  if (mprotect(code, bytes, PROT_READ | PROT_EXEC) != 0) std::abort();
-  in_child([&] {
+  if (mprotect(code, pages * kFunctionDistance, PROT_READ | PROT_EXEC) != 0) std::abort();
+  in_child([=] {
     for (std::size_t i = 0; i < pages; ++i) {
-      reinterpret_cast<void (*)(Page, int)>(function(i))(memory + i * kPage, 2);
+      reinterpret_cast<void (*)(Page, char)>(function(i))(memory + i * kPage, 2);
     }
   });
+}
+
+void* map_code(std::size_t pages, void* address, int flags) {
+  return mmap(address, pages * kFunctionDistance, PROT_READ | PROT_WRITE,
+              MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
+}
+
+void generated_unnamed(std::size_t pages) {
+  void* code = map_code(pages, nullptr, 0);
+  if (code == MAP_FAILED) std::abort();
+  generate_unnamed(pages, static_cast<char*>(code));
+}
+
+// Where the dynamic linker ends.
+void generated_behind(std::size_t pages) {
+  std::ifstream maps("/proc/self/maps");
+  std::uintptr_t end_of_linker = 0;
+  for (std::string line; std::getline(maps, line);) {
+    if (line.find("/ld-linux") == std::string::npos) continue;
+    end_of_linker = std::stoul(line.substr(line.find('-') + 1), nullptr, 16);
+  }
+  void* code = map_code(pages, reinterpret_cast<void*>(end_of_linker), MAP_FIXED_NOREPLACE);
+  if (code == MAP_FAILED) std::abort();
+  generate_unnamed(pages, static_cast<char*>(code));
 }
 
 void lines(std::size_t /*pages*/) {
@@ -205,7 +228,8 @@ constexpr Kind kKinds[] = {{"lines", lines},
                            {"hot", hot},
                            {"generated", generated},
                            {"generated_shared", generated_shared},
-                           {"generated_unnamed", generated_unnamed}};
+                           {"generated_unnamed", generated_unnamed},
+                           {"generated_behind", generated_behind}};
 
 }  // namespace site_subject
 
