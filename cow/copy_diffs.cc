@@ -176,7 +176,7 @@ void CopyDiffs::forget_image(pid_t pid, Known& known) {
 
 bool CopyDiffs::is_running(pid_t pid, Known& known) {
   const auto stat = proc_.stat(pid);
-  if (!stat || stat->start_ticks != known.start_ticks || stat->state == 'Z' || stat->state == 'X') {
+  if (!stat || stat->start_ticks != known.start_ticks || !stat->has_memory()) {
     return false;
   }
   if (stat->start_stack != 0 && stat->start_stack != known.start_stack) {

@@ -40,6 +40,9 @@ std::vector<pid_t> threads_of(const ProcFiles& proc, pid_t pid) {
 tl::unexpected<Error> seize_error(const ProcFiles& proc, pid_t pid, int error) {
   if (error == ESRCH) return process_error(pid, "", error);
   if (error != EPERM) return system_error(fmt::format("ptrace of PID {}", pid), error);
+  if (const auto stat = proc.stat(pid); stat && !stat->has_memory()) {
+    return tl::make_unexpected(no_memory_error(pid, *stat));
+  }
   const auto tracer = static_cast<pid_t>(proc.status_number(pid, "TracerPid"));
   if (tracer == 0) {
     return make_error(ErrorCode::permission_denied,
@@ -101,11 +104,22 @@ void ExitStops::arrive(pid_t task, pid_t forked_by) {
   held_ns_ += monotonic_ns() - begin;
 }
 
+// The end of all threads wakes those that are stopped at their exits, whether we have seen that or
+// not: the first, say, which then waits for the others to be gone.
+void ExitStops::forget_ended(std::set<pid_t>& tasks) const {
+  while (!tasks.empty()) {
+    const auto stat = proc_.stat(*tasks.begin());
+    if (stat && stat->has_memory()) return;
+    tasks.erase(tasks.begin());
+  }
+}
+
 void ExitStops::exiting(pid_t task) {
   const pid_t pid = process_of(task);
   const auto running = running_.find(pid);
   if (running != running_.end()) {
     running->second.erase(task);
+    forget_ended(running->second);
     if (running->second.empty()) {
       running_.erase(running);
       const std::uint64_t begin = monotonic_ns();

@@ -63,6 +63,7 @@ class ExitStops {
   void arrive(pid_t task, pid_t forked_by);
   void handle_stop(pid_t task, int status);
   void exiting(pid_t task);
+  void forget_ended(std::set<pid_t>& tasks) const;
   void executed(pid_t pid);
   void gone(pid_t task);
   pid_t process_of(pid_t task) const;

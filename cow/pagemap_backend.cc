@@ -127,11 +127,7 @@ Expected<void> PagemapBackend::try_attach(pid_t root) {
   const auto stat = proc_.stat(root);
   if (!stat) return tl::make_unexpected(stat.error());
   if (!stat->has_memory()) {
-    return make_error(ErrorCode::no_such_process,
-                      "PID " + std::to_string(root) +
-                          (stat->virtual_bytes == 0 && stat->state != 'Z'
-                               ? ": is a kernel thread, without memory of its own"
-                               : ": has exited (a zombie)"));
+    return tl::make_unexpected(no_memory_error(root, *stat));
   }
   // Says now, not by an empty table at the end, that the memory may not be looked at.
   const auto readable = PageMap::open(proc_, root);

@@ -16,6 +16,8 @@
 namespace cowshed::cow {
 namespace {
 
+constexpr std::string_view kDeleted = " (deleted)";
+
 // The next word of `text`, which is shortened by it.
 std::string_view next_word(std::string_view& text, char separator = ' ') {
   const auto start = text.find_first_not_of(separator);
@@ -111,6 +113,15 @@ tl::unexpected<Error> process_error(pid_t pid, std::string_view path, int error)
                           pid, path)});
   }
   return system_error(path, error);
+}
+
+Error no_memory_error(pid_t pid, const ProcStat& stat) {
+  const bool is_zombie = stat.state == 'Z' || stat.state == 'X';
+  return {ErrorCode::no_such_process, 0,
+          fmt::format("PID {}: {}", pid,
+                      is_zombie                 ? "has exited (a zombie)"
+                      : stat.virtual_bytes == 0 ? "is a kernel thread, without memory of its own"
+                                                : "is about to exit")};
 }
 
 std::string ProcFiles::path(pid_t pid, std::string_view file) const {
@@ -226,6 +237,12 @@ bool Mapping::is_memory() const {
          });
 }
 
+std::string_view Mapping::file_path() const {
+  std::string_view text = path;
+  if (text.ends_with(kDeleted) && !is_memory()) text.remove_suffix(kDeleted.size());
+  return text;
+}
+
 std::vector<Mapping> parse_maps(std::string_view text) {
   std::vector<Mapping> mappings;
   while (!text.empty()) {
@@ -238,11 +255,10 @@ std::vector<Mapping> parse_maps(std::string_view text) {
 
 std::string_view arena_name(const Mapping& mapping) {
   constexpr std::string_view kPrefix = "/memfd:cowshed:";
-  constexpr std::string_view kSuffix = " (deleted)";
   std::string_view path = mapping.path;
   if (!path.starts_with(kPrefix)) return {};
   path.remove_prefix(kPrefix.size());
-  if (path.ends_with(kSuffix)) path.remove_suffix(kSuffix.size());
+  if (path.ends_with(kDeleted)) path.remove_suffix(kDeleted.size());
   return path;
 }
 

@@ -40,6 +40,8 @@ struct Mapping {
   std::string path;  // as shown, with " (deleted)"; empty for anonymous memory
 
   bool has_file() const { return inode != 0; }
+  // `path`, and for a file that is deleted what it was before.
+  std::string_view file_path() const;
   // Behind it is no file that outlives it: anonymous and System V memory, a memfd.
   bool is_memory() const;
   // Its pages can be shared by fork, or with the file, and copied on a write.
@@ -78,5 +80,8 @@ std::string_view arena_name(const Mapping& mapping);
 
 // The error for a failed access to a file of process `pid`.
 tl::unexpected<Error> process_error(pid_t pid, std::string_view path, int error);
+
+// no_such_process, for one without memory: it has exited and nobody has waited for it, say.
+Error no_memory_error(pid_t pid, const ProcStat& stat);
 
 }  // namespace cowshed::cow

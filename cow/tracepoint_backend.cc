@@ -93,9 +93,8 @@ Expected<Attached> TracepointBackend::attach(const std::vector<pid_t>& roots) {
         any_attached = true;
         continue;
       }
-      result.refused.push_back(
-          {ErrorCode::no_such_process, 0,
-           "PID " + std::to_string(root) + ": no such process, or it has no memory of its own"});
+      const auto stat = proc_.stat(root);
+      result.refused.push_back(stat ? no_memory_error(root, *stat) : stat.error());
       // It may have descendants among them.
       wanted.erase(root);
       is_done = false;

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <functional>
 #include <linux/filter.h>
 #include <linux/sched.h>
@@ -57,6 +58,16 @@ int wait_for(pid_t pid, int options = 0) {
 // One byte of each of so many pages.
 void change(std::size_t count) {
   for (std::size_t page = 0; page < count; ++page) memory[page * kPageSize + 16] = 2;
+}
+
+// The number in a line of /proc/self/status.
+long number_in_status(const std::string& name) {
+  std::ifstream file("/proc/self/status");
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with(name)) return std::stol(line.substr(name.size()));
+  }
+  REQUIRE(false);
+  return 0;
 }
 
 struct Pipe {
@@ -137,6 +148,28 @@ void leader_exits_first() {
             REQUIRE(::pthread_create(&thread, nullptr, change_later, nullptr) == 0);
             ::syscall(SYS_exit, 3);  // this thread alone
           })) == 0);
+}
+
+// Nobody has looked at the first thread's exit when another ends all: who traces us stops
+// meanwhile.
+void leader_exits_unseen() {
+  const auto tracer = static_cast<pid_t>(number_in_status("TracerPid:"));
+  const pid_t helper = start([=] {
+    ::usleep(400'000);
+    if (tracer != 0) ::kill(tracer, SIGCONT);
+  });
+  const int status = wait_for(start([=] {
+    pthread_t thread{};
+    const auto end_all = [](void* nothing) -> void* {
+      change_later(nothing);
+      ::_exit(3);
+    };
+    REQUIRE(::pthread_create(&thread, nullptr, end_all, nullptr) == 0);
+    if (tracer != 0) ::kill(tracer, SIGSTOP);
+    ::syscall(SYS_exit, 0);  // this thread alone
+  }));
+  REQUIRE(WIFEXITED(status) && WEXITSTATUS(status) == 3);
+  REQUIRE(wait_for(helper) == 0);
 }
 
 void* exit_all(void*) {
@@ -358,6 +391,7 @@ int main(int argc, char** argv) {
                                                    {"parent_first", parent_first},
                                                    {"parent_exits_first", parent_exits_first},
                                                    {"leader_exits_first", leader_exits_first},
+                                                   {"leader_exits_unseen", leader_exits_unseen},
                                                    {"group_exit", group_exit},
                                                    {"killed", killed},
                                                    {"reused_pid", reused_pid},

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <csignal>
@@ -157,9 +158,9 @@ TEST_F(CowtopDiffAtExit, OfAChildThatEndsBeforeItsForkIsTold) {
 
 // A run of the subject fails where a wait, a signal or a stop is not what it is untraced.
 TEST_F(CowtopDiffAtExit, NoProgramNotices) {
-  for (const char* mode :
-       {"changes", "parent_first", "parent_exits_first", "leader_exits_first", "group_exit",
-        "killed", "crashed", "job_control", "vfork_and_exec", "exec_in_thread", "seccomp"}) {
+  for (const char* mode : {"changes", "parent_first", "parent_exits_first", "leader_exits_first",
+                           "leader_exits_unseen", "group_exit", "killed", "crashed", "job_control",
+                           "vfork_and_exec", "exec_in_thread", "seccomp"}) {
     EXPECT_EQ(test::run({EXIT_SUBJECT, mode}).exit_status(), 0) << mode;
     const Json exits = report(mode, 100).at("exit_diffs");
     EXPECT_EQ(exits.at("missed"), 0) << mode;
@@ -315,6 +316,26 @@ TEST_F(CowtopDiffAtExit, OfAProcessTreeThatRunsAlready) {
   EXPECT_GE(diff.at("compared_pages"), 100);
   EXPECT_LE(diff.at("compared_pages"), 150);
   EXPECT_EQ(run.at("exit_diffs").at("compared"), 2);
+}
+
+// Nobody can trace it, and it has no memory.
+TEST_F(CowtopDiffAtExit, AZombieChildIsLeftOut) {
+  Subprocess parent({"sh", "-c", "sh -c 'echo $$; kill -KILL $$' & exec sleep 600"});
+  const pid_t child = std::stoi(parent.read_until("\n").out);
+  ASSERT_TRUE(comes_to_state(child, 'Z'));
+  Subprocess cowtop({COWTOP, "--json", "--diff-at-exit", "-p", std::to_string(parent.pid())});
+  EXPECT_THAT(cowtop.read_until("Ctrl-C").err, HasSubstr("attached to 1 process by"));
+  ::kill(cowtop.pid(), SIGINT);
+  const Finished finished = cowtop.finish();
+  EXPECT_EQ(finished.exit_status(), 0);
+  EXPECT_EQ(std::count(finished.err.begin(), finished.err.end(), '\n'), 1) << finished.err;
+  const Json run = Json::parse(finished.out);
+  EXPECT_EQ(run.at("processes").size(), 1U);
+  EXPECT_EQ(run.at("exit_diffs").at("refused"), 0);
+  for (const char* backend : {"tracepoint", "pagemap"}) {
+    EXPECT_EQ(test::run({COWTOP, "--backend", backend, "-p", std::to_string(child)}).err,
+              "cowtop: PID " + std::to_string(child) + ": has exited (a zombie)\n");
+  }
 }
 
 TEST_F(CowtopDiffAtExit, LeavesThoseThatRunOnToRunOn) {
