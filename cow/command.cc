@@ -31,6 +31,15 @@ auto retry_on_interrupt(Call call) {
   ::_exit(EXIT_FAILURE);
 }
 
+tl::unexpected<Error> no_pidfd(const std::string& name, int error) {
+  if (error != EPERM && error != ENOSYS) return system_error("cannot start " + name, error);
+  return tl::make_unexpected(
+      Error{ErrorCode::permission_denied, error,
+            "cannot start " + name +
+                ": pidfd_open(2) is refused, as by a container's seccomp filter (run outside of "
+                "it, or allow pidfd_open)"});
+}
+
 }  // namespace
 
 Expected<Command> Command::fork(const std::vector<std::string>& arguments) {
@@ -67,7 +76,7 @@ Expected<Command> Command::fork(const std::vector<std::string>& arguments) {
   if (pid < 0) return system_error("cannot start " + command.name_, cause);
   command.pid_ = pid;
   command.pidfd_ = static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
-  if (command.pidfd_ < 0) return system_error("cannot start " + command.name_, errno);
+  if (command.pidfd_ < 0) return no_pidfd(command.name_, errno);
   return command;
 }
 

@@ -81,7 +81,8 @@ Expected<void> probe_support(const std::filesystem::path& root) {
 
 Expected<void> bpf_call_support() {
   bpf_attr map{};
-  map.map_type = BPF_MAP_TYPE_ARRAY;
+  // Of this type a map takes CAP_BPF whatever kernel.unprivileged_bpf_disabled says.
+  map.map_type = BPF_MAP_TYPE_LRU_HASH;
   map.key_size = sizeof(std::uint32_t);
   map.value_size = sizeof(std::uint32_t);
   map.max_entries = 1;

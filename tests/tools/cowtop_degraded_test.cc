@@ -7,12 +7,18 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 #include <sched.h>
+#include <string>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/syscall.h>
 #include <unistd.h>
+#include <vector>
 
 #include <cowshed/probes/support.h>
 #include <cowshed/tests/support/public_copy.h>
+#include <cowshed/tests/support/refusals.h>
 #include <cowshed/tests/support/subprocess.h>
+#include <cowshed/tests/support/user_namespace.h>
 
 // cowtop where something that it would like to have is missing.
 namespace cowshed::cowtop {
@@ -48,6 +54,86 @@ void expect_one_line_about(const std::string& text, const char* what) {
   EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 1) << text;
   EXPECT_THAT(
       text, AllOf(StartsWith("cowtop: "), HasSubstr("using the pagemap backend"), HasSubstr(what)));
+}
+
+void refuse_perf_events() { test::refuse_call(SYS_perf_event_open); }
+void refuse_pidfds() { test::refuse_call(SYS_pidfd_open); }
+void refuse_scans() {
+  constexpr std::size_t kBytes = 96;  // of struct pm_scan_arg, which Debian 12's headers lack
+  test::refuse_request(_IOC(_IOC_READ | _IOC_WRITE, 'f', 16, kBytes));
+}
+
+// One thing is taken away.
+struct Lack {
+  const char* of;
+  void (*take)();
+  std::vector<std::string> options;
+  const char* backend;  // null: it cannot measure
+  const char* line;     // on standard error; null: none
+};
+
+constexpr const char* kUntimed = "how long copies take is not known";
+
+std::vector<Lack> lacks() {
+  return {
+    {"perf events", refuse_perf_events, {}, "tracepoint", nullptr},
+        {"perf events to time by", refuse_perf_events, {"--latency"}, "tracepoint", kUntimed},
+        {"the machine's capabilities to time by",
+         test::enter_user_namespace,
+         {"--latency"},
+         "pagemap",
+         kUntimed},
+        {"the machine's capabilities, which it must have",
+         test::enter_user_namespace,
+         {"--backend", "tracepoint"},
+         nullptr,
+         "the capabilities are those of a user namespace (run outside of it)"},
+        {"PAGEMAP_SCAN", refuse_scans, {"--backend", "pagemap"}, "pagemap", nullptr},
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // which need it themselves
+        {"/proc",
+         [] { hide("/proc"); },
+         {},
+         nullptr,
+         "/proc is not mounted: mount -t proc proc /proc"},
+#endif
+        {"pidfds",
+         refuse_pidfds,
+         {},
+         nullptr,
+         "pidfd_open(2) is refused, as by a container's seccomp filter"},
+  };
+}
+
+TEST_F(CowtopDegraded, EachLackNamesTheBackendAndWhatIsNotKnown) {
+  if (const auto supported = probe_support(); !supported) {
+    GTEST_SKIP() << supported.error().message;
+  }
+  const PublicCopy cowtop(COWTOP);
+  const PublicCopy subject(COPY_SUBJECT);
+  for (const Lack& lack : lacks()) {
+    SCOPED_TRACE(lack.of);
+    std::vector<std::string> arguments = {cowtop.path(), "--json"};
+    arguments.insert(arguments.end(), lack.options.begin(), lack.options.end());
+    for (const auto& word : {std::string("--"), subject.path(), std::string("3000"),
+                             std::string("1"), std::string("2000"), std::string("400")}) {
+      arguments.push_back(word);
+    }
+    const Finished finished = run(arguments, lack.take);
+    EXPECT_EQ(finished.exit_status(), lack.backend == nullptr ? 125 : 0) << finished.err;
+    EXPECT_EQ(std::count(finished.err.begin(), finished.err.end(), '\n'), lack.line ? 1 : 0)
+        << finished.err;
+    if (lack.line != nullptr) {
+      EXPECT_THAT(finished.err, AllOf(StartsWith("cowtop: "), HasSubstr(lack.line)));
+    }
+    if (lack.backend == nullptr) continue;
+    const auto report = nlohmann::json::parse(
+        finished.out.substr(std::min(finished.out.find('{'), finished.out.size())));
+    EXPECT_EQ(report["backend"], lack.backend);
+    EXPECT_EQ(report["exact"], lack.backend == std::string("tracepoint"));
+    EXPECT_GE(report["processes"][1]["copied_anon_pages"], 2000);
+    EXPECT_LE(report["processes"][1]["copied_anon_pages"], 2100);
+    EXPECT_TRUE(report["processes"][1]["cow_ns"].is_null());
+  }
 }
 
 // It may count what it may not read.

@@ -1,25 +1,20 @@
 #include <algorithm>
-#include <array>
-#include <cerrno>
-#include <cstddef>
 #include <cstdlib>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <linux/audit.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <nlohmann/json.hpp>
 #include <sched.h>
 #include <string>
 #include <sys/mount.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include <vector>
 
 #include <cowshed/tests/support/public_copy.h>
+#include <cowshed/tests/support/refusals.h>
 #include <cowshed/tests/support/setting.h>
 #include <cowshed/tests/support/subprocess.h>
+#include <cowshed/tests/support/user_namespace.h>
 
 // Which backend cowtop takes, and what it says would give more, for each combination of what it may
 // be allowed.
@@ -39,6 +34,8 @@ struct Capabilities {
   const char* missing;                // what the line names; null: it may count
 };
 
+Capabilities root() { return {"root", {}, nullptr}; }
+
 std::vector<Capabilities> all_capabilities() {
   const auto nobody_with = [](const std::string& capabilities) {
     return std::vector<std::string>{"setpriv",        "--reuid",        "65534",      "--regid",
@@ -50,31 +47,17 @@ std::vector<Capabilities> all_capabilities() {
           {"perfmon", nobody_with("+perfmon"), "CAP_BPF missing"},
           {"bpf_perfmon", nobody_with("+bpf,+perfmon"), nullptr},
           {"sys_admin", nobody_with("+sys_admin"), nullptr},
-          {"root", {}, nullptr},
+          root(),
           {"root_without",
            {"setpriv", "--bounding-set", "-all", "--inh-caps", "-all"},
            "CAP_BPF and CAP_PERFMON missing"}};
-}
-
-// As container runtimes do: bpf(2) and perf_event_open(2) fail with EPERM.
-void refuse_calls() {
-  constexpr auto kNumber = static_cast<std::uint32_t>(offsetof(seccomp_data, nr));
-  std::array<sock_filter, 5> code{{
-      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, kNumber),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_bpf, 1, 0),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_perf_event_open, 0, 1),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-  }};
-  const sock_fprog program{code.size(), code.data()};
-  // As root: without PR_SET_NO_NEW_PRIVS, which would take setpriv's means away.
-  if (::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) ::_exit(124);
 }
 
 struct Surroundings {
   bool hidepid = false;
   bool seccomp = false;
   bool btf = true;
+  bool user_namespace = false;
 
   void enter() const {
     if (hidepid || !btf) {
@@ -85,7 +68,11 @@ struct Surroundings {
     }
     if (hidepid && ::mount("proc", "/proc", "proc", 0, "hidepid=2") != 0) ::_exit(124);
     if (!btf && ::mount("none", "/sys/kernel/btf", "tmpfs", 0, nullptr) != 0) ::_exit(124);
-    if (seccomp) refuse_calls();
+    if (user_namespace) test::enter_user_namespace();
+    if (seccomp) {
+      test::refuse_call(SYS_bpf);
+      test::refuse_call(SYS_perf_event_open);
+    }
   }
 };
 
@@ -101,7 +88,8 @@ class CowtopPrivilege : public ::testing::Test {
     SCOPED_TRACE(::testing::Message()
                  << capabilities.name << (surroundings.hidepid ? ", hidepid=2" : "")
                  << (surroundings.seccomp ? ", seccomp" : "")
-                 << (surroundings.btf ? "" : ", without BTF"));
+                 << (surroundings.btf ? "" : ", without BTF")
+                 << (surroundings.user_namespace ? ", in a user namespace" : ""));
     std::vector<std::string> arguments = capabilities.launcher;
     for (const auto& argument :
          {cowtop_.path(), std::string("--json"), std::string("--"), subject_.path(),
@@ -111,8 +99,8 @@ class CowtopPrivilege : public ::testing::Test {
     const Finished finished = run(arguments, [&] { surroundings.enter(); });
     ASSERT_EQ(finished.exit_status(), 0) << finished.err;
     const auto report = nlohmann::json::parse(finished.out.substr(finished.out.find('{')));
-    const bool may_count =
-        capabilities.missing == nullptr && surroundings.btf && !surroundings.seccomp;
+    const bool may_count = capabilities.missing == nullptr && surroundings.btf &&
+                           !surroundings.seccomp && !surroundings.user_namespace;
     EXPECT_EQ(report["backend"], may_count ? "tracepoint" : "pagemap");
     if (may_count) {
       EXPECT_EQ(finished.err, "");
@@ -125,6 +113,8 @@ class CowtopPrivilege : public ::testing::Test {
       EXPECT_THAT(finished.err, HasSubstr(capabilities.missing));
     } else if (!surroundings.btf) {
       EXPECT_THAT(finished.err, HasSubstr("/sys/kernel/btf/vmlinux"));
+    } else if (surroundings.user_namespace) {
+      EXPECT_THAT(finished.err, HasSubstr("user namespace"));
     } else {
       EXPECT_THAT(finished.err, HasSubstr("seccomp"));
     }
@@ -135,10 +125,13 @@ class CowtopPrivilege : public ::testing::Test {
 };
 
 TEST_F(CowtopPrivilege, EachCellTakesTheBestAndSaysWhatWouldGiveMore) {
-  for (const Capabilities& capabilities : all_capabilities()) {
-    for (const bool hidepid : {false, true}) {
-      for (const bool seccomp : {false, true}) {
-        for (const bool btf : {true, false}) expect_best(capabilities, {hidepid, seccomp, btf});
+  for (const bool hidepid : {false, true}) {
+    for (const bool seccomp : {false, true}) {
+      for (const bool btf : {true, false}) {
+        for (const Capabilities& capabilities : all_capabilities()) {
+          expect_best(capabilities, {hidepid, seccomp, btf});
+        }
+        expect_best(root(), {hidepid, seccomp, btf, true});
       }
     }
   }
@@ -165,6 +158,7 @@ TEST_F(CowtopPrivilege, SettingsOfTheMachine) {
       const test::Setting second("/proc/sys/kernel/unprivileged_bpf_disabled", disabled);
       SCOPED_TRACE(::testing::Message() << paranoid << " " << disabled);
       for (const Capabilities& capabilities : all_capabilities()) expect_best(capabilities, {});
+      expect_best(root(), {.user_namespace = true});
     }
   }
 }
