@@ -264,6 +264,10 @@ static __noinline int allocate_page(__u64* context) {
       thread->counts.faults[fault->outcome & (COWSHED_CLASSES - 1)]--;
     }
     fault->outcome = outcome_with_page(fault->traits, fault->protection, order, gfp);
+    /* The kernel takes a page before it asks the file for what to copy (do_cow_fault). */
+    if (fault->outcome == COWSHED_COPIED_FILE && !fault->protection && is_beyond_file(thread)) {
+      fault->outcome = COWSHED_FAILED;
+    }
     if (fault->outcome == COWSHED_ZERO_FILLED) {
       thread->counts.zero_filled_pages += 1ULL << (order & 31);
     }

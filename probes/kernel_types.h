@@ -28,7 +28,9 @@
 
 #define TMPFS_MAGIC 0x01021994 /* include/uapi/linux/magic.h: tmpfs, memfd, shared anonymous */
 #define MM_ANONPAGES 1         /* include/linux/mm_types_task.h */
-#define SIGNAL_GROUP_EXIT 0x4  /* include/linux/sched/signal.h */
+#define S_IFMT 0170000         /* include/uapi/linux/stat.h */
+#define S_IFREG 0100000
+#define SIGNAL_GROUP_EXIT 0x4 /* include/linux/sched/signal.h */
 #define PT_REGS_WORDS 21
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -63,8 +65,10 @@ struct super_block {
 };
 
 struct inode {
+  unsigned short i_mode;
   struct super_block* i_sb;
   unsigned long i_ino;
+  long long i_size;
 };
 
 struct qstr {
@@ -149,6 +153,7 @@ struct vm_area_struct {
   struct mm_struct* vm_mm;
   unsigned long vm_flags;
   const void* vm_ops;
+  unsigned long vm_pgoff;
   struct file* vm_file;
 };
 

@@ -100,9 +100,17 @@ static __always_inline int has_arena_prefix(const char* name) {
   return 1;
 }
 
-/* Fills thread->arena from a mapping with a file behind it. */
+/* Of the inode that read_object() has copied. */
+static __always_inline int is_regular(struct thread_state* thread, struct inode* inode) {
+  __u32 at = bpf_core_field_offset(struct inode, i_mode);
+  __u64 word = word_of(thread, inode, at & ~7U);
+  return (word >> (at % 8 * 8) & S_IFMT) == S_IFREG;
+}
+
+/* Fills thread->arena and thread->file.size_at from a mapping with a file behind it. */
 static __always_inline __u32 describe_file(struct thread_state* thread, struct file* file) {
   __u32 traits = MAPPING_FILE;
+  thread->file.size_at = 0;
   if (READ_OBJECT(thread, file)) {
     return traits;
   }
@@ -113,6 +121,9 @@ static __always_inline __u32 describe_file(struct thread_state* thread, struct f
   }
   struct super_block* super = (struct super_block*)WORD_OF(thread, inode, i_sb);
   __u64 inode_number = WORD_OF(thread, inode, i_ino);
+  if (is_regular(thread, inode)) {
+    thread->file.size_at = (__u64)inode + bpf_core_field_offset(struct inode, i_size);
+  }
   if (BPF_CORE_READ(super, s_magic) != TMPFS_MAGIC) {
     return traits;
   }
@@ -148,6 +159,7 @@ static __always_inline int describe(struct thread_state* thread, struct mm_struc
   __u64 first_huge = (start + 0x1fffff) & ~0x1fffffULL;
   if (first_huge + 0x200000 <= end) traits |= MAPPING_MAY_BE_HUGE;
   struct file* file = (struct file*)WORD_OF(thread, vma, vm_file);
+  thread->file.begin = start - (WORD_OF(thread, vma, vm_pgoff) << 12);
   /* A private mapping of /dev/zero has a file but is anonymous: no vm_ops. */
   if (file && WORD_OF(thread, vma, vm_ops)) {
     traits |= describe_file(thread, file);
@@ -164,6 +176,15 @@ static __always_inline int describe(struct thread_state* thread, struct mm_struc
   mapping->end = end;
   mapping->traits = traits;
   return 1;
+}
+
+/* Whether the pending fault, in a mapping of a file, lies in no page of it.  Asked anew each time:
+ * the size changes while the mapping stays. */
+static __always_inline int is_beyond_file(struct thread_state* thread) {
+  __u64 size = 0;
+  return thread->file.size_at &&
+         !bpf_probe_read_kernel(&size, sizeof size, (void*)thread->file.size_at) &&
+         ((thread->address - thread->file.begin) & ~4095ULL) >= size;
 }
 
 struct find_vma_context {

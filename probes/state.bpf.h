@@ -36,6 +36,12 @@ struct mapped_arena {
   char name[COWSHED_ARENA_NAME_BYTES];
 };
 
+/* Its file, where its traits say MAPPING_FILE. */
+struct mapped_file {
+  __u64 size_at; /* address of its size; 0: pages beyond that are not refused, as a device's */
+  __u64 begin;   /* where its first byte is mapped, or would be */
+};
+
 enum pending_mode { PENDING_NONE, PENDING_USER, PENDING_KERNEL };
 
 /* A write fault whose outcome is not known yet: what every fault writes of it. */
@@ -89,6 +95,7 @@ struct thread_state {
   struct stack_blocks stack;
   struct fault_timing timing;
   struct mapped_arena arena;
+  struct mapped_file file;
   __u64 frame[FRAME_WORDS];     /* of a kernel-mode fault: registers and return address */
   __u64 node[MAPLE_NODE_WORDS]; /* scratch, too large for the stack */
 };

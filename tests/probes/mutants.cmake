@@ -160,6 +160,8 @@ mutant(shared_file_is_memory cow.bpf.c "traits & MAPPING_SHMEM ? COWSHED_ZERO_FI
        "COWSHED_ZERO_FILLED" */shared_disk_file_never_read_1000)
 mutant(unread_file_is_other cow.bpf.c "if (traits & MAPPING_FILE) return COWSHED_COPIED_FILE" ""
        */file_never_read_1000)
+mutant(any_page_is_in_the_file cow.bpf.c "!fault->protection && is_beyond_file(thread)" "0"
+       */beyond_disk_file_1000)
 mutant(huge_is_other cow.bpf.c "order ? COWSHED_ZERO_FILLED : COWSHED_OTHER" "COWSHED_OTHER"
        */huge_first_touch_1000)
 

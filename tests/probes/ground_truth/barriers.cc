@@ -35,11 +35,11 @@ void map_there(int, siginfo_t* info, void*) {
   }
 }
 
-void on_violation(void (*handler)(int, siginfo_t*, void*)) {
+void on_violation(void (*handler)(int, siginfo_t*, void*), int signal = SIGSEGV) {
   struct sigaction action = {};
   action.sa_sigaction = handler;
   action.sa_flags = SA_SIGINFO;
-  sigaction(SIGSEGV, &action, nullptr);
+  sigaction(signal, &action, nullptr);
 }
 
 void stores_to_closed(int protection) {
@@ -72,18 +72,43 @@ void not_inherited() {
 
 sigjmp_buf escape;
 
+void jump_out(int, siginfo_t*, void*) { siglongjmp(escape, 1); }
+
+// Stores that jump out.
+void fail_all(char* pages) {
+  for (static long i = 0; i <= count; ++i) {  // a jump leaves a static variable as it was
+    if (sigsetjmp(escape, 1) == 0) {
+      store(page_of(pages, i));
+    }
+  }
+}
+
 // Addresses of the kernel.
 void kernel_address() {
-  on_violation([](int, siginfo_t*, void*) { siglongjmp(escape, 1); });
-  in_child([] {
-    auto* const there = reinterpret_cast<char*>(0xffff'8880'0000'0000);
-    for (static long i = 0; i <= count; ++i) {  // a jump leaves a static variable as it was
-      if (sigsetjmp(escape, 1) == 0) {
-        store(page_of(there, i));
+  on_violation(jump_out);
+  in_child([] { fail_all(reinterpret_cast<char*>(0xffff'8880'0000'0000)); });
+}
+
+// Private pages of a file that grows up to each, and then has none of them any more.
+void pages_beyond(int file) {
+  on_violation(jump_out, SIGBUS);
+  in_child([=] {
+    char* pages = map(PROT_READ | PROT_WRITE, MAP_PRIVATE, file);
+    for (long i = 0; i < count; ++i) {
+      if (ftruncate(file, (i + 1) * static_cast<long>(kPage)) != 0) {
+        fail("ftruncate");
       }
+      store(page_of(pages, i));
     }
+    if (ftruncate(file, 0) != 0) {
+      fail("ftruncate");
+    }
+    fail_all(pages);
   });
 }
+
+void beyond_disk_file() { pages_beyond(disk_file()); }
+void beyond_memory_file() { pages_beyond(memory_file("plain")); }
 
 // The kernel first tries with page faults disabled, which fails, and then walks the page tables.
 void futex_operation() {
@@ -268,6 +293,8 @@ std::span<const Kind> kinds_of_barrier() {
       {"closed_and_shared", closed_and_shared},
       {"not_inherited", not_inherited},
       {"kernel_address", kernel_address},
+      {"beyond_disk_file", beyond_disk_file},
+      {"beyond_memory_file", beyond_memory_file},
       {"futex_operation", futex_operation},
       {"write_protected_by_user", write_protected_by_user},
       {"copied_slowly", copied_slowly},
