@@ -126,12 +126,12 @@ class HtmlTest(unittest.TestCase):
 
     def check_width(self):
         self.size(PHONE, 740)
-        self.wait(lambda browser: self.script("return window.innerWidth") == PHONE)
+        self.wait(lambda browser: self.script("return document.documentElement.clientWidth") == PHONE)
         self.assertEqual(self.script("return document.documentElement.scrollWidth"), PHONE)
         outside = self.script(
             "return [...document.querySelectorAll('body *')].filter((each) => {"
             "  const box = each.getBoundingClientRect();"
-            "  return box.width > 0 && box.right > window.innerWidth + 0.5 && !each.closest('.table');"
+            "  return box.width > 0 && box.right > document.documentElement.clientWidth + 0.5 && !each.closest('.table');"
             "}).map((each) => each.outerHTML.slice(0, 200))")
         self.assertEqual(outside, [])
 

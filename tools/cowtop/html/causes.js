@@ -1,6 +1,6 @@
 // Which code, why, of what, and what if: the tables below the charts.
 
-const PATTERN_COLORS = ["#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999"];
+const PATTERN_COLORS = ["#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#b5b35c", "#999999"];
 
 const shareColumn = (title, ratio) => ({
   title, number: true, value: ratio, show: (row) => element("span", {}, percentText(ratio(row)), meter(ratio(row))),
@@ -8,13 +8,14 @@ const shareColumn = (title, ratio) => ({
 const pagesColumn = (title, pages, level) => ({ title, number: true, level, value: pages, show: (row) => pagesText(pages(row)) });
 const nameColumn = (title, name, level) => ({ title, main: !level, level, value: (row) => name(row).toLowerCase(), show: (row) => marked(name(row)) });
 
-// A panel with a table, or nothing where there are no rows.
-function tablePanel(id, title, rows, columns, textOfRow, hint) {
+// A panel with a table, or nothing where there are no rows.  Sorted by what was copied, or else by
+// the column that isSorted.
+function tablePanel(id, title, rows, columns, textOfRow, hint = "") {
   if (rows.length === 0) return null;
   const panel = section(id, title);
   for (const row of rows) row.text = textOfRow(row).toLowerCase();
   const table = new Table({
-    columns, rows, sort: columns.findIndex((column) => column.number), isFound: (row) => matches(row.text),
+    columns, rows, sort: columns.findIndex((column) => column.title === "Copied" || column.isSorted), isFound: (row) => matches(row.text),
     found: (shown, all) => panel.count(page.query === "" ? countText(all) : `${countText(shown)} of ${countText(all)}`),
   });
   if (hint) panel.append(element("p", { class: "hint" }, hint));
@@ -50,7 +51,8 @@ function showWhy(report) {
   }
   const patterns = [...copies].sort((a, b) => b[1] - a[1]);
   const sum = patterns.reduce((total, [, pages]) => total + pages, 0) || 1;
-  const paint = (pattern) => PATTERN_COLORS[pattern === "unknown" ? 6 : patterns.findIndex(([name]) => name === pattern) % 6];
+  const others = PATTERN_COLORS.length - 1;
+  const paint = (pattern) => PATTERN_COLORS[pattern === "unknown" ? others : patterns.findIndex(([name]) => name === pattern) % others];
   const swatch = (pattern, style = {}) => {
     const mark = element("i", { title: pattern });
     mark.style.background = paint(pattern);
@@ -103,13 +105,13 @@ function showMemory(report) {
   const sent = added(report, "transfers", (each) => [each.origin, each.name, each.type, each.kind].join("\0"), (each) => each.bytes);
   tablePanel("transfers", "Sent", sent, [
     nameColumn("Through", (row) => `${row.origin} ${row.name}`), nameColumn("Type", (row) => row.type, 2), nameColumn("As", (row) => row.kind, 2),
-    { title: "Bytes", number: true, value: (row) => row.pages, show: (row) => bytesText(row.pages) },
+    { title: "Bytes", number: true, isSorted: true, value: (row) => row.pages, show: (row) => bytesText(row.pages) },
   ], (row) => [row.origin, row.name, row.type, row.kind].join("\n"));
   const diffs = report.processes.filter((process) => process.diff).map((process) => ({ process, ...process.diff }));
   const count = (title, field, level) => ({ title, number: true, level, value: (row) => row[field], show: (row) => countText(row[field]) });
   tablePanel("diffs", "Byte by byte", diffs, [
     { title: "Process", value: (row) => nameOf(row.process), show: (row) => marked(nameOf(row.process)) },
-    count("Pages compared", "compared_pages"), count("Unchanged", "unchanged_pages"),
+    { ...count("Pages compared", "compared_pages"), isSorted: true }, count("Unchanged", "unchanged_pages"),
     { title: "Changed bytes", number: true, value: (row) => row.changed_bytes, show: (row) => bytesText(row.changed_bytes) },
     { title: "Ratio", number: true, level: 2, value: (row) => row.changed_ratio, show: (row) => percentText(row.changed_ratio, 2) },
     { title: "Taken", level: 3, value: (row) => row.taken, show: (row) => row.taken },

@@ -12,33 +12,19 @@ constexpr std::size_t kMostMoments = 300;
 constexpr std::size_t kFewestMoments = 20;
 constexpr std::size_t kMostPoints = 2'000'000;
 
-// Of a process of the document, what a point is made of.
-struct Memory {
-  std::uint64_t shared_bytes = 0;
-  std::uint64_t private_bytes = 0;
-};
-
+// Of a process of the document.
 struct Process {
   std::optional<std::uint64_t> copied_anon_pages;
   std::optional<std::uint64_t> copied_file_pages;
-  std::optional<Memory> memory;
 };
-
-template <class Io>
-void describe(Io& io, typename Io::template Ref<Memory> memory) {
-  io.field("shared_bytes", memory.shared_bytes);
-  io.field("private_bytes", memory.private_bytes);
-}
 
 template <class Io>
 void describe(Io& io, typename Io::template Ref<Process> process) {
   io.field("copied_anon_pages", process.copied_anon_pages);
   io.field("copied_file_pages", process.copied_file_pages);
-  io.field("memory", process.memory);
 }
 
-template <class T>
-Json or_null(const std::optional<T>& value) {
+Json or_null(const std::optional<std::uint64_t>& value) {
   return value ? Json(*value) : Json(nullptr);
 }
 
@@ -50,17 +36,13 @@ Curves::Moment Curves::moment_of(const Json& document) {
   io.field("duration_s", moment.at_s);
   const Json* processes = io.find("processes");
   if (processes == nullptr) return moment;
-  moment.processes.reserve(processes->size());
+  moment.copied.reserve(processes->size());
   for (const Json& each : *processes) {
     Process process;
     FieldReader::read(each, "", process);
-    Point& point = moment.processes.emplace_back();
+    Pages& pages = moment.copied.emplace_back();
     if (process.copied_anon_pages && process.copied_file_pages) {
-      point.copied_pages = *process.copied_anon_pages + *process.copied_file_pages;
-    }
-    if (process.memory) {
-      point.shared_bytes = process.memory->shared_bytes;
-      point.private_bytes = process.memory->private_bytes;
+      pages = *process.copied_anon_pages + *process.copied_file_pages;
     }
   }
   return moment;
@@ -69,14 +51,9 @@ Curves::Moment Curves::moment_of(const Json& document) {
 Curves::Moment Curves::moment_of(const cow::Measurement& measurement) {
   Moment moment;
   moment.at_s = measurement.duration_s;
-  moment.processes.reserve(measurement.processes.size());
+  moment.copied.reserve(measurement.processes.size());
   for (const cow::ProcessCopies& process : measurement.processes) {
-    Point& point = moment.processes.emplace_back();
-    point.copied_pages = process.copied_pages();
-    if (process.memory) {
-      point.shared_bytes = process.memory->shared_bytes;
-      point.private_bytes = process.memory->private_bytes;
-    }
+    moment.copied.push_back(process.copied_pages());
   }
   return moment;
 }
@@ -91,7 +68,7 @@ void Curves::add(const Json& document) {
   const auto is_too_much = [this] {
     return moments_.size() > kMostMoments ||
            (moments_.size() > kFewestMoments &&
-            moments_.size() * moments_.back().processes.size() > kMostPoints);
+            moments_.size() * moments_.back().copied.size() > kMostPoints);
   };
   while (is_too_much()) {
     stride_ *= 2;
@@ -104,25 +81,14 @@ void Curves::add(const Json& document) {
 
 Json Curves::curve(const std::vector<Moment>& moments, std::size_t process) {
   std::size_t begin = 0;
-  while (moments[begin].processes.size() <= process) ++begin;
+  while (moments[begin].copied.size() <= process) ++begin;
   std::size_t end = moments.size();
-  while (end - begin > 1 &&
-         moments[end - 1].processes[process] == moments[end - 2].processes[process])
+  while (end - begin > 1 && moments[end - 1].copied[process] == moments[end - 2].copied[process]) {
     --end;
-  Json copied = Json::array();
-  Json shared = Json::array();
-  Json unshared = Json::array();
-  for (std::size_t i = begin; i < end; ++i) {
-    const Point& point = moments[i].processes[process];
-    copied.push_back(or_null(point.copied_pages));
-    shared.push_back(or_null(point.shared_bytes));
-    unshared.push_back(or_null(point.private_bytes));
   }
-  return {{"process", process},
-          {"begin", begin},
-          {"copied", std::move(copied)},
-          {"shared", std::move(shared)},
-          {"private", std::move(unshared)}};
+  Json copied = Json::array();
+  for (std::size_t i = begin; i < end; ++i) copied.push_back(or_null(moments[i].copied[process]));
+  return {{"process", process}, {"begin", begin}, {"copied", std::move(copied)}};
 }
 
 Json Curves::json(const cow::Measurement& end, const std::vector<std::size_t>& processes) const {
@@ -136,9 +102,9 @@ Json Curves::json(const cow::Measurement& end, const std::vector<std::size_t>& p
   for (const Moment& moment : moments) {
     constexpr double kPerSecond = 1000;
     at.push_back(std::round(moment.at_s * kPerSecond) / kPerSecond);
-    std::optional<std::uint64_t> sum;
-    for (const Point& point : moment.processes) {
-      if (point.copied_pages) sum = sum.value_or(0) + *point.copied_pages;
+    Pages sum;
+    for (const Pages& pages : moment.copied) {
+      if (pages) sum = sum.value_or(0) + *pages;
     }
     total.push_back(or_null(sum));
   }

@@ -10,30 +10,24 @@
 
 namespace cowshed::cowtop {
 
-// What each process had copied and still shared, over time: as much of it as a chart can show,
-// however long the recording is.
+// What each process had copied, over time: as much of it as a chart can show, however long the
+// recording is.
 class Curves {
  public:
   // A recording's document as of its next interval (recording.h).
   void add(const Json& document);
 
-  // {"at_s": [...], "total": [...], "of": [{"process": 3, "begin": 1, "copied": [...], ...}, ...]}:
-  // the whole measurement's copied pages at each of these moments, and of each of these
-  // processes, from the moment of that number on, as long as it changed, its copied pages and the
-  // bytes that it shared and did not share; null: not known.  `end`, after the last document, is of
-  // the same processes.
+  // {"at_s": [...], "total": [...], "of": [{"process": 3, "begin": 1, "copied": [...]}, ...]}: the
+  // whole measurement's copied pages at each of these moments, and those of each of these
+  // processes, from the moment of that number on, as long as they changed; null: not known.  `end`,
+  // after the last document, is of the same processes.
   Json json(const cow::Measurement& end, const std::vector<std::size_t>& processes) const;
 
  private:
-  struct Point {
-    std::optional<std::uint64_t> copied_pages;
-    std::optional<std::uint64_t> shared_bytes;
-    std::optional<std::uint64_t> private_bytes;
-    bool operator==(const Point&) const = default;
-  };
+  using Pages = std::optional<std::uint64_t>;
   struct Moment {
     double at_s = 0;
-    std::vector<Point> processes;
+    std::vector<Pages> copied;  // by process
   };
   static Moment moment_of(const Json& document);
   static Moment moment_of(const cow::Measurement& measurement);

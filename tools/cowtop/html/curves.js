@@ -10,9 +10,9 @@ function stepOf(span, lines, isBytes) {
 }
 
 const MEASURES = [
-  { name: "Copied", of: (curve) => curve.copied(), text: bytesText, isBytes: true },
+  { name: "Copied", of: (curve) => curve.copied, text: bytesText, isBytes: true },
   { name: "Per second", of: (curve) => curve.rate(), text: (value) => `${bytesText(value)}/s`, isBytes: true },
-  { name: "Still shared", of: (curve) => curve.stillShared(), text: (value) => percentText(value, 0), isBytes: false },
+  { name: "Still shared", of: (curve) => curve.shared, text: (value) => percentText(value, 0), isBytes: false },
 ];
 
 class CurveChart {
@@ -73,12 +73,12 @@ class CurveChart {
     }
 
     const strong = (line) => page.chosen ? line.process === page.chosen : page.query === "" || !line.process || this.report.isFound(line.process);
-    const weak = Math.min(1, Math.max(0.12, 12 / lines.length));
+    const usual = Math.min(0.9, Math.max(0.06, 20 / lines.length));
     for (const isStrong of [false, true]) {
       for (const line of lines) {
         if (strong(line) !== isStrong) continue;
         const isSole = lines.length === 1 || line.process === page.chosen;
-        context.globalAlpha = !isStrong ? 0.13 : isSole ? 1 : Math.max(weak, 0.3);
+        context.globalAlpha = !isStrong ? Math.min(0.13, usual) : isSole ? 1 : usual;
         context.strokeStyle = color(this.measure.isBytes ? "--copied" : "--shared");
         context.lineWidth = isSole ? 2.2 : 1.4;
         context.beginPath();

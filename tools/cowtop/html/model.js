@@ -10,10 +10,8 @@ function endingText(process) {
 
 const nameOf = (process) => `${process.comm} ${process.pid}`;
 
-// Of what is resident and not a file's, how much is shared with another process.
-function sharedRatio(shared, unshared) {
-  return isKnown(shared) && isKnown(unshared) && shared + unshared > 0 ? shared / (shared + unshared) : null;
-}
+// What it has not copied of what was shared at its fork.
+const stillShared = (process) => (isKnown(process.copied_ratio) ? Math.max(1 - process.copied_ratio, 0) : null);
 
 function textOf(process) {
   const texts = [nameOf(process), endingText(process), process.role, process.not_measured];
@@ -73,38 +71,28 @@ class Stacks {
   }
 }
 
-// The curves of a process, or of all: [seconds, value] by measure.
+// What a process, or all, copied: [seconds, bytes], from its begin to its end.  `shared`: points of
+// the bytes that were shared at the fork and not copied, as [seconds, ratio].
 class Curve {
-  constructor(begin, end, at, copied, shared, unshared) {
-    this.points = [];
-    at.forEach((seconds, i) => this.points.push({ at: seconds, copied: copied[i], shared: shared[i], unshared: unshared[i] }));
-    if (copied.length > 0 && isKnown(copied[0]) && begin < at[0]) {
-      this.points.unshift({ at: begin, copied: 0, shared: null, unshared: null });
-    }
-    const last = this.points[this.points.length - 1];
-    if (last && end > last.at) this.points.push({ ...last, at: end });
-  }
-
-  copied() {
-    return this.points.filter((point) => isKnown(point.copied)).map((point) => [point.at, point.copied * PAGE_BYTES]);
+  constructor(begin, end, at, pages, shared) {
+    this.copied = at.map((seconds, i) => [seconds, pages[i] * PAGE_BYTES]).filter((point, i) => isKnown(pages[i]));
+    const first = this.copied[0];
+    const last = this.copied[this.copied.length - 1];
+    if (first && begin < first[0]) this.copied.unshift([begin, 0]);
+    if (last && end > last[0]) this.copied.push([end, last[1]]);
+    this.shared = shared || [];
   }
 
   rate() {
-    const copied = this.copied();
     const result = [];
-    for (let i = 1; i < copied.length; ++i) {
-      const seconds = copied[i][0] - copied[i - 1][0];
-      if (seconds <= 0) continue;
-      const value = Math.max(0, copied[i][1] - copied[i - 1][1]) / seconds;
-      result.push([copied[i - 1][0], value], [copied[i][0], value]);
+    for (let i = 1; i < this.copied.length; ++i) {
+      const [begin, before] = this.copied[i - 1];
+      const [end, after] = this.copied[i];
+      if (end <= begin) continue;
+      const value = Math.max(0, after - before) / (end - begin);
+      result.push([begin, value], [end, value]);
     }
     return result;
-  }
-
-  stillShared() {
-    return this.points
-      .map((point) => [point.at, sharedRatio(point.shared, point.unshared)])
-      .filter((point) => isKnown(point[1]));
   }
 }
 
@@ -139,21 +127,26 @@ class Report {
   }
 
   addCurves({ at_s: at, total, of }) {
-    const shared = new Array(at.length).fill(null);
-    const unshared = new Array(at.length).fill(null);
-    for (const curve of of) {
-      const process = this.processes[curve.process];
-      const times = at.slice(curve.begin, curve.begin + curve.copied.length);
-      process.curve = new Curve(process.begin_s, process.end_s, times, curve.copied, curve.shared, curve.private);
-      // Once it no longer changed it stayed so to its end.
-      for (let i = curve.begin; i < at.length && at[i] <= process.end_s + 1e-3; ++i) {
-        const j = Math.min(i - curve.begin, curve.copied.length - 1);
-        if (!isKnown(curve.shared[j])) continue;
-        shared[i] = (shared[i] || 0) + curve.shared[j];
-        unshared[i] = (unshared[i] || 0) + curve.private[j];
+    const shared = new Array(at.length).fill(0);
+    const copied = new Array(at.length).fill(0);
+    for (const { process: number, begin, copied: pages } of of) {
+      const process = this.processes[number];
+      const curve = new Curve(process.begin_s, process.end_s, at.slice(begin, begin + pages.length), pages);
+      process.curve = curve;
+      // What was shared before an exec is not what it copies after it.
+      const most = process.shared_at_fork_bytes;
+      if (!most || process.execs > 0) continue;
+      curve.shared = curve.copied.map(([seconds, bytes]) => [seconds, Math.max(0, 1 - bytes / most)]);
+      for (let i = begin; i < at.length && at[i] <= process.end_s + 1e-3; ++i) {
+        // Once it no longer changed it stayed so to its end.
+        const now = pages[Math.min(i - begin, pages.length - 1)];
+        if (!isKnown(now)) continue;
+        shared[i] += most;
+        copied[i] += Math.min(most, now * PAGE_BYTES);
       }
     }
-    this.curve = new Curve(0, this.run.duration_s, at, total, shared, unshared);
+    const ratios = at.map((seconds, i) => [seconds, 1 - copied[i] / shared[i]]).filter((point, i) => shared[i] > 0);
+    this.curve = new Curve(0, this.run.duration_s, at, total, ratios);
   }
 
   // What is searched of a process.

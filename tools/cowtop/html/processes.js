@@ -1,7 +1,7 @@
 // The process tree, and all that is known of the chosen process.
 
 function sparkline(process) {
-  const points = process.curve ? process.curve.copied() : [];
+  const points = process.curve ? process.curve.copied : [];
   const most = points.length > 0 ? points[points.length - 1][1] : 0;
   if (points.length < 2 || most === 0) return "";
   const begin = points[0][0];
@@ -12,8 +12,6 @@ function sparkline(process) {
   line.querySelector("path").setAttribute("d", path);
   return line;
 }
-
-const stillShared = (process) => process.memory ? sharedRatio(process.memory.shared_bytes, process.memory.private_bytes) : null;
 
 function processName(process, table) {
   const name = document.createDocumentFragment();
@@ -41,10 +39,9 @@ function processColumns(mostCopied) {
     { title: "Process", main: true, value: (row) => row.comm.toLowerCase(), show: processName },
     { title: "Copied", number: true, help: "Memory that it copied because it wrote to shared pages", value: (row) => row.copied_pages,
       show: (row) => element("span", {}, pagesText(row.copied_pages), meter(row.copied_pages / mostCopied)) },
-    { title: "Of shared", number: true, help: "What it copied of what was shared when it was forked", value: (row) => row.copied_ratio, show: (row) => percentText(row.copied_ratio) },
+    { title: "Still shared", number: true, help: "What it has not copied of what was shared when it was forked", value: stillShared,
+      show: (row) => element("span", {}, percentText(stillShared(row)), isKnown(stillShared(row)) ? meter(stillShared(row), "shared") : "") },
     size("Shared at fork", 2, "What its parent had when it was forked", (row) => row.shared_at_fork_bytes),
-    { title: "Still shared", number: true, level: 2, help: "Of its resident anonymous memory and frozen arenas, at the last look at it alive", value: stillShared,
-      show: (row) => element("span", {}, percentText(stillShared(row), 0), isKnown(stillShared(row)) ? meter(stillShared(row), "shared") : "") },
     { title: "Over its life", level: 2, help: "Copied memory from its start to its end", value: (row) => row.begin_s, show: sparkline },
     { title: "Why", level: 2, help: "What most of its sampled copies were for", value: (row) => row.why ? row.why.pattern : null,
       show: (row) => row.why ? element("span", {}, marked(row.why.pattern), element("span", { class: "pid" }, ` ${percentText(row.why.share, 0)}`)) : UNKNOWN },
@@ -59,8 +56,10 @@ function processDetail(process) {
     ["Anonymous", plural(process.copied_anon_pages, "page")],
     ["Private file", plural(process.copied_file_pages, "page")],
     ["Shared at fork", bytesText(process.shared_at_fork_bytes)],
-    ["Still shared", process.memory ? bytesText(process.memory.shared_bytes) : UNKNOWN],
-    ["Its own", process.memory ? bytesText(process.memory.private_bytes) : UNKNOWN],
+    ["Still shared", percentText(stillShared(process))],
+    ["Its memory, shared", process.memory ? bytesText(process.memory.shared_bytes) : UNKNOWN],
+    ["Its memory, its own", process.memory ? bytesText(process.memory.private_bytes) : UNKNOWN],
+    ["Both as of", process.memory ? `${secondsText(process.memory.age_s)} before ${isKnown(process.end_ns) ? "its end" : "this report"}` : UNKNOWN],
     ["Reused", plural(process.reused_pages, "page")],
     ["Over the zero page", plural(process.zero_page_writes, "page")],
     ["First touch", plural(process.zero_filled_pages, "page")],
