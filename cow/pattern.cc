@@ -14,6 +14,7 @@ namespace {
 constexpr std::uint64_t kMost = 9;
 constexpr std::uint64_t kTenths = 10;
 constexpr std::uint64_t kBulkBytes = 1024;
+constexpr std::uint64_t kLeastNearPageBegin = 4;  // one in 8 is there by chance
 constexpr std::size_t kLeastReleasePlaces = 3;
 // Frames that a helper of an allocator or collector may have put in between.
 constexpr std::size_t kInnermost = 3;
@@ -136,8 +137,9 @@ bool is_relocation(const StoreSite& site) {
          most(site.in_file, site.samples);
 }
 
-bool runs(const StoreSite& site) {
-  return site.store.remaining.value_or(0) >= kBulkBytes || most(site.at_page_begin, site.samples);
+// Which has no other use for vectors in series than to copy and to fill.
+bool is_c_library(std::string_view module) {
+  return starts_with_any(base_name(module), {"libc.so", "libc-2", "ld-musl"});
 }
 
 bool is_copy(std::string_view function) {
@@ -146,8 +148,19 @@ bool is_copy(std::string_view function) {
 bool is_fill(std::string_view function) { return contains_any(function, {"memset", "bzero"}); }
 
 bool is_bulk(const StoreSite& site, StoreKind kind, bool (*is_named)(std::string_view)) {
-  const bool named = site.store.kind == StoreKind::vector && innermost(site, is_named);
-  return (site.store.kind == kind || named) && runs(site);
+  const StoreInstruction& store = site.store;
+  if (store.remaining) {
+    return store.kind == kind &&
+           (*store.remaining >= kBulkBytes || most(site.at_page_begin, site.samples));
+  }
+  const bool is_vector = store.kind == StoreKind::vector || store.kind == StoreKind::fill ||
+                         store.kind == StoreKind::copy;
+  if (is_vector &&
+      (innermost(site, is_named) || (store.kind == kind && is_c_library(site.module)))) {
+    return store.streams || most(site.at_page_begin, site.samples) ||
+           (site.samples >= kLeastNearPageBegin && most(site.near_page_begin, site.samples));
+  }
+  return kind == StoreKind::fill && store.kind == kind && most(site.at_page_begin, site.samples);
 }
 
 bool is_garbage_collector(const StoreSite& site) {
@@ -170,11 +183,21 @@ std::optional<CounterField> counted_field(const StoreSite& site) {
   return CounterField{*store.displacement, store.width};
 }
 
+bool counts_shared_ptr(std::string_view function) {
+  return contains_any(function, {"_Sp_counted_base", "std::__shared_count", "__shared_weak_count"});
+}
+
+bool is_named_count(const StoreSite& site) {
+  const StoreInstruction& store = site.store;
+  return store.kind == StoreKind::add && is_word(store) &&
+         std::abs(store.amount.value_or(0)) == 1 && any_inner(site, counts_shared_ptr, kInnermost);
+}
+
 bool is_lock_or_flag(const StoreSite& site) {
   const StoreInstruction& store = site.store;
   // Of 8 bytes it may be any value that is exchanged: a sum, a pointer.
   return (store.kind == StoreKind::exchange && store.width <= 4) ||
-         (store.kind == StoreKind::modify && (store.locked || store.sets_bits)) ||
+         (store.kind == StoreKind::modify && (store.locked || store.changes_bit)) ||
          innermost(site, is_lock);
 }
 
@@ -190,6 +213,7 @@ std::string_view name_of(const StoreSite& site, const ReleasePlaces& release_pla
   if (is_bulk(site, StoreKind::fill, is_fill)) return "bulk fill";
   if (is_garbage_collector(site)) return "garbage collector";
   if (is_free_list(site)) return "allocator free list";
+  if (is_named_count(site)) return kReferenceCount;
   if (const auto field = counted_field(site);
       field &&
       (site.store.releases || release_places(site.module, *field) >= kLeastReleasePlaces)) {
@@ -226,6 +250,13 @@ struct Group {
   std::vector<const StoreSite*> sites;
 };
 
+// Whether the counts of references may be something else, taken together.
+bool is_weak(const Group& group) {
+  const bool any_named = std::any_of(group.sites.begin(), group.sites.end(),
+                                     [](const StoreSite* site) { return is_named_count(*site); });
+  return !any_named && (group.samples < kLeastReferenceCounts || may_be_stock(group.sites));
+}
+
 std::string evidence(std::string_view name, Group& group, std::uint64_t all,
                      const ReleasePlaces& release_places) {
   std::stable_sort(group.sites.begin(), group.sites.end(),
@@ -239,9 +270,11 @@ std::string evidence(std::string_view name, Group& group, std::uint64_t all,
     for (const StoreSite* site : group.sites) {
       if (site->store.amount == 1) up += site->samples;
     }
-    text += fmt::format("; +1 in {}, -1 in {}, at 16-byte aligned objects; {} places of {} release",
-                        up, group.samples - up, release_places(top.module, *counted_field(top)),
-                        base_name(top.module));
+    text += fmt::format("; +1 in {}, -1 in {}", up, group.samples - up);
+    if (!is_named_count(top)) {
+      text += fmt::format(", at 16-byte aligned objects; {} places of {} release",
+                          release_places(top.module, *counted_field(top)), base_name(top.module));
+    }
   }
   return text;
 }
@@ -259,8 +292,7 @@ std::vector<CopyPattern> find_patterns(const std::vector<StoreSite>& sites,
     all += site.samples;
   }
   if (const auto counts = groups.find(kReferenceCount);
-      counts != groups.end() &&
-      (counts->second.samples < kLeastReferenceCounts || may_be_stock(counts->second.sites))) {
+      counts != groups.end() && is_weak(counts->second)) {
     const Group few = std::move(counts->second);
     groups.erase(counts);
     Group& unknown = groups[kUnknown];

@@ -20,9 +20,14 @@
 // "system call"          the kernel wrote, on the program's behalf.
 // "stack"                push, call, or a store just around the stack pointer.
 // "relocation"           the dynamic linker wrote a word to a private mapping of a file.
-// "bulk copy", "bulk fill"  rep movs or rep stos with 1 KiB and more to go; those, vector stores in
-//                        series, and vector stores of memcpy and memset by name, where most samples
-//                        are at the beginning of a page: so the stores came running.
+// "bulk copy", "bulk fill"  rep movs or rep stos with 1 KiB and more to go; those, one vector
+//                        register stored in series, and vector stores of memcpy and memset, by name
+//                        or in series in the C library, where most samples are at the beginning of
+//                        a page: so the stores came running.  Of memcpy and memset also those that
+//                        go past the caches, which they do with megabytes, and 4 samples and more
+//                        of which most are near the beginning of a page, as they are where blocks
+//                        lie one behind another.  (Two registers stored in series elsewhere may be
+//                        results of arithmetic.)
 // "garbage collector"    a function with gc in its name, or the like, is one of the 3 innermost
 //                        that have a name.  Or, in an interpreter's binary, a store to a field of a
 //                        node and then a step to the next node, as a collector's marking of its
@@ -35,8 +40,9 @@
 //                        place and jump on zero.  Only who counts references has these: a plain
 //                        counter that lies as well aligned goes up and is never asked whether it
 //                        is zero.  Of a process with fewer than 4 such samples, they are unknown:
-//                        they may lie so by chance.
-// "lock or flag word"    xchg, cmpxchg, an atomic or, and, bts...; the same without the lock on a
+//                        they may lie so by chance.  Or +1 or -1 in the functions that
+//                        std::shared_ptr counts by, one of the 3 innermost that have a name.
+// "lock or flag word"    xchg, cmpxchg, an atomic or, and, bts...; the same without the lock on one
 //                        constant bit; a store in a function that is named for a lock.
 namespace cowshed::cow {
 
@@ -49,9 +55,10 @@ struct StoreSite {
   std::optional<std::string> system_call;  // the kernel wrote: its name; empty: on another occasion
   std::uint64_t samples = 0;
   // Of the samples:
-  std::uint64_t aligned = 0;        // the operand's register was a multiple of 16
-  std::uint64_t at_page_begin = 0;  // not further than one store's width from it
-  std::uint64_t in_file = 0;        // in a private mapping of a file
+  std::uint64_t aligned = 0;          // the operand's register was a multiple of 16
+  std::uint64_t at_page_begin = 0;    // not further than one store's width from it
+  std::uint64_t near_page_begin = 0;  // not further than 512 bytes
+  std::uint64_t in_file = 0;          // in a private mapping of a file
   std::uint64_t near_stack_pointer = 0;
 };
 

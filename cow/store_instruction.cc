@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <bit>
 #include <capstone/capstone.h>
 #include <utility>
 
@@ -204,15 +205,24 @@ bool is_constant(const cs_x86& detail, std::size_t i) {
   return i < detail.op_count && detail.operands[i].type == X86_OP_IMM;
 }
 
-bool sets_bits(const cs_insn& instruction) {
+bool changes_bit(const cs_insn& instruction, unsigned width) {
+  const cs_x86& detail = instruction.detail->x86;
+  if (!is_constant(detail, 1)) return false;
+  const std::uint64_t all = ~std::uint64_t{0} >> (64 - 8 * width);
+  const auto constant = static_cast<std::uint64_t>(detail.operands[1].imm);
   switch (instruction.id) {
-    case X86_INS_OR:
-    case X86_INS_AND:
+    case X86_INS_OR: return std::has_single_bit(constant & all);
+    case X86_INS_AND: return std::has_single_bit(~constant & all) && (constant & 1) != 0;
     case X86_INS_BTS:
     case X86_INS_BTR:
-    case X86_INS_BTC: return is_constant(instruction.detail->x86, 1);
+    case X86_INS_BTC: return true;
     default: return false;
   }
+}
+
+bool streams(unsigned id) {
+  return id == X86_INS_MOVNTDQ || id == X86_INS_MOVNTPS || id == X86_INS_MOVNTPD ||
+         id == X86_INS_VMOVNTDQ || id == X86_INS_VMOVNTPS || id == X86_INS_VMOVNTPD;
 }
 
 bool writes_register(const cs_insn& instruction, x86_reg reg) {
@@ -375,7 +385,8 @@ StoreInstruction StoreDecoder::decode(std::span<const std::uint8_t> code,
   result.kind = kind;
   result.width = kind == StoreKind::state ? 0 : width;
   result.locked = detail.prefix[0] == X86_PREFIX_LOCK || instruction->id == X86_INS_XCHG;
-  result.sets_bits = sets_bits(*instruction);
+  result.changes_bit = kind == StoreKind::modify && changes_bit(*instruction, width);
+  result.streams = streams(instruction->id);
   if (kind == StoreKind::add) {
     result.amount = added(*instruction, registers);
     result.releases = result.locked && result.amount == -1 &&

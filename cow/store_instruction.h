@@ -44,7 +44,10 @@ struct StoreInstruction {
   std::optional<std::uint64_t> remaining;
   // Where the operand is a field of what one general register points to: its distance from there.
   std::optional<std::int64_t> displacement;
-  bool sets_bits = false;  // or, and, bts, btr, btc with a constant
+  // Sets, clears or flips one bit, always the same: bts, or 8, and ~8.  Not and ~7 and the like,
+  // which round down to a multiple, and ~1 among them.
+  bool changes_bit = false;
+  bool streams = false;  // past the caches: movntdq, movntps, movntpd
   // What the next few instructions do, as far as they were given:
   bool releases = false;    // of an atomic -1: ask whether that left zero
   bool walks_list = false;  // load that register from where it points to: the next node

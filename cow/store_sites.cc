@@ -12,6 +12,9 @@ constexpr std::uint64_t kObjectAlignment = 16;
 // What a function may write below the stack pointer, and a frame that is still near above it.
 constexpr std::uint64_t kRedZone = 128;
 constexpr std::uint64_t kNearFrames = 64 << 10;
+// How far into a page memcpy may first write of a block that begins before the page, or in malloc's
+// first block of it: it stores the last vectors of a block, or the aligned ones, before the others.
+constexpr std::uint64_t kBlockBegin = 512;
 constexpr std::uint64_t kStringStep = 64;  // what a repeated instruction moves at once
 
 std::string system_call_text(const std::optional<std::uint64_t>& number) {
@@ -27,6 +30,7 @@ void tally(StoreSite& site, const CopySample& sample) {
   if (object % kObjectAlignment == 0) ++site.aligned;
   const std::uint64_t step = site.store.remaining ? kStringStep : site.store.width;
   if (sample.address % kPageSize < step) ++site.at_page_begin;
+  if (sample.address % kPageSize < kBlockBegin) ++site.near_page_begin;
   if (sample.copy_class == CopyClass::file) ++site.in_file;
   if (sample.address - (sample[Register::rsp] - kRedZone) < kRedZone + kNearFrames) {
     ++site.near_stack_pointer;

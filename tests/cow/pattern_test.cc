@@ -64,6 +64,28 @@ TEST(Pattern, OfAProcessWithFewSamplesItIsNoReferenceCount) {
   EXPECT_EQ(find_patterns({one, one, one, one}, releases).at(0).pattern, "reference count");
 }
 
+TEST(Pattern, CountsOfSharedPointersAreToldByName) {
+  StoreSite site = plain_site();
+  site.store.kind = StoreKind::add;
+  site.store.width = 4;
+  site.store.displacement = 8;
+  site.store.amount = 1;
+  site.store.locked = true;
+  site.store.text = "lock add dword ptr [rax + 8], 1";
+  EXPECT_EQ(name_of(site), "unknown") << "requests that were served, say";
+  site.functions = {"__gnu_cxx::__atomic_add(int volatile*, int)",
+                    "std::_Sp_counted_base<(__gnu_cxx::_Lock_policy)2>::_M_add_ref_copy()"};
+  EXPECT_EQ(name_of(site), "reference count");
+  EXPECT_EQ(find_patterns({site}, releases).at(0).evidence,
+            "lock add dword ptr [rax + 8], 1 in __gnu_cxx::__atomic_add(int volatile*, int) "
+            "(program): 100 of 100 samples; +1 in 100, -1 in 0");
+  StoreSite one = site;
+  one.samples = 1;
+  EXPECT_EQ(find_patterns({one}, releases).at(0).pattern, "reference count");
+  site.store.amount = 8;
+  EXPECT_EQ(name_of(site), "unknown");
+}
+
 TEST(Pattern, AReleaseSpeaksForItself) {
   StoreSite site = reference_count();
   site.store.displacement = 0x80;
@@ -151,9 +173,9 @@ TEST(Pattern, LocksAndFlags) {
   EXPECT_EQ(name_of(site), "lock or flag word");
   site.store.kind = StoreKind::modify;
   EXPECT_EQ(name_of(site), "unknown") << "xor with a value";
-  site.store.sets_bits = true;
+  site.store.changes_bit = true;
   EXPECT_EQ(name_of(site), "lock or flag word");
-  site.store.sets_bits = false;
+  site.store.changes_bit = false;
   site.store.locked = true;
   EXPECT_EQ(name_of(site), "lock or flag word");
   StoreSite owner = plain_site();
@@ -169,7 +191,10 @@ TEST(Pattern, BulkStoresComeRunning) {
   site.at_page_begin = kSamples;
   EXPECT_EQ(name_of(site), "bulk fill");
   site.store.kind = StoreKind::copy;
+  EXPECT_EQ(name_of(site), "unknown") << "results of arithmetic";
+  site.module = "/usr/lib/x86_64-linux-gnu/libc.so.6";
   EXPECT_EQ(name_of(site), "bulk copy");
+  site.module = "/usr/bin/program";
   site.store.kind = StoreKind::vector;
   EXPECT_EQ(name_of(site), "unknown");
   site.functions = {"__memset_avx2_unaligned"};
@@ -177,6 +202,16 @@ TEST(Pattern, BulkStoresComeRunning) {
   site.functions = {"__memmove_avx_unaligned_erms"};
   EXPECT_EQ(name_of(site), "bulk copy");
   site.at_page_begin = 0;
+  EXPECT_EQ(name_of(site), "unknown");
+  site.near_page_begin = kSamples;
+  EXPECT_EQ(name_of(site), "bulk copy") << "of blocks";
+  StoreSite few = site;
+  few.samples = few.near_page_begin = 3;
+  EXPECT_EQ(find_patterns({few}, releases).at(0).pattern, "unknown") << "by chance";
+  site.near_page_begin = 0;
+  site.store.streams = true;
+  EXPECT_EQ(name_of(site), "bulk copy") << "of megabytes";
+  site.functions = {"transform_pixels"};
   EXPECT_EQ(name_of(site), "unknown");
   StoreSite repeated = plain_site();
   repeated.store.kind = StoreKind::fill;

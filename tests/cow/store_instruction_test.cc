@@ -589,10 +589,53 @@ TEST(StoreInstruction, TheNextInstructionsTellWhatTheFieldIs) {
     EXPECT_EQ(decoder->decode(each.code, registers, kPage).releases, each.releases)
         << each.assembly;
   }
-  const Bytes flag = {0x80, 0x0f, 0x01};  // orb $1,(%rdi)
-  EXPECT_TRUE(decoder->decode(flag, registers, kPage).sets_bits);
-  const Bytes value = {0x08, 0x07};  // or %al,(%rdi)
-  EXPECT_FALSE(decoder->decode(value, registers, kPage).sets_bits);
+}
+
+TEST(StoreInstruction, OneBitIsToldFromMasks) {
+  const auto decoder = StoreDecoder::open();
+  ASSERT_TRUE(decoder) << decoder.error().message;
+  StoreRegisters registers{};
+  registers[kRdi] = kPage;
+  const struct {
+    const char* assembly;
+    Bytes code;
+    bool changes_bit;
+  } cases[] = {
+      {"orb $1,(%rdi)", {0x80, 0x0f, 0x01}, true},
+      {"orb $0x80,(%rdi)", {0x80, 0x0f, 0x80}, true},
+      {"orl $0x80000000,(%rdi)", {0x81, 0x0f, 0x00, 0x00, 0x00, 0x80}, true},
+      {"andl $~4,(%rdi)", {0x83, 0x27, 0xfb}, true},
+      {"andq $~4,(%rdi)", {0x48, 0x83, 0x27, 0xfb}, true},
+      {"andb $0x7f,(%rdi)", {0x80, 0x27, 0x7f}, true},
+      {"btsl $3,(%rdi)", {0x0f, 0xba, 0x2f, 0x03}, true},
+      {"btrl $3,(%rdi)", {0x0f, 0xba, 0x37, 0x03}, true},
+      {"orq $-1,(%rdi)", {0x48, 0x83, 0x0f, 0xff}, false},
+      {"orl $7,(%rdi)", {0x83, 0x0f, 0x07}, false},
+      {"orl $0,(%rdi)", {0x83, 0x0f, 0x00}, false},
+      {"or %al,(%rdi)", {0x08, 0x07}, false},
+      {"andq $-2,(%rdi)", {0x48, 0x83, 0x27, 0xfe}, false},
+      {"andq $-8,(%rdi)", {0x48, 0x83, 0x27, 0xf8}, false},
+      {"andl $-16,(%rdi)", {0x83, 0x27, 0xf0}, false},
+      {"andl $0xff,(%rdi)", {0x81, 0x27, 0xff, 0x00, 0x00, 0x00}, false},
+      {"andl $0,(%rdi)", {0x83, 0x27, 0x00}, false},
+      {"xorl $4,(%rdi)", {0x83, 0x37, 0x04}, false},
+      {"addl $4,(%rdi)", {0x83, 0x07, 0x04}, false},
+  };
+  for (const auto& each : cases) {
+    EXPECT_EQ(decoder->decode(each.code, registers, kPage).changes_bit, each.changes_bit)
+        << each.assembly;
+  }
+}
+
+TEST(StoreInstruction, StoresPastTheCachesAreTold) {
+  const auto decoder = StoreDecoder::open();
+  ASSERT_TRUE(decoder) << decoder.error().message;
+  StoreRegisters registers{};
+  registers[kRdi] = kPage;
+  const Bytes past = {0xc5, 0xfd, 0xe7, 0x07};  // vmovntdq %ymm0,(%rdi)
+  EXPECT_TRUE(decoder->decode(past, registers, kPage).streams);
+  const Bytes plain = {0xc5, 0xfe, 0x7f, 0x07};  // vmovdqu %ymm0,(%rdi)
+  EXPECT_FALSE(decoder->decode(plain, registers, kPage).streams);
 }
 
 TEST(StoreInstruction, ARepeatedInstructionSaysHowMuchIsLeft) {
