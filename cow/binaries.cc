@@ -61,13 +61,14 @@ void Binary::End::operator()(Elf* elf) const { ::elf_end(elf); }
 Binaries::Binaries(ProcFiles proc) : proc_(std::move(proc)) { ::elf_version(EV_CURRENT); }
 
 const Binary* Binaries::open(const Mapping& mapping, pid_t pid) {
-  const auto [entry, is_new] = binaries_.try_emplace({mapping.path, mapping.inode});
+  const std::string path(mapping.file_path());
+  const auto [entry, is_new] = binaries_.try_emplace({path, mapping.inode});
   Binary& binary = entry->second;
   if (!is_new) return &binary;
-  binary.path = mapping.path;
+  binary.path = path;
   binary.inode = mapping.inode;
-  int fd = open_file(mapping.path, mapping.inode);
-  if (fd < 0) fd = open_file(proc_.path(pid, "root") + mapping.path, mapping.inode);
+  int fd = open_file(path, mapping.inode);
+  if (fd < 0) fd = open_file(proc_.path(pid, "root") + path, mapping.inode);
   if (fd < 0) {
     fd = open_file(proc_.path(pid, fmt::format("map_files/{:x}-{:x}", mapping.begin, mapping.end)),
                    0);

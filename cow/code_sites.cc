@@ -54,14 +54,14 @@ std::string mapping_name(const AddressSpace& space, const CopySample& sample, Bi
   if (!sample.arena.empty()) return "arena " + sample.arena;
   const Mapping* mapping = space.find(sample.address);
   if (mapping == nullptr) return "unknown";
-  if (!mapping->path.empty()) return mapping->path;
+  if (!mapping->path.empty()) return std::string(mapping->file_path());
   const std::uint64_t stack = sample[Register::rsp];
   if (stack >= mapping->begin && stack < mapping->end) return "thread stack";
   if (mapping != space.mappings.data()) {
     const Mapping* before = mapping - 1;
     if (before->end == mapping->begin && before->has_file() && before->is_private &&
         is_bss(space, before, sample, binaries)) {
-      return before->path + " .bss";
+      return std::string(before->file_path()) + " .bss";
     }
   }
   return "anonymous";

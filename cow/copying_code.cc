@@ -26,6 +26,12 @@ std::string frame_text(const Frame& frame) {
   return text;
 }
 
+bool is_generated(const std::vector<Mapping>& mappings, std::uint64_t address) {
+  return std::any_of(mappings.begin(), mappings.end(), [address](const Mapping& mapping) {
+    return address >= mapping.begin && address < mapping.end && mapping.is_memory();
+  });
+}
+
 }  // namespace
 
 std::vector<CodeSite> CopyingCode::sites(const PageRanges& pages) const {
@@ -42,7 +48,10 @@ std::vector<CodeSite> CopyingCode::sites(const PageRanges& pages) const {
     if (pages.bytes_within({page, page + kPageSize}) == 0) continue;
     std::vector<Frame> stack;
     if (!fault.user_mode) stack.emplace_back().function = "[kernel]";
-    for (const CodeAddress& address : unwinder.unwind(fault).addresses) {
+    for (CodeAddress address : unwinder.unwind(fault).addresses) {
+      if (address.binary == nullptr && is_generated(mappings, address.address)) {
+        address = {binaries.generated_code(), 0};
+      }
       const std::vector<Frame>& here = symbols.frames(address);
       stack.insert(stack.end(), here.begin(), here.end());
       if (stack.size() >= place_of(stack).size() + kMostCallers) break;

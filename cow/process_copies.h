@@ -131,8 +131,10 @@ struct ProcessCopies {
   bool alive = false;          // still running at the last sample
   std::uint64_t start_ns = 0;  // CLOCK_MONOTONIC
   std::optional<std::uint64_t> end_ns;
-  std::optional<int> exit_status;  // of exit(); nullopt when a signal ended it or it is alive
-  std::optional<int> signal;       // that ended it; 0 for none
+  // Of exit(), or the signal that ended it; the other is nullopt.  Both are while it is alive; the
+  // sampled backend knows them of the command alone.
+  std::optional<int> exit_status;
+  std::optional<int> signal;
 
   // The parent's resident anonymous memory plus the size of its frozen arenas when it forked this
   // process.  Approximate: the kernel batches the counters.  nullopt for the root.

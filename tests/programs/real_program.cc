@@ -1,6 +1,9 @@
 #include <charconv>
+#include <csignal>
 #include <fstream>
 #include <string_view>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cowshed/tests/probes/subject.h>
@@ -20,6 +23,25 @@ pid_t pid_of(const std::string& out) {
   return pid;
 }
 
+namespace {
+
+// What an assertion that failed has left running has come to be this process's child.
+void end_orphans() {
+  for (bool any = true; any;) {
+    any = false;
+    for (const auto& task : fs::directory_iterator("/proc/self/task")) {
+      std::ifstream children(task.path() / "children");
+      for (pid_t child = 0; children >> child;) {
+        any = true;
+        ::kill(child, SIGKILL);
+        ::waitpid(child, nullptr, 0);
+      }
+    }
+  }
+}
+
+}  // namespace
+
 void RealProgram::SetUp() {
   for (const std::string& program : needs_) {
     if (!fs::exists(program)) GTEST_SKIP() << "no " << program;
@@ -31,9 +53,11 @@ void RealProgram::SetUp() {
   folder_ = fs::temp_directory_path() / ("real_programs." + std::to_string(::getpid()));
   fs::create_directory(folder_);
   accounts_.emplace();
+  ::prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 }
 
 void RealProgram::TearDown() {
+  end_orphans();
   accounts_.reset();
   delay_accounting_.reset();
   if (!folder_.empty()) fs::remove_all(folder_);

@@ -92,6 +92,7 @@ TEST(CowtopCommand, TheReportFollowsWhatTheCommandPrinted) {
   EXPECT_EQ(report["schema"], "cowshed.run/1");
   EXPECT_EQ(report["processes"][0]["comm"], "sh");
   EXPECT_EQ(report["processes"][0]["exit_status"], 0);
+  EXPECT_TRUE(report["processes"][0]["signal"].is_null());
 }
 
 TEST(CowtopCommand, OneRowPerProcess) {

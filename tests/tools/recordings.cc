@@ -25,7 +25,6 @@ cow::Measurement full_measurement() {
   process.start_ns = 1'000'000'007;
   process.end_ns = 3'000'000'000;
   process.exit_status = 3;
-  process.signal = 0;
   process.shares_memory = true;
   process.not_measured = "because";
   process.shared_at_fork_bytes = 1 << 30;

@@ -162,7 +162,7 @@ Measured measure_command(const MeasureOptions& options, cow::OpenedBackend& open
     if (process.pid != pid || process.role != cow::Role::root) continue;
     process.alive = false;
     if (WIFEXITED(*status)) process.exit_status = WEXITSTATUS(*status);
-    process.signal = WIFSIGNALED(*status) ? WTERMSIG(*status) : 0;
+    if (WIFSIGNALED(*status)) process.signal = WTERMSIG(*status);
   }
   if (!sampling_error.empty()) complain("incomplete: " + sampling_error);
   const int exit_status =

@@ -45,7 +45,7 @@ std::string time_text(std::uint64_t ns) {
 
 std::string ending(const cow::ProcessCopies& process) {
   if (process.alive) return "running";
-  if (process.signal.value_or(0) != 0) {
+  if (process.signal) {
     const char* name = ::sigabbrev_np(*process.signal);
     return name ? fmt::format("SIG{}", name) : fmt::format("signal {}", *process.signal);
   }
