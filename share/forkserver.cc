@@ -143,6 +143,16 @@ ForkServerProcess::~ForkServerProcess() {
 
 bool ForkServerProcess::ended() const { return is_ready(pidfd(), POLLIN); }
 
+bool ForkServerProcess::ends() const {
+  pollfd end = {pidfd(), POLLIN, 0};
+  int ready = 0;
+  do {
+    ready =
+        poll(&end, 1, is_ready(socket_.get(), POLLHUP) ? static_cast<int>(kPatience.count()) : 0);
+  } while (ready < 0 && errno == EINTR);
+  return ready > 0;
+}
+
 std::string ForkServerProcess::how_it_ended() const {
   siginfo_t info = {};
   while (waitid(P_PIDFD, static_cast<id_t>(pidfd()), &info, WEXITED | WNOWAIT) != 0) {
@@ -199,12 +209,10 @@ Expected<void> ForkServerProcess::request(const Launch& launch, int rank, int so
   if (wait_for(socket_.get(), POLLOUT, kPatience) == Heard::nothing) {
     return stopped_error();
   }
-  if (auto current = hand_over_arenas(); !current) {
-    return current;
-  }
-  auto sent =
-      send_message(socket_.get(), MessageKind::job, {rank, launch.count}, launch.job, socket);
-  if (!sent && ended()) {
+  auto sent = hand_over_arenas().and_then([&] {
+    return send_message(socket_.get(), MessageKind::job, {rank, launch.count}, launch.job, socket);
+  });
+  if (!sent && ends()) {
     return make_error(ErrorCode::forkserver_ended, name_ + how_it_ended() + "; start another");
   }
   return sent;

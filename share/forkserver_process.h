@@ -31,6 +31,8 @@ class ForkServerProcess {
   pid_t pid() const { return process_.pid; }
   int pidfd() const { return process_.pidfd.get(); }
   bool ended() const;
+  // The same, and waits for it where its files are closed already (do_exit, kernel/exit.c).
+  bool ends() const;
   // Stopped by a signal or a tracer: SIGCONT makes it go on.
   bool stopped() const;
   std::string how_it_ended() const;  // once it has
