@@ -7,6 +7,10 @@ function(cowshed_compile target)
   target_compile_options(
     ${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Wshadow -Wconversion
                       -Wnon-virtual-dtor -Wold-style-cast>)
+  if(CMAKE_UNITY_BUILD)
+    # A unity file is taken for a header there.
+    target_compile_options(${target} PRIVATE -Wno-subobject-linkage)
+  endif()
   if(COWSHED_WARNINGS_AS_ERRORS)
     target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Werror>)
   endif()

@@ -43,7 +43,7 @@ struct Event {
   std::int32_t child;
 };
 constexpr std::size_t kHeaders = sizeof(nlmsghdr) + sizeof(cn_msg);
-constexpr std::size_t kMostBytes = 256;
+constexpr std::size_t kMostMessageBytes = 256;
 
 bool listen_to(int fd, std::uint32_t kinds) {
   std::array<char, kHeaders + sizeof(Request)> message{};
@@ -62,7 +62,7 @@ bool listen_to(int fd, std::uint32_t kinds) {
 
 // Among the events of others that may be there already.
 bool is_answered(int fd) {
-  std::array<char, kMostBytes> message;
+  std::array<char, kMostMessageBytes> message;
   for (;;) {
     const ssize_t got = ::recv(fd, message.data(), message.size(), MSG_DONTWAIT);
     if (got < 0) return false;
@@ -86,7 +86,7 @@ bool set_filter(int fd) {
       BPF_STMT(BPF_LD | BPF_W | BPF_ABS, kProcess),
       BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_X, 0, 1, 0),
       BPF_STMT(BPF_RET | BPF_K, 0),
-      BPF_STMT(BPF_RET | BPF_K, kMostBytes),
+      BPF_STMT(BPF_RET | BPF_K, kMostMessageBytes),
   }};
   const sock_fprog program{code.size(), code.data()};
   return ::setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) == 0;
@@ -113,7 +113,7 @@ struct ForkEvents::State {
   // Takes all that is there; two at once would change the order.
   void drain() {
     const std::lock_guard lock(mutex);
-    std::array<char, kMostBytes> message;
+    std::array<char, kMostMessageBytes> message;
     for (;;) {
       const ssize_t got = ::recv(socket, message.data(), message.size(), MSG_DONTWAIT);
       if (got < 0 && errno == EINTR) continue;
@@ -169,7 +169,7 @@ std::unique_ptr<ForkEvents> ForkEvents::open() {
   if (!listen_to(state->socket, kAllKinds) || !is_answered(state->socket)) return nullptr;
   if (!listen_to(state->socket, kFork) || !set_filter(state->socket)) return nullptr;
   // What came before the filter.
-  std::array<char, kMostBytes> message;
+  std::array<char, kMostMessageBytes> message;
   while (::recv(state->socket, message.data(), message.size(), MSG_DONTWAIT) > 0) {
   }
   // Signals are for the program's own threads.

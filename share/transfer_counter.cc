@@ -32,16 +32,16 @@ struct PathCount {
   std::uint64_t bytes = 0;
   std::uint64_t own_bytes = 0;
 };
-struct Paths {
+struct RowPaths {
   std::uint64_t messages = 0;
   std::map<std::string, PathCount> by_path;
 };
 
 std::mutex rows_mutex;
-std::uint32_t rows = 0;                           // under the mutex
-std::map<std::uint32_t, Paths>* paths = nullptr;  // by row; under the mutex.  Never freed
-std::atomic<std::uint64_t> taken_lanes = 0;       // a bit each
-std::atomic<std::uint32_t> used_lanes = 0;        // lanes from here on were never taken
+std::uint32_t rows = 0;                              // under the mutex
+std::map<std::uint32_t, RowPaths>* paths_by_row = nullptr;  // by row; under the mutex.  Never freed
+std::atomic<std::uint64_t> taken_lanes = 0;          // a bit each
+std::atomic<std::uint32_t> used_lanes = 0;           // lanes from here on were never taken
 
 // A thread's counts outlive it: only its lane goes to the next.
 class LaneOwner {
@@ -53,7 +53,7 @@ class LaneOwner {
   void touch() noexcept {}
 };
 thread_local LaneOwner lane_owner;
-constinit thread_local bool thread_ends = false;
+constinit thread_local bool lane_has_gone = false;
 
 void before_fork() { rows_mutex.lock(); }
 void after_fork_in_parent() { rows_mutex.unlock(); }
@@ -62,9 +62,9 @@ void after_fork_in_parent() { rows_mutex.unlock(); }
 void after_fork_in_child() {
   internal::thread_lane = {};
   taken_lanes = 0;
-  if (paths != nullptr) {
+  if (paths_by_row != nullptr) {
     const OutsideScope outside;
-    paths->clear();
+    paths_by_row->clear();
   }
   auto& lanes = layout::transfer_tables().lanes;
   const std::uint32_t used = used_lanes.load();
@@ -89,7 +89,7 @@ layout::TransferTables& tables() {
 
 LaneOwner::~LaneOwner() {
   const auto lane = std::exchange(internal::thread_lane, {});
-  thread_ends = true;
+  lane_has_gone = true;
   if (lane.counts != nullptr && !lane.shared) {
     const auto index = (lane.counts - tables().lanes[0].data()) / kMaxTransfers;
     taken_lanes.fetch_and(~(std::uint64_t{1} << index), std::memory_order_release);
@@ -100,7 +100,7 @@ std::uint32_t take_lane() noexcept {
   std::uint64_t taken = taken_lanes.load(std::memory_order_relaxed);
   for (;;) {
     const auto lane = static_cast<std::uint32_t>(std::countr_one(taken));
-    if (lane >= kSharedLane || thread_ends) {
+    if (lane >= kSharedLane || lane_has_gone) {
       return kSharedLane;
     }
     if (taken_lanes.compare_exchange_weak(taken, taken | std::uint64_t{1} << lane,
@@ -174,10 +174,10 @@ internal::TransferRow internal::TransferCounter::row(std::string_view type,
 void internal::TransferRow::add_paths(const std::vector<TypePath>& looked_at) const {
   const OutsideScope outside;
   const std::lock_guard lock(rows_mutex);
-  if (paths == nullptr) {
-    paths = new std::map<std::uint32_t, Paths>;
+  if (paths_by_row == nullptr) {
+    paths_by_row = new std::map<std::uint32_t, RowPaths>;
   }
-  Paths& of_row = (*paths)[index_];
+  RowPaths& of_row = (*paths_by_row)[index_];
   ++of_row.messages;
   for (const TypePath& path : looked_at) {
     PathCount& count = of_row.by_path[path.path];
@@ -199,10 +199,10 @@ std::vector<CountedTransfer> counted_transfers() {
     CountedTransfer& transfer = result.emplace_back();
     transfer.what = counted.transfers[row];
     transfer.count = sum;
-    if (paths == nullptr || !paths->contains(row)) {
+    if (paths_by_row == nullptr || !paths_by_row->contains(row)) {
       continue;
     }
-    const Paths& of_row = paths->at(row);
+    const RowPaths& of_row = paths_by_row->at(row);
     transfer.messages_looked_into = of_row.messages;
     for (const auto& [path, count] : of_row.by_path) {
       transfer.paths.push_back({path, count.objects, count.bytes, count.own_bytes});

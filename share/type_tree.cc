@@ -136,13 +136,13 @@ namespace {
 using Paths = std::map<std::string, TypePath, std::less<>>;
 
 template <class Node>
-std::uint64_t collect(const Node& node, const std::string& above, Paths& paths) {
+std::uint64_t collect(const Node& node, const std::string& above, Paths& by_path) {
   const std::string path = above + readable_type(node.type);
   std::uint64_t bytes = node.own_bytes;
   for (const auto& each : node.inside) {
-    bytes += collect(*each, path + " → ", paths);
+    bytes += collect(*each, path + " → ", by_path);
   }
-  TypePath& result = paths[path];
+  TypePath& result = by_path[path];
   result.path = path;
   result.objects += node.objects;
   result.bytes += bytes;

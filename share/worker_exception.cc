@@ -10,10 +10,10 @@
 namespace cowshed::internal {
 namespace {
 
-constinit const WorkerException* first = nullptr;
+constinit const WorkerException* first_exception = nullptr;
 
 const WorkerException* find(std::string_view type) {
-  for (const WorkerException* known = first; known != nullptr; known = known->next) {
+  for (const WorkerException* known = first_exception; known != nullptr; known = known->next) {
     if (type == known->type->name()) {
       return known;
     }
@@ -40,8 +40,8 @@ std::string text_of(const std::exception& exception) {
 
 WorkerException::WorkerException(const std::type_info& its_type, Encode* its_encode,
                                  Decode* its_decode) noexcept
-    : type(&its_type), encode(its_encode), decode(its_decode), next(first) {
-  first = this;
+    : type(&its_type), encode(its_encode), decode(its_decode), next(first_exception) {
+  first_exception = this;
 }
 
 Content encode_exception(const std::exception& exception) {

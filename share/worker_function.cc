@@ -7,7 +7,8 @@
 namespace cowshed::internal {
 namespace {
 
-constinit const WorkerFunction* first = nullptr;  // changes only where libraries are loaded
+constinit const WorkerFunction* first_function =
+    nullptr;  // changes only where libraries are loaded
 
 // "cowshed::internal::NameOf<&search, int (*)(int)>": search, which stands between the first
 // bracket and the last comma that is not inside brackets.
@@ -31,8 +32,8 @@ std::string argument_of(const std::string& tag) {
 
 WorkerFunction::WorkerFunction(const char* its_name, std::uint64_t its_layout,
                                WorkerCall* its_call) noexcept
-    : name(its_name), layout(its_layout), call(its_call), next(first) {
-  first = this;
+    : name(its_name), layout(its_layout), call(its_call), next(first_function) {
+  first_function = this;
 }
 
 std::string readable_name(const char* mangled) {
@@ -46,7 +47,8 @@ std::string readable_name(const char* mangled) {
 Expected<const WorkerFunction*> find_worker_function(const std::string& name,
                                                      std::uint64_t layout) {
   const WorkerFunction* found = nullptr;
-  for (const WorkerFunction* function = first; function != nullptr; function = function->next) {
+  for (const WorkerFunction* function = first_function; function != nullptr;
+       function = function->next) {
     if (name != function->name) {
       continue;
     }

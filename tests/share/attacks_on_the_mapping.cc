@@ -24,7 +24,7 @@ namespace cowshed::test {
 namespace {
 
 constexpr int kReadWrite = PROT_READ | PROT_WRITE;
-constexpr std::size_t kPage = 4096;
+constexpr std::size_t kPageBytes = 4096;
 
 long raw_mremap(void* from, std::size_t old_size, std::size_t new_size, int flags,
                 void* to = nullptr) {
@@ -64,7 +64,7 @@ int fill_missing_with_payload(const Target& target) {
   uffdio_copy copy = {};
   copy.dst = reinterpret_cast<std::uintptr_t>(target.address);
   copy.src = reinterpret_cast<std::uintptr_t>(payload());
-  copy.len = kPage;
+  copy.len = kPageBytes;
   const int error = error_of(ioctl(fd, UFFDIO_COPY, &copy));
   close(fd);  // ends the watch: the words can be looked at again
   return error;
@@ -73,7 +73,7 @@ int fill_missing_with_payload(const Target& target) {
 int fill_missing_with_zeros(const Target& target) {
   const int fd = watch_missing(target);
   uffdio_zeropage zero = {};
-  zero.range = {reinterpret_cast<std::uintptr_t>(target.address), kPage};
+  zero.range = {reinterpret_cast<std::uintptr_t>(target.address), kPageBytes};
   const int error = error_of(ioctl(fd, UFFDIO_ZEROPAGE, &zero));
   close(fd);
   return error;
@@ -190,8 +190,8 @@ std::vector<Attack> attacks_on_the_mapping() {
        {all}},
       {"remap_file_pages",
        [](const Target& t) {
-         return error_of(syscall(SYS_remap_file_pages, t.address, kPage, 0,
-                                 t.offset / static_cast<off_t>(kPage) + 1, 0));
+         return error_of(syscall(SYS_remap_file_pages, t.address, kPageBytes, 0,
+                                 t.offset / static_cast<off_t>(kPageBytes) + 1, 0));
        },
        {refused(EINVAL)},
        {refused(EINVAL)},

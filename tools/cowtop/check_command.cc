@@ -71,7 +71,7 @@ struct CheckOptions {
   std::string junit;
 };
 
-tl::unexpected<Error> wrong(std::string message) {
+tl::unexpected<Error> bad_usage(std::string message) {
   return make_error(ErrorCode::invalid_argument, std::move(message));
 }
 
@@ -100,7 +100,7 @@ class BudgetArguments {
   // After `app` has parsed.  Errors: invalid_argument, and those of the file.
   Expected<Budget> budget() const {
     Budget given;
-    if (per_child_ && tree_) return wrong("--per-child, --tree: one of them");
+    if (per_child_ && tree_) return bad_usage("--per-child, --tree: one of them");
     if (per_child_) given.per = Budget::Per::child;
     if (tree_) given.per = Budget::Per::tree;
     given.baseline = baseline_;
@@ -119,7 +119,7 @@ class BudgetArguments {
       if (!from_file) return from_file;
       given = merged(std::move(*from_file), given);
     }
-    if (std::string why = what_is_wrong_with(given); !why.empty()) return wrong(std::move(why));
+    if (std::string why = what_is_wrong_with(given); !why.empty()) return bad_usage(std::move(why));
     return given;
   }
 

@@ -1,14 +1,13 @@
 #include <map>
-#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include <cowshed/tools/cowtop/folded_report.h>
+#include <cowshed/tools/cowtop/measurement_json.h>
 #include <cowshed/tools/cowtop/speedscope_report.h>
 
 namespace cowshed::cowtop {
 
 std::string speedscope_report(const cow::Measurement& measurement) {
-  using Json = nlohmann::ordered_json;
   Json frames = Json::array();
   Json samples = Json::array();
   Json weights = Json::array();

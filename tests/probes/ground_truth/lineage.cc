@@ -17,11 +17,6 @@
 namespace ground_truth {
 namespace {
 
-void* write_from_thread(void* pages) {
-  write_all(static_cast<char*>(pages));
-  return nullptr;
-}
-
 // N threads, each ends before the next begins, and each copies one page.
 void thread_churn() {
   char* pages = written_private_pages();
@@ -30,7 +25,7 @@ void thread_churn() {
     count = 1;
     for (long i = 0; i < threads; ++i) {
       pthread_t thread;
-      if (pthread_create(&thread, nullptr, write_from_thread,
+      if (pthread_create(&thread, nullptr, write_all_of,
                          pages + static_cast<std::size_t>(i) * kPage) != 0 ||
           pthread_join(thread, nullptr) != 0) {
         fail("thread");

@@ -13,16 +13,11 @@
 namespace ground_truth {
 namespace {
 
-void* write_from_thread(void* pages) {
-  write_all(static_cast<char*>(pages));
-  return nullptr;
-}
-
 void thread_copied() {
   char* pages = written_private_pages();
   in_child([=] {
     pthread_t thread;
-    if (pthread_create(&thread, nullptr, write_from_thread, pages) != 0 ||
+    if (pthread_create(&thread, nullptr, write_all_of, pages) != 0 ||
         pthread_join(thread, nullptr) != 0) {
       fail("thread");
     }

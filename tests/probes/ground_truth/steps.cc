@@ -61,6 +61,11 @@ void write_all(char* pages) {
   }
 }
 
+void* write_all_of(void* pages) {
+  write_all(static_cast<char*>(pages));
+  return nullptr;
+}
+
 void read_all(const char* pages) {
   for (long i = 0; i < count; ++i) {
     (void)*static_cast<const volatile char*>(pages + static_cast<std::size_t>(i) * kPage);

@@ -29,6 +29,7 @@ char* private_pages();
 char* written_private_pages();
 
 void write_all(char* pages);
+void* write_all_of(void* pages);  // the same, as what a thread does
 void read_all(const char* pages);
 
 // Of the size of such a mapping, without a name.
