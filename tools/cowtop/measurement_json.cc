@@ -312,7 +312,7 @@ namespace cowshed::cowtop {
 namespace {
 
 using Derived = FieldWriter::Derived;
-constexpr const char* kSchema = "cowshed.run/1";
+constexpr const char* kRunSchema = "cowshed.run/1";
 
 }  // namespace
 
@@ -342,14 +342,14 @@ Json recorded(const cow::ProcessCopies& process) {
 }
 
 Json recorded_head(const cow::Measurement& measurement) {
-  Json object = {{"schema", kSchema}};
+  Json object = {{"schema", kRunSchema}};
   FieldWriter io(object, Derived::without);
   describe(io, measurement);
   return object;
 }
 
 Json run_json(const cow::Measurement& measurement) {
-  Json report = {{"schema", kSchema}};
+  Json report = {{"schema", kRunSchema}};
   FieldWriter head(report, Derived::with);
   describe(head, measurement);
   report["estimate"] = estimate_json(measurement);
@@ -378,7 +378,7 @@ Expected<cow::Measurement> measurement_of(const Json& json) {
     FieldReader io(json, "");
     std::string schema;
     io.field("schema", schema);
-    if (schema != kSchema) throw JsonFieldError("/schema: '" + schema + "' is not known");
+    if (schema != kRunSchema) throw JsonFieldError("/schema: '" + schema + "' is not known");
     describe(io, measurement);
     io.field("processes", measurement.processes);
     return measurement;

@@ -6,7 +6,7 @@
 namespace cowshed::cowtop {
 namespace {
 
-constexpr const char* kSchema = "cowshed.recording/1";
+constexpr const char* kRecordingSchema = "cowshed.recording/1";
 constexpr const char* kSchemaOfAnyVersion = "cowshed.recording/";
 
 template <class Io>
@@ -38,7 +38,7 @@ void patch(Json& document, const Json& operations) {
 }  // namespace
 
 Json to_json(const RecordingHeader& header) {
-  Json object = {{"schema", kSchema}};
+  Json object = {{"schema", kRecordingSchema}};
   FieldWriter io(object, FieldWriter::Derived::with);
   describe(io, header);
   return object;
@@ -59,9 +59,9 @@ Expected<Recording> Recording::open(const std::string& path) {
     io.field("schema", schema);
     if (!schema.starts_with(kSchemaOfAnyVersion)) return bad(path, "is no recording of cowtop's");
     describe(io, recording.header_);
-    if (schema != kSchema) {
+    if (schema != kRecordingSchema) {
       return bad(path, "was written as " + schema + " by cowtop " + recording.header_.cowtop +
-                           ", and this cowtop reads " + kSchema + ": use a newer one");
+                           ", and this cowtop reads " + kRecordingSchema + ": use a newer one");
     }
   } catch (const Json::exception&) {
     return bad(path, "is no recording of cowtop's");
