@@ -1,34 +1,29 @@
 #include "observer.h"
 
-#include <array>
 #include <bpf/libbpf.h>
 #include <cerrno>
-#include <csignal>
 #include <cstdlib>
 #include <empty_probes.skel.h>
-#include <fcntl.h>
 #include <filesystem>
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 #include <sched.h>
-#include <spawn.h>
 #include <sstream>
 #include <stdexcept>
 #include <sys/mount.h>
-#include <sys/wait.h>
 #include <system_error>
 #include <unistd.h>
 #include <utility>
 
 #include <cowshed/probes/support.h>
 
+#include "tool.h"
+
 namespace cowshed::bench {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int kControlFd = 3;
-constexpr int kAnswerFd = 4;
 // Faults on present pages, by process as cowtop counts them, and in one sum.
 constexpr const char* kByProcess =
     "tracepoint:exceptions:page_fault_user,tracepoint:exceptions:page_fault_kernel "
@@ -37,90 +32,6 @@ constexpr const char* kSum =
     "tracepoint:exceptions:page_fault_user,tracepoint:exceptions:page_fault_kernel "
     "/(args->error_code & 3) == 3/ { @total = count(); }";
 constexpr const char* kReady = " interval:ms:100 { printf(\"ready\\n\"); }";
-
-std::array<int, 2> make_pipe() {
-  std::array<int, 2> ends = {};
-  if (pipe2(ends.data(), O_CLOEXEC) != 0) throw std::runtime_error("pipe2 failed");
-  return ends;
-}
-
-// A program that runs until SIGINT; all that it writes is kept.
-class Tool {
- public:
-  explicit Tool(std::vector<std::string> command) : name_(command.front()) {
-    const auto output = make_pipe();
-    const auto control = make_pipe();
-    const auto answer = make_pipe();
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, output[1], STDOUT_FILENO);
-    posix_spawn_file_actions_adddup2(&actions, output[1], STDERR_FILENO);
-    // Above what is dup2'ed to, or one would overwrite another's source.
-    const int control_copy = fcntl(control[0], F_DUPFD_CLOEXEC, 10);
-    const int answer_copy = fcntl(answer[1], F_DUPFD_CLOEXEC, 10);
-    posix_spawn_file_actions_adddup2(&actions, control_copy, kControlFd);
-    posix_spawn_file_actions_adddup2(&actions, answer_copy, kAnswerFd);
-    std::vector<char*> arguments;
-    arguments.reserve(command.size() + 1);
-    for (std::string& argument : command) arguments.push_back(argument.data());
-    arguments.push_back(nullptr);
-    const int error =
-        posix_spawnp(&pid_, arguments[0], &actions, nullptr, arguments.data(), environ);
-    posix_spawn_file_actions_destroy(&actions);
-    for (const int fd : {output[1], control[0], answer[1], control_copy, answer_copy}) close(fd);
-    output_ = output[0];
-    control_ = control[1];
-    answer_ = answer[0];
-    if (error != 0) throw std::runtime_error(name_ + " cannot be started");
-  }
-  ~Tool() {
-    if (pid_ != 0) {
-      kill(pid_, SIGKILL);
-      waitpid(pid_, nullptr, 0);
-    }
-    for (const int fd : {output_, control_, answer_}) close(fd);
-  }
-  Tool(const Tool&) = delete;
-  Tool& operator=(const Tool&) = delete;
-
-  void wait_for(const std::string& text) {
-    while (text_.find(text) == std::string::npos) {
-      if (!read_more(output_, text_)) throw std::runtime_error(name_ + " ended: " + text_);
-    }
-  }
-
-  // perf answers when its events are on.
-  void ping() const {
-    std::string answer;
-    if (write(control_, "ping\n", 5) < 0 || !read_more(answer_, answer)) {
-      throw std::runtime_error(name_ + " did not answer");
-    }
-  }
-
-  // What it wrote.
-  const std::string& stop() {
-    kill(pid_, SIGINT);
-    while (read_more(output_, text_)) {
-    }
-    waitpid(std::exchange(pid_, 0), nullptr, 0);
-    return text_;
-  }
-
- private:
-  static bool read_more(int fd, std::string& text) {
-    std::array<char, 4096> buffer;
-    const ssize_t got = read(fd, buffer.data(), buffer.size());
-    if (got > 0) text.append(buffer.data(), static_cast<std::size_t>(got));
-    return got > 0;
-  }
-
-  std::string name_;
-  pid_t pid_ = 0;
-  int output_;
-  int control_;
-  int answer_;
-  std::string text_;
-};
 
 std::uint64_t number_after(const std::string& text, const std::string& words) {
   const auto at = text.rfind(words);
@@ -171,9 +82,7 @@ class Cowtop : public Observer {
 
  private:
   static std::vector<std::string> command(pid_t pid, const std::vector<std::string>& options) {
-    const fs::path self = fs::read_symlink("/proc/self/exe");
-    std::vector<std::string> result = {(self.parent_path() / "../tools/cowtop").string(), "--json",
-                                       "-p", std::to_string(pid)};
+    std::vector<std::string> result = {cowtop_path(), "--json", "-p", std::to_string(pid)};
     result.insert(result.end(), options.begin(), options.end());
     return result;
   }
@@ -217,8 +126,9 @@ class BpftraceSum final : public Bpftrace {
 
 std::vector<std::string> perf(std::vector<std::string> arguments, pid_t pid) {
   arguments.insert(arguments.begin(), "perf");
-  for (const std::string& more : {std::string("-p"), std::to_string(pid),
-                                  fmt::format("--control=fd:{},{}", kControlFd, kAnswerFd)}) {
+  for (const std::string& more :
+       {std::string("-p"), std::to_string(pid),
+        fmt::format("--control=fd:{},{}", Tool::kControlFd, Tool::kAnswerFd)}) {
     arguments.push_back(more);
   }
   return arguments;

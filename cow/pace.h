@@ -23,4 +23,31 @@ class Pace {
   std::uint64_t next_ns_ = 0;
 };
 
+// What may be spent at any pace at first, and in the long run at a share of the time: `most_ns`,
+// of which one in `share` of the time that passes comes back.
+class Budget {
+ public:
+  Budget(std::uint64_t share, std::uint64_t most_ns)
+      : share_(static_cast<std::int64_t>(share)),
+        most_ns_(static_cast<std::int64_t>(most_ns)),
+        left_ns_(most_ns_) {}
+
+  void spend(std::uint64_t now_ns, std::uint64_t took_ns) {
+    left_ns_ = left_at(now_ns) - static_cast<std::int64_t>(took_ns);
+    as_of_ns_ = now_ns;
+  }
+  bool is_left(std::uint64_t now_ns) const { return left_at(now_ns) > 0; }
+
+ private:
+  std::int64_t left_at(std::uint64_t now_ns) const {
+    const auto passed = static_cast<std::int64_t>(now_ns - as_of_ns_);
+    return std::min(most_ns_, left_ns_ + passed / share_);
+  }
+
+  std::int64_t share_;
+  std::int64_t most_ns_;
+  std::int64_t left_ns_;
+  std::uint64_t as_of_ns_ = 0;
+};
+
 }  // namespace cowshed::cow

@@ -17,8 +17,17 @@ namespace {
 constexpr std::uint64_t kBetweenLooksNs = 50'000'000;
 constexpr std::uint64_t kLookCostFactor = 50;
 
+// Those of one moment together; who has waited longest is first the next time.
+constexpr std::uint64_t kLooksAtOnceNs = 10'000'000;
+
 constexpr std::chrono::milliseconds kShortestInterval{10};
-constexpr std::uint64_t kCostShare = 20;  // collect at most a twentieth of the time
+constexpr std::chrono::milliseconds kLongestInterval{1000};
+constexpr std::uint64_t kCostShare = 20;  // collect at most a twentieth of the time, and look too
+// In the long run: half of a hundredth of a CPU, and as much is left for showing it.
+constexpr std::uint64_t kSamplesShare = 400;
+constexpr std::uint64_t kLooksShare = 400;
+constexpr std::uint64_t kAtFirstNs = 200'000'000;      // and as much again for looks
+constexpr std::uint64_t kUnchangedNs = 1'000'000'000;  // between looks at one that counts nothing
 
 // Some 140 MB, where copies are sampled faster than they are attributed.
 constexpr std::size_t kMostTakenMeanwhile = 16'384;
@@ -55,7 +64,9 @@ TracepointBackend::TracepointBackend(Probe probe, const SamplingOptions& samplin
     : probe_(std::move(probe)),
       proc_(std::move(proc)),
       all_looks_(kCostShare),
-      started_ns_(monotonic_ns()) {
+      looks_budget_(kLooksShare, kAtFirstNs),
+      started_ns_(monotonic_ns()),
+      samples_budget_(kSamplesShare, kAtFirstNs) {
   if (sampling.period == 0) return;
   sampling_.emplace().period = sampling.period;
   sampler_ = std::make_unique<CopySampler>(proc_);
@@ -107,8 +118,13 @@ Expected<Attached> TracepointBackend::attach(const std::vector<pid_t>& roots) {
 }
 
 std::chrono::milliseconds TracepointBackend::interval() const {
-  const std::chrono::milliseconds affordable(usual_sample_cost_ns_ * kCostShare / 1'000'000);
-  return std::max(kShortestInterval, affordable);
+  const auto costing = [this](std::uint64_t share) {
+    return std::chrono::milliseconds(usual_sample_cost_ns_ * share / 1'000'000);
+  };
+  const auto shortest = std::max(kShortestInterval, costing(kCostShare));
+  // The buffer of samples does not wait.
+  if (sampler_ || samples_budget_.is_left(monotonic_ns())) return shortest;
+  return std::max(shortest, std::min(kLongestInterval, costing(kSamplesShare)));
 }
 
 bool TracepointBackend::any_alive() const {
@@ -183,11 +199,41 @@ void TracepointBackend::look_at_objects(std::uint64_t id, ProcessCopies& process
   pages_looked_at_[id] = copied;
 }
 
-void TracepointBackend::look_inside(std::uint64_t id, ProcessCopies& process) {
-  if (!process.alive || process.shares_memory) return;
-  Pace& looks = looks_.try_emplace(id, kLookCostFactor, kBetweenLooksNs).first->second;
+// At those that have counted something since, and now and then at the others: whom a page is shared
+// with may change by what they do.
+void TracepointBackend::look_at_memory(const Snapshot& snapshot) {
   const std::uint64_t begin = monotonic_ns();
-  if (!looks.is_due(begin) || !all_looks_.is_due(begin)) return;
+  if (!all_looks_.is_due(begin) || !looks_budget_.is_left(begin)) return;
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> due;  // since when, and who
+  for (const ProcessCounts& counts : snapshot.processes) {
+    if (!counts.alive || counts.shares_memory) continue;
+    const auto [entry, is_new] =
+        looks_.try_emplace(counts.id, Looks{Pace(kLookCostFactor, kBetweenLooksNs)});
+    const Looks& looks = entry->second;
+    if (!looks.pace.is_due(begin)) continue;
+    if (!looks.has_changed && begin - looks.last_ns < kUnchangedNs) continue;
+    due.emplace_back(looks.last_ns, counts.id);
+  }
+  std::sort(due.begin(), due.end());
+  const std::uint64_t cpu_begin = thread_cpu_ns();
+  std::uint64_t took = 0;
+  for (const auto& [last, id] : due) {
+    look_inside(processes_.at(id));
+    Looks& looks = looks_.at(id);
+    const std::uint64_t spent = thread_cpu_ns() - cpu_begin;
+    looks.last_ns = monotonic_ns();
+    looks.pace.ran(looks.last_ns, spent - took);
+    looks.has_changed = false;
+    took = spent;
+    if (took >= kLooksAtOnceNs) break;
+  }
+  if (took == 0) return;
+  const std::uint64_t end = monotonic_ns();
+  all_looks_.ran(end, took);
+  looks_budget_.spend(end, took);
+}
+
+void TracepointBackend::look_inside(ProcessCopies& process) {
   const auto mappings = proc_.maps(process.pid);
   auto memory = mappings ? sample_memory(proc_, process.pid, *mappings) : std::nullopt;
   if (!memory) {
@@ -201,9 +247,6 @@ void TracepointBackend::look_inside(std::uint64_t id, ProcessCopies& process) {
     process.memory = memory;
     process.unreadable = false;
   }
-  const std::uint64_t end = monotonic_ns();
-  looks.ran(end, end - begin);
-  looks_cost_ns_ += end - begin;
   take_samples_meanwhile();
 }
 
@@ -257,10 +300,26 @@ void TracepointBackend::update(const ProcessCounts& counts) {
     copies.latency = {counts.copy_times->ns, {faults.begin(), faults.end()}};
   }
   copies.copied_pages_before_exec = counts.copied_pages_before_exec;
+  if (const auto looks = looks_.find(counts.id); looks != looks_.end()) {
+    looks->second.has_changed = true;
+  }
   if (is_new) inherit(copies, counts);
   count_arenas(counts, copies);
-  look_at_objects(counts.id, copies);
-  look_inside(counts.id, copies);
+}
+
+// A child that is seen only now, although its parent has ended, inherits from it: so it is kept for
+// one sample more.
+void TracepointBackend::forget_the_ended(const Snapshot& snapshot) {
+  for (const std::uint64_t id : ended_) {
+    inherited_.erase(id);
+    pages_looked_at_.erase(id);
+    names_.erase(id);
+    looks_.erase(id);
+  }
+  ended_.clear();
+  for (const ProcessCounts& counts : snapshot.processes) {
+    if (!counts.alive) ended_.push_back(counts.id);
+  }
 }
 
 Expected<void> TracepointBackend::take_samples() {
@@ -282,24 +341,23 @@ void TracepointBackend::take_samples_meanwhile() {
 Expected<void> TracepointBackend::sample() {
   if (auto taken = take_samples(); !taken) return taken;
   taken_meanwhile_ = 0;
-  std::uint64_t begin = monotonic_ns();
-  const auto snapshot = probe_.snapshot();
-  if (!snapshot) return tl::make_unexpected(snapshot.error());
+  std::uint64_t begin = thread_cpu_ns();
+  auto snapshot = probe_.snapshot();
+  if (!snapshot) return tl::make_unexpected(std::move(snapshot.error()));
   if (sampler_) {
     // Does not count as a cost: the buffer of samples would overflow while we look away for it.
-    const std::uint64_t before = monotonic_ns();
+    const std::uint64_t before = thread_cpu_ns();
     sampler_->attribute(snapshot->processes, [this] { take_samples_meanwhile(); });
-    begin += monotonic_ns() - before;
+    begin += thread_cpu_ns() - before;
   }
-  looks_cost_ns_ = 0;
   alive_.clear();
+  auto before = counts_.begin();
   for (const ProcessCounts& counts : snapshot->processes) {
-    update(counts);
-    if (counts.alive) alive_.insert(counts.pid);
+    while (before != counts_.end() && before->id < counts.id) ++before;
+    if (before == counts_.end() || *before != counts) update(counts);
+    look_at_objects(counts.id, processes_.at(counts.id));
+    if (counts.alive) alive_.insert(alive_.end(), counts.pid);
   }
-  // Looks have a share of their own, or the others would be as rare.
-  begin += looks_cost_ns_;
-  if (looks_cost_ns_ > 0) all_looks_.ran(monotonic_ns(), looks_cost_ns_);
   lost_ = snapshot->losses.lost();
   overhead_ = {snapshot->overhead.events, snapshot->overhead.ns_per_event};
   if (const auto counts = probe_.sample_counts(); counts && sampling_) {
@@ -307,8 +365,13 @@ Expected<void> TracepointBackend::sample() {
   }
   // Of two, the lesser: one that was held up, or that had the kernel patch itself to time the
   // programs, is no reason to look away for so long.
-  const std::uint64_t cost = monotonic_ns() - begin;
+  const std::uint64_t cost = thread_cpu_ns() - begin;
+  samples_budget_.spend(monotonic_ns(), cost);
   usual_sample_cost_ns_ = std::min(cost, std::exchange(last_sample_cost_ns_, cost));
+  // Looks have shares of their own, or samples would be as rare.
+  look_at_memory(*snapshot);
+  forget_the_ended(*snapshot);
+  counts_ = std::move(snapshot->processes);
   return {};
 }
 

@@ -50,11 +50,14 @@ class TracepointBackend : public Backend {
   void read_arenas(std::uint64_t id, ProcessCopies& process);
   void count_arenas(const ProcessCounts& counts, ProcessCopies& process);
   void look_at_objects(std::uint64_t id, ProcessCopies& process);
-  void look_inside(std::uint64_t id, ProcessCopies& process);
+  void look_at_memory(const Snapshot& snapshot);
+  void look_inside(ProcessCopies& process);
+  void forget_the_ended(const Snapshot& snapshot);
 
   Probe probe_;
   ProcFiles proc_;
   std::map<std::uint64_t, ProcessCopies> processes_;  // by the probe's id: in order of start
+  std::vector<ProcessCounts> counts_;                 // as of the last sample(), likewise
   std::set<pid_t> alive_;
   struct Inherited {
     std::uint64_t parent_id = 0;
@@ -64,10 +67,17 @@ class TracepointBackend : public Backend {
   std::map<std::uint64_t, std::uint64_t> pages_looked_at_;  // pages of arenas copied by then
   // Of each process's mappings, by where they begin; empty for what is no arena.
   std::map<std::uint64_t, std::map<std::uint64_t, std::string>> names_;
-  std::map<std::uint64_t, Pace> looks_;  // at the memory of each process
+  struct Looks {  // at the memory of a process
+    Pace pace;
+    std::uint64_t last_ns = 0;
+    bool has_changed = true;  // has counted something since
+  };
+  std::map<std::uint64_t, Looks> looks_;
   Pace all_looks_;
-  std::uint64_t looks_cost_ns_ = 0;  // in this sample()
+  Budget looks_budget_;
+  std::vector<std::uint64_t> ended_;  // before the last sample(): of which nothing more is to come
   std::uint64_t started_ns_;
+  Budget samples_budget_;
   std::uint64_t last_sample_cost_ns_ = 0;
   std::uint64_t usual_sample_cost_ns_ = 0;
   std::uint64_t lost_ = 0;

@@ -17,6 +17,7 @@ struct ArenaCount {
   std::uint64_t inode = 0;    // of the memfd: tells arenas of the same name apart
   std::uint64_t address = 0;  // where the mapping begins that is no memfd's
   std::uint64_t copied_pages = 0;
+  bool operator==(const ArenaCount&) const = default;
 };
 
 enum class Timing : std::uint8_t { off, on };  // of the faults that copy
@@ -32,6 +33,7 @@ enum class Timing : std::uint8_t { off, on };  // of the faults that copy
 struct CopyTimes {
   std::uint64_t ns = 0;                       // together
   std::array<std::uint64_t, 40> faults = {};  // [i]: 2^i ns to less than 2^(i+1); the last: or more
+  bool operator==(const CopyTimes&) const = default;
 };
 
 enum class ProcessRole : std::uint8_t { root, child };
@@ -81,6 +83,7 @@ struct ProcessCounts {
   std::optional<CopyTimes> copy_times;  // where they are measured
 
   std::uint64_t copied_pages() const { return copied_anon_pages + copied_file_pages; }
+  bool operator==(const ProcessCounts&) const = default;
 };
 
 // What could make a figure too small.  Exact means lost() == 0.

@@ -343,11 +343,13 @@ int BPF_PROG(on_exec, struct task_struct* task) {
       thread->await_exec = 0;
       __builtin_memset(counts, 0, sizeof *counts);
     }
+    begin_record_change();
     process->execs++;
     process->copied_before_exec =
         counts->faults[COWSHED_COPIED_ANON] + counts->faults[COWSHED_COPIED_FILE] +
         process->counts.faults[COWSHED_COPIED_ANON] + process->counts.faults[COWSHED_COPIED_FILE];
     bpf_probe_read_kernel(process->comm, sizeof process->comm, &task->comm);
+    end_record_change();
   }
   end_update(thread);
   return 0;

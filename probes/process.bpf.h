@@ -123,15 +123,18 @@ static __always_inline int add_thread(struct task_struct* task, struct cowshed_k
   if (!process) {
     return 0;
   }
+  begin_record_change();
   __sync_fetch_and_add(&process->threads_live, 1);
   struct thread_state* thread =
       bpf_task_storage_get(&threads, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
   if (!thread) {
     __sync_fetch_and_add(&process->threads_live, -1);
+    end_record_change();
     __sync_fetch_and_add(&losses.threads, 1);
     return 0;
   }
   __sync_fetch_and_add(&process->threads_total, 1);
+  end_record_change();
   thread->await_exec = await_exec;
   thread->key = *key;
   mark_stack(&thread->stack, task);
@@ -146,6 +149,7 @@ static __always_inline void flush(struct thread_state* thread, struct task_struc
     __builtin_memset(counts, 0, sizeof *counts);
     return;
   }
+  begin_record_change();
   __sync_fetch_and_add(&process->flush_begin, 1);
   for (int i = 0; i < COWSHED_CLASSES; i++) {
     add(&process->counts.faults[i], counts->faults[i]);
@@ -172,4 +176,5 @@ static __always_inline void flush(struct thread_state* thread, struct task_struc
     }
   }
   __sync_fetch_and_add(&process->flush_end, 1);
+  end_record_change();
 }

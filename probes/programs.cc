@@ -193,6 +193,15 @@ std::uint64_t Programs::processes_added() const {
 std::uint64_t Programs::arenas_added() const {
   return __atomic_load_n(&state_->skeleton->bss->arenas_added, __ATOMIC_ACQUIRE);
 }
+std::optional<std::uint64_t> Programs::record_changes() const {
+  // In this order: there are never more done than begun.
+  const std::uint64_t done =
+      __atomic_load_n(&state_->skeleton->bss->record_changes_done, __ATOMIC_ACQUIRE);
+  const std::uint64_t begun =
+      __atomic_load_n(&state_->skeleton->bss->record_changes_begun, __ATOMIC_ACQUIRE);
+  if (begun != done) return std::nullopt;
+  return begun;
+}
 std::span<const int> Programs::descriptors() const { return state_->descriptors; }
 
 Expected<cowshed_adoption> Programs::adopt(cowshed_adopt_mode mode) {
@@ -216,9 +225,7 @@ Expected<std::vector<cowshed_thread_record>> Programs::dump_threads() const {
   }
   std::vector<cowshed_thread_record> records(bytes.size() / sizeof(cowshed_thread_record));
   if (!records.empty()) {
-    if (!records.empty()) {
-      std::memcpy(records.data(), bytes.data(), records.size() * sizeof(cowshed_thread_record));
-    }
+    std::memcpy(records.data(), bytes.data(), records.size() * sizeof(cowshed_thread_record));
   }
   return records;
 }

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -32,6 +33,8 @@ class Programs {
   // How many entries were ever added to the two maps; each is there by the time it is counted.
   std::uint64_t processes_added() const;
   std::uint64_t arenas_added() const;
+  // How often records in `processes` have changed; nothing while one changes.
+  std::optional<std::uint64_t> record_changes() const;
   std::span<const int> descriptors() const;  // of the programs that run on events
   Expected<cowshed_adoption> adopt(cowshed_adopt_mode mode);
   Expected<std::vector<cowshed_thread_record>> dump_threads() const;

@@ -76,6 +76,7 @@ ProcessCounts describe(const cowshed_key& key, const cowshed_process& process) {
 }  // namespace
 
 Expected<void> SnapshotReader::read_records() {
+  records_as_of_ = programs_->record_changes();
   const std::uint64_t added = programs_->processes_added();
   if (added == records_added_) {
     records_ = look_up(*programs_, records_);
@@ -105,7 +106,40 @@ Expected<void> SnapshotReader::read_arena_counts() {
   return {};
 }
 
+Expected<std::optional<ByProcess<SnapshotReader::View>>>
+SnapshotReader::views_of_unchanged_records() {
+  std::optional<ByProcess<View>> views;
+  const auto unchanged = [this] {
+    return records_as_of_ && programs_->record_changes() == records_as_of_ &&
+           programs_->processes_added() == records_added_;
+  };
+  if (!unchanged()) {
+    return views;
+  }
+  auto live = read_live_threads(*programs_);
+  if (!live) {
+    return tl::make_unexpected(std::move(live.error()));
+  }
+  if (!unchanged()) {
+    return views;
+  }
+  views.emplace();
+  for (const auto& [key, record] : records_) {
+    auto threads = live->extract(key);
+    views->emplace_hint(views->end(), key,
+                        View{record, threads ? std::move(threads.mapped()) : LiveThreads{}});
+  }
+  return views;
+}
+
 Expected<ByProcess<SnapshotReader::View>> SnapshotReader::whole_views() {
+  auto unchanged = views_of_unchanged_records();
+  if (!unchanged) {
+    return tl::make_unexpected(std::move(unchanged.error()));
+  }
+  if (*unchanged) {
+    return std::move(**unchanged);
+  }
   ByProcess<View> views;
   bool complete = false;
   for (int attempt = 0; attempt < kMostAttempts && !complete; ++attempt) {
@@ -158,8 +192,9 @@ Expected<void> SnapshotReader::read(Snapshot& snapshot) {
   }
   snapshot.overhead.events = ended_events_;
   snapshot.losses.vma_misses = ended_vma_misses_;
-  last_.clear();
-  for (auto& [key, view] : *views) {
+  snapshot.processes.reserve(views->size());
+  for (auto entry = views->begin(); entry != views->end();) {
+    auto& [key, view] = *entry;
     const bool ended = has_ended(view.record);
     if (ended) {
       view.record = take_process(*programs_, key, view.record);
@@ -177,14 +212,17 @@ Expected<void> SnapshotReader::read(Snapshot& snapshot) {
       counts.arenas = found->second;
     }
     counts.copy_times = read_copy_times(*programs_, key);
-    if (ended) {
-      forget_arenas(*programs_, key, counts.arenas);
-      forget_copy_times(*programs_, key);
-    } else {
-      last_.emplace(key, std::move(view));
-    }
     snapshot.processes.push_back(std::move(counts));
+    if (!ended) {
+      ++entry;
+      continue;
+    }
+    forget_arenas(*programs_, key, snapshot.processes.back().arenas);
+    forget_copy_times(*programs_, key);
+    records_.erase(key);
+    entry = views->erase(entry);
   }
+  last_ = std::move(*views);
   std::sort(snapshot.processes.begin(), snapshot.processes.end(),
             [](const ProcessCounts& a, const ProcessCounts& b) { return a.id < b.id; });
   return {};

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <vector>
 
 #include <cowshed/base/error.h>
@@ -12,7 +13,9 @@ namespace cowshed {
 
 // Puts together what the maps hold of ended threads and what the iterator sees of live ones.
 // A thread that ends between the two reads would be missed or counted twice; a process's flush
-// number, read before and after the live threads, tells, and then the whole is read again.
+// number, read before and after the live threads, tells, and then the whole is read again.  While
+// no record has changed, which is as long as no thread comes or goes, the live threads are all that
+// is read.
 class SnapshotReader {
  public:
   explicit SnapshotReader(const Programs& programs) : programs_(&programs) {}
@@ -30,6 +33,7 @@ class SnapshotReader {
   Expected<void> read_records();
   Expected<void> read_arena_counts();
   Expected<ByProcess<View>> whole_views();
+  Expected<std::optional<ByProcess<View>>> views_of_unchanged_records();
   void add_totals(Snapshot& snapshot, const cowshed_counts& counts, bool ended);
 
   const Programs* programs_;
@@ -37,6 +41,7 @@ class SnapshotReader {
   // All that the maps held when they had been added so many.
   ByProcess<cowshed_process> records_;
   std::uint64_t records_added_ = 0;
+  std::optional<std::uint64_t> records_as_of_;  // so many changes; nullopt: they may be older
   ByProcess<std::vector<ArenaCount>> arenas_;
   std::uint64_t arenas_added_ = 0;
   std::uint64_t ended_events_ = 0;

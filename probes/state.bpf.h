@@ -144,6 +144,10 @@ struct cowshed_adoption adoption;
 __u64 last_id;
 __u64 processes_added; /* to their maps: what the loader has seen since then is all there is */
 __u64 arenas_added;
+/* Changes to the records in `processes`: while the two are equal and as they were, no record has
+ * changed, and whoever has read them all need not read them again. */
+__u64 record_changes_begun;
+__u64 record_changes_done;
 __u64 slow_lookups; /* mappings that bpf_find_vma had to find */
 __u32 pid_level;    /* of the loader's PID namespace */
 
@@ -158,6 +162,14 @@ static __always_inline void add(__u64* counter, __u64 amount) {
   if (amount) {
     __sync_fetch_and_add(counter, amount);
   }
+}
+
+static __always_inline void begin_record_change(void) {
+  __sync_fetch_and_add(&record_changes_begun, 1);
+}
+
+static __always_inline void end_record_change(void) {
+  __sync_fetch_and_add(&record_changes_done, 1);
 }
 
 #define compiler_barrier() asm volatile("" ::: "memory")

@@ -34,5 +34,28 @@ TEST(Pace, WhatTakesNoTimeIsDoneNoMoreOftenThanItMay) {
 
 TEST(Pace, IsDueAtOnce) { EXPECT_TRUE(Pace(9, 50 * kMsNs).is_due(0)); }
 
+// How much of a span of time is spent by somebody who spends 1 ms whenever there is something left.
+std::uint64_t spent_ms(Budget& budget, std::uint64_t begin_ms, std::uint64_t end_ms) {
+  std::uint64_t spent = 0;
+  for (std::uint64_t now = begin_ms; now < end_ms; ++now) {
+    if (!budget.is_left(now * kMsNs)) continue;
+    budget.spend(now * kMsNs, kMsNs);
+    ++spent;
+  }
+  return spent;
+}
+
+TEST(Budget, GivesMuchAtFirstAndAShareInTheLongRun) {
+  Budget budget(100, 200 * kMsNs);
+  EXPECT_EQ(spent_ms(budget, 0, 200), 200U);
+  EXPECT_NEAR(static_cast<double>(spent_ms(budget, 200, 100'200)), 1000, 10);
+}
+
+TEST(Budget, SavesNoMoreThanItHadAtFirst) {
+  Budget budget(100, 200 * kMsNs);
+  spent_ms(budget, 0, 1000);
+  EXPECT_NEAR(static_cast<double>(spent_ms(budget, 1'000'000, 1'001'000)), 210, 5);
+}
+
 }  // namespace
 }  // namespace cowshed::cow

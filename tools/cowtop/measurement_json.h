@@ -23,6 +23,10 @@ Json estimate_json(const cow::Measurement& measurement);
 Json recorded_head(const cow::Measurement& measurement);
 Json recorded(const cow::ProcessCopies& process);
 
+// The JSON Patch that makes `after`, as recorded, of `before`, which lies at `path`.
+Json recorded_changes(const cow::ProcessCopies& before, const cow::ProcessCopies& after,
+                      const std::string& path);
+
 // The measurement of which either was made.  Errors: bad_recording, with the field that is not as
 // it should be.
 Expected<cow::Measurement> measurement_of(const Json& json);

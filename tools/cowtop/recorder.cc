@@ -33,8 +33,8 @@ std::string line_of(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-void add(Json& patch, const Json& operations) {
-  for (const Json& each : operations) patch.push_back(each);
+void add(Json& patch, Json operations) {
+  for (Json& each : operations) patch.push_back(std::move(each));
 }
 
 }  // namespace
@@ -57,8 +57,7 @@ Expected<void> Recorder::append(const cow::Measurement& measurement, Json line) 
     if (i >= processes_.size()) {
       patch.push_back({{"op", "add"}, {"path", "/processes/-"}, {"value", recorded(process)}});
     } else if (process != processes_[i]) {
-      add(patch, Json::diff(recorded(processes_[i]), recorded(process),
-                            "/processes/" + std::to_string(i)));
+      add(patch, recorded_changes(processes_[i], process, "/processes/" + std::to_string(i)));
     }
   }
   line["patch"] = std::move(patch);

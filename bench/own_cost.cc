@@ -1,0 +1,273 @@
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <fmt/format.h>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <thread>
+#include <time.h>
+#include <unistd.h>
+#include <utility>
+#include <vector>
+
+#include "machine.h"
+#include "observer.h"
+#include "peer.h"
+#include "program.h"
+#include "statistics.h"
+#include "tool.h"
+
+// What cowtop itself takes: CPU and memory, by the number of processes and how long it goes on.
+namespace cowshed::bench {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using std::chrono::duration;
+
+constexpr std::size_t kPage = 4096;
+constexpr double kMiB = 0x1p20;
+constexpr double kHour = 3600;
+
+void sleep_s(double seconds) { std::this_thread::sleep_for(duration<double>(seconds)); }
+
+// A process that nothing is left of when its parent ends.
+template <class Life>
+void start(Life life) {
+  const pid_t parent = getpid();
+  const pid_t pid = fork();
+  if (pid < 0) throw std::runtime_error("fork failed");
+  if (pid != 0) return;
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (getppid() == parent) life();
+  _exit(0);
+}
+
+// Copies `pages` pages of a private file each second, for ever.
+void copy_each_second(int file, std::size_t pages) {
+  void* memory = mmap(nullptr, pages * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
+  if (memory == MAP_FAILED) return;
+  auto* bytes = static_cast<volatile char*>(memory);
+  for (;;) {
+    for (std::size_t i = 0; i < pages; ++i) bytes[i * kPage] = 1;
+    madvise(memory, pages * kPage, MADV_DONTNEED);
+    sleep_s(1);
+  }
+}
+
+void fork_for_ever(int each_second) {
+  for (;;) {
+    const pid_t pid = fork();
+    if (pid == 0) _exit(0);
+    waitpid(pid, nullptr, 0);
+    sleep_s(1.0 / each_second);
+  }
+}
+
+// A tree of processes that lives as its configuration says.
+class Tree final : public SubjectWork {
+ public:
+  explicit Tree(const json& configuration) {
+    const int processes = configuration["processes"];
+    const std::size_t pages = configuration["pages"];
+    const int file = memfd_create("pages", MFD_CLOEXEC);
+    if (file < 0 || ftruncate(file, static_cast<off_t>(pages * kPage)) != 0) {
+      throw std::runtime_error("memfd_create failed");
+    }
+    for (int i = 0; i < processes; ++i) {
+      start([&] {
+        if (pages == 0) pause();
+        sleep_s(static_cast<double>(i) / processes);
+        copy_each_second(file, pages);
+      });
+    }
+    if (const int forks = configuration["forks"]; forks > 0) start([&] { fork_for_ever(forks); });
+  }
+  json facts() const override { return {{"pid", getpid()}}; }
+  json answer(const json&) override { return json::object(); }
+};
+
+std::unique_ptr<SubjectWork> make_work(const json& configuration) {
+  return std::make_unique<Tree>(configuration);
+}
+
+double cpu_s(pid_t pid) {
+  clockid_t clock = 0;
+  timespec time{};
+  if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &time) != 0) {
+    throw std::runtime_error("cowtop has ended");
+  }
+  return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) / 1e9;
+}
+
+double memory_mib(pid_t pid) {
+  return static_cast<double>(proc_bytes(fmt::format("/proc/{}/status", pid), "VmRSS")) / kMiB;
+}
+
+double now_s() { return static_cast<double>(now_ns()) / 1e9; }
+
+// cowtop that watches, or records, a tree; its file goes with it.
+class Cowtop {
+ public:
+  explicit Cowtop(const Subject& tree, bool records = false)
+      : file_(fs::temp_directory_path() / fmt::format("cowshed-bench-{}.cowtop", getpid())),
+        began_s_(now_s()),
+        tool_(command(tree.facts()["pid"], records)) {
+    tool_.wait_for("attached to");
+    ready_s_ = now_s() - began_s_;
+  }
+  Cowtop(const Cowtop&) = delete;
+  Cowtop& operator=(const Cowtop&) = delete;
+  ~Cowtop() {
+    std::error_code ignored;
+    fs::remove(file_, ignored);
+  }
+  pid_t pid() const { return tool_.pid(); }
+  double ready_s() const { return ready_s_; }  // how long it took until it measured
+  double file_mib() const { return static_cast<double>(fs::file_size(file_)) / kMiB; }
+
+ private:
+  std::vector<std::string> command(pid_t pid, bool records) const {
+    if (records) {
+      return {cowtop_path(), "record", "-o", file_.string(), "-p", std::to_string(pid)};
+    }
+    return {cowtop_path(), "--json", "-p", std::to_string(pid)};
+  }
+
+  fs::path file_;
+  double began_s_;
+  Tool tool_;
+  double ready_s_ = 0;
+};
+
+struct Sizes {
+  int processes;
+  double settle_s;
+  double window_s;
+  double recording_s;
+};
+
+Sizes sizes_of(const Options& options) {
+  return options.quick ? Sizes{20, 0.1, 0.2, 2.5} : Sizes{1000, 20, 5, 180};
+}
+
+Subject tree_of(int processes, std::size_t pages, int forks) {
+  return Subject(json{{"processes", processes}, {"pages", pages}, {"forks", forks}});
+}
+
+// Shares of a CPU, in percent, one for each window.
+std::vector<double> shares(const Cowtop& cowtop, const Sizes& sizes, int windows) {
+  std::vector<double> result;
+  for (int i = 0; i < windows; ++i) {
+    const double cpu = cpu_s(cowtop.pid());
+    const double time = now_s();
+    sleep_s(sizes.window_s);
+    result.push_back(100 * (cpu_s(cowtop.pid()) - cpu) / (now_s() - time));
+  }
+  return result;
+}
+
+void measure_cpu(const std::string& group, std::size_t pages, const Options& options,
+                 Report& report) {
+  const Sizes sizes = sizes_of(options);
+  const Subject tree = tree_of(sizes.processes, pages, 0);
+  for (const bool records : {false, true}) {
+    const Cowtop cowtop(tree, records);
+    const std::string command = records ? "cowtop record" : "cowtop";
+    sleep_s(sizes.settle_s);
+    report.figure(group, command + ", CPU time of the start", cpu_s(cowtop.pid()), "s");
+    const auto measured = shares(cowtop, sizes, options.pairs);
+    report.goal({fmt::format("{}: CPU of {}", group, command), Goal::Bound::at_most, 1, "%"},
+                median(measured), bootstrap_median(measured));
+    report.goal({fmt::format("{}: memory of {}", group, command), Goal::Bound::at_most, 32, "MiB"},
+                memory_mib(cowtop.pid()));
+  }
+}
+
+// What grows, by the hour: from the second half of the time.
+struct Growth {
+  double memory_mib = 0;  // at the end
+  double memory_mib_an_hour = 0;
+  double file_mib_an_hour = 0;
+};
+
+Growth growth_of(const Cowtop& cowtop, double seconds) {
+  sleep_s(seconds / 2);
+  const double memory = memory_mib(cowtop.pid());
+  const double file = cowtop.file_mib();
+  const double begin = now_s();
+  sleep_s(seconds / 2);
+  const double hours = (now_s() - begin) / kHour;
+  Growth growth;
+  growth.memory_mib = memory_mib(cowtop.pid());
+  growth.memory_mib_an_hour = (growth.memory_mib - memory) / hours;
+  growth.file_mib_an_hour = (cowtop.file_mib() - file) / hours;
+  return growth;
+}
+
+void measure_recording(const Options& options, Report& report) {
+  const Sizes sizes = sizes_of(options);
+  const Subject tree = tree_of(sizes.processes, 10, 0);
+  const Cowtop cowtop(tree, true);
+  const Growth growth = growth_of(cowtop, sizes.recording_s);
+  report.figure("recording", "memory", growth.memory_mib, "MiB");
+  report.figure("recording", "memory, growth", growth.memory_mib_an_hour, "MiB an hour");
+  report.figure("recording", "file", growth.file_mib_an_hour, "MiB an hour");
+  report.goal({"recording: memory after an hour", Goal::Bound::at_most, 50, "MiB"},
+              growth.memory_mib + growth.memory_mib_an_hour);
+}
+
+void measure_forking(const Options& options, Report& report) {
+  constexpr int kForksASecond = 100;
+  const Subject tree = tree_of(0, 0, kForksASecond);
+  const Cowtop cowtop(tree, true);
+  const Growth growth = growth_of(cowtop, sizes_of(options).recording_s / 2);
+  report.figure("forking", "memory", growth.memory_mib, "MiB");
+  report.figure("forking", "memory, growth", growth.memory_mib_an_hour, "MiB an hour");
+  report.figure("forking", "file", growth.file_mib_an_hour, "MiB an hour");
+}
+
+void measure_start(const Options& options, Report& report) {
+  const Subject tree = tree_of(sizes_of(options).processes, 0, 0);
+  std::vector<double> times(static_cast<std::size_t>(options.pairs));
+  for (double& time : times) time = 1000 * Cowtop(tree).ready_s();
+  report.goal({"start: until it measures", Goal::Bound::at_most, 200, "ms"}, median(times),
+              bootstrap_median(times));
+}
+
+void measure(const Options& options, Report& report) {
+  report.setting("idle",
+                 "1,000 processes that sleep; measured from 20 s after the start on, 5 s each");
+  report.setting("copying", "1,000 processes, each of which copies 10 pages a second");
+  report.setting("recording",
+                 "the same, for 3 minutes: how much more there is after the second "
+                 "half, by the hour");
+  report.setting("forking", "a process that forks, and waits for, 100 processes a second");
+  report.setting("start", "the same as idle: from the start until it says that it is attached");
+  if (const std::string reason = cannot_observe(); !reason.empty()) {
+    report.setting("not measured", reason);
+    return;
+  }
+  if (options.wants("idle")) measure_cpu("idle", 0, options, report);
+  if (options.wants("copying")) measure_cpu("copying", 10, options, report);
+  if (options.wants("recording")) measure_recording(options, report);
+  if (options.wants("forking")) measure_forking(options, report);
+  if (options.wants("start")) measure_start(options, report);
+}
+
+}  // namespace
+}  // namespace cowshed::bench
+
+int main(int argc, char** argv) {
+  return cowshed::bench::run_program(argc, argv,
+                                     {.name = "own_cost",
+                                      .question = "what cowtop itself takes",
+                                      .pairs = 9,
+                                      .measure = cowshed::bench::measure,
+                                      .make_work = cowshed::bench::make_work});
+}

@@ -1,0 +1,91 @@
+#include "tool.h"
+
+#include <array>
+#include <csignal>
+#include <fcntl.h>
+#include <filesystem>
+#include <spawn.h>
+#include <stdexcept>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <utility>
+
+namespace cowshed::bench {
+namespace {
+
+std::array<int, 2> make_pipe() {
+  std::array<int, 2> ends = {};
+  if (pipe2(ends.data(), O_CLOEXEC) != 0) throw std::runtime_error("pipe2 failed");
+  return ends;
+}
+
+bool read_more(int fd, std::string& text) {
+  std::array<char, 4096> buffer;
+  const ssize_t got = read(fd, buffer.data(), buffer.size());
+  if (got > 0) text.append(buffer.data(), static_cast<std::size_t>(got));
+  return got > 0;
+}
+
+}  // namespace
+
+Tool::Tool(std::vector<std::string> command) : name_(command.front()) {
+  const auto output = make_pipe();
+  const auto control = make_pipe();
+  const auto answer = make_pipe();
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_adddup2(&actions, output[1], STDOUT_FILENO);
+  posix_spawn_file_actions_adddup2(&actions, output[1], STDERR_FILENO);
+  // Above what is dup2'ed to, or one would overwrite another's source.
+  const int control_copy = fcntl(control[0], F_DUPFD_CLOEXEC, 10);
+  const int answer_copy = fcntl(answer[1], F_DUPFD_CLOEXEC, 10);
+  posix_spawn_file_actions_adddup2(&actions, control_copy, kControlFd);
+  posix_spawn_file_actions_adddup2(&actions, answer_copy, kAnswerFd);
+  std::vector<char*> arguments;
+  arguments.reserve(command.size() + 1);
+  for (std::string& argument : command) arguments.push_back(argument.data());
+  arguments.push_back(nullptr);
+  const int error = posix_spawnp(&pid_, arguments[0], &actions, nullptr, arguments.data(), environ);
+  posix_spawn_file_actions_destroy(&actions);
+  for (const int fd : {output[1], control[0], answer[1], control_copy, answer_copy}) close(fd);
+  output_ = output[0];
+  control_ = control[1];
+  answer_ = answer[0];
+  if (error != 0) throw std::runtime_error(name_ + " cannot be started");
+}
+
+Tool::~Tool() {
+  if (pid_ != 0) {
+    kill(pid_, SIGKILL);
+    waitpid(pid_, nullptr, 0);
+  }
+  for (const int fd : {output_, control_, answer_}) close(fd);
+}
+
+void Tool::wait_for(const std::string& text) {
+  while (text_.find(text) == std::string::npos) {
+    if (!read_more(output_, text_)) throw std::runtime_error(name_ + " ended: " + text_);
+  }
+}
+
+void Tool::ping() const {
+  std::string answer;
+  if (write(control_, "ping\n", 5) < 0 || !read_more(answer_, answer)) {
+    throw std::runtime_error(name_ + " did not answer");
+  }
+}
+
+const std::string& Tool::stop() {
+  kill(pid_, SIGINT);
+  while (read_more(output_, text_)) {
+  }
+  waitpid(std::exchange(pid_, 0), nullptr, 0);
+  return text_;
+}
+
+std::string cowtop_path() {
+  const auto self = std::filesystem::read_symlink("/proc/self/exe");
+  return (self.parent_path() / "../tools/cowtop").string();
+}
+
+}  // namespace cowshed::bench

@@ -1,0 +1,45 @@
+#pragma once
+
+#include <string>
+#include <sys/types.h>
+#include <vector>
+
+namespace cowshed::bench {
+
+// A program that runs until SIGINT; all that it writes is kept.
+class Tool {
+ public:
+  // Where it finds the ends of two pipes: what we ask, and where it answers.
+  static constexpr int kControlFd = 3;
+  static constexpr int kAnswerFd = 4;
+
+  // Throws std::runtime_error when it cannot be started.
+  explicit Tool(std::vector<std::string> command);
+  ~Tool();
+  Tool(const Tool&) = delete;
+  Tool& operator=(const Tool&) = delete;
+
+  pid_t pid() const { return pid_; }
+
+  // Throws std::runtime_error when it ends without.
+  void wait_for(const std::string& text);
+
+  // perf answers when its events are on.
+  void ping() const;
+
+  // What it wrote.
+  const std::string& stop();
+
+ private:
+  std::string name_;
+  pid_t pid_ = 0;
+  int output_;
+  int control_;
+  int answer_;
+  std::string text_;
+};
+
+// The cowtop that was built with this program.
+std::string cowtop_path();
+
+}  // namespace cowshed::bench
