@@ -1,5 +1,7 @@
 #include <cerrno>
+#include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <signal.h>
@@ -21,14 +23,37 @@ auto retry_on_interrupt(Call call) {
   }
 }
 
-[[noreturn]] void run_child(int go_fd, int error_fd, char* const* arguments) {
-  char go = 0;
-  // End of file: the owner is gone without a release().
-  if (retry_on_interrupt([&] { return ::read(go_fd, &go, 1); }) != 1) ::_exit(EXIT_FAILURE);
-  ::execvp(arguments[0], arguments);
-  const int error = errno;
-  retry_on_interrupt([&] { return ::write(error_fd, &error, sizeof error); });
-  ::_exit(EXIT_FAILURE);
+struct Failure {
+  enum class Of : std::uint8_t { become_user, exec } of = Of::exec;
+  int error = 0;
+};
+
+struct Child {
+  char* const* arguments;
+  char* const* environment;
+  const User* user;  // null: the caller's
+
+  [[noreturn]] void run(int go_fd, int error_fd) const {
+    char go = 0;
+    // End of file: the owner is gone without a release().
+    if (retry_on_interrupt([&] { return ::read(go_fd, &go, 1); }) != 1) ::_exit(EXIT_FAILURE);
+    Failure failure{Failure::Of::become_user, user == nullptr ? 0 : become(*user)};
+    if (failure.error == 0) {
+      ::execvpe(arguments[0], arguments, environment);
+      failure = {Failure::Of::exec, errno};
+    }
+    retry_on_interrupt([&] { return ::write(error_fd, &failure, sizeof failure); });
+    ::_exit(EXIT_FAILURE);
+  }
+};
+
+// As execvp takes them; they point into `words`.
+std::vector<char*> pointers_to(const std::vector<std::string>& words) {
+  std::vector<char*> pointers;
+  pointers.reserve(words.size() + 1);
+  for (const std::string& word : words) pointers.push_back(const_cast<char*>(word.c_str()));
+  pointers.push_back(nullptr);
+  return pointers;
 }
 
 tl::unexpected<Error> no_pidfd(const std::string& name, int error) {
@@ -42,18 +67,19 @@ tl::unexpected<Error> no_pidfd(const std::string& name, int error) {
 
 }  // namespace
 
-Expected<Command> Command::fork(const std::vector<std::string>& arguments) {
+Expected<Command> Command::fork(const std::vector<std::string>& arguments,
+                                const std::optional<User>& user) {
   if (arguments.empty()) {
     return make_error(ErrorCode::invalid_argument, "no command given");
   }
-  std::vector<char*> pointers;
-  pointers.reserve(arguments.size() + 1);
-  for (const std::string& argument : arguments)
-    pointers.push_back(const_cast<char*>(argument.c_str()));
-  pointers.push_back(nullptr);
+  const std::vector<char*> pointers = pointers_to(arguments);
+  const auto variables = user ? environment_of(*user) : std::vector<std::string>();
+  const std::vector<char*> environment = pointers_to(variables);
+  const Child child{pointers.data(), user ? environment.data() : environ, user ? &*user : nullptr};
 
   Command command;
   command.name_ = arguments[0];
+  if (user) command.user_ = user->name;
   int go[2];
   int error[2];
   if (::pipe2(go, O_CLOEXEC) != 0) return system_error("cannot start " + command.name_, errno);
@@ -68,7 +94,7 @@ Expected<Command> Command::fork(const std::vector<std::string>& arguments) {
   if (pid == 0) {
     ::close(go[1]);
     ::close(error[0]);
-    run_child(go[0], error[1], pointers.data());
+    child.run(go[0], error[1]);
   }
   const int cause = errno;
   ::close(go[0]);
@@ -82,6 +108,7 @@ Expected<Command> Command::fork(const std::vector<std::string>& arguments) {
 
 Command::Command(Command&& other) noexcept
     : name_(std::move(other.name_)),
+      user_(std::move(other.user_)),
       pid_(std::exchange(other.pid_, -1)),
       pidfd_(std::exchange(other.pidfd_, -1)),
       go_fd_(std::exchange(other.go_fd_, -1)),
@@ -89,6 +116,7 @@ Command::Command(Command&& other) noexcept
 
 Command& Command::operator=(Command&& other) noexcept {
   std::swap(name_, other.name_);
+  std::swap(user_, other.user_);
   std::swap(pid_, other.pid_);
   std::swap(pidfd_, other.pidfd_);
   std::swap(go_fd_, other.go_fd_);
@@ -126,11 +154,15 @@ Expected<void> Command::release() {
   ::close(std::exchange(go_fd_, -1));
   if (written < 0) return system_error(name_ + ": ended before it was started", write_error);
 
-  int error = 0;
-  const ssize_t got = retry_on_interrupt([&] { return ::read(error_fd_, &error, sizeof error); });
+  Failure failure;
+  const ssize_t got =
+      retry_on_interrupt([&] { return ::read(error_fd_, &failure, sizeof failure); });
   ::close(std::exchange(error_fd_, -1));
-  if (got == sizeof error) return system_error(name_, error);
-  return {};
+  if (got != sizeof failure) return {};
+  if (failure.of == Failure::Of::exec) return system_error(name_, failure.error);
+  return make_error(ErrorCode::permission_denied,
+                    fmt::format("{} cannot be run as {}: {}; that takes root", name_, user_,
+                                std::strerror(failure.error)));
 }
 
 Expected<int> Command::wait() {

@@ -1,10 +1,12 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <sys/types.h>
 #include <vector>
 
 #include <cowshed/base/error.h>
+#include <cowshed/cow/user.h>
 
 namespace cowshed::cow {
 
@@ -13,9 +15,10 @@ namespace cowshed::cow {
 class Command {
  public:
   // Forks a child that waits for release().  It has the caller's signal mask and dispositions as
-  // they were before; call this before changing either.  Errors: system_call, invalid_argument for
-  // an empty `arguments`.
-  static Expected<Command> fork(const std::vector<std::string>& arguments);
+  // they were before; call this before changing either.  It runs as `user`, if one is given, and
+  // with that user's environment.  Errors: system_call, invalid_argument for an empty `arguments`.
+  static Expected<Command> fork(const std::vector<std::string>& arguments,
+                                const std::optional<User>& user = std::nullopt);
 
   Command(Command&& other) noexcept;
   Command& operator=(Command&& other) noexcept;
@@ -30,6 +33,7 @@ class Command {
 
   // Lets the child exec, looked up in PATH, and returns when it has.  The error carries errno of
   // execvp: ENOENT where there is no such command, EACCES and others where it cannot be run.
+  // permission_denied, without errno: it may not become the user.
   Expected<void> release();
 
   // Waits for the end, and returns the status as of waitpid(2).
@@ -40,10 +44,11 @@ class Command {
   void close_all() noexcept;
 
   std::string name_;
+  std::string user_;
   pid_t pid_ = -1;
   int pidfd_ = -1;
   int go_fd_ = -1;     // a byte written here lets the child exec
-  int error_fd_ = -1;  // errno of a failed exec comes back here; end of file when it succeeded
+  int error_fd_ = -1;  // a Failure of the child's comes back here; end of file when it succeeded
 };
 
 }  // namespace cowshed::cow

@@ -117,6 +117,7 @@ class BashTest(CompletionTest):
                          ["tracepoint"])
         self.assertEqual(self.offered("record", "-o", "rec"), ["recording"])
         self.assertIn(str(os.getpid()), self.offered("-p", ""))
+        self.assertEqual(self.offered("-u", "nobod"), ["nobody"])
         self.assertEqual(self.offered("--sites", "-c", ""), [])
 
     def test_offers_operands(self):
@@ -147,6 +148,22 @@ class ZshTest(CompletionTest):
         """
         return output("zsh", "-f", "-c", script, "zsh", COWTOP, *words).splitlines()
 
+    def completed(self, line):
+        """What Tab makes of a line, in a shell with a terminal."""
+        script = f"""
+            zmodload zsh/zpty
+            zpty shell zsh -f -i
+            zpty -w shell 'fpath=({COMPLETIONS} $fpath); autoload -Uz compinit; compinit -D -u'
+            zpty -w shell 'cd {self.folder}; path=({os.path.dirname(COWTOP)} $path)'
+            zpty -w shell 'complete() {{ zle complete-word; print -r -- "=<$BUFFER>=" }}; zle -N complete'
+            zpty -w shell 'bindkey "^I" complete; unsetopt auto_list beep; PS1=read"y>"'
+            zpty -r shell said '*ready>*'
+            zpty -w -n shell "$1"$'\t'
+            zpty -r shell said '*=<*>=*'
+            print -r -- "${{${{said%>=*}}##*=<}}"
+        """
+        return output("zsh", "-f", "-c", script, "zsh", line, timeout=60).rstrip("\n")
+
     def test_is_zsh(self):
         output("zsh", "-f", "-n", os.path.join(COMPLETIONS, "_cowtop"))
 
@@ -163,8 +180,24 @@ class ZshTest(CompletionTest):
         self.assertIn("*-p+[Attach to these processes and their descendants]:process:_pids",
                       specifications)
         self.assertIn("*:: :_normal", specifications)
+        self.assertIn("(-u --user)-u+[Run the command as USER]:user:_users", specifications)
         self.assertIn("*:file:_files", self.specifications("diff"))
         self.assertNotIn("*:file:_files", self.specifications("doctor"))
+
+    def test_offers_subcommands_first_alone(self):
+        self.assertEqual(self.completed("cowtop recor"), "cowtop record ")
+        self.assertEqual(self.completed("cowtop --sites recor"), "cowtop --sites recor")
+        self.assertEqual(self.completed("cowtop -- recor"), "cowtop -- recor")
+
+    def test_leaves_what_belongs_to_the_command_to_its_own_completion(self):
+        for before in ("", "-- ", "--sites -- ", "record -o file -- ", "check --max-copied 0 "):
+            with self.subTest(before=before):
+                line = f"cowtop {before}cat rec"
+                self.assertEqual(self.completed(line), line + "ording ")
+                line = f"cowtop {before}tail --byt"
+                self.assertEqual(self.completed(line), line + "es=")
+                line = f"cowtop {before}trunc"
+                self.assertEqual(self.completed(line), line + "ate ")
 
 
 if __name__ == "__main__":

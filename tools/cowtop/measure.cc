@@ -119,7 +119,7 @@ bool is_end_asked_for(Observer* observer, const cow::Backend& backend) {
 Measured measure_command(const MeasureOptions& options, cow::OpenedBackend& opened,
                          Observer* observer) {
   cow::Backend& backend = *opened.backend;
-  auto command = cow::Command::fork(options.command);
+  auto command = cow::Command::fork(options.command, options.user);
   if (!command) return failed(command.error());
   auto signals = EndSignals::open();
   if (!signals) return failed(signals.error());
@@ -128,6 +128,7 @@ Measured measure_command(const MeasureOptions& options, cow::OpenedBackend& open
   auto diffs = Diffs::start(options.diff, pid, cow::ExitDiffs::Root::own_child);
   if (!diffs) return failed(diffs.error());
   if (const auto released = command->release(); !released) {
+    if (released.error().code == ErrorCode::permission_denied) return failed(released.error());
     return {std::nullopt, exec_failure(options.command[0], released.error().system_errno), false};
   }
   if (!opened.notice.empty()) complain(opened.notice);

@@ -17,6 +17,10 @@ tl::unexpected<Error> wrong(std::string message) {
 
 MeasureArguments::MeasureArguments(CLI::App& app, Otherwise otherwise)
     : otherwise_(otherwise), selected_(app) {
+  run_as_ = app.add_option("-u,--user", user_,
+                           "Run the command as USER, with that user's groups, HOME, USER and"
+                           " LOGNAME.  What cowtop writes is its own all the same")
+                ->type_name("USER");
   app.add_flag("--sites", sites_,
                "Also the code, the mappings and the address ranges that copied most, by sampling;"
                " the counts of pages stay exact");
@@ -70,6 +74,12 @@ Expected<MeasureOptions> MeasureArguments::options(std::vector<std::string> comm
   }
   if (options.diff != Diff::none && options.selection && options.selection->pids.size() != 1) {
     return wrong("--diff, --diff-at-exit: only of a command, or of one process (-p PID)");
+  }
+  if (run_as_->count() > 0) {
+    if (options.selection) return wrong("-u: what is attached to runs already");
+    auto user = cow::find_user(user_);
+    if (!user) return wrong("-u: " + user.error().message);
+    options.user = std::move(*user);
   }
   return options;
 }

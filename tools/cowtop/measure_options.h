@@ -7,6 +7,7 @@
 
 #include <cowshed/base/error.h>
 #include <cowshed/cow/backend.h>
+#include <cowshed/cow/user.h>
 #include <cowshed/tools/cowtop/selection.h>
 #include <cowshed/tools/cowtop/selection_options.h>
 
@@ -23,6 +24,7 @@ enum class Diff : std::uint8_t { none, at_intervals, at_exit };
 struct MeasureOptions {
   std::vector<std::string> command;
   std::optional<Selection> selection;  // one of the two
+  std::optional<cow::User> user;       // that the command runs as, if not as we do
   cow::BackendChoice backend = cow::BackendChoice::automatic;
   SamplingOptions sampling;  // period 0: no code sites asked for
   Timing timing = Timing::off;
@@ -45,11 +47,13 @@ class MeasureArguments {
  private:
   Otherwise otherwise_;
   SelectionArguments selected_;
+  std::string user_;
   bool sites_ = false;
   std::uint32_t period_ = 0;
   bool latency_ = false;
   bool diff_ = false;
   bool diff_at_exit_ = false;
+  CLI::Option* run_as_;
   CLI::Option* count_;
 };
 

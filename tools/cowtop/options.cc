@@ -30,6 +30,7 @@ constexpr const char* kFooter = R"(Examples:
   cowtop --latency -- CMD            and how long the copies took
   cowtop --diff -- CMD               and how much of what was copied was changed
   cowtop --diff-at-exit -- CMD       the same of each process at its end
+  sudo cowtop -u $USER -- CMD        the command runs as yourself, not as root
   sudo cowtop -p $(pidof -s redis-server)
                                      what happens from now on, until Ctrl-C
   sudo cowtop --cgroup /system.slice/apache2.service
