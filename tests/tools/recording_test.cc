@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <string>
+#include <sys/resource.h>
 #include <vector>
 
 #include <cowshed/tests/tools/recordings.h>
@@ -104,6 +105,33 @@ TEST_F(RecordingTest, FollowsWhatChanges) {
   }
   EXPECT_TRUE(recording->ended());
   EXPECT_FALSE(recording->next().value());
+}
+
+TEST_F(RecordingTest, TheNextIntervalMakesUpForOneThatTheDiskHadNoSpaceFor) {
+  auto file = OutputFile::open(path_);
+  auto recorder = Recorder::start(std::move(*file), {});
+  cow::Measurement measurement = full_measurement();
+  ASSERT_TRUE(recorder->append(measurement));
+  const std::string before = contents_of(path_);
+  rlimit limit{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &limit), 0);
+  const rlimit full{before.size() + 10, limit.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &full), 0);
+  measurement.processes[0].copied_anon_pages = 77;
+  const auto refused = recorder->append(measurement);
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &limit), 0);
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message, HasSubstr("cannot write to " + path_));
+  EXPECT_EQ(contents_of(path_), before) << "no part of it";
+  measurement.processes[1].copied_anon_pages = 78;
+  ASSERT_TRUE(recorder->end(measurement, 0));
+
+  auto recording = Recording::open(path_);
+  ASSERT_TRUE(recording);
+  const auto kept = last(*recording);
+  ASSERT_TRUE(kept);
+  EXPECT_TRUE(recording->ended());
+  EXPECT_EQ(json_report(*kept), json_report(measurement));
 }
 
 TEST_F(RecordingTest, WhatIsWrittenLessOftenIsShort) {
