@@ -63,6 +63,7 @@ for page in cowtop cowtop-record; do
   man -w "$page" | grep -Fx "/usr/share/man/man1/$page.1"
 done
 [ -e /usr/share/doc/cowtop/copyright ] || fail "no copyright"
+[ -e /usr/share/cowtop/schemas/cowshed.run-1.json ] || fail "no schemas"
 if [ -e /usr/share/bash-completion/bash_completion ]; then
   bash -c '. /usr/share/bash-completion/bash_completion; _completion_loader cowtop || true; complete -p cowtop'
 fi

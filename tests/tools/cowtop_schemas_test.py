@@ -1,0 +1,180 @@
+#!/usr/bin/env python3
+"""That what cowtop writes as JSON is what docs/schemas says, no less and no more:
+COWTOP=.../cowtop SUBJECTS=FOLDER SCHEMAS=FOLDER python3 cowtop_schemas_test.py"""
+
+import copy
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+
+try:
+    import jsonpatch
+    import jsonschema
+except ImportError:
+    print("Skipped: python3-jsonschema and python3-jsonpatch are not installed")
+    sys.exit(77)
+
+COWTOP = os.environ["COWTOP"]
+SUBJECTS = pathlib.Path(os.environ["SUBJECTS"])
+SCHEMAS = pathlib.Path(os.environ["SCHEMAS"])
+IS_ROOT = os.geteuid() == 0
+
+COPIES = [str(SUBJECTS / "copy_subject"), "3000", "2", "2000", "600"]
+OBJECTS = [str(SUBJECTS / "object_subject"), "600"]
+SITES = [str(SUBJECTS / "site_subject"), "shares", "1000"]
+TRANSFERS = [str(SUBJECTS / "transfer_subject"), "600"]
+
+
+def validator(name, part=""):
+    """Of a schema, or of a part of one."""
+    schema = json.loads((SCHEMAS / f"{name}.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    uri = (SCHEMAS / f"{name}.json").as_uri()
+    resolver = jsonschema.RefResolver(uri, schema)
+    return jsonschema.Draft202012Validator({"$ref": f"{uri}#{part}"}, resolver=resolver)
+
+
+def properties(schema):
+    """The names of all that a schema describes, with those of the objects that have them."""
+    if isinstance(schema, dict):
+        for name in schema.get("properties", {}):
+            yield name
+        for each in schema.values():
+            yield from properties(each)
+    elif isinstance(schema, list):
+        for each in schema:
+            yield from properties(each)
+
+
+def objects(value):
+    """Each object in it, but for what a patch puts in, of which a line's schema does not say more."""
+    if isinstance(value, dict):
+        yield value
+        for name, each in value.items():
+            if name != "value":
+                yield from objects(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from objects(each)
+
+
+class SchemasTest(unittest.TestCase):
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="cowtop-schemas-test-"))
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.seen = set()
+
+    def cowtop(self, *words, status=0, **more):
+        done = subprocess.run([COWTOP, *words], capture_output=True, text=True, **more)
+        self.assertEqual(done.returncode, status, done.stderr)
+        return done.stdout
+
+    def measured(self, *words):
+        file = self.folder / "report.json"
+        self.cowtop(*words[:words.index("--")], "-o", str(file), *words[words.index("--"):])
+        return json.loads(file.read_text())
+
+    def check(self, output, schema, part=""):
+        """That it fits, and would not with one field more, wherever that is."""
+        valid = validator(schema, part)
+        valid.validate(output)
+        for each in objects(output):
+            self.seen.update(each)
+        changed = copy.deepcopy(output)
+        for each in objects(changed):
+            each["undocumented"] = 1
+            self.assertFalse(valid.is_valid(changed), f"a field more in {each}")
+            del each["undocumented"]
+
+    def check_all_was_seen(self, schema, but=()):
+        described = set(properties(json.loads((SCHEMAS / f"{schema}.json").read_text())))
+        self.assertEqual(described - self.seen, set(but), "described, and in no output")
+
+    def test_run(self):
+        runs = [["--", *COPIES], ["--backend", "pagemap", "--diff", "--", *COPIES],
+                ["--", *TRANSFERS], ["--backend", "pagemap", "--", *OBJECTS]]
+        exact = [["--sites", "-c", "5", "--latency", "--", *SITES], ["--diff-at-exit", "--", *COPIES]]
+        for words in runs + (exact if IS_ROOT else []):
+            with self.subTest(words=words):
+                self.check(self.measured("--json", *words), "cowshed.run-1")
+        if IS_ROOT:
+            self.check_all_was_seen("cowshed.run-1")
+
+    def test_run_of_what_is_attached_to(self):
+        with subprocess.Popen(COPIES, stdout=subprocess.PIPE, text=True) as subject:
+            subject.stdout.readline()
+            report = self.cowtop("--json", "-p", str(subject.pid))
+        self.check(json.loads(report), "cowshed.run-1")
+
+    @unittest.skipUnless(IS_ROOT, "takes root, to become somebody else")
+    def test_run_of_what_may_not_be_read(self):
+        copied = self.folder / "cowtop"
+        shutil.copy(COWTOP, copied)
+        os.chmod(self.folder, 0o755)
+        done = subprocess.run(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups",
+                               copied, "--json", "-p", "1"], capture_output=True, text=True)
+        if done.returncode == 0:
+            self.check(json.loads(done.stdout), "cowshed.run-1")
+
+    def test_recording(self):
+        file = self.folder / "recording"
+        sites = ["--sites", "-c", "5"] if IS_ROOT else []
+        with subprocess.Popen([COWTOP, "record", "-o", str(file), *sites, "--", *COPIES[:-1],
+                               "1500"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+            run.wait()
+        lines = [json.loads(line) for line in
+                 subprocess.run(["zstdcat", file], check=True, capture_output=True, text=True)
+                 .stdout.splitlines()]
+        self.check(lines[0], "cowshed.recording-1")
+        self.assertGreater(len(lines), 2)
+        document = {"processes": []}
+        for line in lines[1:]:
+            self.check(line, "cowshed.recording-1")
+            document = jsonpatch.apply_patch(document, line["patch"])
+            self.check(document, "cowshed.recording-1", "/$defs/document")
+        self.check_all_was_seen("cowshed.recording-1")
+        self.check(json.loads(self.cowtop("report", "--json", str(file))), "cowshed.run-1")
+
+    def test_check(self):
+        before = self.folder / "before"
+        self.cowtop("record", "-o", str(before), "--", *COPIES[:2], "2", "500")
+        limits = ["--max-copied", "1MiB", "--max-ratio", "5%", "--baseline", str(before),
+                  "--max-growth", "1%", "--object", "second=0"]
+        sites = ["--sites", "-c", "1"] if IS_ROOT else []
+        for words in (["--", *COPIES], ["--tree", "--", *COPIES], ["--", *OBJECTS],
+                      [*sites, "--", *SITES], ["--backend", "pagemap", "--", *OBJECTS]):
+            with self.subTest(words=words):
+                file = self.folder / "verdict.json"
+                subprocess.run([COWTOP, "check", *limits, "--json", "-o", file, *words],
+                               capture_output=True)
+                verdict = json.loads(file.read_text())
+                self.check(verdict, "cowshed.check-1")
+        self.check(json.loads(self.cowtop("check", "--max-copied", "1GiB", "--json", "--", "true",
+                                          status=125)), "cowshed.check-1")
+        if IS_ROOT:
+            self.check_all_was_seen("cowshed.check-1", but=["not_known"])
+
+    def test_diff(self):
+        names = [str(self.folder / name) for name in ("before.json", "after.json")]
+        for name, copies in zip(names, ("100", "200")):
+            self.cowtop("--json", "-o", name, "--", COPIES[0], "1000", "1", copies)
+        self.check(json.loads(self.cowtop("diff", "--json", *names)), "cowshed.diff-1")
+        self.check_all_was_seen("cowshed.diff-1")
+
+    def test_doctor(self):
+        self.check(json.loads(self.cowtop("doctor", "--json")), "cowshed.doctor-1")
+        if not IS_ROOT:
+            return
+        without = subprocess.run(["setpriv", "--bounding-set", "-all", "--inh-caps", "-all", COWTOP,
+                                  "doctor", "--json"], capture_output=True, text=True)
+        self.check(json.loads(without.stdout), "cowshed.doctor-1")
+        self.check_all_was_seen("cowshed.doctor-1")
+
+
+if __name__ == "__main__":
+    unittest.main()
