@@ -1,0 +1,20 @@
+#!/usr/bin/python3
+"""Asks a shop for articles and reports, as 20 visitors do: visit.py URL"""
+import sys
+import time
+import urllib.request
+
+
+def get(path):
+    for _ in range(300):
+        try:
+            return urllib.request.urlopen(sys.argv[1] + path).read()
+        except OSError:  # it has not started yet
+            time.sleep(0.1)
+    sys.exit("no server at " + sys.argv[1])
+
+
+for visitor in range(20):
+    for number in range(visitor, 200_000, 60_000):
+        get(f"/{number}")
+    get("/report")

@@ -1,0 +1,76 @@
+#!/usr/bin/env python3
+"""Runs the commands of docs/tutorial.md, one after the other, and compares what they say with what
+it says they do: COWTOP=.../cowtop DOCS=FOLDER python3 tutorial_test.py
+
+Numbers may differ, and blanks; lines of "..." stand for any."""
+
+import os
+import pathlib
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+
+DOCS = pathlib.Path(os.environ["DOCS"])
+COWTOP = pathlib.Path(os.environ["COWTOP"])
+PORT = "8000"
+NUMBER = r"[-+~]?\d[\d.,]*"
+
+
+def commands():
+    """Each with the lines that follow it, of all console blocks."""
+    text = (DOCS / "tutorial.md").read_text()
+    for block in re.findall(r"^```console\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            command, *lines = part.splitlines()
+            yield command, lines
+
+
+def pattern(line):
+    """Of what `line` may be in another run."""
+    parts = re.split(f"({NUMBER})", line.strip())
+    fixed = [r"\s*".join(re.escape(word) for word in re.split(r"\s+", part)) for part in parts[::2]]
+    return re.compile(r"\s*" + (r"\s*" + NUMBER + r"\s*").join(fixed) + r"\s*$")
+
+
+def missing(said, lines):
+    """The first of the lines that is not in what was said, or not where it should be."""
+    rest = iter(said)
+    for line in lines:
+        if not line == "..." and not any(pattern(line).match(each) for each in rest):
+            return line
+    return None
+
+
+def free_port():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return str(taken.getsockname()[1])
+
+
+def main():
+    if os.geteuid() != 0 or shutil.which("gunicorn") is None:
+        print("Skipped: takes root and gunicorn")
+        sys.exit(77)
+    done = 0
+    with tempfile.TemporaryDirectory(prefix="tutorial-test-") as folder:
+        shutil.copytree(DOCS / "examples/tutorial", folder, dirs_exist_ok=True)
+        port = free_port()
+        for file in pathlib.Path(folder).glob("*.sh"):
+            file.write_text(file.read_text().replace(PORT, port))
+        path = f"{COWTOP.parent}:{os.environ['PATH']}"
+        for command, lines in commands():
+            run = subprocess.run(["bash", "-c", command.replace("sudo ", "")], cwd=folder, text=True,
+                                 env={**os.environ, "PATH": path, "USER": "root"}, timeout=200,
+                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            lacks = missing(run.stdout.splitlines(), lines)
+            if lacks is not None:
+                sys.exit(f"{command}\nlacks: {lacks}\nin:\n{run.stdout}")
+            done += 1
+    print(f"{done} commands did what the tutorial says")
+    sys.exit(0 if done > 5 else "too few commands were found")
+
+
+main()
