@@ -11,6 +11,7 @@
 #include <cowshed/tools/cowtop/exit_status.h>
 #include <cowshed/tools/cowtop/options.h>
 #include <cowshed/tools/cowtop/record_command.h>
+#include <cowshed/tools/cowtop/replay_command.h>
 #include <cowshed/tools/cowtop/report_command.h>
 #include <cowshed/tools/cowtop/run.h>
 #include <cowshed/tools/cowtop/serve/serve_command.h>
@@ -25,9 +26,10 @@ struct Subcommand {
 };
 
 constexpr std::array kSubcommands = {
-    Subcommand{"record", record_command}, Subcommand{"report", report_command},
-    Subcommand{"diff", diff_command},     Subcommand{"check", check_command},
-    Subcommand{"doctor", doctor_command}, Subcommand{"serve", serve_command}};
+    Subcommand{"record", record_command}, Subcommand{"replay", replay_command},
+    Subcommand{"report", report_command}, Subcommand{"diff", diff_command},
+    Subcommand{"check", check_command},   Subcommand{"doctor", doctor_command},
+    Subcommand{"serve", serve_command}};
 
 int run_words(std::vector<std::string> words) {
   for (const Subcommand& each : kSubcommands) {

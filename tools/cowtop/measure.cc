@@ -29,9 +29,22 @@ namespace {
 Measured failed(const Error& error) { return {std::nullopt, own_error(error), false}; }
 
 // Waits for a signal, for the end of the command (`pidfd`, -1 for none) or for the next sample.
-void wait_for_event(int signal_fd, int pidfd, std::chrono::milliseconds timeout) {
-  std::array<pollfd, 2> events{{{signal_fd, POLLIN, 0}, {pidfd, POLLIN, 0}}};
-  ::poll(events.data(), events.size(), static_cast<int>(timeout.count()));
+// False: the observer has seen enough.
+bool wait_for_event(int signal_fd, int pidfd, std::chrono::milliseconds timeout,
+                    Observer* observer) {
+  using std::chrono::steady_clock;
+  const auto end = steady_clock::now() + timeout;
+  for (auto left = timeout; left.count() >= 0;
+       left = std::chrono::ceil<std::chrono::milliseconds>(end - steady_clock::now())) {
+    std::array<pollfd, 3> events{{{signal_fd, POLLIN, 0},
+                                  {pidfd, POLLIN, 0},
+                                  {observer != nullptr ? observer->fd() : -1, POLLIN, 0}}};
+    ::poll(events.data(), events.size(), static_cast<int>(left.count()));
+    if (events[2].revents == 0) return true;
+    if (!observer->readable()) return false;
+    if (events[0].revents != 0 || events[1].revents != 0) return true;
+  }
+  return true;
 }
 
 bool has_ended(pid_t pid) {
@@ -146,8 +159,9 @@ Measured measure_command(const MeasureOptions& options, cow::OpenedBackend& open
     if (ended && !ends) break;
     diffs->sample();
     sample();
-    wait_for_event(signals->fd(), ended ? -1 : command->pidfd(), backend.interval());
+    wait_for_event(signals->fd(), ended ? -1 : command->pidfd(), backend.interval(), observer);
     while (const auto signal = signals->next()) {
+      if (observer != nullptr) observer->asked_to_end();
       // What the terminal sends, it sends to the command as well.
       if (signal->ssi_code == SI_KERNEL) continue;
       ::syscall(SYS_pidfd_send_signal, command->pidfd(), signal->ssi_signo, nullptr, 0);
@@ -198,8 +212,10 @@ Measured measure_attached(const MeasureOptions& options, cow::OpenedBackend& ope
     if (asked && !end) end.emplace();
     if (end && !end->go_on(backend.measurement(), 0)) break;
     if (const auto found = selected->attach_new(backend); !found) return failed(found.error());
-    wait_for_event(signals->fd(), -1, backend.interval());
-    ended = signals->next().has_value();
+    ended = !wait_for_event(signals->fd(), -1, backend.interval(), observer);
+    if (!signals->next()) continue;
+    ended = true;
+    if (observer != nullptr) observer->asked_to_end();
   }
   cow::Measurement measurement = backend.measurement();
   diffs->end(measurement);

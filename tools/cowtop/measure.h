@@ -16,6 +16,13 @@ class Observer {
   enum class Next : std::uint8_t { go_on, end_tree };  // end it: tree_end.h
   // After each sample; the last time after all have ended or Ctrl-C.
   virtual Next sampled(const cow::Backend& backend) = 0;
+
+  // Between samples readable() is called whenever this descriptor is; -1: there is none.
+  virtual int fd() const { return -1; }
+  // False: ends the measurement of what was attached to; that of a command goes on to its end.
+  virtual bool readable() { return true; }
+  // By Ctrl-C or another signal, which a command gets as well.
+  virtual void asked_to_end() {}
 };
 
 struct Measured {

@@ -9,13 +9,14 @@ namespace {
 
 constexpr const char* kDescription =
     "Counts the memory that forked processes copy although they meant to share it.\n"
-    "Runs a command, or attaches to what runs already (all of it, unless told which), and prints\n"
-    "one row per process.";
+    "Runs a command, or attaches to what runs already (all of it, unless told which), shows on a\n"
+    "terminal what happens, and prints one row per process.";
 
 constexpr const char* kUsage =
     "cowtop [OPTIONS] -- COMMAND [ARGS...]\n"
     "       cowtop [OPTIONS] [-p PID[,PID...] | --cgroup PATH | --comm REGEX]\n"
     "       cowtop record -o FILE [OPTIONS] -- COMMAND [ARGS...]\n"
+    "       cowtop replay FILE\n"
     "       cowtop report FILE\n"
     "       cowtop diff BEFORE AFTER\n"
     "       cowtop check LIMITS [OPTIONS] -- COMMAND [ARGS...]\n"
@@ -36,6 +37,11 @@ constexpr const char* kFooter = R"(Examples:
   sudo cowtop --cgroup /system.slice/apache2.service
   sudo cowtop --comm '^php-fpm'      also of processes that start later
   sudo cowtop                        of the whole machine; not root: of one's own processes
+
+Live view: where standard input and output are a terminal, without --json, -o and --no-live.  h
+tells its keys.  q ends it: a command runs on, and the report comes at its end; of what runs already it
+comes at once.  Ctrl-C goes to the command, too.  The command reads nothing from the terminal; what it writes
+there is kept in a file without a name in /tmp, shown by l, and printed when the view has ended.
 
 Backends:
   tracepoint  exact; every process from its first instruction, however short its life.
@@ -58,6 +64,8 @@ ParsedArguments parse_arguments(std::vector<std::string> words) {
   const MeasureArguments measure(line.app(), MeasureArguments::Otherwise::everything);
   line.app().add_flag("--json", options.json,
                       "Print one JSON object (schema cowshed.run/1), not a table");
+  bool no_live = false;
+  line.app().add_flag("--no-live", no_live, "The report at the end alone, also on a terminal");
   line.app()
       .add_option("-o,--output", options.output, "Write the report to FILE, not to standard output")
       ->type_name("FILE")
@@ -68,6 +76,7 @@ ParsedArguments parse_arguments(std::vector<std::string> words) {
           ""));
   parsed.exit_status = line.parse_with_command(std::move(words));
   if (parsed.exit_status) return parsed;
+  options.live = !no_live && !options.json && options.output.empty();
   auto measured = measure.options(line.command());
   if (measured) {
     options.measure = std::move(*measured);

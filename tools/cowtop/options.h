@@ -12,6 +12,7 @@ namespace cowshed::cowtop {
 struct Options {
   MeasureOptions measure;
   bool json = false;
+  bool live = true;    // where there is a terminal for it
   std::string output;  // empty: standard output
 };
 

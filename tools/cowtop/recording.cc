@@ -97,6 +97,15 @@ Expected<bool> Recording::next() {
 
 Expected<cow::Measurement> Recording::measurement() const { return measurement_of(state_); }
 
+double Recording::duration_s() const {
+  const auto field = state_.find("duration_s");
+  return field != state_.end() && field->is_number() ? field->get<double>() : 0;
+}
+
+std::string Recording::why_it_has_no_end() const {
+  return problem_.empty() ? "has no end: cowtop was killed, or is still at it" : problem_;
+}
+
 Expected<cow::Measurement> last_measurement(Recording& recording, const std::string& path,
                                             const std::function<void(const Json&)>& at_each) {
   std::size_t intervals = 0;

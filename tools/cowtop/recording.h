@@ -48,11 +48,14 @@ class Recording {
 
   // The same.  Errors: bad_recording.
   Expected<cow::Measurement> measurement() const;
+  // Its time alone, without the rest; 0 where there is none.
+  double duration_s() const;
 
   // Whether the recording came to its end; else cowtop was killed, or is still at it, or problem()
   // says what is wrong, in words that follow the file's name.
   bool ended() const { return ended_; }
   const std::string& problem() const { return problem_; }
+  std::string why_it_has_no_end() const;
   std::optional<int> exit_status() const { return exit_status_; }  // as Measured's
 
  private:

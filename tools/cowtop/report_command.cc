@@ -74,10 +74,7 @@ int report_command(std::vector<std::string> words) {
   std::string note;
   if (!recording->ended()) {
     note = fmt::format("{}: {}; the report is of the first {:.1f} s", path,
-                       recording->problem().empty()
-                           ? "has no end: cowtop was killed, or is still at it"
-                           : recording->problem(),
-                       measurement->duration_s);
+                       recording->why_it_has_no_end(), measurement->duration_s);
     complain(note);
   }
   const auto written = file->write_report(

@@ -1,7 +1,5 @@
 #include <algorithm>
 #include <array>
-#include <csignal>
-#include <cstring>
 #include <fmt/format.h>
 #include <functional>
 #include <numeric>
@@ -12,52 +10,13 @@
 
 #include <cowshed/cow/subtrees.h>
 #include <cowshed/tools/cowtop/estimate.h>
+#include <cowshed/tools/cowtop/figures.h>
 #include <cowshed/tools/cowtop/frame_text.h>
 #include <cowshed/tools/cowtop/printable.h>
 #include <cowshed/tools/cowtop/table_report.h>
 
 namespace cowshed::cowtop {
 namespace {
-
-constexpr double kMiB = 1024.0 * 1024.0;
-constexpr const char* kUnknown = "-";
-
-std::string count(const std::optional<std::uint64_t>& value) {
-  return value ? fmt::format("{}", *value) : kUnknown;
-}
-
-std::string mebibytes(const std::optional<std::uint64_t>& bytes) {
-  return bytes ? fmt::format("{:.1f}", static_cast<double>(*bytes) / kMiB) : kUnknown;
-}
-
-std::string percent(const std::optional<double>& ratio) {
-  return ratio ? fmt::format("{:.1f}%", *ratio * 100) : kUnknown;
-}
-
-std::string time_text(std::uint64_t ns) {
-  constexpr std::uint64_t kStep = 1000;
-  std::size_t unit = 0;
-  constexpr std::array<const char*, 4> kUnits = {"ns", "us", "ms", "s"};
-  double value = static_cast<double>(ns);
-  for (; value >= kStep && unit + 1 < kUnits.size(); ++unit) value /= kStep;
-  return fmt::format("{:.{}f} {}", value, unit == 0 ? 0 : 1, kUnits.at(unit));
-}
-
-std::string ending(const cow::ProcessCopies& process) {
-  if (process.alive) return "running";
-  if (process.signal) {
-    const char* name = ::sigabbrev_np(*process.signal);
-    return name ? fmt::format("SIG{}", name) : fmt::format("signal {}", *process.signal);
-  }
-  if (process.exit_status) return fmt::format("exit {}", *process.exit_status);
-  return "ended";
-}
-
-std::size_t width(std::string_view printable_text) {
-  return static_cast<std::size_t>(
-      std::count_if(printable_text.begin(), printable_text.end(),
-                    [](unsigned char c) { return (c & 0xc0) != 0x80; }));
-}
 
 using Row = std::vector<std::string>;
 
@@ -102,11 +61,8 @@ std::string heading(const cow::Measurement& measurement) {
                       measurement.exact ? "events" : "samples");
   if (measurement.overhead.ns_per_event) {
     text += fmt::format(" of {:.0f} ns", *measurement.overhead.ns_per_event);
-    constexpr double kPercentPerNs = 1e-7;
-    const double all = static_cast<double>(measurement.overhead.events) *
-                       *measurement.overhead.ns_per_event * kPercentPerNs;
-    if (measurement.duration_s > 0) {
-      text += fmt::format(", {:.1f}% of a CPU", all / measurement.duration_s);
+    if (const auto cpu = probes_cpu(measurement)) {
+      text += fmt::format(", {:.1f}% of a CPU", *cpu * 100);
     }
   }
   return text + "\n";
@@ -288,14 +244,13 @@ std::string range_lines(const cow::Measurement& measurement) {
   return text;
 }
 
-std::string sampled_lines(const cow::Measurement& measurement) {
+std::string sampled_lines(const cow::Measurement& measurement, std::string_view whose) {
   if (!measurement.sampling || !measurement.sampled) return {};
   constexpr std::size_t kMostSites = 10;
   constexpr std::size_t kMostMappings = 5;
   const cow::SampledCopies& sampled = *measurement.sampled;
   std::string text = fmt::format(
-      "code sites of all processes, estimated from {} samples, 1 in {} "
-      "copies; {} samples lost{}\n",
+      "code sites of {}, estimated from {} samples, 1 in {} copies; {} samples lost{}\n", whose,
       sampled.samples, measurement.sampling->period, measurement.sampling->lost,
       measurement.sampling->lost == 0 ? ""
                                       : ", of whatever copied fastest; a larger -c loses fewer");
@@ -460,15 +415,11 @@ std::string table_report(const cow::Measurement& measurement) {
   std::vector<Row> rows;
   std::vector<std::size_t> widths;
   for (const std::string& name : names) widths.push_back(name.size());
-  std::uint64_t copied = 0;
-  std::size_t known = 0;
   for (const cow::ProcessCopies& process : measurement.processes) {
     rows.push_back(row_of(process, with_time));
     for (std::size_t i = 0; i < widths.size(); ++i) {
       widths[i] = std::max(widths[i], width(rows.back()[i]));
     }
-    copied += process.copied_bytes().value_or(0);
-    known += process.copied_bytes() ? 1 : 0;
   }
 
   constexpr std::size_t kCommandColumn = 1;
@@ -487,11 +438,20 @@ std::string table_report(const cow::Measurement& measurement) {
   text += not_seen_line(measurement) + not_measured_lines(measurement) + tree_lines(measurement);
   text += memory_lines(measurement) + arena_lines(measurement) + object_lines(measurement) +
           transfer_lines(measurement);
-  text += latency_lines(measurement) + sampled_lines(measurement);
+  text += latency_lines(measurement) + sampled_lines(measurement, "all processes");
   text += pattern_lines(measurement) + diff_lines(measurement) + estimate_lines(measurement);
-  if (known == 0) return text + fmt::format("total copied: {}\n", kUnknown);
-  return text + fmt::format("total copied: {:.1f} MiB{}\n", static_cast<double>(copied) / kMiB,
-                            known == rows.size() ? "" : ", and what is not known (-)");
+  return text + fmt::format("total copied: {}\n", total_copied_text(measurement));
+}
+
+std::string process_report(const cow::Measurement& measurement, const cow::ProcessCopies& process) {
+  cow::Measurement alone;
+  alone.taken_ns = measurement.taken_ns;
+  alone.sampling = measurement.sampling;
+  alone.sampled = process.sampled;
+  alone.processes = {process};
+  return not_measured_lines(alone) + memory_lines(alone) + arena_lines(alone) +
+         object_lines(alone) + transfer_lines(alone) + latency_lines(alone) + pattern_lines(alone) +
+         sampled_lines(alone, "this process") + diff_lines(alone);
 }
 
 }  // namespace cowshed::cowtop

@@ -10,4 +10,7 @@ namespace cowshed::cowtop {
 // without colour.  "-" is a figure that the backend cannot know.
 std::string table_report(const cow::Measurement& measurement);
 
+// What the report's lines below the table say of one of its processes.
+std::string process_report(const cow::Measurement& measurement, const cow::ProcessCopies& process);
+
 }  // namespace cowshed::cowtop

@@ -1,0 +1,32 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include <cowshed/cow/process_copies.h>
+
+// How the reports for people write figures.
+namespace cowshed::cowtop {
+
+inline constexpr double kMiB = 1024.0 * 1024.0;
+inline constexpr const char* kUnknown = "-";  // a figure that the backend cannot know
+
+std::string count(const std::optional<std::uint64_t>& value);
+std::string mebibytes(const std::optional<std::uint64_t>& bytes);  // "1.5"
+std::string percent(const std::optional<double>& ratio);           // "85.3%"
+std::string time_text(std::uint64_t ns);                           // "2.5 ms"
+std::string ending(const cow::ProcessCopies& process);             // "exit 0", "SIGTERM", "running"
+
+// The characters of printable text (printable.h).
+std::size_t width(std::string_view printable_text);
+
+// The mean share of one CPU that the probes took; nullopt where it is not known.
+std::optional<double> probes_cpu(const cow::Measurement& measurement);
+
+// Of all processes: "1.0 MiB", and whether some are not known.
+std::string total_copied_text(const cow::Measurement& measurement);
+
+}  // namespace cowshed::cowtop

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <map>
+#include <vector>
+
+#include <cowshed/cow/pace.h>
+#include <cowshed/cow/proc_files.h>
+#include <cowshed/tools/cowtop/live/columns.h>
+
+namespace cowshed::cowtop::live {
+
+// RSS and PSS of the processes on the screen.  PSS costs a walk through all of a process's pages:
+// each is read when its turn has come, for at most a hundredth of the time.
+class MemoryReader {
+ public:
+  struct Wanted {
+    bool rss = false;
+    bool pss = false;
+  };
+  // `processes` are alive.  What was read of others is forgotten.
+  std::map<ProcessId, MemoryUse> read(const std::vector<ProcessId>& processes, Wanted wanted);
+
+ private:
+  void read_pss(ProcessId process, MemoryUse& use) const;
+
+  cow::ProcFiles proc_;
+  std::map<ProcessId, MemoryUse> known_;
+  cow::Pace pace_{99};
+};
+
+}  // namespace cowshed::cowtop::live

@@ -1,0 +1,150 @@
+#include <algorithm>
+#include <fmt/format.h>
+#include <sstream>
+#include <string_view>
+
+#include <cowshed/tools/cowtop/figures.h>
+#include <cowshed/tools/cowtop/live/heat.h>
+#include <cowshed/tools/cowtop/live/panes.h>
+#include <cowshed/tools/cowtop/live/text.h>
+#include <cowshed/tools/cowtop/printable.h>
+#include <cowshed/tools/cowtop/table_report.h>
+
+namespace cowshed::cowtop::live {
+namespace {
+
+std::vector<std::string> lines_of(const std::string& text) {
+  std::vector<std::string> lines;
+  std::istringstream stream(text);
+  for (std::string line; std::getline(stream, line);) lines.push_back(line);
+  return lines;
+}
+
+std::vector<std::string> wrapped(const std::vector<std::string>& lines, int columns) {
+  std::vector<std::string> result;
+  for (const std::string& line : lines) {
+    for (std::string& part : wrap(line, columns)) result.push_back(std::move(part));
+  }
+  return result;
+}
+
+std::string summary(const cow::ProcessCopies& process) {
+  std::string text = fmt::format("{} MiB copied", mebibytes(process.copied_bytes()));
+  if (process.shared_at_fork_bytes) {
+    text += fmt::format(" of {} MiB shared at its fork ({})",
+                        mebibytes(process.shared_at_fork_bytes), percent(process.copied_ratio()));
+  }
+  return text + fmt::format(
+                    "; pages: {} anonymous, {} of files; not copied: {} reused, {} over "
+                    "zero, {} first touched",
+                    count(process.copied_anon_pages), count(process.copied_file_pages),
+                    count(process.reused_pages), count(process.zero_page_writes),
+                    count(process.zero_filled_pages));
+}
+
+std::vector<std::string> detail_lines(const State& state, int columns, bool unicode) {
+  constexpr std::size_t kMostStrips = 4;
+  constexpr int kIndent = 2;
+  const cow::ProcessCopies* process = state.selected_process();
+  if (!process) return {"no process is selected"};
+  auto lines = wrapped({summary(*process)}, columns);
+  if (process->sampled) {
+    const auto parts = static_cast<std::size_t>(std::max(columns - 2 * kIndent, 1));
+    for (const HeatStrip& strip : heat_strips(*process->sampled, kMostStrips, parts)) {
+      const std::string what =
+          fmt::format("heat of '{}', 0x{:x}-0x{:x}, full where every page was copied:",
+                      printable(strip.mapping), strip.begin, strip.end);
+      for (std::string& line : wrap(what, columns)) lines.push_back(std::move(line));
+      lines.push_back(std::string(kIndent, ' ') + bars(strip.heat, unicode));
+    }
+  }
+  for (std::string& line :
+       wrapped(lines_of(process_report(state.model().measurement, *process)), columns)) {
+    lines.push_back(std::move(line));
+  }
+  return lines;
+}
+
+std::vector<std::string> column_lines(const State& state) {
+  std::vector<std::string> lines;
+  for (std::size_t i = 0; i < kColumns.size(); ++i) {
+    const ColumnInfo& column = kColumns.at(i);
+    lines.push_back(fmt::format("{} [{}] {:<8} {}", i == state.chosen_column() ? '>' : ' ',
+                                state.has_column(column.column) ? 'x' : ' ', column.title,
+                                column.meaning));
+  }
+  return lines;
+}
+
+std::vector<std::string> help_lines(const State& state, int columns) {
+  std::vector<std::string> lines;
+  if (state.mode() == Mode::replay) {
+    lines = {"Space p     pause, go on", "Left Right  one interval back, forward",
+             "Home End    the first interval, the last", "+ -         faster, slower"};
+  } else {
+    lines = {"Space p     pause: the screen stays, the measurement goes on",
+             "Left Right  collapse, expand the selected process",
+             "l           what the command has written"};
+  }
+  for (const char* line :
+       {"Up Down j k PgUp PgDn g G, the mouse    select a process",
+        "Enter       all about the selected process; PgUp PgDn scroll there",
+        "t           tree, or all processes in one order",
+        "x           collapse or expand the selected process",
+        "< > r       sort by the next column to the left, to the right; reverse.  Or click on a "
+        "heading",
+        "o           choose columns",
+        "f           only processes whose name or PID contains a text",
+        "/ n N       search: the next, the one before",
+        "a           all ended processes, or those of the last 10 s", "Esc         close this",
+        "q           quit", "", "The columns:"}) {
+    lines.emplace_back(line);
+  }
+  for (const ColumnInfo& column : kColumns) {
+    lines.push_back(fmt::format("{:<11} {}", column.title, column.meaning));
+  }
+  lines.emplace_back("-           not known to the backend, or not recorded");
+  return wrapped(lines, columns);
+}
+
+std::vector<std::string> output_lines(const State& state, int columns) {
+  if (state.source().output.empty()) return {"the command has written nothing"};
+  std::vector<std::string> lines;
+  for (std::string line : lines_of(state.source().output)) {
+    std::replace(line.begin(), line.end(), '\t', ' ');
+    if (!line.empty() && line.back() == '\r') line.pop_back();
+    lines.push_back(printable(line));
+  }
+  return wrapped(lines, columns);
+}
+
+}  // namespace
+
+std::string pane_title(const State& state) {
+  switch (state.pane()) {
+    case Pane::details: {
+      const cow::ProcessCopies* process = state.selected_process();
+      if (!process) return "details";
+      return fmt::format("PID {} {}, {}, child of {}", process->pid, printable(process->comm),
+                         ending(*process), process->ppid);
+    }
+    case Pane::columns: return "columns: Space shows or hides";
+    case Pane::output: return "what the command has written";
+    case Pane::help: return "help";
+    case Pane::none: break;
+  }
+  return {};
+}
+
+std::vector<std::string> pane_lines(const State& state, int columns, bool unicode) {
+  switch (state.pane()) {
+    case Pane::details: return detail_lines(state, columns, unicode);
+    case Pane::columns: return column_lines(state);
+    case Pane::output: return output_lines(state, columns);
+    case Pane::help: return help_lines(state, columns);
+    case Pane::none: break;
+  }
+  return {};
+}
+
+}  // namespace cowshed::cowtop::live

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <cowshed/base/error.h>
+#include <cowshed/tools/cowtop/live/state.h>
+#include <cowshed/tools/cowtop/recording.h>
+
+namespace cowshed::cowtop::live {
+
+// Goes forth and back in a recording.
+class Player {
+ public:
+  // Errors: those of Recording, and bad_recording where it has no interval.
+  static Expected<Player> open(const std::string& path);
+
+  // How many intervals there are, and the time of each.
+  std::size_t size() const { return times_.size(); }
+  double time_s(std::size_t interval) const { return times_[interval]; }
+  // Empty, or why the recording has no end, in words that follow the file's name.
+  const std::string& problem() const { return problem_; }
+
+  std::size_t interval() const { return interval_; }
+  // Shows an interval, and before it as many as a history holds.  Errors: bad_recording; those of
+  // the file.
+  Expected<void> go_to(std::size_t interval, State& state);
+
+ private:
+  explicit Player(std::string path) : path_(std::move(path)) {}
+  Expected<void> rewind();
+
+  std::string path_;
+  std::optional<Recording> recording_;
+  std::vector<double> times_;
+  std::string problem_;
+  std::size_t interval_ = 0;
+  std::size_t read_ = 0;  // intervals, of recording_
+};
+
+}  // namespace cowshed::cowtop::live

@@ -1,0 +1,170 @@
+#include <algorithm>
+#include <map>
+#include <numeric>
+#include <string_view>
+
+#include <cowshed/tools/cowtop/live/rows.h>
+#include <cowshed/tools/cowtop/live/text.h>
+
+namespace cowshed::cowtop::live {
+namespace {
+
+constexpr std::uint64_t kShownAfterEndNs = 10'000'000'000;
+
+class Tree {
+ public:
+  explicit Tree(const std::vector<cow::ProcessCopies>& processes)
+      : parents_(processes.size()), children_(processes.size()) {
+    std::map<pid_t, std::size_t> latest;  // of each PID, up to here
+    for (std::size_t i = 0; i < processes.size(); ++i) {
+      const auto parent = latest.find(processes[i].ppid);
+      const bool is_root = processes[i].role == cow::Role::root || parent == latest.end();
+      parents_[i] = is_root ? i : parent->second;
+      (is_root ? roots_ : children_[parent->second]).push_back(i);
+      latest[processes[i].pid] = i;
+    }
+  }
+  // A root's: itself.
+  std::size_t parent(std::size_t process) const { return parents_[process]; }
+  std::vector<std::size_t>& children(std::size_t process) { return children_[process]; }
+  std::vector<std::size_t>& roots() { return roots_; }
+
+ private:
+  std::vector<std::size_t> parents_;
+  std::vector<std::vector<std::size_t>> children_;
+  std::vector<std::size_t> roots_;
+};
+
+class RowMaker {
+ public:
+  RowMaker(const Model& model, const View& view)
+      : model_(model), view_(view), processes_(model.measurement.processes), tree_(processes_) {}
+
+  Rows make() {
+    select();
+    if (!view_.is_tree) {
+      std::vector<std::size_t> all(processes_.size());
+      std::iota(all.begin(), all.end(), std::size_t{0});
+      sort(all);
+      for (const std::size_t process : all) {
+        if (shown_[process]) result_.rows.push_back({process, id_of(processes_[process]), {}, 0});
+      }
+      return std::move(result_);
+    }
+    add_tree();
+    return std::move(result_);
+  }
+
+ private:
+  bool matches(const cow::ProcessCopies& process) const {
+    return view_.filter.empty() || contains(process.comm, view_.filter) ||
+           std::to_string(process.pid).find(view_.filter) != std::string::npos;
+  }
+
+  bool ended_long_ago(const cow::ProcessCopies& process) const {
+    return !process.alive &&
+           model_.measurement.taken_ns > model_.history.ended_ns(id_of(process)) + kShownAfterEndNs;
+  }
+
+  void select() {
+    const bool any_alive = std::any_of(processes_.begin(), processes_.end(),
+                                       [](const auto& process) { return process.alive; });
+    shown_.resize(processes_.size());
+    // Children come after their parents.
+    for (std::size_t i = processes_.size(); i-- > 0;) {
+      const bool is_hidden =
+          !view_.shows_all_ended && any_alive && ended_long_ago(processes_[i]) && !shown_[i];
+      if (is_hidden) ++result_.ended_hidden;
+      if (!is_hidden && matches(processes_[i])) shown_[i] = true;
+      if (view_.is_tree && shown_[i]) shown_[tree_.parent(i)] = true;
+    }
+  }
+
+  void sort(std::vector<std::size_t>& processes) const {
+    const auto by_name = [&](std::size_t a, std::size_t b) {
+      const int order = processes_[a].comm.compare(processes_[b].comm);
+      return view_.is_descending ? order > 0 : order < 0;
+    };
+    if (view_.sort == Column::command) {
+      std::stable_sort(processes.begin(), processes.end(), by_name);
+      return;
+    }
+    std::map<std::size_t, std::optional<double>> values;
+    for (const std::size_t each : processes) {
+      values[each] = sort_value(view_.sort, processes_[each], model_);
+    }
+    std::stable_sort(processes.begin(), processes.end(), [&](std::size_t a, std::size_t b) {
+      const auto& left = values[a];
+      const auto& right = values[b];
+      if (!left || !right) return left.has_value() && !right.has_value();
+      return view_.is_descending ? *left > *right : *left < *right;
+    });
+  }
+
+  // How many of its descendants would be shown.
+  std::size_t shown_below(std::size_t process) {
+    std::size_t result = 0;
+    std::vector<std::size_t> left = {process};
+    while (!left.empty()) {
+      const auto& children = tree_.children(left.back());
+      left.pop_back();
+      for (const std::size_t child : children) {
+        if (!shown_[child]) continue;
+        ++result;
+        left.push_back(child);
+      }
+    }
+    return result;
+  }
+
+  // Trees may be as deep as there are processes: no recursion.
+  void add_tree() {
+    struct Pending {
+      std::size_t process;
+      std::vector<bool> branches;
+    };
+    std::vector<Pending> pending;
+    const auto push = [&](std::vector<std::size_t>& level, const std::vector<bool>& above,
+                          bool is_root) {
+      sort(level);
+      bool is_last = true;
+      for (auto each = level.rbegin(); each != level.rend(); ++each) {
+        if (!shown_[*each]) continue;
+        pending.push_back({*each, above});
+        if (!is_root) pending.back().branches.push_back(!is_last);
+        is_last = false;
+      }
+    };
+    push(tree_.roots(), {}, true);
+    while (!pending.empty()) {
+      Pending next = std::move(pending.back());
+      pending.pop_back();
+      const ProcessId id = id_of(processes_[next.process]);
+      result_.rows.push_back({next.process, id, next.branches, 0});
+      if (view_.collapsed.contains(id)) {
+        result_.rows.back().folded = shown_below(next.process);
+      } else {
+        push(tree_.children(next.process), next.branches, false);
+      }
+    }
+  }
+
+  const Model& model_;
+  const View& view_;
+  const std::vector<cow::ProcessCopies>& processes_;
+  Tree tree_;
+  std::vector<bool> shown_;
+  Rows result_;
+};
+
+}  // namespace
+
+std::array<bool, kColumns.size()> View::usual_columns() {
+  std::array<bool, kColumns.size()> columns{};
+  for (std::size_t i = 0; i < columns.size(); ++i) columns.at(i) = kColumns.at(i).is_usual;
+  return columns;
+}
+
+Rows rows_of(const Model& model, const View& view) { return RowMaker(model, view).make(); }
+
+}  // namespace cowshed::cowtop::live

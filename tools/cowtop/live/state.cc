@@ -1,0 +1,382 @@
+#include <algorithm>
+#include <fmt/format.h>
+
+#include <cowshed/tools/cowtop/figures.h>
+#include <cowshed/tools/cowtop/live/panes.h>
+#include <cowshed/tools/cowtop/live/state.h>
+#include <cowshed/tools/cowtop/live/text.h>
+#include <cowshed/tools/cowtop/printable.h>
+
+namespace cowshed::cowtop::live {
+namespace {
+
+constexpr double kPercent = 100;
+constexpr int kWheelRows = 3;
+
+bool is_typed(char32_t character) { return character >= ' ' && character != 0x7f; }
+
+void remove_last_character(std::string& text) {
+  while (!text.empty()) {
+    const auto byte = static_cast<unsigned char>(text.back());
+    text.pop_back();
+    if ((byte & 0xc0) != 0x80) return;
+  }
+}
+
+std::string processes_text(const cow::Measurement& measurement) {
+  const auto& all = measurement.processes;
+  const auto running =
+      std::count_if(all.begin(), all.end(), [](const auto& process) { return process.alive; });
+  return fmt::format("{} process{}, {} running", all.size(), all.size() == 1 ? "" : "es", running);
+}
+
+std::string loss_text(const cow::Measurement& measurement) {
+  std::string text;
+  if (measurement.lost_events) text = fmt::format("{} events lost", *measurement.lost_events);
+  if (measurement.sampling) {
+    text += fmt::format("{}{} of {} samples lost", text.empty() ? "" : ", ",
+                        measurement.sampling->lost, measurement.sampling->emitted);
+  }
+  if (measurement.not_seen && measurement.not_seen->at_most.value_or(1) > 0) {
+    text += fmt::format("{}{}{} processes not seen", text.empty() ? "" : ", ",
+                        measurement.not_seen->at_most ? "" : "at least ",
+                        measurement.not_seen->at_most.value_or(measurement.not_seen->at_least));
+  }
+  return text;
+}
+
+std::string cost_text(const cow::Measurement& measurement, std::optional<double> own) {
+  std::string text;
+  if (own) text = fmt::format("cowtop {:.1f}%", *own * kPercent);
+  if (const auto probes = probes_cpu(measurement)) {
+    text += fmt::format("{}probes {:.1f}%", text.empty() ? "" : ", ", *probes * kPercent);
+  }
+  return text.empty() ? text : "cost: " + text + " of a CPU";
+}
+
+}  // namespace
+
+void State::resize(Size size) {
+  size_ = size;
+  keep_on_screen();
+}
+
+void State::update(cow::Measurement measurement) {
+  is_loading_ = false;
+  model_.history.add(measurement);
+  model_.measurement = std::move(measurement);
+  remake_rows();
+}
+
+void State::use_memory(std::map<ProcessId, MemoryUse> memory) {
+  model_.memory = std::move(memory);
+  remake_rows();
+}
+
+const cow::ProcessCopies* State::selected_process() const {
+  if (selected_ >= rows_.rows.size()) return nullptr;
+  return &model_.measurement.processes[rows_.rows[selected_].process];
+}
+
+std::optional<std::string> State::prompt() const {
+  if (input_ == Input::none) return std::nullopt;
+  return (input_ == Input::filter ? "filter: " : "search: ") + printable(typed_);
+}
+
+Layout State::layout() const {
+  const PaneSize pane = pane_ == Pane::none   ? PaneSize::none
+                        : pane_ == Pane::help ? PaneSize::all
+                                              : PaneSize::half;
+  const auto header = header_lines(header_parts(), size_.columns);
+  return layout_of(size_, static_cast<int>(header.size()), pane, view_);
+}
+
+std::vector<ProcessId> State::running_on_screen() const {
+  std::vector<ProcessId> result;
+  const auto end =
+      std::min(top_ + static_cast<std::size_t>(layout().table_rows), rows_.rows.size());
+  for (std::size_t row = top_; row < end; ++row) {
+    const Row& each = rows_.rows[row];
+    if (model_.measurement.processes[each.process].alive) result.push_back(each.id);
+  }
+  return result;
+}
+
+std::vector<std::string> State::header_parts() const {
+  std::vector<std::string> parts = {source_.title};
+  if (!source_.position.empty()) parts.push_back(source_.position);
+  if (is_loading_) return parts;
+  const cow::Measurement& measurement = model_.measurement;
+  parts.push_back(fmt::format("{}, {}", printable(measurement.backend),
+                              measurement.exact ? "exact" : "sampled"));
+  if (mode_ == Mode::live) parts.push_back(fmt::format("{:.1f} s", measurement.duration_s));
+  parts.push_back(processes_text(measurement));
+  parts.push_back("copied: " + total_copied_text(measurement));
+  parts.push_back(loss_text(measurement));
+  parts.push_back(cost_text(measurement, source_.own_cpu));
+  if (rows_.ended_hidden > 0) {
+    parts.push_back(fmt::format("{} ended, not shown (a)", rows_.ended_hidden));
+  }
+  if (!view_.filter.empty()) parts.push_back("filter: " + printable(view_.filter));
+  return parts;
+}
+
+State::Request State::press(const Key& key) {
+  if (input_ != Input::none) {
+    type(key);
+    return Request::none;
+  }
+  if (pane_ == Pane::columns && press_in_columns(key)) return Request::none;
+  return key.kind == KeyKind::character ? press_character(key.character) : press_special(key);
+}
+
+void State::type(const Key& key) {
+  if (key.kind == KeyKind::character && is_typed(key.character)) {
+    typed_ += utf8(key.character);
+  } else if (key.kind == KeyKind::backspace) {
+    remove_last_character(typed_);
+  } else if (key.kind == KeyKind::escape) {
+    typed_ = before_;
+  } else if (key.kind != KeyKind::enter) {
+    return;
+  }
+  if (input_ == Input::filter) {
+    view_.filter = typed_;
+    remake_rows();
+  } else {
+    search_ = typed_;
+    search(true, true);
+  }
+  if (key.kind == KeyKind::enter || key.kind == KeyKind::escape) input_ = Input::none;
+}
+
+State::Request State::press_character(char32_t character) {
+  const bool is_replay = mode_ == Mode::replay;
+  switch (character) {
+    case 'q': return Request::quit;
+    case ' ':
+    case 'p': return Request::toggle_pause;
+    case '+': return is_replay ? Request::faster : Request::none;
+    case '-': return is_replay ? Request::slower : Request::none;
+    case 'k': move(-1); break;
+    case 'j': move(1); break;
+    case 'g': select(0); break;
+    case 'G': select(rows_.rows.size()); break;
+    case 't':
+      view_.is_tree = !view_.is_tree;
+      remake_rows();
+      break;
+    case 'x':
+      if (selected_process()) collapse(!view_.collapsed.contains(selected_id_));
+      break;
+    case '<': sort_by_neighbour(-1); break;
+    case '>': sort_by_neighbour(1); break;
+    case 'r':
+      view_.is_descending = !view_.is_descending;
+      remake_rows();
+      break;
+    case 'a':
+      view_.shows_all_ended = !view_.shows_all_ended;
+      remake_rows();
+      break;
+    case 'f':
+      input_ = Input::filter;
+      before_ = typed_ = view_.filter;
+      break;
+    case '/':
+      input_ = Input::search;
+      before_ = search_;
+      typed_.clear();
+      break;
+    case 'n': search(true, false); break;
+    case 'N': search(false, false); break;
+    case 'o': toggle(Pane::columns); break;
+    case 'l':
+      if (!is_replay) toggle(Pane::output);
+      break;
+    case 'h':
+    case '?': toggle(Pane::help); break;
+    default: break;
+  }
+  return Request::none;
+}
+
+State::Request State::press_special(const Key& key) {
+  const bool is_replay = mode_ == Mode::replay;
+  const bool scrolls = pane_ == Pane::help || pane_ == Pane::output;
+  const int page = std::max(layout().table_rows - 1, 1);
+  const int pane_page = std::max(layout().pane_rows - 2, 1);
+  switch (key.kind) {
+    case KeyKind::up:
+      if (scrolls) scroll_pane(-1);
+      if (!scrolls) move(-1);
+      break;
+    case KeyKind::down:
+      if (scrolls) scroll_pane(1);
+      if (!scrolls) move(1);
+      break;
+    case KeyKind::wheel_up:
+      if (scrolls) scroll_pane(-kWheelRows);
+      if (!scrolls) move(-kWheelRows);
+      break;
+    case KeyKind::wheel_down:
+      if (scrolls) scroll_pane(kWheelRows);
+      if (!scrolls) move(kWheelRows);
+      break;
+    case KeyKind::page_up:
+      if (pane_ != Pane::none) scroll_pane(-pane_page);
+      if (pane_ == Pane::none) move(-page);
+      break;
+    case KeyKind::page_down:
+      if (pane_ != Pane::none) scroll_pane(pane_page);
+      if (pane_ == Pane::none) move(page);
+      break;
+    case KeyKind::left:
+      if (is_replay) return Request::step_back;
+      collapse(true);
+      break;
+    case KeyKind::right:
+      if (is_replay) return Request::step_forward;
+      collapse(false);
+      break;
+    case KeyKind::home:
+      if (is_replay) return Request::to_begin;
+      select(0);
+      break;
+    case KeyKind::end:
+      if (is_replay) return Request::to_end;
+      select(rows_.rows.size());
+      break;
+    case KeyKind::enter: toggle(Pane::details); break;
+    case KeyKind::escape:
+      if (pane_ != Pane::none) toggle(pane_);
+      break;
+    case KeyKind::click: click(key); break;
+    case KeyKind::character:
+    case KeyKind::backspace: break;
+  }
+  return Request::none;
+}
+
+bool State::press_in_columns(const Key& key) {
+  const bool is_space = key.kind == KeyKind::character && key.character == ' ';
+  if (key.kind == KeyKind::up || (key.kind == KeyKind::character && key.character == 'k')) {
+    chosen_column_ -= chosen_column_ > 0 ? 1 : 0;
+  } else if (key.kind == KeyKind::down ||
+             (key.kind == KeyKind::character && key.character == 'j')) {
+    chosen_column_ = std::min(chosen_column_ + 1, kColumns.size() - 1);
+  } else if (is_space || key.kind == KeyKind::enter) {
+    bool& is_shown = view_.columns.at(chosen_column_);
+    is_shown = kColumns.at(chosen_column_).column == Column::command || !is_shown;
+  } else {
+    return false;
+  }
+  // It stays on the pane.
+  const int rows = std::max(layout().pane_rows - 1, 1);
+  const int chosen = static_cast<int>(chosen_column_);
+  pane_scroll_ = std::clamp(pane_scroll_, std::max(chosen - rows + 1, 0), chosen);
+  return true;
+}
+
+void State::click(const Key& key) {
+  const Layout where = layout();
+  if (const auto heading = where.heading_at(key.row, key.column)) sort_by(*heading);
+  const auto row = where.table_row_at(key.row);
+  if (row && top_ + static_cast<std::size_t>(*row) < rows_.rows.size()) {
+    select(top_ + static_cast<std::size_t>(*row));
+  }
+}
+
+void State::move(long by) {
+  const long last = static_cast<long>(rows_.rows.size()) - 1;
+  select(static_cast<std::size_t>(
+      std::clamp(static_cast<long>(selected_) + by, 0L, std::max(last, 0L))));
+}
+
+void State::select(std::size_t row) {
+  if (rows_.rows.empty()) return;
+  selected_ = std::min(row, rows_.rows.size() - 1);
+  selected_id_ = rows_.rows[selected_].id;
+  if (pane_ == Pane::details) scroll_pane(-pane_scroll_);
+  keep_on_screen();
+}
+
+void State::sort_by(Column column) {
+  if (view_.sort == column) {
+    view_.is_descending = !view_.is_descending;
+  } else {
+    view_.sort = column;
+    view_.is_descending = column != Column::pid && column != Column::command;
+  }
+  remake_rows();
+}
+
+void State::sort_by_neighbour(int step) {
+  const auto columns = layout().columns;
+  const auto now = std::find_if(columns.begin(), columns.end(), [&](const PlacedColumn& each) {
+    return each.column == view_.sort;
+  });
+  const long last = static_cast<long>(columns.size()) - 1;
+  const long index = now == columns.end() ? 0 : (now - columns.begin()) + step;
+  const auto next = static_cast<std::size_t>(std::clamp(index, 0L, last));
+  if (columns[next].column != view_.sort) sort_by(columns[next].column);
+}
+
+void State::collapse(bool collapsed) {
+  if (!selected_process()) return;
+  if (collapsed) view_.collapsed.insert(selected_id_);
+  if (!collapsed) view_.collapsed.erase(selected_id_);
+  remake_rows();
+}
+
+void State::search(bool forward, bool from_here) {
+  const std::size_t count = rows_.rows.size();
+  if (search_.empty() || count == 0) return;
+  for (std::size_t i = from_here ? 0 : 1; i <= count; ++i) {
+    const std::size_t row = (selected_ + (forward ? i : 2 * count - i)) % count;
+    const cow::ProcessCopies& process = model_.measurement.processes[rows_.rows[row].process];
+    if (!contains(process.comm, search_) &&
+        std::to_string(process.pid).find(search_) == std::string::npos) {
+      continue;
+    }
+    select(row);
+    return;
+  }
+}
+
+void State::toggle(Pane pane) {
+  pane_ = pane_ == pane ? Pane::none : pane;
+  pane_scroll_ = 0;
+  chosen_column_ = 0;
+  keep_on_screen();
+}
+
+void State::scroll_pane(int by) {
+  const int rows = layout().pane_rows - 1;
+  const auto lines = static_cast<int>(pane_lines(*this, size_.columns, true).size());
+  const int step = pane_ == Pane::output ? -by : by;
+  pane_scroll_ = std::clamp(pane_scroll_ + step, 0, std::max(lines - rows, 0));
+}
+
+void State::remake_rows() {
+  rows_ = rows_of(model_, view_);
+  const auto same = std::find_if(rows_.rows.begin(), rows_.rows.end(),
+                                 [&](const Row& row) { return row.id == selected_id_; });
+  if (same != rows_.rows.end()) {
+    selected_ = static_cast<std::size_t>(same - rows_.rows.begin());
+  } else if (!rows_.rows.empty()) {
+    selected_ = std::min(selected_, rows_.rows.size() - 1);
+    selected_id_ = rows_.rows[selected_].id;
+  }
+  keep_on_screen();
+}
+
+void State::keep_on_screen() {
+  const auto rows = static_cast<std::size_t>(std::max(layout().table_rows, 1));
+  if (selected_ < top_) top_ = selected_;
+  if (selected_ >= top_ + rows) top_ = selected_ - rows + 1;
+  const std::size_t count = rows_.rows.size();
+  top_ = std::min(top_, count > rows ? count - rows : 0);
+}
+
+}  // namespace cowshed::cowtop::live

@@ -1,0 +1,119 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <cowshed/tools/cowtop/live/columns.h>
+#include <cowshed/tools/cowtop/live/key.h>
+#include <cowshed/tools/cowtop/live/layout.h>
+#include <cowshed/tools/cowtop/live/rows.h>
+
+namespace cowshed::cowtop::live {
+
+enum class Mode : std::uint8_t { live, replay };
+
+// Below the table, or in its place.
+enum class Pane : std::uint8_t { none, details, columns, output, help };
+
+// What the view says of where its measurements come from.
+struct Source {
+  std::string title;              // "cowtop", "replay of FILE"
+  std::string position;           // "at 1.0 s of 3.0 s"
+  std::optional<double> own_cpu;  // cowtop's own share of a CPU
+  std::string message;            // in the line of status
+  std::string output;             // what the command has written, as far back as is shown
+};
+
+// What the view shows and what the keys have made of it.  No terminal: tests press keys and ask.
+class State {
+ public:
+  explicit State(Mode mode) : mode_(mode) {}
+
+  // What a key means beyond what is shown, for who owns the source of measurements.
+  enum class Request : std::uint8_t {
+    none,
+    quit,
+    toggle_pause,
+    step_back,
+    step_forward,
+    to_begin,
+    to_end,
+    faster,
+    slower
+  };
+  Request press(const Key& key);
+
+  void resize(Size size);
+  void update(cow::Measurement measurement);
+  void use_memory(std::map<ProcessId, MemoryUse> memory);
+
+  Source& source() { return source_; }
+  const Source& source() const { return source_; }
+  bool is_paused() const { return is_paused_; }
+  void set_paused(bool paused) { is_paused_ = paused; }
+
+  Mode mode() const { return mode_; }
+  bool is_loading() const { return is_loading_; }  // nothing was measured yet
+  const Model& model() const { return model_; }
+  const View& view() const { return view_; }
+  const Rows& rows() const { return rows_; }
+  Pane pane() const { return pane_; }
+  // Lines of the pane above its first; of the output, below its last.
+  int pane_scroll() const { return pane_scroll_; }
+  std::size_t chosen_column() const { return chosen_column_; }
+  // Of rows(); 0 where there is none.
+  std::size_t selected() const { return selected_; }
+  // The first of rows() on the screen.
+  std::size_t top() const { return top_; }
+  const cow::ProcessCopies* selected_process() const;
+  // What is being typed: "filter: " or "search: ", and what has been.
+  std::optional<std::string> prompt() const;
+  Layout layout() const;
+  // Of the rows on the screen.
+  std::vector<ProcessId> running_on_screen() const;
+  std::vector<std::string> header_parts() const;
+  bool has_column(Column column) const {
+    return view_.columns.at(static_cast<std::size_t>(column));
+  }
+
+ private:
+  enum class Input : std::uint8_t { none, filter, search };
+
+  void type(const Key& key);
+  Request press_character(char32_t character);
+  bool press_in_columns(const Key& key);  // false: it means nothing there
+  Request press_special(const Key& key);
+  void click(const Key& key);
+  void move(long by);
+  void select(std::size_t row);
+  void sort_by(Column column);
+  void sort_by_neighbour(int step);
+  void collapse(bool collapsed);
+  void search(bool forward, bool from_here);
+  void toggle(Pane pane);
+  void scroll_pane(int by);
+  void remake_rows();
+  void keep_on_screen();
+
+  Mode mode_;
+  Size size_;
+  Source source_;
+  Model model_;
+  View view_;
+  Rows rows_;
+  bool is_loading_ = true;
+  bool is_paused_ = false;
+  Pane pane_ = Pane::none;
+  int pane_scroll_ = 0;
+  std::size_t chosen_column_ = 0;
+  Input input_ = Input::none;
+  std::string typed_;
+  std::string before_;  // what the filter or the search was before the typing
+  std::string search_;
+  std::size_t selected_ = 0;
+  ProcessId selected_id_;
+  std::size_t top_ = 0;
+};
+
+}  // namespace cowshed::cowtop::live

@@ -1,0 +1,112 @@
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <csignal>
+#include <cstdint>
+#include <cstring>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <cowshed/tools/cowtop/live/terminal_rescue.h>
+
+namespace cowshed::cowtop::live::terminal_rescue {
+namespace {
+
+constexpr std::array kEnds = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGSEGV,
+                              SIGBUS, SIGFPE,  SIGILL, SIGABRT};
+constexpr std::array kEvents = {SIGTSTP, SIGCONT, SIGWINCH};
+
+struct Saved {
+  pid_t owner = 0;
+  int fd = -1;
+  int event_fd = -1;
+  termios settings{};
+  std::array<char, 256> sequence{};
+  std::size_t sequence_size = 0;
+  std::array<struct sigaction, kEnds.size()> ends{};
+  std::array<struct sigaction, kEvents.size()> events{};
+};
+
+Saved saved;  // read by the handlers
+std::atomic<bool> has_stop{false};
+std::atomic<bool> has_redraw{false};
+static_assert(std::atomic<bool>::is_always_lock_free);
+alignas(16) std::array<char, 65536> handler_stack;
+
+void restore_terminal() {
+  // A child that has not executed its program yet has the handlers, too.
+  if (::getpid() != saved.owner) return;
+  ::tcsetattr(saved.fd, TCSANOW, &saved.settings);
+  static_cast<void>(!::write(saved.fd, saved.sequence.data(), saved.sequence_size));
+}
+
+void on_end(int signal) {
+  restore_terminal();
+  const auto index = std::find(kEnds.begin(), kEnds.end(), signal) - kEnds.begin();
+  ::sigaction(signal, &saved.ends[static_cast<std::size_t>(index)], nullptr);
+  ::raise(signal);  // arrives when this handler returns
+}
+
+void on_event(int signal) {
+  const int error = errno;
+  (signal == SIGTSTP ? has_stop : has_redraw) = true;
+  const std::uint64_t one = 1;
+  static_cast<void>(!::write(saved.event_fd, &one, sizeof one));
+  errno = error;
+}
+
+void handle(int signal, void (*handler)(int), struct sigaction& before) {
+  ::sigaction(signal, nullptr, &before);
+  if (before.sa_handler == SIG_IGN) return;
+  struct sigaction action {};
+  action.sa_handler = handler;
+  ::sigfillset(&action.sa_mask);  // SIGTTOU would stop what restores the terminal
+  action.sa_flags = SA_ONSTACK | (handler == on_event ? SA_RESTART : 0);
+  ::sigaction(signal, &action, nullptr);
+}
+
+}  // namespace
+
+void begin(int fd, const termios& settings, const std::string& sequence) {
+  saved.owner = ::getpid();
+  saved.fd = fd;
+  saved.settings = settings;
+  saved.sequence_size = std::min(sequence.size(), saved.sequence.size());
+  std::memcpy(saved.sequence.data(), sequence.data(), saved.sequence_size);
+  saved.event_fd = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  stack_t stack{};
+  stack.ss_sp = handler_stack.data();
+  stack.ss_size = handler_stack.size();
+  ::sigaltstack(&stack, nullptr);
+  for (std::size_t i = 0; i < kEnds.size(); ++i) handle(kEnds[i], on_end, saved.ends[i]);
+  for (std::size_t i = 0; i < kEvents.size(); ++i) handle(kEvents[i], on_event, saved.events[i]);
+}
+
+void end() {
+  for (std::size_t i = 0; i < kEnds.size(); ++i) ::sigaction(kEnds[i], &saved.ends[i], nullptr);
+  for (std::size_t i = 0; i < kEvents.size(); ++i) {
+    ::sigaction(kEvents[i], &saved.events[i], nullptr);
+  }
+  ::close(saved.event_fd);
+  saved.event_fd = -1;
+}
+
+int event_fd() { return saved.event_fd; }
+
+Events take() {
+  std::uint64_t ignored = 0;
+  static_cast<void>(!::read(saved.event_fd, &ignored, sizeof ignored));
+  return {has_stop.exchange(false), has_redraw.exchange(false)};
+}
+
+void stop() {
+  struct sigaction handler {};
+  struct sigaction usual {};
+  usual.sa_handler = SIG_DFL;
+  ::sigaction(SIGTSTP, &usual, &handler);
+  ::raise(SIGTSTP);
+  ::sigaction(SIGTSTP, &handler, nullptr);
+}
+
+}  // namespace cowshed::cowtop::live::terminal_rescue
