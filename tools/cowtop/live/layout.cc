@@ -33,7 +33,7 @@ Layout layout_of(Size size, int header_rows, PaneSize pane, const View& view) {
 
   // The command is always there, and with it as many of the others as there is room for.
   const int most = size.columns - info(Column::command).width;
-  int begin = 0;
+  int begin = 1;  // beside the mark of the selected row
   for (const ColumnInfo& each : kColumns) {
     if (!view.columns.at(static_cast<std::size_t>(each.column))) continue;
     if (each.column == Column::command) continue;

@@ -23,6 +23,10 @@ std::vector<std::string> lines_of(const std::string& text) {
 std::vector<std::string> wrapped(const std::vector<std::string>& lines, int columns) {
   std::vector<std::string> result;
   for (const std::string& line : lines) {
+    if (line.starts_with(' ')) {  // it is laid out
+      result.push_back(line);
+      continue;
+    }
     for (std::string& part : wrap(line, columns)) result.push_back(std::move(part));
   }
   return result;

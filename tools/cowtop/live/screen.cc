@@ -61,6 +61,7 @@ class Screen {
   }
 
   void draw_headings() {
+    surface_.put(layout_.heading_row, 0, " ", Style::heading);
     for (const PlacedColumn& column : layout_.columns) {
       const bool is_sorted = column.column == state_.view().sort;
       std::string title(info(column.column).title);
@@ -92,6 +93,7 @@ class Screen {
     const Style style = is_selected      ? Style::selected
                         : !process.alive ? Style::ended
                                          : Style::normal;
+    surface_.put(at, 0, is_selected ? ">" : " ", style);
     for (const PlacedColumn& column : layout_.columns) {
       std::string text = cell(column.column, process, state_.model());
       Style here = style;
@@ -137,7 +139,7 @@ class Screen {
 
   void draw_status() {
     constexpr std::string_view kKeys =
-        "h help  q quit  Enter details  t tree  <> sort  / search  f filter  o columns";
+        "h help  q quit  Enter details  t tree  <> sort  / search  f filter";
     const std::string pause = state_.is_paused() ? "PAUSED  " : "";
     const std::string& message = state_.source().message;
     if (const auto prompt = state_.prompt()) {

@@ -1,0 +1,82 @@
+#include <chrono>
+#include <cstdlib>
+#include <fstream>
+#include <gtest/gtest.h>
+#include <thread>
+
+#include <cowshed/tests/support/subprocess.h>
+#include <cowshed/tests/tools/tmux.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+constexpr auto kMuchTooLong = std::chrono::seconds(60);
+constexpr auto kBetweenLooks = std::chrono::milliseconds(30);
+
+template <class IsIt>
+std::string wait_until(const Tmux& tmux, IsIt is_it) {
+  const auto deadline = std::chrono::steady_clock::now() + kMuchTooLong;
+  for (;;) {
+    std::string screen = tmux.screen();
+    if (is_it(screen) || std::chrono::steady_clock::now() > deadline) return screen;
+    std::this_thread::sleep_for(kBetweenLooks);
+  }
+}
+
+}  // namespace
+
+Tmux::Tmux(const std::string& words, const Options& options) {
+  // A shell that has a trap goes on after the Ctrl-C that ends its command.
+  const std::string script = "trap : INT; before=$(stty -g)\n" + std::string("env -u NO_COLOR ") +
+                             options.environment + " " + words +
+                             "\nstatus=$?; [ \"$before\" = \"$(stty -g)\" ] && now=before || "
+                             "now=after; echo \"status $status, as $now\"; exec sleep 1000";
+  const std::string columns = std::to_string(options.columns);
+  const std::string rows = std::to_string(options.rows);
+  run({"-u", "-f", "/dev/null", "new-session", "-d", "-x", columns, "-y", rows, script});
+}
+
+Tmux::~Tmux() { run({"kill-server"}); }
+
+std::string Tmux::run(std::vector<std::string> words) const {
+  words.insert(words.begin(), {"env", "LC_ALL=C.UTF-8", "tmux", "-S", folder_ / "socket"});
+  return test::run(words).out;
+}
+
+void Tmux::press(const std::vector<std::string>& keys) {
+  std::vector<std::string> words = {"send-keys"};
+  words.insert(words.end(), keys.begin(), keys.end());
+  run(words);
+}
+
+void Tmux::type(const std::string& text) { run({"send-keys", "-l", text}); }
+
+void Tmux::resize(int columns, int rows) {
+  run({"resize-window", "-x", std::to_string(columns), "-y", std::to_string(rows)});
+}
+
+std::string Tmux::screen() const { return run({"capture-pane", "-p"}); }
+
+std::string Tmux::screen_with_attributes() const { return run({"capture-pane", "-p", "-e"}); }
+
+std::string Tmux::wait_for(std::string_view text) const {
+  return wait_until(
+      *this, [&](const std::string& screen) { return screen.find(text) != std::string::npos; });
+}
+
+std::string Tmux::wait_for_screen(const std::string& expected) const {
+  return wait_until(*this, [&](const std::string& screen) { return screen == expected; });
+}
+
+void expect_screen(const Tmux& tmux, const std::string& name) {
+  const std::string path = std::string(SCREENS) + "/" + name + ".txt";
+  if (std::getenv("UPDATE_SCREENS") != nullptr) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));
+    write_file(path, tmux.screen());
+    return;
+  }
+  const std::string expected = contents_of(path);
+  EXPECT_EQ(tmux.wait_for_screen(expected), expected) << "screen " << name;
+}
+
+}  // namespace cowshed::cowtop

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <cowshed/tests/tools/recordings.h>
+
+namespace cowshed::cowtop {
+
+// A program in a terminal, which is tmux's: keys are pressed and the screen is read.
+class Tmux {
+ public:
+  struct Options {
+    int columns = 80;
+    int rows = 24;
+    std::string environment = "LC_ALL=C.UTF-8";  // words for env(1)
+  };
+  // Runs the words in a shell.  When they end, the screen says "status N", and whether the
+  // terminal's settings are "as before".
+  explicit Tmux(const std::string& words) : Tmux(words, Options()) {}
+  Tmux(const std::string& words, const Options& options);
+  Tmux(const Tmux&) = delete;
+  Tmux& operator=(const Tmux&) = delete;
+  ~Tmux();
+
+  // Keys by tmux's names: "Enter", "C-c", "j".
+  void press(const std::vector<std::string>& keys);
+  void type(const std::string& text);
+  void resize(int columns, int rows);
+
+  // Without the spaces at the ends of lines.
+  std::string screen() const;
+  std::string screen_with_attributes() const;
+  // When `text` is on the screen, or after much too long a time, what is there.
+  std::string wait_for(std::string_view text) const;
+  // The same for a whole screen.
+  std::string wait_for_screen(const std::string& expected) const;
+
+ private:
+  std::string run(std::vector<std::string> words) const;
+
+  TestFolder folder_;
+};
+
+// That the screen becomes that of tests/tools/screens/NAME.txt.  With UPDATE_SCREENS in the
+// environment that file is written instead.
+void expect_screen(const Tmux& tmux, const std::string& name);
+
+}  // namespace cowshed::cowtop
