@@ -13,16 +13,6 @@ namespace {
 constexpr auto kMuchTooLong = std::chrono::seconds(60);
 constexpr auto kBetweenLooks = std::chrono::milliseconds(30);
 
-template <class IsIt>
-std::string wait_until(const Tmux& tmux, IsIt is_it) {
-  const auto deadline = std::chrono::steady_clock::now() + kMuchTooLong;
-  for (;;) {
-    std::string screen = tmux.screen();
-    if (is_it(screen) || std::chrono::steady_clock::now() > deadline) return screen;
-    std::this_thread::sleep_for(kBetweenLooks);
-  }
-}
-
 }  // namespace
 
 Tmux::Tmux(const std::string& words, const Options& options) {
@@ -59,14 +49,25 @@ std::string Tmux::screen() const { return run({"capture-pane", "-p"}); }
 
 std::string Tmux::screen_with_attributes() const { return run({"capture-pane", "-p", "-e"}); }
 
-std::string Tmux::wait_for(std::string_view text) const {
-  return wait_until(
-      *this, [&](const std::string& screen) { return screen.find(text) != std::string::npos; });
+bool Tmux::wait_until(const std::function<bool(const std::string&)>& is_it) const {
+  const auto deadline = std::chrono::steady_clock::now() + kMuchTooLong;
+  while (std::chrono::steady_clock::now() < deadline) {
+    if (is_it(screen())) return true;
+    std::this_thread::sleep_for(kBetweenLooks);
+  }
+  return false;
 }
 
-std::string Tmux::wait_for_screen(const std::string& expected) const {
-  return wait_until(*this, [&](const std::string& screen) { return screen == expected; });
+std::string Tmux::wait_for(std::string_view text) const {
+  std::string found;
+  wait_until([&](const std::string& screen) {
+    found = screen;
+    return screen.find(text) != std::string::npos;
+  });
+  return found;
 }
+
+pid_t Tmux::pid() const { return std::stoi(run({"list-panes", "-F", "#{pane_pid}"})); }
 
 void expect_screen(const Tmux& tmux, const std::string& name) {
   const std::string path = std::string(SCREENS) + "/" + name + ".txt";
@@ -76,7 +77,9 @@ void expect_screen(const Tmux& tmux, const std::string& name) {
     return;
   }
   const std::string expected = contents_of(path);
-  EXPECT_EQ(tmux.wait_for_screen(expected), expected) << "screen " << name;
+  std::string found;
+  tmux.wait_until([&](const std::string& screen) { return (found = screen) == expected; });
+  EXPECT_EQ(found, expected) << "screen " << name;
 }
 
 }  // namespace cowshed::cowtop

@@ -1,7 +1,9 @@
 #pragma once
 
+#include <functional>
 #include <string>
 #include <string_view>
+#include <sys/types.h>
 #include <vector>
 
 #include <cowshed/tests/tools/recordings.h>
@@ -32,10 +34,12 @@ class Tmux {
   // Without the spaces at the ends of lines.
   std::string screen() const;
   std::string screen_with_attributes() const;
-  // When `text` is on the screen, or after much too long a time, what is there.
+  // What is on the screen when `text` is, or after much too long a time.
   std::string wait_for(std::string_view text) const;
-  // The same for a whole screen.
-  std::string wait_for_screen(const std::string& expected) const;
+  // Whether the screen becomes one like that.
+  bool wait_until(const std::function<bool(const std::string& screen)>& is_it) const;
+  // Of the shell.
+  pid_t pid() const;
 
  private:
   std::string run(std::vector<std::string> words) const;

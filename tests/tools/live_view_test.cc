@@ -1,0 +1,175 @@
+#include <csignal>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <regex>
+#include <string>
+#include <sys/types.h>
+#include <vector>
+
+#include <cowshed/tests/support/subprocess.h>
+#include <cowshed/tests/tools/tmux.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+// What any backend does in the same way; the pagemap backend needs no privilege and loads nothing.
+const std::string kCowtop = std::string(COWTOP) + " --backend pagemap ";
+// What is on the screen only while the view is.
+constexpr const char* kView = "CURVE";
+
+pid_t child_of_pane(const Tmux& tmux, const std::string& name) {
+  return std::stoi(test::run({"pgrep", "-n", "-x", "-P", std::to_string(tmux.pid()), name}).out);
+}
+
+TEST(LiveView, ShowsACommandAndThenItsReport) {
+  Tmux tmux(kCowtop + "sh -c 'echo written; exit 7'");
+  EXPECT_THAT(
+      tmux.wait_for("exit status 7"),
+      AllOf(HasSubstr("pagemap, sampled"), HasSubstr("sh (exit 7)"), Not(HasSubstr("written"))));
+  tmux.press({"l"});
+  EXPECT_THAT(tmux.wait_for("written"), HasSubstr(kView));
+  tmux.press({"q"});
+  EXPECT_THAT(
+      tmux.wait_for("as before"),
+      AllOf(HasSubstr("written\ncowtop: pagemap backend, sampled; 1 process"),
+            HasSubstr("total copied"), HasSubstr("status 7, as before"), Not(HasSubstr(kView))));
+}
+
+TEST(LiveView, QLeavesTheCommandRunning) {
+  TestFolder folder;
+  const std::string go = folder / "go";
+  Tmux tmux(kCowtop + "sh -c 'echo early; until [ -e " + go +
+            " ]; do sleep 0.05; done; echo late; exit 3'");
+  tmux.wait_for("running");
+  tmux.press({"q"});
+  EXPECT_THAT(tmux.wait_for("early"), Not(HasSubstr("total copied")));
+  write_file(go, "");
+  EXPECT_THAT(tmux.wait_for("as before"),
+              AllOf(HasSubstr("early\nlate\ncowtop: pagemap"), HasSubstr("status 3, as before")));
+}
+
+TEST(LiveView, CtrlCEndsTheCommandAndPrintsTheReport) {
+  Tmux tmux(kCowtop + "sleep 100");
+  tmux.wait_for("1 running");
+  tmux.press({"C-c"});
+  EXPECT_THAT(tmux.wait_for("as before"), AllOf(HasSubstr("SIGINT"), HasSubstr("total copied"),
+                                                HasSubstr("status 130, as before")));
+}
+
+TEST(LiveView, ACommandThatIsKilled) {
+  Tmux tmux(kCowtop + "sh -c 'kill -9 $$'");
+  tmux.wait_for("exit status 137");
+  tmux.press({"q"});
+  EXPECT_THAT(tmux.wait_for("as before"),
+              AllOf(HasSubstr("SIGKILL"), HasSubstr("status 137, as before")));
+}
+
+TEST(LiveView, AnAttachedTreeUntilQOrItsEnd) {
+  test::Subprocess subject({"sleep", "1000"});
+  const std::string attach = kCowtop + "-p " + std::to_string(subject.pid());
+  for (const char* key : {"q", "C-c"}) {
+    Tmux tmux(attach);
+    tmux.wait_for("1 running");
+    tmux.press({key});
+    EXPECT_THAT(tmux.wait_for("as before"),
+                AllOf(HasSubstr("running"), HasSubstr("total copied"), HasSubstr("status 0, as")));
+  }
+  Tmux tmux(attach);
+  tmux.wait_for("1 running");
+  ::kill(subject.pid(), SIGKILL);
+  subject.finish();
+  EXPECT_THAT(tmux.wait_for("all processes have ended"), HasSubstr(kView));
+  tmux.press({"C-c"});
+  EXPECT_THAT(tmux.wait_for("as before"), HasSubstr("status 0, as before"));
+}
+
+TEST(LiveView, PausesAndShowsMemory) {
+  Tmux tmux(kCowtop + "sleep 100", {120, 24});
+  tmux.wait_for("1 running");
+  std::vector<std::string> keys(9, "Down");
+  keys.insert(keys.begin(), "o");
+  keys.insert(keys.end(), {"Space", "Down", "Space", "Escape"});
+  tmux.press(keys);
+  // PSS in MiB, and its age.
+  EXPECT_TRUE(tmux.wait_until([](const std::string& screen) {
+    return std::regex_search(screen, std::regex(R"(\d\.\d +\d\.\d +\d+s sleep)"));
+  })) << tmux.screen();
+  tmux.press({"p"});
+  EXPECT_THAT(tmux.wait_for("PAUSED"), HasSubstr("PAUSED"));
+}
+
+TEST(LiveView, TheTerminalIsUsableHoweverCowtopEnds) {
+  for (const int signal : {SIGSEGV, SIGABRT, SIGBUS}) {
+    Tmux tmux(kCowtop + "sleep 100");
+    tmux.wait_for("1 running");
+    const pid_t cowtop = child_of_pane(tmux, "cowtop");
+    const pid_t command = std::stoi(test::run({"pgrep", "-P", std::to_string(cowtop)}).out);
+    ::kill(cowtop, signal);
+    EXPECT_THAT(tmux.wait_for("as before"),
+                AllOf(HasSubstr("status " + std::to_string(128 + signal) + ", as before"),
+                      Not(HasSubstr(kView))));
+    ::kill(command, SIGKILL);
+  }
+  // It gives these to the command, as without a view.
+  for (const int signal : {SIGTERM, SIGHUP}) {
+    Tmux tmux(kCowtop + "sleep 100");
+    tmux.wait_for("1 running");
+    ::kill(child_of_pane(tmux, "cowtop"), signal);
+    EXPECT_THAT(tmux.wait_for("as before"),
+                AllOf(HasSubstr("status " + std::to_string(128 + signal) + ", as before"),
+                      HasSubstr("total copied"), Not(HasSubstr(kView))));
+  }
+}
+
+TEST(LiveView, AClosedTerminalEndsTheMeasurement) {
+  pid_t cowtop = 0;
+  {
+    Tmux tmux(kCowtop + "sleep 100");
+    tmux.wait_for("1 running");
+    cowtop = child_of_pane(tmux, "cowtop");
+  }
+  while (::kill(cowtop, 0) == 0) test::run({"sleep", "0.05"});  // the test's time limit ends it
+}
+
+TEST(LiveView, CtrlZStopsItAndItComesBack) {
+  Tmux tmux("bash --norc --noprofile -i");
+  tmux.wait_for("bash-");
+  tmux.type(kCowtop + "sleep 100");
+  tmux.press({"Enter"});
+  tmux.wait_for("1 running");
+  tmux.press({"C-z"});
+  EXPECT_THAT(tmux.wait_for("Stopped"), Not(HasSubstr(kView)));
+  tmux.type("fg");
+  tmux.press({"Enter"});
+  EXPECT_THAT(tmux.wait_for("1 running"), HasSubstr(kView));
+  tmux.press({"C-c"});
+  EXPECT_THAT(tmux.wait_for("total copied"), HasSubstr("SIGINT"));
+}
+
+TEST(LiveView, OnlyWhereThereIsATerminalForIt) {
+  TestFolder folder;
+  const std::string file = folder / "report";
+  for (const std::string& words :
+       std::vector<std::string>{"--no-live true", "true >" + file, "--json -o " + file + " true",
+                                "true </dev/null", "-o " + file + " true"}) {
+    Tmux tmux(kCowtop + words);
+    EXPECT_THAT(tmux.wait_for("as before"), HasSubstr("status 0, as before")) << words;
+  }
+  for (const char* term : {"TERM=dumb", "TERM=no-such-terminal"}) {
+    Tmux tmux(kCowtop + "true", {80, 24, term});
+    EXPECT_THAT(tmux.wait_for("as before"), HasSubstr("total copied")) << term;
+  }
+}
+
+TEST(LiveView, ACommandThatCannotBeRunIsSaid) {
+  Tmux tmux(kCowtop + "/no/such/command");
+  EXPECT_THAT(tmux.wait_for("as before"), AllOf(HasSubstr("/no/such/command: command not found"),
+                                                HasSubstr("status 127, as before")));
+}
+
+}  // namespace
+}  // namespace cowshed::cowtop
