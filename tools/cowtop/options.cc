@@ -39,9 +39,10 @@ constexpr const char* kFooter = R"(Examples:
   sudo cowtop                        of the whole machine; not root: of one's own processes
 
 Live view: where standard input and output are a terminal, without --json, -o and --no-live.  h
-tells its keys.  q ends it: a command runs on, and the report comes at its end; of what runs already it
-comes at once.  Ctrl-C goes to the command, too.  The command reads nothing from the terminal; what it writes
-there is kept in a file without a name in /tmp, shown by l, and printed when the view has ended.
+tells its keys.  q ends it: a command runs on, and the report comes at its end; of what runs
+already it comes at once.  Ctrl-C goes to the command, too.  The command reads nothing from the
+terminal; what it writes there is kept in a file without a name in /tmp, shown by l, and printed
+when the view has ended.
 
 Backends:
   tracepoint  exact; every process from its first instruction, however short its life.

@@ -1,0 +1,243 @@
+#include <clocale>
+#include <cwchar>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <cowshed/tests/tools/live_recordings.h>
+#include <cowshed/tools/cowtop/figures.h>
+#include <cowshed/tools/cowtop/live/heat.h>
+#include <cowshed/tools/cowtop/live/screen.h>
+#include <cowshed/tools/cowtop/live/state.h>
+#include <cowshed/tools/cowtop/live/text.h>
+
+namespace cowshed::cowtop::live {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+State server_state(int seconds) {
+  State state(Mode::live);
+  state.resize({24, 80});
+  state.update(server_after(seconds));
+  return state;
+}
+
+void press(State& state, std::string_view characters) {
+  for (const char each : characters) {
+    state.press({KeyKind::character, static_cast<char32_t>(each)});
+  }
+}
+
+std::vector<pid_t> pids(const State& state) {
+  std::vector<pid_t> result;
+  for (const Row& row : state.rows().rows) result.push_back(row.id.pid);
+  return result;
+}
+
+pid_t selected(const State& state) { return state.selected_process()->pid; }
+
+TEST(LiveText, FitsExactly) {
+  EXPECT_EQ(fit("abc", 5, true), "abc  ");
+  EXPECT_EQ(fit("abc", 5, true, Align::right), "  abc");
+  EXPECT_EQ(fit("abcdef", 5, true), "abcd…");
+  EXPECT_EQ(fit("abcdef", 5, false), "abcd~");
+  EXPECT_EQ(fit("äöü", 3, true), "äöü");
+  EXPECT_EQ(fit("äöü", 3, false), "???");
+  EXPECT_EQ(fit("abc", 0, true), "");
+}
+
+TEST(LiveText, WrapsAtSpaces) {
+  EXPECT_THAT(wrap("", 20), ElementsAre(""));
+  EXPECT_THAT(wrap("one two three", 9), ElementsAre("one two", "    three"));
+  EXPECT_THAT(wrap("abcdefghijkl", 8), ElementsAre("abcdefgh", "    ijkl"));
+}
+
+TEST(LiveText, Utf8) {
+  for (const char* text : {"a", "ä", "…", "😀"}) {
+    std::mbstate_t state{};
+    wchar_t wide = 0;
+    std::setlocale(LC_CTYPE, "C.UTF-8");
+    std::mbrtowc(&wide, text, std::string_view(text).size(), &state);
+    EXPECT_EQ(utf8(static_cast<char32_t>(wide)), text);
+  }
+  EXPECT_TRUE(contains("Worker", "WORK"));
+  EXPECT_FALSE(contains("worker", "works"));
+}
+
+TEST(LiveHistory, RatesAreOfTheLastTwoLooks) {
+  History history;
+  history.add(server_after(1));
+  const cow::Measurement later = server_after(3);
+  history.add(later);
+  const cow::ProcessCopies& busy = later.processes[1];
+  EXPECT_DOUBLE_EQ(history.copied_per_second(busy).value_or(-1), 4 * kMiB);
+  EXPECT_THAT(history.curve(id_of(busy)), ElementsAre(0.96, 0.88));
+  EXPECT_FALSE(history.copied_per_second(later.processes[5]));
+  EXPECT_EQ(history.ended_ns(id_of(busy)), 0U);
+  EXPECT_EQ(history.ended_ns(id_of(later.processes[3])), *later.processes[3].end_ns);
+  history.add(server_after(1));  // back
+  EXPECT_THAT(history.curve(id_of(busy)), ElementsAre(0.96));
+}
+
+TEST(LiveHistory, IsNoLongerThanTheCurve) {
+  History history;
+  for (int second = 1; second <= 20; ++second) history.add(server_after(second));
+  EXPECT_EQ(history.curve(id_of(server_after(20).processes[1])).size(), History::kPoints);
+}
+
+TEST(LiveHeat, IsSpreadOverTheStrip) {
+  cow::SampledCopies sampled;
+  sampled.mappings = {{"a", 3, 300}, {"b", 1, 1}, {"none", 0, 0}};
+  sampled.ranges = {{0x300000, 0x400000, "a", 1, 128},
+                    {0x100000, 0x200000, "a", 1, 256},
+                    {0x0, 0x1000, "b", 1, 5}};
+  const auto strips = heat_strips(sampled, 5, 4);
+  ASSERT_EQ(strips.size(), 2U);
+  EXPECT_THAT(strips[0].heat, ElementsAre(1, 1, 0.5, 0.5));
+  EXPECT_EQ(strips[0].begin, 0x100000U);
+  EXPECT_THAT(strips[1].heat, ElementsAre(1, 1, 1, 1));
+  EXPECT_EQ(heat_strips(sampled, 1, 4).size(), 1U);
+  EXPECT_EQ(heat_strips(sampled, 1, 3)[0].heat[1], 0.75);
+  EXPECT_EQ(bars({0, 0.5, 1, 7}, false), "_=##");
+}
+
+TEST(LiveState, ATreeHasItsChildrenBelowTheirParents) {
+  EXPECT_THAT(pids(server_state(1)), ElementsAre(100, 103, 101, 104, 105, 102));
+}
+
+TEST(LiveState, EveryColumnSortsBothWays) {
+  State state = server_state(3);
+  state.use_memory({{{102, server_after(1).processes[2].start_ns}, {2 << 20, 1 << 20, 1}}});
+  press(state, "t");
+  const std::map<Column, std::vector<pid_t>> ascending = {
+      {Column::pid, {100, 101, 102, 103, 104, 105}},
+      {Column::copied, {100, 102, 104, 101, 103, 105}},
+      {Column::at_fork, {101, 102, 103, 104, 105, 100}},
+      {Column::shared, {103, 101, 104, 102, 100, 105}},
+      {Column::curve, {103, 101, 104, 102, 100, 105}},
+      {Column::reused, {105, 100, 101, 102, 103, 104}},
+      {Column::zero, {100, 105, 101, 102, 103, 104}},
+      {Column::time, {101, 100, 102, 103, 104, 105}},
+      {Column::rss, {102, 100, 101, 103, 104, 105}},
+      {Column::pss, {102, 100, 101, 103, 104, 105}},
+      {Column::command, {105, 104, 100, 101, 103, 102}}};
+  for (const auto& [column, expected] : ascending) {
+    View view = state.view();
+    view.sort = column;
+    view.is_descending = false;
+    std::vector<pid_t> found;
+    for (const Row& row : rows_of(state.model(), view).rows) found.push_back(row.id.pid);
+    EXPECT_EQ(found, expected) << info(column).title;
+    view.is_descending = true;
+    const Rows descending = rows_of(state.model(), view);
+    EXPECT_EQ(descending.rows.size(), expected.size());
+    if (column == Column::pid) EXPECT_EQ(descending.rows[0].id.pid, 105);
+  }
+}
+
+TEST(LiveState, EndedProcessesAreShownForAWhileUnlessAllHaveEnded) {
+  EXPECT_THAT(pids(server_state(12)), ElementsAre(100, 103, 101, 104, 105, 102));
+  State state = server_state(13);
+  EXPECT_THAT(pids(state), ElementsAre(100, 101, 104, 105, 102)) << "104 has a child that lives";
+  EXPECT_EQ(state.rows().ended_hidden, 1U);
+  press(state, "a");
+  EXPECT_EQ(pids(state).size(), 6U);
+  EXPECT_EQ(pids(server_state(21)).size(), 6U);
+}
+
+TEST(LiveState, TheSelectionFollowsItsProcess) {
+  State state = server_state(1);
+  press(state, "j");
+  EXPECT_EQ(selected(state), 103);
+  press(state, "r");
+  EXPECT_EQ(selected(state), 103);
+  state.update(server_after(20));
+  EXPECT_NE(selected(state), 103) << "it is shown no more";
+  press(state, "G");
+  press(state, "j");
+  EXPECT_EQ(state.selected(), state.rows().rows.size() - 1);
+  press(state, "gk");
+  EXPECT_EQ(selected(state), 100);
+}
+
+TEST(LiveState, WhatIsCollapsedIsCounted) {
+  State state = server_state(1);
+  state.press({KeyKind::left});
+  EXPECT_THAT(pids(state), ElementsAre(100));
+  EXPECT_EQ(state.rows().rows[0].folded, 5U);
+  state.press({KeyKind::right});
+  EXPECT_EQ(pids(state).size(), 6U);
+}
+
+TEST(LiveState, EscapeBringsBackTheFilterThatWas) {
+  State state = server_state(1);
+  press(state, "fhelper");
+  EXPECT_THAT(pids(state), ElementsAre(100, 101, 104));
+  EXPECT_EQ(state.prompt(), "filter: helper");
+  state.press({KeyKind::escape});
+  EXPECT_FALSE(state.prompt());
+  EXPECT_EQ(pids(state).size(), 6U);
+}
+
+TEST(LiveState, ItHasNoRowsOfNothing) {
+  State state(Mode::live);
+  state.resize({24, 80});
+  state.update({});
+  press(state, "jkgGtxrna<>");
+  for (const KeyKind kind : {KeyKind::page_down, KeyKind::enter, KeyKind::page_down,
+                             KeyKind::wheel_up, KeyKind::click, KeyKind::end}) {
+    state.press({kind});
+  }
+  EXPECT_THAT(pids(state), IsEmpty());
+  EXPECT_EQ(state.selected_process(), nullptr);
+}
+
+// Lines of text.
+class TextSurface : public Surface {
+ public:
+  explicit TextSurface(Size size) : size_(size), lines_(static_cast<std::size_t>(size.rows)) {}
+  Size size() const override { return size_; }
+  bool unicode() const override { return false; }
+  void put(int row, int column, std::string_view text, Style /*style*/) override {
+    ASSERT_GE(row, 0);
+    ASSERT_LT(row, size_.rows);
+    ASSERT_LE(column + static_cast<int>(text.size()), size_.columns);
+    std::string& line = lines_[static_cast<std::size_t>(row)];
+    line.resize(static_cast<std::size_t>(size_.columns), ' ');
+    line.replace(static_cast<std::size_t>(column), text.size(), text);
+  }
+  const std::string& line(int row) const { return lines_[static_cast<std::size_t>(row)]; }
+
+ private:
+  Size size_;
+  std::vector<std::string> lines_;
+};
+
+TEST(LiveScreen, StaysWithinEverySize) {
+  State state = server_state(3);
+  for (const char* keys : {"", "h", "ho", "ol", "l\x1b", "f"}) {
+    press(state, keys);
+    for (int rows = 1; rows < 30; ++rows) {
+      for (int columns = 1; columns < 130; columns += 3) {
+        TextSurface surface({rows, columns});
+        state.resize(surface.size());
+        draw(state, surface);
+      }
+    }
+  }
+  state.press({KeyKind::escape});
+  state.press({KeyKind::enter});
+  TextSurface surface({24, 80});
+  state.resize(surface.size());
+  draw(state, surface);
+  EXPECT_THAT(surface.line(0), HasSubstr("tracepoint, exact  3.0 s  6 processes, 4 running"));
+}
+
+}  // namespace
+}  // namespace cowshed::cowtop::live
