@@ -43,7 +43,7 @@ void end(cow::ProcessCopies& process, int second, int now, std::optional<int> st
   process.alive = false;
   process.end_ns = kBegin + static_cast<std::uint64_t>(second) * kSecond;
   process.exit_status = status;
-  process.signal = signal;
+  if (signal != 0) process.signal = signal;
 }
 
 // 10 MiB a second up to the time of its end.
