@@ -137,7 +137,9 @@ TEST(LiveState, EveryColumnSortsBothWays) {
     view.is_descending = true;
     const Rows descending = rows_of(state.model(), view);
     EXPECT_EQ(descending.rows.size(), expected.size());
-    if (column == Column::pid) EXPECT_EQ(descending.rows[0].id.pid, 105);
+    if (column == Column::pid) {
+      EXPECT_EQ(descending.rows[0].id.pid, 105);
+    }
   }
 }
 
