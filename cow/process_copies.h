@@ -28,7 +28,7 @@ namespace cowshed::cow {
 inline constexpr std::uint64_t kPageSize = 4096;
 
 enum class Role : std::uint8_t {
-  root,   // the command, or the PID that was attached to
+  root,   // the command, or each of those that were attached to
   child,  // a descendant of it
 };
 

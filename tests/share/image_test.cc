@@ -138,12 +138,12 @@ std::string message_of(const fs::path& path) {
   return opened ? "" : opened.error().message;
 }
 
-class Bytes {
+class ImageBytes {
  public:
-  explicit Bytes(const fs::path& path) : fd_(open(path.c_str(), O_RDWR | O_CLOEXEC)) {}
-  Bytes(const Bytes&) = delete;
-  Bytes& operator=(const Bytes&) = delete;
-  ~Bytes() { close(fd_); }
+  explicit ImageBytes(const fs::path& path) : fd_(open(path.c_str(), O_RDWR | O_CLOEXEC)) {}
+  ImageBytes(const ImageBytes&) = delete;
+  ImageBytes& operator=(const ImageBytes&) = delete;
+  ~ImageBytes() { close(fd_); }
 
   template <class T>
   T read(std::uint64_t offset) const {
@@ -364,7 +364,7 @@ TEST(Image, IsSparse) {
 TEST(Image, RefusesEveryFlippedByteOfHeaderAndTables) {
   const Folder folder;
   save_filled(folder / "image");
-  const Bytes bytes(folder / "image");
+  const ImageBytes bytes(folder / "image");
   const std::uint64_t end = bytes.header().blocks.offset;
   ASSERT_EQ(end, 4096 + 5 * 384U);
   for (std::uint64_t offset = 0; offset < end; ++offset) {
@@ -390,7 +390,7 @@ TEST(Image, VerifyFindsEveryDamage) {
     ASSERT_TRUE(arena.freeze());
     ASSERT_TRUE(save_image(arena, folder / "image"));
   }
-  const Bytes bytes(folder / "image");
+  const ImageBytes bytes(folder / "image");
   const auto header = bytes.header();
   for (std::uint64_t i = 0; i < header.blocks.count * 8; ++i) {
     bytes.flip(header.blocks.offset + i);
@@ -421,12 +421,12 @@ TEST(Image, VerifyFindsEveryDamage) {
 TEST(Image, RefusesATruncatedFile) {
   const Folder folder;
   save_filled(folder / "image");
-  const auto header = Bytes(folder / "image").header();
+  const auto header = ImageBytes(folder / "image").header();
   std::vector<char> bytes(header.blocks.offset + header.blocks.count * 8);
   std::ifstream(folder / "image", std::ios::binary)
       .read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   std::ofstream cut(folder / "cut", std::ios::binary);
-  const Bytes view(folder / "cut");
+  const ImageBytes view(folder / "cut");
   for (std::size_t size = 0; size <= bytes.size(); ++size) {
     view.resize(size);
     ASSERT_EQ(error_of(folder / "cut"), ErrorCode::bad_image) << size;
@@ -447,7 +447,7 @@ TEST(Image, RefusesATruncatedFile) {
 TEST(Image, RefusesWhatIsNotForThisProgram) {
   const Folder folder;
   save_filled(folder / "image");
-  const Bytes bytes(folder / "image");
+  const ImageBytes bytes(folder / "image");
   const auto right = bytes.header();
   const auto expect = [&](ErrorCode code, const char* text,
                           const std::function<void(format::Header&)>& change) {
@@ -473,7 +473,7 @@ TEST(Image, RefusesWhatIsNotForThisProgram) {
 TEST(Image, RefusesAHeaderThatContradictsItself) {
   const Folder folder;
   save_filled(folder / "image");
-  const Bytes bytes(folder / "image");
+  const ImageBytes bytes(folder / "image");
   const auto right = bytes.header();
   constexpr std::uint64_t kHuge = ~std::uint64_t{0} - 2_MiB + 1;
   const std::vector<std::function<void(format::Header&)>> changes = {
@@ -562,7 +562,7 @@ TEST(Image, RefusesANameInUse) {
   save_filled(folder / "image");
   Arena other = Arena::create({.name = "other",
                                .capacity = 2_MiB,
-                               .address = Bytes(folder / "image").header().base + 1_GiB})
+                               .address = ImageBytes(folder / "image").header().base + 1_GiB})
                     .value();
   ASSERT_TRUE(publish("table", other.make<int>(1).value()));
   const auto opened = open_image(folder / "image");
@@ -626,7 +626,7 @@ TEST(Image, IsOpenedAtACostThatIsIndependentOfItsSize) {
   const Folder folder;
   save_filled(folder / "small");
   save_filled(folder / "large");
-  const Bytes bytes(folder / "large");
+  const ImageBytes bytes(folder / "large");
   // 256 GiB of zeros; the checksums are not looked at.
   bytes.forge([](auto& header) {
     header.used = header.capacity = 256_GiB;
