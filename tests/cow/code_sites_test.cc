@@ -39,7 +39,7 @@ struct Lines {
 };
 
 Lines known_lines() {
-  std::istringstream printed(test::run({SITE_SUBJECT, "lines", "0"}).out);
+  std::istringstream printed(cowshed::test::run({SITE_SUBJECT, "lines", "0"}).out);
   Lines lines;
   printed >> lines.inlined >> lines.often >> lines.sometimes >> lines.seldom >> lines.kernel;
   EXPECT_TRUE(printed);

@@ -7,13 +7,13 @@
 namespace cowshed::cow {
 namespace {
 
-constexpr std::uint64_t kPage = 4096;
+constexpr std::uint64_t kPageBytes = 4096;
 
 PageRanges random_ranges(std::mt19937& random, std::set<std::uint64_t>& pages) {
   PageRanges ranges;
   for (std::uint64_t page = 0; page < 64; ++page) {
     if (random() % 3 == 0) {
-      ranges.append({page * kPage, (page + 1) * kPage});
+      ranges.append({page * kPageBytes, (page + 1) * kPageBytes});
       pages.insert(page);
     }
   }
@@ -22,12 +22,13 @@ PageRanges random_ranges(std::mt19937& random, std::set<std::uint64_t>& pages) {
 
 TEST(PageRanges, MergesNeighboursAndIgnoresEmptyRanges) {
   PageRanges ranges;
-  ranges.append({kPage, 2 * kPage});
-  ranges.append({2 * kPage, 2 * kPage});
-  ranges.append({2 * kPage, 5 * kPage});
-  ranges.append({8 * kPage, 9 * kPage});
-  EXPECT_EQ(ranges.ranges(), (std::vector<PageRange>{{kPage, 5 * kPage}, {8 * kPage, 9 * kPage}}));
-  EXPECT_EQ(ranges.bytes(), 5 * kPage);
+  ranges.append({kPageBytes, 2 * kPageBytes});
+  ranges.append({2 * kPageBytes, 2 * kPageBytes});
+  ranges.append({2 * kPageBytes, 5 * kPageBytes});
+  ranges.append({8 * kPageBytes, 9 * kPageBytes});
+  EXPECT_EQ(ranges.ranges(), (std::vector<PageRange>{{kPageBytes, 5 * kPageBytes},
+                                                     {8 * kPageBytes, 9 * kPageBytes}}));
+  EXPECT_EQ(ranges.bytes(), 5 * kPageBytes);
 }
 
 TEST(PageRanges, OperationsAgreeWithSetsOfPages) {
@@ -43,17 +44,18 @@ TEST(PageRanges, OperationsAgreeWithSetsOfPages) {
     PageRanges only_left;
     std::uint64_t within = 0;
     for (const std::uint64_t page : a) {
-      (b.contains(page) ? common : only_left).append({page * kPage, (page + 1) * kPage});
-      if (page >= 10 && page < 30) within += kPage;
+      (b.contains(page) ? common : only_left).append({page * kPageBytes, (page + 1) * kPageBytes});
+      if (page >= 10 && page < 30) within += kPageBytes;
     }
     std::set<std::uint64_t> all = a;
     all.insert(b.begin(), b.end());
     PageRanges either;
-    for (const std::uint64_t page : all) either.append({page * kPage, (page + 1) * kPage});
+    for (const std::uint64_t page : all)
+      either.append({page * kPageBytes, (page + 1) * kPageBytes});
     EXPECT_EQ(unite(left, right), either);
     EXPECT_EQ(intersect(left, right), common);
     EXPECT_EQ(subtract(left, right), only_left);
-    EXPECT_EQ(left.bytes_within({10 * kPage, 30 * kPage}), within);
+    EXPECT_EQ(left.bytes_within({10 * kPageBytes, 30 * kPageBytes}), within);
   }
 }
 

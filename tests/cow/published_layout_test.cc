@@ -333,7 +333,8 @@ std::uint64_t layout_pages(pid_t pid, const std::vector<Mapping>& mappings) {
 TEST(PublishedLayout, OfARunningProcess) {
   std::array<int, 2> said{};
   ASSERT_EQ(::pipe(said.data()), 0);
-  test::Subprocess subject({OBJECT_SUBJECT, "60000"}, [&] { ::dup2(said[1], STDOUT_FILENO); });
+  cowshed::test::Subprocess subject({OBJECT_SUBJECT, "60000"},
+                                    [&] { ::dup2(said[1], STDOUT_FILENO); });
   ::close(said[1]);
   std::array<char, 200> line{};
   ASSERT_GT(::read(said[0], line.data(), line.size() - 1), 0);

@@ -5,7 +5,7 @@
 namespace cowshed::cowtop::live {
 namespace {
 
-constexpr double kNsPerSecond = 1e9;
+constexpr double kNsASecond = 1e9;
 
 }  // namespace
 
@@ -20,7 +20,7 @@ std::optional<double> still_shared(const cow::ProcessCopies& process) {
 void History::add(const cow::Measurement& measurement) {
   if (measurement.taken_ns < taken_ns_) processes_.clear();
   taken_ns_ = measurement.taken_ns;
-  const auto duration_ns = static_cast<std::uint64_t>(measurement.duration_s * kNsPerSecond);
+  const auto duration_ns = static_cast<std::uint64_t>(measurement.duration_s * kNsASecond);
   begin_ns_ = taken_ns_ - std::min(duration_ns, taken_ns_);
   for (const cow::ProcessCopies& process : measurement.processes) {
     Process& known = processes_[id_of(process)];
@@ -45,7 +45,7 @@ std::optional<double> History::copied_per_second(const cow::ProcessCopies& proce
       *now.copied_bytes < *before.copied_bytes) {
     return std::nullopt;
   }
-  return static_cast<double>(*now.copied_bytes - *before.copied_bytes) * kNsPerSecond /
+  return static_cast<double>(*now.copied_bytes - *before.copied_bytes) * kNsASecond /
          static_cast<double>(now.taken_ns - before.taken_ns);
 }
 
