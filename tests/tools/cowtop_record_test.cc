@@ -32,7 +32,7 @@ class CowtopRecord : public ::testing::Test {
   std::string path_ = folder_ / "recording";
 };
 
-std::uint64_t copied_pages(const nlohmann::json& report) {
+std::uint64_t copied_pages_of(const nlohmann::json& report) {
   std::uint64_t pages = 0;
   for (const auto& process : report["processes"]) {
     pages += process["copied_pages"].is_null() ? 0 : process["copied_pages"].get<std::uint64_t>();
@@ -46,7 +46,7 @@ TEST_F(CowtopRecord, EveryReportOfItHasTheSameTotal) {
   ASSERT_EQ(recorded.exit_status(), 0) << recorded.err;
   EXPECT_THAT(recorded.err, HasSubstr("cowtop report " + path_));
   const auto json = nlohmann::json::parse(report("--json"));
-  const std::uint64_t pages = copied_pages(json);
+  const std::uint64_t pages = copied_pages_of(json);
   EXPECT_GE(pages, 3000);
   std::uint64_t folded = 0;
   std::istringstream lines(report("--folded"));

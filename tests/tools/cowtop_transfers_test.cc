@@ -15,7 +15,7 @@ using ::testing::HasSubstr;
 using Json = nlohmann::json;
 
 // Sampled: on a busy machine cowtop may come too late, and then has another try.
-constexpr std::array kLingerMs = {"300", "1500", "6000"};
+constexpr std::array kSenderLingerMs = {"300", "1500", "6000"};
 
 class CowtopTransfers : public ::testing::TestWithParam<std::string> {
  protected:
@@ -48,7 +48,7 @@ Json of(int messages) {
 
 TEST_P(CowtopTransfers, AreCountedForEachProcess) {
   Json processes;
-  for (const char* linger_ms : kLingerMs) {
+  for (const char* linger_ms : kSenderLingerMs) {
     const std::string text = report(linger_ms, true);
     if (text.empty()) GTEST_SKIP() << "no " << GetParam() << " backend here";
     processes = Json::parse(text).at("processes");
@@ -63,7 +63,7 @@ TEST_P(CowtopTransfers, AreCountedForEachProcess) {
 
 TEST_P(CowtopTransfers, AreLinesOfTheTable) {
   std::string text;
-  for (const char* linger_ms : kLingerMs) {
+  for (const char* linger_ms : kSenderLingerMs) {
     text = report(linger_ms, false);
     if (text.empty()) GTEST_SKIP() << "no " << GetParam() << " backend here";
     if (text.find("'numbers': 2 messages") != std::string::npos &&
