@@ -6,6 +6,7 @@
 namespace cowshed::test {
 namespace {
 
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
@@ -24,8 +25,8 @@ TEST_F(Uwsgi, AWorkerThatReadsPreloadedDataCountsReferences) {
                  "--processes", "1", "--die-on-term", "--chdir", folder(), "--module", "app"},
                 "spawned uWSGI worker 1");
   ASSERT_TRUE(ours.is_object());
-  EXPECT_THAT(places(ours, 2), ElementsAre(StartsWith("_PyEval_EvalFrameDefault ("),
-                                           StartsWith("_PyObject_GC_New (libpython3")));
+  EXPECT_THAT(places(ours, 1), ElementsAre(StartsWith("_PyEval_EvalFrameDefault (")));
+  EXPECT_THAT(places(ours, 4), Contains(StartsWith("_PyObject_GC_New (libpython3")));
   EXPECT_THAT(mappings(ours, 3),
               UnorderedElementsAre("anonymous", "[heap]", HasSubstr("/libpython3")));
 }

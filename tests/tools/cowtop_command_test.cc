@@ -148,7 +148,7 @@ TEST(CowtopCommand, CtrlCAtATerminalStillPrintsTheSummary) {
   int terminal = -1;
   const pid_t pid = ::forkpty(&terminal, nullptr, nullptr, nullptr);
   if (pid == 0) {
-    ::execl(COWTOP, "cowtop", "--", "sh", "-c",
+    ::execl(COWTOP, "cowtop", "--no-live", "--", "sh", "-c",
             "trap 'exit 3' INT; echo up; while :; do sleep 0.05; done", nullptr);
     ::_exit(126);
   }
