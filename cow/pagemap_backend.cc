@@ -173,7 +173,7 @@ std::chrono::milliseconds PagemapBackend::interval() const {
 bool PagemapBackend::any_alive() const { return !alive_.empty(); }
 
 PagemapBackend::Tracked& PagemapBackend::add(pid_t pid, const ProcStat& stat,
-                                             std::shared_ptr<Tracked> parent) {
+                                             const std::shared_ptr<Tracked>& parent) {
   auto process = std::make_shared<Tracked>(stat, parent);
   process->copies.pid = pid;
   process->copies.ppid = stat.ppid;

@@ -71,7 +71,7 @@ class PagemapBackend : public Backend {
   void find_forked();
   bool try_add_forked(const ForkEvent& fork);
   void count_reaped();
-  Tracked& add(pid_t pid, const ProcStat& stat, std::shared_ptr<Tracked> parent);
+  Tracked& add(pid_t pid, const ProcStat& stat, const std::shared_ptr<Tracked>& parent);
   void update(Tracked& process);
   void end(Tracked& process, bool is_zombie);
   void look_at_memory();

@@ -17,7 +17,7 @@ using ::testing::HasSubstr;
 using ::testing::Not;
 
 // What any backend does in the same way; the pagemap backend needs no privilege and loads nothing.
-const std::string kCowtop = std::string(COWTOP) + " --backend pagemap ";
+constexpr const char* kCowtop = COWTOP " --backend pagemap ";
 // What is on the screen only while the view is.
 constexpr const char* kView = "CURVE";
 
@@ -26,7 +26,7 @@ pid_t child_of_pane(const Tmux& tmux, const std::string& name) {
 }
 
 TEST(LiveView, ShowsACommandAndThenItsReport) {
-  Tmux tmux(kCowtop + "sh -c 'echo written; exit 7'");
+  Tmux tmux(std::string(kCowtop) + "sh -c 'echo written; exit 7'");
   EXPECT_THAT(
       tmux.wait_for("exit status 7"),
       AllOf(HasSubstr("pagemap, sampled"), HasSubstr("sh (exit 7)"), Not(HasSubstr("written"))));
@@ -42,7 +42,7 @@ TEST(LiveView, ShowsACommandAndThenItsReport) {
 TEST(LiveView, QLeavesTheCommandRunning) {
   TestFolder folder;
   const std::string go = folder / "go";
-  Tmux tmux(kCowtop + "sh -c 'echo early; until [ -e " + go +
+  Tmux tmux(std::string(kCowtop) + "sh -c 'echo early; until [ -e " + go +
             " ]; do sleep 0.05; done; echo late; exit 3'");
   tmux.wait_for("running");
   tmux.press({"q"});
@@ -53,7 +53,7 @@ TEST(LiveView, QLeavesTheCommandRunning) {
 }
 
 TEST(LiveView, CtrlCEndsTheCommandAndPrintsTheReport) {
-  Tmux tmux(kCowtop + "sleep 100");
+  Tmux tmux(std::string(kCowtop) + "sleep 100");
   tmux.wait_for("1 running");
   tmux.press({"C-c"});
   EXPECT_THAT(tmux.wait_for("as before"), AllOf(HasSubstr("SIGINT"), HasSubstr("total copied"),
@@ -61,7 +61,7 @@ TEST(LiveView, CtrlCEndsTheCommandAndPrintsTheReport) {
 }
 
 TEST(LiveView, ACommandThatIsKilled) {
-  Tmux tmux(kCowtop + "sh -c 'kill -9 $$'");
+  Tmux tmux(std::string(kCowtop) + "sh -c 'kill -9 $$'");
   tmux.wait_for("exit status 137");
   tmux.press({"q"});
   EXPECT_THAT(tmux.wait_for("as before"),
@@ -70,7 +70,7 @@ TEST(LiveView, ACommandThatIsKilled) {
 
 TEST(LiveView, AnAttachedTreeUntilQOrItsEnd) {
   test::Subprocess subject({"sleep", "1000"});
-  const std::string attach = kCowtop + "-p " + std::to_string(subject.pid());
+  const std::string attach = std::string(kCowtop) + "-p " + std::to_string(subject.pid());
   for (const char* key : {"q", "C-c"}) {
     Tmux tmux(attach);
     tmux.wait_for("1 running");
@@ -88,7 +88,7 @@ TEST(LiveView, AnAttachedTreeUntilQOrItsEnd) {
 }
 
 TEST(LiveView, PausesAndShowsMemory) {
-  Tmux tmux(kCowtop + "sleep 100", {120, 24});
+  Tmux tmux(std::string(kCowtop) + "sleep 100", {120, 24});
   tmux.wait_for("1 running");
   std::vector<std::string> keys(9, "Down");
   keys.insert(keys.begin(), "o");
@@ -104,7 +104,7 @@ TEST(LiveView, PausesAndShowsMemory) {
 
 TEST(LiveView, TheTerminalIsUsableHoweverCowtopEnds) {
   for (const int signal : {SIGSEGV, SIGABRT, SIGBUS}) {
-    Tmux tmux(kCowtop + "sleep 100");
+    Tmux tmux(std::string(kCowtop) + "sleep 100");
     tmux.wait_for("1 running");
     const pid_t cowtop = child_of_pane(tmux, "cowtop");
     const pid_t command = std::stoi(test::run({"pgrep", "-P", std::to_string(cowtop)}).out);
@@ -121,7 +121,7 @@ TEST(LiveView, TheTerminalIsUsableHoweverCowtopEnds) {
   }
   // It gives these to the command, as without a view.
   for (const int signal : {SIGTERM, SIGHUP}) {
-    Tmux tmux(kCowtop + "sleep 100");
+    Tmux tmux(std::string(kCowtop) + "sleep 100");
     tmux.wait_for("1 running");
     ::kill(child_of_pane(tmux, "cowtop"), signal);
     EXPECT_THAT(tmux.wait_for("as before"),
@@ -133,7 +133,7 @@ TEST(LiveView, TheTerminalIsUsableHoweverCowtopEnds) {
 TEST(LiveView, AClosedTerminalEndsTheMeasurement) {
   pid_t cowtop = 0;
   {
-    Tmux tmux(kCowtop + "sleep 100");
+    Tmux tmux(std::string(kCowtop) + "sleep 100");
     tmux.wait_for("1 running");
     cowtop = child_of_pane(tmux, "cowtop");
   }
@@ -143,7 +143,7 @@ TEST(LiveView, AClosedTerminalEndsTheMeasurement) {
 TEST(LiveView, CtrlZStopsItAndItComesBack) {
   Tmux tmux("bash --norc --noprofile -i");
   tmux.wait_for("bash-");
-  tmux.type(kCowtop + "sleep 100");
+  tmux.type(std::string(kCowtop) + "sleep 100");
   tmux.press({"Enter"});
   tmux.wait_for("1 running");
   tmux.press({"C-z"});
@@ -165,13 +165,13 @@ TEST(LiveView, OnlyWhereThereIsATerminalForIt) {
     EXPECT_THAT(tmux.wait_for("as before"), HasSubstr("status 0, as before")) << words;
   }
   for (const char* term : {"TERM=dumb", "TERM=no-such-terminal"}) {
-    Tmux tmux(kCowtop + "true", {80, 24, term});
+    Tmux tmux(std::string(kCowtop) + "true", {80, 24, term});
     EXPECT_THAT(tmux.wait_for("as before"), HasSubstr("total copied")) << term;
   }
 }
 
 TEST(LiveView, ACommandThatCannotBeRunIsSaid) {
-  Tmux tmux(kCowtop + "/no/such/command");
+  Tmux tmux(std::string(kCowtop) + "/no/such/command");
   EXPECT_THAT(tmux.wait_for("as before"), AllOf(HasSubstr("/no/such/command: command not found"),
                                                 HasSubstr("status 127, as before")));
 }
