@@ -92,7 +92,7 @@ StackUnwinder::StackUnwinder(const std::vector<Mapping>& mappings, pid_t pid, Bi
                                            .debuginfo_path = &no_path};
   for (const Mapping& mapping : mappings) {
     if (mapping.executable) {
-      code_.push_back({mapping.begin, mapping.end, !mapping.path.empty()});
+      code_.push_back({mapping.begin, mapping.end, !mapping.is_memory()});
     }
   }
   dwfl_.reset(::dwfl_begin(&callbacks));
@@ -159,7 +159,7 @@ bool StackUnwinder::is_code(std::uint64_t word) const { return code_at(word) != 
 
 bool StackUnwinder::is_of_file(std::uint64_t pc) const {
   const Code* code = code_at(pc);
-  return code != nullptr && code->has_path;
+  return code != nullptr && code->of_file;
 }
 
 // All that decides how a stack is unwound: where it was, and which words in the registers and on

@@ -56,7 +56,7 @@ class StackUnwinder {
   struct Code {
     std::uint64_t begin = 0;
     std::uint64_t end = 0;
-    bool has_path = false;
+    bool of_file = false;
   };
 
   void report_modules(const std::vector<Mapping>& mappings, pid_t pid, Binaries& binaries);
