@@ -38,7 +38,7 @@ constexpr const char* kFooter = R"(Examples:
   sudo cowtop --comm '^php-fpm'      also of processes that start later
   sudo cowtop                        of the whole machine; not root: of one's own processes
 
-Live view: where standard input and output are a terminal, without --json, -o and --no-live.  h
+Live view (not with --no-live, --json or -o): where standard input and output are a terminal.  h
 tells its keys.  q ends it: a command runs on, and the report comes at its end; of what runs
 already it comes at once.  Ctrl-C goes to the command, too.  The command reads nothing from the
 terminal; what it writes there is kept in a file without a name in /tmp, shown by l, and printed
