@@ -86,12 +86,13 @@ int main(int argc, char** argv) {
     return EXIT_FAILURE;
   }
   const fs::path folder = argv[1];
-  fs::remove_all(folder);
-  fs::create_directories(folder / "image");
+  for (const char* kind : {"image", "channel"}) {
+    fs::remove_all(folder / kind);
+    fs::create_directories(folder / kind);
+  }
   make_image(folder / "image/empty", 0, false);
   make_image(folder / "image/one", 1, false);
   make_image(folder / "image/holes", 3, true);
-  fs::create_directories(folder / "channel");
   make_channel(folder / "channel/general", ChannelForm::general);
   make_channel(folder / "channel/single", ChannelForm::single_producer_single_consumer);
   return EXIT_SUCCESS;

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <fmt/format.h>
 
 #include <cowshed/tools/cowtop/figures.h>
@@ -78,7 +79,7 @@ std::string bars(const std::vector<double>& values, bool unicode) {
   std::string text;
   for (const double value : values) {
     const double last = static_cast<double>(kBlocks.size() - 1);
-    const auto step = static_cast<std::size_t>(std::clamp(value, 0.0, 1.0) * last + 0.5);
+    const auto step = static_cast<std::size_t>(std::lround(std::clamp(value, 0.0, 1.0) * last));
     text += unicode ? kBlocks.at(step) : kAscii.at(step);
   }
   return text;

@@ -95,8 +95,7 @@ std::vector<std::string> help_lines(const State& state, int columns) {
         "Enter       all about the selected process; PgUp PgDn scroll there",
         "t           tree, or all processes in one order",
         "x           collapse or expand the selected process",
-        "< > r       sort by the next column to the left, to the right; reverse.  Or click on a "
-        "heading",
+        "< > r       sort by the column to the left, to the right; reverse (or click)",
         "o           choose columns",
         "f           only processes whose name or PID contains a text",
         "/ n N       search: the next, the one before",

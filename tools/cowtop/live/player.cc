@@ -37,7 +37,7 @@ Expected<void> Player::go_to(std::size_t interval, State& state) {
   std::size_t first = interval + 1 - std::min(interval + 1, History::kPoints);
   if (interval >= interval_ && read_ > 0) {
     first = std::max(first, read_);
-  } else if (const auto rewound = rewind(); !rewound) {
+  } else if (auto rewound = rewind(); !rewound) {
     return rewound;
   }
   while (read_ <= interval) {

@@ -68,7 +68,7 @@ class Screen {
       if (is_sorted) {
         const bool down = state_.view().is_descending;
         const char* mark = surface_.unicode() ? (down ? "▼" : "▲") : (down ? "v" : "^");
-        title = mark + title;
+        title.insert(0, mark);
       }
       put_cell(layout_.heading_row, column, title, is_sorted ? Style::sorted : Style::heading,
                Style::heading);
@@ -132,8 +132,10 @@ class Screen {
     const int first = state_.pane() == Pane::output
                           ? std::max(count - rows - state_.pane_scroll(), 0)
                           : state_.pane_scroll();
-    for (int i = 0; i < rows && first + i < count; ++i) {
-      line(layout_.pane_row + 1 + i, lines[static_cast<std::size_t>(first + i)], Style::normal);
+    const int last = std::min(first + rows, count);
+    int row = layout_.pane_row;
+    for (auto i = static_cast<std::size_t>(first); i < static_cast<std::size_t>(last); ++i) {
+      line(++row, lines[i], Style::normal);
     }
   }
 
