@@ -1,4 +1,4 @@
-# Sourced by try and check: says what it does, and installs what is missing.
+# Sourced by try, check and bench: says what it does, and installs what is missing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export DEBIAN_FRONTEND=noninteractive

@@ -1,0 +1,65 @@
+"""What is run in which size, and what of the machine that needs."""
+import dataclasses
+import json
+import pathlib
+import subprocess
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One run of a benchmark.  Several of one benchmark, each of other groups, make one report."""
+    benchmark: str
+    arguments: tuple
+    gib: int = 1  # of memory, that must be free
+    most_s: int = 600  # it has failed when it takes longer
+
+    @property
+    def tiny(self):
+        return "--quick" in self.arguments
+
+
+def tiny(benchmark):
+    return Part(benchmark, ("--quick",))
+
+
+def pairs(benchmark, count, gib=1, only=None):
+    return Part(benchmark, ("--pairs", str(count), *(("--only", only) if only else ())), gib)
+
+
+PLAN = {
+    # For tests: so small that no time of it means anything.
+    "tiny": [tiny("fork_latency"), tiny("child_read"), tiny("fill"), tiny("freeze"), tiny("deref"),
+             tiny("channel"), tiny("launch"), tiny("measuring"), tiny("html_page"),
+             tiny("own_cost")],
+    "quick": [tiny("fork_latency"), tiny("child_read"), pairs("fill", 3, only="churn"),
+              tiny("freeze"), pairs("deref", 63), tiny("channel"), tiny("launch"),
+              tiny("measuring"), tiny("html_page"), tiny("own_cost")],
+    "full": [pairs("fork_latency", 7, 14, "arena"), pairs("fork_latency", 5, 14, "heap"),
+             pairs("child_read", 9, 10), pairs("fill", 5, 4, "fill"),
+             pairs("fill", 7, 4, "churn"), pairs("freeze", 5, 17), pairs("deref", 63),
+             pairs("channel", 15, 6), pairs("launch", 7, 6), pairs("measuring", 81, 2, "copy"),
+             pairs("measuring", 61, 2, "bystander"), pairs("measuring", 9, 2, "no faults"),
+             pairs("measuring", 15, 2, "many mappings"), Part("html_page", ()),
+             Part("own_cost", (), most_s=1200)],
+}
+
+
+def benchmarks():
+    return [part.benchmark for part in PLAN["tiny"]]
+
+
+def why_not(part, build):
+    """Why the part cannot run on this machine, or None."""
+    if part.benchmark in ("measuring", "own_cost"):
+        answer = subprocess.run([build / "tools/cowtop", "doctor", "--json"], capture_output=True,
+                                check=False).stdout
+        exact = next(row for row in json.loads(answer)["backends"] if row["backend"] == "tracepoint")
+        if not exact["works"]:
+            return "cowtop's exact backend does not work here, as `cowtop doctor` says"
+    if part.benchmark == "html_page" and not pathlib.Path("/usr/bin/chromedriver").exists():
+        return "there is no /usr/bin/chromedriver"
+    with open("/proc/meminfo", encoding="ascii") as file:
+        free = next(int(line.split()[1]) for line in file if line.startswith("MemAvailable")) / 2**20
+    if free < part.gib:
+        return f"it takes {part.gib} GiB of memory, of which {free:.1f} are free"
+    return None

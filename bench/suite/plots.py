@@ -1,0 +1,176 @@
+"""Pictures of a report, that can be read small, in black and white, and on a dark page: large
+letters, markers and dashes instead of colours, and a white ground of their own."""
+import re
+
+import matplotlib
+
+matplotlib.use("svg")
+# The same results give the same file.
+matplotlib.rcParams.update({"svg.hashsalt": "cowshed", "font.size": 11, "axes.grid": True,
+                            "grid.color": "0.85", "axes.axisbelow": True, "lines.markersize": 7,
+                            "legend.framealpha": 1, "axes.spines.top": False,
+                            "axes.spines.right": False})
+from matplotlib import pyplot  # noqa: E402  after the backend is chosen
+from matplotlib.ticker import LogLocator  # noqa: E402
+
+WIDTH = 6.4  # inches
+ROW = 0.3
+STYLES = [("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"), ("v", "-"), ("P", "--"), ("X", "-."),
+          ("*", ":")]
+VERDICTS = {"met": ("o", "black"), "undecided": ("D", "white"), "missed": ("X", "black")}
+SIZE = re.compile(r"(\d+) (MiB|GiB)")
+FIGURES_IN_A_PICTURE = 24
+GOALS_IN_A_PICTURE = 10
+
+
+def number(value):
+    return f"{value:.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
+
+
+def style(index):
+    marker, dashes = STYLES[index % len(STYLES)]
+    return {"marker": marker, "linestyle": dashes, "color": "black",
+            "markerfacecolor": "white" if index % 2 else "black"}
+
+
+def save(figure, path):
+    figure.savefig(path, facecolor="white", bbox_inches="tight", metadata={"Date": None})
+    pyplot.close(figure)
+    return path
+
+
+def in_decades(axis, values):
+    """Plain numbers along a logarithmic axis: 1 2 5 10 where there is room, else 1 10 100."""
+    few = max(values) < 300 * min(values)
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_formatter("")
+
+
+def goals(report, rows, path):
+    """Each goal as the share of its limit that is used up: beyond 1 it is missed."""
+    figure, axes = pyplot.subplots(figsize=(WIDTH, 0.9 + 2 * ROW * len(rows)))
+
+    def used(row, value):
+        share = value / row["limit"] if row["bound"] == "at_most" else \
+            row["limit"] / value if value else 100
+        return min(max(share, 0.01), 100)
+
+    for place, row in enumerate(rows):
+        low, high = sorted((used(row, row["low"]), used(row, row["high"])))
+        marker, face = VERDICTS[row["verdict"]]
+        axes.plot([low, high], [place, place], color="black", linewidth=2, solid_capstyle="butt")
+        axes.plot([used(row, row["measured"])], [place], marker, color="black", markersize=9,
+                  markerfacecolor=face)
+        text = (f"{row['what']}: {number(row['measured'])}, {row['bound'].replace('_', ' ')} "
+                f"{number(row['limit'])} {row['unit']}").strip()
+        axes.annotate(text, (0, place), (2, 9), xycoords=("axes fraction", "data"),
+                      textcoords="offset points", fontsize=10,
+                      bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
+    axes.axvline(1, color="black", linestyle="--")
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    axes.set_xlim(min(low, 0.3), max(high, 3))
+    in_decades(axes.xaxis, axes.get_xlim())
+    axes.set_ylim(len(rows) - 0.5, -1)
+    axes.set_yticks([])
+    axes.set_xlabel("share of the limit used (right of the dashes: missed)")
+    for verdict, (marker, face) in VERDICTS.items():
+        axes.plot([], [], marker, color="black", markerfacecolor=face, markersize=9, label=verdict)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncol=3, frameon=False)
+    axes.set_title(report["benchmark"], pad=28, fontweight="bold")
+    return save(figure, path)
+
+
+def panels(report):
+    """[(names, unit, {group: values})]: groups that tell of the same things in one."""
+    by_group = {}
+    for row in report["figures"]:
+        by_group.setdefault((row["group"], row["unit"]), []).append((row["name"], row["value"]))
+    result = {}
+    for (group, unit), figures in by_group.items():
+        names = tuple(name for name, _ in figures)
+        result.setdefault((names, unit), {})[group] = [value for _, value in figures]
+    return [(names, unit, groups) for (names, unit), groups in result.items()]
+
+
+def draw_panel(axes, names, unit, groups):
+    places = range(len(names))
+    for index, (group, values) in enumerate(groups.items()):
+        axes.plot(values, places, **{**style(index), "linestyle": ""}, label=group,
+                  clip_on=False)
+        if len(groups) == 1:
+            for place, value in zip(places, values):
+                axes.annotate(number(value), (value, place), (7, 0), va="center", fontsize=10,
+                              textcoords="offset points")
+    every = [value for values in groups.values() for value in values]
+    if min(every) > 0:
+        axes.set_xscale("log" if max(every) > 10 * min(every) else "linear")
+    if axes.get_xscale() == "log":
+        in_decades(axes.xaxis, every)
+    else:
+        axes.set_xlim(0, max(max(every), 1e-9) * 1.2)
+    axes.set_yticks(places, names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlabel(unit or "count")
+    if len(groups) == 1:
+        axes.set_title(next(iter(groups)), loc="left", fontsize=11)
+    else:
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncol=2, frameon=False, fontsize=10,
+                    columnspacing=1, handletextpad=0.3)
+
+
+def figures(report, path):
+    """Medians, in several pictures where there are many."""
+    pictures = [[]]
+    for panel in panels(report):
+        if pictures[-1] and sum(len(p[0]) for p in pictures[-1] + [panel]) > FIGURES_IN_A_PICTURE:
+            pictures.append([])
+        pictures[-1].append(panel)
+    for index, picture in enumerate(pictures, 1):
+        heights = [1 + len(names) + (len(groups) + 1) // 2 for names, _, groups in picture]
+        figure, axes = pyplot.subplots(len(picture), 1, squeeze=False, layout="constrained",
+                                       figsize=(WIDTH, 0.6 + sum(ROW * (h + 2) for h in heights)),
+                                       gridspec_kw={"height_ratios": heights})
+        for panel, place in zip(picture, axes[:, 0]):
+            draw_panel(place, *panel)
+        figure.suptitle(f"{report['benchmark']}: medians", fontweight="bold")
+        yield save(figure, path.with_name(f"{path.stem}-{index}.svg"))
+
+
+def growth(report, path):
+    """Against the size, both axes logarithmic; None where nothing is told of three sizes."""
+    lines = {}
+    for row in report["figures"]:
+        size = SIZE.fullmatch(row["name"])
+        if size:
+            mib = int(size[1]) * (1024 if size[2] == "GiB" else 1)
+            lines.setdefault((row["group"], row["unit"]), []).append((mib, row["value"]))
+    lines = {key: sorted(points) for key, points in lines.items() if len(points) >= 3}
+    if not lines:
+        return None
+    figure, axes = pyplot.subplots(figsize=(WIDTH, 4))
+    for index, ((group, _), points) in enumerate(lines.items()):
+        axes.plot(*zip(*points), **style(index), label=group)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    in_decades(axes.yaxis, [value for points in lines.values() for _, value in points])
+    axes.set_xlabel("MiB")
+    axes.set_ylabel(", ".join(sorted({unit for _, unit in lines})))
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncol=3, frameon=False)
+    axes.set_title(f"{report['benchmark']}: growth", pad=52, fontweight="bold")
+    return save(figure, path)
+
+
+def draw(report, folder):
+    """The files."""
+    name = report["benchmark"]
+    rows = report["goals"]
+    files = [goals(report, rows[first:first + GOALS_IN_A_PICTURE],
+                   folder / f"{name}.goals-{1 + first // GOALS_IN_A_PICTURE}.svg")
+             for first in range(0, len(rows), GOALS_IN_A_PICTURE)]
+    if report["figures"]:
+        files += figures(report, folder / f"{name}.figures.svg")
+    grown = growth(report, folder / f"{name}.growth.svg")
+    return files + ([grown] if grown else [])

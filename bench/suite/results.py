@@ -1,0 +1,164 @@
+"""What a run of the suite found: merged reports, rows, and every doubt about them."""
+import csv
+import dataclasses
+import json
+import os
+import pathlib
+import platform
+import subprocess
+
+KINDS = ("goals", "figures", "ratios", "controls")
+COLUMNS = ("benchmark", "kind", "group", "name", "unit", "value", "low", "high", "pairs", "bound",
+           "limit", "verdict")
+BUSY = 0.05  # of the machine's CPU time, by others: worth a doubt
+
+
+@dataclasses.dataclass
+class Results:
+    """Of one call of the command."""
+    commit: str
+    size: str
+    only: str
+    began: str
+    reports: dict = dataclasses.field(default_factory=dict)  # by benchmark
+    runs: list = dataclasses.field(default_factory=list)
+    failed: list = dataclasses.field(default_factory=list)  # of runs
+    skipped: list = dataclasses.field(default_factory=list)  # (part, why)
+    interrupted: bool = False
+
+    def add(self, run, json_file):
+        self.runs.append(run)
+        if run.exit_code != 0 or not json_file.exists():
+            self.failed.append(run)
+            return
+        report = json.loads(json_file.read_text(encoding="utf-8"))
+        known = self.reports.setdefault(run.part.benchmark, report)
+        if known is not report:
+            for kind in KINDS:
+                known[kind] += report[kind]
+
+    def doubts(self):
+        """One line each."""
+        for run in self.failed:
+            last = run.output.splitlines()[-1] if run.output else "no word"
+            yield f"{command(run.part)} failed with exit code {run.exit_code}: {last}"
+        for part, why in self.skipped:
+            yield f"{command(part)} was skipped: {why}"
+        if self.interrupted:
+            yield "Interrupted: what comes later in the plan is not here"
+        if self.commit.endswith("-dirty"):
+            yield "The source has changes that are not in the commit"
+        small = [run.part.benchmark for run in self.runs if run.part.tiny]
+        if small:
+            yield (f"In tiny sizes, which say that it works and answers rightly, not how fast: "
+                   f"{', '.join(small)}")
+        for who, share in (("other processes", "others"), ("the host of this machine", "stolen")):
+            shares = [(getattr(run, share), command(run.part)) for run in self.runs]
+            beside = [f"{much:.0%} beside {what}" for much, what in shares if much > BUSY]
+            if beside:
+                yield f"{who.capitalize()} took CPU time: {', '.join(beside)}"
+        for name, report in self.judged():
+            for row in report["controls"]:
+                noise = f"[{row['low']:.3g}, {row['high']:.3g}], {row['pairs']} pairs"
+                if row["void"]:
+                    yield (f"{name}, {row['group']}: void, the same against itself came out at "
+                           f"{row['measured']:.3g} {noise}")
+                elif row["low"] < 0.9 or row["high"] > 1.1:
+                    yield (f"{name}, {row['group']}: noisy, the same against itself came out at "
+                           f"{row['measured']:.3g} {noise}")
+
+    def judged(self):
+        """The reports of which the times mean something."""
+        tiny = {run.part.benchmark for run in self.runs if run.part.tiny}
+        return [(name, report) for name, report in self.reports.items() if name not in tiny]
+
+    def verdicts(self):
+        """(verdict, benchmark, what) of every goal of these."""
+        return [(row["verdict"], name, row["what"]) for name, report in self.judged()
+                for row in report["goals"]]
+
+
+def command(part):
+    return " ".join([part.benchmark, *(f'"{a}"' if " " in a else a for a in part.arguments)])
+
+
+def commit_of(source):
+    def git(*arguments):
+        # Whoever runs the suite as root need not own the source.
+        found = subprocess.run(["git", "-c", f"safe.directory={source}", "-C", source, *arguments],
+                               capture_output=True, text=True, check=False)
+        return found.stdout.strip()
+
+    commit = git("rev-parse", "--short", "HEAD") or "unknown"
+    return commit + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
+
+
+def first_line(path):
+    try:
+        return pathlib.Path(path).read_text(encoding="utf-8").splitlines()[0]
+    except OSError:
+        return "none"
+
+
+def machine():
+    """Beside what the reports say of it."""
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        lines = [line for line in file if line.startswith(("model name", "cache size"))]
+    facts = dict(line.rstrip().replace("\t", "").split(": ", 1) for line in lines)
+    with open("/proc/meminfo", encoding="ascii") as file:
+        memory = dict(line.split(":") for line in file)
+    vm = subprocess.run(["systemd-detect-virt"], capture_output=True, text=True, check=False) \
+        if pathlib.Path("/usr/bin/systemd-detect-virt").exists() else None
+    pages = "/sys/kernel/mm/transparent_hugepage/"
+    return {"processor": facts.get("model name", platform.machine()),
+            "last-level cache": facts.get("cache size", "unknown"),
+            "cores": len(os.sched_getaffinity(0)),
+            "memory": f"{int(memory['MemTotal'].split()[0]) / 2**20:.1f} GiB",
+            "swap": f"{int(memory['SwapTotal'].split()[0]) / 2**20:.1f} GiB",
+            "kernel": platform.release(), "glibc": platform.libc_ver()[1],
+            "virtual machine": vm.stdout.strip() if vm else "unknown",
+            "frequency governor": first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+            "THP": first_line(pages + "enabled"), "shmem THP": first_line(pages + "shmem_enabled"),
+            "load at the start": "{:.2f} {:.2f} {:.2f}".format(*os.getloadavg())}
+
+
+def rows(results):
+    """Of every report, in the columns of the CSV."""
+    for benchmark, report in results.reports.items():
+        for kind in KINDS:
+            for row in report[kind]:
+                yield {"benchmark": benchmark, "kind": kind.removesuffix("s"),
+                       "group": row.get("group", ""),
+                       "name": row.get("name") or row.get("what") or "the same against itself",
+                       "unit": row.get("unit", ""), "value": row.get("value", row.get("measured")),
+                       "low": row.get("low", ""), "high": row.get("high", ""),
+                       "pairs": row.get("pairs", ""), "bound": row.get("bound", ""),
+                       "limit": row.get("limit", ""),
+                       "verdict": row.get("verdict") or ("void" if row.get("void") else "")}
+
+
+def write_csv(results, path):
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows(results))
+
+
+def write_summary(results, about, plots, path):
+    lines = ["# Results", "", f"`./tools/bench` at commit {results.commit}, begun {results.began}, "
+             f"size {results.size}{f', only {results.only}' if results.only else ''}. "
+             "The tables are in [performance.md](performance.md); all rows are in results.csv.", "",
+             "## The machine", "", *(f"* {name}: {value}" for name, value in about.items()),
+             "", "## Doubts", "", *([f"* {doubt}" for doubt in results.doubts()] or ["None."]),
+             "", "## Goals", ""]
+    verdicts = results.verdicts()
+    counts = ", ".join(f"{sum(v == verdict for v, _, _ in verdicts)} {verdict}"
+                       for verdict in ("met", "undecided", "missed"))
+    lines += [f"{counts}.", "", *(f"* {verdict}: {name}, {what}" for verdict, name, what in verdicts
+                                  if verdict != "met"), "", "## Runs", "",
+              "| command | seconds | exit code | CPU time of others |", "|---|---|---|---|"]
+    lines += [f"| {command(run.part)} | {run.seconds:.0f} | {run.exit_code} | {run.others:.0%} |"
+              for run in results.runs]
+    for name, files in plots.items():
+        lines += ["", f"## {name}", "", *(f"![{file.stem}]({file.name})" for file in files)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,0 +1,162 @@
+#!/usr/bin/env python3
+"""The suite over benchmarks that do as this test tells them: BENCHMARKS="those of bench/" suite_test.py"""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+SOURCE = pathlib.Path(__file__).resolve().parents[2]
+SUITE = SOURCE / "bench/suite"
+sys.dont_write_bytecode = True
+sys.path.append(str(SUITE))
+
+import plan  # noqa: E402
+
+# One that writes a report, and one that does not.
+REPORT = {"schema": "cowshed.bench/1", "benchmark": "measuring", "question": "whether it works",
+          "machine": {"processor": "one", "cores": 2, "memory_bytes": 1, "kernel": "6", "glibc": "2",
+                      "thp": "a", "shmem_thp": "b"},
+          "settings": [{"name": "rival", "text": "its call"}],
+          "figures": [{"group": "copy", "name": "none", "value": 2, "unit": "ns"}], "ratios": [],
+          "controls": [{"group": "copy", "measured": 1.2, "low": 1.1, "high": 1.3, "pairs": 9,
+                        "void": True}],
+          "goals": [{"what": "copy: fast", "bound": "at_most", "limit": 1, "unit": "",
+                     "measured": 2, "low": 2, "high": 2, "verdict": "missed"}]}
+WRITES = """#!/usr/bin/python3
+import json, sys
+open(sys.argv[sys.argv.index("--json") + 1], "w").write(json.dumps(%r))
+""" % REPORT
+FAILS = "#!/bin/sh\necho 'measuring: the answer is wrong'\nexit 1\n"
+# The second of the plan's runs waits for ever, which it tells; with a process of its own.
+WAITS = """#!/bin/sh
+case "$*" in
+  *copy*) exec %s "$@" ;;
+esac
+sh -c 'echo $$ >%s; exec sleep 1000'
+"""
+
+
+class SuiteTest(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory(prefix="cowshed-suite-test-")
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+        self.out = self.folder / "out"
+        self.doctor(works=True)
+
+    def program(self, name, text):
+        path = self.folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        path.chmod(0o755)
+        return path
+
+    def doctor(self, works):
+        backends = json.dumps({"backends": [{"backend": "tracepoint", "works": works}]})
+        self.program("tools/cowtop", f"#!/bin/sh\necho '{backends}'\n")
+
+    def start(self, *arguments):
+        return subprocess.Popen(["/usr/bin/python3", "-B", SUITE, self.folder, self.out,
+                                 "--only", "measuring", *arguments], stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, text=True)
+
+    def run_suite(self, *arguments):
+        with self.start(*arguments) as process:
+            output, _ = process.communicate()
+        return process.returncode, output
+
+    def index(self):
+        return json.loads((self.out / "run.json").read_text(encoding="utf-8"))
+
+    def summary(self):
+        return (self.out / "README.md").read_text(encoding="utf-8")
+
+    def test_a_missed_goal_is_told_and_no_failure(self):
+        self.program("bench/measuring", WRITES)
+        code, output = self.run_suite("--size", "full")
+        self.assertEqual(code, 0, output)
+        self.assertIn("missed: measuring, copy: fast", output)
+        self.assertIn("* missed: measuring, copy: fast", self.summary())
+        self.assertIn("missed", (self.out / "results.csv").read_text(encoding="utf-8"))
+
+    def test_noise_is_a_doubt(self):
+        self.program("bench/measuring", WRITES)
+        self.run_suite("--size", "full")
+        self.assertIn("measuring, copy: void, the same against itself came out at 1.2", self.summary())
+
+    def test_a_wrong_answer_is_a_failure_and_the_rest_is_written(self):
+        self.program("bench/measuring", FAILS)
+        code, output = self.run_suite("--size", "full")
+        self.assertEqual(code, 1, output)
+        self.assertIn("FAILED", output)
+        self.assertIn('measuring --pairs 9 --only "no faults" failed with exit code 1: '
+                      "measuring: the answer is wrong", self.summary())
+        self.assertEqual([run["exit_code"] for run in self.index()["runs"]], [1] * 4)
+
+    def test_what_the_machine_cannot_do_is_skipped_with_the_reason(self):
+        self.doctor(works=False)
+        self.program("bench/measuring", FAILS)
+        code, output = self.run_suite("--size", "tiny")
+        self.assertEqual(code, 0, output)
+        self.assertIn("skipped: cowtop's exact backend does not work here", output)
+        self.assertIn("measuring --quick was skipped: cowtop's exact backend", self.summary())
+
+    def test_interrupted_it_writes_what_was_measured(self):
+        writes = self.program("writes", WRITES)
+        started = self.folder / "started"
+        self.program("bench/measuring", WAITS % (writes, started))
+        process = self.start("--size", "full")
+        with process:
+            for line in process.stdout:
+                if line.startswith("[2/"):
+                    break
+            while not started.exists() or not started.read_text(encoding="ascii").strip():
+                time.sleep(0.01)
+            process.send_signal(signal.SIGINT)
+            output, _ = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 130, output)
+        self.assertTrue(self.index()["interrupted"])
+        self.assertIn("Interrupted", self.summary())
+        self.assertIn("copy: fast", (self.out / "results.csv").read_text(encoding="utf-8"))
+        left = pathlib.Path("/proc", started.read_text(encoding="ascii").strip(), "cmdline")
+        self.assertFalse(left.exists() and left.read_bytes(), "the benchmark's own process is left")
+
+    def test_replaces_what_an_earlier_run_wrote_and_nothing_else(self):
+        self.program("bench/measuring", WRITES)
+        self.run_suite("--size", "tiny")
+        (self.out / "mine").touch()
+        self.program("bench/measuring", FAILS)
+        self.run_suite("--size", "tiny")
+        self.assertEqual(sorted(path.name for path in self.out.iterdir()),
+                         ["README.md", "mine", "performance.md", "results.csv", "run.json"])
+
+
+class ListsTest(unittest.TestCase):
+    """What is said of the benchmarks in several places."""
+
+    def setUp(self):
+        self.benchmarks = sorted(os.environ["BENCHMARKS"].split())
+
+    def test_every_size_has_every_benchmark(self):
+        for parts in plan.PLAN.values():
+            self.assertEqual(sorted({part.benchmark for part in parts}), self.benchmarks)
+
+    def test_the_command_knows_every_benchmark(self):
+        command = (SOURCE / "tools/bench").read_text(encoding="utf-8")
+        listed = re.search('^benchmarks="(.*)"$', command, re.MULTILINE)[1].split()
+        self.assertEqual(sorted(listed), self.benchmarks)
+
+    def test_the_documentation_has_every_benchmark(self):
+        page = (SOURCE / "docs/performance.md").read_text(encoding="utf-8")
+        self.assertEqual(sorted(re.findall(r"^## (\w+)$", page, re.MULTILINE)), self.benchmarks)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
