@@ -1,23 +1,14 @@
-#include <array>
-#include <chrono>
 #include <cstring>
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <memory>
 #include <optional>
-#include <spawn.h>
-#include <stdexcept>
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include <cowshed/share/forkserver.h>
 #include <cowshed/share/runtime.h>
-#include <cowshed/share/workers.h>
 
 #include "holder.h"
 #include "machine.h"
 #include "program.h"
+#include "starts.h"
 
 // How long a worker takes to its first line, and to its end, by how it is started and by what its
 // starter shares with it.
@@ -27,98 +18,23 @@ namespace {
 using nlohmann::json;
 
 constexpr int kRounds = 3;  // of fresh processes
-constexpr const char* kBegin = "--begin";
-
-std::int64_t now_ns() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(
-             std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
-
-std::int64_t begin_worker() { return now_ns(); }
-
-// Both from before the start.
-struct Times {
-  std::int64_t begun_ns;  // when the worker's first line runs
-  std::int64_t ended_ns;  // when it has been reaped
-};
 
 class LaunchWork final : public SubjectWork {
  public:
-  explicit LaunchWork(const json& configuration)
-      : clock_(static_cast<std::int64_t*>(
-            mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0))) {
-    if (clock_ == MAP_FAILED) throw std::runtime_error("mmap failed");
+  explicit LaunchWork(const json& configuration) : method_(configuration["method"]) {
     if (configuration["memory"] != "none") holder_.emplace(configuration);
-    method_ = configuration["method"];
-    if (method_ == "forkserver") {
-      auto server = ForkServer::start();
-      if (!server) throw std::runtime_error(server.error().message);
-      server_.emplace(std::move(*server));
-    }
-    for (int i = 0; i < 5; ++i) measure();  // warm
+    for (int i = 0; i < 5; ++i) starter_.measure(method_);  // warm
   }
 
   json answer(const json&) override {
-    const std::int64_t before = now_ns();
-    const Times times = measure();
-    return {{"begin_us", static_cast<double>(times.begun_ns - before) / 1000},
-            {"cycle_us", static_cast<double>(times.ended_ns - before) / 1000}};
+    const StartTimes times = starter_.measure(method_);
+    return {{"begin_us", times.begin_us}, {"cycle_us", times.cycle_us}};
   }
 
  private:
-  Times measure() {
-    if (method_ == "bare fork") return bare_fork();
-    if (method_ == "posix_spawn") return bare_spawn();
-    WorkersOptions options;
-    if (method_ == "spawn") options.method = Start::spawn;
-    if (method_ == "forkserver") {
-      options.method = Start::forkserver;
-      options.server = &*server_;
-    }
-    auto workers = start<begin_worker>(options);
-    if (!workers) throw std::runtime_error(workers.error().message);
-    const auto results = workers->wait();
-    if (!results) throw std::runtime_error(results.error().message);
-    if (!(*results)[0].value) throw std::runtime_error((*results)[0].error);
-    return {*(*results)[0].value, now_ns()};
-  }
-
-  Times bare_fork() {
-    const pid_t pid = fork();
-    if (pid == 0) {
-      *clock_ = now_ns();
-      _exit(0);
-    }
-    if (pid < 0 || waitpid(pid, nullptr, 0) != pid) throw std::runtime_error("fork failed");
-    return {*clock_, now_ns()};
-  }
-
-  // The same program, whose main() says when it began.
-  static Times bare_spawn() {
-    std::array<int, 2> ends = {};
-    if (pipe2(ends.data(), O_CLOEXEC) != 0) throw std::runtime_error("pipe2 failed");
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
-    std::array<char*, 3> arguments = {const_cast<char*>("launch"), const_cast<char*>(kBegin),
-                                      nullptr};
-    pid_t pid = 0;
-    const int error =
-        posix_spawn(&pid, "/proc/self/exe", &actions, nullptr, arguments.data(), environ);
-    posix_spawn_file_actions_destroy(&actions);
-    close(ends[1]);
-    std::int64_t begun = 0;
-    const bool said = error == 0 && read(ends[0], &begun, sizeof begun) == sizeof begun;
-    close(ends[0]);
-    if (!said || waitpid(pid, nullptr, 0) != pid) throw std::runtime_error("posix_spawn failed");
-    return {begun, now_ns()};
-  }
-
-  std::int64_t* clock_;
   std::string method_;
   std::optional<Holder> holder_;
-  std::optional<ForkServer> server_;
+  Starter starter_;
 };
 
 std::unique_ptr<SubjectWork> make_work(const json& configuration) {
@@ -193,8 +109,8 @@ void measure(const Options& options, Report& report) {
   const std::size_t large = options.quick ? 16_MiB : 4_GiB;
   report.setting("begin", "from the call to the first line of the worker's function");
   report.setting("cycle", "from the call until the worker has been reaped and its value is there");
-  report.setting("bare fork", "fork(), _exit(), waitpid() in a process without an arena");
-  report.setting("posix_spawn", "of this program, whose main() writes the time to a pipe and ends");
+  report.setting("bare fork", std::string(kBareForkSetting) + " in a process without an arena");
+  report.setting("posix_spawn", kPosixSpawnSetting);
   if (!options.quick) touch_memory(10_GiB);
   for (const Method& method :
        {Method{"fork", "bare fork", 1.5}, Method{"forkserver", "bare fork", 2},
@@ -207,10 +123,7 @@ void measure(const Options& options, Report& report) {
 }  // namespace cowshed::bench
 
 int main(int argc, char** argv) {
-  if (argc == 2 && std::strcmp(argv[1], cowshed::bench::kBegin) == 0) {
-    const std::int64_t now = cowshed::bench::now_ns();
-    return write(STDOUT_FILENO, &now, sizeof now) == sizeof now ? 0 : 1;
-  }
+  if (const auto code = cowshed::bench::is_worker(argc, argv)) return *code;
   const cowshed::Runtime runtime(argc, argv);
   return cowshed::bench::run_program(
       argc, argv,

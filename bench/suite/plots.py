@@ -82,16 +82,27 @@ def goals(report, rows, path):
     return save(figure, path)
 
 
+def by_folder(series):
+    """[{path: ...}]: as many together as there are markers, else those in one folder."""
+    if len(series) <= len(STYLES):
+        return [series]
+    folders = {}
+    for path, content in series.items():
+        folders.setdefault(path.rpartition("/")[0], {})[path] = content
+    return list(folders.values())
+
+
 def panels(report):
     """[(names, unit, {group: values})]: groups that tell of the same things in one."""
     by_group = {}
     for row in report["figures"]:
         by_group.setdefault((row["group"], row["unit"]), []).append((row["name"], row["value"]))
-    result = {}
+    together = {}
     for (group, unit), figures in by_group.items():
         names = tuple(name for name, _ in figures)
-        result.setdefault((names, unit), {})[group] = [value for _, value in figures]
-    return [(names, unit, groups) for (names, unit), groups in result.items()]
+        together.setdefault((names, unit), {})[group] = [value for _, value in figures]
+    return [(names, unit, groups) for (names, unit), every in together.items()
+            for groups in by_folder(every)]
 
 
 def draw_panel(axes, names, unit, groups):
@@ -138,29 +149,39 @@ def figures(report, path):
         yield save(figure, path.with_name(f"{path.stem}-{index}.svg"))
 
 
-def growth(report, path):
-    """Against the size, both axes logarithmic; None where nothing is told of three sizes."""
-    lines = {}
+def lines_of(report):
+    """{unit: {what: [(MiB, value)]}} of all that is told of three sizes or more, once."""
+    result = {}
     for row in report["figures"]:
-        size = SIZE.fullmatch(row["name"])
-        if size:
-            mib = int(size[1]) * (1024 if size[2] == "GiB" else 1)
-            lines.setdefault((row["group"], row["unit"]), []).append((mib, row["value"]))
-    lines = {key: sorted(points) for key, points in lines.items() if len(points) >= 3}
-    if not lines:
-        return None
-    figure, axes = pyplot.subplots(figsize=(WIDTH, 4))
-    for index, ((group, _), points) in enumerate(lines.items()):
-        axes.plot(*zip(*points), **style(index), label=group)
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    in_decades(axes.yaxis, [value for points in lines.values() for _, value in points])
-    axes.set_xlabel("MiB")
-    axes.set_ylabel(", ".join(sorted({unit for _, unit in lines})))
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncol=3, frameon=False)
-    axes.set_title(f"{report['benchmark']}: growth", pad=52, fontweight="bold")
-    return save(figure, path)
+        parts = [*row["group"].split("/"), row["name"]]
+        sizes = [match for match in map(SIZE.fullmatch, parts) if match]
+        if sizes and not row["name"].endswith(" again"):
+            mib = int(sizes[0][1]) * (1024 if sizes[0][2] == "GiB" else 1)
+            what = "/".join(part for part in parts if part != sizes[0][0])
+            result.setdefault(row["unit"], {}).setdefault(what, []).append((mib, row["value"]))
+    return {unit: {what: sorted(points) for what, points in lines.items() if len(points) >= 3}
+            for unit, lines in result.items()}
+
+
+def growth(report, path):
+    """Against the size, both axes logarithmic."""
+    pictures = [(unit, lines) for unit, every in lines_of(report).items() if every
+                for lines in by_folder(every)]
+    for index, (unit, lines) in enumerate(pictures, 1):
+        figure, axes = pyplot.subplots(figsize=(WIDTH, 3.6 + 0.1 * len(lines)),
+                                       layout="constrained")
+        for number_of_line, (what, points) in enumerate(lines.items()):
+            axes.plot(*zip(*points), **style(number_of_line), label=what)
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.set_xticks([mib for mib, _ in next(iter(lines.values()))])
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        in_decades(axes.yaxis, [value for points in lines.values() for _, value in points])
+        axes.set_xlabel("MiB")
+        axes.set_ylabel(unit)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncol=2, frameon=False, fontsize=10)
+        figure.suptitle(f"{report['benchmark']}: growth", fontweight="bold")
+        yield save(figure, path.with_name(f"{path.stem}-{index}.svg"))
 
 
 def draw(report, folder):
@@ -172,5 +193,4 @@ def draw(report, folder):
              for first in range(0, len(rows), GOALS_IN_A_PICTURE)]
     if report["figures"]:
         files += figures(report, folder / f"{name}.figures.svg")
-    grown = growth(report, folder / f"{name}.growth.svg")
-    return files + ([grown] if grown else [])
+    return files + list(growth(report, folder / f"{name}.growth.svg"))
