@@ -1,11 +1,16 @@
+#include <array>
 #include <chrono>
+#include <csignal>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <filesystem>
 #include <fmt/format.h>
 #include <memory>
+#include <pty.h>
 #include <stdexcept>
 #include <string>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -145,6 +150,56 @@ class Cowtop {
   double ready_s_ = 0;
 };
 
+// cowtop that shows a tree on a terminal, of which somebody reads.
+class LiveCowtop {
+ public:
+  explicit LiveCowtop(const Subject& tree) {
+    const std::string path = cowtop_path();
+    const std::string root = std::to_string(tree.facts()["pid"].get<pid_t>());
+    const winsize size{40, 120, 0, 0};
+    const double began_s = now_s();
+    pid_ = forkpty(&terminal_, nullptr, nullptr, &size);
+    if (pid_ < 0) throw std::runtime_error("forkpty failed");
+    if (pid_ == 0) {
+      setenv("TERM", "xterm-256color", 1);
+      setenv("LC_ALL", "C.UTF-8", 1);
+      execl(path.c_str(), path.c_str(), "-p", root.c_str(), nullptr);
+      _exit(127);
+    }
+    // The title of a column: the table is there.
+    for (std::string text; text.find("CURVE") == std::string::npos;) {
+      if (!read_more(text)) throw std::runtime_error("cowtop ended: " + text);
+    }
+    first_screen_s_ = now_s() - began_s;
+    reader_ = std::thread([this] {
+      for (std::string text; read_more(text);) text.clear();
+    });
+  }
+  LiveCowtop(const LiveCowtop&) = delete;
+  LiveCowtop& operator=(const LiveCowtop&) = delete;
+  ~LiveCowtop() {
+    kill(pid_, SIGKILL);
+    waitpid(pid_, nullptr, 0);
+    if (reader_.joinable()) reader_.join();
+    close(terminal_);
+  }
+  pid_t pid() const { return pid_; }
+  double first_screen_s() const { return first_screen_s_; }
+
+ private:
+  bool read_more(std::string& text) const {
+    std::array<char, 4096> buffer;
+    const ssize_t got = read(terminal_, buffer.data(), buffer.size());
+    if (got > 0) text.append(buffer.data(), static_cast<std::size_t>(got));
+    return got > 0;
+  }
+
+  pid_t pid_ = 0;
+  int terminal_ = -1;
+  double first_screen_s_ = 0;
+  std::thread reader_;
+};
+
 struct Sizes {
   int processes;
   double settle_s;
@@ -161,32 +216,48 @@ Subject tree_of(int processes, std::size_t pages, int forks) {
 }
 
 // Shares of a CPU, in percent, one for each window.
-std::vector<double> shares(const Cowtop& cowtop, const Sizes& sizes, int windows) {
+std::vector<double> shares(pid_t pid, const Sizes& sizes, int windows) {
   std::vector<double> result;
   for (int i = 0; i < windows; ++i) {
-    const double cpu = cpu_s(cowtop.pid());
+    const double cpu = cpu_s(pid);
     const double time = now_s();
     sleep_s(sizes.window_s);
-    result.push_back(100 * (cpu_s(cowtop.pid()) - cpu) / (now_s() - time));
+    result.push_back(100 * (cpu_s(pid) - cpu) / (now_s() - time));
   }
   return result;
 }
 
+void measure_running(const std::string& group, const std::string& command, pid_t pid,
+                     const Options& options, Report& report) {
+  const Sizes sizes = sizes_of(options);
+  sleep_s(sizes.settle_s);
+  report.figure(group, command + ", CPU time of the start", cpu_s(pid), "s");
+  const auto measured = shares(pid, sizes, options.pairs);
+  report.goal({fmt::format("{}: CPU of {}", group, command), Goal::Bound::at_most, 1, "%"},
+              median(measured), bootstrap_median(measured));
+  report.goal({fmt::format("{}: memory of {}", group, command), Goal::Bound::at_most, 32, "MiB"},
+              memory_mib(pid));
+}
+
 void measure_cpu(const std::string& group, std::size_t pages, const Options& options,
                  Report& report) {
-  const Sizes sizes = sizes_of(options);
-  const Subject tree = tree_of(sizes.processes, pages, 0);
-  for (const bool records : {false, true}) {
-    const Cowtop cowtop(tree, records);
-    const std::string command = records ? "cowtop record" : "cowtop";
-    sleep_s(sizes.settle_s);
-    report.figure(group, command + ", CPU time of the start", cpu_s(cowtop.pid()), "s");
-    const auto measured = shares(cowtop, sizes, options.pairs);
-    report.goal({fmt::format("{}: CPU of {}", group, command), Goal::Bound::at_most, 1, "%"},
-                median(measured), bootstrap_median(measured));
-    report.goal({fmt::format("{}: memory of {}", group, command), Goal::Bound::at_most, 32, "MiB"},
-                memory_mib(cowtop.pid()));
-  }
+  const Subject tree = tree_of(sizes_of(options).processes, pages, 0);
+  measure_running(group, "cowtop", Cowtop(tree).pid(), options, report);
+  measure_running(group, "cowtop record", Cowtop(tree, true).pid(), options, report);
+}
+
+void measure_live(const std::string& group, std::size_t pages, const Options& options,
+                  Report& report) {
+  const Subject tree = tree_of(sizes_of(options).processes, pages, 0);
+  measure_running(group, "the live view", LiveCowtop(tree).pid(), options, report);
+}
+
+void measure_first_screen(const Options& options, Report& report) {
+  const Subject tree = tree_of(sizes_of(options).processes, 0, 0);
+  std::vector<double> times(static_cast<std::size_t>(options.pairs));
+  for (double& time : times) time = 1000 * LiveCowtop(tree).first_screen_s();
+  report.goal({"live start: until the first screen", Goal::Bound::at_most, 200, "ms"},
+              median(times), bootstrap_median(times));
 }
 
 // What grows, by the hour: from the second half of the time.
@@ -249,12 +320,19 @@ void measure(const Options& options, Report& report) {
                  "half, by the hour");
   report.setting("forking", "a process that forks, and waits for, 100 processes a second");
   report.setting("start", "the same as idle: from the start until it says that it is attached");
+  report.setting(
+      "live idle, live copying, live start",
+      "as idle, copying and start, with the live view in a terminal of 120 columns and 40 "
+      "rows; its start: until the headings of its table are there");
   if (const std::string reason = cannot_observe(); !reason.empty()) {
     report.setting("not measured", reason);
     return;
   }
   if (options.wants("idle")) measure_cpu("idle", 0, options, report);
   if (options.wants("copying")) measure_cpu("copying", 10, options, report);
+  if (options.wants("live idle")) measure_live("live idle", 0, options, report);
+  if (options.wants("live copying")) measure_live("live copying", 10, options, report);
+  if (options.wants("live start")) measure_first_screen(options, report);
   if (options.wants("recording")) measure_recording(options, report);
   if (options.wants("forking")) measure_forking(options, report);
   if (options.wants("start")) measure_start(options, report);

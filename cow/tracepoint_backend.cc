@@ -26,7 +26,9 @@ constexpr std::uint64_t kCostShare = 20;  // collect at most a twentieth of the 
 // In the long run: half of a hundredth of a CPU, and as much is left for showing it.
 constexpr std::uint64_t kSamplesShare = 400;
 constexpr std::uint64_t kLooksShare = 400;
-constexpr std::uint64_t kAtFirstNs = 200'000'000;      // and as much again for looks
+// A tree that is watched for longer than some seconds should not see more than that.
+constexpr std::uint64_t kSamplesAtFirstNs = 50'000'000;
+constexpr std::uint64_t kLooksAtFirstNs = 100'000'000;
 constexpr std::uint64_t kUnchangedNs = 1'000'000'000;  // between looks at one that counts nothing
 
 // Some 140 MB, where copies are sampled faster than they are attributed.
@@ -64,9 +66,9 @@ TracepointBackend::TracepointBackend(Probe probe, const SamplingOptions& samplin
     : probe_(std::move(probe)),
       proc_(std::move(proc)),
       all_looks_(kCostShare),
-      looks_budget_(kLooksShare, kAtFirstNs),
+      looks_budget_(kLooksShare, kLooksAtFirstNs),
       started_ns_(monotonic_ns()),
-      samples_budget_(kSamplesShare, kAtFirstNs) {
+      samples_budget_(kSamplesShare, kSamplesAtFirstNs) {
   if (sampling.period == 0) return;
   sampling_.emplace().period = sampling.period;
   sampler_ = std::make_unique<CopySampler>(proc_);

@@ -150,6 +150,10 @@ TEST_F(LiveReplay, HelpTellsAllKeys) {
   tmux.press({"h"});
   expect_screen(tmux, "help");
   tmux.resize(80, 12);
+  // Keys that are pressed before it is drawn anew may be read before its size is.
+  tmux.wait_until([](const std::string& screen) {
+    return screen.starts_with("replay") && screen.find("q quit") != std::string::npos;
+  });
   tmux.press({"Down", "PPage", "NPage", "NPage", "NPage", "NPage", "NPage", "NPage"});
   expect_screen(tmux, "help_small");
   tmux.press({"?"});

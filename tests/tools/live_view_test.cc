@@ -1,8 +1,10 @@
+#include <algorithm>
 #include <csignal>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <regex>
 #include <string>
+#include <sys/stat.h>
 #include <sys/types.h>
 #include <vector>
 
@@ -42,12 +44,12 @@ TEST(LiveView, ShowsACommandAndThenItsReport) {
 TEST(LiveView, QLeavesTheCommandRunning) {
   TestFolder folder;
   const std::string go = folder / "go";
-  Tmux tmux(std::string(kCowtop) + "sh -c 'echo early; until [ -e " + go +
-            " ]; do sleep 0.05; done; echo late; exit 3'");
+  ASSERT_EQ(::mkfifo(go.c_str(), S_IRUSR | S_IWUSR), 0);
+  Tmux tmux(std::string(kCowtop) + "sh -c 'echo early; read line <" + go + "; echo late; exit 3'");
   tmux.wait_for("running");
   tmux.press({"q"});
   EXPECT_THAT(tmux.wait_for("early"), Not(HasSubstr("total copied")));
-  write_file(go, "");
+  write_file(go, "\n");
   EXPECT_THAT(tmux.wait_for("as before"),
               AllOf(HasSubstr("early\nlate\ncowtop: pagemap"), HasSubstr("status 3, as before")));
 }
@@ -100,6 +102,33 @@ TEST(LiveView, PausesAndShowsMemory) {
   })) << tmux.screen();
   tmux.press({"p"});
   EXPECT_THAT(tmux.wait_for("PAUSED"), HasSubstr("PAUSED"));
+}
+
+// These are pressed before cowtop has begun to measure, mostly before it runs.
+TEST(LiveView, KeysBeforeTheProbesAreLoaded) {
+  for (const char* backend : {"pagemap", "auto"}) {
+    const std::string cowtop = std::string(COWTOP " --backend ") + backend + " ";
+    {
+      Tmux tmux(cowtop + "sleep 100");
+      tmux.resize(70, 20);
+      tmux.press({"h", "p"});
+      tmux.wait_for("PAUSED");
+      EXPECT_THAT(tmux.wait_for("1 running"),
+                  AllOf(HasSubstr("all about the selected process"), HasSubstr("PAUSED")));
+      EXPECT_TRUE(tmux.wait_until([](const std::string& screen) {
+        return std::count(screen.begin(), screen.end(), '\n') == 20;
+      }));
+    }
+    test::Subprocess subject({"sleep", "1000"});
+    Tmux attached(cowtop + "-p " + std::to_string(subject.pid()));
+    attached.press({"q"});
+    EXPECT_THAT(attached.wait_for("as before"),
+                AllOf(HasSubstr("total copied"), HasSubstr("status 0, as before")));
+    Tmux command(cowtop + "sh -c 'echo all; exit 3'");
+    command.press({"q"});
+    EXPECT_THAT(command.wait_for("as before"), AllOf(HasSubstr("all"), HasSubstr("total copied"),
+                                                     HasSubstr("status 3, as before")));
+  }
 }
 
 TEST(LiveView, TheTerminalIsUsableHoweverCowtopEnds) {

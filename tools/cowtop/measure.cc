@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <fmt/format.h>
 #include <fstream>
+#include <future>
 #include <memory>
 #include <optional>
 #include <poll.h>
@@ -187,7 +188,7 @@ Measured measure_command(const MeasureOptions& options, cow::OpenedBackend& open
 }
 
 Measured measure_attached(const MeasureOptions& options, cow::OpenedBackend& opened,
-                          Observer* observer) {
+                          Observer* observer, bool ended) {
   cow::Backend& backend = *opened.backend;
   auto signals = EndSignals::open();
   if (!signals) return failed(signals.error());
@@ -204,7 +205,7 @@ Measured measure_attached(const MeasureOptions& options, cow::OpenedBackend& ope
   complain(fmt::format("attached to {} process{} by the {} backend; Ctrl-C ends and reports",
                        attached->processes, attached->processes == 1 ? "" : "es", backend.name()));
   std::optional<TreeEnd> end;
-  for (bool ended = false;;) {
+  for (;;) {
     if (!ended) diffs->sample();
     if (const auto sampled = backend.sample(); !sampled) return failed(sampled.error());
     const bool asked = is_end_asked_for(observer, backend);
@@ -222,13 +223,34 @@ Measured measure_attached(const MeasureOptions& options, cow::OpenedBackend& ope
   return {std::move(measurement), 0, end && end->has_begun()};
 }
 
+struct Opening {
+  Expected<cow::OpenedBackend> backend;
+  bool ended = false;  // the observer has seen enough
+};
+
+// Probes take a while to load; meanwhile the observer's keys are answered.
+Opening open_backend(const MeasureOptions& options, Observer* observer) {
+  const auto open = [&] {
+    return cow::open_backend(options.backend, options.sampling, options.timing);
+  };
+  if (observer == nullptr || observer->fd() < 0) return {open()};
+  constexpr auto kBetweenLooks = std::chrono::milliseconds(10);
+  auto backend = std::async(std::launch::async, open);
+  bool ended = false;
+  while (backend.wait_for(kBetweenLooks) != std::future_status::ready) {
+    pollfd keys{ended ? -1 : observer->fd(), POLLIN, 0};
+    if (::poll(&keys, 1, 0) > 0) ended = !observer->readable();
+  }
+  return {backend.get(), ended};
+}
+
 }  // namespace
 
 Measured measure(const MeasureOptions& options, Observer* observer) {
-  auto opened = cow::open_backend(options.backend, options.sampling, options.timing);
-  if (!opened) return failed(opened.error());
-  return options.selection ? measure_attached(options, *opened, observer)
-                           : measure_command(options, *opened, observer);
+  auto opening = open_backend(options, observer);
+  if (!opening.backend) return failed(opening.backend.error());
+  return options.selection ? measure_attached(options, *opening.backend, observer, opening.ended)
+                           : measure_command(options, *opening.backend, observer);
 }
 
 }  // namespace cowshed::cowtop

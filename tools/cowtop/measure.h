@@ -17,7 +17,8 @@ class Observer {
   // After each sample; the last time after all have ended or Ctrl-C.
   virtual Next sampled(const cow::Backend& backend) = 0;
 
-  // Between samples readable() is called whenever this descriptor is; -1: there is none.
+  // Between samples, and before the first, readable() is called whenever this descriptor is; -1:
+  // there is none.
   virtual int fd() const { return -1; }
   // False: ends the measurement of what was attached to; that of a command goes on to its end.
   virtual bool readable() { return true; }

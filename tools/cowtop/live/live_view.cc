@@ -59,7 +59,8 @@ Observer::Next LiveView::sampled(const cow::Backend& backend) {
     return Next::go_on;
   }
   const auto now = std::chrono::steady_clock::now();
-  if (state_.is_paused() || now < next_) return Next::go_on;
+  // Who pauses before there is anything to see sees the first of it.
+  if ((state_.is_paused() && !state_.is_loading()) || now < next_) return Next::go_on;
   next_ = now + kInterval;
   if (state_.is_loading()) state_.source().message.clear();
   state_.source().own_cpu = own_cpu_.share();
