@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <fmt/format.h>
 #include <memory>
 #include <optional>
@@ -98,7 +99,15 @@ void measure(const Options& options, Report& report) {
   report.setting("fork, spawn, forkserver", "cowshed::start<f>({.method = ...})->wait()");
   report.setting("python",
                  "multiprocessing.Process of /usr/bin/python3, a Pipe, bytes on the heap");
-  if (!options.quick) touch_memory(12_GiB);
+  std::size_t most = 0;
+  for (const std::string memory : {"heap", "huge heap", "arena", "python"}) {
+    for (const std::size_t bytes : sizes) {
+      if (options.wants(fmt::format("{}/{}", memory, size_name(bytes)))) {
+        most = std::max(most, bytes);
+      }
+    }
+  }
+  touch_memory(most);
   for (const std::string memory : {"heap", "huge heap", "arena"}) {
     for (const std::size_t bytes : sizes) {
       const std::string name = fmt::format("{}/{}", memory, size_name(bytes));
