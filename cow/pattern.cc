@@ -183,14 +183,36 @@ std::optional<CounterField> counted_field(const StoreSite& site) {
   return CounterField{*store.displacement, store.width};
 }
 
-bool counts_shared_ptr(std::string_view function) {
+bool is_shared_ptr(std::string_view function) {
   return contains_any(function, {"_Sp_counted_base", "std::__shared_count", "__shared_weak_count"});
 }
 
-bool is_named_count(const StoreSite& site) {
+// They change one word, the count.
+bool is_counting_helper(std::string_view function) {
+  return starts_with_any(function, {"__gnu_cxx::__exchange_and_add", "__gnu_cxx::__atomic_add"});
+}
+
+// Not the constructor: what a new object begins with is no change of a count.
+bool changes_shared_ptr_count(std::string_view function) {
+  return is_shared_ptr(function) &&
+         contains_any(function,
+                      {"::_M_release", "::_M_add_ref", "::_M_weak_release", "::_M_weak_add_ref"});
+}
+
+// Of one thread libstdc++ stores what it has counted; weak_ptr::lock() exchanges it; the last owner
+// sets both counts to 0.
+bool is_shared_ptr_count(const StoreSite& site) {
   const StoreInstruction& store = site.store;
-  return store.kind == StoreKind::add && is_word(store) &&
-         std::abs(store.amount.value_or(0)) == 1 && any_inner(site, counts_shared_ptr, kInnermost);
+  if (!is_word(store)) return false;
+  if (innermost(site, is_counting_helper)) return any_inner(site, is_shared_ptr, kInnermost);
+  if (store.kind == StoreKind::add) {
+    return std::abs(store.amount.value_or(0)) == 1 && innermost(site, is_shared_ptr);
+  }
+  constexpr std::int64_t kOwners = 8;
+  constexpr std::int64_t kObservers = 12;
+  return (store.kind == StoreKind::exchange || store.displacement == kOwners ||
+          store.displacement == kObservers) &&
+         innermost(site, changes_shared_ptr_count);
 }
 
 bool is_lock_or_flag(const StoreSite& site) {
@@ -213,7 +235,7 @@ std::string_view name_of(const StoreSite& site, const ReleasePlaces& release_pla
   if (is_bulk(site, StoreKind::fill, is_fill)) return "bulk fill";
   if (is_garbage_collector(site)) return "garbage collector";
   if (is_free_list(site)) return "allocator free list";
-  if (is_named_count(site)) return kReferenceCount;
+  if (is_shared_ptr_count(site)) return kReferenceCount;
   if (const auto field = counted_field(site);
       field &&
       (site.store.releases || release_places(site.module, *field) >= kLeastReleasePlaces)) {
@@ -252,8 +274,9 @@ struct Group {
 
 // Whether the counts of references may be something else, taken together.
 bool is_weak(const Group& group) {
-  const bool any_named = std::any_of(group.sites.begin(), group.sites.end(),
-                                     [](const StoreSite* site) { return is_named_count(*site); });
+  const bool any_named =
+      std::any_of(group.sites.begin(), group.sites.end(),
+                  [](const StoreSite* site) { return is_shared_ptr_count(*site); });
   return !any_named && (group.samples < kLeastReferenceCounts || may_be_stock(group.sites));
 }
 
@@ -267,11 +290,16 @@ std::string evidence(std::string_view name, Group& group, std::uint64_t all,
   text += fmt::format(": {} of {} samples", group.samples, all);
   if (name == kReferenceCount) {
     std::uint64_t up = 0;
+    std::uint64_t down = 0;
     for (const StoreSite* site : group.sites) {
       if (site->store.amount == 1) up += site->samples;
+      if (site->store.amount == -1) down += site->samples;
     }
-    text += fmt::format("; +1 in {}, -1 in {}", up, group.samples - up);
-    if (!is_named_count(top)) {
+    text += fmt::format("; +1 in {}, -1 in {}", up, down);
+    if (up + down < group.samples) {
+      text += fmt::format(", by the function's name in {}", group.samples - up - down);
+    }
+    if (!is_shared_ptr_count(top)) {
       text += fmt::format(", at 16-byte aligned objects; {} places of {} release",
                           release_places(top.module, *counted_field(top)), base_name(top.module));
     }

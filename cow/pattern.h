@@ -40,8 +40,8 @@
 //                        place and jump on zero.  Only who counts references has these: a plain
 //                        counter that lies as well aligned goes up and is never asked whether it
 //                        is zero.  Of a process with fewer than 4 such samples, they are unknown:
-//                        they may lie so by chance.  Or +1 or -1 in the functions that
-//                        std::shared_ptr counts by, one of the 3 innermost that have a name.
+//                        they may lie so by chance.  Or a word that the functions which
+//                        std::shared_ptr counts by write: they are the innermost that have a name.
 // "lock or flag word"    xchg, cmpxchg, an atomic or, and, bts...; the same without the lock on one
 //                        constant bit; a store in a function that is named for a lock.
 namespace cowshed::cow {

@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <gmock/gmock.h>
@@ -10,14 +9,13 @@
 #include <string>
 #include <sys/mman.h>
 #include <sys/wait.h>
-#include <thread>
 #include <unistd.h>
 #include <vector>
 
 #include <cowshed/cow/backend.h>
-#include <cowshed/cow/command.h>
 #include <cowshed/cow/page_map.h>
 #include <cowshed/probes/support.h>
+#include <cowshed/tests/cow/measure_command.h>
 #include <cowshed/tests/support/subprocess.h>
 
 // Who copied, by the lines of programs whose copies are known.
@@ -58,22 +56,7 @@ class CodeSitesOf : public ::testing::TestWithParam<const char*> {
                              const SamplingOptions& sampling) {
     auto opened = open_backend(BackendChoice::tracepoint, sampling);
     EXPECT_TRUE(opened) << opened.error().message;
-    auto command = Command::fork(arguments);
-    EXPECT_TRUE(command);
-    EXPECT_TRUE(opened->backend->track_command(command->pid()));
-    EXPECT_TRUE(command->release());
-    siginfo_t info{};
-    while (info.si_code != CLD_EXITED && info.si_code != CLD_KILLED && info.si_code != CLD_DUMPED) {
-      EXPECT_TRUE(opened->backend->sample());
-      if (info.si_code == CLD_STOPPED) ::kill(command->pid(), SIGCONT);
-      std::this_thread::sleep_for(opened->backend->interval());
-      info = {};
-      const int which = WEXITED | WSTOPPED | WNOHANG | WNOWAIT;
-      if (::waitid(P_PID, static_cast<id_t>(command->pid()), &info, which) != 0) break;
-    }
-    EXPECT_TRUE(opened->backend->sample());
-    EXPECT_EQ(command->wait().value_or(-1), 0);
-    Measurement measured = opened->backend->measurement();
+    Measurement measured = test::measure_command(*opened->backend, arguments);
     EXPECT_TRUE(measured.sampling);
     EXPECT_EQ(measured.sampling->emitted, measured.sampling->received + measured.sampling->lost);
     return measured;

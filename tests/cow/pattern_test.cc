@@ -82,8 +82,53 @@ TEST(Pattern, CountsOfSharedPointersAreToldByName) {
   StoreSite one = site;
   one.samples = 1;
   EXPECT_EQ(find_patterns({one}, releases).at(0).pattern, "reference count");
+  site.functions.erase(site.functions.begin());
   site.store.amount = 8;
   EXPECT_EQ(name_of(site), "unknown");
+}
+
+TEST(Pattern, CountsOfSharedPointersThatAreStoredOrExchanged) {
+  constexpr const char* kBase = "std::_Sp_counted_base<(__gnu_cxx::_Lock_policy)2>";
+  StoreSite stored = plain_site();
+  stored.store.width = 4;
+  stored.store.displacement = 8;
+  stored.store.text = "mov dword ptr [rdi + 8], edx";
+  stored.functions = {"__gnu_cxx::__exchange_and_add_single(int*, int)",
+                      "__gnu_cxx::__exchange_and_add_dispatch(int*, int)",
+                      std::string(kBase) + "::_M_release()"};
+  EXPECT_EQ(name_of(stored), "reference count");
+  EXPECT_EQ(find_patterns({stored}, releases).at(0).evidence,
+            "mov dword ptr [rdi + 8], edx in __gnu_cxx::__exchange_and_add_single(int*, int) "
+            "(program): 100 of 100 samples; +1 in 0, -1 in 0, by the function's name in 100");
+  StoreSite last = stored;
+  last.store.width = 8;
+  last.functions = {std::string(kBase) + "::_M_release()"};
+  EXPECT_EQ(name_of(last), "reference count") << "both counts";
+  last.store.displacement = 24;
+  EXPECT_EQ(name_of(last), "unknown") << "of the object that it destroys";
+  StoreSite exchanged = last;
+  exchanged.store.kind = StoreKind::exchange;
+  exchanged.store.width = 4;
+  exchanged.store.displacement = 0;
+  exchanged.functions = {std::string(kBase) + "::_M_add_ref_lock_nothrow()"};
+  EXPECT_EQ(name_of(exchanged), "reference count") << "weak_ptr::lock()";
+}
+
+TEST(Pattern, WhatSharedPointersDestroyCountsForItself) {
+  constexpr const char* kBase = "std::_Sp_counted_base<(__gnu_cxx::_Lock_policy)2>";
+  StoreSite site = plain_site();
+  site.store.kind = StoreKind::add;
+  site.store.amount = -1;
+  site.functions = {"Session::~Session()", "std::_Sp_counted_ptr_inplace<Session>::_M_dispose()",
+                    std::string(kBase) + "::_M_release()"};
+  EXPECT_EQ(name_of(site), "unknown") << "how many sessions there are";
+  StoreSite made = plain_site();
+  made.store.displacement = 8;
+  made.functions = {std::string(kBase) + "::_Sp_counted_base()"};
+  EXPECT_EQ(name_of(made), "unknown") << "a new object";
+  StoreSite own = plain_site();
+  own.functions = {"__gnu_cxx::__exchange_and_add_single(int*, int)", "serve_request()"};
+  EXPECT_EQ(name_of(own), "unknown");
 }
 
 TEST(Pattern, AReleaseSpeaksForItself) {

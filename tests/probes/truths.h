@@ -91,6 +91,8 @@ inline const std::vector<Truth>& truths() {
       {"kernel_address", 10'000, {.failed = 1}},
       {"beyond_disk_file", 2'000, {.copied_file = 1, .failed = 1}},
       {"beyond_memory_file", 10'000, {.copied_file = 1, .failed = 1}},
+      {"beyond_shared_disk_file", 10'000, {.other = 1}},
+      {"beyond_shared_memory_file", 10'000, {.other = 1}},
       // With faults disabled it fails, and the kernel's own page walk then copies.
       {"futex_operation", 10'000, {.failed = 1, .wpcopy = 1}},
       // Before 6.2 (6.12 does not) the answer leaves a page that the same fault then has to reuse.

@@ -110,6 +110,18 @@ void pages_beyond(int file) {
 void beyond_disk_file() { pages_beyond(disk_file()); }
 void beyond_memory_file() { pages_beyond(memory_file("plain")); }
 
+// Shared pages of a file that has none of them any more.
+void beyond_shared(int file) {
+  if (ftruncate(file, 0) != 0) {
+    fail("ftruncate");
+  }
+  on_violation(jump_out, SIGBUS);
+  in_child([=] { fail_all(map(PROT_READ | PROT_WRITE, MAP_SHARED, file)); });
+}
+
+void beyond_shared_disk_file() { beyond_shared(disk_file()); }
+void beyond_shared_memory_file() { beyond_shared(memory_file("plain")); }
+
 // The kernel first tries with page faults disabled, which fails, and then walks the page tables.
 void futex_operation() {
   char* pages = written_private_pages();
@@ -295,6 +307,8 @@ std::span<const Kind> kinds_of_barrier() {
       {"kernel_address", kernel_address},
       {"beyond_disk_file", beyond_disk_file},
       {"beyond_memory_file", beyond_memory_file},
+      {"beyond_shared_disk_file", beyond_shared_disk_file},
+      {"beyond_shared_memory_file", beyond_shared_memory_file},
       {"futex_operation", futex_operation},
       {"write_protected_by_user", write_protected_by_user},
       {"copied_slowly", copied_slowly},
