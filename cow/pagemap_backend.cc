@@ -59,6 +59,7 @@ struct PagemapBackend::Tracked : std::enable_shared_from_this<PagemapBackend::Tr
   std::uint64_t ended_sample = 0;
   bool is_taken = false;
   bool awaits_exec = false;  // still the launcher's own image
+  bool is_hidden = false;    // somebody else's by now: whether it has executed is not to be seen
   Activity activity;
   std::uint64_t reaped_faults = 0;
   // Anonymous pages that the parent had when this process was first seen; null: none.
@@ -80,7 +81,7 @@ struct PagemapBackend::Tracked : std::enable_shared_from_this<PagemapBackend::Tr
     return changes + children_changes + (parent != nullptr ? parent->changes : 0);
   }
   bool is_to_be_looked_at(std::uint64_t now) const {
-    if (!copies.alive || awaits_exec || copies.shares_memory) return false;
+    if (!copies.alive || (awaits_exec && !is_hidden) || copies.shares_memory) return false;
     return looked_at_ns == 0 || has_changed() || now >= looked_at_ns + kSecondNs;
   }
   bool has_changed() const { return all_changes() != looked_at_changes; }
@@ -332,7 +333,8 @@ void PagemapBackend::update(Tracked& process) {
   const Activity activity(*stat);
   if (!(activity == process.activity)) process.change();
   process.activity = activity;
-  if (stat->start_stack != 0 && stat->start_stack != process.start_stack) {
+  process.is_hidden = stat->start_stack == 0;
+  if (!process.is_hidden && stat->start_stack != process.start_stack) {
     process.start_stack = stat->start_stack;
     if (!std::exchange(process.awaits_exec, false)) process.start_new_image();
   }

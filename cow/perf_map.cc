@@ -1,12 +1,17 @@
 #include <algorithm>
 #include <charconv>
-#include <fstream>
+#include <fcntl.h>
 #include <iterator>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cowshed/cow/perf_map.h>
 
 namespace cowshed::cow {
 namespace {
+
+constexpr std::int64_t kMostBytes = 64 << 20;
+constexpr std::size_t kLongestName = 1024;
 
 // Takes a hexadecimal number and the blank after it off the front of `line`.
 bool take_number(std::string_view& line, std::uint64_t& value) {
@@ -21,8 +26,18 @@ bool take_number(std::string_view& line, std::uint64_t& value) {
 }  // namespace
 
 PerfMap PerfMap::read(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return parse(std::string(std::istreambuf_iterator<char>(file), {}));
+  // Anybody may have put there what never ends: a pipe, a device, a file of terabytes.
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+  if (fd < 0) return {};
+  std::string text;
+  struct stat status {};
+  if (::fstat(fd, &status) == 0 && S_ISREG(status.st_mode)) {
+    text.resize(static_cast<std::size_t>(std::min<std::int64_t>(status.st_size, kMostBytes)));
+    const ssize_t got = ::read(fd, text.data(), text.size());
+    text.resize(static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
+  }
+  ::close(fd);
+  return parse(text);
 }
 
 PerfMap PerfMap::parse(std::string_view text) {
@@ -34,7 +49,7 @@ PerfMap PerfMap::parse(std::string_view text) {
     std::uint64_t start = 0;
     Code code;
     if (!take_number(line, start) || !take_number(line, code.bytes) || line.empty()) continue;
-    code.name = line;
+    code.name = line.substr(0, kLongestName);
     map.code_[start] = std::move(code);
   }
   return map;

@@ -208,7 +208,7 @@ void TracepointBackend::look_at_memory(const Snapshot& snapshot) {
   if (!all_looks_.is_due(begin) || !looks_budget_.is_left(begin)) return;
   std::vector<std::pair<std::uint64_t, std::uint64_t>> due;  // since when, and who
   for (const ProcessCounts& counts : snapshot.processes) {
-    if (!counts.alive || counts.shares_memory) continue;
+    if (!counts.alive || processes_.at(counts.id).shares_memory) continue;
     const auto [entry, is_new] =
         looks_.try_emplace(counts.id, Looks{Pace(kLookCostFactor, kBetweenLooksNs)});
     const Looks& looks = entry->second;
@@ -286,7 +286,7 @@ void TracepointBackend::update(const ProcessCounts& counts) {
   copies.end_ns = counts.end_ns;
   copies.exit_status = counts.exit_status;
   copies.signal = counts.signal;
-  copies.shares_memory = counts.shares_memory;
+  copies.shares_memory = counts.shares_memory && counts.execs == 0;
   copies.copied_anon_pages = counts.copied_anon_pages;
   copies.copied_file_pages = counts.copied_file_pages;
   copies.reused_pages = counts.reused_pages;

@@ -120,6 +120,18 @@ TEST_P(BackendTest, ExecStartsANewImage) {
   EXPECT_LE(*child.copied_pages_before_exec, *child.copied_pages());
 }
 
+// As shells and posix_spawn start programs: what it shares is its own affair again.
+TEST_P(BackendTest, AVforkedChildThatExecutedIsLookedAt) {
+  constexpr std::uint64_t kPages = 3000;
+  const auto measured = measure({"sh", "-c", "\"$0\" 3000 1 100 1500; true", COPY_SUBJECT});
+  ASSERT_EQ(measured.processes.size(), 3U);
+  const ProcessCopies& program = measured.processes[1];
+  EXPECT_EQ(program.comm, "copy_subject");
+  EXPECT_FALSE(program.shares_memory);
+  ASSERT_TRUE(program.memory);
+  EXPECT_GE(program.memory->shared_bytes + program.memory->private_bytes, kPages * kPageSize);
+}
+
 TEST_P(BackendTest, WhatItCannotKnowIsNotZero) {
   const auto measured = measure({COPY_SUBJECT, "10", "1", "5", "200"});
   ASSERT_EQ(measured.processes.size(), 2U);

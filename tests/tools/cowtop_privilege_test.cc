@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <string>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include <vector>
@@ -145,6 +146,29 @@ TEST_F(CowtopPrivilege, WhatHidepidHidesIsNotSaidToBeAbsent) {
                           });
   EXPECT_EQ(hidden.exit_status(), 125);
   EXPECT_THAT(hidden.err, HasSubstr("hidepid"));
+}
+
+// It is root's from its start: what it copied is not to be seen, or not all of it.
+TEST_F(CowtopPrivilege, ASetUserIdProgramHasALineThatSaysWhatWouldGiveMore) {
+  const PublicCopy program("/bin/sleep");
+  ASSERT_EQ(::chmod(program.path().c_str(), 04755), 0);
+  for (const Capabilities& capabilities : all_capabilities()) {
+    if (capabilities.launcher.empty() || std::string(capabilities.name) == "root_without") continue;
+    SCOPED_TRACE(capabilities.name);
+    for (const bool by_shell : {false, true}) {
+      std::vector<std::string> arguments = capabilities.launcher;
+      arguments.insert(arguments.end(), {cowtop_.path(), "--"});
+      if (by_shell) arguments.insert(arguments.end(), {"sh", "-c", "\"$0\" $1; true"});
+      arguments.insert(arguments.end(), {program.path(), "2.5"});
+      const Finished finished = run(arguments);
+      EXPECT_EQ(finished.exit_status(), 0) << finished.err;
+      const bool may_count = capabilities.missing == nullptr;
+      EXPECT_THAT(finished.out, HasSubstr(may_count ? "the memory of 1 process cannot be read"
+                                                    : "not measured: PID "));
+      EXPECT_THAT(finished.out, HasSubstr(may_count ? "run as its user or with CAP_SYS_PTRACE"
+                                                    : "run as its user or as root"));
+    }
+  }
 }
 
 // Neither setting gives or takes anything: nothing is opened that they decide about.
