@@ -81,7 +81,8 @@ struct PagemapBackend::Tracked : std::enable_shared_from_this<PagemapBackend::Tr
     return changes + children_changes + (parent != nullptr ? parent->changes : 0);
   }
   bool is_to_be_looked_at(std::uint64_t now) const {
-    if (!copies.alive || (awaits_exec && !is_hidden) || copies.shares_memory) return false;
+    const bool may_have_executed = is_hidden || !(awaits_exec || copies.shares_memory);
+    if (!copies.alive || !may_have_executed) return false;
     return looked_at_ns == 0 || has_changed() || now >= looked_at_ns + kSecondNs;
   }
   bool has_changed() const { return all_changes() != looked_at_changes; }

@@ -153,7 +153,8 @@ TEST_F(CowtopPrivilege, ASetUserIdProgramHasALineThatSaysWhatWouldGiveMore) {
   const PublicCopy program("/bin/sleep");
   ASSERT_EQ(::chmod(program.path().c_str(), 04755), 0);
   for (const Capabilities& capabilities : all_capabilities()) {
-    if (capabilities.launcher.empty() || std::string(capabilities.name) == "root_without") continue;
+    const std::string name = capabilities.name;
+    if (name != "none" && name != "bpf_perfmon" && name != "sys_admin") continue;
     SCOPED_TRACE(capabilities.name);
     for (const bool by_shell : {false, true}) {
       std::vector<std::string> arguments = capabilities.launcher;
