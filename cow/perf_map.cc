@@ -10,7 +10,7 @@
 namespace cowshed::cow {
 namespace {
 
-constexpr std::int64_t kMostBytes = 64 << 20;
+constexpr std::int64_t kMostReadBytes = 64 << 20;
 constexpr std::size_t kLongestName = 1024;
 
 // Takes a hexadecimal number and the blank after it off the front of `line`.
@@ -32,7 +32,7 @@ PerfMap PerfMap::read(const std::string& path) {
   std::string text;
   struct stat status {};
   if (::fstat(fd, &status) == 0 && S_ISREG(status.st_mode)) {
-    text.resize(static_cast<std::size_t>(std::min<std::int64_t>(status.st_size, kMostBytes)));
+    text.resize(static_cast<std::size_t>(std::min<std::int64_t>(status.st_size, kMostReadBytes)));
     const ssize_t got = ::read(fd, text.data(), text.size());
     text.resize(static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
   }
