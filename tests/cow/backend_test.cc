@@ -122,14 +122,14 @@ TEST_P(BackendTest, ExecStartsANewImage) {
 
 // As shells and posix_spawn start programs: what it shares is its own affair again.
 TEST_P(BackendTest, AVforkedChildThatExecutedIsLookedAt) {
-  constexpr std::uint64_t kPages = 3000;
+  constexpr std::uint64_t kFilledPages = 3000;
   const auto measured = measure({"sh", "-c", "\"$0\" 3000 1 100 1500; true", COPY_SUBJECT});
   ASSERT_EQ(measured.processes.size(), 3U);
   const ProcessCopies& program = measured.processes[1];
   EXPECT_EQ(program.comm, "copy_subject");
   EXPECT_FALSE(program.shares_memory);
   ASSERT_TRUE(program.memory);
-  EXPECT_GE(program.memory->shared_bytes + program.memory->private_bytes, kPages * kPageSize);
+  EXPECT_GE(program.memory->shared_bytes + program.memory->private_bytes, kFilledPages * kPageSize);
 }
 
 TEST_P(BackendTest, WhatItCannotKnowIsNotZero) {

@@ -49,7 +49,7 @@ class NamedPatterns : public ::testing::TestWithParam<Known> {
 };
 
 TEST_P(NamedPatterns, AreFoundAtTheirPlace) {
-  constexpr std::uint64_t kPages = 500;
+  constexpr std::uint64_t kPagesOfSubject = 500;
   const Known& known = GetParam();
   SamplingOptions sampling;
   sampling.period = 1;
@@ -57,7 +57,7 @@ TEST_P(NamedPatterns, AreFoundAtTheirPlace) {
   ASSERT_TRUE(opened) << opened.error().message;
   const Measurement measured = test::measure_command(
       *opened->backend,
-      {PATTERN_SUBJECT, known.kind, std::to_string(kPages), std::to_string(known.bytes)});
+      {PATTERN_SUBJECT, known.kind, std::to_string(kPagesOfSubject), std::to_string(known.bytes)});
   ASSERT_THAT(measured.processes, SizeIs(2));
   const ProcessCopies& child = measured.processes[1];
 
@@ -74,7 +74,8 @@ TEST_P(NamedPatterns, AreFoundAtTheirPlace) {
   } else {
     EXPECT_EQ(most.pattern, known.pattern) << most.evidence;
     // Some pages have been copied by what a fork does, or hold what it writes.
-    EXPECT_NEAR(static_cast<double>(most.samples), kPages, kPages * 0.02) << most.evidence;
+    EXPECT_NEAR(static_cast<double>(most.samples), kPagesOfSubject, kPagesOfSubject * 0.02)
+        << most.evidence;
     EXPECT_THAT(most.evidence, HasSubstr(known.innermost));
     EXPECT_THAT(innermost.function, HasSubstr(known.innermost));
     EXPECT_EQ(innermost.inlined, known.bytes == 0) << "of libstdc++, not of libc";
@@ -90,7 +91,7 @@ TEST_P(NamedPatterns, AreFoundAtTheirPlace) {
     EXPECT_THAT(place.file, EndsWith("pattern_subject.cc"));
     EXPECT_FALSE(place.inlined);
   }
-  EXPECT_NEAR(static_cast<double>(samples), kPages, kPages * 0.02);
+  EXPECT_NEAR(static_cast<double>(samples), kPagesOfSubject, kPagesOfSubject * 0.02);
 }
 
 // Blocks below a page, of about a page, and beyond; of each, memcpy does it by other instructions.
