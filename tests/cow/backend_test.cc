@@ -122,14 +122,19 @@ TEST_P(BackendTest, ExecStartsANewImage) {
 
 // As shells and posix_spawn start programs: what it shares is its own affair again.
 TEST_P(BackendTest, AVforkedChildThatExecutedIsLookedAt) {
-  constexpr std::uint64_t kFilledPages = 3000;
-  const auto measured = measure({"sh", "-c", "\"$0\" 3000 1 100 1500; true", COPY_SUBJECT});
-  ASSERT_EQ(measured.processes.size(), 3U);
+  Measurement measured;
+  // It is sampled: on a busy machine, once more with more time to look.
+  for (const char* linger_ms : {"1500", "6000", "12000"}) {
+    backend_ = std::move(open_backend(GetParam())->backend);
+    measured = measure({"sh", "-c", "\"$0\" 300 1 100 $1; true", COPY_SUBJECT, linger_ms});
+    ASSERT_EQ(measured.processes.size(), 3U);
+    if (measured.processes[1].memory) break;
+  }
   const ProcessCopies& program = measured.processes[1];
   EXPECT_EQ(program.comm, "copy_subject");
   EXPECT_FALSE(program.shares_memory);
   ASSERT_TRUE(program.memory);
-  EXPECT_GE(program.memory->shared_bytes + program.memory->private_bytes, kFilledPages * kPageSize);
+  EXPECT_GE(program.memory->shared_bytes + program.memory->private_bytes, 300 * kPageSize);
 }
 
 TEST_P(BackendTest, WhatItCannotKnowIsNotZero) {
