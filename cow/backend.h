@@ -57,6 +57,10 @@ class Backend {
   // All that was measured up to the last sample(), but for what take_ended() took.
   virtual Measurement measurement() const = 0;
 
+  // For who measures for hours: where more than `most` processes have ended, those that copied
+  // least become few (ended_processes.h).  Sums over measurement() stay what they are.
+  virtual void merge_ended(std::size_t most) = 0;
+
   // For who measures for days: hands out, once, the processes that have ended and of which nothing
   // more will be known, and forgets them.  Not where copies are sampled: then it has none.
   virtual std::vector<ProcessCopies> take_ended() = 0;

@@ -126,6 +126,27 @@ const CodeStack& CodeSites::add(const CopySample& sample, AddressSpaces& spaces,
   return counted->first.code;
 }
 
+// An address that means nothing in another process would keep the sums apart for ever.
+void CodeSites::merge(std::uint64_t process_id, std::uint64_t into) {
+  const auto from = tallies_.extract(process_id);
+  if (from.empty()) return;
+  Tally& sum = tallies_[into];
+  Tally before = std::exchange(sum, {});
+  for (Tally* each : {&before, &from.mapped()}) {
+    sum.samples += each->samples;
+    for (const auto& [stack, samples] : each->stacks) {
+      Stack anywhere = stack;
+      for (CodeAddress& address : anywhere.code.addresses) {
+        if (address.binary == nullptr) address = {};
+      }
+      sum.stacks[std::move(anywhere)] += samples;
+    }
+    for (const auto& [block, samples] : each->blocks) {
+      sum.blocks[{Block::kAnywhere, block.mapping}] += samples;
+    }
+  }
+}
+
 std::vector<Frame> CodeSites::frames(const Stack& stack, Symbols& symbols) {
   std::vector<Frame> frames;
   if (stack.writer != kProgram) {
@@ -227,6 +248,7 @@ std::vector<RangeCopies> CodeSites::ranges(const Weighted& weighted, std::size_t
   };
   std::vector<RangeCopies> result;
   for (const auto& [block, samples] : weighted.tally->blocks) {
+    if (block.number == Block::kAnywhere) continue;
     const std::uint64_t begin = block.number * kBlockBytes;
     RangeCopies next{begin, begin + kBlockBytes, block.mapping, samples, 0};
     if (!result.empty() && result.back().end == begin && result.back().mapping == block.mapping &&

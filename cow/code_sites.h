@@ -24,6 +24,9 @@ class CodeSites {
   // Attributes a sample as of what was mapped: `spaces` must know the process.  Returns its stack.
   const CodeStack& add(const CopySample& sample, AddressSpaces& spaces, Binaries& binaries);
 
+  // As CopySampler has it.
+  void merge(std::uint64_t process_id, std::uint64_t into);
+
   // How many pages each process has copied, by the probe's id.
   using Copies = std::map<std::uint64_t, std::uint64_t>;
 
@@ -46,7 +49,8 @@ class CodeSites {
     // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 misreads it
     auto operator<=>(const Stack&) const = default;
   };
-  struct Block {  // of 2 MiB, of one mapping
+  struct Block {                                                   // of 2 MiB, of one mapping
+    static constexpr std::uint64_t kAnywhere = ~std::uint64_t{0};  // in several processes
     std::uint64_t number = 0;
     std::string mapping;
     // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 misreads it

@@ -59,6 +59,11 @@ void CopySampler::place_waiting() {
   waiting_.clear();
 }
 
+void CopySampler::merge(std::uint64_t process_id, std::uint64_t into) {
+  sites_.merge(process_id, into);
+  if (stores_) stores_->merge(process_id, into);
+}
+
 SampledCopies CopySampler::of(std::uint64_t process_id, const CodeSites::Copies& copies) {
   place_waiting();
   return sites_.of(process_id, copies, symbols_, kMostOfAKind);

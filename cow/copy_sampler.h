@@ -31,6 +31,10 @@ class CopySampler {
   void attribute(const std::vector<ProcessCounts>& processes,
                  const std::function<void()>& meanwhile);
 
+  // What was sampled of a process that has ended counts for another from now on, but for where in
+  // its memory that was.
+  void merge(std::uint64_t process_id, std::uint64_t into);
+
   // As of the last call; of one process by the probe's id, and of all.
   SampledCopies of(std::uint64_t process_id, const CodeSites::Copies& copies);
   SampledCopies of_all(const CodeSites::Copies& copies);

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include <cowshed/cow/clock.h>
+#include <cowshed/cow/ended_processes.h>
 #include <cowshed/cow/frozen_arenas.h>
 #include <cowshed/cow/memory_sample.h>
 #include <cowshed/cow/object_copies.h>
@@ -26,6 +27,9 @@ constexpr std::uint64_t kCostFactor = 9;
 constexpr std::uint64_t kLooksNs = 10'000'000;
 // A process that has not changed is looked at no more often, but still: others may have ended.
 constexpr std::uint64_t kSecondNs = 1'000'000'000;
+
+// After one has ended the next search may still have forks by it, or of it.
+constexpr std::uint64_t kSamplesAfter = 2;
 
 // A vfork child that has not exec'd yet: every page would seem to be its own.
 bool shares_memory(pid_t a, pid_t b) { return ::syscall(SYS_kcmp, a, b, KCMP_VM, 0, 0) == 0; }
@@ -460,23 +464,59 @@ ProcessesNotSeen PagemapBackend::not_seen() const {
   return result;
 }
 
-std::vector<ProcessCopies> PagemapBackend::take_ended() {
-  // The next search may still have forks by it, or of it.
-  constexpr std::uint64_t kSamplesAfter = 2;
-  std::vector<ProcessCopies> result;
-  for (const auto& process : processes_) {
-    if (process->copies.alive || samples_ < process->ended_sample + kSamplesAfter) continue;
-    if (is_counted_fork(*process)) ++seen_and_taken_;
-    const auto latest = latest_.find(process->copies.pid);
-    if (latest != latest_.end() && latest->second == process) latest_.erase(latest);
-    process->parent = nullptr;  // or each would keep the one before it, in a line of forks
-    process->is_taken = true;
-    result.push_back(process->copies);
-  }
+// Of which nothing more is to come.
+bool PagemapBackend::is_final(const Tracked& process) const {
+  return !process.copies.alive && samples_ >= process.ended_sample + kSamplesAfter;
+}
+
+void PagemapBackend::take(Tracked& process) {
+  if (is_counted_fork(process)) ++seen_and_taken_;
+  const auto latest = latest_.find(process.copies.pid);
+  if (latest != latest_.end() && latest->second.get() == &process) latest_.erase(latest);
+  process.parent = nullptr;  // or each would keep the one before it, in a line of forks
+  process.is_taken = true;
+}
+
+void PagemapBackend::forget_taken() {
   std::erase_if(processes_, [](const auto& process) { return process->is_taken; });
   std::erase_if(forked_, [this](const auto& entry) {
     return samples_ >= entry.second.sample + kSamplesAfter;
   });
+}
+
+void PagemapBackend::merge_ended(std::size_t most) {
+  const auto count = std::count_if(processes_.begin(), processes_.end(),
+                                   [this](const auto& process) { return is_final(*process); });
+  if (forked_.size() > most) forget_taken();
+  if (static_cast<std::size_t>(count) <= most) return;
+  std::vector<std::shared_ptr<Tracked>> tracked = processes_;
+  std::stable_sort(tracked.begin(), tracked.end(), [](const auto& a, const auto& b) {
+    return a->copies.start_ns < b->copies.start_ns;
+  });
+  std::vector<ProcessCopies> processes;
+  std::vector<bool> mergeable;
+  for (const auto& each : tracked) {
+    processes.push_back(each->copies);
+    mergeable.push_back(is_final(*each));
+  }
+  const std::vector<MergedProcess> merged = cow::merge_ended(processes, mergeable, most);
+  for (std::size_t i = 0; i < merged.size(); ++i) {
+    tracked[i]->copies.ppid = merged[i].ppid;
+    if (merged[i].into == i) continue;
+    add_to(tracked[merged[i].into]->copies, processes[i]);
+    take(*tracked[i]);
+  }
+  forget_taken();
+}
+
+std::vector<ProcessCopies> PagemapBackend::take_ended() {
+  std::vector<ProcessCopies> result;
+  for (const auto& process : processes_) {
+    if (!is_final(*process)) continue;
+    take(*process);
+    result.push_back(process->copies);
+  }
+  forget_taken();
   return result;
 }
 

@@ -44,6 +44,7 @@ class PagemapBackend : public Backend {
   std::chrono::milliseconds interval() const override;
   bool any_alive() const override;
   Measurement measurement() const override;
+  void merge_ended(std::size_t most) override;
   std::vector<ProcessCopies> take_ended() override;
 
  private:
@@ -74,6 +75,9 @@ class PagemapBackend : public Backend {
   Tracked& add(pid_t pid, const ProcStat& stat, const std::shared_ptr<Tracked>& parent);
   void update(Tracked& process);
   void end(Tracked& process, bool is_zombie);
+  bool is_final(const Tracked& process) const;
+  void take(Tracked& process);
+  void forget_taken();
   void look_at_memory();
   void look_at_memory(Tracked& process);
   const Shareable& shareable_of(pid_t pid, const Activity& activity);

@@ -124,6 +124,10 @@ struct MemorySample {
 };
 
 struct ProcessCopies {
+  // That this is the sum of: of many that have ended, those of one place and one name are one (see
+  // ended_processes.h).  Then what follows is the first one's, counts are those of all together,
+  // and what they differ in is nullopt.
+  std::uint64_t processes = 1;
   pid_t pid = 0;   // in cowtop's own PID namespace
   pid_t ppid = 0;  // the parent that forked it
   std::string comm;
@@ -137,7 +141,8 @@ struct ProcessCopies {
   std::optional<int> signal;
 
   // The parent's resident anonymous memory plus the size of its frozen arenas when it forked this
-  // process.  Approximate: the kernel batches the counters.  nullopt for the root.
+  // process.  Approximate: the kernel batches the counters.  nullopt for the root.  (Of several
+  // processes: the sum.)
   std::optional<std::uint64_t> shared_at_fork_bytes;
   bool shares_memory =
       false;  // vfork or posix_spawn: it runs in its parent's memory until it execs
@@ -254,6 +259,13 @@ struct Measurement {
   std::optional<CopyDiff::Taken> diffs;       // nullopt: copies were not compared
   std::optional<ExitDiffSummary> exit_diffs;  // nullopt: copies were not compared at exit
   std::vector<ProcessCopies> processes;       // in order of start
+
+  // Of all, also those that are not listed each.
+  std::uint64_t process_count() const {
+    std::uint64_t count = 0;
+    for (const ProcessCopies& process : processes) count += process.processes;
+    return count;
+  }
 
   // How old the sampled memory of one of them is: at its end, or when this was taken.
   double memory_age_s(const ProcessCopies& process) const {

@@ -56,6 +56,27 @@ void StoreSites::add(const CopySample& sample, const CodeStack& code) {
   tally(site, sample);
 }
 
+void StoreSites::merge(std::uint64_t process_id, std::uint64_t into) {
+  const auto from = processes_.extract(process_id);
+  if (from.empty()) return;
+  Sites& sites = processes_[into];
+  for (const auto& [place, site] : from.mapped()) {
+    Place anywhere = place;
+    for (CodeAddress& address : anywhere.code) {
+      if (address.binary == nullptr) address = {};
+    }
+    const auto [entry, is_new] = sites.try_emplace(anywhere, site);
+    if (is_new) continue;
+    StoreSite& sum = entry->second;
+    sum.samples += site.samples;
+    sum.aligned += site.aligned;
+    sum.at_page_begin += site.at_page_begin;
+    sum.near_page_begin += site.near_page_begin;
+    sum.in_file += site.in_file;
+    sum.near_stack_pointer += site.near_stack_pointer;
+  }
+}
+
 std::size_t StoreSites::release_places_of(const std::string& module, CounterField field) {
   const auto [entry, is_new] = releases_.try_emplace(module);
   if (is_new) entry->second = release_places(module);

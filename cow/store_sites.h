@@ -26,6 +26,9 @@ class StoreSites {
   // `code` is the sample's stack.
   void add(const CopySample& sample, const CodeStack& code);
 
+  // As CopySampler has it.
+  void merge(std::uint64_t process_id, std::uint64_t into);
+
   // Of one process, by the probe's id.  Looks names up, and reads the binaries that count.
   std::vector<CopyPattern> patterns(std::uint64_t process_id, Symbols& symbols);
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -15,8 +16,12 @@ struct Subtree {
   std::optional<std::uint64_t> copied_pages;
 };
 
-// That of each of `processes`, which are in order of start as in a Measurement.  A process whose
-// parent was not seen counts for the root, where there is but one.
+// Of each of `processes`, which are in order of start as in a Measurement, where its parent is; its
+// own index: there is none.  Of a process whose parent was not seen that is the root, where there
+// is but one.
+std::vector<std::size_t> parents(const std::vector<ProcessCopies>& processes);
+
+// That of each of them.
 std::vector<Subtree> subtrees(const std::vector<ProcessCopies>& processes);
 
 }  // namespace cowshed::cow

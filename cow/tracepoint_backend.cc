@@ -3,6 +3,7 @@
 #include <utility>
 
 #include <cowshed/cow/clock.h>
+#include <cowshed/cow/ended_processes.h>
 #include <cowshed/cow/frozen_arenas.h>
 #include <cowshed/cow/memory_sample.h>
 #include <cowshed/cow/object_copies.h>
@@ -375,6 +376,32 @@ Expected<void> TracepointBackend::sample() {
   forget_the_ended(*snapshot);
   counts_ = std::move(snapshot->processes);
   return {};
+}
+
+void TracepointBackend::merge_ended(std::size_t most) {
+  // Those of the last sample() may yet have a child that is not known (forget_the_ended).
+  const auto may_be_merged = [this](const auto& entry) {
+    return !entry.second.alive && !std::binary_search(ended_.begin(), ended_.end(), entry.first);
+  };
+  const auto count = std::count_if(processes_.begin(), processes_.end(), may_be_merged);
+  if (static_cast<std::size_t>(count) <= most) return;
+  std::vector<std::uint64_t> ids;
+  std::vector<ProcessCopies> processes;
+  std::vector<bool> mergeable;
+  for (const auto& entry : processes_) {
+    ids.push_back(entry.first);
+    processes.push_back(entry.second);
+    mergeable.push_back(may_be_merged(entry));
+  }
+  const std::vector<MergedProcess> merged = cow::merge_ended(processes, mergeable, most);
+  for (std::size_t i = 0; i < merged.size(); ++i) {
+    processes_.at(ids[i]).ppid = merged[i].ppid;
+    if (merged[i].into == i) continue;
+    const std::uint64_t into = ids[merged[i].into];
+    add_to(processes_.at(into), processes[i]);
+    if (sampler_) sampler_->merge(ids[i], into);
+    processes_.erase(ids[i]);
+  }
 }
 
 std::vector<ProcessCopies> TracepointBackend::take_ended() {

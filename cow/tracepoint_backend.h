@@ -38,6 +38,7 @@ class TracepointBackend : public Backend {
   std::chrono::milliseconds interval() const override;
   bool any_alive() const override;
   Measurement measurement() const override;
+  void merge_ended(std::size_t most) override;
   std::vector<ProcessCopies> take_ended() override;
 
  private:

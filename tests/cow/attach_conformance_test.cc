@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <map>
 #include <memory>
 #include <string>
 #include <sys/wait.h>
@@ -191,6 +192,41 @@ TEST_P(AttachConformance, EndedProcessesAreTakenOnce) {
   EXPECT_THAT(pids(Role::child), UnorderedElementsAre(tree.children()[0], tree.children()[2]));
   ASSERT_TRUE(backend_->sample());
   EXPECT_THAT(backend_->take_ended(), SizeIs(0));
+}
+
+TEST_P(AttachConformance, ManyThatEndedBecomeFewAndTheirSumsStay) {
+  constexpr std::size_t kChildren = 50;
+  constexpr std::size_t kMost = 8;
+  const Tree tree(kChildren);
+  ASSERT_TRUE(backend_->attach({tree.root()}));
+  ASSERT_TRUE(backend_->sample());
+  for (std::size_t i = 1; i < kChildren; ++i) ::kill(tree.children()[i], SIGKILL);
+  const auto totals = [](const Measurement& measurement) {
+    std::map<std::string, std::uint64_t> result;
+    for (const ProcessCopies& process : measurement.processes) {
+      result["processes"] += process.processes;
+      result["copied"] += process.copied_pages().value_or(0);
+      result["shared"] += process.shared_at_fork_bytes.value_or(0);
+      result["zero"] += process.zero_filled_pages.value_or(0);
+      result["other"] += process.other_faults.value_or(0);
+    }
+    return result;
+  };
+  std::size_t listed = kChildren + 1;
+  constexpr int kMostSamples = 300;
+  for (int i = 0; i < kMostSamples && listed > kMost + 2; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    ASSERT_TRUE(backend_->sample());
+    const auto before = totals(backend_->measurement());
+    backend_->merge_ended(kMost);
+    const Measurement after = backend_->measurement();
+    EXPECT_EQ(totals(after), before);
+    EXPECT_EQ(after.process_count(), kChildren + 1);
+    listed = after.processes.size();
+  }
+  EXPECT_LE(listed, kMost + 2);
+  EXPECT_TRUE(backend_->measures(tree.root()));
+  EXPECT_TRUE(backend_->measures(tree.children()[0]));
 }
 
 // Whose parents are taken before them, again and again.

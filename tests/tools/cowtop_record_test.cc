@@ -98,6 +98,46 @@ TEST_F(CowtopRecord, KilledItIsReadableUpToTheLastSecond) {
   EXPECT_EQ(nlohmann::json::parse(finished.out)["processes"][0]["pid"], subject.pid());
 }
 
+// As many processes as are listed, one of them a sum: everything says the same of all.
+TEST_F(CowtopRecord, AJobThatForksForEver) {
+  constexpr std::uint64_t kForks = 20'000;
+  constexpr std::uint64_t kMostListed = kForks / 2;
+  const std::string program =
+      "i=0; while [ $i -lt 20000 ]; do (:); i=$((i+1)); done; cat /proc/$PPID/status";
+  const Finished recorded = run({COWTOP, "record", "-o", path_, "--", "sh", "-c", program});
+  ASSERT_EQ(recorded.exit_status(), 0) << recorded.err;
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+  const auto peak = recorded.out.find("VmHWM:");
+  ASSERT_NE(peak, std::string::npos) << recorded.out;
+  EXPECT_LT(std::stoull(recorded.out.substr(peak + 6)), 64U << 10) << "KiB";
+#endif
+  const auto json = nlohmann::json::parse(report("--json"));
+  if (!json["exact"].get<bool>()) GTEST_SKIP() << "sampled, few of them are seen";
+  EXPECT_LT(json["processes"].size(), kMostListed);
+  std::uint64_t processes = 0;
+  for (const auto& process : json["processes"]) {
+    processes += process.value("processes", std::uint64_t{1});
+  }
+  EXPECT_EQ(processes, kForks + 2);
+  EXPECT_EQ(json["processes"][0]["tree_processes"], processes);
+  EXPECT_EQ(json["lost_events"], 0);
+  const std::uint64_t pages = copied_pages_of(json);
+  EXPECT_EQ(json["processes"][0]["tree_copied_pages"], pages);
+  EXPECT_GT(pages, kForks);
+  const std::string table = report("");
+  EXPECT_THAT(table, HasSubstr("; 20002 processes in"));
+  EXPECT_THAT(table, HasSubstr("of the processes that ended, which copied least, are summed"));
+  std::uint64_t folded = 0;
+  std::istringstream lines(report("--folded"));
+  for (std::string line; std::getline(lines, line);) {
+    folded += std::stoull(line.substr(line.rfind(' ')));
+  }
+  EXPECT_EQ(folded, pages);
+  const std::string page = folder_ / "page.html";
+  EXPECT_EQ(run({COWTOP, "report", path_, "--html", page}).exit_status(), 0);
+  EXPECT_THAT(contents_of(page), HasSubstr("\"tree_processes\":20002"));
+}
+
 TEST_F(CowtopRecord, WhatCannotBeWritten) {
   const Finished full = run({COWTOP, "record", "-o", "/dev/full", "--", "echo", "ran"});
   EXPECT_EQ(full.exit_status(), 125);

@@ -24,6 +24,8 @@ SUBJECTS = pathlib.Path(os.environ["SUBJECTS"])
 SCHEMAS = pathlib.Path(os.environ["SCHEMAS"])
 IS_ROOT = os.geteuid() == 0
 
+# So many that most are summed.
+FORKS = ["sh", "-c", "i=0; while [ $i -lt 1500 ]; do (:); i=$((i+1)); done"]
 COPIES = [str(SUBJECTS / "copy_subject"), "3000", "2", "2000", "600"]
 OBJECTS = [str(SUBJECTS / "object_subject"), "600"]
 SITES = [str(SUBJECTS / "site_subject"), "shares", "1000"]
@@ -104,6 +106,13 @@ class SchemasTest(unittest.TestCase):
                 self.check(self.measured("--json", *words), "cowshed.run-1")
         if IS_ROOT:
             self.check_all_was_seen("cowshed.run-1")
+
+    @unittest.skipUnless(IS_ROOT, "takes the exact backend, which sees all of them")
+    def test_run_of_many(self):
+        report = self.measured("--json", "--", *FORKS)
+        report["processes"] = [each for each in report["processes"] if "processes" in each]
+        self.assertGreater(sum(each["processes"] for each in report["processes"]), 500)
+        self.check(report, "cowshed.run-1")
 
     def test_run_of_what_is_attached_to(self):
         with subprocess.Popen(COPIES, stdout=subprocess.PIPE, text=True) as subject:

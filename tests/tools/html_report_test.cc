@@ -101,10 +101,10 @@ TEST(Curves, FollowEachProcess) {
   Curves curves;
   curves.add(document(1, 10));
   Json two = document(2, 20);
-  two["processes"].push_back(Json::object());
+  two["processes"].push_back({{"pid", 2}});
   curves.add(two);
   cow::Measurement end = measured(3, 20);
-  end.processes.emplace_back();
+  end.processes.emplace_back().pid = 2;
   const Json json = curves.json(end, {0, 1});
   EXPECT_EQ(json["at_s"], Json::array({1.0, 2.0, 3.0}));
   EXPECT_EQ(json["total"], Json::array({11, 21, 21}));

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <random>
 #include <string>
 #include <sys/resource.h>
 #include <vector>
@@ -105,6 +106,41 @@ TEST_F(RecordingTest, FollowsWhatChanges) {
   }
   EXPECT_TRUE(recording->ended());
   EXPECT_FALSE(recording->next().value());
+}
+
+// As processes that ended are summed: the rows of some go, whichever they are, and others come.
+TEST_F(RecordingTest, FollowsRowsThatGo) {
+  auto file = OutputFile::open(path_);
+  auto recorder = Recorder::start(std::move(*file), {});
+  ASSERT_TRUE(recorder);
+  cow::Measurement measurement = full_measurement();
+  std::vector<std::string> reports;
+  std::minstd_rand random(1);
+  constexpr std::size_t kIntervals = 50;
+  for (pid_t pid = 1000; reports.size() < kIntervals;) {
+    std::erase_if(measurement.processes, [&](const auto&) { return random() % 3 == 0; });
+    for (cow::ProcessCopies& process : measurement.processes) {
+      if (random() % 3 == 0) process.processes += 5;
+    }
+    for (auto more = random() % 10; more > 0; --more) {
+      cow::ProcessCopies process = full_measurement().processes[0];
+      process.pid = pid++;
+      // Not only at the end: where it was found late, or belongs to another.
+      const auto place = random() % (measurement.processes.size() + 1);
+      measurement.processes.insert(measurement.processes.begin() + static_cast<long>(place),
+                                   process);
+    }
+    if (random() % 10 == 0)
+      std::reverse(measurement.processes.begin(), measurement.processes.end());
+    reports.push_back(json_report(measurement));
+    ASSERT_TRUE(recorder->append(measurement));
+  }
+  auto recording = Recording::open(path_);
+  ASSERT_TRUE(recording);
+  for (const std::string& each : reports) {
+    ASSERT_TRUE(recording->next().value());
+    ASSERT_EQ(json_report(recording->measurement().value()), each);
+  }
 }
 
 TEST_F(RecordingTest, TheNextIntervalMakesUpForOneThatTheDiskHadNoSpaceFor) {

@@ -45,6 +45,7 @@ class FakeBackend : public cow::Backend {
   std::chrono::milliseconds interval() const override { return {}; }
   bool any_alive() const override { return !measured.empty(); }
   cow::Measurement measurement() const override { return {}; }
+  void merge_ended(std::size_t /*most*/) override {}
   std::vector<cow::ProcessCopies> take_ended() override { return {}; }
 
   std::set<pid_t> measured;

@@ -295,6 +295,7 @@ int check_command(std::vector<std::string> words) {
   auto measure = arguments.options(line.command());
   if (!measure) return line.fail(measure.error().message);
   options.measure = std::move(*measure);
+  options.measure.keeps_each_process = true;  // each is held to the budget
   if (!options.budget.baseline.empty()) {
     auto baseline = read_baseline(options.budget.baseline);
     if (!baseline) return own_error(baseline.error());

@@ -29,6 +29,10 @@ PagesByName processes_of(const cow::Measurement& measurement) {
     if (process.role == cow::Role::child && parent != places.end()) {
       place = parent->second + "/" + process.comm;
     }
+    if (process.processes > 1) {
+      add(pages, place + "[others]", process.copied_pages());
+      continue;
+    }
     const std::uint64_t ordinal = ++number[place];
     if (process.role == cow::Role::child || ordinal > 1) place += fmt::format("[{}]", ordinal);
     places[process.pid] = place;

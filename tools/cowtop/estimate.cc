@@ -38,12 +38,15 @@ std::optional<Estimate> estimate(const cow::Measurement& measurement) {
   std::map<std::string, std::uint64_t> mappings;
   for (const cow::ProcessCopies& process : measurement.processes) {
     if (!may_be_worker(process)) continue;
-    result.shared_bytes = std::max(result.shared_bytes, *process.shared_at_fork_bytes);
+    result.shared_bytes =
+        std::max(result.shared_bytes, *process.shared_at_fork_bytes / process.processes);
   }
   for (const cow::ProcessCopies& process : measurement.processes) {
-    if (!may_be_worker(process) || *process.shared_at_fork_bytes < result.shared_bytes / 2)
+    if (!may_be_worker(process) ||
+        *process.shared_at_fork_bytes / process.processes < result.shared_bytes / 2) {
       continue;
-    ++result.workers;
+    }
+    result.workers += process.processes;
     result.copied_bytes += *process.copied_bytes();
     if (process.objects) {
       for (const cow::ObjectCopies& object : *process.objects) {

@@ -39,6 +39,10 @@ std::string ending(const cow::ProcessCopies& process) {
   return "ended";
 }
 
+std::string and_more(const cow::ProcessCopies& process) {
+  return process.processes == 1 ? "" : fmt::format(" and {} more", process.processes - 1);
+}
+
 std::size_t width(std::string_view printable_text) {
   return static_cast<std::size_t>(
       std::count_if(printable_text.begin(), printable_text.end(),

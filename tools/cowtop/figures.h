@@ -20,6 +20,9 @@ std::string percent(const std::optional<double>& ratio);           // "85.3%"
 std::string time_text(std::uint64_t ns);                           // "2.5 ms"
 std::string ending(const cow::ProcessCopies& process);             // "exit 0", "SIGTERM", "running"
 
+// "", or " and 1234 more" of a sum of several that have ended.
+std::string and_more(const cow::ProcessCopies& process);
+
 // The characters of printable text (printable.h).
 std::size_t width(std::string_view printable_text);
 

@@ -126,6 +126,14 @@ int exec_failure(const std::string& command, int error) {
   return kNotExecutable;
 }
 
+// Some 5 MB of them.
+constexpr std::size_t kMostEnded = 1000;
+
+// What is compared belongs to a single process.
+void bound(const MeasureOptions& options, cow::Backend& backend) {
+  if (options.diff == Diff::none && !options.keeps_each_process) backend.merge_ended(kMostEnded);
+}
+
 bool is_end_asked_for(Observer* observer, const cow::Backend& backend) {
   return observer != nullptr && observer->sampled(backend) == Observer::Next::end_tree;
 }
@@ -151,6 +159,7 @@ Measured measure_command(const MeasureOptions& options, cow::OpenedBackend& open
   std::optional<TreeEnd> end;
   const auto sample = [&] {
     if (const auto sampled = backend.sample(); !sampled) sampling_error = sampled.error().message;
+    bound(options, backend);
     if (is_end_asked_for(observer, backend) && !end) end.emplace();
   };
   for (;;) {
@@ -208,6 +217,7 @@ Measured measure_attached(const MeasureOptions& options, cow::OpenedBackend& ope
   for (;;) {
     if (!ended) diffs->sample();
     if (const auto sampled = backend.sample(); !sampled) return failed(sampled.error());
+    bound(options, backend);
     const bool asked = is_end_asked_for(observer, backend);
     if (ended || (!backend.any_alive() && !selected->grows())) break;
     if (asked && !end) end.emplace();

@@ -29,6 +29,8 @@ struct MeasureOptions {
   SamplingOptions sampling;  // period 0: no code sites asked for
   Timing timing = Timing::off;
   Diff diff = Diff::none;
+  // Takes ever more memory while processes come and go.
+  bool keeps_each_process = false;
 };
 
 // The options of a command line that say so.  `app` must outlive it.

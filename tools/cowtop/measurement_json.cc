@@ -245,6 +245,8 @@ static void describe_latency(Io& io, Ref<Io, std::optional<CopyLatency>> latency
 
 template <class Io>
 static void describe(Io& io, Ref<Io, ProcessCopies> process) {
+  if (Io::kReads || process.processes != 1) io.field("processes", process.processes);
+  if (process.processes == 0) throw cowtop::JsonFieldError("/processes: none in a sum of them");
   io.field("pid", process.pid);
   io.field("ppid", process.ppid);
   io.field("comm", process.comm);

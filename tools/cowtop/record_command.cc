@@ -55,8 +55,8 @@ int record_command(std::vector<std::string> words) {
   const auto ended = recorder->end(*measured.measurement, measured.exit_status);
   if (!ended) return own_error(ended.error());
   complain(fmt::format("recorded {} process{} in {:.1f} s; cowtop report {} shows it",
-                       measured.measurement->processes.size(),
-                       measured.measurement->processes.size() == 1 ? "" : "es",
+                       measured.measurement->process_count(),
+                       measured.measurement->process_count() == 1 ? "" : "es",
                        measured.measurement->duration_s, path));
   return measured.exit_status;
 }

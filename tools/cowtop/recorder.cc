@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <set>
 #include <sys/utsname.h>
 #include <thread>
 #include <utility>
@@ -33,8 +35,43 @@ std::string line_of(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-void add(Json& patch, Json operations) {
-  for (Json& each : operations) patch.push_back(std::move(each));
+// As text at once: of thousands of operations that takes a tenth of the memory.
+class PatchText {
+ public:
+  void add(const Json& operation) { text_ += (text_.empty() ? "" : ",") + line_of(operation); }
+  void add_all(const Json& operations) {
+    for (const Json& each : operations) add(each);
+  }
+  std::string line(const Json& rest) const {
+    std::string line = "{\"patch\":[" + text_ + "]";
+    for (const auto& [name, value] : rest.items())
+      line += "," + line_of(name) + ":" + line_of(value);
+    return line + "}";
+  }
+
+ private:
+  std::string text_;
+};
+
+using Id = std::pair<pid_t, std::uint64_t>;
+Id id_of(const cow::ProcessCopies& process) { return {process.pid, process.start_ns}; }
+
+// Those of `before` that are still listed, in the same order.
+std::vector<const cow::ProcessCopies*> remove_merged(PatchText& patch,
+                                                     const std::vector<cow::ProcessCopies>& before,
+                                                     const cow::Measurement& measurement) {
+  std::set<Id> listed;
+  for (const cow::ProcessCopies& process : measurement.processes) listed.insert(id_of(process));
+  std::vector<const cow::ProcessCopies*> left;
+  for (std::size_t i = before.size(); i-- > 0;) {
+    if (listed.contains(id_of(before[i]))) {
+      left.push_back(&before[i]);
+    } else {
+      patch.add({{"op", "remove"}, {"path", "/processes/" + std::to_string(i)}});
+    }
+  }
+  std::reverse(left.begin(), left.end());
+  return left;
 }
 
 }  // namespace
@@ -48,20 +85,29 @@ Expected<Recorder> Recorder::start(OutputFile file, const MeasureOptions& option
   return recorder;
 }
 
-Expected<void> Recorder::append(const cow::Measurement& measurement, Json line) {
-  Json patch = Json::array();
+Expected<void> Recorder::append(const cow::Measurement& measurement, const Json& rest) {
+  PatchText patch;
   Json head = recorded_head(measurement);
-  add(patch, Json::diff(head_, head));
+  patch.add_all(Json::diff(head_, head));
+  const std::vector<const cow::ProcessCopies*> left = remove_merged(patch, processes_, measurement);
+  auto before = left.begin();
   for (std::size_t i = 0; i < measurement.processes.size(); ++i) {
     const cow::ProcessCopies& process = measurement.processes[i];
-    if (i >= processes_.size()) {
-      patch.push_back({{"op", "add"}, {"path", "/processes/-"}, {"value", recorded(process)}});
-    } else if (process != processes_[i]) {
-      add(patch, recorded_changes(processes_[i], process, "/processes/" + std::to_string(i)));
+    const std::string path = "/processes/" + std::to_string(i);
+    if (before == left.end() || id_of(**before) != id_of(process)) {
+      const bool is_last = before == left.end();
+      patch.add(
+          {{"op", "add"}, {"path", is_last ? "/processes/-" : path}, {"value", recorded(process)}});
+      continue;
     }
+    if (process != **before) patch.add_all(recorded_changes(**before, process, path));
+    ++before;
   }
-  line["patch"] = std::move(patch);
-  auto written = file_.append(encoder_.encode(line_of(line)));
+  for (; before != left.end(); ++before) {
+    const std::string path = "/processes/" + std::to_string(measurement.processes.size());
+    patch.add({{"op", "remove"}, {"path", path}});
+  }
+  auto written = file_.append(encoder_.encode(patch.line(rest)));
   if (!written) return written;
   head_ = std::move(head);
   processes_ = measurement.processes;

@@ -30,7 +30,7 @@ class Recorder : public Observer {
 
  private:
   explicit Recorder(OutputFile file) : file_(std::move(file)) {}
-  Expected<void> append(const cow::Measurement& measurement, Json line);
+  Expected<void> append(const cow::Measurement& measurement, const Json& rest);
 
   OutputFile file_;
   ZstdLineEncoder encoder_;

@@ -17,8 +17,9 @@ namespace cowshed::cowtop {
 //   {"patch": [...]}                    once an interval: what has changed, as JSON Patch (RFC
 //   6902)
 //   {"patch": [...], "ended": true, "exit_status": 0}                                     the last
-// The patched document begins as {"processes": []} and is cowshed.run/1 without what is computed
-// from other fields.  Only add, replace and remove are used.
+// A process that is summed with others (cow/ended_processes.h) is removed.  The patched document
+// begins as {"processes": []} and is cowshed.run/1 without what is computed from other fields. Only
+// add, replace and remove are used.
 struct RecordingHeader {
   std::string cowtop;                        // version that wrote it
   std::vector<std::string> command;          // empty: it was attached to

@@ -33,20 +33,21 @@ Row headings(bool with_time) {
 }
 
 Row row_of(const cow::ProcessCopies& process, bool with_time) {
-  Row row = {fmt::format("{}", process.pid),
-             (process.role == cow::Role::child ? "  " : "") + printable(process.comm),
-             mebibytes(process.shared_at_fork_bytes),
-             mebibytes(process.copied_bytes()),
-             percent(process.copied_ratio()),
-             count(process.copied_anon_pages),
-             count(process.copied_file_pages),
-             count(process.reused_pages),
-             count(process.zero_page_writes),
-             count(process.zero_filled_pages),
-             count(process.huge_splits),
-             count(process.write_notify_faults),
-             count(process.failed_faults),
-             count(process.other_faults)};
+  Row row = {
+      fmt::format("{}", process.pid),
+      (process.role == cow::Role::child ? "  " : "") + printable(process.comm) + and_more(process),
+      mebibytes(process.shared_at_fork_bytes),
+      mebibytes(process.copied_bytes()),
+      percent(process.copied_ratio()),
+      count(process.copied_anon_pages),
+      count(process.copied_file_pages),
+      count(process.reused_pages),
+      count(process.zero_page_writes),
+      count(process.zero_filled_pages),
+      count(process.huge_splits),
+      count(process.write_notify_faults),
+      count(process.failed_faults),
+      count(process.other_faults)};
   if (with_time) row.push_back(process.latency ? time_text(process.latency->ns) : kUnknown);
   return row;
 }
@@ -54,8 +55,8 @@ Row row_of(const cow::ProcessCopies& process, bool with_time) {
 std::string heading(const cow::Measurement& measurement) {
   std::string text =
       fmt::format("cowtop: {} backend, {}; {} process{} in {:.2f} s", measurement.backend,
-                  measurement.exact ? "exact" : "sampled", measurement.processes.size(),
-                  measurement.processes.size() == 1 ? "" : "es", measurement.duration_s);
+                  measurement.exact ? "exact" : "sampled", measurement.process_count(),
+                  measurement.process_count() == 1 ? "" : "es", measurement.duration_s);
   if (measurement.lost_events) text += fmt::format("; {} events lost", *measurement.lost_events);
   text += fmt::format("; own cost {} {}", measurement.overhead.events,
                       measurement.exact ? "events" : "samples");
@@ -78,6 +79,21 @@ std::string not_seen_line(const cow::Measurement& measurement) {
   return "processes that ended before they were seen: " + count + "\n";
 }
 
+std::string merged_line(const cow::Measurement& measurement) {
+  std::uint64_t merged = 0;
+  std::size_t rows = 0;
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    if (process.processes == 1) continue;
+    merged += process.processes;
+    ++rows;
+  }
+  if (rows == 0) return {};
+  return fmt::format(
+      "{} of the processes that ended, which copied least, are summed by place and name in {} "
+      "row{} (\"and more\")\n",
+      merged, rows, rows == 1 ? "" : "s");
+}
+
 std::string not_measured_lines(const cow::Measurement& measurement) {
   std::string text;
   for (const cow::ProcessCopies& process : measurement.processes) {
@@ -92,7 +108,7 @@ std::string tree_lines(const cow::Measurement& measurement) {
   const auto trees = cow::subtrees(measurement.processes);
   for (std::size_t i = 0; i < trees.size(); ++i) {
     const cow::ProcessCopies& process = measurement.processes[i];
-    if (process.role == cow::Role::root || trees[i].processes == 1) continue;
+    if (process.role == cow::Role::root || trees[i].processes == process.processes) continue;
     std::optional<std::uint64_t> bytes;
     if (trees[i].copied_pages) bytes = *trees[i].copied_pages * cow::kPageSize;
     text += fmt::format("tree of PID {} ({}): {} MiB copied by {} processes\n", process.pid,
@@ -159,9 +175,10 @@ std::string arena_lines(const cow::Measurement& measurement) {
   PageLines lines;
   for (const cow::ProcessCopies& process : measurement.processes) {
     for (const cow::ArenaCopies& arena : process.arenas) {
-      lines.add(arena.copied_pages, fmt::format("arena '{}' of {} MiB: {} pages copied by PID {}\n",
-                                                printable(arena.name), mebibytes(arena.bytes),
-                                                arena.copied_pages, process.pid));
+      lines.add(
+          arena.copied_pages,
+          fmt::format("arena '{}' of {} MiB: {} pages copied by PID {}{}\n", printable(arena.name),
+                      mebibytes(arena.bytes), arena.copied_pages, process.pid, and_more(process)));
     }
   }
   return lines.text("lines of arenas");
@@ -173,10 +190,11 @@ std::string object_lines(const cow::Measurement& measurement) {
     if (!process.objects) continue;
     for (const cow::ObjectCopies& object : *process.objects) {
       if (object.copied_pages == 0) continue;
-      lines.add(object.copied_pages,
-                fmt::format("object '{}' ({}) of arena '{}': {} pages copied by PID {}, sampled\n",
-                            printable(object.name), printable(object.type), printable(object.arena),
-                            object.copied_pages, process.pid));
+      lines.add(
+          object.copied_pages,
+          fmt::format("object '{}' ({}) of arena '{}': {} pages copied by PID {}{}, sampled\n",
+                      printable(object.name), printable(object.type), printable(object.arena),
+                      object.copied_pages, process.pid, and_more(process)));
     }
   }
   return lines.text("lines of objects");
@@ -187,9 +205,10 @@ std::string transfer_lines(const cow::Measurement& measurement) {
   for (const cow::ProcessCopies& process : measurement.processes) {
     if (!process.transfers) continue;
     for (const cow::SentObjects& sent : *process.transfers) {
-      text += fmt::format("{} '{}': {} messages of {}, {} MiB by {}, sent by PID {}, sampled\n",
+      text += fmt::format("{} '{}': {} messages of {}, {} MiB by {}, sent by PID {}{}, sampled\n",
                           printable(sent.origin), printable(sent.name), sent.messages,
-                          printable(sent.type), mebibytes(sent.bytes), sent.kind, process.pid);
+                          printable(sent.type), mebibytes(sent.bytes), sent.kind, process.pid,
+                          and_more(process));
     }
   }
   return text;
@@ -294,7 +313,8 @@ std::string pattern_lines(const cow::Measurement& measurement) {
       ++left_out;
       continue;
     }
-    text += fmt::format("why: PID {} ({}):", process.pid, printable(process.comm));
+    text +=
+        fmt::format("why: PID {} ({}{}):", process.pid, printable(process.comm), and_more(process));
     const char* separator = " ";
     for (const cow::CopyPattern& each : *process.patterns) {
       if (each.share < kLeastShown) continue;
@@ -435,7 +455,8 @@ std::string table_report(const cow::Measurement& measurement) {
   for (std::size_t i = 0; i < rows.size(); ++i) {
     text += add_row(rows[i], ending(measurement.processes[i]));
   }
-  text += not_seen_line(measurement) + not_measured_lines(measurement) + tree_lines(measurement);
+  text += merged_line(measurement) + not_seen_line(measurement) + not_measured_lines(measurement) +
+          tree_lines(measurement);
   text += memory_lines(measurement) + arena_lines(measurement) + object_lines(measurement) +
           transfer_lines(measurement);
   text += latency_lines(measurement) + sampled_lines(measurement, "all processes");

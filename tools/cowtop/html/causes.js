@@ -79,7 +79,7 @@ function added(report, list, key, pages) {
       const name = key(each);
       const sum = sums.get(name) || { ...each, pages: 0, processes: 0 };
       sum.pages += pages(each);
-      sum.processes += 1;
+      sum.processes += process.processes || 1;
       sums.set(name, sum);
     }
   }

@@ -12,23 +12,55 @@ constexpr std::size_t kMostMoments = 300;
 constexpr std::size_t kFewestMoments = 20;
 constexpr std::size_t kMostPoints = 2'000'000;
 
-// Of a process of the document.
-struct Process {
-  std::optional<std::uint64_t> copied_anon_pages;
-  std::optional<std::uint64_t> copied_file_pages;
-};
-
-template <class Io>
-void describe(Io& io, typename Io::template Ref<Process> process) {
-  io.field("copied_anon_pages", process.copied_anon_pages);
-  io.field("copied_file_pages", process.copied_file_pages);
-}
-
 Json or_null(const std::optional<std::uint64_t>& value) {
   return value ? Json(*value) : Json(nullptr);
 }
 
 }  // namespace
+
+// As a document and a measurement have it.
+struct Curves::Process {
+  std::uint64_t processes = 1;
+  std::int64_t pid = 0;
+  std::uint64_t start_ns = 0;
+  std::optional<std::uint64_t> copied_anon_pages;
+  std::optional<std::uint64_t> copied_file_pages;
+
+  template <class Io>
+  friend void describe(Io& io, typename Io::template Ref<Process> process) {
+    io.field("processes", process.processes);
+    io.field("pid", process.pid);
+    io.field("start_ns", process.start_ns);
+    io.field("copied_anon_pages", process.copied_anon_pages);
+    io.field("copied_file_pages", process.copied_file_pages);
+  }
+  Copied copied() const {
+    Pages pages;
+    if (copied_anon_pages && copied_file_pages) pages = *copied_anon_pages + *copied_file_pages;
+    return {id(), pages};
+  }
+  Id id() const { return {start_ns, pid, processes > 1}; }
+};
+
+Curves::Process Curves::process_of(const cow::ProcessCopies& process) {
+  return {process.processes, process.pid, process.start_ns, process.copied_anon_pages,
+          process.copied_file_pages};
+}
+
+void Curves::finish(Moment& moment) {
+  for (const Copied& each : moment.copied) {
+    if (each.pages) moment.total = moment.total.value_or(0) + *each.pages;
+  }
+  std::sort(moment.copied.begin(), moment.copied.end(),
+            [](const Copied& a, const Copied& b) { return a.process < b.process; });
+}
+
+const Curves::Copied* Curves::Moment::find(const Id& process) const {
+  const auto found =
+      std::lower_bound(copied.begin(), copied.end(), process,
+                       [](const Copied& each, const Id& id) { return each.process < id; });
+  return found != copied.end() && found->process == process ? &*found : nullptr;
+}
 
 Curves::Moment Curves::moment_of(const Json& document) {
   Moment moment;
@@ -40,11 +72,9 @@ Curves::Moment Curves::moment_of(const Json& document) {
   for (const Json& each : *processes) {
     Process process;
     FieldReader::read(each, "", process);
-    Pages& pages = moment.copied.emplace_back();
-    if (process.copied_anon_pages && process.copied_file_pages) {
-      pages = *process.copied_anon_pages + *process.copied_file_pages;
-    }
+    moment.copied.push_back(process.copied());
   }
+  finish(moment);
   return moment;
 }
 
@@ -53,8 +83,9 @@ Curves::Moment Curves::moment_of(const cow::Measurement& measurement) {
   moment.at_s = measurement.duration_s;
   moment.copied.reserve(measurement.processes.size());
   for (const cow::ProcessCopies& process : measurement.processes) {
-    moment.copied.push_back(process.copied_pages());
+    moment.copied.push_back(process_of(process).copied());
   }
+  finish(moment);
   return moment;
 }
 
@@ -79,16 +110,19 @@ void Curves::add(const Json& document) {
   }
 }
 
-Json Curves::curve(const std::vector<Moment>& moments, std::size_t process) {
+// Of one that the last moment has.
+Json Curves::curve(const std::vector<Moment>& moments, const Id& process) {
   std::size_t begin = 0;
-  while (moments[begin].copied.size() <= process) ++begin;
-  std::size_t end = moments.size();
-  while (end - begin > 1 && moments[end - 1].copied[process] == moments[end - 2].copied[process]) {
-    --end;
+  while (moments[begin].find(process) == nullptr) ++begin;
+  std::vector<Pages> pages;
+  for (std::size_t i = begin; i < moments.size(); ++i) {
+    const Copied* copied = moments[i].find(process);
+    pages.push_back(copied == nullptr ? std::nullopt : copied->pages);
   }
+  while (pages.size() > 1 && pages.back() == pages[pages.size() - 2]) pages.pop_back();
   Json copied = Json::array();
-  for (std::size_t i = begin; i < end; ++i) copied.push_back(or_null(moments[i].copied[process]));
-  return {{"process", process}, {"begin", begin}, {"copied", std::move(copied)}};
+  for (const Pages& each : pages) copied.push_back(or_null(each));
+  return {{"begin", begin}, {"copied", std::move(copied)}};
 }
 
 Json Curves::json(const cow::Measurement& end, const std::vector<std::size_t>& processes) const {
@@ -102,14 +136,14 @@ Json Curves::json(const cow::Measurement& end, const std::vector<std::size_t>& p
   for (const Moment& moment : moments) {
     constexpr double kPerSecond = 1000;
     at.push_back(std::round(moment.at_s * kPerSecond) / kPerSecond);
-    Pages sum;
-    for (const Pages& pages : moment.copied) {
-      if (pages) sum = sum.value_or(0) + *pages;
-    }
-    total.push_back(or_null(sum));
+    total.push_back(or_null(moment.total));
   }
   Json curves = Json::array();
-  for (const std::size_t process : processes) curves.push_back(curve(moments, process));
+  for (const std::size_t process : processes) {
+    Json of_it = {{"process", process}};
+    of_it.update(curve(moments, process_of(end.processes[process]).id()));
+    curves.push_back(std::move(of_it));
+  }
   return {{"at_s", std::move(at)}, {"total", std::move(total)}, {"of", std::move(curves)}};
 }
 

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <tuple>
 #include <vector>
 
 #include <cowshed/cow/process_copies.h>
@@ -25,13 +26,24 @@ class Curves {
 
  private:
   using Pages = std::optional<std::uint64_t>;
+  // A sum of several is another than its first.
+  using Id = std::tuple<std::uint64_t, std::int64_t, bool>;
+  struct Copied {
+    Id process;
+    Pages pages;
+  };
   struct Moment {
     double at_s = 0;
-    std::vector<Pages> copied;  // by process
+    Pages total;
+    std::vector<Copied> copied;  // in order of Id
+    const Copied* find(const Id& process) const;
   };
+  struct Process;
+  static Process process_of(const cow::ProcessCopies& process);
+  static void finish(Moment& moment);
   static Moment moment_of(const Json& document);
   static Moment moment_of(const cow::Measurement& measurement);
-  static Json curve(const std::vector<Moment>& moments, std::size_t process);
+  static Json curve(const std::vector<Moment>& moments, const Id& process);
 
   std::vector<Moment> moments_;
   std::uint64_t added_ = 0;

@@ -21,6 +21,11 @@ function showHeading(report) {
     const number = !isKnown(most) ? `at least ${countText(least)}` : least === most ? countText(least) : `${countText(least)} to ${countText(most)}`;
     warnings.push(`Processes that ended before they were seen: ${number}.`);
   }
+  const merged = report.processes.filter((process) => processesOf(process) > 1);
+  if (merged.length > 0) {
+    const count = merged.reduce((sum, process) => sum + process.processes, 0);
+    warnings.push(`${countText(count)} of the processes that ended, which copied least, are summed by place and name in ${plural(merged.length, "row")} ("and more").`);
+  }
   const unreadable = report.processes.filter((process) => process.unreadable).length;
   if (unreadable > 0) warnings.push(`The memory of ${plural(unreadable, "process", "processes")} could not be read: what they still share is not known.`);
   for (const warning of warnings.filter(Boolean)) page.main.append(element("p", { class: "banner" }, warning));
@@ -32,12 +37,13 @@ function showTiles(report) {
   const total = tile(pagesText(report.copiedPages), `copied, ${plural(report.copiedPages, "page")}`, true);
   total.id = "total";
   total.dataset.pages = report.copiedPages;
-  const shared = processes.reduce((most, process) => Math.max(most, process.shared_at_fork_bytes || 0), 0);
+  const shared = processes.reduce((most, process) => Math.max(most, (process.shared_at_fork_bytes || 0) / processesOf(process)), 0);
   const worst = processes.reduce((most, process) => ((process.copied_ratio || 0) > (most ? most.copied_ratio : 0) ? process : most), null);
   const tiles = [total, tile(bytesText(shared), "shared at most by a fork")];
   if (worst) tiles.push(tile(percentText(worst.copied_ratio), `of what it shared, ${nameOf(worst)} copied`));
   const alive = processes.filter((process) => process.alive).length;
-  tiles.push(tile(countText(processes.length), alive > 0 ? `processes, ${countText(alive)} of them running` : "processes"));
+  const all = processes.reduce((sum, process) => sum + processesOf(process), 0);
+  tiles.push(tile(countText(all), alive > 0 ? `processes, ${countText(alive)} of them running` : "processes"));
   if (run.estimate) tiles.push(tile(bytesText(run.estimate.bytes_with_10x_workers), `if there were 10 times the ${plural(run.estimate.workers, "worker")} (estimate)`));
   page.main.append(element("div", { class: "tiles" }, ...tiles));
 }

@@ -8,7 +8,10 @@ function endingText(process) {
   return isKnown(process.exit_status) ? `exit ${process.exit_status}` : "ended";
 }
 
-const nameOf = (process) => `${process.comm} ${process.pid}`;
+// That a row is the sum of: of those that have ended.
+const processesOf = (process) => process.processes || 1;
+const andMore = (process) => (processesOf(process) > 1 ? ` and ${countText(processesOf(process) - 1)} more` : "");
+const nameOf = (process) => `${process.comm} ${process.pid}${andMore(process)}`;
 
 // What it has not copied of what was shared at its fork.
 const stillShared = (process) => (isKnown(process.copied_ratio) ? Math.max(1 - process.copied_ratio, 0) : null);

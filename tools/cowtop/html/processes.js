@@ -28,7 +28,7 @@ function processName(process, table) {
       ? element("span", { class: "twist" })
       : element("button", { type: "button", class: "twist", "aria-label": isClosed ? "Unfold" : "Fold", onclick: fold }, isClosed ? "\u25B8" : "\u25BE"));
   }
-  const label = element("span", { title: process.not_measured }, marked(process.comm), " ", element("span", { class: "pid" }, marked(String(process.pid))));
+  const label = element("span", { title: process.not_measured }, marked(process.comm), " ", element("span", { class: "pid" }, marked(`${process.pid}${andMore(process)}`)));
   name.append(label);
   return name;
 }

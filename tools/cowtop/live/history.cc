@@ -24,6 +24,7 @@ void History::add(const cow::Measurement& measurement) {
   begin_ns_ = taken_ns_ - std::min(duration_ns, taken_ns_);
   for (const cow::ProcessCopies& process : measurement.processes) {
     Process& known = processes_[id_of(process)];
+    known.seen_ns = taken_ns_;
     if (!process.alive && known.ended_ns == 0) {
       known.ended_ns = process.end_ns.value_or(measurement.taken_ns);
     }
@@ -32,6 +33,8 @@ void History::add(const cow::Measurement& measurement) {
     points.push_back({taken_ns_, process.copied_bytes(), still_shared(process)});
     if (points.size() > kPoints) points.pop_front();
   }
+  std::erase_if(processes_,
+                [this](const auto& known) { return known.second.seen_ns != taken_ns_; });
 }
 
 std::optional<double> History::copied_per_second(const cow::ProcessCopies& process) const {

@@ -51,6 +51,7 @@ class History {
   struct Process {
     std::deque<Point> points;
     std::uint64_t ended_ns = 0;
+    std::uint64_t seen_ns = 0;
   };
   std::map<ProcessId, Process> processes_;
   std::uint64_t taken_ns_ = 0;

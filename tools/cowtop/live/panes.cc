@@ -128,8 +128,8 @@ std::string pane_title(const State& state) {
     case Pane::details: {
       const cow::ProcessCopies* process = state.selected_process();
       if (!process) return "details";
-      return fmt::format("PID {} {}, {}, child of {}", process->pid, printable(process->comm),
-                         ending(*process), process->ppid);
+      return fmt::format("PID {} {}{}, {}, child of {}", process->pid, printable(process->comm),
+                         and_more(*process), ending(*process), process->ppid);
     }
     case Pane::columns: return "columns: Space shows or hides";
     case Pane::output: return "what the command has written";

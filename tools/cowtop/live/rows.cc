@@ -74,7 +74,7 @@ class RowMaker {
     for (std::size_t i = processes_.size(); i-- > 0;) {
       const bool is_hidden =
           !view_.shows_all_ended && any_alive && ended_long_ago(processes_[i]) && !shown_[i];
-      if (is_hidden) ++result_.ended_hidden;
+      if (is_hidden) result_.ended_hidden += processes_[i].processes;
       if (!is_hidden && matches(processes_[i])) shown_[i] = true;
       if (view_.is_tree && shown_[i]) shown_[tree_.parent(i)] = true;
     }

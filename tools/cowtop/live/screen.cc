@@ -118,7 +118,7 @@ class Screen {
       text += is_own ? (unicode ? (more ? "├─ " : "└─ ") : (more ? "|- " : "`- "))
                      : (more ? (unicode ? "│  " : "|  ") : "   ");
     }
-    text += printable(process.comm);
+    text += printable(process.comm) + and_more(process);
     if (row.folded > 0) text += fmt::format(" [+{}]", row.folded);
     if (!process.alive) text += " (" + ending(process) + ")";
     return text;

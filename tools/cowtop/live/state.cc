@@ -27,7 +27,8 @@ std::string processes_text(const cow::Measurement& measurement) {
   const auto& all = measurement.processes;
   const auto running =
       std::count_if(all.begin(), all.end(), [](const auto& process) { return process.alive; });
-  return fmt::format("{} process{}, {} running", all.size(), all.size() == 1 ? "" : "es", running);
+  const std::uint64_t count = measurement.process_count();
+  return fmt::format("{} process{}, {} running", count, count == 1 ? "" : "es", running);
 }
 
 std::string loss_text(const cow::Measurement& measurement) {
