@@ -7,7 +7,8 @@ function(cowshed_compile target)
   target_compile_options(
     ${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Wshadow -Wconversion
                       -Wnon-virtual-dtor -Wold-style-cast>)
-  if(CMAKE_UNITY_BUILD)
+  get_target_property(is_unity ${target} UNITY_BUILD)
+  if(is_unity)
     # A unity file is taken for a header there.
     target_compile_options(${target} PRIVATE -Wno-subobject-linkage)
   endif()

@@ -17,10 +17,12 @@
 #include <cowshed/share/arena_allocator.h>
 
 #include "child.h"
+#include "make_arena.h"
 
 namespace cowshed {
 namespace {
 
+using test::make_arena;
 using testing::HasSubstr;
 
 using Text = std::basic_string<char, std::char_traits<char>, ArenaAllocator<char>>;
@@ -32,12 +34,6 @@ using Table = std::unordered_map<int, Names, std::hash<int>, std::equal_to<>,
 // Nothing in a container means something else in another program.
 static_assert(std::is_empty_v<ArenaAllocator<int>>);
 static_assert(sizeof(Numbers) == sizeof(std::vector<int>));
-
-Arena make_arena(const std::string& name = "index") {
-  auto arena = Arena::create({.name = name, .capacity = 64_MiB});
-  EXPECT_TRUE(arena) << arena.error().message;
-  return std::move(arena.value());
-}
 
 std::optional<ErrorCode> push_back_error(Numbers& numbers) {
   try {
@@ -116,8 +112,8 @@ TEST(ArenaAllocator, KeepsTheAlignment) {
 }
 
 TEST(UseArena, Nests) {
-  const Arena first = make_arena("first");
-  const Arena second = make_arena("second");
+  const Arena first = make_arena(64_MiB, "first");
+  const Arena second = make_arena(64_MiB, "second");
   const UseArena outer(first);
   {
     const UseArena inner(second);
@@ -135,8 +131,8 @@ TEST(UseArena, FollowsAnArenaThatIsMoved) {
 
 // Memory goes back where it came from, whatever arena is current.
 TEST(ArenaAllocator, ContainersMoveBetweenArenas) {
-  const Arena first = make_arena("first");
-  const Arena second = make_arena("second");
+  const Arena first = make_arena(64_MiB, "first");
+  const Arena second = make_arena(64_MiB, "second");
   auto numbers = std::make_unique<Numbers>();
   {
     const UseArena use(first);
@@ -187,7 +183,7 @@ TEST(ArenaAllocator, AfterTheFreezeChildrenReadAndFree) {
 }
 
 TEST(ArenaAllocator, AfterTheFreezeTheSuccessorIsUsed) {
-  Arena next = make_arena("next");
+  Arena next = make_arena(64_MiB, "next");
   Arena arena = make_arena();
   const UseArena use(arena);
   Numbers numbers(1000, 7);

@@ -21,21 +21,15 @@
 #include <cowshed/share/image.h>
 
 #include "child.h"
+#include "make_arena.h"
 
 // What becomes of handles, and pointers, that have outlived their arena, and of forks in the middle
 // of its work.
 namespace cowshed {
 namespace {
 
+using test::make_arena;
 using testing::HasSubstr;
-
-Arena make_arena(const std::string& name = "index", bool huge_pages = true) {
-  auto arena = Arena::create({.name = name, .capacity = 256_MiB, .huge_pages = huge_pages});
-  if (!arena) {
-    throw std::runtime_error(arena.error().message);
-  }
-  return std::move(*arena);
-}
 
 template <class Allocate>
 std::string refusal(Allocate allocate) {
@@ -49,7 +43,7 @@ std::string refusal(Allocate allocate) {
 }
 
 TEST(ArenaHandle, ThatWasMovedFromAnswersEveryCall) {
-  Arena first = make_arena();
+  Arena first = make_arena(256_MiB);
   Arena arena = std::move(first);
   Arena& gone = first;  // NOLINT(bugprone-use-after-move): what this is about
   void* block = arena.allocate(16);
@@ -80,20 +74,20 @@ TEST(ArenaHandle, ThatWasMovedFromAnswersEveryCall) {
   expect_error(arena.freeze({.successor = &gone}));
   expect_error(save_image(gone, std::filesystem::temp_directory_path() / "cowshed-moved-from"));
   EXPECT_TRUE(arena.freeze());
-  gone = make_arena("another");
+  gone = make_arena(256_MiB, "another");
   EXPECT_TRUE(gone.contains(gone.allocate(16)));
 }
 
 // The next arena takes the same place and the same record; what is left of the first must not reach
 // it, whatever it is.
 TEST(ArenaHandle, APointerThatOutlivedItsArenaDoesNotReachTheNext) {
-  std::optional<Arena> first = make_arena("first");
+  std::optional<Arena> first = make_arena(256_MiB, "first");
   std::pmr::memory_resource* resource = first->resource();
   std::byte* base = first->base();
   void* block = first->allocate(64);
   const UseArena use(*first);
   first.reset();
-  Arena second = make_arena("second");
+  Arena second = make_arena(256_MiB, "second");
   ASSERT_EQ(second.base(), base);
   auto* ours = static_cast<char*>(second.allocate(64));
   ASSERT_EQ(ours, block);
@@ -106,13 +100,13 @@ TEST(ArenaHandle, APointerThatOutlivedItsArenaDoesNotReachTheNext) {
 }
 
 TEST(ArenaHandle, ABlockOfASuccessorThatIsGoneIsNotFreedInAnotherArena) {
-  std::optional<Arena> next = make_arena("next");
-  Arena arena = make_arena();
+  std::optional<Arena> next = make_arena(256_MiB, "next");
+  Arena arena = make_arena(256_MiB);
   ASSERT_TRUE(arena.freeze({.successor = &*next}));
   void* block = arena.allocate(64);
   ASSERT_TRUE(next->contains(block));
   next.reset();
-  Arena another = make_arena("another");
+  Arena another = make_arena(256_MiB, "another");
   ASSERT_EQ(another.allocate(64), block);  // in its place
   arena.deallocate(block, 64);
   EXPECT_EQ(another.stats().live_allocations, 1U);
@@ -177,7 +171,7 @@ struct ForkingProgress {
 TEST(ForkInProgress, OfAFreeze) {
   const auto child = test::run_in_child([] {
     alarm(60);
-    Arena arena = make_arena("index", false);
+    Arena arena = make_arena(256_MiB, "index", false);
     std::memset(arena.allocate(130_MiB), 1, 130_MiB);
     ForkingProgress forking;
     const auto collapsed = arena.collapse(forking.progress());
@@ -206,7 +200,7 @@ TEST(ForkInProgress, OfWhatAChildHas) {
                     ("cowshed-fork-in-progress-" + std::to_string(getpid()));
   const auto child = test::run_in_child([&] {
     alarm(60);
-    Arena arena = make_arena("index", false);
+    Arena arena = make_arena(256_MiB, "index", false);
     std::memset(arena.allocate(130_MiB), 1, 130_MiB);
     const bool frozen = arena.freeze().has_value();
     ForkingProgress forking;
@@ -235,7 +229,7 @@ TEST(ForkInProgress, OfManyThreadsAtOnce) {
     constexpr std::size_t kThreads = 3;
     std::vector<Arena> arenas;
     for (std::size_t i = 0; i < kThreads; ++i) {
-      arenas.push_back(make_arena(std::to_string(i), false));
+      arenas.push_back(make_arena(256_MiB, std::to_string(i), false));
       std::memset(arenas.back().allocate(65_MiB), 1, 65_MiB);
     }
     std::atomic<std::size_t> inside = 0;

@@ -12,29 +12,24 @@
 #include <cowshed/share/arena.h>
 
 #include "child.h"
+#include "make_arena.h"
 #include "memory_map.h"
 
 namespace cowshed {
 namespace {
 
+using test::make_arena;
+
 constexpr std::size_t kRange = 2_MiB;
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr std::size_t kFill = 128_MiB;
+constexpr std::size_t kLarge = 128_MiB;
 #else
-constexpr std::size_t kFill = 1_GiB;
+constexpr std::size_t kLarge = 1_GiB;
 #endif
 
-Arena make_arena(std::size_t capacity = 64_MiB, bool huge_pages = true) {
-  auto arena = Arena::create({.name = "index", .capacity = capacity, .huge_pages = huge_pages});
-  if (!arena) {
-    throw std::runtime_error(arena.error().message);
-  }
-  return std::move(*arena);
-}
-
 // One block, all of whose 2 MiB ranges hold data.
-char* fill(Arena& arena, std::size_t bytes) {
+char* fill_ranges(Arena& arena, std::size_t bytes) {
   auto* block = static_cast<char*>(arena.allocate(bytes, kRange));
   for (std::size_t offset = 0; offset < bytes; offset += 4096) {
     block[offset] = static_cast<char>(offset / 4096 % 127);
@@ -71,23 +66,23 @@ std::size_t mapped_huge(const Arena& arena) {
   return total;
 }
 
-std::size_t faults() {
+std::size_t all_faults() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   return static_cast<std::size_t>(usage.ru_minflt + usage.ru_majflt);
 }
 
 std::size_t faults_of_reading(const char* block, std::size_t bytes) {
-  const std::size_t before = faults();
+  const std::size_t before = all_faults();
   for (std::size_t offset = 0; offset < bytes; offset += 4096) {
     (void)*static_cast<const volatile char*>(block + offset);
   }
-  return faults() - before;
+  return all_faults() - before;
 }
 
 bool no_huge_pages() {
   Arena arena = make_arena();
-  (void)fill(arena, kRange);
+  (void)fill_ranges(arena, kRange);
   return arena.stats().huge_page_bytes == 0;
 }
 
@@ -137,7 +132,7 @@ TEST(ArenaStats, HugePagesAreThere) {
     GTEST_SKIP() << "this kernel cannot collapse memfd pages";
   }
   Arena arena = make_arena(256_MiB);
-  char* block = fill(arena, 100_MiB);
+  char* block = fill_ranges(arena, 100_MiB);
   ASSERT_TRUE(arena.freeze());
   ASSERT_TRUE(arena.prefault());
   const ArenaStats stats = arena.stats();
@@ -146,8 +141,8 @@ TEST(ArenaStats, HugePagesAreThere) {
 }
 
 TEST(Collapse, BeforeTheFreeze) {
-  Arena arena = make_arena(kFill * 2, false);
-  char* block = fill(arena, kFill);
+  Arena arena = make_arena(kLarge * 2, "index", false);
+  char* block = fill_ranges(arena, kLarge);
   const ArenaStats before = arena.stats();
   EXPECT_EQ(before.huge_page_bytes, 0U);
   EXPECT_EQ(before.huge_page_misses.size(), before.used / kRange);
@@ -161,9 +156,9 @@ TEST(Collapse, BeforeTheFreeze) {
   });
   ASSERT_TRUE(huge) << huge.error().message;
   EXPECT_TRUE(std::is_sorted(told.begin(), told.end()));
-  EXPECT_GE(told.size(), kFill / 64_MiB);
+  EXPECT_GE(told.size(), kLarge / 64_MiB);
   EXPECT_EQ(told.back(), before.used);
-  EXPECT_TRUE(is_filled(block, kFill));
+  EXPECT_TRUE(is_filled(block, kLarge));
   if (*huge == 0) {
     EXPECT_NE(arena.stats().huge_page_misses.at(0).error, 0);
     GTEST_SKIP() << "this kernel cannot collapse memfd pages";
@@ -177,8 +172,8 @@ TEST(Collapse, BeforeTheFreeze) {
 
 TEST(Collapse, AfterTheFreeze) {
   for (const FreezeMode mode : {FreezeMode::strict, FreezeMode::lenient}) {
-    Arena arena = make_arena(kFill * 2, false);
-    char* block = fill(arena, kFill);
+    Arena arena = make_arena(kLarge * 2, "index", false);
+    char* block = fill_ranges(arena, kLarge);
     std::size_t calls = 0;
     ASSERT_TRUE(arena.freeze({.mode = mode, .progress = [&](auto, auto) { ++calls; }}));
     EXPECT_EQ(calls, 0U);  // nothing is collapsed
@@ -187,8 +182,8 @@ TEST(Collapse, AfterTheFreeze) {
     EXPECT_EQ(frozen.huge_page_misses.size() * kRange + frozen.returned_bytes, frozen.used);
     const auto huge = arena.collapse([&](auto, auto) { ++calls; });
     ASSERT_TRUE(huge) << huge.error().message;
-    EXPECT_GE(calls, kFill / 64_MiB);
-    EXPECT_TRUE(is_filled(block, kFill));
+    EXPECT_GE(calls, kLarge / 64_MiB);
+    EXPECT_TRUE(is_filled(block, kLarge));
     EXPECT_EQ(*arena.private_bytes(), 0U);
     if (*huge == 0) {
       GTEST_SKIP() << "this kernel cannot collapse memfd pages";
@@ -199,7 +194,7 @@ TEST(Collapse, AfterTheFreeze) {
     const auto child = test::run_in_child([&] {
       const bool mapped = arena.prefault().has_value();
       return std::to_string(mapped && mapped_huge(arena) == *huge) +
-             std::to_string(is_filled(block, kFill));
+             std::to_string(is_filled(block, kLarge));
     });
     EXPECT_EQ(child.said, "11");
   }
@@ -207,8 +202,8 @@ TEST(Collapse, AfterTheFreeze) {
 
 // Ranges in which something was written privately stay private, and are collapsed by refreeze().
 TEST(Collapse, OfWhatWasWrittenTo) {
-  Arena arena = make_arena(64_MiB, false);
-  char* block = fill(arena, 16_MiB);
+  Arena arena = make_arena(64_MiB, "index", false);
+  char* block = fill_ranges(arena, 16_MiB);
   ASSERT_TRUE(arena.freeze(FreezeMode::lenient));
   block[5_MiB + 1] = 'x';
   ASSERT_TRUE(arena.collapse());
@@ -218,12 +213,12 @@ TEST(Collapse, OfWhatWasWrittenTo) {
 }
 
 TEST(Collapse, OfAThawedArena) {
-  Arena arena = make_arena(128_MiB, false);
-  char* old_block = fill(arena, 16_MiB);
+  Arena arena = make_arena(128_MiB, "index", false);
+  char* old_block = fill_ranges(arena, 16_MiB);
   ASSERT_TRUE(arena.freeze());
   const std::size_t old_bytes = arena.stats().huge_page_misses.size() * kRange;
   ASSERT_TRUE(arena.thaw());
-  char* new_block = fill(arena, 20_MiB);
+  char* new_block = fill_ranges(arena, 20_MiB);
   const std::size_t all = arena.stats().huge_page_misses.size() * kRange;
   EXPECT_GE(all, old_bytes + 20_MiB);
   std::vector<std::size_t> told;
@@ -247,34 +242,34 @@ TEST(Prefault, AfterwardsReadingFaultsNoMore) {
   GTEST_SKIP() << "ThreadSanitizer's own memory faults at every first read";
 #endif
   for (const bool huge_pages : {true, false}) {
-    Arena arena = make_arena(kFill * 2, huge_pages);
-    const char* block = fill(arena, kFill);
+    Arena arena = make_arena(kLarge * 2, "index", huge_pages);
+    const char* block = fill_ranges(arena, kLarge);
     ASSERT_TRUE(arena.freeze());
     const std::size_t missed = arena.stats().huge_page_misses.size();
     const auto without = test::run_in_child([&] {
       (void)faults_of_reading(block, 4096);  // the pages of this code
-      return std::to_string(faults_of_reading(block, kFill));
+      return std::to_string(faults_of_reading(block, kLarge));
     });
     const auto with = test::run_in_child([&] {
       if (!arena.prefault()) {
         return std::string("999999");
       }
       (void)faults_of_reading(block, 4096);
-      return std::to_string(faults_of_reading(block, kFill));
+      return std::to_string(faults_of_reading(block, kLarge));
     });
     EXPECT_LE(std::stoul(with.said), 8U) << with.said;
     if (missed == 0) {
-      EXPECT_LE(std::stoul(without.said), kFill / kRange + 2);
+      EXPECT_LE(std::stoul(without.said), kLarge / kRange + 2);
     }
-    EXPECT_GE(std::stoul(without.said), kFill / kRange - 1);  // the detector works
+    EXPECT_GE(std::stoul(without.said), kLarge / kRange - 1);  // the detector works
   }
 }
 
 // Also not into a hole, for which that would take memory.
 TEST(Prefault, TakesNoMemoryForHoles) {
   Arena arena = make_arena(256_MiB);
-  char* first = fill(arena, 32_MiB);
-  char* second = fill(arena, 32_MiB);
+  char* first = fill_ranges(arena, 32_MiB);
+  char* second = fill_ranges(arena, 32_MiB);
   arena.deallocate(std::min(first, second), 32_MiB, kRange);
   ASSERT_TRUE(arena.freeze());
   const ArenaStats stats = arena.stats();
@@ -303,8 +298,8 @@ TEST(Prefault, TakesNoMemoryForHoles) {
 
 TEST(PrivateBytes, AreExact) {
   for (const bool huge_pages : {true, false}) {
-    Arena arena = make_arena(128_MiB, huge_pages);
-    char* block = fill(arena, 64_MiB);
+    Arena arena = make_arena(128_MiB, "index", huge_pages);
+    char* block = fill_ranges(arena, 64_MiB);
     ASSERT_TRUE(arena.freeze(FreezeMode::lenient));
     const auto child = test::run_in_child([&]() -> std::string {
       std::size_t written = 0;

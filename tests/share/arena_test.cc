@@ -15,31 +15,25 @@
 #include <cowshed/share/registry.h>
 
 #include "child.h"
+#include "make_arena.h"
 #include "memory_map.h"
 
 namespace cowshed {
 namespace {
 
+using test::make_arena;
 using testing::HasSubstr;
 
-Arena make_arena(std::size_t capacity = 64_MiB, const std::string& name = "index") {
-  auto arena = Arena::create({.name = name, .capacity = capacity});
-  if (!arena) {
-    throw std::runtime_error(arena.error().message);
-  }
-  return std::move(*arena);
-}
-
-struct Index {
+struct WordIndex {
   using allocator_type = std::pmr::polymorphic_allocator<>;
-  explicit Index(allocator_type allocator) : words(allocator) {}
+  explicit WordIndex(allocator_type allocator) : words(allocator) {}
 
   std::pmr::unordered_map<std::pmr::string, int> words;
 };
 
 TEST(Arena, MembersOfWhatIsMadeLieInTheArena) {
   const Arena arena = make_arena();
-  auto index = const_cast<Arena&>(arena).make<Index>();
+  auto index = const_cast<Arena&>(arena).make<WordIndex>();
   ASSERT_TRUE(index);
   const auto [entry, added] = (*index)->words.emplace("a word that is too long to be inside", 1);
   EXPECT_TRUE(arena.contains(*index));

@@ -35,6 +35,7 @@
 #include "../support/arena_receiver.h"
 #include "../support/subprocess.h"
 #include "child.h"
+#include "make_arena.h"
 
 #ifdef __SANITIZE_THREAD__
 constexpr bool kThreadSanitizer = true;  // leaves arenas 508 GiB
@@ -50,6 +51,7 @@ constexpr bool kSanitized = kThreadSanitizer;
 namespace cowshed {
 namespace {
 
+using test::make_arena;
 using test::Node;
 using test::read_bytes;
 using test::write_bytes;
@@ -68,10 +70,6 @@ struct Sockets {
   Descriptor here;
   Descriptor there;
 };
-
-Arena make_arena(const std::string& name, std::size_t capacity = 64_MiB) {
-  return Arena::create({.name = name, .capacity = capacity}).value();
-}
 
 const Node* make_nodes(Arena& arena, std::uint64_t count) {
   const Node* last = nullptr;
@@ -191,7 +189,7 @@ struct Result {
 TEST(ArenaTransfer, AResultIsUsedInPlaceAfterItsWorkerHasEnded) {
   const std::size_t bytes = kSanitized ? 64_MiB : 2_GiB;
   Child worker([&](int socket) {
-    Arena arena = make_arena("result", 4_GiB);
+    Arena arena = make_arena(4_GiB, "result");
     const Block* last = nullptr;
     std::uint64_t sum = 0;
     for (std::size_t i = 0; i < bytes / sizeof(Block); ++i) {
@@ -243,14 +241,14 @@ TEST(ArenaTransfer, AResultIsUsedInPlaceAfterItsWorkerHasEnded) {
 TEST(ArenaTransfer, TheResultsOfManyWorkersHaveEachItsPlace) {
   constexpr std::uint64_t kWorkers = 6;
   std::vector<Arena> own;
-  own.push_back(make_arena("own"));
+  own.push_back(make_arena(64_MiB, "own"));
   std::vector<std::unique_ptr<Child>> workers;
   for (std::uint64_t rank = 0; rank < kWorkers; ++rank) {
     workers.push_back(std::make_unique<Child>([&, rank](int socket) {
       // Small ones, which share a GiB, and one that has some for itself; three rounds of each.
       for (int round = 0; round < 3; ++round) {
         for (const std::size_t capacity : {4_MiB, 64_MiB, 3_GiB}) {
-          Arena arena = make_arena("result " + std::to_string(rank), capacity);
+          Arena arena = make_arena(capacity, "result " + std::to_string(rank));
           const auto ref = publish(make_nodes(arena, 100 + rank));
           if (!ref || !arena.freeze() || !send_arena(socket, arena) || !write_bytes(socket, *ref)) {
             return 1;
@@ -259,7 +257,7 @@ TEST(ArenaTransfer, TheResultsOfManyWorkersHaveEachItsPlace) {
       }
       return 0;
     }));
-    own.push_back(make_arena("own"));
+    own.push_back(make_arena(64_MiB, "own"));
   }
   std::vector<Arena> results;
   std::vector<std::pair<Ref<Node>, std::uint64_t>> refs;
@@ -282,14 +280,14 @@ TEST(ArenaTransfer, TheResultsOfManyWorkersHaveEachItsPlace) {
 
 // What a process claimed and did not leave is free once it is dead.
 TEST(ArenaTransfer, PlacesOfTheDeadAreUsedAgain) {
-  (void)make_arena("first");  // makes the tree
+  (void)make_arena(64_MiB, "first");  // makes the tree
   auto& holders = process_tree::shared().holders;
   const auto held_by = [&](pid_t pid) {
     return std::count_if(holders.begin(), holders.end(),
                          [=](const auto& holder) { return holder.load() == pid; });
   };
   Child child([](int socket) {
-    const Arena arena = make_arena("large", 100_GiB);
+    const Arena arena = make_arena(100_GiB, "large");
     write_bytes(socket, getpid());
     return read_bytes<int>(socket);
   });
@@ -299,8 +297,8 @@ TEST(ArenaTransfer, PlacesOfTheDeadAreUsedAgain) {
   // Once round, in steps that leave no GiB out.
   const std::size_t step = kThreadSanitizer ? 50_GiB : 5000_GiB;
   for (int i = 0; i < 12; ++i) {
-    const Arena arena = make_arena("step", step);
-    const Arena next = make_arena("next", step);  // or the first would be used again and again
+    const Arena arena = make_arena(step, "step");
+    const Arena next = make_arena(step, "next");  // or the first would be used again and again
   }
   EXPECT_LT(held_by(pid), 101);
   EXPECT_LE(held_by(getpid()), 1);  // for small ones
@@ -315,9 +313,9 @@ Sockets start_receiver(std::optional<test::Subprocess>& receiver) {
 }
 
 TEST(ArenaTransfer, AnotherProgramHasTheSameObjectsAndHandsItsOwnUp) {
-  Arena arena = make_arena("index");
-  Arena open = make_arena("open");
-  Arena lenient = make_arena("lenient");
+  Arena arena = make_arena();
+  Arena open = make_arena(64_MiB, "open");
+  Arena lenient = make_arena(64_MiB, "lenient");
   const Node* nodes = make_nodes(arena, 10000);
   auto& words = **arena.make<test::Words>();
   {
@@ -367,7 +365,7 @@ TEST(ArenaTransfer, AnotherProgramHasTheSameObjectsAndHandsItsOwnUp) {
 
 TEST(ArenaTransfer, WhatAForkedChildBuiltHasItsCodeHere) {
   Child child([](int socket) {
-    Arena arena = make_arena("result");
+    Arena arena = make_arena(64_MiB, "result");
     const auto ref = publish(*arena.make<test::PmrNumbers>(10, 7));
     return ref && arena.freeze() && send_arena(socket, arena) && write_bytes(socket, *ref) ? 0 : 1;
   });
@@ -380,7 +378,7 @@ TEST(ArenaTransfer, WhatAForkedChildBuiltHasItsCodeHere) {
 TEST(ArenaTransfer, AllGenerationsArrive) {
   for (const int generations : {2, 7, 12}) {
     Child child([&](int socket) {
-      Arena arena = make_arena("index", 256_MiB);
+      Arena arena = make_arena(256_MiB, "index");
       auto numbers = *arena.make_array<std::uint64_t>(2_MiB);  // 16 MiB
       bool right = arena.freeze(FreezeMode::lenient).has_value();
       for (int i = 1; right && i < generations; ++i) {
@@ -415,7 +413,7 @@ TEST(ArenaTransfer, AllGenerationsArrive) {
 TEST(ArenaTransfer, AnImageIsSentAsItsFile) {
   const std::string path = testing::TempDir() + "arena_transfer." + std::to_string(getpid());
   {
-    Arena arena = make_arena("image");
+    Arena arena = make_arena(64_MiB, "image");
     ASSERT_TRUE(publish("nodes of the image", make_nodes(arena, 100)));
     ASSERT_TRUE(arena.freeze());
     ASSERT_TRUE(save_image(arena, path));
@@ -446,7 +444,7 @@ TEST(ArenaTransfer, MoreDescriptorsThanAMessageTakes) {
     const auto child = test::run_in_child([&] {
       std::vector<Arena> arenas;
       for (std::size_t i = 0; i < kArenas; ++i) {
-        arenas.push_back(make_arena("small", 2_MiB));
+        arenas.push_back(make_arena(2_MiB, "small"));
         if (!publish(make_nodes(arenas.back(), i + 1)) ||
             !arenas.back().freeze({.mode = FreezeMode::strict})) {
           return std::string("not made");
@@ -467,7 +465,7 @@ TEST(ArenaTransfer, MoreDescriptorsThanAMessageTakes) {
 }
 
 TEST(ArenaTransfer, WhatIsHereAlreadyIsAddressTaken) {
-  Arena arena = make_arena("index");
+  Arena arena = make_arena();
   ASSERT_TRUE(arena.freeze());
   const Sockets sockets;
   ASSERT_TRUE(send_arena(sockets.there.get(), arena));
@@ -481,7 +479,7 @@ TEST(ArenaTransfer, WhatElseIsThereIsNamed) {
   Sockets sockets;
   void* place = nullptr;
   {
-    Arena arena = make_arena("index");
+    Arena arena = make_arena();
     place = arena.base();
     ASSERT_TRUE(arena.freeze());
     ASSERT_TRUE(send_arena(sockets.there.get(), arena));
@@ -498,7 +496,7 @@ TEST(ArenaTransfer, WhatElseIsThereIsNamed) {
 
 // A worker that was forked first is given the index later.
 TEST(ArenaTransfer, WhatWasNotInheritedCanBeSent) {
-  Arena arena = make_arena("index");
+  Arena arena = make_arena();
   const auto before = publish("nodes", make_nodes(arena, 100));
   Child child([&](int socket) {
     const std::string first = outcome(*before);
@@ -517,10 +515,10 @@ TEST(ArenaTransfer, WhatWasNotInheritedCanBeSent) {
 }
 
 TEST(ArenaTransfer, ANameInUseIsRefusedAndNothingStays) {
-  Arena own = make_arena("own");
+  Arena own = make_arena(64_MiB, "own");
   const auto ref = publish("result", make_nodes(own, 1));
   Child child([](int socket) {
-    Arena arena = make_arena("other");
+    Arena arena = make_arena(64_MiB, "other");
     (void)withdraw(*find<Node>("result"));
     return publish("first", make_nodes(arena, 1)) && publish("result", make_nodes(arena, 1)) &&
                    arena.freeze() && send_arena(socket, arena)
@@ -538,7 +536,7 @@ TEST(ArenaTransfer, ANameInUseIsRefusedAndNothingStays) {
 }
 
 TEST(ArenaTransfer, OnlyWhatIsFrozenIsSent) {
-  Arena arena = make_arena("index");
+  Arena arena = make_arena();
   const Sockets sockets;
   EXPECT_EQ(send_arena(sockets.here.get(), arena).error().code, ErrorCode::arena_not_frozen);
   ASSERT_TRUE(arena.freeze() && arena.thaw());
@@ -549,12 +547,12 @@ TEST(ArenaTransfer, OnlyWhatIsFrozenIsSent) {
 
 // Two of the same slot, far apart in time.
 TEST(ArenaTransfer, TwoPublicationsOfOneSlotAreBothGood) {
-  Arena own = make_arena("own");
+  Arena own = make_arena(64_MiB, "own");
   Child child([](int socket) {
     const auto parents = read_bytes<Ref<Node>>(socket);
     process_tree::shared().last_generation =
         parents.bits().generation + internal::kMaxPublished - 1;
-    Arena arena = make_arena("result");
+    Arena arena = make_arena(64_MiB, "result");
     const auto ref = publish("childs", make_nodes(arena, 10));
     return ref && arena.freeze() && send_arena(socket, arena) && write_bytes(socket, *ref) ? 0 : 1;
   });
@@ -607,7 +605,7 @@ class BadParcel : public testing::Test {
     return result;
   }
 
-  std::optional<Arena> arena_ = make_arena("index");
+  std::optional<Arena> arena_ = make_arena();
   Parcel parcel_;
 };
 
@@ -681,7 +679,7 @@ TEST_F(BadParcel, AnyByteThatIsWrong) {
 }
 
 TEST_F(BadParcel, OfAnotherTree) {
-  const Arena own = make_arena("own");
+  const Arena own = make_arena(64_MiB, "own");
   auto contents = parcel_format::read(bytes()).value();
   contents.tree ^= 1U;
   parcel_.descriptors[0] = memfd_with(parcel_format::write(contents), kSealed);
@@ -727,7 +725,7 @@ TEST(ReceiveArena, LeavesNoDescriptorBehind) {
   const auto descriptors = [] {
     return std::distance(std::filesystem::directory_iterator("/proc/self/fd"), {});
   };
-  Arena arena = make_arena("index");
+  Arena arena = make_arena();
   ASSERT_TRUE(arena.freeze());
   const Sockets sockets;
   const auto before = descriptors();

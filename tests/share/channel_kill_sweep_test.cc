@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
-#include <filesystem>
 #include <functional>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -17,6 +16,7 @@
 
 #include "channel_traffic.h"
 #include "child.h"
+#include "open_descriptors.h"
 
 // A process dies, or stops and goes on later, after each instruction of a call in turn.
 namespace cowshed::test {
@@ -42,11 +42,6 @@ struct Case {
   static constexpr ChannelForm kForm = form;
 };
 
-std::size_t count_descriptors() {
-  const std::filesystem::directory_iterator all("/proc/self/fd");
-  return static_cast<std::size_t>(std::distance(begin(all), end(all)));
-}
-
 template <class Case>
 class ChannelKillSweep : public testing::Test {
  protected:
@@ -60,7 +55,7 @@ class ChannelKillSweep : public testing::Test {
 
   void TearDown() override {
     channel_.reset();
-    EXPECT_EQ(count_descriptors(), descriptors_);
+    EXPECT_EQ(test::open_descriptors(), descriptors_);
     EXPECT_EQ(waitpid(-1, nullptr, WNOHANG), -1);
     EXPECT_EQ(errno, ECHILD);
   }
@@ -204,7 +199,7 @@ class ChannelKillSweep : public testing::Test {
     return SteppedChild(body).run_stepped();
   }
 
-  std::size_t descriptors_ = count_descriptors();
+  std::size_t descriptors_ = test::open_descriptors();
   std::optional<Of> channel_;
   std::optional<typename Traffic::Prepared> prepared_;
   std::optional<std::decay_t<decltype(*std::declval<Of&>().receive())>> message_;

@@ -41,11 +41,11 @@ using test::make;
 using test::Process;
 
 #if defined(__SANITIZE_THREAD__)
-constexpr int kSlowness = 50;
+constexpr int kTimesSlower = 50;
 #elif defined(__SANITIZE_ADDRESS__)
-constexpr int kSlowness = 10;
+constexpr int kTimesSlower = 10;
 #else
-constexpr int kSlowness = 1;
+constexpr int kTimesSlower = 1;
 #endif
 
 // The receiver learns of a message by another way than the channel, and then tries at once.
@@ -95,7 +95,7 @@ struct Sum {
 
 TEST(ChannelProcesses, FourSendersToFourReceiversExactlyOnceAndIntact) {
   constexpr int kParties = 4;
-  constexpr int kEach = 25000 / kSlowness;
+  constexpr int kEach = 25000 / kTimesSlower;
   constexpr std::size_t kMost = 1_MiB;
   auto channel = make<Bytes>({.slots = 256, .memory = 64_MiB});
   auto& sent = test::shared<Sum>();
@@ -161,7 +161,7 @@ TEST(ChannelProcesses, FourSendersToFourReceiversExactlyOnceAndIntact) {
 
 TEST(ChannelProcesses, BatchesOfFourSendersReachFourReceiversOnceAndInOrder) {
   constexpr std::uint64_t kParties = 4;
-  constexpr std::uint64_t kEach = 50000 / kSlowness;
+  constexpr std::uint64_t kEach = 50000 / kTimesSlower;
   constexpr std::size_t kMost = 40;  // more than there are slots
   auto channel = make<std::uint64_t>({.slots = 32});
   auto& counts = test::shared<std::array<std::atomic<std::uint8_t>, kParties * kEach>>();

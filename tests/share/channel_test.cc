@@ -2,7 +2,6 @@
 #include <array>
 #include <cstring>
 #include <fcntl.h>
-#include <filesystem>
 #include <gtest/gtest.h>
 #include <numeric>
 #include <poll.h>
@@ -18,6 +17,7 @@
 
 #include "channel_memory.h"
 #include "channels.h"
+#include "open_descriptors.h"
 
 // What one process sees of a channel.
 namespace cowshed {
@@ -241,11 +241,6 @@ TEST(Channel, ThreadsSendAndReceiveAtOnce) {
   EXPECT_TRUE(channel.stats().lost.empty());
 }
 
-std::size_t open_descriptors() {
-  const std::filesystem::directory_iterator all("/proc/self/fd");
-  return static_cast<std::size_t>(std::distance(begin(all), end(all)));
-}
-
 TEST(Channel, ATimeLongerThanTheClockGoesIsForEver) {
   auto channel = make<std::uint64_t>({.slots = 1});
   const auto in_a_while = [](auto action) {
@@ -276,11 +271,11 @@ TEST(Channel, LeavesNothingBehind) {
     }
   };
   use();
-  const std::size_t before = open_descriptors();
+  const std::size_t before = test::open_descriptors();
   for (int i = 0; i < 100; ++i) {
     use();
   }
-  EXPECT_EQ(open_descriptors(), before);
+  EXPECT_EQ(test::open_descriptors(), before);
 }
 
 TEST(Channel, AnotherHandleThroughDescriptors) {

@@ -19,10 +19,13 @@
 #include <cowshed/share/counted_ptr.h>
 
 #include "child.h"
+#include "make_arena.h"
 #include "memory_map.h"
 
 namespace cowshed {
 namespace {
+
+using test::make_arena;
 
 constexpr int kThreads = 8;
 
@@ -41,10 +44,6 @@ struct Derived : Base {
   WeakCountedPtr<Derived> back;
 };
 struct Other : Base {};
-
-Arena make_arena(std::size_t capacity = 64_MiB) {
-  return Arena::create({.name = "counted", .capacity = capacity}).value();
-}
 
 TEST(CountedPtr, IsUsedLikeASharedPtr) {
   const Arena arena = make_arena();

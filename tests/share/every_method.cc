@@ -9,11 +9,6 @@
 
 namespace cowshed::test {
 
-std::size_t open_descriptors() {
-  const std::filesystem::directory_iterator all("/proc/self/fd");
-  return static_cast<std::size_t>(std::distance(begin(all), end(all)));
-}
-
 void EveryMethod::TearDown() {
   server_.reset();
   EXPECT_EQ(open_descriptors(), descriptors_);

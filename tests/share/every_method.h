@@ -8,9 +8,9 @@
 #include <cowshed/share/forkserver.h>
 #include <cowshed/share/workers.h>
 
-namespace cowshed::test {
+#include "open_descriptors.h"
 
-std::size_t open_descriptors();
+namespace cowshed::test {
 
 // Tests of this kind run under fork, spawn and forkserver.  Whatever one does, it leaves no child
 // and no descriptor.

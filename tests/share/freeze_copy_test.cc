@@ -9,11 +9,13 @@
 #include <cowshed/share/freeze_copy.h>
 
 #include "child.h"
+#include "make_arena.h"
 #include "memory_map.h"
 
 namespace cowshed {
 namespace {
 
+using test::make_arena;
 using testing::HasSubstr;
 
 struct Node {
@@ -158,10 +160,6 @@ struct FreezeTraits<Bomb> {
 };
 
 namespace {
-
-Arena make_arena(std::size_t capacity = 64_MiB) {
-  return Arena::create({.name = "graph", .capacity = capacity}).value();
-}
 
 TEST(FreezeCopy, ContainersAreCopiedInDepth) {
   const Arena arena = make_arena();

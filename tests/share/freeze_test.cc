@@ -15,11 +15,13 @@
 #include <cowshed/share/arena.h>
 
 #include "child.h"
+#include "make_arena.h"
 #include "memory_map.h"
 
 namespace cowshed {
 namespace {
 
+using test::make_arena;
 using testing::HasSubstr;
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -66,14 +68,6 @@ std::uint64_t sum(const Node* node) {
     total += node->value;
   }
   return total;
-}
-
-Arena make_arena(std::size_t capacity = 64_MiB) {
-  auto arena = Arena::create({.name = "index", .capacity = capacity});
-  if (!arena) {
-    throw std::runtime_error(arena.error().message);
-  }
-  return std::move(*arena);
 }
 
 class FreezeInMode : public testing::TestWithParam<FreezeMode> {};

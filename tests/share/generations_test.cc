@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <dirent.h>
 #include <fcntl.h>
 #include <fstream>
 #include <functional>
@@ -22,22 +21,17 @@
 #include <cowshed/share/workers.h>
 
 #include "child.h"
+#include "make_arena.h"
 #include "memory_map.h"
+#include "open_descriptors.h"
 
 namespace cowshed {
 namespace {
 
+using test::make_arena;
 using testing::HasSubstr;
 
 constexpr std::size_t kRange = 2_MiB;
-
-Arena make_arena(std::size_t capacity = 64_MiB, const std::string& name = "index") {
-  auto arena = Arena::create({.name = name, .capacity = capacity});
-  if (!arena) {
-    throw std::runtime_error(arena.error().message);
-  }
-  return std::move(*arena);
-}
 
 // A memfd of an arena that this process has open.
 struct Segment {
@@ -63,16 +57,6 @@ std::vector<Segment> segments(const Arena& arena) {
     }
   }
   return result;
-}
-
-std::size_t count_descriptors() {
-  std::size_t count = 0;
-  DIR* folder = opendir("/proc/self/fd");
-  while (readdir(folder) != nullptr) {
-    ++count;
-  }
-  closedir(folder);
-  return count;
 }
 
 struct Mapping {
@@ -395,7 +379,7 @@ TEST_P(Generations, HaveNoMoreMappingsAndDescriptorsForBeingMany) {
   ASSERT_TRUE(arena.freeze(GetParam()));
   const std::size_t returned = arena.stats().returned_bytes;
   EXPECT_GE(returned, 30_MiB);
-  const std::size_t descriptors = count_descriptors();
+  const std::size_t descriptors = test::open_descriptors();
   std::vector<int*> added;
   for (unsigned char generation = 2; generation <= 40; ++generation) {
     if (GetParam() == FreezeMode::lenient) {
@@ -409,7 +393,7 @@ TEST_P(Generations, HaveNoMoreMappingsAndDescriptorsForBeingMany) {
     ASSERT_TRUE(refrozen) << refrozen.error().message;
     ASSERT_EQ(arena.stats().generation, generation);
     ASSERT_EQ(find_unsealed(arena), "");
-    ASSERT_LE(count_descriptors(), descriptors + 8);
+    ASSERT_LE(test::open_descriptors(), descriptors + 8);
     ASSERT_LE(mappings(arena).size(), 60U);
     std::size_t held = 0;
     for (const Segment& segment : segments(arena)) {
@@ -447,7 +431,7 @@ TEST_P(Generations, HundredsCostNoMoreThanTheirLogarithm) {
   auto* base = static_cast<unsigned char*>(arena.allocate(kBase, kRange));
   std::memset(base, 1, kBase);
   ASSERT_TRUE(arena.freeze(GetParam()));
-  const std::size_t descriptors = count_descriptors();
+  const std::size_t descriptors = test::open_descriptors();
   std::size_t copied = 0;
   for (std::size_t i = 0; i < kCount; ++i) {
     if (GetParam() == FreezeMode::lenient) {
@@ -459,7 +443,7 @@ TEST_P(Generations, HundredsCostNoMoreThanTheirLogarithm) {
     const auto refrozen = arena.refreeze([&](std::size_t, std::size_t all) { total = all; });
     ASSERT_TRUE(refrozen) << refrozen.error().message;
     copied += total;
-    ASSERT_LE(count_descriptors(), descriptors + 10);
+    ASSERT_LE(test::open_descriptors(), descriptors + 10);
     ASSERT_LE(mappings(arena).size(), 80U);
   }
   // 8 is its logarithm; a lenient one adds what was written to.
@@ -541,7 +525,7 @@ TEST_P(Generations, NothingNewMakesNoGeneration) {
   auto value = arena.make<int>(1);
   ASSERT_TRUE(value);
   ASSERT_TRUE(arena.freeze(GetParam()));
-  const std::size_t descriptors = count_descriptors();
+  const std::size_t descriptors = test::open_descriptors();
   for (int i = 0; i < 20; ++i) {
     ASSERT_TRUE(arena.refreeze());
     ASSERT_TRUE(arena.thaw());
@@ -553,7 +537,7 @@ TEST_P(Generations, NothingNewMakesNoGeneration) {
   }
   EXPECT_EQ(arena.stats().generation, 1U);
   EXPECT_TRUE(arena.stats().frozen);
-  EXPECT_EQ(count_descriptors(), descriptors);
+  EXPECT_EQ(test::open_descriptors(), descriptors);
   EXPECT_EQ(**value, 1);
   EXPECT_EQ(find_unsealed(arena), "");
 }

@@ -34,12 +34,14 @@
 #include "../support/image_objects.h"
 #include "../support/subprocess.h"
 #include "child.h"
+#include "make_arena.h"
 
 namespace cowshed {
 namespace {
 
 namespace fs = std::filesystem;
 namespace format = image_format;
+using test::make_arena;
 using testing::AllOf;
 using testing::HasSubstr;
 using testing::IsEmpty;
@@ -76,14 +78,6 @@ struct Sums {
   std::uint64_t table = 0;
   std::uint64_t array = 0;
 };
-
-Arena make_arena(std::size_t capacity = 64_MiB) {
-  auto arena = Arena::create({.name = "index", .capacity = capacity});
-  if (!arena) {
-    throw std::runtime_error(arena.error().message);
-  }
-  return std::move(*arena);
-}
 
 // Nodes, containers, an array and what is not spawn-safe, all published; not frozen.
 Sums fill(Arena& arena) {

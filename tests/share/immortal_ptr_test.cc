@@ -13,30 +13,30 @@
 namespace cowshed {
 namespace {
 
-struct Base {
+struct Value {
   int value = 1;
 };
-struct Node : Base {
-  explicit Node(ImmortalPtr<const Node> its_next) : next(its_next) {}
-  ImmortalPtr<const Node> next;
+struct ImmortalNode : Value {
+  explicit ImmortalNode(ImmortalPtr<const ImmortalNode> its_next) : next(its_next) {}
+  ImmortalPtr<const ImmortalNode> next;
 };
 
 TEST(ImmortalPtr, IsUsedLikeASharedPtr) {
-  const Node node(nullptr);
-  ImmortalPtr<const Node> pointer(&node);
-  const ImmortalPtr<const Base> base = pointer;
+  const ImmortalNode node(nullptr);
+  ImmortalPtr<const ImmortalNode> pointer(&node);
+  const ImmortalPtr<const Value> base = pointer;
   EXPECT_TRUE(pointer);
   EXPECT_EQ(pointer->value, 1);
   EXPECT_EQ(&*base, &node);
   EXPECT_FALSE(pointer->next);
-  EXPECT_EQ(std::unordered_set<ImmortalPtr<const Node>>{pointer}.count(pointer), 1U);
+  EXPECT_EQ(std::unordered_set<ImmortalPtr<const ImmortalNode>>{pointer}.count(pointer), 1U);
   pointer.reset();
   EXPECT_EQ(pointer, nullptr);
 }
 
 TEST(ImmortalPtr, BecomesASharedPtrWithoutACount) {
-  const Node node(nullptr);
-  const std::shared_ptr<const Node> shared = ImmortalPtr<const Node>(&node);
+  const ImmortalNode node(nullptr);
+  const std::shared_ptr<const ImmortalNode> shared = ImmortalPtr<const ImmortalNode>(&node);
   EXPECT_EQ(shared.get(), &node);
   EXPECT_EQ(shared.use_count(), 0);
 }
@@ -62,21 +62,21 @@ TEST(ImmortalPtr, Casts) {
 // What a std::shared_ptr in the arena does on a copy, and this one does not.
 TEST(ImmortalPtr, CopiesAndDropsWriteNothingToFrozenPages) {
   Arena arena = Arena::create({.name = "nodes", .capacity = 64_MiB}).value();
-  ImmortalPtr<const Node> first;
+  ImmortalPtr<const ImmortalNode> first;
   std::vector<std::shared_ptr<int>> counted;
   std::pmr::polymorphic_allocator<> allocator(arena.resource());
   for (int i = 0; i < 10000; ++i) {
-    first = ImmortalPtr<const Node>(arena.make<Node>(first).value());
+    first = ImmortalPtr<const ImmortalNode>(arena.make<ImmortalNode>(first).value());
     counted.push_back(std::allocate_shared<int>(allocator, i));
   }
   ASSERT_TRUE(arena.freeze(FreezeMode::lenient));
   const std::size_t used = arena.stats().used;
   const auto immortal = test::run_in_child([&] {
-    std::vector<ImmortalPtr<const Node>> copies;
+    std::vector<ImmortalPtr<const ImmortalNode>> copies;
     for (auto node = first; node; node = node->next) {
       copies.push_back(node);
     }
-    std::vector<std::shared_ptr<const Node>> shared(copies.begin(), copies.end());
+    std::vector<std::shared_ptr<const ImmortalNode>> shared(copies.begin(), copies.end());
     copies.clear();
     shared.clear();
     return std::to_string(test::own_pages(arena.base(), used));

@@ -13,10 +13,12 @@
 #include <cowshed/share/registry.h>
 
 #include "every_method.h"
+#include "make_arena.h"
 
 namespace cowshed {
 namespace {
 
+using test::make_arena;
 using testing::EndsWith;
 using testing::HasSubstr;
 using LaunchArenas = test::EveryMethod;
@@ -29,8 +31,6 @@ struct Node {
   const Node* next;
   std::uint64_t value;
 };
-
-Arena make_arena() { return value_of(Arena::create({.name = "result", .capacity = 64_MiB})); }
 
 const Node* make_nodes(Arena& arena, std::uint64_t count) {
   const Node* last = nullptr;

@@ -19,10 +19,12 @@
 #include <cowshed/share/transfer_report.h>
 
 #include "every_method.h"
+#include "make_arena.h"
 
 namespace cowshed {
 namespace {
 
+using test::make_arena;
 using testing::EndsWith;
 using testing::HasSubstr;
 using testing::StartsWith;
@@ -171,8 +173,6 @@ struct Index {
   int answer = 42;
   int more[100] = {};
 };
-
-Arena make_arena() { return value_of(Arena::create({.name = "index", .capacity = 64_MiB})); }
 
 struct Seen {
   std::uintptr_t address;

@@ -24,11 +24,13 @@
 #include <cowshed/share/registry.h>
 
 #include "child.h"
+#include "make_arena.h"
 #include "memory_map.h"
 
 namespace cowshed {
 namespace {
 
+using test::make_arena;
 using testing::HasSubstr;
 
 struct Index {
@@ -72,14 +74,6 @@ const layout::Object* object_named(const std::string& name) {
   return named<layout::Object>(own_layout()->objects, name);
 }
 
-Arena make_arena(const std::string& name) {
-  auto arena = Arena::create({.name = name, .capacity = 64_MiB});
-  if (!arena) {
-    throw std::runtime_error(arena.error().message);
-  }
-  return std::move(*arena);
-}
-
 // From here memfd_create(2) fails, unless the file can be sealed, as an arena's can.
 void refuse_layout_memfds() {
   std::array<sock_filter, 6> program = {{
@@ -102,7 +96,7 @@ TEST(ALayoutThatCannotBeMade, IsMissedByNothing) {
   ASSERT_EQ(own_layout(), nullptr);
   const auto child = test::run_in_child([] {
     refuse_layout_memfds();
-    Arena arena = make_arena("arena");
+    Arena arena = make_arena(64_MiB, "arena");
     const auto ref = publish("index", static_cast<const Index*>(*arena.make<Index>()));
     std::ostringstream seen;
     seen << arena.freeze().has_value() << (ref->try_get() != nullptr) << withdraw(*ref).has_value()
@@ -116,7 +110,7 @@ TEST(Layout, NamesWhatAnotherProcessSent) {
   std::array<int, 2> sockets{};
   ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets.data()), 0);
   const auto child = test::run_in_child([&] {
-    Arena arena = make_arena("sent");
+    Arena arena = make_arena(64_MiB, "sent");
     const Index* index = *arena.make<Index>();
     const bool sent =
         publish("sent index", index) && arena.freeze() && send_arena(sockets[1], arena);
@@ -146,7 +140,7 @@ TEST(Layout, NamesWhatAnotherProcessSent) {
 }
 
 TEST(Layout, NamesArenasAndObjects) {
-  Arena arena = make_arena("shown");
+  Arena arena = make_arena(64_MiB, "shown");
   const Index* index = *arena.make<Index>();
   const auto ref = publish("index", index);
   ASSERT_TRUE(ref);
@@ -174,9 +168,9 @@ TEST(Layout, NamesArenasAndObjects) {
 }
 
 TEST(Layout, ShowsHowAnArenaIsFrozen) {
-  Arena strict = make_arena("strict");
+  Arena strict = make_arena(64_MiB, "strict");
   const Index* in_strict = *strict.make<Index>();
-  Arena lenient = make_arena("lenient");
+  Arena lenient = make_arena(64_MiB, "lenient");
   const Index* in_lenient = *lenient.make<Index>();
   ASSERT_TRUE(strict.freeze(FreezeMode::strict));
   ASSERT_TRUE(lenient.freeze(FreezeMode::lenient));
@@ -189,7 +183,7 @@ TEST(Layout, ShowsHowAnArenaIsFrozen) {
 
 TEST(Layout, WhatIsGoneIsVacant) {
   {
-    Arena arena = make_arena("gone");
+    Arena arena = make_arena(64_MiB, "gone");
     const Index* index = *arena.make<Index>();
     const auto withdrawn = publish("withdrawn", index);
     ASSERT_TRUE(withdrawn);
@@ -203,11 +197,11 @@ TEST(Layout, WhatIsGoneIsVacant) {
 }
 
 TEST(Layout, AChildShowsWhatItHasAndNothingElse) {
-  Arena frozen = make_arena("frozen");
+  Arena frozen = make_arena(64_MiB, "frozen");
   const Index* in_frozen = *frozen.make<Index>();
   ASSERT_TRUE(publish("in_frozen", in_frozen));
   ASSERT_TRUE(frozen.freeze());
-  Arena open = make_arena("open");
+  Arena open = make_arena(64_MiB, "open");
   ASSERT_TRUE(publish("in_open", *open.make<Index>()));
   const auto child = test::run_in_child([&]() -> std::string {
     std::ostringstream seen;
@@ -223,7 +217,7 @@ TEST(Layout, AChildShowsWhatItHasAndNothingElse) {
 }
 
 TEST(Layout, TakesThreePagesAndAChildOfFrozenArenasWritesToNone) {
-  Arena arena = make_arena("arena");
+  Arena arena = make_arena(64_MiB, "arena");
   const auto ref = publish("index", static_cast<const Index*>(*arena.make<Index>()));
   ASSERT_TRUE(arena.freeze());
   const layout::Header* header = own_layout();
@@ -235,7 +229,7 @@ TEST(Layout, TakesThreePagesAndAChildOfFrozenArenasWritesToNone) {
 }
 
 TEST(Layout, PublishingAgainAndAgainTakesNoMorePages) {
-  Arena arena = make_arena("arena");
+  Arena arena = make_arena(64_MiB, "arena");
   const Index* index = *arena.make<Index>();
   ASSERT_TRUE(publish("first", index));
   for (int i = 0; i < 1000; ++i) {
@@ -250,7 +244,7 @@ TEST(Layout, PublishingAgainAndAgainTakesNoMorePages) {
 }
 
 TEST(Layout, AnArrayIsAllOfItsElements) {
-  Arena arena = make_arena("arena");
+  Arena arena = make_arena(64_MiB, "arena");
   std::pmr::vector<std::int64_t> numbers(1000, arena.resource());
   ASSERT_TRUE(publish("numbers", std::span(numbers)));
   const layout::Object* object = object_named("numbers");

@@ -17,11 +17,13 @@
 #include <cowshed/share/registry.h>
 
 #include "child.h"
+#include "make_arena.h"
 #include "registry_other_unit.h"
 
 namespace cowshed {
 namespace {
 
+using test::make_arena;
 using testing::HasSubstr;
 
 struct Index {
@@ -30,14 +32,6 @@ struct Index {
 struct Other {
   int answer = 1;
 };
-
-Arena make_arena(const std::string& name = "index") {
-  auto arena = Arena::create({.name = name, .capacity = 64_MiB});
-  if (!arena) {
-    throw std::runtime_error(arena.error().message);
-  }
-  return std::move(*arena);
-}
 
 // The code of what get() says, or "ok".
 template <class T>
@@ -239,7 +233,7 @@ TEST(Registry, ThreadsDoAllOfItAtOnce) {
   for (int i = 0; i < 2; ++i) {
     threads.emplace_back([&] {
       for (int round = 0; round < kRounds; ++round) {
-        Arena own = make_arena("own");
+        Arena own = make_arena(64_MiB, "own");
         const auto ref = publish(*own.make<Index>());
         ASSERT_TRUE(ref && own.freeze());
         EXPECT_EQ((*ref)->answer, 42);
@@ -330,7 +324,7 @@ TEST(Registry, AnArrayIsASpan) {
 }
 
 TEST(Registry, ListsWhatIsPublished) {
-  Arena arena = make_arena("listed");
+  Arena arena = make_arena(64_MiB, "listed");
   std::pmr::vector<int> numbers({1, 2, 3}, arena.resource());
   const auto index = publish("index", static_cast<const Index*>(*arena.make<Index>()));
   const auto array = publish(std::span(numbers));

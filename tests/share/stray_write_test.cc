@@ -27,14 +27,14 @@ namespace {
 using testing::EndsWith;
 using testing::HasSubstr;
 
-struct Index {
+struct Answers {
   long answers[4096] = {};
 };
 
-// A frozen arena with a published Index and something that is not published.
+// A frozen arena with a published Answers and something that is not published.
 struct Frozen {
   Arena arena = Arena::create({.name = "index", .capacity = 64_MiB}).value();
-  Index* index = arena.make<Index>().value();
+  Answers* index = arena.make<Answers>().value();
   long* unpublished = arena.make<long>().value();
 
   explicit Frozen(FreezeMode mode = FreezeMode::strict) {

@@ -35,8 +35,8 @@ TEST(ReadableType, LeavesOutWhatSaysNothing) {
   EXPECT_EQ(readable<std::vector<std::vector<std::string>>>(), "vector<vector<string>>");
   using Map = std::map<std::string, std::vector<long>>;
   EXPECT_EQ(readable<Map>(), "map<string, vector<long>>");
-  using Table = std::unordered_map<std::string, std::unique_ptr<app::Rule>>;
-  EXPECT_EQ(readable<Table>(), "unordered_map<string, unique_ptr<app::Rule>>");
+  using Rules = std::unordered_map<std::string, std::unique_ptr<app::Rule>>;
+  EXPECT_EQ(readable<Rules>(), "unordered_map<string, unique_ptr<app::Rule>>");
 }
 
 TEST(ReadableType, KeepsWhatIsNoDefault) {

@@ -1,7 +1,6 @@
 #include <csignal>
 #include <cstdio>
 #include <fcntl.h>
-#include <filesystem>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <iostream>
@@ -15,10 +14,13 @@
 #include <cowshed/share/workers.h>
 
 #include "child.h"
+#include "make_arena.h"
+#include "open_descriptors.h"
 
 namespace cowshed {
 namespace {
 
+using test::make_arena;
 using namespace std::chrono_literals;
 using testing::HasSubstr;
 using testing::StartsWith;
@@ -27,19 +29,6 @@ struct Index {
   int answer = 42;
   int more[100] = {};
 };
-
-Arena make_arena() {
-  auto arena = Arena::create({.name = "index", .capacity = 64_MiB});
-  if (!arena) {
-    throw std::runtime_error(arena.error().message);
-  }
-  return std::move(*arena);
-}
-
-std::size_t open_descriptors() {
-  const std::filesystem::directory_iterator all("/proc/self/fd");
-  return static_cast<std::size_t>(std::distance(begin(all), end(all)));
-}
 
 // Starts, waits, and returns what became of all.
 template <class... Args>
@@ -223,16 +212,16 @@ TEST(Workers, DieWithTheirParent) {
 
 TEST(Workers, LeaveNoZombiesAndNoDescriptors) {
   (void)run(1, [] {});  // a process that has started any has its tree's descriptor from then on
-  const std::size_t before = open_descriptors();
+  const std::size_t before = test::open_descriptors();
   // A worker has one of its own, to its parent.
-  const auto in_child = run(4, [before] { return open_descriptors() == before + 1 ? 0 : 1; });
+  const auto in_child = run(4, [before] { return test::open_descriptors() == before + 1 ? 0 : 1; });
   for (const auto& exit : in_child) {
     EXPECT_TRUE(exit.ok()) << "a worker has a descriptor more";
   }
   {
     auto workers = start({.count = 4}, [] { pause(); });
   }  // killed by the destructor
-  EXPECT_EQ(open_descriptors(), before);
+  EXPECT_EQ(test::open_descriptors(), before);
   EXPECT_EQ(waitpid(-1, nullptr, WNOHANG), -1);
   EXPECT_EQ(errno, ECHILD);
 }

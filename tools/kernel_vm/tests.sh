@@ -41,24 +41,24 @@ echo 2 >/proc/sys/kernel/perf_event_paranoid # as the kernel's own authors have 
 run cow/meter_code_test
 echo 3 >/proc/sys/kernel/perf_event_paranoid
 run tools/cowtop_test 'CowtopPrivilege.*:CowtopDetach.*'
-run share/workers_test
-run share/stray_write_test
+run share/share_test 'Workers.*'
+run share/share_test 'StrayWrite*'
 run share/registry_test
-run share/immortal_ptr_test
-run share/counted_ptr_test
-run share/layout_test
-run share/freeze_copy_test
+run share/share_test 'ImmortalPtr.*'
+run share/share_test 'CountedPtr.*'
+run share/share_single_threaded_test '*Layout*'
+run share/share_single_threaded_test 'FreezeCopy.*'
 run share/image_test
 run share/hostile_child_test
-run share/arena_test '-*ManyArenasOneAfterAnother:*ThreadsThatEndLeaveNoCachesBehind'
-run share/freeze_test '-*AChildThatReadsAndFreesCopiesNothing/Lenient'
+run share/share_test 'Arena.*-*ManyArenasOneAfterAnother:*ThreadsThatEndLeaveNoCachesBehind'
+run share/share_test 'Freeze.*:Modes/FreezeInMode.*-*AChildThatReadsAndFreesCopiesNothing/Lenient'
 run share/memory_shortage_test
 run share/launch_test '*ArgumentsAndValuesArriveByRank*:*TheSameObjectAtTheSameAddress*:*OnlyWhatItShould*'
 run share/launch_ends_test '*SignalsAreReportedWhole*:*DieWithTheirParent*:*StopTerminatesThenKills*'
 run share/launch_streams_test
 run share/forkserver_test '*HaveWhatTheWarmUpLeft:*EndWithTheirOwner*'
 run share/map_test '*TheItemOfAWorkerThatDies*'
-run share/channel_test
+run share/share_test 'Channel.*:Channel/EachForm.*'
 run share/arena_transfer_test '-*AResultIsUsedInPlaceAfterItsWorkerHasEnded:*MoreDescriptorsThan*'
 if [ -n "$failed" ]; then
   echo "failed:$failed"
