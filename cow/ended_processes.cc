@@ -17,7 +17,7 @@ constexpr const char* kSeveralNames = "(others)";
 constexpr std::size_t kNowhere = std::numeric_limits<std::size_t>::max();
 
 // What is the same of those that are added up.  What is known of one is known of all.
-struct Kind {
+struct MergeKind {
   std::size_t above = kNowhere;
   std::string comm;
   Role role = Role::child;
@@ -26,7 +26,7 @@ struct Kind {
   bool is_copied_known = false;
   bool is_shared_known = false;
 
-  Kind(const ProcessCopies& process, std::size_t above_it)
+  MergeKind(const ProcessCopies& process, std::size_t above_it)
       : above(above_it),
         comm(process.comm),
         role(process.role),
@@ -35,14 +35,14 @@ struct Kind {
         is_copied_known(process.copied_pages().has_value()),
         is_shared_known(process.shared_at_fork_bytes.has_value()) {}
   // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 misreads it
-  auto operator<=>(const Kind&) const = default;
+  auto operator<=>(const MergeKind&) const = default;
 };
 
 struct Sum {
   std::size_t first = 0;
   std::uint64_t copied_pages = 0;
 };
-using Sums = std::map<Kind, Sum>;
+using Sums = std::map<MergeKind, Sum>;
 
 std::uint64_t copied_pages(const ProcessCopies& process) {
   return process.copied_pages().value_or(0);
@@ -67,18 +67,19 @@ std::vector<bool> choose(const std::vector<ProcessCopies>& processes,
   return stays;
 }
 
-void add(Sums& sums, const Kind& kind, const ProcessCopies& process, std::size_t i) {
+void add(Sums& sums, const MergeKind& kind, const ProcessCopies& process, std::size_t i) {
   sums.try_emplace(kind, Sum{i}).first->second.copied_pages += copied_pages(process);
 }
 
 // Where there are too many names or places, those of the smallest sums no longer count.
-void leave_out_small(std::vector<std::optional<Kind>>& kinds, const Sums& sums, std::size_t most) {
+void leave_out_small(std::vector<std::optional<MergeKind>>& kinds, const Sums& sums,
+                     std::size_t most) {
   if (sums.size() <= most) return;
   std::vector<std::uint64_t> pages;
   for (const auto& [kind, sum] : sums) pages.push_back(sum.copied_pages);
   const auto least = pages.begin() + static_cast<std::ptrdiff_t>(most / 2);
   std::nth_element(pages.begin(), least, pages.end(), std::greater<>());
-  for (std::optional<Kind>& kind : kinds) {
+  for (std::optional<MergeKind>& kind : kinds) {
     if (!kind || sums.at(*kind).copied_pages > *least) continue;
     kind->above = kNowhere;
     kind->comm = kSeveralNames;
@@ -163,7 +164,7 @@ std::vector<MergedProcess> merge_ended(const std::vector<ProcessCopies>& process
   const std::vector<bool> stays = choose(processes, above, ended, most / 4);
   const auto is_merged = [&](std::size_t i) { return i > 0 && may_be_merged[i] && !stays[i]; };
 
-  std::vector<std::optional<Kind>> kinds(processes.size());
+  std::vector<std::optional<MergeKind>> kinds(processes.size());
   std::vector<std::size_t> staying_above(processes.size(), kNowhere);
   Sums sums;
   for (std::size_t i = 0; i < processes.size(); ++i) {
@@ -175,7 +176,7 @@ std::vector<MergedProcess> merge_ended(const std::vector<ProcessCopies>& process
   sums.clear();
   for (std::size_t i = 0; i < processes.size(); ++i) {
     if (!kinds[i]) continue;
-    const Kind& kind = *kinds[i];
+    const MergeKind& kind = *kinds[i];
     result[i].into = sums.try_emplace(kind, Sum{i}).first->second.first;
     if (kind.role == Role::child && (kind.above != kNowhere || kind.comm == kSeveralNames)) {
       result[i].ppid = processes[kind.above == kNowhere ? 0 : kind.above].pid;
