@@ -73,7 +73,7 @@ constexpr std::uint64_t kNodes = 100'000;
 
 // Under the same name in all workers.
 std::tuple<Arena, Ref<Node>, Place> build(const Worker& self) {
-  Arena arena = make_arena();
+  Arena arena = make_arena(64_MiB, "result");
   const Node* nodes = make_nodes(arena, kNodes + static_cast<std::uint64_t>(self.rank));
   const auto ref = value_of(publish("nodes", nodes));
   freeze(arena);
@@ -107,7 +107,7 @@ TEST_P(LaunchArenas, AResultIsUsedInPlaceAfterItsWorkerHasEnded) {
 Ref<Node> find_node(const std::string& name) { return value_of(find<Node>(name)); }
 
 TEST_P(LaunchArenas, AReferenceToWhatTheParentHasComesBackEqual) {
-  Arena arena = make_arena();
+  Arena arena = make_arena(64_MiB, "result");
   const auto ref = value_of(publish("node", make_nodes(arena, 1)));
   ASSERT_TRUE(arena.freeze());
   const auto result = end_of(start<find_node>(one(), "node"));
@@ -115,7 +115,7 @@ TEST_P(LaunchArenas, AReferenceToWhatTheParentHasComesBackEqual) {
 }
 
 std::pair<Arena, Ref<Node>> build_open() {
-  Arena arena = make_arena();
+  Arena arena = make_arena(64_MiB, "result");
   const auto ref = value_of(publish(make_nodes(arena, 1)));
   return {std::move(arena), ref};
 }
@@ -127,7 +127,7 @@ TEST_P(LaunchArenas, AnArenaThatIsNotFrozenIsAnError) {
 }
 
 Ref<Node> forget_the_arena() {
-  Arena arena = make_arena();
+  Arena arena = make_arena(64_MiB, "result");
   const auto ref = value_of(publish(make_nodes(arena, 1)));
   freeze(arena);
   return ref;
@@ -143,7 +143,7 @@ TEST_P(LaunchArenas, AReferenceWithoutItsArenaSaysWhatToReturn) {
 }
 
 std::pair<Arena, Ref<Node>> build_for(int /*item*/) {
-  Arena arena = make_arena();
+  Arena arena = make_arena(64_MiB, "result");
   const auto ref = value_of(publish(make_nodes(arena, 1)));
   freeze(arena);
   return {std::move(arena), ref};
