@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <spawn.h>
 #include <stdexcept>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <utility>
@@ -77,9 +78,15 @@ void Tool::ping() const {
 
 const std::string& Tool::stop() {
   kill(pid_, SIGINT);
+  return read_to_end();
+}
+
+const std::string& Tool::read_to_end() {
   while (read_more(output_, text_)) {
   }
-  waitpid(std::exchange(pid_, 0), nullptr, 0);
+  rusage used{};
+  wait4(std::exchange(pid_, 0), nullptr, 0, &used);
+  memory_mib_ = static_cast<double>(used.ru_maxrss) / 1024;
   return text_;
 }
 

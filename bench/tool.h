@@ -28,7 +28,11 @@ class Tool {
   void ping() const;
 
   // What it wrote.
+  const std::string& read_to_end();
+  // The same, with SIGINT.
   const std::string& stop();
+  // At its peak; after its end.
+  double memory_mib() const { return memory_mib_; }
 
  private:
   std::string name_;
@@ -37,6 +41,7 @@ class Tool {
   int control_;
   int answer_;
   std::string text_;
+  double memory_mib_ = 0;
 };
 
 // The cowtop that was built with this program.

@@ -9,14 +9,14 @@
 namespace cowshed::cow {
 namespace {
 
-// Holds what all CPUs sample in 200 ms of copying at full speed, as whoever takes the samples may
+// Holds what all CPUs sample in 50 ms of copying at full speed, as whoever takes the samples may
 // wait so long for a CPU; of which the kernel's memory is no more than a 64th of the machine's.
 SamplingOptions with_buffer_for_here(SamplingOptions sampling) {
   if (sampling.period == 0 || sampling.buffer_bytes != SamplingOptions{}.buffer_bytes) {
     return sampling;
   }
   constexpr std::uint64_t kMostBytes = 128 << 20;
-  constexpr std::uint64_t kCopiesOfACpu = 60'000;
+  constexpr std::uint64_t kCopiesOfACpu = 15'000;
   constexpr std::uint64_t kMemoryShare = 64;
   const auto cpus = static_cast<std::uint64_t>(std::max(::sysconf(_SC_NPROCESSORS_ONLN), 1L));
   const auto memory = static_cast<std::uint64_t>(std::max(::sysconf(_SC_PHYS_PAGES), 1L)) *

@@ -2,6 +2,7 @@
 #include <array>
 #include <cmath>
 #include <fmt/format.h>
+#include <set>
 #include <string_view>
 #include <utility>
 
@@ -147,6 +148,18 @@ void CodeSites::merge(std::uint64_t process_id, std::uint64_t into) {
   }
 }
 
+void CodeSites::look_up(const std::vector<Weighted>& tallies, Symbols& symbols) {
+  std::set<CodeAddress> addresses;
+  for (const auto& [tally, copies_per_sample] : tallies) {
+    for (const auto& [stack, samples] : tally->stacks) {
+      for (const CodeAddress& code : stack.code.addresses) {
+        if (symbols.needs_look_up(code)) addresses.insert(code);
+      }
+    }
+  }
+  symbols.look_up(addresses);
+}
+
 std::vector<Frame> CodeSites::frames(const Stack& stack, Symbols& symbols) {
   std::vector<Frame> frames;
   if (stack.writer != kProgram) {
@@ -192,6 +205,7 @@ std::vector<CodeSite> CodeSites::sites(const std::vector<Weighted>& tallies, Sym
     bool truncated = false;
   };
   std::map<std::vector<Frame>, Found> found;
+  look_up(tallies, symbols);
   for (const auto& [tally, copies_per_sample] : tallies) {
     for (const auto& [stack, samples] : tally->stacks) {
       std::vector<Frame> all = frames(stack, symbols);

@@ -69,6 +69,7 @@ class CodeSites {
   };
 
   static Weighted weighted(std::uint64_t process_id, const Tally& tally, const Copies& copies);
+  static void look_up(const std::vector<Weighted>& tallies, Symbols& symbols);
   static std::vector<Frame> frames(const Stack& stack, Symbols& symbols);
   static std::vector<CodeSite> sites(const std::vector<Weighted>& tallies, Symbols& symbols,
                                      std::size_t most);

@@ -2,6 +2,7 @@
 #include <cstring>
 #include <elfutils/libdwfl.h>
 #include <fmt/format.h>
+#include <functional>
 #include <iterator>
 #include <optional>
 #include <utility>
@@ -13,7 +14,7 @@ namespace cowshed::cow {
 namespace {
 
 constexpr std::size_t kMostFrames = 128;
-constexpr std::size_t kMostKnown = 20'000;
+constexpr std::size_t kMostKnown = 4000;
 constexpr pid_t kThread = 1;  // any: a sample has one
 
 bool is_file(const Mapping& mapping) { return mapping.inode != 0 && mapping.path.starts_with('/'); }
@@ -164,7 +165,7 @@ bool StackUnwinder::is_of_file(std::uint64_t pc) const {
 
 // All that decides how a stack is unwound: where it was, and which words in the registers and on
 // the stack point to code or, counted from its top, into the stack.
-std::string StackUnwinder::fingerprint(const CopySample& sample) const {
+std::size_t StackUnwinder::fingerprint(const CopySample& sample) const {
   const std::uint64_t top = sample[Register::rsp];
   std::string text;
   const auto add = [&](std::uint64_t place, std::uint64_t word) {
@@ -182,7 +183,7 @@ std::string StackUnwinder::fingerprint(const CopySample& sample) const {
     std::memcpy(&word, sample.stack.data() + at, sizeof word);
     add(at, word);
   }
-  return text;
+  return std::hash<std::string>()(text);  // the text takes kilobytes
 }
 
 CodeAddress StackUnwinder::located(std::uint64_t pc) const {

@@ -1,9 +1,10 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include <cowshed/cow/binaries.h>
@@ -63,7 +64,7 @@ class StackUnwinder {
   const Code* code_at(std::uint64_t word) const;
   bool is_code(std::uint64_t word) const;
   bool is_of_file(std::uint64_t pc) const;
-  std::string fingerprint(const CopySample& sample) const;
+  std::size_t fingerprint(const CopySample& sample) const;
   CodeAddress located(std::uint64_t pc) const;
   CodeStack walk(const CopySample& sample);
 
@@ -71,7 +72,7 @@ class StackUnwinder {
   std::unique_ptr<Walk> walk_;  // the one argument that the callbacks ever get
   std::unique_ptr<Dwfl, End> dwfl_;
   bool attached_ = false;
-  std::map<std::string, CodeStack> known_;  // by fingerprint
+  std::unordered_map<std::size_t, CodeStack> known_;  // by fingerprint
 };
 
 }  // namespace cowshed::cow

@@ -180,25 +180,41 @@ class Symbols::ElfSource : public Source {
 Symbols::Symbols() = default;
 Symbols::~Symbols() = default;
 
+void Symbols::add(const CodeAddress& code, Source& source) {
+  std::vector<Frame>& frames = known_[code];
+  frames = source.frames(code.address);
+  for (Frame& frame : frames) {
+    frame.module = code.binary->path;
+    frame.address = code.address;
+  }
+}
+
 const std::vector<Frame>& Symbols::frames(const CodeAddress& code) {
-  const auto [entry, is_new] = known_.try_emplace(code);
-  if (!is_new) return entry->second;
-  std::vector<Frame>& frames = entry->second;
+  const auto known = known_.find(code);
+  if (known != known_.end()) return known->second;
   if (code.binary == nullptr) {
-    frames.emplace_back();
+    known_[code].emplace_back().address = code.address;
   } else {
     std::unique_ptr<Source>& source = sources_[code.binary];
     if (!source && code.binary->is_generated) {
       source = std::make_unique<GeneratedSource>(code.binary->path);
     }
     if (!source) source = std::make_unique<ElfSource>(*code.binary);
-    frames = source->frames(code.address);
+    add(code, *source);
   }
-  for (Frame& frame : frames) {
-    if (code.binary != nullptr) frame.module = code.binary->path;
-    frame.address = code.address;
+  return known_.at(code);
+}
+
+bool Symbols::needs_look_up(const CodeAddress& code) const {
+  return code.binary != nullptr && !code.binary->is_generated && !known_.contains(code);
+}
+
+void Symbols::look_up(const std::set<CodeAddress>& addresses) {
+  for (auto code = addresses.begin(); code != addresses.end();) {
+    const Binary* binary = code->binary;
+    ElfSource source(*binary);
+    for (; code != addresses.end() && code->binary == binary; ++code) add(*code, source);
   }
-  return frames;
 }
 
 }  // namespace cowshed::cow

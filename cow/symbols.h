@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <vector>
 
 #include <cowshed/cow/sampled_copies.h>
@@ -12,9 +13,8 @@ namespace cowshed::cow {
 
 // Names of code, from the debug information of a binary (its own, or that which Debian's -dbgsym
 // packages and build ids lead to), else its symbol table; or from a perf map.  Generated code that
-// none names is all one function, "generated code".  Each address is looked up once.  Opens a
-// binary's debug information when it is first asked about it: after the measurement, not meanwhile.
-// One thread at a time.
+// none names is all one function, "generated code".  Each address is looked up once.  One thread at
+// a time.
 class Symbols {
  public:
   Symbols();
@@ -24,12 +24,21 @@ class Symbols {
 
   // The function at `code` and those that it is inlined into, innermost first; at least one, that
   // has a module and an address where nothing else is known.
+  // Keeps the debug information open for the next address.
   const std::vector<Frame>& frames(const CodeAddress& code);
+
+  // Makes frames() of these quick, for whoever goes on for long: debug information may take tens of
+  // MB, so one binary's is open at a time, and none afterwards.
+  void look_up(const std::set<CodeAddress>& addresses);
+  // Whether look_up() would help.
+  bool needs_look_up(const CodeAddress& code) const;
 
  private:
   class Source;
   class ElfSource;
   class GeneratedSource;
+
+  void add(const CodeAddress& code, Source& source);
 
   std::map<const Binary*, std::unique_ptr<Source>> sources_;
   std::map<CodeAddress, std::vector<Frame>> known_;

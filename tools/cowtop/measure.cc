@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <fstream>
 #include <future>
+#include <malloc.h>
 #include <memory>
 #include <optional>
 #include <poll.h>
@@ -128,10 +129,12 @@ int exec_failure(const std::string& command, int error) {
 
 // Some 5 MB of them.
 constexpr std::size_t kMostEnded = 1000;
+constexpr std::size_t kMostEndedWithSites = 125;
 
 // What is compared belongs to a single process.
 void bound(const MeasureOptions& options, cow::Backend& backend) {
-  if (options.diff == Diff::none && !options.keeps_each_process) backend.merge_ended(kMostEnded);
+  if (options.diff != Diff::none || options.keeps_each_process) return;
+  backend.merge_ended(options.sampling.period == 0 ? kMostEnded : kMostEndedWithSites);
 }
 
 bool is_end_asked_for(Observer* observer, const cow::Backend& backend) {
@@ -257,7 +260,11 @@ Opening open_backend(const MeasureOptions& options, Observer* observer) {
 }  // namespace
 
 Measured measure(const MeasureOptions& options, Observer* observer) {
+  // What is large for a moment, as debug information is, goes back: glibc's threshold would grow.
+  constexpr int kMappedBytes = 128 << 10;
+  ::mallopt(M_MMAP_THRESHOLD, kMappedBytes);
   auto opening = open_backend(options, observer);
+  ::malloc_trim(0);  // loading the probes takes megabytes
   if (!opening.backend) return failed(opening.backend.error());
   return options.selection ? measure_attached(options, *opening.backend, observer, opening.ended)
                            : measure_command(options, *opening.backend, observer);

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <malloc.h>
 #include <set>
 #include <sys/utsname.h>
 #include <thread>
@@ -35,29 +36,35 @@ std::string line_of(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-// As text at once: of thousands of operations that takes a tenth of the memory.
-class PatchText {
+// Compressed at once: of thousands of operations that takes a hundredth of the memory.
+class PatchLine {
  public:
-  void add(const Json& operation) { text_ += (text_.empty() ? "" : ",") + line_of(operation); }
+  explicit PatchLine(ZstdLineEncoder& encoder) : encoder_(encoder) { encoder_.add("{\"patch\":["); }
+  void add(const Json& operation) {
+    encoder_.add((is_first_ ? "" : ",") + line_of(operation));
+    is_first_ = false;
+  }
   void add_all(const Json& operations) {
     for (const Json& each : operations) add(each);
   }
-  std::string line(const Json& rest) const {
-    std::string line = "{\"patch\":[" + text_ + "]";
+  std::string take(const Json& rest) {
+    std::string end = "]";
     for (const auto& [name, value] : rest.items())
-      line += "," + line_of(name) + ":" + line_of(value);
-    return line + "}";
+      end += "," + line_of(name) + ":" + line_of(value);
+    encoder_.add(end + "}");
+    return encoder_.take();
   }
 
  private:
-  std::string text_;
+  ZstdLineEncoder& encoder_;
+  bool is_first_ = true;
 };
 
 using Id = std::pair<pid_t, std::uint64_t>;
 Id id_of(const cow::ProcessCopies& process) { return {process.pid, process.start_ns}; }
 
 // Those of `before` that are still listed, in the same order.
-std::vector<const cow::ProcessCopies*> remove_merged(PatchText& patch,
+std::vector<const cow::ProcessCopies*> remove_merged(PatchLine& patch,
                                                      const std::vector<cow::ProcessCopies>& before,
                                                      const cow::Measurement& measurement) {
   std::set<Id> listed;
@@ -85,9 +92,9 @@ Expected<Recorder> Recorder::start(OutputFile file, const MeasureOptions& option
   return recorder;
 }
 
-Expected<void> Recorder::append(const cow::Measurement& measurement, const Json& rest) {
-  PatchText patch;
-  Json head = recorded_head(measurement);
+Expected<void> Recorder::write(const cow::Measurement& measurement, const Json& head,
+                               const Json& rest) {
+  PatchLine patch(encoder_);
   patch.add_all(Json::diff(head_, head));
   const std::vector<const cow::ProcessCopies*> left = remove_merged(patch, processes_, measurement);
   auto before = left.begin();
@@ -107,28 +114,33 @@ Expected<void> Recorder::append(const cow::Measurement& measurement, const Json&
     const std::string path = "/processes/" + std::to_string(measurement.processes.size());
     patch.add({{"op", "remove"}, {"path", path}});
   }
-  auto written = file_.append(encoder_.encode(patch.line(rest)));
-  if (!written) return written;
-  head_ = std::move(head);
-  processes_ = measurement.processes;
-  return {};
+  return file_.append(patch.take(rest));
 }
 
 Observer::Next Recorder::sampled(const cow::Backend& backend) {
   const auto begin = steady_clock::now();
   if (begin < next_) return Next::go_on;
-  static_cast<void>(append(backend.measurement()));
+  cow::Measurement measurement = backend.measurement();
+  const bool has_names = measurement.sampling.has_value();
+  static_cast<void>(append(std::move(measurement)));
+  if (has_names) ::malloc_trim(0);
   const auto end = steady_clock::now();
   next_ = std::max(begin + kInterval, end + kLeastPause * (end - begin));
   return Next::go_on;
 }
 
-Expected<void> Recorder::append(const cow::Measurement& measurement) {
-  return append(measurement, Json::object());
+Expected<void> Recorder::append(cow::Measurement measurement) {
+  Json head = recorded_head(measurement);
+  auto written = write(measurement, head, Json::object());
+  if (!written) return written;
+  head_ = std::move(head);
+  processes_ = std::move(measurement.processes);
+  return {};
 }
 
 Expected<void> Recorder::end(const cow::Measurement& measurement, int exit_status) {
-  return append(measurement, Json{{"ended", true}, {"exit_status", exit_status}});
+  return write(measurement, recorded_head(measurement),
+               Json{{"ended", true}, {"exit_status", exit_status}});
 }
 
 }  // namespace cowshed::cowtop

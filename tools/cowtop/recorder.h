@@ -24,13 +24,13 @@ class Recorder : public Observer {
 
   // What has changed since it was last called.  Where the file takes no more, nothing is written,
   // and the next call makes up for it.
-  Expected<void> append(const cow::Measurement& measurement);
+  Expected<void> append(cow::Measurement measurement);
   // The same, and that it was the last.  `exit_status`: as Measured's.
   Expected<void> end(const cow::Measurement& measurement, int exit_status);
 
  private:
   explicit Recorder(OutputFile file) : file_(std::move(file)) {}
-  Expected<void> append(const cow::Measurement& measurement, const Json& rest);
+  Expected<void> write(const cow::Measurement& measurement, const Json& head, const Json& rest);
 
   OutputFile file_;
   ZstdLineEncoder encoder_;

@@ -13,6 +13,7 @@ namespace {
 
 // What a damaged or a hostile file can make us take.
 constexpr int kMostWindowLog = 23;
+constexpr int kWindowLog = 19;  // of ours: a context of 1 MB, and not 3
 constexpr std::size_t kMostLine = 256 << 20;
 
 }  // namespace
@@ -20,19 +21,34 @@ constexpr std::size_t kMostLine = 256 << 20;
 ZstdLineEncoder::ZstdLineEncoder() : context_(ZSTD_createCCtx()) {
   if (!context_) throw std::bad_alloc();
   ZSTD_CCtx_setParameter(context_.get(), ZSTD_c_checksumFlag, 1);
+  ZSTD_CCtx_setParameter(context_.get(), ZSTD_c_windowLog, kWindowLog);
 }
 
 void ZstdLineEncoder::Free::operator()(ZSTD_CCtx_s* context) const { ZSTD_freeCCtx(context); }
 
+void ZstdLineEncoder::compress(std::string_view part, bool is_last) {
+  std::array<char, 4096> chunk;
+  ZSTD_inBuffer in{part.data(), part.size(), 0};
+  for (bool is_done = false; !is_done;) {
+    ZSTD_outBuffer out{chunk.data(), chunk.size(), 0};
+    const std::size_t left =
+        ZSTD_compressStream2(context_.get(), &out, &in, is_last ? ZSTD_e_end : ZSTD_e_continue);
+    if (ZSTD_isError(left) != 0) throw std::bad_alloc();  // nothing else can go wrong
+    frame_.append(chunk.data(), out.pos);
+    is_done = is_last ? left == 0 : in.pos == in.size;
+  }
+}
+
+void ZstdLineEncoder::add(std::string_view part) { compress(part, false); }
+
+std::string ZstdLineEncoder::take() {
+  compress("\n", true);
+  return std::exchange(frame_, {});
+}
+
 std::string ZstdLineEncoder::encode(std::string_view line) {
-  std::string text(line);
-  text += '\n';
-  std::string frame(ZSTD_compressBound(text.size()), '\0');
-  const std::size_t size =
-      ZSTD_compress2(context_.get(), frame.data(), frame.size(), text.data(), text.size());
-  if (ZSTD_isError(size) != 0) throw std::bad_alloc();  // with a buffer of that size, nothing else
-  frame.resize(size);
-  return frame;
+  add(line);
+  return take();
 }
 
 Expected<ZstdLineReader> ZstdLineReader::open(const std::string& path) {

@@ -23,11 +23,18 @@ class ZstdLineEncoder {
   // The frame of `line` and a newline.
   std::string encode(std::string_view line);
 
+  // The same of a line that is nowhere whole.
+  void add(std::string_view part);
+  std::string take();
+
  private:
+  void compress(std::string_view part, bool is_last);
+
   struct Free {
     void operator()(ZSTD_CCtx_s* context) const;
   };
   std::unique_ptr<ZSTD_CCtx_s, Free> context_;
+  std::string frame_;
 };
 
 // Move-only, owns its descriptor; not thread-safe.
