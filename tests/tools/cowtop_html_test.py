@@ -269,6 +269,68 @@ class ReportTest(HtmlTest):
         self.assertEqual(self.data("#total")["pages"], "null")
         self.check_width()
 
+    def test_of_a_recording_that_has_only_begun(self):
+        self.open_report("begun")
+        self.assertIn("nothing was recorded, only begun", self.text(".banner"))
+        self.assertEqual(self.text("h1"), "./server")
+        self.search("server")
+        self.check_width()
+
+    def press(self, *keys):
+        self.browser.switch_to.active_element.send_keys(*keys)
+
+    def tooltip(self):
+        return self.text("#tooltip").split("\n")
+
+    def test_the_charts_answer_the_keys(self):
+        self.open_report("pool")
+        for panel in ("curves", "flame", "heat"):
+            with self.subTest(panel=panel):
+                canvas = f"#{panel} canvas"
+                before = f"#{panel} .head button, #{panel} .path button"
+                self.script("(document.querySelector(arguments[0]) || document.querySelector('#search')).focus()", before)
+                for _ in range(100):
+                    self.press(Keys.TAB)
+                    if self.script("return document.activeElement.matches(arguments[0])", canvas):
+                        break
+                else:
+                    self.fail("Tab does not lead there")
+                seen = set()
+                for key in (*[Keys.ARROW_DOWN] * 4, Keys.ARROW_RIGHT, Keys.END, Keys.ARROW_UP,
+                            Keys.HOME, Keys.ARROW_LEFT):
+                    self.press(key)
+                    self.assertFalse(self.script("return document.querySelector('#tooltip').hidden"))
+                    inside = self.script(
+                        "const box = (each) => document.querySelector(each).getBoundingClientRect();"
+                        "const [canvas, marker] = [box(arguments[0]), box(arguments[1])];"
+                        "return marker.width > 0 && marker.left >= canvas.left - 5 && marker.right <= canvas.right + 5"
+                        "  && marker.top >= canvas.top - 5 && marker.bottom <= canvas.bottom + 5"
+                        "  && marker.bottom <= innerHeight && marker.top >= 0;", canvas, f"#{panel} .marker")
+                    self.assertTrue(inside, key)
+                    seen.add(tuple(self.tooltip()))
+                self.assertGreater(len(seen), 2, seen)
+                self.press(Keys.ESCAPE)
+                self.assertTrue(self.script("return document.querySelector('#tooltip').hidden"))
+
+    def test_keys_choose_what_a_click_does(self):
+        self.open_report("pool")
+        self.script("document.querySelector('#heat canvas').focus()")
+        self.press(Keys.ARROW_DOWN)
+        self.assertEqual(self.tooltip()[0], "worker 104")
+        self.press(Keys.ARROW_DOWN)
+        self.assertEqual(self.tooltip()[0], "worker 103")
+        self.press(Keys.ENTER)
+        self.assertIn("worker 103", self.text(".detail"))
+        self.script("document.querySelector('.detail button').click()")
+        self.script("document.querySelector('#flame canvas').focus()")
+        self.press(Keys.ARROW_DOWN)
+        self.assertEqual(self.tooltip()[0], "all processes")
+        self.press(Keys.ARROW_DOWN)
+        name = self.tooltip()[0]
+        self.press(Keys.ENTER)
+        self.assertIn(name, self.text("#flame .path"))
+        self.assertIn("all processes", self.text("#flame .path button"))
+
     def test_what_is_not_known_is_not_0(self):
         self.open_report("sparse")
         rows = {row[0]: row for row in self.rows("processes")}
@@ -303,6 +365,36 @@ class ReportTest(HtmlTest):
         self.script("const frame = document.querySelector('#processes .table');"
                     "frame.scrollTop = frame.scrollHeight")
         self.wait(lambda browser: len(self.rows("processes")) < 60)
+        self.check_width()
+
+
+    def test_five_thousand_processes(self):
+        self.open_report("crowd")
+        self.check_sums("crowd")
+        self.assertIn("5,000", self.text(".tiles"))
+        self.assertIn("2,000 processes that copied most", self.text("#curves"))
+        self.assertLess(len(self.rows("processes")), 100)
+        # The last, and the one that has copied least and is in none of the charts.
+        for name in ("worker 5099", "worker 101"):
+            self.search(name)
+            self.assertIn(name, [row[0] for row in self.rows("processes")])
+            self.browser.find_element(By.XPATH, f"//section[@id='processes']//td[contains(., '{name}')]").click()
+            self.assertIn(name, self.text(".detail"))
+            self.assertIn(name, self.text("#flame .path"))
+            self.browser.find_element(By.XPATH, "//div[@class='detail']//button").click()
+        self.search("")
+        self.browser.find_element(By.XPATH, "//button[text()='Flat']").click()
+        for place in ("scrollHeight", "scrollHeight / 2", "0"):
+            self.script("const frame = document.querySelector('#processes .table');"
+                        f"frame.scrollTop = frame.{place}" if place != "0" else
+                        "document.querySelector('#processes .table').scrollTop = 0")
+            self.wait(lambda browser: 0 < len(self.rows("processes")) < 100)
+        more = self.browser.find_element(By.CSS_SELECTOR, "#heat .more")
+        for _ in range(3):
+            more.click()
+        self.script("document.querySelector('#heat canvas').focus()")
+        self.press(Keys.ARROW_DOWN)
+        self.assertEqual(self.tooltip()[0], "worker 5099")
         self.check_width()
 
 

@@ -166,6 +166,21 @@ cow::Measurement large(int step) {
   return measurement;
 }
 
+// More than there are details of, each with a few stacks.
+cow::Measurement crowd(int step) {
+  cow::Measurement measurement = begun(step);
+  measurement.processes = {root()};
+  for (int i = 0; i < 4999; ++i) {
+    const auto pages = static_cast<std::uint64_t>((step + 1) * (i + 1));
+    auto process = worker(i, pages);
+    if (i >= 30) process.ppid = 101 + i % 30;
+    process.sampled = sampled(pages, 5, 6, i * 41);
+    process.patterns = {{"reference count", 1, pages, "add qword ptr [rcx], 1"}};
+    measurement.processes.push_back(process);
+  }
+  return measurement;
+}
+
 bool write(const Kind& kind, const char* path) {
   auto file = OutputFile::open(path);
   if (!file) return false;
@@ -176,7 +191,7 @@ bool write(const Kind& kind, const char* path) {
   for (int step = 0; step + 1 < kind.steps; ++step) {
     if (!recorder->append(kind.measured(step))) return false;
   }
-  return recorder->end(kind.measured(kind.steps - 1), 0).has_value();
+  return kind.steps == 0 || recorder->end(kind.measured(kind.steps - 1), 0).has_value();
 }
 
 }  // namespace
@@ -192,6 +207,8 @@ int main(int argc, char** argv) {
       {"sparse", {2, {"./server"}, cowtop::sparse}},
       {"no-process", {1, {"./server"}, cowtop::no_process}},
       {"large", {2, {"./server"}, cowtop::large}},
+      {"crowd", {3, {"./server"}, cowtop::crowd}},
+      {"begun", {0, {"./server"}, cowtop::no_process}},
   };
   const auto kind = kinds.find(argc == 3 ? argv[1] : "");
   if (kind == kinds.end() || !cowtop::write(kind->second, argv[2])) {

@@ -65,24 +65,32 @@ int report_command(std::vector<std::string> words) {
   auto recording = Recording::open(path);
   if (!recording) return own_error(recording.error());
   Curves curves;
+  bool is_begun_only = true;
   const auto measurement = last_measurement(*recording, path, [&](const Json& document) {
+    is_begun_only = false;
     if (!html.empty()) curves.add(document);
   });
-  if (!measurement) return own_error(measurement.error());
+  // A page is looked at again later.
+  is_begun_only = is_begun_only && !html.empty();
+  if (!measurement && !is_begun_only) return own_error(measurement.error());
   auto file = OutputFile::open(html.empty() ? output : html);
   if (!file) return own_error(file.error());
   std::string note;
-  if (!recording->ended()) {
+  if (is_begun_only) {
+    note = measurement.error().message;
+    complain(note);
+  } else if (!recording->ended()) {
     note = fmt::format("{}: {}; the report is of the first {:.1f} s", path,
                        recording->why_it_has_no_end(), measurement->duration_s);
     complain(note);
   }
   const auto written = file->write_report(
-      !html.empty() ? html_report(*measurement, recording->header(), curves, note)
-      : json        ? json_report(*measurement)
-      : folded      ? folded_report(*measurement)
-      : speedscope  ? speedscope_report(*measurement)
-                    : table_report(*measurement));
+      is_begun_only   ? html_begun(recording->header(), note)
+      : !html.empty() ? html_report(*measurement, recording->header(), curves, note)
+      : json          ? json_report(*measurement)
+      : folded        ? folded_report(*measurement)
+      : speedscope    ? speedscope_report(*measurement)
+                      : table_report(*measurement));
   return written ? 0 : own_error(written.error());
 }
 

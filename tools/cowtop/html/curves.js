@@ -114,12 +114,33 @@ class CurveChart {
           }
         }
         const distance = Math.hypot(cx - px, cy - py);
-        if (distance < (best ? best.distance : 40)) best = { distance, line, at, value };
+        if (distance < (best ? best.distance : 40)) best = { distance, line, i };
       }
     }
-    if (!best) return undefined;
-    const { process } = best.line;
-    showTooltip(event, process ? nameOf(process) : "All processes", `${this.measure.text(best.value)} at ${secondsText(best.at)}`);
+    return best ? this.tell(event, best) : undefined;
+  }
+
+  // Up and down: the lines, by where they end.
+  step(key, spot) {
+    const lines = this.drawn.lines.filter((line) => line.points.length > 0);
+    const end = (line) => line.points[line.points.length - 1][1];
+    lines.sort((a, b) => end(b) - end(a));
+    const at = (line, i) => line && { line, i: Math.min(i, line.points.length - 1) };
+    if (!spot) return at(lines[0], Infinity);
+    if (key === "ArrowUp" || key === "ArrowDown") return at(stepIn(lines, spot.line, key, "ArrowUp", "ArrowDown"), spot.i);
+    const { points } = spot.line;
+    return at(spot.line, points.indexOf(stepIn(points, points[spot.i], key, "ArrowLeft", "ArrowRight") || points[spot.i]));
+  }
+
+  boxOf({ line, i }) {
+    const [at, value] = line.points[i];
+    return { x: this.drawn.x(at) - 4, y: this.drawn.y(value) - 4, width: 8, height: 8 };
+  }
+
+  tell(event, { line, i }) {
+    const { process } = line;
+    const [at, value] = line.points[i];
+    showTooltip(event, process ? nameOf(process) : "All processes", `${this.measure.text(value)} at ${secondsText(at)}`);
     return process ? () => page.choose(process) : null;
   }
 }
@@ -135,10 +156,10 @@ function showCurves(report) {
     chart.draw();
   });
   const panel = section("curves", "Over time", measure, scope);
-  panel.append(canvas);
+  const chart = new CurveChart(report, canvas);
+  panel.append(keyed(canvas, (key, spot) => chart.step(key, spot), (spot) => chart.boxOf(spot), (event, spot) => chart.tell(event, spot)));
   if (report.processes.length > report.detailed) {
     panel.append(element("p", { class: "hint" }, `Lines of the ${countText(report.detailed)} processes that copied most; in the sum are all.`));
   }
-  const chart = new CurveChart(report, canvas);
   chart.draw();
 }

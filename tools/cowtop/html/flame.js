@@ -32,7 +32,7 @@ class FlameGraph {
       const { node, x, depth } = pending.pop();
       const size = (this.totals[node] / whole) * width;
       if (size < 0.4) continue;
-      boxes.push({ node, x, depth, size });
+      boxes.push({ node, begin: x, depth, size });
       let left = x;
       const below = (this.stacks.children[node] || []).filter((child) => this.totals[child] > 0);
       for (const child of below.sort((a, b) => this.totals[b] - this.totals[a])) {
@@ -61,11 +61,12 @@ class FlameGraph {
       const isHit = hits && hits[box.node] === 1;
       context.globalAlpha = hits && !isHit ? 0.35 : 1;
       context.fillStyle = isHit ? mark : this.fill(box.node, light);
-      context.fillRect(box.x, y, Math.max(box.size - (box.size > 3 ? 1 : 0), 0.4), FlameGraph.ROW - 1);
+      context.fillRect(box.begin, y, Math.max(box.size - (box.size > 3 ? 1 : 0), 0.4), FlameGraph.ROW - 1);
       if (box.size < 26) continue;
       context.fillStyle = isHit ? back : text;
-      context.fillText(clipped(context, this.nameOf(box.node), box.size - 9), box.x + 4, y + FlameGraph.ROW / 2);
+      context.fillText(clipped(context, this.nameOf(box.node), box.size - 9), box.begin + 4, y + FlameGraph.ROW / 2);
     }
+    for (const row of this.byRow) row.sort((a, b) => a.begin - b.begin);
     context.globalAlpha = 1;
     this.drawPath();
     this.countHits();
@@ -89,7 +90,7 @@ class FlameGraph {
     }
     this.path.replaceChildren();
     if (steps.length === 1) {
-      this.path.append(page.chosen ? `Of ${nameOf(page.chosen)} alone. ` : "", "Click a function to look closer.");
+      this.path.append(page.chosen ? `Of ${nameOf(page.chosen)} alone. ` : "", "Click a function, or go there by the arrow keys and press Enter, to look closer.");
       return;
     }
     for (const node of steps.slice(0, -1)) {
@@ -119,8 +120,23 @@ class FlameGraph {
 
   point(event, x, y) {
     const row = this.byRow[Math.floor(y / FlameGraph.ROW)] || [];
-    const box = row.find((each) => x >= each.x && x < each.x + each.size);
-    if (!box) return undefined;
+    const box = row.find((each) => x >= each.begin && x < each.begin + each.size);
+    return box && this.tell(event, box);
+  }
+
+  step(key, box) {
+    if (!box) return this.byRow[0][0];
+    if (key === "ArrowUp") return this.byRow[box.depth - 1] && nearestTo(box, this.byRow[box.depth - 1]);
+    // Of those that it called, the one that copied most.
+    if (key === "ArrowDown") return (this.byRow[box.depth + 1] || []).find((each) => this.stacks.parent[each.node] === box.node);
+    return stepIn(this.byRow[box.depth], box, key, "ArrowLeft", "ArrowRight");
+  }
+
+  boxOf({ begin, size, depth }) {
+    return { x: begin, y: depth * FlameGraph.ROW, width: size, height: FlameGraph.ROW - 1 };
+  }
+
+  tell(event, box) {
     const pages = this.totals[box.node];
     showTooltip(event, this.nameOf(box.node), `${pagesText(pages)}, ${percentText(pages / this.totals[0])} of all`, `${countText(pages)} pages`);
     return () => this.zoom(box.node === this.root ? this.stacks.parent[box.node] : box.node);
@@ -131,8 +147,9 @@ function showFlame(report) {
   const panel = section("flame", "Flame graph of copies");
   const canvas = element("canvas", { role: "img", "aria-label": "Copied memory by stack" });
   const path = element("div", { class: "path" });
-  panel.append(path, element("div", { class: "scroll" }, canvas));
   const graph = new FlameGraph(report, canvas, path, panel.count);
+  const frame = keyed(canvas, (key, box) => graph.step(key, box), (box) => graph.boxOf(box), (event, box) => graph.tell(event, box));
+  panel.append(path, element("div", { class: "scroll" }, frame));
   panel.dataset.pages = graph.totals[0];
   if (!report.run.sampling) {
     panel.append(element("p", { class: "hint" }, "Stacks were not sampled: cowtop record --sites does."));

@@ -151,8 +151,25 @@ class HeatMap {
         context.fillStyle = heatColor(ramp, cell.heat);
         context.fillRect(begin, y, size, HEAT_ROW - 2);
       }
+      // Without any, its name.
+      if (boxes.length === 0) boxes.push({ begin: 0, size: left - 8 });
+      for (const box of boxes) Object.assign(box, { row, y });
       return boxes;
     });
+  }
+
+  step(key, box) {
+    if (!box) return this.boxes[0] && nearestTo({ begin: 0, size: 0 }, this.boxes[0]);
+    const i = this.shown.indexOf(box.row);
+    if (key === "ArrowUp" || key === "ArrowDown") {
+      const other = this.boxes[key === "ArrowUp" ? i - 1 : i + 1];
+      return other && nearestTo(box, other);
+    }
+    return stepIn([...this.boxes[i]].sort((a, b) => a.begin - b.begin), box, key, "ArrowLeft", "ArrowRight");
+  }
+
+  boxOf({ begin, size, y }) {
+    return { x: begin, y, width: size, height: HEAT_ROW - 2 };
   }
 
   placeOf(cell) {
@@ -173,8 +190,11 @@ class HeatMap {
     const row = this.shown[i];
     if (!row) return undefined;
     const box = this.boxes[i].filter((each) => x >= each.begin && x < each.begin + each.size).pop();
-    if (box) {
-      const { cell } = box;
+    return this.tell(event, box || { row });
+  }
+
+  tell(event, { row, cell }) {
+    if (cell) {
       const part = cell.size ? `, ${percentText(cell.pages / cell.size, 0)} of its pages` : "";
       showTooltip(event, nameOf(row.process), cell.title, `${pagesText(cell.pages)} copied${part}`);
     } else {
@@ -194,7 +214,8 @@ function showHeat(report) {
   } });
   const kinds = choice("Columns", HEAT_KINDS.map((kind) => kind.name), 0, (i) => map.show(HEAT_KINDS[i]));
   const panel = section("heat", "Heat map of the memory", kinds);
-  panel.append(legend, canvas, empty, more);
   const map = new HeatMap(report, canvas, { legend, empty, more });
+  const frame = keyed(canvas, (key, box) => map.step(key, box), (box) => map.boxOf(box), (event, box) => map.tell(event, box));
+  panel.append(legend, frame, empty, more);
   map.draw();
 }

@@ -149,6 +149,10 @@ std::string html_report(cow::Measurement measurement, const RecordingHeader& hea
   return html_page(text_of(data));
 }
 
+std::string html_begun(const RecordingHeader& header, const std::string& note) {
+  return html_page(text_of({{"kind", "begun"}, {"recording", to_json(header)}, {"note", note}}));
+}
+
 std::string html_comparison(const Comparison& comparison, const ComparedNames& names) {
   return html_page(R"({"kind": "diff", "diff": )" + comparison_json(comparison, names) + "}");
 }

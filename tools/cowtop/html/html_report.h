@@ -15,6 +15,9 @@ namespace cowshed::cowtop {
 std::string html_report(cow::Measurement measurement, const RecordingHeader& header,
                         const Curves& curves, const std::string& note);
 
+// The same of a recording in which nothing is yet.
+std::string html_begun(const RecordingHeader& header, const std::string& note);
+
 // The same of a comparison.
 std::string html_comparison(const Comparison& comparison, const ComparedNames& names);
 

@@ -3,17 +3,22 @@ function commandText(recording) {
   return recording.command.map((word) => (/^[\w@%+=:,.\/-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`)).join(" ");
 }
 
-function showHeading(report) {
-  const { run, recording } = report;
+function showCommand(recording) {
   const command = commandText(recording);
   document.title = `cowtop: ${command}`;
   document.getElementById("bar-title").textContent = command;
+  page.main.append(element("h1", {}, command));
+}
+
+function showHeading(report) {
+  const { run, recording } = report;
+  showCommand(recording);
   const facts = [
     element("span", { class: run.exact ? "badge" : "badge rough" }, run.exact ? "exact" : "sampled"),
     `${run.backend} backend`, new Date(recording.started_s * 1000).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" }),
     `for ${secondsText(run.duration_s)}`, `Linux ${recording.kernel}`, plural(recording.cpus, "CPU"), `cowtop ${recording.cowtop}`,
   ];
-  page.main.append(element("h1", {}, command), element("div", { class: "facts" }, ...facts.map((fact) => (typeof fact === "string" ? element("span", {}, fact) : fact))));
+  page.main.append(element("div", { class: "facts" }, ...facts.map((fact) => (typeof fact === "string" ? element("span", {}, fact) : fact))));
   const warnings = [report.note && `${report.note}.`];
   if (run.lost_events) warnings.push(`${plural(run.lost_events, "event")} were lost: the figures are too low.`);
   if (run.not_seen && run.not_seen.at_most !== 0) {
@@ -50,7 +55,8 @@ function showTiles(report) {
 
 function showContents() {
   const links = [...document.querySelectorAll("section[id]")].map((panel) => element("a", { href: `#${panel.id}` }, panel.getAttribute("aria-label")));
-  document.querySelector(".tiles").after(element("nav", { class: "contents", "aria-label": "Contents" }, ...links));
+  const tiles = document.querySelector(".tiles");
+  if (tiles) tiles.after(element("nav", { class: "contents", "aria-label": "Contents" }, ...links));
 }
 
 function showReport(data) {
@@ -70,9 +76,16 @@ function showReport(data) {
   page.main.append(element("footer", {}, `What cowtop itself did: ${countText(overhead.events)} ${report.run.exact ? "events" : "samples"}${cost}.`));
 }
 
+// A recording in which nothing is yet.
+function showBegun({ recording, note }) {
+  showCommand(recording);
+  page.main.append(element("p", { class: "banner" }, `${note}.`));
+}
+
 startTheme();
 const data = JSON.parse(document.getElementById("data").textContent);
 if (data.kind === "diff") showComparison(data.diff);
+else if (data.kind === "begun") showBegun(data);
 else showReport(data);
 showContents();
 startSearch();
