@@ -65,6 +65,8 @@ BtfConstants read_btf_constants() {
       read_percpu_distance(*kernel, *type, constants);
     }
   }
+  const std::int32_t cast = btf__find_by_name_kind(kernel.get(), "bpf_rdonly_cast", BTF_KIND_FUNC);
+  constants.rdonly_cast = cast > 0 ? cast : 0;
   return constants;
 }
 

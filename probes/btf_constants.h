@@ -14,6 +14,8 @@ struct BtfConstants {
   std::uint32_t gfp_noretry = 0x10000;
   // Bytes from the per-CPU variable `runqueues` to `vm_event_states`; 0: not known.
   std::int64_t vm_events_from_runqueue = 0;
+  // The kernel function bpf_rdonly_cast (since 6.2), by its number in BTF; 0: there is none.
+  std::int32_t rdonly_cast = 0;
 };
 
 // The defaults where the kernel's BTF cannot be read.

@@ -59,22 +59,25 @@ static __always_inline __u64 split_count(struct task_struct* task) {
  * count is ours if no other task has run in between: no context switch, and so the same CPU.  Once
  * one 4 KiB of a huge page's place has been copied, the others are small too, until a writer of the
  * address space (a collapse, a fork) gives it a new generation and `mapping` is looked up again. */
-static __always_inline void watch_split(struct thread_state* thread, struct task_struct* task,
-                                        __u64 address) {
+static __noinline int begin_split(struct thread_state* thread) {
+  struct task_struct* task = bpf_get_current_task_btf();
+  thread->details.switches = task->nvcsw + task->nivcsw;
+  thread->details.splits = split_count(task);
+  return 0;
+}
+
+static __always_inline void watch_split(struct thread_state* thread, __u64 address) {
   struct pending_fault* fault = &thread->pending;
   fault->may_split = vm_events_from_runqueue && fault->protection &&
                      fault->traits & MAPPING_MAY_BE_HUGE &&
                      address >> 21 != thread->mapping.small_block;
   if (fault->may_split) {
-    thread->details.switches = task->nvcsw + task->nivcsw;
-    thread->details.splits = split_count(task);
+    begin_split(thread);
   }
 }
 
-static __always_inline int was_split(struct thread_state* thread, struct task_struct* task) {
-  if (!thread->pending.may_split) {
-    return 0;
-  }
+static __noinline int end_split(struct thread_state* thread) {
+  struct task_struct* task = bpf_get_current_task_btf();
   struct fault_details* details = &thread->details;
   thread->mapping.small_block = thread->address >> 21;
   return details->switches == task->nvcsw + task->nivcsw && details->splits != split_count(task);
@@ -85,7 +88,53 @@ static __always_inline __u64 call_identity(struct pt_regs* entry) {
   return entry->orig_ax ^ entry->sp ^ (entry->di << 12) ^ (entry->si << 20);
 }
 
-/* Its callers are small, and so are their prologues: for most threads they do nothing more. */
+static __always_inline int was_split(struct thread_state* thread) {
+  if (!thread->pending.may_split) {
+    return 0;
+  }
+  return end_split(thread);
+}
+
+/* Whether the fault's class is still open, and then it is pending once it has a mode. */
+static __always_inline int is_open(struct thread_state* thread, __u64 address,
+                                   unsigned long error_code, __u32 traits) {
+  struct pending_fault* fault = &thread->pending;
+  fault->protection = (error_code & PF_PROTECTION) != 0;
+  fault->traits = traits;
+  fault->outcome = outcome_without_page(traits, fault->protection);
+  if (is_final(traits, fault->protection)) {
+    thread->counts.faults[fault->outcome & (COWSHED_CLASSES - 1)]++;
+    return 0;
+  }
+  thread->address = address;
+  watch_split(thread, address);
+  return 1;
+}
+
+/* What most faults are, whole, without a call: from user mode, in the mapping of the thread's last
+ * one.  0: it is another. */
+static __always_inline int enter_usual_fault(struct thread_state* thread, unsigned long address,
+                                             struct pt_regs* regs, unsigned long error_code) {
+  if ((error_code & (PF_WRITE | PF_KEY)) != PF_WRITE) {
+    return 0;
+  }
+  __u32 traits = last_traits(thread, task_of(thread), address);
+  if (!traits) {
+    return 0;
+  }
+  begin_timing(thread);
+  begin_update(thread);
+  settle(thread);
+  thread->counts.write_faults++;
+  if (is_open(thread, address, error_code, traits)) {
+    thread->pending.mode = PENDING_USER;
+    thread->pending.ip = regs->ip;
+  }
+  end_update(thread);
+  return 1;
+}
+
+/* The rest, in a function of its own: what calls it stays small. */
 static __always_inline int enter_fault(unsigned long address, struct pt_regs* regs,
                                        unsigned long error_code, __u32 mode) {
   if (mode == PENDING_KERNEL && (!(error_code & PF_WRITE) || address >> 63)) {
@@ -106,37 +155,30 @@ static __always_inline int enter_fault(unsigned long address, struct pt_regs* re
     }
     return 0;
   }
+  if (!thread->seat && !thread->is_taken && thread->pending.mode == PENDING_NONE) {
+    thread = sit_down(thread, task);
+  }
   begin_update(thread);
   if (thread->exited) {
     thread->pending.mode = PENDING_NONE; /* it has been counted, see below */
   }
   settle(thread);
   thread->counts.write_faults++;
-  struct pending_fault* fault = &thread->pending;
-  fault->protection = (error_code & PF_PROTECTION) != 0;
   /* With page faults disabled the kernel gives up at once, and takes its slow path instead, which
    * raises no exception. */
   if (error_code & PF_KEY || (mode == PENDING_KERNEL && task->pagefault_disabled)) {
     thread->counts.faults[COWSHED_FAILED]++;
-  } else {
-    fault->traits = mapping_traits(thread, task, address);
-    fault->outcome = outcome_without_page(fault->traits, fault->protection);
-    if (is_final(fault->traits, fault->protection)) {
-      thread->counts.faults[fault->outcome & (COWSHED_CLASSES - 1)]++;
+  } else if (is_open(thread, address, error_code, mapping_traits(thread, task, address))) {
+    thread->pending.mode = mode;
+    if (mode == PENDING_USER) {
+      thread->pending.ip = regs->ip;
     } else {
-      fault->mode = mode;
-      thread->address = address;
-      if (mode == PENDING_USER) {
-        fault->ip = regs->ip;
-      } else {
-        struct pt_regs* entry = (struct pt_regs*)bpf_task_pt_regs(task);
-        fault->ip = entry->ip;
-        thread->details.call = call_identity(entry);
-        thread->details.frame = (__u64)regs;
-        bpf_probe_read_kernel(thread->frame, sizeof thread->frame,
-                              (void*)(thread->details.frame - sizeof(__u64)));
-      }
-      watch_split(thread, task, address);
+      struct pt_regs* entry = (struct pt_regs*)bpf_task_pt_regs(task);
+      thread->pending.ip = entry->ip;
+      thread->details.call = call_identity(entry);
+      thread->details.frame = (__u64)regs;
+      bpf_probe_read_kernel(thread->frame, sizeof thread->frame,
+                            (void*)(thread->details.frame - sizeof(__u64)));
     }
   }
   end_update(thread);
@@ -157,7 +199,15 @@ static __noinline int enter_user_fault(__u64* context) {
 
 SEC("tp_btf/page_fault_user")
 int on_user_fault(__u64* context) {
-  return may_be_tracked(context) ? enter_user_fault(context) : 0;
+  if (!may_be_tracked(context)) {
+    return 0;
+  }
+  struct thread_state* thread = can_cast ? seated_thread(context) : 0;
+  if (thread &&
+      enter_usual_fault(thread, context[0], (struct pt_regs*)context[1], context[2])) {
+    return 0;
+  }
+  return enter_user_fault(context);
 }
 
 static __noinline int enter_kernel_fault(__u64* context) {
@@ -182,6 +232,14 @@ static __always_inline int frame_is_live(struct thread_state* thread) {
   return 1;
 }
 
+static __always_inline int has_user_fault_flag(void) {
+  return bpf_core_field_exists(struct task_struct, in_user_fault);
+}
+
+static __always_inline int in_user_fault(struct task_struct* task) {
+  return BPF_CORE_READ_BITFIELD(task, in_user_fault);
+}
+
 /* Whether we are still inside the pending fault.  In one from user mode, of which ours is the
  * thread's last, handle_mm_fault (mm/memory.c) keeps in_user_fault set where memory cgroups are
  * configured; and it left its instruction pointer, and no system call number, in the task's entry
@@ -193,8 +251,8 @@ static __always_inline int frame_is_live(struct thread_state* thread) {
 static __always_inline int in_pending_fault(struct thread_state* thread, struct task_struct* task,
                                             const void* context) {
   struct pending_fault* fault = &thread->pending;
-  if (fault->mode == PENDING_USER && bpf_core_field_exists(task->in_user_fault)) {
-    return BPF_CORE_READ_BITFIELD(task, in_user_fault);
+  if (fault->mode == PENDING_USER && has_user_fault_flag()) {
+    return in_user_fault(task);
   }
   struct pt_regs* entry = (struct pt_regs*)bpf_task_pt_regs(task);
   if (entry->ip != fault->ip) {
@@ -208,7 +266,7 @@ static __always_inline int in_pending_fault(struct thread_state* thread, struct 
   return stack < details->frame && call_identity(entry) == details->call && frame_is_live(thread);
 }
 
-static __always_inline void count_arena(struct thread_state* thread) {
+static __noinline int count_arena(struct thread_state* thread) {
   struct cowshed_arena_key key = {.process = thread->key, .inode = thread->arena.inode};
   struct cowshed_arena* arena = bpf_map_lookup_elem(&arenas, &key);
   if (!arena) {
@@ -223,6 +281,7 @@ static __always_inline void count_arena(struct thread_state* thread) {
   } else {
     __sync_fetch_and_add(&losses.arenas, 1);
   }
+  return 0;
 }
 
 static __always_inline __u32 outcome_with_page(__u32 traits, __u32 protection, __u32 order,
@@ -241,28 +300,22 @@ static __always_inline __u32 outcome_with_page(__u32 traits, __u32 protection, _
   return order ? COWSHED_ZERO_FILLED : COWSHED_OTHER; /* a huge page is cleared later; swap-in */
 }
 
-static __noinline int allocate_page(__u64* context) {
-  const void* page = (const void*)context[0];
-  __u32 order = context[1];
-  __u32 gfp = context[2];
+static __always_inline int may_be_for_fault(const void* page, __u32 order, __u32 gfp) {
   if (!(gfp & gfp_movable) || !page) {
-    return 0;
-  }
-  struct task_struct* task = bpf_get_current_task_btf();
-  struct thread_state* thread = state_of(task);
-  if (!thread || thread->pending.mode == PENDING_NONE) {
     return 0;
   }
   /* What a read ahead or a write(2) asks for is a page of the page cache. */
   if (!order && gfp & (gfp_noretry | gfp_write)) {
     return 0;
   }
+  return 1;
+}
+
+static __always_inline void allocate(struct thread_state* thread, __u32 order, __u32 gfp,
+                                     int is_for_fault) {
   begin_update(thread);
-  if (in_pending_fault(thread, task, context)) {
+  if (is_for_fault) {
     struct pending_fault* fault = &thread->pending;
-    if (thread->exited) {
-      thread->counts.faults[fault->outcome & (COWSHED_CLASSES - 1)]--;
-    }
     fault->outcome = outcome_with_page(fault->traits, fault->protection, order, gfp);
     /* The kernel takes a page before it asks the file for what to copy (do_cow_fault). */
     if (fault->outcome == COWSHED_COPIED_FILE && !fault->protection && is_beyond_file(thread)) {
@@ -271,7 +324,7 @@ static __noinline int allocate_page(__u64* context) {
     if (fault->outcome == COWSHED_ZERO_FILLED) {
       thread->counts.zero_filled_pages += 1ULL << (order & 31);
     }
-    if (fault->outcome <= COWSHED_COPIED_FILE && was_split(thread, task)) {
+    if (fault->outcome <= COWSHED_COPIED_FILE && was_split(thread)) {
       thread->counts.huge_splits++;
     }
     if (fault->outcome == COWSHED_COPIED_FILE && fault->traits & MAPPING_ARENA) {
@@ -279,11 +332,29 @@ static __noinline int allocate_page(__u64* context) {
     }
     if (fault->outcome <= COWSHED_COPIED_FILE) {
       thread->timing.has_copied = time_copies;
-      sample_copy(thread, task);
+      sample_copy(thread);
     }
     settle(thread);
   }
   end_update(thread);
+}
+
+static __noinline int allocate_page(__u64* context) {
+  __u32 order = context[1];
+  __u32 gfp = context[2];
+  if (!may_be_for_fault((const void*)context[0], order, gfp)) {
+    return 0;
+  }
+  struct task_struct* task = bpf_get_current_task_btf();
+  struct thread_state* thread = state_of(task);
+  if (!thread || thread->pending.mode == PENDING_NONE) {
+    return 0;
+  }
+  int is_for_fault = in_pending_fault(thread, task, context);
+  if (is_for_fault && thread->exited) {
+    thread->counts.faults[thread->pending.outcome & (COWSHED_CLASSES - 1)]--;
+  }
+  allocate(thread, order, gfp, is_for_fault);
   if (thread->exited) {
     flush(thread, task);
   }
@@ -291,7 +362,22 @@ static __noinline int allocate_page(__u64* context) {
 }
 
 SEC("tp_btf/mm_page_alloc")
-int on_page_alloc(__u64* context) { return may_be_tracked(context) ? allocate_page(context) : 0; }
+int on_page_alloc(__u64* context) {
+  if (!may_be_tracked(context)) {
+    return 0;
+  }
+  struct thread_state* thread = can_cast && has_user_fault_flag() ? seated_thread(context) : 0;
+  if (!thread || thread->pending.mode == PENDING_KERNEL) {
+    return allocate_page(context);
+  }
+  __u32 order = context[1];
+  __u32 gfp = context[2];
+  if (thread->pending.mode == PENDING_USER &&
+      may_be_for_fault((const void*)context[0], order, gfp)) {
+    allocate(thread, order, gfp, in_user_fault(task_of(thread)));
+  }
+  return 0;
+}
 
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(on_fork, struct task_struct* parent, struct task_struct* child) {
@@ -366,6 +452,10 @@ int BPF_PROG(on_exit, struct task_struct* task) {
     settle(thread);
     end_update(thread);
     flush(thread, task);
+    struct thread_state* own = own_state(task);
+    if (own && own->seat) {
+      get_up(own, thread);
+    }
   }
   return 0;
 }
@@ -406,7 +496,12 @@ int dump_threads(struct bpf_iter__task* ctx) {
   if (!task || !task->bpf_storage) {
     return 0;
   }
-  struct thread_state* thread = state_of(task);
+  struct thread_state* own = own_state(task);
+  if (!own) {
+    return 0;
+  }
+  __u32 seat = *(volatile __u32*)&own->seat;
+  struct thread_state* thread = seat ? seat_at(seat - 1) : own;
   if (!thread || thread->exited) {
     return 0;
   }
@@ -425,7 +520,10 @@ int dump_threads(struct bpf_iter__task* ctx) {
       break;
     }
   }
-  record.key = thread->key;
+  if (seat && *(volatile __u32*)&own->seat != seat) {
+    return 0; /* it has ended, and another may sit there */
+  }
+  record.key = own->key;
   record.is_leader = task->pid == task->tgid;
   bpf_probe_read_kernel(record.comm, sizeof record.comm, &task->comm);
   bpf_seq_write(ctx->meta->seq, &record, sizeof record);

@@ -31,6 +31,7 @@
 #define S_IFMT 0170000         /* include/uapi/linux/stat.h */
 #define S_IFREG 0100000
 #define SIGNAL_GROUP_EXIT 0x4 /* include/linux/sched/signal.h */
+#define PF_EXITING 0x4        /* include/linux/sched.h */
 #define PT_REGS_WORDS 21
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -195,6 +196,7 @@ struct thread_struct {
 
 struct task_struct {
   void* stack;
+  unsigned int flags;
   int on_cpu;
   struct sched_entity se;
   struct mm_struct* mm;

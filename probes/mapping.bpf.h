@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 #pragma once
 
-#include "state.bpf.h"
+#include "seat.bpf.h"
 
 /* What is mapped at an address, asked when the fault enters: later the program may have unmapped or
  * closed it.  A fault enters with interrupts off, where bpf_find_vma can only drop its lock through
@@ -195,11 +195,28 @@ struct find_vma_context {
 
 static long describe_found(struct task_struct* task, struct vm_area_struct* vma,
                            struct find_vma_context* context) {
-  struct thread_state* thread = bpf_task_storage_get(&threads, task, 0, 0);
+  struct thread_state* thread = state_of(task);
   if (thread) {
     context->found = describe(thread, context->mm, vma, context->address);
   }
   return 0;
+}
+
+static __always_inline int is_last_mapping(struct mapping* mapping, struct mm_struct* mm,
+                                           __u32 generation, __u64 address) {
+  return mapping->mm == mm && mapping->generation == generation && address >= mapping->start &&
+         address < mapping->end;
+}
+
+/* The traits of the mapping that was last looked up if `address` lies in it, else 0. */
+static __always_inline __u32 last_traits(struct thread_state* thread, struct task_struct* task,
+                                         __u64 address) {
+  struct mm_struct* mm = task->mm;
+  __u32 generation = 0;
+  return mm && mapping_generation(mm, &generation) &&
+                 is_last_mapping(&thread->mapping, mm, generation, address)
+             ? thread->mapping.traits
+             : 0;
 }
 
 /* The MAPPING_ traits of `address`; thread->mapping is then that mapping if they say FOUND.  None
@@ -213,8 +230,7 @@ static __always_inline __u32 mapping_traits(struct thread_state* thread, struct 
   }
   __u32 generation = 0;
   __u32 has_generation = mapping_generation(mm, &generation);
-  if (has_generation && mapping->mm == mm && mapping->generation == generation &&
-      address >= mapping->start && address < mapping->end) {
+  if (has_generation && is_last_mapping(mapping, mm, generation, address)) {
     return mapping->traits;
   }
   mapping->mm = 0; /* nothing valid until it is filled */

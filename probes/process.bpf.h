@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 #pragma once
 
-#include "state.bpf.h"
+#include "seat.bpf.h"
 
 /* Threads and processes come and go here: who is tracked, under which record, and when a thread's
  * counters move to its process. */
@@ -25,11 +25,6 @@ static __always_inline void fill_key(struct cowshed_key* key, struct task_struct
   key->start_ns = BPF_CORE_READ(task, group_leader, start_time);
   key->tgid = BPF_CORE_READ(task, tgid);
   key->unused = 0;
-}
-
-/* Copied, not referred to: the hash map may recycle the element under a reference. */
-static __always_inline struct thread_state* state_of(struct task_struct* task) {
-  return bpf_task_storage_get(&threads, task, 0, 0);
 }
 
 /* A pointer as a number to calculate with, which the verifier grants on the way through memory. */

@@ -73,6 +73,19 @@ Expected<void> run_iterator(const bpf_link* link, std::vector<char>& output) {
   return {};
 }
 
+// Where a program calls kernel function 0 it means this one.
+int put_in_kernel_function(bpf_program* program, std::int32_t number) {
+  const bpf_insn* const first = bpf_program__insns(program);
+  std::vector<bpf_insn> instructions(first, first + bpf_program__insn_cnt(program));
+  for (bpf_insn& instruction : instructions) {
+    if (instruction.code == (BPF_JMP | BPF_CALL) &&
+        instruction.src_reg == BPF_PSEUDO_KFUNC_CALL && instruction.imm == 0) {
+      instruction.imm = number;
+    }
+  }
+  return bpf_program__set_insns(program, instructions.data(), instructions.size());
+}
+
 // The event on one CPU; negative: the error.
 int open_fault_end(std::uint64_t event, int cpu) {
   perf_event_attr attributes = {};
@@ -140,6 +153,11 @@ Expected<Programs> Programs::load(const SamplingOptions& sampling, Timing timing
   skeleton->rodata->gfp_write = constants.gfp_write;
   skeleton->rodata->gfp_noretry = constants.gfp_noretry;
   skeleton->rodata->vm_events_from_runqueue = constants.vm_events_from_runqueue;
+  for (bpf_program* program : {skeleton->progs.on_user_fault, skeleton->progs.on_page_alloc}) {
+    if (put_in_kernel_function(program, constants.rdonly_cast) == 0) {
+      skeleton->rodata->can_cast = constants.rdonly_cast != 0 ? 1 : 0;
+    }
+  }
   skeleton->rodata->possible_cpus = static_cast<std::uint32_t>(libbpf_num_possible_cpus());
   if (sampling.period != 0) {
     skeleton->rodata->sample_period = sampling.period;

@@ -96,7 +96,8 @@ static __always_inline void read_instruction(struct cowshed_sample* sample, __u6
 }
 
 static __always_inline void describe_sample(struct cowshed_sample* sample,
-                                            struct thread_state* thread, struct task_struct* task) {
+                                            struct thread_state* thread) {
+  struct task_struct* task = bpf_get_current_task_btf();
   struct pending_fault* fault = &thread->pending;
   struct pt_regs* entry = (struct pt_regs*)bpf_task_pt_regs(task);
   sample->process_id = 0;
@@ -130,18 +131,14 @@ static __always_inline void describe_sample(struct cowshed_sample* sample,
   read_stack(sample, entry->sp);
 }
 
-/* Called for each copy while its fault is pending. */
-static __always_inline void sample_copy(struct thread_state* thread, struct task_struct* task) {
-  if (!sample_period || thread->await_exec || !is_its_turn(&thread->turn)) {
-    return;
-  }
+static __noinline int take_sample(struct thread_state* thread) {
   __u32 slot = 0;
   struct cowshed_sample* sample = bpf_map_lookup_elem(&new_sample, &slot);
   struct cowshed_sample_counts* counts = bpf_map_lookup_elem(&sample_counts, &slot);
   if (!sample || !counts) {
-    return;
+    return 0;
   }
-  describe_sample(sample, thread, task);
+  describe_sample(sample, thread);
   __u32 stack_bytes = sample->stack_bytes;
   if (stack_bytes > COWSHED_STACK_BYTES) {
     stack_bytes = COWSHED_STACK_BYTES;
@@ -151,5 +148,13 @@ static __always_inline void sample_copy(struct thread_state* thread, struct task
                          __builtin_offsetof(struct cowshed_sample, stack) + stack_bytes,
                          BPF_RB_NO_WAKEUP)) {
     counts->lost++;
+  }
+  return 0;
+}
+
+/* Called for each copy while its fault is pending. */
+static __always_inline void sample_copy(struct thread_state* thread) {
+  if (sample_period && !thread->await_exec && is_its_turn(&thread->turn)) {
+    take_sample(thread);
   }
 }

@@ -22,11 +22,15 @@ struct stack_blocks {
 
 __u32 stack_marks[STACK_BLOCKS]; /* how many tracked threads have a block of that number */
 
-/* By the low half of an address, which moved as 32 bits is a number to the verifier. */
-static __always_inline __u32 stack_block(const void* address) {
+/* An address moved as 32 bits is a number to the verifier. */
+static __always_inline __u32 low_half(const void* address) {
   __u32 low;
   asm volatile("%0 = %1" : "=w"(low) : "w"((__u32)(unsigned long)address));
-  return low >> STACK_BLOCK_SHIFT;
+  return low;
+}
+
+static __always_inline __u32 stack_block(const void* address) {
+  return low_half(address) >> STACK_BLOCK_SHIFT;
 }
 
 static __always_inline int may_be_tracked(const void* context) {

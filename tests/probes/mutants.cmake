@@ -46,7 +46,7 @@ function(mutant name file from to rows)
 endfunction()
 
 # As where the kernel does not say whether a fault lasts (in_user_fault).
-set(no_flag "bpf_core_field_exists(task->in_user_fault)" "0")
+set(no_flag "bpf_core_field_exists(struct task_struct, in_user_fault)" "0")
 
 variant(no_flag cow.bpf.c ${no_flag})
 add_test(NAME GroundTruth.HoldsWithoutTheFlag COMMAND mutant_test --gtest_filter=*_1000)
@@ -60,6 +60,16 @@ variant(no_word_in_reach mapping.bpf.h "offset + sizeof(__u64) <= sizeof thread-
 add_test(NAME GroundTruth.HoldsWhereverTheWordsAre COMMAND mutant_test --gtest_filter=*_1000)
 set_tests_properties(
   GroundTruth.HoldsWhereverTheWordsAre
+  PROPERTIES LABELS "cowshed;privileged" TIMEOUT 120 ENVIRONMENT COWSHED_MUTANT=${object}
+             SKIP_REGULAR_EXPRESSION "needs root")
+
+# As where threads sit at each other's places.
+set(one_seat "#define SEATS 4096" "#define SEATS 1")
+
+variant(one_seat seat.bpf.h ${one_seat})
+add_test(NAME GroundTruth.HoldsWhoeverSits COMMAND mutant_test --gtest_filter=*_1000)
+set_tests_properties(
+  GroundTruth.HoldsWhoeverSits
   PROPERTIES LABELS "cowshed;privileged" TIMEOUT 120 ENVIRONMENT COWSHED_MUTANT=${object}
              SKIP_REGULAR_EXPRESSION "needs root")
 
@@ -121,8 +131,7 @@ mutant(protected_is_final cow.bpf.c "return protection && traits & MAPPING_SHARE
 # in_pending_fault.  Second lines, which no row can tell from their absence: the instruction pointer,
 # behind the system call's number and the read faults that settle; that an allocation lies below a
 # kernel-mode fault's frame, behind the frame's own bytes; in on_page_alloc, the flags of the page cache.
-mutant(any_allocation cow.bpf.c "if (in_pending_fault(thread, task, context))"
-       "if (in_pending_fault(thread, task, context) || 1)" */reused_then_page_cache_1000)
+mutant(any_allocation cow.bpf.c "if (is_for_fault) {" "if (1) {" */reused_then_page_cache_1000)
 mutant(user_fault_never_ends cow.bpf.c "return BPF_CORE_READ_BITFIELD(task, in_user_fault)" "return 1"
        */reused_then_page_cache_1000)
 mutant(any_call cow.bpf.c "return entry->orig_ax == ~0UL" "return 1" */reused_after_call_1000
@@ -171,6 +180,15 @@ mutant(always_split cow.bpf.c "&& details->splits != split_count(task)" "" */ano
 mutant(split_long_ago cow.bpf.c "if (!thread->pending.may_split) {" "if (0) {" */huge_shared_1000)
 mutant(split_by_others cow.bpf.c "details->switches == task->nvcsw + task->nivcsw &&" ""
        */split_while_waiting_1000)
+
+# Who sits where.
+mutant(seated_for_ever cow.bpf.c "get_up(own, thread);" "" */anon_copied_1000)
+mutant(anybodys_seat seat.bpf.h "seat && distance_of(context) - seat->stack_begin < 1 << STACK_BLOCK_SHIFT"
+       "seat" */anon_copied_1000 ${one_seat})
+mutant(usual_reads_count cow.bpf.c "if ((error_code & (PF_WRITE | PF_KEY)) != PF_WRITE) {" "if (0) {"
+       */zero_page_write_between_reads_1000)
+mutant(last_mapping_lasts mapping.bpf.h "mapping->generation == generation &&" ""
+       */closed_to_writes_1000)
 
 # mapping.bpf.h
 mutant(shared_is_private mapping.bpf.h "if (flags & VM_SHARED)" "if (0)" */write_notify_1000)

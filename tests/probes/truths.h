@@ -58,6 +58,7 @@ inline const std::vector<Truth>& truths() {
        2'000,
        {.reused = 2, .zero_filled = 4, .zero_filled_pages = 4, .wpcopy = 2}},
       {"zero_page_write", 100'000, {.zero_page_writes = 1, .wpcopy = 1}},
+      {"zero_page_write_between_reads", 10'000, {.zero_page_writes = 1, .wpcopy = 1}},
       {"first_touch", 100'000, {.zero_filled = 1, .zero_filled_pages = 1}},
       {"shared_first_touch", 100'000, {.zero_filled = 1, .zero_filled_pages = 1}},
       {"file_read_then_write", 100'000, {.copied_file = 1, .wpcopy = 1}},

@@ -39,6 +39,17 @@ void zero_page_write() {
   });
 }
 
+void zero_page_write_between_reads() {
+  in_child([] {
+    char* pages = private_pages();
+    (void)*static_cast<const volatile char*>(pages);
+    for (long i = 0; i < count; ++i) {
+      if (i + 1 < count) (void)*static_cast<const volatile char*>(page_of(pages, i + 1));
+      store(page_of(pages, i));
+    }
+  });
+}
+
 void first_touch() {
   in_child([] { write_all(private_pages()); });
 }
@@ -177,6 +188,7 @@ std::span<const Kind> kinds_of_mapping() {
       {"parent_copies", [] { one_down(parent_copies); }},
       {"reused", reused},
       {"zero_page_write", zero_page_write},
+      {"zero_page_write_between_reads", zero_page_write_between_reads},
       {"first_touch", first_touch},
       {"shared_first_touch", shared_first_touch},
       {"file_read_then_write", file_read_then_write},
