@@ -203,8 +203,7 @@ int on_user_fault(__u64* context) {
     return 0;
   }
   struct thread_state* thread = can_cast ? seated_thread(context) : 0;
-  if (thread &&
-      enter_usual_fault(thread, context[0], (struct pt_regs*)context[1], context[2])) {
+  if (thread && enter_usual_fault(thread, context[0], (struct pt_regs*)context[1], context[2])) {
     return 0;
   }
   return enter_user_fault(context);

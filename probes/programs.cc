@@ -78,8 +78,8 @@ int put_in_kernel_function(bpf_program* program, std::int32_t number) {
   const bpf_insn* const first = bpf_program__insns(program);
   std::vector<bpf_insn> instructions(first, first + bpf_program__insn_cnt(program));
   for (bpf_insn& instruction : instructions) {
-    if (instruction.code == (BPF_JMP | BPF_CALL) &&
-        instruction.src_reg == BPF_PSEUDO_KFUNC_CALL && instruction.imm == 0) {
+    if (instruction.code == (BPF_JMP | BPF_CALL) && instruction.src_reg == BPF_PSEUDO_KFUNC_CALL &&
+        instruction.imm == 0) {
       instruction.imm = number;
     }
   }

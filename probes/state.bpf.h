@@ -5,7 +5,8 @@
 #include "record.h"
 #include "stack_marks.bpf.h"
 
-/* The maps and what a tracked thread carries: in its task storage, or at its seat, see seat.bpf.h. */
+/* The maps and what a tracked thread carries: in its task storage, or at its seat, see seat.bpf.h.
+ */
 
 #define MAPPING_FOUND 1u
 #define MAPPING_ABSENT 2u /* the address belongs to no mapping */
@@ -79,8 +80,8 @@ struct fault_timing {
 
 /* In order of use: a fault in the mapping of the last one touches the first 128 bytes of it. */
 struct thread_state {
-  __u64 stack_begin; /* of a seat: of whose stack, as distance_of() has it; 0: nobody's */
-  __u64 task;        /* whose */
+  __u64 stack_begin;  /* of a seat: of whose stack, as distance_of() has it; 0: nobody's */
+  __u64 task;         /* whose */
   __u64 update_begin; /* unequal while the counts change under a reader's eyes */
   __u64 update_end;
   struct pending_fault pending;
