@@ -41,7 +41,7 @@ function(mutant name file from to rows)
   add_test(NAME Mutant.${name}
            COMMAND ${CMAKE_COMMAND} -D TEST=$<TARGET_FILE:mutant_test> -D MUTANT=${object} -D
                    "FILTER=${rows}" -P ${CMAKE_CURRENT_SOURCE_DIR}/must_fail.cmake)
-  set_tests_properties(Mutant.${name} PROPERTIES LABELS "cowshed;privileged" TIMEOUT 120
+  set_tests_properties(Mutant.${name} PROPERTIES LABELS "cowshed;privileged" TIMEOUT 300
                                                  SKIP_REGULAR_EXPRESSION "SKIPPED: ")
 endfunction()
 
@@ -52,7 +52,7 @@ variant(no_flag cow.bpf.c ${no_flag})
 add_test(NAME GroundTruth.HoldsWithoutTheFlag COMMAND mutant_test --gtest_filter=*_1000)
 set_tests_properties(
   GroundTruth.HoldsWithoutTheFlag
-  PROPERTIES LABELS "cowshed;privileged" TIMEOUT 120 ENVIRONMENT COWSHED_MUTANT=${object}
+  PROPERTIES LABELS "cowshed;privileged" TIMEOUT 300 ENVIRONMENT COWSHED_MUTANT=${object}
              SKIP_REGULAR_EXPRESSION "needs root")
 
 # As where the kernel's structures are laid out at random.
@@ -60,7 +60,7 @@ variant(no_word_in_reach mapping.bpf.h "offset + sizeof(__u64) <= sizeof thread-
 add_test(NAME GroundTruth.HoldsWhereverTheWordsAre COMMAND mutant_test --gtest_filter=*_1000)
 set_tests_properties(
   GroundTruth.HoldsWhereverTheWordsAre
-  PROPERTIES LABELS "cowshed;privileged" TIMEOUT 120 ENVIRONMENT COWSHED_MUTANT=${object}
+  PROPERTIES LABELS "cowshed;privileged" TIMEOUT 300 ENVIRONMENT COWSHED_MUTANT=${object}
              SKIP_REGULAR_EXPRESSION "needs root")
 
 # As where threads sit at each other's places.
@@ -70,7 +70,7 @@ variant(one_seat seat.bpf.h ${one_seat})
 add_test(NAME GroundTruth.HoldsWhoeverSits COMMAND mutant_test --gtest_filter=*_1000)
 set_tests_properties(
   GroundTruth.HoldsWhoeverSits
-  PROPERTIES LABELS "cowshed;privileged" TIMEOUT 120 ENVIRONMENT COWSHED_MUTANT=${object}
+  PROPERTIES LABELS "cowshed;privileged" TIMEOUT 300 ENVIRONMENT COWSHED_MUTANT=${object}
              SKIP_REGULAR_EXPRESSION "needs root")
 
 # Which faults are looked at.

@@ -135,6 +135,7 @@ SubjectRun run_subject(Probe& probe, const std::string& kind, long n,
   run.wpcopy = wp_copies(measured);
   const Snapshot alive = must(probe.snapshot());
   merge(processes, alive);
+  if (observe) observe(alive);  // it may have been too quick to be seen before
   for (const ProcessCounts& process : alive.processes) {
     if (process.pid == measured && process.alive) {
       run.while_alive = process;
