@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <fmt/format.h>
 #include <iterator>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <utility>
 
@@ -48,6 +49,7 @@ bool AddressSpaces::read(Known& known, std::uint64_t now_ns) {
   space->unwinder = unwinder_for(*mappings, known.pid);
   space->mappings = std::move(*mappings);
   known.space = std::move(space);
+  known.owner = static_cast<uid_t>(proc_.status_number(known.pid, "Uid"));
   known.read_ns = now_ns;
   if (known.read.size() == kMostKept) known.read.erase(known.read.begin());
   known.read.emplace_back(now_ns, known.space);
@@ -61,6 +63,7 @@ void AddressSpaces::inherit(Known& child, const Known& parent, std::uint64_t for
   child.space = after == parent.read.end() ? parent.space : after->second;
   if (after != parent.read.begin()) child.space_before = std::prev(after)->second;
   child.read_ns = parent.read_ns;
+  child.owner = parent.owner;
 }
 
 void AddressSpaces::update(const ProcessCounts& process, std::uint64_t now_ns) {
@@ -124,7 +127,11 @@ std::optional<pid_t> AddressSpaces::writer_of_perf_map(const CopySample& sample)
   auto found = known_.find(sample.process_id);
   for (; found != known_.end(); found = known_.find(found->second.parent_id)) {
     const Known& known = found->second;
-    if (::access(fmt::format("/tmp/perf-{}.map", known.pid).c_str(), F_OK) == 0) return known.pid;
+    struct stat map {};
+    if (::lstat(fmt::format("/tmp/perf-{}.map", known.pid).c_str(), &map) == 0 &&
+        (map.st_uid == 0 || map.st_uid == ::geteuid() || map.st_uid == known.owner)) {
+      return known.pid;
+    }
     if (known.own_image) break;
   }
   return std::nullopt;

@@ -48,6 +48,8 @@ class AddressSpaces {
   const AddressSpace* at(const CopySample& sample);
 
   // Whose perf map names code that the process generated, or inherited; nothing if there is none.
+  // Anybody can put a file there for a PID to come: it is believed where root, whoever runs us or
+  // whoever runs that process owns it.
   std::optional<pid_t> writer_of_perf_map(const CopySample& sample) const;
 
   // Once after each snapshot: lets go of what processes had that had ended by the one before.  (Of
@@ -57,6 +59,7 @@ class AddressSpaces {
  private:
   struct Known {
     pid_t pid = 0;
+    uid_t owner = 0;  // when its mappings were read
     std::uint64_t parent_id = 0;
     bool alive = false;
     bool had_ended = false;  // at the snapshot before

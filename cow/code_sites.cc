@@ -105,7 +105,7 @@ const CodeStack& CodeSites::add(const CopySample& sample, AddressSpaces& spaces,
   }
   const AddressSpace* space = spaces.at(sample);
   if (space == nullptr) {
-    stack.code.addresses.push_back({nullptr, sample[Register::rip]});
+    stack.code.addresses.emplace_back();  // it means nothing elsewhere, and there may be very many
     stack.code.truncated = true;
   } else {
     stack.code = space->unwinder->unwind(sample);
@@ -122,8 +122,9 @@ const CodeStack& CodeSites::add(const CopySample& sample, AddressSpaces& spaces,
   }
   const auto counted = tally.stacks.try_emplace(std::move(stack)).first;
   ++counted->second;
-  const std::string mapping = space == nullptr ? "unknown" : mapping_name(*space, sample, binaries);
-  ++tally.blocks[{sample.address / kBlockBytes, mapping}];
+  ++tally.blocks[space == nullptr
+                     ? Block{Block::kAnywhere, "unknown"}
+                     : Block{sample.address / kBlockBytes, mapping_name(*space, sample, binaries)}];
   return counted->first.code;
 }
 

@@ -193,7 +193,9 @@ const std::vector<Frame>& Symbols::frames(const CodeAddress& code) {
   const auto known = known_.find(code);
   if (known != known_.end()) return known->second;
   if (code.binary == nullptr) {
-    known_[code].emplace_back().address = code.address;
+    Frame& frame = known_[code].emplace_back();
+    frame.address = code.address;
+    if (code.address == 0) frame.function = "unknown code";
   } else {
     std::unique_ptr<Source>& source = sources_[code.binary];
     if (!source && code.binary->is_generated) {

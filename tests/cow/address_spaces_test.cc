@@ -1,7 +1,12 @@
+#include <fmt/format.h>
+#include <fstream>
 #include <gtest/gtest.h>
 #include <string>
+#include <unistd.h>
+#include <utility>
 
 #include <cowshed/cow/address_spaces.h>
+#include <cowshed/cow/code_sites.h>
 #include <cowshed/tests/cow/fake_proc.h>
 
 namespace cowshed::cow {
@@ -84,6 +89,46 @@ TEST_F(AddressSpacesOf, AfterAnExecNothingOfBeforeIsLeft) {
   late.alive = false;
   spaces_.update(late, 202 * kNsPerMs);
   EXPECT_FALSE(knows(2));
+}
+
+TEST_F(AddressSpacesOf, APerfMapIsBelievedOfWhoRunsTheProcess) {
+  if (::geteuid() != 0) GTEST_SKIP() << "only root can give a file away";
+  constexpr pid_t kNobodys = 2'000'000'000;
+  const std::string path = fmt::format("/tmp/perf-{}.map", kNobodys);
+  std::ofstream(path) << "5000 10 x\n";
+  const auto folder = std::to_string(kNobodys);
+  write(folder + "/maps", with_it_);
+  write(folder + "/status", "Name:\tx\nUid:\t1000\t1000\t1000\t1000\n");
+  auto counts = parent();
+  counts.pid = kNobodys;
+  spaces_.update(counts, 100 * kNsPerMs);
+  CopySample sample;
+  sample.process_id = 1;
+  for (const auto& [owner, is_believed] : {std::pair{0U, true}, {1000U, true}, {1001U, false}}) {
+    ASSERT_EQ(::chown(path.c_str(), owner, owner), 0);
+    EXPECT_EQ(spaces_.writer_of_perf_map(sample).has_value(), is_believed) << owner;
+  }
+  std::filesystem::remove(path);
+}
+
+// A program that executes another again and again ends before anybody has seen what it maps.
+TEST_F(AddressSpacesOf, CodeThatNobodyCanNameIsOneSite) {
+  CodeSites sites;
+  for (std::uint64_t i = 0; i < 100; ++i) {
+    CopySample sample;
+    sample.process_id = 9;
+    sample.user_mode = true;
+    sample.address = i << 30U;
+    sample.registers[static_cast<std::size_t>(Register::rip)] = i << 20U;
+    sites.add(sample, spaces_, binaries_);
+  }
+  Symbols symbols;
+  const SampledCopies found = sites.of(9, {{9, 100}}, symbols, 1000);
+  ASSERT_EQ(found.sites.size(), 1U);
+  EXPECT_EQ(found.sites[0].samples, 100U);
+  ASSERT_EQ(found.mappings.size(), 1U);
+  EXPECT_EQ(found.mappings[0].name, "unknown");
+  EXPECT_EQ(found.mappings[0].samples, 100U);
 }
 
 }  // namespace
