@@ -12,8 +12,8 @@ namespace cowshed::cow {
 // A function in a stack.  What is not known is empty or 0.
 struct Frame {
   // "[pread64(2)]": the kernel wrote, in that system call.  "generated code": of the program itself
-  // (a JIT compiler's), that no perf map names.  "unknown code": of a program that ended, or executed
-  // another, before anybody had seen what it maps.
+  // (a JIT compiler's), that no perf map names.  "unknown code": of a program that ended, or
+  // executed another, before anybody had seen what it maps.
   std::string function;
   std::string file;  // of the source
   int line = 0;
