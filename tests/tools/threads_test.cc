@@ -1,0 +1,158 @@
+#include <arpa/inet.h>
+#include <array>
+#include <atomic>
+#include <csignal>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <string>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <thread>
+#include <unistd.h>
+#include <vector>
+
+#include <cowshed/tests/tools/recordings.h>
+#include <cowshed/tools/cowtop/measure.h>
+#include <cowshed/tools/cowtop/serve/metrics_server.h>
+#include <cowshed/tools/cowtop/serve/metrics_sums.h>
+
+// What cowtop does in more than one thread: here, so that ThreadSanitizer sees it.
+namespace cowshed::cowtop {
+namespace {
+
+using ::testing::EndsWith;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+// As the live view: is asked for keys also while the probes load in another thread.
+class Keys : public Observer {
+ public:
+  explicit Keys(bool go_on) : go_on_(go_on) {
+    EXPECT_EQ(::pipe(ends_), 0);
+    press();
+  }
+  Keys(const Keys&) = delete;
+  Keys& operator=(const Keys&) = delete;
+  ~Keys() override {
+    ::close(ends_[0]);
+    ::close(ends_[1]);
+  }
+
+  Next sampled(const cow::Backend& backend) override {
+    pressed_before_samples = pressed_before_samples || (samples == 0 && pressed > 0);
+    processes = backend.measurement().processes.size();
+    ++samples;
+    return Next::go_on;
+  }
+  int fd() const override { return ends_[0]; }
+  bool readable() override {
+    char key = 0;
+    EXPECT_EQ(::read(ends_[0], &key, 1), 1);
+    ++pressed;
+    return go_on_;
+  }
+  void press() const { EXPECT_EQ(::write(ends_[1], "k", 1), 1); }
+
+  int pressed = 0;
+  int samples = 0;
+  std::size_t processes = 0;
+  bool pressed_before_samples = false;
+
+ private:
+  int ends_[2] = {};
+  bool go_on_;
+};
+
+TEST(Threads, KeysAreAnsweredWhileTheProbesLoad) {
+  Keys keys(true);
+  MeasureOptions options;
+  options.command = {"/bin/sh", "-c", "/bin/true; exit 3"};
+  const Measured measured = measure(options, &keys);
+  ASSERT_TRUE(measured.measurement);
+  EXPECT_EQ(measured.exit_status, 3);
+  EXPECT_EQ(keys.pressed, 1);
+  EXPECT_TRUE(keys.pressed_before_samples);
+  EXPECT_GE(keys.processes, 1U);
+}
+
+TEST(Threads, WhoEndsTheViewWhileTheProbesLoadGetsAReport) {
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    ::pause();
+    ::_exit(0);
+  }
+  Keys keys(false);
+  MeasureOptions options;
+  Selection& selection = options.selection.emplace();
+  selection.by = Selection::By::pid;
+  selection.pids = {child};
+  const Measured measured = measure(options, &keys);
+  ::kill(child, SIGKILL);
+  ::waitpid(child, nullptr, 0);
+  ASSERT_TRUE(measured.measurement);
+  EXPECT_EQ(measured.exit_status, 0);
+  EXPECT_EQ(keys.pressed, 1);
+  EXPECT_EQ(keys.samples, 1);
+}
+
+Metrics metrics_of(std::uint64_t copied_pages) {
+  cow::Measurement measurement = full_measurement();
+  measurement.processes.resize(1);
+  measurement.processes[0].copied_anon_pages = copied_pages;
+  measurement.processes[0].copied_file_pages = 0;
+  MetricsSums sums(100);
+  sums.add(measurement, {});
+  return sums.metrics();
+}
+
+// What the server answers, with its head.
+std::string get_metrics(int port) {
+  const int socket = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<std::uint16_t>(port));
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  const std::string request =
+      "GET /metrics HTTP/1.1\r\nHost: here\r\nAccept: application/openmetrics-text\r\n"
+      "Connection: close\r\n\r\n";
+  std::string answer;
+  if (::connect(socket, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 &&
+      ::send(socket, request.data(), request.size(), 0) > 0) {
+    std::array<char, 4096> part;
+    for (ssize_t got = 0; (got = ::read(socket, part.data(), part.size())) > 0;) {
+      answer.append(part.data(), static_cast<std::size_t>(got));
+    }
+  }
+  ::close(socket);
+  return answer;
+}
+
+TEST(Threads, MetricsArePublishedWhileClientsReadThem) {
+  constexpr int kClients = 4;
+  constexpr int kRequests = 25;
+  auto server = MetricsServer::open({"127.0.0.1", 0});
+  ASSERT_TRUE(server) << server.error().message;
+  (*server)->publish(metrics_of(0));
+  (*server)->start();
+  std::atomic<int> reading = kClients;
+  std::vector<std::thread> clients;
+  for (int i = 0; i < kClients; ++i) {
+    clients.emplace_back([&, port = (*server)->address().port] {
+      for (int request = 0; request < kRequests; ++request) {
+        const std::string answer = get_metrics(port);
+        EXPECT_THAT(answer, StartsWith("HTTP/1.1 200 "));
+        EXPECT_THAT(answer, HasSubstr("copied"));
+        EXPECT_THAT(answer, EndsWith("# EOF\n"));
+      }
+      --reading;
+    });
+  }
+  for (std::uint64_t pages = 1; reading > 0; ++pages) (*server)->publish(metrics_of(pages));
+  for (std::thread& client : clients) client.join();
+  EXPECT_TRUE((*server)->stop());
+}
+
+}  // namespace
+}  // namespace cowshed::cowtop
