@@ -2,6 +2,7 @@
 #include <array>
 #include <cerrno>
 #include <cstdlib>
+#include <cstring>
 #include <fmt/format.h>
 #include <fstream>
 #include <future>
@@ -238,7 +239,8 @@ Measured measure_attached(const MeasureOptions& options, cow::OpenedBackend& ope
 
 struct Opening {
   Expected<cow::OpenedBackend> backend;
-  bool ended = false;  // the observer has seen enough
+  bool ended = false;         // the observer has seen enough
+  std::optional<int> signal;  // that asked to end
 };
 
 // Probes take a while to load; meanwhile the observer's keys are answered.
@@ -246,15 +248,18 @@ Opening open_backend(const MeasureOptions& options, Observer* observer) {
   const auto open = [&] {
     return cow::open_backend(options.backend, options.sampling, options.timing);
   };
-  if (observer == nullptr || observer->fd() < 0) return {open()};
+  if (observer == nullptr || observer->fd() < 0) return {open(), false, std::nullopt};
   constexpr auto kBetweenLooks = std::chrono::milliseconds(10);
+  HeldEndSignals signals;
   auto backend = std::async(std::launch::async, open);
   bool ended = false;
+  std::optional<int> signal;
   while (backend.wait_for(kBetweenLooks) != std::future_status::ready) {
     pollfd keys{ended ? -1 : observer->fd(), POLLIN, 0};
     if (::poll(&keys, 1, 0) > 0) ended = !observer->readable();
+    if (!signal) signal = signals.next();
   }
-  return {backend.get(), ended};
+  return {backend.get(), ended, signal};
 }
 
 }  // namespace
@@ -265,6 +270,11 @@ Measured measure(const MeasureOptions& options, Observer* observer) {
   ::mallopt(M_MMAP_THRESHOLD, kMappedBytes);
   auto opening = open_backend(options, observer);
   ::malloc_trim(0);  // loading the probes takes megabytes
+  if (opening.signal) {
+    complain(fmt::format("{} before the probes were loaded: {}", ::strsignal(*opening.signal),
+                         options.selection ? "nothing was measured" : "the command was not run"));
+    return {std::nullopt, kSignalBase + *opening.signal, false};
+  }
   if (!opening.backend) return failed(opening.backend.error());
   return options.selection ? measure_attached(options, *opening.backend, observer, opening.ended)
                            : measure_command(options, *opening.backend, observer);

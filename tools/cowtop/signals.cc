@@ -6,10 +6,19 @@
 
 namespace cowshed::cowtop {
 
-Expected<EndSignals> EndSignals::open() {
+namespace {
+
+sigset_t end_signals() {
   sigset_t mask;
   ::sigemptyset(&mask);
   for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) ::sigaddset(&mask, signal);
+  return mask;
+}
+
+}  // namespace
+
+Expected<EndSignals> EndSignals::open() {
+  const sigset_t mask = end_signals();
   if (::sigprocmask(SIG_BLOCK, &mask, nullptr) != 0) return system_error("sigprocmask", errno);
   ::signal(SIGPIPE, SIG_IGN);
   // Inherited as ignored, it would have the kernel reap the command before its status is read.
@@ -29,6 +38,20 @@ std::optional<signalfd_siginfo> EndSignals::next() {
   signalfd_siginfo info;
   if (::read(fd_, &info, sizeof info) != sizeof info) return std::nullopt;
   return info;
+}
+
+HeldEndSignals::HeldEndSignals() {
+  const sigset_t mask = end_signals();
+  ::pthread_sigmask(SIG_BLOCK, &mask, &before_);
+}
+
+HeldEndSignals::~HeldEndSignals() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+
+std::optional<int> HeldEndSignals::next() {
+  const sigset_t mask = end_signals();
+  const timespec at_once{};
+  const int signal = ::sigtimedwait(&mask, nullptr, &at_once);
+  return signal > 0 ? std::optional(signal) : std::nullopt;
 }
 
 }  // namespace cowshed::cowtop

@@ -31,4 +31,20 @@ class EndSignals {
   int fd_;
 };
 
+// Holds the same signals back, from this thread and those that it starts, for as long as there is
+// one of these; those that next() has not taken come afterwards.
+class HeldEndSignals {
+ public:
+  HeldEndSignals();
+  HeldEndSignals(const HeldEndSignals&) = delete;
+  HeldEndSignals& operator=(const HeldEndSignals&) = delete;
+  ~HeldEndSignals();
+
+  // The number of one that has come, if any.
+  std::optional<int> next();
+
+ private:
+  sigset_t before_;
+};
+
 }  // namespace cowshed::cowtop
