@@ -7,7 +7,9 @@
 #include <cowshed/share/arena.h>
 
 #include "fill_malloc.h"
+#include "fill_ways.h"
 #include "fill_work.h"
+#include "late_frees.h"
 #include "machine.h"
 #include "program.h"
 
@@ -54,55 +56,26 @@ std::unique_ptr<SubjectWork> make_work(const json& configuration) {
   const std::string variant = configuration["variant"];
   if (variant == "explicit") return std::make_unique<FillWork<Explicit>>(configuration);
   if (variant == "pmr") return std::make_unique<FillWork<Pmr>>(configuration);
-  return std::make_unique<FillWork<Malloc>>(configuration);
+  return make_fill_work<Malloc>(configuration);
 }
-
-struct Way {
-  std::string name;
-  std::string program;  // beside this one
-  std::string variant;
-  std::vector<std::string> environment = {};
-};
 
 // The last is the first again: a process like it, to tell noise from difference.
-std::vector<Way> ways(const std::string& pattern) {
-  std::vector<Way> result = {{"jemalloc", "fill_jemalloc", "malloc"},
-                             {"scope", "fill_scope", "scope"},
-                             {"mallocx", "fill_jemalloc", "mallocx"},
-                             {"explicit", "", "explicit"},
-                             {"pmr", "", "pmr"},
-                             {"glibc", "", "malloc"},
-                             {"no scope", "fill_scope", "malloc"}};
+std::vector<FillWay> ways(const std::string& pattern) {
+  std::vector<FillWay> result = {{"jemalloc", "fill_jemalloc", "malloc", "libjemalloc"},
+                                 {"scope", "fill_scope", "scope", "fill_scope"},
+                                 {"mallocx", "fill_jemalloc", "mallocx", "libjemalloc"},
+                                 {"explicit", "", "explicit", "libc.so"},
+                                 {"pmr", "", "pmr", "libc.so"},
+                                 {"glibc", "", "malloc", "libc.so"},
+                                 {"no scope", "fill_scope", "malloc", "fill_scope"}};
   if (pattern == "fill") {
-    result.push_back({"jemalloc, huge", "fill_jemalloc", "malloc", {"MALLOC_CONF=thp:always"}});
-    result.push_back({"glibc, huge", "", "malloc", {"GLIBC_TUNABLES=glibc.malloc.hugetlb=1"}});
+    result.push_back(
+        {"jemalloc, huge", "fill_jemalloc", "malloc", "libjemalloc", {"MALLOC_CONF=thp:always"}});
+    result.push_back(
+        {"glibc, huge", "", "malloc", "libc.so", {"GLIBC_TUNABLES=glibc.malloc.hugetlb=1"}});
   }
-  result.push_back({"jemalloc again", "fill_jemalloc", "malloc"});
+  result.push_back({"jemalloc again", "fill_jemalloc", "malloc", "libjemalloc"});
   return result;
-}
-
-std::vector<Samples> measure_group(const json& configuration, int pairs) {
-  std::vector<std::unique_ptr<Subject>> subjects;
-  std::vector<Variant> variants;
-  for (const Way& way : ways(configuration["pattern"])) {
-    json own = configuration;
-    own["variant"] = way.variant;
-    const auto start = [way, own] {
-      return std::make_unique<Subject>(own, way.program, way.environment);
-    };
-    if (configuration["pattern"] == "fill") {  // the memory must be new each time
-      variants.push_back({way.name, [start, own] {
-                            // Again and again: hosts take back what a guest does not use.
-                            touch_memory(4 * own["amount"].get<std::size_t>());
-                            return start()->ask({})["ns"].get<double>();
-                          }});
-      continue;
-    }
-    subjects.push_back(start());
-    Subject* subject = subjects.back().get();
-    variants.push_back({way.name, [subject] { return subject->ask({})["ns"].get<double>(); }});
-  }
-  return interleave(variants, pairs);
 }
 
 void report_group(const std::string& group, const std::vector<Samples>& samples, Report& report) {
@@ -155,7 +128,7 @@ void measure(const Options& options, Report& report) {
         if (!options.wants(group)) continue;
         const json configuration = {
             {"pattern", pattern}, {"mix", mix}, {"threads", threads}, {"amount", amount}};
-        report_group(group, measure_group(configuration, options.pairs), report);
+        report_group(group, measure_ways(ways(pattern), configuration, options.pairs), report);
       }
     }
   }

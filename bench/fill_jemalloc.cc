@@ -5,9 +5,11 @@
 
 #include "fill_malloc.h"
 #include "fill_work.h"
+#include "late_frees.h"
 #include "program.h"
 
-// The rival of `fill`: a program that is linked with the system's jemalloc, at its defaults.
+// The rival of `fill` and `allocators`: a program that is linked with the system's jemalloc, at its
+// defaults.
 namespace cowshed::bench {
 namespace {
 
@@ -46,7 +48,7 @@ std::unique_ptr<SubjectWork> make_work(const nlohmann::json& configuration) {
   if (configuration["variant"] == "mallocx") {
     return std::make_unique<FillWork<Mallocx>>(configuration);
   }
-  return std::make_unique<FillWork<Malloc>>(configuration);
+  return make_fill_work<Malloc>(configuration);
 }
 
 }  // namespace

@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "fill_malloc.h"
 #include "machine.h"
 #include "statistics.h"
 #include "subject.h"
@@ -82,6 +83,8 @@ class FillWork final : public SubjectWork {
       });
     }
   }
+
+  nlohmann::json facts() const override { return malloc_facts(); }
 
   // Nanoseconds per operation of one thread: a free and an allocation, or an allocation and
   // writing all of it.

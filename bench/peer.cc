@@ -16,7 +16,7 @@
 
 namespace cowshed::bench {
 
-Peer::Peer(const Work& work) {
+Peer::Peer(const Work& work, std::size_t cpu) {
   std::array<int, 2> orders{};
   std::array<int, 2> results{};
   if (pipe(orders.data()) != 0 || pipe(results.data()) != 0) {
@@ -25,7 +25,7 @@ Peer::Peer(const Work& work) {
   pid_ = fork();
   if (pid_ == 0) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    pin_to_cpu(1);
+    pin_to_cpu(cpu);
     close(orders[1]);
     try {
       for (std::uint64_t argument = 0; read(orders[0], &argument, 8) == 8;) {

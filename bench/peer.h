@@ -6,12 +6,13 @@
 
 namespace cowshed::bench {
 
-// A forked process, on another CPU, that does `work` whenever it is told to, and sleeps between.
+// A forked process, on a CPU as pin_to_cpu() counts them, that does `work` whenever it is told to,
+// and sleeps between.
 class Peer {
  public:
   using Work = std::function<std::uint64_t(std::uint64_t)>;
 
-  explicit Peer(const Work& work);
+  explicit Peer(const Work& work, std::size_t cpu = 1);
   ~Peer();
   Peer(const Peer&) = delete;
   Peer& operator=(const Peer&) = delete;

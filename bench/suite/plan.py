@@ -30,11 +30,12 @@ PLAN = {
     # For tests: so small that no time of it means anything.
     "tiny": [tiny("fork_latency"), tiny("child_read"), tiny("fill"), tiny("freeze"), tiny("deref"),
              tiny("channel"), tiny("launch"), tiny("start_methods"), tiny("measuring"),
-             tiny("html_page"), tiny("own_cost")],
+             tiny("html_page"), tiny("own_cost"), tiny("sharing"), tiny("allocators")],
     "quick": [tiny("fork_latency"), tiny("child_read"), pairs("fill", 3, only="churn"),
               tiny("freeze"), pairs("deref", 63), tiny("channel"), tiny("launch"),
               pairs("start_methods", 7, only="16 MiB"), tiny("measuring"),
-              tiny("html_page"), tiny("own_cost")],
+              tiny("html_page"), tiny("own_cost"), tiny("sharing"),
+              tiny("allocators")],
     "full": [pairs("fork_latency", 7, 14, "arena"), pairs("fork_latency", 5, 14, "heap"),
              pairs("child_read", 9, 10), pairs("fill", 5, 4, "fill"),
              pairs("fill", 7, 4, "churn"), pairs("freeze", 5, 17), pairs("deref", 63),
@@ -42,7 +43,8 @@ PLAN = {
              pairs("start_methods", 9, 14), pairs("measuring", 81, 2, "copy"),
              pairs("measuring", 61, 2, "bystander"), pairs("measuring", 9, 2, "no faults"),
              pairs("measuring", 15, 2, "many mappings"), Part("html_page", ()),
-             Part("own_cost", (), most_s=1200)],
+             Part("own_cost", (), most_s=1200), pairs("sharing", 5, 4),
+             pairs("allocators", 7, 4)],
 }
 
 

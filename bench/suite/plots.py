@@ -52,8 +52,8 @@ def goals(report, rows, path):
     figure, axes = pyplot.subplots(figsize=(WIDTH, 0.9 + 2 * ROW * len(rows)))
 
     def used(row, value):
-        share = value / row["limit"] if row["bound"] == "at_most" else \
-            row["limit"] / value if value else 100
+        part, whole = (value, row["limit"]) if row["bound"] == "at_most" else (row["limit"], value)
+        share = part / whole if whole else 100 if part else 1
         return min(max(share, 0.01), 100)
 
     for place, row in enumerate(rows):
@@ -173,10 +173,16 @@ def growth(report, path):
         for number_of_line, (what, points) in enumerate(lines.items()):
             axes.plot(*zip(*points), **style(number_of_line), label=what)
         axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
         axes.set_xticks([mib for mib, _ in next(iter(lines.values()))])
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        in_decades(axes.yaxis, [value for points in lines.values() for _, value in points])
+        values = [value for points in lines.values() for _, value in points]
+        if min(values) > 0:
+            axes.set_yscale("log")
+            in_decades(axes.yaxis, values)
+        else:  # where nothing grows, that is to be seen
+            axes.set_yscale("symlog", linthresh=1)
+            axes.set_ylim(bottom=-0.5)
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.set_xlabel("MiB")
         axes.set_ylabel(unit)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncol=2, frameon=False, fontsize=10)
