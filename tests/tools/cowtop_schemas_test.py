@@ -168,6 +168,42 @@ class SchemasTest(unittest.TestCase):
         if IS_ROOT:
             self.check_all_was_seen("cowshed.check-1", but=["not_known"])
 
+    # What it accepts and what it refuses is what the schema does.
+    def test_budget(self):
+        self.cowtop("--backend", "pagemap", "--json", "-o", str(self.folder / "before.json"), "--", "true")
+        whole = {"schema": "cowshed.budget/1", "per": "tree", "max_copied": "64MiB", "max_ratio": "5%",
+                 "objects": {"index": 0, "words": "1.5KiB"}, "baseline": "before.json",
+                 "max_growth": "10.5%"}
+        valid = validator("cowshed.budget-1")
+        self.check_all_was_seen("cowshed.budget-1", but=whole)
+        budgets = [whole, {"schema": "cowshed.budget/1"}]
+        for key, values in {
+                "schema": ["cowshed.budget/2", None], "per": ["child", "all", 1],
+                "max_copied": [0, 4096, "4096", "7GiB", "1.5", "2.0", -1, 0.5, "-1", "", "1 MiB", "1MB", None, []],
+                "max_ratio": ["0%", "12.25%", "5", 5, "%", " 5%", "-5%"],
+                "objects": [{}, {"index": "1TiB"}, {"index": "x"}, {"index": None}, [], "index=0"],
+                "baseline": [1, ["before.json"]], "max_growth": ["10%", 10],
+                "kill": [True]}.items():
+            budgets += [{**whole, key: value} for value in values]
+        refused = 0
+        for budget in budgets:
+            file = self.folder / "budget.json"
+            file.write_text(json.dumps(budget))
+            done = subprocess.run([COWTOP, "check", "--backend", "pagemap", "--max-copied", "1GiB",
+                                   "--budget", file, "--", "true"], capture_output=True, text=True)
+            accepted = f"{file}: " not in done.stderr
+            refused += not accepted
+            self.assertEqual(valid.is_valid(budget), accepted, f"{budget}: {done.stderr}")
+        self.assertGreater(refused, 20)
+        self.assertGreater(len(budgets) - refused, 10)
+
+    def test_transfer(self):
+        report = json.loads(subprocess.run([SUBJECTS / "transfer_report_subject"], check=True,
+                                           capture_output=True, text=True).stdout)
+        self.check(report, "cowshed.transfer-1")
+        self.check_all_was_seen("cowshed.transfer-1")
+        self.assertTrue(any(type["paths"] for source in report["sources"] for type in source["types"]))
+
     def test_diff(self):
         names = [str(self.folder / name) for name in ("before.json", "after.json")]
         for name, copies in zip(names, ("100", "200")):
