@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """cowtop serve, scraped by a real Prometheus: COWTOP=.../cowtop RULES=.../cowtop.rules.yml
-python3 cowtop_serve_test.py"""
+UNIT=.../cowtop.service python3 cowtop_serve_test.py"""
 
 import contextlib
 import json
@@ -19,6 +19,7 @@ import urllib.request
 
 COWTOP = os.environ["COWTOP"]
 RULES = os.environ["RULES"]
+UNIT = os.environ["UNIT"]
 HERE = os.path.dirname(os.path.abspath(__file__))
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
 PATIENCE_S = 120
@@ -85,9 +86,9 @@ def process(*command, **more):
 
 
 @contextlib.contextmanager
-def serving(*options):
+def serving(*options, prefix=()):
     """Its URL and process."""
-    with process(COWTOP, "serve", "--listen", "127.0.0.1:0", *options,
+    with process(*prefix, COWTOP, "serve", "--listen", "127.0.0.1:0", *options,
                  stderr=subprocess.PIPE) as cowtop:
         said = ""
         for line in cowtop.stderr:
@@ -328,6 +329,50 @@ class PrometheusTest(unittest.TestCase):
 
 
 @needs("promtool")
+class UnitTest(unittest.TestCase):
+    """cowtop.service, as far as that can be told where systemd does not run."""
+
+    def setUp(self):
+        with open(UNIT, encoding="utf-8") as file:
+            self.unit = file.read()
+
+    def value(self, key):
+        return re.search(f"^{key}=(.*)$", self.unit, re.MULTILINE)[1]
+
+    @unittest.skipUnless(shutil.which("systemd-analyze"), "there is no systemd-analyze")
+    def test_systemd_understands_it_and_finds_it_hardened(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "cowtop.service")
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(self.unit.replace("/usr/bin/cowtop", COWTOP).replace("man:cowtop-serve(1)", ""))
+            for words in (["verify"], ["security", "--offline=yes", "--threshold=40"]):
+                done = subprocess.run(["systemd-analyze", *words, path], capture_output=True, text=True)
+                self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+                if words == ["verify"]:
+                    self.assertEqual(done.stderr, "")
+
+    @unittest.skipUnless(os.geteuid() == 0, "takes root, as the unit does")
+    def test_its_capabilities_are_enough(self):
+        kept = [name.removeprefix("CAP_").lower() for name in self.value("CapabilityBoundingSet").split()]
+        bounds = ",".join(["-all", *("+" + name for name in kept)])
+        limits = ["setpriv", "--bounding-set", bounds, "--inh-caps", "-all", "--no-new-privs"]
+        with serving(prefix=limits) as (url, cowtop):
+            with open(f"/proc/{cowtop.pid}/status", encoding="utf-8") as status:
+                self.assertEqual(bin(int(re.search(r"CapEff:\s*(\w+)", status.read())[1], 16)).count("1"),
+                                 len(kept))
+            with process("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups",
+                         "/usr/bin/python3", "-c", SUBJECT, stdin=subprocess.PIPE,
+                         stdout=subprocess.PIPE) as other:
+                other.stdout.readline()
+                ask(other, "stay")
+                moment = time.time()
+                found = sampled_after(url, moment)
+        self.assertTrue(any(name == "cowshed_backend_info" and 'exact="true"' in labels
+                            for name, labels in found))
+        self.assertGreater(sum(value for (name, labels), value in found.items()
+                               if name == "cowshed_copied_bytes_total" and 'comm="python3"' in labels), 499 * 4096)
+
+
 class RulesTest(unittest.TestCase):
     def test_rules(self):
         with tempfile.TemporaryDirectory() as folder:

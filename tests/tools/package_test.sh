@@ -64,6 +64,8 @@ for page in cowtop cowtop-record; do
 done
 [ -e /usr/share/doc/cowtop/copyright ] || fail "no copyright"
 [ -e /usr/share/cowtop/schemas/cowshed.run-1.json ] || fail "no schemas"
+[ -e /usr/lib/systemd/system/cowtop.service ] || fail "no unit"
+if command -v systemd-analyze >/dev/null; then systemd-analyze verify /usr/lib/systemd/system/cowtop.service; fi
 if [ -e /usr/share/bash-completion/bash_completion ]; then
   bash -c '. /usr/share/bash-completion/bash_completion; _completion_loader cowtop || true; complete -p cowtop'
 fi
