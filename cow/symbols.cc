@@ -1,9 +1,12 @@
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <cstring>
 #include <cxxabi.h>
 #include <dwarf.h>
 #include <elfutils/libdwfl.h>
+#include <filesystem>
+#include <initializer_list>
 #include <libelf.h>
 #include <string>
 #include <string_view>
@@ -47,6 +50,11 @@ int call_line(Dwarf_Die& inlined) {
   return static_cast<int>(line);
 }
 
+// clang has its own headers by way of "/../".
+std::string file_name(const char* name) {
+  return name == nullptr ? std::string() : std::filesystem::path(name).lexically_normal().string();
+}
+
 std::string call_file(Dwarf_Die& unit, Dwarf_Die& inlined) {
   Dwarf_Attribute attribute;
   Dwarf_Word index = 0;
@@ -55,8 +63,41 @@ std::string call_file(Dwarf_Die& unit, Dwarf_Die& inlined) {
       ::dwarf_getsrcfiles(&unit, &files, nullptr) != 0) {
     return {};
   }
-  const char* name = ::dwarf_filesrc(files, index, nullptr, nullptr);
-  return name == nullptr ? std::string() : name;
+  return file_name(::dwarf_filesrc(files, index, nullptr, nullptr));
+}
+
+// The first child of `parent`, or of namespaces in it, of these kinds that has code at `address`.
+bool find_child(Dwarf_Die parent, std::uint64_t address, std::initializer_list<int> kinds,
+                Dwarf_Die& found) {
+  Dwarf_Die child;
+  if (::dwarf_child(&parent, &child) != 0) return false;
+  do {
+    const int kind = ::dwarf_tag(&child);
+    if (kind == DW_TAG_namespace) {
+      if (find_child(child, address, kinds, found)) return true;
+    } else if (std::find(kinds.begin(), kinds.end(), kind) != kinds.end() &&
+               ::dwarf_haspc(&child, address) == 1) {
+      found = child;
+      return true;
+    }
+  } while (::dwarf_siblingof(&child, &child) == 0);
+  return false;
+}
+
+// The function at `address` and what is inlined there, outermost first.  dwarf_getscopes() does not
+// look into namespaces (libdw/dwarf_getscopes.c), where clang has its functions.
+std::vector<Dwarf_Die> scopes_at(Dwarf_Die unit, std::uint64_t address) {
+  std::vector<Dwarf_Die> functions;
+  Dwarf_Die scope;
+  if (!find_child(unit, address, {DW_TAG_subprogram}, scope)) return functions;
+  functions.push_back(scope);
+  while (find_child(
+      scope, address,
+      {DW_TAG_inlined_subroutine, DW_TAG_lexical_block, DW_TAG_try_block, DW_TAG_catch_block},
+      scope)) {
+    if (::dwarf_tag(&scope) == DW_TAG_inlined_subroutine) functions.push_back(scope);
+  }
+  return functions;
 }
 
 }  // namespace
@@ -136,27 +177,20 @@ class Symbols::ElfSource : public Source {
     if (unit == nullptr) return {};
     Frame next;  // its line is known before its function
     if (Dwarf_Line* line = ::dwarf_getsrc_die(unit, address - bias)) {
-      const char* file = ::dwarf_linesrc(line, nullptr, nullptr);
-      if (file != nullptr) next.file = file;
+      next.file = file_name(::dwarf_linesrc(line, nullptr, nullptr));
       ::dwarf_lineno(line, &next.line);
     }
     std::vector<Frame> frames;
-    Dwarf_Die* found = nullptr;
-    const int count = ::dwarf_getscopes(unit, address - bias, &found);
-    const std::unique_ptr<Dwarf_Die, Free> innermost(found);
-    Dwarf_Die* around = nullptr;
-    const int depth = count > 0 ? ::dwarf_getscopes_die(innermost.get(), &around) : 0;
-    const std::unique_ptr<Dwarf_Die, Free> scopes(around);
-    for (int i = 0; i < depth; ++i) {
-      Dwarf_Die& scope = *(scopes.get() + i);
-      const int tag = ::dwarf_tag(&scope);
-      if (tag != DW_TAG_inlined_subroutine && tag != DW_TAG_subprogram) continue;
-      next.function = function_name(scope);
-      next.inlined = tag == DW_TAG_inlined_subroutine;
+    const std::vector<Dwarf_Die> scopes = scopes_at(*unit, address - bias);
+    for (auto scope = scopes.rbegin(); scope != scopes.rend(); ++scope) {
+      Dwarf_Die function = *scope;
+      const bool inlined = ::dwarf_tag(&function) == DW_TAG_inlined_subroutine;
+      next.function = function_name(function);
+      next.inlined = inlined;
       frames.push_back(std::exchange(next, {}));
-      if (tag == DW_TAG_subprogram) return frames;
-      next.file = call_file(*unit, scope);
-      next.line = call_line(scope);
+      if (!inlined) return frames;
+      next.file = call_file(*unit, function);
+      next.line = call_line(function);
     }
     // No function there, such as in hand-written assembly: a line, perhaps.
     frames.push_back(std::move(next));
