@@ -7,15 +7,28 @@ function(cowshed_compile target)
   target_compile_options(
     ${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Wshadow -Wconversion
                       -Wnon-virtual-dtor -Wold-style-cast>)
+  # libstdc++ 12's own stable_sort, and a web page that is one literal.
+  target_compile_options(${target} PRIVATE $<$<COMPILE_LANG_AND_ID:CXX,Clang>:-Wno-deprecated-declarations
+                                           -Wno-overlength-strings>)
   get_target_property(is_unity ${target} UNITY_BUILD)
   if(is_unity)
     # A unity file is taken for a header there.
-    target_compile_options(${target} PRIVATE -Wno-subobject-linkage)
+    target_compile_options(${target} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-Wno-subobject-linkage>)
   endif()
   if(COWSHED_WARNINGS_AS_ERRORS)
     target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Werror>)
   endif()
   if(COWSHED_SANITIZE)
+    if(CMAKE_CXX_COMPILER_ID STREQUAL Clang AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 21)
+      # What gcc and newer ones define by themselves.
+      if(COWSHED_SANITIZE MATCHES address)
+        target_compile_definitions(${target} PRIVATE __SANITIZE_ADDRESS__)
+        # Its second stack is memory that is copied, too.
+        target_compile_options(${target} PRIVATE -fsanitize-address-use-after-return=never)
+      elseif(COWSHED_SANITIZE MATCHES thread)
+        target_compile_definitions(${target} PRIVATE __SANITIZE_THREAD__)
+      endif()
+    endif()
     target_compile_options(${target} PRIVATE -fsanitize=${COWSHED_SANITIZE} -fno-omit-frame-pointer
                                              -fno-sanitize-recover=all)
     target_link_options(${target} PUBLIC -fsanitize=${COWSHED_SANITIZE})

@@ -56,7 +56,7 @@ constexpr const char* kVdso = "[vdso]";
 
 }  // namespace
 
-void Binary::End::operator()(Elf* elf) const { ::elf_end(elf); }
+void Binary::End::operator()(Elf* open) const { ::elf_end(open); }
 
 Binaries::Binaries(ProcFiles proc) : proc_(std::move(proc)) { ::elf_version(EV_CURRENT); }
 

@@ -103,7 +103,7 @@ void pass_on(int signal, siginfo_t* info, void* context) {
     pthread_sigmask(SIG_UNBLOCK, &mask, nullptr);
   }
   const struct sigaction action = previous;
-  if ((previous.sa_flags & SA_RESETHAND) != 0) {  // once only
+  if ((static_cast<unsigned>(previous.sa_flags) & SA_RESETHAND) != 0) {  // once only
     previous.sa_flags = 0;
     previous.sa_handler = SIG_DFL;
   }

@@ -36,6 +36,7 @@ namespace {
 using test::PausedChild;
 using ::testing::AllOf;
 using ::testing::Contains;
+using ::testing::ContainsRegex;
 using ::testing::Field;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -157,7 +158,8 @@ TEST_F(MeterCode, AChildsLineAndItsCallers) {
   EXPECT_EQ(sites[0].samples, 7U);
   EXPECT_THAT(sites[0].frames[0], frame_at(kWriteLine, "write_pages"));
   EXPECT_THAT(sites[0].stack, Contains(Field(&Frame::function, HasSubstr("PausedChild"))));
-  EXPECT_THAT(to_text(copied), HasSubstr("  28 KiB by write_pages at " + here(kWriteLine) + ", "));
+  EXPECT_THAT(to_text(copied),
+              ContainsRegex("  28 KiB by .*write_pages.* at " + here(kWriteLine) + ", "));
   EXPECT_THAT(to_text(copied), Not(HasSubstr("no code")));
 }
 
@@ -188,7 +190,7 @@ TEST_F(MeterCode, OfAPartOnlyThatPartsLines) {
 
 TEST_F(MeterCode, OnesOwnLines) {
   EXPECT_THAT(told_by_child([] {}, [&] { write_pages(memory_, 0, 4); }),
-              HasSubstr("  16 KiB by write_pages at "));
+              ContainsRegex("  16 KiB by .*write_pages.* at "));
 }
 
 TEST_F(MeterCode, NothingCopiedIsNoLine) {
@@ -384,7 +386,7 @@ TEST_F(MeterCode, WithoutPrivilege) {
   if (paranoid > 2) GTEST_SKIP() << "kernel.perf_event_paranoid is " << paranoid;
   told_by_nobodys_child([&] { write_pages(memory_, 0, 4); });
   // It may not be allowed to read this program's file.
-  EXPECT_THAT(std::string(told_), ::testing::AnyOf(HasSubstr("  16 KiB by write_pages at "),
+  EXPECT_THAT(std::string(told_), ::testing::AnyOf(ContainsRegex("  16 KiB by .*write_pages.* at "),
                                                    HasSubstr("  16 KiB by meter_code_test+0x")));
 }
 

@@ -103,11 +103,11 @@ TEST(CountedPtr, WeakPointersExpire) {
 }
 
 TEST(CountedPtr, TakesOverObjectsFromElsewhere) {
+  bool deleted = false;
   CountedPtr<Base> pointer(new Derived);
   pointer = std::make_unique<Derived>(7);
   EXPECT_EQ(living, 1);
   EXPECT_EQ(pointer->value, 7);
-  bool deleted = false;
   pointer.reset(new Derived, [&](Base* object) {
     deleted = true;
     delete object;

@@ -408,9 +408,10 @@ INSTANTIATE_TEST_SUITE_P(Modes, FailingSystemCalls,
 // Each call of an arena's life fails in turn, in one process; before and after, a life in which
 // none fails shows what is usual.
 TEST_P(FailingSystemCalls, GiveTheDocumentedErrorAndLeakNothing) {
-  const auto [mode, count] = GetParam();
+  const FreezeMode mode = GetParam().first;
+  const auto count = GetParam().second;
   Plan& plan = shared_plan();
-  const auto child = test::run_in_child([&, mode = mode, count = count]() -> std::string {
+  const auto child = test::run_in_child([&]() -> std::string {
     if (const std::string reason = test::intercept_system_calls(); !reason.empty()) {
       return "skip: " + reason;
     }

@@ -16,8 +16,11 @@ constexpr auto kBetweenLooks = std::chrono::milliseconds(30);
 }  // namespace
 
 Tmux::Tmux(const std::string& words, const Options& options) {
-  // A shell that has a trap goes on after the Ctrl-C that ends its command.
-  const std::string script = "trap : INT; before=$(stty -g)\n" + std::string("env -u NO_COLOR ") +
+  // A shell that has a trap goes on after the Ctrl-C that ends its command.  The leak checker waits
+  // for ever in a process whose terminal goes: with it comes SIGCONT, which takes back the SIGSTOP
+  // that the checker had sent.
+  const std::string script = "trap : INT; before=$(stty -g)\n" +
+                             std::string("env -u NO_COLOR ASAN_OPTIONS=detect_leaks=0 ") +
                              options.environment + " " + words +
                              "\nstatus=$?; [ \"$before\" = \"$(stty -g)\" ] && now=before || "
                              "now=after; echo \"status $status, as $now\"; exec sleep 1000";

@@ -181,7 +181,9 @@ void Terminal::clear() { erase(); }
 Size Terminal::size() const { return {getmaxy(stdscr), getmaxx(stdscr)}; }
 
 void Terminal::put(int row, int column, std::string_view text, Style style) {
-  const auto color = [&](short pair) { return has_colors_ ? COLOR_PAIR(pair) : A_NORMAL; };
+  const auto color = [&](short pair) {
+    return has_colors_ ? static_cast<attr_t>(COLOR_PAIR(pair)) : A_NORMAL;
+  };
   attr_t attributes = A_NORMAL;
   switch (style) {
     case Style::normal: break;
