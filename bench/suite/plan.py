@@ -12,6 +12,7 @@ class Part:
     arguments: tuple
     gib: int = 1  # of memory, that must be free
     most_s: int = 600  # it has failed when it takes longer
+    ours: tuple = ()  # the figures that two commits are compared by
 
     @property
     def tiny(self):
@@ -46,6 +47,17 @@ PLAN = {
              Part("own_cost", (), most_s=1200), pairs("sharing", 5, 4),
              pairs("allocators", 7, 4)],
 }
+
+# For two commits, in turns: a second or two each, of what users would notice.
+AGAINST = [
+    Part("deref", ("--pairs", "9"), ours=("*ref", "try_get()", "get()", "*ref chain")),
+    Part("fill", ("--pairs", "1", "--only", "churn/small/1"), ours=("explicit", "pmr", "scope")),
+    Part("channel", ("--pairs", "3", "--only", "turns"), ours=("general", "single")),
+    Part("start_methods", ("--quick",), ours=("fork", "spawn", "forkserver")),
+    Part("freeze", ("--quick",), ours=("freeze", "freeze, 4 KiB pages")),
+    Part("sharing", ("--quick",), ours=("arena",)),
+    Part("measuring", ("--pairs", "3", "--only", "copy"), ours=("cowtop", "cowtop --latency")),
+]
 
 
 def benchmarks():
