@@ -12,6 +12,7 @@
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 // mallinfo2() tells nothing of a sanitizer's malloc; g++ does not bring the header of this.
+// NOLINTNEXTLINE(readability-identifier-naming): its own name
 extern "C" std::size_t __sanitizer_get_current_allocated_bytes();
 #endif
 
