@@ -45,33 +45,27 @@ function(mutant name file from to rows)
                                                  SKIP_REGULAR_EXPRESSION "SKIPPED: ")
 endfunction()
 
+# holds(NAME VARIANT FILE FROM TO [FROM TO]): the rows hold with that variant, too.
+function(holds name variant file)
+  variant(${variant} ${file} ${ARGN})
+  add_test(NAME GroundTruth.${name} COMMAND mutant_test --gtest_filter=*_1000)
+  set_tests_properties(
+    GroundTruth.${name}
+    PROPERTIES LABELS "cowshed;privileged" TIMEOUT 300 ENVIRONMENT COWSHED_MUTANT=${object}
+               SKIP_REGULAR_EXPRESSION "needs root")
+endfunction()
+
 # As where the kernel does not say whether a fault lasts (in_user_fault).
 set(no_flag "bpf_core_field_exists(struct task_struct, in_user_fault)" "0")
-
-variant(no_flag cow.bpf.c ${no_flag})
-add_test(NAME GroundTruth.HoldsWithoutTheFlag COMMAND mutant_test --gtest_filter=*_1000)
-set_tests_properties(
-  GroundTruth.HoldsWithoutTheFlag
-  PROPERTIES LABELS "cowshed;privileged" TIMEOUT 300 ENVIRONMENT COWSHED_MUTANT=${object}
-             SKIP_REGULAR_EXPRESSION "needs root")
+holds(HoldsWithoutTheFlag no_flag cow.bpf.c ${no_flag})
 
 # As where the kernel's structures are laid out at random.
-variant(no_word_in_reach mapping.bpf.h "offset + sizeof(__u64) <= sizeof thread->node" "0")
-add_test(NAME GroundTruth.HoldsWhereverTheWordsAre COMMAND mutant_test --gtest_filter=*_1000)
-set_tests_properties(
-  GroundTruth.HoldsWhereverTheWordsAre
-  PROPERTIES LABELS "cowshed;privileged" TIMEOUT 300 ENVIRONMENT COWSHED_MUTANT=${object}
-             SKIP_REGULAR_EXPRESSION "needs root")
+holds(HoldsWhereverTheWordsAre no_word_in_reach mapping.bpf.h
+      "offset + sizeof(__u64) <= sizeof thread->node" "0")
 
 # As where threads sit at each other's places.
 set(one_seat "#define SEATS 4096" "#define SEATS 1")
-
-variant(one_seat seat.bpf.h ${one_seat})
-add_test(NAME GroundTruth.HoldsWhoeverSits COMMAND mutant_test --gtest_filter=*_1000)
-set_tests_properties(
-  GroundTruth.HoldsWhoeverSits
-  PROPERTIES LABELS "cowshed;privileged" TIMEOUT 300 ENVIRONMENT COWSHED_MUTANT=${object}
-             SKIP_REGULAR_EXPRESSION "needs root")
+holds(HoldsWhoeverSits one_seat seat.bpf.h ${one_seat})
 
 # Which faults are looked at.
 mutant(reads_count cow.bpf.c "if (!(error_code & PF_WRITE)) {" "if (0) {" */zero_page_write_1000)
