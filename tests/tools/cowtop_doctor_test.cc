@@ -36,13 +36,13 @@ TEST(CowtopDoctor, ProvesWhatWorks) {
 #else
   constexpr int kNear = 2;
   EXPECT_EQ(exact["works"], probe_support().has_value());
-  EXPECT_EQ(sampled["works"], true);
 #endif
   if (probe_support()) {
     EXPECT_NEAR(exact["proof"]["counted_pages"].get<int>(), 600, kNear);
   }
   EXPECT_EQ(sampled["backend"], "pagemap");
-  EXPECT_NEAR(sampled["proof"]["counted_pages"].get<int>(), 600, kNear);
+  EXPECT_EQ(sampled["works"], true);
+  EXPECT_NEAR(sampled["proof"]["counted_pages"].get<int>(), 600, 2);
 }
 
 TEST(CowtopDoctor, SaysWhatIsLackingAndHowToGetIt) {
