@@ -154,10 +154,13 @@ void leader_exits_first() {
 // meanwhile.
 void leader_exits_unseen() {
   const auto tracer = static_cast<pid_t>(number_in_status("TracerPid:"));
+  const Pipe runs;
   const pid_t helper = start([=] {
+    runs.give();
     ::usleep(400'000);
     if (tracer != 0) ::kill(tracer, SIGCONT);
   });
+  runs.take();  // a tracer that is stopped could not let it begin
   const int status = wait_for(start([=] {
     pthread_t thread{};
     const auto end_all = [](void* nothing) -> void* {
