@@ -26,8 +26,6 @@ namespace {
 using nlohmann::json;
 using namespace size_literals;
 
-json nanoseconds(double value) { return {{"ns", value}}; }
-
 // A byte of each cache line.
 void read_all(std::span<const std::byte> bytes) {
   for (std::size_t at = 0; at < bytes.size(); at += 64) {

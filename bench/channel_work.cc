@@ -40,8 +40,6 @@ ChannelForm form_of(const std::string& variant) {
                                        : ChannelForm::general;
 }
 
-json nanoseconds(double value) { return {{"ns", value}}; }
-
 // Messages through a lane, as fast as they go: time for each.
 class Stream : public SubjectWork {
  public:

@@ -103,7 +103,7 @@ class DerefWork final : public SubjectWork {
     if (sum != kUses / kObjects * (kObjects * (kObjects - 1) / 2)) {
       throw std::runtime_error("a reference gave another object");
     }
-    return {{"ns", took.count() / static_cast<double>(kUses)}};
+    return nanoseconds(took.count() / static_cast<double>(kUses));
   }
 
   Arena arena_ = Arena::create({.name = "deref", .capacity = 16_MiB}).value();

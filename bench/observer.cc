@@ -61,9 +61,9 @@ class EmptyPrograms final : public Observer {
   empty_probes_bpf* skeleton_;
 };
 
-class Cowtop : public Observer {
+class CowtopObserver : public Observer {
  public:
-  explicit Cowtop(pid_t pid, const std::vector<std::string>& options = {})
+  explicit CowtopObserver(pid_t pid, const std::vector<std::string>& options = {})
       : tool_(command(pid, options)) {
     tool_.wait_for("attached to");
   }
@@ -90,9 +90,9 @@ class Cowtop : public Observer {
   Tool tool_;
 };
 
-class CowtopLatency final : public Cowtop {
+class CowtopLatency final : public CowtopObserver {
  public:
-  explicit CowtopLatency(pid_t pid) : Cowtop(pid, {"--latency"}) {}
+  explicit CowtopLatency(pid_t pid) : CowtopObserver(pid, {"--latency"}) {}
 };
 
 class Bpftrace : public Observer {
@@ -213,7 +213,7 @@ std::vector<ObserverKind> observers() {
       {"none", "nobody watches", false, watch<Nothing>},
       {"empty programs", "BPF programs that return at once, on the events of cowtop's", false,
        watch<EmptyPrograms>},
-      {"cowtop", "cowtop --json -p PID", true, watch<Cowtop>},
+      {"cowtop", "cowtop --json -p PID", true, watch<CowtopObserver>},
       {"cowtop --latency", "cowtop --latency --json -p PID", true, watch<CowtopLatency>}};
   if (is_installed("bpftrace")) {
     all.push_back(

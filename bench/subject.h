@@ -23,6 +23,9 @@ class SubjectWork {
   virtual nlohmann::json answer(const nlohmann::json& question) = 0;
 };
 
+// An answer that is one time.
+inline nlohmann::json nanoseconds(double value) { return {{"ns", value}}; }
+
 using MakeWork = std::unique_ptr<SubjectWork> (*)(const nlohmann::json& configuration);
 
 // The subject's main(): the exit code.
