@@ -1,5 +1,7 @@
 #include <algorithm>
 #include <bit>
+#include <filesystem>
+#include <system_error>
 #include <unistd.h>
 
 #include <cowshed/cow/backend.h>
@@ -38,12 +40,23 @@ Expected<std::unique_ptr<Backend>> open_tracepoint(const SamplingOptions& sampli
   return opened;
 }
 
+bool proc_is_ours() {
+  std::error_code error;
+  const auto self = std::filesystem::read_symlink("/proc/self", error);
+  return self == std::to_string(::getpid());
+}
+
 }  // namespace
 
 Expected<OpenedBackend> open_backend(BackendChoice choice, const SamplingOptions& sampling,
                                      Timing timing) {
   if (::access("/proc/self/stat", F_OK) != 0) {
     return make_error(ErrorCode::unsupported, "/proc is not mounted: mount -t proc proc /proc");
+  }
+  if (!proc_is_ours()) {
+    return make_error(ErrorCode::unsupported,
+                      "/proc is another PID namespace's, where our processes have other numbers: "
+                      "mount this one's (mount -t proc proc /proc, or unshare --mount-proc)");
   }
   OpenedBackend opened;
   if (choice != BackendChoice::pagemap) {

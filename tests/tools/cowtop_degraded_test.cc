@@ -136,6 +136,22 @@ TEST_F(CowtopDegraded, EachLackNamesTheBackendAndWhatIsNotKnown) {
   }
 }
 
+// What has our processes' numbers there are others.
+TEST_F(CowtopDegraded, AnotherPidNamespacesProcIsRefused) {
+  for (const char* backend : {"tracepoint", "pagemap"}) {
+    const Finished finished =
+        run({"unshare", "--pid", "--fork", COWTOP, "--backend", backend, "--", "true"});
+    EXPECT_EQ(finished.exit_status(), 125);
+    EXPECT_THAT(finished.err, AllOf(StartsWith("cowtop: /proc is another PID namespace's"),
+                                    HasSubstr("unshare --mount-proc")));
+    EXPECT_EQ(run({"unshare", "--pid", "--fork", "--mount-proc", COWTOP, "--backend", backend, "--",
+                   "true"})
+                  .exit_status(),
+              0)
+        << backend;
+  }
+}
+
 // It may count what it may not read.
 TEST_F(CowtopDegraded, MemoryOfSomebodyElseIsNamed) {
   if (const auto supported = probe_support(); !supported) {
