@@ -143,6 +143,16 @@ TEST_F(SelectionTest, NoneFoundIsAnError) {
   EXPECT_THAT(backend_.asked_for, IsEmpty());
 }
 
+TEST_F(SelectionTest, AThreadIsNoProcess) {
+  process(7, "server");
+  write("8/stat", "8 (server) S 1 0");
+  write("8/status", "Name:\tserver\nTgid:\t7\n");
+  auto selected = open({Selection::By::pid, {8}, ""});
+  const auto attached = selected.attach(backend_);
+  ASSERT_FALSE(attached);
+  EXPECT_EQ(attached.error().message, "PID 8: is a thread of PID 7: name that");
+}
+
 TEST_F(SelectionTest, WhatCannotBeLookedFor) {
   const auto comm = SelectedProcesses::open({Selection::By::comm, {}, "("}, proc());
   ASSERT_FALSE(comm);

@@ -132,6 +132,13 @@ Expected<cow::Attached> SelectedProcesses::attach_found(cow::Backend& backend) {
       continue;
     }
     if (are_named) {
+      if (const auto process = proc_.status_number(pid, "Tgid");
+          process != 0 && process != static_cast<std::uint64_t>(pid)) {
+        result.refused.push_back(
+            {ErrorCode::invalid_argument, 0,
+             fmt::format("PID {}: is a thread of PID {}: name that", pid, process)});
+        continue;
+      }
       wanted.push_back(pid);
       continue;
     }
