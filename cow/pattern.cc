@@ -158,6 +158,7 @@ bool is_bulk(const StoreSite& site, StoreKind kind, bool (*is_named)(std::string
   if (is_vector &&
       (innermost(site, is_named) || (store.kind == kind && is_c_library(site.module)))) {
     return store.streams || most(site.at_page_begin, site.samples) ||
+           (kind == StoreKind::copy && most(site.at_page_end, site.samples)) ||
            (site.samples >= kLeastNearPageBegin && most(site.near_page_begin, site.samples));
   }
   return kind == StoreKind::fill && store.kind == kind && most(site.at_page_begin, site.samples);
@@ -215,6 +216,19 @@ bool is_shared_ptr_count(const StoreSite& site) {
          innermost(site, changes_shared_ptr_count);
 }
 
+// Since CPython 3.12 a count that says "immortal" is not counted on: it is loaded, asked, and
+// stored.
+bool is_python_count(const StoreSite& site) {
+  static constexpr std::array<std::string_view, 6> kNames = {
+      "Py_INCREF", "Py_XINCREF", "Py_DECREF", "Py_XDECREF", "_Py_NewRef", "_Py_XNewRef"};
+  return site.store.kind == StoreKind::store && is_word(site.store) && !site.functions.empty() &&
+         std::find(kNames.begin(), kNames.end(), site.functions.front()) != kNames.end();
+}
+
+bool is_named_count(const StoreSite& site) {
+  return is_shared_ptr_count(site) || is_python_count(site);
+}
+
 bool is_lock_or_flag(const StoreSite& site) {
   const StoreInstruction& store = site.store;
   // Of 8 bytes it may be any value that is exchanged: a sum, a pointer.
@@ -235,7 +249,7 @@ std::string_view name_of(const StoreSite& site, const ReleasePlaces& release_pla
   if (is_bulk(site, StoreKind::fill, is_fill)) return "bulk fill";
   if (is_garbage_collector(site)) return "garbage collector";
   if (is_free_list(site)) return "allocator free list";
-  if (is_shared_ptr_count(site)) return kReferenceCount;
+  if (is_named_count(site)) return kReferenceCount;
   if (const auto field = counted_field(site);
       field &&
       (site.store.releases || release_places(site.module, *field) >= kLeastReleasePlaces)) {
@@ -274,9 +288,8 @@ struct Group {
 
 // Whether the counts of references may be something else, taken together.
 bool is_weak(const Group& group) {
-  const bool any_named =
-      std::any_of(group.sites.begin(), group.sites.end(),
-                  [](const StoreSite* site) { return is_shared_ptr_count(*site); });
+  const bool any_named = std::any_of(group.sites.begin(), group.sites.end(),
+                                     [](const StoreSite* site) { return is_named_count(*site); });
   return !any_named && (group.samples < kLeastReferenceCounts || may_be_stock(group.sites));
 }
 
@@ -299,7 +312,7 @@ std::string evidence(std::string_view name, Group& group, std::uint64_t all,
     if (up + down < group.samples) {
       text += fmt::format(", by the function's name in {}", group.samples - up - down);
     }
-    if (!is_shared_ptr_count(top)) {
+    if (!is_named_count(top)) {
       text += fmt::format(", at 16-byte aligned objects; {} places of {} release",
                           release_places(top.module, *counted_field(top)), base_name(top.module));
     }

@@ -26,7 +26,8 @@
 //                        a page: so the stores came running.  Of memcpy and memset also those that
 //                        go past the caches, which they do with megabytes, and 4 samples and more
 //                        of which most are near the beginning of a page, as they are where blocks
-//                        lie one behind another.  (Two registers stored in series elsewhere may be
+//                        lie one behind another; and of memcpy those of which most are the last of
+//                        their page: it may come running from the end.  (Two registers stored in series elsewhere may be
 //                        results of arithmetic.)
 // "garbage collector"    a function with gc in its name, or the like, is one of the 3 innermost
 //                        that have a name.  Or, in an interpreter's binary, a store to a field of a
@@ -42,6 +43,9 @@
 //                        is zero.  Of a process with fewer than 4 such samples, they are unknown:
 //                        they may lie so by chance.  Or a word that the functions which
 //                        std::shared_ptr counts by write: they are the innermost that have a name.
+//                        Or one that Py_INCREF or Py_DECREF stores, which since CPython 3.12 load
+//                        the count, ask whether it is immortal, and store it: so only where debug
+//                        information has their names, as they are inlined.
 // "lock or flag word"    xchg, cmpxchg, an atomic or, and, bts...; the same without the lock on one
 //                        constant bit; a store in a function that is named for a lock.
 namespace cowshed::cow {
@@ -58,6 +62,7 @@ struct StoreSite {
   std::uint64_t aligned = 0;          // the operand's register was a multiple of 16
   std::uint64_t at_page_begin = 0;    // not further than one store's width from it
   std::uint64_t near_page_begin = 0;  // not further than 512 bytes
+  std::uint64_t at_page_end = 0;      // the store was the page's last
   std::uint64_t in_file = 0;          // in a private mapping of a file
   std::uint64_t near_stack_pointer = 0;
 };

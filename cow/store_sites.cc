@@ -31,6 +31,7 @@ void tally(StoreSite& site, const CopySample& sample) {
   const std::uint64_t step = site.store.remaining ? kStringStep : site.store.width;
   if (sample.address % kPageSize < step) ++site.at_page_begin;
   if (sample.address % kPageSize < kBlockBegin) ++site.near_page_begin;
+  if (sample.address % kPageSize + site.store.width == kPageSize) ++site.at_page_end;
   if (sample.copy_class == CopyClass::file) ++site.in_file;
   if (sample.address - (sample[Register::rsp] - kRedZone) < kRedZone + kNearFrames) {
     ++site.near_stack_pointer;
@@ -72,6 +73,7 @@ void StoreSites::merge(std::uint64_t process_id, std::uint64_t into) {
     sum.aligned += site.aligned;
     sum.at_page_begin += site.at_page_begin;
     sum.near_page_begin += site.near_page_begin;
+    sum.at_page_end += site.at_page_end;
     sum.in_file += site.in_file;
     sum.near_stack_pointer += site.near_stack_pointer;
   }

@@ -114,6 +114,21 @@ TEST(Pattern, CountsOfSharedPointersThatAreStoredOrExchanged) {
   EXPECT_EQ(name_of(exchanged), "reference count") << "weak_ptr::lock()";
 }
 
+TEST(Pattern, PythonsCountsThatMayBeImmortal) {
+  StoreSite site = plain_site();
+  site.store.width = 4;
+  site.store.text = "mov dword ptr [rdx], eax";
+  site.functions = {"list_item", "Py_INCREF"};
+  EXPECT_EQ(name_of(site), "unknown") << "only innermost";
+  site.functions = {"Py_INCREF", "list_item"};
+  EXPECT_EQ(name_of(site), "reference count");
+  EXPECT_EQ(find_patterns({site}, releases).at(0).evidence,
+            "mov dword ptr [rdx], eax in Py_INCREF (program): 100 of 100 samples; "
+            "+1 in 0, -1 in 0, by the function's name in 100");
+  site.store.width = 1;
+  EXPECT_EQ(name_of(site), "unknown");
+}
+
 TEST(Pattern, WhatSharedPointersDestroyCountsForItself) {
   constexpr const char* kBase = "std::_Sp_counted_base<(__gnu_cxx::_Lock_policy)2>";
   StoreSite site = plain_site();
@@ -254,6 +269,12 @@ TEST(Pattern, BulkStoresComeRunning) {
   few.samples = few.near_page_begin = 3;
   EXPECT_EQ(find_patterns({few}, releases).at(0).pattern, "unknown") << "by chance";
   site.near_page_begin = 0;
+  site.at_page_end = kSamples;
+  EXPECT_EQ(name_of(site), "bulk copy") << "from the end";
+  site.functions = {"__memset_avx2_unaligned"};
+  EXPECT_EQ(name_of(site), "unknown") << "has no reason to come from there";
+  site.functions = {"__memmove_avx_unaligned_erms"};
+  site.at_page_end = 0;
   site.store.streams = true;
   EXPECT_EQ(name_of(site), "bulk copy") << "of megabytes";
   site.functions = {"transform_pixels"};
