@@ -27,8 +27,8 @@
 //                        go past the caches, which they do with megabytes, and 4 samples and more
 //                        of which most are near the beginning of a page, as they are where blocks
 //                        lie one behind another; and of memcpy those of which most are the last of
-//                        their page: it may come running from the end.  (Two registers stored in series elsewhere may be
-//                        results of arithmetic.)
+//                        their page: it may come running from the end.  (Two registers stored in
+//                        series elsewhere may be results of arithmetic.)
 // "garbage collector"    a function with gc in its name, or the like, is one of the 3 innermost
 //                        that have a name.  Or, in an interpreter's binary, a store to a field of a
 //                        node and then a step to the next node, as a collector's marking of its

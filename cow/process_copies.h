@@ -252,6 +252,9 @@ struct Measurement {
   double duration_s = 0;
   std::uint64_t taken_ns = 0;  // CLOCK_MONOTONIC
   std::optional<std::uint64_t> lost_events;
+  // Write faults whose mapping another thread was changing: perhaps in the wrong class of reused,
+  // failed, write notification and other.  A copy is a copy.
+  std::optional<std::uint64_t> unsure_faults;
   std::optional<ProcessesNotSeen> not_seen;  // nullopt: the backend is told of each process
   Overhead overhead;
   std::optional<SamplingSummary> sampling;    // nullopt: copies were not sampled

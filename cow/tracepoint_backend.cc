@@ -362,6 +362,7 @@ Expected<void> TracepointBackend::sample() {
     if (counts.alive) alive_.insert(alive_.end(), counts.pid);
   }
   lost_ = snapshot->losses.lost();
+  unsure_faults_ = snapshot->losses.vma_misses;
   overhead_ = {snapshot->overhead.events, snapshot->overhead.ns_per_event};
   if (const auto counts = probe_.sample_counts(); counts && sampling_) {
     sampling_ = {sampling_->period, counts->emitted, counts->received, counts->lost};
@@ -429,6 +430,7 @@ Measurement TracepointBackend::measurement() const {
   result.duration_s = static_cast<double>(monotonic_ns() - started_ns_) / 1e9;
   result.taken_ns = monotonic_ns();
   result.lost_events = lost_;
+  result.unsure_faults = unsure_faults_;
   result.overhead = overhead_;
   result.sampling = sampling_;
   CodeSites::Copies pages;

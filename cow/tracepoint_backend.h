@@ -82,6 +82,7 @@ class TracepointBackend : public Backend {
   std::uint64_t last_sample_cost_ns_ = 0;
   std::uint64_t usual_sample_cost_ns_ = 0;
   std::uint64_t lost_ = 0;
+  std::uint64_t unsure_faults_ = 0;
   Overhead overhead_;
   std::optional<SamplingSummary> sampling_;
   std::unique_ptr<CopySampler> sampler_;  // null: copies are not sampled

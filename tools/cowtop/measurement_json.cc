@@ -302,6 +302,7 @@ static void describe(Io& io, Ref<Io, Measurement> measurement) {
   io.field("duration_s", measurement.duration_s);
   io.field("taken_ns", measurement.taken_ns);
   io.field("lost_events", measurement.lost_events);
+  io.field("unsure_faults", measurement.unsure_faults);
   io.field("not_seen", measurement.not_seen);
   io.field("overhead", measurement.overhead);
   io.field("sampling", measurement.sampling);

@@ -103,7 +103,8 @@ double Recording::duration_s() const {
 }
 
 std::string Recording::why_it_has_no_end() const {
-  return problem_.empty() ? "has no end: cowtop was killed, or is still at it" : problem_;
+  return problem_.empty() ? "has no end: cowtop was killed, could not write on, or is still at it"
+                          : problem_;
 }
 
 Expected<cow::Measurement> last_measurement(Recording& recording, const std::string& path,

@@ -58,6 +58,9 @@ std::string heading(const cow::Measurement& measurement) {
                   measurement.exact ? "exact" : "sampled", measurement.process_count(),
                   measurement.process_count() == 1 ? "" : "es", measurement.duration_s);
   if (measurement.lost_events) text += fmt::format("; {} events lost", *measurement.lost_events);
+  if (measurement.unsure_faults.value_or(0) > 0) {
+    text += fmt::format("; {} faults perhaps not in the right class", *measurement.unsure_faults);
+  }
   text += fmt::format("; own cost {} {}", measurement.overhead.events,
                       measurement.exact ? "events" : "samples");
   if (measurement.overhead.ns_per_event) {
