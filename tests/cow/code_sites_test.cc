@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <sstream>
 #include <string>
 #include <sys/mman.h>
@@ -315,6 +316,12 @@ TEST(CodeSites, MeasuringCopiesNothing) {
   char byte = 0;
   ASSERT_EQ(::write(go[1], "g", 1), 1);
   ASSERT_EQ(::read(done[0], &byte, 1), 1);
+  // A page that the parent still writes is the child's alone from then on.
+  const auto is_asleep = [&](pid_t pid) {
+    const auto stat = proc.stat(pid);
+    return stat && stat->state == 'S';
+  };
+  while (!is_asleep(parent) || !is_asleep(child)) ::sched_yield();
   const std::uint64_t before = exclusive_bytes();
   ASSERT_TRUE(opened->backend->sample());
   const Measurement measured = opened->backend->measurement();
