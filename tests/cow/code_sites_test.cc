@@ -263,6 +263,12 @@ TEST_P(CodeSitesOfStripped, ModuleAndAddress) {
 
 INSTANTIATE_TEST_SUITE_P(Each, CodeSitesOfStripped, ::testing::Values(SITE_SUBJECT_STRIPPED));
 
+// As deep as anything here goes.
+[[gnu::noinline]] void write_to_the_stack() {
+  std::array<volatile char, 256 << 10> deep;
+  for (std::size_t at = 0; at < deep.size(); at += kPageSize) deep.at(at) = 1;
+}
+
 // Sampling, unwinding and reading maps leave each page of the target as shared as it was.
 TEST(CodeSites, MeasuringCopiesNothing) {
 #ifdef __SANITIZE_THREAD__
@@ -295,6 +301,8 @@ TEST(CodeSites, MeasuringCopiesNothing) {
     if (::write(done[1], "d", 1) != 1 || ::read(go[0], &byte, 1) != 1) ::_exit(1);
     ::_exit(0);
   }
+  // What the parent has written of its stack, the child may share with us alone: until we write.
+  write_to_the_stack();
   const ProcFiles proc;
   std::vector<pid_t> children;
   while (children.empty()) children = proc.children(parent).value_or(children);
