@@ -23,8 +23,8 @@ cow::Measurement one_process() {
 
 TEST(JsonReport, HasEveryFieldOfTheContract) {
   const auto report = nlohmann::json::parse(json_report(one_process()));
-  for (const char* field : {"schema", "backend", "exact", "duration_s", "lost_events", "not_seen",
-                            "overhead", "processes"}) {
+  for (const char* field : {"schema", "backend", "exact", "duration_s", "lost_events",
+                            "unsure_faults", "not_seen", "overhead", "processes"}) {
     EXPECT_TRUE(report.contains(field)) << field;
   }
   const auto& process = report["processes"][0];

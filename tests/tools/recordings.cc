@@ -55,6 +55,7 @@ cow::Measurement full_measurement() {
   measurement.duration_s = 2.5;
   measurement.taken_ns = 4'000'000'000;
   measurement.lost_events = 1;
+  measurement.unsure_faults = 3;
   measurement.not_seen = {1, 2};
   measurement.overhead = {1234, 56.5};
   measurement.sampling = {64, 12, 10, 2};

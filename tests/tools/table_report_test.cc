@@ -37,6 +37,16 @@ TEST(TableReport, ShowsWhatWasCopied) {
   }
 }
 
+TEST(TableReport, SaysHowManyFaultsMayBeInTheWrongClass) {
+  cow::Measurement measurement = of({});
+  EXPECT_THAT(table_report(measurement), Not(HasSubstr("right class")));
+  measurement.unsure_faults = 0;
+  EXPECT_THAT(table_report(measurement), Not(HasSubstr("right class")));
+  measurement.unsure_faults = 3;
+  EXPECT_THAT(table_report(measurement),
+              HasSubstr("; 3 faults perhaps not in the right class; own cost"));
+}
+
 TEST(TableReport, SaysWhatItHasNotSeenAndTheSumsOfTrees) {
   cow::ProcessCopies worker;
   worker.pid = 2;

@@ -39,9 +39,9 @@ constexpr const char* kFooter = R"(Examples:
   sudo cowtop                        of the whole machine; not root: of one's own processes
 
 Live view (not with --no-live, --json or -o): where standard input and output are a terminal.  h
-tells its keys.  q ends it, nothing else does, so that what a command did can be looked at when
-it has ended: a command that runs still runs on, and the report comes at its end; of what runs
-already it comes at once.  Ctrl-C goes to the command, too.  The command reads nothing from the
+tells its keys.  It stays when a command has ended, so that what that did can be looked at.  q ends
+it: a command runs on, and the report comes at its end; of what runs already it comes at once.
+Ctrl-C goes to the command, too, and the view ends with it.  The command reads nothing from the
 terminal; what it writes there is kept in a file without a name in /tmp, shown by l, and printed
 when the view has ended.
 
