@@ -133,4 +133,14 @@ Expected<PageRanges> PageMap::copied_file_pages(const PageRanges& resident,
   return subtract(resident, still_inherited);
 }
 
+Expected<ProcStat> stat_of_readable(const ProcFiles& proc, pid_t pid) {
+  auto stat = proc.stat(pid);
+  if (!stat) return stat;
+  if (!stat->has_memory()) return tl::make_unexpected(no_memory_error(pid, *stat));
+  if (const auto pages = PageMap::open(proc, pid); !pages) {
+    return tl::make_unexpected(pages.error());
+  }
+  return stat;
+}
+
 }  // namespace cowshed::cow

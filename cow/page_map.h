@@ -68,4 +68,7 @@ class PageMap {
   bool gone_ = false;
 };
 
+// Of a process that has memory, which may be looked at.  The error says why it is none.
+Expected<ProcStat> stat_of_readable(const ProcFiles& proc, pid_t pid);
+
 }  // namespace cowshed::cow

@@ -130,14 +130,9 @@ Expected<void> PagemapBackend::track_command(pid_t child) {
 }
 
 Expected<void> PagemapBackend::try_attach(pid_t root) {
-  const auto stat = proc_.stat(root);
-  if (!stat) return tl::make_unexpected(stat.error());
-  if (!stat->has_memory()) {
-    return tl::make_unexpected(no_memory_error(root, *stat));
-  }
   // Says now, not by an empty table at the end, that the memory may not be looked at.
-  const auto readable = PageMap::open(proc_, root);
-  if (!readable) return tl::make_unexpected(readable.error());
+  const auto stat = stat_of_readable(proc_, root);
+  if (!stat) return tl::make_unexpected(stat.error());
   add(root, *stat, nullptr);
   return {};
 }

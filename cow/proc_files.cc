@@ -97,6 +97,13 @@ tl::unexpected<Error> process_error(pid_t pid, std::string_view path, int error)
     return tl::make_unexpected(
         Error{ErrorCode::no_such_process, error, fmt::format("PID {}: no such process", pid)});
   }
+  if ((error == EACCES || error == EPERM) && ::geteuid() == 0) {
+    return tl::make_unexpected(
+        Error{ErrorCode::permission_denied, error,
+              fmt::format("PID {}: not permitted to read {}, though as root: without "
+                          "CAP_SYS_PTRACE (in a container, say), or a security module forbids it",
+                          pid, path)});
+  }
   if ((error == EACCES || error == EPERM) && is_ours(pid)) {
     return tl::make_unexpected(
         Error{ErrorCode::permission_denied, error,

@@ -107,7 +107,8 @@ Expected<Attached> TracepointBackend::attach(const std::vector<pid_t>& roots) {
         any_attached = true;
         continue;
       }
-      const auto stat = proc_.stat(root);
+      // The kernel may keep it from the probe as it keeps its memory from us.
+      const auto stat = stat_of_readable(proc_, root);
       result.refused.push_back(stat ? no_memory_error(root, *stat) : stat.error());
       // It may have descendants among them.
       wanted.erase(root);

@@ -168,7 +168,7 @@ static __always_inline int enter_fault(unsigned long address, struct pt_regs* re
    * raises no exception. */
   if (error_code & PF_KEY || (mode == PENDING_KERNEL && task->pagefault_disabled)) {
     thread->counts.faults[COWSHED_FAILED]++;
-  } else if (is_open(thread, address, error_code, mapping_traits(thread, task, address))) {
+  } else if (is_open(thread, address, error_code, mapping_traits(thread, address))) {
     thread->pending.mode = mode;
     if (mode == PENDING_USER) {
       thread->pending.ip = regs->ip;
@@ -223,12 +223,11 @@ static __always_inline int frame_is_live(struct thread_state* thread) {
   if (bpf_probe_read_kernel(now, sizeof now, (void*)(thread->details.frame - sizeof(__u64)))) {
     return 0;
   }
+  __u64 difference = 0;
   for (int i = 0; i < FRAME_WORDS; i++) {
-    if (now[i] != thread->frame[i]) {
-      return 0;
-    }
+    difference |= now[i] ^ thread->frame[i];
   }
-  return 1;
+  return !difference;
 }
 
 static __always_inline int has_user_fault_flag(void) {
@@ -489,6 +488,28 @@ static __always_inline int has_left_fault(struct thread_state* thread, struct ta
 
 #define READ_ATTEMPTS 16
 
+struct reading {
+  struct thread_state* thread;
+  struct task_struct* task;
+  struct cowshed_thread_record record;
+};
+
+/* Returns 1 when the thread has changed nothing meanwhile, which ends the loop. */
+static long read_counts(__u32 attempt, struct reading* reading) {
+  struct thread_state* thread = reading->thread;
+  struct cowshed_thread_record* record = &reading->record;
+  __u64 before = *(volatile __u64*)&thread->update_end;
+  compiler_barrier();
+  record->counts = thread->counts;
+  record->pending = thread->pending.mode != PENDING_NONE;
+  if (record->pending && has_left_fault(thread, reading->task)) {
+    record->pending = 0;
+    record->counts.faults[thread->pending.outcome & (COWSHED_CLASSES - 1)]++;
+  }
+  compiler_barrier();
+  return before == *(volatile __u64*)&thread->update_begin;
+}
+
 SEC("iter/task")
 int dump_threads(struct bpf_iter__task* ctx) {
   struct task_struct* task = ctx->task;
@@ -504,28 +525,16 @@ int dump_threads(struct bpf_iter__task* ctx) {
   if (!thread || thread->exited) {
     return 0;
   }
-  struct cowshed_thread_record record = {};
-  for (int attempt = 0; attempt < READ_ATTEMPTS; attempt++) {
-    __u64 before = *(volatile __u64*)&thread->update_end;
-    compiler_barrier();
-    record.counts = thread->counts;
-    record.pending = thread->pending.mode != PENDING_NONE;
-    if (record.pending && has_left_fault(thread, task)) {
-      record.pending = 0;
-      record.counts.faults[thread->pending.outcome & (COWSHED_CLASSES - 1)]++;
-    }
-    compiler_barrier();
-    if (before == *(volatile __u64*)&thread->update_begin) {
-      break;
-    }
-  }
+  struct reading reading = {.thread = thread, .task = task};
+  bpf_loop(READ_ATTEMPTS, read_counts, &reading, 0);
   if (seat && *(volatile __u32*)&own->seat != seat) {
     return 0; /* it has ended, and another may sit there */
   }
-  record.key = own->key;
-  record.is_leader = task->pid == task->tgid;
-  bpf_probe_read_kernel(record.comm, sizeof record.comm, &task->comm);
-  bpf_seq_write(ctx->meta->seq, &record, sizeof record);
+  struct cowshed_thread_record* record = &reading.record;
+  record->key = own->key;
+  record->is_leader = task->pid == task->tgid;
+  bpf_probe_read_kernel(record->comm, sizeof record->comm, &task->comm);
+  bpf_seq_write(ctx->meta->seq, record, sizeof *record);
   return 0;
 }
 
@@ -536,18 +545,37 @@ static __always_inline struct cowshed_root* as_root(struct task_struct* task) {
   return bpf_map_lookup_elem(&roots, &pid);
 }
 
-static __always_inline int descends_from_root(struct task_struct* task, __u32 loader) {
-  for (int i = 0; i < MOST_ANCESTORS; i++) {
-    struct cowshed_root* root = as_root(task);
-    if (root && root->is_found) { /* if it is met later, the next round comes here */
-      return 1;
-    }
-    if (!BPF_CORE_READ(task, pid) || BPF_CORE_READ(task, tgid) == loader) {
-      return 0;
-    }
-    task = BPF_CORE_READ(task, real_parent);
+struct descent {
+  struct task_struct* task;
+  __u32 loader;
+  __u32 is_found;
+};
+
+static __always_inline int ends_descent(struct descent* descent, struct task_struct* task) {
+  if (!BPF_CORE_READ(task, pid) || BPF_CORE_READ(task, tgid) == descent->loader) {
+    return 1;
   }
+  descent->task = BPF_CORE_READ(task, real_parent);
   return 0;
+}
+
+static long climb(__u32 level, struct descent* descent) {
+  struct task_struct* task = descent->task;
+  struct cowshed_root* root = as_root(task);
+  if (root && root->is_found) { /* if it is met later, the next round comes here */
+    descent->is_found = 1;
+    return 1;
+  }
+  return ends_descent(descent, task);
+}
+
+/* Of a task that is no root. */
+static __always_inline int descends_from_root(struct task_struct* task, __u32 loader) {
+  struct descent descent = {.loader = loader};
+  if (!ends_descent(&descent, task)) {
+    bpf_loop(MOST_ANCESTORS, climb, &descent, 0);
+  }
+  return descent.is_found;
 }
 
 SEC("iter/task")

@@ -15,8 +15,9 @@
 
 enum { WALK_MISS, WALK_ABSENT, WALK_FOUND };
 
-static __always_inline int walk_node(__u64* node, __u32 pivots_at, __u32 slots_at, __u64 address,
-                                     __u64* next) {
+/* The slot of the node in thread->node that leads to `address`. */
+static __always_inline __u64 slot_of(const __u64* node, __u32 pivots_at, __u32 slots_at,
+                                     __u64 address) {
   __u32 slot = slots_at - pivots_at; /* the last slot has no pivot */
   for (__u32 i = 0; i < 15; i++) {
     __u64 pivot = node[(pivots_at + i) & (MAPLE_NODE_WORDS - 1)];
@@ -28,8 +29,20 @@ static __always_inline int walk_node(__u64* node, __u32 pivots_at, __u32 slots_a
       break;
     }
   }
-  *next = node[(slots_at + slot) & (MAPLE_NODE_WORDS - 1)];
-  return 0;
+  return node[(slots_at + slot) & (MAPLE_NODE_WORDS - 1)];
+}
+
+/* Not static: the verifier follows it once, not for each level of the tree. */
+__noinline __u64 walk_node(struct thread_state* thread, __u32 type, __u64 address) {
+  if (!thread) {
+    return 0;
+  }
+  if (type == MAPLE_ARANGE) {
+    return slot_of(thread->node, bpf_core_field_offset(struct maple_arange_64, pivot) / 8,
+                   bpf_core_field_offset(struct maple_arange_64, slot) / 8, address);
+  }
+  return slot_of(thread->node, bpf_core_field_offset(struct maple_range_64, pivot) / 8,
+                 bpf_core_field_offset(struct maple_range_64, slot) / 8, address);
 }
 
 static __always_inline int walk_tree(struct thread_state* thread, struct mm_struct* mm,
@@ -48,13 +61,7 @@ static __always_inline int walk_tree(struct thread_state* thread, struct mm_stru
     if ((thread->node[0] & ~0xffULL) == node) {
       return WALK_MISS; /* replaced by a writer while we came here */
     }
-    if (type == MAPLE_ARANGE) {
-      walk_node(thread->node, bpf_core_field_offset(struct maple_arange_64, pivot) / 8,
-                bpf_core_field_offset(struct maple_arange_64, slot) / 8, address, &entry);
-    } else {
-      walk_node(thread->node, bpf_core_field_offset(struct maple_range_64, pivot) / 8,
-                bpf_core_field_offset(struct maple_range_64, slot) / 8, address, &entry);
-    }
+    entry = walk_node(thread, type, address);
     if (type == MAPLE_LEAF) {
       *vma = (struct vm_area_struct*)entry;
       return entry ? WALK_FOUND : WALK_ABSENT;
@@ -219,10 +226,15 @@ static __always_inline __u32 last_traits(struct thread_state* thread, struct tas
              : 0;
 }
 
-/* The MAPPING_ traits of `address`; thread->mapping is then that mapping if they say FOUND.  None
- * at all: not found out. */
-static __always_inline __u32 mapping_traits(struct thread_state* thread, struct task_struct* task,
-                                            __u64 address) {
+/* The MAPPING_ traits of `address` for the thread that runs; thread->mapping is then that mapping
+ * if they say FOUND.  None at all: not found out.  Not static, as walk_node(): of what it returns
+ * the verifier knows no more than the type, else it would follow each case through all of what
+ * calls it, which was half of the time to load. */
+__noinline __u32 mapping_traits(struct thread_state* thread, __u64 address) {
+  struct task_struct* task = bpf_get_current_task_btf();
+  if (!thread) {
+    return 0;
+  }
   struct mapping* mapping = &thread->mapping;
   struct mm_struct* mm = task->mm;
   if (!mm) {

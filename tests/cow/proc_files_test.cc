@@ -1,15 +1,22 @@
+#include <cerrno>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cowshed/cow/page_map.h>
 #include <cowshed/cow/proc_files.h>
+#include <cowshed/tests/cow/as_nobody.h>
 #include <cowshed/tests/cow/fake_proc.h>
 
 namespace cowshed::cow {
 namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
 
 TEST_F(FakeProc, StatWithBlanksAndParenthesesInTheName) {
   write("7/stat",
@@ -115,6 +122,32 @@ TEST(ProcFiles, ReadsTheRealOne) {
   EXPECT_TRUE(std::any_of(maps->begin(), maps->end(), [&](const Mapping& mapping) {
     return mapping.begin <= here && here < mapping.end && mapping.writable;
   }));
+}
+
+TEST_F(FakeProc, WhyAProcessIsNotReadable) {
+  const std::string running = "(a) S 3 7 7 0 -1 0 1 2 3 4 5 6 7 8 20 0 1 0 4711 10 11 12 13 14 815";
+  const std::string kernel = "(a) S 3 7 7 0 -1 0 1 2 3 4 5 6 7 8 20 0 1 0 4711 0 0 12 0 0 0";
+  write("7/stat", "7 " + running);
+  write("8/stat", "8 " + running);
+  write("9/stat", "9 " + kernel);
+  for (const char* file : {"7/pagemap", "8/pagemap"}) write(file, "");
+  const auto why = [&](pid_t pid) {
+    const auto stat = stat_of_readable(proc(), pid);
+    return stat ? std::string("is") : stat.error().message;
+  };
+  EXPECT_EQ(why(7), "is");
+  EXPECT_EQ(why(9), "PID 9: is a kernel thread, without memory of its own");
+  std::filesystem::permissions(root_, std::filesystem::perms(0755));
+  std::filesystem::permissions(root_ / "8/pagemap", std::filesystem::perms::none);
+  EXPECT_THAT(test::as_nobody([&] { return why(8); }), HasSubstr("PID 8: not permitted to read"));
+}
+
+TEST(ProcessError, DoesNotSendRootToRoot) {
+  if (::geteuid() != 0) GTEST_SKIP() << "takes root";
+  const Error error = process_error(1, "/proc/1/maps", EACCES).value();
+  EXPECT_EQ(error.code, ErrorCode::permission_denied);
+  EXPECT_THAT(error.message, HasSubstr("CAP_SYS_PTRACE"));
+  EXPECT_THAT(error.message, Not(HasSubstr("run as")));
 }
 
 }  // namespace

@@ -79,8 +79,8 @@ mutant(faults_never_disabled cow.bpf.c "mode == PENDING_KERNEL && task->pagefaul
 mutant(no_lineage cow.bpf.c "if (!parent->bpf_storage)" "if (1)" */anon_copied_1000)
 mutant(never_settled cow.bpf.c 
        "thread->counts.faults[thread->pending.outcome & (COWSHED_CLASSES - 1)]++" "" */reused_1000)
-mutant(pending_for_ever cow.bpf.c "has_left_fault(thread, task)) {"
-       "has_left_fault(thread, task) && 0) {"
+mutant(pending_for_ever cow.bpf.c "has_left_fault(thread, reading->task)) {"
+       "has_left_fault(thread, reading->task) && 0) {"
        */reused_1000)
 
 # Whose stacks are marked.
@@ -186,7 +186,7 @@ mutant(last_mapping_lasts mapping.bpf.h "mapping->generation == generation &&" "
 
 # mapping.bpf.h
 mutant(shared_is_private mapping.bpf.h "if (flags & VM_SHARED)" "if (0)" */write_notify_1000)
-mutant(lost_way mapping.bpf.h "if (type == MAPLE_ARANGE)" "if (0)" */many_mappings_1000)
+mutant(lost_way mapping.bpf.h "if (type == MAPLE_ARANGE)" "if (type == 0)" */many_mappings_1000)
 
 # copy_times.bpf.h
 mutant(every_fault_is_timed copy_times.bpf.h "thread->timing.has_copied = 0" "thread->timing.has_copied = 1"

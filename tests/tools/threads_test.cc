@@ -151,7 +151,7 @@ TEST(Threads, MetricsArePublishedWhileClientsReadThem) {
   }
   for (std::uint64_t pages = 1; reading > 0; ++pages) (*server)->publish(metrics_of(pages));
   for (std::thread& client : clients) client.join();
-  EXPECT_TRUE((*server)->stop());
+  (*server)->stop();
 }
 
 }  // namespace
