@@ -21,7 +21,7 @@ int main(int argc, char** argv) {
   if (!recorder.end(measurement, 1)) return 1;
   write_file(folder + "/file", std::string(1, '\0') + contents_of(path));
   std::string lines = "L";
-  auto reader = ZstdLineReader::open(path).value();
+  auto reader = ZstdLineReader::open(InputFile::open(path).value()).value();
   while (const auto line = reader.next().value()) lines += *line;
   write_file(folder + "/lines", lines);
   return 0;

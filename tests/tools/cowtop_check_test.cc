@@ -13,6 +13,7 @@
 #include <cowshed/tests/support/public_copy.h>
 #include <cowshed/tests/support/subprocess.h>
 #include <cowshed/tests/tools/recordings.h>
+#include <cowshed/tools/cowtop/measurement_json.h>
 
 namespace cowshed::cowtop {
 namespace {
@@ -265,6 +266,29 @@ for case in tree.parse(sys.argv[1]).getroot().iter("testcase"):
   const Finished full = check({"--max-copied", "1GiB", "--junit", "/dev/full"});
   EXPECT_EQ(full.exit_status(), 125);
   EXPECT_THAT(full.err, HasSubstr("cannot write to /dev/full"));
+}
+
+TEST_F(CowtopCheck, NoReportIsWrittenOverAnotherFileOfIts) {
+  const std::string baseline = folder_ / "baseline";
+  const std::string report = json_report(full_measurement());
+  write_file(baseline, report);
+  const std::string budget = folder_ / "budget";
+  const std::string limit = R"({"schema": "cowshed.budget/1", "max_copied": "1GiB"})";
+  write_file(budget, limit);
+  const std::string junit = folder_ / "junit";
+  for (const std::vector<std::string>& options : std::vector<std::vector<std::string>>{
+           {"--baseline", baseline, "--max-growth", "10%", "--junit", baseline},
+           {"--baseline", baseline, "--max-growth", "10%", "--json", "-o", baseline},
+           {"--budget", budget, "--junit", budget},
+           {"--max-copied", "1GiB", "--junit", junit, "--json", "-o", junit}}) {
+    SCOPED_TRACE(::testing::PrintToString(options));
+    const Finished refused = check(options, {"echo", "ran"});
+    EXPECT_EQ(refused.exit_status(), 125);
+    EXPECT_EQ(refused.out, "") << "the command is not run";
+    EXPECT_THAT(refused.err, HasSubstr(options.back() + ": is the same file as "));
+  }
+  EXPECT_EQ(contents_of(baseline), report);
+  EXPECT_EQ(contents_of(budget), limit);
 }
 
 TEST_F(CowtopCheckExact, GithubsAnnotationsWhereItIsGithub) {

@@ -57,6 +57,20 @@ TEST_F(CowtopDiff, OfOneWithItselfNothingHasChanged) {
   EXPECT_EQ(report["total"]["before"], report["total"]["after"]);
 }
 
+TEST_F(CowtopDiff, IsNotWrittenOverWhatItReads) {
+  const std::string report = json_report(full_measurement());
+  write_file(before_, report);
+  write_file(after_, report);
+  for (const std::string& read : {before_, after_}) {
+    for (const char* option : {"-o", "--html"}) {
+      const Finished refused = run({COWTOP, "diff", before_, after_, option, read});
+      EXPECT_EQ(refused.exit_status(), 125);
+      EXPECT_THAT(refused.err, HasSubstr(read + ": is the same file as " + read));
+      EXPECT_EQ(contents_of(read), report);
+    }
+  }
+}
+
 TEST_F(CowtopDiff, AJsonReportDoesAsWell) {
   write_file(before_, json_report(full_measurement()));
   auto more = full_measurement();
@@ -69,12 +83,28 @@ TEST_F(CowtopDiff, AJsonReportDoesAsWell) {
   EXPECT_THAT(finished.err, HasSubstr("they do not count the same"));
 }
 
+TEST_F(CowtopDiff, FromPipes) {
+  record(before_, "100");
+  write_file(after_, json_report(full_measurement()));
+  const auto total = [&](const std::string& files) {
+    const Finished finished =
+        run({"bash", "-c", "cd " + (folder_ / "") + " && " COWTOP " diff --json " + files});
+    EXPECT_EQ(finished.exit_status(), 0) << files << finished.err;
+    return nlohmann::json::parse(finished.out)["total"];
+  };
+  const auto usual = total("before after");
+  EXPECT_EQ(total("<(cat before) <(cat after)"), usual);
+  EXPECT_EQ(total("/dev/stdin after <before"), usual);
+  EXPECT_EQ(total("before /dev/stdin <after"), usual);
+}
+
 TEST_F(CowtopDiff, WhatCannotBeRead) {
   write_file(before_, "neither");
   for (const std::vector<std::string>& words : {std::vector<std::string>{"diff"},
                                                 {"diff", before_},
                                                 {"diff", before_, before_},
                                                 {"diff", "/", "/"},
+                                                {"diff", "/dev/zero", before_},
                                                 {"diff", "/no/such", before_}}) {
     std::vector<std::string> arguments = words;
     arguments.insert(arguments.begin(), COWTOP);

@@ -10,6 +10,7 @@
 
 #include <cowshed/tests/support/subprocess.h>
 #include <cowshed/tests/tools/recordings.h>
+#include <cowshed/tools/cowtop/zstd_lines.h>
 
 namespace cowshed::cowtop {
 namespace {
@@ -153,6 +154,45 @@ TEST_F(CowtopRecord, WhatCannotBeWritten) {
   EXPECT_EQ(full.out, "") << "known before the command runs";
   EXPECT_EQ(full.err, "cowtop: cannot write to /dev/full: No space left on device\n");
   EXPECT_EQ(run({COWTOP, "record", "-o", "/no/such/x", "--", "true"}).exit_status(), 125);
+}
+
+TEST_F(CowtopRecord, WhereNothingIsMeasuredAnEarlierOneStays) {
+  ASSERT_EQ(run({COWTOP, "record", "-o", path_, "--", "true"}).exit_status(), 0);
+  const std::string earlier = contents_of(path_);
+  EXPECT_EQ(run({COWTOP, "record", "-o", path_, "--", "/no/such"}).exit_status(), 127);
+  EXPECT_EQ(contents_of(path_), earlier);
+  EXPECT_EQ(run({COWTOP, "record", "-o", path_, "-p", "99999999"}).exit_status(), 125);
+  EXPECT_EQ(contents_of(path_), earlier);
+  EXPECT_EQ(run({COWTOP, "record", "-o", path_, "--", "sh", "-c", "exit 7"}).exit_status(), 7);
+  EXPECT_EQ(nlohmann::json::parse(report("--json"))["processes"][0]["exit_status"], 7);
+}
+
+TEST_F(CowtopRecord, NoReportIsMadeOfOneThatIsDamagedBeforeItsFirstInterval) {
+  ZstdLineEncoder encoder;
+  write_file(path_, encoder.encode(R"({"schema": "cowshed.recording/1"})") +
+                        encoder.encode(R"({"patch": 7})"));
+  const std::string page = folder_ / "page.html";
+  for (const std::vector<std::string>& options : std::vector<std::vector<std::string>>{
+           {"-o", page}, {"--json", "-o", page}, {"--html", page}}) {
+    std::vector<std::string> words = {COWTOP, "report", path_};
+    words.insert(words.end(), options.begin(), options.end());
+    const Finished refused = run(words);
+    EXPECT_EQ(refused.exit_status(), 125) << options[0];
+    EXPECT_THAT(refused.err, HasSubstr("before the first interval"));
+    EXPECT_EQ(contents_of(page), "");
+  }
+}
+
+TEST_F(CowtopRecord, AReportIsNotWrittenOverIt) {
+  ASSERT_EQ(run({COWTOP, "record", "-o", path_, "--", "true"}).exit_status(), 0);
+  const std::string recording = contents_of(path_);
+  for (const char* option : {"-o", "--html"}) {
+    const Finished refused = run({COWTOP, "report", path_, option, path_});
+    EXPECT_EQ(refused.exit_status(), 125);
+    EXPECT_EQ(refused.err, "cowtop: " + path_ + ": is the same file as " + path_ +
+                               ", which would be lost; name another file\n");
+    EXPECT_EQ(contents_of(path_), recording);
+  }
 }
 
 TEST_F(CowtopRecord, AFileAtItsLimitIsAnErrorAndNotTheEnd) {

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 import urllib.parse
@@ -23,6 +24,7 @@ UNIT = os.environ["UNIT"]
 HERE = os.path.dirname(os.path.abspath(__file__))
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
 PATIENCE_S = 120
+SCRAPE_TIMEOUT_S = 10  # Prometheus's, unless it is set
 
 # Prints its PID; for each line on its standard input forks a child that copies 500 pages.
 SUBJECT = """
@@ -55,9 +57,9 @@ def wait_for(what, condition):
     raise AssertionError(f"no {what} in {PATIENCE_S} s")
 
 
-def fetch(url, accept=""):
+def fetch(url, accept="", timeout=30):
     request = urllib.request.Request(url, headers={"Accept": accept} if accept else {})
-    with urllib.request.urlopen(request, timeout=30) as response:
+    with urllib.request.urlopen(request, timeout=timeout) as response:
         return response.read().decode(), response.headers
 
 
@@ -208,6 +210,15 @@ def fetch_value(url, name):
     return total(samples(fetch(url + "/metrics")[0]), name)
 
 
+def is_closed(client):
+    try:
+        return client.recv(4096, socket.MSG_DONTWAIT | socket.MSG_PEEK) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
+
+
 class ServerTest(unittest.TestCase):
     def test_what_it_cannot_listen_on(self):
         with socket.create_server(("127.0.0.1", 0)) as busy:
@@ -253,7 +264,6 @@ class ServerTest(unittest.TestCase):
             time.sleep(1)
             descriptors = len(os.listdir(f"/proc/{cowtop.pid}/fd"))
             self.assertLess(descriptors, 140)
-            # As slow as can be: a byte each second is never too late.
             moment = time.time()
             cowtop.send_signal(signal.SIGTERM)
             while cowtop.poll() is None and time.time() < moment + PATIENCE_S:
@@ -264,6 +274,48 @@ class ServerTest(unittest.TestCase):
             self.assertEqual(cowtop.poll(), 0)
             for client in clients:
                 client.close()
+
+    def test_slow_clients_do_not_shut_others_out(self):
+        with subject() as running, serving("-p", str(running.pid)) as (url, _), \
+             contextlib.ExitStack() as open_ones:
+            host, port = url.removeprefix("http://").split(":")
+            clients = [open_ones.enter_context(socket.create_connection((host, int(port))))
+                       for _ in range(16)]
+            ended = threading.Event()
+
+            def trickle():
+                for client in clients:
+                    client.sendall(b"GET /metrics HTTP/1.1\r\nX: ")
+                while not ended.wait(0.5):
+                    for client in clients:
+                        with contextlib.suppress(OSError):
+                            client.send(b"x")
+
+            sender = threading.Thread(target=trickle)
+            sender.start()
+            try:
+                time.sleep(1)
+                self.assertEqual(fetch_value(url, "cowshed_processes"), 1)
+                wait_for("cut", lambda: all(map(is_closed, clients)))
+            finally:
+                ended.set()
+                sender.join()
+
+    def test_idle_clients_do_not_shut_others_out(self):
+        with subject() as running, serving("-p", str(running.pid)) as (url, _), \
+             contextlib.ExitStack() as open_ones:
+            host, port = url.removeprefix("http://").split(":")
+            for _ in range(100):
+                open_ones.enter_context(socket.create_connection((host, int(port))))
+            self.assertIn("cowshed_processes", fetch(url + "/metrics", timeout=SCRAPE_TIMEOUT_S)[0])
+
+    def test_a_connection_is_for_one_request(self):
+        with subject() as running, serving("-p", str(running.pid)) as (url, _):
+            host, port = url.removeprefix("http://").split(":")
+            with socket.create_connection((host, int(port)), PATIENCE_S) as client:
+                client.sendall(b"GET / HTTP/1.1\r\nConnection: keep-alive\r\n\r\n")
+                with client.makefile("rb") as answer:
+                    self.assertIn(b"Connection: close\r\n", answer.read())
 
     def test_garbage_is_no_harm(self):
         with subject() as running, serving("-p", str(running.pid)) as (url, _):

@@ -33,6 +33,78 @@ TEST(Estimate, OfMoreWorkersAndOfSpawn) {
   EXPECT_TRUE(found->frozen.empty());
 }
 
+TEST(Estimate, OfWorkersThatTookEachOthersPlaces) {
+  cow::Measurement measurement;
+  measurement.exact = true;
+  for (std::uint64_t generation = 0; generation < 20; ++generation) {
+    for (int slot = 0; slot < 2; ++slot) {
+      cow::ProcessCopies process = worker(64 * kMiB, 8192);
+      process.objects = {{"index", "Index", "arena", 100}};
+      process.start_ns = 1000 * generation;
+      process.end_ns = 1000 * (generation + 1);
+      measurement.processes.push_back(process);
+    }
+  }
+  const auto found = estimate(measurement);
+  EXPECT_EQ(found->workers, 2);
+  EXPECT_EQ(found->bytes_with_workers(1), 128 * kMiB);
+  EXPECT_EQ(found->bytes_with_workers(10), 704 * kMiB);
+  EXPECT_EQ(found->bytes_by_spawn(), 192 * kMiB);
+  EXPECT_EQ(found->frozen.at(0).bytes, 200 * cow::kPageSize);
+}
+
+TEST(Estimate, OfThoseThatCopiedMostWhereAsManyLivedAtOtherTimes) {
+  cow::Measurement measurement;
+  measurement.exact = true;
+  measurement.taken_ns = 300;
+  measurement.processes = {worker(kMiB, 1), worker(kMiB, 2), worker(kMiB, 4)};
+  measurement.processes[0].end_ns = 100;
+  measurement.processes[1].start_ns = 100;
+  measurement.processes[1].end_ns = 200;
+  measurement.processes[2].start_ns = 200;
+  EXPECT_EQ(estimate(measurement)->workers, 1);
+  EXPECT_EQ(estimate(measurement)->copied_bytes, 4 * cow::kPageSize);
+}
+
+TEST(Estimate, EndsThatAreSeenLateMakeNoMoreWorkers) {
+  constexpr std::uint64_t kMs = 1'000'000;
+  cow::Measurement measurement;
+  measurement.processes = {worker(kMiB, 1), worker(kMiB, 1)};
+  measurement.processes[0].memory = {0, 0, 493 * kMs};
+  measurement.processes[0].end_ns = 513 * kMs;
+  measurement.processes[1].start_ns = 490 * kMs;  // at 498
+  measurement.processes[1].memory = {0, 0, 990 * kMs};
+  measurement.processes[1].end_ns = 1010 * kMs;
+  EXPECT_EQ(estimate(measurement)->workers, 1);
+}
+
+cow::Measurement with_sum(std::uint64_t end_ns) {
+  cow::Measurement measurement;
+  measurement.exact = true;
+  measurement.processes = {worker(100 * kMiB, 256), worker(100 * kMiB, 256),
+                           worker(1800 * kMiB, 18 * 128)};
+  for (cow::ProcessCopies& process : measurement.processes) process.end_ns = 1000;
+  measurement.processes.back().processes = 18;
+  measurement.processes.back().end_ns = end_ns;
+  return measurement;
+}
+
+TEST(Estimate, OfThoseThatAreAddedUp) {
+  // After each other, and all at once.
+  const auto recycled = estimate(with_sum(10'000));
+  EXPECT_EQ(recycled->workers, 2);
+  EXPECT_EQ(recycled->copied_bytes, 2 * kMiB);
+  const auto together = estimate(with_sum(1000));
+  EXPECT_EQ(together->workers, 20);
+  EXPECT_EQ(together->shared_bytes, 100 * kMiB);
+  EXPECT_EQ(together->copied_bytes, 11 * kMiB);
+  // Nothing is known of how long they lived.
+  cow::Measurement alone = with_sum(1000);
+  alone.processes.erase(alone.processes.begin(), alone.processes.begin() + 2);
+  EXPECT_EQ(estimate(alone)->workers, 1);
+  EXPECT_EQ(estimate(alone)->copied_bytes, kMiB / 2);
+}
+
 TEST(Estimate, OfWhatIsWrittenToMost) {
   cow::Measurement measurement;
   measurement.processes = {worker(100 * kMiB, 256), worker(100 * kMiB, 256)};

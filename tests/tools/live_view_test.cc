@@ -180,6 +180,19 @@ TEST(LiveView, TheTerminalIsUsableHoweverCowtopEnds) {
   }
 }
 
+TEST(LiveView, TheTerminalIsUsableWhateverSignalEndsCowtop) {
+  test::Subprocess subject({"sleep", "1000"});
+  for (const int signal : {SIGTRAP, SIGSYS, SIGXFSZ, SIGXCPU, SIGALRM, SIGVTALRM, SIGUSR1, SIGUSR2,
+                           SIGPOLL, SIGPROF, SIGPWR, SIGRTMIN, SIGRTMAX}) {
+    Tmux tmux(std::string(kCowtop) + "-p " + std::to_string(subject.pid()));
+    tmux.wait_for("1 running");
+    ::kill(child_of_pane(tmux, "cowtop"), signal);
+    EXPECT_THAT(tmux.wait_for("as before"),
+                AllOf(HasSubstr("status " + std::to_string(128 + signal) + ", as before"),
+                      Not(HasSubstr(kView))));
+  }
+}
+
 TEST(LiveView, AClosedTerminalEndsTheMeasurement) {
   pid_t cowtop = 0;
   {

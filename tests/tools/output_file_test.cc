@@ -1,8 +1,15 @@
+#include <array>
+#include <chrono>
+#include <fcntl.h>
+#include <future>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <string>
 #include <sys/stat.h>
+#include <thread>
 #include <unistd.h>
+#include <utility>
+#include <vector>
 
 #include <cowshed/tests/tools/recordings.h>
 #include <cowshed/tools/cowtop/output_file.h>
@@ -11,6 +18,8 @@ namespace cowshed::cowtop {
 namespace {
 
 using ::testing::HasSubstr;
+
+constexpr uid_t kNobody = 65534;
 
 TEST(OutputFile, KeepsWhatItHeldUntilItIsWritten) {
   const TestFolder folder;
@@ -35,6 +44,22 @@ TEST(OutputFile, AppendsAfterWhatItWrote) {
   ASSERT_TRUE(file->append("one "));
   ASSERT_TRUE(file->append("two"));
   EXPECT_EQ(contents_of(path), "one two");
+}
+
+TEST(OutputFile, IsNoneOfTheOthersByWhateverName) {
+  const TestFolder folder;
+  const std::string path = folder / "report";
+  write_file(path, "older");
+  ASSERT_EQ(::symlink("report", (folder / "symlink").c_str()), 0);
+  ASSERT_EQ(::link(path.c_str(), (folder / "link").c_str()), 0);
+  for (const char* name : {"report", "symlink", "link"}) {
+    const auto file = OutputFile::open(folder / name, {"", path});
+    ASSERT_FALSE(file) << name;
+    EXPECT_EQ(file.error().message, (folder / name) + ": is the same file as " + path +
+                                        ", which would be lost; name another file");
+  }
+  EXPECT_EQ(contents_of(path), "older");
+  EXPECT_TRUE(OutputFile::open("/dev/null", {"/dev/null", path})) << "nothing is lost";
 }
 
 class InASharedFolder : public ::testing::Test {
@@ -75,9 +100,134 @@ TEST_F(InASharedFolder, NoFileWithAnotherNameElsewhere) {
 TEST_F(InASharedFolder, NoFileOfSomebodyElse) {
   if (::geteuid() != 0) GTEST_SKIP() << "takes root, to make a file of somebody else";
   write_file(path_, "theirs");
-  ASSERT_EQ(::chown(path_.c_str(), 65534, 65534), 0);
+  ASSERT_EQ(::chown(path_.c_str(), kNobody, kNobody), 0);
   expect_refused("somebody else's file");
   EXPECT_EQ(contents_of(path_), "theirs");
+}
+
+TEST_F(InASharedFolder, NoFolderThatIsSomebodyElsesSymlink) {
+  if (::geteuid() != 0) GTEST_SKIP() << "takes root, to make a symlink of somebody else";
+  const std::string own = folder_ / "own";
+  ASSERT_EQ(::mkdir(own.c_str(), 0755), 0);
+  write_file(own + "/report", "untouched");
+  const std::string link = shared_ + "/run";
+  ASSERT_EQ(::symlink(own.c_str(), link.c_str()), 0);
+  ASSERT_EQ(::lchown(link.c_str(), kNobody, kNobody), 0);
+  path_ = link + "/report";
+  expect_refused("its folder run is a symbolic link");
+  ASSERT_EQ(::lchown(link.c_str(), 0, 0), 0);
+  EXPECT_TRUE(OutputFile::open(path_)) << "root's own is followed";
+  EXPECT_EQ(contents_of(own + "/report"), "untouched");
+}
+
+TEST_F(InASharedFolder, NoFifoOfSomebodyElseIsWaitedFor) {
+  if (::geteuid() != 0) GTEST_SKIP() << "takes root, to make a FIFO of somebody else";
+  ASSERT_EQ(::mkfifo(path_.c_str(), 0666), 0);
+  ASSERT_EQ(::chown(path_.c_str(), kNobody, kNobody), 0);
+  expect_refused("somebody else's file");
+}
+
+// As root sees it: whose folder it is may have put anything there.
+class InAFolderOfSomebodyElse : public InASharedFolder {
+ protected:
+  void SetUp() override {
+    if (::geteuid() != 0) GTEST_SKIP() << "takes root, to make a folder of somebody else";
+    InASharedFolder::SetUp();
+    ASSERT_EQ(::chmod(shared_.c_str(), 0755), 0);
+    ASSERT_EQ(::chown(shared_.c_str(), kNobody, kNobody), 0);
+  }
+};
+
+TEST_F(InAFolderOfSomebodyElse, NoSymlinkOfTheirsIsFollowed) {
+  const std::string victim = folder_ / "victim";
+  write_file(victim, "untouched");
+  ASSERT_EQ(::symlink(victim.c_str(), path_.c_str()), 0);
+  ASSERT_EQ(::lchown(path_.c_str(), kNobody, kNobody), 0);
+  expect_refused("a symbolic link");
+  ASSERT_EQ(::lchown(path_.c_str(), 0, 0), 0);
+  EXPECT_TRUE(OutputFile::open(path_)) << "root's own is followed";
+  EXPECT_EQ(contents_of(victim), "untouched");
+}
+
+TEST_F(InAFolderOfSomebodyElse, NoFifoOfTheirsIsWaitedFor) {
+  ASSERT_EQ(::mkfifo(path_.c_str(), 0666), 0);
+  ASSERT_EQ(::chown(path_.c_str(), kNobody, kNobody), 0);
+  expect_refused("somebody else's file");
+}
+
+TEST_F(InAFolderOfSomebodyElse, AFileOfTheirsKeepsItsOwner) {
+  write_file(path_, "older");
+  ASSERT_EQ(::chown(path_.c_str(), kNobody, kNobody), 0);
+  auto file = OutputFile::open(path_);
+  ASSERT_TRUE(file) << file.error().message;
+  ASSERT_TRUE(file->write_report("new"));
+  EXPECT_EQ(contents_of(path_), "new");
+  struct stat status {};
+  ASSERT_EQ(::stat(path_.c_str(), &status), 0);
+  EXPECT_EQ(status.st_uid, kNobody);
+}
+
+TEST(OutputFile, FollowsSymlinksOfOnesOwn) {
+  const TestFolder folder;
+  ASSERT_EQ(::mkdir((folder / "to").c_str(), 0755), 0);
+  ASSERT_EQ(::symlink("to/../to/", (folder / "link").c_str()), 0);
+  ASSERT_EQ(::symlink("report", (folder / "to/first").c_str()), 0);
+  ASSERT_EQ(::symlink((folder / "link/first").c_str(), (folder / "second").c_str()), 0);
+  auto file = OutputFile::open(folder / "/.//second");
+  ASSERT_TRUE(file) << file.error().message;
+  ASSERT_TRUE(file->write_report("new"));
+  EXPECT_EQ(contents_of(folder / "to/report"), "new");
+}
+
+TEST(OutputFile, WhatCannotBeWritten) {
+  const TestFolder folder;
+  ASSERT_EQ(::symlink("loop", (folder / "loop").c_str()), 0);
+  write_file(folder / "file", "");
+  for (const auto& [name, why] : std::vector<std::pair<std::string, std::string>>{
+           {"loop", "Too many levels of symbolic links"},
+           {"loop/report", "Too many levels of symbolic links"},
+           {"file/report", "Not a directory"},
+           {"no/report", "No such file or directory"},
+           {"new/", "Is a directory"},
+           {"", "Is a directory"},
+           {".", "Is a directory"}}) {
+    const auto file = OutputFile::open(folder / name);
+    ASSERT_FALSE(file) << name;
+    EXPECT_EQ(file.error().message, "cannot write " + (folder / name) + ": " + why);
+  }
+  EXPECT_FALSE(OutputFile::open("/"));
+  const auto dash = OutputFile::open("-");
+  ASSERT_FALSE(dash) << "not a file of that name";
+  EXPECT_EQ(dash.error().message, "-: standard output is /dev/stdout, and a file of that name ./-");
+}
+
+TEST(OutputFile, APipeByTheNameOfItsDescriptor) {
+  std::array<int, 2> ends;
+  ASSERT_EQ(::pipe2(ends.data(), O_CLOEXEC), 0);
+  auto file = OutputFile::open("/dev/fd/" + std::to_string(ends[1]));
+  ASSERT_TRUE(file) << file.error().message;
+  ASSERT_TRUE(file->write_report("new"));
+  std::array<char, 3> got;
+  EXPECT_EQ(::read(ends[0], got.data(), got.size()), 3);
+  EXPECT_EQ(std::string(got.data(), got.size()), "new");
+  for (const int end : ends) ::close(end);
+}
+
+// What is more than it holds at once is waited for as well.
+TEST(OutputFile, TheReaderOfAFifoIsWaitedFor) {
+  const TestFolder folder;
+  const std::string path = folder / "fifo";
+  ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
+  const std::string text(1 << 20, 'x');
+  auto read = std::async(std::launch::async, [&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    return contents_of(path);
+  });
+  auto file = OutputFile::open(path);
+  ASSERT_TRUE(file) << file.error().message;
+  EXPECT_TRUE(file->write_report(text));
+  { const OutputFile closed(std::move(*file)); }
+  EXPECT_TRUE(read.get() == text);
 }
 
 TEST_F(InASharedFolder, AFileOfOnesOwn) {

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <chrono>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <random>
@@ -15,6 +16,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 class RecordingTest : public ::testing::Test {
  protected:
@@ -49,6 +51,19 @@ class RecordingTest : public ::testing::Test {
   TestFolder folder_;
   std::string path_ = folder_ / "recording";
 };
+
+TEST(Recorder, AppendsAtLeastEveryOtherSecond) {
+  using std::chrono::milliseconds;
+  constexpr std::chrono::steady_clock::time_point kBegin{};
+  const auto after = [&](int took_ms) {
+    return next_append(kBegin, kBegin + milliseconds(took_ms)) - kBegin;
+  };
+  EXPECT_EQ(after(0), milliseconds(1000));
+  EXPECT_EQ(after(20), milliseconds(1000));
+  EXPECT_EQ(after(30), milliseconds(1500));
+  EXPECT_EQ(after(80), milliseconds(2000));
+  EXPECT_EQ(after(3000), milliseconds(6000));
+}
 
 TEST_F(RecordingTest, KeepsEveryField) {
   record();
@@ -274,6 +289,7 @@ TEST_F(RecordingTest, PatchesThatDoNotFit) {
     ASSERT_TRUE(recording);
     EXPECT_FALSE(recording->next().value());
     EXPECT_THAT(recording->problem(), HasSubstr("is damaged"));
+    EXPECT_THAT(recording->problem(), Not(HasSubstr("json.exception"))) << "a library's words";
   }
 }
 

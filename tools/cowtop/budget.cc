@@ -4,15 +4,17 @@
 #include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <utility>
 
 #include <cowshed/tools/cowtop/budget.h>
 #include <cowshed/tools/cowtop/text_file.h>
 
 namespace cowshed::cowtop {
-namespace {
 
 using Json = nlohmann::ordered_json;
+
+namespace {
 
 constexpr const char* kSchema = "cowshed.budget/1";
 constexpr double kMostBytes = 0x1p60;
@@ -66,6 +68,7 @@ Expected<std::vector<Budget::Object>> objects_of(const Json& json) {
   if (!json.is_object()) return wrong("is not an object of names and sizes");
   std::vector<Budget::Object> objects;
   for (const auto& [name, size] : json.items()) {
+    if (name.empty()) return wrong("an object's name is empty");
     const auto bytes = at_key(name, size_of(size));
     if (!bytes) return tl::make_unexpected(bytes.error());
     objects.push_back({name, *bytes});
@@ -97,8 +100,19 @@ std::optional<Error> put_key(Budget& budget, const std::string& key, const Json&
 }
 
 Expected<Budget> budget_of(const std::string& text) {
-  const Json json = Json::parse(text, nullptr, false);
+  std::vector<std::set<std::string>> keys;
+  std::optional<std::string> second;
+  const auto look = [&](int /*depth*/, Json::parse_event_t event, Json& parsed) {
+    if (event == Json::parse_event_t::object_start) keys.emplace_back();
+    if (event == Json::parse_event_t::object_end) keys.pop_back();
+    if (event == Json::parse_event_t::key && !keys.back().insert(parsed).second && !second) {
+      second = parsed.dump();
+    }
+    return true;
+  };
+  const Json json = Json::parse(text, look, false);
   if (!json.is_object()) return wrong("is not a JSON object");
+  if (second) return wrong(*second + ": is there twice");
   if (!json.contains("schema")) return wrong(std::string("has no \"schema\": \"") + kSchema + "\"");
   Budget budget;
   for (const auto& [key, value] : json.items()) {

@@ -25,15 +25,15 @@
 namespace cowshed::cowtop {
 namespace {
 
-constexpr const char* kDescription =
+constexpr const char* kCheckDescription =
     "Measures a command, or a running process tree, and fails where it copies more than its "
     "budget.";
 
-constexpr const char* kUsage =
+constexpr const char* kCheckUsage =
     "cowtop check LIMITS [OPTIONS] -- COMMAND [ARGS...]\n"
     "       cowtop check LIMITS [OPTIONS] -p PID | --cgroup PATH | --comm REGEX";
 
-constexpr const char* kFooter = R"(Examples:
+constexpr const char* kCheckFooter = R"(Examples:
   cowtop check --max-copied 64MiB --max-ratio 5% -- ./server --selftest
                                      each process below the root, by itself
   cowtop check --tree --max-copied 1GiB -- ./server --selftest
@@ -48,7 +48,7 @@ Sizes are whole bytes, or a number with KiB, MiB, GiB or TiB.  A budget file; an
 may be missing, the baseline is looked for beside it, and the command line overrides what it says:
 )";
 
-constexpr const char* kFooterEnd = R"(
+constexpr const char* kCheckFooterEnd = R"(
 
 max_ratio is of what was shared at the fork; what a process copies after an exec does not count, and
 nobody is held to it who shared less than 1 MiB.
@@ -69,6 +69,7 @@ struct CheckOptions {
   bool github = false;
   std::string output;
   std::string junit;
+  std::vector<std::string> read;  // the files that are its input
 };
 
 tl::unexpected<Error> bad_usage(std::string message) {
@@ -97,7 +98,9 @@ class BudgetArguments {
     app.add_option("--budget", file_, "All that from a file, see below")->type_name("FILE");
   }
 
-  // After `app` has parsed.  Errors: invalid_argument, and those of the file.
+  // After `app` has parsed.
+  std::string file() const { return file_.value_or(""); }
+  // The same.  Errors: invalid_argument, and those of the file.
   Expected<Budget> budget() const {
     Budget given;
     if (per_child_ && tree_) return bad_usage("--per-child, --tree: one of them");
@@ -192,12 +195,14 @@ struct Reports {
 
 Expected<Reports> open_reports(const CheckOptions& options) {
   Reports reports;
-  const auto open = [](bool asked, const std::string& path,
-                       std::optional<OutputFile>& file) -> Expected<void> {
+  std::vector<std::string> others = options.read;
+  const auto open = [&](bool asked, const std::string& path,
+                        std::optional<OutputFile>& file) -> Expected<void> {
     if (!asked) return {};
-    auto opened = OutputFile::open(path);
+    auto opened = OutputFile::open(path, others);
     if (!opened) return tl::make_unexpected(opened.error());
     file.emplace(std::move(*opened));
+    others.push_back(path.empty() ? "/dev/stdout" : path);
     return {};
   };
   if (const auto opened = open(options.json, options.output, reports.json); !opened) {
@@ -259,8 +264,8 @@ int check_command(std::vector<std::string> words) {
         return std::string(text.empty() ? "the name of the file is empty" : "");
       },
       "");
-  CommandLine line(
-      {"cowtop check", kDescription, kUsage, std::string(kFooter) + kBudgetExample + kFooterEnd});
+  CommandLine line({"cowtop check", kCheckDescription, kCheckUsage,
+                    std::string(kCheckFooter) + kBudgetExample + kCheckFooterEnd});
   CheckOptions options;
   const BudgetArguments limits(line.app());
   line.app().add_flag("--warn", options.warn,
@@ -301,6 +306,7 @@ int check_command(std::vector<std::string> words) {
     if (!baseline) return own_error(baseline.error());
     options.baseline = std::move(*baseline);
   }
+  options.read = {limits.file(), options.budget.baseline};
   return check(options);
 }
 

@@ -7,9 +7,10 @@
 #include <cowshed/tools/cowtop/printable.h>
 
 namespace cowshed::cowtop {
-namespace {
 
 using Json = nlohmann::ordered_json;
+
+namespace {
 
 std::string count(const std::optional<std::uint64_t>& pages) {
   return pages ? fmt::format("{}", *pages) : "-";

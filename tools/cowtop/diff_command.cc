@@ -12,13 +12,13 @@
 namespace cowshed::cowtop {
 namespace {
 
-constexpr const char* kDescription =
+constexpr const char* kDiffDescription =
     "Compares what two runs copied: by process, object, code site and mapping, what grew and what\n"
     "shrank.";
 
-constexpr const char* kUsage = "cowtop diff [OPTIONS] BEFORE AFTER";
+constexpr const char* kDiffUsage = "cowtop diff [OPTIONS] BEFORE AFTER";
 
-constexpr const char* kFooter = R"(Examples:
+constexpr const char* kDiffFooter = R"(Examples:
   cowtop record -o before.cowtop --sites -- ./server --workers 4
   cowtop record -o after.cowtop --sites -- ./server --workers 4 --freeze
   cowtop diff before.cowtop after.cowtop
@@ -35,7 +35,7 @@ read, or bad usage.)";
 }  // namespace
 
 int diff_command(std::vector<std::string> words) {
-  CommandLine line({"cowtop diff", kDescription, kUsage, kFooter});
+  CommandLine line({"cowtop diff", kDiffDescription, kDiffUsage, kDiffFooter});
   ComparedNames names;
   std::string output;
   bool json = false;
@@ -62,7 +62,7 @@ int diff_command(std::vector<std::string> words) {
     complain("the " + before->measurement.backend + " backend measured one and the " +
              after->measurement.backend + " backend the other: they do not count the same");
   }
-  auto file = OutputFile::open(html.empty() ? output : html);
+  auto file = OutputFile::open(html.empty() ? output : html, {names.before, names.after});
   if (!file) return own_error(file.error());
   const Comparison comparison = compare(before->measurement, after->measurement);
   const auto written = file->write_report(!html.empty() ? html_comparison(comparison, names)

@@ -69,16 +69,14 @@ Requirement of_diff_at_exit() {
 }
 
 void prove(Diagnosis& diagnosis) {
-  auto opened = cow::open_backend(diagnosis.backend);
-  if (!opened) {
-    diagnosis.failure = opened.error().message;
-    return;
-  }
-  const auto pages = measure_ground_truth(*opened->backend);
-  if (pages) {
-    diagnosis.proof_pages = *pages;
-  } else {
-    diagnosis.failure = pages.error().message;
+  // On a busy machine the sampled backend may look too late, or too early and not again.
+  const int most_tries = diagnosis.backend == cow::BackendChoice::pagemap ? 3 : 1;
+  for (int tries = 0; tries < most_tries && !diagnosis.works(); ++tries) {
+    auto opened = cow::open_backend(diagnosis.backend);
+    const auto pages = opened ? measure_ground_truth(*opened->backend)
+                              : Expected<std::uint64_t>(tl::make_unexpected(opened.error()));
+    diagnosis.proof_pages = pages ? std::optional(*pages) : std::nullopt;
+    diagnosis.failure = pages ? "" : pages.error().message;
   }
 }
 
@@ -154,10 +152,7 @@ nlohmann::ordered_json list(const std::vector<Requirement>& requirements) {
 
 }  // namespace
 
-bool Diagnosis::works() const {
-  return proof_pages && *proof_pages + kGroundTruthTolerance >= kGroundTruthPages &&
-         *proof_pages <= kGroundTruthPages + kGroundTruthTolerance;
-}
+bool Diagnosis::works() const { return proof_pages == kGroundTruthPages; }
 
 std::vector<Diagnosis> diagnose() { return {of_tracepoints(), of_pagemap()}; }
 

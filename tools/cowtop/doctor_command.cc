@@ -13,13 +13,13 @@
 namespace cowshed::cowtop {
 namespace {
 
-constexpr const char* kDescription =
+constexpr const char* kDoctorDescription =
     "Says what cowtop can measure on this machine, as this user: what each backend needs, has and\n"
     "lacks, and how to get it; and proves each on a process whose copies are known.";
 
-constexpr const char* kUsage = "cowtop doctor [OPTIONS]";
+constexpr const char* kDoctorUsage = "cowtop doctor [OPTIONS]";
 
-constexpr const char* kFooter = R"(Examples:
+constexpr const char* kDoctorFooter = R"(Examples:
   cowtop doctor
   sudo cowtop doctor                 what root would gain
   cowtop doctor --json | jq '.backends[] | select(.works) | .backend'
@@ -33,7 +33,7 @@ int doctor_command(std::vector<std::string> words) {
     be_ground_truth();
     return 0;
   }
-  CommandLine line({"cowtop doctor", kDescription, kUsage, kFooter});
+  CommandLine line({"cowtop doctor", kDoctorDescription, kDoctorUsage, kDoctorFooter});
   bool json = false;
   line.app().add_flag("--json", json, "One JSON object (schema cowshed.doctor/1)");
   if (const auto status = line.parse(std::move(words))) return *status;

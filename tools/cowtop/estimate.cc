@@ -1,5 +1,9 @@
 #include <algorithm>
+#include <cmath>
+#include <compare>
+#include <iterator>
 #include <map>
+#include <utility>
 
 #include <cowshed/tools/cowtop/estimate.h>
 
@@ -13,16 +17,132 @@ bool may_be_worker(const cow::ProcessCopies& process) {
          process.copied_bytes() && process.shared_at_fork_bytes.value_or(0) > 0;
 }
 
-std::vector<Estimate::Frozen> hottest(const std::map<std::string, std::uint64_t>& pages) {
-  std::vector<Estimate::Frozen> result;
-  for (const auto& [name, count] : pages) {
-    if (count > 0) result.push_back({name, count * cow::kPageSize});
+struct Worker {
+  const cow::ProcessCopies* process;
+  std::uint64_t start_ns;
+  std::uint64_t end_ns;
+  std::uint64_t lived_ns() const { return end_ns - start_ns; }
+};
+
+// Sampled, a start is rounded down to a tick, and an end is what a later look finds: that must not
+// make one and who takes its place two at once.
+Worker worker_of(const cow::Measurement& measurement, const cow::ProcessCopies& process) {
+  constexpr std::uint64_t kTickNs = 10'000'000;
+  std::uint64_t start = process.start_ns;
+  std::uint64_t end = process.end_ns.value_or(measurement.taken_ns);
+  if (!measurement.exact && process.end_ns) {
+    start += kTickNs;
+    if (process.memory) end = process.memory->sampled_ns;
   }
-  std::stable_sort(result.begin(), result.end(),
-                   [](const auto& a, const auto& b) { return a.bytes > b.bytes; });
-  if (result.size() > kMostFrozen) result.resize(kMostFrozen);
+  return {&process, start, std::max(end, start + 1)};
+}
+
+std::vector<Worker> workers_of(const cow::Measurement& measurement, std::uint64_t shared_bytes) {
+  std::vector<Worker> result;
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    if (may_be_worker(process) &&
+        *process.shared_at_fork_bytes / process.processes >= shared_bytes / 2) {
+      result.push_back(worker_of(measurement, process));
+    }
+  }
   return result;
 }
+
+// The most that lived at the same time; of several moments, when these had the most copies.
+std::vector<Worker> most_at_once(const std::vector<Worker>& workers) {
+  struct Change {
+    std::int64_t workers = 0;
+    std::int64_t bytes = 0;
+    // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 misreads it
+    auto operator<=>(const Change&) const = default;
+  };
+  std::map<std::uint64_t, Change> changes;
+  for (const Worker& worker : workers) {
+    const auto bytes = static_cast<std::int64_t>(*worker.process->copied_bytes());
+    for (const auto& [ns, sign] : {std::pair(worker.start_ns, 1), std::pair(worker.end_ns, -1)}) {
+      Change& change = changes[ns];
+      change.workers += sign;
+      change.bytes += sign * bytes;
+    }
+  }
+  Change now;
+  Change most;
+  std::uint64_t most_ns = 0;
+  for (const auto& [ns, change] : changes) {
+    now.workers += change.workers;
+    now.bytes += change.bytes;
+    if (now > most) {
+      most = now;
+      most_ns = ns;
+    }
+  }
+  std::vector<Worker> result;
+  std::copy_if(workers.begin(), workers.end(), std::back_inserter(result), [&](const Worker& each) {
+    return each.start_ns <= most_ns && most_ns < each.end_ns;
+  });
+  return result;
+}
+
+// How many lived at once on average, if those that were added up lived as long as `singles`.
+std::uint64_t mean_at_once(const std::vector<Worker>& workers, const std::vector<Worker>& singles) {
+  std::uint64_t count = 0;
+  std::uint64_t start = workers.front().start_ns;
+  std::uint64_t end = 0;
+  for (const Worker& worker : workers) {
+    count += worker.process->processes;
+    start = std::min(start, worker.start_ns);
+    end = std::max(end, worker.end_ns);
+  }
+  double lived = 0;
+  for (const Worker& worker : singles) lived += static_cast<double>(worker.lived_ns());
+  lived *=
+      static_cast<double>(count) / static_cast<double>(std::max<std::size_t>(singles.size(), 1));
+  const auto mean = std::llround(lived / static_cast<double>(end - start));
+  return std::clamp<std::uint64_t>(static_cast<std::uint64_t>(mean), 1, count);
+}
+
+// Copies of those that count for the estimate.
+class Copies {
+ public:
+  // So much of what it, or those that were added up, copied.
+  void add(const cow::ProcessCopies& process, double part) {
+    const auto of = [part](std::uint64_t count) {
+      return static_cast<std::uint64_t>(std::llround(part * static_cast<double>(count)));
+    };
+    bytes_ += of(*process.copied_bytes());
+    if (process.objects) {
+      for (const cow::ObjectCopies& object : *process.objects) {
+        objects_["object '" + object.name + "'"] += of(object.copied_pages);
+      }
+    }
+    if (process.sampled) {
+      for (const cow::MappingCopies& mapping : process.sampled->mappings) {
+        mappings_["mapping '" + mapping.name + "'"] += of(mapping.estimated_copies);
+      }
+    }
+  }
+  std::uint64_t bytes() const { return bytes_; }
+  std::vector<Estimate::Frozen> hottest() const {
+    const auto found = hottest(objects_);
+    return found.empty() ? hottest(mappings_) : found;
+  }
+
+ private:
+  static std::vector<Estimate::Frozen> hottest(const std::map<std::string, std::uint64_t>& pages) {
+    std::vector<Estimate::Frozen> result;
+    for (const auto& [name, count] : pages) {
+      if (count > 0) result.push_back({name, count * cow::kPageSize});
+    }
+    std::stable_sort(result.begin(), result.end(),
+                     [](const auto& a, const auto& b) { return a.bytes > b.bytes; });
+    if (result.size() > kMostFrozen) result.resize(kMostFrozen);
+    return result;
+  }
+
+  std::uint64_t bytes_ = 0;
+  std::map<std::string, std::uint64_t> objects_;
+  std::map<std::string, std::uint64_t> mappings_;
+};
 
 }  // namespace
 
@@ -34,34 +154,32 @@ std::uint64_t Estimate::bytes_by_spawn() const { return (workers + 1) * shared_b
 
 std::optional<Estimate> estimate(const cow::Measurement& measurement) {
   Estimate result;
-  std::map<std::string, std::uint64_t> objects;
-  std::map<std::string, std::uint64_t> mappings;
   for (const cow::ProcessCopies& process : measurement.processes) {
     if (!may_be_worker(process)) continue;
     result.shared_bytes =
         std::max(result.shared_bytes, *process.shared_at_fork_bytes / process.processes);
   }
-  for (const cow::ProcessCopies& process : measurement.processes) {
-    if (!may_be_worker(process) ||
-        *process.shared_at_fork_bytes / process.processes < result.shared_bytes / 2) {
-      continue;
-    }
-    result.workers += process.processes;
-    result.copied_bytes += *process.copied_bytes();
-    if (process.objects) {
-      for (const cow::ObjectCopies& object : *process.objects) {
-        objects["object '" + object.name + "'"] += object.copied_pages;
-      }
-    }
-    if (process.sampled) {
-      for (const cow::MappingCopies& mapping : process.sampled->mappings) {
-        mappings["mapping '" + mapping.name + "'"] += mapping.estimated_copies;
-      }
-    }
+  const std::vector<Worker> workers = workers_of(measurement, result.shared_bytes);
+  if (workers.empty()) return std::nullopt;
+  std::vector<Worker> singles;
+  std::vector<Worker> sums;
+  std::partition_copy(workers.begin(), workers.end(), std::back_inserter(singles),
+                      std::back_inserter(sums),
+                      [](const Worker& each) { return each.process->processes == 1; });
+  const std::vector<Worker> known = most_at_once(singles);
+  Copies copies;
+  for (const Worker& worker : known) copies.add(*worker.process, 1);
+  result.workers = known.size();
+  if (const std::uint64_t mean = sums.empty() ? 0 : mean_at_once(workers, singles);
+      mean > result.workers) {
+    std::uint64_t count = 0;
+    for (const Worker& sum : sums) count += sum.process->processes;
+    const double part = static_cast<double>(mean - result.workers) / static_cast<double>(count);
+    for (const Worker& sum : sums) copies.add(*sum.process, part);
+    result.workers = mean;
   }
-  if (result.workers == 0) return std::nullopt;
-  result.frozen = hottest(objects);
-  if (result.frozen.empty()) result.frozen = hottest(mappings);
+  result.copied_bytes = copies.bytes();
+  result.frozen = copies.hottest();
   return result;
 }
 

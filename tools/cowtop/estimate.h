@@ -10,15 +10,16 @@
 namespace cowshed::cowtop {
 
 // What memory would be needed if something were otherwise, by simple arithmetic on what was
-// measured.  An estimate: it takes all workers to be alive at once, and more of them to copy as
-// much as these did.
+// measured.  An estimate: of workers that took each other's places it takes the most that were
+// alive at once, and more of them to copy as much as these did.
 //
 // A worker is a child that was forked with its parent's memory and has not executed another
-// program.
+// program.  When those were alive that are added up (ended_processes.h) is not known: they are
+// taken to have lived as long as the others on average, evenly spread.
 struct Estimate {
-  std::uint64_t workers = 0;
+  std::uint64_t workers = 0;       // the most at once
   std::uint64_t shared_bytes = 0;  // the most that one of them shared at its fork
-  std::uint64_t copied_bytes = 0;  // of all workers
+  std::uint64_t copied_bytes = 0;  // of these
 
   // What would not have been copied of it, if nobody wrote to it: in a frozen arena, say.
   struct Frozen {

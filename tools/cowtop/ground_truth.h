@@ -7,11 +7,10 @@
 
 namespace cowshed::cowtop {
 
-// A process that shares its memory with two children, of which the first writes to none of it and
-// the second to kGroundTruthPages: that one copies so many pages more.  Of its stack and its C
-// library's data each copies what its parent has not written to first, which may differ.
+// A process that shares its memory with one child after the other, of which the first writes to
+// none of it and the second to kGroundTruthPages, and which are otherwise the same: that one copies
+// so many pages more.
 inline constexpr std::uint64_t kGroundTruthPages = 600;
-inline constexpr std::uint64_t kGroundTruthTolerance = 2;
 
 // Is that process.  The children linger, for a backend that looks now and then.
 void be_ground_truth();

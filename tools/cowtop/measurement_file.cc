@@ -1,5 +1,8 @@
 #include <fmt/format.h>
+#include <string_view>
+#include <utility>
 
+#include <cowshed/tools/cowtop/input_file.h>
 #include <cowshed/tools/cowtop/measurement_file.h>
 #include <cowshed/tools/cowtop/measurement_json.h>
 #include <cowshed/tools/cowtop/recording.h>
@@ -8,8 +11,9 @@
 namespace cowshed::cowtop {
 namespace {
 
-Expected<MeasurementFile> read_recording(const std::string& path) {
-  auto recording = Recording::open(path);
+Expected<MeasurementFile> read_recording(InputFile file) {
+  const std::string path = file.path();
+  auto recording = Recording::open(std::move(file));
   if (!recording) return tl::make_unexpected(recording.error());
   auto measurement = last_measurement(*recording, path);
   if (!measurement) return tl::make_unexpected(measurement.error());
@@ -22,12 +26,17 @@ Expected<MeasurementFile> read_recording(const std::string& path) {
   return result;
 }
 
-Expected<MeasurementFile> read_report(const std::string& path, const std::string& text) {
-  const Json json = Json::parse(text, nullptr, false);
-  if (json.is_discarded()) {
-    return make_error(ErrorCode::bad_recording,
-                      path + ": is neither a recording nor a JSON report of cowtop's");
-  }
+tl::unexpected<Error> neither(const std::string& path) {
+  return make_error(ErrorCode::bad_recording,
+                    path + ": is neither a recording nor a JSON report of cowtop's");
+}
+
+Expected<MeasurementFile> read_report(InputFile file) {
+  const std::string& path = file.path();
+  const auto text = read_text(file);
+  if (!text) return tl::make_unexpected(text.error());
+  const Json json = Json::parse(*text, nullptr, false);
+  if (json.is_discarded()) return neither(path);
   auto measurement = measurement_of(json);
   if (!measurement) {
     return make_error(ErrorCode::bad_recording,
@@ -39,10 +48,16 @@ Expected<MeasurementFile> read_report(const std::string& path, const std::string
 }  // namespace
 
 Expected<MeasurementFile> read_measurement(const std::string& path) {
-  const auto text = read_text_file(path);
-  if (!text) return tl::make_unexpected(text.error());
   constexpr std::string_view kZstdMagic = "\x28\xb5\x2f\xfd";
-  return text->starts_with(kZstdMagic) ? read_recording(path) : read_report(path, *text);
+  auto file = InputFile::open(path);
+  if (!file) return tl::make_unexpected(file.error());
+  const auto begin = file->peek(kZstdMagic.size());
+  if (!begin) return tl::make_unexpected(begin.error());
+  if (*begin == kZstdMagic) return read_recording(std::move(*file));
+  // A device, or a pipe of something else, may never end.
+  const auto first = begin->find_first_not_of(" \t\r\n");
+  if (first != std::string_view::npos && (*begin)[first] != '{') return neither(path);
+  return read_report(std::move(*file));
 }
 
 }  // namespace cowshed::cowtop

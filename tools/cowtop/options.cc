@@ -7,12 +7,12 @@
 namespace cowshed::cowtop {
 namespace {
 
-constexpr const char* kDescription =
+constexpr const char* kCowtopDescription =
     "Counts the memory that forked processes copy although they meant to share it.\n"
     "Runs a command, or attaches to what runs already (all of it, unless told which), shows on a\n"
     "terminal what happens, and prints one row per process.";
 
-constexpr const char* kUsage =
+constexpr const char* kCowtopUsage =
     "cowtop [OPTIONS] -- COMMAND [ARGS...]\n"
     "       cowtop [OPTIONS] [-p PID[,PID...] | --cgroup PATH | --comm REGEX]\n"
     "       cowtop record -o FILE [OPTIONS] -- COMMAND [ARGS...]\n"
@@ -24,7 +24,7 @@ constexpr const char* kUsage =
     "       cowtop doctor\n"
     "Each subcommand has a --help of its own.";
 
-constexpr const char* kFooter = R"(Examples:
+constexpr const char* kCowtopFooter = R"(Examples:
   cowtop -- ./server --workers 4     what each worker copied, when the command has ended
   cowtop --json -o run.json -- CMD   the same for a machine to read
   cowtop --sites -- CMD              and which lines of code copied, most first
@@ -62,7 +62,7 @@ Exit status: the command's own; 128+N when signal N ended it; 127 command not fo
 ParsedArguments parse_arguments(std::vector<std::string> words) {
   ParsedArguments parsed;
   Options& options = parsed.options;
-  CommandLine line({"cowtop", kDescription, kUsage, kFooter});
+  CommandLine line({"cowtop", kCowtopDescription, kCowtopUsage, kCowtopFooter});
   const MeasureArguments measure(line.app(), MeasureArguments::Otherwise::everything);
   line.app().add_flag("--json", options.json,
                       "Print one JSON object (schema cowshed.run/1), not a table");

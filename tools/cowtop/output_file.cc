@@ -6,6 +6,7 @@
 #include <utility>
 
 #include <cowshed/tools/cowtop/output_file.h>
+#include <cowshed/tools/cowtop/writable_path.h>
 
 namespace cowshed::cowtop {
 namespace {
@@ -20,11 +21,11 @@ void hold_closed_standard_descriptors() {
   if (fd >= 0) ::close(fd);
 }
 
-bool is_in_shared_folder(const std::string& path) {
-  const auto slash = path.rfind('/');
-  const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
-  struct stat status {};
-  return ::stat(folder.c_str(), &status) == 0 && (status.st_mode & S_IWOTH) != 0;
+bool is_one_file(int fd, const std::string& path) {
+  struct stat one {};
+  struct stat other {};
+  return ::fstat(fd, &one) == 0 && ::stat(path.c_str(), &other) == 0 && S_ISREG(one.st_mode) &&
+         one.st_dev == other.st_dev && one.st_ino == other.st_ino;
 }
 
 // A file that has come to its limit (setrlimit(2)) is an error of ours, not our end.
@@ -39,30 +40,29 @@ class FileSizeSignalIgnored {
   void (*before_)(int);
 };
 
-tl::unexpected<Error> planted(const std::string& path, const char* what) {
-  return make_error(ErrorCode::permission_denied,
-                    path + ": " + what +
-                        " in a folder that everybody may write to; remove it, or "
-                        "name another file");
-}
-
 }  // namespace
 
-Expected<OutputFile> OutputFile::open(const std::string& path) {
+Expected<OutputFile> OutputFile::open(const std::string& path,
+                                      const std::vector<std::string>& others) {
+  if (path == "-") {
+    return make_error(ErrorCode::invalid_argument,
+                      "-: standard output is /dev/stdout, and a file of that name ./-");
+  }
   if (path.empty() && ::fcntl(STDOUT_FILENO, F_GETFD) < 0) {
     return system_error("cannot write to standard output", errno);
   }
   hold_closed_standard_descriptors();
-  if (path.empty()) return OutputFile("standard output", STDOUT_FILENO);
-  const bool shared = is_in_shared_folder(path);
-  const int flags = O_WRONLY | O_CREAT | O_CLOEXEC | O_NOCTTY | (shared ? O_NOFOLLOW : 0);
-  OutputFile file(path, ::open(path.c_str(), flags, 0666));
-  if (file.fd_ < 0 && shared && errno == ELOOP) return planted(path, "a symbolic link");
-  if (file.fd_ < 0) return system_error("cannot write " + path, errno);
-  struct stat status {};
-  if (shared && ::fstat(file.fd_, &status) == 0) {
-    if (status.st_uid != ::geteuid()) return planted(path, "somebody else's file");
-    if (status.st_nlink > 1) return planted(path, "a file with another name elsewhere");
+  OutputFile file("standard output", STDOUT_FILENO);
+  if (!path.empty()) {
+    auto opened = open_for_writing(path);
+    if (!opened) return tl::make_unexpected(opened.error());
+    file.path_ = path;
+    file.fd_ = opened->release();
+  }
+  for (const std::string& other : others) {
+    if (!is_one_file(file.fd_, other)) continue;
+    return make_error(ErrorCode::invalid_argument, file.path_ + ": is the same file as " + other +
+                                                       ", which would be lost; name another file");
   }
   return file;
 }
@@ -79,6 +79,11 @@ OutputFile::~OutputFile() {
 bool OutputFile::cut(std::size_t size) const {
   return fd_ > STDOUT_FILENO && ::ftruncate(fd_, static_cast<off_t>(size)) == 0 &&
          ::lseek(fd_, static_cast<off_t>(size), SEEK_SET) >= 0;
+}
+
+bool OutputFile::holds_something() const {
+  struct stat status {};
+  return ::fstat(fd_, &status) == 0 && S_ISREG(status.st_mode) && status.st_size > 0;
 }
 
 void OutputFile::clear() {

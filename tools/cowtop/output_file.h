@@ -2,6 +2,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <cowshed/base/error.h>
 
@@ -11,10 +12,11 @@ namespace cowshed::cowtop {
 // be written is known before hours of measuring.  Move-only, owns its descriptor.
 class OutputFile {
  public:
-  // An empty `path` is standard output.  What the file held stays until something is written.  In a
-  // folder that everybody may write to, it follows no symlink and takes no file of somebody else,
-  // nor one with another name elsewhere: whoever put it there may mean harm.
-  static Expected<OutputFile> open(const std::string& path);
+  // An empty `path` is standard output.  What the file held stays until something is written.  What
+  // others may have put there for us is refused (writable_path.h).
+  // Nor is it one with a regular file of `others`, by whatever name, which would be lost.
+  static Expected<OutputFile> open(const std::string& path,
+                                   const std::vector<std::string>& others = {});
   OutputFile(OutputFile&& other) noexcept;
   OutputFile& operator=(OutputFile&&) = delete;
   OutputFile(const OutputFile&) = delete;
@@ -25,6 +27,8 @@ class OutputFile {
   // empty where it can be.
   Expected<void> write_report(std::string_view text);
 
+  // Whether something would be lost by clear().
+  bool holds_something() const;
   // Empties the file, where it can be emptied.
   void clear();
   // All of `bytes` at its end, or an error, and nothing of them where they can be taken back.

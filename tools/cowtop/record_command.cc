@@ -11,30 +11,30 @@
 namespace cowshed::cowtop {
 namespace {
 
-constexpr const char* kDescription =
+constexpr const char* kRecordDescription =
     "Measures a command, or a running process tree, and keeps all of it in one compressed file,\n"
     "from which cowtop report makes every report.";
 
-constexpr const char* kUsage =
+constexpr const char* kRecordUsage =
     "cowtop record -o FILE [OPTIONS] -- COMMAND [ARGS...]\n"
     "       cowtop record -o FILE [OPTIONS] -p PID | --cgroup PATH | --comm REGEX";
 
-constexpr const char* kFooter = R"(Examples:
+constexpr const char* kRecordFooter = R"(Examples:
   cowtop record -o run.cowtop --sites -- ./server --workers 4
   cowtop record -o run.cowtop --sites -p $(pidof -s redis-server)
                                      until Ctrl-C
   cowtop report run.cowtop           what it says, also while it is being written
   zstdcat run.cowtop | jq            what it holds
 
-Once a second what has changed is appended: whatever happens to cowtop,
-the file can be read up to then.
+Every second or two what has changed is appended: whatever happens to
+cowtop, the file can be read up to then.
 
 Exit status: as cowtop's: the command's own; 125 an error of cowtop's own or bad usage.)";
 
 }  // namespace
 
 int record_command(std::vector<std::string> words) {
-  CommandLine line({"cowtop record", kDescription, kUsage, kFooter});
+  CommandLine line({"cowtop record", kRecordDescription, kRecordUsage, kRecordFooter});
   std::string path;
   line.app()
       .add_option("-o,--output", path, "The file; what it held is lost")

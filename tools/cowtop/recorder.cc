@@ -13,6 +13,7 @@ namespace {
 using std::chrono::steady_clock;
 
 constexpr auto kInterval = std::chrono::seconds(1);
+constexpr auto kLongestInterval = std::chrono::seconds(2);
 constexpr int kLeastPause = 49;  // times as long as an append took
 
 RecordingHeader header_of(const MeasureOptions& options) {
@@ -83,17 +84,31 @@ std::vector<const cow::ProcessCopies*> remove_merged(PatchLine& patch,
 
 }  // namespace
 
+steady_clock::time_point next_append(steady_clock::time_point begin, steady_clock::time_point end) {
+  const auto took = end - begin;
+  const auto latest = std::max(begin + kLongestInterval, end + took);
+  return std::clamp(end + kLeastPause * took, begin + kInterval, latest);
+}
+
 Expected<Recorder> Recorder::start(OutputFile file, const MeasureOptions& options) {
   Recorder recorder(std::move(file));
-  recorder.file_.clear();
-  const auto written =
-      recorder.file_.append(recorder.encoder_.encode(line_of(to_json(header_of(options)))));
-  if (!written) return tl::make_unexpected(written.error());
+  recorder.header_ = recorder.encoder_.encode(line_of(to_json(header_of(options))));
+  if (recorder.file_.holds_something()) return recorder;
+  if (const auto begun = recorder.begin(); !begun) return tl::make_unexpected(begun.error());
   return recorder;
+}
+
+Expected<void> Recorder::begin() {
+  if (header_.empty()) return {};
+  file_.clear();
+  auto written = file_.append(header_);
+  if (written) header_.clear();
+  return written;
 }
 
 Expected<void> Recorder::write(const cow::Measurement& measurement, const Json& head,
                                const Json& rest) {
+  if (auto begun = begin(); !begun) return begun;
   PatchLine patch(encoder_);
   patch.add_all(Json::diff(head_, head));
   const std::vector<const cow::ProcessCopies*> left = remove_merged(patch, processes_, measurement);
@@ -124,8 +139,7 @@ Observer::Next Recorder::sampled(const cow::Backend& backend) {
   const bool has_names = measurement.sampling.has_value();
   static_cast<void>(append(std::move(measurement)));
   if (has_names) ::malloc_trim(0);
-  const auto end = steady_clock::now();
-  next_ = std::max(begin + kInterval, end + kLeastPause * (end - begin));
+  next_ = next_append(begin, steady_clock::now());
   return Next::go_on;
 }
 

@@ -12,12 +12,17 @@
 
 namespace cowshed::cowtop {
 
+// A second after it began; where it would take more than a fiftieth of the time, up to 2 s, or for
+// as long as it took.
+std::chrono::steady_clock::time_point next_append(std::chrono::steady_clock::time_point begin,
+                                                  std::chrono::steady_clock::time_point end);
+
 // Writes a recording (recording.h) while it measures: what was appended last can be read whatever
-// happens to us.  Once a second, or less often where it would take more than a fiftieth of the
-// time.
+// happens to us: next_append().
 class Recorder : public Observer {
  public:
-  // Empties the file and writes the header.
+  // Writes the header at once where the file holds nothing; else what it holds stays until
+  // something has been measured.
   static Expected<Recorder> start(OutputFile file, const MeasureOptions& options);
 
   Next sampled(const cow::Backend& backend) override;
@@ -30,10 +35,12 @@ class Recorder : public Observer {
 
  private:
   explicit Recorder(OutputFile file) : file_(std::move(file)) {}
+  Expected<void> begin();
   Expected<void> write(const cow::Measurement& measurement, const Json& head, const Json& rest);
 
   OutputFile file_;
   ZstdLineEncoder encoder_;
+  std::string header_;  // that has not been written
   // As the file has it.
   Json head_ = Json::object();
   std::vector<cow::ProcessCopies> processes_;

@@ -45,7 +45,14 @@ Json to_json(const RecordingHeader& header) {
 }
 
 Expected<Recording> Recording::open(const std::string& path) {
-  auto lines = ZstdLineReader::open(path);
+  auto file = InputFile::open(path);
+  if (!file) return tl::make_unexpected(std::move(file.error()));
+  return open(std::move(*file));
+}
+
+Expected<Recording> Recording::open(InputFile file) {
+  const std::string path = file.path();
+  auto lines = ZstdLineReader::open(std::move(file));
   if (!lines) return tl::make_unexpected(std::move(lines.error()));
   Recording recording(std::move(*lines));
   const auto line = recording.lines_.next();
@@ -85,8 +92,8 @@ Expected<bool> Recording::next() {
     FieldReader io(object, "");
     io.field("ended", ended_);
     io.field("exit_status", exit_status_);
-  } catch (const Json::exception& error) {
-    problem_ = std::string("is damaged: ") + error.what();
+  } catch (const Json::exception&) {
+    problem_ = "is damaged: an interval does not fit what came before";
     return false;
   } catch (const JsonFieldError& error) {
     problem_ = std::string("is damaged: ") + error.what();

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include <cowshed/base/error.h>
+#include <cowshed/tools/cowtop/input_file.h>
 #include <cowshed/tools/cowtop/measurement_json.h>
 #include <cowshed/tools/cowtop/zstd_lines.h>
 
@@ -37,6 +38,7 @@ class Recording {
  public:
   // Errors: those of the file; bad_recording where it is none, or of another version.
   static Expected<Recording> open(const std::string& path);
+  static Expected<Recording> open(InputFile file);
 
   const RecordingHeader& header() const { return header_; }
 

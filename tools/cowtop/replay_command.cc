@@ -8,12 +8,12 @@
 namespace cowshed::cowtop {
 namespace {
 
-constexpr const char* kDescription =
+constexpr const char* kReplayDescription =
     "Shows what cowtop record has kept in the live view, as it was at each moment.";
 
-constexpr const char* kUsage = "cowtop replay FILE";
+constexpr const char* kReplayUsage = "cowtop replay FILE";
 
-constexpr const char* kFooter =
+constexpr const char* kReplayFooter =
     R"(Space pauses, Left and Right go one interval back and forward, Home and End to the first and the
 last, + and - change the speed, h tells all keys, q quits.
 
@@ -26,7 +26,7 @@ Exit status: 0; 125 if there is nothing to be read, no terminal to show it on, o
 }  // namespace
 
 int replay_command(std::vector<std::string> words) {
-  CommandLine line({"cowtop replay", kDescription, kUsage, kFooter});
+  CommandLine line({"cowtop replay", kReplayDescription, kReplayUsage, kReplayFooter});
   std::string path;
   line.app().add_option("FILE", path, "The recording")->required();
   if (const auto status = line.parse(std::move(words))) return *status;

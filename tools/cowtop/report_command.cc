@@ -17,11 +17,11 @@
 namespace cowshed::cowtop {
 namespace {
 
-constexpr const char* kDescription = "Makes a report of what cowtop record has kept.";
+constexpr const char* kReportDescription = "Makes a report of what cowtop record has kept.";
 
-constexpr const char* kUsage = "cowtop report [OPTIONS] FILE";
+constexpr const char* kReportUsage = "cowtop report [OPTIONS] FILE";
 
-constexpr const char* kFooter = R"(Examples:
+constexpr const char* kReportFooter = R"(Examples:
   cowtop report run.cowtop                      the table that cowtop prints
   cowtop report --json run.cowtop | jq .        the same for a machine to read
   cowtop report --folded run.cowtop | flamegraph.pl > copies.svg
@@ -38,7 +38,7 @@ Exit status: 0; 125 if there is nothing to be read, or bad usage.)";
 }  // namespace
 
 int report_command(std::vector<std::string> words) {
-  CommandLine line({"cowtop report", kDescription, kUsage, kFooter});
+  CommandLine line({"cowtop report", kReportDescription, kReportUsage, kReportFooter});
   std::string path;
   std::string output;
   bool json = false;
@@ -71,9 +71,9 @@ int report_command(std::vector<std::string> words) {
     if (!html.empty()) curves.add(document);
   });
   // A page is looked at again later.
-  is_begun_only = is_begun_only && !html.empty();
+  is_begun_only = is_begun_only && !html.empty() && recording->problem().empty();
   if (!measurement && !is_begun_only) return own_error(measurement.error());
-  auto file = OutputFile::open(html.empty() ? output : html);
+  auto file = OutputFile::open(html.empty() ? output : html, {path});
   if (!file) return own_error(file.error());
   std::string note;
   if (is_begun_only) {

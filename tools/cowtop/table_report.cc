@@ -417,8 +417,9 @@ std::string estimate_lines(const cow::Measurement& measurement) {
   const auto estimated = estimate(measurement);
   if (!estimated) return {};
   std::string text = fmt::format(
-      "what if (estimate): {} worker{} and what {} share{} take {} MiB; twice as many "
-      "{}, ten times {}; by spawn {}\n",
+      "what if (estimate): {} worker{}, the most at once, and what {} share{} take {} MiB; twice "
+      "as "
+      "many {}, ten times {}; by spawn {}\n",
       estimated->workers, estimated->workers == 1 ? "" : "s",
       estimated->workers == 1 ? "it" : "they", estimated->workers == 1 ? "s" : "",
       mebibytes(estimated->bytes_with_workers(1)), mebibytes(estimated->bytes_with_workers(2)),

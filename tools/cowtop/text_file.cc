@@ -1,6 +1,3 @@
-#include <cerrno>
-#include <fcntl.h>
-#include <unistd.h>
 #include <vector>
 
 #include <cowshed/tools/cowtop/text_file.h>
@@ -8,19 +5,24 @@
 namespace cowshed::cowtop {
 
 Expected<std::string> read_text_file(const std::string& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return system_error(path, errno);
+  auto file = InputFile::open(path);
+  if (!file) return tl::make_unexpected(file.error());
+  return read_text(*file);
+}
+
+Expected<std::string> read_text(InputFile& file) {
+  constexpr std::size_t kMost = 256 << 20;
   constexpr std::size_t kAtOnce = 1 << 16;
   std::vector<char> bytes(kAtOnce);
   std::string text;
   for (;;) {
-    const ssize_t got = ::read(fd, bytes.data(), bytes.size());
-    if (got < 0 && errno == EINTR) continue;
-    const int error = errno;
-    if (got <= 0) ::close(fd);
-    if (got < 0) return system_error(path, error);
-    if (got == 0) return text;
-    text.append(bytes.data(), static_cast<std::size_t>(got));
+    const auto got = file.read(bytes.data(), bytes.size());
+    if (!got) return tl::make_unexpected(got.error());
+    if (*got == 0) return text;
+    text.append(bytes.data(), *got);
+    if (text.size() > kMost) {
+      return make_error(ErrorCode::bad_recording, file.path() + ": is larger than 256 MiB");
+    }
   }
 }
 

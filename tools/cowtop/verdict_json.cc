@@ -3,9 +3,10 @@
 #include <cowshed/tools/cowtop/verdict_json.h>
 
 namespace cowshed::cowtop {
-namespace {
 
 using Json = nlohmann::ordered_json;
+
+namespace {
 
 Json json_of(const Culprit& culprit) {
   Json object = {{"kind", name_of(culprit.kind)},

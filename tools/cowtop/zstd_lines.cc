@@ -1,8 +1,5 @@
 #include <array>
-#include <cerrno>
-#include <fcntl.h>
 #include <new>
-#include <unistd.h>
 #include <utility>
 #include <zstd.h>
 
@@ -51,31 +48,16 @@ std::string ZstdLineEncoder::encode(std::string_view line) {
   return take();
 }
 
-Expected<ZstdLineReader> ZstdLineReader::open(const std::string& path) {
-  ZstdLineReader reader(path, ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY));
-  if (reader.fd_ < 0) return system_error("cannot read " + path, errno);
+Expected<ZstdLineReader> ZstdLineReader::open(InputFile file) {
+  ZstdLineReader reader(std::move(file));
   if (const auto filled = reader.fill(); !filled) return tl::make_unexpected(filled.error());
   return reader;
 }
 
-ZstdLineReader::ZstdLineReader(std::string path, int fd)
-    : path_(std::move(path)), fd_(fd), context_(ZSTD_createDCtx()), input_(ZSTD_DStreamInSize()) {
+ZstdLineReader::ZstdLineReader(InputFile file)
+    : file_(std::move(file)), context_(ZSTD_createDCtx()), input_(ZSTD_DStreamInSize()) {
   if (!context_) throw std::bad_alloc();
   ZSTD_DCtx_setParameter(context_.get(), ZSTD_d_windowLogMax, kMostWindowLog);
-}
-
-ZstdLineReader::ZstdLineReader(ZstdLineReader&& other) noexcept
-    : path_(std::move(other.path_)),
-      fd_(std::exchange(other.fd_, -1)),
-      context_(std::move(other.context_)),
-      input_(std::move(other.input_)),
-      begin_(other.begin_),
-      end_(other.end_),
-      is_empty_(other.is_empty_),
-      damage_(std::move(other.damage_)) {}
-
-ZstdLineReader::~ZstdLineReader() {
-  if (fd_ >= 0) ::close(fd_);
 }
 
 void ZstdLineReader::Free::operator()(ZSTD_DCtx_s* context) const { ZSTD_freeDCtx(context); }
@@ -83,15 +65,12 @@ void ZstdLineReader::Free::operator()(ZSTD_DCtx_s* context) const { ZSTD_freeDCt
 // Whether there is input.
 Expected<bool> ZstdLineReader::fill() {
   if (begin_ < end_) return true;
-  ssize_t size = 0;
-  do {
-    size = ::read(fd_, input_.data(), input_.size());
-  } while (size < 0 && errno == EINTR);
-  if (size < 0) return system_error("cannot read " + path_, errno);
+  const auto size = file_.read(input_.data(), input_.size());
+  if (!size) return tl::make_unexpected(size.error());
   begin_ = 0;
-  end_ = static_cast<std::size_t>(size);
-  if (size > 0) is_empty_ = false;
-  return size > 0;
+  end_ = *size;
+  if (end_ > 0) is_empty_ = false;
+  return end_ > 0;
 }
 
 Expected<std::optional<std::string>> ZstdLineReader::next() {

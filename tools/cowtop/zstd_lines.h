@@ -7,6 +7,7 @@
 #include <vector>
 
 #include <cowshed/base/error.h>
+#include <cowshed/tools/cowtop/input_file.h>
 
 struct ZSTD_CCtx_s;
 struct ZSTD_DCtx_s;
@@ -37,16 +38,11 @@ class ZstdLineEncoder {
   std::string frame_;
 };
 
-// Move-only, owns its descriptor; not thread-safe.
+// Move-only; not thread-safe.
 class ZstdLineReader {
  public:
-  // Errors: those of opening and reading `path`.
-  static Expected<ZstdLineReader> open(const std::string& path);
-  ZstdLineReader(ZstdLineReader&& other) noexcept;
-  ZstdLineReader& operator=(ZstdLineReader&&) = delete;
-  ZstdLineReader(const ZstdLineReader&) = delete;
-  ZstdLineReader& operator=(const ZstdLineReader&) = delete;
-  ~ZstdLineReader();
+  // Errors: those of reading.
+  static Expected<ZstdLineReader> open(InputFile file);
 
   // nullopt where no more whole frame follows: at the end(), or what follows is damage().
   // Errors: those of reading.
@@ -60,11 +56,10 @@ class ZstdLineReader {
   struct Free {
     void operator()(ZSTD_DCtx_s* context) const;
   };
-  ZstdLineReader(std::string path, int fd);
+  explicit ZstdLineReader(InputFile file);
   Expected<bool> fill();
 
-  std::string path_;
-  int fd_;
+  InputFile file_;
   std::unique_ptr<ZSTD_DCtx_s, Free> context_;
   std::vector<char> input_;
   std::size_t begin_ = 0;  // of what is left of input_

@@ -49,7 +49,7 @@ function showTiles(report) {
   const alive = processes.filter((process) => process.alive).length;
   const all = processes.reduce((sum, process) => sum + processesOf(process), 0);
   tiles.push(tile(countText(all), alive > 0 ? `processes, ${countText(alive)} of them running` : "processes"));
-  if (run.estimate) tiles.push(tile(bytesText(run.estimate.bytes_with_10x_workers), `if there were 10 times the ${plural(run.estimate.workers, "worker")} (estimate)`));
+  if (run.estimate) tiles.push(tile(bytesText(run.estimate.bytes_with_10x_workers), `if there were 10 times the ${plural(run.estimate.workers, "worker")} at once (estimate)`));
   page.main.append(element("div", { class: "tiles" }, ...tiles));
 }
 

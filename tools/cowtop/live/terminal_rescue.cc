@@ -13,9 +13,14 @@
 namespace cowshed::cowtop::live::terminal_rescue {
 namespace {
 
-constexpr std::array kEnds = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGSEGV,
-                              SIGBUS, SIGFPE,  SIGILL, SIGABRT};
+// All others end the process, if nobody handles them (signal(7)).
 constexpr std::array kEvents = {SIGTSTP, SIGCONT, SIGWINCH};
+constexpr std::array kLeft = {SIGCHLD, SIGURG, SIGTTIN, SIGTTOU, SIGKILL, SIGSTOP};
+
+template <class Signals>
+bool contains(const Signals& signals, int signal) {
+  return std::find(signals.begin(), signals.end(), signal) != signals.end();
+}
 
 struct Saved {
   pid_t owner = 0;
@@ -24,8 +29,7 @@ struct Saved {
   termios settings{};
   std::array<char, 256> sequence{};
   std::size_t sequence_size = 0;
-  std::array<struct sigaction, kEnds.size()> ends{};
-  std::array<struct sigaction, kEvents.size()> events{};
+  std::array<struct sigaction, NSIG> actions{};
 };
 
 Saved saved;  // read by the handlers
@@ -43,8 +47,7 @@ void restore_terminal() {
 
 void on_end(int signal) {
   restore_terminal();
-  const auto index = std::find(kEnds.begin(), kEnds.end(), signal) - kEnds.begin();
-  ::sigaction(signal, &saved.ends[static_cast<std::size_t>(index)], nullptr);
+  ::sigaction(signal, &saved.actions[static_cast<std::size_t>(signal)], nullptr);
   ::raise(signal);  // arrives when this handler returns
 }
 
@@ -56,13 +59,14 @@ void on_event(int signal) {
   errno = error;
 }
 
-void handle(int signal, void (*handler)(int), struct sigaction& before) {
+void handle(int signal, struct sigaction& before) {
   ::sigaction(signal, nullptr, &before);
   if (before.sa_handler == SIG_IGN) return;
+  const bool is_event = contains(kEvents, signal);
   struct sigaction action {};
-  action.sa_handler = handler;
+  action.sa_handler = is_event ? on_event : on_end;
   ::sigfillset(&action.sa_mask);  // SIGTTOU would stop what restores the terminal
-  action.sa_flags = SA_ONSTACK | (handler == on_event ? SA_RESTART : 0);
+  action.sa_flags = SA_ONSTACK | (is_event ? SA_RESTART : 0);
   ::sigaction(signal, &action, nullptr);
 }
 
@@ -79,14 +83,15 @@ void begin(int fd, const termios& settings, const std::string& sequence) {
   stack.ss_sp = handler_stack.data();
   stack.ss_size = handler_stack.size();
   ::sigaltstack(&stack, nullptr);
-  for (std::size_t i = 0; i < kEnds.size(); ++i) handle(kEnds[i], on_end, saved.ends[i]);
-  for (std::size_t i = 0; i < kEvents.size(); ++i) handle(kEvents[i], on_event, saved.events[i]);
+  for (int signal = 1; signal < NSIG; ++signal) {
+    if (!contains(kLeft, signal)) handle(signal, saved.actions[static_cast<std::size_t>(signal)]);
+  }
 }
 
 void end() {
-  for (std::size_t i = 0; i < kEnds.size(); ++i) ::sigaction(kEnds[i], &saved.ends[i], nullptr);
-  for (std::size_t i = 0; i < kEvents.size(); ++i) {
-    ::sigaction(kEvents[i], &saved.events[i], nullptr);
+  for (int signal = 1; signal < NSIG; ++signal) {
+    if (contains(kLeft, signal)) continue;
+    ::sigaction(signal, &saved.actions[static_cast<std::size_t>(signal)], nullptr);
   }
   ::close(saved.event_fd);
   saved.event_fd = -1;

@@ -1,14 +1,16 @@
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <fmt/format.h>
 #include <functional>
-#include <future>
 #include <httplib.h>
 #include <mutex>
 #include <netdb.h>
+#include <poll.h>
 #include <semaphore>
 #include <sys/socket.h>
 #include <thread>
+#include <unistd.h>
 #include <utility>
 
 #include <cowshed/tools/cowtop/serve/metrics_server.h>
@@ -21,8 +23,12 @@ constexpr std::size_t kThreads = 8;
 // Connections that have a descriptor here; the others wait in the kernel.
 constexpr std::ptrdiff_t kMostConnections = 64;
 constexpr std::size_t kMostRequestBytes = 4096;
+// Of a connection, from when it was taken to its end; but so long at least for who comes to a
+// thread late, and has sent its request meanwhile.
 constexpr auto kTimeout = std::chrono::seconds(2);
-constexpr auto kTimeToStop = std::chrono::seconds(3);
+constexpr auto kLeastTime = std::chrono::milliseconds(100);
+
+using Clock = std::chrono::steady_clock;
 
 constexpr const char* kPage = R"(<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>cowtop serve</title></head>
@@ -31,12 +37,17 @@ constexpr const char* kPage = R"(<!DOCTYPE html>
 <a href="/metrics">/metrics</a>.</p></body></html>
 )";
 
-// httplib's own would take any number of connections, and a descriptor for each.
+// Of the connection that this thread serves.
+thread_local Clock::time_point deadline;
+
+// httplib's own would take any number of connections, and a descriptor for each.  A connection's
+// time begins here, so that those that wait for a thread behind idle ones do not add up.
 class BoundedQueue : public httplib::TaskQueue {
  public:
   void enqueue(std::function<void()> task) override {
     room_.acquire();
-    pool_.enqueue([this, task = std::move(task)] {
+    pool_.enqueue([this, task = std::move(task), until = Clock::now() + kTimeout] {
+      deadline = std::max(until, Clock::now() + kLeastTime);
       task();
       room_.release();
     });
@@ -48,15 +59,54 @@ class BoundedQueue : public httplib::TaskQueue {
   httplib::ThreadPool pool_{kThreads};
 };
 
+// httplib's own has a time for each read and write, of which a slow client may take any number.
+class TimedStream : public httplib::Stream {
+ public:
+  explicit TimedStream(int socket) : socket_(socket) {}
+  bool is_readable() const override { return is_ready(POLLIN); }
+  bool is_writable() const override { return is_ready(POLLOUT); }
+  ssize_t read(char* bytes, std::size_t size) override {
+    return is_readable() ? ::recv(socket_, bytes, size, MSG_DONTWAIT) : -1;
+  }
+  ssize_t write(const char* bytes, std::size_t size) override {
+    return is_writable() ? ::send(socket_, bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL) : -1;
+  }
+  // Nobody asks who it is.
+  void get_remote_ip_and_port(std::string& /*ip*/, int& /*port*/) const override {}
+  void get_local_ip_and_port(std::string& /*ip*/, int& /*port*/) const override {}
+  socket_t socket() const override { return socket_; }
+
+ private:
+  bool is_ready(short events) const {
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now());
+    pollfd poll{socket_, events, 0};
+    return left.count() > 0 && ::poll(&poll, 1, static_cast<int>(left.count())) > 0;
+  }
+
+  int socket_;
+};
+
+class Server : public httplib::Server {
+ private:
+  // One request: who waits for another one's would keep a thread.
+  bool process_and_close_socket(int socket) override {
+    TimedStream stream(socket);
+    bool is_closed = false;
+    const bool is_served = process_request(stream, true, is_closed, nullptr);
+    ::shutdown(socket, SHUT_RDWR);
+    ::close(socket);
+    return is_served;
+  }
+};
+
 }  // namespace
 
 struct MetricsServer::State {
-  httplib::Server server;
+  Server server;
   ListenAddress address;
   std::mutex mutex;
   std::shared_ptr<const Metrics> newest = std::make_shared<const Metrics>();
   std::thread listener;
-  std::promise<void> is_done;
 
   std::shared_ptr<const Metrics> metrics() {
     const std::lock_guard lock(mutex);
@@ -67,9 +117,6 @@ struct MetricsServer::State {
 
 void MetricsServer::State::set_up() {
   server.new_task_queue = [] { return new BoundedQueue; };  // which httplib deletes
-  server.set_read_timeout(kTimeout);
-  server.set_write_timeout(kTimeout);
-  server.set_keep_alive_timeout(kTimeout.count());
   server.set_payload_max_length(kMostRequestBytes);
   // Not SO_REUSEPORT, as httplib: two would share a port, and each get half of the requests.
   server.set_socket_options([](int socket) {
@@ -124,20 +171,15 @@ void MetricsServer::publish(Metrics metrics) {
 }
 
 void MetricsServer::start() {
-  state_->listener = std::thread([state = state_.get()] {
-    state->server.listen_after_bind();
-    state->is_done.set_value();
-  });
+  state_->listener = std::thread([state = state_.get()] { state->server.listen_after_bind(); });
   // Before that, stop() would have no effect.
   while (!state_->server.is_running()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
 }
 
-bool MetricsServer::stop() {
-  if (!state_->listener.joinable()) return true;
+void MetricsServer::stop() {
+  if (!state_->listener.joinable()) return;
   state_->server.stop();
-  if (state_->is_done.get_future().wait_for(kTimeToStop) != std::future_status::ready) return false;
   state_->listener.join();
-  return true;
 }
 
 }  // namespace cowshed::cowtop

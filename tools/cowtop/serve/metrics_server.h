@@ -9,8 +9,8 @@
 namespace cowshed::cowtop {
 
 // Serves the newest metrics over HTTP, by threads of its own: no client holds up who measures.  Of
-// too many clients, or slow ones, those that come later wait, and a request that takes some seconds
-// is dropped.
+// too many clients those that come later wait; a connection is for one request, and is closed after
+// 2 s even where the client still sends it, or has not read the answer.
 class MetricsServer {
  public:
   // Binds.  Errors: system_call, with a line that says what is wrong with the address.
@@ -25,8 +25,8 @@ class MetricsServer {
   void publish(Metrics metrics);
 
   void start();
-  // False: a client still keeps a thread, so that this must not be destroyed.
-  bool stop();
+  // Takes as long as a client's connection at most.
+  void stop();
 
  private:
   struct State;

@@ -1,6 +1,5 @@
 #include <CLI/CLI.hpp>
 #include <chrono>
-#include <cstdlib>
 #include <fmt/format.h>
 #include <poll.h>
 #include <utility>
@@ -17,13 +16,13 @@
 namespace cowshed::cowtop {
 namespace {
 
-constexpr const char* kDescription =
+constexpr const char* kServeDescription =
     "Measures what runs on this machine, and exports it over HTTP for Prometheus (OpenMetrics).";
 
-constexpr const char* kUsage =
+constexpr const char* kServeUsage =
     "cowtop serve --listen HOST:PORT [-p PID[,PID...] | --cgroup PATH | --comm REGEX]";
 
-constexpr const char* kFooter = R"(Examples:
+constexpr const char* kServeFooter = R"(Examples:
   sudo cowtop serve --listen 127.0.0.1:9417
                                      the whole machine; not root: one's own processes
   sudo cowtop serve --listen '[::1]:9417' --cgroup /system.slice
@@ -93,16 +92,13 @@ int run(const ServeOptions& options) {
                        options.selection.text(), opened->backend->name()));
   const auto served = serve(**server, *opened->backend, *selected, *signals, options.most_series);
   opened->backend.reset();
-  const int status = served ? 0 : own_error(served.error());
-  // Some client holds a thread: everything else is done.
-  if (!(*server)->stop()) std::_Exit(status);
-  return status;
+  return served ? 0 : own_error(served.error());
 }
 
 }  // namespace
 
 int serve_command(std::vector<std::string> words) {
-  CommandLine line({"cowtop serve", kDescription, kUsage, kFooter});
+  CommandLine line({"cowtop serve", kServeDescription, kServeUsage, kServeFooter});
   ServeOptions options;
   std::string listen;
   line.app()

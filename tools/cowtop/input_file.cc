@@ -1,0 +1,54 @@
+#include <algorithm>
+#include <cerrno>
+#include <fcntl.h>
+#include <unistd.h>
+#include <utility>
+
+#include <cowshed/tools/cowtop/input_file.h>
+
+namespace cowshed::cowtop {
+
+Expected<InputFile> InputFile::open(const std::string& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY);
+  if (fd < 0) return system_error("cannot read " + path, errno);
+  return InputFile(path, fd);
+}
+
+InputFile::InputFile(InputFile&& other) noexcept
+    : path_(std::move(other.path_)),
+      fd_(std::exchange(other.fd_, -1)),
+      peeked_(std::move(other.peeked_)) {}
+
+InputFile::~InputFile() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+Expected<std::string_view> InputFile::peek(std::size_t size) {
+  while (peeked_.size() < size) {
+    const std::size_t had = peeked_.size();
+    peeked_.resize(size);
+    const auto got = read_file(peeked_.data() + had, size - had);
+    peeked_.resize(had + got.value_or(0));
+    if (!got) return tl::make_unexpected(got.error());
+    if (*got == 0) break;
+  }
+  return std::string_view(peeked_).substr(0, size);
+}
+
+Expected<std::size_t> InputFile::read(char* bytes, std::size_t size) {
+  if (peeked_.empty()) return read_file(bytes, size);
+  const std::size_t got = peeked_.copy(bytes, size);
+  peeked_.erase(0, got);
+  return got;
+}
+
+Expected<std::size_t> InputFile::read_file(char* bytes, std::size_t size) const {
+  ssize_t got = 0;
+  do {
+    got = ::read(fd_, bytes, size);
+  } while (got < 0 && errno == EINTR);
+  if (got < 0) return system_error("cannot read " + path_, errno);
+  return static_cast<std::size_t>(got);
+}
+
+}  // namespace cowshed::cowtop
