@@ -10,6 +10,7 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <vector>
 
 #include "machine.h"
 #include "observer.h"
@@ -217,6 +218,21 @@ void measure_many_mappings(const std::vector<ObserverKind>& kinds, const Options
                compare(samples_of(samples, "cowtop"), samples_of(samples, "none")));
 }
 
+// Whether a copy costs more where there are more of them.
+void measure_counts(const std::vector<ObserverKind>& kinds, const Options& options,
+                    Report& report) {
+  for (const std::size_t count : options.quick
+                                     ? std::vector<std::size_t>{64, 256}
+                                     : std::vector<std::size_t>{1024, 4096, 16384, 65536}) {
+    Subject subject(json{{"work", "copies"}, {"count", count}});
+    const auto samples = measure_under(kinds, subject, subject, count * kTimes, options.pairs);
+    const std::string group = fmt::format("count/{} pages", count);
+    print_figures(group, samples, report);
+    report.ratio(group, "a copy under cowtop to one unwatched",
+                 compare(samples_of(samples, "cowtop"), samples_of(samples, "none")));
+  }
+}
+
 void measure_bystander(const std::vector<ObserverKind>& kinds, const Options& options,
                        Report& report) {
   Subject asleep(json{{"work", "computes"}, {"count", 1}});
@@ -244,6 +260,7 @@ void measure_quiet(const std::vector<ObserverKind>& kinds, const Options& option
 void measure(const Options& options, Report& report) {
   report.setting("copy",
                  "a forked child writes to 16,384 pages of 4 KiB that it shares; ns a page");
+  report.setting("count", "the same with fewer and more pages; ns a page");
   report.setting(
       "many mappings",
       "the same where each page lies in a mapping of its own, of 32,768 in all; ns a page");
@@ -265,14 +282,13 @@ void measure(const Options& options, Report& report) {
   }
   if (!options.quick) touch_memory(1UL << 30);
   if (options.wants("copy")) measure_copies(kinds, options, report);
-  if (options.wants("many mappings")) {
-    const auto is_wanted = [](const ObserverKind& kind) {
-      return kind.name == "none" || kind.name == "cowtop";
-    };
-    std::vector<ObserverKind> few;
-    std::copy_if(kinds.begin(), kinds.end(), std::back_inserter(few), is_wanted);
-    measure_many_mappings(few, options, report);
-  }
+  const auto is_of_few = [](const ObserverKind& kind) {
+    return kind.name == "none" || kind.name == "cowtop";
+  };
+  std::vector<ObserverKind> few;
+  std::copy_if(kinds.begin(), kinds.end(), std::back_inserter(few), is_of_few);
+  if (options.wants("count")) measure_counts(few, options, report);
+  if (options.wants("many mappings")) measure_many_mappings(few, options, report);
   if (options.wants("bystander")) measure_bystander(kinds, options, report);
   if (options.wants("no faults")) measure_quiet(kinds, options, report);
 }

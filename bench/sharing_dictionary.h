@@ -2,13 +2,13 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 #include <utility>
 
+#include "key_hash.h"
 #include "sharing_entries.h"
 
 namespace cowshed::bench {
@@ -29,24 +29,6 @@ class Dictionary {
 std::unique_ptr<Dictionary> make_dictionary(const std::string& way, std::size_t entries);
 std::unique_ptr<Dictionary> make_boost_dictionary(std::size_t entries);
 std::unique_ptr<Dictionary> make_buffer_dictionary(std::size_t entries);
-
-// Of every way's keys, so that none wins by its hash.
-struct KeyHash {
-  using is_transparent = void;
-  template <class String>
-  std::size_t operator()(const String& key) const {
-    return std::hash<std::string_view>{}(std::string_view(key.data(), key.size()));
-  }
-};
-
-struct KeyEqual {
-  using is_transparent = void;
-  template <class Left, class Right>
-  bool operator()(const Left& left, const Right& right) const {
-    return std::string_view(left.data(), left.size()) ==
-           std::string_view(right.data(), right.size());
-  }
-};
 
 template <class Strings, class Numbers>
 struct Record {

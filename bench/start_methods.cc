@@ -1,38 +1,70 @@
 #include <algorithm>
+#include <array>
+#include <condition_variable>
 #include <fmt/format.h>
 #include <memory>
+#include <mutex>
 #include <optional>
+#include <stop_token>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include <cowshed/share/runtime.h>
 
+#include "crowd.h"
+#include "got.h"
 #include "holder.h"
 #include "machine.h"
 #include "program.h"
 #include "starts.h"
 
 // How long a worker takes to its first line, and to its end, by every method there is and by how
-// much the starting process holds, and in what.
+// much the starting process holds, and in what; beside how many threads, and how many workers.
 namespace cowshed::bench {
 namespace {
 
 using nlohmann::json;
 
+void sleep_until_stopped(const std::stop_token& stop) {
+  std::mutex mutex;
+  std::unique_lock lock(mutex);
+  std::condition_variable_any().wait(lock, stop, [] { return false; });
+}
+
 class StartWork final : public SubjectWork {
  public:
-  explicit StartWork(const json& configuration) : holder_(configuration) {}
+  explicit StartWork(const json& configuration) : holder_(configuration) {
+    for (int i = 1; i < configuration.value("threads", 1); ++i) {
+      threads_.emplace_back(sleep_until_stopped);
+    }
+  }
 
   json facts() const override { return holder_.facts(); }
 
   json answer(const json& question) override {
-    const StartTimes times = starter_.measure(question["method"]);
+    const std::string method = question["method"];
+    if (question.contains("workers")) return crowd(method, question);
+    const StartTimes times = starter_.measure(method);
     return {{"begin_us", times.begin_us}, {"cycle_us", times.cycle_us}};
   }
 
  private:
+  json crowd(const std::string& method, const json& question) {
+    if (!server_ && method == "forkserver") server_.emplace(got(ForkServer::start()));
+    const ForkServer* server = method == "forkserver" ? &*server_ : nullptr;
+    const Crowd crowd = start_crowd(method, question["workers"], server, question["look"]);
+    return {{"begin_us", crowd.begun_us},
+            {"cycle_us", crowd.ended_us},
+            {"tables", crowd.table_bytes},
+            {"memory", crowd.memory_bytes}};
+  }
+
   Holder holder_;
   Starter starter_;
+  std::optional<ForkServer> server_;  // of the crowds
+  std::vector<std::jthread> threads_;
 };
 
 std::unique_ptr<SubjectWork> make_work(const json& configuration) {
@@ -44,15 +76,27 @@ struct Turn {
   std::string method;
 };
 
+struct Question {
+  std::array<std::string, 2> groups;  // of its two times
+  json of_one;                        // that it asks, beside the method
+};
+
+Question one_worker() { return {{"begin", "cycle"}, json::object()}; }
+
 // All methods in turns, in the one process that holds the memory.
-void measure_methods(const std::string& holding, Subject& subject,
+void measure_methods(const std::string& holding, Subject& subject, const Question& question,
                      const std::vector<std::string>& methods, int pairs, Report& report) {
+  const auto ask = [&](const std::string& method) {
+    json asked = question.of_one;
+    asked["method"] = method;
+    return subject.ask(asked);
+  };
   const std::string& rival = methods[0];
   std::vector<Turn> turns;
   turns.reserve(methods.size() + 1);
   for (const auto& method : methods) turns.push_back({method, method});
   turns.push_back({rival + " again", rival});
-  for (const auto& method : methods) subject.ask({{"method", method}});  // warm, and checked
+  for (const auto& method : methods) ask(method);  // warm, and checked
 
   std::vector<Samples> cycles;
   std::vector<Variant> variants;
@@ -60,22 +104,64 @@ void measure_methods(const std::string& holding, Subject& subject,
   variants.reserve(turns.size());
   for (const auto& [name, method] : turns) {
     auto& cycle = cycles.emplace_back(Samples{name, {}}).values;
-    variants.push_back({name, [&subject, &cycle, method = method] {
-                          const json times = subject.ask({{"method", method}});
+    variants.push_back({name, [&ask, &cycle, method = method] {
+                          const json times = ask(method);
                           cycle.push_back(times["cycle_us"]);
                           return times["begin_us"].get<double>();
                         }});
   }
   std::vector<Samples> begins = interleave(variants, pairs);
-  for (const auto& [what, samples] : {std::pair("begin", &begins), std::pair("cycle", &cycles)}) {
+  for (const auto& [what, samples] :
+       {std::pair(question.groups[0], &begins), std::pair(question.groups[1], &cycles)}) {
     const std::string group = fmt::format("{}/{}", what, holding);
     for (const auto& [name, values] : *samples) report.figure(group, name, median(values), "us");
     const auto& basis = samples->front().values;
     report.control(group, compare(samples->back().values, basis));
   }
   for (std::size_t i = 1; i < methods.size(); ++i) {
-    report.ratio("begin/" + holding, methods[i] + " to " + rival,
+    report.ratio(fmt::format("{}/{}", question.groups[0], holding), methods[i] + " to " + rival,
                  compare(begins[i].values, begins[0].values));
+  }
+}
+
+std::string count_name(int count, const std::string& what) {
+  return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s");
+}
+
+// Workers that live at the same time, of one process.
+void measure_workers(const Options& options, Report& report) {
+  const std::vector<std::string> methods = {"fork", "forkserver", "spawn"};
+  const std::size_t bytes = options.quick ? 4_MiB : 64_MiB;
+  for (const std::string memory : {"heap", "arena"}) {
+    if (!options.wants(memory + "/workers")) continue;
+    const Holding holding = {memory, "array", bytes};
+    Subject subject(holding.configuration(), "", holding.environment());
+    for (const int count :
+         options.quick ? std::vector<int>{1, 2, 4} : std::vector<int>{1, 8, 64, 256}) {
+      const std::string name = fmt::format("{}/{}", memory, count_name(count, "worker"));
+      measure_methods(name, subject,
+                      {{"all begun", "all ended"}, {{"workers", count}, {"look", false}}}, methods,
+                      options.pairs, report);
+      for (const auto& method : methods) {
+        const json crowd = subject.ask({{"method", method}, {"workers", count}, {"look", true}});
+        report.figure("page tables/" + name, method, crowd["tables"].get<double>() / 1024, "KiB");
+        report.figure("memory/" + name, method, crowd["memory"].get<double>() / 1024, "KiB");
+      }
+    }
+  }
+}
+
+// A parent with threads, which sleep: by every method that it may use.
+void measure_threads(const Options& options, Report& report) {
+  if (!options.wants("arena/threads")) return;
+  for (const int count : options.quick ? std::vector<int>{1, 2, 4} : std::vector<int>{1, 8, 32}) {
+    json configuration = Holding{"arena", "array", options.quick ? 4_MiB : 16_MiB}.configuration();
+    configuration["threads"] = count;
+    Subject subject(configuration);
+    measure_methods(
+        "arena/" + count_name(count, "thread"), subject, one_worker(),
+        {"bare fork", "clone3", "forkserver", "vfork", "posix_spawn", "spawn", "thread"},
+        options.pairs, report);
   }
 }
 
@@ -86,6 +172,12 @@ void measure(const Options& options, Report& report) {
   report.setting("begin", "from the call to the first line of the worker");
   report.setting("cycle",
                  "from the call until the worker has been reaped and what it said is there");
+  report.setting("all begun",
+                 "workers of one start(), from the call until the last has begun; 64 MiB");
+  report.setting("all ended", "the same, from their release until the last has been reaped");
+  report.setting("page tables, memory",
+                 "of all these workers, which have read nothing: VmPTE, and PSS");
+  report.setting("threads", "in the starting process, which holds 16 MiB; all but one sleep");
   report.setting("heap", kHeapSetting);
   report.setting("huge heap", kHugeHeapSetting);
   report.setting("arena", "frozen (strict)");
@@ -115,7 +207,7 @@ void measure(const Options& options, Report& report) {
       const Holding holding = {memory, "array", bytes};
       Subject subject(holding.configuration(), "", holding.environment());
       measure_methods(
-          name, subject,
+          name, subject, one_worker(),
           {"bare fork", "clone3", "fork", "forkserver", "vfork", "posix_spawn", "spawn", "thread"},
           options.pairs, report);
     }
@@ -124,8 +216,11 @@ void measure(const Options& options, Report& report) {
     const std::string name = fmt::format("python/{}", size_name(bytes));
     if (!options.wants(name)) continue;
     Subject subject({{"bytes", bytes}}, "start_python");
-    measure_methods(name, subject, {"fork", "forkserver", "spawn"}, options.pairs, report);
+    measure_methods(name, subject, one_worker(), {"fork", "forkserver", "spawn"}, options.pairs,
+                    report);
   }
+  measure_workers(options, report);
+  measure_threads(options, report);
 }
 
 }  // namespace

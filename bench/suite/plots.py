@@ -1,7 +1,5 @@
 """Pictures of a report, that can be read small, in black and white, and on a dark page: large
 letters, markers and dashes instead of colours, and a white ground of their own."""
-import re
-
 import matplotlib
 
 matplotlib.use("svg")
@@ -11,14 +9,15 @@ matplotlib.rcParams.update({"svg.hashsalt": "cowshed", "font.size": 11, "axes.gr
                             "legend.framealpha": 1, "axes.spines.top": False,
                             "axes.spines.right": False})
 from matplotlib import pyplot  # noqa: E402  after the backend is chosen
-from matplotlib.ticker import LogLocator  # noqa: E402
+from matplotlib.ticker import LogLocator, NullLocator  # noqa: E402
+
+import growth  # noqa: E402
 
 WIDTH = 6.4  # inches
 ROW = 0.3
 STYLES = [("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"), ("v", "-"), ("P", "--"), ("X", "-."),
           ("*", ":")]
 VERDICTS = {"met": ("o", "black"), "undecided": ("D", "white"), "missed": ("X", "black")}
-SIZE = re.compile(r"(\d+) (MiB|GiB)")
 FIGURES_IN_A_PICTURE = 24
 GOALS_IN_A_PICTURE = 10
 
@@ -43,7 +42,7 @@ def in_decades(axis, values):
     """Plain numbers along a logarithmic axis: 1 2 5 10 where there is room, else 1 10 100."""
     few = max(values) < 300 * min(values)
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
-    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
     axis.set_minor_formatter("")
 
 
@@ -149,44 +148,51 @@ def figures(report, path):
         yield save(figure, path.with_name(f"{path.stem}-{index}.svg"))
 
 
-def lines_of(report):
-    """{unit: {what: [(MiB, value)]}} of all that is told of three sizes or more, once."""
-    result = {}
-    for row in report["figures"]:
-        parts = [*row["group"].split("/"), row["name"]]
-        sizes = [match for match in map(SIZE.fullmatch, parts) if match]
-        if sizes and not row["name"].endswith(" again"):
-            mib = int(sizes[0][1]) * (1024 if sizes[0][2] == "GiB" else 1)
-            what = "/".join(part for part in parts if part != sizes[0][0])
-            result.setdefault(row["unit"], {}).setdefault(what, []).append((mib, row["value"]))
-    return {unit: {what: sorted(points) for what, points in lines.items() if len(points) >= 3}
-            for unit, lines in result.items()}
+def draw_family(axes, family, index):
+    """Its points, and the line that was fitted to them; or that they are 0."""
+    look = style(index)
+    xs = [point.x for point in family.points]
+    costs = [point.cost for point in family.points]
+    every = family.fits()
+    steps = [xs[0] * (xs[-1] / xs[0]) ** (step / 50) for step in range(51)] if every else xs
+    axes.plot(steps, [every[0](x) for x in steps] if every else costs, linewidth=1.2,
+              **{**look, "marker": ""})
+    axes.plot(xs, costs, **{**look, "linestyle": ""})
+    axes.plot([], [], label=f"{family.what}: {growth.exponent_text(family)}", **look)
 
 
-def growth(report, path):
-    """Against the size, both axes logarithmic."""
-    pictures = [(unit, lines) for unit, every in lines_of(report).items() if every
-                for lines in by_folder(every)]
-    for index, (unit, lines) in enumerate(pictures, 1):
-        figure, axes = pyplot.subplots(figsize=(WIDTH, 3.6 + 0.1 * len(lines)),
+def growths(report, path):
+    """What is told of three sizes, numbers of workers, ... or more, against these, both axes
+    logarithmic, with the exponents at the upper end."""
+    together = {}
+    for family in growth.families(report):
+        if len(family.points) >= 3:
+            key = (family.variable, family.unit)
+            together.setdefault(key, {})[family.what] = family
+    pictures = [(variable, unit, families) for (variable, unit), every in together.items()
+                for families in by_folder(every)]
+    for index, (variable, unit, families) in enumerate(pictures, 1):
+        figure, axes = pyplot.subplots(figsize=(WIDTH, 3.2 + 0.22 * len(families)),
                                        layout="constrained")
-        for number_of_line, (what, points) in enumerate(lines.items()):
-            axes.plot(*zip(*points), **style(number_of_line), label=what)
-        axes.set_xscale("log", base=2)
-        axes.set_xticks([mib for mib, _ in next(iter(lines.values()))])
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        values = [value for points in lines.values() for _, value in points]
-        if min(values) > 0:
+        for number_of_line, family in enumerate(families.values()):
+            draw_family(axes, family, number_of_line)
+        points = {point.x: point.text for family in families.values() for point in family.points}
+        axes.set_xscale("log")
+        axes.set_xticks(list(points), [text if variable == "data" else text.split(" ")[0]
+                                       for text in points.values()])
+        axes.xaxis.set_minor_locator(NullLocator())
+        costs = [point.cost for family in families.values() for point in family.points]
+        if min(costs) > 0:
             axes.set_yscale("log")
-            in_decades(axes.yaxis, values)
+            in_decades(axes.yaxis, costs)
         else:  # where nothing grows, that is to be seen
             axes.set_yscale("symlog", linthresh=1)
             axes.set_ylim(bottom=-0.5)
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.set_xlabel("MiB")
-        axes.set_ylabel(unit)
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncol=2, frameon=False, fontsize=10)
-        figure.suptitle(f"{report['benchmark']}: growth", fontweight="bold")
+        axes.set_xlabel("" if variable == "data" else points[max(points)].split(" ", 1)[1])
+        axes.set_ylabel(unit or "count")
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False, fontsize=10)
+        figure.suptitle(f"{report['benchmark']}: growth, with exponents [95 %]", fontweight="bold")
         yield save(figure, path.with_name(f"{path.stem}-{index}.svg"))
 
 
@@ -199,4 +205,4 @@ def draw(report, folder):
              for first in range(0, len(rows), GOALS_IN_A_PICTURE)]
     if report["figures"]:
         files += figures(report, folder / f"{name}.figures.svg")
-    return files + list(growth(report, folder / f"{name}.growth.svg"))
+    return files + list(growths(report, folder / f"{name}.growth.svg"))

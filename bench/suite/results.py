@@ -7,6 +7,8 @@ import pathlib
 import platform
 import subprocess
 
+import growth
+
 KINDS = ("goals", "figures", "ratios", "controls")
 COLUMNS = ("benchmark", "kind", "group", "name", "unit", "value", "low", "high", "pairs", "bound",
            "limit", "verdict")
@@ -72,6 +74,10 @@ class Results:
         tiny = {run.part.benchmark for run in self.runs if run.part.tiny}
         return [(name, report) for name, report in self.reports.items() if name not in tiny]
 
+    def families(self):
+        """What grows with a number, of all reports."""
+        return [family for report in self.reports.values() for family in growth.families(report)]
+
     def verdicts(self):
         """(verdict, benchmark, what) of every goal of these."""
         return [(row["verdict"], name, row["what"]) for name, report in self.judged()
@@ -135,6 +141,13 @@ def rows(results):
                        "pairs": row.get("pairs", ""), "bound": row.get("bound", ""),
                        "limit": row.get("limit", ""),
                        "verdict": row.get("verdict") or ("void" if row.get("void") else "")}
+    for family in results.families():
+        exponent = family.exponent() or growth.Interval("")
+        yield {"benchmark": family.benchmark, "kind": "exponent", "group": family.variable,
+               "name": family.what, "value": exponent.value,
+               "low": "" if exponent.low is None else exponent.low,
+               "high": "" if exponent.high is None else exponent.high,
+               "verdict": ", ".join(family.doubts())}
 
 
 def write_csv(results, path):
@@ -159,6 +172,9 @@ def write_summary(results, about, plots, path):
               "| command | seconds | exit code | CPU time of others |", "|---|---|---|---|"]
     lines += [f"| {command(run.part)} | {run.seconds:.0f} | {run.exit_code} | {run.others:.0%} |"
               for run in results.runs]
+    families = results.families()
+    if families:
+        lines += ["", "## How cost grows", "", growth.LEGEND, "", *growth.table(families)]
     for name, files in plots.items():
         lines += ["", f"## {name}", "", *(f"![{file.stem}]({file.name})" for file in files)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -26,7 +26,7 @@ def rows_of(report):
 
 def without_sizes(row):
     """They differ between a tiny run and a full one."""
-    return tuple(re.sub(r"[\d.]+ (KiB|MiB|GiB)", "SIZE", cell).replace(": **void**", "")
+    return tuple(re.sub(r"[\d.]+ (KiB|MiB|GiB|workers?|threads?|pages)\b", "SIZE", cell).replace(": **void**", "")
                  for cell in row)
 
 
@@ -68,9 +68,10 @@ class BenchmarkTest(unittest.TestCase):
     def test_csv_has_every_row(self):
         with open(self.out / "results.csv", encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-        told = [tuple(cell for cell in (row["group"], row["name"]) if cell) for row in rows]
+        measured = [row for row in rows if row["kind"] != "exponent"]
+        told = [tuple(cell for cell in (row["group"], row["name"]) if cell) for row in measured]
         self.assertCountEqual(told, rows_of(self.report))
-        for row in rows:
+        for row in measured:
             self.assertEqual(row["benchmark"], NAME)
             float(row["value"])
             if row["kind"] != "figure":

@@ -98,7 +98,7 @@ class SuiteTest(unittest.TestCase):
         self.assertIn("FAILED", output)
         self.assertIn('measuring --pairs 9 --only "no faults" failed with exit code 1: '
                       "measuring: the answer is wrong", self.summary())
-        self.assertEqual([run["exit_code"] for run in self.index()["runs"]], [1] * 4)
+        self.assertEqual([run["exit_code"] for run in self.index()["runs"]], [1] * 5)
 
     def test_what_the_machine_cannot_do_is_skipped_with_the_reason(self):
         self.doctor(works=False)

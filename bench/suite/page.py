@@ -1,0 +1,48 @@
+"""The reports that docs/performance.md was made of, as far as it has them."""
+import json
+import pathlib
+import re
+
+MEASURED = re.compile(r"([\d.e+-]+)(?: \[([\d.e+-]+), ([\d.e+-]+)\])?")
+VOID = ": **void**"
+
+
+def measured(cell):
+    value, low, high = MEASURED.fullmatch(cell).groups()
+    return {"measured": float(value), "low": float(low or value), "high": float(high or value)}
+
+
+def report_of(benchmark, text):
+    report = {"benchmark": benchmark, "figures": [], "ratios": [], "controls": []}
+    kind = None
+    for line in text.splitlines():
+        cells = line.strip("| ").split(" | ") if line.startswith("| ") else []
+        if len(cells) != 3 or cells[:2] in (["group", "figure"], ["group", "ratio"]):
+            kind = cells[1] if cells and cells[0] == "group" else kind if line else None
+            continue
+        group, name, value = cells
+        if kind == "figure":
+            number, _, unit = value.partition(" ")
+            report["figures"].append({"group": group, "name": name, "value": float(number),
+                                      "unit": unit})
+        elif kind == "ratio" and name.startswith("the same against itself"):
+            report["controls"].append({"group": group, **measured(value),
+                                       "void": name.endswith(VOID)})
+        elif kind == "ratio":
+            report["ratios"].append({"group": group, "name": name, **measured(value)})
+    return report
+
+
+def read(paths):
+    """{benchmark: report} of such pages and of the benchmarks' own reports."""
+    reports = {}
+    for path in map(pathlib.Path, paths):
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            report = json.loads(text)
+            reports[report["benchmark"]] = report
+        else:
+            sections = re.split(r"^## (\w+)$", text, flags=re.MULTILINE)[1:]
+            reports.update({name: report_of(name, section)
+                            for name, section in zip(sections[::2], sections[1::2])})
+    return reports
