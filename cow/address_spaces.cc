@@ -15,6 +15,17 @@ namespace {
 constexpr std::uint64_t kFirstReadsNs = 5'000'000;
 constexpr std::size_t kMostKept = 8;
 
+std::size_t hash_of(const std::vector<Mapping>& mappings) {
+  std::size_t hash = 0;
+  for (const Mapping& mapping : mappings) {
+    for (const std::uint64_t part : {mapping.begin, mapping.end, mapping.inode}) {
+      hash = (hash ^ part) * 0x9e3779b97f4a7c15;
+      hash ^= hash >> 32;
+    }
+  }
+  return hash;
+}
+
 }  // namespace
 
 const Mapping* AddressSpace::find(std::uint64_t address) const {
@@ -39,16 +50,26 @@ std::shared_ptr<StackUnwinder> AddressSpaces::unwinder_for(const std::vector<Map
   return unwinder;
 }
 
+std::shared_ptr<AddressSpace> AddressSpaces::space_of(std::vector<Mapping> mappings, pid_t pid) {
+  const std::size_t hash = hash_of(mappings);
+  const auto [begin, end] = spaces_.equal_range(hash);
+  for (auto each = begin; each != end; ++each) {
+    if (auto space = each->second.lock(); space && space->mappings == mappings) return space;
+  }
+  auto space = std::make_shared<AddressSpace>();
+  space->unwinder = unwinder_for(mappings, pid);
+  space->mappings = std::move(mappings);
+  spaces_.emplace(hash, space);
+  return space;
+}
+
 bool AddressSpaces::read(Known& known, std::uint64_t now_ns) {
   const std::uint64_t begin = monotonic_ns();
   auto mappings = proc_.maps(known.pid);
   const std::uint64_t end = monotonic_ns();
   known.reads.ran(end, end - begin);
   if (!mappings || mappings->empty()) return false;
-  auto space = std::make_shared<AddressSpace>();
-  space->unwinder = unwinder_for(*mappings, known.pid);
-  space->mappings = std::move(*mappings);
-  known.space = std::move(space);
+  known.space = space_of(std::move(*mappings), known.pid);
   known.owner = static_cast<uid_t>(proc_.status_number(known.pid, "Uid"));
   known.read_ns = now_ns;
   if (known.read.size() == kMostKept) known.read.erase(known.read.begin());
@@ -107,6 +128,11 @@ void AddressSpaces::keep_up(std::uint64_t now_ns) {
   for (auto& [id, known] : known_) read_if_due(known, now_ns);
 }
 
+bool AddressSpaces::knows(std::uint64_t process_id, std::uint64_t execs) const {
+  const auto found = known_.find(process_id);
+  return found != known_.end() && found->second.execs == execs;
+}
+
 const AddressSpace* AddressSpaces::at(const CopySample& sample) {
   const auto found = known_.find(sample.process_id);
   if (found == known_.end() || found->second.execs != sample.execs) return nullptr;
@@ -146,7 +172,9 @@ void AddressSpaces::forget_ended() {
     }
     known.had_ended = !known.alive;
   }
-  std::erase_if(unwinders_, [](const auto& entry) { return entry.second.expired(); });
+  const auto is_gone = [](const auto& entry) { return entry.second.expired(); };
+  std::erase_if(spaces_, is_gone);
+  std::erase_if(unwinders_, is_gone);
 }
 
 }  // namespace cowshed::cow

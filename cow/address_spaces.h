@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <sys/types.h>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -43,6 +44,8 @@ class AddressSpaces {
   void keep_up(std::uint64_t now_ns);
 
   bool knows(std::uint64_t process_id) const { return known_.contains(process_id); }
+  // In the image that it is after so many execs.
+  bool knows(std::uint64_t process_id, std::uint64_t execs) const;
 
   // That of the process when it was sampled; null where it is not known.
   const AddressSpace* at(const CopySample& sample);
@@ -81,6 +84,7 @@ class AddressSpaces {
   bool read(Known& known, std::uint64_t now_ns);
   void read_if_due(Known& known, std::uint64_t now_ns);
   static void inherit(Known& child, const Known& parent, std::uint64_t fork_ns);
+  std::shared_ptr<AddressSpace> space_of(std::vector<Mapping> mappings, pid_t pid);
   std::shared_ptr<StackUnwinder> unwinder_for(const std::vector<Mapping>& mappings, pid_t pid);
 
   ProcFiles proc_;
@@ -88,6 +92,8 @@ class AddressSpaces {
   std::map<std::uint64_t, Known> known_;  // by the probe's id
   std::uint64_t kept_up_ns_ = 0;
   std::map<std::string, std::weak_ptr<StackUnwinder>> unwinders_;  // by layout of the code
+  // Of a thousand workers most have the same, and each time that it is read.  By a hash of it.
+  std::unordered_multimap<std::size_t, std::weak_ptr<AddressSpace>> spaces_;
 };
 
 }  // namespace cowshed::cow

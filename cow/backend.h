@@ -22,6 +22,28 @@ struct Attached {
   std::vector<Error> refused;  // one for each root: no_such_process, permission_denied
 };
 
+// Whose sampled code a measurement is to have.  That of all, named and added up, costs more than
+// all the rest.
+class CodeOf {
+ public:
+  static CodeOf all() { return CodeOf(true, 0, 0); }
+  static CodeOf none() { return CodeOf(false, 0, 0); }
+  // As ProcessCopies has them.
+  static CodeOf process(pid_t pid, std::uint64_t start_ns) { return CodeOf(false, pid, start_ns); }
+
+  bool is_all() const { return is_all_; }
+  bool includes(const ProcessCopies& process) const {
+    return is_all_ || (process.pid == pid_ && process.start_ns == start_ns_);
+  }
+
+ private:
+  CodeOf(bool is_all, pid_t pid, std::uint64_t start_ns)
+      : is_all_(is_all), pid_(pid), start_ns_(start_ns) {}
+  bool is_all_;
+  pid_t pid_;  // 0: none
+  std::uint64_t start_ns_;
+};
+
 // One way of measuring process trees.  Not thread-safe: one thread drives it.  Destroying it ends
 // the measurement and leaves nothing behind in the kernel or in the measured processes.
 class Backend {
@@ -51,11 +73,18 @@ class Backend {
   virtual Expected<void> sample() = 0;
   virtual std::chrono::milliseconds interval() const = 0;
 
+  // In between, as often as this (nullopt: never): take_pending().  It takes a fraction of
+  // sample()'s time, and what the kernel would have no more room for; true: sample() is due now.
+  virtual std::optional<std::chrono::milliseconds> pending_interval() const { return std::nullopt; }
+  virtual bool take_pending() { return false; }
+
   // Whether any measured process was running at the last sample().
   virtual bool any_alive() const = 0;
 
-  // All that was measured up to the last sample(), but for what take_ended() took.
-  virtual Measurement measurement() const = 0;
+  // All that was measured up to the last sample(), but for what take_ended() took, and for sampled
+  // code: Measurement::sampled is there where that of all is asked for.
+  virtual Measurement measurement(const CodeOf& code) const = 0;
+  Measurement measurement() const { return measurement(CodeOf::all()); }
 
   // For who measures for hours: where more than `most` processes have ended, those that copied
   // least become few (ended_processes.h).  Sums over measurement() stay what they are.

@@ -27,28 +27,47 @@ void CopySampler::add(std::vector<CopySample> samples) {
                   std::make_move_iterator(samples.end()));
 }
 
+// Of what waits; returns the others.
+template <class IsKnown>
+std::vector<CopySample> CopySampler::place_those(IsKnown is_known,
+                                                 const std::function<void()>& meanwhile) {
+  std::vector<CopySample> unknown;
+  std::size_t placed = 0;
+  for (CopySample& sample : std::exchange(waiting_, {})) {
+    if (!is_known(sample)) {
+      unknown.push_back(std::move(sample));
+      continue;
+    }
+    place(sample);
+    if (++placed % kPlacedAtATime != 0) continue;
+    // A program may map what it copies and be gone before we are through.
+    spaces_.keep_up(monotonic_ns());
+    meanwhile();
+  }
+  return unknown;
+}
+
+void CopySampler::wait_first(std::vector<CopySample> samples) {
+  waiting_.insert(waiting_.begin(), std::make_move_iterator(samples.begin()),
+                  std::make_move_iterator(samples.end()));
+}
+
+void CopySampler::attribute_known(const std::function<void()>& meanwhile) {
+  wait_first(place_those(
+      [this](const CopySample& sample) { return spaces_.knows(sample.process_id, sample.execs); },
+      meanwhile));
+}
+
 void CopySampler::attribute(const std::vector<ProcessCounts>& processes,
                             const std::function<void()>& meanwhile) {
   const std::uint64_t now = monotonic_ns();
   for (const ProcessCounts& process : processes) spaces_.update(process, now);
-  std::vector<CopySample> unknown;
-  std::size_t placed = 0;
-  for (CopySample& sample : std::exchange(waiting_, {})) {
-    if (!spaces_.knows(sample.process_id)) {
-      unknown.push_back(std::move(sample));
-    } else {
-      place(sample);
-      if (++placed % kPlacedAtATime != 0) continue;
-      // A program may map what it copies and be gone before we are through.
-      spaces_.keep_up(monotonic_ns());
-      meanwhile();
-    }
-  }
+  std::vector<CopySample> unknown = place_those(
+      [this](const CopySample& sample) { return spaces_.knows(sample.process_id); }, meanwhile);
   if (unknown.size() > kMostUnknown) {
     for (const CopySample& sample : unknown) place(sample);
   } else {
-    waiting_.insert(waiting_.begin(), std::make_move_iterator(unknown.begin()),
-                    std::make_move_iterator(unknown.end()));
+    wait_first(std::move(unknown));
   }
   spaces_.forget_ended();
 }

@@ -31,6 +31,11 @@ class CopySampler {
   void attribute(const std::vector<ProcessCounts>& processes,
                  const std::function<void()>& meanwhile);
 
+  // Attributes at once what is of processes as of the newest snapshot; the rest waits on.
+  void attribute_known(const std::function<void()>& meanwhile);
+  // Whether anything does.
+  bool is_waiting() const { return !waiting_.empty(); }
+
   // What was sampled of a process that has ended counts for another from now on, but for where in
   // its memory that was.
   void merge(std::uint64_t process_id, std::uint64_t into);
@@ -43,6 +48,9 @@ class CopySampler {
 
  private:
   void place(const CopySample& sample);
+  template <class IsKnown>
+  std::vector<CopySample> place_those(IsKnown is_known, const std::function<void()>& meanwhile);
+  void wait_first(std::vector<CopySample> samples);
   void place_waiting();
 
   std::vector<CopySample> waiting_;

@@ -515,7 +515,7 @@ std::vector<ProcessCopies> PagemapBackend::take_ended() {
   return result;
 }
 
-Measurement PagemapBackend::measurement() const {
+Measurement PagemapBackend::measurement(const CodeOf& /*code*/) const {
   Measurement result;
   result.backend = name();
   result.exact = exact();

@@ -43,7 +43,8 @@ class PagemapBackend : public Backend {
   Expected<void> sample() override;
   std::chrono::milliseconds interval() const override;
   bool any_alive() const override;
-  Measurement measurement() const override;
+  using Backend::measurement;
+  Measurement measurement(const CodeOf& code) const override;
   void merge_ended(std::size_t most) override;
   std::vector<ProcessCopies> take_ended() override;
 

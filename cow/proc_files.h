@@ -47,6 +47,7 @@ struct Mapping {
   // Its pages can be shared by fork, or with the file, and copied on a write.
   bool can_be_copied() const { return is_private && (readable || writable); }
   std::uint64_t bytes() const { return end - begin; }
+  bool operator==(const Mapping&) const = default;
 };
 
 // Reads the text files of /proc.  `root` is a parameter so that tests can build one in a folder.

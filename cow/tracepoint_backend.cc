@@ -126,9 +126,21 @@ std::chrono::milliseconds TracepointBackend::interval() const {
     return std::chrono::milliseconds(usual_sample_cost_ns_ * share / 1'000'000);
   };
   const auto shortest = std::max(kShortestInterval, costing(kCostShare));
-  // The buffer of samples does not wait.
-  if (sampler_ || samples_budget_.is_left(monotonic_ns())) return shortest;
+  if (samples_budget_.is_left(monotonic_ns())) return shortest;
   return std::max(shortest, std::min(kLongestInterval, costing(kSamplesShare)));
+}
+
+std::optional<std::chrono::milliseconds> TracepointBackend::pending_interval() const {
+  if (!sampler_) return std::nullopt;
+  return kShortestInterval;
+}
+
+// A process that is sampled before any snapshot has it may have ended by the next.
+bool TracepointBackend::take_pending() {
+  if (!take_samples()) return true;  // the error is there again
+  taken_meanwhile_ = 0;
+  sampler_->attribute_known([this] { take_samples_meanwhile(); });
+  return sampler_->is_waiting();
 }
 
 bool TracepointBackend::any_alive() const {
@@ -424,7 +436,7 @@ std::vector<ProcessCopies> TracepointBackend::take_ended() {
   return result;
 }
 
-Measurement TracepointBackend::measurement() const {
+Measurement TracepointBackend::measurement(const CodeOf& code) const {
   Measurement result;
   result.backend = name();
   result.exact = exact();
@@ -436,10 +448,10 @@ Measurement TracepointBackend::measurement() const {
   result.sampling = sampling_;
   CodeSites::Copies pages;
   for (const auto& [id, copies] : processes_) pages[id] = copies.copied_pages().value_or(0);
-  if (sampler_) result.sampled = sampler_->of_all(pages);
+  if (sampler_ && code.is_all()) result.sampled = sampler_->of_all(pages);
   for (const auto& [id, copies] : processes_) {
     result.processes.push_back(copies);
-    if (!sampler_) continue;
+    if (!sampler_ || !code.includes(copies)) continue;
     result.processes.back().sampled = sampler_->of(id, pages);
     result.processes.back().patterns = sampler_->patterns_of(id);
   }

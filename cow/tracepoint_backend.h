@@ -36,8 +36,11 @@ class TracepointBackend : public Backend {
   bool measures(pid_t pid) const override { return alive_.contains(pid); }
   Expected<void> sample() override;
   std::chrono::milliseconds interval() const override;
+  std::optional<std::chrono::milliseconds> pending_interval() const override;
+  bool take_pending() override;
   bool any_alive() const override;
-  Measurement measurement() const override;
+  using Backend::measurement;
+  Measurement measurement(const CodeOf& code) const override;
   void merge_ended(std::size_t most) override;
   std::vector<ProcessCopies> take_ended() override;
 

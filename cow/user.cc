@@ -1,9 +1,11 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <charconv>
 #include <grp.h>
 #include <pwd.h>
 #include <string_view>
+#include <system_error>
 #include <unistd.h>
 
 #include <cowshed/cow/user.h>
@@ -12,12 +14,16 @@ namespace cowshed::cow {
 
 Expected<User> find_user(const std::string& name) {
   const passwd* entry = ::getpwnam(name.c_str());
+  uid_t uid = 0;
+  const char* end = name.data() + name.size();
+  const auto number = std::from_chars(name.data(), end, uid);
+  if (entry == nullptr && number.ec == std::errc() && number.ptr == end) entry = ::getpwuid(uid);
   if (entry == nullptr) {
     return make_error(ErrorCode::invalid_argument, "'" + name + "': there is no such user");
   }
-  User user{name, entry->pw_uid, entry->pw_gid, std::vector<gid_t>(16), entry->pw_dir};
+  User user{entry->pw_name, entry->pw_uid, entry->pw_gid, std::vector<gid_t>(16), entry->pw_dir};
   auto count = static_cast<int>(user.groups.size());
-  while (::getgrouplist(name.c_str(), user.gid, user.groups.data(), &count) < 0) {
+  while (::getgrouplist(user.name.c_str(), user.gid, user.groups.data(), &count) < 0) {
     user.groups.resize(static_cast<std::size_t>(count));
   }
   user.groups.resize(static_cast<std::size_t>(count));

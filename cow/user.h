@@ -17,7 +17,7 @@ struct User {
   std::string home;
 };
 
-// Errors: invalid_argument where there is no such user.
+// By name, or by number.  Errors: invalid_argument where there is no such user.
 Expected<User> find_user(const std::string& name);
 
 // This process's environment, with HOME, USER and LOGNAME as `user` has them.

@@ -111,6 +111,37 @@ TEST_F(AddressSpacesOf, APerfMapIsBelievedOfWhoRunsTheProcess) {
   std::filesystem::remove(path);
 }
 
+TEST_F(AddressSpacesOf, ThoseOfManyThatAreEqualAreOne) {
+  const auto space_of = [&](std::uint64_t id) {
+    CopySample sample;
+    sample.process_id = id;
+    sample.address = 0x5000;
+    sample.registers[static_cast<std::size_t>(Register::rip)] = 0x5000;
+    return spaces_.at(sample);
+  };
+  auto other = child(0);
+  other.parent_id = 0;
+  map(with_it_);
+  write("8/maps", with_it_);
+  spaces_.update(parent(), 100 * kNsPerMs);
+  spaces_.update(other, 100 * kNsPerMs);
+  ASSERT_NE(space_of(1), nullptr);
+  EXPECT_EQ(space_of(1), space_of(2));
+  write("8/maps", without_it_);
+  spaces_.keep_up(900 * kNsPerMs);
+  EXPECT_NE(space_of(1), space_of(2));
+  EXPECT_FALSE(knows(2));
+  EXPECT_TRUE(knows(1));
+}
+
+TEST_F(AddressSpacesOf, AnImageIsKnownOnceASnapshotHasIt) {
+  map(with_it_);
+  EXPECT_FALSE(spaces_.knows(1, 0));
+  spaces_.update(parent(), 100 * kNsPerMs);
+  EXPECT_TRUE(spaces_.knows(1, 0));
+  EXPECT_FALSE(spaces_.knows(1, 1));
+}
+
 // A program that executes another again and again ends before anybody has seen what it maps.
 TEST_F(AddressSpacesOf, CodeThatNobodyCanNameIsOneSite) {
   CodeSites sites;

@@ -1,4 +1,6 @@
 #include <gtest/gtest.h>
+#include <utility>
+#include <vector>
 
 #include <cowshed/cow/copy_sampler.h>
 
@@ -37,6 +39,29 @@ TEST(CopySampler, KeepsThoseOfAProcessThatItDoesNotKnowYet) {
   sampler.attribute({}, [] {});
   EXPECT_EQ(sampler.of_all({}).samples, 5U) << "in the report they are at once";
   EXPECT_EQ(sampler.of_all({}).samples, 5U) << "and once";
+}
+
+TEST(CopySampler, BetweenSnapshotsOnlyWhatIsKnownIsAttributed) {
+  CopySampler sampler{ProcFiles()};
+  ProcessCounts process;
+  process.id = 7;
+  sampler.attribute({process}, [] {});
+  sampler.add(samples_of(process.id, 5));
+  sampler.attribute_known([] {});
+  EXPECT_FALSE(sampler.is_waiting());
+  sampler.add(samples_of(8, 3));
+  std::vector<CopySample> executed = samples_of(process.id, 1);
+  executed[0].execs = 1;
+  sampler.add(std::move(executed));
+  sampler.attribute_known([] {});
+  EXPECT_TRUE(sampler.is_waiting());
+  process.execs = 1;
+  ProcessCounts other;
+  other.id = 8;
+  sampler.attribute({process, other}, [] {});
+  EXPECT_FALSE(sampler.is_waiting());
+  EXPECT_EQ(sampler.of(process.id, {{process.id, 1}}).samples, 6U);
+  EXPECT_EQ(sampler.of(other.id, {{other.id, 1}}).samples, 3U);
 }
 
 // Each is sampled once in many, and some never.

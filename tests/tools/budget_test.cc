@@ -108,7 +108,8 @@ TEST_F(BudgetFile, WhatIsWrongIsOneLineWithTheFileAndTheKey) {
       {with(R"("objects": [])"), "\"objects\": is not an object"},
       {with(R"("objects": {"index": "x"})"), "\"objects\": \"index\": 'x' is not a size"},
       {with(R"("per": "process")"), "\"per\": \"process\" is not"},
-      {with(R"("baseline": 1)"), "\"baseline\": 1 is not text"}};
+      {with(R"("baseline": 1)"), "\"baseline\": 1 is not the name of a file"},
+      {with(R"("baseline": "")"), "\"baseline\": \"\" is not the name of a file"}};
   for (const auto& [contents, message] : wrong) {
     const auto budget = read(contents);
     ASSERT_FALSE(budget) << contents;

@@ -132,6 +132,14 @@ TEST(CowtopCommand, AReportThatCannotBeWrittenIsAnError) {
   const Finished full = run({COWTOP, "-o", "/dev/full", "--", "true"});
   EXPECT_EQ(full.exit_status(), 125);
   EXPECT_THAT(full.err, HasSubstr("/dev/full: No space left on device"));
+  const Finished failed = run({COWTOP, "-o", "/dev/full", "--", "sh", "-c", "exit 3"});
+  EXPECT_EQ(failed.exit_status(), 3) << "the command's own failure comes first";
+  EXPECT_THAT(failed.err, HasSubstr("/dev/full: No space left on device"));
+  for (const std::string option : {"--version", "--help"}) {
+    const Finished none = run({"sh", "-c", COWTOP " " + option + " >/dev/full"});
+    EXPECT_EQ(none.exit_status(), 125) << option;
+    EXPECT_EQ(none.err, "cowtop: cannot write to standard output: No space left on device\n");
+  }
 }
 
 TEST(CowtopCommand, ForwardsSignalsAndStillReports) {

@@ -249,6 +249,11 @@ class ServerTest(unittest.TestCase):
                 fetch(url + "/nothing")
             self.assertEqual(raised.exception.code, 404)
             raised.exception.close()
+            with self.assertRaises(urllib.error.HTTPError) as raised:
+                urllib.request.urlopen(url + "/metrics", data=b"x", timeout=10)
+            self.assertEqual(raised.exception.code, 405)
+            self.assertEqual(raised.exception.headers["Allow"], "GET, HEAD")
+            raised.exception.close()
 
     def test_waits_for_processes_that_come(self):
         with serving("--comm", "^no-such-name$") as (url, _):

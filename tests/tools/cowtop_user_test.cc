@@ -45,6 +45,13 @@ TEST_F(CowtopUser, TheCommandIsTheUsersAndTheReportIsRoots) {
   EXPECT_EQ(owner_of(path_), 0U);
 }
 
+TEST_F(CowtopUser, ByNumber) {
+  const Finished finished =
+      run({COWTOP, "-u", "65534", "-o", path_, "--", "sh", "-c", "id -u; id -g; echo $USER"});
+  EXPECT_EQ(finished.exit_status(), 0) << finished.err;
+  EXPECT_EQ(finished.out, "65534\n65534\nnobody\n");
+}
+
 TEST_F(CowtopUser, ItIsMeasuredAsAnyOther) {
   const PublicCopy subject(COPY_SUBJECT);
   for (const std::string option : {"--latency", "--diff-at-exit"}) {

@@ -187,6 +187,18 @@ TEST(LiveState, EscapeBringsBackTheFilterThatWas) {
   EXPECT_EQ(pids(state).size(), 6U);
 }
 
+TEST(LiveState, EscapeEndsAFilterOnceNothingElseIsOpen) {
+  State state = server_state(1);
+  press(state, "fhelper");
+  state.press({KeyKind::enter});
+  press(state, "h");
+  state.press({KeyKind::escape});
+  EXPECT_EQ(state.pane(), Pane::none);
+  EXPECT_EQ(pids(state).size(), 3U);
+  state.press({KeyKind::escape});
+  EXPECT_EQ(pids(state).size(), 6U);
+}
+
 TEST(LiveState, ItHasNoRowsOfNothing) {
   State state(Mode::live);
   state.resize({24, 80});

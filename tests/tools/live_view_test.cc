@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include <cowshed/probes/support.h>
 #include <cowshed/tests/support/subprocess.h>
 #include <cowshed/tests/tools/tmux.h>
 
@@ -103,6 +104,31 @@ TEST(LiveView, PausesAndShowsMemory) {
   })) << tmux.screen();
   tmux.press({"p"});
   EXPECT_THAT(tmux.wait_for("PAUSED"), HasSubstr("PAUSED"));
+}
+
+// It is made out for that process alone, and for all once the view is paused.
+TEST(LiveView, TheCodeOfTheSelectedProcess) {
+  if (const auto supported = probe_support(); !supported) {
+    GTEST_SKIP() << supported.error().message;
+  }
+  const std::string command =
+      "sh -c '" SITE_SUBJECT " shares 20000; " SITE_SUBJECT " shares 20000; echo over; sleep 100'";
+  Tmux tmux(COWTOP " --sites -c 4 " + command, {110, 40});
+  tmux.press({"l"});
+  tmux.wait_for("over");
+  const std::string code = "site_subject::copy_often";
+  const auto has_none = [&](const std::string& screen) {
+    return screen.find(code) == std::string::npos;
+  };
+  // The two that copied come first.
+  tmux.press({"l", "a", "t", "g", "Enter"});
+  EXPECT_THAT(tmux.wait_for(code), HasSubstr("code sites of this process"));
+  tmux.press({"G"});
+  EXPECT_TRUE(tmux.wait_until(has_none)) << tmux.screen();
+  tmux.press({"Space"});
+  tmux.wait_for("PAUSED");
+  tmux.press({"g"});
+  EXPECT_THAT(tmux.wait_for(code), HasSubstr("PAUSED"));
 }
 
 // These are pressed before cowtop has begun to measure, mostly before it runs.

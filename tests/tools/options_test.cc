@@ -1,5 +1,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include <cowshed/tests/support/subprocess.h>
 #include <cowshed/tools/cowtop/options.h>
@@ -73,6 +76,14 @@ TEST(CowtopOptions, NamesThatHoldControlCharactersDoNotReachTheTerminal) {
     EXPECT_EQ(finished.err.find('\x1b'), std::string::npos);
   }
   EXPECT_EQ(run({COWTOP, "--", ""}).err, "cowtop: '': command not found\n");
+}
+
+TEST(CowtopOptions, EachOfSeveralProcessesIsNamed) {
+  for (const std::string pids : {"1,", ",1", "1,,2", ",", "1 2", "1,x", "0", "99999999999"}) {
+    testing::internal::CaptureStderr();
+    EXPECT_EQ(parse({"-p", pids}).exit_status, 125) << pids;
+    EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("is not a process ID")) << pids;
+  }
 }
 
 TEST(CowtopOptions, BadUsageIsOneLineAnd125) {

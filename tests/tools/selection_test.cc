@@ -44,7 +44,8 @@ class FakeBackend : public cow::Backend {
   Expected<void> sample() override { return {}; }
   std::chrono::milliseconds interval() const override { return {}; }
   bool any_alive() const override { return !measured.empty(); }
-  cow::Measurement measurement() const override { return {}; }
+  using Backend::measurement;
+  cow::Measurement measurement(const cow::CodeOf& /*code*/) const override { return {}; }
   void merge_ended(std::size_t /*most*/) override {}
   std::vector<cow::ProcessCopies> take_ended() override { return {}; }
 

@@ -42,8 +42,8 @@ Expected<T> at_key(const std::string& key, Expected<T> value) {
   return value;
 }
 
-Expected<std::string> text_of(const Json& json) {
-  if (!json.is_string()) return wrong(json.dump() + " is not text");
+Expected<std::string> file_name_of(const Json& json) {
+  if (!json.is_string() || json == "") return wrong(json.dump() + " is not the name of a file");
   return json.get<std::string>();
 }
 
@@ -90,7 +90,7 @@ std::optional<Error> put_key(Budget& budget, const std::string& key, const Json&
   if (key == "max_copied") return put(budget.max_copied_bytes, key, size_of(value));
   if (key == "max_ratio") return put(budget.max_ratio, key, percentage_of(value));
   if (key == "objects") return put(budget.objects, key, objects_of(value));
-  if (key == "baseline") return put(budget.baseline, key, text_of(value));
+  if (key == "baseline") return put(budget.baseline, key, file_name_of(value));
   if (key == "max_growth") return put(budget.max_growth, key, percentage_of(value));
   if (key == "schema") {
     if (value == kSchema) return std::nullopt;

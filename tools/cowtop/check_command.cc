@@ -43,6 +43,7 @@ constexpr const char* kCheckFooter = R"(Examples:
   cowtop check --baseline before.cowtop --max-growth 10% -- ./server --selftest
                                      all together against what cowtop record kept
   cowtop check --budget budget.json --junit check.xml -- ./server --selftest
+                                     limits kept in a file, the verdict for CI
 
 Sizes are whole bytes, or a number with KiB, MiB, GiB or TiB.  A budget file; any key but the schema
 may be missing, the baseline is looked for beside it, and the command line overrides what it says:
@@ -162,7 +163,9 @@ class Guard : public Observer {
     constexpr int kLeastPause = 19;  // times as long as a look took
     const auto begin = std::chrono::steady_clock::now();
     if (is_over_ || begin < next_) return is_over_ ? Next::end_tree : Next::go_on;
-    is_over_ = verdict_on(backend.measurement(), options_.budget, options_.baseline).is_over();
+    is_over_ =
+        verdict_on(backend.measurement(cow::CodeOf::none()), options_.budget, options_.baseline)
+            .is_over();
     const auto end = std::chrono::steady_clock::now();
     next_ = std::max(begin + kInterval, end + kLeastPause * (end - begin));
     return is_over_ ? Next::end_tree : Next::go_on;

@@ -1,5 +1,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cerrno>
+#include <iostream>
 #include <utility>
 
 #include <cowshed/tools/cowtop/command_line.h>
@@ -43,7 +45,9 @@ std::optional<int> CommandLine::parse(std::vector<std::string> words) {
     app_->parse(std::move(words));
   } catch (const CLI::Success& success) {  // --help, --version
     app_->exit(success);
-    return 0;
+    errno = 0;
+    if (std::cout.flush()) return 0;
+    return own_error(system_error("cannot write to standard output", errno).value());
   } catch (const CLI::ParseError& error) {
     std::string message = error.what();
     std::replace(message.begin(), message.end(), '\n', ' ');

@@ -15,4 +15,9 @@ int own_error(const Error& error) {
   return kOwnError;
 }
 
+int own_error_after(const Error& error, int exit_status) {
+  complain(error.message);
+  return exit_status == 0 ? kOwnError : exit_status;
+}
+
 }  // namespace cowshed::cowtop

@@ -33,21 +33,22 @@ Measured failed(const Error& error) { return {std::nullopt, own_error(error), fa
 
 // Waits for a signal, for the end of the command (`pidfd`, -1 for none) or for the next sample.
 // False: the observer has seen enough.
-bool wait_for_event(int signal_fd, int pidfd, std::chrono::milliseconds timeout,
-                    Observer* observer) {
+bool wait_for_event(int signal_fd, int pidfd, cow::Backend& backend, Observer* observer) {
   using std::chrono::steady_clock;
-  const auto end = steady_clock::now() + timeout;
-  for (auto left = timeout; left.count() >= 0;
-       left = std::chrono::ceil<std::chrono::milliseconds>(end - steady_clock::now())) {
+  const auto end = steady_clock::now() + backend.interval();
+  for (;;) {
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(end - steady_clock::now());
+    if (left.count() < 0) return true;
     std::array<pollfd, 3> events{{{signal_fd, POLLIN, 0},
                                   {pidfd, POLLIN, 0},
                                   {observer != nullptr ? observer->fd() : -1, POLLIN, 0}}};
-    ::poll(events.data(), events.size(), static_cast<int>(left.count()));
-    if (events[2].revents == 0) return true;
-    if (!observer->readable()) return false;
+    const auto step = std::min(left, backend.pending_interval().value_or(left));
+    const int ready = ::poll(events.data(), events.size(), static_cast<int>(step.count()));
+    if (events[2].revents != 0 && !observer->readable()) return false;
     if (events[0].revents != 0 || events[1].revents != 0) return true;
+    if (ready == 0 && step == left) return true;
+    if (backend.take_pending()) return true;
   }
-  return true;
 }
 
 bool has_ended(pid_t pid) {
@@ -169,11 +170,11 @@ Measured measure_command(const MeasureOptions& options, cow::OpenedBackend& open
   for (;;) {
     const bool ended = has_ended(pid);
     // With its tree those end, too, who outlive the command.
-    const bool ends = end && end->go_on(backend.measurement(), ended ? pid : 0);
+    const bool ends = end && end->go_on(backend.measurement(cow::CodeOf::none()), ended ? pid : 0);
     if (ended && !ends) break;
     diffs->sample();
     sample();
-    wait_for_event(signals->fd(), ended ? -1 : command->pidfd(), backend.interval(), observer);
+    wait_for_event(signals->fd(), ended ? -1 : command->pidfd(), backend, observer);
     while (const auto signal = signals->next()) {
       if (observer != nullptr) observer->asked_to_end();
       // What the terminal sends, it sends to the command as well.
@@ -225,9 +226,9 @@ Measured measure_attached(const MeasureOptions& options, cow::OpenedBackend& ope
     const bool asked = is_end_asked_for(observer, backend);
     if (ended || (!backend.any_alive() && !selected->grows())) break;
     if (asked && !end) end.emplace();
-    if (end && !end->go_on(backend.measurement(), 0)) break;
+    if (end && !end->go_on(backend.measurement(cow::CodeOf::none()), 0)) break;
     if (const auto found = selected->attach_new(backend); !found) return failed(found.error());
-    ended = !wait_for_event(signals->fd(), -1, backend.interval(), observer);
+    ended = !wait_for_event(signals->fd(), -1, backend, observer);
     if (!signals->next()) continue;
     ended = true;
     if (observer != nullptr) observer->asked_to_end();

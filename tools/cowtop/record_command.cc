@@ -53,7 +53,7 @@ int record_command(std::vector<std::string> words) {
   const Measured measured = measure(*options, &*recorder);
   if (!measured.measurement) return measured.exit_status;
   const auto ended = recorder->end(*measured.measurement, measured.exit_status);
-  if (!ended) return own_error(ended.error());
+  if (!ended) return own_error_after(ended.error(), measured.exit_status);
   complain(fmt::format("recorded {} process{} in {:.1f} s; cowtop report {} shows it",
                        measured.measurement->process_count(),
                        measured.measurement->process_count() == 1 ? "" : "es",

@@ -26,7 +26,7 @@ int run(const Options& options) {
   if (!measured.measurement) return measured.exit_status;
   const auto written = file->write_report(options.json ? json_report(*measured.measurement)
                                                        : table_report(*measured.measurement));
-  return written ? measured.exit_status : own_error(written.error());
+  return written ? measured.exit_status : own_error_after(written.error(), measured.exit_status);
 }
 
 }  // namespace cowshed::cowtop

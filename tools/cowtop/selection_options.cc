@@ -2,19 +2,37 @@
 #include <algorithm>
 #include <charconv>
 #include <map>
+#include <string>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include <cowshed/tools/cowtop/selection_options.h>
 
 namespace cowshed::cowtop {
 namespace {
 
-std::string check_pid(const std::string& text) {
-  pid_t value = 0;
-  const char* end = text.data() + text.size();
-  const auto parsed_number = std::from_chars(text.data(), end, value);
-  const bool good = parsed_number.ec == std::errc() && parsed_number.ptr == end;
-  return good && value > 0 ? std::string() : "'" + text + "' is not a process ID";
+// "7,8"; CLI11's own delimiters pass over what is empty between two.
+Expected<std::vector<pid_t>> pids_of(std::string_view text) {
+  std::vector<pid_t> pids;
+  for (;;) {
+    const std::string_view word = text.substr(0, text.find(','));
+    pid_t pid = 0;
+    const char* end = word.data() + word.size();
+    const auto parsed = std::from_chars(word.data(), end, pid);
+    if (parsed.ec != std::errc() || parsed.ptr != end || pid <= 0) {
+      return make_error(ErrorCode::invalid_argument,
+                        "'" + std::string(word) + "' is not a process ID");
+    }
+    pids.push_back(pid);
+    if (word.size() == text.size()) return pids;
+    text.remove_prefix(word.size() + 1);
+  }
+}
+
+std::string check_pids(const std::string& text) {
+  const auto pids = pids_of(text);
+  return pids ? std::string() : pids.error().message;
 }
 
 tl::unexpected<Error> wrong(std::string message) {
@@ -27,9 +45,8 @@ SelectionArguments::SelectionArguments(CLI::App& app) {
   by_pid_ = app.add_option("-p,--pid", pids_,
                            "Attach to these processes and their descendants; several separated by"
                            " commas, or given again")
-                ->check(CLI::Validator(check_pid, ""))
+                ->check(CLI::Validator(check_pids, ""))
                 ->type_name("PID")
-                ->delimiter(',')
                 ->allow_extra_args(false);
   by_cgroup_ = app.add_option("--cgroup", cgroup_,
                               "Attach to all processes of this cgroup (v2) and of those below it,"
@@ -52,7 +69,11 @@ Expected<std::optional<Selection>> SelectionArguments::selection() const {
   Selection selection;
   if (by_pid_->count() > 0) {
     selection.by = Selection::By::pid;
-    selection.pids = pids_;
+    for (const std::string& each : pids_) {
+      const auto pids = pids_of(each);
+      if (!pids) return tl::make_unexpected(pids.error());
+      selection.pids.insert(selection.pids.end(), pids->begin(), pids->end());
+    }
     std::sort(selection.pids.begin(), selection.pids.end());
     selection.pids.erase(std::unique(selection.pids.begin(), selection.pids.end()),
                          selection.pids.end());

@@ -30,7 +30,7 @@ class SelectionArguments {
   Expected<cow::BackendChoice> backend() const;
 
  private:
-  std::vector<pid_t> pids_;
+  std::vector<std::string> pids_;  // "7,8", each
   std::string cgroup_;
   std::string comm_;
   std::string backend_ = "auto";

@@ -60,12 +60,18 @@ Observer::Next LiveView::sampled(const cow::Backend& backend) {
   }
   const auto now = std::chrono::steady_clock::now();
   // Who pauses before there is anything to see sees the first of it.
-  if ((state_.is_paused() && !state_.is_loading()) || now < next_) return Next::go_on;
+  if ((state_.is_paused() && !state_.is_loading()) || now < next_) {
+    if (lacks_code()) {
+      state_.use_code(backend.measurement(code_to_show()));
+      draw();
+    }
+    return Next::go_on;
+  }
   next_ = now + kInterval;
   if (state_.is_loading()) state_.source().message.clear();
   state_.source().own_cpu = own_cpu_.share();
   state_.resize(terminal_->size());
-  state_.update(backend.measurement());
+  state_.update(backend.measurement(code_to_show()));
   if (state_.has_column(Column::rss) || state_.has_column(Column::pss)) {
     state_.use_memory(memory_.read(state_.running_on_screen(), {state_.has_column(Column::rss),
                                                                 state_.has_column(Column::pss)}));
@@ -75,6 +81,25 @@ Observer::Next LiveView::sampled(const cow::Backend& backend) {
 }
 
 int LiveView::fd() const { return terminal_ ? terminal_->fd() : -1; }
+
+const cow::CodeOf& LiveView::code_to_show() {
+  const cow::ProcessCopies* process = state_.selected_process();
+  if (state_.is_paused()) {
+    shown_code_ = cow::CodeOf::all();
+  } else if (state_.pane() == Pane::details && process != nullptr) {
+    shown_code_ = cow::CodeOf::process(process->pid, process->start_ns);
+  } else {
+    shown_code_ = cow::CodeOf::none();
+  }
+  return shown_code_;
+}
+
+bool LiveView::lacks_code() const {
+  if (!state_.model().measurement.sampling || shown_code_.is_all()) return false;
+  const cow::ProcessCopies* process = state_.selected_process();
+  return state_.is_paused() ||
+         (state_.pane() == Pane::details && process != nullptr && !shown_code_.includes(*process));
+}
 
 bool LiveView::press_keys() {
   while (const auto key = terminal_->next_key()) {

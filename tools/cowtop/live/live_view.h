@@ -42,6 +42,10 @@ class LiveView : public Observer {
   LiveView(const MeasureOptions& options, std::unique_ptr<Terminal> terminal,
            StandardStreams streams);
   bool press_keys();  // false: the view is to end
+  // The sampled code of a thousand processes takes longer than the rest, and is shown of one.
+  const cow::CodeOf& code_to_show();
+  // Whether the screen, or whoever looks around in a paused view, wants more of it than there is.
+  bool lacks_code() const;
   void draw();
   void close();
 
@@ -52,6 +56,7 @@ class LiveView : public Observer {
   OwnCpu own_cpu_;
   bool has_command_;
   bool is_asked_to_end_ = false;
+  cow::CodeOf shown_code_ = cow::CodeOf::none();
   std::chrono::steady_clock::time_point next_{};
 };
 

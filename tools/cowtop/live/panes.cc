@@ -99,8 +99,9 @@ std::vector<std::string> help_lines(const State& state, int columns) {
         "o           choose columns",
         "f           only processes whose name or PID contains a text",
         "/ n N       search: the next, the one before",
-        "a           all ended processes, or those of the last 10 s", "Esc         close this",
-        "q           quit", "", "The columns:"}) {
+        "a           all ended processes, or those of the last 10 s",
+        "Esc         close this; then, show all whatever the filter", "q           quit", "",
+        "The columns:"}) {
     lines.emplace_back(line);
   }
   for (const ColumnInfo& column : kColumns) {

@@ -69,6 +69,19 @@ void State::update(cow::Measurement measurement) {
   remake_rows();
 }
 
+void State::use_code(cow::Measurement measurement) {
+  std::map<ProcessId, cow::ProcessCopies*> newer;
+  for (cow::ProcessCopies& process : measurement.processes) {
+    if (process.sampled) newer[id_of(process)] = &process;
+  }
+  for (cow::ProcessCopies& process : model_.measurement.processes) {
+    const auto found = newer.find(id_of(process));
+    if (found == newer.end()) continue;
+    process.sampled = std::move(found->second->sampled);
+    process.patterns = std::move(found->second->patterns);
+  }
+}
+
 void State::use_memory(std::map<ProcessId, MemoryUse> memory) {
   model_.memory = std::move(memory);
   remake_rows();
@@ -250,7 +263,12 @@ State::Request State::press_special(const Key& key) {
       break;
     case KeyKind::enter: toggle(Pane::details); break;
     case KeyKind::escape:
-      if (pane_ != Pane::none) toggle(pane_);
+      if (pane_ != Pane::none) {
+        toggle(pane_);
+      } else {
+        view_.filter.clear();
+        remake_rows();
+      }
       break;
     case KeyKind::click: click(key); break;
     case KeyKind::character:

@@ -46,6 +46,8 @@ class State {
 
   void resize(Size size);
   void update(cow::Measurement measurement);
+  // Of the processes that have it in `measurement`, what was sampled of their code.
+  void use_code(cow::Measurement measurement);
   void use_memory(std::map<ProcessId, MemoryUse> memory);
 
   Source& source() { return source_; }

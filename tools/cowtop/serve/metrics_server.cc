@@ -123,6 +123,14 @@ void MetricsServer::State::set_up() {
     const int yes = 1;
     ::setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
   });
+  server.set_pre_routing_handler([](const httplib::Request& request, httplib::Response& response) {
+    if (request.method == "GET" || request.method == "HEAD") {
+      return httplib::Server::HandlerResponse::Unhandled;
+    }
+    response.status = 405;  // RFC 9110, 15.5.6
+    response.set_header("Allow", "GET, HEAD");
+    return httplib::Server::HandlerResponse::Handled;
+  });
   server.Get("/metrics", [this](const httplib::Request& request, httplib::Response& response) {
     const MetricsFormat format = wanted_format(request.get_header_value("Accept"));
     response.set_content(metrics_text(*metrics(), format), content_type(format));
