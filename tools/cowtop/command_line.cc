@@ -44,8 +44,8 @@ std::optional<int> CommandLine::parse(std::vector<std::string> words) {
     std::reverse(words.begin(), words.end());  // the order that CLI11 takes a vector in
     app_->parse(std::move(words));
   } catch (const CLI::Success& success) {  // --help, --version
-    app_->exit(success);
     errno = 0;
+    app_->exit(success);
     if (std::cout.flush()) return 0;
     return own_error(system_error("cannot write to standard output", errno).value());
   } catch (const CLI::ParseError& error) {
