@@ -132,10 +132,9 @@ std::size_t malloc_usable_size(void* block) noexcept {
              : cowshed_je_malloc_usable_size(block);
 }
 
-// As many arenas as jemalloc takes by default: it serves the whole program here.  Their records not
-// in huge pages at once, for each child would get 2 MiB of its own with every arena that it uses.
+// As many arenas as jemalloc takes by default: it serves the whole program here.
 extern const char* const cowshed_je_malloc_conf_2_conf_harder;
-const char* const cowshed_je_malloc_conf_2_conf_harder = "narenas:default,metadata_thp:auto";
+const char* const cowshed_je_malloc_conf_2_conf_harder = "narenas:default";
 
 // Not the address of `malloc`: in a shared library that is whichever malloc comes first.
 [[gnu::alias("malloc"), gnu::visibility("hidden"), gnu::malloc, gnu::alloc_size(1)]] void*

@@ -20,13 +20,13 @@ int cowshed_je_mallctl(const char* name, void* old_value, std::size_t* old_size,
                        std::size_t new_size);
 
 // jemalloc's defaults are weak; malloc.cc, for whole programs, adds to these.
-// One arena of its own, for records; records in huge pages, since fork() copies page tables of
-// ordinary memory (with 1 GiB in the arena 130 us against 140 us, 95 us against 85 us with none).
+// One arena of its own, for records; in huge pages where they are more than some MiB, since fork()
+// copies page tables of ordinary memory.  (All of them there: 2 MiB for every process that starts.)
 // A free extent of any size serves a small request: else they add up in an arena that is filled and
 // emptied, for what is freed there does not decay.
 extern const char* const cowshed_je_malloc_conf;
 const char* const cowshed_je_malloc_conf =
-    "narenas:1,metadata_thp:always,retain:true,background_thread:false,lg_extent_max_active_fit:48";
+    "narenas:1,metadata_thp:auto,retain:true,background_thread:false,lg_extent_max_active_fit:48";
 
 // Large blocks begin at a page, not somewhere in it: else each takes a page more, and one of an
 // arena's capacity would not fit into it.

@@ -4,6 +4,7 @@
 #include <csignal>
 #include <deque>
 #include <filesystem>
+#include <fstream>
 #include <gmock/gmock.h>
 #include <map>
 #include <sched.h>
@@ -346,6 +347,28 @@ std::vector<std::string> list_descriptors() {
   }
   return names;
 }
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+long huge_kib() {
+  std::ifstream rollup("/proc/self/smaps_rollup");
+  for (std::string word; rollup >> word;) {
+    if (word != "AnonHugePages:") continue;
+    long kib = -1;
+    rollup >> kib;
+    return kib;
+  }
+  return -1;
+}
+
+// An allocator's records in one would be 2 MiB for each of hundreds.
+TEST_P(Launch, AWorkerOfItsOwnBeginsWithoutHugePages) {
+  const auto result = end_of(start<huge_kib>(one()));
+  ASSERT_TRUE(result.value) << result.error;
+  if (GetParam() != Start::fork) {
+    EXPECT_EQ(*result.value, 0);
+  }
+}
+#endif
 
 // One descriptor that is not CLOEXEC stands for a program's own.
 TEST_P(Launch, AWorkerGetsOnlyWhatItShould) {
