@@ -58,7 +58,8 @@ struct Run {
   bool back = false;
 };
 
-// Large messages take long.
+// Large messages take long: from kAlone on one, after another that is compared whole.
+std::uint64_t least_count(std::size_t size) { return size < kAlone ? 2 : 1; }
 int most_pairs(std::size_t size) {
   if (size > kAlone) return 1;
   return size == kAlone ? 3 : 1000;
@@ -127,7 +128,8 @@ class Contest {
              {"senders", run_.senders},
              {"receivers", run_.receivers},
              {"back", run_.back},
-             {"count", std::max<std::uint64_t>(run_.count / (run_.back ? 1 : rival.slowness), 2)}},
+             {"count",
+              std::max(run_.count / (run_.back ? 1 : rival.slowness), least_count(run_.size))}},
         rival.program);
   }
 
@@ -196,7 +198,8 @@ std::vector<Run> all_runs(bool quick) {
             : std::vector<std::size_t>{8, 64, 4_KiB, 64_KiB, 1_MiB, 64_MiB, 1_GiB, 5_GiB};
   for (const std::size_t size : sizes) {
     const std::uint64_t count =
-        quick ? (size < 1_MiB ? 500 : 4) : std::clamp<std::uint64_t>(kVolume / size, 2, 200'000);
+        quick ? (size < 1_MiB ? 500 : 4)
+              : std::clamp<std::uint64_t>(kVolume / size, least_count(size), 200'000);
     result.push_back({"rate/" + bytes_name(size), size, count});
   }
   const std::uint64_t many = quick ? 200 : 50'000;

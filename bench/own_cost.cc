@@ -174,7 +174,7 @@ class Cowtop {
 // cowtop that shows a tree on a terminal, of which somebody reads.
 class LiveCowtop {
  public:
-  explicit LiveCowtop(const Subject& tree) {
+  explicit LiveCowtop(const Subject& tree, bool sites = false) {
     const std::string path = cowtop_path();
     const std::string root = std::to_string(tree.facts()["pid"].get<pid_t>());
     const winsize size{40, 120, 0, 0};
@@ -184,7 +184,7 @@ class LiveCowtop {
     if (pid_ == 0) {
       setenv("TERM", "xterm-256color", 1);
       setenv("LC_ALL", "C.UTF-8", 1);
-      execl(path.c_str(), path.c_str(), "-p", root.c_str(), nullptr);
+      execl(path.c_str(), path.c_str(), "-p", root.c_str(), sites ? "--sites" : nullptr, nullptr);
       _exit(127);
     }
     // The title of a column: the table is there.
@@ -229,7 +229,7 @@ struct Sizes {
 };
 
 Sizes sizes_of(const Options& options) {
-  return options.quick ? Sizes{20, 0.1, 0.2, 2.5} : Sizes{1000, 20, 5, 180};
+  return options.quick ? Sizes{20, 0.1, 0.2, 2.5} : Sizes{1000, 20, 5, 90};
 }
 
 Subject tree_of(int processes, std::size_t pages, int forks) {
@@ -267,10 +267,10 @@ void measure_cpu(const std::string& group, std::size_t pages, const Options& opt
   measure_running(group, "cowtop record", Cowtop(tree, Use::record).pid(), options, report);
 }
 
-void measure_live(const std::string& group, std::size_t pages, const Options& options,
+void measure_live(const std::string& group, std::size_t pages, bool sites, const Options& options,
                   Report& report) {
   const Subject tree = tree_of(sizes_of(options).processes, pages, 0);
-  measure_running(group, "the live view", LiveCowtop(tree).pid(), options, report);
+  measure_running(group, "the live view", LiveCowtop(tree, sites).pid(), options, report);
 }
 
 void measure_first_screen(const Options& options, Report& report) {
@@ -340,7 +340,7 @@ void measure(const Options& options, Report& report) {
                  "1,000 processes that sleep; measured from 20 s after the start on, 5 s each");
   report.setting("copying", "1,000 processes, each of which copies 10 pages a second");
   report.setting("recording",
-                 "the same, for 3 minutes instead of an hour: the rate is that of the hour, and is "
+                 "the same, for 90 s instead of an hour: the rate is that of the hour, and is "
                  "read off the recording; how much more there is after the second half, by the "
                  "hour; the goal is about the peak, or what an hour comes to");
   report.setting("recording sites", "the same with --sites, of 20 processes");
@@ -350,14 +350,16 @@ void measure(const Options& options, Report& report) {
       "live idle, live copying, live start",
       "as idle, copying and start, with the live view in a terminal of 120 columns and 40 "
       "rows; its start: until the headings of its table are there");
+  report.setting("live sites", "live copying with --sites, and no details on the screen");
   if (const std::string reason = cannot_observe(); !reason.empty()) {
     report.setting("not measured", reason);
     return;
   }
   if (options.wants("idle")) measure_cpu("idle", 0, options, report);
   if (options.wants("copying")) measure_cpu("copying", 10, options, report);
-  if (options.wants("live idle")) measure_live("live idle", 0, options, report);
-  if (options.wants("live copying")) measure_live("live copying", 10, options, report);
+  if (options.wants("live idle")) measure_live("live idle", 0, false, options, report);
+  if (options.wants("live copying")) measure_live("live copying", 10, false, options, report);
+  if (options.wants("live sites")) measure_live("live sites", 10, true, options, report);
   if (options.wants("live start")) measure_first_screen(options, report);
   if (options.wants("recording")) {
     measure_recording("recording", sizes_of(options).processes, Use::record, options, report);

@@ -40,6 +40,8 @@ def situation(have, measure, benchmark, group, *choices):
     return Situation(have, measure, benchmark, group, tuple(Choice(*each) for each in choices))
 
 
+PIPE, POSIX_QUEUE, CHANNEL = ("a pipe", "pipe"), ("a POSIX queue", "POSIX mq"), ("a `Channel`", "channel")
+BOOST, ZEROMQ = ("Boost's `message_queue`", "Boost message_queue"), ("ZeroMQ", "ZeroMQ")
 FORK, FORKSERVER, SPAWN = "`Start::fork`", "`Start::forkserver`", "`Start::spawn`"
 SITUATIONS = [
     situation("big data, which may lie where you like", "fork() with 12 GiB of objects",
@@ -51,7 +53,7 @@ SITUATIONS = [
               ("the heap as it is", "heap/objects/12 GiB"),
               ("`GLIBC_TUNABLES=glibc.malloc.hugetlb=1`", "huge heap/objects/12 GiB")),
     situation("big data on the heap, and workers that do not need it",
-              "a worker's first line, beside 256 MiB", "start_methods", "begin/heap/256 MiB",
+              "a worker's first line, beside 4 GiB", "start_methods", "begin/heap/4 GiB",
               (FORK, "fork"), (FORKSERVER, "forkserver"), (SPAWN, "spawn")),
     situation("data in a frozen arena, no other threads",
               "start, result and end of a worker, with 256 MiB", "start_methods",
@@ -76,9 +78,16 @@ SITUATIONS = [
     situation("a parent's blocks, which children free", "pages that a child copies by freeing",
               "allocators", "copied pages/even, 100 % freed", ("glibc's heap", "glibc"),
               ("mimalloc", "mimalloc"), ("jemalloc", "jemalloc"), ("an `ArenaScope`", "arena")),
-    situation("small messages between processes", "64 bytes, sent and received", "channel",
-              "stream", ("a pipe", "pipe"), ("Boost's `message_queue`", "boost"),
-              ("a `Channel`", "general")),
+    situation("small messages from a process to another", "64 bytes", "channel_rivals",
+              "rate/64 B", PIPE, POSIX_QUEUE, CHANNEL, BOOST, ZEROMQ),
+    situation("small messages among several processes", "64 bytes, 4 senders, 4 receivers",
+              "channel_rivals", "rate/64 B, 4 to 4", PIPE, POSIX_QUEUE, CHANNEL, BOOST, ZEROMQ),
+    situation("questions that wait for their answer", "64 bytes there and back, the median",
+              "channel_rivals", "round trip/64 B",
+              *((text, figure + ", p50") for text, figure in
+                (PIPE, POSIX_QUEUE, CHANNEL, BOOST, ZEROMQ))),
+    situation("messages of a mebibyte", "1 MiB, each byte sent and read", "channel_rivals",
+              "rate/1 MiB", PIPE, ("a socketpair", "socketpair"), CHANNEL, BOOST, ZEROMQ),
     situation("a large result for another process", "1 GiB, mapped and a byte of each page read",
               "channel", "gibibyte mapped", ("a pipe", "pipe"),
               ("a buffer, moved through a `Channel`", "moved")),

@@ -39,15 +39,15 @@ PLAN = {
               tiny("html_page"), tiny("own_cost"), tiny("sharing"),
               tiny("allocators"), tiny("applications")],
     "full": [pairs("fork_latency", 7, 14, "arena"), pairs("fork_latency", 5, 14, "heap"),
-             pairs("child_read", 9, 10), pairs("fill", 5, 4, "fill"),
-             pairs("fill", 7, 4, "churn"), pairs("freeze", 5, 17), pairs("deref", 63),
-             pairs("channel", 15, 6), Part("channel_rivals", ("--pairs", "5"), 16, 1800),
+             pairs("child_read", 9, 10), pairs("fill", 3, 4, "fill"),
+             pairs("fill", 7, 4, "churn"), pairs("freeze", 3, 17), pairs("deref", 63),
+             pairs("channel", 9, 6), Part("channel_rivals", ("--pairs", "5"), 16, 1800),
              pairs("launch", 7, 6),
-             pairs("start_methods", 9, 14), pairs("measuring", 81, 2, "copy"),
-             pairs("measuring", 9, 2, "count"), pairs("measuring", 61, 2, "bystander"),
+             pairs("start_methods", 7, 14), pairs("measuring", 31, 2, "copy"),
+             pairs("measuring", 9, 2, "count"), pairs("measuring", 21, 2, "bystander"),
              pairs("measuring", 9, 2, "no faults"), pairs("measuring", 15, 2, "many mappings"),
-             Part("html_page", ()), Part("own_cost", (), most_s=1200), pairs("sharing", 5, 4),
-             pairs("allocators", 7, 4), pairs("applications", 7, 5)],
+             Part("html_page", ()), Part("own_cost", ("--pairs", "5"), most_s=1200), pairs("sharing", 3, 4),
+             pairs("allocators", 7, 4), pairs("applications", 5, 5)],
 }
 
 # For two commits, in turns: a second or two each, of what users would notice.
