@@ -43,8 +43,10 @@ Expected<T> at_key(const std::string& key, Expected<T> value) {
 }
 
 Expected<std::string> file_name_of(const Json& json) {
-  if (!json.is_string() || json == "") return wrong(json.dump() + " is not the name of a file");
-  return json.get<std::string>();
+  if (json.is_string()) {
+    if (auto name = json.get<std::string>(); !name.empty()) return name;
+  }
+  return wrong(json.dump() + " is not the name of a file");
 }
 
 Expected<std::uint64_t> size_of(const Json& json) {
