@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import subprocess
 
 import growth
@@ -82,6 +83,16 @@ class Results:
         """(verdict, benchmark, what) of every goal of these."""
         return [(row["verdict"], name, row["what"]) for name, report in self.judged()
                 for row in report["goals"]]
+
+
+def analyses(source):
+    """{(benchmark, goal): why it is missed}, as docs/missed_goals.md has them."""
+    found = {}
+    text = (source / "docs/missed_goals.md").read_text(encoding="utf-8")
+    for item in re.split(r"^\* ", text, flags=re.MULTILINE)[1:]:
+        benchmark, what, why = re.match(r"\*\*(\w+), (.+?)\*\*: (.+)", item, re.DOTALL).groups()
+        found[benchmark, what.replace("\\", "")] = " ".join(why.split())
+    return found
 
 
 def command(part):
@@ -167,8 +178,15 @@ def write_summary(results, about, plots, path):
     verdicts = results.verdicts()
     counts = ", ".join(f"{sum(v == verdict for v, _, _ in verdicts)} {verdict}"
                        for verdict in ("met", "undecided", "missed"))
-    lines += [f"{counts}.", "", *(f"* {verdict}: {name}, {what}" for verdict, name, what in verdicts
-                                  if verdict != "met"), "", "## Runs", "",
+    lines += [f"{counts}.", ""]
+    why = analyses(pathlib.Path(__file__).resolve().parents[2])
+    for verdict, name, what in verdicts:
+        if verdict == "undecided":
+            lines.append(f"* undecided: {name}, {what}")
+        elif verdict == "missed":
+            reason = why.get((name, what), "docs/missed_goals.md does not say why")
+            lines.append(f"* missed: {name}, {what}: {reason}")
+    lines += ["", "## Runs", "",
               "| command | seconds | exit code | CPU time of others |", "|---|---|---|---|"]
     lines += [f"| {command(run.part)} | {run.seconds:.0f} | {run.exit_code} | {run.others:.0%} |"
               for run in results.runs]
