@@ -183,6 +183,21 @@ TEST_F(CowtopRecord, NoReportIsMadeOfOneThatIsDamagedBeforeItsFirstInterval) {
   }
 }
 
+TEST_F(CowtopRecord, AnotherThatFollowsIsNotPassedOverInSilence) {
+  ASSERT_EQ(run({COWTOP, "record", "-o", path_, "--", "true"}).exit_status(), 0);
+  const std::string alone = report("--json");
+  write_file(path_, contents_of(path_) + contents_of(path_));
+  const std::string what = "is followed by another recording";
+  const Finished reported = run({COWTOP, "report", "--json", path_});
+  EXPECT_EQ(reported.exit_status(), 0);
+  EXPECT_EQ(reported.out, alone);
+  EXPECT_THAT(reported.err, HasSubstr("cowtop: " + path_ + ": " + what));
+  EXPECT_THAT(reported.err, HasSubstr("; the report is of the first "));
+  const Finished compared = run({COWTOP, "diff", path_, path_});
+  EXPECT_EQ(compared.exit_status(), 0);
+  EXPECT_THAT(compared.err, HasSubstr("cowtop: " + path_ + " " + what));
+}
+
 TEST_F(CowtopRecord, AReportIsNotWrittenOverIt) {
   ASSERT_EQ(run({COWTOP, "record", "-o", path_, "--", "true"}).exit_status(), 0);
   const std::string recording = contents_of(path_);

@@ -228,6 +228,13 @@ TEST_F(LiveReplay, ARecordingThatWasCutOffSaysSo) {
   EXPECT_THAT(tmux.wait_for("at 21.0 s of 21.0 s"), HasSubstr("run.cowtop ")) << "why";
 }
 
+TEST_F(LiveReplay, AnotherRecordingThatFollowsIsSaid) {
+  write_file(path_, contents_of(path_) + contents_of(path_));
+  Tmux tmux(replay());
+  to_begin(tmux);
+  EXPECT_THAT(tmux.wait_for("is followed by"), HasSubstr("run.cowtop is followed by another "));
+}
+
 TEST_F(LiveReplay, AnEmptyTable) {
   record_workers(path_, 0);
   Tmux tmux(replay());

@@ -230,6 +230,41 @@ TEST_F(RecordingTest, CutAnywhere) {
   }
 }
 
+// As cat(1) makes of two: the first is read, and it is said that there is more.
+TEST_F(RecordingTest, WhatFollowsItsEnd) {
+  record();
+  const std::string whole = contents_of(path_);
+  const auto problem_of = [&](const std::string& contents, bool ended) {
+    write_file(path_, contents);
+    auto recording = Recording::open(path_);
+    EXPECT_TRUE(recording) << recording.error().message;
+    const auto kept = last(*recording);
+    EXPECT_TRUE(kept && json_report(*kept) == json_report(full_measurement()));
+    EXPECT_EQ(recording->ended(), ended);
+    EXPECT_EQ(recording->is_whole(), recording->problem().empty());
+    return recording->problem();
+  };
+  constexpr const char* kAnother =
+      "is followed by another recording, of which nothing is read (keep each in a file of its own)";
+  constexpr const char* kOther = "goes on behind its end with what is no recording of cowtop's";
+  EXPECT_EQ(problem_of(whole, true), "");
+  EXPECT_EQ(problem_of(whole + whole, true), kAnother);
+  EXPECT_EQ(problem_of(whole + whole.substr(0, whole.size() - 1), true), kAnother);
+  EXPECT_EQ(problem_of(whole + whole.substr(0, 9), true), kOther);
+  EXPECT_EQ(problem_of(whole + "text", true), kOther);
+  for (const char* line : {"7", "{", "{}", R"({"patch": []})", R"({"schema": "x/1"})"}) {
+    EXPECT_EQ(problem_of(whole + ZstdLineEncoder().encode(line), true), kOther) << line;
+  }
+
+  {
+    auto file = OutputFile::open(path_);
+    auto recorder = Recorder::start(std::move(*file), {});
+    ASSERT_TRUE(recorder->append(full_measurement()));
+  }
+  EXPECT_EQ(problem_of(contents_of(path_) + whole, false),
+            std::string("has no end, and ") + kAnother);
+}
+
 // Never wrong figures, never a crash: the beginning, or an error.
 TEST_F(RecordingTest, ABitFlippedInEachByte) {
   record();

@@ -18,7 +18,7 @@ Expected<MeasurementFile> read_recording(InputFile file) {
   auto measurement = last_measurement(*recording, path);
   if (!measurement) return tl::make_unexpected(measurement.error());
   MeasurementFile result{std::move(*measurement), {}};
-  if (!recording->ended()) {
+  if (!recording->is_whole()) {
     result.note = fmt::format("{} {}: only its first {:.1f} s are known", path,
                               recording->problem().empty() ? "has no end" : recording->problem(),
                               result.measurement.duration_s);

@@ -8,6 +8,8 @@ namespace {
 
 constexpr const char* kRecordingSchema = "cowshed.recording/1";
 constexpr const char* kSchemaOfAnyVersion = "cowshed.recording/";
+constexpr const char* kAnotherFollows =
+    "is followed by another recording, of which nothing is read (keep each in a file of its own)";
 
 template <class Io>
 void describe(Io& io, typename Io::template Ref<RecordingHeader> header) {
@@ -22,6 +24,12 @@ void describe(Io& io, typename Io::template Ref<RecordingHeader> header) {
 
 tl::unexpected<Error> bad(const std::string& path, const std::string& what) {
   return make_error(ErrorCode::bad_recording, path + ": " + what);
+}
+
+bool is_header(const Json& line) {
+  const auto schema = line.is_object() ? line.find("schema") : line.end();
+  return schema != line.end() && schema->is_string() &&
+         schema->get_ref<const std::string&>().starts_with(kSchemaOfAnyVersion);
 }
 
 // A copy or a move within a patch could make much out of little.
@@ -79,7 +87,8 @@ Expected<Recording> Recording::open(InputFile file) {
 }
 
 Expected<bool> Recording::next() {
-  if (ended_ || !problem_.empty()) return false;
+  if (!problem_.empty()) return false;
+  if (ended_) return look_behind_the_end();
   const auto line = lines_.next();
   if (!line) return tl::make_unexpected(line.error());
   if (!*line) {
@@ -88,6 +97,10 @@ Expected<bool> Recording::next() {
   }
   try {
     const Json object = Json::parse(**line);
+    if (is_header(object)) {
+      problem_ = std::string("has no end, and ") + kAnotherFollows;
+      return false;
+    }
     patch(state_, object.at("patch"));
     FieldReader io(object, "");
     io.field("ended", ended_);
@@ -102,6 +115,18 @@ Expected<bool> Recording::next() {
   return true;
 }
 
+// False, as next() at the end.
+Expected<bool> Recording::look_behind_the_end() {
+  const auto line = lines_.next();
+  if (!line) return tl::make_unexpected(line.error());
+  if (*line && is_header(Json::parse(**line, nullptr, false))) {
+    problem_ = kAnotherFollows;
+  } else if (*line || !lines_.damage().empty()) {
+    problem_ = "goes on behind its end with what is no recording of cowtop's";
+  }
+  return false;
+}
+
 Expected<cow::Measurement> Recording::measurement() const { return measurement_of(state_); }
 
 double Recording::duration_s() const {
@@ -109,7 +134,7 @@ double Recording::duration_s() const {
   return field != state_.end() && field->is_number() ? field->get<double>() : 0;
 }
 
-std::string Recording::why_it_has_no_end() const {
+std::string Recording::why_not_whole() const {
   return problem_.empty() ? "has no end: cowtop was killed, could not write on, or is still at it"
                           : problem_;
 }

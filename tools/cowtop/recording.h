@@ -55,14 +55,18 @@ class Recording {
   double duration_s() const;
 
   // Whether the recording came to its end; else cowtop was killed, or is still at it, or problem()
-  // says what is wrong, in words that follow the file's name.
+  // says what is wrong, in words that follow the file's name.  Where more follows the end, as of
+  // another recording, problem() says that.
   bool ended() const { return ended_; }
   const std::string& problem() const { return problem_; }
-  std::string why_it_has_no_end() const;
+  // Once next() was false: it ended, and nothing follows; else why_not_whole() says what is wrong.
+  bool is_whole() const { return ended_ && problem_.empty(); }
+  std::string why_not_whole() const;
   std::optional<int> exit_status() const { return exit_status_; }  // as Measured's
 
  private:
   explicit Recording(ZstdLineReader lines) : lines_(std::move(lines)) {}
+  Expected<bool> look_behind_the_end();
 
   ZstdLineReader lines_;
   RecordingHeader header_;

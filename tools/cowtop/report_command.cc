@@ -79,9 +79,9 @@ int report_command(std::vector<std::string> words) {
   if (is_begun_only) {
     note = measurement.error().message;
     complain(note);
-  } else if (!recording->ended()) {
+  } else if (!recording->is_whole()) {
     note = fmt::format("{}: {}; the report is of the first {:.1f} s", path,
-                       recording->why_it_has_no_end(), measurement->duration_s);
+                       recording->why_not_whole(), measurement->duration_s);
     complain(note);
   }
   const auto written = file->write_report(

@@ -16,11 +16,11 @@ Expected<Player> Player::open(const std::string& path) {
     times.push_back(index->duration_s());
   }
   if (times.empty())
-    return make_error(ErrorCode::bad_recording, path + ": " + index->why_it_has_no_end());
+    return make_error(ErrorCode::bad_recording, path + ": " + index->why_not_whole());
   Player player(path);
   if (const auto rewound = player.rewind(); !rewound) return tl::make_unexpected(rewound.error());
   player.times_ = std::move(times);
-  if (!index->ended()) player.problem_ = index->why_it_has_no_end();
+  if (!index->is_whole()) player.problem_ = index->why_not_whole();
   return player;
 }
 

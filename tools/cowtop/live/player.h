@@ -20,7 +20,7 @@ class Player {
   // How many intervals there are, and the time of each.
   std::size_t size() const { return times_.size(); }
   double time_s(std::size_t interval) const { return times_[interval]; }
-  // Empty, or why the recording has no end, in words that follow the file's name.
+  // Empty, or why the recording is not whole, in words that follow the file's name.
   const std::string& problem() const { return problem_; }
 
   std::size_t interval() const { return interval_; }
