@@ -19,6 +19,7 @@ using test::Finished;
 using test::run;
 using test::Subprocess;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 class CowtopRecord : public ::testing::Test {
  protected:
@@ -196,6 +197,26 @@ TEST_F(CowtopRecord, AnotherThatFollowsIsNotPassedOverInSilence) {
   const Finished compared = run({COWTOP, "diff", path_, path_});
   EXPECT_EQ(compared.exit_status(), 0);
   EXPECT_THAT(compared.err, HasSubstr("cowtop: " + path_ + " " + what));
+}
+
+TEST_F(CowtopRecord, ADeviceKeepsNothing) {
+  const Finished finished =
+      run({COWTOP, "record", "-o", "/dev/null", "--", "sh", "-c", "echo ran; exit 7"});
+  EXPECT_EQ(finished.exit_status(), 7);
+  EXPECT_EQ(finished.out, "ran\n");
+  EXPECT_THAT(finished.err, HasSubstr("; /dev/null keeps nothing of it: with the name of a file, "
+                                      "cowtop report shows it\n"));
+  EXPECT_THAT(finished.err, Not(HasSubstr("cowtop report /dev/null")));
+}
+
+// What was written to it can be read once, by whoever is at its other end.
+TEST_F(CowtopRecord, APipeIsNoFileToReport) {
+  const Finished finished =
+      run({"sh", "-c", R"("$0" record -o /dev/stdout -- true | "$0" report /dev/stdin)", COWTOP});
+  EXPECT_EQ(finished.exit_status(), 0) << finished.err;
+  EXPECT_THAT(finished.out, HasSubstr("total copied: "));
+  EXPECT_THAT(finished.err, HasSubstr("recorded 1 process in "));
+  EXPECT_THAT(finished.err, Not(HasSubstr("cowtop report")));
 }
 
 TEST_F(CowtopRecord, AReportIsNotWrittenOverIt) {

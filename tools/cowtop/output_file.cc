@@ -86,6 +86,13 @@ bool OutputFile::holds_something() const {
   return ::fstat(fd_, &status) == 0 && S_ISREG(status.st_mode) && status.st_size > 0;
 }
 
+OutputFile::Kind OutputFile::kind() const {
+  struct stat status {};
+  if (::fstat(fd_, &status) != 0 || S_ISREG(status.st_mode) || S_ISBLK(status.st_mode))
+    return Kind::file;
+  return S_ISCHR(status.st_mode) ? Kind::device : Kind::stream;
+}
+
 void OutputFile::clear() {
   if (cut(0)) size_ = 0;
 }

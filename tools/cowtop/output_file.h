@@ -27,6 +27,10 @@ class OutputFile {
   // empty where it can be.
   Expected<void> write_report(std::string_view text);
 
+  // Whether what is written can be read at that path later (file), once by whoever is at the other
+  // end (stream), or never (device).
+  enum class Kind { file, stream, device };
+  Kind kind() const;
   // Whether something would be lost by clear().
   bool holds_something() const;
   // Empties the file, where it can be emptied.

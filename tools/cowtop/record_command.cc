@@ -31,6 +31,17 @@ cowtop, the file can be read up to then.
 
 Exit status: as cowtop's: the command's own; 125 an error of cowtop's own or bad usage.)";
 
+std::string where_it_is(OutputFile::Kind kind, const std::string& path) {
+  switch (kind) {
+    case OutputFile::Kind::stream: return {};
+    case OutputFile::Kind::device:
+      return fmt::format(
+          "; {} keeps nothing of it: with the name of a file, cowtop report shows it", path);
+    case OutputFile::Kind::file: break;
+  }
+  return fmt::format("; cowtop report {} shows it", path);
+}
+
 }  // namespace
 
 int record_command(std::vector<std::string> words) {
@@ -48,16 +59,16 @@ int record_command(std::vector<std::string> words) {
 
   auto file = OutputFile::open(path);
   if (!file) return own_error(file.error());
+  const OutputFile::Kind kind = file->kind();
   auto recorder = Recorder::start(std::move(*file), *options);
   if (!recorder) return own_error(recorder.error());
   const Measured measured = measure(*options, &*recorder);
   if (!measured.measurement) return measured.exit_status;
   const auto ended = recorder->end(*measured.measurement, measured.exit_status);
   if (!ended) return own_error_after(ended.error(), measured.exit_status);
-  complain(fmt::format("recorded {} process{} in {:.1f} s; cowtop report {} shows it",
-                       measured.measurement->process_count(),
+  complain(fmt::format("recorded {} process{} in {:.1f} s{}", measured.measurement->process_count(),
                        measured.measurement->process_count() == 1 ? "" : "es",
-                       measured.measurement->duration_s, path));
+                       measured.measurement->duration_s, where_it_is(kind, path)));
   return measured.exit_status;
 }
 
