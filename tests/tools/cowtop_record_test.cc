@@ -219,6 +219,37 @@ TEST_F(CowtopRecord, APipeIsNoFileToReport) {
   EXPECT_THAT(finished.err, Not(HasSubstr("cowtop report")));
 }
 
+// It is found out when the command has ended: its own failure is not hidden.
+TEST_F(CowtopRecord, WhereTheEndCannotBeWrittenTheCommandsFailurePassesFirst) {
+  ASSERT_EQ(run({COWTOP, "record", "-o", path_, "--", "/no/such"}).exit_status(), 127);
+  const rlim_t header = contents_of(path_).size();
+  for (const auto& [command, status] :
+       std::vector<std::pair<std::string, int>>{{"exit 0", 125}, {"exit 7", 7}}) {
+    const std::string path = folder_ / command;
+    const Finished finished =
+        run({COWTOP, "record", "-o", path, "--", "sh", "-c", "echo ran; " + command}, [&] {
+          constexpr rlim_t kNoInterval = 64;
+          const rlimit most{header + kNoInterval, header + kNoInterval};
+          ::setrlimit(RLIMIT_FSIZE, &most);
+        });
+    EXPECT_EQ(finished.exit_status(), status) << command;
+    EXPECT_EQ(finished.out, "ran\n");
+    EXPECT_EQ(finished.err, "cowtop: cannot write to " + path + ": File too large\n");
+  }
+}
+
+TEST_F(CowtopRecord, WhereAReportCannotBeWritten) {
+  ASSERT_EQ(run({COWTOP, "record", "-o", path_, "--", "true"}).exit_status(), 0);
+  for (const char* option : {"-o", "--html"}) {
+    const Finished finished = run({COWTOP, "report", path_, option, "/dev/full"});
+    EXPECT_EQ(finished.exit_status(), 125) << option;
+    EXPECT_EQ(finished.err, "cowtop: cannot write to /dev/full: No space left on device\n");
+  }
+  const Finished finished = run({"sh", "-c", R"("$0" report "$1" >/dev/full)", COWTOP, path_});
+  EXPECT_EQ(finished.exit_status(), 125);
+  EXPECT_THAT(finished.err, HasSubstr("cannot write to standard output: No space left"));
+}
+
 TEST_F(CowtopRecord, AReportIsNotWrittenOverIt) {
   ASSERT_EQ(run({COWTOP, "record", "-o", path_, "--", "true"}).exit_status(), 0);
   const std::string recording = contents_of(path_);
