@@ -1,9 +1,12 @@
 #include <array>
 #include <chrono>
+#include <csignal>
 #include <fcntl.h>
 #include <future>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <optional>
+#include <stdlib.h>  // NOLINT(modernize-deprecated-headers): setenv(3)
 #include <string>
 #include <sys/stat.h>
 #include <thread>
@@ -11,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include <cowshed/tests/support/subprocess.h>
 #include <cowshed/tests/tools/recordings.h>
 #include <cowshed/tools/cowtop/output_file.h>
 
@@ -165,6 +169,122 @@ TEST_F(InAFolderOfSomebodyElse, AFileOfTheirsKeepsItsOwner) {
   struct stat status {};
   ASSERT_EQ(::stat(path_.c_str(), &status), 0);
   EXPECT_EQ(status.st_uid, kNobody);
+}
+
+// Under sudo: what is theirs alone leads to nothing that they could not have written themselves.
+class InAFolderOfWhoCalledSudo : public InAFolderOfSomebodyElse {
+ protected:
+  void SetUp() override {
+    InAFolderOfSomebodyElse::SetUp();
+    if (IsSkipped()) return;
+    if (const char* before = ::getenv("SUDO_UID")) before_ = before;
+    ::setenv("SUDO_UID", std::to_string(kNobody).c_str(), 1);
+    for (const std::string& each : {real_, roots_}) ASSERT_EQ(::mkdir(each.c_str(), 0755), 0);
+    ASSERT_EQ(::chown(real_.c_str(), kNobody, kNobody), 0);
+    path_ = shared_ + "/link/report";
+  }
+  void TearDown() override {
+    ::unsetenv("SUDO_UID");
+    if (before_) ::setenv("SUDO_UID", before_->c_str(), 1);
+  }
+  void link(const std::string& target, const std::string& name, uid_t owner = kNobody) {
+    const std::string path = shared_ + "/" + name;
+    ASSERT_EQ(::symlink(target.c_str(), path.c_str()), 0);
+    ASSERT_EQ(::lchown(path.c_str(), owner, owner), 0);
+  }
+  std::string real_ = folder_ / "real";
+  std::string roots_ = folder_ / "roots";
+
+ private:
+  std::optional<std::string> before_;
+};
+
+TEST_F(InAFolderOfWhoCalledSudo, TheirSymlinkToAFolderOfTheirsIsFollowed) {
+  link(real_, "link");
+  auto file = OutputFile::open(path_);
+  ASSERT_TRUE(file) << file.error().message;
+  ASSERT_TRUE(file->write_report("new"));
+  EXPECT_EQ(contents_of(real_ + "/report"), "new");
+  link("link/report", "file");
+  EXPECT_TRUE(OutputFile::open(shared_ + "/file"));
+}
+
+TEST_F(InAFolderOfWhoCalledSudo, NothingIsMadeWhereTheyCouldNotWrite) {
+  link(roots_, "link");
+  expect_refused("a symbolic link of the user who called sudo leads to a folder");
+  link(roots_ + "/report", "file");
+  path_ = shared_ + "/file";
+  expect_refused("a symbolic link of the user who called sudo leads to a folder");
+  EXPECT_NE(::access((roots_ + "/report").c_str(), F_OK), 0);
+  for (const mode_t mode : {0775U, 0777U}) {
+    ASSERT_EQ(::chmod(real_.c_str(), mode), 0);
+    link(real_, "to" + std::to_string(mode));
+    path_ = shared_ + "/to" + std::to_string(mode) + "/report";
+    expect_refused("a symbolic link of the user who called sudo leads to a folder");
+  }
+  EXPECT_NE(::access((real_ + "/report").c_str(), F_OK), 0);
+}
+
+// Whose folders are those of a process's owner, and its memory is a file there.
+TEST_F(InAFolderOfWhoCalledSudo, NorInProc) {
+  test::Subprocess theirs({"sh", "-c", "echo up; exec sleep 60"}, [] {
+    if (::setresuid(kNobody, kNobody, kNobody) != 0) ::_exit(1);
+  });
+  theirs.read_until("up");
+  const std::string proc = "/proc/" + std::to_string(theirs.pid());
+  link(proc, "proc");
+  link(proc + "/fd/0", "fd");
+  for (const char* name : {"proc/mem", "proc/fd/0", "proc/cwd/report", "fd"}) {
+    const auto file = OutputFile::open(shared_ + "/" + name);
+    ASSERT_FALSE(file) << name;
+    EXPECT_EQ(file.error().code, ErrorCode::permission_denied) << file.error().message;
+    EXPECT_THAT(file.error().message, HasSubstr("a symbolic link")) << "and not the kernel's";
+  }
+  ::kill(theirs.pid(), SIGKILL);
+  theirs.finish();
+}
+
+TEST_F(InAFolderOfWhoCalledSudo, ASecondSymlinkOutOfTheirFolderIsRefused) {
+  link("../real", "link");
+  ASSERT_EQ(::symlink((roots_ + "/report").c_str(), (real_ + "/report").c_str()), 0);
+  expect_refused("a symbolic link of the user who called sudo leads to a folder");
+  ASSERT_EQ(::lchown((real_ + "/report").c_str(), kNobody, kNobody), 0);
+  expect_refused("a symbolic link of the user who called sudo leads to a folder");
+  EXPECT_NE(::access((roots_ + "/report").c_str(), F_OK), 0);
+}
+
+TEST_F(InAFolderOfWhoCalledSudo, NoFileWithAnotherNameElsewhereByTheirSymlink) {
+  link(real_, "link");
+  const std::string victim = folder_ / "victim";
+  write_file(victim, "untouched");
+  ASSERT_EQ(::link(victim.c_str(), (real_ + "/report").c_str()), 0);
+  expect_refused("a file with another name elsewhere");
+  EXPECT_EQ(contents_of(victim), "untouched");
+}
+
+TEST_F(InAFolderOfWhoCalledSudo, AThirdUsersSymlinkIsNotFollowed) {
+  link(real_, "link", kNobody - 1);
+  expect_refused(
+      "its folder link is a symbolic link in a folder that others may write to; "
+      "remove it, or name the folder that it points to, or another one");
+}
+
+TEST_F(InAFolderOfWhoCalledSudo, NorTheirsWhereAThirdUserMayWrite) {
+  link(real_, "link");
+  for (const mode_t mode : {0775U, 01777U}) {
+    ASSERT_EQ(::chmod(shared_.c_str(), mode), 0);
+    expect_refused("its folder link is a symbolic link");
+  }
+}
+
+TEST_F(InAFolderOfWhoCalledSudo, NorWithAnotherOrNoSudoUid) {
+  link(real_, "link");
+  for (const char* text : {"0", "", "x", "65534x", "-1", "99999999999", "65533"}) {
+    ::setenv("SUDO_UID", text, 1);
+    expect_refused("its folder link is a symbolic link");
+  }
+  ::unsetenv("SUDO_UID");
+  expect_refused("its folder link is a symbolic link");
 }
 
 TEST(OutputFile, FollowsSymlinksOfOnesOwn) {

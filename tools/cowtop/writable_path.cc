@@ -1,9 +1,13 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <charconv>
 #include <climits>
+#include <cstdlib>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <optional>
+#include <string_view>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -35,6 +39,22 @@ bool others_may_write(const struct stat& folder) {
   return everybody_may_write(folder) || (::geteuid() == 0 && !is_ours);
 }
 
+bool is_in_proc(const Descriptor& file) {
+  struct statfs system {};
+  return ::fstatfs(file.get(), &system) == 0 && system.f_type == PROC_SUPER_MAGIC;
+}
+
+// For whom sudo(8) runs us as root.
+std::optional<uid_t> invoking_user() {
+  const char* text = ::geteuid() == 0 ? std::getenv("SUDO_UID") : nullptr;
+  if (text == nullptr) return std::nullopt;
+  const std::string_view digits(text);
+  uid_t user = 0;
+  const auto [end, error] = std::from_chars(digits.begin(), digits.end(), user);
+  if (error != std::errc() || end != digits.end() || user == 0) return std::nullopt;
+  return user;
+}
+
 // From folder to folder by descriptors: what has been looked at is what is opened.
 class Walk {
  public:
@@ -44,6 +64,14 @@ class Walk {
     start();
     for (;;) {
       take_name();
+      // Before anything is made there.
+      if (is_last_ && by_invokers_link_ &&
+          (!is_invokers_alone(status_of(folder_)) || is_in_proc(folder_))) {
+        return make_error(ErrorCode::permission_denied,
+                          path_ +
+                              ": a symbolic link of the user who called sudo leads to a folder"
+                              " that is not that user's alone; name that folder");
+      }
       Descriptor next(open_name(O_NOFOLLOW));
       if (!next && (errno == ELOOP || errno == ENOTDIR)) {
         const auto followed = follow(next);
@@ -101,11 +129,15 @@ class Walk {
     const struct stat folder = status_of(folder_);
     if ((is_last_ && everybody_may_write(folder)) ||
         (others_may_write(folder) && !is_trusted(status.st_uid))) {
-      return planted(is_last_ ? "a symbolic link" : "its folder " + name_ + " is a symbolic link");
+      if (is_in_proc(link) || status.st_uid != invoker_ || !is_invokers_alone(folder)) {
+        return is_last_ ? planted("a symbolic link", "the file that it points to, or another one")
+                        : planted("its folder " + name_ + " is a symbolic link",
+                                  "the folder that it points to, or another one");
+      }
+      by_invokers_link_ = true;
     }
-    struct statfs system {};
     // What those of /proc point to may have no name, as a pipe.
-    if (::fstatfs(link.get(), &system) == 0 && system.f_type == PROC_SUPER_MAGIC) {
+    if (is_in_proc(link)) {
       next = Descriptor(open_name(0));
       return next ? Expected<void>() : cannot(errno);
     }
@@ -116,6 +148,10 @@ class Walk {
     rest_.insert(0, std::string(target.data(), static_cast<std::size_t>(size)));
     if (rest_.starts_with('/')) start();
     return {};
+  }
+
+  bool is_invokers_alone(const struct stat& folder) const {
+    return folder.st_uid == invoker_ && (folder.st_mode & (S_IWGRP | S_IWOTH)) == 0;
   }
 
   Expected<void> check(const Descriptor& file) const {
@@ -129,10 +165,11 @@ class Walk {
     return {};
   }
 
-  tl::unexpected<Error> planted(const std::string& what) const {
+  tl::unexpected<Error> planted(const std::string& what,
+                                const std::string& rather = "another file") const {
     return make_error(ErrorCode::permission_denied,
                       path_ + ": " + what +
-                          " in a folder that others may write to; remove it, or name another file");
+                          " in a folder that others may write to; remove it, or name " + rather);
   }
   tl::unexpected<Error> cannot(int error) const {
     return system_error("cannot write " + path_, error);
@@ -144,6 +181,9 @@ class Walk {
   std::string name_;
   bool is_last_ = false;
   int links_ = 0;
+  std::optional<uid_t> invoker_ = invoking_user();
+  // From then on the way may end only where that user could have written without us.
+  bool by_invokers_link_ = false;
 };
 
 }  // namespace

@@ -12,8 +12,9 @@ namespace cowshed::cowtop {
 // follows no symlink of somebody else, and none at all at the end of the way in a folder that
 // everybody may write to; takes no FIFO and the like of somebody else, nor a file with another name
 // elsewhere; and in a folder that everybody may write to no file of somebody else: whoever put it
-// there may mean harm.  Not for threads that change the working folder.  Errors: permission_denied
-// for what is refused so; system_call.
+// there may mean harm.  Under sudo, a symlink of the user who called it is followed from a folder
+// that is that user's alone to another one that is.  Not for threads that change the working
+// folder.  Errors: permission_denied for what is refused so; system_call.
 Expected<Descriptor> open_for_writing(const std::string& path);
 
 }  // namespace cowshed::cowtop
