@@ -249,6 +249,26 @@ TEST(VerdictTest, CulpritsAreTheSampledSitesAndMappings) {
                                     "'[heap]' ~2.5 MiB")));
 }
 
+// As of a function that writes itself, and has read(2) write.
+TEST(VerdictTest, ALineThatCopiesInTwoWaysIsOneCulprit) {
+  cow::Measurement measurement = measured();
+  auto& sampled = measurement.processes[2].sampled;
+  sampled = full_measurement().processes[1].sampled;
+  sampled->mappings.clear();
+  cow::CodeSite by_kernel = sampled->sites[0];
+  cow::Frame read;
+  read.function = "[read(2)]";
+  by_kernel.frames.insert(by_kernel.frames.begin(), read);
+  by_kernel.estimated_copies = 64;
+  cow::CodeSite elsewhere = sampled->sites[0];
+  elsewhere.frames.back().line = 13;
+  elsewhere.estimated_copies = 128;
+  sampled->sites.insert(sampled->sites.end(), {by_kernel, elsewhere});
+  EXPECT_THAT(over_lines(verdict(measurement, copied(5))),
+              ElementsAre(HasSubstr("; culprits: fill() fill.cc:12 (inlined) ~2.0 MiB, "
+                                    "fill() fill.cc:13 (inlined) ~512.0 KiB")));
+}
+
 TEST(VerdictTest, Annotations) {
   const std::string text = verdict_annotations(sampled_verdict("100%\n::x"), Severity::error);
   EXPECT_THAT(text, StartsWith("::error title=cowtop check,file=src/a%3Ab%2C%25/fill.cc,line=12::"

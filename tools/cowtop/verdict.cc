@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <functional>
 #include <map>
+#include <tuple>
 #include <utility>
 
 #include <cowshed/tools/cowtop/frame_text.h>
@@ -130,11 +131,16 @@ void count_objects(std::map<std::string, std::uint64_t>& pages_by_name,
 
 void add_sampled(CulpritList& list, const std::optional<cow::SampledCopies>& sampled) {
   if (!sampled) return;
+  // What wrote itself and what called the kernel, or a library, to write may be the same line.
+  std::map<std::tuple<std::string, std::string, int>, std::uint64_t> sites;
   for (const cow::CodeSite& site : sampled->sites) {
     if (site.frames.empty()) continue;
     const cow::Frame& place = site.frames.back();
-    list.add({Culprit::Kind::site, frame_text(place), site.estimated_copies * kPageSize, true,
-              place.file, place.line});
+    sites[{frame_text(place), place.file, place.line}] += site.estimated_copies * kPageSize;
+  }
+  for (const auto& [place, bytes] : sites) {
+    const auto& [text, file, line] = place;
+    list.add({Culprit::Kind::site, text, bytes, true, file, line});
   }
   for (const cow::MappingCopies& mapping : sampled->mappings) {
     list.add({Culprit::Kind::mapping,
