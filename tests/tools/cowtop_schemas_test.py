@@ -211,6 +211,26 @@ class SchemasTest(unittest.TestCase):
         self.check(json.loads(self.cowtop("diff", "--json", *names)), "cowshed.diff-1")
         self.check_all_was_seen("cowshed.diff-1")
 
+    # Unlike the others it is speedscope's own format, of which this is what cowtop writes.
+    def test_speedscope(self):
+        file = str(self.folder / "recording")
+        runs = [["--", *COPIES], ["--backend", "pagemap", "--", *COPIES], ["--", "true"]]
+        for words in runs + ([["--sites", "-c", "5", "--", *SITES]] if IS_ROOT else []):
+            with self.subTest(words=words):
+                self.cowtop("record", "-o", file, *words)
+                report = json.loads(self.cowtop("report", "--speedscope", file))
+                self.check(report, "speedscope")
+                frames = report["shared"]["frames"]
+                profile = report["profiles"][0]
+                self.assertEqual(len(profile["samples"]), len(profile["weights"]))
+                self.assertEqual(sum(profile["weights"]), profile["endValue"])
+                used = {index for stack in profile["samples"] for index in stack}
+                self.assertEqual(used, set(range(len(frames))))
+        self.check_all_was_seen("speedscope")
+        for change in ({"version": "0.1"}, {"profiles": []}, {"profiles": report["profiles"] * 2},
+                       {"$schema": "https://json-schema.org"}, {"exporter": "another"}):
+            self.assertFalse(validator("speedscope").is_valid({**report, **change}), change)
+
     def test_doctor(self):
         self.check(json.loads(self.cowtop("doctor", "--json")), "cowshed.doctor-1")
         if not IS_ROOT:
