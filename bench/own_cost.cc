@@ -229,7 +229,8 @@ struct Sizes {
 };
 
 Sizes sizes_of(const Options& options) {
-  return options.quick ? Sizes{20, 0.1, 0.2, 2.5} : Sizes{1000, 20, 5, 90};
+  if (options.quick) return {20, 0.1, 0.2, 2.5};
+  return {1000, 15, 5, options.real_time ? kHour : 60};
 }
 
 Subject tree_of(int processes, std::size_t pages, int forks) {
@@ -337,13 +338,14 @@ void measure_start(const Options& options, Report& report) {
 
 void measure(const Options& options, Report& report) {
   report.setting("idle",
-                 "1,000 processes that sleep; measured from 20 s after the start on, 5 s each");
+                 "1,000 processes that sleep; measured from 15 s after the start on, 5 s each");
   report.setting("copying", "1,000 processes, each of which copies 10 pages a second");
   report.setting("recording",
-                 "the same, for 90 s instead of an hour: the rate is that of the hour, and is "
+                 "the same, for 60 s instead of an hour (--real-time: for an hour): the rate is "
+                 "that of the hour, and is "
                  "read off the recording; how much more there is after the second half, by the "
                  "hour; the goal is about the peak, or what an hour comes to");
-  report.setting("recording sites", "the same with --sites, of 20 processes");
+  report.setting("recorded sites", "the same with --sites, of 20 processes");
   report.setting("forking", "a process that forks, and waits for, 100 processes a second");
   report.setting("start", "the same as idle: from the start until it says that it is attached");
   report.setting(
@@ -364,8 +366,8 @@ void measure(const Options& options, Report& report) {
   if (options.wants("recording")) {
     measure_recording("recording", sizes_of(options).processes, Use::record, options, report);
   }
-  if (options.wants("recording sites")) {
-    measure_recording("recording sites", 20, Use::record_sites, options, report);
+  if (options.wants("recorded sites")) {
+    measure_recording("recorded sites", 20, Use::record_sites, options, report);
   }
   if (options.wants("forking")) measure_forking(options, report);
   if (options.wants("start")) measure_start(options, report);

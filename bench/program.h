@@ -9,7 +9,8 @@
 namespace cowshed::bench {
 
 struct Options {
-  bool quick = false;  // tiny sizes: that it runs, not how fast
+  bool quick = false;      // tiny sizes: that it runs, not how fast
+  bool real_time = false;  // what is told by the minute or hour takes that long
   int pairs = 0;
   std::string only;  // groups whose name contains this
 
