@@ -2,8 +2,10 @@
 import argparse
 import dataclasses
 import json
+import math
 import pathlib
 import random
+import re
 import signal
 import statistics
 import subprocess
@@ -16,6 +18,7 @@ import running
 
 SOURCE = pathlib.Path(__file__).resolve().parent.parent.parent
 SLOWER = 1.05  # by less than that nothing has become worse
+FAR = 1.2  # what could be that much slower is not called the same
 RESAMPLES = 4000
 HIGHER_IS_BETTER = ("/s", "a second", "%")
 
@@ -30,80 +33,145 @@ class Figure:
     def __str__(self):
         return f"{self.benchmark}, {self.group}: {self.name}"
 
+    @property
+    def is_count(self):
+        return self.unit == ""
+
     def cost(self, value):
         """What is larger where it is worse."""
-        return 1 / value if self.unit.endswith(HIGHER_IS_BETTER) else value
+        if not self.unit.endswith(HIGHER_IS_BETTER):
+            return value
+        return 1 / value if value else math.inf
 
 
 @dataclasses.dataclass
 class Comparison:
-    ratio: float
+    ratio: float  # infinite where the other's was 0
     low: float
     high: float
     pairs: int
+    this: float  # the median cost
+    other: float
 
-    @property
-    def is_slower(self):
-        return self.low > SLOWER
+    def verdict(self, figure):
+        if self.low > (1 if figure.is_count else SLOWER):  # counts are exact
+            return "slower"
+        if self.high < 1 / SLOWER:
+            return "faster"
+        return "undecided" if self.high > FAR else "same"
+
+
+class Failure(Exception):
+    """Of one benchmark: the others can still be compared."""
+
+
+def ratio(one, other):
+    if one == other:
+        return 1
+    return one / other if other else math.inf
 
 
 def compare(ours, theirs):
     """The median of the pairs' ratios, and its 95 % interval by bootstrap."""
-    ratios = [one / other for one, other in zip(ours, theirs)]
+    ratios = [ratio(one, other) for one, other in zip(ours, theirs)]
     draw = random.Random(1)
     medians = sorted(statistics.median(draw.choices(ratios, k=len(ratios)))
                      for _ in range(RESAMPLES))
     return Comparison(statistics.median(ratios), medians[int(RESAMPLES * 0.025)],
-                      medians[int(RESAMPLES * 0.975)], len(ratios))
+                      medians[int(RESAMPLES * 0.975)], len(ratios), statistics.median(ours),
+                      statistics.median(theirs))
 
 
-def figures_of(part, build, json_file):
-    """{Figure: value} of one run of the benchmark, of what is ours."""
+def is_ours(part, row):
+    return any(row["name"] == name and re.fullmatch(group, row["group"])
+               for group, name in part.ours)
+
+
+def costs_of(part, build, json_file):
+    """{Figure: cost} of one run of the benchmark, of what is ours."""
+    program = build / "bench" / part.benchmark
     json_file.unlink(missing_ok=True)
     run = running.run(part, build, json_file)
     if run.exit_code != 0:
         last = run.output.splitlines()[-1:] or ["no word"]
-        raise RuntimeError(f"{build / 'bench' / part.benchmark} failed: {last[0]}")
-    rows = json.loads(json_file.read_text(encoding="utf-8"))["figures"]
-    values = {Figure(part.benchmark, row["group"], row["name"], row["unit"]): row["value"]
-              for row in rows if row["name"] in part.ours and row["value"] > 0}
-    if not values:
-        raise RuntimeError(f"{build / 'bench' / part.benchmark} has none of {', '.join(part.ours)}")
-    return values
+        raise Failure(f"{program} failed: {last[0]}")
+    costs = {}
+    for row in json.loads(json_file.read_text(encoding="utf-8"))["figures"]:
+        if is_ours(part, row):
+            figure = Figure(part.benchmark, row["group"], row["name"], row["unit"])
+            costs[figure] = figure.cost(row["value"])
+    if not costs:
+        raise Failure(f"{program} has none of {', '.join(name for _, name in part.ours)}")
+    return costs
 
 
 def measure(part, builds, rounds, json_file):
-    """{Figure: Comparison} of the first build to the second, which take turns: A B B A."""
-    samples = ({}, {})
-    for _ in range(rounds):
-        for which in (0, 1, 1, 0):
-            for figure, value in figures_of(part, builds[which], json_file).items():
-                samples[which].setdefault(figure, []).append(figure.cost(value))
-    return {figure: compare(costs, samples[1][figure])
-            for figure, costs in samples[0].items() if figure in samples[1]}
+    """([{Figure: cost}], [{Figure: cost}]): the runs of either build, which take turns: A B B A."""
+    runs = ([], [])
+    try:
+        for _ in range(rounds):
+            for which in (0, 1, 1, 0):
+                runs[which].append(costs_of(part, builds[which], json_file))
+    except (OSError, ValueError, LookupError) as error:
+        raise Failure(f"{part.benchmark} failed: {error!r}") from error
+    return runs
 
 
-def judge(part, builds, rounds, json_file):
-    """[(Figure, Comparison, verdict)].  What seems slower must be so in a batch of its own, too."""
-    first = measure(part, builds, rounds, json_file)
-    suspects = {figure for figure, comparison in first.items() if comparison.is_slower}
-    second = measure(part, builds, 2 * rounds, json_file) if suspects else {}
+def comparisons(runs):
+    """{Figure: Comparison} of what is in every run, for only then the pairs are pairs."""
+    every = set.intersection(*(set(run) for of_one in runs for run in of_one))
+    return {figure: compare(*([run[figure] for run in of_one] for of_one in runs))
+            for figure in runs[0][0] if figure in every}
+
+
+def missing(runs, commits):
+    """One doubt for each figure that cannot be compared."""
+    for figure in dict.fromkeys(figure for of_one in runs for run in of_one for figure in run):
+        counts = [sum(figure in run for run in of_one) for of_one in runs]
+        if min(counts) < len(runs[0]):
+            told = ", ".join(f"{commit} has it in {count} of {len(runs[0])} runs"
+                             for commit, count in zip(commits, counts))
+            yield f"{figure} ({figure.unit or 'a count'}) was not compared: {told}"
+
+
+def judge(part, builds, rounds, json_file, commits):
+    """([(Figure, Comparison, verdict)], doubts, whether it failed).  What seems slower must be so in
+    a batch of its own, too."""
+    try:
+        runs = measure(part, builds, rounds, json_file)
+    except Failure as failure:
+        return [], [str(failure)], True
+    first, second, doubts = comparisons(runs), {}, list(missing(runs, commits))
+    failed = False
+    if any(comparison.verdict(figure) == "slower" for figure, comparison in first.items()):
+        try:
+            second = comparisons(measure(part, builds, 2 * rounds, json_file))
+        except Failure as failure:
+            doubts.append(f"{failure}, when what seemed slower was measured again")
+            failed = True
     rows = []
     for figure, comparison in first.items():
-        verdict = "faster" if comparison.high < 1 / SLOWER else "same"
-        if figure in suspects:
-            comparison = second[figure]
-            verdict = "slower" if comparison.is_slower else "same"
+        verdict = comparison.verdict(figure)
+        if verdict == "slower":
+            comparison = second.get(figure, comparison)
+            verdict = comparison.verdict(figure) if figure in second else "undecided"
+            verdict = "undecided" if verdict == "faster" else verdict
         rows.append((figure, comparison, verdict))
-    return rows
+    return rows, doubts, failed
 
 
 def table(rows):
     yield "| what | this to the other: cost | verdict |"
     yield "|---|---|---|"
     for figure, each, verdict in rows:
+        counts = f", {each.other:g} to {each.this:g}" if figure.is_count else ""
         yield (f"| {figure} | {each.ratio:.3g} [{each.low:.3g}, {each.high:.3g}], "
-               f"{each.pairs} pairs | {verdict} |")
+               f"{each.pairs} pairs{counts} | {verdict} |")
+
+
+def finite(numbers):
+    """JSON has no infinity."""
+    return {name: None if value == math.inf else value for name, value in numbers.items()}
 
 
 def write(rows, doubts, commits, folder):
@@ -112,9 +180,10 @@ def write(rows, doubts, commits, folder):
     (folder / "against.md").write_text("\n".join(lines), encoding="utf-8")
     answer = {"schema": "cowshed.bench-against/1", "commit": commits[0], "against": commits[1],
               "doubts": doubts,
-              "figures": [{**dataclasses.asdict(figure), **dataclasses.asdict(each),
+              "figures": [{**dataclasses.asdict(figure), **finite(dataclasses.asdict(each)),
                            "verdict": verdict} for figure, each, verdict in rows]}
-    (folder / "against.json").write_text(json.dumps(answer, indent=2), encoding="utf-8")
+    (folder / "against.json").write_text(json.dumps(answer, indent=2, allow_nan=False),
+                                         encoding="utf-8")
 
 
 def main():
@@ -131,19 +200,27 @@ def main():
     options.out.mkdir(parents=True, exist_ok=True)
     builds = (options.build, options.other)
     commits = (found.commit_of(SOURCE), options.against)
-    rows, doubts, interrupted = [], [], False
+    rows, doubts, failed, interrupted = [], [], False, False
     parts = [part for part in plan.AGAINST if options.only in (None, part.benchmark)]
     with tempfile.TemporaryDirectory(prefix="cowshed-bench-") as folder:
         try:
             for number, part in enumerate(parts, 1):
                 print(f"[{number}/{len(parts)}] {found.command(part)}", flush=True)
-                why = plan.why_not(part, options.build)
+                try:
+                    why = plan.why_not(part, options.build)
+                except (OSError, ValueError) as error:
+                    why = repr(error)
+                    failed = True
                 if not why and not (options.other / "bench" / part.benchmark).exists():
                     why = f"{options.against} has no such benchmark"
                 if why:
                     doubts.append(f"{found.command(part)} was skipped: {why}")
                     continue
-                rows += judge(part, builds, options.rounds, pathlib.Path(folder) / "report.json")
+                found_rows, found_doubts, has_failed = judge(
+                    part, builds, options.rounds, pathlib.Path(folder) / "report.json", commits)
+                rows += found_rows
+                doubts += found_doubts
+                failed |= has_failed
         except KeyboardInterrupt:
             interrupted = True
             doubts.append("Interrupted: what comes later in the plan is not here")
@@ -151,14 +228,15 @@ def main():
         doubts.append("Nothing was compared")
     write(rows, doubts, commits, options.out)
     print("\n".join([*table(rows), *(f"doubt: {doubt}" for doubt in doubts)]))
-    slower = [figure for figure, _, verdict in rows if verdict == "slower"]
-    for figure in slower:
-        print(f"slower than {options.against}: {figure}")
-    sys.exit(130 if interrupted else 1 if slower or not rows else 0)
+    for verdict, told in (("undecided", "undecided against"), ("slower", "slower than")):
+        for figure in (figure for figure, _, which in rows if which == verdict):
+            print(f"{told} {options.against}: {figure}")
+    slower = any(verdict == "slower" for _, _, verdict in rows)
+    sys.exit(130 if interrupted else 1 if slower or failed or not rows else 0)
 
 
 if __name__ == "__main__":
     try:
         main()
-    except (RuntimeError, subprocess.SubprocessError) as error:
+    except (OSError, subprocess.SubprocessError) as error:
         sys.exit(f"bench: {error}")

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """What `./tools/bench --against` says of two builds whose benchmarks do as this test tells them."""
 
+import dataclasses
 import json
 import pathlib
 import signal
@@ -15,6 +16,8 @@ AGAINST = SOURCE / "bench/suite/against.py"
 sys.dont_write_bytecode = True
 sys.path.append(str(AGAINST.parent))
 
+import against  # noqa: E402
+import page  # noqa: E402
 import plan  # noqa: E402
 
 # Says COST, with noise, and counts its runs; before run FROM it says SPIKE.
@@ -28,6 +31,20 @@ rows = [{"group": "independent", "name": "*ref", "value": cost * random.uniform(
         {"group": "independent", "name": "raw pointer", "value": runs + 1, "unit": "ns"}]
 open(sys.argv[sys.argv.index("--json") + 1], "w").write(json.dumps({"figures": rows}))
 """
+# Says the rows of each of its runs in turn, and fails where there is none for it.
+SEQUENCE = """#!/usr/bin/python3 -S
+import json, pathlib, sys
+count = pathlib.Path(__file__ + ".count")
+runs = int(count.read_text()) if count.exists() else 0
+count.write_text(str(runs + 1))
+rows = %r
+which = rows[min(runs, len(rows) - 1)]
+if which is None:
+    sys.exit("the answer is wrong")
+rows = [dict(zip(("group", "name", "unit", "value"), row)) for row in which]
+open(sys.argv[sys.argv.index("--json") + 1], "w").write(json.dumps({"figures": rows}))
+"""
+COPIES = ("copied pages/1 MiB", "arena", "")
 ROUNDS = 4
 
 
@@ -47,20 +64,26 @@ class AgainstTest(unittest.TestCase):
     def costs(self, build, cost, unit="ns", spike=None, spikes=0):
         self.program(build, PROGRAM % (spike, spikes, cost, unit))
 
-    def start(self, *arguments):
+    def sequence(self, build, benchmark, *runs):
+        """Of each run: [(group, name, unit, value)], or None where it fails; the last one stays."""
+        self.program(build, SEQUENCE % (runs,), benchmark)
+
+    def start(self, only="deref"):
         return subprocess.Popen(["/usr/bin/python3", "-B", AGAINST, self.folder / "this",
-                                 self.folder / "other", self.out, "--against", "abc", "--only",
-                                 "deref", "--rounds", str(ROUNDS), *arguments],
+                                 self.folder / "other", self.out, "--against", "abc", "--rounds",
+                                 str(ROUNDS), *(("--only", only) if only else ())],
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
-    def compare(self):
-        with self.start() as process:
+    def compare(self, only="deref"):
+        with self.start(only) as process:
             output, _ = process.communicate()
         return process.returncode, output
 
+    def answer(self):
+        return json.loads((self.out / "against.json").read_text(encoding="utf-8"))
+
     def verdicts(self):
-        answer = json.loads((self.out / "against.json").read_text(encoding="utf-8"))
-        return [(row["name"], row["verdict"]) for row in answer["figures"]]
+        return [(row["name"], row["verdict"]) for row in self.answer()["figures"]]
 
     def runs(self, build):
         return int((self.folder / build / "bench/deref.count").read_text(encoding="ascii"))
@@ -112,10 +135,104 @@ class AgainstTest(unittest.TestCase):
 
     def test_a_benchmark_without_its_figures_is_named(self):
         self.costs("this", 10)
-        self.costs("other", 0)
+        self.sequence("other", "deref", [("independent", "raw pointer", "ns", 1)])
         code, output = self.compare()
         self.assertEqual(code, 1, output)
         self.assertIn("other/bench/deref has none of *ref, try_get()", output)
+
+    def test_a_count_reached_in_a_fixed_time_is_no_cost(self):
+        for build, count in (("this", 9), ("other", 3)):
+            self.sequence(build, "sharing", [
+                ("look-ups an entry, long use/4 MiB", "arena", "", count),
+                ("start/4 MiB", "arena", "ms", 1)])
+        code, output = self.compare("sharing")
+        self.assertEqual(code, 0, output)
+        self.assertEqual([row["group"] for row in self.answer()["figures"]], ["start/4 MiB"])
+
+    def test_python_of_the_same_name_is_left_out(self):
+        for build, time_us in (("this", 9), ("other", 3)):
+            self.sequence(build, "start_methods", [
+                *((f"begin/python/{size}", name, "us", time_us) for size in ("4 MiB", "8 MiB")
+                  for name in ("fork", "spawn", "forkserver")),
+                ("begin/huge heap/4 MiB", "fork", "us", 1)])
+        code, output = self.compare("start_methods")
+        self.assertEqual(code, 0, output)
+        self.assertEqual([row["group"] for row in self.answer()["figures"]],
+                         ["begin/huge heap/4 MiB"])
+
+    def test_a_count_that_was_0_and_is_not_is_a_failure(self):
+        self.sequence("this", "sharing", [(*COPIES, 200000)])
+        self.sequence("other", "sharing", [(*COPIES, 0)])
+        code, output = self.compare("sharing")
+        self.assertEqual(code, 1, output)
+        self.assertIn("slower than abc: sharing, copied pages/1 MiB: arena", output)
+        self.assertIn("0 to 200000 | slower |", output)
+        figure, = self.answer()["figures"]
+        self.assertEqual((figure["ratio"], figure["this"], figure["other"]), (None, 200000, 0))
+
+    def test_a_count_that_stays_0_or_becomes_0_is_none(self):
+        for count, verdict in ((0, "same"), (200000, "faster")):
+            self.sequence("this", "sharing", [(*COPIES, 0)])
+            self.sequence("other", "sharing", [(*COPIES, count)])
+            code, output = self.compare("sharing")
+            self.assertEqual(code, 0, output)
+            self.assertEqual(self.verdicts(), [("arena", verdict)])
+
+    def test_of_a_count_any_growth_is_a_failure(self):
+        self.sequence("this", "sharing", [(*COPIES, 1010)])
+        self.sequence("other", "sharing", [(*COPIES, 1000)])
+        self.assertEqual(self.compare("sharing")[0], 1)
+
+    def test_a_count_that_is_0_at_times_keeps_its_pairs(self):
+        some, none = [(*COPIES, 7)], [(*COPIES, 0)]
+        for build in ("this", "other"):
+            self.sequence(build, "sharing", some, none, some, none, some, none, some, none, some)
+        code, output = self.compare("sharing")
+        self.assertEqual(code, 0, output)
+        self.assertIn(f"1 [1, 1], {2 * ROUNDS} pairs", output)
+
+    def test_what_only_one_has_is_a_doubt(self):
+        both, alone = ("independent", "*ref", "ns", 1), ("independent", "get()", "ns", 1)
+        self.sequence("this", "deref", [both, alone])
+        self.sequence("other", "deref", [both])
+        code, output = self.compare()
+        self.assertEqual(code, 0, output)
+        doubt, = self.answer()["doubts"]
+        self.assertRegex(doubt, r"^deref, independent: get\(\) \(ns\) was not compared: .* has it in 8 of "
+                                r"8 runs, abc has it in 0 of 8 runs$")
+        self.assertIn(f"doubt: {doubt}", output)
+        self.assertEqual(self.verdicts(), [("*ref", "same")])
+
+    def test_what_might_be_much_slower_is_undecided(self):
+        self.sequence("this", "deref", *([("independent", "*ref", "ns", cost)]
+                                         for cost in (16, 8, 16, 8, 16, 8, 16, 8)))
+        self.sequence("other", "deref", [("independent", "*ref", "ns", 10)])
+        code, output = self.compare()
+        self.assertEqual(code, 0, output)
+        self.assertEqual(self.verdicts(), [("*ref", "undecided")])
+        self.assertIn("undecided against abc: deref, independent: *ref", output)
+
+    def test_a_failure_keeps_what_the_others_measured(self):
+        for build in ("this", "other"):
+            self.costs(build, 10)
+            self.sequence(build, "freeze", [("freeze/array", "freeze", "ms/GiB", 1)])
+        self.sequence("other", "fill", None)
+        self.sequence("this", "fill", None)
+        code, output = self.compare(only=None)
+        self.assertEqual(code, 1, output)
+        self.assertEqual(self.verdicts(), [("*ref", "same"), ("freeze", "same")])
+        doubts = "\n".join(self.answer()["doubts"])
+        self.assertIn("this/bench/fill failed: the answer is wrong", doubts)
+        self.assertIn("measuring --pairs 3 --only copy was skipped: FileNotFoundError", doubts)
+
+    def test_a_failure_of_the_second_look_keeps_the_first(self):
+        slow = [("independent", "*ref", "ns", 20), ("independent", "get()", "ns", 10)]
+        self.sequence("this", "deref", *[slow] * 2 * ROUNDS, None)
+        self.sequence("other", "deref", [(group, name, unit, 10) for group, name, unit, _ in slow])
+        code, output = self.compare()
+        self.assertEqual(code, 1, output)
+        self.assertEqual(self.verdicts(), [("*ref", "undecided"), ("get()", "same")])
+        self.assertIn("when what seemed slower was measured again", output)
 
     def test_a_benchmark_that_the_other_lacks_is_skipped(self):
         self.costs("this", 10)
@@ -140,11 +257,12 @@ class AgainstTest(unittest.TestCase):
 
 class PlanTest(unittest.TestCase):
     def test_each_part_has_figures_that_the_documentation_has(self):
-        page = (SOURCE / "docs/performance.md").read_text(encoding="utf-8")
+        reports = page.read([SOURCE / "docs/performance.md"])
         for part in plan.AGAINST:
-            section = page.split(f"\n## {part.benchmark}\n")[1].split("\n## ")[0]
-            for name in part.ours:
-                self.assertIn(f"| {name} |", section, part.benchmark)
+            for ours in part.ours:
+                one = dataclasses.replace(part, ours=(ours,))
+                self.assertTrue(any(against.is_ours(one, row)
+                                    for row in reports[part.benchmark]["figures"]), one)
 
 
 if __name__ == "__main__":
