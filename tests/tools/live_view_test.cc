@@ -6,6 +6,7 @@
 #include <string>
 #include <sys/stat.h>
 #include <sys/types.h>
+#include <unistd.h>
 #include <utility>
 #include <vector>
 
@@ -104,6 +105,34 @@ TEST(LiveView, PausesAndShowsMemory) {
   })) << tmux.screen();
   tmux.press({"p"});
   EXPECT_THAT(tmux.wait_for("PAUSED"), HasSubstr("PAUSED"));
+}
+
+// Also of those who are not on the screen.
+TEST(LiveView, SortsAllProcessesByTheirRss) {
+  TestFolder folder;
+  const std::string giant = folder / "giant";
+  ASSERT_EQ(::symlink("/bin/sh", giant.c_str()), 0);
+  const std::string large = folder / "large";
+  write_file(large, "all=$(head -c 30000000 /dev/zero | tr '\\0' x)\nsleep 100\n:\n");
+  const std::string program = folder / "program";
+  write_file(program, "for i in $(seq 40); do sleep 100 & done\n" + giant + " " + large + "\n:\n");
+  Tmux tmux(std::string(kCowtop) + "sh " + program, {120, 24});
+  tmux.wait_for("43 running");
+  // By PID, flat: it is the last.
+  tmux.press({"t", "<", "<", "<"});
+  ASSERT_TRUE(tmux.wait_until([](const std::string& screen) {
+    return screen.find("giant") == std::string::npos;
+  })) << tmux.screen();
+  std::vector<std::string> keys(9, "Down");
+  keys.insert(keys.begin(), "o");
+  keys.insert(keys.end(), {"Space", "Escape"});
+  tmux.press(keys);
+  tmux.wait_for("RSS");
+  tmux.press({">", ">", ">", ">", ">", ">"});
+  EXPECT_TRUE(tmux.wait_until([&](const std::string& screen) {
+    tmux.press({"g"});  // the selected row is kept on the screen wherever it comes
+    return std::regex_search(screen, std::regex(R"(COMMAND *\n[> ]*\d+ .* \d\d\.\d giant)"));
+  })) << tmux.screen();
 }
 
 // It is made out for that process alone, and for all once the view is paused.

@@ -12,7 +12,7 @@
 
 namespace cowshed::cowtop::live {
 
-// What is measured of a process's memory for as long as it is on the screen; never recorded.
+// What is measured of a running process's memory where the view needs it; never recorded.
 struct MemoryUse {
   std::optional<std::uint64_t> rss_bytes;
   std::optional<std::uint64_t> pss_bytes;

@@ -72,9 +72,9 @@ Observer::Next LiveView::sampled(const cow::Backend& backend) {
   state_.source().own_cpu = own_cpu_.share();
   state_.resize(terminal_->size());
   state_.update(backend.measurement(code_to_show()));
-  if (state_.has_column(Column::rss) || state_.has_column(Column::pss)) {
-    state_.use_memory(memory_.read(state_.running_on_screen(), {state_.has_column(Column::rss),
-                                                                state_.has_column(Column::pss)}));
+  const MemoryReader::Wanted wanted{state_.needs(Column::rss), state_.needs(Column::pss)};
+  if (wanted.rss || wanted.pss) {
+    state_.use_memory(memory_.read(state_.running(), state_.running_on_screen(), wanted));
   }
   draw();
   return Next::go_on;

@@ -19,10 +19,11 @@ void MemoryReader::read_pss(ProcessId process, MemoryUse& use) const {
   use.pss_ns = cow::monotonic_ns();
 }
 
-std::map<ProcessId, MemoryUse> MemoryReader::read(const std::vector<ProcessId>& processes,
+std::map<ProcessId, MemoryUse> MemoryReader::read(const std::vector<ProcessId>& running,
+                                                  const std::vector<ProcessId>& on_screen,
                                                   Wanted wanted) {
   std::map<ProcessId, MemoryUse> result;
-  for (const ProcessId& process : processes) {
+  for (const ProcessId& process : running) {
     MemoryUse& use = result[process];
     if (const auto known = known_.find(process); known != known_.end()) use = known->second;
     if (!wanted.rss) continue;
@@ -31,7 +32,7 @@ std::map<ProcessId, MemoryUse> MemoryReader::read(const std::vector<ProcessId>& 
   }
   const std::uint64_t begin = cow::monotonic_ns();
   if (wanted.pss && pace_.is_due(begin)) {
-    std::vector<ProcessId> oldest = processes;
+    std::vector<ProcessId> oldest = on_screen;
     std::stable_sort(oldest.begin(), oldest.end(), [&](const ProcessId& a, const ProcessId& b) {
       return result[a].pss_ns < result[b].pss_ns;
     });

@@ -9,16 +9,18 @@
 
 namespace cowshed::cowtop::live {
 
-// RSS and PSS of the processes on the screen.  PSS costs a walk through all of a process's pages:
-// each is read when its turn has come, for at most a hundredth of the time.
+// RSS of all, so that who has most is found by it.  PSS, of those on the screen, costs a walk
+// through all of a process's pages: each is read when its turn has come, for at most a hundredth of
+// the time.
 class MemoryReader {
  public:
   struct Wanted {
     bool rss = false;
     bool pss = false;
   };
-  // `processes` are alive.  What was read of others is forgotten.
-  std::map<ProcessId, MemoryUse> read(const std::vector<ProcessId>& processes, Wanted wanted);
+  // `running` are alive, `on_screen` are some of them.  What was read of others is forgotten.
+  std::map<ProcessId, MemoryUse> read(const std::vector<ProcessId>& running,
+                                      const std::vector<ProcessId>& on_screen, Wanted wanted);
 
  private:
   void read_pss(ProcessId process, MemoryUse& use) const;

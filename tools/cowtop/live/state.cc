@@ -105,6 +105,14 @@ Layout State::layout() const {
   return layout_of(size_, static_cast<int>(header.size()), pane, view_);
 }
 
+std::vector<ProcessId> State::running() const {
+  std::vector<ProcessId> result;
+  for (const cow::ProcessCopies& process : model_.measurement.processes) {
+    if (process.alive) result.push_back(id_of(process));
+  }
+  return result;
+}
+
 std::vector<ProcessId> State::running_on_screen() const {
   std::vector<ProcessId> result;
   const auto end =

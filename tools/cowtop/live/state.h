@@ -72,12 +72,14 @@ class State {
   // What is being typed: "filter: " or "search: ", and what has been.
   std::optional<std::string> prompt() const;
   Layout layout() const;
-  // Of the rows on the screen.
+  std::vector<ProcessId> running() const;
   std::vector<ProcessId> running_on_screen() const;
   std::vector<std::string> header_parts() const;
   bool has_column(Column column) const {
     return view_.columns.at(static_cast<std::size_t>(column));
   }
+  // Shown or sorted by.
+  bool needs(Column column) const { return has_column(column) || view_.sort == column; }
 
  private:
   enum class Input : std::uint8_t { none, filter, search };
