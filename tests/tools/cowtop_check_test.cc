@@ -263,6 +263,12 @@ for case in tree.parse(sys.argv[1]).getroot().iter("testcase"):
             "max_ratio: child 2 (copy_subject)\n");
   EXPECT_EQ(check({"--max-copied", "1", "--junit", junit}, {"/no/such"}).exit_status(), 127);
   EXPECT_THAT(contents_of(junit), HasSubstr("errors=\"1\""));
+  EXPECT_EQ(check({"--max-copied", "1MiB", "--warn", "--junit", junit}).exit_status(), 0);
+  EXPECT_THAT(contents_of(junit),
+              AllOf(HasSubstr("failures=\"0\" errors=\"0\""), HasSubstr("limited to 1.0 MiB")));
+  EXPECT_EQ(check({"--max-copied", "1", "--warn", "--junit", junit}, {"/no/such"}).exit_status(),
+            127);
+  EXPECT_THAT(contents_of(junit), HasSubstr("errors=\"1\""));
   const Finished full = check({"--max-copied", "1GiB", "--junit", "/dev/full"});
   EXPECT_EQ(full.exit_status(), 125);
   EXPECT_THAT(full.err, HasSubstr("cannot write to /dev/full"));

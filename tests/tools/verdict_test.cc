@@ -296,9 +296,9 @@ TEST(VerdictTest, Json) {
 }
 
 // What Python's parser reads in it: a line for the suite, and one for each case.
-std::string parsed_junit(const Verdict& verdict) {
+std::string parsed_junit(const Verdict& verdict, Severity severity = Severity::error) {
   const TestFolder folder;
-  write_file(folder / "junit.xml", verdict_junit(verdict));
+  write_file(folder / "junit.xml", verdict_junit(verdict, severity));
   const auto python = test::run({"/usr/bin/python3", "-c", R"(
 import sys, xml.etree.ElementTree as tree
 for suite in tree.parse(sys.argv[1]).getroot():
@@ -329,6 +329,19 @@ TEST(VerdictTest, JunitIsReadByAnotherParser) {
             "\"object 'x<y': child 2 (]]>?)\"\n");
   measurement.processes.resize(1);
   EXPECT_EQ(parsed_junit(verdict(measurement, copied(5))), "1 0 1 0\n'max_copied' error\n");
+}
+
+TEST(VerdictTest, JunitThatOnlyWarnsPassesAndSaysIt) {
+  EXPECT_EQ(parsed_junit(verdict(measured(), copied(5)), Severity::warning),
+            "2 0 0 0\n"
+            "'max_copied: child 1 (worker)'\n"
+            "'max_copied: child 2 (worker)' system-out\n");
+  EXPECT_THAT(verdict_junit(verdict(measured(), copied(5)), Severity::warning),
+              HasSubstr("<system-out>child 12 (worker): limited to 20.0 KiB, used 24.0 KiB"));
+  cow::Measurement root_alone = measured();
+  root_alone.processes.resize(1);
+  EXPECT_EQ(parsed_junit(verdict(root_alone, copied(5)), Severity::warning),
+            "1 0 0 0\n'max_copied' system-out\n");
 }
 
 }  // namespace

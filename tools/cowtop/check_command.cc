@@ -217,18 +217,16 @@ Expected<Reports> open_reports(const CheckOptions& options) {
 }
 
 // Whether all of them could be written.
-bool write(const Verdict& verdict, const CheckOptions& options, Reports& reports) {
+bool write(const Verdict& verdict, const CheckOptions& options, Severity severity,
+           Reports& reports) {
   bool good = true;
   const auto check = [&](const Expected<void>& written) {
     if (!written) complain(written.error().message);
     good = good && written;
   };
   if (reports.json) check(reports.json->write_report(verdict_json(verdict)));
-  if (reports.junit) check(reports.junit->write_report(verdict_junit(verdict)));
-  if (options.github) {
-    const auto severity = options.warn ? Severity::warning : Severity::error;
-    std::cout << verdict_annotations(verdict, severity) << std::flush;
-  }
+  if (reports.junit) check(reports.junit->write_report(verdict_junit(verdict, severity)));
+  if (options.github) std::cout << verdict_annotations(verdict, severity) << std::flush;
   return good;
 }
 
@@ -244,7 +242,9 @@ int check(const CheckOptions& options) {
   } else {
     verdict.not_measured.emplace_back("all: cowtop could not measure it");
   }
-  const bool is_written = write(verdict, options, *reports);
+  // That cowtop failed is more than was asked to be warned of.
+  const auto severity = options.warn && measured.measurement ? Severity::warning : Severity::error;
+  const bool is_written = write(verdict, options, severity, *reports);
   // Ended by us, it has no status of its own.
   if (measured.was_ended) return kOverBudget;
   if (measured.exit_status != 0) return measured.exit_status;
@@ -271,8 +271,10 @@ int check_command(std::vector<std::string> words) {
                     std::string(kCheckFooter) + kBudgetExample + kCheckFooterEnd});
   CheckOptions options;
   const BudgetArguments limits(line.app());
-  line.app().add_flag("--warn", options.warn,
-                      "Say what is over, and exit with the command's own status");
+  line.app().add_flag(
+      "--warn", options.warn,
+      "Say what is over and exit with the command's own status; the tests of --junit"
+      " pass");
   line.app().add_flag("--kill", options.kill,
                       "End all that is measured as soon as it is over, also with -p: SIGTERM, and"
                       " SIGKILL 5 s later");

@@ -51,6 +51,9 @@ struct Verdict {
   bool is_over() const;
 };
 
+// What reports make of what is over, or of a limit to which nothing could be held.
+enum class Severity : std::uint8_t { error, warning };
+
 // What an earlier measurement is to this one.
 struct Baseline {
   std::uint64_t copied_bytes = 0;  // by all, where it is known

@@ -23,13 +23,12 @@ std::string xml_text(const std::string& any) {
 
 class Suite {
  public:
-  explicit Suite(const Verdict& verdict) {
+  Suite(const Verdict& verdict, Severity severity) : severity_(severity) {
     suite_ = document_.append_child("testsuites").append_child("testsuite");
     suite_.append_attribute("name") = "cowtop check";
     for (const Held& held : verdict.held) add(held);
     for (const std::string& why : verdict.not_measured) {
-      ++errors_;
-      add_case(why.substr(0, why.find(':')), "error", why);
+      add_bad(why.substr(0, why.find(':')), "error", errors_, why);
     }
     suite_.append_attribute("tests") = tests_;
     suite_.append_attribute("failures") = failures_;
@@ -58,22 +57,33 @@ class Suite {
       ++skipped_;
       add_case(name, "skipped", used_text(held));
     } else if (held.is_over()) {
-      ++failures_;
-      add_case(name, "failure", subject_text(held) + ": " + used_text(held));
+      add_bad(name, "failure", failures_, subject_text(held) + ": " + used_text(held));
     } else {
-      add_case(name, nullptr, {});
+      add_case(name);
     }
   }
 
-  void add_case(const std::string& name, const char* outcome, const std::string& message) {
+  pugi::xml_node add_case(const std::string& name) {
     ++tests_;
     pugi::xml_node test = suite_.append_child("testcase");
     test.append_attribute("classname") = "cowtop.check";
     test.append_attribute("name") = xml_text(name).c_str();
-    if (outcome == nullptr) return;
-    test.append_child(outcome).append_attribute("message") = xml_text(message).c_str();
+    return test;
+  }
+  void add_case(const std::string& name, const char* outcome, const std::string& message) {
+    add_case(name).append_child(outcome).append_attribute("message") = xml_text(message).c_str();
+  }
+  void add_bad(const std::string& name, const char* outcome, unsigned& count,
+               const std::string& message) {
+    if (severity_ == Severity::warning) {
+      add_case(name).append_child("system-out").text() = xml_text(message).c_str();
+      return;
+    }
+    ++count;
+    add_case(name, outcome, message);
   }
 
+  Severity severity_;
   pugi::xml_document document_;
   pugi::xml_node suite_;
   unsigned tests_ = 0;
@@ -84,6 +94,8 @@ class Suite {
 
 }  // namespace
 
-std::string verdict_junit(const Verdict& verdict) { return Suite(verdict).text(); }
+std::string verdict_junit(const Verdict& verdict, Severity severity) {
+  return Suite(verdict, severity).text();
+}
 
 }  // namespace cowshed::cowtop
