@@ -7,6 +7,18 @@ MEASURED = re.compile(r"([\d.e+-]+)(?: \[([\d.e+-]+), ([\d.e+-]+)\])?")
 VOID = ": **void**"
 
 
+KINDS = ("goals", "figures", "ratios", "controls")
+
+
+def merge(reports, report):
+    """Several runs of one benchmark, each of other groups, are one report: {benchmark: report}."""
+    known = reports.setdefault(report["benchmark"], report)
+    if known is not report:
+        for kind in KINDS:
+            known[kind] += report[kind]
+        known["settings"] += [row for row in report["settings"] if row not in known["settings"]]
+
+
 def measured(cell):
     value, low, high = MEASURED.fullmatch(cell).groups()
     return {"measured": float(value), "low": float(low or value), "high": float(high or value)}
@@ -35,14 +47,13 @@ def report_of(benchmark, text):
 
 def read(paths):
     """{benchmark: report} of such pages and of the benchmarks' own reports."""
-    reports = {}
+    reports, of_json = {}, {}
     for path in map(pathlib.Path, paths):
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".json":
-            report = json.loads(text)
-            reports[report["benchmark"]] = report
+            merge(of_json, json.loads(text))
         else:
             sections = re.split(r"^## (\w+)$", text, flags=re.MULTILINE)[1:]
             reports.update({name: report_of(name, section)
                             for name, section in zip(sections[::2], sections[1::2])})
-    return reports
+    return {**reports, **of_json}

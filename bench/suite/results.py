@@ -9,8 +9,8 @@ import re
 import subprocess
 
 import growth
+import page
 
-KINDS = ("goals", "figures", "ratios", "controls")
 COLUMNS = ("benchmark", "kind", "group", "name", "unit", "value", "low", "high", "pairs", "bound",
            "limit", "verdict")
 BUSY = 0.05  # of the machine's CPU time, by others: worth a doubt
@@ -34,11 +34,7 @@ class Results:
         if run.exit_code != 0 or not json_file.exists():
             self.failed.append(run)
             return
-        report = json.loads(json_file.read_text(encoding="utf-8"))
-        known = self.reports.setdefault(run.part.benchmark, report)
-        if known is not report:
-            for kind in KINDS:
-                known[kind] += report[kind]
+        page.merge(self.reports, json.loads(json_file.read_text(encoding="utf-8")))
 
     def doubts(self):
         """One line each."""
@@ -142,7 +138,7 @@ def machine():
 def rows(results):
     """Of every report, in the columns of the CSV."""
     for benchmark, report in results.reports.items():
-        for kind in KINDS:
+        for kind in page.KINDS:
             for row in report[kind]:
                 yield {"benchmark": benchmark, "kind": kind.removesuffix("s"),
                        "group": row.get("group", ""),

@@ -34,6 +34,9 @@ WRITES = """#!/usr/bin/python3
 import json, sys
 open(sys.argv[sys.argv.index("--json") + 1], "w").write(json.dumps(%r))
 """ % REPORT
+# Each of its runs has a setting of its own, and one that all have.
+DIFFERS = WRITES.replace("'text': 'its call'}", "'text': 'its call'}, "
+                         "{'name': 'what', 'text': ' '.join(sys.argv[1:-2])}")
 FAILS = "#!/bin/sh\necho 'measuring: the answer is wrong'\nexit 1\n"
 # The second of the plan's runs waits for ever, which it tells; with a process of its own.
 WAITS = """#!/bin/sh
@@ -87,6 +90,25 @@ class SuiteTest(unittest.TestCase):
         self.assertIn("* missed: measuring, copy: fast: docs/missed_goals.md does not say why",
                       self.summary())
         self.assertIn("missed", (self.out / "results.csv").read_text(encoding="utf-8"))
+
+    def test_several_runs_of_one_benchmark_keep_the_settings_of_all(self):
+        self.program("bench/measuring", DIFFERS)
+        self.run_suite("--size", "full")
+        own = [" ".join(part.arguments) for part in plan.PLAN["full"] if part.benchmark == "measuring"]
+        page = (self.out / "performance.md").read_text(encoding="utf-8")
+        self.assertEqual(re.findall(r"^\* (.*)$", page, re.MULTILINE),
+                         ["rival: its call", *(f"what: {arguments}" for arguments in own)])
+        self.assertGreater(len(own), 1)
+        # By hand, of each run's own report.
+        paths = []
+        for arguments in own[:2]:
+            paths.append(self.folder / f"{len(paths)}.json")
+            settings = [{"name": "what", "text": arguments}]
+            paths[-1].write_text(json.dumps({**REPORT, "settings": settings}), encoding="utf-8")
+        made = subprocess.run([SOURCE / "bench/performance_page", "abc", *paths], check=True,
+                              capture_output=True, text=True).stdout
+        self.assertEqual(re.findall(r"^\* (.*)$", made, re.MULTILINE),
+                         [f"what: {arguments}" for arguments in own[:2]])
 
     def test_noise_is_a_doubt(self):
         self.program("bench/measuring", WRITES)
