@@ -385,7 +385,6 @@ class PrometheusTest(unittest.TestCase):
                 self.assertEqual(len(rules), 6)
 
 
-@needs("promtool")
 class UnitTest(unittest.TestCase):
     """cowtop.service, as far as that can be told where systemd does not run."""
 
@@ -430,6 +429,7 @@ class UnitTest(unittest.TestCase):
                                if name == "cowshed_copied_bytes_total" and 'comm="python3"' in labels), 499 * 4096)
 
 
+@needs("promtool")
 class RulesTest(unittest.TestCase):
     def test_rules(self):
         with tempfile.TemporaryDirectory() as folder:
