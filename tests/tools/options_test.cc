@@ -1,11 +1,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <regex>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include <cowshed/tests/support/subprocess.h>
 #include <cowshed/tools/cowtop/options.h>
+#include <cowshed/tools/cowtop/table_report.h>
 
 namespace cowshed::cowtop {
 namespace {
@@ -134,6 +137,23 @@ TEST(CowtopOptions, HelpTeaches) {
   for (const char* text : {"Usage: cowtop", "--json", "-p", "Examples:", "Exit status"}) {
     EXPECT_THAT(help.out, HasSubstr(text));
   }
+}
+
+TEST(CowtopOptions, HelpSaysWhatEachColumnIs) {
+  const std::string help = run({COWTOP, "--help"}).out;
+  cow::Measurement measurement;
+  measurement.processes.emplace_back().latency.emplace();  // with each column that there is
+  std::istringstream table(table_report(measurement));
+  std::string headings;
+  while (std::getline(table, headings) && headings.find("COMMAND") == std::string::npos) continue;
+  std::size_t columns = 0;
+  const std::regex heading("[A-Z]+( [A-Za-z]+)*");
+  for (std::sregex_iterator found(headings.begin(), headings.end(), heading), end; found != end;
+       ++found, ++columns) {
+    if (found->str() == "PID" || found->str() == "COMMAND") continue;
+    EXPECT_THAT(help, HasSubstr("\n  " + found->str() + "  ")) << headings;
+  }
+  EXPECT_EQ(columns, 16);
 }
 
 TEST(CowtopOptions, VersionSaysWhatRuns) {

@@ -19,7 +19,9 @@ MeasureArguments::MeasureArguments(CLI::App& app, Otherwise otherwise)
     : otherwise_(otherwise), selected_(app) {
   run_as_ = app.add_option("-u,--user", user_,
                            "Run the command as USER, with that user's groups, HOME, USER and"
-                           " LOGNAME.  What cowtop writes is its own all the same")
+                           " LOGNAME, but the PATH that cowtop has: sudo's, unless called as"
+                           " sudo env \"PATH=$PATH\" cowtop.  What cowtop writes is its own all the"
+                           " same")
                 ->type_name("USER");
   app.add_flag("--sites", sites_,
                "Also the code, the mappings and the address ranges that copied most, by sampling;"

@@ -38,6 +38,24 @@ constexpr const char* kCowtopFooter = R"(Examples:
   sudo cowtop --comm '^php-fpm'      also of processes that start later
   sudo cowtop                        of the whole machine; not root: of one's own processes
 
+Columns:
+  SHARED MiB  what the process's parent had at the fork: resident anonymous memory, frozen arenas
+  COPIED MiB  what the kernel copied because the process wrote to shared pages: ANON and FILE
+  COPIED      of SHARED, how much that is; of a process that executed a program, up to then
+  ANON        pages copied in mappings without a file behind them: the heap, the stack
+  FILE        pages copied in private mappings of files: a library's data, an arena
+  REUSED      written to when nobody else used the page any more: made writable, nothing copied
+  ZERO        written to where only a read had been, of the zero page: a page more, nothing copied
+  FIRST       first touched by this process: a new page of zeros; a huge page counts as 512
+  SPLIT       pages of 2 MiB that a write broke into 4 KiB ones, of which it then copies one
+  NOTIFY      first writes to a clean page of a shared file mapping: nothing copied
+  FAILED      writes that were not allowed: SIGSEGV, SIGBUS or EFAULT
+  OTHER       writes that are none of these: the page was in the page cache or swapped out, say
+  COPY TIME   with --latency: how long the faults took that copied
+  END         exit status or signal, or whether it still runs
+Pages are of 4 KiB, counted where a write raised a page fault.  A dash is a figure that the backend
+cannot know, or that there is not: nobody measured has forked the root, so SHARED has one there.
+
 Live view (not with --no-live, --json or -o): where standard input and output are a terminal.  h
 tells its keys.  It stays when a command has ended, so that what that did can be looked at.  q ends
 it: a command runs on, and the report comes at its end; of what runs already it comes at once.
