@@ -1,4 +1,5 @@
 #include <gtest/gtest.h>
+#include <utility>
 
 #include <cowshed/tools/cowtop/estimate.h>
 
@@ -105,21 +106,44 @@ TEST(Estimate, OfThoseThatAreAddedUp) {
   EXPECT_EQ(estimate(alone)->copied_bytes, kMiB / 2);
 }
 
+using Frozen = std::vector<std::pair<std::string, std::uint64_t>>;
+
+Frozen frozen(const cow::Measurement& measurement) {
+  const auto found = estimate(measurement);
+  Frozen result;
+  for (const auto& [name, bytes] : found->frozen) result.emplace_back(name, bytes);
+  return result;
+}
+
 TEST(Estimate, OfWhatIsWrittenToMost) {
   cow::Measurement measurement;
   measurement.processes = {worker(100 * kMiB, 256), worker(100 * kMiB, 256)};
   for (cow::ProcessCopies& process : measurement.processes) {
     process.sampled.emplace().mappings = {{"[heap]", 8, 200}, {"anonymous", 2, 56}};
   }
-  const auto by_mapping = estimate(measurement);
-  ASSERT_EQ(by_mapping->frozen.size(), 2);
-  EXPECT_EQ(by_mapping->frozen[0].name, "mapping '[heap]'");
-  EXPECT_EQ(by_mapping->frozen[0].bytes, 400 * cow::kPageSize);
-  measurement.processes[0].objects = {{"index", "Index", "arena", 30},
-                                      {"cold", "Cold", "arena", 0}};
-  const auto by_object = estimate(measurement);
-  ASSERT_EQ(by_object->frozen.size(), 1);
-  EXPECT_EQ(by_object->frozen[0].name, "object 'index'");
+  EXPECT_EQ(frozen(measurement), (Frozen{{"mapping '[heap]'", 400 * cow::kPageSize},
+                                         {"mapping 'anonymous'", 112 * cow::kPageSize}}));
+  measurement.processes[0].objects = {{"index", "Index", "words", 120},
+                                      {"cold", "Cold", "words", 0}};
+  EXPECT_EQ(frozen(measurement), (Frozen{{"mapping '[heap]'", 400 * cow::kPageSize},
+                                         {"object 'index' of arena 'words'", 120 * cow::kPageSize},
+                                         {"mapping 'anonymous'", 112 * cow::kPageSize}}));
+}
+
+TEST(Estimate, NothingThatIsWrittenToCountsTwice) {
+  cow::Measurement measurement;
+  measurement.processes = {worker(100 * kMiB, 256)};
+  cow::ProcessCopies& process = measurement.processes[0];
+  process.objects = {
+      {"", "Index", "words", 30}, {"index", "Index", "words", 20}, {"index", "Index", "names", 10}};
+  process.sampled.emplace().mappings = {{"arena words", 3, 60}, {"arena names", 1, 10}};
+  EXPECT_EQ(frozen(measurement),
+            (Frozen{{"object 'Index' of arena 'words'", 30 * cow::kPageSize},
+                    {"object 'index' of arena 'words'", 20 * cow::kPageSize},
+                    {"object 'index' of arena 'names'", 10 * cow::kPageSize}}));
+  process.objects = {{"index", "Index", "words", 0}};
+  EXPECT_EQ(frozen(measurement), (Frozen{{"mapping 'arena words'", 60 * cow::kPageSize},
+                                         {"mapping 'arena names'", 10 * cow::kPageSize}}));
 }
 
 TEST(Estimate, WhoIsNoWorker) {

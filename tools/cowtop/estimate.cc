@@ -3,6 +3,7 @@
 #include <compare>
 #include <iterator>
 #include <map>
+#include <set>
 #include <utility>
 
 #include <cowshed/tools/cowtop/estimate.h>
@@ -110,27 +111,25 @@ class Copies {
       return static_cast<std::uint64_t>(std::llround(part * static_cast<double>(count)));
     };
     bytes_ += of(*process.copied_bytes());
+    std::set<std::string> told_by_object;
     if (process.objects) {
       for (const cow::ObjectCopies& object : *process.objects) {
-        objects_["object '" + object.name + "'"] += of(object.copied_pages);
+        const std::string& name = object.name.empty() ? object.type : object.name;
+        pages_["object '" + name + "' of arena '" + object.arena + "'"] += of(object.copied_pages);
+        if (object.copied_pages > 0) told_by_object.insert("arena " + object.arena);
       }
     }
     if (process.sampled) {
       for (const cow::MappingCopies& mapping : process.sampled->mappings) {
-        mappings_["mapping '" + mapping.name + "'"] += of(mapping.estimated_copies);
+        if (told_by_object.contains(mapping.name)) continue;
+        pages_["mapping '" + mapping.name + "'"] += of(mapping.estimated_copies);
       }
     }
   }
   std::uint64_t bytes() const { return bytes_; }
   std::vector<Estimate::Frozen> hottest() const {
-    const auto found = hottest(objects_);
-    return found.empty() ? hottest(mappings_) : found;
-  }
-
- private:
-  static std::vector<Estimate::Frozen> hottest(const std::map<std::string, std::uint64_t>& pages) {
     std::vector<Estimate::Frozen> result;
-    for (const auto& [name, count] : pages) {
+    for (const auto& [name, count] : pages_) {
       if (count > 0) result.push_back({name, count * cow::kPageSize});
     }
     std::stable_sort(result.begin(), result.end(),
@@ -139,9 +138,9 @@ class Copies {
     return result;
   }
 
+ private:
   std::uint64_t bytes_ = 0;
-  std::map<std::string, std::uint64_t> objects_;
-  std::map<std::string, std::uint64_t> mappings_;
+  std::map<std::string, std::uint64_t> pages_;
 };
 
 }  // namespace

@@ -11,7 +11,8 @@ namespace cowshed::cowtop {
 
 // What memory would be needed if something were otherwise, by simple arithmetic on what was
 // measured.  An estimate: of workers that took each other's places it takes the most that were
-// alive at once, and more of them to copy as much as these did.
+// alive at once, and more of them to copy as much as these did.  What each worker allocates for
+// itself is in none of the figures.
 //
 // A worker is a child that was forked with its parent's memory and has not executed another
 // program.  When those were alive that are added up (ended_processes.h) is not known: they are
@@ -23,10 +24,10 @@ struct Estimate {
 
   // What would not have been copied of it, if nobody wrote to it: in a frozen arena, say.
   struct Frozen {
-    std::string name;  // "object 'index'", "mapping '[heap]'"
+    std::string name;  // "object 'index' of arena 'words'", "mapping '[heap]'"
     std::uint64_t bytes = 0;
   };
-  std::vector<Frozen> frozen;  // the most first, at most 3; objects where any are known
+  std::vector<Frozen> frozen;  // the most first, at most 3
 
   // Shared once, and the copies of so many times as many workers.
   std::uint64_t bytes_with_workers(std::uint64_t times) const;

@@ -418,8 +418,7 @@ std::string estimate_lines(const cow::Measurement& measurement) {
   if (!estimated) return {};
   std::string text = fmt::format(
       "what if (estimate): {} worker{}, the most at once, and what {} share{} take {} MiB; twice "
-      "as "
-      "many {}, ten times {}; by spawn {}\n",
+      "as many {}, ten times {}; by spawn {}; without what each worker allocates for itself\n",
       estimated->workers, estimated->workers == 1 ? "" : "s",
       estimated->workers == 1 ? "it" : "they", estimated->workers == 1 ? "s" : "",
       mebibytes(estimated->bytes_with_workers(1)), mebibytes(estimated->bytes_with_workers(2)),

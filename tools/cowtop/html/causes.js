@@ -123,7 +123,7 @@ function showEstimate(report) {
   if (!estimate) return;
   const panel = section("what-if", "What if");
   panel.append(element("p", { class: "hint" },
-    `An estimate: ${plural(estimate.workers, "worker")}, the most at once, and what they share, more of them copying as much each.`));
+    `An estimate: ${plural(estimate.workers, "worker")}, the most at once, and what they share, more of them copying as much each. Without what each worker allocates for itself.`));
   const most = Math.max(estimate.bytes_with_10x_workers, estimate.bytes_by_spawn, 1);
   const bar = (base, rest) => {
     const track = element("span", { class: "track" }, ...[[base, "base"], [rest, ""]].map(([bytes, kind]) => {
