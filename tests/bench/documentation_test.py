@@ -1,0 +1,126 @@
+#!/usr/bin/env python3
+"""What no tiny run can tell of the documentation: that the sizes of the whole plan are in it, its
+pictures, and that what is made of docs/performance.md is what it would be made of it now."""
+
+import itertools
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import unittest
+import xml.etree.ElementTree as xml
+
+SOURCE = pathlib.Path(__file__).resolve().parents[2]
+SUITE = SOURCE / "bench/suite"
+sys.dont_write_bytecode = True
+sys.path.append(str(SUITE))
+
+import plan  # noqa: E402
+
+HOLDINGS = ("heap", "huge heap", "arena")
+DATA = ("16 MiB", "256 MiB", "4 GiB", "12 GiB")
+
+
+def every(form, *values):
+    return [form.format(*each) for each in itertools.product(*values)]
+
+
+# What rows begin with, of each benchmark whose sizes are in their names.
+SIZES = {
+    "fork_latency": every("{}/{} | {}", HOLDINGS, ("array", "objects"),
+                          ("64 MiB", "512 MiB", "4 GiB", "12 GiB")),
+    "child_read": ["first read of 4 GiB in a child to a warm one in its parent"],
+    "freeze": ["audit of 4 GiB: faster than pagemap"],
+    "channel": every("moved | {}", ("64 bytes", "256 MiB")) + [
+        "gibibyte mapped | moved", "gibibyte read | moved"],
+    "channel_rivals": [
+        *every("rate/{} | channel", ("8 B", "64 B", "4 KiB", "64 KiB", "1 MiB", "64 MiB", "1 GiB",
+                                     "5 GiB", "64 B, 4 to 1", "64 B, 1 to 4", "64 B, 4 to 4")),
+        *every("round trip/{} | channel, p50", ("8 B", "64 B", "4 KiB", "64 KiB", "1 MiB"))],
+    "launch": every("{}/{} | {}", ("fork", "forkserver", "spawn"), ("begin", "cycle"),
+                    ("64 MiB", "4 GiB")),
+    "start_methods": [
+        *every("{}/{}/{} | fork", ("begin", "cycle"), (*HOLDINGS, "python"), DATA),
+        *every("{}/{}/{} | fork", ("all begun", "all ended", "page tables", "memory"),
+               ("heap", "arena"), ("1 worker", "8 workers", "64 workers", "256 workers")),
+        *every("{}/arena/{} | spawn", ("begin", "cycle"), ("1 thread", "8 threads", "32 threads"))],
+    "measuring": every("count/{} pages | cowtop", (1024, 4096, 16384, 65536)),
+    "html_page": ["1,000 processes, 1.5 million samples: shown"],
+    "sharing": every("{}/{} | arena", ("start", "look-ups", "memory", "copied pages"),
+                     ("4 MiB", "16 MiB", "64 MiB")),
+}
+
+
+def svg_texts(path):
+    """Letters are drawn as outlines, beside which their text is a comment."""
+    return re.findall("<!-- (.*?) -->", path.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def run(script, *arguments):
+    return subprocess.run(["/usr/bin/python3", "-B", SUITE / script, *arguments],
+                          capture_output=True, text=True, check=False)
+
+
+class PerformanceTest(unittest.TestCase):
+    def setUp(self):
+        page = (SOURCE / "docs/performance.md").read_text(encoding="utf-8")
+        parts = re.split(r"^## (\w+)$", page, flags=re.MULTILINE)[1:]
+        self.sections = dict(zip(parts[::2], parts[1::2]))
+
+    def test_has_the_sizes_of_the_whole_plan(self):
+        self.assertEqual(set(SIZES) - set(plan.benchmarks()), set())
+        for benchmark, rows in SIZES.items():
+            for row in rows:
+                self.assertIn(f"\n| {row} | ", self.sections[benchmark], benchmark)
+
+
+class PicturesTest(unittest.TestCase):
+    def test_each_is_one_with_a_white_ground(self):
+        files = list((SOURCE / "docs/images").glob("*.svg"))
+        self.assertTrue(files)
+        for file in files:
+            root = xml.parse(file).getroot()  # of what is not one, this throws
+            _, _, width, height = root.get("viewBox").split()
+            ground = next(element for element in root.iter() if element.tag.endswith("}path"))
+            self.assertEqual(ground.get("d").split(), ["M", "0", height, "L", width, height, "L",
+                                                       width, "0", "L", "0", "0", "z"], file)
+            self.assertIn("fill: #ffffff", ground.get("style"), file)
+
+    def test_each_that_a_page_shows_is_there(self):
+        pages = [SOURCE / "README.md", *(SOURCE / "docs").glob("*.md")]
+        shown = {page.parent / link for page in pages
+                 for link in re.findall(r"!\[[^\]]*\]\(([^):]+)\)", page.read_text(encoding="utf-8"))}
+        self.assertTrue(shown)
+        self.assertEqual([path for path in shown if not path.exists()], [])
+
+
+class MadeTest(unittest.TestCase):
+    """What is made of docs/performance.md, which is easily forgotten when that changes."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory(prefix="cowshed-documentation-test-")
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+
+    def test_the_decision_table(self):
+        readme = (SOURCE / "README.md").read_text(encoding="utf-8")
+        made = self.folder / "README.md"
+        made.write_text(readme, encoding="utf-8")
+        ran = run("decision.py", "--readme", made)
+        self.assertEqual(ran.returncode, 0, ran.stderr)
+        self.assertEqual(made.read_text(encoding="utf-8"), readme,
+                         "python3 bench/suite/decision.py writes it")
+
+    def test_growth_and_its_picture(self):
+        ran = run("estimate.py", "--docs", self.folder)
+        self.assertEqual(ran.returncode, 0, ran.stderr)
+        told = "python3 bench/suite/estimate.py writes it"
+        self.assertEqual((self.folder / "growth.md").read_text(encoding="utf-8"),
+                         (SOURCE / "docs/growth.md").read_text(encoding="utf-8"), told)
+        picture = "images/growth.svg"
+        self.assertEqual(svg_texts(self.folder / picture), svg_texts(SOURCE / "docs" / picture), told)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
