@@ -214,7 +214,8 @@ def document(figures):
     yield from ("", "![fork() by what the parent holds, and in what](images/growth.svg)", "",
                 "## 1 TiB and 1,000 workers, on paper", "")
     yield wrapped("By the fits above, 85 times as much data and 4 times as many workers as were "
-                  "measured, on the machine that performance.md names; the intervals are the fits' "
+                  "measured, each on the machine that performance.md names for that benchmark, so that "
+                  "where it names several, the rows here are of several; the intervals are the fits' "
                   "alone. That many workers of that much data at the same time were not measured: "
                   "each of the two is taken for itself. *Copies* are those of `bench/sharing`: a "
                   "worker looks up twice as many keys as there are, and copies the pointer to each.")

@@ -32,6 +32,10 @@ class PageTest(unittest.TestCase):
             self.assertEqual(sum(row[column].startswith("**") for row in rows), 2)
             self.assertEqual(text.count(f"\n* {estimate.TITLES[holding]}, "), 2)
 
+    def test_it_claims_no_single_machine(self):
+        text = " ".join((SOURCE / "docs/growth.md").read_text(encoding="utf-8").split())
+        self.assertIn("on the machine that performance.md names for that benchmark", text)
+
     def test_the_command_makes_it_and_its_picture(self):
         with tempfile.TemporaryDirectory(prefix="cowshed-estimate-test-") as folder:
             run = subprocess.run(["/usr/bin/python3", "-B", COMMAND, "--docs", folder],
