@@ -192,7 +192,8 @@ def main():
         parser.add_argument(name, type=lambda text: pathlib.Path(text).resolve(), help=what)
     parser.add_argument("out", type=pathlib.Path, help="the folder to write to")
     parser.add_argument("--against", metavar="REV", required=True, help="that commit's name")
-    parser.add_argument("--only", choices=plan.benchmarks(), help="one benchmark")
+    parser.add_argument("--only", choices=[part.benchmark for part in plan.AGAINST],
+                        help="one benchmark")
     parser.add_argument("--rounds", type=int, default=6, help="of two runs of each; twice as many "
                         "to confirm")
     options = parser.parse_args()

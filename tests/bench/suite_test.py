@@ -177,9 +177,41 @@ class ListsTest(unittest.TestCase):
         listed = re.search('^benchmarks="(.*)"$', command, re.MULTILINE)[1].split()
         self.assertEqual(sorted(listed), self.benchmarks)
 
+    def test_the_readme_names_every_benchmark(self):
+        readme = (SOURCE / "README.md").read_text(encoding="utf-8")
+        paragraph = next(text for text in readme.split("\n\n") if "beside it measure the rest" in text)
+        named = set(re.findall(r"`(\w+)`", paragraph)) | {"fork_latency"}
+        self.assertEqual(sorted(named), self.benchmarks)
+
     def test_the_documentation_has_every_benchmark(self):
         page = (SOURCE / "docs/performance.md").read_text(encoding="utf-8")
         self.assertEqual(sorted(re.findall(r"^## (\w+)$", page, re.MULTILINE)), self.benchmarks)
+
+
+class HelpTest(unittest.TestCase):
+    """./tools/bench, as far as it goes before it installs and builds anything."""
+
+    @staticmethod
+    def command(*arguments):
+        return subprocess.run([SOURCE / "tools/bench", *arguments], capture_output=True, text=True,
+                              check=False, timeout=60)
+
+    def test_says_how_much_memory_the_whole_plan_takes(self):
+        said = re.search(r"up to (\d+) GiB of memory", self.command("--help").stdout)[1]
+        self.assertEqual(int(said), max(part.gib for part in plan.PLAN["full"]))
+
+    def test_says_what_is_compared_with_another_commit(self):
+        compared = " ".join(part.benchmark for part in plan.AGAINST)
+        self.assertIn(f"only of\n{17 * ' '}{compared}.\n", self.command("--help").stdout)
+
+    def test_refuses_to_compare_the_others(self):
+        compared = {part.benchmark for part in plan.AGAINST}
+        for name in plan.benchmarks():
+            # Where the name passes, there is no such commit, so that nothing is built.
+            run = self.command("--against", "no-such-commit", "--only", name, "--out", "/nowhere")
+            self.assertEqual(run.returncode, 1 if name in compared else 2, run.stderr)
+            if name not in compared:
+                self.assertIn(f"bench: --against does not compare '{name}', only deref ", run.stderr)
 
 
 class MissedGoalsTest(unittest.TestCase):
