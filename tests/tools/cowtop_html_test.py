@@ -155,6 +155,7 @@ class ReportTest(HtmlTest):
                 "return [...document.querySelectorAll('section')].map((each) => each.id)"))
         self.assertIn("exact", self.text("main"))
         self.assertIn("./server --workers 4", self.text("h1"))
+        self.assertIn("what each worker allocates for itself", self.text("#what-if"))
 
     def test_sorts(self):
         self.open_report("pool")
