@@ -234,8 +234,34 @@ TEST_F(CowtopRecord, WhereTheEndCannotBeWrittenTheCommandsFailurePassesFirst) {
         });
     EXPECT_EQ(finished.exit_status(), status) << command;
     EXPECT_EQ(finished.out, "ran\n");
-    EXPECT_EQ(finished.err, "cowtop: cannot write to " + path + ": File too large\n");
+    const std::string what = "cowtop: cannot write to " + path + ": File too large; ";
+    EXPECT_EQ(finished.err, what + "tried again until the measurement ends\n" + what +
+                                "the recording has no end\n");
   }
+}
+
+TEST_F(CowtopRecord, AFullDiskIsSaidOnceAndSoIsItsEnd) {
+  Subprocess subject({COPY_SUBJECT, "100", "1", "50", "60000"});
+  subject.read_until("\n");
+  Subprocess cowtop({COWTOP, "record", "-o", path_, "-p", std::to_string(subject.pid())});
+  cowtop.read_until("attached");
+  rlimit limit{};
+  ASSERT_EQ(::prlimit(cowtop.pid(), RLIMIT_FSIZE, nullptr, &limit), 0);
+  const rlimit full{0, limit.rlim_max};
+  ASSERT_EQ(::prlimit(cowtop.pid(), RLIMIT_FSIZE, &full, nullptr), 0);
+  const std::string refused = "cowtop: cannot write to " + path_ + ": File too large; tried again";
+  EXPECT_THAT(cowtop.read_until("File too large").err, HasSubstr(refused));
+  std::this_thread::sleep_for(std::chrono::milliseconds(2500));  // it is tried again
+  ASSERT_EQ(::prlimit(cowtop.pid(), RLIMIT_FSIZE, &limit, nullptr), 0);
+  const std::string again = "cowtop: " + path_ + " can be written again";
+  EXPECT_THAT(cowtop.read_until("again, and").err, HasSubstr(again));
+  ::kill(cowtop.pid(), SIGINT);
+  const Finished finished = cowtop.finish();
+  EXPECT_EQ(finished.exit_status(), 0);
+  for (const std::string& once : {refused, again}) {
+    EXPECT_EQ(finished.err.find(once), finished.err.rfind(once)) << finished.err;
+  }
+  EXPECT_EQ(nlohmann::json::parse(report("--json"))["processes"][0]["pid"], subject.pid());
 }
 
 TEST_F(CowtopRecord, WhereAReportCannotBeWritten) {

@@ -31,6 +31,7 @@ class OutputFile {
   // end (stream), or never (device).
   enum class Kind { file, stream, device };
   Kind kind() const;
+  const std::string& path() const { return path_; }
   // Whether something would be lost by clear().
   bool holds_something() const;
   // Empties the file, where it can be emptied.

@@ -5,6 +5,7 @@
 #include <thread>
 #include <utility>
 
+#include <cowshed/tools/cowtop/complain.h>
 #include <cowshed/tools/cowtop/recorder.h>
 
 namespace cowshed::cowtop {
@@ -137,10 +138,17 @@ Observer::Next Recorder::sampled(const cow::Backend& backend) {
   if (begin < next_) return Next::go_on;
   cow::Measurement measurement = backend.measurement();
   const bool has_names = measurement.sampling.has_value();
-  static_cast<void>(append(std::move(measurement)));
+  tell_news_of(append(std::move(measurement)));
   if (has_names) ::malloc_trim(0);
   next_ = next_append(begin, steady_clock::now());
   return Next::go_on;
+}
+
+void Recorder::tell_news_of(const Expected<void>& written) {
+  if (written.has_value() != is_refused_) return;
+  is_refused_ = !written;
+  complain(written ? file_.path() + " can be written again, and has what was missed"
+                   : written.error().message + "; tried again until the measurement ends");
 }
 
 Expected<void> Recorder::append(cow::Measurement measurement) {
@@ -153,8 +161,14 @@ Expected<void> Recorder::append(cow::Measurement measurement) {
 }
 
 Expected<void> Recorder::end(const cow::Measurement& measurement, int exit_status) {
-  return write(measurement, recorded_head(measurement),
-               Json{{"ended", true}, {"exit_status", exit_status}});
+  auto written = write(measurement, recorded_head(measurement),
+                       Json{{"ended", true}, {"exit_status", exit_status}});
+  if (written) {
+    tell_news_of(written);
+  } else {
+    written.error().message += "; the recording has no end";
+  }
+  return written;
 }
 
 }  // namespace cowshed::cowtop

@@ -25,6 +25,8 @@ class Recorder : public Observer {
   // something has been measured.
   static Expected<Recorder> start(OutputFile file, const MeasureOptions& options);
 
+  // append(), about once a second.  Complains where the file takes no more, and says when it does
+  // again: once, hours before the end maybe.
   Next sampled(const cow::Backend& backend) override;
 
   // What has changed since it was last called.  Where the file takes no more, nothing is written,
@@ -36,11 +38,13 @@ class Recorder : public Observer {
  private:
   explicit Recorder(OutputFile file) : file_(std::move(file)) {}
   Expected<void> begin();
+  void tell_news_of(const Expected<void>& written);
   Expected<void> write(const cow::Measurement& measurement, const Json& head, const Json& rest);
 
   OutputFile file_;
   ZstdLineEncoder encoder_;
   std::string header_;  // that has not been written
+  bool is_refused_ = false;
   // As the file has it.
   Json head_ = Json::object();
   std::vector<cow::ProcessCopies> processes_;
