@@ -197,7 +197,8 @@ Measured measure_command(const MeasureOptions& options, cow::OpenedBackend& open
   if (!sampling_error.empty()) complain("incomplete: " + sampling_error);
   const int exit_status =
       WIFSIGNALED(*status) ? kSignalBase + WTERMSIG(*status) : WEXITSTATUS(*status);
-  return {std::move(measurement), sampling_error.empty() ? exit_status : kOwnError,
+  const int own_status = sampling_error.empty() ? 0 : kOwnError;
+  return {std::move(measurement), exit_status != 0 ? exit_status : own_status,
           end && end->has_begun()};
 }
 
@@ -219,15 +220,22 @@ Measured measure_attached(const MeasureOptions& options, cow::OpenedBackend& ope
   complain(fmt::format("attached to {} process{} by the {} backend; Ctrl-C ends and reports",
                        attached->processes, attached->processes == 1 ? "" : "es", backend.name()));
   std::optional<TreeEnd> end;
+  std::string failure;
   for (;;) {
     if (!ended) diffs->sample();
-    if (const auto sampled = backend.sample(); !sampled) return failed(sampled.error());
+    if (const auto sampled = backend.sample(); !sampled) {
+      failure = sampled.error().message;
+      break;
+    }
     bound(options, backend);
     const bool asked = is_end_asked_for(observer, backend);
     if (ended || (!backend.any_alive() && !selected->grows())) break;
     if (asked && !end) end.emplace();
     if (end && !end->go_on(backend.measurement(cow::CodeOf::none()), 0)) break;
-    if (const auto found = selected->attach_new(backend); !found) return failed(found.error());
+    if (const auto found = selected->attach_new(backend); !found) {
+      failure = found.error().message;
+      break;
+    }
     ended = !wait_for_event(signals->fd(), -1, backend, observer);
     if (!signals->next()) continue;
     ended = true;
@@ -235,7 +243,8 @@ Measured measure_attached(const MeasureOptions& options, cow::OpenedBackend& ope
   }
   cow::Measurement measurement = backend.measurement();
   diffs->end(measurement);
-  return {std::move(measurement), 0, end && end->has_begun()};
+  if (!failure.empty()) complain("incomplete: " + failure);
+  return {std::move(measurement), failure.empty() ? 0 : kOwnError, end && end->has_begun()};
 }
 
 struct Opening {
@@ -279,6 +288,11 @@ Measured measure(const MeasureOptions& options, Observer* observer) {
   if (!opening.backend) return failed(opening.backend.error());
   return options.selection ? measure_attached(options, *opening.backend, observer, opening.ended)
                            : measure_command(options, *opening.backend, observer);
+}
+
+Measured measure_by(cow::OpenedBackend& opened, const MeasureOptions& options, Observer* observer) {
+  return options.selection ? measure_attached(options, opened, observer, false)
+                           : measure_command(options, opened, observer);
 }
 
 }  // namespace cowshed::cowtop

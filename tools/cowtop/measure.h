@@ -28,8 +28,8 @@ class Observer {
 
 struct Measured {
   std::optional<cow::Measurement> measurement;  // nullopt: nothing was measured
-  // The command's, as exit_status.h has it; 0 of what was attached to; kOwnError, and it has been
-  // said why, where nothing or not all was measured.
+  // The command's, as exit_status.h has it; 0 of what was attached to.  Instead of 0 kOwnError, and
+  // it has been said why, where nothing or not all was measured.
   int exit_status = 0;
   bool was_ended = false;  // the observer asked for it, and something was still running
 };
@@ -37,5 +37,8 @@ struct Measured {
 // Runs the command, or attaches, and measures until the end or Ctrl-C: where processes of the
 // selection may still come, until Ctrl-C.  Prints what goes wrong.
 Measured measure(const MeasureOptions& options, Observer* observer = nullptr);
+// The same by a backend of the caller's.
+Measured measure_by(cow::OpenedBackend& opened, const MeasureOptions& options,
+                    Observer* observer = nullptr);
 
 }  // namespace cowshed::cowtop

@@ -140,7 +140,10 @@ void LiveView::end(const Measured& measured) {
                            "the command has ended, exit status {}: q ends the view and prints the "
                            "report",
                            measured.exit_status)
-                     : "all processes have ended: q ends the view and prints the report";
+        : measured.exit_status != 0
+            ? "the measurement is incomplete: q ends the view, which says why, and prints the "
+              "report"
+            : "all processes have ended: q ends the view and prints the report";
     draw();
     std::array<pollfd, 2> events{{{terminal_->fd(), POLLIN, 0}, {signals->fd(), POLLIN, 0}}};
     do {
