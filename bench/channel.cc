@@ -47,13 +47,15 @@ struct Judge {
 
   void faster(const std::string& ours, const std::string& rival, double least) const {
     const auto comparison = compare(samples_of(samples, rival), samples_of(samples, ours));
-    report.goal({group + ": speed of " + ours + " to " + rival, Goal::Bound::at_least, least, ""},
-                comparison.ratio, comparison.interval);
+    report.goal(
+        {group + ": speed of " + ours + " to " + rival, Goal::Bound::at_least, least, "", group},
+        comparison.ratio, comparison.interval);
   }
   void slower(const std::string& ours, const std::string& rival, double most) const {
     const auto comparison = compare(samples_of(samples, ours), samples_of(samples, rival));
-    report.goal({group + ": time of " + ours + " to " + rival, Goal::Bound::at_most, most, ""},
-                comparison.ratio, comparison.interval);
+    report.goal(
+        {group + ": time of " + ours + " to " + rival, Goal::Bound::at_most, most, "", group},
+        comparison.ratio, comparison.interval);
   }
   void control(const std::string& again, const std::string& first) const {
     report.control(group, compare(samples_of(samples, again), samples_of(samples, first)));

@@ -184,7 +184,7 @@ void measure_first_read(std::size_t bytes, const Options& options, Report& repor
   figures("first read", samples, report);
   const Comparison first = compare(samples[1].values, samples[0].values);
   report.goal({"first read of " + size_name(bytes) + " in a child to a warm one in its parent",
-               Goal::Bound::at_most, 1.3, ""},
+               Goal::Bound::at_most, 1.3, "", "first read"},
               first.ratio, first.interval);
   report.control("first read", compare(samples[2].values, samples[0].values));
 }
@@ -211,7 +211,8 @@ void measure_random(std::size_t bytes, const Options& options, Report& report) {
                 heap->facts()["huge_share"].get<double>() * 100, "%");
   figures("random reads", samples, report);
   const Comparison comparison = compare(samples[0].values, samples[1].values);
-  report.goal({"random 64-byte reads in a child: arena to huge heap", Goal::Bound::at_most, 1, ""},
+  report.goal({"random 64-byte reads in a child: arena to huge heap", Goal::Bound::at_most, 1, "",
+               "random reads"},
               comparison.ratio, comparison.interval);
   report.control("random reads", compare(samples[2].values, samples[0].values));
 }

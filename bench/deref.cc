@@ -134,9 +134,9 @@ void measure_group(const std::string& group, const std::string& rival,
   }
   for (const auto& use : uses) {
     const auto added = compare(samples_of(samples, use), samples_of(samples, rival));
-    report.goal(
-        {fmt::format("{}: {} adds to a {}", group, use, rival), Goal::Bound::at_most, 1, "ns"},
-        added.difference, added.difference_interval);
+    report.goal({fmt::format("{}: {} adds to a {}", group, use, rival), Goal::Bound::at_most, 1,
+                 "ns", group},
+                added.difference, added.difference_interval);
   }
   report.control(group, compare(samples_of(samples, rival + " again"), samples_of(samples, rival)));
 }

@@ -87,17 +87,23 @@ void report_group(const std::string& group, const std::vector<Samples>& samples,
   };
   const auto judge = [&](const std::string& ours, const std::string& rival, double least) {
     const Comparison comparison = speed(ours, rival);
-    report.goal({group + ": " + ours + " as fast as " + rival, Goal::Bound::at_least, least, ""},
-                comparison.ratio, comparison.interval);
+    report.goal(
+        {group + ": " + ours + " as fast as " + rival, Goal::Bound::at_least, least, "", group},
+        comparison.ratio, comparison.interval);
   };
   judge("scope", "jemalloc", 0.95);
   judge("explicit", "mallocx", 0.95);
   judge("scope", "glibc", 1);
   judge("explicit", "glibc", 1);
+  if (group.starts_with("fill")) {
+    for (const std::string rival : {"jemalloc, huge", "glibc, huge"}) {
+      report.ratio(group, "speed of scope to " + rival, speed("scope", rival));
+    }
+  }
   if (group.starts_with("churn")) {  // where a layer can be told from page faults
     const Comparison added = compare(samples_of(samples, "pmr"), samples_of(samples, "explicit"));
-    report.goal({group + ": pmr adds to explicit", Goal::Bound::at_most, 3, "ns"}, added.difference,
-                added.difference_interval);
+    report.goal({group + ": pmr adds to explicit", Goal::Bound::at_most, 3, "ns", group},
+                added.difference, added.difference_interval);
   }
   report.control(group, speed("jemalloc again", "jemalloc"));
 }

@@ -102,8 +102,9 @@ std::vector<Samples> measure_rounds(const std::vector<Held>& all, const Options&
 void judge_flatness(const std::string& group, const std::string& size, const std::string& smallest,
                     const std::vector<Samples>& samples, Report& report) {
   const Comparison flat = compare(samples_of(samples, size), samples_of(samples, smallest));
-  report.goal({fmt::format("{}: {} to {}", group, size, smallest), Goal::Bound::at_most, 1.3, ""},
-              flat.ratio, flat.interval);
+  report.goal(
+      {fmt::format("{}: {} to {}", group, size, smallest), Goal::Bound::at_most, 1.3, "", group},
+      flat.ratio, flat.interval);
 }
 
 // The largest apart from the others, with the smallest alone: memory is finite.
@@ -132,9 +133,9 @@ void measure_arena(const std::string& group, const std::string& layout, const Si
     judge_flatness(group, size_name(sizes.largest), smallest, apart, report);
   }
   const Comparison cost = compare(samples_of(samples, middle), samples_of(samples, "empty"));
-  report.goal(
-      {fmt::format("{}: {} to an empty arena", group, middle), Goal::Bound::at_most, 1.5, ""},
-      cost.ratio, cost.interval);
+  report.goal({fmt::format("{}: {} to an empty arena", group, middle), Goal::Bound::at_most, 1.5,
+               "", group},
+              cost.ratio, cost.interval);
   std::erase(huge_shares, 0);  // the empty ones
   report.figure(group, "least share in 2 MiB pages",
                 *std::min_element(huge_shares.begin(), huge_shares.end()) * 100, "%");

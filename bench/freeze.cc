@@ -167,7 +167,10 @@ void measure_freeze(std::size_t bytes, const std::string& layout, const Options&
                         answer["huge_ranges"].get<double>() / answer["full_ranges"].get<double>());
     return answer;
   };
-  const auto copy = [&] { return copier.ask({})["ms"].get<double>(); };
+  const auto copy = [&] {
+    copier.ask({});  // its caches are warm, whoever was before it
+    return copier.ask({})["ms"].get<double>();
+  };
   auto samples =
       interleave({{"freeze", [&] { return sample(huge, fill_huge)["ms"].get<double>(); }},
                   {"freeze, 4 KiB pages",
@@ -221,7 +224,7 @@ void measure_audit(std::size_t bytes, const Options& options, Report& report) {
   for (const std::string rival : {"pagemap", "pagemap, 4 KiB pages"}) {
     const Comparison speed = compare(samples_of(samples, rival), samples_of(samples, "audit"));
     report.goal({fmt::format("audit of {}: faster than {}", size_name(bytes), rival),
-                 Goal::Bound::at_least, 50, "times"},
+                 Goal::Bound::at_least, 50, "times", "audit"},
                 speed.ratio, speed.interval);
   }
   report.control("audit",

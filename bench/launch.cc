@@ -92,10 +92,10 @@ void measure_method(const Method& method, std::size_t small, std::size_t large,
         compare(samples_of(*samples, size_name(large)), samples_of(*samples, size_name(small)));
     if (std::strcmp(what, "begin") == 0) {
       report.goal({fmt::format("{}: {} to {}", group, size_name(large), method.rival),
-                   Goal::Bound::at_most, method.most, ""},
+                   Goal::Bound::at_most, method.most, "", group},
                   cost.ratio, cost.interval);
       report.goal({fmt::format("{}: {} to {}", group, size_name(large), size_name(small)),
-                   Goal::Bound::at_most, 1.3, ""},
+                   Goal::Bound::at_most, 1.3, "", group},
                   flat.ratio, flat.interval);
     } else {
       report.ratio(group, size_name(large) + " to " + method.rival, cost);

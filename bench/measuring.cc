@@ -195,12 +195,14 @@ void measure_copies(const std::vector<ObserverKind>& kinds, const Options& optio
   for (const ObserverKind& kind : kinds) {
     if (kind.name == "none") continue;
     report.figure("copy", kind.name + " adds", median(added(samples, kind.name)), "ns");
-    const Comparison comparison = compare(ours, added(samples, kind.name));
+    const Comparison comparison = compare_differences(ours, added(samples, kind.name));
     const std::string what = fmt::format("copy: added by cowtop to added by {}", kind.name);
     if (kind.name == "bpftrace") {
-      report.goal({what, Goal::Bound::at_most, 0.5, ""}, comparison.ratio, comparison.interval);
+      report.goal({what, Goal::Bound::at_most, 0.5, "", "copy"}, comparison.ratio,
+                  comparison.interval);
     } else if (kind.name == "empty programs") {
-      report.goal({what, Goal::Bound::at_most, 1.5, ""}, comparison.ratio, comparison.interval);
+      report.goal({what, Goal::Bound::at_most, 1.5, "", "copy"}, comparison.ratio,
+                  comparison.interval);
     } else if (kind.name != "cowtop") {
       report.ratio("copy", what, comparison);
     }
@@ -242,10 +244,11 @@ void measure_bystander(const std::vector<ObserverKind>& kinds, const Options& op
   const Comparison to_empty =
       compare(samples_of(samples, "cowtop"), samples_of(samples, "empty programs"));
   report.ratio("bystander", "a first touch under cowtop to one under the empty programs", to_empty);
-  const Comparison comparison = compare(added(samples, "cowtop"), added(samples, "empty programs"));
-  report.goal(
-      {"bystander: added by cowtop to added by the empty programs", Goal::Bound::at_most, 1.1, ""},
-      comparison.ratio, comparison.interval);
+  const Comparison comparison =
+      compare_differences(added(samples, "cowtop"), added(samples, "empty programs"));
+  report.goal({"bystander: added by cowtop to added by the empty programs", Goal::Bound::at_most,
+               1.1, "", "bystander"},
+              comparison.ratio, comparison.interval);
 }
 
 void measure_quiet(const std::vector<ObserverKind>& kinds, const Options& options, Report& report) {
@@ -253,7 +256,7 @@ void measure_quiet(const std::vector<ObserverKind>& kinds, const Options& option
   const auto samples = measure_under(kinds, subject, subject, 0, options.pairs);
   print_figures("no faults", samples, report);
   const Comparison comparison = compare(samples_of(samples, "cowtop"), samples_of(samples, "none"));
-  report.goal({"no faults: under cowtop to unwatched", Goal::Bound::at_most, 1.05, ""},
+  report.goal({"no faults: under cowtop to unwatched", Goal::Bound::at_most, 1.05, "", "no faults"},
               comparison.ratio, comparison.interval);
 }
 

@@ -9,7 +9,8 @@ std::vector<Samples> interleave(const std::vector<Variant>& variants, int rounds
   std::vector<Samples> result;
   result.reserve(variants.size());
   for (const auto& variant : variants) result.push_back({variant.name, {}});
-  for (int round = 0; round < rounds; ++round) {
+  const int all = rounds == 1 ? 1 : rounds + rounds % 2;
+  for (int round = 0; round < all; ++round) {
     for (std::size_t i = 0; i < variants.size(); ++i) {
       const std::size_t turn = round % 2 == 0 ? i : variants.size() - 1 - i;
       result[turn].values.push_back(variants[turn].sample());
@@ -50,6 +51,25 @@ Comparison compare(const std::vector<double>& a, const std::vector<double>& b) {
           .difference = median(differences),
           .difference_interval = bootstrap_median(differences),
           .pairs = a.size()};
+}
+
+Comparison compare_differences(const std::vector<double>& a, const std::vector<double>& b) {
+  const auto ratio = [](const std::vector<double>& over, const std::vector<double>& under) {
+    const double divisor = median(under);
+    return divisor <= 0 ? kNoBound : std::min(kNoBound, median(over) / divisor);
+  };
+  Comparison result = compare(a, b);
+  result.ratio = ratio(a, b);
+  result.interval = bootstrap(a.size(), [&](const std::vector<std::size_t>& picked) {
+    std::vector<double> over;
+    std::vector<double> under;
+    for (const std::size_t i : picked) {
+      over.push_back(a[i]);
+      under.push_back(b.at(i));
+    }
+    return ratio(over, under);
+  });
+  return result;
 }
 
 }  // namespace cowshed::bench

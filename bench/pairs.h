@@ -20,7 +20,8 @@ struct Samples {
 };
 
 // `rounds` samples of each variant in the order A B C, C B A, A B C, ...; with two variants that
-// is A B B A.  What the same round gave belongs together: a pair.
+// is A B B A.  One more where they are odd, unless there is one: what a variant finds of the one
+// before it is then another's as often.  What the same round gave belongs together: a pair.
 std::vector<Samples> interleave(const std::vector<Variant>& variants, int rounds);
 
 // `more` comes from fresh processes: further pairs of the same variants.
@@ -38,5 +39,10 @@ struct Comparison {
 };
 
 Comparison compare(const std::vector<double>& a, const std::vector<double>& b);
+
+// The same of two that are differences themselves, and may be near 0: `ratio` is that of their
+// medians, and the interval by resampling the pairs.  It has kNoBound where b may be 0 or less.
+constexpr double kNoBound = 1000;
+Comparison compare_differences(const std::vector<double>& a, const std::vector<double>& b);
 
 }  // namespace cowshed::bench

@@ -8,7 +8,7 @@
 namespace cowshed::bench {
 namespace {
 
-constexpr int kQuickPairs = 3;
+constexpr int kQuickPairs = 2;
 
 int run(int argc, char** argv, const Program& program) {
   Options options;

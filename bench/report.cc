@@ -85,16 +85,28 @@ void Report::control(const std::string& group, const Comparison& comparison) {
   row["group"] = group;
   row["void"] = comparison.ratio < 0.95 || comparison.ratio > 1.05;
   content_["controls"].push_back(std::move(row));
+  for (auto& judged : content_["goals"]) {
+    if (judged["group"] == group && is_void(group)) judged["verdict"] = "void";
+  }
+}
+
+bool Report::is_void(const std::string& group) const {
+  const auto& controls = content_["controls"];
+  return std::any_of(controls.begin(), controls.end(), [&](const json& row) {
+    return row["group"] == group && row["void"].get<bool>();
+  });
 }
 
 void Report::goal(const Goal& goal, double measured, Interval interval) {
   const bool at_most = goal.bound == Goal::Bound::at_most;
   const bool low_is_fine = at_most ? interval.low <= goal.limit : interval.low >= goal.limit;
   const bool high_is_fine = at_most ? interval.high <= goal.limit : interval.high >= goal.limit;
-  const char* verdict = low_is_fine && high_is_fine   ? "met"
+  const char* verdict = is_void(goal.group)           ? "void"
+                        : low_is_fine && high_is_fine ? "met"
                         : low_is_fine || high_is_fine ? "undecided"
                                                       : "missed";
   content_["goals"].push_back({{"what", goal.what},
+                               {"group", goal.group},
                                {"bound", at_most ? "at_most" : "at_least"},
                                {"limit", goal.limit},
                                {"unit", goal.unit},

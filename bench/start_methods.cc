@@ -18,6 +18,7 @@
 #include "holder.h"
 #include "machine.h"
 #include "program.h"
+#include "start_jobs.h"
 #include "starts.h"
 
 // How long a worker takes to its first line, and to its end, by every method there is and by how
@@ -35,7 +36,8 @@ void sleep_until_stopped(const std::stop_token& stop) {
 
 class StartWork final : public SubjectWork {
  public:
-  explicit StartWork(const json& configuration) : holder_(configuration) {
+  explicit StartWork(const json& configuration)
+      : holder_(configuration), job_bytes_(configuration.value("job_bytes", std::size_t{0})) {
     for (int i = 1; i < configuration.value("threads", 1); ++i) {
       threads_.emplace_back(sleep_until_stopped);
     }
@@ -46,6 +48,11 @@ class StartWork final : public SubjectWork {
   json answer(const json& question) override {
     const std::string method = question["method"];
     if (question.contains("workers")) return crowd(method, question);
+    if (job_bytes_ > 0) {
+      if (!jobs_) jobs_.emplace(holder_, job_bytes_);
+      const JobTimes times = jobs_->measure(method);
+      return {{"begin_us", times.first_us}, {"cycle_us", times.whole_us}};
+    }
     const StartTimes times = starter_.measure(method);
     return {{"begin_us", times.begin_us}, {"cycle_us", times.cycle_us}};
   }
@@ -62,6 +69,8 @@ class StartWork final : public SubjectWork {
   }
 
   Holder holder_;
+  std::size_t job_bytes_;
+  std::optional<Jobs> jobs_;
   Starter starter_;
   std::optional<ForkServer> server_;  // of the crowds
   std::vector<std::jthread> threads_;
@@ -151,6 +160,32 @@ void measure_workers(const Options& options, Report& report) {
   }
 }
 
+// One worker that reads what its parent holds.
+void measure_jobs(const Options& options, Report& report) {
+  const Question job = {{"first answer", "whole job"}, json::object()};
+  const std::vector<std::string> methods = {"fork", "forkserver", "spawn"};
+  const std::vector<std::size_t> sizes = options.quick
+                                             ? std::vector<std::size_t>{1_MiB, 2_MiB, 4_MiB}
+                                             : std::vector<std::size_t>{16_MiB, 64_MiB, 512_MiB};
+  for (const std::string memory : {"heap", "huge heap", "arena"}) {
+    for (const std::size_t bytes : sizes) {
+      const std::string name = fmt::format("{}/{}", memory, size_name(bytes));
+      if (!options.wants("job/" + name)) continue;
+      const Holding holding = {memory, "array", memory == "arena" ? bytes : 0};
+      json configuration = holding.configuration();
+      configuration["job_bytes"] = bytes;
+      Subject subject(configuration, "", holding.environment());
+      measure_methods(name, subject, job, methods, options.pairs, report);
+    }
+  }
+  for (const std::size_t bytes : sizes) {
+    const std::string name = fmt::format("python/{}", size_name(bytes));
+    if (!options.wants("job/" + name) || bytes == sizes.back()) continue;
+    Subject subject({{"bytes", bytes}, {"job", true}}, "start_python");
+    measure_methods(name, subject, job, methods, options.pairs, report);
+  }
+}
+
 // A parent with threads, which sleep: by every method that it may use.
 void measure_threads(const Options& options, Report& report) {
   if (!options.wants("arena/threads")) return;
@@ -177,6 +212,13 @@ void measure(const Options& options, Report& report) {
   report.setting("all ended", "the same, from their release until the last has been reaped");
   report.setting("page tables, memory",
                  "of all these workers, which have read nothing: VmPTE, and PSS");
+  report.setting("first answer",
+                 "from the call until the worker has read the first word of an array of 64-bit "
+                 "words of its parent's");
+  report.setting("whole job",
+                 "from the call until the worker has added them all up and been reaped; heap: a "
+                 "std::vector, which forkserver and spawn send; arena: a Ref; python: sum() of an "
+                 "array.array, which forkserver and spawn pickle");
   report.setting("threads", "in the starting process, which holds 16 MiB; all but one sleep");
   report.setting("heap", kHeapSetting);
   report.setting("huge heap", kHugeHeapSetting);
@@ -219,6 +261,7 @@ void measure(const Options& options, Report& report) {
     measure_methods(name, subject, one_worker(), {"fork", "forkserver", "spawn"}, options.pairs,
                     report);
   }
+  measure_jobs(options, report);
   measure_workers(options, report);
   measure_threads(options, report);
 }

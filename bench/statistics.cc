@@ -18,20 +18,30 @@ double median(std::vector<double> values) {
   return (*middle + *std::max_element(values.begin(), middle)) / 2;
 }
 
-Interval bootstrap_median(const std::vector<double>& values) {
+Interval bootstrap(std::size_t count,
+                   const std::function<double(const std::vector<std::size_t>&)>& statistic) {
   constexpr std::size_t kResamples = 10000;
   std::mt19937 random(1);
-  std::uniform_int_distribution<std::size_t> pick(0, values.size() - 1);
-  std::vector<double> medians(kResamples);
-  std::vector<double> sample(values.size());
-  for (auto& result : medians) {
-    for (auto& value : sample) {
-      value = values[pick(random)];
+  std::uniform_int_distribution<std::size_t> pick(0, count - 1);
+  std::vector<double> found(kResamples);
+  std::vector<std::size_t> picked(count);
+  for (auto& result : found) {
+    for (auto& number : picked) {
+      number = pick(random);
     }
-    result = median(sample);
+    result = statistic(picked);
   }
-  std::sort(medians.begin(), medians.end());
-  return {medians[kResamples / 40], medians[kResamples - 1 - kResamples / 40]};
+  std::sort(found.begin(), found.end());
+  return {found[kResamples / 40], found[kResamples - 1 - kResamples / 40]};
+}
+
+Interval bootstrap_median(const std::vector<double>& values) {
+  std::vector<double> sample(values.size());
+  return bootstrap(values.size(), [&](const std::vector<std::size_t>& picked) {
+    std::transform(picked.begin(), picked.end(), sample.begin(),
+                   [&](std::size_t number) { return values[number]; });
+    return median(sample);
+  });
 }
 
 }  // namespace cowshed::bench

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstddef>
+#include <functional>
 #include <vector>
 
 namespace cowshed::bench {
@@ -11,7 +13,10 @@ struct Interval {
   double high;
 };
 
-// Of the median, 95 %, by 10,000 resamples with a fixed seed.
+// Of what `statistic` makes of `count` values that are picked again, by their numbers: 95 %, by
+// 10,000 resamples with a fixed seed.
+Interval bootstrap(std::size_t count,
+                   const std::function<double(const std::vector<std::size_t>&)>& statistic);
 Interval bootstrap_median(const std::vector<double>& values);
 
 }  // namespace cowshed::bench

@@ -17,7 +17,8 @@ WIDTH = 6.4  # inches
 ROW = 0.3
 STYLES = [("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"), ("v", "-"), ("P", "--"), ("X", "-."),
           ("*", ":")]
-VERDICTS = {"met": ("o", "black"), "undecided": ("D", "white"), "missed": ("X", "black")}
+VERDICTS = {"met": ("o", "black"), "undecided": ("D", "white"), "missed": ("X", "black"),
+            "void": ("X", "white")}
 FIGURES_IN_A_PICTURE = 24
 GOALS_IN_A_PICTURE = 10
 

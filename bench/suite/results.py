@@ -173,12 +173,12 @@ def write_summary(results, about, plots, path):
              "", "## Goals", ""]
     verdicts = results.verdicts()
     counts = ", ".join(f"{sum(v == verdict for v, _, _ in verdicts)} {verdict}"
-                       for verdict in ("met", "undecided", "missed"))
+                       for verdict in ("met", "undecided", "missed", "void"))
     lines += [f"{counts}.", ""]
     why = analyses(pathlib.Path(__file__).resolve().parents[2])
     for verdict, name, what in verdicts:
-        if verdict == "undecided":
-            lines.append(f"* undecided: {name}, {what}")
+        if verdict in ("undecided", "void"):
+            lines.append(f"* {verdict}: {name}, {what}")
         elif verdict == "missed":
             reason = why.get((name, what), "docs/missed_goals.md does not say why")
             lines.append(f"* missed: {name}, {what}: {reason}")

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <cowshed/share/forkserver.h>
+#include <cowshed/share/ref.h>
+
+#include "holder.h"
+
+namespace cowshed::bench {
+
+// Both from before the start, until what the worker said is there.
+struct JobTimes {
+  double first_us;  // until it has read the first word
+  double whole_us;  // until it has added up all words, and been reaped
+};
+
+// A fixed job for one worker by the library's "fork", "spawn" or "forkserver": to add up an array
+// of its parent's.  One in an arena goes as a reference; a std::vector on the heap is there after a
+// fork, and is sent otherwise.
+class Jobs {
+ public:
+  // The array is `holder`'s, where that has one in an arena, or of `bytes` on the heap.
+  Jobs(const Holder& holder, std::size_t bytes);
+
+  // Throws std::runtime_error when the worker failed, or its answer is wrong.
+  JobTimes measure(const std::string& method);
+
+ private:
+  std::optional<Ref<std::span<const std::uint64_t>>> in_arena_;
+  std::vector<std::uint64_t> on_heap_;
+  std::uint64_t first_ = 0;
+  std::uint64_t sum_ = 0;
+  std::optional<ForkServer> server_;  // from its first worker on
+};
+
+}  // namespace cowshed::bench
