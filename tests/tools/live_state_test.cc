@@ -112,34 +112,44 @@ TEST(LiveState, ATreeHasItsChildrenBelowTheirParents) {
 }
 
 TEST(LiveState, EveryColumnSortsBothWays) {
-  State state = server_state(3);
-  state.use_memory({{{102, server_after(1).processes[2].start_ns}, {2 << 20, 1 << 20, 1}}});
+  State state = server_state(2);
+  cow::Measurement measurement = server_after(3);
+  measurement.processes[3].latency = {2'500'000, {}};
+  measurement.processes[4].shared_at_fork_bytes = 200 << 20;
+  state.use_memory({{id_of(measurement.processes[2]), {2 << 20, 1 << 20, 1}},
+                    {id_of(measurement.processes[4]), {3 << 20, 1 << 19, 1}}});
+  state.update(measurement);
   press(state, "t");
-  const std::map<Column, std::vector<pid_t>> ascending = {
-      {Column::pid, {100, 101, 102, 103, 104, 105}},
-      {Column::copied, {100, 102, 104, 101, 103, 105}},
-      {Column::at_fork, {101, 102, 103, 104, 105, 100}},
-      {Column::shared, {103, 101, 104, 102, 100, 105}},
-      {Column::curve, {103, 101, 104, 102, 100, 105}},
-      {Column::reused, {105, 100, 101, 102, 103, 104}},
-      {Column::zero, {100, 105, 101, 102, 103, 104}},
-      {Column::time, {101, 100, 102, 103, 104, 105}},
-      {Column::rss, {102, 100, 101, 103, 104, 105}},
-      {Column::pss, {102, 100, 101, 103, 104, 105}},
-      {Column::command, {105, 104, 100, 101, 103, 102}}};
-  for (const auto& [column, expected] : ascending) {
+  struct Orders {
+    std::vector<pid_t> ascending;
+    std::vector<pid_t> descending;
+  };
+  // What is not known comes last, and what is equal keeps its order, both ways.
+  const std::map<Column, Orders> expected = {
+      {Column::pid, {{100, 101, 102, 103, 104, 105}, {105, 104, 103, 102, 101, 100}}},
+      {Column::copied, {{100, 102, 104, 101, 103, 105}, {103, 101, 104, 102, 100, 105}}},
+      {Column::rate, {{100, 102, 103, 104, 101, 105}, {101, 104, 100, 102, 103, 105}}},
+      {Column::at_fork, {{101, 102, 103, 105, 104, 100}, {104, 101, 102, 103, 105, 100}}},
+      {Column::shared, {{103, 101, 104, 102, 100, 105}, {102, 104, 101, 103, 100, 105}}},
+      {Column::curve, {{103, 101, 104, 102, 100, 105}, {102, 104, 101, 103, 100, 105}}},
+      {Column::reused, {{105, 100, 101, 102, 103, 104}, {104, 103, 102, 101, 100, 105}}},
+      {Column::zero, {{100, 105, 101, 102, 103, 104}, {104, 103, 102, 101, 100, 105}}},
+      {Column::time, {{101, 103, 100, 102, 104, 105}, {103, 101, 100, 102, 104, 105}}},
+      {Column::rss, {{102, 104, 100, 101, 103, 105}, {104, 102, 100, 101, 103, 105}}},
+      {Column::pss, {{104, 102, 100, 101, 103, 105}, {102, 104, 100, 101, 103, 105}}},
+      {Column::command, {{105, 104, 100, 101, 103, 102}, {102, 103, 101, 100, 104, 105}}}};
+  const auto sorted = [&](Column column, bool is_descending) {
     View view = state.view();
     view.sort = column;
-    view.is_descending = false;
+    view.is_descending = is_descending;
     std::vector<pid_t> found;
     for (const Row& row : rows_of(state.model(), view).rows) found.push_back(row.id.pid);
-    EXPECT_EQ(found, expected) << info(column).title;
-    view.is_descending = true;
-    const Rows descending = rows_of(state.model(), view);
-    EXPECT_EQ(descending.rows.size(), expected.size());
-    if (column == Column::pid) {
-      EXPECT_EQ(descending.rows[0].id.pid, 105);
-    }
+    return found;
+  };
+  for (const ColumnInfo& each : kColumns) {
+    ASSERT_TRUE(expected.contains(each.column)) << each.title;
+    EXPECT_EQ(sorted(each.column, false), expected.at(each.column).ascending) << each.title;
+    EXPECT_EQ(sorted(each.column, true), expected.at(each.column).descending) << each.title;
   }
 }
 

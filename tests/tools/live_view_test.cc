@@ -135,6 +135,47 @@ TEST(LiveView, SortsAllProcessesByTheirRss) {
   })) << tmux.screen();
 }
 
+// In a replay some of them mean something else.
+TEST(LiveView, KeysThatMoveTheSelectionAndFold) {
+  TestFolder folder;
+  const std::string program = folder / "program";
+  write_file(program, "for i in $(seq 40); do sleep 100 & done\nwait\n");
+  Tmux tmux(std::string(kCowtop) + "sh " + program);
+  tmux.wait_for("41 running");
+  tmux.press({"<", "<"});  // by PID: the order stays
+  // Of the rows on the screen.
+  const auto selects = [&](std::ptrdiff_t row) {
+    return tmux.wait_until([&](const std::string& screen) {
+      const auto headings = screen.find("COMMAND\n");
+      const auto selected = screen.find("\n>", headings);
+      return selected != std::string::npos &&
+             std::count(screen.begin() + static_cast<std::ptrdiff_t>(headings),
+                        screen.begin() + static_cast<std::ptrdiff_t>(selected), '\n') == row;
+    });
+  };
+  const auto shows = [&](const char* text, bool is_shown = true) {
+    return tmux.wait_until([&](const std::string& screen) {
+      return (screen.find(text) != std::string::npos) == is_shown;
+    });
+  };
+  const auto wheel = [&](char button) { tmux.type(std::string("\x1b[M") + button + "%%"); };
+  EXPECT_TRUE(selects(0)) << tmux.screen();
+  tmux.press({"Down", "Down", "Up"});
+  EXPECT_TRUE(selects(1)) << tmux.screen();
+  wheel('a');
+  EXPECT_TRUE(selects(4)) << tmux.screen();
+  wheel('`');
+  EXPECT_TRUE(selects(1)) << tmux.screen();
+  tmux.press({"End"});
+  EXPECT_TRUE(shows(" sh\n", false)) << tmux.screen();
+  tmux.press({"Home"});
+  EXPECT_TRUE(shows(" sh\n") && selects(0)) << tmux.screen();
+  tmux.press({"Left"});
+  EXPECT_TRUE(shows("sleep", false)) << tmux.screen();
+  tmux.press({"Right"});
+  EXPECT_TRUE(shows("sleep")) << tmux.screen();
+}
+
 // It is made out for that process alone, and for all once the view is paused.
 TEST(LiveView, TheCodeOfTheSelectedProcess) {
   if (const auto supported = probe_support(); !supported) {
