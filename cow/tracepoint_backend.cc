@@ -137,6 +137,7 @@ std::optional<std::chrono::milliseconds> TracepointBackend::pending_interval() c
 
 // A process that is sampled before any snapshot has it may have ended by the next.
 bool TracepointBackend::take_pending() {
+  if (!sampler_) return false;
   if (!take_samples()) return true;  // the error is there again
   taken_meanwhile_ = 0;
   sampler_->attribute_known([this] { take_samples_meanwhile(); });

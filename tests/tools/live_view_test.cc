@@ -176,6 +176,19 @@ TEST(LiveView, KeysThatMoveTheSelectionAndFold) {
   EXPECT_TRUE(shows("sleep")) << tmux.screen();
 }
 
+// A key has it ask between samples for what is pending.
+TEST(LiveView, KeysWhereNoCopiesAreSampled) {
+  if (const auto supported = probe_support(); !supported) {
+    GTEST_SKIP() << supported.error().message;
+  }
+  Tmux tmux(COWTOP " sleep 100");
+  tmux.wait_for("tracepoint, exact");
+  tmux.press({"h", "h", "j", "p"});
+  EXPECT_THAT(tmux.wait_for("PAUSED"), HasSubstr("tracepoint, exact"));
+  tmux.press({"C-c"});
+  EXPECT_THAT(tmux.wait_for("as before"), HasSubstr("status 130, as before"));
+}
+
 // It is made out for that process alone, and for all once the view is paused.
 TEST(LiveView, TheCodeOfTheSelectedProcess) {
   if (const auto supported = probe_support(); !supported) {
