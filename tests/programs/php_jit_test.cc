@@ -20,21 +20,22 @@ class PhpJit : public RealProgram {
 // Counts references, too: here in code that the program generated, and names in its perf map.
 TEST_F(PhpJit, GeneratedCodeIsNamedByItsPerfMap) {
   const auto php = [&](const std::string& in_child) -> std::vector<std::string> {
-    const std::string script =
-        write("program.php",
-              "<?php\n"
-              "function total($items) {\n"
-              "  $total = 0;\n"
-              "  foreach ($items as $item) { $total += strlen($item); }\n"
-              "  return $total;\n"
-              "}\n"
-              "$items = [];\n"
-              "for ($i = 0; $i < 200000; $i++) $items[] = str_repeat('x', 20) . $i;\n"
-              "$pid = pcntl_fork();\n"
-              "if ($pid == 0) { " +
-                  in_child +
-                  " exit(0); }\n"
-                  "pcntl_wait($status);\n");
+    const std::string script = write(
+        "program.php",
+        "<?php\n"
+        "function total($items) {\n"
+        "  $total = 0;\n"
+        "  foreach ($items as $item) { $total += strlen($item); }\n"
+        "  return $total;\n"
+        "}\n"
+        "$items = [];\n"
+        "for ($i = 0; $i < 200000; $i++) $items[] = str_repeat('x', 20) . $i;\n"
+        "$pid = pcntl_fork();\n"
+        // It lives until cowtop has looked at its mappings, which takes long under a sanitizer.
+        "if ($pid == 0) { " +
+            in_child +
+            " usleep(200000); exit(0); }\n"
+            "pcntl_wait($status);\n");
     return {kPhp,  "-n",
             "-d",  "zend_extension=opcache",
             "-d",  "opcache.enable_cli=1",
