@@ -193,13 +193,15 @@ TEST_F(GroundTruth, ThreadsThatWriteToTheSamePagesAtOnce) {
       delta(idle.while_alive.copied_anon_pages, busy.while_alive.copied_anon_pages);
   EXPECT_GE(copied, kPages);
   EXPECT_LE(copied, 2 * kPages);
+  const std::int64_t tried = delta(idle.while_alive.write_faults, busy.while_alive.write_faults);
   RecordProperty("copied_twice", std::to_string(copied - kPages));
-  RecordProperty(
-      "too_late",
-      std::to_string(delta(idle.while_alive.write_faults, busy.while_alive.write_faults) - copied));
+  RecordProperty("too_late", std::to_string(tried - copied));
   if (accounting != nullptr) {
-    EXPECT_NEAR(static_cast<double>(delta(idle.wpcopy->count, busy.wpcopy->count)),
-                static_cast<double>(copied), static_cast<double>(most_unseen(busy.wpcopy->count)));
+    // Whoever is too late may have a copy by then, which is thrown away; wp_page_copy() of
+    // mm/memory.c has counted it.
+    const std::int64_t begun = delta(idle.wpcopy->count, busy.wpcopy->count);
+    EXPECT_GE(begun, copied - most_unseen(busy.wpcopy->count));
+    EXPECT_LE(begun, tried + most_unseen(busy.wpcopy->count));
   }
 }
 
