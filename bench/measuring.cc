@@ -1,4 +1,7 @@
 #include <algorithm>
+#include <array>
+#include <atomic>
+#include <csignal>
 #include <cstddef>
 #include <cstdint>
 #include <fmt/format.h>
@@ -27,6 +30,7 @@ using nlohmann::json;
 
 constexpr std::size_t kPage = 4096;
 constexpr int kTimes = 3;                      // within one sample, of which the median counts
+constexpr int kMostChildren = 2;               // that copy at the same time
 constexpr std::uint64_t kFaultsOfAFork = 256;  // of the child's own, at its start and its end
 
 std::byte* pages(std::size_t count) {
@@ -58,14 +62,16 @@ class Work : public SubjectWork {
 
 enum class Where : std::uint8_t { one_mapping, one_mapping_each };
 
-// A forked child writes to each page that it shares.
+// Forked children, at the same time and each on a CPU of its own, write to each page that they
+// share.
 class Copies final : public Work {
  public:
-  Copies(std::size_t count, Where where)
+  Copies(std::size_t count, Where where, int children)
       : count_(count),
         stride_(where == Where::one_mapping ? 1 : 2),
+        children_(children),
         memory_(pages(count * stride_)),
-        took_(static_cast<double*>(shared_memory(kPage))) {
+        together_(new (shared_memory(kPage)) Together) {
     write_each(memory_, count, stride_);
     if (where == Where::one_mapping) return;
     for (std::size_t i = 0; i < count; ++i) {
@@ -76,26 +82,47 @@ class Copies final : public Work {
   }
 
  private:
+  struct Together {
+    std::atomic<int> ready;
+    std::array<double, kMostChildren> took;  // ns a page
+  };
+
   double once() override {
-    const pid_t pid = fork();
-    if (pid == 0) {
-      pin_to_cpu(0);
-      const std::uint64_t before = now_ns();
-      write_each(memory_, count_, stride_);
-      *took_ = static_cast<double>(now_ns() - before) / static_cast<double>(count_);
-      _exit(0);
+    together_->ready = 0;
+    std::array<pid_t, kMostChildren> pids{};
+    for (int i = 0; i < children_; ++i) {
+      pids.at(i) = fork();
+      if (pids.at(i) == 0) copy_all(i);
     }
-    int status = -1;
-    if (pid < 0 || waitpid(pid, &status, 0) != pid || status != 0) {
-      throw std::runtime_error("fork failed");
+    double sum = 0;
+    for (int i = 0; i < children_; ++i) {
+      int status = -1;
+      if (pids.at(i) < 0 || waitpid(pids.at(i), &status, 0) != pids.at(i) || status != 0) {
+        throw std::runtime_error("fork failed");
+      }
+      sum += together_->took.at(i);
     }
-    return *took_;
+    return sum / children_;
+  }
+
+  [[noreturn]] void copy_all(int number) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);  // who waits for the others would wait for ever
+    pin_to_cpu(static_cast<std::size_t>(number));
+    ++together_->ready;
+    while (together_->ready < children_) {
+    }
+    const std::uint64_t before = now_ns();
+    write_each(memory_, count_, stride_);
+    together_->took.at(number) =
+        static_cast<double>(now_ns() - before) / static_cast<double>(count_);
+    _exit(0);
   }
 
   std::size_t count_;
   std::size_t stride_;  // in pages
+  int children_;
   std::byte* memory_;
-  double* took_;
+  Together* together_;  // with the children
 };
 
 // First touches, by a process that nobody has asked about.
@@ -140,8 +167,10 @@ class Computes final : public Work {
 std::unique_ptr<SubjectWork> make_work(const json& configuration) {
   const std::size_t count = configuration["count"];
   const std::string work = configuration["work"];
-  if (work == "copies") return std::make_unique<Copies>(count, Where::one_mapping);
-  if (work == "many mappings") return std::make_unique<Copies>(count, Where::one_mapping_each);
+  if (work == "copies") {
+    return std::make_unique<Copies>(count, Where::one_mapping, configuration.value("children", 1));
+  }
+  if (work == "many mappings") return std::make_unique<Copies>(count, Where::one_mapping_each, 1);
   if (work == "touches") return std::make_unique<Touches>(count);
   return std::make_unique<Computes>(count);
 }
@@ -159,7 +188,8 @@ std::vector<Samples> measure_under(const std::vector<ObserverKind>& kinds, Subje
                             throw std::runtime_error(fmt::format("{} counted {} of {} faults",
                                                                  kind.name, count, counted));
                           }
-                          if (kind.name == "cowtop" && count > counted + kTimes * kFaultsOfAFork) {
+                          if (kind.name == "cowtop" &&
+                              count > counted + kTimes * kMostChildren * kFaultsOfAFork) {
                             throw std::runtime_error(
                                 fmt::format("cowtop counted {} of {} copies", count, counted));
                           }
@@ -185,26 +215,27 @@ std::vector<double> added(const std::vector<Samples>& samples, const std::string
   return result;
 }
 
-void measure_copies(const std::vector<ObserverKind>& kinds, const Options& options,
-                    Report& report) {
+void measure_copies(const std::vector<ObserverKind>& kinds, const std::string& group, int children,
+                    const Options& options, Report& report) {
   const std::size_t count = options.quick ? 1024 : 16384;
-  Subject subject(json{{"work", "copies"}, {"count", count}});
-  const auto samples = measure_under(kinds, subject, subject, count * kTimes, options.pairs);
-  print_figures("copy", samples, report);
+  Subject subject(json{{"work", "copies"}, {"count", count}, {"children", children}});
+  const auto samples =
+      measure_under(kinds, subject, subject, count * kTimes * children, options.pairs);
+  print_figures(group, samples, report);
   const auto ours = added(samples, "cowtop");
   for (const ObserverKind& kind : kinds) {
     if (kind.name == "none") continue;
-    report.figure("copy", kind.name + " adds", median(added(samples, kind.name)), "ns");
+    report.figure(group, kind.name + " adds", median(added(samples, kind.name)), "ns");
     const Comparison comparison = compare_differences(ours, added(samples, kind.name));
-    const std::string what = fmt::format("copy: added by cowtop to added by {}", kind.name);
+    const std::string what = fmt::format("{}: added by cowtop to added by {}", group, kind.name);
     if (kind.name == "bpftrace") {
-      report.goal({what, Goal::Bound::at_most, 0.5, "", "copy"}, comparison.ratio,
+      report.goal({what, Goal::Bound::at_most, 0.5, "", group}, comparison.ratio,
                   comparison.interval);
     } else if (kind.name == "empty programs") {
-      report.goal({what, Goal::Bound::at_most, 1.5, "", "copy"}, comparison.ratio,
+      report.goal({what, Goal::Bound::at_most, 1.5, "", group}, comparison.ratio,
                   comparison.interval);
     } else if (kind.name != "cowtop") {
-      report.ratio("copy", what, comparison);
+      report.ratio(group, what, comparison);
     }
   }
 }
@@ -263,6 +294,7 @@ void measure_quiet(const std::vector<ObserverKind>& kinds, const Options& option
 void measure(const Options& options, Report& report) {
   report.setting("copy",
                  "a forked child writes to 16,384 pages of 4 KiB that it shares; ns a page");
+  report.setting("copy, 2 CPUs", "two such children at the same time, each on its own CPU");
   report.setting("count", "the same with fewer and more pages; ns a page");
   report.setting(
       "many mappings",
@@ -284,7 +316,8 @@ void measure(const Options& options, Report& report) {
     }
   }
   if (!options.quick) touch_memory(1UL << 30);
-  if (options.wants("copy")) measure_copies(kinds, options, report);
+  if (options.wants("copy")) measure_copies(kinds, "copy", 1, options, report);
+  if (options.wants("copy, 2 CPUs")) measure_copies(kinds, "copy, 2 CPUs", 2, options, report);
   const auto is_of_few = [](const ObserverKind& kind) {
     return kind.name == "none" || kind.name == "cowtop";
   };

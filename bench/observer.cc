@@ -1,16 +1,21 @@
 #include "observer.h"
 
+#include <array>
 #include <bpf/libbpf.h>
 #include <cerrno>
 #include <cstdlib>
 #include <empty_probes.skel.h>
+#include <fcntl.h>
 #include <filesystem>
 #include <fmt/format.h>
+#include <fstream>
 #include <nlohmann/json.hpp>
+#include <poll.h>
 #include <sched.h>
 #include <sstream>
 #include <stdexcept>
 #include <sys/mount.h>
+#include <sys/wait.h>
 #include <system_error>
 #include <unistd.h>
 #include <utility>
@@ -174,6 +179,102 @@ class PerfRecord final : public Observer {
   Tool tool_;
 };
 
+// A process beside this one that ends, and tidies up, with it or at stop(); not with its process
+// group, for whoever interrupts that would leave things as they are.
+class Helper final {
+ public:
+  // `watch` runs until the descriptor that it is given has ended.
+  template <class Watch>
+  explicit Helper(Watch watch) {
+    std::array<int, 2> ready{};
+    std::array<int, 2> end{};
+    if (pipe2(ready.data(), O_CLOEXEC) != 0 || pipe2(end.data(), O_CLOEXEC) != 0) {
+      throw std::runtime_error("pipe2 failed");
+    }
+    pid_ = fork();
+    if (pid_ == 0) {
+      setpgid(0, 0);
+      close(end[1]);
+      watch(end[0], [&] { return write(ready[1], "", 1) == 1; });
+      _exit(0);
+    }
+    close(ready[1]);
+    close(end[0]);
+    end_ = end[1];
+    char byte = 0;
+    const bool is_ready = pid_ > 0 && read(ready[0], &byte, 1) == 1;
+    close(ready[0]);
+    if (!is_ready) throw std::runtime_error("a helper could not begin");
+  }
+  Helper(const Helper&) = delete;
+  Helper& operator=(const Helper&) = delete;
+  ~Helper() { stop(); }
+  void stop() {
+    if (pid_ <= 0) return;
+    close(end_);
+    waitpid(std::exchange(pid_, -1), nullptr, 0);
+  }
+
+ private:
+  pid_t pid_ = -1;
+  int end_ = -1;
+};
+
+// Whether it ended within so many milliseconds; -1: when it does.
+bool has_ended(int descriptor, int ms) {
+  pollfd ends{descriptor, 0, 0};
+  return poll(&ends, 1, ms) != 0;
+}
+
+// The kernel's own count of copies, by process and with their times: delay accounting, whose
+// figures taskstats gives.  It is for processes that are forked while it is on.
+class Taskstats final : public Observer {
+ public:
+  std::uint64_t stop() override {
+    helper_.stop();
+    return 0;
+  }
+
+ private:
+  static constexpr const char* kSetting = "/proc/sys/kernel/task_delayacct";
+
+  Helper helper_{[](int end, auto ready) {
+    int before = 0;
+    std::ifstream(kSetting) >> before;
+    std::ofstream setting(kSetting);
+    if (!(setting << 1 << std::flush) || !ready()) return;
+    has_ended(end, -1);
+    std::ofstream(kSetting) << before;
+  }};
+};
+
+// What a script does: smaps_rollup of the process and of its children, ten times a second.
+class SmapsPolling final : public Observer {
+ public:
+  explicit SmapsPolling(pid_t pid)
+      : helper_([pid](int end, auto ready) {
+          if (!ready()) return;
+          do {
+            look(pid);
+            std::ifstream children(fmt::format("/proc/{0}/task/{0}/children", pid));
+            for (pid_t child = 0; children >> child;) look(child);
+          } while (!has_ended(end, 100));
+        }) {}
+  std::uint64_t stop() override {
+    helper_.stop();
+    return 0;
+  }
+
+ private:
+  static void look(pid_t pid) {
+    std::ifstream file(fmt::format("/proc/{}/smaps_rollup", pid));
+    std::stringstream text;
+    text << file.rdbuf();
+  }
+
+  Helper helper_;
+};
+
 bool is_installed(const std::string& command) {
   return std::system(fmt::format("command -v {} >/dev/null 2>&1", command).c_str()) == 0;
 }
@@ -214,7 +315,11 @@ std::vector<ObserverKind> observers() {
       {"empty programs", "BPF programs that return at once, on the events of cowtop's", false,
        watch<EmptyPrograms>},
       {"cowtop", "cowtop --json -p PID", true, watch<CowtopObserver>},
-      {"cowtop --latency", "cowtop --latency --json -p PID", true, watch<CowtopLatency>}};
+      {"cowtop --latency", "cowtop --latency --json -p PID", true, watch<CowtopLatency>},
+      {"taskstats", "kernel.task_delayacct=1, by which the kernel counts and times copies", false,
+       watch<Taskstats>},
+      {"smaps polling", "/proc/PID/smaps_rollup of the process and its children, 10 times a second",
+       false, watch<SmapsPolling>}};
   if (is_installed("bpftrace")) {
     all.push_back(
         {"bpftrace", fmt::format("bpftrace -e '{}'", kByProcess), true, watch<BpftraceByProcess>});

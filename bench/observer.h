@@ -29,8 +29,8 @@ struct ObserverKind {
   std::unique_ptr<Observer> (*watch)(pid_t pid);
 };
 
-// "none", "empty programs", "cowtop", "cowtop --latency", and of "bpftrace", "bpftrace sum", "perf
-// stat" and "perf record" those that are installed.
+// "none", "empty programs", "cowtop", "cowtop --latency", "taskstats", "smaps polling", and of
+// "bpftrace", "bpftrace sum", "perf stat" and "perf record" those that are installed.
 std::vector<ObserverKind> observers();
 
 // Why none but "none" can run here, as root they can; empty otherwise.
