@@ -2,6 +2,7 @@
 
 #include <array>
 #include <atomic>
+#include <cstring>
 #include <fcntl.h>
 #include <immintrin.h>
 #include <span>
@@ -40,6 +41,22 @@ void touch_all(std::span<const std::byte> bytes) {
   }
 }
 
+// In each page, which one it is.
+void write_pages(std::span<std::byte> bytes) {
+  for (std::size_t at = 0; at + sizeof at <= bytes.size(); at += 4_KiB) {
+    std::memcpy(&bytes[at], &at, sizeof at);
+  }
+}
+bool are_written(std::span<const std::byte> bytes, std::size_t size) {
+  if (bytes.size() != size) return false;
+  for (std::size_t at = 0; at + sizeof at <= size; at += 4_KiB) {
+    std::size_t found = 0;
+    std::memcpy(&found, &bytes[at], sizeof found);
+    if (found != at) return false;
+  }
+  return true;
+}
+
 // What the peer does with a message before its time ends.
 void take(const std::string& until, std::span<const std::byte> bytes) {
   if (until == "mapped") {
@@ -67,15 +84,18 @@ class Moved : public SubjectWork {
       send(got(channel_.buffer(64)));
     }
     peer_.result();
+    peer_.start(kCheck);
+    auto checked = got(channel_.buffer(size_));
+    write_pages({checked.data(), size_});
+    send(std::move(checked));
+    if (peer_.result() != 1) throw std::runtime_error("another buffer than was sent");
   }
 
   json answer(const json&) override {
     peer_.start(count_);
     for (std::uint64_t i = 0; i < count_; ++i) {
       auto buffer = got(channel_.buffer(size_));
-      for (std::size_t at = 0; at < size_; at += 4_KiB) {
-        buffer.data()[at] = std::byte{1};
-      }
+      write_pages({buffer.data(), size_});
       auto small = got(channel_.buffer(64));
       send(std::move(small_ ? small : buffer));
     }
@@ -83,6 +103,8 @@ class Moved : public SubjectWork {
   }
 
  private:
+  static constexpr std::uint64_t kCheck = 0;  // messages: one whose contents are looked at
+
   void send(Bytes&& bytes) {
     const std::uint64_t begin = now_ns();
     *sent_at_ = begin;
@@ -92,16 +114,25 @@ class Moved : public SubjectWork {
     }
   }
 
+  Bytes receive() {
+    auto received = channel_.try_receive();
+    while (!received) {
+      received = channel_.try_receive();
+    }
+    return std::move(*received);
+  }
   std::uint64_t serve(std::uint64_t count) {
+    if (count == kCheck) {
+      const bool is_right = are_written(receive().span(), size_);
+      *sent_at_ = 0;
+      return is_right ? 1 : 0;
+    }
     std::vector<double> delays;
     for (std::uint64_t i = 0; i < count; ++i) {
-      auto received = channel_.try_receive();
-      while (!received) {
-        received = channel_.try_receive();
-      }
-      take(until_, received->span());
+      Bytes received = receive();
+      take(until_, received.span());
       delays.push_back(static_cast<double>(now_ns() - sent_at_->load()));
-      *received = Bytes();
+      received = Bytes();
       *sent_at_ = 0;
     }
     return static_cast<std::uint64_t>(median(delays));
@@ -122,8 +153,9 @@ class Piped : public SubjectWork {
   explicit Piped(const json& configuration)
       : size_(configuration["size"]),
         until_(configuration["until"]),
-        buffer_(size_, std::byte{1}),
+        buffer_(size_),
         peer_(make_peer()) {
+    write_pages(buffer_);
     pin_to_cpu(0);
   }
 
@@ -139,7 +171,9 @@ class Piped : public SubjectWork {
       }
       done += static_cast<std::size_t>(written);
     }
-    return nanoseconds(static_cast<double>(peer_.result() - begin));
+    const std::uint64_t end = peer_.result();
+    if (end == 0) throw std::runtime_error("other bytes than were written to the pipe");
+    return nanoseconds(static_cast<double>(end - begin));
   }
 
  private:
@@ -161,7 +195,8 @@ class Piped : public SubjectWork {
         done += static_cast<std::size_t>(got_now);
       }
       take(until_, received_);
-      return std::exchange(received_, {}).empty() ? 0 : now_ns();
+      const std::uint64_t end = now_ns();
+      return are_written(std::exchange(received_, {}), size) ? end : 0;
     };
   }
 

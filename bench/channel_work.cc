@@ -76,14 +76,17 @@ class PythonStream : public SubjectWork {
   json answer(const json&) override {
     const std::string script = R"(
 import multiprocessing, time
+message = bytes(range(64))
 def receive(queue, count, done):
-    queue.get()
+    if queue.get() != message:
+        raise RuntimeError("another message than was put")
     done.send(1)
     for _ in range(count):
-        queue.get()
+        last = queue.get()
     done.send(1)
+    if last != message or not queue.empty():
+        raise RuntimeError("other messages than were put")
 queue = multiprocessing.Queue()
-message = bytes(64)
 count = )" + std::to_string(count_) +
                                R"(
 ours, theirs = multiprocessing.Pipe()
@@ -97,6 +100,7 @@ for _ in range(count):
 ours.recv()
 print((time.monotonic_ns() - begin) / count)
 child.join()
+raise SystemExit(child.exitcode)
 )";
     const std::string command = "/usr/bin/python3 -c '" + script + "'";
     std::FILE* output = popen(command.c_str(), "r");
@@ -136,7 +140,7 @@ class Turns : public SubjectWork {
         wait_for(lines_->back, i);
       } else {
         got(there_.send({i, {}}));
-        got(back_.receive());
+        expect(i, got(back_.receive()));
       }
     }
     const std::uint64_t end = now_ns();
@@ -157,13 +161,16 @@ class Turns : public SubjectWork {
       _mm_pause();
     }
   }
+  static void expect(std::uint64_t number, const Message& message) {
+    if (message.number != number) throw std::runtime_error("another message than was sent");
+  }
   std::uint64_t serve(std::uint64_t count) {
     for (std::uint64_t i = 1; i <= count; ++i) {
       if (bare_) {
         wait_for(lines_->there, i);
         lines_->back.store(i, std::memory_order_release);
       } else {
-        got(there_.receive());
+        expect(i, got(there_.receive()));
         got(back_.send({i, {}}));
       }
     }
