@@ -3,6 +3,7 @@
 #include <chrono>
 #include <fmt/format.h>
 #include <stdexcept>
+#include <unistd.h>
 
 #include <cowshed/share/channel.h>
 #include <cowshed/share/workers.h>
@@ -26,6 +27,8 @@ double us_since(Clock::time_point begin) {
   return std::chrono::duration<double, std::micro>(Clock::now() - begin).count();
 }
 
+std::size_t pss(pid_t pid) { return proc_bytes(fmt::format("/proc/{}/smaps_rollup", pid), "Pss"); }
+
 }  // namespace
 
 Crowd start_crowd(const std::string& method, int count, const ForkServer* server, bool look) {
@@ -44,8 +47,10 @@ Crowd start_crowd(const std::string& method, int count, const ForkServer* server
   crowd.begun_us = us_since(before);
   for (const pid_t pid : look ? workers.pids() : std::vector<pid_t>()) {
     crowd.table_bytes += proc_bytes(fmt::format("/proc/{}/status", pid), "VmPTE");
-    crowd.memory_bytes += proc_bytes(fmt::format("/proc/{}/smaps_rollup", pid), "Pss");
+    crowd.memory_bytes += pss(pid);
   }
+  // Of what they share with it, theirs alone would be less the more of them there are.
+  if (look) crowd.memory_bytes += pss(getpid()) + (server != nullptr ? pss(server->pid()) : 0);
   const auto released = Clock::now();
   for (int i = 0; i < count; ++i) got(release.send(i));
   for (const auto& exit : got(workers.wait())) {

@@ -12,7 +12,7 @@ struct Crowd {
   double begun_us;           // from the call until the last has begun
   double ended_us;           // from their release until the last has been reaped
   std::size_t table_bytes;   // page tables of all: VmPTE
-  std::size_t memory_bytes;  // of all: PSS
+  std::size_t memory_bytes;  // of all, of the process that started them, and its forkserver: PSS
 };
 
 // The bytes are 0 unless `look`.  Throws std::runtime_error.

@@ -210,8 +210,10 @@ void measure(const Options& options, Report& report) {
   report.setting("all begun",
                  "workers of one start(), from the call until the last has begun; 64 MiB");
   report.setting("all ended", "the same, from their release until the last has been reaped");
-  report.setting("page tables, memory",
-                 "of all these workers, which have read nothing: VmPTE, and PSS");
+  report.setting(
+      "page tables, memory",
+      "VmPTE of all these workers, which have read nothing; PSS of theirs, of the process "
+      "that holds the data, and of its forkserver");
   report.setting("first answer",
                  "from the call until the worker has read the first word of an array of 64-bit "
                  "words of its parent's");
