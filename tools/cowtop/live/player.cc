@@ -29,30 +29,42 @@ Expected<void> Player::rewind() {
   if (!recording) return tl::make_unexpected(std::move(recording.error()));
   recording_.emplace(std::move(*recording));
   read_ = 0;
+  known_.clear();
+  return {};
+}
+
+// So that it is the last that is known.
+Expected<void> Player::read_to(std::size_t interval) {
+  constexpr std::size_t kKnown = 4 * History::kPoints;
+  while (read_ <= interval) {
+    const auto more = recording_->next();
+    if (!more) return tl::make_unexpected(more.error());
+    if (!*more) return make_error(ErrorCode::bad_recording, path_ + ": is shorter than before");
+    if (++read_ + kKnown <= interval + 1) continue;
+    auto measurement = recording_->measurement();
+    if (!measurement) {
+      return make_error(ErrorCode::bad_recording,
+                        path_ + ": is damaged: " + measurement.error().message);
+    }
+    known_.push_back(std::move(*measurement));
+    if (known_.size() > kKnown) known_.pop_front();
+  }
   return {};
 }
 
 Expected<void> Player::go_to(std::size_t interval, State& state) {
   interval = std::min(interval, size() - 1);
   std::size_t first = interval + 1 - std::min(interval + 1, History::kPoints);
-  if (interval >= interval_ && read_ > 0) {
-    first = std::max(first, read_);
-  } else if (auto rewound = rewind(); !rewound) {
-    return rewound;
+  if (has_shown_ && interval >= interval_) first = std::max(first, interval_ + 1);
+  if (first + known_.size() < read_) {
+    if (auto rewound = rewind(); !rewound) return rewound;
   }
-  while (read_ <= interval) {
-    const auto more = recording_->next();
-    if (!more) return tl::make_unexpected(more.error());
-    if (!*more) return make_error(ErrorCode::bad_recording, path_ + ": is shorter than before");
-    if (read_++ < first) continue;
-    auto measurement = recording_->measurement();
-    if (!measurement) {
-      return make_error(ErrorCode::bad_recording,
-                        path_ + ": is damaged: " + measurement.error().message);
-    }
-    state.update(std::move(*measurement));
+  if (auto read = read_to(interval); !read) return read;
+  for (std::size_t i = first; i <= interval; ++i) {
+    state.update(cow::Measurement(known_[i + known_.size() - read_]));
   }
   interval_ = interval;
+  has_shown_ = true;
   return {};
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <deque>
 #include <optional>
 #include <string>
 #include <vector>
@@ -24,20 +25,23 @@ class Player {
   const std::string& problem() const { return problem_; }
 
   std::size_t interval() const { return interval_; }
-  // Shows an interval, and before it as many as a history holds.  Errors: bad_recording; those of
-  // the file.
+  // Shows an interval, and before it as many as a history holds.  To go back reads the file again
+  // once for some tens of steps.  Errors: bad_recording; those of the file.
   Expected<void> go_to(std::size_t interval, State& state);
 
  private:
   explicit Player(std::string path) : path_(std::move(path)) {}
   Expected<void> rewind();
+  Expected<void> read_to(std::size_t interval);
 
   std::string path_;
   std::optional<Recording> recording_;
   std::vector<double> times_;
   std::string problem_;
   std::size_t interval_ = 0;
-  std::size_t read_ = 0;  // intervals, of recording_
+  bool has_shown_ = false;
+  std::size_t read_ = 0;                // intervals, of recording_
+  std::deque<cow::Measurement> known_;  // of the last of these
 };
 
 }  // namespace cowshed::cowtop::live
