@@ -43,7 +43,7 @@ PLAN = {
              pairs("fill", 8, 4, "churn"), pairs("freeze", 4, 17), pairs("deref", 64),
              pairs("channel", 8, 6), Part("channel_rivals", ("--pairs", "4"), 16, 1800),
              pairs("launch", 8, 6),
-             pairs("start_methods", 4, 14), pairs("measuring", 22, 2, "copy"),
+             pairs("start_methods", 4, 14), pairs("measuring", 14, 2, "copy"),
              pairs("measuring", 8, 2, "count"), pairs("measuring", 22, 2, "bystander"),
              pairs("measuring", 8, 2, "no faults"), pairs("measuring", 14, 2, "many mappings"),
              Part("html_page", ()), Part("own_cost", ("--pairs", "5"), most_s=1200), pairs("sharing", 4, 4),
