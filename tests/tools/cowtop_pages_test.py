@@ -41,10 +41,6 @@ class HelpTest(unittest.TestCase):
 
 
 class ManPagesTest(unittest.TestCase):
-    def setUp(self):
-        if not os.path.isdir(MAN_PAGES):
-            self.skipTest("help2man is not installed")
-
     def page(self, subcommand):
         return os.path.join(MAN_PAGES, "-".join(("cowtop",) + subcommand) + ".1")
 
@@ -79,11 +75,6 @@ class CompletionTest(unittest.TestCase):
 
 
 class BashTest(CompletionTest):
-    def setUp(self):
-        super().setUp()
-        if not os.path.exists(BASH_COMPLETION):
-            self.skipTest("bash-completion is not installed")
-
     def offered(self, *words, line=None):
         """What Tab after these words offers.  `line`, if Bash takes it apart into these words."""
         script = f"""
@@ -133,11 +124,6 @@ class BashTest(CompletionTest):
 
 
 class ZshTest(CompletionTest):
-    def setUp(self):
-        super().setUp()
-        if shutil.which("zsh") is None:
-            self.skipTest("zsh is not installed")
-
     def specifications(self, *words):
         """What _arguments, which completes by them, is given after these words."""
         script = f"""

@@ -2,10 +2,11 @@
 """Runs the commands of docs/tutorial.md, one after the other, and compares what they say with what
 it says they do: COWTOP=.../cowtop DOCS=FOLDER python3 tutorial_test.py
 
-Numbers may differ, and blanks; lines of "..." stand for any."""
+As nobody, but for what follows `sudo`.  Numbers may differ, and blanks; lines of "..." stand for any."""
 
 import os
 import pathlib
+import pwd
 import re
 import shutil
 import socket
@@ -17,6 +18,11 @@ DOCS = pathlib.Path(os.environ["DOCS"])
 COWTOP = pathlib.Path(os.environ["COWTOP"])
 PORT = "8000"
 NUMBER = r"[-+~]?\d[\d.,]*"
+USER = pwd.getpwnam("nobody")
+# As sudo's: the command as root, with the names of who asked for it.
+SUDO = f"""#!/bin/sh
+exec env SUDO_USER={USER.pw_name} SUDO_UID={USER.pw_uid} SUDO_GID={USER.pw_gid} "$@"
+"""
 
 
 def commands():
@@ -55,16 +61,26 @@ def main():
         print("Skipped: takes root and gunicorn")
         sys.exit(77)
     done = 0
-    with tempfile.TemporaryDirectory(prefix="tutorial-test-") as folder:
+    with tempfile.TemporaryDirectory(prefix="tutorial-test-") as folder, \
+         tempfile.TemporaryDirectory(prefix="tutorial-test-programs-") as programs:
+        os.chmod(programs, 0o755)
+        shutil.copy(COWTOP, programs)  # nobody may not come where it was built
+        sudo = pathlib.Path(programs) / "sudo"
+        sudo.write_text(SUDO)
+        sudo.chmod(0o755)
         shutil.copytree(DOCS / "examples/tutorial", folder, dirs_exist_ok=True)
         port = free_port()
         for file in pathlib.Path(folder).glob("*.sh"):
             file.write_text(file.read_text().replace(PORT, port))
-        path = f"{COWTOP.parent}:{os.environ['PATH']}"
+        for each in [folder, *map(str, pathlib.Path(folder).iterdir())]:
+            os.chown(each, USER.pw_uid, USER.pw_gid)
+        environment = {**os.environ, "USER": USER.pw_name,
+                       "PATH": f"{programs}:{os.environ['PATH']}"}
         for command, lines in commands():
-            run = subprocess.run(["bash", "-c", command.replace("sudo ", "")], cwd=folder, text=True,
-                                 env={**os.environ, "PATH": path, "USER": "root"}, timeout=200,
-                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            who = {} if "sudo " in command else {"user": USER.pw_uid, "group": USER.pw_gid,
+                                                 "extra_groups": []}
+            run = subprocess.run(["bash", "-c", command], cwd=folder, text=True, env=environment,
+                                 timeout=200, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **who)
             lacks = missing(run.stdout.splitlines(), lines)
             if lacks is not None:
                 sys.exit(f"{command}\nlacks: {lacks}\nin:\n{run.stdout}")
