@@ -18,7 +18,8 @@ struct CopiedArena {
 };
 
 // Every published object of these arenas, with the copied pages that it overlaps, in the layout's
-// order.  A page that objects share counts for each.
+// order.  Those without a name are one for each type.  A page that two of these share counts for
+// each.
 std::vector<ObjectCopies> copies_by_object(const PublishedLayout& layout,
                                            const std::vector<CopiedArena>& arenas);
 

@@ -43,7 +43,7 @@ struct ArenaCopies {
 
 // An object that the process's program published in a frozen arena.  Sampled by every backend.
 struct ObjectCopies {
-  std::string name;  // empty: published without one
+  std::string name;  // empty: all of its type that were published without one
   std::string type;  // as the compiler writes it
   std::string arena;
   std::uint64_t copied_pages = 0;  // that it overlaps; part of its arena's

@@ -311,6 +311,25 @@ TEST_F(FakeLayout, PagesAreCountedForEveryObjectThatOverlapsThem) {
   EXPECT_EQ(objects[1].copied_pages, 2U);
 }
 
+TEST_F(FakeLayout, ObjectsWithoutANameAreOneForEachTypeAndAPageOfTheirsCountsOnce) {
+  PublishedLayout published;
+  const std::uint64_t begin = 0x200000000000;
+  for (std::uint64_t i = 0; i < 64; ++i) {
+    published.objects.push_back({"", "Node", "index", begin + (63 - i) * 64, 64, 8, 1, 1});
+  }
+  published.objects.push_back({"", "Node", "index", begin + 4096 - 8, 16, 8, 1, 1});
+  published.objects.push_back({"", "Edge", "index", begin + 4096, 8, 8, 1, 1});
+  published.objects.push_back({"a", "Node", "index", begin, 8, 8, 1, 1});
+  Mapping mapping;
+  mapping.begin = begin;
+  mapping.end = begin + (1U << 20U);
+  CopiedArena copied{&mapping, {}};
+  copied.pages.append({begin, begin + 2 * kPageSize});
+  const std::vector<ObjectCopies> expected = {
+      {"", "Node", "index", 2}, {"", "Edge", "index", 1}, {"a", "Node", "index", 1}};
+  EXPECT_EQ(copies_by_object(published, {copied}), expected);
+}
+
 TEST(PublishedLayout, AProcessWithoutOne) {
   const ProcFiles proc;
   const auto mappings = proc.maps(::getpid());

@@ -140,6 +140,18 @@ TEST_F(MetricsSumsTest, OfObjects) {
   EXPECT_EQ(metrics.objects[0].copied_pages, 5U);
 }
 
+TEST_F(MetricsSumsTest, OfObjectsWithoutAName) {
+  cow::ProcessCopies reader = process(1, "x", 100);
+  reader.objects = {{{"", "Index", "words", 30}, {"", "Node", "words", 50}}};
+  MetricsSums all = sums();
+  all.add(measured({reader}), {});
+  EXPECT_EQ(all.metrics().objects.at(0).copied_pages, 80U);
+  (*reader.objects)[0].copied_pages = 40;
+  all.add(measured({reader}), {});
+  ASSERT_THAT(all.metrics().objects, SizeIs(1));
+  EXPECT_EQ(all.metrics().objects[0].copied_pages, 90U);
+}
+
 TEST_F(MetricsSumsTest, AgreeWithTheJsonReport) {
   const cow::Measurement measurement = full_measurement();
   MetricsSums all = sums();

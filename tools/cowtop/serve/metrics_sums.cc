@@ -110,16 +110,20 @@ void MetricsSums::add(const cow::ProcessCopies& process, std::uint64_t now_ns) {
     }
   }
   if (!process.objects) return;
+  std::map<std::pair<std::string, std::string>, std::uint64_t> objects;  // several without a name
   for (const cow::ObjectCopies& object : *process.objects) {
-    if (object.copied_pages == 0) continue;
-    const std::string arena = printable(object.arena);
-    const std::string name = printable(object.name);
+    objects[{object.arena, object.name}] += object.copied_pages;
+  }
+  for (const auto& [object, pages] : objects) {
+    if (pages == 0) continue;
+    const std::string arena = printable(object.first);
+    const std::string name = printable(object.second);
     ObjectMetrics& copies =
         series(objects_, ObjectName{comm, known.cgroup, arena, name}, other_object_, now_ns);
     if (&copies != &other_object_) {
       copies = {comm, known.cgroup, arena, name, copies.copied_pages};
     }
-    copies.copied_pages += grow(known.objects[{object.arena, object.name}], object.copied_pages);
+    copies.copied_pages += grow(known.objects[object], pages);
   }
 }
 
