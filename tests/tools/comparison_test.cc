@@ -55,6 +55,20 @@ TEST(Comparison, ProcessesAreMatchedByTheirPlaceInTheTree) {
   EXPECT_EQ(comparison.total.after, 46);
 }
 
+// Who is listed by itself are those that copied most, which may be others each time.
+TEST(Comparison, WhereSomeWereAddedUpAllOfTheirKindAre) {
+  auto before = run_of(100, {10, 20});
+  before.processes.push_back(process(150, 102, "cat", 3));
+  auto after = run_of(900, {25, 7});
+  after.processes.push_back(process(0, 900, "worker", 40));
+  after.processes.back().processes = 5;
+  after.processes.push_back(process(950, 902, "cat", 4));
+  const std::map<std::string, std::int64_t> expected = {
+      {"server", 0}, {"server/worker[all]", 42}, {"server/worker[all]/cat[1]", 1}};
+  EXPECT_EQ(growth_of(compare(before, after).processes), expected);
+  EXPECT_EQ(growth_of(compare(after, before).processes).at("server/worker[all]"), -42);
+}
+
 TEST(Comparison, AProcessWhoseCopiesAreNotKnown) {
   auto before = run_of(100, {10});
   auto after = run_of(200, {10});

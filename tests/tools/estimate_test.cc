@@ -102,8 +102,7 @@ TEST(Estimate, OfThoseThatAreAddedUp) {
   // Nothing is known of how long they lived.
   cow::Measurement alone = with_sum(1000);
   alone.processes.erase(alone.processes.begin(), alone.processes.begin() + 2);
-  EXPECT_EQ(estimate(alone)->workers, 1);
-  EXPECT_EQ(estimate(alone)->copied_bytes, kMiB / 2);
+  EXPECT_FALSE(estimate(alone));
 }
 
 using Frozen = std::vector<std::pair<std::string, std::uint64_t>>;

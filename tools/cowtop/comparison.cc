@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <map>
 #include <numeric>
+#include <set>
+#include <string>
 #include <utility>
 
 #include <cowshed/tools/cowtop/comparison.h>
@@ -19,24 +21,49 @@ void add(PagesByName& pages, const std::string& name, Pages more) {
   if (!is_new && more) found->second = found->second.value_or(0) + *more;
 }
 
-PagesByName processes_of(const cow::Measurement& measurement) {
+struct Place {
+  std::string name;  // "server/worker[2]"
+  std::string kind;  // "server/worker"
+};
+
+// Where there is one in the tree, and its parent is listed.
+Place place_below(const std::map<pid_t, Place>& places, const cow::ProcessCopies& process) {
+  const auto parent = places.find(process.ppid);
+  if (process.role != cow::Role::child || parent == places.end()) {
+    return {process.comm, process.comm};
+  }
+  return {parent->second.name + "/" + process.comm, parent->second.kind + "/" + process.comm};
+}
+
+// Kinds of which some processes were added up (ended_processes.h).
+void add_summed_kinds(std::set<std::string>& kinds, const cow::Measurement& measurement) {
+  std::map<pid_t, Place> places;  // of the last process of that PID
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    const Place place = place_below(places, process);
+    if (process.processes > 1) {
+      kinds.insert(place.kind);
+    } else {
+      places[process.pid] = place;
+    }
+  }
+}
+
+// All of a kind in `summed` are one: which of them are listed depends on what they copied.
+PagesByName processes_of(const cow::Measurement& measurement, const std::set<std::string>& summed) {
   PagesByName pages;
-  std::map<pid_t, std::string> places;          // of the last process of that PID
+  std::map<pid_t, Place> places;
   std::map<std::string, std::uint64_t> number;  // of siblings of one name
   for (const cow::ProcessCopies& process : measurement.processes) {
-    const auto parent = places.find(process.ppid);
-    std::string place = process.comm;
-    if (process.role == cow::Role::child && parent != places.end()) {
-      place = parent->second + "/" + process.comm;
+    Place place = place_below(places, process);
+    if (summed.contains(place.kind)) {
+      place.name += "[all]";
+    } else {
+      const std::uint64_t ordinal = ++number[place.name];
+      if (process.role == cow::Role::child || ordinal > 1)
+        place.name += fmt::format("[{}]", ordinal);
     }
-    if (process.processes > 1) {
-      add(pages, place + "[others]", process.copied_pages());
-      continue;
-    }
-    const std::uint64_t ordinal = ++number[place];
-    if (process.role == cow::Role::child || ordinal > 1) place += fmt::format("[{}]", ordinal);
-    places[process.pid] = place;
-    add(pages, place, process.copied_pages());
+    add(pages, place.name, process.copied_pages());
+    if (process.processes == 1) places[process.pid] = std::move(place);
   }
   return pages;
 }
@@ -122,8 +149,11 @@ std::int64_t Change::growth() const {
 Comparison compare(const cow::Measurement& before, const cow::Measurement& after) {
   Comparison comparison;
   comparison.total = {"", total_of(before), total_of(after)};
-  comparison.processes =
-      changes(processes_of(before), std::nullopt, processes_of(after), std::nullopt);
+  std::set<std::string> summed;
+  add_summed_kinds(summed, before);
+  add_summed_kinds(summed, after);
+  comparison.processes = changes(processes_of(before, summed), std::nullopt,
+                                 processes_of(after, summed), std::nullopt);
   const auto objects_before = objects_of(before);
   const auto objects_after = objects_of(after);
   comparison.objects =

@@ -35,10 +35,11 @@ std::string section(const std::vector<Change>& changes, std::string_view title) 
   std::string text = fmt::format("{}:\n", title);
   std::size_t shown = 0;
   std::size_t same = 0;
+  std::size_t nothing = 0;
   std::size_t left = 0;
   for (const Change& each : changes) {
     if (each.growth() == 0) {
-      ++same;
+      ++(each.before == each.after ? same : nothing);
     } else if (shown < kMost) {
       text += row(each, printable(each.name));
       ++shown;
@@ -48,6 +49,10 @@ std::string section(const std::vector<Change>& changes, std::string_view title) 
   }
   if (left > 0) text += fmt::format("{:>50} more changed: see --json\n", left);
   if (same > 0) text += fmt::format("{:>50} as before\n", same);
+  if (nothing > 0) {
+    text += fmt::format("{:>50} without a copy, of one side alone or not known of the other\n",
+                        nothing);
+  }
   return text;
 }
 

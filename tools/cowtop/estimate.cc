@@ -96,8 +96,7 @@ std::uint64_t mean_at_once(const std::vector<Worker>& workers, const std::vector
   }
   double lived = 0;
   for (const Worker& worker : singles) lived += static_cast<double>(worker.lived_ns());
-  lived *=
-      static_cast<double>(count) / static_cast<double>(std::max<std::size_t>(singles.size(), 1));
+  lived *= static_cast<double>(count) / static_cast<double>(singles.size());
   const auto mean = std::llround(lived / static_cast<double>(end - start));
   return std::clamp<std::uint64_t>(static_cast<std::uint64_t>(mean), 1, count);
 }
@@ -165,6 +164,7 @@ std::optional<Estimate> estimate(const cow::Measurement& measurement) {
   std::partition_copy(workers.begin(), workers.end(), std::back_inserter(singles),
                       std::back_inserter(sums),
                       [](const Worker& each) { return each.process->processes == 1; });
+  if (singles.empty()) return std::nullopt;
   const std::vector<Worker> known = most_at_once(singles);
   Copies copies;
   for (const Worker& worker : known) copies.add(*worker.process, 1);

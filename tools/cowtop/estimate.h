@@ -35,7 +35,7 @@ struct Estimate {
   std::uint64_t bytes_by_spawn() const;
 };
 
-// nullopt where there is no worker of which both figures are known.
+// nullopt where there is no worker of which both figures are known, or all of them were added up.
 std::optional<Estimate> estimate(const cow::Measurement& measurement);
 
 }  // namespace cowshed::cowtop
