@@ -198,8 +198,9 @@ Measured measure_command(const MeasureOptions& options, cow::OpenedBackend& open
   const int exit_status =
       WIFSIGNALED(*status) ? kSignalBase + WTERMSIG(*status) : WEXITSTATUS(*status);
   const int own_status = sampling_error.empty() ? 0 : kOwnError;
+  // Where the command had ended by itself its status is its own, whoever was ended after it.
   return {std::move(measurement), exit_status != 0 ? exit_status : own_status,
-          end && end->has_begun()};
+          end && end->has_asked(pid)};
 }
 
 Measured measure_attached(const MeasureOptions& options, cow::OpenedBackend& opened,

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <fmt/format.h>
@@ -30,8 +31,10 @@ bool TreeEnd::go_on(const cow::Measurement& measurement, pid_t ended) {
     // It was alive in this sample: no other can have its PID but in the moment since.
     if (age >= kTimeToEnd) {
       failed = ::kill(process.pid, SIGKILL);
-    } else if (asked_.insert(id).second) {
+    } else if (!asked_.contains(id) && !refused_.contains(id)) {
       failed = ::kill(process.pid, SIGTERM);
+      // Not one that has ended since the sample.
+      if (failed == 0) asked_.insert(id);
     }
     if (failed != 0 && errno == EPERM) refused_.insert(id);
     if (refused_.contains(id) || age >= kTimeToEnd + kTimeToBeKilled) {
@@ -46,6 +49,11 @@ bool TreeEnd::go_on(const cow::Measurement& measurement, pid_t ended) {
     complain("could not be ended: " + cannot);
   }
   return any_left;
+}
+
+bool TreeEnd::has_asked(pid_t pid) const {
+  return std::any_of(asked_.begin(), asked_.end(),
+                     [pid](const Process& each) { return each.first == pid; });
 }
 
 }  // namespace cowshed::cowtop

@@ -17,8 +17,9 @@ class TreeEnd {
   // After each sample.  False once none is left, or none that can be ended, and that has been said.
   // `ended`: the PID of one that has ended, whatever the sample says; 0: of none.
   bool go_on(const cow::Measurement& measurement, pid_t ended);
-  // Whether there was anything to end.
+  // Whether anything was asked to end, and whether the process with this PID was.
   bool has_begun() const { return !asked_.empty(); }
+  bool has_asked(pid_t pid) const;
 
  private:
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
