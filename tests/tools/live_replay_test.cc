@@ -115,6 +115,22 @@ TEST_F(LiveReplay, CollapsesSortsAndChoosesColumns) {
   expect_screen(tmux, "columns_chosen");
 }
 
+TEST_F(LiveReplay, SortsByEveryColumnBothWays) {
+  Tmux tmux(replay(), {132, 12});
+  to_begin(tmux);
+  tmux.press({"Right", "t", "o", "Down", "Down", "Down", "Down", "Down", "Down"});
+  tmux.press(
+      {"Space", "Down", "Space", "Down", "Space", "Down", "Space", "Down", "Space", "Escape"});
+  tmux.press({"<"});
+  for (const std::string column : {"pid", "copied", "rate", "at_fork", "shared", "curve", "reused",
+                                   "zero", "time", "rss", "pss", "command"}) {
+    expect_screen(tmux, "sort_" + column);
+    tmux.press({"r"});
+    expect_screen(tmux, "sort_" + column + "_reversed");
+    tmux.press({"r", ">"});
+  }
+}
+
 TEST_F(LiveReplay, OneWhoEndsIsFoldedAwayAndTheSelectionGoesOn) {
   Tmux tmux(replay());
   to_begin(tmux);

@@ -197,6 +197,23 @@ TEST(LiveState, EscapeBringsBackTheFilterThatWas) {
   EXPECT_EQ(pids(state).size(), 6U);
 }
 
+TEST(LiveState, EscapeGoesBackToWhereTheSearchBegan) {
+  State state = server_state(1);
+  press(state, "/worker");
+  state.press({KeyKind::enter});
+  press(state, "G");
+  const pid_t before = selected(state);
+  press(state, "/");
+  state.press({KeyKind::escape});
+  EXPECT_EQ(selected(state), before);
+  press(state, "/helper");
+  EXPECT_NE(selected(state), before);
+  state.press({KeyKind::escape});
+  EXPECT_EQ(selected(state), before);
+  press(state, "gn");
+  EXPECT_EQ(state.selected_process()->comm, "worker-3") << "the search is that of before";
+}
+
 TEST(LiveState, EscapeEndsAFilterOnceNothingElseIsOpen) {
   State state = server_state(1);
   press(state, "fhelper");

@@ -165,6 +165,9 @@ void State::type(const Key& key) {
   if (input_ == Input::filter) {
     view_.filter = typed_;
     remake_rows();
+  } else if (key.kind == KeyKind::escape) {
+    search_ = typed_;
+    select(selected_before_);
   } else {
     search_ = typed_;
     search(true, true);
@@ -208,6 +211,7 @@ State::Request State::press_character(char32_t character) {
     case '/':
       input_ = Input::search;
       before_ = search_;
+      selected_before_ = selected_id_;
       typed_.clear();
       break;
     case 'n': search(true, false); break;
@@ -318,6 +322,12 @@ void State::move(long by) {
   const long last = static_cast<long>(rows_.rows.size()) - 1;
   select(static_cast<std::size_t>(
       std::clamp(static_cast<long>(selected_) + by, 0L, std::max(last, 0L))));
+}
+
+void State::select(const ProcessId& id) {
+  const auto row = std::find_if(rows_.rows.begin(), rows_.rows.end(),
+                                [&](const Row& each) { return each.id == id; });
+  if (row != rows_.rows.end()) select(static_cast<std::size_t>(row - rows_.rows.begin()));
 }
 
 void State::select(std::size_t row) {

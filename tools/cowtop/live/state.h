@@ -91,6 +91,7 @@ class State {
   void click(const Key& key);
   void move(long by);
   void select(std::size_t row);
+  void select(const ProcessId& id);  // if it is there
   void sort_by(Column column);
   void sort_by_neighbour(int step);
   void collapse(bool collapsed);
@@ -115,6 +116,7 @@ class State {
   std::string typed_;
   std::string before_;  // what the filter or the search was before the typing
   std::string search_;
+  ProcessId selected_before_;  // the typing of it
   std::size_t selected_ = 0;
   ProcessId selected_id_;
   std::size_t top_ = 0;
