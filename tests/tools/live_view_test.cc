@@ -2,6 +2,7 @@
 #include <csignal>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 #include <regex>
 #include <string>
 #include <sys/stat.h>
@@ -310,6 +311,19 @@ TEST(LiveView, AClosedTerminalEndsTheMeasurement) {
     cowtop = child_of_pane(tmux, "cowtop");
   }
   while (::kill(cowtop, 0) == 0) test::run({"sleep", "0.05"});  // the test's time limit ends it
+}
+
+TEST(LiveView, CtrlCIsNotForOneInTheBackground) {
+  const TestFolder folder;
+  const std::string path = folder / "recording";
+  Tmux tmux("sh -c '" + std::string(COWTOP) + " record -o " + path +
+            " -- sh -c \"echo up; sleep 2; exit 4\" & sleep 60'");
+  tmux.wait_for("up");
+  tmux.press({"C-c"});
+  tmux.wait_for("status 130");
+  EXPECT_THAT(tmux.wait_for("recorded"), HasSubstr("recorded 2 processes"));
+  const auto report = nlohmann::json::parse(test::run({COWTOP, "report", "--json", path}).out);
+  EXPECT_EQ(report["processes"][0]["exit_status"], 4);
 }
 
 TEST(LiveView, CtrlZStopsItAndItComesBack) {

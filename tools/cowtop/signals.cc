@@ -8,10 +8,20 @@ namespace cowshed::cowtop {
 
 namespace {
 
+// Blocked, it would be taken although it is ignored (sig_ignored() in the kernel's signal.c).
+bool is_ignored(int signal) {
+  struct sigaction action {};
+  return ::sigaction(signal, nullptr, &action) == 0 && action.sa_handler == SIG_IGN;
+}
+
+// From the terminal to one in the background, which a shell without job control has ignore it.
+bool is_of_others(int signal, int code) { return code == SI_KERNEL && is_ignored(signal); }
+
 sigset_t end_signals() {
   sigset_t mask;
   ::sigemptyset(&mask);
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) ::sigaddset(&mask, signal);
+  for (const int signal : {SIGINT, SIGTERM, SIGQUIT}) ::sigaddset(&mask, signal);
+  if (!is_ignored(SIGHUP)) ::sigaddset(&mask, SIGHUP);
   return mask;
 }
 
@@ -36,8 +46,10 @@ EndSignals::~EndSignals() {
 
 std::optional<signalfd_siginfo> EndSignals::next() {
   signalfd_siginfo info;
-  if (::read(fd_, &info, sizeof info) != sizeof info) return std::nullopt;
-  return info;
+  while (::read(fd_, &info, sizeof info) == sizeof info) {
+    if (!is_of_others(static_cast<int>(info.ssi_signo), info.ssi_code)) return info;
+  }
+  return std::nullopt;
 }
 
 HeldEndSignals::HeldEndSignals() {
@@ -50,8 +62,11 @@ HeldEndSignals::~HeldEndSignals() { ::pthread_sigmask(SIG_SETMASK, &before_, nul
 std::optional<int> HeldEndSignals::next() {
   const sigset_t mask = end_signals();
   const timespec at_once{};
-  const int signal = ::sigtimedwait(&mask, nullptr, &at_once);
-  return signal > 0 ? std::optional(signal) : std::nullopt;
+  siginfo_t info;
+  for (int signal = 0; (signal = ::sigtimedwait(&mask, &info, &at_once)) > 0;) {
+    if (!is_of_others(signal, info.si_code)) return signal;
+  }
+  return std::nullopt;
 }
 
 }  // namespace cowshed::cowtop

@@ -8,10 +8,10 @@
 
 namespace cowshed::cowtop {
 
-// Takes the signals that ask cowtop to end (SIGINT, SIGTERM, SIGHUP, SIGQUIT) as readable events
-// for the rest of the process's life, ignores SIGPIPE and gives SIGCHLD its default.  Open it after
-// the command has been forked: the command must not inherit the mask.  Move-only, owns a
-// descriptor.
+// Takes the signals that ask cowtop to end (SIGINT, SIGTERM, SIGQUIT, and SIGHUP unless it is
+// ignored, as under nohup) as readable events for the rest of the process's life, ignores SIGPIPE
+// and gives SIGCHLD its default.  Open it after the command has been forked: the command must not
+// inherit the mask.  Move-only, owns a descriptor.
 class EndSignals {
  public:
   static Expected<EndSignals> open();
@@ -22,8 +22,9 @@ class EndSignals {
   ~EndSignals();
 
   int fd() const { return fd_; }
-  // The next signal that has come, if any.  `ssi_code` is SI_KERNEL where a terminal sent it, and
-  // then to the whole foreground process group.
+  // The next signal that has come, if any; not one of a terminal that is ignored, as SIGINT is by
+  // what a script has started in the background.  `ssi_code` is SI_KERNEL where a terminal sent it,
+  // and then to the whole foreground process group.
   std::optional<signalfd_siginfo> next();
 
  private:
