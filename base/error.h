@@ -20,7 +20,8 @@ enum class ErrorCode : std::uint8_t {
   out_of_memory,       // the memory cgroup, or the kernel, has no more memory for the arena
   arena_frozen,        // allocation from, or a second freeze in another mode of, a frozen arena
   arena_not_frozen,    // the call needs a frozen arena
-  in_use,              // a thread, or this one, is inside an ArenaScope of the arena
+  in_use,              // a thread, or this one, is inside an ArenaScope of the arena; of a file:
+                       // another program is writing to it
   not_inherited,       // the arena was not frozen when this process was forked: not mapped here
   not_in_arena,        // the object does not lie in any arena of this process
   published_too_late,  // the object was published after this process was forked

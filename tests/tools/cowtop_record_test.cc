@@ -80,6 +80,51 @@ TEST_F(CowtopRecord, CtrlCEndsIt) {
   EXPECT_TRUE(root["exit_status"].is_null());
 }
 
+TEST_F(CowtopRecord, AHangupEndsItUnlessItIsIgnored) {
+  Subprocess ended({"env", "--default-signal=HUP", COWTOP, "record", "-o", path_, "--", "sh", "-c",
+                    "echo up; exec sleep 60"});
+  ended.read_until("up");
+  ::kill(ended.pid(), SIGHUP);
+  EXPECT_EQ(ended.finish().exit_status(), 128 + SIGHUP);
+  EXPECT_EQ(nlohmann::json::parse(report("--json"))["processes"][0]["signal"], SIGHUP);
+
+  Subprocess kept(
+      {"nohup", COWTOP, "record", "-o", path_, "--", "sh", "-c", "echo up; sleep 1; exit 3"});
+  kept.read_until("up");
+  ::kill(kept.pid(), SIGHUP);
+  EXPECT_EQ(kept.finish().exit_status(), 3);
+}
+
+TEST_F(CowtopRecord, AFileThatAnotherWritesIsLeftAlone) {
+  Subprocess first({COWTOP, "record", "-o", path_, "--", "sh", "-c", "echo up; sleep 1; exit 3"});
+  first.read_until("up");
+  const Finished second = run({COWTOP, "record", "-o", path_, "--", "echo", "ran"});
+  EXPECT_EQ(second.exit_status(), 125);
+  EXPECT_EQ(second.out, "");
+  EXPECT_EQ(second.err,
+            "cowtop: " + path_ + ": another cowtop is writing to it; name another file\n");
+  EXPECT_EQ(first.finish().exit_status(), 3);
+  EXPECT_EQ(nlohmann::json::parse(report("--json"))["processes"][0]["exit_status"], 3);
+  EXPECT_EQ(run({COWTOP, "record", "-o", path_, "--", "true"}).exit_status(), 0);
+}
+
+// Opened again by that name, it would be cut, and written from its beginning.
+TEST_F(CowtopRecord, StandardOutputByAnotherNameLosesNothing) {
+  ASSERT_EQ(run({COWTOP, "record", "-o", path_, "--", "true"}).exit_status(), 0);
+  const std::string all = folder_ / "all";
+  for (const char* redirection : {">", ">>"}) {
+    write_file(all, "");
+    const Finished finished =
+        run({"sh", "-c",
+             std::string(R"({ echo before; "$0" report --json -o /dev/stdout )"
+                         R"("$1"; echo after; } )") +
+                 redirection + " \"$2\"",
+             COWTOP, path_, all});
+    EXPECT_EQ(finished.exit_status(), 0) << finished.err;
+    EXPECT_EQ(contents_of(all), "before\n" + report("--json") + "after\n");
+  }
+}
+
 TEST_F(CowtopRecord, KilledItIsReadableUpToTheLastSecond) {
   Subprocess subject({COPY_SUBJECT, "100", "1", "50", "60000"});
   subject.read_until("\n");

@@ -114,6 +114,13 @@ TEST(CowtopOptions, BadUsageIsOneLineAnd125) {
       {"--backend", "bpf", "true"},
       {"-p", "99999999999999"},
       {"-o", "", "true"},
+      {"record", "-o", "", "--", "true"},
+      {"report", "--html", "", "x"},
+      {"report", "-o", "", "x"},
+      {"diff", "--html", "", "x", "x"},
+      {"diff", "-o", "", "x", "x"},
+      {"check", "--max-copied", "1GiB", "--baseline", "", "--", "true"},
+      {"check", "--budget", "", "--", "true"},
       {"-p", "1", "--", "true"},
       {"-p", "0"},
       {"-c", "10", "true"},
@@ -147,7 +154,7 @@ TEST(CowtopOptions, HelpSaysWhatEachColumnIs) {
   std::string headings;
   while (std::getline(table, headings) && headings.find("COMMAND") == std::string::npos) continue;
   std::size_t columns = 0;
-  const std::regex heading("[A-Z]+( [A-Za-z]+)*");
+  const std::regex heading("[A-Z]+( [A-Za-z%]+)*");
   for (std::sregex_iterator found(headings.begin(), headings.end(), heading), end; found != end;
        ++found, ++columns) {
     if (found->str() == "PID" || found->str() == "COMMAND") continue;

@@ -91,12 +91,15 @@ class BudgetArguments {
         ->allow_extra_args(false);
     app.add_option("--baseline", baseline_,
                    "An earlier measurement: of cowtop record, or of cowtop --json")
-        ->type_name("FILE");
+        ->type_name("FILE")
+        ->check(wrong_file_name);
     app.add_option("--max-growth", growth_, "What all together may copy more than then")
         ->type_name("PERCENT");
     app.add_flag("--per-child", per_child_, "Each process below the root is held to it (default)");
     app.add_flag("--tree", tree_, "All together are held to it");
-    app.add_option("--budget", file_, "All that from a file, see below")->type_name("FILE");
+    app.add_option("--budget", file_, "All that from a file, see below")
+        ->type_name("FILE")
+        ->check(wrong_file_name);
   }
 
   // After `app` has parsed.
@@ -262,11 +265,6 @@ bool is_github() {
 }  // namespace
 
 int check_command(std::vector<std::string> words) {
-  const CLI::Validator is_file_name(
-      [](const std::string& text) {
-        return std::string(text.empty() ? "the name of the file is empty" : "");
-      },
-      "");
   CommandLine line({"cowtop check", kCheckDescription, kCheckUsage,
                     std::string(kCheckFooter) + kBudgetExample + kCheckFooterEnd});
   CheckOptions options;
@@ -281,13 +279,13 @@ int check_command(std::vector<std::string> words) {
   line.app()
       .add_option("--junit", options.junit, "Also JUnit XML: a test for each limit and process")
       ->type_name("FILE")
-      ->check(is_file_name);
+      ->check(wrong_file_name);
   line.app().add_flag("--json", options.json,
                       "Also one JSON object (schema cowshed.check/1) on standard output");
   line.app()
       .add_option("-o,--output", options.output, "With --json: to FILE, not to standard output")
       ->type_name("FILE")
-      ->check(is_file_name);
+      ->check(wrong_file_name);
   line.app().add_flag(
       "--github", options.github,
       "Also annotations for GitHub, on standard output; always where the environment"

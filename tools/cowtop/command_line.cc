@@ -25,6 +25,10 @@ class UsageFormatter : public CLI::Formatter {
 
 }  // namespace
 
+std::string wrong_file_name(const std::string& name) {
+  return name.empty() ? "the name of the file is empty" : "";
+}
+
 CommandLine::CommandLine(const Text& text)
     : name_(text.name), app_(std::make_unique<CLI::App>(text.description, text.name)) {
   app_->formatter(std::make_shared<UsageFormatter>(text.usage));

@@ -11,6 +11,10 @@ class App;
 
 namespace cowshed::cowtop {
 
+// For an option's check(): empty, or what is wrong with the name of a file, as of a variable that
+// is not set.
+std::string wrong_file_name(const std::string& name);
+
 // The command line of cowtop or of one of its subcommands: GNU-style options, --help and --version.
 class CommandLine {
  public:

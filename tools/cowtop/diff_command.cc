@@ -26,7 +26,8 @@ constexpr const char* kDiffFooter = R"(Examples:
   cowtop diff before.cowtop after.cowtop --html change.html
 
 BEFORE and AFTER are recordings, or what cowtop --json has written.  Processes are matched by their
-place in the tree: server/worker[2] is the second worker of the server, in order of start.  "-" is
+place in the tree: server/worker[2] is the second worker of the server, in order of start.  Where so
+many had ended that some were added up, on either side, server/worker[all] are all of them.  "-" is
 what is not known, or was not there.
 
 Exit status: 0, whatever has changed (cowtop check --baseline is the judge); 125 if a file cannot be
@@ -43,10 +44,14 @@ int diff_command(std::vector<std::string> words) {
   line.app().add_option("BEFORE", names.before, "A recording, or a JSON report")->required();
   line.app().add_option("AFTER", names.after, "What to compare with it")->required();
   line.app().add_flag("--json", json, "One JSON object (schema cowshed.diff/1)");
-  line.app().add_option("--html", html, "Write one page for a browser to FILE")->type_name("FILE");
+  line.app()
+      .add_option("--html", html, "Write one page for a browser to FILE")
+      ->type_name("FILE")
+      ->check(wrong_file_name);
   line.app()
       .add_option("-o,--output", output, "Write the report to FILE, not to standard output")
-      ->type_name("FILE");
+      ->type_name("FILE")
+      ->check(wrong_file_name);
   if (const auto status = line.parse(std::move(words))) return *status;
   if (json + !html.empty() + !output.empty() > 1 && !html.empty())
     return line.fail("--html and --json or -o: one of them");

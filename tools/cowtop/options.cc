@@ -39,22 +39,22 @@ constexpr const char* kCowtopFooter = R"(Examples:
   sudo cowtop                        of the whole machine; not root: of one's own processes
 
 Columns:
-  SHARED MiB  what the process's parent had at the fork: resident anonymous memory, frozen arenas
-  COPIED MiB  what the kernel copied because the process wrote to shared pages: ANON and FILE
-  COPIED      of SHARED, how much that is; of a process that executed a program, up to then
-  ANON        pages copied in mappings without a file behind them: the heap, the stack
-  FILE        pages copied in private mappings of files: a library's data, an arena
-  REUSED      written to when nobody else used the page any more: made writable, nothing copied
-  ZERO        written to where only a read had been, of the zero page: a page more, nothing copied
-  FIRST       first touched by this process: a new page of zeros; a huge page counts as 512
-  SPLIT       pages of 2 MiB that a write broke into 4 KiB ones, of which it then copies one
-  NOTIFY      first writes to a clean page of a shared file mapping: nothing copied
-  FAILED      writes that were not allowed: SIGSEGV, SIGBUS or EFAULT
-  OTHER       writes that are none of these: the page was in the page cache or swapped out, say
-  COPY TIME   with --latency: how long the faults took that copied
-  END         exit status or signal, or whether it still runs
+  AT FORK MiB  what the process's parent had at the fork: resident anonymous memory, frozen arenas
+  COPIED MiB   what the kernel copied because the process wrote to shared pages: ANON and FILE
+  COPIED %     of AT FORK, how much that is; of a process that executed a program, up to then
+  ANON         pages copied in mappings without a file behind them: the heap, the stack
+  FILE         pages copied in private mappings of files: a library's data, an arena
+  REUSED       written to when nobody else used the page any more: made writable, nothing copied
+  ZERO         written to where only a read had been, of the zero page: a page more, nothing copied
+  FIRST        first touched by this process: a new page of zeros; a huge page counts as 512
+  SPLIT        pages of 2 MiB that a write broke into 4 KiB ones, of which it then copies one
+  NOTIFY       first writes to a clean page of a shared file mapping: nothing copied
+  FAILED       writes that were not allowed: SIGSEGV, SIGBUS or EFAULT
+  OTHER        writes that are none of these: the page was in the page cache or swapped out, say
+  COPY TIME    with --latency: how long the faults took that copied
+  END          exit status or signal, or whether it still runs
 Pages are of 4 KiB, counted where a write raised a page fault.  A dash is a figure that the backend
-cannot know, or that there is not: nobody measured has forked the root, so SHARED has one there.
+cannot know, or that there is not: nobody measured has forked the root, so AT FORK has one there.
 
 Live view (not with --no-live, --json or -o): where standard input and output are a terminal.  h
 tells its keys.  It stays when a command has ended, so that what that did can be looked at.  q ends
@@ -89,11 +89,7 @@ ParsedArguments parse_arguments(std::vector<std::string> words) {
   line.app()
       .add_option("-o,--output", options.output, "Write the report to FILE, not to standard output")
       ->type_name("FILE")
-      ->check(CLI::Validator(
-          [](const std::string& text) {
-            return std::string(text.empty() ? "the name of the file is empty" : "");
-          },
-          ""));
+      ->check(wrong_file_name);
   parsed.exit_status = line.parse_with_command(std::move(words));
   if (parsed.exit_status) return parsed;
   options.live = !no_live && !options.json && options.output.empty();

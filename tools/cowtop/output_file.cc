@@ -1,6 +1,7 @@
 #include <cerrno>
 #include <csignal>
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <utility>
@@ -57,7 +58,8 @@ Expected<OutputFile> OutputFile::open(const std::string& path,
     auto opened = open_for_writing(path);
     if (!opened) return tl::make_unexpected(opened.error());
     file.path_ = path;
-    file.fd_ = opened->release();
+    // Opened by that name a second time it would have a position, and be cut, of its own.
+    if (!is_one_file(opened->get(), "/dev/stdout")) file.fd_ = opened->release();
   }
   for (const std::string& other : others) {
     if (!is_one_file(file.fd_, other)) continue;
@@ -84,6 +86,12 @@ bool OutputFile::cut(std::size_t size) const {
 bool OutputFile::holds_something() const {
   struct stat status {};
   return ::fstat(fd_, &status) == 0 && S_ISREG(status.st_mode) && status.st_size > 0;
+}
+
+Expected<void> OutputFile::lock() const {
+  if (::flock(fd_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return {};
+  return make_error(ErrorCode::in_use,
+                    path_ + ": another cowtop is writing to it; name another file");
 }
 
 OutputFile::Kind OutputFile::kind() const {

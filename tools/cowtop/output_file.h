@@ -12,7 +12,8 @@ namespace cowshed::cowtop {
 // be written is known before hours of measuring.  Move-only, owns its descriptor.
 class OutputFile {
  public:
-  // An empty `path` is standard output.  What the file held stays until something is written.  What
+  // An empty `path` is standard output, and so is another name of the file that this goes to, of
+  // which nothing is cut off.  What a file held stays until something is written.  What
   // others may have put there for us is refused (writable_path.h).
   // Nor is it one with a regular file of `others`, by whatever name, which would be lost.
   static Expected<OutputFile> open(const std::string& path,
@@ -32,6 +33,9 @@ class OutputFile {
   enum class Kind { file, stream, device };
   Kind kind() const;
   const std::string& path() const { return path_; }
+  // Until it is closed nobody else gets this lock of the file, where its file system has locks
+  // (flock(2)).  Errors: in_use.
+  Expected<void> lock() const;
   // Whether something would be lost by clear().
   bool holds_something() const;
   // Empties the file, where it can be emptied.

@@ -51,10 +51,10 @@ int record_command(std::vector<std::string> words) {
   line.app()
       .add_option("-o,--output", path, "The file; what it held is lost")
       ->type_name("FILE")
+      ->check(wrong_file_name)
       ->required();
   const MeasureArguments arguments(line.app(), MeasureArguments::Otherwise::is_wrong);
   if (const auto status = line.parse_with_command(std::move(words))) return *status;
-  if (path.empty()) return line.fail("-o: the name of the file is empty");
   const auto options = arguments.options(line.command());
   if (!options) return line.fail(options.error().message);
 

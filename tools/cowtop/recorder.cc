@@ -92,6 +92,7 @@ steady_clock::time_point next_append(steady_clock::time_point begin, steady_cloc
 }
 
 Expected<Recorder> Recorder::start(OutputFile file, const MeasureOptions& options) {
+  if (const auto locked = file.lock(); !locked) return tl::make_unexpected(locked.error());
   Recorder recorder(std::move(file));
   recorder.header_ = recorder.encoder_.encode(line_of(to_json(header_of(options))));
   if (recorder.file_.holds_something()) return recorder;

@@ -53,10 +53,12 @@ int report_command(std::vector<std::string> words) {
       .add_option("--html", html,
                   "Write one page for a browser to FILE: processes, curves, flame graph, heat map,"
                   " causes, search")
-      ->type_name("FILE");
+      ->type_name("FILE")
+      ->check(wrong_file_name);
   line.app()
       .add_option("-o,--output", output, "Write the report to FILE, not to standard output")
-      ->type_name("FILE");
+      ->type_name("FILE")
+      ->check(wrong_file_name);
   if (const auto status = line.parse(std::move(words))) return *status;
   if (json + folded + speedscope + !html.empty() > 1)
     return line.fail("--json, --folded, --speedscope, --html: one of them");

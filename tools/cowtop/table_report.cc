@@ -26,8 +26,8 @@ bool is_timed(const cow::Measurement& measurement) {
 }
 
 Row headings(bool with_time) {
-  Row row = {"PID",    "COMMAND", "SHARED MiB", "COPIED MiB", "COPIED", "ANON",   "FILE",
-             "REUSED", "ZERO",    "FIRST",      "SPLIT",      "NOTIFY", "FAILED", "OTHER"};
+  Row row = {"PID",    "COMMAND", "AT FORK MiB", "COPIED MiB", "COPIED %", "ANON",   "FILE",
+             "REUSED", "ZERO",    "FIRST",       "SPLIT",      "NOTIFY",   "FAILED", "OTHER"};
   if (with_time) row.emplace_back("COPY TIME");
   return row;
 }

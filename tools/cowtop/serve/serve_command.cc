@@ -82,7 +82,10 @@ int run(const ServeOptions& options) {
   if (!opened->notice.empty()) complain(opened->notice);
   const auto attached = selected->attach(*opened->backend);
   if (!attached && !selected->grows()) return own_error(attached.error());
-  if (!attached) complain(attached.error().message + " yet");
+  if (!attached) {
+    const bool may_come = attached.error().code == ErrorCode::no_such_process;
+    complain(attached.error().message + (may_come ? " yet" : ""));
+  }
   if (attached && !attached->refused.empty()) complain(refused_line(*attached));
   const std::string address = text_of((*server)->address());
   if (!is_loopback(options.listen)) {
