@@ -62,7 +62,7 @@ struct Run {
 std::uint64_t least_count(std::size_t size) { return size < kAlone ? 2 : 1; }
 int most_pairs(std::size_t size) {
   if (size > kAlone) return 1;
-  return size == kAlone ? 3 : 1000;
+  return size == kAlone ? 2 : 1000;
 }
 
 std::string bytes_name(std::size_t bytes) {

@@ -43,7 +43,8 @@ def in_decades(axis, values):
     """Plain numbers along a logarithmic axis: 1 2 5 10 where there is room, else 1 10 100."""
     few = max(values) < 300 * min(values)
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
-    axis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
+    axis.set_major_formatter(lambda value, _: f"{value / 1e6:g} M" if value >= 1e6 else
+                             f"{value:,.0f}" if value >= 1 else f"{value:g}")
     axis.set_minor_formatter("")
 
 
@@ -77,19 +78,26 @@ def goals(report, rows, path):
     axes.set_xlabel("share of the limit used (right of the dashes: missed)")
     for verdict, (marker, face) in VERDICTS.items():
         axes.plot([], [], marker, color="black", markerfacecolor=face, markersize=9, label=verdict)
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncol=3, frameon=False)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncol=len(VERDICTS), frameon=False,
+                columnspacing=1, handletextpad=0.3)
     axes.set_title(report["benchmark"], pad=28, fontweight="bold")
     return save(figure, path)
 
 
-def by_folder(series):
-    """[{path: ...}]: as many together as there are markers, else those in one folder."""
+def by_part(series, part_of):
+    """[{path: ...}]: as many together as there are markers, else those whose path has that part."""
     if len(series) <= len(STYLES):
         return [series]
-    folders = {}
+    parts = {}
     for path, content in series.items():
-        folders.setdefault(path.rpartition("/")[0], {})[path] = content
-    return list(folders.values())
+        parts.setdefault(part_of(path), {})[path] = content
+    return list(parts.values())
+
+
+def by_folder(series):
+    """The same by folder, and one that is too large by what is measured: "pipe, p99"."""
+    return [few for folder in by_part(series, lambda path: path.rpartition("/")[0])
+            for few in by_part(folder, lambda path: path.rpartition(", ")[2])]
 
 
 def panels(report):

@@ -120,7 +120,7 @@ class SuiteTest(unittest.TestCase):
         code, output = self.run_suite("--size", "full")
         self.assertEqual(code, 1, output)
         self.assertIn("FAILED", output)
-        self.assertIn('measuring --pairs 8 --only "no faults" failed with exit code 1: '
+        self.assertIn('measuring --pairs 4 --only "no faults" failed with exit code 1: '
                       "measuring: the answer is wrong", self.summary())
         self.assertEqual([run["exit_code"] for run in self.index()["runs"]], [1] * 5)
 
