@@ -30,7 +30,7 @@ using nlohmann::json;
 
 constexpr std::size_t kPage = 4096;
 constexpr int kTimes = 3;                      // within one sample, of which the median counts
-constexpr int kMostChildren = 2;               // that copy at the same time
+constexpr std::size_t kMostChildren = 2;       // that copy at the same time
 constexpr std::uint64_t kFaultsOfAFork = 256;  // of the child's own, at its start and its end
 
 std::byte* pages(std::size_t count) {
@@ -66,7 +66,7 @@ enum class Where : std::uint8_t { one_mapping, one_mapping_each };
 // share.
 class Copies final : public Work {
  public:
-  Copies(std::size_t count, Where where, int children)
+  Copies(std::size_t count, Where where, std::size_t children)
       : count_(count),
         stride_(where == Where::one_mapping ? 1 : 2),
         children_(children),
@@ -83,31 +83,31 @@ class Copies final : public Work {
 
  private:
   struct Together {
-    std::atomic<int> ready;
+    std::atomic<std::size_t> ready;
     std::array<double, kMostChildren> took;  // ns a page
   };
 
   double once() override {
     together_->ready = 0;
     std::array<pid_t, kMostChildren> pids{};
-    for (int i = 0; i < children_; ++i) {
+    for (std::size_t i = 0; i < children_; ++i) {
       pids.at(i) = fork();
       if (pids.at(i) == 0) copy_all(i);
     }
     double sum = 0;
-    for (int i = 0; i < children_; ++i) {
+    for (std::size_t i = 0; i < children_; ++i) {
       int status = -1;
       if (pids.at(i) < 0 || waitpid(pids.at(i), &status, 0) != pids.at(i) || status != 0) {
         throw std::runtime_error("fork failed");
       }
       sum += together_->took.at(i);
     }
-    return sum / children_;
+    return sum / static_cast<double>(children_);
   }
 
-  [[noreturn]] void copy_all(int number) {
+  [[noreturn]] void copy_all(std::size_t number) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);  // who waits for the others would wait for ever
-    pin_to_cpu(static_cast<std::size_t>(number));
+    pin_to_cpu(number);
     ++together_->ready;
     while (together_->ready < children_) {
     }
@@ -120,7 +120,7 @@ class Copies final : public Work {
 
   std::size_t count_;
   std::size_t stride_;  // in pages
-  int children_;
+  std::size_t children_;
   std::byte* memory_;
   Together* together_;  // with the children
 };
@@ -168,7 +168,8 @@ std::unique_ptr<SubjectWork> make_work(const json& configuration) {
   const std::size_t count = configuration["count"];
   const std::string work = configuration["work"];
   if (work == "copies") {
-    return std::make_unique<Copies>(count, Where::one_mapping, configuration.value("children", 1));
+    return std::make_unique<Copies>(count, Where::one_mapping,
+                                    configuration.value("children", std::size_t{1}));
   }
   if (work == "many mappings") return std::make_unique<Copies>(count, Where::one_mapping_each, 1);
   if (work == "touches") return std::make_unique<Touches>(count);
@@ -215,8 +216,8 @@ std::vector<double> added(const std::vector<Samples>& samples, const std::string
   return result;
 }
 
-void measure_copies(const std::vector<ObserverKind>& kinds, const std::string& group, int children,
-                    const Options& options, Report& report) {
+void measure_copies(const std::vector<ObserverKind>& kinds, const std::string& group,
+                    std::size_t children, const Options& options, Report& report) {
   const std::size_t count = options.quick ? 1024 : 16384;
   Subject subject(json{{"work", "copies"}, {"count", count}, {"children", children}});
   const auto samples =
