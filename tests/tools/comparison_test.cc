@@ -64,9 +64,24 @@ TEST(Comparison, WhereSomeWereAddedUpAllOfTheirKindAre) {
   after.processes.back().processes = 5;
   after.processes.push_back(process(950, 902, "cat", 4));
   const std::map<std::string, std::int64_t> expected = {
-      {"server", 0}, {"server/worker[all]", 42}, {"server/worker[all]/cat[1]", 1}};
+      {"server", 0}, {"server/worker[all]", 42}, {"server/cat[1]", 1}};
   EXPECT_EQ(growth_of(compare(before, after).processes), expected);
   EXPECT_EQ(growth_of(compare(after, before).processes).at("server/worker[all]"), -42);
+}
+
+// What descended from those that were added up is listed below the next parent that is.
+TEST(Comparison, WhatTheyStartedIsFoundWhereverItIsListed) {
+  auto before = run_of(100, {10, 20});
+  before.processes.push_back(process(150, 101, "cat", 3));
+  before.processes.push_back(process(151, 102, "cat", 5));
+  auto after = run_of(900, {});
+  for (const char* name : {"worker", "cat"}) {
+    after.processes.push_back(process(0, 900, name, 50));
+    after.processes.back().processes = 5;
+  }
+  const std::map<std::string, std::int64_t> expected = {
+      {"server", 0}, {"server/worker[all]", 20}, {"server/cat[all]", 42}};
+  EXPECT_EQ(growth_of(compare(before, after).processes), expected);
 }
 
 TEST(Comparison, AProcessWhoseCopiesAreNotKnown) {

@@ -26,44 +26,51 @@ struct Place {
   std::string kind;  // "server/worker"
 };
 
-// Where there is one in the tree, and its parent is listed.
-Place place_below(const std::map<pid_t, Place>& places, const cow::ProcessCopies& process) {
-  const auto parent = places.find(process.ppid);
-  if (process.role != cow::Role::child || parent == places.end()) {
+// Kinds of which some processes were added up (ended_processes.h), in either measurement.
+using Kinds = std::set<std::string>;
+
+// By PID: below which place the children of the last process of that PID are.
+using Parents = std::map<pid_t, Place>;
+
+Place place_below(const Parents& parents, const cow::ProcessCopies& process) {
+  const auto parent = parents.find(process.ppid);
+  if (process.role != cow::Role::child || parent == parents.end() || parent->second.name.empty()) {
     return {process.comm, process.comm};
   }
   return {parent->second.name + "/" + process.comm, parent->second.kind + "/" + process.comm};
 }
 
-// Kinds of which some processes were added up (ended_processes.h).
-void add_summed_kinds(std::set<std::string>& kinds, const cow::Measurement& measurement) {
-  std::map<pid_t, Place> places;  // of the last process of that PID
+void add_summed_kinds(Kinds& kinds, const cow::Measurement& measurement) {
+  Parents parents;
   for (const cow::ProcessCopies& process : measurement.processes) {
-    const Place place = place_below(places, process);
+    Place place = place_below(parents, process);
     if (process.processes > 1) {
       kinds.insert(place.kind);
     } else {
-      places[process.pid] = place;
+      parents[process.pid] = std::move(place);
     }
   }
 }
 
-// All of a kind in `summed` are one: which of them are listed depends on what they copied.
-PagesByName processes_of(const cow::Measurement& measurement, const std::set<std::string>& summed) {
+// All of a kind in `summed` are one, for which of them are listed depends on what they copied; and
+// what they started is where it is when they are not listed: below what started them.
+PagesByName processes_of(const cow::Measurement& measurement, const Kinds& summed) {
   PagesByName pages;
-  std::map<pid_t, Place> places;
+  Parents parents;
   std::map<std::string, std::uint64_t> number;  // of siblings of one name
   for (const cow::ProcessCopies& process : measurement.processes) {
-    Place place = place_below(places, process);
+    Place place = place_below(parents, process);
     if (summed.contains(place.kind)) {
-      place.name += "[all]";
+      add(pages, place.name + "[all]", process.copied_pages());
+      const auto parent = parents.find(process.ppid);
+      place = parent == parents.end() ? Place() : parent->second;
     } else {
       const std::uint64_t ordinal = ++number[place.name];
       if (process.role == cow::Role::child || ordinal > 1)
         place.name += fmt::format("[{}]", ordinal);
+      add(pages, place.name, process.copied_pages());
     }
-    add(pages, place.name, process.copied_pages());
-    if (process.processes == 1) places[process.pid] = std::move(place);
+    if (process.processes == 1) parents[process.pid] = std::move(place);
   }
   return pages;
 }
@@ -149,7 +156,7 @@ std::int64_t Change::growth() const {
 Comparison compare(const cow::Measurement& before, const cow::Measurement& after) {
   Comparison comparison;
   comparison.total = {"", total_of(before), total_of(after)};
-  std::set<std::string> summed;
+  Kinds summed;
   add_summed_kinds(summed, before);
   add_summed_kinds(summed, after);
   comparison.processes = changes(processes_of(before, summed), std::nullopt,

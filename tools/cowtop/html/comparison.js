@@ -47,7 +47,7 @@ function showComparison({ before, after, total, processes, objects, sites, mappi
   tiles.dataset.before = total.before;
   tiles.dataset.after = total.after;
   page.main.append(tiles);
-  showChanges("processes", "Processes", processes, "Matched by their place in the tree: [2] is the second of that name.");
+  showChanges("processes", "Processes", processes, "Matched by their place in the tree: [2] is the second of that name, [all] are all where some were added up.");
   showChanges("objects", "Objects", objects, "Sampled.");
   showChanges("sites", "Code", sites, "Of all processes, estimated.");
   showChanges("mappings", "Mappings", mappings, "Of all processes, estimated.");
