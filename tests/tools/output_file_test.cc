@@ -50,6 +50,20 @@ TEST(OutputFile, AppendsAfterWhatItWrote) {
   EXPECT_EQ(contents_of(path), "one two");
 }
 
+TEST(OutputFile, AFileIsForOneADeviceForAll) {
+  const TestFolder folder;
+  for (const bool is_device : {false, true}) {
+    const std::string path = is_device ? "/dev/null" : folder / "recording";
+    const auto one = OutputFile::open(path);
+    const auto other = OutputFile::open(path);
+    ASSERT_TRUE(one && other);
+    EXPECT_TRUE(one->lock());
+    const auto locked = other->lock();
+    EXPECT_EQ(locked.has_value(), is_device);
+    if (!locked) EXPECT_EQ(locked.error().code, ErrorCode::in_use);
+  }
+}
+
 TEST(OutputFile, IsNoneOfTheOthersByWhateverName) {
   const TestFolder folder;
   const std::string path = folder / "report";

@@ -89,6 +89,7 @@ bool OutputFile::holds_something() const {
 }
 
 Expected<void> OutputFile::lock() const {
+  if (kind() != Kind::file) return {};  // a device is for everybody
   if (::flock(fd_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return {};
   return make_error(ErrorCode::in_use,
                     path_ + ": another cowtop is writing to it; name another file");

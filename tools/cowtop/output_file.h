@@ -33,8 +33,8 @@ class OutputFile {
   enum class Kind { file, stream, device };
   Kind kind() const;
   const std::string& path() const { return path_; }
-  // Until it is closed nobody else gets this lock of the file, where its file system has locks
-  // (flock(2)).  Errors: in_use.
+  // Until it is closed nobody else gets this lock of a file (not of a pipe or a device), where its
+  // file system has locks (flock(2)).  Errors: in_use.
   Expected<void> lock() const;
   // Whether something would be lost by clear().
   bool holds_something() const;
