@@ -85,6 +85,17 @@ TEST(LiveHistory, RatesAreOfTheLastTwoLooks) {
   EXPECT_THAT(history.curve(id_of(busy)), ElementsAre(0.96));
 }
 
+TEST(LiveHistory, WhatWasAddedUpHasNoRate) {
+  History history;
+  history.add(server_after(1));
+  cow::Measurement measurement = server_after(2);
+  measurement.processes[1].processes = 100;
+  measurement.processes[1].copied_anon_pages = 100'000;
+  history.add(measurement);
+  EXPECT_FALSE(history.copied_per_second(measurement.processes[1]));
+  EXPECT_TRUE(history.copied_per_second(measurement.processes[2]));
+}
+
 TEST(LiveHistory, IsNoLongerThanTheCurve) {
   History history;
   for (int second = 1; second <= 20; ++second) history.add(server_after(second));
@@ -195,6 +206,12 @@ TEST(LiveState, EscapeBringsBackTheFilterThatWas) {
   state.press({KeyKind::escape});
   EXPECT_FALSE(state.prompt());
   EXPECT_EQ(pids(state).size(), 6U);
+  press(state, "G");
+  const pid_t before = selected(state);
+  press(state, "fhelper");
+  EXPECT_NE(selected(state), before);
+  state.press({KeyKind::escape});
+  EXPECT_EQ(selected(state), before);
 }
 
 TEST(LiveState, EscapeGoesBackToWhereTheSearchBegan) {

@@ -38,6 +38,8 @@ void History::add(const cow::Measurement& measurement) {
 }
 
 std::optional<double> History::copied_per_second(const cow::ProcessCopies& process) const {
+  // What was added up was copied before.
+  if (process.processes > 1) return std::nullopt;
   const auto found = processes_.find(id_of(process));
   if (found == processes_.end() || !found->second.points.back().copied_bytes) return std::nullopt;
   const auto& points = found->second.points;

@@ -165,13 +165,11 @@ void State::type(const Key& key) {
   if (input_ == Input::filter) {
     view_.filter = typed_;
     remake_rows();
-  } else if (key.kind == KeyKind::escape) {
-    search_ = typed_;
-    select(selected_before_);
   } else {
     search_ = typed_;
-    search(true, true);
+    if (key.kind != KeyKind::escape) search(true, true);
   }
+  if (key.kind == KeyKind::escape) select(selected_before_);
   if (key.kind == KeyKind::enter || key.kind == KeyKind::escape) input_ = Input::none;
 }
 
@@ -206,6 +204,7 @@ State::Request State::press_character(char32_t character) {
       break;
     case 'f':
       input_ = Input::filter;
+      selected_before_ = selected_id_;
       before_ = typed_ = view_.filter;
       break;
     case '/':

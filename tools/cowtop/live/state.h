@@ -116,7 +116,7 @@ class State {
   std::string typed_;
   std::string before_;  // what the filter or the search was before the typing
   std::string search_;
-  ProcessId selected_before_;  // the typing of it
+  ProcessId selected_before_;  // the typing
   std::size_t selected_ = 0;
   ProcessId selected_id_;
   std::size_t top_ = 0;

@@ -91,6 +91,10 @@ void begin(int fd, const termios& settings, const std::string& sequence) {
 void end() {
   for (int signal = 1; signal < NSIG; ++signal) {
     if (contains(kLeft, signal)) continue;
+    struct sigaction now {};
+    ::sigaction(signal, nullptr, &now);
+    if (now.sa_handler != on_end && now.sa_handler != on_event)
+      continue;  // SIGPIPE is ignored since
     ::sigaction(signal, &saved.actions[static_cast<std::size_t>(signal)], nullptr);
   }
   ::close(saved.event_fd);
