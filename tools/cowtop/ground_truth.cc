@@ -76,6 +76,10 @@ Expected<std::uint64_t> measure_ground_truth(cow::Backend& backend) {
   if (!none || !some) {
     return make_error(ErrorCode::unsupported, "did not see both children of the ground truth");
   }
+  if (*some < *none) {
+    return make_error(ErrorCode::unsupported,
+                      "saw fewer copies of the child that copies than of the one that does not");
+  }
   return *some - *none;
 }
 

@@ -168,9 +168,12 @@ Measured measure_command(const MeasureOptions& options, cow::OpenedBackend& open
     if (is_end_asked_for(observer, backend) && !end) end.emplace();
   };
   for (;;) {
-    const bool ended = has_ended(pid);
+    std::optional<cow::Measurement> to_end;
+    if (end) to_end = backend.measurement(cow::CodeOf::none());
+    const bool ended =
+        has_ended(pid);  // so late, for one that has can be signalled until it is reaped
     // With its tree those end, too, who outlive the command.
-    const bool ends = end && end->go_on(backend.measurement(cow::CodeOf::none()), ended ? pid : 0);
+    const bool ends = to_end && end->go_on(*to_end, ended ? pid : 0);
     if (ended && !ends) break;
     diffs->sample();
     sample();

@@ -33,7 +33,7 @@ const HEAT_KINDS = [
   {
     name: "Objects", empty: "No published object was copied.",
     cells: (process) => (process.objects || []).map((each) => ({
-      name: `${each.arena}/${each.name}`, pages: each.copied_pages, title: `${each.name} (${each.type}) in arena ${each.arena}` })),
+      name: `${each.arena}/${objectText(each)}`, pages: each.copied_pages, title: `${objectText(each)} in arena ${each.arena}` })),
   },
 ];
 

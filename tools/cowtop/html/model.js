@@ -13,6 +13,9 @@ const processesOf = (process) => process.processes || 1;
 const andMore = (process) => (processesOf(process) > 1 ? ` and ${countText(processesOf(process) - 1)} more` : "");
 const nameOf = (process) => `${process.comm} ${process.pid}${andMore(process)}`;
 
+// Those without a name are one for each type.
+const objectText = (object) => (object.name ? `${object.name} (${object.type})` : `${object.type}, without a name`);
+
 // What it has not copied of what was shared at its fork.
 const stillShared = (process) => (isKnown(process.copied_ratio) ? Math.max(1 - process.copied_ratio, 0) : null);
 
@@ -78,7 +81,8 @@ class Stacks {
 // the bytes that were shared at the fork and not copied, as [seconds, ratio].
 class Curve {
   constructor(begin, end, at, pages, shared) {
-    this.copied = at.map((seconds, i) => [seconds, pages[i] * PAGE_BYTES]).filter((point, i) => isKnown(pages[i]));
+    // Of one that ended between two moments all is known from its end on.
+    this.copied = at.map((seconds, i) => [Math.min(seconds, end), pages[i] * PAGE_BYTES]).filter((point, i) => isKnown(pages[i]));
     const first = this.copied[0];
     const last = this.copied[this.copied.length - 1];
     if (first && begin < first[0]) this.copied.unshift([begin, 0]);

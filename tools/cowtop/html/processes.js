@@ -82,7 +82,7 @@ function processDetail(process) {
   named("Why", (process.patterns || []).map((each) => `${each.pattern} ${percentText(each.share, 0)}`));
   named("Mappings (estimated)", (process.mappings || []).slice(0, 8).map((each) => `${each.name} ${pagesText(each.estimated_copies)}`));
   named("Arenas", process.arenas.map((each) => `${each.name} ${pagesText(each.copied_pages)} of ${bytesText(each.bytes)}`));
-  named("Objects", (process.objects || []).slice(0, 8).map((each) => `${each.name} (${each.type}) ${pagesText(each.copied_pages)}`));
+  named("Objects", (process.objects || []).slice(0, 8).map((each) => `${objectText(each)} ${pagesText(each.copied_pages)}`));
   return detail;
 }
 

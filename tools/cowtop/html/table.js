@@ -29,7 +29,10 @@ class Table {
       window.addEventListener("beforeprint", () => this.print(true));
       window.addEventListener("afterprint", () => this.print(false));
     }
-    page.on("search", () => this.update());
+    page.on("search", () => {
+      this.frame.scrollTop = 0;
+      this.update();
+    });
     if (options.isChosen) page.on("choose", () => this.draw());
     this.update();
   }
