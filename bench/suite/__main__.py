@@ -15,6 +15,27 @@ import results as found
 import running
 
 SOURCE = pathlib.Path(__file__).resolve().parent.parent.parent
+SCHEMA = "cowshed.bench-run/1"
+
+
+def begin(part, build, json_file, results):
+    """Runs it, or says why not; whatever else goes wrong is the failure of this part alone."""
+    try:
+        why = plan.why_not(part, build)
+        if why:
+            print(f"  skipped: {why}")
+            results.skipped.append((part, why))
+            return
+        json_file.unlink(missing_ok=True)
+        run = running.run(part, build, json_file)
+        results.add(run, json_file)
+    except (OSError, ValueError, LookupError, StopIteration) as error:
+        run = running.Run(part, 0, 1, 0, 0, f"{type(error).__name__}: {error}")
+        results.runs.append(run)
+        results.failed.append(run)
+    if run.exit_code != 0:
+        print("\n".join(f"  {line}" for line in run.output.splitlines()[-20:]))
+    print(f"  {'FAILED' if run in results.failed else 'done'} in {run.seconds:.1f} s", flush=True)
 
 
 def measure(build, size, only, results):
@@ -24,25 +45,20 @@ def measure(build, size, only, results):
         json_file = pathlib.Path(folder) / "report.json"
         for number, part in enumerate(parts, 1):
             print(f"[{number}/{len(parts)}] {found.command(part)}", flush=True)
-            why = plan.why_not(part, build)
-            if why:
-                print(f"  skipped: {why}")
-                results.skipped.append((part, why))
-                continue
-            json_file.unlink(missing_ok=True)
-            run = running.run(part, build, json_file)
-            results.add(run, json_file)
-            if run.exit_code != 0:
-                print("\n".join(f"  {line}" for line in run.output.splitlines()[-20:]))
-            print(f"  {'FAILED' if run in results.failed else 'done'} in {run.seconds:.1f} s",
-                  flush=True)
+            begin(part, build, json_file, results)
 
 
 def remove_earlier(folder):
     """What an earlier run left in its folder."""
     index = folder / "run.json"
+    names = ["against.md", "against.json"]
     if index.exists():
-        for name in json.loads(index.read_text(encoding="utf-8"))["files"]:
+        known = json.loads(index.read_text(encoding="utf-8"))
+        if known.get("schema") != SCHEMA:
+            sys.exit(f"bench: {index} is not of this command, nor is what else is there")
+        names += known["files"]
+    for name in names:
+        if pathlib.PurePath(name).name == name:  # nothing outside, whatever it says
             (folder / name).unlink(missing_ok=True)
 
 
@@ -58,7 +74,7 @@ def write(results, about, folder):
     drawn = {name: plots.draw(report, folder) for name, report in results.reports.items()}
     found.write_summary(results, about, drawn, folder / "README.md")
     index = {
-        "schema": "cowshed.bench-run/1", "commit": results.commit, "size": results.size,
+        "schema": SCHEMA, "commit": results.commit, "size": results.size,
         "only": results.only, "began": results.began, "machine": about,
         "doubts": list(results.doubts()), "interrupted": results.interrupted,
         "runs": [{"command": found.command(run.part), "seconds": run.seconds,
@@ -92,7 +108,8 @@ def main():
     options = parser.parse_args()
     remove_earlier(options.out)
     options.out.mkdir(parents=True, exist_ok=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     about = found.machine()
     results = found.Results(found.commit_of(SOURCE), options.size, options.only,
                             datetime.datetime.now(datetime.timezone.utc).strftime("%F %T UTC"))

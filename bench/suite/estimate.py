@@ -50,27 +50,32 @@ class Figures:
                 return row["value"] * SECONDS.get(row["unit"].removesuffix("/GiB"), 1)
         raise LookupError(f"{benchmark} has no figure '{name}' in group '{group}'")
 
-    def at(self, x, variable, benchmark, what):
+    def at(self, x, variable, benchmark, what, without_start=False):
         """By its fit; in seconds, where it is a time."""
         for family in self.families:
             if (family.benchmark, family.what, family.variable) == (benchmark, what, variable):
                 if not family.positive:
                     return growth.Interval(0, 0, 0)
                 if family.fits():
-                    return times(family.estimate(x), SECONDS.get(family.unit, 1))
+                    return times(family.estimate(x, without_start), SECONDS.get(family.unit, 1))
         raise LookupError(f"{benchmark} has '{what}' with fewer than three of {variable}")
 
     def at_1_tib(self, benchmark, what):
         return self.at(2 ** 40, "data", benchmark, what)
 
-    def of_all_workers(self, what, method="fork"):
+    def of_all_workers(self, what, method="fork", without_start=False):
         """That live at the same time, and have nothing to read."""
-        return self.at(WORKERS, "worker", "start_methods", f"{what}/arena/{method}")
+        return self.at(WORKERS, "worker", "start_methods", f"{what}/arena/{method}", without_start)
 
 
 def times(interval, factor):
     return growth.Interval(*(value * factor
-                             for value in (interval.value, interval.low, interval.high)))
+                             for value in (interval.value, interval.low, interval.high)), interval.void)
+
+
+def at_most(interval, limit):
+    return growth.Interval(*(min(value, limit) for value in
+                             (interval.value, interval.low, interval.high)), interval.void)
 
 
 def certain(value):
@@ -79,14 +84,17 @@ def certain(value):
 
 def total(*intervals):
     return growth.Interval(*(sum(getattr(each, end) for each in intervals)
-                             for end in ("value", "low", "high")))
+                             for end in ("value", "low", "high")), any(each.void for each in intervals))
 
 
 def scaled(value, units):
     """In the largest unit of which it is one or more."""
     text, unit = max(((name, size) for name, size in units if value >= size),
                      key=lambda each: each[1], default=units[0])
-    return f"{value / unit:.3g} {text}" if value else "0"
+    if not value:
+        return "0"
+    amount = value / unit
+    return f"{amount:,.0f} {text}" if amount >= 1000 else f"{amount:.3g} {text}"
 
 
 def duration(seconds):
@@ -110,7 +118,9 @@ def empty_time(figures, method="fork"):
 
 
 def empty_memory(figures, method="fork"):
-    kib = total(*(figures.of_all_workers(what, method) for what in ("memory", "page tables")))
+    # Without the data, and the process that holds it: there they are with no worker at all.
+    kib = total(figures.of_all_workers("memory", method, without_start=True),
+                figures.of_all_workers("page tables", method))
     return times(kib, 1024)
 
 
@@ -129,8 +139,9 @@ def memory_terms(figures):
         "child_read", "child's cost", f"{holding}, page tables per GiB more than empty"))
         for holding in HOLDINGS}
     ways = {"heap": "shared_ptr", "huge heap": "shared_ptr, huge pages", "arena": "arena"}
-    copies = {holding: times(figures.at_1_tib("sharing", f"copied pages/{way}"),
-                             4096 * WORKERS / sharing_workers) for holding, way in ways.items()}
+    copies = {holding: at_most(times(figures.at_1_tib("sharing", f"copied pages/{way}"),
+                                     4096 * WORKERS / sharing_workers), 1024 * GIB * 1024 ** 2 * WORKERS)
+              for holding, way in ways.items()}
     return {"page tables": tables, "copies": copies,
             "own memory": {holding: empty_memory(figures) for holding in HOLDINGS}}
 
@@ -151,8 +162,8 @@ def estimate(figures):
                 for holding in HOLDINGS}
         for what, row in terms.items():
             mark = {holding: "**" if most[holding] == what else "" for holding in HOLDINGS}
-            cells = [mark[holding] + growth.with_interval(row[holding], text) + mark[holding]
-                     for holding in HOLDINGS]
+            cells = [mark[holding] + ("~" if row[holding].void else "") +
+                     growth.with_interval(row[holding], text) + mark[holding] for holding in HOLDINGS]
             yield f"| {NAMES[what]} | {' | '.join(cells)} |"
         dominating.append(most)
     yield ""
@@ -184,8 +195,7 @@ def beside(figures):
            + ". In the arena's are half a million page faults, for which `prefault()` makes one call.")
     yield ("Spawned beside an arena instead of forked: start and end "
            f"{duration(empty_time(figures, 'spawn').value)}, memory "
-           f"{size(empty_memory(figures, 'spawn').value)}, most of which is the first huge page of the "
-           "arenas' allocator, that a process takes which creates none. It need not.")
+           f"{size(empty_memory(figures, 'spawn').value)}.")
     one, batch = (1 / figures.value("channel", "stream", name) / WORKERS
                   for name in ("general", "general batched"))
     yield (f"Fan-in: the messages that one receiver can take leave {one:,.0f} a second to each worker; "
@@ -217,8 +227,10 @@ def document(figures):
                   "measured, each on the machine that performance.md names for that benchmark, so that "
                   "where it names several, the rows here are of several; the intervals are the fits' "
                   "alone. That many workers of that much data at the same time were not measured: "
-                  "each of the two is taken for itself. *Copies* are those of `bench/sharing`: a "
-                  "worker looks up twice as many keys as there are, and copies the pointer to each.")
+                  "each of the two is taken for itself; ~ where some of what was measured is void. "
+                  "*Copies* are those of `bench/sharing`: a worker looks up twice as many keys as there "
+                  "are, and copies the pointer to each; whose sizes are those of its flat buffer, which "
+                  "on the heap is nearly twice as much, and so they are at most all of 1 TiB.")
     yield from ("", *estimate(figures), "", "Besides:", "")
     yield from (wrapped(f"* {text}") for text in beside(figures))
 

@@ -10,10 +10,14 @@ import dataclasses
 import math
 import re
 
-NUMBER = re.compile(r"(\d[\d,]*) (% [a-z]+|[KMGT]iB|[a-z]+)")
-BYTES = {"byte": 0, "KiB": 1, "MiB": 2, "GiB": 3, "TiB": 4}
+# Not the senders of "4 to 1".
+NUMBER = re.compile(r"(\d[\d,]*) (% [a-z]+|[KMGT]iB|B\b|(?!to\b)[a-z]+)")
+BYTES = {"byte": 0, "B": 0, "KiB": 1, "MiB": 2, "GiB": 3, "TiB": 4}
 EXPONENTS = [step / 100 for step in range(-100, 301) if abs(step) > 2]  # 0 is the constant
 NORMAL = 1.96  # half the width of a 95 % interval, in standard deviations
+# The interval of so few pairs is their range, which is expected to be 1.13, 1.69 and 2.06 standard
+# deviations of one wide; that of their median is 0.71, 0.67 and 0.55.
+RANGE = {2: 1.6, 3: 2.5, 4: 3.8}  # of them
 STUDENT = {1: 12.71, 2: 4.3, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36}
 FLAT = 1.1  # where the noise is not known
 LEGEND = """The *exponent* is the slope of log(cost) over log(x) among the upper half of the points, at
@@ -37,6 +41,7 @@ class Interval:
     value: float
     low: float | None = None  # not known
     high: float | None = None
+    void: bool = False  # by figures that are
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,11 +88,14 @@ class Family:
         """The best, and all that the noise cannot tell from it; none of fewer than three points."""
         return fits(self.positive) if len(self.positive) >= 3 else []
 
-    def estimate(self, x):
-        """The cost at an x that was not measured."""
-        every = self.fits()
-        values = [fit(x) for fit in every]
-        return Interval(values[0], min(values), max(values))
+    def estimate(self, x, without_start=False):
+        """The cost at an x beyond those that were measured, where it is not taken to fall on; or
+        what of it is due to x."""
+        last = self.points[-1].x
+        values = [fit(x if fit.k >= 0 else min(x, last)) - (fit.a if without_start else 0)
+                  for fit in self.fits()]
+        return Interval(values[0], min(values), max(values),
+                        any(point.void for point in self.points))
 
     def doubts(self):
         if len(self.points) < 3:
@@ -101,9 +109,9 @@ class Family:
 
 def noise_of(row):
     """Of a ratio."""
-    if row["low"] <= 0 or row["high"] <= row["low"]:
+    if row["low"] <= 0 or row["high"] <= row["low"] or math.isinf(row["high"]):
         return None
-    return math.log(row["high"] / row["low"]) / (2 * NORMAL)
+    return math.log(row["high"] / row["low"]) / RANGE.get(row.get("pairs"), 2 * NORMAL)
 
 
 def void_groups(report):

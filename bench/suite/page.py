@@ -3,7 +3,8 @@ import json
 import pathlib
 import re
 
-MEASURED = re.compile(r"([\d.e+-]+)(?: \[([\d.e+-]+), ([\d.e+-]+)\])?")
+NUMBER = r"([\d.e+-]+|inf)"
+MEASURED = re.compile(rf"{NUMBER}(?: \[{NUMBER}, {NUMBER}\])?")
 VOID = ": **void**"
 
 
@@ -24,13 +25,35 @@ def measured(cell):
     return {"measured": float(value), "low": float(low or value), "high": float(high or value)}
 
 
+def pairs_in(text):
+    """{group, or its folder: pairs}; or of all, {"": pairs}: as bench/performance_page has them."""
+    said = re.search(r" Pairs: (.*)\.$", text, re.MULTILINE)
+    found = {}
+    for count, groups in re.findall(r"(\d+)(?: \(([^)]*)\))?", said[1] if said else ""):
+        found.update({group: int(count) for group in groups.split("; ")} if groups else {"": int(count)})
+    return found
+
+
 def report_of(benchmark, text):
-    report = {"benchmark": benchmark, "figures": [], "ratios": [], "controls": []}
+    report = {"benchmark": benchmark, "goals": [], "figures": [], "ratios": [], "controls": []}
+    pairs = pairs_in(text)
+
+    def compared(group, value):
+        row = {"group": group, **measured(value)}
+        count = pairs.get(group, pairs.get(group.partition("/")[0], pairs.get("")))
+        return {**row, "pairs": count} if count else row
+
     kind = None
     for line in text.splitlines():
         cells = line.strip("| ").split(" | ") if line.startswith("| ") else []
+        if kind == "goal" and len(cells) == 4:
+            what, limit, value, verdict = cells
+            report["goals"].append({"what": what, "limit": limit, "verdict": verdict,
+                                    **measured(value)})
+            continue
         if len(cells) != 3 or cells[:2] in (["group", "figure"], ["group", "ratio"]):
-            kind = cells[1] if cells and cells[0] == "group" else kind if line else None
+            kind = ("goal" if cells and cells[0] == "goal" else
+                    cells[1] if cells and cells[0] == "group" else kind if line else None)
             continue
         group, name, value = cells
         if kind == "figure":
@@ -38,10 +61,9 @@ def report_of(benchmark, text):
             report["figures"].append({"group": group, "name": name, "value": float(number),
                                       "unit": unit})
         elif kind == "ratio" and name.startswith("the same against itself"):
-            report["controls"].append({"group": group, **measured(value),
-                                       "void": name.endswith(VOID)})
+            report["controls"].append({**compared(group, value), "void": name.endswith(VOID)})
         elif kind == "ratio":
-            report["ratios"].append({"group": group, "name": name, **measured(value)})
+            report["ratios"].append({**compared(group, value), "name": name})
     return report
 
 

@@ -34,7 +34,13 @@ class Results:
         if run.exit_code != 0 or not json_file.exists():
             self.failed.append(run)
             return
-        page.merge(self.reports, json.loads(json_file.read_text(encoding="utf-8")))
+        try:
+            report = json.loads(json_file.read_text(encoding="utf-8"))
+        except ValueError as error:  # a full disk, say
+            run.exit_code, run.output = 1, f"its report cannot be read: {error}"
+            self.failed.append(run)
+            return
+        page.merge(self.reports, report)
 
     def doubts(self):
         """One line each."""

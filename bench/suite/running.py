@@ -47,6 +47,7 @@ def run(part, build, json_file):
     began, before, ours = time.monotonic(), cpu_seconds(), children_seconds()
     # In a group of its own, so that who interrupts the suite does not interrupt it a second time.
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+                          errors="replace",
                           stderr=subprocess.STDOUT, process_group=0) as process:
         try:
             output, _ = process.communicate(timeout=part.most_s)

@@ -48,7 +48,7 @@ class ReadmeTest(unittest.TestCase):
 
 class ChoiceTest(unittest.TestCase):
     def test_the_simplest_that_none_beats_clearly(self):
-        self.assertEqual(decision.choose({"simple": 11, "clever": 10}), "simple")
+        self.assertEqual(decision.choose({"simple": 12, "clever": 10}), "simple")
         self.assertEqual(decision.choose({"simple": 13, "clever": 10, "cleverer": 9.5}), "clever")
 
     def test_amounts_are_told_in_the_unit_that_fits(self):
@@ -70,12 +70,13 @@ class CommandTest(unittest.TestCase):
                               capture_output=True, text=True, check=False)
 
     def test_writes_between_the_marks_alone_and_twice_the_same(self):
-        self.readme.write_text(f"before\n{decision.BEGIN}old\n{decision.END}after\n",
-                               encoding="utf-8")
+        self.readme.write_text(f"before\n{decision.BEGIN}old\n{decision.END}between\n"
+                               f"{decision.BEGIN_FORK}old\n{decision.END}after\n", encoding="utf-8")
         self.assertEqual(self.run_command().returncode, 0)
         text = self.readme.read_text(encoding="utf-8")
         self.assertTrue(text.startswith(f"before\n{decision.BEGIN}| you have |"))
-        self.assertTrue(text.endswith(f" |\n{decision.END}after\n"))
+        self.assertIn(f" |\n{decision.END}between\n{decision.BEGIN_FORK}```\n", text)
+        self.assertTrue(text.endswith(f"]\n```\n{decision.END}after\n"))
         self.assertNotIn("old", text)
         self.assertEqual(len(rows_of(text)), len(decision.SITUATIONS))
         self.run_command()

@@ -54,6 +54,13 @@ class FamiliesTest(unittest.TestCase):
         family = only(figures([1, 2, 3], ("64 bytes", "4 KiB", "1 GiB")))
         self.assertEqual([point.x for point in family.points], [64, 4096, 2 ** 30])
 
+    def test_bytes_are_one_axis_with_their_multiples_and_senders_are_no_size(self):
+        rows = [row for size in ("8 B", "64 B", "4 KiB", "64 B, 4 to 1", "64 B, 1 to 4")
+                for row in figures([1], ["pipe"], f"rate/{size}")]
+        families = growth.families(report(rows))
+        self.assertEqual([[point.x for point in family.points] for family in families],
+                         [[8, 64, 4096]])
+
     def test_controls_shares_and_single_figures_are_none(self):
         rows = figures([1, 2], ("64 MiB again", "4 GiB again"))
         rows += figures([1, 2], unit="%") + figures([1], ("8 threads",)) + figures([1], ("none",))
@@ -87,6 +94,19 @@ class FitTest(unittest.TestCase):
         self.assertLess(exponent.low, 0)
         self.assertGreater(exponent.high, 0)
         self.assertAlmostEqual(family.estimate(2 ** 40).value, 100, delta=5)
+
+    def test_what_falls_is_not_taken_to_fall_on(self):
+        family = only(figures([1000, 300, 100, 60]), noise=1.02)
+        self.assertLess(family.fits()[0].k, 0)
+        self.assertAlmostEqual(family.estimate(2 ** 40).value / 60, 1, delta=0.2)
+
+    def test_what_is_due_to_the_size_is_without_the_start(self):
+        family = only(figures([100 + mib for mib in MIB]), noise=1.01)
+        self.assertAlmostEqual(family.estimate(2 ** 40, without_start=True).value / 2 ** 20, 1, 1)
+
+    def test_a_range_of_few_pairs_is_more_noise_than_as_wide_an_interval_of_many(self):
+        row = {"low": 1, "high": 2}
+        self.assertGreater(growth.noise_of({**row, "pairs": 2}), 2 * growth.noise_of(row))
 
     def test_what_grows_is_not_flat_where_the_noise_is_unknown(self):
         names = ("1 worker", "8 workers", "64 workers", "256 workers")

@@ -18,6 +18,7 @@ sys.dont_write_bytecode = True
 sys.path.append(str(SUITE))
 
 import plan  # noqa: E402
+import page  # noqa: E402
 import results  # noqa: E402
 
 # One that writes a report, and one that does not.
@@ -162,6 +163,43 @@ class SuiteTest(unittest.TestCase):
                          ["README.md", "mine", "performance.md", "results.csv", "run.json"])
 
 
+    def test_what_goes_wrong_unforeseen_is_that_part_s_failure(self):
+        for program in (None, WRITES.replace("json.dumps(", "'{' + json.dumps("),
+                        "#!/bin/sh\nprintf '\\377'\nexit 1\n"):
+            if program:
+                self.program("bench/measuring", program)
+            code, output = self.run_suite("--size", "tiny")
+            self.assertEqual(code, 1, output)
+            self.assertEqual([run["exit_code"] for run in self.index()["runs"]], [1])
+
+    def test_an_index_of_something_else_is_left_alone(self):
+        self.out.mkdir()
+        (self.out / "run.json").write_text('{"files": ["../mine"]}', encoding="utf-8")
+        (self.folder / "mine").touch()
+        code, output = self.run_suite("--size", "tiny")
+        self.assertEqual(code, 1)
+        self.assertIn("is not of this command", output)
+        (self.out / "run.json").write_text(
+            '{"schema": "cowshed.bench-run/1", "files": ["../mine"]}', encoding="utf-8")
+        self.program("bench/measuring", WRITES)
+        self.assertEqual(self.run_suite("--size", "tiny")[0], 0)
+        self.assertTrue((self.folder / "mine").exists())
+
+
+class PageTest(unittest.TestCase):
+    def test_pairs_are_of_a_group_its_folder_or_all(self):
+        self.assertEqual(page.pairs_in("x. Pairs: 4."), {"": 4})
+        self.assertEqual(page.pairs_in("x. Pairs: 1 (rate/5 GiB), 4 (rate; copy, 2 CPUs)."),
+                         {"rate/5 GiB": 1, "rate": 4, "copy, 2 CPUs": 4})
+        self.assertEqual(page.pairs_in("x."), {})
+
+    def test_the_documentation_has_as_many_as_were_measured(self):
+        reports = page.read([SOURCE / "docs/performance.md"])
+        for report in reports.values():
+            for row in report["controls"]:
+                self.assertGreater(row["pairs"], 0, row)
+
+
 class ListsTest(unittest.TestCase):
     """What is said of the benchmarks in several places."""
 
@@ -228,10 +266,24 @@ class MissedGoalsTest(unittest.TestCase):
 
     def test_each_is_analysed(self):
         missed = {goal for goal, verdict in self.verdicts.items() if verdict == "missed"}
+        missed |= self.voids_beyond_their_limit()
         self.assertTrue(missed)
         self.assertEqual(missed - set(self.analyses), set())
         for goal in missed:
             self.assertGreater(len(self.analyses[goal].split()), 20, goal)
+
+    @staticmethod
+    def voids_beyond_their_limit():
+        """With their whole interval: noise alone may not be why."""
+        found = set()
+        for name, report in page.read([SOURCE / "docs/performance.md"]).items():
+            for row in report["goals"]:
+                bound, limit = re.match(r"(at \w+) ([\d.e+-]+)", row["limit"]).groups()
+                beyond = (row["low"] > float(limit) if bound == "at most" else
+                          row["high"] < float(limit))
+                if row["verdict"] == "void" and beyond:
+                    found.add((name, row["what"]))
+        return found
 
     def test_what_is_analysed_is_a_goal(self):
         self.assertEqual(set(self.analyses) - set(self.verdicts), set())
