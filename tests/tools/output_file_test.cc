@@ -60,7 +60,9 @@ TEST(OutputFile, AFileIsForOneADeviceForAll) {
     EXPECT_TRUE(one->lock());
     const auto locked = other->lock();
     EXPECT_EQ(locked.has_value(), is_device);
-    if (!locked) EXPECT_EQ(locked.error().code, ErrorCode::in_use);
+    if (!locked) {
+      EXPECT_EQ(locked.error().code, ErrorCode::in_use);
+    }
   }
 }
 
