@@ -187,6 +187,18 @@ class SuiteTest(unittest.TestCase):
 
 
 class PageTest(unittest.TestCase):
+    def test_only_a_ratio_has_no_bound(self):
+        report = {**REPORT, "figures": [{"group": "copy", "name": "none", "value": 1000, "unit": ""}],
+                  "ratios": [{"group": "copy", "name": "one to none", "measured": 1000, "low": 7,
+                              "high": 1000, "pairs": 9}]}
+        with tempfile.TemporaryDirectory(prefix="cowshed-page-test-") as folder:
+            path = pathlib.Path(folder, "measuring.json")
+            path.write_text(json.dumps(report), encoding="utf-8")
+            made = subprocess.run([SOURCE / "bench/performance_page", "abc", path], check=True,
+                                  capture_output=True, text=True).stdout
+        self.assertIn("\n| copy | none | 1000 |\n", made)
+        self.assertIn("\n| copy | one to none | inf [7, inf] |\n", made)
+
     def test_pairs_are_of_a_group_its_folder_or_all(self):
         self.assertEqual(page.pairs_in("x. Pairs: 4."), {"": 4})
         self.assertEqual(page.pairs_in("x. Pairs: 1 (rate/5 GiB), 4 (rate; copy, 2 CPUs)."),
