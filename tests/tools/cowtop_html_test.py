@@ -391,8 +391,11 @@ class ReportTest(HtmlTest):
                         "document.querySelector('#processes .table').scrollTop = 0")
             self.wait(lambda browser: 0 < len(self.rows("processes")) < 100)
         more = self.browser.find_element(By.CSS_SELECTOR, "#heat .more")
-        for _ in range(3):
+        for _ in range(2):
+            self.assertIn("Show more", more.text)
             more.click()
+        self.assertFalse(more.is_enabled())
+        self.assertIn("1,640 more, which copied less: search for them", more.text)
         self.script("document.querySelector('#heat canvas').focus()")
         self.press(Keys.ARROW_DOWN)
         self.assertEqual(self.tooltip()[0], "worker 5099")

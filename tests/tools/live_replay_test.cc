@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <string>
+#include <sys/stat.h>
 
 #include <cowshed/tests/support/subprocess.h>
 #include <cowshed/tests/tools/live_recordings.h>
@@ -233,6 +234,14 @@ TEST_F(LiveReplay, WhatIsNoRecordingIsSaidWhenTheViewIsGone) {
   Tmux tmux(replay());
   EXPECT_THAT(tmux.wait_for("status "), HasSubstr("is no recording of cowtop's"));
   EXPECT_THAT(tmux.wait_for("status "), HasSubstr("status 125, as before"));
+}
+
+TEST_F(LiveReplay, APipeIsNotWaitedFor) {
+  const std::string pipe = folder_ / "pipe";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  Tmux tmux(std::string(COWTOP) + " replay " + pipe);
+  EXPECT_THAT(tmux.wait_for("status 125, as before"),
+              HasSubstr("is a pipe, and replay reads more"));
 }
 
 TEST_F(LiveReplay, ARecordingThatWasCutOffSaysSo) {

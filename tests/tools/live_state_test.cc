@@ -198,6 +198,16 @@ TEST(LiveState, WhatIsCollapsedIsCounted) {
   EXPECT_EQ(pids(state).size(), 6U);
 }
 
+TEST(LiveState, AFilterFindsWhatIsCollapsed) {
+  State state = server_state(1);
+  press(state, "jjx");
+  EXPECT_THAT(pids(state), ElementsAre(100, 103, 101, 102));
+  press(state, "fhelper");
+  EXPECT_THAT(pids(state), ElementsAre(100, 101, 104));
+  state.press({KeyKind::escape});
+  EXPECT_THAT(pids(state), ElementsAre(100, 103, 101, 102));
+}
+
 TEST(LiveState, EscapeBringsBackTheFilterThatWas) {
   State state = server_state(1);
   press(state, "fhelper");

@@ -58,7 +58,7 @@ TEST(Player, ShowsTheSameWhateverWasShownBefore) {
   }
   ASSERT_TRUE(recorder.value().end(measurement_at(kIntervals - 1), 0));
 
-  auto player = Player::open(path);
+  auto player = Player::open(path, [] { return true; });
   ASSERT_TRUE(player);
   State state(Mode::replay);
   std::vector<std::size_t> walk;
@@ -70,11 +70,17 @@ TEST(Player, ShowsTheSameWhateverWasShownBefore) {
     EXPECT_EQ(player->interval(), interval);
     const Shown shown = shown_by(state);
     EXPECT_EQ(shown.pages, interval * 16);
-    auto fresh = Player::open(path);
+    auto fresh = Player::open(path, [] { return true; });
     State alone(Mode::replay);
     ASSERT_TRUE(fresh && fresh->go_to(interval, alone));
     EXPECT_EQ(shown, shown_by(alone));
   }
+
+  std::size_t asked = 0;
+  const auto interrupted = Player::open(path, [&asked] { return ++asked < 3; });
+  ASSERT_FALSE(interrupted);
+  EXPECT_EQ(interrupted.error().code, ErrorCode::interrupted);
+  EXPECT_EQ(asked, 3U) << "the rest is not read";
 }
 
 }  // namespace

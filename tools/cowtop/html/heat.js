@@ -39,6 +39,7 @@ const HEAT_KINDS = [
 
 class HeatMap {
   static STEP = 40;
+  static MOST = 360; // a canvas may be no higher on a phone
 
   constructor(report, canvas, parts) {
     this.report = report;
@@ -104,7 +105,9 @@ class HeatMap {
     this.shown = found.slice(0, this.most);
     const { more, legend, empty } = this.parts;
     more.hidden = found.length <= this.most;
-    more.textContent = `Show more (${countText(found.length - this.most)} left)`;
+    const others = countText(found.length - this.most);
+    more.disabled = this.most >= HeatMap.MOST;
+    more.textContent = more.disabled ? `${others} more, which copied less: search for them` : `Show more (${others} left)`;
     const isEmpty = this.rows.length === 0;
     empty.hidden = found.length > 0;
     empty.textContent = isEmpty ? this.kind.empty : "Nothing is found.";
@@ -209,7 +212,7 @@ function showHeat(report) {
   const legend = element("div", { class: "legend" }, "nothing", element("span", { class: "ramp" }), element("span"));
   const empty = element("p", { class: "empty" });
   const more = element("button", { type: "button", class: "more", onclick: () => {
-    map.most += 4 * HeatMap.STEP;
+    map.most = Math.min(map.most + 4 * HeatMap.STEP, HeatMap.MOST);
     map.draw();
   } });
   const kinds = choice("Columns", HEAT_KINDS.map((kind) => kind.name), 0, (i) => map.show(HEAT_KINDS[i]));

@@ -5,7 +5,7 @@
 
 namespace cowshed::cowtop::live {
 
-Expected<Player> Player::open(const std::string& path) {
+Expected<Player> Player::open(const std::string& path, const std::function<bool()>& goes_on) {
   auto index = Recording::open(path);
   if (!index) return tl::make_unexpected(std::move(index.error()));
   std::vector<double> times;
@@ -14,6 +14,7 @@ Expected<Player> Player::open(const std::string& path) {
     if (!more) return tl::make_unexpected(more.error());
     if (!*more) break;
     times.push_back(index->duration_s());
+    if (!goes_on()) return make_error(ErrorCode::interrupted, path + ": not read to its end");
   }
   if (times.empty())
     return make_error(ErrorCode::bad_recording, path + ": " + index->why_not_whole());

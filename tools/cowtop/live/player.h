@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <deque>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -15,8 +16,9 @@ namespace cowshed::cowtop::live {
 // Goes forth and back in a recording.
 class Player {
  public:
-  // Errors: those of Recording, and bad_recording where it has no interval.
-  static Expected<Player> open(const std::string& path);
+  // Reads all of it; `goes_on` is asked after each interval.  Errors: interrupted, if it does not;
+  // those of Recording, and bad_recording where it has no interval.
+  static Expected<Player> open(const std::string& path, const std::function<bool()>& goes_on);
 
   // How many intervals there are, and the time of each.
   std::size_t size() const { return times_.size(); }

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <memory>
 #include <poll.h>
+#include <sys/stat.h>
 #include <utility>
 
 #include <cowshed/tools/cowtop/complain.h>
@@ -38,6 +39,8 @@ class ReplayView {
     draw();
     state_.source().message.clear();
   }
+
+  bool is_asked_to_end() { return signals_.next().has_value() || terminal_->is_gone(); }
 
   // Until a key or a signal ends it.
   Expected<void> run(Player& player) {
@@ -165,16 +168,22 @@ int replay(const std::string& path) {
     complain("replay needs a terminal; cowtop report " + path + " prints what it has");
     return kOwnError;
   }
+  struct stat status {};
+  if (::stat(path.c_str(), &status) == 0 && S_ISFIFO(status.st_mode)) {
+    complain(path +
+             ": is a pipe, and replay reads more than once; cowtop report prints what it has");
+    return kOwnError;
+  }
   auto terminal = Terminal::open();
   if (!terminal) return own_error(terminal.error());
   auto signals = EndSignals::open();
   if (!signals) return own_error(signals.error());
   auto view =
       std::make_unique<ReplayView>(file_name(path), std::move(*terminal), std::move(*signals));
-  auto player = Player::open(path);
+  auto player = Player::open(path, [&] { return !view->is_asked_to_end(); });
   const Expected<void> ended = player ? view->run(*player) : tl::make_unexpected(player.error());
   view.reset();  // the terminal is as it was
-  return ended ? 0 : own_error(ended.error());
+  return ended || ended.error().code == ErrorCode::interrupted ? 0 : own_error(ended.error());
 }
 
 }  // namespace cowshed::cowtop::live

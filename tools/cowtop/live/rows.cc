@@ -141,7 +141,8 @@ class RowMaker {
       pending.pop_back();
       const ProcessId id = id_of(processes_[next.process]);
       result_.rows.push_back({next.process, id, next.branches, 0});
-      if (view_.collapsed.contains(id)) {
+      // What a filter has found is shown.
+      if (view_.collapsed.contains(id) && view_.filter.empty()) {
         result_.rows.back().folded = shown_below(next.process);
       } else {
         push(tree_.children(next.process), next.branches, false);
