@@ -125,6 +125,31 @@ TEST_F(CowtopRecord, StandardOutputByAnotherNameLosesNothing) {
   }
 }
 
+// What a command prints would be in the midst of it.
+TEST_F(CowtopRecord, AFileThatAStandardStreamGoesToIsRefused) {
+  write_file(path_, "before\n");
+  for (const auto& [redirection, name] : std::vector<std::pair<std::string, std::string>>{
+           {">>", "standard output"}, {"2>>", "standard error"}}) {
+    const Finished refused =
+        run({"sh", "-c", R"("$0" record -o "$1" -- echo ran )" + redirection + "\"$1\"", COWTOP,
+             path_});
+    EXPECT_EQ(refused.exit_status(), 125);
+    EXPECT_EQ(refused.out, "");
+    const std::string said = "cowtop: " + path_ + ": " + name +
+                             " goes to the same file, amid the recording; name another file\n";
+    EXPECT_EQ(contents_of(path_) + refused.err, "before\n" + said);
+  }
+  // A process that is attached to prints elsewhere.
+  Subprocess subject({COPY_SUBJECT, "100", "1", "50", "60000"});
+  subject.read_until("\n");
+  Subprocess cowtop({"sh", "-c", R"(exec "$0" record -o /dev/stdout -p "$2" >"$1")", COWTOP, path_,
+                     std::to_string(subject.pid())});
+  cowtop.read_until("attached");
+  ::kill(cowtop.pid(), SIGINT);
+  EXPECT_EQ(cowtop.finish().exit_status(), 0);
+  EXPECT_EQ(nlohmann::json::parse(report("--json"))["processes"][0]["pid"], subject.pid());
+}
+
 TEST_F(CowtopRecord, KilledItIsReadableUpToTheLastSecond) {
   Subprocess subject({COPY_SUBJECT, "100", "1", "50", "60000"});
   subject.read_until("\n");

@@ -22,11 +22,14 @@ void hold_closed_standard_descriptors() {
   if (fd >= 0) ::close(fd);
 }
 
+bool is_one_file(const struct stat& one, const struct stat& other) {
+  return S_ISREG(one.st_mode) && one.st_dev == other.st_dev && one.st_ino == other.st_ino;
+}
+
 bool is_one_file(int fd, const std::string& path) {
   struct stat one {};
   struct stat other {};
-  return ::fstat(fd, &one) == 0 && ::stat(path.c_str(), &other) == 0 && S_ISREG(one.st_mode) &&
-         one.st_dev == other.st_dev && one.st_ino == other.st_ino;
+  return ::fstat(fd, &one) == 0 && ::stat(path.c_str(), &other) == 0 && is_one_file(one, other);
 }
 
 // A file that has come to its limit (setrlimit(2)) is an error of ours, not our end.
@@ -100,6 +103,12 @@ OutputFile::Kind OutputFile::kind() const {
   if (::fstat(fd_, &status) != 0 || S_ISREG(status.st_mode) || S_ISBLK(status.st_mode))
     return Kind::file;
   return S_ISCHR(status.st_mode) ? Kind::device : Kind::stream;
+}
+
+bool OutputFile::is_also(int descriptor) const {
+  struct stat one {};
+  struct stat other {};
+  return ::fstat(fd_, &one) == 0 && ::fstat(descriptor, &other) == 0 && is_one_file(one, other);
 }
 
 void OutputFile::clear() {

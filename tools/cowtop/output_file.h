@@ -33,6 +33,8 @@ class OutputFile {
   enum class Kind { file, stream, device };
   Kind kind() const;
   const std::string& path() const { return path_; }
+  // Whether what is written to that descriptor would be in the same regular file.
+  bool is_also(int descriptor) const;
   // Until it is closed nobody else gets this lock of a file (not of a pipe or a device), where its
   // file system has locks (flock(2)).  Errors: in_use.
   Expected<void> lock() const;

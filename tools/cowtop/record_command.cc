@@ -1,9 +1,11 @@
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <unistd.h>
 #include <utility>
 
 #include <cowshed/tools/cowtop/command_line.h>
 #include <cowshed/tools/cowtop/complain.h>
+#include <cowshed/tools/cowtop/exit_status.h>
 #include <cowshed/tools/cowtop/measure_options.h>
 #include <cowshed/tools/cowtop/record_command.h>
 #include <cowshed/tools/cowtop/recorder.h>
@@ -60,6 +62,14 @@ int record_command(std::vector<std::string> words) {
 
   auto file = OutputFile::open(path);
   if (!file) return own_error(file.error());
+  const bool has_command = !options->command.empty();
+  for (const auto& [descriptor, name] :
+       {std::pair(STDOUT_FILENO, "standard output"), std::pair(STDERR_FILENO, "standard error")}) {
+    if ((descriptor == STDOUT_FILENO && !has_command) || !file->is_also(descriptor)) continue;
+    complain(fmt::format("{}: {} goes to the same file, amid the recording; name another file",
+                         path, name));
+    return kOwnError;
+  }
   const OutputFile::Kind kind = file->kind();
   auto recorder = Recorder::start(std::move(*file), *options);
   if (!recorder) return own_error(recorder.error());
