@@ -254,6 +254,46 @@ TEST_F(CowtopRecord, NoReportIsMadeOfOneThatIsDamagedBeforeItsFirstInterval) {
   }
 }
 
+std::string many(const std::string& text, std::size_t times) {
+  std::string result;
+  result.reserve(text.size() * times);
+  for (; times > 0; --times) result += text;
+  return result;
+}
+
+// A few KiB that would become GiB.
+TEST_F(CowtopRecord, ASmallFileDoesNotTakeMuchMemory) {
+  constexpr std::size_t kMany = 4'000'000;
+  ZstdLineEncoder encoder;
+  const auto add = [&](const std::string& path, const std::string& value) {
+    return encoder.encode(R"({"patch": [{"op": "add", "path": ")" + path + R"(", "value": )" +
+                          value + "}]}");
+  };
+  const std::string begin =
+      encoder.encode(R"({"schema": "cowshed.recording/1"})") + add("/schema", R"("cowshed.run/1")");
+  std::string texts;
+  for (int i = 0; i < 20; ++i) {
+    texts += add("/" + std::to_string(i), '"' + std::string(kMany, 'x') + '"');
+  }
+  for (const std::string& crafted :
+       {add("/processes", "[" + many("{},", kMany) + "{}]"),
+        add("/x", "[" + many("[],", kMany) + "[]]"), add("/x", "[" + many("0,", kMany) + "0]"),
+        add("/x", '"' + std::string(20 * kMany, 'x') + '"'), texts}) {
+    EXPECT_LT(crafted.size(), 200'000U);
+    write_file(path_, begin + crafted);
+    EXPECT_THAT(run({COWTOP, "report", path_}).err,
+                HasSubstr("more than so small a file can hold"));
+  }
+  // As many as there can be.
+  write_file(path_, begin + add("/processes", "[" + many("{},", 30'000) + "{}]"));
+  EXPECT_GT(report("--json").size(), 30'000'000U);
+#ifndef __SANITIZE_ADDRESS__
+  rusage used{};
+  ASSERT_EQ(::getrusage(RUSAGE_CHILDREN, &used), 0);
+  EXPECT_LT(used.ru_maxrss, 512 << 10) << "KiB";
+#endif
+}
+
 TEST_F(CowtopRecord, AnotherThatFollowsIsNotPassedOverInSilence) {
   ASSERT_EQ(run({COWTOP, "record", "-o", path_, "--", "true"}).exit_status(), 0);
   const std::string alone = report("--json");

@@ -328,6 +328,37 @@ TEST_F(RecordingTest, PatchesThatDoNotFit) {
   }
 }
 
+TEST_F(RecordingTest, WhatFitsInPartIsNoMeasurement) {
+  {
+    auto recorder = Recorder::start(*OutputFile::open(path_), {});
+    ASSERT_TRUE(recorder->append(full_measurement()));
+  }
+  write_file(path_, contents_of(path_) + ZstdLineEncoder().encode(R"({"patch": [
+      {"op": "replace", "path": "/duration_s", "value": 99}, {"op": "remove", "path": "/x"}]})"));
+  auto recording = Recording::open(path_);
+  const auto last = last_measurement(*recording, path_);
+  ASSERT_FALSE(last);
+  EXPECT_EQ(last.error().message,
+            path_ + ": is damaged: an interval does not fit what came before");
+}
+
+TEST_F(RecordingTest, DeeperThanAny) {
+  const auto problem_of = [&](const std::string& path, std::size_t depth) {
+    ZstdLineEncoder encoder;
+    write_file(path_, encoder.encode(R"({"schema": "cowshed.recording/1"})") +
+                          encoder.encode(R"({"patch": [{"op": "add", "path": ")" + path +
+                                         R"(", "value": )" + std::string(depth, '[') +
+                                         std::string(depth, ']') + "}]}"));
+    auto recording = Recording::open(path_);
+    EXPECT_FALSE(recording->next().value());
+    return recording->problem();
+  };
+  EXPECT_THAT(problem_of("/x", 200'000), HasSubstr("deeper than any"));
+  std::string path;
+  for (int i = 0; i < 33; ++i) path += "/x";
+  EXPECT_THAT(problem_of(path, 1), HasSubstr("a path in a patch is deeper than any"));
+}
+
 TEST_F(RecordingTest, FieldsThatAreNotAsTheyShouldBe) {
   ZstdLineEncoder encoder;
   const auto measured = [&](const std::string& operation) {

@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <cstddef>
+#include <string_view>
 #include <utility>
 
 #include <cowshed/tools/cowtop/json_fields.h>
@@ -26,21 +29,46 @@ tl::unexpected<Error> bad(const std::string& path, const std::string& what) {
   return make_error(ErrorCode::bad_recording, path + ": " + what);
 }
 
+[[noreturn]] void throw_too_large() { throw JsonFieldError("more than so small a file can hold"); }
+
 bool is_header(const Json& line) {
   const auto schema = line.is_object() ? line.find("schema") : line.end();
   return schema != line.end() && schema->is_string() &&
          schema->get_ref<const std::string&>().starts_with(kSchemaOfAnyVersion);
 }
 
-// A copy or a move within a patch could make much out of little.
-void patch(Json& document, const Json& operations) {
-  for (const Json& each : operations) {
-    const std::string operation = each.at("op").get<std::string>();
-    if (operation != "add" && operation != "replace" && operation != "remove") {
-      throw JsonFieldError("'" + operation + "' in a patch");
+// What copies a value takes a stack in proportion.
+constexpr std::size_t kMostDepth = 32;
+
+// About how many bytes of memory JSON and what is made of it take; its depth.
+struct Size {
+  std::size_t weight = 0;
+  std::size_t depth = 0;
+};
+
+Size size_of(std::string_view json) {
+  constexpr std::size_t kValue = 64;
+  constexpr std::size_t kObject = 1024;  // a process, perhaps
+  Size size{json.size(), 0};
+  std::size_t depth = 0;
+  bool is_text = false;
+  for (std::size_t i = 0; i < json.size(); ++i) {
+    const char c = json[i];
+    if (is_text) {
+      if (c == '"') is_text = false;
+      if (c == '\\') ++i;
+    } else if (c == '"') {
+      is_text = true;
+    } else if (c == ',' || c == ':') {
+      size.weight += kValue;
+    } else if (c == '{' || c == '[') {
+      size.weight += c == '{' ? kObject : kValue;
+      size.depth = std::max(size.depth, ++depth);
+    } else if ((c == '}' || c == ']') && depth > 0) {
+      --depth;
     }
   }
-  document.patch_inplace(operations);
+  return size;
 }
 
 }  // namespace
@@ -68,7 +96,7 @@ Expected<Recording> Recording::open(InputFile file) {
   if (recording.lines_.is_empty()) return bad(path, "is empty: nothing was recorded");
   if (!*line) return bad(path, "is no recording of cowtop's, or its beginning is damaged");
   try {
-    const Json object = Json::parse(**line);
+    const Json object = recording.parse(**line);
     FieldReader io(object, "");
     std::string schema;
     io.field("schema", schema);
@@ -96,12 +124,12 @@ Expected<bool> Recording::next() {
     return false;
   }
   try {
-    const Json object = Json::parse(**line);
+    const Json object = parse(**line);
     if (is_header(object)) {
       problem_ = std::string("has no end, and ") + kAnotherFollows;
       return false;
     }
-    patch(state_, object.at("patch"));
+    patch(object.at("patch"));
     FieldReader io(object, "");
     io.field("ended", ended_);
     io.field("exit_status", exit_status_);
@@ -115,19 +143,51 @@ Expected<bool> Recording::next() {
   return true;
 }
 
+Json Recording::parse(const std::string& line) {
+  const Size size = size_of(line);
+  if (size.weight > lines_.most()) throw_too_large();
+  if (size.depth > kMostDepth) throw JsonFieldError("deeper than any that cowtop writes");
+  weight_ += size.weight;
+  return Json::parse(line);
+}
+
+void Recording::patch(const Json& operations) {
+  for (const Json& each : operations) {
+    const auto& operation = each.at("op").get_ref<const std::string&>();
+    // A copy or a move could make much out of little.
+    if (operation != "add" && operation != "replace" && operation != "remove") {
+      throw JsonFieldError("'" + operation + "' in a patch");
+    }
+    const auto& path = each.at("path").get_ref<const std::string&>();
+    if (static_cast<std::size_t>(std::count(path.begin(), path.end(), '/')) > kMostDepth)
+      throw JsonFieldError("a path in a patch is deeper than any that cowtop writes");
+  }
+  is_torn_ = true;
+  state_.patch_inplace(operations);
+  // Much of it may have been replaced since it was weighed.
+  if (weight_ > lines_.most()) weight_ = size_of(state_.dump()).weight;
+  if (weight_ > lines_.most()) throw_too_large();
+  is_torn_ = false;
+}
+
 // False, as next() at the end.
 Expected<bool> Recording::look_behind_the_end() {
   const auto line = lines_.next();
   if (!line) return tl::make_unexpected(line.error());
-  if (*line && is_header(Json::parse(**line, nullptr, false))) {
-    problem_ = kAnotherFollows;
-  } else if (*line || !lines_.damage().empty()) {
-    problem_ = "goes on behind its end with what is no recording of cowtop's";
+  if (!*line && lines_.damage().empty()) return false;
+  problem_ = "goes on behind its end with what is no recording of cowtop's";
+  try {
+    if (*line && is_header(parse(**line))) problem_ = kAnotherFollows;
+  } catch (const Json::exception&) {  // it is none
+  } catch (const JsonFieldError&) {   // nor is this
   }
   return false;
 }
 
-Expected<cow::Measurement> Recording::measurement() const { return measurement_of(state_); }
+Expected<cow::Measurement> Recording::measurement() const {
+  if (is_torn_) return make_error(ErrorCode::bad_recording, problem_);
+  return measurement_of(state_);
+}
 
 double Recording::duration_s() const {
   const auto field = state_.find("duration_s");
@@ -157,8 +217,10 @@ Expected<cow::Measurement> last_measurement(Recording& recording, const std::str
                                          : recording.problem() + " before the first interval"));
   }
   auto measurement = recording.measurement();
-  if (!measurement)
-    measurement.error().message = path + ": is damaged: " + measurement.error().message;
+  if (!measurement) {
+    measurement.error().message =
+        path + (recording.is_torn() ? ": " : ": is damaged: ") + measurement.error().message;
+  }
   return measurement;
 }
 

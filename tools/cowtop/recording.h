@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -51,6 +52,8 @@ class Recording {
 
   // The same.  Errors: bad_recording.
   Expected<cow::Measurement> measurement() const;
+  // That there is none: a part of an interval is in the document, and problem() says why no more.
+  bool is_torn() const { return is_torn_; }
   // Its time alone, without the rest; 0 where there is none.
   double duration_s() const;
 
@@ -66,11 +69,15 @@ class Recording {
 
  private:
   explicit Recording(ZstdLineReader lines) : lines_(std::move(lines)) {}
+  Json parse(const std::string& line);
+  void patch(const Json& operations);
   Expected<bool> look_behind_the_end();
 
   ZstdLineReader lines_;
   RecordingHeader header_;
   Json state_ = {{"processes", Json::array()}};
+  std::size_t weight_ = 0;  // of it, at most
+  bool is_torn_ = false;
   bool ended_ = false;
   std::optional<int> exit_status_;
   std::string problem_;

@@ -69,7 +69,7 @@ Expected<bool> ZstdLineReader::fill() {
   if (!size) return tl::make_unexpected(size.error());
   begin_ = 0;
   end_ = *size;
-  if (end_ > 0) is_empty_ = false;
+  read_ += end_;
   return end_ > 0;
 }
 
@@ -94,7 +94,11 @@ Expected<std::optional<std::string>> ZstdLineReader::next() {
       break;
     }
     line.append(chunk.data(), out.pos);
-    if (line.size() > kMostLine) damage_ = "is damaged (a line of more than 256 MiB)";
+    if (line.size() > kMostLine) {
+      damage_ = "is damaged (a line of more than 256 MiB)";
+    } else if (line.size() > most()) {
+      damage_ = "is damaged (more than so small a file can hold)";
+    }
     if (left == 0) {
       if (damage_.empty() && !line.empty()) return std::optional(std::move(line));
       within = false;  // a frame of nothing

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <memory>
 #include <optional>
 #include <string>
@@ -50,7 +51,10 @@ class ZstdLineReader {
 
   // Why there is no more, in words that follow the file's name; empty: it is the end of the file.
   const std::string& damage() const { return damage_; }
-  bool is_empty() const { return is_empty_; }
+  bool is_empty() const { return read_ == 0; }
+  // How many bytes of memory so much of a file may take: honest ones compress a hundredfold at
+  // most, and those made to do harm more than a thousandfold.
+  std::size_t most() const { return (32U << 20) + 1024 * read_; }
 
  private:
   struct Free {
@@ -64,7 +68,7 @@ class ZstdLineReader {
   std::vector<char> input_;
   std::size_t begin_ = 0;  // of what is left of input_
   std::size_t end_ = 0;
-  bool is_empty_ = true;
+  std::size_t read_ = 0;
   std::string damage_;
 };
 
