@@ -313,6 +313,18 @@ class ReportTest(HtmlTest):
                 self.press(Keys.ESCAPE)
                 self.assertTrue(self.script("return document.querySelector('#tooltip').hidden"))
 
+    def test_a_curve_ends_with_its_process(self):
+        self.open_report("pool")
+        curve = self.script("return new Curve(0, 1.5, [1, 2], [1, 3], []).copied")
+        self.assertEqual(curve, [[0, 0], [1, 4096], [1.5, 3 * 4096]])
+
+    def test_objects_without_a_name_have_one_in_the_heat_map(self):
+        self.open_report("pool")
+        cells = self.script(
+            "return HEAT_KINDS.find((kind) => kind.name === 'Objects').cells({objects: ["
+            "  {arena: 'index', name: '', type: 'Node', copied_pages: 1}]})")
+        self.assertEqual(cells[0]["name"], "index/Node, without a name")
+
     def test_keys_choose_what_a_click_does(self):
         self.open_report("pool")
         self.script("document.querySelector('#heat canvas').focus()")
@@ -390,6 +402,11 @@ class ReportTest(HtmlTest):
                         f"frame.scrollTop = frame.{place}" if place != "0" else
                         "document.querySelector('#processes .table').scrollTop = 0")
             self.wait(lambda browser: 0 < len(self.rows("processes")) < 100)
+        top = "const frame = document.querySelector('#processes .table'); return frame.scrollTop"
+        self.script(top + " = frame.scrollHeight")
+        self.search("worker")
+        self.assertEqual(self.script(top), 0, "what is found begins there")
+        self.search("")
         more = self.browser.find_element(By.CSS_SELECTOR, "#heat .more")
         for _ in range(2):
             self.assertIn("Show more", more.text)

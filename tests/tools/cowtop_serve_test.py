@@ -253,6 +253,12 @@ class ServerTest(unittest.TestCase):
     def test_waits_for_processes_that_come(self):
         with serving("--comm", "^no-such-name$") as (url, _):
             self.assertEqual(fetch_value(url, "cowshed_processes"), 0)
+        with process(COWTOP, "serve", "--listen", "127.0.0.1:0", "--comm", "^no-such-name$",
+                     stderr=subprocess.PIPE) as cowtop:
+            for line in cowtop.stderr:
+                if "no-such-name" in line:
+                    break
+            self.assertRegex(line, " yet$")
 
     def test_slow_clients_hold_up_neither_measuring_nor_the_end(self):
         with subject() as running, serving("-p", str(running.pid)) as (url, cowtop):
