@@ -53,6 +53,11 @@ TEST(LiveView, QLeavesTheCommandRunning) {
   tmux.wait_for("running");
   tmux.press({"q"});
   EXPECT_THAT(tmux.wait_for("early"), Not(HasSubstr("total copied")));
+  // Where the report goes to a pipe, its reader's end is an error, and not cowtop's end.
+  const std::string status =
+      contents_of("/proc/" + std::to_string(child_of_pane(tmux, "cowtop")) + "/status");
+  const auto ignored = std::stoull(status.substr(status.find("SigIgn:") + 7), nullptr, 16);
+  EXPECT_TRUE((ignored >> (SIGPIPE - 1)) & 1);
   write_file(go, "\n");
   EXPECT_THAT(tmux.wait_for("as before"),
               AllOf(HasSubstr("early\nlate\ncowtop: pagemap"), HasSubstr("status 3, as before")));
