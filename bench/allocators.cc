@@ -20,11 +20,15 @@ using nlohmann::json;
 
 // The last is the first again: a process like it, to tell noise from difference.
 const std::vector<FillWay>& ways() {
-  static const std::vector<FillWay> all = {{"arena", "fill_scope", "scope", "fill_scope"},
-                                           {"jemalloc", "fill_jemalloc", "malloc", "libjemalloc"},
-                                           {"mimalloc", "fill_mimalloc", "malloc", "libmimalloc"},
-                                           {"glibc", "fill", "malloc", "libc.so"},
-                                           {"arena again", "fill_scope", "scope", "fill_scope"}};
+  static const std::vector<FillWay> all = {
+      {"arena", "fill_scope", "scope", "fill_scope"},
+      {"jemalloc", "fill_jemalloc", "malloc", "libjemalloc"},
+      {"mimalloc", "fill_mimalloc", "malloc", "libmimalloc"},
+      {"glibc", "fill", "malloc", "libc.so"},
+      {"jemalloc, huge", "fill_jemalloc", "malloc", "libjemalloc", {"MALLOC_CONF=thp:always"}},
+      {"mimalloc, huge", "fill_mimalloc", "malloc", "libmimalloc", {"MIMALLOC_LARGE_OS_PAGES=1"}},
+      {"glibc, huge", "fill", "malloc", "libc.so", {"GLIBC_TUNABLES=glibc.malloc.hugetlb=1"}},
+      {"arena again", "fill_scope", "scope", "fill_scope"}};
   return all;
 }
 
@@ -91,6 +95,9 @@ void measure(const Options& options, Report& report) {
   report.setting("jemalloc", "malloc and free of the system's libjemalloc.so.2, default options");
   report.setting("mimalloc", "malloc and free of the system's libmimalloc.so.2, default options");
   report.setting("glibc", "malloc and free of glibc, default tunables");
+  report.setting("huge",
+                 "jemalloc with MALLOC_CONF=thp:always, mimalloc with MIMALLOC_LARGE_OS_PAGES=1, "
+                 "glibc with GLIBC_TUNABLES=glibc.malloc.hugetlb=1");
   report.setting("small, even", "16 to 128 bytes; 16 bytes to 4 KiB, log-uniform; seeded");
   report.setting("churn", "free one of 4096 blocks at random, allocate another, write 8 bytes");
   report.setting("fill", "allocate and write every byte, keep all, in a fresh process each time");

@@ -47,6 +47,7 @@ class FilePort final : public Port {
     }
     while (end_ - begin_ < size_) {
       const ssize_t got = read(in_, buffer_.data() + end_, buffer_.size() - end_);
+      if (got < 0 && errno == EAGAIN) continue;  // polled
       if (got <= 0) fail("read");
       end_ += static_cast<std::size_t>(got);
     }
@@ -84,16 +85,17 @@ class FileWay : public Way {
 
 class PipeWay final : public FileWay {
  public:
-  explicit PipeWay(const Shape& shape) : FileWay(shape) {
-    open(in_, out_);
-    if (shape.back) open(back_in_, back_out_);
+  PipeWay(const Shape& shape, bool polled) : FileWay(shape) {
+    open(in_, out_, polled);
+    if (shape.back) open(back_in_, back_out_, polled);
   }
 
  private:
-  static void open(int& in, int& out) {
+  static void open(int& in, int& out, bool polled) {
     std::array<int, 2> ends{};
     if (pipe(ends.data()) != 0) fail("pipe");
     if (fcntl(ends[1], F_SETPIPE_SZ, kBuffer) < kBuffer) fail("F_SETPIPE_SZ");
+    if (polled && fcntl(ends[0], F_SETFL, O_NONBLOCK) != 0) fail("O_NONBLOCK");
     in = ends[0];
     out = ends[1];
   }
@@ -128,7 +130,12 @@ class SocketWay final : public FileWay {
 
 }  // namespace
 
-std::unique_ptr<Way> make_pipe_way(const Shape& shape) { return std::make_unique<PipeWay>(shape); }
+std::unique_ptr<Way> make_pipe_way(const Shape& shape) {
+  return std::make_unique<PipeWay>(shape, false);
+}
+std::unique_ptr<Way> make_polled_pipe_way(const Shape& shape) {
+  return std::make_unique<PipeWay>(shape, true);
+}
 std::unique_ptr<Way> make_socket_way(const Shape& shape) {
   return std::make_unique<SocketWay>(shape);
 }

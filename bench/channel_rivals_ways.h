@@ -60,6 +60,7 @@ class NotPossible : public std::runtime_error {
 };
 
 std::unique_ptr<Way> make_pipe_way(const Shape& shape);
+std::unique_ptr<Way> make_polled_pipe_way(const Shape& shape);  // whose readers never sleep
 std::unique_ptr<Way> make_socket_way(const Shape& shape);
 std::unique_ptr<Way> make_mq_way(const Shape& shape);
 std::unique_ptr<Way> make_zmq_way(const Shape& shape);

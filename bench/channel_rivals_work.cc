@@ -209,8 +209,13 @@ class Impossible final : public SubjectWork {
 
 std::unique_ptr<SubjectWork> make_rivals_work(const json& configuration) {
   static const std::map<std::string, std::unique_ptr<Way> (*)(const Shape&)> ways = {
-      {"boost", make_boost_way}, {"channel", make_channel_way},   {"mq", make_mq_way},
-      {"pipe", make_pipe_way},   {"socketpair", make_socket_way}, {"zmq", make_zmq_way}};
+      {"boost", make_boost_way},
+      {"channel", make_channel_way},
+      {"mq", make_mq_way},
+      {"pipe", make_pipe_way},
+      {"polled pipe", make_polled_pipe_way},
+      {"socketpair", make_socket_way},
+      {"zmq", make_zmq_way}};
   const Shape shape{configuration["size"], configuration["senders"], configuration["receivers"],
                     configuration["back"]};
   try {

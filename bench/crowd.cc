@@ -45,7 +45,8 @@ Crowd start_crowd(const std::string& method, int count, const ForkServer* server
   auto workers = got(start<stand>(options, begun, release));
   for (int i = 0; i < count; ++i) got(begun.receive_until(Clock::now() + kPatience));
   crowd.begun_us = us_since(before);
-  for (const pid_t pid : look ? workers.pids() : std::vector<pid_t>()) {
+  crowd.pids = workers.pids();
+  for (const pid_t pid : look ? crowd.pids : std::vector<pid_t>()) {
     crowd.table_bytes += proc_bytes(fmt::format("/proc/{}/status", pid), "VmPTE");
     crowd.memory_bytes += pss(pid);
   }

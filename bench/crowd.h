@@ -2,6 +2,8 @@
 
 #include <cstddef>
 #include <string>
+#include <sys/types.h>
+#include <vector>
 
 #include <cowshed/share/forkserver.h>
 
@@ -13,6 +15,7 @@ struct Crowd {
   double ended_us;           // from their release until the last has been reaped
   std::size_t table_bytes;   // page tables of all: VmPTE
   std::size_t memory_bytes;  // of all, of the process that started them, and its forkserver: PSS
+  std::vector<pid_t> pids;
 };
 
 // The bytes are 0 unless `look`.  Throws std::runtime_error.

@@ -130,6 +130,8 @@ void measure_arena(const std::string& group, const std::string& layout, const Si
     const auto apart =
         measure_rounds({held(sizes.smallest), held(sizes.largest)}, options, huge_shares);
     report.figure(group, size_name(sizes.largest), median(apart[1].values), "us");
+    report.figure(group, fmt::format("{}, beside {}", smallest, size_name(sizes.largest)),
+                  median(apart[0].values), "us");
     judge_flatness(group, size_name(sizes.largest), smallest, apart, report);
   }
   const Comparison cost = compare(samples_of(samples, middle), samples_of(samples, "empty"));
@@ -159,7 +161,9 @@ void measure(const Options& options, Report& report) {
   const Sizes sizes =
       options.quick ? Sizes{4_MiB, 8_MiB, 16_MiB, 32_MiB} : Sizes{64_MiB, 512_MiB, 4_GiB, 12_GiB};
   report.setting("arena",
-                 "frozen (strict); array: one of 64-bit words; objects: 48 bytes each, linked");
+                 "frozen (strict); array: one of 64-bit words; objects: 48 bytes each, linked; all "
+                 "sizes by turns, but the largest, apart from the others, by turns with the "
+                 "smallest");
   report.setting("heap", kHeapSetting);
   report.setting("huge heap", kHugeHeapSetting);
   if (!options.quick) touch_memory(20_GiB);

@@ -1,6 +1,7 @@
 #include "holder.h"
 
 #include <algorithm>
+#include <fmt/format.h>
 #include <memory_resource>
 #include <stdexcept>
 #include <sys/prctl.h>
@@ -41,6 +42,14 @@ Holder::Holder(const nlohmann::json& configuration)
   if (!frozen) throw std::runtime_error(frozen.error().message);
   data_->check();
   data_->check_in_child();
+  constexpr double kLeast = 0.5;
+  const double share = facts()["huge_share"];
+  if (configuration["memory"] == "huge heap" && bytes_ >= 16_MiB && share < kLeast) {
+    throw std::runtime_error(
+        fmt::format("glibc.malloc.hugetlb=1 gave 2 MiB pages to {:.0f} % of the heap (see "
+                    "/sys/kernel/mm/transparent_hugepage/enabled)",
+                    share * 100));
+  }
 }
 
 nlohmann::json Holder::facts() const {

@@ -1,19 +1,18 @@
 #include "observer.h"
 
-#include <array>
+#include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <cerrno>
 #include <cstdlib>
 #include <empty_probes.skel.h>
-#include <fcntl.h>
 #include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
 #include <nlohmann/json.hpp>
-#include <poll.h>
 #include <sched.h>
 #include <sstream>
 #include <stdexcept>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/wait.h>
 #include <system_error>
@@ -22,6 +21,8 @@
 
 #include <cowshed/probes/support.h>
 
+#include "accounting.h"
+#include "helper.h"
 #include "tool.h"
 
 namespace cowshed::bench {
@@ -55,6 +56,7 @@ class EmptyPrograms final : public Observer {
     if (skeleton_ == nullptr || empty_probes_bpf__attach(skeleton_) != 0) {
       throw std::runtime_error("the empty programs cannot be attached");
     }
+    check();
   }
   ~EmptyPrograms() override { empty_probes_bpf__destroy(skeleton_); }
   std::uint64_t stop() override {
@@ -63,6 +65,28 @@ class EmptyPrograms final : public Observer {
   }
 
  private:
+  // That a fault of ours runs them: the kernel counts their runs while it is asked to.
+  void check() const {
+    static bool is_checked = false;
+    if (std::exchange(is_checked, true)) return;
+    const int statistics = bpf_enable_stats(BPF_STATS_RUN_TIME);
+    if (statistics < 0) throw std::runtime_error("BPF_ENABLE_STATS failed");
+    constexpr std::size_t kSize = 4096;
+    void* page = mmap(nullptr, kSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (page != MAP_FAILED) *static_cast<volatile char*>(page) = 1;
+    munmap(page, kSize);
+    for (bpf_program* program : {skeleton_->progs.on_user_fault, skeleton_->progs.on_page_alloc}) {
+      bpf_prog_info info = {};
+      __u32 size = sizeof info;
+      if (bpf_obj_get_info_by_fd(bpf_program__fd(program), &info, &size) != 0 ||
+          info.run_cnt == 0) {
+        throw std::runtime_error(fmt::format("the empty program {} does not run on a fault",
+                                             bpf_program__name(program)));
+      }
+    }
+    close(statistics);
+  }
+
   empty_probes_bpf* skeleton_;
 };
 
@@ -179,97 +203,47 @@ class PerfRecord final : public Observer {
   Tool tool_;
 };
 
-// A process beside this one that ends, and tidies up, with it or at stop(); not with its process
-// group, for whoever interrupts that would leave things as they are.
-class Helper final {
- public:
-  // `watch` runs until the descriptor that it is given has ended.
-  template <class Watch>
-  explicit Helper(Watch watch) {
-    std::array<int, 2> ready{};
-    std::array<int, 2> end{};
-    if (pipe2(ready.data(), O_CLOEXEC) != 0 || pipe2(end.data(), O_CLOEXEC) != 0) {
-      throw std::runtime_error("pipe2 failed");
-    }
-    pid_ = fork();
-    if (pid_ == 0) {
-      setpgid(0, 0);
-      close(end[1]);
-      watch(end[0], [&] { return write(ready[1], "", 1) == 1; });
-      _exit(0);
-    }
-    close(ready[1]);
-    close(end[0]);
-    end_ = end[1];
-    char byte = 0;
-    const bool is_ready = pid_ > 0 && read(ready[0], &byte, 1) == 1;
-    close(ready[0]);
-    if (!is_ready) throw std::runtime_error("a helper could not begin");
-  }
-  Helper(const Helper&) = delete;
-  Helper& operator=(const Helper&) = delete;
-  ~Helper() { stop(); }
-  void stop() {
-    if (pid_ <= 0) return;
-    close(end_);
-    waitpid(std::exchange(pid_, -1), nullptr, 0);
-  }
-
- private:
-  pid_t pid_ = -1;
-  int end_ = -1;
-};
-
-// Whether it ended within so many milliseconds; -1: when it does.
-bool has_ended(int descriptor, int ms) {
-  pollfd ends{descriptor, 0, 0};
-  return poll(&ends, 1, ms) != 0;
-}
-
-// The kernel's own count of copies, by process and with their times: delay accounting, whose
-// figures taskstats gives.  It is for processes that are forked while it is on.
 class Taskstats final : public Observer {
  public:
   std::uint64_t stop() override {
-    helper_.stop();
-    return 0;
+    std::uint64_t copies = 0;
+    for (const auto& [pid, count] : accounting_.copies()) copies += count;
+    accounting_.stop();
+    return copies;
   }
 
  private:
-  static constexpr const char* kSetting = "/proc/sys/kernel/task_delayacct";
-
-  Helper helper_{[](int end, auto ready) {
-    int before = 0;
-    std::ifstream(kSetting) >> before;
-    std::ofstream setting(kSetting);
-    if (!(setting << 1 << std::flush) || !ready()) return;
-    has_ended(end, -1);
-    std::ofstream(kSetting) << before;
-  }};
+  Accounting accounting_;
 };
 
-// What a script does: smaps_rollup of the process and of its children, ten times a second.
+// What a script does: smaps_rollup of the process and of its children, again and again.
 class SmapsPolling final : public Observer {
  public:
   explicit SmapsPolling(pid_t pid)
       : helper_([pid](int end, auto ready) {
-          if (!ready()) return;
+          bool has_seen = true;
+          if (!ready()) return false;
           do {
-            look(pid);
+            has_seen = look(pid) && has_seen;
             std::ifstream children(fmt::format("/proc/{0}/task/{0}/children", pid));
-            for (pid_t child = 0; children >> child;) look(child);
-          } while (!has_ended(end, 100));
+            for (pid_t child = 0; children >> child;) look(child);  // which may end meanwhile
+          } while (!Helper::has_ended(end, kEveryMs));
+          return has_seen;
         }) {}
   std::uint64_t stop() override {
-    helper_.stop();
+    if (!helper_.has_done()) throw std::runtime_error("smaps_rollup could not be read");
     return 0;
   }
 
  private:
-  static void look(pid_t pid) {
+  // The copies of one sample take some 20: each has at least one look then.
+  static constexpr int kEveryMs = 10;
+
+  static bool look(pid_t pid) {
     std::ifstream file(fmt::format("/proc/{}/smaps_rollup", pid));
     std::stringstream text;
     text << file.rdbuf();
+    return text.str().find("Private_Dirty:") != std::string::npos;
   }
 
   Helper helper_;
@@ -311,25 +285,30 @@ std::vector<ObserverKind> observers() {
   libbpf_set_print(nullptr);
   mount_tracefs();
   std::vector<ObserverKind> all = {
-      {"none", "nobody watches", false, watch<Nothing>},
-      {"empty programs", "BPF programs that return at once, on the events of cowtop's", false,
+      {"none", "nobody watches", 0, watch<Nothing>},
+      {"empty programs", "BPF programs that return at once, on the events of cowtop's", 0,
        watch<EmptyPrograms>},
-      {"cowtop", "cowtop --json -p PID", true, watch<CowtopObserver>},
-      {"cowtop --latency", "cowtop --latency --json -p PID", true, watch<CowtopLatency>},
-      {"taskstats", "kernel.task_delayacct=1, by which the kernel counts and times copies", false,
-       watch<Taskstats>},
-      {"smaps polling", "/proc/PID/smaps_rollup of the process and its children, 10 times a second",
-       false, watch<SmapsPolling>}};
+      {"cowtop", "cowtop --json -p PID", 1, watch<CowtopObserver>},
+      {"cowtop --latency", "cowtop --latency --json -p PID", 1, watch<CowtopLatency>},
+      {"smaps polling",
+       "/proc/PID/smaps_rollup of the process and its children, 100 times a second", 0,
+       watch<SmapsPolling>}};
+  // It counts a copy only if it took some time by a clock that now and then stands still.
+  constexpr double kMostByTaskstats = 0.99;
+  if (cannot_account().empty()) {
+    all.push_back({"taskstats",
+                   "kernel.task_delayacct=1, by which the kernel counts and times copies, and what "
+                   "it sends by netlink at the end of each process",
+                   kMostByTaskstats, watch<Taskstats>});
+  }
   if (is_installed("bpftrace")) {
     all.push_back(
-        {"bpftrace", fmt::format("bpftrace -e '{}'", kByProcess), true, watch<BpftraceByProcess>});
-    all.push_back(
-        {"bpftrace sum", fmt::format("bpftrace -e '{}'", kSum), true, watch<BpftraceSum>});
+        {"bpftrace", fmt::format("bpftrace -e '{}'", kByProcess), 1, watch<BpftraceByProcess>});
+    all.push_back({"bpftrace sum", fmt::format("bpftrace -e '{}'", kSum), 1, watch<BpftraceSum>});
   }
   if (is_installed("perf")) {
-    all.push_back({"perf stat", "perf stat -e minor-faults -p PID", true, watch<PerfStat>});
-    all.push_back(
-        {"perf record", "perf record -e page-faults -c 1 -p PID", true, watch<PerfRecord>});
+    all.push_back({"perf stat", "perf stat -e minor-faults -p PID", 1, watch<PerfStat>});
+    all.push_back({"perf record", "perf record -e page-faults -c 1 -p PID", 1, watch<PerfRecord>});
   }
   return all;
 }

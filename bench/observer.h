@@ -25,12 +25,12 @@ class Observer {
 struct ObserverKind {
   std::string name;
   std::string setting;  // the exact call, for a report
-  bool counts;          // whether stop() has something to say
+  double counts;        // the least share of the faults that stop() must have
   std::unique_ptr<Observer> (*watch)(pid_t pid);
 };
 
-// "none", "empty programs", "cowtop", "cowtop --latency", "taskstats", "smaps polling", and of
-// "bpftrace", "bpftrace sum", "perf stat" and "perf record" those that are installed.
+// "none", "empty programs", "cowtop", "cowtop --latency" and "smaps polling", and of "taskstats",
+// "bpftrace", "bpftrace sum", "perf stat" and "perf record" those that this machine has.
 std::vector<ObserverKind> observers();
 
 // Why none but "none" can run here, as root they can; empty otherwise.

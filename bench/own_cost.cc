@@ -7,6 +7,8 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fmt/format.h>
+#include <functional>
+#include <future>
 #include <memory>
 #include <pty.h>
 #include <stdexcept>
@@ -124,7 +126,8 @@ enum class Use { watch, record, record_sites };
 class Cowtop {
  public:
   explicit Cowtop(const Subject& tree, Use use = Use::watch)
-      : file_(fs::temp_directory_path() / fmt::format("cowshed-bench-{}.cowtop", getpid())),
+      : file_(fs::temp_directory_path() /
+              fmt::format("cowshed-bench-{}.cowtop", tree.facts()["pid"].get<pid_t>())),
         began_s_(now_s()),
         tool_(command(tree.facts()["pid"], use)) {
     tool_.wait_for("attached to");
@@ -303,31 +306,43 @@ Growth growth_of(const Cowtop& cowtop, double seconds) {
   return growth;
 }
 
-void measure_recording(const std::string& group, int processes, Use use, const Options& options,
-                       Report& report) {
-  const Subject tree = tree_of(processes, kCopiesASecond / static_cast<std::size_t>(processes), 0);
-  Cowtop cowtop(tree, use);
-  const Growth growth = growth_of(cowtop, sizes_of(options).recording_s);
-  const double peak = cowtop.stop();
-  report.figure(group, "copies", cowtop.copies_a_second(), "a second");
-  report.figure(group, "memory", growth.memory_mib, "MiB");
-  report.figure(group, "memory at its peak", peak, "MiB");
-  report.figure(group, "memory, growth", growth.memory_mib_an_hour, "MiB an hour");
-  report.figure(group, "file", growth.file_mib_an_hour, "MiB an hour");
-  report.goal({group + ": memory after an hour", Goal::Bound::at_most, 50, "MiB"},
-              std::max(peak, growth.memory_mib + growth.memory_mib_an_hour));
-}
+struct Recorded {
+  std::string group;
+  Use use;
+  int processes;  // that copy
+  int forks;      // a second
+};
 
-void measure_forking(const Options& options, Report& report) {
-  constexpr int kForksASecond = 1000;  // so many that most ends are summed in the first half
-  const Subject tree = tree_of(0, 0, kForksASecond);
-  const Cowtop cowtop(tree, Use::record);
-  const Growth growth = growth_of(cowtop, sizes_of(options).recording_s / 2);
-  report.figure("forking", "memory", growth.memory_mib, "MiB");
-  report.figure("forking", "memory, growth", growth.memory_mib_an_hour, "MiB an hour");
-  report.figure("forking", "file", growth.file_mib_an_hour, "MiB an hour");
-  report.goal({"forking: memory after an hour", Goal::Bound::at_most, 50, "MiB"},
-              growth.memory_mib + std::max(0.0, growth.memory_mib_an_hour));
+// All at the same time: what is looked at, memory and files, is each one's own.
+void measure_recordings(const std::vector<Recorded>& all, const Options& options, Report& report) {
+  struct Recording {
+    Subject tree;
+    Cowtop cowtop;
+    std::future<Growth> growth;
+
+    Recording(const Recorded& what, double seconds)
+        : tree(tree_of(what.processes,
+                       kCopiesASecond / static_cast<std::size_t>(std::max(1, what.processes)),
+                       what.forks)),
+          cowtop(tree, what.use),
+          growth(std::async(std::launch::async, growth_of, std::cref(cowtop), seconds)) {}
+  };
+  std::vector<std::unique_ptr<Recording>> recordings;
+  for (const Recorded& each : all) {
+    recordings.push_back(std::make_unique<Recording>(each, sizes_of(options).recording_s));
+  }
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const std::string& group = all[i].group;
+    const Growth growth = recordings[i]->growth.get();
+    const double peak = recordings[i]->cowtop.stop();
+    report.figure(group, "copies", recordings[i]->cowtop.copies_a_second(), "a second");
+    report.figure(group, "memory", growth.memory_mib, "MiB");
+    report.figure(group, "memory at its peak", peak, "MiB");
+    report.figure(group, "memory, growth", growth.memory_mib_an_hour, "MiB an hour");
+    report.figure(group, "file", growth.file_mib_an_hour, "MiB an hour");
+    report.goal({group + ": memory after an hour", Goal::Bound::at_most, 50, "MiB"},
+                std::max(peak, growth.memory_mib + growth.memory_mib_an_hour));
+  }
 }
 
 void measure_start(const Options& options, Report& report) {
@@ -346,7 +361,7 @@ void measure(const Options& options, Report& report) {
                  "the same, for 60 s instead of an hour (--real-time: for an hour): the rate is "
                  "that of the hour, and is "
                  "read off the recording; how much more there is after the second half, by the "
-                 "hour; the goal is about the peak, or what an hour comes to");
+                 "hour; the goal is about the peak, or what an hour comes to; beside the next two");
   report.setting("recorded sites", "the same with --sites, of 20 processes");
   report.setting("forking", "a process that forks, and waits for, up to 1,000 processes a second");
   report.setting("start", "the same as idle: from the start until it says that it is attached");
@@ -365,13 +380,13 @@ void measure(const Options& options, Report& report) {
   if (options.wants("live copying")) measure_live("live copying", 10, false, options, report);
   if (options.wants("live sites")) measure_live("live sites", 10, true, options, report);
   if (options.wants("live start")) measure_first_screen(options, report);
-  if (options.wants("recording")) {
-    measure_recording("recording", sizes_of(options).processes, Use::record, options, report);
-  }
-  if (options.wants("recorded sites")) {
-    measure_recording("recorded sites", 20, Use::record_sites, options, report);
-  }
-  if (options.wants("forking")) measure_forking(options, report);
+  std::vector<Recorded> recorded = {
+      {"recording", Use::record, sizes_of(options).processes, 0},
+      {"recorded sites", Use::record_sites, 20, 0},
+      {"forking", Use::record, 0, 1000},  // so many that most ends are summed in the first half
+  };
+  std::erase_if(recorded, [&](const Recorded& each) { return !options.wants(each.group); });
+  measure_recordings(recorded, options, report);
   if (options.wants("start")) measure_start(options, report);
 }
 

@@ -13,6 +13,7 @@
 
 #include <cowshed/share/runtime.h>
 
+#include "accounting.h"
 #include "crowd.h"
 #include "got.h"
 #include "holder.h"
@@ -65,7 +66,8 @@ class StartWork final : public SubjectWork {
     return {{"begin_us", crowd.begun_us},
             {"cycle_us", crowd.ended_us},
             {"tables", crowd.table_bytes},
-            {"memory", crowd.memory_bytes}};
+            {"memory", crowd.memory_bytes},
+            {"pids", crowd.pids}};
   }
 
   Holder holder_;
@@ -125,11 +127,10 @@ void measure_methods(const std::string& holding, Subject& subject, const Questio
     const std::string group = fmt::format("{}/{}", what, holding);
     for (const auto& [name, values] : *samples) report.figure(group, name, median(values), "us");
     const auto& basis = samples->front().values;
+    for (std::size_t i = 1; i < methods.size(); ++i) {
+      report.ratio(group, methods[i] + " to " + rival, compare(samples->at(i).values, basis));
+    }
     report.control(group, compare(samples->back().values, basis));
-  }
-  for (std::size_t i = 1; i < methods.size(); ++i) {
-    report.ratio(fmt::format("{}/{}", question.groups[0], holding), methods[i] + " to " + rival,
-                 compare(begins[i].values, begins[0].values));
   }
 }
 
@@ -137,11 +138,21 @@ std::string count_name(int count, const std::string& what) {
   return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s");
 }
 
+// By the kernel's count, from their start to their end.
+double copies_of(Accounting& accounting, const std::vector<pid_t>& workers) {
+  const auto& copies = accounting.copies();
+  double sum = 0;
+  for (const pid_t pid : workers) sum += static_cast<double>(copies.at(pid));
+  return sum;
+}
+
 // Workers that live at the same time, of one process.
 void measure_workers(const Options& options, Report& report) {
   const std::vector<std::string> methods = {"fork", "forkserver", "spawn"};
   const std::size_t bytes = options.quick ? 4_MiB : 64_MiB;
-  for (const std::string memory : {"heap", "arena"}) {
+  const std::string no_count = cannot_account();
+  if (!no_count.empty()) report.setting("copied pages", "not measured: " + no_count);
+  for (const std::string memory : {"heap", "huge heap", "arena"}) {
     if (!options.wants(memory + "/workers")) continue;
     const Holding holding = {memory, "array", bytes};
     Subject subject(holding.configuration(), "", holding.environment());
@@ -152,7 +163,12 @@ void measure_workers(const Options& options, Report& report) {
                       {{"all begun", "all ended"}, {{"workers", count}, {"look", false}}}, methods,
                       options.pairs, report);
       for (const auto& method : methods) {
+        std::optional<Accounting> accounting;
+        if (no_count.empty()) accounting.emplace();
         const json crowd = subject.ask({{"method", method}, {"workers", count}, {"look", true}});
+        if (accounting) {
+          report.figure("copied pages/" + name, method, copies_of(*accounting, crowd["pids"]), "");
+        }
         report.figure("page tables/" + name, method, crowd["tables"].get<double>() / 1024, "KiB");
         report.figure("memory/" + name, method, crowd["memory"].get<double>() / 1024, "KiB");
       }
@@ -214,6 +230,9 @@ void measure(const Options& options, Report& report) {
       "page tables, memory",
       "VmPTE of all these workers, which have read nothing; PSS of theirs, of the process "
       "that holds the data, and of its forkserver");
+  report.setting("copied pages",
+                 "of all these workers from their start to their end, by the kernel's own count "
+                 "(taskstats)");
   report.setting("first answer",
                  "from the call until the worker has read the first word of an array of 64-bit "
                  "words of its parent's");
@@ -233,8 +252,10 @@ void measure(const Options& options, Report& report) {
   report.setting("posix_spawn", kPosixSpawnSetting);
   report.setting("thread", "std::thread, joined: it shares everything, as no worker does");
   report.setting("fork, spawn, forkserver", "cowshed::start<f>({.method = ...})->wait()");
-  report.setting("python",
-                 "multiprocessing.Process of /usr/bin/python3, a Pipe, bytes on the heap");
+  report.setting(
+      "python",
+      "multiprocessing.Process of /usr/bin/python3, a Pipe, bytes on the heap; no whole job "
+      "of 512 MiB, which takes minutes");
   std::size_t most = 0;
   for (const std::string memory : {"heap", "huge heap", "arena", "python"}) {
     for (const std::size_t bytes : sizes) {

@@ -1,0 +1,34 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <sys/types.h>
+
+#include "../tests/probes/taskstats.h"
+#include "helper.h"
+
+namespace cowshed::bench {
+
+// The kernel's own count of copies, by process and with their times, while this object lives: delay
+// accounting (kernel.task_delayacct=1), whose figures taskstats sends when a process ends.  It is
+// for processes that are forked meanwhile.
+class Accounting {
+ public:
+  // Throws std::runtime_error; so do the others.
+  Accounting();
+
+  // Of each process that has ended, by its PID.
+  const std::map<pid_t, std::uint64_t>& copies() { return accounts_.wpcopy_counts(); }
+  // Puts the setting back.
+  void stop();
+
+ private:
+  Helper helper_;
+  test::ExitAccounts accounts_;
+};
+
+// Why there can be none here; empty where there can.
+std::string cannot_account();
+
+}  // namespace cowshed::bench
