@@ -21,6 +21,10 @@ REMEDIES = {
     ("huge heap", "fork()"): "A 512th as many entries as on the ordinary heap, yet one for each 2 MiB: "
                              "it still grows with the data. The same as for the ordinary heap; this "
                              "is what helps where the program cannot be changed.",
+    ("heap", "end of what was forked"): "Each worker takes down the page tables that its fork() has "
+                                        "copied, page by page, on its own CPU. The same helps as for "
+                                        "fork(), and workers that stay.",
+    ("huge heap", "end of what was forked"): "As on the ordinary heap, by a 512th as many entries.",
     ("arena", "fork()"): "The mapping is copied, not its page tables: what is left is a process's own.",
     ("arena", "start and end"): "What any process costs, whatever it shares. Workers that stay, and "
                                 "take their work from a channel; where they must be new, several "
@@ -87,6 +91,13 @@ def total(*intervals):
                              for end in ("value", "low", "high")), any(each.void for each in intervals))
 
 
+def difference(whole, part):
+    """Not less than nothing."""
+    return growth.Interval(*(max(0, value) for value in (
+        whole.value - part.value, whole.low - part.high, whole.high - part.low)),
+        whole.void or part.void)
+
+
 def scaled(value, units):
     """In the largest unit of which it is one or more."""
     text, unit = max(((name, size) for name, size in units if value >= size),
@@ -128,7 +139,11 @@ def time_terms(figures):
     """{what: {holding: seconds for all workers}}"""
     forks = {holding: times(figures.at_1_tib("fork_latency", f"{holding}/objects"), WORKERS)
              for holding in HOLDINGS}
-    return {"fork()": forks,
+    # What is over of begin, which is mostly fork(), until all is reaped.
+    ends = {holding: difference(*(times(figures.at_1_tib("start_methods", f"{what}/{holding}/fork"),
+                                        WORKERS) for what in ("cycle", "begin")))
+            for holding in HOLDINGS}
+    return {"fork()": forks, "end of what was forked": ends,
             "start and end": {holding: empty_time(figures) for holding in HOLDINGS}}
 
 
@@ -147,6 +162,7 @@ def memory_terms(figures):
 
 
 NAMES = {"fork()": "fork(), one after another in the parent",
+         "end of what was forked": "end of forked workers, each on a CPU, beyond their start",
          "start and end": "start and end of workers that have nothing to read",
          "page tables": "page tables; the arena's, of workers that touch all",
          "copies": "copies, by workers that copy each pointer once or twice",

@@ -23,7 +23,7 @@ FLAT = 1.1  # where the noise is not known
 LEGEND = """The *exponent* is the slope of log(cost) over log(x) among the upper half of the points, at
 least three: 1 is proportional, 0 is flat. The *fit* is a + b x^k over all of them. In brackets are
 95 % intervals, by the noise of the pairs; where a report has none (counts, memory), by what the line
-leaves over. Two points have no fit; *void*: so many of the points were measured where the same
+leaves over. Two points have no fit, and *any* is one that the noise leaves open; *void*: so many of the points were measured where the same
 against itself came out wrong."""
 
 
@@ -262,6 +262,8 @@ def formula(family):
     if best.b == 0:
         return f"{number(best.a)} {family.unit}, flat".replace(" ,", ",")
     ks = [fit.k for fit in every]
+    if (min(ks), max(ks)) == (EXPONENTS[0], EXPONENTS[-1]):
+        return "any"
     variable, one = split(NUMBER.fullmatch(f"1 {family.x_unit}"))
     unit = family.x_unit if variable == "data" else variable
     k = with_interval(Interval(best.k, min(ks), max(ks)))

@@ -103,8 +103,10 @@ def by_folder(series):
 def panels(report):
     """[(names, unit, {group: values})]: groups that tell of the same things in one."""
     by_group = {}
+    void = growth.void_groups(report)
     for row in report["figures"]:
-        by_group.setdefault((row["group"], row["unit"]), []).append((row["name"], row["value"]))
+        group = f"{row['group']} (void)" if row["group"] in void else row["group"]
+        by_group.setdefault((group, row["unit"]), []).append((row["name"], row["value"]))
     together = {}
     for (group, unit), figures in by_group.items():
         names = tuple(name for name, _ in figures)
@@ -167,7 +169,8 @@ def draw_family(axes, family, index):
     axes.plot(steps, [every[0](x) for x in steps] if every else costs, linewidth=1.2,
               **{**look, "marker": ""})
     axes.plot(xs, costs, **{**look, "linestyle": ""})
-    axes.plot([], [], label=f"{family.what}: {growth.exponent_text(family)}", **look)
+    void = ", void" if any(point.void for point in family.points) else ""
+    axes.plot([], [], label=f"{family.what}: {growth.exponent_text(family)}{void}", **look)
 
 
 def growths(report, path):

@@ -13,6 +13,7 @@ import page
 
 COLUMNS = ("benchmark", "kind", "group", "name", "unit", "value", "low", "high", "pairs", "bound",
            "limit", "verdict")
+NOT_MEASURED = re.compile(r"\bnot (measured|possible)\b|^left out: ")  # said by the benchmarks
 BUSY = 0.05  # of the machine's CPU time, by others: worth a doubt
 
 
@@ -53,6 +54,10 @@ class Results:
             yield "Interrupted: what comes later in the plan is not here"
         if self.commit.endswith("-dirty"):
             yield "The source has changes that are not in the commit"
+        for name, report in self.reports.items():
+            for row in report["settings"]:
+                if NOT_MEASURED.search(f"{row['name']}: {row['text']}"):
+                    yield f"{name}, {row['name']}: {row['text']}"
         small = [run.part.benchmark for run in self.runs if run.part.tiny]
         if small:
             yield (f"In tiny sizes, which say that it works and answers rightly, not how fast: "

@@ -42,8 +42,8 @@ SIZES = {
                     ("64 MiB", "4 GiB")),
     "start_methods": [
         *every("{}/{}/{} | fork", ("begin", "cycle"), (*HOLDINGS, "python"), DATA),
-        *every("{}/{}/{} | fork", ("all begun", "all ended", "page tables", "memory"),
-               ("heap", "arena"), ("1 worker", "8 workers", "64 workers", "256 workers")),
+        *every("{}/{}/{} | fork", ("all begun", "all ended", "page tables", "memory", "copied pages"),
+               HOLDINGS, ("1 worker", "8 workers", "64 workers", "256 workers")),
         *every("{}/arena/{} | spawn", ("begin", "cycle"), ("1 thread", "8 threads", "32 threads"))],
     "measuring": every("count/{} pages | cowtop", (1024, 4096, 16384, 65536)),
     "html_page": ["1,000 processes, 1.5 million samples: shown"],
@@ -67,6 +67,16 @@ class PerformanceTest(unittest.TestCase):
         page = (SOURCE / "docs/performance.md").read_text(encoding="utf-8")
         parts = re.split(r"^## (\w+)$", page, flags=re.MULTILINE)[1:]
         self.sections = dict(zip(parts[::2], parts[1::2]))
+
+    def test_names_a_commit_of_this_history(self):
+        page = " ".join((SOURCE / "docs/performance.md").read_text(encoding="utf-8").split())
+        commit = re.search(r" at commit (\S+), on .+?, \d+ cores, \d+ GiB, Linux ", page)
+        self.assertRegex(commit[1], "^[0-9a-f]{7,40}$", "nothing that is not committed")
+        git = ["git", "-c", f"safe.directory={SOURCE}", "-C", SOURCE]
+        if subprocess.run([*git, "rev-parse", "--is-shallow-repository"], capture_output=True,
+                          text=True, check=False).stdout == "false\n":
+            found = subprocess.run([*git, "merge-base", "--is-ancestor", commit[1], "HEAD"], check=False)
+            self.assertEqual(found.returncode, 0, commit[1])
 
     def test_has_the_sizes_of_the_whole_plan(self):
         self.assertEqual(set(SIZES) - set(plan.benchmarks()), set())

@@ -80,6 +80,15 @@ class EstimateTest(unittest.TestCase):
         self.assertLess(forks.low, forks.value)
         self.assertGreater(forks.high, forks.value)
 
+    def test_what_forked_workers_take_to_end_is_what_a_cycle_has_beyond_its_begin(self):
+        for row in self.reports["start_methods"]["figures"]:
+            what, _, data = row["group"].rpartition("/")
+            seconds = {"begin/heap": 1, "cycle/heap": 3}.get(what)
+            if seconds and row["name"] == "fork":
+                row["value"] = seconds * 1e6 * self.gib(data)
+        ends = estimate.time_terms(estimate.Figures(self.reports))["end of what was forked"]["heap"]
+        self.assertAlmostEqual(ends.value / (2 * 1024 * 1000), 1, 6)
+
     def test_what_grows_most_dominates(self):
         lines = "\n".join(estimate.estimate(estimate.Figures(self.reports)))
         self.assertIn("* frozen arena, start and end: ", lines)
