@@ -24,9 +24,14 @@ int cowshed_je_mallctl(const char* name, void* old_value, std::size_t* old_size,
 // copies page tables of ordinary memory.  (All of them there: 2 MiB for every process that starts.)
 // A free extent of any size serves a small request: else they add up in an arena that is filled and
 // emptied, for what is freed there does not decay.
+// A thread's cache gives back what it seems not to need each time the thread has allocated so much,
+// 64 KiB by default (tcache.c): where blocks of a page or so come and go that is every few dozen of
+// them, and two threads of one arena then wait for each other at its bins.  What it holds at most is
+// the same.
 extern const char* const cowshed_je_malloc_conf;
 const char* const cowshed_je_malloc_conf =
-    "narenas:1,metadata_thp:auto,retain:true,background_thread:false,lg_extent_max_active_fit:48";
+    "narenas:1,metadata_thp:auto,retain:true,background_thread:false,lg_extent_max_active_fit:48,"
+    "tcache_gc_incr_bytes:1048576";
 
 // Large blocks begin at a page, not somewhere in it: else each takes a page more, and one of an
 // arena's capacity would not fit into it.
