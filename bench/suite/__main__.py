@@ -67,10 +67,6 @@ def write(results, about, folder):
         (folder / f"{name}.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
     found.write_csv(results, folder / "results.csv")
     files = [folder / f"{name}.json" for name in results.reports]
-    with open(folder / "performance.md", "w", encoding="utf-8") as page:
-        if files:
-            subprocess.run([SOURCE / "bench/performance_page", results.commit, *files], stdout=page,
-                           check=True)
     drawn = {name: plots.draw(report, folder) for name, report in results.reports.items()}
     found.write_summary(results, about, drawn, folder / "README.md")
     index = {
@@ -85,6 +81,10 @@ def write(results, about, folder):
                         [folder / "results.csv", folder / "performance.md", folder / "README.md",
                          folder / "run.json", *files, *sum(drawn.values(), [])])}
     (folder / "run.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
+    with open(folder / "performance.md", "w", encoding="utf-8") as page:
+        if files:
+            subprocess.run([SOURCE / "bench/performance_page", results.commit, folder / "run.json",
+                            *files], stdout=page, check=True)
     if "SUDO_UID" in os.environ:  # then they belong to who asked for them
         for path in [folder, *(folder / name for name in index["files"])]:
             os.chown(path, int(os.environ["SUDO_UID"]), int(os.environ["SUDO_GID"]))

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <map>
@@ -30,6 +31,12 @@ cow::Measurement run_of(pid_t pid, const std::vector<std::uint64_t>& workers) {
     measurement.processes.push_back(process(++pid, measurement.processes[0].pid, "worker", pages));
   }
   return measurement;
+}
+
+Change change_of(const std::vector<Change>& changes, const std::string& name) {
+  const auto found = std::find_if(changes.begin(), changes.end(),
+                                  [&](const Change& each) { return each.name == name; });
+  return found == changes.end() ? Change{"none", 1, 1} : *found;
 }
 
 std::map<std::string, std::int64_t> growth_of(const std::vector<Change>& changes) {
@@ -123,6 +130,23 @@ TEST(Comparison, WhatOneSideDoesNotHaveIsNothingWhereItsListIsWhole) {
   for (const Change& each : comparison.mappings) {
     EXPECT_TRUE(each.before && each.after) << each.name;
   }
+}
+
+TEST(Comparison, WhatIsTooFewForASampleIsNotNothing) {
+  auto before = full_measurement();
+  auto after = full_measurement();
+  after.sampled->mappings.push_back({"[stack]", 1, 191});
+  after.sampled->samples = 0;
+  for (const auto& mapping : after.sampled->mappings) after.sampled->samples += mapping.samples;
+  before.sampled->samples = after.sampled->samples - 1;
+  before.sampling->period = 64;
+  EXPECT_EQ(change_of(compare(before, after).mappings, "[stack]").before, std::nullopt);
+  EXPECT_EQ(change_of(compare(after, before).mappings, "[stack]").before, 191);
+  after.sampled->mappings.back().estimated_copies = 192;
+  EXPECT_EQ(change_of(compare(before, after).mappings, "[stack]").before, 0);
+  after.sampled->mappings.back().estimated_copies = 1;
+  before.sampling->period = 1;
+  EXPECT_EQ(change_of(compare(before, after).mappings, "[stack]").before, 0);
 }
 
 TEST(Comparison, OfNothing) {

@@ -384,6 +384,9 @@ TEST_F(CowtopRecord, WhereAReportCannotBeWritten) {
   const Finished finished = run({"sh", "-c", R"("$0" report "$1" >/dev/full)", COWTOP, path_});
   EXPECT_EQ(finished.exit_status(), 125);
   EXPECT_THAT(finished.err, HasSubstr("cannot write to standard output: No space left"));
+  const Finished closed = run({"sh", "-c", R"("$0" report --json "$1" >&-)", COWTOP, path_});
+  EXPECT_EQ(closed.exit_status(), 125);
+  EXPECT_EQ(closed.err, "cowtop: cannot write to standard output: Bad file descriptor\n");
 }
 
 TEST_F(CowtopRecord, AReportIsNotWrittenOverIt) {

@@ -161,6 +161,18 @@ TEST_F(LiveReplay, TheMouseSelectsSortsAndScrolls) {
   expect_screen(tmux, "wheel");
 }
 
+TEST_F(LiveReplay, NeitherAButtonsReleaseNorHalfAKeyHoldsItUp) {
+  Tmux tmux(replay());
+  to_begin(tmux);
+  tmux.type("\x1b[M >&");
+  expect_screen(tmux, "clicked_row");
+  tmux.type("\x1b[M#>&");
+  tmux.type("\x1b[M\x22>&");  // another button
+  tmux.type("\x1b[M");
+  tmux.press({"C-c"});
+  EXPECT_THAT(tmux.wait_for("as before"), HasSubstr("as before"));
+}
+
 TEST_F(LiveReplay, HelpTellsAllKeys) {
   Tmux tmux(replay(), {100, 45});
   to_begin(tmux);

@@ -308,6 +308,16 @@ TEST(LiveView, TheTerminalIsUsableWhateverSignalEndsCowtop) {
   }
 }
 
+TEST(LiveView, TheTerminalIsUsableAfterSigkill) {
+  // The command ends its parent; the shell looks at the terminal when somebody has had time.
+  Tmux tmux("sh -c '" + std::string(kCowtop) +
+            "sh -c \"sleep 3; kill -9 \\$PPID\"; echo killed: $?; sleep 2'");
+  tmux.wait_for("1 running");
+  EXPECT_THAT(
+      tmux.wait_for("as before"),
+      AllOf(HasSubstr("killed: 137"), HasSubstr("status 0, as before"), Not(HasSubstr(kView))));
+}
+
 TEST(LiveView, AClosedTerminalEndsTheMeasurement) {
   pid_t cowtop = 0;
   {

@@ -109,6 +109,14 @@ TEST_F(InASharedFolder, NoSymlinkIsFollowed) {
   EXPECT_NE(::access(victim.c_str(), F_OK), 0) << "nothing is made where it points";
 }
 
+TEST_F(InASharedFolder, NoSymlinkOfSomebodyElseInAStickyOne) {
+  if (::geteuid() != 0) GTEST_SKIP() << "takes root, to make a symlink of somebody else";
+  ASSERT_EQ(::chmod(shared_.c_str(), 01777), 0);
+  ASSERT_EQ(::symlink((folder_ / "victim").c_str(), path_.c_str()), 0);
+  ASSERT_EQ(::lchown(path_.c_str(), kNobody, kNobody), 0);
+  expect_refused("a symbolic link");
+}
+
 TEST_F(InASharedFolder, NoFileWithAnotherNameElsewhere) {
   const std::string victim = folder_ / "victim";
   write_file(victim, "untouched");

@@ -93,6 +93,7 @@ std::optional<PagesByName> objects_of(const cow::Measurement& measurement) {
 struct Sampled {
   PagesByName pages;
   bool whole = false;
+  std::uint64_t period = 1;  // one copy in so many is a sample
 };
 
 template <class T, class Name>
@@ -106,6 +107,7 @@ std::optional<Sampled> sampled_of(const cow::Measurement& measurement,
     samples += each.samples;
   }
   result.whole = samples == measurement.sampled->samples;
+  if (measurement.sampling) result.period = measurement.sampling->period;
   return result;
 }
 
@@ -126,12 +128,25 @@ std::vector<Change> changes(const PagesByName& before, Pages absent_before,
   return result;
 }
 
+// Whether so many as on the other side need not have had a sample here: three periods have none
+// once in 20 times.
+bool is_too_few(const Sampled& side, const std::string& name, Pages there) {
+  constexpr std::uint64_t kPeriods = 3;
+  return side.period > 1 && !side.pages.contains(name) &&
+         there.value_or(0) < kPeriods * side.period;
+}
+
 Pages zero_if(bool known) { return known ? Pages(0) : std::nullopt; }
 
 std::vector<Change> changes(const std::optional<Sampled>& before,
                             const std::optional<Sampled>& after) {
-  return changes(before ? before->pages : PagesByName(), zero_if(before && before->whole),
-                 after ? after->pages : PagesByName(), zero_if(after && after->whole));
+  auto result = changes(before ? before->pages : PagesByName(), zero_if(before && before->whole),
+                        after ? after->pages : PagesByName(), zero_if(after && after->whole));
+  for (Change& change : result) {
+    if (before && is_too_few(*before, change.name, change.after)) change.before.reset();
+    if (after && is_too_few(*after, change.name, change.before)) change.after.reset();
+  }
+  return result;
 }
 
 Pages total_of(const cow::Measurement& measurement) {

@@ -1,7 +1,9 @@
 #include <array>
 #include <exception>
+#include <fcntl.h>
 #include <string>
 #include <string_view>
+#include <unistd.h>
 #include <vector>
 
 #include <cowshed/tools/cowtop/check_command.h>
@@ -31,6 +33,16 @@ constexpr std::array kSubcommands = {
     Subcommand{"check", check_command},   Subcommand{"doctor", doctor_command},
     Subcommand{"serve", serve_command}};
 
+// A standard descriptor that is closed would be the next file that is opened, and what is meant for
+// it would be written there: a warning into the report.  The command has it closed as before.
+void hold_closed_standard_descriptors() {
+  int fd = -1;
+  do {
+    fd = ::open("/dev/null", O_PATH | O_CLOEXEC);
+  } while (fd >= 0 && fd <= STDERR_FILENO);
+  if (fd >= 0) ::close(fd);
+}
+
 int run_words(std::vector<std::string> words) {
   for (const Subcommand& each : kSubcommands) {
     if (words.empty() || words[0] != each.name) continue;
@@ -44,6 +56,7 @@ int run_words(std::vector<std::string> words) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  hold_closed_standard_descriptors();
   try {
     return run_words({argv + (argc > 0 ? 1 : 0), argv + argc});
   } catch (const std::exception& error) {

@@ -12,16 +12,6 @@
 namespace cowshed::cowtop {
 namespace {
 
-// A standard descriptor that is closed would be the next file that is opened, and what is meant for
-// it would be written there: a warning into the report.  The command has it closed as before.
-void hold_closed_standard_descriptors() {
-  int fd = -1;
-  do {
-    fd = ::open("/dev/null", O_PATH | O_CLOEXEC);
-  } while (fd >= 0 && fd <= STDERR_FILENO);
-  if (fd >= 0) ::close(fd);
-}
-
 bool is_one_file(const struct stat& one, const struct stat& other) {
   return S_ISREG(one.st_mode) && one.st_dev == other.st_dev && one.st_ino == other.st_ino;
 }
@@ -52,10 +42,11 @@ Expected<OutputFile> OutputFile::open(const std::string& path,
     return make_error(ErrorCode::invalid_argument,
                       "-: standard output is /dev/stdout, and a file of that name ./-");
   }
-  if (path.empty() && ::fcntl(STDOUT_FILENO, F_GETFD) < 0) {
-    return system_error("cannot write to standard output", errno);
+  // main() holds those that are closed.
+  const int flags = ::fcntl(STDOUT_FILENO, F_GETFL);
+  if (path.empty() && (flags < 0 || (flags & O_PATH) != 0)) {
+    return system_error("cannot write to standard output", EBADF);
   }
-  hold_closed_standard_descriptors();
   OutputFile file("standard output", STDOUT_FILENO);
   if (!path.empty()) {
     auto opened = open_for_writing(path);

@@ -73,7 +73,8 @@ class Walk {
                               " that is not that user's alone; name that folder");
       }
       Descriptor next(open_name(O_NOFOLLOW));
-      if (!next && (errno == ELOOP || errno == ENOTDIR)) {
+      // In a sticky folder the kernel may refuse others' links before it says what they are.
+      if (!next && (errno == ELOOP || errno == ENOTDIR || (errno == EACCES && is_link()))) {
         const auto followed = follow(next);
         if (!followed) return tl::make_unexpected(followed.error());
         if (!next) continue;
@@ -119,6 +120,16 @@ class Walk {
         ::openat(folder_.get(), name_.c_str(), O_WRONLY | O_CREAT | O_NONBLOCK | flags, 0666);
     if (fd >= 0 || errno != ENXIO) return fd;
     return ::openat(folder_.get(), name_.c_str(), O_PATH | flags);
+  }
+
+  // Leaves errno alone.
+  bool is_link() const {
+    const int error = errno;
+    struct stat status {};
+    const bool is = ::fstatat(folder_.get(), name_.c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0 &&
+                    S_ISLNK(status.st_mode);
+    errno = error;
+    return is;
   }
 
   // Puts the target of a symlink before the rest of the way, or opens it as `next`.

@@ -24,6 +24,18 @@ namespace {
 constexpr short kTitlePair = 1;
 constexpr short kChangingPair = 2;
 constexpr int kEscapeDelayMs = 25;
+// Those that we have no use for, too: after an event that is not asked for curses waits for the
+// next key.  No clicks: they would take the place of the press.
+constexpr mmask_t kMouseEvents =
+    BUTTON1_PRESSED | BUTTON1_RELEASED | BUTTON2_PRESSED | BUTTON2_RELEASED | BUTTON3_PRESSED |
+    BUTTON3_RELEASED | BUTTON4_PRESSED | BUTTON4_RELEASED | BUTTON5_PRESSED | BUTTON5_RELEASED;
+
+// Standard input once more, that curses can never be made to wait for, by half a key, say: for the
+// shell, which has the same open file, it still is waited for.
+int open_input() {
+  const int fd = ::open("/proc/self/fd/0", O_RDWR | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+  return fd > STDERR_FILENO ? fd : ::fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+}
 
 Key character(wint_t code) {
   constexpr wint_t kBackspace = 0x08;
@@ -88,7 +100,7 @@ bool Terminal::is_there() {
 Expected<std::unique_ptr<Terminal>> Terminal::open() {
   std::setlocale(LC_CTYPE, "");
   auto handles = std::make_unique<Handles>();
-  const int in = ::fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+  const int in = open_input();
   const int out = ::fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
   if (in < 0 || out < 0) return system_error("the terminal", errno);
   handles->in = ::fdopen(in, "r");
@@ -126,7 +138,7 @@ Terminal::Terminal(std::unique_ptr<Handles> handles) : handles_(std::move(handle
   nodelay(stdscr, TRUE);
   set_escdelay(kEscapeDelayMs);
   curs_set(0);
-  mousemask(BUTTON1_PRESSED | BUTTON4_PRESSED | BUTTON5_PRESSED, nullptr);
+  mousemask(kMouseEvents, nullptr);
   mouseinterval(0);
   const char* no_color = std::getenv("NO_COLOR");
   // Two colours that are legible on light and on dark, and differ for the colour-blind.

@@ -6,6 +6,9 @@
 #include <cstdint>
 #include <cstring>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cowshed/tools/cowtop/live/terminal_rescue.h>
@@ -26,6 +29,7 @@ struct Saved {
   pid_t owner = 0;
   int fd = -1;
   int event_fd = -1;
+  int guard = -1;  // a byte: it has nothing to do
   termios settings{};
   std::array<char, 256> sequence{};
   std::size_t sequence_size = 0;
@@ -38,11 +42,48 @@ std::atomic<bool> has_redraw{false};
 static_assert(std::atomic<bool>::is_always_lock_free);
 alignas(16) std::array<char, 65536> handler_stack;
 
+void restore(int terminal) {
+  ::tcsetattr(terminal, TCSANOW, &saved.settings);
+  static_cast<void>(!::write(terminal, saved.sequence.data(), saved.sequence_size));
+}
+
+// No SIGPIPE if somebody has killed it.
+void dismiss_guard() { ::send(saved.guard, "", 1, MSG_NOSIGNAL); }
+
 void restore_terminal() {
   // A child that has not executed its program yet has the handlers, too.
   if (::getpid() != saved.owner) return;
-  ::tcsetattr(saved.fd, TCSANOW, &saved.settings);
-  static_cast<void>(!::write(saved.fd, saved.sequence.data(), saved.sequence_size));
+  restore(saved.fd);
+  dismiss_guard();
+}
+
+// In a session of its own, which no key, hang-up or stop of the terminal's reaches.
+[[noreturn]] void guard(int our_end) {
+  ::prctl(PR_SET_NAME, "tty-guard");  // not to be killed by our name with us
+  ::dup2(saved.fd, STDIN_FILENO);
+  ::dup2(our_end, STDOUT_FILENO);
+  ::close_range(STDERR_FILENO, ~0U, 0);
+  char byte = 0;
+  ssize_t got = 0;
+  do {
+    got = ::read(STDOUT_FILENO, &byte, 1);
+  } while (got < 0 && errno == EINTR);
+  if (got == 0) restore(STDIN_FILENO);
+  ::_exit(0);
+}
+
+// Who waits for our children is not to see it: it is nobody's child.
+int start_guard() {
+  std::array<int, 2> ends{};
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0) return -1;
+  const pid_t child = ::fork();
+  if (child == 0) {
+    if (::setsid() >= 0 && ::fork() == 0) guard(ends[0]);
+    ::_exit(0);
+  }
+  if (child > 0) ::waitpid(child, nullptr, 0);
+  ::close(ends[0]);
+  return ends[1];
 }
 
 void on_end(int signal) {
@@ -79,6 +120,7 @@ void begin(int fd, const termios& settings, const std::string& sequence) {
   saved.sequence_size = std::min(sequence.size(), saved.sequence.size());
   std::memcpy(saved.sequence.data(), sequence.data(), saved.sequence_size);
   saved.event_fd = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  saved.guard = start_guard();
   stack_t stack{};
   stack.ss_sp = handler_stack.data();
   stack.ss_size = handler_stack.size();
@@ -99,6 +141,9 @@ void end() {
   }
   ::close(saved.event_fd);
   saved.event_fd = -1;
+  dismiss_guard();
+  ::close(saved.guard);
+  saved.guard = -1;
 }
 
 int event_fd() { return saved.event_fd; }
