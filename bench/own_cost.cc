@@ -328,6 +328,7 @@ void measure_recordings(const std::vector<Recorded>& all, const Options& options
           growth(std::async(std::launch::async, growth_of, std::cref(cowtop), seconds)) {}
   };
   std::vector<std::unique_ptr<Recording>> recordings;
+  recordings.reserve(all.size());
   for (const Recorded& each : all) {
     recordings.push_back(std::make_unique<Recording>(each, sizes_of(options).recording_s));
   }

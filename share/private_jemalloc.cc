@@ -26,8 +26,8 @@ int cowshed_je_mallctl(const char* name, void* old_value, std::size_t* old_size,
 // emptied, for what is freed there does not decay.
 // A thread's cache gives back what it seems not to need each time the thread has allocated so much,
 // 64 KiB by default (tcache.c): where blocks of a page or so come and go that is every few dozen of
-// them, and two threads of one arena then wait for each other at its bins.  What it holds at most is
-// the same.
+// them, and two threads of one arena then wait for each other at its bins.  What it holds at most
+// is the same.
 extern const char* const cowshed_je_malloc_conf;
 const char* const cowshed_je_malloc_conf =
     "narenas:1,metadata_thp:auto,retain:true,background_thread:false,lg_extent_max_active_fit:48,"

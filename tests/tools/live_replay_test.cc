@@ -164,10 +164,10 @@ TEST_F(LiveReplay, TheMouseSelectsSortsAndScrolls) {
 TEST_F(LiveReplay, NeitherAButtonsReleaseNorHalfAKeyHoldsItUp) {
   Tmux tmux(replay());
   to_begin(tmux);
-  tmux.type("\x1b[M >&");
+  tmux.type("\x1b[M ?'");
   expect_screen(tmux, "clicked_row");
-  tmux.type("\x1b[M#>&");
-  tmux.type("\x1b[M\x22>&");  // another button
+  tmux.type("\x1b[M#?'");
+  tmux.type("\x1b[M\x22?'");  // another button
   tmux.type("\x1b[M");
   tmux.press({"C-c"});
   EXPECT_THAT(tmux.wait_for("as before"), HasSubstr("as before"));

@@ -24,17 +24,15 @@ namespace {
 constexpr short kTitlePair = 1;
 constexpr short kChangingPair = 2;
 constexpr int kEscapeDelayMs = 25;
-// Those that we have no use for, too: after an event that is not asked for curses waits for the
-// next key.  No clicks: they would take the place of the press.
-constexpr mmask_t kMouseEvents =
-    BUTTON1_PRESSED | BUTTON1_RELEASED | BUTTON2_PRESSED | BUTTON2_RELEASED | BUTTON3_PRESSED |
-    BUTTON3_RELEASED | BUTTON4_PRESSED | BUTTON4_RELEASED | BUTTON5_PRESSED | BUTTON5_RELEASED;
-
-// Standard input once more, that curses can never be made to wait for, by half a key, say: for the
-// shell, which has the same open file, it still is waited for.
+// Standard input once more, or the terminal that we belong to where that is somebody else's (sudo):
+// one that curses can never be made to wait for, as it would after an event of the mouse that is
+// not asked for, or half a key.  For the shell, which has the same open file, the first still is.
 int open_input() {
-  const int fd = ::open("/proc/self/fd/0", O_RDWR | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-  return fd > STDERR_FILENO ? fd : ::fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+  for (const char* path : {"/proc/self/fd/0", "/dev/tty"}) {
+    const int fd = ::open(path, O_RDWR | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (fd >= 0) return fd;
+  }
+  return -1;
 }
 
 Key character(wint_t code) {
@@ -138,7 +136,7 @@ Terminal::Terminal(std::unique_ptr<Handles> handles) : handles_(std::move(handle
   nodelay(stdscr, TRUE);
   set_escdelay(kEscapeDelayMs);
   curs_set(0);
-  mousemask(kMouseEvents, nullptr);
+  mousemask(BUTTON1_PRESSED | BUTTON4_PRESSED | BUTTON5_PRESSED, nullptr);
   mouseinterval(0);
   const char* no_color = std::getenv("NO_COLOR");
   // Two colours that are legible on light and on dark, and differ for the colour-blind.
