@@ -294,12 +294,12 @@ std::vector<ObserverKind> observers() {
        "/proc/PID/smaps_rollup of the process and its children, 100 times a second", 0,
        watch<SmapsPolling>}};
   // It counts a copy only if it took some time by a clock that now and then stands still.
-  constexpr double kMostByTaskstats = 0.99;
+  constexpr double kLeastByTaskstats = 0.99;
   if (cannot_account().empty()) {
     all.push_back({"taskstats",
                    "kernel.task_delayacct=1, by which the kernel counts and times copies, and what "
                    "it sends by netlink at the end of each process",
-                   kMostByTaskstats, watch<Taskstats>});
+                   kLeastByTaskstats, watch<Taskstats>});
   }
   if (is_installed("bpftrace")) {
     all.push_back(

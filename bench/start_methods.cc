@@ -168,6 +168,7 @@ void measure_workers(const Options& options, Report& report) {
         const json crowd = subject.ask({{"method", method}, {"workers", count}, {"look", true}});
         if (accounting) {
           report.figure("copied pages/" + name, method, copies_of(*accounting, crowd["pids"]), "");
+          accounting->stop();
         }
         report.figure("page tables/" + name, method, crowd["tables"].get<double>() / 1024, "KiB");
         report.figure("memory/" + name, method, crowd["memory"].get<double>() / 1024, "KiB");

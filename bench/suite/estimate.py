@@ -25,6 +25,7 @@ REMEDIES = {
                                         "copied, page by page, on its own CPU. The same helps as for "
                                         "fork(), and workers that stay.",
     ("huge heap", "end of what was forked"): "As on the ordinary heap, by a 512th as many entries.",
+    ("arena", "end of what was forked"): "As of any process: workers that stay.",
     ("arena", "fork()"): "The mapping is copied, not its page tables: what is left is a process's own.",
     ("arena", "start and end"): "What any process costs, whatever it shares. Workers that stay, and "
                                 "take their work from a channel; where they must be new, several "

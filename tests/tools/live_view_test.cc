@@ -318,6 +318,20 @@ TEST(LiveView, TheTerminalIsUsableAfterSigkill) {
       AllOf(HasSubstr("killed: 137"), HasSubstr("status 0, as before"), Not(HasSubstr(kView))));
 }
 
+TEST(LiveView, AStoppedOneLeavesTheTerminalToTheShellEvenWhenKilled) {
+  Tmux tmux("bash --norc --noprofile -i");
+  tmux.wait_for("bash-");
+  tmux.type(std::string(kCowtop) + "sleep 100");
+  tmux.press({"Enter"});
+  tmux.wait_for("1 running");
+  tmux.press({"C-z"});
+  tmux.wait_for("Stopped");
+  // On the other screen, from which the guard would lead back.
+  tmux.type("tput smcup; kill -9 %1; sleep 2; echo still $((1 + 1))");
+  tmux.press({"Enter"});
+  EXPECT_THAT(tmux.wait_for("still 2"), Not(HasSubstr("Stopped")));
+}
+
 TEST(LiveView, AClosedTerminalEndsTheMeasurement) {
   pid_t cowtop = 0;
   {

@@ -342,6 +342,28 @@ TEST_F(RecordingTest, WhatFitsInPartIsNoMeasurement) {
             path_ + ": is damaged: an interval does not fit what came before");
 }
 
+TEST_F(RecordingTest, ManyDeepStacksThatAreAllAlike) {
+  auto measurement = full_measurement();
+  auto process = measurement.processes.at(1);
+  auto& site = process.sampled.value().sites.at(0);
+  site.stack.assign(32, site.stack.at(0));
+  process.sampled->sites.assign(15, site);
+  measurement.processes.clear();
+  for (int i = 0; i < 500; ++i) {
+    measurement.processes.push_back(process);
+    measurement.processes.back().pid = 1000 + i;
+  }
+  {
+    auto recorder = Recorder::start(*OutputFile::open(path_), {});
+    ASSERT_TRUE(recorder->end(measurement, 0));
+  }
+  auto recording = Recording::open(path_);
+  const auto read = last(*recording);
+  EXPECT_EQ(recording->problem(), "");
+  ASSERT_TRUE(read);
+  EXPECT_EQ(read->processes.size(), 500U);
+}
+
 TEST_F(RecordingTest, DeeperThanAny) {
   const auto problem_of = [&](const std::string& path, std::size_t depth) {
     ZstdLineEncoder encoder;

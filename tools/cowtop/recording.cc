@@ -48,7 +48,8 @@ struct Size {
 
 Size size_of(std::string_view json) {
   constexpr std::size_t kValue = 64;
-  constexpr std::size_t kObject = 1024;  // a process, perhaps
+  constexpr std::size_t kProcess = 1024;
+  constexpr std::size_t kProcessDepth = 6;  // at most, in a patch; a stack's frames lie deeper
   Size size{json.size(), 0};
   std::size_t depth = 0;
   bool is_text = false;
@@ -62,8 +63,8 @@ Size size_of(std::string_view json) {
     } else if (c == ',' || c == ':') {
       size.weight += kValue;
     } else if (c == '{' || c == '[') {
-      size.weight += c == '{' ? kObject : kValue;
       size.depth = std::max(size.depth, ++depth);
+      size.weight += c == '{' && depth <= kProcessDepth ? kProcess : kValue;
     } else if ((c == '}' || c == ']') && depth > 0) {
       --depth;
     }

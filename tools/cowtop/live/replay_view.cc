@@ -40,7 +40,7 @@ class ReplayView {
     state_.source().message.clear();
   }
 
-  bool is_asked_to_end() { return signals_.next().has_value() || terminal_->is_gone(); }
+  bool is_asked_to_end() { return signals_.next().has_value(); }
 
   // Until a key or a signal ends it.
   Expected<void> run(Player& player) {

@@ -24,15 +24,17 @@ namespace {
 constexpr short kTitlePair = 1;
 constexpr short kChangingPair = 2;
 constexpr int kEscapeDelayMs = 25;
+
 // Standard input once more, or the terminal that we belong to where that is somebody else's (sudo):
 // one that curses can never be made to wait for, as it would after an event of the mouse that is
 // not asked for, or half a key.  For the shell, which has the same open file, the first still is.
+// Where we may open neither (su -c), what we have.
 int open_input() {
   for (const char* path : {"/proc/self/fd/0", "/dev/tty"}) {
     const int fd = ::open(path, O_RDWR | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     if (fd >= 0) return fd;
   }
-  return -1;
+  return ::fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
 }
 
 Key character(wint_t code) {

@@ -5,6 +5,7 @@
 #include <csignal>
 #include <cstdint>
 #include <cstring>
+#include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -25,11 +26,16 @@ bool contains(const Signals& signals, int signal) {
   return std::find(signals.begin(), signals.end(), signal) != signals.end();
 }
 
+// What the guard is told: whether it is to restore the terminal when we end.
+enum class Word : char { drawing, stopped, done };
+
+constexpr int kPatienceMs = 1000;
+
 struct Saved {
   pid_t owner = 0;
   int fd = -1;
   int event_fd = -1;
-  int guard = -1;  // a byte: it has nothing to do
+  int guard = -1;
   termios settings{};
   std::array<char, 256> sequence{};
   std::size_t sequence_size = 0;
@@ -44,17 +50,26 @@ alignas(16) std::array<char, 65536> handler_stack;
 
 void restore(int terminal) {
   ::tcsetattr(terminal, TCSANOW, &saved.settings);
-  static_cast<void>(!::write(terminal, saved.sequence.data(), saved.sequence_size));
+  const char* next = saved.sequence.data();
+  const char* end = next + saved.sequence_size;
+  while (next < end) {
+    const ssize_t written = ::write(terminal, next, static_cast<std::size_t>(end - next));
+    if (written > 0) next += written;
+    if (written >= 0 || errno == EINTR) continue;
+    // Its output may have been stopped, or be slow.
+    pollfd room{terminal, POLLOUT, 0};
+    if (errno != EAGAIN || ::poll(&room, 1, kPatienceMs) <= 0) return;
+  }
 }
 
 // No SIGPIPE if somebody has killed it.
-void dismiss_guard() { ::send(saved.guard, "", 1, MSG_NOSIGNAL); }
+void tell_guard(Word word) { ::send(saved.guard, &word, sizeof word, MSG_NOSIGNAL); }
 
 void restore_terminal() {
   // A child that has not executed its program yet has the handlers, too.
   if (::getpid() != saved.owner) return;
   restore(saved.fd);
-  dismiss_guard();
+  tell_guard(Word::done);
 }
 
 // In a session of its own, which no key, hang-up or stop of the terminal's reaches.
@@ -63,12 +78,12 @@ void restore_terminal() {
   ::dup2(saved.fd, STDIN_FILENO);
   ::dup2(our_end, STDOUT_FILENO);
   ::close_range(STDERR_FILENO, ~0U, 0);
-  char byte = 0;
-  ssize_t got = 0;
-  do {
-    got = ::read(STDOUT_FILENO, &byte, 1);
-  } while (got < 0 && errno == EINTR);
-  if (got == 0) restore(STDIN_FILENO);
+  Word last = Word::drawing;
+  for (;;) {
+    const ssize_t got = ::read(STDOUT_FILENO, &last, sizeof last);
+    if (got == 0 || last == Word::done || (got < 0 && errno != EINTR)) break;
+  }
+  if (last == Word::drawing) restore(STDIN_FILENO);
   ::_exit(0);
 }
 
@@ -141,7 +156,7 @@ void end() {
   }
   ::close(saved.event_fd);
   saved.event_fd = -1;
-  dismiss_guard();
+  tell_guard(Word::done);
   ::close(saved.guard);
   saved.guard = -1;
 }
@@ -159,7 +174,9 @@ void stop() {
   struct sigaction usual {};
   usual.sa_handler = SIG_DFL;
   ::sigaction(SIGTSTP, &usual, &handler);
+  tell_guard(Word::stopped);  // the terminal is the shell's
   ::raise(SIGTSTP);
+  tell_guard(Word::drawing);
   ::sigaction(SIGTSTP, &handler, nullptr);
 }
 
