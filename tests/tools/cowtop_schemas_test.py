@@ -25,7 +25,7 @@ SCHEMAS = pathlib.Path(os.environ["SCHEMAS"])
 IS_ROOT = os.geteuid() == 0
 
 # So many that most are summed.
-FORKS = ["sh", "-c", "i=0; while [ $i -lt 1500 ]; do (:); i=$((i+1)); done"]
+FORKS = ["sh", "-c", "i=0; while [ $i -lt 10000 ]; do (:); i=$((i+1)); done"]
 COPIES = [str(SUBJECTS / "copy_subject"), "3000", "2", "2000", "600"]
 OBJECTS = [str(SUBJECTS / "object_subject"), "600"]
 SITES = [str(SUBJECTS / "site_subject"), "shares", "1000"]

@@ -309,10 +309,10 @@ TEST(LiveView, TheTerminalIsUsableWhateverSignalEndsCowtop) {
 }
 
 TEST(LiveView, TheTerminalIsUsableAfterSigkill) {
-  // The command ends its parent; the shell looks at the terminal when somebody has had time.
+  // The command ends its parent; the shell speaks, and looks, when the guard has had time.
   Tmux tmux("sh -c '" + std::string(kCowtop) +
-            "sh -c \"sleep 3; kill -9 \\$PPID\"; echo killed: $?; sleep 2'");
-  tmux.wait_for("1 running");
+            "sh -c \"sleep 3; kill -9 \\$PPID\"; s=$?; sleep 3; echo killed: $s'");
+  tmux.wait_for(kView);
   EXPECT_THAT(
       tmux.wait_for("as before"),
       AllOf(HasSubstr("killed: 137"), HasSubstr("status 0, as before"), Not(HasSubstr(kView))));
