@@ -52,9 +52,9 @@ class ZstdLineReader {
   // Why there is no more, in words that follow the file's name; empty: it is the end of the file.
   const std::string& damage() const { return damage_; }
   bool is_empty() const { return read_ == 0; }
-  // How many bytes of memory so much of a file may take: the stacks of processes that are all alike
-  // become some 1,000 for each of the file's, what is made to do harm more than 100,000.
-  std::size_t most() const { return (64U << 20) + 2048 * read_; }
+  // How many bytes of memory so much of a file may take.  Not by the file's size alone: deep stacks
+  // of processes that are all alike compress without end.
+  std::size_t most() const { return (1U << 30) + 2048 * read_; }
 
  private:
   struct Free {
