@@ -318,14 +318,20 @@ TEST(LiveView, TheTerminalIsUsableAfterSigkill) {
       AllOf(HasSubstr("killed: 137"), HasSubstr("status 0, as before"), Not(HasSubstr(kView))));
 }
 
-TEST(LiveView, AStoppedOneLeavesTheTerminalToTheShellEvenWhenKilled) {
-  Tmux tmux("bash --norc --noprofile -i");
+// A view of bash's, stopped: what is on the screen then.
+constexpr const char* kShell = "bash --norc --noprofile -i";
+std::string stop_view(Tmux& tmux) {
   tmux.wait_for("bash-");
   tmux.type(std::string(kCowtop) + "sleep 100");
   tmux.press({"Enter"});
   tmux.wait_for("1 running");
   tmux.press({"C-z"});
-  tmux.wait_for("Stopped");
+  return tmux.wait_for("Stopped");
+}
+
+TEST(LiveView, AStoppedOneLeavesTheTerminalToTheShellEvenWhenKilled) {
+  Tmux tmux(kShell);
+  stop_view(tmux);
   // On the other screen, from which the guard would lead back.
   tmux.type("tput smcup; kill -9 %1; sleep 2; echo still $((1 + 1))");
   tmux.press({"Enter"});
@@ -356,13 +362,8 @@ TEST(LiveView, CtrlCIsNotForOneInTheBackground) {
 }
 
 TEST(LiveView, CtrlZStopsItAndItComesBack) {
-  Tmux tmux("bash --norc --noprofile -i");
-  tmux.wait_for("bash-");
-  tmux.type(std::string(kCowtop) + "sleep 100");
-  tmux.press({"Enter"});
-  tmux.wait_for("1 running");
-  tmux.press({"C-z"});
-  EXPECT_THAT(tmux.wait_for("Stopped"), Not(HasSubstr(kView)));
+  Tmux tmux(kShell);
+  EXPECT_THAT(stop_view(tmux), Not(HasSubstr(kView)));
   tmux.type("fg");
   tmux.press({"Enter"});
   EXPECT_THAT(tmux.wait_for("1 running"), HasSubstr(kView));
