@@ -269,14 +269,11 @@ void describe(double use_s, Report& report) {
   report.setting("copied pages",
                  "of all workers after 2 look-ups an entry by each, by cowshed::cow::Meter; a "
                  "pickled dictionary is the worker's own from the start: see memory");
-  report.setting(
-      "long use",
-      fmt::format(
-          "copied pages after {} s in which all ways are used by turns of the same length, instead "
-          "of ten minutes (--real-time: after ten), and how often each worker looked an entry up "
-          "by "
-          "then",
-          use_s));
+  report.setting("long use",
+                 fmt::format("copied pages after {} s in which all ways are used by turns of the "
+                             "same length, instead of ten minutes (--real-time: after ten), and "
+                             "how often each worker looked an entry up by then",
+                             use_s));
   report.setting("arena",
                  "std::unordered_map with ArenaAllocator, ImmortalPtr to the records, frozen "
                  "(strict), forked");
