@@ -5,8 +5,8 @@
 #include <string>
 #include <sys/types.h>
 
-#include "../tests/probes/taskstats.h"
 #include "helper.h"
+#include "taskstats.h"
 
 namespace cowshed::bench {
 
@@ -25,7 +25,7 @@ class Accounting {
 
  private:
   Helper helper_;
-  test::ExitAccounts accounts_;
+  ExitAccounts accounts_;
 };
 
 // Why there can be none here; empty where there can.

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include <cowshed/tests/probes/taskstats.h>
+#include <cowshed/bench/taskstats.h>
 #include <cowshed/tests/programs/measured_run.h>
 #include <cowshed/tests/support/setting.h>
 #include <cowshed/tests/support/subprocess.h>
@@ -49,7 +49,7 @@ class RealProgram : public ::testing::Test {
  private:
   std::vector<std::string> needs_;
   std::optional<Setting> delay_accounting_;
-  std::optional<ExitAccounts> accounts_;
+  std::optional<bench::ExitAccounts> accounts_;
   std::filesystem::path folder_;
 };
 

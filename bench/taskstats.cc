@@ -14,7 +14,7 @@
 #include <system_error>
 #include <unistd.h>
 
-namespace cowshed::test {
+namespace cowshed::bench {
 namespace {
 
 struct Request {
@@ -186,4 +186,4 @@ const std::map<pid_t, std::uint64_t>& ExitAccounts::wpcopy_counts() {
   return counts_;
 }
 
-}  // namespace cowshed::test
+}  // namespace cowshed::bench
