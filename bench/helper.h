@@ -1,9 +1,9 @@
 #pragma once
 
 #include <array>
-#include <fcntl.h>
 #include <poll.h>
 #include <stdexcept>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <utility>
@@ -18,24 +18,27 @@ class Helper final {
   // well. Throws std::runtime_error.
   template <class Watch>
   explicit Helper(Watch watch) {
-    std::array<int, 2> ready{};
-    std::array<int, 2> end{};
-    if (pipe2(ready.data(), O_CLOEXEC) != 0 || pipe2(end.data(), O_CLOEXEC) != 0) {
-      throw std::runtime_error("pipe2 failed");
+    std::array<int, 2> ends{};
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0) {
+      throw std::runtime_error("socketpair failed");
     }
     pid_ = fork();
     if (pid_ == 0) {
       setpgid(0, 0);
-      close(end[1]);
-      _exit(watch(end[0], [&] { return write(ready[1], "", 1) == 1; }) ? 0 : 1);
+      // All else is closed: another helper's end, kept here, would keep that one from ending.
+      close(ends[0]);
+      dup2(ends[1], STDIN_FILENO);
+      close_range(STDERR_FILENO + 1, ~0U, 0);
+      const auto ready = [] { return send(STDIN_FILENO, "", 1, MSG_NOSIGNAL) == 1; };
+      _exit(watch(STDIN_FILENO, ready) ? 0 : 1);
     }
-    close(ready[1]);
-    close(end[0]);
-    end_ = end[1];
+    close(ends[1]);
+    end_ = ends[0];
     char byte = 0;
-    const bool is_ready = pid_ > 0 && read(ready[0], &byte, 1) == 1;
-    close(ready[0]);
-    if (!is_ready) throw std::runtime_error("a helper could not begin");
+    if (pid_ < 0 || read(end_, &byte, 1) != 1) {
+      has_done();
+      throw std::runtime_error("a helper could not begin");
+    }
   }
   Helper(const Helper&) = delete;
   Helper& operator=(const Helper&) = delete;
@@ -43,8 +46,8 @@ class Helper final {
 
   // Ends it.  Whether all went well.
   bool has_done() {
+    if (end_ >= 0) close(std::exchange(end_, -1));
     if (pid_ <= 0) return true;
-    close(end_);
     int status = -1;
     return waitpid(std::exchange(pid_, -1), &status, 0) > 0 && status == 0;
   }
