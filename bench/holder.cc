@@ -44,9 +44,8 @@ Holder::Holder(const nlohmann::json& configuration)
   data_->check_in_child();
   constexpr double kLeast = 0.5;
   const double share = facts()["huge_share"];
-  const bool can_be =
-      describe_machine()["thp"].get<std::string>().find("[never]") == std::string::npos;
-  if (configuration["memory"] == "huge heap" && can_be && bytes_ >= 64_MiB && share < kLeast) {
+  if (configuration["memory"] == "huge heap" && bytes_ >= 64_MiB && share < kLeast &&
+      has_huge_pages()) {
     throw std::runtime_error(fmt::format(
         "glibc.malloc.hugetlb=1 gave 2 MiB pages to {:.0f} % of the heap", share * 100));
   }

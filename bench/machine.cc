@@ -14,6 +14,7 @@ namespace cowshed::bench {
 namespace {
 
 constexpr std::size_t kLeaveAlone = std::size_t{1} << 30U;  // of the available memory
+constexpr const char* kHugePages = "/sys/kernel/mm/transparent_hugepage/enabled";
 
 std::string first_line(const std::string& path) {
   std::ifstream file(path);
@@ -50,10 +51,12 @@ nlohmann::json describe_machine() {
           {"cores", usable_cpus().size()},
           {"memory_bytes", proc_bytes("/proc/meminfo", "MemTotal")},
           {"kernel", std::string(names.release)},
-          {"thp", first_line("/sys/kernel/mm/transparent_hugepage/enabled")},
+          {"thp", first_line(kHugePages)},
           {"shmem_thp", first_line("/sys/kernel/mm/transparent_hugepage/shmem_enabled")},
           {"glibc", gnu_get_libc_version()}};
 }
+
+bool has_huge_pages() { return first_line(kHugePages).find("[never]") == std::string::npos; }
 
 void pin_to_cpu(std::size_t index) {
   static const std::vector<int> cpus = usable_cpus();  // before the first thread is pinned

@@ -9,6 +9,9 @@ namespace cowshed::bench {
 // Processor, cores, memory, kernel and the settings of huge pages: what a figure depends on.
 nlohmann::json describe_machine();
 
+// Whether the kernel gives memory on the heap pages of 2 MiB, if only where it is asked to.
+bool has_huge_pages();
+
 // The calling thread, to the `index`-th of its CPUs counted from the last (the first CPU serves
 // most interrupts).  Wraps.
 void pin_to_cpu(std::size_t index);
