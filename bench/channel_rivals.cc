@@ -72,11 +72,24 @@ std::string bytes_name(std::size_t bytes) {
   return bytes >= 1_KiB ? fmt::format("{} KiB", bytes / 1_KiB) : fmt::format("{} B", bytes);
 }
 
-// What is said once, however often it was found.
+using SizesByReason = std::map<std::string, std::set<std::size_t>>;
+
+// What is said once, however often it was found; by rival.
 struct Notes {
-  std::map<std::string, std::vector<std::string>> not_possible;  // by rival: sizes, and why
+  std::map<std::string, SizesByReason> not_possible;
   std::map<std::string, std::set<std::string>> settings;
 };
+
+// "64 KiB, 1 MiB (why)".
+std::string to_text(const SizesByReason& not_possible) {
+  std::vector<std::string> parts;
+  for (const auto& [why, sizes] : not_possible) {
+    std::vector<std::string> names;
+    for (const std::size_t size : sizes) names.push_back(bytes_name(size));
+    parts.push_back(fmt::format("{} ({})", fmt::join(names, ", "), why));
+  }
+  return fmt::format("{}", fmt::join(parts, ", "));
+}
 
 class Contest {
  public:
@@ -86,9 +99,8 @@ class Contest {
       if (!rival.many && run.senders + run.receivers > 2) continue;
       if (!rival.one_way && !run.back) continue;
       if (rival.copies * run.size > kMemory) {
-        notes.not_possible[rival.name].push_back(fmt::format("{} (its processes take {})",
-                                                             bytes_name(run.size),
-                                                             bytes_name(rival.copies * run.size)));
+        const auto why = fmt::format("its processes take {}", bytes_name(rival.copies * run.size));
+        notes.not_possible[rival.name][why].insert(run.size);
         continue;
       }
       admit(rival, notes);
@@ -140,8 +152,7 @@ class Contest {
     auto subject = start(rival);
     const json& facts = subject->facts();
     if (facts.contains("not possible")) {
-      notes.not_possible[rival.name].push_back(
-          fmt::format("{} ({})", bytes_name(run_.size), facts["not possible"].get<std::string>()));
+      notes.not_possible[rival.name][facts["not possible"].get<std::string>()].insert(run_.size);
       return;
     }
     const std::string settings = facts["settings"];
@@ -262,8 +273,8 @@ void measure(const Options& options, Report& report) {
     if (!options.quick) touch_memory(run.size < kAlone ? 2_GiB : 3 * run.size);
     Contest(run, options, report, notes).measure();
   }
-  for (const auto& [rival, sizes] : notes.not_possible) {
-    report.setting(rival + ", not possible", fmt::format("{}", fmt::join(sizes, ", ")));
+  for (const auto& [rival, whys] : notes.not_possible) {
+    report.setting(rival + ", not possible", to_text(whys));
   }
   for (const auto& [rival, settings] : notes.settings) {
     report.setting(rival + ", as granted", fmt::format("{}", fmt::join(settings, ", ")));
