@@ -29,7 +29,11 @@ tl::unexpected<Error> bad(const std::string& path, const std::string& what) {
   return make_error(ErrorCode::bad_recording, path + ": " + what);
 }
 
-[[noreturn]] void throw_too_large() { throw JsonFieldError("more than so small a file can hold"); }
+[[noreturn]] void throw_too_large() {
+  throw JsonFieldError(
+      "it would take more than a GiB of memory and 2 KiB for each of its bytes, as no recording "
+      "does (copy it again, or record anew)");
+}
 
 bool is_header(const Json& line) {
   const auto schema = line.is_object() ? line.find("schema") : line.end();

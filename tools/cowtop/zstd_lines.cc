@@ -94,11 +94,7 @@ Expected<std::optional<std::string>> ZstdLineReader::next() {
       break;
     }
     line.append(chunk.data(), out.pos);
-    if (line.size() > kMostLine) {
-      damage_ = "is damaged (a line of more than 256 MiB)";
-    } else if (line.size() > most()) {
-      damage_ = "is damaged (more than so small a file can hold)";
-    }
+    if (line.size() > kMostLine) damage_ = "is damaged (a line of more than 256 MiB)";
     if (left == 0) {
       if (damage_.empty() && !line.empty()) return std::optional(std::move(line));
       within = false;  // a frame of nothing
