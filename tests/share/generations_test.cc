@@ -1,19 +1,13 @@
+#include "generations.h"
+
 #include <algorithm>
-#include <array>
 #include <cstring>
-#include <fcntl.h>
-#include <fstream>
-#include <functional>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <optional>
 #include <set>
 #include <string>
 #include <sys/mman.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
-#include <unordered_map>
 #include <vector>
 
 #include <cowshed/share/arena.h>
@@ -22,156 +16,22 @@
 
 #include "child.h"
 #include "make_arena.h"
-#include "memory_map.h"
 #include "open_descriptors.h"
 
 namespace cowshed {
 namespace {
 
+using test::ChildOfBefore;
+using test::find_unsealed;
+using test::kRange;
 using test::make_arena;
+using test::mappings;
+using test::own_bytes;
+using test::private_bytes;
+using test::Segment;
+using test::segment_at;
+using test::segments;
 using testing::HasSubstr;
-
-constexpr std::size_t kRange = 2_MiB;
-
-// A memfd of an arena that this process has open.
-struct Segment {
-  int fd;
-  ino_t inode;
-  std::size_t bytes;  // that it holds
-  bool sealed;
-};
-
-// In no order.
-std::vector<Segment> segments(const Arena& arena) {
-  std::vector<Segment> result;
-  const std::string label = "/memfd:cowshed:" + std::string(arena.name()) + " (deleted)";
-  for (int fd = 3; fd < 1024; ++fd) {
-    std::array<char, 256> target{};
-    const std::string path = "/proc/self/fd/" + std::to_string(fd);
-    struct stat status {};
-    if (readlink(path.c_str(), target.data(), target.size() - 1) > 0 && label == target.data() &&
-        fstat(fd, &status) == 0) {
-      constexpr int kSeals = F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;
-      result.push_back({fd, status.st_ino, static_cast<std::size_t>(status.st_blocks) * 512,
-                        (fcntl(fd, F_GET_SEALS) & kSeals) == kSeals});
-    }
-  }
-  return result;
-}
-
-struct Mapping {
-  std::uintptr_t begin, end;
-  std::string permissions;
-  ino_t inode;
-};
-
-std::vector<Mapping> mappings(const Arena& arena) {
-  std::vector<Mapping> result;
-  std::ifstream file("/proc/self/maps");
-  const auto begin = reinterpret_cast<std::uintptr_t>(arena.base());
-  for (std::string line; std::getline(file, line);) {
-    std::size_t from = 0;
-    std::size_t to = 0;
-    std::array<char, 8> permissions{};
-    ino_t inode = 0;
-    if (std::sscanf(line.c_str(), "%zx-%zx %7s %*s %*s %lu", &from, &to, permissions.data(),
-                    &inode) == 4 &&
-        from >= begin && from < begin + arena.stats().capacity) {
-      result.push_back({from, to, permissions.data(), inode});
-    }
-  }
-  return result;
-}
-
-// That which has what is at this address.
-Segment segment_at(const Arena& arena, const void* address) {
-  const auto at = reinterpret_cast<std::uintptr_t>(address);
-  for (const Mapping& mapping : mappings(arena)) {
-    for (const Segment& segment : segments(arena)) {
-      if (at >= mapping.begin && at < mapping.end && segment.inode == mapping.inode) {
-        return segment;
-      }
-    }
-  }
-  return {-1, 0, 0, false};
-}
-
-// "" or what is wrong: every memfd that the arena shows is sealed, and mapped privately.
-std::string find_unsealed(const Arena& arena) {
-  std::set<ino_t> sealed;
-  for (const Segment& segment : segments(arena)) {
-    if (!segment.sealed) {
-      return "a memfd without seals";
-    }
-    if (mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, segment.fd, 0) != MAP_FAILED) {
-      return "a memfd that can be mapped for writing";
-    }
-    sealed.insert(segment.inode);
-  }
-  for (const Mapping& mapping : mappings(arena)) {
-    if (mapping.inode != 0 && sealed.count(mapping.inode) == 0) {
-      return "a mapping of something else";
-    }
-    if (mapping.permissions[3] != 'p') {
-      return "a shared mapping";
-    }
-  }
-  return "";
-}
-
-std::size_t private_bytes(const Arena& arena) {
-  const auto bytes = arena.private_bytes();
-  return bytes ? *bytes : ~std::size_t{0};
-}
-
-std::size_t own_bytes(const Arena& arena) {
-  return test::own_pages(arena.base(), arena.stats().used) * 4096;
-}
-
-// A child that runs its body only when told to.
-class ChildOfBefore {
- public:
-  explicit ChildOfBefore(const std::function<std::string()>& body) {
-    EXPECT_EQ(pipe(start_.data()), 0);
-    EXPECT_EQ(pipe(said_.data()), 0);
-    pid_ = fork();
-    if (pid_ == 0) {
-      char go = 0;
-      close(start_[1]);
-      const bool told = read(start_[0], &go, 1) == 1;
-      const std::string text = told ? body() : "";
-      const bool whole =
-          write(said_[1], text.data(), text.size()) == static_cast<ssize_t>(text.size());
-      _exit(whole ? 0 : 1);
-    }
-    close(start_[0]);
-    close(said_[1]);
-  }
-  ~ChildOfBefore() {
-    close(start_[1]);
-    close(said_[0]);
-    waitpid(pid_, nullptr, 0);
-  }
-  ChildOfBefore(const ChildOfBefore&) = delete;
-  ChildOfBefore& operator=(const ChildOfBefore&) = delete;
-
-  std::string run() {
-    std::array<char, 4096> text{};
-    if (write(start_[1], "!", 1) != 1) {
-      return "not told";
-    }
-    std::size_t size = 0;
-    for (ssize_t got = 0; (got = read(said_[0], text.data() + size, text.size() - 1 - size)) > 0;) {
-      size += static_cast<std::size_t>(got);
-    }
-    return text.data();
-  }
-
- private:
-  std::array<int, 2> start_{};
-  std::array<int, 2> said_{};
-  pid_t pid_ = 0;
-};
 
 class Generations : public testing::TestWithParam<FreezeMode> {};
 INSTANTIATE_TEST_SUITE_P(Modes, Generations,
@@ -300,73 +160,6 @@ TEST_P(Generations, AChildOfMeanwhileHasTheLast) {
   EXPECT_EQ(test::run_in_child([&] { return std::to_string(**new_ref); }).said, "2");
 }
 
-TEST(Refreeze, WhatWasWrittenBecomesShared) {
-  Arena arena = make_arena(256_MiB);
-  auto* text = static_cast<char*>(arena.allocate(64_MiB, kRange));
-  std::memset(text, 'a', 64_MiB);
-  ASSERT_TRUE(arena.freeze(FreezeMode::lenient));
-  ChildOfBefore before([&]() -> std::string {
-    return std::to_string(std::count(text, text + 64_MiB, 'a') ==
-                          static_cast<std::ptrdiff_t>(64_MiB)) +
-           std::to_string(own_bytes(arena));
-  });
-  // Pages of three ranges, two of them neighbours.
-  for (const std::size_t offset : {std::size_t{0}, 4096UL, 3_MiB, 40_MiB}) {
-    text[offset] = 'b';
-  }
-  EXPECT_EQ(private_bytes(arena), 4 * 4096U);
-  std::vector<std::size_t> told;
-  const auto refrozen = arena.refreeze([&](std::size_t done, std::size_t total) {
-    EXPECT_EQ(total, 3 * kRange);
-    told.push_back(done);
-  });
-  ASSERT_TRUE(refrozen) << refrozen.error().message;
-  EXPECT_TRUE(std::is_sorted(told.begin(), told.end()));
-  ASSERT_FALSE(told.empty());
-  EXPECT_EQ(told.back(), 3 * kRange);
-  EXPECT_EQ(private_bytes(arena), 0U);
-  EXPECT_EQ(own_bytes(arena), 0U);
-  EXPECT_EQ(find_unsealed(arena), "");
-  EXPECT_EQ(std::count(text, text + 64_MiB, 'b'), 4);
-  EXPECT_EQ(text[40_MiB], 'b');
-  ASSERT_EQ(segments(arena).size(), 2U);
-  EXPECT_EQ(segment_at(arena, text).bytes, 3 * kRange);  // what it cost
-  EXPECT_EQ(arena.stats().generation, 2U);
-  EXPECT_EQ(before.run(), "10");
-  const auto child = test::run_in_child([&] {
-    const auto count = std::count(text, text + 64_MiB, 'b');
-    return std::to_string(count) + " " + std::to_string(own_bytes(arena));
-  });
-  EXPECT_EQ(child.said, "4 0");
-}
-
-TEST(Refreeze, ManyScatteredWrites) {
-  constexpr std::size_t kWrites = 100;
-  constexpr std::size_t kSize = kWrites * 2 * kRange;
-  Arena arena = make_arena(kSize + 64_MiB);
-  auto* bytes = static_cast<unsigned char*>(arena.allocate(kSize, kRange));
-  for (std::size_t range = 0; range < 2 * kWrites; ++range) {
-    std::memset(bytes + range * kRange, static_cast<int>(range), 4096);
-  }
-  ASSERT_TRUE(arena.freeze(FreezeMode::lenient));
-  for (std::size_t i = 0; i < kWrites; ++i) {
-    bytes[i * 2 * kRange + 4095] = 0xff;
-  }
-  const auto refrozen = arena.refreeze();
-  ASSERT_TRUE(refrozen) << refrozen.error().message;
-  EXPECT_EQ(private_bytes(arena), 0U);
-  EXPECT_EQ(find_unsealed(arena), "");
-  EXPECT_LE(mappings(arena).size(), 2 * 64U + 4);
-  EXPECT_GE(segment_at(arena, bytes).bytes, kWrites * kRange);
-  std::size_t wrong = 0;
-  for (std::size_t range = 0; range < 2 * kWrites; ++range) {
-    const unsigned char* page = bytes + range * kRange;
-    const auto same = std::count(page, page + 4095, static_cast<unsigned char>(range));
-    wrong += same == 4095 && page[4095] == (range % 2 == 0 ? 0xff : range) ? 0 : 1;
-  }
-  EXPECT_EQ(wrong, 0U);
-}
-
 TEST_P(Generations, HaveNoMoreMappingsAndDescriptorsForBeingMany) {
   Arena arena = make_arena(512_MiB);
   auto* old_bytes = static_cast<unsigned char*>(arena.allocate(32_MiB, kRange));
@@ -485,41 +278,6 @@ TEST_P(Generations, OldBlocksStayAndNewOnesAreReallyFreed) {
   EXPECT_EQ(arena.stats().dropped_frees, 1001U);
 }
 
-TEST(Refreeze, ContainersGrowOverGenerations) {
-  Arena arena = make_arena(256_MiB);
-  using Words = std::pmr::unordered_map<std::pmr::string, std::size_t>;
-  auto made = arena.make<Words>();
-  ASSERT_TRUE(made);
-  Words& words = **made;
-  const auto word = [](std::size_t i) {
-    return "a word that is too long to be inside, number " + std::to_string(i);
-  };
-  const auto check = [&](std::size_t count) -> std::string {
-    for (std::size_t i = 0; i < count; ++i) {
-      const auto found = words.find(std::pmr::string(word(i)));
-      if (found == words.end() || found->second != i || !arena.contains(found->first.data())) {
-        return "no " + word(i);
-      }
-    }
-    return std::to_string(words.size());
-  };
-  for (std::size_t i = 0; i < 1000; ++i) {
-    words.emplace(word(i), i);
-  }
-  ASSERT_TRUE(arena.freeze(FreezeMode::lenient));
-  for (std::size_t generation = 2; generation <= 12; ++generation) {
-    ASSERT_TRUE(arena.thaw());
-    for (std::size_t i = words.size(); i < generation * 1000; ++i) {
-      words.emplace(word(i), i);
-    }
-    ASSERT_TRUE(arena.refreeze());
-    ASSERT_EQ(private_bytes(arena), 0U);
-    const auto child = test::run_in_child(
-        [&] { return check(generation * 1000) + "," + std::to_string(own_bytes(arena)); });
-    ASSERT_EQ(child.said, std::to_string(generation * 1000) + ",0");
-  }
-}
-
 TEST_P(Generations, NothingNewMakesNoGeneration) {
   Arena arena = make_arena();
   auto value = arena.make<int>(1);
@@ -554,59 +312,6 @@ TEST_P(Generations, OfAnEmptyArena) {
   ASSERT_TRUE(value);
   ASSERT_TRUE(arena.refreeze());
   EXPECT_EQ(test::run_in_child([&] { return std::to_string(**value); }).said, "1");
-}
-
-TEST(Refreeze, NeedsAFrozenArena) {
-  Arena arena = make_arena();
-  EXPECT_EQ(arena.refreeze().error().code, ErrorCode::arena_not_frozen);
-  EXPECT_EQ(arena.thaw().error().code, ErrorCode::arena_not_frozen);
-  ASSERT_TRUE(arena.make<int>(1));
-  ASSERT_TRUE(arena.freeze());
-  ASSERT_TRUE(arena.thaw());
-  const auto again = arena.thaw();
-  ASSERT_FALSE(again);
-  EXPECT_EQ(again.error().code, ErrorCode::arena_not_frozen);
-  EXPECT_THAT(again.error().message, HasSubstr("refreeze() it first"));
-  EXPECT_EQ(arena.prefault().error().code, ErrorCode::arena_not_frozen);
-  EXPECT_EQ(arena.freeze(FreezeMode::lenient).error().code, ErrorCode::arena_frozen);
-  ASSERT_TRUE(arena.make<int>(2));
-  ASSERT_TRUE(arena.freeze());  // the same as refreeze()
-  EXPECT_EQ(arena.stats().generation, 2U);
-}
-
-TEST(Thaw, OfAFullArenaIsAnError) {
-  Arena arena = make_arena(4_MiB);
-  try {
-    for (;;) {
-      (void)arena.allocate(100);
-    }
-  } catch (const ArenaBadAlloc& failure) {
-    EXPECT_EQ(failure.error().code, ErrorCode::capacity_exceeded);
-  }
-  ASSERT_TRUE(arena.freeze());
-  const auto thawed = arena.thaw();
-  ASSERT_FALSE(thawed);
-  EXPECT_EQ(thawed.error().code, ErrorCode::capacity_exceeded);
-  EXPECT_TRUE(arena.stats().frozen);
-}
-
-// A full lenient arena can still make what was written to shared again.
-TEST(Refreeze, OfAFullArena) {
-  Arena arena = make_arena(4_MiB);
-  char* last = nullptr;
-  try {
-    for (;;) {
-      last = static_cast<char*>(arena.allocate(1000));
-    }
-  } catch (const ArenaBadAlloc&) {
-  }
-  ASSERT_TRUE(arena.freeze(FreezeMode::lenient));
-  *last = 'x';
-  const auto refrozen = arena.refreeze();
-  ASSERT_TRUE(refrozen) << refrozen.error().message;
-  EXPECT_EQ(private_bytes(arena), 0U);
-  EXPECT_EQ(*last, 'x');
-  EXPECT_EQ(find_unsealed(arena), "");
 }
 
 TEST_P(Generations, ARefusedRefreezeChangesNothing) {
@@ -738,51 +443,6 @@ TEST_P(Successor, CannotBeTheArenaItself) {
   EXPECT_EQ(circle.error().code, ErrorCode::invalid_argument);
   ASSERT_TRUE(second.freeze(GetParam()));
   EXPECT_EQ(first.make<int>(1).error().code, ErrorCode::arena_frozen);
-}
-
-// What a worker has warmed its own workers share, once it has made a generation of it.
-TEST(Refork, FromAWarmWorker) {
-  constexpr std::size_t kAnswers = 1 << 20;
-  using Notes = std::pmr::unordered_map<int, std::pmr::string>;
-  Arena arena = make_arena(256_MiB);
-  auto answers = arena.make_array<std::uint64_t>(kAnswers);  // 0: not known yet
-  auto notes = arena.make<Notes>();
-  ASSERT_TRUE(answers && notes);
-  ASSERT_TRUE(arena.freeze(FreezeMode::lenient));
-  const auto read_all = [&]() -> std::string {
-    std::uint64_t total = 0;
-    for (const std::uint64_t answer : *answers) {
-      total += answer;
-    }
-    return std::to_string(total) + " " + std::to_string((*notes)->size()) + " " +
-           std::to_string(own_bytes(arena)) + " " + std::to_string(private_bytes(arena));
-  };
-  const auto worker = test::run_in_child([&]() -> std::string {
-    for (std::uint64_t& answer : *answers) {
-      answer = 7;
-    }
-    if (private_bytes(arena) < kAnswers * sizeof(std::uint64_t) ||
-        own_bytes(arena) != private_bytes(arena)) {
-      return "not written privately";
-    }
-    if (!arena.thaw()) {
-      return "no thaw";
-    }
-    for (int i = 0; i < 1000; ++i) {
-      (*notes)->emplace(i, std::string(100, 'n'));
-    }
-    if (!arena.refreeze()) {
-      return "no refreeze";
-    }
-    std::string said;
-    for (int i = 0; i < 3; ++i) {
-      said += test::run_in_child(read_all).said + "\n";
-    }
-    return said;
-  });
-  const std::string line = std::to_string(kAnswers * 7) + " 1000 0 0\n";
-  EXPECT_EQ(worker.said, line + line + line);
-  EXPECT_EQ(read_all(), "0 0 0 0");  // the first parent has nothing of it
 }
 
 }  // namespace

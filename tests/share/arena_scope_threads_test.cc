@@ -1,0 +1,333 @@
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <gtest/gtest.h>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <pthread.h>
+#include <random>
+#include <string>
+#include <thread>
+#include <unistd.h>
+#include <utility>
+#include <vector>
+
+#include <cowshed/share/arena.h>
+#include <cowshed/share/arena_scope.h>
+
+#include "child.h"
+#include "scope_blocks.h"
+
+// Scopes of many threads, and in forked children.
+namespace cowshed {
+namespace {
+
+using test::Blocks;
+using test::count_inside;
+using test::give;
+using test::in_scope;
+using test::make_arena;
+using test::malloc_hits;
+using test::take;
+
+// ---- Threads.
+
+TEST(ArenaScope, IsOneThreadsOwn) {
+  const Arena arena = make_arena();
+  const Arena theirs = make_arena("theirs");
+  std::atomic<int> turn = 0;
+  std::size_t hits = 1;
+  std::size_t inside = 0;
+  std::thread other([&] {
+    while (turn != 1) std::this_thread::yield();
+    hits = malloc_hits(arena);
+    inside = in_scope(theirs, [&] { return count_inside(theirs, take(100, 48)); });
+    hits += malloc_hits(arena);
+    turn = 2;
+  });
+  in_scope(arena, [&] {
+    turn = 1;
+    while (turn != 2) give(take(100, 48));
+  });
+  other.join();
+  EXPECT_EQ(hits, 0U);
+  EXPECT_EQ(inside, 100U);
+}
+
+TEST(ArenaScope, AnyThreadMayFree) {
+  Arena arena = make_arena();
+  const auto blocks = in_scope(arena, [] { return take(10000, 64); });
+  const Arena theirs = make_arena("theirs");
+  std::size_t hits = 1;
+  std::thread([&] {
+    for (std::size_t i = 0; i < 5000; ++i) std::free(blocks[i]);
+    hits = malloc_hits(arena);
+    in_scope(theirs, [&] {
+      for (std::size_t i = 5000; i < 10000; ++i) std::free(blocks[i]);
+    });
+    hits += malloc_hits(arena);
+  }).join();
+  EXPECT_EQ(hits, 0U);
+  EXPECT_EQ(theirs.stats().live_allocations, 0U);
+  EXPECT_EQ(arena.stats().live_allocations, 0U);
+}
+
+TEST(ArenaScope, WhatAThreadLeavesBehindStays) {
+  Arena arena = make_arena();
+  Blocks blocks;
+  for (int i = 0; i < 20; ++i) {
+    std::thread([&] {
+      const auto mine = in_scope(arena, [] { return take(100, 64); });
+      blocks.insert(blocks.end(), mine.begin(), mine.end());
+    }).join();
+  }
+  EXPECT_EQ(count_inside(arena, blocks), 2000U);
+  ASSERT_TRUE(arena.freeze());
+  give(blocks);
+  EXPECT_EQ(arena.stats().dropped_frees, 2000U);
+}
+
+// The C library keeps the stacks of threads that ended, with records that it allocated.
+TEST(ArenaScope, AThreadStartedInsideLeavesNothingThatIsWrittenToLater) {
+  const auto child = test::run_in_child([] {
+    Arena arena = make_arena();
+    in_scope(arena, [] { std::thread([] { give(take(10, 64)); }).join(); });
+    if (!arena.freeze()) return "not frozen";
+    for (int i = 0; i < 5; ++i) {
+      std::thread([] { give(take(10, 64)); }).join();
+    }
+    return "fine";
+  });
+  EXPECT_EQ(child.said, "fine") << "signal " << child.signal;
+}
+
+// ---- fork().
+
+TEST(ArenaScope, IsOverInAForkedChild) {
+  Arena outer = make_arena("outer");
+  Arena arena = make_arena();
+  auto* before = strdup("from before");
+  char* inside = nullptr;
+  const std::function<std::string()> body = [&]() -> std::string {
+    if (malloc_hits(arena) + malloc_hits(outer) != 0) return "hit";
+    std::free(before);
+    std::free(inside);  // not there, dropped
+    if (ArenaScope::enter(arena).error().code != ErrorCode::not_inherited) return "entered";
+    Arena own = make_arena("own");
+    if (in_scope(own, [&] { return count_inside(own, take(100, 48)); }) != 100) return "no scope";
+    return malloc_hits(own) == 0 && own.freeze() ? "fine" : "failed";
+  };
+  {
+    const auto first = ArenaScope::enter(outer);
+    const auto second = ArenaScope::enter(arena);
+    inside = strdup("inside");
+    const auto child = test::run_in_child(body);
+    EXPECT_EQ(child.said, "fine") << "signal " << child.signal;
+    EXPECT_EQ(count_inside(arena, take(100, 48)), 100U);
+    EXPECT_STREQ(inside, "inside");
+  }
+  std::free(before);
+  EXPECT_EQ(malloc_hits(arena), 0U);
+  EXPECT_TRUE(arena.freeze());
+  EXPECT_TRUE(outer.freeze());
+}
+
+// The scope's destructor runs in the child too.
+TEST(ArenaScope, MayEndInAForkedChild) {
+  const Arena arena = make_arena();
+  std::optional<ArenaScope> scope;
+  const std::function<std::string()> body = [&] {
+    scope.reset();
+    return std::to_string(malloc_hits(arena));
+  };
+  scope.emplace(ArenaScope::enter(arena).value());
+  EXPECT_EQ(test::run_in_child(body).said, "0");
+  EXPECT_EQ(count_inside(arena, take(100, 48)), 100U);
+}
+
+int handlers_hit = 0;
+const Arena* arena_of_handlers = nullptr;
+
+// Handlers of others run in the child before ours.
+TEST(ArenaScope, IsOverInTheChildForEveryForkHandler) {
+  const auto allocate = [] {
+    const std::unique_ptr<int> block = std::make_unique<int>(1);
+    handlers_hit += arena_of_handlers != nullptr && arena_of_handlers->contains(block.get());
+  };
+  const std::function<std::string()> body = [&] {
+    // Registered before any arena of this program, when it is run by itself.
+    static const int registered = pthread_atfork(nullptr, nullptr, allocate);
+    const Arena arena = make_arena();
+    arena_of_handlers = &arena;
+    const std::function<std::string()> in_child = [] { return std::to_string(handlers_hit); };
+    const auto scope = ArenaScope::enter(arena);
+    const auto child = test::run_in_child(in_child);
+    return registered == 0 && child.said == "0" ? "fine" : "signal";
+  };
+  EXPECT_EQ(test::run_in_child(body).said, "fine");
+}
+
+TEST(ArenaScope, ForkWhileOtherThreadsAreInside) {
+  Arena arena = make_arena("busy", 512_MiB);
+  std::atomic<bool> stop = false;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 3; ++i) {
+    threads.emplace_back([&] {
+      while (!stop) {
+        in_scope(arena, [] {
+          for (std::size_t size = 8; size < 100000; size += size / 2) give(take(3, size));
+        });
+        give(take(10, 100));
+      }
+    });
+  }
+  for (int i = 0; i < 50; ++i) {
+    const auto child = test::run_in_child([&] {
+      alarm(60);
+      Arena own = make_arena("own");
+      const auto blocks = in_scope(own, [] { return take(100, 48); });
+      const bool fine = count_inside(own, blocks) == 100 && malloc_hits(own) == 0 && own.freeze();
+      return fine ? "fine" : "failed";
+    });
+    ASSERT_EQ(child.said, "fine") << "signal " << child.signal;
+  }
+  stop = true;
+  for (auto& thread : threads) thread.join();
+  EXPECT_EQ(arena.stats().live_allocations, 0U);
+}
+
+TEST(ArenaScope, ABlockOfADestroyedArenaIsDropped) {
+  Blocks blocks;
+  {
+    const Arena arena = make_arena();
+    blocks = in_scope(arena, [] { return take(10, 64); });
+  }
+  give(blocks);
+}
+
+// ---- All of it at random.
+
+struct Block {
+  unsigned char* bytes = nullptr;
+  std::size_t size = 0;
+  unsigned char pattern = 0;
+};
+
+class RandomWork {
+ public:
+  RandomWork(unsigned seed, const Arena& first, const Arena& second, std::vector<Block>& shared,
+             std::mutex& mutex)
+      : random_(seed), first_(first), second_(second), shared_(shared), mutex_(mutex) {}
+
+  // The number of blocks that lay in the wrong place or had other bytes.
+  std::size_t run(int steps) {
+    outside(steps);
+    for (auto& block : blocks_) free_block(block);
+    return wrong_;
+  }
+
+ private:
+  void outside(int steps) {
+    for (int i = 0; i < steps; ++i) {
+      if (random_() % 50 == 0) {
+        inside(first_, 1);
+      } else {
+        step(nullptr);
+      }
+    }
+  }
+
+  void inside(const Arena& arena, int depth) {
+    const auto scope = ArenaScope::enter(arena).value();
+    for (auto i = random_() % 100; i > 0; --i) {
+      if (depth < 4 && random_() % 30 == 0) {
+        inside(random_() % 2 == 0 ? first_ : second_, depth + 1);
+      } else {
+        step(&arena);
+      }
+    }
+  }
+
+  void step(const Arena* current) {
+    Block& block = blocks_[random_() % blocks_.size()];
+    const std::size_t size = 1 + random_() % (std::size_t{1} << (3 + random_() % 15));
+    switch (random_() % 4) {
+      case 0: {  // exchange with other threads
+        const std::lock_guard lock(mutex_);
+        std::swap(block, shared_[random_() % shared_.size()]);
+        return;
+      }
+      case 1:
+        if (block.bytes != nullptr) {
+          const auto resized = static_cast<unsigned char*>(std::realloc(block.bytes, size));
+          check_place(resized, current);
+          check_bytes(resized, std::min(size, block.size), block.pattern);
+          fill(block, resized, size);
+          return;
+        }
+        [[fallthrough]];
+      default:
+        free_block(block);
+        fill(block,
+             static_cast<unsigned char*>(random_() % 8 == 0
+                                             ? std::aligned_alloc(128, (size + 127) & ~127UL)
+                                             : std::malloc(size)),
+             size);
+        check_place(block.bytes, current);
+    }
+  }
+
+  void fill(Block& block, unsigned char* bytes, std::size_t size) {
+    block = {bytes, size, static_cast<unsigned char>(random_())};
+    std::memset(bytes, block.pattern, size);
+  }
+  void free_block(Block& block) {
+    check_bytes(block.bytes, block.size, block.pattern);
+    std::free(block.bytes);
+    block = {};
+  }
+  void check_bytes(const unsigned char* bytes, std::size_t size, unsigned char pattern) {
+    wrong_ += std::count(bytes, bytes + size, pattern) == static_cast<std::ptrdiff_t>(size) ? 0 : 1;
+  }
+  void check_place(const void* block, const Arena* current) {
+    for (const Arena* arena : {&first_, &second_}) {
+      wrong_ += arena->contains(block) == (arena == current) ? 0 : 1;
+    }
+  }
+
+  std::mt19937 random_;
+  const Arena& first_;
+  const Arena& second_;
+  std::vector<Block>& shared_;
+  std::mutex& mutex_;
+  std::vector<Block> blocks_ = std::vector<Block>(200);
+  std::size_t wrong_ = 0;
+};
+
+TEST(ArenaScope, AnyMixOfThreadsScopesAndCalls) {
+  const auto seed = std::random_device{}();
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  Arena first = make_arena("first", 1_GiB);
+  Arena second = make_arena("second", 1_GiB);
+  std::vector<Block> shared(100);
+  std::mutex mutex;
+  std::atomic<std::size_t> wrong = 0;
+  std::vector<std::thread> threads;
+  for (unsigned i = 0; i < 4; ++i) {
+    threads.emplace_back(
+        [&, i] { wrong += RandomWork(seed + i, first, second, shared, mutex).run(30000); });
+  }
+  for (auto& thread : threads) thread.join();
+  EXPECT_EQ(wrong, 0U);
+  for (const auto& block : shared) std::free(block.bytes);
+  EXPECT_EQ(first.stats().live_allocations, 0U);
+  EXPECT_EQ(second.stats().live_allocations, 0U);
+  EXPECT_TRUE(first.freeze());
+  EXPECT_TRUE(second.freeze());
+}
+
+}  // namespace
+}  // namespace cowshed

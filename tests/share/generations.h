@@ -1,0 +1,168 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <fcntl.h>
+#include <fstream>
+#include <functional>
+#include <gtest/gtest.h>
+#include <set>
+#include <string>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <vector>
+
+#include <cowshed/share/arena.h>
+
+#include "memory_map.h"
+
+// What an arena of several generations has in memory.
+namespace cowshed::test {
+
+inline constexpr std::size_t kRange = 2_MiB;
+
+// A memfd of an arena that this process has open.
+struct Segment {
+  int fd;
+  ino_t inode;
+  std::size_t bytes;  // that it holds
+  bool sealed;
+};
+
+// In no order.
+inline std::vector<Segment> segments(const Arena& arena) {
+  std::vector<Segment> result;
+  const std::string label = "/memfd:cowshed:" + std::string(arena.name()) + " (deleted)";
+  for (int fd = 3; fd < 1024; ++fd) {
+    std::array<char, 256> target{};
+    const std::string path = "/proc/self/fd/" + std::to_string(fd);
+    struct stat status {};
+    if (readlink(path.c_str(), target.data(), target.size() - 1) > 0 && label == target.data() &&
+        fstat(fd, &status) == 0) {
+      constexpr int kSeals = F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;
+      result.push_back({fd, status.st_ino, static_cast<std::size_t>(status.st_blocks) * 512,
+                        (fcntl(fd, F_GET_SEALS) & kSeals) == kSeals});
+    }
+  }
+  return result;
+}
+
+struct Mapping {
+  std::uintptr_t begin, end;
+  std::string permissions;
+  ino_t inode;
+};
+
+inline std::vector<Mapping> mappings(const Arena& arena) {
+  std::vector<Mapping> result;
+  std::ifstream file("/proc/self/maps");
+  const auto begin = reinterpret_cast<std::uintptr_t>(arena.base());
+  for (std::string line; std::getline(file, line);) {
+    std::size_t from = 0;
+    std::size_t to = 0;
+    std::array<char, 8> permissions{};
+    ino_t inode = 0;
+    if (std::sscanf(line.c_str(), "%zx-%zx %7s %*s %*s %lu", &from, &to, permissions.data(),
+                    &inode) == 4 &&
+        from >= begin && from < begin + arena.stats().capacity) {
+      result.push_back({from, to, permissions.data(), inode});
+    }
+  }
+  return result;
+}
+
+// That which has what is at this address.
+inline Segment segment_at(const Arena& arena, const void* address) {
+  const auto at = reinterpret_cast<std::uintptr_t>(address);
+  for (const Mapping& mapping : mappings(arena)) {
+    for (const Segment& segment : segments(arena)) {
+      if (at >= mapping.begin && at < mapping.end && segment.inode == mapping.inode) {
+        return segment;
+      }
+    }
+  }
+  return {-1, 0, 0, false};
+}
+
+// "" or what is wrong: every memfd that the arena shows is sealed, and mapped privately.
+inline std::string find_unsealed(const Arena& arena) {
+  std::set<ino_t> sealed;
+  for (const Segment& segment : segments(arena)) {
+    if (!segment.sealed) {
+      return "a memfd without seals";
+    }
+    if (mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, segment.fd, 0) != MAP_FAILED) {
+      return "a memfd that can be mapped for writing";
+    }
+    sealed.insert(segment.inode);
+  }
+  for (const Mapping& mapping : mappings(arena)) {
+    if (mapping.inode != 0 && sealed.count(mapping.inode) == 0) {
+      return "a mapping of something else";
+    }
+    if (mapping.permissions[3] != 'p') {
+      return "a shared mapping";
+    }
+  }
+  return "";
+}
+
+inline std::size_t private_bytes(const Arena& arena) {
+  const auto bytes = arena.private_bytes();
+  return bytes ? *bytes : ~std::size_t{0};
+}
+
+inline std::size_t own_bytes(const Arena& arena) {
+  return own_pages(arena.base(), arena.stats().used) * 4096;
+}
+
+// A child that runs its body only when told to.
+class ChildOfBefore {
+ public:
+  explicit ChildOfBefore(const std::function<std::string()>& body) {
+    EXPECT_EQ(pipe(start_.data()), 0);
+    EXPECT_EQ(pipe(said_.data()), 0);
+    pid_ = fork();
+    if (pid_ == 0) {
+      char go = 0;
+      close(start_[1]);
+      const bool told = read(start_[0], &go, 1) == 1;
+      const std::string text = told ? body() : "";
+      const bool whole =
+          write(said_[1], text.data(), text.size()) == static_cast<ssize_t>(text.size());
+      _exit(whole ? 0 : 1);
+    }
+    close(start_[0]);
+    close(said_[1]);
+  }
+  ~ChildOfBefore() {
+    close(start_[1]);
+    close(said_[0]);
+    waitpid(pid_, nullptr, 0);
+  }
+  ChildOfBefore(const ChildOfBefore&) = delete;
+  ChildOfBefore& operator=(const ChildOfBefore&) = delete;
+
+  std::string run() {
+    std::array<char, 4096> text{};
+    if (write(start_[1], "!", 1) != 1) {
+      return "not told";
+    }
+    std::size_t size = 0;
+    for (ssize_t got = 0; (got = read(said_[0], text.data() + size, text.size() - 1 - size)) > 0;) {
+      size += static_cast<std::size_t>(got);
+    }
+    return text.data();
+  }
+
+ private:
+  std::array<int, 2> start_{};
+  std::array<int, 2> said_{};
+  pid_t pid_ = 0;
+};
+
+}  // namespace cowshed::test

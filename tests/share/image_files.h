@@ -1,0 +1,136 @@
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <fcntl.h>
+#include <filesystem>
+#include <functional>
+#include <gtest/gtest.h>
+#include <numeric>
+#include <string>
+#include <unistd.h>
+#include <vector>
+
+#include <cowshed/share/image.h>
+#include <cowshed/share/image_format.h>
+#include <cowshed/share/registry.h>
+
+#include "../support/image_objects.h"
+#include "make_arena.h"
+
+// Images to test with, and how to damage them.
+namespace cowshed::test {
+
+// A folder of the test's own.
+class Folder {
+ public:
+  Folder() {
+    std::string pattern = std::filesystem::temp_directory_path() / "image_test.XXXXXX";
+    path_ = mkdtemp(pattern.data());
+  }
+  Folder(const Folder&) = delete;
+  Folder& operator=(const Folder&) = delete;
+  ~Folder() { std::filesystem::remove_all(path_); }
+
+  std::filesystem::path operator/(const char* name) const { return path_ / name; }
+  const std::filesystem::path& path() const { return path_; }
+  std::vector<std::string> names() const {
+    std::vector<std::string> result;
+    for (const auto& entry : std::filesystem::directory_iterator(path_)) {
+      result.push_back(entry.path().filename());
+    }
+    return result;
+  }
+
+ private:
+  std::filesystem::path path_;
+};
+
+struct Sums {
+  std::uint64_t nodes = 0;
+  std::uint64_t words = 0;
+  std::uint64_t table = 0;
+  std::uint64_t array = 0;
+};
+
+// Nodes, containers, an array and what is not spawn-safe, all published; not frozen.
+inline Sums fill(Arena& arena) {
+  const UseArena use(arena);
+  Sums sums;
+  const Node* nodes = nullptr;
+  for (std::uint64_t i = 0; i < 1000; ++i) {
+    nodes = arena.make<Node>(Node{nodes, i}).value();
+  }
+  auto* words = arena.make<Words>().value();
+  auto* table = arena.make<Table>().value();
+  for (std::uint64_t i = 0; i < 500; ++i) {
+    const Text text(i % 40, 'x');
+    (*words)[text] += i;
+    (*table)[i % 70].push_back(text);
+  }
+  const auto array = arena.make_array<std::uint64_t>(3000).value();
+  std::iota(array.begin(), array.end(), 5);
+  auto* pmr = arena.make<PmrNumbers>().value();
+  pmr->assign(100, 7);
+  EXPECT_TRUE(publish("nodes", nodes));
+  EXPECT_TRUE(publish("words", words));
+  EXPECT_TRUE(publish("table", table));
+  EXPECT_TRUE(publish("array", array));
+  EXPECT_TRUE(publish("pmr", pmr));
+  EXPECT_TRUE(publish(nodes->next));
+  sums.nodes = sum_of(nodes);
+  sums.words = sum_of(*words);
+  sums.table = sum_of(*table);
+  sums.array = std::accumulate(array.begin(), array.end(), std::uint64_t{0});
+  return sums;
+}
+
+// Saves such an arena, which is gone afterwards.
+inline Sums save_filled(const std::filesystem::path& path) {
+  Arena arena = make_arena();
+  const Sums sums = fill(arena);
+  EXPECT_TRUE(arena.freeze());
+  const auto saved = save_image(arena, path);
+  EXPECT_TRUE(saved) << saved.error().message;
+  return sums;
+}
+
+class ImageBytes {
+ public:
+  explicit ImageBytes(const std::filesystem::path& path)
+      : fd_(open(path.c_str(), O_RDWR | O_CLOEXEC)) {}
+  ImageBytes(const ImageBytes&) = delete;
+  ImageBytes& operator=(const ImageBytes&) = delete;
+  ~ImageBytes() { close(fd_); }
+
+  template <class T>
+  T read(std::uint64_t offset) const {
+    T value;
+    EXPECT_EQ(pread(fd_, &value, sizeof value, static_cast<off_t>(offset)),
+              static_cast<ssize_t>(sizeof value));
+    return value;
+  }
+  template <class T>
+  void write(std::uint64_t offset, const T& value) const {
+    EXPECT_EQ(pwrite(fd_, &value, sizeof value, static_cast<off_t>(offset)),
+              static_cast<ssize_t>(sizeof value));
+  }
+  void flip(std::uint64_t offset) const {
+    write(offset, static_cast<unsigned char>(read<unsigned char>(offset) ^ 0x10U));
+  }
+  void resize(std::uint64_t size) const { EXPECT_EQ(ftruncate(fd_, static_cast<off_t>(size)), 0); }
+  image_format::Header header() const { return read<image_format::Header>(0); }
+
+  // With the checksum that it should have.
+  void forge(const std::function<void(image_format::Header&)>& change) const {
+    image_format::Header forged = header();
+    change(forged);
+    forged.checksum = image_format::checksum(forged);
+    write(0, forged);
+  }
+
+ private:
+  int fd_;
+};
+
+}  // namespace cowshed::test
