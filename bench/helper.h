@@ -44,6 +44,8 @@ class Helper final {
   Helper& operator=(const Helper&) = delete;
   ~Helper() { has_done(); }
 
+  pid_t pid() const { return pid_; }
+
   // Ends it.  Whether all went well.
   bool has_done() {
     if (end_ >= 0) close(std::exchange(end_, -1));

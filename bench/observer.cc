@@ -96,6 +96,7 @@ class CowtopObserver : public Observer {
       : tool_(command(pid, options)) {
     tool_.wait_for("attached to");
   }
+  pid_t pid() const override { return tool_.pid(); }
   std::uint64_t stop() override {
     const std::string& output = tool_.stop();
     const auto report = nlohmann::json::parse(output.substr(output.find('{')));
@@ -129,6 +130,7 @@ class Bpftrace : public Observer {
   explicit Bpftrace(const std::string& program) : tool_({"bpftrace", "-e", program + kReady}) {
     tool_.wait_for("ready\n");  // not as it quotes its program in an error
   }
+  pid_t pid() const override { return tool_.pid(); }
   // The values of its map.
   std::uint64_t stop() override {
     std::istringstream lines(tool_.stop());
@@ -168,6 +170,7 @@ class PerfStat final : public Observer {
   explicit PerfStat(pid_t pid) : tool_(perf({"stat", "-x;", "-e", "minor-faults"}, pid)) {
     tool_.ping();
   }
+  pid_t pid() const override { return tool_.pid(); }
   std::uint64_t stop() override {
     const std::string& output = tool_.stop();
     const auto line = output.rfind(";;minor-faults");
@@ -192,6 +195,7 @@ class PerfRecord final : public Observer {
     std::error_code ignored;
     fs::remove(file_, ignored);
   }
+  pid_t pid() const override { return tool_.pid(); }
   std::uint64_t stop() override {
     const std::string& output = tool_.stop();
     const bool has_samples = output.find(" samples) ]") != std::string::npos;
@@ -230,6 +234,7 @@ class SmapsPolling final : public Observer {
           } while (!Helper::has_ended(end, kEveryMs));
           return has_seen;
         }) {}
+  pid_t pid() const override { return helper_.pid(); }
   std::uint64_t stop() override {
     if (!helper_.has_done()) throw std::runtime_error("smaps_rollup could not be read");
     return 0;

@@ -17,6 +17,9 @@ class Observer {
   Observer(const Observer&) = delete;
   Observer& operator=(const Observer&) = delete;
 
+  // Of the process that it has for itself; 0 where there is none.
+  virtual pid_t pid() const { return 0; }
+
   // Nothing of it is left in the kernel afterwards.  Returns the faults that it has counted.
   // Throws std::runtime_error when it has failed.
   virtual std::uint64_t stop() = 0;

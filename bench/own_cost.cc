@@ -18,7 +18,6 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <thread>
-#include <time.h>
 #include <unistd.h>
 #include <utility>
 #include <vector>
@@ -105,14 +104,7 @@ std::unique_ptr<SubjectWork> make_work(const json& configuration) {
   return std::make_unique<Tree>(configuration);
 }
 
-double cpu_s(pid_t pid) {
-  clockid_t clock = 0;
-  timespec time{};
-  if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &time) != 0) {
-    throw std::runtime_error("cowtop has ended");
-  }
-  return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) / 1e9;
-}
+double cpu_s(pid_t pid) { return cpu_ns(pid) / 1e9; }
 
 double memory_mib(pid_t pid) {
   return static_cast<double>(proc_bytes(fmt::format("/proc/{}/status", pid), "VmRSS")) / kMiB;

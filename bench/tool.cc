@@ -4,10 +4,12 @@
 #include <csignal>
 #include <fcntl.h>
 #include <filesystem>
+#include <fmt/format.h>
 #include <spawn.h>
 #include <stdexcept>
 #include <sys/resource.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 #include <utility>
 
@@ -88,6 +90,15 @@ const std::string& Tool::read_to_end() {
   wait4(std::exchange(pid_, 0), nullptr, 0, &used);
   memory_mib_ = static_cast<double>(used.ru_maxrss) / 1024;
   return text_;
+}
+
+double cpu_ns(pid_t pid) {
+  clockid_t clock = 0;
+  timespec time{};
+  if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &time) != 0) {
+    throw std::runtime_error(fmt::format("process {}, whose CPU time is measured, has ended", pid));
+  }
+  return 1e9 * static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec);
 }
 
 std::string cowtop_path() {

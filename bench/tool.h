@@ -44,6 +44,10 @@ class Tool {
   double memory_mib_ = 0;
 };
 
+// CPU time that a process has taken, with all its threads but not its children, in ns.  Throws
+// std::runtime_error when it has ended.
+double cpu_ns(pid_t pid);
+
 // The cowtop that was built with this program.
 std::string cowtop_path();
 
