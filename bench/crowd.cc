@@ -23,15 +23,58 @@ int stand(const Worker& self, Channel<int>& begun, Channel<int>& release) {
   return release.receive() ? 0 : 1;
 }
 
+// By hand: they say that they have begun, and wait, by pipes.
+void stand_between(int release, int begun) {
+  char byte = 0;
+  write_all(begun, &byte, 1);
+  read_all(release, &byte, 1);
+}
+
+int stand_alone() {
+  stand_between(STDIN_FILENO, STDOUT_FILENO);
+  return 0;
+}
+
 double us_since(Clock::time_point begin) {
   return std::chrono::duration<double, std::micro>(Clock::now() - begin).count();
 }
 
 std::size_t pss(pid_t pid) { return proc_bytes(fmt::format("/proc/{}/smaps_rollup", pid), "Pss"); }
 
-}  // namespace
+void look_at(Crowd& crowd, const ForkServer* server) {
+  for (const pid_t pid : crowd.pids) {
+    crowd.table_bytes += proc_bytes(fmt::format("/proc/{}/status", pid), "VmPTE");
+    crowd.memory_bytes += pss(pid);
+  }
+  // Of what they share with it, theirs alone would be less the more of them there are.
+  crowd.memory_bytes += pss(getpid()) + (server != nullptr ? pss(server->pid()) : 0);
+}
 
-Crowd start_crowd(const std::string& method, int count, const ForkServer* server, bool look) {
+Crowd start_by_hand(const std::string& method, int count, bool look) {
+  Pipe begun;
+  Pipe release;
+  const BareTask task = {[&] { stand_between(release.read_end(), begun.write_end()); },
+                         kStandTask.name, release.read_end(), begun.write_end()};
+  std::vector<char> bytes(static_cast<std::size_t>(count));
+  Crowd crowd = {};
+  std::vector<BareWorker> workers;
+  workers.reserve(bytes.size());
+  const auto before = Clock::now();
+  for (int i = 0; i < count; ++i) workers.emplace_back(method, task);
+  read_all(begun.read_end(), bytes.data(), bytes.size());
+  crowd.begun_us = us_since(before);
+  for (const BareWorker& worker : workers) {
+    if (worker.pid() > 0) crowd.pids.push_back(worker.pid());
+  }
+  if (look) look_at(crowd, nullptr);
+  const auto released = Clock::now();
+  write_all(release.write_end(), bytes.data(), bytes.size());
+  for (BareWorker& worker : workers) worker.reap();
+  crowd.ended_us = us_since(released);
+  return crowd;
+}
+
+Crowd start_by_library(const std::string& method, int count, const ForkServer* server, bool look) {
   auto begun = got(Channel<int>::create({.name = "begun"}));
   auto release = got(Channel<int>::create({.name = "release"}));
   WorkersOptions options;
@@ -46,12 +89,7 @@ Crowd start_crowd(const std::string& method, int count, const ForkServer* server
   for (int i = 0; i < count; ++i) got(begun.receive_until(Clock::now() + kPatience));
   crowd.begun_us = us_since(before);
   crowd.pids = workers.pids();
-  for (const pid_t pid : look ? crowd.pids : std::vector<pid_t>()) {
-    crowd.table_bytes += proc_bytes(fmt::format("/proc/{}/status", pid), "VmPTE");
-    crowd.memory_bytes += pss(pid);
-  }
-  // Of what they share with it, theirs alone would be less the more of them there are.
-  if (look) crowd.memory_bytes += pss(getpid()) + (server != nullptr ? pss(server->pid()) : 0);
+  if (look) look_at(crowd, server);
   const auto released = Clock::now();
   for (int i = 0; i < count; ++i) got(release.send(i));
   for (const auto& exit : got(workers.wait())) {
@@ -59,6 +97,15 @@ Crowd start_crowd(const std::string& method, int count, const ForkServer* server
   }
   crowd.ended_us = us_since(released);
   return crowd;
+}
+
+}  // namespace
+
+const NamedTask kStandTask = {"--stand", stand_alone};
+
+Crowd start_crowd(const std::string& method, int count, const ForkServer* server, bool look) {
+  return is_bare(method) ? start_by_hand(method, count, look)
+                         : start_by_library(method, count, server, look);
 }
 
 }  // namespace cowshed::bench

@@ -123,7 +123,9 @@ void measure(const Options& options, Report& report) {
 }  // namespace cowshed::bench
 
 int main(int argc, char** argv) {
-  if (const auto code = cowshed::bench::is_worker(argc, argv)) return *code;
+  if (const auto code = cowshed::bench::is_worker(argc, argv, {cowshed::bench::kBeginTask})) {
+    return *code;
+  }
   const cowshed::Runtime runtime(argc, argv);
   return cowshed::bench::run_program(
       argc, argv,

@@ -1,25 +1,22 @@
 #include "start_jobs.h"
 
 #include <chrono>
+#include <memory>
 #include <numeric>
 #include <stdexcept>
+#include <unistd.h>
 
 #include <cowshed/share/registry.h>
 #include <cowshed/share/workers.h>
 
 #include "got.h"
+#include "peer.h"
 
 namespace cowshed::bench {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 using Words = std::span<const std::uint64_t>;
-
-struct JobAnswer {
-  std::int64_t first_at;  // of Clock, which all processes have in common
-  std::uint64_t first;
-  std::uint64_t sum;
-};
 
 JobAnswer add_up(Words words) {
   const volatile std::uint64_t& first = words.front();
@@ -33,24 +30,72 @@ JobAnswer add_up(Words words) {
 JobAnswer add_up_referred(Ref<Words> words) { return add_up(*words); }
 JobAnswer add_up_sent(const std::vector<std::uint64_t>& words) { return add_up(words); }
 
+// Words from standard input, behind how many bytes they are.
+int add_up_written() {
+  std::size_t bytes = 0;
+  read_all(STDIN_FILENO, &bytes, sizeof bytes);
+  const std::size_t count = bytes / sizeof(std::uint64_t);
+  const auto words = std::make_unique_for_overwrite<std::uint64_t[]>(count);
+  read_all(STDIN_FILENO, words.get(), bytes);
+  const JobAnswer answer = add_up({words.get(), count});
+  write_all(STDOUT_FILENO, &answer, sizeof answer);
+  return 0;
+}
+
 double us(Clock::duration time) { return std::chrono::duration<double, std::micro>(time).count(); }
 
 }  // namespace
 
-Jobs::Jobs(const Holder& holder, std::size_t bytes) {
-  Words words = holder.data().words();
-  if (words.empty()) {
+const NamedTask kAddUpTask = {"--add-up", add_up_written};
+
+Jobs::Jobs(const Holder& holder, std::size_t bytes)
+    : words_(holder.data().words()),
+      answer_(static_cast<JobAnswer*>(shared_memory(sizeof(JobAnswer)))) {
+  if (words_.empty()) {
     on_heap_.resize(bytes / sizeof(std::uint64_t));
     std::iota(on_heap_.begin(), on_heap_.end(), std::uint64_t{1});
-    words = on_heap_;
+    words_ = on_heap_;
   } else {
-    in_arena_ = got(publish("words", words));
+    in_arena_ = got(publish("words", words_));
   }
-  first_ = words.front();
-  sum_ = std::accumulate(words.begin(), words.end(), std::uint64_t{0});
+  first_ = words_.front();
+  sum_ = std::accumulate(words_.begin(), words_.end(), std::uint64_t{0});
 }
 
 JobTimes Jobs::measure(const std::string& method) {
+  const auto before = Clock::now();
+  const JobAnswer answer = is_bare(method) ? by_hand(method) : by_library(method);
+  const auto ended = Clock::now();
+  if (answer.first != first_ || answer.sum != sum_) {
+    throw std::runtime_error("a worker by " + method + " has added up something else");
+  }
+  return {us(Clock::duration(answer.first_at) - before.time_since_epoch()), us(ended - before)};
+}
+
+JobAnswer Jobs::by_hand(const std::string& method) {
+  BareTask task = {[this] { *answer_ = add_up(words_); }, kAddUpTask.name, STDIN_FILENO,
+                   STDOUT_FILENO};
+  *answer_ = {};
+  if (!starts_program(method)) {
+    BareWorker(method, task).reap();
+    return *answer_;
+  }
+  Pipe words;
+  Pipe answer;
+  words.grow();
+  task.input = words.read_end();
+  task.output = answer.write_end();
+  BareWorker worker(method, task);
+  answer.close_write_end();
+  const std::size_t bytes = words_.size_bytes();
+  write_all(words.write_end(), &bytes, sizeof bytes);
+  write_all(words.write_end(), words_.data(), bytes);
+  read_all(answer.read_end(), answer_, sizeof *answer_);
+  worker.reap();
+  return *answer_;
+}
+
+JobAnswer Jobs::by_library(const std::string& method) {
   WorkersOptions options;
   if (method == "spawn") options.method = Start::spawn;
   if (method == "forkserver") {
@@ -58,17 +103,11 @@ JobTimes Jobs::measure(const std::string& method) {
     options.method = Start::forkserver;
     options.server = &*server_;
   }
-  const auto before = Clock::now();
   auto workers = in_arena_ ? got(start<add_up_referred>(options, *in_arena_))
                            : got(start<add_up_sent>(options, on_heap_));
   const auto results = got(workers.wait());
-  const auto ended = Clock::now();
   if (!results[0].value) throw std::runtime_error(results[0].error);
-  const JobAnswer answer = *results[0].value;
-  if (answer.first != first_ || answer.sum != sum_) {
-    throw std::runtime_error("a worker by " + method + " has added up something else");
-  }
-  return {us(Clock::duration(answer.first_at) - before.time_since_epoch()), us(ended - before)};
+  return *results[0].value;
 }
 
 }  // namespace cowshed::bench

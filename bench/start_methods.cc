@@ -94,6 +94,18 @@ struct Question {
 
 Question one_worker() { return {{"begin", "cycle"}, json::object()}; }
 
+// The library's first: the ratios are to its fork.
+const std::vector<std::string> kMethods = {"fork",   "forkserver", "spawn",       "bare fork",
+                                           "clone3", "vfork",      "posix_spawn", "thread"};
+const std::vector<std::string> kMethodsOfPython = {"fork", "forkserver", "spawn"};
+
+// What a program that is started by hand cannot have is an arena.
+std::vector<std::string> methods_for(const std::string& memory) {
+  std::vector<std::string> methods = kMethods;
+  if (memory == "arena") std::erase_if(methods, starts_program);
+  return methods;
+}
+
 // All methods in turns, in the one process that holds the memory.
 void measure_methods(const std::string& holding, Subject& subject, const Question& question,
                      const std::vector<std::string>& methods, int pairs, Report& report) {
@@ -148,7 +160,6 @@ double copies_of(Accounting& accounting, const std::vector<pid_t>& workers) {
 
 // Workers that live at the same time, of one process.
 void measure_workers(const Options& options, Report& report) {
-  const std::vector<std::string> methods = {"fork", "forkserver", "spawn"};
   const std::size_t bytes = options.quick ? 4_MiB : 64_MiB;
   const std::string no_count = cannot_account();
   if (!no_count.empty()) report.setting("copied pages", "not measured: " + no_count);
@@ -160,9 +171,9 @@ void measure_workers(const Options& options, Report& report) {
          options.quick ? std::vector<int>{1, 2, 4} : std::vector<int>{1, 8, 64, 256}) {
       const std::string name = fmt::format("{}/{}", memory, count_name(count, "worker"));
       measure_methods(name, subject,
-                      {{"all begun", "all ended"}, {{"workers", count}, {"look", false}}}, methods,
+                      {{"all begun", "all ended"}, {{"workers", count}, {"look", false}}}, kMethods,
                       options.pairs, report);
-      for (const auto& method : methods) {
+      for (const auto& method : kMethods) {
         std::optional<Accounting> accounting;
         if (no_count.empty()) accounting.emplace();
         const json crowd = subject.ask({{"method", method}, {"workers", count}, {"look", true}});
@@ -180,7 +191,6 @@ void measure_workers(const Options& options, Report& report) {
 // One worker that reads what its parent holds.
 void measure_jobs(const Options& options, Report& report) {
   const Question job = {{"first answer", "whole job"}, json::object()};
-  const std::vector<std::string> methods = {"fork", "forkserver", "spawn"};
   const std::vector<std::size_t> sizes = options.quick
                                              ? std::vector<std::size_t>{1_MiB, 2_MiB, 4_MiB}
                                              : std::vector<std::size_t>{16_MiB, 64_MiB, 512_MiB};
@@ -192,14 +202,14 @@ void measure_jobs(const Options& options, Report& report) {
       json configuration = holding.configuration();
       configuration["job_bytes"] = bytes;
       Subject subject(configuration, "", holding.environment());
-      measure_methods(name, subject, job, methods, options.pairs, report);
+      measure_methods(name, subject, job, methods_for(memory), options.pairs, report);
     }
   }
   for (const std::size_t bytes : sizes) {
     const std::string name = fmt::format("python/{}", size_name(bytes));
     if (!options.wants("job/" + name) || bytes == sizes.back()) continue;
     Subject subject({{"bytes", bytes}, {"job", true}}, "start_python");
-    measure_methods(name, subject, job, methods, options.pairs, report);
+    measure_methods(name, subject, job, kMethodsOfPython, options.pairs, report);
   }
 }
 
@@ -225,7 +235,8 @@ void measure(const Options& options, Report& report) {
   report.setting("cycle",
                  "from the call until the worker has been reaped and what it said is there");
   report.setting("all begun",
-                 "workers of one start(), from the call until the last has begun; 64 MiB");
+                 "workers of one start(), or started one after the other by hand, from the first "
+                 "call until the last has begun; 64 MiB");
   report.setting("all ended", "the same, from their release until the last has been reaped");
   report.setting(
       "page tables, memory",
@@ -239,7 +250,8 @@ void measure(const Options& options, Report& report) {
                  "words of its parent's");
   report.setting("whole job",
                  "from the call until the worker has added them all up and been reaped; heap: a "
-                 "std::vector, which forkserver and spawn send; arena: a Ref; python: sum() of an "
+                 "std::vector, which forkserver and spawn send, and vfork and posix_spawn write "
+                 "to a pipe of 1 MiB; arena: a Ref; python: sum() of an "
                  "array.array, which forkserver and spawn pickle");
   report.setting("threads", "in the starting process, which holds 16 MiB; all but one sleep");
   report.setting("heap", kHeapSetting);
@@ -282,8 +294,7 @@ void measure(const Options& options, Report& report) {
     const std::string name = fmt::format("python/{}", size_name(bytes));
     if (!options.wants(name)) continue;
     Subject subject({{"bytes", bytes}}, "start_python");
-    measure_methods(name, subject, one_worker(), {"fork", "forkserver", "spawn"}, options.pairs,
-                    report);
+    measure_methods(name, subject, one_worker(), kMethodsOfPython, options.pairs, report);
   }
   measure_jobs(options, report);
   measure_workers(options, report);
@@ -294,13 +305,14 @@ void measure(const Options& options, Report& report) {
 }  // namespace cowshed::bench
 
 int main(int argc, char** argv) {
-  if (const auto code = cowshed::bench::is_worker(argc, argv)) return *code;
+  using namespace cowshed::bench;
+  if (const auto code = is_worker(argc, argv, {kBeginTask, kAddUpTask, kStandTask})) return *code;
   const cowshed::Runtime runtime(argc, argv);
-  return cowshed::bench::run_program(
+  return run_program(
       argc, argv,
       {.name = "start_methods",
        .question = "how long a worker takes to start, by every method and what the parent holds",
        .pairs = 31,
-       .measure = cowshed::bench::measure,
-       .make_work = cowshed::bench::make_work});
+       .measure = measure,
+       .make_work = make_work});
 }

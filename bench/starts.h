@@ -6,6 +6,8 @@
 
 #include <cowshed/share/forkserver.h>
 
+#include "bare_worker.h"
+
 namespace cowshed::bench {
 
 // Both from before the start.
@@ -16,7 +18,6 @@ struct StartTimes {
 
 // Starts one worker, which says when it began and ends, by the method of that name: "bare fork",
 // "clone3", "vfork", "posix_spawn", "thread", or the library's "fork", "spawn" and "forkserver".
-// The program's main() begins with what is_worker() says.
 class Starter {
  public:
   Starter();
@@ -25,22 +26,14 @@ class Starter {
   StartTimes measure(const std::string& method);
 
  private:
-  std::int64_t begun_by(const std::string& method);
-  std::int64_t by_fork();
-  std::int64_t by_clone3();
-  std::int64_t by_thread();
+  std::int64_t by_hand(const std::string& method);
   std::int64_t by_library(const std::string& method);
 
   std::int64_t* clock_;               // shared with forked workers
   std::optional<ForkServer> server_;  // from its first worker on
 };
 
-// What they are, for a report.
-constexpr const char* kBareForkSetting = "fork(), _exit(), waitpid()";
-constexpr const char* kPosixSpawnSetting =
-    "of this program, whose main() writes the time to a pipe and ends";
-
-// The exit code, when this process is a worker by vfork or posix_spawn.
-std::optional<int> is_worker(int argc, char** argv);
+// What it asks of this program, whose main() begins with is_worker().
+extern const NamedTask kBeginTask;
 
 }  // namespace cowshed::bench

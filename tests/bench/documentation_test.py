@@ -19,6 +19,7 @@ sys.path.append(str(SUITE))
 import plan  # noqa: E402
 
 HOLDINGS = ("heap", "huge heap", "arena")
+METHODS = ("fork", "forkserver", "spawn", "bare fork", "clone3", "vfork", "posix_spawn", "thread")
 DATA = ("16 MiB", "256 MiB", "4 GiB", "12 GiB")
 
 
@@ -42,8 +43,10 @@ SIZES = {
                     ("64 MiB", "4 GiB")),
     "start_methods": [
         *every("{}/{}/{} | fork", ("begin", "cycle"), (*HOLDINGS, "python"), DATA),
-        *every("{}/{}/{} | fork", ("all begun", "all ended", "page tables", "memory", "copied pages"),
-               HOLDINGS, ("1 worker", "8 workers", "64 workers", "256 workers")),
+        *every("{}/{}/{} | {}", ("first answer", "whole job"), HOLDINGS[:2],
+               ("16 MiB", "64 MiB", "512 MiB"), METHODS),
+        *every("{}/{}/{} | {}", ("all begun", "all ended", "page tables", "memory", "copied pages"),
+               HOLDINGS, ("1 worker", "8 workers", "64 workers", "256 workers"), METHODS),
         *every("{}/arena/{} | spawn", ("begin", "cycle"), ("1 thread", "8 threads", "32 threads"))],
     "measuring": every("count/{} pages | cowtop", (1024, 4096, 16384, 65536)),
     "html_page": ["1,000 processes, 1.5 million samples: shown"],
