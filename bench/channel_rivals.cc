@@ -216,10 +216,13 @@ std::vector<Run> all_runs(bool quick) {
               : std::clamp<std::uint64_t>(kVolume / size, least_count(size), 200'000);
     result.push_back({"rate/" + bytes_name(size), size, count});
   }
-  const std::uint64_t many = quick ? 200 : 50'000;
-  result.push_back({"rate/64 B, 4 to 1", 64, many, 4, 1});
-  result.push_back({"rate/64 B, 1 to 4", 64, many * 4, 1, 4});
-  result.push_back({"rate/64 B, 4 to 4", 64, many, 4, 4});
+  const std::uint64_t all = quick ? 800 : 160'000;
+  for (const std::size_t senders : std::vector<std::size_t>{2, 4, 8}) {
+    result.push_back(
+        {fmt::format("rate/64 B, {} senders", senders), 64, all / senders, senders, 1});
+  }
+  result.push_back({"rate/64 B, 4 receivers", 64, all, 1, 4});
+  result.push_back({"rate/64 B, 4 to 4", 64, all / 4, 4, 4});
   for (const std::size_t size : quick ? std::vector<std::size_t>{8, 64, 4_KiB}
                                       : std::vector<std::size_t>{8, 64, 4_KiB, 64_KiB, 1_MiB}) {
     const std::uint64_t trips = quick ? 50 : std::clamp<std::uint64_t>(1_GiB / size, 1000, 4000);

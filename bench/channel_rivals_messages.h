@@ -9,7 +9,7 @@
 // 1 on; the rest of its words follow from the sender.
 namespace cowshed::bench {
 
-constexpr std::size_t kMostSenders = 4;
+constexpr std::size_t kMostSenders = 8;
 
 class Outgoing {
  public:

@@ -37,7 +37,8 @@ SIZES = {
         "gibibyte mapped | moved", "gibibyte read | moved"],
     "channel_rivals": [
         *every("rate/{} | channel", ("8 B", "64 B", "4 KiB", "64 KiB", "1 MiB", "64 MiB", "1 GiB",
-                                     "5 GiB", "64 B, 4 to 1", "64 B, 1 to 4", "64 B, 4 to 4")),
+                                     "5 GiB", "64 B, 2 senders", "64 B, 4 senders",
+                                     "64 B, 8 senders", "64 B, 4 receivers", "64 B, 4 to 4")),
         *every("round trip/{} | channel, p50", ("8 B", "64 B", "4 KiB", "64 KiB", "1 MiB"))],
     "launch": every("{}/{} | {}", ("fork", "forkserver", "spawn"), ("begin", "cycle"),
                     ("64 MiB", "4 GiB")),
