@@ -37,10 +37,15 @@ class Figure:
     def is_count(self):
         return self.unit == ""
 
+    @property
+    def is_added(self):
+        """A difference of two times, both many times as long: near 0, a ratio of two is only noise."""
+        return self.name.endswith(" adds")
+
     def cost(self, value):
-        """What is larger where it is worse."""
+        """What is larger where it is worse.  Less than nothing is a difference that noise has made."""
         if not self.unit.endswith(HIGHER_IS_BETTER):
-            return value
+            return max(value, 0)
         return 1 / value if value else math.inf
 
 
@@ -71,56 +76,76 @@ def ratio(one, other):
     return one / other if other else math.inf
 
 
-def compare(ours, theirs):
-    """The median of the pairs' ratios, and its 95 % interval by bootstrap."""
-    ratios = [ratio(one, other) for one, other in zip(ours, theirs)]
+def median_of_ratios(pairs):
+    return statistics.median(ratio(one, other) for one, other in pairs)
+
+
+def ratio_of_medians(pairs):
+    """Steady where single ones are 0 at times; infinite only where the other's median is 0."""
+    return ratio(*(statistics.median(of_one) for of_one in zip(*pairs)))
+
+
+def compare(figure, ours, theirs):
+    """Their ratio, and its 95 % interval by bootstrap over the pairs."""
+    pairs = list(zip(ours, theirs))
+    middle = ratio_of_medians if figure.is_added else median_of_ratios
     draw = random.Random(1)
-    medians = sorted(statistics.median(draw.choices(ratios, k=len(ratios)))
-                     for _ in range(RESAMPLES))
-    return Comparison(statistics.median(ratios), medians[int(RESAMPLES * 0.025)],
-                      medians[int(RESAMPLES * 0.975)], len(ratios), statistics.median(ours),
+    resampled = sorted(middle(draw.choices(pairs, k=len(pairs))) for _ in range(RESAMPLES))
+    return Comparison(middle(pairs), resampled[int(RESAMPLES * 0.025)],
+                      resampled[int(RESAMPLES * 0.975)], len(pairs), statistics.median(ours),
                       statistics.median(theirs))
 
 
 def is_ours(part, row):
-    return any(row["name"] == name and re.fullmatch(group, row["group"])
+    return any(re.fullmatch(name, row["name"]) and re.fullmatch(group, row["group"])
                for group, name in part.ours)
 
 
-def costs_of(part, build, json_file):
-    """{Figure: cost} of one run of the benchmark, of what is ours."""
+def rows_of(report):
+    """Its figures, and what its goals are about, as if these were figures of a group of their own."""
+    return report["figures"] + [
+        {"group": "goal", "name": goal["what"], "value": goal["measured"], "unit": goal["unit"]}
+        for goal in report["goals"]]
+
+
+def run_once(part, build, json_file):
+    """({Figure: cost}, {(setting's name, text)}) of one run of the benchmark, of what is ours."""
     program = build / "bench" / part.benchmark
     json_file.unlink(missing_ok=True)
     run = running.run(part, build, json_file)
     if run.exit_code != 0:
         last = run.output.splitlines()[-1:] or ["no word"]
         raise Failure(f"{program} failed: {last[0]}")
+    report = json.loads(json_file.read_text(encoding="utf-8"))
     costs = {}
-    for row in json.loads(json_file.read_text(encoding="utf-8"))["figures"]:
+    for row in rows_of(report):
         if is_ours(part, row):
             figure = Figure(part.benchmark, row["group"], row["name"], row["unit"])
             costs[figure] = figure.cost(row["value"])
     if not costs:
         raise Failure(f"{program} has none of {', '.join(name for _, name in part.ours)}")
-    return costs
+    return costs, {(row["name"], row["text"]) for row in report["settings"]}
 
 
 def measure(part, builds, rounds, json_file):
-    """([{Figure: cost}], [{Figure: cost}]): the runs of either build, which take turns: A B B A."""
-    runs = ([], [])
+    """([{Figure: cost}], [{Figure: cost}]): the runs of either build, which take turns: A B B A.
+    And the settings that either had."""
+    runs, settings = ([], []), (set(), set())
     try:
         for _ in range(rounds):
             for which in (0, 1, 1, 0):
-                runs[which].append(costs_of(part, builds[which], json_file))
+                costs, had = run_once(part, builds[which], json_file)
+                runs[which].append(costs)
+                settings[which].update(had)
     except (OSError, ValueError, LookupError) as error:
         raise Failure(f"{part.benchmark} failed: {error!r}") from error
-    return runs
+    return runs, settings
 
 
 def comparisons(runs):
     """{Figure: Comparison} of what is in every run, for only then the pairs are pairs."""
     every = set.intersection(*(set(run) for of_one in runs for run in of_one))
-    return {figure: compare(*([run[figure] for run in of_one] for of_one in runs))
+    return {figure: compare(figure, *([run[figure] for run in of_one] for of_one in runs))
             for figure in runs[0][0] if figure in every}
 
 
@@ -134,18 +159,27 @@ def missing(runs, commits):
             yield f"{figure} ({figure.unit or 'a count'}) was not compared: {told}"
 
 
+def unlike(benchmark, settings, commits):
+    """A doubt where the two were not measured alike."""
+    names = sorted({name for name, _ in settings[0] ^ settings[1]})
+    if names:
+        yield (f"{benchmark}: {' and '.join(commits)} may not have measured the same thing, for these "
+               f"settings differ: {'; '.join(names)}")
+
+
 def judge(part, builds, rounds, json_file, commits):
     """([(Figure, Comparison, verdict)], doubts, whether it failed).  What seems slower must be so in
     a batch of its own, too."""
     try:
-        runs = measure(part, builds, rounds, json_file)
+        runs, settings = measure(part, builds, rounds, json_file)
     except Failure as failure:
         return [], [str(failure)], True
-    first, second, doubts = comparisons(runs), {}, list(missing(runs, commits))
+    first, second = comparisons(runs), {}
+    doubts = [*missing(runs, commits), *unlike(part.benchmark, settings, commits)]
     failed = False
     if any(comparison.verdict(figure) == "slower" for figure, comparison in first.items()):
         try:
-            second = comparisons(measure(part, builds, 2 * rounds, json_file))
+            second = comparisons(measure(part, builds, 2 * rounds, json_file)[0])
         except Failure as failure:
             doubts.append(f"{failure}, when what seemed slower was measured again")
             failed = True
@@ -169,6 +203,11 @@ def table(rows):
                f"{each.pairs} pairs{counts} | {verdict} |")
 
 
+def not_compared():
+    """One line."""
+    return "not compared: " + "; ".join(f"{what} ({why})" for what, why in plan.NOT_COMPARED.items())
+
+
 def finite(numbers):
     """JSON has no infinity."""
     return {name: None if value == math.inf else value for name, value in numbers.items()}
@@ -176,10 +215,10 @@ def finite(numbers):
 
 def write(rows, doubts, commits, folder):
     title = f"# {commits[0]} against {commits[1]}"
-    lines = [title, "", *table(rows), "", *(f"* {doubt}" for doubt in doubts), ""]
+    lines = [title, "", *table(rows), "", *(f"* {doubt}" for doubt in doubts), "", not_compared(), ""]
     (folder / "against.md").write_text("\n".join(lines), encoding="utf-8")
     answer = {"schema": "cowshed.bench-against/1", "commit": commits[0], "against": commits[1],
-              "doubts": doubts,
+              "doubts": doubts, "not_compared": plan.NOT_COMPARED,
               "figures": [{**dataclasses.asdict(figure), **finite(dataclasses.asdict(each)),
                            "verdict": verdict} for figure, each, verdict in rows]}
     (folder / "against.json").write_text(json.dumps(answer, indent=2, allow_nan=False),
@@ -192,7 +231,7 @@ def main():
         parser.add_argument(name, type=lambda text: pathlib.Path(text).resolve(), help=what)
     parser.add_argument("out", type=pathlib.Path, help="the folder to write to")
     parser.add_argument("--against", metavar="REV", required=True, help="that commit's name")
-    parser.add_argument("--only", choices=[part.benchmark for part in plan.AGAINST],
+    parser.add_argument("--only", choices=list(dict.fromkeys(part.benchmark for part in plan.AGAINST)),
                         help="one benchmark")
     parser.add_argument("--rounds", type=int, default=6, help="of two runs of each; twice as many "
                         "to confirm")
@@ -227,8 +266,9 @@ def main():
             doubts.append("Interrupted: what comes later in the plan is not here")
     if not rows:
         doubts.append("Nothing was compared")
+    doubts = list(dict.fromkeys(doubts))  # several parts of one benchmark have the same settings
     write(rows, doubts, commits, options.out)
-    print("\n".join([*table(rows), *(f"doubt: {doubt}" for doubt in doubts)]))
+    print("\n".join([*table(rows), *(f"doubt: {doubt}" for doubt in doubts), not_compared()]))
     for verdict, told in (("undecided", "undecided against"), ("slower", "slower than")):
         for figure in (figure for figure, _, which in rows if which == verdict):
             print(f"{told} {options.against}: {figure}")

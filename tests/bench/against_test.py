@@ -29,9 +29,11 @@ count.write_text(str(runs + 1))
 cost = %r if runs < %r else %r
 rows = [{"group": "independent", "name": "*ref", "value": cost * random.uniform(0.97, 1.03), "unit": %r},
         {"group": "independent", "name": "raw pointer", "value": runs + 1, "unit": "ns"}]
-open(sys.argv[sys.argv.index("--json") + 1], "w").write(json.dumps({"figures": rows}))
+report = {"settings": [], "figures": rows, "goals": []}
+open(sys.argv[sys.argv.index("--json") + 1], "w").write(json.dumps(report))
 """
-# Says the rows of each of its runs in turn, and fails where there is none for it.
+# Says the rows of each of its runs in turn, and fails where there is none for it; always the same
+# settings.
 SEQUENCE = """#!/usr/bin/python3 -S
 import json, pathlib, sys
 count = pathlib.Path(__file__ + ".count")
@@ -42,9 +44,12 @@ which = rows[min(runs, len(rows) - 1)]
 if which is None:
     sys.exit("the answer is wrong")
 rows = [dict(zip(("group", "name", "unit", "value"), row)) for row in which]
-open(sys.argv[sys.argv.index("--json") + 1], "w").write(json.dumps({"figures": rows}))
+report = {"settings": [{"name": name, "text": text} for name, text in %r],
+          "figures": rows, "goals": []}
+open(sys.argv[sys.argv.index("--json") + 1], "w").write(json.dumps(report))
 """
 COPIES = ("copied pages/1 MiB", "arena", "")
+ADDED = ("copy", "cowtop adds", "ns")
 ROUNDS = 4
 
 
@@ -64,9 +69,21 @@ class AgainstTest(unittest.TestCase):
     def costs(self, build, cost, unit="ns", spike=None, spikes=0):
         self.program(build, PROGRAM % (spike, spikes, cost, unit))
 
-    def sequence(self, build, benchmark, *runs):
+    def sequence(self, build, benchmark, *runs, settings=()):
         """Of each run: [(group, name, unit, value)], or None where it fails; the last one stays."""
-        self.program(build, SEQUENCE % (runs,), benchmark)
+        self.program(build, SEQUENCE % (runs, settings), benchmark)
+
+    def added(self, build, *runs):
+        """What the benchmark says that cowtop adds to a copy in each of its runs, by turns; and
+        where there are many mappings, always the same."""
+        always = ("many mappings", "cowtop adds", "ns", 600)
+        self.sequence(build, "measuring", *[[(*ADDED, ns), always] for ns in runs * 6 * ROUNDS])
+        doctor = self.folder / build / "tools/cowtop"
+        doctor.parent.mkdir()
+        doctor.write_text("#!/bin/sh\n"
+                          """echo '{"backends": [{"backend": "tracepoint", "works": true}]}'\n""",
+                          encoding="utf-8")
+        doctor.chmod(0o755)
 
     def start(self, only="deref"):
         return subprocess.Popen(["/usr/bin/python3", "-B", AGAINST, self.folder / "this",
@@ -138,7 +155,7 @@ class AgainstTest(unittest.TestCase):
         self.sequence("other", "deref", [("independent", "raw pointer", "ns", 1)])
         code, output = self.compare()
         self.assertEqual(code, 1, output)
-        self.assertIn("other/bench/deref has none of *ref, try_get()", output)
+        self.assertIn(r"other/bench/deref has none of \*ref, try_get\(\)", output)
 
     def test_a_count_reached_in_a_fixed_time_is_no_cost(self):
         for build, count in (("this", 9), ("other", 3)):
@@ -191,6 +208,38 @@ class AgainstTest(unittest.TestCase):
         self.assertEqual(code, 0, output)
         self.assertIn(f"1 [1, 1], {2 * ROUNDS} pairs", output)
 
+    def test_of_what_is_added_twice_as_much_is_slower(self):
+        self.added("this", 590, 610)
+        self.added("other", 310, 290)
+        code, output = self.compare("measuring")
+        self.assertEqual(code, 1, output)
+        self.assertIn("slower than abc: measuring, copy: cowtop adds", output)
+
+    def test_of_what_is_added_noise_below_0_is_no_verdict(self):
+        for this, other, verdict in (((-40, 60), (60, -40), "undecided"), ((-9, -1), (-1, -300), "same"),
+                                     ((300, -900, 310), (290, 300, 3000), "same"),
+                                     ((-9, -8), (300, 310), "faster")):
+            with self.subTest(this=this, other=other):
+                self.setUp()
+                self.added("this", *this)
+                self.added("other", *other)
+                code, output = self.compare("measuring")
+                self.assertEqual(code, 0, output)
+                self.assertEqual([(row["group"], row["verdict"]) for row in self.answer()["figures"]],
+                                 [("copy", verdict), ("many mappings", "same")])
+
+    def test_settings_that_differ_are_a_doubt(self):
+        row = [("independent", "*ref", "ns", 1)]
+        self.sequence("this", "deref", row, settings=(("arena", "4 GiB"), ("heap", "malloc")))
+        self.sequence("other", "deref", row, settings=(("arena", "2 GiB"), ("heap", "malloc"),
+                                                       ("huge heap", "malloc")))
+        code, output = self.compare()
+        self.assertEqual(code, 0, output)
+        doubt, = self.answer()["doubts"]
+        self.assertRegex(doubt, "^deref: .* and abc may not have measured the same thing, for these "
+                                "settings differ: arena; huge heap$")
+        self.assertEqual(self.verdicts(), [("*ref", "same")])
+
     def test_what_only_one_has_is_a_doubt(self):
         both, alone = ("independent", "*ref", "ns", 1), ("independent", "get()", "ns", 1)
         self.sequence("this", "deref", [both, alone])
@@ -220,10 +269,13 @@ class AgainstTest(unittest.TestCase):
         self.sequence("this", "fill", None)
         code, output = self.compare(only=None)
         self.assertEqual(code, 1, output)
-        self.assertEqual(self.verdicts(), [("*ref", "same"), ("freeze", "same")])
+        self.assertEqual(self.verdicts(), [("freeze", "same"), ("*ref", "same")])
         doubts = "\n".join(self.answer()["doubts"])
         self.assertIn("this/bench/fill failed: the answer is wrong", doubts)
-        self.assertIn("measuring --pairs 3 --only copy was skipped: FileNotFoundError", doubts)
+        self.assertRegex(doubts, "measuring .* was skipped: FileNotFoundError")
+        self.assertEqual(self.answer()["not_compared"], plan.NOT_COMPARED)
+        for told in (output, (self.out / "against.md").read_text(encoding="utf-8")):
+            self.assertRegex(told, r"(?m)^not compared: what rivals take \(")
 
     def test_a_failure_of_the_second_look_keeps_the_first(self):
         slow = [("independent", "*ref", "ns", 20), ("independent", "get()", "ns", 10)]
@@ -256,13 +308,20 @@ class AgainstTest(unittest.TestCase):
 
 
 class PlanTest(unittest.TestCase):
+    def test_each_benchmark_is_compared_or_said_not_to_be(self):
+        compared = {part.benchmark for part in plan.AGAINST}
+        for name in plan.benchmarks():
+            self.assertTrue(name in compared or any(name in what for what in plan.NOT_COMPARED), name)
+
     def test_each_part_has_figures_that_the_documentation_has(self):
         reports = page.read([SOURCE / "docs/performance.md"])
         for part in plan.AGAINST:
             for ours in part.ours:
                 one = dataclasses.replace(part, ours=(ours,))
+                report = reports[part.benchmark]
+                goals = [{"unit": "", **goal} for goal in report["goals"]]
                 self.assertTrue(any(against.is_ours(one, row)
-                                    for row in reports[part.benchmark]["figures"]), one)
+                                    for row in against.rows_of({**report, "goals": goals})), one)
 
 
 if __name__ == "__main__":
