@@ -67,6 +67,7 @@ class ReadWork final : public SubjectWork {
       return {{"us", check(costs, read_random(reads))}};
     }
     const Costs costs = in_child([&] { return count(question.value("prefault", false)); });
+    check(costs, touch_all());
     return {{"faults", costs.faults},
             {"private_bytes", costs.private_bytes},
             {"page_table_bytes", costs.page_table_bytes}};
@@ -89,7 +90,8 @@ class ReadWork final : public SubjectWork {
       *of_child_ = {};  // its page is there before anything is measured
       try {
         *of_child_ = body();
-      } catch (const std::exception&) {
+      } catch (const std::exception& failure) {
+        fmt::print(stderr, "child: {}\n", failure.what());
         _exit(1);
       }
       _exit(0);
@@ -133,6 +135,16 @@ class ReadWork final : public SubjectWork {
     return sum;
   }
 
+  // That a first touch counts.
+  static void expect_fault(const FaultCounter& faults) {
+    const std::uint64_t before = faults.count();
+    void* page = mmap(nullptr, 4_KiB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED) throw std::runtime_error("mmap failed");
+    *static_cast<volatile std::byte*>(page) = std::byte{1};
+    munmap(page, 4_KiB);
+    if (faults.count() == before) throw std::runtime_error("page faults are not counted");
+  }
+
   Costs count(bool prefault) const {
     Costs costs;
     if (prefault) {
@@ -140,6 +152,7 @@ class ReadWork final : public SubjectWork {
       if (!done) throw std::runtime_error(done.error().message);
     }
     const FaultCounter faults;
+    expect_fault(faults);
     const std::uint64_t before = faults.count();
     costs.sum = touch_all();
     costs.faults = faults.count() - before;

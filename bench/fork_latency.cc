@@ -36,7 +36,9 @@ class ForkWork final : public SubjectWork {
     const pid_t pid = fork();
     if (pid == 0) _exit(0);
     const auto after = Clock::now();
-    if (pid < 0 || waitpid(pid, nullptr, 0) != pid) throw std::runtime_error("fork failed");
+    int status = 0;
+    if (pid < 0 || waitpid(pid, &status, 0) != pid) throw std::runtime_error("fork failed");
+    if (status != 0) throw std::runtime_error("a child did not end as it should");
     return std::chrono::duration<double, std::micro>(after - before).count();
   }
 

@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 #include <memory>
 #include <stdexcept>
-#include <sys/mman.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 #include <vector>
 
@@ -82,19 +82,30 @@ class FreezeWork final : public SubjectWork {
 class CopyWork final : public SubjectWork {
  public:
   explicit CopyWork(const json& configuration)
-      : from_(configuration["bytes"].get<std::size_t>(), std::byte{1}), to_(from_) {
+      : is_in_small_pages_(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) == 0),
+        from_(configuration["bytes"].get<std::size_t>(), std::byte{1}),
+        to_(from_.size()) {
     pin_to_cpu(0);
+    copy();
+    if (to_ != from_) throw std::runtime_error("memcpy did not copy");
+    if (!is_in_small_pages_ || proc_bytes("/proc/self/smaps_rollup", "AnonHugePages") != 0) {
+      throw std::runtime_error("memcpy's blocks are not in 4 KiB pages");
+    }
   }
 
   json answer(const json&) override {
+    to_.back() = std::byte{0};
     const auto start = Clock::now();
-    std::memcpy(to_.data(), from_.data(), from_.size());
+    copy();
     const double ms = ms_since(start);
     if (to_.back() != std::byte{1}) throw std::runtime_error("memcpy did not copy");
     return {{"ms", ms}};
   }
 
  private:
+  void copy() { std::memcpy(to_.data(), from_.data(), from_.size()); }
+
+  bool is_in_small_pages_;
   std::vector<std::byte> from_;
   std::vector<std::byte> to_;
 };
@@ -108,6 +119,9 @@ class AuditWork final : public SubjectWork {
     pin_to_cpu(0);
     freeze(arena_, written_ > 0 ? FreezeMode::lenient : FreezeMode::strict);
     data_.check();
+    if (!configuration["huge_pages"].get<bool>() && arena_.stats().huge_page_bytes != 0) {
+      throw std::runtime_error("an arena in 4 KiB pages has 2 MiB pages");
+    }
     // One page in each 2 MiB, so that both ways have something to find.
     for (std::size_t i = 0; i < written_; ++i) {
       *reinterpret_cast<volatile std::byte*>(arena_.base() + i * 2_MiB) = std::byte{1};
