@@ -11,7 +11,9 @@
 #include <linux/futex.h>
 #include <span>
 #include <stdexcept>
+#include <string>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <thread>
 #include <unistd.h>
@@ -44,8 +46,9 @@ ChannelForm form_of(const std::string& variant) {
 class Stream : public SubjectWork {
  public:
   explicit Stream(const json& configuration)
-      : count_(configuration["count"]),
-        lane_(make_lane(configuration["variant"])),
+      : variant_(configuration["variant"]),
+        count_(configuration["count"]),
+        lane_(make_lane(variant_)),
         peer_(lane_.receive) {
     pin_to_cpu(0);
   }
@@ -57,12 +60,13 @@ class Stream : public SubjectWork {
     const std::uint64_t sum = peer_.result();
     const std::uint64_t end = now_ns();
     if (sum != count_ * (count_ - 1) / 2) {
-      throw std::runtime_error("other messages than were sent");
+      throw std::runtime_error(variant_ + ": other messages than were sent");
     }
     return nanoseconds(static_cast<double>(end - begin) / static_cast<double>(count_));
   }
 
  private:
+  std::string variant_;
   std::uint64_t count_;
   Lane lane_;
   Peer peer_;
@@ -77,9 +81,10 @@ class PythonStream : public SubjectWork {
     const std::string script = R"(
 import multiprocessing, time
 message = bytes(range(64))
+checked = [bytes([number]) * 64 for number in range(256)]
 def receive(queue, count, done):
-    if queue.get() != message:
-        raise RuntimeError("another message than was put")
+    if [queue.get() for _ in checked] != checked:
+        raise RuntimeError("other messages than were put")
     done.send(1)
     for _ in range(count):
         last = queue.get()
@@ -92,7 +97,10 @@ count = )" + std::to_string(count_) +
 ours, theirs = multiprocessing.Pipe()
 child = multiprocessing.Process(target=receive, args=(queue, count, theirs))
 child.start()
-queue.put(message)
+theirs.close()
+queue.cancel_join_thread()  # nobody waits for a child that has failed
+for each in checked:
+    queue.put(each)
 ours.recv()
 begin = time.monotonic_ns()
 for _ in range(count):
@@ -189,49 +197,87 @@ class Turns : public SubjectWork {
 class Asleep : public SubjectWork {
  public:
   explicit Asleep(const json& configuration)
-      : count_(configuration["count"]),
+      : variant_(configuration["variant"]),
+        count_(configuration["count"]),
         word_(new (shared_memory(4096)) std::atomic<std::uint32_t>(0)),
         sent_at_(reinterpret_cast<std::atomic<std::uint64_t>*>(word_ + 64)),
-        channel_(got(Channel<Message>::create({.form = form_of(configuration["variant"])}))),
-        bare_(configuration["variant"] == "futex"),
+        channel_(got(Channel<Message>::create({.form = form_of(variant_)}))),
+        bare_(variant_ == "futex"),
         peer_([this](std::uint64_t count) { return serve(count); }) {
     pin_to_cpu(0);
+    expect_sleep();
   }
 
   json answer(const json&) override {
     peer_.start(count_);
     for (std::uint64_t i = 0; i < count_; ++i) {
       std::this_thread::sleep_for(200us);
-      if (bare_) {
-        *sent_at_ = now_ns();
-        ++*word_;
-        syscall(SYS_futex, word_, FUTEX_WAKE, 1, nullptr, nullptr, 0);
-      } else {
-        got(channel_.send({now_ns(), {}}));
-      }
+      send();
     }
     return nanoseconds(static_cast<double>(peer_.result()));
   }
 
  private:
+  static constexpr std::uint64_t kCheck = 0;  // messages: one that tells whether it was slept for
+
+  // That the peer sleeps, unless it is so late each time that the message is there.
+  void expect_sleep() {
+    for (int i = 0; i < 20; ++i) {
+      peer_.start(kCheck);
+      std::this_thread::sleep_for(10ms);
+      send();
+      if (peer_.result() > 0) return;
+    }
+    throw std::runtime_error(variant_ + ": the receiver does not sleep");
+  }
+
+  void send() {
+    if (bare_) {
+      *sent_at_ = now_ns();
+      ++*word_;
+      syscall(SYS_futex, word_, FUTEX_WAKE, 1, nullptr, nullptr, 0);
+    } else {
+      got(channel_.send({now_ns(), {}}));
+    }
+  }
+
+  // When it was sent.
+  std::uint64_t receive() {
+    if (!bare_) return got(channel_.receive()).number;
+    while (word_->load() == seen_) {
+      syscall(SYS_futex, word_, FUTEX_WAIT, seen_, nullptr, nullptr, 0);
+    }
+    ++seen_;
+    return *sent_at_;
+  }
+
   std::uint64_t serve(std::uint64_t count) {
+    if (count == kCheck) {
+      const std::uint64_t before = times_slept();
+      receive();
+      return times_slept() - before;
+    }
     std::vector<double> delays;
+    std::uint64_t last_sent_at = 0;
     for (std::uint64_t i = 0; i < count; ++i) {
-      std::uint64_t sent_at = 0;
-      if (bare_) {
-        while (word_->load() == seen_) {
-          syscall(SYS_futex, word_, FUTEX_WAIT, seen_, nullptr, nullptr, 0);
-        }
-        ++seen_;
-        sent_at = *sent_at_;
-      } else {
-        sent_at = got(channel_.receive()).number;
+      const std::uint64_t sent_at = receive();
+      const std::uint64_t now = now_ns();
+      if (sent_at < last_sent_at || sent_at > now) {
+        throw std::runtime_error(variant_ + ": another message than was sent");
       }
-      delays.push_back(static_cast<double>(now_ns() - sent_at));
+      last_sent_at = sent_at;
+      delays.push_back(static_cast<double>(now - sent_at));
     }
     return static_cast<std::uint64_t>(median(delays));
   }
 
+  static std::uint64_t times_slept() {
+    rusage usage{};
+    getrusage(RUSAGE_THREAD, &usage);
+    return static_cast<std::uint64_t>(usage.ru_nvcsw);
+  }
+
+  std::string variant_;
   std::uint64_t count_;
   std::atomic<std::uint32_t>* word_;
   std::atomic<std::uint64_t>* sent_at_;
@@ -274,7 +320,10 @@ class Death : public SubjectWork {
         kill(holder.pid(), SIGKILL);
       });
       got(channel.send({}));
-      delay = static_cast<double>(now_ns() - killed.load());
+      const std::uint64_t sent_at = now_ns();
+      const std::uint64_t killed_at = killed;
+      if (killed_at == 0) throw std::runtime_error("a send did not wait for the lock's holder");
+      delay = static_cast<double>(sent_at - killed_at);
     }
     munmap(memory, constants + sizeof(channel_layout::Control));
     return nanoseconds(delay);
