@@ -120,6 +120,7 @@ class Cowtop {
   explicit Cowtop(const Subject& tree, Use use = Use::watch)
       : file_(fs::temp_directory_path() /
               fmt::format("cowshed-bench-{}.cowtop", tree.facts()["pid"].get<pid_t>())),
+        use_(use),
         began_s_(now_s()),
         tool_(command(tree.facts()["pid"], use)) {
     tool_.wait_for("attached to");
@@ -137,21 +138,34 @@ class Cowtop {
 
   // Ends it; its memory at its peak.
   double stop() {
-    tool_.stop();
+    said_ = tool_.stop();
     return tool_.memory_mib();
   }
-  // By the recording; after stop().
-  double copies_a_second() const {
-    Tool report({cowtop_path(), "report", "--json", file_.string()});
-    const json measured = json::parse(report.read_to_end());
+  // The copies a second that it said, or recorded; after stop().  Throws where these are not a
+  // quarter of those that were to be seen, or the processes are fewer.
+  double check_copies(int processes, std::size_t to_be_seen) const {
+    const json measured = report();
     double pages = 0;
     for (const json& process : measured["processes"]) {
       pages += process["copied_pages"].get<double>();
     }
-    return pages / measured["duration_s"].get<double>();
+    const double rate = pages / measured["duration_s"].get<double>();
+    const std::size_t seen = measured["processes"].size();
+    if (seen < static_cast<std::size_t>(processes) || rate < static_cast<double>(to_be_seen) / 4) {
+      throw std::runtime_error(
+          fmt::format("cowtop has seen {} processes and {:.0f} copies a second, of {} and {}", seen,
+                      rate, processes, to_be_seen));
+    }
+    return rate;
   }
 
  private:
+  json report() const {
+    if (use_ == Use::watch) return json::parse(said_.substr(said_.find('{')));
+    Tool report({cowtop_path(), "report", "--json", file_.string()});
+    return json::parse(report.read_to_end());
+  }
+
   std::vector<std::string> command(pid_t pid, Use use) const {
     const std::string tree = std::to_string(pid);
     if (use == Use::watch) return {cowtop_path(), "--json", "-p", tree};
@@ -161,8 +175,10 @@ class Cowtop {
   }
 
   fs::path file_;
+  Use use_;
   double began_s_;
   Tool tool_;
+  std::string said_;
   double ready_s_ = 0;
 };
 
@@ -269,9 +285,10 @@ void print_running(const std::string& group, const std::string& command, const R
 
 // All at the same time, for nothing happens: each one's CPU time is its own.
 void measure_idle(const Options& options, Report& report) {
-  const Subject tree = tree_of(sizes_of(options).processes, 0, 0);
-  const Cowtop watching(tree);
-  const Cowtop recording(tree, Use::record);
+  const int processes = sizes_of(options).processes;
+  const Subject tree = tree_of(processes, 0, 0);
+  Cowtop watching(tree);
+  Cowtop recording(tree, Use::record);
   const LiveCowtop live(tree);
   const auto look = [&options](pid_t pid) {
     return std::async(std::launch::async, look_at, pid, std::cref(options));
@@ -282,13 +299,23 @@ void measure_idle(const Options& options, Report& report) {
   print_running("idle", "cowtop", watched.get(), report);
   print_running("idle", "cowtop record", recorded.get(), report);
   print_running("live idle", "the live view", shown.get(), report);
+  for (Cowtop* cowtop : {&watching, &recording}) {
+    cowtop->stop();
+    cowtop->check_copies(processes, 0);
+  }
 }
 
 void measure_copying(const Options& options, Report& report) {
-  const Subject tree = tree_of(sizes_of(options).processes, 10, 0);
-  const auto look = [&options](pid_t pid) { return look_at(pid, options); };
-  print_running("copying", "cowtop", look(Cowtop(tree).pid()), report);
-  print_running("copying", "cowtop record", look(Cowtop(tree, Use::record).pid()), report);
+  constexpr std::size_t kPages = 10;  // a second, of each
+  const int processes = sizes_of(options).processes;
+  const Subject tree = tree_of(processes, kPages, 0);
+  for (const auto& [command, use] :
+       {std::pair("cowtop", Use::watch), std::pair("cowtop record", Use::record)}) {
+    Cowtop cowtop(tree, use);
+    print_running("copying", command, look_at(cowtop.pid(), options), report);
+    cowtop.stop();
+    cowtop.check_copies(processes, kPages * static_cast<std::size_t>(processes));
+  }
 }
 
 void measure_live(const std::string& group, bool sites, const Options& options, Report& report) {
@@ -355,7 +382,10 @@ void measure_recordings(const std::vector<Recorded>& all, const Options& options
     const std::string& group = all[i].group;
     const Growth growth = recordings[i]->growth.get();
     const double peak = recordings[i]->cowtop.stop();
-    report.figure(group, "copies", recordings[i]->cowtop.copies_a_second(), "a second");
+    const int processes = all[i].processes;
+    report.figure(group, "copies",
+                  recordings[i]->cowtop.check_copies(processes, processes > 0 ? kCopiesASecond : 1),
+                  "a second");
     report.figure(group, "memory", growth.memory_mib, "MiB");
     report.figure(group, "memory at its peak", peak, "MiB");
     report.figure(group, "memory, growth", growth.memory_mib_an_hour, "MiB an hour");
@@ -366,9 +396,15 @@ void measure_recordings(const std::vector<Recorded>& all, const Options& options
 }
 
 void measure_start(const Options& options, Report& report) {
-  const Subject tree = tree_of(sizes_of(options).processes, 0, 0);
+  const int processes = sizes_of(options).processes;
+  const Subject tree = tree_of(processes, 0, 0);
   std::vector<double> times(static_cast<std::size_t>(options.pairs));
-  for (double& time : times) time = 1000 * Cowtop(tree).ready_s();
+  for (double& time : times) {
+    Cowtop cowtop(tree);
+    time = 1000 * cowtop.ready_s();
+    cowtop.stop();
+    cowtop.check_copies(processes, 0);
+  }
   report.goal({"start: until it measures", Goal::Bound::at_most, 200, "ms"}, median(times),
               bootstrap_median(times));
 }
