@@ -100,18 +100,30 @@ Expected<void> check_new(const ArenaCore& core) {
   return {};
 }
 
+std::atomic<bool> libc_used = false;
+
 // What libc makes at its first use and keeps.
 void use_libc_once() {
-  [[maybe_unused]] static const bool used = [] {
-    const OutsideScope outside;
-    make_buffer(stdin);
-    make_buffer(stdout);
-    tzset();
-    return true;
-  }();
+  if (libc_used.load(std::memory_order_acquire)) {
+    return;
+  }
+  const std::lock_guard lock(first_use_of_libc());
+  if (libc_used.load(std::memory_order_relaxed)) {
+    return;
+  }
+  const OutsideScope outside;
+  make_buffer(stdin);
+  make_buffer(stdout);
+  tzset();
+  libc_used.store(true, std::memory_order_release);
 }
 
 }  // namespace
+
+std::mutex& first_use_of_libc() {
+  static constinit std::mutex mutex;
+  return mutex;
+}
 
 void widen_hull(std::uintptr_t begin, std::uintptr_t end) {
   std::uintptr_t known = arena_hull.begin.load();

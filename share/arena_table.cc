@@ -47,6 +47,7 @@ layout::ArenaState shown_state(ArenaState state) {
 // jemalloc does the same for its own, after us: handlers for "before" run newest first.
 // In the child nothing comes from the scope that the thread was in, not even for other handlers.
 void before_fork() {
+  first_use_of_libc().lock();
   table_mutex.lock();
   scope_of_forking_thread = suspend_scope();
   for_each_core([](ArenaCore& core) {
@@ -62,6 +63,7 @@ void unlock_all(void (*give_back)(ArenaCore& core)) {
   places::mutex().unlock();
   for_each_core(give_back);
   table_mutex.unlock();
+  first_use_of_libc().unlock();
 }
 
 void after_fork_in_parent() {

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <mutex>
 
 // What malloc.cc, the program's malloc, needs to know of arenas for each call.
 namespace cowshed {
@@ -57,6 +58,10 @@ class OutsideScope {
 
 // At the thread's end, also those whose handles others have.
 void leave_scopes_of_thread() noexcept;
+
+// Held over a fork, too: no child finds it half done, as the static of a function would be, and
+// tzset() reads a file.
+std::mutex& first_use_of_libc();
 
 // The stream's buffer, which would be made at its first use.
 void make_buffer(FILE* stream) noexcept;

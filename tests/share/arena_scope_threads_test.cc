@@ -1,7 +1,9 @@
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <fcntl.h>
 #include <functional>
 #include <gtest/gtest.h>
 #include <memory>
@@ -10,6 +12,7 @@
 #include <pthread.h>
 #include <random>
 #include <string>
+#include <sys/stat.h>
 #include <thread>
 #include <unistd.h>
 #include <utility>
@@ -197,6 +200,36 @@ TEST(ArenaScope, ForkWhileOtherThreadsAreInside) {
   stop = true;
   for (auto& thread : threads) thread.join();
   EXPECT_EQ(arena.stats().live_allocations, 0U);
+}
+
+// What libc makes at its first use is made by the first scope, which here takes long: the file of
+// the time zone is a pipe.
+TEST(ArenaScope, ForkWhileAnotherThreadBeginsTheFirst) {
+  const std::string fifo = testing::TempDir() + "cowshed-zone-" + std::to_string(getpid());
+  ASSERT_EQ(mkfifo(fifo.c_str(), 0600), 0);
+  setenv("TZ", (":" + fifo).c_str(), 1);
+  const Arena arena = make_arena();
+  std::atomic<bool> has_begun = false;
+  std::thread first([&] {
+    in_scope(arena, [] {});
+    has_begun = true;
+  });
+  int writer = -1;
+  while (writer < 0 && !has_begun) writer = open(fifo.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+  std::thread closer([writer] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    close(writer);
+  });
+  const auto child = test::run_in_child([] {
+    alarm(60);
+    const Arena own = make_arena("own");
+    return in_scope(own, [] { return std::string("fine"); });
+  });
+  closer.join();
+  first.join();
+  unlink(fifo.c_str());
+  EXPECT_GE(writer, 0) << "it was not the first scope of the process";
+  EXPECT_EQ(child.said, "fine") << "signal " << child.signal;
 }
 
 TEST(ArenaScope, ABlockOfADestroyedArenaIsDropped) {
