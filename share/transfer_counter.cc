@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <bit>
 #include <cstring>
 #include <map>
@@ -75,16 +76,24 @@ void after_fork_in_child() {
   rows_mutex.unlock();
 }
 
+// Not the static of a function: who waits for the registry's lock would hold its guard, which a
+// child that is forked meanwhile inherits as taken.
 layout::TransferTables& tables() {
-  static layout::TransferTables& made = []() -> layout::TransferTables& {
-    {
-      const std::lock_guard lock(registry::mutex());
-      layout::create();
-    }
-    pthread_atfork(&before_fork, &after_fork_in_parent, &after_fork_in_child);
-    return layout::transfer_tables();
-  }();
-  return made;
+  static constinit std::atomic<layout::TransferTables*> made = nullptr;
+  if (auto* const known = made.load(std::memory_order_acquire)) {
+    return *known;
+  }
+  layout::TransferTables* fresh = nullptr;
+  {
+    const std::lock_guard lock(registry::mutex());
+    layout::create();
+    fresh = &layout::transfer_tables();
+  }
+  static const int handlers =
+      pthread_atfork(&before_fork, &after_fork_in_parent, &after_fork_in_child);
+  (void)handlers;  // ENOMEM: a child goes on counting in its parent's rows
+  layout::TransferTables* first = nullptr;
+  return made.compare_exchange_strong(first, fresh) ? *fresh : *first;
 }
 
 LaneOwner::~LaneOwner() {
