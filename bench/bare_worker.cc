@@ -18,13 +18,13 @@ namespace {
 
 constexpr const char* kThisProgram = "/proc/self/exe";
 
-[[noreturn]] void run_and_exit(const std::function<void()>& work) {
+bool runs_well(const std::function<void()>& work) {
   try {
     work();
   } catch (const std::exception&) {
-    _exit(1);
+    return false;
   }
-  _exit(0);
+  return true;
 }
 
 pid_t clone_with_pidfd(int& pidfd) {
@@ -66,8 +66,12 @@ Pipe::Pipe() {
 }
 
 Pipe::~Pipe() {
-  close(ends_[0]);
+  close_read_end();
   close_write_end();
+}
+
+void Pipe::close_read_end() {
+  if (ends_[0] >= 0) close(std::exchange(ends_[0], -1));
 }
 
 void Pipe::close_write_end() {
@@ -120,7 +124,10 @@ BareWorker::BareWorker(const std::string& method, const BareTask& task) {
   std::array<char*, 3> arguments = {const_cast<char*>("worker"), const_cast<char*>(task.name),
                                     nullptr};
   if (method == "thread") {
-    thread_ = std::thread(task.inherited);
+    thread_has_failed_ = std::make_shared<std::atomic<bool>>(false);
+    thread_ = std::jthread([has_failed = thread_has_failed_, work = task.inherited] {
+      *has_failed = !runs_well(work);
+    });
     return;
   }
   if (method == "vfork") {
@@ -129,15 +136,17 @@ BareWorker::BareWorker(const std::string& method, const BareTask& task) {
     pid_ = spawn(task, arguments.data());
   } else {
     pid_ = method == "clone3" ? clone_with_pidfd(pidfd_) : fork();
-    if (pid_ == 0) run_and_exit(task.inherited);
+    if (pid_ == 0) _exit(runs_well(task.inherited) ? 0 : 1);
   }
   if (pid_ < 0) throw std::runtime_error("a worker by " + method + " could not be started");
 }
 
 void BareWorker::reap() {
-  if (thread_.joinable()) return thread_.join();
   bool is_well = false;
-  if (pidfd_ >= 0) {
+  if (thread_.joinable()) {
+    thread_.join();
+    is_well = !*thread_has_failed_;
+  } else if (pidfd_ >= 0) {
     siginfo_t end = {};
     is_well = waitid(P_PIDFD, static_cast<id_t>(pidfd_), &end, WEXITED) == 0 && end.si_status == 0;
     close(std::exchange(pidfd_, -1));

@@ -1,9 +1,11 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <functional>
 #include <initializer_list>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -15,7 +17,7 @@ namespace cowshed::bench {
 // Both ends are closed on exec.
 class Pipe {
  public:
-  // Throws std::runtime_error; so do the others, also when the other end is closed.
+  // Throws std::runtime_error.
   Pipe();
   ~Pipe();
   Pipe(const Pipe&) = delete;
@@ -23,6 +25,7 @@ class Pipe {
 
   int read_end() const { return ends_[0]; }
   int write_end() const { return ends_[1]; }
+  void close_read_end();
   void close_write_end();
   // To the 1 MiB that anybody may have.
   void grow();
@@ -31,7 +34,7 @@ class Pipe {
   std::array<int, 2> ends_{};
 };
 
-// All of it, or std::runtime_error.
+// All of it, or std::runtime_error, also where the other end is closed and SIGPIPE ignored.
 void read_all(int descriptor, void* data, std::size_t size);
 void write_all(int descriptor, const void* data, std::size_t size);
 
@@ -56,6 +59,7 @@ std::optional<int> is_worker(int argc, char** argv, std::initializer_list<NamedT
 bool is_bare(std::string_view method);
 bool starts_program(std::string_view method);
 
+// A thread is waited for at the end of this object, a process is not.
 class BareWorker {
  public:
   // Throws std::runtime_error when it cannot be started.
@@ -68,7 +72,8 @@ class BareWorker {
  private:
   pid_t pid_ = 0;
   int pidfd_ = -1;
-  std::thread thread_;  // whose failure is the process's
+  std::shared_ptr<std::atomic<bool>> thread_has_failed_;
+  std::jthread thread_;
 };
 
 // What they are, for a report.

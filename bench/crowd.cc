@@ -23,15 +23,17 @@ int stand(const Worker& self, Channel<int>& begun, Channel<int>& release) {
   return release.receive() ? 0 : 1;
 }
 
-// By hand: they say that they have begun, and wait, by pipes.
-void stand_between(int release, int begun) {
+// By hand: they say by one pipe that they have begun, and wait at the other.
+void say_begun(int begun) { write_all(begun, "", 1); }
+void wait_for_release(int release) {
   char byte = 0;
-  write_all(begun, &byte, 1);
   read_all(release, &byte, 1);
 }
 
 int stand_alone() {
-  stand_between(STDIN_FILENO, STDOUT_FILENO);
+  say_begun(STDOUT_FILENO);
+  close(STDOUT_FILENO);
+  wait_for_release(STDIN_FILENO);
   return 0;
 }
 
@@ -50,17 +52,26 @@ void look_at(Crowd& crowd, const ForkServer* server) {
   crowd.memory_bytes += pss(getpid()) + (server != nullptr ? pss(server->pid()) : 0);
 }
 
+// Each end of a pipe is open where it is used, and no longer: who dies early, or whose starter
+// does, is noticed.
 Crowd start_by_hand(const std::string& method, int count, bool look) {
+  std::vector<BareWorker> workers;
   Pipe begun;
   Pipe release;
-  const BareTask task = {[&] { stand_between(release.read_end(), begun.write_end()); },
+  const bool are_processes = method != "thread";
+  const BareTask task = {[&] {
+                           if (are_processes) release.close_write_end();
+                           say_begun(begun.write_end());
+                           if (are_processes) begun.close_write_end();
+                           wait_for_release(release.read_end());
+                         },
                          kStandTask.name, release.read_end(), begun.write_end()};
   std::vector<char> bytes(static_cast<std::size_t>(count));
   Crowd crowd = {};
-  std::vector<BareWorker> workers;
   workers.reserve(bytes.size());
   const auto before = Clock::now();
   for (int i = 0; i < count; ++i) workers.emplace_back(method, task);
+  if (are_processes) begun.close_write_end();
   read_all(begun.read_end(), bytes.data(), bytes.size());
   crowd.begun_us = us_since(before);
   for (const BareWorker& worker : workers) {

@@ -68,9 +68,8 @@ class StartingLine {
 // That a way whose environment asks for 2 MiB pages has them for most of the `bytes` that it has
 // allocated; less than 64 MiB may fit between them.
 inline void expect_huge_pages(const nlohmann::json& configuration, std::size_t bytes) {
-  const std::string thp = describe_machine()["thp"];
   if (!configuration.value("huge_pages", false) || bytes < std::size_t{64} << 20U ||
-      thp.find("[never]") != std::string::npos) {
+      !has_huge_pages()) {
     return;
   }
   const std::size_t huge = proc_bytes("/proc/self/smaps_rollup", "AnonHugePages");

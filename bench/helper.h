@@ -30,7 +30,7 @@ class Helper final {
       dup2(ends[1], STDIN_FILENO);
       close_range(STDERR_FILENO + 1, ~0U, 0);
       const auto ready = [] { return send(STDIN_FILENO, "", 1, MSG_NOSIGNAL) == 1; };
-      _exit(watch(STDIN_FILENO, ready) ? 0 : 1);
+      _exit(has_watched(watch, ready) ? 0 : 1);
     }
     close(ends[1]);
     end_ = ends[0];
@@ -61,6 +61,16 @@ class Helper final {
   }
 
  private:
+  // What it throws must not go on in the forked process.
+  template <class Watch, class Ready>
+  static bool has_watched(Watch& watch, Ready ready) {
+    try {
+      return watch(STDIN_FILENO, ready);
+    } catch (...) {
+      return false;
+    }
+  }
+
   pid_t pid_ = -1;
   int end_ = -1;
 };

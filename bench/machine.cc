@@ -56,7 +56,10 @@ nlohmann::json describe_machine() {
           {"glibc", gnu_get_libc_version()}};
 }
 
-bool has_huge_pages() { return first_line(kHugePages).find("[never]") == std::string::npos; }
+bool has_huge_pages() {
+  const std::string setting = first_line(kHugePages);  // empty: a kernel without them
+  return !setting.empty() && setting.find("[never]") == std::string::npos;
+}
 
 void pin_to_cpu(std::size_t index) {
   static const std::vector<int> cpus = usable_cpus();  // before the first thread is pinned

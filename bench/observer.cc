@@ -99,7 +99,7 @@ class CowtopObserver : public Observer {
   pid_t pid() const override { return tool_.pid(); }
   std::uint64_t stop() override {
     const std::string& output = tool_.stop();
-    const auto report = nlohmann::json::parse(output.substr(output.find('{')));
+    const auto report = json_said(output);
     if (report.at("backend") != "tracepoint" || report.at("lost_events") != 0) {
       throw std::runtime_error("cowtop was not exact: " + output);
     }

@@ -161,7 +161,7 @@ class Cowtop {
 
  private:
   json report() const {
-    if (use_ == Use::watch) return json::parse(said_.substr(said_.find('{')));
+    if (use_ == Use::watch) return json_said(said_);
     Tool report({cowtop_path(), "report", "--json", file_.string()});
     return json::parse(report.read_to_end());
   }

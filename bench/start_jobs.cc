@@ -1,6 +1,7 @@
 #include "start_jobs.h"
 
 #include <chrono>
+#include <csignal>
 #include <memory>
 #include <numeric>
 #include <stdexcept>
@@ -51,6 +52,7 @@ const NamedTask kAddUpTask = {"--add-up", add_up_written};
 Jobs::Jobs(const Holder& holder, std::size_t bytes)
     : words_(holder.data().words()),
       answer_(static_cast<JobAnswer*>(shared_memory(sizeof(JobAnswer)))) {
+  std::signal(SIGPIPE, SIG_IGN);  // a worker that dies early is told
   if (words_.empty()) {
     on_heap_.resize(bytes / sizeof(std::uint64_t));
     std::iota(on_heap_.begin(), on_heap_.end(), std::uint64_t{1});
@@ -87,6 +89,7 @@ JobAnswer Jobs::by_hand(const std::string& method) {
   task.output = answer.write_end();
   BareWorker worker(method, task);
   answer.close_write_end();
+  words.close_read_end();
   const std::size_t bytes = words_.size_bytes();
   write_all(words.write_end(), &bytes, sizeof bytes);
   write_all(words.write_end(), words_.data(), bytes);

@@ -241,7 +241,7 @@ void measure(const Options& options, Report& report) {
   report.setting(
       "page tables, memory",
       "VmPTE of all these workers, which have read nothing; PSS of theirs, of the process "
-      "that holds the data, and of its forkserver");
+      "that holds the data, and of its forkserver; threads have none of their own");
   report.setting("copied pages",
                  "of all these workers from their start to their end, by the kernel's own count "
                  "(taskstats)");
@@ -250,9 +250,9 @@ void measure(const Options& options, Report& report) {
                  "words of its parent's");
   report.setting("whole job",
                  "from the call until the worker has added them all up and been reaped; heap: a "
-                 "std::vector, which forkserver and spawn send, and vfork and posix_spawn write "
-                 "to a pipe of 1 MiB; arena: a Ref; python: sum() of an "
-                 "array.array, which forkserver and spawn pickle");
+                 "std::vector, which forkserver and spawn send, vfork and posix_spawn write to a "
+                 "pipe of 1 MiB, and the others find; arena: a Ref, or what they find; python: "
+                 "sum() of an array.array, which forkserver and spawn pickle");
   report.setting("threads", "in the starting process, which holds 16 MiB; all but one sleep");
   report.setting("heap", kHeapSetting);
   report.setting("huge heap", kHugeHeapSetting);

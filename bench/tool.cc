@@ -101,6 +101,12 @@ double cpu_ns(pid_t pid) {
   return 1e9 * static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec);
 }
 
+nlohmann::json json_said(const std::string& output) {
+  const auto begin = output.find('{');
+  if (begin == std::string::npos) throw std::runtime_error("cowtop ended: " + output);
+  return nlohmann::json::parse(output.substr(begin));
+}
+
 std::string cowtop_path() {
   const auto self = std::filesystem::read_symlink("/proc/self/exe");
   return (self.parent_path() / "../tools/cowtop").string();

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <nlohmann/json.hpp>
 #include <string>
 #include <sys/types.h>
 #include <vector>
@@ -47,6 +48,10 @@ class Tool {
 // CPU time that a process has taken, with all its threads but not its children, in ns.  Throws
 // std::runtime_error when it has ended.
 double cpu_ns(pid_t pid);
+
+// What cowtop --json wrote, behind its messages.  Throws std::runtime_error with all of it where
+// there is none.
+nlohmann::json json_said(const std::string& output);
 
 // The cowtop that was built with this program.
 std::string cowtop_path();
