@@ -20,7 +20,7 @@ SOURCE = pathlib.Path(__file__).resolve().parent.parent.parent
 SLOWER = 1.05  # by less than that nothing has become worse
 FAR = 1.2  # what could be that much slower is not called the same
 RESAMPLES = 4000
-HIGHER_IS_BETTER = ("/s", "a second", "%")
+HIGHER_IS_BETTER = ("/s", "a second", "%")  # units of figures; a goal has its bound
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,12 +42,6 @@ class Figure:
         """A difference of two times, both many times as long: near 0, a ratio of two is only noise."""
         return self.name.endswith(" adds")
 
-    def cost(self, value):
-        """What is larger where it is worse.  Less than nothing is a difference that noise has made."""
-        if not self.unit.endswith(HIGHER_IS_BETTER):
-            return max(value, 0)
-        return 1 / value if value else math.inf
-
 
 @dataclasses.dataclass
 class Comparison:
@@ -59,6 +53,8 @@ class Comparison:
     other: float
 
     def verdict(self, figure):
+        if figure.is_added and self.this == self.other == 0:  # noise hides both
+            return "undecided"
         if self.low > (1 if figure.is_count else SLOWER):  # counts are exact
             return "slower"
         if self.high < 1 / SLOWER:
@@ -104,8 +100,18 @@ def is_ours(part, row):
 def rows_of(report):
     """Its figures, and what its goals are about, as if these were figures of a group of their own."""
     return report["figures"] + [
-        {"group": "goal", "name": goal["what"], "value": goal["measured"], "unit": goal["unit"]}
-        for goal in report["goals"]]
+        {"group": "goal", "name": goal["what"], "value": goal["measured"], "unit": goal["unit"],
+         "bound": goal["bound"]} for goal in report["goals"]]
+
+
+def cost(row):
+    """What is larger where it is worse.  Less than nothing is a difference that noise has made."""
+    value = row["value"]
+    is_more_better = (row["bound"] == "at_least" if "bound" in row else
+                      row["unit"].endswith(HIGHER_IS_BETTER))
+    if not is_more_better:
+        return max(value, 0)
+    return 1 / value if value else math.inf
 
 
 def run_once(part, build, json_file):
@@ -121,7 +127,7 @@ def run_once(part, build, json_file):
     for row in rows_of(report):
         if is_ours(part, row):
             figure = Figure(part.benchmark, row["group"], row["name"], row["unit"])
-            costs[figure] = figure.cost(row["value"])
+            costs[figure] = cost(row)
     if not costs:
         raise Failure(f"{program} has none of {', '.join(name for _, name in part.ours)}")
     return costs, {(row["name"], row["text"]) for row in report["settings"]}
@@ -179,7 +185,9 @@ def judge(part, builds, rounds, json_file, commits):
     failed = False
     if any(comparison.verdict(figure) == "slower" for figure, comparison in first.items()):
         try:
-            second = comparisons(measure(part, builds, 2 * rounds, json_file)[0])
+            again, settings = measure(part, builds, 2 * rounds, json_file)
+            second = comparisons(again)
+            doubts += unlike(part.benchmark, settings, commits)
         except Failure as failure:
             doubts.append(f"{failure}, when what seemed slower was measured again")
             failed = True

@@ -121,10 +121,14 @@ def benchmarks():
 def why_not(part, build):
     """Why the part cannot run on this machine, or None."""
     if part.benchmark in ("measuring", "own_cost"):
-        answer = subprocess.run([build / "tools/cowtop", "doctor", "--json"], capture_output=True,
-                                check=False).stdout
-        exact = next(row for row in json.loads(answer)["backends"] if row["backend"] == "tracepoint")
-        if not exact["works"]:
+        cowtop = build / "tools/cowtop"
+        try:
+            answer = subprocess.run([cowtop, "doctor", "--json"], capture_output=True,
+                                    check=False).stdout
+            works = {row["backend"]: row["works"] for row in json.loads(answer)["backends"]}
+        except (OSError, ValueError, LookupError):
+            return f"{cowtop} is missing, or its `doctor --json` gives no answer"
+        if not works.get("tracepoint"):
             return "cowtop's exact backend does not work here, as `cowtop doctor` says"
     if part.benchmark == "html_page" and not pathlib.Path("/usr/bin/chromedriver").exists():
         return "there is no /usr/bin/chromedriver"
