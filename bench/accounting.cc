@@ -1,26 +1,29 @@
 #include "accounting.h"
 
-#include <fstream>
 #include <stdexcept>
+#include <unistd.h>
+
+#include "kernel_setting.h"
 
 namespace cowshed::bench {
 namespace {
 
-constexpr const char* kSetting = "/proc/sys/kernel/task_delayacct";
-
-bool set(int value) {
-  std::ofstream setting(kSetting);
-  setting << value << std::flush;
-  return setting.good();
-}
+constexpr const char* kDelayAccounting = "/proc/sys/kernel/task_delayacct";
 
 }  // namespace
 
+// The helper has the lock: it outlives a process that is killed, until it has put the setting back.
 Accounting::Accounting()
     : helper_([](int end, auto ready) {
-        const bool is_on = set(1);
-        if (is_on && ready()) Helper::has_ended(end, -1);
-        return set(0) && is_on;
+        try {
+          KernelSetting setting(kDelayAccounting);
+          setting.set("1");
+          if (ready()) Helper::has_ended(end, -1);
+          setting.put_back();
+          return true;
+        } catch (const std::runtime_error&) {
+          return false;
+        }
       }) {}
 
 void Accounting::stop() {
@@ -28,11 +31,13 @@ void Accounting::stop() {
 }
 
 std::string cannot_account() {
-  int before = -1;
-  std::ifstream(kSetting) >> before;
-  if (before < 0) return "the kernel has no kernel.task_delayacct";
-  if (before > 0) return "kernel.task_delayacct is on: all that is measured has its cost already";
+  if (access(kDelayAccounting, F_OK) != 0) return "the kernel has no kernel.task_delayacct";
+  // Before the lock's file is made: root may not open what another user has made in /var/tmp.
+  if (access(kDelayAccounting, W_OK) != 0) return "only root can set kernel.task_delayacct";
   try {
+    if (KernelSetting(kDelayAccounting).before() != "0") {
+      return "kernel.task_delayacct is on: all that is measured has its cost already";
+    }
     Accounting();
   } catch (const std::runtime_error& error) {
     return error.what();

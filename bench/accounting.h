@@ -12,7 +12,8 @@ namespace cowshed::bench {
 
 // The kernel's own count of copies, by process and with their times, while this object lives: delay
 // accounting (kernel.task_delayacct=1), whose figures taskstats sends when a process ends.  It is
-// for processes that are forked meanwhile.
+// for processes that are forked meanwhile.  One process of the machine has it at a time, the others
+// wait: whoever has one must not wait for a process that makes one.
 class Accounting {
  public:
   // Throws std::runtime_error; so do the others.
@@ -28,7 +29,8 @@ class Accounting {
   ExitAccounts accounts_;
 };
 
-// Why there can be none here; empty where there can.
+// Why there can be none here; empty where there can.  Waits for whoever has it.  Not while this
+// process has one.
 std::string cannot_account();
 
 }  // namespace cowshed::bench

@@ -22,8 +22,9 @@ std::optional<std::uint64_t> wpcopy_count(pid_t tgid);
 
 // By how much taskstats may be short of what happened: it counts a copy only if it took some time
 // (delayacct_end() in kernel/delayacct.c), by local_clock(), which stands still while a tick is
-// late (kernel/sched/clock.c: it never runs further ahead than one): on a busy machine it misses 4
-// of 100,000.  Never does it count more.
+// late (kernel/sched/clock.c: it never runs further ahead than one).  This is for a machine whose
+// ticks come in time, on which it misses 4 of 100,000; on a busy one it has missed one in six, and
+// a test that fails by that is to be run again, alone.  Never does it count more.
 inline std::int64_t most_unseen(std::uint64_t counted) {
   return 8 + static_cast<std::int64_t>(counted / 1000);
 }

@@ -2,11 +2,11 @@
 
 #include <string>
 
+#include <cowshed/bench/kernel_setting.h>
+
 namespace cowshed::test {
 
-// A setting of the kernel, a file of one line, that has another value until this is destroyed.  One
-// process of the machine has it at a time, the others wait.  What was set before is kept in the
-// lock's file, so that the next one can put it back if this one is killed.
+// A setting of the kernel that has another value until this is destroyed.
 class Setting {
  public:
   Setting(const std::string& path, const std::string& value);
@@ -15,9 +15,7 @@ class Setting {
   Setting& operator=(const Setting&) = delete;
 
  private:
-  std::string path_;
-  std::string before_;
-  int lock_ = -1;
+  bench::KernelSetting setting_;
 };
 
 }  // namespace cowshed::test
