@@ -35,15 +35,17 @@ Starter::Starter()
   if (clock_ == MAP_FAILED) throw std::runtime_error("mmap failed");
 }
 
-StartTimes Starter::measure(const std::string& method) {
+StartTimes Starter::measure(const std::string& method) try {
   *clock_ = 0;
   const std::int64_t before = now_ns();
   const std::int64_t begun = is_bare(method) ? by_hand(method) : by_library(method);
   const std::int64_t ended = now_ns();
   if (begun < before || begun > ended) {
-    throw std::runtime_error("a worker by " + method + " did not begin when it was started");
+    throw std::runtime_error("it did not begin when it was started");
   }
   return {static_cast<double>(begun - before) / 1000, static_cast<double>(ended - before) / 1000};
+} catch (const std::runtime_error& failure) {
+  throw std::runtime_error("a worker by " + method + ": " + failure.what());
 }
 
 std::int64_t Starter::by_hand(const std::string& method) {

@@ -6,7 +6,9 @@ import ctypes
 import json
 import os
 import pathlib
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,8 +18,9 @@ BUILD = pathlib.Path(sys.argv[1]).resolve()
 RIGHT = "return total & WORD"
 WRONG = "return total + 1 & WORD"
 
-HAS_THP = "[never]" not in pathlib.Path(
-    "/sys/kernel/mm/transparent_hugepage/enabled").read_text(encoding="utf-8")
+LONGEST_S = 100  # of one run, on a busy machine
+THP = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
+HAS_THP = THP.exists() and "[never]" not in THP.read_text(encoding="utf-8")
 PR_SET_THP_DISABLE = 41
 
 C_HEAD = r"""
@@ -101,6 +104,27 @@ print("SAYS")
 """
 
 
+def run(command, questions="", environment=None, prepare=None):
+    """With nothing left of it where it takes too long."""
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, **(environment or {})}, preexec_fn=prepare, start_new_session=True)
+    try:
+        output, errors = process.communicate(questions, timeout=LONGEST_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise AssertionError(f"still running after {LONGEST_S} s: {command}") from None
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
+
+
+def can_observe():
+    """Whether cowtop is exact here, as the benchmarks ask."""
+    answer = subprocess.run([BUILD / "tools/cowtop", "doctor", "--json"], capture_output=True, check=False)
+    return any(row["backend"] == "tracepoint" and row["works"]
+               for row in json.loads(answer.stdout)["backends"])
+
+
 def without_thp(is_without):
     """For what is started: no 2 MiB pages, whatever it asks for."""
     libc = ctypes.CDLL(None)
@@ -125,14 +149,12 @@ class WrongAnswerTest(unittest.TestCase):
         path.chmod(0o755)
 
     def run_here(self, *command, environment=None):
-        return subprocess.run([self.folder / command[0], "--quick", *command[1:]], text=True,
-                              capture_output=True, check=False,
-                              env={**os.environ, **(environment or {})})
+        return run([self.folder / command[0], "--quick", *command[1:]], environment=environment)
 
     def expect(self, run, why):
         """That it said why, and told no time; that all is well where there is no reason."""
         self.assertEqual(run.returncode, 1 if why else 0, run.stdout + run.stderr)
-        self.assertRegex(run.stderr, why or "^$")
+        self.assertTrue(re.search(why, run.stderr), run.stderr)
         self.assertEqual(run.stdout == "", why != "", run.stdout)
 
     def expect_of_scripts(self, benchmark, group, script, wrongs):
@@ -146,6 +168,8 @@ class WrongAnswerTest(unittest.TestCase):
             self.expect(self.run_here(benchmark, "--only", group), why)
 
     def preload(self, text, name="wrong"):
+        if not shutil.which("gcc"):
+            self.skipTest("no gcc")
         source = self.folder / f"{name}.c"
         source.write_text(C_HEAD + text, encoding="ascii")
         library = source.with_suffix(".so")
@@ -161,10 +185,8 @@ class WrongAnswerTest(unittest.TestCase):
             self.expect(self.run_here(benchmark, "--only", group, environment=environment), why)
 
     def run_subject(self, program, configuration, questions="", environment=None, is_without=False):
-        return subprocess.run([BUILD / "bench" / program, "--subject", json.dumps(configuration)],
-                              input=questions, text=True, capture_output=True, check=False,
-                              env={**os.environ, **(environment or {})},
-                              preexec_fn=without_thp(is_without))
+        return run([BUILD / "bench" / program, "--subject", json.dumps(configuration)], questions,
+                   environment, without_thp(is_without))
 
     def write_cowtop(self, instead="pass"):
         self.write_program(self.tools / "cowtop", COWTOP.replace(
@@ -385,8 +407,8 @@ class WrongAnswerTest(unittest.TestCase):
             "  int (*spawned)() = dlsym(RTLD_NEXT, \"posix_spawn\");\n"
             "  if (argv[1] && strcmp(argv[1], \"--begin\") == 0) { INSTEAD; }\n"
             "  return spawned(pid, path, actions, attributes, argv, envp);\n}\n",
-            (("path = \"/bin/true\"", "a worker did not say when it began"),
-             ("path = \"/bin/false\"", "a worker did not start, or failed")))
+            (("path = \"/bin/true\"", "a worker by posix_spawn: a pipe ended early"),
+             ("path = \"/bin/false\"", "a worker by posix_spawn: (a pipe ended early|a worker has failed)")))
 
     def test_launch_by_another_clock(self):
         self.expect_of_libraries(
@@ -397,7 +419,7 @@ class WrongAnswerTest(unittest.TestCase):
             "  if (strcmp(program_invocation_short_name, \"worker\") == 0) { INSTEAD; }\n"
             "  return failed;\n}\n",
             (("now->tv_sec -= 60",
-              "a worker by posix_spawn did not begin when it was started"),))
+              "a worker by posix_spawn: it did not begin when it was started"),))
 
     def test_start_methods(self):
         self.expect_of_scripts("start_methods", "job/python", "start_python", (
@@ -409,13 +431,8 @@ class WrongAnswerTest(unittest.TestCase):
             ("pipe.send(time.monotonic_ns())", "pipe.send(0)",
              "a worker by fork did not begin when it was started"),))
 
-    def can_observe(self):
-        doctor = subprocess.run([BUILD / "tools/cowtop", "doctor"], check=False,
-                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        return doctor.returncode == 0
-
     def test_measuring(self):
-        if not self.can_observe():
+        if not can_observe():
             self.skipTest("cowtop cannot be exact here")
         self.copy("measuring")
         self.write_cowtop()
@@ -435,7 +452,7 @@ class WrongAnswerTest(unittest.TestCase):
         return self.run_here("measuring", "--only", "copy, 2 CPUs", environment={"PATH": path})
 
     def test_measuring_by_cowtop(self):
-        if not self.can_observe():
+        if not can_observe():
             self.skipTest("cowtop cannot be exact here")
         self.copy("measuring")
         each = "for process in report['processes']: process['copied_pages']"
@@ -448,7 +465,7 @@ class WrongAnswerTest(unittest.TestCase):
             self.expect(self.run_here("measuring", "--only", "count"), why)
 
     def test_own_cost(self):
-        if not self.can_observe():
+        if not can_observe():
             self.skipTest("cowtop cannot be exact here")
         self.copy("own_cost")
         each = "for process in report['processes']: process['copied_pages']"
@@ -463,7 +480,7 @@ class WrongAnswerTest(unittest.TestCase):
         self.expect(self.run_here("own_cost", "--only", "recording"),
                     "cowtop ended: no such process")
 
-    @unittest.skipUnless(shutil.which("chromedriver"), "no browser")
+    @unittest.skipUnless(pathlib.Path("/usr/bin/chromedriver").exists(), "no browser")
     def test_html_page(self):
         """A page whose script does not run to its end."""
         self.copy("html_page")
