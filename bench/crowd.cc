@@ -65,7 +65,7 @@ Crowd start_by_hand(const std::string& method, int count, bool look) {
                            if (are_processes) begun.close_write_end();
                            wait_for_release(release.read_end());
                          },
-                         kStandTask.name, release.read_end(), begun.write_end()};
+                         stand_task.name, release.read_end(), begun.write_end()};
   std::vector<char> bytes(static_cast<std::size_t>(count));
   Crowd crowd = {};
   workers.reserve(bytes.size());
@@ -112,7 +112,7 @@ Crowd start_by_library(const std::string& method, int count, const ForkServer* s
 
 }  // namespace
 
-const NamedTask kStandTask = {"--stand", stand_alone};
+const NamedTask stand_task = {"--stand", stand_alone};
 
 Crowd start_crowd(const std::string& method, int count, const ForkServer* server, bool look) {
   return is_bare(method) ? start_by_hand(method, count, look)

@@ -24,6 +24,6 @@ struct Crowd {
 Crowd start_crowd(const std::string& method, int count, const ForkServer* server, bool look);
 
 // What it asks of this program, whose main() begins with is_worker().
-extern const NamedTask kStandTask;
+extern const NamedTask stand_task;
 
 }  // namespace cowshed::bench

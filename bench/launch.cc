@@ -123,7 +123,7 @@ void measure(const Options& options, Report& report) {
 }  // namespace cowshed::bench
 
 int main(int argc, char** argv) {
-  if (const auto code = cowshed::bench::is_worker(argc, argv, {cowshed::bench::kBeginTask})) {
+  if (const auto code = cowshed::bench::is_worker(argc, argv, {cowshed::bench::begin_task})) {
     return *code;
   }
   const cowshed::Runtime runtime(argc, argv);

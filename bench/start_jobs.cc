@@ -47,7 +47,7 @@ double us(Clock::duration time) { return std::chrono::duration<double, std::micr
 
 }  // namespace
 
-const NamedTask kAddUpTask = {"--add-up", add_up_written};
+const NamedTask add_up_task = {"--add-up", add_up_written};
 
 Jobs::Jobs(const Holder& holder, std::size_t bytes)
     : words_(holder.data().words()),
@@ -75,7 +75,7 @@ JobTimes Jobs::measure(const std::string& method) {
 }
 
 JobAnswer Jobs::by_hand(const std::string& method) {
-  BareTask task = {[this] { *answer_ = add_up(words_); }, kAddUpTask.name, STDIN_FILENO,
+  BareTask task = {[this] { *answer_ = add_up(words_); }, add_up_task.name, STDIN_FILENO,
                    STDOUT_FILENO};
   *answer_ = {};
   if (!starts_program(method)) {

@@ -53,6 +53,6 @@ class Jobs {
 };
 
 // What it asks of this program, whose main() begins with is_worker().
-extern const NamedTask kAddUpTask;
+extern const NamedTask add_up_task;
 
 }  // namespace cowshed::bench

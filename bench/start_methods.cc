@@ -95,13 +95,13 @@ struct Question {
 Question one_worker() { return {{"begin", "cycle"}, json::object()}; }
 
 // The library's first: the ratios are to its fork.
-const std::vector<std::string> kMethods = {"fork",   "forkserver", "spawn",       "bare fork",
-                                           "clone3", "vfork",      "posix_spawn", "thread"};
-const std::vector<std::string> kMethodsOfPython = {"fork", "forkserver", "spawn"};
+const std::vector<std::string> all_methods = {"fork",   "forkserver", "spawn",       "bare fork",
+                                              "clone3", "vfork",      "posix_spawn", "thread"};
+const std::vector<std::string> methods_of_python = {"fork", "forkserver", "spawn"};
 
 // What a program that is started by hand cannot have is an arena.
 std::vector<std::string> methods_for(const std::string& memory) {
-  std::vector<std::string> methods = kMethods;
+  std::vector<std::string> methods = all_methods;
   if (memory == "arena") std::erase_if(methods, starts_program);
   return methods;
 }
@@ -171,9 +171,9 @@ void measure_workers(const Options& options, Report& report) {
          options.quick ? std::vector<int>{1, 2, 4} : std::vector<int>{1, 8, 64, 256}) {
       const std::string name = fmt::format("{}/{}", memory, count_name(count, "worker"));
       measure_methods(name, subject,
-                      {{"all begun", "all ended"}, {{"workers", count}, {"look", false}}}, kMethods,
-                      options.pairs, report);
-      for (const auto& method : kMethods) {
+                      {{"all begun", "all ended"}, {{"workers", count}, {"look", false}}},
+                      all_methods, options.pairs, report);
+      for (const auto& method : all_methods) {
         std::optional<Accounting> accounting;
         if (no_count.empty()) accounting.emplace();
         const json crowd = subject.ask({{"method", method}, {"workers", count}, {"look", true}});
@@ -209,7 +209,7 @@ void measure_jobs(const Options& options, Report& report) {
     const std::string name = fmt::format("python/{}", size_name(bytes));
     if (!options.wants("job/" + name) || bytes == sizes.back()) continue;
     Subject subject({{"bytes", bytes}, {"job", true}}, "start_python");
-    measure_methods(name, subject, job, kMethodsOfPython, options.pairs, report);
+    measure_methods(name, subject, job, methods_of_python, options.pairs, report);
   }
 }
 
@@ -294,7 +294,7 @@ void measure(const Options& options, Report& report) {
     const std::string name = fmt::format("python/{}", size_name(bytes));
     if (!options.wants(name)) continue;
     Subject subject({{"bytes", bytes}}, "start_python");
-    measure_methods(name, subject, one_worker(), kMethodsOfPython, options.pairs, report);
+    measure_methods(name, subject, one_worker(), methods_of_python, options.pairs, report);
   }
   measure_jobs(options, report);
   measure_workers(options, report);
@@ -306,7 +306,7 @@ void measure(const Options& options, Report& report) {
 
 int main(int argc, char** argv) {
   using namespace cowshed::bench;
-  if (const auto code = is_worker(argc, argv, {kBeginTask, kAddUpTask, kStandTask})) return *code;
+  if (const auto code = is_worker(argc, argv, {begin_task, add_up_task, stand_task})) return *code;
   const cowshed::Runtime runtime(argc, argv);
   return run_program(
       argc, argv,

@@ -27,7 +27,7 @@ int say_when() {
 
 }  // namespace
 
-const NamedTask kBeginTask = {"--begin", say_when};
+const NamedTask begin_task = {"--begin", say_when};
 
 Starter::Starter()
     : clock_(static_cast<std::int64_t*>(
@@ -49,7 +49,7 @@ StartTimes Starter::measure(const std::string& method) try {
 }
 
 std::int64_t Starter::by_hand(const std::string& method) {
-  BareTask task = {[this] { *clock_ = now_ns(); }, kBeginTask.name, STDIN_FILENO, STDOUT_FILENO};
+  BareTask task = {[this] { *clock_ = now_ns(); }, begin_task.name, STDIN_FILENO, STDOUT_FILENO};
   if (!starts_program(method)) {
     BareWorker(method, task).reap();
     return *clock_;

@@ -34,6 +34,6 @@ class Starter {
 };
 
 // What it asks of this program, whose main() begins with is_worker().
-extern const NamedTask kBeginTask;
+extern const NamedTask begin_task;
 
 }  // namespace cowshed::bench
