@@ -9,6 +9,7 @@
 #include "holder.h"
 #include "machine.h"
 #include "program.h"
+#include "repeat.h"
 
 // How long fork() takes a process by what it holds.  The call's time in the parent; the child ends
 // at once.
@@ -17,7 +18,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kRounds = 3;  // of fresh processes
+constexpr int kRounds = 2;  // of fresh processes
 
 class ForkWork final : public SubjectWork {
  public:
@@ -27,7 +28,7 @@ class ForkWork final : public SubjectWork {
   }
 
   json facts() const override { return holder_.facts(); }
-  json answer(const json&) override { return {{"us", timed_fork()}}; }
+  json answer(const json&) override { return {{"us", median(repeat(timed_fork))}}; }
 
  private:
   static double timed_fork() {
@@ -162,6 +163,7 @@ void measure_heap(const std::string& group, const Holding& holding, const Option
 void measure(const Options& options, Report& report) {
   const Sizes sizes =
       options.quick ? Sizes{4_MiB, 8_MiB, 16_MiB, 32_MiB} : Sizes{64_MiB, 512_MiB, 4_GiB, 12_GiB};
+  report.setting("fork()", fmt::format("each time is {}", kRepeatSetting));
   report.setting("arena",
                  "frozen (strict); array: one of 64-bit words; objects: 48 bytes each, linked; all "
                  "sizes by turns, but the largest, apart from the others, by turns with the "

@@ -8,6 +8,7 @@
 #include "holder.h"
 #include "machine.h"
 #include "program.h"
+#include "repeat.h"
 #include "starts.h"
 
 // How long a worker takes to its first line, and to its end, by how it is started and by what its
@@ -17,7 +18,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kRounds = 3;  // of fresh processes
+constexpr int kRounds = 2;  // of fresh processes
 
 class LaunchWork final : public SubjectWork {
  public:
@@ -107,7 +108,10 @@ void measure_method(const Method& method, std::size_t small, std::size_t large,
 void measure(const Options& options, Report& report) {
   const std::size_t small = options.quick ? 4_MiB : 64_MiB;
   const std::size_t large = options.quick ? 16_MiB : 4_GiB;
-  report.setting("begin", "from the call to the first line of the worker's function");
+  report.setting(
+      "begin",
+      fmt::format("from the call to the first line of the worker's function; each time is {}",
+                  kRepeatSetting));
   report.setting("cycle", "from the call until the worker has been reaped and its value is there");
   report.setting("bare fork", std::string(kBareForkSetting) + " in a process without an arena");
   report.setting("posix_spawn", kPosixSpawnSetting);

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <csignal>
 #include <cstddef>
@@ -11,6 +12,7 @@
 #include <future>
 #include <memory>
 #include <pty.h>
+#include <regex>
 #include <stdexcept>
 #include <string>
 #include <sys/ioctl.h>
@@ -114,6 +116,15 @@ double now_s() { return static_cast<double>(now_ns()) / 1e9; }
 
 enum class Use { watch, record, record_sites };
 
+// Throws where it has seen fewer processes, or not a quarter of the copies a second.
+void check_seen(std::size_t seen, int processes, double rate, std::size_t to_be_seen) {
+  if (seen < static_cast<std::size_t>(processes) || rate < static_cast<double>(to_be_seen) / 4) {
+    throw std::runtime_error(
+        fmt::format("cowtop has seen {} processes and {:.0f} copies a second, of {} and {}", seen,
+                    rate, processes, to_be_seen));
+  }
+}
+
 // cowtop that watches, or records, a tree; its file goes with it.
 class Cowtop {
  public:
@@ -150,12 +161,7 @@ class Cowtop {
       pages += process["copied_pages"].get<double>();
     }
     const double rate = pages / measured["duration_s"].get<double>();
-    const std::size_t seen = measured["processes"].size();
-    if (seen < static_cast<std::size_t>(processes) || rate < static_cast<double>(to_be_seen) / 4) {
-      throw std::runtime_error(
-          fmt::format("cowtop has seen {} processes and {:.0f} copies a second, of {} and {}", seen,
-                      rate, processes, to_be_seen));
-    }
+    check_seen(measured["processes"].size(), processes, rate, to_be_seen);
     return rate;
   }
 
@@ -204,7 +210,9 @@ class LiveCowtop {
     }
     first_screen_s_ = now_s() - began_s;
     reader_ = std::thread([this] {
-      for (std::string text; read_more(text);) text.clear();
+      while (read_more(text_)) {
+        if (!quitting_) text_.clear();
+      }
     });
   }
   LiveCowtop(const LiveCowtop&) = delete;
@@ -216,6 +224,20 @@ class LiveCowtop {
     close(terminal_);
   }
   pid_t pid() const { return pid_; }
+  // Ends it, and reads what it has seen from the table that it then prints.
+  void check_copies(int processes, std::size_t to_be_seen) {
+    quitting_ = true;
+    if (write(terminal_, "q", 1) != 1) throw std::runtime_error("cowtop's terminal is gone");
+    reader_.join();
+    std::smatch first;
+    std::smatch last;
+    if (!std::regex_search(text_, first, std::regex(R"(exact; (\d+) processes in ([\d.]+) s)")) ||
+        !std::regex_search(text_, last, std::regex(R"(total copied: ([\d.]+) MiB)"))) {
+      throw std::runtime_error("the live view has ended without its table");
+    }
+    const double rate = std::stod(last[1]) * 256 / std::stod(first[2]);
+    check_seen(std::stoul(first[1]), processes, rate, to_be_seen);
+  }
   double first_screen_s() const { return first_screen_s_; }
 
  private:
@@ -229,6 +251,8 @@ class LiveCowtop {
   pid_t pid_ = 0;
   int terminal_ = -1;
   double first_screen_s_ = 0;
+  std::string text_;  // the last that was read; all of it when quitting
+  std::atomic<bool> quitting_ = false;
   std::thread reader_;
 };
 
@@ -289,7 +313,7 @@ void measure_idle(const Options& options, Report& report) {
   const Subject tree = tree_of(processes, 0, 0);
   Cowtop watching(tree);
   Cowtop recording(tree, Use::record);
-  const LiveCowtop live(tree);
+  LiveCowtop live(tree);
   const auto look = [&options](pid_t pid) {
     return std::async(std::launch::async, look_at, pid, std::cref(options));
   };
@@ -303,6 +327,7 @@ void measure_idle(const Options& options, Report& report) {
     cowtop->stop();
     cowtop->check_copies(processes, 0);
   }
+  live.check_copies(processes, 0);
 }
 
 void measure_copying(const Options& options, Report& report) {
@@ -319,8 +344,12 @@ void measure_copying(const Options& options, Report& report) {
 }
 
 void measure_live(const std::string& group, bool sites, const Options& options, Report& report) {
-  const Subject tree = tree_of(sizes_of(options).processes, 10, 0);
-  print_running(group, "the live view", look_at(LiveCowtop(tree, sites).pid(), options), report);
+  constexpr std::size_t kPages = 10;
+  const int processes = sizes_of(options).processes;
+  const Subject tree = tree_of(processes, kPages, 0);
+  LiveCowtop live(tree, sites);
+  print_running(group, "the live view", look_at(live.pid(), options), report);
+  live.check_copies(processes, kPages * static_cast<std::size_t>(processes));
 }
 
 void measure_first_screen(const Options& options, Report& report) {

@@ -19,6 +19,7 @@
 #include "holder.h"
 #include "machine.h"
 #include "program.h"
+#include "repeat.h"
 #include "start_jobs.h"
 #include "starts.h"
 
@@ -231,7 +232,9 @@ void measure(const Options& options, Report& report) {
   const std::vector<std::size_t> sizes =
       options.quick ? std::vector<std::size_t>{4_MiB, 8_MiB, 16_MiB}
                     : std::vector<std::size_t>{16_MiB, 256_MiB, 4_GiB, 12_GiB};
-  report.setting("begin", "from the call to the first line of the worker");
+  report.setting("begin",
+                 fmt::format("from the call to the first line of the worker; each time is {}",
+                             kRepeatSetting));
   report.setting("cycle",
                  "from the call until the worker has been reaped and what it said is there");
   report.setting("all begun",

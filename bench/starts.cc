@@ -4,10 +4,13 @@
 #include <stdexcept>
 #include <sys/mman.h>
 #include <unistd.h>
+#include <vector>
 
 #include <cowshed/share/workers.h>
 
 #include "got.h"
+#include "repeat.h"
+#include "statistics.h"
 
 namespace cowshed::bench {
 namespace {
@@ -36,6 +39,18 @@ Starter::Starter()
 }
 
 StartTimes Starter::measure(const std::string& method) try {
+  std::vector<double> begins;
+  std::vector<double> cycles;
+  for (const StartTimes& times : repeat([&] { return measure_one(method); })) {
+    begins.push_back(times.begin_us);
+    cycles.push_back(times.cycle_us);
+  }
+  return {median(begins), median(cycles)};
+} catch (const std::runtime_error& failure) {
+  throw std::runtime_error("a worker by " + method + ": " + failure.what());
+}
+
+StartTimes Starter::measure_one(const std::string& method) {
   *clock_ = 0;
   const std::int64_t before = now_ns();
   const std::int64_t begun = is_bare(method) ? by_hand(method) : by_library(method);
@@ -44,8 +59,6 @@ StartTimes Starter::measure(const std::string& method) try {
     throw std::runtime_error("it did not begin when it was started");
   }
   return {static_cast<double>(begun - before) / 1000, static_cast<double>(ended - before) / 1000};
-} catch (const std::runtime_error& failure) {
-  throw std::runtime_error("a worker by " + method + ": " + failure.what());
 }
 
 std::int64_t Starter::by_hand(const std::string& method) {

@@ -16,16 +16,19 @@ struct StartTimes {
   double cycle_us;  // until it has been reaped, and what it said is there
 };
 
-// Starts one worker, which says when it began and ends, by the method of that name: "bare fork",
-// "clone3", "vfork", "posix_spawn", "thread", or the library's "fork", "spawn" and "forkserver".
+// Starts workers, each of which says when it began and ends, by the method of that name: "bare
+// fork", "clone3", "vfork", "posix_spawn", "thread", or the library's "fork", "spawn" and
+// "forkserver".
 class Starter {
  public:
   Starter();
 
-  // Throws std::runtime_error when the worker did not begin between the call and its end.
+  // Medians of repeat(), one worker after the other.  Throws std::runtime_error when one did not
+  // begin between the call and its end.
   StartTimes measure(const std::string& method);
 
  private:
+  StartTimes measure_one(const std::string& method);
   std::int64_t by_hand(const std::string& method);
   std::int64_t by_library(const std::string& method);
 
