@@ -3,6 +3,8 @@
 #include <chrono>
 #include <vector>
 
+#include "statistics.h"
+
 namespace cowshed::bench {
 
 constexpr const char* kRepeatSetting = "the median of up to 9 in a row, none begun after 10 ms";
@@ -18,6 +20,13 @@ auto repeat(Once once) {
     results.push_back(once());
   } while (results.size() < 9 && Clock::now() < end);
   return results;
+}
+
+template <class Times>
+double median_of(const std::vector<Times>& results, double Times::*time) {
+  std::vector<double> times;
+  for (const Times& each : results) times.push_back(each.*time);
+  return median(times);
 }
 
 }  // namespace cowshed::bench

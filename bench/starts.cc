@@ -4,13 +4,11 @@
 #include <stdexcept>
 #include <sys/mman.h>
 #include <unistd.h>
-#include <vector>
 
 #include <cowshed/share/workers.h>
 
 #include "got.h"
 #include "repeat.h"
-#include "statistics.h"
 
 namespace cowshed::bench {
 namespace {
@@ -39,13 +37,8 @@ Starter::Starter()
 }
 
 StartTimes Starter::measure(const std::string& method) try {
-  std::vector<double> begins;
-  std::vector<double> cycles;
-  for (const StartTimes& times : repeat([&] { return measure_one(method); })) {
-    begins.push_back(times.begin_us);
-    cycles.push_back(times.cycle_us);
-  }
-  return {median(begins), median(cycles)};
+  const auto times = repeat([&] { return measure_one(method); });
+  return {median_of(times, &StartTimes::begin_us), median_of(times, &StartTimes::cycle_us)};
 } catch (const std::runtime_error& failure) {
   throw std::runtime_error("a worker by " + method + ": " + failure.what());
 }

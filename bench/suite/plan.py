@@ -39,11 +39,11 @@ PLAN = {
               tiny("html_page"), tiny("own_cost"), tiny("sharing"),
               tiny("allocators"), tiny("applications")],
     # As many pairs as come to less than 40 minutes on 2 CPUs; even, for both orders.
-    "full": [pairs("fork_latency", 4, 14, "arena"), pairs("fork_latency", 2, 14, "heap"),
+    "full": [pairs("fork_latency", 8, 14, "arena"), pairs("fork_latency", 2, 14, "heap"),
              pairs("child_read", 4, 10), pairs("fill", 4, 4, "fill"),
              pairs("fill", 8, 4, "churn"), pairs("freeze", 4, 17), pairs("deref", 64),
              pairs("channel", 6, 6), Part("channel_rivals", ("--pairs", "4"), 16, 1800),
-             pairs("launch", 4, 6),
+             pairs("launch", 8, 6),
              pairs("start_methods", 4, 14), pairs("measuring", 8, 2, "copy"),
              pairs("measuring", 6, 2, "count"), pairs("measuring", 10, 2, "bystander"),
              pairs("measuring", 4, 2, "no faults"), pairs("measuring", 10, 2, "many mappings"),
