@@ -11,7 +11,7 @@ SOURCE = pathlib.Path(__file__).resolve().parent.parent.parent
 BEGIN = "<!-- By python3 bench/suite/decision.py, of docs/performance.md -->\n"
 END = "<!-- The end of what it writes -->\n"
 BEGIN_FORK = "<!-- By python3 bench/suite/decision.py, of docs/performance.md: fork() -->\n"
-CLEARLY = 1.25  # less than that, 20 % less, is no reason against what comes first
+CLEARLY = 1.25  # less than that, 20 % less, is no reason against another
 SCALES = {"us": ("us", "ms", "s"), "ms": ("ms", "s"), "ns": ("ns", "us", "ms", "s")}
 
 
@@ -72,7 +72,8 @@ SITUATIONS = [
               ("`std::thread`", "thread"), (FORK, "fork"), (SPAWN, "spawn")),
     situation("objects with pointers and strings, for 8 workers",
               "memory of all, 64 MiB of data", "sharing", "memory/64 MiB",
-              ("`shared_ptr` on the heap, forked", "shared_ptr"), ("a frozen `Arena`", "arena"),
+              ("`shared_ptr` on the heap, forked", "shared_ptr"),
+              ("the same in huge pages", "shared_ptr, huge pages"), ("a frozen `Arena`", "arena"),
               ("Boost.Interprocess", "Boost.Interprocess")),
     situation("data that can be one table of offsets", "look-ups of 8 workers in 64 MiB",
               "sharing", "look-ups/64 MiB", ("a frozen `Arena`", "arena"),
@@ -81,9 +82,10 @@ SITUATIONS = [
               "allocators", "copied pages/even, 100 % freed", ("glibc's heap", "glibc"),
               ("mimalloc", "mimalloc"), ("jemalloc", "jemalloc"), ("an `ArenaScope`", "arena")),
     situation("small messages from a process to another", "64 bytes", "channel_rivals",
-              "rate/64 B", PIPE, POSIX_QUEUE, CHANNEL, BOOST, ZEROMQ),
+              "rate/64 B", PIPE, SOCKETPAIR, POSIX_QUEUE, CHANNEL, BOOST, ZEROMQ),
     situation("small messages among several processes", "64 bytes, 4 senders, 4 receivers",
-              "channel_rivals", "rate/64 B, 4 to 4", PIPE, POSIX_QUEUE, CHANNEL, BOOST, ZEROMQ),
+              "channel_rivals", "rate/64 B, 4 to 4", PIPE, SOCKETPAIR, POSIX_QUEUE, CHANNEL, BOOST,
+              ZEROMQ),
     situation("questions that wait for their answer", "64 bytes there and back, the median",
               "channel_rivals", "round trip/64 B",
               *((text, figure + ", p50") for text, figure in
@@ -127,9 +129,9 @@ def amount(row, void):
 
 
 def choose(costs):
-    """The first that none beats clearly: {choice: cost}, the simplest first."""
+    """Those that none beats clearly: {choice: cost}, the simplest first."""
     least = min(costs.values())
-    return next(choice for choice, cost in costs.items() if cost <= CLEARLY * least)
+    return [choice for choice, cost in costs.items() if cost <= CLEARLY * least]
 
 
 def table(reports):
@@ -138,11 +140,11 @@ def table(reports):
     for each in SITUATIONS:
         rows = {choice: each.figure_of(choice, reports) for choice in each.choices}
         void = growth.void_groups(reports[each.benchmark])
-        best = choose({choice: growth.cost_of(row) for choice, row in rows.items()})
+        chosen = choose({choice: growth.cost_of(row) for choice, row in rows.items()})
         others = ", ".join(f"{choice.text}: {amount(row, void)}" for choice, row in rows.items()
-                           if choice is not best)
-        yield (f"| {each.have} | {best.text} | {each.measure}: {amount(rows[best], void)} | "
-               f"{others} |")
+                           if choice is not chosen[0])
+        yield (f"| {each.have} | {' or '.join(choice.text for choice in chosen)} | "
+               f"{each.measure}: {amount(rows[chosen[0]], void)} | {others} |")
 
 
 def fork_goals(reports):

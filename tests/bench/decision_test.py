@@ -34,10 +34,11 @@ class ReadmeTest(unittest.TestCase):
 
     def test_each_row_chooses_by_a_figure_and_names_the_others(self):
         for situation, (_, chosen, measured, others) in zip(decision.SITUATIONS, self.rows):
-            self.assertIn(chosen, [choice.text for choice in situation.choices])
+            chosen = chosen.split(" or ")
+            self.assertLessEqual(set(chosen), {choice.text for choice in situation.choices})
             self.assertRegex(measured, rf"^{re.escape(situation.measure)}: ~?[\d.e+]+( .+)?$")
             for choice in situation.choices:
-                self.assertEqual(choice.text in others, choice.text != chosen, others)
+                self.assertEqual(f"{choice.text}: " in others, choice.text != chosen[0], others)
 
     def test_the_documentation_has_every_figure(self):
         reports = page.read([SOURCE / "docs/performance.md"])
@@ -47,9 +48,10 @@ class ReadmeTest(unittest.TestCase):
 
 
 class ChoiceTest(unittest.TestCase):
-    def test_the_simplest_that_none_beats_clearly(self):
-        self.assertEqual(decision.choose({"simple": 12, "clever": 10}), "simple")
-        self.assertEqual(decision.choose({"simple": 13, "clever": 10, "cleverer": 9.5}), "clever")
+    def test_those_that_none_beats_clearly_the_simplest_first(self):
+        self.assertEqual(decision.choose({"simple": 12, "clever": 10}), ["simple", "clever"])
+        self.assertEqual(decision.choose({"simple": 13, "clever": 10, "cleverer": 9.5}),
+                         ["clever", "cleverer"])
 
     def test_amounts_are_told_in_the_unit_that_fits(self):
         row = {"group": "g", "value": 272895, "unit": "us"}
