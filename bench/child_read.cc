@@ -297,7 +297,7 @@ void measure(const Options& options, Report& report) {
   report.setting("page faults", FaultCounter::source());
   report.setting("private memory", "Private_Clean and Private_Dirty of smaps_rollup");
   report.setting("page tables", "VmPTE of /proc/self/status, without ASLR");
-  if (!options.quick) touch_memory(3 * bytes);
+  if (!options.quick) touch_memory(1_GiB);
   using Part = void (*)(std::size_t, const Options&, Report&);
   const std::array<std::pair<const char*, Part>, 4> parts = {{{"first read", measure_first_read},
                                                               {"first touch", measure_touch},

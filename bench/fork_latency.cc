@@ -148,16 +148,28 @@ void measure_arena(const std::string& group, const std::string& layout, const Si
 }
 
 // One at a time, against an empty process: two such heaps may not fit.
-void measure_heap(const std::string& group, const Holding& holding, const Options& options,
-                  Report& report) {
-  if (!fits(holding, report)) return;
-  std::vector<double> shares;
-  const auto samples = measure_together(
-      {{"heap", holding}, {"empty", {"arena", holding.layout, 0}}}, options.pairs, shares);
-  const std::string name = size_name(holding.bytes);
-  report.figure(group, name, median(samples[0].values), "us");
-  report.figure(group, name + ", share in 2 MiB pages", shares[0] * 100, "%");
-  report.ratio(group, name + " to an empty arena", compare(samples[0].values, samples[1].values));
+void measure_heaps(const std::string& memory, const std::vector<std::size_t>& sizes,
+                   const Options& options, Report& report) {
+  const std::string group = memory + "/objects";
+  if (!options.wants(group)) return;
+  const Holding empty = {"arena", "objects", 0};
+  std::vector<Samples> empties;  // of all sizes
+  for (const std::size_t size : sizes) {
+    const Holding holding = {memory, "objects", size};
+    if (!fits(holding, report)) continue;
+    std::vector<double> shares;
+    const auto samples = measure_together(
+        {{"empty", empty}, {"heap", holding}, {"empty again", empty}}, options.pairs, shares);
+    const auto& heap = samples_of(samples, "heap");
+    const auto& rival = samples_of(samples, "empty");
+    const std::string name = size_name(size);
+    report.figure(group, name, median(heap), "us");
+    report.figure(group, name + ", share in 2 MiB pages", shares[1] * 100, "%");
+    report.ratio(group, name + " to an empty arena", compare(heap, rival));
+    append(empties, {{"empty", rival}, {"empty again", samples_of(samples, "empty again")}});
+  }
+  if (empties.empty()) return;
+  report.control(group, compare(empties[1].values, empties[0].values));
 }
 
 void measure(const Options& options, Report& report) {
@@ -170,19 +182,14 @@ void measure(const Options& options, Report& report) {
                  "smallest");
   report.setting("heap", kHeapSetting);
   report.setting("huge heap", kHugeHeapSetting);
-  if (!options.quick) touch_memory(20_GiB);
+  if (!options.quick) touch_memory(1_GiB);
   for (const std::string layout : {"array", "objects"}) {
     const std::string group = fmt::format("arena/{}", layout);
     if (options.wants(group)) measure_arena(group, layout, sizes, options, report);
   }
   for (const std::string memory : {"heap", "huge heap"}) {
-    for (const std::string layout : {"array", "objects"}) {
-      const std::string group = fmt::format("{}/{}", memory, layout);
-      if (!options.wants(group)) continue;
-      for (const std::size_t size : {sizes.smallest, sizes.small, sizes.middle, sizes.largest}) {
-        measure_heap(group, {memory, layout, size}, options, report);
-      }
-    }
+    measure_heaps(memory, {sizes.smallest, sizes.small, sizes.middle, sizes.largest}, options,
+                  report);
   }
 }
 

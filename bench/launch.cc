@@ -115,7 +115,7 @@ void measure(const Options& options, Report& report) {
   report.setting("cycle", "from the call until the worker has been reaped and its value is there");
   report.setting("bare fork", std::string(kBareForkSetting) + " in a process without an arena");
   report.setting("posix_spawn", kPosixSpawnSetting);
-  if (!options.quick) touch_memory(10_GiB);
+  if (!options.quick) touch_memory(1_GiB);
   for (const Method& method :
        {Method{"fork", "bare fork", 1.5}, Method{"forkserver", "bare fork", 2},
         Method{"spawn", "posix_spawn", 1.3}}) {

@@ -50,15 +50,16 @@ double us(Clock::duration time) { return std::chrono::duration<double, std::micr
 const NamedTask add_up_task = {"--add-up", add_up_written};
 
 Jobs::Jobs(const Holder& holder, std::size_t bytes)
-    : words_(holder.data().words()),
-      answer_(static_cast<JobAnswer*>(shared_memory(sizeof(JobAnswer)))) {
+    : answer_(static_cast<JobAnswer*>(shared_memory(sizeof(JobAnswer)))) {
   std::signal(SIGPIPE, SIG_IGN);  // a worker that dies early is told
-  if (words_.empty()) {
-    on_heap_.resize(bytes / sizeof(std::uint64_t));
+  const std::size_t count = bytes / sizeof(std::uint64_t);
+  if (holder.is_in_arena()) {
+    words_ = holder.data().words().first(count);
+    in_arena_ = got(publish("words", words_));
+  } else {
+    on_heap_.resize(count);
     std::iota(on_heap_.begin(), on_heap_.end(), std::uint64_t{1});
     words_ = on_heap_;
-  } else {
-    in_arena_ = got(publish("words", words_));
   }
   first_ = words_.front();
   sum_ = std::accumulate(words_.begin(), words_.end(), std::uint64_t{0});

@@ -33,7 +33,8 @@ struct JobAnswer {
 // arena.
 class Jobs {
  public:
-  // The array is `holder`'s, where that has one in an arena, or of `bytes` on the heap.
+  // The array is the first `bytes` of `holder`'s, where that has one in an arena; else one on the
+  // heap, beside whatever that holds.
   Jobs(const Holder& holder, std::size_t bytes);
 
   // Throws std::runtime_error when the worker failed, or its answer is wrong.

@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <array>
 #include <condition_variable>
 #include <fmt/format.h>
@@ -50,7 +49,7 @@ class StartWork final : public SubjectWork {
   json answer(const json& question) override {
     const std::string method = question["method"];
     if (question.contains("workers")) return crowd(method, question);
-    if (job_bytes_ > 0) {
+    if (question.contains("job")) {
       if (!jobs_) jobs_.emplace(holder_, job_bytes_);
       const auto times = repeat([&] { return jobs_->measure(method); });
       return {{"begin_us", median_of(times, &JobTimes::first_us)},
@@ -95,6 +94,9 @@ struct Question {
 };
 
 Question one_worker() { return {{"begin", "cycle"}, json::object()}; }
+Question job(const std::string& prefix = "") {
+  return {{prefix + "first answer", prefix + "whole job"}, {{"job", true}}};
+}
 
 // The library's first: the ratios are to its fork.
 const std::vector<std::string> all_methods = {"fork",   "forkserver", "spawn",       "bare fork",
@@ -160,11 +162,25 @@ double copies_of(Accounting& accounting, const std::vector<pid_t>& workers) {
   return sum;
 }
 
+// What the kernel counts of workers that live at the same time, by every method.
+void look_at_workers(const std::string& name, int count, Subject& subject, bool can_account,
+                     Report& report) {
+  std::optional<Accounting> accounting;
+  if (can_account) accounting.emplace();
+  for (const auto& method : all_methods) {
+    const json crowd = subject.ask({{"method", method}, {"workers", count}, {"look", true}});
+    if (accounting) {
+      report.figure("copied pages/" + name, method, copies_of(*accounting, crowd["pids"]), "");
+    }
+    report.figure("page tables/" + name, method, crowd["tables"].get<double>() / 1024, "KiB");
+    report.figure("memory/" + name, method, crowd["memory"].get<double>() / 1024, "KiB");
+  }
+  if (accounting) accounting->stop();
+}
+
 // Workers that live at the same time, of one process.
-void measure_workers(const Options& options, Report& report) {
+void measure_workers(const Options& options, bool can_account, Report& report) {
   const std::size_t bytes = options.quick ? 4_MiB : 64_MiB;
-  const std::string no_count = cannot_account();
-  if (!no_count.empty()) report.setting("copied pages", "not measured: " + no_count);
   for (const std::string memory : {"heap", "huge heap", "arena"}) {
     if (!options.wants(memory + "/workers")) continue;
     const Holding holding = {memory, "array", bytes};
@@ -175,27 +191,16 @@ void measure_workers(const Options& options, Report& report) {
       measure_methods(name, subject,
                       {{"all begun", "all ended"}, {{"workers", count}, {"look", false}}},
                       all_methods, options.pairs, report);
-      for (const auto& method : all_methods) {
-        std::optional<Accounting> accounting;
-        if (no_count.empty()) accounting.emplace();
-        const json crowd = subject.ask({{"method", method}, {"workers", count}, {"look", true}});
-        if (accounting) {
-          report.figure("copied pages/" + name, method, copies_of(*accounting, crowd["pids"]), "");
-          accounting->stop();
-        }
-        report.figure("page tables/" + name, method, crowd["tables"].get<double>() / 1024, "KiB");
-        report.figure("memory/" + name, method, crowd["memory"].get<double>() / 1024, "KiB");
-      }
+      look_at_workers(name, count, subject, can_account, report);
     }
   }
 }
 
 // One worker that reads what its parent holds.
 void measure_jobs(const Options& options, Report& report) {
-  const Question job = {{"first answer", "whole job"}, json::object()};
   const std::vector<std::size_t> sizes = options.quick
                                              ? std::vector<std::size_t>{1_MiB, 2_MiB, 4_MiB}
-                                             : std::vector<std::size_t>{16_MiB, 64_MiB, 512_MiB};
+                                             : std::vector<std::size_t>{16_MiB, 64_MiB, 256_MiB};
   for (const std::string memory : {"heap", "huge heap", "arena"}) {
     for (const std::size_t bytes : sizes) {
       const std::string name = fmt::format("{}/{}", memory, size_name(bytes));
@@ -204,28 +209,54 @@ void measure_jobs(const Options& options, Report& report) {
       json configuration = holding.configuration();
       configuration["job_bytes"] = bytes;
       Subject subject(configuration, "", holding.environment());
-      measure_methods(name, subject, job, methods_for(memory), options.pairs, report);
+      measure_methods(name, subject, job(), methods_for(memory), options.pairs, report);
     }
   }
   for (const std::size_t bytes : sizes) {
     const std::string name = fmt::format("python/{}", size_name(bytes));
     if (!options.wants("job/" + name) || bytes == sizes.back()) continue;
     Subject subject({{"bytes", bytes}, {"job", true}}, "start_python");
-    measure_methods(name, subject, job, methods_of_python, options.pairs, report);
+    measure_methods(name, subject, job(), methods_of_python, options.pairs, report);
   }
 }
 
 // A parent with threads, which sleep: by every method that it may use.
 void measure_threads(const Options& options, Report& report) {
-  if (!options.wants("arena/threads")) return;
-  for (const int count : options.quick ? std::vector<int>{1, 2, 4} : std::vector<int>{1, 8, 32}) {
-    json configuration = Holding{"arena", "array", options.quick ? 4_MiB : 16_MiB}.configuration();
-    configuration["threads"] = count;
-    Subject subject(configuration);
-    measure_methods(
-        "arena/" + count_name(count, "thread"), subject, one_worker(),
-        {"bare fork", "clone3", "forkserver", "vfork", "posix_spawn", "spawn", "thread"},
-        options.pairs, report);
+  for (const std::string memory : {"heap", "huge heap", "arena"}) {
+    if (!options.wants(memory + "/threads")) continue;
+    const Holding holding = {memory, "array", options.quick ? 4_MiB : 16_MiB};
+    for (const int count : options.quick ? std::vector<int>{1, 2, 4} : std::vector<int>{1, 8, 32}) {
+      json configuration = holding.configuration();
+      configuration["threads"] = count;
+      Subject subject(configuration, "", holding.environment());
+      measure_methods(
+          fmt::format("{}/{}", memory, count_name(count, "thread")), subject, one_worker(),
+          {"bare fork", "clone3", "forkserver", "vfork", "posix_spawn", "spawn", "thread"},
+          options.pairs, report);
+    }
+  }
+}
+
+// By what the starting process holds: one worker's start, a job that is always the same, and what
+// the kernel counts of it.
+void measure_holdings(const std::vector<std::size_t>& sizes, std::size_t job_bytes,
+                      const Options& options, bool can_account, Report& report) {
+  for (const std::string memory : {"heap", "huge heap", "arena"}) {
+    for (const std::size_t bytes : sizes) {
+      const std::string name = fmt::format("{}/{}", memory, size_name(bytes));
+      if (!options.wants(name)) continue;
+      const Holding holding = {memory, "array", bytes};
+      json configuration = holding.configuration();
+      configuration["job_bytes"] = job_bytes;
+      Subject subject(configuration, "", holding.environment());
+      measure_methods(
+          name, subject, one_worker(),
+          {"bare fork", "clone3", "fork", "forkserver", "vfork", "posix_spawn", "spawn", "thread"},
+          options.pairs, report);
+      look_at_workers(name, 1, subject, can_account, report);
+      measure_methods(name, subject, job("fixed job, "), methods_for(memory), options.pairs,
+                      report);
+    }
   }
 }
 
@@ -233,6 +264,7 @@ void measure(const Options& options, Report& report) {
   const std::vector<std::size_t> sizes =
       options.quick ? std::vector<std::size_t>{4_MiB, 8_MiB, 16_MiB}
                     : std::vector<std::size_t>{16_MiB, 256_MiB, 4_GiB, 12_GiB};
+  const std::size_t fixed = sizes.front();  // bytes of the job that is always the same
   report.setting("begin",
                  fmt::format("from the call to the first line of the worker; each time is {}",
                              kRepeatSetting));
@@ -244,7 +276,7 @@ void measure(const Options& options, Report& report) {
   report.setting("all ended", "the same, from their release until the last has been reaped");
   report.setting(
       "page tables, memory",
-      "VmPTE of all these workers, which have read nothing; PSS of theirs, of the process "
+      "VmPTE of all workers that there are, which have read nothing; PSS of theirs, of the process "
       "that holds the data, and of its forkserver; threads have none of their own");
   report.setting("copied pages",
                  "of all these workers from their start to their end, by the kernel's own count "
@@ -257,6 +289,7 @@ void measure(const Options& options, Report& report) {
                  "std::vector, which forkserver and spawn send, vfork and posix_spawn write to a "
                  "pipe of 1 MiB, and the others find; arena: a Ref, or what they find; python: "
                  "sum() of an array.array, which forkserver and spawn pickle");
+  report.setting("fixed job", "the same, of 16 MiB, whatever else the process holds");
   report.setting("threads", "in the starting process, which holds 16 MiB; all but one sleep");
   report.setting("heap", kHeapSetting);
   report.setting("huge heap", kHugeHeapSetting);
@@ -272,28 +305,12 @@ void measure(const Options& options, Report& report) {
   report.setting(
       "python",
       "multiprocessing.Process of /usr/bin/python3, a Pipe, bytes on the heap; no whole job "
-      "of 512 MiB, which takes minutes");
-  std::size_t most = 0;
-  for (const std::string memory : {"heap", "huge heap", "arena", "python"}) {
-    for (const std::size_t bytes : sizes) {
-      if (options.wants(fmt::format("{}/{}", memory, size_name(bytes)))) {
-        most = std::max(most, bytes);
-      }
-    }
-  }
-  touch_memory(most);
-  for (const std::string memory : {"heap", "huge heap", "arena"}) {
-    for (const std::size_t bytes : sizes) {
-      const std::string name = fmt::format("{}/{}", memory, size_name(bytes));
-      if (!options.wants(name)) continue;
-      const Holding holding = {memory, "array", bytes};
-      Subject subject(holding.configuration(), "", holding.environment());
-      measure_methods(
-          name, subject, one_worker(),
-          {"bare fork", "clone3", "fork", "forkserver", "vfork", "posix_spawn", "spawn", "thread"},
-          options.pairs, report);
-    }
-  }
+      "of 256 MiB, which takes long");
+  const std::string no_count = cannot_account();
+  const bool can_account = no_count.empty();
+  if (!can_account) report.setting("copied pages", "not measured: " + no_count);
+  if (!options.quick) touch_memory(2_GiB);
+  measure_holdings(sizes, fixed, options, can_account, report);
   for (const std::size_t bytes : sizes) {
     const std::string name = fmt::format("python/{}", size_name(bytes));
     if (!options.wants(name)) continue;
@@ -301,7 +318,7 @@ void measure(const Options& options, Report& report) {
     measure_methods(name, subject, one_worker(), methods_of_python, options.pairs, report);
   }
   measure_jobs(options, report);
-  measure_workers(options, report);
+  measure_workers(options, can_account, report);
   measure_threads(options, report);
 }
 

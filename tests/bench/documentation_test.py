@@ -29,7 +29,7 @@ def every(form, *values):
 
 # What rows begin with, of each benchmark whose sizes are in their names.
 SIZES = {
-    "fork_latency": every("{}/{} | {}", HOLDINGS, ("array", "objects"),
+    "fork_latency": every("{} | {}", ("arena/array", *every("{}/objects", HOLDINGS)),
                           ("64 MiB", "512 MiB", "4 GiB", "12 GiB")),
     "child_read": ["first read of 4 GiB in a child to a warm one in its parent"],
     "freeze": ["audit of 4 GiB: faster than pagemap"],
@@ -45,10 +45,14 @@ SIZES = {
     "start_methods": [
         *every("{}/{}/{} | fork", ("begin", "cycle"), (*HOLDINGS, "python"), DATA),
         *every("{}/{}/{} | {}", ("first answer", "whole job"), HOLDINGS[:2],
-               ("16 MiB", "64 MiB", "512 MiB"), METHODS),
+               ("16 MiB", "64 MiB", "256 MiB"), METHODS),
+        *every("{}/{}/{} | {}", ("page tables", "memory", "copied pages"), HOLDINGS, DATA, METHODS),
+        *every("fixed job, {}/{}/{} | {}", ("first answer", "whole job"), HOLDINGS[:2], DATA,
+               METHODS),
         *every("{}/{}/{} | {}", ("all begun", "all ended", "page tables", "memory", "copied pages"),
                HOLDINGS, ("1 worker", "8 workers", "64 workers", "256 workers"), METHODS),
-        *every("{}/arena/{} | spawn", ("begin", "cycle"), ("1 thread", "8 threads", "32 threads"))],
+        *every("{}/{}/{} | spawn", ("begin", "cycle"), HOLDINGS,
+               ("1 thread", "8 threads", "32 threads"))],
     "measuring": every("count/{} pages | cowtop", (1024, 4096, 16384, 65536)),
     "html_page": ["1,000 processes, 1.5 million samples: shown"],
     "sharing": every("{}/{} | arena", ("start", "look-ups", "memory", "copied pages"),
