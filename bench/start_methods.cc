@@ -163,17 +163,21 @@ double copies_of(Accounting& accounting, const std::vector<pid_t>& workers) {
 }
 
 // What the kernel counts of workers that live at the same time, by every method.
-void look_at_workers(const std::string& name, int count, Subject& subject, bool can_account,
-                     Report& report) {
+void look_at_workers(const std::string& prefix, const std::string& name, int count,
+                     Subject& subject, bool can_account, Report& report) {
+  const auto figure = [&](const std::string& what, const std::string& method, double value,
+                          const std::string& unit) {
+    report.figure(fmt::format("{}{}/{}", prefix, what, name), method, value, unit);
+  };
   std::optional<Accounting> accounting;
   if (can_account) accounting.emplace();
   for (const auto& method : all_methods) {
     const json crowd = subject.ask({{"method", method}, {"workers", count}, {"look", true}});
     if (accounting) {
-      report.figure("copied pages/" + name, method, copies_of(*accounting, crowd["pids"]), "");
+      figure("copied pages", method, copies_of(*accounting, crowd["pids"]), "");
     }
-    report.figure("page tables/" + name, method, crowd["tables"].get<double>() / 1024, "KiB");
-    report.figure("memory/" + name, method, crowd["memory"].get<double>() / 1024, "KiB");
+    figure("page tables", method, crowd["tables"].get<double>() / 1024, "KiB");
+    figure("memory", method, crowd["memory"].get<double>() / 1024, "KiB");
   }
   if (accounting) accounting->stop();
 }
@@ -191,7 +195,7 @@ void measure_workers(const Options& options, bool can_account, Report& report) {
       measure_methods(name, subject,
                       {{"all begun", "all ended"}, {{"workers", count}, {"look", false}}},
                       all_methods, options.pairs, report);
-      look_at_workers(name, count, subject, can_account, report);
+      look_at_workers("", name, count, subject, can_account, report);
     }
   }
 }
@@ -253,7 +257,7 @@ void measure_holdings(const std::vector<std::size_t>& sizes, std::size_t job_byt
           name, subject, one_worker(),
           {"bare fork", "clone3", "fork", "forkserver", "vfork", "posix_spawn", "spawn", "thread"},
           options.pairs, report);
-      look_at_workers(name, 1, subject, can_account, report);
+      look_at_workers("one worker's ", name, 1, subject, can_account, report);
       measure_methods(name, subject, job("fixed job, "), methods_for(memory), options.pairs,
                       report);
     }

@@ -109,7 +109,7 @@ void Content::finish() {
   }
   spill(bytes_.data(), bytes_.size());
   bytes_.clear();
-  if (fcntl(file_.get(), F_ADD_SEALS, kSealed) != 0) {
+  if (!seal(file_.get())) {
     fail("sealing a message");
   }
 }

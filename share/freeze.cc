@@ -13,6 +13,7 @@
 #include <cowshed/share/descriptor.h>
 #include <cowshed/share/file_size_limit.h>
 #include <cowshed/share/freeze.h>
+#include <cowshed/share/memfd.h>
 #include <cowshed/share/memory_limits.h>
 
 namespace cowshed {
@@ -248,8 +249,7 @@ Expected<void> seal_generation(const Generation& generation, FreezeMode mode,
     return undo(system_error(who + ": cutting off the unused rest", errno));
   }
   cut = true;
-  if (fcntl(mapping.fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) !=
-      0) {
+  if (!seal(mapping.fd)) {
     return undo(seal_error(mapping.fd, errno, who));
   }
   return {};

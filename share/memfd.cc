@@ -1,6 +1,8 @@
 #include <cerrno>
+#include <chrono>
 #include <linux/memfd.h>
 #include <sys/mman.h>
+#include <thread>
 
 #include <cowshed/share/memfd.h>
 
@@ -17,6 +19,18 @@ Descriptor make_memfd(const std::string& label, Sealable sealable) {
     fd = memfd_create(label.c_str(), flags);
   }
   return Descriptor(fd);
+}
+
+bool seal(int fd) {
+  constexpr int kAttempts = 20;
+  constexpr auto kPause = std::chrono::milliseconds(20);
+  for (int attempt = 1; fcntl(fd, F_ADD_SEALS, kSealed) != 0; ++attempt) {
+    if (errno != EBUSY || attempt == kAttempts) {
+      return false;
+    }
+    std::this_thread::sleep_for(kPause);
+  }
+  return true;
 }
 
 bool has_seals(int fd, int seals) {

@@ -11,6 +11,11 @@ namespace cowshed {
 // Nobody can change what has these.
 constexpr int kSealed = F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;
 
+// Adds them.  The kernel gives up after 150 ms (EBUSY, mm/memfd.c memfd_wait_for_folios()) where
+// it has a page in hand itself, for compaction, say; then this asks again, for three seconds at
+// most.  False: errno says why; EBUSY: somebody maps it for writing, or has I/O on it.
+bool seal(int fd);
+
 // An empty memfd, CLOEXEC, not executable where the kernel knows that (Linux 6.3).  None: errno
 // says why.
 enum class Sealable : bool { no, yes };

@@ -79,7 +79,7 @@ class Packer {
       return tl::make_unexpected(std::move(sized.error()));
     }
     if (write(memfd.get(), bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size()) ||
-        fcntl(memfd.get(), F_ADD_SEALS, kSealed) != 0) {
+        !seal(memfd.get())) {
       return system_error("a parcel of arenas cannot be written", errno);
     }
     Descriptor tree(fcntl(process_tree::descriptor(), F_DUPFD_CLOEXEC, 0));

@@ -125,10 +125,13 @@ def draw_panel(axes, names, unit, groups):
                 axes.annotate(number(value), (value, place), (7, 0), va="center", fontsize=10,
                               textcoords="offset points")
     every = [value for values in groups.values() for value in values]
-    if min(every) > 0:
-        axes.set_xscale("log" if max(every) > 10 * min(every) else "linear")
-    if axes.get_xscale() == "log":
-        in_decades(axes.xaxis, every)
+    above = [value for value in every if value > 0]
+    if above and max(above) > 10 * min(above):
+        if len(above) == len(every):
+            axes.set_xscale("log")
+        else:  # a place for 0 left of the decades
+            axes.set_xscale("symlog", linthresh=min(above), linscale=0.5)
+        in_decades(axes.xaxis, above)
     else:
         axes.set_xlim(0, max(max(every), 1e-9) * 1.2)
     axes.set_yticks(places, names)
