@@ -9,7 +9,7 @@ matplotlib.rcParams.update({"svg.hashsalt": "cowshed", "font.size": 11, "axes.gr
                             "legend.framealpha": 1, "axes.spines.top": False,
                             "axes.spines.right": False})
 from matplotlib import pyplot  # noqa: E402  after the backend is chosen
-from matplotlib.ticker import LogLocator, NullLocator  # noqa: E402
+from matplotlib.ticker import LogLocator, NullLocator, SymmetricalLogLocator  # noqa: E402
 
 import growth  # noqa: E402
 
@@ -20,6 +20,7 @@ STYLES = [("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"), ("v", "-"), ("P", "-
 VERDICTS = {"met": ("o", "black"), "undecided": ("D", "white"), "missed": ("X", "black"),
             "void": ("X", "white")}
 FIGURES_IN_A_PICTURE = 24
+LONG_NAME = 28  # of a group: too long for two beside each other
 GOALS_IN_A_PICTURE = 10
 
 
@@ -115,6 +116,10 @@ def panels(report):
             for groups in by_folder(every)]
 
 
+def legend_columns(groups):
+    return 2 if max(map(len, groups)) <= LONG_NAME else 1
+
+
 def draw_panel(axes, names, unit, groups):
     places = range(len(names))
     for index, (group, values) in enumerate(groups.items()):
@@ -132,6 +137,8 @@ def draw_panel(axes, names, unit, groups):
         else:  # a place for 0 left of the decades
             axes.set_xscale("symlog", linthresh=min(above), linscale=0.5)
         in_decades(axes.xaxis, above)
+        if len(above) < len(every):
+            axes.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=min(above)))
     else:
         axes.set_xlim(0, max(max(every), 1e-9) * 1.2)
     axes.set_yticks(places, names)
@@ -140,8 +147,8 @@ def draw_panel(axes, names, unit, groups):
     if len(groups) == 1:
         axes.set_title(next(iter(groups)), loc="left", fontsize=11)
     else:
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncol=2, frameon=False, fontsize=10,
-                    columnspacing=1, handletextpad=0.3)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncol=legend_columns(groups),
+                    frameon=False, fontsize=10, columnspacing=1, handletextpad=0.3)
 
 
 def figures(report, path):
@@ -152,7 +159,8 @@ def figures(report, path):
             pictures.append([])
         pictures[-1].append(panel)
     for index, picture in enumerate(pictures, 1):
-        heights = [1 + len(names) + (len(groups) + 1) // 2 for names, _, groups in picture]
+        heights = [1 + len(names) + -(-len(groups) // legend_columns(groups))
+                   for names, _, groups in picture]
         figure, axes = pyplot.subplots(len(picture), 1, squeeze=False, layout="constrained",
                                        figsize=(WIDTH, 0.6 + sum(ROW * (h + 2) for h in heights)),
                                        gridspec_kw={"height_ratios": heights})
