@@ -24,7 +24,7 @@ int run(int argc, char** argv, const Program& program) {
       ->check(CLI::PositiveNumber);
   app.add_option("--only", options.only, "only the groups whose name contains this");
   app.add_option("--json", json_file, "also write the report to this file as one JSON object");
-  app.add_option("--subject", configuration)->group("");
+  if (program.make_work != nullptr) app.add_option("--subject", configuration)->group("");
   CLI11_PARSE(app, argc, argv);
   if (!configuration.empty()) return run_subject(configuration, program.make_work);
   if (options.pairs == 0) options.pairs = options.quick ? kQuickPairs : program.pairs;

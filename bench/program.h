@@ -22,7 +22,7 @@ struct Program {
   const char* question;  // that it answers, for --help and the report
   int pairs;             // unless --pairs or --quick
   void (*measure)(const Options& options, Report& report);
-  MakeWork make_work;  // when started again as a subject
+  MakeWork make_work = nullptr;  // when started again as a subject, if it is
 };
 
 // main(): the exit code, 0 also where a goal is missed.
