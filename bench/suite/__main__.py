@@ -9,13 +9,14 @@ import subprocess
 import sys
 import tempfile
 
+import growth
 import plan
 import plots
 import results as found
 import running
+from folder import Folder, SCHEMA
 
 SOURCE = pathlib.Path(__file__).resolve().parent.parent.parent
-SCHEMA = "cowshed.bench-run/1"
 
 
 def begin(part, build, json_file, results):
@@ -38,56 +39,64 @@ def begin(part, build, json_file, results):
     print(f"  {'FAILED' if run in results.failed else 'done'} in {run.seconds:.1f} s", flush=True)
 
 
-def measure(build, size, only, results):
+def measure(build, only, results, about, folder):
     """Until done or interrupted."""
-    parts = [part for part in plan.PLAN[size] if only in ("", part.benchmark)]
-    with tempfile.TemporaryDirectory(prefix="cowshed-bench-") as folder:
-        json_file = pathlib.Path(folder) / "report.json"
+    parts = [part for part in plan.PLAN[results.size] if only in ("", part.benchmark)]
+    keep(results, about, folder)
+    with tempfile.TemporaryDirectory(prefix="cowshed-bench-") as temporary:
+        json_file = pathlib.Path(temporary) / "report.json"
         for number, part in enumerate(parts, 1):
             print(f"[{number}/{len(parts)}] {found.command(part)}", flush=True)
             begin(part, build, json_file, results)
+            keep(results, about, folder, part.benchmark)
 
 
-def remove_earlier(folder):
-    """What an earlier run left in its folder."""
-    index = folder / "run.json"
-    names = ["against.md", "against.json"]
-    if index.exists():
-        known = json.loads(index.read_text(encoding="utf-8"))
-        if known.get("schema") != SCHEMA:
-            sys.exit(f"bench: {index} is not of this command, nor is what else is there")
-        names += known["files"]
-    for name in names:
-        if pathlib.PurePath(name).name == name:  # nothing outside, whatever it says
-            (folder / name).unlink(missing_ok=True)
+def keep(results, about, folder, *changed):
+    """What was measured until now, for who kills this, or the machine."""
+    for name in changed:
+        if name in results.reports:
+            folder.save(f"{name}.json", lambda name=name: json.dumps(results.reports[name], indent=2))
+    folder.save("run.json", lambda: index(results, about, folder, finished=False))
 
 
-def write(results, about, folder):
-    for name, report in results.reports.items():
-        (folder / f"{name}.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
-    found.write_csv(results, folder / "results.csv")
-    files = [folder / f"{name}.json" for name in results.reports]
-    drawn = {name: plots.draw(report, folder) for name, report in results.reports.items()}
-    found.write_summary(results, about, drawn, folder / "README.md")
-    index = {
+def index(results, about, folder, finished):
+    return json.dumps({
         "schema": SCHEMA, "commit": results.commit, "size": results.size,
-        "only": results.only, "began": results.began, "machine": about,
+        "only": results.only, "began": results.began, "finished": finished, "machine": about,
         "doubts": list(results.doubts()), "interrupted": results.interrupted,
         "runs": [{"command": found.command(run.part), "seconds": run.seconds,
                   "exit_code": run.exit_code, "others": run.others, "stolen": run.stolen}
                  for run in results.runs],
         "skipped": [{"command": found.command(part), "why": why} for part, why in results.skipped],
-        "files": sorted(path.name for path in
-                        [folder / "results.csv", folder / "performance.md", folder / "README.md",
-                         folder / "run.json", *files, *sum(drawn.values(), [])])}
-    (folder / "run.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
-    with open(folder / "performance.md", "w", encoding="utf-8") as page:
-        if files:
-            subprocess.run([SOURCE / "bench/performance_page", results.commit, folder / "run.json",
-                            *files], stdout=page, check=True)
-    if "SUDO_UID" in os.environ:  # then they belong to who asked for them
-        for path in [folder, *(folder / name for name in index["files"])]:
-            os.chown(path, int(os.environ["SUDO_UID"]), int(os.environ["SUDO_GID"]))
+        "files": sorted({*folder.files, "run.json"})}, indent=2)
+
+
+def page_of(results, folder):
+    files = [f"{name}.json" for name in results.reports]
+    made = subprocess.run([SOURCE / "bench/performance_page", results.commit, folder.path / "run.json",
+                           *(folder.path / name for name in files if name in folder.files)],
+                          capture_output=True, text=True, check=False)
+    if made.returncode != 0:
+        raise RuntimeError(made.stderr.strip().rpartition("\n")[2])
+    return made.stdout
+
+
+def write(results, about, folder):
+    drawn = {}
+    for name, report in results.reports.items():
+        folder.save(f"{name}.json", lambda report=report: json.dumps(report, indent=2))
+        results.families += folder.attempt(
+            f"{name}: how it grows", lambda report=report: growth.families(report)) or []
+        drawn[name] = folder.attempt(
+            f"{name}: its plots", lambda report=report: plots.draw(report, folder.path)) or []
+        for path in drawn[name]:
+            folder.has(path.name)
+    folder.save("results.csv", lambda: found.csv_text(results))
+    keep(results, about, folder)
+    if results.reports:
+        folder.save("performance.md", lambda: page_of(results, folder))
+    folder.save("README.md", lambda: found.summary(results, about, drawn))
+    folder.save("run.json", lambda: index(results, about, folder, finished=True))
 
 
 def report(results):
@@ -106,22 +115,24 @@ def main():
     parser.add_argument("--size", choices=plan.PLAN, default="full")
     parser.add_argument("--only", choices=plan.benchmarks(), default="", help="one benchmark")
     options = parser.parse_args()
-    remove_earlier(options.out)
-    options.out.mkdir(parents=True, exist_ok=True)
+    folder = Folder(options.out)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     about = found.machine()
     results = found.Results(found.commit_of(SOURCE), options.size, options.only,
-                            datetime.datetime.now(datetime.timezone.utc).strftime("%F %T UTC"))
+                            datetime.datetime.now(datetime.timezone.utc).strftime("%F %T UTC"),
+                            problems=folder.problems)
     try:
-        measure(options.build, options.size, options.only, results)
+        measure(options.build, options.only, results, about, folder)
     except KeyboardInterrupt:
         results.interrupted = True
         print("\ninterrupted: writing what was measured", flush=True)
-    write(results, about, options.out)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # it does not take long
+        signal.signal(number, signal.SIG_IGN)
+    write(results, about, folder)
     report(results)
     print(f"results in {options.out}: README.md first")
-    sys.exit(130 if results.interrupted else 1 if results.failed else 0)
+    sys.exit(130 if results.interrupted else 1 if results.failed or folder.problems else 0)
 
 
 main()

@@ -35,8 +35,13 @@ def style(index):
 
 
 def save(figure, path):
-    figure.savefig(path, facecolor="white", bbox_inches="tight", metadata={"Date": None})
-    pyplot.close(figure)
+    try:
+        figure.savefig(path, facecolor="white", bbox_inches="tight", metadata={"Date": None})
+    except OSError:
+        path.unlink(missing_ok=True)  # no half of one
+        raise
+    finally:
+        pyplot.close(figure)
     return path
 
 

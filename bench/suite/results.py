@@ -1,6 +1,7 @@
 """What a run of the suite found: merged reports, rows, and every doubt about them."""
 import csv
 import dataclasses
+import io
 import json
 import os
 import pathlib
@@ -31,6 +32,8 @@ class Results:
     failed: list = dataclasses.field(default_factory=list)  # of runs
     skipped: list = dataclasses.field(default_factory=list)  # (part, why)
     interrupted: bool = False
+    problems: list = dataclasses.field(default_factory=list)  # of what was written, one line each
+    families: list = dataclasses.field(default_factory=list)  # what grows with a number, of all reports
 
     def add(self, run, json_file):
         self.runs.append(run)
@@ -50,6 +53,7 @@ class Results:
         for run in self.failed:
             last = run.output.splitlines()[-1] if run.output else "no word"
             yield f"{command(run.part)} failed with exit code {run.exit_code}: {last}"
+        yield from self.problems
         for part, why in self.skipped:
             yield f"{command(part)} was skipped: {why}"
         if self.interrupted:
@@ -60,7 +64,7 @@ class Results:
             for row in report["settings"]:
                 if NOT_MEASURED.search(f"{row['name']}: {row['text']}"):
                     yield f"{name}, {row['name']}: {row['text']}"
-        small = [run.part.benchmark for run in self.runs if run.part.tiny]
+        small = list(dict.fromkeys(run.part.benchmark for run in self.runs if run.part.tiny))
         if small:
             yield (f"In tiny sizes, which say that it works and answers rightly, not how fast: "
                    f"{', '.join(small)}")
@@ -81,12 +85,11 @@ class Results:
 
     def judged(self):
         """The reports of which the times mean something."""
-        tiny = {run.part.benchmark for run in self.runs if run.part.tiny}
-        return [(name, report) for name, report in self.reports.items() if name not in tiny]
+        return [(name, report) for name, report in self.reports.items() if name not in self.tiny()]
 
-    def families(self):
-        """What grows with a number, of all reports."""
-        return [family for report in self.reports.values() for family in growth.families(report)]
+    def tiny(self):
+        """The benchmarks that ran in sizes of which the times mean nothing."""
+        return {run.part.benchmark for run in self.runs if run.part.tiny}
 
     def verdicts(self):
         """(verdict, benchmark, what) of every goal of these."""
@@ -151,6 +154,7 @@ def machine():
 def rows(results):
     """Of every report, in the columns of the CSV."""
     for benchmark, report in results.reports.items():
+        void = growth.void_groups(report)
         for kind in page.KINDS:
             for row in report[kind]:
                 yield {"benchmark": benchmark, "kind": kind.removesuffix("s"),
@@ -160,8 +164,9 @@ def rows(results):
                        "low": row.get("low", ""), "high": row.get("high", ""),
                        "pairs": row.get("pairs", ""), "bound": row.get("bound", ""),
                        "limit": row.get("limit", ""),
-                       "verdict": row.get("verdict") or ("void" if row.get("void") else "")}
-    for family in results.families():
+                       "verdict": "tiny sizes" if benchmark in results.tiny() else
+                       row.get("verdict") or ("void" if row.get("group") in void else "")}
+    for family in results.families:
         exponent = family.exponent() or growth.Interval("")
         yield {"benchmark": family.benchmark, "kind": "exponent", "group": family.variable,
                "name": family.what, "value": exponent.value,
@@ -170,14 +175,15 @@ def rows(results):
                "verdict": ", ".join(family.doubts())}
 
 
-def write_csv(results, path):
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows(results))
+def csv_text(results):
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows(results))
+    return text.getvalue()
 
 
-def write_summary(results, about, plots, path):
+def summary(results, about, plots):
     lines = ["# Results", "", f"`./tools/bench` at commit {results.commit}, begun {results.began}, "
              f"size {results.size}{f', only {results.only}' if results.only else ''}. "
              "The tables are in [performance.md](performance.md); all rows are in results.csv.", "",
@@ -199,9 +205,8 @@ def write_summary(results, about, plots, path):
               "| command | seconds | exit code | CPU time of others |", "|---|---|---|---|"]
     lines += [f"| {command(run.part)} | {run.seconds:.0f} | {run.exit_code} | {run.others:.0%} |"
               for run in results.runs]
-    families = results.families()
-    if families:
-        lines += ["", "## How cost grows", "", growth.LEGEND, "", *growth.table(families)]
+    if results.families:
+        lines += ["", "## How cost grows", "", growth.LEGEND, "", *growth.table(results.families)]
     for name, files in plots.items():
         lines += ["", f"## {name}", "", *(f"![{file.stem}]({file.name})" for file in files)]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return "\n".join(lines) + "\n"

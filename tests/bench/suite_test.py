@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """The suite over benchmarks that do as this test tells them: BENCHMARKS="those of bench/" suite_test.py"""
 
+import csv
 import json
 import os
 import pathlib
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -67,15 +69,31 @@ class SuiteTest(unittest.TestCase):
         backends = json.dumps({"backends": [{"backend": "tracepoint", "works": works}]})
         self.program("tools/cowtop", f"#!/bin/sh\necho '{backends}'\n")
 
-    def start(self, *arguments):
+    def start(self, *arguments, prepare=None):
         return subprocess.Popen(["/usr/bin/python3", "-B", SUITE, self.folder, self.out,
                                  "--only", "measuring", *arguments], stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True)
+                                stderr=subprocess.STDOUT, text=True, preexec_fn=prepare)
 
-    def run_suite(self, *arguments):
-        with self.start(*arguments) as process:
+    def run_suite(self, *arguments, prepare=None):
+        with self.start(*arguments, prepare=prepare) as process:
             output, _ = process.communicate()
         return process.returncode, output
+
+    def start_and_wait_for_the_second(self):
+        writes = self.program("writes", WRITES)
+        started = self.folder / "started"
+        self.program("bench/measuring", WAITS % (writes, started))
+        process = self.start("--size", "full")
+        for line in process.stdout:
+            if line.startswith("[2/"):
+                break
+        while not started.exists() or not started.read_text(encoding="ascii").strip():
+            time.sleep(0.01)
+        return process, int(started.read_text(encoding="ascii"))
+
+    def table(self):
+        with open(self.out / "results.csv", encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
 
     def index(self):
         return json.loads((self.out / "run.json").read_text(encoding="utf-8"))
@@ -134,24 +152,63 @@ class SuiteTest(unittest.TestCase):
         self.assertIn("measuring --quick was skipped: cowtop's exact backend", self.summary())
 
     def test_interrupted_it_writes_what_was_measured(self):
-        writes = self.program("writes", WRITES)
-        started = self.folder / "started"
-        self.program("bench/measuring", WAITS % (writes, started))
-        process = self.start("--size", "full")
+        process, its_own = self.start_and_wait_for_the_second()
         with process:
-            for line in process.stdout:
-                if line.startswith("[2/"):
-                    break
-            while not started.exists() or not started.read_text(encoding="ascii").strip():
-                time.sleep(0.01)
             process.send_signal(signal.SIGINT)
             output, _ = process.communicate(timeout=60)
         self.assertEqual(process.returncode, 130, output)
         self.assertTrue(self.index()["interrupted"])
         self.assertIn("Interrupted", self.summary())
         self.assertIn("copy: fast", (self.out / "results.csv").read_text(encoding="utf-8"))
-        left = pathlib.Path("/proc", started.read_text(encoding="ascii").strip(), "cmdline")
+        left = pathlib.Path(f"/proc/{its_own}/cmdline")
         self.assertFalse(left.exists() and left.read_bytes(), "the benchmark's own process is left")
+
+    def test_killed_it_leaves_what_was_measured(self):
+        process, its_own = self.start_and_wait_for_the_second()
+        with process:
+            process.kill()
+            os.kill(its_own, signal.SIGKILL)
+        self.assertFalse(self.index()["finished"])
+        self.assertEqual(json.loads((self.out / "measuring.json").read_text(encoding="utf-8")), REPORT)
+        self.program("bench/measuring", FAILS)
+        self.run_suite("--size", "tiny")
+        self.assertTrue(self.index()["finished"])
+        self.assertFalse((self.out / "measuring.json").exists(), "of the run before")
+
+    def test_what_cannot_be_written_is_told_and_the_rest_is_there(self):
+        self.program("bench/measuring", WRITES)
+        code, output = self.run_suite("--size", "tiny", prepare=lambda: resource.setrlimit(
+            resource.RLIMIT_FSIZE, (2500, 2500)))
+        self.assertEqual(code, 1, output)
+        self.assertIn("bench: measuring: its plots: File too large\n", output)
+        self.assertNotIn("Traceback", output)
+        self.assertEqual(list(self.out.glob("*.svg")), [])
+        self.assertEqual(json.loads((self.out / "measuring.json").read_text(encoding="utf-8")), REPORT)
+        self.assertIn("* measuring: its plots: File too large", self.summary())
+        self.assertTrue(self.table())
+
+    def test_a_folder_that_cannot_be_made_is_named(self):
+        (self.folder / "file").touch()
+        self.out = self.folder / "file/out"
+        code, output = self.run_suite("--size", "tiny")
+        self.assertEqual(code, 1)
+        self.assertRegex(output, r"^bench: .*file/out: Not a directory\n$")
+
+    def test_a_report_that_is_odd_does_not_hinder_the_rest(self):
+        self.program("bench/measuring", WRITES.replace("'value': 2", "'value': 'two'"))
+        code, output = self.run_suite("--size", "tiny")
+        self.assertEqual(code, 1, output)
+        self.assertNotIn("Traceback", output)
+        self.assertIn("measuring: its plots: ", self.summary())
+        self.assertEqual([row["value"] for row in self.table()], ["2", "two", "1.2"])
+
+    def test_the_csv_says_what_is_void_or_tiny(self):
+        self.program("bench/measuring", WRITES)
+        self.run_suite("--size", "full")
+        self.assertEqual({(row["kind"], row["verdict"]) for row in self.table()},
+                         {("goal", "missed"), ("figure", "void"), ("control", "void")})
+        self.run_suite("--size", "tiny")
+        self.assertEqual({row["verdict"] for row in self.table()}, {"tiny sizes"})
 
     def test_replaces_what_an_earlier_run_wrote_and_nothing_else(self):
         self.program("bench/measuring", WRITES)
@@ -160,8 +217,7 @@ class SuiteTest(unittest.TestCase):
         self.program("bench/measuring", FAILS)
         self.run_suite("--size", "tiny")
         self.assertEqual(sorted(path.name for path in self.out.iterdir()),
-                         ["README.md", "mine", "performance.md", "results.csv", "run.json"])
-
+                         ["README.md", "mine", "results.csv", "run.json"])
 
     def test_what_goes_wrong_unforeseen_is_that_part_s_failure(self):
         for program in (None, WRITES.replace("json.dumps(", "'{' + json.dumps("),
@@ -255,7 +311,7 @@ class HelpTest(unittest.TestCase):
         for name in plan.benchmarks():
             # The name passes, but there is no such commit, so that nothing is built.
             run = self.command("--against", "no-such-commit", "--only", name, "--out", "/nowhere")
-            self.assertEqual(run.returncode, 1, run.stderr)
+            self.assertEqual(run.returncode, 2, run.stderr)
 
 
 class MissedGoalsTest(unittest.TestCase):
