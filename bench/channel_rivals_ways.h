@@ -8,6 +8,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "helper.h"
+
 // The ways that messages of one size can take between processes.
 namespace cowshed::bench {
 
@@ -63,6 +65,9 @@ std::unique_ptr<Way> make_pipe_way(const Shape& shape);
 std::unique_ptr<Way> make_polled_pipe_way(const Shape& shape);  // whose readers never sleep
 std::unique_ptr<Way> make_socket_way(const Shape& shape);
 std::unique_ptr<Way> make_mq_way(const Shape& shape);
+// While it lives the kernel allows queues of 1,024 messages of 16 MiB, where this process may say
+// so; else nothing.
+std::unique_ptr<Helper> raise_mq_limits();
 std::unique_ptr<Way> make_zmq_way(const Shape& shape);
 std::unique_ptr<Way> make_boost_way(const Shape& shape);
 std::unique_ptr<Way> make_channel_way(const Shape& shape);
