@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <stdexcept>
+#include <system_error>
 #include <unistd.h>
 #include <utility>
 #include <vector>
@@ -132,7 +133,7 @@ class PipeLanes final : public BatchLanes {
     polled.reserve(ends_.size());
     for (const WorkerPipes& pipes : ends_) polled.push_back({pipes.batches[0], POLLIN, 0});
     while (poll(polled.data(), polled.size(), -1) < 0) {
-      if (errno != EINTR) throw std::runtime_error("poll failed");
+      if (errno != EINTR) throw std::system_error(errno, std::system_category(), "poll");
     }
     do {
       next_ = (next_ + 1) % ends_.size();

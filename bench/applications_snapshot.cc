@@ -1,11 +1,13 @@
 #include "applications_snapshot.h"
 
 #include <atomic>
+#include <cerrno>
 #include <fmt/format.h>
 #include <memory>
 #include <optional>
 #include <stdexcept>
 #include <sys/prctl.h>
+#include <system_error>
 #include <unistd.h>
 
 #include "applications_store.h"
@@ -29,7 +31,7 @@ class SnapshotWork final : public SubjectWork {
         writes_meanwhile_(configuration["writes meanwhile"]),
         saved_at_(new (shared_memory(sizeof *saved_at_)) std::atomic<std::uint64_t>(0)) {
     if (configuration["way"] == "heap" && prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) != 0) {
-      throw std::runtime_error("PR_SET_THP_DISABLE is refused");
+      throw std::system_error(errno, std::system_category(), "PR_SET_THP_DISABLE");
     }
     pin_to_cpu(0);
     const bool in_arena = configuration["way"] == "arena";

@@ -10,6 +10,7 @@
 #include <stdexcept>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <system_error>
 #include <unistd.h>
 #include <utility>
 
@@ -62,7 +63,9 @@ pid_t vfork_and_exec(const BareTask& task, char** arguments) {
 }  // namespace
 
 Pipe::Pipe() {
-  if (pipe2(ends_.data(), O_CLOEXEC) != 0) throw std::runtime_error("pipe2 failed");
+  if (pipe2(ends_.data(), O_CLOEXEC) != 0) {
+    throw std::system_error(errno, std::system_category(), "pipe2");
+  }
 }
 
 Pipe::~Pipe() {
@@ -80,7 +83,9 @@ void Pipe::close_write_end() {
 
 void Pipe::grow() {
   constexpr int kMost = 1 << 20;
-  if (fcntl(ends_[1], F_SETPIPE_SZ, kMost) < kMost) throw std::runtime_error("F_SETPIPE_SZ failed");
+  if (fcntl(ends_[1], F_SETPIPE_SZ, kMost) < kMost) {
+    throw std::system_error(errno, std::system_category(), "F_SETPIPE_SZ");
+  }
 }
 
 void read_all(int descriptor, void* data, std::size_t size) {

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <chrono>
 #include <fmt/format.h>
 #include <functional>
@@ -8,6 +9,7 @@
 #include <sys/mman.h>
 #include <sys/personality.h>
 #include <sys/wait.h>
+#include <system_error>
 #include <unistd.h>
 
 #include "fault_counter.h"
@@ -40,7 +42,7 @@ class ReadWork final : public SubjectWork {
     pin_to_cpu(0);
     void* memory =
         mmap(nullptr, sizeof(Costs), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) throw std::runtime_error("mmap failed");
+    if (memory == MAP_FAILED) throw std::system_error(errno, std::system_category(), "mmap");
     of_child_ = static_cast<Costs*>(memory);
   }
   ~ReadWork() override { munmap(of_child_, sizeof(Costs)); }
@@ -139,7 +141,7 @@ class ReadWork final : public SubjectWork {
   static void expect_fault(const FaultCounter& faults) {
     const std::uint64_t before = faults.count();
     void* page = mmap(nullptr, 4_KiB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (page == MAP_FAILED) throw std::runtime_error("mmap failed");
+    if (page == MAP_FAILED) throw std::system_error(errno, std::system_category(), "mmap");
     *static_cast<volatile std::byte*>(page) = std::byte{1};
     munmap(page, 4_KiB);
     if (faults.count() == before) throw std::runtime_error("page faults are not counted");

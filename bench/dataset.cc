@@ -1,9 +1,11 @@
 #include "dataset.h"
 
 #include <array>
+#include <cerrno>
 #include <new>
 #include <stdexcept>
 #include <sys/wait.h>
+#include <system_error>
 #include <unistd.h>
 
 namespace cowshed::bench {
@@ -59,7 +61,9 @@ void Dataset::check_in_child() const {
   const pid_t pid = fork();
   if (pid == 0) _exit(sum() == expected_ ? 0 : 1);
   int status = 0;
-  if (pid < 0 || waitpid(pid, &status, 0) != pid) throw std::runtime_error("fork failed");
+  if (pid < 0 || waitpid(pid, &status, 0) != pid) {
+    throw std::system_error(errno, std::system_category(), "fork");
+  }
   if (status != 0) throw std::runtime_error("a child does not read what its parent wrote");
 }
 

@@ -1,9 +1,11 @@
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <fmt/format.h>
 #include <memory>
 #include <stdexcept>
 #include <sys/wait.h>
+#include <system_error>
 #include <unistd.h>
 
 #include "holder.h"
@@ -38,7 +40,9 @@ class ForkWork final : public SubjectWork {
     if (pid == 0) _exit(0);
     const auto after = Clock::now();
     int status = 0;
-    if (pid < 0 || waitpid(pid, &status, 0) != pid) throw std::runtime_error("fork failed");
+    if (pid < 0 || waitpid(pid, &status, 0) != pid) {
+      throw std::system_error(errno, std::system_category(), "fork");
+    }
     if (status != 0) throw std::runtime_error("a child did not end as it should");
     return std::chrono::duration<double, std::micro>(after - before).count();
   }

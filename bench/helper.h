@@ -1,10 +1,12 @@
 #pragma once
 
 #include <array>
+#include <cerrno>
 #include <poll.h>
 #include <stdexcept>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <system_error>
 #include <unistd.h>
 #include <utility>
 
@@ -20,7 +22,7 @@ class Helper final {
   explicit Helper(Watch watch) {
     std::array<int, 2> ends{};
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0) {
-      throw std::runtime_error("socketpair failed");
+      throw std::system_error(errno, std::system_category(), "socketpair");
     }
     pid_ = fork();
     if (pid_ == 0) {

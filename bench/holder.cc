@@ -1,10 +1,12 @@
 #include "holder.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <fmt/format.h>
 #include <memory_resource>
 #include <stdexcept>
 #include <sys/prctl.h>
+#include <system_error>
 
 #include "machine.h"
 
@@ -34,7 +36,7 @@ Holder::Holder(const nlohmann::json& configuration)
       in_arena_(configuration["memory"] == "arena"),
       bytes_(configuration["bytes"]) {
   if (configuration["memory"] == "heap" && prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) != 0) {
-    throw std::runtime_error("PR_SET_THP_DISABLE is refused");
+    throw std::system_error(errno, std::system_category(), "PR_SET_THP_DISABLE");
   }
   auto& memory = in_arena_ ? *arena_.resource() : *std::pmr::new_delete_resource();
   data_ = std::make_unique<Dataset>(memory, configuration["layout"].get<std::string>(), bytes_);

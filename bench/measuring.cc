@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cerrno>
 #include <csignal>
 #include <cstddef>
 #include <cstdint>
@@ -13,6 +14,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include <system_error>
 #include <unistd.h>
 #include <vector>
 
@@ -39,7 +41,7 @@ constexpr std::uint64_t kFaultsOfAFork = 256;  // of the child's own, at its sta
 std::byte* pages(std::size_t count) {
   void* memory =
       mmap(nullptr, count * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) throw std::runtime_error("mmap failed");
+  if (memory == MAP_FAILED) throw std::system_error(errno, std::system_category(), "mmap");
   return static_cast<std::byte*>(memory);
 }
 
@@ -79,7 +81,7 @@ class Copies final : public Work {
     if (where == Where::one_mapping) return;
     for (std::size_t i = 0; i < count; ++i) {
       if (mprotect(memory_ + (2 * i + 1) * kPage, kPage, PROT_READ) != 0) {
-        throw std::runtime_error("mprotect failed");
+        throw std::system_error(errno, std::system_category(), "mprotect");
       }
     }
   }
@@ -101,7 +103,7 @@ class Copies final : public Work {
     for (std::size_t i = 0; i < children_; ++i) {
       int status = -1;
       if (pids.at(i) < 0 || waitpid(pids.at(i), &status, 0) != pids.at(i) || status != 0) {
-        throw std::runtime_error("fork failed");
+        throw std::system_error(errno, std::system_category(), "fork");
       }
       sum += together_->took.at(i);
     }

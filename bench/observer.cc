@@ -70,7 +70,7 @@ class EmptyPrograms final : public Observer {
     static bool is_checked = false;
     if (std::exchange(is_checked, true)) return;
     const int statistics = bpf_enable_stats(BPF_STATS_RUN_TIME);
-    if (statistics < 0) throw std::runtime_error("BPF_ENABLE_STATS failed");
+    if (statistics < 0) throw std::system_error(errno, std::system_category(), "BPF_ENABLE_STATS");
     constexpr std::size_t kSize = 4096;
     void* page = mmap(nullptr, kSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (page != MAP_FAILED) *static_cast<volatile char*>(page) = 1;

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstddef>
@@ -19,6 +20,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include <system_error>
 #include <thread>
 #include <unistd.h>
 #include <utility>
@@ -51,7 +53,7 @@ template <class Life>
 void start(Life life) {
   const pid_t parent = getpid();
   const pid_t pid = fork();
-  if (pid < 0) throw std::runtime_error("fork failed");
+  if (pid < 0) throw std::system_error(errno, std::system_category(), "fork");
   if (pid != 0) return;
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() == parent) life();
@@ -87,7 +89,7 @@ class Tree final : public SubjectWork {
     const std::size_t pages = configuration["pages"];
     const int file = memfd_create("pages", MFD_CLOEXEC);
     if (file < 0 || ftruncate(file, static_cast<off_t>(pages * kPage)) != 0) {
-      throw std::runtime_error("memfd_create failed");
+      throw std::system_error(errno, std::system_category(), "memfd_create");
     }
     for (int i = 0; i < processes; ++i) {
       start([&] {
@@ -197,7 +199,7 @@ class LiveCowtop {
     const winsize size{40, 120, 0, 0};
     const double began_s = now_s();
     pid_ = forkpty(&terminal_, nullptr, nullptr, &size);
-    if (pid_ < 0) throw std::runtime_error("forkpty failed");
+    if (pid_ < 0) throw std::system_error(errno, std::system_category(), "forkpty");
     if (pid_ == 0) {
       setenv("TERM", "xterm-256color", 1);
       setenv("LC_ALL", "C.UTF-8", 1);

@@ -1,10 +1,12 @@
 #include "residency.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdint>
 #include <fcntl.h>
 #include <stdexcept>
 #include <sys/mman.h>
+#include <system_error>
 #include <unistd.h>
 #include <vector>
 
@@ -27,7 +29,7 @@ Residency residency(const std::byte* begin, std::size_t bytes) {
   for (std::size_t offset = 0; offset < bytes; offset += kPage * kPagesPerRange) {
     const std::byte* range = begin + offset;
     if (mincore(const_cast<std::byte*>(range), kPage * kPagesPerRange, in_memory.data()) != 0) {
-      throw std::runtime_error("mincore is refused");
+      throw std::system_error(errno, std::system_category(), "mincore");
     }
     // A read of a hole would fill it.
     const auto first = std::find_if(in_memory.begin(), in_memory.end(),

@@ -1,8 +1,10 @@
 #include "starts.h"
 
+#include <cerrno>
 #include <chrono>
 #include <stdexcept>
 #include <sys/mman.h>
+#include <system_error>
 #include <unistd.h>
 
 #include <cowshed/share/workers.h>
@@ -33,7 +35,7 @@ const NamedTask begin_task = {"--begin", say_when};
 Starter::Starter()
     : clock_(static_cast<std::int64_t*>(
           mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0))) {
-  if (clock_ == MAP_FAILED) throw std::runtime_error("mmap failed");
+  if (clock_ == MAP_FAILED) throw std::system_error(errno, std::system_category(), "mmap");
 }
 
 StartTimes Starter::measure(const std::string& method) try {

@@ -13,6 +13,7 @@
 #include <stdexcept>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include <system_error>
 #include <unistd.h>
 
 namespace cowshed::bench {
@@ -84,11 +85,13 @@ Subject::Subject(const json& configuration, const std::string& program,
                  const std::vector<std::string>& environment) {
   std::array<int, 2> to{};
   std::array<int, 2> from{};
-  if (pipe2(to.data(), O_CLOEXEC) != 0) throw std::runtime_error("pipe2 failed");
+  if (pipe2(to.data(), O_CLOEXEC) != 0) {
+    throw std::system_error(errno, std::system_category(), "pipe2");
+  }
   if (pipe2(from.data(), O_CLOEXEC) != 0) {
     close(to[0]);
     close(to[1]);
-    throw std::runtime_error("pipe2 failed");
+    throw std::system_error(errno, std::system_category(), "pipe2");
   }
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
