@@ -1,5 +1,6 @@
 // Functions of the C library that keep what they allocate, and write to it later, if only at
 // exit(): what they allocate in an ArenaScope lies outside of it.  Part of cowshed::malloc.
+#include <atomic>
 #include <clocale>
 #include <cstdio>
 #include <cstdlib>
@@ -14,10 +15,32 @@ using namespace cowshed;
 
 namespace {
 
+// The C library's own function of that name, looked up at the first call, by several threads where
+// they call it at once.  Not in the initialisation of a function's static: a child that is forked
+// while another thread is there would wait for that thread for ever.
 template <class Function>
-Function* next(const char* name) {
-  return reinterpret_cast<Function*>(dlsym(RTLD_NEXT, name));
-}
+class Next;
+
+template <class Result, class... Arguments>
+class Next<Result(Arguments...)> {
+ public:
+  constexpr explicit Next(const char* name) : name_(name) {}
+
+  Result operator()(Arguments... arguments) {
+    Function* function = found_.load(std::memory_order_relaxed);
+    if (function == nullptr) {
+      function = reinterpret_cast<Function*>(dlsym(RTLD_NEXT, name_));
+      found_.store(function, std::memory_order_relaxed);
+    }
+    return function(arguments...);
+  }
+
+ private:
+  using Function = Result(Arguments...);
+
+  const char* name_;
+  std::atomic<Function*> found_ = nullptr;
+};
 
 // With its buffer, for a stream may be opened outside, and first used in a scope.
 template <class Open>
@@ -42,13 +65,13 @@ extern "C" {
 
 // NOLINTBEGIN(readability-identifier-naming): the C++ ABI's names, and glibc's for pthread_atfork()
 int __cxa_atexit(void (*function)(void*), void* argument, void* library) noexcept {
-  static const auto real = next<int(void (*)(void*), void*, void*)>("__cxa_atexit");
+  static constinit Next<int(void (*)(void*), void*, void*)> real("__cxa_atexit");
   const OutsideScope outside;
   return real(function, argument, library);
 }
 
 int __cxa_thread_atexit_impl(void (*function)(void*), void* object, void* library) noexcept {
-  static const auto real = next<int(void (*)(void*), void*, void*)>("__cxa_thread_atexit_impl");
+  static constinit Next<int(void (*)(void*), void*, void*)> real("__cxa_thread_atexit_impl");
   const OutsideScope outside;
   return real(function, object, library);
 }
@@ -59,22 +82,21 @@ locale_t __newlocale(int categories, const char* name, locale_t base) noexcept {
 }
 
 int __cxa_at_quick_exit(void (*function)(void*), void* library) noexcept {
-  static const auto real = next<int(void (*)(void*), void*)>("__cxa_at_quick_exit");
+  static constinit Next<int(void (*)(void*), void*)> real("__cxa_at_quick_exit");
   const OutsideScope outside;
   return real(function, library);
 }
 
 int __register_atfork(void (*prepare)(), void (*parent)(), void (*child)(),
                       void* library) noexcept {
-  static const auto real =
-      next<int(void (*)(), void (*)(), void (*)(), void*)>("__register_atfork");
+  static constinit Next<int(void (*)(), void (*)(), void (*)(), void*)> real("__register_atfork");
   const OutsideScope outside;
   return real(prepare, parent, child, library);
 }
 // NOLINTEND(readability-identifier-naming)
 
 int on_exit(void (*function)(int, void*), void* argument) noexcept {
-  static const auto real = next<int(void (*)(int, void*), void*)>("on_exit");
+  static constinit Next<int(void (*)(int, void*), void*)> real("on_exit");
   const OutsideScope outside;
   return real(function, argument);
 }
@@ -82,26 +104,26 @@ int on_exit(void (*function)(int, void*), void* argument) noexcept {
 // Records of a thread stay with its stack, for another thread.
 int pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*start)(void*),
                    void* argument) noexcept {
-  static const auto real =
-      next<int(pthread_t*, const pthread_attr_t*, void* (*)(void*), void*)>("pthread_create");
+  static constinit Next<int(pthread_t*, const pthread_attr_t*, void* (*)(void*), void*)> real(
+      "pthread_create");
   const OutsideScope outside;
   return real(thread, attributes, start, argument);
 }
 
 int setenv(const char* name, const char* value, int overwrite) noexcept {
-  static const auto real = next<int(const char*, const char*, int)>("setenv");
+  static constinit Next<int(const char*, const char*, int)> real("setenv");
   const OutsideScope outside;
   return real(name, value, overwrite);
 }
 
 int putenv(char* text) noexcept {
-  static const auto real = next<int(char*)>("putenv");
+  static constinit Next<int(char*)> real("putenv");
   const OutsideScope outside;
   return real(text);
 }
 
 char* setlocale(int category, const char* name) noexcept {
-  static const auto real = next<char*(int, const char*)>("setlocale");
+  static constinit Next<char*(int, const char*)> real("setlocale");
   const OutsideScope outside;
   char* set = real(category, name);
   make_conversions();
@@ -109,7 +131,7 @@ char* setlocale(int category, const char* name) noexcept {
 }
 
 locale_t newlocale(int categories, const char* name, locale_t base) noexcept {
-  static const auto real = next<locale_t(int, const char*, locale_t)>("newlocale");
+  static constinit Next<locale_t(int, const char*, locale_t)> real("newlocale");
   const OutsideScope outside;
   locale_t made = real(categories, name, base);
   if (made != nullptr) {
@@ -121,38 +143,38 @@ locale_t newlocale(int categories, const char* name, locale_t base) noexcept {
 }
 
 iconv_t iconv_open(const char* to, const char* from) {
-  static const auto real = next<iconv_t(const char*, const char*)>("iconv_open");
+  static constinit Next<iconv_t(const char*, const char*)> real("iconv_open");
   const OutsideScope outside;
   return real(to, from);
 }
 
 FILE* fopen(const char* path, const char* mode) {
-  static const auto real = next<FILE*(const char*, const char*)>("fopen");
+  static constinit Next<FILE*(const char*, const char*)> real("fopen");
   return stream_of([=] { return real(path, mode); });
 }
 
 FILE* fopen64(const char* path, const char* mode) {
-  static const auto real = next<FILE*(const char*, const char*)>("fopen64");
+  static constinit Next<FILE*(const char*, const char*)> real("fopen64");
   return stream_of([=] { return real(path, mode); });
 }
 
 FILE* fdopen(int fd, const char* mode) noexcept {
-  static const auto real = next<FILE*(int, const char*)>("fdopen");
+  static constinit Next<FILE*(int, const char*)> real("fdopen");
   return stream_of([=] { return real(fd, mode); });
 }
 
 FILE* popen(const char* command, const char* mode) {
-  static const auto real = next<FILE*(const char*, const char*)>("popen");
+  static constinit Next<FILE*(const char*, const char*)> real("popen");
   return stream_of([=] { return real(command, mode); });
 }
 
 FILE* tmpfile() {
-  static const auto real = next<FILE*()>("tmpfile");
+  static constinit Next<FILE*()> real("tmpfile");
   return stream_of([] { return real(); });
 }
 
 FILE* tmpfile64() {
-  static const auto real = next<FILE*()>("tmpfile64");
+  static constinit Next<FILE*()> real("tmpfile64");
   return stream_of([] { return real(); });
 }
 }
