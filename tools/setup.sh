@@ -9,12 +9,13 @@ say() { printf '%s== %s%s  [%d:%02d]\n' "$bold" "$*" "$plain" $((SECONDS / 60)) 
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
 if [ "$(id -u)" -eq 0 ]; then
-  as_root() { "$@"; }
+  root=()
 elif command -v sudo >/dev/null; then
-  as_root() { sudo "$@"; }
+  root=(sudo)
 else
   die "this needs root, or sudo: it installs packages and attaches probes to the kernel"
 fi
+as_root() { "${root[@]}" "$@"; }
 
 install_packages() {
   local package missing=()

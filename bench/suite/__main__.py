@@ -87,8 +87,11 @@ def write(results, about, folder):
         folder.save(f"{name}.json", lambda report=report: json.dumps(report, indent=2))
         results.families += folder.attempt(
             f"{name}: how it grows", lambda report=report: growth.families(report)) or []
-        drawn[name] = folder.attempt(
-            f"{name}: its plots", lambda report=report: plots.draw(report, folder.path)) or []
+        drawn[name] = folder.attempt(f"{folder.path / name}.*.svg cannot be written",
+                                     lambda report=report: plots.draw(report, folder.path))
+        if drawn[name] is None:
+            drawn[name] = []
+            folder.remove_plots(name)  # which leaves room for what is more important
         for path in drawn[name]:
             folder.has(path.name)
     folder.save("results.csv", lambda: found.csv_text(results))
@@ -127,8 +130,7 @@ def main():
     except KeyboardInterrupt:
         results.interrupted = True
         print("\ninterrupted: writing what was measured", flush=True)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # it does not take long
-        signal.signal(number, signal.SIG_IGN)
+    running.ignore_interrupts()
     write(results, about, folder)
     report(results)
     print(f"results in {options.out}: README.md first")

@@ -1,5 +1,6 @@
 """The folder that a run writes to: each file whole or not at all, and what cannot be written is told
 and is no reason to lose the rest."""
+import glob
 import json
 import os
 import pathlib
@@ -30,10 +31,18 @@ class Folder:
                 known = {}
             if known.get("schema") != SCHEMA:
                 sys.exit(f"bench: {index} is not of this command, nor is what else is there")
-            names += known["files"]
+            names += [*known["files"], "README.md", "performance.md", "results.csv", "run.json"]
         for name in names:
             if pathlib.PurePath(name).name == name:  # nothing outside, whatever it says
                 (self.path / name).unlink(missing_ok=True)
+                (self.path / f"{name}.part").unlink(missing_ok=True)
+                if name.endswith(".json"):
+                    self.remove_plots(name.removesuffix(".json"))
+
+    def remove_plots(self, benchmark):
+        for kind in ("goals", "figures", "growth"):
+            for path in self.path.glob(f"{glob.escape(benchmark)}.{kind}-*.svg"):
+                path.unlink()
 
     def has_problem(self, text):
         if text in self.problems:

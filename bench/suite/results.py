@@ -9,6 +9,8 @@ import platform
 import re
 import subprocess
 
+import jsonschema
+
 import growth
 import page
 
@@ -17,6 +19,8 @@ COLUMNS = ("benchmark", "kind", "group", "name", "unit", "value", "low", "high",
 # As the benchmarks say it, in the names or the texts of settings.
 NOT_MEASURED = re.compile(
     "^[^:]+, not possible: |^([^:]+: )?(not installed: )?not measured|^left out: ")
+SCHEMA = json.loads((pathlib.Path(__file__).resolve().parents[2] / "docs/schemas/cowshed.bench-1.json")
+                    .read_text(encoding="utf-8"))
 BUSY = 0.05  # of the machine's CPU time, by others: worth a doubt
 
 
@@ -42,8 +46,10 @@ class Results:
             return
         try:
             report = json.loads(json_file.read_text(encoding="utf-8"))
-        except ValueError as error:  # a full disk, say
-            run.exit_code, run.output = 1, f"its report cannot be read: {error}"
+            jsonschema.validate(report, SCHEMA)
+        except (ValueError, jsonschema.ValidationError) as error:  # a full disk, say
+            why = getattr(error, "message", error)
+            run.exit_code, run.output = 1, f"its report cannot be read: {why}"
             self.failed.append(run)
             return
         page.merge(self.reports, report)
@@ -172,7 +178,8 @@ def rows(results):
                "name": family.what, "value": exponent.value,
                "low": "" if exponent.low is None else exponent.low,
                "high": "" if exponent.high is None else exponent.high,
-               "verdict": ", ".join(family.doubts())}
+               "verdict": ", ".join([*(["tiny sizes"] if family.benchmark in results.tiny() else []),
+                                     *family.doubts()])}
 
 
 def csv_text(results):

@@ -30,6 +30,12 @@ def children_seconds():
     return usage.ru_utime + usage.ru_stime
 
 
+def ignore_interrupts():
+    """From the first on: what they ask for is under way, and does not take long."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def end(process):
     """All that the benchmark has started, which is given a moment to tidy up."""
     for number in (signal.SIGINT, signal.SIGKILL):
@@ -56,6 +62,7 @@ def run(part, build, json_file):
             output = f"no end after {part.most_s} s"
             process.returncode = process.returncode or 1
         except KeyboardInterrupt:
+            ignore_interrupts()
             end(process)
             raise
     seconds = time.monotonic() - began
