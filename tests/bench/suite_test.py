@@ -245,15 +245,23 @@ class SuiteTest(unittest.TestCase):
 
 
 class PageTest(unittest.TestCase):
-    def test_only_a_ratio_has_no_bound(self):
-        report = {**REPORT, "figures": [{"group": "copy", "name": "none", "value": 1000, "unit": ""}],
-                  "ratios": [{"group": "copy", "name": "one to none", "measured": 1000, "low": 7,
-                              "high": 1000, "pairs": 9}]}
+    @staticmethod
+    def page_of(report):
         with tempfile.TemporaryDirectory(prefix="cowshed-page-test-") as folder:
             path = pathlib.Path(folder, "measuring.json")
             path.write_text(json.dumps(report), encoding="utf-8")
-            made = subprocess.run([SOURCE / "bench/performance_page", "abc", path], check=True,
+            return subprocess.run([SOURCE / "bench/performance_page", "abc", path], check=True,
                                   capture_output=True, text=True).stdout
+
+    def test_a_control_of_more_pairs_than_what_it_stands_for_is_not_its_count(self):
+        ratio = {"group": "copy", "name": "one to none", "measured": 2, "low": 1, "high": 3, "pairs": 2}
+        self.assertIn("whether it works. Pairs: 2.\n", self.page_of({**REPORT, "ratios": [ratio]}))
+
+    def test_only_a_ratio_has_no_bound(self):
+        made = self.page_of({
+            **REPORT, "figures": [{"group": "copy", "name": "none", "value": 1000, "unit": ""}],
+            "ratios": [{"group": "copy", "name": "one to none", "measured": 1000, "low": 7,
+                        "high": 1000, "pairs": 9}]})
         self.assertIn("\n| copy | none | 1000 |\n", made)
         self.assertIn("\n| copy | one to none | inf [7, inf] |\n", made)
 
