@@ -83,6 +83,18 @@ std::unique_ptr<SubjectWork> make_work(const json& configuration) {
   return std::make_unique<StartWork>(configuration);
 }
 
+struct Sizes {
+  std::vector<std::size_t> held;  // the first is that of the job that is always the same, too
+  std::vector<std::size_t> jobs;
+  std::size_t held_beside_workers;
+  std::size_t held_beside_threads;
+};
+
+Sizes sizes_of(const Options& options) {
+  if (options.quick) return {{4_MiB, 8_MiB, 16_MiB}, {1_MiB, 2_MiB, 4_MiB}, 4_MiB, 4_MiB};
+  return {{16_MiB, 256_MiB, 4_GiB, 12_GiB}, {16_MiB, 64_MiB, 256_MiB}, 64_MiB, 16_MiB};
+}
+
 struct Turn {
   std::string name;
   std::string method;
@@ -184,7 +196,7 @@ void look_at_workers(const std::string& prefix, const std::string& name, int cou
 
 // Workers that live at the same time, of one process.
 void measure_workers(const Options& options, bool can_account, Report& report) {
-  const std::size_t bytes = options.quick ? 4_MiB : 64_MiB;
+  const std::size_t bytes = sizes_of(options).held_beside_workers;
   for (const std::string memory : {"heap", "huge heap", "arena"}) {
     if (!options.wants(memory + "/workers")) continue;
     const Holding holding = {memory, "array", bytes};
@@ -202,9 +214,7 @@ void measure_workers(const Options& options, bool can_account, Report& report) {
 
 // One worker that reads what its parent holds.
 void measure_jobs(const Options& options, Report& report) {
-  const std::vector<std::size_t> sizes = options.quick
-                                             ? std::vector<std::size_t>{1_MiB, 2_MiB, 4_MiB}
-                                             : std::vector<std::size_t>{16_MiB, 64_MiB, 256_MiB};
+  const std::vector<std::size_t> sizes = sizes_of(options).jobs;
   for (const std::string memory : {"heap", "huge heap", "arena"}) {
     for (const std::size_t bytes : sizes) {
       const std::string name = fmt::format("{}/{}", memory, size_name(bytes));
@@ -228,7 +238,7 @@ void measure_jobs(const Options& options, Report& report) {
 void measure_threads(const Options& options, Report& report) {
   for (const std::string memory : {"heap", "huge heap", "arena"}) {
     if (!options.wants(memory + "/threads")) continue;
-    const Holding holding = {memory, "array", options.quick ? 4_MiB : 16_MiB};
+    const Holding holding = {memory, "array", sizes_of(options).held_beside_threads};
     for (const int count : options.quick ? std::vector<int>{1, 2, 4} : std::vector<int>{1, 8, 32}) {
       json configuration = holding.configuration();
       configuration["threads"] = count;
@@ -243,15 +253,15 @@ void measure_threads(const Options& options, Report& report) {
 
 // By what the starting process holds: one worker's start, a job that is always the same, and what
 // the kernel counts of it.
-void measure_holdings(const std::vector<std::size_t>& sizes, std::size_t job_bytes,
-                      const Options& options, bool can_account, Report& report) {
+void measure_holdings(const Options& options, bool can_account, Report& report) {
+  const std::vector<std::size_t> sizes = sizes_of(options).held;
   for (const std::string memory : {"heap", "huge heap", "arena"}) {
     for (const std::size_t bytes : sizes) {
       const std::string name = fmt::format("{}/{}", memory, size_name(bytes));
       if (!options.wants(name)) continue;
       const Holding holding = {memory, "array", bytes};
       json configuration = holding.configuration();
-      configuration["job_bytes"] = job_bytes;
+      configuration["job_bytes"] = sizes.front();
       Subject subject(configuration, "", holding.environment());
       measure_methods(
           name, subject, one_worker(),
@@ -265,10 +275,7 @@ void measure_holdings(const std::vector<std::size_t>& sizes, std::size_t job_byt
 }
 
 void measure(const Options& options, Report& report) {
-  const std::vector<std::size_t> sizes =
-      options.quick ? std::vector<std::size_t>{4_MiB, 8_MiB, 16_MiB}
-                    : std::vector<std::size_t>{16_MiB, 256_MiB, 4_GiB, 12_GiB};
-  const std::size_t fixed = sizes.front();  // bytes of the job that is always the same
+  const Sizes sizes = sizes_of(options);
   report.setting("begin",
                  fmt::format("from the call to the first line of the worker; each time is {}",
                              kRepeatSetting));
@@ -276,7 +283,8 @@ void measure(const Options& options, Report& report) {
                  "from the call until the worker has been reaped and what it said is there");
   report.setting("all begun",
                  "workers of one start(), or started one after the other by hand, from the first "
-                 "call until the last has begun; 64 MiB");
+                 "call until the last has begun; " +
+                     size_name(sizes.held_beside_workers));
   report.setting("all ended", "the same, from their release until the last has been reaped");
   report.setting(
       "page tables, memory",
@@ -293,8 +301,11 @@ void measure(const Options& options, Report& report) {
                  "std::vector, which forkserver and spawn send, vfork and posix_spawn write to a "
                  "pipe of 1 MiB, and the others find; arena: a Ref, or what they find; python: "
                  "sum() of an array.array, which forkserver and spawn pickle");
-  report.setting("fixed job", "the same, of 16 MiB, whatever else the process holds");
-  report.setting("threads", "in the starting process, which holds 16 MiB; all but one sleep");
+  report.setting("fixed job", fmt::format("the same, of {}, whatever else the process holds",
+                                          size_name(sizes.held.front())));
+  report.setting("threads",
+                 fmt::format("in the starting process, which holds {}; all but one sleep",
+                             size_name(sizes.held_beside_threads)));
   report.setting("heap", kHeapSetting);
   report.setting("huge heap", kHugeHeapSetting);
   report.setting("arena", "frozen (strict)");
@@ -309,13 +320,14 @@ void measure(const Options& options, Report& report) {
   report.setting(
       "python",
       "multiprocessing.Process of /usr/bin/python3, a Pipe, bytes on the heap; no whole job "
-      "of 256 MiB, which takes long");
+      "of " +
+          size_name(sizes.jobs.back()) + ", which takes long");
   const std::string no_count = cannot_account();
   const bool can_account = no_count.empty();
   if (!can_account) report.setting("copied pages", "not measured: " + no_count);
   if (!options.quick) touch_memory(2_GiB);
-  measure_holdings(sizes, fixed, options, can_account, report);
-  for (const std::size_t bytes : sizes) {
+  measure_holdings(options, can_account, report);
+  for (const std::size_t bytes : sizes.held) {
     const std::string name = fmt::format("python/{}", size_name(bytes));
     if (!options.wants(name)) continue;
     Subject subject({{"bytes", bytes}}, "start_python");

@@ -77,8 +77,9 @@ AGAINST = [
         ("rate/4 KiB", "channel"), ("rate/4 KiB", "channel, CPU time"))),
     Part("launch", ("--quick", "--pairs", "8"), ours=(
         ("(fork|forkserver|spawn)/.+", r"\d+ [MG]iB"),)),
-    Part("start_methods", ("--quick",), ours=tuple(
-        ("[^/]+/(heap|huge heap|arena)/.+", name) for name in ("fork", "spawn", "forkserver"))),
+    *(Part("start_methods", ("--quick", "--only", only), ours=tuple(
+        ("[^/]+/(heap|huge heap|arena)/.+", name) for name in ("fork", "spawn", "forkserver")))
+      for only in ("/4 MiB", "arena/workers")),
     # What is added, and not the whole copy, of which that is a tenth.  With rivals, which take most
     # of the time, one pair a run; without them as many as make it steady.
     Part("measuring", ("--pairs", "1", "--only", "copy"), ours=(
@@ -109,8 +110,8 @@ NOT_COMPARED = {
     "what rivals take": "it is not ours",
     "gigabytes, many processes and threads, and how cost grows with them; of fill all but churn, of "
     "freeze the audit, of channel all but turns, of channel_rivals all but the rate of 4 KiB, of "
-    "measuring all but copies, of own_cost its share of a CPU and an hour's growth, of applications "
-    "most times": "that takes minutes",
+    "start_methods all but 4 MiB and an arena's workers, of measuring all but copies, of own_cost its "
+    "share of a CPU and an hour's growth, of applications most times": "that takes minutes",
 }
 
 
