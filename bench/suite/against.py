@@ -174,32 +174,39 @@ def unlike(benchmark, settings, commits):
 
 
 def judge(part, builds, rounds, json_file, commits):
-    """([(Figure, Comparison, verdict)], doubts, whether it failed).  What seems slower must be so in
-    a batch of its own, too."""
+    """([(Figure, Comparison, verdict)], doubts, whether it failed)."""
     try:
         runs, settings = measure(part, builds, rounds, json_file)
     except Failure as failure:
         return [], [str(failure)], True
-    first, second = comparisons(runs), {}
+    rows = [(figure, comparison, comparison.verdict(figure))
+            for figure, comparison in comparisons(runs).items()]
     doubts = [*missing(runs, commits), *unlike(part.benchmark, settings, commits)]
-    failed = False
-    if any(comparison.verdict(figure) == "slower" for figure, comparison in first.items()):
-        try:
-            again, settings = measure(part, builds, 2 * rounds, json_file)
-            second = comparisons(again)
-            doubts += unlike(part.benchmark, settings, commits)
-        except Failure as failure:
-            doubts.append(f"{failure}, when what seemed slower was measured again")
-            failed = True
-    rows = []
-    for figure, comparison in first.items():
-        verdict = comparison.verdict(figure)
-        if verdict == "slower":
-            comparison = second.get(figure, comparison)
-            verdict = comparison.verdict(figure) if figure in second else "undecided"
-            verdict = "undecided" if verdict == "faster" else verdict
-        rows.append((figure, comparison, verdict))
-    return rows, doubts, failed
+    rows, more, failed = look_again(part, builds, rounds, json_file, commits, rows)
+    return rows, doubts + more, failed
+
+
+def look_again(part, builds, rounds, json_file, commits, rows):
+    """The same, of rows of which those that seem slower must be so in a batch of its own, too."""
+    if all(verdict != "slower" for _, _, verdict in rows):
+        return rows, [], False
+    failure, again, settings = None, {}, (set(), set())
+    try:
+        runs, settings = measure(part, builds, 2 * rounds, json_file)
+        again = comparisons(runs)
+    except Failure as each:
+        failure = f"{each}, when what seemed slower was measured again"
+    doubts = [*unlike(part.benchmark, settings, commits), *([failure] if failure else [])]
+    return [confirmed(*row, again) for row in rows], doubts, failure is not None
+
+
+def confirmed(figure, comparison, verdict, again):
+    if verdict != "slower":
+        return figure, comparison, verdict
+    if figure not in again:
+        return figure, comparison, "undecided"
+    verdict = again[figure].verdict(figure)
+    return figure, again[figure], "undecided" if verdict == "faster" else verdict
 
 
 def table(rows):
@@ -248,9 +255,10 @@ def main():
     options.out.mkdir(parents=True, exist_ok=True)
     builds = (options.build, options.other)
     commits = (found.commit_of(SOURCE), options.against)
-    rows, doubts, failed, interrupted = [], [], False, False
+    judged, doubts, failed, interrupted = [], [], False, False
     parts = [part for part in plan.AGAINST if options.only in (None, part.benchmark)]
     with tempfile.TemporaryDirectory(prefix="cowshed-bench-") as folder:
+        how = (builds, options.rounds, pathlib.Path(folder) / "report.json", commits)
         try:
             for number, part in enumerate(parts, 1):
                 print(f"[{number}/{len(parts)}] {found.command(part)}", flush=True)
@@ -264,14 +272,22 @@ def main():
                 if why:
                     doubts.append(f"{found.command(part)} was skipped: {why}")
                     continue
-                found_rows, found_doubts, has_failed = judge(
-                    part, builds, options.rounds, pathlib.Path(folder) / "report.json", commits)
-                rows += found_rows
+                rows, found_doubts, has_failed = judge(part, *how)
+                judged.append((part, rows))
+                doubts += found_doubts
+                failed |= has_failed
+            # What makes a machine slow may last for minutes, and take one side more than the other.
+            for number, (part, rows) in enumerate(judged):
+                if any(verdict == "slower" for _, _, verdict in rows):
+                    print(f"[once more] {found.command(part)}", flush=True)
+                rows, found_doubts, has_failed = look_again(part, *how, rows)
+                judged[number] = (part, rows)
                 doubts += found_doubts
                 failed |= has_failed
         except KeyboardInterrupt:
             interrupted = True
             doubts.append("Interrupted: what comes later in the plan is not here")
+    rows = [row for _, of_part in judged for row in of_part]
     if not rows:
         doubts.append("Nothing was compared")
     doubts = list(dict.fromkeys(doubts))  # several parts of one benchmark have the same settings

@@ -127,15 +127,25 @@ class AgainstTest(unittest.TestCase):
         self.assertEqual(code, 1, output)
         self.assertIn("slower than abc: deref, independent: *ref", output)
         self.assertIn("| slower |", (self.out / "against.md").read_text(encoding="utf-8"))
-        self.assertEqual(self.runs("this"), 6 * ROUNDS)
+        self.assertEqual(self.runs("this"), 10 * ROUNDS)
 
-    def test_what_was_slow_in_one_batch_alone_is_noise(self):
-        self.costs("this", 10, spike=13, spikes=2 * ROUNDS)
-        self.costs("other", 10)
-        code, output = self.compare()
-        self.assertEqual(code, 0, output)
-        self.assertEqual(self.verdicts(), [("*ref", "same")])
-        self.assertEqual(self.runs("this"), 6 * ROUNDS)
+    def test_what_was_not_slow_in_every_batch_is_noise(self):
+        for batches, runs in ((2, 6), (6, 10)):
+            (self.folder / "this/bench/deref.count").unlink(missing_ok=True)
+            self.costs("this", 10, spike=13, spikes=batches * ROUNDS)
+            self.costs("other", 10)
+            code, output = self.compare()
+            self.assertEqual(code, 0, output)
+            self.assertEqual(self.verdicts(), [("*ref", "same")])
+            self.assertEqual(self.runs("this"), runs * ROUNDS)
+
+    def test_the_last_look_is_when_all_else_was_measured(self):
+        for build, cost in (("this", 12), ("other", 10)):
+            self.sequence(build, "sharing", [("start/4 MiB", "arena", "ms", cost)])
+            self.sequence(build, "fork_latency", [("arena/objects", "empty", "us", cost)])
+        code, output = self.compare(only=None)
+        self.assertEqual(code, 1, output)
+        self.assertRegex(output, r"(?s)\] sharing.*\[once more\] fork_latency.*\[once more\] sharing")
 
     def test_faster_is_said_and_no_failure(self):
         self.costs("this", 8)
