@@ -135,23 +135,36 @@ def first_line(path):
         return "none"
 
 
+def last_level_cache():
+    """/proc/cpuinfo has the second level's, of some processors."""
+    caches = pathlib.Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")
+    levels = {first_line(each / "level"): first_line(each / "size") for each in caches}
+    return levels[max(levels)] if levels else "unknown"
+
+
+def virtualization(kind):
+    try:
+        return subprocess.run(["systemd-detect-virt", kind], capture_output=True, text=True,
+                              check=False).stdout.strip()
+    except OSError:
+        return "unknown"
+
+
 def machine():
     """Beside what the reports say of it."""
     with open("/proc/cpuinfo", encoding="utf-8") as file:
-        lines = [line for line in file if line.startswith(("model name", "cache size"))]
+        lines = [line for line in file if line.startswith("model name")]
     facts = dict(line.rstrip().replace("\t", "").split(": ", 1) for line in lines)
     with open("/proc/meminfo", encoding="ascii") as file:
         memory = dict(line.split(":") for line in file)
-    vm = subprocess.run(["systemd-detect-virt"], capture_output=True, text=True, check=False) \
-        if pathlib.Path("/usr/bin/systemd-detect-virt").exists() else None
     pages = "/sys/kernel/mm/transparent_hugepage/"
     return {"processor": facts.get("model name", platform.machine()),
-            "last-level cache": facts.get("cache size", "unknown"),
+            "last-level cache": last_level_cache(),
             "cores": len(os.sched_getaffinity(0)),
             "memory": f"{int(memory['MemTotal'].split()[0]) / 2**20:.1f} GiB",
             "swap": f"{int(memory['SwapTotal'].split()[0]) / 2**20:.1f} GiB",
             "kernel": platform.release(), "glibc": platform.libc_ver()[1],
-            "virtual machine": vm.stdout.strip() if vm else "unknown",
+            "virtual machine": virtualization("--vm"), "container": virtualization("--container"),
             "frequency governor": first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
             "THP": first_line(pages + "enabled"), "shmem THP": first_line(pages + "shmem_enabled"),
             "load at the start": "{:.2f} {:.2f} {:.2f}".format(*os.getloadavg())}

@@ -323,6 +323,10 @@ class HelpTest(unittest.TestCase):
             run = self.command("--against", "no-such-commit", "--only", name, "--out", "/nowhere")
             self.assertEqual(run.returncode, 2, run.stderr)
 
+    def test_two_names_are_refused_instead_of_the_first_forgotten(self):
+        run = self.command("--only", "deref", "--only", "fill", "--out", "/nowhere")
+        self.assertEqual((run.returncode, run.stderr), (2, "bench: --only takes one name (see --help)\n"))
+
 
 class MissedGoalsTest(unittest.TestCase):
     """docs/missed_goals.md says of every goal that docs/performance.md has as missed why it is."""
