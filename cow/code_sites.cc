@@ -223,8 +223,8 @@ std::vector<CodeSite> CodeSites::sites(const std::vector<Weighted>& tallies, Sym
   std::vector<CodeSite> result;
   result.reserve(found.size());
   for (auto& [place, site] : found) {
-    result.push_back(
-        {place, std::move(site.stack), site.samples, rounded(site.copies), site.truncated});
+    result.push_back({symbols.shared(place), symbols.shared(std::move(site.stack)), site.samples,
+                      rounded(site.copies), site.truncated});
   }
   std::stable_sort(result.begin(), result.end(),
                    [](const auto& a, const auto& b) { return a.samples > b.samples; });

@@ -1,7 +1,12 @@
 #pragma once
 
+#include <compare>
+#include <cstddef>
 #include <cstdint>
+#include <initializer_list>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 // Who copied and what, from samples: one copy in `period` of each thread.  An estimate is the
@@ -25,6 +30,40 @@ struct Frame {
   auto operator<=>(const Frame&) const = default;
 };
 
+// Frames, innermost first.  Never change, and copies share them: a thousand processes of one
+// program have the same few stacks.
+class Frames {
+ public:
+  Frames() : Frames(std::vector<Frame>()) {}
+  // NOLINTNEXTLINE(google-explicit-constructor): it is the same
+  Frames(std::vector<Frame> frames)
+      : frames_(std::make_shared<const std::vector<Frame>>(std::move(frames))) {}
+  Frames(std::initializer_list<Frame> frames) : Frames(std::vector<Frame>(frames)) {}
+
+  using value_type = Frame;
+  using const_iterator = std::vector<Frame>::const_iterator;
+  const_iterator begin() const { return frames_->begin(); }
+  const_iterator end() const { return frames_->end(); }
+  std::size_t size() const { return frames_->size(); }
+  bool empty() const { return frames_->empty(); }
+  const Frame& operator[](std::size_t i) const { return (*frames_)[i]; }
+  const Frame& front() const { return frames_->front(); }
+  const Frame& back() const { return frames_->back(); }
+  const std::vector<Frame>& all() const { return *frames_; }
+  // Whether no copy shares them.
+  bool is_only() const { return frames_.use_count() == 1; }
+
+  bool operator==(const Frames& other) const {
+    return frames_ == other.frames_ || *frames_ == *other.frames_;
+  }
+  std::strong_ordering operator<=>(const Frames& other) const {
+    return frames_ == other.frames_ ? std::strong_ordering::equal : *frames_ <=> *other.frames_;
+  }
+
+ private:
+  std::shared_ptr<const std::vector<Frame>> frames_;
+};
+
 // Innermost first.
 struct StackSamples {
   std::vector<Frame> frames;
@@ -35,8 +74,8 @@ struct StackSamples {
 // A place in the program: the innermost line that is not the C or C++ library's, and what it
 // called.
 struct CodeSite {
-  std::vector<Frame> frames;  // innermost first; the last is the place itself
-  std::vector<Frame> stack;   // the most frequent one that goes through it
+  Frames frames;  // the last is the place itself
+  Frames stack;   // the most frequent one that goes through it
   std::uint64_t samples = 0;
   std::uint64_t estimated_copies = 0;
   bool truncated = false;  // `stack`: as StackSamples

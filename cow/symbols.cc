@@ -241,6 +241,15 @@ const std::vector<Frame>& Symbols::frames(const CodeAddress& code) {
   return known_.at(code);
 }
 
+Frames Symbols::shared(std::vector<Frame> frames) {
+  constexpr std::size_t kFew = 64;
+  if (shared_.size() > most_shared_) {
+    std::erase_if(shared_, [](const Frames& each) { return each.is_only(); });
+    most_shared_ = std::max(kFew, 2 * shared_.size());
+  }
+  return *shared_.emplace(std::move(frames)).first;
+}
+
 bool Symbols::needs_look_up(const CodeAddress& code) const {
   return code.binary != nullptr && !code.binary->is_generated && !known_.contains(code);
 }

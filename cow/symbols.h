@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -27,6 +28,9 @@ class Symbols {
   // Keeps the debug information open for the next address.
   const std::vector<Frame>& frames(const CodeAddress& code);
 
+  // The same frames, shared with whoever has been given the same ones and still has them.
+  Frames shared(std::vector<Frame> frames);
+
   // Makes frames() of these quick, for whoever goes on for long: debug information may take tens of
   // MB, so one binary's is open at a time, and none afterwards.
   void look_up(const std::set<CodeAddress>& addresses);
@@ -42,6 +46,8 @@ class Symbols {
 
   std::map<const Binary*, std::unique_ptr<Source>> sources_;
   std::map<CodeAddress, std::vector<Frame>> known_;
+  std::set<Frames> shared_;
+  std::size_t most_shared_ = 0;  // then those that nobody has any more are forgotten
 };
 
 }  // namespace cowshed::cow

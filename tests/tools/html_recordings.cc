@@ -125,8 +125,12 @@ cow::Measurement hostile(int step) {
     for (auto& each : process.sampled->ranges) each.mapping = name;
   }
   for (auto& site : measurement.sampled->sites) {
-    site.frames[0].function = name;
-    for (auto& frame : site.stack) frame.function = name;
+    std::vector<cow::Frame> frames = site.frames.all();
+    frames[0].function = name;
+    site.frames = std::move(frames);
+    std::vector<cow::Frame> stack = site.stack.all();
+    for (cow::Frame& frame : stack) frame.function = name;
+    site.stack = std::move(stack);
   }
   for (auto& each : measurement.sampled->mappings) each.name = name;
   return measurement;

@@ -346,7 +346,7 @@ TEST_F(RecordingTest, ManyDeepStacksThatAreAllAlike) {
   auto measurement = full_measurement();
   auto process = measurement.processes.at(1);
   auto& site = process.sampled.value().sites.at(0);
-  site.stack.assign(32, site.stack.at(0));
+  site.stack = std::vector<cow::Frame>(32, site.stack.front());
   process.sampled->sites.assign(15, site);
   measurement.processes.clear();
 #if defined(__SANITIZE_ADDRESS__)

@@ -239,7 +239,10 @@ Verdict sampled_verdict(const std::string& comm) {
   cow::Measurement measurement = measured();
   measurement.processes[2].comm = comm;
   measurement.processes[2].sampled = full_measurement().processes[1].sampled;
-  measurement.processes[2].sampled->sites[0].frames[0].file = "../../src/a:b,%/fill.cc";
+  cow::Frames& place = measurement.processes[2].sampled->sites[0].frames;
+  std::vector<cow::Frame> frames = place.all();
+  frames[0].file = "../../src/a:b,%/fill.cc";
+  place = std::move(frames);
   return verdict(measurement, copied(5));
 }
 
@@ -256,12 +259,16 @@ TEST(VerdictTest, ALineThatCopiesInTwoWaysIsOneCulprit) {
   sampled = full_measurement().processes[1].sampled;
   sampled->mappings.clear();
   cow::CodeSite by_kernel = sampled->sites[0];
+  std::vector<cow::Frame> frames = by_kernel.frames.all();
+  cow::CodeSite elsewhere = sampled->sites[0];
+  frames.back().line = 13;
+  elsewhere.frames = frames;
+  frames = by_kernel.frames.all();
   cow::Frame read;
   read.function = "[read(2)]";
-  by_kernel.frames.insert(by_kernel.frames.begin(), read);
+  frames.insert(frames.begin(), read);
+  by_kernel.frames = std::move(frames);
   by_kernel.estimated_copies = 64;
-  cow::CodeSite elsewhere = sampled->sites[0];
-  elsewhere.frames.back().line = 13;
   elsewhere.estimated_copies = 128;
   sampled->sites.insert(sampled->sites.end(), {by_kernel, elsewhere});
   EXPECT_THAT(over_lines(verdict(measurement, copied(5))),

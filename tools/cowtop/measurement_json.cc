@@ -71,8 +71,17 @@ template <class Io>
 static void describe(Io& io, Ref<Io, CodeSite> site) {
   io.field("samples", site.samples);
   io.field("estimated_copies", site.estimated_copies);
-  io.field("frames", site.frames);
-  io.field("stack", site.stack);
+  if constexpr (Io::kReads) {
+    std::vector<Frame> frames;
+    std::vector<Frame> stack;
+    io.field("frames", frames);
+    io.field("stack", stack);
+    site.frames = std::move(frames);
+    site.stack = std::move(stack);
+  } else {
+    io.field("frames", site.frames.all());
+    io.field("stack", site.stack.all());
+  }
   io.field("truncated", site.truncated);
 }
 

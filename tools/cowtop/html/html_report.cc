@@ -86,7 +86,7 @@ Json stacks_of(const cow::Measurement& measurement, const std::vector<std::size_
           {"of", std::move(of)}};
 }
 
-Json texts_of(const std::vector<cow::Frame>& frames) {
+Json texts_of(const cow::Frames& frames) {
   Json texts = Json::array();
   for (const cow::Frame& frame : frames) texts.push_back(frame_text(frame));
   return texts;

@@ -1,0 +1,52 @@
+#include <cstddef>
+#include <gtest/gtest.h>
+#include <malloc.h>
+#include <string>
+#include <vector>
+
+#include <cowshed/cow/symbols.h>
+
+namespace cowshed::cow {
+namespace {
+
+std::vector<Frame> stack_of(const std::string& function) {
+  return {{function, "/src/" + function + ".cc", 12, "/bin/program", 0x1234, false}};
+}
+
+TEST(Symbols, TheSameFramesAreShared) {
+  Symbols symbols;
+  const Frames first = symbols.shared(stack_of("fill"));
+  const Frames second = symbols.shared(stack_of("fill"));
+  EXPECT_EQ(&first.all(), &second.all());
+  EXPECT_EQ(first.all(), stack_of("fill"));
+  const Frames other = symbols.shared(stack_of("drain"));
+  EXPECT_NE(&first.all(), &other.all());
+  EXPECT_TRUE(first != other);
+}
+
+TEST(Symbols, SharedFramesAreKeptForAsLongAsSomebodyHasThem) {
+  constexpr int kStacks = 1000;
+  Symbols symbols;
+  const Frames kept = symbols.shared(stack_of("kept"));
+  std::vector<Frames> all;
+  for (int i = 0; i < kStacks; ++i) all.push_back(symbols.shared(stack_of(std::to_string(i))));
+  const Frames last = all.back();
+  EXPECT_FALSE(last.is_only());
+  all.clear();
+  for (int i = 0; i < kStacks; ++i) symbols.shared(stack_of("passing " + std::to_string(i)));
+  EXPECT_EQ(&symbols.shared(stack_of("kept")).all(), &kept.all());
+  EXPECT_EQ(&symbols.shared(stack_of(std::to_string(kStacks - 1))).all(), &last.all());
+}
+
+// The sanitizers' allocators count nothing here.
+TEST(Symbols, SharedFramesThatNobodyHasAreForgotten) {
+  constexpr int kStacks = 10'000;
+  constexpr std::size_t kMostBytes = 1 << 20;  // all of them would be three times as much
+  Symbols symbols;
+  const std::size_t before = ::mallinfo2().uordblks;
+  for (int i = 0; i < kStacks; ++i) symbols.shared(stack_of(std::to_string(i)));
+  EXPECT_LT(::mallinfo2().uordblks, before + kMostBytes);
+}
+
+}  // namespace
+}  // namespace cowshed::cow
