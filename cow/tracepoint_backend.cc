@@ -448,8 +448,11 @@ Measurement TracepointBackend::measurement(const CodeOf& code) const {
   result.overhead = overhead_;
   result.sampling = sampling_;
   CodeSites::Copies pages;
-  for (const auto& [id, copies] : processes_) pages[id] = copies.copied_pages().value_or(0);
+  if (sampler_) {
+    for (const auto& [id, copies] : processes_) pages[id] = copies.copied_pages().value_or(0);
+  }
   if (sampler_ && code.is_all()) result.sampled = sampler_->of_all(pages);
+  result.processes.reserve(processes_.size());
   for (const auto& [id, copies] : processes_) {
     result.processes.push_back(copies);
     if (!sampler_ || !code.includes(copies)) continue;

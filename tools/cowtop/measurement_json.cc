@@ -111,24 +111,17 @@ static void describe(Io& io, Ref<Io, FoldedStack> stack) {
 // What is estimated from samples: fields of what was sampled, all null where nothing was.
 template <class Io>
 static void describe_sampled(Io& io, Ref<Io, std::optional<SampledCopies>> sampled) {
-  std::optional<std::uint64_t> samples;
-  std::optional<std::vector<CodeSite>> sites;
-  std::optional<std::vector<MappingCopies>> mappings;
-  std::optional<std::vector<RangeCopies>> ranges;
-  std::optional<std::vector<FoldedStack>> stacks;
-  if (sampled) {
-    samples = sampled->samples;
-    sites = sampled->sites;
-    mappings = sampled->mappings;
-    ranges = sampled->ranges;
-    stacks = sampled->stacks;
-  }
-  io.field("samples", samples);
-  io.field("sites", sites);
-  io.field("mappings", mappings);
-  io.field("ranges", ranges);
-  io.field("stacks", stacks);
   if constexpr (Io::kReads) {
+    std::optional<std::uint64_t> samples;
+    std::optional<std::vector<CodeSite>> sites;
+    std::optional<std::vector<MappingCopies>> mappings;
+    std::optional<std::vector<RangeCopies>> ranges;
+    std::optional<std::vector<FoldedStack>> stacks;
+    io.field("samples", samples);
+    io.field("sites", sites);
+    io.field("mappings", mappings);
+    io.field("ranges", ranges);
+    io.field("stacks", stacks);
     sampled.reset();
     if (samples) {
       sampled = {*samples, sites.value_or(std::vector<CodeSite>()),
@@ -136,6 +129,12 @@ static void describe_sampled(Io& io, Ref<Io, std::optional<SampledCopies>> sampl
                  ranges.value_or(std::vector<RangeCopies>()),
                  stacks.value_or(std::vector<FoldedStack>())};
     }
+  } else {
+    io.field_if("samples", sampled ? &sampled->samples : nullptr);
+    io.field_if("sites", sampled ? &sampled->sites : nullptr);
+    io.field_if("mappings", sampled ? &sampled->mappings : nullptr);
+    io.field_if("ranges", sampled ? &sampled->ranges : nullptr);
+    io.field_if("stacks", sampled ? &sampled->stacks : nullptr);
   }
 }
 
@@ -238,17 +237,16 @@ static std::vector<std::uint64_t> faults(const std::vector<LatencyBucket>& bucke
 
 template <class Io>
 static void describe_latency(Io& io, Ref<Io, std::optional<CopyLatency>> latency) {
-  std::optional<std::uint64_t> ns;
-  std::optional<std::vector<LatencyBucket>> histogram;
-  if (latency) {
-    ns = latency->ns;
-    histogram = buckets(latency->faults);
-  }
-  io.field("cow_ns", ns);
-  io.field("cow_ns_histogram", histogram);
   if constexpr (Io::kReads) {
+    std::optional<std::uint64_t> ns;
+    std::optional<std::vector<LatencyBucket>> histogram;
+    io.field("cow_ns", ns);
+    io.field("cow_ns_histogram", histogram);
     latency.reset();
     if (ns && histogram) latency = {*ns, faults(*histogram)};
+  } else {
+    io.field_if("cow_ns", latency ? &latency->ns : nullptr);
+    io.field_as("cow_ns_histogram", latency ? &latency->faults : nullptr, buckets);
   }
 }
 
@@ -266,10 +264,13 @@ static void describe(Io& io, Ref<Io, ProcessCopies> process) {
   io.field("exit_status", process.exit_status);
   io.field("signal", process.signal);
   io.field("shares_memory", process.shares_memory);
-  std::optional<std::string> not_measured;
-  if (!process.not_measured.empty()) not_measured = process.not_measured;
-  io.field("not_measured", not_measured);
-  if constexpr (Io::kReads) process.not_measured = not_measured.value_or("");
+  if constexpr (Io::kReads) {
+    std::optional<std::string> not_measured;
+    io.field("not_measured", not_measured);
+    process.not_measured = not_measured.value_or("");
+  } else {
+    io.field_if("not_measured", process.not_measured.empty() ? nullptr : &process.not_measured);
+  }
   io.field("shared_at_fork_bytes", process.shared_at_fork_bytes);
   io.derived("copied_pages", process.copied_pages());
   io.derived("copied_bytes", process.copied_bytes());
@@ -328,28 +329,100 @@ namespace {
 using Derived = FieldWriter::Derived;
 constexpr const char* kRunSchema = "cowshed.run/1";
 
-// What FieldWriter makes an object of without derived fields, as a list: much cheaper to compare.
+struct Field {
+  std::string_view name;
+  const void* value;  // of whatever type describe() has for the name; nullptr where there is none
+};
+
+// What FieldWriter would write without derived fields, and where it is.
 class FieldLister {
  public:
   template <class T>
   using Ref = const T&;
   static constexpr bool kReads = false;
 
-  explicit FieldLister(const cow::ProcessCopies& process) { describe(*this, process); }
+  explicit FieldLister(const cow::ProcessCopies& process) {
+    fields_.reserve(kUsualFields);
+    describe(*this, process);
+  }
 
   template <class T>
   void field(const char* name, const T& value) {
-    fields_.emplace_back(name, writer_.json_of(value));
+    fields_.push_back({name, &value});
+  }
+  template <class T>
+  void field_if(const char* name, const T* value) {
+    fields_.push_back({name, value});
+  }
+  template <class T, class Convert>
+  void field_as(const char* name, const T* value, Convert /*convert*/) {
+    fields_.push_back({name, value});
   }
   template <class T>
   void derived(const char* /*name*/, const T& /*value*/) {}
 
-  const std::vector<std::pair<std::string_view, Json>>& fields() const { return fields_; }
+  const std::vector<Field>& fields() const { return fields_; }
 
  private:
+  static constexpr std::size_t kUsualFields = 48;
+  std::vector<Field> fields_;
+};
+
+// The operations of a JSON patch that make one process of another.  JSON is made only of what has
+// changed: of thousands of processes each second that is what it costs.
+class FieldComparer {
+ public:
+  template <class T>
+  using Ref = const T&;
+  static constexpr bool kReads = false;
+
+  FieldComparer(const cow::ProcessCopies& before, const cow::ProcessCopies& after,
+                const std::string& path)
+      : before_(before), path_(path) {
+    describe(*this, after);
+    has_same_fields_ = has_same_fields_ && next_ == before_.fields().size();
+  }
+
+  template <class T>
+  void field(const char* name, const T& value) {
+    field_if(name, &value);
+  }
+  template <class T>
+  void field_if(const char* name, const T* value) {
+    field_as(name, value, [](const T& same) -> const T& { return same; });
+  }
+  template <class T, class Convert>
+  void field_as(const char* name, const T* value, Convert convert) {
+    has_same_fields_ =
+        has_same_fields_ && next_ < before_.fields().size() && before_.fields()[next_].name == name;
+    if (!has_same_fields_) return;
+    const auto* before = static_cast<const T*>(before_.fields()[next_].value);
+    ++next_;
+    if (before == nullptr && value == nullptr) return;
+    if (before != nullptr && value != nullptr && *before == *value) return;
+    const auto json_of = [&](const T* each) {
+      return each != nullptr ? writer_.json_of(convert(*each)) : Json(nullptr);
+    };
+    Json changes = Json::diff(json_of(before), json_of(value), path_ + "/" + name);
+    for (Json& each : changes) patch_.push_back(std::move(each));
+  }
+  template <class T>
+  void derived(const char* /*name*/, const T& /*value*/) {}
+
+  // nullopt: one has fields that the other has not.
+  std::optional<Json> take() {
+    if (!has_same_fields_) return std::nullopt;
+    return std::move(patch_);
+  }
+
+ private:
+  FieldLister before_;
+  const std::string& path_;
+  std::size_t next_ = 0;
+  bool has_same_fields_ = true;
   Json unused_;
   FieldWriter writer_{unused_, Derived::without};
-  std::vector<std::pair<std::string_view, Json>> fields_;
+  Json patch_ = Json::array();
 };
 
 }  // namespace
@@ -381,21 +454,8 @@ Json recorded(const cow::ProcessCopies& process) {
 
 Json recorded_changes(const cow::ProcessCopies& before, const cow::ProcessCopies& after,
                       const std::string& path) {
-  const FieldLister old(before);
-  const FieldLister now(after);
-  const auto has_same_name = [](const auto& a, const auto& b) { return a.first == b.first; };
-  if (!std::equal(old.fields().begin(), old.fields().end(), now.fields().begin(),
-                  now.fields().end(), has_same_name)) {
-    return Json::diff(recorded(before), recorded(after), path);
-  }
-  Json patch = Json::array();
-  for (std::size_t i = 0; i < now.fields().size(); ++i) {
-    const auto& [name, value] = now.fields()[i];
-    if (value == old.fields()[i].second) continue;
-    Json changes = Json::diff(old.fields()[i].second, value, path + "/" + std::string(name));
-    for (Json& each : changes) patch.push_back(std::move(each));
-  }
-  return patch;
+  auto changes = FieldComparer(before, after, path).take();
+  return changes ? std::move(*changes) : Json::diff(recorded(before), recorded(after), path);
 }
 
 Json recorded_head(const cow::Measurement& measurement) {

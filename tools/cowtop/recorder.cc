@@ -15,7 +15,7 @@ using std::chrono::steady_clock;
 
 constexpr auto kInterval = std::chrono::seconds(1);
 constexpr auto kLongestInterval = std::chrono::seconds(2);
-constexpr int kLeastPause = 49;  // times as long as an append took
+constexpr int kLeastPause = 399;  // times as long as an append took
 
 RecordingHeader header_of(const MeasureOptions& options) {
   RecordingHeader header;

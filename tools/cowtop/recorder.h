@@ -12,8 +12,8 @@
 
 namespace cowshed::cowtop {
 
-// A second after it began; where it would take more than a fiftieth of the time, up to 2 s, or for
-// as long as it took.
+// A second after it began; where that would be more than a four-hundredth of the time, up to 2 s,
+// or for as long as it took.
 std::chrono::steady_clock::time_point next_append(std::chrono::steady_clock::time_point begin,
                                                   std::chrono::steady_clock::time_point end);
 
