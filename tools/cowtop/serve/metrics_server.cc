@@ -1,16 +1,21 @@
-#include <algorithm>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/ip/v6_only.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/core/tcp_stream.hpp>
+#include <boost/beast/http.hpp>
 #include <cerrno>
 #include <chrono>
+#include <cstring>
 #include <fmt/format.h>
-#include <functional>
-#include <httplib.h>
+#include <memory>
 #include <mutex>
 #include <netdb.h>
-#include <poll.h>
-#include <semaphore>
+#include <optional>
 #include <sys/socket.h>
 #include <thread>
-#include <unistd.h>
 #include <utility>
 
 #include <cowshed/tools/cowtop/serve/metrics_server.h>
@@ -19,16 +24,18 @@
 namespace cowshed::cowtop {
 namespace {
 
-constexpr std::size_t kThreads = 8;
-// Connections that have a descriptor here; the others wait in the kernel.
-constexpr std::ptrdiff_t kMostConnections = 64;
-constexpr std::size_t kMostRequestBytes = 4096;
-// Of a connection, from when it was taken to its end; but so long at least for who comes to a
-// thread late, and has sent its request meanwhile.
-constexpr auto kTimeout = std::chrono::seconds(2);
-constexpr auto kLeastTime = std::chrono::milliseconds(100);
+namespace asio = boost::asio;
+namespace beast = boost::beast;
+namespace http = boost::beast::http;
+using boost::system::error_code;
+using Tcp = asio::ip::tcp;
 
-using Clock = std::chrono::steady_clock;
+// Connections that have a descriptor here; the others wait in the kernel.
+constexpr int kMostConnections = 64;
+constexpr int kMostWaiting = 128;
+constexpr std::uint64_t kMostRequestBytes = 4096;
+constexpr auto kTimeout = std::chrono::seconds(2);  // of a connection, from its begin to its end
+constexpr auto kAfterRefused = std::chrono::milliseconds(100);
 
 constexpr const char* kPage = R"(<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>cowtop serve</title></head>
@@ -37,110 +44,160 @@ constexpr const char* kPage = R"(<!DOCTYPE html>
 <a href="/metrics">/metrics</a>.</p></body></html>
 )";
 
-// Of the connection that this thread serves.
-thread_local Clock::time_point deadline;
+using Request = http::request<http::string_body>;
+using Response = http::response<http::string_body>;
 
-// httplib's own would take any number of connections, and a descriptor for each.  A connection's
-// time begins here, so that those that wait for a thread behind idle ones do not add up.
-class BoundedQueue : public httplib::TaskQueue {
- public:
-  void enqueue(std::function<void()> task) override {
-    room_.acquire();
-    pool_.enqueue([this, task = std::move(task), until = Clock::now() + kTimeout] {
-      deadline = std::max(until, Clock::now() + kLeastTime);
-      task();
-      room_.release();
-    });
+void set_content(Response& response, std::string text, const char* type) {
+  response.set(http::field::content_type, type);
+  response.body() = std::move(text);
+}
+
+void set_failed(Response& response, http::status status) {
+  response.result(status);
+  set_content(response, fmt::format("{}: there is /metrics\n", static_cast<unsigned>(status)),
+              "text/plain");
+}
+
+Response answer_to(const Request& request, const Metrics& metrics) {
+  Response response(http::status::ok, request.version());
+  const auto target = request.target();
+  const auto path = target.substr(0, target.find('?'));
+  if (request.method() != http::verb::get && request.method() != http::verb::head) {
+    set_failed(response, http::status::method_not_allowed);
+    response.set(http::field::allow, "GET, HEAD");  // RFC 9110, 15.5.6
+  } else if (path == "/metrics") {
+    const auto accept = request[http::field::accept];
+    const MetricsFormat format = wanted_format({accept.data(), accept.size()});
+    set_content(response, metrics_text(metrics, format), content_type(format));
+  } else if (path == "/") {
+    set_content(response, kPage, "text/html; charset=utf-8");
+  } else {
+    set_failed(response, http::status::not_found);
   }
-  void shutdown() override { pool_.shutdown(); }
+  return response;
+}
 
- private:
-  std::counting_semaphore<kMostConnections> room_{kMostConnections};
-  httplib::ThreadPool pool_{kThreads};
-};
-
-// httplib's own has a time for each read and write, of which a slow client may take any number.
-class TimedStream : public httplib::Stream {
- public:
-  explicit TimedStream(int socket) : socket_(socket) {}
-  bool is_readable() const override { return is_ready(POLLIN); }
-  bool is_writable() const override { return is_ready(POLLOUT); }
-  ssize_t read(char* bytes, std::size_t size) override {
-    return is_readable() ? ::recv(socket_, bytes, size, MSG_DONTWAIT) : -1;
+// What could not be read is no request; nullopt: nobody is there to be told.
+std::optional<Response> answer_to(const error_code& unreadable) {
+  Response response;
+  if (unreadable == http::error::body_limit) {
+    set_failed(response, http::status::payload_too_large);
+  } else if (unreadable == http::error::header_limit) {
+    set_failed(response, http::status::request_header_fields_too_large);
+  } else if (unreadable.category() == http::make_error_code(http::error::bad_method).category() &&
+             unreadable != http::error::end_of_stream) {
+    set_failed(response, http::status::bad_request);
+  } else {
+    return std::nullopt;
   }
-  ssize_t write(const char* bytes, std::size_t size) override {
-    return is_writable() ? ::send(socket_, bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL) : -1;
-  }
-  // Nobody asks who it is.
-  void get_remote_ip_and_port(std::string& /*ip*/, int& /*port*/) const override {}
-  void get_local_ip_and_port(std::string& /*ip*/, int& /*port*/) const override {}
-  socket_t socket() const override { return socket_; }
-
- private:
-  bool is_ready(short events) const {
-    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now());
-    pollfd poll{socket_, events, 0};
-    return left.count() > 0 && ::poll(&poll, 1, static_cast<int>(left.count())) > 0;
-  }
-
-  int socket_;
-};
-
-class Server : public httplib::Server {
- private:
-  // One request: who waits for another one's would keep a thread.
-  bool process_and_close_socket(int socket) override {
-    TimedStream stream(socket);
-    bool is_closed = false;
-    const bool is_served = process_request(stream, true, is_closed, nullptr);
-    ::shutdown(socket, SHUT_RDWR);
-    ::close(socket);
-    return is_served;
-  }
-};
+  return response;
+}
 
 }  // namespace
 
+// All but publish() and metrics() in the thread that runs the context.
 struct MetricsServer::State {
-  Server server;
+  class Connection;
+
+  asio::io_context context{1};
+  Tcp::acceptor acceptor{context};
+  asio::steady_timer pause{context};
+  int connections = 0;
+  bool is_accepting = false;
   ListenAddress address;
   std::mutex mutex;
   std::shared_ptr<const Metrics> newest = std::make_shared<const Metrics>();
-  std::thread listener;
+  std::thread thread;
 
   std::shared_ptr<const Metrics> metrics() {
     const std::lock_guard lock(mutex);
     return newest;
   }
-  void set_up();
+  error_code listen(const addrinfo& where);
+  void accept();
 };
 
-void MetricsServer::State::set_up() {
-  server.new_task_queue = [] { return new BoundedQueue; };  // which httplib deletes
-  server.set_payload_max_length(kMostRequestBytes);
-  // Not SO_REUSEPORT, as httplib: two would share a port, and each get half of the requests.
-  server.set_socket_options([](int socket) {
-    const int yes = 1;
-    ::setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
-  });
-  server.set_pre_routing_handler([](const httplib::Request& request, httplib::Response& response) {
-    if (request.method == "GET" || request.method == "HEAD") {
-      return httplib::Server::HandlerResponse::Unhandled;
+// One request: who waits for another one's would keep a descriptor.
+class MetricsServer::State::Connection : public std::enable_shared_from_this<Connection> {
+ public:
+  Connection(State& state, Tcp::socket socket) : state_(state), stream_(std::move(socket)) {
+    ++state_.connections;
+  }
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+  ~Connection() {
+    --state_.connections;
+    state_.accept();
+  }
+
+  void serve() {
+    parser_.body_limit(kMostRequestBytes);
+    stream_.expires_after(kTimeout);  // of all that follows together
+    http::async_read(stream_, buffer_, parser_,
+                     [self = shared_from_this()](const error_code& error, std::size_t /*bytes*/) {
+                       self->answer(error);
+                     });
+  }
+
+ private:
+  void answer(const error_code& error) {
+    auto response = error ? answer_to(error) : answer_to(parser_.get(), *state_.metrics());
+    if (!response) return;
+    response_ = std::move(*response);
+    response_.keep_alive(false);
+    response_.prepare_payload();
+    const auto end = [self = shared_from_this()](const error_code& /*error*/,
+                                                 std::size_t /*bytes*/) { self->end(); };
+    if (!error && parser_.get().method() == http::verb::head) {
+      http::async_write_header(stream_, serializer_, end);
+    } else {
+      http::async_write(stream_, serializer_, end);
     }
-    response.status = 405;  // RFC 9110, 15.5.6
-    response.set_header("Allow", "GET, HEAD");
-    return httplib::Server::HandlerResponse::Handled;
+  }
+  void end() {
+    error_code ignored;
+    stream_.socket().shutdown(Tcp::socket::shutdown_both, ignored);
+  }
+
+  State& state_;
+  beast::tcp_stream stream_;
+  beast::flat_buffer buffer_;
+  http::request_parser<http::string_body> parser_;
+  Response response_;
+  http::response_serializer<http::string_body> serializer_{response_};
+};
+
+void MetricsServer::State::accept() {
+  if (is_accepting || !acceptor.is_open() || connections >= kMostConnections) return;
+  is_accepting = true;
+  acceptor.async_accept([this](const error_code& error, Tcp::socket socket) {
+    is_accepting = false;
+    if (!error) {
+      std::make_shared<Connection>(*this, std::move(socket))->serve();
+      accept();
+    } else if (acceptor.is_open()) {
+      // It would fail again at once, where there are no descriptors, say.
+      pause.expires_after(kAfterRefused);
+      pause.async_wait([this](const error_code& /*error*/) { accept(); });
+    }
   });
-  server.Get("/metrics", [this](const httplib::Request& request, httplib::Response& response) {
-    const MetricsFormat format = wanted_format(request.get_header_value("Accept"));
-    response.set_content(metrics_text(*metrics(), format), content_type(format));
-  });
-  server.Get("/", [](const httplib::Request& /*request*/, httplib::Response& response) {
-    response.set_content(kPage, "text/html; charset=utf-8");
-  });
-  server.set_error_handler([](const httplib::Request& /*request*/, httplib::Response& response) {
-    response.set_content(fmt::format("{}: there is /metrics\n", response.status), "text/plain");
-  });
+}
+
+error_code MetricsServer::State::listen(const addrinfo& where) {
+  Tcp::endpoint endpoint;
+  endpoint.resize(where.ai_addrlen);
+  std::memcpy(endpoint.data(), where.ai_addr, where.ai_addrlen);
+  endpoint.port(static_cast<unsigned short>(address.port));
+  error_code error;
+  error_code ignored;
+  acceptor.close(ignored);
+  acceptor.open(endpoint.protocol(), error);
+  // Not SO_REUSEPORT: two would share a port, and each get half of the requests.
+  if (!error) acceptor.set_option(asio::socket_base::reuse_address(true), error);
+  if (!error && where.ai_family == AF_INET6) acceptor.set_option(asio::ip::v6_only(false), ignored);
+  if (!error) acceptor.bind(endpoint, error);
+  if (!error) acceptor.listen(kMostWaiting, error);
+  return error;
 }
 
 MetricsServer::MetricsServer(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -154,19 +211,15 @@ Expected<std::unique_ptr<MetricsServer>> MetricsServer::open(const ListenAddress
     return make_error(ErrorCode::system_call,
                       fmt::format("--listen {}: {}", text_of(address), ::gai_strerror(error)));
   }
-  ::freeaddrinfo(found);
+  const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> all(found, &::freeaddrinfo);
   auto state = std::make_unique<State>();
   state->address = address;
-  state->set_up();
-  errno = 0;
-  if (address.port == 0) {
-    state->address.port = state->server.bind_to_any_port(address.host);
-  } else if (!state->server.bind_to_port(address.host, address.port)) {
-    state->address.port = -1;
+  error_code error(EADDRNOTAVAIL, boost::system::system_category());
+  for (const addrinfo* each = found; each != nullptr && error; each = each->ai_next) {
+    error = state->listen(*each);
   }
-  if (state->address.port < 0) {
-    return system_error("--listen " + text_of(address), errno == 0 ? EADDRNOTAVAIL : errno);
-  }
+  if (error) return system_error("--listen " + text_of(address), error.value());
+  state->address.port = state->acceptor.local_endpoint().port();
   return std::unique_ptr<MetricsServer>(new MetricsServer(std::move(state)));
 }
 
@@ -179,15 +232,19 @@ void MetricsServer::publish(Metrics metrics) {
 }
 
 void MetricsServer::start() {
-  state_->listener = std::thread([state = state_.get()] { state->server.listen_after_bind(); });
-  // Before that, stop() would have no effect.
-  while (!state_->server.is_running()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  state_->accept();
+  state_->thread = std::thread([state = state_.get()] { state->context.run(); });
 }
 
 void MetricsServer::stop() {
-  if (!state_->listener.joinable()) return;
-  state_->server.stop();
-  state_->listener.join();
+  if (!state_->thread.joinable()) return;
+  // Without it nothing new begins, and run() returns with the last connection.
+  asio::post(state_->context, [state = state_.get()] {
+    error_code ignored;
+    state->acceptor.close(ignored);
+    state->pause.cancel();
+  });
+  state_->thread.join();
 }
 
 }  // namespace cowshed::cowtop

@@ -8,9 +8,9 @@
 
 namespace cowshed::cowtop {
 
-// Serves the newest metrics over HTTP, by threads of its own: no client holds up who measures.  Of
-// too many clients those that come later wait; a connection is for one request, and is closed after
-// 2 s even where the client still sends it, or has not read the answer.
+// Serves the newest metrics over HTTP, by a thread of its own: no client holds up who measures, nor
+// another client.  Of too many those that come later wait; a connection is for one request, and is
+// closed after 2 s even where the client still sends it, or has not read the answer.
 class MetricsServer {
  public:
   // Binds.  Errors: system_call, with a line that says what is wrong with the address.
