@@ -3,6 +3,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import tempfile
 import time
 import unittest
+from unittest import mock
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 AGAINST = SOURCE / "bench/suite/against.py"
@@ -343,6 +345,41 @@ class AgainstTest(unittest.TestCase):
             output, _ = process.communicate(timeout=60)
         self.assertEqual(process.returncode, 130, output)
         self.assertIn("Interrupted", output)
+
+
+class ReadAnewTest(unittest.TestCase):
+    def test_programs_of_both_are_dropped_and_read_whole(self):
+        size = 3 * against.CHUNK + 1
+        with tempfile.TemporaryDirectory() as folder:
+            builds = [pathlib.Path(folder) / name for name in ("ours", "theirs")]
+            programs = [build / name for build in builds
+                        for name in ("bench/deref", "tools/cowtop", "tests/tools/demo_test")]
+            others = [build / name for build in builds for name in ("bench/notes", "share/program")]
+            for path in programs + others:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(b"x" * size)
+                path.chmod(0o644 if path.name == "notes" else 0o755)
+            seen = []
+
+            def name_of(number):
+                return pathlib.Path(os.readlink(f"/proc/self/fd/{number}"))
+
+            with mock.patch.object(os, "fsync", lambda number: seen.append(("synced", name_of(number)))), \
+                 mock.patch.object(os, "posix_fadvise",
+                                   lambda number, begin, length, advice:
+                                   seen.append((begin, length, advice, name_of(number)))):
+                before = bytes_read()
+                against.read_anew(builds)
+                self.assertGreaterEqual(bytes_read() - before, size * len(programs))
+            self.assertCountEqual(seen[::2], [("synced", path) for path in programs])
+            self.assertEqual(seen[1::2], [(0, 0, os.POSIX_FADV_DONTNEED, path)
+                                          for _, path in seen[::2]])
+
+
+def bytes_read():
+    fields = dict(line.split(": ") for line in
+                  pathlib.Path("/proc/self/io").read_text(encoding="utf-8").splitlines())
+    return int(fields["rchar"])
 
 
 class PlanTest(unittest.TestCase):
