@@ -7,9 +7,7 @@
 namespace cowshed::bench {
 
 std::unique_ptr<Subject> start_way(const FillWay& way, nlohmann::json configuration) {
-  configuration["name"] = way.name;
   configuration["variant"] = way.variant;
-  configuration["huge_pages"] = !way.environment.empty();  // all that any of them asks for
   auto subject = std::make_unique<Subject>(configuration, way.program, way.environment);
   const std::string provider = subject->facts()["malloc"];
   if (provider.find(way.provider) == std::string::npos) {

@@ -65,27 +65,11 @@ class StartingLine {
   std::atomic<unsigned> missing_;
 };
 
-// That a way whose environment asks for 2 MiB pages has them for most of the `bytes` that it has
-// allocated; less than 64 MiB may fit between them.
-inline void expect_huge_pages(const nlohmann::json& configuration, std::size_t bytes) {
-  if (!configuration.value("huge_pages", false) || bytes < std::size_t{64} << 20U ||
-      !has_huge_pages()) {
-    return;
-  }
-  const std::size_t huge = proc_bytes("/proc/self/smaps_rollup", "AnonHugePages");
-  if (huge < bytes / 2) {
-    throw std::runtime_error(configuration["name"].get<std::string>() + ": of " +
-                             std::to_string(bytes >> 20U) + " MiB only " +
-                             std::to_string(huge >> 20U) + " are in 2 MiB pages");
-  }
-}
-
 template <class Backend>
 class FillWork final : public SubjectWork {
  public:
   explicit FillWork(const nlohmann::json& configuration)
-      : configuration_(configuration),
-        pattern_(configuration["pattern"]),
+      : pattern_(configuration["pattern"]),
         threads_(configuration["threads"]),
         amount_(configuration["amount"]) {
     for (unsigned i = 0; i < threads_; ++i) {
@@ -110,7 +94,7 @@ class FillWork final : public SubjectWork {
           return pattern_ == "churn" ? churn(thread, operations_[index], line)
                                      : fill(thread, operations_[index], line);
         });
-    if (pattern_ == "fill") expect_huge_pages(configuration_, amount_);
+    if (pattern_ == "fill") expect_huge_pages(amount_);
     return {{"ns", ns}};
   }
 
@@ -232,7 +216,6 @@ class FillWork final : public SubjectWork {
   }
 
   Backend backend_;
-  nlohmann::json configuration_;
   std::string pattern_;
   unsigned threads_;
   std::size_t amount_;  // operations per thread, or bytes in all

@@ -44,13 +44,6 @@ Holder::Holder(const nlohmann::json& configuration)
   if (!frozen) throw std::runtime_error(frozen.error().message);
   data_->check();
   data_->check_in_child();
-  constexpr double kLeast = 0.5;
-  const double share = facts()["huge_share"];
-  if (configuration["memory"] == "huge heap" && bytes_ >= 64_MiB && share < kLeast &&
-      has_huge_pages()) {
-    throw std::runtime_error(fmt::format(
-        "glibc.malloc.hugetlb=1 gave 2 MiB pages to {:.0f} % of the heap", share * 100));
-  }
 }
 
 nlohmann::json Holder::facts() const {

@@ -29,7 +29,6 @@ class LateFrees final : public SubjectWork {
  public:
   explicit LateFrees(const nlohmann::json& configuration) {
     allocate(make_operations(configuration["mix"], 1), configuration["amount"]);
-    expect_huge_pages(configuration, configuration["amount"]);
     std::shuffle(blocks_.begin(), blocks_.end(), std::mt19937(1));
     if constexpr (requires { backend_.seal(); }) backend_.seal();
   }

@@ -1,11 +1,14 @@
 #include "machine.h"
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
+#include <cstdlib>
 #include <fstream>
 #include <gnu/libc-version.h>
 #include <sched.h>
 #include <stdexcept>
+#include <string_view>
 #include <sys/mman.h>
 #include <sys/utsname.h>
 #include <vector>
@@ -13,6 +16,7 @@
 namespace cowshed::bench {
 namespace {
 
+constexpr std::size_t kLeastForHugePages = std::size_t{64} << 20U;
 constexpr std::size_t kLeaveAlone = std::size_t{1} << 30U;  // of the available memory
 constexpr const char* kHugePages = "/sys/kernel/mm/transparent_hugepage/enabled";
 
@@ -59,6 +63,26 @@ nlohmann::json describe_machine() {
 bool has_huge_pages() {
   const std::string setting = first_line(kHugePages);  // empty: a kernel without them
   return !setting.empty() && setting.find("[never]") == std::string::npos;
+}
+
+void expect_huge_pages(std::size_t bytes) {
+  struct Setting {
+    const char* variable;
+    const char* text;
+  };
+  constexpr std::array<Setting, 3> kSettings = {{{"GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"},
+                                                 {"MALLOC_CONF", "thp:always"},
+                                                 {"MIMALLOC_LARGE_OS_PAGES", "1"}}};
+  if (bytes < kLeastForHugePages || !has_huge_pages()) return;
+  for (const auto& [variable, text] : kSettings) {
+    const char* value = std::getenv(variable);
+    if (value == nullptr || std::string_view(value).find(text) == std::string_view::npos) continue;
+    const std::size_t huge = proc_bytes("/proc/self/smaps_rollup", "AnonHugePages");
+    if (huge >= bytes / 2) continue;
+    throw std::runtime_error(std::string("with ") + variable + "=" + text + " of " +
+                             std::to_string(bytes >> 20U) + " MiB only " +
+                             std::to_string(huge >> 20U) + " are in 2 MiB pages");
+  }
 }
 
 void pin_to_cpu(std::size_t index) {

@@ -12,6 +12,10 @@ nlohmann::json describe_machine();
 // Whether the kernel gives memory on the heap pages of 2 MiB, if only where it is asked to.
 bool has_huge_pages();
 
+// Throws where the environment asks this process's malloc for 2 MiB pages and it has them for less
+// than half of `bytes`; less than 64 MiB may fit between them.
+void expect_huge_pages(std::size_t bytes);
+
 // The calling thread, to the `index`-th of its CPUs counted from the last (the first CPU serves
 // most interrupts).  Wraps.
 void pin_to_cpu(std::size_t index);

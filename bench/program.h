@@ -14,7 +14,13 @@ struct Options {
   int pairs = 0;
   std::string only;  // groups whose name contains this
 
-  bool wants(const std::string& group) const { return group.find(only) != std::string::npos; }
+  bool wants(const std::string& group) const {
+    const bool is_wanted = group.find(only) != std::string::npos;
+    (is_wanted ? wanted : left_out) += 1;
+    return is_wanted;
+  }
+  mutable int wanted = 0;  // groups
+  mutable int left_out = 0;
 };
 
 struct Program {

@@ -16,6 +16,8 @@
 #include <system_error>
 #include <unistd.h>
 
+#include "machine.h"
+
 namespace cowshed::bench {
 namespace {
 
@@ -69,6 +71,7 @@ int run_subject(const std::string& configuration, MakeWork make_work) {
   std::ofstream("/proc/self/oom_score_adj") << 1000;  // short of memory, a benchmark goes first
   try {
     const auto work = make_work(json::parse(configuration));
+    expect_huge_pages(proc_bytes("/proc/self/status", "RssAnon"));
     if (!write_line(STDOUT_FILENO, work->facts())) return 1;
     std::string buffer;
     for (std::string line; read_line(STDIN_FILENO, buffer, line);) {

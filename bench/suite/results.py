@@ -18,7 +18,7 @@ COLUMNS = ("benchmark", "kind", "group", "name", "unit", "value", "low", "high",
            "limit", "verdict")
 # As the benchmarks say it, in the names or the texts of settings.
 NOT_MEASURED = re.compile(
-    "^[^:]+, not possible: |^([^:]+: )?(not installed: )?not measured|^left out: ")
+    "^[^:]+, not possible: |^([^:]+: )?(not installed: )?not measured|^left out: |^2 MiB pages: none ")
 SCHEMA = json.loads((pathlib.Path(__file__).resolve().parents[2] / "docs/schemas/cowshed.bench-1.json")
                     .read_text(encoding="utf-8"))
 BUSY = 0.05  # of the machine's CPU time, by others: worth a doubt

@@ -260,24 +260,42 @@ class WrongAnswerTest(unittest.TestCase):
         """Those that get no 2 MiB pages, in the sizes in which all must have them."""
         bytes_ = 64 << 20
         fill = {"pattern": "fill", "mix": "small", "threads": 1, "amount": bytes_,
-                "variant": "malloc", "huge_pages": True}
+                "variant": "malloc"}
         glibc = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
         for program, configuration, environment, why in (
                 ("fork_latency", {"memory": "huge heap", "layout": "array", "bytes": bytes_}, glibc,
-                 "gave 2 MiB pages to 0 % of the heap"),
-                ("fill", {**fill, "name": "glibc, huge"}, glibc,
-                 "glibc, huge: of 64 MiB only 0 are in 2 MiB pages"),
-                ("fill_jemalloc", {**fill, "name": "jemalloc, huge"}, {"MALLOC_CONF": "thp:always"},
-                 "jemalloc, huge: of 64 MiB only 0 are in 2 MiB pages"),
-                ("fill_mimalloc", {**fill, "name": "mimalloc, huge"},
-                 {"MIMALLOC_LARGE_OS_PAGES": "1"},
-                 "mimalloc, huge: of 64 MiB only 0 are in 2 MiB pages")):
-            right = self.run_subject(program, configuration, "{}\n", environment)
+                 "MiB only 0 are in 2 MiB pages"),
+                ("sharing", {"way": "heap", "entries": 400_000}, glibc, "MiB only 0 are in 2 MiB pages"),
+                ("fill", fill, glibc, "of 64 MiB only 0 are in 2 MiB pages"),
+                ("fill_jemalloc", fill, {"MALLOC_CONF": "thp:always"},
+                 "of 64 MiB only 0 are in 2 MiB pages"),
+                ("fill_mimalloc", fill, {"MIMALLOC_LARGE_OS_PAGES": "1"},
+                 "of 64 MiB only 0 are in 2 MiB pages")):
+            question = '{"do": "end"}\n'
+            right = self.run_subject(program, configuration, question, environment)
             self.assertEqual(right.returncode, 0, right.stdout)
-            wrong = self.run_subject(program, configuration, "{}\n", environment, is_without=True)
+            wrong = self.run_subject(program, configuration, question, environment, is_without=True)
             self.assertEqual(wrong.returncode, 1, wrong.stdout)
             self.assertIn(why, json.loads(wrong.stdout.splitlines()[-1])["error"])
             self.assertEqual([word for word in ('"ns"', '"us"') if word in wrong.stdout], [])
+
+    def test_settings_of_allocators_that_are_inherited(self):
+        """They would be those of rivals, and of none that the output names."""
+        for name, value in (("MALLOC_CONF", "no_such_option:1,abort_conf:true"),
+                            ("MALLOC_ARENA_MAX", "1"), ("MIMALLOC_VERBOSE", "1"),
+                            ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")):
+            run = subprocess.run([BUILD / "bench/fill", "--quick", "--only", "churn/small/1"],
+                                 capture_output=True, text=True, check=False, timeout=100,
+                                 env={**os.environ, name: value})
+            self.assertEqual(run.returncode, 0, run.stderr)
+            self.assertEqual(run.stderr, f"fill: measured without {name}, which the environment sets\n")
+            self.assertIn("jemalloc again", run.stdout)
+
+    def test_a_group_that_is_not_there(self):
+        run = subprocess.run([BUILD / "bench/deref", "--quick", "--only", "no such"], check=False,
+                             capture_output=True, text=True, timeout=100)
+        self.assertEqual((run.returncode, run.stderr),
+                         (1, "deref: --only: no group has 'no such' in its name\n"))
 
     def test_fork_latency(self):
         self.expect_of_libraries("fork_latency", "heap/objects", C_FORK, (
