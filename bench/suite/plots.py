@@ -12,6 +12,7 @@ from matplotlib import pyplot  # noqa: E402  after the backend is chosen
 from matplotlib.ticker import LogLocator, NullLocator, SymmetricalLogLocator  # noqa: E402
 
 import growth  # noqa: E402
+import seal  # noqa: E402
 
 WIDTH = 6.4  # inches
 ROW = 0.3
@@ -37,6 +38,7 @@ def style(index):
 def save(figure, path):
     try:
         figure.savefig(path, facecolor="white", bbox_inches="tight", metadata={"Date": None})
+        path.write_text(seal.sealed(path.read_text(encoding="utf-8")), encoding="utf-8")
     except OSError:
         path.unlink(missing_ok=True)  # no half of one
         raise

@@ -11,12 +11,15 @@ import tempfile
 import unittest
 import xml.etree.ElementTree as xml
 
+from matplotlib import image
+
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 SUITE = SOURCE / "bench/suite"
 sys.dont_write_bytecode = True
 sys.path.append(str(SUITE))
 
 import plan  # noqa: E402
+import seal  # noqa: E402
 
 HOLDINGS = ("heap", "huge heap", "arena")
 METHODS = ("fork", "forkserver", "spawn", "bare fork", "clone3", "vfork", "posix_spawn", "thread")
@@ -87,6 +90,10 @@ class PerformanceTest(unittest.TestCase):
             found = subprocess.run([*git, "merge-base", "--is-ancestor", commit[1], "HEAD"], check=False)
             self.assertEqual(found.returncode, 0, commit[1])
 
+    def test_is_as_it_was_written(self):
+        page = (SOURCE / "docs/performance.md").read_text(encoding="utf-8")
+        self.assertTrue(seal.is_whole(page), "./tools/bench writes it, and nobody else changes it")
+
     def test_has_the_sizes_of_the_whole_plan(self):
         self.assertEqual(set(SIZES) - set(plan.benchmarks()), set())
         for benchmark, rows in SIZES.items():
@@ -105,6 +112,12 @@ class PicturesTest(unittest.TestCase):
             self.assertEqual(ground.get("d").split(), ["M", "0", height, "L", width, height, "L",
                                                        width, "0", "L", "0", "0", "z"], file)
             self.assertIn("fill: #ffffff", ground.get("style"), file)
+
+    def test_each_is_as_it_was_written(self):
+        for file in (SOURCE / "docs/images").glob("*.svg"):
+            self.assertTrue(seal.is_whole(file.read_text(encoding="utf-8")), file)
+        for file in (SOURCE / "docs/images").glob("*.png"):
+            self.assertGreater(image.imread(file).size, 0)  # of what is no whole one, this throws
 
     def test_each_that_a_page_shows_is_there(self):
         pages = [SOURCE / "README.md", *(SOURCE / "docs").glob("*.md")]
@@ -139,6 +152,16 @@ class MadeTest(unittest.TestCase):
                          (SOURCE / "docs/growth.md").read_text(encoding="utf-8"), told)
         picture = "images/growth.svg"
         self.assertEqual(svg_texts(self.folder / picture), svg_texts(SOURCE / "docs" / picture), told)
+
+
+class SealTest(unittest.TestCase):
+    def test_whatever_is_changed_breaks_it(self):
+        text = seal.sealed("| one | missed |\n| two | met |\n")
+        self.assertTrue(seal.is_whole(text))
+        for broken in (text.replace("missed", "met"), text.replace("| two | met |\n", ""),
+                       text.replace("| two | met |\n", 2 * "| two | met |\n"), text + "more\n", text[:-9],
+                       "", text.partition("<!--")[0]):
+            self.assertFalse(seal.is_whole(broken), broken)
 
 
 if __name__ == "__main__":
