@@ -4,7 +4,6 @@ import datetime
 import json
 import os
 import pathlib
-import signal
 import subprocess
 import sys
 import tempfile
@@ -119,8 +118,6 @@ def main():
     parser.add_argument("--only", choices=plan.benchmarks(), default="", help="one benchmark")
     options = parser.parse_args()
     folder = Folder(options.out)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
     about = found.machine()
     results = found.Results(found.commit_of(SOURCE), options.size, options.only,
                             datetime.datetime.now(datetime.timezone.utc).strftime("%F %T UTC"),
@@ -137,4 +134,10 @@ def main():
     sys.exit(130 if results.interrupted else 1 if results.failed or folder.problems else 0)
 
 
-main()
+if __name__ == "__main__":
+    sys.stdout = running.Teller(sys.stdout)
+    running.end_by_signals()
+    try:
+        main()
+    except KeyboardInterrupt:  # before anything was measured
+        sys.exit(130)

@@ -7,7 +7,6 @@ import os
 import pathlib
 import random
 import re
-import signal
 import statistics
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import tempfile
 import plan
 import results as found
 import running
+from folder import AGAINST_SCHEMA, Folder
 
 SOURCE = pathlib.Path(__file__).resolve().parent.parent.parent
 SLOWER = 1.05  # by less than that nothing has become worse
@@ -247,13 +247,12 @@ def finite(numbers):
 def write(rows, doubts, commits, folder):
     title = f"# {commits[0]} against {commits[1]}"
     lines = [title, "", *table(rows), "", *(f"* {doubt}" for doubt in doubts), "", not_compared(), ""]
-    (folder / "against.md").write_text("\n".join(lines), encoding="utf-8")
-    answer = {"schema": "cowshed.bench-against/1", "commit": commits[0], "against": commits[1],
+    answer = {"schema": AGAINST_SCHEMA, "commit": commits[0], "against": commits[1],
               "doubts": doubts, "not_compared": plan.NOT_COMPARED,
               "figures": [{**dataclasses.asdict(figure), **finite(dataclasses.asdict(each)),
                            "verdict": verdict} for figure, each, verdict in rows]}
-    (folder / "against.json").write_text(json.dumps(answer, indent=2, allow_nan=False),
-                                         encoding="utf-8")
+    folder.save("against.json", lambda: json.dumps(answer, indent=2, allow_nan=False))
+    folder.save("against.md", lambda: "\n".join(lines))
 
 
 def main():
@@ -267,8 +266,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=6, help="of two runs of each; twice as many "
                         "to confirm")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    options.out.mkdir(parents=True, exist_ok=True)
+    out = Folder(options.out)
     builds = (options.build, options.other)
     commits = (found.commit_of(SOURCE), options.against)
     judged, doubts, failed, interrupted = [], [], False, False
@@ -308,17 +306,22 @@ def main():
     if not rows:
         doubts.append("Nothing was compared")
     doubts = list(dict.fromkeys(doubts))  # several parts of one benchmark have the same settings
-    write(rows, doubts, commits, options.out)
+    running.ignore_interrupts()
     print("\n".join([*table(rows), *(f"doubt: {doubt}" for doubt in doubts), not_compared()]))
     for verdict, told in (("undecided", "undecided against"), ("slower", "slower than")):
         for figure in (figure for figure, _, which in rows if which == verdict):
             print(f"{told} {options.against}: {figure}")
+    write(rows, doubts, commits, out)
     slower = any(verdict == "slower" for _, _, verdict in rows)
-    sys.exit(130 if interrupted else 1 if slower or failed or not rows else 0)
+    sys.exit(130 if interrupted else 1 if slower or failed or not rows or out.problems else 0)
 
 
 if __name__ == "__main__":
+    sys.stdout = running.Teller(sys.stdout)
+    running.end_by_signals()
     try:
         main()
+    except KeyboardInterrupt:  # before anything was measured
+        sys.exit(130)
     except (OSError, subprocess.SubprocessError) as error:
         sys.exit(f"bench: {error}")

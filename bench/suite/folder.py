@@ -7,6 +7,7 @@ import pathlib
 import sys
 
 SCHEMA = "cowshed.bench-run/1"
+AGAINST_SCHEMA = "cowshed.bench-against/1"
 
 
 class Folder:
@@ -22,16 +23,20 @@ class Folder:
             sys.exit(f"bench: {error.filename or path}: {error.strerror}")
 
     def _remove_earlier(self):
-        index = self.path / "run.json"
-        names = ["against.md", "against.json"]
-        if index.exists():
+        names = []
+        for name, schema, beside in (
+                ("run.json", SCHEMA, ["README.md", "performance.md", "results.csv"]),
+                ("against.json", AGAINST_SCHEMA, ["against.md"])):
+            index = self.path / name
+            if not index.exists():
+                continue
             try:
                 known = json.loads(index.read_text(encoding="utf-8"))
             except ValueError:
-                known = {}
-            if known.get("schema") != SCHEMA:
+                known = None
+            if not isinstance(known, dict) or known.get("schema") != schema:
                 sys.exit(f"bench: {index} is not of this command, nor is what else is there")
-            names += [*known["files"], "README.md", "performance.md", "results.csv", "run.json"]
+            names += [*known.get("files", ()), *beside, name]
         for name in names:
             if pathlib.PurePath(name).name == name:  # nothing outside, whatever it says
                 (self.path / name).unlink(missing_ok=True)

@@ -1,8 +1,13 @@
 """What is run in which size, and what of the machine that needs."""
 import dataclasses
 import json
+import math
 import pathlib
 import subprocess
+
+
+CGROUPS = pathlib.Path("/sys/fs/cgroup")
+OWN_CGROUPS = pathlib.Path("/proc/self/cgroup")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +124,33 @@ def benchmarks():
     return [part.benchmark for part in PLAN["tiny"]]
 
 
+def cgroup_headroom():
+    """Bytes that the memory cgroups of this process leave it, what can be dropped included; infinite
+    where there is no limit."""
+    least = math.inf
+    for line in OWN_CGROUPS.read_text(encoding="utf-8").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            root, most, now, prefix = CGROUPS, "memory.max", "memory.current", ""
+        elif "memory" in controllers.split(","):
+            root, prefix = CGROUPS / "memory", "total_"
+            most, now = "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        group = root / path.lstrip("/")
+        for each in (group, *group.parents):
+            if not each.is_relative_to(root) or not (each / most).exists():
+                continue
+            limit = (each / most).read_text(encoding="ascii").strip()
+            if limit == "max":
+                continue
+            fields = dict(row.split() for row in (each / "memory.stat").read_text("ascii").splitlines())
+            dropped = sum(int(fields.get(f"{prefix}{kind}_file", 0)) for kind in ("active", "inactive"))
+            used = int((each / now).read_text(encoding="ascii"))
+            least = min(least, int(limit) - used + dropped)
+    return least
+
+
 def why_not(part, build):
     """Why the part cannot run on this machine, or None."""
     if part.benchmark in ("measuring", "own_cost"):
@@ -135,6 +167,7 @@ def why_not(part, build):
         return "there is no /usr/bin/chromedriver"
     with open("/proc/meminfo", encoding="ascii") as file:
         free = next(int(line.split()[1]) for line in file if line.startswith("MemAvailable")) / 2**20
+    free = min(free, cgroup_headroom() / 2**30)
     if free < part.gib:
         return f"it takes {part.gib} GiB of memory, of which {free:.1f} are free"
     return None

@@ -1,5 +1,6 @@
 """Runs one part of the plan, and notes what else the machine did meanwhile."""
 import dataclasses
+import io
 import os
 import resource
 import signal
@@ -28,6 +29,34 @@ def cpu_seconds():
 def children_seconds():
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
+
+
+class Teller(io.TextIOBase):
+    """Standard output, until nobody reads it any more: what is measured and written goes on."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def write(self, text):
+        return self._attempt(lambda: self.stream.write(text))
+
+    def flush(self):
+        self._attempt(self.stream.flush)
+
+    def _attempt(self, work):
+        try:
+            return work()
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.stream.fileno())
+            os.close(nowhere)
+            return work()
+
+
+def end_by_signals():
+    """As Ctrl-C does."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
 
 
 def ignore_interrupts():

@@ -334,17 +334,44 @@ class AgainstTest(unittest.TestCase):
         self.assertIn("abc has no such benchmark", output)
         self.assertIn("Nothing was compared", output)
 
+    def test_what_cannot_be_written_is_told_and_the_table_is_there(self):
+        self.costs("this", 10)
+        self.costs("other", 10)
+        self.out.mkdir()
+        (self.out / "against.md.part").mkdir()
+        code, output = self.compare()
+        self.assertEqual(code, 1, output)
+        self.assertIn("| deref, independent: *ref | ", output)
+        self.assertIn(f"bench: {self.out}/against.md cannot be written: Is a directory\n", output)
+        self.assertEqual(self.verdicts(), [("*ref", "same")])
+
+    def test_replaces_what_an_earlier_run_of_the_suite_wrote(self):
+        self.costs("this", 10)
+        self.costs("other", 10)
+        self.out.mkdir()
+        for name in ("README.md", "deref.json", "deref.goals-1.svg", "mine"):
+            (self.out / name).touch()
+        (self.out / "run.json").write_text(
+            '{"schema": "cowshed.bench-run/1", "files": ["deref.json", "deref.goals-1.svg"]}',
+            encoding="utf-8")
+        self.assertEqual(self.compare()[0], 0)
+        self.assertEqual(sorted(path.name for path in self.out.iterdir()),
+                         ["against.json", "against.md", "mine"])
+
     def test_interrupted_it_says_so(self):
         started = self.folder / "started"
-        self.program("this", f"#!/bin/sh\ntouch {started}\nexec sleep 1000\n")
+        self.program("this", f"#!/bin/sh\necho $$ >{started}\nexec sleep 1000\n")
         self.costs("other", 10)
-        with self.start() as process:
-            while not started.exists():
-                time.sleep(0.01)
-            process.send_signal(signal.SIGINT)
-            output, _ = process.communicate(timeout=60)
-        self.assertEqual(process.returncode, 130, output)
-        self.assertIn("Interrupted", output)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            started.unlink(missing_ok=True)
+            with self.start() as process:
+                while not started.exists() or not started.read_text(encoding="ascii").strip():
+                    time.sleep(0.01)
+                process.send_signal(number)
+                output, _ = process.communicate(timeout=60)
+            self.assertEqual(process.returncode, 130, output)
+            self.assertIn("Interrupted", output)
+            self.assertFalse(pathlib.Path("/proc", started.read_text(encoding="ascii").strip()).exists())
 
 
 class ReadAnewTest(unittest.TestCase):

@@ -3,6 +3,7 @@
 
 import csv
 import json
+import math
 import os
 import pathlib
 import re
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import time
 import unittest
+from unittest import mock
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 SUITE = SOURCE / "bench/suite"
@@ -243,6 +245,24 @@ class SuiteTest(unittest.TestCase):
         self.assertEqual(self.run_suite("--size", "tiny")[0], 0)
         self.assertTrue((self.folder / "mine").exists())
 
+    def test_a_comparison_of_something_else_is_left_alone(self):
+        self.out.mkdir()
+        for text in ("{}", "[]", "no JSON"):
+            (self.out / "against.json").write_text(text, encoding="utf-8")
+            (self.out / "against.md").write_text("mine", encoding="utf-8")
+            code, output = self.run_suite("--size", "tiny")
+            self.assertEqual(code, 1)
+            self.assertIn("against.json is not of this command", output)
+            self.assertTrue((self.out / "against.md").exists())
+
+    def test_goes_on_when_nobody_reads_what_it_says(self):
+        self.program("bench/measuring", WRITES)
+        process = self.start("--size", "full")
+        process.stdout.close()
+        self.assertEqual(process.wait(60), 0)
+        self.assertTrue(self.index()["finished"])
+        self.assertTrue(self.table())
+
 
 class PageTest(unittest.TestCase):
     @staticmethod
@@ -304,6 +324,36 @@ class ListsTest(unittest.TestCase):
         self.assertEqual(sorted(re.findall(r"^## (\w+)$", page, re.MULTILINE)), self.benchmarks)
 
 
+class HeadroomTest(unittest.TestCase):
+    """Of made-up memory cgroups."""
+
+    def headroom(self, membership, files):
+        with tempfile.TemporaryDirectory() as name:
+            folder = pathlib.Path(name)
+            for path, text in files.items():
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                (folder / path).write_text(text, encoding="ascii")
+            own = folder / "own"
+            own.write_text(membership, encoding="ascii")
+            with mock.patch.object(plan, "CGROUPS", folder), mock.patch.object(plan, "OWN_CGROUPS", own):
+                return plan.cgroup_headroom()
+
+    def test_of_the_second_version_the_least_of_all_above(self):
+        stat = "anon 1\ninactive_file 30\nactive_file 20\n"
+        self.assertEqual(self.headroom("0::/a/b\n", {
+            "a/b/memory.max": "max\n", "a/b/memory.current": "400\n", "a/b/memory.stat": stat,
+            "a/memory.max": "1000\n", "a/memory.current": "600\n", "a/memory.stat": stat}), 450)
+
+    def test_of_the_first_version(self):
+        self.assertEqual(self.headroom("7:pids:/\n4:cpu,memory:/a\n0::/\n", {
+            "memory/a/memory.limit_in_bytes": "1000\n", "memory/a/memory.usage_in_bytes": "600\n",
+            "memory/a/memory.stat": "inactive_file 1\ntotal_inactive_file 30\ntotal_active_file 20\n"}),
+            450)
+
+    def test_without_a_limit_or_a_controller(self):
+        self.assertEqual(self.headroom("0::/a\n", {}), math.inf)
+
+
 class HelpTest(unittest.TestCase):
     """./tools/bench, as far as it goes before it installs and builds anything."""
 
@@ -322,6 +372,25 @@ class HelpTest(unittest.TestCase):
             # The name passes, but there is no such commit, so that nothing is built.
             run = self.command("--against", "no-such-commit", "--only", name, "--out", "/nowhere")
             self.assertEqual(run.returncode, 2, run.stderr)
+
+    def test_a_value_that_is_missing_is_no_option(self):
+        for arguments in (("--out", "--quick"), ("--out", "-x"), ("--only",), ("--against", "")):
+            run = self.command(*arguments)
+            self.assertEqual((run.returncode, run.stderr),
+                             (2, f"bench: {arguments[0]} needs a value, which begins with no '-' "
+                                 "(see --help)\n"))
+
+    def test_called_by_a_link_it_is_the_same(self):
+        with tempfile.TemporaryDirectory() as folder:
+            link = pathlib.Path(folder) / "bench"
+            link.symlink_to(SOURCE / "tools/bench")
+            run = subprocess.run([link, "--against", "no-such-commit"], capture_output=True, text=True,
+                                 check=False, timeout=60, env={**os.environ, "CDPATH": "/usr"})
+            self.assertEqual((run.returncode, run.stdout), (2, ""), run.stderr)
+            self.assertIn("there is no commit 'no-such-commit'", run.stderr)
+
+    def test_says_its_version(self):
+        self.assertRegex(self.command("--version").stdout, r"^Cowshed's benchmarks, \S.*\n$")
 
     def test_two_names_are_refused_instead_of_the_first_forgotten(self):
         run = self.command("--only", "deref", "--only", "fill", "--out", "/nowhere")
