@@ -13,6 +13,8 @@ import time
 import unittest
 from unittest import mock
 
+import jsonschema
+
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 AGAINST = SOURCE / "bench/suite/against.py"
 sys.dont_write_bytecode = True
@@ -106,7 +108,10 @@ class AgainstTest(unittest.TestCase):
         return process.returncode, output
 
     def answer(self):
-        return json.loads((self.out / "against.json").read_text(encoding="utf-8"))
+        answer = json.loads((self.out / "against.json").read_text(encoding="utf-8"))
+        jsonschema.validate(answer, json.loads(
+            (SOURCE / "docs/schemas/cowshed.bench-against-1.json").read_text(encoding="utf-8")))
+        return answer
 
     def verdicts(self):
         return [(row["name"], row["verdict"]) for row in self.answer()["figures"]]

@@ -16,6 +16,8 @@ import time
 import unittest
 from unittest import mock
 
+import jsonschema
+
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 SUITE = SOURCE / "bench/suite"
 sys.dont_write_bytecode = True
@@ -98,7 +100,10 @@ class SuiteTest(unittest.TestCase):
             return list(csv.DictReader(file))
 
     def index(self):
-        return json.loads((self.out / "run.json").read_text(encoding="utf-8"))
+        index = json.loads((self.out / "run.json").read_text(encoding="utf-8"))
+        jsonschema.validate(index, json.loads(
+            (SOURCE / "docs/schemas/cowshed.bench-run-1.json").read_text(encoding="utf-8")))
+        return index
 
     def summary(self):
         return (self.out / "README.md").read_text(encoding="utf-8")
