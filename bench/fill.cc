@@ -122,7 +122,7 @@ void measure(const Options& options, Report& report) {
   report.setting("small, even", "16 to 128 bytes; 16 bytes to 4 KiB, log-uniform; seeded");
   report.setting("churn",
                  "free one of 4096 blocks at random, allocate another, write 8 bytes; the median "
-                 "of 16 times 65536");
+                 "of 16 times 65536, in a fresh process each time");
   report.setting("fill", "allocate and write every byte, keep all, in a fresh process each time");
   if (!options.quick) touch_memory(2_GiB);
   for (const std::string pattern : {"churn", "fill"}) {

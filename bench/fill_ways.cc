@@ -18,20 +18,15 @@ std::unique_ptr<Subject> start_way(const FillWay& way, nlohmann::json configurat
 
 std::vector<Samples> measure_ways(const std::vector<FillWay>& ways,
                                   const nlohmann::json& configuration, int pairs) {
-  std::vector<std::unique_ptr<Subject>> subjects;
   std::vector<Variant> variants;
   for (const FillWay& way : ways) {
-    if (configuration["pattern"] == "fill") {  // the memory must be new each time
-      variants.push_back({way.name, [&way, &configuration] {
-                            // Again and again: hosts take back what a guest does not use.
+    variants.push_back({way.name, [&way, &configuration] {
+                          // Again and again: hosts take back what a guest does not use.
+                          if (configuration["pattern"] == "fill") {
                             touch_memory(4 * configuration["amount"].get<std::size_t>());
-                            return start_way(way, configuration)->ask({})["ns"].get<double>();
-                          }});
-      continue;
-    }
-    subjects.push_back(start_way(way, configuration));
-    Subject* subject = subjects.back().get();
-    variants.push_back({way.name, [subject] { return subject->ask({})["ns"].get<double>(); }});
+                          }
+                          return start_way(way, configuration)->ask({})["ns"].get<double>();
+                        }});
   }
   return interleave(variants, pairs);
 }

@@ -1,6 +1,8 @@
 #include "pairs.h"
 
 #include <algorithm>
+#include <numeric>
+#include <random>
 #include <stdexcept>
 
 namespace cowshed::bench {
@@ -9,12 +11,17 @@ std::vector<Samples> interleave(const std::vector<Variant>& variants, int rounds
   std::vector<Samples> result;
   result.reserve(variants.size());
   for (const auto& variant : variants) result.push_back({variant.name, {}});
+  static std::mt19937 random;  // NOLINT(cert-msc51-cpp): the same in each run
+  std::vector<std::size_t> order(variants.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
   const int all = rounds == 1 ? 1 : rounds + rounds % 2;
   for (int round = 0; round < all; ++round) {
-    for (std::size_t i = 0; i < variants.size(); ++i) {
-      const std::size_t turn = round % 2 == 0 ? i : variants.size() - 1 - i;
-      result[turn].values.push_back(variants[turn].sample());
+    if (round % 2 == 0) {
+      std::shuffle(order.begin(), order.end(), random);
+    } else {
+      std::reverse(order.begin(), order.end());
     }
+    for (const std::size_t turn : order) result[turn].values.push_back(variants[turn].sample());
   }
   return result;
 }

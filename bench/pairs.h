@@ -19,9 +19,11 @@ struct Samples {
   std::vector<double> values;
 };
 
-// `rounds` samples of each variant in the order A B C, C B A, A B C, ...; with two variants that
-// is A B B A.  One more where they are odd, unless there is one: what a variant finds of the one
-// before it is then another's as often.  What the same round gave belongs together: a pair.
+// `rounds` samples of each variant, in a random order and then in its reverse, in another one and
+// its reverse, ...; with two variants that is A B B A or B A A B.  One more where the rounds are
+// odd, unless there is one.  So a drift is all variants' alike, and none always comes after the same
+// other one, whose caches and freed memory it finds.  The orders are the same in each run of a
+// program.  What the same round gave belongs together: a pair.
 std::vector<Samples> interleave(const std::vector<Variant>& variants, int rounds);
 
 // `more` comes from fresh processes: further pairs of the same variants.

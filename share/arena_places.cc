@@ -9,6 +9,7 @@
 
 #include <cowshed/share/arena_places.h>
 #include <cowshed/share/collapse.h>
+#include <cowshed/share/fork_state.h>
 #include <cowshed/share/process_tree.h>
 
 namespace cowshed::places {
@@ -21,7 +22,7 @@ constexpr std::uintptr_t kUnit = 1UL << 30U;
 constexpr std::size_t kGap = kHugePage;  // a run off the end of an arena should not reach the next
 constexpr std::uint32_t kNone = ~0U;
 
-std::mutex places_mutex;
+COWSHED_FORK_STATE std::mutex places_mutex;
 // Of this process.  A forked child's are of what it inherited.
 std::array<std::uint16_t, kPlaces> arenas_at{};
 

@@ -13,6 +13,7 @@
 #include <cowshed/share/arena_scope.h>
 #include <cowshed/share/arena_table.h>
 #include <cowshed/share/arena_work.h>
+#include <cowshed/share/fork_state.h>
 #include <cowshed/share/malloc_route.h>
 
 namespace cowshed {
@@ -121,7 +122,7 @@ void use_libc_once() {
 }  // namespace
 
 std::mutex& first_use_of_libc() {
-  static constinit std::mutex mutex;
+  COWSHED_FORK_STATE static constinit std::mutex mutex;
   return mutex;
 }
 

@@ -7,6 +7,7 @@
 #include <cowshed/share/arena_places.h>
 #include <cowshed/share/arena_table.h>
 #include <cowshed/share/arena_work.h>
+#include <cowshed/share/fork_state.h>
 #include <cowshed/share/layout_writer.h>
 #include <cowshed/share/malloc_route.h>
 #include <cowshed/share/reference_counts.h>
@@ -22,8 +23,8 @@ struct Entry {
 
 std::array<Entry, kMaxArenas> table;
 std::atomic<std::uint32_t> made = 0;  // entries from here on have no core
-std::mutex table_mutex;
-ThreadScope scope_of_forking_thread;  // under the table's mutex
+COWSHED_FORK_STATE std::mutex table_mutex;
+COWSHED_FORK_STATE ThreadScope scope_of_forking_thread;  // under the table's mutex
 
 template <class Function>
 void for_each_core(Function function) {

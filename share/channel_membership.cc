@@ -16,6 +16,7 @@
 #include <cowshed/share/channel_segment.h>
 #include <cowshed/share/channel_system.h>
 #include <cowshed/share/descriptor.h>
+#include <cowshed/share/fork_state.h>
 #include <cowshed/share/malloc_route.h>
 
 namespace cowshed::internal {
@@ -57,7 +58,7 @@ thread_local ThreadPlaces all_places;
 // Held over a fork, so that no child inherits the file description of a party that is about to
 // attach: it would keep the kernel's lock when its parent is dead.
 std::mutex& opening() {
-  static std::mutex mutex;
+  COWSHED_FORK_STATE static constinit std::mutex mutex;
   return mutex;
 }
 void guard_forks() {

@@ -2,11 +2,12 @@
 #include <pthread.h>
 
 #include <cowshed/share/closed_in_forks.h>
+#include <cowshed/share/fork_state.h>
 
 namespace cowshed::launch {
 namespace {
 
-std::mutex list_mutex;
+COWSHED_FORK_STATE std::mutex list_mutex;
 constinit ClosedInForks* first = nullptr;
 
 }  // namespace

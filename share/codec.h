@@ -105,6 +105,8 @@ class Encoder {
     }
   }
 
+  internal::Content& content();
+
   std::unique_ptr<internal::Content> content_;
   internal::TypeTree* tree_ = nullptr;
 };

@@ -130,28 +130,37 @@ std::span<const std::byte> Content::view() {
 
 }  // namespace internal
 
-Encoder::Encoder() : content_(std::make_unique<internal::Content>()) {}
+// Not made before there is something to put: a worker has one before its function begins, and an
+// allocation copies pages of the heap.
+internal::Content& Encoder::content() {
+  if (!content_) {
+    content_ = std::make_unique<internal::Content>();
+  }
+  return *content_;
+}
+
+Encoder::Encoder() = default;
 Encoder::Encoder(Encoder&&) noexcept = default;
 Encoder& Encoder::operator=(Encoder&&) noexcept = default;
 Encoder::~Encoder() = default;
 
-void Encoder::put_bytes(const void* data, std::size_t size) { content_->append(data, size); }
+void Encoder::put_bytes(const void* data, std::size_t size) { content().append(data, size); }
 
 void Encoder::put_descriptor(int fd) {
   Descriptor copy(fcntl(fd, F_DUPFD_CLOEXEC, 3));
   if (!copy) {
     internal::fail("duplicating a descriptor");
   }
-  content_->append(std::move(copy));
+  content().append(std::move(copy));
 }
 
 std::uint64_t Encoder::written() const {
-  return content_->file_bytes() + content_->inline_bytes().size();
+  return content_ ? content_->file_bytes() + content_->inline_bytes().size() : 0;
 }
 
 internal::Content Encoder::finish() {
-  content_->finish();
-  return std::move(*content_);
+  content().finish();
+  return std::move(content());
 }
 
 Decoder::Decoder(internal::Content content)

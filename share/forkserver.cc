@@ -11,6 +11,7 @@
 
 #include <cowshed/share/arena_handover.h>
 #include <cowshed/share/channel_system.h>
+#include <cowshed/share/fork_state.h>
 #include <cowshed/share/forkserver.h>
 #include <cowshed/share/forkserver_process.h>
 #include <cowshed/share/launch.h>
@@ -27,7 +28,7 @@ bool is_ready(int fd, short event) {
   return poll(&now, 1, 0) > 0;
 }
 
-std::mutex of_process_mutex;
+COWSHED_FORK_STATE std::mutex of_process_mutex;
 
 struct OfProcess {
   std::shared_ptr<ForkServerProcess> server;

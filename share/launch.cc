@@ -79,16 +79,14 @@ Expected<Launched> fork_worker(Launch& launch, int rank) {
     return tl::make_unexpected(sockets.error());
   }
   flush_streams();
-  const pid_t parent = getpid();
+  launch.setup.parent = getpid();
   auto streams = std::exchange(launch.streams, {});  // or they were closed in the worker
   const auto before = Clock::now();
   const pid_t pid = fork();
   if (pid == 0) {
     sockets->first = Descriptor();
-    Assignment assignment{{rank, launch.count}, std::move(sockets->second), launch.setup, {}};
-    assignment.setup.parent = parent;
-    assignment.streams = std::move(streams);
-    run_worker(std::move(assignment), launch.body);
+    run_worker({{rank, launch.count}, std::move(sockets->second), std::move(streams)}, launch.setup,
+               launch.body);
   }
   Launched worker{pid, {}, std::move(sockets->first), ns_since(before)};
   launch.streams = std::move(streams);

@@ -11,6 +11,7 @@
 
 #include <cowshed/share/arena_table.h>
 #include <cowshed/share/code_id.h>
+#include <cowshed/share/fork_state.h>
 #include <cowshed/share/layout_writer.h>
 #include <cowshed/share/malloc_route.h>
 #include <cowshed/share/process_tree.h>
@@ -54,7 +55,7 @@ struct Record {
 };
 
 std::array<Record, kMaxPublished> records;
-std::mutex registry_mutex;
+COWSHED_FORK_STATE std::mutex registry_mutex;
 // Slots that are live or not inherited, so that a search need not look at the others.
 std::array<std::atomic<std::uint64_t>, kMaxPublished / 64> occupied{};
 std::uint32_t live_count = 0;
@@ -564,6 +565,9 @@ void registry::release_all_in(const ArenaCore* arena) {
 }
 
 void registry::disown_not_inherited() {
+  if (live_count == 0) {
+    return;
+  }
   search_occupied([](std::uint32_t slot) {
     const Record& record = records[slot];
     if (record.state == SlotState::live && !record.arena->holds(record.address)) {

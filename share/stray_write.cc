@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <cowshed/share/arena_table.h>
+#include <cowshed/share/fork_state.h>
 #include <cowshed/share/registry_table.h>
 #include <cowshed/share/stray_write.h>
 
@@ -16,9 +17,9 @@ namespace {
 
 std::atomic<StrayWriteCallback> callback = nullptr;
 std::atomic<void*> callback_context = nullptr;
-std::atomic<StrayWrite*> sink = nullptr;
-std::atomic<void (*)() noexcept> sink_done = nullptr;
-std::atomic<pid_t> sink_owner = 0;  // what a worker forks must not report as the worker
+COWSHED_FORK_STATE std::atomic<StrayWrite*> sink = nullptr;
+COWSHED_FORK_STATE std::atomic<void (*)() noexcept> sink_done = nullptr;
+COWSHED_FORK_STATE std::atomic<pid_t> sink_owner = 0;  // what a worker forks must not report as the worker
 
 struct sigaction previous = {};  // written once, before the handler can run
 

@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <sys/mman.h>
 
+#include <cowshed/share/fork_state.h>
 #include <cowshed/share/layout_writer.h>
 #include <cowshed/share/malloc_route.h>
 #include <cowshed/share/registry_table.h>
@@ -38,11 +39,11 @@ struct RowPaths {
   std::map<std::string, PathCount> by_path;
 };
 
-std::mutex rows_mutex;
+COWSHED_FORK_STATE std::mutex rows_mutex;
 std::uint32_t rows = 0;                                     // under the mutex
 std::map<std::uint32_t, RowPaths>* paths_by_row = nullptr;  // by row; under the mutex.  Never freed
-std::atomic<std::uint64_t> taken_lanes = 0;                 // a bit each
-std::atomic<std::uint32_t> used_lanes = 0;                  // lanes from here on were never taken
+COWSHED_FORK_STATE std::atomic<std::uint64_t> taken_lanes = 0;  // a bit each
+std::atomic<std::uint32_t> used_lanes = 0;                      // lanes from here on were never taken
 
 // A thread's counts outlive it: only its lane goes to the next.
 class LaneOwner {
@@ -71,7 +72,9 @@ void after_fork_in_child() {
   const std::uint32_t used = used_lanes.load();
   // Without a copy: what lies behind the pages is zero.
   if (used != 0 && madvise(lanes.data(), used * sizeof lanes[0], MADV_DONTNEED) != 0) {
-    std::fill_n(lanes.begin(), used, layout::TransferLane{});
+    for (std::uint32_t lane = 0; lane < used; ++lane) {
+      lanes[lane].fill({});
+    }
   }
   rows_mutex.unlock();
 }

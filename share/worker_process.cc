@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include <cowshed/share/channel_segment.h>
+#include <cowshed/share/fork_state.h>
 #include <cowshed/share/stray_write.h>
 #include <cowshed/share/worker_exception.h>
 #include <cowshed/share/worker_process.h>
@@ -21,8 +22,8 @@ namespace cowshed::launch {
 namespace {
 
 // In a worker; a process that it forks in turn has them too, and must not report as the worker.
-int own_socket = -1;
-pid_t own_pid = 0;
+COWSHED_FORK_STATE int own_socket = -1;
+COWSHED_FORK_STATE pid_t own_pid = 0;
 StrayWrite stray_write;
 
 [[noreturn]] void fail(const std::string& what) {
@@ -83,8 +84,10 @@ void send_failure(const internal::Content& failure) {
   }
 }
 
-// The exit code.
-int run_body(const Body& body, const Worker& self) {
+// The exit code.  Of any callable: what a Body is made of may be too much for it to hold without
+// allocating, which copies pages of the heap for each worker.
+template <class Function>
+int run_body(const Function& body, const Worker& self) {
   try {
     Encoder value;
     const int code = body(self, value);
@@ -166,8 +169,7 @@ void send_current_exception(int socket) {
   (void)send_message(socket, MessageKind::failure, {}, failure);
 }
 
-void run_worker(Assignment assignment, const Body& body) {
-  const Setup& setup = assignment.setup;
+void run_worker(Assignment assignment, const Setup& setup, const Body& body) {
   if (setup.die_with_parent) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != setup.parent) {
@@ -194,10 +196,10 @@ void run_job(Message message, Descriptor socket, pid_t parent) {
   assignment.socket = std::move(socket);
   try {
     Decoder from(std::move(message.content));
-    assignment.setup = decode_setup(from);
-    assignment.setup.parent = parent != 0 ? parent : assignment.setup.parent;
-    assignment.streams = assignment.setup.take_streams(from);
-    run_worker(std::move(assignment), [&](const Worker& self, Encoder& value) {
+    Setup setup = decode_setup(from);
+    setup.parent = parent != 0 ? parent : setup.parent;
+    assignment.streams = setup.take_streams(from);
+    run_worker(std::move(assignment), setup, [&](const Worker& self, Encoder& value) {
       const auto name = from.take<std::string>();
       const auto function = internal::find_worker_function(name, from.take<std::uint64_t>());
       if (!function) {

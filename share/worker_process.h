@@ -35,13 +35,12 @@ using Body = std::function<int(const Worker&, Encoder& value)>;
 // What a worker is, in its own process.
 struct Assignment {
   Worker self;
-  Descriptor socket;  // to who waits for it
-  Setup setup;
+  Descriptor socket;                // to who waits for it
   std::vector<Descriptor> streams;  // as many as are redirected
 };
 
 // Does what `setup` says, runs the body, tells of its end, and leaves by _exit().
-[[noreturn]] void run_worker(Assignment assignment, const Body& body);
+[[noreturn]] void run_worker(Assignment assignment, const Setup& setup, const Body& body);
 
 // The same for a message of kind job, whose content is setup, streams, function and arguments.
 // `parent`: 0 where the setup has it.
