@@ -66,6 +66,32 @@ internal::ArenaFront* internal::front_of_no_arena() noexcept {
   return front;
 }
 
+void* internal::ArenaFront::take_from_jemalloc(std::size_t size, std::size_t alignment) {
+  {
+    const Busy busy;
+    if (last_arena.key == take_key_.load(std::memory_order_acquire)) [[likely]] {
+      const int flags = last_arena.flags | alignment_flags(alignment);
+      if (void* block = cowshed_je_mallocx(jemalloc_size(size, alignment), flags)) [[likely]] {
+        return block;
+      }
+    }
+  }
+  return take_slowly(size, alignment);
+}
+
+void internal::ArenaFront::give_to_jemalloc(void* block, std::size_t size,
+                                            std::size_t alignment) noexcept {
+  {
+    const Busy busy;
+    if (last_arena.key == give_key_.load(std::memory_order_acquire)) [[likely]] {
+      cowshed_je_sdallocx(block, jemalloc_size(size, alignment),
+                          last_arena.flags | alignment_flags(alignment));
+      return;
+    }
+  }
+  give_slowly(block);
+}
+
 void* internal::ArenaFront::take_slowly(std::size_t size, std::size_t alignment) {
   if (core_ == nullptr) {
     throw ArenaBadAlloc({ErrorCode::invalid_argument, 0,

@@ -9,12 +9,6 @@
 
 // Not for users: the part of Arena::allocate() that is worth having inline.
 
-// mallocx() and sdallocx() of the private jemalloc, see private_jemalloc.h.
-extern "C" {
-void* cowshed_je_mallocx(std::size_t size, int flags) noexcept;
-void cowshed_je_sdallocx(void* block, std::size_t size, int flags) noexcept;
-}
-
 namespace cowshed {
 class ArenaCore;
 }
@@ -109,39 +103,30 @@ class ArenaFront : public std::pmr::memory_resource {
  public:
   explicit ArenaFront(ArenaCore* core) : core_(core) {}
 
+  // What calls another function comes last in both, so that what is called most needs no frame.
   void* take(std::size_t size, std::size_t alignment) {
     const std::size_t wanted = jemalloc_size(size, alignment);
-    {
+    if (wanted <= Stock::kLargest && alignment <= kNaturalAlignment) [[likely]] {
       const Busy busy;
       if (last_arena.key == take_key_.load(std::memory_order_acquire)) [[likely]] {
-        if (wanted <= Stock::kLargest && alignment <= kNaturalAlignment) {
-          if (void* block = last_arena.stock->take(Stock::shelf_of(wanted))) {
-            return block;
-          }
-        }
-        const int flags = last_arena.flags | alignment_flags(alignment);
-        if (void* block = cowshed_je_mallocx(wanted, flags)) [[likely]] {
+        if (void* block = last_arena.stock->take(Stock::shelf_of(wanted))) [[likely]] {
           return block;
         }
       }
     }
-    return take_slowly(size, alignment);
+    return take_from_jemalloc(size, alignment);
   }
 
   void give(void* block, std::size_t size, std::size_t alignment) noexcept {
-    {
+    const std::size_t given = jemalloc_size(size, alignment);
+    if (given <= Stock::kLargest && alignment <= kNaturalAlignment) [[likely]] {
       const Busy busy;
-      if (last_arena.key == give_key_.load(std::memory_order_acquire)) [[likely]] {
-        const std::size_t given = jemalloc_size(size, alignment);
-        if (given <= Stock::kLargest && alignment <= kNaturalAlignment &&
-            last_arena.stock->put(block, Stock::shelf_of(given))) {
-          return;
-        }
-        cowshed_je_sdallocx(block, given, last_arena.flags | alignment_flags(alignment));
+      if (last_arena.key == give_key_.load(std::memory_order_acquire) &&
+          last_arena.stock->put(block, Stock::shelf_of(given))) [[likely]] {
         return;
       }
     }
-    give_slowly(block);
+    give_to_jemalloc(block, size, alignment);
   }
 
   // While allocation is open, and while all of the arena's blocks are jemalloc's.
@@ -156,6 +141,8 @@ class ArenaFront : public std::pmr::memory_resource {
   bool takes(std::uint64_t key) const { return key == take_key_.load(std::memory_order_acquire); }
 
  private:
+  void* take_from_jemalloc(std::size_t size, std::size_t alignment);
+  void give_to_jemalloc(void* block, std::size_t size, std::size_t alignment) noexcept;
   void* take_slowly(std::size_t size, std::size_t alignment);
   void give_slowly(void* block) noexcept;
 

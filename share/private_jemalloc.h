@@ -18,7 +18,9 @@ void* cowshed_je_memalign(std::size_t alignment, std::size_t size) noexcept;
 void* cowshed_je_aligned_alloc(std::size_t alignment, std::size_t size) noexcept;
 int cowshed_je_posix_memalign(void** block, std::size_t alignment, std::size_t size) noexcept;
 std::size_t cowshed_je_malloc_usable_size(void* block) noexcept;
+void* cowshed_je_mallocx(std::size_t size, int flags) noexcept;
 void cowshed_je_dallocx(void* block, int flags) noexcept;
+void cowshed_je_sdallocx(void* block, std::size_t size, int flags) noexcept;
 }
 
 namespace cowshed::jemalloc {
