@@ -11,6 +11,7 @@ import tempfile
 import growth
 import plan
 import plots
+import publish
 import results as found
 import running
 from folder import Folder, SCHEMA
@@ -109,6 +110,17 @@ def report(results):
             print(f"{verdict}: {name}, {what}")
 
 
+def write_docs(results, folder, root):
+    """Of a run that is whole and sound."""
+    if results.interrupted or results.failed or results.skipped or folder.problems:
+        folder.has_problem("README.md and docs/ are left as they were: the run is not whole")
+        return
+    files = folder.attempt("README.md and docs/ are left as they were",
+                           lambda: publish.publish(folder.path / "performance.md", root))
+    if files:
+        print(f"written: {', '.join(files)}")
+
+
 def main():
     parser = argparse.ArgumentParser(prog="bench/suite", description=__doc__)
     parser.add_argument("build", type=lambda text: pathlib.Path(text).resolve(),
@@ -116,6 +128,8 @@ def main():
     parser.add_argument("out", type=pathlib.Path, help="the folder to write to")
     parser.add_argument("--size", choices=plan.PLAN, default="full")
     parser.add_argument("--only", choices=plan.benchmarks(), default="", help="one benchmark")
+    parser.add_argument("--docs", type=pathlib.Path, metavar="ROOT",
+                        help="whose README.md and docs/ get the figures")
     options = parser.parse_args()
     folder = Folder(options.out)
     about = found.machine()
@@ -130,6 +144,8 @@ def main():
     running.ignore_interrupts()
     write(results, about, folder)
     report(results)
+    if options.docs:
+        write_docs(results, folder, options.docs)
     print(f"results in {options.out}: README.md first")
     sys.exit(130 if results.interrupted else 1 if results.failed or folder.problems else 0)
 

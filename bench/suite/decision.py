@@ -169,6 +169,13 @@ def written(text, begin, lines):
     return "".join([before, begin, *(f"{line}\n" for line in lines), END, after])
 
 
+def update(readme, results):
+    """The tables in it.  LookupError: it has no place for them, or `results` lack what they are of."""
+    reports = page.read(results)
+    text = written(readme.read_text(encoding="utf-8"), BEGIN, table(reports))
+    readme.write_text(written(text, BEGIN_FORK, fork_goals(reports)), encoding="utf-8")
+
+
 def main():
     parser = argparse.ArgumentParser(prog="bench/suite/decision.py", description=__doc__)
     parser.add_argument("results", nargs="*", default=[SOURCE / "docs/performance.md"],
@@ -177,10 +184,7 @@ def main():
                         help="the file to write into")
     options = parser.parse_args()
     try:
-        text = options.readme.read_text(encoding="utf-8")
-        reports = page.read(options.results)
-        text = written(text, BEGIN, table(reports))
-        options.readme.write_text(written(text, BEGIN_FORK, fork_goals(reports)), encoding="utf-8")
+        update(options.readme, options.results)
     except (LookupError, OSError) as error:
         sys.exit(f"decision.py: {error}")
 

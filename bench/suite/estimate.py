@@ -252,6 +252,17 @@ def document(figures):
     yield from (wrapped(f"* {text}") for text in beside(figures))
 
 
+def write(docs, results):
+    """growth.md and its picture.  LookupError: `results` lack what they are of."""
+    reports = page.read(results)
+    lines = list(document(Figures(reports)))
+    import plots  # pylint: disable=import-outside-toplevel  # which takes a second
+    (docs / "images").mkdir(exist_ok=True)
+    picture, = plots.growths(reports["fork_latency"], docs / "images/growth.svg")
+    picture.rename(docs / "images/growth.svg")
+    (docs / "growth.md").write_text("\n".join([*lines, ""]), encoding="utf-8")
+
+
 def main():
     parser = argparse.ArgumentParser(prog="bench/suite/estimate.py", description=__doc__)
     parser.add_argument("results", nargs="*", default=[SOURCE / "docs/performance.md"],
@@ -260,13 +271,7 @@ def main():
                         help="the folder to write to")
     options = parser.parse_args()
     try:
-        reports = page.read(options.results)
-        lines = list(document(Figures(reports)))
-        import plots  # pylint: disable=import-outside-toplevel  # which takes a second
-        (options.docs / "images").mkdir(exist_ok=True)
-        picture, = plots.growths(reports["fork_latency"], options.docs / "images/growth.svg")
-        picture.rename(options.docs / "images/growth.svg")
-        (options.docs / "growth.md").write_text("\n".join([*lines, ""]), encoding="utf-8")
+        write(options.docs, options.results)
     except (LookupError, OSError) as error:
         sys.exit(f"estimate.py: {error}")
 

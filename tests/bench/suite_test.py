@@ -25,6 +25,7 @@ sys.path.append(str(SUITE))
 
 import plan  # noqa: E402
 import page  # noqa: E402
+import publish  # noqa: E402
 import results  # noqa: E402
 
 # One that writes a report, and one that does not.
@@ -54,7 +55,9 @@ sh -c 'echo $$ >%s; exec sleep 1000'
 """
 
 
-class SuiteTest(unittest.TestCase):
+class OfFakes(unittest.TestCase):
+    """Runs the suite over programs that do as a test tells them."""
+
     def setUp(self):
         folder = tempfile.TemporaryDirectory(prefix="cowshed-suite-test-")
         self.addCleanup(folder.cleanup)
@@ -108,6 +111,8 @@ class SuiteTest(unittest.TestCase):
     def summary(self):
         return (self.out / "README.md").read_text(encoding="utf-8")
 
+
+class SuiteTest(OfFakes):
     def test_a_missed_goal_is_told_and_no_failure(self):
         self.program("bench/measuring", WRITES)
         code, output = self.run_suite("--size", "full")
@@ -269,6 +274,43 @@ class SuiteTest(unittest.TestCase):
         self.assertTrue(self.table())
 
 
+class DocsTest(OfFakes):
+    """What a run leaves in README.md and docs/ of the project."""
+
+    def setUp(self):
+        super().setUp()
+        self.root = self.folder / "root"
+        (self.root / "docs/images").mkdir(parents=True)
+        for name in ("README.md", "docs/performance.md"):
+            (self.root / name).write_bytes((SOURCE / name).read_bytes())
+
+    def assert_untouched(self):
+        for name in ("README.md", "docs/performance.md"):
+            self.assertEqual((self.root / name).read_bytes(), (SOURCE / name).read_bytes())
+        self.assertFalse((self.root / "docs/growth.md").exists())
+
+    def test_a_run_that_failed_in_part_leaves_them(self):
+        self.program("bench/measuring", FAILS)
+        code, output = self.run_suite("--docs", self.root)
+        self.assertEqual(code, 1)
+        self.assertIn("bench: README.md and docs/ are left as they were: the run is not whole\n", output)
+        self.assert_untouched()
+
+    def test_a_run_without_what_the_tables_are_of_leaves_them(self):
+        self.program("bench/measuring", WRITES)
+        code, output = self.run_suite("--docs", self.root)
+        self.assertEqual(code, 1)
+        self.assertIn("bench: README.md and docs/ are left as they were: LookupError: fork_latency ", output)
+        self.assert_untouched()
+
+    def test_a_whole_run_is_in_all_of_them(self):
+        # What is there is of a whole run.
+        publish.publish(SOURCE / "docs/performance.md", self.root)
+        for name in ("README.md", "docs/performance.md", "docs/growth.md"):
+            self.assertEqual((self.root / name).read_bytes(), (SOURCE / name).read_bytes(), name)
+        self.assertTrue((self.root / "docs/images/growth.svg").exists())
+
+
 class PageTest(unittest.TestCase):
     @staticmethod
     def page_of(report):
@@ -396,6 +438,13 @@ class HelpTest(unittest.TestCase):
 
     def test_says_its_version(self):
         self.assertRegex(self.command("--version").stdout, r"^Cowshed's benchmarks, \S.*\n$")
+
+    def test_the_documentation_is_of_a_whole_run(self):
+        for others in (("--quick",), ("--only", "deref"), ("--against", "HEAD")):
+            run = self.command("--docs", *others)
+            self.assertEqual((run.returncode, run.stderr),
+                             (2, "bench: --docs is of a whole run, without --quick, --only and --against "
+                                 "(see --help)\n"))
 
     def test_two_names_are_refused_instead_of_the_first_forgotten(self):
         run = self.command("--only", "deref", "--only", "fill", "--out", "/nowhere")
