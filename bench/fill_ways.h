@@ -23,8 +23,8 @@ struct FillWay {
 std::unique_ptr<Subject> start_way(const FillWay& way, nlohmann::json configuration);
 
 // Nanoseconds per operation, of a fresh process each time: the memory must be new where it is
-// filled, and where blocks come to lie differs from process to process (ASLR), not from time to time.
-// A configuration is that of FillWork.
+// filled, and where blocks come to lie differs from process to process (ASLR), not from time to
+// time. A configuration is that of FillWork.
 std::vector<Samples> measure_ways(const std::vector<FillWay>& ways,
                                   const nlohmann::json& configuration, int pairs);
 

@@ -21,8 +21,8 @@ struct Samples {
 
 // `rounds` samples of each variant, in a random order and then in its reverse, in another one and
 // its reverse, ...; with two variants that is A B B A or B A A B.  One more where the rounds are
-// odd, unless there is one.  So a drift is all variants' alike, and none always comes after the same
-// other one, whose caches and freed memory it finds.  The orders are the same in each run of a
+// odd, unless there is one.  So a drift is all variants' alike, and none always comes after the
+// same other one, whose caches and freed memory it finds.  The orders are the same in each run of a
 // program.  What the same round gave belongs together: a pair.
 std::vector<Samples> interleave(const std::vector<Variant>& variants, int rounds);
 

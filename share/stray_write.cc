@@ -19,7 +19,8 @@ std::atomic<StrayWriteCallback> callback = nullptr;
 std::atomic<void*> callback_context = nullptr;
 COWSHED_FORK_STATE std::atomic<StrayWrite*> sink = nullptr;
 COWSHED_FORK_STATE std::atomic<void (*)() noexcept> sink_done = nullptr;
-COWSHED_FORK_STATE std::atomic<pid_t> sink_owner = 0;  // what a worker forks must not report as the worker
+// What a worker forks must not report as the worker.
+COWSHED_FORK_STATE std::atomic<pid_t> sink_owner = 0;
 
 struct sigaction previous = {};  // written once, before the handler can run
 

@@ -43,7 +43,7 @@ COWSHED_FORK_STATE std::mutex rows_mutex;
 std::uint32_t rows = 0;                                     // under the mutex
 std::map<std::uint32_t, RowPaths>* paths_by_row = nullptr;  // by row; under the mutex.  Never freed
 COWSHED_FORK_STATE std::atomic<std::uint64_t> taken_lanes = 0;  // a bit each
-std::atomic<std::uint32_t> used_lanes = 0;                      // lanes from here on were never taken
+std::atomic<std::uint32_t> used_lanes = 0;  // lanes from here on were never taken
 
 // A thread's counts outlive it: only its lane goes to the next.
 class LaneOwner {

@@ -45,10 +45,10 @@ PLAN = {
               tiny("allocators"), tiny("applications")],
     # As many pairs as come to less than 40 minutes on 2 CPUs; even, for both orders.
     "full": [pairs("fork_latency", 8, 14, "arena"), pairs("fork_latency", 2, 14, "heap"),
-             pairs("child_read", 4, 10), pairs("fill", 4, 4, "fill"),
+             pairs("child_read", 6, 10), pairs("fill", 8, 4, "fill"),
              pairs("fill", 8, 4, "churn"), pairs("freeze", 4, 17), pairs("deref", 64),
              pairs("channel", 6, 6), Part("channel_rivals", ("--pairs", "4"), 16, 1800),
-             pairs("launch", 6, 6),
+             pairs("launch", 12, 6),
              pairs("start_methods", 4, 14), pairs("measuring", 6, 2, "copy"),
              pairs("measuring", 6, 2, "count"), pairs("measuring", 10, 2, "bystander"),
              pairs("measuring", 4, 2, "no faults"), pairs("measuring", 10, 2, "many mappings"),
