@@ -18,7 +18,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kRounds = 2;  // of fresh processes
+constexpr int kRounds = 8;  // of fresh processes: two of the same differ by more than their samples
 
 class LaunchWork final : public SubjectWork {
  public:

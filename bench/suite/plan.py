@@ -48,7 +48,7 @@ PLAN = {
              pairs("child_read", 6, 10), pairs("fill", 8, 4, "fill"),
              pairs("fill", 8, 4, "churn"), pairs("freeze", 4, 17), pairs("deref", 64),
              pairs("channel", 6, 6), Part("channel_rivals", ("--pairs", "4"), 16, 1800),
-             pairs("launch", 12, 6),
+             pairs("launch", 4, 6),
              pairs("start_methods", 4, 14), pairs("measuring", 6, 2, "copy"),
              pairs("measuring", 6, 2, "count"), pairs("measuring", 10, 2, "bystander"),
              pairs("measuring", 4, 2, "no faults"), pairs("measuring", 10, 2, "many mappings"),
