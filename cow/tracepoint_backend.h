@@ -50,6 +50,7 @@ class TracepointBackend : public Backend {
   Expected<void> take_samples();
   void take_samples_meanwhile();
   void update(const ProcessCounts& counts);
+  const PageRanges& look_at_parent(std::uint64_t id, ProcessCopies& parent);
   void inherit(ProcessCopies& child, const ProcessCounts& counts);
   void read_arenas(std::uint64_t id, ProcessCopies& process);
   void count_arenas(const ProcessCounts& counts, ProcessCopies& process);
@@ -68,6 +69,7 @@ class TracepointBackend : public Backend {
     PageRanges pages;  // of frozen arenas, that the parent had copied
   };
   std::map<std::uint64_t, Inherited> inherited_;            // where there are such pages
+  std::map<std::uint64_t, PageRanges> parents_;             // such pages, of each in this sample()
   std::map<std::uint64_t, std::uint64_t> pages_looked_at_;  // pages of arenas copied by then
   // Of each process's mappings, by where they begin; empty for what is no arena.
   std::map<std::uint64_t, std::map<std::uint64_t, std::string>> names_;
