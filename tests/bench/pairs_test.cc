@@ -29,10 +29,24 @@ std::string order_of(int rounds) {
   return order;
 }
 
-TEST(Interleave, EachOrderIsTakenAsOftenAsTheOther) {
-  EXPECT_EQ(order_of(1), "abc");
-  EXPECT_EQ(order_of(2), "abccba");
-  EXPECT_EQ(order_of(3), "abccbaabccba");
+TEST(Interleave, EachOrderIsFollowedByItsReverse) {
+  EXPECT_THAT(order_of(1), testing::UnorderedElementsAre('a', 'b', 'c'));
+  for (const int rounds : {2, 3, 40}) {
+    const std::string order = order_of(rounds);
+    ASSERT_EQ(order.size(), 6 * static_cast<std::size_t>((rounds + 1) / 2));
+    for (std::size_t i = 0; i < order.size(); i += 6) {
+      const std::string there = order.substr(i, 3);
+      EXPECT_THAT(there, testing::UnorderedElementsAre('a', 'b', 'c'));
+      EXPECT_EQ(order.substr(i + 3, 3), std::string(there.rbegin(), there.rend()));
+    }
+  }
+}
+
+TEST(Interleave, EachComesAfterEachOther) {
+  const std::string order = order_of(40);
+  for (const std::string pair : {"ab", "ba", "ac", "ca", "bc", "cb", "aa", "bb", "cc"}) {
+    EXPECT_NE(order.find(pair), std::string::npos) << pair;
+  }
 }
 
 TEST(CompareDifferences, IsOfTheMedians) {
