@@ -8,6 +8,7 @@
 #include <libelf.h>
 #include <limits>
 #include <sys/auxv.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <vector>
@@ -57,6 +58,13 @@ constexpr const char* kVdso = "[vdso]";
 }  // namespace
 
 void Binary::End::operator()(Elf* open) const { ::elf_end(open); }
+
+void Binary::release_pages() const {
+  if (!elf || inode == 0) return;  // the vDSO is no file
+  std::size_t bytes = 0;
+  char* image = ::elf_rawfile(elf.get(), &bytes);
+  if (image != nullptr) ::madvise(image, bytes, MADV_DONTNEED);
+}
 
 Binaries::Binaries(ProcFiles proc) : proc_(std::move(proc)) { ::elf_version(EV_CURRENT); }
 

@@ -19,6 +19,9 @@ struct Binary {
     void operator()(Elf* elf) const;
   };
 
+  // Gives back what has been read of it, until somebody looks again: of debug information, MBs.
+  void release_pages() const;
+
   std::string path;  // of generated code: its perf map's, empty where there is none
   std::uint64_t inode = 0;
   bool is_generated = false;

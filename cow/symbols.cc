@@ -12,6 +12,7 @@
 #include <string_view>
 #include <utility>
 
+#include <cowshed/cow/debug_file.h>
 #include <cowshed/cow/dwfl_binary.h>
 #include <cowshed/cow/perf_map.h>
 #include <cowshed/cow/symbols.h>
@@ -155,7 +156,7 @@ class Symbols::ElfSource : public Source {
   static const Dwfl_Callbacks* callbacks() {
     static char* usual_places = nullptr;
     static const Dwfl_Callbacks callbacks = {.find_elf = find_reported_elf,
-                                             .find_debuginfo = ::dwfl_standard_find_debuginfo,
+                                             .find_debuginfo = find_debug_file,
                                              .section_address = ::dwfl_offline_section_address,
                                              .debuginfo_path = &usual_places};
     return &callbacks;
@@ -257,8 +258,11 @@ bool Symbols::needs_look_up(const CodeAddress& code) const {
 void Symbols::look_up(const std::set<CodeAddress>& addresses) {
   for (auto code = addresses.begin(); code != addresses.end();) {
     const Binary* binary = code->binary;
-    ElfSource source(*binary);
-    for (; code != addresses.end() && code->binary == binary; ++code) add(*code, source);
+    {
+      ElfSource source(*binary);
+      for (; code != addresses.end() && code->binary == binary; ++code) add(*code, source);
+    }
+    binary->release_pages();
   }
 }
 
