@@ -103,6 +103,11 @@ class MqWay final : public Way {
                         bytes.rlim_cur));
       }
     }
+    if (queue < 0 && errno == ENOSPC) {
+      throw NotPossible(
+          fmt::format("more queues than queues_max, which is {}; CAP_SYS_RESOURCE may",
+                      system_limit("queues_max")));
+    }
     if (queue < 0) throw std::runtime_error(fmt::format("mq_open: {}", std::strerror(errno)));
     return queue;
   }

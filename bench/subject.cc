@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 #include <system_error>
 #include <unistd.h>
+#include <utility>
 
 #include "machine.h"
 
@@ -101,6 +102,7 @@ Subject::Subject(const json& configuration, const std::string& program,
   posix_spawn_file_actions_adddup2(&actions, to[0], STDIN_FILENO);
   posix_spawn_file_actions_adddup2(&actions, from[1], STDOUT_FILENO);
   const std::string path = executable(program);
+  name_ = std::filesystem::path(path).filename();
   std::vector<std::string> arguments = {path, "--subject", configuration.dump()};
   std::vector<std::string> variables = environment;
   for (char** variable = environ; *variable != nullptr; ++variable) {
@@ -124,7 +126,7 @@ Subject::Subject(const json& configuration, const std::string& program,
   } catch (...) {
     close(to_);
     close(from_);
-    waitpid(pid_, nullptr, 0);
+    if (pid_ != 0) waitpid(pid_, nullptr, 0);
     throw;
   }
 }
@@ -132,23 +134,35 @@ Subject::Subject(const json& configuration, const std::string& program,
 Subject::~Subject() {
   close(to_);
   close(from_);
-  waitpid(pid_, nullptr, 0);
+  if (pid_ != 0) waitpid(pid_, nullptr, 0);
+}
+
+std::runtime_error Subject::failure_of_end() {
+  int status = 0;
+  waitpid(std::exchange(pid_, 0), &status, 0);
+  if (WIFSIGNALED(status)) {
+    return std::runtime_error(fmt::format(
+        "{} was killed by signal {} ({}){}", name_, WTERMSIG(status), strsignal(WTERMSIG(status)),
+        WTERMSIG(status) == SIGKILL ? ": is there memory enough?" : ""));
+  }
+  return std::runtime_error(fmt::format(
+      "{} ended before it answered, with exit code {}: what it said, if anything, is above", name_,
+      WEXITSTATUS(status)));
 }
 
 json Subject::read_answer() {
   std::string line;
-  if (!read_line(from_, buffer_, line)) {
-    throw std::runtime_error("a subject process ended early: is there memory enough?");
-  }
-  json answer = json::parse(line);
+  if (!read_line(from_, buffer_, line)) throw failure_of_end();
+  json answer = json::parse(line, nullptr, false);
+  if (answer.is_discarded()) throw std::runtime_error(name_ + " said what is no answer: " + line);
   if (answer.contains("error")) {
-    throw std::runtime_error("a subject process: " + answer["error"].get<std::string>());
+    throw std::runtime_error(name_ + ": " + answer["error"].get<std::string>());
   }
   return answer;
 }
 
 json Subject::ask(const json& question) {
-  if (!write_line(to_, question)) throw std::runtime_error("a subject process is gone");
+  if (!write_line(to_, question)) throw failure_of_end();
   return read_answer();
 }
 

@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <stdexcept>
 #include <string>
 #include <sys/types.h>
 #include <vector>
@@ -47,8 +48,10 @@ class Subject {
 
  private:
   nlohmann::json read_answer();
+  std::runtime_error failure_of_end();
 
-  pid_t pid_ = 0;
+  std::string name_;  // of its program
+  pid_t pid_ = 0;     // 0: it has been waited for
   int to_ = -1;
   int from_ = -1;
   std::string buffer_;

@@ -71,7 +71,10 @@ Tool::~Tool() {
 
 void Tool::wait_for(const std::string& text) {
   while (text_.find(text) == std::string::npos) {
-    if (!read_more(output_, text_)) throw std::runtime_error(name_ + " ended: " + text_);
+    if (!read_more(output_, text_)) {
+      throw std::runtime_error(fmt::format("{} ended before it said \"{}\", having said: {}", name_,
+                                           text, text_.empty() ? "nothing" : text_));
+    }
   }
 }
 
