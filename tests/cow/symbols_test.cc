@@ -1,9 +1,15 @@
+#include <cctype>
 #include <cstddef>
+#include <fstream>
 #include <gtest/gtest.h>
 #include <malloc.h>
+#include <set>
 #include <string>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <vector>
 
+#include <cowshed/cow/binaries.h>
 #include <cowshed/cow/symbols.h>
 
 namespace cowshed::cow {
@@ -46,6 +52,39 @@ TEST(Symbols, SharedFramesThatNobodyHasAreForgotten) {
   const std::size_t before = ::mallinfo2().uordblks;
   for (int i = 0; i < kStacks; ++i) symbols.shared(stack_of(std::to_string(i)));
   EXPECT_LT(::mallinfo2().uordblks, before + kMostBytes);
+}
+
+// Of a file that this process maps, in KiB.
+std::size_t resident_of(const std::string& path) {
+  std::ifstream smaps("/proc/self/smaps");
+  std::size_t sum = 0;
+  bool is_of_it = false;
+  for (std::string line; std::getline(smaps, line);) {
+    if (std::isxdigit(static_cast<unsigned char>(line[0])) != 0 && line.find('-') < 17) {
+      is_of_it = line.ends_with(path);
+    } else if (is_of_it && line.starts_with("Rss:")) {
+      sum += std::stoul(line.substr(4));
+    }
+  }
+  return sum;
+}
+
+TEST(Symbols, DebugInformationThatHasBeenReadIsNotKeptInMemory) {
+  Binaries binaries{ProcFiles()};
+  Mapping mapping;
+  mapping.path = SITE_SUBJECT;
+  struct stat file {};
+  ASSERT_EQ(::stat(SITE_SUBJECT, &file), 0);
+  mapping.inode = file.st_ino;
+  const Binary* binary = binaries.open(mapping, ::getpid());
+  const std::set<CodeAddress> code = {{binary, binary->begin + 0x1000}};
+  Symbols open;
+  open.frames(*code.begin());
+  EXPECT_GT(resident_of(SITE_SUBJECT), 0U);
+  Symbols symbols;
+  symbols.look_up(code);
+  EXPECT_EQ(resident_of(SITE_SUBJECT), 0U);
+  EXPECT_FALSE(symbols.needs_look_up(*code.begin()));
 }
 
 }  // namespace
