@@ -73,7 +73,8 @@ void Tool::wait_for(const std::string& text) {
   while (text_.find(text) == std::string::npos) {
     if (!read_more(output_, text_)) {
       throw std::runtime_error(fmt::format("{} ended before it said \"{}\", having said: {}", name_,
-                                           text, text_.empty() ? "nothing" : text_));
+                                           text.substr(0, text.find('\n')),
+                                           text_.empty() ? "nothing" : text_));
     }
   }
 }

@@ -231,6 +231,11 @@ class WrongAnswerTest(unittest.TestCase):
         shutil.copy(BUILD / "bench/fill", self.folder / "fill_mimalloc")  # with glibc's malloc
         self.expect(self.run_here("allocators", "--only", "churn/small"),
                     "mimalloc: malloc is provided by .*libc")
+        for end, why in (("exit 127", "fill_mimalloc ended before it answered, with exit code 127"),
+                         ("kill -9 $$", "fill_mimalloc was killed by signal 9 .*memory enough"),
+                         ("echo hello", "fill_mimalloc said what is no answer: hello")):
+            self.write_program(self.folder / "fill_mimalloc", f"#!/bin/sh\n{end}\n")
+            self.expect(self.run_here("allocators", "--only", "churn/small"), why)
 
     def test_fill(self):
         for name in ("fill_jemalloc", "fill_scope"):
@@ -459,8 +464,10 @@ class WrongAnswerTest(unittest.TestCase):
         stat, record = "{};;minor-faults;1;100.00;;", "wrote 1 MB perf.data ({} samples) ]"
         for bpftrace, perf, why in ((enough, enough, ""),
                                     (5, enough, r"bpftrace( sum)? counted 5 of \d+ faults"),
-                                    (enough, 5, r"perf (stat|record) counted 5 of \d+ faults")):
-            self.write_program(self.folder / "bpftrace",
+                                    (enough, 5, r"perf (stat|record) counted 5 of \d+ faults"),
+                                    (None, enough, 'bpftrace ended before it said "ready", '
+                                                   "having said: nothing")):
+            self.write_program(self.folder / "bpftrace", "#!/bin/sh\n" if bpftrace is None else
                                COUNTER.replace("SAYS", f"@total: {bpftrace}"))
             self.write_program(self.folder / "perf", COUNTER.replace(
                 "SAYS", f"{stat.format(perf)}\\n[ perf record: {record.format(perf)}"))
@@ -497,7 +504,7 @@ class WrongAnswerTest(unittest.TestCase):
             self.expect(self.run_here("own_cost", "--only", group), why)
         self.write_program(self.tools / "cowtop", "#!/bin/sh\necho no such process\n")
         self.expect(self.run_here("own_cost", "--only", "recording"),
-                    "cowtop ended: no such process")
+                    'cowtop ended before it said "attached to", having said: no such process')
 
     @unittest.skipUnless(pathlib.Path("/usr/bin/chromedriver").exists(), "no browser")
     def test_html_page(self):
