@@ -29,7 +29,7 @@ class SnapshotWork final : public SubjectWork {
   explicit SnapshotWork(const json& configuration)
       : set_(records_of(configuration)),
         writes_meanwhile_(configuration["writes meanwhile"]),
-        saved_at_(new (shared_memory(sizeof *saved_at_)) std::atomic<std::uint64_t>(0)) {
+        saved_at_(new(shared_memory(sizeof *saved_at_)) std::atomic<std::uint64_t>(0)) {
     if (configuration["way"] == "heap" && prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) != 0) {
       throw std::system_error(errno, std::system_category(), "PR_SET_THP_DISABLE");
     }

@@ -75,7 +75,7 @@ class Moved : public SubjectWork {
         count_(configuration["count"]),
         until_(configuration["until"]),
         small_(configuration.value("small", false)),
-        sent_at_(new (shared_memory(4096)) std::atomic<std::uint64_t>(0)),
+        sent_at_(new(shared_memory(4096)) std::atomic<std::uint64_t>(0)),
         channel_(got(Channel<Bytes>::create({.slots = kSlots, .memory = 2_GiB}))),
         peer_([this](std::uint64_t count) { return serve(count); }) {
     pin_to_cpu(0);

@@ -47,7 +47,7 @@ class Rivals final : public SubjectWork {
       : shape_(shape),
         count_(count),
         way_(std::move(way)),
-        shared_(new (shared_memory(sizeof(Shared))) Shared{}),
+        shared_(new(shared_memory(sizeof(Shared))) Shared{}),
         trips_(static_cast<std::uint64_t*>(shared_memory(count * sizeof(std::uint64_t)))) {
     const Traffic traffic{shape, count, *way_, *shared_, trips_};
     for (std::size_t i = 0; i < shape.receivers; ++i) {

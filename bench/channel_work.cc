@@ -129,7 +129,7 @@ class Turns : public SubjectWork {
  public:
   explicit Turns(const json& configuration)
       : count_(configuration["count"]),
-        lines_(new (shared_memory(sizeof(Lines))) Lines),
+        lines_(new(shared_memory(sizeof(Lines))) Lines),
         there_(got(Channel<Message>::create(
             {.name = "there", .form = form_of(configuration["variant"])}))),
         back_(got(
@@ -199,7 +199,7 @@ class Asleep : public SubjectWork {
   explicit Asleep(const json& configuration)
       : variant_(configuration["variant"]),
         count_(configuration["count"]),
-        word_(new (shared_memory(4096)) std::atomic<std::uint32_t>(0)),
+        word_(new(shared_memory(4096)) std::atomic<std::uint32_t>(0)),
         sent_at_(reinterpret_cast<std::atomic<std::uint64_t>*>(word_ + 64)),
         channel_(got(Channel<Message>::create({.form = form_of(variant_)}))),
         bare_(variant_ == "futex"),

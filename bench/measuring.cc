@@ -76,7 +76,7 @@ class Copies final : public Work {
         stride_(where == Where::one_mapping ? 1 : 2),
         children_(children),
         memory_(pages(count * stride_)),
-        together_(new (shared_memory(kPage)) Together) {
+        together_(new(shared_memory(kPage)) Together) {
     write_each(memory_, count, stride_);
     if (where == Where::one_mapping) return;
     for (std::size_t i = 0; i < count; ++i) {

@@ -23,7 +23,7 @@ auto repeat(Once once) {
 }
 
 template <class Times>
-double median_of(const std::vector<Times>& results, double Times::*time) {
+double median_of(const std::vector<Times>& results, double Times::* time) {
   std::vector<double> times;
   for (const Times& each : results) times.push_back(each.*time);
   return median(times);

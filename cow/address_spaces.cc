@@ -153,7 +153,7 @@ std::optional<pid_t> AddressSpaces::writer_of_perf_map(const CopySample& sample)
   auto found = known_.find(sample.process_id);
   for (; found != known_.end(); found = known_.find(found->second.parent_id)) {
     const Known& known = found->second;
-    struct stat map {};
+    struct stat map{};
     if (::lstat(fmt::format("/tmp/perf-{}.map", known.pid).c_str(), &map) == 0 &&
         (map.st_uid == 0 || map.st_uid == ::geteuid() || map.st_uid == known.owner)) {
       return known.pid;

@@ -22,7 +22,7 @@ namespace {
 int open_file(const std::string& path, std::uint64_t inode) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) return -1;
-  struct stat status {};
+  struct stat status{};
   if (::fstat(fd, &status) == 0 && S_ISREG(status.st_mode) &&
       (inode == 0 || status.st_ino == inode)) {
     return fd;

@@ -32,10 +32,9 @@ PageMap::~PageMap() {
 
 Expected<PageRanges> PageMap::read(PageRange range, Anonymous which) {
   PageRanges result;
-  const int error = visit_anonymous_ranges(fd_, range.begin, range.end, which,
-                                           [&](std::uint64_t begin, std::uint64_t end) {
-                                             result.append({begin, end});
-                                           });
+  const int error = visit_anonymous_ranges(
+      fd_, range.begin, range.end, which,
+      [&](std::uint64_t begin, std::uint64_t end) { result.append({begin, end}); });
   if (auto good = check(error); !good) return tl::make_unexpected(std::move(good.error()));
   return result;
 }
@@ -52,10 +51,9 @@ Expected<void> PageMap::check(int error) {
 Expected<PageRanges> PageMap::different_pages(const PageRanges& pages, const PageMap& other) {
   PageRanges result;
   for (const PageRange& range : pages.ranges()) {
-    const int error = visit_different_pages(fd_, other.fd_, range.begin, range.end,
-                                            [&](std::uint64_t begin, std::uint64_t end) {
-                                              result.append({begin, end});
-                                            });
+    const int error = visit_different_pages(
+        fd_, other.fd_, range.begin, range.end,
+        [&](std::uint64_t begin, std::uint64_t end) { result.append({begin, end}); });
     if (error == ESRCH) break;  // one of the two has ended
     if (auto good = check(error); !good) return tl::make_unexpected(std::move(good.error()));
   }

@@ -30,7 +30,7 @@ PerfMap PerfMap::read(const std::string& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
   if (fd < 0) return {};
   std::string text;
-  struct stat status {};
+  struct stat status{};
   if (::fstat(fd, &status) == 0 && S_ISREG(status.st_mode)) {
     text.resize(static_cast<std::size_t>(std::min<std::int64_t>(status.st_size, kMostReadBytes)));
     const ssize_t got = ::read(fd, text.data(), text.size());

@@ -79,7 +79,7 @@ Expected<std::string> read(pid_t pid, const std::string& path) {
 }
 
 bool is_ours(pid_t pid) {
-  struct stat status {};
+  struct stat status{};
   return ::stat(fmt::format("/proc/{}", pid).c_str(), &status) == 0 && status.st_uid == ::geteuid();
 }
 

@@ -68,7 +68,7 @@ void guard_forks() {
 }
 
 std::uint64_t pid_namespace() {
-  struct stat status {};
+  struct stat status{};
   return stat("/proc/self/ns/pid", &status) == 0 ? status.st_ino : 0;
 }
 

@@ -79,7 +79,7 @@ tl::unexpected<Error> bad(const std::string& why) {
 }
 
 Expected<Constants> read_constants(int file) {
-  struct stat status {};
+  struct stat status{};
   if (fstat(file, &status) != 0) {
     return system_error("a channel's descriptor", errno);
   }
@@ -124,7 +124,7 @@ ChannelSegment::ChannelSegment(const ChannelDescriptors& descriptors, const Cons
       options_{text_of(constants.name), constants.slots, constants.memory,
                static_cast<ChannelForm>(constants.form)},
       descriptors_(descriptors) {
-  struct stat status {};
+  struct stat status{};
   if (fstat(descriptors_.segment, &status) == 0) {
     inode_ = status.st_ino;
     device_ = status.st_dev;

@@ -34,8 +34,8 @@ struct ThreadPlace {
 };
 inline constexpr std::size_t kPlaces = 8;
 // initial-exec: one load.
-[[gnu::tls_model("initial-exec")]] extern constinit thread_local std::array<ThreadPlace, kPlaces>
-    thread_places;
+[[gnu::tls_model(
+    "initial-exec")]] extern constinit thread_local std::array<ThreadPlace, kPlaces> thread_places;
 
 class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
  public:

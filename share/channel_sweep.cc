@@ -27,7 +27,7 @@ bool ChannelSegment::dead(PartyId id) const {
 }
 
 bool ChannelSegment::descriptor_is_ours() const {
-  struct stat status {};
+  struct stat status{};
   return fstat(descriptors_.segment, &status) == 0 && status.st_ino == inode_ &&
          status.st_dev == device_;
 }
@@ -37,7 +37,7 @@ bool ChannelSegment::stopped(std::uint64_t lock) const {
   if (lock == 0 || index_of(id) >= kParties) {
     return false;
   }
-  struct stat own {};
+  struct stat own{};
   return stat("/proc/self/ns/pid", &own) == 0 &&
          control_->parties[index_of(id)].pid_namespace.load() == own.st_ino &&
          thread_is_stopped(thread_of(lock));

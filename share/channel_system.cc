@@ -33,7 +33,7 @@ int futex_wake(const void* word, int count) {
 namespace {
 
 struct flock byte_lock(short type, std::uint32_t index) {
-  struct flock lock {};
+  struct flock lock{};
   lock.l_type = type;
   lock.l_whence = SEEK_SET;
   lock.l_start = index;

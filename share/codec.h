@@ -153,16 +153,15 @@ struct Element<std::pair<const Key, T>> {
 
 template <class C>
 concept Container = std::default_initializable<C> && std::ranges::sized_range<C> &&
-    requires(C container, typename Element<typename C::value_type>::Type element) {
-  container.insert(container.end(), std::move(element));
-  requires Codable<typename Element<typename C::value_type>::Type>;
-};
+                    requires(C container, typename Element<typename C::value_type>::Type element) {
+                      container.insert(container.end(), std::move(element));
+                      requires Codable<typename Element<typename C::value_type>::Type>;
+                    };
 
 template <class C>
-concept FlatContainer = Container<C> && std::ranges::contiguous_range<C> &&
-    Plain<typename C::value_type> && requires(C container) {
-  container.resize(std::size_t{});
-};
+concept FlatContainer =
+    Container<C> && std::ranges::contiguous_range<C> && Plain<typename C::value_type> &&
+    requires(C container) { container.resize(std::size_t{}); };
 
 template <class... Ts>
 void put_all(Encoder& to, const Ts&... values) {
@@ -243,7 +242,8 @@ struct Codec<std::tuple<Ts...>> {
 };
 
 template <Codable T, std::size_t size>
-requires(!internal::Plain<std::array<T, size>>) struct Codec<std::array<T, size>> {
+  requires(!internal::Plain<std::array<T, size>>)
+struct Codec<std::array<T, size>> {
   static void encode(Encoder& to, const std::array<T, size>& array) {
     for (const T& value : array) {
       to.put(value);
@@ -252,13 +252,13 @@ requires(!internal::Plain<std::array<T, size>>) struct Codec<std::array<T, size>
   static std::array<T, size> decode(Decoder& from) {
     return [&]<std::size_t... i>(std::index_sequence<i...>) {
       return std::array<T, size>{(static_cast<void>(i), from.take<T>())...};
-    }
-    (std::make_index_sequence<size>());
+    }(std::make_index_sequence<size>());
   }
 };
 
 template <Codable T>
-requires(!internal::Plain<std::optional<T>>) struct Codec<std::optional<T>> {
+  requires(!internal::Plain<std::optional<T>>)
+struct Codec<std::optional<T>> {
   static void encode(Encoder& to, const std::optional<T>& value) {
     to.put_count(value.has_value() ? 1 : 0);
     if (value) {
@@ -271,7 +271,8 @@ requires(!internal::Plain<std::optional<T>>) struct Codec<std::optional<T>> {
 };
 
 template <Codable... Ts>
-requires(!internal::Plain<std::variant<Ts...>>) struct Codec<std::variant<Ts...>> {
+  requires(!internal::Plain<std::variant<Ts...>>)
+struct Codec<std::variant<Ts...>> {
   using Variant = std::variant<Ts...>;
 
   static void encode(Encoder& to, const Variant& variant) {
@@ -284,18 +285,17 @@ requires(!internal::Plain<std::variant<Ts...>>) struct Codec<std::variant<Ts...>
       std::optional<Variant> variant;
       ((index == i ? void(variant.emplace(std::in_place_index<i>, from.take<Ts>())) : void()), ...);
       return variant ? *std::move(variant) : (internal::throw_damaged(), *std::move(variant));
-    }
-    (std::index_sequence_for<Ts...>());
+    }(std::index_sequence_for<Ts...>());
   }
 };
 
 // Channels (channel.h): what is sent is the channel, not what is in it.
 template <class C>
-requires requires(const C& channel) {
-  channel.descriptors().segment;
-  channel.descriptors().event;
-  C::from_descriptors(channel.descriptors());
-}
+  requires requires(const C& channel) {
+    channel.descriptors().segment;
+    channel.descriptors().event;
+    C::from_descriptors(channel.descriptors());
+  }
 struct Codec<C> {
   static void encode(Encoder& to, const C& channel) {
     to.put_descriptor(channel.descriptors().segment);

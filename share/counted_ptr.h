@@ -50,14 +50,15 @@ class CountedPtr {
   // Takes over an object from elsewhere, to be deleted in the end; the counts need no arena.
   // Throws std::bad_alloc, in which case it is deleted at once.
   template <class Other>
-  requires std::is_convertible_v<Other*, T*>
+    requires std::is_convertible_v<Other*, T*>
   explicit CountedPtr(Other* object) : CountedPtr(std::unique_ptr<Other>(object)) {}
   template <class Other, class Deleter>
-  requires std::is_convertible_v<Other*, T*> CountedPtr(Other* object, Deleter deleter)
+    requires std::is_convertible_v<Other*, T*>
+  CountedPtr(Other* object, Deleter deleter)
       : CountedPtr(std::unique_ptr<Other, Deleter>(object, std::move(deleter))) {}
   template <class Other, class Deleter>
-  requires std::is_convertible_v<typename std::unique_ptr<Other, Deleter>::pointer, T*> CountedPtr(
-      std::unique_ptr<Other, Deleter>&& owner);
+    requires std::is_convertible_v<typename std::unique_ptr<Other, Deleter>::pointer, T*>
+  CountedPtr(std::unique_ptr<Other, Deleter>&& owner);
 
   CountedPtr(const CountedPtr& other) noexcept : object_(other.object_), count_(other.count_) {
     internal::add_use(count_);
@@ -65,11 +66,11 @@ class CountedPtr {
   CountedPtr(CountedPtr&& other) noexcept
       : object_(std::exchange(other.object_, nullptr)), count_(std::exchange(other.count_, {})) {}
   template <class Other>
-  requires std::is_convertible_v<Other*, T*> CountedPtr(const CountedPtr<Other>& other)
-  noexcept : CountedPtr(other, other.get()) {}
+    requires std::is_convertible_v<Other*, T*>
+  CountedPtr(const CountedPtr<Other>& other) noexcept : CountedPtr(other, other.get()) {}
   template <class Other>
-  requires std::is_convertible_v<Other*, T*> CountedPtr(CountedPtr<Other>&& other)
-  noexcept : CountedPtr(std::move(other), other.get()) {}
+    requires std::is_convertible_v<Other*, T*>
+  CountedPtr(CountedPtr<Other>&& other) noexcept : CountedPtr(std::move(other), other.get()) {}
 
   // Aliasing: points to `object`, and keeps what `owner` keeps.
   template <class Other>
@@ -85,7 +86,7 @@ class CountedPtr {
 
   // Throws std::bad_weak_ptr when it has expired.
   template <class Other>
-  requires std::is_convertible_v<Other*, T*>
+    requires std::is_convertible_v<Other*, T*>
   explicit CountedPtr(const WeakCountedPtr<Other>& weak) : CountedPtr(weak.lock()) {
     if (count_ == internal::CountHandle{}) {
       throw std::bad_weak_ptr();
@@ -102,11 +103,15 @@ class CountedPtr {
 
   void reset() noexcept { CountedPtr().swap(*this); }
   template <class Other>
-  requires std::is_convertible_v<Other*, T*>
-  void reset(Other* object) { CountedPtr(object).swap(*this); }
+    requires std::is_convertible_v<Other*, T*>
+  void reset(Other* object) {
+    CountedPtr(object).swap(*this);
+  }
   template <class Other, class Deleter>
-  requires std::is_convertible_v<Other*, T*>
-  void reset(Other* object, Deleter deleter) { CountedPtr(object, std::move(deleter)).swap(*this); }
+    requires std::is_convertible_v<Other*, T*>
+  void reset(Other* object, Deleter deleter) {
+    CountedPtr(object, std::move(deleter)).swap(*this);
+  }
   void swap(CountedPtr& other) noexcept {
     std::swap(object_, other.object_);
     std::swap(count_, other.count_);
@@ -158,11 +163,17 @@ class WeakCountedPtr {
       : object_(std::exchange(other.object_, nullptr)), count_(std::exchange(other.count_, {})) {}
   // By lock(), since a pointer to a virtual base is found through the object, which may be gone.
   template <class Other>
-  requires std::is_convertible_v<Other*, T*> WeakCountedPtr(const WeakCountedPtr<Other>& other)
-  noexcept : object_(other.lock().get()), count_(other.count_) { internal::add_weak(count_); }
+    requires std::is_convertible_v<Other*, T*>
+  WeakCountedPtr(const WeakCountedPtr<Other>& other) noexcept
+      : object_(other.lock().get()), count_(other.count_) {
+    internal::add_weak(count_);
+  }
   template <class Other>
-  requires std::is_convertible_v<Other*, T*> WeakCountedPtr(const CountedPtr<Other>& owner)
-  noexcept : object_(owner.get()), count_(owner.count_) { internal::add_weak(count_); }
+    requires std::is_convertible_v<Other*, T*>
+  WeakCountedPtr(const CountedPtr<Other>& owner) noexcept
+      : object_(owner.get()), count_(owner.count_) {
+    internal::add_weak(count_);
+  }
   WeakCountedPtr& operator=(WeakCountedPtr other) noexcept {
     swap(other);
     return *this;
@@ -297,7 +308,7 @@ class AdoptedBlock final : public CountedBlock {
 
 template <class T>
 template <class Other, class Deleter>
-requires std::is_convertible_v<typename std::unique_ptr<Other, Deleter>::pointer, T*>
+  requires std::is_convertible_v<typename std::unique_ptr<Other, Deleter>::pointer, T*>
 CountedPtr<T>::CountedPtr(std::unique_ptr<Other, Deleter>&& owner) {
   if (owner == nullptr) {
     return;

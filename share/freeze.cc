@@ -36,7 +36,7 @@ bool replace(std::uintptr_t begin, std::size_t size, int protection, int flags, 
 
 // "1234, 1235": the processes that map this memfd for writing.
 std::string shared_mappers(int fd) {
-  struct stat status {};
+  struct stat status{};
   if (fstat(fd, &status) != 0) {
     return {};
   }

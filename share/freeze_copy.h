@@ -259,8 +259,8 @@ auto freeze_copy(const Arena& arena, const T& root) {
 }
 
 template <class T>
-requires(std::is_trivially_copyable_v<T> && !internal::kRefersElsewhere<T>) struct FreezeTraits<T>
-    : internal::CopiedAsIs {
+  requires(std::is_trivially_copyable_v<T> && !internal::kRefersElsewhere<T>)
+struct FreezeTraits<T> : internal::CopiedAsIs {
   using frozen = T;
   static T freeze(const T& from, FreezeContext&) { return from; }
 };
@@ -345,9 +345,8 @@ struct FrozenPointerTo : FrozenToPointer {
 }  // namespace internal
 
 template <class T>
-requires(std::is_object_v<T> &&
-         !internal::kIsCharacter<std::remove_cv_t<T>>) struct FreezeTraits<T*>
-    : internal::FrozenPointerTo<T> {
+  requires(std::is_object_v<T> && !internal::kIsCharacter<std::remove_cv_t<T>>)
+struct FreezeTraits<T*> : internal::FrozenPointerTo<T> {
   static auto freeze(T* from, FreezeContext& context) {
     return context.pointer(static_cast<const std::remove_cv_t<T>*>(from));
   }

@@ -91,7 +91,7 @@ std::uint64_t checksum_of_zeros() {
 class Replacement {
  public:
   static Expected<Replacement> make(const std::filesystem::path& path, const std::string& who) {
-    struct stat status {};
+    struct stat status{};
     if (lstat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode) && !S_ISLNK(status.st_mode)) {
       return make_error(ErrorCode::invalid_argument,
                         who + " is not a regular file; choose another path");
@@ -301,7 +301,7 @@ Expected<Opened> open_checked(const std::filesystem::path& path) {
   // Without O_NONBLOCK a FIFO would wait for somebody to write.
   Descriptor file(
       retry([&] { return open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK); }));
-  struct stat status {};
+  struct stat status{};
   if (file.get() < 0 || fstat(file.get(), &status) != 0) {
     return system_error(who + " cannot be opened", errno);
   }

@@ -22,7 +22,7 @@ class ImmortalPtr {
   // The caller knows that the arena outlives this and every copy of it.
   constexpr explicit ImmortalPtr(T* object) noexcept : object_(object) {}
   template <class Other>
-  requires std::is_convertible_v<Other*, T*>
+    requires std::is_convertible_v<Other*, T*>
   constexpr ImmortalPtr(const ImmortalPtr<Other>& other) noexcept : object_(other.get()) {}
 
   constexpr T* get() const noexcept { return object_; }
@@ -35,7 +35,7 @@ class ImmortalPtr {
   // For interfaces that want the standard's own: it shares ownership of nothing, so that it has no
   // count to write either.
   template <class Other>
-  requires std::is_convertible_v<T*, Other*>
+    requires std::is_convertible_v<T*, Other*>
   operator std::shared_ptr<Other>() const noexcept {
     return std::shared_ptr<Other>(std::shared_ptr<void>{}, object_);
   }

@@ -104,7 +104,7 @@ tl::unexpected<Error> foreign(const std::string& message) {
 }
 
 Expected<format::Contents> read_contents(const Parcel& parcel) {
-  struct stat status {};
+  struct stat status{};
   if (parcel.descriptors.empty() || !has_seals(parcel.descriptors[0].get(), kSealed) ||
       fstat(parcel.descriptors[0].get(), &status) != 0 ||
       static_cast<std::uint64_t>(status.st_size) > format::kMostBytes) {
@@ -136,7 +136,7 @@ bool is_image_of(const Description& arena, int fd, std::uint64_t payload, std::u
 // Whoever receives a descriptor looks at it before mapping it: else a file that shrinks, or that
 // somebody writes to, would be SIGBUS or worse here.
 Expected<void> check_file(const Description& arena, const Segment& segment, int fd) {
-  struct stat status {};
+  struct stat status{};
   if (fstat(fd, &status) != 0) {
     return system_error(who_is(arena) + ": fstat", errno);
   }

@@ -75,7 +75,7 @@ Shared& shared() { return *own.load(std::memory_order_acquire); }
 int descriptor() { return own_memfd.load(); }
 
 Expected<void> join(Descriptor memfd, std::uint64_t id, const std::string& who) {
-  struct stat status {};
+  struct stat status{};
   const bool is_one = has_seals(memfd.get(), kSeals) && fstat(memfd.get(), &status) == 0 &&
                       status.st_size == sizeof(Shared);
   auto memory = is_one ? map(memfd.get()) : nullptr;

@@ -20,7 +20,7 @@ std::vector<Run> joined(std::vector<Run> runs) {
 }
 
 std::size_t memory_of(int fd) {
-  struct stat status {};
+  struct stat status{};
   return fstat(fd, &status) == 0 ? static_cast<std::size_t>(status.st_blocks) * 512 : 0;
 }
 

@@ -76,13 +76,13 @@ inline constexpr bool kIsObject = !type_name<T>().starts_with("cereal::");
 template <class T>
 inline constexpr std::size_t kLeastElement = 1;
 template <class T, class Allocator>
-requires std::is_arithmetic_v<T>
+  requires std::is_arithmetic_v<T>
 inline constexpr std::size_t kLeastElement<std::vector<T, Allocator>> =
     std::is_same_v<T, bool> ? 1 : sizeof(T);
 template <class T, class Traits, class Allocator>
 inline constexpr std::size_t kLeastElement<std::basic_string<T, Traits, Allocator>> = sizeof(T);
 template <class T>
-requires std::is_arithmetic_v<T>
+  requires std::is_arithmetic_v<T>
 inline constexpr std::size_t kLeastElement<std::valarray<T>> = sizeof(T);
 
 class SerializeWriter
@@ -245,12 +245,12 @@ void epilogue(SerializeReader& reader, const T&) {
 }
 
 template <class T>
-requires std::is_arithmetic_v<T>
+  requires std::is_arithmetic_v<T>
 void CEREAL_SAVE_FUNCTION_NAME(SerializeWriter& writer, const T& value) {
   writer.write(&value, sizeof value);
 }
 template <class T>
-requires std::is_arithmetic_v<T>
+  requires std::is_arithmetic_v<T>
 void CEREAL_LOAD_FUNCTION_NAME(SerializeReader& reader, T& value) {
   T read{};
   reader.read(&read, sizeof read);
@@ -278,7 +278,7 @@ void CEREAL_LOAD_FUNCTION_NAME(SerializeReader& reader, cereal::BinaryData<T>& d
 }
 
 template <class Archive, class T>
-requires std::same_as<Archive, SerializeWriter> || std::same_as<Archive, SerializeReader>
+  requires std::same_as<Archive, SerializeWriter> || std::same_as<Archive, SerializeReader>
 void CEREAL_SERIALIZE_FUNCTION_NAME(Archive& archive, cereal::NameValuePair<T>& named) {
   archive(named.value);
 }

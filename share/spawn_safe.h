@@ -64,7 +64,8 @@ inline constexpr bool spawn_safe<ImmortalPtr<T>> = spawn_safe<T>;
 template <class T, std::size_t size>
 inline constexpr bool spawn_safe<std::array<T, size>> = spawn_safe<T>;
 template <class First, class Second>
-inline constexpr bool spawn_safe<std::pair<First, Second>> = spawn_safe<First>&& spawn_safe<Second>;
+inline constexpr bool spawn_safe<std::pair<First, Second>> =
+    spawn_safe<First> && spawn_safe<Second>;
 template <class... Ts>
 inline constexpr bool spawn_safe<std::tuple<Ts...>> = (spawn_safe<Ts> && ...);
 template <class... Ts>
@@ -84,16 +85,16 @@ inline constexpr bool spawn_safe<std::list<T, ArenaAllocator<Of>>> = spawn_safe<
 // A comparison or a hash is stored in the container.
 template <class Key, class Less, class Of>
 inline constexpr bool spawn_safe<std::set<Key, Less, ArenaAllocator<Of>>> =
-    spawn_safe<Key>&& spawn_safe<Less>;
+    spawn_safe<Key> && spawn_safe<Less>;
 template <class Key, class Less, class Of>
 inline constexpr bool spawn_safe<std::multiset<Key, Less, ArenaAllocator<Of>>> =
-    spawn_safe<Key>&& spawn_safe<Less>;
+    spawn_safe<Key> && spawn_safe<Less>;
 template <class Key, class T, class Less, class Of>
 inline constexpr bool spawn_safe<std::map<Key, T, Less, ArenaAllocator<Of>>> =
-    spawn_safe<std::pair<Key, T>>&& spawn_safe<Less>;
+    spawn_safe<std::pair<Key, T>> && spawn_safe<Less>;
 template <class Key, class T, class Less, class Of>
 inline constexpr bool spawn_safe<std::multimap<Key, T, Less, ArenaAllocator<Of>>> =
-    spawn_safe<std::pair<Key, T>>&& spawn_safe<Less>;
+    spawn_safe<std::pair<Key, T>> && spawn_safe<Less>;
 template <class Key, class Hash, class Equal, class Of>
 inline constexpr bool spawn_safe<std::unordered_set<Key, Hash, Equal, ArenaAllocator<Of>>> =
     spawn_safe<std::tuple<Key, Hash, Equal>>;

@@ -224,7 +224,7 @@ struct Signature<R (*)(Ps...) noexcept> : Parts<R, Ps...> {};
 template <class F, class R, class... Ps>
 struct Signature<R (F::*)(Ps...) const> : Parts<R, Ps...> {};
 template <class Closure>
-requires requires { &Closure::operator(); }
+  requires requires { &Closure::operator(); }
 struct Signature<Closure> : Signature<decltype(&Closure::operator())> {};
 
 template <auto function, class Type>

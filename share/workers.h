@@ -270,8 +270,7 @@ template <class Parts, class... Args>
 void encode_arguments(const ArgumentCounter& counter, Encoder& to, const Args&... args) {
   [&]<std::size_t... i>(std::index_sequence<i...>) {
     (encode_argument<typename Parts::template Parameter<i>>(counter, to, args), ...);
-  }
-  (std::index_sequence_for<Args...>());
+  }(std::index_sequence_for<Args...>());
 }
 
 template <class T>
@@ -404,8 +403,7 @@ constexpr void check_sendable() {
   };
   [&]<std::size_t... i>(std::index_sequence<i...>) {
     (check(static_cast<std::tuple<Args>*>(nullptr), std::index_sequence<i>()), ...);
-  }
-  (std::index_sequence_for<Args...>());
+  }(std::index_sequence_for<Args...>());
 }
 
 }  // namespace internal

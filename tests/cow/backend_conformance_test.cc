@@ -69,7 +69,7 @@ Figure its_own(Truth truth) {
           },
           truth};
 }
-Figure tracepoints_only(const char* name, std::optional<std::uint64_t> ProcessCopies::*member,
+Figure tracepoints_only(const char* name, std::optional<std::uint64_t> ProcessCopies::* member,
                         Truth truth) {
   return {name, [member](const auto& child) { return child.*member; }, truth, false};
 }

@@ -62,7 +62,7 @@ class DebugFile : public ::testing::Test {
   }
 
   Frame main_of_copy() const {
-    struct stat file {};
+    struct stat file{};
     EXPECT_EQ(::stat(program_.path().c_str(), &file), 0);
     Mapping mapping;
     mapping.path = program_.path();

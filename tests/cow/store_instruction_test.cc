@@ -353,7 +353,7 @@ class Processor {
     own.ss_sp = signal_stack_.data();
     own.ss_size = signal_stack_.size();
     ::sigaltstack(&own, &stack_before_);
-    struct sigaction action {};
+    struct sigaction action{};
     action.sa_sigaction = catch_fault;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK;
     ::sigaction(SIGSEGV, &action, &segv_before_);
@@ -425,8 +425,8 @@ class Processor {
   std::uint8_t* target_;
   std::vector<std::uint8_t> signal_stack_ = std::vector<std::uint8_t>(std::size_t{256} * 1024);
   stack_t stack_before_{};
-  struct sigaction segv_before_ {};
-  struct sigaction ill_before_ {};
+  struct sigaction segv_before_{};
+  struct sigaction ill_before_{};
 };
 
 // Where an instruction writes that this processor does not have.

@@ -73,7 +73,7 @@ TEST(Symbols, DebugInformationThatHasBeenReadIsNotKeptInMemory) {
   Binaries binaries{ProcFiles()};
   Mapping mapping;
   mapping.path = SITE_SUBJECT;
-  struct stat file {};
+  struct stat file{};
   ASSERT_EQ(::stat(SITE_SUBJECT, &file), 0);
   mapping.inode = file.st_ino;
   const Binary* binary = binaries.open(mapping, ::getpid());

@@ -74,8 +74,8 @@ TEST(ArenaScope, EveryWayToAllocateLandsThere) {
        [](void* block) { ::operator delete[](block); }},
       {"nothrow new", [] { return ::operator new(100, std::nothrow); },
        [](void* block) { ::operator delete(block, std::nothrow); }},
-      {"aligned new", [] { return ::operator new (100, std::align_val_t{512}); },
-       [](void* block) { ::operator delete (block, std::align_val_t{512}); }, 512},
+      {"aligned new", [] { return ::operator new(100, std::align_val_t{512}); },
+       [](void* block) { ::operator delete(block, std::align_val_t{512}); }, 512},
       {"aligned new[]", [] { return ::operator new[](100, std::align_val_t{64}, std::nothrow); },
        [](void* block) { ::operator delete[](block, std::align_val_t{64}); }, 64},
       {"large", [] { return std::malloc(20_MiB); }},
@@ -191,7 +191,9 @@ TEST(ArenaScope, OneThatAnotherThreadDestroysEndsWithTheNext) {
   }).join();
   EXPECT_EQ(count_inside(arena, take(10, 48)), 10U);
   EXPECT_EQ(arena.freeze().error().code, ErrorCode::in_use);
-  { const auto next = ArenaScope::enter(other); }
+  {
+    const auto next = ArenaScope::enter(other);
+  }
   EXPECT_EQ(malloc_hits(arena) + malloc_hits(other), 0U);
   EXPECT_TRUE(arena.freeze());
 }

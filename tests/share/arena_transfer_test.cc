@@ -427,7 +427,7 @@ TEST(ArenaTransfer, AnImageIsSentAsItsFile) {
     const auto arena = receive_arena(child.socket());
     ASSERT_TRUE(arena) << arena.error().message;
     EXPECT_EQ(test::sum_of(&**find<Node>("nodes of the image")), 5050U);
-    struct stat status {};
+    struct stat status{};
     ASSERT_EQ(stat(path.c_str(), &status), 0);
     EXPECT_EQ(inode_at(arena->base()), status.st_ino);
   }
@@ -598,7 +598,7 @@ class BadParcel : public testing::Test {
   }
 
   std::vector<std::byte> bytes() const {
-    struct stat status {};
+    struct stat status{};
     fstat(parcel_.descriptors[0].get(), &status);
     std::vector<std::byte> result(static_cast<std::size_t>(status.st_size));
     EXPECT_EQ(pread(parcel_.descriptors[0].get(), result.data(), result.size(), 0), status.st_size);

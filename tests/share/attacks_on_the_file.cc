@@ -169,10 +169,8 @@ std::vector<Attack> attacks_on_the_file(Privileges may) {
        sealed,
        {nothing}},
       {"fallocate, punch a hole",
-       &reallocate<FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE>,
-       sealed,
-       sealed,
-       {all}},
+       &reallocate < FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE >
+       , sealed, sealed, {all}},
       {"fallocate, zero the range", &reallocate<FALLOC_FL_ZERO_RANGE>, unknown, unknown, unknown},
       {"fallocate, collapse the range", &reallocate<FALLOC_FL_COLLAPSE_RANGE>, unknown, unknown,
        unknown},

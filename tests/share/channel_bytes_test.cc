@@ -240,7 +240,7 @@ TEST(ChannelBytes, LargeOnesLieInHugePages) {
 TEST(ChannelBytes, WhatWasReceivedAndDroppedHasNoMemory) {
   auto channel = make<Bytes>();
   const auto blocks = [&] {
-    struct stat status {};
+    struct stat status{};
     fstat(channel.descriptors().segment, &status);
     return status.st_blocks * 512;
   };

@@ -396,7 +396,7 @@ class Tree {
   void expect_no_memory_left() {
     const ChannelMemory memory(*channel_);
     const channel_layout::Plan plan(memory.constants());
-    struct stat status {};
+    struct stat status{};
     ASSERT_EQ(fstat(channel_->descriptors().segment, &status), 0);
     std::uint64_t kept = plan.reserved;
     for (std::uint64_t size = channel_layout::kPage; plan.classes != 0 && size <= 4U << 20U;

@@ -41,6 +41,8 @@ int main(int argc, char** argv) {
   const cowshed::Runtime runtime(argc, argv);
   testing::InitGoogleTest(&argc, argv);
   // A process with arenas has a descriptor of its process tree to its end.
-  { const auto arena = cowshed::Arena::create({.name = "first", .capacity = 1}); }
+  {
+    const auto arena = cowshed::Arena::create({.name = "first", .capacity = 1});
+  }
   return RUN_ALL_TESTS();
 }

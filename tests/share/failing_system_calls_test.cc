@@ -251,21 +251,20 @@ class Life {
   bool add(std::size_t blocks) {
     const Codes documented = {ErrorCode::out_of_memory};
     for (std::size_t i = 0; i < blocks; ++i) {
-      const bool added =
-          step(
-              "a node", documented,
-              [this]() -> Expected<void> {
-                for (int many = 0; many < 500; ++many) {
-                  first_ = new (arena_->allocate(sizeof(Node))) Node{first_, ++nodes_ + added_, {}};
-                }
-                return {};
-              }) &&
-          step("a block", documented, [this]() -> Expected<void> {
-            auto* block = static_cast<char*>(arena_->allocate(kBlock, 4096));
-            blocks_.push_back(block);
-            std::memset(block, static_cast<int>(blocks_.size()), kBlock);
-            return {};
-          });
+      const bool added = step("a node", documented,
+                              [this]() -> Expected<void> {
+                                for (int many = 0; many < 500; ++many) {
+                                  first_ = new (arena_->allocate(sizeof(Node)))
+                                      Node{first_, ++nodes_ + added_, {}};
+                                }
+                                return {};
+                              }) &&
+                         step("a block", documented, [this]() -> Expected<void> {
+                           auto* block = static_cast<char*>(arena_->allocate(kBlock, 4096));
+                           blocks_.push_back(block);
+                           std::memset(block, static_cast<int>(blocks_.size()), kBlock);
+                           return {};
+                         });
       if (!added) {
         return false;
       }
@@ -627,10 +626,10 @@ TEST(WithoutCollapse, AChannelsBufferHasAllItsMemoryInSmallPages) {
       return is_collapse(call) ? EINVAL : 0;
     });
     auto channel = Channel<Bytes>::create({.name = "subject", .memory = 200_MiB});
-    struct stat before {};
+    struct stat before{};
     fstat(channel->descriptors().segment, &before);
     const auto buffer = channel->buffer(130_MiB + 5);
-    struct stat after {};
+    struct stat after{};
     fstat(channel->descriptors().segment, &after);
     const auto pages = (after.st_blocks - before.st_blocks) / 8;
     return buffer && asked == 1 && pages == 130_MiB / 4096 + 1

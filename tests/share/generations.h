@@ -40,7 +40,7 @@ inline std::vector<Segment> segments(const Arena& arena) {
   for (int fd = 3; fd < 1024; ++fd) {
     std::array<char, 256> target{};
     const std::string path = "/proc/self/fd/" + std::to_string(fd);
-    struct stat status {};
+    struct stat status{};
     if (readlink(path.c_str(), target.data(), target.size() - 1) > 0 && label == target.data() &&
         fstat(fd, &status) == 0) {
       constexpr int kSeals = F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;

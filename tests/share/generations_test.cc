@@ -124,13 +124,9 @@ TEST_P(Generations, AChildOfMeanwhileHasTheLast) {
   auto new_one = arena.make<int>(2);
   ASSERT_TRUE(new_one);
   const auto new_ref = publish(*new_one);
-  EXPECT_TRUE(start(
-      {}, [](const int&) { return 0; }, *old_ref));
-  EXPECT_EQ(start(
-                {}, [](const int&) { return 0; }, *new_ref)
-                .error()
-                .code,
-            ErrorCode::arena_not_frozen);
+  EXPECT_TRUE(start({}, [](const int&) { return 0; }, *old_ref));
+  EXPECT_EQ(
+      start({}, [](const int&) { return 0; }, *new_ref).error().code, ErrorCode::arena_not_frozen);
   const auto child = test::run_in_child([&]() -> std::string {
     if (**old_ref != 1 || !arena.stats().frozen || arena.stats().generation != 1) {
       return "not the last";

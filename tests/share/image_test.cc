@@ -220,7 +220,7 @@ TEST(Image, IsSparse) {
     }));
   }
   ASSERT_THAT(told, Not(IsEmpty()));
-  struct stat status {};
+  struct stat status{};
   ASSERT_EQ(stat((folder / "image").c_str(), &status), 0);
   EXPECT_EQ(told.back(), static_cast<std::size_t>(status.st_size) - 2_MiB);
   EXPECT_GE(told.back(), 64_MiB);

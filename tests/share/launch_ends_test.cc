@@ -349,7 +349,9 @@ TEST_P(LaunchEnds, AForkedCopyOfTheHandleLeavesThemAlone) {
   EXPECT_TRUE(said.read_byte());
   const pid_t pid = fork();
   if (pid == 0) {
-    { const auto taken = std::move(workers); }
+    {
+      const auto taken = std::move(workers);
+    }
     _exit(0);
   }
   waitpid(pid, nullptr, 0);

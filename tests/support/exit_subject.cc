@@ -267,7 +267,7 @@ volatile sig_atomic_t children_reported;
 volatile sig_atomic_t signals_seen;
 
 void job_control() {
-  struct sigaction action {};
+  struct sigaction action{};
   action.sa_sigaction = [](int, siginfo_t* info, void*) {
     if (info->si_code == CLD_STOPPED || info->si_code == CLD_CONTINUED ||
         info->si_code == CLD_EXITED) {
@@ -281,7 +281,7 @@ void job_control() {
   const pid_t pid = start([&] {
     // Of a group whose parents are all in it, or in no session of ours, SIGTSTP stops none.
     REQUIRE(::setpgid(0, 0) == 0);
-    struct sigaction count {};
+    struct sigaction count{};
     count.sa_handler = [](int) { signals_seen = signals_seen + 1; };
     count.sa_flags = SA_RESTART;
     ::sigaction(SIGUSR1, &count, nullptr);

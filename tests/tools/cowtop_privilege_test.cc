@@ -141,9 +141,7 @@ TEST_F(CowtopPrivilege, EachCellTakesTheBestAndSaysWhatWouldGiveMore) {
 TEST_F(CowtopPrivilege, WhatHidepidHidesIsNotSaidToBeAbsent) {
   const auto hidden = run({"setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups",
                            cowtop_.path(), "-p", std::to_string(::getpid())},
-                          [] {
-                            Surroundings{true, false, true}.enter();
-                          });
+                          [] { Surroundings{true, false, true}.enter(); });
   EXPECT_EQ(hidden.exit_status(), 125);
   EXPECT_THAT(hidden.err, HasSubstr("hidepid"));
 }

@@ -31,7 +31,7 @@ class CowtopUser : public ::testing::Test {
 };
 
 uid_t owner_of(const std::string& path) {
-  struct stat status {};
+  struct stat status{};
   EXPECT_EQ(::stat(path.c_str(), &status), 0) << path;
   return status.st_uid;
 }

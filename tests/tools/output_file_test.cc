@@ -190,7 +190,7 @@ TEST_F(InAFolderOfSomebodyElse, AFileOfTheirsKeepsItsOwner) {
   ASSERT_TRUE(file) << file.error().message;
   ASSERT_TRUE(file->write_report("new"));
   EXPECT_EQ(contents_of(path_), "new");
-  struct stat status {};
+  struct stat status{};
   ASSERT_EQ(::stat(path_.c_str(), &status), 0);
   EXPECT_EQ(status.st_uid, kNobody);
 }
@@ -370,7 +370,9 @@ TEST(OutputFile, TheReaderOfAFifoIsWaitedFor) {
   auto file = OutputFile::open(path);
   ASSERT_TRUE(file) << file.error().message;
   EXPECT_TRUE(file->write_report(text));
-  { const OutputFile closed(std::move(*file)); }
+  {
+    const OutputFile closed(std::move(*file));
+  }
   EXPECT_TRUE(read.get() == text);
 }
 

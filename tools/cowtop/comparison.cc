@@ -98,7 +98,7 @@ struct Sampled {
 
 template <class T, class Name>
 std::optional<Sampled> sampled_of(const cow::Measurement& measurement,
-                                  std::vector<T> cow::SampledCopies::*list, Name name) {
+                                  std::vector<T> cow::SampledCopies::* list, Name name) {
   if (!measurement.sampled) return std::nullopt;
   Sampled result;
   std::uint64_t samples = 0;

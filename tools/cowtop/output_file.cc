@@ -17,8 +17,8 @@ bool is_one_file(const struct stat& one, const struct stat& other) {
 }
 
 bool is_one_file(int fd, const std::string& path) {
-  struct stat one {};
-  struct stat other {};
+  struct stat one{};
+  struct stat other{};
   return ::fstat(fd, &one) == 0 && ::stat(path.c_str(), &other) == 0 && is_one_file(one, other);
 }
 
@@ -78,7 +78,7 @@ bool OutputFile::cut(std::size_t size) const {
 }
 
 bool OutputFile::holds_something() const {
-  struct stat status {};
+  struct stat status{};
   return ::fstat(fd_, &status) == 0 && S_ISREG(status.st_mode) && status.st_size > 0;
 }
 
@@ -90,15 +90,15 @@ Expected<void> OutputFile::lock() const {
 }
 
 OutputFile::Kind OutputFile::kind() const {
-  struct stat status {};
+  struct stat status{};
   if (::fstat(fd_, &status) != 0 || S_ISREG(status.st_mode) || S_ISBLK(status.st_mode))
     return Kind::file;
   return S_ISCHR(status.st_mode) ? Kind::device : Kind::stream;
 }
 
 bool OutputFile::is_also(int descriptor) const {
-  struct stat one {};
-  struct stat other {};
+  struct stat one{};
+  struct stat other{};
   return ::fstat(fd_, &one) == 0 && ::fstat(descriptor, &other) == 0 && is_one_file(one, other);
 }
 

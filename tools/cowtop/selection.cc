@@ -61,7 +61,7 @@ std::vector<pid_t> processes_of_cgroup(const std::string& folder) {
 }
 
 bool is_ours(const std::string& folder) {
-  struct stat status {};
+  struct stat status{};
   return ::stat(folder.c_str(), &status) == 0 && status.st_uid == ::geteuid();
 }
 

@@ -10,7 +10,7 @@ namespace {
 
 // Blocked, it would be taken although it is ignored (sig_ignored() in the kernel's signal.c).
 bool is_ignored(int signal) {
-  struct sigaction action {};
+  struct sigaction action{};
   return ::sigaction(signal, nullptr, &action) == 0 && action.sa_handler == SIG_IGN;
 }
 

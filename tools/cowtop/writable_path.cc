@@ -21,7 +21,7 @@ namespace {
 constexpr int kMostLinks = 40;  // as the kernel
 
 struct stat status_of(const Descriptor& file) {
-  struct stat status {};
+  struct stat status{};
   ::fstat(file.get(), &status);
   return status;
 }
@@ -30,7 +30,7 @@ bool everybody_may_write(const struct stat& folder) { return (folder.st_mode & S
 
 // Ours, root's, or theirs who own all: in a user namespace the root outside is nobody.
 bool is_trusted(uid_t owner) {
-  struct stat root {};
+  struct stat root{};
   return owner == ::geteuid() || owner == 0 || (::stat("/", &root) == 0 && owner == root.st_uid);
 }
 
@@ -40,7 +40,7 @@ bool others_may_write(const struct stat& folder) {
 }
 
 bool is_in_proc(const Descriptor& file) {
-  struct statfs system {};
+  struct statfs system{};
   return ::fstatfs(file.get(), &system) == 0 && system.f_type == PROC_SUPER_MAGIC;
 }
 
@@ -125,7 +125,7 @@ class Walk {
   // Leaves errno alone.
   bool is_link() const {
     const int error = errno;
-    struct stat status {};
+    struct stat status{};
     const bool is = ::fstatat(folder_.get(), name_.c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0 &&
                     S_ISLNK(status.st_mode);
     errno = error;

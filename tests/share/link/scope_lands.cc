@@ -31,7 +31,7 @@ int main() {
     see("strdup", strdup("text"));
     see("new", ::operator new(100));
     see("new[]", ::operator new[](100));
-    see("aligned new", ::operator new (100, std::align_val_t{64}));
+    see("aligned new", ::operator new(100, std::align_val_t{64}));
     see("libstdc++", (new std::string(1000, 'x'))->data());
   }
   const std::unique_ptr<void, decltype(&std::free)> after(std::malloc(100), &std::free);

@@ -168,7 +168,7 @@ int replay(const std::string& path) {
     complain("replay needs a terminal; cowtop report " + path + " prints what it has");
     return kOwnError;
   }
-  struct stat status {};
+  struct stat status{};
   if (::stat(path.c_str(), &status) == 0 && S_ISFIFO(status.st_mode)) {
     complain(path +
              ": is a pipe, and replay reads more than once; cowtop report prints what it has");

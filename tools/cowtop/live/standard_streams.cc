@@ -86,7 +86,7 @@ void StandardStreams::print_new() {
 }
 
 std::string StandardStreams::last(std::size_t most) const {
-  struct stat status {};
+  struct stat status{};
   if (::fstat(file_, &status) != 0) return {};
   const auto size = static_cast<std::size_t>(status.st_size);
   std::string text(std::min(size, most), '\0');

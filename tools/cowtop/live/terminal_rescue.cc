@@ -119,7 +119,7 @@ void handle(int signal, struct sigaction& before) {
   ::sigaction(signal, nullptr, &before);
   if (before.sa_handler == SIG_IGN) return;
   const bool is_event = contains(kEvents, signal);
-  struct sigaction action {};
+  struct sigaction action{};
   action.sa_handler = is_event ? on_event : on_end;
   ::sigfillset(&action.sa_mask);  // SIGTTOU would stop what restores the terminal
   action.sa_flags = SA_ONSTACK | (is_event ? SA_RESTART : 0);
@@ -148,7 +148,7 @@ void begin(int fd, const termios& settings, const std::string& sequence) {
 void end() {
   for (int signal = 1; signal < NSIG; ++signal) {
     if (contains(kLeft, signal)) continue;
-    struct sigaction now {};
+    struct sigaction now{};
     ::sigaction(signal, nullptr, &now);
     if (now.sa_handler != on_end && now.sa_handler != on_event)
       continue;  // SIGPIPE is ignored since
@@ -170,8 +170,8 @@ Events take() {
 }
 
 void stop() {
-  struct sigaction handler {};
-  struct sigaction usual {};
+  struct sigaction handler{};
+  struct sigaction usual{};
   usual.sa_handler = SIG_DFL;
   ::sigaction(SIGTSTP, &usual, &handler);
   tell_guard(Word::stopped);  // the terminal is the shell's

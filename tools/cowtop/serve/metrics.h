@@ -14,7 +14,7 @@ namespace cowshed::cowtop {
 // What a write fault did, as ProcessCopies counts it in pages.
 struct PageKind {
   const char* name;
-  std::optional<std::uint64_t> cow::ProcessCopies::*pages;
+  std::optional<std::uint64_t> cow::ProcessCopies::* pages;
 };
 inline constexpr std::array kPageKinds = {
     PageKind{"copied_anon", &cow::ProcessCopies::copied_anon_pages},
