@@ -10,8 +10,7 @@ function(cowshed_need_tool variable package)
   endif()
 endfunction()
 
-cowshed_need_tool(COWSHED_CLANG clang clang clang-19 clang-16 clang-14)
-cowshed_need_tool(COWSHED_LLVM_STRIP llvm llvm-strip llvm-strip-19 llvm-strip-16 llvm-strip-14)
+cowshed_need_tool(COWSHED_CLANG clang-19 clang-19 clang clang-16 clang-14)
 cowshed_need_tool(COWSHED_BPFTOOL bpftool bpftool)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(COWSHED_LIBBPF IMPORTED_TARGET GLOBAL libbpf>=1.0)
@@ -33,9 +32,9 @@ function(cowshed_bpf_skeleton target source)
     OUTPUT ${folder}/${name}.bpf.o
     COMMAND ${COWSHED_CLANG} -target bpf -mcpu=v3 -O2 -g -Wall -Werror -D__TARGET_ARCH_x86
             -fdebug-compilation-dir=. -fdebug-prefix-map=${PROJECT_SOURCE_DIR}/= ${ARG_INCLUDES}
-            -isystem /usr/include/${CMAKE_LIBRARY_ARCHITECTURE} -c ${source} -o
-            ${folder}/${name}.bpf.o
-    COMMAND ${COWSHED_LLVM_STRIP} -g ${folder}/${name}.bpf.o # DWARF; BTF stays
+            -isystem /usr/include/${CMAKE_LIBRARY_ARCHITECTURE} -c ${source} -o ${folder}/${name}.o
+    # Leaves DWARF out; BTF stays.
+    COMMAND ${COWSHED_BPFTOOL} gen object ${folder}/${name}.bpf.o ${folder}/${name}.o
     DEPENDS ${source} ${ARG_DEPENDS}
     COMMENT "Compiling ${target}"
     VERBATIM)

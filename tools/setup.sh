@@ -1,12 +1,20 @@
-# Sourced by try, check and bench: says what it does, and installs what is missing.
-set -euo pipefail
-unset CDPATH
-cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+# Sourced by the tools that build: says what it does, installs what is missing, configures and builds.
+. "$(dirname -- "${BASH_SOURCE[0]}")/sources.sh"
 export DEBIAN_FRONTEND=noninteractive
 
 if [ -t 1 ] && [ -z "${NO_COLOR:-}" ] && [ "${TERM:-dumb}" != dumb ]; then bold=$'\e[1m' plain=$'\e[0m'; else bold='' plain=''; fi
 
-say() { printf '%s== %s%s  [%d:%02d]\n' "$bold" "$*" "$plain" $((SECONDS / 60)) $((SECONDS % 60)); }
+# say STEP: begins a step, after the time that the last one took.
+step='' step_began=0
+say() {
+  took
+  step=$* step_began=$SECONDS
+  printf '%s== %s%s\n' "$bold" "$*" "$plain"
+}
+took() {
+  [ -z "$step" ] || printf '   %s: %d s\n' "$step" $((SECONDS - step_began))
+  step=''
+}
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
 if [ "$(id -u)" -eq 0 ]; then
@@ -18,32 +26,59 @@ else
 fi
 as_root() { "${root[@]}" "$@"; }
 
+machine() { # one line about the machine
+  local frame
+  frame=$(LD_SHOW_AUXV=1 /bin/true | sed -n 's/^AT_MINSIGSTKSZ: *//p')
+  printf 'machine: %s, %d CPUs, signal frame %s B, Linux %s, %s MiB of memory, %s descriptors, %s\n' \
+    "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1)" "$(nproc)" "${frame:-unknown}" \
+    "$(uname -r)" $(($(sed -n 's/^MemTotal: *\([0-9]*\) kB/\1/p' /proc/meminfo) / 1024)) "$(ulimit -n)" \
+    "$(. /etc/os-release && printf '%s' "$PRETTY_NAME")"
+}
+
+installed() { # installed PACKAGE
+  [ "$(dpkg-query -W -f '${Status}' "$1" 2>/dev/null)" = 'install ok installed' ]
+}
+
+# install_packages LIST...: the packages of tools/packages/LIST.
 install_packages() {
-  local package missing=()
-  while read -r package; do
-    case "$package" in '' | '#'*) continue ;; esac
-    # `dpkg -s` also succeeds for a package that was removed but not purged.
-    dpkg-query -W -f '${Status}\n' "$package" 2>/dev/null | grep -q '^install ok installed' ||
-      missing+=("$package")
-  done <tools/packages
-  if [ ${#missing[@]} -eq 0 ] && compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null; then
+  local line package missing=() log=build/packages.log
+  while read -r line; do
+    for package in ${line//|/ }; do
+      if command -v dpkg-query >/dev/null && installed "$package"; then continue 2; fi
+    done
+    missing+=("$line")
+  done < <(cd tools/packages && grep -hv '^#' "$@")
+  if ! command -v apt-get >/dev/null; then
+    printf 'This is not Debian: the packages that are needed, by their names there:\n%s\n' "${missing[*]}"
+    printf 'Going on in the hope that they are installed.\n'
     return
   fi
-  say "apt-get update"
-  as_root apt-get update -q
-  if [ ${#missing[@]} -gt 0 ]; then
-    say "installing ${missing[*]}"
-    # The tests start what they need of Prometheus and PHP-FPM: the packages need not.
-    local policy=/usr/sbin/policy-rc.d
-    (
-      if [ ! -e $policy ]; then
-        trap 'as_root rm -f $policy' EXIT
-        printf '#!/bin/sh\nexit 101\n' | as_root tee $policy >/dev/null
-        as_root chmod 755 $policy
+  if [ ${#missing[@]} -eq 0 ] && compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null; then return; fi
+  say "installing ${#missing[@]} packages and those that they need"
+  as_root apt-get update -q -o APT::Update::Error-Mode=any >"$log" 2>&1 ||
+    die "the package lists cannot be fetched: is there a network? ($PWD/$log)"
+  local wanted=()
+  for line in "${missing[@]}"; do
+    for package in ${line//|/ }; do
+      if [ -n "$(apt-cache show --no-all-versions "$package" 2>/dev/null)" ]; then
+        wanted+=("$package")
+        continue 2
       fi
-      as_root apt-get install -y -q --no-install-recommends "${missing[@]}"
-    )
-  fi
+    done
+    die "no package ${line//|/ or } is known here (needed: Debian 12 or 13, or its packages by other means)"
+  done
+  [ ${#wanted[@]} -gt 0 ] || return 0
+  # Services that come with them are not started.
+  local policy=/usr/sbin/policy-rc.d
+  (
+    if [ ! -e $policy ]; then
+      trap 'as_root rm -f $policy' EXIT
+      printf '#!/bin/sh\nexit 101\n' | as_root tee $policy >/dev/null
+      as_root chmod 755 $policy
+    fi
+    as_root apt-get install -y -q --no-install-recommends -o Dpkg::Options::=--force-unsafe-io \
+      -o Dpkg::Use-Pty=0 "${wanted[@]}" >>"$log" 2>&1
+  ) || { tail -5 "$log" >&2; die "installing the packages failed ($PWD/$log)"; }
 }
 
 build() { # build PRESET [TARGET...]
@@ -52,7 +87,13 @@ build() { # build PRESET [TARGET...]
   say "building the $preset preset"
   cmake --preset "$preset" >"build/$preset.configure.log" 2>&1 ||
     { cat "build/$preset.configure.log"; die "configuring the $preset preset failed"; }
-  cmake --build "build/$preset" ${1:+--target "$@"}
+  # Progress on one line of a terminal, and nothing but failures elsewhere.
+  if [ -t 1 ]; then
+    cmake --build "build/$preset" ${1:+--target "$@"}
+  else
+    cmake --build "build/$preset" ${1:+--target "$@"} >"build/$preset.build.log" 2>&1 ||
+      { grep -vE '^\[[0-9]+/[0-9]+\] ' "build/$preset.build.log" | head -200; die "building the $preset preset failed"; }
+  fi
 }
 
 mkdir -p build

@@ -3,6 +3,7 @@
 #include <set>
 
 #include <cowshed/cow/page_ranges.h>
+#include <cowshed/tests/support/scale.h>
 
 namespace cowshed::cow {
 namespace {
@@ -32,9 +33,8 @@ TEST(PageRanges, MergesNeighboursAndIgnoresEmptyRanges) {
 }
 
 TEST(PageRanges, OperationsAgreeWithSetsOfPages) {
-  const auto seed = std::random_device{}();
-  SCOPED_TRACE(::testing::Message() << "seed " << seed);
-  std::mt19937 random(seed);
+  SCOPED_TRACE(::testing::Message() << "seed " << cowshed::test::seed());
+  std::mt19937 random(cowshed::test::seed());
   for (int round = 0; round < 200; ++round) {
     std::set<std::uint64_t> a;
     std::set<std::uint64_t> b;

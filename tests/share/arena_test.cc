@@ -13,6 +13,7 @@
 
 #include <cowshed/share/arena.h>
 #include <cowshed/share/registry.h>
+#include <cowshed/tests/support/scale.h>
 
 #include "child.h"
 #include "make_arena.h"
@@ -205,9 +206,8 @@ TEST(Arena, WhatAConstructorThrowsPassesAndItsMemoryIsGivenBack) {
 
 // Blocks of many sizes and alignments, each with a pattern of its own, freed in random order.
 TEST(Arena, RandomMixKeepsEveryByte) {
-  const auto seed = std::random_device{}();
-  SCOPED_TRACE("seed " + std::to_string(seed));
-  std::mt19937 random(seed);
+  SCOPED_TRACE("seed " + std::to_string(test::seed()));
+  std::mt19937 random(test::seed());
   Arena arena = make_arena(512_MiB);
   struct Block {
     unsigned char* bytes;

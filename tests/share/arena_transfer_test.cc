@@ -31,6 +31,7 @@
 #include <cowshed/share/parcel_format.h>
 #include <cowshed/share/process_tree.h>
 #include <cowshed/share/registry.h>
+#include <cowshed/tests/support/scale.h>
 
 #include "../support/arena_receiver.h"
 #include "../support/subprocess.h"
@@ -187,7 +188,7 @@ struct Result {
 
 // The first of the reports that this library is for: 2 GB of results.
 TEST(ArenaTransfer, AResultIsUsedInPlaceAfterItsWorkerHasEnded) {
-  const std::size_t bytes = kSanitized ? 64_MiB : 2_GiB;
+  const std::size_t bytes = test::little_or(64_MiB, 2_GiB);
   Child worker([&](int socket) {
     Arena arena = make_arena(4_GiB, "result");
     const Block* last = nullptr;

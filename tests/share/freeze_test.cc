@@ -13,6 +13,7 @@
 #include <vector>
 
 #include <cowshed/share/arena.h>
+#include <cowshed/tests/support/scale.h>
 
 #include "child.h"
 #include "make_arena.h"
@@ -24,11 +25,7 @@ namespace {
 using test::make_arena;
 using testing::HasSubstr;
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr std::size_t kFill = 256_MiB;
-#else
-constexpr std::size_t kFill = 2_GiB;
-#endif
+const std::size_t kFill = test::little_or(64_MiB, 2_GiB);
 
 struct Node {
   Node* next;

@@ -38,6 +38,13 @@ void print(const char* word, long number) {
   }
 }
 
+[[gnu::noinline]] void own_the_stack() {
+  volatile char pages[16 * kPage];
+  for (std::size_t i = 0; i < sizeof pages; i += kPage) {
+    pages[i] = 1;
+  }
+}
+
 char* map(int protection, int flags, int fd) {
   void* at = mmap(nullptr, bytes(), protection, flags, fd, 0);
   if (at == MAP_FAILED) {

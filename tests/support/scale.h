@@ -1,0 +1,21 @@
+#pragma once
+
+#include <cstdlib>
+
+// A test that draws or fills does so the same way each time, and little.  The environment asks for
+// more.
+namespace cowshed::test {
+
+// COWSHED_SEED, or 1.
+inline unsigned seed() {
+  const char* wanted = std::getenv("COWSHED_SEED");
+  return wanted != nullptr ? static_cast<unsigned>(std::strtoul(wanted, nullptr, 10)) : 1;
+}
+
+// `little`, or `much` where COWSHED_FULL is set, as ./tools/check --all does.
+template <class Amount>
+Amount little_or(Amount little, Amount much) {
+  return std::getenv("COWSHED_FULL") != nullptr ? much : little;
+}
+
+}  // namespace cowshed::test
