@@ -3,6 +3,10 @@
 
 #include <cowshed/base/error.h>
 
+#ifdef _GLIBCXX_DEBUG
+const char cowshed_must_be_built_with_GLIBCXX_DEBUG_too = 1;
+#endif
+
 namespace cowshed {
 
 std::string_view to_string(ErrorCode code) {

@@ -7,6 +7,14 @@
 #include <tl/expected.hpp>
 #include <utility>
 
+#ifdef _GLIBCXX_DEBUG
+// Its containers are other ones than those of a library that was built without: such a program must
+// not link.  Build Cowshed with -D_GLIBCXX_DEBUG, too, or use -D_GLIBCXX_ASSERTIONS instead.
+extern "C" const char cowshed_must_be_built_with_GLIBCXX_DEBUG_too;
+[[gnu::used]] static const char* const cowshed_debug_mode =
+    &cowshed_must_be_built_with_GLIBCXX_DEBUG_too;
+#endif
+
 // How every Cowshed library reports failure.  Nothing here prints or aborts; running out of
 // ordinary memory is std::bad_alloc, as in the standard library.
 namespace cowshed {

@@ -118,7 +118,8 @@ int scan_anonymous(int pagemap, std::uint64_t begin, std::uint64_t end, Anonymou
   return outer != 0 ? outer : error;
 }
 
-// Where the shared zero page lies in physical memory; 0 without the privilege to know.
+// The page frame of the shared zero page, or 0 if this process may not read page frames.  Some
+// hypervisors switch the zero page off.  The result is then a frame that no page has.
 std::uint64_t zero_page_frame() {
   static const std::uint64_t frame = [] {
     std::uint64_t entry = 0;
@@ -131,7 +132,7 @@ std::uint64_t zero_page_frame() {
     }
     if (page != MAP_FAILED) munmap(page, kPage);
     if (fd >= 0) close(fd);
-    return entry & kFrame;
+    return (entry & kExclusive) != 0 ? kFrame : entry & kFrame;
   }();
   return frame;
 }

@@ -207,11 +207,9 @@ class LiveCowtop {
       execl(path.c_str(), path.c_str(), "-p", root.c_str(), sites ? "--sites" : nullptr, nullptr);
       _exit(127);
     }
-    // The title of a column: the table is there.
-    for (std::string text; text.find("CURVE") == std::string::npos;) {
-      if (!read_more(text)) throw std::runtime_error("cowtop ended: " + text);
-    }
+    read_until("CURVE");  // the title of a column: the table is there
     first_screen_s_ = now_s() - began_s;
+    read_until("copied:");  // it measures
     reader_ = std::thread([this] {
       while (read_more(text_)) {
         if (!quitting_) text_.clear();
@@ -244,6 +242,11 @@ class LiveCowtop {
   double first_screen_s() const { return first_screen_s_; }
 
  private:
+  void read_until(const std::string& word) const {
+    for (std::string text; text.find(word) == std::string::npos;) {
+      if (!read_more(text)) throw std::runtime_error("cowtop ended: " + text);
+    }
+  }
   bool read_more(std::string& text) const {
     std::array<char, 4096> buffer;
     const ssize_t got = read(terminal_, buffer.data(), buffer.size());

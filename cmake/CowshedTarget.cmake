@@ -4,6 +4,8 @@
 find_package(tl-expected REQUIRED)
 
 function(cowshed_compile target)
+  # What ccache has of a file that says __FILE__, as all tests do, is good for every clone.
+  target_compile_options(${target} PRIVATE -fmacro-prefix-map=${PROJECT_SOURCE_DIR}/=)
   target_compile_options(
     ${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Wshadow -Wconversion
                       -Wnon-virtual-dtor -Wold-style-cast>)

@@ -1,9 +1,10 @@
-# Run by cowshed_private_jemalloc() at build time: ARCHIVE to OBJECT with AR, LD, NM and OBJCOPY.
+# Run by cowshed_private_jemalloc() at build time: ARCHIVE to OBJECTS, for executables and for shared
+# objects, with AR, LD, NM, OBJCOPY, CC and TLS, which is private_jemalloc_tls.
 
 set(prefix cowshed_je_)
-set(kept malloc calloc realloc free memalign aligned_alloc posix_memalign
-    malloc_usable_size mallocx dallocx sdallocx mallctl malloc_conf
-    malloc_conf_2_conf_harder malloc_message
+set(entries malloc calloc realloc free memalign aligned_alloc posix_memalign malloc_usable_size nallocx
+    mallocx dallocx sdallocx mallctl)
+set(kept malloc_conf malloc_conf_2_conf_harder malloc_message
     je_arena_emap_global je_rtree_ctx_data_init je_rtree_leaf_elm_lookup_hard
     je_opt_cache_oblivious)
 
@@ -16,7 +17,9 @@ function(run)
   set(output "${output}" PARENT_SCOPE)
 endfunction()
 
-set(work ${OBJECT}.dir)
+list(GET OBJECTS 0 program)
+list(GET OBJECTS 1 shared)
+set(work ${program}.dir)
 file(REMOVE_RECURSE ${work})
 file(MAKE_DIRECTORY ${work})
 run(${AR} x ${ARCHIVE})
@@ -41,9 +44,40 @@ foreach(line IN LISTS lines)
   string(APPEND renames "${symbol} ${prefix}${symbol}\n")
 endforeach()
 file(WRITE ${work}/renames "${renames}")
-list(TRANSFORM kept PREPEND ${prefix})
-list(JOIN kept "\n" kept)
-file(WRITE ${work}/kept "${kept}\n")
-run(${OBJCOPY} --redefine-syms=renames all.o renamed.o)
-run(${OBJCOPY} --keep-global-symbols=kept renamed.o ${OBJECT})
+
+# keep(FROM TO SYMBOLS...): only these, which get our prefix, stay global.
+function(keep from to)
+  list(TRANSFORM ARGN PREPEND ${prefix})
+  list(JOIN ARGN "\n" symbols)
+  file(WRITE ${work}/kept "${symbols}\n")
+  run(${OBJCOPY} --keep-global-symbols=kept ${from} ${to})
+endfunction()
+
+run(${OBJCOPY} --redefine-syms=renames all.o program.o)
+keep(program.o ${program} ${entries} ${kept})
+
+# For shared objects: private_jemalloc_shared.cc has the entries, and
+# jemalloc::initialise() starts it.
+foreach(entry IN LISTS entries)
+  string(REPLACE " ${prefix}${entry}\n" " ${prefix}inner_${entry}\n" renames "${renames}")
+endforeach()
+string(APPEND renames "pthread_key_create ${prefix}key_create\n"
+       "pthread_setspecific ${prefix}set_specific\npthread_atfork ${prefix}at_fork\n")
+file(WRITE ${work}/renames "${renames}")
+list(TRANSFORM entries PREPEND inner_)
+# LLVM's linker leaves out what only --undefined names.
+file(WRITE ${work}/stubs.s "  .globl ${prefix}tls_stubs\n")
+run(${CC} -c stubs.s -o stubs.o)
+run(${LD} -r -o all.o ${objects} stubs.o)
+foreach(section .text .text.unlikely .text.startup)
+  list(APPEND anchors --add-symbol ${prefix}text${section}=${section}:0,function,global)
+endforeach()
+run(${OBJCOPY} ${anchors} --remove-section=.init_array --remove-section=.rela.init_array all.o)
+run(${TLS} all.o)
+file(WRITE ${work}/stubs.s "${output}")
+run(${CC} -c stubs.s -o stubs.o)
+run(${OBJCOPY} --rename-section .tdata=.rodata.thread_data,alloc,load,readonly,data,contents all.o)
+run(${LD} -r -o joined.o all.o stubs.o)
+run(${OBJCOPY} --redefine-syms=renames joined.o)
+keep(joined.o ${shared} ${entries} ${kept} thread_data_size je_tsd_tls)
 file(REMOVE_RECURSE ${work})

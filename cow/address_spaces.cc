@@ -1,8 +1,6 @@
 #include <algorithm>
-#include <fmt/format.h>
 #include <iterator>
-#include <sys/stat.h>
-#include <unistd.h>
+#include <set>
 #include <utility>
 
 #include <cowshed/cow/address_spaces.h>
@@ -149,28 +147,35 @@ const AddressSpace* AddressSpaces::at(const CopySample& sample) {
   return was_before ? known.space_before.get() : known.space.get();
 }
 
-std::optional<pid_t> AddressSpaces::writer_of_perf_map(const CopySample& sample) const {
+const Binary* AddressSpaces::perf_map_of(const CopySample& sample) const {
   auto found = known_.find(sample.process_id);
   for (; found != known_.end(); found = known_.find(found->second.parent_id)) {
-    const Known& known = found->second;
-    struct stat map{};
-    if (::lstat(fmt::format("/tmp/perf-{}.map", known.pid).c_str(), &map) == 0 &&
-        (map.st_uid == 0 || map.st_uid == ::geteuid() || map.st_uid == known.owner)) {
-      return known.pid;
-    }
+    const auto& [id, known] = *found;
+    if (const Binary* map = binaries_->perf_map(id, known.pid, known.owner)) return map;
     if (known.own_image) break;
   }
-  return std::nullopt;
+  return nullptr;
 }
 
 void AddressSpaces::forget_ended() {
-  for (auto& [id, known] : known_) {
+  std::set<std::uint64_t> needed;
+  // Parents come after their children, whose ids are greater.
+  for (auto next = known_.end(); next != known_.begin();) {
+    const auto entry = std::prev(next);
+    auto& [id, known] = *entry;
     if (known.had_ended) {
+      if (!needed.contains(id)) {
+        last_forgotten_ = std::max(last_forgotten_, id);
+        next = known_.erase(entry);
+        continue;
+      }
       known.space.reset();
       known.space_before.reset();
       known.read.clear();
     }
     known.had_ended = !known.alive;
+    if (!known.own_image) needed.insert(known.parent_id);
+    next = entry;
   }
   const auto is_gone = [](const auto& entry) { return entry.second.expired(); };
   std::erase_if(spaces_, is_gone);

@@ -3,7 +3,6 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <optional>
 #include <string>
 #include <sys/types.h>
 #include <unordered_map>
@@ -43,20 +42,22 @@ class AddressSpaces {
   // between two snapshots for long.
   void keep_up(std::uint64_t now_ns);
 
-  bool knows(std::uint64_t process_id) const { return known_.contains(process_id); }
+  // Also of one that it has let go of.
+  bool knows(std::uint64_t process_id) const {
+    return process_id <= last_forgotten_ || known_.contains(process_id);
+  }
   // In the image that it is after so many execs.
   bool knows(std::uint64_t process_id, std::uint64_t execs) const;
 
   // That of the process when it was sampled; null where it is not known.
   const AddressSpace* at(const CopySample& sample);
 
-  // Whose perf map names code that the process generated, or inherited; nothing if there is none.
-  // Anybody can put a file there for a PID to come: it is believed where root, whoever runs us or
-  // whoever runs that process owns it.
-  std::optional<pid_t> writer_of_perf_map(const CopySample& sample) const;
+  // The perf map that names code that the process generated, or inherited; null if there is none.
+  const Binary* perf_map_of(const CopySample& sample) const;
 
-  // Once after each snapshot: lets go of what processes had that had ended by the one before.  (Of
-  // those that ended since, the last samples come with the next.)
+  // Once after each snapshot: lets go of processes that had ended by the one before.  (Of those
+  // that ended since, the last samples come with the next.)  One stays, without its mappings, as
+  // long as a process is known that has the code that it generated.
   void forget_ended();
 
  private:
@@ -90,6 +91,7 @@ class AddressSpaces {
   ProcFiles proc_;
   Binaries* binaries_;
   std::map<std::uint64_t, Known> known_;  // by the probe's id
+  std::uint64_t last_forgotten_ = 0;      // the greatest of such ids
   std::uint64_t kept_up_ns_ = 0;
   std::map<std::string, std::weak_ptr<StackUnwinder>> unwinders_;  // by layout of the code
   // Of a thousand workers most have the same, and each time that it is read.  By a hash of it.

@@ -59,11 +59,11 @@ class Backend {
 
   // Measures the running processes `roots` and their descendants from now on; may be called again.
   // Each is a root of its own (Role::root), with copies that are its own: what it shared at its
-  // fork, and with whom, is not known.  But who descends from another root, or from what is
-  // measured already, is a child there; whoever is named twice or measured already is taken once.
-  // The calling process, and what it started, are measured only where it is named. A root that
-  // cannot be measured does not keep the others from it.  Errors: where none could be, that of the
-  // first, no_such_process or permission_denied; system_call.
+  // fork, and with whom, is not known.  A descendant of another root, or of a process that is
+  // measured already, is a child there.  A process that is named twice is measured once.
+  // The calling process and its descendants are measured only where they are named.  A root that
+  // cannot be measured does not stop the others.  Errors: the first root's, no_such_process or
+  // permission_denied, if none can be measured; system_call.
   virtual Expected<Attached> attach(const std::vector<pid_t>& roots) = 0;
 
   // Whether it was measured and running at the last sample(), or has been attached to since.

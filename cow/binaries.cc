@@ -1,118 +1,133 @@
-#include <algorithm>
-#include <array>
-#include <cstdint>
-#include <cstring>
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <gelf.h>
-#include <libelf.h>
-#include <limits>
-#include <sys/auxv.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
-#include <vector>
+#include <utility>
 
 #include <cowshed/cow/binaries.h>
+#include <cowshed/cow/clock.h>
+#include <cowshed/cow/local_code_reader.h>
 
 namespace cowshed::cow {
 namespace {
 
-// A descriptor of the regular file, -1 if there is none.  Only that of a given inode, unless 0.
-int open_file(const std::string& path, std::uint64_t inode) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) return -1;
-  struct stat status{};
-  if (::fstat(fd, &status) == 0 && S_ISREG(status.st_mode) &&
-      (inode == 0 || status.st_ino == inode)) {
-    return fd;
-  }
-  ::close(fd);
-  return -1;
-}
-
-void read_extent(Binary& binary) {
-  std::size_t count = 0;
-  if (::elf_getphdrnum(binary.elf.get(), &count) != 0) return;
-  binary.begin = std::numeric_limits<std::uint64_t>::max();
-  for (std::size_t i = 0; i < count; ++i) {
-    GElf_Phdr header;
-    if (::gelf_getphdr(binary.elf.get(), static_cast<int>(i), &header) == nullptr ||
-        header.p_type != PT_LOAD) {
-      continue;
-    }
-    binary.begin = std::min(binary.begin, header.p_vaddr & ~(header.p_align - 1));
-    binary.end = std::max(binary.end, header.p_vaddr + header.p_memsz);
-  }
-}
-
-void adopt(Binary& binary, Elf* elf) {
-  binary.elf.reset(elf);
-  if (elf == nullptr) return;
-  read_extent(binary);
-  if (binary.begin >= binary.end) binary.elf.reset();
-}
-
-constexpr const char* kVdso = "[vdso]";
+constexpr std::uint64_t kBetweenLooksNs = 100'000'000;
+constexpr std::size_t kMostPerfMaps = 256;  // each keeps a descriptor
 
 }  // namespace
 
-void Binary::End::operator()(Elf* open) const { ::elf_end(open); }
-
-void Binary::release_pages() const {
-  if (!elf || inode == 0) return;  // the vDSO is no file
-  std::size_t bytes = 0;
-  char* image = ::elf_rawfile(elf.get(), &bytes);
-  if (image != nullptr) ::madvise(image, bytes, MADV_DONTNEED);
+Binaries::Binaries(ProcFiles proc, Reads reads) : proc_(std::move(proc)) {
+  const auto file = [this](CodeReader::BinaryId binary, FilePlace place, const std::string& name) {
+    return file_of(binary, place, name);
+  };
+  if (reads == Reads::here) {
+    open_ = [this](const FileRequest& request) { return open_requested(proc_, request); };
+    reader_ = std::make_unique<LocalCodeReader>(file);
+    return;
+  }
+  opener_ = std::make_unique<OpenerProcess>(proc_);
+  open_ = [this](const FileRequest& request) { return opener_->open(request); };
+  auto process = std::make_unique<CodeReaderProcess>(file);
+  process_ = process.get();
+  reader_ = std::move(process);
 }
 
-Binaries::Binaries(ProcFiles proc) : proc_(std::move(proc)) { ::elf_version(EV_CURRENT); }
+Binaries::~Binaries() {
+  for (const auto& [binary, fd] : perf_map_descriptors_) ::close(fd);
+}
+
+Binary& Binaries::add() {
+  Binary& binary = *binaries_.emplace_back(std::make_unique<Binary>());
+  binary.reader = reader_.get();
+  binary.id = static_cast<CodeReader::BinaryId>(binaries_.size());
+  return binary;
+}
+
+int Binaries::file_of(CodeReader::BinaryId binary, FilePlace place, const std::string& name) {
+  if (binary == 0 || binary > binaries_.size()) return -1;
+  if (place == FilePlace::perf_map) {
+    const auto open = perf_map_descriptors_.find(binary);
+    return open == perf_map_descriptors_.end() ? -1 : ::fcntl(open->second, F_DUPFD_CLOEXEC, 0);
+  }
+  FileRequest request = binaries_[binary - 1]->file;
+  request.place = place;
+  request.name = name;
+  return open_(request);
+}
 
 const Binary* Binaries::open(const Mapping& mapping, pid_t pid) {
   const std::string path(mapping.file_path());
-  const auto [entry, is_new] = binaries_.try_emplace({path, mapping.inode});
-  Binary& binary = entry->second;
-  if (!is_new) return &binary;
+  const auto [entry, is_new] = files_.try_emplace({path, mapping.device, mapping.inode});
+  if (!is_new) return entry->second;
+  Binary& binary = add();
+  entry->second = &binary;
   binary.path = path;
-  binary.inode = mapping.inode;
-  int fd = open_file(path, mapping.inode);
-  if (fd < 0) fd = open_file(proc_.path(pid, "root") + path, mapping.inode);
-  if (fd < 0) {
-    fd = open_file(proc_.path(pid, fmt::format("map_files/{:x}-{:x}", mapping.begin, mapping.end)),
-                   0);
+  binary.file.pid = pid;
+  binary.file.mapping = mapping;
+  if (const auto extent = reader_->add_binary(binary.id, path)) {
+    binary.is_readable = true;
+    binary.begin = extent->begin;
+    binary.end = extent->end;
   }
-  if (fd < 0) return &binary;
-  Elf* elf = ::elf_begin(fd, ELF_C_READ_MMAP, nullptr);
-  if (elf != nullptr) ::elf_cntl(elf, ELF_C_FDREAD);
-  ::close(fd);
-  adopt(binary, elf);
   return &binary;
 }
 
 const Binary* Binaries::vdso() {
-  const auto [entry, is_new] = binaries_.try_emplace({kVdso, 0});
-  Binary& binary = entry->second;
-  if (!is_new) return &binary;
-  binary.path = kVdso;
-  // NOLINTNEXTLINE(performance-no-int-to-ptr): so the auxiliary vector has it
-  auto* image = reinterpret_cast<char*>(::getauxval(AT_SYSINFO_EHDR));
-  if (image == nullptr) return &binary;
-  GElf_Ehdr header;
-  std::memcpy(&header, image, sizeof header);
-  adopt(binary,
-        ::elf_memory(image, header.e_shoff + std::size_t{header.e_shnum} * header.e_shentsize));
-  return &binary;
+  if (vdso_ != nullptr) return vdso_;
+  Binary& binary = add();
+  vdso_ = &binary;
+  binary.path = "[vdso]";
+  if (const auto extent = reader_->add_vdso(binary.id)) {
+    binary.is_readable = true;
+    binary.begin = extent->begin;
+    binary.end = extent->end;
+  }
+  return vdso_;
 }
 
-const Binary* Binaries::perf_map(pid_t pid) {
-  return generated(fmt::format("/tmp/perf-{}.map", pid));
-}
-
-const Binary* Binaries::generated(const std::string& perf_map) {
-  Binary& binary = binaries_.try_emplace({perf_map, 0}).first->second;
-  binary.path = perf_map;
+const Binary* Binaries::perf_map(std::uint64_t process_id, pid_t pid, uid_t owner) {
+  const auto known = perf_maps_.find(process_id);
+  const std::uint64_t now = monotonic_ns();
+  if (known != perf_maps_.end() &&
+      (known->second.binary != nullptr || now < known->second.next_look_ns)) {
+    return known->second.binary;
+  }
+  PerfMapFile& file = perf_maps_[process_id];
+  file.next_look_ns = now + kBetweenLooksNs;
+  if (perf_map_descriptors_.size() >= kMostPerfMaps) return nullptr;
+  FileRequest request;
+  request.place = FilePlace::perf_map;
+  request.pid = pid;
+  request.owner = owner;
+  const int fd = open_(request);
+  if (fd < 0) return nullptr;
+  Binary& binary = add();
+  binary.path = fmt::format("/tmp/perf-{}.map", pid);
   binary.is_generated = true;
+  perf_map_descriptors_[binary.id] = fd;
+  file.binary = &binary;
   return &binary;
+}
+
+std::vector<std::string> Binaries::unread() const {
+  std::vector<std::string> lines;
+  if (process_ == nullptr) return lines;
+  for (const CodeReader::BinaryId id : process_->set_aside()) {
+    lines.push_back(binaries_[id - 1]->path + ": crashed or held up its reader; has no names");
+  }
+  if (process_->has_given_up()) lines.emplace_back("further binaries: the reader failed too often");
+  if (opener_->hung() > 0) {
+    lines.push_back(fmt::format("{} of the files: did not open in time", opener_->hung()));
+  }
+  return lines;
+}
+
+const Binary* Binaries::generated_code() {
+  if (generated_ == nullptr) {
+    Binary& binary = add();
+    binary.is_generated = true;
+    generated_ = &binary;
+  }
+  return generated_;
 }
 
 }  // namespace cowshed::cow

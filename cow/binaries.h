@@ -5,27 +5,26 @@
 #include <memory>
 #include <string>
 #include <sys/types.h>
+#include <tuple>
 #include <utility>
+#include <vector>
 
+#include <cowshed/cow/code_reader.h>
+#include <cowshed/cow/code_reader_process.h>
+#include <cowshed/cow/file_opener.h>
+#include <cowshed/cow/opener_process.h>
 #include <cowshed/cow/proc_files.h>
-
-struct Elf;
 
 namespace cowshed::cow {
 
 // What holds code: a program, a library, or memory in which the program itself generated it.
 struct Binary {
-  struct End {
-    void operator()(Elf* elf) const;
-  };
-
-  // Gives back what has been read of it, until somebody looks again: of debug information, MBs.
-  void release_pages() const;
-
-  std::string path;  // of generated code: its perf map's, empty where there is none
-  std::uint64_t inode = 0;
+  CodeReader* reader = nullptr;
+  CodeReader::BinaryId id = 0;  // there
+  FileRequest file;
+  std::string path;  // empty: generated code without a perf map
   bool is_generated = false;
-  std::unique_ptr<Elf, End> elf;  // mapped, without a descriptor; null where it could not be opened
+  bool is_readable = false;
   // What its program headers load: link-time addresses.
   std::uint64_t begin = 0;
   std::uint64_t end = 0;
@@ -34,24 +33,57 @@ struct Binary {
 // Opens each once, whatever the number of processes that map it.  One thread at a time.
 class Binaries {
  public:
-  explicit Binaries(ProcFiles proc);
+  enum class Reads {
+    here,   // of programs that are trusted
+    apart,  // in processes of their own: OpenerProcess, CodeReaderProcess
+  };
 
-  // The file of `mapping` in process `pid`, as of its inode, by its path, by that of the process's
-  // own root, or by /proc/PID/map_files.  Never null, lives as long as this.
+  explicit Binaries(ProcFiles proc, Reads reads = Reads::here);
+  Binaries(const Binaries&) = delete;
+  Binaries& operator=(const Binaries&) = delete;
+  ~Binaries();
+
+  // The file of `mapping` in process `pid`, as of its device and inode, by /proc/PID/map_files or
+  // by its path in the process's own root or in ours.  Never null, lives as long as this.
   const Binary* open(const Mapping& mapping, pid_t pid);
 
   // The kernel's code in every process, from this process's own.
   const Binary* vdso();
 
-  // Generated code: what /tmp/perf-PID.map describes, and what nothing does.
-  const Binary* perf_map(pid_t pid);
-  const Binary* generated_code() { return generated({}); }
+  // Generated code: that the perf map of a process describes, which user `owner` runs; null where
+  // there is none yet.  `process_id` is the probe's.
+  const Binary* perf_map(std::uint64_t process_id, pid_t pid, uid_t owner);
+  // That no perf map describes.
+  const Binary* generated_code();
+
+  CodeReader& reader() { return *reader_; }
+
+  // What could not be read, a line each: binaries that were set aside, files that did not open.
+  std::vector<std::string> unread() const;
+
+  CodeReader::LayoutId new_layout() { return ++last_layout_; }
 
  private:
-  const Binary* generated(const std::string& perf_map);
+  struct PerfMapFile {
+    const Binary* binary = nullptr;
+    std::uint64_t next_look_ns = 0;
+  };
+
+  Binary& add();
+  int file_of(CodeReader::BinaryId binary, FilePlace place, const std::string& name);
 
   ProcFiles proc_;
-  std::map<std::pair<std::string, std::uint64_t>, Binary> binaries_;
+  OpenFile open_;
+  std::unique_ptr<CodeReader> reader_;
+  std::unique_ptr<OpenerProcess> opener_;  // null: files are opened here
+  CodeReaderProcess* process_ = nullptr;   // `reader_`, where it is one
+  CodeReader::LayoutId last_layout_ = 0;
+  std::vector<std::unique_ptr<Binary>> binaries_;  // by id, from 1
+  std::map<std::tuple<std::string, dev_t, std::uint64_t>, const Binary*> files_;
+  std::map<std::uint64_t, PerfMapFile> perf_maps_;  // by process
+  std::map<CodeReader::BinaryId, int> perf_map_descriptors_;
+  const Binary* vdso_ = nullptr;
+  const Binary* generated_ = nullptr;
 };
 
 }  // namespace cowshed::cow

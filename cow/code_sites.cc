@@ -32,6 +32,14 @@ void keep_most(std::vector<T>& items, std::size_t most) {
   if (items.size() > most) items.resize(most);
 }
 
+// Not by samples: where some were lost, one stands for more copies in one process than in another.
+template <class T>
+void sort_by_copies(std::vector<T>& items) {
+  std::stable_sort(items.begin(), items.end(), [](const T& a, const T& b) {
+    return std::pair(a.estimated_copies, a.samples) > std::pair(b.estimated_copies, b.samples);
+  });
+}
+
 // Without what tells two instructions of one line, or of one function without lines, apart.
 Frame without_address(Frame frame) {
   if (!frame.function.empty()) frame.address = 0;
@@ -113,19 +121,35 @@ const CodeStack& CodeSites::add(const CopySample& sample, AddressSpaces& spaces,
       if (each.binary != nullptr) continue;
       const Mapping* mapping = space->find(each.address);
       if (mapping != nullptr && !mapping->is_memory()) continue;
-      if (const auto writer = spaces.writer_of_perf_map(sample)) {
-        each.binary = binaries.perf_map(*writer);
+      if (const Binary* map = spaces.perf_map_of(sample)) {
+        each.binary = map;
       } else if (mapping != nullptr) {
         each.binary = binaries.generated_code();
       }
     }
   }
-  const auto counted = tally.stacks.try_emplace(std::move(stack)).first;
+  if (addresses_ >= kMostAddresses) shorten_new(stack, tally);
+  const auto [counted, is_new_stack] = tally.stacks.try_emplace(std::move(stack));
+  if (is_new_stack) addresses_ += counted->first.code.addresses.size();
   ++counted->second;
-  ++tally.blocks[space == nullptr
-                     ? Block{Block::kAnywhere, "unknown"}
-                     : Block{sample.address / kBlockBytes, mapping_name(*space, sample, binaries)}];
+  Block block = space == nullptr
+                    ? Block{Block::kAnywhere, "unknown"}
+                    : Block{sample.address / kBlockBytes, mapping_name(*space, sample, binaries)};
+  if (blocks_ >= kMostBlocks && !tally.blocks.contains(block)) {
+    block = {Block::kAnywhere, "unknown"};
+  }
+  const auto [in_block, is_new_block] = tally.blocks.try_emplace(std::move(block));
+  if (is_new_block) ++blocks_;
+  ++in_block->second;
   return counted->first.code;
+}
+
+// To its innermost frame, else to nothing.
+void CodeSites::shorten_new(Stack& stack, const Tally& tally) const {
+  if (tally.stacks.contains(stack)) return;
+  stack.code.truncated = true;
+  stack.code.addresses.resize(1);
+  if (!tally.stacks.contains(stack)) stack.code.addresses = {CodeAddress{}};
 }
 
 // An address that means nothing in another process would keep the sums apart for ever.
@@ -226,8 +250,7 @@ std::vector<CodeSite> CodeSites::sites(const std::vector<Weighted>& tallies, Sym
     result.push_back({symbols.shared(place), symbols.shared(std::move(site.stack)), site.samples,
                       rounded(site.copies), site.truncated});
   }
-  std::stable_sort(result.begin(), result.end(),
-                   [](const auto& a, const auto& b) { return a.samples > b.samples; });
+  sort_by_copies(result);
   keep_most(result, most);
   return result;
 }
@@ -251,8 +274,7 @@ std::vector<MappingCopies> CodeSites::mappings(const std::vector<Weighted>& tall
   for (const auto& [name, mapping] : found) {
     result.push_back({name, mapping.samples, rounded(mapping.copies)});
   }
-  std::stable_sort(result.begin(), result.end(),
-                   [](const auto& a, const auto& b) { return a.samples > b.samples; });
+  sort_by_copies(result);
   keep_most(result, most);
   return result;
 }

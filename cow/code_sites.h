@@ -78,7 +78,14 @@ class CodeSites {
   static std::vector<RangeCopies> ranges(const Weighted& weighted, std::size_t most);
   static std::vector<FoldedStack> folded(const Weighted& weighted, Symbols& symbols);
 
+  // What a process that copies from ever other places may have us keep.
+  static constexpr std::size_t kMostAddresses = 1 << 20;
+  static constexpr std::size_t kMostBlocks = 1 << 18;
+  void shorten_new(Stack& stack, const Tally& tally) const;
+
   std::map<std::uint64_t, Tally> tallies_;  // by process
+  std::size_t addresses_ = 0;               // of all stacks
+  std::size_t blocks_ = 0;
 };
 
 }  // namespace cowshed::cow

@@ -116,18 +116,6 @@ bool has_original(const PageFrames& inherited, std::uint64_t address, PageEntry 
 // vfork: every page would seem to be its own.
 bool shares_memory(pid_t a, pid_t b) { return ::syscall(SYS_kcmp, a, b, KCMP_VM, 0, 0) == 0; }
 
-std::uint64_t start_ns(std::uint64_t ticks) {
-  static const auto per_second = static_cast<std::uint64_t>(::sysconf(_SC_CLK_TCK));
-  return ticks * (1'000'000'000 / per_second);
-}
-
-// /proc rounds to a tick.
-bool is_same_start(std::uint64_t ns, std::uint64_t ticks) {
-  constexpr std::uint64_t kTwoTicksNs = 20'000'000;
-  const std::uint64_t rounded = start_ns(ticks);
-  return (ns > rounded ? ns - rounded : rounded - ns) <= kTwoTicksNs;
-}
-
 }  // namespace
 
 CopyDiffs::CopyDiffs(pid_t root, CopyDiff::Taken asked_for, ProcFiles proc)
@@ -373,7 +361,7 @@ void CopyDiffs::add_to(Measurement& measurement) const {
   auto& processes = measurement.processes;
   each_known([&](pid_t pid, const Known& known) {
     const auto is_it = [&](const ProcessCopies& process) {
-      return process.pid == pid && is_same_start(process.start_ns, known.start_ticks);
+      return process.pid == pid && process.start_ticks == known.start_ticks;
     };
     const auto begin = processes.begin() + static_cast<std::ptrdiff_t>(next[pid]);
     const auto process = std::find_if(begin, processes.end(), is_it);

@@ -11,20 +11,31 @@ constexpr std::size_t kMostOfAKind = 50;
 constexpr std::size_t kMostUnknown = 10'000;
 constexpr std::size_t kPlacedAtATime = 32;  // some milliseconds
 
+std::size_t bytes_of(const CopySample& sample) { return sizeof sample + sample.stack.size(); }
+
 }  // namespace
 
-CopySampler::CopySampler(const ProcFiles& proc) : binaries_(proc), spaces_(proc, binaries_) {
+CopySampler::CopySampler(const ProcFiles& proc)
+    : binaries_(proc, Binaries::Reads::apart), spaces_(proc, binaries_) {
   if (auto decoder = StoreDecoder::open()) stores_.emplace(std::move(*decoder));
 }
 
 void CopySampler::place(const CopySample& sample) {
+  waiting_bytes_ -= bytes_of(sample);
   const CodeStack& code = sites_.add(sample, spaces_, binaries_);
   if (stores_) stores_->add(sample, code);
 }
 
 void CopySampler::add(std::vector<CopySample> samples) {
-  waiting_.insert(waiting_.end(), std::make_move_iterator(samples.begin()),
-                  std::make_move_iterator(samples.end()));
+  for (CopySample& sample : samples) {
+    const std::size_t bytes = bytes_of(sample);
+    if (waiting_bytes_ + bytes > kMostWaitingBytes) {
+      ++dropped_;
+      continue;
+    }
+    waiting_bytes_ += bytes;
+    waiting_.push_back(std::move(sample));
+  }
 }
 
 // Of what waits; returns the others.

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include <cowshed/cow/address_spaces.h>
@@ -22,8 +23,12 @@ class CopySampler {
  public:
   explicit CopySampler(const ProcFiles& proc);
 
-  // They wait for the next attribute().
+  // They wait for the next attribute().  Those that there is no room for are dropped, and counted.
   void add(std::vector<CopySample> samples);
+  std::uint64_t dropped() const { return dropped_; }
+
+  // Of samples that wait, at most; their stacks are most of it.
+  static constexpr std::size_t kMostWaitingBytes = 128 << 20;
 
   // Attributes all that was added before the snapshot that `processes` are of was made.  What
   // belongs to none of them, as happens while many come and go, waits on.  That may take long:
@@ -43,6 +48,8 @@ class CopySampler {
   // As of the last call; of one process by the probe's id, and of all.
   SampledCopies of(std::uint64_t process_id, const CodeSites::Copies& copies);
   SampledCopies of_all(const CodeSites::Copies& copies);
+  // As Binaries::unread().
+  std::vector<std::string> unread() const { return binaries_.unread(); }
   // Why a process copied; nullopt where instructions cannot be decoded here.
   std::optional<std::vector<CopyPattern>> patterns_of(std::uint64_t process_id);
 
@@ -54,6 +61,8 @@ class CopySampler {
   void place_waiting();
 
   std::vector<CopySample> waiting_;
+  std::size_t waiting_bytes_ = 0;  // with those that are just being placed
+  std::uint64_t dropped_ = 0;
   Binaries binaries_;  // outlives those that have its addresses
   AddressSpaces spaces_;
   CodeSites sites_;

@@ -200,12 +200,13 @@ void add_to(ProcessCopies& sum, const ProcessCopies& more) {
   add(sum.arenas, more.arenas);
   add(sum.objects, more.objects);
   add(sum.transfers, more.transfers);
-  for (const auto count : {&ProcessCopies::shared_at_fork_bytes, &ProcessCopies::copied_anon_pages,
-                           &ProcessCopies::copied_file_pages, &ProcessCopies::reused_pages,
-                           &ProcessCopies::zero_page_writes, &ProcessCopies::zero_filled_pages,
-                           &ProcessCopies::huge_splits, &ProcessCopies::write_notify_faults,
-                           &ProcessCopies::failed_faults, &ProcessCopies::other_faults,
-                           &ProcessCopies::copied_pages_before_exec}) {
+  for (const auto count :
+       {&ProcessCopies::shared_at_fork_bytes, &ProcessCopies::copied_anon_pages,
+        &ProcessCopies::copied_file_pages, &ProcessCopies::reused_pages,
+        &ProcessCopies::zero_page_writes, &ProcessCopies::zero_filled_pages,
+        &ProcessCopies::huge_splits, &ProcessCopies::collapsed_pages,
+        &ProcessCopies::write_notify_faults, &ProcessCopies::failed_faults,
+        &ProcessCopies::other_faults, &ProcessCopies::copied_pages_before_exec}) {
     add(sum.*count, more.*count);
   }
 }

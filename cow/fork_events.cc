@@ -19,6 +19,7 @@
 
 #include <cowshed/cow/clock.h>
 #include <cowshed/cow/fork_events.h>
+#include <cowshed/probes/clock_offsets.h>
 
 namespace cowshed::cow {
 namespace {
@@ -126,7 +127,8 @@ struct ForkEvents::State {
       if (static_cast<std::size_t>(got) < kHeaders + sizeof(Event)) continue;
       Event event;
       std::memcpy(&event, message.data() + kHeaders, sizeof event);
-      taken.events.push_back({event.parent, event.child, event.ns});
+      taken.events.push_back(
+          {event.parent, event.child, event.ns + static_cast<std::uint64_t>(ahead_ns)});
     }
   }
 
@@ -143,6 +145,7 @@ struct ForkEvents::State {
     }
   }
 
+  std::int64_t ahead_ns = clock_offsets().monotonic_ns;  // of the kernel's own clock
   int socket = -1;
   int end = -1;
   std::mutex mutex;

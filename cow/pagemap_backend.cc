@@ -34,9 +34,14 @@ constexpr std::uint64_t kSamplesAfter = 2;
 // A vfork child that has not exec'd yet: every page would seem to be its own.
 bool shares_memory(pid_t a, pid_t b) { return ::syscall(SYS_kcmp, a, b, KCMP_VM, 0, 0) == 0; }
 
+// /proc has the start by CLOCK_BOOTTIME, which goes on while the machine sleeps.  A process that
+// was there while the machine slept seems to have started earlier, by the time of that sleep.
 std::uint64_t start_ns(const ProcStat& stat) {
   static const auto ticks_per_second = static_cast<std::uint64_t>(::sysconf(_SC_CLK_TCK));
-  return stat.start_ticks * (kSecondNs / ticks_per_second);
+  const std::uint64_t boot_ns = stat.start_ticks * (kSecondNs / ticks_per_second);
+  const std::uint64_t monotonic = monotonic_ns();  // first: the other is never behind it
+  const std::uint64_t ahead = clock_ns(CLOCK_BOOTTIME) - monotonic;
+  return boot_ns > ahead ? boot_ns - ahead : 0;
 }
 
 // Not a later process with the same PID: those are at least a turn of all PIDs apart.
@@ -143,12 +148,12 @@ Expected<Attached> PagemapBackend::attach(const std::vector<pid_t>& roots) {
   const std::size_t before = alive_.size();
   std::set<pid_t> wanted(roots.begin(), roots.end());
   Attached result;
-  // Who is refused may have descendants among them.
+  // One that is refused may have descendants among them.
   for (std::size_t refused = 1, attached = 0; refused > 0;) {
     refused = 0;
-    for (const pid_t root : roots_among({wanted.begin(), wanted.end()}, proc_, [this](pid_t pid) {
-                              return measures(pid);
-                            }).roots) {
+    const Roots found = roots_among({wanted.begin(), wanted.end()}, proc_, ::getpid(),
+                                    [this](pid_t pid) { return measures(pid); });
+    for (const pid_t root : found.roots) {
       if (auto tried = try_attach(root); !tried) {
         result.refused.push_back(tried.error());
         wanted.erase(root);
@@ -181,6 +186,7 @@ PagemapBackend::Tracked& PagemapBackend::add(pid_t pid, const ProcStat& stat,
   process->copies.comm = stat.comm;
   process->copies.alive = true;
   process->copies.start_ns = start_ns(stat);
+  process->copies.start_ticks = stat.start_ticks;
   process->copies.role = parent ? Role::child : Role::root;
   if (parent) {
     const pid_t parent_pid = parent->copies.pid;

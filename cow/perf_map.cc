@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <charconv>
-#include <fcntl.h>
 #include <iterator>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -25,18 +24,13 @@ bool take_number(std::string_view& line, std::uint64_t& value) {
 
 }  // namespace
 
-PerfMap PerfMap::read(const std::string& path) {
-  // Anybody may have put there what never ends: a pipe, a device, a file of terabytes.
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
-  if (fd < 0) return {};
-  std::string text;
+PerfMap PerfMap::read(int fd) {
   struct stat status{};
-  if (::fstat(fd, &status) == 0 && S_ISREG(status.st_mode)) {
-    text.resize(static_cast<std::size_t>(std::min<std::int64_t>(status.st_size, kMostReadBytes)));
-    const ssize_t got = ::read(fd, text.data(), text.size());
-    text.resize(static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
-  }
-  ::close(fd);
+  if (::fstat(fd, &status) != 0) return {};
+  std::string text(static_cast<std::size_t>(std::min<std::int64_t>(status.st_size, kMostReadBytes)),
+                   '\0');
+  const ssize_t got = ::pread(fd, text.data(), text.size(), 0);
+  text.resize(static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
   return parse(text);
 }
 

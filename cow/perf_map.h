@@ -12,8 +12,8 @@ namespace cowshed::cow {
 // with --perf-basic-prof, Java by an agent.
 class PerfMap {
  public:
-  // Empty where the file cannot be read.  Only of a regular file, and of that the first 64 MiB.
-  static PerfMap read(const std::string& path);
+  // Of the file's first 64 MiB.  Empty where they cannot be read.
+  static PerfMap read(int fd);
   // Lines that are none are left out; of code at the same place the last.
   // Names are cut off at 1 KiB.
   static PerfMap parse(std::string_view text);

@@ -9,6 +9,7 @@
 #include <memory>
 #include <string_view>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <cowshed/cow/proc_files.h>
@@ -48,7 +49,10 @@ Mapping parse_mapping(std::string_view line) {
   mapping.executable = flags.size() > 2 && flags[2] == 'x';
   mapping.is_private = flags.size() > 3 && flags[3] == 'p';
   next_word(line);  // offset
-  next_word(line);  // device
+  const std::string_view device = next_word(line);
+  const auto colon = std::min(device.find(':'), device.size() - 1);
+  mapping.device = makedev(number<unsigned>(device.substr(0, colon), 16),
+                           number<unsigned>(device.substr(colon + 1), 16));
   mapping.inode = number<std::uint64_t>(next_word(line));
   const auto path = line.find_first_not_of(' ');
   if (path != std::string_view::npos) mapping.path = line.substr(path);
@@ -192,6 +196,16 @@ std::uint64_t ProcFiles::status_number(pid_t task, std::string_view name) const 
   const auto digits = text->find_first_of("0123456789", found + line.size());
   if (digits == std::string::npos) return 0;
   return number<std::uint64_t>(std::string_view(*text).substr(digits));
+}
+
+pid_t ProcFiles::own_pid(pid_t pid) const {
+  constexpr std::string_view kField = "\nNSpid:";
+  const auto text = read(pid, path(pid, "status"));
+  const auto found = text ? text->find(kField) : std::string::npos;
+  if (found == std::string::npos) return 0;
+  std::string_view line = std::string_view(*text).substr(found + kField.size());
+  line = line.substr(0, line.find('\n'));
+  return number<pid_t>(line.substr(line.find_last_of('\t') + 1));  // the innermost namespace's
 }
 
 Expected<std::vector<pid_t>> ProcFiles::children(pid_t pid) const {

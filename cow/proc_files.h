@@ -38,6 +38,7 @@ struct Mapping {
   bool is_private = false;
   std::uint64_t inode = 0;
   std::string path;  // as shown, with " (deleted)"; empty for anonymous memory
+  dev_t device = 0;  // with `inode`, names the file
 
   bool has_file() const { return inode != 0; }
   // `path`, and for a file that is deleted what it was before.
@@ -60,6 +61,8 @@ class ProcFiles {
   Expected<std::vector<Mapping>> maps(pid_t pid) const;
   // The number in a line of /proc/PID/status; 0 where there is none.
   std::uint64_t status_number(pid_t task, std::string_view name) const;
+  // Its PID in its own PID namespace; 0 where that is not known.
+  pid_t own_pid(pid_t pid) const;
   // Direct children of all its threads, in no order.
   Expected<std::vector<pid_t>> children(pid_t pid) const;
   // All processes, in order of their PIDs: kernel threads and zombies, too.

@@ -134,6 +134,8 @@ struct ProcessCopies {
   Role role = Role::child;
   bool alive = false;          // still running at the last sample
   std::uint64_t start_ns = 0;  // CLOCK_MONOTONIC
+  // As /proc/PID/stat has it: with the PID it names the process for good.  0 in a recording.
+  std::uint64_t start_ticks = 0;
   std::optional<std::uint64_t> end_ns;
   // Of exit(), or the signal that ended it; the other is nullopt.  Both are while it is alive; the
   // sampled backend knows them of the command alone.
@@ -165,6 +167,9 @@ struct ProcessCopies {
   std::optional<std::uint64_t> zero_filled_pages;
   // A write to a shared 2 MiB page splits its mapping, once; the copy is then of 4 KiB.
   std::optional<std::uint64_t> huge_splits;
+  // Made its own without a fault, and part of no other count: MADV_COLLAPSE or khugepaged copied
+  // them into a huge page.  Most that were shared are so no more; a few were its own before.
+  std::optional<std::uint64_t> collapsed_pages;
   // First write to a clean page of a shared file mapping that was read before: the file system is
   // told, nothing is copied.  (Not read before: one of other_faults.)
   std::optional<std::uint64_t> write_notify_faults;

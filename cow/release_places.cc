@@ -1,9 +1,5 @@
 #include <cstring>
-#include <fcntl.h>
 #include <optional>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <cowshed/cow/release_places.h>
 
@@ -112,23 +108,6 @@ std::map<CounterField, std::size_t> release_places(Code code) {
     if (byte == kGroup5 && !is_wide && before != kLock) continue;
     if (const auto field = release_at(code.subspan(i), is_wide ? 8 : 4)) ++places[*field];
   }
-  return places;
-}
-
-std::map<CounterField, std::size_t> release_places(const std::string& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return {};
-  std::map<CounterField, std::size_t> places;
-  struct stat status{};
-  if (::fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && status.st_size > 0) {
-    const auto size = static_cast<std::size_t>(status.st_size);
-    void* memory = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (memory != MAP_FAILED) {
-      places = release_places({static_cast<const std::uint8_t*>(memory), size});
-      ::munmap(memory, size);
-    }
-  }
-  ::close(fd);
   return places;
 }
 

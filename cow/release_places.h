@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <map>
 #include <span>
-#include <string>
 #include <tuple>
 
 namespace cowshed::cow {
@@ -26,8 +25,5 @@ struct CounterField {
 // 128 bytes are looked for.  Finds byte patterns, whatever else lies between: no disassembly, a few
 // ms for a large binary.
 std::map<CounterField, std::size_t> release_places(std::span<const std::uint8_t> code);
-
-// The same of a file; nothing where it cannot be read.
-std::map<CounterField, std::size_t> release_places(const std::string& path);
 
 }  // namespace cowshed::cow

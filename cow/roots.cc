@@ -5,7 +5,7 @@
 
 namespace cowshed::cow {
 
-Roots roots_among(const std::vector<pid_t>& pids, const ProcFiles& proc,
+Roots roots_among(const std::vector<pid_t>& pids, const ProcFiles& proc, pid_t caller,
                   const std::function<bool(pid_t)>& is_measured) {
   const std::set<pid_t> all(pids.begin(), pids.end());
   std::map<pid_t, pid_t> parents;  // as far as looked up: siblings share their ancestors
@@ -23,7 +23,8 @@ Roots roots_among(const std::vector<pid_t>& pids, const ProcFiles& proc,
     // Parents may change while we look, so that the way up could be a circle.
     std::set<pid_t> below = {pid};
     pid_t above = parent_of(pid);
-    while (above > 0 && below.insert(above).second && !all.contains(above) && !is_measured(above)) {
+    while (above > 0 && above != caller && below.insert(above).second && !all.contains(above) &&
+           !is_measured(above)) {
       above = parent_of(above);
     }
     if (above > 0 && is_measured(above)) {

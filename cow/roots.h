@@ -16,8 +16,9 @@ struct Roots {
   std::vector<pid_t> measured;
 };
 
-// `pids` in any order, and more than once.
-Roots roots_among(const std::vector<pid_t>& pids, const ProcFiles& proc,
+// `pids` may be in any order, and name a process twice.  The descendants of `caller` are measured
+// only where it or they are named: they are roots though they also descend from one above it.
+Roots roots_among(const std::vector<pid_t>& pids, const ProcFiles& proc, pid_t caller,
                   const std::function<bool(pid_t)>& is_measured);
 
 }  // namespace cowshed::cow

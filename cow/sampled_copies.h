@@ -110,7 +110,7 @@ struct FoldedStack {
   bool operator==(const FoldedStack&) const = default;
 };
 
-// Each most first.
+// Each most copies first.
 struct SampledCopies {
   std::uint64_t samples = 0;
   std::vector<CodeSite> sites;
@@ -127,7 +127,11 @@ struct SamplingSummary {
   std::uint32_t period = 0;
   std::uint64_t emitted = 0;
   std::uint64_t received = 0;
-  std::uint64_t lost = 0;  // the kernel's buffer was full; emitted == received + lost
+  // The kernel's buffer was full, or too many waited here; emitted == received + lost.
+  std::uint64_t lost = 0;
+  // Files that gave no names, a line each: the process that read them crashed or hung.  A sound
+  // file does neither.
+  std::vector<std::string> unread = {};
 };
 
 }  // namespace cowshed::cow

@@ -1,21 +1,16 @@
 #include <algorithm>
 #include <cstring>
-#include <elfutils/libdwfl.h>
 #include <fmt/format.h>
 #include <functional>
 #include <iterator>
-#include <optional>
 #include <utility>
 
-#include <cowshed/cow/dwfl_binary.h>
 #include <cowshed/cow/stack_unwinder.h>
 
 namespace cowshed::cow {
 namespace {
 
-constexpr std::size_t kMostFrames = 128;
 constexpr std::size_t kMostKnown = 4000;
-constexpr pid_t kThread = 1;  // any: a sample has one
 
 bool is_file(const Mapping& mapping) { return mapping.inode != 0 && mapping.path.starts_with('/'); }
 
@@ -26,96 +21,23 @@ bool belongs_to_code(const Mapping& mapping) { return is_file(mapping) || is_vds
 
 }  // namespace
 
-struct StackUnwinder::Walk {
-  const CopySample* sample = nullptr;
-  std::uint64_t misses =
-      0;  // reads beyond the copy: libdwfl ends then as at a thread's first frame
-  std::vector<std::uint64_t> callers;
-};
-
-struct StackUnwinder::Callbacks {
-  // Debug information that some file next to a binary may have is not worth opening for its frames.
-  static int find_debuginfo(Dwfl_Module* /*module*/, void** /*userdata*/, const char* /*name*/,
-                            Dwarf_Addr /*base*/, const char* /*file*/, const char* /*link*/,
-                            GElf_Word /*crc*/, char** /*found*/) {
-    return -1;
-  }
-
-  static pid_t next_thread(Dwfl* /*dwfl*/, void* walk, void** thread) {
-    if (*thread != nullptr) return 0;
-    *thread = walk;
-    return kThread;
-  }
-
-  static bool get_thread(Dwfl* /*dwfl*/, pid_t /*tid*/, void* walk, void** thread) {
-    *thread = walk;
-    return true;
-  }
-
-  static bool set_initial_registers(Dwfl_Thread* thread, void* argument) {
-    const auto* walk = static_cast<const Walk*>(argument);
-    return ::dwfl_thread_state_registers(thread, 0, kRegisters, walk->sample->registers.data());
-  }
-
-  static bool memory_read(Dwfl* /*dwfl*/, Dwarf_Addr address, Dwarf_Word* result, void* argument) {
-    auto* walk = static_cast<Walk*>(argument);
-    const auto& stack = walk->sample->stack;
-    const std::uint64_t offset = address - (*walk->sample)[Register::rsp];
-    if (address < (*walk->sample)[Register::rsp] || stack.size() < sizeof *result ||
-        offset > stack.size() - sizeof *result) {
-      ++walk->misses;
-      return false;
-    }
-    std::memcpy(result, stack.data() + offset, sizeof *result);
-    return true;
-  }
-
-  static int frame(Dwfl_Frame* state, void* argument) {
-    auto* walk = static_cast<Walk*>(argument);
-    Dwarf_Addr pc = 0;
-    bool is_activation = false;
-    if (!::dwfl_frame_pc(state, &pc, &is_activation) || pc == 0) return DWARF_CB_ABORT;
-    // A return address may lie beyond the end of the function that made the call.
-    const bool interrupted = walk->callers.empty() || is_activation;
-    walk->callers.push_back(interrupted ? pc : pc - 1);
-    return walk->callers.size() < kMostFrames ? DWARF_CB_OK : DWARF_CB_ABORT;
-  }
-};
-
-void StackUnwinder::End::operator()(Dwfl* dwfl) const { ::dwfl_end(dwfl); }
-
 StackUnwinder::StackUnwinder(const std::vector<Mapping>& mappings, pid_t pid, Binaries& binaries)
-    : walk_(std::make_unique<Walk>()) {
-  static char* no_path = nullptr;
-  static const Dwfl_Callbacks callbacks = {.find_elf = find_reported_elf,
-                                           .find_debuginfo = Callbacks::find_debuginfo,
-                                           .section_address = ::dwfl_offline_section_address,
-                                           .debuginfo_path = &no_path};
+    : reader_(&binaries.reader()) {
   for (const Mapping& mapping : mappings) {
     if (mapping.executable) {
       code_.push_back({mapping.begin, mapping.end, !mapping.is_memory()});
     }
   }
-  dwfl_.reset(::dwfl_begin(&callbacks));
-  if (!dwfl_) return;
-  ::dwfl_report_begin(dwfl_.get());
-  report_modules(mappings, pid, binaries);
-  ::dwfl_report_end(dwfl_.get(), nullptr, nullptr);
-  static const Dwfl_Thread_Callbacks thread = {
-      .next_thread = Callbacks::next_thread,
-      .get_thread = Callbacks::get_thread,
-      .memory_read = Callbacks::memory_read,
-      .set_initial_registers = Callbacks::set_initial_registers,
-      .detach = nullptr,
-      .thread_detach = nullptr};
-  attached_ = ::dwfl_attach_state(dwfl_.get(), nullptr, kThread, &thread, walk_.get());
+  layout_ = binaries.new_layout();
+  reader_->add_layout(layout_, modules_of(mappings, pid, binaries));
 }
 
-StackUnwinder::~StackUnwinder() = default;
+StackUnwinder::~StackUnwinder() { reader_->remove_layout(layout_); }
 
 // A file's mappings follow one another, with nothing or its .bss between.
-void StackUnwinder::report_modules(const std::vector<Mapping>& mappings, pid_t pid,
-                                   Binaries& binaries) {
+std::vector<CodeReader::Module> StackUnwinder::modules_of(const std::vector<Mapping>& mappings,
+                                                          pid_t pid, Binaries& binaries) {
+  std::vector<CodeReader::Module> modules;
   for (auto at = mappings.begin(); at != mappings.end();) {
     if (!belongs_to_code(*at)) {
       ++at;
@@ -123,7 +45,7 @@ void StackUnwinder::report_modules(const std::vector<Mapping>& mappings, pid_t p
     }
     const auto first = at;
     const auto is_same = [&](const Mapping& each) {
-      return each.path == first->path && each.inode == first->inode;
+      return each.path == first->path && each.inode == first->inode && each.device == first->device;
     };
     std::uint64_t end = at->end;
     auto code = mappings.end();
@@ -133,17 +55,19 @@ void StackUnwinder::report_modules(const std::vector<Mapping>& mappings, pid_t p
     }
     if (code == mappings.end()) continue;
     const Binary* binary = is_vdso(*first) ? binaries.vdso() : binaries.open(*code, pid);
-    if (!binary->elf && first->is_memory()) continue;  // generated code
-    report_binary(*dwfl_, *binary, first->begin, end);
+    if (!binary->is_readable && first->is_memory()) continue;  // generated code
+    modules.push_back({binary->id, first->begin, end});
+    binaries_[binary->id] = binary;
   }
+  return modules;
 }
 
 std::string StackUnwinder::code_layout(const std::vector<Mapping>& mappings) {
   std::string text;
   for (const Mapping& mapping : mappings) {
     if (mapping.executable) {
-      fmt::format_to(std::back_inserter(text), "{:x}-{:x} {} {}\n", mapping.begin, mapping.end,
-                     mapping.inode, mapping.path);
+      fmt::format_to(std::back_inserter(text), "{:x}-{:x} {:x} {} {}\n", mapping.begin, mapping.end,
+                     mapping.device, mapping.inode, mapping.path);
     }
   }
   return text;
@@ -186,29 +110,20 @@ std::size_t StackUnwinder::fingerprint(const CopySample& sample) const {
   return std::hash<std::string>()(text);  // the text takes kilobytes
 }
 
-CodeAddress StackUnwinder::located(std::uint64_t pc) const {
-  Dwfl_Module* module = ::dwfl_addrmodule(dwfl_.get(), pc);
-  std::uint64_t begin = 0;
-  const Binary* binary = binary_of(module, begin);
+CodeAddress StackUnwinder::known_address(const CodeReader::Place& place) const {
+  const auto binary = binaries_.find(place.binary);
   // libdwfl gives what lies in a gap to the module before it: generated code, say.
-  if (binary == nullptr || !is_of_file(pc)) return {nullptr, pc};
-  GElf_Addr bias = 0;
-  if (::dwfl_module_getelf(module, &bias) == nullptr) bias = begin;
-  return {binary, pc - bias};
+  if (binary == binaries_.end() || !is_of_file(place.pc)) return {nullptr, place.pc};
+  return {binary->second, place.address};
 }
 
 CodeStack StackUnwinder::walk(const CopySample& sample) {
-  walk_->sample = &sample;
-  walk_->misses = 0;
-  walk_->callers.clear();
-  int outcome = -1;
-  if (attached_) {
-    outcome = ::dwfl_getthread_frames(dwfl_.get(), kThread, Callbacks::frame, walk_.get());
-  }
-  if (walk_->callers.empty()) walk_->callers.push_back(sample[Register::rip]);
+  const CodeReader::Walk walk = reader_->walk(layout_, sample);
   CodeStack stack;
-  stack.truncated = outcome != 0 || walk_->misses != 0;
-  for (const std::uint64_t pc : walk_->callers) stack.addresses.push_back(located(pc));
+  stack.truncated = walk.truncated;
+  for (const CodeReader::Place& place : walk.places) {
+    stack.addresses.push_back(known_address(place));
+  }
   return stack;
 }
 

@@ -2,16 +2,15 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
+#include <map>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 #include <cowshed/cow/binaries.h>
+#include <cowshed/cow/code_reader.h>
 #include <cowshed/cow/proc_files.h>
 #include <cowshed/probes/samples.h>
-
-struct Dwfl;
 
 namespace cowshed::cow {
 
@@ -49,29 +48,25 @@ class StackUnwinder {
   static std::string code_layout(const std::vector<Mapping>& mappings);
 
  private:
-  struct Callbacks;
-  struct Walk;
-  struct End {
-    void operator()(Dwfl* dwfl) const;
-  };
   struct Code {
     std::uint64_t begin = 0;
     std::uint64_t end = 0;
     bool of_file = false;
   };
 
-  void report_modules(const std::vector<Mapping>& mappings, pid_t pid, Binaries& binaries);
+  std::vector<CodeReader::Module> modules_of(const std::vector<Mapping>& mappings, pid_t pid,
+                                             Binaries& binaries);
   const Code* code_at(std::uint64_t word) const;
   bool is_code(std::uint64_t word) const;
   bool is_of_file(std::uint64_t pc) const;
   std::size_t fingerprint(const CopySample& sample) const;
-  CodeAddress located(std::uint64_t pc) const;
+  CodeAddress known_address(const CodeReader::Place& place) const;
   CodeStack walk(const CopySample& sample);
 
-  std::vector<Code> code_;      // sorted
-  std::unique_ptr<Walk> walk_;  // the one argument that the callbacks ever get
-  std::unique_ptr<Dwfl, End> dwfl_;
-  bool attached_ = false;
+  std::vector<Code> code_;  // sorted
+  CodeReader* reader_;
+  CodeReader::LayoutId layout_ = 0;
+  std::map<CodeReader::BinaryId, const Binary*> binaries_;
   std::unordered_map<std::size_t, CodeStack> known_;  // by fingerprint
 };
 

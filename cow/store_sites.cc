@@ -46,7 +46,9 @@ void StoreSites::add(const CopySample& sample, const CodeStack& code) {
   const std::size_t callers = std::min(kCallers, code.addresses.size());
   std::copy_n(code.addresses.begin(), callers, place.code.begin());
   auto& sites = processes_[sample.process_id];
+  if (sites_ >= kMostSites && !sites.contains(place)) place = {};
   const auto [entry, is_new] = sites.try_emplace(place);
+  if (is_new) ++sites_;
   StoreSite& site = entry->second;
   if (!sample.user_mode) {
     site.system_call = system_call_text(sample.system_call);
@@ -79,9 +81,10 @@ void StoreSites::merge(std::uint64_t process_id, std::uint64_t into) {
   }
 }
 
-std::size_t StoreSites::release_places_of(const std::string& module, CounterField field) {
-  const auto [entry, is_new] = releases_.try_emplace(module);
-  if (is_new) entry->second = release_places(module);
+std::size_t StoreSites::release_places_of(const Binary* binary, CounterField field) {
+  if (binary == nullptr || binary->is_generated) return 0;
+  const auto [entry, is_new] = releases_.try_emplace(binary);
+  if (is_new) entry->second = binary->reader->release_places(binary->id);
   const auto found = entry->second.find(field);
   return found == entry->second.end() ? 0 : found->second;
 }
@@ -91,6 +94,7 @@ std::vector<CopyPattern> StoreSites::patterns(std::uint64_t process_id, Symbols&
   if (found == processes_.end()) return {};
   std::vector<StoreSite> sites;
   sites.reserve(found->second.size());
+  std::map<std::string, const Binary*> binaries;  // of the sites, by module
   for (const auto& [place, tallied] : found->second) {
     StoreSite& site = sites.emplace_back(tallied);
     for (const CodeAddress& address : place.code) {
@@ -99,13 +103,14 @@ std::vector<CopyPattern> StoreSites::patterns(std::uint64_t process_id, Symbols&
         if (site.functions.empty()) {
           site.module = frame.module;
           site.address = frame.address;
+          binaries[site.module] = address.binary;
         }
         site.functions.push_back(frame.function);
       }
     }
   }
-  return find_patterns(sites, [this](const std::string& module, CounterField field) {
-    return release_places_of(module, field);
+  return find_patterns(sites, [&](const std::string& module, CounterField field) {
+    return release_places_of(binaries[module], field);
   });
 }
 

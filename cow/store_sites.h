@@ -43,11 +43,15 @@ class StoreSites {
   };
   using Sites = std::map<Place, StoreSite>;
 
-  std::size_t release_places_of(const std::string& module, CounterField field);
+  std::size_t release_places_of(const Binary* binary, CounterField field);
+
+  // What a process that copies from ever other places may have us keep; then they are all one.
+  static constexpr std::size_t kMostSites = 1 << 17;
 
   StoreDecoder decoder_;
+  std::size_t sites_ = 0;
   std::map<std::uint64_t, Sites> processes_;
-  std::map<std::string, std::map<CounterField, std::size_t>> releases_;  // by module
+  std::map<const Binary*, std::map<CounterField, std::size_t>> releases_;
 };
 
 }  // namespace cowshed::cow

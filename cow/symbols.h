@@ -3,7 +3,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
-#include <memory>
 #include <set>
 #include <vector>
 
@@ -18,11 +17,6 @@ namespace cowshed::cow {
 // a time.
 class Symbols {
  public:
-  Symbols();
-  Symbols(const Symbols&) = delete;
-  Symbols& operator=(const Symbols&) = delete;
-  ~Symbols();
-
   // The function at `code` and those that it is inlined into, innermost first; at least one, that
   // has a module and an address where nothing else is known.
   // Keeps the debug information open for the next address.
@@ -38,13 +32,8 @@ class Symbols {
   bool needs_look_up(const CodeAddress& code) const;
 
  private:
-  class Source;
-  class ElfSource;
-  class GeneratedSource;
+  void add(const CodeAddress& code);
 
-  void add(const CodeAddress& code, Source& source);
-
-  std::map<const Binary*, std::unique_ptr<Source>> sources_;
   std::map<CodeAddress, std::vector<Frame>> known_;
   std::set<Frames> shared_;
   std::size_t most_shared_ = 0;  // then those that nobody has any more are forgotten

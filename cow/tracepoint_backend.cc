@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <optional>
+#include <unistd.h>
 #include <utility>
 
 #include <cowshed/cow/clock.h>
@@ -90,7 +91,7 @@ Expected<Attached> TracepointBackend::attach(const std::vector<pid_t>& roots) {
   Attached result;
   bool any_attached = false;
   for (bool is_done = false; !is_done;) {
-    const Roots found = roots_among({wanted.begin(), wanted.end()}, proc_,
+    const Roots found = roots_among({wanted.begin(), wanted.end()}, proc_, ::getpid(),
                                     [this](pid_t pid) { return measures(pid); });
     // An orphan that a measured process took over is not tracked yet.
     std::vector<pid_t> trees = found.measured;
@@ -135,13 +136,14 @@ std::optional<std::chrono::milliseconds> TracepointBackend::pending_interval() c
   return kShortestInterval;
 }
 
-// A process that is sampled before any snapshot has it may have ended by the next.
+// A process that is sampled before any snapshot has it may have ended by the next: so that comes at
+// once, as long as the budget has something left for it.
 bool TracepointBackend::take_pending() {
   if (!sampler_) return false;
   if (!take_samples()) return true;  // the error is there again
   taken_meanwhile_ = 0;
   sampler_->attribute_known([this] { take_samples_meanwhile(); });
-  return sampler_->is_waiting();
+  return sampler_->is_waiting() && samples_budget_.is_left(monotonic_ns());
 }
 
 bool TracepointBackend::any_alive() const {
@@ -306,6 +308,7 @@ void TracepointBackend::update(const ProcessCounts& counts) {
   copies.role = counts.role == ProcessRole::root ? Role::root : Role::child;
   copies.alive = counts.alive;
   copies.start_ns = counts.start_ns;
+  copies.start_ticks = counts.start_ticks;
   copies.end_ns = counts.end_ns;
   copies.exit_status = counts.exit_status;
   copies.signal = counts.signal;
@@ -316,6 +319,7 @@ void TracepointBackend::update(const ProcessCounts& counts) {
   copies.zero_page_writes = counts.zero_page_writes;
   copies.zero_filled_pages = counts.zero_filled_pages;
   copies.huge_splits = counts.huge_splits;
+  copies.collapsed_pages = counts.collapsed_pages;
   copies.write_notify_faults = counts.write_notify_faults;
   copies.failed_faults = counts.failed_faults;
   copies.other_faults = counts.other_faults;
@@ -388,7 +392,9 @@ Expected<void> TracepointBackend::sample() {
   unsure_faults_ = snapshot->losses.vma_misses;
   overhead_ = {snapshot->overhead.events, snapshot->overhead.ns_per_event};
   if (const auto counts = probe_.sample_counts(); counts && sampling_) {
-    sampling_ = {sampling_->period, counts->emitted, counts->received, counts->lost};
+    const std::uint64_t dropped = sampler_->dropped();
+    sampling_ = {sampling_->period, counts->emitted, counts->received - dropped,
+                 counts->lost + dropped};
   }
   // Of two, the lesser: one that was held up, or that had the kernel patch itself to time the
   // programs, is no reason to look away for so long.
@@ -468,6 +474,7 @@ Measurement TracepointBackend::measurement(const CodeOf& code) const {
     result.processes.back().sampled = sampler_->of(id, pages);
     result.processes.back().patterns = sampler_->patterns_of(id);
   }
+  if (sampler_) result.sampling->unread = sampler_->unread();
   return result;
 }
 

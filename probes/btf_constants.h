@@ -2,6 +2,8 @@
 
 #include <cstdint>
 
+struct btf;
+
 namespace cowshed {
 
 // Constants of the running kernel that a BPF program cannot have relocated, read from its BTF.
@@ -14,11 +16,16 @@ struct BtfConstants {
   std::uint32_t gfp_noretry = 0x10000;
   // Bytes from the per-CPU variable `runqueues` to `vm_event_states`; 0: not known.
   std::int64_t vm_events_from_runqueue = 0;
+  // Whether splits of huge pages can be counted, if there are any.
+  bool counts_splits = false;
+  // Whether it has the tracepoints of khugepaged and MADV_COLLAPSE.
+  bool has_collapse_events = false;
   // The kernel function bpf_rdonly_cast (since 6.2), by its number in BTF; 0: there is none.
   std::int32_t rdonly_cast = 0;
 };
 
-// The defaults where the kernel's BTF cannot be read.
+// Of the running kernel; the defaults where its BTF cannot be read.
 BtfConstants read_btf_constants();
+BtfConstants read_btf_constants(const btf& kernel);
 
 }  // namespace cowshed

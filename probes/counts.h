@@ -48,6 +48,7 @@ struct ProcessCounts {
   bool alive = true;
   bool shares_memory = false;  // began in its parent's address space: vfork, posix_spawn
   std::uint64_t start_ns = 0;
+  std::uint64_t start_ticks = 0;  // the start as /proc/PID/stat has it for the caller
   std::optional<std::uint64_t> end_ns;
   std::optional<int> exit_status;  // of a process that exited
   std::optional<int> signal;       // that ended it
@@ -67,8 +68,8 @@ struct ProcessCounts {
   std::uint64_t zero_page_writes = 0;     // over the kernel's page of zeros, that a read had mapped
   std::uint64_t zero_filled_faults = 0;   // first touch; see zero_filled_pages
   std::uint64_t write_notify_faults = 0;  // the first store to a clean page of a shared file
-  std::uint64_t failed_faults = 0;        // SIGSEGV, or EFAULT and a retry inside the kernel
-  std::uint64_t other_faults = 0;         // hugetlb, userfaultfd, swap, a present page of a file
+  std::uint64_t failed_faults = 0;  // SIGSEGV, SIGBUS, or EFAULT and a retry inside the kernel
+  std::uint64_t other_faults = 0;   // hugetlb, userfaultfd, swap, a present page of a file
 
   // Exceptions in all: the sum of the classes and pending_faults.
   std::uint64_t write_faults = 0;
@@ -76,7 +77,11 @@ struct ProcessCounts {
   std::uint64_t pending_faults = 0;
 
   std::uint64_t zero_filled_pages = 0;  // a huge first touch is one fault and 512 pages
-  std::uint64_t huge_splits = 0;        // shared 2 MiB pages that a write broke into 4 KiB ones
+  // Shared 2 MiB pages that a write broke into 4 KiB ones; nothing where the kernel does not say.
+  std::optional<std::uint64_t> huge_splits;
+  // Pages that the kernel copied into huge pages without a fault (MADV_COLLAPSE, khugepaged).  The
+  // process shares none of them afterwards.  Nothing if the kernel does not report collapses.
+  std::optional<std::uint64_t> collapsed_pages;
   // Of copied_pages(): before the last exec, so not of what the process now runs.
   std::uint64_t copied_pages_before_exec = 0;
   std::vector<ArenaCount> arenas;       // part of copied_file_pages
@@ -93,7 +98,8 @@ struct Losses {
   std::uint64_t arenas = 0;     // copies counted, but not under their arena's name
   std::uint64_t late = 0;       // faults of a process whose final counts had been handed out
   // Faults whose mapping was not found: counted, but perhaps in the wrong class of reused, failed,
-  // write_notify and other.  Not part of lost().
+  // write_notify and other; and private pages that were not there, where the page tables cannot be
+  // read: counted as copied (file), first touch or other, perhaps swapped in.  Not part of lost().
   std::uint64_t vma_misses = 0;
   // Runs that BPF refused because an interrupt came in during a run of the same program.  Such an
   // interrupt is never a fault of a tracked task.  Not part of lost().

@@ -8,6 +8,7 @@
 
 #include "copy_times.bpf.h"
 #include "mapping.bpf.h"
+#include "page_table.bpf.h"
 #include "process.bpf.h"
 #include "sample.bpf.h"
 
@@ -95,6 +96,16 @@ static __always_inline int was_split(struct thread_state* thread) {
   return end_split(thread);
 }
 
+/* Of a thread on its way out of its address space.  Nothing may follow, so its pending fault is
+ * counted at once, and counted again if there is an allocation. */
+static __always_inline void flush_after_exit(struct thread_state* thread,
+                                             struct task_struct* task) {
+  __u8 pending = thread->pending.mode;
+  settle(thread);
+  flush(thread, task);
+  thread->pending.mode = pending;
+}
+
 /* Whether the fault's class is still open, and then it is pending once it has a mode. */
 static __always_inline int is_open(struct thread_state* thread, __u64 address,
                                    unsigned long error_code, __u32 traits) {
@@ -137,7 +148,9 @@ static __always_inline int enter_usual_fault(struct thread_state* thread, unsign
 /* The rest, in a function of its own: what calls it stays small. */
 static __always_inline int enter_fault(unsigned long address, struct pt_regs* regs,
                                        unsigned long error_code, __u32 mode) {
-  if (mode == PENDING_KERNEL && (!(error_code & PF_WRITE) || address >> 63)) {
+  /* Every access by a shadow stack's instructions is handled as a write (arch/x86/mm/fault.c). */
+  int is_write = (error_code & (PF_WRITE | PF_SHADOW_STACK)) != 0;
+  if (mode == PENDING_KERNEL && (!is_write || address >> 63)) {
     return 0;
   }
   struct task_struct* task = bpf_get_current_task_btf();
@@ -146,7 +159,7 @@ static __always_inline int enter_fault(unsigned long address, struct pt_regs* re
     return 0;
   }
   begin_timing(thread);
-  if (!(error_code & PF_WRITE)) {
+  if (!is_write) {
     /* What it allocates is not the earlier fault's. */
     if (thread->pending.mode != PENDING_NONE) {
       begin_update(thread);
@@ -183,12 +196,7 @@ static __always_inline int enter_fault(unsigned long address, struct pt_regs* re
   }
   end_update(thread);
   if (thread->exited) {
-    /* On its way out of its address space.  Nothing may follow, so it is counted at once, and
-     * counted again if there is an allocation. */
-    __u8 pending = thread->pending.mode;
-    settle(thread);
-    flush(thread, task);
-    thread->pending.mode = pending;
+    flush_after_exit(thread, task);
   }
   return 0;
 }
@@ -232,6 +240,11 @@ static __always_inline int frame_is_live(struct thread_state* thread) {
 
 static __always_inline int has_user_fault_flag(void) {
   return bpf_core_field_exists(struct task_struct, in_user_fault);
+}
+
+/* What is allocated then is not the fault's that had to wait for it. */
+static __always_inline int in_reclaim(struct task_struct* task) {
+  return task->flags & PF_MEMALLOC;
 }
 
 static __always_inline int in_user_fault(struct task_struct* task) {
@@ -282,20 +295,59 @@ static __noinline int count_arena(struct thread_state* thread) {
   return 0;
 }
 
-static __always_inline __u32 outcome_with_page(__u32 traits, __u32 protection, __u32 order,
+/* Of a write to a private page that is not there, for which the kernel allocates a page that it
+ * does not fill with zeros.  COWSHED_CLASSES: that page is not what it was for, so the fault is
+ * still pending. */
+static __noinline __u32 outcome_with_absent_page(struct thread_state* thread, __u32 order) {
+  __u32 traits = thread->pending.traits;
+  __u32 entry = page_entry(thread->address);
+  /* A page that the fault has fetched from swap, and now copies, since others have it too. */
+  if (entry == ENTRY_PRESENT) {
+    return traits & MAPPING_FILE ? COWSHED_COPIED_FILE : COWSHED_COPIED_ANON;
+  }
+  if (entry == ENTRY_SWAP || entry == ENTRY_PROT_NONE) return COWSHED_CLASSES;
+  if (entry == ENTRY_UNKNOWN) {
+    thread->counts.vma_misses++;
+  }
+  if (traits & MAPPING_FILE) {
+    /* The kernel takes a page before it asks the file for what to copy (do_cow_fault). */
+    return is_beyond_file(thread) ? COWSHED_FAILED : COWSHED_COPIED_FILE;
+  }
+  return order ? COWSHED_ZERO_FILLED : COWSHED_OTHER; /* a huge page is cleared later */
+}
+
+#define LOOKS_AT_MAPPING 8
+
+/* The mapping was not found when the fault entered, as while another thread maps or unmaps.  Now
+ * the kernel holds on to it. */
+static __noinline int look_again(struct thread_state* thread) {
+  struct pending_fault* fault = &thread->pending;
+  for (int i = 0; i < LOOKS_AT_MAPPING && !(fault->traits & MAPPING_FOUND); i++) {
+    if (!fault->traits) {
+      thread->counts.vma_misses--;
+    }
+    fault->traits = mapping_traits(thread, thread->address);
+  }
+  return 0;
+}
+
+static __always_inline __u32 outcome_with_page(struct thread_state* thread, __u32 order,
                                                __u32 gfp) {
-  __u32 copied = traits & MAPPING_FILE ? COWSHED_COPIED_FILE : COWSHED_COPIED_ANON;
-  /* A page of the stack, or of the file that a core is dumped into. */
-  if (traits & MAPPING_ABSENT) return gfp & gfp_zero ? COWSHED_ZERO_FILLED : COWSHED_FAILED;
-  if (protection) {
+  struct pending_fault* fault = &thread->pending;
+  if (!(fault->traits & MAPPING_FOUND)) {
+    look_again(thread);
+  }
+  __u32 traits = fault->traits;
+  if (fault->protection) {
+    __u32 copied = traits & MAPPING_FILE ? COWSHED_COPIED_FILE : COWSHED_COPIED_ANON;
     return gfp & gfp_zero || order ? COWSHED_ZERO_PAGE_WRITE : copied;
   }
   if (gfp & gfp_zero) return COWSHED_ZERO_FILLED;
+  if (traits & MAPPING_ABSENT) return COWSHED_FAILED; /* of the file that a core is dumped into */
   if (traits & MAPPING_SHARED) {
     return traits & MAPPING_SHMEM ? COWSHED_ZERO_FILLED : COWSHED_OTHER;
   }
-  if (traits & MAPPING_FILE) return COWSHED_COPIED_FILE;
-  return order ? COWSHED_ZERO_FILLED : COWSHED_OTHER; /* a huge page is cleared later; swap-in */
+  return outcome_with_absent_page(thread, order);
 }
 
 static __always_inline int may_be_for_fault(const void* page, __u32 order, __u32 gfp) {
@@ -303,7 +355,7 @@ static __always_inline int may_be_for_fault(const void* page, __u32 order, __u32
     return 0;
   }
   /* What a read ahead or a write(2) asks for is a page of the page cache. */
-  if (!order && gfp & (gfp_noretry | gfp_write)) {
+  if (!order && gfp & gfp_page_cache) {
     return 0;
   }
   return 1;
@@ -314,21 +366,22 @@ static __always_inline void allocate(struct thread_state* thread, __u32 order, _
   begin_update(thread);
   if (is_for_fault) {
     struct pending_fault* fault = &thread->pending;
-    fault->outcome = outcome_with_page(fault->traits, fault->protection, order, gfp);
-    /* The kernel takes a page before it asks the file for what to copy (do_cow_fault). */
-    if (fault->outcome == COWSHED_COPIED_FILE && !fault->protection && is_beyond_file(thread)) {
-      fault->outcome = COWSHED_FAILED;
+    __u32 outcome = outcome_with_page(thread, order, gfp);
+    if (outcome == COWSHED_CLASSES) {
+      end_update(thread);
+      return;
     }
-    if (fault->outcome == COWSHED_ZERO_FILLED) {
+    fault->outcome = outcome;
+    if (outcome == COWSHED_ZERO_FILLED) {
       thread->counts.zero_filled_pages += 1ULL << (order & 31);
     }
-    if (fault->outcome <= COWSHED_COPIED_FILE && was_split(thread)) {
-      thread->counts.huge_splits++;
-    }
-    if (fault->outcome == COWSHED_COPIED_FILE && fault->traits & MAPPING_ARENA) {
-      count_arena(thread);
-    }
-    if (fault->outcome <= COWSHED_COPIED_FILE) {
+    if (outcome <= COWSHED_COPIED_FILE) {
+      if (was_split(thread)) {
+        thread->counts.huge_splits++;
+      }
+      if (outcome == COWSHED_COPIED_FILE && fault->traits & MAPPING_ARENA) {
+        count_arena(thread);
+      }
       thread->timing.has_copied = time_copies;
       sample_copy(thread);
     }
@@ -345,7 +398,7 @@ static __noinline int allocate_page(__u64* context) {
   }
   struct task_struct* task = bpf_get_current_task_btf();
   struct thread_state* thread = state_of(task);
-  if (!thread || thread->pending.mode == PENDING_NONE) {
+  if (!thread || thread->pending.mode == PENDING_NONE || in_reclaim(task)) {
     return 0;
   }
   int is_for_fault = in_pending_fault(thread, task, context);
@@ -353,8 +406,8 @@ static __noinline int allocate_page(__u64* context) {
     thread->counts.faults[thread->pending.outcome & (COWSHED_CLASSES - 1)]--;
   }
   allocate(thread, order, gfp, is_for_fault);
-  if (thread->exited) {
-    flush(thread, task);
+  if (is_for_fault && thread->exited) {
+    flush_after_exit(thread, task);
   }
   return 0;
 }
@@ -372,13 +425,19 @@ int on_page_alloc(__u64* context) {
   __u32 gfp = context[2];
   if (thread->pending.mode == PENDING_USER &&
       may_be_for_fault((const void*)context[0], order, gfp)) {
-    allocate(thread, order, gfp, in_user_fault(task_of(thread)));
+    struct task_struct* task = task_of(thread);
+    if (!in_reclaim(task)) {
+      allocate(thread, order, gfp, in_user_fault(task));
+    }
   }
   return 0;
 }
 
-SEC("tp_btf/sched_process_fork")
-int BPF_PROG(on_fork, struct task_struct* parent, struct task_struct* child) {
+/* sched_process_fork leaves out the threads that the kernel adds to a process: io_uring's, vhost's.
+ */
+SEC("tp_btf/task_newtask")
+int BPF_PROG(on_new_task, struct task_struct* child) {
+  struct task_struct* parent = bpf_get_current_task_btf();
   if (!parent->bpf_storage) {
     return 0;
   }
@@ -408,15 +467,18 @@ int BPF_PROG(on_fork, struct task_struct* parent, struct task_struct* child) {
   return 0;
 }
 
-SEC("tp_btf/sched_process_exec")
-int BPF_PROG(on_exec, struct task_struct* task) {
-  if (!task->bpf_storage) {
+/* An exec names the thread as soon as it has its new address space.  The pages that it copies
+ * there, before sched_process_exec, are the new program's. */
+SEC("tp_btf/task_rename")
+int BPF_PROG(on_rename, struct task_struct* task, const char* comm) {
+  if (!task->bpf_storage || task != bpf_get_current_task_btf()) {
     return 0;
   }
   struct thread_state* thread = state_of(task);
-  if (!thread) {
+  if (!thread || thread->program == (__u64)task->mm) {
     return 0;
   }
+  thread->program = (__u64)task->mm;
   begin_update(thread);
   settle(thread);
   thread->mapping.mm = 0; /* the next address space may lie where an older one lay */
@@ -432,10 +494,93 @@ int BPF_PROG(on_exec, struct task_struct* task) {
     process->copied_before_exec =
         counts->faults[COWSHED_COPIED_ANON] + counts->faults[COWSHED_COPIED_FILE] +
         process->counts.faults[COWSHED_COPIED_ANON] + process->counts.faults[COWSHED_COPIED_FILE];
-    bpf_probe_read_kernel(process->comm, sizeof process->comm, &task->comm);
+    bpf_probe_read_kernel_str(process->comm, sizeof process->comm, comm);
     end_record_change();
   }
   end_update(thread);
+  return 0;
+}
+
+/* The kernel raises this signal within the fault that failed: the store hit a guard page, a place
+ * beyond the end of a file, or no mapping. */
+SEC("tp_btf/signal_generate")
+int BPF_PROG(on_signal, int signal, struct kernel_siginfo* info, struct task_struct* task) {
+  if ((signal != SIGSEGV && signal != SIGBUS) || task != bpf_get_current_task_btf() ||
+      !task->bpf_storage) {
+    return 0;
+  }
+  struct thread_state* thread = state_of(task);
+  int code = 0;
+  /* Above 0: the kernel's own. */
+  if (!thread || thread->pending.mode != PENDING_USER ||
+      bpf_probe_read_kernel(&code, sizeof code,
+                            (void*)info + bpf_core_field_offset(struct kernel_siginfo, si_code)) ||
+      code <= 0) {
+    return 0;
+  }
+  struct pt_regs* entry = (struct pt_regs*)bpf_task_pt_regs(task);
+  if (entry->ip == thread->pending.ip && entry->orig_ax == ~0UL) {
+    begin_update(thread);
+    thread->pending.outcome = COWSHED_FAILED;
+    settle(thread);
+    end_update(thread);
+  }
+  return 0;
+}
+
+/* How many pages a collapse found missing, by the thread that does it. */
+struct {
+  __uint(type, BPF_MAP_TYPE_LRU_HASH);
+  __uint(max_entries, 4096);
+  __type(key, __u32);
+  __type(value, __u32);
+} collapses SEC(".maps");
+
+#define SCAN_SUCCEED 1 /* mm/khugepaged.c */
+#define PAGES_OF_HUGE 512
+
+SEC("tp_btf/mm_collapse_huge_page_isolate")
+int BPF_PROG(on_isolate, void* page, int missing) {
+  __u32 thread = bpf_get_current_pid_tgid();
+  __u32 pages = missing;
+  bpf_map_update_elem(&collapses, &thread, &pages, BPF_ANY);
+  return 0;
+}
+
+/* MADV_COLLAPSE, or khugepaged: the pages of 2 MiB become one of the process's own, without a
+ * fault. */
+SEC("tp_btf/mm_collapse_huge_page")
+int BPF_PROG(on_collapse, struct mm_struct* mm, int isolated, int status) {
+  __u32 thread = bpf_get_current_pid_tgid();
+  __u32* missing = bpf_map_lookup_elem(&collapses, &thread);
+  struct task_struct* owner = BPF_CORE_READ(mm, owner);
+  if (status != SCAN_SUCCEED || !missing || *missing > PAGES_OF_HUGE || !owner) {
+    return 0;
+  }
+  struct cowshed_key key = {};
+  fill_key(&key, owner);
+  struct cowshed_process* process = bpf_map_lookup_elem(&processes, &key);
+  if (process) {
+    begin_record_change();
+    __sync_fetch_and_add(&process->collapsed_pages, PAGES_OF_HUGE - *missing);
+    end_record_change();
+  }
+  return 0;
+}
+
+struct cpu_number {
+  __u64 cpu;
+};
+
+/* Run by the loader for each CPU that is online. */
+SEC("syscall")
+int add_cpu(struct cpu_number* number) {
+  __u64 shift = percpu_shift(number->cpu);
+  __u32 part = percpu_parts;
+  if (shift && part < MOST_CPUS) {
+    percpu_shifts[part & (MOST_CPUS - 1)] = shift;
+    percpu_parts = part + 1;
+  }
   return 0;
 }
 

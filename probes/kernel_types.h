@@ -18,6 +18,7 @@
 #define PF_PROTECTION 0x1
 #define PF_WRITE 0x2
 #define PF_KEY 0x20
+#define PF_SHADOW_STACK 0x40
 
 /* include/linux/mm.h: unchanged 6.1 to 6.18. */
 #define VM_WRITE 0x2
@@ -32,6 +33,9 @@
 #define S_IFREG 0100000
 #define SIGNAL_GROUP_EXIT 0x4 /* include/linux/sched/signal.h */
 #define PF_EXITING 0x4        /* include/linux/sched.h */
+#define PF_MEMALLOC 0x800     /* in reclaim */
+#define SIGBUS 7
+#define SIGSEGV 11
 #define PT_REGS_WORDS 21
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -111,7 +115,11 @@ struct percpu_counter {
   __s32* counters;
 };
 
+struct task_struct;
+
 struct mm_struct {
+  void* pgd;
+  struct task_struct* owner; /* with CONFIG_MEMCG */
   struct maple_tree mm_mt;
   struct percpu_counter rss_stat[4];
 };
@@ -209,12 +217,17 @@ struct task_struct {
   unsigned long nvcsw;
   unsigned long nivcsw;
   __u64 start_time;
+  __u64 start_boottime;
   char comm[16];
   struct signal_struct* signal;
   int pagefault_disabled;
   unsigned in_user_fault : 1;
   void* bpf_storage;
   struct thread_struct thread;
+};
+
+struct kernel_siginfo {
+  int si_code;
 };
 
 /* A per-CPU map keeps one per-CPU pointer an element. */

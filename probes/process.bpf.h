@@ -33,8 +33,13 @@ static __always_inline __u64 number(__u64* memory, const void* pointer) {
   return *(volatile __u64*)memory;
 }
 
-/* How far from a per-CPU pointer its part on `cpu` lies, learnt from a map of our own: the kernel's
- * table of offsets is no symbol that we may resolve. */
+/* Where a CPU's part of a per-CPU pointer lies, as far from the pointer: of the CPUs that were
+ * online when the programs were loaded. */
+#define MOST_CPUS 4096
+__u64 percpu_shifts[MOST_CPUS];
+__u32 percpu_parts;
+
+/* Learnt from a map of our own: the kernel's table of offsets is no symbol that we may resolve. */
 static __always_inline __u64 percpu_shift(__u32 cpu) {
   __u32 slot = 0;
   struct cowshed_process* mine = bpf_map_lookup_elem(&new_process, &slot);
@@ -47,6 +52,21 @@ static __always_inline __u64 percpu_shift(__u32 cpu) {
   bpf_probe_read_kernel(&base, sizeof base,
                         (void*)map + bpf_core_field_offset(struct bpf_array, pptrs));
   return base ? number(&mine->id, there) - base : 0;
+}
+
+struct percpu_sum {
+  __u64 counters;
+  __s64 sum;
+};
+
+static long add_part(__u32 part, struct percpu_sum* sum) {
+  if (part >= MOST_CPUS) {
+    return 1;
+  }
+  __s32 value = 0;
+  bpf_probe_read_kernel(&value, sizeof value, (void*)(sum->counters + percpu_shifts[part]));
+  sum->sum += value;
+  return 0;
 }
 
 /* Resident anonymous memory of `task`.  A percpu_counter alone is off by up to 32 pages a CPU,
@@ -64,17 +84,10 @@ static __always_inline __u64 anonymous_bytes(struct task_struct* task) {
     pages = BPF_CORE_READ((struct mm_struct___v6_1*)mm, rss_stat.count[MM_ANONPAGES].counter);
     pages += BPF_CORE_READ((struct task_struct___v6_1*)task, rss_stat.count[MM_ANONPAGES]);
   } else {
-    pages = BPF_CORE_READ(mm, rss_stat[MM_ANONPAGES].count);
-    __u64 counters = (__u64)BPF_CORE_READ(mm, rss_stat[MM_ANONPAGES].counters);
-    for (__u32 cpu = 0; cpu < 1024; cpu++) {
-      __u64 shift = cpu < possible_cpus ? percpu_shift(cpu) : 0;
-      if (!shift) {
-        break;
-      }
-      __s32 part = 0;
-      bpf_probe_read_kernel(&part, sizeof part, (void*)(counters + shift));
-      pages += part;
-    }
+    struct percpu_sum parts = {.counters =
+                                   (__u64)BPF_CORE_READ(mm, rss_stat[MM_ANONPAGES].counters)};
+    bpf_loop(percpu_parts, add_part, &parts, 0);
+    pages = BPF_CORE_READ(mm, rss_stat[MM_ANONPAGES].count) + parts.sum;
   }
   return pages > 0 ? (__u64)pages * 4096 : 0;
 }
@@ -98,6 +111,7 @@ static __always_inline int add_process(struct task_struct* task, struct cowshed_
   process->ppid = tgid_here(BPF_CORE_READ(task, real_parent));
   process->flags = flags;
   struct task_struct* leader = BPF_CORE_READ(task, group_leader);
+  process->start_boot_ns = BPF_CORE_READ(leader, start_boottime);
   bpf_probe_read_kernel(process->comm, sizeof process->comm, &leader->comm);
   long refused = bpf_map_update_elem(&processes, key, process, BPF_NOEXIST);
   if (refused == -17) { /* -EEXIST: another CPU was quicker */
@@ -132,6 +146,7 @@ static __always_inline int add_thread(struct task_struct* task, struct cowshed_k
   end_record_change();
   thread->await_exec = await_exec;
   thread->key = *key;
+  thread->program = (__u64)BPF_CORE_READ(task, mm);
   mark_stack(&thread->stack, task);
   return 1;
 }

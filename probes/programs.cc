@@ -7,13 +7,16 @@
 #include <fcntl.h>
 #include <linux/perf_event.h>
 #include <string>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include <utility>
 
 #include <cowshed/probes/btf_constants.h>
+#include <cowshed/probes/high_descriptors.h>
 #include <cowshed/probes/libbpf_text.h>
+#include <cowshed/probes/online_cpus.h>
 #include <cowshed/probes/programs.h>
 
 // The skeleton names the types of record.h.
@@ -86,52 +89,72 @@ int put_in_kernel_function(bpf_program* program, std::int32_t number) {
   return bpf_program__set_insns(program, instructions.data(), instructions.size());
 }
 
-// The event on one CPU; negative: the error.
-int open_fault_end(std::uint64_t event, int cpu) {
+// The event on one CPU, with the program; negative: the error.
+int open_fault_end(std::uint64_t event, int cpu, int program) {
   perf_event_attr attributes = {};
   attributes.size = sizeof attributes;
   attributes.type = PERF_TYPE_SOFTWARE;
   attributes.config = event;
   attributes.sample_period = 1;
-  const long fd = syscall(SYS_perf_event_open, &attributes, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC);
-  return fd < 0 ? -errno : static_cast<int>(fd);
+  const long opened = syscall(SYS_perf_event_open, &attributes, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC);
+  if (opened < 0) return -errno;
+  const int fd = static_cast<int>(opened);
+  if (ioctl(fd, PERF_EVENT_IOC_SET_BPF, program) == 0) return fd;
+  const int error = errno;
+  close(fd);
+  return -error;
 }
 
-Expected<void> attach_to_fault_ends(bpf_program* program, std::vector<bpf_link*>& links,
+Expected<void> attach_to_fault_ends(const bpf_program* program, HighDescriptors& events,
                                     const LibbpfText& text) {
-  const int cpus = libbpf_num_possible_cpus();
-  for (int cpu = 0; cpu < cpus; ++cpu) {
+  for (const int cpu : online_cpus()) {
     for (const std::uint64_t event :
          {PERF_COUNT_SW_PAGE_FAULTS_MIN, PERF_COUNT_SW_PAGE_FAULTS_MAJ}) {
-      const int fd = open_fault_end(event, cpu);
-      if (fd == -ENODEV) continue;  // offline
-      if (fd < 0) return refused("timing copies: perf_event_open", fd, text);
-      bpf_link* link = bpf_program__attach_perf_event(program, fd);
-      if (link == nullptr) {
-        const int error = errno;
-        close(fd);
-        return refused("timing copies: attaching to a perf event", error, text);
+      const int error =
+          events.add([&] { return open_fault_end(event, cpu, bpf_program__fd(program)); });
+      if (error != 0 && error != ENODEV) {  // gone offline meanwhile
+        return refused("timing copies: perf_event_open", error, text);
       }
-      links.push_back(link);  // and it owns the event
     }
   }
   return {};
+}
+
+// A program of the type "syscall"; what it says is in the programs' variables.
+void run_once(int program, const void* context, std::size_t size) {
+  bpf_test_run_opts options = {};
+  options.sz = sizeof options;
+  options.ctx_in = context;
+  options.ctx_size_in = static_cast<__u32>(size);
+  bpf_prog_test_run_opts(program, &options);
+}
+
+// Has the programs find out where they can read page tables.  Where they cannot (a kernel that lays
+// memory out otherwise) they count what they are not sure of.
+void find_direct_map(int program) {
+  constexpr std::size_t kWords = 4;  // TOKEN_WORDS of page_table.bpf.h
+  struct Place {
+    std::uint64_t address = 0;
+    std::array<std::uint64_t, kWords> words = {};
+  };
+  alignas(64) std::array<std::uint64_t, kWords> token = {};  // on one page
+  if (getentropy(token.data(), sizeof token) != 0) return;
+  Place place = {reinterpret_cast<std::uintptr_t>(token.data()), token};
+  run_once(program, &place, sizeof place);
 }
 
 }  // namespace
 
 struct Programs::State {
   cow_bpf* skeleton = nullptr;
+  BtfConstants constants;
   std::vector<int> descriptors;
-  std::vector<bpf_link*> fault_ends;
+  HighDescriptors fault_ends;
 
   State() = default;
   State(const State&) = delete;
   State& operator=(const State&) = delete;
-  ~State() {
-    for (bpf_link* link : fault_ends) bpf_link__destroy(link);
-    cow_bpf__destroy(skeleton);
-  }
+  ~State() { cow_bpf__destroy(skeleton); }
 };
 
 Programs::Programs(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -147,18 +170,16 @@ Expected<Programs> Programs::load(const SamplingOptions& sampling, Timing timing
   if (skeleton == nullptr) {
     return refused("opening the BPF programs", errno, text);
   }
-  const BtfConstants constants = read_btf_constants();
+  const BtfConstants& constants = state->constants = read_btf_constants();
   skeleton->rodata->gfp_movable = constants.gfp_movable;
   skeleton->rodata->gfp_zero = constants.gfp_zero;
-  skeleton->rodata->gfp_write = constants.gfp_write;
-  skeleton->rodata->gfp_noretry = constants.gfp_noretry;
+  skeleton->rodata->gfp_page_cache = constants.gfp_write | constants.gfp_noretry;
   skeleton->rodata->vm_events_from_runqueue = constants.vm_events_from_runqueue;
   for (bpf_program* program : {skeleton->progs.on_user_fault, skeleton->progs.on_page_alloc}) {
     if (put_in_kernel_function(program, constants.rdonly_cast) == 0) {
       skeleton->rodata->can_cast = constants.rdonly_cast != 0 ? 1 : 0;
     }
   }
-  skeleton->rodata->possible_cpus = static_cast<std::uint32_t>(libbpf_num_possible_cpus());
   if (sampling.period != 0) {
     skeleton->rodata->sample_period = sampling.period;
     skeleton->rodata->sample_stack_bytes =
@@ -169,10 +190,18 @@ Expected<Programs> Programs::load(const SamplingOptions& sampling, Timing timing
     }
   }
   skeleton->rodata->time_copies = timing == Timing::on ? 1 : 0;
+  for (bpf_program* program : {skeleton->progs.on_isolate, skeleton->progs.on_collapse}) {
+    bpf_program__set_autoload(program, constants.has_collapse_events);
+  }
   bpf_program__set_autoload(skeleton->progs.on_fault_end, timing == Timing::on);
   bpf_map__set_autocreate(skeleton->maps.copy_times, timing == Timing::on);
   if (const int error = cow_bpf__load(skeleton); error != 0) {
     return refused("loading the BPF programs", error, text);
+  }
+  find_direct_map(bpf_program__fd(skeleton->progs.find_direct_map));
+  for (const int cpu : online_cpus()) {
+    const auto number = static_cast<std::uint64_t>(cpu);
+    run_once(bpf_program__fd(skeleton->progs.add_cpu), &number, sizeof number);
   }
   if (const int error = cow_bpf__attach(skeleton); error != 0) {
     return refused("attaching the BPF programs", error, text);
@@ -180,9 +209,9 @@ Expected<Programs> Programs::load(const SamplingOptions& sampling, Timing timing
   const auto& programs = skeleton->progs;
   state->descriptors = {
       bpf_program__fd(programs.on_user_fault), bpf_program__fd(programs.on_kernel_fault),
-      bpf_program__fd(programs.on_page_alloc), bpf_program__fd(programs.on_fork),
-      bpf_program__fd(programs.on_exec),       bpf_program__fd(programs.on_exit),
-      bpf_program__fd(programs.on_free)};
+      bpf_program__fd(programs.on_page_alloc), bpf_program__fd(programs.on_new_task),
+      bpf_program__fd(programs.on_rename),     bpf_program__fd(programs.on_signal),
+      bpf_program__fd(programs.on_exit),       bpf_program__fd(programs.on_free)};
   if (timing == Timing::on) {
     state->descriptors.push_back(bpf_program__fd(programs.on_fault_end));
     if (auto attached = attach_to_fault_ends(programs.on_fault_end, state->fault_ends, text);
@@ -195,7 +224,7 @@ Expected<Programs> Programs::load(const SamplingOptions& sampling, Timing timing
 
 int Programs::processes_map() const { return bpf_map__fd(state_->skeleton->maps.processes); }
 int Programs::copy_times_map() const {
-  return state_->fault_ends.empty() ? -1 : bpf_map__fd(state_->skeleton->maps.copy_times);
+  return state_->fault_ends.is_empty() ? -1 : bpf_map__fd(state_->skeleton->maps.copy_times);
 }
 int Programs::arenas_map() const { return bpf_map__fd(state_->skeleton->maps.arenas); }
 int Programs::roots_map() const { return bpf_map__fd(state_->skeleton->maps.roots); }
@@ -220,6 +249,8 @@ std::optional<std::uint64_t> Programs::record_changes() const {
   if (begun != done) return std::nullopt;
   return begun;
 }
+bool Programs::counts_splits() const { return state_->constants.counts_splits; }
+bool Programs::counts_collapses() const { return state_->constants.has_collapse_events; }
 std::span<const int> Programs::descriptors() const { return state_->descriptors; }
 
 Expected<cowshed_adoption> Programs::adopt(cowshed_adopt_mode mode) {

@@ -35,6 +35,8 @@ class Programs {
   std::uint64_t arenas_added() const;
   // How often records in `processes` have changed; nothing while one changes.
   std::optional<std::uint64_t> record_changes() const;
+  bool counts_splits() const;                // of huge pages
+  bool counts_collapses() const;             // into huge pages
   std::span<const int> descriptors() const;  // of the programs that run on events
   Expected<cowshed_adoption> adopt(cowshed_adopt_mode mode);
   Expected<std::vector<cowshed_thread_record>> dump_threads() const;

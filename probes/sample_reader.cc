@@ -39,21 +39,25 @@ CopySample described(const cowshed_sample& from) {
   return sample;
 }
 
-int receive(void* arrived, void* data, std::size_t bytes) {
+// One buffer's: libbpf's loop would go on for as long as somebody copies faster than we take.
+constexpr int kEnough = -ENOBUFS;
+
+}  // namespace
+
+int SampleReader::receive(void* to, void* data, std::size_t bytes) {
+  auto* arrived = static_cast<Arrived*>(to);
   cowshed_sample record = {};
   std::memcpy(&record, data, std::min(bytes, kWithoutStack));
-  CopySample& sample =
-      static_cast<std::vector<CopySample>*>(arrived)->emplace_back(described(record));
+  CopySample& sample = arrived->samples.emplace_back(described(record));
   const auto* begin = static_cast<const std::uint8_t*>(data);
   // The ring rounds sizes up.
   const std::size_t end = kWithoutStack + record.stack_bytes;
   if (end <= bytes) {
     sample.stack.assign(begin + kWithoutStack, begin + end);
   }
-  return 0;
+  arrived->bytes += bytes + BPF_RINGBUF_HDR_SZ;
+  return arrived->bytes < arrived->buffer_bytes ? 0 : kEnough;
 }
-
-}  // namespace
 
 void SampleReader::Free::operator()(ring_buffer* buffer) const { ring_buffer__free(buffer); }
 
@@ -65,16 +69,23 @@ Expected<SampleReader> SampleReader::open(const Programs& programs) {
   if (!reader.buffer_) {
     return system_error("opening the BPF ring buffer of samples", errno);
   }
+  bpf_map_info info = {};
+  __u32 size = sizeof info;
+  if (bpf_obj_get_info_by_fd(programs.samples_map(), &info, &size) != 0) {
+    return system_error("sizing the BPF ring buffer of samples", errno);
+  }
+  reader.arrived_->buffer_bytes = info.max_entries;
   return reader;
 }
 
 Expected<std::vector<CopySample>> SampleReader::take() {
+  arrived_->bytes = 0;
   const int consumed = ring_buffer__consume(buffer_.get());
-  if (consumed < 0) {
+  if (consumed < 0 && consumed != kEnough) {
     return system_error("reading the BPF ring buffer of samples", -consumed);
   }
-  received_ += arrived_->size();
-  return std::exchange(*arrived_, {});
+  received_ += arrived_->samples.size();
+  return std::exchange(arrived_->samples, {});
 }
 
 Expected<SampleCounts> SampleReader::counts() const {

@@ -18,7 +18,8 @@ class SampleReader {
  public:
   static Expected<SampleReader> open(const Programs& programs);
 
-  // All that are there, each thread's in order.
+  // All that are there, each thread's in order, but no more than the buffer holds: what is added
+  // meanwhile may wait for the next call.
   Expected<std::vector<CopySample>> take();
 
   Expected<SampleCounts> counts() const;
@@ -27,13 +28,18 @@ class SampleReader {
   struct Free {
     void operator()(ring_buffer* buffer) const;
   };
-  using Samples = std::vector<CopySample>;
+  struct Arrived {
+    std::vector<CopySample> samples;
+    std::size_t bytes = 0;  // of the buffer
+    std::size_t buffer_bytes = 0;
+  };
+  static int receive(void* arrived, void* data, std::size_t bytes);
 
   SampleReader() = default;
 
   int counts_map_ = -1;
-  std::unique_ptr<Samples> arrived_ =
-      std::make_unique<Samples>();  // the buffer's callback fills it
+  std::unique_ptr<Arrived> arrived_ =
+      std::make_unique<Arrived>();  // the buffer's callback fills it
   std::unique_ptr<ring_buffer, Free> buffer_;
   std::uint64_t received_ = 0;
 };

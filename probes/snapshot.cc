@@ -35,13 +35,16 @@ void set_counts(ProcessCounts& to, const cowshed_counts& from) {
   to.other_faults = from.faults[COWSHED_OTHER];
   to.write_faults = from.write_faults;
   to.zero_filled_pages = from.zero_filled_pages;
-  to.huge_splits = from.huge_splits;
 }
 
-void set_end(ProcessCounts& to, const cowshed_process& from) {
+std::uint64_t moved(std::uint64_t ns, std::int64_t by) {
+  return ns + static_cast<std::uint64_t>(by);
+}
+
+void set_end(ProcessCounts& to, const cowshed_process& from, const ClockOffsets& offsets) {
   const int status = static_cast<int>(from.exit_code);
   to.alive = false;
-  to.end_ns = from.end_ns;
+  to.end_ns = moved(from.end_ns, offsets.monotonic_ns);
   to.threads = 0;
   if (WIFEXITED(status)) {
     to.exit_status = WEXITSTATUS(status);
@@ -50,7 +53,8 @@ void set_end(ProcessCounts& to, const cowshed_process& from) {
   }
 }
 
-ProcessCounts describe(const cowshed_key& key, const cowshed_process& process) {
+ProcessCounts describe(const cowshed_key& key, const cowshed_process& process,
+                       const ClockOffsets& offsets) {
   ProcessCounts counts;
   counts.id = process.id;
   counts.parent_id = process.parent_id;
@@ -59,7 +63,8 @@ ProcessCounts describe(const cowshed_key& key, const cowshed_process& process) {
   counts.comm.assign(process.comm, strnlen(process.comm, sizeof process.comm));
   counts.role = (process.flags & COWSHED_ROOT) != 0 ? ProcessRole::root : ProcessRole::child;
   counts.shares_memory = (process.flags & COWSHED_SHARES_MEMORY) != 0;
-  counts.start_ns = key.start_ns;
+  counts.start_ns = moved(key.start_ns, offsets.monotonic_ns);
+  counts.start_ticks = start_ticks(process.start_boot_ns, offsets);
   counts.threads = process.threads_live;
   counts.threads_total = process.threads_total;
   counts.execs = process.execs;
@@ -68,7 +73,7 @@ ProcessCounts describe(const cowshed_key& key, const cowshed_process& process) {
     counts.shared_at_fork_anon_bytes = process.shared_at_fork_bytes;
   }
   if (has_ended(process)) {
-    set_end(counts, process);
+    set_end(counts, process, offsets);
   }
   return counts;
 }
@@ -199,10 +204,12 @@ Expected<void> SnapshotReader::read(Snapshot& snapshot) {
     if (ended) {
       view.record = take_process(*programs_, key, view.record);
     }
-    ProcessCounts counts = describe(key, view.record);
+    ProcessCounts counts = describe(key, view.record, offsets_);
     cowshed_counts sum = view.record.counts;
     add(sum, view.live.counts);
     set_counts(counts, sum);
+    if (programs_->counts_splits()) counts.huge_splits = sum.huge_splits;
+    if (programs_->counts_collapses()) counts.collapsed_pages = view.record.collapsed_pages;
     add_totals(snapshot, sum, ended);
     counts.pending_faults = view.live.pending;
     if (!view.live.comm.empty()) {

@@ -91,6 +91,7 @@ struct thread_state {
   __u32 exited;
   __u32 await_exec;
   struct cowshed_key key;
+  __u64 program; /* the address space of what it runs: compared, never followed */
   struct sample_turn turn;
   struct fault_details details;
   struct stack_blocks stack;
@@ -155,12 +156,10 @@ __u64 slow_lookups; /* mappings that bpf_find_vma had to find */
 __u32 pid_level;    /* of the loader's PID namespace */
 
 const volatile __u32 can_cast = 0; /* whether the loader has put in the kernel's bpf_rdonly_cast */
-const volatile __u32 possible_cpus = 1;
 const volatile __s64 vm_events_from_runqueue = 0; /* vm_event_states - runqueues, 0: unknown */
 const volatile __u32 gfp_movable = 0x8; /* ___GFP_* as of 6.1; the loader asks newer kernels */
 const volatile __u32 gfp_zero = 0x100;
-const volatile __u32 gfp_write = 0x1000;
-const volatile __u32 gfp_noretry = 0x10000;
+const volatile __u32 gfp_page_cache = 0x11000; /* ___GFP_NORETRY and ___GFP_WRITE */
 
 static __always_inline void add(__u64* counter, __u64 amount) {
   if (amount) {

@@ -5,7 +5,6 @@
 #include <cowshed/share/arena_table.h>
 #include <cowshed/share/arena_work.h>
 #include <cowshed/share/malloc_route.h>
-#include <cowshed/share/reference_counts.h>
 #include <cowshed/share/registry_table.h>
 #include <cowshed/share/stray_write.h>
 
@@ -30,8 +29,9 @@ Expected<Arena> Arena::create(const ArenaOptions& options) {
 Arena::Arena(ArenaCore& core) noexcept : core_(&core), front_(core.front()) {}
 
 Arena& Arena::operator=(Arena&& other) noexcept {
-  std::swap(core_, other.core_);
-  std::swap(front_, other.front_);
+  Arena taken(std::move(other));  // ends with the arena that this one had
+  std::swap(core_, taken.core_);
+  std::swap(front_, taken.front_);
   return *this;
 }
 
@@ -46,7 +46,6 @@ Arena::~Arena() {
     if (core_->abandon()) {
       return;
     }
-    release_counts_in(core_);
     core_->close();
   }
   give_back_core(core_);

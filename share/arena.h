@@ -13,6 +13,7 @@
 #include <vector>
 
 #include <cowshed/base/error.h>
+#include <cowshed/base/expected_range.h>
 #include <cowshed/base/size_literals.h>
 #include <cowshed/share/arena_front.h>
 
@@ -108,7 +109,8 @@ tl::unexpected<Error> refusal_of(const ArenaBadAlloc& failure);
 // forked children have it.  Once they were all freed the next create() gives it back.
 //
 // One that was moved from can be destroyed and assigned to; the calls that can fail answer
-// invalid_argument, the others with nothing.
+// invalid_argument, the others with nothing.  An assignment destroys the arena that the handle had,
+// at once.
 //
 // Fork: an arena that is not yet frozen is not inherited (MADV_DONTFORK), since a child's stores
 // would show in the parent.  There every call answers not_inherited and the parent is unaffected.
@@ -162,7 +164,7 @@ class Arena {
   // `count` value-initialised Ts side by side, by the same rules; capacity_exceeded for more bytes
   // than there are addresses.
   template <class T>
-  Expected<std::span<T>> make_array(std::size_t count);
+  ExpectedRange<std::span<T>> make_array(std::size_t count);
 
   // Makes the arena immutable: gives back 2 MiB ranges whose blocks were all deallocated, puts what
   // has 4 KiB pages into huge ones (see ArenaStats::huge_page_misses), maps it privately over
@@ -252,7 +254,7 @@ Expected<T*> Arena::make(Args&&... args) {
 }
 
 template <class T>
-Expected<std::span<T>> Arena::make_array(std::size_t count) {
+ExpectedRange<std::span<T>> Arena::make_array(std::size_t count) {
   if (count > static_cast<std::size_t>(-1) / sizeof(T)) {
     return too_many(count, sizeof(T));
   }

@@ -186,23 +186,46 @@ bool ArenaCore::may_have_blocks_in(const ArenaCore& other) const {
   return other.serial() <= newest_successor_.load(std::memory_order_relaxed);
 }
 
-void ArenaCore::give_unsized(void* block) noexcept {
+// Calls one of the two: `open` with jemalloc's flags if the block is in the open part.  The arena
+// cannot be frozen meanwhile.
+template <class WhenOpen, class WhenFrozen>
+void ArenaCore::visit_block(const void* block, WhenOpen open, WhenFrozen frozen) noexcept {
   const auto address = reinterpret_cast<std::uintptr_t>(block);
-  const bool open_part = address >= open_begin() && address < open_end_.load();
   const bool known = internal::last_arena.key == key();
-  if (open_part && (known || find_thread_cache())) {
+  if (address >= open_begin() && (known || find_thread_cache())) {
     const internal::Busy busy;
-    if (front()->takes(internal::last_arena.key)) {
-      cowshed_je_dallocx(block, internal::last_arena.flags);
+    // Where the open part begins is asked again: the block may have been frozen before we were
+    // busy.
+    if (front()->takes(internal::last_arena.key) && address >= open_begin()) {
+      open(internal::last_arena.flags);
       return;
     }
   }
   const std::lock_guard lock(mutex_);  // whoever paused the arena has ended
   if (state() == ArenaState::open && address >= open_begin()) {
-    cowshed_je_dallocx(block, jemalloc::arena_flags(jemalloc_arena_) | jemalloc::kNoCacheFlags);
+    open(jemalloc::arena_flags(jemalloc_arena_) | jemalloc::kNoCacheFlags);
   } else {
-    dropped_frees_.fetch_add(1, std::memory_order_relaxed);
+    frozen();
   }
+}
+
+void ArenaCore::give_unsized(void* block) noexcept {
+  visit_block(
+      block, [&](int flags) { cowshed_je_dallocx(block, flags); },
+      [&] { dropped_frees_.fetch_add(1, std::memory_order_relaxed); });
+}
+
+BlockInArena ArenaCore::look_up(const void* block) noexcept {
+  BlockInArena result;
+  visit_block(
+      block,
+      [&](int) { result.readable = cowshed_je_malloc_usable_size(const_cast<void*>(block)); },
+      [&] {
+        const std::uintptr_t end = begin() + frozen_bytes();
+        result.readable = end - std::min(end, reinterpret_cast<std::uintptr_t>(block));
+        result.frozen = true;
+      });
+  return result;
 }
 
 void ArenaCore::refuse(std::size_t size, std::size_t alignment) const {

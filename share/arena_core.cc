@@ -83,7 +83,7 @@ void ArenaCore::adopt(Description description) {
   segments_ = std::move(description.segments);
   known_elsewhere_ = true;
   begin_ = description.begin;
-  end_ = open_begin_ = open_end_ = description.begin + description.capacity;
+  end_ = open_begin_ = description.begin + description.capacity;
   widen_hull(begin(), end());
   frozen_bytes_ = description.used;
   generation_ = description.generation;
@@ -139,7 +139,6 @@ Expected<void> ArenaCore::start_jemalloc(const ArenaMapping& mapping, std::size_
     return system_error(who() + ": jemalloc's records of it", ENOMEM);
   }
   open_begin_ = mapping.begin + first;
-  open_end_ = mapping.begin + mapping.size;
   return {};
 }
 
@@ -230,7 +229,7 @@ void ArenaCore::close() {
   // First, for from the unmapping on another thread may have an arena there.
   const std::uintptr_t start = begin();
   const std::size_t size = end() - start;
-  begin_ = end_ = open_begin_ = open_end_ = 0;
+  begin_ = end_ = open_begin_ = 0;
   if (before != ArenaState::not_inherited) {
     unmap_arena(start, size, known_elsewhere_);
   }
@@ -284,7 +283,7 @@ bool ArenaCore::is_needed() {
   return past_.live_allocations > dropped_frees_;
 }
 
-void ArenaCore::forget_range() { begin_ = end_ = open_begin_ = open_end_ = 0; }
+void ArenaCore::forget_range() { begin_ = end_ = open_begin_ = 0; }
 
 void ArenaCore::disown_after_fork() {
   ::close(std::exchange(open_fd_, -1));  // else the child would keep the memory alive

@@ -13,6 +13,7 @@
 #include <cowshed/share/arena.h>
 #include <cowshed/share/arena_memory.h>
 #include <cowshed/share/freeze.h>
+#include <cowshed/share/malloc_route.h>
 #include <cowshed/share/private_jemalloc.h>
 #include <cowshed/share/segment_map.h>
 #include <cowshed/share/thread_cache.h>
@@ -100,6 +101,7 @@ class ArenaCore final {
   void* take_slowly(const internal::ArenaFront& front, std::size_t size, std::size_t alignment);
   void give_slowly(const internal::ArenaFront& front, void* block) noexcept;
   void give_unsized(void* block) noexcept;
+  BlockInArena look_up(const void* block) noexcept;
 
   std::timed_mutex& mutex() { return mutex_; }
   Work& work() { return work_; }
@@ -176,6 +178,8 @@ class ArenaCore final {
   void* take_uncached(const internal::ArenaFront& front, std::size_t size, std::size_t alignment);
   std::string who() const { return "arena '" + std::string(name()) + "'"; }
   void put_together();
+  template <class WhenOpen, class WhenFrozen>
+  void visit_block(const void* block, WhenOpen open, WhenFrozen frozen) noexcept;
   [[noreturn]] void refuse(std::size_t size, std::size_t alignment) const;
 
   std::timed_mutex mutex_;
@@ -184,7 +188,6 @@ class ArenaCore final {
   std::atomic<std::uint64_t> key_ = 0;     // and for each time that one is opened
   std::atomic<internal::ArenaFront*> front_ = nullptr;
   std::atomic<std::uintptr_t> open_begin_ = 0;
-  std::atomic<std::uintptr_t> open_end_ = 0;
   std::array<char, kNameSize> name_{};
   std::atomic<std::uintptr_t> begin_ = 0;
   std::atomic<std::uintptr_t> end_ = 0;

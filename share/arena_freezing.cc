@@ -52,7 +52,7 @@ Expected<void> ArenaCore::freeze(const FreezeOptions& options, ArenaCore* succes
     }
   }
   auto sealed = seal(options.mode, options.progress);
-  if (sealed && successor != nullptr) {
+  if (frozen() && successor != nullptr) {  // also where seal() has an error after that
     successor_serial_ = successor->serial();
     newest_successor_ = std::max(newest_successor_.load(), successor->serial());
     successor_ = successor;

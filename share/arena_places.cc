@@ -47,17 +47,22 @@ constexpr std::uint32_t units_of(std::size_t size) {
   return static_cast<std::uint32_t>((size + kGap + kUnit - 1) / kUnit);
 }
 
-std::atomic<pid_t>& holder_of(std::size_t range, std::uint32_t place) {
+std::atomic<std::uint64_t>& holder_of(std::size_t range, std::uint32_t place) {
   return process_tree::shared().holders.at(start_of(range) + place);
 }
 
-void release(std::size_t range, std::uint32_t place) {
-  pid_t self = getpid();
-  holder_of(range, place).compare_exchange_strong(self, 0);
+std::uint64_t word_of(std::size_t range, std::uint32_t place, pid_t holder) {
+  return process_tree::word_of(start_of(range) + place, static_cast<std::uint32_t>(holder));
 }
 
-// A PID of another namespace may seem dead, or be another process: then a place is used again too
-// early, or not while that process lives.
+void release(std::size_t range, std::uint32_t place) {
+  std::uint64_t own = word_of(range, place, getpid());
+  holder_of(range, place).compare_exchange_strong(own, 0);
+}
+
+// What a wild write has damaged is free: if its holder lives, a process that has arenas of both
+// there says that the address is taken.  A PID of another namespace may seem dead, or be another
+// process: then a place is used again too early, or not while that process lives.
 class Search {
  public:
   explicit Search(std::size_t range) : range_(range) {}
@@ -65,9 +70,10 @@ class Search {
   // Claims `count` places from `first` on.  On failure `first` is after what is in the way.
   bool claim(std::uint32_t& first, std::uint32_t count) {
     for (std::uint32_t i = 0; i < count; ++i) {
-      std::atomic<pid_t>& holder = holder_of(range_, first + i);
-      pid_t before = holder.load();
-      if (!is_free(before, first + i) || !holder.compare_exchange_strong(before, self_)) {
+      std::atomic<std::uint64_t>& holder = holder_of(range_, first + i);
+      std::uint64_t before = holder.load();
+      if (!is_free(before, first + i) ||
+          !holder.compare_exchange_strong(before, word_of(range_, first + i, self_))) {
         for (std::uint32_t claimed = first; claimed < first + i; ++claimed) {
           release(range_, claimed);
         }
@@ -79,11 +85,13 @@ class Search {
   }
 
  private:
-  bool is_free(pid_t holder, std::uint32_t place) {
-    if (holder == self_) {
-      return arenas_at.at(start_of(range_) + place) == 0;
+  bool is_free(std::uint64_t word, std::uint32_t place) {
+    if (arenas_at.at(start_of(range_) + place) != 0) {
+      return false;
     }
-    return holder == 0 || is_dead(holder);
+    const auto holder =
+        word == 0 ? std::nullopt : process_tree::value_of(start_of(range_) + place, word);
+    return !holder || static_cast<pid_t>(*holder) == self_ || is_dead(static_cast<pid_t>(*holder));
   }
 
   bool is_dead(pid_t pid) {
@@ -152,7 +160,7 @@ void count(std::uintptr_t begin, std::size_t size) {
 
 bool is_own(std::size_t range, const Shelf& shelf) {
   return shelf.place != kNone && shelf.owner == getpid() &&
-         holder_of(range, shelf.place).load() == shelf.owner;
+         holder_of(range, shelf.place).load() == word_of(range, shelf.place, shelf.owner);
 }
 
 // Another becomes the shelf.
@@ -217,7 +225,7 @@ void hold(std::uintptr_t begin, std::size_t size, Holder holder) {
   count(begin, size);
   if (holder == Holder::this_process) {
     for_each_place(begin, begin + size + kGap, [](std::size_t range, std::uint32_t place) {
-      holder_of(range, place).store(getpid());
+      holder_of(range, place).store(word_of(range, place, getpid()));
     });
   }
 }

@@ -143,19 +143,9 @@ bool free_in_arena(void* block) noexcept {
   return !jemalloc::has_block(block);
 }
 
-std::size_t readable_in_arena(const void* block) noexcept {
-  const ArenaCore* core = find_arena(block);
-  if (core == nullptr) {
-    return 0;
-  }
-  const auto address = reinterpret_cast<std::uintptr_t>(block);
-  return is_frozen_block(block) ? core->begin() + core->frozen_bytes() - address
-                                : cowshed_je_malloc_usable_size(const_cast<void*>(block));
-}
-
-bool is_frozen_block(const void* block) noexcept {
-  const ArenaCore* core = find_arena(block);
-  return core != nullptr && reinterpret_cast<std::uintptr_t>(block) < core->open_begin();
+BlockInArena look_up_in_arena(const void* block) noexcept {
+  ArenaCore* core = find_arena(block);
+  return core == nullptr ? BlockInArena{} : core->look_up(block);
 }
 
 ThreadScope suspend_scope() noexcept {

@@ -2,15 +2,14 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
-#include <pthread.h>
 
 #include <cowshed/share/arena_places.h>
 #include <cowshed/share/arena_table.h>
 #include <cowshed/share/arena_work.h>
+#include <cowshed/share/fork_handlers.h>
 #include <cowshed/share/fork_state.h>
 #include <cowshed/share/layout_writer.h>
 #include <cowshed/share/malloc_route.h>
-#include <cowshed/share/reference_counts.h>
 #include <cowshed/share/registry_table.h>
 
 namespace cowshed {
@@ -44,8 +43,6 @@ layout::ArenaState shown_state(ArenaState state) {
   }
 }
 
-// Holding every lock over the fork leaves none of them taken by a thread that the child has not.
-// jemalloc does the same for its own, after us: handlers for "before" run newest first.
 // In the child nothing comes from the scope that the thread was in, not even for other handlers.
 void before_fork() {
   first_use_of_libc().lock();
@@ -101,7 +98,6 @@ std::uint32_t close_abandoned() {
       ++needed;
       continue;
     }
-    release_counts_in(core);
     core->close();
     show_arena(*core);
     entry.taken = false;
@@ -111,12 +107,14 @@ std::uint32_t close_abandoned() {
 
 }  // namespace
 
+void hold_arenas_over_forks() noexcept {
+  static constexpr fork_handlers::Handlers kHandlers = {&before_fork, &after_fork_in_parent,
+                                                        &after_fork_in_child};
+  fork_handlers::enter(fork_handlers::Rank::arenas, kHandlers);
+}
+
 Expected<ArenaCore*> take_vacant_core() {
-  static const int handlers =
-      pthread_atfork(&before_fork, &after_fork_in_parent, &after_fork_in_child);
-  if (handlers != 0) {
-    return system_error("pthread_atfork", handlers);
-  }
+  hold_arenas_over_forks();
   // So that a child knows its parent's later references.
   if (auto started = registry::start_tree(); !started) {
     return tl::make_unexpected(std::move(started.error()));

@@ -10,8 +10,12 @@ namespace cowshed {
 
 constexpr std::uint32_t kMaxArenas = 1024;
 
+// From here on fork() holds the locks of arenas and of the registry: see fork_handlers.h.  To be
+// called before any of them is taken; take_vacant_core() and registry::mutex() do so.
+void hold_arenas_over_forks() noexcept;
+
 // A vacant core, held locked by the caller's next call of its mutex(); error when there are
-// kMaxArenas.  The first call installs the fork handlers.
+// kMaxArenas.
 Expected<ArenaCore*> take_vacant_core();
 void give_back_core(ArenaCore* core);
 

@@ -21,7 +21,7 @@ struct Message {
   std::uint32_t total;   // descriptors of the parcel
   std::uint32_t before;  // of them, sent before this message
 };
-constexpr std::array<char, 8> kMagic = {'C', 'o', 'w', 'P', 'a', 's', 's', '1'};
+constexpr std::array<char, 8> kPassMagic = {'C', 'o', 'w', 'P', 'a', 's', 's', '1'};
 constexpr std::size_t kMost = 250;
 constexpr std::uint32_t kMostOfAll = 1U << 20U;
 
@@ -86,7 +86,7 @@ Expected<void> send_parcel(int socket, const Parcel& parcel) {
   for (std::size_t before = 0; before < total;) {
     const std::size_t count = std::min(kMost, total - before);
     Buffer buffer;
-    buffer.message = {kMagic, static_cast<std::uint32_t>(total),
+    buffer.message = {kPassMagic, static_cast<std::uint32_t>(total),
                       static_cast<std::uint32_t>(before)};
     buffer.header.msg_controllen = CMSG_SPACE(count * sizeof(int));
     cmsghdr* part = CMSG_FIRSTHDR(&buffer.header);
@@ -129,7 +129,7 @@ Expected<Parcel> receive_parcel(int socket) {
     if (got == 0) {
       return bad("the other side closed the socket before it was complete");
     }
-    if (got != sizeof message || message.magic != kMagic) {
+    if (got != sizeof message || message.magic != kPassMagic) {
       return bad("something else was sent; send arenas by send_arena()");
     }
     total = before == 0 ? std::min(message.total, kMostOfAll) : total;

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <sys/mman.h>
 #include <utility>
@@ -13,13 +14,14 @@ void Bytes::take(Bytes& other) noexcept {
   block_ = std::exchange(other.block_, nullptr);
   size_ = std::exchange(other.size_, 0);
   type_ = std::exchange(other.type_, 0);
-  word_ = other.word_;
-  index_ = other.index_;
-  hand_ = other.hand_;
-  sequence_ = other.sequence_;
   segment_ = std::move(other.segment_);
   if (block_ == nullptr) {
     std::memcpy(small_.data(), other.small_.data(), std::min(size_, kSmall));
+  } else {
+    word_ = other.word_;
+    index_ = other.index_;
+    hand_ = other.hand_;
+    sequence_ = other.sequence_;
   }
 }
 
@@ -55,7 +57,7 @@ Expected<Bytes> ByteChannel::buffer(std::size_t size, const Wait& wait) {
                           " bytes in one message, its memory is " +
                           std::to_string(options().memory) + "; create it with more");
   }
-  Expected<std::uint32_t> block = 0;
+  Expected<ChannelSegment::Block> block = ChannelSegment::Block{};
   const auto attempt = [&] {
     if (segment().self() == 0) {
       return Attempt::outside;
@@ -73,9 +75,9 @@ Expected<Bytes> ByteChannel::buffer(std::size_t size, const Wait& wait) {
   if (!block) {
     return tl::make_unexpected(std::move(block.error()));
   }
-  bytes.block_ = segment().block_data(*block);
-  bytes.index_ = *block;
-  bytes.word_ = segment().word(*block).load(std::memory_order_relaxed);
+  bytes.block_ = block->data;
+  bytes.index_ = block->index;
+  bytes.word_ = block->word;
   bytes.segment_ = shared_segment();
   return bytes;
 }
@@ -134,7 +136,8 @@ Expected<void> ByteChannel::send(Bytes&& bytes, const Wait& wait, std::uint64_t 
   if (auto sent = send_slot(message, wait); !sent) {
     return sent;
   }
-  madvise(std::exchange(bytes.block_, nullptr), pages_of(bytes.word_) * kPage, MADV_DONTNEED);
+  const std::uint64_t most = std::uint64_t{1} << segment().class_of(bytes.index_);
+  madvise(std::exchange(bytes.block_, nullptr), pages_of(bytes.word_, most) * kPage, MADV_DONTNEED);
   (row == nullptr ? moved_ : *row).add(1, message.size);
   bytes = Bytes();
   return {};
@@ -153,20 +156,13 @@ void ByteChannel::write_slot(std::uint64_t number, const Outgoing& message) {
   auto* slot = reinterpret_cast<ByteSlot*>(segment().slot(number));
   Totals totals;
   if (number != 0) {
-    totals = reinterpret_cast<const ByteSlot*>(segment().slot(number - 1))->totals;
+    totals = reinterpret_cast<const ByteSlot*>(segment().slot(number - 1))->totals();
   }
-  const auto set = [](std::uint64_t& field, std::uint64_t value) {
-    std::atomic_ref(field).store(value, std::memory_order_relaxed);  // stats() may look
-  };
-  set(slot->totals.bytes, totals.bytes + message.size);
-  set(slot->totals.moved, totals.moved + (message.moved ? 1 : 0));
-  set(slot->totals.moved_bytes, totals.moved_bytes + (message.moved ? message.size : 0));
-  slot->size = message.size;
-  slot->type = message.type;
-  slot->moved = message.moved ? 1 : 0;
-  std::atomic_ref(slot->block).store(message.block, std::memory_order_relaxed);
+  slot->write({message.size, message.type, message.block},
+              {totals.bytes + message.size, totals.moved + (message.moved ? 1 : 0),
+               totals.moved_bytes + (message.moved ? message.size : 0)});
   if (message.block == 0) {
-    std::memcpy(slot->bytes.data(), message.small.data(), message.size);
+    std::copy_n(message.small.data(), message.size, slot->bytes.data());  // null if it is empty
   } else {
     segment().word(message.block - 1).store(message.queued, std::memory_order_release);
   }
@@ -175,46 +171,53 @@ void ByteChannel::write_slot(std::uint64_t number, const Outgoing& message) {
 Expected<Bytes> ByteChannel::receive(const Wait& wait) {
   Bytes bytes;
   std::uint64_t count = 1;
+  int refused = 0;  // errno of mapping the message
   const auto attempt = [&] {
-    return segment().try_receive(
-        count, [&](std::uint64_t number, std::uint64_t) { return read_slot(number, bytes); });
+    return segment().try_receive(count, [&](std::uint64_t number, std::uint64_t) {
+      return read_slot(number, bytes, refused);
+    });
   };
   if (auto received = persist(wait, Waiting::For::message, try_spinning(wait, attempt), attempt);
       !received) {
-    return tl::make_unexpected(std::move(received.error()));
+    return refused != 0 ? segment().cannot_map(bytes.index_, refused)
+                        : tl::make_unexpected(std::move(received.error()));
   }
   if (bytes.block_ != nullptr) {
     bytes.segment_ = shared_segment();
-    bytes.hand_ = 1 + segment().this_hand();
+    bytes.hand_ = segment().this_hand();
   }
   return bytes;
 }
 
-bool ByteChannel::read_slot(std::uint64_t number, Bytes& into) {
-  auto* slot = reinterpret_cast<ByteSlot*>(segment().slot(number));
-  // Once: somebody may write to them between a look and the next.
-  const std::uint64_t size = std::atomic_ref(slot->size).load(std::memory_order_relaxed);
-  const std::uint32_t block = std::atomic_ref(slot->block).load(std::memory_order_relaxed);
-  if (block == 0 ? size > kSmallMessage : !segment().block_holds(block - 1, size)) {
+bool ByteChannel::read_slot(std::uint64_t number, Bytes& into, int& refused) {
+  const auto* slot = reinterpret_cast<const ByteSlot*>(segment().slot(number));
+  const ByteSlot::Head head = slot->read();
+  if (!ByteSlot::is_possible(head, segment().plan().blocks)) {
     return false;
   }
-  into.size_ = size;
-  into.type_ = slot->type;
-  if (block == 0) {
-    std::memcpy(into.small_.data(), slot->bytes.data(), size);
+  into.size_ = head.size;
+  into.type_ = head.type;
+  if (head.block == 0) {
+    std::memcpy(into.small_.data(), slot->bytes.data(), head.size);
   } else {
-    auto& word = segment().word(block - 1);
-    into.word_ =
-        with_state(word.load(std::memory_order_relaxed), BlockState::owned, segment().self());
-    word.store(into.word_, std::memory_order_release);
-    into.block_ = segment().block_data(block - 1);
-    into.index_ = block - 1;
+    into.index_ = head.block - 1;
+    std::byte* const data = segment().block_data(into.index_);
+    if (data == nullptr) {
+      refused = errno;
+      return false;
+    }
+    into.word_ = segment().take_block(into.index_, head.size);
+    if (into.word_ == 0) {
+      return false;
+    }
+    into.block_ = data;
     into.sequence_ = number;
   }
+  const Totals totals = slot->totals();
   auto& received = segment().control().received[(number + 1) % 2];
-  received.bytes.store(slot->totals.bytes, std::memory_order_relaxed);
-  received.moved.store(slot->totals.moved, std::memory_order_relaxed);
-  received.moved_bytes.store(slot->totals.moved_bytes, std::memory_order_relaxed);
+  received.bytes.store(totals.bytes, std::memory_order_relaxed);
+  received.moved.store(totals.moved, std::memory_order_relaxed);
+  received.moved_bytes.store(totals.moved_bytes, std::memory_order_relaxed);
   return true;
 }
 

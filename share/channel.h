@@ -10,6 +10,7 @@
 #include <utility>
 
 #include <cowshed/base/error.h>
+#include <cowshed/base/expected_range.h>
 #include <cowshed/share/bytes.h>
 #include <cowshed/share/channel_core.h>
 #include <cowshed/share/channel_options.h>
@@ -59,9 +60,11 @@
 //   interrupted        the blocking forms: their stop_token was asked to stop (seen within 5 ms).
 //   message_too_large  more than the channel's `memory`: it could never be sent.
 //   out_of_memory      the kernel or the memory cgroup has not as much; also: every party, hand
-//                      or block is taken (1,024 processes, 1,024 receiving threads).
+//                      or block is taken (1,024 processes and 1,024 receiving threads besides the
+//                      channel's creator and one thread of it).
 //   in_use             single producer, single consumer: another process is that.
 //   bad_channel        the segment is damaged.
+//   unsupported        membarrier(2) is refused: Linux before 4.16, or a sandbox.
 //   system_call        see system_errno.
 // An error of send leaves nothing behind, and the message with the caller.
 namespace cowshed {
@@ -85,7 +88,8 @@ class ChannelHandle {
   Expected<int> descriptor() { return core().descriptor(); }
 
   // To be inherited by, or sent to, a process that is not forked from this one; owned by the
-  // channel, close-on-exec.
+  // channel, close-on-exec.  Not to be closed: a process maps the blocks of a size when it first
+  // touches one.
   ChannelDescriptors descriptors() const { return core().descriptors(); }
 
   // Looks for processes that died, too, so that what they lost is counted.
@@ -116,15 +120,14 @@ class Channel : public internal::ChannelHandle<T> {
   using Wait = internal::Wait;
 
  public:
-  // Errors: invalid_argument, out_of_memory (the ring), unsupported (the kernel has no
-  // membarrier(2)), system_call.
+  // Errors: invalid_argument, out_of_memory (the ring), system_call.
   static Expected<Channel> create(const ChannelOptions& options = {}) {
     return internal::create_segment(options, internal::message_type<T>()).map(to_channel);
   }
 
   // For descriptors() of another process.  Takes both over if it succeeds, and makes them
   // close-on-exec.  Errors: foreign_descriptor (not a channel's), bad_channel (damaged, of another
-  // version), wrong_type, unsupported, system_call (EBADF: no descriptor).
+  // version), wrong_type, system_call (EBADF: no descriptor).
   static Expected<Channel> from_descriptors(const ChannelDescriptors& descriptors) {
     return internal::open_segment(descriptors, internal::message_type<T>()).map(to_channel);
   }
@@ -140,14 +143,14 @@ class Channel : public internal::ChannelHandle<T> {
     return send_until(message, Wait::after(time));
   }
 
-  Expected<T> receive(std::stop_token stop = {}) {
+  ExpectedValue<T> receive(std::stop_token stop = {}) {
     return this->core().receive(Wait::until_stopped(std::move(stop)));
   }
-  Expected<T> try_receive() { return this->core().receive(Wait::never()); }
-  Expected<T> receive_until(Clock::time_point deadline) {
+  ExpectedValue<T> try_receive() { return this->core().receive(Wait::never()); }
+  ExpectedValue<T> receive_until(Clock::time_point deadline) {
     return this->core().receive(Wait::until(deadline));
   }
-  Expected<T> receive_for(Clock::duration time) { return receive_until(Wait::after(time)); }
+  ExpectedValue<T> receive_for(Clock::duration time) { return receive_until(Wait::after(time)); }
 
   // Many at a time, for throughput.  Sent are all, in as many pieces as there is room for, others'
   // between them; returns how many, which is fewer than all when an error came after the first.
@@ -195,11 +198,13 @@ class Channel<Bytes> : public internal::ChannelHandle<Bytes> {
 
   // `size` bytes to write to and then send; of a block, all zero at first unless it was used
   // before.  Waits as `send` does when `memory` is used up, and has the same errors.
-  Expected<Bytes> buffer(std::size_t size, std::stop_token stop = {}) {
+  ExpectedValue<Bytes> buffer(std::size_t size, std::stop_token stop = {}) {
     return this->core().buffer(size, Wait::until_stopped(std::move(stop)));
   }
-  Expected<Bytes> try_buffer(std::size_t size) { return this->core().buffer(size, Wait::never()); }
-  Expected<Bytes> buffer_for(std::size_t size, Clock::duration time) {
+  ExpectedValue<Bytes> try_buffer(std::size_t size) {
+    return this->core().buffer(size, Wait::never());
+  }
+  ExpectedValue<Bytes> buffer_for(std::size_t size, Clock::duration time) {
     return this->core().buffer(size, Wait::until(Wait::after(time)));
   }
 
@@ -234,14 +239,16 @@ class Channel<Bytes> : public internal::ChannelHandle<Bytes> {
   }
 
   // However it was sent, nothing is copied but what is small.
-  Expected<Bytes> receive(std::stop_token stop = {}) {
+  ExpectedValue<Bytes> receive(std::stop_token stop = {}) {
     return this->core().receive(Wait::until_stopped(std::move(stop)));
   }
-  Expected<Bytes> try_receive() { return this->core().receive(Wait::never()); }
-  Expected<Bytes> receive_until(Clock::time_point deadline) {
+  ExpectedValue<Bytes> try_receive() { return this->core().receive(Wait::never()); }
+  ExpectedValue<Bytes> receive_until(Clock::time_point deadline) {
     return this->core().receive(Wait::until(deadline));
   }
-  Expected<Bytes> receive_for(Clock::duration time) { return receive_until(Wait::after(time)); }
+  ExpectedValue<Bytes> receive_for(Clock::duration time) {
+    return receive_until(Wait::after(time));
+  }
 
   // For headers that build on this one, with the type of what they serialise.
   internal::ByteChannel& internals() { return this->core(); }

@@ -34,25 +34,64 @@ std::uint32_t ChannelSegment::class_of(std::uint32_t block) const {
                                     plan_.first.data() - 1);
 }
 
+tl::unexpected<Error> ChannelSegment::cannot_map(std::uint32_t block, int error) const {
+  return system_error("channel '" + options_.name + "': mmap of " +
+                          std::to_string(plan_.region_bytes(class_of(block))) +
+                          " bytes, for messages of this size",
+                      error);
+}
+
 std::uint64_t ChannelSegment::block_offset(std::uint32_t block) const {
   const std::uint32_t c = class_of(block);
   return plan_.region[c] + (block - plan_.first[c]) * (kPage << c);
 }
 
-bool ChannelSegment::block_holds(std::uint32_t block, std::uint64_t size) const {
-  return block < plan_.blocks && size <= kPage << class_of(block) &&
-         size <= pages_of(word(block).load(std::memory_order_relaxed)) * kPage;
+std::byte* ChannelSegment::block_data(std::uint32_t block) {
+  const std::uint32_t c = class_of(block);
+  std::byte* region = regions_[c].load(std::memory_order_acquire);
+  if (region == nullptr) {
+    region = map_class(c);
+  }
+  return region == nullptr ? nullptr : region + (block - plan_.first[c]) * (kPage << c);
+}
+
+std::byte* ChannelSegment::map_class(std::uint32_t block_class) {
+  if (!descriptor_is_ours()) {
+    errno = EBADF;
+    return nullptr;
+  }
+  const std::uint64_t bytes = plan_.region_bytes(block_class);
+  std::byte* mine = map_shared(descriptors_.segment, plan_.region[block_class], bytes);
+  std::byte* others = nullptr;
+  if (mine != nullptr && !regions_[block_class].compare_exchange_strong(others, mine)) {
+    munmap(mine, bytes);
+    mine = others;
+  }
+  return mine;
+}
+
+std::uint64_t ChannelSegment::take_block(std::uint32_t block, std::uint64_t size) {
+  const std::uint64_t pages =
+      pages_of(word(block).load(std::memory_order_relaxed), std::uint64_t{1} << class_of(block));
+  if (size > pages * kPage) {
+    return 0;
+  }
+  const std::uint64_t mine = block_word(BlockState::owned, self(), pages);
+  word(block).store(mine, std::memory_order_release);
+  return mine;
 }
 
 std::uint32_t ChannelSegment::blocks_used(std::uint32_t block_class) const {
-  return std::min(control_->seldom.blocks_used[block_class].load(),
-                  plan_.first[block_class + 1] - plan_.first[block_class]);
+  return control_->seldom.blocks_used[block_class].load(plan_.first[block_class + 1] -
+                                                        plan_.first[block_class]);
 }
 
 std::uint64_t ChannelSegment::pages_in(std::uint32_t block_class) const {
   std::uint64_t pages = 0;
-  for (std::uint32_t i = 0; i < blocks_used(block_class); ++i) {
-    pages += pages_of(word(plan_.first[block_class] + i).load(std::memory_order_relaxed));
+  const std::uint32_t used = blocks_used(block_class);
+  for (std::uint32_t i = 0; i < used; ++i) {
+    pages += pages_of(word(plan_.first[block_class] + i).load(std::memory_order_relaxed),
+                      std::uint64_t{1} << block_class);
   }
   return pages;
 }
@@ -83,24 +122,24 @@ bool ChannelSegment::memory_exceeded() const {
 std::uint32_t ChannelSegment::claim_block(std::uint32_t block_class, std::uint64_t mine) {
   const std::uint32_t count = plan_.first[block_class + 1] - plan_.first[block_class];
   auto& from = control_->free_from[block_class];
-  const std::uint32_t start = std::min(from.load(std::memory_order_relaxed), count);
+  const std::uint32_t start = from.load(count);
   for (std::uint32_t tried = 0; tried < count; ++tried) {
     const std::uint32_t i = start + tried < count ? start + tried : start + tried - count;
     const std::uint32_t block = plan_.first[block_class] + i;
     if (word(block).load(std::memory_order_relaxed) != 0) {
       continue;
     }
-    raise_to(control_->seldom.blocks_used[block_class], i + 1);
+    control_->seldom.blocks_used[block_class].raise_to(i + 1);
     std::uint64_t nobody = 0;
     if (word(block).compare_exchange_strong(nobody, mine)) {
-      from.store(i + 1, std::memory_order_relaxed);
+      from.store(i + 1);
       return block;
     }
   }
   return plan_.blocks;
 }
 
-Expected<std::uint32_t> ChannelSegment::allocate(std::uint64_t size) {
+Expected<ChannelSegment::Block> ChannelSegment::allocate(std::uint64_t size) {
   const std::uint64_t pages = std::max<std::uint64_t>(round_up(size, kPage) / kPage, 1);
   const std::uint64_t mine = block_word(BlockState::owned, self(), pages);
   std::uint32_t block = plan_.blocks;
@@ -115,11 +154,17 @@ Expected<std::uint32_t> ChannelSegment::allocate(std::uint64_t size) {
     free_block(block, mine);
     return make_error(ErrorCode::would_block, "no memory now");
   }
-  if (auto backed = back(block, pages); !backed) {
+  const Block allocated = {block, mine, block_data(block)};
+  if (allocated.data == nullptr) {
+    auto refused = cannot_map(block, errno);
+    free_block(block, mine);
+    return refused;
+  }
+  if (auto backed = back(allocated, pages); !backed) {
     free_block(block, mine);
     return tl::make_unexpected(std::move(backed.error()));
   }
-  return block;
+  return allocated;
 }
 
 // A look costs some 100 us, so a large enough headroom stands for a while.
@@ -138,24 +183,26 @@ bool ChannelSegment::has_headroom(std::uint64_t bytes) {
   return true;
 }
 
-// What lies wholly in these bytes of the file: a quarter of the time to take them, and 512 times
+// What lies wholly in these bytes of the block: a quarter of the time to take them, and 512 times
 // fewer faults for who writes and who reads.  Whether it is worth going on.
-bool ChannelSegment::take_huge_pages(std::uint64_t begin, std::uint64_t end) const {
+bool ChannelSegment::take_huge_pages(const Block& block, std::uint64_t begin,
+                                     std::uint64_t end) const {
   const std::uint64_t first = round_up(begin, kHuge);
   const std::uint64_t last = end / kHuge * kHuge;
   if (first >= last) {
     return true;
   }
   for (std::uint64_t place = first; place < last; place += kHuge) {  // an empty one is refused
-    if (fallocate(descriptors_.segment, 0, static_cast<off_t>(place), kPage) != 0) {
+    if (fallocate(descriptors_.segment, 0, static_cast<off_t>(block_offset(block.index) + place),
+                  kPage) != 0) {
       return false;
     }
   }
-  return collapse_range(reinterpret_cast<std::uintptr_t>(base_ + first), last - first) == 0;
+  return collapse_range(reinterpret_cast<std::uintptr_t>(block.data + first), last - first) == 0;
 }
 
-Expected<void> ChannelSegment::back(std::uint32_t block, std::uint64_t pages) {
-  auto& backed = backed_pages(base_, plan_, block);
+Expected<void> ChannelSegment::back(const Block& block, std::uint64_t pages) {
+  auto& backed = backed_pages(base_, plan_, block.index);
   const std::uint64_t had = backed.load(std::memory_order_relaxed);
   if (had >= pages) {
     return {};
@@ -169,12 +216,13 @@ Expected<void> ChannelSegment::back(std::uint32_t block, std::uint64_t pages) {
   if (!descriptor_is_ours()) {
     return system_error("channel '" + options_.name + "': its descriptor was closed", EBADF);
   }
-  const std::uint64_t begin = block_offset(block) + had * kPage;
+  const std::uint64_t begin = had * kPage;
+  const std::uint64_t offset = block_offset(block.index);
   bool huge = true;
   for (std::uint64_t done = 0; done < bytes;) {
     const std::uint64_t piece = std::min(bytes - done, kPiece);
-    huge = huge && take_huge_pages(begin + done, begin + done + piece);
-    if (fallocate(descriptors_.segment, 0, static_cast<off_t>(begin + done),
+    huge = huge && take_huge_pages(block, begin + done, begin + done + piece);
+    if (fallocate(descriptors_.segment, 0, static_cast<off_t>(offset + begin + done),
                   static_cast<off_t>(piece)) == 0) {
       done += piece;
     } else if (errno != EINTR) {
@@ -197,15 +245,12 @@ bool ChannelSegment::keeps_memory(std::uint32_t block) const {
 
 void ChannelSegment::free_block(std::uint32_t block, std::uint64_t owned) {
   const std::uint32_t c = class_of(block);
-  if (!keeps_memory(block)) {
+  if (std::byte* data = keeps_memory(block) ? nullptr : block_data(block); data != nullptr) {
     backed_pages(base_, plan_, block).store(0, std::memory_order_relaxed);
-    madvise(block_data(block), kPage << c, MADV_REMOVE);
+    madvise(data, kPage << c, MADV_REMOVE);
   }
   if (word(block).compare_exchange_strong(owned, 0)) {
-    auto& from = control_->free_from[c];
-    if (const std::uint32_t i = block - plan_.first[c]; i < from.load(std::memory_order_relaxed)) {
-      from.store(i, std::memory_order_relaxed);
-    }
+    control_->free_from[c].lower_to(block - plan_.first[c]);
     notify(control_->memory.event);
   }
 }

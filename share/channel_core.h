@@ -231,7 +231,7 @@ class ByteChannel : public ChannelCore {
   struct Outgoing;
   Expected<void> send_slot(const Outgoing& message, const Wait& wait);
   void write_slot(std::uint64_t number, const Outgoing& message);
-  bool read_slot(std::uint64_t number, Bytes& into);
+  bool read_slot(std::uint64_t number, Bytes& into, int& refused);
 
   TransferRow copied_;
   TransferRow moved_;

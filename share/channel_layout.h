@@ -8,14 +8,19 @@
 
 // A channel's shared memory, as docs/channel.md says.  Not for users; here because `send` and
 // `receive` are inline.
+//
+// Any process of the channel can write anything here at any time.  So each word is loaded once, and
+// what becomes an index, a size or a bound passes through a function of this header that takes the
+// limit: Bound::load, pages_of, ByteSlot::read, party_at.
 namespace cowshed::channel_layout {
 
 inline constexpr std::array<char, 8> kMagic = {'C', 'o', 'w', 'C', 'h', 'a', 'n', '\0'};
-inline constexpr std::uint32_t kVersion = 2;
+inline constexpr std::uint32_t kVersion = 3;
 inline constexpr std::uint64_t kPage = 4096;
 inline constexpr std::uint64_t kHuge = std::uint64_t{2} << 20U;
-inline constexpr std::uint32_t kParties = 1024;
-inline constexpr std::uint32_t kHands = 1024;
+// The creator always has the first place of each kind.
+inline constexpr std::uint32_t kParties = 1 + 1024;
+inline constexpr std::uint32_t kHands = 1 + 1024;
 inline constexpr std::uint64_t kMostSlots = std::uint64_t{1} << 24U;
 inline constexpr std::uint64_t kMostMemory = std::uint64_t{1} << 40U;
 inline constexpr std::uint32_t kClasses = 29;  // blocks of 4 KiB to 1 TiB
@@ -38,6 +43,30 @@ struct Constants {
 using PartyId = std::uint32_t;
 inline constexpr PartyId kGeneration = 1U << 16U;
 constexpr std::uint32_t index_of(PartyId id) { return (id & 0xffffU) - 1; }
+
+// A number in the segment that says how far to look.
+class Bound {
+ public:
+  // At most `most`, whatever is written there.
+  std::uint32_t load(std::uint32_t most) const {
+    const std::uint32_t value = value_.load();
+    return value < most ? value : most;
+  }
+  void store(std::uint32_t value) { value_.store(value, std::memory_order_relaxed); }
+  void raise_to(std::uint32_t value) {
+    std::uint32_t before = value_.load(std::memory_order_relaxed);
+    while (before < value && !value_.compare_exchange_weak(before, value)) {
+    }
+  }
+  void lower_to(std::uint32_t value) {
+    if (value < value_.load(std::memory_order_relaxed)) {
+      store(value);
+    }
+  }
+
+ private:
+  std::atomic<std::uint32_t> value_;
+};
 
 struct Party {
   std::atomic<PartyId> id;  // of who has the index; while it is free only the last generation
@@ -91,9 +120,13 @@ constexpr std::uint64_t block_word(BlockState state, PartyId id, std::uint64_t p
   return std::uint64_t{id} << 32U | pages << 2U | static_cast<std::uint64_t>(state);
 }
 constexpr BlockState state_of(std::uint64_t word) { return static_cast<BlockState>(word & 3U); }
-constexpr std::uint64_t pages_of(std::uint64_t word) { return (word & 0xffffffffU) >> 2U; }
+// At most `most`, the pages of a block of its size, whatever the word says.
+constexpr std::uint64_t pages_of(std::uint64_t word, std::uint64_t most) {
+  const std::uint64_t pages = (word & 0xffffffffU) >> 2U;
+  return pages < most ? pages : most;
+}
 constexpr std::uint64_t with_state(std::uint64_t word, BlockState state, PartyId id) {
-  return block_word(state, id, pages_of(word));
+  return std::uint64_t{id} << 32U | (word & 0xfffffffcU) | static_cast<std::uint64_t>(state);
 }
 
 // That somebody means to close the channel says nothing to those who use it.
@@ -137,14 +170,14 @@ struct Control {
     std::atomic<PartyId> consumer;
     std::atomic<std::uint64_t> swept;  // CLOCK_MONOTONIC, ns
     std::atomic<std::uint64_t> lost_before;
-    std::atomic<std::uint32_t> parties_used;  // none at or beyond this index ever was
-    std::atomic<std::uint32_t> hands_used;
+    Bound parties_used;  // none at or beyond this index ever was
+    Bound hands_used;
     Lock drainer;                          // who makes the eventfd unreadable
     std::atomic<std::uint32_t> signalled;  // that it is readable is certain
-    std::array<std::atomic<std::uint32_t>, kClasses> blocks_used;
+    std::array<Bound, kClasses> blocks_used;
   } seldom;
   // Where a free block of each size may be found; a guess.
-  alignas(128) std::array<std::atomic<std::uint32_t>, kClasses> free_from;
+  alignas(128) std::array<Bound, kClasses> free_from;
   struct alignas(128) Received {
     std::atomic<std::uint64_t> bytes;
     std::atomic<std::uint64_t> moved;
@@ -155,13 +188,57 @@ struct Control {
   std::array<Hand, kHands> hands;
 };
 
+// Null: an id that is nobody's.
+inline Party* party_at(Control& control, PartyId id) {
+  return index_of(id) < kParties ? &control.parties[index_of(id)] : nullptr;
+}
+
 // A slot of Channel<Bytes>.
-struct ByteSlot {
-  std::uint64_t size;
-  std::uint64_t type;
-  std::uint32_t block;  // 1 + its index; 0: the bytes are here
-  std::uint32_t moved;
-  Totals totals;  // with this message
+class ByteSlot {
+ public:
+  struct Head {
+    std::uint64_t size = 0;
+    std::uint64_t type = 0;
+    std::uint32_t block = 0;  // 1 + its index; 0: the bytes are in the slot
+  };
+
+  // To be checked by is_possible().
+  Head read() const {
+    return {size_.load(std::memory_order_relaxed), type_.load(std::memory_order_relaxed),
+            block_.load(std::memory_order_relaxed)};
+  }
+  // False: no sender writes such a head.  Whether the block has as much is for its word to say.
+  static bool is_possible(const Head& head, std::uint32_t blocks) {
+    return head.block == 0 ? head.size <= kSmallMessage : head.block <= blocks;
+  }
+  // Its block's index, below `blocks`; or `blocks`: it has none.
+  std::uint32_t block(std::uint32_t blocks) const {
+    const std::uint32_t block = block_.load(std::memory_order_acquire) - 1;
+    return block < blocks ? block : blocks;
+  }
+  Totals totals() const {  // with this message
+    return {bytes_sent_.load(std::memory_order_acquire), moved_.load(std::memory_order_acquire),
+            moved_bytes_.load(std::memory_order_acquire)};
+  }
+  // stats() may look meanwhile.
+  void write(const Head& head, const Totals& totals) {
+    bytes_sent_.store(totals.bytes, std::memory_order_relaxed);
+    moved_.store(totals.moved, std::memory_order_relaxed);
+    moved_bytes_.store(totals.moved_bytes, std::memory_order_relaxed);
+    size_.store(head.size, std::memory_order_relaxed);
+    type_.store(head.type, std::memory_order_relaxed);
+    block_.store(head.block, std::memory_order_relaxed);
+  }
+
+ private:
+  std::atomic<std::uint64_t> size_;
+  std::atomic<std::uint64_t> type_;
+  std::atomic<std::uint32_t> block_;
+  std::atomic<std::uint64_t> bytes_sent_;
+  std::atomic<std::uint64_t> moved_;
+  std::atomic<std::uint64_t> moved_bytes_;
+
+ public:
   alignas(64) std::array<std::byte, kSmallMessage> bytes;
 };
 static_assert(sizeof(ByteSlot) == 256);
@@ -196,9 +273,13 @@ struct Plan {
     for (std::uint32_t c = 0; c < classes; ++c) {
       place = round_up(place, kHuge);
       region[c] = place;
-      place += (first[c + 1] - first[c]) * (kPage << c);
+      place += region_bytes(c);
     }
     bytes = place;
+  }
+
+  constexpr std::uint64_t region_bytes(std::uint32_t block_class) const {
+    return (first[block_class + 1] - first[block_class]) * (kPage << block_class);
   }
 
   // What follows are offsets in the file.

@@ -4,8 +4,8 @@
 #include <memory>
 #include <mutex>
 #include <new>
-#include <pthread.h>
 #include <sched.h>
+#include <span>
 #include <string>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -16,6 +16,7 @@
 #include <cowshed/share/channel_segment.h>
 #include <cowshed/share/channel_system.h>
 #include <cowshed/share/descriptor.h>
+#include <cowshed/share/fork_handlers.h>
 #include <cowshed/share/fork_state.h>
 #include <cowshed/share/malloc_route.h>
 
@@ -23,25 +24,27 @@ namespace cowshed::internal {
 
 using namespace channel_layout;
 
-constinit thread_local std::array<ThreadPlace, kPlaces> thread_places = {};
+constinit ThreadPlaces no_places = {};
+constinit thread_local ThreadPlaces* thread_places = &no_places;
 
 namespace {
 
 std::atomic<std::uint64_t> last_incarnation = 0;
 
 // All the places of a thread; thread_places has those used lately.
-struct ThreadPlaces {
+struct AllPlaces {
   struct Entry {
     ThreadPlace place;
     std::uint64_t serial;
     std::weak_ptr<ChannelSegment> segment;
   };
   std::vector<Entry> entries;
+  std::unique_ptr<ThreadPlaces> lately;
 
-  ThreadPlaces() = default;
-  ThreadPlaces(const ThreadPlaces&) = delete;
-  ThreadPlaces& operator=(const ThreadPlaces&) = delete;
-  ~ThreadPlaces() { give_back(); }
+  AllPlaces() = default;
+  AllPlaces(const AllPlaces&) = delete;
+  AllPlaces& operator=(const AllPlaces&) = delete;
+  ~AllPlaces();
 
   void give_back() {
     for (const Entry& entry : entries) {
@@ -50,10 +53,22 @@ struct ThreadPlaces {
       }
     }
     entries.clear();
-    thread_places = {};
+    thread_places = &no_places;
   }
 };
-thread_local ThreadPlaces all_places;
+thread_local AllPlaces all_places;
+
+// A thread whose locals are gone may still use channels: in the destructor of a static, or of a
+// local that is older.  It has one place, and no hand: there is nothing left that could give one
+// back.
+constinit thread_local bool places_gone = false;
+constinit thread_local ThreadPlace late_place = {};
+constinit thread_local std::atomic<std::uint64_t> held_by_none = 0;
+
+AllPlaces::~AllPlaces() {
+  give_back();
+  places_gone = true;
+}
 
 // Held over a fork, so that no child inherits the file description of a party that is about to
 // attach: it would keep the kernel's lock when its parent is dead.
@@ -62,9 +77,9 @@ std::mutex& opening() {
   return mutex;
 }
 void guard_forks() {
-  static const int registered = pthread_atfork([] { opening().lock(); }, [] { opening().unlock(); },
-                                               [] { opening().unlock(); });
-  (void)registered;
+  static constexpr fork_handlers::Handlers kHandlers = {
+      [] { opening().lock(); }, [] { opening().unlock(); }, [] { opening().unlock(); }};
+  fork_handlers::enter(fork_handlers::Rank::channels, kHandlers);
 }
 
 std::uint64_t pid_namespace() {
@@ -88,19 +103,43 @@ Error too_many(const std::string& name, const char* what) {
 
 }  // namespace
 
-void give_back_hands() { all_places.give_back(); }
+void give_back_hands() {
+  if (!places_gone) {
+    all_places.give_back();
+  }
+}
 
 const ThreadPlace* ChannelSegment::find_place() const {
   const std::uint64_t current = incarnation();
   if (current == 0) {
     return nullptr;
   }
+  if (places_gone) {
+    return late_place.incarnation == current ? &late_place : nullptr;
+  }
   for (const auto& entry : all_places.entries) {
     if (entry.place.incarnation == current) {
-      return &(thread_places[serial_ % kPlaces] = entry.place);
+      return &((*thread_places)[serial_ % kPlaces] = entry.place);
     }
   }
   return nullptr;
+}
+
+void ChannelSegment::remember(const ThreadPlace& place) {
+  if (places_gone) {
+    late_place = place;
+    return;
+  }
+  // What an earlier incarnation left, of this process or the one that it was forked from, goes.
+  std::erase_if(all_places.entries, [&](const auto& entry) {
+    return entry.serial == serial_ || entry.segment.expired();
+  });
+  if (thread_places == &no_places) {
+    all_places.lately = std::make_unique<ThreadPlaces>();
+    thread_places = all_places.lately.get();
+  }
+  all_places.entries.push_back({place, serial_, weak_from_this()});
+  (*thread_places)[serial_ % kPlaces] = place;
 }
 
 Expected<void> ChannelSegment::join(bool to_receive) {
@@ -117,19 +156,16 @@ Expected<void> ChannelSegment::join(bool to_receive) {
     place.incarnation = incarnation();
     place.lock = holder_of(self(), static_cast<std::uint32_t>(syscall(SYS_gettid)));
   }
-  if (to_receive && place.held == nullptr) {
+  if (places_gone) {
+    place.held = &held_by_none;
+  } else if (to_receive && place.held == nullptr) {
     auto hand = claim_hand();
     if (!hand) {
       return tl::make_unexpected(std::move(hand.error()));
     }
     place.held = *hand;
   }
-  // What an earlier incarnation left, of this process or the one that it was forked from, goes.
-  std::erase_if(all_places.entries, [&](const auto& entry) {
-    return entry.serial == serial_ || entry.segment.expired();
-  });
-  all_places.entries.push_back({place, serial_, weak_from_this()});
-  thread_places[serial_ % kPlaces] = place;
+  remember(place);
   if (!single_) {
     return {};
   }
@@ -137,7 +173,18 @@ Expected<void> ChannelSegment::join(bool to_receive) {
                     : claim_role(control_->seldom.producer, "sends to");
 }
 
+void ChannelSegment::keep_place() { membership_->creator = true; }
+
+std::uint32_t ChannelSegment::first_place() const { return membership_->creator ? 0 : 1; }
+
 Expected<void> ChannelSegment::attach() {
+  if (const int error = register_for_barriers(); error != 0) {
+    return tl::make_unexpected(
+        Error{ErrorCode::unsupported, error,
+              "channel '" + options_.name +
+                  "': membarrier(MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED) is refused; it needs "
+                  "Linux 4.16 or newer, and a sandbox that lets it pass"});
+  }
   while (membership_->joining.exchange(1, std::memory_order_acquire) != 0) {
     sched_yield();
   }
@@ -146,13 +193,6 @@ Expected<void> ChannelSegment::attach() {
     result = claim_index();
   }
   membership_->joining.store(0, std::memory_order_release);
-  if (result) {
-    if (const int error = register_for_barriers(); error != 0) {
-      return make_error(
-          ErrorCode::unsupported,
-          "channel '" + options_.name + "': it needs membarrier(2), Linux 4.16 or newer");
-    }
-  }
   return result;
 }
 
@@ -165,8 +205,13 @@ Expected<void> ChannelSegment::claim_index() {
     return system_error("channel '" + options_.name + "': open " + path, errno);
   }
   void* liveness = mmap(nullptr, kPage, PROT_NONE, MAP_SHARED, file.get(), 0);
-  if (liveness == MAP_FAILED || madvise(liveness, kPage, MADV_DONTFORK) != 0) {
+  if (liveness == MAP_FAILED) {
     return system_error("channel '" + options_.name + "': mmap", errno);
+  }
+  if (madvise(liveness, kPage, MADV_DONTFORK) != 0) {
+    const int error = errno;
+    munmap(liveness, kPage);
+    return system_error("channel '" + options_.name + "': madvise(MADV_DONTFORK)", error);
   }
   PartyId id = claim_free_index(file.get());
   const bool was_of_the_dead = id == 0;
@@ -187,7 +232,7 @@ Expected<void> ChannelSegment::claim_index() {
 }
 
 ChannelSegment::PartyId ChannelSegment::claim_free_index(int file) {
-  for (std::uint32_t index = 0; index < kParties; ++index) {
+  for (std::uint32_t index = first_place(); index < kParties; ++index) {
     Party& party = control_->parties[index];
     const PartyId before = party.id.load(std::memory_order_acquire);
     if (is_live(before) || !lock_byte(file, index)) {
@@ -197,7 +242,7 @@ ChannelSegment::PartyId ChannelSegment::claim_free_index(int file) {
       unlock_byte(file, index);
       continue;
     }
-    raise_to(control_->seldom.parties_used, index + 1);
+    control_->seldom.parties_used.raise_to(index + 1);
     for (auto& sleepers : party.sleepers) {
       sleepers.store(0, std::memory_order_relaxed);
     }
@@ -211,13 +256,13 @@ ChannelSegment::PartyId ChannelSegment::claim_free_index(int file) {
 
 // Where all are taken, and some of them by the dead, because nobody who lives has waited.
 ChannelSegment::PartyId ChannelSegment::claim_index_of_dead(int file) {
-  for (std::uint32_t index = 0; index < kParties; ++index) {
+  for (std::uint32_t index = first_place(); index < kParties; ++index) {
     if (!lock_byte(file, index)) {
       continue;
     }
     Party& party = control_->parties[index];
     PartyId before = party.id.load(std::memory_order_acquire);
-    if (is_live(before)) {
+    if (party_at(*control_, before) == &party) {
       settle_hands(before);  // while its PID is there
     }
     settle_sleepers(party);
@@ -240,14 +285,14 @@ Expected<std::atomic<std::uint64_t>*> ChannelSegment::claim_hand() {
     hand.owner.store(mine);
     return true;
   };
-  for (std::uint32_t i = 0; i < kHands; ++i) {
-    raise_to(control_->seldom.hands_used, i + 1);
+  for (std::uint32_t i = first_place(); i < kHands; ++i) {
+    control_->seldom.hands_used.raise_to(i + 1);
     if (Hand& hand = control_->hands[i]; hand.owner.load() == 0 && claim(hand, 0)) {
       return &hand.held;
     }
   }
   sweep();
-  for (Hand& hand : control_->hands) {
+  for (Hand& hand : std::span(control_->hands).subspan(first_place())) {
     const std::uint64_t owner = hand.owner.load();
     const std::uint64_t count = count_of(hand.held.load());
     if ((owner == 0 || is_lost(owner)) && claim(hand, owner)) {
@@ -278,7 +323,7 @@ Expected<void> ChannelSegment::claim_role(std::atomic<PartyId>& role, const char
     return {};
   }
   if (holder != 0 && !dead(holder)) {
-    const std::uint32_t pid = control_->parties[index_of(holder)].pid.load();
+    const std::uint32_t pid = party_at(*control_, holder)->pid.load();
     return make_error(ErrorCode::in_use, "channel '" + options_.name + "': process " +
                                              std::to_string(pid) + " " + what +
                                              " it, and only one may; use the general form");
@@ -311,7 +356,7 @@ void ChannelSegment::detach() {
     role->compare_exchange_strong(mine, 0);
   }
   PartyId mine = id;
-  control_->parties[index_of(id)].id.compare_exchange_strong(mine, id & ~0xffffU);
+  party_at(*control_, id)->id.compare_exchange_strong(mine, id & ~0xffffU);
   membership_->incarnation.store(0);
   munmap(membership_->liveness, kPage);
 }

@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <utility>
 
 #include <cowshed/share/channel_segment.h>
 #include <cowshed/share/channel_system.h>
@@ -46,33 +47,26 @@ bool plausible(const Constants& constants) {
          std::bit_ceil(constants.slots) <= kMostMemory / constants.slot_bytes;
 }
 
-// At a multiple of 2 MiB, or no huge page could be mapped.
-Expected<std::byte*> map_all(int file, std::uint64_t bytes, const std::string& name) {
-  const std::uint64_t reserved = bytes + kHuge;
-  void* place =
-      mmap(nullptr, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (place == MAP_FAILED) {
-    return system_error("channel '" + name + "': mmap of " + std::to_string(reserved) + " bytes",
-                        errno);
+// Memory that is unmapped unless somebody takes it over.
+class Mapping {
+ public:
+  Mapping(void* memory, std::uint64_t bytes) : memory_(memory), bytes_(bytes) {}
+  Mapping(Mapping&& other) noexcept
+      : memory_(std::exchange(other.memory_, nullptr)), bytes_(other.bytes_) {}
+  Mapping& operator=(Mapping&&) = delete;
+  ~Mapping() {
+    if (memory_ != nullptr) {
+      munmap(memory_, bytes_);
+    }
   }
-  auto* const begin = static_cast<std::byte*>(place);
-  std::byte* const base = begin + (-reinterpret_cast<std::uintptr_t>(begin) & (kHuge - 1));
-  std::byte* const end = base + bytes;
-  if (mmap(base, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, file, 0) ==
-      MAP_FAILED) {
-    const int error = errno;
-    munmap(place, reserved);
-    return system_error("channel '" + name + "': mmap of " + std::to_string(bytes) + " bytes",
-                        error);
-  }
-  if (base != begin) {
-    munmap(begin, static_cast<std::size_t>(base - begin));
-  }
-  if (end != begin + reserved) {
-    munmap(end, static_cast<std::size_t>(begin + reserved - end));
-  }
-  return base;
-}
+
+  void* get() const { return memory_; }
+  void release() { memory_ = nullptr; }
+
+ private:
+  void* memory_;
+  std::uint64_t bytes_;
+};
 
 tl::unexpected<Error> bad(const std::string& why) {
   return make_error(ErrorCode::bad_channel, "not a channel to be used: " + why);
@@ -104,11 +98,13 @@ Expected<Constants> read_constants(int file) {
   return constants;
 }
 
+// One that never waits, as create_segment() makes it.
 bool is_event(int descriptor) {
   std::array<char, 64> target{};
   const std::string path = "/proc/self/fd/" + std::to_string(descriptor);
   return readlink(path.c_str(), target.data(), target.size() - 1) > 0 &&
-         std::string_view(target.data()) == "anon_inode:[eventfd]";
+         std::string_view(target.data()) == "anon_inode:[eventfd]" &&
+         (fcntl(descriptor, F_GETFL) & O_NONBLOCK) != 0;
 }
 
 }  // namespace
@@ -134,7 +130,12 @@ ChannelSegment::ChannelSegment(const ChannelDescriptors& descriptors, const Cons
 ChannelSegment::~ChannelSegment() {
   detach();
   munmap(membership_, kPage);
-  munmap(base_, plan_.bytes);
+  munmap(base_, plan_.reserved);
+  for (std::uint32_t c = 0; c < plan_.classes; ++c) {
+    if (std::byte* region = regions_[c].load(); region != nullptr) {
+      munmap(region, plan_.region_bytes(c));
+    }
+  }
   ::close(descriptors_.segment);
   ::close(descriptors_.event);
 }
@@ -142,33 +143,38 @@ ChannelSegment::~ChannelSegment() {
 namespace {
 
 // Where a process's part in the channel is remembered: no forked child sees it.
-Expected<void*> make_membership(const std::string& name) {
-  void* page = mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (page == MAP_FAILED) {
+Expected<Mapping> make_membership(const std::string& name) {
+  void* memory = mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) {
     return system_error("channel '" + name + "': mmap", errno);
   }
-  if (madvise(page, kPage, MADV_WIPEONFORK) != 0) {
-    const int error = errno;
-    munmap(page, kPage);
-    return system_error("channel '" + name + "': madvise(MADV_WIPEONFORK)", error);
+  Mapping page(memory, kPage);
+  if (madvise(memory, kPage, MADV_WIPEONFORK) != 0) {
+    return system_error("channel '" + name + "': madvise(MADV_WIPEONFORK)", errno);
   }
   return page;
 }
 
-Expected<std::shared_ptr<ChannelSegment>> make_segment(Descriptor& file, Descriptor& event,
+// Takes the descriptors over if it succeeds.
+Expected<std::shared_ptr<ChannelSegment>> make_segment(const ChannelDescriptors& descriptors,
                                                        const Constants& constants) {
   const std::string name = text_of(constants.name);
   auto membership = make_membership(name);
   if (!membership) {
     return tl::make_unexpected(std::move(membership.error()));
   }
-  auto base = map_all(file.get(), Plan(constants).bytes, name);
-  if (!base) {
-    munmap(*membership, kPage);
-    return tl::make_unexpected(std::move(base.error()));
+  const std::uint64_t bytes = Plan(constants).reserved;
+  std::byte* const memory = map_shared(descriptors.segment, 0, bytes);
+  if (memory == nullptr) {
+    return system_error("channel '" + name + "': mmap of " + std::to_string(bytes) + " bytes",
+                        errno);
   }
-  return std::make_shared<ChannelSegment>(ChannelDescriptors{file.release(), event.release()},
-                                          constants, *base, *membership);
+  Mapping base(memory, bytes);
+  auto segment =
+      std::make_shared<ChannelSegment>(descriptors, constants, memory, membership->get());
+  membership->release();
+  base.release();
+  return segment;
 }
 
 }  // namespace
@@ -226,7 +232,13 @@ Expected<std::shared_ptr<ChannelSegment>> create_segment(const ChannelOptions& o
       fcntl(file.get(), F_ADD_SEALS, kSeals | F_SEAL_SEAL) != 0) {
     return system_error("channel '" + options.name + "': its memory", errno);
   }
-  return make_segment(file, event, constants);
+  auto segment = make_segment({file.get(), event.get()}, constants);
+  if (segment) {
+    file.release();
+    event.release();
+    (*segment)->keep_place();
+  }
+  return segment;
 }
 
 Expected<std::shared_ptr<ChannelSegment>> open_segment(const ChannelDescriptors& descriptors,
@@ -247,16 +259,9 @@ Expected<std::shared_ptr<ChannelSegment>> open_segment(const ChannelDescriptors&
                       "descriptor " + std::to_string(descriptors.event) + " is not channel '" +
                           text_of(constants->name) + "'s eventfd");
   }
-  Descriptor file(descriptors.segment);
-  Descriptor event(descriptors.event);
-  fcntl(file.get(), F_SETFD, FD_CLOEXEC);
-  fcntl(event.get(), F_SETFD, FD_CLOEXEC);
-  auto segment = make_segment(file, event, *constants);
-  if (!segment) {  // still the caller's
-    file.release();
-    event.release();
-  }
-  return segment;
+  fcntl(descriptors.segment, F_SETFD, FD_CLOEXEC);
+  fcntl(descriptors.event, F_SETFD, FD_CLOEXEC);
+  return make_segment(descriptors, *constants);
 }
 
 void ChannelSegment::close() {
@@ -293,25 +298,27 @@ ChannelStats ChannelSegment::stats() {
   }
   ChannelStats stats;
   Totals sent;
-  for (bool stable = false; !stable;) {
+  // Others commit meanwhile.  Only damage keeps either loop from an end.
+  constexpr int kLooks = 10'000;
+  bool stable = false;
+  for (int looks = 0; !stable && looks < kLooks; ++looks) {
     stats.sent = control_->tail.value.load(std::memory_order_acquire);
     if (plan_.classes == 0 || stats.sent == 0) {
       break;
     }
-    auto* last = reinterpret_cast<ByteSlot*>(slot(stats.sent - 1));
-    sent.bytes = std::atomic_ref(last->totals.bytes).load(std::memory_order_acquire);
-    sent.moved = std::atomic_ref(last->totals.moved).load(std::memory_order_acquire);
-    sent.moved_bytes = std::atomic_ref(last->totals.moved_bytes).load(std::memory_order_acquire);
+    sent = reinterpret_cast<const ByteSlot*>(slot(stats.sent - 1))->totals();
     stable = control_->tail.value.load(std::memory_order_acquire) - stats.sent < plan_.mask;
   }
   Totals received;
-  do {
+  stable = false;
+  for (int looks = 0; !stable && looks < kLooks; ++looks) {
     stats.received = control_->head.value.load(std::memory_order_acquire);
     const auto& totals = control_->received[stats.received % 2];
     received = {totals.bytes.load(std::memory_order_acquire),
                 totals.moved.load(std::memory_order_acquire),
                 totals.moved_bytes.load(std::memory_order_acquire)};
-  } while (control_->head.value.load(std::memory_order_acquire) != stats.received);
+    stable = control_->head.value.load(std::memory_order_acquire) == stats.received;
+  }
   if (plan_.classes == 0) {
     sent.bytes = stats.sent * plan_.slot_bytes;
     received.bytes = stats.received * plan_.slot_bytes;

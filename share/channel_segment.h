@@ -33,9 +33,12 @@ struct ThreadPlace {
   std::atomic<std::uint64_t>* held = nullptr;  // its hand; null: it has not received yet
 };
 inline constexpr std::size_t kPlaces = 8;
+using ThreadPlaces = std::array<ThreadPlace, kPlaces>;  // by serial
+// Where a thread has none: never written to.
+extern constinit ThreadPlaces no_places;
+// Behind a pointer: there is little static TLS for a shared object that is loaded later.
 // initial-exec: one load.
-[[gnu::tls_model(
-    "initial-exec")]] extern constinit thread_local std::array<ThreadPlace, kPlaces> thread_places;
+[[gnu::tls_model("initial-exec")]] extern constinit thread_local ThreadPlaces* thread_places;
 
 class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
  public:
@@ -146,6 +149,8 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   bool finish_closing();
   Expected<int> poll_descriptor();
   ChannelStats stats();
+  // Keeps this process a place, if it comes to take part: it has created the channel.
+  void keep_place();
   // Whether this process takes part now; it takes a place if there is one.
   bool join_as_observer() { return attach().has_value(); }
 
@@ -157,7 +162,7 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   PartyId self() const;
   // Its own; null where join() must come first.
   const ThreadPlace* this_thread() const {
-    const ThreadPlace& place = thread_places[serial_ % kPlaces];
+    const ThreadPlace& place = (*thread_places)[serial_ % kPlaces];
     return place.incarnation == incarnation() ? &place : find_place();
   }
   void empty_hand() const {
@@ -165,18 +170,19 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
       place->held->store(0, std::memory_order_release);
     }
   }
-  // Which hand this thread has; it has one.
+  // 1 + which hand this thread, which has received, has; 0: none, because the thread ends.
   std::uint32_t this_hand() const {
-    return static_cast<std::uint32_t>((reinterpret_cast<std::byte*>(this_thread()->held) -
-                                       reinterpret_cast<std::byte*>(&control_->hands[0].held)) /
-                                      static_cast<std::ptrdiff_t>(sizeof(channel_layout::Hand)));
+    const auto index = (reinterpret_cast<std::uintptr_t>(this_thread()->held) -
+                        reinterpret_cast<std::uintptr_t>(&control_->hands[0].held)) /
+                       sizeof(channel_layout::Hand);
+    return index < channel_layout::kHands ? static_cast<std::uint32_t>(index) + 1 : 0;
   }
   void give_back_hand(std::uint64_t incarnation, std::atomic<std::uint64_t>* held);
 
   // channel_sweep.cc
   bool dead(PartyId id) const;
   std::atomic<std::uint32_t>& own_sleepers(std::size_t place) const {
-    return control_->parties[channel_layout::index_of(self())].sleepers[place];
+    return channel_layout::party_at(*control_, self())->sleepers[place];
   }
   // Whether the thread that holds a lock is known to be stopped.
   bool stopped(std::uint64_t lock) const;
@@ -188,16 +194,22 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   void sweep_if_due();
 
   // channel_blocks.cc
-  // Memory for `size` bytes: its index, or would_block when `memory` is used up, or out_of_memory.
-  Expected<std::uint32_t> allocate(std::uint64_t size);
+  struct Block {
+    std::uint32_t index;
+    std::uint64_t word;  // as this process owns it
+    std::byte* data;
+  };
+  // Memory for `size` bytes, or would_block when `memory` is used up, or out_of_memory.
+  Expected<Block> allocate(std::uint64_t size);
   channel_layout::Word& word(std::uint32_t block) const {
     return reinterpret_cast<channel_layout::Word*>(base_ + plan_.words)[block];
   }
   std::uint32_t class_of(std::uint32_t block) const;
-  std::uint64_t block_offset(std::uint32_t block) const;
-  std::byte* block_data(std::uint32_t block) const { return base_ + block_offset(block); }
-  // Whether a block has room for it.
-  bool block_holds(std::uint32_t block, std::uint64_t size) const;
+  // Maps all blocks of that size at the first call.  Null, with errno: the kernel refuses.
+  std::byte* block_data(std::uint32_t block);
+  tl::unexpected<Error> cannot_map(std::uint32_t block, int error) const;
+  // Makes a block of that many bytes this process's and returns its word; 0: it has not as many.
+  std::uint64_t take_block(std::uint32_t block, std::uint64_t size);
   // Whether it does when it is free: the lowest of the small ones, which are handed out first.
   bool keeps_memory(std::uint32_t block) const;
   // `owned`: its word, this process's.
@@ -255,8 +267,10 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   struct Membership;
   std::uint64_t incarnation() const;  // 0: this process takes no part
   const ThreadPlace* find_place() const;
+  void remember(const ThreadPlace& place);
   Expected<void> attach();
   Expected<void> claim_index();
+  std::uint32_t first_place() const;
   PartyId claim_free_index(int file);  // 0: there is none
   PartyId claim_index_of_dead(int file);
   Expected<void> claim_role(std::atomic<PartyId>& role, const char* what);
@@ -272,11 +286,14 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   std::uint64_t pages_in(std::uint32_t block_class) const;
   bool memory_exceeded() const;
   std::uint32_t claim_block(std::uint32_t block_class, std::uint64_t mine);
+  std::byte* map_class(std::uint32_t block_class);
   bool has_headroom(std::uint64_t bytes);
-  bool take_huge_pages(std::uint64_t begin, std::uint64_t end) const;
-  Expected<void> back(std::uint32_t block, std::uint64_t pages);
+  bool take_huge_pages(const Block& block, std::uint64_t begin, std::uint64_t end) const;
+  Expected<void> back(const Block& block, std::uint64_t pages);
+  std::uint64_t block_offset(std::uint32_t block) const;
 
-  std::byte* base_;
+  std::byte* base_;  // without the blocks
+  std::array<std::atomic<std::byte*>, channel_layout::kClasses> regions_{};
   Control* control_;
   Membership* membership_ = nullptr;
   channel_layout::Plan plan_;
@@ -294,6 +311,7 @@ struct ChannelSegment::Membership {
   std::atomic<PartyId> self;
   std::atomic<std::uint32_t> joining;  // a lock
   void* liveness;                      // a mapping that keeps the kernel's lock
+  std::atomic<bool> creator;
 };
 
 inline std::uint64_t ChannelSegment::incarnation() const {

@@ -19,7 +19,8 @@ constexpr std::uint64_t kSweepEvery = 4'000'000;  // ns
 
 bool ChannelSegment::dead(PartyId id) const {
   // An id that is nobody's now holds nothing rightly.
-  if (index_of(id) >= kParties || control_->parties[index_of(id)].id.load() != id) {
+  const Party* party = party_at(*control_, id);
+  if (party == nullptr || party->id.load() != id) {
     return true;
   }
   // Were the descriptor closed under us and its number another file's, all would seem dead.
@@ -33,14 +34,10 @@ bool ChannelSegment::descriptor_is_ours() const {
 }
 
 bool ChannelSegment::stopped(std::uint64_t lock) const {
-  const PartyId id = party_of(lock);
-  if (lock == 0 || index_of(id) >= kParties) {
-    return false;
-  }
+  const Party* party = party_at(*control_, party_of(lock));
   struct stat own{};
-  return stat("/proc/self/ns/pid", &own) == 0 &&
-         control_->parties[index_of(id)].pid_namespace.load() == own.st_ino &&
-         thread_is_stopped(thread_of(lock));
+  return party != nullptr && stat("/proc/self/ns/pid", &own) == 0 &&
+         party->pid_namespace.load() == own.st_ino && thread_is_stopped(thread_of(lock));
 }
 
 void ChannelSegment::release_of_dead(Lock& lock, std::uint64_t seen) {
@@ -60,7 +57,7 @@ void ChannelSegment::release_of_dead(Lock& lock, std::uint64_t seen) {
 
 void ChannelSegment::repair_hands() {
   const std::uint64_t head = control_->head.value.load(std::memory_order_acquire);
-  const std::uint32_t used = std::min(control_->seldom.hands_used.load(), kHands);
+  const std::uint32_t used = control_->seldom.hands_used.load(kHands);
   for (std::uint32_t i = 0; i < used; ++i) {
     Hand& hand = control_->hands[i];
     const std::uint64_t held = hand.held.load();
@@ -82,7 +79,7 @@ void ChannelSegment::sweep() {
   if (self() == 0) {
     return;
   }
-  const std::uint32_t used = std::min(control_->seldom.parties_used.load(), kParties);
+  const std::uint32_t used = control_->seldom.parties_used.load(kParties);
   for (std::uint32_t i = 0; i < used; ++i) {
     const PartyId id = control_->parties[i].id.load(std::memory_order_acquire);
     if (is_live(id) && index_of(id) == i && id != self() && dead(id)) {
@@ -103,10 +100,10 @@ void ChannelSegment::sweep_party(PartyId id) {
   }
   settle_hands(id);
   settle_blocks(id);
-  Party& party = control_->parties[index_of(id)];
-  settle_sleepers(party);
+  Party* party = party_at(*control_, id);
+  settle_sleepers(*party);
   PartyId done = id;
-  party.id.compare_exchange_strong(done, id & ~0xffffU);
+  party->id.compare_exchange_strong(done, id & ~0xffffU);
 }
 
 void ChannelSegment::settle_sleepers(Party& party) {
@@ -118,8 +115,8 @@ void ChannelSegment::settle_sleepers(Party& party) {
 }
 
 void ChannelSegment::settle_hands(PartyId id) {
-  const std::uint32_t pid = control_->parties[index_of(id)].pid.load();
-  const std::uint32_t used = std::min(control_->seldom.hands_used.load(), kHands);
+  const std::uint32_t pid = party_at(*control_, id)->pid.load();
+  const std::uint32_t used = control_->seldom.hands_used.load(kHands);
   for (std::uint32_t i = 0; i < used; ++i) {
     Hand& hand = control_->hands[i];
     std::uint64_t owner = hand.owner.load();
@@ -141,7 +138,8 @@ void ChannelSegment::settle_blocks(PartyId id) {
            state_of(value) != BlockState::free;
   };
   for (std::uint32_t c = 0; c < plan_.classes; ++c) {
-    for (std::uint32_t i = 0; i < blocks_used(c); ++i) {
+    const std::uint32_t used = blocks_used(c);
+    for (std::uint32_t i = 0; i < used; ++i) {
       if (is_of_the_dead(word(plan_.first[c] + i).load())) {
         of_the_dead.push_back(plan_.first[c] + i);
       }
@@ -154,9 +152,8 @@ void ChannelSegment::settle_blocks(PartyId id) {
   const std::uint64_t head = control_->head.value.load(std::memory_order_acquire);
   const std::uint64_t tail = control_->tail.value.load(std::memory_order_acquire);
   for (std::uint64_t number = head; number != tail && number - head <= plan_.slots; ++number) {
-    const auto* message = reinterpret_cast<const ByteSlot*>(slot(number));
     const std::uint32_t block =
-        std::atomic_ref(const_cast<ByteSlot*>(message)->block).load(std::memory_order_acquire) - 1;
+        reinterpret_cast<const ByteSlot*>(slot(number))->block(plan_.blocks);
     if (block < plan_.blocks && control_->head.value.load(std::memory_order_acquire) <= number) {
       referenced[block] = true;
     }

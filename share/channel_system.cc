@@ -8,13 +8,42 @@
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <linux/membarrier.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <cowshed/share/channel_layout.h>
 #include <cowshed/share/channel_system.h>
 #include <cowshed/share/descriptor.h>
 
 namespace cowshed::internal {
+
+std::byte* map_shared(int file, std::uint64_t offset, std::uint64_t bytes) {
+  constexpr std::uint64_t kHuge = channel_layout::kHuge;
+  const std::uint64_t reserved = bytes + kHuge;
+  void* place =
+      mmap(nullptr, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (place == MAP_FAILED) {
+    return nullptr;
+  }
+  auto* const begin = static_cast<std::byte*>(place);
+  std::byte* const base = begin + (-reinterpret_cast<std::uintptr_t>(begin) & (kHuge - 1));
+  std::byte* const end = base + bytes;
+  if (mmap(base, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, file,
+           static_cast<off_t>(offset)) == MAP_FAILED) {
+    const int error = errno;
+    munmap(place, reserved);
+    errno = error;
+    return nullptr;
+  }
+  if (base != begin) {
+    munmap(begin, static_cast<std::size_t>(base - begin));
+  }
+  if (end != begin + reserved) {
+    munmap(end, static_cast<std::size_t>(begin + reserved - end));
+  }
+  return base;
+}
 
 Woken futex_wait(const void* word, std::uint32_t seen, std::chrono::nanoseconds time) {
   constexpr std::int64_t kSecond = 1'000'000'000;

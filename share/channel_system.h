@@ -1,11 +1,15 @@
 #pragma once
 
-#include <atomic>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 
 // The system calls of a channel.
 namespace cowshed::internal {
+
+// Maps a part of a file shared, at a multiple of 2 MiB: huge pages need that.  Null, with errno:
+// the kernel refuses.
+std::byte* map_shared(int file, std::uint64_t offset, std::uint64_t bytes);
 
 // Sleeps while the word is `seen`, for at most `time`.
 enum class Woken : std::uint8_t { by_peer, by_time, by_change };  // or by a signal
@@ -29,11 +33,5 @@ bool thread_is_stopped(std::uint32_t thread);
 
 // Monotonic.
 std::uint64_t nanoseconds_now();
-
-inline void raise_to(std::atomic<std::uint32_t>& mark, std::uint32_t value) {
-  std::uint32_t before = mark.load(std::memory_order_relaxed);
-  while (before < value && !mark.compare_exchange_weak(before, value)) {
-  }
-}
 
 }  // namespace cowshed::internal

@@ -1,7 +1,7 @@
 #include <mutex>
-#include <pthread.h>
 
 #include <cowshed/share/closed_in_forks.h>
+#include <cowshed/share/fork_handlers.h>
 #include <cowshed/share/fork_state.h>
 
 namespace cowshed::launch {
@@ -12,17 +12,14 @@ constinit ClosedInForks* first = nullptr;
 
 }  // namespace
 
-void ClosedInForks::register_handlers() {
-  static const int handlers = pthread_atfork([] { list_mutex.lock(); }, [] { list_mutex.unlock(); },
-                                             [] {
-                                               close_all();
-                                               list_mutex.unlock();
-                                             });
-  (void)handlers;  // ENOMEM: they are inherited
-}
-
 ClosedInForks::ClosedInForks(Close close, void* object) : close_(close), object_(object) {
-  register_handlers();
+  static constexpr fork_handlers::Handlers kHandlers = {[] { list_mutex.lock(); },
+                                                        [] { list_mutex.unlock(); },
+                                                        [] {
+                                                          close_all();
+                                                          list_mutex.unlock();
+                                                        }};
+  fork_handlers::enter(fork_handlers::Rank::launches, kHandlers);
   const std::lock_guard lock(list_mutex);
   next_ = first;
   first = this;

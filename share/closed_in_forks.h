@@ -16,10 +16,6 @@ class ClosedInForks {
   ClosedInForks& operator=(const ClosedInForks&) = delete;
   ~ClosedInForks();
 
-  // Whose handlers of pthread_atfork() take a lock that is held when objects are made or destroyed
-  // calls this before it registers them: a fork then takes that lock first.
-  static void register_handlers();
-
  private:
   static void close_all() noexcept;
 

@@ -15,6 +15,7 @@
 #include <string>
 #include <tuple>
 #include <type_traits>
+#include <unistd.h>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -127,7 +128,8 @@ class Decoder {
   void take_bytes(void* to, std::size_t size);
   // A number of things of which each takes so many bytes at least, or a descriptor.
   std::size_t take_count(std::size_t bytes_each = 1);
-  // The caller owns it.
+  // The caller owns what it takes: all that `into` has room for, or, where there are fewer, none.
+  void take_descriptors(std::span<int> into);
   int take_descriptor();
 
  private:
@@ -302,11 +304,13 @@ struct Codec<C> {
     to.put_descriptor(channel.descriptors().event);
   }
   static C decode(Decoder& from) {
-    decltype(std::declval<const C&>().descriptors()) descriptors;
-    descriptors.segment = from.take_descriptor();
-    descriptors.event = from.take_descriptor();
-    auto channel = C::from_descriptors(descriptors);
+    std::array<int, 2> taken{};
+    from.take_descriptors(taken);
+    auto channel = C::from_descriptors({taken[0], taken[1]});
     if (!channel) {
+      for (const int descriptor : taken) {
+        ::close(descriptor);
+      }
       throw std::runtime_error(channel.error().message);
     }
     return *std::move(channel);

@@ -50,11 +50,12 @@ Content::Content(Content&& other) noexcept
       descriptors_(std::move(other.descriptors_)) {}
 
 Content& Content::operator=(Content&& other) noexcept {
-  std::swap(bytes_, other.bytes_);
-  std::swap(file_, other.file_);
-  std::swap(file_bytes_, other.file_bytes_);
-  std::swap(mapped_, other.mapped_);
-  std::swap(descriptors_, other.descriptors_);
+  Content taken(std::move(other));  // ends with what this one had
+  std::swap(bytes_, taken.bytes_);
+  std::swap(file_, taken.file_);
+  std::swap(file_bytes_, taken.file_bytes_);
+  std::swap(mapped_, taken.mapped_);
+  std::swap(descriptors_, taken.descriptors_);
   return *this;
 }
 
@@ -110,7 +111,7 @@ void Content::finish() {
   spill(bytes_.data(), bytes_.size());
   bytes_.clear();
   if (!seal(file_.get())) {
-    fail("sealing a message");
+    fail("fcntl(F_ADD_SEALS) of a message");
   }
 }
 
@@ -189,11 +190,20 @@ std::size_t Decoder::take_count(std::size_t bytes_each) {
   return count;
 }
 
-int Decoder::take_descriptor() {
-  if (next_descriptor_ == content_->descriptors().size()) {
+void Decoder::take_descriptors(std::span<int> into) {
+  auto& all = content_->descriptors();
+  if (into.size() > all.size() - next_descriptor_) {
     internal::throw_damaged();
   }
-  return content_->descriptors()[next_descriptor_++].release();
+  for (int& descriptor : into) {
+    descriptor = all[next_descriptor_++].release();
+  }
+}
+
+int Decoder::take_descriptor() {
+  int descriptor = -1;
+  take_descriptors({&descriptor, 1});
+  return descriptor;
 }
 
 }  // namespace cowshed

@@ -14,7 +14,8 @@ class Descriptor {
   explicit Descriptor(int fd) : fd_(fd < 0 || fd > STDERR_FILENO ? fd : move_up(fd)) {}
   Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
   Descriptor& operator=(Descriptor&& other) noexcept {
-    std::swap(fd_, other.fd_);
+    Descriptor taken(std::move(other));  // closes the one that this had
+    std::swap(fd_, taken.fd_);
     return *this;
   }
   Descriptor(const Descriptor&) = delete;

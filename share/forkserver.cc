@@ -3,14 +3,13 @@
 #include <cstring>
 #include <fcntl.h>
 #include <poll.h>
-#include <pthread.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cowshed/share/arena_handover.h>
 #include <cowshed/share/channel_system.h>
+#include <cowshed/share/fork_handlers.h>
 #include <cowshed/share/fork_state.h>
 #include <cowshed/share/forkserver.h>
 #include <cowshed/share/forkserver_process.h>
@@ -39,13 +38,9 @@ OfProcess& get_of_process() {
   return own;
 }
 
-void hold_mutex_over_forks() {
-  ClosedInForks::register_handlers();
-  static const int handlers =
-      pthread_atfork([] { of_process_mutex.lock(); }, [] { of_process_mutex.unlock(); },
-                     [] { of_process_mutex.unlock(); });
-  (void)handlers;  // ENOMEM: a child of a process with threads may wait for ever
-}
+constexpr fork_handlers::Handlers kHandlers = {[] { of_process_mutex.lock(); },
+                                               [] { of_process_mutex.unlock(); },
+                                               [] { of_process_mutex.unlock(); }};
 
 }  // namespace
 
@@ -134,8 +129,7 @@ ForkServerProcess::ForkServerProcess()
           this) {}
 
 ForkServerProcess::~ForkServerProcess() {
-  if (process_.pidfd && getpid() == owner_) {
-    syscall(SYS_pidfd_send_signal, process_.pidfd.get(), SIGKILL, nullptr, 0);
+  if (process_.pidfd && getpid() == owner_ && send_signal(process_.pid, process_.pidfd, SIGKILL)) {
     siginfo_t info;
     while (waitid(P_PIDFD, static_cast<id_t>(pidfd()), &info, WEXITED) != 0 && errno == EINTR) {
     }
@@ -234,7 +228,7 @@ Expected<void> ForkServerProcess::hand_over_arenas() {
 }
 
 Expected<std::shared_ptr<ForkServerProcess>> ForkServerProcess::of_process() {
-  hold_mutex_over_forks();
+  fork_handlers::enter(fork_handlers::Rank::forkserver, kHandlers);
   const std::lock_guard lock(of_process_mutex);
   OfProcess& own = get_of_process();
   if (own.owner != getpid() || own.server->ended()) {

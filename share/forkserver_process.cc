@@ -3,7 +3,9 @@
 #include <cerrno>
 #include <chrono>
 #include <csignal>
+#include <optional>
 #include <poll.h>
+#include <stdexcept>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -23,7 +25,7 @@ constexpr std::array kTerminalSignals = {SIGINT, SIGQUIT, SIGHUP};
 // What the server changes of its signals, and workers have as they were.
 class Signals {
  public:
-  void take() {
+  Signals() {
     for (std::size_t i = 0; i < kTerminalSignals.size(); ++i) {
       struct sigaction ignore = {};
       ignore.sa_handler = SIG_IGN;
@@ -36,6 +38,13 @@ class Signals {
     sigaddset(&child_ends, SIGCHLD);
     sigprocmask(SIG_BLOCK, &child_ends, &mask_);
     ends_ = Descriptor(signalfd(-1, &child_ends, SFD_CLOEXEC | SFD_NONBLOCK));
+    if (!ends_) {
+      throw std::runtime_error(system_error("signalfd", errno).value().message);
+    }
+    siginfo_t info;  // without it no worker's end would be known
+    if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) != 0 && errno != ECHILD) {
+      throw std::runtime_error(system_error("waitid", errno).value().message);
+    }
   }
   void give_back() {
     for (std::size_t i = 0; i < kTerminalSignals.size(); ++i) {
@@ -61,10 +70,9 @@ struct Running {
 
 class Server {
  public:
-  Server(Descriptor socket, Descriptor owner)
-      : socket_(std::move(socket)), owner_(std::move(owner)) {
-    signals_.take();
-  }
+  // Throws before it takes the socket.
+  Server(Descriptor&& socket, Descriptor owner)
+      : socket_(std::move(socket)), owner_(std::move(owner)) {}
   void run();  // until the owner has no use for it
 
  private:
@@ -77,9 +85,9 @@ class Server {
   }
 
   pid_t pid_ = getpid();
+  Signals signals_;
   Descriptor socket_;
   Descriptor owner_;  // readable when it has ended: forked processes may have its socket's end too
-  Signals signals_;
   std::string failed_to_adopt_;
   std::vector<Running> running_;
 };
@@ -178,8 +186,12 @@ Descriptor warm_up(Message message) {
   Decoder from(std::move(message.content));
   const auto owner = from.take<pid_t>();
   Descriptor pidfd(static_cast<int>(syscall(SYS_pidfd_open, owner, 0)));
-  if (!pidfd || getppid() != owner) {
+  const int open_error = errno;
+  if (getppid() != owner) {
     _exit(0);  // it has ended
+  }
+  if (!pidfd) {
+    throw std::runtime_error(system_error("pidfd_open", open_error).value().message);
   }
   if (from.take<bool>()) {
     const auto name = from.take<std::string>();
@@ -201,16 +213,17 @@ Descriptor warm_up(Message message) {
 }  // namespace
 
 void serve(Message message, Descriptor socket) {
-  Descriptor owner;
+  std::optional<Server> server;
+  const int to_owner = socket.get();
   try {
-    owner = warm_up(std::move(message));
+    server.emplace(std::move(socket), warm_up(std::move(message)));
   } catch (...) {
-    send_current_exception(socket.get());
+    send_current_exception(to_owner);
     flush_streams();
     _exit(1);
   }
-  (void)send_message(socket.get(), MessageKind::begun);
-  Server(std::move(socket), std::move(owner)).run();
+  (void)send_message(to_owner, MessageKind::begun);
+  server->run();
   flush_streams();
   _exit(0);
 }

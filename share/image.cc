@@ -125,17 +125,18 @@ class Replacement {
   int fd() const { return file_.get(); }
   bool is_own() const { return getpid() == maker_; }
 
-  // 0, or the errno.  The folder too, or a crash might lose the name.
+  // 0, or the errno, and `path` is as it was.
   int commit() {
     if (retry([&] { return fsync(fd()); }) != 0 ||
         std::rename(temporary_.c_str(), path_.c_str()) != 0) {
       return errno;
     }
     temporary_.clear();
+    // The folder too, or a crash might lose the name.  The file is there whether that works or not.
     const auto folder = path_.has_parent_path() ? path_.parent_path() : ".";
     const Descriptor opened(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (opened.get() < 0 || retry([&] { return fsync(opened.get()); }) != 0) {
-      return errno;
+    if (opened) {
+      (void)retry([&] { return fsync(opened.get()); });
     }
     return 0;
   }

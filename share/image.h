@@ -32,7 +32,9 @@ namespace cowshed {
 
 // Writes what this process sees of the arena, and its published objects that have names.  Makes a
 // new file beside `path`, syncs it to disk and puts it in the place of `path` at once; on an error,
-// nothing is left of it.  A symbolic link at `path` is replaced, not followed.  Mode 0644 less the
+// `path` is as it was, and nothing is left of the new file.  Syncs the folder last; where that
+// fails, as in a folder that this process may not read, a crash of the machine may bring the old
+// file back.  A symbolic link at `path` is replaced, not followed.  Mode 0644 less the
 // umask.  2 MiB-aligned and sparse: pages of zeros take no disk.  The arena stays locked meanwhile,
 // so that a fork() waits for the next Progress; other threads must not write to a lenient one.  A
 // child that returns from the Progress gets not_inherited, and the file is its parent's.  Errors:

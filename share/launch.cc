@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <filesystem>
 #include <fstream>
+#include <poll.h>
 #include <spawn.h>
 #include <string_view>
 #include <sys/stat.h>
@@ -35,6 +36,11 @@ Expected<Descriptor> open_pidfd(pid_t pid) {
     return system_error("pidfd_open", error);
   }
   return pidfd;
+}
+
+bool has_ended(const Descriptor& pidfd) {
+  pollfd end = {pidfd.get(), POLLIN, 0};
+  return poll(&end, 1, 0) > 0;
 }
 
 std::string_view name_of(std::string_view variable) {
@@ -148,6 +154,17 @@ Expected<Launched> spawn_worker(const Launch& launch, int rank) {
         worker.pidfd = std::move(spawned.pidfd);
         return std::move(worker);
       });
+}
+
+Expected<void> send_signal(pid_t pid, const Descriptor& pidfd, int signal) {
+  if (syscall(SYS_pidfd_send_signal, pidfd.get(), signal, nullptr, 0) == 0 || errno == ESRCH ||
+      has_ended(pidfd)) {
+    return {};
+  }
+  if (kill(pid, signal) == 0 || errno == ESRCH) {
+    return {};
+  }
+  return system_error("kill of pid " + std::to_string(pid) + ", which goes on", errno);
 }
 
 Expected<void> check_threads(const std::string& who) {

@@ -64,6 +64,10 @@ struct Spawned {
 Expected<Spawned> spawn_process(const std::string& program, int socket,
                                 const std::vector<std::string>& environment);
 
+// To a process that has not been reaped; by its PID where pidfd_send_signal(2) is refused, as
+// seccomp filters of older container runtimes do.  No error if it has ended.  Errors: system_call.
+Expected<void> send_signal(pid_t pid, const Descriptor& pidfd, int signal);
+
 // Checks the options, opens what they name, and encodes the job where there is to be one.
 Expected<void> prepare(const WorkersOptions& options, const internal::WorkerJob& job,
                        Launch& launch);

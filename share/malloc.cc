@@ -61,7 +61,7 @@ inline void* retried(Allocate allocate) {
 }
 
 [[gnu::noinline]] void* move(void* block, std::size_t size, Owner owner) {
-  std::size_t readable = owner == Owner::arena ? readable_in_arena(block) : 0;
+  std::size_t readable = owner == Owner::arena ? look_up_in_arena(block).readable : 0;
   if (readable == 0) {
     readable = cowshed_je_malloc_usable_size(block);
   }
@@ -127,9 +127,14 @@ void* pvalloc(std::size_t size) noexcept {
 
 // 0 for a frozen block: nothing of it may be written to.
 std::size_t malloc_usable_size(void* block) noexcept {
-  return owner_of(block) == Owner::arena && is_frozen_block(block)
-             ? 0
-             : cowshed_je_malloc_usable_size(block);
+  if (owner_of(block) != Owner::arena) [[likely]] {
+    return cowshed_je_malloc_usable_size(block);
+  }
+  const BlockInArena found = look_up_in_arena(block);
+  if (found.frozen) {
+    return 0;
+  }
+  return found.readable != 0 ? found.readable : cowshed_je_malloc_usable_size(block);
 }
 
 // As many arenas as jemalloc takes by default: it serves the whole program here.

@@ -35,10 +35,15 @@ void widen_hull(std::uintptr_t begin, std::uintptr_t end);
 
 // Frees a block of an arena, also one that was destroyed; false: it is none.
 bool free_in_arena(void* block) noexcept;
-// How many bytes of a block may be read: to the end of what the arena has when it is frozen, since
-// its allocator's records are gone.  0: it is no arena's.
-std::size_t readable_in_arena(const void* block) noexcept;
-bool is_frozen_block(const void* block) noexcept;
+// A block of an arena.
+struct BlockInArena {
+  // How many bytes may be read: to the end of what the arena has when the block is frozen, since
+  // its allocator's records are gone.
+  std::size_t readable = 0;
+  bool frozen = false;
+};
+// Says so of a block that is not an arena's: none readable, not frozen.
+BlockInArena look_up_in_arena(const void* block) noexcept;
 
 // Leaves the thread's scopes for a while, and returns to them.
 ThreadScope suspend_scope() noexcept;

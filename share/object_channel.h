@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include <cowshed/base/expected_range.h>
 #include <cowshed/share/channel.h>
 #include <cowshed/share/serialize.h>
 
@@ -50,14 +51,14 @@ class ObjectChannel : public internal::ChannelHandle<Bytes> {
     return send_until(object, Wait::after(time));
   }
 
-  Expected<T> receive(std::stop_token stop = {}) {
+  ExpectedValue<T> receive(std::stop_token stop = {}) {
     return receive_decoded(Wait::until_stopped(std::move(stop)));
   }
-  Expected<T> try_receive() { return receive_decoded(Wait::never()); }
-  Expected<T> receive_until(Clock::time_point deadline) {
+  ExpectedValue<T> try_receive() { return receive_decoded(Wait::never()); }
+  ExpectedValue<T> receive_until(Clock::time_point deadline) {
     return receive_decoded(Wait::until(deadline));
   }
-  Expected<T> receive_for(Clock::duration time) { return receive_until(Wait::after(time)); }
+  ExpectedValue<T> receive_for(Clock::duration time) { return receive_until(Wait::after(time)); }
 
  private:
   explicit ObjectChannel(std::shared_ptr<internal::ChannelSegment> segment)
@@ -90,8 +91,8 @@ class ObjectChannel : public internal::ChannelHandle<Bytes> {
     return sent;
   }
 
-  Expected<T> receive_decoded(const Wait& wait) {
-    return this->core().receive(wait).and_then([](Bytes&& bytes) {
+  ExpectedValue<T> receive_decoded(const Wait& wait) {
+    return this->core().receive(wait).and_then([](Bytes&& bytes) -> Expected<T> {
       internal::ByteChannel::keep_in_hand(bytes);
       return decode<T>(bytes.span());
     });

@@ -66,7 +66,7 @@ class Packer {
 
   Expected<Parcel> finish() {
     contents_.tree = process_tree::id();
-    contents_.last_generation = process_tree::shared().last_generation.load();
+    contents_.last_generation = process_tree::last_generation();
     std::erase_if(contents_.lost, [](const auto& lost) { return lost.objects.empty(); });
     const auto bytes = format::write(contents_);
     constexpr char kName[] = "cowshed-parcel";
@@ -80,7 +80,7 @@ class Packer {
     }
     if (write(memfd.get(), bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size()) ||
         !seal(memfd.get())) {
-      return system_error("a parcel of arenas cannot be written", errno);
+      return system_error("write or fcntl(F_ADD_SEALS) of a parcel of arenas", errno);
     }
     Descriptor tree(fcntl(process_tree::descriptor(), F_DUPFD_CLOEXEC, 0));
     if (!tree) {

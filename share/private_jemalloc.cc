@@ -19,6 +19,8 @@ extern "C" {
 int cowshed_je_mallctl(const char* name, void* old_value, std::size_t* old_size, void* new_value,
                        std::size_t new_size);
 
+std::size_t cowshed_je_nallocx(std::size_t size, int flags) noexcept;
+
 // jemalloc's defaults are weak; malloc.cc, for whole programs, adds to these.
 // One arena of its own, for records; in huge pages where they are more than some MiB, since fork()
 // copies page tables of ordinary memory.  (All of them there: 2 MiB for every process that starts.)
@@ -108,6 +110,8 @@ T get(const Key& key) {
 }
 
 }  // namespace
+
+void initialise() { (void)cowshed_je_nallocx(1, 0); }
 
 int create_arena(ExtentHooks* hooks, unsigned& arena) {
   struct {

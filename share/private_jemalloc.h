@@ -48,6 +48,7 @@ struct ArenaCounts {
 };
 
 // Those that return int return 0 or an errno.  Thread-safe; after fork() usable in the child.
+void initialise();  // which else the first allocation does: registers jemalloc's fork handlers
 int create_arena(ExtentHooks* hooks, unsigned& arena);  // its records stay out of the hooks' memory
 int destroy_arena(unsigned arena);                      // no cache may hold blocks of it any more
 int purge_arena(unsigned arena);  // every free extent that was in use goes through decommit

@@ -3,11 +3,13 @@
 #include <bit>
 #include <cstddef>
 #include <cstdio>
+#include <functional>
 #include <map>
 #include <set>
 #include <span>
 #include <string>
 #include <unistd.h>
+#include <utility>
 
 #include <cowshed/share/arena_table.h>
 #include <cowshed/share/code_id.h>
@@ -31,7 +33,8 @@ using internal::TypeInfo;
 
 enum class SlotState : std::uint8_t { vacant, live, released, not_inherited };
 
-// What a slot's user does not need for a look-up that succeeds.
+// What a slot's user does not need for a look-up that succeeds.  Begins as zeros, so that no
+// program's file has room for these.
 struct Record {
   SlotState state = SlotState::vacant;
   std::uint32_t generation = 0;
@@ -42,10 +45,12 @@ struct Record {
   std::atomic<const void*> address = nullptr;
   std::atomic<std::size_t> bytes = 0;
   std::array<char, 64> name{};
+  bool has_link = false;
+  std::uint32_t next = 0;                // in its list of Names; 0: none, else the slot and 1
   const std::type_info* rtti = nullptr;  // null: of another process, and not asked for here
   std::uint64_t fingerprint = 0;         // of the type, for every program
   std::size_t type_size = 0;
-  std::size_t alignment = 1;
+  std::size_t alignment = 0;
   bool spawn_safe = false;
   bool array = false;
   std::uint64_t foreign_code = 0;  // code_id() of where its code is; 0: here
@@ -76,6 +81,67 @@ void search_occupied(Visit visit) {
   }
 }
 
+// Finds occupied slots by name: lists of some two, which grow in number with the names, so that
+// few names take few pages.
+class Names {
+ public:
+  void add(std::uint32_t slot) {
+    Record& record = records[slot];
+    if (record.has_link || record.name[0] == '\0') {
+      return;
+    }
+    record.has_link = true;
+    link(slot);
+    if (++count_ > lists() && lists() < kMaxPublished) {
+      ++doublings_;
+      std::fill_n(firsts_.begin(), lists(), 0);
+      search_occupied([this](std::uint32_t other) {
+        if (records[other].has_link) {
+          link(other);
+        }
+        return false;
+      });
+    }
+  }
+  void remove(std::uint32_t slot) {
+    Record& record = records[slot];
+    if (!record.has_link) {
+      return;
+    }
+    std::uint32_t* place = &first(record.name.data());
+    while (*place != slot + 1) {
+      place = &records[*place - 1].next;
+    }
+    *place = record.next;
+    record.has_link = false;
+    --count_;
+  }
+  Record* find(std::string_view name, SlotState state) {
+    for (std::uint32_t at = name.empty() ? 0 : first(name); at != 0; at = records[at - 1].next) {
+      Record& record = records[at - 1];
+      if (record.state == state && name == record.name.data()) {
+        return &record;
+      }
+    }
+    return nullptr;
+  }
+
+ private:
+  std::uint32_t lists() const { return 64U << doublings_; }
+  std::uint32_t& first(std::string_view name) {
+    return firsts_[std::hash<std::string_view>()(name) & (lists() - 1)];
+  }
+  void link(std::uint32_t slot) {
+    std::uint32_t& first_slot = first(records[slot].name.data());
+    records[slot].next = std::exchange(first_slot, slot + 1);
+  }
+
+  std::uint32_t count_ = 0;
+  std::uint32_t doublings_ = 0;
+  std::array<std::uint32_t, kMaxPublished> firsts_{};
+};
+Names names;
+
 void set_state(std::uint32_t slot, SlotState state) {
   Record& record = records[slot];
   live_count += (state == SlotState::live ? 1U : 0U) - (record.state == SlotState::live ? 1U : 0U);
@@ -84,6 +150,7 @@ void set_state(std::uint32_t slot, SlotState state) {
   const bool holds = state == SlotState::live || state == SlotState::not_inherited;
   holds ? occupied[slot / 64].fetch_or(bit, std::memory_order_release)
         : occupied[slot / 64].fetch_and(~bit, std::memory_order_release);
+  holds ? names.add(slot) : names.remove(slot);
 }
 
 std::uint32_t slot_of(const Record& record) {
@@ -136,18 +203,6 @@ Expected<void> start_tree_locked() {
   return started;
 }
 
-Record* find_record(std::string_view name, SlotState state = SlotState::live) {
-  Record* found = nullptr;
-  search_occupied([&](std::uint32_t slot) {
-    Record& record = records[slot];
-    if (!name.empty() && record.state == state && name == record.name.data()) {
-      found = &record;
-    }
-    return found != nullptr;
-  });
-  return found;
-}
-
 RefBits bits_of(const Record& record) {
   return {process_tree::id(), record.generation, record.home};
 }
@@ -170,7 +225,7 @@ Expected<std::uint32_t> take_generation() {
     return tl::make_unexpected(full());
   }
   for (;;) {
-    const std::uint32_t generation = process_tree::shared().last_generation.fetch_add(1) + 1;
+    const std::uint32_t generation = process_tree::take_generation();
     if (generation != 0 && records[generation % kMaxPublished].state != SlotState::live) {
       return generation;
     }
@@ -183,6 +238,7 @@ Record& begin_record(std::uint32_t slot, std::uint32_t home, std::uint32_t gener
   if (record.home != slot) {
     displaced.erase(record.generation);
   }
+  names.remove(slot);  // of what this process did not inherit
   record.name.fill('\0');
   name.copy(record.name.data(), name.size());
   record.generation = generation;
@@ -280,18 +336,6 @@ void enter_foreign(std::uint32_t slot, const registry::Object& object, const Are
   enter_in_layout(slot);
 }
 
-std::map<std::string, const ArenaCore*, std::less<>> live_names() {
-  std::map<std::string, const ArenaCore*, std::less<>> result;
-  search_occupied([&](std::uint32_t slot) {
-    const Record& record = records[slot];
-    if (record.state == SlotState::live && record.name[0] != '\0') {
-      result.emplace(record.name.data(), record.arena);
-    }
-    return false;
-  });
-  return result;
-}
-
 }  // namespace
 
 Expected<RefBits> internal::publish(const std::string_view* name, const Publication& publication) {
@@ -309,8 +353,8 @@ Expected<RefBits> internal::publish(const std::string_view* name, const Publicat
   if (!arena->holds(address)) {
     return arena->not_inherited_error();
   }
-  const std::lock_guard lock(registry_mutex);
-  if (name != nullptr && find_record(*name) != nullptr) {
+  const std::lock_guard lock(registry::mutex());
+  if (name != nullptr && names.find(*name, SlotState::live) != nullptr) {
     return make_error(ErrorCode::invalid_argument,
                       who + " is published already; withdraw() it first, or use another name");
   }
@@ -337,10 +381,10 @@ Expected<RefBits> internal::publish(const std::string_view* name, const Publicat
 }
 
 Expected<RefBits> internal::find(std::string_view name, const TypeInfo& type) {
-  const std::lock_guard lock(registry_mutex);
-  Record* record = find_record(name);
+  const std::lock_guard lock(registry::mutex());
+  Record* record = names.find(name, SlotState::live);
   if (record == nullptr) {
-    if (const Record* lost = find_record(name, SlotState::not_inherited)) {
+    if (const Record* lost = names.find(name, SlotState::not_inherited)) {
       return tl::make_unexpected(not_inherited(*lost));
     }
     return make_error(ErrorCode::not_published,
@@ -364,7 +408,7 @@ const void* internal::resolve(const RefBits& bits, const TypeInfo& type) noexcep
   if (bits == RefBits{}) {
     return nullptr;
   }
-  const std::lock_guard lock(registry_mutex);
+  const std::lock_guard lock(registry::mutex());
   Record& record = record_at(bits);
   if (record.state != SlotState::live || bits != bits_of(record) || !has_type(record, type) ||
       has_foreign_code(record)) {
@@ -381,7 +425,7 @@ Error internal::explain(const RefBits& bits, const TypeInfo& type) {
     return error_of(ErrorCode::null_reference,
                     "this reference refers to nothing; take one from publish() or find()");
   }
-  const std::lock_guard lock(registry_mutex);
+  const std::lock_guard lock(registry::mutex());
   if (bits.tree != process_tree::id() || bits.slot >= kMaxPublished) {
     return error_of(ErrorCode::wrong_process_tree,
                     "this reference was made in another process tree; it is good only where its "
@@ -415,7 +459,7 @@ Error internal::explain(const RefBits& bits, const TypeInfo& type) {
 
 Expected<void> internal::withdraw(const RefBits& bits, const TypeInfo& type) {
   {
-    const std::lock_guard lock(registry_mutex);
+    const std::lock_guard lock(registry::mutex());
     const Record& record = record_at(bits);
     if (record.state == SlotState::live && bits == bits_of(record) && has_type(record, type)) {
       vacate(slot_of(record), SlotState::released);
@@ -437,7 +481,7 @@ std::string internal::describe(const RefBits& bits, std::string_view type) {
 }
 
 std::vector<Published> published() {
-  const std::lock_guard lock(registry_mutex);
+  const std::lock_guard lock(registry::mutex());
   std::vector<Published> result;
   search_occupied([&](std::uint32_t slot) {
     const Record& record = records[slot];
@@ -450,18 +494,22 @@ std::vector<Published> published() {
   return result;
 }
 
-std::mutex& registry::mutex() { return registry_mutex; }
+std::mutex& registry::mutex() {
+  hold_arenas_over_forks();
+  return registry_mutex;
+}
 
 Expected<void> registry::start_tree() {
-  const std::lock_guard lock(registry_mutex);
+  const std::lock_guard lock(registry::mutex());
   return start_tree_locked();
 }
 
 Expected<void> registry::join_tree(std::uint64_t id, Descriptor memfd,
                                    std::uint32_t last_generation, const std::string& who) {
   const auto cores = all_cores();
-  const std::lock_guard lock(registry_mutex);
+  const std::lock_guard lock(registry::mutex());
   if (process_tree::id() == id) {
+    process_tree::know_generation(last_generation);
     return {};
   }
   const bool has_own = std::any_of(cores.begin(), cores.end(), [](const ArenaCore* core) {
@@ -476,13 +524,14 @@ Expected<void> registry::join_tree(std::uint64_t id, Descriptor memfd,
   auto joined = process_tree::join(std::move(memfd), id, who);
   if (joined) {
     joined_at = last_generation;
+    process_tree::know_generation(last_generation);
     layout::create();
   }
   return joined;
 }
 
 std::vector<registry::Object> registry::objects_in(const ArenaCore& arena) {
-  const std::lock_guard lock(registry_mutex);
+  const std::lock_guard lock(registry::mutex());
   const std::uint64_t here = code_id();
   std::vector<Object> result;
   search_occupied([&](std::uint32_t slot) {
@@ -503,7 +552,7 @@ Expected<void> registry::publish_foreign(const std::vector<Publication>& publica
                                          const std::string& advice) {
   const OutsideScope outside;
   const std::uint64_t here = code_id();
-  const std::lock_guard lock(registry_mutex);
+  const std::lock_guard lock(registry::mutex());
   std::vector<std::uint32_t> slots;
   const auto undo = [&](Error error) {
     for (const std::uint32_t slot : slots) {
@@ -511,16 +560,12 @@ Expected<void> registry::publish_foreign(const std::vector<Publication>& publica
     }
     return tl::make_unexpected(std::move(error));
   };
-  auto names = live_names();
   for (const auto& [arena, objects] : publications) {
     for (Object object : objects) {
-      if (!object.name.empty()) {
-        const auto [other, is_new] = names.emplace(object.name, arena);
-        if (!is_new) {
-          return undo(error_of(ErrorCode::invalid_argument,
-                               "'" + object.name + "' is published already, in arena '" +
-                                   other->second->name() + "'; " + advice));
-        }
+      if (const Record* other = names.find(object.name, SlotState::live)) {
+        return undo(error_of(ErrorCode::invalid_argument,
+                             "'" + object.name + "' is published already, in arena '" +
+                                 other->arena->name() + "'; " + advice));
       }
       if (object.generation == 0) {
         const auto generation = take_generation();
@@ -543,7 +588,7 @@ Expected<void> registry::publish_foreign(const std::vector<Publication>& publica
 }
 
 void registry::enter_lost(const std::string& arena, const std::vector<Object>& objects) {
-  const std::lock_guard lock(registry_mutex);
+  const std::lock_guard lock(registry::mutex());
   for (const Object& object : objects) {
     const std::uint32_t slot = object.slot % kMaxPublished;
     if (records[slot].state == SlotState::vacant) {
@@ -555,7 +600,7 @@ void registry::enter_lost(const std::string& arena, const std::vector<Object>& o
 }
 
 void registry::release_all_in(const ArenaCore* arena) {
-  const std::lock_guard lock(registry_mutex);
+  const std::lock_guard lock(registry::mutex());
   search_occupied([&](std::uint32_t slot) {
     if (records[slot].arena == arena) {
       vacate(slot, SlotState::released);

@@ -18,7 +18,7 @@ class ArenaCore;
 
 namespace registry {
 
-std::mutex& mutex();  // comes after the arenas' mutexes
+std::mutex& mutex();  // comes after the arenas' mutexes; held over forks from its first use on
 
 // Makes this process the root of a tree of its own, unless it is or descends from one.  Errors:
 // system_call.

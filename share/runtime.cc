@@ -1,6 +1,8 @@
 #include <atomic>
 #include <cstring>
 #include <fcntl.h>
+#include <optional>
+#include <sys/auxv.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -18,13 +20,27 @@ namespace {
 
 std::atomic<const char*> name = nullptr;
 
-bool is_our_socket() {
+// The process at the other end of the socket that start() passed on.  Nothing if the descriptor is
+// something else: only a Unix packet socket has a peer with an effective user and group.
+std::optional<ucred> peer_of_our_socket() {
   int type = 0;
-  int domain = 0;
   socklen_t size = sizeof type;
-  return getsockopt(kSocketNumber, SOL_SOCKET, SO_TYPE, &type, &size) == 0 &&
-         getsockopt(kSocketNumber, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 &&
-         type == SOCK_SEQPACKET && domain == AF_UNIX;
+  if (getsockopt(kSocketNumber, SOL_SOCKET, SO_TYPE, &type, &size) != 0 || type != SOCK_SEQPACKET) {
+    return std::nullopt;
+  }
+  ucred peer = {};
+  size = sizeof peer;
+  if (getsockopt(kSocketNumber, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0 ||
+      peer.uid == static_cast<uid_t>(-1)) {
+    return std::nullopt;
+  }
+  return peer;
+}
+
+// A process that executes a program with more rights than its own must not choose its work.
+bool is_equal(const ucred& peer) {
+  return getauxval(AT_SECURE) == 0 && peer.uid == getauxval(AT_EUID) &&
+         peer.gid == getauxval(AT_EGID);
 }
 
 [[noreturn]] void fail(const Error& error) {
@@ -33,8 +49,13 @@ bool is_our_socket() {
   _exit(1);
 }
 
-[[noreturn]] void become_worker() {
+[[noreturn]] void become_worker(const ucred& parent) {
   fcntl(kSocketNumber, F_SETFD, FD_CLOEXEC);
+  if (!is_equal(parent)) {
+    fail({ErrorCode::permission_denied, 0,
+          "this program is no worker of who has other rights than it: it is set-user-ID, "
+          "set-group-ID or has file capabilities; use Start::fork"});
+  }
   for (;;) {
     auto message = receive_message(kSocketNumber);
     if (!message) {
@@ -65,10 +86,13 @@ const char* program_name() { return name.load(); }
 
 Runtime::Runtime(int argc, char** argv) {
   launch::name = argc > 0 ? argv[0] : "";
-  if (argc == 2 && std::strcmp(argv[1], launch::kWorkerArgument) == 0 && launch::is_our_socket()) {
+  if (argc != 2 || std::strcmp(argv[1], launch::kWorkerArgument) != 0) {
+    return;
+  }
+  if (const auto parent = launch::peer_of_our_socket()) {
     const char* slash = std::strrchr(argv[0], '/');
     prctl(PR_SET_NAME, slash != nullptr ? slash + 1 : argv[0]);  // it would be "exe"
-    launch::become_worker();
+    launch::become_worker(*parent);
   }
 }
 

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include <cowshed/base/error.h>
+#include <cowshed/base/expected_range.h>
 #include <cowshed/share/ref.h>
 #include <cowshed/share/transfer_counter.h>
 #include <cowshed/share/type_id.h>
@@ -326,7 +327,7 @@ Expected<void> encode_into(std::vector<std::byte>& bytes, const T& object, TypeT
 // deeper than 1,000 objects, or what cereal or a serialize() says, such as a polymorphic type that
 // is not registered).
 template <class T>
-Expected<std::vector<std::byte>> encode(const T& object) {
+ExpectedRange<std::vector<std::byte>> encode(const T& object) {
   std::vector<std::byte> bytes;
   return internal::encode_into(bytes, object, nullptr).map([&] { return std::move(bytes); });
 }
@@ -347,7 +348,7 @@ Expected<Encoded> encode_counted(const T& object) {
 // What the elements mean is for the types' own serialize() to check.  Errors: wrong_type (another
 // was encoded), bad_encoding (the bytes are damaged, too few, or too many).
 template <std::default_initializable T>
-Expected<T> decode(std::span<const std::byte> bytes) {
+ExpectedValue<T> decode(std::span<const std::byte> bytes) {
   const std::uint64_t id = internal::encoding_id(typeid(T));
   if (auto right = internal::check_encoding(bytes, id, type_name<T>()); !right) {
     return tl::make_unexpected(std::move(right.error()));

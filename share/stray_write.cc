@@ -3,6 +3,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <mutex>
 #include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -22,6 +23,7 @@ COWSHED_FORK_STATE std::atomic<void (*)() noexcept> sink_done = nullptr;
 // What a worker forks must not report as the worker.
 COWSHED_FORK_STATE std::atomic<pid_t> sink_owner = 0;
 
+std::atomic<bool> installed = false;
 struct sigaction previous = {};  // written once, before the handler can run
 
 bool is_store(const ucontext_t& context) {
@@ -144,17 +146,27 @@ std::string to_string(const StrayWrite& write) {
 }
 
 int internal::install_stray_write_handler() {
-  static const int result = [] {
-    if (sigaction(SIGSEGV, nullptr, &previous) != 0) {
-      return errno;
-    }
-    struct sigaction ours = {};
-    ours.sa_sigaction = &handle;
-    ours.sa_flags = SA_SIGINFO | SA_ONSTACK;
-    sigemptyset(&ours.sa_mask);
-    return sigaction(SIGSEGV, &ours, nullptr) == 0 ? 0 : errno;
-  }();
-  return result;
+  // Not the static of a function: a child forked meanwhile would wait for its initialisation for
+  // ever.
+  if (installed.load(std::memory_order_acquire)) {
+    return 0;
+  }
+  const std::lock_guard lock(registry::mutex());
+  if (installed.load(std::memory_order_relaxed)) {
+    return 0;
+  }
+  if (sigaction(SIGSEGV, nullptr, &previous) != 0) {
+    return errno;
+  }
+  struct sigaction ours = {};
+  ours.sa_sigaction = &handle;
+  ours.sa_flags = SA_SIGINFO | SA_ONSTACK;
+  sigemptyset(&ours.sa_mask);
+  if (sigaction(SIGSEGV, &ours, nullptr) != 0) {
+    return errno;
+  }
+  installed.store(true, std::memory_order_release);
+  return 0;
 }
 
 void internal::set_stray_write_sink(StrayWrite* copy, void (*done)() noexcept) {

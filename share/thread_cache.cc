@@ -1,6 +1,7 @@
 #include <array>
 #include <mutex>
 #include <new>
+#include <utility>
 
 #include <cowshed/share/arena_core.h>
 #include <cowshed/share/malloc_route.h>
@@ -14,25 +15,37 @@ namespace {
 constinit thread_local bool thread_ends = false;
 
 // By key: a thread may use a thousand arenas in turn.
-struct CachesOfThread {
-  std::array<ThreadCache*, 64> first{};
+using Caches = std::array<ThreadCache*, 64>;
+constinit Caches no_caches{};  // never written to
+// Behind a pointer: there is little static TLS for a shared object that is loaded later.
+constinit thread_local Caches* caches_of_thread = &no_caches;
 
-  ThreadCache*& first_of(std::uint64_t key) { return first[key % first.size()]; }
+ThreadCache*& first_of(std::uint64_t key) {
+  return (*caches_of_thread)[key % caches_of_thread->size()];
+}
 
-  ~CachesOfThread() {
+struct EndOfThread {
+  EndOfThread() = default;
+  EndOfThread(const EndOfThread&) = delete;
+  EndOfThread& operator=(const EndOfThread&) = delete;
+  ~EndOfThread() {
     leave_scopes_of_thread();
     thread_ends = true;
     internal::last_arena.key = internal::kNoKey;
-    for (ThreadCache*& head : first) {
+    if (caches_of_thread == &no_caches) {
+      return;
+    }
+    for (ThreadCache*& head : *caches_of_thread) {
       while (ThreadCache* cache = head) {
         head = cache->next_of_thread;
         cache->core->retire(cache);
       }
     }
+    jemalloc::deallocate_record(std::exchange(caches_of_thread, &no_caches));
   }
+  void await() noexcept {}  // the first use in a thread
 };
-
-thread_local CachesOfThread caches_of_thread;
+thread_local EndOfThread end_of_thread;
 
 }  // namespace
 
@@ -42,8 +55,7 @@ bool ArenaCore::find_thread_cache() {
     return false;
   }
   const std::uint64_t wanted = key();
-  for (ThreadCache* cache = caches_of_thread.first_of(wanted); cache != nullptr;
-       cache = cache->next_of_thread) {
+  for (ThreadCache* cache = first_of(wanted); cache != nullptr; cache = cache->next_of_thread) {
     if (cache->key == wanted) {
       cache->use();
       return true;
@@ -64,7 +76,7 @@ void ThreadCache::flush() {
 // Those of arenas that are closed, which will not be used again.  Whoever closes one now holds its
 // mutex, which retire() takes.
 void ArenaCore::drop_old_caches() {
-  for (ThreadCache*& head : caches_of_thread.first) {
+  for (ThreadCache*& head : *caches_of_thread) {
     for (ThreadCache** link = &head; *link != nullptr;) {
       ThreadCache* cache = *link;
       if (cache->core->is_open() && cache->core->key() == cache->key) {
@@ -78,6 +90,14 @@ void ArenaCore::drop_old_caches() {
 }
 
 bool ArenaCore::make_thread_cache() {
+  end_of_thread.await();
+  if (caches_of_thread == &no_caches) {
+    void* table = jemalloc::allocate_record(sizeof(Caches));
+    if (table == nullptr) {
+      return false;
+    }
+    caches_of_thread = new (table) Caches{};
+  }
   drop_old_caches();
   const std::lock_guard lock(mutex_);
   if (state() != ArenaState::open) {
@@ -94,7 +114,7 @@ bool ArenaCore::make_thread_cache() {
     return false;
   }
   const int flags = jemalloc::arena_flags(jemalloc_arena_) | jemalloc::cache_flags(number);
-  ThreadCache*& head = caches_of_thread.first_of(key());
+  ThreadCache*& head = first_of(key());
   auto* cache = new (record)
       ThreadCache{this, key(), number, flags, caches_, head, &internal::last_arena.busy};
   head = caches_ = cache;
@@ -102,7 +122,7 @@ bool ArenaCore::make_thread_cache() {
   return true;
 }
 
-void ArenaCore::prepare_thread() { caches_of_thread.first[0] = caches_of_thread.first[0]; }
+void ArenaCore::prepare_thread() { end_of_thread.await(); }
 
 void ArenaCore::retire(ThreadCache* cache) {
   {

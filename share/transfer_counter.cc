@@ -6,9 +6,9 @@
 #include <map>
 #include <mutex>
 #include <new>
-#include <pthread.h>
 #include <sys/mman.h>
 
+#include <cowshed/share/fork_handlers.h>
 #include <cowshed/share/fork_state.h>
 #include <cowshed/share/layout_writer.h>
 #include <cowshed/share/malloc_route.h>
@@ -86,15 +86,15 @@ layout::TransferTables& tables() {
   if (auto* const known = made.load(std::memory_order_acquire)) {
     return *known;
   }
+  static constexpr fork_handlers::Handlers kHandlers = {&before_fork, &after_fork_in_parent,
+                                                        &after_fork_in_child};
+  fork_handlers::enter(fork_handlers::Rank::transfers, kHandlers);
   layout::TransferTables* fresh = nullptr;
   {
     const std::lock_guard lock(registry::mutex());
     layout::create();
     fresh = &layout::transfer_tables();
   }
-  static const int handlers =
-      pthread_atfork(&before_fork, &after_fork_in_parent, &after_fork_in_child);
-  (void)handlers;  // ENOMEM: a child goes on counting in its parent's rows
   layout::TransferTables* first = nullptr;
   return made.compare_exchange_strong(first, fresh) ? *fresh : *first;
 }

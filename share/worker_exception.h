@@ -56,7 +56,9 @@ class RegisteredException {
       return std::make_exception_ptr(T(from.take<std::string>()));
     }
   }
-  static inline const WorkerException instance{typeid(T), &encode, &decode};
+  // Hidden: each copy of the library in a process has its own list.
+  [[gnu::visibility("hidden")]] static inline const WorkerException instance{typeid(T), &encode,
+                                                                             &decode};
 };
 
 // What a worker says of the exception that ended it: one line, and itself if it can.

@@ -242,7 +242,9 @@ class Registered {
   static int call(const Worker& self, Decoder& arguments, Encoder& value) {
     return Parts::call(function, self, arguments, value);
   }
-  static inline const WorkerFunction instance{name(), Parts::layout(), &call};
+  // Hidden: each copy of the library in a process has its own list.
+  [[gnu::visibility("hidden")]] static inline const WorkerFunction instance{name(), Parts::layout(),
+                                                                            &call};
 };
 
 }  // namespace internal

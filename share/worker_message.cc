@@ -15,11 +15,11 @@ namespace {
 
 using internal::Content;
 
-constexpr std::uint64_t kMagic = 0x31'67736d'77'776f63;  // "cowwmsg1"
-constexpr std::size_t kMostDescriptors = 250;            // SCM_MAX_FD is 253
+constexpr std::uint64_t kMessageMagic = 0x31'67736d'77'776f63;  // "cowwmsg1"
+constexpr std::size_t kMostDescriptors = 250;                   // SCM_MAX_FD is 253
 
 struct Header {
-  std::uint64_t magic = kMagic;
+  std::uint64_t magic = kMessageMagic;
   MessageKind kind = {};
   std::uint32_t has_extra = 0;
   std::array<std::int64_t, 2> numbers = {};
@@ -54,7 +54,7 @@ Expected<void> send_packet(int socket, const Header& header, const std::string& 
   }
   while (sendmsg(socket, &message, MSG_NOSIGNAL) < 0) {
     if (!is_retriable(errno)) {
-      return system_error("sending to a worker's socket", errno);
+      return system_error("sendmsg to a worker's socket", errno);
     }
   }
   return {};
@@ -98,18 +98,18 @@ Expected<bool> receive_packet(int socket, int flags, Header& header, std::string
       return false;
     }
     if (!is_retriable(errno)) {
-      return system_error("receiving from a worker's socket", errno);
+      return system_error("recvmsg from a worker's socket", errno);
     }
   }
   if (size == 0) {
     return false;
   }
   take_descriptors(message, descriptors);
-  if ((message.msg_flags & MSG_CTRUNC) != 0 && header.magic == kMagic) {
+  if ((message.msg_flags & MSG_CTRUNC) != 0 && header.magic == kMessageMagic) {
     return system_error("receiving what came with a worker's message", EMFILE);
   }
   const auto received = static_cast<std::size_t>(size);
-  if (received < sizeof header || header.magic != kMagic ||
+  if (received < sizeof header || header.magic != kMessageMagic ||
       header.inline_bytes != received - sizeof header || (message.msg_flags & MSG_TRUNC) != 0) {
     return damaged();
   }
@@ -122,11 +122,11 @@ Expected<bool> receive_packet(int socket, int flags, Header& header, std::string
 Expected<std::pair<Descriptor, Descriptor>> make_socket_pair() {
   std::array<int, 2> ends = {};
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()) != 0) {
-    return system_error("a worker's pair of sockets", errno);
+    return system_error("socketpair for a worker", errno);
   }
   std::pair sockets{Descriptor(ends[0]), Descriptor(ends[1])};
   if (!sockets.first || !sockets.second) {
-    return system_error("a worker's pair of sockets", errno);
+    return system_error("socketpair for a worker", errno);
   }
   return sockets;
 }

@@ -49,7 +49,7 @@ void apply(const Setup& setup, const std::vector<Descriptor>& streams, const Wor
     const Descriptor& given = *next++;
     const bool is_own = stream == STDIN_FILENO && setup.input_is_file;
     if (dup2(is_own ? open_again(given).get() : given.get(), stream) < 0) {
-      fail("redirecting a standard stream");
+      fail("dup2 of a standard stream");
     }
   }
   if (!setup.directory.empty() && chdir(setup.directory.c_str()) != 0) {
@@ -65,7 +65,7 @@ void apply(const Setup& setup, const std::vector<Descriptor>& streams, const Wor
     CPU_ZERO(&one);
     CPU_SET(static_cast<unsigned>(cpu), &one);
     if (sched_setaffinity(0, sizeof one, &one) != 0) {
-      fail("running on CPU " + std::to_string(cpu));
+      fail("sched_setaffinity to CPU " + std::to_string(cpu));
     }
   }
 }
@@ -150,6 +150,8 @@ std::vector<Descriptor> Setup::take_streams(Decoder& from) const {
 }
 
 void flush_streams() {
+  // They may not have been made yet: this may be called by the constructor of a static object.
+  const std::ios_base::Init streams;
   std::cout.flush();
   std::cerr.flush();
   std::clog.flush();
@@ -170,8 +172,9 @@ void send_current_exception(int socket) {
 }
 
 void run_worker(Assignment assignment, const Setup& setup, const Body& body) {
+  int no_signal_error = 0;
   if (setup.die_with_parent) {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    no_signal_error = prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 ? 0 : errno;
     if (getppid() != setup.parent) {
       _exit(1);  // it ended before the call above
     }
@@ -181,6 +184,10 @@ void run_worker(Assignment assignment, const Setup& setup, const Body& body) {
   watch_stray_writes();
   const int code = run_body(
       [&](const Worker& self, Encoder& value) {
+        if (no_signal_error != 0) {
+          errno = no_signal_error;
+          fail("prctl(PR_SET_PDEATHSIG), for WorkersOptions::die_with_parent");
+        }
         apply(setup, assignment.streams, self);
         assignment.streams.clear();
         return body(self, value);

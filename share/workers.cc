@@ -2,7 +2,6 @@
 #include <cerrno>
 #include <csignal>
 #include <poll.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -43,12 +42,15 @@ struct internal::WorkersHandle::State {
   void close_descriptors() noexcept;
   ~State() {
     if (getpid() == owner) {
-      signal_all(SIGKILL);
+      abandon_unkillable();
       (void)reap_until(Clock::time_point::max(), Again::never, false);
     }
   }
 
-  void signal_all(int signal) const;
+  Expected<void> signal_all(int signal) const;  // to those that run; the first error
+  // SIGKILL to all; those that cannot be killed, because they are another user's by now, are not
+  // waited for.
+  void abandon_unkillable();
   Expected<Launched> start_one(int rank);
   Expected<void> start_all();
   Expected<void> await_started(Child& child) const;
@@ -59,7 +61,7 @@ struct internal::WorkersHandle::State {
   bool any_running() const;
   // False: some still run at the deadline.
   Expected<bool> reap_until(Clock::time_point deadline, Again again, bool with_values);
-  void kill_late_ones();
+  Expected<void> kill_late_ones();
   Clock::time_point next_timeout() const;
   WorkerEnd end_of(int rank, bool with_value);
   std::vector<WorkerEnd> ends(bool with_values);
@@ -81,10 +83,21 @@ tl::unexpected<Error> moved_from_error() {
 }
 }  // namespace
 
-void State::signal_all(int signal) const {
+Expected<void> State::signal_all(int signal) const {
+  Expected<void> all;
   for (const Child& child : children) {
     if (child.running()) {
-      syscall(SYS_pidfd_send_signal, child.at.pidfd.get(), signal, nullptr, 0);
+      auto sent = launch::send_signal(child.at.pid, child.at.pidfd, signal);
+      all = all ? sent : all;
+    }
+  }
+  return all.map_error([&](Error error) { return error_of(std::move(error)); });
+}
+
+void State::abandon_unkillable() {
+  for (Child& child : children) {
+    if (child.running() && !launch::send_signal(child.at.pid, child.at.pidfd, SIGKILL)) {
+      child.at.pidfd = Descriptor();
     }
   }
 }
@@ -180,6 +193,11 @@ Expected<void> State::restart(int rank) {
   Child next;
   next.restarts = child.restarts + 1;
   next.started = Clock::now();
+  if (launch.method == Start::fork && options.threads == Threads::refuse) {
+    if (auto checked = launch::check_threads("fork of a worker again"); !checked) {
+      return tl::make_unexpected(error_of(std::move(checked.error())));
+    }
+  }
   auto started = start_one(rank);
   if (!started) {
     return tl::make_unexpected(error_of(std::move(started.error())));
@@ -211,7 +229,7 @@ Expected<void> State::reap(Child& child) {
     siginfo_t info = {};
     while (waitid(P_PIDFD, static_cast<id_t>(child.at.pidfd.get()), &info, WEXITED) != 0) {
       if (errno != EINTR) {
-        return system_error(who("waiting for pid " + std::to_string(child.at.pid)), errno);
+        return system_error(who("waitid of pid " + std::to_string(child.at.pid)), errno);
       }
     }
     child.read_messages();
@@ -234,7 +252,7 @@ Clock::time_point State::next_timeout() const {
   return next;
 }
 
-void State::kill_late_ones() {
+Expected<void> State::kill_late_ones() {
   for (Child& child : children) {
     if (!child.running() || child.begun || child.started + launch.start_timeout > Clock::now()) {
       continue;
@@ -242,9 +260,12 @@ void State::kill_late_ones() {
     child.read_messages();
     if (!child.begun) {
       child.timed_out = true;
-      syscall(SYS_pidfd_send_signal, child.at.pidfd.get(), SIGKILL, nullptr, 0);
+      if (auto sent = launch::send_signal(child.at.pid, child.at.pidfd, SIGKILL); !sent) {
+        return tl::make_unexpected(error_of(std::move(sent.error())));
+      }
     }
   }
+  return {};
 }
 
 Expected<std::vector<int>> State::reap_ended(Clock::time_point deadline) {
@@ -260,8 +281,9 @@ Expected<std::vector<int>> State::reap_ended(Clock::time_point deadline) {
   const auto until = std::min(deadline, timeout);
   int milliseconds = -1;
   if (until != Clock::time_point::max()) {
-    const auto left = std::chrono::ceil<std::chrono::milliseconds>(until - Clock::now());
-    milliseconds = static_cast<int>(std::clamp<std::int64_t>(left.count(), 0, 1'000'000));
+    const auto now = Clock::now();
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(std::max(until, now) - now);
+    milliseconds = static_cast<int>(std::min<std::int64_t>(left.count(), 1'000'000));
   }
   if (poll(running.data(), running.size(), milliseconds) < 0 && errno != EINTR) {
     return system_error(who("poll"), errno);
@@ -277,7 +299,9 @@ Expected<std::vector<int>> State::reap_ended(Clock::time_point deadline) {
     ended.push_back(ranks[i]);
   }
   if (timeout <= Clock::now()) {
-    kill_late_ones();
+    if (auto killed = kill_late_ones(); !killed) {
+      return tl::make_unexpected(std::move(killed.error()));
+    }
   }
   return ended;
 }
@@ -358,12 +382,11 @@ Expected<std::vector<WorkerEnd>> internal::WorkersHandle::stop(Clock::time_point
   if (state_ == nullptr) {
     return moved_from_error();
   }
-  state_->signal_all(SIGTERM);
-  return state_->reap_until(deadline, Again::never, with_values)
-      .and_then([&](bool) {
-        state_->signal_all(SIGKILL);
-        return state_->reap_until(Clock::time_point::max(), Again::never, with_values);
-      })
+  return state_->signal_all(SIGTERM)
+      .and_then([&] { return state_->reap_until(deadline, Again::never, with_values); })
+      .and_then([&](bool) { return state_->signal_all(SIGKILL); })
+      .and_then(
+          [&] { return state_->reap_until(Clock::time_point::max(), Again::never, with_values); })
       .map([&](bool) { return state_->ends(with_values); });
 }
 

@@ -17,6 +17,7 @@
 #include <variant>
 #include <vector>
 
+#include <cowshed/base/expected_range.h>
 #include <cowshed/share/arena_transfer.h>
 #include <cowshed/share/argument_counter.h>
 #include <cowshed/share/ref.h>
@@ -72,7 +73,9 @@ struct WorkersOptions {
   int restarts = 0;
   std::vector<int> cpus = {};  // worker r runs on cpus[r % size] alone; none: anywhere
   std::vector<std::string> environment = {};  // "NAME=value", beside what there is
-  std::filesystem::path directory = {};       // to work in; empty: the parent's
+  // A spawned worker enters `directory` and opens the streams in its Runtime.  Code that runs
+  // before that (static constructors) has the parent's.
+  std::filesystem::path directory = {};  // to work in; empty: the parent's
   WorkerStream input = {};
   WorkerStream output = {};
   WorkerStream error = {};
@@ -161,7 +164,7 @@ class Workers {
 
   explicit Workers(internal::WorkersHandle handle) : handle_(std::move(handle)) {}
   // Kills (SIGKILL) and reaps those that still run: wait() for what they should finish.  In a
-  // process forked since start() it only forgets them.
+  // process forked since start() it only forgets them; and those that it may not kill.
   ~Workers() = default;
   // One that was moved from can be destroyed and assigned to; its calls answer invalid_argument, or
   // with nothing.
@@ -170,12 +173,15 @@ class Workers {
 
   // Waits for all, in any order, and returns one entry per worker, by rank.  A worker's end never
   // waits for this.  Again: the same, without values, which are given out once.  Errors:
-  // system_call.
-  Expected<std::vector<Result>> wait() { return handle_.wait(!std::is_void_v<R>).map(results()); }
+  // system_call; threads_running (a worker must be restarted by fork, see Threads).
+  ExpectedRange<std::vector<Result>> wait() {
+    return handle_.wait(!std::is_void_v<R>).map(results());
+  }
 
   // SIGTERM to those that still run, SIGKILL to those that do at the deadline; then as wait().
-  // Starts none again.
-  Expected<std::vector<Result>> stop(std::chrono::steady_clock::time_point deadline) {
+  // Starts none again.  Errors: as wait(); system_call names a worker that cannot be killed because
+  // it has become another user's.
+  ExpectedRange<std::vector<Result>> stop(std::chrono::steady_clock::time_point deadline) {
     return handle_.stop(deadline, !std::is_void_v<R>).map(results());
   }
 

@@ -101,12 +101,13 @@ TEST_F(AddressSpacesOf, APerfMapIsBelievedOfWhoRunsTheProcess) {
   write(folder + "/status", "Name:\tx\nUid:\t1000\t1000\t1000\t1000\n");
   auto counts = parent();
   counts.pid = kNobodys;
-  spaces_.update(counts, 100 * kNsPerMs);
   CopySample sample;
-  sample.process_id = 1;
   for (const auto& [owner, is_believed] : {std::pair{0U, true}, {1000U, true}, {1001U, false}}) {
     ASSERT_EQ(::chown(path.c_str(), owner, owner), 0);
-    EXPECT_EQ(spaces_.writer_of_perf_map(sample).has_value(), is_believed) << owner;
+    AddressSpaces spaces(proc(), binaries_);
+    counts.id = sample.process_id = owner;  // each is looked at once in a while
+    spaces.update(counts, 100 * kNsPerMs);
+    EXPECT_EQ(spaces.perf_map_of(sample) != nullptr, is_believed) << owner;
   }
   std::filesystem::remove(path);
 }
@@ -132,6 +133,26 @@ TEST_F(AddressSpacesOf, ThoseOfManyThatAreEqualAreOne) {
   EXPECT_NE(space_of(1), space_of(2));
   EXPECT_FALSE(knows(2));
   EXPECT_TRUE(knows(1));
+}
+
+TEST_F(AddressSpacesOf, AProcessThatHasEndedIsForgotten) {
+  map(with_it_);
+  spaces_.update(parent(), 100 * kNsPerMs);
+  spaces_.update(child(100 * kNsPerMs), 100 * kNsPerMs);
+  auto ended = parent();
+  ended.alive = false;
+  spaces_.update(ended, 200 * kNsPerMs);
+  for (int snapshot = 0; snapshot < 3; ++snapshot) spaces_.forget_ended();
+  EXPECT_TRUE(spaces_.knows(1, 0)) << "a child has its code";
+  auto late = child(100 * kNsPerMs);
+  late.alive = false;
+  spaces_.update(late, 300 * kNsPerMs);
+  spaces_.forget_ended();
+  EXPECT_TRUE(spaces_.knows(2, 0)) << "its last samples are still to come";
+  spaces_.forget_ended();
+  EXPECT_FALSE(spaces_.knows(2, 0));
+  EXPECT_FALSE(spaces_.knows(1, 0));
+  EXPECT_TRUE(spaces_.knows(1)) << "or a sample of it would be waited for";
 }
 
 TEST_F(AddressSpacesOf, AnImageIsKnownOnceASnapshotHasIt) {

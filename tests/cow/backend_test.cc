@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdlib>
+#include <functional>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sstream>
@@ -34,18 +35,27 @@ class BackendTest : public ::testing::TestWithParam<BackendChoice> {
     return test::measure_command(*backend_, arguments);
   }
 
-  // arena_subject.  What it has is sampled: on a busy machine, once more with more time to look.
-  Measurement measure_arena(const char* mode, const char* writes) {
+  // The same for a command that takes as its last argument for how many milliseconds it lingers.
+  // What is sampled can be missed on a busy machine: once more then, with more time to look.
+  Measurement measure_lingering(std::vector<std::string> arguments,
+                                const std::function<bool(const ProcessCopies&)>& is_seen) {
+    arguments.emplace_back();
     Measurement measured;
     for (const char* linger_ms : {"500", "3000", "12000"}) {
       backend_ = std::move(open_backend(GetParam())->backend);
-      measured = measure({ARENA_SUBJECT, mode, "2000", writes, linger_ms});
-      const auto is_seen = [](const ProcessCopies& process) {
-        return process.role == Role::root || !process.arenas.empty();
+      arguments.back() = linger_ms;
+      measured = measure(arguments);
+      const auto is_done = [&is_seen](const ProcessCopies& process) {
+        return process.role == Role::root || is_seen(process);
       };
-      if (std::all_of(measured.processes.begin(), measured.processes.end(), is_seen)) break;
+      if (std::all_of(measured.processes.begin(), measured.processes.end(), is_done)) break;
     }
     return measured;
+  }
+
+  Measurement measure_arena(const char* mode, const char* writes) {
+    return measure_lingering({ARENA_SUBJECT, mode, "2000", writes},
+                             [](const ProcessCopies& child) { return !child.arenas.empty(); });
   }
 
   // Pages that a child of copy_subject copies of itself: its stack and its libraries' data.
@@ -56,7 +66,10 @@ class BackendTest : public ::testing::TestWithParam<BackendChoice> {
 
 TEST_P(BackendTest, CountsTheCopiesOfEachChild) {
   constexpr std::uint64_t kCopies = 3000;
-  const auto measured = measure({COPY_SUBJECT, "10000", "3", std::to_string(kCopies), "500"});
+  const auto measured = measure_lingering(
+      {COPY_SUBJECT, "10000", "3", std::to_string(kCopies)}, [this](const ProcessCopies& child) {
+        return backend_->exact() || child.copied_anon_pages.value_or(0) >= kCopies;
+      });
   ASSERT_EQ(measured.processes.size(), 4U);
   EXPECT_EQ(measured.processes[0].role, Role::root);
   EXPECT_EQ(measured.processes[0].comm, "copy_subject");
@@ -122,14 +135,10 @@ TEST_P(BackendTest, ExecStartsANewImage) {
 
 // As shells and posix_spawn start programs: what it shares is its own affair again.
 TEST_P(BackendTest, AVforkedChildThatExecutedIsLookedAt) {
-  Measurement measured;
-  // It is sampled: on a busy machine, once more with more time to look.
-  for (const char* linger_ms : {"1500", "6000", "12000"}) {
-    backend_ = std::move(open_backend(GetParam())->backend);
-    measured = measure({"sh", "-c", "\"$0\" 300 1 100 $1; true", COPY_SUBJECT, linger_ms});
-    ASSERT_EQ(measured.processes.size(), 3U);
-    if (measured.processes[1].memory) break;
-  }
+  const auto measured =
+      measure_lingering({"sh", "-c", "\"$0\" 300 1 100 $1; true", COPY_SUBJECT},
+                        [](const ProcessCopies& process) { return process.memory.has_value(); });
+  ASSERT_EQ(measured.processes.size(), 3U);
   const ProcessCopies& program = measured.processes[1];
   EXPECT_EQ(program.comm, "copy_subject");
   EXPECT_FALSE(program.shares_memory);

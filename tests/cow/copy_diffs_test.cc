@@ -84,24 +84,21 @@ class Writer {
   bool has_ended_ = false;
 };
 
-std::optional<CopyDiff> diff_of(const CopyDiffs& diffs, pid_t pid, std::uint64_t start_ns) {
+std::optional<CopyDiff> diff_of(const CopyDiffs& diffs, pid_t pid, std::uint64_t start_ticks) {
   Measurement measurement;
   ProcessCopies& process = measurement.processes.emplace_back();
   process.pid = pid;
-  process.start_ns = start_ns;
+  process.start_ticks = start_ticks;
   diffs.add_to(measurement);
   return measurement.processes[0].diff;
 }
 
-std::uint64_t start_ns_of(pid_t pid) {
-  constexpr std::uint64_t kTickNs = 10'000'000;
-  return ProcFiles().stat(pid)->start_ticks * kTickNs;
-}
+std::uint64_t start_of(pid_t pid) { return ProcFiles().stat(pid)->start_ticks; }
 
 TEST(CopyDiffs, ComparesWhatAChildCopiedSinceItWasFirstSeen) {
   Writer writer;
   const pid_t pid = writer.pid();
-  const std::uint64_t start = start_ns_of(pid);
+  const std::uint64_t start = start_of(pid);
   CopyDiffs diffs(::getpid());
   diffs.sample();
   // Its stack and what the C library keeps.
@@ -130,12 +127,13 @@ TEST(CopyDiffs, TheRootHasNoneWithoutAChild) {
   CopyDiffs diffs(::getpid());
   diffs.sample();
   diffs.compare_alive();
-  EXPECT_FALSE(diff_of(diffs, ::getpid(), start_ns_of(::getpid())));
+  EXPECT_FALSE(diff_of(diffs, ::getpid(), start_of(::getpid())));
 }
 
 // Who wrote first is known by the frames, and they to root.
 TEST(CopyDiffs, AParentsOwnCopiesAreItsOwn) {
-  if (::geteuid() != 0) GTEST_SKIP() << "needs root, to see frames of memory";
+  if (!cowshed::test::has_sys_admin())
+    GTEST_SKIP() << "needs CAP_SYS_ADMIN, to see frames of memory";
   Writer first;
   Writer second;
   CopyDiffs diffs(::getpid());
@@ -143,9 +141,9 @@ TEST(CopyDiffs, AParentsOwnCopiesAreItsOwn) {
   first.write_here();
   diffs.compare_alive();
   const auto parents = [&] {
-    return diff_of(diffs, ::getpid(), start_ns_of(::getpid())).value_or(CopyDiff());
+    return diff_of(diffs, ::getpid(), start_of(::getpid())).value_or(CopyDiff());
   };
-  const auto childs = [&] { return diff_of(diffs, first.pid(), start_ns_of(first.pid())); };
+  const auto childs = [&] { return diff_of(diffs, first.pid(), start_of(first.pid())); };
   EXPECT_GE(parents().compared_pages, kPages);
   EXPECT_LE(parents().compared_pages, 4 * kPages);  // a sanitizer has its own
   EXPECT_GE(parents().changes, kPages);
@@ -162,7 +160,7 @@ TEST(CopyDiffs, AParentsOwnCopiesAreItsOwn) {
 TEST(CopyDiffs, AFollowedProcessIsComparedOnlyAtItsExit) {
   Writer writer;
   const pid_t pid = writer.pid();
-  const std::uint64_t start = start_ns_of(pid);
+  const std::uint64_t start = start_of(pid);
   CopyDiffs diffs(::getpid());
   diffs.started(pid, ::getpid());
   writer.write();
@@ -184,12 +182,13 @@ TEST(CopyDiffs, WhoExecutesAnotherProgramSharesNothingAnyMore) {
   writer.write();
   diffs.executed(pid);
   diffs.exiting(pid, pid);
-  EXPECT_FALSE(diff_of(diffs, pid, start_ns_of(pid)));
+  EXPECT_FALSE(diff_of(diffs, pid, start_of(pid)));
 }
 
 // Which copy it was nobody can say any more, but that it was one.
 TEST(CopyDiffs, ACopyThatIsSwappedOutIsNotCompared) {
-  if (::geteuid() != 0) GTEST_SKIP() << "needs root, to see frames of memory";
+  if (!cowshed::test::has_sys_admin())
+    GTEST_SKIP() << "needs CAP_SYS_ADMIN, to see frames of memory";
   const cowshed::test::Conditions swap(cowshed::test::Needs::swap, 0);
   if (!swap.missing().empty()) GTEST_SKIP() << swap.missing();
   Writer writer;
@@ -199,7 +198,7 @@ TEST(CopyDiffs, ACopyThatIsSwappedOutIsNotCompared) {
   const std::uint64_t swapped = writer.swap_out();
   EXPECT_GE(swapped, kPages / 2);
   diffs.compare_alive();
-  const auto diff = diff_of(diffs, writer.pid(), start_ns_of(writer.pid()));
+  const auto diff = diff_of(diffs, writer.pid(), start_of(writer.pid()));
   ASSERT_TRUE(diff);
   EXPECT_EQ(diff->not_compared_pages, swapped);
 }

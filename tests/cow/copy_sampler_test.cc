@@ -64,6 +64,23 @@ TEST(CopySampler, BetweenSnapshotsOnlyWhatIsKnownIsAttributed) {
   EXPECT_EQ(sampler.of(other.id, {{other.id, 1}}).samples, 3U);
 }
 
+// As at a period of 1, where a program copies faster than its stacks are unwound.
+TEST(CopySampler, WhatWaitsIsBoundedInBytes) {
+  CopySampler sampler{ProcFiles()};
+  std::uint64_t added = 0;
+  constexpr std::size_t kStackBytes = 1 << 20;
+  for (; added * kStackBytes < 2 * CopySampler::kMostWaitingBytes; ++added) {
+    std::vector<CopySample> one = samples_of(7, 1);
+    one[0].stack.resize(kStackBytes);
+    sampler.add(std::move(one));
+  }
+  EXPECT_GE(sampler.dropped(), added / 2);
+  EXPECT_EQ(sampler.of_all({}).samples, added - sampler.dropped()) << "those that are not counted";
+  const std::uint64_t dropped = sampler.dropped();
+  sampler.add(samples_of(7, 1));
+  EXPECT_EQ(sampler.dropped(), dropped) << "there is room again";
+}
+
 // Each is sampled once in many, and some never.
 TEST(CopySampler, CopiesOfManyProcessesWithFewSamplesAreEstimatedTogether) {
   CopySampler sampler{ProcFiles()};
@@ -76,6 +93,20 @@ TEST(CopySampler, CopiesOfManyProcessesWithFewSamplesAreEstimatedTogether) {
   ASSERT_EQ(all.sites.size(), 1U);
   EXPECT_EQ(all.sites[0].estimated_copies, 2000U);
   EXPECT_EQ(sampler.of(7, copies).sites[0].estimated_copies, 20U) << "of itself what it copied";
+}
+
+// Of the first process most samples were lost: each stands for more copies than the other's.
+TEST(CopySampler, WhatCopiedMoreComesFirstThoughOfFewerSamples) {
+  CopySampler sampler{ProcFiles()};
+  std::vector<CopySample> by_system_call = samples_of(8, 64);
+  for (CopySample& each : by_system_call) each.user_mode = false;
+  sampler.add(samples_of(7, 32));
+  sampler.add(by_system_call);
+  sampler.attribute({}, [] {});
+  const SampledCopies all = sampler.of_all({{7, 64'000}, {8, 6'400}});
+  ASSERT_EQ(all.sites.size(), 2U);
+  EXPECT_EQ(all.sites[0].estimated_copies, 64'000U);
+  EXPECT_EQ(all.sites[1].estimated_copies, 6'400U);
 }
 
 }  // namespace

@@ -116,7 +116,7 @@ TEST_F(MeterObjects, AFailureReadsAsTheDocumentationHasIt) {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__OPTIMIZE__)
   GTEST_SKIP() << "shows how an optimised program without a sanitizer is told of";
 #endif
-  std::ifstream file(COWSHED_MEASURING_MD);
+  std::ifstream file(MEASURING_MD);
   if (!file) GTEST_SKIP() << "runs without its sources";
   const auto* index = arena_.make<app::Index>().value();
   (void)publish("index", index).value();

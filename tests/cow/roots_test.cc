@@ -14,12 +14,14 @@ using ::testing::IsEmpty;
 
 class RootsTest : public FakeProc {
  protected:
+  static constexpr pid_t kCaller = 30;
+
   void process(pid_t pid, pid_t ppid) const {
     write(std::to_string(pid) + "/stat", std::to_string(pid) + " (x) S " + std::to_string(ppid) +
                                              " 1 1 0 -1 0 1 2 3 4 5 6 7 8 20 0 1 0 9 10\n");
   }
   Roots among(const std::vector<pid_t>& pids, const std::set<pid_t>& measured = {}) const {
-    return roots_among(pids, proc(), [&](pid_t pid) { return measured.contains(pid); });
+    return roots_among(pids, proc(), kCaller, [&](pid_t pid) { return measured.contains(pid); });
   }
 };
 
@@ -45,6 +47,16 @@ TEST_F(RootsTest, NotOfWhatIsMeasured) {
   EXPECT_THAT(roots.roots, ElementsAre(1));
   EXPECT_THAT(roots.measured, ElementsAre(10));
   EXPECT_THAT(among({10}, {10}).roots, IsEmpty());
+}
+
+TEST_F(RootsTest, NamedDescendantsOfTheCallerAreRootsOfTheirOwn) {
+  process(1, 0);
+  process(kCaller, 1);
+  process(31, kCaller);
+  process(32, 31);
+  EXPECT_THAT(among({1, 31, 32}).roots, ElementsAre(1, 31));
+  EXPECT_THAT(among({1, 32}, {1}).roots, ElementsAre(32));
+  EXPECT_THAT(among({1, kCaller, 31}).roots, ElementsAre(1)) << "the caller is named too";
 }
 
 TEST_F(RootsTest, ParentsInACircle) {

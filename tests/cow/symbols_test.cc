@@ -75,6 +75,7 @@ TEST(Symbols, DebugInformationThatHasBeenReadIsNotKeptInMemory) {
   mapping.path = SITE_SUBJECT;
   struct stat file{};
   ASSERT_EQ(::stat(SITE_SUBJECT, &file), 0);
+  mapping.device = file.st_dev;
   mapping.inode = file.st_ino;
   const Binary* binary = binaries.open(mapping, ::getpid());
   const std::set<CodeAddress> code = {{binary, binary->begin + 0x1000}};

@@ -113,6 +113,9 @@ void use(Channel<Bytes>& channel, std::span<const Patch> patches, const Plan& pl
   }
   static_cast<void>(channel.try_send(std::vector<std::byte>(300)));
   static_cast<void>(channel.send_for(std::vector<std::byte>(3), std::chrono::milliseconds(1)));
+  if (!kept.empty()) {
+    static_cast<void>(channel.try_send(std::move(kept.back())));
+  }
   kept.clear();
   for (int i = 0; i < 6; ++i) {
     receive();

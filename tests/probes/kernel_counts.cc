@@ -30,13 +30,13 @@ Expected<void> start(Skeleton* skeleton, const char* what, int (*load)(Skeleton*
 Expected<KernelCount> KernelCount::wp_faults() {
   const std::shared_ptr<wp_faults_bpf> programs(wp_faults_bpf__open(), wp_faults_bpf__destroy);
   return start(programs.get(), "fentry/do_wp_page", wp_faults_bpf__load, wp_faults_bpf__attach)
-      .map([&] { return KernelCount(programs, programs->maps.wp_faults); });
+      .map([&] { return KernelCount(programs, programs->maps.counts); });
 }
 
 Expected<KernelCount> KernelCount::exceptions() {
   const std::shared_ptr<exceptions_bpf> programs(exceptions_bpf__open(), exceptions_bpf__destroy);
   return start(programs.get(), "raw_tp/page_fault", exceptions_bpf__load, exceptions_bpf__attach)
-      .map([&] { return KernelCount(programs, programs->maps.exceptions); });
+      .map([&] { return KernelCount(programs, programs->maps.counts); });
 }
 
 std::uint64_t KernelCount::of(pid_t process) const {

@@ -13,6 +13,8 @@
 #include <unistd.h>
 #include <vector>
 
+#include <cowshed/tests/support/conditions.h>
+
 #include "subject.h"
 
 // Who is counted, under which process, from when and until when.
@@ -44,6 +46,23 @@ TEST_F(Lineage, CopiesBeforeAnExecAreKeptApart) {
   EXPECT_NEAR(static_cast<double>(busy.copied_pages_before_exec - idle.copied_pages_before_exec),
               1000, 2);
   EXPECT_NEAR(static_cast<double>(busy.copied_pages() - idle.copied_pages()), 2000, 4);
+}
+
+TEST_F(Lineage, WhatAnExecItselfCopiesIsTheNewPrograms) {
+  const SubjectRun run = this->run("exec_at_the_end", 0);
+  EXPECT_EQ(run.measured.execs, 1U);
+  EXPECT_EQ(run.measured.copied_pages_before_exec, run.while_alive.copied_pages());
+  EXPECT_GT(run.measured.copied_pages(), run.while_alive.copied_pages());
+}
+
+TEST_F(Lineage, AProcessEndsWhoseLastThreadIsTheKernels) {
+  const Conditions ring(Needs::io_uring, 1);
+  if (!ring.missing().empty()) GTEST_SKIP() << ring.missing();
+  const SubjectRun run = this->run("ring_children", 100);
+  EXPECT_EQ(run.processes.size(), 102U);
+  for (const ProcessCounts& process : run.processes) {
+    EXPECT_FALSE(process.alive) << process.pid;
+  }
 }
 
 // Made writable or copied, which of the two is the kernel's choice for a process's own few pages.
@@ -94,7 +113,7 @@ TEST_F(Lineage, AThousandChildrenAtOnceAreKeptApart) {
 
 TEST_F(Lineage, AProcessIsNotMixedUpWithTheNextOfItsPid) {
   const SubjectRun busy = run("same_pid", 300);
-  expect_four_pages_each(run("short_idle_children", 300), busy, 300);
+  expect_four_pages_each(run("idle_same_pid", 300), busy, 300);
   std::set<int> pids;
   for (const ProcessCounts& process : busy.processes) {
     pids.insert(process.pid);
@@ -108,9 +127,15 @@ TEST_F(Lineage, EachOf32GenerationsCopiesWhatItSharesWithTheOneBefore) {
   const SubjectRun busy = run("generations", 100);
   ASSERT_THAT(idle.processes, SizeIs(33));
   ASSERT_THAT(busy.processes, SizeIs(33));
+  // One page more or less was seen on a busy machine; the rseq area, which the kernel writes to
+  // when it preempts a thread, may be why.
+  constexpr double kUnexplained = 1;
+  const auto broken = [](const ProcessCounts& of) {
+    return static_cast<double>(broken_shares(of));
+  };
   for (std::size_t i = 1; i < 33; ++i) {
     EXPECT_EQ(busy.processes[i].parent_id, busy.processes[i - 1].id);
-    EXPECT_EQ(broken_shares(busy.processes[i]) - broken_shares(idle.processes[i]), 100U) << i;
+    EXPECT_NEAR(broken(busy.processes[i]) - broken(idle.processes[i]), 100, kUnexplained) << i;
     EXPECT_GE(busy.processes[i].copied_anon_pages, 100U) << i;
   }
 }

@@ -68,7 +68,7 @@ set(one_seat "#define SEATS 4096" "#define SEATS 1")
 holds(HoldsWhoeverSits one_seat seat.bpf.h ${one_seat})
 
 # Which faults are looked at.
-mutant(reads_count cow.bpf.c "if (!(error_code & PF_WRITE)) {" "if (0) {" */zero_page_write_1000)
+mutant(reads_count cow.bpf.c "if (!is_write) {" "if (0) {" */zero_page_write_1000)
 mutant(reads_settle_nothing cow.bpf.c "    if (thread->pending.mode != PENDING_NONE) {" "    if (0) {"
        */reused_then_read_fault_1000)
 mutant(no_kernel_addresses cow.bpf.c "mode == PENDING_KERNEL && (" "(" */kernel_address_1000)
@@ -108,8 +108,6 @@ mutant(notified_is_reused cow.bpf.c "if (traits & MAPPING_SHARED) return COWSHED
 # is_final
 mutant(stack_never_grows cow.bpf.c "if (!traits || traits & MAPPING_ABSENT) return 0"
        "if (!traits) return 0" */stack_grows_1000)
-mutant(closed_may_allocate cow.bpf.c "if (!(traits & MAPPING_WRITABLE)) return 1" ""
-       Lineage.ACrashWithACoreDumpIsOneFailedFault ${no_flag})
 mutant(hugetlb_may_allocate cow.bpf.c "if (traits & MAPPING_HUGETLB) return 1" ""
        */reserved_shared_1000)
 mutant(missing_may_allocate cow.bpf.c
@@ -144,10 +142,8 @@ mutant(huge_is_read_ahead cow.bpf.c "if (!order && gfp" "if (gfp" */huge_first_t
 mutant(one_page_each cow.bpf.c "1ULL << (order & 31)" "1" */huge_first_touch_1000)
 
 # outcome_with_page
-mutant(dump_fills_pages cow.bpf.c "gfp & gfp_zero ? COWSHED_ZERO_FILLED : COWSHED_FAILED"
-       "COWSHED_ZERO_FILLED" Lineage.ACrashWithACoreDumpIsOneFailedFault ${no_flag})
-mutant(stack_grows_by_failure cow.bpf.c "gfp & gfp_zero ? COWSHED_ZERO_FILLED : COWSHED_FAILED"
-       "COWSHED_FAILED" */stack_grows_1000)
+mutant(looked_at_once cow.bpf.c "look_again(thread)" "(void)look_again"
+       GroundTruth.ACopyIsACopyWhileAnotherThreadMapsAndUnmaps)
 mutant(file_is_anonymous cow.bpf.c "traits & MAPPING_FILE ? COWSHED_COPIED_FILE" "0 ? COWSHED_COPIED_FILE"
        */file_read_then_write_1000)
 mutant(zero_page_is_a_copy cow.bpf.c "gfp & gfp_zero || order ?" "order ?" */zero_page_write_1000)
@@ -161,12 +157,30 @@ mutant(shared_memory_is_a_file cow.bpf.c "traits & MAPPING_SHMEM ? COWSHED_ZERO_
        */shared_first_touch_1000)
 mutant(shared_file_is_memory cow.bpf.c "traits & MAPPING_SHMEM ? COWSHED_ZERO_FILLED : COWSHED_OTHER"
        "COWSHED_ZERO_FILLED" */shared_disk_file_never_read_1000)
-mutant(unread_file_is_other cow.bpf.c "if (traits & MAPPING_FILE) return COWSHED_COPIED_FILE" ""
+mutant(unread_file_is_other cow.bpf.c
+       "return is_beyond_file(thread) ? COWSHED_FAILED : COWSHED_COPIED_FILE" "return COWSHED_OTHER"
        */file_never_read_1000)
-mutant(any_page_is_in_the_file cow.bpf.c "!fault->protection && is_beyond_file(thread)" "0"
+mutant(any_page_is_in_the_file cow.bpf.c "is_beyond_file(thread) ?" "0 ?"
        */beyond_disk_file_1000)
 mutant(huge_is_other cow.bpf.c "order ? COWSHED_ZERO_FILLED : COWSHED_OTHER" "COWSHED_OTHER"
        */huge_first_touch_1000)
+
+mutant(swap_is_a_copy cow.bpf.c
+       "if (entry == ENTRY_SWAP || entry == ENTRY_PROT_NONE) return COWSHED_CLASSES;" ""
+       */file_copy_swapped_out_compressed_1000)
+mutant(swapped_in_is_no_copy cow.bpf.c "if (entry == ENTRY_PRESENT) {" "if (0) {"
+       */swapped_out_and_shared_1000)
+mutant(reclaim_is_the_faults cow.bpf.c "return task->flags & PF_MEMALLOC" "return 0"
+       GroundTruth.WhatReclaimAllocatesIsNotTheFaults)
+
+# Faults that end as a signal, copies by collapses and by an exec.
+mutant(no_signals cow.bpf.c "thread->pending.outcome = COWSHED_FAILED;" ""
+       */beyond_shared_disk_file_1000)
+mutant(collapses_find_all cow.bpf.c "PAGES_OF_HUGE - *missing" "PAGES_OF_HUGE" */collapsed_1)
+mutant(renames_are_execs cow.bpf.c "thread->program == (__u64)task->mm" "0"
+       Lineage.WhatAnExecItselfCopiesIsTheNewPrograms)
+mutant(execs_are_renames cow.bpf.c "tp_btf/task_rename" "?tp_btf/task_rename"
+       Lineage.WhatAnExecItselfCopiesIsTheNewPrograms)
 
 # was_split
 mutant(never_split cow.bpf.c "details->splits != split_count(task)" "0" */huge_shared_1000)
@@ -182,7 +196,7 @@ mutant(anybodys_seat seat.bpf.h "seat && distance_of(context) - seat->stack_begi
 mutant(usual_reads_count cow.bpf.c "if ((error_code & (PF_WRITE | PF_KEY)) != PF_WRITE) {" "if (0) {"
        */zero_page_write_between_reads_1000)
 mutant(last_mapping_lasts mapping.bpf.h "mapping->generation == generation &&" ""
-       */closed_to_writes_1000)
+       */file_over_anonymous_1000)
 
 # mapping.bpf.h
 mutant(shared_is_private mapping.bpf.h "if (flags & VM_SHARED)" "if (0)" */write_notify_1000)

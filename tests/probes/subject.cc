@@ -59,9 +59,9 @@ struct Pipe {
   // the kernel write to the thread's own page whenever it was preempted, so not always.
   std::array<char, 40> no_rseq = {"GLIBC_TUNABLES=glibc.pthread.rseq=0"};
   char* const environment[] = {no_rseq.data(), nullptr};
-  char* const arguments[] = {const_cast<char*>(COWSHED_SUBJECT), const_cast<char*>(kind),
+  char* const arguments[] = {const_cast<char*>(GROUND_TRUTH_SUBJECT), const_cast<char*>(kind),
                              const_cast<char*>(n), nullptr};
-  execve(COWSHED_SUBJECT, arguments, environment);
+  execve(GROUND_TRUTH_SUBJECT, arguments, environment);
   _exit(73);
 }
 

@@ -21,6 +21,7 @@ struct PerUnit {
   std::uint64_t failed = 0;
   std::uint64_t other = 0;
   std::uint64_t huge_splits = 0;
+  std::uint64_t collapsed_pages = 0;
   std::uint64_t wpcopy = 0;  // what taskstats should say
 
   std::uint64_t not_wp = 0;       // of these, decided elsewhere than in do_wp_page: large pages
@@ -57,12 +58,16 @@ inline const std::vector<Truth>& truths() {
       {"kernel_reused_then_unshared",
        2'000,
        {.reused = 2, .zero_filled = 4, .zero_filled_pages = 4, .wpcopy = 2}},
-      {"zero_page_write", 100'000, {.zero_page_writes = 1, .wpcopy = 1}},
-      {"zero_page_write_between_reads", 10'000, {.zero_page_writes = 1, .wpcopy = 1}},
+      {"zero_page_write", 100'000, {.zero_page_writes = 1, .wpcopy = 1}, Needs::zero_page},
+      {"zero_page_write_between_reads",
+       10'000,
+       {.zero_page_writes = 1, .wpcopy = 1},
+       Needs::zero_page},
       {"first_touch", 100'000, {.zero_filled = 1, .zero_filled_pages = 1}},
       {"shared_first_touch", 100'000, {.zero_filled = 1, .zero_filled_pages = 1}},
       {"file_read_then_write", 100'000, {.copied_file = 1, .wpcopy = 1}},
       {"file_never_read", 100'000, {.copied_file = 1}},
+      {"file_over_anonymous", 10'000, {.copied_file = 1, .zero_filled = 1, .zero_filled_pages = 1}},
       {"disk_file_never_read", 2'000, {.copied_file = 1}},
       {"arena_copied", 100'000, {.copied_file = 1, .wpcopy = 1, .arena_pages = 1}},
       {"write_notify", 2'000, {.write_notify = 1}},
@@ -92,8 +97,12 @@ inline const std::vector<Truth>& truths() {
       {"kernel_address", 10'000, {.failed = 1}},
       {"beyond_disk_file", 2'000, {.copied_file = 1, .failed = 1}},
       {"beyond_memory_file", 10'000, {.copied_file = 1, .failed = 1}},
-      {"beyond_shared_disk_file", 10'000, {.other = 1}},
-      {"beyond_shared_memory_file", 10'000, {.other = 1}},
+      {"beyond_shared_disk_file", 10'000, {.failed = 1}},
+      {"beyond_shared_memory_file", 10'000, {.failed = 1}},
+      {"guarded",
+       10'000,
+       {.zero_filled = 1, .zero_filled_pages = 1, .failed = 1},
+       Needs::guard_pages},
       // With faults disabled it fails, and the kernel's own page walk then copies.
       {"futex_operation", 10'000, {.failed = 1, .wpcopy = 1}},
       // Before 6.2 (6.12 does not) the answer leaves a page that the same fault then has to reuse.
@@ -125,7 +134,7 @@ inline const std::vector<Truth>& truths() {
       {"huge_zero_page",
        20,
        {.zero_page_writes = 1, .wpcopy = kernel_is_before(6, 13) ? 1U : 0U},
-       Needs::huge_pages},
+       Needs::huge_zero_page},
       {"folio_first_touch", 1'000, {.zero_filled = 1, .zero_filled_pages = 16}, Needs::folios},
       {"folio_shared", 1'000, {.copied_anon = 16, .wpcopy = 16}, Needs::folios},
       {"folio_last_sharer", 1'000, {.reused = 16}, Needs::folios, true},
@@ -137,8 +146,17 @@ inline const std::vector<Truth>& truths() {
        {.copied_anon = 1, .zero_filled = 2, .zero_filled_pages = 2, .wpcopy = 1},
        Needs::merging},
       {"swapped_out", 1'000, {.zero_filled = 1, .zero_filled_pages = 1, .other = 1}, Needs::swap},
-      {"swapped_out_and_shared", 1'000, {.other = 1, .wpcopy = 1}, Needs::swap},
+      {"swapped_out_and_shared", 1'000, {.copied_anon = 1, .wpcopy = 1}, Needs::swap},
+      {"file_copy_swapped_out", 1'000, {.copied_file = 1, .other = 2}, Needs::swap},
+      {"swapped_out",
+       1'000,
+       {.zero_filled = 1, .zero_filled_pages = 1, .other = 1},
+       Needs::compressed_swap},
+      {"swapped_out_and_shared", 1'000, {.copied_anon = 1, .wpcopy = 1}, Needs::compressed_swap},
+      {"file_copy_swapped_out", 1'000, {.copied_file = 1, .other = 2}, Needs::compressed_swap},
       {"under_pressure", 2'000, {.copied_anon = 1, .wpcopy = 1}, Needs::memory_limit},
+      {"ring_copied", 300, {.copied_anon = 1, .wpcopy = 1}, Needs::io_uring},
+      {"collapsed", 20, {.copied_anon = 1, .collapsed_pages = 511, .wpcopy = 1}, Needs::huge_pages},
       // Copied by the kernel's own page walk: what the probes do not see, and taskstats does.
       {"populated", 1'000, {.wpcopy = 1}},
   };

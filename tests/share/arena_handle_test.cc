@@ -78,6 +78,20 @@ TEST(ArenaHandle, ThatWasMovedFromAnswersEveryCall) {
   EXPECT_TRUE(gone.contains(gone.allocate(16)));
 }
 
+TEST(ArenaHandle, AnAssignmentDestroysTheArenaThatItHad) {
+  Arena arena = make_arena(64_MiB, "first");
+  auto* resource = arena.resource();
+  Arena second = make_arena(64_MiB, "second");
+  arena = std::move(second);
+  EXPECT_THAT(refusal([&] { (void)resource->allocate(16); }), HasSubstr("destroyed"));
+  EXPECT_EQ(arena.name(), "second");
+  EXPECT_EQ(second.name(), "");  // NOLINT(bugprone-use-after-move): what this is about
+  Arena& self = arena;
+  arena = std::move(self);
+  EXPECT_EQ(arena.name(), "second");
+  EXPECT_TRUE(arena.contains(arena.allocate(16)));
+}
+
 // The next arena takes the same place and the same record; what is left of the first must not reach
 // it, whatever it is.
 TEST(ArenaHandle, APointerThatOutlivedItsArenaDoesNotReachTheNext) {

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <functional>
 #include <gtest/gtest.h>
+#include <malloc.h>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -22,6 +23,7 @@
 #include <cowshed/share/arena_scope.h>
 
 #include "child.h"
+#include "memory_map.h"
 #include "scope_blocks.h"
 
 // Scopes of many threads, and in forked children.
@@ -232,13 +234,59 @@ TEST(ArenaScope, ForkWhileAnotherThreadBeginsTheFirst) {
   EXPECT_EQ(child.said, "fine") << "signal " << child.signal;
 }
 
+// It is not handed out again, and the last one gives up the arena.
 TEST(ArenaScope, ABlockOfADestroyedArenaIsDropped) {
+  constexpr const char* kMapping = "/memfd:cowshed:destroyed (deleted)";
   Blocks blocks;
   {
-    const Arena arena = make_arena();
+    const Arena arena = make_arena("destroyed");
     blocks = in_scope(arena, [] { return take(10, 64); });
   }
+  const char* first = blocks.front();
+  ASSERT_EQ(test::mapping_name(first), kMapping);
   give(blocks);
+  const Blocks later = take(1000, 64);
+  for (const char* block : blocks) EXPECT_EQ(std::count(later.begin(), later.end(), block), 0);
+  give(later);
+  const Arena next = make_arena("next");
+  EXPECT_NE(test::mapping_name(first), kMapping);
+}
+
+// Threads without a scope, which know the arena only by the address.
+TEST(ArenaScope, AnyThreadMayFreeAndReallocWhileTheArenaIsThawed) {
+  for (int round = 0; round < 100; ++round) {
+    Arena arena = make_arena();
+    std::atomic<std::size_t> wrong = 0;
+    for (int generation = 0; generation < 2; ++generation) {
+      const auto frees = in_scope(arena, [] { return take(100, 500); });
+      const auto moves = in_scope(arena, [] { return take(100, 500); });
+      std::atomic<int> begun = 0;
+      std::thread freer([&] {
+        begun = 1;
+        begun.notify_one();
+        give(frees);
+      });
+      std::thread mover([&] {
+        for (char* block : moves) {
+          const std::size_t usable = malloc_usable_size(block);  // 0: frozen
+          auto* moved = static_cast<char*>(std::realloc(block, 1000));
+          wrong += (usable == 0 || usable >= 500) && !arena.contains(moved) &&
+                           std::count(moved, moved + 500, 1) == 500
+                       ? 0
+                       : 1;
+          std::free(moved);
+        }
+      });
+      begun.wait(0);
+      ASSERT_TRUE(generation == 0 ? arena.freeze() : arena.refreeze());
+      ASSERT_TRUE(arena.thaw());
+      freer.join();
+      mover.join();
+    }
+    EXPECT_EQ(wrong, 0U);
+    const auto stats = arena.stats();
+    EXPECT_EQ(stats.live_allocations, stats.dropped_frees);
+  }
 }
 
 // ---- All of it at random.

@@ -285,7 +285,7 @@ TEST(ArenaTransfer, PlacesOfTheDeadAreUsedAgain) {
   auto& holders = process_tree::shared().holders;
   const auto held_by = [&](pid_t pid) {
     return std::count_if(holders.begin(), holders.end(),
-                         [=](const auto& holder) { return holder.load() == pid; });
+                         [=](const auto& holder) { return static_cast<pid_t>(holder) == pid; });
   };
   Child child([](int socket) {
     const Arena arena = make_arena(100_GiB, "large");
@@ -307,8 +307,7 @@ TEST(ArenaTransfer, PlacesOfTheDeadAreUsedAgain) {
 
 Sockets start_receiver(std::optional<test::Subprocess>& receiver) {
   Sockets sockets;
-  receiver.emplace(std::vector<std::string>{COWSHED_ARENA_RECEIVER},
-                   [&] { dup2(sockets.there.get(), 0); });
+  receiver.emplace(std::vector<std::string>{ARENA_RECEIVER}, [&] { dup2(sockets.there.get(), 0); });
   sockets.there = Descriptor();
   return sockets;
 }
@@ -551,8 +550,8 @@ TEST(ArenaTransfer, TwoPublicationsOfOneSlotAreBothGood) {
   Arena own = make_arena(64_MiB, "own");
   Child child([](int socket) {
     const auto parents = read_bytes<Ref<Node>>(socket);
-    process_tree::shared().last_generation =
-        parents.bits().generation + internal::kMaxPublished - 1;
+    process_tree::shared().last_generation = process_tree::word_of(
+        process_tree::kGeneration, parents.bits().generation + internal::kMaxPublished - 1);
     Arena arena = make_arena(64_MiB, "result");
     const auto ref = publish("childs", make_nodes(arena, 10));
     return ref && arena.freeze() && send_arena(socket, arena) && write_bytes(socket, *ref) ? 0 : 1;

@@ -38,6 +38,20 @@ std::size_t own_status_kib(const std::string& key) {
   return 0;
 }
 
+std::uint64_t mapped_bytes_of(const std::string& channel) {
+  std::ifstream maps("/proc/self/maps");
+  std::uint64_t bytes = 0;
+  for (std::string line; std::getline(maps, line);) {
+    std::uintptr_t begin = 0;
+    std::uintptr_t end = 0;
+    if (line.find("cowshed-channel:" + channel) != std::string::npos &&
+        std::sscanf(line.c_str(), "%lx-%lx", &begin, &end) == 2) {
+      bytes += end - begin;
+    }
+  }
+  return bytes;
+}
+
 bool all_are(const Bytes& bytes, int value) {
   const auto* data = reinterpret_cast<const unsigned char*>(bytes.data());
   return bytes.empty() || (data[0] == value && std::memcmp(data, data + 1, bytes.size() - 1) == 0);
@@ -68,6 +82,39 @@ bool huge_pages_are_to_be_had() {
 }
 
 // The next message has a slot of its own while the last one's totals are read.
+TEST(ChannelBytes, OnlyTheSizesInUseAreMapped) {
+  auto channel = make<Bytes>({.name = "sizes"});
+  ASSERT_TRUE(channel.send(std::vector<std::byte>(1)));
+  ASSERT_TRUE(channel.receive());
+  const std::uint64_t before = mapped_bytes_of("sizes");
+  EXPECT_LT(before, 1_MiB);
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_TRUE(channel.send(std::vector<std::byte>(1_MiB)));
+    ASSERT_TRUE(channel.receive());
+    EXPECT_EQ(mapped_bytes_of("sizes"), before + ChannelOptions().memory) << i;
+  }
+}
+
+TEST(ChannelBytes, AMessageThatCannotBeMappedStaysInTheChannel) {
+  auto sender = make<Bytes>({.name = "unmapped"});
+  const auto [segment, event] = sender.descriptors();
+  auto receiver = Channel<Bytes>::from_descriptors({dup(segment), dup(event)});
+  ASSERT_TRUE(receiver);
+  ASSERT_TRUE(sender.send(std::vector<std::byte>(1_MiB)));
+  rlimit usual{};
+  getrlimit(RLIMIT_AS, &usual);
+  const rlimit no_more = {own_status_kib("VmSize") * 1024 + 64_MiB, usual.rlim_max};
+  setrlimit(RLIMIT_AS, &no_more);
+  const auto refused = receiver->receive();
+  setrlimit(RLIMIT_AS, &usual);
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message,
+              testing::HasSubstr("channel 'unmapped': mmap of 1073741824 bytes"));
+  const auto received = receiver->receive();
+  ASSERT_TRUE(received) << received.error().message;
+  EXPECT_EQ(received->size(), 1_MiB);
+}
+
 TEST(ChannelBytes, StatsOfASingleSlot) {
   auto channel = Channel<Bytes>::create({.slots = 1}).value();
   const std::array<std::byte, 3> message{};

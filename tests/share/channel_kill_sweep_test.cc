@@ -14,27 +14,27 @@
 #include <cowshed/share/channel.h>
 #include <cowshed/tests/support/single_step.h>
 
+#include "channel_memory.h"
 #include "channel_traffic.h"
 #include "child.h"
 #include "open_descriptors.h"
 
-// A process dies, or stops and goes on later, after each instruction of a call in turn.
+// A process dies, or stops and goes on later, at each point of a call in turn.  To those that it
+// leaves it is one whether a process dies before or after an instruction that neither enters the
+// kernel nor changes shared memory.
 namespace cowshed::test {
 namespace {
 
 using testing::AnyOf;
 using testing::IsEmpty;
 
-// The longest call whose every point is tried.  In longer ones, those that take memory from the
-// kernel and look for the limits of all cgroups first, it is a sample of each instruction's first
-// turn.
-#if defined(__SANITIZE_ADDRESS__)
-constexpr std::size_t kMostPoints = 0;
-constexpr std::size_t kStride = 400;  // of these, a sample
-#else
+enum class Points { changes, all };
+
+// Of `all` points each that changes what others see, and of those between each third one; of a call
+// that is longer than kMostPoints (one that takes memory from the kernel looks for the limits of
+// all cgroups first) only each instruction's first turn.
 constexpr std::size_t kMostPoints = 5000;
-constexpr std::size_t kStride = 4;
-#endif
+constexpr std::size_t kStride = 3;
 
 template <class Messages, ChannelForm form>
 struct Case {
@@ -62,7 +62,8 @@ class ChannelKillSweep : public testing::Test {
 
   // For each point of the victim's action, the return from it included: `prepare` a new channel,
   // run the victim to there, `check`.  Returns how many points there were.
-  std::size_t at_each_point(const std::function<void()>& prepare, const SteppedChild::Body& body,
+  std::size_t at_each_point(Points which, const std::function<void()>& prepare,
+                            const SteppedChild::Body& body,
                             const std::function<void(SteppedChild&)>& check) {
     SteppedChild::Path path = path_of(prepare, body);
     bool astray = false;
@@ -85,7 +86,7 @@ class ChannelKillSweep : public testing::Test {
       if (victim_returned_ || k >= path.size() - 1) {
         break;
       }
-      k = next_point(path, k);
+      k = next_point(path, k, which);
     }
     return points;
   }
@@ -179,12 +180,10 @@ class ChannelKillSweep : public testing::Test {
   }
 
  private:
-  static std::size_t next_point(const SteppedChild::Path& path, std::size_t k) {
-    if (path.size() <= kMostPoints) {
-      return k + 1;
-    }
-    for (std::size_t instructions = 0; ++k < path.size() - 1;) {
-      if (path.is_new(k) && ++instructions == kStride) {
+  static std::size_t next_point(const SteppedChild::Path& path, std::size_t k, Points which) {
+    for (std::size_t others = 0; ++k < path.size() - 1;) {
+      const bool counts = which == Points::all && (path.size() <= kMostPoints || path.is_new(k));
+      if (path.changed[k] || (counts && ++others == kStride)) {
         break;
       }
     }
@@ -196,7 +195,8 @@ class ChannelKillSweep : public testing::Test {
   }
   SteppedChild::Path path_of(const std::function<void()>& prepare, const SteppedChild::Body& body) {
     make_channel(prepare);
-    return SteppedChild(body).run_stepped();
+    const ChannelMemory memory(channel());
+    return SteppedChild(body).run_stepped([&] { return memory.hash(); });
   }
 
   std::size_t descriptors_ = test::open_descriptors();
@@ -221,7 +221,7 @@ TYPED_TEST(ChannelKillSweep, SenderIsKilled) {
     const std::string before = warm ? "1 " : "";
     std::size_t sent = 0;
     const std::size_t points = this->at_each_point(
-        [&] { this->exchange_two(); }, this->sender(warm),
+        Points::changes, [&] { this->exchange_two(); }, this->sender(warm),
         [&](SteppedChild& victim) {
           const bool returned = victim.has_returned();
           this->end(victim);
@@ -242,6 +242,7 @@ TYPED_TEST(ChannelKillSweep, SenderIsKilled) {
 TYPED_TEST(ChannelKillSweep, ReceiverIsKilled) {
   std::size_t taken = 0;
   const std::size_t points = this->at_each_point(
+      Points::changes,
       [&] {
         ASSERT_EQ(this->send_one(this->kFirst), "sent");
         ASSERT_EQ(this->send_one(this->kOthers), "sent");
@@ -273,7 +274,7 @@ TYPED_TEST(ChannelKillSweep, ReceiverIsKilled) {
 TYPED_TEST(ChannelKillSweep, SenderIsStopped) {
   std::size_t refused = 0;
   const std::size_t points = this->at_each_point(
-      [&] { this->exchange_two(); }, this->sender(true),
+      Points::all, [&] { this->exchange_two(); }, this->sender(true),
       [&](SteppedChild& victim) {
         this->stop(victim);
         const std::string sent = this->elsewhere([&] { return this->send_one(this->kOthers); });
@@ -297,7 +298,7 @@ TYPED_TEST(ChannelKillSweep, SenderIsStopped) {
 TYPED_TEST(ChannelKillSweep, ReceiverIsStopped) {
   std::size_t refused = 0;
   const std::size_t points = this->at_each_point(
-      [&] { ASSERT_EQ(this->send_one(this->kFirst), "sent"); }, this->receiver(),
+      Points::all, [&] { ASSERT_EQ(this->send_one(this->kFirst), "sent"); }, this->receiver(),
       [&](SteppedChild& victim) {
         this->stop(victim);
         const std::string meanwhile = this->elsewhere([&] { return this->drain(); });

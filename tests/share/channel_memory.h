@@ -1,7 +1,9 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <stdexcept>
+#include <string_view>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -26,6 +28,7 @@ class ChannelMemory {
   ChannelMemory(const ChannelMemory&) = delete;
   ChannelMemory& operator=(const ChannelMemory&) = delete;
 
+  std::byte* at(std::uint64_t place) const { return base_ + place; }
   const channel_layout::Constants& constants() const {
     return *reinterpret_cast<const channel_layout::Constants*>(base_);
   }
@@ -39,6 +42,11 @@ class ChannelMemory {
   channel_layout::ByteSlot& first_slot() const {
     return *reinterpret_cast<channel_layout::ByteSlot*>(base_ +
                                                         channel_layout::Plan(constants()).ring);
+  }
+  // Of all that is there of it but the blocks.
+  std::size_t hash() const {
+    return std::hash<std::string_view>{}(
+        {reinterpret_cast<const char*>(base_), channel_layout::Plan(constants()).reserved});
   }
 
  private:

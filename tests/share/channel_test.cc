@@ -1,9 +1,12 @@
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <numeric>
+#include <optional>
 #include <poll.h>
 #include <set>
 #include <string>
@@ -18,6 +21,7 @@
 #include "channel_memory.h"
 #include "channels.h"
 #include "open_descriptors.h"
+#include "process.h"
 
 // What one process sees of a channel.
 namespace cowshed {
@@ -390,17 +394,72 @@ TEST(Channel, AMessageThatClaimsTooMuchIsAnError) {
   const std::vector<std::byte> large(10000);
   ASSERT_TRUE(channel.send(large));
   const auto claims = [&](std::uint64_t size, std::uint32_t block) {
-    damaged.first_slot().size = size;
-    damaged.first_slot().block = block;
+    channel_layout::ByteSlot::Head head;
+    head.size = size;
+    head.block = block;
+    damaged.first_slot().write(head, {});
     return code_of(channel.receive());
   };
-  const std::uint32_t block = damaged.first_slot().block;
+  const std::uint32_t block = damaged.first_slot().block(~0U - 1) + 1;
   EXPECT_EQ(claims(std::uint64_t{1} << 63U, block), ErrorCode::bad_channel);
   EXPECT_EQ(claims(20000, block), ErrorCode::bad_channel);
   EXPECT_EQ(claims(10000, ~0U), ErrorCode::bad_channel);
   EXPECT_EQ(claims(10000, block + 1), ErrorCode::bad_channel);  // it is free
   EXPECT_EQ(claims(193, 0), ErrorCode::bad_channel);
   EXPECT_EQ(claims(10000, block), ErrorCode{255});
+}
+
+// Sends and receives in its destructor, and says what it got.
+struct LateUser {
+  Channel<Bytes> channel;
+  std::atomic<std::uint64_t>& received;
+
+  LateUser(const Channel<Bytes>& used, std::atomic<std::uint64_t>& count)
+      : channel(used), received(count) {}
+  ~LateUser() {
+    for (int i = 0; i < 3; ++i) {
+      const std::vector<std::byte> message(10'000, std::byte{7});
+      if (!channel.try_send(message)) {
+        return;
+      }
+      auto got = channel.try_receive();
+      if (!got || !channel.try_send(std::move(*got))) {
+        return;
+      }
+      got = channel.try_receive();
+      received += got && got->data()[9'999] == std::byte{7} ? got->size() : 0;
+    }
+  }
+};
+
+TEST(Channel, AStaticsDestructorMayUseIt) {
+  auto channel = make<Bytes>();
+  auto& received = test::shared<std::atomic<std::uint64_t>>();
+  test::Process program([&] {
+    static LateUser late{channel, received};
+    (void)channel.try_receive();  // so this thread has a place, which exit() takes from it
+    exit(0);
+    return 1;
+  });
+  EXPECT_EQ(program.wait(), 0);
+  EXPECT_EQ(received, 30'000);
+  const auto stats = channel.stats();
+  EXPECT_TRUE(stats.lost.empty());
+  EXPECT_EQ(stats.outstanding, 0);
+}
+
+TEST(Channel, AnOlderLocalOfAThreadMayUseItInItsDestructor) {
+  auto channel = make<Bytes>();
+  std::atomic<std::uint64_t> received = 0;
+  for (int i = 0; i < 3; ++i) {
+    std::thread([&] {
+      thread_local std::optional<LateUser> late;
+      late.emplace(channel, received);
+      (void)channel.try_receive();
+    }).join();
+  }
+  EXPECT_EQ(received, 90'000);
+  EXPECT_EQ(channel.stats().outstanding, 0);
 }
 
 }  // namespace

@@ -7,6 +7,8 @@
 #include <cowshed/share/codec.h>
 #include <cowshed/share/content.h>
 
+#include "open_descriptors.h"
+
 namespace cowshed {
 namespace {
 
@@ -78,6 +80,25 @@ TEST(Codec, ChannelsAreElementsToo) {
   Channels channels = Decoder(to.finish()).take<Channels>();
   ASSERT_TRUE(channels.first.at(1).send(5));
   EXPECT_EQ(channels.second->try_receive().value(), 5);
+}
+
+TEST(Codec, AChannelThatIsRefusedLeavesNoDescriptorOpen) {
+  const auto channel = Channel<int>::create().value();
+  const std::size_t before = test::open_descriptors();
+  {
+    Encoder to;
+    to.put(channel);
+    Decoder from(to.finish());
+    EXPECT_THROW((void)from.take<Channel<long>>(), std::runtime_error);
+  }
+  EXPECT_EQ(test::open_descriptors(), before);
+  {
+    Encoder to;
+    to.put_descriptor(channel.descriptors().segment);  // and no other
+    Decoder from(to.finish());
+    EXPECT_THROW((void)from.take<Channel<int>>(), std::runtime_error);
+  }
+  EXPECT_EQ(test::open_descriptors(), before);
 }
 
 TEST(Codec, AFileWithoutSealsIsNoMessage) {

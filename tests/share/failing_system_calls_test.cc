@@ -36,6 +36,7 @@ using test::SystemCall;
 
 constexpr std::uint64_t kCollapse = 25;  // MADV_COLLAPSE, Linux 6.1
 constexpr std::size_t kBlock = 256_KiB;
+constexpr std::size_t kBlocks = 9;  // more than one of jemalloc's 2 MiB
 
 // What a process has that an arena could have left behind.
 struct Footprint {
@@ -171,9 +172,9 @@ class Life {
  private:
   using Codes = std::initializer_list<ErrorCode>;
 
-  bool grow_up() { return create() && add(20) && publish() && freeze() && read(); }
+  bool grow_up() { return create() && add(kBlocks) && publish() && freeze() && read(); }
   bool grow_old() {
-    return write() && thaw() && add(20) && refreeze() && write() && refreeze() && look() &&
+    return write() && thaw() && add(kBlocks) && refreeze() && write() && refreeze() && look() &&
            read() && read_in_child();
   }
 
@@ -679,6 +680,34 @@ TEST(WithoutCollapse, RangesThatAreRefusedAreListed) {
     GTEST_SKIP() << child.said;
   }
   EXPECT_EQ(child.said, "fine");
+}
+
+TEST(FailingSystemCalls, AChannelWithoutBarriersIsRefusedEachTime) {
+  const auto result = test::run_in_child([]() -> std::string {
+    if (const std::string reason = test::intercept_system_calls(); !reason.empty()) {
+      return "skip: " + reason;
+    }
+    auto channel = Channel<int>::create();
+    test::decide_system_calls(
+        [](const SystemCall& call) { return call.number == SYS_membarrier ? EPERM : 0; });
+    const auto first = channel->try_send(1);
+    const auto again = channel->try_send(1);
+    test::decide_system_calls(nullptr);
+    const auto allowed = channel->try_send(1);
+    const auto refused = [](const Expected<void>& sent) {
+      return !sent && sent.error().code == ErrorCode::unsupported &&
+             sent.error().system_errno == EPERM;
+    };
+    return !refused(first)   ? "the first send was not refused"
+           : !refused(again) ? "the second send was not refused"
+           : !allowed        ? allowed.error().message
+                             : "";
+  });
+  if (result.said.starts_with("skip: ")) {
+    GTEST_SKIP() << result.said;
+  }
+  EXPECT_EQ(result.said, "");
+  EXPECT_EQ(result.exit_code, 0) << "signal " << result.signal;
 }
 
 }  // namespace

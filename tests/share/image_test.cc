@@ -49,7 +49,7 @@ TEST(Image, IsReadByAnotherProgram) {
   const Folder folder;
   const Sums sums = save_filled(folder / "image");
   EXPECT_THAT(folder.names(), testing::ElementsAre("image"));
-  const auto finished = test::run({COWSHED_IMAGE_READER, folder / "image"});
+  const auto finished = test::run({IMAGE_READER, folder / "image"});
   EXPECT_EQ(finished.exit_status(), 0) << finished.err;
   EXPECT_EQ(finished.out, "index " + std::to_string(sums.nodes) + " " + std::to_string(sums.words) +
                               " " + std::to_string(sums.table) + " " + std::to_string(sums.array) +
@@ -66,9 +66,9 @@ TEST(Image, GivesPointersToCodeToTheSameProgramAtTheSameAddressesOnly) {
     GTEST_SKIP() << "addresses are not randomised here (kernel.randomize_va_space)";
   }
   const Folder folder;
-  const std::vector<std::string> find = {COWSHED_IMAGE_READER, "find", folder / "image"};
+  const std::vector<std::string> find = {IMAGE_READER, "find", folder / "image"};
   const auto fixed = [] { personality(ADDR_NO_RANDOMIZE); };
-  ASSERT_EQ(test::run({COWSHED_IMAGE_READER, "save", folder / "image"}, fixed).exit_status(), 0);
+  ASSERT_EQ(test::run({IMAGE_READER, "save", folder / "image"}, fixed).exit_status(), 0);
   EXPECT_EQ(test::run(find, fixed).out, "found\n");
   EXPECT_EQ(test::run(find).out, "not_spawn_safe\n");
 }
@@ -411,6 +411,26 @@ TEST(Image, HasTheLongestNameThatThereIs) {
   const std::string name(NAME_MAX, 'n');
   EXPECT_TRUE(save_image(arena, folder / name.c_str()));
   EXPECT_THAT(folder.names(), testing::ElementsAre(name));
+}
+
+TEST(Image, IsSavedInAFolderThatCannotBeSynced) {
+  const Folder folder;
+  Arena arena = make_arena();
+  ASSERT_TRUE(arena.freeze());
+  if (geteuid() == 0) {
+    ASSERT_EQ(chown(folder.path().c_str(), 65534, 65534), 0);
+  }
+  fs::permissions(folder.path(), fs::perms::owner_write | fs::perms::owner_exec);
+  const auto child = test::run_in_child([&]() -> std::string {
+    if (geteuid() == 0 && (setegid(65534) != 0 || seteuid(65534) != 0)) {
+      return "cannot become nobody";
+    }
+    const auto saved = save_image(arena, folder / "image");
+    return saved ? "saved" : saved.error().message;
+  });
+  fs::permissions(folder.path(), fs::perms::owner_all);
+  EXPECT_EQ(child.said, "saved");
+  EXPECT_TRUE(verify_image(folder / "image"));
 }
 
 // A child that was forked in the Progress has the same file open under the same name.

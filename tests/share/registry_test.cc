@@ -15,6 +15,7 @@
 
 #include <cowshed/share/arena.h>
 #include <cowshed/share/registry.h>
+#include <cowshed/tests/support/single_step.h>
 
 #include "child.h"
 #include "make_arena.h"
@@ -79,6 +80,24 @@ TEST(Registry, NamesAreUniqueAndNotEmpty) {
   EXPECT_EQ(publish("index", index).error().code, ErrorCode::invalid_argument);
   EXPECT_EQ(publish("", index).error().code, ErrorCode::invalid_argument);
   EXPECT_EQ(publish(std::string(64, 'x'), index).error().code, ErrorCode::invalid_argument);
+}
+
+// Instructions of a find() among so many names.
+std::size_t steps_of_find(int names) {
+  auto arena = make_arena();
+  const auto* object = arena.make<Index>().value();
+  for (int i = 0; i < names; ++i) {
+    publish("name-" + std::to_string(i), object).value();
+  }
+  const std::string last = "name-" + std::to_string(names - 1);
+  EXPECT_TRUE(arena.freeze());
+  test::SteppedChild child(
+      {.before = [] {}, .action = [&] { (void)find<Index>(last); }, .after = [] { _exit(0); }});
+  return child.step(1'000'000);
+}
+
+TEST(Registry, AFindTakesAsManyStepsWhateverTheNumberOfNames) {
+  EXPECT_LT(steps_of_find(20'000), 3 * steps_of_find(64));
 }
 
 TEST(Registry, WhatLiesInNoArenaCannotBePublished) {

@@ -30,12 +30,12 @@ using testing::HasSubstr;
 
 TEST(Runtime, AnotherProgramRunsItsFunctionOfThatName) {
   EXPECT_EQ(end_of(start<other::scale>({.method = Start::spawn}, 4)).value, 8);
-  const WorkersOptions there = {.method = Start::spawn, .program = COWSHED_OTHER_PROGRAM};
+  const WorkersOptions there = {.method = Start::spawn, .program = OTHER_PROGRAM};
   EXPECT_EQ(end_of(start<other::scale>(there, 4)).value, 40);
 }
 
 TEST(Runtime, AFunctionThatTheOtherProgramHasNot) {
-  const WorkersOptions there = {.method = Start::spawn, .program = COWSHED_OTHER_PROGRAM};
+  const WorkersOptions there = {.method = Start::spawn, .program = OTHER_PROGRAM};
   EXPECT_THAT(end_of(start<other::only_here>(there, 4)).error,
               HasSubstr("no worker function cowshed::other::only_here here; put "
                         "COWSHED_WORKER()"));
@@ -49,7 +49,7 @@ TEST(Runtime, AProgramWithoutOneIsFoundOut) {
   EXPECT_FALSE(ended.value);
   EXPECT_THAT(ended.error, HasSubstr("exited with 0 before it came to its function"));
   const WorkersOptions hangs = {
-      .method = Start::spawn, .program = COWSHED_NO_RUNTIME, .start_timeout = 100ms};
+      .method = Start::spawn, .program = NO_RUNTIME, .start_timeout = 100ms};
   const auto killed = end_of(start<other::scale>(hangs, 4));
   EXPECT_EQ(killed.signal, SIGKILL);
   EXPECT_THAT(killed.error, HasSubstr("was killed after 100 ms (WorkersOptions::start_timeout)"));
@@ -61,7 +61,7 @@ TEST(Runtime, AProgramWithoutOneIsFoundOut) {
 }
 
 TEST(Runtime, WithoutOneAProgramDoesNotSpawn) {
-  EXPECT_EQ(WEXITSTATUS(std::system(COWSHED_NO_RUNTIME)), 0);
+  EXPECT_EQ(WEXITSTATUS(std::system(NO_RUNTIME)), 0);
 }
 
 TEST(Runtime, AProgramThatIsNotThereIsAnErrorOfStart) {

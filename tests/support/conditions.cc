@@ -1,5 +1,7 @@
 #include <algorithm>
 #include <array>
+#include <cerrno>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
@@ -7,7 +9,9 @@
 #include <fstream>
 #include <sstream>
 #include <stdexcept>
+#include <sys/mman.h>
 #include <sys/swap.h>
+#include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 #include <utility>
@@ -21,6 +25,9 @@ namespace fs = std::filesystem;
 
 constexpr std::size_t kMiB = std::size_t{1} << 20;
 constexpr const char* kHugePages = "/sys/kernel/mm/transparent_hugepage/enabled";
+// khugepaged would make huge pages where the subject expects small ones.
+constexpr const char* kCollapserPause =
+    "/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs";
 constexpr const char* kFolios = "/sys/kernel/mm/transparent_hugepage/hugepages-64kB/enabled";
 
 std::string text_of(const std::string& path) {
@@ -56,10 +63,18 @@ Conditions::Conditions(Needs needs, long n) {
   const auto units = static_cast<std::size_t>(n);
   switch (needs) {
     case Needs::nothing: break;
+    case Needs::zero_page:
+      if (!kernel_maps_zero_page()) missing_ = "this kernel maps no page of zeros";
+      break;
+    case Needs::huge_zero_page:
+      if (!kernel_maps_zero_page()) missing_ = "this kernel maps no page of zeros";
+      [[fallthrough]];
     case Needs::huge_pages:
       if (const std::string text = text_of(kHugePages);
           text.empty() || text.find("[never]") != std::string::npos) {
         missing_ = "transparent huge pages are off";
+      } else {
+        set(kCollapserPause, "4294967295");
       }
       break;
     case Needs::folios:
@@ -86,20 +101,35 @@ Conditions::Conditions(Needs needs, long n) {
       }
       break;
     case Needs::swap:
-      if (std::getenv("COWSHED_MAY_SET_SYSCTLS") == nullptr) {
-        missing_ = "COWSHED_MAY_SET_SYSCTLS is not set, so no swap is added";
-      } else {
-        add_swap();
-      }
+      if (may_swap()) add_swap();
+      break;
+    case Needs::compressed_swap:
+      if (may_swap()) add_compressed_swap();
       break;
     case Needs::memory_limit: limit_memory(32 * kMiB + 8192 * units); break;
+    case Needs::memory_limit_and_compressed_swap:
+      if (may_swap()) add_compressed_swap();
+      if (missing_.empty()) limit_memory(4 * kMiB + 1024 * units);
+      break;
+    case Needs::guard_pages:
+      if (kernel_is_before(6, 13)) missing_ = "this kernel has no guard pages (Linux 6.13)";
+      break;
+    case Needs::io_uring:
+      if (syscall(SYS_io_uring_setup, 0, nullptr) < 0 && (errno == ENOSYS || errno == EPERM)) {
+        missing_ = std::string("io_uring_setup: ") + std::strerror(errno);
+      }
+      break;
   }
 }
 
 Conditions::~Conditions() {
   if (!swap_file_.empty()) {
     swapoff(swap_file_.c_str());
-    unlink(swap_file_.c_str());
+    if (zram_.empty()) unlink(swap_file_.c_str());
+  }
+  if (!zram_.empty()) {
+    std::ofstream("/sys/block/zram" + zram_ + "/reset") << 1;
+    std::ofstream("/sys/class/zram-control/hot_remove") << zram_;
   }
   if (!cgroup_.empty()) {
     std::ofstream(cgroup_before_ + "/cgroup.procs") << getpid();
@@ -113,25 +143,49 @@ Conditions::~Conditions() {
   }
 }
 
+bool Conditions::may_swap() {
+  if (std::getenv("COWSHED_MAY_SET_SYSCTLS") != nullptr) return true;
+  missing_ = "COWSHED_MAY_SET_SYSCTLS is not set, so no swap is added";
+  return false;
+}
+
 void Conditions::set(const std::string& path, const std::string& value) {
   settings_.push_back(std::make_unique<Setting>(path, value));
 }
 
 void Conditions::add_swap() {
-  constexpr std::size_t kSize = 64 * kMiB;
-  constexpr std::uint32_t kLastPage = kSize / 4096 - 1;
-  std::string name = "/var/tmp/cowshed-swap-XXXXXX";
-  const int fd = mkstemp(name.data());
-  swap_file_ = name;
+  swap_file_ = "/var/tmp/cowshed-swap-XXXXXX";
+  swap_to(mkstemp(swap_file_.data()), 64 * kMiB);
+}
+
+void Conditions::add_compressed_swap() {
+  constexpr const char* kControl = "/sys/class/zram-control";
+  if (!fs::exists(kControl)) {
+    missing_ = "this kernel has no zram (or its module is not loaded)";
+    return;
+  }
+  std::ifstream(std::string(kControl) + "/hot_add") >> zram_;  // reading makes it
+  constexpr std::size_t kSize = 256 * kMiB;
+  write_text("/sys/block/zram" + zram_ + "/disksize", std::to_string(kSize));
+  swap_file_ = "/dev/zram" + zram_;
+  swap_to(open(swap_file_.c_str(), O_RDWR | O_CLOEXEC), kSize);
+}
+
+void Conditions::swap_to(int fd, std::size_t size) {
   // The header as mkswap writes it (include/linux/swap.h, union swap_header).
-  std::vector<char> content(kSize);
-  const std::array<std::uint32_t, 2> version_and_last_page = {1, kLastPage};
+  std::vector<char> content(zram_.empty() ? size : 4096);
+  const std::array<std::uint32_t, 2> version_and_last_page = {
+      1, static_cast<std::uint32_t>(size / 4096 - 1)};
   std::memcpy(content.data() + 1024, version_and_last_page.data(), sizeof version_and_last_page);
   std::memcpy(content.data() + 4096 - 10, "SWAPSPACE2", 10);
-  const bool written = fd >= 0 && write(fd, content.data(), kSize) == kSize && fsync(fd) == 0;
+  const bool written =
+      fd >= 0 &&
+      write(fd, content.data(), content.size()) == static_cast<ssize_t>(content.size()) &&
+      fsync(fd) == 0;
   close(fd);
-  if (!written || swapon(name.c_str(), 0) != 0) {
-    throw std::runtime_error(name + ": cannot swap there");
+  constexpr int kFirst = SWAP_FLAG_PREFER | 32767;
+  if (!written || swapon(swap_file_.c_str(), kFirst) != 0) {
+    throw std::runtime_error(swap_file_ + ": cannot swap there");
   }
 }
 
@@ -164,6 +218,36 @@ bool kernel_is_before(int major, int minor) {
   char dot = 0;
   std::istringstream(name.release) >> here_major >> dot >> here_minor;
   return std::pair(here_major, here_minor) < std::pair(major, minor);
+}
+
+bool kernel_maps_zero_page() {
+  static const bool maps_it = [] {
+    const auto size = static_cast<std::size_t>(::getpagesize());
+    void* page = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED) throw std::runtime_error("mmap: no page to read");
+    (void)*static_cast<const volatile char*>(page);
+    constexpr std::uint64_t kExclusivelyMapped = std::uint64_t{1} << 56;
+    std::uint64_t entry = 0;
+    const int pagemap = ::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    const auto at =
+        static_cast<off_t>(reinterpret_cast<std::uintptr_t>(page) / size * sizeof entry);
+    const bool is_read = ::pread(pagemap, &entry, sizeof entry, at) == sizeof entry;
+    ::close(pagemap);
+    ::munmap(page, size);
+    if (!is_read) throw std::runtime_error("/proc/self/pagemap: cannot be read");
+    return (entry & kExclusivelyMapped) == 0;
+  }();
+  return maps_it;
+}
+
+bool has_sys_admin() {
+  constexpr unsigned kCapSysAdmin = 21;  // linux/capability.h
+  std::ifstream status("/proc/self/status");
+  std::uint64_t effective = 0;
+  for (std::string word; status >> word;) {
+    if (word == "CapEff:") status >> std::hex >> effective;
+  }
+  return (effective >> kCapSysAdmin & 1) != 0;
 }
 
 }  // namespace cowshed::test

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <memory>
 #include <string>
 #include <vector>
@@ -10,12 +11,18 @@ namespace cowshed::test {
 
 enum class Needs {
   nothing,
-  huge_pages,      // transparent ones of 2 MiB
+  zero_page,   // the kernel's page of zeros; some hypervisors switch it off
+  huge_pages,  // transparent ones of 2 MiB
+  huge_zero_page,
   folios,          // transparent ones of 64 KiB
   reserved_pages,  // hugetlbfs
   merging,         // KSM
   swap,
+  compressed_swap,  // zram, from which a page comes back without the swap cache
   memory_limit,
+  memory_limit_and_compressed_swap,
+  guard_pages,
+  io_uring,
 };
 
 // What a kind of ground_truth_subject with N units needs of the machine, until this is destroyed.
@@ -34,17 +41,29 @@ class Conditions {
 
  private:
   void set(const std::string& path, const std::string& value);
+  bool may_swap();
   void add_swap();
+  void add_compressed_swap();
+  void swap_to(int fd, std::size_t size);
   void limit_memory(std::size_t bytes);
 
   std::string missing_;
   std::vector<std::unique_ptr<Setting>> settings_;
   std::string swap_file_;
+  std::string zram_;           // the number of our device
   std::string cgroup_;         // of which this process is a member meanwhile
   std::string cgroup_before_;  // of which it was
   std::string events_;         // that say how often the limit was met
 };
 
 bool kernel_is_before(int major, int minor);
+
+// True if a read of an untouched page maps the kernel's shared page of zeros.  Some hypervisors
+// switch that off.  The read then allocates an ordinary page.
+bool kernel_maps_zero_page();
+
+// Whether this process has CAP_SYS_ADMIN, which page frames and namespaces take.  Root in a
+// container may have not.
+bool has_sys_admin();
 
 }  // namespace cowshed::test

@@ -31,6 +31,11 @@ user_regs_struct registers_of(pid_t pid) {
   return registers;
 }
 
+bool is_system_call(pid_t pid, std::uintptr_t pc) {
+  constexpr long kSyscall = 0x050f;
+  return (ptrace(PTRACE_PEEKTEXT, pid, pc, nullptr) & 0xffff) == kSyscall;
+}
+
 // Not inlined, and nothing but the call: entry and return are those of `action`.
 [[gnu::noinline]] void run_stepped(const std::function<void()>& action) {
   mark();
@@ -106,14 +111,20 @@ std::size_t SteppedChild::step(std::size_t count) {
   return count;
 }
 
-SteppedChild::Path SteppedChild::run_stepped() {
+SteppedChild::Path SteppedChild::run_stepped(const std::function<std::uint64_t()>& seen) {
   Path path;
-  std::unordered_set<std::uintptr_t> seen;
+  std::unordered_set<std::uintptr_t> been;
+  bool called = false;
+  std::uint64_t last_seen = seen();
   for (bool more = true; more; step(1)) {
     more = !returned_;
-    path.counters.push_back(registers_of(pid_).rip);
-    const bool is_new = seen.insert(path.counters.back()).second;
-    path.newest.push_back(is_new ? path.newest.size() : path.newest.back());
+    const std::uintptr_t pc = registers_of(pid_).rip;
+    path.counters.push_back(pc);
+    path.newest.push_back(been.insert(pc).second ? path.newest.size() : path.newest.back());
+    const std::uint64_t now_seen = seen();
+    path.changed.push_back(called || now_seen != last_seen);
+    last_seen = now_seen;
+    called = is_system_call(pid_, pc);
   }
   return path;
 }

@@ -38,12 +38,15 @@ class SteppedChild {
     std::vector<std::uintptr_t> counters;
     // Of each, the latest that is not after it where the path had not been before.
     std::vector<std::size_t> newest;
+    // Whether the instruction before it was a system call or changed what others see.
+    std::vector<bool> changed;
 
     std::size_t size() const { return counters.size(); }
     bool is_new(std::size_t at) const { return newest[at] == at; }
   };
-  // Runs the whole of the action.
-  Path run_stepped();
+  // Runs the whole of the action.  `seen`: a figure of what others see of it, as a hash of the
+  // memory that is shared with them.
+  Path run_stepped(const std::function<std::uint64_t()>& seen = [] { return 0; });
 
   // The same as step(count) in a child that takes the path that another took before it, sooner: as
   // far as the path comes to where it has not been, it runs to a breakpoint.  False when it did not

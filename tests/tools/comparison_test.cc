@@ -5,10 +5,12 @@
 
 #include <cowshed/tests/tools/recordings.h>
 #include <cowshed/tools/cowtop/comparison.h>
+#include <cowshed/tools/cowtop/comparison_report.h>
 
 namespace cowshed::cowtop {
 namespace {
 
+using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
 
@@ -41,7 +43,7 @@ Change change_of(const std::vector<Change>& changes, const std::string& name) {
 
 std::map<std::string, std::int64_t> growth_of(const std::vector<Change>& changes) {
   std::map<std::string, std::int64_t> growth;
-  for (const Change& each : changes) growth[each.name] = each.growth();
+  for (const Change& each : changes) growth[each.name] = each.growth().value_or(-1'000'000);
   return growth;
 }
 
@@ -98,6 +100,34 @@ TEST(Comparison, AProcessWhoseCopiesAreNotKnown) {
   const Comparison comparison = compare(before, after);
   EXPECT_EQ(comparison.processes[0].before, 10);
   EXPECT_EQ(comparison.processes[0].after, std::nullopt);
+  EXPECT_EQ(comparison.processes[0].growth(), std::nullopt);
+  EXPECT_EQ(comparison.total.growth(), std::nullopt) << "of one process on one side alone";
+  EXPECT_EQ(comparison.not_known_before, 0U);
+  EXPECT_EQ(comparison.not_known_after, 1U);
+  EXPECT_EQ(compare(after, before).processes[0].growth(), std::nullopt) << "not +10";
+}
+
+// As of the sampled backend's root.
+TEST(Comparison, WhatIsKnownOfNeitherSideLeavesTheTotalKnown) {
+  auto before = run_of(100, {10});
+  auto after = run_of(200, {12});
+  before.processes[0].copied_anon_pages.reset();
+  after.processes[0].copied_anon_pages.reset();
+  const Comparison comparison = compare(before, after);
+  EXPECT_EQ(comparison.total.growth(), 2);
+  EXPECT_EQ(comparison.not_known_before + comparison.not_known_after, 2U);
+  EXPECT_THAT(comparison_table(comparison, {"a", "b"}),
+              HasSubstr("1            1                         processes whose copies are not "
+                        "known, in no total\n"));
+}
+
+TEST(Comparison, ASumOfWhichAPartIsNotKnownIsNotKnown) {
+  auto before = run_of(100, {10, 20});
+  auto after = run_of(900, {25});
+  after.processes.push_back(process(0, 900, "worker", 40));
+  after.processes.back().processes = 5;
+  after.processes.back().copied_anon_pages.reset();
+  EXPECT_EQ(change_of(compare(before, after).processes, "server/worker[all]").after, std::nullopt);
 }
 
 TEST(Comparison, ObjectsAndSitesOfAllProcesses) {
@@ -118,6 +148,7 @@ TEST(Comparison, ObjectsAndSitesOfAllProcesses) {
   ASSERT_THAT(comparison.mappings, SizeIs(1));
   EXPECT_EQ(comparison.mappings[0].before, 640);
   EXPECT_EQ(comparison.mappings[0].after, std::nullopt);
+  EXPECT_EQ(comparison.mappings[0].growth(), std::nullopt);
 }
 
 TEST(Comparison, WhatOneSideDoesNotHaveIsNothingWhereItsListIsWhole) {

@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cowshed/probes/support.h>
 #include <cowshed/tests/support/subprocess.h>
 
 namespace cowshed::cowtop {
@@ -64,9 +65,10 @@ TEST(CowtopCommand, WithFewDescriptorsItSaysSo) {
 #if defined(__SANITIZE_ADDRESS__)
   GTEST_SKIP() << "the sanitizer needs descriptors of its own";
 #endif
+  if (const auto possible = probe_support(); !possible) GTEST_SKIP() << possible.error().message;
   for (const char* limit : {"12", "16", "20", "26", "30"}) {
     const Finished finished =
-        run({"sh", "-c", "ulimit -n " + std::string(limit) + "; exec " COWTOP " -- true"});
+        run({"sh", "-c", "ulimit -n " + std::string(limit) + "; exec " + COWTOP + " -- true"});
     EXPECT_EQ(finished.exit_status(), 0) << limit;
     EXPECT_THAT(finished.err, HasSubstr("raise the limit (ulimit -n 256)")) << limit;
     EXPECT_THAT(finished.err, Not(HasSubstr("libbpf"))) << limit;
@@ -76,9 +78,9 @@ TEST(CowtopCommand, WithFewDescriptorsItSaysSo) {
 TEST(CowtopCommand, AReportThatIsCutShortIsTakenBack) {
   const auto path = std::filesystem::temp_directory_path() /
                     ("cowshed-cut-" + std::to_string(::getpid()) + ".json");
-  const Finished finished =
-      run({"sh", "-c",
-           "trap '' XFSZ; ulimit -f 1; exec " COWTOP " --json -o " + path.string() + " -- true"});
+  const Finished finished = run({"sh", "-c",
+                                 std::string("trap '' XFSZ; ulimit -f 1; exec ") + COWTOP +
+                                     " --json -o " + path.string() + " -- true"});
   EXPECT_EQ(finished.exit_status(), 125);
   EXPECT_THAT(finished.err, HasSubstr("File too large; it is left empty"));
   EXPECT_TRUE(std::filesystem::is_empty(path));
@@ -136,7 +138,7 @@ TEST(CowtopCommand, AReportThatCannotBeWrittenIsAnError) {
   EXPECT_EQ(failed.exit_status(), 3) << "the command's own failure comes first";
   EXPECT_THAT(failed.err, HasSubstr("/dev/full: No space left on device"));
   for (const std::string option : {"--version", "--help"}) {
-    const Finished none = run({"sh", "-c", COWTOP " " + option + " >/dev/full"});
+    const Finished none = run({"sh", "-c", std::string(COWTOP) + " " + option + " >/dev/full"});
     EXPECT_EQ(none.exit_status(), 125) << option;
     EXPECT_EQ(none.err, "cowtop: cannot write to standard output: No space left on device\n");
   }

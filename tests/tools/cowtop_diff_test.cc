@@ -88,7 +88,7 @@ TEST_F(CowtopDiff, FromPipes) {
   write_file(after_, json_report(full_measurement()));
   const auto total = [&](const std::string& files) {
     const Finished finished =
-        run({"bash", "-c", "cd " + (folder_ / "") + " && " COWTOP " diff --json " + files});
+        run({"bash", "-c", "cd " + (folder_ / "") + " && " + COWTOP + " diff --json " + files});
     EXPECT_EQ(finished.exit_status(), 0) << files << finished.err;
     return nlohmann::json::parse(finished.out)["total"];
   };

@@ -137,7 +137,7 @@ class HtmlTest(unittest.TestCase):
 
 
 class ReportTest(HtmlTest):
-    KINDS = ("pool", "full", "hostile", "sparse")
+    KINDS = ("pool", "full", "hostile", "sparse", "shell")
 
     def test_sums_are_those_of_the_json(self):
         for kind in self.KINDS:
@@ -236,6 +236,22 @@ class ReportTest(HtmlTest):
                 self.script("const row = document.querySelector('tr.pick'); if (row) row.click()")
                 self.check_width()
                 self.size(1280, 900)
+
+    def test_the_headline_is_of_a_worker_and_an_exec_ends_the_sharing(self):
+        self.open_report("shell")
+        tiles = self.text(".tiles")
+        self.assertIn("worker 103", tiles)
+        self.assertNotIn("grep", tiles)
+        cells = {row[0].split()[1]: row for row in self.rows("processes") if row[0].startswith("worker")}
+        self.assertEqual(cells["101"][2:4], ["\u2013", "\u2013"], "still shared, and shared at fork")
+        self.assertIn("512", cells["103"][3])
+
+    def test_a_site_has_the_name_and_the_share_that_the_text_gives_it(self):
+        self.open_report("shell")
+        text = run(COWTOP, "report", self.recording("shell")).stdout
+        self.assertIn(" 50.0%       ~5016  _start (ld-linux-x86-64.so.2)\n", text)
+        (site,) = self.rows("sites")
+        self.assertEqual(site[:2], ["_start (ld-linux-x86-64.so.2)", "50.0%"])
 
     def test_prints(self):
         self.open_report("pool")

@@ -9,7 +9,10 @@ namespace {
 constexpr std::uint64_t kMiB = 1 << 20;
 
 cow::ProcessCopies worker(std::uint64_t shared, std::uint64_t copied_pages) {
+  static pid_t pid = 1000;
   cow::ProcessCopies process;
+  process.pid = ++pid;
+  process.ppid = 1;
   process.role = cow::Role::child;
   process.shared_at_fork_bytes = shared;
   process.copied_anon_pages = copied_pages;
@@ -30,8 +33,42 @@ TEST(Estimate, OfMoreWorkersAndOfSpawn) {
   EXPECT_EQ(found->copied_bytes, 3 * kMiB);
   EXPECT_EQ(found->bytes_with_workers(1), 104 * kMiB);
   EXPECT_EQ(found->bytes_with_workers(10), 131 * kMiB);
-  EXPECT_EQ(found->bytes_by_spawn(), 303 * kMiB);
+  EXPECT_EQ(found->bytes_by_spawn, 303 * kMiB);
   EXPECT_TRUE(found->frozen.empty());
+}
+
+// Two servers of 43.5 MiB with a worker each, started by one shell.
+TEST(Estimate, WorkersOfDifferentParentsShareDifferentMemory) {
+  constexpr std::uint64_t kServer = 43 * kMiB + kMiB / 2;
+  cow::Measurement measurement;
+  for (int server = 0; server < 2; ++server) {
+    cow::ProcessCopies parent = worker(kMiB / 10, 100);
+    parent.execs = 1;
+    cow::ProcessCopies child = worker(kServer, 20 * 256);
+    child.ppid = parent.pid;
+    measurement.processes.push_back(parent);
+    measurement.processes.push_back(child);
+  }
+  const auto found = estimate(measurement);
+  ASSERT_TRUE(found);
+  EXPECT_EQ(found->workers, 2);
+  EXPECT_EQ(found->shared_bytes, 2 * kServer);
+  EXPECT_EQ(found->bytes_with_workers(1), 2 * kServer + 40 * kMiB);
+  EXPECT_EQ(found->bytes_by_spawn, 4 * kServer);
+}
+
+// What a worker shares with its own worker holds what it shares with its parent.
+TEST(Estimate, AWorkersWorkerSharesItsParentsMemoryOnce) {
+  cow::Measurement measurement;
+  cow::ProcessCopies first = worker(40 * kMiB, 256);
+  cow::ProcessCopies second = worker(60 * kMiB, 256);
+  second.ppid = first.pid;
+  measurement.processes = {first, second};
+  const auto found = estimate(measurement);
+  ASSERT_TRUE(found);
+  EXPECT_EQ(found->workers, 2);
+  EXPECT_EQ(found->shared_bytes, 60 * kMiB);
+  EXPECT_EQ(found->bytes_by_spawn, 160 * kMiB);
 }
 
 TEST(Estimate, OfWorkersThatTookEachOthersPlaces) {
@@ -50,7 +87,7 @@ TEST(Estimate, OfWorkersThatTookEachOthersPlaces) {
   EXPECT_EQ(found->workers, 2);
   EXPECT_EQ(found->bytes_with_workers(1), 128 * kMiB);
   EXPECT_EQ(found->bytes_with_workers(10), 704 * kMiB);
-  EXPECT_EQ(found->bytes_by_spawn(), 192 * kMiB);
+  EXPECT_EQ(found->bytes_by_spawn, 192 * kMiB);
   EXPECT_EQ(found->frozen.at(0).bytes, 200 * cow::kPageSize);
 }
 

@@ -152,6 +152,28 @@ cow::Measurement sparse(int step) {
   return measurement;
 }
 
+// A shell that started a server and a grep, which copied most of the little that it shared.  All
+// that the server's site ran is the dynamic linker's.
+cow::Measurement shell(int step) {
+  cow::Measurement measurement = begun(step);
+  cow::ProcessCopies executed = worker(0, 10);
+  executed.shared_at_fork_bytes = 512 << 10;
+  executed.execs = 1;
+  executed.copied_pages_before_exec = 3;
+  cow::ProcessCopies grep = worker(1, 20);
+  grep.comm = "grep";
+  grep.shared_at_fork_bytes = 108 << 10;
+  cow::ProcessCopies worked = worker(2, 10'000);
+  worked.ppid = executed.pid;
+  measurement.processes = {root(), executed, grep, worked};
+  cow::SampledCopies& all = measurement.sampled.emplace();
+  all.samples = 100;
+  const cow::Frame inner{"_dl_relocate_object", "", 0, "/lib64/ld-linux-x86-64.so.2", 0, false};
+  const cow::Frame outer{"_start", "", 0, "/lib64/ld-linux-x86-64.so.2", 0, false};
+  all.sites = {{{inner, outer}, {inner, outer}, 100, 5016, false}};
+  return measurement;
+}
+
 cow::Measurement no_process(int step) { return begun(step); }
 
 // A million samples in a thousand processes, most of their stacks different ones.
@@ -209,6 +231,7 @@ int main(int argc, char** argv) {
       {"full", {1, {"./server"}, [](int) { return cowtop::full_measurement(); }}},
       {"hostile", {2, {"</script><img src=x onerror=document.title='owned'>"}, cowtop::hostile}},
       {"sparse", {2, {"./server"}, cowtop::sparse}},
+      {"shell", {1, {"sh", "run.sh"}, cowtop::shell}},
       {"no-process", {1, {"./server"}, cowtop::no_process}},
       {"large", {2, {"./server"}, cowtop::large}},
       {"crowd", {3, {"./server"}, cowtop::crowd}},

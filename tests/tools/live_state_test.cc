@@ -102,6 +102,22 @@ TEST(LiveHistory, IsNoLongerThanTheCurve) {
   EXPECT_EQ(history.curve(id_of(server_after(20).processes[1])).size(), History::kPoints);
 }
 
+TEST(LiveHistory, AnExecEndsTheSharing) {
+  cow::Measurement measurement = server_after(1);
+  cow::ProcessCopies& worker = measurement.processes[1];
+  History history;
+  history.add(measurement);
+  EXPECT_TRUE(still_shared(worker));
+  worker.execs = 1;
+  measurement.taken_ns += 1;
+  history.add(measurement);
+  EXPECT_FALSE(still_shared(worker));
+  EXPECT_THAT(history.curve(id_of(worker)), IsEmpty()) << "of another program";
+  const Model model{measurement, history, {}};
+  EXPECT_EQ(cell(Column::at_fork, worker, model), kUnknown);
+  EXPECT_EQ(cell(Column::shared, worker, model), kUnknown);
+}
+
 TEST(LiveHeat, IsSpreadOverTheStrip) {
   cow::SampledCopies sampled;
   sampled.mappings = {{"a", 3, 300}, {"b", 1, 1}, {"none", 0, 0}};

@@ -152,7 +152,7 @@ TEST(JsonReport, SitesAreNullUnlessCopiesAreSampled) {
 
 TEST(JsonReport, Sites) {
   auto measurement = one_process();
-  measurement.sampling = {64, 12, 10, 2};
+  measurement.sampling = {64, 12, 10, 2, {"/bin/odd: why"}};
   cow::SampledCopies sampled;
   sampled.samples = 10;
   const cow::Frame frame = {"fill", "/src/fill.cc", 12, "/bin/fill", 0x1234, true};
@@ -163,7 +163,8 @@ TEST(JsonReport, Sites) {
   measurement.sampled = sampled;
   const auto report = nlohmann::json::parse(json_report(measurement));
   EXPECT_EQ(report["sampling"],
-            nlohmann::json::parse(R"({"period": 64, "emitted": 12, "received": 10, "lost": 2})"));
+            nlohmann::json::parse(R"({"period": 64, "emitted": 12, "received": 10, "lost": 2,
+      "unread": ["/bin/odd: why"]})"));
   const auto site = nlohmann::json::parse(R"({"function": "fill", "file": "/src/fill.cc",
       "line": 12, "module": "/bin/fill", "address": 4660, "inlined": true
 })");

@@ -37,6 +37,56 @@ TEST(TableReport, ShowsWhatWasCopied) {
   }
 }
 
+cow::ProcessCopies worker_of(std::uint64_t shared_mib, std::uint64_t copied_mib) {
+  cow::ProcessCopies process;
+  process.pid = 11228;
+  process.comm = "worker";
+  process.shared_at_fork_bytes = shared_mib << 20U;
+  process.copied_anon_pages = copied_mib << 8U;
+  process.copied_file_pages = 0;
+  return process;
+}
+
+// A program that a shell started shares nothing of the shell's memory.
+TEST(TableReport, AnExecEndsTheSharing) {
+  cow::ProcessCopies process = worker_of(7, 5);
+  process.copied_pages_before_exec = 3;
+  EXPECT_THAT(table_report(of(process)),
+              HasSubstr("11228    worker          7.0         5.0     71.4%"));
+  process.execs = 1;
+  EXPECT_THAT(table_report(of(process)),
+              HasSubstr("11228    worker            -         5.0         -"));
+}
+
+TEST(TableReport, AStaleSampleOfMemorySaysSo) {
+  cow::ProcessCopies process = worker_of(89, 76);
+  process.end_ns = 3'000'000'000;
+  process.memory = {87ULL << 20U, 1ULL << 20U, 2'600'000'000};
+  EXPECT_THAT(table_report(of(process)),
+              HasSubstr("PID 11228: 87.0 MiB still shared, 1.0 MiB its own; sampled 0.4 s before "
+                        "its end: stale, it has copied more since\n"));
+  process.memory->shared_bytes = 13ULL << 20U;
+  EXPECT_THAT(table_report(of(process)), Not(HasSubstr("stale")));
+  process.memory->shared_bytes = 87ULL << 20U;
+  process.execs = 1;
+  EXPECT_THAT(table_report(of(process)), Not(HasSubstr("stale"))) << "of another program";
+}
+
+// A process of which most samples were lost, and one of which none were.
+TEST(TableReport, SitesAreRankedByTheirCopiesAndSoAreTheirShares) {
+  cow::Measurement measurement = of(worker_of(100, 10));
+  measurement.sampling = {64, 100, 60, 40};
+  cow::SampledCopies& sampled = measurement.sampled.emplace();
+  sampled.samples = 60;
+  const cow::Frame place{"fill()", "/src/fill.cc", 12, "/bin/fill", 0, false};
+  const cow::Frame copier{"memcpy", "", 0, "/lib/libc.so.6", 0, false};
+  const cow::Frame caller{"main", "", 0, "/bin/fill", 0, false};
+  sampled.sites = {{{copier, place}, {copier, place, caller}, 20, 1280, false}};
+  EXPECT_THAT(table_report(measurement), HasSubstr(" 50.0%       ~1280  fill() fill.cc:12\n"
+                                                   "                      > memcpy (libc.so.6)\n"
+                                                   "                      < main (fill)\n"));
+}
+
 TEST(TableReport, SaysHowManyFaultsMayBeInTheWrongClass) {
   cow::Measurement measurement = of({});
   EXPECT_THAT(table_report(measurement), Not(HasSubstr("right class")));
@@ -224,6 +274,8 @@ TEST(TableReport, AnEstimateSaysWhatItLeavesOut) {
 TEST(TableReport, SitesAndRanges) {
   cow::ProcessCopies process;
   process.pid = 4711;
+  process.copied_anon_pages = 600;
+  process.copied_file_pages = 40;
   cow::Measurement measurement = of(process);
   measurement.sampling = {64, 10, 10, 0};
   cow::SampledCopies sampled;
@@ -245,6 +297,8 @@ TEST(TableReport, SitesAndRanges) {
   measurement.sampling->lost = 3;
   EXPECT_THAT(table_report(measurement),
               HasSubstr("3 samples lost, of whatever copied fastest; a larger -c loses fewer\n"));
+  measurement.processes[0].copied_file_pages.reset();
+  EXPECT_THAT(table_report(measurement), HasSubstr("\n     -        ~576  fill\n"));
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cowshed/cow/proc_files.h>
 #include <cowshed/tests/support/subprocess.h>
 #include <cowshed/tools/cowtop/tree_end.h>
 
@@ -14,6 +15,9 @@ cow::Measurement of_one_alive(pid_t pid) {
   measurement.processes.emplace_back();
   measurement.processes[0].pid = pid;
   measurement.processes[0].alive = true;
+  if (const auto stat = cow::ProcFiles().stat(pid)) {
+    measurement.processes[0].start_ticks = stat->start_ticks;
+  }
   return measurement;
 }
 
@@ -35,6 +39,16 @@ TEST(TreeEnd, WhoHasEndedSinceTheSampleWasNotEndedByUs) {
   end.go_on(of_one_alive(pid), 0);
   EXPECT_FALSE(end.has_begun());
   EXPECT_FALSE(end.has_asked(pid));
+}
+
+TEST(TreeEnd, ALaterProcessWithThePidIsLeft) {
+  test::Subprocess subject({"sleep", "60"});
+  cow::Measurement measurement = of_one_alive(subject.pid());
+  measurement.processes[0].start_ticks -= 1;
+  TreeEnd end;
+  end.go_on(measurement, 0);
+  EXPECT_FALSE(end.has_begun());
+  EXPECT_EQ(::waitpid(subject.pid(), nullptr, WNOHANG), 0);
 }
 
 TEST(TreeEnd, WhoIsKnownToHaveEndedIsLeft) {

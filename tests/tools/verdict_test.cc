@@ -68,7 +68,7 @@ Budget of_object(const std::string& name, std::uint64_t pages) {
 }
 
 Verdict verdict(const cow::Measurement& measurement, const Budget& budget) {
-  return verdict_on(measurement, budget, std::nullopt);
+  return verdict_on(measurement, budget, std::nullopt, {});
 }
 
 TEST(VerdictTest, EachChildByItself) {
@@ -155,8 +155,6 @@ TEST(VerdictTest, ObjectsOfEachProcessTheRootAmongThem) {
 
 TEST(VerdictTest, ObjectsThatWereNotSeen) {
   cow::Measurement measurement = with_objects();
-  EXPECT_THAT(verdict(measurement, of_object("idnex", 0)).notes,
-              ElementsAre(StartsWith("object 'idnex' is in no arena of which pages were copied")));
   measurement.processes[2].objects.reset();
   EXPECT_THAT(verdict(measurement, of_object("index", 9)).notes,
               ElementsAre("not held to object 'index': child 12 (worker): of which objects its "
@@ -168,20 +166,35 @@ TEST(VerdictTest, ObjectsThatWereNotSeen) {
                   "2 copies of pages of arena 'arena', by 1 process, are of no object")));
 }
 
+TEST(VerdictTest, AnObjectThatNobodyPublishedIsNotWithin) {
+  const auto why = [](const cow::Measurement& measurement, std::set<std::string> published) {
+    const Verdict verdict =
+        verdict_on(measurement, of_object("idnex", 0), std::nullopt, std::move(published));
+    EXPECT_EQ(verdict.held.empty(), !verdict.not_measured.empty());
+    return verdict.not_measured;
+  };
+  EXPECT_THAT(why(with_objects(), {"third"}),
+              ElementsAre("object 'idnex': no process was seen to publish one of that name; there "
+                          "were 'index', 'names', 'third'"));
+  EXPECT_THAT(why(measured(), {}), ElementsAre("object 'idnex': no process was seen to publish "
+                                               "one of that name, nor of any"));
+  EXPECT_THAT(why(measured(), {"idnex"}), IsEmpty()) << "nobody copied a page of it";
+}
+
 TEST(VerdictTest, GrowthIsOfAllTogether) {
   Budget budget;
   budget.baseline = "file";
   budget.max_growth = 0.1;
   Baseline baseline{10 * kPage, "tracepoint", {}};
-  EXPECT_FALSE(verdict_on(measured(), budget, baseline).is_over()) << "11 pages";
+  EXPECT_FALSE(verdict_on(measured(), budget, baseline, {}).is_over()) << "11 pages";
   baseline.copied_bytes = 9 * kPage;
-  const Verdict over = verdict_on(measured(), budget, baseline);
+  const Verdict over = verdict_on(measured(), budget, baseline, {});
   ASSERT_EQ(over_lines(over).size(), 1U);
   EXPECT_THAT(over_lines(over)[0],
               StartsWith("tree: limited to 39.6 KiB, 36.0 KiB in the baseline, "
                          "used 44.0 KiB; culprits: child 12"));
   baseline = {10 * kPage, "pagemap", {"it is old"}};
-  EXPECT_THAT(verdict_on(measured(), budget, baseline).notes,
+  EXPECT_THAT(verdict_on(measured(), budget, baseline, {}).notes,
               ElementsAre("it is old", HasSubstr("which count differently")));
 }
 
@@ -325,7 +338,7 @@ TEST(VerdictTest, JunitIsReadByAnotherParser) {
   measurement.processes[2].comm = "]]>\n";
   Budget budget = copied(5);
   budget.objects = {{"x<y", 0}};
-  EXPECT_EQ(parsed_junit(verdict(measurement, budget)),
+  EXPECT_EQ(parsed_junit(verdict_on(measurement, budget, std::nullopt, {"x<y"})),
             "5 1 0 1\n"
             R"('max_copied: child 1 (<"&\'???>)' skipped)"
             "\n"

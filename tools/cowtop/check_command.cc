@@ -4,9 +4,11 @@
 #include <fmt/format.h>
 #include <iostream>
 #include <optional>
+#include <set>
 #include <string_view>
 #include <utility>
 
+#include <cowshed/cow/published_layout.h>
 #include <cowshed/tools/cowtop/baseline.h>
 #include <cowshed/tools/cowtop/budget.h>
 #include <cowshed/tools/cowtop/check_command.h>
@@ -53,8 +55,8 @@ constexpr const char* kCheckFooterEnd = R"(
 
 max_ratio is of what was shared at the fork; what a process copies after an exec does not count, and
 nobody is held to it who shared less than 1 MiB.
-What is not known is said, and is never taken for 0.  An object of which no page was copied cannot
-be told from one of another name: it is said, and is within.
+What is not known is said, and is never taken for 0.  An object that no process was seen to publish
+is not within: its name is wrong, or its process ended before it was looked at.
 
 Exit status: the command's own where it failed; else 99 if it is over the budget; 125 if there is a
 limit to which nothing could be held, as no child was seen, say; else 0.  125 is also an error of
@@ -155,29 +157,74 @@ class BudgetArguments {
   bool tree_ = false;
 };
 
-// Asks for the end of a tree that is over its budget.  Looks four times a second, or less often
-// where it would take more than a twentieth of the time.
+using std::chrono::steady_clock;
+
+// When to look again, so that looks take at most a twentieth of the time.
+steady_clock::time_point next_look(steady_clock::time_point begin) {
+  constexpr int kLeastPause = 19;  // times as long as a look took
+  const auto end = steady_clock::now();
+  return end + kLeastPause * (end - begin);
+}
+
+// Collects the names of published objects, until it has all that are limited.
+class PublishedNames {
+ public:
+  explicit PublishedNames(const Budget& budget) {
+    for (const Budget::Object& object : budget.objects) missing_.insert(object.name);
+  }
+
+  void look(const cow::Backend& backend) {
+    const auto begin = steady_clock::now();
+    if (missing_.empty() || begin < next_) return;
+    for (const cow::ProcessCopies& process : backend.measurement(cow::CodeOf::none()).processes) {
+      if (process.alive && !process.shares_memory) look_at(process.pid);
+    }
+    next_ = next_look(begin);
+  }
+  const std::set<std::string>& names() const { return names_; }
+
+ private:
+  void look_at(pid_t pid) {
+    const auto mappings = proc_.maps(pid);
+    if (!mappings) return;
+    const auto layout = cow::read_published_layout(proc_, pid, *mappings);
+    if (!layout) return;
+    for (const cow::PublishedObject& object : layout->objects) {
+      names_.insert(object.name);
+      missing_.erase(object.name);
+    }
+  }
+
+  cow::ProcFiles proc_;
+  std::set<std::string> names_;
+  std::set<std::string> missing_;
+  steady_clock::time_point next_{};
+};
+
+// Sees what is published, and with --kill asks for the end of a tree that is over its budget: it
+// looks four times a second, or less often.
 class Guard : public Observer {
  public:
-  explicit Guard(const CheckOptions& options) : options_(options) {}
+  explicit Guard(const CheckOptions& options) : options_(options), published_(options.budget) {}
 
   Next sampled(const cow::Backend& backend) override {
     constexpr auto kInterval = std::chrono::milliseconds(250);
-    constexpr int kLeastPause = 19;  // times as long as a look took
-    const auto begin = std::chrono::steady_clock::now();
-    if (is_over_ || begin < next_) return is_over_ ? Next::end_tree : Next::go_on;
-    is_over_ =
-        verdict_on(backend.measurement(cow::CodeOf::none()), options_.budget, options_.baseline)
-            .is_over();
-    const auto end = std::chrono::steady_clock::now();
-    next_ = std::max(begin + kInterval, end + kLeastPause * (end - begin));
+    published_.look(backend);
+    const auto begin = steady_clock::now();
+    if (!options_.kill || begin < next_) return is_over_ ? Next::end_tree : Next::go_on;
+    is_over_ = is_over_ || verdict(backend.measurement(cow::CodeOf::none())).is_over();
+    next_ = std::max(begin + kInterval, next_look(begin));
     return is_over_ ? Next::end_tree : Next::go_on;
+  }
+  Verdict verdict(const cow::Measurement& measurement) const {
+    return verdict_on(measurement, options_.budget, options_.baseline, published_.names());
   }
 
  private:
   const CheckOptions& options_;
+  PublishedNames published_;
   bool is_over_ = false;
-  std::chrono::steady_clock::time_point next_{};
+  steady_clock::time_point next_{};
 };
 
 void print(const Verdict& verdict, const Measured& measured) {
@@ -237,10 +284,10 @@ int check(const CheckOptions& options) {
   auto reports = open_reports(options);
   if (!reports) return own_error(reports.error());
   Guard guard(options);
-  const Measured measured = measure(options.measure, options.kill ? &guard : nullptr);
+  const Measured measured = measure(options.measure, &guard);
   Verdict verdict;
   if (measured.measurement) {
-    verdict = verdict_on(*measured.measurement, options.budget, options.baseline);
+    verdict = guard.verdict(*measured.measurement);
     print(verdict, measured);
   } else {
     verdict.not_measured.emplace_back("all: cowtop could not measure it");

@@ -16,9 +16,12 @@ namespace {
 using Pages = std::optional<std::uint64_t>;
 using PagesByName = std::map<std::string, Pages>;
 
+// A sum of which a part is not known is not known.
 void add(PagesByName& pages, const std::string& name, Pages more) {
   const auto [found, is_new] = pages.try_emplace(name, more);
-  if (!is_new && more) found->second = found->second.value_or(0) + *more;
+  if (is_new) return;
+  Pages& sum = found->second;
+  sum = sum && more ? Pages(*sum + *more) : std::nullopt;
 }
 
 struct Place {
@@ -111,20 +114,43 @@ std::optional<Sampled> sampled_of(const cow::Measurement& measurement,
   return result;
 }
 
-// `absent_before`, `absent_after`: what it means that a name is not there.
-std::vector<Change> changes(const PagesByName& before, Pages absent_before,
-                            const PagesByName& after, Pages absent_after) {
-  std::map<std::string, Change> found;
-  for (const auto& [name, pages] : before) found[name] = {name, pages, absent_after};
-  for (const auto& [name, pages] : after) {
-    found.try_emplace(name, Change{name, absent_before, pages}).first->second.after = pages;
+// What it means that a name is not there.
+enum class Absent : std::uint8_t { is_zero, was_not_there, is_not_known };
+
+Pages pages_of(const PagesByName& pages, const std::string& name, Absent absent, bool& is_known) {
+  const auto found = pages.find(name);
+  const bool is_there = found != pages.end();
+  if (is_there ? !found->second : absent == Absent::is_not_known) is_known = false;
+  if (is_there) return found->second;
+  return absent == Absent::is_zero ? Pages(0) : std::nullopt;
+}
+
+// The most changed first; how much what is not known may have changed is what is known of it.
+void sort(std::vector<Change>& changes) {
+  const auto size = [](const Change& change) {
+    const auto most = std::max(change.before.value_or(0), change.after.value_or(0));
+    const auto growth = change.growth();
+    return growth ? static_cast<std::uint64_t>(std::abs(*growth)) : most;
+  };
+  std::stable_sort(changes.begin(), changes.end(),
+                   [&](const Change& a, const Change& b) { return size(a) > size(b); });
+}
+
+std::vector<Change> changes(const PagesByName& before, Absent absent_before,
+                            const PagesByName& after, Absent absent_after) {
+  std::set<std::string> names;
+  for (const PagesByName* side : {&before, &after}) {
+    for (const auto& [name, pages] : *side) names.insert(name);
   }
   std::vector<Change> result;
-  result.reserve(found.size());
-  for (auto& [name, change] : found) result.push_back(std::move(change));
-  std::stable_sort(result.begin(), result.end(), [](const Change& a, const Change& b) {
-    return std::abs(a.growth()) > std::abs(b.growth());
-  });
+  result.reserve(names.size());
+  for (const std::string& name : names) {
+    Change& change = result.emplace_back();
+    change.name = name;
+    change.before = pages_of(before, name, absent_before, change.is_known);
+    change.after = pages_of(after, name, absent_after, change.is_known);
+  }
+  sort(result);
   return result;
 }
 
@@ -136,7 +162,7 @@ bool is_too_few(const Sampled& side, const std::string& name, Pages there) {
          there.value_or(0) < kPeriods * side.period;
 }
 
-Pages zero_if(bool known) { return known ? Pages(0) : std::nullopt; }
+Absent zero_if(bool known) { return known ? Absent::is_zero : Absent::is_not_known; }
 
 std::vector<Change> changes(const std::optional<Sampled>& before,
                             const std::optional<Sampled>& after) {
@@ -145,37 +171,55 @@ std::vector<Change> changes(const std::optional<Sampled>& before,
   for (Change& change : result) {
     if (before && is_too_few(*before, change.name, change.after)) change.before.reset();
     if (after && is_too_few(*after, change.name, change.before)) change.after.reset();
+    change.is_known = change.before && change.after;
   }
+  sort(result);
   return result;
 }
 
-Pages total_of(const cow::Measurement& measurement) {
+Pages total_of(const cow::Measurement& measurement, std::uint64_t& not_known) {
   Pages total;
   for (const cow::ProcessCopies& process : measurement.processes) {
-    if (const auto pages = process.copied_pages()) total = total.value_or(0) + *pages;
+    const auto pages = process.copied_pages();
+    if (pages) total = total.value_or(0) + *pages;
+    if (!pages) not_known += process.processes;
   }
   return total;
 }
 
-std::string site_name(const cow::CodeSite& site) {
-  return site.frames.empty() ? "??" : frame_text(site.frames.back());
+// Whether what is not known is so of the same processes on both sides.
+bool are_comparable(const PagesByName& before, const PagesByName& after) {
+  const auto not_known = [](const PagesByName& side) {
+    std::set<std::string> names;
+    for (const auto& [name, pages] : side) {
+      if (!pages) names.insert(name);
+    }
+    return names;
+  };
+  return not_known(before) == not_known(after);
 }
 
 }  // namespace
 
-std::int64_t Change::growth() const {
+std::optional<std::int64_t> Change::growth() const {
+  if (!is_known) return std::nullopt;
   return static_cast<std::int64_t>(after.value_or(0)) -
          static_cast<std::int64_t>(before.value_or(0));
 }
 
 Comparison compare(const cow::Measurement& before, const cow::Measurement& after) {
   Comparison comparison;
-  comparison.total = {"", total_of(before), total_of(after)};
+  comparison.total.before = total_of(before, comparison.not_known_before);
+  comparison.total.after = total_of(after, comparison.not_known_after);
   Kinds summed;
   add_summed_kinds(summed, before);
   add_summed_kinds(summed, after);
-  comparison.processes = changes(processes_of(before, summed), std::nullopt,
-                                 processes_of(after, summed), std::nullopt);
+  const PagesByName processes_before = processes_of(before, summed);
+  const PagesByName processes_after = processes_of(after, summed);
+  comparison.processes =
+      changes(processes_before, Absent::was_not_there, processes_after, Absent::was_not_there);
+  comparison.total.is_known = comparison.total.before && comparison.total.after &&
+                              are_comparable(processes_before, processes_after);
   const auto objects_before = objects_of(before);
   const auto objects_after = objects_of(after);
   comparison.objects =

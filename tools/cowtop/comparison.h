@@ -15,14 +15,20 @@ struct Change {
   // Pages copied; nullopt: not known, or, of a process, that there was none.
   std::optional<std::uint64_t> before;
   std::optional<std::uint64_t> after;
+  bool is_known = true;  // on both sides; a process that was not there copied nothing
 
-  // What it grew by; what is not known, or was not there, counts as nothing.
-  std::int64_t growth() const;
+  // What it grew by; nullopt where that is not known.
+  std::optional<std::int64_t> growth() const;
 };
 
 // Each list is of what is on either side, the most changed first.
 struct Comparison {
+  // Of the processes whose copies are known.  Its growth is known where these are the same ones on
+  // both sides.
   Change total;
+  // Processes whose copies are not known: in no total.
+  std::uint64_t not_known_before = 0;
+  std::uint64_t not_known_after = 0;
   // Matched by their place in the tree: "server/worker[2]" is the second child of that name.
   std::vector<Change> processes;
   std::vector<Change> objects;  // of all processes: "ARENA/NAME (TYPE)"

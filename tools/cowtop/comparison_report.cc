@@ -18,15 +18,17 @@ std::string count(const std::optional<std::uint64_t>& pages) {
 
 // 0.0% of nothing is not known.
 std::string percent(const Change& change) {
-  if (!change.after || change.before.value_or(0) == 0) return "-";
+  const auto growth = change.growth();
+  if (!growth || !change.after || change.before.value_or(0) == 0) return "-";
   constexpr double kWhole = 100;
-  return fmt::format("{:+.1f}%", kWhole * static_cast<double>(change.growth()) /
-                                     static_cast<double>(*change.before));
+  return fmt::format("{:+.1f}%",
+                     kWhole * static_cast<double>(*growth) / static_cast<double>(*change.before));
 }
 
 std::string row(const Change& change, std::string_view name) {
-  return fmt::format("{:>12} {:>12} {:>+12} {:>9}  {}\n", count(change.before), count(change.after),
-                     change.growth(), percent(change), name);
+  const auto growth = change.growth();
+  return fmt::format("{:>12} {:>12} {:>12} {:>9}  {}\n", count(change.before), count(change.after),
+                     growth ? fmt::format("{:+}", *growth) : "-", percent(change), name);
 }
 
 std::string section(const std::vector<Change>& changes, std::string_view title) {
@@ -36,9 +38,12 @@ std::string section(const std::vector<Change>& changes, std::string_view title) 
   std::size_t shown = 0;
   std::size_t same = 0;
   std::size_t nothing = 0;
+  std::size_t not_known = 0;
   std::size_t left = 0;
   for (const Change& each : changes) {
-    if (each.growth() == 0) {
+    if (!each.before && !each.after) {
+      ++not_known;
+    } else if (each.growth() == 0) {
       ++(each.before == each.after ? same : nothing);
     } else if (shown < kMost) {
       text += row(each, printable(each.name));
@@ -47,12 +52,12 @@ std::string section(const std::vector<Change>& changes, std::string_view title) 
       ++left;
     }
   }
-  if (left > 0) text += fmt::format("{:>50} more changed: see --json\n", left);
+  if (left > 0) text += fmt::format("{:>50} more, changed or not known: see --json\n", left);
   if (same > 0) text += fmt::format("{:>50} as before\n", same);
   if (nothing > 0) {
-    text += fmt::format("{:>50} without a copy, of one side alone or not known of the other\n",
-                        nothing);
+    text += fmt::format("{:>50} without a copy, of one side alone\n", nothing);
   }
+  if (not_known > 0) text += fmt::format("{:>50} not known of either side\n", not_known);
   return text;
 }
 
@@ -64,7 +69,7 @@ Json or_null(const std::optional<T>& value) {
 Json change_object(const Change& change) {
   return {{"before", or_null(change.before)},
           {"after", or_null(change.after)},
-          {"growth", change.growth()}};
+          {"growth", or_null(change.growth())}};
 }
 
 Json list(const std::vector<Change>& changes) {
@@ -87,15 +92,24 @@ std::string comparison_table(const Comparison& comparison, const ComparedNames& 
   text += section(comparison.objects, "objects, sampled");
   text += section(comparison.sites, "code sites of all processes, estimated");
   text += section(comparison.mappings, "mappings of all processes, estimated");
-  return text + row(comparison.total, "total");
+  text += row(comparison.total, "total");
+  if (comparison.not_known_before + comparison.not_known_after > 0) {
+    text += fmt::format(
+        "{:>12} {:>12} {:>12} {:>9}  processes whose copies are not known, in no total\n",
+        comparison.not_known_before, comparison.not_known_after, "", "");
+  }
+  return text;
 }
 
 std::string comparison_json(const Comparison& comparison, const ComparedNames& names) {
+  Json total = change_object(comparison.total);
+  total["processes_not_known_before"] = comparison.not_known_before;
+  total["processes_not_known_after"] = comparison.not_known_after;
   const Json report = {{"schema", "cowshed.diff/1"},
                        {"before", names.before},
                        {"after", names.after},
                        {"unit", "pages"},
-                       {"total", change_object(comparison.total)},
+                       {"total", std::move(total)},
                        {"processes", list(comparison.processes)},
                        {"objects", list(comparison.objects)},
                        {"sites", list(comparison.sites)},

@@ -6,6 +6,7 @@
 #include <set>
 #include <utility>
 
+#include <cowshed/cow/subtrees.h>
 #include <cowshed/tools/cowtop/estimate.h>
 
 namespace cowshed::cowtop {
@@ -20,14 +21,17 @@ bool may_be_worker(const cow::ProcessCopies& process) {
 
 struct Worker {
   const cow::ProcessCopies* process;
+  std::size_t number;  // of the process in the measurement
   std::uint64_t start_ns;
   std::uint64_t end_ns;
   std::uint64_t lived_ns() const { return end_ns - start_ns; }
+  std::uint64_t shared_bytes() const { return *process->shared_at_fork_bytes / process->processes; }
 };
 
 // Sampled, a start is rounded down to a tick, and an end is what a later look finds: that must not
 // make one and who takes its place two at once.
-Worker worker_of(const cow::Measurement& measurement, const cow::ProcessCopies& process) {
+Worker worker_of(const cow::Measurement& measurement, std::size_t number) {
+  const cow::ProcessCopies& process = measurement.processes[number];
   constexpr std::uint64_t kTickNs = 10'000'000;
   std::uint64_t start = process.start_ns;
   std::uint64_t end = process.end_ns.value_or(measurement.taken_ns);
@@ -35,19 +39,60 @@ Worker worker_of(const cow::Measurement& measurement, const cow::ProcessCopies& 
     start += kTickNs;
     if (process.memory) end = process.memory->sampled_ns;
   }
-  return {&process, start, std::max(end, start + 1)};
+  return {&process, number, start, std::max(end, start + 1)};
 }
 
 std::vector<Worker> workers_of(const cow::Measurement& measurement, std::uint64_t shared_bytes) {
   std::vector<Worker> result;
-  for (const cow::ProcessCopies& process : measurement.processes) {
+  for (std::size_t i = 0; i < measurement.processes.size(); ++i) {
+    const cow::ProcessCopies& process = measurement.processes[i];
     if (may_be_worker(process) &&
         *process.shared_at_fork_bytes / process.processes >= shared_bytes / 2) {
-      result.push_back(worker_of(measurement, process));
+      result.push_back(worker_of(measurement, i));
     }
   }
   return result;
 }
+
+// What workers share, by parent.
+class SharedMemory {
+ public:
+  explicit SharedMemory(const cow::Measurement& measurement)
+      : parents_(cow::parents(measurement.processes)) {}
+
+  // `count` workers that are alike.
+  void add(const Worker& worker, std::uint64_t count) {
+    const std::size_t parent = parents_[worker.number];
+    Family& family = families_[parent == worker.number ? kNotSeen : parent];
+    family.bytes = std::max(family.bytes, worker.shared_bytes());
+    family.workers += count;
+    inherited_[worker.number] = worker.shared_bytes();
+  }
+  std::uint64_t bytes() const {
+    std::uint64_t bytes = 0;
+    for (const auto& [parent, family] : families_) {
+      const auto inherited = inherited_.find(parent);
+      bytes += family.bytes -
+               (inherited == inherited_.end() ? 0 : std::min(inherited->second, family.bytes));
+    }
+    return bytes;
+  }
+  std::uint64_t bytes_by_spawn() const {
+    std::uint64_t bytes = this->bytes();
+    for (const auto& [parent, family] : families_) bytes += family.workers * family.bytes;
+    return bytes;
+  }
+
+ private:
+  static constexpr std::size_t kNotSeen = ~std::size_t{0};
+  struct Family {
+    std::uint64_t bytes = 0;  // the most that one of them shared
+    std::uint64_t workers = 0;
+  };
+  std::vector<std::size_t> parents_;
+  std::map<std::size_t, Family> families_;          // by parent
+  std::map<std::size_t, std::uint64_t> inherited_;  // by worker
+};
 
 // The most that lived at the same time; of several moments, when these had the most copies.
 std::vector<Worker> most_at_once(const std::vector<Worker>& workers) {
@@ -148,16 +193,14 @@ std::uint64_t Estimate::bytes_with_workers(std::uint64_t times) const {
   return shared_bytes + times * copied_bytes;
 }
 
-std::uint64_t Estimate::bytes_by_spawn() const { return (workers + 1) * shared_bytes; }
-
 std::optional<Estimate> estimate(const cow::Measurement& measurement) {
   Estimate result;
+  std::uint64_t most_shared = 0;
   for (const cow::ProcessCopies& process : measurement.processes) {
     if (!may_be_worker(process)) continue;
-    result.shared_bytes =
-        std::max(result.shared_bytes, *process.shared_at_fork_bytes / process.processes);
+    most_shared = std::max(most_shared, *process.shared_at_fork_bytes / process.processes);
   }
-  const std::vector<Worker> workers = workers_of(measurement, result.shared_bytes);
+  const std::vector<Worker> workers = workers_of(measurement, most_shared);
   if (workers.empty()) return std::nullopt;
   std::vector<Worker> singles;
   std::vector<Worker> sums;
@@ -167,16 +210,29 @@ std::optional<Estimate> estimate(const cow::Measurement& measurement) {
   if (singles.empty()) return std::nullopt;
   const std::vector<Worker> known = most_at_once(singles);
   Copies copies;
-  for (const Worker& worker : known) copies.add(*worker.process, 1);
+  SharedMemory shared(measurement);
+  for (const Worker& worker : known) {
+    copies.add(*worker.process, 1);
+    shared.add(worker, 1);
+  }
   result.workers = known.size();
   if (const std::uint64_t mean = sums.empty() ? 0 : mean_at_once(workers, singles);
       mean > result.workers) {
     std::uint64_t count = 0;
     for (const Worker& sum : sums) count += sum.process->processes;
     const double part = static_cast<double>(mean - result.workers) / static_cast<double>(count);
-    for (const Worker& sum : sums) copies.add(*sum.process, part);
+    std::uint64_t left = mean - result.workers;
+    for (const Worker& sum : sums) {
+      copies.add(*sum.process, part);
+      const auto alike = static_cast<std::uint64_t>(
+          std::llround(part * static_cast<double>(sum.process->processes)));
+      shared.add(sum, std::min(alike, left));
+      left -= std::min(alike, left);
+    }
     result.workers = mean;
   }
+  result.shared_bytes = shared.bytes();
+  result.bytes_by_spawn = shared.bytes_by_spawn();
   result.copied_bytes = copies.bytes();
   result.frozen = copies.hottest();
   return result;

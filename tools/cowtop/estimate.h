@@ -18,9 +18,14 @@ namespace cowshed::cowtop {
 // program.  When those were alive that are added up (ended_processes.h) is not known: they are
 // taken to have lived as long as the others on average, evenly spread.
 struct Estimate {
-  std::uint64_t workers = 0;       // the most at once
-  std::uint64_t shared_bytes = 0;  // the most that one of them shared at its fork
+  std::uint64_t workers = 0;  // the most at once
+  // What they shared at their forks.  Workers of one parent share the same memory, the most that
+  // one of them did; those of different parents share different memory, but for what a parent that
+  // is a worker itself has of its own parent.
+  std::uint64_t shared_bytes = 0;
   std::uint64_t copied_bytes = 0;  // of these
+  // Each worker, and who starts them, with all of it for itself: spawn, or exec.
+  std::uint64_t bytes_by_spawn = 0;
 
   // What would not have been copied of it, if nobody wrote to it: in a frozen arena, say.
   struct Frozen {
@@ -31,8 +36,6 @@ struct Estimate {
 
   // Shared once, and the copies of so many times as many workers.
   std::uint64_t bytes_with_workers(std::uint64_t times) const;
-  // Each worker, and who starts them, with all of it for itself: spawn, or exec.
-  std::uint64_t bytes_by_spawn() const;
 };
 
 // nullopt where there is no worker of which both figures are known, or all of them were added up.

@@ -43,6 +43,23 @@ std::string and_more(const cow::ProcessCopies& process) {
   return process.processes == 1 ? "" : fmt::format(" and {} more", process.processes - 1);
 }
 
+std::optional<std::uint64_t> shown_at_fork(const cow::ProcessCopies& process) {
+  return process.execs == 0 ? process.shared_at_fork_bytes : std::nullopt;
+}
+
+std::optional<double> shown_ratio(const cow::ProcessCopies& process) {
+  return process.execs == 0 ? process.copied_ratio() : std::nullopt;
+}
+
+bool is_memory_stale(const cow::ProcessCopies& process) {
+  constexpr std::uint64_t kRounding = 1 << 20;  // AT FORK is approximate
+  const auto at_fork = shown_at_fork(process);
+  const auto copied = process.copied_bytes();
+  if (!process.memory || !at_fork || !copied) return false;
+  return *copied > kRounding &&
+         process.memory->shared_bytes > *at_fork - std::min(*at_fork, *copied) + kRounding;
+}
+
 std::size_t width(std::string_view printable_text) {
   return static_cast<std::size_t>(
       std::count_if(printable_text.begin(), printable_text.end(),

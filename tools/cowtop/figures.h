@@ -23,6 +23,15 @@ std::string ending(const cow::ProcessCopies& process);             // "exit 0", 
 // "", or " and 1234 more" of a sum of several that have ended.
 std::string and_more(const cow::ProcessCopies& process);
 
+// As the reports show them.  nullopt also after an exec: the program that its parent's memory was
+// shared with is gone, and with it the sharing.
+std::optional<std::uint64_t> shown_at_fork(const cow::ProcessCopies& process);
+std::optional<double> shown_ratio(const cow::ProcessCopies& process);
+
+// Whether the process has copied so much since its memory was sampled that what it shared then and
+// what it copied are more than it had at its fork.
+bool is_memory_stale(const cow::ProcessCopies& process);
+
 // The characters of printable text (printable.h).
 std::size_t width(std::string_view printable_text);
 

@@ -20,4 +20,8 @@ std::string frame_text(const cow::Frame& frame) {
   return frame.inlined ? text + " (inlined)" : text;
 }
 
+std::string site_name(const cow::CodeSite& site) {
+  return site.frames.empty() ? "??" : frame_text(site.frames.back());
+}
+
 }  // namespace cowshed::cowtop

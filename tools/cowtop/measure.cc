@@ -180,8 +180,10 @@ Measured measure_command(const MeasureOptions& options, cow::OpenedBackend& open
     wait_for_event(signals->fd(), ended ? -1 : command->pidfd(), backend, observer);
     while (const auto signal = signals->next()) {
       if (observer != nullptr) observer->asked_to_end();
-      // What the terminal sends, it sends to the command as well.
-      if (signal->ssi_code == SI_KERNEL) continue;
+      // The terminal sends its signals to the command as well.  Only a hangup goes to the session
+      // leader alone (drivers/tty/tty_jobctrl.c, tty_signal_session_leader).
+      const bool is_ours_alone = signal->ssi_signo == SIGHUP && ::getsid(0) == ::getpid();
+      if (signal->ssi_code == SI_KERNEL && !is_ours_alone) continue;
       ::syscall(SYS_pidfd_send_signal, command->pidfd(), signal->ssi_signo, nullptr, 0);
     }
   }
@@ -273,6 +275,7 @@ Opening open_backend(const MeasureOptions& options, Observer* observer) {
     if (::poll(&keys, 1, 0) > 0) ended = !observer->readable();
     if (!signal) signal = signals.next();
   }
+  if (!signal) signal = signals.next();  // it came after the last look
   return {backend.get(), ended, signal};
 }
 

@@ -6,6 +6,7 @@
 
 #include <cowshed/cow/subtrees.h>
 #include <cowshed/tools/cowtop/estimate.h>
+#include <cowshed/tools/cowtop/figures.h>
 #include <cowshed/tools/cowtop/json_fields.h>
 #include <cowshed/tools/cowtop/measurement_json.h>
 
@@ -144,6 +145,7 @@ static void describe(Io& io, Ref<Io, SamplingSummary> sampling) {
   io.field("emitted", sampling.emitted);
   io.field("received", sampling.received);
   io.field("lost", sampling.lost);
+  io.field("unread", sampling.unread);
 }
 
 template <class Io>
@@ -281,6 +283,7 @@ static void describe(Io& io, Ref<Io, ProcessCopies> process) {
   io.field("zero_page_writes", process.zero_page_writes);
   io.field("zero_filled_pages", process.zero_filled_pages);
   io.field("huge_splits", process.huge_splits);
+  io.field("collapsed_pages", process.collapsed_pages);
   io.field("write_notify_faults", process.write_notify_faults);
   io.field("failed_faults", process.failed_faults);
   io.field("other_faults", process.other_faults);
@@ -441,7 +444,7 @@ Json estimate_json(const cow::Measurement& measurement) {
           {"bytes_with_1x_workers", estimated->bytes_with_workers(1)},
           {"bytes_with_2x_workers", estimated->bytes_with_workers(2)},
           {"bytes_with_10x_workers", estimated->bytes_with_workers(10)},
-          {"bytes_by_spawn", estimated->bytes_by_spawn()},
+          {"bytes_by_spawn", estimated->bytes_by_spawn},
           {"saved_by_no_writes_to", std::move(frozen)}};
 }
 
@@ -477,7 +480,10 @@ Json run_json(const cow::Measurement& measurement) {
     Json& object = report["processes"].emplace_back(Json::object());
     FieldWriter io(object, Derived::with);
     describe(io, process);
-    if (process.memory) object["memory"]["age_s"] = measurement.memory_age_s(process);
+    if (process.memory) {
+      object["memory"]["age_s"] = measurement.memory_age_s(process);
+      object["memory"]["stale"] = is_memory_stale(process);
+    }
     io.derived("tree_processes", trees[i].processes);
     io.derived("tree_copied_pages", trees[i].copied_pages);
   }

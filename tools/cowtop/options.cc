@@ -39,9 +39,10 @@ constexpr const char* kCowtopFooter = R"(Examples:
   sudo cowtop                        of the whole machine; not root: of one's own processes
 
 Columns:
-  AT FORK MiB  what the process's parent had at the fork: resident anonymous memory, frozen arenas
+  AT FORK MiB  what the process's parent had at the fork: resident anonymous memory, frozen arenas;
+               a dash after an exec, which ends the sharing
   COPIED MiB   what the kernel copied because the process wrote to shared pages: ANON and FILE
-  COPIED %     of AT FORK, how much that is; of a process that executed a program, up to then
+  COPIED %     COPIED as a share of AT FORK
   ANON         pages copied in mappings without a file behind them: the heap, the stack
   FILE         pages copied in private mappings of files: a library's data, an arena
   REUSED       written to when nobody else used the page any more: made writable, nothing copied

@@ -36,9 +36,9 @@ Row row_of(const cow::ProcessCopies& process, bool with_time) {
   Row row = {
       fmt::format("{}", process.pid),
       (process.role == cow::Role::child ? "  " : "") + printable(process.comm) + and_more(process),
-      mebibytes(process.shared_at_fork_bytes),
+      mebibytes(shown_at_fork(process)),
       mebibytes(process.copied_bytes()),
-      percent(process.copied_ratio()),
+      percent(shown_ratio(process)),
       count(process.copied_anon_pages),
       count(process.copied_file_pages),
       count(process.reused_pages),
@@ -60,6 +60,14 @@ std::string heading(const cow::Measurement& measurement) {
   if (measurement.lost_events) text += fmt::format("; {} events lost", *measurement.lost_events);
   if (measurement.unsure_faults.value_or(0) > 0) {
     text += fmt::format("; {} faults perhaps not in the right class", *measurement.unsure_faults);
+  }
+  std::uint64_t collapsed = 0;
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    collapsed += process.collapsed_pages.value_or(0);
+  }
+  if (collapsed > 0) {
+    text += fmt::format("; {} MiB copied without a fault, into huge pages",
+                        mebibytes(collapsed * cow::kPageSize));
   }
   text += fmt::format("; own cost {} {}", measurement.overhead.events,
                       measurement.exact ? "events" : "samples");
@@ -125,10 +133,11 @@ std::string memory_lines(const cow::Measurement& measurement) {
   std::string text;
   for (const cow::ProcessCopies& process : measurement.processes) {
     if (!process.memory) continue;
-    text += fmt::format("PID {}: {} MiB still shared, {} MiB its own; sampled {:.1f} s before {}\n",
-                        process.pid, mebibytes(process.memory->shared_bytes),
-                        mebibytes(process.memory->private_bytes), measurement.memory_age_s(process),
-                        process.end_ns ? "its end" : "this report");
+    text += fmt::format(
+        "PID {}: {} MiB still shared, {} MiB its own; sampled {:.1f} s before {}{}\n", process.pid,
+        mebibytes(process.memory->shared_bytes), mebibytes(process.memory->private_bytes),
+        measurement.memory_age_s(process), process.end_ns ? "its end" : "this report",
+        is_memory_stale(process) ? ": stale, it has copied more since" : "");
   }
   const auto unreadable =
       std::count_if(measurement.processes.begin(), measurement.processes.end(),
@@ -217,20 +226,26 @@ std::string transfer_lines(const cow::Measurement& measurement) {
   return text;
 }
 
-// The site, what it called to copy, and who called it.
+// The site, what it called to copy, and who called it.  `all`: what was copied; 0: not known.
 std::string site_lines(const cow::CodeSite& site, std::uint64_t all) {
   constexpr std::size_t kMostFrames = 6;
-  constexpr double kWhole = 100;
-  std::string text = fmt::format("{:>5.1f}%  {:>10}  ",
-                                 kWhole * static_cast<double>(site.samples) /
-                                     static_cast<double>(std::max<std::uint64_t>(all, 1)),
-                                 fmt::format("~{}", site.estimated_copies));
-  for (std::size_t i = 0; i < site.stack.size() && i < kMostFrames; ++i) {
-    if (i > 0) text += "\n                      < ";
-    text += frame_text(site.stack[i]);
+  constexpr std::size_t kMostCalled = 3;
+  constexpr const char* kIndent = "\n                      ";
+  std::optional<double> share;
+  if (all > 0) share = static_cast<double>(site.estimated_copies) / static_cast<double>(all);
+  std::string text = fmt::format("{:>6}  {:>10}  {}", percent(share),
+                                 fmt::format("~{}", site.estimated_copies), site_name(site));
+  const std::size_t place = std::max<std::size_t>(site.frames.size(), 1) - 1;
+  std::size_t shown = 1;
+  for (std::size_t i = std::min(place, kMostCalled); i > 0; --i, ++shown) {
+    text += fmt::format("{}> {}", kIndent, frame_text(site.frames[i - 1]));
   }
-  if (site.truncated && site.stack.size() < kMostFrames) {
-    text += "\n                      < callers that were not seen";
+  std::size_t caller = place + 1;
+  for (; caller < site.stack.size() && shown < kMostFrames; ++caller, ++shown) {
+    text += fmt::format("{}< {}", kIndent, frame_text(site.stack[caller]));
+  }
+  if (site.truncated && shown < kMostFrames) {
+    text += fmt::format("{}< callers that were not seen", kIndent);
   }
   return text + "\n";
 }
@@ -271,13 +286,21 @@ std::string sampled_lines(const cow::Measurement& measurement, std::string_view 
   constexpr std::size_t kMostSites = 10;
   constexpr std::size_t kMostMappings = 5;
   const cow::SampledCopies& sampled = *measurement.sampled;
-  std::string text = fmt::format(
+  std::uint64_t copied = 0;
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    copied += process.copied_pages().value_or(0);
+  }
+  std::string text;
+  for (const std::string& file : measurement.sampling->unread) {
+    text += fmt::format("not read: {}\n", printable(file));
+  }
+  text += fmt::format(
       "code sites of {}, estimated from {} samples, 1 in {} copies; {} samples lost{}\n", whose,
       sampled.samples, measurement.sampling->period, measurement.sampling->lost,
       measurement.sampling->lost == 0 ? ""
                                       : ", of whatever copied fastest; a larger -c loses fewer");
   for (std::size_t i = 0; i < sampled.sites.size() && i < kMostSites; ++i) {
-    text += site_lines(sampled.sites[i], sampled.samples);
+    text += site_lines(sampled.sites[i], copied);
   }
   for (std::size_t i = 0; i < sampled.mappings.size() && i < kMostMappings; ++i) {
     const cow::MappingCopies& mapping = sampled.mappings[i];
@@ -422,7 +445,7 @@ std::string estimate_lines(const cow::Measurement& measurement) {
       estimated->workers, estimated->workers == 1 ? "" : "s",
       estimated->workers == 1 ? "it" : "they", estimated->workers == 1 ? "s" : "",
       mebibytes(estimated->bytes_with_workers(1)), mebibytes(estimated->bytes_with_workers(2)),
-      mebibytes(estimated->bytes_with_workers(10)), mebibytes(estimated->bytes_by_spawn()));
+      mebibytes(estimated->bytes_with_workers(10)), mebibytes(estimated->bytes_by_spawn));
   for (const Estimate::Frozen& each : estimated->frozen) {
     text += fmt::format("what if (estimate): {} MiB less with no writes to {}\n",
                         mebibytes(each.bytes), printable(each.name));

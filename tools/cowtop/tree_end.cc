@@ -3,15 +3,32 @@
 #include <csignal>
 #include <fmt/format.h>
 #include <string>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include <utility>
 
+#include <cowshed/cow/proc_files.h>
 #include <cowshed/tools/cowtop/complain.h>
 #include <cowshed/tools/cowtop/printable.h>
 #include <cowshed/tools/cowtop/tree_end.h>
 
 namespace cowshed::cowtop {
 namespace {
+
+// Sends a signal to the process that was measured, and to no later one with its PID.  An error
+// number, or 0.
+int send(const cow::ProcessCopies& process, int signal) {
+  const int pidfd = static_cast<int>(::syscall(SYS_pidfd_open, process.pid, 0));
+  if (pidfd < 0) return errno;
+  // Whoever has the PID now is whom the descriptor means.
+  const auto stat = cow::ProcFiles().stat(process.pid);
+  const bool is_it = stat && stat->start_ticks == process.start_ticks;
+  const int error =
+      !is_it ? ESRCH
+             : (::syscall(SYS_pidfd_send_signal, pidfd, signal, nullptr, 0) == 0 ? 0 : errno);
+  ::close(pidfd);
+  return error;
+}
 
 constexpr auto kTimeToEnd = std::chrono::seconds(5);
 constexpr auto kTimeToBeKilled = std::chrono::seconds(5);  // from then on
@@ -26,17 +43,16 @@ bool TreeEnd::go_on(const cow::Measurement& measurement, pid_t ended) {
   for (const cow::ProcessCopies& process : measurement.processes) {
     // We may have been started by what we attached to.
     if (!process.alive || process.pid == ended || process.pid == ::getpid()) continue;
-    const Process id = {process.pid, process.start_ns};
-    int failed = 0;
-    // It was alive in this sample: no other can have its PID but in the moment since.
+    const Process id = {process.pid, process.start_ticks};
+    int error = 0;
     if (age >= kTimeToEnd) {
-      failed = ::kill(process.pid, SIGKILL);
+      error = send(process, SIGKILL);
     } else if (!asked_.contains(id) && !refused_.contains(id)) {
-      failed = ::kill(process.pid, SIGTERM);
+      error = send(process, SIGTERM);
       // Not one that has ended since the sample.
-      if (failed == 0) asked_.insert(id);
+      if (error == 0) asked_.insert(id);
     }
-    if (failed != 0 && errno == EPERM) refused_.insert(id);
+    if (error == EPERM) refused_.insert(id);
     if (refused_.contains(id) || age >= kTimeToEnd + kTimeToBeKilled) {
       cannot += fmt::format("{}PID {} ({})", cannot.empty() ? "" : ", ", process.pid,
                             printable(process.comm));

@@ -136,7 +136,7 @@ void add_sampled(CulpritList& list, const std::optional<cow::SampledCopies>& sam
   for (const cow::CodeSite& site : sampled->sites) {
     if (site.frames.empty()) continue;
     const cow::Frame& place = site.frames.back();
-    sites[{frame_text(place), place.file, place.line}] += site.estimated_copies * kPageSize;
+    sites[{site_name(site), place.file, place.line}] += site.estimated_copies * kPageSize;
   }
   for (const auto& [place, bytes] : sites) {
     const auto& [text, file, line] = place;
@@ -180,8 +180,16 @@ std::vector<Culprit> culprits_of_all(const cow::Measurement& measurement) {
 
 class Judge {
  public:
-  Judge(const cow::Measurement& measurement, const Budget& budget)
-      : measurement_(measurement), is_tree_(budget.per == Budget::Per::tree) {}
+  Judge(const cow::Measurement& measurement, const Budget& budget, std::set<std::string> published)
+      : measurement_(measurement),
+        is_tree_(budget.per == Budget::Per::tree),
+        published_(std::move(published)) {
+    for (const ProcessCopies& process : measurement_.processes) {
+      if (!process.objects) continue;
+      for (const cow::ObjectCopies& object : *process.objects) published_.insert(object.name);
+    }
+    published_.erase("");
+  }
 
   Verdict verdict(const Budget& budget, const std::optional<Baseline>& baseline) {
     if (budget.max_copied_bytes) {
@@ -193,10 +201,13 @@ class Judge {
       hold({Limit::ratio, "", true, is_tree_}, limit, copied_of_shared);
     }
     for (const Budget::Object& object : budget.objects) {
+      if (!published_.contains(object.name)) {
+        verdict_.not_measured.push_back(why_no_object(object.name));
+        continue;
+      }
       const auto limit = [&](std::uint64_t) { return object.bytes; };
       hold({Limit::object, object.name, false, is_tree_}, limit,
            [&](const ProcessCopies& process) { return copied_of_object(process, object.name); });
-      note_unseen(object.name);
     }
     if (!budget.objects.empty()) note_copies_of_no_object();
     if (baseline && budget.max_growth) hold_to(*baseline, *budget.max_growth);
@@ -297,18 +308,25 @@ class Judge {
     return "there was no process below the root";
   }
 
-  // Of what nobody copied, nothing is known, its name neither.
-  void note_unseen(const std::string& name) {
-    for (const ProcessCopies& process : measurement_.processes) {
-      if (!process.objects) continue;
-      for (const cow::ObjectCopies& object : *process.objects) {
-        if (object.name == name) return;
-      }
+  std::string why_no_object(const std::string& name) const {
+    constexpr std::size_t kMost = 10;
+    std::string text = fmt::format("object '{}': no process was seen to publish one of that name",
+                                   printable(name));
+    if (published_.empty()) {
+      const bool unreadable =
+          std::any_of(measurement_.processes.begin(), measurement_.processes.end(),
+                      [](const ProcessCopies& process) { return process.unreadable; });
+      return text + (unreadable ? ", and not all memory can be read, which takes its user or "
+                                  "CAP_SYS_PTRACE"
+                                : ", nor of any");
     }
-    verdict_.notes.push_back(fmt::format(
-        "object '{}' is in no arena of which pages were copied: either it was not copied, or "
-        "it has another name",
-        printable(name)));
+    std::size_t shown = 0;
+    const char* separator = "; there were ";
+    for (const std::string& each : published_) {
+      if (shown++ == kMost) return text + fmt::format(" and {} more", published_.size() - kMost);
+      text += fmt::format("{}'{}'", std::exchange(separator, ", "), printable(each));
+    }
+    return text;
   }
 
   void note_copies_of_no_object() {
@@ -354,6 +372,7 @@ class Judge {
 
   const cow::Measurement& measurement_;
   bool is_tree_;
+  std::set<std::string> published_;  // names of objects that were seen
   Verdict verdict_;
 };
 
@@ -384,8 +403,8 @@ bool Verdict::is_over() const {
 }
 
 Verdict verdict_on(const cow::Measurement& measurement, const Budget& budget,
-                   const std::optional<Baseline>& baseline) {
-  return Judge(measurement, budget).verdict(budget, baseline);
+                   const std::optional<Baseline>& baseline, std::set<std::string> published) {
+  return Judge(measurement, budget, std::move(published)).verdict(budget, baseline);
 }
 
 }  // namespace cowshed::cowtop

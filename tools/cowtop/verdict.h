@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <sys/types.h>
@@ -62,7 +63,9 @@ struct Baseline {
 };
 
 // Holds the measurement to the budget.  `baseline` has to be there where the budget has one.
+// `published`: names of objects that were seen, besides those in the measurement.  An object of
+// another name is not_measured.
 Verdict verdict_on(const cow::Measurement& measurement, const Budget& budget,
-                   const std::optional<Baseline>& baseline);
+                   const std::optional<Baseline>& baseline, std::set<std::string> published);
 
 }  // namespace cowshed::cowtop

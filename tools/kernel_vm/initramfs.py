@@ -22,7 +22,9 @@ TEXTS = {
 }
 # As on any Debian; what else a script may call comes from busybox.
 PROGRAMS = ("dash", "sleep", "setpriv")
+# In the order in which they are loaded; zram's are those that this kernel has as modules.
 MODULES = ("brd",)
+ZRAM_MODULES = ("zsmalloc", "lzo-rle", "lz4_compress", "lz4hc_compress", "zram")
 
 
 class Initramfs:
@@ -90,10 +92,16 @@ class Initramfs:
         self.add_busybox()
         for module in MODULES:
             (found,) = kernel.modules.rglob(f"{module}.ko*")
-            content = found.read_bytes()
-            if found.suffix == ".xz":
-                content = lzma.decompress(content)
-            self.add_file(f"usr/lib/modules/{module}.ko", content)
+            self.add_module(found, module)
+        for number, module in enumerate(ZRAM_MODULES):
+            for found in kernel.modules.rglob(f"{module}.ko*"):
+                self.add_module(found, f"zram{number}")
+
+    def add_module(self, path, name):
+        content = path.read_bytes()
+        if path.suffix == ".xz":
+            content = lzma.decompress(content)
+        self.add_file(f"usr/lib/modules/{name}.ko", content)
 
     def write(self, to):
         with open(to, "wb") as archive:

@@ -70,6 +70,26 @@ void not_inherited() {
   in_child([=] { write_all(pages); });
 }
 
+constexpr int kInstallGuard = 102;  // MADV_GUARD_INSTALL of Linux 6.13
+constexpr int kRemoveGuard = 103;
+
+void remove_guard(int, siginfo_t* info, void*) {
+  if (madvise(page_around(info), kPage, kRemoveGuard) != 0) {
+    fail("MADV_GUARD_REMOVE");
+  }
+}
+
+void guarded() {
+  on_violation(remove_guard);
+  in_child([] {
+    char* pages = private_pages();
+    if (madvise(pages, bytes(), kInstallGuard) != 0) {
+      fail("MADV_GUARD_INSTALL");
+    }
+    write_all(pages);
+  });
+}
+
 sigjmp_buf escape;
 
 void jump_out(int, siginfo_t*, void*) { siglongjmp(escape, 1); }
@@ -304,6 +324,7 @@ std::span<const Kind> kinds_of_barrier() {
       {"closed_to_all", closed_to_all},
       {"closed_and_shared", closed_and_shared},
       {"not_inherited", not_inherited},
+      {"guarded", guarded},
       {"kernel_address", kernel_address},
       {"beyond_disk_file", beyond_disk_file},
       {"beyond_memory_file", beyond_memory_file},

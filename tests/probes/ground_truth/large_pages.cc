@@ -1,5 +1,6 @@
 #include <cstdint>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 
 #include "kinds.h"
 #include "large.h"
@@ -41,9 +42,13 @@ void touch_each(char* huge, std::size_t stride) {
 
 namespace {
 
+// khugepaged must not collapse these pages again.  Setting its pause has just woken it.
 char* touched_huge_pages() {
   char* huge = huge_pages();
   touch_each(huge, kHuge);
+  if (prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) != 0) {
+    fail("PR_SET_THP_DISABLE");
+  }
   return huge;
 }
 
@@ -64,6 +69,26 @@ void huge_shared_one_byte() {
 void huge_last_sharer() {
   as_last_sharer(touched_huge_pages(), static_cast<std::size_t>(count + 1) * kHuge,
                  [](char* huge) { touch_each(huge, kHuge); });
+}
+
+// The child makes a huge page of 511 small ones: 510 that it shares, one that is its own.
+void collapsed() {
+  char* huge = huge_pages();
+  const std::size_t size = static_cast<std::size_t>(count) * kHuge;
+  madvise(huge, size, MADV_NOHUGEPAGE);
+  touch_each(huge, kPage);
+  for (long i = 0; i < count; ++i) {
+    madvise(huge + static_cast<std::size_t>(i + 1) * kHuge - kPage, kPage, MADV_DONTNEED);
+  }
+  madvise(huge, size, MADV_HUGEPAGE);
+  in_child([=] {
+    touch_each(huge, kHuge);
+    constexpr int kCollapse = 25;  // MADV_COLLAPSE of Linux 6.1
+    if (count != 0 && madvise(huge, size, kCollapse) != 0) {
+      fail("MADV_COLLAPSE");
+    }
+    touch_each(huge, kPage);
+  });
 }
 
 // A read maps the kernel's huge page of zeros.
@@ -142,6 +167,7 @@ std::span<const Kind> kinds_of_large_page() {
       {"huge_shared", huge_shared},
       {"huge_shared_one_byte", huge_shared_one_byte},
       {"huge_last_sharer", huge_last_sharer},
+      {"collapsed", collapsed},
       {"huge_zero_page", huge_zero_page},
       {"folio_first_touch", folio_first_touch},
       {"folio_shared", folio_shared},

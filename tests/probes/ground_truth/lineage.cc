@@ -1,13 +1,18 @@
 #include <array>
+#include <cerrno>
 #include <cstdint>
 #include <cstdlib>
 #include <fcntl.h>
+#include <linux/sched.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "kinds.h"
 #include "steps.h"
@@ -69,6 +74,22 @@ void after_exec() {
   write_all(pages);
   finish_measured();
 }
+
+// The new program is one that does nothing.
+void exec_at_the_end() {
+  const pid_t child = fork();
+  if (child == 0) {
+    measured([] { prctl(PR_SET_NAME, "renamed"); });
+    char kind[] = "nothing";
+    char number[] = "0";
+    char* arguments[] = {program, kind, number, nullptr};
+    execve(program, arguments, environ);
+    fail("execve");
+  }
+  await(child);
+}
+
+void nothing() {}
 
 constexpr long kPagesOfShortChild = 4;
 
@@ -158,37 +179,42 @@ void crowd_of(long pages_each) {
 void crowd() { crowd_of(kPagesOfShortChild); }
 void idle_crowd() { crowd_of(0); }
 
-// Short children that all get the same PID, as far as nobody else takes it.
-void same_pid() {
+// Short children one after the other, all with the first one's PID.  Only they: a change of
+// ns_last_pid would give the PIDs near it to all that is started meanwhile.
+void same_pid_of(long pages_each) {
   char* pages = pages_of_short_child();
-  const int last_pid = open("/proc/sys/kernel/ns_last_pid", O_WRONLY | O_CLOEXEC);
   print("measured", getpid());
-  long digits = 0;
-  char text[24] = {};
+  pid_t pid = 0;
   for (long i = 0; i < count; ++i) {
-    if (digits != 0 && pwrite(last_pid, text, static_cast<std::size_t>(digits), 0) < 0) {
-      fail("ns_last_pid");
+    clone_args arguments{};
+    arguments.exit_signal = SIGCHLD;
+    if (pid != 0) {
+      arguments.set_tid = reinterpret_cast<std::uintptr_t>(&pid);
+      arguments.set_tid_size = 1;
     }
-    const pid_t child = fork();
+    const long child = syscall(SYS_clone3, &arguments, sizeof arguments);
+    if (child < 0 && errno == EEXIST && pid != 0) {
+      pid = 0;  // somebody else has it meanwhile
+      --i;
+      continue;
+    }
+    if (child < 0) {
+      fail("clone3");
+    }
     if (child == 0) {
-      for (long page = 0; page < kPagesOfShortChild; ++page) {
+      for (long page = 0; page < pages_each; ++page) {
         store(page_of(pages, page));
       }
       _exit(0);
     }
-    await(child);
-    if (digits == 0) {
-      for (long rest = child - 1; rest != 0; rest /= 10) {
-        ++digits;
-      }
-      long rest = child - 1;
-      for (long at = digits; at > 0; rest /= 10) {
-        text[--at] = static_cast<char>('0' + rest % 10);
-      }
-    }
+    pid = static_cast<pid_t>(child);
+    await(pid);
   }
   finish_measured();
 }
+
+void same_pid() { same_pid_of(kPagesOfShortChild); }
+void idle_same_pid() { same_pid_of(0); }
 
 // N children end by a store to `address`, with a dump of their core into a memory file system.
 void crashes_at(char* address) {
@@ -273,11 +299,14 @@ std::span<const Kind> kinds_of_lineage() {
       {"grandchild_copied", grandchild_copied},
       {"exec_between", exec_between},
       {"after_exec", after_exec},
+      {"exec_at_the_end", exec_at_the_end},
+      {"nothing", nothing},
       {"short_children", short_children},
       {"short_idle_children", short_idle_children},
       {"crowd", crowd},
       {"idle_crowd", idle_crowd},
       {"same_pid", same_pid},
+      {"idle_same_pid", idle_same_pid},
       {"generations", generations},
       {"crashes_on_closed", crashes_on_closed},
       {"crashes_on_nothing", crashes_on_nothing},

@@ -72,6 +72,23 @@ void file_never_read() {
   in_child([=] { write_all(map(PROT_READ | PROT_WRITE, MAP_PRIVATE, fd)); });
 }
 
+// The first write to each page is to anonymous memory.  A page of a file then replaces it.
+void file_over_anonymous() {
+  const int fd = filled_memory_file("plain");
+  in_child([=] {
+    char* pages = private_pages();
+    for (long i = 0; i < count; ++i) {
+      char* page = page_of(pages, i);
+      store(page);
+      if (mmap(page, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, fd,
+               static_cast<off_t>(i) * static_cast<off_t>(kPage)) == MAP_FAILED) {
+        fail("mmap");
+      }
+      store(page);
+    }
+  });
+}
+
 void disk_file_never_read() {
   const int fd = disk_file();
   in_child([=] { write_all(map(PROT_READ | PROT_WRITE, MAP_PRIVATE, fd)); });
@@ -193,6 +210,7 @@ std::span<const Kind> kinds_of_mapping() {
       {"shared_first_touch", shared_first_touch},
       {"file_read_then_write", file_read_then_write},
       {"file_never_read", file_never_read},
+      {"file_over_anonymous", file_over_anonymous},
       {"disk_file_never_read", disk_file_never_read},
       {"arena_copied", arena_copied},
       {"write_notify", write_notify},

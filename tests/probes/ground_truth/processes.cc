@@ -1,3 +1,4 @@
+#include <array>
 #include <atomic>
 #include <iterator>
 #include <pthread.h>
@@ -126,6 +127,43 @@ void threads_at_once() {
   });
 }
 
+// First writes to private pages of a file while a thread on another CPU maps and unmaps.
+void mapped_meanwhile() {
+  static std::atomic<bool> is_mapping;
+  static std::atomic<bool> is_done;
+  const int file = filled_memory_file("plain");
+  in_child([=] {
+    char* pages = map(PROT_READ | PROT_WRITE, MAP_PRIVATE, file);
+    pthread_t thread;
+    if (pthread_create(
+            &thread, nullptr,
+            [](void*) -> void* {
+              run_on_cpu(1);
+              is_mapping = true;
+              std::array<void*, 100> mapped{};  // nodes of the tree of mappings come and go
+              while (!is_done) {
+                for (std::size_t i = 0; i < mapped.size(); ++i) {
+                  mapped[i] = mmap(nullptr, kPage, i % 2 == 0 ? PROT_READ : PROT_NONE,
+                                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+                }
+                for (void* each : mapped) {
+                  munmap(each, kPage);
+                }
+              }
+              return nullptr;
+            },
+            nullptr) != 0) {
+      fail("thread");
+    }
+    while (!is_mapping) {
+      sched_yield();
+    }
+    write_all(pages);
+    is_done = true;
+    pthread_join(thread, nullptr);
+  });
+}
+
 }  // namespace
 
 std::span<const Kind> kinds_of_process() {
@@ -133,7 +171,7 @@ std::span<const Kind> kinds_of_process() {
       {"thread_copied", thread_copied},       {"vfork_copied", vfork_copied},
       {"clone_copied", clone_copied},         {"vforked", vforked},
       {"in_pid_namespace", in_pid_namespace}, {"threads_at_once", threads_at_once},
-      {"cleared_at_exit", cleared_at_exit},
+      {"cleared_at_exit", cleared_at_exit},   {"mapped_meanwhile", mapped_meanwhile},
   };
   return kAll;
 }

@@ -63,8 +63,7 @@ bool is_swapped_out(int pagemap, const char* page) {
   return (entry >> 62 & 1) != 0;
 }
 
-char* swapped_out_pages() {
-  char* pages = written_private_pages();
+void swap_out(char* pages) {
   const int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
   for (long i = 0; i < count; ++i) {
     while (!is_swapped_out(pagemap, page_of(pages, i))) {
@@ -74,6 +73,11 @@ char* swapped_out_pages() {
     }
   }
   close(pagemap);
+}
+
+char* swapped_out_pages() {
+  char* pages = written_private_pages();
+  swap_out(pages);
   return pages;
 }
 
@@ -87,6 +91,37 @@ void swapped_out() {
 void swapped_out_and_shared() {
   char* pages = swapped_out_pages();
   in_child([=] { write_all(pages); });
+}
+
+// Each page is copied from the file once, and then comes back from swap twice.
+void file_copy_swapped_out() {
+  const int file = filled_memory_file("plain");
+  in_child([=] {
+    char* pages = map(PROT_READ | PROT_WRITE, MAP_PRIVATE, file);
+    write_all(pages);
+    for (int time = 0; time < 2; ++time) {
+      swap_out(pages);
+      write_all(pages);
+    }
+  });
+}
+
+// Each page is filled where the memory cgroup is full of such pages, which do not compress: others
+// are swapped out for it.
+void filled_under_pressure() {
+  in_child([] {
+    char* pages = private_pages();
+    std::uint64_t random = 1;
+    for (long i = 0; i < count; ++i) {
+      store(page_of(pages, i));
+      for (std::size_t at = 0; at < kPage; at += sizeof random) {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        std::memcpy(page_of(pages, i) + at, &random, sizeof random);
+      }
+    }
+  });
 }
 
 // Each page is copied where the memory cgroup is full of a file's pages: 48 MiB, clean.
@@ -120,6 +155,8 @@ std::span<const Kind> kinds_of_reclaim() {
       {"merged", merged},
       {"swapped_out", swapped_out},
       {"swapped_out_and_shared", swapped_out_and_shared},
+      {"file_copy_swapped_out", file_copy_swapped_out},
+      {"filled_under_pressure", filled_under_pressure},
       {"under_pressure", under_pressure},
   };
   return kAll;

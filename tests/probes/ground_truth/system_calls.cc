@@ -3,6 +3,7 @@
 #include <cstring>
 #include <fcntl.h>
 #include <iterator>
+#include <linux/io_uring.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -161,6 +162,84 @@ void populated() {
   });
 }
 
+// A ring that a thread of the kernel's serves, which belongs to the process.
+class Ring {
+ public:
+  Ring() {
+    io_uring_params params = {};
+    params.flags = IORING_SETUP_SQPOLL;
+    params.sq_thread_idle = 1;
+    fd_ = static_cast<int>(syscall(SYS_io_uring_setup, 1, &params));
+    if (fd_ < 0) {
+      fail("io_uring_setup");
+    }
+    rings_ =
+        mapped(params.cq_off.cqes + params.cq_entries * sizeof(io_uring_cqe), IORING_OFF_SQ_RING);
+    entry_ = reinterpret_cast<io_uring_sqe*>(mapped(sizeof(io_uring_sqe), IORING_OFF_SQES));
+    submitted_ = at(params.sq_off.tail);
+    *at(params.sq_off.array) = 0;
+    seen_ = at(params.cq_off.head);
+  }
+
+  void read_byte(int file, char* to) {
+    *entry_ = {};
+    entry_->opcode = IORING_OP_READ;
+    entry_->fd = file;
+    entry_->addr = reinterpret_cast<std::uintptr_t>(to);
+    entry_->len = 1;
+    __atomic_store_n(submitted_, *submitted_ + 1, __ATOMIC_SEQ_CST);
+    if (syscall(SYS_io_uring_enter, fd_, 1, 1, IORING_ENTER_SQ_WAKEUP | IORING_ENTER_GETEVENTS,
+                nullptr, 0) < 0) {
+      fail("io_uring_enter");
+    }
+    __atomic_store_n(seen_, *seen_ + 1, __ATOMIC_SEQ_CST);
+  }
+
+ private:
+  char* mapped(std::size_t size, off_t what) const {
+    void* found = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd_, what);
+    if (found == MAP_FAILED) {
+      fail("mmap of a ring");
+    }
+    return static_cast<char*>(found);
+  }
+  std::uint32_t* at(std::uint32_t offset) const {
+    return reinterpret_cast<std::uint32_t*>(rings_ + offset);
+  }
+
+  int fd_ = -1;
+  char* rings_ = nullptr;
+  io_uring_sqe* entry_ = nullptr;
+  std::uint32_t* submitted_ = nullptr;
+  std::uint32_t* seen_ = nullptr;
+};
+
+void ring_copied() {
+  char* pages = written_private_pages();
+  const int source = filled_memory_file("plain");
+  in_child([=] {
+    Ring ring;
+    ring.read_byte(source, page_of(pages, count));
+    for (long i = 0; i < count; ++i) {
+      ring.read_byte(source, page_of(pages, i));
+    }
+  });
+}
+
+// N children, each of which ends while a thread of the kernel's still belongs to it.
+void ring_children() {
+  measured([] {
+    for (long i = 0; i < count; ++i) {
+      const pid_t child = fork();
+      if (child == 0) {
+        const Ring ring;
+        _exit(0);
+      }
+      await(child);
+    }
+  });
+}
+
 }  // namespace
 
 std::span<const Kind> kinds_of_system_call() {
@@ -174,6 +253,8 @@ std::span<const Kind> kinds_of_system_call() {
       {"kernel_reused_then_unshared", [] { one_down(kernel_reused_then_unshared); }},
       {"kernel_copied", kernel_copied},
       {"populated", populated},
+      {"ring_copied", ring_copied},
+      {"ring_children", [] { one_down(ring_children); }},
   };
   return kAll;
 }

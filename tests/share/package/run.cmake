@@ -4,6 +4,9 @@ file(REMOVE_RECURSE ${WORK})
 file(MAKE_DIRECTORY ${WORK}/user)
 file(COPY_FILE ${EXAMPLE} ${WORK}/user/main.cc)
 file(COPY_FILE ${SOURCE}/../link/scope_lands.cc ${WORK}/user/scope.cc)
+foreach(file plugin.cc plugin_host.cc plugin_use.cc plugin_use.h)
+  file(COPY_FILE ${SOURCE}/../link/${file} ${WORK}/user/${file})
+endforeach()
 file(COPY_FILE ${SOURCE}/user.cmake.in ${WORK}/user/CMakeLists.txt)
 foreach(command "--install;${BUILD};--prefix;${WORK}/prefix"
                 "-G;${GENERATOR};-S;${WORK}/user;-B;${WORK}/build;-DCMAKE_PREFIX_PATH=${WORK}/prefix"
@@ -19,6 +22,13 @@ endforeach()
 execute_process(COMMAND ${WORK}/build/scope OUTPUT_VARIABLE said COMMAND_ERROR_IS_FATAL ANY)
 if(NOT said MATCHES "^entered: all in the arena")
   message(FATAL_ERROR "with cowshed::malloc: ${said}")
+endif()
+execute_process(COMMAND ${WORK}/build/plugin_host ${WORK}/build/libplugin.so OUTPUT_VARIABLE said
+                COMMAND_ERROR_IS_FATAL ANY)
+execute_process(COMMAND ${CMAKE_COMMAND} --build ${WORK}/build --target debug_mode
+                RESULT_VARIABLE status OUTPUT_VARIABLE said ERROR_VARIABLE said)
+if(status EQUAL 0 OR NOT said MATCHES "cowshed_must_be_built_with_GLIBCXX_DEBUG_too")
+  message(FATAL_ERROR "with _GLIBCXX_DEBUG: status ${status}, ${said}")
 endif()
 file(READ ${EXAMPLE} example)
 file(READ ${README} readme)

@@ -35,7 +35,7 @@ function showSites(report) {
   const { sampling } = report.run;
   tablePanel("sites", "Code", report.sites, [
     { title: "Place, and who called it", main: true, value: (site) => site.frames[site.frames.length - 1] || "", show: siteName },
-    shareColumn("Share", (site) => site.samples / all),
+    shareColumn("Share", (site) => (report.copiedPages ? site.estimated_copies / report.copiedPages : null)),
     pagesColumn("Copied", (site) => site.estimated_copies, 2),
     { title: "Samples", number: true, level: 2, value: (site) => site.samples, show: (site) => countText(site.samples) },
   ], (site) => [...site.frames, ...site.stack].join("\n"),

@@ -1,28 +1,30 @@
 // The page of cowtop diff: what grew and what shrank.
 
 function changeBar(change, most) {
+  if (!isKnown(change.growth)) return "";
   const part = element("i", { class: change.growth > 0 ? "up" : "down" });
   part.style.width = `${(Math.abs(change.growth) / most) * 50}%`;
   return element("span", { class: "change" }, part);
 }
 
 function growthText(change) {
+  if (!isKnown(change.growth)) return UNKNOWN;
   const text = pagesText(Math.abs(change.growth));
   return change.growth > 0 ? `+${text}` : change.growth < 0 ? `\u2212${text}` : text;
 }
 
-const ratioOf = (change) => (change.before && isKnown(change.after) ? change.growth / change.before : null);
+const ratioOf = (change) => (change.before && isKnown(change.after) && isKnown(change.growth) ? change.growth / change.before : null);
 
 function showChanges(id, title, changes, hint) {
   if (changes.length === 0) return;
-  const changed = changes.filter((change) => change.growth !== 0).length;
-  const most = changes.reduce((value, change) => Math.max(value, Math.abs(change.growth)), 1);
+  const changed = changes.filter((change) => isKnown(change.growth) && change.growth !== 0).length;
+  const most = changes.reduce((value, change) => Math.max(value, Math.abs(change.growth || 0)), 1);
   const panel = section(id, title);
   const table = new Table({
     fixed: true, rows: changes, sort: 1,
     columns: [
       { title: "Name", main: true, value: (row) => row.name, show: (row) => element("span", { title: row.name }, marked(row.name)) },
-      { title: "Change", number: true, help: "Sorted by its size", value: (row) => Math.abs(row.growth),
+      { title: "Change", number: true, help: "Sorted by its size", value: (row) => (isKnown(row.growth) ? Math.abs(row.growth) : null),
         show: (row) => element("span", { class: row.growth > 0 ? "up" : row.growth < 0 ? "down" : "" }, growthText(row), " ", changeBar(row, most)) },
       { title: "", number: true, level: 2, value: ratioOf, show: (row) => (ratioOf(row) === null ? "" : `${row.growth > 0 ? "+" : ""}${percentText(ratioOf(row))}`) },
       pagesColumn("Before", (row) => row.before, 2),
@@ -44,6 +46,10 @@ function showComparison({ before, after, total, processes, objects, sites, mappi
   const tiles = element("div", { class: "tiles" },
     tile("before", pagesText(total.before), "copied before"), tile("after", pagesText(total.after), "copied after"),
     tile("growth", growthText(total), `${ratioOf(total) === null ? "" : `${percentText(ratioOf(total))} `}changed`, total.growth > 0));
+  const missing = total.processes_not_known_before + total.processes_not_known_after;
+  if (missing > 0) {
+    page.main.append(element("p", { class: "banner" }, `The copies of ${plural(total.processes_not_known_before, "process", "processes")} before and ${plural(total.processes_not_known_after, "process", "processes")} after are not known, and in no total.`));
+  }
   tiles.dataset.before = total.before;
   tiles.dataset.after = total.after;
   page.main.append(tiles);

@@ -42,10 +42,14 @@ function showTiles(report) {
   const total = tile(pagesText(report.copiedPages), `copied, ${plural(report.copiedPages, "page")}`, true);
   total.id = "total";
   total.dataset.pages = report.copiedPages;
-  const shared = processes.reduce((most, process) => Math.max(most, (process.shared_at_fork_bytes || 0) / processesOf(process)), 0);
-  const worst = processes.reduce((most, process) => ((process.copied_ratio || 0) > (most ? most.copied_ratio : 0) ? process : most), null);
+  const sharedBy = (process) => (sharedAtFork(process) || 0) / processesOf(process);
+  const shared = processes.reduce((most, process) => Math.max(most, sharedBy(process)), 0);
+  // Of workers, not of a shell's children: whoever shared at least half of the most, and 1 MiB.
+  const least = Math.max(shared / 2, 1 << 20);
+  const worst = processes.filter((process) => sharedBy(process) >= least).reduce(
+    (most, process) => ((copiedRatio(process) || 0) > (most ? copiedRatio(most) : 0) ? process : most), null);
   const tiles = [total, tile(bytesText(shared), "shared at most by a fork")];
-  if (worst) tiles.push(tile(percentText(worst.copied_ratio), `of what it shared, ${nameOf(worst)} copied`));
+  if (worst) tiles.push(tile(percentText(copiedRatio(worst)), `of what it shared, ${nameOf(worst)} copied`));
   const alive = processes.filter((process) => process.alive).length;
   const all = processes.reduce((sum, process) => sum + processesOf(process), 0);
   tiles.push(tile(countText(all), alive > 0 ? `processes, ${countText(alive)} of them running` : "processes"));

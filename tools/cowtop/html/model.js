@@ -16,8 +16,11 @@ const nameOf = (process) => `${process.comm} ${process.pid}${andMore(process)}`;
 // Those without a name are one for each type.
 const objectText = (object) => (object.name ? `${object.name} (${object.type})` : `${object.type}, without a name`);
 
+// Nothing of these is known after an exec, which ends the sharing.
+const sharedAtFork = (process) => (process.execs > 0 ? null : process.shared_at_fork_bytes);
+const copiedRatio = (process) => (process.execs > 0 ? null : process.copied_ratio);
 // What it has not copied of what was shared at its fork.
-const stillShared = (process) => (isKnown(process.copied_ratio) ? Math.max(1 - process.copied_ratio, 0) : null);
+const stillShared = (process) => (isKnown(copiedRatio(process)) ? Math.max(1 - copiedRatio(process), 0) : null);
 
 function textOf(process) {
   const texts = [nameOf(process), endingText(process), process.role, process.not_measured];

@@ -40,7 +40,7 @@ std::string cell(Column column, const cow::ProcessCopies& process, const Model& 
       const auto rate = model.history.copied_per_second(process);
       return rate ? fmt::format("{:.1f}", *rate / kMiB) : kUnknown;
     }
-    case Column::at_fork: return mebibytes(process.shared_at_fork_bytes);
+    case Column::at_fork: return mebibytes(shown_at_fork(process));
     case Column::shared: return percent(still_shared(process));
     case Column::reused: return count(process.reused_pages);
     case Column::zero: return count(process.zero_page_writes);
@@ -60,7 +60,7 @@ std::optional<double> sort_value(Column column, const cow::ProcessCopies& proces
     case Column::pid: return process.pid;
     case Column::copied: return number(process.copied_pages());
     case Column::rate: return model.history.copied_per_second(process);
-    case Column::at_fork: return number(process.shared_at_fork_bytes);
+    case Column::at_fork: return number(shown_at_fork(process));
     case Column::shared:
     case Column::curve: return still_shared(process);
     case Column::reused: return number(process.reused_pages);

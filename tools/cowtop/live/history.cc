@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include <cowshed/tools/cowtop/figures.h>
 #include <cowshed/tools/cowtop/live/history.h>
 
 namespace cowshed::cowtop::live {
@@ -12,7 +13,7 @@ constexpr double kNsASecond = 1e9;
 ProcessId id_of(const cow::ProcessCopies& process) { return {process.pid, process.start_ns}; }
 
 std::optional<double> still_shared(const cow::ProcessCopies& process) {
-  const auto copied = process.copied_ratio();
+  const auto copied = shown_ratio(process);
   if (!copied) return std::nullopt;
   return std::max(1 - *copied, 0.0);
 }
@@ -32,6 +33,8 @@ void History::add(const cow::Measurement& measurement) {
     if (!points.empty() && points.back().taken_ns == taken_ns_) points.pop_back();
     points.push_back({taken_ns_, process.copied_bytes(), still_shared(process)});
     if (points.size() > kPoints) points.pop_front();
+    if (process.execs == 0) continue;
+    for (Point& point : points) point.still_shared.reset();
   }
   std::erase_if(processes_,
                 [this](const auto& known) { return known.second.seen_ns != taken_ns_; });

@@ -23,7 +23,8 @@ struct ProcessId {
 
 ProcessId id_of(const cow::ProcessCopies& process);
 
-// What it has not copied of what was shared at its fork; nullopt where either is not known.
+// What it has not copied of what was shared at its fork; nullopt where either is not known, and
+// after an exec, which ends the sharing.
 std::optional<double> still_shared(const cow::ProcessCopies& process);
 
 // What the last measurements had of each process.

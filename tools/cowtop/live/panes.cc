@@ -34,9 +34,9 @@ std::vector<std::string> wrapped(const std::vector<std::string>& lines, int colu
 
 std::string summary(const cow::ProcessCopies& process) {
   std::string text = fmt::format("{} MiB copied", mebibytes(process.copied_bytes()));
-  if (process.shared_at_fork_bytes) {
-    text += fmt::format(" of {} MiB shared at its fork ({})",
-                        mebibytes(process.shared_at_fork_bytes), percent(process.copied_ratio()));
+  if (const auto at_fork = shown_at_fork(process)) {
+    text += fmt::format(" of {} MiB shared at its fork ({})", mebibytes(at_fork),
+                        percent(shown_ratio(process)));
   }
   return text + fmt::format(
                     "; pages: {} anonymous, {} of files; not copied: {} reused, {} over "

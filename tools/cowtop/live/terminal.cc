@@ -1,5 +1,6 @@
 #define NCURSES_NOMACROS  // they would take names of ours
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <clocale>
@@ -7,6 +8,7 @@
 #include <cstdlib>
 #include <curses.h>
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <langinfo.h>
 #include <poll.h>
 #include <string>
@@ -24,6 +26,9 @@ namespace {
 constexpr short kTitlePair = 1;
 constexpr short kChangingPair = 2;
 constexpr int kEscapeDelayMs = 25;
+// The most rows, and the most columns.  curses needs 84 bytes for each character, and crashes when
+// it gets no memory.
+constexpr unsigned short kMost = 1000;
 
 // Standard input once more, or the terminal that we belong to where that is somebody else's (sudo):
 // one that curses can never be made to wait for, as it would after an event of the mouse that is
@@ -109,6 +114,13 @@ Expected<std::unique_ptr<Terminal>> Terminal::open() {
   if (!handles->in || !handles->out || handles->epoll < 0) {
     return system_error("the terminal", errno);
   }
+  winsize size{};
+  if (::ioctl(out, TIOCGWINSZ, &size) == 0 && (size.ws_row > kMost || size.ws_col > kMost)) {
+    return make_error(ErrorCode::unsupported,
+                      fmt::format("the terminal reports {} rows and {} columns, and cowtop draws "
+                                  "at most {} of each; set its size: stty rows 40 cols 120",
+                                  size.ws_row, size.ws_col, kMost));
+  }
   use_tioctl(TRUE);
   termios before{};
   ::tcgetattr(in, &before);
@@ -167,7 +179,7 @@ void Terminal::take_signals() {
   if (!events.redraw) return;
   winsize size{};
   if (::ioctl(::fileno(handles_->out), TIOCGWINSZ, &size) == 0 && size.ws_row > 0) {
-    resizeterm(size.ws_row, size.ws_col);
+    resizeterm(std::min(size.ws_row, kMost), std::min(size.ws_col, kMost));
   }
   reset_prog_mode();
   clearok(curscr, TRUE);

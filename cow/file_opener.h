@@ -1,0 +1,41 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <sys/types.h>
+
+#include <cowshed/cow/proc_files.h>
+
+namespace cowshed::cow {
+
+// Which file of a binary is wanted.
+enum class FilePlace : std::uint8_t {
+  itself,
+  // Debug information.  `name` is the build id in hexadecimal, or the name in .gnu_debuglink.
+  build_id,       // /usr/lib/debug/.build-id/NA/ME.debug
+  beside,         // in the binary's folder
+  debug_folder,   // in .debug in the binary's folder
+  system_folder,  // in the binary's folder below /usr/lib/debug
+  perf_map,       // of a process
+};
+
+// A file that a measured program names.
+struct FileRequest {
+  FilePlace place = FilePlace::itself;
+  pid_t pid = 0;            // the process that maps it, or that wrote the perf map
+  std::uint32_t owner = 0;  // of that process: a perf map is believed of it, of root and of us
+  Mapping mapping;          // of the binary
+  std::string name;
+};
+
+// Returns a descriptor for reading, or -1.  The program may be hostile, and we may be root, so:
+// only regular files are opened, nothing else is even touched; the mapped file is the one that the
+// process has mapped, in whichever mount namespace; names hold no '/'; and no symbolic link is
+// followed, but for those that stay inside /usr/lib/debug.  A perf map is looked for in the /tmp of
+// the process, by its PID in its own namespace.  A file that has much more bytes than its disk
+// holds is refused.  May wait for a file system that does not answer.
+using OpenFile = std::function<int(const FileRequest&)>;
+int open_requested(const ProcFiles& proc, const FileRequest& request);
+
+}  // namespace cowshed::cow

@@ -1,0 +1,206 @@
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <memory>
+#include <poll.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cowshed/cow/helper_process.h>
+#include <cowshed/cow/proc_files.h>
+#include <cowshed/cow/system_call_filter.h>
+
+namespace cowshed::cow {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr rlim_t kMostMemoryBytes = rlim_t{4} << 30U;  // of addresses: files are mapped whole
+constexpr rlim_t kMostDescriptors = 64;
+
+// A control message with one descriptor.
+union Control {
+  cmsghdr header;
+  std::array<char, CMSG_SPACE(sizeof(int))> bytes;
+};
+
+bool is_end_asked_for() {
+  sigset_t pending;
+  if (::sigpending(&pending) != 0) return false;
+  const std::array<int, 4> signals = {SIGINT, SIGTERM, SIGQUIT, SIGHUP};
+  return std::any_of(signals.begin(), signals.end(),
+                     [&](int signal) { return ::sigismember(&pending, signal) == 1; });
+}
+
+// The socket becomes descriptor 0, the only one.
+void keep_only(int socket) {
+  ::dup2(socket, 0);
+  ::syscall(SYS_close_range, 1U, ~0U, 0U);
+}
+
+void limit(__rlimit_resource what, rlim_t most) {
+  rlimit limits{};
+  ::getrlimit(what, &limits);
+  limits.rlim_cur = limits.rlim_max = std::min(limits.rlim_max, most);
+  ::setrlimit(what, &limits);
+}
+
+// More of it, that is: a sanitizer has reserved terabytes.
+void limit_memory() {
+  std::array<char, 64> text{};
+  const int fd = ::open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return;
+  const ssize_t got = ::read(fd, text.data(), text.size() - 1);
+  ::close(fd);
+  if (got <= 0) return;
+  const auto pages = std::strtoull(text.data(), nullptr, 10);
+  limit(RLIMIT_AS, pages * static_cast<rlim_t>(::sysconf(_SC_PAGESIZE)) + kMostMemoryBytes);
+}
+
+void drop_capabilities() {
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  const std::array<__user_cap_data_struct, 2> none{};
+  ::syscall(SYS_capset, &header, none.data());
+}
+
+// Where some of it is refused, as in containers, the filter of system calls is what remains.
+bool drop_rights() {
+  constexpr uid_t kNobody = 65534;
+  limit_memory();
+  limit(RLIMIT_NOFILE, kMostDescriptors);
+  limit(RLIMIT_CORE, 0);
+  limit(RLIMIT_FSIZE, 0);
+  if (::geteuid() == 0) {
+    (void)::setgroups(0, nullptr);
+    (void)::setresgid(kNobody, kNobody, kNobody);
+    (void)::setresuid(kNobody, kNobody, kNobody);
+  }
+  drop_capabilities();
+  ::prctl(PR_SET_DUMPABLE, 0);
+  return ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && filter_system_calls();
+}
+
+// Those of the terminal are for cowtop, which closes the socket.
+void reset_signals() {
+  for (const int signal : {SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGPIPE}) ::signal(signal, SIG_IGN);
+  for (const int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGALRM, SIGPROF}) {
+    ::signal(signal, SIG_DFL);
+  }
+  sigset_t none;
+  ::sigemptyset(&none);
+  ::sigprocmask(SIG_SETMASK, &none, nullptr);
+}
+
+}  // namespace
+
+bool HelperSocket::send(std::string_view bytes, int fd) const {
+  iovec part{const_cast<char*>(bytes.data()), bytes.size()};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  Control control{};
+  if (fd >= 0) {
+    message.msg_control = control.bytes.data();
+    message.msg_controllen = control.bytes.size();
+    cmsghdr* header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof fd);
+    std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
+  }
+  ssize_t sent = 0;
+  do {
+    sent = ::sendmsg(fd_, &message, MSG_NOSIGNAL);
+  } while (sent < 0 && errno == EINTR);
+  return sent == static_cast<ssize_t>(bytes.size());
+}
+
+std::optional<HelperSocket::Message> HelperSocket::receive() const {
+  std::array<char, kMostBytes> buffer;
+  Message received;
+  iovec part{buffer.data(), buffer.size()};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  Control control{};
+  message.msg_control = control.bytes.data();
+  message.msg_controllen = control.bytes.size();
+  ssize_t got = 0;
+  do {
+    got = ::recvmsg(fd_, &message, MSG_CMSG_CLOEXEC);
+  } while (got < 0 && errno == EINTR);
+  const cmsghdr* header = got < 0 ? nullptr : CMSG_FIRSTHDR(&message);
+  if (header != nullptr && header->cmsg_type == SCM_RIGHTS) {
+    std::memcpy(&received.fd, CMSG_DATA(header), sizeof received.fd);
+  }
+  if (got <= 0 || (message.msg_flags & MSG_TRUNC) != 0) {
+    if (received.fd >= 0) ::close(received.fd);
+    return std::nullopt;
+  }
+  received.bytes.assign(buffer.data(), static_cast<std::size_t>(got));
+  return received;
+}
+
+std::unique_ptr<HelperProcess> HelperProcess::start(const char* name, Rights rights,
+                                                    const Serve& serve) {
+  std::array<int, 2> ends{};
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()) != 0) return nullptr;
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    reset_signals();
+    ::prctl(PR_SET_NAME, name);
+    keep_only(ends[1]);
+    if (rights == Rights::none && !drop_rights()) ::_exit(1);
+    serve(HelperSocket(0));
+    ::_exit(0);
+  }
+  ::close(ends[1]);
+  if (pid > 0) return std::unique_ptr<HelperProcess>(new HelperProcess(pid, ends[0]));
+  ::close(ends[0]);
+  return nullptr;
+}
+
+HelperProcess::~HelperProcess() {
+  constexpr int kLooks = 20;
+  constexpr auto kBetweenLooksUs = 500;
+  ::close(socket_.fd());
+  ::kill(pid_, SIGKILL);
+  for (int look = 0; look < kLooks && ::waitpid(pid_, nullptr, WNOHANG) == 0; ++look) {
+    ::usleep(kBetweenLooksUs);
+  }
+}
+
+bool HelperProcess::is_asleep() const {
+  const auto stat = ProcFiles().stat(pid_);
+  return stat && stat->state != 'R';
+}
+
+std::optional<HelperSocket::Message> HelperProcess::receive(
+    std::chrono::milliseconds most, std::chrono::milliseconds most_asleep) const {
+  constexpr std::chrono::milliseconds kBetweenLooks{100};
+  constexpr std::chrono::milliseconds kAtTheEnd{500};
+  auto end = Clock::now() + most;
+  auto last_awake = Clock::now();
+  for (bool is_ending = false;;) {
+    pollfd wanted{socket_.fd(), POLLIN, 0};
+    if (::poll(&wanted, 1, static_cast<int>(kBetweenLooks.count())) > 0) return socket_.receive();
+    const auto now = Clock::now();
+    if (!is_asleep()) last_awake = now;
+    if (!is_ending && is_end_asked_for()) {
+      is_ending = true;
+      end = std::min(end, now + kAtTheEnd);
+    }
+    if (now >= end || now - last_awake >= most_asleep) return std::nullopt;
+  }
+}
+
+}  // namespace cowshed::cow

@@ -1,0 +1,109 @@
+#include <array>
+#include <bpf/btf.h>
+#include <fcntl.h>
+#include <filesystem>
+#include <fstream>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <memory>
+#include <string>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <cowshed/probes/btf_constants.h>
+#include <cowshed/probes/clock_offsets.h>
+#include <cowshed/probes/high_descriptors.h>
+#include <cowshed/probes/online_cpus.h>
+
+// What the loader finds out about the machine, where the machine is another one.
+
+namespace cowshed {
+namespace {
+
+using ::testing::ElementsAre;
+
+class Machine : public ::testing::Test {
+ protected:
+  ~Machine() override { std::filesystem::remove_all(root_); }
+
+  void write(const std::string& path, const std::string& text) const {
+    std::filesystem::create_directories((root_ / path).parent_path());
+    std::ofstream(root_ / path) << text;
+  }
+
+  std::filesystem::path root_ =
+      std::filesystem::temp_directory_path() / ("cowshed-machine-" + std::to_string(::getpid()));
+};
+
+TEST_F(Machine, OfManyPossibleCpusThoseThatAreOnlineCount) {
+  write("sys/devices/system/cpu/possible", "0-1023\n");
+  write("sys/devices/system/cpu/online", "0-2,7,9-10\n");
+  EXPECT_THAT(online_cpus(root_), ElementsAre(0, 1, 2, 7, 9, 10));
+  EXPECT_THAT(online_cpus(root_ / "nowhere"), ElementsAre(0));
+}
+
+TEST_F(Machine, AStartIsWhatProcSaysInATimeNamespace) {
+  constexpr std::uint64_t kStartNs = 5'012'345'678;
+  EXPECT_EQ(start_ticks(kStartNs, {}), 501U);
+  write("proc/self/timens_offsets",
+        "monotonic           1         2\nboottime      86400 990000000\n");
+  const ClockOffsets offsets = clock_offsets(root_);
+  EXPECT_EQ(offsets.monotonic_ns, 1'000'000'002);
+  EXPECT_EQ(start_ticks(kStartNs, offsets), 8'640'000U + 600U);
+  write("proc/self/timens_offsets", "monotonic           0         0\nboottime      -3 0\n");
+  EXPECT_EQ(start_ticks(kStartNs, clock_offsets(root_)), 201U);
+}
+
+// Two for each of 1,000 CPUs, as for --latency, where a program may have 1,024.
+TEST(HighDescriptors, LeaveTheProcessItsOwn) {
+  rlimit before = {};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  if (before.rlim_max < 4096) GTEST_SKIP() << "the hard limit is " << before.rlim_max;
+  const rlimit low = {1024, before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &low), 0);
+  {
+    HighDescriptors descriptors;
+    for (int i = 0; i < 2000; ++i) {
+      ASSERT_EQ(descriptors.add([] { return ::open("/dev/null", O_RDONLY | O_CLOEXEC); }), 0) << i;
+    }
+    const int fd = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+    EXPECT_GE(fd, 0);
+    EXPECT_LT(fd, 100);
+    ::close(fd);
+    rlimit now = {};
+    ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &now), 0);
+    EXPECT_EQ(now.rlim_cur, 1024U);
+    EXPECT_EQ(descriptors.add([] { return -ENODEV; }), ENODEV);
+  }
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+}
+
+// A kernel's BTF with these two per-CPU variables, and that enumerator and member.
+std::unique_ptr<btf, decltype(&btf__free)> kernel(const char* event, const char* member,
+                                                  const char* variable) {
+  std::unique_ptr<btf, decltype(&btf__free)> made(btf__new_empty(), btf__free);
+  const int number = btf__add_int(made.get(), "int", 4, BTF_INT_SIGNED);
+  btf__add_enum(made.get(), "vm_event_item", 4);
+  btf__add_enum_value(made.get(), event, 1);
+  btf__add_struct(made.get(), "sched_entity", 4);
+  btf__add_field(made.get(), member, number, 0, 0);
+  const int events = btf__add_var(made.get(), variable, BTF_VAR_GLOBAL_ALLOCATED, number);
+  const int queues = btf__add_var(made.get(), "runqueues", BTF_VAR_GLOBAL_ALLOCATED, number);
+  btf__add_datasec(made.get(), ".data..percpu", 64);
+  btf__add_datasec_var_info(made.get(), events, 16, 4);
+  btf__add_datasec_var_info(made.get(), queues, 32, 4);
+  return made;
+}
+
+TEST(BtfConstants, SplitsThatCannotBeCountedAreNotZero) {
+  EXPECT_TRUE(
+      read_btf_constants(*kernel("THP_SPLIT_PMD", "cfs_rq", "vm_event_states")).counts_splits);
+  EXPECT_FALSE(read_btf_constants(*kernel("THP_SPLIT_PMD", "cfs_rq", "other")).counts_splits);
+  EXPECT_FALSE(
+      read_btf_constants(*kernel("THP_SPLIT_PMD", "other", "vm_event_states")).counts_splits);
+  EXPECT_TRUE(read_btf_constants(*kernel("PGFAULT", "other", "other")).counts_splits)
+      << "without huge pages there are none";
+}
+
+}  // namespace
+}  // namespace cowshed

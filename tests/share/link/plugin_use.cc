@@ -1,0 +1,69 @@
+#include "plugin_use.h"
+
+#include <exception>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include <cowshed/share/arena.h>
+#include <cowshed/share/channel.h>
+#include <cowshed/share/registry.h>
+#include <cowshed/share/workers.h>
+
+namespace {
+
+using namespace cowshed::size_literals;
+using Words = std::pmr::vector<std::pmr::string>;
+
+std::size_t letters(const Words& words) {
+  std::size_t sum = 0;
+  for (const auto& word : words) {
+    sum += word.size();
+  }
+  return sum;
+}
+
+}  // namespace
+
+std::string use_cowshed(const std::string& name) {
+  auto arena = cowshed::Arena::create({.name = name, .capacity = 64_MiB});
+  if (!arena) return arena.error().message;
+  auto words = arena->make<Words>();
+  if (!words) return words.error().message;
+  for (int i = 0; i < 1000; ++i) {
+    (*words)->emplace_back("a word that is too long to be a part of its string");
+  }
+  (*words)->resize(500);
+  const auto ref = cowshed::publish(name, *words);
+  if (!ref) return ref.error().message;
+  if (auto frozen = arena->freeze(); !frozen) return frozen.error().message;
+
+  auto sums = cowshed::Channel<std::size_t>::create({.name = name, .slots = 4, .memory = 1_MiB});
+  if (!sums) return sums.error().message;
+  auto workers = cowshed::start(
+      {.count = 2, .threads = cowshed::Threads::allow},
+      [&](const Words& frozen) { (void)sums->send(letters(frozen)); }, *ref);
+  if (!workers) return workers.error().message;
+  const std::size_t expected = letters(**words);
+  for (int i = 0; i < 2; ++i) {
+    if (sums->receive() != expected) return "a worker read something else";
+  }
+  const auto exits = workers->wait();
+  if (!exits) return exits.error().message;
+  for (const auto& exit : *exits) {
+    if (!exit.ok()) return "a worker: " + exit.error;
+  }
+
+  auto failing = cowshed::start({.threads = cowshed::Threads::allow},
+                                [] { throw std::out_of_range("of a worker"); });
+  if (!failing) return failing.error().message;
+  const auto failures = failing->wait();
+  if (!failures) return failures.error().message;
+  try {
+    if (failures->front().exception) std::rethrow_exception(failures->front().exception);
+    return "a worker's exception arrived as text alone";
+  } catch (const std::out_of_range&) {
+    // As itself.
+  }
+  return {};
+}
