@@ -85,6 +85,11 @@ build() { # build PRESET [TARGET...]
   local preset=$1
   shift
   say "building the $preset preset"
+  if command -v ccache >/dev/null; then
+    # Also for another clone: what differs there is where it lies.
+    export CMAKE_C_COMPILER_LAUNCHER=ccache CMAKE_CXX_COMPILER_LAUNCHER=ccache CCACHE_BASEDIR=$PWD \
+      CCACHE_NOHASHDIR=1 'CCACHE_IGNOREOPTIONS=-fmacro-prefix-map=*'
+  fi
   cmake --preset "$preset" >"build/$preset.configure.log" 2>&1 ||
     { cat "build/$preset.configure.log"; die "configuring the $preset preset failed"; }
   # Progress on one line of a terminal, and nothing but failures elsewhere.
