@@ -16,11 +16,20 @@
 #include <cowshed/tools/cowtop/replay_command.h>
 #include <cowshed/tools/cowtop/report_command.h>
 #include <cowshed/tools/cowtop/run.h>
+#ifdef COWSHED_SERVE
 #include <cowshed/tools/cowtop/serve/serve_command.h>
+#endif
 
 namespace {
 
 using namespace cowshed::cowtop;
+
+#ifndef COWSHED_SERVE
+int serve_command(std::vector<std::string> /*words*/) {
+  complain("serve is not in this build: configure it with -DCOWSHED_SERVE=ON, which takes Boost");
+  return kOwnError;
+}
+#endif
 
 struct Subcommand {
   std::string_view name;
