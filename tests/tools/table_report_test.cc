@@ -1,12 +1,14 @@
 #include <csignal>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <string>
 
 #include <cowshed/tools/cowtop/table_report.h>
 
 namespace cowshed::cowtop {
 namespace {
 
+using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -35,6 +37,25 @@ TEST(TableReport, ShowsWhatWasCopied) {
         "arena 'index' of 8.0 MiB: 0 pages copied by PID 4711", "total copied: 2.0 MiB"}) {
     EXPECT_THAT(table, HasSubstr(text));
   }
+}
+
+TEST(TableReport, EachCountIsInItsColumn) {
+  cow::ProcessCopies process;
+  process.pid = 4711;
+  process.comm = "worker";
+  process.copied_anon_pages = 11;
+  process.copied_file_pages = 12;
+  process.reused_pages = 13;
+  process.zero_page_writes = 14;
+  process.zero_filled_pages = 15;
+  process.huge_splits = 16;
+  process.write_notify_faults = 17;
+  process.failed_faults = 18;
+  process.other_faults = 19;
+  const std::string table = table_report(of(process));
+  EXPECT_THAT(table,
+              ContainsRegex("ANON +FILE +REUSED +ZERO +FIRST +SPLIT +NOTIFY +FAILED +OTHER"));
+  EXPECT_THAT(table, ContainsRegex(" 11 +12 +13 +14 +15 +16 +17 +18 +19"));
 }
 
 cow::ProcessCopies worker_of(std::uint64_t shared_mib, std::uint64_t copied_mib) {
