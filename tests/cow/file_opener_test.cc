@@ -158,6 +158,7 @@ class FileOpenerInside : public FileOpener {
  protected:
   void SetUp() override {
     if (!cowshed::test::has_sys_admin()) GTEST_SKIP() << "needs CAP_SYS_ADMIN, for namespaces";
+    if (!cowshed::test::can_have_private_mounts()) GTEST_SKIP() << "/ is no mount";
   }
   // Of what the shell in there writes.
   std::string map_after(const std::string& commands) const {

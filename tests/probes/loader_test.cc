@@ -14,6 +14,7 @@
 #include <unistd.h>
 #include <vector>
 
+#include <cowshed/tests/support/conditions.h>
 #include <cowshed/tests/support/kernel_objects.h>
 
 #include "subject.h"
@@ -74,6 +75,7 @@ class Loader : public ::testing::Test {
 };
 
 TEST_F(Loader, NeedsNoTracefsNorDebugfsNorBpffs) {
+  if (!test::can_have_private_mounts()) GTEST_SKIP() << "/ is no mount";
   EXPECT_EQ(in_child([]() -> std::string {
               if (!enter_private_mounts() || !hide("/sys/kernel/tracing") ||
                   !hide("/sys/kernel/debug") || !hide("/sys/fs/bpf")) {
@@ -85,6 +87,7 @@ TEST_F(Loader, NeedsNoTracefsNorDebugfsNorBpffs) {
 }
 
 TEST_F(Loader, SaysThatBtfIsMissing) {
+  if (!test::can_have_private_mounts()) GTEST_SKIP() << "/ is no mount";
   const std::string outcome = in_child([]() -> std::string {
     if (!enter_private_mounts() || !hide("/sys/kernel/btf")) {
       return "cannot hide BTF";

@@ -7,12 +7,15 @@
 #include <fcntl.h>
 #include <filesystem>
 #include <fstream>
+#include <sched.h>
 #include <sstream>
 #include <stdexcept>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/swap.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <utility>
 
@@ -248,6 +251,17 @@ bool has_sys_admin() {
     if (word == "CapEff:") status >> std::hex >> effective;
   }
   return (effective >> kCapSysAdmin & 1) != 0;
+}
+
+bool can_have_private_mounts() {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    const bool can = ::unshare(CLONE_NEWNS) == 0 &&
+                     ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0;
+    ::_exit(can ? 0 : 1);
+  }
+  int status = 1;
+  return child > 0 && ::waitpid(child, &status, 0) == child && status == 0;
 }
 
 }  // namespace cowshed::test

@@ -66,4 +66,8 @@ bool kernel_maps_zero_page();
 // container may have not.
 bool has_sys_admin();
 
+// Whether a process can have mounts of its own that no other sees.  In a chroot whose / is no mount
+// it cannot.
+bool can_have_private_mounts();
+
 }  // namespace cowshed::test

@@ -20,7 +20,7 @@ constexpr const char* kSchema = "cowshed.budget/1";
 constexpr double kMostBytes = 0x1p60;
 constexpr double kMostPercent = 1'000'000;
 
-tl::unexpected<Error> wrong(std::string message) {
+tl::unexpected<Error> wrong_budget(std::string message) {
   return make_error(ErrorCode::invalid_argument, std::move(message));
 }
 
@@ -46,31 +46,31 @@ Expected<std::string> file_name_of(const Json& json) {
   if (json.is_string()) {
     if (auto name = json.get<std::string>(); !name.empty()) return name;
   }
-  return wrong(json.dump() + " is not the name of a file");
+  return wrong_budget(json.dump() + " is not the name of a file");
 }
 
 Expected<std::uint64_t> size_of(const Json& json) {
   if (json.is_string()) return parse_size(json.get<std::string>());
   if (json.is_number_unsigned()) return parse_size(json.dump());
-  return wrong(json.dump() + " is not a size: \"64MiB\", or whole bytes");
+  return wrong_budget(json.dump() + " is not a size: \"64MiB\", or whole bytes");
 }
 
 Expected<double> percentage_of(const Json& json) {
   return json.is_string() ? parse_percentage(json.get<std::string>())
-                          : wrong(json.dump() + " is not a percentage: \"5%\"");
+                          : wrong_budget(json.dump() + " is not a percentage: \"5%\"");
 }
 
 Expected<Budget::Per> per_of(const Json& json) {
   if (json == "child") return Budget::Per::child;
   if (json == "tree") return Budget::Per::tree;
-  return wrong(json.dump() + " is not \"child\" or \"tree\"");
+  return wrong_budget(json.dump() + " is not \"child\" or \"tree\"");
 }
 
 Expected<std::vector<Budget::Object>> objects_of(const Json& json) {
-  if (!json.is_object()) return wrong("is not an object of names and sizes");
+  if (!json.is_object()) return wrong_budget("is not an object of names and sizes");
   std::vector<Budget::Object> objects;
   for (const auto& [name, size] : json.items()) {
-    if (name.empty()) return wrong("an object's name is empty");
+    if (name.empty()) return wrong_budget("an object's name is empty");
     const auto bytes = at_key(name, size_of(size));
     if (!bytes) return tl::make_unexpected(bytes.error());
     objects.push_back({name, *bytes});
@@ -96,9 +96,9 @@ std::optional<Error> put_key(Budget& budget, const std::string& key, const Json&
   if (key == "max_growth") return put(budget.max_growth, key, percentage_of(value));
   if (key == "schema") {
     if (value == kSchema) return std::nullopt;
-    return wrong("\"schema\": " + value.dump() + " is not \"" + kSchema + "\"").value();
+    return wrong_budget("\"schema\": " + value.dump() + " is not \"" + kSchema + "\"").value();
   }
-  return wrong(Json(key).dump() + ": no such key").value();
+  return wrong_budget(Json(key).dump() + ": no such key").value();
 }
 
 Expected<Budget> budget_of(const std::string& text) {
@@ -113,9 +113,10 @@ Expected<Budget> budget_of(const std::string& text) {
     return true;
   };
   const Json json = Json::parse(text, look, false);
-  if (!json.is_object()) return wrong("is not a JSON object");
-  if (second) return wrong(*second + ": is there twice");
-  if (!json.contains("schema")) return wrong(std::string("has no \"schema\": \"") + kSchema + "\"");
+  if (!json.is_object()) return wrong_budget("is not a JSON object");
+  if (second) return wrong_budget(*second + ": is there twice");
+  if (!json.contains("schema"))
+    return wrong_budget(std::string("has no \"schema\": \"") + kSchema + "\"");
   Budget budget;
   for (const auto& [key, value] : json.items()) {
     if (auto error = put_key(budget, key, value)) return tl::make_unexpected(std::move(*error));
@@ -136,8 +137,8 @@ Expected<std::uint64_t> parse_size(std::string_view text) {
   const double bytes = is_size ? *number * unit->second : 0;
   const bool is_whole = !rest.empty() || std::floor(bytes) == bytes;
   if (!is_size || !is_whole || bytes > kMostBytes) {
-    return wrong("'" + std::string(text) +
-                 "' is not a size: whole bytes, or a number with KiB, MiB, GiB or TiB");
+    return wrong_budget("'" + std::string(text) +
+                        "' is not a size: whole bytes, or a number with KiB, MiB, GiB or TiB");
   }
   return static_cast<std::uint64_t>(bytes);
 }
@@ -146,7 +147,7 @@ Expected<double> parse_percentage(std::string_view text) {
   std::string_view rest = text;
   const auto number = take_number(rest);
   if (!number || rest != "%" || *number > kMostPercent) {
-    return wrong("'" + std::string(text) + "' is not a percentage as 5%");
+    return wrong_budget("'" + std::string(text) + "' is not a percentage as 5%");
   }
   constexpr double kWhole = 100;
   return *number / kWhole;
@@ -155,7 +156,7 @@ Expected<double> parse_percentage(std::string_view text) {
 Expected<Budget::Object> parse_object(std::string_view text) {
   const auto separator = text.rfind('=');
   if (separator == std::string_view::npos || separator == 0) {
-    return wrong("'" + std::string(text) + "' is not NAME=SIZE");
+    return wrong_budget("'" + std::string(text) + "' is not NAME=SIZE");
   }
   const auto bytes = parse_size(text.substr(separator + 1));
   if (!bytes) return tl::make_unexpected(bytes.error());
