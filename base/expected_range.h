@@ -8,9 +8,9 @@
 
 namespace cowshed {
 
-// An Expected with a range that a loop may go over at once.  The value() of a temporary is the
-// range itself, which the loop keeps alive; that of a tl::expected is a reference into what the
-// loop has destroyed before its first step.
+// An Expected whose range a loop may go over at once.  value() of a temporary tl::expected is a
+// reference, and the loop destroys the temporary before its first step; here value() returns the
+// range, and the loop keeps it alive.
 //
 //   for (const auto& end : workers.wait().value()) { ... }
 template <class T>

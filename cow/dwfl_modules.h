@@ -33,8 +33,8 @@ const DwflBinary* binary_of(Dwfl_Module* module, std::uint64_t& begin);
 // Callbacks of libdwfl's.  It opens no file itself.
 const Dwfl_Callbacks* dwfl_callbacks();
 
-// The file that `module`'s debug information shares with that of others (dwz's), by its build id.
-// Outlives the module.
+// Several binaries may share debug information, which dwz moves into one file.  This is that file
+// of `module`, found by its build id.  It outlives the module.
 class SharedDebugFile {
  public:
   explicit SharedDebugFile(Dwfl_Module* module);

@@ -93,7 +93,7 @@ TEST(TableReport, AStaleSampleOfMemorySaysSo) {
   EXPECT_THAT(table_report(of(process)), Not(HasSubstr("stale"))) << "of another program";
 }
 
-// A process of which most samples were lost, and one of which none were.
+// Most samples of the first process were lost, and none of the second.
 TEST(TableReport, SitesAreRankedByTheirCopiesAndSoAreTheirShares) {
   cow::Measurement measurement = of(worker_of(100, 10));
   measurement.sampling = {64, 100, 60, 40};

@@ -226,7 +226,7 @@ void ring_copied() {
   });
 }
 
-// N children, each of which ends while a thread of the kernel's still belongs to it.
+// N children.  Each ends while it still has a kernel thread.
 void ring_children() {
   measured([] {
     for (long i = 0; i < count; ++i) {
