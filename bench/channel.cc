@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <fmt/format.h>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -10,6 +12,7 @@
 #include "machine.h"
 #include "program.h"
 
+// Messages through channels, and through what else there is.
 namespace cowshed::bench {
 namespace {
 
@@ -21,150 +24,123 @@ struct Contestant {
   json configuration;
 };
 
-// Samples of each subject in turns, all of them alive at once: they sleep but when asked.
-std::vector<Samples> measure_all(const std::vector<Contestant>& all, int pairs) {
-  std::vector<std::unique_ptr<Subject>> subjects;
-  std::vector<Variant> variants;
-  for (const Contestant& one : all) {
-    subjects.push_back(std::make_unique<Subject>(one.configuration));
-    Subject* subject = subjects.back().get();
-    variants.push_back({one.name, [subject] { return subject->ask({})["ns"].get<double>(); }});
-  }
-  return interleave(variants, pairs);
-}
-
-void report_medians(const std::string& group, const std::vector<Samples>& samples, Report& report) {
-  for (const auto& [name, values] : samples) {
-    report.figure(group, name, median(values), "ns");
-  }
-}
-
-// Of times: `ours` is at least `least` times as fast, or takes at most `most` times as long.
-struct Judge {
-  const std::string& group;
-  const std::vector<Samples>& samples;
-  Report& report;
-
-  void faster(const std::string& ours, const std::string& rival, double least) const {
-    const auto comparison = compare(samples_of(samples, rival), samples_of(samples, ours));
-    report.goal(
-        {group + ": speed of " + ours + " to " + rival, Goal::Bound::at_least, least, "", group},
-        comparison.ratio, comparison.interval);
-  }
-  void slower(const std::string& ours, const std::string& rival, double most) const {
-    const auto comparison = compare(samples_of(samples, ours), samples_of(samples, rival));
-    report.goal(
-        {group + ": time of " + ours + " to " + rival, Goal::Bound::at_most, most, "", group},
-        comparison.ratio, comparison.interval);
-  }
-  void control(const std::string& again, const std::string& first) const {
-    report.control(group, compare(samples_of(samples, again), samples_of(samples, first)));
-  }
+// By name, each told in its own unit.
+struct Told {
+  std::string suffix;  // of the figure's name
+  std::string unit;
+  std::function<double(const json&)> figure;  // of an answer
 };
 
-void measure_stream(const Options& options, Report& report) {
-  const std::string group = "stream";
-  if (!options.wants(group)) return;
-  const auto subject = [&](const std::string& variant, std::uint64_t count) {
-    return Contestant{variant,
-                      {{"work", variant == "python" ? "python" : "stream"},
-                       {"variant", variant},
-                       {"count", options.quick ? 1000 : count}}};
-  };
-  std::vector<Contestant> all = {subject("general", 2'000'000),
-                                 subject("single", 4'000'000),
-                                 subject("general batched", 4'000'000),
-                                 subject("single batched", 8'000'000),
-                                 subject("ring", 4'000'000),
-                                 subject("ring batched", 8'000'000),
-                                 subject("pipe", 500'000),
-                                 subject("boost", 200'000),
-                                 subject("python", 100'000),
-                                 subject("general", 2'000'000)};
-  all.back().name = "general again";
-  const auto samples = measure_all(all, options.pairs);
-  report_medians(group, samples, report);
-  const Judge judge{group, samples, report};
-  judge.faster("general", "boost", 3);
-  judge.faster("general", "pipe", 2);
-  judge.faster("general", "python", 20);
-  judge.faster("single", "python", 100);
-  judge.faster("single batched", "ring batched", 0.5);
-  judge.control("general again", "general");
-}
+double ns_of(const json& answer) { return answer["ns"]; }
 
-// `bare`, each form of channel, and `bare` again, all doing `work`.
-void measure_against(const std::string& group, const std::string& bare, const json& work,
-                     double most, const Options& options, Report& report) {
-  if (!options.wants(group)) return;
-  std::vector<Contestant> all;
-  for (const std::string& variant : {bare, std::string("general"), std::string("single"), bare}) {
-    all.push_back({variant, work});
-    all.back().configuration["variant"] = variant;
+// Answers of each subject in turns, all of them alive at once: they sleep but when asked.  The last
+// contestant is the first again.  Returns the samples of what is told first.
+std::vector<Samples> measure_all(const std::string& group, const std::vector<Contestant>& all,
+                                 const std::vector<Told>& told, const json& question, int pairs,
+                                 Report& report) {
+  std::vector<std::unique_ptr<Subject>> subjects;
+  std::vector<Variant> variants;
+  std::vector<std::vector<json>> answers(all.size());
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    subjects.push_back(std::make_unique<Subject>(all[i].configuration));
+    if (all[i].configuration["work"] == "traffic") subjects[i]->ask({{"whole", true}});
+    variants.push_back({all[i].name, [&, i] {
+                          answers[i].push_back(subjects[i]->ask(question));
+                          return told.front().figure(answers[i].back());
+                        }});
   }
-  all.back().name = bare + " again";
-  const auto samples = measure_all(all, options.pairs);
-  report_medians(group, samples, report);
-  const Judge judge{group, samples, report};
-  judge.slower("general", bare, most);
-  judge.slower("single", bare, most);
-  judge.control(bare + " again", bare);
+  auto samples = interleave(variants, pairs);
+  for (const auto& [suffix, unit, figure] : told) {
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      std::vector<double> values;
+      for (const json& answer : answers[i]) values.push_back(figure(answer));
+      report.figure(group, all[i].name + suffix, median(values), unit);
+    }
+  }
+  report.control(group, compare(samples.back().values, samples.front().values));
+  return samples;
 }
 
-void measure_turns(const Options& options, Report& report) {
-  measure_against("turns", "cache line",
-                  {{"work", "turns"}, {"count", options.quick ? 100 : 200'000}}, 1.5, options,
-                  report);
+struct Run {
+  std::string name;  // "round trip/64 B": what its group is called
+  std::size_t size;
+  std::uint64_t count;      // by each sender, or of round trips
+  std::size_t parties = 1;  // on each side
+  bool back = false;
+};
+
+void measure_traffic(const Run& run, const Options& options, Report& report) {
+  if (!options.wants(run.name)) return;
+  std::vector<Contestant> all;
+  for (const std::string way :
+       {"channel", "pipe", "socketpair", "Boost message_queue", "channel"}) {
+    all.push_back({way,
+                   {{"work", "traffic"},
+                    {"way", way},
+                    {"size", run.size},
+                    {"senders", run.parties},
+                    {"receivers", run.parties},
+                    {"back", run.back},
+                    {"count", run.count}}});
+  }
+  all.back().name += " again";
+  const auto percentile = [](const char* name) {
+    return Told{std::string(", ") + name, "us",
+                [name](const json& answer) { return answer[name].get<double>() / 1e3; }};
+  };
+  const bool small = run.size < 4_KiB;
+  const double gib = static_cast<double>(run.size) / static_cast<double>(1_GiB);
+  const Told rate = {"", small ? "million/s" : "GiB/s", [small, gib](const json& answer) {
+                       return (small ? 1e3 : gib * 1e9) / ns_of(answer);
+                     }};
+  const auto samples = measure_all(
+      run.name, all,
+      run.back ? std::vector<Told>{percentile("p50"), percentile("p99")} : std::vector<Told>{rate},
+      {{"whole", false}}, options.pairs, report);
+  for (const std::string rival : {"pipe", "socketpair", "Boost message_queue"}) {
+    const auto comparison = run.back ? compare(samples_of(samples, rival), samples[0].values)
+                                     : compare(samples[0].values, samples_of(samples, rival));
+    const std::string what = "speed of channel to " + rival;
+    if (run.name == "rate/64 B" && rival == "Boost message_queue") {
+      report.goal({run.name + ": " + what, Goal::Bound::at_least, 3, "", run.name},
+                  comparison.ratio, comparison.interval);
+    } else {
+      report.ratio(run.name, what, comparison);
+    }
+  }
 }
 
 void measure_asleep(const Options& options, Report& report) {
-  measure_against("asleep", "futex", {{"work", "asleep"}, {"count", options.quick ? 10 : 500}}, 1.1,
-                  options, report);
+  const std::string group = "asleep";
+  if (!options.wants(group)) return;
+  std::vector<Contestant> all;
+  for (const std::string variant : {"futex", "channel", "futex"}) {
+    all.push_back(
+        {variant, {{"work", "asleep"}, {"variant", variant}, {"count", options.quick ? 10 : 500}}});
+  }
+  all.back().name += " again";
+  const auto samples = measure_all(group, all, {{"", "ns", ns_of}}, {}, options.pairs, report);
+  const auto cost = compare(samples[1].values, samples[0].values);
+  report.goal({"asleep: time of channel to futex", Goal::Bound::at_most, 1.1, "", group},
+              cost.ratio, cost.interval);
 }
 
 void measure_moved(const Options& options, Report& report) {
   const std::string group = "moved";
   if (!options.wants(group)) return;
-  const auto subject = [&](const std::string& name, std::size_t size, bool small, int count = 20) {
-    return Contestant{name,
-                      {{"work", "moved"},
-                       {"until", "received"},
-                       {"size", size},
-                       {"small", small},
-                       {"count", options.quick ? 2 : count}}};
-  };
-  const std::size_t large = options.quick ? 4_MiB : 256_MiB;
-  const auto samples = measure_all(
-      {subject("64 bytes", large, true), subject("256 MiB", large, false),
-       subject("64 bytes again", large, true), subject("64 bytes, caches warm", 64, true, 2000)},
-      options.pairs);
-  report_medians(group, samples, report);
-  const Judge judge{group, samples, report};
-  judge.slower("256 MiB", "64 bytes", 1.05);
-  judge.control("64 bytes again", "64 bytes");
-}
-
-void measure_gibibyte(const Options& options, Report& report) {
-  const std::size_t size = options.quick ? 4_MiB : 1_GiB;
-  for (const auto& [until, least] : {std::pair("mapped", 50.0), std::pair("read", 0.0)}) {
-    const std::string group = std::string("gibibyte ") + until;
-    if (!options.wants(group)) continue;
-    const json common = {{"size", size}, {"count", 1}, {"until", until}};
-    std::vector<Contestant> all = {{"moved", common}, {"pipe", common}, {"moved again", common}};
-    for (Contestant& one : all) {
-      one.configuration["work"] = one.name == "pipe" ? "piped" : "moved";
-    }
-    const auto samples = measure_all(all, std::min(options.pairs, 7));
-    report_medians(group, samples, report);
-    const Judge judge{group, samples, report};
-    if (least != 0) {
-      judge.faster("moved", "pipe", least);
-    } else {
-      report.ratio(group, "pipe to moved",
-                   compare(samples_of(samples, "pipe"), samples_of(samples, "moved")));
-    }
-    judge.control("moved again", "moved");
+  std::vector<Contestant> all;
+  for (const bool small : {true, false, true}) {
+    all.push_back({small ? "64 bytes" : "256 MiB",
+                   {{"work", "moved"},
+                    {"size", options.quick ? 4_MiB : 256_MiB},
+                    {"small", small},
+                    {"count", options.quick ? 2 : 20}}});
   }
+  all.back().name += " again";
+  const auto samples = measure_all(group, all, {{"", "ns", ns_of}}, {}, options.pairs, report);
+  const auto cost = compare(samples[1].values, samples[0].values);
+  report.goal({"moved: time of 256 MiB to 64 bytes", Goal::Bound::at_most, 1.05, "", group},
+              cost.ratio, cost.interval);
 }
 
 void measure_death(const Options& options, Report& report) {
@@ -172,48 +148,45 @@ void measure_death(const Options& options, Report& report) {
   if (!options.wants(group)) return;
   Subject subject(json{{"work", "death"}});
   std::vector<double> delays(options.quick ? 3 : 200);
-  for (double& delay : delays) {
-    delay = subject.ask({})["ns"].get<double>() / 1e6;
-  }
+  for (double& delay : delays) delay = ns_of(subject.ask({})) / 1e6;
   std::sort(delays.begin(), delays.end());
   const double p99 = delays[delays.size() * 99 / 100];
   report.figure(group, "median", median(delays), "ms");
-  report.figure(group, "p99", p99, "ms");
   report.goal({group + ": noticed, p99", Goal::Bound::at_most, 10, "ms"}, p99);
 }
 
 void measure(const Options& options, Report& report) {
-  report.setting("messages", "64 bytes, from one process to another on another CPU, 1,024 slots");
-  report.setting("general, single", "Channel<T>::send and receive of either form, one by one");
-  report.setting("batched", "send_batch and receive_batch of 64");
-  report.setting("ring", "two indices and an array in shared memory, no more; batched: of 64");
-  report.setting("boost", "boost::interprocess::message_queue, 1,024 messages, priority 0");
-  report.setting("pipe", "write(2) of each message, fread(3) through a buffer of 64 KiB");
-  report.setting("python",
-                 "multiprocessing.Queue of /usr/bin/python3, bytes(64), put and get, between "
-                 "processes that run");
-  report.setting("turns",
-                 "half a round between two processes that spin: send, and receive, which spins "
-                 "before it sleeps");
-  report.setting("cache line", "two atomics, stored to and spun on");
+  report.setting("a message",
+                 "its sender and number, and words that follow from them; every byte is compared "
+                 "before times are taken, then the number, the order of each sender's and the sum "
+                 "of all");
+  report.setting("rate",
+                 "from the first send until the last has been received, 1 sender and 1 receiver "
+                 "unless said");
+  report.setting("round trip", "there and back: of the samples' percentiles the median");
+  report.setting("channel", "Channel<Bytes>, send() of a span, which copies, and receive()");
+  report.setting("queues", "of 1,024 messages, or of 256 MiB: channel and Boost message_queue");
+  report.setting("pipe", "of 1 MiB (F_SETPIPE_SZ); a single receiver reads 64 KiB ahead");
+  report.setting("socketpair",
+                 "AF_UNIX, SOCK_STREAM, read as a pipe; with several senders SOCK_SEQPACKET");
   report.setting("asleep", "from the send to a receiver that slept for 200 us");
   report.setting("futex", "a store and FUTEX_WAKE, to FUTEX_WAIT");
   report.setting("moved",
                  "from before send() to a spinning peer's return from try_receive(): of a buffer "
                  "of 256 MiB in which every page was just written to, or of 64 bytes just after "
                  "the same was done to such a buffer, which is kept");
-  report.setting("gibibyte mapped",
-                 "1 GiB, from before send() or write() until the peer has it all in its memory and "
-                 "has read a byte of every page: moved, or through a pipe of 1 MiB into a buffer "
-                 "that had its pages");
-  report.setting("gibibyte read", "the same until the peer has read a byte of every cache line");
   report.setting("death", "from SIGKILL of a lock's holder to the return of a send that waits");
-  if (!options.quick) touch_memory(4_GiB);
-  measure_stream(options, report);
-  measure_turns(options, report);
+  if (!options.quick) touch_memory(2_GiB);
+  const std::uint64_t part = options.quick ? 100 : 1;
+  for (const Run& run :
+       {Run{"rate/64 B", 64, 200'000 / part}, Run{"rate/1 MiB", 1_MiB, options.quick ? 4U : 128U},
+        Run{"rate/64 B, 4 to 4", 64, 40'000 / part, 4},
+        Run{"round trip/64 B", 64, 4'000 / part, 1, true},
+        Run{"round trip/1 MiB", 1_MiB, 1'000 / part, 1, true}}) {
+    measure_traffic(run, options, report);
+  }
   measure_asleep(options, report);
   measure_moved(options, report);
-  measure_gibibyte(options, report);
   measure_death(options, report);
 }
 
@@ -224,8 +197,8 @@ int main(int argc, char** argv) {
   return cowshed::bench::run_program(
       argc, argv,
       {.name = "channel",
-       .question = "how fast messages go between processes, against queues, pipes and the bare CPU",
-       .pairs = 31,
+       .question = "how fast messages go between processes, against pipes, sockets and Boost",
+       .pairs = 6,
        .measure = cowshed::bench::measure,
        .make_work = cowshed::bench::make_channel_work});
 }

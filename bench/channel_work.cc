@@ -1,12 +1,11 @@
 #include "channel_work.h"
 
-#include <algorithm>
 #include <array>
 #include <atomic>
-#include <cerrno>
 #include <csignal>
-#include <cstdio>
-#include <fcntl.h>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
 #include <immintrin.h>
 #include <linux/futex.h>
 #include <span>
@@ -23,8 +22,7 @@
 #include <cowshed/base/size_literals.h>
 #include <cowshed/share/channel.h>
 
-#include "channel_lanes.h"
-#include "channel_moved.h"
+#include "channel_traffic.h"
 #include "got.h"
 #include "machine.h"
 #include "peer.h"
@@ -37,160 +35,11 @@ using nlohmann::json;
 using namespace size_literals;
 using namespace std::chrono_literals;
 
-ChannelForm form_of(const std::string& variant) {
-  return variant.starts_with("single") ? ChannelForm::single_producer_single_consumer
-                                       : ChannelForm::general;
-}
+constexpr std::uint64_t kSlots = 1024;
 
-// Messages through a lane, as fast as they go: time for each.
-class Stream : public SubjectWork {
- public:
-  explicit Stream(const json& configuration)
-      : variant_(configuration["variant"]),
-        count_(configuration["count"]),
-        lane_(make_lane(variant_)),
-        peer_(lane_.receive) {
-    pin_to_cpu(0);
-  }
-
-  json answer(const json&) override {
-    const std::uint64_t begin = now_ns();
-    peer_.start(count_);
-    lane_.send(count_);
-    const std::uint64_t sum = peer_.result();
-    const std::uint64_t end = now_ns();
-    if (sum != count_ * (count_ - 1) / 2) {
-      throw std::runtime_error(variant_ + ": other messages than were sent");
-    }
-    return nanoseconds(static_cast<double>(end - begin) / static_cast<double>(count_));
-  }
-
- private:
-  std::string variant_;
-  std::uint64_t count_;
-  Lane lane_;
-  Peer peer_;
-};
-
-// The same through Python's multiprocessing.Queue.
-class PythonStream : public SubjectWork {
- public:
-  explicit PythonStream(const json& configuration) : count_(configuration["count"]) {}
-
-  json answer(const json&) override {
-    const std::string script = R"(
-import multiprocessing, time
-message = bytes(range(64))
-checked = [bytes([number]) * 64 for number in range(256)]
-def receive(queue, count, done):
-    if [queue.get() for _ in checked] != checked:
-        raise RuntimeError("other messages than were put")
-    done.send(1)
-    for _ in range(count):
-        last = queue.get()
-    done.send(1)
-    if last != message or not queue.empty():
-        raise RuntimeError("other messages than were put")
-queue = multiprocessing.Queue()
-count = )" + std::to_string(count_) +
-                               R"(
-ours, theirs = multiprocessing.Pipe()
-child = multiprocessing.Process(target=receive, args=(queue, count, theirs))
-child.start()
-theirs.close()
-queue.cancel_join_thread()  # nobody waits for a child that has failed
-for each in checked:
-    queue.put(each)
-ours.recv()
-begin = time.monotonic_ns()
-for _ in range(count):
-    queue.put(message)
-ours.recv()
-print((time.monotonic_ns() - begin) / count)
-child.join()
-raise SystemExit(child.exitcode)
-)";
-    const std::string command = "/usr/bin/python3 -c '" + script + "'";
-    std::FILE* output = popen(command.c_str(), "r");
-    double ns = 0;
-    const bool read = output != nullptr && std::fscanf(output, "%lf", &ns) == 1;
-    if (output == nullptr || pclose(output) != 0 || !read) {
-      throw std::runtime_error("python3 failed");
-    }
-    return nanoseconds(ns);
-  }
-
- private:
-  std::uint64_t count_;
-};
-
-// One message to and fro between peers that spin: half the time of a round.
-class Turns : public SubjectWork {
- public:
-  explicit Turns(const json& configuration)
-      : count_(configuration["count"]),
-        lines_(new(shared_memory(sizeof(Lines))) Lines),
-        there_(got(Channel<Message>::create(
-            {.name = "there", .form = form_of(configuration["variant"])}))),
-        back_(got(
-            Channel<Message>::create({.name = "back", .form = form_of(configuration["variant"])}))),
-        bare_(configuration["variant"] == "cache line"),
-        peer_([this](std::uint64_t count) { return serve(count); }) {
-    pin_to_cpu(0);
-  }
-
-  json answer(const json&) override {
-    peer_.start(count_);
-    const std::uint64_t begin = now_ns();
-    for (std::uint64_t i = 1; i <= count_; ++i) {
-      if (bare_) {
-        lines_->there.store(i, std::memory_order_release);
-        wait_for(lines_->back, i);
-      } else {
-        got(there_.send({i, {}}));
-        expect(i, got(back_.receive()));
-      }
-    }
-    const std::uint64_t end = now_ns();
-    peer_.result();
-    lines_->there = 0;
-    lines_->back = 0;
-    return nanoseconds(static_cast<double>(end - begin) / 2 / static_cast<double>(count_));
-  }
-
- private:
-  struct Lines {
-    alignas(128) std::atomic<std::uint64_t> there = 0;
-    alignas(128) std::atomic<std::uint64_t> back = 0;
-  };
-
-  static void wait_for(const std::atomic<std::uint64_t>& line, std::uint64_t value) {
-    while (line.load(std::memory_order_acquire) != value) {
-      _mm_pause();
-    }
-  }
-  static void expect(std::uint64_t number, const Message& message) {
-    if (message.number != number) throw std::runtime_error("another message than was sent");
-  }
-  std::uint64_t serve(std::uint64_t count) {
-    for (std::uint64_t i = 1; i <= count; ++i) {
-      if (bare_) {
-        wait_for(lines_->there, i);
-        lines_->back.store(i, std::memory_order_release);
-      } else {
-        expect(i, got(there_.receive()));
-        got(back_.send({i, {}}));
-      }
-    }
-    return 0;
-  }
-
-  std::uint64_t count_;
-  Lines* lines_;
-  Channel<Message> there_;
-  Channel<Message> back_;
-  bool bare_;
-  Peer peer_;
+struct Numbered {
+  std::uint64_t number;
+  std::array<std::byte, 56> text;
 };
 
 // From before the send to when a peer that slept has the message.
@@ -201,7 +50,7 @@ class Asleep : public SubjectWork {
         count_(configuration["count"]),
         word_(new(shared_memory(4096)) std::atomic<std::uint32_t>(0)),
         sent_at_(reinterpret_cast<std::atomic<std::uint64_t>*>(word_ + 64)),
-        channel_(got(Channel<Message>::create({.form = form_of(variant_)}))),
+        channel_(got(Channel<Numbered>::create())),
         bare_(variant_ == "futex"),
         peer_([this](std::uint64_t count) { return serve(count); }) {
     pin_to_cpu(0);
@@ -282,7 +131,7 @@ class Asleep : public SubjectWork {
   std::atomic<std::uint32_t>* word_;
   std::atomic<std::uint64_t>* sent_at_;
   std::uint32_t seen_ = 0;
-  Channel<Message> channel_;
+  Channel<Numbered> channel_;
   bool bare_;
   Peer peer_;
 };
@@ -293,7 +142,7 @@ class Death : public SubjectWork {
   explicit Death(const json&) { pin_to_cpu(0); }
 
   json answer(const json&) override {
-    auto channel = got(Channel<Message>::create());
+    auto channel = got(Channel<Numbered>::create());
     const auto constants = channel_layout::kPage;
     void* memory = mmap(nullptr, constants + sizeof(channel_layout::Control),
                         PROT_READ | PROT_WRITE, MAP_SHARED, channel.descriptors().segment, 0);
@@ -330,16 +179,107 @@ class Death : public SubjectWork {
   }
 };
 
+// In each page, which one it is.
+void write_pages(std::span<std::byte> bytes) {
+  for (std::size_t at = 0; at + sizeof at <= bytes.size(); at += 4_KiB) {
+    std::memcpy(&bytes[at], &at, sizeof at);
+  }
+}
+bool are_written(std::span<const std::byte> bytes, std::size_t size) {
+  if (bytes.size() != size) return false;
+  for (std::size_t at = 0; at + sizeof at <= size; at += 4_KiB) {
+    std::size_t found = 0;
+    std::memcpy(&found, &bytes[at], sizeof found);
+    if (found != at) return false;
+  }
+  return true;
+}
+
+// From before the send of a moved buffer, or of 64 bytes, to when a spinning peer has it.  Before
+// each, a buffer of "size" is made, and all its pages are written to.
+class Moved : public SubjectWork {
+ public:
+  explicit Moved(const json& configuration)
+      : size_(configuration["size"]),
+        count_(configuration["count"]),
+        small_(configuration["small"]),
+        sent_at_(new(shared_memory(4096)) std::atomic<std::uint64_t>(0)),
+        channel_(got(Channel<Bytes>::create({.slots = kSlots, .memory = 1_GiB}))),
+        peer_([this](std::uint64_t count) { return serve(count); }) {
+    pin_to_cpu(0);
+    peer_.start(2 * kSlots);  // every slot has been used
+    for (std::uint64_t i = 0; i < 2 * kSlots; ++i) {
+      send(got(channel_.buffer(64)));
+    }
+    peer_.result();
+    peer_.start(kCheck);
+    auto checked = got(channel_.buffer(size_));
+    write_pages({checked.data(), size_});
+    send(std::move(checked));
+    if (peer_.result() != 1) throw std::runtime_error("another buffer than was sent");
+  }
+
+  json answer(const json&) override {
+    peer_.start(count_);
+    for (std::uint64_t i = 0; i < count_; ++i) {
+      auto buffer = got(channel_.buffer(size_));
+      write_pages({buffer.data(), size_});
+      auto small = got(channel_.buffer(64));
+      send(std::move(small_ ? small : buffer));
+    }
+    return nanoseconds(static_cast<double>(peer_.result()));
+  }
+
+ private:
+  static constexpr std::uint64_t kCheck = 0;  // messages: one whose contents are looked at
+
+  void send(Bytes&& bytes) {
+    const std::uint64_t begin = now_ns();
+    *sent_at_ = begin;
+    got(channel_.send(std::move(bytes)));
+    while (sent_at_->load() == begin) {  // the peer has it
+      _mm_pause();
+    }
+  }
+
+  Bytes receive() {
+    auto received = channel_.try_receive();
+    while (!received) {
+      received = channel_.try_receive();
+    }
+    return std::move(*received);
+  }
+  std::uint64_t serve(std::uint64_t count) {
+    if (count == kCheck) {
+      const bool is_right = are_written(receive().span(), size_);
+      *sent_at_ = 0;
+      return is_right ? 1 : 0;
+    }
+    std::vector<double> delays;
+    for (std::uint64_t i = 0; i < count; ++i) {
+      Bytes received = receive();
+      delays.push_back(static_cast<double>(now_ns() - sent_at_->load()));
+      received = Bytes();
+      *sent_at_ = 0;
+    }
+    return static_cast<std::uint64_t>(median(delays));
+  }
+
+  std::size_t size_;
+  std::uint64_t count_;
+  bool small_;
+  std::atomic<std::uint64_t>* sent_at_;
+  Channel<Bytes> channel_;
+  Peer peer_;
+};
+
 }  // namespace
 
 std::unique_ptr<SubjectWork> make_channel_work(const json& configuration) {
   const std::string work = configuration["work"];
-  if (work == "stream") return std::make_unique<Stream>(configuration);
-  if (work == "python") return std::make_unique<PythonStream>(configuration);
-  if (work == "turns") return std::make_unique<Turns>(configuration);
+  if (work == "traffic") return make_traffic_work(configuration);
   if (work == "asleep") return std::make_unique<Asleep>(configuration);
-  if (work == "moved") return make_moved_work(configuration);
-  if (work == "piped") return make_piped_work(configuration);
+  if (work == "moved") return std::make_unique<Moved>(configuration);
   return std::make_unique<Death>(configuration);
 }
 

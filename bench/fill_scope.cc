@@ -3,13 +3,11 @@
 #include <cowshed/share/arena.h>
 #include <cowshed/share/arena_scope.h>
 
-#include "fill_malloc.h"
-#include "got.h"
-#include "late_frees.h"
+#include "fill_work.h"
 #include "program.h"
 
-// What `fill` and `allocators` start to measure malloc in an ArenaScope: a program that is linked
-// with cowshed::malloc.
+// `fill` starts this program, which is linked with cowshed::malloc, to measure malloc in an
+// ArenaScope.
 namespace cowshed::bench {
 namespace {
 
@@ -24,14 +22,12 @@ struct Scope {
     ArenaScope scope_;
   };
 
-  void seal() { got(arena.freeze()); }
-
   Arena arena = Arena::create({.name = "fill", .capacity = 4_GiB}).value();
 };
 
 std::unique_ptr<SubjectWork> make_work(const nlohmann::json& configuration) {
-  if (configuration["variant"] == "scope") return make_fill_work<Scope>(configuration);
-  return make_fill_work<Malloc>(configuration);
+  if (configuration["variant"] == "scope") return std::make_unique<FillWork<Scope>>(configuration);
+  return std::make_unique<FillWork<Malloc>>(configuration);
 }
 
 }  // namespace

@@ -17,9 +17,6 @@ class Observer {
   Observer(const Observer&) = delete;
   Observer& operator=(const Observer&) = delete;
 
-  // Of the process that it has for itself; 0 where there is none.
-  virtual pid_t pid() const { return 0; }
-
   // Nothing of it is left in the kernel afterwards.  Returns the faults that it has counted.
   // Throws std::runtime_error when it has failed.
   virtual std::uint64_t stop() = 0;
@@ -28,12 +25,11 @@ class Observer {
 struct ObserverKind {
   std::string name;
   std::string setting;  // the exact call, for a report
-  double counts;        // the least share of the faults that stop() must have
+  bool counts;          // stop() has every copy
   std::unique_ptr<Observer> (*watch)(pid_t pid);
 };
 
-// "none", "empty programs", "cowtop", "cowtop --latency" and "smaps polling", and of "taskstats",
-// "bpftrace", "bpftrace sum", "perf stat" and "perf record" those that this machine has.
+// "none", "empty programs", "cowtop" and "cowtop --latency".
 std::vector<ObserverKind> observers();
 
 // Why none but "none" can run here, as root they can; empty otherwise.

@@ -73,15 +73,6 @@ void copy_each_second(int file, std::size_t pages) {
   }
 }
 
-void fork_for_ever(int each_second) {
-  for (;;) {
-    const pid_t pid = fork();
-    if (pid == 0) _exit(0);
-    waitpid(pid, nullptr, 0);
-    sleep_s(1.0 / each_second);
-  }
-}
-
 // A tree of processes that lives as its configuration says.
 class Tree final : public SubjectWork {
  public:
@@ -99,7 +90,6 @@ class Tree final : public SubjectWork {
         copy_each_second(file, pages);
       });
     }
-    if (const int forks = configuration["forks"]; forks > 0) start([&] { fork_for_ever(forks); });
   }
   json facts() const override { return {{"pid", getpid()}}; }
   json answer(const json&) override { return json::object(); }
@@ -194,21 +184,18 @@ class Cowtop {
 // cowtop that shows a tree on a terminal, of which somebody reads.
 class LiveCowtop {
  public:
-  explicit LiveCowtop(const Subject& tree, bool sites = false) {
+  explicit LiveCowtop(const Subject& tree) {
     const std::string path = cowtop_path();
     const std::string root = std::to_string(tree.facts()["pid"].get<pid_t>());
     const winsize size{40, 120, 0, 0};
-    const double began_s = now_s();
     pid_ = forkpty(&terminal_, nullptr, nullptr, &size);
     if (pid_ < 0) throw std::system_error(errno, std::system_category(), "forkpty");
     if (pid_ == 0) {
       setenv("TERM", "xterm-256color", 1);
       setenv("LC_ALL", "C.UTF-8", 1);
-      execl(path.c_str(), path.c_str(), "-p", root.c_str(), sites ? "--sites" : nullptr, nullptr);
+      execl(path.c_str(), path.c_str(), "-p", root.c_str(), nullptr);
       _exit(127);
     }
-    read_until("CURVE");  // the title of a column: the table is there
-    first_screen_s_ = now_s() - began_s;
     read_until("copied:");  // it measures
     reader_ = std::thread([this] {
       while (read_more(text_)) {
@@ -239,7 +226,6 @@ class LiveCowtop {
     const double rate = std::stod(last[1]) * 256 / std::stod(first[2]);
     check_seen(std::stoul(first[1]), processes, rate, to_be_seen);
   }
-  double first_screen_s() const { return first_screen_s_; }
 
  private:
   void read_until(const std::string& word) const {
@@ -256,7 +242,6 @@ class LiveCowtop {
 
   pid_t pid_ = 0;
   int terminal_ = -1;
-  double first_screen_s_ = 0;
   std::string text_;  // the last that was read; all of it when quitting
   std::atomic<bool> quitting_ = false;
   std::thread reader_;
@@ -271,11 +256,11 @@ struct Sizes {
 
 Sizes sizes_of(const Options& options) {
   if (options.quick) return {20, 0.1, 0.2, 2.5};
-  return {1000, 15, 5, options.real_time ? kHour : 120};
+  return {1000, 15, 5, 120};
 }
 
-Subject tree_of(int processes, std::size_t pages, int forks) {
-  return Subject(json{{"processes", processes}, {"pages", pages}, {"forks", forks}});
+Subject tree_of(int processes, std::size_t pages) {
+  return Subject(json{{"processes", processes}, {"pages", pages}});
 }
 
 // Shares of a CPU, in percent, one for each window.
@@ -316,7 +301,7 @@ void print_running(const std::string& group, const std::string& command, const R
 // All at the same time, for nothing happens: each one's CPU time is its own.
 void measure_idle(const Options& options, Report& report) {
   const int processes = sizes_of(options).processes;
-  const Subject tree = tree_of(processes, 0, 0);
+  const Subject tree = tree_of(processes, 0);
   Cowtop watching(tree);
   Cowtop recording(tree, Use::record);
   LiveCowtop live(tree);
@@ -328,7 +313,7 @@ void measure_idle(const Options& options, Report& report) {
   auto shown = look(live.pid());
   print_running("idle", "cowtop", watched.get(), report);
   print_running("idle", "cowtop record", recorded.get(), report);
-  print_running("live idle", "the live view", shown.get(), report);
+  print_running("idle", "the live view", shown.get(), report);
   for (Cowtop* cowtop : {&watching, &recording}) {
     cowtop->stop();
     cowtop->check_copies(processes, 0);
@@ -339,7 +324,7 @@ void measure_idle(const Options& options, Report& report) {
 void measure_copying(const Options& options, Report& report) {
   constexpr std::size_t kPages = 10;  // a second, of each
   const int processes = sizes_of(options).processes;
-  const Subject tree = tree_of(processes, kPages, 0);
+  const Subject tree = tree_of(processes, kPages);
   for (const auto& [command, use] :
        {std::pair("cowtop", Use::watch), std::pair("cowtop record", Use::record)}) {
     Cowtop cowtop(tree, use);
@@ -347,23 +332,6 @@ void measure_copying(const Options& options, Report& report) {
     cowtop.stop();
     cowtop.check_copies(processes, kPages * static_cast<std::size_t>(processes));
   }
-}
-
-void measure_live(const std::string& group, bool sites, const Options& options, Report& report) {
-  constexpr std::size_t kPages = 10;
-  const int processes = sizes_of(options).processes;
-  const Subject tree = tree_of(processes, kPages, 0);
-  LiveCowtop live(tree, sites);
-  print_running(group, "the live view", look_at(live.pid(), options), report);
-  live.check_copies(processes, kPages * static_cast<std::size_t>(processes));
-}
-
-void measure_first_screen(const Options& options, Report& report) {
-  const Subject tree = tree_of(sizes_of(options).processes, 0, 0);
-  std::vector<double> times(static_cast<std::size_t>(options.pairs));
-  for (double& time : times) time = 1000 * LiveCowtop(tree).first_screen_s();
-  report.goal({"live start: until the first screen", Goal::Bound::at_most, 200, "ms"},
-              median(times), bootstrap_median(times));
 }
 
 // What grows, by the hour: from the second half of the time.
@@ -404,8 +372,7 @@ Growth growth_of(const Cowtop& cowtop, double seconds) {
 struct Recorded {
   std::string group;
   Use use;
-  int processes;  // that copy
-  int forks;      // a second
+  int processes;
 };
 
 // All at the same time: what is looked at, memory and files, is each one's own.
@@ -416,9 +383,7 @@ void measure_recordings(const std::vector<Recorded>& all, const Options& options
     std::future<Growth> growth;
 
     Recording(const Recorded& what, double seconds)
-        : tree(tree_of(what.processes,
-                       kCopiesASecond / static_cast<std::size_t>(std::max(1, what.processes)),
-                       what.forks)),
+        : tree(tree_of(what.processes, kCopiesASecond / static_cast<std::size_t>(what.processes))),
           cowtop(tree, what.use),
           growth(std::async(std::launch::async, growth_of, std::cref(cowtop), seconds)) {}
   };
@@ -431,10 +396,8 @@ void measure_recordings(const std::vector<Recorded>& all, const Options& options
     const std::string& group = all[i].group;
     const Growth growth = recordings[i]->growth.get();
     const double peak = recordings[i]->cowtop.stop();
-    const int processes = all[i].processes;
     report.figure(group, "copies",
-                  recordings[i]->cowtop.check_copies(processes, processes > 0 ? kCopiesASecond : 1),
-                  "a second");
+                  recordings[i]->cowtop.check_copies(all[i].processes, kCopiesASecond), "a second");
     report.figure(group, "memory", growth.memory_mib, "MiB");
     report.figure(group, "memory at its peak", peak, "MiB");
     report.figure(group, "memory, growth", growth.memory_mib_an_hour, "MiB an hour");
@@ -446,7 +409,7 @@ void measure_recordings(const std::vector<Recorded>& all, const Options& options
 
 void measure_start(const Options& options, Report& report) {
   const int processes = sizes_of(options).processes;
-  const Subject tree = tree_of(processes, 0, 0);
+  const Subject tree = tree_of(processes, 0);
   std::vector<double> times(static_cast<std::size_t>(options.pairs));
   for (double& time : times) {
     Cowtop cowtop(tree);
@@ -466,33 +429,20 @@ void measure(const Options& options, Report& report) {
   report.setting("copying", "1,000 processes, each of which copies 10 pages a second");
   report.setting(
       "recording",
-      "the same, for 120 s instead of an hour (--real-time: for an hour): the rate is that of the "
-      "hour, and is read off the recording; memory is the least of the last sixth, between two "
-      "appends; growth is what that is more than at the half, by the hour; the goal is about the "
-      "peak, or what an hour comes to; beside the next three");
+      "the same, for 120 s; memory is the least of the last sixth, between two appends; growth is "
+      "what that is more than at the half, by the hour; the goal is about the peak, or what an "
+      "hour comes to");
   report.setting("recorded sites", "the same with --sites, of 20 processes");
-  report.setting("recorded sites of 1,000", "with --sites, of all of them");
-  report.setting("forking", "a process that forks, and waits for, up to 1,000 processes a second");
   report.setting("start", "the same as idle: from the start until it says that it is attached");
-  report.setting(
-      "live idle, live copying, live start",
-      "as idle, copying and start, with the live view in a terminal of 120 columns and 40 "
-      "rows; its start: until the headings of its table are there");
-  report.setting("live sites", "live copying with --sites, and no details on the screen");
   if (const std::string reason = cannot_observe(); !reason.empty()) {
     report.setting("not measured", reason);
     return;
   }
-  if (options.wants("live idle")) measure_idle(options, report);
+  if (options.wants("idle")) measure_idle(options, report);
   if (options.wants("copying")) measure_copying(options, report);
-  if (options.wants("live copying")) measure_live("live copying", false, options, report);
-  if (options.wants("live sites")) measure_live("live sites", true, options, report);
-  if (options.wants("live start")) measure_first_screen(options, report);
   std::vector<Recorded> recorded = {
-      {"recording", Use::record, sizes_of(options).processes, 0},
-      {"recorded sites", Use::record_sites, 20, 0},
-      {"recorded sites of 1,000", Use::record_sites, sizes_of(options).processes, 0},
-      {"forking", Use::record, 0, 1000},  // so many that most ends are summed in the first half
+      {"recording", Use::record, sizes_of(options).processes},
+      {"recorded sites", Use::record_sites, 20},
   };
   std::erase_if(recorded, [&](const Recorded& each) { return !options.wants(each.group); });
   measure_recordings(recorded, options, report);
@@ -506,7 +456,7 @@ int main(int argc, char** argv) {
   return cowshed::bench::run_program(argc, argv,
                                      {.name = "own_cost",
                                       .question = "what cowtop itself takes",
-                                      .pairs = 9,
+                                      .pairs = 4,
                                       .measure = cowshed::bench::measure,
                                       .make_work = cowshed::bench::make_work});
 }

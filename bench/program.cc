@@ -48,9 +48,6 @@ int run(int argc, char** argv, const Program& program) {
   std::string configuration;
   CLI::App app(program.question, program.name);
   app.add_flag("--quick", options.quick, "tiny sizes and few pairs: that it runs, not how fast");
-  app.add_flag("--real-time", options.real_time,
-               "an hour's recording takes an hour, ten minutes of use ten minutes")
-      ->excludes("--quick");
   app.add_option("--pairs", options.pairs, "pairs of measurements per comparison")
       ->default_str(std::to_string(program.pairs))
       ->check(CLI::Range(1, std::numeric_limits<int>::max()).description(""));

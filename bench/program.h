@@ -9,8 +9,7 @@
 namespace cowshed::bench {
 
 struct Options {
-  bool quick = false;      // tiny sizes: that it runs, not how fast
-  bool real_time = false;  // what is told by the minute or hour takes that long
+  bool quick = false;  // tiny sizes: that it runs, not how fast
   int pairs = 0;
   std::string only;  // groups whose name contains this
 

@@ -52,8 +52,7 @@ std::string size_name(std::size_t bytes) {
 }
 
 Report::Report(std::string benchmark, std::string question)
-    : content_({{"schema", "cowshed.bench/1"},
-                {"benchmark", std::move(benchmark)},
+    : content_({{"benchmark", std::move(benchmark)},
                 {"question", std::move(question)},
                 {"machine", describe_machine()},
                 {"settings", json::array()},

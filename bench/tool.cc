@@ -18,14 +18,6 @@
 namespace cowshed::bench {
 namespace {
 
-std::array<int, 2> make_pipe() {
-  std::array<int, 2> ends = {};
-  if (pipe2(ends.data(), O_CLOEXEC) != 0) {
-    throw std::system_error(errno, std::system_category(), "pipe2");
-  }
-  return ends;
-}
-
 bool read_more(int fd, std::string& text) {
   std::array<char, 4096> buffer;
   const ssize_t got = read(fd, buffer.data(), buffer.size());
@@ -36,28 +28,22 @@ bool read_more(int fd, std::string& text) {
 }  // namespace
 
 Tool::Tool(std::vector<std::string> command) : name_(command.front()) {
-  const auto output = make_pipe();
-  const auto control = make_pipe();
-  const auto answer = make_pipe();
+  std::array<int, 2> output = {};
+  if (pipe2(output.data(), O_CLOEXEC) != 0) {
+    throw std::system_error(errno, std::system_category(), "pipe2");
+  }
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_adddup2(&actions, output[1], STDOUT_FILENO);
   posix_spawn_file_actions_adddup2(&actions, output[1], STDERR_FILENO);
-  // Above what is dup2'ed to, or one would overwrite another's source.
-  const int control_copy = fcntl(control[0], F_DUPFD_CLOEXEC, 10);
-  const int answer_copy = fcntl(answer[1], F_DUPFD_CLOEXEC, 10);
-  posix_spawn_file_actions_adddup2(&actions, control_copy, kControlFd);
-  posix_spawn_file_actions_adddup2(&actions, answer_copy, kAnswerFd);
   std::vector<char*> arguments;
   arguments.reserve(command.size() + 1);
   for (std::string& argument : command) arguments.push_back(argument.data());
   arguments.push_back(nullptr);
   const int error = posix_spawnp(&pid_, arguments[0], &actions, nullptr, arguments.data(), environ);
   posix_spawn_file_actions_destroy(&actions);
-  for (const int fd : {output[1], control[0], answer[1], control_copy, answer_copy}) close(fd);
+  close(output[1]);
   output_ = output[0];
-  control_ = control[1];
-  answer_ = answer[0];
   if (error != 0) throw std::runtime_error(name_ + " cannot be started");
 }
 
@@ -66,7 +52,7 @@ Tool::~Tool() {
     kill(pid_, SIGKILL);
     waitpid(pid_, nullptr, 0);
   }
-  for (const int fd : {output_, control_, answer_}) close(fd);
+  close(output_);
 }
 
 void Tool::wait_for(const std::string& text) {
@@ -76,13 +62,6 @@ void Tool::wait_for(const std::string& text) {
                                            text.substr(0, text.find('\n')),
                                            text_.empty() ? "nothing" : text_));
     }
-  }
-}
-
-void Tool::ping() const {
-  std::string answer;
-  if (write(control_, "ping\n", 5) < 0 || !read_more(answer_, answer)) {
-    throw std::runtime_error(name_ + " did not answer");
   }
 }
 

@@ -10,10 +10,6 @@ namespace cowshed::bench {
 // A program that runs until SIGINT; all that it writes is kept.
 class Tool {
  public:
-  // Where it finds the ends of two pipes: what we ask, and where it answers.
-  static constexpr int kControlFd = 3;
-  static constexpr int kAnswerFd = 4;
-
   // Throws std::runtime_error when it cannot be started.
   explicit Tool(std::vector<std::string> command);
   ~Tool();
@@ -24,9 +20,6 @@ class Tool {
 
   // Throws std::runtime_error when it ends without.
   void wait_for(const std::string& text);
-
-  // perf answers when its events are on.
-  void ping() const;
 
   // What it wrote.
   const std::string& read_to_end();
@@ -39,8 +32,6 @@ class Tool {
   std::string name_;
   pid_t pid_ = 0;
   int output_;
-  int control_;
-  int answer_;
   std::string text_;
   double memory_mib_ = 0;
 };

@@ -20,9 +20,9 @@ using nlohmann::json;
 
 constexpr int kRounds = 8;  // of fresh processes: two of the same differ by more than their samples
 
-class LaunchWork final : public SubjectWork {
+class StartWork final : public SubjectWork {
  public:
-  explicit LaunchWork(const json& configuration) : method_(configuration["method"]) {
+  explicit StartWork(const json& configuration) : method_(configuration["method"]) {
     if (configuration["memory"] != "none") holder_.emplace(configuration);
     for (int i = 0; i < 5; ++i) starter_.measure(method_);  // warm
   }
@@ -39,7 +39,7 @@ class LaunchWork final : public SubjectWork {
 };
 
 std::unique_ptr<SubjectWork> make_work(const json& configuration) {
-  return std::make_unique<LaunchWork>(configuration);
+  return std::make_unique<StartWork>(configuration);
 }
 
 struct Method {
@@ -49,11 +49,11 @@ struct Method {
 };
 
 // A fresh process of each, in turns; both times of each sample.
-void measure_method(const Method& method, std::size_t small, std::size_t large,
-                    const Options& options, Report& report) {
+void measure_method(const Method& method, const std::string& memory, std::size_t small,
+                    std::size_t large, const Options& options, Report& report) {
   const auto none = json{{"memory", "none"}, {"method", method.rival}};
   const auto with = [&](std::size_t bytes) {
-    json configuration = Holding{"arena", "array", bytes}.configuration();
+    json configuration = Holding{memory, "array", bytes}.configuration();
     configuration["method"] = method.name;
     return configuration;
   };
@@ -83,7 +83,7 @@ void measure_method(const Method& method, std::size_t small, std::size_t large,
     append(cycles, of_round);
   }
   for (const auto& [what, samples] : {std::pair("begin", &begins), std::pair("cycle", &cycles)}) {
-    const std::string group = fmt::format("{}/{}", method.name, what);
+    const std::string group = fmt::format("{}/{}/{}", memory, method.name, what);
     for (const auto& [name, values] : *samples) {
       report.figure(group, name, median(values), "us");
     }
@@ -91,7 +91,7 @@ void measure_method(const Method& method, std::size_t small, std::size_t large,
     const Comparison cost = compare(samples_of(*samples, size_name(large)), rival);
     const Comparison flat =
         compare(samples_of(*samples, size_name(large)), samples_of(*samples, size_name(small)));
-    if (std::strcmp(what, "begin") == 0) {
+    if (memory == "arena" && std::strcmp(what, "begin") == 0) {
       report.goal({fmt::format("{}: {} to {}", group, size_name(large), method.rival),
                    Goal::Bound::at_most, method.most, "", group},
                   cost.ratio, cost.interval);
@@ -113,13 +113,18 @@ void measure(const Options& options, Report& report) {
       fmt::format("from the call to the first line of the worker's function; each time is {}",
                   kRepeatSetting));
   report.setting("cycle", "from the call until the worker has been reaped and its value is there");
-  report.setting("bare fork", std::string(kBareForkSetting) + " in a process without an arena");
-  report.setting("posix_spawn", kPosixSpawnSetting);
+  report.setting("bare fork", "fork(), _exit(), waitpid() in a process without an arena");
+  report.setting("posix_spawn", "of this program, whose main() writes the time to a pipe and ends");
+  report.setting("heap", kHeapSetting);
   if (!options.quick) touch_memory(1_GiB);
-  for (const Method& method :
-       {Method{"fork", "bare fork", 1.5}, Method{"forkserver", "bare fork", 2},
-        Method{"spawn", "posix_spawn", 1.3}}) {
-    if (options.wants(method.name)) measure_method(method, small, large, options, report);
+  for (const std::string memory : {"arena", "heap"}) {
+    for (const Method& method :
+         {Method{"fork", "bare fork", 1.5}, Method{"forkserver", "bare fork", 2},
+          Method{"spawn", "posix_spawn", 1.3}}) {
+      if (options.wants(memory + "/" + method.name)) {
+        measure_method(method, memory, small, large, options, report);
+      }
+    }
   }
 }
 
@@ -127,15 +132,13 @@ void measure(const Options& options, Report& report) {
 }  // namespace cowshed::bench
 
 int main(int argc, char** argv) {
-  if (const auto code = cowshed::bench::is_worker(argc, argv, {cowshed::bench::begin_task})) {
-    return *code;
-  }
+  if (const auto code = cowshed::bench::is_worker(argc, argv)) return *code;
   const cowshed::Runtime runtime(argc, argv);
   return cowshed::bench::run_program(
       argc, argv,
-      {.name = "launch",
+      {.name = "start",
        .question = "how long a worker takes to start by fork, spawn and forkserver",
-       .pairs = 31,
+       .pairs = 4,
        .measure = cowshed::bench::measure,
        .make_work = cowshed::bench::make_work});
 }

@@ -203,9 +203,9 @@ void measure(const Options& options, Report& report) {
 int main(int argc, char** argv) {
   return cowshed::bench::run_program(
       argc, argv,
-      {.name = "fork_latency",
+      {.name = "fork",
        .question = "how long fork() takes with much data in a frozen arena, against none",
-       .pairs = 31,
+       .pairs = 8,
        .measure = cowshed::bench::measure,
        .make_work = cowshed::bench::make_work});
 }
