@@ -102,7 +102,7 @@ TEST_F(Times, AreNotKnownUnlessTheyAreAskedFor) {
 // taskstats times wp_page_copy, of which the fault consists for the most part.  Ours is the whole
 // fault, so it is more; how much more is the kernel's affair: three times as long would be strange,
 // ten times as long wrong.  Its clock stands still while a tick is late (see most_unseen() in
-// bench/taskstats.h), so that it may be short by a little.
+// tests/support/taskstats.h), so that it may be short by a little.
 TEST_F(Times, AreThoseOfTaskstatsAndTheRestOfTheFault) {
   constexpr const char* kDelayAccounting = "/proc/sys/kernel/task_delayacct";
   if (access(kDelayAccounting, F_OK) != 0) {

@@ -11,9 +11,9 @@
 #include <tuple>
 #include <unistd.h>
 
-#include <cowshed/bench/taskstats.h>
 #include <cowshed/tests/support/conditions.h>
 #include <cowshed/tests/support/setting.h>
+#include <cowshed/tests/support/taskstats.h>
 
 #include "kernel_counts.h"
 #include "subject.h"
@@ -101,8 +101,8 @@ class GroundTruth : public ::testing::Test {
       const auto instead = copied_instead(truth.per_unit, n, idle.measured, busy.measured);
       const auto expected = static_cast<std::int64_t>(truth.per_unit.wpcopy) * n + instead;
       const auto counted = delta(idle.wpcopy->count, busy.wpcopy->count);
-      EXPECT_GE(counted, expected - bench::most_unseen(busy.wpcopy->count)) << "taskstats";
-      EXPECT_LE(counted, expected + bench::most_unseen(idle.wpcopy->count)) << "taskstats";
+      EXPECT_GE(counted, expected - most_unseen(busy.wpcopy->count)) << "taskstats";
+      EXPECT_LE(counted, expected + most_unseen(idle.wpcopy->count)) << "taskstats";
     }
   }
 
@@ -196,8 +196,8 @@ TEST_F(GroundTruth, ThreadsThatWriteToTheSamePagesAtOnce) {
     // Whoever is too late may have a copy by then, which is thrown away; wp_page_copy() of
     // mm/memory.c has counted it.
     const std::int64_t begun = delta(idle.wpcopy->count, busy.wpcopy->count);
-    EXPECT_GE(begun, copied - bench::most_unseen(busy.wpcopy->count));
-    EXPECT_LE(begun, tried + bench::most_unseen(busy.wpcopy->count));
+    EXPECT_GE(begun, copied - most_unseen(busy.wpcopy->count));
+    EXPECT_LE(begun, tried + most_unseen(busy.wpcopy->count));
   }
 }
 

@@ -132,7 +132,7 @@ SubjectRun run_subject(Probe& probe, const std::string& kind, long n,
   }
   SubjectRun run;
   const pid_t measured = await_done(out.read, meanwhile);
-  run.wpcopy = bench::wp_copies(measured);
+  run.wpcopy = wp_copies(measured);
   const Snapshot alive = must(probe.snapshot());
   merge(processes, alive);
   if (observe) observe(alive);  // it may have been too quick to be seen before

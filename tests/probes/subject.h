@@ -9,8 +9,8 @@
 #include <utility>
 #include <vector>
 
-#include <cowshed/bench/taskstats.h>
 #include <cowshed/probes/probe.h>
+#include <cowshed/tests/support/taskstats.h>
 
 namespace cowshed::test {
 
@@ -32,10 +32,10 @@ std::string cannot_probe();
 
 // What a run of ground_truth_subject did, seen by the probes and by the kernel's own accounting.
 struct SubjectRun {
-  std::vector<ProcessCounts> processes;   // final counts, by id
-  ProcessCounts measured;                 // final
-  ProcessCounts while_alive;              // the measured process, when all was done but its exit
-  std::optional<bench::WpCopies> wpcopy;  // taskstats, at the same moment
+  std::vector<ProcessCounts> processes;  // final counts, by id
+  ProcessCounts measured;                // final
+  ProcessCounts while_alive;             // the measured process, when all was done but its exit
+  std::optional<WpCopies> wpcopy;        // taskstats, at the same moment
   Losses losses;
   ProbeOverhead overhead;
 };

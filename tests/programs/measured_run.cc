@@ -3,8 +3,8 @@
 #include <gtest/gtest.h>
 #include <iostream>
 
-#include <cowshed/bench/taskstats.h>
 #include <cowshed/tests/programs/measured_run.h>
+#include <cowshed/tests/support/taskstats.h>
 
 namespace cowshed::test {
 namespace {
@@ -69,7 +69,7 @@ void expect_agreement(const MeasuredRun& run) {
     const auto independent = static_cast<std::int64_t>(found->second);
     const auto least = process.at("copied_anon_pages").get<std::int64_t>() +
                        process.at("zero_page_writes").get<std::int64_t>();
-    EXPECT_LE(least, independent + bench::most_unseen(found->second) + kAfterItsAccount) << process;
+    EXPECT_LE(least, independent + most_unseen(found->second) + kAfterItsAccount) << process;
     // The command is measured from a moment after its fork, which a sanitizer fills.
     if (process.at("role") == "root") continue;
     EXPECT_GE(least + process.at("copied_file_pages").get<std::int64_t>(), independent) << process;

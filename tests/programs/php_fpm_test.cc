@@ -70,9 +70,9 @@ TEST_F(PhpFpm, AWorkerReadsOpcachesTableAndCopiesNothingOfIt) {
   server.read_until("ready to handle connections");
   const pid_t worker = pid_of(fastcgi(socket, script));  // compiles it
   ASSERT_GT(worker, 0);
-  const auto before = bench::wpcopy_count(worker).value_or(0);
+  const auto before = wpcopy_count(worker).value_or(0);
   ASSERT_EQ(pid_of(fastcgi(socket, script)), worker);
-  const auto for_reading = bench::wpcopy_count(worker).value_or(0) - before;
+  const auto for_reading = wpcopy_count(worker).value_or(0) - before;
   ::kill(server.pid(), SIGTERM);
   const MeasuredRun measured = finish(server);
   const Json& ours = measured.process(worker);

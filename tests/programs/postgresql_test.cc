@@ -49,7 +49,7 @@ TEST_F(PostgreSql, ABackendCopiesMostWhenItExits) {
   said += client.read_until("\n").out;
   const pid_t backend = pid_of(said);
   ASSERT_GT(backend, 0) << said;
-  const auto before_its_end = static_cast<double>(bench::wpcopy_count(backend).value_or(0));
+  const auto before_its_end = static_cast<double>(wpcopy_count(backend).value_or(0));
   ::kill(backend, SIGTERM);
   client.finish();
   ::kill(server.pid(), SIGINT);

@@ -44,9 +44,7 @@ TEST_F(PythonPool, CopiesToCountReferences) {
                          kOften));
   const pid_t worker = pid_of(pool.read_until("\n").out);
   ASSERT_GT(worker, 0);
-  const auto copies = [worker] {
-    return static_cast<double>(bench::wpcopy_count(worker).value_or(0));
-  };
+  const auto copies = [worker] { return static_cast<double>(wpcopy_count(worker).value_or(0)); };
   const double first = copies();
   go_on();
   pool.read_until("has read nothing");

@@ -49,8 +49,7 @@ void RealProgram::SetUp() {
   if (const std::string reason = cannot_probe(); !reason.empty()) GTEST_SKIP() << reason;
   if (::geteuid() != 0) GTEST_SKIP() << "needs root, to ask taskstats";
   delay_accounting_.emplace("/proc/sys/kernel/task_delayacct", "1");
-  if (!bench::wpcopy_count(::getpid()))
-    GTEST_SKIP() << "this kernel's taskstats does not count copies";
+  if (!wpcopy_count(::getpid())) GTEST_SKIP() << "this kernel's taskstats does not count copies";
   folder_ = fs::temp_directory_path() / ("real_programs." + std::to_string(::getpid()));
   fs::create_directory(folder_);
   accounts_.emplace();

@@ -8,10 +8,10 @@
 #include <utility>
 #include <vector>
 
-#include <cowshed/bench/taskstats.h>
 #include <cowshed/tests/programs/measured_run.h>
 #include <cowshed/tests/support/setting.h>
 #include <cowshed/tests/support/subprocess.h>
+#include <cowshed/tests/support/taskstats.h>
 
 // What cowtop says of programs that were written elsewhere, against taskstats: what the kernel
 // itself has counted of each process by its end, and of some between two requests.  All thresholds
@@ -49,7 +49,7 @@ class RealProgram : public ::testing::Test {
  private:
   std::vector<std::string> needs_;
   std::optional<Setting> delay_accounting_;
-  std::optional<bench::ExitAccounts> accounts_;
+  std::optional<ExitAccounts> accounts_;
   std::filesystem::path folder_;
 };
 

@@ -35,9 +35,9 @@ std::string WsgiServer::get(const std::string& path) const {
 }
 
 double WsgiServer::copies_of_request(const std::string& path, pid_t worker) const {
-  const auto before = static_cast<double>(bench::wpcopy_count(worker).value_or(0));
+  const auto before = static_cast<double>(wpcopy_count(worker).value_or(0));
   EXPECT_EQ(pid_of(get(path)), worker);
-  return static_cast<double>(bench::wpcopy_count(worker).value_or(0)) - before;
+  return static_cast<double>(wpcopy_count(worker).value_or(0)) - before;
 }
 
 Json WsgiServer::worker_of(const std::vector<std::string>& server, const std::string& ready) {

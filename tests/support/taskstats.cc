@@ -1,5 +1,3 @@
-#include "taskstats.h"
-
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -14,7 +12,9 @@
 #include <system_error>
 #include <unistd.h>
 
-namespace cowshed::bench {
+#include <cowshed/tests/support/taskstats.h>
+
+namespace cowshed::test {
 namespace {
 
 struct Request {
@@ -186,4 +186,4 @@ const std::map<pid_t, std::uint64_t>& ExitAccounts::wpcopy_counts() {
   return counts_;
 }
 
-}  // namespace cowshed::bench
+}  // namespace cowshed::test

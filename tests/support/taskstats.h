@@ -8,7 +8,7 @@
 
 // The kernel's own count of copies (wp_page_copy in mm/memory.c), kept per task where
 // kernel.task_delayacct is on.  Not in it: copies of private file pages that were not read before.
-namespace cowshed::bench {
+namespace cowshed::test {
 
 // How often, and how long the process waited for it.
 struct WpCopies {
@@ -51,4 +51,4 @@ class ExitAccounts {
   std::map<pid_t, std::uint64_t> counts_;
 };
 
-}  // namespace cowshed::bench
+}  // namespace cowshed::test
