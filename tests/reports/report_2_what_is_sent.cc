@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <memory_resource>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,70 +17,11 @@
 #include <cowshed/share/transfer_report.h>
 #include <cowshed/share/workers.h>
 
-#include "old_way.h"
-
 namespace cowshed {
 namespace {
 
 using nlohmann::json;
 using testing::HasSubstr;
-
-TEST(WhatIsSent, TheOldWaySaysNothing) {
-  const auto old = test::run_old_way({"/usr/bin/python3", EXAMPLE}, std::chrono::seconds(60));
-  EXPECT_EQ(old.exit_status, 0) << old.err;
-  EXPECT_EQ(old.out + old.err, "");
-}
-
-TEST(WhatIsSent, OfTheOldWayByPickled) {
-  const auto counted =
-      test::run_old_way({"/usr/bin/python3", PICKLED, "--json", "--start-method", "all", EXAMPLE},
-                        std::chrono::seconds(100));
-  ASSERT_EQ(counted.exit_status, 0) << counted.err;
-  const json report = counted.json();
-  for (const json& run : report["runs"]) {
-    const std::string method = run["start_method"];
-    std::uint64_t objects = 0;
-    std::uint64_t bytes = 0;
-    for (const json& channel : run["channels"]) {
-      if (channel["transfer"] == "Process start") {
-        objects += channel["objects"].get<std::uint64_t>();
-        bytes += channel["bytes"].get<std::uint64_t>();
-      }
-    }
-    test::tell("multiprocessing, " + method + ": a start sends " + std::to_string(objects) +
-               " objects, " + std::to_string(bytes) + " bytes");
-    if (method == "fork") {
-      EXPECT_EQ(objects, 0U);
-    } else {
-      EXPECT_GT(objects, 600'000U) << "the whole of what fork inherits";
-      EXPECT_GT(bytes, 9'000'000U);
-    }
-  }
-}
-
-TEST(WhatIsSent, TheOldWayModifiesWhatIsOnlyRead) {
-  const auto old = test::run_python(R"(
-import json, os
-def private_bytes():
-    with open("/proc/self/smaps_rollup") as file:
-        return sum(int(line.split()[1]) for line in file if line.startswith("Private_Dirty")) << 10
-words = [str(i) * 3 for i in range(300_000)]
-reader, writer = os.pipe()
-if os.fork() == 0:
-    before = private_bytes()
-    length = sum(len(word) for word in words)  # only reads
-    os.write(writer, json.dumps({"written": private_bytes() - before}).encode())
-    os._exit(0)
-os.wait()
-print(os.read(reader, 1000).decode())
-)",
-                                    std::chrono::seconds(60));
-  ASSERT_EQ(old.exit_status, 0) << old.err;
-  const std::uint64_t written = old.json()["written"];
-  test::tell("Python: reading a list in a forked child wrote to " + std::to_string(written >> 20U) +
-             " MiB of it, and nothing said so");
-  EXPECT_GT(written, 10_MiB) << "the old failure is gone";
-}
 
 using Words = std::pmr::vector<std::pmr::string>;
 
@@ -117,7 +59,6 @@ TEST(WhatIsSent, WithCowshedOneCallSaysIt) {
   queries.close();
   EXPECT_TRUE(worker.wait().value().at(0).ok());
   const TransferReport report = transfer_report();
-  test::tell(to_table(report));
   const json sent = json::parse(to_json(report));
   bool said_queries = false;
   bool said_index = false;
@@ -156,7 +97,6 @@ TEST(WhatIsSent, WithCowshedTheSameStartByForkAndBySpawn) {
     }
   }
   const TransferReport report = transfer_report();
-  test::tell(to_table(report));
   const auto sent = [&](const std::string& origin, const std::string& name) -> TransferSource {
     for (const TransferSource& source : report.sources) {
       if (source.origin == origin && source.name == name) {
@@ -197,7 +137,6 @@ TEST(WhatIsSent, WithCowshedAWriteToWhatIsSharedIsNamed) {
   const auto write = [](const Words& words) { const_cast<Words&>(words).clear(); };
   auto writer = start({.name = "writer"}, write, ref).value();
   const auto exits = writer.wait().value();
-  test::tell("cowshed: " + exits.at(0).error);
   EXPECT_FALSE(exits.at(0).ok());
   EXPECT_THAT(exits.at(0).error, HasSubstr("wrote to frozen arena 'words'"));
 }

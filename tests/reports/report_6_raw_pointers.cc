@@ -1,7 +1,6 @@
 // The report: sharing by id()/raw pointer with ref()/deref() works only if the object lived before
 // the fork, breaks for temporaries, and leaves clean-up by hand.
 
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <optional>
 #include <string>
@@ -12,58 +11,8 @@
 #include <cowshed/share/registry.h>
 #include <cowshed/share/workers.h>
 
-#include "old_way.h"
-
 namespace cowshed {
 namespace {
-
-using testing::StartsWith;
-
-TEST(RawPointers, TheOldWay) {
-  const auto old = test::run_python(R"(
-import ctypes, json, os
-
-def ref(value):
-    return id(value)
-
-def deref(address):
-    return ctypes.cast(address, ctypes.py_object).value
-
-# The signal that ended a child that derefs an address, or what it read.  What `make` returns is
-# made after the fork.
-def child(address, make=None):
-    reader, writer = os.pipe()
-    answer_reader, answer_writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        address = address or int(os.read(reader, 100))
-        os.write(answer_writer, str(len(deref(address))).encode())
-        os._exit(0)
-    if make:
-        keep = make()
-        os.write(writer, str(ref(keep)).encode())
-    status = os.waitpid(pid, 0)[1]
-    if os.WIFSIGNALED(status):
-        return f"signal {os.WTERMSIG(status)}"
-    return os.read(answer_reader, 100).decode()
-
-early = bytes(10_000_000)
-def temporary():
-    return ref(bytes(10_000_000))  # gone when this returns
-print(json.dumps({"early": child(ref(early)),
-                  "late": child(None, lambda: bytes(20_000_000)),
-                  "temporary": child(temporary())}))
-)",
-                                    std::chrono::seconds(60));
-  ASSERT_EQ(old.exit_status, 0) << old.err;
-  const auto ends = old.json();
-  test::tell("Python, id(): made before the fork: " + ends["early"].get<std::string>() +
-             " bytes; made after it: " + ends["late"].get<std::string>() +
-             "; a temporary: " + ends["temporary"].get<std::string>());
-  EXPECT_EQ(ends["early"], "10000000");
-  EXPECT_THAT(ends["late"].get<std::string>(), StartsWith("signal")) << "the old failure is gone";
-  EXPECT_NE(ends["temporary"], "10000000") << "the old failure is gone";
-}
 
 struct Word {
   std::array<char, 100> text;
@@ -120,11 +69,6 @@ TEST(RawPointers, WithCowshedEveryReferenceIsTheObjectOrAClearError) {
   const auto published_late = publish("published late", word);
   ASSERT_TRUE(published_late);
 
-  test::tell("cowshed::Ref: made before the fork: " + std::string(reader.read(made_early)) +
-             "; made after it: " + std::string(reader.read(*made_late)) +
-             "; published after it: " + std::string(reader.read(*published_late)) +
-             "; withdrawn: " + std::string(reader.read(withdrawn)) +
-             "; none: " + std::string(reader.read({})));
   EXPECT_EQ(reader.read(made_early), "the object");
   EXPECT_EQ(reader.read(*made_late), "published_too_late");
   EXPECT_EQ(reader.read(*published_late), "published_too_late");
