@@ -15,8 +15,11 @@
 #include <cowshed/share/image.h>
 #include <cowshed/share/image_format.h>
 #include <cowshed/share/registry.h>
+#include <cowshed/tests/tools/recordings.h>
+#include <cowshed/tools/cowtop/recorder.h>
+#include <cowshed/tools/cowtop/recording.h>
 
-// make_seeds FOLDER: what the fuzzers begin with, made by the library itself.
+// make_seeds FOLDER: what the fuzzers begin with, made by the library and by cowtop's recorder.
 namespace {
 
 using namespace cowshed;
@@ -78,6 +81,25 @@ void make_channel(const fs::path& path, ChannelForm form) {
   write(path, constants);
 }
 
+// A recording, as recording_fuzzer.cc takes it, in both its forms.
+void make_recording(const fs::path& folder) {
+  using namespace cowshed::cowtop;
+  const TestFolder scratch;
+  const std::string path = scratch / "recording";
+  auto recorder = Recorder::start(OutputFile::open(path).value(), {}).value();
+  auto measurement = full_measurement();
+  bool written = static_cast<bool>(recorder.append(measurement));
+  measurement.processes[1].copied_anon_pages = 1000;
+  measurement.processes[1].sampled->sites.clear();
+  written = recorder.end(measurement, 1) && written;
+  if (!written) std::exit(EXIT_FAILURE);
+  write_file(folder / "file", std::string(1, '\0') + contents_of(path));
+  std::string lines = "L";
+  auto reader = ZstdLineReader::open(InputFile::open(path).value()).value();
+  while (const auto line = reader.next().value()) lines += *line;
+  write_file(folder / "lines", lines);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -86,7 +108,7 @@ int main(int argc, char** argv) {
     return EXIT_FAILURE;
   }
   const fs::path folder = argv[1];
-  for (const char* kind : {"image", "channel"}) {
+  for (const char* kind : {"image", "channel", "recording"}) {
     fs::remove_all(folder / kind);
     fs::create_directories(folder / kind);
   }
@@ -95,5 +117,6 @@ int main(int argc, char** argv) {
   make_image(folder / "image/holes", 3, true);
   make_channel(folder / "channel/general", ChannelForm::general);
   make_channel(folder / "channel/single", ChannelForm::single_producer_single_consumer);
+  make_recording(folder / "recording");
   return EXIT_SUCCESS;
 }
