@@ -1,24 +1,53 @@
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <gtest/gtest.h>
+#include <map>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <sys/types.h>
 #include <utility>
 #include <vector>
 
-#include <cowshed/tests/programs/measured_run.h>
 #include <cowshed/tests/support/setting.h>
 #include <cowshed/tests/support/subprocess.h>
 #include <cowshed/tests/support/taskstats.h>
 
-// What cowtop says of programs that were written elsewhere, against taskstats: what the kernel
-// itself has counted of each process by its end, and of some between two requests.  All thresholds
-// are its figures: of the same run, or of the same program that leaves one thing out.
 namespace cowshed::test {
 
 inline constexpr const char* kPython = "/usr/bin/python3";
+
+// What cowtop says of a program, and the questions that the tests have about that.
+using Json = nlohmann::json;
+
+struct MeasuredRun {
+  Json report;                                 // cowtop's
+  std::map<pid_t, std::uint64_t> independent;  // copies, by taskstats, of each process
+
+  const Json& process(pid_t pid) const;
+  pid_t child() const;  // the last that the command itself forked
+  double copies(pid_t pid) const;
+};
+
+// Each process of the run, by cowtop and by the kernel.
+void expect_agreement(const MeasuredRun& run);
+
+double share(const Json& process, const std::string& pattern);
+// But for what chance does to the share of a process's samples.
+void expect_share(const Json& process, const std::string& pattern, double least, double most);
+// The code site has copied about what the kernel counted.
+void expect_copies(const Json& site, const Json& process, double least, double most);
+
+// Whether the function is on the site's stack.
+bool calls(const Json& site, const std::string& function);
+// Those with most copies, first.  Of a code site "function (module)", of its place or, where that
+// has no name, the nearest caller's that has one; "?? (module)" where none has.
+std::vector<std::string> places(const Json& process, std::size_t most);
+std::vector<std::string> mappings(const Json& process, std::size_t most = SIZE_MAX);
+std::vector<std::string> patterns(const Json& process);
 
 // The number after "ready " in what a program printed; 0: there is none.
 pid_t pid_of(const std::string& out);

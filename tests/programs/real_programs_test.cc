@@ -1,0 +1,433 @@
+#include <csignal>
+#include <filesystem>
+#include <functional>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cowshed/tests/programs/real_program.h>
+
+// What cowtop says of programs that were written elsewhere, against taskstats.  All limits are
+// figures of taskstats: of the same run, or of the same program that leaves one thing out.
+namespace cowshed::test {
+namespace {
+
+using ::testing::AnyOf;
+using ::testing::Contains;
+using ::testing::Each;
+using ::testing::ElementsAre;
+using ::testing::ElementsAreArray;
+using ::testing::EndsWith;
+using ::testing::HasSubstr;
+using ::testing::Matcher;
+using ::testing::Not;
+using ::testing::StartsWith;
+using ::testing::UnorderedElementsAre;
+using ::testing::UnorderedElementsAreArray;
+
+using Command = std::vector<std::string>;
+
+constexpr const char* kGunicorn = "/usr/bin/gunicorn";
+constexpr const char* kRuby = "/usr/bin/ruby";
+constexpr const char* kPhp = "/usr/bin/php8.2";
+constexpr const char* kPhpFpm = "/usr/sbin/php-fpm8.2";
+constexpr const char* kPostgres = "/usr/lib/postgresql/15/bin/postgres";
+constexpr const char* kInitdb = "/usr/lib/postgresql/15/bin/initdb";
+constexpr const char* kPsql = "/usr/bin/psql";
+
+// The server of a program with a list of 300,000 strings, whose one worker answers "ready PID" on
+// the socket that it is given: GET /none reads nothing, GET /all the whole list.
+struct Server {
+  const char* name;
+  const char* program;
+  std::string file;  // written to app.py
+  std::function<Command(const std::string& folder)> command;
+  const char* up;                            // what it says when it accepts
+  const char* period;                        // one copy in so many is sampled
+  std::vector<std::string> patterns;         // the first ones
+  std::vector<Matcher<std::string>> places;  // those with most copies
+  std::vector<Matcher<std::string>> mappings;
+};
+
+const std::vector<Server>& servers() {
+  static const std::vector<Server> all = {
+      {"Gunicorn",
+       kGunicorn,
+       R"(
+import os
+items = [str(i) + 'x' * 10 for i in range(300000)]
+def application(environ, start_response):
+    which = items if environ['PATH_INFO'] == '/all' else []
+    total = sum(len(item) for item in which)
+    start_response('200 OK', [])
+    return [f'ready {os.getpid()}\n'.encode()]
+)",
+       [](const std::string& folder) -> Command {
+         return {kPython,   kGunicorn, "--preload", "-w", "1", "-b", "unix:" + folder + "/socket",
+                 "--chdir", folder,    "app"};
+       },
+       "Booting worker",
+       "8",
+       {"reference count", "garbage collector"},
+       // The request; then, at the worker's end, what is collected, and its modules.
+       {StartsWith("_PyEval_EvalFrameDefault ("), StartsWith("PyGC_Collect ("),
+        StartsWith("_PyModule_ClearDict (")},
+       {"anonymous", "[heap]", EndsWith("/python3.11")}},
+      {"PythonPool",
+       kPython,
+       R"(
+import multiprocessing, os, signal, socket, sys
+items = [str(i) + 'x' * 10 for i in range(300000)]
+def work(_):
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(sys.argv[1])
+    server.listen()
+    print('listens', flush=True)
+    while True:
+        link = server.accept()[0]
+        path = link.recv(4096).split()[1]
+        sum(len(item) for item in (items if path == b'/all' else []))
+        link.sendall(f'ready {os.getpid()}\n'.encode())
+        link.close()
+        if path == b'/end': return
+with multiprocessing.get_context('fork').Pool(1) as pool:
+    pool.map(work, [0])
+)",
+       [](const std::string& folder) -> Command {
+         return {kPython, folder + "/app.py", folder + "/socket"};
+       },
+       "listens",
+       "4",  // so often that the mappings with some 40 copies stand out from those with one
+       {"reference count"},
+       // All others are of a few copies, and not the same from run to run.
+       {StartsWith("_PyEval_EvalFrameDefault (python3")},
+       {"anonymous", "[heap]", EndsWith("/python3.11")}},
+  };
+  return all;
+}
+
+class Servers : public RealProgram, public ::testing::WithParamInterface<Server> {
+ protected:
+  Servers() : RealProgram({kPython, GetParam().program}) {}
+
+  std::string get(const std::string& path) const {
+    return run({kPython, "-c", R"(
+import socket, sys
+link = socket.socket(socket.AF_UNIX)
+link.connect(sys.argv[1])
+link.sendall(b'GET ' + sys.argv[2].encode() + b' HTTP/1.0\r\n\r\n')
+while text := link.recv(4096): sys.stdout.write(text.decode())
+)",
+                file("socket"), path})
+        .out;
+  }
+};
+
+TEST_P(Servers, AWorkerThatReadsItsParentsListCountsReferences) {
+  const Server& server = GetParam();
+  write("app.py", server.file);
+  Subprocess measured(cowtop(server.command(folder()), server.period));
+  measured.read_until(server.up);
+  const pid_t worker = pid_of(get("/none"));
+  ASSERT_GT(worker, 0);
+  const auto copies_of = [&](const std::string& path) {
+    const auto before = static_cast<double>(wpcopy_count(worker).value_or(0));
+    EXPECT_EQ(pid_of(get(path)), worker);
+    return static_cast<double>(wpcopy_count(worker).value_or(0)) - before;
+  };
+  const double for_nothing = copies_of("/none");
+  const double for_reading = copies_of("/all");
+  EXPECT_GT(for_reading, 10 * for_nothing);
+  if (std::string(server.program) == kPython) {
+    get("/end");
+  } else {
+    ::kill(measured.pid(), SIGTERM);
+  }
+  const MeasuredRun measurement = finish(measured);
+  const Json& ours = measurement.process(worker);
+  ASSERT_TRUE(ours.is_object());
+  // At its end the interpreter takes itself apart, and counts on.
+  const double all = ours.at("copied_pages");
+  expect_share(ours, "reference count", (for_reading - for_nothing) / all, 1);
+  const auto named = patterns(ours);
+  for (std::size_t i = 0; i < server.patterns.size(); ++i) {
+    EXPECT_EQ(named.at(i), server.patterns[i]);
+  }
+  EXPECT_THAT(places(ours, server.places.size()), ElementsAreArray(server.places));
+  EXPECT_EQ(mappings(ours, 1), std::vector<std::string>{"anonymous"});
+  EXPECT_THAT(mappings(ours, server.mappings.size()), UnorderedElementsAreArray(server.mappings));
+  expect_copies(ours.at("sites").at(0), ours, for_reading - for_nothing, for_reading);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Servers, ::testing::ValuesIn(servers()),
+                         [](const auto& each) { return std::string(each.param.name); });
+
+class PythonFork : public RealProgram {
+ protected:
+  PythonFork() : RealProgram({kPython}) {}
+};
+
+// A list of 300,000 strings, and a child.
+Command python(const std::string& before_fork, const std::string& in_child) {
+  return {kPython, "-c",
+          "import gc, os\n"
+          "items = [str(i) + 'x' * 10 for i in range(300000)]\n" +
+              before_fork + "\npid = os.fork()\nif pid == 0:\n" + in_child +
+              "    os._exit(0)\nos.waitpid(pid, 0)\n"};
+}
+
+TEST_F(PythonFork, CopiesToCountReferencesAndThenToCollectGarbage) {
+  const std::string read_all = "    for item in items: len(item)\n";
+  const std::string collect = "    gc.collect()\n";
+  // All but the counts: what else a child does, the collector's own lists among it.
+  const MeasuredRun idle = measure(python("gc.freeze()", collect));
+  const MeasuredRun plain = measure(python("", read_all + collect));
+  // Freezing takes from the collector what there is to mark, and nothing from the counts.
+  const MeasuredRun frozen = measure(python("gc.freeze()", read_all + collect));
+  const Json& ours = plain.process(plain.child());
+  ASSERT_TRUE(ours.is_object() && frozen.child() != 0 && idle.child() != 0);
+
+  const double for_nothing = idle.copies(idle.child());
+  const double for_counts = frozen.copies(frozen.child());
+  const double for_all = plain.copies(plain.child());
+  const double unknown = for_nothing / for_all;
+  EXPECT_GT(for_counts, 10 * for_nothing);
+  EXPECT_GT(for_all, for_counts);
+  expect_share(ours, "reference count", (for_counts - for_nothing) / for_all, for_counts / for_all);
+  expect_share(ours, "garbage collector", (for_all - for_counts) / for_all - unknown,
+               (for_all - for_counts) / for_all + unknown);
+  EXPECT_GT(share(ours, "garbage collector"), 0);
+  EXPECT_THAT(ours.at("patterns").at(0).at("evidence"), HasSubstr("add qword ptr ["));
+  EXPECT_EQ(patterns(ours).at(0), "reference count");
+  EXPECT_EQ(patterns(ours).at(1), "garbage collector");
+  const Json& without = frozen.process(frozen.child());
+  expect_share(without, "reference count", 1 - for_nothing / for_counts, 1);
+  expect_share(without, "garbage collector", 0, for_nothing / for_counts);
+
+  EXPECT_EQ(mappings(ours, 1), std::vector<std::string>{"anonymous"});
+  // What iterates over the list, and the collector: called from the interpreter's loop, both.
+  EXPECT_THAT(places(ours, 2), Each(StartsWith("_PyEval_EvalFrameDefault (python3")));
+  for (const Json& process : {ours, without}) {
+    expect_copies(process.at("sites").at(0), process, for_counts - for_nothing, for_counts);
+  }
+}
+
+class Ruby : public RealProgram {
+ protected:
+  Ruby() : RealProgram({kRuby}) {}
+};
+
+// Its collector marks in bits of its own and, in each object, its age; and it sweeps through all
+// objects.  Debian's library has no symbols for that: then the pattern is unknown, and is not
+// called by another's name.
+TEST_F(Ruby, ItsCollectorIsNotTakenForReferenceCounts) {
+  const auto ruby = [](const std::string& in_child) -> Command {
+    return {kRuby, "-e",
+            "items = Array.new(200000) { |i| i.to_s + 'x' * 30 }\n"
+            "pid = fork do\n  items.each { |item| item.size }\n" +
+                in_child + "  exit!(0)\nend\nProcess.wait(pid)\n"};
+  };
+  const MeasuredRun reading = measure(ruby(""));
+  const MeasuredRun collecting = measure(ruby("  GC.start\n"));
+  const Json& ours = collecting.process(collecting.child());
+  ASSERT_TRUE(ours.is_object() && reading.child() != 0);
+  const double for_all = collecting.copies(collecting.child());
+  const double for_reading = reading.copies(reading.child());
+  EXPECT_GT(for_all, 10 * for_reading);
+  expect_share(ours, "reference count", 0, for_reading / for_all);
+  EXPECT_EQ(patterns(ours).at(0), "unknown");
+  EXPECT_THAT(patterns(ours), Contains("allocator free list"));
+  // Two that have no name, called from the interpreter's loop; and what frees a swept object's
+  // text.
+  EXPECT_THAT(places(ours, 3), UnorderedElementsAre(StartsWith("rb_vm_exec (libruby"),
+                                                    StartsWith("ruby_sized_xfree (libruby"),
+                                                    StartsWith("rb_vm_exec (libruby")));
+  EXPECT_THAT(mappings(ours, 2), UnorderedElementsAre("anonymous", "[heap]"));
+}
+
+class PhpJit : public RealProgram {
+ protected:
+  PhpJit() : RealProgram({kPhp}) {}
+};
+
+// Counts references, too: here in code that the program generated, and names in its perf map.
+TEST_F(PhpJit, GeneratedCodeIsNamedByItsPerfMap) {
+  const auto php = [&](const std::string& in_child) -> Command {
+    const std::string script = write("program.php", R"(<?php
+function total($items) {
+  $total = 0;
+  foreach ($items as $item) { $total += strlen($item); }
+  return $total;
+}
+$items = [];
+for ($i = 0; $i < 200000; $i++) $items[] = str_repeat('x', 20) . $i;
+$pid = pcntl_fork();
+// It lives until cowtop has looked at its mappings, which takes long under a sanitizer.
+if ($pid == 0) { )" + in_child + R"( usleep(200000); exit(0); }
+pcntl_wait($status);
+)");
+    Command command = {kPhp, "-n"};
+    for (const char* setting :
+         {"zend_extension=opcache", "opcache.enable_cli=1", "opcache.file_update_protection=0",
+          "opcache.jit=1205", "opcache.jit_buffer_size=16M", "opcache.jit_debug=16"}) {
+      command.insert(command.end(), {"-d", setting});
+    }
+    command.push_back(script);
+    return command;
+  };
+  const MeasuredRun idle = measure(php(""));
+  const MeasuredRun busy = measure(php("total($items);"));
+  for (const MeasuredRun& measured : {idle, busy}) {
+    for (const Json& process : measured.report.at("processes")) {
+      std::filesystem::remove("/tmp/perf-" + process.at("pid").dump() + ".map");
+    }
+  }
+  const Json& ours = busy.process(busy.child());
+  ASSERT_TRUE(ours.is_object() && idle.child() != 0);
+  const double for_all = busy.copies(busy.child());
+  const double for_reading = for_all - idle.copies(idle.child());
+  EXPECT_GT(for_reading, for_all / 2);
+  expect_share(ours, "reference count", for_reading / for_all, 1);
+  EXPECT_EQ(patterns(ours).at(0), "reference count");
+  // All others are of its exit, and of a few copies.
+  EXPECT_THAT(places(ours, 1), ElementsAre(StartsWith("JIT$total (perf-")));
+  EXPECT_THAT(mappings(ours, 2), ElementsAre("anonymous", "[heap]"));
+  expect_copies(ours.at("sites").at(0), ours, for_reading, for_all);
+}
+
+class PhpFpm : public RealProgram {
+ protected:
+  PhpFpm() : RealProgram({kPhpFpm, kPython}) {}
+};
+
+// What a script of one worker answers to FastCGI.
+std::string fastcgi(const std::string& socket, const std::string& script) {
+  return run({kPython, "-c", R"(
+import socket, struct, sys
+def record(kind, body):
+    return struct.pack('>BBHHBB', 1, kind, 1, len(body), 0, 0) + body
+def pair(name, value):
+    return bytes([len(name), len(value)]) + name.encode() + value.encode()
+link = socket.socket(socket.AF_UNIX)
+link.connect(sys.argv[1])
+said = pair('SCRIPT_FILENAME', sys.argv[2]) + pair('REQUEST_METHOD', 'GET')
+link.sendall(record(1, struct.pack('>HB5x', 1, 0)) + record(4, said) + record(4, b'')
+             + record(5, b''))
+while text := link.recv(65536): sys.stdout.write(text.decode(errors='replace'))
+)",
+              socket, script})
+      .out;
+}
+
+// A worker that reads a table of 100,000 strings which opcache keeps in shared memory, of constants
+// that nobody counts references to: the pages that a request for it copies are as many as one for
+// nothing does.
+TEST_F(PhpFpm, AWorkerReadsOpcachesTableAndCopiesNothingOfIt) {
+  std::string table = "<?php return [";
+  constexpr std::uint64_t kItems = 100'000;
+  for (std::uint64_t i = 0; i < kItems; ++i) table += "'item number " + std::to_string(i) + "',";
+  write("table.php", table + "];\n");
+  const std::string script = write("read.php", R"(<?php
+$total = 0;
+foreach (require 'table.php' as $item) $total += strlen($item);
+if (!opcache_is_script_cached(__DIR__ . '/table.php')) die('not cached');
+echo "ready ", getmypid(), "\n";
+)");
+  const std::string socket = file("socket");
+  const std::string configuration = write("fpm.conf",
+                                          "[global]\nerror_log = /dev/stderr\n"
+                                          "daemonize = no\n[www]\npm = static\n"
+                                          "pm.max_children = 1\nlisten = " +
+                                              socket + "\n");
+  Subprocess server(cowtop({kPhpFpm, "-n", "-d", "zend_extension=opcache", "-d",
+                            "opcache.file_update_protection=0", "-y", configuration, "-R"},
+                           kEach));
+  server.read_until("ready to handle connections");
+  const pid_t worker = pid_of(fastcgi(socket, script));  // compiles it
+  ASSERT_GT(worker, 0);
+  const auto before = wpcopy_count(worker).value_or(0);
+  ASSERT_EQ(pid_of(fastcgi(socket, script)), worker);
+  const auto for_reading = wpcopy_count(worker).value_or(0) - before;
+  ::kill(server.pid(), SIGTERM);
+  const MeasuredRun measured = finish(server);
+  const Json& ours = measured.process(worker);
+  ASSERT_TRUE(ours.is_object());
+  constexpr std::uint64_t kBytesOfAnItem = 16 + 24 + 8;  // a zval, and a string without its text
+  EXPECT_LT(for_reading, kItems * kBytesOfAnItem / 4096 / 100);
+  EXPECT_THAT(mappings(ours, 2), UnorderedElementsAre(EndsWith("/php-fpm8.2 .bss"), "[heap]"));
+  EXPECT_THAT(mappings(ours, 3), Contains(AnyOf("[stack]", "anonymous")));
+  EXPECT_THAT(mappings(ours), Each(Not(HasSubstr("/dev/zero")))) << "opcache's";
+  // Clears its variables for each request.  All others are of a few copies.
+  EXPECT_THAT(places(ours, 1), ElementsAre("zend_activate (php-fpm8.2)"));
+  EXPECT_TRUE(calls(ours.at("sites").at(0), "php_request_startup")) << ours.at("sites").at(0);
+  EXPECT_EQ(patterns(ours).at(0), "unknown");
+  EXPECT_THAT(patterns(ours), Contains("bulk fill"));
+}
+
+class PostgreSql : public RealProgram {
+ protected:
+  PostgreSql() : RealProgram({kPostgres, kInitdb, kPsql}) {}
+};
+
+Command as_postgres(const Command& command) {
+  Command whole = {"/usr/bin/setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups",
+                   "--"};
+  whole.insert(whole.end(), command.begin(), command.end());
+  return whole;
+}
+
+// A backend, from its fork to its end: at exit it releases OpenSSL's objects, which the postmaster
+// had made.
+TEST_F(PostgreSql, ABackendCopiesMostWhenItExits) {
+  const std::string data = file("data");
+  std::filesystem::permissions(folder(), std::filesystem::perms::all);
+  const Finished made = run(as_postgres({kInitdb, "-N", "-A", "trust", "-D", data}));
+  ASSERT_EQ(made.exit_status(), 0) << made.err;
+
+  Subprocess server(cowtop(
+      as_postgres({kPostgres, "-D", data, "-k", folder(), "-c", "listen_addresses="}), kEach));
+  server.read_until("ready to accept connections");
+  Subprocess client(
+      as_postgres({kPsql, "-h", folder(), "-d", "postgres", "-qtA", "-c",
+                   "create temp table t as select generate_series(1, 20000)::text s", "-c",
+                   "select sum(length(s)) from t", "-c", "select 'ready ' || pg_backend_pid()",
+                   "-c", "select pg_sleep(120)"}));
+  std::string said = client.read_until("ready ").out;
+  said += client.read_until("\n").out;
+  const pid_t backend = pid_of(said);
+  ASSERT_GT(backend, 0) << said;
+  const auto before_its_end = static_cast<double>(wpcopy_count(backend).value_or(0));
+  ::kill(backend, SIGTERM);
+  client.finish();
+  ::kill(server.pid(), SIGINT);
+  const MeasuredRun measured = finish(server);
+  const Json& ours = measured.process(backend);
+  ASSERT_TRUE(ours.is_object());
+  const double all = measured.copies(backend);
+  EXPECT_LT(before_its_end, all / 2);
+  double at_its_end = 0;
+  for (const Json& site : ours.at("sites")) {
+    if (calls(site, "proc_exit")) at_its_end += site.at("estimated_copies").get<double>();
+  }
+  EXPECT_LE(at_its_end, all - before_its_end);
+  for (const std::size_t i : {0U, 1U, 2U}) {
+    EXPECT_TRUE(calls(ours.at("sites").at(i), "proc_exit")) << ours.at("sites").at(i);
+  }
+  EXPECT_THAT(places(ours, 3), UnorderedElementsAre(StartsWith("OPENSSL_LH_flush (libcrypto"),
+                                                    StartsWith("EVP_CIPHER_free (libcrypto"),
+                                                    "proc_exit (postgres)"));
+  EXPECT_EQ(mappings(ours, 1), std::vector<std::string>{"[heap]"});
+  EXPECT_THAT(mappings(ours, 3),
+              UnorderedElementsAre("[heap]", "anonymous", HasSubstr("postgres .bss")));
+  EXPECT_EQ(patterns(ours).at(0), "unknown");
+  std::vector<std::string> named = patterns(ours);
+  std::erase(named, "unknown");
+  EXPECT_EQ(named.at(0), "allocator free list");
+  EXPECT_EQ(named.at(1), "reference count");
+  for (const Json& process : measured.report.at("processes")) {
+    if (process.at("role") != "root") continue;
+    EXPECT_EQ(patterns(process).at(0), "relocation");
+  }
+}
+
+}  // namespace
+}  // namespace cowshed::test
