@@ -75,10 +75,7 @@ class AttachConformance : public ::testing::TestWithParam<BackendChoice> {
   }
   // The PID of one that has ended, and that nobody has yet.
   static pid_t ended() {
-    const pid_t child = ::fork();
-    if (child == 0) ::_exit(0);
-    ::waitpid(child, nullptr, 0);
-    return child;
+    return cowshed::test::Child([] { return 0; }).pid();
   }
 
   std::unique_ptr<Backend> backend_;

@@ -21,6 +21,7 @@
 #include <cowshed/cow/helper_process.h>
 #include <cowshed/cow/local_code_reader.h>
 #include <cowshed/cow/proc_files.h>
+#include <cowshed/tests/support/folder.h>
 
 // What is read of a hostile program is read in a process that may die.
 
@@ -36,12 +37,6 @@ using ::testing::IsEmpty;
 
 class CodeReaderProcessOf : public ::testing::Test {
  protected:
-  CodeReaderProcessOf() {
-    std::string pattern = (fs::temp_directory_path() / "cowshed-reader-XXXXXX").string();
-    folder_ = ::mkdtemp(pattern.data());
-  }
-  ~CodeReaderProcessOf() override { fs::remove_all(folder_); }
-
   int open(BinaryId binary, FilePlace place) const {
     const auto path = paths_.find(binary);
     if (place != FilePlace::itself || path == paths_.end()) return -1;
@@ -59,7 +54,7 @@ class CodeReaderProcessOf : public ::testing::Test {
     return ProcFiles().children(::getpid()).value_or(std::vector<pid_t>());
   }
 
-  fs::path folder_;
+  const cowshed::test::Folder folder_;
   std::map<BinaryId, std::string> paths_;
   CodeReader::FileOf file_of_ = [this](BinaryId binary, FilePlace place, const std::string&) {
     return open(binary, place);

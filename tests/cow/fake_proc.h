@@ -1,31 +1,22 @@
 #pragma once
 
-#include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <gtest/gtest.h>
 #include <string>
 
 #include <cowshed/cow/proc_files.h>
+#include <cowshed/tests/support/folder.h>
 
 namespace cowshed::cow {
 
 // A /proc in a temporary folder.
 class FakeProc : public ::testing::Test {
  protected:
-  FakeProc() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "cowshed-proc-XXXXXX").string();
-    root_ = ::mkdtemp(pattern.data());
-  }
-  ~FakeProc() override { std::filesystem::remove_all(root_); }
-
-  void write(const std::string& file, const std::string& text) const {
-    std::filesystem::create_directories((root_ / file).parent_path());
-    std::ofstream(root_ / file) << text;
-  }
+  void write(const std::string& file, const std::string& text) const { folder_.write(file, text); }
   ProcFiles proc() const { return ProcFiles(root_.string()); }
 
-  std::filesystem::path root_;
+  const cowshed::test::Folder folder_;
+  const std::filesystem::path& root_ = folder_.path();
 };
 
 }  // namespace cowshed::cow

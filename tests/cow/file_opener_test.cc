@@ -12,6 +12,7 @@
 
 #include <cowshed/cow/file_opener.h>
 #include <cowshed/tests/support/conditions.h>
+#include <cowshed/tests/support/folder.h>
 #include <cowshed/tests/support/subprocess.h>
 
 // Files as a measured program names them, which may be hostile.
@@ -23,12 +24,6 @@ namespace fs = std::filesystem;
 
 class FileOpener : public ::testing::Test {
  protected:
-  FileOpener() {
-    std::string pattern = (fs::temp_directory_path() / "cowshed-opener-XXXXXX").string();
-    folder_ = fs::canonical(::mkdtemp(pattern.data()));
-  }
-  ~FileOpener() override { fs::remove_all(folder_); }
-
   // What can be read of the file; "-" where it is not opened.
   static std::string opened(const FileRequest& request) {
     const int fd = open_requested(ProcFiles(), request);
@@ -61,11 +56,10 @@ class FileOpener : public ::testing::Test {
   }
 
   std::string file(const std::string& name, const std::string& text) const {
-    std::ofstream(folder_ / name) << text;
-    return (folder_ / name).string();
+    return folder_.write(name, text);
   }
 
-  fs::path folder_;
+  const cowshed::test::Folder folder_;
 };
 
 TEST_F(FileOpener, AMappedFileIsTheOneThatIsMapped) {
@@ -103,7 +97,7 @@ TEST_F(FileOpener, OnlyRegularFilesAreOpened) {
   EXPECT_EQ(opened(mapped(fifo)), "-");
   EXPECT_EQ(opened(debug_file(FilePlace::beside, "fifo")), "-");
   EXPECT_EQ(opened(mapped("/dev/zero")), "-");
-  EXPECT_EQ(opened(mapped(folder_)), "-");
+  EXPECT_EQ(opened(mapped(folder_.path())), "-");
   EXPECT_EQ(opened(mapped("/proc/version")), "-") << "that the kernel makes up";
 }
 

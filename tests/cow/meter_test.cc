@@ -230,14 +230,11 @@ TEST_F(MeterTest, BeforeItsEndThereIsNothing) {
 TEST_F(MeterTest, AChildNeedsItsOwn) {
   auto meter = Meter::begin();
   ASSERT_TRUE(meter);
-  const pid_t child = ::fork();
-  if (child == 0) {
+  cowshed::test::Child child([&] {
     const auto ended = meter->end();
-    ::_exit(!ended && ended.error().code == ErrorCode::invalid_argument ? 0 : 1);
-  }
-  int status = 0;
-  ASSERT_EQ(::waitpid(child, &status, 0), child);
-  EXPECT_EQ(status, 0);
+    return !ended && ended.error().code == ErrorCode::invalid_argument ? 0 : 1;
+  });
+  EXPECT_EQ(child.wait(), 0);
 }
 
 TEST_F(MeterTest, AForkInTheRegionIsShown) {
@@ -318,15 +315,12 @@ TEST_F(MeterTest, OfASharedHugePageOnlyWhatTheKernelCopies) {
 TEST_F(MeterTest, SomebodyElsesProcessIsAnError) {
   if (::geteuid() != 0) GTEST_SKIP() << "needs root, to become somebody else";
   const pid_t parent = ::getpid();
-  const pid_t child = ::fork();
-  if (child == 0) {
-    if (::setgid(65534) != 0 || ::setuid(65534) != 0) ::_exit(2);
+  cowshed::test::Child child([&] {
+    if (::setgid(65534) != 0 || ::setuid(65534) != 0) return 2;
     const auto meter = Meter::begin(parent);
-    ::_exit(!meter && meter.error().code == ErrorCode::permission_denied ? 0 : 1);
-  }
-  int status = 0;
-  ASSERT_EQ(::waitpid(child, &status, 0), child);
-  EXPECT_EQ(status, 0);
+    return !meter && meter.error().code == ErrorCode::permission_denied ? 0 : 1;
+  });
+  EXPECT_EQ(child.wait(), 0);
 }
 
 }  // namespace

@@ -15,6 +15,7 @@
 
 #include <cowshed/cow/page_map.h>
 #include <cowshed/tests/cow/paused_child.h>
+#include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/conditions.h>
 
 namespace cowshed::cow {
@@ -66,29 +67,21 @@ TEST_F(PageMapTest, FindsWrittenPagesButNotZeroPagesNorHoles) {
 
 TEST_F(PageMapTest, SharedWithAChildIsNotExclusiveUntilOneOfThemWrites) {
   std::memset(memory_, 1, kPages * kPage);
-  int done[2];
-  int quit[2];
-  ASSERT_EQ(::pipe(done), 0);
-  ASSERT_EQ(::pipe(quit), 0);
-  const pid_t child = ::fork();
-  if (child == 0) {
-    ::close(quit[1]);
+  cowshed::test::Child child([this](const cowshed::test::Line& test) {
     for (std::size_t page = 0; page < 10; ++page) memory_[page * kPage] = 2;
-    char byte = 0;
-    ::_exit(::write(done[1], &byte, 1) == 1 && ::read(quit[0], &byte, 1) == 0 ? 0 : 1);
-  }
-  char byte = 0;
-  ASSERT_EQ(::read(done[0], &byte, 1), 1);
-  auto pages = PageMap::open(ProcFiles(), child);
+    test.say();
+    test.hear();
+    return 0;
+  });
+  ASSERT_TRUE(child.hear());
+  auto pages = PageMap::open(ProcFiles(), child.pid());
   ASSERT_TRUE(pages);
   const auto found = pages->anonymous_pages(mapping());
   ASSERT_TRUE(found) << found.error().message;
   EXPECT_EQ(found->bytes(), kPages * kPage);
   EXPECT_EQ(pages->exclusive_pages(*found)->bytes(), 10 * kPage);
-  for (const int fd : {quit[0], quit[1], done[0], done[1]}) ::close(fd);
-  int status = 0;
-  ASSERT_EQ(::waitpid(child, &status, 0), child);
-  EXPECT_EQ(status, 0);
+  child.hang_up();
+  EXPECT_EQ(child.wait(), 0);
 }
 
 // The child's own copies are its own also while a grandchild shares them.
@@ -98,34 +91,24 @@ TEST_F(PageMapTest, ACopyThatAGrandchildSharesIsTheChilds) {
   std::memset(memory_, 1, 10 * kPage);
   Mapping file = mapping();
   file.inode = 1;
-  int done[2];
-  int quit[2];
-  ASSERT_EQ(::pipe(done), 0);
-  ASSERT_EQ(::pipe(quit), 0);
-  const pid_t child = ::fork();
-  if (child == 0) {
-    ::close(quit[1]);
+  cowshed::test::Child child([this](const cowshed::test::Line& test) {
     for (std::size_t page = 0; page < 4; ++page) memory_[page * kPage] = 2;
     const bool is_grandchild = ::fork() == 0;
-    char byte = 0;
-    if (is_grandchild && ::write(done[1], &byte, 1) != 1) ::_exit(1);
-    const bool quits = ::read(quit[0], &byte, 1) == 0;
-    ::_exit(quits && (is_grandchild || ::wait(nullptr) > 0) ? 0 : 1);
-  }
-  char byte = 0;
-  ASSERT_EQ(::read(done[0], &byte, 1), 1);
+    if (is_grandchild) test.say();
+    test.hear();
+    return is_grandchild || ::wait(nullptr) > 0 ? 0 : 1;
+  });
+  ASSERT_TRUE(child.hear());
   auto own = PageMap::open(ProcFiles(), ::getpid());
-  auto childs = PageMap::open(ProcFiles(), child);
+  auto childs = PageMap::open(ProcFiles(), child.pid());
   ASSERT_TRUE(own && childs);
   const auto inherited = own->anonymous_pages(file);
   ASSERT_EQ(inherited->bytes(), 10 * kPage);
   EXPECT_EQ(childs->copied_pages(file, *inherited, *inherited, nullptr)->bytes(), 0U);
   EXPECT_EQ(childs->copied_pages(file, *inherited, *inherited, &*own)->ranges(),
             (std::vector<PageRange>{{address(0), address(4)}}));
-  for (const int fd : {quit[0], quit[1], done[0], done[1]}) ::close(fd);
-  int status = 0;
-  ASSERT_EQ(::waitpid(child, &status, 0), child);
-  EXPECT_EQ(status, 0);
+  child.hang_up();
+  EXPECT_EQ(child.wait(), 0);
 }
 
 // So that PAGEMAP_SCAN is not there, as before Linux 6.7.
@@ -188,41 +171,29 @@ TEST_F(PageMapTest, WithAndWithoutScansTheAnswerIsTheSame) {
   };
   const auto here = ranges_of(child.pid());
   EXPECT_GE(here.size(), 10U);
-  int pipe[2];
-  ASSERT_EQ(::pipe(pipe), 0);
-  const pid_t other = ::fork();
-  if (other == 0) {
+  const auto bytes_of = [](const std::vector<std::array<std::uint64_t, 3>>& ranges) {
+    return std::string(reinterpret_cast<const char*>(ranges.data()),
+                       ranges.size() * sizeof ranges[0]);
+  };
+  const auto there = cowshed::test::run_in_child([&] {
     refuse_scans();
-    const auto there = ranges_of(child.pid());
-    const std::size_t bytes = there.size() * sizeof there[0];
-    ::_exit(::write(pipe[1], there.data(), bytes) == static_cast<ssize_t>(bytes) ? 0 : 1);
-  }
-  ::close(pipe[1]);
-  std::vector<std::array<std::uint64_t, 3>> there;
-  for (std::array<std::uint64_t, 3> range; ::read(pipe[0], &range, sizeof range) > 0;) {
-    there.push_back(range);
-  }
-  ::close(pipe[0]);
-  int status = 0;
-  ASSERT_EQ(::waitpid(other, &status, 0), other);
-  EXPECT_EQ(status, 0);
-  EXPECT_EQ(here, there);
+    return bytes_of(ranges_of(child.pid()));
+  });
+  EXPECT_EQ(there.said, bytes_of(here));
   ::munmap(huge, 3 * kHuge);
 }
 
 TEST_F(PageMapTest, AnEndedProcessHasNothing) {
-  const pid_t child = ::fork();
-  if (child == 0) ::_exit(0);
+  const cowshed::test::Child child([] { return 0; });
   siginfo_t info;
-  ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOWAIT), 0);
-  auto pages = PageMap::open(ProcFiles(), child);
+  ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(child.pid()), &info, WEXITED | WNOWAIT), 0);
+  auto pages = PageMap::open(ProcFiles(), child.pid());
   if (pages) {
     const auto found = pages->anonymous_pages(mapping());
     ASSERT_TRUE(found) << found.error().message;
     EXPECT_TRUE(found->empty());
     EXPECT_TRUE(pages->is_gone());
   }
-  ::waitpid(child, nullptr, 0);
 }
 
 }  // namespace

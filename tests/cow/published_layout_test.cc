@@ -13,6 +13,7 @@
 #include <cowshed/cow/object_copies.h>
 #include <cowshed/cow/page_map.h>
 #include <cowshed/cow/published_layout.h>
+#include <cowshed/tests/support/folder.h>
 #include <cowshed/tests/support/subprocess.h>
 
 namespace cowshed::cow {
@@ -27,10 +28,6 @@ constexpr const char* kPath = "/memfd:cowshed-layout (deleted)";
 class FakeLayout : public ::testing::Test {
  protected:
   FakeLayout() {
-    std::string pattern =
-        (std::filesystem::temp_directory_path() / "cowshed-layout-XXXXXX").string();
-    root_ = ::mkdtemp(pattern.data());
-    std::filesystem::create_directory(root_ / "9");
     header_.magic = layout::kMagic;
     header_.major = layout::kMajor;
     header_.bytes = kBytes;
@@ -49,8 +46,6 @@ class FakeLayout : public ::testing::Test {
     put(object_.name, "words");
     put(object_.type, "Words");
   }
-  ~FakeLayout() override { std::filesystem::remove_all(root_); }
-
   template <std::size_t size>
   static void put(std::array<char, size>& field, const std::string& text) {
     field.fill('\0');
@@ -59,10 +54,10 @@ class FakeLayout : public ::testing::Test {
 
   // Of the mapping, `mapped` bytes can be read.
   Expected<PublishedLayout> read(std::size_t mapped = kBytes) const {
-    return read_published_layout(ProcFiles(root_.string()), 9, write(mapped));
+    return read_published_layout(ProcFiles(root_.path()), 9, write(mapped));
   }
   Expected<std::vector<PublishedTransfer>> read_transfers(std::size_t mapped = kBytes) const {
-    return read_published_transfers(ProcFiles(root_.string()), 9, write(mapped));
+    return read_published_transfers(ProcFiles(root_.path()), 9, write(mapped));
   }
 
   // Writes it, and says where it is.
@@ -74,7 +69,7 @@ class FakeLayout : public ::testing::Test {
     std::memcpy(memory.data() + 12288, &transfer_, sizeof transfer_);
     std::memcpy(memory.data() + kLanes, lanes_.data(), sizeof lanes_);
     memory.resize(mapped);
-    std::ofstream(root_ / "9" / "mem") << std::string(kAddress, '\0') << memory;
+    root_.write("9/mem", std::string(kAddress, '\0') + memory);
     Mapping mapping;
     mapping.begin = kAddress;
     mapping.end = kAddress + kBytes;
@@ -110,7 +105,7 @@ class FakeLayout : public ::testing::Test {
   }
 
   static constexpr std::size_t kBytes = 16384;
-  std::filesystem::path root_;
+  const cowshed::test::Folder root_;
   layout::Header header_;
   layout::Arena arena_;
   layout::Object object_;

@@ -2,17 +2,18 @@
 #include <array>
 #include <csignal>
 #include <fstream>
+#include <functional>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <memory>
 #include <set>
 #include <string>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <vector>
 
+#include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/conditions.h>
 
 #include "subject.h"
@@ -232,57 +233,26 @@ TEST_F(Lineage, CopiesOfAnArenaAreNamed) {
   EXPECT_THAT(run("file_read_then_write", 300).measured.arenas, SizeIs(0));
 }
 
-// A child of this process that waits at both ends of what it does.
+// A child of this process that does its work when it is told to.
 class Waiting {
  public:
-  template <class Work>
-  explicit Waiting(Work work) {
-    if (pipe(go_.data()) != 0) {
-      throw std::runtime_error("pipe");
-    }
-    pid_ = fork();
-    if (pid_ == 0) {
-      prctl(PR_SET_PDEATHSIG, SIGKILL);
-      close(go_[1]);
-      char byte = 0;
-      if (read(go_[0], &byte, 1) != 1) {
-        _exit(1);
-      }
-      work();
-      _exit(0);
-    }
-    close(go_[0]);
-    while (state() != 'S') {  // on its way to where it waits
-      usleep(1000);
-    }
+  explicit Waiting(const std::function<void()>& work)
+      : child_([&](const Line& parent) {
+          parent.say();
+          if (parent.hear()) work();
+          return 0;
+        }) {
+    child_.hear();
   }
-  Waiting(const Waiting&) = delete;
-  Waiting& operator=(const Waiting&) = delete;
-  ~Waiting() { finish(); }
 
-  pid_t pid() const { return pid_; }
+  pid_t pid() const { return child_.pid(); }
   void finish() {
-    if (go_[1] >= 0) {
-      // Not by closing: a later child has this end, too.
-      EXPECT_EQ(write(go_[1], "g", 1), 1);
-      close(go_[1]);
-      go_[1] = -1;
-      waitpid(pid_, nullptr, 0);
-    }
+    child_.say();
+    child_.wait();
   }
 
  private:
-  char state() const {
-    std::ifstream stat("/proc/" + std::to_string(pid_) + "/stat");
-    std::string pid;
-    std::string name;
-    char state = '?';
-    stat >> pid >> name >> state;
-    return state;
-  }
-
-  std::array<int, 2> go_{-1, -1};
-  pid_t pid_ = -1;
+  Child child_;
 };
 
 TEST_F(Lineage, EndsAreReportedAsWaitReportsThem) {
@@ -306,25 +276,19 @@ TEST_F(Lineage, ARunningTreeIsAdoptedWithItsDescendants) {
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
   ASSERT_NE(mapped, MAP_FAILED);
   auto* pages = static_cast<char*>(mapped);
-  std::array<int, 2> ready{};
-  ASSERT_EQ(pipe(ready.data()), 0);
-  const pid_t root = fork();
-  if (root == 0) {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
+  Child parent([&](const Line& test) {
     Waiting child([&] {
       for (std::size_t at = 0; at < kBytes; at += 4096) {
         static_cast<volatile char*>(pages)[at] = 1;
       }
     });
-    if (write(ready[1], "r", 1) != 1 || raise(SIGSTOP) != 0) {
-      _exit(1);
-    }
+    test.say();
+    test.hear();
     child.finish();
-    _exit(0);
-  }
-  char byte = 0;
-  ASSERT_EQ(read(ready[0], &byte, 1), 1);
-  waitpid(root, nullptr, WUNTRACED);
+    return 0;
+  });
+  ASSERT_TRUE(parent.hear());
+  const pid_t root = parent.pid();
   EXPECT_EQ(must(probe_->attach_trees(std::array{root})).processes, 2);
   EXPECT_EQ(must(probe_->attach_trees(std::array{root})).processes, 0) << "all are tracked already";
   const Snapshot idle = must(probe_->snapshot());
@@ -334,27 +298,23 @@ TEST_F(Lineage, ARunningTreeIsAdoptedWithItsDescendants) {
   EXPECT_EQ(idle.processes[1].ppid, root);
   EXPECT_EQ(idle.processes[1].parent_id, idle.processes[0].id);
   EXPECT_EQ(idle.processes[1].write_faults, 0U);
-  kill(root, SIGCONT);
-  waitpid(root, nullptr, 0);
+  parent.say();
+  parent.wait();
   const Snapshot done = must(probe_->snapshot());
   ASSERT_THAT(done.processes, SizeIs(2));
   EXPECT_GE(done.processes[1].copied_anon_pages, 500U);
   EXPECT_LE(done.processes[1].copied_anon_pages, 520U);
-  close(ready[0]);
-  close(ready[1]);
   munmap(mapped, kBytes);
 }
 
 TEST_F(Lineage, AProcessThatIsNotThereIsAnError) {
-  const pid_t ended = fork();
-  if (ended == 0) {
-    _exit(0);
-  }
+  Child child([] { return 0; });
+  const pid_t ended = child.pid();
   siginfo_t info = {};
   waitid(P_PID, static_cast<id_t>(ended), &info, WEXITED | WNOWAIT);
   EXPECT_THAT(must(probe_->attach_trees(std::array{ended})).not_found, ElementsAre(ended))
       << "a zombie";
-  waitpid(ended, nullptr, 0);
+  child.wait();
   EXPECT_THAT(must(probe_->attach_trees(std::array{ended})).not_found, ElementsAre(ended));
   const auto tracked = probe_->track_command(ended);
   ASSERT_FALSE(tracked);

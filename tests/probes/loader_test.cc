@@ -14,7 +14,9 @@
 #include <unistd.h>
 #include <vector>
 
+#include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/conditions.h>
+#include <cowshed/tests/support/folder.h>
 #include <cowshed/tests/support/kernel_objects.h>
 
 #include "subject.h"
@@ -27,28 +29,6 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
-
-// What `work` returns, run in a child.
-std::string in_child(const std::function<std::string()>& work) {
-  std::array<int, 2> ends{};
-  if (pipe(ends.data()) != 0) {
-    return "pipe";
-  }
-  const pid_t child = fork();
-  if (child == 0) {
-    const std::string text = work();
-    _exit(write(ends[1], text.data(), text.size()) < 0 ? 1 : 0);
-  }
-  close(ends[1]);
-  std::string text;
-  std::array<char, 512> chunk;
-  for (ssize_t got = 0; (got = read(ends[0], chunk.data(), chunk.size())) > 0;) {
-    text.append(chunk.data(), static_cast<std::size_t>(got));
-  }
-  close(ends[0]);
-  waitpid(child, nullptr, 0);
-  return text;
-}
 
 std::string outcome_of_load() {
   const auto probe = Probe::load();
@@ -76,102 +56,77 @@ class Loader : public ::testing::Test {
 
 TEST_F(Loader, NeedsNoTracefsNorDebugfsNorBpffs) {
   if (!test::can_have_private_mounts()) GTEST_SKIP() << "/ is no mount";
-  EXPECT_EQ(in_child([]() -> std::string {
+  EXPECT_EQ(run_in_child([]() -> std::string {
               if (!enter_private_mounts() || !hide("/sys/kernel/tracing") ||
                   !hide("/sys/kernel/debug") || !hide("/sys/fs/bpf")) {
                 return "cannot hide the file systems";
               }
               return outcome_of_load();
-            }),
+            }).said,
             "loaded");
 }
 
 TEST_F(Loader, SaysThatBtfIsMissing) {
   if (!test::can_have_private_mounts()) GTEST_SKIP() << "/ is no mount";
-  const std::string outcome = in_child([]() -> std::string {
-    if (!enter_private_mounts() || !hide("/sys/kernel/btf")) {
-      return "cannot hide BTF";
-    }
-    return outcome_of_load();
-  });
+  const std::string outcome = run_in_child([]() -> std::string {
+                                if (!enter_private_mounts() || !hide("/sys/kernel/btf")) {
+                                  return "cannot hide BTF";
+                                }
+                                return outcome_of_load();
+                              }).said;
   EXPECT_THAT(outcome, AllOf(HasSubstr("unsupported: "), HasSubstr("/sys/kernel/btf/vmlinux"),
                              Not(HasSubstr("\n"))));
 }
 
 TEST_F(Loader, SaysWhichCapabilityIsMissing) {
-  const std::string outcome = in_child([]() -> std::string {
-    if (setgroups(0, nullptr) != 0 || setgid(65534) != 0 || setuid(65534) != 0) {
-      return "cannot become nobody";
-    }
-    return outcome_of_load();
-  });
+  const std::string outcome =
+      run_in_child([]() -> std::string {
+        if (setgroups(0, nullptr) != 0 || setgid(65534) != 0 || setuid(65534) != 0) {
+          return "cannot become nobody";
+        }
+        return outcome_of_load();
+      }).said;
   EXPECT_THAT(outcome, AllOf(HasSubstr("permission_denied: "), HasSubstr("CAP_BPF and CAP_PERFMON"),
                              Not(HasSubstr("\n"))));
 }
 
 TEST_F(Loader, LeavesNothingBehindWhenItIsKilled) {
-  std::array<int, 2> ends{};
-  ASSERT_EQ(pipe(ends.data()), 0);
-  const pid_t child = fork();
-  if (child == 0) {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
+  Child child([](const Line& test) {
     const auto probe = Probe::load();
-    const char answer = probe ? 'y' : 'n';
-    if (write(ends[1], &answer, 1) == 1) {
-      pause();
-    }
-    _exit(1);
-  }
-  char loaded = 'n';
-  ASSERT_EQ(read(ends[0], &loaded, 1), 1);
-  ASSERT_EQ(loaded, 'y');
-  const KernelObjects objects = objects_held_by(child);
+    test.say(probe ? "loaded" : "not loaded");
+    test.hear();
+    return 1;
+  });
+  ASSERT_EQ(child.hear(), "loaded");
+  const KernelObjects objects = objects_held_by(child.pid());
   EXPECT_GE(objects.programs.size(), 8U);
   EXPECT_GE(objects.links.size(), 8U);
   EXPECT_EQ(still_there(objects), objects.count());
-  kill(child, SIGKILL);
-  waitpid(child, nullptr, 0);
+  child.signal(SIGKILL);
+  child.wait();
   EXPECT_TRUE(are_gone(objects));
-  close(ends[0]);
-  close(ends[1]);
 }
 
 TEST_F(Loader, TwoProbesAreIndependent) {
   Probe first = must(Probe::load());
   Probe second = must(Probe::load());
-  const pid_t child = fork();
-  if (child == 0) {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    pause();
-    _exit(0);
-  }
-  EXPECT_EQ(must(first.attach_trees(std::array{child})).processes, 1);
+  const Child child([] { return pause(); });
+  EXPECT_EQ(must(first.attach_trees(std::array{child.pid()})).processes, 1);
   EXPECT_EQ(must(first.snapshot()).processes.size(), 1U);
   EXPECT_EQ(must(second.snapshot()).processes.size(), 0U);
-  kill(child, SIGKILL);
-  waitpid(child, nullptr, 0);
 }
 
 // A file system root as probe_support() reads it.
 class FakeRoot {
  public:
   FakeRoot(const char* capabilities, bool btf) {
-    std::string name = ::testing::TempDir() + "cowshed-root-XXXXXX";
-    root_ = mkdtemp(name.data());
-    std::filesystem::create_directories(root_ / "proc/self");
-    std::filesystem::create_directories(root_ / "sys/kernel/btf");
-    std::ofstream(root_ / "proc/self/status") << "Name:\tx\nCapEff:\t" << capabilities << "\n";
-    if (btf) {
-      std::ofstream(root_ / "sys/kernel/btf/vmlinux") << "BTF";
-    }
+    root_.write("proc/self/status", std::string("Name:\tx\nCapEff:\t") + capabilities + "\n");
+    if (btf) root_.write("sys/kernel/btf/vmlinux", "BTF");
   }
-  FakeRoot(const FakeRoot&) = delete;
-  FakeRoot& operator=(const FakeRoot&) = delete;
-  ~FakeRoot() { std::filesystem::remove_all(root_); }
-  const std::filesystem::path& path() const { return root_; }
+  const std::filesystem::path& path() const { return root_.path(); }
 
  private:
-  std::filesystem::path root_;
+  Folder root_;
 };
 
 constexpr const char* kNoCapabilities = "0000000000000000";

@@ -14,6 +14,7 @@
 #include <cowshed/probes/clock_offsets.h>
 #include <cowshed/probes/high_descriptors.h>
 #include <cowshed/probes/online_cpus.h>
+#include <cowshed/tests/support/folder.h>
 
 // What the loader finds out about the machine, where the machine is another one.
 
@@ -24,15 +25,10 @@ using ::testing::ElementsAre;
 
 class Machine : public ::testing::Test {
  protected:
-  ~Machine() override { std::filesystem::remove_all(root_); }
+  void write(const std::string& path, const std::string& text) const { folder_.write(path, text); }
 
-  void write(const std::string& path, const std::string& text) const {
-    std::filesystem::create_directories((root_ / path).parent_path());
-    std::ofstream(root_ / path) << text;
-  }
-
-  std::filesystem::path root_ =
-      std::filesystem::temp_directory_path() / ("cowshed-machine-" + std::to_string(::getpid()));
+  const test::Folder folder_;
+  const std::filesystem::path& root_ = folder_.path();
 };
 
 TEST_F(Machine, OfManyPossibleCpusThoseThatAreOnlineCount) {

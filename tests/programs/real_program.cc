@@ -170,8 +170,6 @@ void RealProgram::SetUp() {
   if (::geteuid() != 0) GTEST_SKIP() << "needs root, to ask taskstats";
   delay_accounting_.emplace("/proc/sys/kernel/task_delayacct", "1");
   if (!wpcopy_count(::getpid())) GTEST_SKIP() << "this kernel's taskstats does not count copies";
-  folder_ = fs::temp_directory_path() / ("real_programs." + std::to_string(::getpid()));
-  fs::create_directory(folder_);
   accounts_.emplace();
   ::prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 }
@@ -180,12 +178,6 @@ void RealProgram::TearDown() {
   end_orphans();
   accounts_.reset();
   delay_accounting_.reset();
-  if (!folder_.empty()) fs::remove_all(folder_);
-}
-
-std::string RealProgram::write(const std::string& name, const std::string& text) const {
-  std::ofstream(file(name)) << text;
-  return file(name);
 }
 
 std::vector<std::string> RealProgram::cowtop(const std::vector<std::string>& command,

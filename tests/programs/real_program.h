@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include <cowshed/tests/support/folder.h>
 #include <cowshed/tests/support/setting.h>
 #include <cowshed/tests/support/subprocess.h>
 #include <cowshed/tests/support/taskstats.h>
@@ -64,9 +65,11 @@ class RealProgram : public ::testing::Test {
   void TearDown() override;
 
   // Of this test's folder.
-  const std::filesystem::path& folder() const { return folder_; }
+  const std::filesystem::path& folder() const { return folder_.path(); }
   std::string file(const std::string& name) const { return folder_ / name; }
-  std::string write(const std::string& name, const std::string& text) const;
+  std::string write(const std::string& name, const std::string& text) const {
+    return folder_.write(name, text);
+  }
 
   // The arguments that start a command measured; finish() waits for its end.
   std::vector<std::string> cowtop(const std::vector<std::string>& command,
@@ -79,7 +82,7 @@ class RealProgram : public ::testing::Test {
   std::vector<std::string> needs_;
   std::optional<Setting> delay_accounting_;
   std::optional<ExitAccounts> accounts_;
-  std::filesystem::path folder_;
+  Folder folder_;
 };
 
 }  // namespace cowshed::test

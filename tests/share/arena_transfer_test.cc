@@ -86,45 +86,28 @@ std::string outcome(const Ref<T>& ref) {
   return object ? "ok" : std::string(to_string(object.error().code));
 }
 
-// A forked process that runs until it is told that it may go, or is killed.
+// A forked process at the other end of a socket.
 class Child {
  public:
   template <class Body>  // int(int socket)
-  explicit Child(Body body) {
-    pid_ = fork();
-    if (pid_ == 0) {
-      sockets_.here = Descriptor();
-      _exit(body(sockets_.there.get()));
-    }
+  explicit Child(Body body)
+      : child_([&] {
+          sockets_.here = Descriptor();
+          return body(sockets_.there.get());
+        }) {
     sockets_.there = Descriptor();
-  }
-  Child(const Child&) = delete;
-  Child& operator=(const Child&) = delete;
-  ~Child() {
-    if (pid_ > 0) {
-      kill(pid_, SIGKILL);
-      wait();
-    }
   }
 
   int socket() const { return sockets_.here.get(); }
-
-  int wait() {  // its exit status
-    int status = 0;
-    while (waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
-    }
-    pid_ = -1;
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-  }
-
+  int wait() { return child_.wait(); }
   void kill_now() {
-    kill(pid_, SIGKILL);
-    wait();
+    child_.signal(SIGKILL);
+    child_.wait();
   }
 
  private:
   Sockets sockets_;
-  pid_t pid_ = -1;
+  test::Child child_;
 };
 
 const MapsEntry* mapping_at(const std::vector<MapsEntry>& maps, const void* address) {

@@ -12,12 +12,12 @@
 #include <string>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 #include <vector>
 
 #include <cowshed/share/arena.h>
 
+#include "child.h"
 #include "memory_map.h"
 
 // What an arena of several generations has in memory.
@@ -123,46 +123,19 @@ inline std::size_t own_bytes(const Arena& arena) {
 // A child that runs its body only when told to.
 class ChildOfBefore {
  public:
-  explicit ChildOfBefore(const std::function<std::string()>& body) {
-    EXPECT_EQ(pipe(start_.data()), 0);
-    EXPECT_EQ(pipe(said_.data()), 0);
-    pid_ = fork();
-    if (pid_ == 0) {
-      char go = 0;
-      close(start_[1]);
-      const bool told = read(start_[0], &go, 1) == 1;
-      const std::string text = told ? body() : "";
-      const bool whole =
-          write(said_[1], text.data(), text.size()) == static_cast<ssize_t>(text.size());
-      _exit(whole ? 0 : 1);
-    }
-    close(start_[0]);
-    close(said_[1]);
-  }
-  ~ChildOfBefore() {
-    close(start_[1]);
-    close(said_[0]);
-    waitpid(pid_, nullptr, 0);
-  }
-  ChildOfBefore(const ChildOfBefore&) = delete;
-  ChildOfBefore& operator=(const ChildOfBefore&) = delete;
+  explicit ChildOfBefore(const std::function<std::string()>& body)
+      : child_([&](const Line& test) {
+          if (test.hear()) test.say(body());
+          return 0;
+        }) {}
 
-  std::string run() {
-    std::array<char, 4096> text{};
-    if (write(start_[1], "!", 1) != 1) {
-      return "not told";
-    }
-    std::size_t size = 0;
-    for (ssize_t got = 0; (got = read(said_[0], text.data() + size, text.size() - 1 - size)) > 0;) {
-      size += static_cast<std::size_t>(got);
-    }
-    return text.data();
+  std::string run() const {
+    child_.say();
+    return child_.hear().value_or("");
   }
 
  private:
-  std::array<int, 2> start_{};
-  std::array<int, 2> said_{};
-  pid_t pid_ = 0;
+  Child child_;
 };
 
 }  // namespace cowshed::test

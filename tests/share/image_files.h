@@ -14,37 +14,13 @@
 #include <cowshed/share/image.h>
 #include <cowshed/share/image_format.h>
 #include <cowshed/share/registry.h>
+#include <cowshed/tests/support/folder.h>
 
 #include "../support/image_objects.h"
 #include "make_arena.h"
 
 // Images to test with, and how to damage them.
 namespace cowshed::test {
-
-// A folder of the test's own.
-class Folder {
- public:
-  Folder() {
-    std::string pattern = std::filesystem::temp_directory_path() / "image_test.XXXXXX";
-    path_ = mkdtemp(pattern.data());
-  }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  ~Folder() { std::filesystem::remove_all(path_); }
-
-  std::filesystem::path operator/(const char* name) const { return path_ / name; }
-  const std::filesystem::path& path() const { return path_; }
-  std::vector<std::string> names() const {
-    std::vector<std::string> result;
-    for (const auto& entry : std::filesystem::directory_iterator(path_)) {
-      result.push_back(entry.path().filename());
-    }
-    return result;
-  }
-
- private:
-  std::filesystem::path path_;
-};
 
 struct Sums {
   std::uint64_t nodes = 0;

@@ -1,4 +1,3 @@
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <gtest/gtest.h>
@@ -6,6 +5,7 @@
 
 #include <cowshed/base/size_literals.h>
 #include <cowshed/share/memory_limits.h>
+#include <cowshed/tests/support/folder.h>
 
 namespace cowshed {
 namespace {
@@ -14,13 +14,9 @@ namespace {
 class MemoryLimitsTest : public testing::Test {
  protected:
   void SetUp() override {
-    std::string made = (std::filesystem::temp_directory_path() / "memory_limits_XXXXXX").string();
-    ASSERT_NE(mkdtemp(made.data()), nullptr);
-    root_ = made;
     put("proc/cgroup", "");
     put("proc/mountinfo", "");
   }
-  void TearDown() override { std::filesystem::remove_all(root_); }
 
   void put(const std::string& path, const std::string& text) const {
     const std::filesystem::path file = root_ + "/" + path;
@@ -48,7 +44,8 @@ class MemoryLimitsTest : public testing::Test {
   }
   std::size_t headroom() const { return MemoryLimits::of_this_process(root_ + "/proc").headroom(); }
 
-  std::string root_;
+  const test::Folder folder_;
+  const std::string root_ = folder_.path();
 };
 
 constexpr std::size_t kUnlimitedInV1 = 9223372036854771712U;

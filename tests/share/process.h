@@ -1,35 +1,21 @@
 #pragma once
 
-#include <functional>
-#include <sys/types.h>
+#include <cstddef>
+#include <stdexcept>
+#include <sys/mman.h>
+
+#include <cowshed/tests/support/child.h>
 
 namespace cowshed::test {
 
-// A forked child, without threads, that runs beside the test; killed and reaped with this object.
-class Process {
- public:
-  // `body` returns the exit code; an exception is 98.
-  explicit Process(const std::function<int()>& body);
-  ~Process();
-  Process(const Process&) = delete;
-  Process& operator=(const Process&) = delete;
-
-  pid_t pid() const { return pid_; }
-  void signal(int number) const;
-  bool running();
-  // Waits for the end: the exit code, or minus the signal.
-  int wait();
-  // SIGSTOP, and returns when it has stopped.
-  void stop() const;
-
- private:
-  pid_t pid_;
-  bool reaped_ = false;
-  int result_ = 0;
-};
+using Process = Child;
 
 // Zeroed memory that forked children share with the test.
-void* shared_memory(std::size_t bytes);
+inline void* shared_memory(std::size_t bytes) {
+  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) throw std::runtime_error("no shared memory");
+  return memory;
+}
 template <class T>
 T& shared() {
   return *static_cast<T*>(shared_memory(sizeof(T)));

@@ -1,7 +1,6 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
-#include <stdlib.h>  // NOLINT(modernize-deprecated-headers): mkdtemp(3)
 
 #include <cowshed/tests/tools/recordings.h>
 
@@ -70,16 +69,6 @@ cow::Measurement full_measurement() {
   root.copied_file_pages = 0;
   measurement.processes = {root, process};
   return measurement;
-}
-
-TestFolder::TestFolder()
-    : path_((std::filesystem::temp_directory_path() / "cowtop-XXXXXX").string()) {
-  if (::mkdtemp(path_.data()) == nullptr) std::abort();
-}
-
-TestFolder::~TestFolder() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
 }
 
 std::string contents_of(const std::string& path) {
