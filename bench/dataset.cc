@@ -37,10 +37,6 @@ Dataset::Dataset(std::pmr::memory_resource& memory, const std::string& layout, s
   for (std::size_t i = 0; i < count_; ++i) expected_ += mix(i);
 }
 
-std::span<const std::uint64_t> Dataset::words() const {
-  return {words_, words_ == nullptr ? 0 : count_};
-}
-
 std::uint64_t Dataset::sum() const {
   std::uint64_t result = 0;
   if (words_ != nullptr) {

@@ -3,7 +3,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory_resource>
-#include <span>
 #include <string>
 
 // The data that a subject holds: `bytes` of one array, or of linked 48-byte objects.  It is never
@@ -20,11 +19,10 @@ class Dataset {
   // The same in a forked child.
   void check_in_child() const;
 
-  std::span<const std::uint64_t> words() const;  // of an array
-  std::uint64_t sum() const;                     // of all values; what check() compares
-
  private:
   struct Node;
+
+  std::uint64_t sum() const;
 
   std::uint64_t* words_ = nullptr;  // the array
   Node* last_ = nullptr;            // the objects

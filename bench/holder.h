@@ -34,9 +34,6 @@ class Holder {
   explicit Holder(const nlohmann::json& configuration);
 
   nlohmann::json facts() const;  // {"huge_share": of the bytes, in 2 MiB pages}
-  const Dataset& data() const { return *data_; }
-  const Arena& arena() const { return arena_; }
-  bool is_in_arena() const { return in_arena_; }
 
  private:
   Arena arena_;

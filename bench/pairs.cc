@@ -54,7 +54,6 @@ Comparison compare(const std::vector<double>& a, const std::vector<double>& b) {
   }
   return {.ratio = median(ratios),
           .interval = bootstrap_median(ratios),
-          .ratio_of_medians = median(a) / median(b),
           .difference = median(differences),
           .difference_interval = bootstrap_median(differences),
           .pairs = a.size()};

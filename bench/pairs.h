@@ -34,7 +34,6 @@ const std::vector<double>& samples_of(const std::vector<Samples>& samples, const
 struct Comparison {
   double ratio;       // median of the pairs' ratios a/b
   Interval interval;  // of it, 95 %
-  double ratio_of_medians;
   double difference;  // median of the pairs' differences a-b
   Interval difference_interval;
   std::size_t pairs;

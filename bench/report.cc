@@ -29,7 +29,6 @@ json comparison_json(const Comparison& comparison) {
   return {{"measured", comparison.ratio},
           {"low", comparison.interval.low},
           {"high", comparison.interval.high},
-          {"ratio_of_medians", comparison.ratio_of_medians},
           {"pairs", comparison.pairs}};
 }
 
