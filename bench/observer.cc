@@ -64,10 +64,9 @@ class EmptyPrograms final : public Observer {
   empty_probes_bpf* skeleton_;
 };
 
-class CowtopObserver : public Observer {
+class CowtopObserver final : public Observer {
  public:
-  explicit CowtopObserver(pid_t pid, const std::vector<std::string>& options = {})
-      : tool_(command(pid, options)) {
+  explicit CowtopObserver(pid_t pid) : tool_({cowtop_path(), "--json", "-p", std::to_string(pid)}) {
     tool_.wait_for("attached to");
   }
   std::uint64_t stop() override {
@@ -84,18 +83,7 @@ class CowtopObserver : public Observer {
   }
 
  private:
-  static std::vector<std::string> command(pid_t pid, const std::vector<std::string>& options) {
-    std::vector<std::string> result = {cowtop_path(), "--json", "-p", std::to_string(pid)};
-    result.insert(result.end(), options.begin(), options.end());
-    return result;
-  }
-
   Tool tool_;
-};
-
-class CowtopLatency final : public CowtopObserver {
- public:
-  explicit CowtopLatency(pid_t pid) : CowtopObserver(pid, {"--latency"}) {}
 };
 
 template <typename T>
@@ -119,8 +107,7 @@ std::vector<ObserverKind> observers() {
   return {{"none", "nobody watches", false, watch<Nothing>},
           {"empty programs", "BPF programs that return at once, on the events of cowtop's", false,
            watch<EmptyPrograms>},
-          {"cowtop", "cowtop --json -p PID", true, watch<CowtopObserver>},
-          {"cowtop --latency", "cowtop --latency --json -p PID", true, watch<CowtopLatency>}};
+          {"cowtop", "cowtop --json -p PID", true, watch<CowtopObserver>}};
 }
 
 }  // namespace cowshed::bench

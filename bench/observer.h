@@ -29,7 +29,7 @@ struct ObserverKind {
   std::unique_ptr<Observer> (*watch)(pid_t pid);
 };
 
-// "none", "empty programs", "cowtop" and "cowtop --latency".
+// "none", "empty programs" and "cowtop".
 std::vector<ObserverKind> observers();
 
 // Why none but "none" can run here, as root they can; empty otherwise.
