@@ -5,7 +5,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <optional>
-#include <sstream>
+#include <poll.h>
+#include <stdexcept>
 #include <string>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -16,12 +17,13 @@
 
 #include "channel_memory.h"
 #include "channel_traffic.h"
-#include "child.h"
+#include "channels.h"
 #include "open_descriptors.h"
+#include "process.h"
 
-// A process dies, or stops and goes on later, at each point of a call in turn.  To those that it
-// leaves it is one whether a process dies before or after an instruction that neither enters the
-// kernel nor changes shared memory.
+// A process dies, or stops and goes on later, at each point of a call in turn.  To the others it is
+// the same whether a process dies before or after an instruction that neither enters the kernel nor
+// changes shared memory.
 namespace cowshed::test {
 namespace {
 
@@ -30,28 +32,22 @@ using testing::IsEmpty;
 
 enum class Points { changes, all };
 
-// Of `all` points each that changes what others see, and of those between each third one; of a call
-// that is longer than kMostPoints (one that takes memory from the kernel looks for the limits of
-// all cgroups first) only each instruction's first turn.
+// Of `all` points each that changes what others see, and of those between each third one.  Of a
+// call that is longer than kMostPoints (one that takes memory from the kernel first looks for the
+// limits of all cgroups) only each instruction's first turn.
 constexpr std::size_t kMostPoints = 5000;
 constexpr std::size_t kStride = 3;
 
-template <class Messages, ChannelForm form>
-struct Case {
-  using Traffic = Messages;
-  static constexpr ChannelForm kForm = form;
-};
+// Messages by whom.
+constexpr std::uint64_t kFirst = 1;
+constexpr std::uint64_t kVictims = 2;
+constexpr std::uint64_t kOthers = 3;
 
-template <class Case>
+template <class Traffic>
 class ChannelKillSweep : public testing::Test {
  protected:
-  using Traffic = typename Case::Traffic;
   using Of = typename Traffic::Of;
-  static constexpr bool kSingle = Case::kForm == ChannelForm::single_producer_single_consumer;
-  // Messages by whom.
-  static constexpr std::uint64_t kFirst = 1;
-  static constexpr std::uint64_t kVictims = 2;
-  static constexpr std::uint64_t kOthers = 3;
+  using Step = std::function<void(SteppedChild&)>;
 
   void TearDown() override {
     channel_.reset();
@@ -61,52 +57,49 @@ class ChannelKillSweep : public testing::Test {
   }
 
   // For each point of the victim's action, the return from it included: `prepare` a new channel,
-  // run the victim to there, `check`.  Returns how many points there were.
-  std::size_t at_each_point(Points which, const std::function<void()>& prepare,
-                            const SteppedChild::Body& body,
-                            const std::function<void(SteppedChild&)>& check) {
-    SteppedChild::Path path = path_of(prepare, body);
+  // `begin` with the victim, run it to there, `check`.  Returns how many points there were.
+  std::size_t at_each_point(
+      Points which, const std::function<void()>& prepare, const SteppedChild::Body& body,
+      const Step& check, const Step& begin = [](SteppedChild&) {}) {
+    SteppedChild::Path path = path_of(prepare, body, begin);
     bool astray = false;
     std::size_t points = 0;
     for (std::size_t k = 0; !HasFailure();) {
       SCOPED_TRACE("after instruction " + std::to_string(k));
       make_channel(prepare);
       SteppedChild victim(body);
+      begin(victim);
       if (astray) {
         victim.step(k);
       } else if (!victim.step_along(path, k)) {
         astray = true;
-        path = path_of(prepare, body);
+        path = path_of(prepare, body, begin);
         continue;
       }
       astray = false;
+      returned_ = victim.has_returned();
       check(victim);
       ++points;
-      path_points_ = path.size();
-      if (victim_returned_ || k >= path.size() - 1) {
+      if (returned_ || k >= path.size() - 1) {
         break;
       }
       k = next_point(path, k, which);
     }
     return points;
   }
-
-  // Which handles it the way that a victim's end is to be handled.
-  void end(SteppedChild& victim) {
-    victim_returned_ = victim.has_returned();
-    victim.kill();
-  }
-  void stop(SteppedChild& victim) {
-    victim_returned_ = victim.has_returned();
-    victim.stop();
+  SteppedChild::Path path_of(
+      const std::function<void()>& prepare, const SteppedChild::Body& body,
+      const Step& begin = [](SteppedChild&) {}) {
+    make_channel(prepare);
+    const ChannelMemory memory(channel());
+    SteppedChild victim(body);
+    begin(victim);
+    return victim.run_stepped([&] { return memory.hash(); });
   }
 
   Of& channel() { return *channel_; }
-
-  // Runs it here, or, where only one process may have a role, in a child that gives it up again.
-  static std::string elsewhere(const std::function<std::string()>& body) {
-    return kSingle ? run_in_child(body).said : body();
-  }
+  // Whether the victim's action had returned.
+  bool returned() const { return returned_; }
 
   // "id id ..." of what there is now, and why there is no more unless it is empty.
   std::string drain() {
@@ -127,12 +120,10 @@ class ChannelKillSweep : public testing::Test {
 
   // After it this process is the receiver, and the channel has memory for two messages.
   void exchange_two() {
-    ASSERT_EQ(elsewhere([&] { return send_one(kFirst); }), "sent");
-    ASSERT_EQ(elsewhere([&] { return send_one(kOthers); }), "sent");
+    ASSERT_EQ(send_one(kFirst), "sent");
+    ASSERT_EQ(send_one(kOthers), "sent");
     ASSERT_EQ(drain(), "1 3 ");
   }
-
-  std::uint64_t lost() { return channel().stats().lost.size(); }
 
   // One that has sent before, or not.
   SteppedChild::Body sender(bool warm) {
@@ -148,17 +139,10 @@ class ChannelKillSweep : public testing::Test {
   }
   SteppedChild::Body receiver() {
     return {.before = [] {},
-            .action =
-                [this] {
-                  auto message = channel().receive();
-                  succeeded_ = message.has_value();
-                  if (message) {
-                    message_.emplace(std::move(*message));
-                  }
-                },
+            .action = [this] { message_.emplace(channel().receive()); },
             .after =
                 [this] {
-                  succeeded_ = succeeded_ && Traffic::id_of(*message_) == kFirst;
+                  succeeded_ = *message_ && Traffic::id_of(**message_) == kFirst;
                   message_.reset();
                   // Empties its hand; _exit(2) does not.
                   succeeded_ = succeeded_ && !channel().try_receive().has_value();
@@ -167,16 +151,16 @@ class ChannelKillSweep : public testing::Test {
   }
 
   // What a dead process must not leave.
-  void expect_nothing_left() {
+  void expect_nothing_left(std::size_t lost = 0) {
     const ChannelStats stats = channel().stats();
+    EXPECT_EQ(stats.lost.size(), lost);
     EXPECT_EQ(stats.outstanding, 0);
     EXPECT_EQ(stats.processes, 1);
     EXPECT_EQ(stats.sent, stats.received);
   }
 
-  void report(const char* what, std::size_t points, const std::string& more) const {
-    std::printf("%s%s, %s: %zu of %zu points, %s\n", Traffic::kName, kSingle ? ", single" : "",
-                what, points, path_points_, more.c_str());
+  static void report(const char* what, std::size_t points, const char* also, std::size_t at) {
+    std::printf("%s, %s: %zu points, %s at %zu\n", Traffic::kName, what, points, also, at);
   }
 
  private:
@@ -190,30 +174,20 @@ class ChannelKillSweep : public testing::Test {
     return k;
   }
   void make_channel(const std::function<void()>& prepare) {
-    channel_.emplace(Of::create({.name = "sweep", .slots = 4, .form = Case::kForm}).value());
+    channel_.emplace(Of::create({.name = "sweep", .slots = 4}).value());
     prepare();
-  }
-  SteppedChild::Path path_of(const std::function<void()>& prepare, const SteppedChild::Body& body) {
-    make_channel(prepare);
-    const ChannelMemory memory(channel());
-    return SteppedChild(body).run_stepped([&] { return memory.hash(); });
   }
 
   std::size_t descriptors_ = test::open_descriptors();
   std::optional<Of> channel_;
   std::optional<typename Traffic::Prepared> prepared_;
-  std::optional<std::decay_t<decltype(*std::declval<Of&>().receive())>> message_;
+  std::optional<std::decay_t<decltype(std::declval<Of&>().receive())>> message_;
   bool succeeded_ = false;
-  bool victim_returned_ = false;
-  std::size_t path_points_ = 0;
+  bool returned_ = false;
 };
 
-using Cases = testing::Types<
-    Case<Values, ChannelForm::general>, Case<Values, ChannelForm::single_producer_single_consumer>,
-    Case<CopiedBytes<100>, ChannelForm::general>, Case<CopiedBytes<1000>, ChannelForm::general>,
-    Case<MovedBuffers<20000>, ChannelForm::general>,
-    Case<MovedBuffers<20000>, ChannelForm::single_producer_single_consumer>,
-    Case<MovedBuffers<4U << 20U>, ChannelForm::general>>;
+using Cases = testing::Types<Values, CopiedBytes<100>, CopiedBytes<1000>, MovedBuffers<20000>,
+                             MovedBuffers<4U << 20U>>;
 TYPED_TEST_SUITE(ChannelKillSweep, Cases);
 
 TYPED_TEST(ChannelKillSweep, SenderIsKilled) {
@@ -223,19 +197,17 @@ TYPED_TEST(ChannelKillSweep, SenderIsKilled) {
     const std::size_t points = this->at_each_point(
         Points::changes, [&] { this->exchange_two(); }, this->sender(warm),
         [&](SteppedChild& victim) {
-          const bool returned = victim.has_returned();
-          this->end(victim);
-          ASSERT_EQ(this->elsewhere([&] { return this->send_one(this->kOthers); }), "sent");
+          victim.kill();
+          ASSERT_EQ(this->send_one(kOthers), "sent");
           const std::string received = this->drain();
           ASSERT_THAT(received, AnyOf(before + "3 ", before + "2 3 "));
           sent += received == before + "2 3 " ? 1 : 0;
-          ASSERT_TRUE(!returned || received == before + "2 3 ");
-          ASSERT_EQ(this->lost(), 0);
+          ASSERT_TRUE(!this->returned() || received == before + "2 3 ");
           this->expect_nothing_left();
         });
     EXPECT_LT(sent, points);
-    this->report(warm ? "sender killed" : "sender killed in its first call", points,
-                 "had sent at " + std::to_string(sent));
+    this->report(warm ? "sender killed" : "sender killed in its first call", points, "had sent",
+                 sent);
   }
 }
 
@@ -244,31 +216,26 @@ TYPED_TEST(ChannelKillSweep, ReceiverIsKilled) {
   const std::size_t points = this->at_each_point(
       Points::changes,
       [&] {
-        ASSERT_EQ(this->send_one(this->kFirst), "sent");
-        ASSERT_EQ(this->send_one(this->kOthers), "sent");
+        ASSERT_EQ(this->send_one(kFirst), "sent");
+        ASSERT_EQ(this->send_one(kOthers), "sent");
       },
       this->receiver(),
       [&](SteppedChild& victim) {
-        const bool returned = victim.has_returned();
         const pid_t pid = victim.pid();
-        this->end(victim);
-        const std::string received = this->elsewhere([&] { return this->drain(); });
+        victim.kill();
+        const std::string received = this->drain();
         ASSERT_THAT(received, AnyOf("1 3 ", "3 "));
-        ASSERT_TRUE(!returned || received == "3 ");
-        const ChannelStats stats = this->channel().stats();
-        if (received == "1 3 ") {
-          ASSERT_THAT(stats.lost, IsEmpty());
-        } else {
+        ASSERT_TRUE(!this->returned() || received == "3 ");
+        this->expect_nothing_left(received == "3 " ? 1 : 0);
+        for (const LostMessages& lost : this->channel().stats().lost) {
           ++taken;
-          ASSERT_EQ(stats.lost.size(), 1);
-          ASSERT_EQ(stats.lost[0].receiver, pid);
-          ASSERT_EQ(stats.lost[0].first, 0);
-          ASSERT_EQ(stats.lost[0].count, 1);
+          ASSERT_EQ(lost.receiver, pid);
+          ASSERT_EQ(lost.first, 0);
+          ASSERT_EQ(lost.count, 1);
         }
-        this->expect_nothing_left();
       });
   EXPECT_LT(taken, points);
-  this->report("receiver killed", points, "had received at " + std::to_string(taken));
+  this->report("receiver killed", points, "had received", taken);
 }
 
 TYPED_TEST(ChannelKillSweep, SenderIsStopped) {
@@ -276,44 +243,198 @@ TYPED_TEST(ChannelKillSweep, SenderIsStopped) {
   const std::size_t points = this->at_each_point(
       Points::all, [&] { this->exchange_two(); }, this->sender(true),
       [&](SteppedChild& victim) {
-        this->stop(victim);
-        const std::string sent = this->elsewhere([&] { return this->send_one(this->kOthers); });
-        ASSERT_THAT(sent, AnyOf("sent", "peer_stopped", "in_use"));
+        victim.stop();
+        const std::string sent = this->send_one(kOthers);
+        ASSERT_THAT(sent, AnyOf("sent", "peer_stopped"));
         refused += sent == "sent" ? 0 : 1;
         std::string received = this->drain();
         ASSERT_EQ(victim.go_on(), 0);
         received += this->drain();
-        if (sent == "sent") {
-          ASSERT_THAT(received, AnyOf("1 2 3 ", "1 3 2 "));
-        } else {
-          ASSERT_EQ(received, "1 2 ");
-        }
-        ASSERT_EQ(this->lost(), 0);
+        ASSERT_TRUE(sent == "sent" ? received == "1 2 3 " || received == "1 3 2 "
+                                   : received == "1 2 ")
+            << received;
         this->expect_nothing_left();
       });
   ASSERT_GT(refused, 0);
-  this->report("sender stopped", points, "others were refused at " + std::to_string(refused));
+  this->report("sender stopped", points, "others were refused", refused);
 }
 
 TYPED_TEST(ChannelKillSweep, ReceiverIsStopped) {
   std::size_t refused = 0;
   const std::size_t points = this->at_each_point(
-      Points::all, [&] { ASSERT_EQ(this->send_one(this->kFirst), "sent"); }, this->receiver(),
+      Points::all, [&] { ASSERT_EQ(this->send_one(kFirst), "sent"); }, this->receiver(),
       [&](SteppedChild& victim) {
-        this->stop(victim);
-        const std::string meanwhile = this->elsewhere([&] { return this->drain(); });
-        ASSERT_THAT(meanwhile, AnyOf("1 ", "", "peer_stopped", "in_use"));
-        refused += meanwhile == "1 " || meanwhile.empty() ? 0 : 1;
+        victim.stop();
+        const std::string meanwhile = this->drain();
+        ASSERT_THAT(meanwhile, AnyOf("1 ", "", "peer_stopped"));
+        refused += meanwhile == "peer_stopped" ? 1 : 0;
         if (meanwhile == "1 ") {
-          ASSERT_EQ(this->send_one(this->kFirst), "sent");  // the victim waits for one
+          ASSERT_EQ(this->send_one(kFirst), "sent");  // the victim waits for one
         }
         ASSERT_EQ(victim.go_on(), 0);
-        ASSERT_EQ(this->elsewhere([&] { return this->drain(); }), "");
-        ASSERT_EQ(this->lost(), 0);
+        ASSERT_EQ(this->drain(), "");
         this->expect_nothing_left();
       });
   ASSERT_GT(refused, 0);
-  this->report("receiver stopped", points, "others were refused at " + std::to_string(refused));
+  this->report("receiver stopped", points, "others were refused", refused);
+}
+
+bool readable(int descriptor, int milliseconds = 0) {
+  pollfd event = {descriptor, POLLIN, 0};
+  return poll(&event, 1, milliseconds) == 1;
+}
+
+// The others poll the channel meanwhile.
+class ChannelPollingSweep : public ChannelKillSweep<Values> {
+ protected:
+  bool send(std::uint64_t id) { return channel().send(Values::make(id)).has_value(); }
+
+  // By a process of its own, which polls before it tries: 0 when it had the victim's message.
+  int poll_and_receive() {
+    for (int tries = 0; tries < 100000; ++tries) {
+      if (!readable(descriptor_, 20000)) {
+        return 1;  // asleep
+      }
+      const auto message = channel().try_receive();
+      if (message) {
+        return message->id == kVictims ? 0 : 2;
+      }
+      if (code_of(message) != ErrorCode::would_block &&
+          code_of(message) != ErrorCode::peer_stopped) {  // the victim, which goes on or dies
+        return 3;
+      }
+      usleep(100);
+    }
+    return 4;
+  }
+
+  static SteppedChild::Body body(std::function<void()> before, std::function<void()> action) {
+    return {std::move(before), std::move(action), [] { _exit(EXIT_SUCCESS); }};
+  }
+
+  int descriptor_ = -1;
+};
+
+// The victim has had a message and looks for another, so that it makes the descriptor unreadable.
+// At some moment of that one is sent, or refused because the victim is in the way; at each later
+// point it dies.
+TEST_F(ChannelPollingSweep, ReceiverIsKilled) {
+  constexpr std::size_t kMoments = 10;
+  const auto receive = [&] { (void)channel().try_receive(); };
+  const auto prepare = [&] {
+    descriptor_ = channel().descriptor().value();
+    ASSERT_TRUE(send(kFirst));
+  };
+  const SteppedChild::Path path = path_of(prepare, body(receive, receive));
+  std::size_t points = 0;
+  std::size_t refused = 0;
+  std::size_t taken = 0;
+  for (std::size_t m = 0; m < kMoments; ++m) {
+    bool sent = false;
+    points += at_each_point(
+        Points::changes, prepare, body(receive, receive),
+        [&](SteppedChild& victim) {
+          Process poller([&] { return poll_and_receive(); });
+          if (++points % 4 == 0) {
+            usleep(200);  // it may have tried before the victim dies
+          }
+          --points;
+          victim.kill();
+          refused += sent ? 0 : 1;
+          ASSERT_TRUE(sent || send(kVictims));
+          if (!channel().stats().lost.empty()) {
+            ++taken;
+          } else {
+            ASSERT_EQ(poller.wait(), 0);
+          }
+        },
+        [&](SteppedChild& victim) {
+          if (!victim.step_along(path, (path.size() - 1) * m / kMoments)) {
+            throw std::runtime_error("the victim went astray");
+          }
+          sent = send_one(kVictims) == "sent";
+        });
+  }
+  EXPECT_LT(taken, points);
+  EXPECT_GT(refused, 0U);
+  EXPECT_LT(refused, points);
+  report("polling, receiver killed", points, "it had received", taken);
+}
+
+TEST_F(ChannelPollingSweep, SenderIsKilled) {
+  std::size_t sent = 0;
+  const auto receive_all = [&] { return drain() == "1 " ? EXIT_SUCCESS : EXIT_FAILURE; };
+  const std::size_t points = at_each_point(
+      Points::changes, [&] { descriptor_ = channel().descriptor().value(); },
+      body(
+          [&] {
+            if (!send(kFirst) || Process(receive_all).wait() != EXIT_SUCCESS) {
+              _exit(EXIT_FAILURE);
+            }
+          },
+          [&] { (void)send(kVictims); }),
+      [&](SteppedChild& victim) {
+        Process poller([&] { return poll_and_receive(); });
+        victim.kill();
+        if (channel().stats().sent == 2) {
+          ++sent;
+        } else {
+          ASSERT_FALSE(returned());
+          ASSERT_TRUE(send(kVictims));
+        }
+        ASSERT_EQ(poller.wait(), 0);
+      });
+  EXPECT_LT(sent, points);
+  EXPECT_LT(0, sent);
+  report("polling, sender killed", points, "had sent", sent);
+}
+
+TEST_F(ChannelPollingSweep, CloserIsKilled) {
+  std::size_t closed = 0;
+  const std::size_t points = at_each_point(
+      Points::changes,
+      [&] {
+        descriptor_ = channel().descriptor().value();
+        ASSERT_EQ(drain(), "");
+      },
+      body([] {}, [&] { channel().close(); }),
+      [&](SteppedChild& victim) {
+        victim.kill();
+        const bool told = readable(descriptor_);
+        ASSERT_TRUE(told || !channel().closed());
+        ASSERT_TRUE(channel().closed() || !returned());
+        closed += told ? 1 : 0;
+        ASSERT_TRUE(told || send(kFirst));
+        ASSERT_TRUE(readable(descriptor_));
+        const auto message = channel().try_receive();
+        // Who is told completes it.
+        ASSERT_TRUE(told ? code_of(message) == ErrorCode::closed : message.has_value());
+        ASSERT_TRUE(!told || (channel().closed() && readable(descriptor_)));
+      });
+  EXPECT_LT(closed, points);
+  report("closer killed", points, "had closed", closed);
+}
+
+// After it nobody polls in vain, and nobody is told of what is not there.
+TEST_F(ChannelPollingSweep, WhoAsksForTheDescriptorIsKilled) {
+  const std::size_t points = at_each_point(
+      Points::changes, [&] { ASSERT_TRUE(send(kFirst)); },
+      body([] {}, [&] { (void)channel().descriptor(); }),
+      [&](SteppedChild& victim) {
+        victim.kill();
+        const int descriptor = channel().descriptor().value();
+        ASSERT_TRUE(readable(descriptor));
+        ASSERT_EQ(drain(), "1 ");
+        ASSERT_FALSE(readable(descriptor));
+        ASSERT_TRUE(send(kFirst));
+        ASSERT_TRUE(readable(descriptor));
+        ASSERT_EQ(drain(), "1 ");
+        channel().close();
+        ASSERT_TRUE(readable(descriptor));
+        ASSERT_EQ(drain(), "closed");
+        ASSERT_TRUE(readable(descriptor));
+      });
+  report("asker killed", points, "all", points);
 }
 
 }  // namespace
