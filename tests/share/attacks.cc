@@ -1,15 +1,53 @@
 #include "attacks.h"
 
 #include <array>
+#include <atomic>
+#include <csignal>
+#include <cstdio>
 #include <cstring>
+#include <fcntl.h>
 #include <fstream>
 #include <linux/capability.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <linux/futex.h>
+#include <linux/io_uring.h>
+#include <linux/userfaultfd.h>
+#include <memory>
+#include <sched.h>
 #include <stdexcept>
+#include <string>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/rseq.h>
+#include <sys/sendfile.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
+#include <utility>
 
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25  // Linux 6.1
+#endif
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102  // Linux 6.13
+#endif
+#ifndef SYS_mseal
+#define SYS_mseal 462  // Linux 6.10
+#endif
+
+// MADV_HWPOISON and MADV_SOFT_OFFLINE are left out: they need CAP_SYS_ADMIN and break the machine's
+// memory, not the arena.
 namespace cowshed::test {
+
+void* raw_mmap(void* address, std::size_t size, int protection, int flags, int fd, off_t offset) {
+  return reinterpret_cast<void*>(syscall(SYS_mmap, address, size, protection, flags, fd, offset));
+}
+
 namespace {
 
 bool has_capability(unsigned number) {
@@ -22,11 +60,12 @@ bool has_capability(unsigned number) {
   return false;
 }
 
-int yama_scope() {
+// The victim allows everybody to trace it, which is all that Yama's scope 1 asks.
+bool may_trace_a_sibling() {
   std::ifstream file("/proc/sys/kernel/yama/ptrace_scope");
   int scope = 0;  // as without Yama
   file >> scope;
-  return scope;
+  return scope < 2 || (scope == 2 && has_capability(CAP_SYS_PTRACE));
 }
 
 const char* to_string(Effect effect) {
@@ -52,13 +91,9 @@ std::string to_string(const Outcome& outcome) {
   return how + ", " + to_string(outcome.effect);
 }
 
-Privileges Privileges::of_this_process() {
-  // The victim allows everybody to trace it, which is all that Yama's scope 1 asks.
-  return {yama_scope() < 2 || (yama_scope() == 2 && has_capability(CAP_SYS_PTRACE)),
-          has_capability(CAP_CHECKPOINT_RESTORE) || has_capability(CAP_SYS_ADMIN),
-          has_capability(CAP_SYS_NICE)};
-}
+namespace {
 
+// Throws, with `what` and the errno, when a call fails that is only a preparation.
 long need(long result, const char* what) {
   if (result == -1) {
     const char* name = strerrorname_np(errno);
@@ -67,10 +102,11 @@ long need(long result, const char* what) {
   return result;
 }
 
-void* raw_mmap(void* address, std::size_t size, int protection, int flags, int fd, off_t offset) {
-  return reinterpret_cast<void*>(syscall(SYS_mmap, address, size, protection, flags, fd, offset));
-}
+int error_of(long result) { return result == -1 ? errno : 0; }
 
+constexpr std::size_t kPayloadSize = 4096;
+
+// A page of bytes that the arena has nowhere.
 const std::byte* payload() {
   alignas(kPayloadSize) static const auto bytes = [] {
     std::array<std::byte, kPayloadSize> result{};
@@ -86,6 +122,7 @@ int payload_file() {
   return fd;
 }
 
+// The reading end.
 int payload_pipe() {
   std::array<int, 2> ends{};
   need(pipe(ends.data()), "pipe");
@@ -101,8 +138,628 @@ int store(void* to) {
   return 0;
 }
 
-int store_if_mapped(void* mapped, off_t offset) {
+// The same, or the errno of a failed mmap.
+int store_if_mapped(void* mapped, off_t offset = 0) {
   return mapped == MAP_FAILED ? errno : store(static_cast<std::byte*>(mapped) + offset);
+}
+
+constexpr int kReadWrite = PROT_READ | PROT_WRITE;
+constexpr off_t kPage = 4096;
+
+long raw_mremap(void* from, std::size_t old_size, std::size_t new_size, int flags,
+                void* to = nullptr) {
+  return syscall(SYS_mremap, from, old_size, new_size, flags, to);
+}
+
+int map_over(const Target& target, int flags, int fd) {
+  return store_if_mapped(raw_mmap(target.address, target.size, kReadWrite, flags | MAP_FIXED, fd,
+                                  fd < 0 ? 0 : target.offset));
+}
+
+int map_elsewhere(const Target& target, int flags, int fd) {
+  return store_if_mapped(raw_mmap(nullptr, target.size, kReadWrite, flags, fd, target.offset));
+}
+
+template <int Advice>
+int advise(const Target& target) {
+  return error_of(syscall(SYS_madvise, target.address, target.size, Advice));
+}
+
+// Watches the words with nothing of them mapped, so that they are missing.
+int watch_missing(const Target& target) {
+  const auto fd = static_cast<int>(
+      need(syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY), "userfaultfd"));
+  uffdio_api api = {.api = UFFD_API, .features = 0, .ioctls = 0};
+  need(ioctl(fd, UFFDIO_API, &api), "UFFDIO_API");
+  uffdio_register range = {};
+  range.range = {reinterpret_cast<std::uintptr_t>(target.address), target.size};
+  range.mode = UFFDIO_REGISTER_MODE_MISSING;
+  need(ioctl(fd, UFFDIO_REGISTER, &range), "UFFDIO_REGISTER");
+  need(syscall(SYS_madvise, target.address, target.size, MADV_DONTNEED), "MADV_DONTNEED");
+  return fd;
+}
+
+int fill_missing_with_payload(const Target& target) {
+  const int fd = watch_missing(target);
+  uffdio_copy copy = {};
+  copy.dst = reinterpret_cast<std::uintptr_t>(target.address);
+  copy.src = reinterpret_cast<std::uintptr_t>(payload());
+  copy.len = kPage;
+  const int error = error_of(ioctl(fd, UFFDIO_COPY, &copy));
+  close(fd);  // ends the watch: the words can be looked at again
+  return error;
+}
+
+int fill_missing_with_zeros(const Target& target) {
+  const int fd = watch_missing(target);
+  uffdio_zeropage zero = {};
+  zero.range = {reinterpret_cast<std::uintptr_t>(target.address), kPage};
+  const int error = error_of(ioctl(fd, UFFDIO_ZEROPAGE, &zero));
+  close(fd);
+  return error;
+}
+
+int move_and_keep(const Target& target) {
+  const long moved =
+      raw_mremap(target.address, target.size, target.size, MREMAP_MAYMOVE | MREMAP_DONTUNMAP);
+  if (moved == -1) {
+    return errno;
+  }
+  auto* there = reinterpret_cast<void*>(moved);
+  need(syscall(SYS_mprotect, there, target.size, kReadWrite), "mprotect");
+  return store(there);
+}
+
+int map_for_reading_then_allow_writes(const Target& target) {
+  void* mapped = raw_mmap(nullptr, target.size, PROT_READ, MAP_SHARED, target.fd, target.offset);
+  if (mapped == MAP_FAILED) {
+    return errno;
+  }
+  const int error = error_of(syscall(SYS_mprotect, mapped, target.size, kReadWrite));
+  return error != 0 ? error : store(mapped);
+}
+
+std::vector<Attack> attacks_on_the_mapping() {
+  const Outcomes own = allowed(Effect::own_view);
+  const Outcomes nothing = allowed(Effect::nothing);
+  return {
+      {"store", dies(SIGSEGV), [](const Target& t) { return store(t.address); }, own},
+      {"mprotect, then store", own,
+       [](const Target& t) {
+         const int error = error_of(syscall(SYS_mprotect, t.address, t.size, kReadWrite));
+         return error != 0 ? error : store(t.address);
+       }},
+      {"munmap", own,
+       [](const Target& t) { return error_of(syscall(SYS_munmap, t.address, t.size)); }},
+      {"mremap away", own,
+       [](const Target& t) {
+         void* there = raw_mmap(nullptr, t.size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+         return error_of(
+             raw_mremap(t.address, t.size, t.size, MREMAP_MAYMOVE | MREMAP_FIXED, there));
+       }},
+      {"mremap of something else over it", own,
+       [](const Target& t) {
+         void* other = raw_mmap(nullptr, t.size, kReadWrite, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+         return error_of(
+             raw_mremap(other, t.size, t.size, MREMAP_MAYMOVE | MREMAP_FIXED, t.address));
+       }},
+      {"mremap of length 0 to a second mapping, then store", refused(EINVAL),
+       [](const Target& t) {
+         const long second = raw_mremap(t.address, 0, t.size, MREMAP_MAYMOVE);
+         return second == -1 ? errno : store(reinterpret_cast<void*>(second));
+       }},
+      // Before Linux 5.13 for anonymous memory only.
+      {"mremap with MREMAP_DONTUNMAP, then mprotect and store there", nothing | refused(EINVAL),
+       &move_and_keep},
+      {"mmap MAP_FIXED over it, anonymous", own,
+       [](const Target& t) { return map_over(t, MAP_PRIVATE | MAP_ANONYMOUS, -1); }},
+      {"mmap MAP_FIXED over it, private", own,
+       [](const Target& t) { return map_over(t, MAP_PRIVATE, t.fd); }},
+      {"mmap MAP_FIXED over it, shared and writable", refused(EPERM),
+       [](const Target& t) { return map_over(t, MAP_SHARED, t.fd); }},
+      {"mmap MAP_SHARED of the descriptor", refused(EPERM),
+       [](const Target& t) { return map_elsewhere(t, MAP_SHARED, t.inherited); }},
+      {"mmap MAP_SHARED of the re-opened descriptor", refused(EPERM),
+       [](const Target& t) { return map_elsewhere(t, MAP_SHARED, t.fd); }},
+      {"mmap MAP_SHARED_VALIDATE", refused(EPERM),
+       [](const Target& t) { return map_elsewhere(t, MAP_SHARED_VALIDATE, t.fd); }},
+      // Linux 6.7 allows the first step, for reading for good.
+      {"mmap MAP_SHARED for reading, then mprotect", refused(EACCES) | refused(EPERM),
+       &map_for_reading_then_allow_writes},
+      {"remap_file_pages", refused(EINVAL),
+       [](const Target& t) {
+         return error_of(
+             syscall(SYS_remap_file_pages, t.address, kPage, 0, t.offset / kPage + 1, 0));
+       }},
+      {"MADV_DONTNEED", nothing, &advise<MADV_DONTNEED>},
+      {"MADV_REMOVE", refused(EACCES), &advise<MADV_REMOVE>},
+      {"MADV_FREE", refused(EINVAL), &advise<MADV_FREE>},
+      {"MADV_WIPEONFORK", refused(EINVAL), &advise<MADV_WIPEONFORK>},
+      // Refused where there is no huge page to be had, or before Linux 6.1.
+      {"MADV_COLLAPSE", nothing | refused(EINVAL) | refused(EAGAIN) | refused(ENOMEM),
+       &advise<MADV_COLLAPSE>},
+      {"MADV_POPULATE_WRITE", refused(EINVAL), &advise<MADV_POPULATE_WRITE>, nothing},
+      {"MADV_HUGEPAGE", nothing, &advise<MADV_HUGEPAGE>},
+      {"MADV_PAGEOUT", nothing, &advise<MADV_PAGEOUT>},
+      {"MADV_COLD", nothing, &advise<MADV_COLD>},
+      {"MADV_MERGEABLE", nothing, &advise<MADV_MERGEABLE>},
+      // Before Linux 6.15 for anonymous memory only.
+      {"MADV_GUARD_INSTALL", own | refused(EINVAL), &advise<MADV_GUARD_INSTALL>},
+      {"mseal", nothing,
+       [](const Target& t) { return error_of(syscall(SYS_mseal, t.address, t.size, 0)); }},
+      {"userfaultfd, UFFDIO_COPY", own, &fill_missing_with_payload},
+      {"userfaultfd, UFFDIO_ZEROPAGE", own, &fill_missing_with_zeros},
+      // A debugger's way in: the kernel copies the page even where the mapping is read-only, unless
+      // it was started with proc_mem.force_override= (Linux 6.12).
+      {"/proc/self/mem", own | refused(EIO),
+       [](const Target& t) {
+         const auto fd = static_cast<int>(need(open("/proc/self/mem", O_RDWR | O_CLOEXEC), "open"));
+         return error_of(
+             pwrite(fd, payload(), kPayloadSize, reinterpret_cast<std::intptr_t>(t.address)));
+       },
+       own},
+  };
+}
+
+// An old way to punch a hole, which the kernel has for every file system but its headers only for
+// XFS.
+struct SpaceReservation {
+  std::int16_t type;
+  std::int16_t whence;
+  std::int64_t start;
+  std::int64_t length;
+  std::int32_t system;
+  std::uint32_t pid;
+  std::array<std::int32_t, 4> unused;
+};
+constexpr unsigned long kUnreserve = _IOW('X', 43, SpaceReservation);  // FS_IOC_UNRESVSP
+
+iovec payload_vector() { return {const_cast<std::byte*>(payload()), kPayloadSize}; }
+
+off_t size_of(int fd) {
+  struct stat status = {};
+  need(fstat(fd, &status), "fstat");
+  return status.st_size;
+}
+
+template <int Mode>
+int reallocate(const Target& target) {
+  return error_of(fallocate(target.fd, Mode, target.offset, static_cast<off_t>(target.size)));
+}
+
+std::string fd_path(pid_t pid, int fd) {
+  return "/proc/" + std::to_string(pid) + "/fd/" + std::to_string(fd);
+}
+
+// Through the link that /proc has for the attacker's mapping.
+int open_map_file(const Target& target) {
+  FILE* maps = std::fopen("/proc/self/maps", "re");
+  std::array<char, 512> line{};
+  std::string path;
+  while (std::fgets(line.data(), static_cast<int>(line.size()), maps) != nullptr) {
+    std::uintptr_t from = 0;
+    std::uintptr_t to = 0;
+    const auto address = reinterpret_cast<std::uintptr_t>(target.address);
+    if (std::sscanf(line.data(), "%zx-%zx ", &from, &to) == 2 && from <= address && address < to) {
+      std::array<char, 80> name{};
+      std::snprintf(name.data(), name.size(), "/proc/self/map_files/%zx-%zx", from, to);
+      path = name.data();
+    }
+  }
+  std::fclose(maps);
+  return open(path.c_str(), O_RDWR | O_CLOEXEC);
+}
+
+int write_to(int fd, const Target& target) {
+  return fd < 0 ? errno : error_of(pwrite(fd, payload(), kPayloadSize, target.offset));
+}
+
+// A pipe whose only buffer is the file's own page, as CVE-2022-0847 wants it.
+std::array<int, 2> pipe_with_the_page(const Target& target) {
+  std::array<int, 2> ends{};
+  need(pipe(ends.data()), "pipe");
+  off_t offset = target.offset;
+  need(splice(target.fd, &offset, ends[1], nullptr, 1, 0), "splice");
+  return ends;
+}
+
+std::vector<Attack> attacks_on_the_file() {
+  const Outcomes nothing = allowed(Effect::nothing);
+  const Outcomes sealed = refused(EPERM);
+  const Outcomes unknown = refused(EOPNOTSUPP);  // memfds do not have it at all
+  return {
+      {"write", sealed,
+       [](const Target& t) {
+         need(lseek(t.fd, t.offset, SEEK_SET), "lseek");
+         return error_of(write(t.fd, payload(), kPayloadSize));
+       }},
+      {"writev", sealed,
+       [](const Target& t) {
+         need(lseek(t.fd, t.offset, SEEK_SET), "lseek");
+         const iovec from = payload_vector();
+         return error_of(writev(t.fd, &from, 1));
+       }},
+      {"pwrite to the descriptor", sealed,
+       [](const Target& t) { return write_to(t.inherited, t); }},
+      {"pwrite to the re-opened descriptor", sealed,
+       [](const Target& t) { return write_to(t.fd, t); }},
+      {"pwrite through /proc/OWNER/fd/N", sealed,
+       [](const Target& t) {
+         return write_to(open(fd_path(t.owner, t.owners_fd).c_str(), O_WRONLY | O_CLOEXEC), t);
+       }},
+      {"pwrite through /proc/self/map_files", sealed,
+       [](const Target& t) { return write_to(open_map_file(t), t); }},
+      {"mmap MAP_SHARED through /proc/self/map_files", sealed,
+       [](const Target& t) {
+         const int fd = open_map_file(t);
+         return fd < 0 ? errno
+                       : store_if_mapped(raw_mmap(nullptr, t.size, PROT_READ | PROT_WRITE,
+                                                  MAP_SHARED, fd, t.offset));
+       }},
+      {"pwritev2", sealed,
+       [](const Target& t) {
+         const iovec from = payload_vector();
+         return error_of(pwritev2(t.fd, &from, 1, t.offset, RWF_SYNC));
+       }},
+      {"ftruncate to nothing", sealed,
+       [](const Target& t) { return error_of(ftruncate(t.fd, 0)); }},
+      {"ftruncate to more", sealed,
+       [](const Target& t) { return error_of(ftruncate(t.fd, size_of(t.fd) + kPage)); }},
+      {"open with O_TRUNC", sealed,
+       [](const Target& t) {
+         return error_of(open(fd_path(getpid(), t.fd).c_str(), O_RDWR | O_TRUNC | O_CLOEXEC));
+       }},
+      {"fallocate, more", sealed,
+       [](const Target& t) { return error_of(fallocate(t.fd, 0, size_of(t.fd), kPage)); }},
+      {"fallocate, punch a hole", sealed,
+       &reallocate < FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE > },
+      {"fallocate, zero the range", unknown, &reallocate<FALLOC_FL_ZERO_RANGE>},
+      {"fallocate, collapse the range", unknown, &reallocate<FALLOC_FL_COLLAPSE_RANGE>},
+      {"fallocate, insert a range", unknown, &reallocate<FALLOC_FL_INSERT_RANGE>},
+      {"ioctl FS_IOC_UNRESVSP", sealed,
+       [](const Target& t) {
+         SpaceReservation hole = {};
+         hole.start = t.offset;
+         hole.length = static_cast<off_t>(t.size);
+         return error_of(ioctl(t.fd, kUnreserve, &hole));
+       }},
+      {"ioctl FICLONE", unknown,
+       [](const Target& t) { return error_of(ioctl(t.fd, FICLONE, payload_file())); }},
+      // Before Linux 6.6 memfds have no flags.
+      {"ioctl FS_IOC_SETFLAGS, FS_NODUMP_FL", nothing | refused(ENOTTY),
+       [](const Target& t) {
+         int flags = FS_NODUMP_FL;
+         return error_of(ioctl(t.fd, FS_IOC_SETFLAGS, &flags));
+       }},
+      {"splice into it", sealed,
+       [](const Target& t) {
+         off_t offset = t.offset;
+         return error_of(splice(payload_pipe(), nullptr, t.fd, &offset, kPayloadSize, 0));
+       }},
+      {"sendfile into it", sealed,
+       [](const Target& t) {
+         need(lseek(t.fd, t.offset, SEEK_SET), "lseek");
+         off_t from = 0;
+         return error_of(sendfile(t.fd, payload_file(), &from, kPayloadSize));
+       }},
+      {"copy_file_range into it", sealed,
+       [](const Target& t) {
+         off_t to = t.offset;
+         off_t from = 0;
+         return error_of(copy_file_range(payload_file(), &from, t.fd, &to, kPayloadSize, 0));
+       }},
+      {"splice its page into a pipe, then write to the pipe", nothing,
+       [](const Target& t) {
+         const auto ends = pipe_with_the_page(t);
+         return error_of(write(ends[1], payload(), 64));
+       }},
+      {"tee its page to a second pipe, then write to that", nothing,
+       [](const Target& t) {
+         const auto ends = pipe_with_the_page(t);
+         std::array<int, 2> second{};
+         need(pipe(second.data()), "pipe");
+         need(tee(ends[0], second[1], 1, 0), "tee");
+         return error_of(write(second[1], payload(), 64));
+       }},
+      {"vmsplice its page as a gift, then write to the pipe", nothing,
+       [](const Target& t) {
+         std::array<int, 2> ends{};
+         need(pipe(ends.data()), "pipe");
+         const iovec page = {t.address, kPayloadSize};
+         need(vmsplice(ends[1], &page, 1, SPLICE_F_GIFT), "vmsplice");
+         return error_of(write(ends[1], payload(), 64));
+       }},
+      {"fcntl F_ADD_SEALS, none", sealed,
+       [](const Target& t) { return error_of(fcntl(t.fd, F_ADD_SEALS, 0)); }},
+      {"fcntl F_ADD_SEALS, F_SEAL_GROW", sealed,
+       [](const Target& t) { return error_of(fcntl(t.fd, F_ADD_SEALS, F_SEAL_GROW)); }},
+      // Before Linux 6.3 a memfd cannot be kept from being executable.
+      {"fchmod to executable", refused(EPERM) | nothing,
+       [](const Target& t) { return error_of(fchmod(t.fd, 0700)); }},
+  };
+}
+
+iovec words_of(const Target& target) { return {target.address, kPayloadSize}; }
+
+// One request at a time, without liburing.
+class Ring {
+ public:
+  Ring() {
+    io_uring_params params = {};
+    fd_ = static_cast<int>(need(syscall(SYS_io_uring_setup, 1, &params), "io_uring_setup"));
+    submission_ =
+        map(params.sq_off.array + params.sq_entries * sizeof(std::uint32_t), IORING_OFF_SQ_RING);
+    completion_ =
+        map(params.cq_off.cqes + params.cq_entries * sizeof(io_uring_cqe), IORING_OFF_CQ_RING);
+    entry_ = reinterpret_cast<io_uring_sqe*>(map(sizeof(io_uring_sqe), IORING_OFF_SQES));
+    offsets_ = params;
+  }
+
+  int register_buffer(const iovec& buffer) const {
+    return error_of(syscall(SYS_io_uring_register, fd_, IORING_REGISTER_BUFFERS, &buffer, 1));
+  }
+
+  // The errno, or 0.
+  int run(unsigned char operation, int fd, const void* buffer, off_t offset) {
+    return run(operation, fd, reinterpret_cast<std::uintptr_t>(buffer), kPayloadSize, offset);
+  }
+
+  int punch(int fd, off_t offset, std::size_t size) {
+    return run(IORING_OP_FALLOCATE, fd, size, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset);
+  }
+
+ private:
+  int run(unsigned char operation, int fd, std::uint64_t address, std::uint32_t length,
+          off_t offset) {
+    *entry_ = {};
+    entry_->opcode = operation;
+    entry_->fd = fd;
+    entry_->addr = address;
+    entry_->len = length;
+    entry_->off = static_cast<std::uint64_t>(offset);
+    at(submission_, offsets_.sq_off.array) = 0;
+    at(submission_, offsets_.sq_off.tail) += 1;
+    need(syscall(SYS_io_uring_enter, fd_, 1, 1, IORING_ENTER_GETEVENTS, nullptr, 0),
+         "io_uring_enter");
+    const auto* done = reinterpret_cast<io_uring_cqe*>(completion_ + offsets_.cq_off.cqes);
+    return done->res < 0 ? -done->res : 0;
+  }
+
+  std::byte* map(std::size_t size, off_t what) const {
+    void* mapped =
+        raw_mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd_, what);
+    need(mapped == MAP_FAILED ? -1 : 0, "mapping an io_uring");
+    return static_cast<std::byte*>(mapped);
+  }
+
+  static std::atomic_ref<std::uint32_t> at(std::byte* ring, std::size_t offset) {
+    return std::atomic_ref(*reinterpret_cast<std::uint32_t*>(ring + offset));
+  }
+
+  int fd_ = -1;
+  std::byte* submission_ = nullptr;
+  std::byte* completion_ = nullptr;
+  io_uring_sqe* entry_ = nullptr;
+  io_uring_params offsets_ = {};
+};
+
+int read_fixed(const Target& target) {
+  Ring ring;
+  const int error = ring.register_buffer(words_of(target));
+  return error != 0 ? error : ring.run(IORING_OP_READ_FIXED, payload_file(), target.address, 0);
+}
+
+// Past the page cache, straight from the disk.
+int read_direct(const Target& target) {
+  const auto fd = static_cast<int>(
+      need(open("/tmp", O_TMPFILE | O_RDWR | O_DIRECT | O_CLOEXEC, 0600), "O_DIRECT on /tmp"));
+  need(pwrite(fd, payload(), kPayloadSize, 0), "filling a file past the page cache");
+  const iovec to = words_of(target);
+  return error_of(syscall(SYS_preadv, fd, &to, 1, 0L, 0L));
+}
+
+int receive(const Target& target) {
+  std::array<int, 2> ends{};
+  need(socketpair(AF_UNIX, SOCK_DGRAM, 0, ends.data()), "socketpair");
+  need(send(ends[1], payload(), kPayloadSize, 0), "send");
+  iovec to = words_of(target);
+  msghdr message = {};
+  message.msg_iov = &to;
+  message.msg_iovlen = 1;
+  return error_of(syscall(SYS_recvmsg, ends[0], &message, 0));
+}
+
+// A task in the attacker's memory, which has ended when this returns; it runs alone meanwhile.
+int run_task(int flags, int (*body)(void*), const Target& target, std::byte* word) {
+  alignas(64) static std::array<std::byte, 65536> stack{};
+  const pid_t pid =
+      clone(body, stack.data() + stack.size(), CLONE_VM | CLONE_VFORK | SIGCHLD | flags,
+            const_cast<Target*>(&target), word, nullptr, word);
+  if (pid == -1) {
+    return errno;
+  }
+  need(waitpid(pid, nullptr, 0), "waitpid");
+  return 0;
+}
+
+template <int Flag>
+int have_thread_id_written(const Target& target) {
+  return run_task(
+      Flag, [](void*) { return static_cast<int>(syscall(SYS_exit, 0)); }, target,
+      target.address + 64);
+}
+
+bool number_is_among_the_words = false;
+
+// The kernel marks a lock as its owner's who died, if the word is that thread's number: so the
+// arena has one with each.
+int die_with_a_robust_lock(void* context) {
+  const auto& target = *static_cast<const Target*>(context);
+  const auto self = static_cast<std::uint32_t>(syscall(SYS_gettid));
+  number_is_among_the_words =
+      self >= target.first_word && self - target.first_word < target.size / sizeof self;
+  if (!number_is_among_the_words) {
+    return static_cast<int>(syscall(SYS_exit, 0));
+  }
+  static robust_list lock;
+  static robust_list_head head;
+  lock.next = &head.list;
+  head.list.next = &lock;
+  head.futex_offset = reinterpret_cast<std::intptr_t>(target.address) +
+                      static_cast<std::intptr_t>((self - target.first_word) * sizeof self) -
+                      reinterpret_cast<std::intptr_t>(&lock);
+  head.list_op_pending = nullptr;
+  syscall(SYS_set_robust_list, &head, sizeof head);
+  return static_cast<int>(syscall(SYS_exit, 0));
+}
+
+int exit_with_a_robust_list(const Target& target) {
+  const int error = run_task(0, &die_with_a_robust_lock, target, nullptr);
+  if (error == 0 && !number_is_among_the_words) {
+    throw std::runtime_error("the thread's number is not among the words");
+  }
+  return error;
+}
+
+// glibc has this thread's own registered.
+int move_rseq(const Target& target) {
+  constexpr unsigned kSize = 32;
+  need(__rseq_size == 0 ? (errno = ENOSYS, -1) : 0, "rseq");
+  auto* own = static_cast<std::byte*>(__builtin_thread_pointer()) + __rseq_offset;
+  need(syscall(SYS_rseq, own, kSize, RSEQ_FLAG_UNREGISTER, RSEQ_SIG), "unregistering rseq");
+  const int error = error_of(syscall(SYS_rseq, target.address, kSize, 0, RSEQ_SIG));
+  sched_yield();
+  return error;
+}
+
+std::vector<Attack> attacks_through_the_kernel() {
+  const Outcomes own = allowed(Effect::own_view);
+  const Outcomes nothing = allowed(Effect::nothing);
+  const Outcomes fault = refused(EFAULT);
+  const Outcomes sealed = refused(EPERM);
+  return {
+      {"read into it", fault,
+       [](const Target& t) {
+         return error_of(syscall(SYS_read, payload_file(), t.address, kPayloadSize));
+       },
+       own},
+      {"preadv into it", fault,
+       [](const Target& t) {
+         const iovec to = words_of(t);
+         return error_of(syscall(SYS_preadv, payload_file(), &to, 1, 0L, 0L));
+       },
+       own},
+      {"read with O_DIRECT into it", fault, &read_direct, own},
+      {"recvmsg into it", fault, &receive, own},
+      {"vmsplice from a pipe into it", fault,
+       [](const Target& t) {
+         const iovec to = words_of(t);
+         return error_of(syscall(SYS_vmsplice, payload_pipe(), &to, 1UL, 0));
+       },
+       own},
+      {"getrandom into it", fault,
+       [](const Target& t) { return error_of(syscall(SYS_getrandom, t.address, 256, 0)); }, own},
+      {"io_uring, read into it", fault,
+       [](const Target& t) { return Ring().run(IORING_OP_READ, payload_file(), t.address, 0); },
+       own},
+      {"io_uring, read into it as a registered buffer", fault, &read_fixed, own},
+      {"io_uring, write to the descriptor", sealed,
+       [](const Target& t) { return Ring().run(IORING_OP_WRITE, t.fd, payload(), t.offset); }},
+      {"io_uring, fallocate a hole", sealed,
+       [](const Target& t) { return Ring().punch(t.fd, t.offset, t.size); }},
+      {"futex FUTEX_WAKE_OP on a word", fault,
+       [](const Target& t) {
+         std::uint32_t own_word = 0;
+         return error_of(syscall(SYS_futex, &own_word, FUTEX_WAKE_OP, 0, nullptr, t.address,
+                                 FUTEX_OP(FUTEX_OP_SET, 0x7ee, FUTEX_OP_CMP_EQ, 0)));
+       },
+       own},
+      {"clone with CLONE_CHILD_SETTID", nothing, &have_thread_id_written<CLONE_CHILD_SETTID>, own},
+      {"clone with CLONE_PARENT_SETTID", nothing, &have_thread_id_written<CLONE_PARENT_SETTID>,
+       own},
+      {"exit with clear_child_tid", nothing, &have_thread_id_written<CLONE_CHILD_CLEARTID>, own},
+      {"exit with a robust list", nothing, &exit_with_a_robust_list, own},
+      {"rseq", fault, &move_rseq, own},
+  };
+}
+
+int write_memory(const Target& target) {
+  const std::string path = "/proc/" + std::to_string(target.victim) + "/mem";
+  const int fd = open(path.c_str(), O_RDWR | O_CLOEXEC);
+  return fd < 0 ? errno
+                : error_of(pwrite(fd, payload(), kPayloadSize,
+                                  reinterpret_cast<std::intptr_t>(target.address)));
+}
+
+int poke(const Target& target) {
+  if (ptrace(PTRACE_SEIZE, target.victim, nullptr, nullptr) == -1) {
+    return errno;
+  }
+  need(ptrace(PTRACE_INTERRUPT, target.victim, nullptr, nullptr), "PTRACE_INTERRUPT");
+  need(waitpid(target.victim, nullptr, __WALL), "waiting for the stop");
+  const int error = error_of(ptrace(PTRACE_POKEDATA, target.victim, target.address, -1L));
+  need(ptrace(PTRACE_DETACH, target.victim, nullptr, nullptr), "PTRACE_DETACH");
+  return error;
+}
+
+int open_process(pid_t pid) {
+  return static_cast<int>(need(syscall(SYS_pidfd_open, pid, 0), "pidfd_open"));
+}
+
+template <int Advice>
+int advise_victim(const Target& target) {
+  const iovec range = {target.address, target.size};
+  return error_of(syscall(SYS_process_madvise, open_process(target.victim), &range, 1, Advice, 0));
+}
+
+int take_descriptor(const Target& target) {
+  const auto fd =
+      static_cast<int>(syscall(SYS_pidfd_getfd, open_process(target.owner), target.owners_fd, 0));
+  return fd < 0 ? errno : error_of(pwrite(fd, payload(), kPayloadSize, target.offset));
+}
+
+std::vector<Attack> attacks_on_a_sibling() {
+  const bool may_trace = may_trace_a_sibling();
+  const Outcomes victim = may_trace ? allowed(Effect::victims_view) : refused(EPERM);
+  const Outcomes opened = may_trace ? allowed(Effect::victims_view) : refused(EACCES);
+  const Outcomes nice = has_capability(CAP_SYS_NICE) ? allowed(Effect::nothing) : refused(EPERM);
+  const Outcomes not_remote = refused(EINVAL);
+  return {
+      {"process_vm_writev", may_trace ? refused(EFAULT) : refused(EPERM),
+       [](const Target& t) {
+         const iovec from = {const_cast<std::byte*>(payload()), kPayloadSize};
+         const iovec to = {t.address, kPayloadSize};
+         return error_of(process_vm_writev(t.victim, &from, 1, &to, 1, 0));
+       },
+       victim},
+      // As with /proc/self/mem.
+      {"/proc/PID/mem", opened | refused(EIO), &write_memory, opened},
+      {"ptrace, PTRACE_POKEDATA", victim, &poke},
+      {"process_madvise, MADV_PAGEOUT", nice, &advise_victim<MADV_PAGEOUT>},
+      {"process_madvise, MADV_DONTNEED", not_remote | refused(EPERM),
+       &advise_victim<MADV_DONTNEED>},
+      {"pidfd_getfd, then pwrite", refused(EPERM), &take_descriptor},
+  };
+}
+
+}  // namespace
+
+std::function<int()> hold_for_a_later_write(const Target& target) {
+  auto ring = std::make_shared<Ring>();
+  const int error = ring->register_buffer(words_of(target));
+  need(error == 0 ? 0 : (errno = error, -1), "registering a buffer");
+  return [ring, to = target.address] {
+    return ring->run(IORING_OP_READ_FIXED, payload_file(), to, 0);
+  };
+}
+
+std::vector<Attack> all_attacks() {
+  std::vector<Attack> result;
+  for (auto& group : {attacks_on_the_mapping(), attacks_on_the_file(), attacks_through_the_kernel(),
+                      attacks_on_a_sibling()}) {
+    result.insert(result.end(), group.begin(), group.end());
+  }
+  return result;
 }
 
 }  // namespace cowshed::test
