@@ -1,24 +1,18 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <cerrno>
 #include <cstdio>
 #include <cstring>
-#include <fcntl.h>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <initializer_list>
-#include <linux/membarrier.h>
-#include <new>
 #include <optional>
 #include <string>
-#include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <unistd.h>
 #include <utility>
 #include <vector>
 
@@ -27,16 +21,39 @@
 #include <cowshed/share/registry.h>
 
 #include "child.h"
+#include "filled_arena.h"
+#include "process.h"
 #include "system_call_failures.h"
 
 namespace cowshed {
 namespace {
 
+using test::decide_system_calls;
+using test::described;
+using test::FilledArena;
 using test::SystemCall;
 
 constexpr std::uint64_t kCollapse = 25;  // MADV_COLLAPSE, Linux 6.1
 constexpr std::size_t kBlock = 256_KiB;
 constexpr std::size_t kBlocks = 9;  // more than one of jemalloc's 2 MiB
+
+class FailingSystemCalls : public testing::Test {
+ protected:
+  void SetUp() override {
+    const auto child = test::run_in_child(test::intercept_system_calls);
+    if (!child.said.empty()) {
+      GTEST_SKIP() << child.said;
+    }
+  }
+  // What the body says in a child in which decide_system_calls() has effect.
+  static std::string in_child(const std::function<std::string()>& body) {
+    const auto child = test::run_in_child([&] {
+      (void)test::intercept_system_calls();
+      return body();
+    });
+    return child.signal == 0 ? child.said : strsignal(child.signal);
+  }
+};
 
 // What a process has that an arena could have left behind.
 struct Footprint {
@@ -44,6 +61,10 @@ struct Footprint {
   std::size_t arena_mappings = 0;  // by name, by place or by MADV_DONTFORK
   std::size_t bytes = 0;           // of address space
 
+  std::string text() const {
+    return std::to_string(descriptors) + " descriptors, " + std::to_string(arena_mappings) +
+           " mappings, " + std::to_string(bytes) + " bytes";
+  }
   static Footprint now() {
     Footprint result;
     for ([[maybe_unused]] const auto& entry :
@@ -69,50 +90,35 @@ struct Footprint {
   }
 };
 
-// Which calls fail, and with what.  Shared with the process that waits for the outcome.
+// What each call may fail with.
+constexpr std::array<std::pair<long, std::array<int, 3>>, 9> kErrors = {{
+    {SYS_memfd_create, {EMFILE, ENOMEM, EINVAL}},
+    {SYS_mmap, {ENOMEM, ENOMEM, ENOMEM}},  // jemalloc tells of no other
+    {SYS_madvise, {ENOMEM, EINVAL, EAGAIN}},
+    {SYS_fcntl, {EBUSY, EPERM, EBUSY}},
+    {SYS_ftruncate, {ENOMEM, EINTR, EPERM}},
+    {SYS_fallocate, {ENOSPC, ENOMEM, EINTR}},
+    {SYS_membarrier, {ENOSYS, EPERM, ENOSYS}},
+    {SYS_openat, {EMFILE, EACCES, ENOENT}},
+    {SYS_ioctl, {ENOTTY, EINVAL, ENOTTY}},
+}};
+
+// Which calls fail.  Shared with the process that waits for the outcome.
 struct Plan {
-  int from = -1;  // the number of the first that fails, of those that are counted; -1: none
-  int count = 1;  // how many, of the same kind as the first
-  std::atomic<int> seen = 0;
-  std::atomic<int> failed = 0;
-  SystemCall first{};
-  int error = 0;
-};
-
-std::vector<int> errors_of(long number) {
-  switch (number) {
-    case SYS_memfd_create: return {EMFILE, ENOMEM, EINVAL};
-    case SYS_mmap: return {ENOMEM};  // jemalloc tells of no other
-    case SYS_madvise: return {ENOMEM, EINVAL, EAGAIN};
-    case SYS_fcntl: return {EBUSY, EPERM};
-    case SYS_ftruncate: return {ENOMEM, EINTR, EPERM};
-    case SYS_fallocate: return {ENOSPC, ENOMEM, EINTR};
-    case SYS_membarrier: return {ENOSYS, EPERM};
-    case SYS_openat: return {EMFILE, EACCES, ENOENT};
-    default: return {ENOTTY, EINVAL};
-  }
-}
-
-class Failures {
- public:
-  explicit Failures(Plan& plan) : plan_(plan) {
-    for (const long number : {SYS_memfd_create, SYS_mmap, SYS_madvise, SYS_fcntl, SYS_ftruncate,
-                              SYS_fallocate, SYS_membarrier, SYS_openat, SYS_ioctl}) {
-      errors_.emplace_back(number, errors_of(number));
-    }
-  }
+  int from;   // the number of the first that fails, of those that are counted
+  int count;  // how many, of the same kind as the first
+  std::atomic<int> seen, failed;
+  SystemCall first;
+  int error;
 
   void start() {
-    plan_.seen = 0;
-    plan_.failed = 0;
-    test::decide_system_calls([this](const SystemCall& call) { return decide(call); });
+    seen = failed = 0;
+    decide_system_calls([this](const SystemCall& call) { return decide(call); });
   }
-  static void stop() { test::decide_system_calls(nullptr); }
-  int failed() const { return plan_.failed; }
-  int error() const { return plan_.failed > 0 ? plan_.error : 0; }
+  int reason() const { return failed > 0 ? error : 0; }
   std::string text() const {
-    return "call " + std::to_string(plan_.from) + " " + test::describe(plan_.first) + " with " +
-           std::strerror(plan_.error) + " x" + std::to_string(plan_.failed);
+    return "call " + std::to_string(from) + " " + test::describe(first) + " with " +
+           std::strerror(error) + " x" + std::to_string(failed);
   }
 
  private:
@@ -122,28 +128,19 @@ class Failures {
         std::strncmp(reinterpret_cast<const char*>(call.arguments[1]), "/sys/", 5) == 0) {
       return 0;
     }
-    const int number = plan_.seen++;
-    if (plan_.from < 0 || number < plan_.from || plan_.failed >= plan_.count) {
+    const int number = seen++;
+    if (number < from || failed >= count || (failed > 0 && call.number != first.number)) {
       return 0;
     }
-    if (plan_.failed == 0) {
-      plan_.first = call;
-      for (const auto& [known, errors] : errors_) {
-        if (known == call.number) {
-          plan_.error = errors[static_cast<std::size_t>(number) % errors.size()];
-          // For ever no signal comes.
-          plan_.error = plan_.count > 1 && plan_.error == EINTR ? EIO : plan_.error;
-        }
-      }
-    } else if (call.number != plan_.first.number) {
-      return 0;
+    if (failed++ == 0) {
+      first = call;
+      const auto its = std::find_if(kErrors.begin(), kErrors.end(),
+                                    [&](const auto& known) { return known.first == call.number; });
+      error = its->second.at(static_cast<std::size_t>(number % 3));
+      error = count > 1 && error == EINTR ? EIO : error;  // no signal comes for ever
     }
-    ++plan_.failed;
-    return plan_.error;
+    return error;
   }
-
-  Plan& plan_;
-  std::vector<std::pair<long, std::vector<int>>> errors_;
 };
 
 struct Node {
@@ -156,26 +153,28 @@ struct Node {
 // succeeds once nothing fails any more.
 class Life {
  public:
-  Life(FreezeMode mode, Failures* failures) : mode_(mode), failures_(failures) {}
+  Life(FreezeMode mode, Plan* plan) : mode_(mode), plan_(plan) {}
 
   // "" or what was wrong.  A short life is not thawed.
   std::string live(bool is_short = false) {
-    if (failures_ != nullptr) {
-      failures_->start();
+    if (plan_ != nullptr) {
+      plan_->start();
     }
     (void)(grow_up() && (is_short || grow_old()));
-    Failures::stop();
+    decide_system_calls(nullptr);
     arena_.reset();
     return problem_;
   }
 
  private:
-  using Codes = std::initializer_list<ErrorCode>;
+  using Codes = std::vector<ErrorCode>;
+  const Codes kMemory = {ErrorCode::out_of_memory};
+  const Codes kSystem = {ErrorCode::system_call, ErrorCode::out_of_memory, ErrorCode::unsupported};
 
-  bool grow_up() { return create() && add(kBlocks) && publish() && freeze() && read(); }
+  bool grow_up() { return create() && add() && publish() && freeze() && read(); }
   bool grow_old() {
-    return write() && thaw() && add(kBlocks) && refreeze() && write() && refreeze() && look() &&
-           read() && read_in_child();
+    return write() && thaw() && add() && refreeze() && write() && refreeze() && look() && read() &&
+           read_in_child();
   }
 
   bool wrong(const std::string& what) {
@@ -196,10 +195,10 @@ class Life {
       return wrong(std::string(name) + ": not documented: " + error.message);
     }
     if (error.code == ErrorCode::system_call &&
-        (failures_ == nullptr || error.system_errno != failures_->error())) {
+        (plan_ == nullptr || error.system_errno != plan_->reason())) {
       return wrong(std::string(name) + ": another errno: " + error.message);
     }
-    Failures::stop();
+    decide_system_calls(nullptr);
     if (!check_stats(name) || !read() || !allocate_if_open()) {
       return false;
     }
@@ -226,41 +225,38 @@ class Life {
       return true;
     }
     const auto added = attempt([this]() -> Expected<void> {
-      first_ = new (arena_->allocate(sizeof(Node))) Node{first_, ++nodes_ + added_, {}};
+      add_node();
       return {};
     });
-    if (!added && added.error().code == ErrorCode::arena_frozen && failures_->failed() > 1) {
+    if (!added && added.error().code == ErrorCode::arena_frozen && plan_->failed > 1) {
       return true;
     }
     return added ? read() : wrong("allocation after the error: " + added.error().message);
   }
 
   bool create() {
-    return step("create",
-                {ErrorCode::system_call, ErrorCode::unsupported, ErrorCode::out_of_memory},
-                [this]() -> Expected<void> {
-                  auto arena = Arena::create({.name = "subject", .capacity = 512_GiB});
-                  if (!arena) {
-                    return tl::make_unexpected(arena.error());
-                  }
-                  arena_ = std::move(*arena);
-                  return {};
-                });
+    return step("create", kSystem, [this] {
+      return Arena::create({.name = "subject", .capacity = 512_GiB}).map([this](Arena&& arena) {
+        arena_ = std::move(arena);
+      });
+    });
+  }
+
+  void add_node() {
+    first_ = new (arena_->allocate(sizeof(Node))) Node{first_, ++nodes_ + added_, {}};
   }
 
   // Nodes, and between them blocks that make the arena grow.
-  bool add(std::size_t blocks) {
-    const Codes documented = {ErrorCode::out_of_memory};
-    for (std::size_t i = 0; i < blocks; ++i) {
-      const bool added = step("a node", documented,
+  bool add() {
+    for (std::size_t i = 0; i < kBlocks; ++i) {
+      const bool added = step("a node", kMemory,
                               [this]() -> Expected<void> {
                                 for (int many = 0; many < 500; ++many) {
-                                  first_ = new (arena_->allocate(sizeof(Node)))
-                                      Node{first_, ++nodes_ + added_, {}};
+                                  add_node();
                                 }
                                 return {};
                               }) &&
-                         step("a block", documented, [this]() -> Expected<void> {
+                         step("a block", kMemory, [this]() -> Expected<void> {
                            auto* block = static_cast<char*>(arena_->allocate(kBlock, 4096));
                            blocks_.push_back(block);
                            std::memset(block, static_cast<int>(blocks_.size()), kBlock);
@@ -271,31 +267,24 @@ class Life {
       }
     }
     // Something to give back.
-    return step("a block for a moment", documented, [this]() -> Expected<void> {
+    return step("a block for a moment", kMemory, [this]() -> Expected<void> {
       arena_->deallocate(arena_->allocate(4_MiB, 4096), 4_MiB, 4096);
       return {};
     });
   }
 
   bool publish() {
-    return step("publish", {ErrorCode::out_of_memory}, [this]() -> Expected<void> {
-      return cowshed::publish("first", first_).map([](const auto&) {});
-    });
+    return step("publish", kMemory,
+                [this] { return cowshed::publish("first", first_).map([](const auto&) {}); });
   }
-
   bool freeze() {
-    return step("freeze",
-                {ErrorCode::system_call, ErrorCode::out_of_memory, ErrorCode::unsupported},
-                [this] { return arena_->freeze(mode_); });
+    return step("freeze", kSystem, [this] { return arena_->freeze(mode_); });
   }
   bool thaw() {
-    return step("thaw", {ErrorCode::system_call, ErrorCode::out_of_memory, ErrorCode::unsupported},
-                [this] { return arena_->thaw(); });
+    return step("thaw", kSystem, [this] { return arena_->thaw(); });
   }
   bool refreeze() {
-    return step("refreeze",
-                {ErrorCode::system_call, ErrorCode::out_of_memory, ErrorCode::unsupported},
-                [this] { return arena_->refreeze(); });
+    return step("refreeze", kSystem, [this] { return arena_->refreeze(); });
   }
 
   bool write() {
@@ -310,17 +299,16 @@ class Life {
   }
 
   bool look() {
-    const Codes documented = {ErrorCode::system_call};
-    return step("prefault", documented, [this] { return arena_->prefault(); }) &&
+    return step("prefault", {ErrorCode::system_call}, [this] { return arena_->prefault(); }) &&
            step("collapse", {}, [this] { return arena_->collapse().map([](std::size_t) {}); }) &&
-           step("private_bytes", documented, [this]() -> Expected<void> {
+           step("private_bytes", {ErrorCode::system_call}, [this]() -> Expected<void> {
              auto bytes = arena_->private_bytes();
              if (!bytes) {
                return tl::make_unexpected(bytes.error());
              }
              // What could not be mapped stays private until the next refreeze().
-             if (*bytes != 0 && failures_ != nullptr && failures_->error() != 0) {
-               Failures::stop();
+             if (*bytes != 0 && plan_ != nullptr && plan_->reason() != 0) {
+               decide_system_calls(nullptr);
                (void)arena_->refreeze();
                bytes = arena_->private_bytes();
              }
@@ -351,7 +339,7 @@ class Life {
   }
 
   bool read_in_child() {
-    Failures::stop();
+    decide_system_calls(nullptr);
     const auto child = test::run_in_child([this]() -> std::string {
       return read() && *arena_->private_bytes() == 0 && find<Node>("first") ? "fine" : "wrong";
     });
@@ -375,7 +363,7 @@ class Life {
   }
 
   FreezeMode mode_;
-  Failures* failures_;
+  Plan* plan_;
   std::string problem_;
   std::optional<Arena> arena_;
   Node* first_ = nullptr;
@@ -384,17 +372,11 @@ class Life {
   std::vector<char*> blocks_;
 };
 
-// Shared with forked children: where a sweep is, for the case that it ends with a signal.
-Plan& shared_plan() {
-  static void* page =
-      mmap(nullptr, sizeof(Plan), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  return *new (page) Plan;
-}
-
 constexpr int kForEver = 1 << 30;
 
-class FailingSystemCalls : public testing::TestWithParam<std::pair<FreezeMode, int>> {};
-INSTANTIATE_TEST_SUITE_P(Modes, FailingSystemCalls,
+class FailingOfALife : public FailingSystemCalls,
+                       public testing::WithParamInterface<std::pair<FreezeMode, int>> {};
+INSTANTIATE_TEST_SUITE_P(Modes, FailingOfALife,
                          testing::Values(std::pair(FreezeMode::strict, 1),
                                          std::pair(FreezeMode::lenient, 1),
                                          std::pair(FreezeMode::strict, kForEver),
@@ -407,15 +389,11 @@ INSTANTIATE_TEST_SUITE_P(Modes, FailingSystemCalls,
 
 // Each call of an arena's life fails in turn, in one process; before and after, a life in which
 // none fails shows what is usual.
-TEST_P(FailingSystemCalls, GiveTheDocumentedErrorAndLeakNothing) {
+TEST_P(FailingOfALife, GivesTheDocumentedErrorAndLeaksNothing) {
   const FreezeMode mode = GetParam().first;
-  const auto count = GetParam().second;
-  Plan& plan = shared_plan();
-  const auto child = test::run_in_child([&]() -> std::string {
-    if (const std::string reason = test::intercept_system_calls(); !reason.empty()) {
-      return "skip: " + reason;
-    }
-    Failures failures(plan);
+  auto& plan = test::shared<Plan>();
+  plan.count = GetParam().second;
+  const std::string said = in_child([&]() -> std::string {
     for (int i = 0; i < 3; ++i) {
       if (const std::string problem = Life(mode, nullptr).live(); !problem.empty()) {
         return "without a failure: " + problem;
@@ -424,59 +402,41 @@ TEST_P(FailingSystemCalls, GiveTheDocumentedErrorAndLeakNothing) {
     const Footprint warm = Footprint::now();
     (void)Life(mode, nullptr).live();
     Footprint before = Footprint::now();
-    const std::size_t usual = before.bytes - warm.bytes;
+    // 2 MiB for each jemalloc arena that there ever was, and for one that had to be made twice.
+    const std::size_t usual = before.bytes - warm.bytes + 4_MiB;
     std::string problems;
-    int points = 0;
-    plan.count = count;
     for (plan.from = 0;; ++plan.from) {
-      std::string problem = Life(mode, &failures).live();
+      std::string problem = Life(mode, &plan).live();
       if (plan.failed == 0) {
         break;  // no call has this number
       }
-      ++points;
       const Footprint after = Footprint::now();
-      if (problem.empty() && after.descriptors != before.descriptors) {
-        problem = std::to_string(after.descriptors) + " descriptors, before " +
-                  std::to_string(before.descriptors);
-      }
-      if (problem.empty() && after.arena_mappings != before.arena_mappings) {
-        problem = std::to_string(after.arena_mappings) + " mappings of an arena, before " +
-                  std::to_string(before.arena_mappings);
-      }
-      // 2 MiB for each jemalloc arena that there ever was, and for one that had to be made twice.
-      if (problem.empty() && after.bytes > before.bytes + usual + 4_MiB) {
-        problem = std::to_string(after.bytes - before.bytes) + " bytes of address space more, " +
-                  std::to_string(usual) + " are usual";
+      const bool same = after.descriptors == before.descriptors &&
+                        after.arena_mappings == before.arena_mappings &&
+                        after.bytes <= before.bytes + usual;
+      if (problem.empty() && !same) {
+        problem = "from " + before.text() + " to " + after.text();
       }
       before = after;
       if (!problem.empty() && problems.size() < 2000) {
-        problems += failures.text() + ": " + problem + "\n";
+        problems += plan.text() + ": " + problem + "\n";
       }
     }
-    return problems + std::to_string(points) + " calls failed";
+    return problems + std::to_string(plan.from) + " calls failed";
   });
-  if (child.said.starts_with("skip: ")) {
-    GTEST_SKIP() << child.said;
-  }
-  ASSERT_EQ(child.signal, 0) << "call " << plan.from << " " << test::describe(plan.first)
-                             << " with " << std::strerror(plan.error) << ", failed " << plan.failed;
-  EXPECT_THAT(child.said, testing::MatchesRegex("[0-9][0-9][0-9]+ calls failed"));
-  std::printf("%s\n", child.said.c_str());
+  EXPECT_THAT(said, testing::MatchesRegex("[0-9][0-9][0-9]+ calls failed")) << plan.text();
+  std::printf("%s\n", said.c_str());
 }
 
 // The same in processes that never had an arena, so that what is made only once fails too.
-TEST(FailingSystemCalls, OfTheFirstArenaEver) {
-  Plan& plan = shared_plan();
+TEST_F(FailingSystemCalls, OfTheFirstArenaEver) {
+  auto& plan = test::shared<Plan>();
   plan.count = 1;
-  int points = 0;
-  for (plan.from = 0;; ++plan.from) {
-    const auto child = test::run_in_child([&]() -> std::string {
-      if (const std::string reason = test::intercept_system_calls(); !reason.empty()) {
-        return "skip: " + reason;
-      }
-      Failures failures(plan);
+  std::string said;
+  for (; said != "done"; ++plan.from) {
+    said = in_child([&]() -> std::string {
       const std::size_t descriptors = Footprint::now().descriptors;
-      std::string problem = Life(FreezeMode::strict, &failures).live(true);
+      std::string problem = Life(FreezeMode::strict, &plan).live(true);
       if (plan.failed == 0) {
         return "done";
       }
@@ -486,228 +446,225 @@ TEST(FailingSystemCalls, OfTheFirstArenaEver) {
       const Footprint after = Footprint::now();
       const std::size_t expected = descriptors + 1;  // the process tree's memfd stays
       if (problem.empty() && (after.descriptors != expected || after.arena_mappings != 0)) {
-        problem = std::to_string(after.arena_mappings) + " mappings and " +
-                  std::to_string(after.descriptors - expected) + " descriptors are left";
+        problem = after.text() + " are left, " + std::to_string(expected) + " descriptors were";
       }
-      return problem.empty() ? "fine" : failures.text() + ": " + problem;
+      return problem;
     });
-    if (child.said.starts_with("skip: ")) {
-      GTEST_SKIP() << child.said;
-    }
-    ASSERT_EQ(child.signal, 0) << "call " << plan.from << " " << test::describe(plan.first);
-    if (child.said == "done") {
-      break;
-    }
-    EXPECT_EQ(child.said, "fine");
-    ++points;
+    ASSERT_TRUE(said.empty() || said == "done") << plan.text() << ": " << said;
   }
-  EXPECT_GT(points, 50);
-  std::printf("%d calls failed\n", points);
+  EXPECT_GT(plan.from, 50);
+  std::printf("%d calls failed\n", plan.from - 1);
 }
 
 // To put older generations together can wait, and is made up for.
-TEST(FailingSystemCalls, ARefreezeDoesWithoutMemoryForOldData) {
-  const auto child = test::run_in_child([]() -> std::string {
-    if (const std::string reason = test::intercept_system_calls(); !reason.empty()) {
-      return "skip: " + reason;
-    }
-    Arena arena = Arena::create({.name = "subject", .capacity = 256_MiB}).value();
-    std::vector<std::size_t*> numbers;
-    std::size_t used = 0;
-    const auto add_generation = [&] {
-      numbers.push_back(arena.make<std::size_t>(numbers.size()).value());
-      const auto done = numbers.size() == 1 ? arena.freeze() : arena.refreeze();
-      test::decide_system_calls(nullptr);
-      used = arena.stats().used;
-      return done && arena.thaw();
-    };
-    for (int i = 0; i < 20; ++i) {
-      test::decide_system_calls([&](const SystemCall& call) {
-        const bool old = call.number == SYS_fallocate && call.arguments[2] < used;
-        return old && call.arguments[1] == 0 ? ENOSPC : 0;
-      });
-      if (!add_generation()) {
-        return "refused";
-      }
-    }
-    const std::size_t many = Footprint::now().descriptors;
-    if (!add_generation()) {
-      return "refused without a failure";
-    }
-    const std::size_t few = Footprint::now().descriptors;
-    for (std::size_t i = 0; i < numbers.size(); ++i) {
-      if (*numbers[i] != i) {
-        return "another number";
-      }
-    }
-    return many >= few + 15 ? "fine" : std::to_string(many) + " " + std::to_string(few);
-  });
-  if (child.said.starts_with("skip: ")) {
-    GTEST_SKIP() << child.said;
-  }
-  EXPECT_EQ(child.said, "fine") << child.signal;
+TEST_F(FailingSystemCalls, ARefreezeDoesWithoutMemoryForOldData) {
+  EXPECT_EQ(in_child([]() -> std::string {
+              Arena arena = Arena::create({.name = "subject", .capacity = 256_MiB}).value();
+              std::vector<std::size_t*> numbers;
+              std::size_t used = 0;
+              const auto add_generation = [&] {
+                numbers.push_back(arena.make<std::size_t>(numbers.size()).value());
+                const auto done = numbers.size() == 1 ? arena.freeze() : arena.refreeze();
+                decide_system_calls(nullptr);
+                used = arena.stats().used;
+                return done && arena.thaw();
+              };
+              for (int i = 0; i < 20; ++i) {
+                decide_system_calls([&](const SystemCall& call) {
+                  const bool old = call.number == SYS_fallocate && call.arguments[2] < used;
+                  return old && call.arguments[1] == 0 ? ENOSPC : 0;
+                });
+                if (!add_generation()) {
+                  return "refused";
+                }
+              }
+              const std::size_t many = Footprint::now().descriptors;
+              if (!add_generation()) {
+                return "refused without a failure";
+              }
+              for (std::size_t i = 0; i < numbers.size(); ++i) {
+                if (*numbers[i] != i) {
+                  return "another number";
+                }
+              }
+              const std::size_t few = Footprint::now().descriptors;
+              return many >= few + 15 ? "" : std::to_string(many) + " " + std::to_string(few);
+            }),
+            "");
 }
 
 bool is_collapse(const SystemCall& call) {
   return call.number == SYS_madvise && call.arguments[2] == kCollapse;
 }
 
-std::string fill_without_huge_pages(Arena& arena, std::vector<char*>& blocks) {
-  for (int i = 0; i < 40; ++i) {
-    auto* block = static_cast<char*>(arena.allocate(kBlock, 4096));
-    std::memset(block, i, kBlock);
-    blocks.push_back(block);
-  }
-  return "";
+// "", or in what the ranges of a frozen arena are not as they should be.
+std::string problem_of_ranges(FilledArena& filled, int error) {
+  const ArenaStats stats = filled->stats();
+  const auto& misses = stats.huge_page_misses;
+  const bool listed = std::all_of(misses.begin(), misses.end(), [&](const HugePageMiss& miss) {
+    return miss.error == error && miss.offset % 2_MiB == 0;
+  });
+  const std::size_t covered =
+      misses.size() * std::size_t{2_MiB} + stats.huge_page_bytes + stats.returned_bytes;
+  return listed && covered == stats.used && !misses.empty() && filled.reads_back()
+             ? ""
+             : std::to_string(misses.size()) + " misses of " + std::to_string(stats.used / 2_MiB) +
+                   ", huge " + std::to_string(stats.huge_page_bytes);
 }
 
-bool holds_what_was_filled(const std::vector<char*>& blocks) {
-  int number = 0;
-  return std::all_of(blocks.begin(), blocks.end(), [&](const char* block) {
-    const bool same = block[0] == number && std::memcmp(block, block + 1, kBlock - 1) == 0;
-    ++number;
-    return same;
-  });
-}
-
-TEST(WithoutCollapse, TheArenaHasSmallPagesAndSaysSo) {
-  const auto child = test::run_in_child([]() -> std::string {
-    if (const std::string reason = test::intercept_system_calls(); !reason.empty()) {
-      return "skip: " + reason;
-    }
-    test::decide_system_calls(
-        [](const SystemCall& call) { return is_collapse(call) ? EINVAL : 0; });
-    auto arena = Arena::create({.name = "subject", .capacity = 256_MiB});
-    std::vector<char*> blocks;
-    fill_without_huge_pages(*arena, blocks);
-    if (arena->stats().huge_page_bytes != 0 || !arena->freeze()) {
-      return "the freeze failed";
-    }
-    const ArenaStats stats = arena->stats();
-    const bool listed =
-        std::all_of(stats.huge_page_misses.begin(), stats.huge_page_misses.end(),
-                    [number = std::size_t{0}](const HugePageMiss& miss) mutable {
-                      return miss.error == EINVAL && miss.offset == number++ * std::size_t{2_MiB};
-                    });
-    if (stats.huge_page_bytes != 0 || !listed ||
-        stats.huge_page_misses.size() * std::size_t{2_MiB} + stats.returned_bytes != stats.used ||
-        stats.huge_page_misses.size() < 5) {
-      return std::to_string(stats.huge_page_misses.size()) + " misses of " +
-             std::to_string(stats.used / 2_MiB) + ", huge " + std::to_string(stats.huge_page_bytes);
-    }
-    const auto reader = test::run_in_child([&]() -> std::string {
-      return holds_what_was_filled(blocks) && *arena->private_bytes() == 0 && arena->prefault()
-                 ? "fine"
-                 : "wrong";
-    });
-    if (reader.said != "fine" || *arena->collapse() != 0) {
-      return "a child reads: " + reader.said;
-    }
-    test::decide_system_calls(nullptr);
-    const std::size_t later = *arena->collapse();
-    return later == stats.used && arena->stats().huge_page_misses.empty() &&
-                   holds_what_was_filled(blocks)
-               ? "fine"
-               : std::to_string(later) + " bytes later, of " + std::to_string(stats.used);
-  });
-  if (child.said.starts_with("skip: ")) {
-    GTEST_SKIP() << child.said;
-  }
-  EXPECT_EQ(child.said, "fine");
-}
-
-TEST(WithoutCollapse, AChannelsBufferHasAllItsMemoryInSmallPages) {
-  const auto child = test::run_in_child([]() -> std::string {
-    if (const std::string reason = test::intercept_system_calls(); !reason.empty()) {
-      return "skip: " + reason;
-    }
-    int asked = 0;
-    test::decide_system_calls([&](const SystemCall& call) {
-      asked += is_collapse(call) ? 1 : 0;
-      return is_collapse(call) ? EINVAL : 0;
-    });
-    auto channel = Channel<Bytes>::create({.name = "subject", .memory = 200_MiB});
-    struct stat before{};
-    fstat(channel->descriptors().segment, &before);
-    const auto buffer = channel->buffer(130_MiB + 5);
-    struct stat after{};
-    fstat(channel->descriptors().segment, &after);
-    const auto pages = (after.st_blocks - before.st_blocks) / 8;
-    return buffer && asked == 1 && pages == 130_MiB / 4096 + 1
-               ? "fine"
-               : std::to_string(pages) + " pages, asked " + std::to_string(asked) + " times";
-  });
-  if (child.said.starts_with("skip: ")) {
-    GTEST_SKIP() << child.said;
-  }
-  EXPECT_EQ(child.said, "fine");
+TEST_F(FailingSystemCalls, WithoutCollapseTheArenaHasSmallPagesAndSaysSo) {
+  EXPECT_EQ(
+      in_child([]() -> std::string {
+        decide_system_calls([](const SystemCall& call) { return is_collapse(call) ? EINVAL : 0; });
+        FilledArena filled(256_MiB);
+        for (int i = 0; i < 160; ++i) {
+          filled.add_block();
+        }
+        if (filled->stats().huge_page_bytes != 0 || !filled->freeze()) {
+          return "the freeze failed";
+        }
+        const std::string problem = problem_of_ranges(filled, EINVAL);
+        const auto reader = test::run_in_child([&]() -> std::string {
+          return filled.reads_back() && *filled->private_bytes() == 0 && filled->prefault()
+                     ? ""
+                     : "wrong";
+        });
+        if (!(problem + reader.said).empty() || filled->stats().huge_page_bytes != 0 ||
+            *filled->collapse() != 0) {
+          return problem + ", a child reads: " + reader.said;
+        }
+        decide_system_calls(nullptr);
+        const std::size_t later = *filled->collapse();
+        return later == filled->stats().used && filled->stats().huge_page_misses.empty() &&
+                       filled.reads_back()
+                   ? ""
+                   : std::to_string(later) + " bytes later";
+      }),
+      "");
 }
 
 // As when the kernel finds no 2 MiB in one piece.
-TEST(WithoutCollapse, RangesThatAreRefusedAreListed) {
-  const auto child = test::run_in_child([]() -> std::string {
-    if (const std::string reason = test::intercept_system_calls(); !reason.empty()) {
-      return "skip: " + reason;
-    }
-    int calls = 0;
-    test::decide_system_calls(
-        [&](const SystemCall& call) { return is_collapse(call) && ++calls % 2 == 0 ? ENOMEM : 0; });
-    auto arena = Arena::create({.name = "subject", .capacity = 256_MiB});
-    std::vector<char*> blocks;
-    fill_without_huge_pages(*arena, blocks);
-    // From here on the odd ranges only, so that the freeze finds and misses some.
-    test::decide_system_calls([&](const SystemCall& call) {
-      return is_collapse(call) && (call.arguments[1] > 2_MiB || call.arguments[0] / 2_MiB % 2 == 0)
-                 ? ENOMEM
-                 : 0;
-    });
-    if (!arena->freeze()) {
-      return "the freeze failed";
-    }
-    const ArenaStats stats = arena->stats();
-    const bool listed = std::all_of(stats.huge_page_misses.begin(), stats.huge_page_misses.end(),
-                                    [](const HugePageMiss& miss) { return miss.error == ENOMEM; });
-    if (!listed || stats.huge_page_misses.empty() || stats.huge_page_bytes == 0 ||
-        stats.huge_page_misses.size() * std::size_t{2_MiB} + stats.huge_page_bytes +
-                stats.returned_bytes !=
-            stats.used) {
-      return std::to_string(stats.huge_page_misses.size()) + " misses of " +
-             std::to_string(stats.used / 2_MiB) + ", huge " + std::to_string(stats.huge_page_bytes);
-    }
-    return holds_what_was_filled(blocks) ? "fine" : "other bytes";
-  });
-  if (child.said.starts_with("skip: ")) {
-    GTEST_SKIP() << child.said;
-  }
-  EXPECT_EQ(child.said, "fine");
+TEST_F(FailingSystemCalls, RangesThatAreRefusedAHugePageAreListed) {
+  EXPECT_EQ(in_child([]() -> std::string {
+              int calls = 0;
+              decide_system_calls([&](const SystemCall& call) {
+                return is_collapse(call) && ++calls % 2 == 0 ? ENOMEM : 0;
+              });
+              FilledArena filled(256_MiB);
+              for (int i = 0; i < 160; ++i) {
+                filled.add_block();
+              }
+              // From here on the odd ranges only, so that the freeze finds and misses some.
+              decide_system_calls([&](const SystemCall& call) {
+                const bool odd = call.arguments[1] > 2_MiB || call.arguments[0] / 2_MiB % 2 == 0;
+                return is_collapse(call) && odd ? ENOMEM : 0;
+              });
+              if (!filled->freeze() || filled->stats().huge_page_bytes == 0) {
+                return "the freeze failed";
+              }
+              return problem_of_ranges(filled, ENOMEM);
+            }),
+            "");
 }
 
-TEST(FailingSystemCalls, AChannelWithoutBarriersIsRefusedEachTime) {
-  const auto result = test::run_in_child([]() -> std::string {
-    if (const std::string reason = test::intercept_system_calls(); !reason.empty()) {
-      return "skip: " + reason;
-    }
-    auto channel = Channel<int>::create();
-    test::decide_system_calls(
-        [](const SystemCall& call) { return call.number == SYS_membarrier ? EPERM : 0; });
-    const auto first = channel->try_send(1);
-    const auto again = channel->try_send(1);
-    test::decide_system_calls(nullptr);
-    const auto allowed = channel->try_send(1);
-    const auto refused = [](const Expected<void>& sent) {
-      return !sent && sent.error().code == ErrorCode::unsupported &&
-             sent.error().system_errno == EPERM;
-    };
-    return !refused(first)   ? "the first send was not refused"
-           : !refused(again) ? "the second send was not refused"
-           : !allowed        ? allowed.error().message
-                             : "";
-  });
-  if (result.said.starts_with("skip: ")) {
-    GTEST_SKIP() << result.said;
+TEST_F(FailingSystemCalls, WithoutCollapseAChannelsBufferHasAllItsMemoryInSmallPages) {
+  EXPECT_EQ(in_child([] {
+              int asked = 0;
+              decide_system_calls([&](const SystemCall& call) {
+                asked += is_collapse(call) ? 1 : 0;
+                return is_collapse(call) ? EINVAL : 0;
+              });
+              auto channel = Channel<Bytes>::create({.name = "subject", .memory = 200_MiB});
+              struct stat before{};
+              fstat(channel->descriptors().segment, &before);
+              const auto buffer = channel->buffer(130_MiB + 5);
+              struct stat after{};
+              fstat(channel->descriptors().segment, &after);
+              return std::to_string((after.st_blocks - before.st_blocks) / 8) + " pages, asked " +
+                     std::to_string(asked);
+            }),
+            std::to_string(130_MiB / 4096 + 1) + " pages, asked 1");
+}
+
+TEST_F(FailingSystemCalls, AChannelWithoutBarriersIsRefusedEachTime) {
+  EXPECT_EQ(in_child([] {
+              auto channel = Channel<int>::create();
+              decide_system_calls(
+                  [](const SystemCall& call) { return call.number == SYS_membarrier ? EPERM : 0; });
+              const Error first = channel->try_send(1).error();
+              const Error again = channel->try_send(1).error();
+              decide_system_calls(nullptr);
+              const bool allowed = channel->try_send(1).has_value();
+              return described(first) + ", " + described(again) + (allowed ? ", sent" : "");
+            }),
+            "unsupported 1, unsupported 1, sent");
+}
+
+// What the file system says when the kernel has no more pages, under vm.overcommit_memory=2 or at a
+// tmpfs's limit.
+TEST_F(FailingSystemCalls, AShortageOfPagesIsAnExceptionAndPasses) {
+  for (const int refusal : {ENOSPC, ENOMEM}) {
+    EXPECT_EQ(in_child([&]() -> std::string {
+                FilledArena filled(256_MiB);
+                int granted = 0;
+                decide_system_calls([&](const SystemCall& call) {
+                  return call.number == SYS_fallocate && ++granted > 20 ? refusal : 0;
+                });
+                const Error error = filled.fill();
+                // Asking often must not use up the capacity.
+                for (int i = 0; i < 100; ++i) {
+                  try {
+                    (void)filled->allocate(16_MiB, 4096);
+                    return "allocated";
+                  } catch (const ArenaBadAlloc& failure) {
+                    if (failure.error().code != ErrorCode::out_of_memory) {
+                      return "attempt " + std::to_string(i) + ": " + failure.error().message;
+                    }
+                  }
+                }
+                const bool whole = filled.reads_back();
+                decide_system_calls(nullptr);
+                const Error later = filled.fill();
+                return described(error) + ", later " + described(later) +
+                       (whole && filled.bytes() >= 200_MiB ? ", " : ", too little, ") +
+                       filled.goes_on();
+              }),
+              "out_of_memory " + std::to_string(ENOMEM) + ", later capacity_exceeded 0, fine");
   }
-  EXPECT_EQ(result.said, "");
-  EXPECT_EQ(result.exit_code, 0) << "signal " << result.signal;
+}
+
+TEST_F(FailingSystemCalls, AShortageOfPagesIsAnErrorOfAChannel) {
+  EXPECT_EQ(in_child([] {
+              auto channel = Channel<Bytes>::create().value();
+              decide_system_calls(
+                  [](const SystemCall& call) { return call.number == SYS_fallocate ? ENOSPC : 0; });
+              const auto created = Channel<Bytes>::create();
+              const auto buffer = channel.buffer(1_MiB);
+              const auto sent = channel.send(std::vector<std::byte>(1000));
+              decide_system_calls(nullptr);
+              return described(created.error()) + ", " + described(buffer.error()) + ", " +
+                     described(sent.error()) + ", outstanding " +
+                     std::to_string(channel.stats().outstanding);
+            }),
+            "out_of_memory 28, out_of_memory 28, out_of_memory 28, outstanding 0");
+}
+
+TEST(MemoryShortage, OfCapacityLeavesTheArenaGood) {
+  FilledArena filled(64_MiB);
+  EXPECT_EQ(described(filled.fill()), "capacity_exceeded 0");
+  EXPECT_GT(filled.bytes(), 56_MiB);
+  EXPECT_EQ(filled.fill().code, ErrorCode::capacity_exceeded);
+  EXPECT_EQ(filled.goes_on(), "fine");
+}
+
+TEST_F(FailingSystemCalls, AShortageOfAddressSpaceIsAnError) {
+  EXPECT_EQ(in_child([] {
+              const rlimit limit = {4_GiB, 4_GiB};
+              setrlimit(RLIMIT_AS, &limit);
+              return described(Arena::create({.name = "subject", .capacity = 8_GiB}).error()) +
+                     (Arena::create({.name = "small", .capacity = 1_GiB}) ? "" : "!");
+            }),
+            "system_call " + std::to_string(ENOMEM));
 }
 
 }  // namespace
