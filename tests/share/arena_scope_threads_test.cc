@@ -21,10 +21,13 @@
 
 #include <cowshed/share/arena.h>
 #include <cowshed/share/arena_scope.h>
+#include <cowshed/tests/support/scale.h>
 
 #include "child.h"
 #include "memory_map.h"
+#include "random_blocks.h"
 #include "scope_blocks.h"
+#include "threads.h"
 
 // Scopes of many threads, and in forked children.
 namespace cowshed {
@@ -177,30 +180,20 @@ TEST(ArenaScope, IsOverInTheChildForEveryForkHandler) {
 
 TEST(ArenaScope, ForkWhileOtherThreadsAreInside) {
   Arena arena = make_arena("busy", 512_MiB);
-  std::atomic<bool> stop = false;
-  std::vector<std::thread> threads;
-  for (int i = 0; i < 3; ++i) {
-    threads.emplace_back([&] {
-      while (!stop) {
+  test::fork_while(
+      50,
+      [&](int) {
         in_scope(arena, [] {
           for (std::size_t size = 8; size < 100000; size += size / 2) give(take(3, size));
         });
         give(take(10, 100));
-      }
-    });
-  }
-  for (int i = 0; i < 50; ++i) {
-    const auto child = test::run_in_child([&] {
-      alarm(60);
-      Arena own = make_arena("own");
-      const auto blocks = in_scope(own, [] { return take(100, 48); });
-      const bool fine = count_inside(own, blocks) == 100 && malloc_hits(own) == 0 && own.freeze();
-      return fine ? "fine" : "failed";
-    });
-    ASSERT_EQ(child.said, "fine") << "signal " << child.signal;
-  }
-  stop = true;
-  for (auto& thread : threads) thread.join();
+      },
+      [] {
+        Arena own = make_arena("own");
+        const auto blocks = in_scope(own, [] { return take(100, 48); });
+        const bool fine = count_inside(own, blocks) == 100 && malloc_hits(own) == 0 && own.freeze();
+        return fine ? "fine" : "failed";
+      });
   EXPECT_EQ(arena.stats().live_allocations, 0U);
 }
 
@@ -291,11 +284,7 @@ TEST(ArenaScope, AnyThreadMayFreeAndReallocWhileTheArenaIsThawed) {
 
 // ---- All of it at random.
 
-struct Block {
-  unsigned char* bytes = nullptr;
-  std::size_t size = 0;
-  unsigned char pattern = 0;
-};
+using Block = test::RandomBlock;
 
 class RandomWork {
  public:
@@ -334,7 +323,7 @@ class RandomWork {
 
   void step(const Arena* current) {
     Block& block = blocks_[random_() % blocks_.size()];
-    const std::size_t size = 1 + random_() % (std::size_t{1} << (3 + random_() % 15));
+    auto drawn = Block::draw(random_, 18, 1);
     switch (random_() % 4) {
       case 0: {  // exchange with other threads
         const std::lock_guard lock(mutex_);
@@ -343,35 +332,25 @@ class RandomWork {
       }
       case 1:
         if (block.bytes != nullptr) {
-          const auto resized = static_cast<unsigned char*>(std::realloc(block.bytes, size));
-          check_place(resized, current);
-          check_bytes(resized, std::min(size, block.size), block.pattern);
-          fill(block, resized, size);
-          return;
+          block.bytes = static_cast<unsigned char*>(std::realloc(block.bytes, drawn.size));
+          block.size = std::min(block.size, drawn.size);
+          wrong_ += block.intact() ? 0 : 1;
+          block = drawn.fill(block.bytes);
+          break;
         }
         [[fallthrough]];
       default:
         free_block(block);
-        fill(block,
-             static_cast<unsigned char*>(random_() % 8 == 0
-                                             ? std::aligned_alloc(128, (size + 127) & ~127UL)
-                                             : std::malloc(size)),
-             size);
-        check_place(block.bytes, current);
+        block = drawn.fill(random_() % 8 == 0 ? std::aligned_alloc(128, (drawn.size + 127) & ~127UL)
+                                              : std::malloc(drawn.size));
     }
+    check_place(block.bytes, current);
   }
 
-  void fill(Block& block, unsigned char* bytes, std::size_t size) {
-    block = {bytes, size, static_cast<unsigned char>(random_())};
-    std::memset(bytes, block.pattern, size);
-  }
   void free_block(Block& block) {
-    check_bytes(block.bytes, block.size, block.pattern);
+    wrong_ += block.bytes == nullptr || block.intact() ? 0 : 1;
     std::free(block.bytes);
     block = {};
-  }
-  void check_bytes(const unsigned char* bytes, std::size_t size, unsigned char pattern) {
-    wrong_ += std::count(bytes, bytes + size, pattern) == static_cast<std::ptrdiff_t>(size) ? 0 : 1;
   }
   void check_place(const void* block, const Arena* current) {
     for (const Arena* arena : {&first_, &second_}) {
@@ -389,19 +368,16 @@ class RandomWork {
 };
 
 TEST(ArenaScope, AnyMixOfThreadsScopesAndCalls) {
-  const auto seed = std::random_device{}();
+  const unsigned seed = test::seed();
   SCOPED_TRACE("seed " + std::to_string(seed));
   Arena first = make_arena("first", 1_GiB);
   Arena second = make_arena("second", 1_GiB);
   std::vector<Block> shared(100);
   std::mutex mutex;
   std::atomic<std::size_t> wrong = 0;
-  std::vector<std::thread> threads;
-  for (unsigned i = 0; i < 4; ++i) {
-    threads.emplace_back(
-        [&, i] { wrong += RandomWork(seed + i, first, second, shared, mutex).run(30000); });
-  }
-  for (auto& thread : threads) thread.join();
+  (void)test::begin_threads(4U, [&](unsigned i) {
+    wrong += RandomWork(seed + i, first, second, shared, mutex).run(30000);
+  });
   EXPECT_EQ(wrong, 0U);
   for (const auto& block : shared) std::free(block.bytes);
   EXPECT_EQ(first.stats().live_allocations, 0U);

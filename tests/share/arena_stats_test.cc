@@ -14,10 +14,12 @@
 #include "child.h"
 #include "make_arena.h"
 #include "memory_map.h"
+#include "threads.h"
 
 namespace cowshed {
 namespace {
 
+using test::begin_threads;
 using test::make_arena;
 
 constexpr std::size_t kRange = 2_MiB;
@@ -333,20 +335,17 @@ TEST(ArenaStats, AreExactWhileThreadsAllocate) {
   Arena arena = make_arena(256_MiB);
   std::atomic<bool> stop = false;
   std::atomic<std::size_t> ready = 0;
-  std::vector<std::thread> threads;
-  for (std::size_t self = 0; self < kThreads; ++self) {
-    threads.emplace_back([&] {
-      std::array<void*, kBlocks> blocks{};
-      for (void*& block : blocks) {
-        block = arena.allocate(64);
-      }
-      ++ready;
-      for (std::size_t i = 0; !stop; i = (i + 1) % kBlocks) {
-        arena.deallocate(blocks[i], 64);
-        blocks[i] = arena.allocate(64);
-      }
-    });
-  }
+  auto threads = begin_threads(kThreads, [&](std::size_t) {
+    std::array<void*, kBlocks> blocks{};
+    for (void*& block : blocks) {
+      block = arena.allocate(64);
+    }
+    ++ready;
+    for (std::size_t i = 0; !stop; i = (i + 1) % kBlocks) {
+      arena.deallocate(blocks[i], 64);
+      blocks[i] = arena.allocate(64);
+    }
+  });
   while (ready < kThreads) {
     std::this_thread::yield();
   }
@@ -360,9 +359,7 @@ TEST(ArenaStats, AreExactWhileThreadsAllocate) {
     }
   }
   stop = true;
-  for (auto& thread : threads) {
-    thread.join();
-  }
+  threads.clear();
   EXPECT_EQ(arena.stats().live_allocations, kThreads * kBlocks);
 }
 
@@ -373,20 +370,17 @@ TEST(ArenaStats, CountEveryBlockOfThreadsThatAFreezeStops) {
     Arena arena = make_arena(1_GiB);
     std::atomic<std::size_t> made = 0;
     std::atomic<bool> stop = false;
-    std::vector<std::thread> threads;
-    for (int i = 0; i < 3; ++i) {
-      threads.emplace_back([&] {
-        std::size_t count = 0;
-        try {
-          for (; !stop; ++count) {
-            (void)arena.allocate(48);
-          }
-        } catch (const ArenaBadAlloc& failure) {
-          EXPECT_EQ(failure.error().code, ErrorCode::arena_frozen);
+    auto threads = begin_threads(3, [&](int) {
+      std::size_t count = 0;
+      try {
+        for (; !stop; ++count) {
+          (void)arena.allocate(48);
         }
-        made += count;
-      });
-    }
+      } catch (const ArenaBadAlloc& failure) {
+        EXPECT_EQ(failure.error().code, ErrorCode::arena_frozen);
+      }
+      made += count;
+    });
     while (arena.stats().live_allocations < 1000) {
       std::this_thread::yield();
     }
@@ -396,9 +390,7 @@ TEST(ArenaStats, CountEveryBlockOfThreadsThatAFreezeStops) {
       std::this_thread::yield();
     }
     stop = goes_on;
-    for (auto& thread : threads) {
-      thread.join();
-    }
+    threads.clear();
     EXPECT_EQ(arena.stats().live_allocations + next.stats().live_allocations, made);
   }
 }
@@ -408,22 +400,19 @@ TEST(ArenaStats, CountEveryBlockOverGenerations) {
   ASSERT_TRUE(arena.freeze());
   std::atomic<std::size_t> made = 0;
   std::atomic<bool> stop = false;
-  std::vector<std::thread> threads;
-  for (int i = 0; i < 3; ++i) {
-    threads.emplace_back([&] {
-      std::size_t count = 0;
-      while (!stop) {
-        try {
-          (void)arena.allocate(48);
-          ++count;
-        } catch (const ArenaBadAlloc& failure) {
-          EXPECT_EQ(failure.error().code, ErrorCode::arena_frozen);
-          std::this_thread::yield();
-        }
+  auto threads = begin_threads(3, [&](int) {
+    std::size_t count = 0;
+    while (!stop) {
+      try {
+        (void)arena.allocate(48);
+        ++count;
+      } catch (const ArenaBadAlloc& failure) {
+        EXPECT_EQ(failure.error().code, ErrorCode::arena_frozen);
+        std::this_thread::yield();
       }
-      made += count;
-    });
-  }
+    }
+    made += count;
+  });
   for (std::uint32_t generation = 2; generation <= 15; ++generation) {
     const std::uint64_t before = arena.stats().live_allocations;
     ASSERT_TRUE(arena.thaw());
@@ -435,9 +424,7 @@ TEST(ArenaStats, CountEveryBlockOverGenerations) {
     ASSERT_EQ(arena.stats().generation, generation);
   }
   stop = true;
-  for (auto& thread : threads) {
-    thread.join();
-  }
+  threads.clear();
   EXPECT_EQ(arena.stats().live_allocations, made);
 }
 

@@ -18,10 +18,13 @@
 #include "child.h"
 #include "make_arena.h"
 #include "memory_map.h"
+#include "random_blocks.h"
+#include "threads.h"
 
 namespace cowshed {
 namespace {
 
+using test::begin_threads;
 using test::make_arena;
 using testing::HasSubstr;
 
@@ -209,32 +212,18 @@ TEST(Arena, RandomMixKeepsEveryByte) {
   SCOPED_TRACE("seed " + std::to_string(test::seed()));
   std::mt19937 random(test::seed());
   Arena arena = make_arena(512_MiB);
-  struct Block {
-    unsigned char* bytes;
-    std::size_t size;
-    std::size_t alignment;
-    unsigned char pattern;
-  };
-  std::vector<Block> blocks;
+  std::vector<test::RandomBlock> blocks;
   const auto check_and_free = [&](std::size_t i) {
-    const Block block = blocks[i];
-    EXPECT_TRUE(std::all_of(block.bytes, block.bytes + block.size,
-                            [&](unsigned char byte) { return byte == block.pattern; }));
-    arena.resource()->deallocate(block.bytes, block.size, block.alignment);
+    EXPECT_TRUE(blocks[i].intact());
+    arena.resource()->deallocate(blocks[i].bytes, blocks[i].size, blocks[i].alignment);
     blocks[i] = blocks.back();
     blocks.pop_back();
   };
   for (int i = 0; i < 20000; ++i) {
-    const std::size_t alignment = std::size_t{1} << (random() % 13);
-    const std::size_t size = random() % (std::size_t{1} << (random() % 19));
-    auto* bytes = static_cast<unsigned char*>(arena.resource()->allocate(size, alignment));
-    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(bytes) % alignment, 0U);
-    EXPECT_TRUE(arena.contains(bytes));
-    const auto pattern = static_cast<unsigned char>(random());
-    if (size > 0) {
-      std::memset(bytes, pattern, size);
-    }
-    blocks.push_back({bytes, size, alignment, pattern});
+    auto block = test::RandomBlock::draw(random, 19);
+    block.size -= i % 100 == 0 ? block.size : 0;
+    blocks.push_back(block.fill(arena.resource()->allocate(block.size, block.alignment)));
+    EXPECT_TRUE(arena.contains(block.bytes));
     if (blocks.size() > 500) {
       check_and_free(random() % blocks.size());
     }
@@ -249,19 +238,10 @@ TEST(Arena, RandomMixKeepsEveryByte) {
 
 TEST(Arena, ManyThreadsFillAndFree) {
   Arena arena = make_arena(512_MiB);
-  constexpr int kThreads = 8;
-  constexpr int kBlocks = 20000;
+  constexpr std::size_t kThreads = 8;
+  constexpr std::size_t kBlocks = 20000;
   std::vector<std::vector<std::size_t*>> blocks(kThreads);
-  const auto in_threads = [](auto body) {
-    std::vector<std::thread> threads;
-    for (int i = 0; i < kThreads; ++i) {
-      threads.emplace_back(body, static_cast<std::size_t>(i));
-    }
-    for (auto& thread : threads) {
-      thread.join();
-    }
-  };
-  in_threads([&](std::size_t self) {
+  (void)begin_threads(kThreads, [&](std::size_t self) {
     for (std::size_t i = 0; i < kBlocks; ++i) {
       const std::size_t size = 8 + i % 30 * 8;
       auto* block = static_cast<std::size_t*>(arena.resource()->allocate(size, 8));
@@ -269,9 +249,9 @@ TEST(Arena, ManyThreadsFillAndFree) {
       blocks[self].push_back(block);
     }
   });
-  EXPECT_EQ(arena.stats().live_allocations, std::uint64_t{kThreads} * kBlocks);
+  EXPECT_EQ(arena.stats().live_allocations, kThreads * kBlocks);
   // Freed by other threads than those that allocated, and which are gone.
-  in_threads([&](std::size_t self) {
+  (void)begin_threads(kThreads, [&](std::size_t self) {
     auto& theirs = blocks[(self + 1) % kThreads];
     for (std::size_t i = 0; i < kBlocks; ++i) {
       const std::size_t size = 8 + i % 30 * 8;
@@ -402,7 +382,6 @@ TEST(Arena, AForkWhileItIsOpenIsCaught) {
   EXPECT_EQ(test::run_in_child([&] { return std::to_string(**ref); }).said, "7");
 }
 
-// A fork at any moment of other threads' allocations leaves the child no lock taken.
 // Each thread gives up what it has of the one while that is being destroyed.
 TEST(Arena, ThreadsMoveOnWhileAnArenaIsDestroyed) {
   constexpr int kThreads = 16;
@@ -411,37 +390,33 @@ TEST(Arena, ThreadsMoveOnWhileAnArenaIsDestroyed) {
     Arena second = make_arena();
     std::atomic<int> ready = 0;
     std::atomic<bool> wrong = false;
-    std::vector<std::thread> threads;
-    for (int i = 0; i < kThreads; ++i) {
-      threads.emplace_back([&, i] {
-        first->deallocate(first->allocate(64), 64);
-        ++ready;
-        while (ready < kThreads) {
-          std::this_thread::yield();
-        }
-        std::vector<unsigned char*> blocks;
-        for (int k = 0; k < 100; ++k) {
-          blocks.push_back(static_cast<unsigned char*>(second.allocate(200)));
-          std::memset(blocks.back(), i + 1, 200);
-        }
-        for (unsigned char* block : blocks) {
-          wrong = wrong || std::count(block, block + 200, i + 1) != 200;
-          second.deallocate(block, 200);
-        }
-      });
-    }
+    auto threads = begin_threads(kThreads, [&](int i) {
+      first->deallocate(first->allocate(64), 64);
+      ++ready;
+      while (ready < kThreads) {
+        std::this_thread::yield();
+      }
+      std::vector<unsigned char*> blocks;
+      for (int k = 0; k < 100; ++k) {
+        blocks.push_back(static_cast<unsigned char*>(second.allocate(200)));
+        std::memset(blocks.back(), i + 1, 200);
+      }
+      for (unsigned char* block : blocks) {
+        wrong = wrong || std::count(block, block + 200, i + 1) != 200;
+        second.deallocate(block, 200);
+      }
+    });
     while (ready < kThreads) {
       std::this_thread::yield();
     }
     first.reset();
-    for (auto& thread : threads) {
-      thread.join();
-    }
+    threads.clear();
     ASSERT_FALSE(wrong);
     ASSERT_EQ(second.stats().live_allocations, 0U);
   }
 }
 
+// A fork at any moment of other threads' allocations leaves the child no lock taken.
 TEST(Arena, ForkWhileThreadsAllocate) {
 #if defined(__SANITIZE_THREAD__)
   GTEST_SKIP() << "ThreadSanitizer does not support a fork while threads run";
@@ -450,34 +425,22 @@ TEST(Arena, ForkWhileThreadsAllocate) {
   GTEST_SKIP() << "AddressSanitizer's malloc may be left locked by a fork while threads run";
 #endif
   Arena busy = make_arena(512_MiB);
-  std::atomic<bool> stop = false;
-  std::vector<std::thread> threads;
-  for (int i = 0; i < 4; ++i) {
-    threads.emplace_back([&] {
-      while (!stop) {  // short-lived ones too, whose caches come and go
-        std::thread([&] {
+  test::fork_while(
+      100,
+      [&](int) {  // short-lived ones too, whose caches come and go
+        std::jthread([&] {
           for (std::size_t size = 8; size < 100000; size += size / 2) {
             busy.resource()->deallocate(busy.resource()->allocate(size), size);
           }
-        }).join();
-      }
-    });
-  }
-  for (int i = 0; i < 100; ++i) {
-    const auto child = test::run_in_child([] {
-      alarm(60);
-      Arena own = make_arena();
-      for (std::size_t size = 8; size < 100000; size += size / 2) {
-        (void)own.resource()->allocate(size);
-      }
-      return own.freeze() ? "fine" : "failed";
-    });
-    ASSERT_EQ(child.said, "fine");
-  }
-  stop = true;
-  for (auto& thread : threads) {
-    thread.join();
-  }
+        });
+      },
+      [] {
+        Arena own = make_arena();
+        for (std::size_t size = 8; size < 100000; size += size / 2) {
+          (void)own.resource()->allocate(size);
+        }
+        return own.freeze() ? "fine" : "failed";
+      });
 }
 
 TEST(Arena, AChildMakesArenasOfItsOwn) {

@@ -68,11 +68,7 @@ std::uint64_t sum(const Node* node) {
 }
 
 class FreezeInMode : public testing::TestWithParam<FreezeMode> {};
-INSTANTIATE_TEST_SUITE_P(Modes, FreezeInMode,
-                         testing::Values(FreezeMode::strict, FreezeMode::lenient),
-                         [](const auto& mode) {
-                           return mode.param == FreezeMode::strict ? "Strict" : "Lenient";
-                         });
+COWSHED_EVERY_MODE(FreezeInMode);
 
 // Reads all, copies and drops references, frees everything: not one page becomes the child's own.
 TEST_P(FreezeInMode, AChildThatReadsAndFreesCopiesNothing) {

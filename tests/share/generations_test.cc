@@ -34,11 +34,7 @@ using test::segments;
 using testing::HasSubstr;
 
 class Generations : public testing::TestWithParam<FreezeMode> {};
-INSTANTIATE_TEST_SUITE_P(Modes, Generations,
-                         testing::Values(FreezeMode::strict, FreezeMode::lenient),
-                         [](const auto& mode) {
-                           return mode.param == FreezeMode::strict ? "Strict" : "Lenient";
-                         });
+COWSHED_EVERY_MODE(Generations);
 
 TEST_P(Generations, WhatWasAddedIsInheritedWithTheOld) {
   Arena arena = make_arena();
@@ -349,10 +345,7 @@ TEST_P(Generations, ARefusedRefreezeChangesNothing) {
 }
 
 class Successor : public Generations {};
-INSTANTIATE_TEST_SUITE_P(Modes, Successor, testing::Values(FreezeMode::strict, FreezeMode::lenient),
-                         [](const auto& mode) {
-                           return mode.param == FreezeMode::strict ? "Strict" : "Lenient";
-                         });
+COWSHED_EVERY_MODE(Successor);
 
 TEST_P(Successor, TakesWhatComesAfterTheFreeze) {
   Arena next = make_arena(64_MiB, "next");

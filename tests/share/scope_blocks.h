@@ -4,23 +4,16 @@
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
-#include <gtest/gtest.h>
-#include <string>
 #include <sys/mman.h>
-#include <utility>
 #include <vector>
 
 #include <cowshed/share/arena.h>
 #include <cowshed/share/arena_scope.h>
 
+#include "make_arena.h"
+
 // Blocks of malloc, and where they lie.
 namespace cowshed::test {
-
-inline Arena make_arena(const std::string& name = "loaded", std::size_t capacity = 64_MiB) {
-  auto arena = Arena::create({.name = name, .capacity = capacity});
-  EXPECT_TRUE(arena) << arena.error().message;
-  return std::move(arena.value());
-}
 
 template <class Body>
 auto in_scope(const Arena& arena, Body body) {

@@ -16,12 +16,14 @@
 
 #include "child.h"
 #include "memory_map.h"
+#include "threads.h"
 
 namespace cowshed {
 namespace {
 
 using internal::TransferCounter;
 using internal::TransferRow;
+using test::begin_threads;
 
 // What was counted under a name, as "kind type: messages objects bytes; ".
 std::string counted(const std::string& name) {
@@ -61,17 +63,11 @@ TEST(TransferCounter, ThreadsThatEndedAreCounted) {
   constexpr int kThreads = 20;
   const TransferRow row = TransferCounter("channel", "threads").row("int", TransferKind::value);
   for (int round = 0; round < kRounds; ++round) {
-    std::vector<std::thread> threads;
-    for (int i = 0; i < kThreads; ++i) {
-      threads.emplace_back([&] {
-        for (int k = 0; k < 1000; ++k) {
-          row.add(2, 8);
-        }
-      });
-    }
-    for (std::thread& thread : threads) {
-      thread.join();
-    }
+    (void)begin_threads(kThreads, [&](int) {
+      for (int k = 0; k < 1000; ++k) {
+        row.add(2, 8);
+      }
+    });
   }
   EXPECT_EQ(counted("threads"), "1 int: 100000 200000 800000; ");
 }
@@ -83,34 +79,23 @@ TEST(TransferCounter, ThreadsBeyondTheLanesShareOne) {
   const TransferRow row = TransferCounter("channel", "crowd").row("int", TransferKind::value);
   std::atomic<int> without_a_lane = kHolders;
   std::atomic<bool> over = false;
-  std::vector<std::thread> holders;
-  for (int i = 0; i < kHolders; ++i) {
-    holders.emplace_back([&] {
-      row.add(1, 4);
-      --without_a_lane;
-      without_a_lane.notify_one();
-      over.wait(false);
-    });
-  }
+  auto holders = begin_threads(kHolders, [&](int) {
+    row.add(1, 4);
+    --without_a_lane;
+    without_a_lane.notify_one();
+    over.wait(false);
+  });
   for (int left = without_a_lane; left > 0; left = without_a_lane) {
     without_a_lane.wait(left);
   }
-  std::vector<std::thread> others;
-  for (int i = 0; i < kOthers; ++i) {
-    others.emplace_back([&] {
-      for (int k = 0; k < kEach; ++k) {
-        row.add(1, 4);
-      }
-    });
-  }
-  for (std::thread& thread : others) {
-    thread.join();
-  }
+  (void)begin_threads(kOthers, [&](int) {
+    for (int k = 0; k < kEach; ++k) {
+      row.add(1, 4);
+    }
+  });
   over = true;
   over.notify_all();
-  for (std::thread& thread : holders) {
-    thread.join();
-  }
+  holders.clear();
   EXPECT_EQ(counted("crowd"), "1 int: 6000064 6000064 24000256; ");
 }
 
@@ -167,33 +152,20 @@ TEST(TransferCounter, ThreadsOfAForkedChildCountBesideTheOneThatForked) {
 TEST(TransferCounter, AForkAmidThreadsThatCount) {
   const TransferCounter counter("channel", "amid");
   const TransferRow row = counter.row("int", TransferKind::value);
-  std::atomic<bool> over = false;
-  std::vector<std::thread> threads;
-  for (int i = 0; i < 3; ++i) {
-    threads.emplace_back([&, i] {
-      for (int k = 0; !over; ++k) {
+  test::fork_while(
+      50,
+      [&](int i) {
+        static thread_local int count = 0;
         row.add(1, 4);
         row.add_paths({{"int", 1, 4, 4}});
-        counter.add("int" + std::to_string(i) + std::to_string(k % 30), TransferKind::value, 1, 4);
-      }
-    });
-  }
-  std::string said;
-  for (int i = 0; i < 50; ++i) {
-    said += test::run_in_child([&] {
-              counter.add("mine", TransferKind::value, 1, 4);
-              return counted("amid");
-            }).said;
-  }
-  over = true;
-  for (std::thread& thread : threads) {
-    thread.join();
-  }
-  std::string expected;
-  for (int i = 0; i < 50; ++i) {
-    expected += "1 mine: 1 1 4; ";
-  }
-  EXPECT_EQ(said, expected);
+        counter.add("int" + std::to_string(i) + std::to_string(++count % 30), TransferKind::value,
+                    1, 4);
+      },
+      [&] {
+        counter.add("mine", TransferKind::value, 1, 4);
+        const std::string said = counted("amid");
+        return said == "1 mine: 1 1 4; " ? "fine" : said;
+      });
 }
 
 TEST(TransferCounter, LongNamesAreCutOff) {
