@@ -28,6 +28,7 @@
 #include <cowshed/share/workers.h>
 
 #include "child.h"
+#include "process.h"
 #include "scope_blocks.h"
 
 // What lands in the arena of an ArenaScope besides the objects, and what does not.
@@ -64,24 +65,29 @@ TEST(ArenaScopeLibraries, AStreamFirstUsedInsideCannotBeWrittenToAfterAStrictFre
   EXPECT_EQ(print(FreezeMode::strict, false, by_name).said, "printed");
 }
 
-// What a child says when `inside` ran in a scope, the arena was frozen strictly, and it then left
-// by `leave`: its status, or less than zero for a signal.
-std::string ending(const std::function<void()>& inside, const std::function<void()>& leave) {
+enum class Arenas { frozen, open };
+
+// What a child says when `inside` ran in a scope of an arena, which perhaps was frozen strictly
+// then, and the child left by `leave`: its status, or less than zero for a signal.
+std::string ending(const std::function<void()>& inside, const std::function<void()>& leave,
+                   Arenas arenas = Arenas::frozen) {
   std::fflush(stdout);  // exit() would print it again
-  const auto child = test::run_in_child([&]() -> std::string {
-    Arena arena = make_arena();
-    in_scope(arena, [&] {
-      inside();
-      return 0;
-    });
-    if (!arena.freeze()) return "not frozen";
-    const pid_t pid = fork();
-    if (pid == 0) leave();
-    int status = 0;
-    waitpid(pid, &status, 0);
-    return std::to_string(WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status));
-  });
-  return child.said;
+  return test::run_in_child([&]() -> std::string {
+           Arena arena = make_arena();
+           in_scope(arena, [&] { inside(); });
+           if (arenas == Arenas::frozen && !arena.freeze()) return "not frozen";
+           return std::to_string(test::Process([&] {
+                                   leave();
+                                   return 0;
+                                 }).wait());
+         })
+      .said;
+}
+
+// A child has nothing of an arena that is not frozen.
+void expect_seven_of_both(const std::function<void()>& inside, const std::function<void()>& leave) {
+  EXPECT_EQ(ending(inside, leave, Arenas::open), "7");
+  EXPECT_EQ(ending(inside, leave, Arenas::frozen), "7");
 }
 
 template <class Call>
@@ -157,28 +163,6 @@ TEST(ArenaScopeLibraries, AnArenaMadeInsideIsNotKeptThere) {
   EXPECT_EQ(child.said, "0") << "signal " << child.signal;
 }
 
-// ---- A child has nothing of an arena that was not frozen.
-
-// What a child says that is forked after `inside` ran in a scope, before any freeze, and then
-// leaves by `leave`.
-std::string ending_unfrozen(const std::function<void()>& inside,
-                            const std::function<void()>& leave) {
-  std::fflush(stdout);
-  const auto child = test::run_in_child([&]() -> std::string {
-    Arena arena = make_arena();
-    in_scope(arena, [&] {
-      inside();
-      return 0;
-    });
-    const pid_t pid = fork();
-    if (pid == 0) leave();
-    int status = 0;
-    waitpid(pid, &status, 0);
-    return std::to_string(WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status));
-  });
-  return child.said;
-}
-
 struct Guard {
   int used = 0;
   ~Guard() { used = 0; }
@@ -190,8 +174,7 @@ TEST(ArenaScopeLibraries, AThreadLocalObjectFirstUsedInside) {
     static thread_local Guard guard;
     guard.used = 1;
   };
-  EXPECT_EQ(ending_unfrozen(use, [] { std::exit(7); }), "7");
-  EXPECT_EQ(ending(use, [] { std::exit(7); }), "7");
+  expect_seven_of_both(use, [] { std::exit(7); });
 }
 
 TEST(ArenaScopeLibraries, TheTimeZoneIsThere) {
@@ -204,8 +187,7 @@ TEST(ArenaScopeLibraries, TheTimeZoneIsThere) {
     setenv("TZ", "UTC", 1);
     std::exit(tell() == 13 ? 7 : 8);
   };
-  EXPECT_EQ(ending_unfrozen(tell, later), "7");
-  EXPECT_EQ(ending(tell, later), "7");
+  expect_seven_of_both(tell, later);
   unsetenv("TZ");
 }
 
@@ -221,8 +203,7 @@ TEST(ArenaScopeLibraries, LocalesAreThere) {
     std::setlocale(LC_ALL, "C");
     std::exit(7);
   };
-  EXPECT_EQ(ending_unfrozen(use, later), "7");
-  EXPECT_EQ(ending(use, later), "7");
+  expect_seven_of_both(use, later);
 }
 
 TEST(ArenaScopeLibraries, ChannelsAreUsedLater) {
@@ -238,8 +219,7 @@ TEST(ArenaScopeLibraries, ChannelsAreUsedLater) {
     auto another = Channel<int>::create({.name = "more"}).value();
     std::exit(sent && received && another.send(3) ? 7 : 8);
   };
-  EXPECT_EQ(ending_unfrozen(create, later), "7");
-  EXPECT_EQ(ending(create, later), "7");
+  expect_seven_of_both(create, later);
 }
 
 TEST(ArenaScopeLibraries, WorkersAreNotStartedInside) {

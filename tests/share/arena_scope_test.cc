@@ -231,33 +231,31 @@ TEST(ArenaScope, ReallocKeepsTheBytes) {
     sealed[size] = in_scope(frozen, [&] { return fill(size); });
   }
   ASSERT_TRUE(frozen.freeze());
-  const auto resize = [](void* block, std::size_t size) {
-    return static_cast<unsigned char*>(std::realloc(block, size));
+  struct Route {
+    const char* name;
+    const Arena* from;
+    const Arena* to;
+  };
+  const auto within = [](const Arena* place, auto body) {
+    return place == nullptr ? body() : in_scope(*place, body);
   };
   for (const std::size_t from : sizes) {
     for (const std::size_t to : sizes) {
-      SCOPED_TRACE(std::to_string(from) + " to " + std::to_string(to));
-      auto* inside = in_scope(arena, [&] { return resize(fill(from), to); });
-      EXPECT_TRUE(arena.contains(inside) && kept(inside, from, to));
-      std::free(inside);
-      auto* block = fill(from);
-      block = in_scope(arena, [&] { return resize(block, to); });
-      EXPECT_TRUE(arena.contains(block) && kept(block, from, to)) << "heap to arena";
-      std::free(block);
-      block = in_scope(arena, [&] { return fill(from); });
-      block = resize(block, to);
-      EXPECT_TRUE(!arena.contains(block) && kept(block, from, to)) << "arena to heap";
-      std::free(block);
-      block = in_scope(arena, [&] { return fill(from); });
-      block = in_scope(other, [&] { return resize(block, to); });
-      EXPECT_TRUE(other.contains(block) && kept(block, from, to)) << "arena to arena";
-      std::free(block);
-      block = resize(sealed[from], to);
-      EXPECT_TRUE(!frozen.contains(block) && kept(block, from, to)) << "frozen to heap";
-      std::free(block);
-      block = in_scope(arena, [&] { return resize(sealed[from], to); });
-      EXPECT_TRUE(arena.contains(block) && kept(block, from, to)) << "frozen to arena";
-      std::free(block);
+      for (const Route& route :
+           {Route{"inside", &arena, &arena}, Route{"in", nullptr, &arena},
+            Route{"out", &arena, nullptr}, Route{"over", &arena, &other},
+            Route{"frozen, out", &frozen, nullptr}, Route{"frozen, over", &frozen, &arena}}) {
+        SCOPED_TRACE(std::to_string(from) + " to " + std::to_string(to) + ", " + route.name);
+        void* old =
+            route.from == &frozen ? sealed[from] : within(route.from, [&] { return fill(from); });
+        auto* block =
+            within(route.to, [&] { return static_cast<unsigned char*>(std::realloc(old, to)); });
+        for (const Arena* place : {&arena, &other, &frozen}) {
+          EXPECT_EQ(place->contains(block), place == route.to);
+        }
+        EXPECT_TRUE(kept(block, from, to));
+        std::free(block);
+      }
       EXPECT_TRUE(kept(sealed[from], from, from));
     }
   }

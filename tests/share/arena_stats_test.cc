@@ -2,7 +2,6 @@
 #include <array>
 #include <atomic>
 #include <cstring>
-#include <fstream>
 #include <gtest/gtest.h>
 #include <string>
 #include <sys/resource.h>
@@ -10,6 +9,7 @@
 #include <vector>
 
 #include <cowshed/share/arena.h>
+#include <cowshed/tests/support/scale.h>
 
 #include "child.h"
 #include "make_arena.h"
@@ -24,11 +24,7 @@ using test::make_arena;
 
 constexpr std::size_t kRange = 2_MiB;
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr std::size_t kLarge = 128_MiB;
-#else
-constexpr std::size_t kLarge = 1_GiB;
-#endif
+constexpr std::size_t kLarge = test::sized<std::size_t>(1_GiB, 128_MiB);
 
 // One block, all of whose 2 MiB ranges hold data.
 char* fill_ranges(Arena& arena, std::size_t bytes) {
@@ -50,22 +46,7 @@ bool is_filled(const char* block, std::size_t bytes) {
 
 // Bytes of the arena that this process maps in 2 MiB pages, as the kernel says.
 std::size_t mapped_huge(const Arena& arena) {
-  std::ifstream file("/proc/self/smaps");
-  const auto begin = reinterpret_cast<std::uintptr_t>(arena.base());
-  const std::uintptr_t end = begin + arena.stats().capacity;
-  std::size_t total = 0;
-  bool inside = false;
-  for (std::string line; std::getline(file, line);) {
-    std::size_t from = 0;
-    std::size_t to = 0;
-    std::size_t kib = 0;
-    if (std::sscanf(line.c_str(), "%zx-%zx ", &from, &to) == 2) {
-      inside = from >= begin && to <= end;
-    } else if (inside && std::sscanf(line.c_str(), "ShmemPmdMapped: %zu kB", &kib) == 1) {
-      total += kib * 1024;
-    }
-  }
-  return total;
+  return test::smaps_kib("ShmemPmdMapped", arena.base(), arena.stats().capacity) * 1024;
 }
 
 std::size_t all_faults() {
@@ -240,9 +221,9 @@ TEST(Collapse, OfAThawedArena) {
 }
 
 TEST(Prefault, AfterwardsReadingFaultsNoMore) {
-#if defined(__SANITIZE_THREAD__)
-  GTEST_SKIP() << "ThreadSanitizer's own memory faults at every first read";
-#endif
+  if (test::kThreadSanitizer) {
+    GTEST_SKIP() << "ThreadSanitizer's own memory faults at every first read";
+  }
   for (const bool huge_pages : {true, false}) {
     Arena arena = make_arena(kLarge * 2, "index", huge_pages);
     const char* block = fill_ranges(arena, kLarge);
@@ -280,20 +261,7 @@ TEST(Prefault, TakesNoMemoryForHoles) {
     if (!arena.prefault()) {
       return std::string("failed");
     }
-    std::ifstream file("/proc/self/smaps");
-    const auto begin = reinterpret_cast<std::uintptr_t>(arena.base());
-    std::size_t resident = 0;
-    bool inside = false;
-    for (std::string line; std::getline(file, line);) {
-      std::size_t from = 0;
-      std::size_t kib = 0;
-      if (std::sscanf(line.c_str(), "%zx-%*x ", &from) == 1 && line.find('-') < 17) {
-        inside = from >= begin && from < begin + stats.capacity;
-      } else if (inside && std::sscanf(line.c_str(), "Rss: %zu kB", &kib) == 1) {
-        resident += kib * 1024;
-      }
-    }
-    return std::to_string(resident);
+    return std::to_string(test::smaps_kib("Rss", arena.base(), stats.capacity) * 1024);
   });
   EXPECT_EQ(child.said, std::to_string(stats.used - stats.returned_bytes));
 }

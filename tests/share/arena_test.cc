@@ -418,12 +418,12 @@ TEST(Arena, ThreadsMoveOnWhileAnArenaIsDestroyed) {
 
 // A fork at any moment of other threads' allocations leaves the child no lock taken.
 TEST(Arena, ForkWhileThreadsAllocate) {
-#if defined(__SANITIZE_THREAD__)
-  GTEST_SKIP() << "ThreadSanitizer does not support a fork while threads run";
-#endif
-#if defined(__SANITIZE_ADDRESS__)
-  GTEST_SKIP() << "AddressSanitizer's malloc may be left locked by a fork while threads run";
-#endif
+  if (test::kThreadSanitizer) {
+    GTEST_SKIP() << "ThreadSanitizer does not support a fork while threads run";
+  }
+  if (test::kAddressSanitizer) {
+    GTEST_SKIP() << "AddressSanitizer's malloc may be left locked by a fork while threads run";
+  }
   Arena busy = make_arena(512_MiB);
   test::fork_while(
       100,

@@ -12,6 +12,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "memory_map.h"
+
 namespace cowshed::test {
 namespace {
 
@@ -49,17 +51,6 @@ std::size_t pid_max() {
   return result;
 }
 
-int find_memfd() {
-  for (int fd = 3; fd < 1024; ++fd) {
-    std::string target(256, '\0');
-    const ssize_t size = readlink(path_of(getpid(), fd).c_str(), target.data(), target.size());
-    if (size > 0 && target.starts_with(std::string("/memfd:cowshed:") + kName + " ")) {
-      return fd;
-    }
-  }
-  throw std::runtime_error("the arena's memfd is not among the descriptors");
-}
-
 std::pair<off_t, int> status_of(int fd) {
   struct stat status = {};
   fstat(fd, &status);
@@ -87,7 +78,8 @@ AttackedArena::AttackedArena(State state)
   target_.size = kWordBytes;
   target_.offset = target_.address - arena_.base();
   target_.owner = getpid();
-  target_.owners_fd = target_.inherited = find_memfd();
+  target_.owners_fd = target_.inherited =
+      descriptors_of(std::string("/memfd:cowshed:") + kName + " ").at(0);
   before_ = read_view(arena_.base(), arena_.stats().used);
   const int fd = open_file(O_RDONLY);
   file_before_ = status_of(fd);
@@ -149,54 +141,25 @@ Sibling::Sibling(const AttackedArena& arena)
     : Sibling(arena,
               [&](const Target&) { return [&arena] { return arena.unchanged_by_proc(); }; }) {}
 
-Sibling::Sibling(const AttackedArena& arena, const Prepare& prepare) {
-  if (pipe(questions_) != 0 || pipe(answers_) != 0) {
-    throw std::runtime_error("pipe");
-  }
-  pid_ = fork();
-  if (pid_ == 0) {
-    serve(arena, prepare);
-  }
-  close(questions_[0]);
-  close(answers_[1]);
-  if (answer() != 'r') {
-    kill(pid_, SIGKILL);
-    waitpid(pid_, nullptr, 0);
+Sibling::Sibling(const AttackedArena& arena, const Prepare& prepare)
+    : child_([&](const Line& test) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY);  // without Yama an error, and not needed
+        const auto yes = prepare(arena.gain_access());
+        test.say("ready");
+        while (test.hear()) {
+          test.say(yes() ? "yes" : "no");
+        }
+        return 0;
+      }) {
+  if (!child_.hear()) {
     throw std::runtime_error("a sibling cannot do what it should");
   }
 }
 
-Sibling::~Sibling() {
-  kill(pid_, SIGKILL);
-  waitpid(pid_, nullptr, 0);
-  close(questions_[1]);
-  close(answers_[0]);
-}
-
 bool Sibling::says_yes() const {
-  if (write(questions_[1], "?", 1) != 1) {
-    throw std::runtime_error("a sibling cannot be asked");
-  }
-  return answer() == 'y';
-}
-
-void Sibling::serve(const AttackedArena& arena, const Prepare& prepare) const {
-  try {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY);  // without Yama an error, and not needed
-    const auto yes = prepare(arena.gain_access());
-    char byte = 'r';
-    while (write(answers_[1], &byte, 1) == 1 && read(questions_[0], &byte, 1) == 1) {
-      byte = yes() ? 'y' : 'n';
-    }
-  } catch (const std::exception&) {
-  }
-  _exit(0);
-}
-
-char Sibling::answer() const {
-  char byte = 0;
-  return read(answers_[0], &byte, 1) == 1 ? byte : '\0';
+  child_.say();
+  return child_.hear() == "yes";
 }
 
 }  // namespace cowshed::test

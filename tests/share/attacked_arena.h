@@ -9,6 +9,7 @@
 #include <cowshed/share/arena.h>
 
 #include "attacks.h"
+#include "child.h"
 
 namespace cowshed::test {
 
@@ -45,7 +46,7 @@ class AttackedArena {
 };
 
 // A process that has the arena and answers a question: whether its bytes are the same, unless told
-// otherwise.  Ended by the destructor.
+// otherwise.
 class Sibling {
  public:
   // Runs in the process, which has gained access, and returns what answers.
@@ -53,20 +54,12 @@ class Sibling {
 
   explicit Sibling(const AttackedArena& arena);
   Sibling(const AttackedArena& arena, const Prepare& prepare);
-  Sibling(const Sibling&) = delete;
-  Sibling& operator=(const Sibling&) = delete;
-  ~Sibling();
 
-  pid_t pid() const { return pid_; }
+  pid_t pid() const { return child_.pid(); }
   bool says_yes() const;
 
  private:
-  [[noreturn]] void serve(const AttackedArena& arena, const Prepare& prepare) const;
-  char answer() const;
-
-  pid_t pid_ = -1;
-  int questions_[2] = {-1, -1};
-  int answers_[2] = {-1, -1};
+  Child child_;
 };
 
 }  // namespace cowshed::test

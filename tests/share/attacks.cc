@@ -102,8 +102,6 @@ long need(long result, const char* what) {
   return result;
 }
 
-int error_of(long result) { return result == -1 ? errno : 0; }
-
 constexpr std::size_t kPayloadSize = 4096;
 
 // A page of bytes that the arena has nowhere.
@@ -130,7 +128,7 @@ int payload_pipe() {
   return ends[0];
 }
 
-int store(void* to) {
+long store(void* to) {
   auto* bytes = static_cast<volatile unsigned char*>(to);
   for (std::size_t i = 0; i < 64; ++i) {
     bytes[i] = 0xEE;
@@ -139,8 +137,8 @@ int store(void* to) {
 }
 
 // The same, or the errno of a failed mmap.
-int store_if_mapped(void* mapped, off_t offset = 0) {
-  return mapped == MAP_FAILED ? errno : store(static_cast<std::byte*>(mapped) + offset);
+long store_if_mapped(void* mapped, off_t offset = 0) {
+  return mapped == MAP_FAILED ? -1 : store(static_cast<std::byte*>(mapped) + offset);
 }
 
 constexpr int kReadWrite = PROT_READ | PROT_WRITE;
@@ -151,18 +149,18 @@ long raw_mremap(void* from, std::size_t old_size, std::size_t new_size, int flag
   return syscall(SYS_mremap, from, old_size, new_size, flags, to);
 }
 
-int map_over(const Target& target, int flags, int fd) {
+long map_over(const Target& target, int flags, int fd) {
   return store_if_mapped(raw_mmap(target.address, target.size, kReadWrite, flags | MAP_FIXED, fd,
                                   fd < 0 ? 0 : target.offset));
 }
 
-int map_elsewhere(const Target& target, int flags, int fd) {
+long map_elsewhere(const Target& target, int flags, int fd) {
   return store_if_mapped(raw_mmap(nullptr, target.size, kReadWrite, flags, fd, target.offset));
 }
 
 template <int Advice>
-int advise(const Target& target) {
-  return error_of(syscall(SYS_madvise, target.address, target.size, Advice));
+long advise(const Target& target) {
+  return syscall(SYS_madvise, target.address, target.size, Advice);
 }
 
 // Watches the words with nothing of them mapped, so that they are missing.
@@ -179,44 +177,43 @@ int watch_missing(const Target& target) {
   return fd;
 }
 
-int fill_missing_with_payload(const Target& target) {
+long fill_missing_with_payload(const Target& target) {
   const int fd = watch_missing(target);
   uffdio_copy copy = {};
   copy.dst = reinterpret_cast<std::uintptr_t>(target.address);
   copy.src = reinterpret_cast<std::uintptr_t>(payload());
   copy.len = kPage;
-  const int error = error_of(ioctl(fd, UFFDIO_COPY, &copy));
+  const long result = ioctl(fd, UFFDIO_COPY, &copy);
   close(fd);  // ends the watch: the words can be looked at again
-  return error;
+  return result;
 }
 
-int fill_missing_with_zeros(const Target& target) {
+long fill_missing_with_zeros(const Target& target) {
   const int fd = watch_missing(target);
   uffdio_zeropage zero = {};
   zero.range = {reinterpret_cast<std::uintptr_t>(target.address), kPage};
-  const int error = error_of(ioctl(fd, UFFDIO_ZEROPAGE, &zero));
+  const long result = ioctl(fd, UFFDIO_ZEROPAGE, &zero);
   close(fd);
-  return error;
+  return result;
 }
 
-int move_and_keep(const Target& target) {
+long move_and_keep(const Target& target) {
   const long moved =
       raw_mremap(target.address, target.size, target.size, MREMAP_MAYMOVE | MREMAP_DONTUNMAP);
   if (moved == -1) {
-    return errno;
+    return -1;
   }
   auto* there = reinterpret_cast<void*>(moved);
   need(syscall(SYS_mprotect, there, target.size, kReadWrite), "mprotect");
   return store(there);
 }
 
-int map_for_reading_then_allow_writes(const Target& target) {
+long map_for_reading_then_allow_writes(const Target& target) {
   void* mapped = raw_mmap(nullptr, target.size, PROT_READ, MAP_SHARED, target.fd, target.offset);
   if (mapped == MAP_FAILED) {
-    return errno;
+    return -1;
   }
-  const int error = error_of(syscall(SYS_mprotect, mapped, target.size, kReadWrite));
-  return error != 0 ? error : store(mapped);
+  return syscall(SYS_mprotect, mapped, target.size, kReadWrite) == -1 ? -1 : store(mapped);
 }
 
 std::vector<Attack> attacks_on_the_mapping() {
@@ -226,27 +223,23 @@ std::vector<Attack> attacks_on_the_mapping() {
       {"store", dies(SIGSEGV), [](const Target& t) { return store(t.address); }, own},
       {"mprotect, then store", own,
        [](const Target& t) {
-         const int error = error_of(syscall(SYS_mprotect, t.address, t.size, kReadWrite));
-         return error != 0 ? error : store(t.address);
+         return syscall(SYS_mprotect, t.address, t.size, kReadWrite) == -1 ? -1 : store(t.address);
        }},
-      {"munmap", own,
-       [](const Target& t) { return error_of(syscall(SYS_munmap, t.address, t.size)); }},
+      {"munmap", own, [](const Target& t) { return syscall(SYS_munmap, t.address, t.size); }},
       {"mremap away", own,
        [](const Target& t) {
          void* there = raw_mmap(nullptr, t.size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-         return error_of(
-             raw_mremap(t.address, t.size, t.size, MREMAP_MAYMOVE | MREMAP_FIXED, there));
+         return raw_mremap(t.address, t.size, t.size, MREMAP_MAYMOVE | MREMAP_FIXED, there);
        }},
       {"mremap of something else over it", own,
        [](const Target& t) {
          void* other = raw_mmap(nullptr, t.size, kReadWrite, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-         return error_of(
-             raw_mremap(other, t.size, t.size, MREMAP_MAYMOVE | MREMAP_FIXED, t.address));
+         return raw_mremap(other, t.size, t.size, MREMAP_MAYMOVE | MREMAP_FIXED, t.address);
        }},
       {"mremap of length 0 to a second mapping, then store", refused(EINVAL),
        [](const Target& t) {
          const long second = raw_mremap(t.address, 0, t.size, MREMAP_MAYMOVE);
-         return second == -1 ? errno : store(reinterpret_cast<void*>(second));
+         return second == -1 ? -1 : store(reinterpret_cast<void*>(second));
        }},
       // Before Linux 5.13 for anonymous memory only.
       {"mremap with MREMAP_DONTUNMAP, then mprotect and store there", nothing | refused(EINVAL),
@@ -268,8 +261,7 @@ std::vector<Attack> attacks_on_the_mapping() {
        &map_for_reading_then_allow_writes},
       {"remap_file_pages", refused(EINVAL),
        [](const Target& t) {
-         return error_of(
-             syscall(SYS_remap_file_pages, t.address, kPage, 0, t.offset / kPage + 1, 0));
+         return syscall(SYS_remap_file_pages, t.address, kPage, 0, t.offset / kPage + 1, 0);
        }},
       {"MADV_DONTNEED", nothing, &advise<MADV_DONTNEED>},
       {"MADV_REMOVE", refused(EACCES), &advise<MADV_REMOVE>},
@@ -285,8 +277,7 @@ std::vector<Attack> attacks_on_the_mapping() {
       {"MADV_MERGEABLE", nothing, &advise<MADV_MERGEABLE>},
       // Before Linux 6.15 for anonymous memory only.
       {"MADV_GUARD_INSTALL", own | refused(EINVAL), &advise<MADV_GUARD_INSTALL>},
-      {"mseal", nothing,
-       [](const Target& t) { return error_of(syscall(SYS_mseal, t.address, t.size, 0)); }},
+      {"mseal", nothing, [](const Target& t) { return syscall(SYS_mseal, t.address, t.size, 0); }},
       {"userfaultfd, UFFDIO_COPY", own, &fill_missing_with_payload},
       {"userfaultfd, UFFDIO_ZEROPAGE", own, &fill_missing_with_zeros},
       // A debugger's way in: the kernel copies the page even where the mapping is read-only, unless
@@ -294,8 +285,7 @@ std::vector<Attack> attacks_on_the_mapping() {
       {"/proc/self/mem", own | refused(EIO),
        [](const Target& t) {
          const auto fd = static_cast<int>(need(open("/proc/self/mem", O_RDWR | O_CLOEXEC), "open"));
-         return error_of(
-             pwrite(fd, payload(), kPayloadSize, reinterpret_cast<std::intptr_t>(t.address)));
+         return pwrite(fd, payload(), kPayloadSize, reinterpret_cast<std::intptr_t>(t.address));
        },
        own},
   };
@@ -323,8 +313,8 @@ off_t size_of(int fd) {
 }
 
 template <int Mode>
-int reallocate(const Target& target) {
-  return error_of(fallocate(target.fd, Mode, target.offset, static_cast<off_t>(target.size)));
+long reallocate(const Target& target) {
+  return fallocate(target.fd, Mode, target.offset, static_cast<off_t>(target.size));
 }
 
 std::string fd_path(pid_t pid, int fd) {
@@ -350,8 +340,8 @@ int open_map_file(const Target& target) {
   return open(path.c_str(), O_RDWR | O_CLOEXEC);
 }
 
-int write_to(int fd, const Target& target) {
-  return fd < 0 ? errno : error_of(pwrite(fd, payload(), kPayloadSize, target.offset));
+long write_to(int fd, const Target& target) {
+  return fd < 0 ? -1 : pwrite(fd, payload(), kPayloadSize, target.offset);
 }
 
 // A pipe whose only buffer is the file's own page, as CVE-2022-0847 wants it.
@@ -371,13 +361,13 @@ std::vector<Attack> attacks_on_the_file() {
       {"write", sealed,
        [](const Target& t) {
          need(lseek(t.fd, t.offset, SEEK_SET), "lseek");
-         return error_of(write(t.fd, payload(), kPayloadSize));
+         return write(t.fd, payload(), kPayloadSize);
        }},
       {"writev", sealed,
        [](const Target& t) {
          need(lseek(t.fd, t.offset, SEEK_SET), "lseek");
          const iovec from = payload_vector();
-         return error_of(writev(t.fd, &from, 1));
+         return writev(t.fd, &from, 1);
        }},
       {"pwrite to the descriptor", sealed,
        [](const Target& t) { return write_to(t.inherited, t); }},
@@ -392,25 +382,24 @@ std::vector<Attack> attacks_on_the_file() {
       {"mmap MAP_SHARED through /proc/self/map_files", sealed,
        [](const Target& t) {
          const int fd = open_map_file(t);
-         return fd < 0 ? errno
+         return fd < 0 ? -1
                        : store_if_mapped(raw_mmap(nullptr, t.size, PROT_READ | PROT_WRITE,
                                                   MAP_SHARED, fd, t.offset));
        }},
       {"pwritev2", sealed,
        [](const Target& t) {
          const iovec from = payload_vector();
-         return error_of(pwritev2(t.fd, &from, 1, t.offset, RWF_SYNC));
+         return pwritev2(t.fd, &from, 1, t.offset, RWF_SYNC);
        }},
-      {"ftruncate to nothing", sealed,
-       [](const Target& t) { return error_of(ftruncate(t.fd, 0)); }},
+      {"ftruncate to nothing", sealed, [](const Target& t) { return ftruncate(t.fd, 0); }},
       {"ftruncate to more", sealed,
-       [](const Target& t) { return error_of(ftruncate(t.fd, size_of(t.fd) + kPage)); }},
+       [](const Target& t) { return ftruncate(t.fd, size_of(t.fd) + kPage); }},
       {"open with O_TRUNC", sealed,
        [](const Target& t) {
-         return error_of(open(fd_path(getpid(), t.fd).c_str(), O_RDWR | O_TRUNC | O_CLOEXEC));
+         return open(fd_path(getpid(), t.fd).c_str(), O_RDWR | O_TRUNC | O_CLOEXEC);
        }},
       {"fallocate, more", sealed,
-       [](const Target& t) { return error_of(fallocate(t.fd, 0, size_of(t.fd), kPage)); }},
+       [](const Target& t) { return fallocate(t.fd, 0, size_of(t.fd), kPage); }},
       {"fallocate, punch a hole", sealed,
        &reallocate < FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE > },
       {"fallocate, zero the range", unknown, &reallocate<FALLOC_FL_ZERO_RANGE>},
@@ -421,37 +410,37 @@ std::vector<Attack> attacks_on_the_file() {
          SpaceReservation hole = {};
          hole.start = t.offset;
          hole.length = static_cast<off_t>(t.size);
-         return error_of(ioctl(t.fd, kUnreserve, &hole));
+         return ioctl(t.fd, kUnreserve, &hole);
        }},
       {"ioctl FICLONE", unknown,
-       [](const Target& t) { return error_of(ioctl(t.fd, FICLONE, payload_file())); }},
+       [](const Target& t) { return ioctl(t.fd, FICLONE, payload_file()); }},
       // Before Linux 6.6 memfds have no flags.
       {"ioctl FS_IOC_SETFLAGS, FS_NODUMP_FL", nothing | refused(ENOTTY),
        [](const Target& t) {
          int flags = FS_NODUMP_FL;
-         return error_of(ioctl(t.fd, FS_IOC_SETFLAGS, &flags));
+         return ioctl(t.fd, FS_IOC_SETFLAGS, &flags);
        }},
       {"splice into it", sealed,
        [](const Target& t) {
          off_t offset = t.offset;
-         return error_of(splice(payload_pipe(), nullptr, t.fd, &offset, kPayloadSize, 0));
+         return splice(payload_pipe(), nullptr, t.fd, &offset, kPayloadSize, 0);
        }},
       {"sendfile into it", sealed,
        [](const Target& t) {
          need(lseek(t.fd, t.offset, SEEK_SET), "lseek");
          off_t from = 0;
-         return error_of(sendfile(t.fd, payload_file(), &from, kPayloadSize));
+         return sendfile(t.fd, payload_file(), &from, kPayloadSize);
        }},
       {"copy_file_range into it", sealed,
        [](const Target& t) {
          off_t to = t.offset;
          off_t from = 0;
-         return error_of(copy_file_range(payload_file(), &from, t.fd, &to, kPayloadSize, 0));
+         return copy_file_range(payload_file(), &from, t.fd, &to, kPayloadSize, 0);
        }},
       {"splice its page into a pipe, then write to the pipe", nothing,
        [](const Target& t) {
          const auto ends = pipe_with_the_page(t);
-         return error_of(write(ends[1], payload(), 64));
+         return write(ends[1], payload(), 64);
        }},
       {"tee its page to a second pipe, then write to that", nothing,
        [](const Target& t) {
@@ -459,7 +448,7 @@ std::vector<Attack> attacks_on_the_file() {
          std::array<int, 2> second{};
          need(pipe(second.data()), "pipe");
          need(tee(ends[0], second[1], 1, 0), "tee");
-         return error_of(write(second[1], payload(), 64));
+         return write(second[1], payload(), 64);
        }},
       {"vmsplice its page as a gift, then write to the pipe", nothing,
        [](const Target& t) {
@@ -467,15 +456,15 @@ std::vector<Attack> attacks_on_the_file() {
          need(pipe(ends.data()), "pipe");
          const iovec page = {t.address, kPayloadSize};
          need(vmsplice(ends[1], &page, 1, SPLICE_F_GIFT), "vmsplice");
-         return error_of(write(ends[1], payload(), 64));
+         return write(ends[1], payload(), 64);
        }},
       {"fcntl F_ADD_SEALS, none", sealed,
-       [](const Target& t) { return error_of(fcntl(t.fd, F_ADD_SEALS, 0)); }},
+       [](const Target& t) { return fcntl(t.fd, F_ADD_SEALS, 0); }},
       {"fcntl F_ADD_SEALS, F_SEAL_GROW", sealed,
-       [](const Target& t) { return error_of(fcntl(t.fd, F_ADD_SEALS, F_SEAL_GROW)); }},
+       [](const Target& t) { return fcntl(t.fd, F_ADD_SEALS, F_SEAL_GROW); }},
       // Before Linux 6.3 a memfd cannot be kept from being executable.
       {"fchmod to executable", refused(EPERM) | nothing,
-       [](const Target& t) { return error_of(fchmod(t.fd, 0700)); }},
+       [](const Target& t) { return fchmod(t.fd, 0700); }},
   };
 }
 
@@ -495,22 +484,22 @@ class Ring {
     offsets_ = params;
   }
 
-  int register_buffer(const iovec& buffer) const {
-    return error_of(syscall(SYS_io_uring_register, fd_, IORING_REGISTER_BUFFERS, &buffer, 1));
+  long register_buffer(const iovec& buffer) const {
+    return syscall(SYS_io_uring_register, fd_, IORING_REGISTER_BUFFERS, &buffer, 1);
   }
 
-  // The errno, or 0.
-  int run(unsigned char operation, int fd, const void* buffer, off_t offset) {
+  // -1 and errno, or 0.
+  long run(unsigned char operation, int fd, const void* buffer, off_t offset) {
     return run(operation, fd, reinterpret_cast<std::uintptr_t>(buffer), kPayloadSize, offset);
   }
 
-  int punch(int fd, off_t offset, std::size_t size) {
+  long punch(int fd, off_t offset, std::size_t size) {
     return run(IORING_OP_FALLOCATE, fd, size, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset);
   }
 
  private:
-  int run(unsigned char operation, int fd, std::uint64_t address, std::uint32_t length,
-          off_t offset) {
+  long run(unsigned char operation, int fd, std::uint64_t address, std::uint32_t length,
+           off_t offset) {
     *entry_ = {};
     entry_->opcode = operation;
     entry_->fd = fd;
@@ -522,7 +511,7 @@ class Ring {
     need(syscall(SYS_io_uring_enter, fd_, 1, 1, IORING_ENTER_GETEVENTS, nullptr, 0),
          "io_uring_enter");
     const auto* done = reinterpret_cast<io_uring_cqe*>(completion_ + offsets_.cq_off.cqes);
-    return done->res < 0 ? -done->res : 0;
+    return done->res < 0 ? (errno = -done->res, -1) : 0;
   }
 
   std::byte* map(std::size_t size, off_t what) const {
@@ -543,22 +532,23 @@ class Ring {
   io_uring_params offsets_ = {};
 };
 
-int read_fixed(const Target& target) {
+long read_fixed(const Target& target) {
   Ring ring;
-  const int error = ring.register_buffer(words_of(target));
-  return error != 0 ? error : ring.run(IORING_OP_READ_FIXED, payload_file(), target.address, 0);
+  return ring.register_buffer(words_of(target)) == -1
+             ? -1
+             : ring.run(IORING_OP_READ_FIXED, payload_file(), target.address, 0);
 }
 
 // Past the page cache, straight from the disk.
-int read_direct(const Target& target) {
+long read_direct(const Target& target) {
   const auto fd = static_cast<int>(
       need(open("/tmp", O_TMPFILE | O_RDWR | O_DIRECT | O_CLOEXEC, 0600), "O_DIRECT on /tmp"));
   need(pwrite(fd, payload(), kPayloadSize, 0), "filling a file past the page cache");
   const iovec to = words_of(target);
-  return error_of(syscall(SYS_preadv, fd, &to, 1, 0L, 0L));
+  return syscall(SYS_preadv, fd, &to, 1, 0L, 0L);
 }
 
-int receive(const Target& target) {
+long receive(const Target& target) {
   std::array<int, 2> ends{};
   need(socketpair(AF_UNIX, SOCK_DGRAM, 0, ends.data()), "socketpair");
   need(send(ends[1], payload(), kPayloadSize, 0), "send");
@@ -566,24 +556,24 @@ int receive(const Target& target) {
   msghdr message = {};
   message.msg_iov = &to;
   message.msg_iovlen = 1;
-  return error_of(syscall(SYS_recvmsg, ends[0], &message, 0));
+  return syscall(SYS_recvmsg, ends[0], &message, 0);
 }
 
 // A task in the attacker's memory, which has ended when this returns; it runs alone meanwhile.
-int run_task(int flags, int (*body)(void*), const Target& target, std::byte* word) {
+long run_task(int flags, int (*body)(void*), const Target& target, std::byte* word) {
   alignas(64) static std::array<std::byte, 65536> stack{};
   const pid_t pid =
       clone(body, stack.data() + stack.size(), CLONE_VM | CLONE_VFORK | SIGCHLD | flags,
             const_cast<Target*>(&target), word, nullptr, word);
   if (pid == -1) {
-    return errno;
+    return -1;
   }
   need(waitpid(pid, nullptr, 0), "waitpid");
   return 0;
 }
 
 template <int Flag>
-int have_thread_id_written(const Target& target) {
+long have_thread_id_written(const Target& target) {
   return run_task(
       Flag, [](void*) { return static_cast<int>(syscall(SYS_exit, 0)); }, target,
       target.address + 64);
@@ -613,23 +603,23 @@ int die_with_a_robust_lock(void* context) {
   return static_cast<int>(syscall(SYS_exit, 0));
 }
 
-int exit_with_a_robust_list(const Target& target) {
-  const int error = run_task(0, &die_with_a_robust_lock, target, nullptr);
-  if (error == 0 && !number_is_among_the_words) {
+long exit_with_a_robust_list(const Target& target) {
+  const long result = run_task(0, &die_with_a_robust_lock, target, nullptr);
+  if (result == 0 && !number_is_among_the_words) {
     throw std::runtime_error("the thread's number is not among the words");
   }
-  return error;
+  return result;
 }
 
 // glibc has this thread's own registered.
-int move_rseq(const Target& target) {
+long move_rseq(const Target& target) {
   constexpr unsigned kSize = 32;
   need(__rseq_size == 0 ? (errno = ENOSYS, -1) : 0, "rseq");
   auto* own = static_cast<std::byte*>(__builtin_thread_pointer()) + __rseq_offset;
   need(syscall(SYS_rseq, own, kSize, RSEQ_FLAG_UNREGISTER, RSEQ_SIG), "unregistering rseq");
-  const int error = error_of(syscall(SYS_rseq, target.address, kSize, 0, RSEQ_SIG));
+  const long result = syscall(SYS_rseq, target.address, kSize, 0, RSEQ_SIG);
   sched_yield();
-  return error;
+  return result;
 }
 
 std::vector<Attack> attacks_through_the_kernel() {
@@ -639,14 +629,12 @@ std::vector<Attack> attacks_through_the_kernel() {
   const Outcomes sealed = refused(EPERM);
   return {
       {"read into it", fault,
-       [](const Target& t) {
-         return error_of(syscall(SYS_read, payload_file(), t.address, kPayloadSize));
-       },
+       [](const Target& t) { return syscall(SYS_read, payload_file(), t.address, kPayloadSize); },
        own},
       {"preadv into it", fault,
        [](const Target& t) {
          const iovec to = words_of(t);
-         return error_of(syscall(SYS_preadv, payload_file(), &to, 1, 0L, 0L));
+         return syscall(SYS_preadv, payload_file(), &to, 1, 0L, 0L);
        },
        own},
       {"read with O_DIRECT into it", fault, &read_direct, own},
@@ -654,11 +642,11 @@ std::vector<Attack> attacks_through_the_kernel() {
       {"vmsplice from a pipe into it", fault,
        [](const Target& t) {
          const iovec to = words_of(t);
-         return error_of(syscall(SYS_vmsplice, payload_pipe(), &to, 1UL, 0));
+         return syscall(SYS_vmsplice, payload_pipe(), &to, 1UL, 0);
        },
        own},
       {"getrandom into it", fault,
-       [](const Target& t) { return error_of(syscall(SYS_getrandom, t.address, 256, 0)); }, own},
+       [](const Target& t) { return syscall(SYS_getrandom, t.address, 256, 0); }, own},
       {"io_uring, read into it", fault,
        [](const Target& t) { return Ring().run(IORING_OP_READ, payload_file(), t.address, 0); },
        own},
@@ -670,8 +658,8 @@ std::vector<Attack> attacks_through_the_kernel() {
       {"futex FUTEX_WAKE_OP on a word", fault,
        [](const Target& t) {
          std::uint32_t own_word = 0;
-         return error_of(syscall(SYS_futex, &own_word, FUTEX_WAKE_OP, 0, nullptr, t.address,
-                                 FUTEX_OP(FUTEX_OP_SET, 0x7ee, FUTEX_OP_CMP_EQ, 0)));
+         return syscall(SYS_futex, &own_word, FUTEX_WAKE_OP, 0, nullptr, t.address,
+                        FUTEX_OP(FUTEX_OP_SET, 0x7ee, FUTEX_OP_CMP_EQ, 0));
        },
        own},
       {"clone with CLONE_CHILD_SETTID", nothing, &have_thread_id_written<CLONE_CHILD_SETTID>, own},
@@ -683,23 +671,23 @@ std::vector<Attack> attacks_through_the_kernel() {
   };
 }
 
-int write_memory(const Target& target) {
+long write_memory(const Target& target) {
   const std::string path = "/proc/" + std::to_string(target.victim) + "/mem";
   const int fd = open(path.c_str(), O_RDWR | O_CLOEXEC);
-  return fd < 0 ? errno
-                : error_of(pwrite(fd, payload(), kPayloadSize,
-                                  reinterpret_cast<std::intptr_t>(target.address)));
+  return fd < 0
+             ? -1
+             : pwrite(fd, payload(), kPayloadSize, reinterpret_cast<std::intptr_t>(target.address));
 }
 
-int poke(const Target& target) {
+long poke(const Target& target) {
   if (ptrace(PTRACE_SEIZE, target.victim, nullptr, nullptr) == -1) {
-    return errno;
+    return -1;
   }
   need(ptrace(PTRACE_INTERRUPT, target.victim, nullptr, nullptr), "PTRACE_INTERRUPT");
   need(waitpid(target.victim, nullptr, __WALL), "waiting for the stop");
-  const int error = error_of(ptrace(PTRACE_POKEDATA, target.victim, target.address, -1L));
+  const long result = ptrace(PTRACE_POKEDATA, target.victim, target.address, -1L);
   need(ptrace(PTRACE_DETACH, target.victim, nullptr, nullptr), "PTRACE_DETACH");
-  return error;
+  return result;
 }
 
 int open_process(pid_t pid) {
@@ -707,15 +695,15 @@ int open_process(pid_t pid) {
 }
 
 template <int Advice>
-int advise_victim(const Target& target) {
+long advise_victim(const Target& target) {
   const iovec range = {target.address, target.size};
-  return error_of(syscall(SYS_process_madvise, open_process(target.victim), &range, 1, Advice, 0));
+  return syscall(SYS_process_madvise, open_process(target.victim), &range, 1, Advice, 0);
 }
 
-int take_descriptor(const Target& target) {
+long take_descriptor(const Target& target) {
   const auto fd =
       static_cast<int>(syscall(SYS_pidfd_getfd, open_process(target.owner), target.owners_fd, 0));
-  return fd < 0 ? errno : error_of(pwrite(fd, payload(), kPayloadSize, target.offset));
+  return fd < 0 ? -1 : pwrite(fd, payload(), kPayloadSize, target.offset);
 }
 
 std::vector<Attack> attacks_on_a_sibling() {
@@ -729,7 +717,7 @@ std::vector<Attack> attacks_on_a_sibling() {
        [](const Target& t) {
          const iovec from = {const_cast<std::byte*>(payload()), kPayloadSize};
          const iovec to = {t.address, kPayloadSize};
-         return error_of(process_vm_writev(t.victim, &from, 1, &to, 1, 0));
+         return process_vm_writev(t.victim, &from, 1, &to, 1, 0);
        },
        victim},
       // As with /proc/self/mem.
@@ -744,10 +732,9 @@ std::vector<Attack> attacks_on_a_sibling() {
 
 }  // namespace
 
-std::function<int()> hold_for_a_later_write(const Target& target) {
+std::function<long()> hold_for_a_later_write(const Target& target) {
   auto ring = std::make_shared<Ring>();
-  const int error = ring->register_buffer(words_of(target));
-  need(error == 0 ? 0 : (errno = error, -1), "registering a buffer");
+  need(ring->register_buffer(words_of(target)), "registering a buffer");
   return [ring, to = target.address] {
     return ring->run(IORING_OP_READ_FIXED, payload_file(), to, 0);
   };

@@ -51,17 +51,17 @@ struct Target {
 struct Attack {
   std::string name;
   Outcomes strict;
-  // Runs in a process of its own.  Returns the errno of the call that decides, or 0; throws what
-  // says why when the machine does not have the means.
-  int (*run)(const Target& target);
+  // Runs in a process of its own.  -1, and errno, where the call that decides is refused; throws
+  // what says why when the machine does not have the means.
+  std::function<long(const Target&)> run;
   Outcomes lenient = strict;
 };
 
 std::vector<Attack> all_attacks();
 
 // Lends the words to an io_uring, which goes on holding their pages when they are unmapped.  What
-// it returns reads a page into them, by the io_uring alone: an errno, or 0.
-std::function<int()> hold_for_a_later_write(const Target& target);
+// it returns reads a page into them, by the io_uring alone; -1 where it cannot.
+std::function<long()> hold_for_a_later_write(const Target& target);
 
 // A system call, which sanitizers would not let through as it is.
 void* raw_mmap(void* address, std::size_t size, int protection, int flags, int fd, off_t offset);

@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <fstream>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <string>
@@ -14,9 +13,11 @@
 #include <cowshed/base/size_literals.h>
 #include <cowshed/share/channel.h>
 #include <cowshed/share/memory_limits.h>
+#include <cowshed/tests/support/scale.h>
 
 #include "channels.h"
 #include "child.h"
+#include "memory_map.h"
 #include "process.h"
 
 // Messages of bytes, by copy and moved.
@@ -29,25 +30,14 @@ using test::code_of;
 using test::make;
 
 std::size_t own_status_kib(const std::string& key) {
-  std::ifstream file("/proc/self/status");
-  for (std::string line; std::getline(file, line);) {
-    if (line.starts_with(key + ":")) {
-      return std::strtoull(line.c_str() + key.size() + 1, nullptr, 10);
-    }
-  }
-  return 0;
+  return test::kib_of("/proc/self/status", key);
 }
 
 std::uint64_t mapped_bytes_of(const std::string& channel) {
-  std::ifstream maps("/proc/self/maps");
   std::uint64_t bytes = 0;
-  for (std::string line; std::getline(maps, line);) {
-    std::uintptr_t begin = 0;
-    std::uintptr_t end = 0;
-    if (line.find("cowshed-channel:" + channel) != std::string::npos &&
-        std::sscanf(line.c_str(), "%lx-%lx", &begin, &end) == 2) {
-      bytes += end - begin;
-    }
+  for (const test::Mapping& mapping : test::all_mappings()) {
+    const bool is_its = mapping.name.find("cowshed-channel:" + channel) != std::string::npos;
+    bytes += is_its ? mapping.end - mapping.begin : 0;
   }
   return bytes;
 }
@@ -267,9 +257,9 @@ TEST(ChannelBytes, AfterAMoveTheSendersMemoryIsBack) {
 
 // A fault for each 2 MiB, in whoever maps it anew.
 TEST(ChannelBytes, LargeOnesLieInHugePages) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  GTEST_SKIP() << "a sanitizer's shadow memory faults too";
-#endif
+  if (test::kSanitized) {
+    GTEST_SKIP() << "a sanitizer's shadow memory faults too";
+  }
   if (!huge_pages_are_to_be_had()) {
     GTEST_SKIP() << "the kernel gives no huge pages to a memfd";
   }
@@ -301,11 +291,7 @@ TEST(ChannelBytes, WhatWasReceivedAndDroppedHasNoMemory) {
 }
 
 TEST(ChannelBytes, AWorkerThatSentAGibibyteNobodyReadsExits) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  constexpr std::size_t kParts = 4;
-#else
-  constexpr std::size_t kParts = 16;
-#endif
+  constexpr std::size_t kParts = test::sized<std::size_t>(16, 4);
   if (available_memory() < kParts * 64_MiB * 2) {
     GTEST_SKIP() << "not enough memory: " << available_memory() / 1_MiB << " MiB available";
   }
@@ -351,9 +337,9 @@ TEST(ChannelBytes, AForkedChildsCopyFreesNothing) {
 
 // By copy and by move, more than an `int` counts.
 TEST(ChannelBytes, FiveGibibytesInOneMessage) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  GTEST_SKIP() << "takes minutes under a sanitizer";
-#endif
+  if (test::kSanitized) {
+    GTEST_SKIP() << "takes minutes under a sanitizer";
+  }
   constexpr std::size_t kSize = 5_GiB;
   const std::size_t room = std::min(available_memory(), MemoryLimits::of_this_process().headroom());
   if (room < kSize + 1_GiB) {
@@ -361,30 +347,29 @@ TEST(ChannelBytes, FiveGibibytesInOneMessage) {
                  << " MiB are available";
   }
   auto channel = make<Bytes>({.memory = kSize});
-  const auto marks = [](std::byte* data) {
-    std::uint64_t sum = 0;
-    for (std::size_t i = 0; i + 8 <= kSize; i += 1_MiB - 8) {
-      std::uint64_t mark = 0;
-      std::memcpy(&mark, data + i, 8);
-      sum += mark == i ? 1 : 0;
+  // A mark in each MiB says where it is.
+  const auto mark_all = [](std::byte* data, std::size_t size) {
+    for (std::size_t i = 0; i < size; i += 1_MiB) {
+      std::memcpy(data + i, &i, 8);
     }
-    return sum;
   };
-  const auto receive = [&] {
-    auto bytes = channel.receive();
-    return bytes && bytes->size() == kSize ? marks(bytes->data()) : 0;
+  const auto receive = [&](std::size_t period) {
+    const auto bytes = channel.receive();
+    std::size_t right = 0;
+    for (std::size_t i = 0; bytes && bytes->size() == kSize && i < kSize; i += 1_MiB) {
+      std::uint64_t mark = 0;
+      std::memcpy(&mark, bytes->data() + i, 8);
+      right += mark == i % period ? 1 : 0;
+    }
+    return right == kSize / 1_MiB ? 0 : 1;
   };
-  constexpr std::uint64_t kMarks = (kSize - 8) / (1_MiB - 8) + 1;
   {
     auto buffer = channel.buffer(kSize);
     ASSERT_TRUE(buffer) << buffer.error().message;
-    for (std::size_t i = 0; i + 8 <= kSize; i += 1_MiB - 8) {
-      std::memcpy(buffer->data() + i, &i, 8);
-    }
+    mark_all(buffer->data(), kSize);
     ASSERT_TRUE(channel.send(std::move(*buffer)));
   }
-  test::Process moved([&] { return receive() == kMarks ? 0 : 1; });
-  EXPECT_EQ(moved.wait(), 0);
+  EXPECT_EQ(test::Process([&] { return receive(kSize); }).wait(), 0);
   // The source of the copy: one memfd of 1 GiB, mapped five times.
   const int file = memfd_create("source", MFD_CLOEXEC);
   ASSERT_EQ(ftruncate(file, 1_GiB), 0);
@@ -394,26 +379,10 @@ TEST(ChannelBytes, FiveGibibytesInOneMessage) {
     ASSERT_NE(mmap(source + i, 1_GiB, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, file, 0),
               MAP_FAILED);
   }
-  for (std::size_t i = 0; i < 1_GiB; i += 4_KiB) {
-    std::memcpy(source + i, &i, 8);
-  }
-  test::Process copied([&] {
-    const auto bytes = channel.receive();
-    if (!bytes || bytes->size() != kSize) {
-      return 1;
-    }
-    for (std::size_t i = 0; i < kSize; i += 4_KiB) {
-      std::uint64_t mark = 0;
-      std::memcpy(&mark, bytes->data() + i, 8);
-      if (mark != i % 1_GiB) {
-        return 2;
-      }
-    }
-    return 0;
-  });
+  mark_all(source, 1_GiB);
+  test::Process copied([&] { return receive(1_GiB); });
   const auto sent = channel.send(std::span<const std::byte>(source, kSize));
   EXPECT_TRUE(sent) << sent.error().message;
-  channel.close();
   EXPECT_EQ(copied.wait(), 0);
   munmap(source, kSize);
   close(file);

@@ -31,11 +31,7 @@ namespace {
 using namespace std::chrono_literals;
 using Clock = std::chrono::steady_clock;
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr int kMoments = 20;
-#else
-constexpr int kMoments = 200;
-#endif
+constexpr int kMoments = test::sized<int>(200, 20);
 constexpr std::uint32_t kPlaces = 8;  // the first half sends
 constexpr std::uint32_t kLives = 1024;
 constexpr std::uint64_t kMost = std::uint64_t{1} << 24U;  // messages of one sender

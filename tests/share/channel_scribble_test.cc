@@ -2,12 +2,10 @@
 #include <array>
 #include <csignal>
 #include <cstdint>
-#include <cstring>
 #include <deque>
 #include <gtest/gtest.h>
 #include <random>
 #include <span>
-#include <string>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <utility>
@@ -18,6 +16,7 @@
 
 #include "channel_memory.h"
 #include "channels.h"
+#include "memory_map.h"
 #include "process.h"
 
 namespace cowshed {
@@ -69,24 +68,12 @@ class Canaries {
   explicit Canaries(Channel<Bytes>& channel) {
     for (std::size_t size = kPage; channel.try_buffer(size); size *= 2) {  // maps each size
     }
-    std::FILE* maps = std::fopen("/proc/self/maps", "re");
-    std::array<char, 512> line{};
-    std::vector<std::byte*> places;
-    const std::string name = "/memfd:cowshed-channel:" + channel.name();
-    while (maps != nullptr && std::fgets(line.data(), line.size(), maps) != nullptr) {
-      std::uintptr_t from = 0;
-      std::uintptr_t to = 0;
-      if (std::strstr(line.data(), name.c_str()) != nullptr &&
-          std::sscanf(line.data(), "%lx-%lx", &from, &to) == 2 && to - from > kPage) {
-        places.push_back(reinterpret_cast<std::byte*>(from - Canary::kBytes));
-        places.push_back(reinterpret_cast<std::byte*>(to));
+    for (const test::Mapping& mapping : test::all_mappings()) {
+      if (mapping.name.starts_with("/memfd:cowshed-channel:" + channel.name()) &&
+          mapping.end - mapping.begin > kPage) {
+        canaries_.emplace_back(reinterpret_cast<std::byte*>(mapping.begin - Canary::kBytes));
+        canaries_.emplace_back(reinterpret_cast<std::byte*>(mapping.end));
       }
-    }
-    if (maps != nullptr) {
-      std::fclose(maps);
-    }
-    for (std::byte* place : places) {
-      canaries_.emplace_back(place);
     }
   }
   bool alive() const {

@@ -3,7 +3,6 @@
 #include <atomic>
 #include <cstdio>
 #include <cstring>
-#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <gmock/gmock.h>
@@ -22,6 +21,7 @@
 
 #include "child.h"
 #include "filled_arena.h"
+#include "memory_map.h"
 #include "process.h"
 #include "system_call_failures.h"
 
@@ -67,10 +67,7 @@ struct Footprint {
   }
   static Footprint now() {
     Footprint result;
-    for ([[maybe_unused]] const auto& entry :
-         std::filesystem::directory_iterator("/proc/self/fd")) {
-      ++result.descriptors;
-    }
+    result.descriptors = test::descriptors_of("").size();
     std::ifstream file("/proc/self/smaps");
     bool counted = false;
     for (std::string line; std::getline(file, line);) {

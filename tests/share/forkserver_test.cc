@@ -16,6 +16,7 @@
 #include <cowshed/share/arena.h>
 #include <cowshed/share/descriptor.h>
 #include <cowshed/share/registry.h>
+#include <cowshed/tests/support/scale.h>
 
 #include "every_method.h"
 
@@ -163,11 +164,7 @@ pid_t start_by_dying_server(std::chrono::microseconds delay) {
 }
 
 TEST_F(ForkServers, KilledInTheMidstOfAStartLeaveNoUnknownWorker) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  constexpr int kRounds = 20;
-#else
-  constexpr int kRounds = 200;
-#endif
+  constexpr int kRounds = test::sized<int>(200, 20);
   ASSERT_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);  // so that such a worker becomes a child
   std::mt19937 random(1);
   for (int round = 0; round < kRounds; ++round) {

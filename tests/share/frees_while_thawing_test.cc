@@ -1,12 +1,9 @@
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <gtest/gtest.h>
-#include <memory>
 #include <mutex>
 #include <random>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -15,156 +12,110 @@
 #include <cowshed/tests/support/scale.h>
 
 #include "make_arena.h"
+#include "threads.h"
 
 // Threads that only allocate and deallocate, while the arena is frozen, thawed and frozen again.
 namespace cowshed {
 namespace {
-
-using test::make_arena;
-
-// How a thread takes blocks and gives them back.
-enum class Route { arena, resource, allocator };
-constexpr std::array kRoutes = {Route::arena, Route::resource, Route::allocator};
 
 struct Block {
   void* address;
   std::size_t size;
 };
 
-// Blocks that any thread may give back.
-class Pool {
+// How a thread takes blocks and gives them back.
+constexpr int kRoutes = 3;
+void* allocate(Arena& arena, int route, std::size_t size) {
+  return route == 0   ? arena.allocate(size)
+         : route == 1 ? arena.resource()->allocate(size, 8)
+                      : ArenaAllocator<char>().allocate(size);
+}
+void deallocate(Arena& arena, int route, const Block& block) {
+  switch (route) {
+    case 0: return arena.deallocate(block.address, block.size, 8);
+    case 1: return arena.resource()->deallocate(block.address, block.size, 8);
+    default: ArenaAllocator<char>().deallocate(static_cast<char*>(block.address), block.size);
+  }
+}
+
+class Churn {
  public:
+  explicit Churn(unsigned seed) : seed_(seed) {}
+
+  void run() {
+    auto threads = test::begin_threads(kRoutes, [this](int route) { churn(route); });
+    for (int generation = 1; generation <= 2; ++generation) {
+      // Of the open part and another thread's: so each thread's first free has to wait for us.
+      for (int i = 0; i < 60; ++i) put({arena_.allocate(1000), 1000});
+      turn_ = generation;
+      while (begun_ < generation * kRoutes) std::this_thread::yield();
+      const auto frozen = generation == 1 ? arena_.freeze() : arena_.refreeze();
+      EXPECT_TRUE(frozen) << frozen.error().message;
+      const auto thawed = arena_.thaw();
+      EXPECT_TRUE(thawed) << thawed.error().message;
+    }
+    turn_ = kStop;
+    threads.clear();
+    std::vector<void*> kept;
+    for (const Block& block : blocks_) kept.push_back(block.address);
+    const auto stats = arena_.stats();
+    EXPECT_EQ(stats.live_allocations - stats.dropped_frees, kept.size());
+    std::sort(kept.begin(), kept.end());
+    EXPECT_EQ(std::adjacent_find(kept.begin(), kept.end()), kept.end()) << "one block given twice";
+  }
+
+ private:
+  static constexpr int kStop = 3;
+
+  void churn(int route) {
+    const UseArena use(arena_);
+    std::mt19937 random(seed_ + static_cast<unsigned>(route));
+    for (int turn = 1;; ++turn) {
+      while (turn_ < turn) std::this_thread::yield();
+      ++begun_;
+      if (turn_ == kStop) return;
+      for (int step = 0; step < 40; ++step) {
+        if (random() % 2 == 0) {
+          const std::size_t size = 40 + random() % 3000;
+          try {
+            put({allocate(arena_, route, size), size});
+          } catch (const ArenaBadAlloc& failure) {
+            EXPECT_EQ(failure.error().code, ErrorCode::arena_frozen) << failure.what();
+          }
+        } else if (Block block{}; take(random(), block)) {
+          deallocate(arena_, route, block);
+        }
+      }
+    }
+  }
+
+  // Blocks that any thread may give back.
   void put(const Block& block) {
     const std::lock_guard lock(mutex_);
     blocks_.push_back(block);
   }
   bool take(std::size_t index, Block& block) {
     const std::lock_guard lock(mutex_);
-    if (blocks_.empty()) {
-      return false;
-    }
+    if (blocks_.empty()) return false;
     std::swap(blocks_[index % blocks_.size()], blocks_.back());
     block = blocks_.back();
     blocks_.pop_back();
     return true;
   }
-  const std::vector<Block>& blocks() const { return blocks_; }  // when the threads have ended
 
- private:
+  unsigned seed_;
+  Arena arena_ = test::make_arena(64_MiB, "index", false);
   std::mutex mutex_;
   std::vector<Block> blocks_;
-};
-
-class Churner {
- public:
-  Churner(Arena& arena, Pool& pool, Route route, unsigned seed)
-      : arena_(arena), pool_(pool), route_(route), random_(seed), thread_([this] { run(); }) {}
-
-  // Makes some more steps, and returns when it has begun to.
-  void begin_steps() {
-    const int turn = turn_.load();
-    turn_ = turn + 1;
-    turn_.notify_one();
-    begun_.wait(turn);
-  }
-  void stop() {
-    turn_ = kStop;
-    turn_.notify_one();
-    thread_.join();
-  }
-
- private:
-  static constexpr int kStop = -1;
-
-  void run() {
-    const UseArena use(arena_);
-    for (int turn = 0;; ++turn) {
-      turn_.wait(turn);
-      begun_ = turn + 1;
-      begun_.notify_one();
-      if (turn_ == kStop) {
-        return;
-      }
-      for (int step = 0; step < 40; ++step) {
-        if (random_() % 2 == 0) {
-          take(40 + random_() % 3000);
-        } else {
-          give();
-        }
-      }
-    }
-  }
-
-  void take(std::size_t size) {
-    try {
-      pool_.put({allocate(size), size});
-    } catch (const ArenaBadAlloc& failure) {
-      EXPECT_EQ(failure.error().code, ErrorCode::arena_frozen) << failure.what();
-    }
-  }
-
-  void* allocate(std::size_t size) {
-    switch (route_) {
-      case Route::arena: return arena_.allocate(size);
-      case Route::resource: return arena_.resource()->allocate(size, 8);
-      case Route::allocator: return ArenaAllocator<char>().allocate(size);
-    }
-    return nullptr;
-  }
-
-  void give() {
-    Block block{};
-    if (!pool_.take(random_(), block)) {
-      return;
-    }
-    switch (route_) {
-      case Route::arena: arena_.deallocate(block.address, block.size, 8); break;
-      case Route::resource: arena_.resource()->deallocate(block.address, block.size, 8); break;
-      case Route::allocator:
-        ArenaAllocator<char>().deallocate(static_cast<char*>(block.address), block.size);
-        break;
-    }
-  }
-
-  Arena& arena_;
-  Pool& pool_;
-  Route route_;
-  std::mt19937 random_;
   std::atomic<int> turn_ = 0;
   std::atomic<int> begun_ = 0;
-  std::thread thread_;
 };
-
-void run_round(unsigned seed) {
-  Arena arena = make_arena(64_MiB, "index", false);
-  Pool pool;
-  std::vector<std::unique_ptr<Churner>> churners;
-  for (const Route route : kRoutes) {
-    churners.push_back(std::make_unique<Churner>(arena, pool, route, seed++));
-  }
-  for (int generation = 0; generation < 2; ++generation) {
-    // Of the open part and another thread's: so each thread's first free has to wait for us.
-    for (int i = 0; i < 60; ++i) pool.put({arena.allocate(1000), 1000});
-    for (const auto& churner : churners) churner->begin_steps();
-    const auto frozen = generation == 0 ? arena.freeze() : arena.refreeze();
-    ASSERT_TRUE(frozen) << frozen.error().message;
-    const auto thawed = arena.thaw();
-    ASSERT_TRUE(thawed) << thawed.error().message;
-  }
-  for (const auto& churner : churners) churner->stop();
-  std::vector<void*> kept;
-  for (const Block& block : pool.blocks()) kept.push_back(block.address);
-  const auto stats = arena.stats();
-  EXPECT_EQ(stats.live_allocations - stats.dropped_frees, kept.size());
-  std::sort(kept.begin(), kept.end());
-  EXPECT_EQ(std::adjacent_find(kept.begin(), kept.end()), kept.end()) << "one block given twice";
-}
 
 TEST(FreesWhileThawing, AreCountedAndReachNoFrozenBlock) {
   SCOPED_TRACE("seed " + std::to_string(test::seed()));
   const int rounds = test::little_or(30, 10'000);
   for (int round = 0; round < rounds && !HasFailure(); ++round) {
-    run_round(test::seed() + 10 * static_cast<unsigned>(round));
+    Churn(test::seed() + 10 * static_cast<unsigned>(round)).run();
   }
 }
 

@@ -1,13 +1,8 @@
 #pragma once
 
-#include <array>
 #include <cstddef>
-#include <cstdint>
-#include <cstdio>
 #include <fcntl.h>
-#include <fstream>
 #include <functional>
-#include <gtest/gtest.h>
 #include <set>
 #include <string>
 #include <sys/mman.h>
@@ -35,15 +30,12 @@ struct Segment {
 
 // In no order.
 inline std::vector<Segment> segments(const Arena& arena) {
+  constexpr int kSeals = F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;
   std::vector<Segment> result;
-  const std::string label = "/memfd:cowshed:" + std::string(arena.name()) + " (deleted)";
-  for (int fd = 3; fd < 1024; ++fd) {
-    std::array<char, 256> target{};
-    const std::string path = "/proc/self/fd/" + std::to_string(fd);
+  for (const int fd :
+       descriptors_of("/memfd:cowshed:" + std::string(arena.name()) + " (deleted)")) {
     struct stat status{};
-    if (readlink(path.c_str(), target.data(), target.size() - 1) > 0 && label == target.data() &&
-        fstat(fd, &status) == 0) {
-      constexpr int kSeals = F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;
+    if (fstat(fd, &status) == 0) {
       result.push_back({fd, status.st_ino, static_cast<std::size_t>(status.st_blocks) * 512,
                         (fcntl(fd, F_GET_SEALS) & kSeals) == kSeals});
     }
@@ -51,27 +43,12 @@ inline std::vector<Segment> segments(const Arena& arena) {
   return result;
 }
 
-struct Mapping {
-  std::uintptr_t begin, end;
-  std::string permissions;
-  ino_t inode;
-};
-
 inline std::vector<Mapping> mappings(const Arena& arena) {
-  std::vector<Mapping> result;
-  std::ifstream file("/proc/self/maps");
+  std::vector<Mapping> result = all_mappings();
   const auto begin = reinterpret_cast<std::uintptr_t>(arena.base());
-  for (std::string line; std::getline(file, line);) {
-    std::size_t from = 0;
-    std::size_t to = 0;
-    std::array<char, 8> permissions{};
-    ino_t inode = 0;
-    if (std::sscanf(line.c_str(), "%zx-%zx %7s %*s %*s %lu", &from, &to, permissions.data(),
-                    &inode) == 4 &&
-        from >= begin && from < begin + arena.stats().capacity) {
-      result.push_back({from, to, permissions.data(), inode});
-    }
-  }
+  std::erase_if(result, [&](const Mapping& mapping) {
+    return mapping.begin < begin || mapping.begin >= begin + arena.stats().capacity;
+  });
   return result;
 }
 

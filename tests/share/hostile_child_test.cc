@@ -13,6 +13,7 @@
 #include <vector>
 
 #include <cowshed/share/arena.h>
+#include <cowshed/tests/support/scale.h>
 
 #include "attacked_arena.h"
 #include "attacks.h"
@@ -51,11 +52,11 @@ struct Seen {
 // What the attacker says: "ERRNO same", "ERRNO changed", or why it could not.
 std::string attack_from_here(const Attack& attack, const AttackedArena& arena) {
   alarm(20);
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  std::signal(SIGSEGV, SIG_DFL);  // else the sanitizer ends the process in its own way
-#endif
+  if (test::kSanitized) {
+    std::signal(SIGSEGV, SIG_DFL);  // else the sanitizer ends the process in its own way
+  }
   const Target target = arena.gain_access();
-  const int error = attack.run(target);
+  const int error = attack.run(target) == -1 ? errno : 0;
   return std::to_string(error) + (arena.unchanged_by_proc() ? " same" : " changed");
 }
 
@@ -169,19 +170,17 @@ class HostileChild : public testing::TestWithParam<bool> {
   }
 
   void SetUp() override {
-#if defined(__SANITIZE_THREAD__)
-    GTEST_SKIP() << "no process here has a second thread, and each of 1000 forks takes 0.3 s";
-#endif
+    if (test::kThreadSanitizer) {
+      GTEST_SKIP() << "no process here has a second thread, and each of 1000 forks takes 0.3 s";
+    }
     if (GetParam() && geteuid() != 0) {
       GTEST_SKIP() << "not root: the other test is already that of an ordinary user";
     }
   }
 };
-#if defined(__SANITIZE_ADDRESS__)
-const auto users = testing::Values(true);  // the sanitizer makes each fork dear
-#else
-const auto users = testing::Bool();
-#endif
+// AddressSanitizer makes each fork dear.
+const auto users = testing::ValuesIn(test::kAddressSanitizer ? std::vector<bool>{true}
+                                                             : std::vector<bool>{false, true});
 
 INSTANTIATE_TEST_SUITE_P(Users, HostileChild, users,
                          [](const auto& nobody) { return nobody.param ? "Nobody" : "Caller"; });
@@ -196,9 +195,9 @@ TEST_P(HostileChild, ChangesTheBytesOfAnArenaThatIsNotFrozen) {
 
 // Pages lent to the kernel before the freeze would be written to behind the seals.
 TEST(PagesHeldByTheKernel, KeepTheArenaFromFreezing) {
-#if defined(__SANITIZE_THREAD__)
-  GTEST_SKIP() << "no process here has a second thread";
-#endif
+  if (test::kThreadSanitizer) {
+    GTEST_SKIP() << "no process here has a second thread";
+  }
   for (const State state : {State::strict, State::lenient}) {
     AttackedArena arena(State::unfrozen);
     std::unique_ptr<Sibling> holder;
@@ -206,7 +205,7 @@ TEST(PagesHeldByTheKernel, KeepTheArenaFromFreezing) {
       holder = std::make_unique<Sibling>(arena, [&](const Target& target) {
         auto write = test::hold_for_a_later_write(target);
         arena.drop_access();
-        return [write] { return write() == 0; };
+        return [write] { return write() != -1; };
       });
     } catch (const std::runtime_error&) {
       GTEST_SKIP() << "io_uring does not take a buffer here";

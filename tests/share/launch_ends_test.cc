@@ -17,6 +17,7 @@
 #include <cowshed/share/arena.h>
 #include <cowshed/share/descriptor.h>
 #include <cowshed/share/registry.h>
+#include <cowshed/tests/support/scale.h>
 
 #include "every_method.h"
 
@@ -91,9 +92,7 @@ TEST_P(LaunchEnds, AStrayWriteIsReported) {
   const auto ref = value_of(publish("index", value_of(arena.make<Index>())));
   ASSERT_TRUE(arena.freeze());
   const auto exit = end_of(start<write_to>(with({.name = "search"}), ref));
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // these exit by themselves
-  EXPECT_EQ(exit.signal, SIGSEGV);
-#endif
+  EXPECT_TRUE(test::kSanitized || exit.signal == SIGSEGV);  // these exit by themselves
   EXPECT_THAT(exit.error, StartsWith("search 0 (pid " + std::to_string(exit.pid) +
                                      ") died: wrote to frozen arena 'index' at 0x"));
   EXPECT_THAT(exit.error, HasSubstr("(object 'index' + 84)"));
@@ -258,9 +257,9 @@ TEST_P(LaunchEnds, AValueForWhichThereIsNoDescriptorSaysSo) {
 }
 
 TEST_P(LaunchEnds, AStartForWhichThereAreTooFewDescriptorsLeavesNobody) {
-#ifdef __SANITIZE_ADDRESS__
-  GTEST_SKIP() << "the sanitizer's check of an exception's type needs two descriptors of its own";
-#endif
+  if (test::kAddressSanitizer) {
+    GTEST_SKIP() << "the sanitizer's check of an exception's type needs two descriptors of its own";
+  }
   Pipe said;
   const auto options = with({.count = 2, .output = said.write_end.get()});
   bool started = false;
@@ -363,11 +362,9 @@ TEST_P(LaunchEnds, AForkedCopyOfTheHandleLeavesThemAlone) {
 }
 
 TEST_P(LaunchEnds, AParentWithThreadsIsRefusedForForkAlone) {
-#ifdef __SANITIZE_THREAD__
-  if (GetParam() == Start::fork) {
+  if (test::kThreadSanitizer && GetParam() == Start::fork) {
     GTEST_SKIP() << "ThreadSanitizer does not support a fork while threads run";
   }
-#endif
   const WorkersOptions options = one();
   std::atomic<bool> stop = false;
   std::thread other([&] {
@@ -393,16 +390,12 @@ TEST_P(LaunchEnds, AParentWithThreadsIsRefusedForForkAlone) {
 }
 
 TEST_P(LaunchEnds, ManyThreadsStartAtOnce) {
-#ifdef __SANITIZE_THREAD__
-  if (GetParam() == Start::fork) {
+  if (test::kThreadSanitizer && GetParam() == Start::fork) {
     GTEST_SKIP() << "ThreadSanitizer does not support a fork while threads run";
   }
-#endif
-#ifdef __SANITIZE_ADDRESS__
-  if (GetParam() == Start::fork) {
+  if (test::kAddressSanitizer && GetParam() == Start::fork) {
     GTEST_SKIP() << "AddressSanitizer's fflush() takes a lock, which a fork meanwhile leaves taken";
   }
-#endif
   auto options = with({.count = 2});
   options.threads = Threads::allow;
   std::atomic<int> right = 0;
@@ -444,9 +437,9 @@ TEST_P(LaunchEnds, ResultsAreThereInALoopOverATemporary) {
 
 // A thread that was begun since start() would leave what it holds locked in the new worker.
 TEST(LaunchThreads, AreLookedForWhenAWorkerIsStartedAgain) {
-#ifdef __SANITIZE_THREAD__
-  GTEST_SKIP() << "ThreadSanitizer does not support a fork while threads run";
-#endif
+  if (test::kThreadSanitizer) {
+    GTEST_SKIP() << "ThreadSanitizer does not support a fork while threads run";
+  }
   auto workers = value_of(start({.name = "again", .restarts = 3}, [] { std::abort(); }));
   std::atomic<bool> done = false;
   std::thread other([&] { done.wait(false); });

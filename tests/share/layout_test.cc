@@ -1,7 +1,6 @@
 #include <array>
 #include <cerrno>
 #include <cstddef>
-#include <fstream>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <linux/filter.h>
@@ -39,11 +38,10 @@ struct Index {
 
 // This process's own layout, found as a stranger finds it; null when there is none.
 const layout::Header* own_layout() {
-  std::ifstream maps("/proc/self/maps");
-  for (std::string line; std::getline(maps, line);) {
-    if (line.ends_with("/memfd:cowshed-layout (deleted)")) {
-      EXPECT_THAT(line, HasSubstr(" rw-p "));
-      return reinterpret_cast<const layout::Header*>(std::stoull(line, nullptr, 16));
+  for (const test::Mapping& mapping : test::all_mappings()) {
+    if (mapping.name == "/memfd:cowshed-layout (deleted)") {
+      EXPECT_EQ(mapping.permissions, "rw-p");
+      return reinterpret_cast<const layout::Header*>(mapping.begin);
     }
   }
   return nullptr;

@@ -2,32 +2,59 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdint>
 #include <cstdio>
 #include <fcntl.h>
+#include <filesystem>
 #include <fstream>
 #include <unistd.h>
-#include <vector>
 
 namespace cowshed::test {
 namespace {
 
 std::uintptr_t number(const void* address) { return reinterpret_cast<std::uintptr_t>(address); }
 
+// A line of /proc/self/maps or the first of a mapping's in smaps.
+bool parse(const std::string& line, Mapping& mapping) {
+  Mapping read{};
+  std::array<char, 8> permissions{};
+  int name_at = 0;
+  if (std::sscanf(line.c_str(), "%zx-%zx %7s %*s %*s %lu %n", &read.begin, &read.end,
+                  permissions.data(), &read.inode, &name_at) != 4) {
+    return false;
+  }
+  mapping = {read.begin, read.end, permissions.data(), read.inode,
+             line.substr(static_cast<std::size_t>(name_at))};
+  return true;
+}
+
 }  // namespace
 
-std::size_t anonymous_kib(const void* begin, std::size_t size) {
+std::vector<Mapping> all_mappings() {
+  std::vector<Mapping> all;
+  std::ifstream file("/proc/self/maps");
+  for (std::string line; std::getline(file, line);) {
+    parse(line, all.emplace_back());
+  }
+  return all;
+}
+
+std::string mapping_name(const void* address) {
+  for (const Mapping& mapping : all_mappings()) {
+    if (number(address) >= mapping.begin && number(address) < mapping.end) {
+      return mapping.name;
+    }
+  }
+  return "";
+}
+
+std::size_t smaps_kib(const std::string& field, const void* begin, std::size_t size) {
   std::ifstream file("/proc/self/smaps");
   std::size_t total = 0;
-  bool inside = false;
+  Mapping mapping{};
   for (std::string line; std::getline(file, line);) {
-    std::size_t from = 0;
-    std::size_t to = 0;
-    std::size_t kib = 0;
-    if (std::sscanf(line.c_str(), "%zx-%zx ", &from, &to) == 2) {
-      inside = from < number(begin) + size && number(begin) < to;
-    } else if (inside && std::sscanf(line.c_str(), "Anonymous: %zu kB", &kib) == 1) {
-      total += kib;
+    if (!parse(line, mapping) && line.starts_with(field + ":") &&
+        mapping.begin < number(begin) + size && number(begin) < mapping.end) {
+      total += std::stoul(line.substr(field.size() + 1));
     }
   }
   return total;
@@ -51,18 +78,25 @@ std::size_t own_pages(const void* begin, std::size_t size) {
   return count;
 }
 
-std::string mapping_name(const void* address) {
-  std::ifstream file("/proc/self/maps");
-  for (std::string line; std::getline(file, line);) {
-    std::size_t from = 0;
-    std::size_t to = 0;
-    int name_at = 0;
-    if (std::sscanf(line.c_str(), "%zx-%zx %*s %*s %*s %*s %n", &from, &to, &name_at) == 2 &&
-        number(address) >= from && number(address) < to) {
-      return line.substr(static_cast<std::size_t>(name_at));
+std::size_t kib_of(const std::string& file, const std::string& key) {
+  std::ifstream lines(file);
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with(key + ":")) {
+      return std::stoul(line.substr(key.size() + 1));
     }
   }
-  return "";
+  return 0;
+}
+
+std::vector<int> descriptors_of(const std::string& target) {
+  std::vector<int> found;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+    std::error_code gone;  // the directory's own
+    if (std::filesystem::read_symlink(entry, gone).string().starts_with(target)) {
+      found.push_back(std::stoi(entry.path().filename()));
+    }
+  }
+  return found;
 }
 
 }  // namespace cowshed::test

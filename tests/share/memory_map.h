@@ -1,18 +1,38 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
+#include <sys/types.h>
+#include <vector>
 
+// What this process has mapped and open, as the kernel says.
 namespace cowshed::test {
 
-// KiB of anonymous memory that this process has in [begin, begin + size), from
-// /proc/self/smaps: pages of its own, which for a private file mapping are the copied ones.
-std::size_t anonymous_kib(const void* begin, std::size_t size);
+struct Mapping {
+  std::uintptr_t begin, end;
+  std::string permissions;
+  ino_t inode;
+  std::string name;  // of the file, "" when there is none
+};
+std::vector<Mapping> all_mappings();
+// The name of what is mapped at `address`, "" when nothing is.
+std::string mapping_name(const void* address);
 
+// The sum of a field of /proc/self/smaps over the mappings of [begin, begin + size).
+std::size_t smaps_kib(const std::string& field, const void* begin, std::size_t size);
+// Anonymous memory in [begin, begin + size): pages of its own, which for a private file mapping are
+// the copied ones.
+inline std::size_t anonymous_kib(const void* begin, std::size_t size) {
+  return smaps_kib("Anonymous", begin, size);
+}
 // The same by /proc/self/pagemap: pages present and not of a file (bit 61).
 std::size_t own_pages(const void* begin, std::size_t size);
 
-// The name in /proc/self/maps of what is mapped at `address`, "" when nothing is.
-std::string mapping_name(const void* address);
+// The figure of a line "key: figure kB" of a file of /proc; 0 when there is none.
+std::size_t kib_of(const std::string& file, const std::string& key);
+
+// The descriptors whose target begins so.
+std::vector<int> descriptors_of(const std::string& target);
 
 }  // namespace cowshed::test

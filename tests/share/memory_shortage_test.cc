@@ -13,9 +13,11 @@
 
 #include <cowshed/share/arena.h>
 #include <cowshed/share/channel.h>
+#include <cowshed/tests/support/scale.h>
 
 #include "child.h"
 #include "filled_arena.h"
+#include "memory_map.h"
 
 namespace cowshed {
 namespace {
@@ -46,15 +48,7 @@ class Setting {
   std::string before_;
 };
 
-std::size_t meminfo_kib(const std::string& key) {
-  std::ifstream file("/proc/meminfo");
-  for (std::string line; std::getline(file, line);) {
-    if (line.starts_with(key + ":")) {
-      return std::strtoull(line.c_str() + key.size() + 1, nullptr, 10);
-    }
-  }
-  return 0;
-}
+std::size_t meminfo_kib(const std::string& key) { return test::kib_of("/proc/meminfo", key); }
 
 TEST(MemoryShortage, OvercommitRefusedIsAnException) {
   const std::string mode = "/proc/sys/vm/overcommit_memory";
@@ -147,18 +141,15 @@ class MemoryGroup {
 };
 
 constexpr std::size_t kLimit = 256_MiB;
-#ifdef __SANITIZE_ADDRESS__
-constexpr std::size_t kLeast = kLimit / 4;  // shadow memory counts too
-#else
-constexpr std::size_t kLeast = kLimit / 10 * 8;
-#endif
+constexpr std::size_t kLeast =
+    test::kAddressSanitizer ? kLimit / 4 : kLimit / 10 * 8;  // shadow memory counts too
 
 class MemoryShortageInAGroup : public testing::TestWithParam<bool> {
  protected:
   void SetUp() override {
-#ifdef __SANITIZE_THREAD__
-    GTEST_SKIP() << "ThreadSanitizer's own memory, several times as much, meets the limit first";
-#endif
+    if (test::kThreadSanitizer) {
+      GTEST_SKIP() << "ThreadSanitizer's own memory, several times as much, meets the limit first";
+    }
     if (!group_.usable()) {
       GTEST_SKIP() << "no memory controller here in which we may make a group";
     }

@@ -21,11 +21,8 @@ namespace {
 using test::RandomBlock;
 
 constexpr std::size_t kThreads = 8;
-#if defined(__SANITIZE_THREAD__)
-constexpr std::size_t kBlocks = 100000;  // a million take two minutes
-#else
-constexpr std::size_t kBlocks = 1000000;
-#endif
+constexpr std::size_t kBlocks =
+    test::kThreadSanitizer ? 100000 : 1000000;  // a million take two minutes
 constexpr std::size_t kPerThread = kBlocks / kThreads;
 
 class MixedAllocations : public testing::TestWithParam<FreezeMode> {
@@ -102,27 +99,6 @@ TEST_P(MixedAllocations, AreWhatTheyWereInEveryChild) {
   }
   EXPECT_EQ(arena_.private_bytes().value(), 0U);
   EXPECT_EQ(arena_.stats().dropped_frees, 0U);  // the children's are their own
-}
-
-// A full arena of which everything was freed serves every other size.
-TEST(FullArena, ServesOtherSizesAfterwards) {
-  Arena arena = test::make_arena(8_MiB);
-  for (const std::size_t size : {48U, 1000U, 3000U, 100000U, 20U, 1000000U}) {
-    std::vector<void*> blocks;
-    try {
-      for (;;) {
-        blocks.push_back(arena.allocate(size));
-        std::memset(blocks.back(), 1, size);
-      }
-    } catch (const ArenaBadAlloc& full) {
-      EXPECT_EQ(full.error().code, ErrorCode::capacity_exceeded);
-    }
-    EXPECT_GT(blocks.size() * size, 4_MiB) << size;
-    for (void* block : blocks) {
-      arena.deallocate(block, size);
-    }
-    EXPECT_EQ(arena.stats().live_allocations, 0U);
-  }
 }
 
 }  // namespace

@@ -16,6 +16,8 @@
 #include <unistd.h>
 #include <vector>
 
+#include <cowshed/tests/support/scale.h>
+
 namespace cowshed::test {
 namespace {
 
@@ -33,12 +35,6 @@ constexpr std::array<Intercepted, 9> kIntercepted = {{{SYS_memfd_create, "memfd_
                                                       {SYS_membarrier, "membarrier", 0},
                                                       {SYS_openat, "openat", -1},
                                                       {SYS_ioctl, "ioctl", 1}}};
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kSanitized = true;
-#else
-constexpr bool kSanitized = false;
-#endif
 
 std::mutex verdict_mutex;
 Verdict verdict;

@@ -18,4 +18,22 @@ Amount little_or(Amount little, Amount much) {
   return std::getenv("COWSHED_FULL") != nullptr ? much : little;
 }
 
+#ifdef __SANITIZE_ADDRESS__
+inline constexpr bool kAddressSanitizer = true;
+#else
+inline constexpr bool kAddressSanitizer = false;
+#endif
+#ifdef __SANITIZE_THREAD__
+inline constexpr bool kThreadSanitizer = true;
+#else
+inline constexpr bool kThreadSanitizer = false;
+#endif
+inline constexpr bool kSanitized = kAddressSanitizer || kThreadSanitizer;
+
+// How much of something a test does: less where a sanitizer makes it slow.
+template <class Amount>
+constexpr Amount sized(Amount plain, Amount sanitized) {
+  return kSanitized ? sanitized : plain;
+}
+
 }  // namespace cowshed::test
