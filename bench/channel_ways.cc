@@ -171,6 +171,35 @@ class ChannelPort final : public Port {
   Bytes received_;
 };
 
+// Messages of 64 bytes, each in a slot.
+class ValuePort final : public Port {
+ public:
+  using Value = std::array<std::byte, 64>;
+  using Queue = Channel<Value>;
+
+  ValuePort(std::optional<Queue>& in, std::optional<Queue>& out, std::size_t)
+      : in_(in), out_(out) {}
+
+  void send(std::span<const std::byte> message) override {
+    Value value{};
+    std::memcpy(value.data(), message.data(), value.size());
+    got(out_->send(value));
+  }
+  std::span<const std::byte> receive() override {
+    received_ = got(in_->receive());
+    return received_;
+  }
+
+  static Queue make(const Shape& shape, const char* name) {
+    return got(Queue::create({.name = name, .slots = shape.slots()}));
+  }
+
+ private:
+  std::optional<Queue>& in_;
+  std::optional<Queue>& out_;
+  Value received_{};
+};
+
 using BoostQueue = std::unique_ptr<boost::interprocess::message_queue>;
 
 class BoostPort final : public Port {
@@ -208,6 +237,9 @@ class BoostPort final : public Port {
 std::unique_ptr<Way> make_way(const std::string& name, const Shape& shape) {
   if (name == "pipe") return std::make_unique<FileWay>(shape, false);
   if (name == "socketpair") return std::make_unique<FileWay>(shape, true);
+  if (name == "channel of values") {
+    return std::make_unique<QueueWay<Channel<ValuePort::Value>, ValuePort>>(shape, ValuePort::make);
+  }
   if (name == "channel") {
     return std::make_unique<QueueWay<Channel<Bytes>, ChannelPort>>(shape, ChannelPort::make);
   }

@@ -47,7 +47,8 @@ class Way {
   virtual std::unique_ptr<Port> receiver() = 0;
 };
 
-// By its name: "channel", "pipe", "socketpair" or "Boost message_queue".
+// By its name: "channel", "channel of values" for 64 bytes, "pipe", "socketpair" or "Boost
+// message_queue".
 std::unique_ptr<Way> make_way(const std::string& name, const Shape& shape);
 
 }  // namespace cowshed::bench
