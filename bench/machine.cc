@@ -70,9 +70,8 @@ void expect_huge_pages(std::size_t bytes) {
     const char* variable;
     const char* text;
   };
-  constexpr std::array<Setting, 3> kSettings = {{{"GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"},
-                                                 {"MALLOC_CONF", "thp:always"},
-                                                 {"MIMALLOC_LARGE_OS_PAGES", "1"}}};
+  constexpr std::array<Setting, 2> kSettings = {
+      {{"GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"}, {"MALLOC_CONF", "thp:always"}}};
   if (bytes < kLeastForHugePages || !has_huge_pages()) return;
   for (const auto& [variable, text] : kSettings) {
     const char* value = std::getenv(variable);

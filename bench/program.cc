@@ -26,7 +26,7 @@ constexpr int kQuickPairs = 2;
 // An allocator has read it already, so that this process starts anew without.
 void forget_inherited_settings(char** argv, const Program& program) {
   ::prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0);
-  constexpr std::array<std::string_view, 3> kPrefixes = {"MALLOC_", "MIMALLOC_", "GLIBC_TUNABLES="};
+  constexpr std::array<std::string_view, 2> kPrefixes = {"MALLOC_", "GLIBC_TUNABLES="};
   std::vector<std::string> found;
   for (char** variable = environ; *variable != nullptr; ++variable) {
     const std::string_view text = *variable;
