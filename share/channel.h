@@ -47,10 +47,6 @@
 // children, who take part as processes of their own from their first call on.  Do not fork in a
 // signal handler that interrupted a call.
 //
-// Single producer, single consumer: the first *thread* that sends is the producer until its process
-// ends or drops its last handle, the first that receives the consumer; calls from another process
-// fail with in_use, and calls from another thread of that process must not happen at the same time.
-//
 // Errors that the forms share:
 //   closed             send: the channel is closed.  receive: it is closed and empty.
 //   would_block        the try forms: full (or out of `memory`), or empty.
@@ -62,7 +58,6 @@
 //   out_of_memory      the kernel or the memory cgroup has not as much; also: every party, hand
 //                      or block is taken (1,024 processes and 1,024 receiving threads besides the
 //                      channel's creator and one thread of it).
-//   in_use             single producer, single consumer: another process is that.
 //   bad_channel        the segment is damaged.
 //   unsupported        membarrier(2) is refused: Linux before 4.16, or a sandbox.
 //   system_call        see system_errno.

@@ -15,7 +15,7 @@
 namespace cowshed::channel_layout {
 
 inline constexpr std::array<char, 8> kMagic = {'C', 'o', 'w', 'C', 'h', 'a', 'n', '\0'};
-inline constexpr std::uint32_t kVersion = 3;
+inline constexpr std::uint64_t kVersion = 4;
 inline constexpr std::uint64_t kPage = 4096;
 inline constexpr std::uint64_t kHuge = std::uint64_t{2} << 20U;
 // The creator always has the first place of each kind.
@@ -29,8 +29,7 @@ inline constexpr std::uint64_t kSmallMessage = 192;
 // The file's first page.  All else follows from it.
 struct Constants {
   std::array<char, 8> magic{};
-  std::uint32_t version = 0;
-  std::uint32_t form = 0;        // ChannelForm
+  std::uint64_t version = 0;
   std::uint64_t type = 0;        // hash over the type's mangled name, size and alignment
   std::uint64_t slot_bytes = 0;  // a multiple of 8
   std::uint64_t slots = 0;
@@ -166,9 +165,7 @@ struct Control {
   struct alignas(128) Seldom {
     std::atomic<std::uint32_t> closed;  // Closing
     std::atomic<std::uint32_t> polled;  // Polling
-    std::atomic<PartyId> producer;      // of the single form
-    std::atomic<PartyId> consumer;
-    std::atomic<std::uint64_t> swept;  // CLOCK_MONOTONIC, ns
+    std::atomic<std::uint64_t> swept;   // CLOCK_MONOTONIC, ns
     std::atomic<std::uint64_t> lost_before;
     Bound parties_used;  // none at or beyond this index ever was
     Bound hands_used;

@@ -166,11 +166,7 @@ Expected<void> ChannelSegment::join(bool to_receive) {
     place.held = *hand;
   }
   remember(place);
-  if (!single_) {
-    return {};
-  }
-  return to_receive ? claim_role(control_->seldom.consumer, "receives from")
-                    : claim_role(control_->seldom.producer, "sends to");
+  return {};
 }
 
 void ChannelSegment::keep_place() { membership_->creator = true; }
@@ -317,29 +313,6 @@ void ChannelSegment::give_back_hand(std::uint64_t incarnation_then,
   hand->owner.compare_exchange_strong(mine, 0);
 }
 
-Expected<void> ChannelSegment::claim_role(std::atomic<PartyId>& role, const char* what) {
-  PartyId holder = role.load(std::memory_order_acquire);
-  if (holder == self()) {
-    return {};
-  }
-  if (holder != 0 && !dead(holder)) {
-    const std::uint32_t pid = party_at(*control_, holder)->pid.load();
-    return make_error(ErrorCode::in_use, "channel '" + options_.name + "': process " +
-                                             std::to_string(pid) + " " + what +
-                                             " it, and only one may; use the general form");
-  }
-  if (!role.compare_exchange_strong(holder, self())) {
-    return claim_role(role, what);
-  }
-  // Its last holder may have died inside.
-  const bool receives = &role == &control_->seldom.consumer;
-  (receives ? control_->receiver : control_->sender).lock.holder.store(0);
-  if (receives) {
-    repair_hands();
-  }
-  return {};
-}
-
 void ChannelSegment::detach() {
   const PartyId id = self();
   if (id == 0) {
@@ -350,10 +323,6 @@ void ChannelSegment::detach() {
       hand.held.store(0);
       hand.owner.store(0);
     }
-  }
-  for (auto* role : {&control_->seldom.producer, &control_->seldom.consumer}) {
-    PartyId mine = id;
-    role->compare_exchange_strong(mine, 0);
   }
   PartyId mine = id;
   party_at(*control_, id)->id.compare_exchange_strong(mine, id & ~0xffffU);

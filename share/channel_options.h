@@ -6,18 +6,12 @@
 
 namespace cowshed {
 
-enum class ChannelForm : std::uint8_t {
-  general,                         // any number of senders and receivers
-  single_producer_single_consumer  // no locks: the first thread to send is the producer, see below
-};
-
 struct ChannelOptions {
   std::string name = "channel";  // for reports and /proc/PID/maps; at most 63 bytes
   std::size_t slots = 1024;      // messages that are sent and not received; then `send` waits
   // Bytes of payload that may be outstanding out of line (written, queued or held by receivers),
   // in pages of 4 KiB; then `send` and `buffer` wait.  At most 1 TiB.  A limit, not a reservation.
   std::uint64_t memory = std::uint64_t{1} << 30U;
-  ChannelForm form = ChannelForm::general;
 };
 
 // How a channel is handed to a process that is not forked.

@@ -41,9 +41,9 @@ std::string text_of(const std::array<char, size>& field) {
 
 // That the plan can be computed, and is one that create_segment() makes.
 bool plausible(const Constants& constants) {
-  return constants.form <= 1 && constants.slots > 0 && constants.slots <= kMostSlots &&
-         constants.slot_bytes > 0 && constants.slot_bytes % 8 == 0 &&
-         constants.slot_bytes <= kMostMemory && constants.memory <= kMostMemory &&
+  return constants.slots > 0 && constants.slots <= kMostSlots && constants.slot_bytes > 0 &&
+         constants.slot_bytes % 8 == 0 && constants.slot_bytes <= kMostMemory &&
+         constants.memory <= kMostMemory &&
          std::bit_ceil(constants.slots) <= kMostMemory / constants.slot_bytes;
 }
 
@@ -116,9 +116,7 @@ ChannelSegment::ChannelSegment(const ChannelDescriptors& descriptors, const Cons
       membership_(static_cast<Membership*>(membership)),
       plan_(constants),
       serial_(++last_serial),
-      single_(constants.form == 1),
-      options_{text_of(constants.name), constants.slots, constants.memory,
-               static_cast<ChannelForm>(constants.form)},
+      options_{text_of(constants.name), constants.slots, constants.memory},
       descriptors_(descriptors) {
   struct stat status{};
   if (fstat(descriptors_.segment, &status) == 0) {
@@ -185,7 +183,6 @@ Expected<std::shared_ptr<ChannelSegment>> create_segment(const ChannelOptions& o
   Constants constants;
   constants.magic = kMagic;
   constants.version = kVersion;
-  constants.form = static_cast<std::uint32_t>(options.form);
   constants.type = type.id;
   constants.slot_bytes = type.slot_bytes;
   constants.slots = options.slots;

@@ -58,7 +58,7 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   template <class Write>
   Attempt try_send(std::uint64_t& count, Write&& write) {
     const ThreadPlace* place = this_thread();
-    if (place == nullptr || !may_use(control_->seldom.producer)) [[unlikely]] {
+    if (place == nullptr) [[unlikely]] {
       return Attempt::outside;
     }
     Control::Side& side = control_->sender;
@@ -96,8 +96,7 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   template <class Read>
   Attempt try_receive(std::uint64_t& count, Read&& read) {
     const ThreadPlace* place = this_thread();
-    if (place == nullptr || place->held == nullptr || !may_use(control_->seldom.consumer))
-        [[unlikely]] {
+    if (place == nullptr || place->held == nullptr) [[unlikely]] {
       return Attempt::outside;
     }
     Control::Side& side = control_->receiver;
@@ -139,7 +138,6 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   Control& control() const { return *control_; }
   const ChannelOptions& options() const { return options_; }
   const ChannelDescriptors& descriptors() const { return descriptors_; }
-  bool single() const { return single_; }
 
   void close();
   bool closed() const {
@@ -155,8 +153,7 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   bool join_as_observer() { return attach().has_value(); }
 
   // channel_membership.cc
-  // Makes this process a party, and, to receive, gives this thread a hand; in the single form
-  // claims the role.
+  // Makes this process a party, and, to receive, gives this thread a hand.
   Expected<void> join(bool to_receive);
   // This process; 0 while it takes no part.
   PartyId self() const;
@@ -188,7 +185,7 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   bool stopped(std::uint64_t lock) const;
   // Takes a lock from a dead holder and lets it go.
   void release_of_dead(channel_layout::Lock& lock, std::uint64_t seen);
-  // After a consumer's or R's holder's death, before `head` moves.
+  // After the death of R's holder, before `head` moves.
   void repair_hands();
   void sweep();
   void sweep_if_due();
@@ -232,20 +229,9 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   void drain_event();
   // What the rare side of a Dekker pair does whose busy side is commit and unlock.
   static void barrier();
-  // And where it is lock(), which is one itself but in the single form.
-  void barrier_against_lock() const {
-    if (single_) {
-      barrier();
-    }
-  }
 
  private:
   bool lock(channel_layout::Lock& lock, std::uint64_t me) {
-    if (single_) {
-      lock.holder.store(me, std::memory_order_release);
-      std::atomic_signal_fence(std::memory_order_seq_cst);
-      return true;
-    }
     std::uint64_t nobody = 0;
     return lock.holder.load(std::memory_order_relaxed) == 0 &&
            lock.holder.compare_exchange_strong(nobody, me, std::memory_order_seq_cst);
@@ -259,9 +245,6 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
     unlock(lock);
     return attempt;
   }
-  bool may_use(const std::atomic<PartyId>& role) const {
-    return !single_ || role.load(std::memory_order_relaxed) == self();
-  }
 
   // All zero in a forked child: it is in memory that a fork wipes.
   struct Membership;
@@ -273,7 +256,6 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   std::uint32_t first_place() const;
   PartyId claim_free_index(int file);  // 0: there is none
   PartyId claim_index_of_dead(int file);
-  Expected<void> claim_role(std::atomic<PartyId>& role, const char* what);
   Expected<std::atomic<std::uint64_t>*> claim_hand();
   void detach();
 
@@ -298,7 +280,6 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   Membership* membership_ = nullptr;
   channel_layout::Plan plan_;
   std::uint64_t serial_;  // of this object in the process
-  bool single_;
   ChannelOptions options_;
   ChannelDescriptors descriptors_;
   std::uint64_t inode_ = 0;

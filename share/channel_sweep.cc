@@ -41,10 +41,6 @@ bool ChannelSegment::stopped(std::uint64_t lock) const {
 }
 
 void ChannelSegment::release_of_dead(Lock& lock, std::uint64_t seen) {
-  if (single_) {
-    lock.holder.compare_exchange_strong(seen, 0);
-    return;
-  }
   const std::uint64_t mine = holder_of(self(), static_cast<std::uint32_t>(syscall(SYS_gettid)));
   if (!lock.holder.compare_exchange_strong(seen, mine)) {
     return;
@@ -93,10 +89,6 @@ void ChannelSegment::sweep_party(PartyId id) {
     if (const std::uint64_t held = lock->holder.load(); held != 0 && party_of(held) == id) {
       release_of_dead(*lock, held);
     }
-  }
-  for (auto* role : {&control_->seldom.producer, &control_->seldom.consumer}) {
-    PartyId holder = id;
-    role->compare_exchange_strong(holder, 0);
   }
   settle_hands(id);
   settle_blocks(id);

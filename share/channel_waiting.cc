@@ -24,7 +24,7 @@ constexpr std::chrono::nanoseconds kPatience =
     1s;  // of a call that should not wait with a lock's holder that runs
 constexpr auto kShortly = 100us;
 
-// Has a lock, in either form, unless another has it; lets it go also where the thread is cancelled.
+// Has a lock unless another has it; lets it go also where the thread is cancelled.
 class Holding {
  public:
   Holding(Lock& lock, std::uint64_t me) : lock_(lock) {
@@ -235,7 +235,6 @@ Expected<void> Waiting::for_others() {
 
 // Until whoever was inside S has left it: what they commit counts.
 Expected<void> Waiting::senders_out() {
-  segment_.barrier_against_lock();
   Lock& lock = segment_.control().sender.lock;
   const std::uint64_t seen = lock.holder.load();
   if (spin([&] { return lock.holder.load() != seen || seen == 0; })) {

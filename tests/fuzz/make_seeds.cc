@@ -70,9 +70,9 @@ void make_image(const fs::path& path, int arrays, bool holes) {
 }
 
 // The constants of a channel; what is to be changed in the rest is up to the fuzzer.
-void make_channel(const fs::path& path, ChannelForm form) {
-  const auto channel = expect(
-      Channel<Bytes>::create({.name = "fuzzed", .slots = 4, .memory = 1U << 20U, .form = form}));
+void make_channel(const fs::path& path) {
+  const auto channel =
+      expect(Channel<Bytes>::create({.name = "fuzzed", .slots = 4, .memory = 1U << 20U}));
   std::vector<char> constants(sizeof(channel_layout::Constants));
   const ssize_t got = pread(channel.descriptors().segment, constants.data(), constants.size(), 0);
   if (got != static_cast<ssize_t>(constants.size())) {
@@ -115,8 +115,7 @@ int main(int argc, char** argv) {
   make_image(folder / "image/empty", 0, false);
   make_image(folder / "image/one", 1, false);
   make_image(folder / "image/holes", 3, true);
-  make_channel(folder / "channel/general", ChannelForm::general);
-  make_channel(folder / "channel/single", ChannelForm::single_producer_single_consumer);
+  make_channel(folder / "channel/one");
   make_recording(folder / "recording");
   return EXIT_SUCCESS;
 }

@@ -256,13 +256,12 @@ class User {
   std::uint64_t errors_ = 0;
 };
 
-class ChannelScribble : public testing::TestWithParam<ChannelForm> {
+class ChannelScribble : public testing::Test {
  protected:
   static constexpr int kRoundsOfOneChannel = 50;
 
   Channel<Bytes> channel() const {
-    return make<Bytes>(
-        {.name = "scribbled", .slots = 8, .memory = 512U << 10U, .form = GetParam()});
+    return make<Bytes>({.name = "scribbled", .slots = 8, .memory = 512U << 10U});
   }
 
   template <class Scribble>
@@ -289,16 +288,16 @@ class ChannelScribble : public testing::TestWithParam<ChannelForm> {
   }
 };
 
-TEST_P(ChannelScribble, RandomWordsHarmNothingOfTheReaders) {
+TEST_F(ChannelScribble, RandomWordsHarmNothingOfTheReaders) {
   survive([](Scribbler& scribbler) { scribbler.anywhere(); });
 }
 
-TEST_P(ChannelScribble, WordsThatNearlyFitHarmNothingOfTheReaders) {
+TEST_F(ChannelScribble, WordsThatNearlyFitHarmNothingOfTheReaders) {
   survive([](Scribbler& scribbler) { scribbler.by_layout(); });
 }
 
 // What a call has checked is changed before it uses it.
-TEST_P(ChannelScribble, WordsThatChangeDuringACallHarmNothingOfTheReaders) {
+TEST_F(ChannelScribble, WordsThatChangeDuringACallHarmNothingOfTheReaders) {
   for (int round = 0; round < rounds(); round += kRoundsOfOneChannel * 10) {
     auto scribbled = channel();
     const Canaries canaries(scribbled);
@@ -318,13 +317,6 @@ TEST_P(ChannelScribble, WordsThatChangeDuringACallHarmNothingOfTheReaders) {
     EXPECT_GT(user.values(), 0);
   }
 }
-
-INSTANTIATE_TEST_SUITE_P(, ChannelScribble,
-                         testing::Values(ChannelForm::general,
-                                         ChannelForm::single_producer_single_consumer),
-                         [](const auto& form) {
-                           return form.param == ChannelForm::general ? "General" : "Single";
-                         });
 
 }  // namespace
 }  // namespace cowshed

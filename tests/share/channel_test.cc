@@ -36,21 +36,8 @@ struct Job {
   std::array<char, 56> text;
 };
 
-class EachForm : public testing::TestWithParam<ChannelForm> {
- protected:
-  ChannelOptions options(std::size_t slots = 1024) const {
-    return {.name = "jobs", .slots = slots, .form = GetParam()};
-  }
-};
-INSTANTIATE_TEST_SUITE_P(Channel, EachForm,
-                         testing::Values(ChannelForm::general,
-                                         ChannelForm::single_producer_single_consumer),
-                         [](const auto& test) {
-                           return test.param == ChannelForm::general ? "General" : "Single";
-                         });
-
-TEST_P(EachForm, MessagesArriveInOrderOverManyRounds) {
-  auto channel = make<Job>(options(7));
+TEST(Channel, MessagesArriveInOrderOverManyRounds) {
+  auto channel = make<Job>({.name = "jobs", .slots = 7});
   std::uint64_t next = 0;
   for (std::uint64_t i = 0; i < 1000;) {
     for (int burst = 0; burst < 7; ++burst, ++i) {
@@ -66,8 +53,8 @@ TEST_P(EachForm, MessagesArriveInOrderOverManyRounds) {
   EXPECT_EQ(channel.stats().sent, channel.stats().received);
 }
 
-TEST_P(EachForm, FullAndEmptyAreErrorsOfTheFormsThatDoNotWait) {
-  auto channel = make<int>(options(3));
+TEST(Channel, FullAndEmptyAreErrorsOfTheFormsThatDoNotWait) {
+  auto channel = make<int>({.name = "jobs", .slots = 3});
   EXPECT_EQ(code_of(channel.try_receive()), ErrorCode::would_block);
   EXPECT_EQ(channel.try_receive().error().message, "channel '" + channel.name() + "' is empty");
   EXPECT_EQ(code_of(channel.receive_for(1ms)), ErrorCode::timed_out);
@@ -85,8 +72,8 @@ TEST_P(EachForm, FullAndEmptyAreErrorsOfTheFormsThatDoNotWait) {
   EXPECT_EQ(channel.stats().received, 1);
 }
 
-TEST_P(EachForm, BatchesTakeWhatThereIs) {
-  auto channel = make<int>(options(10));
+TEST(Channel, BatchesTakeWhatThereIs) {
+  auto channel = make<int>({.name = "jobs", .slots = 10});
   std::vector<int> numbers(16);
   std::iota(numbers.begin(), numbers.end(), 0);
   std::vector<int> got(16);
@@ -103,11 +90,11 @@ TEST_P(EachForm, BatchesTakeWhatThereIs) {
   EXPECT_EQ(channel.send_batch({}).value(), 0);
 }
 
-TEST_P(EachForm, OddSizesArriveInBatches) {
+TEST(Channel, OddSizesArriveInBatches) {
   struct Odd {
     std::array<char, 13> text;
   };
-  auto channel = make<Odd>(options(5));
+  auto channel = make<Odd>({.name = "jobs", .slots = 5});
   std::vector<Odd> sent(5);
   for (int round = 0; round < 3; ++round) {
     for (std::size_t i = 0; i < 3; ++i) {
@@ -122,8 +109,8 @@ TEST_P(EachForm, OddSizesArriveInBatches) {
   }
 }
 
-TEST_P(EachForm, CloseComesAfterWhatWasSent) {
-  auto channel = make<int>(options());
+TEST(Channel, CloseComesAfterWhatWasSent) {
+  auto channel = make<int>({.name = "jobs"});
   ASSERT_TRUE(channel.send(1));
   ASSERT_TRUE(channel.send(2));
   EXPECT_FALSE(channel.closed());
@@ -139,9 +126,9 @@ TEST_P(EachForm, CloseComesAfterWhatWasSent) {
   EXPECT_EQ(code_of(channel.receive_for(1s)), ErrorCode::closed);
 }
 
-TEST_P(EachForm, CloseWakesWhoWaits) {
-  auto empty = make<int>(options());
-  auto full = make<int>(options(1));
+TEST(Channel, CloseWakesWhoWaits) {
+  auto empty = make<int>({.name = "jobs"});
+  auto full = make<int>({.name = "jobs", .slots = 1});
   ASSERT_TRUE(full.send(1));
   ErrorCode received{};
   ErrorCode sent{};
@@ -160,9 +147,9 @@ TEST_P(EachForm, CloseWakesWhoWaits) {
   EXPECT_EQ(full.receive().value(), 1);
 }
 
-TEST_P(EachForm, AStopTokenInterrupts) {
-  auto empty = make<int>(options());
-  auto full = make<int>(options(1));
+TEST(Channel, AStopTokenInterrupts) {
+  auto empty = make<int>({.name = "jobs"});
+  auto full = make<int>({.name = "jobs", .slots = 1});
   ASSERT_TRUE(full.send(1));
   std::stop_source source;
   ErrorCode received{};
@@ -179,8 +166,8 @@ TEST_P(EachForm, AStopTokenInterrupts) {
   EXPECT_EQ(code_of(full.try_receive()), ErrorCode::would_block);
 }
 
-TEST_P(EachForm, ADescriptorTellsWhenToReceive) {
-  auto channel = make<int>(options());
+TEST(Channel, ADescriptorTellsWhenToReceive) {
+  auto channel = make<int>({.name = "jobs"});
   ASSERT_TRUE(channel.send(1));  // before anybody asked
   const int descriptor = channel.descriptor().value();
   const auto readable = [&] {
@@ -349,7 +336,6 @@ TEST(Channel, WhatIsNoChannelIsRefused) {
   const auto opened = [&](auto change) { return Forged(channel, change).opened(); };
   EXPECT_EQ(opened([](Constants& c) { c.magic[0] = 'X'; }), ErrorCode::bad_channel);
   EXPECT_EQ(opened([](Constants& c) { ++c.version; }), ErrorCode::bad_channel);
-  EXPECT_EQ(opened([](Constants& c) { c.form = 2; }), ErrorCode::bad_channel);
   EXPECT_EQ(opened([](Constants& c) { c.slots = 0; }), ErrorCode::bad_channel);
   EXPECT_EQ(opened([](Constants& c) { c.slots = ~0UL; }), ErrorCode::bad_channel);
   EXPECT_EQ(opened([](Constants& c) { c.slots *= 16; }), ErrorCode::bad_channel);
