@@ -1,10 +1,14 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <new>
+#include <stdexcept>
 #include <sys/mman.h>
 #include <utility>
 
 #include <cowshed/share/channel_core.h>
+#include <cowshed/share/content.h>
+#include <cowshed/share/worker_exception.h>
 
 namespace cowshed {
 
@@ -13,7 +17,6 @@ using namespace channel_layout;
 void Bytes::take(Bytes& other) noexcept {
   block_ = std::exchange(other.block_, nullptr);
   size_ = std::exchange(other.size_, 0);
-  type_ = std::exchange(other.type_, 0);
   segment_ = std::move(other.segment_);
   if (block_ == nullptr) {
     std::memcpy(small_.data(), other.small_.data(), std::min(size_, kSmall));
@@ -35,7 +38,6 @@ struct ByteChannel::Outgoing {
   std::uint32_t block = 0;           // 1 + its index
   std::uint64_t queued = 0;          // and its word from then on
   std::uint64_t size = 0;
-  std::uint64_t type = 0;
   bool moved = false;
 };
 
@@ -83,10 +85,9 @@ Expected<Bytes> ByteChannel::buffer(std::size_t size, const Wait& wait) {
 }
 
 Expected<void> ByteChannel::send(std::span<const std::byte> bytes, const Wait& wait,
-                                 std::uint64_t type, const TransferRow* row) {
+                                 const TransferRow* row) {
   Outgoing message;
   message.size = bytes.size();
-  message.type = type;
   Bytes block;
   if (bytes.size() <= kSmallMessage) {
     message.small = bytes;
@@ -115,12 +116,11 @@ Expected<void> ByteChannel::send(std::span<const std::byte> bytes, const Wait& w
   return {};
 }
 
-Expected<void> ByteChannel::send(Bytes&& bytes, const Wait& wait, std::uint64_t type,
-                                 const TransferRow* row) {
+Expected<void> ByteChannel::send(Bytes&& bytes, const Wait& wait) {
   const bool ours = bytes.block_ != nullptr && bytes.segment_ == shared_segment() &&
                     static_cast<PartyId>(bytes.word_ >> 32U) == segment().self();
   if (!ours) {
-    auto sent = send(bytes.span(), wait, type, row);
+    auto sent = send(bytes.span(), wait);
     if (sent) {
       bytes = Bytes();
     }
@@ -131,16 +131,40 @@ Expected<void> ByteChannel::send(Bytes&& bytes, const Wait& wait, std::uint64_t 
   message.block = bytes.index_ + 1;
   message.queued = with_state(bytes.word_, BlockState::queued, segment().self());
   message.size = bytes.size_;
-  message.type = type;
   message.moved = true;
   if (auto sent = send_slot(message, wait); !sent) {
     return sent;
   }
   const std::uint64_t most = std::uint64_t{1} << segment().class_of(bytes.index_);
   madvise(std::exchange(bytes.block_, nullptr), pages_of(bytes.word_, most) * kPage, MADV_DONTNEED);
-  (row == nullptr ? moved_ : *row).add(1, message.size);
+  moved_.add(1, message.size);
   bytes = Bytes();
   return {};
+}
+
+Expected<void> ByteChannel::send_encoded(const std::function<void(Encoder&)>& encode,
+                                         const Wait& wait, const TransferRow& row) {
+  try {
+    Encoder to = Encoder::in_memory();
+    encode(to);
+    Content content = to.finish();
+    if (!content.descriptors().empty()) {
+      throw std::runtime_error("it has an arena or a channel inside, which only start() can send");
+    }
+    return send(content.view(), wait, &row);
+  } catch (const std::bad_alloc&) {
+    throw;
+  } catch (const std::exception& failure) {
+    return make_error(
+        ErrorCode::invalid_argument,
+        "channel '" + options().name + "': the message cannot be encoded: " + text_of(failure));
+  }
+}
+
+tl::unexpected<Error> ByteChannel::decode_error(const std::exception& failure) const {
+  return make_error(
+      ErrorCode::bad_encoding,
+      "channel '" + options().name + "': a message cannot be decoded: " + text_of(failure));
 }
 
 Expected<void> ByteChannel::send_slot(const Outgoing& message, const Wait& wait) {
@@ -158,7 +182,7 @@ void ByteChannel::write_slot(std::uint64_t number, const Outgoing& message) {
   if (number != 0) {
     totals = reinterpret_cast<const ByteSlot*>(segment().slot(number - 1))->totals();
   }
-  slot->write({message.size, message.type, message.block},
+  slot->write({message.size, message.block},
               {totals.bytes + message.size, totals.moved + (message.moved ? 1 : 0),
                totals.moved_bytes + (message.moved ? message.size : 0)});
   if (message.block == 0) {
@@ -196,7 +220,6 @@ bool ByteChannel::read_slot(std::uint64_t number, Bytes& into, int& refused) {
     return false;
   }
   into.size_ = head.size;
-  into.type_ = head.type;
   if (head.block == 0) {
     std::memcpy(into.small_.data(), slot->bytes.data(), head.size);
   } else {

@@ -45,9 +45,6 @@ class Bytes {
   // Cuts off what is beyond `size`; more than size() changes nothing.
   void shrink(std::size_t size) noexcept { size_ = size < size_ ? size : size_; }
 
-  // What the sender named as the type of what was serialised; 0 for plain bytes.
-  std::uint64_t type() const noexcept { return type_; }
-
   // Whether they lie in the channel's memory rather than in this object.
   bool in_channel() const noexcept { return block_ != nullptr; }
 
@@ -66,7 +63,6 @@ class Bytes {
 
   std::byte* block_ = nullptr;
   std::size_t size_ = 0;
-  std::uint64_t type_ = 0;
   std::uint64_t word_ = 0;      // the block's, as this process owns it
   std::uint32_t index_ = 0;     // the block's
   std::uint32_t hand_ = 0;      // 1 + the hand that took it; 0: none

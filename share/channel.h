@@ -1,11 +1,9 @@
 #pragma once
 
-#include <chrono>
 #include <cstddef>
-#include <cstdint>
 #include <memory>
 #include <span>
-#include <stop_token>
+#include <string>
 #include <type_traits>
 #include <utility>
 
@@ -64,15 +62,97 @@
 // An error of send leaves nothing behind, and the message with the caller.
 namespace cowshed {
 
-namespace internal {
-
+// Messages of
+// * trivially copyable T, copied into the ring's slots; a Ref<U> among them;
+// * other types that have a Codec (codec.h), encoded and decoded again;
+// * Bytes of any size, 0 included.  Up to 192 lie in the ring's slots, as those of an encoding do,
+//   more in blocks of the channel's memory.
 template <class T>
-class ChannelHandle {
+class Channel {
+  static constexpr bool kOfBytes = std::is_same_v<T, Bytes>;
+  static constexpr bool kOfValues = std::is_trivially_copyable_v<T>;
+  static_assert(kOfBytes || kOfValues || Codable<T>,
+                "specialise cowshed::Codec<T>, or send a Ref<T>, or Bytes");
+  using Sent = std::conditional_t<kOfBytes, std::span<const std::byte>, const T&>;
+  using Core = std::conditional_t<
+      kOfBytes, internal::ByteChannel,
+      std::conditional_t<kOfValues, internal::ValueChannel<T>, internal::ObjectChannel<T>>>;
+
  public:
+  // Errors: invalid_argument, out_of_memory (the ring), system_call.
+  static Expected<Channel> create(const ChannelOptions& options = {}) {
+    return internal::create_segment(options, Core::message_type()).map(to_channel);
+  }
+
+  // For descriptors() of another process.  Takes both over if it succeeds, and makes them
+  // close-on-exec.  Errors: foreign_descriptor (not a channel's), bad_channel (damaged, of another
+  // version), wrong_type, system_call (EBADF: no descriptor).
+  static Expected<Channel> from_descriptors(const ChannelDescriptors& descriptors) {
+    return internal::open_segment(descriptors, Core::message_type()).map(to_channel);
+  }
+
+  // Copies, or encodes: then it throws std::bad_alloc, and an object in which a Codec fails is an
+  // invalid_argument.
+  Expected<void> send(Sent message, const Wait& wait = {}) { return core_.send(message, wait); }
+  Expected<void> try_send(Sent message) { return send(message, Wait::never()); }
+  // Moves: what buffer() or a receive of this channel gave is handed over where it lies, and is
+  // unmapped from this process; it is empty afterwards.  After an error it is as before.  What
+  // another channel gave is copied.
+  Expected<void> send(T&& bytes, const Wait& wait = {})
+    requires(kOfBytes)
+  {
+    return core_.send(std::move(bytes), wait);
+  }
+  Expected<void> try_send(T&& bytes)
+    requires(kOfBytes)
+  {
+    return send(std::move(bytes), Wait::never());
+  }
+
+  // Copies values and few bytes.  An object that cannot be decoded is a bad_encoding and gone.  It
+  // is in this thread's hand until the thread receives again.
+  ExpectedValue<T> receive(const Wait& wait = {}) { return core_.receive(wait); }
+  ExpectedValue<T> try_receive() { return receive(Wait::never()); }
+
+  // `size` bytes to write to and then send; of a block, all zero at first unless it was used
+  // before.  Waits as `send` does when `memory` is used up, and has the same errors.
+  ExpectedValue<Bytes> buffer(std::size_t size, const Wait& wait = {})
+    requires(kOfBytes)
+  {
+    return core_.buffer(size, wait);
+  }
+  ExpectedValue<Bytes> try_buffer(std::size_t size)
+    requires(kOfBytes)
+  {
+    return buffer(size, Wait::never());
+  }
+
+  // Many values at a time, for throughput.  Sent are all, in as many pieces as there is room for,
+  // others' between them; returns how many, which is fewer than all when an error came after the
+  // first.
+  Expected<std::size_t> send_batch(std::span<const T> messages, const Wait& wait = {})
+    requires(kOfValues)
+  {
+    return core_.send_batch(messages, wait);
+  }
+  Expected<std::size_t> try_send_batch(std::span<const T> messages) {
+    return send_batch(messages, Wait::never());
+  }
+  // Waits for one, takes as many as there are and fit, in order; returns how many.  All of them are
+  // in this thread's hand at once.
+  Expected<std::size_t> receive_batch(std::span<T> into, const Wait& wait = {})
+    requires(kOfValues)
+  {
+    return core_.receive_batch(into, wait);
+  }
+  Expected<std::size_t> try_receive_batch(std::span<T> into) {
+    return receive_batch(into, Wait::never());
+  }
+
   // No more can be sent, from now on in every process; what was sent can still be received, then
   // `receive` fails with `closed`.  Wakes all who wait.  Again: nothing.  Never blocks.
-  void close() { core().close(); }
-  bool closed() const { return core().closed(); }
+  void close() { core_.close(); }
+  bool closed() const { return core_.closed(); }
 
   // A descriptor for poll, select or epoll, to read: readable when there may be a message, or the
   // channel is closed.  Then receive by the try form until that fails with would_block, which makes
@@ -80,180 +160,29 @@ class ChannelHandle {
   // an epoll of each process's own.  Whoever is killed meanwhile, those who are left are told.
   // Never read from or write to it.  Owned by the channel.  From the first such call on, in any
   // process, a send costs one more system call when the descriptor had become unreadable.
-  Expected<int> descriptor() { return core().descriptor(); }
+  Expected<int> descriptor() { return core_.descriptor(); }
 
   // To be inherited by, or sent to, a process that is not forked from this one; owned by the
   // channel, close-on-exec.  Not to be closed: a process maps the blocks of a size when it first
   // touches one.
-  ChannelDescriptors descriptors() const { return core().descriptors(); }
+  ChannelDescriptors descriptors() const { return core_.descriptors(); }
 
   // Looks for processes that died, too, so that what they lost is counted.
-  ChannelStats stats() const { return core().stats(); }
+  ChannelStats stats() const { return core_.stats(); }
 
-  const std::string& name() const { return core().options().name; }
-  const ChannelOptions& options() const { return core().options(); }
+  const std::string& name() const { return options().name; }
+  const ChannelOptions& options() const { return core_.options(); }
 
- protected:
-  using Core = std::conditional_t<std::is_same_v<T, Bytes>, ByteChannel, ValueChannel<T>>;
-
-  explicit ChannelHandle(std::shared_ptr<ChannelSegment> segment) : core_(std::move(segment)) {}
-  Core& core() const { return core_; }
+  // For sources that build on this one.
+  Core& internals() { return core_; }
 
  private:
-  mutable Core core_;
-};
-
-}  // namespace internal
-
-// Messages of trivially copyable T, copied into the ring's slots; a Ref<U> among them.
-template <class T>
-class Channel : public internal::ChannelHandle<T> {
-  static_assert(std::is_trivially_copyable_v<T>,
-                "send a Ref<T>, or the bytes of what was serialised through a Channel<Bytes>");
-  using Handle = internal::ChannelHandle<T>;
-  using Clock = std::chrono::steady_clock;
-  using Wait = internal::Wait;
-
- public:
-  // Errors: invalid_argument, out_of_memory (the ring), system_call.
-  static Expected<Channel> create(const ChannelOptions& options = {}) {
-    return internal::create_segment(options, internal::message_type<T>()).map(to_channel);
-  }
-
-  // For descriptors() of another process.  Takes both over if it succeeds, and makes them
-  // close-on-exec.  Errors: foreign_descriptor (not a channel's), bad_channel (damaged, of another
-  // version), wrong_type, system_call (EBADF: no descriptor).
-  static Expected<Channel> from_descriptors(const ChannelDescriptors& descriptors) {
-    return internal::open_segment(descriptors, internal::message_type<T>()).map(to_channel);
-  }
-
-  Expected<void> send(const T& message, std::stop_token stop = {}) {
-    return this->core().send(message, Wait::until_stopped(std::move(stop)));
-  }
-  Expected<void> try_send(const T& message) { return this->core().send(message, Wait::never()); }
-  Expected<void> send_until(const T& message, Clock::time_point deadline) {
-    return this->core().send(message, Wait::until(deadline));
-  }
-  Expected<void> send_for(const T& message, Clock::duration time) {
-    return send_until(message, Wait::after(time));
-  }
-
-  ExpectedValue<T> receive(std::stop_token stop = {}) {
-    return this->core().receive(Wait::until_stopped(std::move(stop)));
-  }
-  ExpectedValue<T> try_receive() { return this->core().receive(Wait::never()); }
-  ExpectedValue<T> receive_until(Clock::time_point deadline) {
-    return this->core().receive(Wait::until(deadline));
-  }
-  ExpectedValue<T> receive_for(Clock::duration time) { return receive_until(Wait::after(time)); }
-
-  // Many at a time, for throughput.  Sent are all, in as many pieces as there is room for, others'
-  // between them; returns how many, which is fewer than all when an error came after the first.
-  Expected<std::size_t> send_batch(std::span<const T> messages, std::stop_token stop = {}) {
-    return this->core().send_batch(messages, Wait::until_stopped(std::move(stop)));
-  }
-  Expected<std::size_t> try_send_batch(std::span<const T> messages) {
-    return this->core().send_batch(messages, Wait::never());
-  }
-  // Waits for one, takes as many as there are and fit, in order; returns how many.  All of them are
-  // in this thread's hand at once.
-  Expected<std::size_t> receive_batch(std::span<T> into, std::stop_token stop = {}) {
-    return this->core().receive_batch(into, Wait::until_stopped(std::move(stop)));
-  }
-  Expected<std::size_t> receive_batch_for(std::span<T> into, Clock::duration time) {
-    return this->core().receive_batch(into, Wait::until(Wait::after(time)));
-  }
-  Expected<std::size_t> try_receive_batch(std::span<T> into) {
-    return this->core().receive_batch(into, Wait::never());
-  }
-
- private:
-  using Handle::Handle;
-
+  explicit Channel(std::shared_ptr<internal::ChannelSegment> segment) : core_(std::move(segment)) {}
   static Channel to_channel(std::shared_ptr<internal::ChannelSegment> segment) {
     return Channel(std::move(segment));
   }
-};
 
-// Messages of bytes, of any size, 0 included.  Up to 192 bytes lie in the ring's slots, more in
-// blocks of the channel's memory.
-template <>
-class Channel<Bytes> : public internal::ChannelHandle<Bytes> {
-  using Handle = internal::ChannelHandle<Bytes>;
-  using Clock = std::chrono::steady_clock;
-  using Wait = internal::Wait;
-
- public:
-  static Expected<Channel> create(const ChannelOptions& options = {}) {
-    return internal::create_segment(options, internal::message_type<Bytes>()).map(to_channel);
-  }
-  static Expected<Channel> from_descriptors(const ChannelDescriptors& descriptors) {
-    return internal::open_segment(descriptors, internal::message_type<Bytes>()).map(to_channel);
-  }
-
-  // `size` bytes to write to and then send; of a block, all zero at first unless it was used
-  // before.  Waits as `send` does when `memory` is used up, and has the same errors.
-  ExpectedValue<Bytes> buffer(std::size_t size, std::stop_token stop = {}) {
-    return this->core().buffer(size, Wait::until_stopped(std::move(stop)));
-  }
-  ExpectedValue<Bytes> try_buffer(std::size_t size) {
-    return this->core().buffer(size, Wait::never());
-  }
-  ExpectedValue<Bytes> buffer_for(std::size_t size, Clock::duration time) {
-    return this->core().buffer(size, Wait::until(Wait::after(time)));
-  }
-
-  // Copies.
-  Expected<void> send(std::span<const std::byte> bytes, std::stop_token stop = {}) {
-    return this->core().send(bytes, Wait::until_stopped(std::move(stop)));
-  }
-  Expected<void> try_send(std::span<const std::byte> bytes) {
-    return this->core().send(bytes, Wait::never());
-  }
-  Expected<void> send_until(std::span<const std::byte> bytes, Clock::time_point deadline) {
-    return this->core().send(bytes, Wait::until(deadline));
-  }
-  Expected<void> send_for(std::span<const std::byte> bytes, Clock::duration time) {
-    return send_until(bytes, Wait::after(time));
-  }
-
-  // Moves: what buffer() or a receive of this channel gave is handed over where it lies, and is
-  // unmapped from this process; it is empty afterwards.  After an error it is as before.  What
-  // another channel gave is copied.
-  Expected<void> send(Bytes&& bytes, std::stop_token stop = {}) {
-    return this->core().send(std::move(bytes), Wait::until_stopped(std::move(stop)));
-  }
-  Expected<void> try_send(Bytes&& bytes) {
-    return this->core().send(std::move(bytes), Wait::never());
-  }
-  Expected<void> send_until(Bytes&& bytes, Clock::time_point deadline) {
-    return this->core().send(std::move(bytes), Wait::until(deadline));
-  }
-  Expected<void> send_for(Bytes&& bytes, Clock::duration time) {
-    return send_until(std::move(bytes), Wait::after(time));
-  }
-
-  // However it was sent, nothing is copied but what is small.
-  ExpectedValue<Bytes> receive(std::stop_token stop = {}) {
-    return this->core().receive(Wait::until_stopped(std::move(stop)));
-  }
-  ExpectedValue<Bytes> try_receive() { return this->core().receive(Wait::never()); }
-  ExpectedValue<Bytes> receive_until(Clock::time_point deadline) {
-    return this->core().receive(Wait::until(deadline));
-  }
-  ExpectedValue<Bytes> receive_for(Clock::duration time) {
-    return receive_until(Wait::after(time));
-  }
-
-  // For headers that build on this one, with the type of what they serialise.
-  internal::ByteChannel& internals() { return this->core(); }
-
- private:
-  using Handle::Handle;
-
-  static Channel to_channel(std::shared_ptr<internal::ChannelSegment> segment) {
-    return Channel(std::move(segment));
-  }
+  Core core_;
 };
 
 }  // namespace cowshed

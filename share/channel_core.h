@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <exception>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -14,23 +16,12 @@
 #include <cowshed/base/error.h>
 #include <cowshed/share/bytes.h>
 #include <cowshed/share/channel_segment.h>
+#include <cowshed/share/codec.h>
 #include <cowshed/share/ref.h>
 #include <cowshed/share/transfer_counter.h>
 
 // What Channel<T> is made of.  Not for users.
 namespace cowshed::internal {
-
-template <class T>
-MessageType message_type() {
-  if constexpr (std::is_same_v<T, Bytes>) {
-    return {hash_type(typeid(Bytes).name(), 0, 0), type_name<Bytes>(),
-            sizeof(channel_layout::ByteSlot), true};
-  } else {
-    // The mangled name is the same in every program.
-    return {hash_type(typeid(T).name(), sizeof(T), alignof(T)), type_name<T>(),
-            channel_layout::round_up(sizeof(T), 8), false};
-  }
-}
 
 // How a message of this type is counted.
 template <class T>
@@ -105,6 +96,12 @@ class ValueChannel : public ChannelCore {
       : ChannelCore(std::move(segment)),
         row_(TransferCounter("channel", options().name)
                  .row(type_name<typename Counted<T>::Type>(), Counted<T>::kKind)) {}
+
+  static MessageType message_type() {
+    // The mangled name is the same in every program.
+    return {hash_type(typeid(T).name(), sizeof(T), alignof(T)), type_name<T>(),
+            channel_layout::round_up(sizeof(T), 8), false};
+  }
 
   Expected<void> send(const T& message, const Wait& wait) {
     std::uint64_t count = 1;
@@ -213,19 +210,28 @@ class ByteChannel : public ChannelCore {
  public:
   explicit ByteChannel(std::shared_ptr<ChannelSegment> segment);
 
+  template <class T = Bytes>
+  static MessageType message_type() {
+    return {hash_type(typeid(T).name(), 0, 0), type_name<T>(), sizeof(channel_layout::ByteSlot),
+            true};
+  }
+
   Expected<Bytes> buffer(std::size_t size, const Wait& wait);
 
-  // `type` and `row` say what was serialised; else they are bytes as such.
-  Expected<void> send(std::span<const std::byte> bytes, const Wait& wait, std::uint64_t type = 0,
+  // `row`: what was encoded; null: bytes as such.
+  Expected<void> send(std::span<const std::byte> bytes, const Wait& wait,
                       const TransferRow* row = nullptr);
-  // `row` as above: then what is sent counts as that and not as moved.
-  Expected<void> send(Bytes&& bytes, const Wait& wait, std::uint64_t type = 0,
-                      const TransferRow* row = nullptr);
+  Expected<void> send(Bytes&& bytes, const Wait& wait);
   Expected<Bytes> receive(const Wait& wait);
 
   static void give_back(Bytes& bytes) noexcept;
   // Dropping them does not mean that the receiver is done with the message.
   static void keep_in_hand(Bytes& bytes) noexcept { bytes.hand_ = 0; }
+
+ protected:
+  Expected<void> send_encoded(const std::function<void(Encoder&)>& encode, const Wait& wait,
+                              const TransferRow& row);
+  tl::unexpected<Error> decode_error(const std::exception& failure) const;
 
  private:
   struct Outgoing;
@@ -235,6 +241,34 @@ class ByteChannel : public ChannelCore {
 
   TransferRow copied_;
   TransferRow moved_;
+};
+
+// Of messages that are encoded.
+template <class T>
+class ObjectChannel : public ByteChannel {
+ public:
+  explicit ObjectChannel(std::shared_ptr<ChannelSegment> segment)
+      : ByteChannel(std::move(segment)),
+        row_(TransferCounter("channel", options().name).row(type_name<T>(), TransferKind::value)) {}
+
+  static MessageType message_type() { return ByteChannel::message_type<T>(); }
+
+  Expected<void> send(const T& object, const Wait& wait) {
+    return send_encoded([&](Encoder& to) { to.put(object); }, wait, row_);
+  }
+  Expected<T> receive(const Wait& wait) {
+    return ByteChannel::receive(wait).and_then([&](Bytes&& bytes) -> Expected<T> {
+      keep_in_hand(bytes);
+      try {
+        return Decoder(bytes.span()).take_all<T>();
+      } catch (const std::exception& failure) {
+        return decode_error(failure);
+      }
+    });
+  }
+
+ private:
+  TransferRow row_;
 };
 
 }  // namespace cowshed::internal

@@ -195,14 +195,12 @@ class ByteSlot {
  public:
   struct Head {
     std::uint64_t size = 0;
-    std::uint64_t type = 0;
     std::uint32_t block = 0;  // 1 + its index; 0: the bytes are in the slot
   };
 
   // To be checked by is_possible().
   Head read() const {
-    return {size_.load(std::memory_order_relaxed), type_.load(std::memory_order_relaxed),
-            block_.load(std::memory_order_relaxed)};
+    return {size_.load(std::memory_order_relaxed), block_.load(std::memory_order_relaxed)};
   }
   // False: no sender writes such a head.  Whether the block has as much is for its word to say.
   static bool is_possible(const Head& head, std::uint32_t blocks) {
@@ -223,13 +221,11 @@ class ByteSlot {
     moved_.store(totals.moved, std::memory_order_relaxed);
     moved_bytes_.store(totals.moved_bytes, std::memory_order_relaxed);
     size_.store(head.size, std::memory_order_relaxed);
-    type_.store(head.type, std::memory_order_relaxed);
     block_.store(head.block, std::memory_order_relaxed);
   }
 
  private:
   std::atomic<std::uint64_t> size_;
-  std::atomic<std::uint64_t> type_;
   std::atomic<std::uint32_t> block_;
   std::atomic<std::uint64_t> bytes_sent_;
   std::atomic<std::uint64_t> moved_;

@@ -1,10 +1,40 @@
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <stop_token>
 #include <string>
+#include <utility>
 
 namespace cowshed {
+
+// How long a call may wait.  By itself: for ever.
+//
+//   channel.receive();         channel.receive(std::chrono::milliseconds(5));
+//   channel.receive(stop);     channel.receive(deadline);
+struct Wait {
+  using Clock = std::chrono::steady_clock;
+  enum class Mode : std::uint8_t { forever, timed, never };
+
+  Wait(std::stop_token until_stopped = {}) : stop(std::move(until_stopped)) {}
+  Wait(Clock::time_point until) : mode(Mode::timed), deadline(until) {}
+  template <class Rep, class Period>
+  Wait(std::chrono::duration<Rep, Period> time) : Wait(after(time)) {}
+  static Wait never() { return {Mode::never}; }
+
+  Mode mode = Mode::forever;
+  Clock::time_point deadline;
+  std::stop_token stop;
+
+ private:
+  Wait(Mode how) : mode(how) {}
+  // For ever, if the clock does not go as far.
+  static Clock::time_point after(Clock::duration time) {
+    const Clock::time_point now = Clock::now();
+    return time < Clock::time_point::max() - now ? now + time : Clock::time_point::max();
+  }
+};
 
 struct ChannelOptions {
   std::string name = "channel";  // for reports and /proc/PID/maps; at most 63 bytes

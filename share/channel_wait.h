@@ -2,35 +2,15 @@
 
 #include <chrono>
 #include <cstdint>
-#include <stop_token>
-#include <utility>
 
 #include <cowshed/base/error.h>
 #include <cowshed/share/channel_layout.h>
+#include <cowshed/share/channel_options.h>
 
 // How a channel's calls wait.  Not for users.
 namespace cowshed::internal {
 
 class ChannelSegment;
-
-struct Wait {
-  using Clock = std::chrono::steady_clock;
-  enum class Mode : std::uint8_t { forever, timed, never };
-
-  static Wait never() { return {Mode::never, {}, {}}; }
-  static Wait until(Clock::time_point deadline) { return {Mode::timed, deadline, {}}; }
-  static Wait until_stopped(std::stop_token stop) { return {Mode::forever, {}, std::move(stop)}; }
-
-  // For ever, if the clock does not go as far.
-  static Clock::time_point after(Clock::duration time) {
-    const Clock::time_point now = Clock::now();
-    return time < Clock::time_point::max() - now ? now + time : Clock::time_point::max();
-  }
-
-  Mode mode;
-  Clock::time_point deadline;
-  std::stop_token stop;
-};
 
 // What came of one attempt at a commit.
 enum class Attempt : std::uint8_t {

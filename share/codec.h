@@ -68,6 +68,7 @@ class Content;
 class Encoder {
  public:
   Encoder();
+  static Encoder in_memory();  // uses no memfd
   Encoder(Encoder&&) noexcept;
   Encoder& operator=(Encoder&&) noexcept;
   ~Encoder();
@@ -109,6 +110,7 @@ class Encoder {
   internal::Content& content();
 
   std::unique_ptr<internal::Content> content_;
+  bool in_memory_ = false;
   internal::TypeTree* tree_ = nullptr;
 };
 
@@ -117,6 +119,7 @@ class Encoder {
 class Decoder {
  public:
   explicit Decoder(internal::Content content);
+  explicit Decoder(std::span<const std::byte> bytes);  // which outlive it
   Decoder(Decoder&&) noexcept;
   Decoder& operator=(Decoder&&) noexcept;
   ~Decoder();
@@ -124,6 +127,15 @@ class Decoder {
   template <Codable T>
   T take() {
     return Codec<T>::decode(*this);
+  }
+  // And nothing is left.
+  template <Codable T>
+  T take_all() {
+    T value = take<T>();
+    if (!left_.empty()) {
+      internal::throw_damaged();
+    }
+    return value;
   }
   void take_bytes(void* to, std::size_t size);
   // A number of things of which each takes so many bytes at least, or a descriptor.

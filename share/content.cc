@@ -43,7 +43,8 @@ Content::Content(std::string bytes, Descriptor file, std::uint64_t file_bytes,
 }
 
 Content::Content(Content&& other) noexcept
-    : bytes_(std::move(other.bytes_)),
+    : most_inline_(other.most_inline_),
+      bytes_(std::move(other.bytes_)),
       file_(std::move(other.file_)),
       file_bytes_(other.file_bytes_),
       mapped_(std::exchange(other.mapped_, nullptr)),
@@ -51,6 +52,7 @@ Content::Content(Content&& other) noexcept
 
 Content& Content::operator=(Content&& other) noexcept {
   Content taken(std::move(other));  // ends with what this one had
+  std::swap(most_inline_, taken.most_inline_);
   std::swap(bytes_, taken.bytes_);
   std::swap(file_, taken.file_);
   std::swap(file_bytes_, taken.file_bytes_);
@@ -69,7 +71,7 @@ void Content::append(const void* data, std::size_t size) {
   if (size == 0) {
     return;  // `data` may be null
   }
-  const std::size_t most = file_ ? kFileBuffer : kMostInline;
+  const std::size_t most = file_ ? kFileBuffer : most_inline_;
   if (size <= most && bytes_.size() <= most - size) {
     bytes_.append(static_cast<const char*>(data), size);
     return;
@@ -135,12 +137,17 @@ std::span<const std::byte> Content::view() {
 // allocation copies pages of the heap.
 internal::Content& Encoder::content() {
   if (!content_) {
-    content_ = std::make_unique<internal::Content>();
+    content_ = std::make_unique<internal::Content>(in_memory_);
   }
   return *content_;
 }
 
 Encoder::Encoder() = default;
+Encoder Encoder::in_memory() {
+  Encoder encoder;
+  encoder.in_memory_ = true;
+  return encoder;
+}
 Encoder::Encoder(Encoder&&) noexcept = default;
 Encoder& Encoder::operator=(Encoder&&) noexcept = default;
 Encoder::~Encoder() = default;
@@ -166,6 +173,8 @@ internal::Content Encoder::finish() {
 
 Decoder::Decoder(internal::Content content)
     : content_(std::make_unique<internal::Content>(std::move(content))), left_(content_->view()) {}
+Decoder::Decoder(std::span<const std::byte> bytes)
+    : content_(std::make_unique<internal::Content>()), left_(bytes) {}
 Decoder::Decoder(Decoder&&) noexcept = default;
 Decoder& Decoder::operator=(Decoder&&) noexcept = default;
 Decoder::~Decoder() = default;

@@ -16,6 +16,7 @@ class Content {
   static constexpr std::size_t kMostInline = std::size_t{16} << 10U;
 
   Content() = default;
+  explicit Content(bool in_memory) : most_inline_(in_memory ? ~0UL : kMostInline) {}
   // What came in a message.  Throws std::runtime_error when `file` is not a sealed memfd with as
   // many bytes.
   Content(std::string bytes, Descriptor file, std::uint64_t file_bytes,
@@ -41,6 +42,7 @@ class Content {
  private:
   void spill(const void* data, std::size_t size);
 
+  std::size_t most_inline_ = kMostInline;
   std::string bytes_;
   Descriptor file_;
   std::uint64_t file_bytes_ = 0;

@@ -68,7 +68,7 @@ void serve_map(Channel<Bytes>& tasks, Channel<Bytes>& results, std::string_view 
                const MapCall& call) {
   const TransferRow row = row_of(results, value_type);
   const auto send = [&](Content& value) {
-    return results.internals().send(value.view(), Wait::until_stopped({}), 0, &row);
+    return results.internals().send(value.view(), {}, &row);
   };
   for (;;) {
     auto task = tasks.receive();
@@ -121,7 +121,7 @@ void MapQueue::put_task(std::uint64_t index, Encoder task) {
 Expected<bool> MapQueue::send_tasks() {
   for (; !unsent_.empty(); unsent_.pop_front()) {
     Task& task = under_way_[unsent_.front()];
-    if (const auto sent = tasks_.internals().send(task.content->view(), Wait::never(), 0, &sent_);
+    if (const auto sent = tasks_.internals().send(task.content->view(), Wait::never(), &sent_);
         !sent) {
       if (is_for_now(sent.error())) {
         return false;

@@ -112,7 +112,7 @@ void use(Channel<Bytes>& channel, std::span<const Patch> patches, const Plan& pl
     static_cast<void>(channel.try_send(std::move(*buffer)));
   }
   static_cast<void>(channel.try_send(std::vector<std::byte>(300)));
-  static_cast<void>(channel.send_for(std::vector<std::byte>(3), std::chrono::milliseconds(1)));
+  static_cast<void>(channel.send(std::vector<std::byte>(3), std::chrono::milliseconds(1)));
   if (!kept.empty()) {
     static_cast<void>(channel.try_send(std::move(kept.back())));
   }

@@ -205,7 +205,7 @@ TEST(ChannelBytes, AreBoundedByTheMemory) {
   ASSERT_TRUE(channel.send(half));
   ASSERT_TRUE(channel.send(half));
   EXPECT_EQ(code_of(channel.try_send(std::vector<std::byte>(193))), ErrorCode::would_block);
-  EXPECT_EQ(code_of(channel.buffer_for(193, 1ms)), ErrorCode::timed_out);
+  EXPECT_EQ(code_of(channel.buffer(193, 1ms)), ErrorCode::timed_out);
   EXPECT_TRUE(channel.try_send(std::vector<std::byte>(192)));  // needs none
   auto message = channel.receive();
   EXPECT_EQ(code_of(channel.try_buffer(193)), ErrorCode::would_block);

@@ -49,32 +49,29 @@ TEST(ChannelProcesses, WhatWasSentIsThere) {
   struct Turns {
     std::atomic<std::uint64_t> sent, received;
   };
-  for (const ChannelForm form :
-       {ChannelForm::general, ChannelForm::single_producer_single_consumer}) {
-    auto channel = make<std::uint64_t>({.form = form});
-    auto& turns = test::shared<Turns>();
-    Process receiver([&] {
-      for (std::uint64_t i = 1; i <= kMessages; ++i) {
-        while (turns.sent.load() < i) {
-          sched_yield();
-        }
-        if (const auto message = channel.try_receive(); !message || *message != i) {
-          return 1;
-        }
-        turns.received = i;
-      }
-      return 0;
-    });
+  auto channel = make<std::uint64_t>();
+  auto& turns = test::shared<Turns>();
+  Process receiver([&] {
     for (std::uint64_t i = 1; i <= kMessages; ++i) {
-      ASSERT_TRUE(channel.send(i));
-      turns.sent = i;
-      // By turns at first, so that the channel is empty each time; then as fast as it goes.
-      while (i < kMessages / 2 && turns.received.load() < i && receiver.running()) {
+      while (turns.sent.load() < i) {
         sched_yield();
       }
+      if (const auto message = channel.try_receive(); !message || *message != i) {
+        return 1;
+      }
+      turns.received = i;
     }
-    EXPECT_EQ(receiver.wait(), 0);
+    return 0;
+  });
+  for (std::uint64_t i = 1; i <= kMessages; ++i) {
+    ASSERT_TRUE(channel.send(i));
+    turns.sent = i;
+    // By turns at first, so that the channel is empty each time; then as fast as it goes.
+    while (i < kMessages / 2 && turns.received.load() < i && receiver.running()) {
+      sched_yield();
+    }
   }
+  EXPECT_EQ(receiver.wait(), 0);
 }
 
 // What many messages add up to, in any order.
@@ -356,26 +353,6 @@ TEST(ChannelProcesses, EachChildIsAPartyOfItsOwn) {
   EXPECT_EQ(channel.stats().processes, 1);
 }
 
-TEST(ChannelProcesses, ASecondProducerIsRefusedUntilTheFirstIsDead) {
-  auto channel = make<int>({.form = ChannelForm::single_producer_single_consumer});
-  auto& sent = test::shared<std::atomic<bool>>();
-  Process producer([&] {
-    (void)channel.send(1);
-    sent = true;
-    pause();
-    return 0;
-  });
-  ASSERT_TRUE(eventually([&] { return sent.load(); }));
-  const auto refused = channel.send(2);
-  EXPECT_EQ(code_of(refused), ErrorCode::in_use);
-  EXPECT_NE(refused.error().message.find(std::to_string(producer.pid())), std::string::npos);
-  producer.signal(SIGKILL);
-  producer.wait();
-  EXPECT_TRUE(channel.send(2));
-  EXPECT_EQ(channel.receive().value(), 1);
-  EXPECT_EQ(channel.receive().value(), 2);
-}
-
 // In seccomp's strict mode any system call but read, write and exit is death.
 TEST(ChannelProcesses, WithoutASleeperThereIsNoSystemCall) {
   if (test::kSanitized) {
@@ -429,8 +406,8 @@ TEST(ChannelProcesses, TimedFormsNameAStoppedPeer) {
   });
   ASSERT_TRUE(eventually([&] { return control.receiver.lock.holder != 0; }));
   holder.stop();
-  EXPECT_EQ(code_of(channel.send_for(3, 5ms)), ErrorCode::peer_stopped);
-  EXPECT_EQ(code_of(channel.receive_for(5ms)), ErrorCode::peer_stopped);
+  EXPECT_EQ(code_of(channel.send(3, 5ms)), ErrorCode::peer_stopped);
+  EXPECT_EQ(code_of(channel.receive(5ms)), ErrorCode::peer_stopped);
   EXPECT_EQ(code_of(channel.try_send(3)), ErrorCode::peer_stopped);
   EXPECT_EQ(code_of(channel.try_receive()), ErrorCode::peer_stopped);
   std::stop_source source;

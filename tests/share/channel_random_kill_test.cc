@@ -119,7 +119,7 @@ void take_part(typename Traffic::Of& channel, const std::string& path, std::uint
       return sent;
     }
     const auto message = patience == Patience::forever ? channel.receive()
-                         : patience == Patience::timed ? channel.receive_for(2ms)
+                         : patience == Patience::timed ? channel.receive(2ms)
                                                        : channel.try_receive();
     return message.map([&](const auto& whole) { note(Traffic::id_of(whole)); });
   };

@@ -239,9 +239,9 @@ class User {
   void forward(Bytes& bytes) { done(channel_.try_send(std::move(bytes))); }
   void seldom() {
     switch (random_() % 16) {
-      case 0: return done(channel_.send_for(of_size(300), 1us));
-      case 1: return done(channel_.receive_for(1us));
-      case 2: return done(channel_.buffer_for(300'000, 1us));
+      case 0: return done(channel_.send(of_size(300), 1us));
+      case 1: return done(channel_.receive(1us));
+      case 2: return done(channel_.buffer(300'000, 1us));
       case 3: return done(channel_.descriptor());
       case 4: channel_.close(); return;
       default: return receive();

@@ -57,16 +57,16 @@ TEST(Channel, FullAndEmptyAreErrorsOfTheFormsThatDoNotWait) {
   auto channel = make<int>({.name = "jobs", .slots = 3});
   EXPECT_EQ(code_of(channel.try_receive()), ErrorCode::would_block);
   EXPECT_EQ(channel.try_receive().error().message, "channel '" + channel.name() + "' is empty");
-  EXPECT_EQ(code_of(channel.receive_for(1ms)), ErrorCode::timed_out);
-  EXPECT_EQ(code_of(channel.receive_for(-1s)), ErrorCode::timed_out);
+  EXPECT_EQ(code_of(channel.receive(1ms)), ErrorCode::timed_out);
+  EXPECT_EQ(code_of(channel.receive(-1s)), ErrorCode::timed_out);
   for (int i = 0; i < 3; ++i) {
     ASSERT_TRUE(channel.try_send(i));
   }
   EXPECT_EQ(code_of(channel.try_send(3)), ErrorCode::would_block);
   EXPECT_EQ(channel.try_send(3).error().message, "channel '" + channel.name() + "' is full");
-  EXPECT_EQ(code_of(channel.send_for(3, 1ms)), ErrorCode::timed_out);
-  EXPECT_EQ(code_of(channel.send_until(3, {})), ErrorCode::timed_out);
-  EXPECT_EQ(channel.receive_for(1s).value(), 0);
+  EXPECT_EQ(code_of(channel.send(3, 1ms)), ErrorCode::timed_out);
+  EXPECT_EQ(code_of(channel.send(3, Wait::Clock::time_point{})), ErrorCode::timed_out);
+  EXPECT_EQ(channel.receive(1s).value(), 0);
   EXPECT_TRUE(channel.try_send(3));
   EXPECT_EQ(channel.stats().sent, 4);
   EXPECT_EQ(channel.stats().received, 1);
@@ -123,7 +123,7 @@ TEST(Channel, CloseComesAfterWhatWasSent) {
   EXPECT_EQ(channel.try_receive().value(), 2);
   EXPECT_EQ(code_of(channel.receive()), ErrorCode::closed);
   EXPECT_EQ(code_of(channel.try_receive()), ErrorCode::closed);
-  EXPECT_EQ(code_of(channel.receive_for(1s)), ErrorCode::closed);
+  EXPECT_EQ(code_of(channel.receive(1s)), ErrorCode::closed);
 }
 
 TEST(Channel, CloseWakesWhoWaits) {
@@ -243,12 +243,12 @@ TEST(Channel, ATimeLongerThanTheClockGoesIsForEver) {
   constexpr auto kLongest = std::chrono::steady_clock::duration::max();
   {
     const auto sender = in_a_while([&] { EXPECT_TRUE(channel.send(1)); });
-    EXPECT_TRUE(channel.receive_for(kLongest));
+    EXPECT_TRUE(channel.receive(kLongest));
   }
   ASSERT_TRUE(channel.send(1));
   const auto receiver = in_a_while([&] { EXPECT_TRUE(channel.receive()); });
-  EXPECT_TRUE(channel.send_for(2, kLongest));
-  EXPECT_EQ(code_of(channel.send_for(3, -kLongest)), ErrorCode::timed_out);
+  EXPECT_TRUE(channel.send(2, kLongest));
+  EXPECT_EQ(code_of(channel.send(3, -kLongest)), ErrorCode::timed_out);
 }
 
 TEST(Channel, LeavesNothingBehind) {

@@ -1,7 +1,5 @@
 // A program that sends by each means, to nobody, and prints its transfer_report() as JSON.
 
-#include <cereal/types/string.hpp>
-#include <cereal/types/vector.hpp>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -9,13 +7,12 @@
 #include <vector>
 
 #include <cowshed/share/channel.h>
-#include <cowshed/share/object_channel.h>
 #include <cowshed/share/transfer_report.h>
 
 int main() {
   auto numbers = cowshed::Channel<int>::create({.name = "numbers"});
   auto bytes = cowshed::Channel<cowshed::Bytes>::create({.name = "bytes"});
-  auto names = cowshed::ObjectChannel<std::vector<std::string>>::create({.name = "names"});
+  auto names = cowshed::Channel<std::vector<std::string>>::create({.name = "names"});
   if (!numbers || !bytes || !names) return EXIT_FAILURE;
   auto buffer = bytes->buffer(10'000'000);
   if (!buffer || !numbers->send(1) || !bytes->send(std::move(*buffer)) ||
