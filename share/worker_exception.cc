@@ -34,7 +34,7 @@ std::string one_line(std::string_view text) {
 
 std::string text_of(const std::exception& exception) {
   const char* text = exception.what();
-  return text != nullptr ? text
+  return text != nullptr ? one_line(text)
                          : readable_name(typeid(exception).name()) + ", whose what() is null";
 }
 
@@ -51,7 +51,7 @@ Content encode_exception(const std::exception& exception) {
   }
   try {
     Encoder to;
-    to.put(one_line(text_of(exception))).put(std::string(known->type->name()));
+    to.put(text_of(exception)).put(std::string(known->type->name()));
     known->encode(to, exception);
     return to.finish();
   } catch (...) {

@@ -17,7 +17,7 @@
 // entered reaches the parent as text alone.
 namespace cowshed::internal {
 
-// Its what(), or its type where that is null.
+// Its what() in one line, or its type where that is null.
 std::string text_of(const std::exception& exception);
 
 // In static memory, entered before main().
