@@ -114,8 +114,7 @@ Expected<void> ForkServerProcess::wait_until_ready(const ForkServerOptions& opti
                       "it ended before it had warmed up: " + how_it_ended());
   }
   if ((*message)->kind != MessageKind::begun) {
-    const auto failure = internal::decode_failure(std::move((*message)->content));
-    return make_error(ErrorCode::invalid_argument, failure.text);
+    return make_error(ErrorCode::invalid_argument, (*message)->content.inline_bytes());
   }
   return {};
 }

@@ -81,7 +81,7 @@ class Server {
   void reap();
   static void report_start(int socket, std::chrono::steady_clock::time_point before);
   static void refuse(int socket, const std::string& why) {
-    (void)send_message(socket, MessageKind::refused, {}, internal::encode_failure(why));
+    send_text(socket, MessageKind::refused, why);
   }
 
   pid_t pid_ = getpid();
@@ -218,7 +218,7 @@ void serve(Message message, Descriptor socket) {
   try {
     server.emplace(std::move(socket), warm_up(std::move(message)));
   } catch (...) {
-    send_current_exception(to_owner);
+    send_text(to_owner, MessageKind::failure, internal::text_of_current_exception());
     flush_streams();
     _exit(1);
   }

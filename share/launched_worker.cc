@@ -53,9 +53,7 @@ void Child::read_messages() {
         at.start_ns = static_cast<std::uint64_t>((*message)->numbers[1]);
         at.pidfd = std::move((*message)->extra);
         break;
-      case MessageKind::refused:
-        refused = internal::decode_failure(std::move((*message)->content));
-        break;
+      case MessageKind::refused: refused = (*message)->content.inline_bytes(); break;
       case MessageKind::result:
         exit_code = static_cast<int>((*message)->numbers[0]);  // if nobody can tell more
         value = std::move((*message)->content);
@@ -66,7 +64,7 @@ void Child::read_messages() {
         break;
       case MessageKind::failure:
         begun = true;
-        failure = internal::decode_failure(std::move((*message)->content));
+        failure = (*message)->content.inline_bytes();
         break;
       case MessageKind::stray_write: {
         const std::string& bytes = (*message)->content.inline_bytes();
@@ -94,7 +92,7 @@ std::string describe_end(const Launch& launch, int rank, const Child& child, boo
     return its_name + " died: " + to_string(*child.stray_write);
   }
   if (child.failure) {
-    return its_name + ": " + child.failure->text;
+    return its_name + ": " + *child.failure;
   }
   if (child.signal != 0) {
     return its_name + describe_signal(launch, child);

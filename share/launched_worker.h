@@ -7,7 +7,6 @@
 #include <cowshed/share/content.h>
 #include <cowshed/share/launch.h>
 #include <cowshed/share/stray_write.h>
-#include <cowshed/share/worker_exception.h>
 
 // A worker as its parent knows it.
 namespace cowshed::launch {
@@ -17,15 +16,15 @@ struct Child {
   Launched at;  // no pidfd: it has been reaped
   std::chrono::steady_clock::time_point started;
   int restarts = 0;
-  bool begun = false;                        // a spawned one has come to its function
-  bool timed_out = false;                    // it had not in time
-  bool reported = false;                     // the forkserver said how it ended
-  bool untold = false;                       // it was stopped, and said nothing
-  std::optional<internal::Failure> refused;  // by the forkserver
+  bool begun = false;                  // a spawned one has come to its function
+  bool timed_out = false;              // it had not in time
+  bool reported = false;               // the forkserver said how it ended
+  bool untold = false;                 // it was stopped, and said nothing
+  std::optional<std::string> refused;  // by the forkserver
   int exit_code = -1;
   int signal = 0;
   std::optional<StrayWrite> stray_write;
-  std::optional<internal::Failure> failure;
+  std::optional<std::string> failure;
   std::optional<internal::Content> value;
   std::string unread;  // why something that it said could not be received
 

@@ -36,10 +36,8 @@ Content encode_value(std::uint64_t index, Decoder& item, const MapCall& call) {
           "its value has an arena or a channel, which only start() can return");
     }
     return value;
-  } catch (const std::exception& failure) {
-    return encode_error(index, ErrorCode::worker_failed, text_of(failure));
   } catch (...) {
-    return encode_error(index, ErrorCode::worker_failed, "an exception that is no std::exception");
+    return encode_error(index, ErrorCode::worker_failed, text_of_current_exception());
   }
 }
 

@@ -44,8 +44,7 @@ bool is_equal(const ucred& peer) {
 }
 
 [[noreturn]] void fail(const Error& error) {
-  (void)send_message(kSocketNumber, MessageKind::failure, {},
-                     internal::encode_failure(error.message));
+  send_text(kSocketNumber, MessageKind::failure, error.message);
   _exit(1);
 }
 

@@ -8,6 +8,7 @@
 #include <unistd.h>
 #include <vector>
 
+#include <cowshed/share/worker_exception.h>
 #include <cowshed/share/worker_message.h>
 
 namespace cowshed::launch {
@@ -162,6 +163,10 @@ Expected<void> send_message(int socket, MessageKind kind, std::array<std::int64_
     left = left.subspan(now.size());
   }
   return sent;
+}
+
+void send_text(int socket, MessageKind kind, const std::string& text) {
+  (void)send_message(socket, kind, {}, Content(internal::one_line(text), Descriptor(), 0, {}));
 }
 
 void send_bytes(int socket, MessageKind kind, const void* data, std::size_t size) noexcept {

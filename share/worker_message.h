@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
 #include <utility>
 
 #include <cowshed/base/error.h>
@@ -23,13 +24,13 @@ enum class MessageKind : std::uint32_t {
   adopt,  // arenas, a Parcel's descriptors, that the next job needs
 
   // from the forkserver
-  refused,  // the content says why
+  refused,  // the content, a text, says why
   exited,   // numbers: si_code, si_status
   // from a worker
   started,     // one of a forkserver: numbers: PID, ns that fork() took; with a pidfd
   begun,       // a spawned one has come to its function
   result,      // numbers: the exit code to come
-  failure,     // an exception: see worker_exception.h
+  failure,     // the content: what an exception says
   stray_write  // the bytes of a StrayWrite
 };
 
@@ -47,6 +48,9 @@ Expected<std::pair<Descriptor, Descriptor>> make_socket_pair();
 // end any more; no SIGPIPE).
 Expected<void> send_message(int socket, MessageKind kind, std::array<std::int64_t, 2> numbers = {},
                             const internal::Content& content = {}, int extra = -1);
+
+// Of kind refused or failure.
+void send_text(int socket, MessageKind kind, const std::string& text);
 
 // For signal handlers: as many bytes as a message takes inline.
 void send_bytes(int socket, MessageKind kind, const void* data, std::size_t size) noexcept;

@@ -78,9 +78,9 @@ void watch_stray_writes() {
   });
 }
 
-void send_failure(const internal::Content& failure) {
+void send_failure(const std::string& text) {
   if (getpid() == own_pid) {
-    (void)send_message(own_socket, MessageKind::failure, {}, failure);
+    send_text(own_socket, MessageKind::failure, text);
   }
 }
 
@@ -104,13 +104,11 @@ int run_body(const Function& body, const Worker& self) {
     throw std::runtime_error("its value could not be sent: " + sent.error().message);
   } catch (const abi::__forced_unwind&) {
     // Must not be swallowed, nor go on into the frames of the parent: the worker ends here.
-    send_failure(internal::encode_failure("ended by pthread_exit()"));
+    send_failure("ended by pthread_exit()");
     flush_streams();
     _exit(1);
   } catch (...) {
-    if (getpid() == own_pid) {
-      send_current_exception(own_socket);
-    }
+    send_failure(internal::text_of_current_exception());
   }
   flush_streams();
   return 1;
@@ -159,18 +157,6 @@ void flush_streams() {
   (void)std::fflush(stderr);
 }
 
-void send_current_exception(int socket) {
-  internal::Content failure;
-  try {
-    throw;
-  } catch (const std::exception& exception) {
-    failure = internal::encode_exception(exception);
-  } catch (...) {
-    failure = internal::encode_failure("an exception that is no std::exception");
-  }
-  (void)send_message(socket, MessageKind::failure, {}, failure);
-}
-
 void run_worker(Assignment assignment, const Setup& setup, const Body& body) {
   int no_signal_error = 0;
   if (setup.die_with_parent) {
@@ -215,7 +201,7 @@ void run_job(Message message, Descriptor socket, pid_t parent) {
       return (*function)->call(self, from, value);
     });
   } catch (...) {
-    send_current_exception(reply);
+    send_text(reply, MessageKind::failure, internal::text_of_current_exception());
   }
   _exit(1);
 }

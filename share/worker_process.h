@@ -49,7 +49,4 @@ struct Assignment {
 // Standard streams only: fflush(nullptr) waits for a thread that sits in a read of any stream.
 void flush_streams();
 
-// Sends the exception that is being handled, of a worker or forkserver.
-void send_current_exception(int socket);
-
 }  // namespace cowshed::launch

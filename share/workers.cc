@@ -156,7 +156,7 @@ Expected<void> State::await_started(Child& child) const {
                       "the forkserver " + launch.server->how_it_ended());
   }
   if (child.refused) {
-    return make_error(ErrorCode::system_call, "the forkserver says: " + child.refused->text);
+    return make_error(ErrorCode::system_call, "the forkserver says: " + *child.refused);
   }
   if (launch.method == Start::forkserver && !child.running()) {
     return make_error(ErrorCode::system_call, child.unread.empty()
@@ -344,9 +344,6 @@ WorkerEnd State::end_of(int rank, bool with_value) {
   end.exit.error = describe_end(launch, rank, child, with_value);
   end.exit.start_ns = child.at.start_ns;
   end.exit.restarts = child.restarts;
-  if (child.failure) {
-    end.exit.exception = child.failure->exception;
-  }
   if (with_value && child.value) {
     const internal::Content& bytes = *child.value;
     end.value_bytes = bytes.file() ? bytes.file_bytes() : bytes.inline_bytes().size();

@@ -95,10 +95,8 @@ struct WorkerExit {
   int signal = 0;      // 0 when it exited
   std::string error;   // "" when all went well; else one line: an exception's what(), a stray
                        // write, a signal, an exit code that is not 0
-  std::uint64_t start_ns = 0;              // how long fork() or posix_spawn() took
-  int restarts = 0;                        // before it
-  std::exception_ptr exception = nullptr;  // that ended it, if its type is known here: see
-                                           // worker_exception.h
+  std::uint64_t start_ns = 0;  // how long fork() or posix_spawn() took
+  int restarts = 0;            // before it
 
   bool ok() const { return error.empty(); }
 };
@@ -211,10 +209,8 @@ class Workers {
             internal::TransferCounter("result", name)
                 .add(type_name<R>(), TransferKind::value, 1, end.value_bytes);
             internal::check_value(*result.value);
-          } catch (const std::exception& failure) {
-            result.error = internal::text_of(failure);
           } catch (...) {
-            result.error = "an exception that is no std::exception";
+            result.error = internal::text_of_current_exception();
           }
         }
       }
@@ -419,8 +415,7 @@ constexpr void check_sendable() {
 // is its exit code, and an arena that it built and froze comes with the value, as in
 // std::pair<Arena, Ref<T>>: used in place by the parent, without a copy, also after the worker's
 // end, see arena_transfer.h.  A Ref<T> arrives as const T&, or as itself where the function takes
-// one.  An exception ends the worker with exit code 1 and reaches the parent as text, and as itself
-// if its type is known: worker_exception.h.
+// one.  An exception ends the worker with exit code 1 and reaches the parent as text.
 //
 // The function is a constant: one with a name, or a lambda without captures.  By fork the arguments
 // reach the workers uncopied; otherwise by value, see codec.h, or by Ref.  So that the method is
