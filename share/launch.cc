@@ -86,16 +86,13 @@ Expected<Launched> fork_worker(Launch& launch, int rank) {
   }
   flush_streams();
   launch.setup.parent = getpid();
-  auto streams = std::exchange(launch.streams, {});  // or they were closed in the worker
   const auto before = Clock::now();
   const pid_t pid = fork();
   if (pid == 0) {
     sockets->first = Descriptor();
-    run_worker({{rank, launch.count}, std::move(sockets->second), std::move(streams)}, launch.setup,
-               launch.body);
+    run_worker({rank, launch.count}, std::move(sockets->second), launch.setup, launch.body);
   }
   Launched worker{pid, {}, std::move(sockets->first), ns_since(before)};
-  launch.streams = std::move(streams);
   if (pid < 0) {
     return system_error("fork", errno);
   }

@@ -32,7 +32,6 @@ struct Launch {
   pid_t starter = gettid();                      // the thread with which they die, if asked
   std::chrono::milliseconds start_timeout = {};  // for spawn
   Setup setup;
-  std::vector<Descriptor> streams;
   Body body;                 // for fork
   std::string program;       // for spawn: "" is this one
   internal::Content arenas;  // for spawn: what goes before the job
@@ -48,7 +47,6 @@ struct Launched {
   Descriptor place = {};  // kept free for a pidfd that is to come by the socket
 };
 
-// In the worker `launch` loses its streams.
 Expected<Launched> fork_worker(Launch& launch, int rank);
 Expected<Launched> spawn_worker(const Launch& launch, int rank);
 

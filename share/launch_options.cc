@@ -1,10 +1,5 @@
 #include <algorithm>
-#include <array>
-#include <cerrno>
 #include <csignal>
-#include <fcntl.h>
-#include <sched.h>
-#include <sys/stat.h>
 
 #include <cowshed/share/arena_handover.h>
 #include <cowshed/share/forkserver.h>
@@ -16,37 +11,10 @@
 namespace cowshed::launch {
 namespace {
 
-Expected<void> open_stream(const WorkerStream& stream, bool input, Launch& launch, bool& given) {
-  if (const int* fd = std::get_if<int>(&stream)) {
-    launch.streams.emplace_back(fcntl(*fd, F_DUPFD_CLOEXEC, 3));
-    if (!launch.streams.back()) {
-      return system_error("descriptor " + std::to_string(*fd) + " for a standard stream", errno);
-    }
-    given = true;
-  }
-  if (const auto* path = std::get_if<std::filesystem::path>(&stream)) {
-    const int flags = input ? O_RDONLY : O_WRONLY | O_CREAT | O_TRUNC | O_APPEND;
-    Descriptor opened(open(path->c_str(), flags | O_CLOEXEC, 0644));
-    if (!opened) {
-      return system_error(path->string(), errno);
-    }
-    launch.streams.push_back(std::move(opened));
-    given = true;
-    struct stat status = {};
-    launch.setup.input_is_file |=
-        input && fstat(launch.streams.back().get(), &status) == 0 && S_ISREG(status.st_mode);
-  }
-  return {};
-}
-
 Expected<void> check_options(const WorkersOptions& options, const internal::WorkerJob& job) {
   const auto refuse = [&](const char* why) { return make_error(ErrorCode::invalid_argument, why); };
   if (options.count < 1) {
     return refuse(".count is at least 1");
-  }
-  if (std::any_of(options.cpus.begin(), options.cpus.end(),
-                  [](int cpu) { return cpu < 0 || cpu >= CPU_SETSIZE; })) {
-    return refuse(".cpus are 0 to 1023");
   }
   if (std::any_of(options.environment.begin(), options.environment.end(),
                   [](const std::string& variable) {
@@ -93,14 +61,8 @@ Expected<void> prepare(const WorkersOptions& options, const internal::WorkerJob&
   launch.program = options.program;
   launch.setup.parent = getpid();
   launch.setup.die_with_parent = options.die_with_parent;
-  launch.setup.cpus = options.cpus;
   launch.setup.environment = options.environment;
-  launch.setup.directory = options.directory;
   auto done = check_options(options, job);
-  const std::array streams = {&options.input, &options.output, &options.error};
-  for (std::size_t i = 0; i < streams.size() && done; ++i) {
-    done = open_stream(*streams[i], i == 0, launch, launch.setup.redirected[i]);
-  }
   if (done && options.method == Start::fork) {
     return registry::start_tree();  // or each worker would begin one, and hand up to nobody
   }
@@ -114,9 +76,6 @@ Expected<void> prepare(const WorkersOptions& options, const internal::WorkerJob&
       setup.environment.clear();  // it has it from its first moment
     }
     encode(to, setup);
-    for (const Descriptor& stream : launch.streams) {
-      to.put_descriptor(stream.get());
-    }
     to.put(std::string(job.function->name)).put(job.function->layout);
     job.arguments(to);
     launch.job = to.finish();

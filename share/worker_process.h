@@ -1,6 +1,5 @@
 #pragma once
 
-#include <array>
 #include <functional>
 #include <string>
 #include <sys/types.h>
@@ -18,13 +17,7 @@ namespace cowshed::launch {
 struct Setup {
   pid_t parent = 0;  // whose death ends it, if asked
   bool die_with_parent = true;
-  std::vector<int> cpus;                 // of which one, by rank; none: as the parent
   std::vector<std::string> environment;  // "NAME=value"
-  std::string directory;                 // "": the parent's
-  std::array<bool, 3> redirected = {};   // standard input, output and error
-  bool input_is_file = false;            // that each reads from its beginning
-
-  std::vector<Descriptor> take_streams(Decoder& from) const;
 };
 
 void encode(Encoder& to, const Setup& setup);
@@ -32,17 +25,11 @@ Setup decode_setup(Decoder& from);
 
 using Body = std::function<int(const Worker&, Encoder& value)>;
 
-// What a worker is, in its own process.
-struct Assignment {
-  Worker self;
-  Descriptor socket;                // to who waits for it
-  std::vector<Descriptor> streams;  // as many as are redirected
-};
+// Does what `setup` says, runs the body, tells `socket` of its end, and leaves by _exit().
+[[noreturn]] void run_worker(const Worker& self, Descriptor socket, const Setup& setup,
+                             const Body& body);
 
-// Does what `setup` says, runs the body, tells of its end, and leaves by _exit().
-[[noreturn]] void run_worker(Assignment assignment, const Setup& setup, const Body& body);
-
-// The same for a message of kind job, whose content is setup, streams, function and arguments.
+// The same for a message of kind job, whose content is setup, function and arguments.
 // `parent`: 0 where the setup has it.
 [[noreturn]] void run_job(Message message, Descriptor socket, pid_t parent = 0);
 

@@ -103,7 +103,6 @@ void State::abandon_unkillable() {
 }
 
 void State::forget_job() noexcept {
-  launch.streams.clear();
   launch.job = {};
   launch.arenas = {};
 }

@@ -14,7 +14,6 @@
 #include <tuple>
 #include <type_traits>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include <cowshed/base/expected_range.h>
@@ -54,11 +53,6 @@ enum class Threads : std::uint8_t {
   allow,  // the caller knows that no thread holds what a worker needs
 };
 
-// A standard stream of a worker: the parent's own, a descriptor of the parent, or a file.  Each
-// worker reads a file for input from its beginning; one for output is made anew, and all workers
-// append to it.
-using WorkerStream = std::variant<std::monostate, int, std::filesystem::path>;
-
 struct WorkersOptions {
   Start method = Start::fork;
   int count = 1;
@@ -71,14 +65,7 @@ struct WorkersOptions {
   // How often one that fails is started again: by wait(), which alone notices it, or by map().  By
   // fork the arguments and the function are copied for that.
   int restarts = 0;
-  std::vector<int> cpus = {};  // worker r runs on cpus[r % size] alone; none: anywhere
   std::vector<std::string> environment = {};  // "NAME=value", beside what there is
-  // A spawned worker enters `directory` and opens the streams in its Runtime.  Code that runs
-  // before that (static constructors) has the parent's.
-  std::filesystem::path directory = {};  // to work in; empty: the parent's
-  WorkerStream input = {};
-  WorkerStream output = {};
-  WorkerStream error = {};
   // For spawn: another program that has a Runtime and the same worker function.
   std::filesystem::path program = {};
   // For spawn: one that has not come to its function by then is killed; its program has no Runtime,

@@ -44,7 +44,18 @@ auto end_of(Expected<W> workers) {
   return std::move(value_of(all.wait())[0]);
 }
 
+// A descriptor as an argument: the worker has a duplicate, or by fork the parent's.
+struct Open {
+  int descriptor;
+};
+
 }  // namespace cowshed::test
+
+template <>
+struct cowshed::Codec<cowshed::test::Open> {
+  static void encode(Encoder& to, const test::Open& open) { to.put_descriptor(open.descriptor); }
+  static test::Open decode(Decoder& from) { return {from.take_descriptor()}; }
+};
 
 #define COWSHED_EVERY_METHOD(suite)                                                             \
   INSTANTIATE_TEST_SUITE_P(                                                                     \

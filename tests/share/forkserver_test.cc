@@ -210,16 +210,16 @@ class Stopped {
   pid_t server_;
 };
 
-long wait_for_byte() {
+long wait_for_byte(test::Open from) {
   char byte = 0;
-  return read(STDIN_FILENO, &byte, 1);
+  return read(from.descriptor, &byte, 1);
 }
 
 TEST_F(ForkServers, AStoppedOneKeepsNobodyWaiting) {
   const auto server = value_of(ForkServer::start());
   std::array<int, 2> ends = {};
   ASSERT_EQ(pipe2(ends.data(), O_CLOEXEC), 0);
-  auto willing = value_of(start<wait_for_byte>(by(server, {.count = 2, .input = ends[0]})));
+  auto willing = value_of(start<wait_for_byte>(by(server, {.count = 2}), test::Open{ends[0]}));
   auto killed = value_of(start<run_for_ever>(by(server, {.count = 2})));
   {
     const Stopped stopped(server);
@@ -236,8 +236,8 @@ TEST_F(ForkServers, AStoppedOneKeepsNobodyWaiting) {
   close(ends[1]);
 }
 
-long say_and_add(const std::string& text) {
-  return write(STDOUT_FILENO, "x", 1) + static_cast<long>(text.size());
+long say_and_add(const std::string& text, test::Open to) {
+  return write(to.descriptor, "x", 1) + static_cast<long>(text.size());
 }
 
 // Not even when it is asked for more than its socket takes.
@@ -247,8 +247,8 @@ TEST_F(ForkServers, AStoppedOneStartsNobodyLater) {
   ASSERT_EQ(pipe2(ends.data(), O_CLOEXEC), 0);
   for (const int count : {2, 100}) {
     const Stopped stopped(server);
-    const auto late = start<say_and_add>(by(server, {.count = count, .output = ends[1]}),
-                                         std::string(16000, 'x'));
+    const auto late = start<say_and_add>(by(server, {.count = count}), std::string(16000, 'x'),
+                                         test::Open{ends[1]});
     ASSERT_FALSE(late);
     EXPECT_EQ(late.error().code, ErrorCode::peer_stopped);
     EXPECT_THAT(late.error().message, EndsWith("is stopped; SIGCONT makes it go on"));

@@ -30,6 +30,7 @@ using testing::HasSubstr;
 using testing::StartsWith;
 using LaunchEnds = test::EveryMethod;
 using test::end_of;
+using test::Open;
 using test::value_of;
 
 COWSHED_EVERY_METHOD(LaunchEnds);
@@ -45,6 +46,8 @@ struct Pipe {
     read_end = Descriptor(ends[0]);
     write_end = Descriptor(ends[1]);
   }
+  Open from() const { return {read_end.get()}; }
+  Open to() const { return {write_end.get()}; }
   // Within a generous time; false: it was closed.
   bool read_byte() const {
     pollfd ready = {read_end.get(), POLLIN, 0};
@@ -56,14 +59,14 @@ struct Pipe {
   }
 };
 
-void say() {
-  if (write(STDOUT_FILENO, "x", 1) != 1) {
+void say(Open to) {
+  if (write(to.descriptor, "x", 1) != 1) {
     _exit(9);
   }
 }
 
-void say_and_wait() {
-  say();
+void say_and_wait(Open to) {
+  say(to);
   for (;;) {
     pause();
   }
@@ -128,27 +131,26 @@ TEST_P(LaunchEnds, WaitingTwiceSaysTheSame) {
 TEST_P(LaunchEnds, TheDestructorKillsWhatRuns) {
   const Pipe said;
   {
-    const auto workers =
-        value_of(start<say_and_wait>(with({.count = 2, .output = said.write_end.get()})));
+    const auto workers = value_of(start<say_and_wait>(with({.count = 2}), said.to()));
     EXPECT_TRUE(said.read_byte());
   }
 }
 
-void say_and_ignore_sigterm() {
+void say_and_ignore_sigterm(Open to) {
   (void)std::signal(SIGTERM, SIG_IGN);
-  say_and_wait();
+  say_and_wait(to);
 }
 
 TEST_P(LaunchEnds, StopTerminatesThenKills) {
   const Pipe said;
-  auto options = with({.output = said.write_end.get()});
-  auto willing = value_of(start<say_and_wait>(options));
+  auto options = one();
+  auto willing = value_of(start<say_and_wait>(options, said.to()));
   EXPECT_TRUE(said.read_byte());
   EXPECT_EQ(value_of(willing.stop(std::chrono::steady_clock::now() + 60s))[0].signal, SIGTERM);
   options.restarts = 3;  // not by stop()
   using Clock = std::chrono::steady_clock;
   for (const auto deadline : {Clock::now() + 50ms, Clock::time_point::min()}) {
-    auto stubborn = value_of(start<say_and_ignore_sigterm>(options));
+    auto stubborn = value_of(start<say_and_ignore_sigterm>(options, said.to()));
     EXPECT_TRUE(said.read_byte());
     const auto exit = value_of(stubborn.stop(deadline))[0];
     EXPECT_EQ(exit.signal, SIGKILL);
@@ -156,10 +158,10 @@ TEST_P(LaunchEnds, StopTerminatesThenKills) {
   }
 }
 
-long fail_twice(const Worker& self, const std::string& text) {
-  say();
+long fail_twice(const Worker& self, const std::string& text, Open failures, Open said) {
+  say(said);
   std::array<char, 4> byte = {};
-  if (self.rank == 1 && read(STDIN_FILENO, byte.data(), 1) == 1) {
+  if (self.rank == 1 && read(failures.descriptor, byte.data(), 1) == 1) {
     throw std::runtime_error("not yet");
   }
   return static_cast<long>(text.size());
@@ -170,13 +172,10 @@ TEST_P(LaunchEnds, OnesThatFailAreStartedAgain) {
   Pipe failures;
   ASSERT_EQ(write(failures.write_end.get(), "xx", 2), 2);
   failures.write_end = Descriptor();
-  auto options = with({.count = 2,
-                       .restarts = 3,
-                       .input = failures.read_end.get(),
-                       .output = said.write_end.get()});
+  const auto options = with({.count = 2, .restarts = 3});
   const auto results = [&] {
     std::string temporary = "hello";  // gone when they are started again
-    auto workers = value_of(start<fail_twice>(options, temporary));
+    auto workers = value_of(start<fail_twice>(options, temporary, failures.from(), said.to()));
     temporary = "";
     return value_of(workers.wait());
   }();
@@ -186,9 +185,9 @@ TEST_P(LaunchEnds, OnesThatFailAreStartedAgain) {
   EXPECT_EQ(results[1].restarts, 2);
 }
 
-double leave_once() {
+double leave_once(Open failures) {
   std::array<char, 1> byte = {};
-  if (read(STDIN_FILENO, byte.data(), 1) == 1) {
+  if (read(failures.descriptor, byte.data(), 1) == 1) {
     _exit(0);
   }
   return 5;
@@ -198,8 +197,7 @@ TEST_P(LaunchEnds, OneThatEndedWithoutItsValueHasFailed) {
   Pipe failures;
   ASSERT_EQ(write(failures.write_end.get(), "x", 1), 1);
   failures.write_end = Descriptor();
-  const auto result =
-      end_of(start<leave_once>(with({.restarts = 1, .input = failures.read_end.get()})));
+  const auto result = end_of(start<leave_once>(with({.restarts = 1}), failures.from()));
   EXPECT_EQ(result.value, 5);
   EXPECT_EQ(result.restarts, 1);
 }
@@ -237,14 +235,14 @@ class FewDescriptors {
   rlimit before_ = {};
 };
 
-std::string read_byte_and_return_many() {
+std::string read_byte_and_return_many(Open from) {
   char byte = 0;
-  return std::string(read(STDIN_FILENO, &byte, 1) == 1 ? 100'000 : 0, 'x');
+  return std::string(read(from.descriptor, &byte, 1) == 1 ? 100'000 : 0, 'x');
 }
 
 TEST_P(LaunchEnds, AValueForWhichThereIsNoDescriptorSaysSo) {
   const Pipe told;
-  auto workers = value_of(start<read_byte_and_return_many>(with({.input = told.read_end.get()})));
+  auto workers = value_of(start<read_byte_and_return_many>(one(), told.from()));
   const auto results = [&] {
     const FewDescriptors none(0);
     EXPECT_EQ(write(told.write_end.get(), "x", 1), 1);
@@ -261,12 +259,12 @@ TEST_P(LaunchEnds, AStartForWhichThereAreTooFewDescriptorsLeavesNobody) {
     GTEST_SKIP() << "the sanitizer's check of an exception's type needs two descriptors of its own";
   }
   Pipe said;
-  const auto options = with({.count = 2, .output = said.write_end.get()});
+  const auto options = with({.count = 2});
   bool started = false;
   for (rlim_t more = 0; !started; ++more) {
     ASSERT_LT(more, 64U);
     const FewDescriptors few(more);
-    const auto workers = start<say_and_wait>(options);
+    const auto workers = start<say_and_wait>(options, said.to());
     started = workers.has_value();
     if (!started) {
       EXPECT_THAT(workers.error().message, HasSubstr("Too many open files")) << more;
@@ -311,7 +309,7 @@ class DyingParent {
 TEST_P(LaunchEnds, DieWithTheirParent) {
   const Start method = GetParam();
   const DyingParent parent([&](int out) {
-    auto workers = start<say_and_wait>({.method = method, .count = 2, .output = out});
+    auto workers = start<say_and_wait>({.method = method, .count = 2}, Open{out});
     pause();
   });
   EXPECT_TRUE(parent.read_byte());
@@ -320,11 +318,11 @@ TEST_P(LaunchEnds, DieWithTheirParent) {
   EXPECT_FALSE(parent.read_byte());  // nobody has the other end any more, nor the forkserver
 }
 
-void say_when_told() {
-  say();
+void say_when_told(Open told, Open said) {
+  say(said);
   std::array<char, 1> byte = {};
-  (void)!read(STDIN_FILENO, byte.data(), 1);
-  say();
+  (void)!read(told.descriptor, byte.data(), 1);
+  say(said);
 }
 
 TEST_P(LaunchEnds, OutliveTheirParentIfAsked) {
@@ -332,8 +330,8 @@ TEST_P(LaunchEnds, OutliveTheirParentIfAsked) {
   Pipe told;
   const DyingParent parent([&](int out) {
     told.write_end = Descriptor();
-    auto workers = start<say_when_told>(
-        {.method = method, .die_with_parent = false, .input = told.read_end.get(), .output = out});
+    auto workers =
+        start<say_when_told>({.method = method, .die_with_parent = false}, told.from(), Open{out});
     pause();
   });
   EXPECT_TRUE(parent.read_byte());
@@ -346,8 +344,7 @@ TEST_P(LaunchEnds, OutliveTheirParentIfAsked) {
 TEST_P(LaunchEnds, AForkedCopyOfTheHandleLeavesThemAlone) {
   const Pipe said;
   const Pipe told;
-  auto workers = value_of(
-      start<say_when_told>(with({.input = told.read_end.get(), .output = said.write_end.get()})));
+  auto workers = value_of(start<say_when_told>(one(), told.from(), said.to()));
   EXPECT_TRUE(said.read_byte());
   const pid_t pid = fork();
   if (pid == 0) {

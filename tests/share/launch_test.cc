@@ -7,7 +7,6 @@
 #include <fstream>
 #include <gmock/gmock.h>
 #include <map>
-#include <sched.h>
 #include <set>
 #include <string>
 #include <sys/mman.h>
@@ -21,6 +20,7 @@
 
 #include "every_method.h"
 #include "make_arena.h"
+#include "process.h"
 
 namespace cowshed {
 namespace {
@@ -270,23 +270,13 @@ TEST_P(Launch, AValueThatCannotBeReadIsAnError) {
   EXPECT_EQ(result.error, "an exception that is no std::exception");
 }
 
-std::string describe_place() {
-  cpu_set_t cpus;
-  sched_getaffinity(0, sizeof cpus, &cpus);
-  const char* variable = std::getenv("COWSHED_TEST");
-  return std::filesystem::current_path().string() + " " + std::to_string(CPU_COUNT(&cpus)) +
-         (CPU_ISSET(0, &cpus) ? " with 0 " : " without 0 ") + (variable != nullptr ? variable : "");
-}
+std::string variable() { return std::getenv("COWSHED_TEST"); }
 
-TEST_P(Launch, WhereAWorkerRunsIsAnOption) {
-  const std::string before = describe_place();
-  const auto options =
-      with({.cpus = {0}, .environment = {"COWSHED_TEST=a=b"}, .directory = "/usr"});
-  EXPECT_EQ(end_of(start<describe_place>(options)).value, "/usr 1 with 0 a=b");
-  EXPECT_EQ(describe_place(), before);
-  const auto nowhere = end_of(start<describe_place>(with({.directory = "/no/where"})));
-  EXPECT_THAT(nowhere.error, HasSubstr("/no/where: No such file or directory"));
-  EXPECT_EQ(start<describe_place>(with({.environment = {"X"}})).error().code,
+TEST_P(Launch, AWorkersEnvironmentIsAnOption) {
+  const auto options = with({.environment = {"COWSHED_TEST=a=b"}});
+  EXPECT_EQ(end_of(start<variable>(options)).value, "a=b");
+  EXPECT_EQ(std::getenv("COWSHED_TEST"), nullptr);
+  EXPECT_EQ(start<variable>(with({.environment = {"X"}})).error().code,
             ErrorCode::invalid_argument);
 }
 
@@ -339,7 +329,7 @@ TEST_P(Launch, AWorkerGetsOnlyWhatItShould) {
   EXPECT_THAT(*result.value, testing::Contains(StartsWith("socket:")).Times(1));
 }
 
-void wait_to_be_killed() { pause(); }
+void wait_to_be_killed(test::Open) { pause(); }
 
 // Of the parent's other workers: their end and its own would be hidden.
 TEST_P(Launch, AWorkerHasNothingOfOthers) {
@@ -350,10 +340,8 @@ TEST_P(Launch, AWorkerHasNothingOfOthers) {
     const WorkersOptions options =
         method == GetParam() ? with({.count = 2, .restarts = 1})
                              : WorkersOptions{.method = method, .count = 2, .restarts = 1};
-    WorkersOptions with_stream = options;
-    with_stream.output = stream;
     if (method != Start::forkserver || GetParam() == Start::forkserver) {
-      others.push_back(value_of(start<wait_to_be_killed>(with_stream)));
+      others.push_back(value_of(start<wait_to_be_killed>(options, test::Open{stream})));
     }
   }
   close(stream);
@@ -449,6 +437,40 @@ TEST_P(Launch, ClosuresAreForForkAlone) {
     EXPECT_EQ(workers.error().code, ErrorCode::invalid_argument);
     EXPECT_THAT(workers.error().message, HasSubstr("start<function>()"));
   }
+}
+
+long use_while_printing(const Index& index, Channel<int>& numbers) {
+  for (int stream = 0; stream < 3; ++stream) {
+    if (write(stream, "garbage", 7) != -1 || errno != EBADF) {
+      return -1;
+    }
+  }
+  return long{numbers.receive().value()} * index.answer;
+}
+
+// In a process of its own, which has closed them.
+TEST_P(Launch, NothingOfOursTakesTheNumberOfAClosedOne) {
+  const Start method = GetParam();
+  test::Process process([method] {
+    for (int stream = 0; stream < 3; ++stream) {
+      close(stream);
+    }
+    Arena arena = value_of(Arena::create({.name = "index", .capacity = 64_MiB}));
+    const auto ref = value_of(publish("index", value_of(arena.make<Index>())));
+    auto numbers = value_of(Channel<int>::create({.name = "numbers"}));
+    if (!arena.freeze() || !numbers.try_send(1) || !numbers.try_send(2)) {
+      return 1;
+    }
+    auto workers =
+        value_of(start<use_while_printing>({.method = method, .count = 2}, ref, numbers));
+    long sum = 0;
+    for (const auto& result : value_of(workers.wait())) {
+      sum += result.value.value_or(-1000);
+    }
+    const bool sent = numbers.try_send(3).has_value();
+    return sent && sum == 126 && use_while_printing(*ref, numbers) == 126 ? 0 : 2;
+  });
+  EXPECT_EQ(process.wait(), 0);
 }
 
 }  // namespace
