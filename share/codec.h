@@ -22,8 +22,6 @@
 
 #include <cowshed/base/error.h>
 #include <cowshed/share/spawn_safe.h>
-#include <cowshed/share/type_id.h>
-#include <cowshed/share/type_tree.h>
 
 // How values travel to a worker and back: as bytes, in this machine's own order and sizes, between
 // processes that run the same definitions.
@@ -75,13 +73,7 @@ class Encoder {
 
   template <Codable T>
   Encoder& put(const T& value) {
-    if (tree_ != nullptr) {
-      tree_->enter(type_name<T>(), written());
-    }
     Codec<T>::encode(*this, value);
-    if (tree_ != nullptr) {
-      tree_->leave(written());
-    }
     return *this;
   }
   // Any 64-bit size.
@@ -92,26 +84,13 @@ class Encoder {
   void put_descriptor(int fd);
 
   std::uint64_t written() const;  // bytes
-  // From here on, by type path; null: no longer.
-  void count_into(internal::TypeTree* tree) { tree_ = tree; }
   internal::Content finish();
 
  private:
-  template <class C>
-  friend struct Codec;
-  template <class T>
-  void put_elements(const T* elements, std::size_t count) {
-    put_bytes(elements, count * sizeof(T));
-    if (tree_ != nullptr) {
-      tree_->add(type_name<T>(), count, count * sizeof(T), written());
-    }
-  }
-
   internal::Content& content();
 
   std::unique_ptr<internal::Content> content_;
   bool in_memory_ = false;
-  internal::TypeTree* tree_ = nullptr;
 };
 
 // Reads what an Encoder wrote, in its order.  Not thread-safe.  Throws std::runtime_error when
@@ -211,7 +190,7 @@ struct Codec<C> {
   static void encode(Encoder& to, const C& container) {
     to.put_count(container.size());
     if constexpr (internal::FlatContainer<C>) {
-      to.put_elements(container.data(), container.size());
+      to.put_bytes(container.data(), container.size() * sizeof(Element));
     } else {
       for (const auto& element : container) {
         to.put<Element>(element);

@@ -3,7 +3,6 @@
 #include <atomic>
 #include <bit>
 #include <cstring>
-#include <map>
 #include <mutex>
 #include <new>
 #include <sys/mman.h>
@@ -11,10 +10,9 @@
 #include <cowshed/share/fork_handlers.h>
 #include <cowshed/share/fork_state.h>
 #include <cowshed/share/layout_writer.h>
-#include <cowshed/share/malloc_route.h>
+#include <cowshed/share/readable_type.h>
 #include <cowshed/share/registry_table.h>
-#include <cowshed/share/transfer_table.h>
-#include <cowshed/share/type_tree.h>
+#include <cowshed/share/transfer_counter.h>
 
 namespace cowshed {
 
@@ -29,19 +27,8 @@ using layout::kTransferLanes;
 constexpr std::uint32_t kSharedLane = kTransferLanes - 1;
 static_assert(kTransferLanes == 64, "one bit each");
 
-struct PathCount {
-  std::uint64_t objects = 0;
-  std::uint64_t bytes = 0;
-  std::uint64_t own_bytes = 0;
-};
-struct RowPaths {
-  std::uint64_t messages = 0;
-  std::map<std::string, PathCount> by_path;
-};
-
 COWSHED_FORK_STATE std::mutex rows_mutex;
-std::uint32_t rows = 0;                                     // under the mutex
-std::map<std::uint32_t, RowPaths>* paths_by_row = nullptr;  // by row; under the mutex.  Never freed
+std::uint32_t rows = 0;                                         // under the mutex
 COWSHED_FORK_STATE std::atomic<std::uint64_t> taken_lanes = 0;  // a bit each
 std::atomic<std::uint32_t> used_lanes = 0;  // lanes from here on were never taken
 
@@ -64,10 +51,6 @@ void after_fork_in_parent() { rows_mutex.unlock(); }
 void after_fork_in_child() {
   internal::thread_lane = {};
   taken_lanes = 0;
-  if (paths_by_row != nullptr) {
-    const OutsideScope outside;
-    paths_by_row->clear();
-  }
   auto& lanes = layout::transfer_tables().lanes;
   const std::uint32_t used = used_lanes.load();
   // Without a copy: what lies behind the pages is zero.
@@ -183,41 +166,13 @@ internal::TransferRow internal::TransferCounter::row(std::string_view type,
   return TransferRow(row_of(what));
 }
 
-void internal::TransferRow::add_paths(const std::vector<TypePath>& looked_at) const {
-  const OutsideScope outside;
-  const std::lock_guard lock(rows_mutex);
-  if (paths_by_row == nullptr) {
-    paths_by_row = new std::map<std::uint32_t, RowPaths>;
-  }
-  RowPaths& of_row = (*paths_by_row)[index_];
-  ++of_row.messages;
-  for (const TypePath& path : looked_at) {
-    PathCount& count = of_row.by_path[path.path];
-    count.objects += path.objects;
-    count.bytes += path.bytes;
-    count.own_bytes += path.own_bytes;
-  }
-}
-
-std::vector<CountedTransfer> counted_transfers() {
+std::vector<internal::CountedTransfer> internal::counted_transfers() {
   auto& counted = tables();
   const std::lock_guard lock(rows_mutex);
   std::vector<CountedTransfer> result;
   for (std::uint32_t row = 0; row < rows; ++row) {
-    const layout::TransferCount sum = sum_of_lanes(counted, row);
-    if (sum.messages == 0) {
-      continue;
-    }
-    CountedTransfer& transfer = result.emplace_back();
-    transfer.what = counted.transfers[row];
-    transfer.count = sum;
-    if (paths_by_row == nullptr || !paths_by_row->contains(row)) {
-      continue;
-    }
-    const RowPaths& of_row = paths_by_row->at(row);
-    transfer.messages_looked_into = of_row.messages;
-    for (const auto& [path, count] : of_row.by_path) {
-      transfer.paths.push_back({path, count.objects, count.bytes, count.own_bytes});
+    if (const layout::TransferCount sum = sum_of_lanes(counted, row); sum.messages != 0) {
+      result.push_back({counted.transfers[row], sum});
     }
   }
   return result;

@@ -19,14 +19,6 @@ namespace cowshed {
 
 using TransferKind = layout::TransferKind;
 
-// Objects of one type in one place of what was serialised.
-struct TypePath {
-  std::string path;             // "Config → vector<Rule> → string"
-  std::uint64_t objects = 0;    // one that is reached twice is sent, and counted, once
-  std::uint64_t bytes = 0;      // with all that is inside them
-  std::uint64_t own_bytes = 0;  // without: these add up to the bytes of the whole
-};
-
 namespace internal {
 
 // Where a thread counts: no other thread writes there unless it is `shared`.
@@ -62,15 +54,6 @@ class TransferRow {
     raise(count.bytes, bytes);
   }
 
-  // Whether to look into the next message that this thread sends: the first, and one in 64.
-  bool wants_paths() const noexcept {
-    constexpr std::uint64_t kEvery = 64;
-    std::uint64_t& messages = this_thread().counts[index_].messages;
-    return std::atomic_ref(messages).load(std::memory_order_relaxed) % kEvery == 0;
-  }
-  // What was in one such message.  Takes a lock and allocates.
-  void add_paths(const std::vector<TypePath>& paths) const;
-
  private:
   static ThreadLane this_thread() noexcept {
     const ThreadLane lane = thread_lane;
@@ -100,6 +83,14 @@ class TransferCounter {
   std::string origin_;
   std::string name_;
 };
+
+struct CountedTransfer {
+  layout::Transfer what;
+  layout::TransferCount count;  // of this process
+};
+// Every row of which anything was counted.  While others send, each of its figures is as of some
+// moment in the call.
+std::vector<CountedTransfer> counted_transfers();
 
 }  // namespace internal
 }  // namespace cowshed

@@ -1,9 +1,10 @@
 #include <algorithm>
 #include <array>
+#include <cctype>
+#include <cstdio>
 #include <unistd.h>
 
 #include <cowshed/share/transfer_report.h>
-#include <cowshed/share/transfer_table.h>
 
 namespace cowshed {
 namespace {
@@ -36,6 +37,71 @@ TransferTotals& totals_of(TransferSource& source, TransferKind kind) {
   }
 }
 
+std::string bytes_text(std::uint64_t bytes) {
+  constexpr std::array<const char*, 5> kUnits = {"B", "KiB", "MiB", "GiB", "TiB"};
+  auto amount = static_cast<double>(bytes);
+  std::size_t unit = 0;
+  while (amount >= 1024 && unit + 1 < kUnits.size()) {
+    amount /= 1024;
+    ++unit;
+  }
+  std::array<char, 32> text{};
+  std::snprintf(text.data(), text.size(), unit == 0 ? "%.0f %s" : "%.1f %s", amount,
+                kUnits.at(unit));
+  return text.data();
+}
+
+// Names may be anything, and must not reach the terminal as orders.
+std::string printable(std::string_view name) {
+  std::string text(name);
+  std::replace_if(
+      text.begin(), text.end(), [](unsigned char c) { return std::iscntrl(c) != 0; }, '?');
+  return text;
+}
+
+// Lines of cells.  From the fourth on they are numbers; the last is as long as it likes.
+constexpr std::size_t kColumns = 7;
+using Table = std::vector<std::array<std::string, kColumns>>;
+
+std::string text_of(const Table& table) {
+  std::array<std::size_t, kColumns> widths{};
+  for (const auto& row : table) {
+    for (std::size_t i = 0; i < kColumns; ++i) {
+      widths[i] = std::max(widths[i], row[i].size());
+    }
+  }
+  std::string result;
+  for (const auto& row : table) {
+    for (std::size_t i = 0; i + 1 < kColumns; ++i) {
+      const std::string pad(widths[i] - row[i].size(), ' ');
+      result += (i < 3 ? row[i] + pad : pad + row[i]) + "  ";
+    }
+    result += row.back() + "\n";
+  }
+  return result;
+}
+
+std::string heading(const TransferReport& report) {
+  TransferTotals value;
+  TransferTotals reference;
+  TransferTotals moved;
+  TransferTotals results;
+  for (const TransferSource& source : report.sources) {
+    if (source.origin == "result") {
+      results += source.by_value;
+      continue;
+    }
+    value += source.by_value;
+    reference += source.by_reference;
+    moved += source.moved;
+  }
+  return "PID " + std::to_string(report.pid) + " has sent " + bytes_text(value.bytes) +
+         " by value, " + bytes_text(reference.bytes) + " by reference, " + bytes_text(moved.bytes) +
+         " moved" +
+         (results.objects != 0 ? ", and has been returned " + bytes_text(results.bytes) : "") +
+         "\n";
+}
+
 }  // namespace
 
 TransferTotals& TransferTotals::operator+=(const TransferTotals& other) {
@@ -48,17 +114,12 @@ TransferTotals& TransferTotals::operator+=(const TransferTotals& other) {
 TransferReport transfer_report() {
   TransferReport report;
   report.pid = getpid();
-  for (CountedTransfer& counted : counted_transfers()) {
-    const auto& [what, count, messages_looked_into, paths] = counted;
+  for (const auto& [what, count] : internal::counted_transfers()) {
     TransferSource& source = source_of(report.sources, text(what.origin), text(what.name));
     TransferredType& type = source.types.emplace_back();
     type.type = text(what.type);
     type.kind = what.kind;
     type.sent = {count.messages, count.objects, count.bytes};
-    type.messages_looked_into = messages_looked_into;
-    type.paths = std::move(counted.paths);
-    std::stable_sort(type.paths.begin(), type.paths.end(),
-                     [](const auto& a, const auto& b) { return a.bytes > b.bytes; });
     totals_of(source, what.kind) += type.sent;
   }
   for (TransferSource& source : report.sources) {
@@ -69,6 +130,18 @@ TransferReport transfer_report() {
     return a.by_value.bytes > b.by_value.bytes;
   });
   return report;
+}
+
+std::string to_table(const TransferReport& report) {
+  Table table = {{"ORIGIN", "NAME", "SENT BY", "MESSAGES", "OBJECTS", "BYTES", "TYPE"}};
+  for (const TransferSource& source : report.sources) {
+    for (const TransferredType& type : source.types) {
+      table.push_back({source.origin, printable(source.name), std::string(to_string(type.kind)),
+                       std::to_string(type.sent.messages), std::to_string(type.sent.objects),
+                       bytes_text(type.sent.bytes), printable(type.type)});
+    }
+  }
+  return heading(report) + (table.size() > 1 ? text_of(table) : "");
 }
 
 }  // namespace cowshed

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <sys/types.h>
@@ -28,12 +27,9 @@ struct TransferTotals {
 };
 
 struct TransferredType {
-  std::string type;  // for people to read, see readable_type()
+  std::string type;  // for people to read
   TransferKind kind = {};
   TransferTotals sent;
-  // Of what was serialised, the first message and one in 64 of each thread are looked into.
-  std::uint64_t messages_looked_into = 0;
-  std::vector<TypePath> paths;  // of those messages, largest first
 };
 
 struct TransferSource {
@@ -58,12 +54,7 @@ struct TransferReport {
 // Thread-safe, takes microseconds.
 TransferReport transfer_report();
 
-// One object of schema "cowshed.transfer/1": the same words as above, with `paths` null where
-// nothing was looked into.  Bytes in names that are no UTF-8 are replaced.
-std::string to_json(const TransferReport& report);
-
-// For people: totals, a line for each type sent, and the largest type paths, at most so many of
-// each type.
-std::string to_table(const TransferReport& report, std::size_t most_paths = 10);
+// For people: totals, and a line for each type sent.
+std::string to_table(const TransferReport& report);
 
 }  // namespace cowshed

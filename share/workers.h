@@ -10,6 +10,7 @@
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <sys/types.h>
 #include <tuple>
 #include <type_traits>
@@ -18,8 +19,8 @@
 
 #include <cowshed/base/expected_range.h>
 #include <cowshed/share/arena_transfer.h>
-#include <cowshed/share/argument_counter.h>
 #include <cowshed/share/ref.h>
+#include <cowshed/share/transfer_counter.h>
 #include <cowshed/share/worker_exception.h>
 #include <cowshed/share/worker_function.h>
 
@@ -243,15 +244,41 @@ Expected<void> check_arguments(const Args&... args) {
   return checked;
 }
 
+// Counts the arguments of one start() of workers: see transfer_report.h.
+class ArgumentCounter {
+ public:
+  ArgumentCounter(std::string_view name, int workers)
+      : counter_("launch", name), workers_(static_cast<std::uint64_t>(workers)) {}
+  template <class T>
+  void add(TransferKind kind, std::uint64_t bytes) const {
+    counter_.row(type_name<T>(), kind).add(workers_, bytes * workers_, workers_);
+  }
+
+ private:
+  TransferCounter counter_;
+  std::uint64_t workers_;
+};
+
+// Of the object that a Ref refers to.
+template <class T>
+std::uint64_t bytes_of(const T&) {
+  return sizeof(T);
+}
+template <class T>
+std::uint64_t bytes_of(const std::span<const T>& array) {
+  return array.size_bytes();
+}
+
 template <class Parameter, class Argument>
 void encode_argument(const ArgumentCounter& counter, Encoder& to, const Argument& argument) {
   using To = Arrived<Parameter>;
   to.put(To::template kPassing<Argument>);  // not the user's, so not counted
+  const std::uint64_t before = to.written();
+  To::encode_itself(to, argument);
   if constexpr (To::template kPassing<Argument> == Passing::reference) {
-    To::encode_itself(to, argument);
-    counter.by_reference<typename To::T>(bytes_of(*argument));
+    counter.add<typename To::T>(TransferKind::reference, bytes_of(*argument));
   } else {
-    counter.by_value<typename To::T>(to, [&] { To::encode_itself(to, argument); });
+    counter.add<typename To::T>(TransferKind::value, to.written() - before);
   }
 }
 
@@ -264,11 +291,11 @@ void encode_arguments(const ArgumentCounter& counter, Encoder& to, const Args&..
 
 template <class T>
 void count_inherited(const ArgumentCounter& counter, const T&) {
-  counter.inherited<T>();
+  counter.add<T>(TransferKind::inherited, sizeof(T));
 }
 template <class T>
 void count_inherited(const ArgumentCounter& counter, const Ref<T>& ref) {
-  counter.by_reference<T>(bytes_of(*ref));
+  counter.add<T>(TransferKind::reference, bytes_of(*ref));
 }
 
 template <class T>

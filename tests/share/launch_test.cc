@@ -384,7 +384,7 @@ long count_words(const Words& words, const Index& index) {
   return static_cast<long>(words.size()) + index.answer;
 }
 
-TEST_P(Launch, WhatIsSentIsCountedByTypePath) {
+TEST_P(Launch, WhatIsSentIsCounted) {
   Arena arena = make_arena();
   const auto ref = value_of(publish("index", value_of(arena.make<Index>())));
   ASSERT_TRUE(arena.freeze());
@@ -414,17 +414,6 @@ TEST_P(Launch, WhatIsSentIsCountedByTypePath) {
   EXPECT_EQ(source->by_value.messages, 2U);
   EXPECT_EQ(source->by_value.bytes, 2 * (4 * 8 + 3 * 3 + 8)) << "4 counts, 3 words, their map's";
   EXPECT_EQ(source->inherited.objects, 0U);
-  const auto type = std::find_if(source->types.begin(), source->types.end(),
-                                 [](const auto& each) { return each.kind == TransferKind::value; });
-  std::map<std::string, std::pair<std::uint64_t, std::uint64_t>> paths;
-  for (const auto& path : type->paths) {
-    EXPECT_THAT(path.path, StartsWith("map<string, vector<string>>"));
-    auto& [objects, bytes] = paths[path.path.substr(path.path.rfind("→ ") + 4)];
-    objects += path.objects;
-    bytes += path.own_bytes;
-  }
-  EXPECT_EQ(paths["vector<string>"], std::pair(std::uint64_t{1}, std::uint64_t{8}));
-  EXPECT_EQ(paths["char"], std::pair(std::uint64_t{9}, std::uint64_t{9}));
 }
 
 TEST_P(Launch, ClosuresAreForForkAlone) {

@@ -12,7 +12,6 @@
 
 #include <cowshed/share/registry_table.h>
 #include <cowshed/share/transfer_counter.h>
-#include <cowshed/share/transfer_table.h>
 
 #include "child.h"
 #include "memory_map.h"
@@ -21,6 +20,8 @@
 namespace cowshed {
 namespace {
 
+using internal::counted_transfers;
+using internal::CountedTransfer;
 using internal::TransferCounter;
 using internal::TransferRow;
 using test::begin_threads;
@@ -117,16 +118,14 @@ TEST(TransferCounter, AForkedChildCountsItsOwn) {
   const TransferCounter counter("channel", "fork");
   const TransferRow row = counter.row("int", TransferKind::value);
   row.add(1, 4);
-  row.add_paths({{"int", 1, 4, 4}});
   std::thread([&] { row.add(1, 4); }).join();
   const auto child = test::run_in_child([&] {
     const std::string before = counted("fork");
     row.add(10, 40);
     counter.add("long", TransferKind::value, 1, 8);
-    const bool paths = !counted_transfers().front().paths.empty();
-    return before + "| " + counted("fork") + "| " + std::to_string(paths);
+    return before + "| " + counted("fork");
   });
-  EXPECT_EQ(child.said, "| 1 int: 1 10 40; 1 long: 1 1 8; | 0");
+  EXPECT_EQ(child.said, "| 1 int: 1 10 40; 1 long: 1 1 8; ");
   row.add(1, 4);
   EXPECT_EQ(counted("fork"), "1 int: 3 3 12; ");
 }
@@ -157,7 +156,6 @@ TEST(TransferCounter, AForkAmidThreadsThatCount) {
       [&](int i) {
         static thread_local int count = 0;
         row.add(1, 4);
-        row.add_paths({{"int", 1, 4, 4}});
         counter.add("int" + std::to_string(i) + std::to_string(++count % 30), TransferKind::value,
                     1, 4);
       },
@@ -177,30 +175,6 @@ TEST(TransferCounter, LongNamesAreCutOff) {
     return std::count(name.begin(), name.end(), 'n') == 64 &&
            std::count(type.begin(), type.end(), 't') == 168;
   }));
-}
-
-TEST(TransferCounter, LooksIntoTheFirstAndThenSome) {
-  const TransferRow row = TransferCounter("channel", "sampled").row("Job", TransferKind::value);
-  int looked_into = 0;
-  for (int i = 0; i < 640; ++i) {
-    if (row.wants_paths()) {
-      EXPECT_EQ(i % 64, 0);
-      row.add_paths({{"Job", 1, 10, 4}, {"Job → string", 2, 6, 6}});
-      ++looked_into;
-    }
-    row.add(3, 10);
-  }
-  EXPECT_EQ(looked_into, 10);
-  const auto all = counted_transfers();
-  const auto own = std::find_if(all.begin(), all.end(), [](const CountedTransfer& each) {
-    return std::string("sampled") == each.what.name.data();
-  });
-  ASSERT_NE(own, all.end());
-  EXPECT_EQ(own->messages_looked_into, 10U);
-  ASSERT_EQ(own->paths.size(), 2U);
-  EXPECT_EQ(own->paths[1].path, "Job → string");
-  EXPECT_EQ(own->paths[1].objects, 20U);
-  EXPECT_EQ(own->paths[1].bytes, 60U);
 }
 
 // Last: what comes after it in this process has no row left.

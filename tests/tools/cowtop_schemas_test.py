@@ -198,13 +198,6 @@ class SchemasTest(unittest.TestCase):
         self.assertGreater(refused, 20)
         self.assertGreater(len(budgets) - refused, 10)
 
-    def test_transfer(self):
-        report = json.loads(subprocess.run([SUBJECTS / "transfer_report_subject"], check=True,
-                                           capture_output=True, text=True).stdout)
-        self.check(report, "cowshed.transfer-1")
-        self.check_all_was_seen("cowshed.transfer-1")
-        self.assertTrue(any(type["paths"] for source in report["sources"] for type in source["types"]))
-
     def test_diff(self):
         names = [str(self.folder / name) for name in ("before.json", "after.json")]
         for name, copies in zip(names, ("100", "200")):

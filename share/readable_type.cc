@@ -1,11 +1,12 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
-#include <map>
 #include <optional>
+#include <string>
+#include <string_view>
 #include <utility>
 
-#include <cowshed/share/type_tree.h>
+#include <cowshed/share/readable_type.h>
 
 namespace cowshed {
 namespace {
@@ -121,83 +122,6 @@ class Reader {
 std::string readable_type(std::string_view compiler_name) {
   const std::string text = without_noise(compiler_name);
   return Reader(text).all().value_or(std::string(compiler_name));
-}
-
-struct internal::TypeTree::Node {
-  std::string_view type;  // compared by its address: equal types may have two nodes
-  Node* parent = nullptr;
-  std::uint64_t objects = 0;
-  std::uint64_t own_bytes = 0;
-  std::vector<std::unique_ptr<Node>> inside;
-};
-
-namespace {
-
-using Paths = std::map<std::string, TypePath, std::less<>>;
-
-template <class Node>
-std::uint64_t collect(const Node& node, const std::string& above, Paths& by_path) {
-  const std::string path = above + readable_type(node.type);
-  std::uint64_t bytes = node.own_bytes;
-  for (const auto& each : node.inside) {
-    bytes += collect(*each, path + " → ", by_path);
-  }
-  TypePath& result = by_path[path];
-  result.path = path;
-  result.objects += node.objects;
-  result.bytes += bytes;
-  result.own_bytes += node.own_bytes;
-  return bytes;
-}
-
-}  // namespace
-
-internal::TypeTree::TypeTree() : root_(std::make_unique<Node>()), open_{root_.get()} {}
-internal::TypeTree::~TypeTree() = default;
-
-void internal::TypeTree::enter(std::string_view type, std::uint64_t written,
-                               std::uint64_t objects) {
-  Node* const above = open_.back();
-  above->own_bytes += written - std::exchange(counted_, written);
-  Node* node = above;
-  while (node != nullptr && node->type.data() != type.data()) {
-    node = node->parent;
-  }
-  if (node == nullptr) {
-    const auto same = [&](const auto& each) { return each->type.data() == type.data(); };
-    const auto known = std::find_if(above->inside.begin(), above->inside.end(), same);
-    node = known == above->inside.end()
-               ? above->inside.emplace_back(new Node{type, above, 0, 0, {}}).get()
-               : known->get();
-  }
-  node->objects += objects;
-  open_.push_back(node);
-}
-
-void internal::TypeTree::leave(std::uint64_t written) {
-  open_.back()->own_bytes += written - std::exchange(counted_, written);
-  open_.pop_back();
-}
-
-void internal::TypeTree::add(std::string_view type, std::uint64_t objects, std::uint64_t bytes,
-                             std::uint64_t written) {
-  enter(type, written, objects);
-  leave(written + bytes);
-}
-
-std::vector<TypePath> internal::TypeTree::paths() const {
-  Paths by_path;
-  for (const auto& each : root_->inside) {
-    collect(*each, "", by_path);
-  }
-  std::vector<TypePath> result;
-  result.reserve(by_path.size());
-  for (auto& [path, counts] : by_path) {
-    result.push_back(std::move(counts));
-  }
-  std::stable_sort(result.begin(), result.end(),
-                   [](const TypePath& a, const TypePath& b) { return a.bytes > b.bytes; });
-  return result;
 }
 
 }  // namespace cowshed
