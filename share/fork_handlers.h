@@ -12,12 +12,11 @@ namespace cowshed::fork_handlers {
 
 enum class Rank : std::uint8_t {
   forkserver,  // the process's own forkserver; held while it starts, which packs arenas
-  launches,    // the list of descriptors that forked processes close
   channels,    // attaching to a channel
   transfers,   // the rows of what was sent
   arenas,      // the arenas' table, each arena, their places, the registry
 };
-constexpr unsigned kRanks = 5;
+constexpr unsigned kRanks = 4;
 
 struct Handlers {
   void (*before)();     // takes the locks; by ascending rank

@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include <cowshed/share/arena_handover.h>
-#include <cowshed/share/channel_system.h>
 #include <cowshed/share/fork_handlers.h>
 #include <cowshed/share/fork_state.h>
 #include <cowshed/share/forkserver.h>
@@ -84,7 +83,8 @@ Expected<std::shared_ptr<ForkServerProcess>> ForkServerProcess::start(
   if (!spawned) {
     return fail(spawned.error());
   }
-  server->process_ = std::move(*spawned);
+  server->pid_ = spawned->pid;
+  server->pidfd_ = std::move(spawned->pidfd);
   sockets->second = Descriptor();
   auto ready = server->wait_until_ready(options);
   if (!ready) {
@@ -95,11 +95,8 @@ Expected<std::shared_ptr<ForkServerProcess>> ForkServerProcess::start(
 
 Expected<void> ForkServerProcess::wait_until_ready(const ForkServerOptions& options) const {
   pollfd waiting = {socket_.get(), POLLIN, 0};
-  int ready = 0;
-  do {
-    ready = poll(&waiting, 1, static_cast<int>(bounded(options.start_timeout).count()));
-  } while (ready < 0 && errno == EINTR);
-  if (ready == 0) {
+  const auto timeout = static_cast<int>(bounded(options.start_timeout).count());
+  if (TEMP_FAILURE_RETRY(poll(&waiting, 1, timeout)) == 0) {
     return make_error(ErrorCode::forkserver_ended,
                       "it had not warmed up after " +
                           std::to_string(options.start_timeout.count()) +
@@ -119,77 +116,36 @@ Expected<void> ForkServerProcess::wait_until_ready(const ForkServerOptions& opti
   return {};
 }
 
-ForkServerProcess::ForkServerProcess()
-    : closing_(
-          [](void* server) noexcept {
-            static_cast<ForkServerProcess*>(server)->socket_ = Descriptor();
-            static_cast<ForkServerProcess*>(server)->process_.pidfd = Descriptor();
-          },
-          this) {}
-
 ForkServerProcess::~ForkServerProcess() {
-  if (process_.pidfd && getpid() == owner_ && send_signal(process_.pid, process_.pidfd, SIGKILL)) {
+  if (pidfd_ && getpid() == owner_ && send_signal(pid_, pidfd_, SIGKILL)) {
     siginfo_t info;
-    while (waitid(P_PIDFD, static_cast<id_t>(pidfd()), &info, WEXITED) != 0 && errno == EINTR) {
-    }
+    TEMP_FAILURE_RETRY(waitid(P_PIDFD, static_cast<id_t>(pidfd()), &info, WEXITED));
   }
 }
 
 bool ForkServerProcess::ended() const { return is_ready(pidfd(), POLLIN); }
 
 bool ForkServerProcess::ends() const {
+  constexpr int kPatience = 1000;  // ms
   pollfd end = {pidfd(), POLLIN, 0};
-  int ready = 0;
-  do {
-    ready =
-        poll(&end, 1, is_ready(socket_.get(), POLLHUP) ? static_cast<int>(kPatience.count()) : 0);
-  } while (ready < 0 && errno == EINTR);
-  return ready > 0;
+  return TEMP_FAILURE_RETRY(poll(&end, 1, is_ready(socket_.get(), POLLHUP) ? kPatience : 0)) > 0;
 }
 
 std::string ForkServerProcess::how_it_ended() const {
   siginfo_t info = {};
-  while (waitid(P_PIDFD, static_cast<id_t>(pidfd()), &info, WEXITED | WNOWAIT) != 0) {
-    if (errno != EINTR) {
-      return "nobody knows how";
-    }
+  if (TEMP_FAILURE_RETRY(waitid(P_PIDFD, static_cast<id_t>(pidfd()), &info, WEXITED | WNOWAIT)) !=
+      0) {
+    return "nobody knows how";
   }
   return info.si_code == CLD_EXITED ? "exited with " + std::to_string(info.si_status)
                                     : "died of signal " + std::to_string(info.si_status) + " (" +
                                           strsignal(info.si_status) + ")";
 }
 
-bool ForkServerProcess::stopped() const {
-  return internal::thread_is_stopped(static_cast<std::uint32_t>(pid()));
-}
-
-tl::unexpected<Error> ForkServerProcess::stopped_error() const {
-  return make_error(ErrorCode::peer_stopped, "its process, pid " + std::to_string(pid()) +
-                                                 ", is stopped; SIGCONT makes it go on");
-}
-
-ForkServerProcess::Heard ForkServerProcess::wait_readable(
-    int socket, std::chrono::milliseconds patience) const {
-  return wait_for(socket, POLLIN, patience);
-}
-
-ForkServerProcess::Heard ForkServerProcess::wait_for(int socket, short event,
-                                                     std::chrono::milliseconds patience) const {
-  constexpr std::chrono::milliseconds kLook(20);
-  std::chrono::milliseconds stopped_for(0);
-  std::array<pollfd, 2> waiting = {pollfd{socket, event, 0}, pollfd{pidfd(), POLLIN, 0}};
-  for (;;) {
-    const int ready = poll(waiting.data(), waiting.size(), static_cast<int>(kLook.count()));
-    if (ready > 0) {
-      return waiting[0].revents != 0 || is_ready(socket, event) ? Heard::message : Heard::end;
-    }
-    if (ready == 0) {
-      stopped_for = stopped() ? stopped_for + kLook : std::chrono::milliseconds(0);
-    }
-    if (stopped_for > patience) {
-      return Heard::nothing;
-    }
-  }
+bool ForkServerProcess::wait_readable(int socket) const {
+  std::array<pollfd, 2> waiting = {pollfd{socket, POLLIN, 0}, pollfd{pidfd(), POLLIN, 0}};
+  TEMP_FAILURE_RETRY(poll(waiting.data(), waiting.size(), -1));
+  return is_ready(socket, POLLIN);
 }
 
 Expected<void> ForkServerProcess::request(const Launch& launch, int rank, int socket) {
@@ -199,10 +155,6 @@ Expected<void> ForkServerProcess::request(const Launch& launch, int rank, int so
                           ", from which this process was forked; start one here");
   }
   const std::lock_guard lock(mutex_);
-  // A stopped one takes no more than its socket holds.
-  if (wait_for(socket_.get(), POLLOUT, kPatience) == Heard::nothing) {
-    return stopped_error();
-  }
   auto sent = hand_over_arenas().and_then([&] {
     return send_message(socket_.get(), MessageKind::job, {rank, launch.count}, launch.job, socket);
   });
@@ -240,12 +192,12 @@ Expected<std::shared_ptr<ForkServerProcess>> ForkServerProcess::of_process() {
   return own.server;
 }
 
-Expected<Launched> request_worker(const Launch& launch, int rank) {
+Expected<Child> request_worker(const Launch& launch, int rank) {
   auto sockets = make_socket_pair();
   if (!sockets) {
     return tl::make_unexpected(sockets.error());
   }
-  Launched worker;
+  Child worker;
   worker.place = Descriptor(fcntl(sockets->first.get(), F_DUPFD_CLOEXEC, 0));
   if (!worker.place) {  // or there would be a worker that nobody can end
     return system_error("a worker's pidfd", errno);

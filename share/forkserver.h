@@ -41,8 +41,7 @@ struct ForkServerOptions {
 // signals (SIGINT, SIGQUIT, SIGHUP), which go to the owner, who decides.  It is gone when its owner
 // is, however that ended, and with it its workers that die_with_parent; when it was stopped then,
 // as soon as it is continued.  When it is killed, so are those; the others go on, and how they end
-// is not known.  While it is stopped (SIGSTOP) for a second or more, start() is an error, and of
-// workers that end only what they told themselves is known: their value or exception.
+// is not known.  While it is stopped (SIGSTOP), start() and wait() wait.
 class ForkServer {
  public:
   // Starts it and waits until it has warmed up.  What the function returns is not used; threads

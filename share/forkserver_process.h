@@ -6,7 +6,6 @@
 #include <string>
 #include <sys/types.h>
 
-#include <cowshed/share/closed_in_forks.h>
 #include <cowshed/share/forkserver.h>
 #include <cowshed/share/launch.h>
 #include <cowshed/share/worker_message.h>
@@ -23,43 +22,35 @@ class ForkServerProcess {
   // The process's own, started if there is none or it has ended.
   static Expected<std::shared_ptr<ForkServerProcess>> of_process();
 
-  ForkServerProcess();
+  ForkServerProcess() = default;
   ForkServerProcess(const ForkServerProcess&) = delete;
   ForkServerProcess& operator=(const ForkServerProcess&) = delete;
   ~ForkServerProcess();  // see ~ForkServer()
 
-  pid_t pid() const { return process_.pid; }
-  int pidfd() const { return process_.pidfd.get(); }
+  pid_t pid() const { return pid_; }
+  int pidfd() const { return pidfd_.get(); }
   bool ended() const;
   // The same, and waits for it where its files are closed already (do_exit, kernel/exit.c).
   bool ends() const;
-  // Stopped by a signal or a tracer: SIGCONT makes it go on.
-  bool stopped() const;
   std::string how_it_ended() const;  // once it has
 
-  // Asks for a worker, whose end of the socket is `socket`.  Errors: forkserver_ended,
-  // peer_stopped, system_call.
+  // Asks for a worker, whose end of the socket is `socket`.  Errors: forkserver_ended, system_call.
   Expected<void> request(const Launch& launch, int rank, int socket);
 
-  // Waits until something can be read from a worker's socket; or the server has ended, or been
-  // stopped for so long that what it has to say may never come.
-  enum class Heard : unsigned char { message, end, nothing };
-  static constexpr auto kPatience = std::chrono::milliseconds(1000);
-  Heard wait_readable(int socket, std::chrono::milliseconds patience = kPatience) const;
-  tl::unexpected<Error> stopped_error() const;
+  // Waits until something can be read from a worker's socket; false: the server has ended.
+  bool wait_readable(int socket) const;
 
  private:
-  Heard wait_for(int socket, short event, std::chrono::milliseconds patience) const;
   Expected<void> wait_until_ready(const ForkServerOptions& options) const;
   Expected<void> hand_over_arenas();  // unless it has them as they are
 
   std::string name_;
   pid_t owner_ = getpid();
   Descriptor socket_;
-  Spawned process_;
+  pid_t pid_ = 0;
+  Descriptor pidfd_;
   std::mutex mutex_;
   std::uint64_t handed_over_ = UINT64_MAX;  // layout::changes() then
-  ClosedInForks closing_;                   // last: it is gone before them
 };
 
 // Its own side: warms up, then forks a worker for each job that comes through the socket, until

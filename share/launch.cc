@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cowshed/base/try.h>
 #include <cowshed/share/launch.h>
 #include <cowshed/share/runtime_state.h>
 
@@ -79,31 +80,29 @@ class FileActions {
 
 }  // namespace
 
-Expected<Launched> fork_worker(Launch& launch, int rank) {
-  auto sockets = make_socket_pair();
-  if (!sockets) {
-    return tl::make_unexpected(sockets.error());
-  }
+Expected<Child> fork_worker(Launch& launch, int rank) {
+  TRY(auto sockets, make_socket_pair());
   flush_streams();
   launch.setup.parent = getpid();
   const auto before = Clock::now();
   const pid_t pid = fork();
   if (pid == 0) {
-    sockets->first = Descriptor();
-    run_worker({rank, launch.count}, std::move(sockets->second), launch.setup, launch.body);
+    sockets.first = Descriptor();
+    run_worker({rank, launch.count}, std::move(sockets.second), launch.setup, launch.body);
   }
-  Launched worker{pid, {}, std::move(sockets->first), ns_since(before)};
   if (pid < 0) {
     return system_error("fork", errno);
   }
-  return open_pidfd(pid).map([&](Descriptor&& pidfd) {
-    worker.pidfd = std::move(pidfd);
-    return std::move(worker);
-  });
+  Child worker;
+  worker.pid = pid;
+  worker.start_ns = ns_since(before);
+  worker.socket = std::move(sockets.first);
+  TRY(worker.pidfd, open_pidfd(pid));
+  return worker;
 }
 
-Expected<Spawned> spawn_process(const std::string& program, int socket,
-                                const std::vector<std::string>& environment) {
+Expected<Child> spawn_process(const std::string& program, int socket,
+                              const std::vector<std::string>& environment) {
   FileActions actions;
   if (const int error = posix_spawn_file_actions_adddup2(actions.get(), socket, kSocketNumber);
       error != 0) {
@@ -125,32 +124,22 @@ Expected<Spawned> spawn_process(const std::string& program, int socket,
   if (error != 0) {
     return system_error("posix_spawn of " + (program.empty() ? "this program" : program), error);
   }
-  return open_pidfd(pid).map([&](Descriptor&& pidfd) { return Spawned{pid, std::move(pidfd)}; });
+  Child child;
+  child.pid = pid;
+  TRY(child.pidfd, open_pidfd(pid));
+  return child;
 }
 
-Expected<Launched> spawn_worker(const Launch& launch, int rank) {
-  auto sockets = make_socket_pair();
-  if (!sockets) {
-    return tl::make_unexpected(sockets.error());
-  }
-  Launched worker;
-  worker.socket = std::move(sockets->first);
-  const auto sent =
-      send_message(worker.socket.get(), MessageKind::adopt, {}, launch.arenas).and_then([&] {
-        return send_message(worker.socket.get(), MessageKind::job, {rank, launch.count},
-                            launch.job);
-      });
-  if (!sent) {
-    return tl::make_unexpected(sent.error());
-  }
+Expected<Child> spawn_worker(const Launch& launch, int rank) {
+  TRY(auto sockets, make_socket_pair());
+  const int socket = sockets.first.get();
+  TRY_VOID(send_message(socket, MessageKind::adopt, {}, launch.arenas));
+  TRY_VOID(send_message(socket, MessageKind::job, {rank, launch.count}, launch.job));
   const auto before = Clock::now();
-  return spawn_process(launch.program, sockets->second.get(), launch.setup.environment)
-      .map([&](Spawned&& spawned) {
-        worker.start_ns = ns_since(before);
-        worker.pid = spawned.pid;
-        worker.pidfd = std::move(spawned.pidfd);
-        return std::move(worker);
-      });
+  TRY(Child worker, spawn_process(launch.program, sockets.second.get(), launch.setup.environment));
+  worker.start_ns = ns_since(before);
+  worker.socket = std::move(sockets.first);
+  return worker;
 }
 
 Expected<void> send_signal(pid_t pid, const Descriptor& pidfd, int signal) {

@@ -5,10 +5,13 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <unistd.h>
 #include <vector>
 
+#include <cowshed/share/content.h>
+#include <cowshed/share/stray_write.h>
 #include <cowshed/share/worker_message.h>
 #include <cowshed/share/worker_process.h>
 #include <cowshed/share/workers.h>
@@ -39,28 +42,45 @@ struct Launch {
   std::shared_ptr<ForkServerProcess> server;
 };
 
-struct Launched {
+// A worker as its parent knows it, from its start to its end.
+struct Child {
   pid_t pid = 0;
-  Descriptor pidfd;
+  Descriptor pidfd;  // none: it has been reaped
   Descriptor socket;
-  std::uint64_t start_ns = 0;
   Descriptor place = {};  // kept free for a pidfd that is to come by the socket
+  std::uint64_t start_ns = 0;
+  std::chrono::steady_clock::time_point started = std::chrono::steady_clock::now();
+  int restarts = 0;
+  bool begun = false;                  // a spawned one has come to its function
+  bool timed_out = false;              // it had not in time
+  bool reported = false;               // the forkserver said how it ended
+  std::optional<std::string> refused;  // by the forkserver
+  int exit_code = -1;
+  int signal = 0;
+  std::optional<StrayWrite> stray_write;
+  std::optional<std::string> failure;
+  std::optional<internal::Content> value;
+  std::string unread;  // why something that it said could not be received
+
+  bool running() const { return static_cast<bool>(pidfd); }
+  void set_end(int code, int status);  // as in siginfo_t
+  void read_messages();                // as many as there are
 };
 
-Expected<Launched> fork_worker(Launch& launch, int rank);
-Expected<Launched> spawn_worker(const Launch& launch, int rank);
+// What went wrong with one that has ended, "" when nothing did.  With `with_value` it should have
+// left one.
+std::string describe_end(const Launch& launch, int rank, const Child& child, bool with_value);
+
+Expected<Child> fork_worker(Launch& launch, int rank);
+Expected<Child> spawn_worker(const Launch& launch, int rank);
 
 // The request alone, so that several are under way: the forkserver's answer comes by the socket.
-Expected<Launched> request_worker(const Launch& launch, int rank);
+Expected<Child> request_worker(const Launch& launch, int rank);
 
 // Starts `program` ("": this one), to receive what is sent to the other end of `socket`.  No error
 // when it has no Runtime: then it never says `begun`.
-struct Spawned {
-  pid_t pid = 0;
-  Descriptor pidfd;
-};
-Expected<Spawned> spawn_process(const std::string& program, int socket,
-                                const std::vector<std::string>& environment);
+Expected<Child> spawn_process(const std::string& program, int socket,
+                              const std::vector<std::string>& environment);
 
 // To a process that has not been reaped; by its PID where pidfd_send_signal(2) is refused, as
 // seccomp filters of older container runtimes do.  No error if it has ended.  Errors: system_call.

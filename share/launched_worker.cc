@@ -5,7 +5,7 @@
 #include <sys/socket.h>
 
 #include <cowshed/share/forkserver_process.h>
-#include <cowshed/share/launched_worker.h>
+#include <cowshed/share/launch.h>
 
 namespace cowshed::launch {
 namespace {
@@ -31,48 +31,45 @@ void Child::set_end(int code, int status) {
 
 void Child::read_messages() {
   for (;;) {
-    if (at.place) {
-      pollfd readable = {at.socket.get(), POLLIN, 0};
+    if (place) {
+      pollfd readable = {socket.get(), POLLIN, 0};
       if (poll(&readable, 1, 0) <= 0) {
         return;
       }
-      at.place = Descriptor();
+      place = Descriptor();
     }
-    auto message = receive_message(at.socket.get(), MSG_DONTWAIT);
-    if (!message) {
-      unread = message.error().message;
+    auto received = receive_message(socket.get(), MSG_DONTWAIT);
+    if (!received || !*received) {
+      unread = received ? unread : received.error().message;
       return;
     }
-    if (!*message) {
-      return;
-    }
-    switch ((*message)->kind) {
+    Message& message = **received;
+    const std::string& bytes = message.content.inline_bytes();
+    switch (message.kind) {
       case MessageKind::begun: begun = true; break;
       case MessageKind::started:
-        at.pid = static_cast<pid_t>((*message)->numbers[0]);
-        at.start_ns = static_cast<std::uint64_t>((*message)->numbers[1]);
-        at.pidfd = std::move((*message)->extra);
+        pid = static_cast<pid_t>(message.numbers[0]);
+        start_ns = static_cast<std::uint64_t>(message.numbers[1]);
+        pidfd = std::move(message.extra);
         break;
-      case MessageKind::refused: refused = (*message)->content.inline_bytes(); break;
+      case MessageKind::refused: refused = bytes; break;
       case MessageKind::result:
-        exit_code = static_cast<int>((*message)->numbers[0]);  // if nobody can tell more
-        value = std::move((*message)->content);
+        exit_code = static_cast<int>(message.numbers[0]);  // if nobody can tell more
+        value = std::move(message.content);
         break;
       case MessageKind::exited:
         reported = true;
-        set_end(static_cast<int>((*message)->numbers[0]), static_cast<int>((*message)->numbers[1]));
+        set_end(static_cast<int>(message.numbers[0]), static_cast<int>(message.numbers[1]));
         break;
       case MessageKind::failure:
         begun = true;
-        failure = (*message)->content.inline_bytes();
+        failure = bytes;
         break;
-      case MessageKind::stray_write: {
-        const std::string& bytes = (*message)->content.inline_bytes();
+      case MessageKind::stray_write:
         if (bytes.size() == sizeof(StrayWrite)) {
           std::memcpy(&stray_write.emplace(), bytes.data(), bytes.size());
         }
         break;
-      }
       default: break;
     }
   }
@@ -80,7 +77,7 @@ void Child::read_messages() {
 
 std::string describe_end(const Launch& launch, int rank, const Child& child, bool with_value) {
   const std::string its_name =
-      launch.name + " " + std::to_string(rank) + " (pid " + std::to_string(child.at.pid) + ")";
+      launch.name + " " + std::to_string(rank) + " (pid " + std::to_string(child.pid) + ")";
   const std::string no_runtime =
       " before it came to its function: main() of its program has `cowshed::Runtime "
       "runtime(argc, argv);` as its first line";
@@ -101,8 +98,7 @@ std::string describe_end(const Launch& launch, int rank, const Child& child, boo
     return its_name + ": " + child.unread;
   }
   if (launch.method == Start::forkserver && !child.reported && !child.value) {
-    return its_name + " ended, nobody knows how: its forkserver " +
-           (child.untold ? "is stopped, which alone could tell" : launch.server->how_it_ended());
+    return its_name + " ended, nobody knows how: its forkserver " + launch.server->how_it_ended();
   }
   if (launch.method == Start::spawn && !child.begun) {
     return its_name + " exited with " + std::to_string(child.exit_code) + no_runtime;

@@ -94,7 +94,7 @@ class MapQueue {
  public:
   static Expected<MapQueue> create(const MapOptions& options, std::string_view item_type);
 
-  void serve_by(WorkersHandle workers) { workers_.emplace(std::move(workers)); }
+  void serve_by(WorkersHandle workers) { workers_ = std::move(workers); }
   Channel<Bytes>& tasks() { return tasks_; }
   Channel<Bytes>& results() { return results_; }
   std::size_t window() const { return window_; }
@@ -142,7 +142,7 @@ class MapQueue {
   std::uint64_t messages_ = 0;                 // ever sent
   std::deque<Expected<MapResult>> arrived_;    // that receive() has not returned
   std::map<pid_t, std::string> how_it_ended_;  // of workers
-  std::optional<WorkersHandle> workers_;
+  WorkersHandle workers_;
 };
 
 }  // namespace internal

@@ -5,10 +5,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cowshed/base/try.h>
 #include <cowshed/share/arena_table.h>
 #include <cowshed/share/forkserver_process.h>
 #include <cowshed/share/launch.h>
-#include <cowshed/share/launched_worker.h>
 #include <cowshed/share/malloc_route.h>
 #include <cowshed/share/workers.h>
 
@@ -19,75 +19,67 @@ using Clock = std::chrono::steady_clock;
 using internal::WorkerEnd;
 using launch::Child;
 using launch::Launch;
-using launch::Launched;
-using Heard = launch::ForkServerProcess::Heard;
 
 enum class Again : std::uint8_t { never, if_failed };
 
-}  // namespace
-
-struct internal::WorkersHandle::State {
-  Launch launch;
-  WorkersOptions options;
-  pid_t owner = getpid();
-  std::vector<Child> children;
-  // With a forkserver that is stopped: once for all that have ended.
-  std::chrono::milliseconds patience = launch::ForkServerProcess::kPatience;
-  std::optional<launch::ClosedInForks> closing;  // last: it is gone before them
-
-  State() = default;
-  State(const State&) = delete;
-  State& operator=(const State&) = delete;
-  void forget_job() noexcept;  // none is started any more
-  void close_descriptors() noexcept;
-  ~State() {
-    if (getpid() == owner) {
+class State : public internal::StartedWorkers {
+ public:
+  // Errors have its name already.
+  Expected<void> start(const WorkersOptions& options, internal::WorkerBody body,
+                       const internal::WorkerJob& job);
+  ~State() override {
+    if (getpid() == owner_) {
       abandon_unkillable();
       (void)reap_until(Clock::time_point::max(), Again::never, false);
     }
   }
 
+  Expected<std::vector<WorkerEnd>> wait(bool with_values) override;
+  Expected<std::vector<WorkerEnd>> stop(Clock::time_point deadline, bool with_values) override;
+  Expected<std::vector<WorkerEnd>> reap_ended() override;
+  Expected<void> restart(int rank) override;
+  const std::string& name() const override { return launch_.name; }
+  std::vector<pid_t> pids() const override;
+  std::vector<int> pidfds() const override;
+
+ private:
   Expected<void> signal_all(int signal) const;  // to those that run; the first error
   // SIGKILL to all; those that cannot be killed, because they are another user's by now, are not
   // waited for.
   void abandon_unkillable();
-  Expected<Launched> start_one(int rank);
+  Expected<Child> start_one(int rank);
   Expected<void> start_all();
+  Expected<void> start_again(int rank);
   Expected<void> await_started(Child& child) const;
-  Expected<void> restart(int rank);
   Expected<void> reap(Child& child);
   // Waits for one, until the deadline; the ranks of those that had ended.
-  Expected<std::vector<int>> reap_ended(Clock::time_point deadline);
+  Expected<std::vector<int>> reap_some(Clock::time_point deadline);
   bool any_running() const;
-  // False: some still run at the deadline.
-  Expected<bool> reap_until(Clock::time_point deadline, Again again, bool with_values);
+  // Until the deadline, when some may still run.
+  Expected<void> reap_until(Clock::time_point deadline, Again again, bool with_values);
   Expected<void> kill_late_ones();
   Clock::time_point next_timeout() const;
   WorkerEnd end_of(int rank, bool with_value);
   std::vector<WorkerEnd> ends(bool with_values);
   std::string who(const std::string& what) const {
-    return "workers '" + launch.name + "': " + what;
+    return "workers '" + launch_.name + "': " + what;
   }
   Error error_of(Error error) const {
     error.message = who(error.message);
     return error;
   }
+
+  Launch launch_;
+  WorkersOptions options_;
+  pid_t owner_ = getpid();
+  std::vector<Child> children_;
 };
-
-using State = internal::WorkersHandle::State;
-
-namespace {
-tl::unexpected<Error> moved_from_error() {
-  return make_error(ErrorCode::invalid_argument,
-                    "these workers were moved to another object: ask that one");
-}
-}  // namespace
 
 Expected<void> State::signal_all(int signal) const {
   Expected<void> all;
-  for (const Child& child : children) {
+  for (const Child& child : children_) {
     if (child.running()) {
-      auto sent = launch::send_signal(child.at.pid, child.at.pidfd, signal);
+      auto sent = launch::send_signal(child.pid, child.pidfd, signal);
       all = all ? sent : all;
     }
   }
@@ -95,69 +87,47 @@ Expected<void> State::signal_all(int signal) const {
 }
 
 void State::abandon_unkillable() {
-  for (Child& child : children) {
-    if (child.running() && !launch::send_signal(child.at.pid, child.at.pidfd, SIGKILL)) {
-      child.at.pidfd = Descriptor();
+  for (Child& child : children_) {
+    if (child.running() && !launch::send_signal(child.pid, child.pidfd, SIGKILL)) {
+      child.pidfd = Descriptor();
     }
   }
 }
 
-void State::forget_job() noexcept {
-  launch.job = {};
-  launch.arenas = {};
-}
-
-void State::close_descriptors() noexcept {
-  forget_job();
-  for (Child& child : children) {
-    child.at.pidfd = Descriptor();
-    child.at.socket = Descriptor();
-    child.at.place = Descriptor();
-  }
-}
-
-Expected<Launched> State::start_one(int rank) {
-  switch (launch.method) {
-    case Start::fork: return launch::fork_worker(launch, rank);
-    case Start::spawn: return launch::spawn_worker(launch, rank);
-    case Start::forkserver: return launch::request_worker(launch, rank);
+Expected<Child> State::start_one(int rank) {
+  switch (launch_.method) {
+    case Start::fork: return launch::fork_worker(launch_, rank);
+    case Start::spawn: return launch::spawn_worker(launch_, rank);
+    case Start::forkserver: return launch::request_worker(launch_, rank);
   }
   return make_error(ErrorCode::invalid_argument, ".method is none");
 }
 
 Expected<void> State::await_started(Child& child) const {
   const auto is_open = [&] {
-    return launch.method == Start::forkserver && !child.running() && !child.refused &&
+    return launch_.method == Start::forkserver && !child.running() && !child.refused &&
            !child.reported;
   };
-  bool server_ended = false;
-  while (is_open() && !server_ended) {
-    const Heard heard = launch.server->wait_readable(child.at.socket.get());
-    server_ended = heard == Heard::end;
+  for (bool told = true; told && is_open();) {
+    told = launch_.server->wait_readable(child.socket.get());
     child.read_messages();
-    server_ended = server_ended || launch.server->ended();
-    if (heard == Heard::nothing && is_open()) {
-      Error stopped = launch.server->stopped_error().value();
-      stopped.message = "the forkserver: " + stopped.message;
-      return tl::make_unexpected(std::move(stopped));
-    }
+    told = told && !launch_.server->ended();
   }
   if (is_open()) {
     // A worker that it forked last is about to say so; if there is none nobody has its end of the
     // socket, and this does not wait.
-    pollfd worker = {child.at.socket.get(), POLLIN, 0};
-    while (poll(&worker, 1, static_cast<int>(launch.start_timeout.count())) < 0 && errno == EINTR) {
-    }
+    pollfd worker = {child.socket.get(), POLLIN, 0};
+    TEMP_FAILURE_RETRY(poll(&worker, 1, static_cast<int>(launch_.start_timeout.count())));
     child.read_messages();
   }
   if (is_open()) {
     return make_error(ErrorCode::forkserver_ended,
-                      "the forkserver " + launch.server->how_it_ended());
+                      "the forkserver " + launch_.server->how_it_ended());
   }
   if (child.refused) {
     return make_error(ErrorCode::system_call, "the forkserver says: " + *child.refused);
   }
-  if (launch.method == Start::forkserver && !child.running()) {
+  if (launch_.method == Start::forkserver && !child.running()) {
     return make_error(ErrorCode::system_call, child.unread.empty()
                                                   ? "the worker was killed before it began"
                                                   : child.unread);
@@ -166,21 +136,12 @@ Expected<void> State::await_started(Child& child) const {
 }
 
 Expected<void> State::start_all() {
-  children.reserve(static_cast<std::size_t>(launch.count));
-  closing.emplace([](void* state) noexcept { static_cast<State*>(state)->close_descriptors(); },
-                  this);
+  children_.reserve(static_cast<std::size_t>(launch_.count));
   Expected<void> all;
-  for (int rank = 0; rank < launch.count && all; ++rank) {
-    auto started = start_one(rank);
-    if (started) {
-      Child& child = children.emplace_back();
-      child.at = std::move(*started);
-      child.started = Clock::now();
-    } else {
-      all = tl::make_unexpected(std::move(started.error()));
-    }
+  for (int rank = 0; rank < launch_.count && all; ++rank) {
+    all = start_one(rank).map([&](Child&& child) { children_.push_back(std::move(child)); });
   }
-  for (Child& child : children) {  // those that were asked for before another failed, too
+  for (Child& child : children_) {  // those that were asked for before another failed, too
     auto started = await_started(child);
     all = all ? started : all;
   }
@@ -188,63 +149,48 @@ Expected<void> State::start_all() {
 }
 
 Expected<void> State::restart(int rank) {
-  Child& child = children[static_cast<std::size_t>(rank)];
-  Child next;
+  return start_again(rank).map_error([&](Error error) { return error_of(std::move(error)); });
+}
+
+Expected<void> State::start_again(int rank) {
+  Child& child = children_[static_cast<std::size_t>(rank)];
+  if (launch_.method == Start::fork && options_.threads == Threads::refuse) {
+    TRY_VOID(launch::check_threads("fork of a worker again"));
+  }
+  TRY(Child next, start_one(rank));
   next.restarts = child.restarts + 1;
-  next.started = Clock::now();
-  if (launch.method == Start::fork && options.threads == Threads::refuse) {
-    if (auto checked = launch::check_threads("fork of a worker again"); !checked) {
-      return tl::make_unexpected(error_of(std::move(checked.error())));
-    }
-  }
-  auto started = start_one(rank);
-  if (!started) {
-    return tl::make_unexpected(error_of(std::move(started.error())));
-  }
-  next.at = std::move(*started);
-  if (auto awaited = await_started(next); !awaited) {
-    return tl::make_unexpected(error_of(std::move(awaited.error())));
-  }
+  TRY_VOID(await_started(next));
   child = std::move(next);
   return {};
 }
 
 Expected<void> State::reap(Child& child) {
   child.read_messages();
-  if (launch.method == Start::forkserver) {
-    while (!child.reported) {
-      const Heard heard = launch.server->wait_readable(child.at.socket.get(), patience);
-      const bool server_ended = launch.server->ended();  // before that, so that nothing is missed
+  if (launch_.method == Start::forkserver) {
+    for (bool told = true; told && !child.reported;) {
+      told = launch_.server->wait_readable(child.socket.get()) && !launch_.server->ended();
       child.read_messages();
-      if (heard == Heard::nothing) {
-        child.untold = true;
-        patience = std::chrono::milliseconds(0);
-      }
-      if (heard != Heard::message || server_ended) {
-        break;
-      }
     }
   } else {
     siginfo_t info = {};
-    while (waitid(P_PIDFD, static_cast<id_t>(child.at.pidfd.get()), &info, WEXITED) != 0) {
-      if (errno != EINTR) {
-        return system_error(who("waitid of pid " + std::to_string(child.at.pid)), errno);
-      }
+    if (TEMP_FAILURE_RETRY(waitid(P_PIDFD, static_cast<id_t>(child.pidfd.get()), &info, WEXITED)) !=
+        0) {
+      return system_error(who("waitid of pid " + std::to_string(child.pid)), errno);
     }
     child.read_messages();
     child.set_end(info.si_code, info.si_status);
   }
-  child.at.pidfd = Descriptor();
-  child.at.socket = Descriptor();
+  child.pidfd = Descriptor();
+  child.socket = Descriptor();
   return {};
 }
 
 Clock::time_point State::next_timeout() const {
   auto next = Clock::time_point::max();
-  if (launch.method == Start::spawn) {
-    for (const Child& child : children) {
+  if (launch_.method == Start::spawn) {
+    for (const Child& child : children_) {
       if (child.running() && !child.begun && !child.timed_out) {
-        next = std::min(next, child.started + launch.start_timeout);
+        next = std::min(next, child.started + launch_.start_timeout);
       }
     }
   }
@@ -252,27 +198,27 @@ Clock::time_point State::next_timeout() const {
 }
 
 Expected<void> State::kill_late_ones() {
-  for (Child& child : children) {
-    if (!child.running() || child.begun || child.started + launch.start_timeout > Clock::now()) {
+  for (Child& child : children_) {
+    if (!child.running() || child.begun || child.started + launch_.start_timeout > Clock::now()) {
       continue;
     }
     child.read_messages();
     if (!child.begun) {
       child.timed_out = true;
-      if (auto sent = launch::send_signal(child.at.pid, child.at.pidfd, SIGKILL); !sent) {
-        return tl::make_unexpected(error_of(std::move(sent.error())));
-      }
+      TRY_VOID(launch::send_signal(child.pid, child.pidfd, SIGKILL).map_error([&](Error error) {
+        return error_of(std::move(error));
+      }));
     }
   }
   return {};
 }
 
-Expected<std::vector<int>> State::reap_ended(Clock::time_point deadline) {
+Expected<std::vector<int>> State::reap_some(Clock::time_point deadline) {
   std::vector<pollfd> running;
   std::vector<int> ranks;
-  for (std::size_t i = 0; i < children.size(); ++i) {
-    if (children[i].running()) {
-      running.push_back({children[i].at.pidfd.get(), POLLIN, 0});
+  for (std::size_t i = 0; i < children_.size(); ++i) {
+    if (children_[i].running()) {
+      running.push_back({children_[i].pidfd.get(), POLLIN, 0});
       ranks.push_back(static_cast<int>(i));
     }
   }
@@ -292,56 +238,46 @@ Expected<std::vector<int>> State::reap_ended(Clock::time_point deadline) {
     if (running[i].revents == 0) {
       continue;
     }
-    if (auto done = reap(children[static_cast<std::size_t>(ranks[i])]); !done) {
-      return tl::make_unexpected(std::move(done.error()));
-    }
+    TRY_VOID(reap(children_[static_cast<std::size_t>(ranks[i])]));
     ended.push_back(ranks[i]);
   }
   if (timeout <= Clock::now()) {
-    if (auto killed = kill_late_ones(); !killed) {
-      return tl::make_unexpected(std::move(killed.error()));
-    }
+    TRY_VOID(kill_late_ones());
   }
   return ended;
 }
 
 bool State::any_running() const {
-  return std::any_of(children.begin(), children.end(),
+  return std::any_of(children_.begin(), children_.end(),
                      [](const Child& child) { return child.running(); });
 }
 
-Expected<bool> State::reap_until(Clock::time_point deadline, Again again, bool with_values) {
-  patience = launch::ForkServerProcess::kPatience;
+Expected<void> State::reap_until(Clock::time_point deadline, Again again, bool with_values) {
   while (any_running()) {
-    const auto ended = reap_ended(deadline);
-    if (!ended) {
-      return tl::make_unexpected(ended.error());
-    }
-    for (const int rank : *ended) {
-      const Child& child = children[static_cast<std::size_t>(rank)];
-      if (again == Again::if_failed && child.restarts < options.restarts &&
-          !describe_end(launch, rank, child, with_values).empty()) {
-        if (auto restarted = restart(rank); !restarted) {
-          return tl::make_unexpected(std::move(restarted.error()));
-        }
+    TRY(const auto ended, reap_some(deadline));
+    for (const int rank : ended) {
+      const Child& child = children_[static_cast<std::size_t>(rank)];
+      if (again == Again::if_failed && child.restarts < options_.restarts &&
+          !describe_end(launch_, rank, child, with_values).empty()) {
+        TRY_VOID(restart(rank));
       }
     }
     if (deadline <= Clock::now()) {
-      return !any_running();
+      break;
     }
   }
-  return true;
+  return {};
 }
 
 WorkerEnd State::end_of(int rank, bool with_value) {
-  Child& child = children[static_cast<std::size_t>(rank)];
+  Child& child = children_[static_cast<std::size_t>(rank)];
   WorkerEnd end;
   end.exit.rank = rank;
-  end.exit.pid = child.at.pid;
+  end.exit.pid = child.pid;
   end.exit.exit_code = child.exit_code;
   end.exit.signal = child.signal;
-  end.exit.error = describe_end(launch, rank, child, with_value);
-  end.exit.start_ns = child.at.start_ns;
+  end.exit.error = describe_end(launch_, rank, child, with_value);
+  end.exit.start_ns = child.start_ns;
   end.exit.restarts = child.restarts;
   if (with_value && child.value) {
     const internal::Content& bytes = *child.value;
@@ -353,74 +289,68 @@ WorkerEnd State::end_of(int rank, bool with_value) {
 
 std::vector<WorkerEnd> State::ends(bool with_values) {
   std::vector<WorkerEnd> ends;
-  for (std::size_t i = 0; i < children.size(); ++i) {
+  for (std::size_t i = 0; i < children_.size(); ++i) {
     ends.push_back(end_of(static_cast<int>(i), with_values));
   }
   return ends;
 }
 
-internal::WorkersHandle::WorkersHandle(std::unique_ptr<State> state) : state_(std::move(state)) {}
-internal::WorkersHandle::WorkersHandle(WorkersHandle&&) noexcept = default;
-internal::WorkersHandle& internal::WorkersHandle::operator=(WorkersHandle&&) noexcept = default;
-internal::WorkersHandle::~WorkersHandle() = default;
+Expected<std::vector<WorkerEnd>> State::wait(bool with_values) {
+  TRY_VOID(reap_until(Clock::time_point::max(), Again::if_failed, with_values));
+  return ends(with_values);
+}
 
-Expected<std::vector<WorkerEnd>> internal::WorkersHandle::wait(bool with_values) {
-  if (state_ == nullptr) {
-    return moved_from_error();
+Expected<std::vector<WorkerEnd>> State::stop(Clock::time_point deadline, bool with_values) {
+  TRY_VOID(signal_all(SIGTERM));
+  TRY_VOID(reap_until(deadline, Again::never, with_values));
+  TRY_VOID(signal_all(SIGKILL));
+  TRY_VOID(reap_until(Clock::time_point::max(), Again::never, with_values));
+  return ends(with_values);
+}
+
+Expected<std::vector<WorkerEnd>> State::reap_ended() {
+  TRY(const auto ranks, reap_some(Clock::now()));
+  std::vector<WorkerEnd> ended;
+  for (const int rank : ranks) {
+    ended.push_back(end_of(rank, true));
   }
-  return state_->reap_until(Clock::time_point::max(), Again::if_failed, with_values).map([&](bool) {
-    return state_->ends(with_values);
-  });
+  return ended;
 }
 
-Expected<std::vector<WorkerEnd>> internal::WorkersHandle::stop(Clock::time_point deadline,
-                                                               bool with_values) {
-  if (state_ == nullptr) {
-    return moved_from_error();
-  }
-  return state_->signal_all(SIGTERM)
-      .and_then([&] { return state_->reap_until(deadline, Again::never, with_values); })
-      .and_then([&](bool) { return state_->signal_all(SIGKILL); })
-      .and_then(
-          [&] { return state_->reap_until(Clock::time_point::max(), Again::never, with_values); })
-      .map([&](bool) { return state_->ends(with_values); });
-}
-
-Expected<std::vector<WorkerEnd>> internal::WorkersHandle::reap_ended() {
-  state_->patience = launch::ForkServerProcess::kPatience;
-  return state_->reap_ended(Clock::now()).map([&](const std::vector<int>& ranks) {
-    std::vector<WorkerEnd> ends;
-    ends.reserve(ranks.size());
-    for (const int rank : ranks) {
-      ends.push_back(state_->end_of(rank, true));
-    }
-    return ends;
-  });
-}
-
-Expected<void> internal::WorkersHandle::restart(int rank) { return state_->restart(rank); }
-
-std::string internal::WorkersHandle::name() const {
-  return state_ != nullptr ? state_->launch.name : "";
-}
-
-std::vector<pid_t> internal::WorkersHandle::pids() const {
+std::vector<pid_t> State::pids() const {
   std::vector<pid_t> result;
-  if (state_ != nullptr) {
-    for (const Child& child : state_->children) {
-      result.push_back(child.at.pid);
-    }
+  for (const Child& child : children_) {
+    result.push_back(child.pid);
   }
   return result;
 }
 
-std::vector<int> internal::WorkersHandle::pidfds() const {
+std::vector<int> State::pidfds() const {
   std::vector<int> result;
-  for (const Child& child : state_->children) {
-    result.push_back(child.at.pidfd.get());
+  for (const Child& child : children_) {
+    result.push_back(child.pidfd.get());
   }
   return result;
 }
+
+Expected<void> State::start(const WorkersOptions& options, internal::WorkerBody body,
+                            const internal::WorkerJob& job) {
+  options_ = options;
+  launch_.name = options_.name;
+  launch_.start_timeout = launch::bounded(options_.start_timeout);
+  const auto started = launch::prepare(options_, job, launch_).and_then([&] {
+    launch_.body = std::move(body);
+    return start_all();
+  });
+  if (options_.restarts == 0) {  // the body refers to the caller's arguments
+    launch_.body = nullptr;
+    launch_.job = {};
+    launch_.arenas = {};
+  }
+  return started.map_error([&](const Error& error) { return error_of(error); });
+}
+
+}  // namespace
 
 Expected<internal::WorkersHandle> internal::start_workers(const WorkersOptions& options,
                                                           WorkerBody body, const WorkerJob& job) {
@@ -430,24 +360,14 @@ Expected<internal::WorkersHandle> internal::start_workers(const WorkersOptions& 
                           "' are started in an ArenaScope, in whose arena they and all that they "
                           "are given would lie; end the scope first");
   }
-  auto state = std::make_unique<WorkersHandle::State>();
-  state->launch.name = options.name;
-  state->options = options;
-  state->launch.start_timeout = launch::bounded(options.start_timeout);
-  auto started = launch::prepare(options, job, state->launch);
-  if (!started) {
-    return tl::make_unexpected(state->error_of(std::move(started.error())));
-  }
-  state->launch.body = std::move(body);
-  started = state->start_all();
-  if (!started) {
-    return tl::make_unexpected(state->error_of(std::move(started.error())));
-  }
-  if (options.restarts == 0) {  // the body refers to the caller's arguments
-    state->launch.body = nullptr;
-    state->forget_job();
-  }
-  return WorkersHandle(std::move(state));
+  auto state = std::make_unique<State>();
+  TRY_VOID(state->start(options, std::move(body), job));
+  return state;
+}
+
+tl::unexpected<Error> internal::moved_from_error() {
+  return make_error(ErrorCode::invalid_argument,
+                    "these workers were moved to another object: ask that one");
 }
 
 tl::unexpected<Error> internal::no_copies_error(const std::string& name) {

@@ -116,28 +116,28 @@ void check_value(const Ref<T>& ref) {
   }
 }
 
-class WorkersHandle {
+// The workers of one start().
+class StartedWorkers {
  public:
-  struct State;
-  explicit WorkersHandle(std::unique_ptr<State> state);
-  WorkersHandle(WorkersHandle&&) noexcept;
-  WorkersHandle& operator=(WorkersHandle&&) noexcept;
-  ~WorkersHandle();
+  StartedWorkers() = default;
+  StartedWorkers(const StartedWorkers&) = delete;
+  StartedWorkers& operator=(const StartedWorkers&) = delete;
+  virtual ~StartedWorkers() = default;
 
-  Expected<std::vector<WorkerEnd>> wait(bool with_values);
-  Expected<std::vector<WorkerEnd>> stop(std::chrono::steady_clock::time_point deadline,
-                                        bool with_values);
+  virtual Expected<std::vector<WorkerEnd>> wait(bool with_values) = 0;
+  virtual Expected<std::vector<WorkerEnd>> stop(std::chrono::steady_clock::time_point deadline,
+                                                bool with_values) = 0;
   // For who starts them again by itself.  Reaps those that have ended, and does not wait.
-  Expected<std::vector<WorkerEnd>> reap_ended();
-  Expected<void> restart(int rank);  // of one that has been reaped
+  virtual Expected<std::vector<WorkerEnd>> reap_ended() = 0;
+  virtual Expected<void> restart(int rank) = 0;  // of one that has been reaped
 
-  std::string name() const;
-  std::vector<pid_t> pids() const;
-  std::vector<int> pidfds() const;  // by rank; -1: it has been reaped
-
- private:
-  std::unique_ptr<State> state_;
+  virtual const std::string& name() const = 0;
+  virtual std::vector<pid_t> pids() const = 0;
+  virtual std::vector<int> pidfds() const = 0;  // by rank; -1: it has been reaped
 };
+using WorkersHandle = std::unique_ptr<StartedWorkers>;
+
+tl::unexpected<Error> moved_from_error();
 
 }  // namespace internal
 
@@ -161,25 +161,33 @@ class Workers {
   // waits for this.  Again: the same, without values, which are given out once.  Errors:
   // system_call; threads_running (a worker must be restarted by fork, see Threads).
   ExpectedRange<std::vector<Result>> wait() {
-    return handle_.wait(!std::is_void_v<R>).map(results());
+    if (handle_ == nullptr) {
+      return internal::moved_from_error();
+    }
+    return handle_->wait(!std::is_void_v<R>).map(results());
   }
 
   // SIGTERM to those that still run, SIGKILL to those that do at the deadline; then as wait().
   // Starts none again.  Errors: as wait(); system_call names a worker that cannot be killed because
   // it has become another user's.
   ExpectedRange<std::vector<Result>> stop(std::chrono::steady_clock::time_point deadline) {
-    return handle_.stop(deadline, !std::is_void_v<R>).map(results());
+    if (handle_ == nullptr) {
+      return internal::moved_from_error();
+    }
+    return handle_->stop(deadline, !std::is_void_v<R>).map(results());
   }
 
   // By rank; a PID means its worker until wait(), stop() or the destructor reaps it.
-  std::vector<pid_t> pids() const { return handle_.pids(); }
+  std::vector<pid_t> pids() const {
+    return handle_ == nullptr ? std::vector<pid_t>() : handle_->pids();
+  }
 
   // For what builds on workers.
   internal::WorkersHandle release() && { return std::move(handle_); }
 
  private:
   auto results() const {
-    return [name = handle_.name()](std::vector<internal::WorkerEnd> ends) {
+    return [name = handle_->name()](std::vector<internal::WorkerEnd> ends) {
       return results_of(name, std::move(ends));
     };
   }
@@ -311,39 +319,46 @@ const T& as_argument(const Ref<T>& ref) {
   return *ref;
 }
 
-// For a function that takes some references as they are.
-template <class T>
-struct EitherWay {
-  const Ref<T>& ref;
-  operator const T&() const { return *ref; }
-  operator const Ref<T>&() const { return ref; }
-};
-template <class T>
-T& as_either(T& value) {
-  return value;
-}
-template <class T>
-EitherWay<T> as_either(Ref<T>& ref) {
-  return {ref};
-}
-template <class T>
-EitherWay<T> as_either(const Ref<T>& ref) {
-  return {ref};
-}
+// A function with a name: its parameters say which references it takes as they are.
+template <auto function>
+struct Named {
+  using Parts = typename Registered<function>::Parts;
 
+  template <class Parameter, class Argument>
+  static decltype(auto) pass(Argument& argument) {
+    if constexpr (IsRef<std::remove_cvref_t<Parameter>>::value) {
+      return (argument);
+    } else {
+      return as_argument(argument);
+    }
+  }
+  template <class... Args>
+  typename Parts::Value operator()(const Worker& self, Args&... args) const {
+    return [&]<std::size_t... i>(std::index_sequence<i...>) -> typename Parts::Value {
+      if constexpr (Parts::kTakesWorker) {
+        return function(self, pass<typename Parts::template Parameter<i>>(args)...);
+      } else {
+        return function(pass<typename Parts::template Parameter<i>>(args)...);
+      }
+    }(std::index_sequence_for<Args...>());
+  }
+};
+
+// Any other takes all as objects, or all as they are.
 template <class Function, class... Args>
 decltype(auto) call_worker(const Worker& self, Function& function, Args&... args) {
-  if constexpr (std::is_invocable_v<Function&, const Worker&,
-                                    decltype(as_argument(std::declval<Args&>()))...>) {
+  if constexpr (requires { typename Function::Parts; }) {
+    return function(self, args...);
+  } else if constexpr (std::is_invocable_v<Function&, const Worker&,
+                                           decltype(as_argument(std::declval<Args&>()))...>) {
     return std::invoke(function, self, as_argument(args)...);
   } else if constexpr (std::is_invocable_v<Function&,
                                            decltype(as_argument(std::declval<Args&>()))...>) {
     return std::invoke(function, as_argument(args)...);
-  } else if constexpr (std::is_invocable_v<Function&, const Worker&,
-                                           decltype(as_either(std::declval<Args&>()))...>) {
-    return std::invoke(function, self, as_either(args)...);
+  } else if constexpr (std::is_invocable_v<Function&, const Worker&, Args&...>) {
+    return std::invoke(function, self, args...);
   } else {
-    return std::invoke(function, as_either(args)...);
+    return std::invoke(function, args...);
   }
 }
 
@@ -444,12 +459,12 @@ constexpr void check_sendable() {
 // Thread-safe.  Do not reap its children by waitpid(-1).  Errors: those of Ref::get();
 // arena_not_frozen when a reference's arena is not frozen yet: the workers would not have it;
 // invalid_argument, also where SIGCHLD is ignored; threads_running (fork); no_runtime (spawn,
-// forkserver); forkserver_ended; peer_stopped (the forkserver is); system_call.  Then no worker is
+// forkserver); forkserver_ended; system_call.  Then no worker is
 // left running.
 template <auto function, class... Args>
 auto start(const WorkersOptions& options, Args&&... args) {
   using Registered = internal::Registered<function>;
-  const auto callable = function;
+  const internal::Named<function> callable;
   internal::check_sendable<typename Registered::Parts, std::remove_cvref_t<Args>...>();
   const internal::WorkerJob job{&Registered::entry(), [&](Encoder& to) {
                                   internal::encode_arguments<typename Registered::Parts>(

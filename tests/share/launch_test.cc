@@ -329,30 +329,6 @@ TEST_P(Launch, AWorkerGetsOnlyWhatItShould) {
   EXPECT_THAT(*result.value, testing::Contains(StartsWith("socket:")).Times(1));
 }
 
-void wait_to_be_killed(test::Open) { pause(); }
-
-// Of the parent's other workers: their end and its own would be hidden.
-TEST_P(Launch, AWorkerHasNothingOfOthers) {
-  const auto before = end_of(start<list_descriptors>(one()));
-  const auto stream = memfd_create("stream", MFD_CLOEXEC);
-  std::vector<Workers<>> others;
-  for (const Start method : {Start::fork, Start::spawn, Start::forkserver}) {
-    const WorkersOptions options =
-        method == GetParam() ? with({.count = 2, .restarts = 1})
-                             : WorkersOptions{.method = method, .count = 2, .restarts = 1};
-    if (method != Start::forkserver || GetParam() == Start::forkserver) {
-      others.push_back(value_of(start<wait_to_be_killed>(options, test::Open{stream})));
-    }
-  }
-  close(stream);
-  const auto result = end_of(start<list_descriptors>(one()));
-  ASSERT_TRUE(before.value && result.value) << before.error << result.error;
-  EXPECT_EQ(result.value->size(), before.value->size()) << testing::PrintToString(*result.value);
-  EXPECT_THAT(*result.value, testing::Contains(StartsWith("socket:")).Times(1));
-  EXPECT_THAT(*result.value, testing::Not(testing::Contains(HasSubstr("pidfd"))));
-  EXPECT_THAT(*result.value, testing::Not(testing::Contains(StartsWith("/memfd:stream"))));
-}
-
 void double_all(Channel<long>& numbers, Channel<long> doubled) {
   while (auto number = numbers.receive()) {
     if (!doubled.send(*number * 2)) {
