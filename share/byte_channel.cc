@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <utility>
 
+#include <cowshed/base/try.h>
 #include <cowshed/share/channel_core.h>
 #include <cowshed/share/content.h>
 #include <cowshed/share/worker_exception.h>
@@ -54,10 +55,9 @@ Expected<Bytes> ByteChannel::buffer(std::size_t size, const Wait& wait) {
     return bytes;
   }
   if (size > segment().plan().most_pages * kPage) {
-    return make_error(ErrorCode::message_too_large,
-                      "channel '" + options().name + "': " + std::to_string(size) +
-                          " bytes in one message, its memory is " +
-                          std::to_string(options().memory) + "; create it with more");
+    return segment().error(ErrorCode::message_too_large,
+                           ": " + std::to_string(size) + " bytes in one message, its memory is " +
+                               std::to_string(options().memory) + "; create it with more");
   }
   Expected<ChannelSegment::Block> block = ChannelSegment::Block{};
   const auto attempt = [&] {
@@ -71,15 +71,11 @@ Expected<Bytes> ByteChannel::buffer(std::size_t size, const Wait& wait) {
     }
     return block || block.error().code != ErrorCode::would_block ? Attempt::done : Attempt::blocked;
   };
-  if (auto allocated = persist(wait, Waiting::For::memory, attempt(), attempt); !allocated) {
-    return tl::make_unexpected(std::move(allocated.error()));
-  }
-  if (!block) {
-    return tl::make_unexpected(std::move(block.error()));
-  }
-  bytes.block_ = block->data;
-  bytes.index_ = block->index;
-  bytes.word_ = block->word;
+  TRY_VOID(persist(wait, Waiting::For::memory, attempt(), attempt));
+  TRY(const ChannelSegment::Block mine, std::move(block));
+  bytes.block_ = mine.data;
+  bytes.index_ = mine.index;
+  bytes.word_ = mine.word;
   bytes.segment_ = shared_segment();
   return bytes;
 }
@@ -93,21 +89,14 @@ Expected<void> ByteChannel::send(std::span<const std::byte> bytes, const Wait& w
     message.small = bytes;
   } else {
     if (segment().closed()) {  // before all that copying
-      return make_error(ErrorCode::closed,
-                        "channel '" + options().name + "' is closed, send no more");
+      return segment().closed_error();
     }
-    auto allocated = buffer(bytes.size(), wait);
-    if (!allocated) {
-      return tl::make_unexpected(std::move(allocated.error()));
-    }
-    block = std::move(*allocated);
+    TRY(block, buffer(bytes.size(), wait));
     std::memcpy(block.block_, bytes.data(), bytes.size());
     message.block = block.index_ + 1;
     message.queued = with_state(block.word_, BlockState::queued, segment().self());
   }
-  if (auto sent = send_slot(message, wait); !sent) {
-    return sent;
-  }
+  TRY_VOID(send_slot(message, wait));
   std::byte* data = std::exchange(block.block_, nullptr);
   if (data != nullptr && !segment().keeps_memory(block.index_)) {
     madvise(data, bytes.size(), MADV_DONTNEED);
@@ -132,9 +121,7 @@ Expected<void> ByteChannel::send(Bytes&& bytes, const Wait& wait) {
   message.queued = with_state(bytes.word_, BlockState::queued, segment().self());
   message.size = bytes.size_;
   message.moved = true;
-  if (auto sent = send_slot(message, wait); !sent) {
-    return sent;
-  }
+  TRY_VOID(send_slot(message, wait));
   const std::uint64_t most = std::uint64_t{1} << segment().class_of(bytes.index_);
   madvise(std::exchange(bytes.block_, nullptr), pages_of(bytes.word_, most) * kPage, MADV_DONTNEED);
   moved_.add(1, message.size);
@@ -155,16 +142,14 @@ Expected<void> ByteChannel::send_encoded(const std::function<void(Encoder&)>& en
   } catch (const std::bad_alloc&) {
     throw;
   } catch (const std::exception& failure) {
-    return make_error(
-        ErrorCode::invalid_argument,
-        "channel '" + options().name + "': the message cannot be encoded: " + text_of(failure));
+    return segment().error(ErrorCode::invalid_argument,
+                           ": the message cannot be encoded: " + text_of(failure));
   }
 }
 
 tl::unexpected<Error> ByteChannel::decode_error(const std::exception& failure) const {
-  return make_error(
-      ErrorCode::bad_encoding,
-      "channel '" + options().name + "': a message cannot be decoded: " + text_of(failure));
+  return segment().error(ErrorCode::bad_encoding,
+                         ": a message cannot be decoded: " + text_of(failure));
 }
 
 Expected<void> ByteChannel::send_slot(const Outgoing& message, const Wait& wait) {

@@ -35,8 +35,7 @@ std::uint32_t ChannelSegment::class_of(std::uint32_t block) const {
 }
 
 tl::unexpected<Error> ChannelSegment::cannot_map(std::uint32_t block, int error) const {
-  return system_error("channel '" + options_.name + "': mmap of " +
-                          std::to_string(plan_.region_bytes(class_of(block))) +
+  return system_error(": mmap of " + std::to_string(plan_.region_bytes(class_of(block))) +
                           " bytes, for messages of this size",
                       error);
 }
@@ -209,12 +208,12 @@ Expected<void> ChannelSegment::back(const Block& block, std::uint64_t pages) {
   }
   const std::uint64_t bytes = (pages - had) * kPage;
   if (!has_headroom(bytes)) {
-    return make_error(ErrorCode::out_of_memory,
-                      "channel '" + options_.name + "': the machine or the memory cgroup has no " +
-                          std::to_string(bytes) + " bytes more; send less at a time");
+    return error(ErrorCode::out_of_memory, ": the machine or the memory cgroup has no " +
+                                               std::to_string(bytes) +
+                                               " bytes more; send less at a time");
   }
   if (!descriptor_is_ours()) {
-    return system_error("channel '" + options_.name + "': its descriptor was closed", EBADF);
+    return system_error(": its descriptor was closed", EBADF);
   }
   const std::uint64_t begin = had * kPage;
   const std::uint64_t offset = block_offset(block.index);
@@ -225,13 +224,11 @@ Expected<void> ChannelSegment::back(const Block& block, std::uint64_t pages) {
     if (fallocate(descriptors_.segment, 0, static_cast<off_t>(offset + begin + done),
                   static_cast<off_t>(piece)) == 0) {
       done += piece;
+    } else if (errno == ENOSPC || errno == ENOMEM) {
+      return error(ErrorCode::out_of_memory, ": the kernel has no " + std::to_string(bytes) +
+                                                 " bytes more; send less at a time");
     } else if (errno != EINTR) {
-      const int error = errno;
-      return tl::make_unexpected(Error{
-          error == ENOSPC || error == ENOMEM ? ErrorCode::out_of_memory : ErrorCode::system_call,
-          error,
-          "channel '" + options_.name + "': the kernel has no " + std::to_string(bytes) +
-              " bytes more; send less at a time"});
+      return system_error(": fallocate", errno);
     }
   }
   backed.store(static_cast<std::uint32_t>(pages), std::memory_order_relaxed);

@@ -13,6 +13,7 @@
 #include <unistd.h>
 #include <vector>
 
+#include <cowshed/base/try.h>
 #include <cowshed/share/channel_segment.h>
 #include <cowshed/share/channel_system.h>
 #include <cowshed/share/descriptor.h>
@@ -96,11 +97,6 @@ void introduce(Party& party) {
   party.pid_namespace.store(pid_namespace(), std::memory_order_relaxed);
 }
 
-Error too_many(const std::string& name, const char* what) {
-  return {ErrorCode::out_of_memory, 0,
-          "channel '" + name + "': all " + what + " are taken; use fewer, or another channel"};
-}
-
 }  // namespace
 
 void give_back_hands() {
@@ -145,9 +141,7 @@ void ChannelSegment::remember(const ThreadPlace& place) {
 Expected<void> ChannelSegment::join(bool to_receive) {
   const OutsideScope outside;
   if (incarnation() == 0) {
-    if (auto attached = attach(); !attached) {
-      return attached;
-    }
+    TRY_VOID(attach());
   }
   ThreadPlace place;
   if (const ThreadPlace* known = find_place()) {
@@ -159,11 +153,7 @@ Expected<void> ChannelSegment::join(bool to_receive) {
   if (places_gone) {
     place.held = &held_by_none;
   } else if (to_receive && place.held == nullptr) {
-    auto hand = claim_hand();
-    if (!hand) {
-      return tl::make_unexpected(std::move(hand.error()));
-    }
-    place.held = *hand;
+    TRY(place.held, claim_hand());
   }
   remember(place);
   return {};
@@ -174,12 +164,12 @@ void ChannelSegment::keep_place() { membership_->creator = true; }
 std::uint32_t ChannelSegment::first_place() const { return membership_->creator ? 0 : 1; }
 
 Expected<void> ChannelSegment::attach() {
-  if (const int error = register_for_barriers(); error != 0) {
-    return tl::make_unexpected(
-        Error{ErrorCode::unsupported, error,
-              "channel '" + options_.name +
-                  "': membarrier(MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED) is refused; it needs "
-                  "Linux 4.16 or newer, and a sandbox that lets it pass"});
+  if (const int refused = register_for_barriers(); refused != 0) {
+    return error(
+        ErrorCode::unsupported,
+        ": membarrier(MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED) is refused; it needs Linux "
+        "4.16 or newer, and a sandbox that lets it pass",
+        refused);
   }
   while (membership_->joining.exchange(1, std::memory_order_acquire) != 0) {
     sched_yield();
@@ -198,16 +188,16 @@ Expected<void> ChannelSegment::claim_index() {
   const std::string path = "/proc/self/fd/" + std::to_string(descriptors_.segment);
   const Descriptor file(open(path.c_str(), O_RDWR | O_CLOEXEC));
   if (!file) {
-    return system_error("channel '" + options_.name + "': open " + path, errno);
+    return system_error(": open " + path, errno);
   }
   void* liveness = mmap(nullptr, kPage, PROT_NONE, MAP_SHARED, file.get(), 0);
   if (liveness == MAP_FAILED) {
-    return system_error("channel '" + options_.name + "': mmap", errno);
+    return system_error(": mmap", errno);
   }
   if (madvise(liveness, kPage, MADV_DONTFORK) != 0) {
-    const int error = errno;
+    const auto refused = system_error(": madvise(MADV_DONTFORK)", errno);
     munmap(liveness, kPage);
-    return system_error("channel '" + options_.name + "': madvise(MADV_DONTFORK)", error);
+    return refused;
   }
   PartyId id = claim_free_index(file.get());
   const bool was_of_the_dead = id == 0;
@@ -216,7 +206,8 @@ Expected<void> ChannelSegment::claim_index() {
   }
   if (id == 0) {
     munmap(liveness, kPage);
-    return tl::make_unexpected(too_many(options_.name, "1,024 places for processes"));
+    return error(ErrorCode::out_of_memory,
+                 ": all 1,024 places for processes are taken; use fewer, or another channel");
   }
   membership_->liveness = liveness;
   membership_->self.store(id, std::memory_order_relaxed);
@@ -298,7 +289,8 @@ Expected<std::atomic<std::uint64_t>*> ChannelSegment::claim_hand() {
       return &hand.held;
     }
   }
-  return tl::make_unexpected(too_many(options_.name, "1,024 places for receiving threads"));
+  return error(ErrorCode::out_of_memory,
+               ": all 1,024 places for receiving threads are taken; use fewer, or another channel");
 }
 
 void ChannelSegment::give_back_hand(std::uint64_t incarnation_then,

@@ -10,10 +10,12 @@
 #include <unistd.h>
 #include <utility>
 
+#include <cowshed/base/try.h>
 #include <cowshed/share/channel_segment.h>
 #include <cowshed/share/channel_system.h>
 #include <cowshed/share/descriptor.h>
 #include <cowshed/share/file_size_limit.h>
+#include <cowshed/share/layout_writer.h>
 #include <cowshed/share/malloc_route.h>
 #include <cowshed/share/memory_limits.h>
 
@@ -30,10 +32,6 @@ constexpr std::uint64_t kForEver = std::uint64_t{1} << 62U;
 
 std::atomic<std::uint64_t> last_serial = 0;
 
-template <std::size_t size>
-void set_text(std::array<char, size>& field, std::string_view text) {
-  text.copy(field.data(), size - 1);
-}
 template <std::size_t size>
 std::string text_of(const std::array<char, size>& field) {
   return {field.data(), strnlen(field.data(), size)};
@@ -157,10 +155,7 @@ Expected<Mapping> make_membership(const std::string& name) {
 Expected<std::shared_ptr<ChannelSegment>> make_segment(const ChannelDescriptors& descriptors,
                                                        const Constants& constants) {
   const std::string name = text_of(constants.name);
-  auto membership = make_membership(name);
-  if (!membership) {
-    return tl::make_unexpected(std::move(membership.error()));
-  }
+  TRY(Mapping membership, make_membership(name));
   const std::uint64_t bytes = Plan(constants).reserved;
   std::byte* const memory = map_shared(descriptors.segment, 0, bytes);
   if (memory == nullptr) {
@@ -168,9 +163,8 @@ Expected<std::shared_ptr<ChannelSegment>> make_segment(const ChannelDescriptors&
                         errno);
   }
   Mapping base(memory, bytes);
-  auto segment =
-      std::make_shared<ChannelSegment>(descriptors, constants, memory, membership->get());
-  membership->release();
+  auto segment = std::make_shared<ChannelSegment>(descriptors, constants, memory, membership.get());
+  membership.release();
   base.release();
   return segment;
 }
@@ -180,6 +174,7 @@ Expected<std::shared_ptr<ChannelSegment>> make_segment(const ChannelDescriptors&
 Expected<std::shared_ptr<ChannelSegment>> create_segment(const ChannelOptions& options,
                                                          const MessageType& type) {
   const OutsideScope outside;
+  const std::string who = "channel '" + options.name + "'";
   Constants constants;
   constants.magic = kMagic;
   constants.version = kVersion;
@@ -187,47 +182,41 @@ Expected<std::shared_ptr<ChannelSegment>> create_segment(const ChannelOptions& o
   constants.slot_bytes = type.slot_bytes;
   constants.slots = options.slots;
   constants.memory = type.blocks ? options.memory : 0;
-  set_text(constants.name, options.name);
-  set_text(constants.type_name, type.name);
+  layout::set_text(constants.name, options.name);
+  layout::set_text(constants.type_name, type.name);
   if (options.name.empty() || options.name.size() >= constants.name.size()) {
     return make_error(ErrorCode::invalid_argument,
                       "a channel needs a name of 1 to 63 bytes, not '" + options.name + "'");
   }
   if (!plausible(constants) || (type.blocks && options.memory == 0)) {
     return make_error(ErrorCode::invalid_argument,
-                      "channel '" + options.name +
-                          "': slots must be 1 to 2^24, memory 1 byte to 1 TiB, and all slots "
+                      who +
+                          ": slots must be 1 to 2^24, memory 1 byte to 1 TiB, and all slots "
                           "together at most 1 TiB");
   }
   const Plan plan(constants);
   if (std::min(MemoryLimits::of_this_process().headroom(), available_memory()) < plan.reserved) {
-    return make_error(ErrorCode::out_of_memory, "channel '" + options.name + "': no memory for " +
-                                                    std::to_string(plan.reserved) +
-                                                    " bytes; ask for fewer slots");
+    return make_error(
+        ErrorCode::out_of_memory,
+        who + ": no memory for " + std::to_string(plan.reserved) + " bytes; ask for fewer slots");
   }
   Descriptor file(
       memfd_create(("cowshed-channel:" + options.name).c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING));
   Descriptor event(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE));
   if (!file || !event) {
-    return system_error("channel '" + options.name + "'", errno);
+    return system_error(who, errno);
   }
-  if (auto sized = set_file_size(file.get(), plan.bytes, "channel '" + options.name + "'");
-      !sized) {
-    return tl::make_unexpected(std::move(sized.error()));
-  }
-  int failed = 0;
-  do {
-    failed = fallocate(file.get(), 0, 0, static_cast<off_t>(plan.reserved));
-  } while (failed != 0 && errno == EINTR);
+  TRY_VOID(set_file_size(file.get(), plan.bytes, who));
+  const long failed =
+      TEMP_FAILURE_RETRY(fallocate(file.get(), 0, 0, static_cast<off_t>(plan.reserved)));
   if (failed != 0 && (errno == ENOSPC || errno == ENOMEM)) {
-    return tl::make_unexpected(
-        Error{ErrorCode::out_of_memory, errno,
-              "channel '" + options.name + "': the kernel has no memory for " +
-                  std::to_string(plan.reserved) + " bytes; ask for fewer slots"});
+    return make_error(ErrorCode::out_of_memory, who + ": the kernel has no memory for " +
+                                                    std::to_string(plan.reserved) +
+                                                    " bytes; ask for fewer slots");
   }
   if (failed != 0 || pwrite(file.get(), &constants, sizeof constants, 0) != sizeof constants ||
       fcntl(file.get(), F_ADD_SEALS, kSeals | F_SEAL_SEAL) != 0) {
-    return system_error("channel '" + options.name + "': its memory", errno);
+    return system_error(who + ": its memory", errno);
   }
   auto segment = make_segment({file.get(), event.get()}, constants);
   if (segment) {
@@ -241,24 +230,32 @@ Expected<std::shared_ptr<ChannelSegment>> create_segment(const ChannelOptions& o
 Expected<std::shared_ptr<ChannelSegment>> open_segment(const ChannelDescriptors& descriptors,
                                                        const MessageType& type) {
   const OutsideScope outside;
-  const auto constants = read_constants(descriptors.segment);
-  if (!constants) {
-    return tl::make_unexpected(constants.error());
-  }
-  if (constants->type != type.id || constants->slot_bytes != type.slot_bytes ||
-      (constants->memory != 0) != type.blocks) {
-    return make_error(ErrorCode::wrong_type, "channel '" + text_of(constants->name) + "' is of " +
-                                                 text_of(constants->type_name) + ", not of " +
+  TRY(const Constants constants, read_constants(descriptors.segment));
+  if (constants.type != type.id || constants.slot_bytes != type.slot_bytes ||
+      (constants.memory != 0) != type.blocks) {
+    return make_error(ErrorCode::wrong_type, "channel '" + text_of(constants.name) + "' is of " +
+                                                 text_of(constants.type_name) + ", not of " +
                                                  std::string(type.name));
   }
   if (!is_event(descriptors.event)) {
     return make_error(ErrorCode::foreign_descriptor,
                       "descriptor " + std::to_string(descriptors.event) + " is not channel '" +
-                          text_of(constants->name) + "'s eventfd");
+                          text_of(constants.name) + "'s eventfd");
   }
   fcntl(descriptors.segment, F_SETFD, FD_CLOEXEC);
   fcntl(descriptors.event, F_SETFD, FD_CLOEXEC);
-  return make_segment(descriptors, *constants);
+  return make_segment(descriptors, constants);
+}
+
+tl::unexpected<Error> ChannelSegment::error(ErrorCode code, const std::string& what,
+                                            int system_errno) const {
+  return tl::make_unexpected(Error{code, system_errno, "channel '" + options_.name + "'" + what});
+}
+tl::unexpected<Error> ChannelSegment::system_error(const std::string& what, int error) const {
+  return cowshed::system_error("channel '" + options_.name + "'" + what, error);
+}
+tl::unexpected<Error> ChannelSegment::closed_error() const {
+  return error(ErrorCode::closed, " is closed, send no more");
 }
 
 void ChannelSegment::close() {

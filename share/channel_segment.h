@@ -139,6 +139,11 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   const ChannelOptions& options() const { return options_; }
   const ChannelDescriptors& descriptors() const { return descriptors_; }
 
+  // "channel 'NAME'" and then `what`.
+  tl::unexpected<Error> error(ErrorCode code, const std::string& what, int system_errno = 0) const;
+  tl::unexpected<Error> system_error(const std::string& what, int error) const;
+  tl::unexpected<Error> closed_error() const;
+
   void close();
   bool closed() const {
     return control_->seldom.closed.load(std::memory_order_seq_cst) >= channel_layout::kClosed;
@@ -227,8 +232,6 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   bool signal_pollers();
   // Of the drainer, with the channel empty and S free.
   void drain_event();
-  // What the rare side of a Dekker pair does whose busy side is commit and unlock.
-  static void barrier();
 
  private:
   bool lock(channel_layout::Lock& lock, std::uint64_t me) {

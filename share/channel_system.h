@@ -24,7 +24,8 @@ void unlock_byte(int file, std::uint32_t index);
 bool byte_is_locked(int file, std::uint32_t index);
 
 // membarrier(2): 0 or an errno.  After a barrier every thread of a registered process sees what was
-// stored before it, and what they had stored is seen after it.
+// stored before it, and what they had stored is seen after it: so the rare side of a Dekker pair
+// calls it, and commit and unlock, the busy side, have no barrier.
 int register_for_barriers();
 void barrier_in_all_processes();
 

@@ -6,6 +6,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <cowshed/base/try.h>
 #include <cowshed/share/channel_segment.h>
 #include <cowshed/share/channel_system.h>
 
@@ -100,25 +101,12 @@ void ChannelSegment::drain_event() {
   }
 }
 
-void ChannelSegment::barrier() { barrier_in_all_processes(); }
-
-namespace {
-
-Error closed_error(const ChannelSegment& segment, bool to_receive) {
-  return {ErrorCode::closed, 0,
-          "channel '" + segment.options().name + "' is closed" +
-              (to_receive ? " and empty" : ", send no more")};
-}
-
-}  // namespace
-
 Expected<void> Waiting::after(Attempt attempt) {
   switch (attempt) {
     case Attempt::outside: return segment_.join(for_ == For::message);
-    case Attempt::closed: return tl::make_unexpected(closed_error(segment_, false));
+    case Attempt::closed: return segment_.closed_error();
     case Attempt::damaged:
-      return make_error(ErrorCode::bad_channel, "channel '" + segment_.options().name +
-                                                    "' is damaged: somebody wrote to its memory");
+      return segment_.error(ErrorCode::bad_channel, " is damaged: somebody wrote to its memory");
     case Attempt::busy: return for_lock(busy_lock());
     case Attempt::blocked: return for_others();
     case Attempt::done: break;
@@ -146,11 +134,9 @@ Expected<void> Waiting::for_lock(Lock& lock) {
     segment_.release_of_dead(lock, seen);
     return {};
   }
-  if (auto on = be_patient(seen); !on) {
-    return on;
-  }
+  TRY_VOID(be_patient(seen));
   const std::uint32_t word = lock.released.fetch_or(1) | 1U;
-  ChannelSegment::barrier();
+  barrier_in_all_processes();
   if (lock.holder.load() == seen &&
       futex_wait(&lock.released, word, at_most(kLockPiece)) == Woken::by_peer) {
     lock.released.fetch_or(1);  // others may still sleep
@@ -176,18 +162,16 @@ Expected<void> Waiting::be_patient(std::uint64_t holder) {
     return timed_out("busy");
   }
   if (too_long || segment_.stopped(holder)) {
-    return make_error(ErrorCode::peer_stopped,
-                      "channel '" + segment_.options().name + "': thread " +
-                          std::to_string(thread_of(holder)) +
-                          " does not go on in the midst of a call; continue it, or kill it");
+    return segment_.error(ErrorCode::peer_stopped,
+                          ": thread " + std::to_string(thread_of(holder)) +
+                              " does not go on in the midst of a call; continue it, or kill it");
   }
   return {};
 }
 
 Expected<void> Waiting::interrupted() const {
   if (wait_.stop.stop_requested()) {
-    return make_error(ErrorCode::interrupted,
-                      "channel '" + segment_.options().name + "': asked to stop waiting");
+    return segment_.error(ErrorCode::interrupted, ": asked to stop waiting");
   }
   return {};
 }
@@ -209,13 +193,12 @@ Expected<void> Waiting::for_others() {
   if (for_ == For::message) {
     segment_.empty_hand();
     if (segment_.closed()) {
-      return senders_out().and_then([&]() -> Expected<void> {
-        return segment_.has_message() ? Expected<void>()
-                                      : tl::make_unexpected(closed_error(segment_, true));
-      });
+      TRY_VOID(senders_out());
+      return segment_.has_message() ? Expected<void>()
+                                    : segment_.error(ErrorCode::closed, " is closed and empty");
     }
   } else if (segment_.closed()) {
-    return tl::make_unexpected(closed_error(segment_, false));
+    return segment_.closed_error();
   }
   if (wait_.mode == Wait::Mode::never) {
     return give_up_at_once();
@@ -223,9 +206,7 @@ Expected<void> Waiting::for_others() {
   if (for_ != For::memory && spin([&] { return ready(); })) {
     return {};
   }
-  if (auto on = interrupted(); !on) {
-    return on;
-  }
+  TRY_VOID(interrupted());
   if (wait_.mode == Wait::Mode::timed && Wait::Clock::now() >= wait_.deadline) {
     return give_up();
   }
@@ -245,9 +226,7 @@ Expected<void> Waiting::senders_out() {
       segment_.release_of_dead(lock, seen);  // not from whoever took it over meanwhile
       break;
     }
-    if (auto on = be_patient(seen); !on) {
-      return on;
-    }
+    TRY_VOID(be_patient(seen));
     const timespec shortly = {0, std::chrono::nanoseconds(kShortly).count()};
     nanosleep(&shortly, nullptr);
   }
@@ -255,22 +234,21 @@ Expected<void> Waiting::senders_out() {
 }
 
 Expected<void> Waiting::give_up_at_once() {
-  const auto refuse = [&](const char* state) {
-    return make_error(ErrorCode::would_block,
-                      "channel '" + segment_.options().name + "' is " + state);
-  };
-  if (for_ != For::message) {
-    return refuse(for_ == For::slot
-                      ? "full"
-                      : "out of memory: messages that wait, or that receivers still hold, have it");
+  if (for_ == For::slot) {
+    return segment_.error(ErrorCode::would_block, " is full");
+  }
+  if (for_ == For::memory) {
+    return segment_.error(ErrorCode::would_block,
+                          " is out of memory: messages that wait, or that "
+                          "receivers still hold, have it");
   }
   if (segment_.control().seldom.polled.load() != kNever) {
-    const auto drained = drain_event();
-    if (!drained || !*drained) {
-      return drained.map([](bool) {});
+    TRY(const bool drained, drain_event());
+    if (!drained) {
+      return {};
     }
   }
-  return refuse("empty");
+  return segment_.error(ErrorCode::would_block, " is empty");
 }
 
 // Whether the channel was empty and the descriptor unreadable at some time of this call.
@@ -279,11 +257,7 @@ Expected<bool> Waiting::drain_event() {
     return true;
   }
   const Holding draining(segment_.control().seldom.drainer, segment_.this_thread()->lock);
-  const Expected<void> alone =
-      draining ? senders_out() : for_lock(segment_.control().seldom.drainer);
-  if (!alone) {
-    return tl::make_unexpected(alone.error());
-  }
+  TRY_VOID(draining ? senders_out() : for_lock(segment_.control().seldom.drainer));
   if (!draining || segment_.has_message() || segment_.finish_closing()) {
     return false;
   }
@@ -302,8 +276,8 @@ Expected<void> Waiting::give_up() {
 }
 
 Expected<void> Waiting::timed_out(const char* state) const {
-  return make_error(ErrorCode::timed_out, "channel '" + segment_.options().name + "' was still " +
-                                              state + " at the deadline");
+  return segment_.error(ErrorCode::timed_out,
+                        " was still " + std::string(state) + " at the deadline");
 }
 
 Control::Sleep& Waiting::place() const {
@@ -316,7 +290,7 @@ void Waiting::sleep() {
   const std::uint32_t seen = here.event.fetch_or(1) | 1U;
   if (prepared_ != seen) {
     prepared_ = seen;
-    ChannelSegment::barrier();
+    barrier_in_all_processes();
     if (for_ == For::memory) {
       return;  // to look again with the bit set
     }
@@ -343,7 +317,7 @@ void Waiting::sleep() {
 void Waiting::wake_next() {
   if (Control::Sleep& here = place(); here.sleepers.load() != 0) {
     here.event.fetch_or(1);
-    ChannelSegment::barrier();
+    barrier_in_all_processes();
     if (ready()) {
       ChannelSegment::wake_one(here.event);
     }

@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cowshed/base/try.h>
 #include <cowshed/share/arena_handover.h>
 #include <cowshed/share/fork_handlers.h>
 #include <cowshed/share/fork_state.h>
@@ -102,16 +103,13 @@ Expected<void> ForkServerProcess::wait_until_ready(const ForkServerOptions& opti
                           std::to_string(options.start_timeout.count()) +
                           " ms (ForkServerOptions::start_timeout)");
   }
-  auto message = receive_message(socket_.get());
+  TRY(const auto message, receive_message(socket_.get()));
   if (!message) {
-    return tl::make_unexpected(message.error());
-  }
-  if (!*message) {
     return make_error(ErrorCode::forkserver_ended,
                       "it ended before it had warmed up: " + how_it_ended());
   }
-  if ((*message)->kind != MessageKind::begun) {
-    return make_error(ErrorCode::invalid_argument, (*message)->content.inline_bytes());
+  if (message->kind != MessageKind::begun) {
+    return make_error(ErrorCode::invalid_argument, message->content.inline_bytes());
   }
   return {};
 }
@@ -169,13 +167,10 @@ Expected<void> ForkServerProcess::hand_over_arenas() {
   if (now == handed_over_) {
     return {};
   }
-  const auto arenas = pack_for_message();
-  if (!arenas) {
-    return tl::make_unexpected(arenas.error());
-  }
-  return send_message(socket_.get(), MessageKind::adopt, {}, *arenas).map([&] {
-    handed_over_ = now;
-  });
+  TRY(const auto arenas, pack_for_message());
+  TRY_VOID(send_message(socket_.get(), MessageKind::adopt, {}, arenas));
+  handed_over_ = now;
+  return {};
 }
 
 Expected<std::shared_ptr<ForkServerProcess>> ForkServerProcess::of_process() {
@@ -183,29 +178,22 @@ Expected<std::shared_ptr<ForkServerProcess>> ForkServerProcess::of_process() {
   const std::lock_guard lock(of_process_mutex);
   OfProcess& own = get_of_process();
   if (own.owner != getpid() || own.server->ended()) {
-    auto started = start({}, nullptr, nullptr);
-    if (!started) {
-      return started;
-    }
-    own = {std::move(*started), getpid()};
+    TRY(auto started, start({}, nullptr, nullptr));
+    own = {std::move(started), getpid()};
   }
   return own.server;
 }
 
 Expected<Child> request_worker(const Launch& launch, int rank) {
-  auto sockets = make_socket_pair();
-  if (!sockets) {
-    return tl::make_unexpected(sockets.error());
-  }
+  TRY(auto sockets, make_socket_pair());
   Child worker;
-  worker.place = Descriptor(fcntl(sockets->first.get(), F_DUPFD_CLOEXEC, 0));
+  worker.place = Descriptor(fcntl(sockets.first.get(), F_DUPFD_CLOEXEC, 0));
   if (!worker.place) {  // or there would be a worker that nobody can end
     return system_error("a worker's pidfd", errno);
   }
-  worker.socket = std::move(sockets->first);
-  return launch.server->request(launch, rank, sockets->second.get()).map([&] {
-    return std::move(worker);
-  });
+  worker.socket = std::move(sockets.first);
+  TRY_VOID(launch.server->request(launch, rank, sockets.second.get()));
+  return worker;
 }
 
 }  // namespace launch

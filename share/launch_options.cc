@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <csignal>
 
+#include <cowshed/base/try.h>
 #include <cowshed/share/arena_handover.h>
 #include <cowshed/share/forkserver.h>
 #include <cowshed/share/forkserver_process.h>
@@ -62,12 +63,9 @@ Expected<void> prepare(const WorkersOptions& options, const internal::WorkerJob&
   launch.setup.parent = getpid();
   launch.setup.die_with_parent = options.die_with_parent;
   launch.setup.environment = options.environment;
-  auto done = check_options(options, job);
-  if (done && options.method == Start::fork) {
+  TRY_VOID(check_options(options, job));
+  if (options.method == Start::fork) {
     return registry::start_tree();  // or each worker would begin one, and hand up to nobody
-  }
-  if (!done) {
-    return done;
   }
   try {
     Encoder to;
@@ -84,20 +82,14 @@ Expected<void> prepare(const WorkersOptions& options, const internal::WorkerJob&
                                                   internal::text_of(failure));
   }
   if (options.method == Start::spawn) {
-    auto arenas = pack_for_message();
-    if (!arenas) {
-      return tl::make_unexpected(std::move(arenas.error()));
-    }
-    launch.arenas = std::move(*arenas);
+    TRY(launch.arenas, pack_for_message());
     return {};
   }
-  auto server = options.server != nullptr
-                    ? Expected<std::shared_ptr<ForkServerProcess>>(options.server->process())
-                    : ForkServerProcess::of_process();
-  if (!server) {
-    return tl::make_unexpected(std::move(server.error()));
+  if (options.server != nullptr) {
+    launch.server = options.server->process();
+  } else {
+    TRY(launch.server, ForkServerProcess::of_process());
   }
-  launch.server = std::move(*server);
   return {};
 }
 

@@ -5,6 +5,7 @@
 #include <string>
 #include <thread>
 
+#include <cowshed/base/try.h>
 #include <cowshed/share/content.h>
 #include <cowshed/share/map.h>
 #include <cowshed/share/worker_exception.h>
@@ -101,14 +102,11 @@ tl::unexpected<Error> item_error(ErrorCode code, std::uint64_t index,
 Expected<MapQueue> MapQueue::create(const MapOptions& options, std::string_view item_type) {
   const auto count = static_cast<std::size_t>(std::max(options.workers.count, 1));
   const std::size_t window = options.window != 0 ? options.window : 4 * count;
-  auto tasks = Channel<Bytes>::create({.name = options.workers.name + " tasks", .slots = window});
-  auto results =
-      Channel<Bytes>::create({.name = options.workers.name + " results", .slots = window});
-  if (!tasks || !results) {
-    return tl::make_unexpected(tasks ? results.error() : tasks.error());
-  }
-  const TransferRow sent = row_of(*tasks, item_type);
-  return MapQueue(std::move(*tasks), std::move(*results), window, options.workers.restarts, sent);
+  const std::string& name = options.workers.name;
+  TRY(auto tasks, Channel<Bytes>::create({.name = name + " tasks", .slots = window}));
+  TRY(auto results, Channel<Bytes>::create({.name = name + " results", .slots = window}));
+  const TransferRow sent = row_of(tasks, item_type);
+  return MapQueue(std::move(tasks), std::move(results), window, options.workers.restarts, sent);
 }
 
 void MapQueue::put_task(std::uint64_t index, Encoder task) {
@@ -141,21 +139,14 @@ Expected<bool> MapQueue::send_tasks() {
 
 Expected<MapResult> MapQueue::receive() {
   for (;;) {
-    const auto collected = collect_results();
-    if (!collected) {
-      return tl::make_unexpected(collected.error());
-    }
+    TRY(const Collected collected, collect_results());
     if (!arrived_.empty()) {
       auto first = std::move(arrived_.front());
       arrived_.pop_front();
       return first;
     }
-    if (auto waited = wait(*collected); !waited) {
-      return tl::make_unexpected(std::move(waited.error()));
-    }
-    if (auto sent = send_tasks(); !sent) {
-      return tl::make_unexpected(std::move(sent.error()));
-    }
+    TRY_VOID(wait(collected));
+    TRY_VOID(send_tasks());
   }
 }
 
@@ -182,12 +173,9 @@ Expected<MapQueue::Collected> MapQueue::collect_results() {
 
 // Until there is a result, perhaps.
 Expected<void> MapQueue::wait(Collected collected) {
-  const auto readable = results_.descriptor();
-  if (!readable) {
-    return tl::make_unexpected(readable.error());
-  }
+  TRY(const int readable, results_.descriptor());
   // With a stopped process in the way it stays readable.
-  std::vector<pollfd> events = {{collected == Collected::all ? *readable : -1, POLLIN, 0}};
+  std::vector<pollfd> events = {{collected == Collected::all ? readable : -1, POLLIN, 0}};
   for (const int pidfd : workers_->pidfds()) {
     events.push_back({pidfd, POLLIN, 0});
   }
@@ -196,29 +184,20 @@ Expected<void> MapQueue::wait(Collected collected) {
   if (happened < 0 && errno != EINTR) {
     return system_error("map: poll", errno);
   }
-  const auto dead = reap();
-  if (!dead) {
-    return tl::make_unexpected(dead.error());
+  TRY(const auto dead, reap());
+  if (!dead.empty() || (happened == 0 && !how_it_ended_.empty())) {
+    TRY_VOID(take_back());
   }
-  if (!dead->empty() || (happened == 0 && !how_it_ended_.empty())) {
-    if (auto taken = take_back(); !taken) {
-      return taken;
-    }
-  }
-  for (const WorkerEnd& end : *dead) {
-    if (auto restarted = restart(end.exit); !restarted) {
-      return restarted;
-    }
+  for (const WorkerEnd& end : dead) {
+    TRY_VOID(restart(end.exit));
   }
   return {};
 }
 
 Expected<std::vector<WorkerEnd>> MapQueue::reap() {
-  auto dead = workers_->reap_ended();
-  if (dead) {
-    for (const WorkerEnd& end : *dead) {
-      how_it_ended_[end.exit.pid] = end.exit.error;
-    }
+  TRY(auto dead, workers_->reap_ended());
+  for (const WorkerEnd& end : dead) {
+    how_it_ended_[end.exit.pid] = end.exit.error;
   }
   return dead;
 }
@@ -227,9 +206,9 @@ Expected<std::vector<WorkerEnd>> MapQueue::reap() {
 // of a death when the address space is gone, which somebody who looks at it may delay.
 Expected<void> MapQueue::take_back() {
   const ChannelStats stats = tasks_.stats();
-  const auto collected = collect_results();  // that they had sent before
-  if (!collected || *collected == Collected::some) {
-    return collected.map([](Collected) {});
+  TRY(const Collected collected, collect_results());  // that they had sent before
+  if (collected == Collected::some) {
+    return {};
   }
   for (const LostMessages& lost : stats.lost) {
     const auto found = std::find_if(under_way_.begin(), under_way_.end(), [&](const auto& each) {
@@ -261,9 +240,7 @@ Expected<void> MapQueue::restart(const WorkerExit& dead) {
       }
     }
     std::this_thread::sleep_for(kBetweenAttempts);
-    if (auto taken = take_back(); !taken) {
-      return taken;
-    }
+    TRY_VOID(take_back());
   }
   return make_error(ErrorCode::worker_failed, dead.error);
 }
@@ -286,11 +263,8 @@ Error MapQueue::lost_error(std::uint64_t index, const Task& task) {
 
 Expected<void> MapQueue::finish() {
   tasks_.close();
-  const auto ends = workers_->wait(false);
-  if (!ends) {
-    return tl::make_unexpected(ends.error());
-  }
-  for (const WorkerEnd& end : *ends) {
+  TRY(const auto ends, workers_->wait(false));
+  for (const WorkerEnd& end : ends) {
     if (!end.exit.ok()) {
       return make_error(ErrorCode::worker_failed, end.exit.error);
     }

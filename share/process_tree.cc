@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cowshed/base/try.h>
 #include <cowshed/share/file_size_limit.h>
 #include <cowshed/share/memfd.h>
 #include <cowshed/share/process_tree.h>
@@ -59,9 +60,7 @@ Expected<void> start() {
   if (!memfd) {
     return system_error("memfd_create of what a process tree shares", errno);
   }
-  if (auto sized = set_file_size(memfd.get(), sizeof(Shared), kName); !sized) {
-    return sized;
-  }
+  TRY_VOID(set_file_size(memfd.get(), sizeof(Shared), kName));
   if (fcntl(memfd.get(), F_ADD_SEALS, kSeals) != 0) {
     return system_error("fcntl(F_ADD_SEALS) of what a process tree shares", errno);
   }
@@ -69,18 +68,15 @@ Expected<void> start() {
   if (fstat(memfd.get(), &status) != 0) {
     return system_error("fstat of what a process tree shares", errno);
   }
-  auto memory = map(memfd.get());
-  if (!memory) {
-    return tl::make_unexpected(std::move(memory.error()));
-  }
+  TRY(auto* memory, map(memfd.get()));
   std::random_device random;
   std::uint64_t id = 0;
   while (id == 0) {
     id = std::uint64_t{random()} << 32U | inode_of(status);
   }
   own_id = id;
-  (*memory)->last_generation = word_of(kGeneration, 0);  // the rest is zeros, without memory
-  take(*memory, std::move(memfd));
+  memory->last_generation = word_of(kGeneration, 0);  // the rest is zeros, without memory
+  take(memory, std::move(memfd));
   return {};
 }
 
@@ -133,12 +129,9 @@ Expected<void> join(Descriptor memfd, std::uint64_t id, const std::string& who) 
     return make_error(ErrorCode::foreign_descriptor,
                       who + " comes with a descriptor that is not of its process tree");
   }
-  auto memory = map(memfd.get());
-  if (!memory) {
-    return tl::make_unexpected(std::move(memory.error()));
-  }
+  TRY(auto* memory, map(memfd.get()));
   own_id = id;
-  take(*memory, std::move(memfd));
+  take(memory, std::move(memfd));
   return {};
 }
 
