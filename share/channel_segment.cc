@@ -2,6 +2,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fcntl.h>
+#include <memory>
 #include <new>
 #include <string>
 #include <sys/eventfd.h>
@@ -46,25 +47,11 @@ bool plausible(const Constants& constants) {
 }
 
 // Memory that is unmapped unless somebody takes it over.
-class Mapping {
- public:
-  Mapping(void* memory, std::uint64_t bytes) : memory_(memory), bytes_(bytes) {}
-  Mapping(Mapping&& other) noexcept
-      : memory_(std::exchange(other.memory_, nullptr)), bytes_(other.bytes_) {}
-  Mapping& operator=(Mapping&&) = delete;
-  ~Mapping() {
-    if (memory_ != nullptr) {
-      munmap(memory_, bytes_);
-    }
-  }
-
-  void* get() const { return memory_; }
-  void release() { memory_ = nullptr; }
-
- private:
-  void* memory_;
-  std::uint64_t bytes_;
+struct Unmap {
+  std::uint64_t bytes;
+  void operator()(void* memory) const { munmap(memory, bytes); }
 };
+using Mapping = std::unique_ptr<void, Unmap>;
 
 tl::unexpected<Error> bad(const std::string& why) {
   return make_error(ErrorCode::bad_channel, "not a channel to be used: " + why);
@@ -144,7 +131,7 @@ Expected<Mapping> make_membership(const std::string& name) {
   if (memory == MAP_FAILED) {
     return system_error("channel '" + name + "': mmap", errno);
   }
-  Mapping page(memory, kPage);
+  Mapping page(memory, {kPage});
   if (madvise(memory, kPage, MADV_WIPEONFORK) != 0) {
     return system_error("channel '" + name + "': madvise(MADV_WIPEONFORK)", errno);
   }
@@ -162,7 +149,7 @@ Expected<std::shared_ptr<ChannelSegment>> make_segment(const ChannelDescriptors&
     return system_error("channel '" + name + "': mmap of " + std::to_string(bytes) + " bytes",
                         errno);
   }
-  Mapping base(memory, bytes);
+  Mapping base(memory, {bytes});
   auto segment = std::make_shared<ChannelSegment>(descriptors, constants, memory, membership.get());
   membership.release();
   base.release();

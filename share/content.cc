@@ -93,10 +93,7 @@ void Content::spill(const void* data, std::size_t size) {
   }
   const char* next = static_cast<const char*>(data);
   for (std::size_t left = size; left > 0;) {  // write(2) takes 2 GiB at most
-    const ssize_t written = write(file_.get(), next, left);
-    if (written < 0 && errno == EINTR) {
-      continue;
-    }
+    const ssize_t written = TEMP_FAILURE_RETRY(write(file_.get(), next, left));
     if (written < 0) {
       fail("memory for a message");
     }

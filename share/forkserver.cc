@@ -47,18 +47,23 @@ constexpr fork_handlers::Handlers kHandlers = {[] { of_process_mutex.lock(); },
 Expected<std::shared_ptr<ForkServerProcess>> ForkServerProcess::start(
     const ForkServerOptions& options, const internal::WorkerFunction* warm_up,
     const Arguments& arguments) {
-  const std::string who = "forkserver '" + options.name + "': ";
-  const auto fail = [&](Error error) {
-    error.message = who + error.message;
-    return tl::make_unexpected(std::move(error));
-  };
+  auto server = std::make_shared<ForkServerProcess>();
+  server->name_ = "forkserver '" + options.name + "': ";
+  TRY_VOID(server->begin(options, warm_up, arguments).map_error([&](Error error) {
+    error.message = server->name_ + error.message;
+    return error;
+  }));
+  return server;
+}
+
+Expected<void> ForkServerProcess::begin(const ForkServerOptions& options,
+                                        const internal::WorkerFunction* warm_up,
+                                        const Arguments& arguments) {
   if (program_name() == nullptr) {
-    return fail(no_runtime_error().value());
+    return no_runtime_error();
   }
-  auto sockets = make_socket_pair();
-  if (!sockets) {
-    return fail(sockets.error());
-  }
+  TRY(auto sockets, make_socket_pair());
+  socket_ = std::move(sockets.first);
   internal::Content job;
   try {
     Encoder to;
@@ -69,29 +74,15 @@ Expected<std::shared_ptr<ForkServerProcess>> ForkServerProcess::start(
     }
     job = to.finish();
   } catch (const std::exception& failure) {
-    return fail({ErrorCode::system_call, 0, internal::text_of(failure)});
+    return make_error(ErrorCode::system_call, internal::text_of(failure));
   }
-  auto server = std::make_shared<ForkServerProcess>();
-  server->name_ = who;
-  server->socket_ = std::move(sockets->first);
-  const int socket = server->socket_.get();
-  auto sent = server->hand_over_arenas().and_then(
-      [&] { return send_message(socket, MessageKind::serve, {}, job); });
-  if (!sent) {
-    return fail(sent.error());
-  }
-  auto spawned = spawn_process("", sockets->second.get(), options.environment);
-  if (!spawned) {
-    return fail(spawned.error());
-  }
-  server->pid_ = spawned->pid;
-  server->pidfd_ = std::move(spawned->pidfd);
-  sockets->second = Descriptor();
-  auto ready = server->wait_until_ready(options);
-  if (!ready) {
-    return fail(ready.error());
-  }
-  return server;
+  TRY_VOID(hand_over_arenas());
+  TRY_VOID(send_message(socket_.get(), MessageKind::serve, {}, job));
+  TRY(Child spawned, spawn_process("", sockets.second.get(), options.environment));
+  pid_ = spawned.pid;
+  pidfd_ = std::move(spawned.pidfd);
+  sockets.second = Descriptor();
+  return wait_until_ready(options);
 }
 
 Expected<void> ForkServerProcess::wait_until_ready(const ForkServerOptions& options) const {

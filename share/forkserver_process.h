@@ -41,6 +41,8 @@ class ForkServerProcess {
   bool wait_readable(int socket) const;
 
  private:
+  Expected<void> begin(const ForkServerOptions& options, const internal::WorkerFunction* warm_up,
+                       const Arguments& arguments);
   Expected<void> wait_until_ready(const ForkServerOptions& options) const;
   Expected<void> hand_over_arenas();  // unless it has them as they are
 

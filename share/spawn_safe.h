@@ -2,22 +2,14 @@
 
 #include <array>
 #include <cstddef>
-#include <deque>
 #include <functional>
-#include <list>
-#include <map>
 #include <optional>
-#include <set>
 #include <span>
-#include <string>
 #include <string_view>
 #include <tuple>
 #include <type_traits>
-#include <unordered_map>
-#include <unordered_set>
 #include <utility>
 #include <variant>
-#include <vector>
 
 #include <cowshed/share/arena_allocator.h>
 #include <cowshed/share/immortal_ptr.h>
@@ -30,7 +22,7 @@ namespace cowshed {
 // a vtable; std::string and the like point to the heap.  fork() needs none of this.
 //
 // True by default for trivially copyable types, for the standard's pairs, tuples, arrays, optionals
-// and variants of safe types, and for its containers of such with ArenaAllocator.  The author of
+// and variants of safe types, and for containers of such with ArenaAllocator.  The author of
 // any other type that is safe says so, before its first use:
 //
 //   template <>
@@ -44,6 +36,18 @@ namespace cowshed {
 template <class T>
 inline constexpr bool spawn_safe = std::is_trivially_copyable_v<T> && !std::is_pointer_v<T> &&
                                    !std::is_member_pointer_v<T> && !std::is_reference_v<T>;
+
+namespace internal {
+template <class T>
+inline constexpr bool kArenaAllocator = false;
+template <class T>
+inline constexpr bool kArenaAllocator<ArenaAllocator<T>> = true;
+template <class T>
+inline constexpr bool kArenaContainer = false;
+template <class T>
+  requires requires { typename T::allocator_type; }
+inline constexpr bool kArenaContainer<T> = kArenaAllocator<typename T::allocator_type>;
+}  // namespace internal
 
 template <class T>
 inline constexpr bool spawn_safe<const T> = spawn_safe<T>;
@@ -73,33 +77,10 @@ inline constexpr bool spawn_safe<std::variant<Ts...>> = (spawn_safe<Ts> && ...);
 template <class T>
 inline constexpr bool spawn_safe<std::optional<T>> = spawn_safe<T>;
 
-template <class Char, class Traits, class Of>
-inline constexpr bool spawn_safe<std::basic_string<Char, Traits, ArenaAllocator<Of>>> = true;
-template <class T, class Of>
-inline constexpr bool spawn_safe<std::vector<T, ArenaAllocator<Of>>> = spawn_safe<T>;
-template <class T, class Of>
-inline constexpr bool spawn_safe<std::deque<T, ArenaAllocator<Of>>> = spawn_safe<T>;
-template <class T, class Of>
-inline constexpr bool spawn_safe<std::list<T, ArenaAllocator<Of>>> = spawn_safe<T>;
-
 // A comparison or a hash is stored in the container.
-template <class Key, class Less, class Of>
-inline constexpr bool spawn_safe<std::set<Key, Less, ArenaAllocator<Of>>> =
-    spawn_safe<Key> && spawn_safe<Less>;
-template <class Key, class Less, class Of>
-inline constexpr bool spawn_safe<std::multiset<Key, Less, ArenaAllocator<Of>>> =
-    spawn_safe<Key> && spawn_safe<Less>;
-template <class Key, class T, class Less, class Of>
-inline constexpr bool spawn_safe<std::map<Key, T, Less, ArenaAllocator<Of>>> =
-    spawn_safe<std::pair<Key, T>> && spawn_safe<Less>;
-template <class Key, class T, class Less, class Of>
-inline constexpr bool spawn_safe<std::multimap<Key, T, Less, ArenaAllocator<Of>>> =
-    spawn_safe<std::pair<Key, T>> && spawn_safe<Less>;
-template <class Key, class Hash, class Equal, class Of>
-inline constexpr bool spawn_safe<std::unordered_set<Key, Hash, Equal, ArenaAllocator<Of>>> =
-    spawn_safe<std::tuple<Key, Hash, Equal>>;
-template <class Key, class T, class Hash, class Equal, class Of>
-inline constexpr bool spawn_safe<std::unordered_map<Key, T, Hash, Equal, ArenaAllocator<Of>>> =
-    spawn_safe<std::tuple<Key, T, Hash, Equal>>;
+template <template <class...> class Container, class... Ts>
+  requires(internal::kArenaContainer<Container<Ts...>> && !std::is_polymorphic_v<Container<Ts...>>)
+inline constexpr bool spawn_safe<Container<Ts...>> =
+    ((spawn_safe<Ts> || internal::kArenaAllocator<Ts>) && ...);
 
 }  // namespace cowshed

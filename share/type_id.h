@@ -16,17 +16,19 @@ constexpr std::string_view type_name() {
   return kSignature.substr(kBegin, kSignature.find_first_of(";]", kBegin) - kBegin);
 }
 
+// FNV-1a's step.
+constexpr std::uint64_t mix_hash(std::uint64_t hash, std::uint64_t number) {
+  return (hash ^ number) * 0x100000001b3;
+}
+
 // A type as a number, the same in every program with the same definition: of its mangled name
-// (std::type_info), its size and its alignment.  FNV-1a; never 0.
+// (std::type_info), its size and its alignment.  Never 0.
 constexpr std::uint64_t hash_type(std::string_view name, std::size_t size, std::size_t alignment) {
-  constexpr std::uint64_t kPrime = 0x100000001b3;
   std::uint64_t hash = 0xcbf29ce484222325;
   for (const char c : name) {
-    hash = (hash ^ static_cast<unsigned char>(c)) * kPrime;
+    hash = mix_hash(hash, static_cast<unsigned char>(c));
   }
-  hash = (hash ^ size) * kPrime;
-  hash = (hash ^ alignment) * kPrime;
-  return hash | 1U;
+  return mix_hash(mix_hash(hash, size), alignment) | 1U;
 }
 
 }  // namespace cowshed

@@ -14,6 +14,7 @@
 
 #include <cowshed/share/codec.h>
 #include <cowshed/share/ref.h>
+#include <cowshed/share/type_id.h>
 
 // Functions that another execution of this program, or another program, finds by name.  Whoever
 // starts one with start<function>() (workers.h) has it registered; a program that only runs it for
@@ -143,16 +144,12 @@ class Arrived {
   std::optional<std::conditional_t<kByValue, T, Never>> value_;
 };
 
-constexpr std::uint64_t mix_layout(std::uint64_t hash, std::uint64_t number) {
-  return (hash ^ number) * 0x100000001b3;
-}
-
 template <class T>
 constexpr std::uint64_t layout_of(std::uint64_t hash) {
   if constexpr (std::is_void_v<T>) {
     return hash;
   } else {
-    return mix_layout(mix_layout(hash, sizeof(T)), alignof(T));
+    return mix_hash(mix_hash(hash, sizeof(T)), alignof(T));
   }
 }
 

@@ -3,11 +3,13 @@
 #include <cstring>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
 #include <vector>
 
+#include <cowshed/base/try.h>
 #include <cowshed/share/worker_exception.h>
 #include <cowshed/share/worker_message.h>
 
@@ -34,9 +36,7 @@ struct alignas(cmsghdr) ControlBuffer {
   std::array<char, CMSG_SPACE(kMostDescriptors * sizeof(int))> bytes;
 };
 
-bool is_retriable(int error) { return error == EINTR; }
-
-Expected<void> send_packet(int socket, const Header& header, const std::string& bytes,
+Expected<void> send_packet(int socket, const Header& header, std::string_view bytes,
                            std::span<const int> descriptors) {
   std::array<iovec, 2> parts = {iovec{const_cast<Header*>(&header), sizeof header},
                                 iovec{const_cast<char*>(bytes.data()), bytes.size()}};
@@ -53,10 +53,8 @@ Expected<void> send_packet(int socket, const Header& header, const std::string& 
     rights->cmsg_len = CMSG_LEN(descriptors.size_bytes());
     std::memcpy(CMSG_DATA(rights), descriptors.data(), descriptors.size_bytes());
   }
-  while (sendmsg(socket, &message, MSG_NOSIGNAL) < 0) {
-    if (!is_retriable(errno)) {
-      return system_error("sendmsg to a worker's socket", errno);
-    }
+  if (TEMP_FAILURE_RETRY(sendmsg(socket, &message, MSG_NOSIGNAL)) < 0) {
+    return system_error("sendmsg to a worker's socket", errno);
   }
   return {};
 }
@@ -93,17 +91,12 @@ Expected<bool> receive_packet(int socket, int flags, Header& header, std::string
   message.msg_iovlen = parts.size();
   message.msg_control = &control;
   message.msg_controllen = sizeof control;
-  ssize_t size = 0;
-  while ((size = recvmsg(socket, &message, flags | MSG_CMSG_CLOEXEC)) < 0) {
-    if (errno == EAGAIN || errno == ECONNRESET) {
-      return false;
-    }
-    if (!is_retriable(errno)) {
-      return system_error("recvmsg from a worker's socket", errno);
-    }
-  }
-  if (size == 0) {
+  const ssize_t size = TEMP_FAILURE_RETRY(recvmsg(socket, &message, flags | MSG_CMSG_CLOEXEC));
+  if (size == 0 || (size < 0 && (errno == EAGAIN || errno == ECONNRESET))) {
     return false;
+  }
+  if (size < 0) {
+    return system_error("recvmsg from a worker's socket", errno);
   }
   take_descriptors(message, descriptors);
   if ((message.msg_flags & MSG_CTRUNC) != 0 && header.magic == kMessageMagic) {
@@ -149,20 +142,19 @@ Expected<void> send_message(int socket, MessageKind kind, std::array<std::int64_
   }
   header.kind = kind;
   header.numbers = numbers;
-  header.inline_bytes = content.inline_bytes().size();
   header.file_bytes = content.file_bytes();
-  header.descriptors_to_come = static_cast<std::uint32_t>(descriptors.size());
-  std::span<const int> left = descriptors;
-  auto sent = send_packet(socket, header, content.inline_bytes(),
-                          left.first(std::min(left.size(), kMostDescriptors)));
-  for (left = left.subspan(std::min(left.size(), kMostDescriptors)); sent && !left.empty();) {
-    header.inline_bytes = 0;
-    header.descriptors_to_come = static_cast<std::uint32_t>(left.size());
+  std::string_view bytes = content.inline_bytes();
+  for (std::span<const int> left = descriptors;;) {
     const auto now = left.first(std::min(left.size(), kMostDescriptors));
-    sent = send_packet(socket, header, {}, now);
+    header.inline_bytes = bytes.size();
+    header.descriptors_to_come = static_cast<std::uint32_t>(left.size());
+    TRY_VOID(send_packet(socket, header, bytes, now));
     left = left.subspan(now.size());
+    if (left.empty()) {
+      return {};
+    }
+    bytes = {};
   }
-  return sent;
 }
 
 void send_text(int socket, MessageKind kind, const std::string& text) {
@@ -185,18 +177,18 @@ Expected<std::optional<Message>> receive_message(int socket, int flags) {
   Header header;
   std::string bytes;
   std::vector<Descriptor> descriptors;
-  const auto received = receive_packet(socket, flags, header, bytes, descriptors);
-  if (!received || !*received) {
-    return received.map([](bool) { return std::optional<Message>(); });
+  TRY(const bool received, receive_packet(socket, flags, header, bytes, descriptors));
+  if (!received) {
+    return std::nullopt;
   }
   const std::size_t all = header.descriptors_to_come;
   while (descriptors.size() < all) {
     Header next;
     std::string nothing;
     const std::size_t before = descriptors.size();
-    const auto more = receive_packet(socket, 0, next, nothing, descriptors);
-    if (!more || !*more || next.kind != header.kind || descriptors.size() == before) {
-      return more ? damaged() : tl::make_unexpected(more.error());
+    TRY(const bool more, receive_packet(socket, 0, next, nothing, descriptors));
+    if (!more || next.kind != header.kind || descriptors.size() == before) {
+      return damaged();
     }
   }
   if (descriptors.size() != all || all < header.has_extra + header.has_file) {

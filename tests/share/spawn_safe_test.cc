@@ -1,7 +1,14 @@
+#include <deque>
 #include <functional>
+#include <list>
+#include <map>
 #include <memory>
 #include <memory_resource>
+#include <set>
 #include <string>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
 
 #include <cowshed/share/channel.h>
 #include <cowshed/share/spawn_safe.h>
