@@ -65,41 +65,37 @@ INSTANTIATE_TEST_SUITE_P(Channel, ChannelEpoll, testing::Values(0U, std::uint32_
 TEST_P(ChannelEpoll, EachMessageIsReceivedOnceWhileReceiversAreKilled) {
   constexpr int kVictims = test::sized(200, 20);
   constexpr int kReceivers = 4;
-  constexpr std::uint64_t kSenders = 2;
+  constexpr int kSenders = 2;
   constexpr std::uint64_t kMost = 1 << 16;  // of one sender
   auto channel = make<std::uint64_t>({.slots = 4});
   auto& counts = test::shared<std::array<std::atomic<std::uint8_t>, kSenders * kMost>>();
   const auto receive = [&] {
     return receive_by_epoll(channel, GetParam(), [&](std::uint64_t n) { ++counts[n]; });
   };
-  std::vector<std::unique_ptr<Process>> receivers;
-  for (int i = 0; i < kReceivers; ++i) {
-    receivers.push_back(std::make_unique<Process>(receive));
+  std::vector<std::unique_ptr<Process>> receivers(kReceivers);
+  for (auto& receiver : receivers) {
+    receiver = std::make_unique<Process>(receive);
   }
-  std::vector<std::unique_ptr<Process>> senders;
-  for (std::uint64_t s = 0; s < kSenders; ++s) {
-    senders.push_back(std::make_unique<Process>([&, s] {
-      std::mt19937 random(static_cast<unsigned>(s));
-      for (std::uint64_t n = s * kMost; n < (s + 1) * kMost && channel.send(n); ++n) {
-        usleep(static_cast<useconds_t>(random() % 100));  // the receivers fall asleep
-      }
-      return 0;
-    }));
-  }
+  auto senders = test::begin_processes(kSenders, [&](int s) {
+    std::mt19937 random(static_cast<unsigned>(s));
+    const std::uint64_t first = static_cast<std::uint64_t>(s) * kMost;
+    for (std::uint64_t n = first; n < first + kMost && channel.send(n); ++n) {
+      usleep(static_cast<useconds_t>(random() % 100));  // the receivers fall asleep
+    }
+    return 0;
+  });
   std::mt19937 random(2);
   for (int i = 0; i < kVictims; ++i) {
     usleep(static_cast<useconds_t>(random() % 2000));
     auto& victim = receivers[random() % kReceivers];
     ASSERT_TRUE(victim->running());
     victim->signal(SIGKILL);
-    victim->wait();
     victim = std::make_unique<Process>(receive);
   }
   channel.close();
-  for (const auto* all : {&senders, &receivers}) {
-    for (const auto& process : *all) {
-      EXPECT_EQ(process->wait(), 0);
-    }
+  test::expect_success(senders);
+  for (const auto& receiver : receivers) {
+    EXPECT_EQ(receiver->wait(), 0);
   }
   std::uint64_t received = 0;
   for (const auto& count : counts) {

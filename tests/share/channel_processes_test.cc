@@ -1,8 +1,6 @@
-#define XXH_INLINE_ALL
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <cmath>
 #include <csignal>
 #include <cstring>
 #include <fstream>
@@ -17,7 +15,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #include <vector>
-#include <xxhash.h>
 
 #include <cowshed/base/size_literals.h>
 #include <cowshed/share/arena.h>
@@ -72,83 +69,6 @@ TEST(ChannelProcesses, WhatWasSentIsThere) {
     }
   }
   EXPECT_EQ(receiver.wait(), 0);
-}
-
-// What many messages add up to, in any order.
-struct Sum {
-  std::atomic<std::uint64_t> messages, bytes, hashes, disorder;
-
-  void add(std::span<const std::byte> message) {
-    ++messages;
-    bytes += message.size();
-    hashes += XXH3_64bits(message.data(), message.size());
-  }
-};
-
-TEST(ChannelProcesses, FourSendersToFourReceiversExactlyOnceAndIntact) {
-  constexpr int kParties = 4;
-  constexpr int kEach = 25000 / kTimesSlower;
-  constexpr std::size_t kMost = 1_MiB;
-  auto channel = make<Bytes>({.slots = 256, .memory = 64_MiB});
-  auto& sent = test::shared<Sum>();
-  auto& received = test::shared<Sum>();
-  std::vector<std::byte> noise(2 * kMost);
-  std::mt19937_64 seeded(20240229);
-  for (std::byte& byte : noise) {
-    byte = static_cast<std::byte>(seeded());
-  }
-  std::vector<std::unique_ptr<Process>> receivers;
-  for (int i = 0; i < kParties; ++i) {
-    receivers.push_back(std::make_unique<Process>([&] {
-      std::array<std::uint64_t, kParties> last{};
-      while (auto message = channel.receive()) {
-        received.add(message->span());
-        if (message->size() >= 16) {
-          std::array<std::uint64_t, 2> label{};
-          std::memcpy(label.data(), message->data(), 16);
-          received.disorder += label[1] <= last[label[0]] ? 1 : 0;
-          last[label[0]] = label[1];
-        }
-      }
-      return 0;
-    }));
-  }
-  std::vector<std::unique_ptr<Process>> senders;
-  for (int i = 0; i < kParties; ++i) {
-    senders.push_back(std::make_unique<Process>([&, i] {
-      std::mt19937_64 random(static_cast<std::uint64_t>(i));
-      std::uniform_real_distribution<double> log_size(0, std::log(kMost + 1.0));
-      for (std::uint64_t n = 1; n <= kEach; ++n) {
-        const auto size = static_cast<std::size_t>(std::exp(log_size(random))) - 1;
-        std::byte* message = noise.data() + random() % kMost;
-        if (size >= 16) {
-          const std::array<std::uint64_t, 2> label = {static_cast<std::uint64_t>(i), n};
-          std::memcpy(message, label.data(), 16);
-        }
-        sent.add({message, size});
-        if (!channel.send(std::span<const std::byte>(message, size))) {
-          return 1;
-        }
-      }
-      return 0;
-    }));
-  }
-  for (const auto& sender : senders) {
-    EXPECT_EQ(sender->wait(), 0);
-  }
-  channel.close();
-  for (const auto& receiver : receivers) {
-    EXPECT_EQ(receiver->wait(), 0);
-  }
-  EXPECT_EQ(received.messages, kParties * kEach);
-  EXPECT_EQ(received.bytes, sent.bytes);
-  EXPECT_EQ(received.hashes, sent.hashes);
-  EXPECT_EQ(received.disorder, 0);
-  const auto stats = channel.stats();
-  EXPECT_EQ(stats.received, kParties * kEach);
-  EXPECT_EQ(stats.bytes_received, sent.bytes);
-  EXPECT_EQ(stats.outstanding, 0);
-  EXPECT_TRUE(stats.lost.empty());
 }
 
 TEST(ChannelProcesses, BatchesOfFourSendersReachFourReceiversOnceAndInOrder) {

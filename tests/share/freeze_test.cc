@@ -18,7 +18,6 @@
 #include "child.h"
 #include "make_arena.h"
 #include "memory_map.h"
-#include "threads.h"
 
 namespace cowshed {
 namespace {
@@ -190,18 +189,6 @@ TEST(Freeze, AgainIsNothingAndInTheOtherModeAnError) {
   EXPECT_EQ(arena.freeze(FreezeMode::lenient).error().code, ErrorCode::arena_frozen);
 }
 
-TEST(Freeze, TheDataIsInHugePages) {
-  Arena arena = make_arena(256_MiB);
-  (void)fill(*arena.resource(), 100_MiB);
-  ASSERT_TRUE(arena.freeze());
-  const ArenaStats stats = arena.stats();
-  if (stats.huge_page_bytes == 0) {
-    GTEST_SKIP() << "this kernel cannot collapse memfd pages";
-  }
-  EXPECT_GE(stats.huge_page_bytes, 96_MiB);
-  EXPECT_LE(stats.huge_page_bytes, stats.used);
-}
-
 TEST(Freeze, WhatWasFreedIsGivenBack) {
   Arena arena = make_arena(512_MiB);
   void* freed = arena.allocate(100_MiB, 4096);
@@ -286,28 +273,6 @@ TEST(Freeze, OthersMayReadMeanwhile) {
   stop = true;
   reader.join();
   EXPECT_FALSE(wrong);
-}
-
-// A thread that allocates while another freezes gets memory or the error, nothing else.
-TEST(Freeze, AllocationRacesWithItCleanly) {
-  for (int round = 0; round < 20; ++round) {
-    Arena arena = make_arena();
-    std::atomic<int> ready = 0;
-    const auto threads = test::begin_threads(3, [&](int) {
-      ++ready;
-      try {
-        for (;;) {
-          (void)arena.resource()->allocate(32);
-        }
-      } catch (const ArenaBadAlloc& failure) {
-        EXPECT_NE(failure.error().code, ErrorCode::not_inherited);
-      }
-    });
-    while (ready < 3) {
-      std::this_thread::yield();
-    }
-    EXPECT_TRUE(arena.freeze());
-  }
 }
 
 TEST(Freeze, AnEmptyArenaCanBeFrozen) {

@@ -103,19 +103,6 @@ std::vector<char> blow_up(const std::vector<char>& bytes) {
   return twice;
 }
 
-TEST_P(Map, LargeItemsAndValues) {
-  std::vector<std::vector<char>> items;
-  for (char c = 'a'; c < 'i'; ++c) {
-    items.emplace_back(std::size_t{3} << 20U, c);
-  }
-  const auto values = value_of(map<blow_up>({.workers = with({.count = 2})}, items));
-  ASSERT_EQ(values.size(), items.size());
-  for (std::size_t i = 0; i < items.size(); ++i) {
-    EXPECT_EQ(values[i].size(), 2 * items[i].size());
-    EXPECT_EQ(values[i].back(), items[i].back());
-  }
-}
-
 struct Large {
   std::uint64_t mebibytes;
 };

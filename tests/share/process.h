@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstddef>
+#include <deque>
+#include <gtest/gtest.h>
 #include <stdexcept>
 #include <sys/mman.h>
 
@@ -9,6 +11,21 @@
 namespace cowshed::test {
 
 using Process = Child;
+
+// `count` children, each of which runs body(its number).
+template <class Body>
+std::deque<Process> begin_processes(int count, const Body& body) {
+  std::deque<Process> processes;
+  for (int i = 0; i < count; ++i) {
+    processes.emplace_back([&] { return body(i); });
+  }
+  return processes;
+}
+inline void expect_success(std::deque<Process>& processes) {
+  for (Process& process : processes) {
+    EXPECT_EQ(process.wait(), 0);
+  }
+}
 
 // Zeroed memory that forked children share with the test.
 inline void* shared_memory(std::size_t bytes) {

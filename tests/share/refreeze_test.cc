@@ -93,41 +93,6 @@ TEST(Refreeze, ManyScatteredWrites) {
   EXPECT_EQ(wrong, 0U);
 }
 
-TEST(Refreeze, ContainersGrowOverGenerations) {
-  Arena arena = make_arena(256_MiB);
-  using Words = std::pmr::unordered_map<std::pmr::string, std::size_t>;
-  auto made = arena.make<Words>();
-  ASSERT_TRUE(made);
-  Words& words = **made;
-  const auto word = [](std::size_t i) {
-    return "a word that is too long to be inside, number " + std::to_string(i);
-  };
-  const auto check = [&](std::size_t count) -> std::string {
-    for (std::size_t i = 0; i < count; ++i) {
-      const auto found = words.find(std::pmr::string(word(i)));
-      if (found == words.end() || found->second != i || !arena.contains(found->first.data())) {
-        return "no " + word(i);
-      }
-    }
-    return std::to_string(words.size());
-  };
-  for (std::size_t i = 0; i < 1000; ++i) {
-    words.emplace(word(i), i);
-  }
-  ASSERT_TRUE(arena.freeze(FreezeMode::lenient));
-  for (std::size_t generation = 2; generation <= 12; ++generation) {
-    ASSERT_TRUE(arena.thaw());
-    for (std::size_t i = words.size(); i < generation * 1000; ++i) {
-      words.emplace(word(i), i);
-    }
-    ASSERT_TRUE(arena.refreeze());
-    ASSERT_EQ(private_bytes(arena), 0U);
-    const auto child = test::run_in_child(
-        [&] { return check(generation * 1000) + "," + std::to_string(own_bytes(arena)); });
-    ASSERT_EQ(child.said, std::to_string(generation * 1000) + ",0");
-  }
-}
-
 TEST(Refreeze, NeedsAFrozenArena) {
   Arena arena = make_arena();
   EXPECT_EQ(arena.refreeze().error().code, ErrorCode::arena_not_frozen);
