@@ -8,6 +8,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <optional>
+#include <span>
 #include <string>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -164,9 +165,11 @@ class Life {
   }
 
  private:
-  using Codes = std::vector<ErrorCode>;
-  const Codes kMemory = {ErrorCode::out_of_memory};
-  const Codes kSystem = {ErrorCode::system_call, ErrorCode::out_of_memory, ErrorCode::unsupported};
+  using Codes = std::span<const ErrorCode>;
+  static constexpr std::array kMemory = {ErrorCode::out_of_memory};
+  static constexpr std::array kCall = {ErrorCode::system_call};
+  static constexpr std::array kSystem = {ErrorCode::system_call, ErrorCode::out_of_memory,
+                                         ErrorCode::unsupported};
 
   bool grow_up() { return create() && add() && publish() && freeze() && read(); }
   bool grow_old() {
@@ -182,7 +185,7 @@ class Life {
   }
 
   template <class Function>
-  bool step(const char* name, const Codes& documented, Function function) {
+  bool step(const char* name, Codes documented, Function function) {
     Expected<void> done = attempt(function);
     if (done) {
       return check_stats(name);
@@ -296,9 +299,9 @@ class Life {
   }
 
   bool look() {
-    return step("prefault", {ErrorCode::system_call}, [this] { return arena_->prefault(); }) &&
+    return step("prefault", kCall, [this] { return arena_->prefault(); }) &&
            step("collapse", {}, [this] { return arena_->collapse().map([](std::size_t) {}); }) &&
-           step("private_bytes", {ErrorCode::system_call}, [this]() -> Expected<void> {
+           step("private_bytes", kCall, [this]() -> Expected<void> {
              auto bytes = arena_->private_bytes();
              if (!bytes) {
                return tl::make_unexpected(bytes.error());

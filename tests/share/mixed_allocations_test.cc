@@ -46,7 +46,7 @@ class MixedAllocations : public testing::TestWithParam<FreezeMode> {
 
   // Mostly up to 1 KiB; one in 500 up to 64 KiB, one in 20,000 up to 4 MiB.
   RandomBlock make_block(std::mt19937& random) {
-    const unsigned drawn = random() % 20000;
+    const auto drawn = random() % 20000;
     const unsigned bits = drawn == 0 ? 23 : drawn < 40 ? 17 : 11;
     auto block = RandomBlock::draw(random, bits, random() % 16 == 0 ? 13 : 4);
     return block.fill(arena_.allocate(block.size, block.alignment));
