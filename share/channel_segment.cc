@@ -33,11 +33,6 @@ constexpr std::uint64_t kForEver = std::uint64_t{1} << 62U;
 
 std::atomic<std::uint64_t> last_serial = 0;
 
-template <std::size_t size>
-std::string text_of(const std::array<char, size>& field) {
-  return {field.data(), strnlen(field.data(), size)};
-}
-
 // That the plan can be computed, and is one that create_segment() makes.
 bool plausible(const Constants& constants) {
   return constants.slots > 0 && constants.slots <= kMostSlots && constants.slot_bytes > 0 &&
@@ -78,7 +73,7 @@ Expected<Constants> read_constants(int file) {
   }
   if (!plausible(constants) ||
       Plan(constants).bytes != static_cast<std::uint64_t>(status.st_size)) {
-    return bad("'" + text_of(constants.name) + "' has a damaged header");
+    return bad("'" + layout::text_of(constants.name) + "' has a damaged header");
   }
   return constants;
 }
@@ -101,7 +96,7 @@ ChannelSegment::ChannelSegment(const ChannelDescriptors& descriptors, const Cons
       membership_(static_cast<Membership*>(membership)),
       plan_(constants),
       serial_(++last_serial),
-      options_{text_of(constants.name), constants.slots, constants.memory},
+      options_{layout::text_of(constants.name), constants.slots, constants.memory},
       descriptors_(descriptors) {
   struct stat status{};
   if (fstat(descriptors_.segment, &status) == 0) {
@@ -141,7 +136,7 @@ Expected<Mapping> make_membership(const std::string& name) {
 // Takes the descriptors over if it succeeds.
 Expected<std::shared_ptr<ChannelSegment>> make_segment(const ChannelDescriptors& descriptors,
                                                        const Constants& constants) {
-  const std::string name = text_of(constants.name);
+  const std::string name = layout::text_of(constants.name);
   TRY(Mapping membership, make_membership(name));
   const std::uint64_t bytes = Plan(constants).reserved;
   std::byte* const memory = map_shared(descriptors.segment, 0, bytes);
@@ -220,14 +215,14 @@ Expected<std::shared_ptr<ChannelSegment>> open_segment(const ChannelDescriptors&
   TRY(const Constants constants, read_constants(descriptors.segment));
   if (constants.type != type.id || constants.slot_bytes != type.slot_bytes ||
       (constants.memory != 0) != type.blocks) {
-    return make_error(ErrorCode::wrong_type, "channel '" + text_of(constants.name) + "' is of " +
-                                                 text_of(constants.type_name) + ", not of " +
-                                                 std::string(type.name));
+    return make_error(ErrorCode::wrong_type, "channel '" + layout::text_of(constants.name) +
+                                                 "' is of " + layout::text_of(constants.type_name) +
+                                                 ", not of " + std::string(type.name));
   }
   if (!is_event(descriptors.event)) {
     return make_error(ErrorCode::foreign_descriptor,
                       "descriptor " + std::to_string(descriptors.event) + " is not channel '" +
-                          text_of(constants.name) + "'s eventfd");
+                          layout::text_of(constants.name) + "'s eventfd");
   }
   fcntl(descriptors.segment, F_SETFD, FD_CLOEXEC);
   fcntl(descriptors.event, F_SETFD, FD_CLOEXEC);
@@ -278,28 +273,29 @@ ChannelStats ChannelSegment::stats() {
     sweep();
   }
   ChannelStats stats;
+  // Others commit meanwhile.  Only damage keeps this from an end.
+  const auto look = [](auto&& is_stable) {
+    for (int looks = 0; looks < 10'000 && !is_stable(); ++looks) {
+    }
+  };
   Totals sent;
-  // Others commit meanwhile.  Only damage keeps either loop from an end.
-  constexpr int kLooks = 10'000;
-  bool stable = false;
-  for (int looks = 0; !stable && looks < kLooks; ++looks) {
+  look([&] {
     stats.sent = control_->tail.value.load(std::memory_order_acquire);
     if (plan_.classes == 0 || stats.sent == 0) {
-      break;
+      return true;
     }
     sent = reinterpret_cast<const ByteSlot*>(slot(stats.sent - 1))->totals();
-    stable = control_->tail.value.load(std::memory_order_acquire) - stats.sent < plan_.mask;
-  }
+    return control_->tail.value.load(std::memory_order_acquire) - stats.sent < plan_.mask;
+  });
   Totals received;
-  stable = false;
-  for (int looks = 0; !stable && looks < kLooks; ++looks) {
+  look([&] {
     stats.received = control_->head.value.load(std::memory_order_acquire);
     const auto& totals = control_->received[stats.received % 2];
     received = {totals.bytes.load(std::memory_order_acquire),
                 totals.moved.load(std::memory_order_acquire),
                 totals.moved_bytes.load(std::memory_order_acquire)};
-    stable = control_->head.value.load(std::memory_order_acquire) == stats.received;
-  }
+    return control_->head.value.load(std::memory_order_acquire) == stats.received;
+  });
   if (plan_.classes == 0) {
     sent.bytes = stats.sent * plan_.slot_bytes;
     received.bytes = stats.received * plan_.slot_bytes;

@@ -227,7 +227,6 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   static void wake_one(channel_layout::Event& event);
   static void wake_all(channel_layout::Event& event);
   void signal_event(std::uint64_t count) const;
-  bool event_is_readable() const;
   // Of who holds S.  False: somebody drains the event.
   bool signal_pollers();
   // Of the drainer, with the channel empty and S free.

@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <climits>
 #include <ctime>
-#include <poll.h>
 #include <string>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -9,6 +8,7 @@
 #include <cowshed/base/try.h>
 #include <cowshed/share/channel_segment.h>
 #include <cowshed/share/channel_system.h>
+#include <cowshed/share/descriptor.h>
 
 namespace cowshed::internal {
 
@@ -72,11 +72,6 @@ void ChannelSegment::signal_event(std::uint64_t count) const {
   // It fails only when it is readable already.  Not write(2), at which pthread_cancel() could end
   // the thread inside the lock.
   syscall(SYS_write, descriptors_.event, &count, sizeof count);
-}
-
-bool ChannelSegment::event_is_readable() const {
-  pollfd event = {descriptors_.event, POLLIN, 0};
-  return poll(&event, 1, 0) == 1;
 }
 
 bool ChannelSegment::signal_pollers() {
@@ -253,7 +248,7 @@ Expected<void> Waiting::give_up_at_once() {
 
 // Whether the channel was empty and the descriptor unreadable at some time of this call.
 Expected<bool> Waiting::drain_event() {
-  if (!segment_.event_is_readable()) {
+  if (!is_ready(segment_.descriptors().event)) {
     return true;
   }
   const Holding draining(segment_.control().seldom.drainer, segment_.this_thread()->lock);

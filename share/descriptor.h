@@ -1,6 +1,7 @@
 #pragma once
 
 #include <fcntl.h>
+#include <poll.h>
 #include <unistd.h>
 #include <utility>
 
@@ -39,5 +40,11 @@ class Descriptor {
 
   int fd_ = -1;
 };
+
+// Whether poll() finds one of the events, or an end, now.
+inline bool is_ready(int fd, short events = POLLIN) {
+  pollfd now = {fd, events, 0};
+  return poll(&now, 1, 0) > 0;
+}
 
 }  // namespace cowshed

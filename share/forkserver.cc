@@ -22,11 +22,6 @@ namespace cowshed {
 namespace launch {
 namespace {
 
-bool is_ready(int fd, short event) {
-  pollfd now = {fd, event, 0};
-  return poll(&now, 1, 0) > 0;
-}
-
 COWSHED_FORK_STATE std::mutex of_process_mutex;
 
 struct OfProcess {
@@ -112,7 +107,7 @@ ForkServerProcess::~ForkServerProcess() {
   }
 }
 
-bool ForkServerProcess::ended() const { return is_ready(pidfd(), POLLIN); }
+bool ForkServerProcess::ended() const { return is_ready(pidfd()); }
 
 bool ForkServerProcess::ends() const {
   constexpr int kPatience = 1000;  // ms
@@ -134,7 +129,7 @@ std::string ForkServerProcess::how_it_ended() const {
 bool ForkServerProcess::wait_readable(int socket) const {
   std::array<pollfd, 2> waiting = {pollfd{socket, POLLIN, 0}, pollfd{pidfd(), POLLIN, 0}};
   TEMP_FAILURE_RETRY(poll(waiting.data(), waiting.size(), -1));
-  return is_ready(socket, POLLIN);
+  return is_ready(socket);
 }
 
 Expected<void> ForkServerProcess::request(const Launch& launch, int rank, int socket) {

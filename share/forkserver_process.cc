@@ -9,6 +9,7 @@
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <system_error>
 #include <unistd.h>
 #include <vector>
 
@@ -39,11 +40,11 @@ class Signals {
     sigprocmask(SIG_BLOCK, &child_ends, &mask_);
     ends_ = Descriptor(signalfd(-1, &child_ends, SFD_CLOEXEC | SFD_NONBLOCK));
     if (!ends_) {
-      throw std::runtime_error(system_error("signalfd", errno).value().message);
+      throw std::system_error(errno, std::generic_category(), "signalfd");
     }
     siginfo_t info;  // without it no worker's end would be known
     if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) != 0 && errno != ECHILD) {
-      throw std::runtime_error(system_error("waitid", errno).value().message);
+      throw std::system_error(errno, std::generic_category(), "waitid");
     }
   }
   void give_back() {
@@ -132,8 +133,7 @@ void Server::start_worker(Message message) {
     refuse(socket.get(), failed_to_adopt_);
     return;
   }
-  pollfd waits_for_it = {socket.get(), 0, 0};
-  if (poll(&waits_for_it, 1, 0) > 0) {  // its starter has given up, or ended
+  if (is_ready(socket.get(), 0)) {  // its starter has given up, or ended
     return;
   }
   flush_streams();
@@ -191,16 +191,13 @@ Descriptor warm_up(Message message) {
     _exit(0);  // it has ended
   }
   if (!pidfd) {
-    throw std::runtime_error(system_error("pidfd_open", open_error).value().message);
+    throw std::system_error(open_error, std::generic_category(), "pidfd_open");
   }
   if (from.take<bool>()) {
     const auto name = from.take<std::string>();
-    const auto function = internal::find_worker_function(name, from.take<std::uint64_t>());
-    if (!function) {
-      throw std::runtime_error(function.error().message);
-    }
+    const auto* function = internal::find_worker_function(name, from.take<std::uint64_t>()).value();
     Encoder value;
-    if ((*function)->call({0, 1}, from, value) != 0) {
+    if (function->call({0, 1}, from, value) != 0) {
       throw std::runtime_error("the warm-up returned an exit code that is not 0");
     }
     if (const auto checked = check_threads("after the warm-up"); !checked) {

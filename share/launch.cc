@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <filesystem>
 #include <fstream>
-#include <poll.h>
 #include <spawn.h>
 #include <string_view>
 #include <sys/stat.h>
@@ -37,11 +36,6 @@ Expected<Descriptor> open_pidfd(pid_t pid) {
     return system_error("pidfd_open", error);
   }
   return pidfd;
-}
-
-bool has_ended(const Descriptor& pidfd) {
-  pollfd end = {pidfd.get(), POLLIN, 0};
-  return poll(&end, 1, 0) > 0;
 }
 
 std::string_view name_of(std::string_view variable) {
@@ -144,7 +138,7 @@ Expected<Child> spawn_worker(const Launch& launch, int rank) {
 
 Expected<void> send_signal(pid_t pid, const Descriptor& pidfd, int signal) {
   if (syscall(SYS_pidfd_send_signal, pidfd.get(), signal, nullptr, 0) == 0 || errno == ESRCH ||
-      has_ended(pidfd)) {
+      is_ready(pidfd.get())) {
     return {};
   }
   if (kill(pid, signal) == 0 || errno == ESRCH) {

@@ -1,7 +1,6 @@
 #include <csignal>
 #include <cstring>
 #include <filesystem>
-#include <poll.h>
 #include <sys/socket.h>
 
 #include <cowshed/share/forkserver_process.h>
@@ -32,8 +31,7 @@ void Child::set_end(int code, int status) {
 void Child::read_messages() {
   for (;;) {
     if (place) {
-      pollfd readable = {socket.get(), POLLIN, 0};
-      if (poll(&readable, 1, 0) <= 0) {
+      if (!is_ready(socket.get())) {
         return;
       }
       place = Descriptor();

@@ -1,8 +1,10 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 #include <cowshed/base/published_layout.h>
@@ -48,6 +50,10 @@ void show_transfer_lanes(std::uint32_t lanes);
 template <std::size_t size>
 void set_text(std::array<char, size>& field, std::string_view text) {
   text.copy(field.data(), size);
+}
+template <std::size_t size>
+std::string text_of(const std::array<char, size>& field) {
+  return {field.begin(), std::find(field.begin(), field.end(), '\0')};
 }
 
 }  // namespace cowshed::layout

@@ -74,10 +74,7 @@ void serve_map(Channel<Bytes>& tasks, Channel<Bytes>& results, std::string_view 
     if (!task && task.error().code == ErrorCode::closed) {
       return;
     }
-    if (!task) {
-      throw std::runtime_error(task.error().message);
-    }
-    Decoder item = decode(*task);
+    Decoder item = decode(task.value());
     ByteChannel::keep_in_hand(*task);  // until its result is sent
     *task = Bytes();                   // its memory is free for others meanwhile
     const auto index = item.take<std::uint64_t>();

@@ -1,18 +1,14 @@
 #include <algorithm>
 #include <array>
-#include <cctype>
 #include <cstdio>
 #include <unistd.h>
 
+#include <cowshed/share/layout_writer.h>
 #include <cowshed/share/transfer_report.h>
+#include <cowshed/share/worker_exception.h>
 
 namespace cowshed {
 namespace {
-
-template <std::size_t size>
-std::string text(const std::array<char, size>& field) {
-  return {field.begin(), std::find(field.begin(), field.end(), '\0')};
-}
 
 TransferSource& source_of(std::vector<TransferSource>& sources, const std::string& origin,
                           const std::string& name) {
@@ -49,14 +45,6 @@ std::string bytes_text(std::uint64_t bytes) {
   std::snprintf(text.data(), text.size(), unit == 0 ? "%.0f %s" : "%.1f %s", amount,
                 kUnits.at(unit));
   return text.data();
-}
-
-// Names may be anything, and must not reach the terminal as orders.
-std::string printable(std::string_view name) {
-  std::string text(name);
-  std::replace_if(
-      text.begin(), text.end(), [](unsigned char c) { return std::iscntrl(c) != 0; }, '?');
-  return text;
 }
 
 // Lines of cells.  From the fourth on they are numbers; the last is as long as it likes.
@@ -115,9 +103,10 @@ TransferReport transfer_report() {
   TransferReport report;
   report.pid = getpid();
   for (const auto& [what, count] : internal::counted_transfers()) {
-    TransferSource& source = source_of(report.sources, text(what.origin), text(what.name));
+    TransferSource& source =
+        source_of(report.sources, layout::text_of(what.origin), layout::text_of(what.name));
     TransferredType& type = source.types.emplace_back();
-    type.type = text(what.type);
+    type.type = layout::text_of(what.type);
     type.kind = what.kind;
     type.sent = {count.messages, count.objects, count.bytes};
     totals_of(source, what.kind) += type.sent;
@@ -136,9 +125,10 @@ std::string to_table(const TransferReport& report) {
   Table table = {{"ORIGIN", "NAME", "SENT BY", "MESSAGES", "OBJECTS", "BYTES", "TYPE"}};
   for (const TransferSource& source : report.sources) {
     for (const TransferredType& type : source.types) {
-      table.push_back({source.origin, printable(source.name), std::string(to_string(type.kind)),
-                       std::to_string(type.sent.messages), std::to_string(type.sent.objects),
-                       bytes_text(type.sent.bytes), printable(type.type)});
+      table.push_back({source.origin, internal::one_line(source.name),
+                       std::string(to_string(type.kind)), std::to_string(type.sent.messages),
+                       std::to_string(type.sent.objects), bytes_text(type.sent.bytes),
+                       internal::one_line(type.type)});
     }
   }
   return heading(report) + (table.size() > 1 ? text_of(table) : "");

@@ -126,11 +126,9 @@ void run_job(Message message, Descriptor socket, pid_t parent) {
                          static_cast<int>(message.numbers[1])};
     run_worker(self, std::move(socket), setup, [&](const Worker&, Encoder& value) {
       const auto name = from.take<std::string>();
-      const auto function = internal::find_worker_function(name, from.take<std::uint64_t>());
-      if (!function) {
-        throw std::runtime_error(function.error().message);
-      }
-      return (*function)->call(self, from, value);
+      const auto* function =
+          internal::find_worker_function(name, from.take<std::uint64_t>()).value();
+      return function->call(self, from, value);
     });
   } catch (...) {
     send_text(reply, MessageKind::failure, internal::text_of_current_exception());

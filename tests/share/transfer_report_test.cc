@@ -97,7 +97,7 @@ TEST(TransferReport, AsATable) {
       text, HasSubstr("ORIGIN   NAME        SENT BY    MESSAGES  OBJECTS    BYTES  TYPE\n"
                       "channel  jobs        reference         1        1  2.0 GiB  app::Index\n"
                       "channel  jobs        value             2        2  4.0 KiB  app::Job\n"
-                      "launch   search?[2J  inherited         1        1     12 B  vector<int>\n"));
+                      "launch   search [2J  inherited         1        1     12 B  vector<int>\n"));
 }
 
 TEST(TransferReport, OfNothing) {
