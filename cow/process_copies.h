@@ -72,35 +72,6 @@ struct CopyPattern {
   bool operator==(const CopyPattern&) const = default;
 };
 
-// What copied pages hold that the original does not: see page_diff.h.  Of a child, the copies of
-// what its parent shared with it; of a parent, too, its own copies of what it shared with a child.
-struct CopyDiff {
-  // At its exit, when all it copied is there, or at some time before.
-  enum class Taken : std::uint8_t { at_interval, at_exit };
-  Taken taken = Taken::at_interval;
-  std::uint64_t compared_pages = 0;
-  std::uint64_t alone_pages = 0;  // of these: with one who may have written to the original since
-  std::uint64_t not_compared_pages = 0;  // copied, but the copy or its original is gone
-  std::uint64_t unchanged_pages = 0;     // of compared_pages: copied, and every byte as it was
-  std::uint64_t changed_bytes = 0;
-  // A change is a run of 8-byte words that differ.  Its most frequent width, and the most frequent
-  // distance from the beginning of one change of a page to that of the next; 0: there is none.
-  std::uint64_t changes = 0;
-  std::uint64_t width_bytes = 0;
-  std::uint64_t changes_of_width = 0;
-  std::uint64_t stride_bytes = 0;
-  std::uint64_t changes_at_stride = 0;
-  std::uint64_t cost_ns = 0;  // of the comparison
-
-  std::uint64_t compared_bytes() const { return compared_pages * kPageSize; }
-  // Of what was copied, how much was changed; nullopt when nothing was compared.
-  std::optional<double> changed_ratio() const {
-    if (compared_pages == 0) return std::nullopt;
-    return static_cast<double>(changed_bytes) / static_cast<double>(compared_bytes());
-  }
-  bool operator==(const CopyDiff&) const = default;
-};
-
 // How long the faults took that copied: from the exception to the end of its handling by the
 // kernel's memory management; waiting for a lock, or for the CPU, is part of it.
 struct CopyLatency {
@@ -203,8 +174,6 @@ struct ProcessCopies {
 
   // Most samples first.  nullopt where copies were not sampled.
   std::optional<std::vector<CopyPattern>> patterns;
-  // As of the last comparison.  nullopt where none was asked for, or none was possible.
-  std::optional<CopyDiff> diff;
 
   std::optional<std::uint64_t> copied_pages() const {
     if (!copied_anon_pages || !copied_file_pages) return std::nullopt;
@@ -236,15 +205,6 @@ struct ProcessesNotSeen {
   std::optional<std::uint64_t> at_most;
 };
 
-// Of comparing at exit: see exit_diffs.h.
-struct ExitDiffSummary {
-  std::uint64_t compared = 0;  // processes whose exit was seen
-  std::uint64_t missed = 0;    // that were gone without: killed in their exit
-  std::uint64_t refused = 0;   // that could not be traced: somebody else traces them, say
-  // How long processes were held: at their exits, and children at starts.
-  std::uint64_t held_ns = 0;
-};
-
 struct Overhead {
   std::uint64_t events = 0;            // probe runs on behalf of the measured processes, or samples
   std::optional<double> ns_per_event;  // mean
@@ -264,8 +224,6 @@ struct Measurement {
   Overhead overhead;
   std::optional<SamplingSummary> sampling;    // nullopt: copies were not sampled
   std::optional<SampledCopies> sampled;       // of all processes
-  std::optional<CopyDiff::Taken> diffs;       // nullopt: copies were not compared
-  std::optional<ExitDiffSummary> exit_diffs;  // nullopt: copies were not compared at exit
   std::vector<ProcessCopies> processes;       // in order of start
 
   // Of all, also those that are not listed each.

@@ -91,7 +91,7 @@ TEST(CowtopCommand, TheReportFollowsWhatTheCommandPrinted) {
   const Finished finished = run({COWTOP, "--json", "--", "sh", "-c", "echo hello"});
   ASSERT_THAT(finished.out, StartsWith("hello\n{"));
   const Json report = Json::parse(finished.out.substr(6));
-  EXPECT_EQ(report["schema"], "cowshed.run/1");
+  EXPECT_EQ(report["schema"], "cowshed.run/2");
   EXPECT_EQ(report["processes"][0]["comm"], "sh");
   EXPECT_EQ(report["processes"][0]["exit_status"], 0);
   EXPECT_TRUE(report["processes"][0]["signal"].is_null());
@@ -122,7 +122,7 @@ TEST(CowtopCommand, WritesTheReportToAFile) {
   const Finished finished = run({COWTOP, "--json", "-o", path.string(), "--", "echo", "hello"});
   EXPECT_EQ(finished.out, "hello\n");
   std::ifstream file(path);
-  EXPECT_EQ(Json::parse(file)["schema"], "cowshed.run/1");
+  EXPECT_EQ(Json::parse(file)["schema"], "cowshed.run/2");
   std::filesystem::remove(path);
 }
 

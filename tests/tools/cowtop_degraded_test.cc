@@ -205,7 +205,7 @@ TEST_F(CowtopDegraded, WhereStandardErrorIsClosedTheLineIsNotInTheReport) {
   });
   EXPECT_EQ(finished.exit_status(), 0);
   std::ifstream file(path);
-  EXPECT_EQ(nlohmann::json::parse(file)["schema"], "cowshed.run/1");
+  EXPECT_EQ(nlohmann::json::parse(file)["schema"], "cowshed.run/2");
   std::filesystem::remove(path);
 }
 

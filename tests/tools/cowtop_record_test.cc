@@ -270,7 +270,7 @@ TEST_F(CowtopRecord, ASmallFileDoesNotTakeMuchMemory) {
                           value + "}]}");
   };
   const std::string begin =
-      encoder.encode(R"({"schema": "cowshed.recording/1"})") + add("/schema", R"("cowshed.run/1")");
+      encoder.encode(R"({"schema": "cowshed.recording/1"})") + add("/schema", R"("cowshed.run/2")");
   std::string little_by_little;
   for (int i = 0; i < 5; ++i) {
     little_by_little += add("/" + std::to_string(i), "[" + many("0,", kMany / 5) + "0]");

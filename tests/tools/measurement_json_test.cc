@@ -56,8 +56,7 @@ TEST(JsonReport, HasEveryFieldOfTheContract) {
                             "tree_copied_pages",
                             "unreadable",
                             "arenas",
-                            "patterns",
-                            "diff"}) {
+                            "patterns"}) {
     EXPECT_TRUE(process.contains(field)) << field;
   }
   EXPECT_EQ(process["copied_pages"], 5);
@@ -186,37 +185,11 @@ TEST(JsonReport, WhyItWasCopied) {
   auto measurement = one_process();
   const auto unsampled = nlohmann::json::parse(json_report(measurement));
   EXPECT_TRUE(unsampled["processes"][0]["patterns"].is_null());
-  EXPECT_TRUE(unsampled["processes"][0]["diff"].is_null());
   measurement.processes[0].patterns = {{"reference count", 0.8, 4, "add [rdx], 1"}};
-  cow::CopyDiff diff;
-  diff.compared_pages = 10;
-  diff.unchanged_pages = 9;
-  diff.changed_bytes = 4096;
-  diff.changes = 1;
-  measurement.processes[0].diff = diff;
   const auto report = nlohmann::json::parse(json_report(measurement));
   EXPECT_EQ(report["processes"][0]["patterns"],
             nlohmann::json::parse(R"([{"pattern": "reference count", "share": 0.8, "samples": 4,
                 "evidence": "add [rdx], 1"}])"));
-  EXPECT_EQ(report["processes"][0]["diff"],
-            nlohmann::json::parse(R"({"taken": "interval", "compared_pages": 10, "alone_pages": 0,
-                "not_compared_pages": 0, "unchanged_pages": 9, "compared_bytes": 40960,
-                "changed_bytes": 4096, "changed_ratio": 0.1, "changes": 1, "width_bytes": 0,
-                "changes_of_width": 0, "stride_bytes": 0, "changes_at_stride": 0, "cost_ns": 0})"));
-}
-
-TEST(JsonReport, DiffsTakenAtExit) {
-  auto measurement = one_process();
-  EXPECT_TRUE(nlohmann::json::parse(json_report(measurement))["exit_diffs"].is_null());
-  EXPECT_TRUE(nlohmann::json::parse(json_report(measurement))["diffs"].is_null());
-  measurement.diffs = cow::CopyDiff::Taken::at_exit;
-  measurement.exit_diffs = cow::ExitDiffSummary{4, 3, 2, 1};
-  measurement.processes[0].diff.emplace().taken = cow::CopyDiff::Taken::at_exit;
-  const auto report = nlohmann::json::parse(json_report(measurement));
-  EXPECT_EQ(report["processes"][0]["diff"]["taken"], "exit");
-  EXPECT_EQ(report["diffs"], "exit");
-  EXPECT_EQ(report["exit_diffs"],
-            nlohmann::json::parse(R"({"compared": 4, "missed": 3, "refused": 2, "held_ns": 1})"));
 }
 
 TEST(JsonReport, ObjectsThatCouldNotBeReadAreAbsent) {

@@ -46,22 +46,12 @@ TEST(CowtopOptions, WhichProcesses) {
   EXPECT_EQ(selected({"-p", "7,3", "--pid", "5", "-p7"}), "-p 3,5,7");
   EXPECT_EQ(selected({"--comm", "a,b"}), "--comm a,b");
   EXPECT_EQ(selected({"--cgroup=/a/b"}), "--cgroup /a/b");
-  EXPECT_EQ(parse({"--diff", "-p", "7,7"}).options.measure.diff, Diff::at_intervals);
 }
 
 TEST(CowtopOptions, SitesAreSampledOnlyWhenAskedFor) {
   EXPECT_EQ(parse({"true"}).options.measure.sampling.period, 0U);
   EXPECT_EQ(parse({"--sites", "true"}).options.measure.sampling.period, 64U);
   EXPECT_EQ(parse({"--sites", "-c", "7", "true"}).options.measure.sampling.period, 7U);
-}
-
-TEST(CowtopOptions, DiffsAreTakenAtIntervalsOrAtExit) {
-  EXPECT_EQ(parse({"true"}).options.measure.diff, Diff::none);
-  EXPECT_EQ(parse({"--diff", "true"}).options.measure.diff, Diff::at_intervals);
-  EXPECT_EQ(parse({"--diff-at-exit", "true"}).options.measure.diff, Diff::at_exit);
-  EXPECT_EQ(parse({"--diff", "--diff-at-exit", "true"}).options.measure.diff, Diff::at_exit);
-  const Finished help = run({COWTOP, "--help"});
-  EXPECT_THAT(help.out, HasSubstr("gdb or strace"));
 }
 
 TEST(CowtopOptions, CopiesAreTimedOnlyWhenAskedFor) {
@@ -104,9 +94,6 @@ TEST(CowtopOptions, BadUsageIsOneLineAnd125) {
       {"--comm", "x", "-p", "1"},
       {"--comm", "x", "--cgroup", "/"},
       {"--comm", "x", "--", "true"},
-      {"--diff", "-p", "1,2"},
-      {"--diff-at-exit", "--comm", "x"},
-      {"--diff"},
       {"--bogus"},
       {"-p"},
       {"-p", "x"},

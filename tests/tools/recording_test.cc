@@ -108,7 +108,6 @@ TEST_F(RecordingTest, FollowsWhatChanges) {
   const cow::Measurement second = measurement;
   measurement.processes[1].sampled->sites.clear();
   measurement.processes[1].objects.reset();
-  measurement.processes[1].diff.reset();
   measurement.sampled.reset();
   ASSERT_TRUE(recorder->end(measurement, 0));
 
@@ -391,7 +390,7 @@ TEST_F(RecordingTest, FieldsThatAreNotAsTheyShouldBe) {
   const auto measured = [&](const std::string& operation) {
     write_file(path_, encoder.encode(R"({"schema": "cowshed.recording/1"})") + encoder.encode(
                                                                                    R"({"patch": [
-      {"op": "add", "path": "/schema", "value": "cowshed.run/1"}, )" + operation + "]}"));
+      {"op": "add", "path": "/schema", "value": "cowshed.run/2"}, )" + operation + "]}"));
     auto recording = Recording::open(path_);
     EXPECT_TRUE(recording->next().value()) << recording->problem();
     auto measurement = recording->measurement();

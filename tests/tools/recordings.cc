@@ -46,7 +46,6 @@ cow::Measurement full_measurement() {
   process.transfers = {{"channel", "jobs", "Job", "reference", 5, 6, 7}};
   process.sampled = sampled;
   process.patterns = {{"reference count", 0.75, 8, "inc [rdi]"}};
-  process.diff = {cow::CopyDiff::Taken::at_exit, 1, 2, 3, 4, 5, 6, 8, 9, 16, 10, 11};
 
   cow::Measurement measurement;
   measurement.backend = "tracepoint";
@@ -59,8 +58,6 @@ cow::Measurement full_measurement() {
   measurement.overhead = {1234, 56.5};
   measurement.sampling = {64, 12, 10, 2};
   measurement.sampled = sampled;
-  measurement.diffs = cow::CopyDiff::Taken::at_exit;
-  measurement.exit_diffs = {1, 2, 3, 4};
   cow::ProcessCopies root;
   root.pid = 40;
   root.comm = "server";

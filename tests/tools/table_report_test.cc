@@ -173,29 +173,9 @@ TEST(TableReport, SaysWhy) {
   process.patterns = {{"reference count", 0.951, 951, "add [rdx], 1"},
                       {"garbage collector", 0.045, 45, "mov [rdx + 8], rax"},
                       {"stack", 0.004, 4, "push rbx"}};
-  cow::CopyDiff diff;
-  diff.compared_pages = 100;
-  diff.unchanged_pages = 90;
-  diff.changed_bytes = 4096;
-  diff.changes = 20;
-  diff.changes_of_width = 19;
-  diff.width_bytes = 8;
-  diff.changes_at_stride = 5;
-  diff.stride_bytes = 64;
-  diff.cost_ns = 1'500'000;
-  process.diff = diff;
   const std::string table = table_report(of(process));
   EXPECT_THAT(table, HasSubstr("why: PID 4711 (python3): 95% reference count (add [rdx], 1), "
                                "4% garbage collector\n"));
-  EXPECT_THAT(table, HasSubstr("diff: PID 4711 (python3): 100 pages compared, 4096 bytes changed "
-                               "(1.00%), 90 pages unchanged; 19 of 20 changes are 8 bytes, 5 at a "
-                               "stride of 64; took 1.5 ms\n"));
-  process.diff->taken = cow::CopyDiff::Taken::at_exit;
-  cow::Measurement at_exit = of(process);
-  at_exit.exit_diffs = cow::ExitDiffSummary{4, 3, 2, 1'500'000};
-  EXPECT_THAT(table_report(at_exit), HasSubstr("; took 1.5 ms, at its exit\n"));
-  EXPECT_THAT(table_report(at_exit), HasSubstr("diff: 4 processes held at their exits, 1.5 ms in "
-                                               "all; 3 exits missed, 2 not traced\n"));
 }
 
 TEST(TableReport, SaysWhyOfTheProcessesThatWereSampledMost) {
@@ -262,23 +242,6 @@ TEST(TableReport, OfManyArenasTheRestIsSummedUp) {
   EXPECT_THAT(table, HasSubstr("arena 'arena 10' of 1.0 MiB: 10 pages"));
   EXPECT_THAT(table, Not(HasSubstr("'arena 9'")));
   EXPECT_THAT(table, HasSubstr("10 more lines of arenas with 45 copied pages in all: see --json"));
-}
-
-TEST(TableReport, ADiffThatComparedNothingSaysWhy) {
-  cow::ProcessCopies process;
-  process.role = cow::Role::root;
-  cow::Measurement measurement = of(process);
-  EXPECT_THAT(table_report(measurement), Not(HasSubstr("diff")));
-  measurement.diffs = cow::CopyDiff::Taken::at_interval;
-  EXPECT_THAT(table_report(measurement),
-              HasSubstr("diff: no page was compared with its original: no process has forked\n"));
-  process.role = cow::Role::child;
-  measurement.processes.push_back(process);
-  EXPECT_THAT(table_report(measurement), HasSubstr("--diff-at-exit looks at each process's end\n"));
-  measurement.diffs = cow::CopyDiff::Taken::at_exit;
-  EXPECT_THAT(table_report(measurement), HasSubstr("when it was looked at\n"));
-  measurement.processes[1].diff.emplace().compared_pages = 1;
-  EXPECT_THAT(table_report(measurement), Not(HasSubstr("no page was compared")));
 }
 
 TEST(TableReport, AnEstimateSaysWhatItLeavesOut) {

@@ -7,7 +7,7 @@
 
 namespace cowshed::cowtop {
 
-// Of a recording, or of a JSON report (cowshed.run/1).  Errors: those of the file; bad_recording,
+// Of a recording, or of a JSON report (cowshed.run/2).  Errors: those of the file; bad_recording,
 // also where it does not know what anybody copied.
 Expected<Baseline> read_baseline(const std::string& path);
 

@@ -56,18 +56,6 @@ Requirement of_other_users() {
           " copied: run as root"};
 }
 
-// Yama lets a process trace its descendants alone, or none
-// (Documentation/admin-guide/LSM/Yama.rst).
-Requirement of_diff_at_exit() {
-  std::ifstream file("/proc/sys/kernel/yama/ptrace_scope");
-  int scope = 0;
-  file >> scope;
-  const bool met = scope < 2 || (scope == 2 && has_capability(kCapSysPtrace));
-  return {"ptrace", met,
-          fmt::format("no --diff-at-exit: kernel.yama.ptrace_scope is {}{}", scope,
-                      scope == 2 ? ": run as root" : ", which only a reboot undoes")};
-}
-
 void prove(Diagnosis& diagnosis) {
   // On a busy machine the sampled backend may look too late, or too early and not again.
   const int most_tries = diagnosis.backend == cow::BackendChoice::pagemap ? 3 : 1;
@@ -104,7 +92,6 @@ Diagnosis of_tracepoints() {
     result.needs.push_back({"bpf(2)", call.has_value(), call ? "" : call.error().message});
   }
   result.gains.push_back(of_other_users());
-  result.gains.push_back(of_diff_at_exit());
   prove(result);
   return result;
 }
@@ -120,7 +107,6 @@ Diagnosis of_pagemap() {
                           "how many processes ended unseen is known only roughly: Linux 6.6,"
                           " outside of a container"});
   result.gains.push_back(of_other_users());
-  result.gains.push_back(of_diff_at_exit());
   prove(result);
   return result;
 }

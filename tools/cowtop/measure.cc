@@ -7,7 +7,6 @@
 #include <fstream>
 #include <future>
 #include <malloc.h>
-#include <memory>
 #include <optional>
 #include <poll.h>
 #include <sstream>
@@ -18,8 +17,6 @@
 #include <utility>
 
 #include <cowshed/cow/command.h>
-#include <cowshed/cow/copy_diffs.h>
-#include <cowshed/cow/exit_diffs.h>
 #include <cowshed/tools/cowtop/complain.h>
 #include <cowshed/tools/cowtop/exit_status.h>
 #include <cowshed/tools/cowtop/measure.h>
@@ -53,42 +50,9 @@ bool wait_for_event(int signal_fd, int pidfd, cow::Backend& backend, Observer* o
 
 bool has_ended(pid_t pid) {
   siginfo_t info{};
-  if (::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | WNOWAIT) != 0) {
-    return false;
-  }
-  // A tracer's waits show stops, too, whatever they ask for (kernel/exit.c, wait_consider_task).
-  const bool is_end =
-      info.si_code == CLD_EXITED || info.si_code == CLD_KILLED || info.si_code == CLD_DUMPED;
-  return info.si_pid == pid && is_end;
+  return ::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+         info.si_pid == pid;
 }
-
-// The byte diff, as it was asked for.
-class Diffs {
- public:
-  // After the command has been forked and the signals are EndSignals', before it is released.
-  static Expected<Diffs> start(Diff asked, pid_t root, cow::ExitDiffs::Root kind) {
-    Diffs diffs;
-    if (asked == Diff::at_intervals) diffs.at_intervals_.emplace(root);
-    if (asked == Diff::at_exit) {
-      auto started = cow::ExitDiffs::start(root, kind);
-      if (!started) return tl::make_unexpected(std::move(started.error()));
-      diffs.at_exit_ = std::move(*started);
-      if (!diffs.at_exit_->refusal().empty()) complain(diffs.at_exit_->refusal());
-    }
-    return diffs;
-  }
-  void sample() {
-    if (at_intervals_) at_intervals_->sample();
-  }
-  void end(cow::Measurement& measurement) {
-    if (at_intervals_) at_intervals_->add_to(measurement);
-    if (at_exit_) at_exit_->end(measurement);
-  }
-
- private:
-  std::optional<cow::CopyDiffs> at_intervals_;
-  std::unique_ptr<cow::ExitDiffs> at_exit_;
-};
 
 // Where execvp(3) finds it; empty: nowhere.
 std::string file_of(const std::string& command) {
@@ -133,9 +97,8 @@ int exec_failure(const std::string& command, int error) {
 constexpr std::size_t kMostEnded = 1000;
 constexpr std::size_t kMostEndedWithSites = 125;
 
-// What is compared belongs to a single process.
 void bound(const MeasureOptions& options, cow::Backend& backend) {
-  if (options.diff != Diff::none || options.keeps_each_process) return;
+  if (options.keeps_each_process) return;
   backend.merge_ended(options.sampling.period == 0 ? kMostEnded : kMostEndedWithSites);
 }
 
@@ -152,8 +115,6 @@ Measured measure_command(const MeasureOptions& options, cow::OpenedBackend& open
   if (!signals) return failed(signals.error());
   const pid_t pid = command->pid();
   if (const auto tracked = backend.track_command(pid); !tracked) return failed(tracked.error());
-  auto diffs = Diffs::start(options.diff, pid, cow::ExitDiffs::Root::own_child);
-  if (!diffs) return failed(diffs.error());
   if (const auto released = command->release(); !released) {
     if (released.error().code == ErrorCode::permission_denied) return failed(released.error());
     return {std::nullopt, exec_failure(options.command[0], released.error().system_errno), false};
@@ -175,7 +136,6 @@ Measured measure_command(const MeasureOptions& options, cow::OpenedBackend& open
     // With its tree those end, too, who outlive the command.
     const bool ends = to_end && end->go_on(*to_end, ended ? pid : 0);
     if (ended && !ends) break;
-    diffs->sample();
     sample();
     wait_for_event(signals->fd(), ended ? -1 : command->pidfd(), backend, observer);
     while (const auto signal = signals->next()) {
@@ -192,7 +152,6 @@ Measured measure_command(const MeasureOptions& options, cow::OpenedBackend& open
   if (!status) return failed(status.error());
 
   cow::Measurement measurement = backend.measurement();
-  diffs->end(measurement);
   for (cow::ProcessCopies& process : measurement.processes) {
     if (process.pid != pid || process.role != cow::Role::root) continue;
     process.alive = false;
@@ -218,17 +177,12 @@ Measured measure_attached(const MeasureOptions& options, cow::OpenedBackend& ope
   const auto attached = selected->attach(backend);
   if (!attached) return failed(attached.error());
   if (const std::string refused = refused_line(*attached); !refused.empty()) complain(refused);
-  // Only of a single process.
-  const pid_t root = options.diff == Diff::none ? 0 : options.selection->pids.front();
-  auto diffs = Diffs::start(options.diff, root, cow::ExitDiffs::Root::running);
-  if (!diffs) return failed(diffs.error());
   if (!opened.notice.empty()) complain(opened.notice);
   complain(fmt::format("attached to {} process{} by the {} backend; Ctrl-C ends and reports",
                        attached->processes, attached->processes == 1 ? "" : "es", backend.name()));
   std::optional<TreeEnd> end;
   std::string failure;
   for (;;) {
-    if (!ended) diffs->sample();
     if (const auto sampled = backend.sample(); !sampled) {
       failure = sampled.error().message;
       break;
@@ -248,7 +202,6 @@ Measured measure_attached(const MeasureOptions& options, cow::OpenedBackend& ope
     if (observer != nullptr) observer->asked_to_end();
   }
   cow::Measurement measurement = backend.measurement();
-  diffs->end(measurement);
   if (!failure.empty()) complain("incomplete: " + failure);
   return {std::move(measurement), failure.empty() ? 0 : kOwnError, end && end->has_begun()};
 }

@@ -34,15 +34,6 @@ MeasureArguments::MeasureArguments(CLI::App& app, Otherwise otherwise)
   app.add_flag("--latency", latency_,
                "Also how long the faults that copied took, in all and as a histogram.  Slows down"
                " each page fault of the machine meanwhile");
-  app.add_flag("--diff", diff_,
-               "Also compare copied pages with those of processes that still share the original,"
-               " at intervals: how many bytes were changed.  Takes at most a sixth of a CPU"
-               " for each process");
-  app.add_flag("--diff-at-exit", diff_at_exit_,
-               "The same for each process when it exits, however short its life: all processes are"
-               " traced (ptrace), so none can be run under gdb or strace at the same time, nor run"
-               " them.  Holds each at its exit, and at its start, for some 30 ms per GiB that is"
-               " resident and some us per page copied; the report says how long");
 }
 
 Expected<MeasureOptions> MeasureArguments::options(std::vector<std::string> command) const {
@@ -53,8 +44,6 @@ Expected<MeasureOptions> MeasureArguments::options(std::vector<std::string> comm
   const auto backend = selected_.backend();
   if (!backend) return tl::make_unexpected(backend.error());
   options.backend = *backend;
-  if (diff_) options.diff = Diff::at_intervals;
-  if (diff_at_exit_) options.diff = Diff::at_exit;
   if (sites_ && options.backend == cow::BackendChoice::pagemap) {
     return wrong("--sites: the pagemap backend does not see who copies");
   }
@@ -73,9 +62,6 @@ Expected<MeasureOptions> MeasureArguments::options(std::vector<std::string> comm
       return wrong("nothing to measure: give a command after --, or -p PID");
     }
     options.selection.emplace();
-  }
-  if (options.diff != Diff::none && options.selection && options.selection->pids.size() != 1) {
-    return wrong("--diff, --diff-at-exit: only of a command, or of one process (-p PID)");
   }
   if (run_as_->count() > 0) {
     if (options.selection) return wrong("-u: what is attached to runs already");

@@ -18,8 +18,6 @@ class Option;
 
 namespace cowshed::cowtop {
 
-enum class Diff : std::uint8_t { none, at_intervals, at_exit };
-
 // What to measure, and how: the same for every subcommand that measures.
 struct MeasureOptions {
   std::vector<std::string> command;
@@ -28,7 +26,6 @@ struct MeasureOptions {
   cow::BackendChoice backend = cow::BackendChoice::automatic;
   SamplingOptions sampling;  // period 0: no code sites asked for
   Timing timing = Timing::off;
-  Diff diff = Diff::none;
   // Takes ever more memory while processes come and go.
   bool keeps_each_process = false;
 };
@@ -53,8 +50,6 @@ class MeasureArguments {
   bool sites_ = false;
   std::uint32_t period_ = 0;
   bool latency_ = false;
-  bool diff_ = false;
-  bool diff_at_exit_ = false;
   CLI::Option* run_as_;
   CLI::Option* count_;
 };

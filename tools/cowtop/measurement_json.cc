@@ -23,15 +23,6 @@ static bool from_name(const std::string& name, Role& role) {
   return name == name_of(role);
 }
 
-static std::string name_of(CopyDiff::Taken taken) {
-  return taken == CopyDiff::Taken::at_exit ? "exit" : "interval";
-}
-
-static bool from_name(const std::string& name, CopyDiff::Taken& taken) {
-  taken = name == "exit" ? CopyDiff::Taken::at_exit : CopyDiff::Taken::at_interval;
-  return name == name_of(taken);
-}
-
 template <class Io>
 static void describe(Io& io, Ref<Io, ArenaCopies> arena) {
   io.field("name", arena.name);
@@ -157,32 +148,6 @@ static void describe(Io& io, Ref<Io, CopyPattern> pattern) {
 }
 
 template <class Io>
-static void describe(Io& io, Ref<Io, CopyDiff> diff) {
-  io.field("taken", diff.taken);
-  io.field("compared_pages", diff.compared_pages);
-  io.field("alone_pages", diff.alone_pages);
-  io.field("not_compared_pages", diff.not_compared_pages);
-  io.field("unchanged_pages", diff.unchanged_pages);
-  io.derived("compared_bytes", diff.compared_bytes());
-  io.field("changed_bytes", diff.changed_bytes);
-  io.derived("changed_ratio", diff.changed_ratio());
-  io.field("changes", diff.changes);
-  io.field("width_bytes", diff.width_bytes);
-  io.field("changes_of_width", diff.changes_of_width);
-  io.field("stride_bytes", diff.stride_bytes);
-  io.field("changes_at_stride", diff.changes_at_stride);
-  io.field("cost_ns", diff.cost_ns);
-}
-
-template <class Io>
-static void describe(Io& io, Ref<Io, ExitDiffSummary> exits) {
-  io.field("compared", exits.compared);
-  io.field("missed", exits.missed);
-  io.field("refused", exits.refused);
-  io.field("held_ns", exits.held_ns);
-}
-
-template <class Io>
 static void describe(Io& io, Ref<Io, MemorySample> memory) {
   io.field("shared_bytes", memory.shared_bytes);
   io.field("private_bytes", memory.private_bytes);
@@ -294,7 +259,6 @@ static void describe(Io& io, Ref<Io, ProcessCopies> process) {
   io.field("copied_pages_before_exec", process.copied_pages_before_exec);
   io.field("arenas", process.arenas);
   io.field("patterns", process.patterns);
-  io.field("diff", process.diff);
   // Sampled, by either backend; not there where no sample found any.
   if (Io::kReads || process.objects) {
     io.field("objects", process.objects);
@@ -319,8 +283,6 @@ static void describe(Io& io, Ref<Io, Measurement> measurement) {
   io.field("not_seen", measurement.not_seen);
   io.field("overhead", measurement.overhead);
   io.field("sampling", measurement.sampling);
-  io.field("diffs", measurement.diffs);
-  io.field("exit_diffs", measurement.exit_diffs);
   if (Io::kReads || measurement.sampled) describe_sampled<Io>(io, measurement.sampled);
 }
 
@@ -330,7 +292,8 @@ namespace cowshed::cowtop {
 namespace {
 
 using Derived = FieldWriter::Derived;
-constexpr const char* kRunSchema = "cowshed.run/1";
+constexpr const char* kRunSchema = "cowshed.run/2";
+constexpr const char* kOlderRunSchema = "cowshed.run/1";  // with fields more
 
 struct Field {
   std::string_view name;
@@ -501,7 +464,9 @@ Expected<cow::Measurement> measurement_of(const Json& json) {
     FieldReader io(json, "");
     std::string schema;
     io.field("schema", schema);
-    if (schema != kRunSchema) throw JsonFieldError("/schema: '" + schema + "' is not known");
+    if (schema != kRunSchema && schema != kOlderRunSchema) {
+      throw JsonFieldError("/schema: '" + schema + "' is not known");
+    }
     describe(io, measurement);
     io.field("processes", measurement.processes);
     return measurement;

@@ -10,7 +10,7 @@ namespace cowshed::cowtop {
 
 using Json = nlohmann::ordered_json;
 
-// One JSON object for people's programs to read, schema cowshed.run/1.  What is no UTF-8, as a
+// One JSON object for people's programs to read, schema cowshed.run/2.  What is no UTF-8, as a
 // command's name may be, is replaced.
 std::string json_report(const cow::Measurement& measurement);
 

@@ -29,8 +29,6 @@ constexpr const char* kCowtopFooter = R"(Examples:
   cowtop --json -o run.json -- CMD   the same for a machine to read
   cowtop --sites -- CMD              and which lines of code copied, most first
   cowtop --latency -- CMD            and how long the copies took
-  cowtop --diff -- CMD               and how much of what was copied was changed
-  cowtop --diff-at-exit -- CMD       the same of each process at its end
   sudo cowtop -u $USER -- CMD        the command runs as yourself, not as root
   sudo cowtop -p $(pidof -s redis-server)
                                      what happens from now on, until Ctrl-C
@@ -84,7 +82,7 @@ ParsedArguments parse_arguments(std::vector<std::string> words) {
   CommandLine line({"cowtop", kCowtopDescription, kCowtopUsage, kCowtopFooter});
   const MeasureArguments measure(line.app(), MeasureArguments::Otherwise::everything);
   line.app().add_flag("--json", options.json,
-                      "Print one JSON object (schema cowshed.run/1), not a table");
+                      "Print one JSON object (schema cowshed.run/2), not a table");
   bool no_live = false;
   line.app().add_flag("--no-live", no_live, "The report at the end alone, also on a terminal");
   line.app()

@@ -20,7 +20,7 @@ namespace cowshed::cowtop {
 //   6902)
 //   {"patch": [...], "ended": true, "exit_status": 0}                                     the last
 // A process that is summed with others (cow/ended_processes.h) is removed.  The patched document
-// begins as {"processes": []} and is cowshed.run/1 without what is computed from other fields. Only
+// begins as {"processes": []} and is cowshed.run/2 without what is computed from other fields. Only
 // add, replace and remove are used.
 struct RecordingHeader {
   std::string cowtop;                        // version that wrote it

@@ -46,7 +46,7 @@ int report_command(std::vector<std::string> words) {
   bool speedscope = false;
   std::string html;
   line.app().add_option("FILE", path, "The recording")->required();
-  line.app().add_flag("--json", json, "One JSON object (schema cowshed.run/1)");
+  line.app().add_flag("--json", json, "One JSON object (schema cowshed.run/2)");
   line.app().add_flag("--folded", folded, "One line for each stack, and the pages that it copied");
   line.app().add_flag("--speedscope", speedscope, "The stacks as speedscope's JSON");
   line.app()

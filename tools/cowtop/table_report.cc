@@ -392,50 +392,6 @@ std::string latency_lines(const cow::Measurement& measurement) {
          histogram_lines(faults);
 }
 
-std::string nothing_compared(const cow::Measurement& measurement) {
-  const bool has_children =
-      std::any_of(measurement.processes.begin(), measurement.processes.end(),
-                  [](const auto& process) { return process.role == cow::Role::child; });
-  std::string text = "diff: no page was compared with its original: ";
-  if (!has_children) return text + "no process has forked\n";
-  text += "nobody shared what was copied any more when it was looked at";
-  if (measurement.diffs == cow::CopyDiff::Taken::at_interval) {
-    text += ", or it ended before; --diff-at-exit looks at each process's end";
-  }
-  return text + "\n";
-}
-
-std::string diff_lines(const cow::Measurement& measurement) {
-  std::string text;
-  bool compared = false;
-  if (const auto& exits = measurement.exit_diffs) {
-    text += fmt::format(
-        "diff: {} processes held at their exits, {:.1f} ms in all; {} exits missed, {} not "
-        "traced\n",
-        exits->compared, static_cast<double>(exits->held_ns) / 1e6, exits->missed, exits->refused);
-  }
-  for (const cow::ProcessCopies& process : measurement.processes) {
-    if (!process.diff || process.diff->compared_pages == 0) continue;
-    const cow::CopyDiff& diff = *process.diff;
-    text += fmt::format(
-        "diff: PID {} ({}): {} pages compared, {} bytes changed ({:.2f}%), {} pages unchanged",
-        process.pid, printable(process.comm), diff.compared_pages, diff.changed_bytes,
-        *diff.changed_ratio() * 100, diff.unchanged_pages);
-    if (diff.changes > 0) {
-      text += fmt::format("; {} of {} changes are {} bytes", diff.changes_of_width, diff.changes,
-                          diff.width_bytes);
-    }
-    if (diff.changes_at_stride > 0) {
-      text += fmt::format(", {} at a stride of {}", diff.changes_at_stride, diff.stride_bytes);
-    }
-    const bool at_exit = diff.taken == cow::CopyDiff::Taken::at_exit;
-    text += fmt::format("; took {:.1f} ms{}\n", static_cast<double>(diff.cost_ns) / 1e6,
-                        at_exit ? ", at its exit" : "");
-    compared = true;
-  }
-  return measurement.diffs && !compared ? text + nothing_compared(measurement) : text;
-}
-
 std::string estimate_lines(const cow::Measurement& measurement) {
   const auto estimated = estimate(measurement);
   if (!estimated) return {};
@@ -486,7 +442,7 @@ std::string table_report(const cow::Measurement& measurement) {
   text += memory_lines(measurement) + arena_lines(measurement) + object_lines(measurement) +
           transfer_lines(measurement);
   text += latency_lines(measurement) + sampled_lines(measurement, "all processes");
-  text += pattern_lines(measurement) + diff_lines(measurement) + estimate_lines(measurement);
+  text += pattern_lines(measurement) + estimate_lines(measurement);
   return text + fmt::format("total copied: {}\n", total_copied_text(measurement));
 }
 
@@ -498,7 +454,7 @@ std::string process_report(const cow::Measurement& measurement, const cow::Proce
   alone.processes = {process};
   return not_measured_lines(alone) + memory_lines(alone) + arena_lines(alone) +
          object_lines(alone) + transfer_lines(alone) + latency_lines(alone) + pattern_lines(alone) +
-         sampled_lines(alone, "this process") + diff_lines(alone);
+         sampled_lines(alone, "this process");
 }
 
 }  // namespace cowshed::cowtop

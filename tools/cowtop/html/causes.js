@@ -107,15 +107,6 @@ function showMemory(report) {
     nameColumn("Through", (row) => `${row.origin} ${row.name}`), nameColumn("Type", (row) => row.type, 2), nameColumn("As", (row) => row.kind, 2),
     { title: "Bytes", number: true, isSorted: true, value: (row) => row.pages, show: (row) => bytesText(row.pages) },
   ], (row) => [row.origin, row.name, row.type, row.kind].join("\n"));
-  const diffs = report.processes.filter((process) => process.diff).map((process) => ({ process, ...process.diff }));
-  const count = (title, field, level) => ({ title, number: true, level, value: (row) => row[field], show: (row) => countText(row[field]) });
-  tablePanel("diffs", "Byte by byte", diffs, [
-    { title: "Process", value: (row) => nameOf(row.process), show: (row) => marked(nameOf(row.process)) },
-    { ...count("Pages compared", "compared_pages"), isSorted: true }, count("Unchanged", "unchanged_pages"),
-    { title: "Changed bytes", number: true, value: (row) => row.changed_bytes, show: (row) => bytesText(row.changed_bytes) },
-    { title: "Ratio", number: true, level: 2, value: (row) => row.changed_ratio, show: (row) => percentText(row.changed_ratio, 2) },
-    { title: "Taken", level: 3, value: (row) => row.taken, show: (row) => row.taken },
-  ], (row) => nameOf(row.process), "Copied pages against the originals: how much of what was copied is different.");
 }
 
 function showEstimate(report) {
