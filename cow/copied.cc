@@ -3,7 +3,6 @@
 #include <utility>
 
 #include <cowshed/cow/copied.h>
-#include <cowshed/cow/copying_code.h>
 #include <cowshed/cow/process_copies.h>
 
 namespace cowshed::cow {
@@ -39,41 +38,7 @@ std::string ranges_text(const PageRanges& pages) {
   return text;
 }
 
-PageRanges all_pages(const Copied& copied) {
-  PageRanges pages;
-  for (const CopiedMapping& mapping : copied.mappings) pages = unite(pages, mapping.pages);
-  return pages;
-}
-
-std::string code_text(const Copied& copied) {
-  constexpr std::size_t kMost = 8;
-  const std::vector<CodeSite> sites = copied.code_sites();
-  std::string text;
-  std::uint64_t rest = copied.bytes();
-  for (std::size_t i = 0; i < std::min(sites.size(), kMost); ++i) {
-    const std::uint64_t bytes = sites[i].samples * kPageSize;
-    rest -= bytes;
-    text += fmt::format("  {} by {}\n", size_text(bytes), to_text(sites[i]));
-  }
-  if (sites.size() > kMost) {
-    std::uint64_t bytes = 0;
-    for (std::size_t i = kMost; i < sites.size(); ++i) bytes += sites[i].samples * kPageSize;
-    rest -= bytes;
-    text += fmt::format("  {} by {} more places\n", size_text(bytes), sites.size() - kMost);
-  }
-  if (rest > 0) {
-    text += fmt::format(
-        "  {} by no code of this process that was seen: by who shared it, or {}\n", size_text(rest),
-        copied.code->sees_kernel ? "by the kernel without a page fault" : "by the kernel");
-  }
-  return text;
-}
-
 }  // namespace
-
-std::vector<CodeSite> Copied::code_sites() const {
-  return code ? code->sites(all_pages(*this)) : std::vector<CodeSite>();
-}
 
 std::uint64_t Copied::bytes() const {
   std::uint64_t total = 0;
@@ -159,7 +124,6 @@ std::string to_text(const Copied& copied) {
                         mapping.arena.empty() ? mapping.name : "arena '" + mapping.arena + "'",
                         mapping.begin, mapping.end, ranges_text(mapping.pages));
   }
-  if (copied.code && bytes > 0) text += code_text(copied);
   for (const std::string& line : copied.unknown) text += "  not known: " + line + "\n";
   return text;
 }

@@ -2,7 +2,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <string_view>
 #include <sys/types.h>
@@ -11,11 +10,8 @@
 #include <cowshed/base/error.h>
 #include <cowshed/cow/page_ranges.h>
 #include <cowshed/cow/published_layout.h>
-#include <cowshed/cow/sampled_copies.h>
 
 namespace cowshed::cow {
-
-struct CopyingCode;
 
 // The copies in one mapping of a process.
 struct CopiedMapping {
@@ -58,9 +54,6 @@ struct Copied {
   // copied after that fork does not show.
   std::uint64_t newly_shared_bytes = 0;
 
-  // What code_sites() has to go by.  Null: that could not be watched, and `unknown` says why.
-  std::shared_ptr<const CopyingCode> code;
-
   std::uint64_t bytes() const;
   std::uint64_t at_least_bytes() const;
   std::uint64_t at_most_bytes() const;
@@ -71,19 +64,10 @@ struct Copied {
   Copied within(const void* address, std::size_t bytes) const;
   // Those that overlap the published object.  Errors: not_published.
   Expected<Copied> of_object(std::string_view name) const;
-
-  // The code that wrote to the copied pages: the last page fault of each page, as far as a perf
-  // event of this process saw one.  Most first; `samples` and `estimated_copies` of each are pages,
-  // and `stack` ends some callers after the place.
-  // The rest of bytes() has no code: it was copied by another of those that shared it, by the
-  // kernel without a page fault (see process_copies.h), or, where `unknown` says so, by the kernel
-  // with one, or lost.  Looks up the names when it is called: milliseconds for each file of code.
-  std::vector<CodeSite> code_sites() const;
 };
 
 // For people: a line for the whole, then one for each object and mapping of which pages were
-// copied, with the largest ranges of addresses, for the places in the code that did it, with their
-// callers, and for each thing that is not known.
+// copied, with the largest ranges of addresses, and for each thing that is not known.
 std::string to_text(const Copied& copied);
 
 }  // namespace cowshed::cow

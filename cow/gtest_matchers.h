@@ -22,7 +22,7 @@ inline void PrintTo(const Expected<Copied>& copied,  // NOLINT(*-identifier-nami
 
 // EXPECT_THAT(meter.copied(), AtMost(4_KiB)); also of a part: meter.copied()->of_object("index").
 // Holds for at_most_bytes().  An error matches nothing: what could not be measured has not passed.
-// On failure it says which object, mapping and addresses were copied, by which lines of code.
+// On failure it says which object, mapping and addresses were copied.
 class AtMostMatcher {
  public:
   using is_gtest_matcher = void;

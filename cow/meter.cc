@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 #include <functional>
 #include <linux/kcmp.h>
-#include <optional>
 #include <string>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -12,8 +11,6 @@
 #include <vector>
 
 #include <cowshed/base/pagemap.h>
-#include <cowshed/cow/copying_code.h>
-#include <cowshed/cow/fault_sampler.h>
 #include <cowshed/cow/frozen_arenas.h>
 #include <cowshed/cow/meter.h>
 #include <cowshed/cow/page_snapshot.h>
@@ -80,7 +77,6 @@ struct Meter::Region {
       : pid(process), maps(std::move(maps_file)), pagemap(std::move(pagemap_file)) {}
 
   void find_others(const ProcStat& self);
-  void sample_faults();
   bool has_ended(const Other& other) const;
   std::uint64_t faults() const;
   void note_faults();
@@ -88,7 +84,6 @@ struct Meter::Region {
   PageRanges which_others_have(const PageRanges& pages) const;
   void count_others(Copied& result) const;
   void compare(Copied& result) const;
-  void find_code(Copied& result) const;
 
   ProcFiles proc;
   pid_t pid;
@@ -97,7 +92,6 @@ struct Meter::Region {
   File pagemap;
   std::vector<Other> others;
   std::vector<std::string> unknown_at_begin;
-  std::optional<FaultSampler> sampled;
   PageSnapshot before;
   PageSnapshot after;
   std::uint64_t own_faults = 0;
@@ -127,15 +121,6 @@ void Meter::Region::find_others(const ProcStat& self) {
     unknown_at_begin.emplace_back(
         "which pages had been read and never written: before Linux 6.7, without CAP_SYS_ADMIN, "
         "they look shared");
-  }
-}
-
-void Meter::Region::sample_faults() {
-  auto sampler = FaultSampler::begin(pid);
-  if (sampler) {
-    sampled = std::move(*sampler);
-  } else {
-    unknown_at_begin.push_back("which lines of code copied: " + sampler.error().message);
   }
 }
 
@@ -264,25 +249,6 @@ void Meter::Region::compare(Copied& result) const {
   }
 }
 
-void Meter::Region::find_code(Copied& result) const {
-  if (!sampled) return;
-  PageRanges pages;
-  for (const CopiedMapping& mapping : result.mappings) pages = unite(pages, mapping.pages);
-  auto code = std::make_shared<CopyingCode>();
-  code->pid = pid;
-  code->sees_kernel = sampled->sees_kernel();
-  if (!pages.empty()) {
-    code->mappings = parse_maps(after.maps());
-    code->faults = sampled->last_on(pages);
-  }
-  result.code = std::move(code);
-  if (const auto lost = sampled->lost(); lost > 0) {
-    result.unknown.push_back(fmt::format(
-        "which lines of code copied, of the last {} page faults: there was no room for more",
-        lost));
-  }
-}
-
 Meter::Meter(std::unique_ptr<Region> region) : region_(std::move(region)) {}
 Meter::Meter(Meter&&) noexcept = default;
 Meter& Meter::operator=(Meter&&) noexcept = default;
@@ -306,7 +272,6 @@ Expected<Meter> Meter::begin(pid_t pid) {
   }
   auto region = std::make_unique<Region>(pid, std::move(*maps), std::move(*pagemap));
   region->find_others(*stat);
-  region->sample_faults();
   // A rehearsal, so that what is written to in this process is written to before: the stack, the
   // addresses of library functions.  And the memory for the looks is there.
   for (PageSnapshot* snapshot : {&region->before, &region->after}) {
@@ -339,7 +304,6 @@ Expected<void> Meter::end() {
     result.unknown = region.unknown_at_begin;
     region.count_others(result);
     region.compare(result);
-    region.find_code(result);
     region.copied = std::move(result);
   }
   if (!region.copied) return tl::make_unexpected(region.copied.error());

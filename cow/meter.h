@@ -18,14 +18,6 @@ namespace cowshed::cow {
 //   EXPECT_THAT(meter.copied(), AtMost(4_KiB));          // cow/gtest_matchers.h
 //
 // Looks twice, so its cost is in proportion to the memory that is resident: see base/pagemap.h.
-// Between the looks each page fault of the process costs a fraction more, and its first few hundred
-// about twice as much: perf events sample them, for the lines of code (Copied::code_sites()). Where
-// those are not allowed, that is among the `unknown`, and nothing costs more.  They take two file
-// descriptors, and at most 2.5 MiB of the kernel's memory, for each CPU; descriptors also for each
-// thread that there is at begin().  The Meter's end gives them back.
-//
-// A child that is forked while a Meter lives is not sampled.  It inherits the descriptors (until it
-// executes a program, or destroys its copy of the Meter, which leaves this one's as it is).
 //
 // Measuring writes to nothing that is shared: another process's memory is only looked at, and in
 // one's own the memory for the looks is mapped anew.  Of this process's own stack, end() may copy a

@@ -23,14 +23,12 @@ struct alignas(4096) Page {
 namespace app {
 
 struct Index {
-  [[gnu::noinline]] void touch(std::size_t page) const {
-    const_cast<Page&>(pages.at(page)).bytes[0] += 1;
-  }
   std::array<Page, 16> pages;
 };
 
-[[gnu::noinline]] void search(const Index& index, std::array<Page, 4>& counts) {
-  for (std::size_t page = 4; page < 6; ++page) index.touch(page);
+void search(const Index& index, std::array<Page, 4>& counts) {
+  for (std::size_t page = 4; page < 6; ++page)
+    const_cast<Page&>(index.pages.at(page)).bytes[0] += 1;
   counts[2].bytes[0] += 1;
 }
 
@@ -113,8 +111,8 @@ TEST_F(MeterObjects, AFailedExpectationSaysWhichObjectAndWhere) {
 // Each line that docs/measuring.md shows, or begins, is said, in that order.  (The first has sums,
 // in which there may be a page of the stack, of either process.)
 TEST_F(MeterObjects, AFailureReadsAsTheDocumentationHasIt) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__OPTIMIZE__)
-  GTEST_SKIP() << "shows how an optimised program without a sanitizer is told of";
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "shows a program without a sanitizer";
 #endif
   std::ifstream file(MEASURING_MD);
   if (!file) GTEST_SKIP() << "runs without its sources";
