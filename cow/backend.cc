@@ -30,12 +30,12 @@ SamplingOptions with_buffer_for_here(SamplingOptions sampling) {
   return sampling;
 }
 
-Expected<std::unique_ptr<Backend>> open_tracepoint(const SamplingOptions& sampling, Timing timing) {
+Expected<std::unique_ptr<Backend>> open_tracepoint(const SamplingOptions& sampling) {
   const SamplingOptions sized = with_buffer_for_here(sampling);
-  auto opened = TracepointBackend::open(sized, timing);
+  auto opened = TracepointBackend::open(sized);
   // As where a memory cgroup's limit is tight.
   if (!opened && sized.buffer_bytes != sampling.buffer_bytes) {
-    return TracepointBackend::open(sampling, timing);
+    return TracepointBackend::open(sampling);
   }
   return opened;
 }
@@ -48,8 +48,7 @@ bool proc_is_ours() {
 
 }  // namespace
 
-Expected<OpenedBackend> open_backend(BackendChoice choice, const SamplingOptions& sampling,
-                                     Timing timing) {
+Expected<OpenedBackend> open_backend(BackendChoice choice, const SamplingOptions& sampling) {
   if (::access("/proc/self/stat", F_OK) != 0) {
     return make_error(ErrorCode::unsupported, "/proc is not mounted: mount -t proc proc /proc");
   }
@@ -60,26 +59,17 @@ Expected<OpenedBackend> open_backend(BackendChoice choice, const SamplingOptions
   }
   OpenedBackend opened;
   if (choice != BackendChoice::pagemap) {
-    auto tracepoint = open_tracepoint(sampling, timing);
+    auto tracepoint = open_tracepoint(sampling);
     if (tracepoint) {
       opened.backend = std::move(*tracepoint);
       return opened;
     }
     if (choice == BackendChoice::tracepoint) return tl::make_unexpected(tracepoint.error());
-    if (timing == Timing::on) {
-      if (auto untimed = open_tracepoint(sampling, Timing::off)) {
-        opened.backend = std::move(*untimed);
-        opened.notice = tracepoint.error().message +
-                        "; counting exactly all the same, but how long copies take is not known";
-        return opened;
-      }
-    }
     opened.notice = tracepoint.error().message +
                     "; using the pagemap backend instead, which is sampled: it counts pages that "
                     "are no longer shared, whoever copied them, and misses processes that live for "
                     "less than a sample";
     if (sampling.period != 0) opened.notice += "; code sites are not known";
-    if (timing == Timing::on) opened.notice += "; how long copies take is not known";
   }
   opened.backend = std::make_unique<PagemapBackend>();
   return opened;

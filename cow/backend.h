@@ -106,11 +106,10 @@ struct OpenedBackend {
 
 // Opens the named backend, or the best that works here: exact tracepoints, else /proc.
 // `sampling` says how many copies to attribute to code (sampled_copies.h), which only tracepoints
-// can: by default none; a buffer_bytes left as it is becomes one by CPUs and period.  So is
-// `timing`, of the faults that copy.  Errors: permission_denied or unsupported when the named one
-// cannot run here; unsupported when /proc is not mounted, or is another PID namespace's, where our
-// processes have other numbers (pid_namespaces(7)).
-Expected<OpenedBackend> open_backend(BackendChoice choice, const SamplingOptions& sampling = {},
-                                     Timing timing = Timing::off);
+// can: by default none; a buffer_bytes left as it is becomes one by CPUs and period.  Errors:
+// permission_denied or unsupported when the named one cannot run here; unsupported when /proc is
+// not mounted, or is another PID namespace's, where our processes have other numbers
+// (pid_namespaces(7)).
+Expected<OpenedBackend> open_backend(BackendChoice choice, const SamplingOptions& sampling = {});
 
 }  // namespace cowshed::cow

@@ -140,14 +140,6 @@ void add(std::optional<std::vector<SentObjects>>& sums,
       });
 }
 
-void add(std::optional<CopyLatency>& sum, const std::optional<CopyLatency>& more) {
-  if (!more) return;
-  if (!sum) sum.emplace();
-  sum->ns += more->ns;
-  sum->faults.resize(std::max(sum->faults.size(), more->faults.size()));
-  for (std::size_t i = 0; i < more->faults.size(); ++i) sum->faults[i] += more->faults[i];
-}
-
 }  // namespace
 
 std::vector<MergedProcess> merge_ended(const std::vector<ProcessCopies>& processes,
@@ -196,7 +188,6 @@ void add_to(ProcessCopies& sum, const ProcessCopies& more) {
   sum.memory.reset();
   sum.unreadable = sum.unreadable || more.unreadable;
   sum.execs += more.execs;
-  add(sum.latency, more.latency);
   add(sum.arenas, more.arenas);
   add(sum.objects, more.objects);
   add(sum.transfers, more.transfers);

@@ -72,16 +72,6 @@ struct CopyPattern {
   bool operator==(const CopyPattern&) const = default;
 };
 
-// How long the faults took that copied: from the exception to the end of its handling by the
-// kernel's memory management; waiting for a lock, or for the CPU, is part of it.
-struct CopyLatency {
-  std::uint64_t ns = 0;  // together
-  // Each is one fault: [i] took 2^i ns to less than 2^(i+1).  In all as many as copied_pages, less
-  // a few (counts.h says which).
-  std::vector<std::uint64_t> faults;
-  bool operator==(const CopyLatency&) const = default;
-};
-
 // What fork shares of a process's memory, at one moment.  Sampled by every backend.  Copies that
 // were counted and memory that is no longer shared differ: the last who shares a page pays nothing
 // for it, and a copy may be given back.
@@ -148,9 +138,6 @@ struct ProcessCopies {
   std::optional<std::uint64_t> failed_faults;
   // None of these: the page was in the page cache already, a swap-in, hugetlbfs, userfaultfd.
   std::optional<std::uint64_t> other_faults;
-
-  // nullopt where it is not measured.
-  std::optional<CopyLatency> latency;
 
   // As of the last look at it alive: a larger process is looked at less often.  nullopt where there
   // was none, and for one that shares_memory.
@@ -222,9 +209,9 @@ struct Measurement {
   std::optional<std::uint64_t> unsure_faults;
   std::optional<ProcessesNotSeen> not_seen;  // nullopt: the backend is told of each process
   Overhead overhead;
-  std::optional<SamplingSummary> sampling;    // nullopt: copies were not sampled
-  std::optional<SampledCopies> sampled;       // of all processes
-  std::vector<ProcessCopies> processes;       // in order of start
+  std::optional<SamplingSummary> sampling;  // nullopt: copies were not sampled
+  std::optional<SampledCopies> sampled;     // of all processes
+  std::vector<ProcessCopies> processes;     // in order of start
 
   // Of all, also those that are not listed each.
   std::uint64_t process_count() const {

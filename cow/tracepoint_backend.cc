@@ -77,8 +77,8 @@ TracepointBackend::TracepointBackend(Probe probe, const SamplingOptions& samplin
 }
 
 Expected<std::unique_ptr<Backend>> TracepointBackend::open(const SamplingOptions& sampling,
-                                                           Timing timing, ProcFiles proc) {
-  auto probe = Probe::load(sampling, timing);
+                                                           ProcFiles proc) {
+  auto probe = Probe::load(sampling);
   if (!probe) return tl::make_unexpected(probe.error());
   return std::unique_ptr<Backend>(
       new TracepointBackend(std::move(*probe), sampling, std::move(proc)));
@@ -324,10 +324,6 @@ void TracepointBackend::update(const ProcessCounts& counts) {
   copies.failed_faults = counts.failed_faults;
   copies.other_faults = counts.other_faults;
   if (std::exchange(copies.execs, counts.execs) != counts.execs) names_.erase(counts.id);
-  if (counts.copy_times) {
-    const auto& faults = counts.copy_times->faults;
-    copies.latency = {counts.copy_times->ns, {faults.begin(), faults.end()}};
-  }
   copies.copied_pages_before_exec = counts.copied_pages_before_exec;
   if (const auto looks = looks_.find(counts.id); looks != looks_.end()) {
     looks->second.has_changed = true;

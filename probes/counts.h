@@ -1,6 +1,5 @@
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -18,22 +17,6 @@ struct ArenaCount {
   std::uint64_t address = 0;  // where the mapping begins that is no memfd's
   std::uint64_t copied_pages = 0;
   bool operator==(const ArenaCount&) const = default;
-};
-
-enum class Timing : std::uint8_t { off, on };  // of the faults that copy
-
-// How long the faults took that copied: from the exception to the end of its handling by the
-// kernel's memory management, without the ways in and out of the kernel.  Waiting for a lock, or
-// for the CPU, is part of it.
-//
-// The sum of `faults` is at most copied_pages(): a fault that fails after its copy (out of memory)
-// does not end in this sense, and neither is one timed on a CPU that came online later, nor one
-// during which another program's perf events, or a BPF system call, keep that CPU's BPF programs
-// out.
-struct CopyTimes {
-  std::uint64_t ns = 0;                       // together
-  std::array<std::uint64_t, 40> faults = {};  // [i]: 2^i ns to less than 2^(i+1); the last: or more
-  bool operator==(const CopyTimes&) const = default;
 };
 
 enum class ProcessRole : std::uint8_t { root, child };
@@ -84,8 +67,7 @@ struct ProcessCounts {
   std::optional<std::uint64_t> collapsed_pages;
   // Of copied_pages(): before the last exec, so not of what the process now runs.
   std::uint64_t copied_pages_before_exec = 0;
-  std::vector<ArenaCount> arenas;       // part of copied_file_pages
-  std::optional<CopyTimes> copy_times;  // where they are measured
+  std::vector<ArenaCount> arenas;  // part of copied_file_pages
 
   std::uint64_t copied_pages() const { return copied_anon_pages + copied_file_pages; }
   bool operator==(const ProcessCounts&) const = default;

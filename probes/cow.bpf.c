@@ -6,7 +6,6 @@
  * belongs to it decides its class; and without one its class is what the mapping said at entry,
  * settled at the thread's next event.  Everything else is lineage: which threads are tracked. */
 
-#include "copy_times.bpf.h"
 #include "mapping.bpf.h"
 #include "page_table.bpf.h"
 #include "process.bpf.h"
@@ -133,7 +132,6 @@ static __always_inline int enter_usual_fault(struct thread_state* thread, unsign
   if (!traits) {
     return 0;
   }
-  begin_timing(thread);
   begin_update(thread);
   settle(thread);
   thread->counts.write_faults++;
@@ -158,7 +156,6 @@ static __always_inline int enter_fault(unsigned long address, struct pt_regs* re
   if (!thread) {
     return 0;
   }
-  begin_timing(thread);
   if (!is_write) {
     /* What it allocates is not the earlier fault's. */
     if (thread->pending.mode != PENDING_NONE) {
@@ -382,7 +379,6 @@ static __always_inline void allocate(struct thread_state* thread, __u32 order, _
       if (outcome == COWSHED_COPIED_FILE && fault->traits & MAPPING_ARENA) {
         count_arena(thread);
       }
-      thread->timing.has_copied = time_copies;
       sample_copy(thread);
     }
     settle(thread);

@@ -144,22 +144,6 @@ std::vector<int> take_roots_not_found(const Programs& programs, std::span<const 
   return result;
 }
 
-std::optional<CopyTimes> read_copy_times(const Programs& programs, const cowshed_key& key) {
-  if (programs.copy_times_map() < 0) return std::nullopt;
-  CopyTimes times;
-  static_assert(times.faults.size() == COWSHED_COPY_TIMES);
-  cowshed_copy_times record = {};
-  if (bpf_map_lookup_elem(programs.copy_times_map(), &key, &record) == 0) {
-    times.ns = record.ns;
-    std::copy(std::begin(record.faults), std::end(record.faults), times.faults.begin());
-  }
-  return times;
-}
-
-void forget_copy_times(const Programs& programs, const cowshed_key& key) {
-  if (programs.copy_times_map() >= 0) bpf_map_delete_elem(programs.copy_times_map(), &key);
-}
-
 cowshed_process take_process(const Programs& programs, const cowshed_key& key,
                              const cowshed_process& known) {
   cowshed_process last = {};

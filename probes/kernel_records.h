@@ -47,16 +47,12 @@ Expected<void> put_roots(const Programs& programs, std::span<const int> pids);
 // Takes them away again; those of them that it has not met.
 std::vector<int> take_roots_not_found(const Programs& programs, std::span<const int> pids);
 
-// Nothing where copies are not timed; all 0 where there were none.
-std::optional<CopyTimes> read_copy_times(const Programs& programs, const cowshed_key& key);
-
 // Removes the records of an ended process; what its record said last.  Copies `known` where
 // somebody else removed it.
 cowshed_process take_process(const Programs& programs, const cowshed_key& key,
                              const cowshed_process& known);
 void forget_arenas(const Programs& programs, const cowshed_key& key,
                    const std::vector<ArenaCount>& arenas);
-void forget_copy_times(const Programs& programs, const cowshed_key& key);
 
 void add(cowshed_counts& sum, const cowshed_counts& part);
 

@@ -58,14 +58,14 @@ Probe::Probe(Probe&&) noexcept = default;
 Probe& Probe::operator=(Probe&&) noexcept = default;
 Probe::~Probe() = default;
 
-Expected<Probe> Probe::load(const SamplingOptions& sampling, Timing timing) {
+Expected<Probe> Probe::load(const SamplingOptions& sampling) {
   if (auto supported = probe_support(); !supported) {
     return tl::make_unexpected(supported.error());
   }
   if (auto answers = bpf_call_support(); !answers) {
     return tl::make_unexpected(answers.error());
   }
-  auto programs = Programs::load(sampling, timing);
+  auto programs = Programs::load(sampling);
   if (!programs) {
     return tl::make_unexpected(programs.error());
   }

@@ -35,11 +35,9 @@ namespace cowshed {
 // Move-only.  One thread at a time; different Probes are independent.
 class Probe {
  public:
-  // Loads and attaches.  Without `sampling` no samples are taken, and without `timing` no times:
-  // then neither costs anything.  With it each page fault of the machine, whoever's it is, runs one
-  // program more.  Fails as probe_support() does, or with what libbpf or the verifier said in one
-  // line, or perf_event_open(2) where the times need it.
-  static Expected<Probe> load(const SamplingOptions& sampling = {}, Timing timing = Timing::off);
+  // Loads and attaches.  Without `sampling` no samples are taken, at no cost.  Fails as
+  // probe_support() does, or with what libbpf or the verifier said in one line.
+  static Expected<Probe> load(const SamplingOptions& sampling = {});
 
   Probe(Probe&&) noexcept;
   Probe& operator=(Probe&&) noexcept;

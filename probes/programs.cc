@@ -5,16 +5,12 @@
 #include <cerrno>
 #include <cstring>
 #include <fcntl.h>
-#include <linux/perf_event.h>
 #include <string>
-#include <sys/ioctl.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 #include <utility>
 
 #include <cowshed/probes/btf_constants.h>
-#include <cowshed/probes/high_descriptors.h>
 #include <cowshed/probes/libbpf_text.h>
 #include <cowshed/probes/online_cpus.h>
 #include <cowshed/probes/programs.h>
@@ -89,37 +85,6 @@ int put_in_kernel_function(bpf_program* program, std::int32_t number) {
   return bpf_program__set_insns(program, instructions.data(), instructions.size());
 }
 
-// The event on one CPU, with the program; negative: the error.
-int open_fault_end(std::uint64_t event, int cpu, int program) {
-  perf_event_attr attributes = {};
-  attributes.size = sizeof attributes;
-  attributes.type = PERF_TYPE_SOFTWARE;
-  attributes.config = event;
-  attributes.sample_period = 1;
-  const long opened = syscall(SYS_perf_event_open, &attributes, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC);
-  if (opened < 0) return -errno;
-  const int fd = static_cast<int>(opened);
-  if (ioctl(fd, PERF_EVENT_IOC_SET_BPF, program) == 0) return fd;
-  const int error = errno;
-  close(fd);
-  return -error;
-}
-
-Expected<void> attach_to_fault_ends(const bpf_program* program, HighDescriptors& events,
-                                    const LibbpfText& text) {
-  for (const int cpu : online_cpus()) {
-    for (const std::uint64_t event :
-         {PERF_COUNT_SW_PAGE_FAULTS_MIN, PERF_COUNT_SW_PAGE_FAULTS_MAJ}) {
-      const int error =
-          events.add([&] { return open_fault_end(event, cpu, bpf_program__fd(program)); });
-      if (error != 0 && error != ENODEV) {  // gone offline meanwhile
-        return refused("timing copies: perf_event_open", error, text);
-      }
-    }
-  }
-  return {};
-}
-
 // A program of the type "syscall"; what it says is in the programs' variables.
 void run_once(int program, const void* context, std::size_t size) {
   bpf_test_run_opts options = {};
@@ -149,7 +114,6 @@ struct Programs::State {
   cow_bpf* skeleton = nullptr;
   BtfConstants constants;
   std::vector<int> descriptors;
-  HighDescriptors fault_ends;
 
   State() = default;
   State(const State&) = delete;
@@ -162,7 +126,7 @@ Programs::Programs(Programs&&) noexcept = default;
 Programs& Programs::operator=(Programs&&) noexcept = default;
 Programs::~Programs() = default;
 
-Expected<Programs> Programs::load(const SamplingOptions& sampling, Timing timing) {
+Expected<Programs> Programs::load(const SamplingOptions& sampling) {
   const LibbpfText text;
   auto state = std::make_unique<State>();
   state->skeleton = cow_bpf__open();
@@ -189,12 +153,9 @@ Expected<Programs> Programs::load(const SamplingOptions& sampling, Timing timing
       return refused("sizing the ring buffer of samples", error, text);
     }
   }
-  skeleton->rodata->time_copies = timing == Timing::on ? 1 : 0;
   for (bpf_program* program : {skeleton->progs.on_isolate, skeleton->progs.on_collapse}) {
     bpf_program__set_autoload(program, constants.has_collapse_events);
   }
-  bpf_program__set_autoload(skeleton->progs.on_fault_end, timing == Timing::on);
-  bpf_map__set_autocreate(skeleton->maps.copy_times, timing == Timing::on);
   if (const int error = cow_bpf__load(skeleton); error != 0) {
     return refused("loading the BPF programs", error, text);
   }
@@ -212,20 +173,10 @@ Expected<Programs> Programs::load(const SamplingOptions& sampling, Timing timing
       bpf_program__fd(programs.on_page_alloc), bpf_program__fd(programs.on_new_task),
       bpf_program__fd(programs.on_rename),     bpf_program__fd(programs.on_signal),
       bpf_program__fd(programs.on_exit),       bpf_program__fd(programs.on_free)};
-  if (timing == Timing::on) {
-    state->descriptors.push_back(bpf_program__fd(programs.on_fault_end));
-    if (auto attached = attach_to_fault_ends(programs.on_fault_end, state->fault_ends, text);
-        !attached) {
-      return tl::make_unexpected(std::move(attached.error()));
-    }
-  }
   return Programs(std::move(state));
 }
 
 int Programs::processes_map() const { return bpf_map__fd(state_->skeleton->maps.processes); }
-int Programs::copy_times_map() const {
-  return state_->fault_ends.is_empty() ? -1 : bpf_map__fd(state_->skeleton->maps.copy_times);
-}
 int Programs::arenas_map() const { return bpf_map__fd(state_->skeleton->maps.arenas); }
 int Programs::roots_map() const { return bpf_map__fd(state_->skeleton->maps.roots); }
 int Programs::samples_map() const { return bpf_map__fd(state_->skeleton->maps.samples); }

@@ -17,14 +17,13 @@ namespace cowshed {
 // skeleton.  Move-only; one thread at a time.
 class Programs {
  public:
-  static Expected<Programs> load(const SamplingOptions& sampling, Timing timing);
+  static Expected<Programs> load(const SamplingOptions& sampling);
   Programs(Programs&&) noexcept;
   Programs& operator=(Programs&&) noexcept;
   ~Programs();
 
   int processes_map() const;
   int arenas_map() const;
-  int copy_times_map() const;  // -1: copies are not timed
   int roots_map() const;
   int samples_map() const;
   int sample_counts_map() const;

@@ -98,15 +98,6 @@ struct cowshed_arena {
   char name[COWSHED_ARENA_NAME_BYTES];
 };
 
-#define COWSHED_COPY_TIMES 40 /* the last class of times, from 550 s, is open */
-
-/* Value of the map `copy_times`: faults of a process that copied, by the binary logarithm of the
- * nanoseconds that they took. */
-struct cowshed_copy_times {
-  __u64 ns;
-  __u64 faults[COWSHED_COPY_TIMES];
-};
-
 #define COWSHED_REGISTERS 17 /* of DWARF on x86-64: rax rdx rcx rbx rsi rdi rbp rsp r8-r15 rip */
 #define COWSHED_INSTRUCTION_BYTES 16 /* the longest instruction has 15 */
 #define COWSHED_STACK_BYTES 16384    /* at most, of a sample */

@@ -218,14 +218,12 @@ Expected<void> SnapshotReader::read(Snapshot& snapshot) {
     if (const auto found = arenas_.find(key); found != arenas_.end()) {
       counts.arenas = found->second;
     }
-    counts.copy_times = read_copy_times(*programs_, key);
     snapshot.processes.push_back(std::move(counts));
     if (!ended) {
       ++entry;
       continue;
     }
     forget_arenas(*programs_, key, snapshot.processes.back().arenas);
-    forget_copy_times(*programs_, key);
     records_.erase(key);
     entry = views->erase(entry);
   }

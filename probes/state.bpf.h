@@ -72,12 +72,6 @@ struct sample_turn {
   __u32 after; /* copies of its block that follow it */
 };
 
-/* Of the last fault, where faults are timed. */
-struct fault_timing {
-  __u64 began_ns;
-  __u64 has_copied;
-};
-
 /* In order of use: a fault in the mapping of the last one touches the first 128 bytes of it. */
 struct thread_state {
   __u64 stack_begin;  /* of a seat: of whose stack, as distance_of() has it; 0: nobody's */
@@ -95,7 +89,6 @@ struct thread_state {
   struct sample_turn turn;
   struct fault_details details;
   struct stack_blocks stack;
-  struct fault_timing timing;
   struct mapped_arena arena;
   struct mapped_file file;
   __u64 frame[FRAME_WORDS];     /* of a kernel-mode fault: registers and return address */

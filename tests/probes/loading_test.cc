@@ -1,18 +1,14 @@
-#include <array>
 #include <bpf/btf.h>
-#include <fcntl.h>
 #include <filesystem>
 #include <fstream>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <memory>
 #include <string>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cowshed/probes/btf_constants.h>
 #include <cowshed/probes/clock_offsets.h>
-#include <cowshed/probes/high_descriptors.h>
 #include <cowshed/probes/online_cpus.h>
 #include <cowshed/tests/support/folder.h>
 
@@ -48,30 +44,6 @@ TEST_F(Machine, AStartIsWhatProcSaysInATimeNamespace) {
   EXPECT_EQ(start_ticks(kStartNs, offsets), 8'640'000U + 600U);
   write("proc/self/timens_offsets", "monotonic           0         0\nboottime      -3 0\n");
   EXPECT_EQ(start_ticks(kStartNs, clock_offsets(root_)), 201U);
-}
-
-// Two for each of 1,000 CPUs, as for --latency, where a program may have 1,024.
-TEST(HighDescriptors, LeaveTheProcessItsOwn) {
-  rlimit before = {};
-  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
-  if (before.rlim_max < 4096) GTEST_SKIP() << "the hard limit is " << before.rlim_max;
-  const rlimit low = {1024, before.rlim_max};
-  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &low), 0);
-  {
-    HighDescriptors descriptors;
-    for (int i = 0; i < 2000; ++i) {
-      ASSERT_EQ(descriptors.add([] { return ::open("/dev/null", O_RDONLY | O_CLOEXEC); }), 0) << i;
-    }
-    const int fd = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
-    EXPECT_GE(fd, 0);
-    EXPECT_LT(fd, 100);
-    ::close(fd);
-    rlimit now = {};
-    ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &now), 0);
-    EXPECT_EQ(now.rlim_cur, 1024U);
-    EXPECT_EQ(descriptors.add([] { return -ENODEV; }), ENODEV);
-  }
-  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
 }
 
 // A kernel's BTF with these two per-CPU variables, and that enumerator and member.

@@ -3,12 +3,9 @@
 add_library(lineage_objects OBJECT lineage_test.cc)
 cowshed_compile(lineage_objects)
 target_link_libraries(lineage_objects PRIVATE cowshed::probes GTest::gmock)
-add_library(copy_times_objects OBJECT copy_times_test.cc)
-cowshed_compile(copy_times_objects)
-target_link_libraries(copy_times_objects PRIVATE cowshed::probes GTest::gmock)
 add_executable(
   mutant_test mutant_object.cc $<TARGET_OBJECTS:ground_truth_objects>
-              $<TARGET_OBJECTS:lineage_objects> $<TARGET_OBJECTS:copy_times_objects>)
+              $<TARGET_OBJECTS:lineage_objects>)
 cowshed_compile(mutant_test)
 target_link_libraries(mutant_test PRIVATE probes_test_support cowshed::probes
                                           PkgConfig::COWSHED_LIBBPF GTest::gmock GTest::gtest_main)
@@ -201,9 +198,3 @@ mutant(last_mapping_lasts mapping.bpf.h "mapping->generation == generation &&" "
 # mapping.bpf.h
 mutant(shared_is_private mapping.bpf.h "if (flags & VM_SHARED)" "if (0)" */write_notify_1000)
 mutant(lost_way mapping.bpf.h "if (type == MAPLE_ARANGE)" "if (type == 0)" */many_mappings_1000)
-
-# copy_times.bpf.h
-mutant(every_fault_is_timed copy_times.bpf.h "thread->timing.has_copied = 0" "thread->timing.has_copied = 1"
-       Times.OnlyCopiesAreTimed)
-mutant(times_begin_at_boot copy_times.bpf.h "now - thread->timing.began_ns" "now"
-       */EveryCopy.IsTimedOnce/anon_copied)

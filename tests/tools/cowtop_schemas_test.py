@@ -100,7 +100,7 @@ class SchemasTest(unittest.TestCase):
     def test_run(self):
         runs = [["--", *COPIES], ["--backend", "pagemap", "--", *COPIES],
                 ["--", *TRANSFERS], ["--backend", "pagemap", "--", *OBJECTS]]
-        exact = [["--sites", "-c", "5", "--latency", "--", *SITES]]
+        exact = [["--sites", "-c", "5", "--", *SITES]]
         for words in runs + (exact if IS_ROOT else []):
             with self.subTest(words=words):
                 self.check(self.measured("--json", *words), "cowshed.run-2")

@@ -90,7 +90,6 @@ cow::Measurement server_after(int seconds) {
   busy.arenas = {{"index", 64 << 20, 40}};
   busy.objects = {{{"words", "std::pmr::vector<Word>", "index", 30}}};
   busy.memory = {80 << 20, 20 << 20, measurement.taken_ns - kSecond / 2};
-  busy.latency = {1'500'000, {0, 0, 0, 700, 0, 68}};
   cow::ProcessCopies idle = process_of(102, 100, "wörker-2\t\x1b[31m");
   copy(idle, 1, std::min(seconds, 1));
   cow::ProcessCopies ending = process_of(103, 100, "worker-3");

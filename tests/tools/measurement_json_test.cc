@@ -49,7 +49,6 @@ TEST(JsonReport, HasEveryFieldOfTheContract) {
                             "write_notify_faults",
                             "failed_faults",
                             "other_faults",
-                            "cow_ns",
                             "memory",
                             "not_measured",
                             "tree_processes",
@@ -119,25 +118,6 @@ TEST(JsonReport, WhatIf) {
                 "bytes_with_1x_workers": 61440, "bytes_with_2x_workers": 81920,
                 "bytes_with_10x_workers": 245760, "bytes_by_spawn": 81920,
                 "saved_by_no_writes_to": []})"));
-}
-
-TEST(JsonReport, TimesAreNullUnlessMeasured) {
-  auto measurement = one_process();
-  const auto unknown = nlohmann::json::parse(json_report(measurement));
-  for (const char* field : {"cow_ns", "cow_ns_histogram"}) {
-    EXPECT_TRUE(unknown["processes"][0].contains(field)) << field;
-    EXPECT_TRUE(unknown["processes"][0][field].is_null()) << field;
-  }
-  measurement.processes[0].latency = {9000, {0, 0, 3, 0, 1, 0}};
-  const auto known = nlohmann::json::parse(json_report(measurement));
-  EXPECT_EQ(known["processes"][0]["cow_ns"], 9000);
-  EXPECT_EQ(known["processes"][0]["cow_ns_histogram"],
-            nlohmann::json::parse(R"([{"from_ns": 4, "to_ns": 8, "count": 3},
-    {"from_ns": 8, "to_ns": 16, "count": 0}, {"from_ns": 16, "to_ns": 32, "count": 1}])"));
-  measurement.processes[0].latency = {0, {0, 0}};
-  const auto none = nlohmann::json::parse(json_report(measurement));
-  EXPECT_EQ(none["processes"][0]["cow_ns"], 0);
-  EXPECT_EQ(none["processes"][0]["cow_ns_histogram"], nlohmann::json::array());
 }
 
 TEST(JsonReport, SitesAreNullUnlessCopiesAreSampled) {

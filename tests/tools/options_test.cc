@@ -54,11 +54,6 @@ TEST(CowtopOptions, SitesAreSampledOnlyWhenAskedFor) {
   EXPECT_EQ(parse({"--sites", "-c", "7", "true"}).options.measure.sampling.period, 7U);
 }
 
-TEST(CowtopOptions, CopiesAreTimedOnlyWhenAskedFor) {
-  EXPECT_EQ(parse({"true"}).options.measure.timing, Timing::off);
-  EXPECT_EQ(parse({"--latency", "true"}).options.measure.timing, Timing::on);
-}
-
 TEST(CowtopOptions, NamesThatHoldControlCharactersDoNotReachTheTerminal) {
   for (const std::vector<std::string>& words :
        {std::vector<std::string>{"--", "no\nsuch\x1b[31m"}, {"--bo\ngus\x1b"}, {"-p", "1\n"}}) {
@@ -113,7 +108,6 @@ TEST(CowtopOptions, BadUsageIsOneLineAnd125) {
       {"-c", "10", "true"},
       {"--sites", "-c", "0", "true"},
       {"--sites", "--backend", "pagemap", "true"},
-      {"--latency", "--backend", "pagemap", "true"},
       {"x", "--", "y"}};
   for (auto arguments : wrong) {
     arguments.insert(arguments.begin(), COWTOP);
@@ -136,7 +130,7 @@ TEST(CowtopOptions, HelpTeaches) {
 TEST(CowtopOptions, HelpSaysWhatEachColumnIs) {
   const std::string help = run({COWTOP, "--help"}).out;
   cow::Measurement measurement;
-  measurement.processes.emplace_back().latency.emplace();  // with each column that there is
+  measurement.processes.emplace_back();
   std::istringstream table(table_report(measurement));
   std::string headings;
   while (std::getline(table, headings) && headings.find("COMMAND") == std::string::npos) continue;
@@ -147,7 +141,7 @@ TEST(CowtopOptions, HelpSaysWhatEachColumnIs) {
     if (found->str() == "PID" || found->str() == "COMMAND") continue;
     EXPECT_THAT(help, HasSubstr("\n  " + found->str() + "  ")) << headings;
   }
-  EXPECT_EQ(columns, 16);
+  EXPECT_EQ(columns, 15);
 }
 
 TEST(CowtopOptions, VersionSaysWhatRuns) {

@@ -36,7 +36,6 @@ cow::Measurement full_measurement() {
   process.write_notify_faults = 5;
   process.failed_faults = 6;
   process.other_faults = 7;
-  process.latency = {90'000, {0, 0, 0, 639, 0, 1}};
   process.memory = {1 << 29, 1 << 20, 2'000'000'000};
   process.unreadable = true;
   process.execs = 2;

@@ -148,24 +148,6 @@ TEST(TableReport, SaysWhatItHasNotSeenAndTheSumsOfTrees) {
   EXPECT_THAT(table_report(measurement), HasSubstr("seen: at least 3\n"));
 }
 
-TEST(TableReport, ShowsTimesWhereTheyAreMeasured) {
-  cow::Measurement measurement = of({});
-  EXPECT_THAT(table_report(measurement), Not(HasSubstr("COPY TIME")));
-  measurement.processes[0].latency = {2'500'000, {0, 0, 20, 0, 10}};
-  measurement.processes.emplace_back();
-  measurement.processes[1].latency = {500'000, {0, 0, 20}};
-  measurement.processes.emplace_back();
-  const std::string table = table_report(measurement);
-  for (const char* text :
-       {"COPY TIME", " 2.5 ms  ", " 500.0 us  ",
-        "latency of 50 copies: 3.0 ms together, 60.0 us each\n",
-        " 4 ns ..      8 ns         40 |@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@|\n",
-        " 8 ns ..     16 ns          0 |                                        |\n",
-        "16 ns ..     32 ns         10 |@@@@@@@@@@                              |\n"}) {
-    EXPECT_THAT(table, HasSubstr(text));
-  }
-}
-
 TEST(TableReport, SaysWhy) {
   cow::ProcessCopies process;
   process.pid = 4711;

@@ -20,15 +20,6 @@ std::string percent(const std::optional<double>& ratio) {
   return ratio ? fmt::format("{:.1f}%", *ratio * 100) : kUnknown;
 }
 
-std::string time_text(std::uint64_t ns) {
-  constexpr std::uint64_t kStep = 1000;
-  std::size_t unit = 0;
-  constexpr std::array<const char*, 4> kUnits = {"ns", "us", "ms", "s"};
-  double value = static_cast<double>(ns);
-  for (; value >= kStep && unit + 1 < kUnits.size(); ++unit) value /= kStep;
-  return fmt::format("{:.{}f} {}", value, unit == 0 ? 0 : 1, kUnits.at(unit));
-}
-
 std::string ending(const cow::ProcessCopies& process) {
   if (process.alive) return "running";
   if (process.signal) {

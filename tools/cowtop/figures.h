@@ -17,7 +17,6 @@ inline constexpr const char* kUnknown = "-";  // a figure that the backend canno
 std::string count(const std::optional<std::uint64_t>& value);
 std::string mebibytes(const std::optional<std::uint64_t>& bytes);  // "1.5"
 std::string percent(const std::optional<double>& ratio);           // "85.3%"
-std::string time_text(std::uint64_t ns);                           // "2.5 ms"
 std::string ending(const cow::ProcessCopies& process);             // "exit 0", "SIGTERM", "running"
 
 // "", or " and 1234 more" of a sum of several that have ended.

@@ -49,11 +49,6 @@ class FieldWriter {
   void field_if(const char* name, const T* value) {
     object_[name] = value != nullptr ? json_of(*value) : Json(nullptr);
   }
-  // The same of what `convert` makes of it.
-  template <class T, class Convert>
-  void field_as(const char* name, const T* value, Convert convert) {
-    object_[name] = value != nullptr ? json_of(convert(*value)) : Json(nullptr);
-  }
   // Computed from other fields: written for whoever reads the text, never read.
   template <class T>
   void derived(const char* name, const T& value) {

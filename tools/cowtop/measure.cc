@@ -214,9 +214,7 @@ struct Opening {
 
 // Probes take a while to load; meanwhile the observer's keys are answered.
 Opening open_backend(const MeasureOptions& options, Observer* observer) {
-  const auto open = [&] {
-    return cow::open_backend(options.backend, options.sampling, options.timing);
-  };
+  const auto open = [&] { return cow::open_backend(options.backend, options.sampling); };
   if (observer == nullptr || observer->fd() < 0) return {open(), false, std::nullopt};
   constexpr auto kBetweenLooks = std::chrono::milliseconds(10);
   HeldEndSignals signals;

@@ -31,9 +31,6 @@ MeasureArguments::MeasureArguments(CLI::App& app, Otherwise otherwise)
                           " -c")
                ->type_name("N")
                ->check(CLI::Range(1U, kMostPeriod).description(""));
-  app.add_flag("--latency", latency_,
-               "Also how long the faults that copied took, in all and as a histogram.  Slows down"
-               " each page fault of the machine meanwhile");
 }
 
 Expected<MeasureOptions> MeasureArguments::options(std::vector<std::string> command) const {
@@ -47,10 +44,6 @@ Expected<MeasureOptions> MeasureArguments::options(std::vector<std::string> comm
   if (sites_ && options.backend == cow::BackendChoice::pagemap) {
     return wrong("--sites: the pagemap backend does not see who copies");
   }
-  if (latency_ && options.backend == cow::BackendChoice::pagemap) {
-    return wrong("--latency: the pagemap backend does not see faults");
-  }
-  if (latency_) options.timing = Timing::on;
   auto selected = selected_.selection();
   if (!selected) return tl::make_unexpected(selected.error());
   options.selection = std::move(*selected);

@@ -25,7 +25,6 @@ struct MeasureOptions {
   std::optional<cow::User> user;       // that the command runs as, if not as we do
   cow::BackendChoice backend = cow::BackendChoice::automatic;
   SamplingOptions sampling;  // period 0: no code sites asked for
-  Timing timing = Timing::off;
   // Takes ever more memory while processes come and go.
   bool keeps_each_process = false;
 };
@@ -49,7 +48,6 @@ class MeasureArguments {
   std::string user_;
   bool sites_ = false;
   std::uint32_t period_ = 0;
-  bool latency_ = false;
   CLI::Option* run_as_;
   CLI::Option* count_;
 };

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <bit>
 #include <optional>
 #include <string_view>
 #include <utility>
@@ -166,57 +165,6 @@ static void describe(Io& io, Ref<Io, Overhead> overhead) {
   io.field("ns_per_event", overhead.ns_per_event);
 }
 
-struct LatencyBucket {
-  std::uint64_t from_ns = 0;
-  std::uint64_t to_ns = 0;
-  std::uint64_t count = 0;
-};
-
-template <class Io>
-static void describe(Io& io, Ref<Io, LatencyBucket> bucket) {
-  io.field("from_ns", bucket.from_ns);
-  io.field("to_ns", bucket.to_ns);
-  io.field("count", bucket.count);
-}
-
-// From the first time that there was to the last.
-static std::vector<LatencyBucket> buckets(const std::vector<std::uint64_t>& faults) {
-  std::vector<LatencyBucket> result;
-  const auto is_some = [](std::uint64_t count) { return count != 0; };
-  const auto begin = std::find_if(faults.begin(), faults.end(), is_some);
-  const auto end = std::find_if(faults.rbegin(), faults.rend(), is_some).base();
-  for (auto each = begin; each < end; ++each) {
-    const auto power = static_cast<unsigned>(each - faults.begin());
-    result.push_back({std::uint64_t{1} << power, std::uint64_t{2} << power, *each});
-  }
-  return result;
-}
-
-static std::vector<std::uint64_t> faults(const std::vector<LatencyBucket>& buckets) {
-  std::vector<std::uint64_t> result;
-  for (const LatencyBucket& each : buckets) {
-    const auto power = static_cast<std::size_t>(std::bit_width(each.from_ns | 1) - 1);
-    result.resize(std::max(result.size(), power + 1));
-    result[power] += each.count;
-  }
-  return result;
-}
-
-template <class Io>
-static void describe_latency(Io& io, Ref<Io, std::optional<CopyLatency>> latency) {
-  if constexpr (Io::kReads) {
-    std::optional<std::uint64_t> ns;
-    std::optional<std::vector<LatencyBucket>> histogram;
-    io.field("cow_ns", ns);
-    io.field("cow_ns_histogram", histogram);
-    latency.reset();
-    if (ns && histogram) latency = {*ns, faults(*histogram)};
-  } else {
-    io.field_if("cow_ns", latency ? &latency->ns : nullptr);
-    io.field_as("cow_ns_histogram", latency ? &latency->faults : nullptr, buckets);
-  }
-}
-
 template <class Io>
 static void describe(Io& io, Ref<Io, ProcessCopies> process) {
   if (Io::kReads || process.processes != 1) io.field("processes", process.processes);
@@ -252,7 +200,6 @@ static void describe(Io& io, Ref<Io, ProcessCopies> process) {
   io.field("write_notify_faults", process.write_notify_faults);
   io.field("failed_faults", process.failed_faults);
   io.field("other_faults", process.other_faults);
-  describe_latency<Io>(io, process.latency);
   io.field("memory", process.memory);
   io.field("unreadable", process.unreadable);
   io.field("execs", process.execs);
@@ -320,10 +267,6 @@ class FieldLister {
   void field_if(const char* name, const T* value) {
     fields_.push_back({name, value});
   }
-  template <class T, class Convert>
-  void field_as(const char* name, const T* value, Convert /*convert*/) {
-    fields_.push_back({name, value});
-  }
   template <class T>
   void derived(const char* /*name*/, const T& /*value*/) {}
 
@@ -355,10 +298,6 @@ class FieldComparer {
   }
   template <class T>
   void field_if(const char* name, const T* value) {
-    field_as(name, value, [](const T& same) -> const T& { return same; });
-  }
-  template <class T, class Convert>
-  void field_as(const char* name, const T* value, Convert convert) {
     has_same_fields_ =
         has_same_fields_ && next_ < before_.fields().size() && before_.fields()[next_].name == name;
     if (!has_same_fields_) return;
@@ -367,7 +306,7 @@ class FieldComparer {
     if (before == nullptr && value == nullptr) return;
     if (before != nullptr && value != nullptr && *before == *value) return;
     const auto json_of = [&](const T* each) {
-      return each != nullptr ? writer_.json_of(convert(*each)) : Json(nullptr);
+      return each != nullptr ? writer_.json_of(*each) : Json(nullptr);
     };
     Json changes = Json::diff(json_of(before), json_of(value), path_ + "/" + name);
     for (Json& each : changes) patch_.push_back(std::move(each));

@@ -28,7 +28,6 @@ constexpr const char* kCowtopFooter = R"(Examples:
   cowtop -- ./server --workers 4     what each worker copied, when the command has ended
   cowtop --json -o run.json -- CMD   the same for a machine to read
   cowtop --sites -- CMD              and which lines of code copied, most first
-  cowtop --latency -- CMD            and how long the copies took
   sudo cowtop -u $USER -- CMD        the command runs as yourself, not as root
   sudo cowtop -p $(pidof -s redis-server)
                                      what happens from now on, until Ctrl-C
@@ -50,7 +49,6 @@ Columns:
   NOTIFY       first writes to a clean page of a shared file mapping: nothing copied
   FAILED       writes that were not allowed: SIGSEGV, SIGBUS or EFAULT
   OTHER        writes that are none of these: the page was in the page cache or swapped out, say
-  COPY TIME    with --latency: how long the faults took that copied
   END          exit status or signal, or whether it still runs
 Pages are of 4 KiB, counted where a write raised a page fault.  A dash is a figure that the backend
 cannot know, or that there is not: nobody measured has forked the root, so AT FORK has one there.

@@ -20,20 +20,13 @@ namespace {
 
 using Row = std::vector<std::string>;
 
-bool is_timed(const cow::Measurement& measurement) {
-  return std::any_of(measurement.processes.begin(), measurement.processes.end(),
-                     [](const auto& process) { return process.latency.has_value(); });
+Row headings() {
+  return {"PID",    "COMMAND", "AT FORK MiB", "COPIED MiB", "COPIED %", "ANON",   "FILE",
+          "REUSED", "ZERO",    "FIRST",       "SPLIT",      "NOTIFY",   "FAILED", "OTHER"};
 }
 
-Row headings(bool with_time) {
-  Row row = {"PID",    "COMMAND", "AT FORK MiB", "COPIED MiB", "COPIED %", "ANON",   "FILE",
-             "REUSED", "ZERO",    "FIRST",       "SPLIT",      "NOTIFY",   "FAILED", "OTHER"};
-  if (with_time) row.emplace_back("COPY TIME");
-  return row;
-}
-
-Row row_of(const cow::ProcessCopies& process, bool with_time) {
-  Row row = {
+Row row_of(const cow::ProcessCopies& process) {
+  return {
       fmt::format("{}", process.pid),
       (process.role == cow::Role::child ? "  " : "") + printable(process.comm) + and_more(process),
       mebibytes(shown_at_fork(process)),
@@ -48,8 +41,6 @@ Row row_of(const cow::ProcessCopies& process, bool with_time) {
       count(process.write_notify_faults),
       count(process.failed_faults),
       count(process.other_faults)};
-  if (with_time) row.push_back(process.latency ? time_text(process.latency->ns) : kUnknown);
-  return row;
 }
 
 std::string heading(const cow::Measurement& measurement) {
@@ -357,41 +348,6 @@ std::string pattern_lines(const cow::Measurement& measurement) {
   return text;
 }
 
-// A line for each power of two nanoseconds, from the first to the last that there was.
-std::string histogram_lines(const std::vector<std::uint64_t>& faults) {
-  constexpr std::size_t kWidth = 40;
-  std::string text;
-  const auto is_some = [](std::uint64_t count) { return count != 0; };
-  const auto begin = std::find_if(faults.begin(), faults.end(), is_some);
-  const auto end = std::find_if(faults.rbegin(), faults.rend(), is_some).base();
-  const std::uint64_t most = begin < end ? *std::max_element(begin, end) : 1;
-  for (auto each = begin; each < end; ++each) {
-    const std::uint64_t from = std::uint64_t{1} << static_cast<unsigned>(each - faults.begin());
-    text += fmt::format("  {:>9} .. {:>9} {:>10} |{:<{}}|\n", time_text(from), time_text(2 * from),
-                        *each, std::string(*each * kWidth / most, '@'), kWidth);
-  }
-  return text;
-}
-
-// Of all processes: each one's sum is in its row.
-std::string latency_lines(const cow::Measurement& measurement) {
-  std::uint64_t ns = 0;
-  std::vector<std::uint64_t> faults;
-  for (const cow::ProcessCopies& process : measurement.processes) {
-    if (!process.latency) continue;
-    ns += process.latency->ns;
-    faults.resize(std::max(faults.size(), process.latency->faults.size()));
-    for (std::size_t i = 0; i < process.latency->faults.size(); ++i) {
-      faults[i] += process.latency->faults[i];
-    }
-  }
-  const auto count = std::accumulate(faults.begin(), faults.end(), std::uint64_t{0});
-  if (count == 0) return {};
-  return fmt::format("latency of {} copies: {} together, {} each\n", count, time_text(ns),
-                     time_text(ns / count)) +
-         histogram_lines(faults);
-}
-
 std::string estimate_lines(const cow::Measurement& measurement) {
   const auto estimated = estimate(measurement);
   if (!estimated) return {};
@@ -412,13 +368,12 @@ std::string estimate_lines(const cow::Measurement& measurement) {
 }  // namespace
 
 std::string table_report(const cow::Measurement& measurement) {
-  const bool with_time = is_timed(measurement);
-  const Row names = headings(with_time);
+  const Row names = headings();
   std::vector<Row> rows;
   std::vector<std::size_t> widths;
   for (const std::string& name : names) widths.push_back(name.size());
   for (const cow::ProcessCopies& process : measurement.processes) {
-    rows.push_back(row_of(process, with_time));
+    rows.push_back(row_of(process));
     for (std::size_t i = 0; i < widths.size(); ++i) {
       widths[i] = std::max(widths[i], width(rows.back()[i]));
     }
@@ -441,8 +396,8 @@ std::string table_report(const cow::Measurement& measurement) {
           tree_lines(measurement);
   text += memory_lines(measurement) + arena_lines(measurement) + object_lines(measurement) +
           transfer_lines(measurement);
-  text += latency_lines(measurement) + sampled_lines(measurement, "all processes");
-  text += pattern_lines(measurement) + estimate_lines(measurement);
+  text += sampled_lines(measurement, "all processes") + pattern_lines(measurement) +
+          estimate_lines(measurement);
   return text + fmt::format("total copied: {}\n", total_copied_text(measurement));
 }
 
@@ -453,7 +408,7 @@ std::string process_report(const cow::Measurement& measurement, const cow::Proce
   alone.sampled = process.sampled;
   alone.processes = {process};
   return not_measured_lines(alone) + memory_lines(alone) + arena_lines(alone) +
-         object_lines(alone) + transfer_lines(alone) + latency_lines(alone) + pattern_lines(alone) +
+         object_lines(alone) + transfer_lines(alone) + pattern_lines(alone) +
          sampled_lines(alone, "this process");
 }
 

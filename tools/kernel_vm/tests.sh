@@ -29,7 +29,6 @@ esac
 export COWSHED_FAULTS=100000 # of the emulated CPUs' million
 run probes/ground_truth_test "*_1000:*/anon_copied_20000:*/kernel_copied_20000:GroundTruth.*:$absent"
 run probes/lineage_test
-run probes/copy_times_test "Times.*:*/anon_copied:*/kernel_copied"
 run probes/loader_test
 run probes/samples_test
 run probes/stack_marks_test
@@ -37,9 +36,6 @@ run cow/cow_test '-*/pagemap:*NamedPatterns*:DebugFile.*:*AThousandChildren:Code
 # In a process of its own, as ctest has it: what other tests left would be shared with the measured.
 run cow/cow_test 'CodeSites.MeasuringCopiesNothing'
 run cow/meter_objects_test '-*AsTheDocumentationHasIt' # the sources stay here
-echo 2 >/proc/sys/kernel/perf_event_paranoid # as the kernel's own authors have it, not Debian
-run cow/meter_code_test
-echo 3 >/proc/sys/kernel/perf_event_paranoid
 run tools/cowtop_test 'CowtopPrivilege.*:CowtopDetach.*-*ASetUserIdProgram*' # mostly sleeps
 run share/share_test 'Workers.*'
 run share/share_test 'StrayWrite*'

@@ -32,14 +32,6 @@ function secondsText(seconds) {
   return `${(seconds / 3600).toFixed(1)} h`;
 }
 
-function nanosecondsText(ns) {
-  if (!isKnown(ns)) return UNKNOWN;
-  if (ns < 1e3) return `${ns} ns`;
-  if (ns < 1e6) return `${(ns / 1e3).toFixed(1)} \u00b5s`;
-  if (ns < 1e9) return `${(ns / 1e6).toFixed(1)} ms`;
-  return secondsText(ns / 1e9);
-}
-
 // element("td", {class: "number", title: "..."}, "text", child): attributes whose name begins with
 // "on" are listeners.
 function element(tag, attributes, ...children) {

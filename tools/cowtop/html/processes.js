@@ -66,7 +66,6 @@ function processDetail(process) {
     ["Huge pages split", countText(process.huge_splits)],
     ["Write notifications", countText(process.write_notify_faults)],
     ["Failed, other faults", `${countText(process.failed_faults)}, ${countText(process.other_faults)}`],
-    ["Time in copies", nanosecondsText(process.cow_ns)],
     ["Lived", `${secondsText(process.end_s - process.begin_s)}, ${endingText(process)}`],
     ["Its tree", `${pagesText(process.tree_copied_pages)} by ${plural(process.tree_processes, "process", "processes")}`],
     ["Executed", process.execs === 0 ? "nothing" : plural(process.execs, "program")],

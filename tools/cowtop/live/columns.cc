@@ -44,7 +44,6 @@ std::string cell(Column column, const cow::ProcessCopies& process, const Model& 
     case Column::shared: return percent(still_shared(process));
     case Column::reused: return count(process.reused_pages);
     case Column::zero: return count(process.zero_page_writes);
-    case Column::time: return process.latency ? time_text(process.latency->ns) : kUnknown;
     case Column::rss: return memory ? mebibytes(memory->rss_bytes) : kUnknown;
     case Column::pss: return pss_text(memory, model.measurement.taken_ns);
     case Column::curve:
@@ -65,7 +64,6 @@ std::optional<double> sort_value(Column column, const cow::ProcessCopies& proces
     case Column::curve: return still_shared(process);
     case Column::reused: return number(process.reused_pages);
     case Column::zero: return number(process.zero_page_writes);
-    case Column::time: return process.latency ? number(process.latency->ns) : std::nullopt;
     case Column::rss: return memory ? number(memory->rss_bytes) : std::nullopt;
     case Column::pss: return memory ? number(memory->pss_bytes) : std::nullopt;
     case Column::command: break;

@@ -35,7 +35,6 @@ enum class Column : std::uint8_t {
   curve,
   reused,
   zero,
-  time,
   rss,
   pss,
   command
@@ -61,7 +60,6 @@ inline constexpr std::array kColumns = {
     ColumnInfo{Column::reused, "REUSED", 8, false,
                "pages that the last sharer took over, not copied"},
     ColumnInfo{Column::zero, "ZERO", 7, false, "writes over the shared page of zeros"},
-    ColumnInfo{Column::time, "TIME", 9, false, "how long its copies took, with --latency"},
     ColumnInfo{Column::rss, "RSS", 8, false, "MiB of it that are resident, shared or not"},
     ColumnInfo{Column::pss, "PSS", 12, false,
                "RSS with each shared page divided by its sharers, and the age of that"},
