@@ -1,8 +1,6 @@
 #include <algorithm>
-#include <linux/kcmp.h>
 #include <optional>
 #include <set>
-#include <sys/syscall.h>
 #include <tuple>
 #include <unistd.h>
 #include <utility>
@@ -28,12 +26,6 @@ constexpr std::uint64_t kLooksNs = 10'000'000;
 // A process that has not changed is looked at no more often, but still: others may have ended.
 constexpr std::uint64_t kSecondNs = 1'000'000'000;
 
-// After one has ended the next search may still have forks by it, or of it.
-constexpr std::uint64_t kSamplesAfter = 2;
-
-// A vfork child that has not exec'd yet: every page would seem to be its own.
-bool shares_memory(pid_t a, pid_t b) { return ::syscall(SYS_kcmp, a, b, KCMP_VM, 0, 0) == 0; }
-
 // /proc has the start by CLOCK_BOOTTIME, which goes on while the machine sleeps.  A process that
 // was there while the machine slept seems to have started earlier, by the time of that sleep.
 std::uint64_t start_ns(const ProcStat& stat) {
@@ -42,13 +34,6 @@ std::uint64_t start_ns(const ProcStat& stat) {
   const std::uint64_t monotonic = monotonic_ns();  // first: the other is never behind it
   const std::uint64_t ahead = clock_ns(CLOCK_BOOTTIME) - monotonic;
   return boot_ns > ahead ? boot_ns - ahead : 0;
-}
-
-// Not a later process with the same PID: those are at least a turn of all PIDs apart.
-bool is_start_of(const ForkEvent& fork, std::uint64_t start) {
-  constexpr std::uint64_t kTickNs = 10'000'000;
-  constexpr std::uint64_t kLateNs = 100'000'000;
-  return start < fork.ns + kTickNs && fork.ns < start + kLateNs;
 }
 
 }  // namespace
@@ -65,7 +50,6 @@ struct PagemapBackend::Tracked : std::enable_shared_from_this<PagemapBackend::Tr
   std::uint64_t start_ticks = 0;
   std::uint64_t start_stack = 0;
   std::shared_ptr<Tracked> parent;  // null for a root
-  std::uint64_t ended_sample = 0;
   bool is_taken = false;
   bool awaits_exec = false;  // still the launcher's own image
   bool is_hidden = false;    // somebody else's by now: whether it has executed is not to be seen
@@ -116,18 +100,14 @@ PagemapBackend::Activity::Activity(const ProcStat& stat)
       virtual_bytes(stat.virtual_bytes),
       resident_pages(stat.resident_pages) {}
 
-PagemapBackend::PagemapBackend(ProcFiles proc, std::unique_ptr<ForkEvents> forks)
-    : proc_(std::move(proc)),
-      forks_(std::move(forks)),
-      started_ns_(monotonic_ns()),
-      looks_(kCostFactor) {
+PagemapBackend::PagemapBackend(ProcFiles proc)
+    : proc_(std::move(proc)), started_ns_(monotonic_ns()), looks_(kCostFactor) {
   if (const auto forks_before = proc_.forks()) forks_before_ = *forks_before;
 }
 
 PagemapBackend::~PagemapBackend() = default;
 
 Expected<void> PagemapBackend::track_command(pid_t child) {
-  if (forks_) forks_->take();  // among them its own
   const auto stat = proc_.stat(child);
   if (!stat) return tl::make_unexpected(stat.error());
   add(child, *stat, nullptr).awaits_exec = true;
@@ -143,7 +123,6 @@ Expected<void> PagemapBackend::try_attach(pid_t root) {
 }
 
 Expected<Attached> PagemapBackend::attach(const std::vector<pid_t>& roots) {
-  // Takes the forks up to now, which are none of the new roots'.
   find_processes();
   const std::size_t before = alive_.size();
   std::set<pid_t> wanted(roots.begin(), roots.end());
@@ -202,9 +181,7 @@ PagemapBackend::Tracked& PagemapBackend::add(pid_t pid, const ProcStat& stat,
     }
     ++parent->children_changes;
   }
-  forked_.erase(pid);
   alive_[pid] = process.get();
-  latest_[pid] = process;
   processes_.push_back(std::move(process));
   return *processes_.back();
 }
@@ -240,24 +217,6 @@ const PagemapBackend::Shareable& PagemapBackend::shareable_of(pid_t pid, const A
 }
 
 void PagemapBackend::find_processes() {
-  new_forks_.clear();
-  if (forks_) {
-    ForkEvents::Taken taken = forks_->take();
-    forks_complete_ = taken.complete;
-    for (const ForkEvent& fork : taken.events) {
-      const auto seen = latest_.find(fork.parent);
-      const auto not_seen = forked_.find(fork.parent);
-      if (not_seen == forked_.end() && seen == latest_.end()) {
-        // Somebody else's, perhaps with a PID that was ours.
-        forked_.erase(fork.child);
-        latest_.erase(fork.child);
-        continue;
-      }
-      forked_[fork.child] = {not_seen != forked_.end() ? not_seen->second.above : seen->second,
-                             samples_};
-      new_forks_.push_back(fork);
-    }
-  }
   reapers_ = 0;
   some_gone_before_ = std::exchange(some_gone_, false);
   // Grows while it is walked: grandchildren are found in the same pass.
@@ -266,8 +225,7 @@ void PagemapBackend::find_processes() {
     if (process.copies.alive) update(process);
     if (process.copies.alive) find_children(process);
   }
-  find_forked();
-  if (!forks_) count_reaped();
+  count_reaped();
 }
 
 void PagemapBackend::find_children(Tracked& process) {
@@ -279,25 +237,6 @@ void PagemapBackend::find_children(Tracked& process) {
     const auto stat = proc_.stat(child);
     if (stat && stat->has_memory()) add(child, *stat, process.shared_from_this());
   }
-}
-
-void PagemapBackend::find_forked() {
-  for (const ForkEvent& fork : new_forks_) {
-    const auto latest = latest_.find(fork.child);
-    const bool is_seen =
-        latest != latest_.end() && is_start_of(fork, latest->second->copies.start_ns);
-    if (!is_seen && !try_add_forked(fork)) ++not_seen_;
-  }
-}
-
-// One whose parent ended before it was seen.
-bool PagemapBackend::try_add_forked(const ForkEvent& fork) {
-  const auto above = forked_.find(fork.child);
-  if (above == forked_.end() || alive_.contains(fork.child)) return false;
-  const auto stat = proc_.stat(fork.child);
-  if (!stat || !stat->has_memory() || !is_start_of(fork, start_ns(*stat))) return false;
-  add(fork.child, *stat, above->second.above).copies.ppid = fork.parent;
-  return true;
 }
 
 // A process's count of its children's faults grows when it waits for one.  If no process that was
@@ -319,8 +258,7 @@ void PagemapBackend::end(Tracked& process, bool is_zombie) {
   process.change();
   alive_.erase(process.copies.pid);
   shareable_.erase(process.copies.pid);
-  process.ended_sample = samples_;
-  if (is_zombie && !forks_) zombies_.push_back(process.shared_from_this());
+  if (is_zombie) zombies_.push_back(process.shared_from_this());
   if (!is_zombie) some_gone_ = true;
 }
 
@@ -450,10 +388,6 @@ bool PagemapBackend::is_counted_fork(const Tracked& process) const {
 ProcessesNotSeen PagemapBackend::not_seen() const {
   ProcessesNotSeen result;
   result.at_least = not_seen_;
-  if (forks_ && forks_complete_) {
-    result.at_most = not_seen_;
-    return result;
-  }
   const auto forks = proc_.forks();
   if (!forks || !forks_before_) return result;
   const auto seen =
@@ -465,55 +399,31 @@ ProcessesNotSeen PagemapBackend::not_seen() const {
   return result;
 }
 
-// Of which nothing more is to come.
-bool PagemapBackend::is_final(const Tracked& process) const {
-  return !process.copies.alive && samples_ >= process.ended_sample + kSamplesAfter;
-}
-
 void PagemapBackend::take(Tracked& process) {
   if (is_counted_fork(process)) ++seen_and_taken_;
-  const auto latest = latest_.find(process.copies.pid);
-  if (latest != latest_.end() && latest->second.get() == &process) latest_.erase(latest);
   process.parent = nullptr;  // or each would keep the one before it, in a line of forks
   process.is_taken = true;
 }
 
 void PagemapBackend::forget_taken() {
   std::erase_if(processes_, [](const auto& process) { return process->is_taken; });
-  std::erase_if(forked_, [this](const auto& entry) {
-    return samples_ >= entry.second.sample + kSamplesAfter;
-  });
 }
 
 void PagemapBackend::merge_ended(std::size_t most) {
-  const auto count = std::count_if(processes_.begin(), processes_.end(),
-                                   [this](const auto& process) { return is_final(*process); });
-  if (forked_.size() > most) forget_taken();
-  if (static_cast<std::size_t>(count) <= most) return;
   std::vector<std::shared_ptr<Tracked>> tracked = processes_;
   std::stable_sort(tracked.begin(), tracked.end(), [](const auto& a, const auto& b) {
     return a->copies.start_ns < b->copies.start_ns;
   });
-  std::vector<ProcessCopies> processes;
-  std::vector<bool> mergeable;
-  for (const auto& each : tracked) {
-    processes.push_back(each->copies);
-    mergeable.push_back(is_final(*each));
-  }
-  const std::vector<MergedProcess> merged = cow::merge_ended(processes, mergeable, most);
-  for (std::size_t i = 0; i < merged.size(); ++i) {
-    tracked[i]->copies.ppid = merged[i].ppid;
-    if (merged[i].into == i) continue;
-    add_to(tracked[merged[i].into]->copies, processes[i]);
-    take(*tracked[i]);
-  }
+  std::vector<EndedProcess> processes;
+  for (const auto& each : tracked) processes.push_back({&each->copies, !each->copies.alive});
+  cow::merge_ended(processes, most, [&](std::size_t i, std::size_t) { take(*tracked[i]); });
   forget_taken();
 }
 
 std::vector<ProcessCopies> PagemapBackend::take_ended() {
   std::vector<ProcessCopies> result;
   for (const auto& process : processes_) {
-    if (!is_final(*process)) continue;
+    if (process->copies.alive) continue;
     take(*process);
     result.push_back(process->copies);
   }
@@ -530,8 +440,8 @@ Measurement PagemapBackend::measurement(const CodeOf& /*code*/) const {
   result.not_seen = not_seen();
   result.overhead.events = samples_;
   if (samples_ > 0) {
-    const std::uint64_t cost = sampling_ns_ + (forks_ ? forks_->cpu_ns() : 0);
-    result.overhead.ns_per_event = static_cast<double>(cost) / static_cast<double>(samples_);
+    result.overhead.ns_per_event =
+        static_cast<double>(sampling_ns_) / static_cast<double>(samples_);
   }
   for (const auto& process : processes_) result.processes.push_back(process->copies);
   std::stable_sort(result.processes.begin(), result.processes.end(),

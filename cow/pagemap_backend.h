@@ -7,7 +7,6 @@
 #include <vector>
 
 #include <cowshed/cow/backend.h>
-#include <cowshed/cow/fork_events.h>
 #include <cowshed/cow/pace.h>
 #include <cowshed/cow/page_ranges.h>
 #include <cowshed/cow/proc_files.h>
@@ -30,9 +29,7 @@ namespace cowshed::cow {
 // than once a second.
 class PagemapBackend : public Backend {
  public:
-  // Without `forks`, how many processes were not seen is known only within bounds.
-  explicit PagemapBackend(ProcFiles proc = ProcFiles(),
-                          std::unique_ptr<ForkEvents> forks = ForkEvents::open());
+  explicit PagemapBackend(ProcFiles proc = ProcFiles());
   ~PagemapBackend() override;
 
   std::string_view name() const override { return "pagemap"; }
@@ -70,13 +67,10 @@ class PagemapBackend : public Backend {
   Expected<void> try_attach(pid_t root);
   void find_processes();
   void find_children(Tracked& process);
-  void find_forked();
-  bool try_add_forked(const ForkEvent& fork);
   void count_reaped();
   Tracked& add(pid_t pid, const ProcStat& stat, const std::shared_ptr<Tracked>& parent);
   void update(Tracked& process);
   void end(Tracked& process, bool is_zombie);
-  bool is_final(const Tracked& process) const;
   void take(Tracked& process);
   void forget_taken();
   void look_at_memory();
@@ -86,10 +80,8 @@ class PagemapBackend : public Backend {
   ProcessesNotSeen not_seen() const;
 
   ProcFiles proc_;
-  std::unique_ptr<ForkEvents> forks_;
   std::vector<std::shared_ptr<Tracked>> processes_;  // in order of discovery
   std::map<pid_t, Tracked*> alive_;
-  std::map<pid_t, std::shared_ptr<Tracked>> latest_;  // of each PID, alive or not
   std::map<pid_t, Shareable> shareable_;
   std::uint64_t started_ns_;
   std::uint64_t samples_ = 0;
@@ -97,16 +89,8 @@ class PagemapBackend : public Backend {
   std::uint64_t finding_ns_ = 0;  // what the last search for processes cost
   Pace looks_;                    // at memory
 
-  // Processes not seen, by fork events: their PIDs, for they may have children.
-  struct Forked {
-    std::shared_ptr<Tracked> above;  // the last process above it that was seen
-    std::uint64_t sample = 0;        // in which it was known of
-  };
-  std::map<pid_t, Forked> forked_;
-  std::vector<ForkEvent> new_forks_;
-  bool forks_complete_ = true;
+  // Processes not seen.
   std::uint64_t not_seen_ = 0;
-  // Without them.
   std::optional<std::uint64_t> forks_before_;
   std::uint64_t seen_and_taken_ = 0;  // started while we measured
   std::vector<std::shared_ptr<Tracked>> zombies_;

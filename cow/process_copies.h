@@ -184,10 +184,9 @@ struct ProcessCopies {
 // What a sampling backend has missed of the measured trees: processes that ended before they were
 // looked at.  A measurement where at_most is not 0 is not whole.
 struct ProcessesNotSeen {
-  // Known by the kernel's fork events (Linux 6.6, outside of containers), then exactly; else by
-  // page faults of children that were waited for and that nobody had seen.
+  // By page faults of children that were waited for and that nobody had seen.
   std::uint64_t at_least = 0;
-  // Without those events: all processes and threads that the machine has made meanwhile and that
+  // All processes and threads that the machine has made meanwhile and that
   // are not ours.  nullopt where that is not known either.
   std::optional<std::uint64_t> at_most;
 };

@@ -6,7 +6,7 @@
 namespace cowshed {
 
 // How much further the clocks of this process's time namespace are than the kernel's own, in
-// nanoseconds; 0 outside of one.  BPF programs and process events know the kernel's clocks alone,
+// nanoseconds; 0 outside of one.  BPF programs know the kernel's clocks alone,
 // while clock_gettime(2) and /proc/PID/stat give those of the caller's namespace.
 struct ClockOffsets {
   std::int64_t monotonic_ns = 0;

@@ -10,7 +10,6 @@
 #include <unistd.h>
 
 #include <cowshed/base/pagemap.h>
-#include <cowshed/cow/fork_events.h>
 #include <cowshed/probes/support.h>
 #include <cowshed/tools/cowtop/doctor.h>
 #include <cowshed/tools/cowtop/ground_truth.h>
@@ -40,14 +39,6 @@ bool opens_pagemap() {
   const int fd = ::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
   if (fd >= 0) ::close(fd);
   return fd >= 0;
-}
-
-bool tells_zero_page_here() {
-  const int fd = ::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return false;
-  const bool tells = tells_zero_page(fd);
-  ::close(fd);
-  return tells;
 }
 
 Requirement of_other_users() {
@@ -101,11 +92,8 @@ Diagnosis of_pagemap() {
   result.backend = cow::BackendChoice::pagemap;
   result.needs.push_back({"/proc/PID/pagemap", opens_pagemap(),
                           "mount proc, and take a kernel with CONFIG_PROC_PAGE_MONITOR"});
-  result.gains.push_back({"page tables that tell the zero page", tells_zero_page_here(),
+  result.gains.push_back({"page tables that tell the zero page", tells_zero_page(),
                           "memory that was only read counts as shared: Linux 6.7, or run as root"});
-  result.gains.push_back({"process events", cow::ForkEvents::open() != nullptr,
-                          "how many processes ended unseen is known only roughly: Linux 6.6,"
-                          " outside of a container"});
   result.gains.push_back(of_other_users());
   prove(result);
   return result;
