@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <map>
-#include <numeric>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -16,73 +16,69 @@ namespace {
 constexpr const char* kSeveralNames = "(others)";
 constexpr std::size_t kNowhere = std::numeric_limits<std::size_t>::max();
 
-// What is the same of those that are added up.  What is known of one is known of all.
-struct MergeKind {
+// Processes that become one: the nearest process above them that stays, and what they are.
+struct Row {
   std::size_t above = kNowhere;
-  std::string comm;
   Role role = Role::child;
-  bool shares_memory = false;
+  std::string comm;
   bool has_executed = false;
-  bool is_copied_known = false;
-  bool is_shared_known = false;
-
-  MergeKind(const ProcessCopies& process, std::size_t above_it)
-      : above(above_it),
-        comm(process.comm),
-        role(process.role),
-        shares_memory(process.shares_memory),
-        has_executed(process.execs > 0),
-        is_copied_known(process.copied_pages().has_value()),
-        is_shared_known(process.shared_at_fork_bytes.has_value()) {}
+  bool is_known = false;  // what they copied
   // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 misreads it
-  auto operator<=>(const MergeKind&) const = default;
+  auto operator<=>(const Row&) const = default;
 };
-
-struct Sum {
-  std::size_t first = 0;
-  std::uint64_t copied_pages = 0;
-};
-using Sums = std::map<MergeKind, Sum>;
 
 std::uint64_t copied_pages(const ProcessCopies& process) {
   return process.copied_pages().value_or(0);
 }
 
-bool is_sum(const ProcessCopies& process) { return process.processes > 1; }
-
-// Those of `ended` that stay as they are.
-std::vector<bool> choose(const std::vector<ProcessCopies>& processes,
-                         const std::vector<std::size_t>& parents, std::vector<std::size_t> ended,
-                         std::size_t most) {
-  std::vector<bool> has_alive(processes.size());
-  for (std::size_t i = processes.size(); i-- > 0;) {
-    if (processes[i].alive || has_alive[i]) has_alive[parents[i]] = true;
+// Those that stay: what may not be merged, and the `most` of the others that copied most.
+std::vector<bool> staying(const std::vector<ProcessCopies>& processes,
+                          const std::vector<EndedProcess>& ended, std::size_t most) {
+  std::vector<bool> stays(processes.size(), true);
+  std::vector<std::size_t> single;
+  for (std::size_t i = 1; i < processes.size(); ++i) {
+    if (!ended[i].may_be_merged) continue;
+    stays[i] = false;
+    if (processes[i].processes == 1) single.push_back(i);
   }
-  std::stable_sort(ended.begin(), ended.end(), [&](std::size_t a, std::size_t b) {
-    if (has_alive[a] != has_alive[b]) return bool{has_alive[a]};
+  std::stable_sort(single.begin(), single.end(), [&](std::size_t a, std::size_t b) {
     return copied_pages(processes[a]) > copied_pages(processes[b]);
   });
-  std::vector<bool> stays(processes.size());
-  for (std::size_t i = 0; i < std::min(most, ended.size()); ++i) stays[ended[i]] = true;
+  for (std::size_t i = 0; i < std::min(most, single.size()); ++i) stays[single[i]] = true;
   return stays;
 }
 
-void add(Sums& sums, const MergeKind& kind, const ProcessCopies& process, std::size_t i) {
-  sums.try_emplace(kind, Sum{i}).first->second.copied_pages += copied_pages(process);
+// The row of each that does not stay.
+std::vector<std::optional<Row>> rows_of(const std::vector<ProcessCopies>& processes,
+                                        const std::vector<bool>& stays) {
+  const std::vector<std::size_t> parent = parents(processes);
+  std::vector<std::size_t> above(processes.size(), kNowhere);
+  std::vector<std::optional<Row>> rows(processes.size());
+  for (std::size_t i = 0; i < processes.size(); ++i) {
+    // Parents come before their children.
+    if (parent[i] != i) above[i] = stays[parent[i]] ? parent[i] : above[parent[i]];
+    if (stays[i]) continue;
+    rows[i] = {above[i], processes[i].role, processes[i].comm, processes[i].execs > 0,
+               processes[i].copied_pages().has_value()};
+  }
+  return rows;
 }
 
-// Where there are too many names or places, those of the smallest sums no longer count.
-void leave_out_small(std::vector<std::optional<MergeKind>>& kinds, const Sums& sums,
-                     std::size_t most) {
+// Where there are more rows than `most`, those that copied least become one.
+void join_small(std::vector<std::optional<Row>>& rows, const std::vector<ProcessCopies>& processes,
+                std::size_t most) {
+  std::map<Row, std::uint64_t> sums;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    if (rows[i]) sums[*rows[i]] += copied_pages(processes[i]);
+  }
   if (sums.size() <= most) return;
   std::vector<std::uint64_t> pages;
-  for (const auto& [kind, sum] : sums) pages.push_back(sum.copied_pages);
+  for (const auto& [row, sum] : sums) pages.push_back(sum);
   const auto least = pages.begin() + static_cast<std::ptrdiff_t>(most / 2);
   std::nth_element(pages.begin(), least, pages.end(), std::greater<>());
-  for (std::optional<MergeKind>& kind : kinds) {
-    if (!kind || sums.at(*kind).copied_pages > *least) continue;
-    kind->above = kNowhere;
-    kind->comm = kSeveralNames;
+  for (std::optional<Row>& row : rows) {
+    if (row && sums.at(*row) <= *least)
+      row = {kNowhere, row->role, kSeveralNames, false, row->is_known};
   }
 }
 
@@ -90,11 +86,12 @@ void add(std::optional<std::uint64_t>& sum, const std::optional<std::uint64_t>& 
   if (more) sum = sum.value_or(0) + *more;
 }
 
-template <class T, class Same, class Add>
-void add_lists(std::vector<T>& sums, const std::vector<T>& more, Same same, Add add_one) {
+// Lists of what has a name, by which one of `more` is added to its like.
+template <class T, class Name, class Add>
+void add(std::vector<T>& sums, const std::vector<T>& more, Name name, Add add_one) {
   for (const T& each : more) {
-    const auto found =
-        std::find_if(sums.begin(), sums.end(), [&](const T& sum) { return same(sum, each); });
+    const auto found = std::find_if(sums.begin(), sums.end(),
+                                    [&](const T& sum) { return name(sum) == name(each); });
     if (found == sums.end()) {
       sums.push_back(each);
     } else {
@@ -103,78 +100,37 @@ void add_lists(std::vector<T>& sums, const std::vector<T>& more, Same same, Add 
   }
 }
 
-void add(std::vector<ArenaCopies>& sums, const std::vector<ArenaCopies>& more) {
-  add_lists(
-      sums, more, [](const auto& a, const auto& b) { return a.name == b.name; },
-      [](ArenaCopies& sum, const ArenaCopies& each) {
-        if (!sum.bytes) sum.bytes = each.bytes;
-        sum.copied_pages += each.copied_pages;
-      });
-}
-
-void add(std::optional<std::vector<ObjectCopies>>& sums,
-         const std::optional<std::vector<ObjectCopies>>& more) {
+template <class T, class Name, class Add>
+void add(std::optional<std::vector<T>>& sums, const std::optional<std::vector<T>>& more, Name name,
+         Add add_one) {
   if (!more) return;
   if (!sums) sums.emplace();
-  const auto name = [](const ObjectCopies& each) {
-    return std::tie(each.name, each.type, each.arena);
-  };
-  add_lists(
-      *sums, *more, [&](const auto& a, const auto& b) { return name(a) == name(b); },
-      [](ObjectCopies& sum, const ObjectCopies& each) { sum.copied_pages += each.copied_pages; });
-}
-
-void add(std::optional<std::vector<SentObjects>>& sums,
-         const std::optional<std::vector<SentObjects>>& more) {
-  if (!more) return;
-  if (!sums) sums.emplace();
-  const auto name = [](const SentObjects& each) {
-    return std::tie(each.origin, each.name, each.type, each.kind);
-  };
-  add_lists(
-      *sums, *more, [&](const auto& a, const auto& b) { return name(a) == name(b); },
-      [](SentObjects& sum, const SentObjects& each) {
-        sum.messages += each.messages;
-        sum.objects += each.objects;
-        sum.bytes += each.bytes;
-      });
+  add(*sums, *more, name, add_one);
 }
 
 }  // namespace
 
-std::vector<MergedProcess> merge_ended(const std::vector<ProcessCopies>& processes,
-                                       const std::vector<bool>& may_be_merged, std::size_t most) {
-  std::vector<MergedProcess> result;
-  for (std::size_t i = 0; i < processes.size(); ++i) result.push_back({i, processes[i].ppid});
-  std::vector<std::size_t> ended;
-  for (std::size_t i = 1; i < processes.size(); ++i) {
-    if (may_be_merged[i]) ended.push_back(i);
-  }
-  if (ended.size() <= most) return result;
-  std::erase_if(ended, [&](std::size_t i) { return is_sum(processes[i]); });
-  const std::vector<std::size_t> above = parents(processes);
-  const std::vector<bool> stays = choose(processes, above, ended, most / 4);
-  const auto is_merged = [&](std::size_t i) { return i > 0 && may_be_merged[i] && !stays[i]; };
-
-  std::vector<std::optional<MergeKind>> kinds(processes.size());
-  std::vector<std::size_t> staying_above(processes.size(), kNowhere);
-  Sums sums;
-  for (std::size_t i = 0; i < processes.size(); ++i) {
-    // Parents come before their children.
-    if (above[i] != i) staying_above[i] = is_merged(above[i]) ? staying_above[above[i]] : above[i];
-    if (is_merged(i)) add(sums, kinds[i].emplace(processes[i], staying_above[i]), processes[i], i);
-  }
-  leave_out_small(kinds, sums, most / 4);
-  sums.clear();
-  for (std::size_t i = 0; i < processes.size(); ++i) {
-    if (!kinds[i]) continue;
-    const MergeKind& kind = *kinds[i];
-    result[i].into = sums.try_emplace(kind, Sum{i}).first->second.first;
-    if (kind.role == Role::child && (kind.above != kNowhere || kind.comm == kSeveralNames)) {
-      result[i].ppid = processes[kind.above == kNowhere ? 0 : kind.above].pid;
+void merge_ended(const std::vector<EndedProcess>& ended, std::size_t most,
+                 const std::function<void(std::size_t, std::size_t)>& merged) {
+  const auto count = std::count_if(ended.begin(), ended.end(),
+                                   [](const EndedProcess& each) { return each.may_be_merged; });
+  if (static_cast<std::size_t>(count) <= most) return;
+  std::vector<ProcessCopies> processes;
+  processes.reserve(ended.size());
+  for (const EndedProcess& each : ended) processes.push_back(*each.copies);
+  auto rows = rows_of(processes, staying(processes, ended, most / 4));
+  join_small(rows, processes, most / 4);
+  std::map<Row, std::size_t> first;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    if (!rows[i]) continue;
+    const std::size_t into = first.try_emplace(*rows[i], i).first->second;
+    if (into != i) {
+      add_to(*ended[into].copies, processes[i]);
+      merged(i, into);
+    } else if (rows[i]->role == Role::child && rows[i]->above != kNowhere) {
+      ended[i].copies->ppid = processes[rows[i]->above].pid;
     }
   }
-  return result;
 }
 
 void add_to(ProcessCopies& sum, const ProcessCopies& more) {
@@ -188,9 +144,26 @@ void add_to(ProcessCopies& sum, const ProcessCopies& more) {
   sum.memory.reset();
   sum.unreadable = sum.unreadable || more.unreadable;
   sum.execs += more.execs;
-  add(sum.arenas, more.arenas);
-  add(sum.objects, more.objects);
-  add(sum.transfers, more.transfers);
+  add(
+      sum.arenas, more.arenas, [](const ArenaCopies& each) { return each.name; },
+      [](ArenaCopies& to, const ArenaCopies& each) {
+        if (!to.bytes) to.bytes = each.bytes;
+        to.copied_pages += each.copied_pages;
+      });
+  add(
+      sum.objects, more.objects,
+      [](const ObjectCopies& each) { return std::tie(each.name, each.type, each.arena); },
+      [](ObjectCopies& to, const ObjectCopies& each) { to.copied_pages += each.copied_pages; });
+  add(
+      sum.transfers, more.transfers,
+      [](const SentObjects& each) {
+        return std::tie(each.origin, each.name, each.type, each.kind);
+      },
+      [](SentObjects& to, const SentObjects& each) {
+        to.messages += each.messages;
+        to.objects += each.objects;
+        to.bytes += each.bytes;
+      });
   for (const auto count :
        {&ProcessCopies::shared_at_fork_bytes, &ProcessCopies::copied_anon_pages,
         &ProcessCopies::copied_file_pages, &ProcessCopies::reused_pages,

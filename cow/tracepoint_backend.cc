@@ -207,7 +207,9 @@ void TracepointBackend::look_at_objects(std::uint64_t id, ProcessCopies& process
   }
   std::vector<CopiedArena> arenas;
   for (const FrozenArena& arena : frozen_arenas(proc_, process.pid, *mappings)) {
-    auto here = pages->copied_pages(*arena.mapping, inherited, with_parent,
+    const auto all = pages->anonymous_pages_by_owner(*arena.mapping);
+    if (!all) return;
+    auto here = pages->copied_pages(*arena.mapping, *all, inherited, with_parent,
                                     parent_pages ? &*parent_pages : nullptr);
     if (!here || pages->is_gone()) return;
     if (!here->empty()) arenas.push_back({arena.mapping, std::move(*here)});
@@ -409,25 +411,16 @@ void TracepointBackend::merge_ended(std::size_t most) {
   const auto may_be_merged = [this](const auto& entry) {
     return !entry.second.alive && !std::binary_search(ended_.begin(), ended_.end(), entry.first);
   };
-  const auto count = std::count_if(processes_.begin(), processes_.end(), may_be_merged);
-  if (static_cast<std::size_t>(count) <= most) return;
   std::vector<std::uint64_t> ids;
-  std::vector<ProcessCopies> processes;
-  std::vector<bool> mergeable;
-  for (const auto& entry : processes_) {
+  std::vector<EndedProcess> processes;
+  for (auto& entry : processes_) {
     ids.push_back(entry.first);
-    processes.push_back(entry.second);
-    mergeable.push_back(may_be_merged(entry));
+    processes.push_back({&entry.second, may_be_merged(entry)});
   }
-  const std::vector<MergedProcess> merged = cow::merge_ended(processes, mergeable, most);
-  for (std::size_t i = 0; i < merged.size(); ++i) {
-    processes_.at(ids[i]).ppid = merged[i].ppid;
-    if (merged[i].into == i) continue;
-    const std::uint64_t into = ids[merged[i].into];
-    add_to(processes_.at(into), processes[i]);
-    if (sampler_) sampler_->merge(ids[i], into);
+  cow::merge_ended(processes, most, [&](std::size_t i, std::size_t into) {
+    if (sampler_) sampler_->merge(ids[i], ids[into]);
     processes_.erase(ids[i]);
-  }
+  });
 }
 
 std::vector<ProcessCopies> TracepointBackend::take_ended() {

@@ -26,7 +26,7 @@ class TracepointBackend : public Backend {
  public:
   // Errors: as Probe::load().
   static Expected<std::unique_ptr<Backend>> open(const SamplingOptions& sampling = {},
-                                                 
+
                                                  ProcFiles proc = ProcFiles());
 
   std::string_view name() const override { return "tracepoint"; }

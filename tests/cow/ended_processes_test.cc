@@ -36,19 +36,18 @@ ProcessCopies root() {
 
 // What a backend makes of it.
 std::vector<ProcessCopies> merged(const std::vector<ProcessCopies>& processes, std::size_t most) {
-  std::vector<bool> ended;
-  for (const ProcessCopies& each : processes) ended.push_back(!each.alive);
-  const auto plan = merge_ended(processes, ended, most);
   std::vector<ProcessCopies> sums = processes;
+  std::vector<EndedProcess> entries;
+  for (ProcessCopies& each : sums) entries.push_back({&each, !each.alive});
+  std::vector<bool> is_merged(sums.size());
+  merge_ended(entries, most, [&](std::size_t i, std::size_t into) {
+    EXPECT_LT(into, i);
+    EXPECT_FALSE(is_merged[into]);
+    is_merged[i] = true;
+  });
   std::vector<ProcessCopies> result;
-  for (std::size_t i = 0; i < plan.size(); ++i) {
-    EXPECT_LE(plan[i].into, i);
-    EXPECT_EQ(plan[plan[i].into].into, plan[i].into);
-    sums[i].ppid = plan[i].ppid;
-    if (plan[i].into != i) add_to(sums[plan[i].into], processes[i]);
-  }
-  for (std::size_t i = 0; i < plan.size(); ++i) {
-    if (plan[i].into == i) result.push_back(sums[i]);
+  for (std::size_t i = 0; i < sums.size(); ++i) {
+    if (!is_merged[i]) result.push_back(sums[i]);
   }
   return result;
 }
@@ -122,15 +121,6 @@ TEST(EndedProcesses, AreAddedUpBelowWhoStays) {
     EXPECT_EQ(after[shell].copied_pages, before[shell].copied_pages);
     EXPECT_EQ(after[shell].processes, before[shell].processes);
   }
-}
-
-TEST(EndedProcesses, WhoRunsBelowThemKeepsThem) {
-  std::vector<ProcessCopies> processes = {root(), process(2, 1, "launcher", 0)};
-  for (pid_t pid = 3; pid < 30; ++pid) processes.push_back(process(pid, 1, "child", 9));
-  processes.push_back(running(process(30, 2, "daemon", 0)));
-  const auto result = merged(processes, 8);
-  EXPECT_EQ(result[1].comm, "launcher");
-  EXPECT_EQ(subtrees(result)[1].processes, 2U);
 }
 
 // Names, places, and a line of forks of which each ends when it has forked the next.
