@@ -9,6 +9,7 @@
 #include <unistd.h>
 #include <vector>
 
+#include <cowshed/base/file_descriptor.h>
 #include <cowshed/base/pagemap.h>
 
 namespace cowshed {
@@ -123,15 +124,15 @@ int scan_anonymous(int pagemap, std::uint64_t begin, std::uint64_t end, Anonymou
 std::uint64_t zero_page_frame() {
   static const std::uint64_t frame = [] {
     std::uint64_t entry = 0;
-    const int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    const Descriptor pagemap(open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
     void* page = mmap(nullptr, kPage, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (fd >= 0 && page != MAP_FAILED) {
+    if (pagemap && page != MAP_FAILED) {
       (void)*static_cast<const volatile char*>(page);
       const auto at = reinterpret_cast<std::uintptr_t>(page) / kPage * sizeof entry;
-      if (pread(fd, &entry, sizeof entry, static_cast<off_t>(at)) != sizeof entry) entry = 0;
+      if (pread(pagemap.get(), &entry, sizeof entry, static_cast<off_t>(at)) != sizeof entry)
+        entry = 0;
     }
     if (page != MAP_FAILED) munmap(page, kPage);
-    if (fd >= 0) close(fd);
     return (entry & kExclusive) != 0 ? kFrame : entry & kFrame;
   }();
   return frame;
@@ -143,9 +144,6 @@ bool is_wanted(std::uint64_t entry, Anonymous which, std::uint64_t zero_page) {
   }
   if ((entry & kPresent) == 0) {
     return which == Anonymous::of_private_file && (entry & kSwapped) != 0;
-  }
-  if (which == Anonymous::exclusive) {
-    return (entry & kExclusive) != 0;
   }
   // The zero page shows as present and as neither file nor exclusive, like a shared anonymous page;
   // only its place tells.
@@ -202,7 +200,7 @@ int visit_wanted(std::uint64_t begin, std::uint64_t end, const Visitor& visit, R
 
 int read_entries(int pagemap, std::uint64_t begin, std::uint64_t end, Anonymous which,
                  const Visitor& visit) {
-  const std::uint64_t zero_page = which == Anonymous::exclusive ? 0 : zero_page_frame();
+  const std::uint64_t zero_page = zero_page_frame();
   std::vector<std::uint64_t> entries;
   const auto read = [&](std::uint64_t address, std::uint64_t count) {
     entries.resize(count);
@@ -276,15 +274,14 @@ int classify(int pagemap, std::uint64_t begin, std::uint64_t end, Runs& runs) {
 
 int visit_anonymous_ranges(int pagemap, std::uint64_t begin, std::uint64_t end, Anonymous which,
                            const Visitor& visit) {
-  // A scan does not tell who else maps a page.
-  const int error =
-      which == Anonymous::exclusive ? ENOTTY : scan_anonymous(pagemap, begin, end, which, visit);
+  const int error = scan_anonymous(pagemap, begin, end, which, visit);
   return error == ENOTTY ? read_entries(pagemap, begin, end, which, visit) : error;
 }
 
-bool tells_zero_page(int pagemap) {
+bool tells_zero_page() {
   const auto nothing = [](auto, auto, auto) {};
-  return scan<1>(pagemap, 0, kPage, {0, kThere}, 0, nothing) != ENOTTY || zero_page_frame() != 0;
+  const Descriptor pagemap(open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
+  return scan<1>(pagemap.get(), 0, kPage, {0, kThere}, 0, nothing) == 0 || zero_page_frame() != 0;
 }
 
 int visit_anonymous_pages(

@@ -1,6 +1,5 @@
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
 #include <utility>
 
 #include <cowshed/cow/binaries.h>
@@ -31,10 +30,6 @@ Binaries::Binaries(ProcFiles proc, Reads reads) : proc_(std::move(proc)) {
   reader_ = std::move(process);
 }
 
-Binaries::~Binaries() {
-  for (const auto& [binary, fd] : perf_map_descriptors_) ::close(fd);
-}
-
 Binary& Binaries::add() {
   Binary& binary = *binaries_.emplace_back(std::make_unique<Binary>());
   binary.reader = reader_.get();
@@ -42,11 +37,13 @@ Binary& Binaries::add() {
   return binary;
 }
 
-int Binaries::file_of(CodeReader::BinaryId binary, FilePlace place, const std::string& name) {
-  if (binary == 0 || binary > binaries_.size()) return -1;
+Descriptor Binaries::file_of(CodeReader::BinaryId binary, FilePlace place,
+                             const std::string& name) {
+  if (binary == 0 || binary > binaries_.size()) return {};
   if (place == FilePlace::perf_map) {
-    const auto open = perf_map_descriptors_.find(binary);
-    return open == perf_map_descriptors_.end() ? -1 : ::fcntl(open->second, F_DUPFD_CLOEXEC, 0);
+    const auto open = perf_map_files_.find(binary);
+    if (open == perf_map_files_.end()) return {};
+    return Descriptor(::fcntl(open->second.get(), F_DUPFD_CLOEXEC, 0));
   }
   FileRequest request = binaries_[binary - 1]->file;
   request.place = place;
@@ -93,17 +90,17 @@ const Binary* Binaries::perf_map(std::uint64_t process_id, pid_t pid, uid_t owne
   }
   PerfMapFile& file = perf_maps_[process_id];
   file.next_look_ns = now + kBetweenLooksNs;
-  if (perf_map_descriptors_.size() >= kMostPerfMaps) return nullptr;
+  if (perf_map_files_.size() >= kMostPerfMaps) return nullptr;
   FileRequest request;
   request.place = FilePlace::perf_map;
   request.pid = pid;
   request.owner = owner;
-  const int fd = open_(request);
-  if (fd < 0) return nullptr;
+  Descriptor opened = open_(request);
+  if (!opened) return nullptr;
   Binary& binary = add();
   binary.path = fmt::format("/tmp/perf-{}.map", pid);
   binary.is_generated = true;
-  perf_map_descriptors_[binary.id] = fd;
+  perf_map_files_[binary.id] = std::move(opened);
   file.binary = &binary;
   return &binary;
 }

@@ -41,7 +41,6 @@ class Binaries {
   explicit Binaries(ProcFiles proc, Reads reads = Reads::here);
   Binaries(const Binaries&) = delete;
   Binaries& operator=(const Binaries&) = delete;
-  ~Binaries();
 
   // The file of `mapping` in process `pid`, as of its device and inode, by /proc/PID/map_files or
   // by its path in the process's own root or in ours.  Never null, lives as long as this.
@@ -70,7 +69,7 @@ class Binaries {
   };
 
   Binary& add();
-  int file_of(CodeReader::BinaryId binary, FilePlace place, const std::string& name);
+  Descriptor file_of(CodeReader::BinaryId binary, FilePlace place, const std::string& name);
 
   ProcFiles proc_;
   OpenFile open_;
@@ -81,7 +80,7 @@ class Binaries {
   std::vector<std::unique_ptr<Binary>> binaries_;  // by id, from 1
   std::map<std::tuple<std::string, dev_t, std::uint64_t>, const Binary*> files_;
   std::map<std::uint64_t, PerfMapFile> perf_maps_;  // by process
-  std::map<CodeReader::BinaryId, int> perf_map_descriptors_;
+  std::map<CodeReader::BinaryId, Descriptor> perf_map_files_;
   const Binary* vdso_ = nullptr;
   const Binary* generated_ = nullptr;
 };

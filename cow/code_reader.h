@@ -26,7 +26,8 @@ class CodeReader {
   static constexpr std::size_t kMostFrames = 128;
 
   // A descriptor of a file of the binary, which the reader closes; -1: none.
-  using FileOf = std::function<int(BinaryId binary, FilePlace place, const std::string& name)>;
+  using FileOf =
+      std::function<Descriptor(BinaryId binary, FilePlace place, const std::string& name)>;
 
   // What a binary's program headers load: link-time addresses.
   struct Extent {

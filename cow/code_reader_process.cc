@@ -44,14 +44,14 @@ std::string_view shortened(std::string_view text) { return text.substr(0, kLonge
 // --- In the process.
 
 // Asks for a file, and waits for it.
-int file_from(const HelperSocket& socket, CodeReader::BinaryId binary, FilePlace place,
-              const std::string& name) {
+Descriptor file_from(const HelperSocket& socket, CodeReader::BinaryId binary, FilePlace place,
+                     const std::string& name) {
   WireWriter request;
   request.number(Reply::wants_file).number(binary).number(place).text(shortened(name));
   if (!socket.send(request.bytes())) ::_exit(1);
-  const auto reply = socket.receive();
+  auto reply = socket.receive();
   if (!reply) ::_exit(1);
-  return reply->fd;
+  return std::move(reply->file);
 }
 
 void write_extent(WireWriter& to, const std::optional<CodeReader::Extent>& extent) {
@@ -198,17 +198,14 @@ std::optional<std::string> CodeReaderProcess::reply_to(const WireWriter& request
     if (left <= milliseconds(0)) return std::nullopt;
     const auto message = process_->receive(left, kMostAsleep);
     if (!message) return std::nullopt;
-    if (message->fd >= 0) ::close(message->fd);  // it has none to give
     WireReader wire(message->bytes);
     if (wire.number<Reply>() == Reply::answer) return message->bytes.substr(sizeof(Reply));
     const auto binary = wire.number<BinaryId>();
     const auto place = wire.number<FilePlace>();
     const std::string name = wire.text();
     const bool is_asked = wire.is_good() && binary == asked && !set_aside_.contains(binary);
-    const int fd = is_asked ? file_of_(binary, place, name) : -1;
-    const bool sent = process_->socket().send("!", fd);
-    if (fd >= 0) ::close(fd);
-    if (!sent) return std::nullopt;
+    const Descriptor file = is_asked ? file_of_(binary, place, name) : Descriptor();
+    if (!process_->socket().send("!", file.get())) return std::nullopt;
   }
 }
 

@@ -1,3 +1,4 @@
+#include <array>
 #include <cerrno>
 #include <cstdint>
 #include <cstdlib>
@@ -47,6 +48,14 @@ struct Child {
   }
 };
 
+bool make_pipe(Descriptor& to_read, Descriptor& to_write) {
+  std::array<int, 2> ends{};
+  if (::pipe2(ends.data(), O_CLOEXEC) != 0) return false;
+  to_read = Descriptor(ends[0]);
+  to_write = Descriptor(ends[1]);
+  return true;
+}
+
 // As execvp takes them; they point into `words`.
 std::vector<char*> pointers_to(const std::vector<std::string>& words) {
   std::vector<char*> pointers;
@@ -80,29 +89,21 @@ Expected<Command> Command::fork(const std::vector<std::string>& arguments,
   Command command;
   command.name_ = arguments[0];
   if (user) command.user_ = user->name;
-  int go[2];
-  int error[2];
-  if (::pipe2(go, O_CLOEXEC) != 0) return system_error("cannot start " + command.name_, errno);
-  command.go_fd_ = go[1];
-  if (::pipe2(error, O_CLOEXEC) != 0) {
-    const int cause = errno;
-    ::close(go[0]);
-    return system_error("cannot start " + command.name_, cause);
+  Descriptor go;
+  Descriptor error;
+  if (!make_pipe(go, command.go_) || !make_pipe(command.error_, error)) {
+    return system_error("cannot start " + command.name_, errno);
   }
-  command.error_fd_ = error[0];
   const pid_t pid = ::fork();
+  if (pid < 0) return system_error("cannot start " + command.name_, errno);
   if (pid == 0) {
-    ::close(go[1]);
-    ::close(error[0]);
-    child.run(go[0], error[1]);
+    command.go_ = {};
+    command.error_ = {};
+    child.run(go.get(), error.get());
   }
-  const int cause = errno;
-  ::close(go[0]);
-  ::close(error[1]);
-  if (pid < 0) return system_error("cannot start " + command.name_, cause);
   command.pid_ = pid;
-  command.pidfd_ = static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
-  if (command.pidfd_ < 0) return no_pidfd(command.name_, errno);
+  command.pidfd_ = Descriptor(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+  if (!command.pidfd_) return no_pidfd(command.name_, errno);
   return command;
 }
 
@@ -110,54 +111,48 @@ Command::Command(Command&& other) noexcept
     : name_(std::move(other.name_)),
       user_(std::move(other.user_)),
       pid_(std::exchange(other.pid_, -1)),
-      pidfd_(std::exchange(other.pidfd_, -1)),
-      go_fd_(std::exchange(other.go_fd_, -1)),
-      error_fd_(std::exchange(other.error_fd_, -1)) {}
+      pidfd_(std::move(other.pidfd_)),
+      go_(std::move(other.go_)),
+      error_(std::move(other.error_)) {}
 
 Command& Command::operator=(Command&& other) noexcept {
   std::swap(name_, other.name_);
   std::swap(user_, other.user_);
   std::swap(pid_, other.pid_);
   std::swap(pidfd_, other.pidfd_);
-  std::swap(go_fd_, other.go_fd_);
-  std::swap(error_fd_, other.error_fd_);
+  std::swap(go_, other.go_);
+  std::swap(error_, other.error_);
   return *this;
 }
 
 Command::~Command() {
-  const bool waiting = pid_ > 0 && go_fd_ >= 0;
-  close_all();
+  const bool waiting = pid_ > 0 && go_;
+  go_ = {};
   if (waiting) ::waitpid(pid_, nullptr, 0);
 }
 
-void Command::close_all() noexcept {
-  for (int* fd : {&pidfd_, &go_fd_, &error_fd_}) {
-    if (*fd >= 0) ::close(std::exchange(*fd, -1));
-  }
-}
-
 Expected<void> Command::release() {
-  if (go_fd_ < 0) return make_error(ErrorCode::invalid_argument, name_ + ": already released");
+  if (!go_) return make_error(ErrorCode::invalid_argument, name_ + ": already released");
   // A child that was killed meanwhile must not kill us: the pipe has no reader then.
   sigset_t pipe_signal;
   sigset_t old_mask;
   ::sigemptyset(&pipe_signal);
   ::sigaddset(&pipe_signal, SIGPIPE);
   ::pthread_sigmask(SIG_BLOCK, &pipe_signal, &old_mask);
-  const ssize_t written = retry_on_interrupt([&] { return ::write(go_fd_, "", 1); });
+  const ssize_t written = retry_on_interrupt([&] { return ::write(go_.get(), "", 1); });
   const int write_error = errno;
   if (written < 0) {
     const timespec no_time{};
     ::sigtimedwait(&pipe_signal, nullptr, &no_time);
   }
   ::pthread_sigmask(SIG_SETMASK, &old_mask, nullptr);
-  ::close(std::exchange(go_fd_, -1));
+  go_ = {};
   if (written < 0) return system_error(name_ + ": ended before it was started", write_error);
 
   Failure failure;
   const ssize_t got =
-      retry_on_interrupt([&] { return ::read(error_fd_, &failure, sizeof failure); });
-  ::close(std::exchange(error_fd_, -1));
+      retry_on_interrupt([&] { return ::read(error_.get(), &failure, sizeof failure); });
+  error_ = {};
   if (got != sizeof failure) return {};
   if (failure.of == Failure::Of::exec) return system_error(name_, failure.error);
   return make_error(ErrorCode::permission_denied,
@@ -171,7 +166,7 @@ Expected<int> Command::wait() {
     return system_error("waitpid", errno);
   }
   pid_ = -1;
-  close_all();
+  pidfd_ = {};
   return status;
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include <cowshed/base/error.h>
+#include <cowshed/base/file_descriptor.h>
 #include <cowshed/cow/user.h>
 
 namespace cowshed::cow {
@@ -29,7 +30,7 @@ class Command {
 
   pid_t pid() const { return pid_; }
   // Readable once the child has ended (pidfd_open(2)); -1 once it is reaped.
-  int pidfd() const { return pidfd_; }
+  int pidfd() const { return pidfd_.get(); }
 
   // Lets the child exec, looked up in PATH, and returns when it has.  The error carries errno of
   // execvp: ENOENT where there is no such command, EACCES and others where it cannot be run.
@@ -41,14 +42,13 @@ class Command {
 
  private:
   Command() = default;
-  void close_all() noexcept;
 
   std::string name_;
   std::string user_;
   pid_t pid_ = -1;
-  int pidfd_ = -1;
-  int go_fd_ = -1;     // a byte written here lets the child exec
-  int error_fd_ = -1;  // a Failure of the child's comes back here; end of file when it succeeded
+  Descriptor pidfd_;
+  Descriptor go_;     // a byte written here lets the child exec
+  Descriptor error_;  // a Failure of the child's comes back here; end of file when it succeeded
 };
 
 }  // namespace cowshed::cow

@@ -7,7 +7,6 @@
 #include <libelf.h>
 #include <string>
 #include <string_view>
-#include <unistd.h>
 
 #include <cowshed/cow/dwfl_modules.h>
 
@@ -89,10 +88,8 @@ int find_debug_file(Dwfl_Module* /*module*/, void** userdata, const char* /*modu
                                 FilePlace::system_folder}) {
     const std::string& name = place == FilePlace::build_id ? build_id : link;
     if (name.empty()) continue;
-    const int fd = (*binary->file_of)(binary->id, place, name);
-    if (fd < 0) continue;
-    if (is_debug_file_of(fd, build_id, debuglink_crc)) return fd;
-    ::close(fd);
+    Descriptor file = (*binary->file_of)(binary->id, place, name);
+    if (file && is_debug_file_of(file.get(), build_id, debuglink_crc)) return file.release();
   }
   return -1;
 }
@@ -139,14 +136,11 @@ SharedDebugFile::SharedDebugFile(Dwfl_Module* module) {
   const void* bytes = nullptr;
   const ssize_t size = ::dwelf_dwarf_gnu_debugaltlink(debug, &name, &bytes);
   if (size <= 0) return;
-  fd_ = (*binary->file_of)(binary->id, FilePlace::build_id, build_id_text(bytes, size));
-  if (fd_ >= 0) dwarf_ = ::dwarf_begin(fd_, DWARF_C_READ);
+  file_ = (*binary->file_of)(binary->id, FilePlace::build_id, build_id_text(bytes, size));
+  if (file_) dwarf_ = ::dwarf_begin(file_.get(), DWARF_C_READ);
   if (dwarf_ != nullptr) ::dwarf_setalt(debug, dwarf_);
 }
 
-SharedDebugFile::~SharedDebugFile() {
-  ::dwarf_end(dwarf_);
-  if (fd_ >= 0) ::close(fd_);
-}
+SharedDebugFile::~SharedDebugFile() { ::dwarf_end(dwarf_); }
 
 }  // namespace cowshed::cow

@@ -43,7 +43,7 @@ class SharedDebugFile {
   ~SharedDebugFile();
 
  private:
-  int fd_ = -1;
+  Descriptor file_;
   Dwarf* dwarf_ = nullptr;
 };
 

@@ -14,23 +14,6 @@
 namespace cowshed::cow {
 namespace {
 
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Descriptor& operator=(Descriptor&&) = delete;
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  int get() const { return fd_; }
-  explicit operator bool() const { return fd_ >= 0; }
-
- private:
-  int fd_;
-};
-
 // Without opening it: a device or a FIFO would notice.
 Descriptor locate(int folder, const std::string& path, std::uint64_t resolve, int flags = 0) {
   open_how how{};
@@ -55,14 +38,14 @@ bool is_sparse(const struct stat& file) {
 
 // Of a regular file, the same one whatever its name is by now.  What the kernel makes up, such as
 // /proc/kmsg, has no size.
-int open_located(const Descriptor& located) {
+Descriptor open_located(const Descriptor& located) {
   struct stat file{};
   if (!located || ::fstat(located.get(), &file) != 0 || !S_ISREG(file.st_mode) ||
       file.st_size == 0 || is_sparse(file)) {
-    return -1;
+    return {};
   }
-  return ::open(fmt::format("/proc/self/fd/{}", located.get()).c_str(),
-                O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+  return Descriptor(::open(fmt::format("/proc/self/fd/{}", located.get()).c_str(),
+                           O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
 }
 
 // stat() of an overlay or of btrfs has other numbers than /proc/PID/maps; so this maps it, too.
@@ -82,11 +65,9 @@ bool is_mapped_as(int fd, const Mapping& mapping) {
   return is_same;
 }
 
-int open_if_mapped_as(const Mapping& mapping, const Descriptor& located) {
-  const int fd = open_located(located);
-  if (fd < 0 || is_mapped_as(fd, mapping)) return fd;
-  ::close(fd);
-  return -1;
+Descriptor open_if_mapped_as(const Mapping& mapping, const Descriptor& located) {
+  Descriptor file = open_located(located);
+  return file && is_mapped_as(file.get(), mapping) ? std::move(file) : Descriptor();
 }
 
 // Where the process sees its files; "/" once it has ended.
@@ -95,18 +76,18 @@ Descriptor root_of(const ProcFiles& proc, pid_t pid) {
   return root ? std::move(root) : locate_folder("/");
 }
 
-int open_itself(const ProcFiles& proc, const FileRequest& request) {
+Descriptor open_itself(const ProcFiles& proc, const FileRequest& request) {
   const Mapping& mapping = request.mapping;
   const Descriptor shown = locate(
       AT_FDCWD,
       proc.path(request.pid, fmt::format("map_files/{:x}-{:x}", mapping.begin, mapping.end)), 0);
-  if (const int fd = open_if_mapped_as(mapping, shown); fd >= 0) return fd;
+  if (Descriptor file = open_if_mapped_as(mapping, shown)) return file;
   const std::string path(mapping.file_path());
   for (const Descriptor& root : {root_of(proc, request.pid), locate_folder("/")}) {
     const Descriptor named = locate(root.get(), path, RESOLVE_IN_ROOT | kNoLinks);
-    if (const int fd = open_if_mapped_as(mapping, named); fd >= 0) return fd;
+    if (Descriptor file = open_if_mapped_as(mapping, named)) return file;
   }
-  return -1;
+  return {};
 }
 
 bool is_file_name(const std::string& name) {
@@ -123,20 +104,20 @@ bool is_build_id(const std::string& name) {
          });
 }
 
-int open_system_debug_file(const std::string& path) {
+Descriptor open_system_debug_file(const std::string& path) {
   const Descriptor folder = locate_folder("/usr/lib/debug");
   return folder ? open_located(locate(folder.get(), path, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS))
-                : -1;
+                : Descriptor();
 }
 
-int open_debug_file(const ProcFiles& proc, const FileRequest& request) {
+Descriptor open_debug_file(const ProcFiles& proc, const FileRequest& request) {
   if (request.place == FilePlace::build_id) {
-    if (!is_build_id(request.name)) return -1;
+    if (!is_build_id(request.name)) return {};
     return open_system_debug_file(
         fmt::format(".build-id/{}/{}.debug", request.name.substr(0, 2), request.name.substr(2)));
   }
   const std::string binary(request.mapping.file_path());
-  if (!is_file_name(request.name) || !binary.starts_with('/')) return -1;
+  if (!is_file_name(request.name) || !binary.starts_with('/')) return {};
   const std::string folder = binary.substr(1, binary.rfind('/'));
   if (request.place == FilePlace::system_folder) {
     return open_system_debug_file(folder + request.name);
@@ -147,23 +128,23 @@ int open_debug_file(const ProcFiles& proc, const FileRequest& request) {
       locate(root.get(), folder + below + request.name, RESOLVE_IN_ROOT | kNoLinks));
 }
 
-int open_perf_map(const ProcFiles& proc, const FileRequest& request) {
+Descriptor open_perf_map(const ProcFiles& proc, const FileRequest& request) {
   const pid_t own_pid = proc.own_pid(request.pid);
   const Descriptor root = root_of(proc, request.pid);
   const Descriptor map =
       locate(root.get(), fmt::format("tmp/perf-{}.map", own_pid == 0 ? request.pid : own_pid),
              RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS, O_NOFOLLOW);
   struct stat file{};
-  if (!map || ::fstat(map.get(), &file) != 0) return -1;
+  if (!map || ::fstat(map.get(), &file) != 0) return {};
   // Anybody can put a file there for a PID to come.
   const bool is_believed =
       file.st_uid == 0 || file.st_uid == ::geteuid() || file.st_uid == request.owner;
-  return is_believed ? open_located(map) : -1;
+  return is_believed ? open_located(map) : Descriptor();
 }
 
 }  // namespace
 
-int open_requested(const ProcFiles& proc, const FileRequest& request) {
+Descriptor open_requested(const ProcFiles& proc, const FileRequest& request) {
   switch (request.place) {
     case FilePlace::itself: return open_itself(proc, request);
     case FilePlace::perf_map: return open_perf_map(proc, request);

@@ -5,6 +5,7 @@
 #include <string>
 #include <sys/types.h>
 
+#include <cowshed/base/file_descriptor.h>
 #include <cowshed/cow/proc_files.h>
 
 namespace cowshed::cow {
@@ -29,13 +30,13 @@ struct FileRequest {
   std::string name;
 };
 
-// Returns a descriptor for reading, or -1.  The program may be hostile, and we may be root, so:
+// Returns a file for reading, or none.  The program may be hostile, and we may be root, so:
 // only regular files are opened, nothing else is even touched; the mapped file is the one that the
 // process has mapped, in whichever mount namespace; names hold no '/'; and no symbolic link is
 // followed, but for those that stay inside /usr/lib/debug.  A perf map is looked for in the /tmp of
 // the process, by its PID in its own namespace.  A file that has much more bytes than its disk
 // holds is refused.  May wait for a file system that does not answer.
-using OpenFile = std::function<int(const FileRequest&)>;
-int open_requested(const ProcFiles& proc, const FileRequest& request);
+using OpenFile = std::function<Descriptor(const FileRequest&)>;
+Descriptor open_requested(const ProcFiles& proc, const FileRequest& request);
 
 }  // namespace cowshed::cow

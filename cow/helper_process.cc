@@ -57,10 +57,8 @@ void limit(__rlimit_resource what, rlim_t most) {
 // More of it, that is: a sanitizer has reserved terabytes.
 void limit_memory() {
   std::array<char, 64> text{};
-  const int fd = ::open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return;
-  const ssize_t got = ::read(fd, text.data(), text.size() - 1);
-  ::close(fd);
+  const Descriptor file(::open("/proc/self/statm", O_RDONLY | O_CLOEXEC));
+  const ssize_t got = ::read(file.get(), text.data(), text.size() - 1);
   if (got <= 0) return;
   const auto pages = std::strtoull(text.data(), nullptr, 10);
   limit(RLIMIT_AS, pages * static_cast<rlim_t>(::sysconf(_SC_PAGESIZE)) + kMostMemoryBytes);
@@ -140,12 +138,11 @@ std::optional<HelperSocket::Message> HelperSocket::receive() const {
   } while (got < 0 && errno == EINTR);
   const cmsghdr* header = got < 0 ? nullptr : CMSG_FIRSTHDR(&message);
   if (header != nullptr && header->cmsg_type == SCM_RIGHTS) {
-    std::memcpy(&received.fd, CMSG_DATA(header), sizeof received.fd);
+    int fd = -1;
+    std::memcpy(&fd, CMSG_DATA(header), sizeof fd);
+    received.file = Descriptor(fd);
   }
-  if (got <= 0 || (message.msg_flags & MSG_TRUNC) != 0) {
-    if (received.fd >= 0) ::close(received.fd);
-    return std::nullopt;
-  }
+  if (got <= 0 || (message.msg_flags & MSG_TRUNC) != 0) return std::nullopt;
   received.bytes.assign(buffer.data(), static_cast<std::size_t>(got));
   return received;
 }

@@ -9,6 +9,8 @@
 #include <string_view>
 #include <sys/types.h>
 
+#include <cowshed/base/file_descriptor.h>
+
 namespace cowshed::cow {
 
 // One end of a socket that carries messages, each with a descriptor or none.
@@ -18,7 +20,7 @@ class HelperSocket {
 
   struct Message {
     std::string bytes;
-    int fd = -1;  // the receiver's to close
+    Descriptor file;
   };
 
   explicit HelperSocket(int fd) : fd_(fd) {}

@@ -1,4 +1,3 @@
-#include <unistd.h>
 #include <utility>
 
 #include <cowshed/cow/local_code_reader.h>
@@ -22,11 +21,8 @@ std::optional<CodeReader::Extent> LocalCodeReader::add(BinaryId binary,
 std::optional<CodeReader::Extent> LocalCodeReader::add_binary(BinaryId binary,
                                                               const std::string& path) {
   at_work_on_(binary);
-  const int fd = file_of_(binary, FilePlace::itself, {});
-  if (fd < 0) return add(binary, std::nullopt);
-  auto extent = add(binary, ElfBinary::open(path, fd));
-  ::close(fd);
-  return extent;
+  const Descriptor file = file_of_(binary, FilePlace::itself, {});
+  return add(binary, file ? ElfBinary::open(path, file.get()) : std::nullopt);
 }
 
 std::optional<CodeReader::Extent> LocalCodeReader::add_vdso(BinaryId binary) {
@@ -60,11 +56,8 @@ std::string LocalCodeReader::generated_function(BinaryId binary, std::uint64_t a
   at_work_on_(binary);
   const auto [entry, is_new] = perf_maps_.try_emplace(binary);
   if (is_new) {
-    const int fd = file_of_(binary, FilePlace::perf_map, {});
-    if (fd >= 0) {
-      entry->second = PerfMap::read(fd);
-      ::close(fd);
-    }
+    const Descriptor file = file_of_(binary, FilePlace::perf_map, {});
+    if (file) entry->second = PerfMap::read(file.get());
   }
   return entry->second.function(address);
 }

@@ -1,15 +1,13 @@
 #include <algorithm>
 #include <cerrno>
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <functional>
-#include <linux/kcmp.h>
 #include <string>
-#include <sys/syscall.h>
 #include <unistd.h>
 #include <utility>
 #include <vector>
 
+#include <cowshed/base/file_descriptor.h>
 #include <cowshed/base/pagemap.h>
 #include <cowshed/cow/frozen_arenas.h>
 #include <cowshed/cow/meter.h>
@@ -19,36 +17,12 @@
 namespace cowshed::cow {
 namespace {
 
-class File {
- public:
-  static Expected<File> open(const ProcFiles& proc, pid_t pid, const char* name) {
-    const std::string path = proc.path(pid, name);
-    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return process_error(pid, path, errno);
-    return File(fd);
-  }
-  File(File&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  File& operator=(File&&) = delete;
-  File(const File&) = delete;
-  File& operator=(const File&) = delete;
-  ~File() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  int fd() const { return fd_; }
-
- private:
-  explicit File(int fd) : fd_(fd) {}
-  int fd_;
-};
-
 // A process that may share pages with the one that is measured.
 struct Other {
   pid_t pid = 0;
   ProcStat stat;
-  File pagemap;
+  Descriptor pagemap;
 };
-
-bool same_memory(pid_t a, pid_t b) { return ::syscall(SYS_kcmp, a, b, KCMP_VM, 0, 0) == 0; }
 
 // Parts of a mapping that were there before as parts of the same.
 PageRanges lasting_part(const Mapping& now, const std::vector<Mapping>& before) {
@@ -73,7 +47,7 @@ PageRanges pages_of(const std::vector<FrozenArena>& arenas) {
 }  // namespace
 
 struct Meter::Region {
-  Region(pid_t process, File maps_file, File pagemap_file)
+  Region(pid_t process, Descriptor maps_file, Descriptor pagemap_file)
       : pid(process), maps(std::move(maps_file)), pagemap(std::move(pagemap_file)) {}
 
   void find_others(const ProcStat& self);
@@ -88,8 +62,8 @@ struct Meter::Region {
   ProcFiles proc;
   pid_t pid;
   pid_t owner = ::getpid();
-  File maps;
-  File pagemap;
+  Descriptor maps;
+  Descriptor pagemap;
   std::vector<Other> others;
   std::vector<std::string> unknown_at_begin;
   PageSnapshot before;
@@ -105,8 +79,8 @@ void Meter::Region::find_others(const ProcStat& self) {
     if (!stat || !stat->has_memory()) return;
     // Another image shares nothing, whatever it has at the same addresses.  (0: not permitted.)
     if (stat->start_stack != 0 && stat->start_stack != self.start_stack) return;
-    if (same_memory(pid, other)) return;
-    auto file = File::open(proc, other, "pagemap");
+    if (shares_memory(pid, other)) return;
+    auto file = proc.open(other, "pagemap");
     if (file) {
       others.push_back({other, std::move(*stat), std::move(*file)});
     } else {
@@ -117,7 +91,7 @@ void Meter::Region::find_others(const ProcStat& self) {
   if (const auto children = proc.children(pid)) {
     for (const pid_t child : *children) add(child);
   }
-  if (!tells_zero_page(pagemap.fd())) {
+  if (!tells_zero_page()) {
     unknown_at_begin.emplace_back(
         "which pages had been read and never written: before Linux 6.7, without CAP_SYS_ADMIN, "
         "they look shared");
@@ -138,7 +112,7 @@ void Meter::Region::note_faults() {
 }
 
 Expected<void> Meter::Region::look(PageSnapshot& snapshot) {
-  const int error = snapshot.take(maps.fd(), pagemap.fd());
+  const int error = snapshot.take(maps.get(), pagemap.get());
   if (error == 0) return {};
   if (error != ESRCH) return system_error(fmt::format("PID {}: read pagemap", pid), error);
   return make_error(ErrorCode::no_such_process,
@@ -161,7 +135,7 @@ PageRanges Meter::Region::which_others_have(const PageRanges& pages) const {
     };
     for (const PageRange& range : pages.ranges()) {
       // Of one that has ended: nothing.
-      visit_anonymous_pages(other.pagemap.fd(), range.begin, range.end, std::ref(add));
+      visit_anonymous_pages(other.pagemap.get(), range.begin, range.end, std::ref(add));
     }
     result = unite(result, here);
   }
@@ -260,11 +234,11 @@ Expected<Meter> Meter::begin(pid_t pid) {
   const ProcFiles proc;
   const auto stat = proc.stat(pid);
   if (!stat) return tl::make_unexpected(stat.error());
-  auto maps = File::open(proc, pid, "maps");
+  auto maps = proc.open(pid, "maps");
   if (!maps) return tl::make_unexpected(std::move(maps.error()));
-  auto pagemap = File::open(proc, pid, "pagemap");
+  auto pagemap = proc.open(pid, "pagemap");
   if (!pagemap) return tl::make_unexpected(std::move(pagemap.error()));
-  if (same_memory(pid, stat->ppid)) {
+  if (shares_memory(pid, stat->ppid)) {
     return make_error(ErrorCode::invalid_argument,
                       fmt::format("PID {}: runs in its parent's memory (vfork) and copies nothing "
                                   "until it executes a program",

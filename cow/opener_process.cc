@@ -1,5 +1,4 @@
 #include <chrono>
-#include <unistd.h>
 #include <utility>
 
 #include <cowshed/cow/opener_process.h>
@@ -37,28 +36,27 @@ FileRequest from_bytes(std::string_view bytes) {
 
 void serve(const ProcFiles& proc, const HelperSocket& socket) {
   while (const auto message = socket.receive()) {
-    const int fd = open_requested(proc, from_bytes(message->bytes));
-    if (!socket.send("!", fd)) return;
-    if (fd >= 0) ::close(fd);
+    const Descriptor file = open_requested(proc, from_bytes(message->bytes));
+    if (!socket.send("!", file.get())) return;
   }
 }
 
 }  // namespace
 
-int OpenerProcess::open(const FileRequest& request) {
-  if (hung_ >= kMostHung || hung_devices_.contains(request.mapping.device)) return -1;
+Descriptor OpenerProcess::open(const FileRequest& request) {
+  if (hung_ >= kMostHung || hung_devices_.contains(request.mapping.device)) return {};
   if (!process_) {
     process_ = HelperProcess::start("cowtop-files", HelperProcess::Rights::as_ours,
                                     [this](const HelperSocket& socket) { serve(proc_, socket); });
   }
-  if (!process_) return -1;
+  if (!process_) return {};
   const bool sent = process_->socket().send(to_bytes(request));
-  if (const auto reply = sent ? process_->receive(kMostOpenTime, kMostOpenAsleep) : std::nullopt)
-    return reply->fd;
+  if (auto reply = sent ? process_->receive(kMostOpenTime, kMostOpenAsleep) : std::nullopt)
+    return std::move(reply->file);
   process_.reset();
   ++hung_;
   if (request.mapping.device != 0) hung_devices_.insert(request.mapping.device);
-  return -1;
+  return {};
 }
 
 }  // namespace cowshed::cow

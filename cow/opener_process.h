@@ -17,7 +17,7 @@ class OpenerProcess {
  public:
   explicit OpenerProcess(ProcFiles proc) : proc_(std::move(proc)) {}
 
-  int open(const FileRequest& request);
+  Descriptor open(const FileRequest& request);
 
   std::size_t hung() const { return hung_; }
 

@@ -1,42 +1,16 @@
 #include <cerrno>
-#include <fcntl.h>
 #include <string>
-#include <unistd.h>
 #include <utility>
 
 #include <cowshed/base/pagemap.h>
 #include <cowshed/cow/page_map.h>
-#include <cowshed/cow/process_copies.h>
 
 namespace cowshed::cow {
 
 Expected<PageMap> PageMap::open(const ProcFiles& proc, pid_t pid) {
-  const std::string path = proc.path(pid, "pagemap");
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return process_error(pid, path, errno);
-  return PageMap(fd);
-}
-
-PageMap::PageMap(PageMap&& other) noexcept
-    : fd_(std::exchange(other.fd_, -1)), gone_(other.gone_) {}
-
-PageMap& PageMap::operator=(PageMap&& other) noexcept {
-  std::swap(fd_, other.fd_);
-  std::swap(gone_, other.gone_);
-  return *this;
-}
-
-PageMap::~PageMap() {
-  if (fd_ >= 0) ::close(fd_);
-}
-
-Expected<PageRanges> PageMap::read(PageRange range, Anonymous which) {
-  PageRanges result;
-  const int error = visit_anonymous_ranges(
-      fd_, range.begin, range.end, which,
-      [&](std::uint64_t begin, std::uint64_t end) { result.append({begin, end}); });
-  if (auto good = check(error); !good) return tl::make_unexpected(std::move(good.error()));
-  return result;
+  auto file = proc.open(pid, "pagemap");
+  if (!file) return tl::make_unexpected(std::move(file.error()));
+  return PageMap(std::move(*file));
 }
 
 Expected<void> PageMap::check(int error) {
@@ -52,7 +26,7 @@ Expected<PageRanges> PageMap::different_pages(const PageRanges& pages, const Pag
   PageRanges result;
   for (const PageRange& range : pages.ranges()) {
     const int error = visit_different_pages(
-        fd_, other.fd_, range.begin, range.end,
+        file_.get(), other.file_.get(), range.begin, range.end,
         [&](std::uint64_t begin, std::uint64_t end) { result.append({begin, end}); });
     if (error == ESRCH) break;  // one of the two has ended
     if (auto good = check(error); !good) return tl::make_unexpected(std::move(good.error()));
@@ -61,50 +35,24 @@ Expected<PageRanges> PageMap::different_pages(const PageRanges& pages, const Pag
 }
 
 Expected<PageRanges> PageMap::anonymous_pages(const Mapping& mapping) {
-  return read({mapping.begin, mapping.end}, Anonymous::resident);
+  PageRanges result;
+  const int error = visit_anonymous_ranges(
+      file_.get(), mapping.begin, mapping.end, Anonymous::resident,
+      [&](std::uint64_t begin, std::uint64_t end) { result.append({begin, end}); });
+  if (auto good = check(error); !good) return tl::make_unexpected(std::move(good.error()));
+  return result;
 }
 
 Expected<AnonymousPages> PageMap::anonymous_pages_by_owner(const Mapping& mapping) {
   AnonymousPages result;
   const int error =
-      visit_anonymous_pages(fd_, mapping.begin, mapping.end,
+      visit_anonymous_pages(file_.get(), mapping.begin, mapping.end,
                             [&result](std::uint64_t begin, std::uint64_t end, AnonymousPage kind) {
                               if (kind == AnonymousPage::own) result.own.append({begin, end});
                               if (kind == AnonymousPage::shared) result.shared.append({begin, end});
                             });
   if (auto good = check(error); !good) return tl::make_unexpected(std::move(good.error()));
   return result;
-}
-
-Expected<PageRanges> PageMap::swapped_pages(const Mapping& mapping) {
-  PageRanges result;
-  const int error =
-      visit_anonymous_pages(fd_, mapping.begin, mapping.end,
-                            [&result](std::uint64_t begin, std::uint64_t end, AnonymousPage kind) {
-                              if (kind == AnonymousPage::swapped) result.append({begin, end});
-                            });
-  if (auto good = check(error); !good) return tl::make_unexpected(std::move(good.error()));
-  return result;
-}
-
-Expected<PageRanges> PageMap::exclusive_pages(const PageRanges& pages) {
-  PageRanges result;
-  for (const PageRange& range : pages.ranges()) {
-    auto exclusive = read(range, Anonymous::exclusive);
-    if (!exclusive) return exclusive;
-    for (const PageRange& part : exclusive->ranges()) result.append(part);
-  }
-  return result;
-}
-
-Expected<PageRanges> PageMap::copied_pages(const Mapping& mapping, const PageRanges& inherited,
-                                           const PageRanges& with_parent, const PageMap* parent) {
-  auto resident = anonymous_pages(mapping);
-  if (!resident) return resident;
-  const PageRanges in_both = intersect(intersect(*resident, inherited), with_parent);
-  auto exclusive = exclusive_pages(in_both);
-  if (!exclusive || !mapping.has_file()) return exclusive;
-  return copied_file_pages(*resident, inherited, in_both, *exclusive, parent);
 }
 
 Expected<PageRanges> PageMap::copied_pages(const Mapping& mapping, const AnonymousPages& here,

@@ -2,8 +2,10 @@
 
 #include <cstdint>
 #include <sys/types.h>
+#include <utility>
 
 #include <cowshed/base/error.h>
+#include <cowshed/base/file_descriptor.h>
 #include <cowshed/base/pagemap.h>
 #include <cowshed/cow/page_ranges.h>
 #include <cowshed/cow/proc_files.h>
@@ -21,11 +23,6 @@ struct AnonymousPages {
 class PageMap {
  public:
   static Expected<PageMap> open(const ProcFiles& proc, pid_t pid);
-  PageMap(PageMap&& other) noexcept;
-  PageMap& operator=(PageMap&& other) noexcept;
-  PageMap(const PageMap&) = delete;
-  PageMap& operator=(const PageMap&) = delete;
-  ~PageMap();
 
   // The resident anonymous pages of `mapping`, at the cost and with the exception that
   // base/pagemap.h names.
@@ -34,20 +31,12 @@ class PageMap {
   // The same, by whose they are.
   Expected<AnonymousPages> anonymous_pages_by_owner(const Mapping& mapping);
 
-  // The anonymous pages of `mapping` that are swapped out.
-  Expected<PageRanges> swapped_pages(const Mapping& mapping);
-
-  // Those of `pages` that are resident, anonymous and mapped by this process alone (bit 56).
-  Expected<PageRanges> exclusive_pages(const PageRanges& pages);
-
-  // The pages of `mapping` that this process has copied.  `inherited` are the anonymous ones that
+  // Of what anonymous_pages_by_owner(mapping) has found `here`, what this process has copied.
+  // `inherited` are the anonymous ones that
   // its parent had at the fork, and `with_parent` those of them that the parent still has: alone
   // with a page because the parent is gone, or has dropped it, is not a copy.  A copy that children
   // of its own share since shows only by comparison with `parent`, if given, and in mappings of
   // files only: it costs a look at each such page, and CAP_SYS_ADMIN.
-  Expected<PageRanges> copied_pages(const Mapping& mapping, const PageRanges& inherited,
-                                    const PageRanges& with_parent, const PageMap* parent);
-  // The same of what anonymous_pages_by_owner(mapping) has found: reads nothing anew.
   Expected<PageRanges> copied_pages(const Mapping& mapping, const AnonymousPages& here,
                                     const PageRanges& inherited, const PageRanges& with_parent,
                                     const PageMap* parent);
@@ -56,15 +45,14 @@ class PageMap {
   bool is_gone() const { return gone_; }
 
  private:
-  explicit PageMap(int fd) : fd_(fd) {}
-  Expected<PageRanges> read(PageRange range, Anonymous which);
+  explicit PageMap(Descriptor file) : file_(std::move(file)) {}
   Expected<void> check(int error);
   Expected<PageRanges> copied_file_pages(const PageRanges& resident, const PageRanges& inherited,
                                          const PageRanges& in_both, const PageRanges& exclusive,
                                          const PageMap* parent);
   Expected<PageRanges> different_pages(const PageRanges& pages, const PageMap& other);
 
-  int fd_ = -1;
+  Descriptor file_;
   bool gone_ = false;
 };
 

@@ -1,12 +1,12 @@
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <functional>
 #include <new>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <cowshed/cow/page_snapshot.h>
+#include <cowshed/cow/proc_files.h>
 #include <cowshed/cow/process_copies.h>
 
 namespace cowshed::cow {
@@ -31,25 +31,6 @@ class MappedMemory : public std::pmr::memory_resource {
 std::pmr::memory_resource* mapped_memory() {
   static MappedMemory memory;
   return &memory;
-}
-
-// Begin, end and flags of a line of maps, in place: there is no memory to parse the rest.
-struct Line {
-  std::uint64_t begin = 0;
-  std::uint64_t end = 0;
-  std::string_view flags;
-};
-
-Line parse(std::string_view text) {
-  constexpr int kHexadecimal = 16;
-  constexpr std::size_t kFlags = 4;
-  Line line;
-  const char* end = text.data() + text.size();
-  const char* at = std::from_chars(text.data(), end, line.begin, kHexadecimal).ptr;
-  if (at != end) at = std::from_chars(at + 1, end, line.end, kHexadecimal).ptr;
-  if (at != end) ++at;
-  line.flags = std::string_view(at, static_cast<std::size_t>(end - at)).substr(0, kFlags);
-  return line;
 }
 
 }  // namespace
@@ -78,14 +59,13 @@ int PageSnapshot::take(int maps, int pagemap) {
   auto add = [this](std::uint64_t begin, std::uint64_t end, AnonymousPage kind) {
     runs_.push_back({begin, end, kind});
   };
+  Mapping line;
   std::uint64_t lowest = 0;
   for (std::string_view rest = this->maps(); !rest.empty();) {
-    const Line line = parse(rest.substr(0, rest.find('\n')));
+    parse_mapping(rest.substr(0, rest.find('\n')), line);
     rest.remove_prefix(std::min(rest.find('\n'), rest.size() - 1) + 1);
     if (lowest == 0) lowest = line.begin;
-    const bool is_private = line.flags.ends_with('p');
-    const bool accessible = line.flags.starts_with('r') || line.flags.find('w') == 1;
-    if (!is_private || !accessible) continue;
+    if (!line.can_be_copied()) continue;
     // By reference: std::function would have no room for more without malloc.
     const int error = visit_anonymous_pages(pagemap, line.begin, line.end, std::ref(add));
     if (error != 0) return error;

@@ -6,9 +6,11 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/kcmp.h>
 #include <memory>
 #include <string_view>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -37,41 +39,15 @@ T number(std::string_view text, int base = 10) {
   return value;
 }
 
-Mapping parse_mapping(std::string_view line) {
-  Mapping mapping;
-  const std::string_view range = next_word(line);
-  const auto dash = std::min(range.find('-'), range.size() - 1);
-  mapping.begin = number<std::uint64_t>(range.substr(0, dash), 16);
-  mapping.end = number<std::uint64_t>(range.substr(dash + 1), 16);
-  const std::string_view flags = next_word(line);
-  mapping.readable = flags.starts_with('r');
-  mapping.writable = flags.size() > 1 && flags[1] == 'w';
-  mapping.executable = flags.size() > 2 && flags[2] == 'x';
-  mapping.is_private = flags.size() > 3 && flags[3] == 'p';
-  next_word(line);  // offset
-  const std::string_view device = next_word(line);
-  const auto colon = std::min(device.find(':'), device.size() - 1);
-  mapping.device = makedev(number<unsigned>(device.substr(0, colon), 16),
-                           number<unsigned>(device.substr(colon + 1), 16));
-  mapping.inode = number<std::uint64_t>(next_word(line));
-  const auto path = line.find_first_not_of(' ');
-  if (path != std::string_view::npos) mapping.path = line.substr(path);
-  return mapping;
-}
-
 // 0 or an errno.
 int read_all(const std::string& path, std::string& text) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return errno;
+  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file) return errno;
   std::array<char, 65536> buffer;
   for (;;) {
-    const ssize_t got = ::read(fd, buffer.data(), buffer.size());
+    const ssize_t got = ::read(file.get(), buffer.data(), buffer.size());
     if (got < 0 && errno == EINTR) continue;
-    const int error = got < 0 ? errno : 0;
-    if (got <= 0) {
-      ::close(fd);
-      return error;
-    }
+    if (got <= 0) return got < 0 ? errno : 0;
     text.append(buffer.data(), static_cast<std::size_t>(got));
   }
 }
@@ -88,6 +64,8 @@ bool is_ours(pid_t pid) {
 }
 
 }  // namespace
+
+bool shares_memory(pid_t a, pid_t b) { return ::syscall(SYS_kcmp, a, b, KCMP_VM, 0, 0) == 0; }
 
 tl::unexpected<Error> process_error(pid_t pid, std::string_view path, int error) {
   if (error == ENOENT && ::kill(pid, 0) != 0 && errno == EPERM) {
@@ -183,6 +161,13 @@ Expected<ProcStat> ProcFiles::stat(pid_t pid) const {
   return stat;
 }
 
+Expected<Descriptor> ProcFiles::open(pid_t pid, std::string_view file) const {
+  const std::string name = path(pid, file);
+  Descriptor result(::open(name.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!result) return process_error(pid, name, errno);
+  return result;
+}
+
 Expected<std::vector<Mapping>> ProcFiles::maps(pid_t pid) const {
   return read(pid, path(pid, "maps")).map([](const std::string& text) { return parse_maps(text); });
 }
@@ -264,11 +249,34 @@ std::string_view Mapping::file_path() const {
   return text;
 }
 
+std::string_view parse_mapping(std::string_view line, Mapping& mapping) {
+  const std::string_view range = next_word(line);
+  const auto dash = std::min(range.find('-'), range.size() - 1);
+  mapping.begin = number<std::uint64_t>(range.substr(0, dash), 16);
+  mapping.end = number<std::uint64_t>(range.substr(dash + 1), 16);
+  const std::string_view flags = next_word(line);
+  mapping.readable = flags.starts_with('r');
+  mapping.writable = flags.size() > 1 && flags[1] == 'w';
+  mapping.executable = flags.size() > 2 && flags[2] == 'x';
+  mapping.is_private = flags.size() > 3 && flags[3] == 'p';
+  next_word(line);  // offset
+  const std::string_view device = next_word(line);
+  const auto colon = std::min(device.find(':'), device.size() - 1);
+  mapping.device = makedev(number<unsigned>(device.substr(0, colon), 16),
+                           number<unsigned>(device.substr(colon + 1), 16));
+  mapping.inode = number<std::uint64_t>(next_word(line));
+  const auto path = line.find_first_not_of(' ');
+  return path == std::string_view::npos ? std::string_view() : line.substr(path);
+}
+
 std::vector<Mapping> parse_maps(std::string_view text) {
   std::vector<Mapping> mappings;
   while (!text.empty()) {
     const auto end = std::min(text.find('\n'), text.size());
-    if (end > 0) mappings.push_back(parse_mapping(text.substr(0, end)));
+    if (end > 0) {
+      Mapping& mapping = mappings.emplace_back();
+      mapping.path = parse_mapping(text.substr(0, end), mapping);
+    }
     text.remove_prefix(std::min(end + 1, text.size()));
   }
   return mappings;

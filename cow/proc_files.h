@@ -7,6 +7,7 @@
 #include <vector>
 
 #include <cowshed/base/error.h>
+#include <cowshed/base/file_descriptor.h>
 
 namespace cowshed::cow {
 
@@ -59,6 +60,8 @@ class ProcFiles {
 
   Expected<ProcStat> stat(pid_t pid) const;
   Expected<std::vector<Mapping>> maps(pid_t pid) const;
+  // /proc/PID/FILE, for reading.
+  Expected<Descriptor> open(pid_t pid, std::string_view file) const;
   // The number in a line of /proc/PID/status; 0 where there is none.
   std::uint64_t status_number(pid_t task, std::string_view name) const;
   // Its PID in its own PID namespace; 0 where that is not known.
@@ -75,12 +78,17 @@ class ProcFiles {
   std::string root_;
 };
 
+// What a line of /proc/PID/maps says but for its path, which is returned.  Allocates nothing.
+std::string_view parse_mapping(std::string_view line, Mapping& mapping);
 // The text of /proc/PID/maps.
 std::vector<Mapping> parse_maps(std::string_view text);
 
 // The name of the arena that a mapping belongs to, from the memfd's name: "index" for
 // "/memfd:cowshed:index (deleted)".  Empty for any other mapping.
 std::string_view arena_name(const Mapping& mapping);
+
+// A vfork child that has not exec'd yet: every page would seem to be its own.
+bool shares_memory(pid_t a, pid_t b);
 
 // The error for a failed access to a file of process `pid`.
 tl::unexpected<Error> process_error(pid_t pid, std::string_view path, int error);

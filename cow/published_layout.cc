@@ -2,7 +2,6 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <optional>
 #include <string_view>
@@ -25,43 +24,30 @@ constexpr std::uint32_t kMaxLanes = 1024;
 constexpr int kAttempts = 20;
 constexpr std::chrono::milliseconds kBetweenAttempts{1};
 
-class Memory {
- public:
+struct Memory {
+  Descriptor file;
+  pid_t pid;
+  std::string path;
+
   static Expected<Memory> open(const ProcFiles& proc, pid_t pid) {
-    std::string path = proc.path(pid, "mem");
-    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return process_error(pid, path, errno);
-    return Memory(fd, pid, std::move(path));
-  }
-  Memory(Memory&& other) noexcept
-      : fd_(std::exchange(other.fd_, -1)), pid_(other.pid_), path_(std::move(other.path_)) {}
-  Memory(const Memory&) = delete;
-  Memory& operator=(const Memory&) = delete;
-  Memory& operator=(Memory&&) = delete;
-  ~Memory() {
-    if (fd_ >= 0) ::close(fd_);
+    auto file = proc.open(pid, "mem");
+    if (!file) return tl::make_unexpected(std::move(file.error()));
+    return Memory{std::move(*file), pid, proc.path(pid, "mem")};
   }
 
   Expected<void> read(std::uint64_t address, void* to, std::size_t size) const {
     auto* next = static_cast<char*>(to);
     while (size > 0) {
-      const ssize_t got = ::pread(fd_, next, size, static_cast<off_t>(address));
+      const ssize_t got = ::pread(file.get(), next, size, static_cast<off_t>(address));
       if (got < 0 && errno == EINTR) continue;
-      if (got < 0) return process_error(pid_, path_, errno);
-      if (got == 0) return process_error(pid_, path_, ESRCH);  // its memory is gone
+      if (got < 0) return process_error(pid, path, errno);
+      if (got == 0) return process_error(pid, path, ESRCH);  // its memory is gone
       next += got;
       address += static_cast<std::uint64_t>(got);
       size -= static_cast<std::size_t>(got);
     }
     return {};
   }
-
- private:
-  Memory(int fd, pid_t pid, std::string path) : fd_(fd), pid_(pid), path_(std::move(path)) {}
-
-  int fd_;
-  pid_t pid_;
-  std::string path_;
 };
 
 template <std::size_t size>

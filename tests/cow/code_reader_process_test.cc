@@ -37,10 +37,10 @@ using ::testing::IsEmpty;
 
 class CodeReaderProcessOf : public ::testing::Test {
  protected:
-  int open(BinaryId binary, FilePlace place) const {
+  Descriptor open(BinaryId binary, FilePlace place) const {
     const auto path = paths_.find(binary);
-    if (place != FilePlace::itself || path == paths_.end()) return -1;
-    return ::open(path->second.c_str(), O_RDONLY | O_CLOEXEC);
+    if (place != FilePlace::itself || path == paths_.end()) return {};
+    return Descriptor(::open(path->second.c_str(), O_RDONLY | O_CLOEXEC));
   }
 
   std::string copy(const std::string& name) const {

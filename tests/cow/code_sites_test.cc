@@ -313,10 +313,7 @@ TEST(CodeSites, MeasuringCopiesNothing) {
     auto pages = PageMap::open(proc, child);
     EXPECT_TRUE(mappings && pages);
     for (const Mapping& mapping : *mappings) {
-      const auto anonymous = pages->anonymous_pages(mapping);
-      if (!anonymous) continue;
-      const auto exclusive = pages->exclusive_pages(*anonymous);
-      if (exclusive) bytes += exclusive->bytes();
+      if (const auto all = pages->anonymous_pages_by_owner(mapping)) bytes += all->own.bytes();
     }
     return bytes;
   };

@@ -26,12 +26,11 @@ class FileOpener : public ::testing::Test {
  protected:
   // What can be read of the file; "-" where it is not opened.
   static std::string opened(const FileRequest& request) {
-    const int fd = open_requested(ProcFiles(), request);
-    if (fd < 0) return "-";
+    const Descriptor file = open_requested(ProcFiles(), request);
+    if (!file) return "-";
     std::string text(100, '\0');
-    const ssize_t got = ::read(fd, text.data(), text.size());
+    const ssize_t got = ::read(file.get(), text.data(), text.size());
     text.resize(static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
-    ::close(fd);
     return text;
   }
 

@@ -1,14 +1,11 @@
 #include <array>
-#include <cerrno>
+#include <csignal>
 #include <cstddef>
 #include <cstring>
 #include <gtest/gtest.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <vector>
@@ -17,6 +14,7 @@
 #include <cowshed/tests/cow/paused_child.h>
 #include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/conditions.h>
+#include <cowshed/tests/support/refusals.h>
 
 namespace cowshed::cow {
 namespace {
@@ -62,26 +60,21 @@ TEST_F(PageMapTest, FindsWrittenPagesButNotZeroPagesNorHoles) {
   filled.append({address(9), address(10)});
   if (!cowshed::test::kernel_maps_zero_page()) filled.append({address(20), address(21)});
   EXPECT_EQ(found->ranges(), filled.ranges());
-  EXPECT_EQ(pages->exclusive_pages(*found)->bytes(), filled.bytes());
+  EXPECT_EQ(pages->anonymous_pages_by_owner(mapping())->own.bytes(), filled.bytes());
 }
 
-TEST_F(PageMapTest, SharedWithAChildIsNotExclusiveUntilOneOfThemWrites) {
+TEST_F(PageMapTest, SharedWithAChildIsNotItsOwnUntilOneOfThemWrites) {
   std::memset(memory_, 1, kPages * kPage);
-  cowshed::test::Child child([this](const cowshed::test::Line& test) {
+  test::PausedChild child([&] {
     for (std::size_t page = 0; page < 10; ++page) memory_[page * kPage] = 2;
-    test.say();
-    test.hear();
-    return 0;
   });
-  ASSERT_TRUE(child.hear());
+  child.work();
   auto pages = PageMap::open(ProcFiles(), child.pid());
   ASSERT_TRUE(pages);
-  const auto found = pages->anonymous_pages(mapping());
+  const auto found = pages->anonymous_pages_by_owner(mapping());
   ASSERT_TRUE(found) << found.error().message;
-  EXPECT_EQ(found->bytes(), kPages * kPage);
-  EXPECT_EQ(pages->exclusive_pages(*found)->bytes(), 10 * kPage);
-  child.hang_up();
-  EXPECT_EQ(child.wait(), 0);
+  EXPECT_EQ(found->own.bytes(), 10 * kPage);
+  EXPECT_EQ(found->shared.bytes(), (kPages - 10) * kPage);
 }
 
 // The child's own copies are its own also while a grandchild shares them.
@@ -91,40 +84,24 @@ TEST_F(PageMapTest, ACopyThatAGrandchildSharesIsTheChilds) {
   std::memset(memory_, 1, 10 * kPage);
   Mapping file = mapping();
   file.inode = 1;
-  cowshed::test::Child child([this](const cowshed::test::Line& test) {
+  test::PausedChild child([&] {
     for (std::size_t page = 0; page < 4; ++page) memory_[page * kPage] = 2;
-    const bool is_grandchild = ::fork() == 0;
-    if (is_grandchild) test.say();
-    test.hear();
-    return is_grandchild || ::wait(nullptr) > 0 ? 0 : 1;
+    if (::fork() == 0) {
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+      for (;;) ::pause();
+    }
   });
-  ASSERT_TRUE(child.hear());
+  child.work();
   auto own = PageMap::open(ProcFiles(), ::getpid());
   auto childs = PageMap::open(ProcFiles(), child.pid());
   ASSERT_TRUE(own && childs);
   const auto inherited = own->anonymous_pages(file);
   ASSERT_EQ(inherited->bytes(), 10 * kPage);
-  EXPECT_EQ(childs->copied_pages(file, *inherited, *inherited, nullptr)->bytes(), 0U);
-  EXPECT_EQ(childs->copied_pages(file, *inherited, *inherited, &*own)->ranges(),
+  const auto here = childs->anonymous_pages_by_owner(file);
+  ASSERT_TRUE(here) << here.error().message;
+  EXPECT_EQ(childs->copied_pages(file, *here, *inherited, *inherited, nullptr)->bytes(), 0U);
+  EXPECT_EQ(childs->copied_pages(file, *here, *inherited, *inherited, &*own)->ranges(),
             (std::vector<PageRange>{{address(0), address(4)}}));
-  child.hang_up();
-  EXPECT_EQ(child.wait(), 0);
-}
-
-// So that PAGEMAP_SCAN is not there, as before Linux 6.7.
-void refuse_scans() {
-  constexpr auto kNumber = static_cast<std::uint32_t>(offsetof(seccomp_data, nr));
-  constexpr auto kRequest = static_cast<std::uint32_t>(offsetof(seccomp_data, args[1]));
-  std::array<sock_filter, 6> code{{
-      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, kNumber),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_ioctl, 0, 3),
-      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, kRequest),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, _IOWR('f', 16, char[96]), 0, 1),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOTTY),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-  }};
-  const sock_fprog program{code.size(), code.data()};
-  if (::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) ::_exit(1);
 }
 
 TEST_F(PageMapTest, WithAndWithoutScansTheAnswerIsTheSame) {
@@ -171,15 +148,26 @@ TEST_F(PageMapTest, WithAndWithoutScansTheAnswerIsTheSame) {
   };
   const auto here = ranges_of(child.pid());
   EXPECT_GE(here.size(), 10U);
-  const auto bytes_of = [](const std::vector<std::array<std::uint64_t, 3>>& ranges) {
-    return std::string(reinterpret_cast<const char*>(ranges.data()),
-                       ranges.size() * sizeof ranges[0]);
-  };
-  const auto there = cowshed::test::run_in_child([&] {
-    refuse_scans();
-    return bytes_of(ranges_of(child.pid()));
-  });
-  EXPECT_EQ(there.said, bytes_of(here));
+  int pipe[2];
+  ASSERT_EQ(::pipe(pipe), 0);
+  const pid_t other = ::fork();
+  if (other == 0) {
+    constexpr std::size_t kBytes = 96;  // of struct pm_scan_arg, which Debian 12's headers lack
+    cowshed::test::refuse_request(_IOC(_IOC_READ | _IOC_WRITE, 'f', 16, kBytes));
+    const auto there = ranges_of(child.pid());
+    const std::size_t bytes = there.size() * sizeof there[0];
+    ::_exit(::write(pipe[1], there.data(), bytes) == static_cast<ssize_t>(bytes) ? 0 : 1);
+  }
+  ::close(pipe[1]);
+  std::vector<std::array<std::uint64_t, 3>> there;
+  for (std::array<std::uint64_t, 3> range; ::read(pipe[0], &range, sizeof range) > 0;) {
+    there.push_back(range);
+  }
+  ::close(pipe[0]);
+  int status = 0;
+  ASSERT_EQ(::waitpid(other, &status, 0), other);
+  EXPECT_EQ(status, 0);
+  EXPECT_EQ(here, there);
   ::munmap(huge, 3 * kHuge);
 }
 
