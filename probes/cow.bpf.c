@@ -152,7 +152,7 @@ static __always_inline int enter_fault(unsigned long address, struct pt_regs* re
     return 0;
   }
   struct task_struct* task = bpf_get_current_task_btf();
-  struct thread_state* thread = state_of(task);
+  struct thread_state* thread = task->bpf_storage ? state_of(task) : 0;
   if (!thread) {
     return 0;
   }
@@ -204,9 +204,6 @@ static __noinline int enter_user_fault(__u64* context) {
 
 SEC("tp_btf/page_fault_user")
 int on_user_fault(__u64* context) {
-  if (!may_be_tracked(context)) {
-    return 0;
-  }
   struct thread_state* thread = can_cast ? seated_thread(context) : 0;
   if (thread && enter_usual_fault(thread, context[0], (struct pt_regs*)context[1], context[2])) {
     return 0;
@@ -214,13 +211,9 @@ int on_user_fault(__u64* context) {
   return enter_user_fault(context);
 }
 
-static __noinline int enter_kernel_fault(__u64* context) {
-  return enter_fault(context[0], (struct pt_regs*)context[1], context[2], PENDING_KERNEL);
-}
-
 SEC("tp_btf/page_fault_kernel")
 int on_kernel_fault(__u64* context) {
-  return may_be_tracked(context) ? enter_kernel_fault(context) : 0;
+  return enter_fault(context[0], (struct pt_regs*)context[1], context[2], PENDING_KERNEL);
 }
 
 static __always_inline int frame_is_live(struct thread_state* thread) {
@@ -393,7 +386,7 @@ static __noinline int allocate_page(__u64* context) {
     return 0;
   }
   struct task_struct* task = bpf_get_current_task_btf();
-  struct thread_state* thread = state_of(task);
+  struct thread_state* thread = task->bpf_storage ? state_of(task) : 0;
   if (!thread || thread->pending.mode == PENDING_NONE || in_reclaim(task)) {
     return 0;
   }
@@ -410,9 +403,6 @@ static __noinline int allocate_page(__u64* context) {
 
 SEC("tp_btf/mm_page_alloc")
 int on_page_alloc(__u64* context) {
-  if (!may_be_tracked(context)) {
-    return 0;
-  }
   struct thread_state* thread = can_cast && has_user_fault_flag() ? seated_thread(context) : 0;
   if (!thread || thread->pending.mode == PENDING_KERNEL) {
     return allocate_page(context);
@@ -595,20 +585,6 @@ int BPF_PROG(on_exit, struct task_struct* task) {
     if (own && own->seat) {
       get_up(own, thread);
     }
-  }
-  return 0;
-}
-
-/* A thread has faults after its sched_process_exit, while it leaves its address space; after this
- * one it has no stack. */
-SEC("tp_btf/sched_process_free")
-int BPF_PROG(on_free, struct task_struct* task) {
-  if (!task->bpf_storage) {
-    return 0;
-  }
-  struct thread_state* thread = state_of(task);
-  if (thread) {
-    unmark_stack(&thread->stack);
   }
   return 0;
 }

@@ -147,7 +147,6 @@ static __always_inline int add_thread(struct task_struct* task, struct cowshed_k
   thread->await_exec = await_exec;
   thread->key = *key;
   thread->program = (__u64)BPF_CORE_READ(task, mm);
-  mark_stack(&thread->stack, task);
   return 1;
 }
 

@@ -172,7 +172,7 @@ Expected<Programs> Programs::load(const SamplingOptions& sampling) {
       bpf_program__fd(programs.on_user_fault), bpf_program__fd(programs.on_kernel_fault),
       bpf_program__fd(programs.on_page_alloc), bpf_program__fd(programs.on_new_task),
       bpf_program__fd(programs.on_rename),     bpf_program__fd(programs.on_signal),
-      bpf_program__fd(programs.on_exit),       bpf_program__fd(programs.on_free)};
+      bpf_program__fd(programs.on_exit)};
   return Programs(std::move(state));
 }
 

@@ -13,6 +13,7 @@
  * its stack as long as it sits, and whoever does is that thread. */
 
 #define SEATS 4096
+#define STACK_BLOCK_SHIFT 14 /* the least THREAD_SIZE of x86-64 (KASAN has more) */
 
 struct {
   __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -25,6 +26,17 @@ struct {
 #define STATE_FROM __builtin_offsetof(struct thread_state, update_begin)
 #define STATE_BYTES (__builtin_offsetof(struct thread_state, frame) - STATE_FROM)
 
+/* An address moved as 32 bits is a number to the verifier. */
+static __always_inline __u32 low_half(const void* address) {
+  __u32 low;
+  asm volatile("%0 = %1" : "=w"(low) : "w"((__u32)(unsigned long)address));
+  return low;
+}
+
+static __always_inline __u32 stack_block(const void* address) {
+  return low_half(address) >> STACK_BLOCK_SHIFT;
+}
+
 static __always_inline struct thread_state* seat_at(__u32 number) {
   return bpf_map_lookup_elem(&seats, &number);
 }
@@ -33,7 +45,7 @@ static __always_inline struct thread_state* seat_at(__u32 number) {
  * two pointers for a number. */
 static __always_inline __u64 distance_of(const void* address) {
   __u64 distance = (__u64)address;
-  asm volatile("%0 -= %1" : "+r"(distance) : "r"(stack_marks));
+  asm volatile("%0 -= %1" : "+r"(distance) : "r"(&losses));
   return distance;
 }
 
@@ -70,11 +82,11 @@ static __always_inline struct thread_state* state_of(struct task_struct* task) {
 /* By the thread itself, with no fault pending.  Returns where its state is then. */
 static __always_inline struct thread_state* sit_down(struct thread_state* own,
                                                      struct task_struct* task) {
-  if (!can_cast || own->exited || task->flags & PF_EXITING || !own->stack.are_marked ||
-      own->stack.first != own->stack.last) {
+  const void* end = (const void*)bpf_task_pt_regs(task);
+  if (!can_cast || own->exited || task->flags & PF_EXITING ||
+      stack_block(task->stack) != stack_block(end)) {
     return own;
   }
-  const void* end = (const void*)bpf_task_pt_regs(task);
   __u32 number = stack_block(end) & (SEATS - 1);
   struct thread_state* seat = seat_at(number);
   if (!seat || __sync_val_compare_and_swap(&seat->is_taken, 0, 1)) {

@@ -3,7 +3,6 @@
 
 #include "kernel_types.h"
 #include "record.h"
-#include "stack_marks.bpf.h"
 
 /* The maps and what a tracked thread carries: in its task storage, or at its seat, see seat.bpf.h.
  */
@@ -88,7 +87,6 @@ struct thread_state {
   __u64 program; /* the address space of what it runs: compared, never followed */
   struct sample_turn turn;
   struct fault_details details;
-  struct stack_blocks stack;
   struct mapped_arena arena;
   struct mapped_file file;
   __u64 frame[FRAME_WORDS];     /* of a kernel-mode fault: registers and return address */

@@ -80,14 +80,6 @@ mutant(pending_for_ever cow.bpf.c "has_left_fault(thread, reading->task)) {"
        "has_left_fault(thread, reading->task) && 0) {"
        */reused_1000)
 
-# Whose stacks are marked.
-mutant(no_mark_for_children process.bpf.h "mark_stack(&thread->stack, task)"
-       "if (await_exec) mark_stack(&thread->stack, task)" */anon_copied_1000)
-mutant(no_mark_for_adopted process.bpf.h "mark_stack(&thread->stack, task)"
-       "if (adoption.mode != COWSHED_ADOPT_TREES) mark_stack(&thread->stack, task)"
-       Lineage.ARunningTreeIsAdoptedWithItsDescendants)
-mutant(no_mark_after_exit cow.bpf.c "SEC(\"tp_btf/sched_process_free\")" "SEC(\"tp_btf/sched_process_exit\")"
-       */cleared_at_exit_1000)
 mutant(final_after_exit cow.bpf.c "thread->pending.mode = pending" "(void)pending" */cleared_at_exit_1000)
 
 # outcome_without_page

@@ -31,7 +31,6 @@ run probes/ground_truth_test "*_1000:*/anon_copied_20000:*/kernel_copied_20000:G
 run probes/lineage_test
 run probes/loader_test
 run probes/samples_test
-run probes/stack_marks_test
 run cow/cow_test '-*/pagemap:*NamedPatterns*:DebugFile.*:*AThousandChildren:CodeSites.MeasuringCopiesNothing'
 # In a process of its own, as ctest has it: what other tests left would be shared with the measured.
 run cow/cow_test 'CodeSites.MeasuringCopiesNothing'
