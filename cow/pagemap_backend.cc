@@ -40,14 +40,12 @@ std::uint64_t start_ns(const ProcStat& stat) {
 
 struct PagemapBackend::Tracked : std::enable_shared_from_this<PagemapBackend::Tracked> {
   Tracked(const ProcStat& stat, std::shared_ptr<Tracked> forked_by)
-      : start_ticks(stat.start_ticks),
-        start_stack(stat.start_stack),
+      : start_stack(stat.start_stack),
         parent(std::move(forked_by)),
         activity(stat),
         reaped_faults(stat.reaped_faults) {}
 
   ProcessCopies copies;
-  std::uint64_t start_ticks = 0;
   std::uint64_t start_stack = 0;
   std::shared_ptr<Tracked> parent;  // null for a root
   bool is_taken = false;
@@ -244,7 +242,7 @@ void PagemapBackend::find_children(Tracked& process) {
 void PagemapBackend::count_reaped() {
   std::erase_if(zombies_, [this](const std::shared_ptr<Tracked>& process) {
     const auto stat = proc_.stat(process->copies.pid);
-    const bool is_there = stat && stat->start_ticks == process->start_ticks;
+    const bool is_there = stat && stat->start_ticks == process->copies.start_ticks;
     if (!is_there) some_gone_ = true;
     return !is_there;
   });
@@ -264,7 +262,7 @@ void PagemapBackend::end(Tracked& process, bool is_zombie) {
 
 void PagemapBackend::update(Tracked& process) {
   const auto stat = proc_.stat(process.copies.pid);
-  if (!stat || stat->start_ticks != process.start_ticks) {
+  if (!stat || stat->start_ticks != process.copies.start_ticks) {
     end(process, false);
     return;
   }
@@ -409,11 +407,18 @@ void PagemapBackend::forget_taken() {
   std::erase_if(processes_, [](const auto& process) { return process->is_taken; });
 }
 
-void PagemapBackend::merge_ended(std::size_t most) {
-  std::vector<std::shared_ptr<Tracked>> tracked = processes_;
-  std::stable_sort(tracked.begin(), tracked.end(), [](const auto& a, const auto& b) {
-    return a->copies.start_ns < b->copies.start_ns;
+// By ticks: start_ns has the noise of two clocks in it, and children may start in their parent's
+// tick.
+std::vector<std::shared_ptr<PagemapBackend::Tracked>> PagemapBackend::in_order() const {
+  std::vector<std::shared_ptr<Tracked>> result = processes_;
+  std::stable_sort(result.begin(), result.end(), [](const auto& a, const auto& b) {
+    return a->copies.start_ticks < b->copies.start_ticks;
   });
+  return result;
+}
+
+void PagemapBackend::merge_ended(std::size_t most) {
+  const auto tracked = in_order();
   std::vector<EndedProcess> processes;
   for (const auto& each : tracked) processes.push_back({&each->copies, !each->copies.alive});
   cow::merge_ended(processes, most, [&](std::size_t i, std::size_t) { take(*tracked[i]); });
@@ -443,9 +448,7 @@ Measurement PagemapBackend::measurement(const CodeOf& /*code*/) const {
     result.overhead.ns_per_event =
         static_cast<double>(sampling_ns_) / static_cast<double>(samples_);
   }
-  for (const auto& process : processes_) result.processes.push_back(process->copies);
-  std::stable_sort(result.processes.begin(), result.processes.end(),
-                   [](const auto& a, const auto& b) { return a.start_ns < b.start_ns; });
+  for (const auto& process : in_order()) result.processes.push_back(process->copies);
   return result;
 }
 

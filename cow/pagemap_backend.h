@@ -73,6 +73,7 @@ class PagemapBackend : public Backend {
   void end(Tracked& process, bool is_zombie);
   void take(Tracked& process);
   void forget_taken();
+  std::vector<std::shared_ptr<Tracked>> in_order() const;
   void look_at_memory();
   void look_at_memory(Tracked& process);
   const Shareable& shareable_of(pid_t pid, const Activity& activity);
