@@ -198,16 +198,14 @@ class Reader {
       if (arena.end < arena.begin || arena.used > arena.end - arena.begin) {
         return malformed("an arena ends before it begins");
       }
-      result.arenas.push_back({text(arena.name), arena.begin, arena.end, arena.used, arena.state});
+      result.arenas.push_back({text(arena.name), arena.begin, arena.end});
     }
     for (const layout::Object& object : *objects) {
       if (object.address == 0) continue;
       if (object.bytes > UINT64_MAX - object.address) return malformed("an object without end");
       if (object.arena >= arenas->size()) return malformed("an object in no arena");
       result.objects.push_back({text(object.name), text(object.type),
-                                text((*arenas)[object.arena].name), object.address, object.bytes,
-                                object.alignment, object.generation,
-                                static_cast<pid_t>(object.publisher)});
+                                text((*arenas)[object.arena].name), object.address, object.bytes});
     }
     return result;
   }

@@ -15,8 +15,6 @@ struct PublishedArena {
   std::string name;
   std::uint64_t begin = 0;
   std::uint64_t end = 0;
-  std::uint64_t used = 0;  // bytes
-  layout::ArenaState state = layout::ArenaState::open;
 };
 
 struct PublishedObject {
@@ -25,9 +23,6 @@ struct PublishedObject {
   std::string arena;
   std::uint64_t address = 0;
   std::uint64_t bytes = 0;
-  std::uint32_t alignment = 0;
-  std::uint32_t generation = 0;
-  pid_t publisher = 0;
 };
 
 // What a process says of itself in its published layout (base/published_layout.h), at one moment.

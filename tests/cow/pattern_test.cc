@@ -1,4 +1,8 @@
+#include <functional>
 #include <gtest/gtest.h>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include <cowshed/cow/pattern.h>
 
@@ -40,17 +44,38 @@ std::string name_of(const StoreSite& site) {
   return patterns.at(0).pattern;
 }
 
+// A plain site's pattern after some changes to it.
+using Change = std::function<void(StoreSite&)>;
+std::string name_after(const Change& change, StoreSite site = plain_site()) {
+  change(site);
+  return name_of(site);
+}
+
+// Of a function, and its callers.
+std::string name_in(std::vector<std::string> functions) {
+  return name_after([&](StoreSite& site) { site.functions = std::move(functions); });
+}
+
+std::string evidence_of(const StoreSite& site) {
+  return find_patterns({site}, releases).at(0).evidence;
+}
+
+constexpr const char* kBase = "std::_Sp_counted_base<(__gnu_cxx::_Lock_policy)2>";
+constexpr const char* kAdd = "__gnu_cxx::__atomic_add(int volatile*, int)";
+constexpr const char* kExchange = "__gnu_cxx::__exchange_and_add_single(int*, int)";
+
 TEST(Pattern, OfNoSamplesThereIsNone) { EXPECT_TRUE(find_patterns({}, releases).empty()); }
 
 TEST(Pattern, APlainStoreIsUnknown) { EXPECT_EQ(name_of(plain_site()), "unknown"); }
 
 TEST(Pattern, PlusAndMinusOneAtAlignedObjectsIsAReferenceCountWhereReferencesAreReleased) {
-  StoreSite site = reference_count();
+  const StoreSite site = reference_count();
   EXPECT_EQ(name_of(site), "reference count");
   StoreSite down = site;
   down.store.amount = -1;
-  EXPECT_EQ(find_patterns({site, down}, releases).at(0).pattern, "reference count");
-  EXPECT_EQ(find_patterns({site, down}, releases).at(0).samples, 2 * kSamples);
+  const auto both = find_patterns({site, down}, releases);
+  EXPECT_EQ(both.at(0).pattern, "reference count");
+  EXPECT_EQ(both.at(0).samples, 2 * kSamples);
   EXPECT_EQ(name_of(down), "unknown") << "a stock of something";
   down.store.locked = true;
   EXPECT_EQ(name_of(down), "reference count") << "of many threads";
@@ -59,8 +84,9 @@ TEST(Pattern, PlusAndMinusOneAtAlignedObjectsIsAReferenceCountWhereReferencesAre
 TEST(Pattern, OfAProcessWithFewSamplesItIsNoReferenceCount) {
   StoreSite one = reference_count();
   one.samples = one.aligned = 1;
-  EXPECT_EQ(find_patterns({one, one, one}, releases).at(0).pattern, "unknown");
-  EXPECT_EQ(find_patterns({one, one, one}, releases).at(0).samples, 3U);
+  const auto three = find_patterns({one, one, one}, releases);
+  EXPECT_EQ(three.at(0).pattern, "unknown");
+  EXPECT_EQ(three.at(0).samples, 3U);
   EXPECT_EQ(find_patterns({one, one, one, one}, releases).at(0).pattern, "reference count");
 }
 
@@ -73,12 +99,10 @@ TEST(Pattern, CountsOfSharedPointersAreToldByName) {
   site.store.locked = true;
   site.store.text = "lock add dword ptr [rax + 8], 1";
   EXPECT_EQ(name_of(site), "unknown") << "requests that were served, say";
-  site.functions = {"__gnu_cxx::__atomic_add(int volatile*, int)",
-                    "std::_Sp_counted_base<(__gnu_cxx::_Lock_policy)2>::_M_add_ref_copy()"};
+  site.functions = {kAdd, std::string(kBase) + "::_M_add_ref_copy()"};
   EXPECT_EQ(name_of(site), "reference count");
-  EXPECT_EQ(find_patterns({site}, releases).at(0).evidence,
-            "lock add dword ptr [rax + 8], 1 in __gnu_cxx::__atomic_add(int volatile*, int) "
-            "(program): 100 of 100 samples; +1 in 100, -1 in 0");
+  EXPECT_EQ(evidence_of(site), "lock add dword ptr [rax + 8], 1 in " + site.functions[0] +
+                                   " (program): 100 of 100 samples; +1 in 100, -1 in 0");
   StoreSite one = site;
   one.samples = 1;
   EXPECT_EQ(find_patterns({one}, releases).at(0).pattern, "reference count");
@@ -88,30 +112,27 @@ TEST(Pattern, CountsOfSharedPointersAreToldByName) {
 }
 
 TEST(Pattern, CountsOfSharedPointersThatAreStoredOrExchanged) {
-  constexpr const char* kBase = "std::_Sp_counted_base<(__gnu_cxx::_Lock_policy)2>";
   StoreSite stored = plain_site();
   stored.store.width = 4;
   stored.store.displacement = 8;
   stored.store.text = "mov dword ptr [rdi + 8], edx";
-  stored.functions = {"__gnu_cxx::__exchange_and_add_single(int*, int)",
-                      "__gnu_cxx::__exchange_and_add_dispatch(int*, int)",
+  stored.functions = {kExchange, "__gnu_cxx::__exchange_and_add_dispatch(int*, int)",
                       std::string(kBase) + "::_M_release()"};
   EXPECT_EQ(name_of(stored), "reference count");
-  EXPECT_EQ(find_patterns({stored}, releases).at(0).evidence,
-            "mov dword ptr [rdi + 8], edx in __gnu_cxx::__exchange_and_add_single(int*, int) "
-            "(program): 100 of 100 samples; +1 in 0, -1 in 0, by the function's name in 100");
+  EXPECT_EQ(evidence_of(stored),
+            "mov dword ptr [rdi + 8], edx in " + stored.functions[0] +
+                " (program): 100 of 100 samples; +1 in 0, -1 in 0, by the function's name in 100");
   StoreSite last = stored;
   last.store.width = 8;
   last.functions = {std::string(kBase) + "::_M_release()"};
   EXPECT_EQ(name_of(last), "reference count") << "both counts";
   last.store.displacement = 24;
   EXPECT_EQ(name_of(last), "unknown") << "of the object that it destroys";
-  StoreSite exchanged = last;
-  exchanged.store.kind = StoreKind::exchange;
-  exchanged.store.width = 4;
-  exchanged.store.displacement = 0;
-  exchanged.functions = {std::string(kBase) + "::_M_add_ref_lock_nothrow()"};
-  EXPECT_EQ(name_of(exchanged), "reference count") << "weak_ptr::lock()";
+  last.store.kind = StoreKind::exchange;
+  last.store.width = 4;
+  last.store.displacement = 0;
+  last.functions = {std::string(kBase) + "::_M_add_ref_lock_nothrow()"};
+  EXPECT_EQ(name_of(last), "reference count") << "weak_ptr::lock()";
 }
 
 TEST(Pattern, PythonsCountsThatMayBeImmortal) {
@@ -122,15 +143,14 @@ TEST(Pattern, PythonsCountsThatMayBeImmortal) {
   EXPECT_EQ(name_of(site), "unknown") << "only innermost";
   site.functions = {"Py_INCREF", "list_item"};
   EXPECT_EQ(name_of(site), "reference count");
-  EXPECT_EQ(find_patterns({site}, releases).at(0).evidence,
-            "mov dword ptr [rdx], eax in Py_INCREF (program): 100 of 100 samples; "
-            "+1 in 0, -1 in 0, by the function's name in 100");
+  EXPECT_EQ(evidence_of(site),
+            "mov dword ptr [rdx], eax in Py_INCREF (program): 100 of 100 "
+            "samples; +1 in 0, -1 in 0, by the function's name in 100");
   site.store.width = 1;
   EXPECT_EQ(name_of(site), "unknown");
 }
 
 TEST(Pattern, WhatSharedPointersDestroyCountsForItself) {
-  constexpr const char* kBase = "std::_Sp_counted_base<(__gnu_cxx::_Lock_policy)2>";
   StoreSite site = plain_site();
   site.store.kind = StoreKind::add;
   site.store.amount = -1;
@@ -141,66 +161,44 @@ TEST(Pattern, WhatSharedPointersDestroyCountsForItself) {
   made.store.displacement = 8;
   made.functions = {std::string(kBase) + "::_Sp_counted_base()"};
   EXPECT_EQ(name_of(made), "unknown") << "a new object";
-  StoreSite own = plain_site();
-  own.functions = {"__gnu_cxx::__exchange_and_add_single(int*, int)", "serve_request()"};
-  EXPECT_EQ(name_of(own), "unknown");
+  EXPECT_EQ(name_in({kExchange, "serve_request()"}), "unknown");
 }
 
 TEST(Pattern, AReleaseSpeaksForItself) {
   StoreSite site = reference_count();
   site.store.displacement = 0x80;
-  site.store.amount = 1;
   EXPECT_EQ(name_of(site), "unknown");
   site.store.releases = true;
   EXPECT_EQ(name_of(site), "reference count");
 }
 
-// Each of these is a plain counter, however well it lies.
+// However well it lies.
 TEST(Pattern, APlainCounterIsNotAReferenceCount) {
-  StoreSite other_field = reference_count();
-  other_field.store.displacement = 24;
-  EXPECT_EQ(name_of(other_field), "unknown") << "that nothing releases";
-  StoreSite other_width = reference_count();
-  other_width.store.width = 4;
-  EXPECT_EQ(name_of(other_width), "unknown");
-  StoreSite other_module = reference_count();
-  other_module.module = "/usr/bin/other";
-  EXPECT_EQ(name_of(other_module), "unknown");
-  StoreSite nowhere = reference_count();
-  nowhere.module.clear();
-  EXPECT_EQ(name_of(nowhere), "unknown");
-  StoreSite in_array = reference_count();
-  in_array.store.displacement.reset();
-  EXPECT_EQ(name_of(in_array), "unknown") << "an element by its index";
-  StoreSite running = reference_count();
-  running.store.advances = true;
-  EXPECT_EQ(name_of(running), "unknown") << "a walk through an array";
-  StoreSite unaligned = reference_count();
-  unaligned.aligned = kSamples / 2;
-  EXPECT_EQ(name_of(unaligned), "unknown");
-  StoreSite by_two = reference_count();
-  by_two.store.amount = 2;
-  EXPECT_EQ(name_of(by_two), "unknown");
-  StoreSite by_what = reference_count();
-  by_what.store.amount.reset();
-  EXPECT_EQ(name_of(by_what), "unknown");
+  const std::pair<const char*, Change> cases[] = {
+      {"a field that nothing releases", [](StoreSite& site) { site.store.displacement = 24; }},
+      {"another width", [](StoreSite& site) { site.store.width = 4; }},
+      {"another module", [](StoreSite& site) { site.module = "/usr/bin/other"; }},
+      {"in no module", [](StoreSite& site) { site.module.clear(); }},
+      {"an element by its index", [](StoreSite& site) { site.store.displacement.reset(); }},
+      {"a walk through an array", [](StoreSite& site) { site.store.advances = true; }},
+      {"unaligned", [](StoreSite& site) { site.aligned = kSamples / 2; }},
+      {"by two", [](StoreSite& site) { site.store.amount = 2; }},
+      {"by what is not known", [](StoreSite& site) { site.store.amount.reset(); }},
+  };
+  for (const auto& [what, change] : cases) {
+    EXPECT_EQ(name_after(change, reference_count()), "unknown") << what;
+  }
 }
 
 TEST(Pattern, ACollectorIsToldByNameOrByTheWalkOfAnInterpretersList) {
   for (const char* name : {"gc_mark", "PyGC_Collect", "_PyObject_GC_Del", "rb_gc_mark", "GC_malloc",
                            "zend_gc_collect_cycles"}) {
-    StoreSite site = plain_site();
-    site.functions = {"helper", name};
-    EXPECT_EQ(name_of(site), "garbage collector") << name;
+    EXPECT_EQ(name_in({"helper", name}), "garbage collector") << name;
   }
   for (const char* name : {"_PyLong_GCD", "getgcd", "ngctx", "agc", "collect", "gc_content"}) {
-    StoreSite site = plain_site();
-    site.functions = {name};
-    EXPECT_EQ(name_of(site), "unknown") << name;
+    EXPECT_EQ(name_in({name}), "unknown") << name;
   }
-  StoreSite outer = plain_site();
-  outer.functions = {"a", "b", "c", "gc_mark"};
-  EXPECT_EQ(name_of(outer), "unknown") << "too far out";
+  EXPECT_EQ(name_in({"a", "b", "c", "gc_mark"}), "unknown") << "too far out";
   StoreSite walk = plain_site();
   walk.store.walks_list = true;
   EXPECT_EQ(name_of(walk), "unknown") << "any program has lists";
@@ -213,16 +211,10 @@ TEST(Pattern, ACollectorIsToldByNameOrByTheWalkOfAnInterpretersList) {
 TEST(Pattern, AnAllocatorIsToldByName) {
   for (const char* name : {"malloc", "free", "_int_free", "operator delete(void*)", "PyObject_Free",
                            "AllocSetAlloc", "je_free"}) {
-    StoreSite site = plain_site();
-    site.functions = {name};
-    EXPECT_EQ(name_of(site), "allocator free list") << name;
+    EXPECT_EQ(name_in({name}), "allocator free list") << name;
   }
-  StoreSite caller = plain_site();
-  caller.functions = {"fill_buffer", "malloc"};
-  EXPECT_EQ(name_of(caller), "unknown") << "only innermost";
-  StoreSite own = plain_site();
-  own.functions = {"free_users_table"};
-  EXPECT_EQ(name_of(own), "unknown");
+  EXPECT_EQ(name_in({"fill_buffer", "malloc"}), "unknown") << "only innermost";
+  EXPECT_EQ(name_in({"free_users_table"}), "unknown");
 }
 
 TEST(Pattern, LocksAndFlags) {
@@ -238,9 +230,7 @@ TEST(Pattern, LocksAndFlags) {
   site.store.changes_bit = false;
   site.store.locked = true;
   EXPECT_EQ(name_of(site), "lock or flag word");
-  StoreSite owner = plain_site();
-  owner.functions = {"pthread_mutex_lock"};
-  EXPECT_EQ(name_of(owner), "lock or flag word");
+  EXPECT_EQ(name_in({"pthread_mutex_lock"}), "lock or flag word");
 }
 
 TEST(Pattern, BulkStoresComeRunning) {
@@ -297,29 +287,25 @@ TEST(Pattern, TheDynamicLinkerRelocatesWordsOfFiles) {
   EXPECT_EQ(name_of(site), "relocation");
   site.store.width = 4;
   EXPECT_EQ(name_of(site), "unknown");
-  StoreSite program = plain_site();
-  program.in_file = kSamples;
-  EXPECT_EQ(name_of(program), "unknown");
+  EXPECT_EQ(name_after([](StoreSite& program) { program.in_file = kSamples; }), "unknown");
 }
 
 TEST(Pattern, TheStackAndTheKernel) {
-  StoreSite pushes = plain_site();
-  pushes.store.kind = StoreKind::push;
-  EXPECT_EQ(name_of(pushes), "stack");
-  StoreSite local = plain_site();
-  local.near_stack_pointer = kSamples;
-  EXPECT_EQ(name_of(local), "stack");
-  StoreSite kernel = plain_site();
-  kernel.store = {};
-  kernel.system_call = "read";
-  EXPECT_EQ(name_of(kernel), "system call");
+  EXPECT_EQ(name_after([](StoreSite& site) { site.store.kind = StoreKind::push; }), "stack");
+  EXPECT_EQ(name_after([](StoreSite& site) { site.near_stack_pointer = kSamples; }), "stack");
+  const auto by_kernel = [](StoreSite& site) {
+    site.store = {};
+    site.system_call = "read";
+  };
+  EXPECT_EQ(name_after(by_kernel), "system call");
 }
 
 TEST(Pattern, AnInstructionThatCouldNotBeReadIsUnknownWhateverItsFunction) {
-  StoreSite site = plain_site();
-  site.store = {};
-  site.functions = {"free"};
-  EXPECT_EQ(name_of(site), "unknown");
+  const auto unread = [](StoreSite& site) {
+    site.store = {};
+    site.functions = {"free"};
+  };
+  EXPECT_EQ(name_after(unread), "unknown");
 }
 
 TEST(Pattern, SharesAddUpAndTheEvidenceNamesTheTopSite) {
