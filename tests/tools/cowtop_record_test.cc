@@ -56,7 +56,6 @@ TEST_F(CowtopRecord, EveryReportOfItHasTheSameTotal) {
     folded += std::stoull(line.substr(line.rfind(' ')));
   }
   EXPECT_EQ(folded, pages);
-  EXPECT_EQ(nlohmann::json::parse(report("--speedscope"))["profiles"][0]["endValue"], pages);
   std::ostringstream total;
   total.precision(1);
   total << "total copied: " << std::fixed << static_cast<double>(pages) / 256 << " MiB";

@@ -1,9 +1,7 @@
 #include <gtest/gtest.h>
-#include <nlohmann/json.hpp>
 
 #include <cowshed/tests/tools/recordings.h>
 #include <cowshed/tools/cowtop/folded_report.h>
-#include <cowshed/tools/cowtop/speedscope_report.h>
 
 namespace cowshed::cowtop {
 namespace {
@@ -26,16 +24,6 @@ TEST(FoldedReport, OneLineForAStackOfManyProcesses) {
 }
 
 TEST(FoldedReport, OfNothing) { EXPECT_EQ(folded_report({}), ""); }
-
-TEST(SpeedscopeReport, HasTheSameStacks) {
-  const auto report = nlohmann::json::parse(speedscope_report(full_measurement()));
-  const auto& profile = report["profiles"][0];
-  EXPECT_EQ(profile["type"], "sampled");
-  EXPECT_EQ(profile["endValue"], 643);
-  EXPECT_EQ(profile["weights"], nlohmann::json::parse("[3, 640]"));
-  EXPECT_EQ(profile["samples"], nlohmann::json::parse("[[0, 1], [2, 3, 4]]"));
-  EXPECT_EQ(report["shared"]["frames"][4]["name"], "fill()");
-}
 
 }  // namespace
 }  // namespace cowshed::cowtop

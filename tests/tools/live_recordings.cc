@@ -1,7 +1,6 @@
 #include <algorithm>
 
 #include <cowshed/tests/tools/live_recordings.h>
-#include <cowshed/tools/cowtop/recorder.h>
 
 namespace cowshed::cowtop {
 namespace {
@@ -65,16 +64,6 @@ cow::SampledCopies sampled_of(std::uint64_t copies) {
   return sampled;
 }
 
-void record(const std::string& path, const std::vector<cow::Measurement>& measurements) {
-  MeasureOptions options;
-  options.command = {"./server"};
-  auto recorder = Recorder::start(OutputFile::open(path).value(), options);
-  for (const cow::Measurement& each : measurements) {
-    recorder.value().append(each).map_error([](const Error&) { std::abort(); });
-  }
-  recorder.value().end(measurements.back(), 0).map_error([](const Error&) { std::abort(); });
-}
-
 }  // namespace
 
 cow::Measurement server_after(int seconds) {
@@ -109,23 +98,17 @@ cow::Measurement server_after(int seconds) {
   return measurement;
 }
 
-void record_server(const std::string& path) {
-  std::vector<cow::Measurement> measurements;
-  for (const int seconds : {1, 2, 3, 20, 21}) measurements.push_back(server_after(seconds));
-  record(path, measurements);
-}
-
-void record_workers(const std::string& path, int workers) {
+cow::Measurement workers(int count) {
   cow::Measurement measurement = measurement_after(1);
-  if (workers > 0) {
+  if (count > 0) {
     measurement.processes.push_back(process_of(1000, 1, "server"));
     measurement.processes[0].role = cow::Role::root;
   }
-  for (int i = 1; i <= workers; ++i) {
+  for (int i = 1; i <= count; ++i) {
     measurement.processes.push_back(process_of(1000 + i, 1000, "worker-" + std::to_string(i)));
     measurement.processes.back().copied_anon_pages = static_cast<std::uint64_t>(i);
   }
-  record(path, {measurement});
+  return measurement;
 }
 
 }  // namespace cowshed::cowtop

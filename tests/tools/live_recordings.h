@@ -1,7 +1,5 @@
 #pragma once
 
-#include <string>
-
 #include <cowshed/cow/process_copies.h>
 
 namespace cowshed::cowtop {
@@ -10,9 +8,7 @@ namespace cowshed::cowtop {
 // is killed after 3 s, the server ends after 21 s.
 cow::Measurement server_after(int seconds);
 
-// A recording of it after 1, 2, 3, 20 and 21 s.
-void record_server(const std::string& path);
-// Of one interval with so many workers and their server; none: without processes.
-void record_workers(const std::string& path, int workers);
+// So many workers and their server; none: no processes.
+cow::Measurement workers(int count);
 
 }  // namespace cowshed::cowtop

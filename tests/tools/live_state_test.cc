@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <clocale>
+#include <cstdlib>
 #include <cwchar>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -8,8 +10,8 @@
 #include <vector>
 
 #include <cowshed/tests/tools/live_recordings.h>
+#include <cowshed/tests/tools/recordings.h>
 #include <cowshed/tools/cowtop/figures.h>
-#include <cowshed/tools/cowtop/live/heat.h>
 #include <cowshed/tools/cowtop/live/screen.h>
 #include <cowshed/tools/cowtop/live/state.h>
 #include <cowshed/tools/cowtop/live/text.h>
@@ -22,15 +24,23 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
 State server_state(int seconds) {
-  State state(Mode::live);
+  State state;
+  state.source().title = "cowtop";
   state.resize({24, 80});
   state.update(server_after(seconds));
   return state;
 }
 
-void press(State& state, std::string_view characters) {
-  for (const char each : characters) {
-    state.press({KeyKind::character, static_cast<char32_t>(each)});
+// Some characters, which mean nothing to it, stand for other keys.
+void press(State& state, std::string_view keys) {
+  static const std::map<char, KeyKind> kOthers = {{'\n', KeyKind::enter},     {'\x1b', KeyKind::escape},
+                                                  {'\b', KeyKind::backspace}, {'^', KeyKind::up},
+                                                  {'_', KeyKind::down},       {'{', KeyKind::page_up},
+                                                  {'}', KeyKind::page_down}};
+  for (const char each : keys) {
+    const auto other = kOthers.find(each);
+    state.press(other == kOthers.end() ? Key{KeyKind::character, static_cast<char32_t>(each)}
+                                       : Key{other->second});
   }
 }
 
@@ -116,22 +126,6 @@ TEST(LiveHistory, AnExecEndsTheSharing) {
   const Model model{measurement, history, {}};
   EXPECT_EQ(cell(Column::at_fork, worker, model), kUnknown);
   EXPECT_EQ(cell(Column::shared, worker, model), kUnknown);
-}
-
-TEST(LiveHeat, IsSpreadOverTheStrip) {
-  cow::SampledCopies sampled;
-  sampled.mappings = {{"a", 3, 300}, {"b", 1, 1}, {"none", 0, 0}};
-  sampled.ranges = {{0x300000, 0x400000, "a", 1, 128},
-                    {0x100000, 0x200000, "a", 1, 256},
-                    {0x0, 0x1000, "b", 1, 5}};
-  const auto strips = heat_strips(sampled, 5, 4);
-  ASSERT_EQ(strips.size(), 2U);
-  EXPECT_THAT(strips[0].heat, ElementsAre(1, 1, 0.5, 0.5));
-  EXPECT_EQ(strips[0].begin, 0x100000U);
-  EXPECT_THAT(strips[1].heat, ElementsAre(1, 1, 1, 1));
-  EXPECT_EQ(heat_strips(sampled, 1, 4).size(), 1U);
-  EXPECT_EQ(heat_strips(sampled, 1, 3)[0].heat[1], 0.75);
-  EXPECT_EQ(bars({0, 0.5, 1, 7}, false), "_=##");
 }
 
 TEST(LiveState, ATreeHasItsChildrenBelowTheirParents) {
@@ -268,7 +262,7 @@ TEST(LiveState, EscapeEndsAFilterOnceNothingElseIsOpen) {
 }
 
 TEST(LiveState, ItHasNoRowsOfNothing) {
-  State state(Mode::live);
+  State state;
   state.resize({24, 80});
   state.update({});
   press(state, "jkgGtxrna<>");
@@ -280,45 +274,150 @@ TEST(LiveState, ItHasNoRowsOfNothing) {
   EXPECT_EQ(state.selected_process(), nullptr);
 }
 
-// Lines of text.
+TEST(LiveState, TheMouseSelectsAndSorts) {
+  State state = server_state(1);
+  state.press({KeyKind::click, 0, 6, 30});
+  EXPECT_EQ(state.selected(), 2U);
+  state.press({KeyKind::wheel_down});
+  EXPECT_EQ(state.selected(), 5U);
+  state.press({KeyKind::click, 0, 3, 5});
+  EXPECT_EQ(state.view().sort, Column::pid);
+  EXPECT_FALSE(state.view().is_descending);
+}
+
+TEST(LiveState, FindsOneOfTwoThousandProcesses) {
+  State state = server_state(1);
+  state.update(workers(2000));
+  press(state, "G");
+  EXPECT_EQ(state.top() + static_cast<std::size_t>(state.layout().table_rows), 2001U);
+  press(state, "g}}{");
+  EXPECT_EQ(state.selected(), static_cast<std::size_t>(state.layout().table_rows - 1));
+  press(state, "/worker-777\n");
+  EXPECT_EQ(state.selected_process()->comm, "worker-777");
+}
+
 class TextSurface : public Surface {
  public:
-  explicit TextSurface(Size size) : size_(size), lines_(static_cast<std::size_t>(size.rows)) {}
+  explicit TextSurface(Size size, bool unicode = false)
+      : size_(size),
+        unicode_(unicode),
+        cells_(static_cast<std::size_t>(size.rows),
+               std::vector<std::string>(static_cast<std::size_t>(size.columns), " ")) {}
   Size size() const override { return size_; }
-  bool unicode() const override { return false; }
+  bool unicode() const override { return unicode_; }
   void put(int row, int column, std::string_view text, Style /*style*/) override {
     ASSERT_GE(row, 0);
     ASSERT_LT(row, size_.rows);
-    ASSERT_LE(column + static_cast<int>(text.size()), size_.columns);
-    std::string& line = lines_[static_cast<std::size_t>(row)];
-    line.resize(static_cast<std::size_t>(size_.columns), ' ');
-    line.replace(static_cast<std::size_t>(column), text.size(), text);
+    ASSERT_LE(column + columns_of(text), size_.columns);
+    auto& line = cells_[static_cast<std::size_t>(row)];
+    auto at = static_cast<std::size_t>(column);
+    for (std::size_t begin = 0; begin < text.size(); ++at) {
+      const std::size_t end = std::min(text.find_first_not_of(kContinuation, begin + 1), text.size());
+      line[at] = text.substr(begin, end - begin);
+      begin = end;
+    }
   }
-  const std::string& line(int row) const { return lines_[static_cast<std::size_t>(row)]; }
+  // Without the spaces at the ends of lines.
+  std::string text() const {
+    std::string all;
+    for (const auto& line : cells_) {
+      for (const std::string& cell : line) all += cell;
+      all.resize(all.find_last_not_of(' ') + 1);
+      all += '\n';
+    }
+    return all;
+  }
 
  private:
+  // Of a UTF-8 character, its bytes but the first.
+  static inline const std::string kContinuation = [] {
+    std::string bytes;
+    for (int each = 0x80; each < 0xc0; ++each) bytes += static_cast<char>(each);
+    return bytes;
+  }();
   Size size_;
-  std::vector<std::string> lines_;
+  bool unicode_;
+  std::vector<std::vector<std::string>> cells_;
 };
+
+std::string drawn(State& state, Size size, bool unicode = true) {
+  TextSurface surface(size, unicode);
+  state.resize(size);
+  draw(state, surface);
+  return surface.text();
+}
+
+// That it looks as tests/tools/screens/NAME.txt.  With UPDATE_SCREENS in the environment that file is
+// written instead.
+void expect_screen(const std::string& found, const std::string& name) {
+  const std::string path = std::string(SCREENS) + "/" + name + ".txt";
+  if (std::getenv("UPDATE_SCREENS") != nullptr) write_file(path, found);
+  EXPECT_EQ(found, contents_of(path)) << name;
+}
+
+TEST(LiveScreen, ShowsATree) {
+  State state = server_state(1);
+  expect_screen(drawn(state, {12, 80}), "first");
+  expect_screen(drawn(state, {12, 80}, false), "first_ascii");
+  expect_screen(drawn(state, {10, 40}), "40x10");
+  EXPECT_THAT(drawn(state, {2, 2}), HasSubstr("t"));
+  state.update(server_after(20));
+  press(state, "a");
+  expect_screen(drawn(state, {12, 80}), "ended_shown");
+}
+
+TEST(LiveScreen, ShowsAllAboutAProcess) {
+  State state = server_state(1);
+  state.update(server_after(3));
+  press(state, "/worker-1\n\n");
+  expect_screen(drawn(state, {40, 100}), "details");
+  drawn(state, {20, 60});
+  press(state, "}");
+  expect_screen(drawn(state, {20, 60}), "details_scrolled");
+}
+
+TEST(LiveScreen, ShowsHelp) {
+  State state = server_state(1);
+  press(state, "h");
+  expect_screen(drawn(state, {36, 100}), "help");
+  drawn(state, {12, 80});
+  press(state, "_{}}}}}}");
+  EXPECT_THAT(drawn(state, {12, 80}), HasSubstr("not known to the backend"));
+  press(state, "?");
+  EXPECT_THAT(drawn(state, {12, 80}), HasSubstr("worker-1"));
+}
+
+TEST(LiveScreen, ShowsTheColumnsThatAreChosen) {
+  State state = server_state(2);
+  drawn(state, {24, 80});
+  press(state, "tro_ __jjk ");
+  expect_screen(drawn(state, {24, 80}), "columns");
+  press(state, "___ \x1b");
+  EXPECT_THAT(drawn(state, {24, 80}), HasSubstr("PID   MiB/s  AT FORK CURVE      ZERO"));
+}
+
+TEST(LiveScreen, ShowsWhatIsTyped) {
+  State state = server_state(1);
+  press(state, "fGRAND");
+  EXPECT_THAT(drawn(state, {12, 80}), HasSubstr("filter: GRAND_"));
+  press(state, "\b\b\b\b\bno such\n");
+  expect_screen(drawn(state, {8, 80}), "filter_nothing");
+}
+
+TEST(LiveScreen, ShowsThatThereIsNothing) {
+  State state = server_state(1);
+  state.update(workers(0));
+  EXPECT_THAT(drawn(state, {12, 80}), HasSubstr("no processes yet"));
+}
 
 TEST(LiveScreen, StaysWithinEverySize) {
   State state = server_state(3);
   for (const char* keys : {"", "h", "ho", "ol", "l\x1b", "f"}) {
     press(state, keys);
     for (int rows = 1; rows < 30; ++rows) {
-      for (int columns = 1; columns < 130; columns += 3) {
-        TextSurface surface({rows, columns});
-        state.resize(surface.size());
-        draw(state, surface);
-      }
+      for (int columns = 1; columns < 130; columns += 3) drawn(state, {rows, columns}, false);
     }
   }
-  state.press({KeyKind::escape});
-  state.press({KeyKind::enter});
-  TextSurface surface({24, 80});
-  state.resize(surface.size());
-  draw(state, surface);
-  EXPECT_THAT(surface.line(0), HasSubstr("tracepoint, exact  3.0 s  6 processes, 4 running"));
 }
 
 }  // namespace

@@ -107,19 +107,6 @@ TEST(JsonReport, WhatWasSent) {
     "type": "Job", "kind": "value", "messages": 2, "objects": 3, "bytes": 128}])"));
 }
 
-TEST(JsonReport, WhatIf) {
-  auto measurement = one_process();
-  EXPECT_TRUE(nlohmann::json::parse(json_report(measurement))["estimate"].is_object());
-  measurement.processes[0].role = cow::Role::root;
-  EXPECT_TRUE(nlohmann::json::parse(json_report(measurement))["estimate"].is_null());
-  measurement.processes[0].role = cow::Role::child;
-  EXPECT_EQ(nlohmann::json::parse(json_report(measurement))["estimate"],
-            nlohmann::json::parse(R"({"workers": 1, "shared_bytes": 40960, "copied_bytes": 20480,
-                "bytes_with_1x_workers": 61440, "bytes_with_2x_workers": 81920,
-                "bytes_with_10x_workers": 245760, "bytes_by_spawn": 81920,
-                "saved_by_no_writes_to": []})"));
-}
-
 TEST(JsonReport, SitesAreNullUnlessCopiesAreSampled) {
   const auto report = nlohmann::json::parse(json_report(one_process()));
   EXPECT_TRUE(report["sampling"].is_null());

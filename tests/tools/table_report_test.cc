@@ -226,17 +226,6 @@ TEST(TableReport, OfManyArenasTheRestIsSummedUp) {
   EXPECT_THAT(table, HasSubstr("10 more lines of arenas with 45 copied pages in all: see --json"));
 }
 
-TEST(TableReport, AnEstimateSaysWhatItLeavesOut) {
-  cow::ProcessCopies process;
-  process.shared_at_fork_bytes = 100 << 20;
-  process.copied_anon_pages = 256;
-  process.copied_file_pages = 0;
-  EXPECT_THAT(table_report(of(process)),
-              HasSubstr("1 worker, the most at once, and what it shares take 101.0 MiB; twice as "
-                        "many 102.0, ten times 110.0; by spawn 200.0; without what each worker "
-                        "allocates for itself\n"));
-}
-
 TEST(TableReport, SitesAndRanges) {
   cow::ProcessCopies process;
   process.pid = 4711;

@@ -1,7 +1,4 @@
 #include <chrono>
-#include <cstdlib>
-#include <fstream>
-#include <gtest/gtest.h>
 #include <thread>
 
 #include <cowshed/tests/support/subprocess.h>
@@ -71,18 +68,5 @@ std::string Tmux::wait_for(std::string_view text) const {
 }
 
 pid_t Tmux::pid() const { return std::stoi(run({"list-panes", "-F", "#{pane_pid}"})); }
-
-void expect_screen(const Tmux& tmux, const std::string& name) {
-  const std::string path = std::string(SCREENS) + "/" + name + ".txt";
-  if (std::getenv("UPDATE_SCREENS") != nullptr) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(500));
-    write_file(path, tmux.screen());
-    return;
-  }
-  const std::string expected = contents_of(path);
-  std::string found;
-  tmux.wait_until([&](const std::string& screen) { return (found = screen) == expected; });
-  EXPECT_EQ(found, expected) << "screen " << name;
-}
 
 }  // namespace cowshed::cowtop

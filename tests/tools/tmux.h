@@ -47,8 +47,4 @@ class Tmux {
   TestFolder folder_;
 };
 
-// That the screen becomes that of tests/tools/screens/NAME.txt.  With UPDATE_SCREENS in the
-// environment that file is written instead.
-void expect_screen(const Tmux& tmux, const std::string& name);
-
 }  // namespace cowshed::cowtop

@@ -13,7 +13,6 @@
 #include <cowshed/tools/cowtop/exit_status.h>
 #include <cowshed/tools/cowtop/options.h>
 #include <cowshed/tools/cowtop/record_command.h>
-#include <cowshed/tools/cowtop/replay_command.h>
 #include <cowshed/tools/cowtop/report_command.h>
 #include <cowshed/tools/cowtop/run.h>
 #ifdef COWSHED_SERVE
@@ -37,10 +36,9 @@ struct Subcommand {
 };
 
 constexpr std::array kSubcommands = {
-    Subcommand{"record", record_command}, Subcommand{"replay", replay_command},
-    Subcommand{"report", report_command}, Subcommand{"diff", diff_command},
-    Subcommand{"check", check_command},   Subcommand{"doctor", doctor_command},
-    Subcommand{"serve", serve_command}};
+    Subcommand{"record", record_command}, Subcommand{"report", report_command},
+    Subcommand{"diff", diff_command},     Subcommand{"check", check_command},
+    Subcommand{"doctor", doctor_command}, Subcommand{"serve", serve_command}};
 
 // A standard descriptor that is closed would be the next file that is opened, and what is meant for
 // it would be written there: a warning into the report.  The command has it closed as before.

@@ -4,7 +4,6 @@
 #include <utility>
 
 #include <cowshed/cow/subtrees.h>
-#include <cowshed/tools/cowtop/estimate.h>
 #include <cowshed/tools/cowtop/figures.h>
 #include <cowshed/tools/cowtop/json_fields.h>
 #include <cowshed/tools/cowtop/measurement_json.h>
@@ -332,24 +331,6 @@ class FieldComparer {
 
 }  // namespace
 
-// For people who read the report alone: nobody reads it back.
-Json estimate_json(const cow::Measurement& measurement) {
-  const auto estimated = estimate(measurement);
-  if (!estimated) return nullptr;
-  Json frozen = Json::array();
-  for (const Estimate::Frozen& each : estimated->frozen) {
-    frozen.push_back({{"name", each.name}, {"bytes", each.bytes}});
-  }
-  return {{"workers", estimated->workers},
-          {"shared_bytes", estimated->shared_bytes},
-          {"copied_bytes", estimated->copied_bytes},
-          {"bytes_with_1x_workers", estimated->bytes_with_workers(1)},
-          {"bytes_with_2x_workers", estimated->bytes_with_workers(2)},
-          {"bytes_with_10x_workers", estimated->bytes_with_workers(10)},
-          {"bytes_by_spawn", estimated->bytes_by_spawn},
-          {"saved_by_no_writes_to", std::move(frozen)}};
-}
-
 Json recorded(const cow::ProcessCopies& process) {
   Json object = Json::object();
   FieldWriter io(object, Derived::without);
@@ -374,7 +355,6 @@ Json run_json(const cow::Measurement& measurement) {
   Json report = {{"schema", kRunSchema}};
   FieldWriter head(report, Derived::with);
   describe(head, measurement);
-  report["estimate"] = estimate_json(measurement);
   report["processes"] = Json::array();
   const auto trees = cow::subtrees(measurement.processes);
   for (std::size_t i = 0; i < trees.size(); ++i) {

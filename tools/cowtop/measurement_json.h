@@ -14,9 +14,8 @@ using Json = nlohmann::ordered_json;
 // command's name may be, is replaced.
 std::string json_report(const cow::Measurement& measurement);
 
-// The same as an object, whose strings may yet be no UTF-8, and its "estimate" alone.
+// The same as an object, whose strings may yet be no UTF-8.
 Json run_json(const cow::Measurement& measurement);
-Json estimate_json(const cow::Measurement& measurement);
 
 // The same without what is computed from other fields, in two parts: a measurement without its
 // "processes", and one of these.

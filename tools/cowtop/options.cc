@@ -16,7 +16,6 @@ constexpr const char* kCowtopUsage =
     "cowtop [OPTIONS] -- COMMAND [ARGS...]\n"
     "       cowtop [OPTIONS] [-p PID[,PID...] | --cgroup PATH | --comm REGEX]\n"
     "       cowtop record -o FILE [OPTIONS] -- COMMAND [ARGS...]\n"
-    "       cowtop replay FILE\n"
     "       cowtop report FILE\n"
     "       cowtop diff BEFORE AFTER\n"
     "       cowtop check LIMITS [OPTIONS] -- COMMAND [ARGS...]\n"

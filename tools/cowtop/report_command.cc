@@ -11,7 +11,6 @@
 #include <cowshed/tools/cowtop/output_file.h>
 #include <cowshed/tools/cowtop/recording.h>
 #include <cowshed/tools/cowtop/report_command.h>
-#include <cowshed/tools/cowtop/speedscope_report.h>
 #include <cowshed/tools/cowtop/table_report.h>
 
 namespace cowshed::cowtop {
@@ -26,8 +25,6 @@ constexpr const char* kReportFooter = R"(Examples:
   cowtop report --json run.cowtop | jq .        the same for a machine to read
   cowtop report --folded run.cowtop | flamegraph.pl > copies.svg
                                                 a flame graph of the pages copied
-  cowtop report --speedscope -o copies.json run.cowtop
-                                                to open at speedscope.app
   cowtop report run.cowtop --html run.html      a page that holds all of it, to open in a browser
 
 Stacks are there if --sites was given to cowtop record; the pages of all together are as many as
@@ -43,16 +40,14 @@ int report_command(std::vector<std::string> words) {
   std::string output;
   bool json = false;
   bool folded = false;
-  bool speedscope = false;
   std::string html;
   line.app().add_option("FILE", path, "The recording")->required();
   line.app().add_flag("--json", json, "One JSON object (schema cowshed.run/2)");
   line.app().add_flag("--folded", folded, "One line for each stack, and the pages that it copied");
-  line.app().add_flag("--speedscope", speedscope, "The stacks as speedscope's JSON");
   line.app()
       .add_option("--html", html,
-                  "Write one page for a browser to FILE: processes, curves, flame graph, heat map,"
-                  " causes, search")
+                  "Write one page for a browser to FILE: processes, curves, flame graph, causes,"
+                  " search")
       ->type_name("FILE")
       ->check(wrong_file_name);
   line.app()
@@ -60,8 +55,8 @@ int report_command(std::vector<std::string> words) {
       ->type_name("FILE")
       ->check(wrong_file_name);
   if (const auto status = line.parse(std::move(words))) return *status;
-  if (json + folded + speedscope + !html.empty() > 1)
-    return line.fail("--json, --folded, --speedscope, --html: one of them");
+  if (json + folded + !html.empty() > 1)
+    return line.fail("--json, --folded, --html: one of them");
   if (!html.empty() && !output.empty()) return line.fail("--html and -o: one of them");
 
   auto recording = Recording::open(path);
@@ -91,7 +86,6 @@ int report_command(std::vector<std::string> words) {
       : !html.empty() ? html_report(*measurement, recording->header(), curves, note)
       : json          ? json_report(*measurement)
       : folded        ? folded_report(*measurement)
-      : speedscope    ? speedscope_report(*measurement)
                       : table_report(*measurement));
   return written ? 0 : own_error(written.error());
 }

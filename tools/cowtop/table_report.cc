@@ -9,7 +9,6 @@
 #include <vector>
 
 #include <cowshed/cow/subtrees.h>
-#include <cowshed/tools/cowtop/estimate.h>
 #include <cowshed/tools/cowtop/figures.h>
 #include <cowshed/tools/cowtop/frame_text.h>
 #include <cowshed/tools/cowtop/printable.h>
@@ -348,23 +347,6 @@ std::string pattern_lines(const cow::Measurement& measurement) {
   return text;
 }
 
-std::string estimate_lines(const cow::Measurement& measurement) {
-  const auto estimated = estimate(measurement);
-  if (!estimated) return {};
-  std::string text = fmt::format(
-      "what if (estimate): {} worker{}, the most at once, and what {} share{} take {} MiB; twice "
-      "as many {}, ten times {}; by spawn {}; without what each worker allocates for itself\n",
-      estimated->workers, estimated->workers == 1 ? "" : "s",
-      estimated->workers == 1 ? "it" : "they", estimated->workers == 1 ? "s" : "",
-      mebibytes(estimated->bytes_with_workers(1)), mebibytes(estimated->bytes_with_workers(2)),
-      mebibytes(estimated->bytes_with_workers(10)), mebibytes(estimated->bytes_by_spawn));
-  for (const Estimate::Frozen& each : estimated->frozen) {
-    text += fmt::format("what if (estimate): {} MiB less with no writes to {}\n",
-                        mebibytes(each.bytes), printable(each.name));
-  }
-  return text;
-}
-
 }  // namespace
 
 std::string table_report(const cow::Measurement& measurement) {
@@ -396,8 +378,7 @@ std::string table_report(const cow::Measurement& measurement) {
           tree_lines(measurement);
   text += memory_lines(measurement) + arena_lines(measurement) + object_lines(measurement) +
           transfer_lines(measurement);
-  text += sampled_lines(measurement, "all processes") + pattern_lines(measurement) +
-          estimate_lines(measurement);
+  text += sampled_lines(measurement, "all processes") + pattern_lines(measurement);
   return text + fmt::format("total copied: {}\n", total_copied_text(measurement));
 }
 

@@ -1,4 +1,4 @@
-// Which code, why, of what, and what if: the tables below the charts.
+// Which code, why, and of what: the tables below the charts.
 
 const PATTERN_COLORS = ["#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#b5b35c", "#999999"];
 
@@ -107,37 +107,4 @@ function showMemory(report) {
     nameColumn("Through", (row) => `${row.origin} ${row.name}`), nameColumn("Type", (row) => row.type, 2), nameColumn("As", (row) => row.kind, 2),
     { title: "Bytes", number: true, isSorted: true, value: (row) => row.pages, show: (row) => bytesText(row.pages) },
   ], (row) => [row.origin, row.name, row.type, row.kind].join("\n"));
-}
-
-function showEstimate(report) {
-  const { estimate } = report.run;
-  if (!estimate) return;
-  const panel = section("what-if", "What if");
-  panel.append(element("p", { class: "hint" },
-    `An estimate: ${plural(estimate.workers, "worker")}, the most at once, and what they share, more of them copying as much each. Without what each worker allocates for itself.`));
-  const most = Math.max(estimate.bytes_with_10x_workers, estimate.bytes_by_spawn, 1);
-  const bar = (base, rest) => {
-    const track = element("span", { class: "track" }, ...[[base, "base"], [rest, ""]].map(([bytes, kind]) => {
-      const part = element("i", { class: kind });
-      part.style.width = `${(bytes / most) * 100}%`;
-      return part;
-    }));
-    return track;
-  };
-  const rows = [1, 2, 10].map((times) => {
-    const bytes = estimate[`bytes_with_${times}x_workers`];
-    return [times === 1 ? "As it is" : `${times} times the workers`, bar(estimate.shared_bytes, bytes - estimate.shared_bytes), bytes];
-  });
-  rows.push(["Started by spawn", bar(estimate.bytes_by_spawn, 0), estimate.bytes_by_spawn]);
-  panel.append(element("div", { class: "bars" }, ...rows.flatMap(([name, track, bytes]) => [element("span", {}, name), track, element("b", {}, bytesText(bytes))])));
-  const key = (name, text) => {
-    const mark = element("i");
-    mark.style.background = color(name);
-    return element("span", {}, mark, text);
-  };
-  panel.append(element("p", { class: "key" }, key("--shared", "shared once, or each its own"), key("--copied", "copied")));
-  for (const frozen of estimate.saved_by_no_writes_to) {
-    panel.append(element("p", {}, "Nobody writes to ", element("code", {}, marked(frozen.name)), ", as in a frozen arena: ",
-      element("b", { class: "down" }, `${bytesText(frozen.bytes)} less`), "."));
-  }
 }

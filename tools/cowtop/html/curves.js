@@ -117,29 +117,9 @@ class CurveChart {
         if (distance < (best ? best.distance : 40)) best = { distance, line, i };
       }
     }
-    return best ? this.tell(event, best) : undefined;
-  }
-
-  // Up and down: the lines, by where they end.
-  step(key, spot) {
-    const lines = this.drawn.lines.filter((line) => line.points.length > 0);
-    const end = (line) => line.points[line.points.length - 1][1];
-    lines.sort((a, b) => end(b) - end(a));
-    const at = (line, i) => line && { line, i: Math.min(i, line.points.length - 1) };
-    if (!spot) return at(lines[0], Infinity);
-    if (key === "ArrowUp" || key === "ArrowDown") return at(stepIn(lines, spot.line, key, "ArrowUp", "ArrowDown"), spot.i);
-    const { points } = spot.line;
-    return at(spot.line, points.indexOf(stepIn(points, points[spot.i], key, "ArrowLeft", "ArrowRight") || points[spot.i]));
-  }
-
-  boxOf({ line, i }) {
-    const [at, value] = line.points[i];
-    return { x: this.drawn.x(at) - 4, y: this.drawn.y(value) - 4, width: 8, height: 8 };
-  }
-
-  tell(event, { line, i }) {
-    const { process } = line;
-    const [at, value] = line.points[i];
+    if (!best) return undefined;
+    const { process } = best.line;
+    const [at, value] = best.line.points[best.i];
     showTooltip(event, process ? nameOf(process) : "All processes", `${this.measure.text(value)} at ${secondsText(at)}`);
     return process ? () => page.choose(process) : null;
   }
@@ -157,7 +137,7 @@ function showCurves(report) {
   });
   const panel = section("curves", "Over time", measure, scope);
   const chart = new CurveChart(report, canvas);
-  panel.append(keyed(canvas, (key, spot) => chart.step(key, spot), (spot) => chart.boxOf(spot), (event, spot) => chart.tell(event, spot)));
+  panel.append(canvas);
   if (report.processes.length > report.detailed) {
     panel.append(element("p", { class: "hint" }, `Lines of the ${countText(report.detailed)} processes that copied most; in the sum are all.`));
   }

@@ -66,7 +66,6 @@ class FlameGraph {
       context.fillStyle = isHit ? back : text;
       context.fillText(clipped(context, this.nameOf(box.node), box.size - 9), box.begin + 4, y + FlameGraph.ROW / 2);
     }
-    for (const row of this.byRow) row.sort((a, b) => a.begin - b.begin);
     context.globalAlpha = 1;
     this.drawPath();
     this.countHits();
@@ -90,7 +89,7 @@ class FlameGraph {
     }
     this.path.replaceChildren();
     if (steps.length === 1) {
-      this.path.append(page.chosen ? `Of ${nameOf(page.chosen)} alone. ` : "", "Click a function, or go there by the arrow keys and press Enter, to look closer.");
+      this.path.append(page.chosen ? `Of ${nameOf(page.chosen)} alone. ` : "", "Click a function to look closer.");
       return;
     }
     for (const node of steps.slice(0, -1)) {
@@ -121,22 +120,7 @@ class FlameGraph {
   point(event, x, y) {
     const row = this.byRow[Math.floor(y / FlameGraph.ROW)] || [];
     const box = row.find((each) => x >= each.begin && x < each.begin + each.size);
-    return box && this.tell(event, box);
-  }
-
-  step(key, box) {
-    if (!box) return this.byRow[0][0];
-    if (key === "ArrowUp") return this.byRow[box.depth - 1] && nearestTo(box, this.byRow[box.depth - 1]);
-    // Of those that it called, the one that copied most.
-    if (key === "ArrowDown") return (this.byRow[box.depth + 1] || []).find((each) => this.stacks.parent[each.node] === box.node);
-    return stepIn(this.byRow[box.depth], box, key, "ArrowLeft", "ArrowRight");
-  }
-
-  boxOf({ begin, size, depth }) {
-    return { x: begin, y: depth * FlameGraph.ROW, width: size, height: FlameGraph.ROW - 1 };
-  }
-
-  tell(event, box) {
+    if (!box) return undefined;
     const pages = this.totals[box.node];
     showTooltip(event, this.nameOf(box.node), `${pagesText(pages)}, ${percentText(pages / this.totals[0])} of all`, `${countText(pages)} pages`);
     return () => this.zoom(box.node === this.root ? this.stacks.parent[box.node] : box.node);
@@ -148,8 +132,7 @@ function showFlame(report) {
   const canvas = element("canvas", { role: "img", "aria-label": "Copied memory by stack" });
   const path = element("div", { class: "path" });
   const graph = new FlameGraph(report, canvas, path, panel.count);
-  const frame = keyed(canvas, (key, box) => graph.step(key, box), (box) => graph.boxOf(box), (event, box) => graph.tell(event, box));
-  panel.append(path, element("div", { class: "scroll" }, frame));
+  panel.append(path, element("div", { class: "scroll" }, canvas));
   panel.dataset.pages = graph.totals[0];
   if (!report.run.sampling) {
     panel.append(element("p", { class: "hint" }, "Stacks were not sampled: cowtop record --sites does."));

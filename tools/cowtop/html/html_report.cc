@@ -14,7 +14,7 @@
 namespace cowshed::cowtop {
 namespace {
 
-constexpr std::size_t kMostDetailed = 2000;       // processes with curves, ranges and stacks
+constexpr std::size_t kMostDetailed = 2000;       // processes with curves and stacks
 constexpr std::size_t kMostNodes = 50'000;        // of the tree of stacks
 constexpr std::size_t kMostNodesOfAll = 200'000;  // of the stacks of single processes together
 
@@ -119,9 +119,8 @@ void leave_out(cow::Measurement& measurement, const std::vector<std::size_t>& de
     if (!process.sampled) continue;
     process.sampled->sites.clear();
     process.sampled->stacks.clear();
-    if (is_detailed[i]) continue;
-    process.sampled->mappings.clear();
     process.sampled->ranges.clear();
+    if (!is_detailed[i]) process.sampled->mappings.clear();
   }
 }
 
@@ -141,11 +140,8 @@ std::string html_report(cow::Measurement measurement, const RecordingHeader& hea
                {"sites", sites_of(measurement)},
                {"stacks", stacks_of(measurement, detailed)},
                {"curves", curves.json(measurement, detailed)}};
-  Json estimate = estimate_json(measurement);
   leave_out(measurement, detailed);
-  Json run = run_json(measurement);
-  run["estimate"] = std::move(estimate);
-  data["run"] = std::move(run);
+  data["run"] = run_json(measurement);
   return html_page(text_of(data));
 }
 

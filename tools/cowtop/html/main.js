@@ -53,7 +53,6 @@ function showTiles(report) {
   const alive = processes.filter((process) => process.alive).length;
   const all = processes.reduce((sum, process) => sum + processesOf(process), 0);
   tiles.push(tile(countText(all), alive > 0 ? `processes, ${countText(alive)} of them running` : "processes"));
-  if (run.estimate) tiles.push(tile(bytesText(run.estimate.bytes_with_10x_workers), `if there were 10 times the ${plural(run.estimate.workers, "worker")} at once (estimate)`));
   page.main.append(element("div", { class: "tiles" }, ...tiles));
 }
 
@@ -72,9 +71,7 @@ function showReport(data) {
   showFlame(report);
   showSites(report);
   showWhy(report);
-  showHeat(report);
   showMemory(report);
-  showEstimate(report);
   const { overhead } = report.run;
   const cost = isKnown(overhead.ns_per_event) ? ` of ${overhead.ns_per_event.toFixed(0)} ns` : "";
   page.main.append(element("footer", {}, `What cowtop itself did: ${countText(overhead.events)} ${report.run.exact ? "events" : "samples"}${cost}.`));

@@ -116,64 +116,6 @@ function hover(canvas, what) {
   });
 }
 
-// `canvas`, over which the keys go as the pointer does: step(key, item) gives the item that an arrow,
-// Home or End leads to, from null at first, or nothing; boxOf(item) is where it lies; tell(event,
-// item) says what it is, and gives what Enter is to do.
-function keyed(canvas, step, boxOf, tell) {
-  const marker = element("div", { class: "marker", hidden: true });
-  const frame = element("div", { class: "chart" }, canvas, marker);
-  let item = null;
-  const leave = () => {
-    item = null;
-    marker.hidden = true;
-    hideTooltip();
-  };
-  const show = () => {
-    const { x, y, width, height } = boxOf(item);
-    Object.assign(marker.style, { left: `${x}px`, top: `${y}px`, width: `${width}px`, height: `${height}px` });
-    marker.hidden = false;
-    marker.scrollIntoView({ block: "nearest" });
-    const box = marker.getBoundingClientRect();
-    return tell({ clientX: box.left + box.width / 2, clientY: box.bottom - 12 }, item);
-  };
-  const act = () => {
-    const action = show();
-    leave();
-    if (action) action();
-  };
-  canvas.tabIndex = 0;
-  canvas.setAttribute("aria-keyshortcuts", "ArrowUp ArrowDown ArrowLeft ArrowRight Home End Enter Escape");
-  canvas.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.altKey || event.metaKey) return;
-    if (event.key === "Escape") leave();
-    else if (item && (event.key === "Enter" || event.key === " ")) act();
-    else if (/^(Arrow|Home$|End$)/.test(event.key)) {
-      item = step(event.key, item) || item;
-      if (item) show();
-    } else return;
-    event.preventDefault();
-  });
-  canvas.addEventListener("blur", leave);
-  canvas.addEventListener("pointermove", () => { marker.hidden = true; });
-  for (const event of ["search", "choose", "resize"]) page.on(event, leave);
-  return frame;
-}
-
-// The item of a list that a key leads to from one of them.
-function stepIn(list, item, key, back, on) {
-  const at = list.indexOf(item);
-  if (key === "Home") return list[0];
-  if (key === "End") return list[list.length - 1];
-  return list[at + (key === on ? 1 : key === back ? -1 : 0)];
-}
-
-// Of boxes of a row, that which is nearest to the middle of another.
-function nearestTo(box, boxes) {
-  const middle = box.begin + box.size / 2;
-  const distance = (each) => Math.max(each.begin - middle, middle - each.begin - each.size, 0);
-  return boxes.reduce((best, each) => (!best || distance(each) < distance(best) ? each : best), null);
-}
-
 function startTheme() {
   const root = document.documentElement;
   const system = window.matchMedia("(prefers-color-scheme: dark)");

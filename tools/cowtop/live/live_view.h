@@ -49,7 +49,7 @@ class LiveView : public Observer {
   void draw();
   void close();
 
-  State state_{Mode::live};
+  State state_;
   StandardStreams streams_;
   std::unique_ptr<Terminal> terminal_;  // null: the view has ended
   MemoryReader memory_;

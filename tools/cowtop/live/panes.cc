@@ -4,7 +4,6 @@
 #include <string_view>
 
 #include <cowshed/tools/cowtop/figures.h>
-#include <cowshed/tools/cowtop/live/heat.h>
 #include <cowshed/tools/cowtop/live/panes.h>
 #include <cowshed/tools/cowtop/live/text.h>
 #include <cowshed/tools/cowtop/printable.h>
@@ -46,22 +45,10 @@ std::string summary(const cow::ProcessCopies& process) {
                     count(process.zero_filled_pages));
 }
 
-std::vector<std::string> detail_lines(const State& state, int columns, bool unicode) {
-  constexpr std::size_t kMostStrips = 4;
-  constexpr int kIndent = 2;
+std::vector<std::string> detail_lines(const State& state, int columns) {
   const cow::ProcessCopies* process = state.selected_process();
   if (!process) return {"no process is selected"};
   auto lines = wrapped({summary(*process)}, columns);
-  if (process->sampled) {
-    const auto parts = static_cast<std::size_t>(std::max(columns - 2 * kIndent, 1));
-    for (const HeatStrip& strip : heat_strips(*process->sampled, kMostStrips, parts)) {
-      const std::string what =
-          fmt::format("heat of '{}', 0x{:x}-0x{:x}, full where every page was copied:",
-                      printable(strip.mapping), strip.begin, strip.end);
-      for (std::string& line : wrap(what, columns)) lines.push_back(std::move(line));
-      lines.push_back(std::string(kIndent, ' ') + bars(strip.heat, unicode));
-    }
-  }
   for (std::string& line :
        wrapped(lines_of(process_report(state.model().measurement, *process)), columns)) {
     lines.push_back(std::move(line));
@@ -80,30 +67,24 @@ std::vector<std::string> column_lines(const State& state) {
   return lines;
 }
 
-std::vector<std::string> help_lines(const State& state, int columns) {
-  std::vector<std::string> lines;
-  if (state.mode() == Mode::replay) {
-    lines = {"Space p     pause, go on", "Left Right  one interval back, forward",
-             "Home End    the first interval, the last", "+ -         faster, slower"};
-  } else {
-    lines = {"Space p     pause: the screen stays, the measurement goes on",
-             "Left Right  collapse, expand the selected process",
-             "l           what the command has written"};
-  }
-  for (const char* line :
-       {"Up Down j k PgUp PgDn g G, the mouse    select a process",
-        "Enter       all about the selected process; PgUp PgDn scroll there",
-        "t           tree, or all processes in one order",
-        "x           collapse or expand the selected process",
-        "< > r       sort by the column to the left, to the right; reverse (or click)",
-        "o           choose columns",
-        "f           only processes whose name or PID contains a text",
-        "/ n N       search: the next, the one before",
-        "a           all ended processes, or those of the last 10 s",
-        "Esc         close this; then, show all whatever the filter", "q           quit", "",
-        "The columns:"}) {
-    lines.emplace_back(line);
-  }
+std::vector<std::string> help_lines(int columns) {
+  std::vector<std::string> lines = {
+      "Space p     pause: the screen stays, the measurement goes on",
+      "Left Right  collapse, expand the selected process",
+      "l           what the command has written",
+      "Up Down j k PgUp PgDn g G, the mouse    select a process",
+      "Enter       all about the selected process; PgUp PgDn scroll there",
+      "t           tree, or all processes in one order",
+      "x           collapse or expand the selected process",
+      "< > r       sort by the column to the left, to the right; reverse (or click)",
+      "o           choose columns",
+      "f           only processes whose name or PID contains a text",
+      "/ n N       search: the next, the one before",
+      "a           all ended processes, or those of the last 10 s",
+      "Esc         close this; then, show all whatever the filter",
+      "q           quit",
+      "",
+      "The columns:"};
   for (const ColumnInfo& column : kColumns) {
     lines.push_back(fmt::format("{:<11} {}", column.title, column.meaning));
   }
@@ -140,12 +121,12 @@ std::string pane_title(const State& state) {
   return {};
 }
 
-std::vector<std::string> pane_lines(const State& state, int columns, bool unicode) {
+std::vector<std::string> pane_lines(const State& state, int columns) {
   switch (state.pane()) {
-    case Pane::details: return detail_lines(state, columns, unicode);
+    case Pane::details: return detail_lines(state, columns);
     case Pane::columns: return column_lines(state);
     case Pane::output: return output_lines(state, columns);
-    case Pane::help: return help_lines(state, columns);
+    case Pane::help: return help_lines(columns);
     case Pane::none: break;
   }
   return {};

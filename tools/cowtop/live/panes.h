@@ -10,6 +10,6 @@ namespace cowshed::cowtop::live {
 std::string pane_title(const State& state);
 
 // What the open pane says, as wide as the screen is.
-std::vector<std::string> pane_lines(const State& state, int columns, bool unicode);
+std::vector<std::string> pane_lines(const State& state, int columns);
 
 }  // namespace cowshed::cowtop::live

@@ -126,7 +126,7 @@ class Screen {
 
   void draw_pane() {
     line(layout_.pane_row, pane_title(state_), Style::heading);
-    const auto lines = pane_lines(state_, layout_.size.columns, surface_.unicode());
+    const auto lines = pane_lines(state_, layout_.size.columns);
     const int rows = layout_.pane_rows - 1;
     const int count = static_cast<int>(lines.size());
     const int first = state_.pane() == Pane::output

@@ -126,12 +126,11 @@ std::vector<ProcessId> State::running_on_screen() const {
 
 std::vector<std::string> State::header_parts() const {
   std::vector<std::string> parts = {source_.title};
-  if (!source_.position.empty()) parts.push_back(source_.position);
   if (is_loading_) return parts;
   const cow::Measurement& measurement = model_.measurement;
   parts.push_back(fmt::format("{}, {}", printable(measurement.backend),
                               measurement.exact ? "exact" : "sampled"));
-  if (mode_ == Mode::live) parts.push_back(fmt::format("{:.1f} s", measurement.duration_s));
+  parts.push_back(fmt::format("{:.1f} s", measurement.duration_s));
   parts.push_back(processes_text(measurement));
   parts.push_back("copied: " + total_copied_text(measurement));
   parts.push_back(loss_text(measurement));
@@ -149,7 +148,9 @@ State::Request State::press(const Key& key) {
     return Request::none;
   }
   if (pane_ == Pane::columns && press_in_columns(key)) return Request::none;
-  return key.kind == KeyKind::character ? press_character(key.character) : press_special(key);
+  if (key.kind == KeyKind::character) return press_character(key.character);
+  press_special(key);
+  return Request::none;
 }
 
 void State::type(const Key& key) {
@@ -174,13 +175,10 @@ void State::type(const Key& key) {
 }
 
 State::Request State::press_character(char32_t character) {
-  const bool is_replay = mode_ == Mode::replay;
   switch (character) {
     case 'q': return Request::quit;
     case ' ':
     case 'p': return Request::toggle_pause;
-    case '+': return is_replay ? Request::faster : Request::none;
-    case '-': return is_replay ? Request::slower : Request::none;
     case 'k': move(-1); break;
     case 'j': move(1); break;
     case 'g': select(0); break;
@@ -216,9 +214,7 @@ State::Request State::press_character(char32_t character) {
     case 'n': search(true, false); break;
     case 'N': search(false, false); break;
     case 'o': toggle(Pane::columns); break;
-    case 'l':
-      if (!is_replay) toggle(Pane::output);
-      break;
+    case 'l': toggle(Pane::output); break;
     case 'h':
     case '?': toggle(Pane::help); break;
     default: break;
@@ -226,8 +222,7 @@ State::Request State::press_character(char32_t character) {
   return Request::none;
 }
 
-State::Request State::press_special(const Key& key) {
-  const bool is_replay = mode_ == Mode::replay;
+void State::press_special(const Key& key) {
   const bool scrolls = pane_ == Pane::help || pane_ == Pane::output;
   const int page = std::max(layout().table_rows - 1, 1);
   const int pane_page = std::max(layout().pane_rows - 2, 1);
@@ -256,22 +251,10 @@ State::Request State::press_special(const Key& key) {
       if (pane_ != Pane::none) scroll_pane(pane_page);
       if (pane_ == Pane::none) move(page);
       break;
-    case KeyKind::left:
-      if (is_replay) return Request::step_back;
-      collapse(true);
-      break;
-    case KeyKind::right:
-      if (is_replay) return Request::step_forward;
-      collapse(false);
-      break;
-    case KeyKind::home:
-      if (is_replay) return Request::to_begin;
-      select(0);
-      break;
-    case KeyKind::end:
-      if (is_replay) return Request::to_end;
-      select(rows_.rows.size());
-      break;
+    case KeyKind::left: collapse(true); break;
+    case KeyKind::right: collapse(false); break;
+    case KeyKind::home: select(0); break;
+    case KeyKind::end: select(rows_.rows.size()); break;
     case KeyKind::enter: toggle(Pane::details); break;
     case KeyKind::escape:
       if (pane_ != Pane::none) {
@@ -285,7 +268,6 @@ State::Request State::press_special(const Key& key) {
     case KeyKind::character:
     case KeyKind::backspace: break;
   }
-  return Request::none;
 }
 
 bool State::press_in_columns(const Key& key) {
@@ -389,7 +371,7 @@ void State::toggle(Pane pane) {
 
 void State::scroll_pane(int by) {
   const int rows = layout().pane_rows - 1;
-  const auto lines = static_cast<int>(pane_lines(*this, size_.columns, true).size());
+  const auto lines = static_cast<int>(pane_lines(*this, size_.columns).size());
   const int step = pane_ == Pane::output ? -by : by;
   pane_scroll_ = std::clamp(pane_scroll_ + step, 0, std::max(lines - rows, 0));
 }

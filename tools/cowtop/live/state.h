@@ -11,15 +11,12 @@
 
 namespace cowshed::cowtop::live {
 
-enum class Mode : std::uint8_t { live, replay };
-
 // Below the table, or in its place.
 enum class Pane : std::uint8_t { none, details, columns, output, help };
 
 // What the view says of where its measurements come from.
 struct Source {
-  std::string title;              // "cowtop", "replay of FILE"
-  std::string position;           // "at 1.0 s of 3.0 s"
+  std::string title;              // "cowtop"
   std::optional<double> own_cpu;  // cowtop's own share of a CPU
   std::string message;            // in the line of status
   std::string output;             // what the command has written, as far back as is shown
@@ -28,20 +25,8 @@ struct Source {
 // What the view shows and what the keys have made of it.  No terminal: tests press keys and ask.
 class State {
  public:
-  explicit State(Mode mode) : mode_(mode) {}
-
   // What a key means beyond what is shown, for who owns the source of measurements.
-  enum class Request : std::uint8_t {
-    none,
-    quit,
-    toggle_pause,
-    step_back,
-    step_forward,
-    to_begin,
-    to_end,
-    faster,
-    slower
-  };
+  enum class Request : std::uint8_t { none, quit, toggle_pause };
   Request press(const Key& key);
 
   void resize(Size size);
@@ -55,7 +40,6 @@ class State {
   bool is_paused() const { return is_paused_; }
   void set_paused(bool paused) { is_paused_ = paused; }
 
-  Mode mode() const { return mode_; }
   bool is_loading() const { return is_loading_; }  // nothing was measured yet
   const Model& model() const { return model_; }
   const View& view() const { return view_; }
@@ -87,7 +71,7 @@ class State {
   void type(const Key& key);
   Request press_character(char32_t character);
   bool press_in_columns(const Key& key);  // false: it means nothing there
-  Request press_special(const Key& key);
+  void press_special(const Key& key);
   void click(const Key& key);
   void move(long by);
   void select(std::size_t row);
@@ -101,7 +85,6 @@ class State {
   void remake_rows();
   void keep_on_screen();
 
-  Mode mode_;
   Size size_;
   Source source_;
   Model model_;

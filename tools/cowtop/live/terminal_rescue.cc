@@ -7,9 +7,6 @@
 #include <cstring>
 #include <poll.h>
 #include <sys/eventfd.h>
-#include <sys/prctl.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cowshed/tools/cowtop/live/terminal_rescue.h>
@@ -26,16 +23,12 @@ bool contains(const Signals& signals, int signal) {
   return std::find(signals.begin(), signals.end(), signal) != signals.end();
 }
 
-// What the guard is told: whether it is to restore the terminal when we end.
-enum class Word : char { drawing, stopped, done };
-
 constexpr int kPatienceMs = 1000;
 
 struct Saved {
   pid_t owner = 0;
   int fd = -1;
   int event_fd = -1;
-  int guard = -1;
   termios settings{};
   std::array<char, 256> sequence{};
   std::size_t sequence_size = 0;
@@ -62,43 +55,10 @@ void restore(int terminal) {
   }
 }
 
-// No SIGPIPE if somebody has killed it.
-void tell_guard(Word word) { ::send(saved.guard, &word, sizeof word, MSG_NOSIGNAL); }
-
 void restore_terminal() {
   // A child that has not executed its program yet has the handlers, too.
   if (::getpid() != saved.owner) return;
   restore(saved.fd);
-  tell_guard(Word::done);
-}
-
-// In a session of its own, which no key, hang-up or stop of the terminal's reaches.
-[[noreturn]] void guard(int our_end) {
-  ::prctl(PR_SET_NAME, "tty-guard");  // not to be killed by our name with us
-  ::dup2(saved.fd, STDIN_FILENO);
-  ::dup2(our_end, STDOUT_FILENO);
-  ::close_range(STDERR_FILENO, ~0U, 0);
-  Word last = Word::drawing;
-  for (;;) {
-    const ssize_t got = ::read(STDOUT_FILENO, &last, sizeof last);
-    if (got == 0 || last == Word::done || (got < 0 && errno != EINTR)) break;
-  }
-  if (last == Word::drawing) restore(STDIN_FILENO);
-  ::_exit(0);
-}
-
-// Who waits for our children is not to see it: it is nobody's child.
-int start_guard() {
-  std::array<int, 2> ends{};
-  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0) return -1;
-  const pid_t child = ::fork();
-  if (child == 0) {
-    if (::setsid() >= 0 && ::fork() == 0) guard(ends[0]);
-    ::_exit(0);
-  }
-  if (child > 0) ::waitpid(child, nullptr, 0);
-  ::close(ends[0]);
-  return ends[1];
 }
 
 void on_end(int signal) {
@@ -135,7 +95,6 @@ void begin(int fd, const termios& settings, const std::string& sequence) {
   saved.sequence_size = std::min(sequence.size(), saved.sequence.size());
   std::memcpy(saved.sequence.data(), sequence.data(), saved.sequence_size);
   saved.event_fd = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  saved.guard = start_guard();
   stack_t stack{};
   stack.ss_sp = handler_stack.data();
   stack.ss_size = handler_stack.size();
@@ -156,9 +115,6 @@ void end() {
   }
   ::close(saved.event_fd);
   saved.event_fd = -1;
-  tell_guard(Word::done);
-  ::close(saved.guard);
-  saved.guard = -1;
 }
 
 int event_fd() { return saved.event_fd; }
@@ -174,9 +130,7 @@ void stop() {
   struct sigaction usual{};
   usual.sa_handler = SIG_DFL;
   ::sigaction(SIGTSTP, &usual, &handler);
-  tell_guard(Word::stopped);  // the terminal is the shell's
   ::raise(SIGTSTP);
-  tell_guard(Word::drawing);
   ::sigaction(SIGTSTP, &handler, nullptr);
 }
 

@@ -5,8 +5,7 @@
 
 namespace cowshed::cowtop::live {
 
-// From begin() to end(), signals that end the process first make the terminal usable again; after
-// SIGKILL a process beside it does.
+// From begin() to end(), signals that end the process first make the terminal usable again.
 // Signals that stop, continue and resize are noted, and written to a descriptor.
 namespace terminal_rescue {
 
