@@ -2,21 +2,15 @@
 #include <array>
 #include <charconv>
 #include <cmath>
-#include <filesystem>
-#include <nlohmann/json.hpp>
-#include <set>
+#include <optional>
 #include <utility>
 
 #include <cowshed/tools/cowtop/budget.h>
-#include <cowshed/tools/cowtop/text_file.h>
 
 namespace cowshed::cowtop {
 
-using Json = nlohmann::ordered_json;
-
 namespace {
 
-constexpr const char* kSchema = "cowshed.budget/1";
 constexpr double kMostBytes = 0x1p60;
 constexpr double kMostPercent = 1'000'000;
 
@@ -33,95 +27,6 @@ std::optional<double> take_number(std::string_view& text) {
   if (parsed.ec != std::errc() || !std::isfinite(number)) return std::nullopt;
   text.remove_prefix(static_cast<std::size_t>(parsed.ptr - text.data()));
   return number;
-}
-
-// An error that names the place of the JSON value.
-template <class T>
-Expected<T> at_key(const std::string& key, Expected<T> value) {
-  if (!value) value.error().message = Json(key).dump() + ": " + value.error().message;
-  return value;
-}
-
-Expected<std::string> file_name_of(const Json& json) {
-  if (json.is_string()) {
-    if (auto name = json.get<std::string>(); !name.empty()) return name;
-  }
-  return wrong_budget(json.dump() + " is not the name of a file");
-}
-
-Expected<std::uint64_t> size_of(const Json& json) {
-  if (json.is_string()) return parse_size(json.get<std::string>());
-  if (json.is_number_unsigned()) return parse_size(json.dump());
-  return wrong_budget(json.dump() + " is not a size: \"64MiB\", or whole bytes");
-}
-
-Expected<double> percentage_of(const Json& json) {
-  return json.is_string() ? parse_percentage(json.get<std::string>())
-                          : wrong_budget(json.dump() + " is not a percentage: \"5%\"");
-}
-
-Expected<Budget::Per> per_of(const Json& json) {
-  if (json == "child") return Budget::Per::child;
-  if (json == "tree") return Budget::Per::tree;
-  return wrong_budget(json.dump() + " is not \"child\" or \"tree\"");
-}
-
-Expected<std::vector<Budget::Object>> objects_of(const Json& json) {
-  if (!json.is_object()) return wrong_budget("is not an object of names and sizes");
-  std::vector<Budget::Object> objects;
-  for (const auto& [name, size] : json.items()) {
-    if (name.empty()) return wrong_budget("an object's name is empty");
-    const auto bytes = at_key(name, size_of(size));
-    if (!bytes) return tl::make_unexpected(bytes.error());
-    objects.push_back({name, *bytes});
-  }
-  return objects;
-}
-
-// One key of a budget's object.  nullopt: it went into `budget`.
-template <class T, class Field>
-std::optional<Error> put(Field& field, const std::string& key, Expected<T> value) {
-  value = at_key(key, std::move(value));
-  if (!value) return value.error();
-  field = std::move(*value);
-  return std::nullopt;
-}
-
-std::optional<Error> put_key(Budget& budget, const std::string& key, const Json& value) {
-  if (key == "per") return put(budget.per, key, per_of(value));
-  if (key == "max_copied") return put(budget.max_copied_bytes, key, size_of(value));
-  if (key == "max_ratio") return put(budget.max_ratio, key, percentage_of(value));
-  if (key == "objects") return put(budget.objects, key, objects_of(value));
-  if (key == "baseline") return put(budget.baseline, key, file_name_of(value));
-  if (key == "max_growth") return put(budget.max_growth, key, percentage_of(value));
-  if (key == "schema") {
-    if (value == kSchema) return std::nullopt;
-    return wrong_budget("\"schema\": " + value.dump() + " is not \"" + kSchema + "\"").value();
-  }
-  return wrong_budget(Json(key).dump() + ": no such key").value();
-}
-
-Expected<Budget> budget_of(const std::string& text) {
-  std::vector<std::set<std::string>> keys;
-  std::optional<std::string> second;
-  const auto look = [&](int /*depth*/, Json::parse_event_t event, Json& parsed) {
-    if (event == Json::parse_event_t::object_start) keys.emplace_back();
-    if (event == Json::parse_event_t::object_end) keys.pop_back();
-    if (event == Json::parse_event_t::key && !keys.back().insert(parsed).second && !second) {
-      second = parsed.dump();
-    }
-    return true;
-  };
-  const Json json = Json::parse(text, look, false);
-  if (!json.is_object()) return wrong_budget("is not a JSON object");
-  if (second) return wrong_budget(*second + ": is there twice");
-  if (!json.contains("schema"))
-    return wrong_budget(std::string("has no \"schema\": \"") + kSchema + "\"");
-  Budget budget;
-  for (const auto& [key, value] : json.items()) {
-    if (auto error = put_key(budget, key, value)) return tl::make_unexpected(std::move(*error));
-  }
-  return budget;
 }
 
 }  // namespace
@@ -161,34 +66,6 @@ Expected<Budget::Object> parse_object(std::string_view text) {
   const auto bytes = parse_size(text.substr(separator + 1));
   if (!bytes) return tl::make_unexpected(bytes.error());
   return Budget::Object{std::string(text.substr(0, separator)), *bytes};
-}
-
-Expected<Budget> read_budget(const std::string& path) {
-  const auto text = read_text_file(path);
-  if (!text) return tl::make_unexpected(text.error());
-  auto budget = budget_of(*text);
-  if (!budget) {
-    budget.error().message = path + ": " + budget.error().message;
-  } else if (!budget->baseline.empty()) {
-    budget->baseline = (std::filesystem::path(path).parent_path() / budget->baseline).string();
-  }
-  return budget;
-}
-
-Budget merged(Budget under, const Budget& over) {
-  const auto take = [](auto& field, const auto& other) {
-    if (other) field = other;
-  };
-  take(under.per, over.per);
-  take(under.max_copied_bytes, over.max_copied_bytes);
-  take(under.max_ratio, over.max_ratio);
-  take(under.max_growth, over.max_growth);
-  if (!over.baseline.empty()) under.baseline = over.baseline;
-  for (const Budget::Object& object : over.objects) {
-    std::erase_if(under.objects, [&](const auto& each) { return each.name == object.name; });
-    under.objects.push_back(object);
-  }
-  return under;
 }
 
 std::string what_is_wrong_with(const Budget& budget) {

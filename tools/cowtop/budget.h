@@ -20,7 +20,7 @@ struct Budget {
     bool operator==(const Object&) const = default;
   };
 
-  std::optional<Per> per;  // nullopt: child
+  Per per = Per::child;
   std::optional<std::uint64_t> max_copied_bytes;
   // Of what was shared at the fork, copied before an exec; of who shared at least 1 MiB.
   std::optional<double> max_ratio;
@@ -29,19 +29,7 @@ struct Budget {
   // What all together may copy more than in an earlier measurement: a recording, or a JSON report.
   std::string baseline;  // path; empty: none
   std::optional<double> max_growth;
-
-  bool operator==(const Budget&) const = default;
 };
-
-inline constexpr const char* kBudgetExample = R"({
-  "schema": "cowshed.budget/1",
-  "per": "child",
-  "max_copied": "64MiB",
-  "max_ratio": "5%",
-  "objects": {"index": 0, "names": "128KiB"},
-  "baseline": "before.cowtop",
-  "max_growth": "10%"
-})";
 
 // "64MiB", "1.5GiB", "512KiB", or whole bytes: "4096".  Errors: invalid_argument.
 Expected<std::uint64_t> parse_size(std::string_view text);
@@ -49,13 +37,6 @@ Expected<std::uint64_t> parse_size(std::string_view text);
 Expected<double> parse_percentage(std::string_view text);
 // "NAME=SIZE"; the name may hold any other '='.  Errors: invalid_argument.
 Expected<Budget::Object> parse_object(std::string_view text);
-
-// Of a file as kBudgetExample, in which nothing but the schema has to be there; its baseline is
-// found beside it.  Errors: system_call where it cannot be read, invalid_argument.
-Expected<Budget> read_budget(const std::string& path);
-
-// `over` where it says something, else `under`.
-Budget merged(Budget under, const Budget& over);
 
 // Why it cannot be held to: it limits nothing, or half of what belongs together is missing.  Empty
 // where it can.

@@ -11,8 +11,8 @@
 #include <cowshed/cow/published_layout.h>
 #include <cowshed/tools/cowtop/baseline.h>
 #include <cowshed/tools/cowtop/budget.h>
-#include <cowshed/tools/cowtop/check_command.h>
 #include <cowshed/tools/cowtop/command_line.h>
+#include <cowshed/tools/cowtop/commands.h>
 #include <cowshed/tools/cowtop/complain.h>
 #include <cowshed/tools/cowtop/exit_status.h>
 #include <cowshed/tools/cowtop/measure.h>
@@ -44,16 +44,19 @@ constexpr const char* kCheckFooter = R"(Examples:
                                      no process may copy a page of that object
   cowtop check --baseline before.cowtop --max-growth 10% -- ./server --selftest
                                      all together against what cowtop record kept
-  cowtop check --budget budget.json --junit check.xml -- ./server --selftest
+  cowtop check --budget budget.ini --junit check.xml -- ./server --selftest
                                      limits kept in a file, the verdict for CI
 
-Sizes are whole bytes, or a number with KiB, MiB, GiB or TiB.  A budget file; any key but the schema
-may be missing, the baseline is looked for beside it, and the command line overrides what it says:
-)";
+Sizes are whole bytes, or a number with KiB, MiB, GiB or TiB.  A budget file has options of this
+command without their dashes, one a line; an option on the command line counts instead:
 
-constexpr const char* kCheckFooterEnd = R"(
+  max-copied = 64MiB
+  max-ratio = 5%
+  object = ["index=0", "names=128KiB"]
+  baseline = before.cowtop
+  max-growth = 10%
 
-max_ratio is of what was shared at the fork; what a process copies after an exec does not count, and
+--max-ratio is of what was shared at the fork; what a process copies after an exec does not count, and
 nobody is held to it who shared less than 1 MiB.
 What is not known is said, and is never taken for 0.  An object that no process was seen to publish
 is not within: its name is wrong, or its process ended before it was looked at.
@@ -67,7 +70,6 @@ struct CheckOptions {
   Budget budget;
   std::optional<Baseline> baseline;
   bool warn = false;
-  bool kill = false;
   bool json = false;
   bool github = false;
   std::string output;
@@ -97,21 +99,21 @@ class BudgetArguments {
         ->check(wrong_file_name);
     app.add_option("--max-growth", growth_, "What all together may copy more than then")
         ->type_name("PERCENT");
-    app.add_flag("--per-child", per_child_, "Each process below the root is held to it (default)");
+    app.add_flag("--per-child", per_child_,
+                 "Each process below the root is held to it (default; overrides --tree)");
     app.add_flag("--tree", tree_, "All together are held to it");
-    app.add_option("--budget", file_, "All that from a file, see below")
-        ->type_name("FILE")
-        ->check(wrong_file_name);
+    file_ = app.set_config("--budget", "", "Read limits from a file, see below")
+                ->type_name("FILE")
+                ->check(wrong_file_name);
+    app.allow_config_extras(CLI::config_extras_mode::error);
   }
 
   // After `app` has parsed.
-  std::string file() const { return file_.value_or(""); }
-  // The same.  Errors: invalid_argument, and those of the file.
+  std::string file() const { return file_->count() == 0 ? "" : file_->as<std::string>(); }
+  // The same.  Errors: invalid_argument.
   Expected<Budget> budget() const {
     Budget given;
-    if (per_child_ && tree_) return bad_usage("--per-child, --tree: one of them");
-    if (per_child_) given.per = Budget::Per::child;
-    if (tree_) given.per = Budget::Per::tree;
+    if (tree_ && !per_child_) given.per = Budget::Per::tree;
     given.baseline = baseline_;
     std::optional<Error> error;
     take(copied_, "--max-copied", parse_size, given.max_copied_bytes, error);
@@ -123,11 +125,6 @@ class BudgetArguments {
       if (object) given.objects.push_back(std::move(*object));
     }
     if (error) return tl::make_unexpected(std::move(*error));
-    if (file_) {
-      auto from_file = read_budget(*file_);
-      if (!from_file) return from_file;
-      given = merged(std::move(*from_file), given);
-    }
     if (std::string why = what_is_wrong_with(given); !why.empty()) return bad_usage(std::move(why));
     return given;
   }
@@ -150,36 +147,32 @@ class BudgetArguments {
   std::optional<std::string> copied_;
   std::optional<std::string> ratio_;
   std::optional<std::string> growth_;
-  std::optional<std::string> file_;
   std::vector<std::string> objects_;
   std::string baseline_;
+  CLI::Option* file_;
   bool per_child_ = false;
   bool tree_ = false;
 };
 
 using std::chrono::steady_clock;
 
-// When to look again, so that looks take at most a twentieth of the time.
-steady_clock::time_point next_look(steady_clock::time_point begin) {
-  constexpr int kLeastPause = 19;  // times as long as a look took
-  const auto end = steady_clock::now();
-  return end + kLeastPause * (end - begin);
-}
-
-// Collects the names of published objects, until it has all that are limited.
-class PublishedNames {
+// Collects the names of published objects, until it has all that are limited, in at most a
+// twentieth of the time.
+class PublishedNames : public Observer {
  public:
   explicit PublishedNames(const Budget& budget) {
     for (const Budget::Object& object : budget.objects) missing_.insert(object.name);
   }
 
-  void look(const cow::Backend& backend) {
+  void sampled(const cow::Backend& backend) override {
     const auto begin = steady_clock::now();
     if (missing_.empty() || begin < next_) return;
     for (const cow::ProcessCopies& process : backend.measurement(cow::CodeOf::none()).processes) {
       if (process.alive && !process.shares_memory) look_at(process.pid);
     }
-    next_ = next_look(begin);
+    constexpr int kLeastPause = 19;  // times as long as a look took
+    const auto end = steady_clock::now();
+    next_ = end + kLeastPause * (end - begin);
   }
   const std::set<std::string>& names() const { return names_; }
 
@@ -198,32 +191,6 @@ class PublishedNames {
   cow::ProcFiles proc_;
   std::set<std::string> names_;
   std::set<std::string> missing_;
-  steady_clock::time_point next_{};
-};
-
-// Sees what is published, and with --kill asks for the end of a tree that is over its budget: it
-// looks four times a second, or less often.
-class Guard : public Observer {
- public:
-  explicit Guard(const CheckOptions& options) : options_(options), published_(options.budget) {}
-
-  Next sampled(const cow::Backend& backend) override {
-    constexpr auto kInterval = std::chrono::milliseconds(250);
-    published_.look(backend);
-    const auto begin = steady_clock::now();
-    if (!options_.kill || begin < next_) return is_over_ ? Next::end_tree : Next::go_on;
-    is_over_ = is_over_ || verdict(backend.measurement(cow::CodeOf::none())).is_over();
-    next_ = std::max(begin + kInterval, next_look(begin));
-    return is_over_ ? Next::end_tree : Next::go_on;
-  }
-  Verdict verdict(const cow::Measurement& measurement) const {
-    return verdict_on(measurement, options_.budget, options_.baseline, published_.names());
-  }
-
- private:
-  const CheckOptions& options_;
-  PublishedNames published_;
-  bool is_over_ = false;
   steady_clock::time_point next_{};
 };
 
@@ -283,11 +250,12 @@ bool write(const Verdict& verdict, const CheckOptions& options, Severity severit
 int check(const CheckOptions& options) {
   auto reports = open_reports(options);
   if (!reports) return own_error(reports.error());
-  Guard guard(options);
-  const Measured measured = measure(options.measure, &guard);
+  PublishedNames published(options.budget);
+  const Measured measured = measure(options.measure, &published);
   Verdict verdict;
   if (measured.measurement) {
-    verdict = guard.verdict(*measured.measurement);
+    verdict =
+        verdict_on(*measured.measurement, options.budget, options.baseline, published.names());
     print(verdict, measured);
   } else {
     verdict.not_measured.emplace_back("all: cowtop could not measure it");
@@ -295,8 +263,6 @@ int check(const CheckOptions& options) {
   // That cowtop failed is more than was asked to be warned of.
   const auto severity = options.warn && measured.measurement ? Severity::warning : Severity::error;
   const bool is_written = write(verdict, options, severity, *reports);
-  // Ended by us, it has no status of its own.
-  if (measured.was_ended) return kOverBudget;
   if (measured.exit_status != 0) return measured.exit_status;
   if (!is_written) return kOwnError;
   if (options.warn) return 0;
@@ -312,17 +278,13 @@ bool is_github() {
 }  // namespace
 
 int check_command(std::vector<std::string> words) {
-  CommandLine line({"cowtop check", kCheckDescription, kCheckUsage,
-                    std::string(kCheckFooter) + kBudgetExample + kCheckFooterEnd});
+  CommandLine line({"cowtop check", kCheckDescription, kCheckUsage, kCheckFooter});
   CheckOptions options;
   const BudgetArguments limits(line.app());
   line.app().add_flag(
       "--warn", options.warn,
       "Say what is over and exit with the command's own status; the tests of --junit"
       " pass");
-  line.app().add_flag("--kill", options.kill,
-                      "End all that is measured as soon as it is over, also with -p: SIGTERM, and"
-                      " SIGKILL 5 s later");
   line.app()
       .add_option("--junit", options.junit, "Also JUnit XML: a test for each limit and process")
       ->type_name("FILE")
@@ -339,7 +301,6 @@ int check_command(std::vector<std::string> words) {
       " has GITHUB_ACTIONS=true, unless --json takes standard output");
   const MeasureArguments arguments(line.app(), MeasureArguments::Otherwise::is_wrong);
   if (const auto status = line.parse_with_command(std::move(words))) return *status;
-  if (options.warn && options.kill) return line.fail("--warn, --kill: one of them");
   if (!options.output.empty() && !options.json) return line.fail("-o: only with --json");
   const bool takes_output = options.json && options.output.empty();
   if (options.github && takes_output) return line.fail("--github: with --json, give -o FILE");

@@ -2,9 +2,9 @@
 #include <utility>
 
 #include <cowshed/tools/cowtop/command_line.h>
+#include <cowshed/tools/cowtop/commands.h>
 #include <cowshed/tools/cowtop/comparison_report.h>
 #include <cowshed/tools/cowtop/complain.h>
-#include <cowshed/tools/cowtop/diff_command.h>
 #include <cowshed/tools/cowtop/html/html_report.h>
 #include <cowshed/tools/cowtop/measurement_file.h>
 #include <cowshed/tools/cowtop/output_file.h>

@@ -3,9 +3,9 @@
 #include <utility>
 
 #include <cowshed/tools/cowtop/command_line.h>
+#include <cowshed/tools/cowtop/commands.h>
 #include <cowshed/tools/cowtop/complain.h>
 #include <cowshed/tools/cowtop/doctor.h>
-#include <cowshed/tools/cowtop/doctor_command.h>
 #include <cowshed/tools/cowtop/exit_status.h>
 #include <cowshed/tools/cowtop/ground_truth.h>
 #include <cowshed/tools/cowtop/output_file.h>
@@ -14,15 +14,14 @@ namespace cowshed::cowtop {
 namespace {
 
 constexpr const char* kDoctorDescription =
-    "Says what cowtop can measure on this machine, as this user: what each backend needs, has and\n"
-    "lacks, and how to get it; and proves each on a process whose copies are known.";
+    "Says which backends work on this machine, as this user, and proves each on a process whose\n"
+    "copies are known; or says why it does not work, and how to get it.";
 
-constexpr const char* kDoctorUsage = "cowtop doctor [OPTIONS]";
+constexpr const char* kDoctorUsage = "cowtop doctor";
 
 constexpr const char* kDoctorFooter = R"(Examples:
   cowtop doctor
   sudo cowtop doctor                 what root would gain
-  cowtop doctor --json | jq '.backends[] | select(.works) | .backend'
 
 Exit status: 0 if one of the backends works; 125 if none does, or bad usage.)";
 
@@ -34,13 +33,11 @@ int doctor_command(std::vector<std::string> words) {
     return 0;
   }
   CommandLine line({"cowtop doctor", kDoctorDescription, kDoctorUsage, kDoctorFooter});
-  bool json = false;
-  line.app().add_flag("--json", json, "One JSON object (schema cowshed.doctor/1)");
   if (const auto status = line.parse(std::move(words))) return *status;
   auto file = OutputFile::open("");
   if (!file) return own_error(file.error());
   const auto diagnoses = diagnose();
-  const auto written = file->write_report(json ? doctor_json(diagnoses) : doctor_text(diagnoses));
+  const auto written = file->write_report(doctor_text(diagnoses));
   if (!written) return own_error(written.error());
   const bool any = std::any_of(diagnoses.begin(), diagnoses.end(),
                                [](const Diagnosis& each) { return each.works(); });

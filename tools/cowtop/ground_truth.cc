@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include <cowshed/cow/command.h>
-#include <cowshed/tools/cowtop/doctor_command.h>
+#include <cowshed/tools/cowtop/commands.h>
 #include <cowshed/tools/cowtop/ground_truth.h>
 
 namespace cowshed::cowtop {

@@ -11,6 +11,8 @@ namespace cowshed::cowtop {
 // none of it and the second to kGroundTruthPages, and which are otherwise the same: that one copies
 // so many pages more.
 inline constexpr std::uint64_t kGroundTruthPages = 600;
+// After `cowtop doctor`: be that process.
+inline constexpr const char* kGroundTruthWord = "--be-ground-truth";
 
 // Is that process.  The children linger, for a backend that looks now and then.
 void be_ground_truth();

@@ -6,29 +6,21 @@
 #include <unistd.h>
 #include <vector>
 
-#include <cowshed/tools/cowtop/check_command.h>
+#include <cowshed/tools/cowtop/commands.h>
 #include <cowshed/tools/cowtop/complain.h>
-#include <cowshed/tools/cowtop/diff_command.h>
-#include <cowshed/tools/cowtop/doctor_command.h>
 #include <cowshed/tools/cowtop/exit_status.h>
 #include <cowshed/tools/cowtop/options.h>
-#include <cowshed/tools/cowtop/record_command.h>
-#include <cowshed/tools/cowtop/report_command.h>
-#include <cowshed/tools/cowtop/run.h>
-#ifdef COWSHED_SERVE
-#include <cowshed/tools/cowtop/serve/serve_command.h>
+
+#ifndef COWSHED_SERVE
+int cowshed::cowtop::serve_command(std::vector<std::string> /*words*/) {
+  complain("serve is not in this build: configure it with -DCOWSHED_SERVE=ON, which takes Boost");
+  return kOwnError;
+}
 #endif
 
 namespace {
 
 using namespace cowshed::cowtop;
-
-#ifndef COWSHED_SERVE
-int serve_command(std::vector<std::string> /*words*/) {
-  complain("serve is not in this build: configure it with -DCOWSHED_SERVE=ON, which takes Boost");
-  return kOwnError;
-}
-#endif
 
 struct Subcommand {
   std::string_view name;

@@ -1,15 +1,12 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
 #include <fmt/format.h>
-#include <fstream>
 #include <future>
 #include <malloc.h>
 #include <optional>
 #include <poll.h>
-#include <sstream>
 #include <string>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -21,12 +18,11 @@
 #include <cowshed/tools/cowtop/exit_status.h>
 #include <cowshed/tools/cowtop/measure.h>
 #include <cowshed/tools/cowtop/signals.h>
-#include <cowshed/tools/cowtop/tree_end.h>
 
 namespace cowshed::cowtop {
 namespace {
 
-Measured failed(const Error& error) { return {std::nullopt, own_error(error), false}; }
+Measured failed(const Error& error) { return {std::nullopt, own_error(error)}; }
 
 // Waits for a signal, for the end of the command (`pidfd`, -1 for none) or for the next sample.
 // False: the observer has seen enough.
@@ -54,43 +50,9 @@ bool has_ended(pid_t pid) {
          info.si_pid == pid;
 }
 
-// Where execvp(3) finds it; empty: nowhere.
-std::string file_of(const std::string& command) {
-  if (command.empty()) return {};
-  if (command.find('/') != std::string::npos) {
-    return ::access(command.c_str(), F_OK) == 0 ? command : "";
-  }
-  const char* path = std::getenv("PATH");
-  std::istringstream folders(path ? path : "/bin:/usr/bin");
-  for (std::string folder; std::getline(folders, folder, ':');) {
-    std::string file = (folder.empty() ? "." : folder) + "/" + command;
-    if (::access(file.c_str(), X_OK) == 0) return file;
-  }
-  return {};
-}
-
-// ENOENT of a file that is there is about what is to run it (execve(2)).
-std::string missing_interpreter(const std::string& file) {
-  std::ifstream script(file);
-  std::string line;
-  if (script.get() == '#' && script.get() == '!' && std::getline(script, line)) {
-    const auto begin = std::min(line.find_first_not_of(" \t"), line.size());
-    return "its interpreter " + line.substr(begin, line.find_first_of(" \t\r", begin) - begin);
-  }
-  return "the loader that its ELF header names";
-}
-
 int exec_failure(const std::string& command, int error) {
-  if (error == ENOENT || error == ENOTDIR) {
-    if (const std::string file = file_of(command); !file.empty()) {
-      complain(fmt::format("{}: cannot be run: {} is not there", file, missing_interpreter(file)));
-      return kNotFound;
-    }
-    complain((command.empty() ? "''" : command) + ": command not found");
-    return kNotFound;
-  }
   complain(fmt::format("{}: cannot be run: {}", command, std::generic_category().message(error)));
-  return kNotExecutable;
+  return error == ENOENT || error == ENOTDIR ? kNotFound : kNotExecutable;
 }
 
 // Some 5 MB of them.
@@ -100,10 +62,6 @@ constexpr std::size_t kMostEndedWithSites = 125;
 void bound(const MeasureOptions& options, cow::Backend& backend) {
   if (options.keeps_each_process) return;
   backend.merge_ended(options.sampling.period == 0 ? kMostEnded : kMostEndedWithSites);
-}
-
-bool is_end_asked_for(Observer* observer, const cow::Backend& backend) {
-  return observer != nullptr && observer->sampled(backend) == Observer::Next::end_tree;
 }
 
 Measured measure_command(const MeasureOptions& options, cow::OpenedBackend& opened,
@@ -117,27 +75,19 @@ Measured measure_command(const MeasureOptions& options, cow::OpenedBackend& open
   if (const auto tracked = backend.track_command(pid); !tracked) return failed(tracked.error());
   if (const auto released = command->release(); !released) {
     if (released.error().code == ErrorCode::permission_denied) return failed(released.error());
-    return {std::nullopt, exec_failure(options.command[0], released.error().system_errno), false};
+    return {std::nullopt, exec_failure(options.command[0], released.error().system_errno)};
   }
   if (!opened.notice.empty()) complain(opened.notice);
 
   std::string sampling_error;
-  std::optional<TreeEnd> end;
   const auto sample = [&] {
     if (const auto sampled = backend.sample(); !sampled) sampling_error = sampled.error().message;
     bound(options, backend);
-    if (is_end_asked_for(observer, backend) && !end) end.emplace();
+    if (observer != nullptr) observer->sampled(backend);
   };
-  for (;;) {
-    std::optional<cow::Measurement> to_end;
-    if (end) to_end = backend.measurement(cow::CodeOf::none());
-    const bool ended =
-        has_ended(pid);  // so late, for one that has can be signalled until it is reaped
-    // With its tree those end, too, who outlive the command.
-    const bool ends = to_end && end->go_on(*to_end, ended ? pid : 0);
-    if (ended && !ends) break;
+  while (!has_ended(pid)) {
     sample();
-    wait_for_event(signals->fd(), ended ? -1 : command->pidfd(), backend, observer);
+    wait_for_event(signals->fd(), command->pidfd(), backend, observer);
     while (const auto signal = signals->next()) {
       if (observer != nullptr) observer->asked_to_end();
       // The terminal sends its signals to the command as well.  Only a hangup goes to the session
@@ -162,9 +112,7 @@ Measured measure_command(const MeasureOptions& options, cow::OpenedBackend& open
   const int exit_status =
       WIFSIGNALED(*status) ? kSignalBase + WTERMSIG(*status) : WEXITSTATUS(*status);
   const int own_status = sampling_error.empty() ? 0 : kOwnError;
-  // Where the command had ended by itself its status is its own, whoever was ended after it.
-  return {std::move(measurement), exit_status != 0 ? exit_status : own_status,
-          end && end->has_asked(pid)};
+  return {std::move(measurement), exit_status != 0 ? exit_status : own_status};
 }
 
 Measured measure_attached(const MeasureOptions& options, cow::OpenedBackend& opened,
@@ -180,7 +128,6 @@ Measured measure_attached(const MeasureOptions& options, cow::OpenedBackend& ope
   if (!opened.notice.empty()) complain(opened.notice);
   complain(fmt::format("attached to {} process{} by the {} backend; Ctrl-C ends and reports",
                        attached->processes, attached->processes == 1 ? "" : "es", backend.name()));
-  std::optional<TreeEnd> end;
   std::string failure;
   for (;;) {
     if (const auto sampled = backend.sample(); !sampled) {
@@ -188,10 +135,8 @@ Measured measure_attached(const MeasureOptions& options, cow::OpenedBackend& ope
       break;
     }
     bound(options, backend);
-    const bool asked = is_end_asked_for(observer, backend);
+    if (observer != nullptr) observer->sampled(backend);
     if (ended || (!backend.any_alive() && !selected->grows())) break;
-    if (asked && !end) end.emplace();
-    if (end && !end->go_on(backend.measurement(cow::CodeOf::none()), 0)) break;
     if (const auto found = selected->attach_new(backend); !found) {
       failure = found.error().message;
       break;
@@ -203,7 +148,7 @@ Measured measure_attached(const MeasureOptions& options, cow::OpenedBackend& ope
   }
   cow::Measurement measurement = backend.measurement();
   if (!failure.empty()) complain("incomplete: " + failure);
-  return {std::move(measurement), failure.empty() ? 0 : kOwnError, end && end->has_begun()};
+  return {std::move(measurement), failure.empty() ? 0 : kOwnError};
 }
 
 struct Opening {
@@ -241,7 +186,7 @@ Measured measure(const MeasureOptions& options, Observer* observer) {
   if (opening.signal) {
     complain(fmt::format("{} before the probes were loaded: {}", ::strsignal(*opening.signal),
                          options.selection ? "nothing was measured" : "the command was not run"));
-    return {std::nullopt, kSignalBase + *opening.signal, false};
+    return {std::nullopt, kSignalBase + *opening.signal};
   }
   if (!opening.backend) return failed(opening.backend.error());
   return options.selection ? measure_attached(options, *opening.backend, observer, opening.ended)

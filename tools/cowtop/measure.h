@@ -1,6 +1,5 @@
 #pragma once
 
-#include <cstdint>
 #include <optional>
 
 #include <cowshed/base/error.h>
@@ -13,9 +12,8 @@ namespace cowshed::cowtop {
 class Observer {
  public:
   virtual ~Observer() = default;
-  enum class Next : std::uint8_t { go_on, end_tree };  // end it: tree_end.h
   // After each sample; the last time after all have ended or Ctrl-C.
-  virtual Next sampled(const cow::Backend& backend) = 0;
+  virtual void sampled(const cow::Backend& backend) = 0;
 
   // Between samples, and before the first, readable() is called whenever this descriptor is; -1:
   // there is none.
@@ -31,7 +29,6 @@ struct Measured {
   // The command's, as exit_status.h has it; 0 of what was attached to.  Instead of 0 kOwnError, and
   // it has been said why, where nothing or not all was measured.
   int exit_status = 0;
-  bool was_ended = false;  // the observer asked for it, and something was still running
 };
 
 // Runs the command, or attaches, and measures until the end or Ctrl-C: where processes of the

@@ -1,12 +1,12 @@
 #include <fmt/format.h>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include <cowshed/tools/cowtop/input_file.h>
 #include <cowshed/tools/cowtop/measurement_file.h>
 #include <cowshed/tools/cowtop/measurement_json.h>
 #include <cowshed/tools/cowtop/recording.h>
-#include <cowshed/tools/cowtop/text_file.h>
 
 namespace cowshed::cowtop {
 namespace {
@@ -24,6 +24,22 @@ Expected<MeasurementFile> read_recording(InputFile file) {
                               result.measurement.duration_s);
   }
   return result;
+}
+
+Expected<std::string> read_text(InputFile& file) {
+  constexpr std::size_t kMost = 256 << 20;
+  constexpr std::size_t kAtOnce = 1 << 16;
+  std::vector<char> bytes(kAtOnce);
+  std::string text;
+  for (;;) {
+    const auto got = file.read(bytes.data(), bytes.size());
+    if (!got) return tl::make_unexpected(got.error());
+    if (*got == 0) return text;
+    text.append(bytes.data(), *got);
+    if (text.size() > kMost) {
+      return make_error(ErrorCode::bad_recording, file.path() + ": is larger than 256 MiB");
+    }
+  }
 }
 
 tl::unexpected<Error> neither(const std::string& path) {

@@ -4,10 +4,10 @@
 #include <utility>
 
 #include <cowshed/tools/cowtop/command_line.h>
+#include <cowshed/tools/cowtop/commands.h>
 #include <cowshed/tools/cowtop/complain.h>
 #include <cowshed/tools/cowtop/exit_status.h>
 #include <cowshed/tools/cowtop/measure_options.h>
-#include <cowshed/tools/cowtop/record_command.h>
 #include <cowshed/tools/cowtop/recorder.h>
 
 namespace cowshed::cowtop {

@@ -134,15 +134,14 @@ Expected<void> Recorder::write(const cow::Measurement& measurement, const Json& 
   return file_.append(patch.take(rest));
 }
 
-Observer::Next Recorder::sampled(const cow::Backend& backend) {
+void Recorder::sampled(const cow::Backend& backend) {
   const auto begin = steady_clock::now();
-  if (begin < next_) return Next::go_on;
+  if (begin < next_) return;
   cow::Measurement measurement = backend.measurement();
   const bool has_names = measurement.sampling.has_value();
   tell_news_of(append(std::move(measurement)));
   if (has_names) ::malloc_trim(0);
   next_ = next_append(begin, steady_clock::now());
-  return Next::go_on;
 }
 
 void Recorder::tell_news_of(const Expected<void>& written) {

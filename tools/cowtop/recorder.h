@@ -27,7 +27,7 @@ class Recorder : public Observer {
 
   // append(), about once a second.  Complains where the file takes no more, and says when it does
   // again: once, hours before the end maybe.
-  Next sampled(const cow::Backend& backend) override;
+  void sampled(const cow::Backend& backend) override;
 
   // What has changed since it was last called.  Where the file takes no more, nothing is written,
   // and the next call makes up for it.

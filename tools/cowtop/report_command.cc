@@ -3,6 +3,7 @@
 #include <utility>
 
 #include <cowshed/tools/cowtop/command_line.h>
+#include <cowshed/tools/cowtop/commands.h>
 #include <cowshed/tools/cowtop/complain.h>
 #include <cowshed/tools/cowtop/exit_status.h>
 #include <cowshed/tools/cowtop/folded_report.h>
@@ -10,7 +11,6 @@
 #include <cowshed/tools/cowtop/measurement_json.h>
 #include <cowshed/tools/cowtop/output_file.h>
 #include <cowshed/tools/cowtop/recording.h>
-#include <cowshed/tools/cowtop/report_command.h>
 #include <cowshed/tools/cowtop/table_report.h>
 
 namespace cowshed::cowtop {
@@ -55,8 +55,7 @@ int report_command(std::vector<std::string> words) {
       ->type_name("FILE")
       ->check(wrong_file_name);
   if (const auto status = line.parse(std::move(words))) return *status;
-  if (json + folded + !html.empty() > 1)
-    return line.fail("--json, --folded, --html: one of them");
+  if (json + folded + !html.empty() > 1) return line.fail("--json, --folded, --html: one of them");
   if (!html.empty() && !output.empty()) return line.fail("--html and -o: one of them");
 
   auto recording = Recording::open(path);

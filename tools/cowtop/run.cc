@@ -5,8 +5,8 @@
 #include <cowshed/tools/cowtop/live/live_view.h>
 #include <cowshed/tools/cowtop/measure.h>
 #include <cowshed/tools/cowtop/measurement_json.h>
+#include <cowshed/tools/cowtop/options.h>
 #include <cowshed/tools/cowtop/output_file.h>
-#include <cowshed/tools/cowtop/run.h>
 #include <cowshed/tools/cowtop/table_report.h>
 
 namespace cowshed::cowtop {

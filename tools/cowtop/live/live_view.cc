@@ -53,10 +53,10 @@ void LiveView::draw() {
   terminal_->show();
 }
 
-Observer::Next LiveView::sampled(const cow::Backend& backend) {
+void LiveView::sampled(const cow::Backend& backend) {
   if (!terminal_) {
     streams_.print_new();
-    return Next::go_on;
+    return;
   }
   const auto now = std::chrono::steady_clock::now();
   // Who pauses before there is anything to see sees the first of it.
@@ -65,7 +65,7 @@ Observer::Next LiveView::sampled(const cow::Backend& backend) {
       state_.use_code(backend.measurement(code_to_show()));
       draw();
     }
-    return Next::go_on;
+    return;
   }
   next_ = now + kInterval;
   if (state_.is_loading()) state_.source().message.clear();
@@ -77,7 +77,6 @@ Observer::Next LiveView::sampled(const cow::Backend& backend) {
     state_.use_memory(memory_.read(state_.running(), state_.running_on_screen(), wanted));
   }
   draw();
-  return Next::go_on;
 }
 
 int LiveView::fd() const { return terminal_ ? terminal_->fd() : -1; }

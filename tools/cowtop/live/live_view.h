@@ -29,7 +29,7 @@ class LiveView : public Observer {
   // Takes the terminal, and the standard streams (standard_streams.h), and draws a first screen.
   static Expected<std::unique_ptr<LiveView>> open(const MeasureOptions& options);
 
-  Next sampled(const cow::Backend& backend) override;
+  void sampled(const cow::Backend& backend) override;
   int fd() const override;
   bool readable() override;
   void asked_to_end() override;

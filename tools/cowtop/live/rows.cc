@@ -1,8 +1,8 @@
 #include <algorithm>
-#include <map>
 #include <numeric>
 #include <string_view>
 
+#include <cowshed/cow/subtrees.h>
 #include <cowshed/tools/cowtop/live/rows.h>
 #include <cowshed/tools/cowtop/live/text.h>
 
@@ -14,14 +14,9 @@ constexpr std::uint64_t kShownAfterEndNs = 10'000'000'000;
 class Tree {
  public:
   explicit Tree(const std::vector<cow::ProcessCopies>& processes)
-      : parents_(processes.size()), children_(processes.size()) {
-    std::map<pid_t, std::size_t> latest;  // of each PID, up to here
+      : parents_(cow::parents(processes)), children_(processes.size()) {
     for (std::size_t i = 0; i < processes.size(); ++i) {
-      const auto parent = latest.find(processes[i].ppid);
-      const bool is_root = processes[i].role == cow::Role::root || parent == latest.end();
-      parents_[i] = is_root ? i : parent->second;
-      (is_root ? roots_ : children_[parent->second]).push_back(i);
-      latest[processes[i].pid] = i;
+      (parents_[i] == i ? roots_ : children_[parents_[i]]).push_back(i);
     }
   }
   // A root's: itself.

@@ -11,8 +11,8 @@
 namespace cowshed::cowtop::live {
 
 // The terminal that is standard input and output, for as long as there is one of these.  However
-// the process ends, but by SIGKILL, the terminal is as it was; Ctrl-Z and resizing work.  It keeps descriptors of its own: both streams may be something else
-// meanwhile.  One at a time.
+// the process ends, but by SIGKILL, the terminal is as it was; Ctrl-Z and resizing work.  It keeps
+// descriptors of its own: both streams may be something else meanwhile.  One at a time.
 class Terminal : public Surface {
  public:
   // Whether both are a terminal that can place text.

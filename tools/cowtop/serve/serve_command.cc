@@ -5,12 +5,12 @@
 #include <utility>
 
 #include <cowshed/tools/cowtop/command_line.h>
+#include <cowshed/tools/cowtop/commands.h>
 #include <cowshed/tools/cowtop/complain.h>
 #include <cowshed/tools/cowtop/selection_options.h>
 #include <cowshed/tools/cowtop/serve/listen_address.h>
 #include <cowshed/tools/cowtop/serve/metrics_server.h>
 #include <cowshed/tools/cowtop/serve/metrics_sums.h>
-#include <cowshed/tools/cowtop/serve/serve_command.h>
 #include <cowshed/tools/cowtop/signals.h>
 
 namespace cowshed::cowtop {
