@@ -1,8 +1,4 @@
 #include <algorithm>
-#include <csignal>
-#include <fcntl.h>
-#include <filesystem>
-#include <fstream>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
@@ -37,11 +33,6 @@ class CowtopDegraded : public ::testing::Test {
     if (::geteuid() != 0) GTEST_SKIP() << "needs root, to take things away";
   }
 };
-
-void become_nobody() {
-  std::ignore = ::setgid(65534);
-  std::ignore = ::setuid(65534);
-}
 
 // An empty folder in the place of `folder`, for this process and its children alone.
 void hide(const char* folder) {
@@ -132,22 +123,6 @@ TEST_F(CowtopDegraded, EachLackNamesTheBackendAndWhatIsNotKnown) {
   }
 }
 
-// What has our processes' numbers there are others.
-TEST_F(CowtopDegraded, AnotherPidNamespacesProcIsRefused) {
-  for (const char* backend : {"tracepoint", "pagemap"}) {
-    const Finished finished =
-        run({"unshare", "--pid", "--fork", COWTOP, "--backend", backend, "--", "true"});
-    EXPECT_EQ(finished.exit_status(), 125);
-    EXPECT_THAT(finished.err, AllOf(StartsWith("cowtop: /proc is another PID namespace's"),
-                                    HasSubstr("unshare --mount-proc")));
-    EXPECT_EQ(run({"unshare", "--pid", "--fork", "--mount-proc", COWTOP, "--backend", backend, "--",
-                   "true"})
-                  .exit_status(),
-              0)
-        << backend;
-  }
-}
-
 // Whose clocks are ahead of the kernel's by an hour and by a day.
 TEST_F(CowtopDegraded, StartsAreByTheTimeNamespacesClock) {
   if (const auto supported = probe_support(); !supported) {
@@ -170,71 +145,6 @@ TEST_F(CowtopDegraded, StartsAreByTheTimeNamespacesClock) {
       }
     }
   }
-}
-
-// It may count what it may not read.
-TEST_F(CowtopDegraded, MemoryOfSomebodyElseIsNamed) {
-  if (const auto supported = probe_support(); !supported) {
-    GTEST_SKIP() << supported.error().message;
-  }
-  const PublicCopy cowtop(COWTOP);
-  const test::Subprocess of_root({"sleep", "600"});
-  test::Subprocess running({"setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups",
-                            "--inh-caps", "+bpf,+perfmon", "--ambient-caps", "+bpf,+perfmon",
-                            cowtop.path(), "--backend", "tracepoint", "-p",
-                            std::to_string(of_root.pid())});
-  running.read_until("attached");
-  ::kill(running.pid(), SIGINT);
-  const Finished finished = running.finish();
-  EXPECT_EQ(finished.exit_status(), 0) << finished.err;
-  EXPECT_THAT(finished.out, HasSubstr("the memory of 1 process cannot be read"));
-}
-
-// The report's file would be the lowest free descriptor, which is that of the line.
-TEST_F(CowtopDegraded, WhereStandardErrorIsClosedTheLineIsNotInTheReport) {
-  const PublicCopy cowtop(COWTOP);
-  const auto path = std::filesystem::temp_directory_path() /
-                    ("cowtop-closed-" + std::to_string(::getpid()) + ".json");
-  const Finished finished = run({cowtop.path(), "--json", "-o", path.string(), "--", "true"}, [] {
-    become_nobody();
-    ::close(STDERR_FILENO);
-  });
-  EXPECT_EQ(finished.exit_status(), 0);
-  std::ifstream file(path);
-  EXPECT_EQ(nlohmann::json::parse(file)["schema"], "cowshed.run/2");
-  std::filesystem::remove(path);
-}
-
-TEST_F(CowtopDegraded, WithoutPrivilegeItSamplesAndSaysWhy) {
-  const PublicCopy cowtop(COWTOP);
-  const PublicCopy subject(COPY_SUBJECT);
-  const Finished finished = run(
-      {cowtop.path(), "--json", "--", subject.path(), "3000", "1", "2000", "400"}, become_nobody);
-  EXPECT_EQ(finished.exit_status(), 0);
-  expect_one_line_about(finished.err, "CAP_BPF and CAP_PERFMON missing (run as root");
-  const auto report = nlohmann::json::parse(finished.out.substr(finished.out.find('{')));
-  EXPECT_EQ(report["backend"], "pagemap");
-  EXPECT_EQ(report["exact"], false);
-  EXPECT_GE(report["processes"][1]["copied_anon_pages"], 2000);
-  EXPECT_TRUE(report["processes"][1]["reused_pages"].is_null());
-}
-
-TEST_F(CowtopDegraded, WithoutPrivilegeTheTracepointBackendRefuses) {
-  const PublicCopy cowtop(COWTOP);
-  const Finished finished =
-      run({cowtop.path(), "--backend", "tracepoint", "--", "echo", "ran"}, become_nobody);
-  EXPECT_EQ(finished.exit_status(), 125);
-  EXPECT_EQ(finished.out, "");
-  EXPECT_THAT(finished.err, HasSubstr("CAP_"));
-}
-
-TEST_F(CowtopDegraded, TwoCapabilitiesAreEnough) {
-  const PublicCopy cowtop(COWTOP);
-  const Finished finished = run({"setpriv", "--reuid", "65534", "--clear-groups", "--inh-caps",
-                                 "+perfmon,+bpf", "--ambient-caps", "+perfmon,+bpf", cowtop.path(),
-                                 "--backend", "tracepoint", "--", "true"});
-  EXPECT_EQ(finished.exit_status(), 0);
-  EXPECT_EQ(finished.err, "");
 }
 
 TEST_F(CowtopDegraded, WithoutBtf) {

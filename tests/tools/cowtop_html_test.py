@@ -149,13 +149,11 @@ class ReportTest(HtmlTest):
         self.open_report("pool")
         self.assertEqual([row[0] for row in self.rows("processes")],
                          ["server 100", "worker 104", "worker 103", "worker 102", "worker 101"])
-        for panel in ("curves", "flame", "sites", "why", "heat", "objects", "arenas", "mappings",
-                      "what-if"):
+        for panel in ("curves", "flame", "sites", "why", "objects", "arenas", "mappings"):
             self.assertIn(panel, self.script(
                 "return [...document.querySelectorAll('section')].map((each) => each.id)"))
         self.assertIn("exact", self.text("main"))
         self.assertIn("./server --workers 4", self.text("h1"))
-        self.assertIn("what each worker allocates for itself", self.text("#what-if"))
 
     def test_sorts(self):
         self.open_report("pool")
@@ -293,72 +291,10 @@ class ReportTest(HtmlTest):
         self.search("server")
         self.check_width()
 
-    def press(self, *keys):
-        self.browser.switch_to.active_element.send_keys(*keys)
-
-    def tooltip(self):
-        return self.text("#tooltip").split("\n")
-
-    def test_the_charts_answer_the_keys(self):
-        self.open_report("pool")
-        for panel in ("curves", "flame", "heat"):
-            with self.subTest(panel=panel):
-                canvas = f"#{panel} canvas"
-                before = f"#{panel} .head button, #{panel} .path button"
-                self.script("(document.querySelector(arguments[0]) || document.querySelector('#search')).focus()", before)
-                for _ in range(100):
-                    self.press(Keys.TAB)
-                    if self.script("return document.activeElement.matches(arguments[0])", canvas):
-                        break
-                else:
-                    self.fail("Tab does not lead there")
-                seen = set()
-                for key in (*[Keys.ARROW_DOWN] * 4, Keys.ARROW_RIGHT, Keys.END, Keys.ARROW_UP,
-                            Keys.HOME, Keys.ARROW_LEFT):
-                    self.press(key)
-                    self.assertFalse(self.script("return document.querySelector('#tooltip').hidden"))
-                    inside = self.script(
-                        "const box = (each) => document.querySelector(each).getBoundingClientRect();"
-                        "const [canvas, marker] = [box(arguments[0]), box(arguments[1])];"
-                        "return marker.width > 0 && marker.left >= canvas.left - 5 && marker.right <= canvas.right + 5"
-                        "  && marker.top >= canvas.top - 5 && marker.bottom <= canvas.bottom + 5"
-                        "  && marker.bottom <= innerHeight && marker.top >= 0;", canvas, f"#{panel} .marker")
-                    self.assertTrue(inside, key)
-                    seen.add(tuple(self.tooltip()))
-                self.assertGreater(len(seen), 2, seen)
-                self.press(Keys.ESCAPE)
-                self.assertTrue(self.script("return document.querySelector('#tooltip').hidden"))
-
     def test_a_curve_ends_with_its_process(self):
         self.open_report("pool")
         curve = self.script("return new Curve(0, 1.5, [1, 2], [1, 3], []).copied")
         self.assertEqual(curve, [[0, 0], [1, 4096], [1.5, 3 * 4096]])
-
-    def test_objects_without_a_name_have_one_in_the_heat_map(self):
-        self.open_report("pool")
-        cells = self.script(
-            "return HEAT_KINDS.find((kind) => kind.name === 'Objects').cells({objects: ["
-            "  {arena: 'index', name: '', type: 'Node', copied_pages: 1}]})")
-        self.assertEqual(cells[0]["name"], "index/Node, without a name")
-
-    def test_keys_choose_what_a_click_does(self):
-        self.open_report("pool")
-        self.script("document.querySelector('#heat canvas').focus()")
-        self.press(Keys.ARROW_DOWN)
-        self.assertEqual(self.tooltip()[0], "worker 104")
-        self.press(Keys.ARROW_DOWN)
-        self.assertEqual(self.tooltip()[0], "worker 103")
-        self.press(Keys.ENTER)
-        self.assertIn("worker 103", self.text(".detail"))
-        self.script("document.querySelector('.detail button').click()")
-        self.script("document.querySelector('#flame canvas').focus()")
-        self.press(Keys.ARROW_DOWN)
-        self.assertEqual(self.tooltip()[0], "all processes")
-        self.press(Keys.ARROW_DOWN)
-        name = self.tooltip()[0]
-        self.press(Keys.ENTER)
-        self.assertIn(name, self.text("#flame .path"))
-        self.assertIn("all processes", self.text("#flame .path button"))
 
     def test_what_is_not_known_is_not_0(self):
         self.open_report("sparse")
@@ -366,7 +302,6 @@ class ReportTest(HtmlTest):
         self.assertEqual(rows["server 100"][1], "\u2013")
         self.assertIn("sampled", self.text("main .badge"))
         self.assertIn("at least 1", self.text("main"))
-        self.assertIn("--sites", self.text("#heat"))
         self.assertIn("--sites", self.text("#flame"))
 
     def test_of_a_recording_that_was_cut_short(self):
@@ -423,15 +358,6 @@ class ReportTest(HtmlTest):
         self.search("worker")
         self.assertEqual(self.script(top), 0, "what is found begins there")
         self.search("")
-        more = self.browser.find_element(By.CSS_SELECTOR, "#heat .more")
-        for _ in range(2):
-            self.assertIn("Show more", more.text)
-            more.click()
-        self.assertFalse(more.is_enabled())
-        self.assertIn("1,640 more, which copied less: search for them", more.text)
-        self.script("document.querySelector('#heat canvas').focus()")
-        self.press(Keys.ARROW_DOWN)
-        self.assertEqual(self.tooltip()[0], "worker 5099")
         self.check_width()
 
 

@@ -33,10 +33,10 @@ State server_state(int seconds) {
 
 // Some characters, which mean nothing to it, stand for other keys.
 void press(State& state, std::string_view keys) {
-  static const std::map<char, KeyKind> kOthers = {{'\n', KeyKind::enter},     {'\x1b', KeyKind::escape},
-                                                  {'\b', KeyKind::backspace}, {'^', KeyKind::up},
-                                                  {'_', KeyKind::down},       {'{', KeyKind::page_up},
-                                                  {'}', KeyKind::page_down}};
+  static const std::map<char, KeyKind> kOthers = {
+      {'\n', KeyKind::enter},   {'\x1b', KeyKind::escape}, {'\b', KeyKind::backspace},
+      {'^', KeyKind::up},       {'_', KeyKind::down},      {'{', KeyKind::page_up},
+      {'}', KeyKind::page_down}};
   for (const char each : keys) {
     const auto other = kOthers.find(each);
     state.press(other == kOthers.end() ? Key{KeyKind::character, static_cast<char32_t>(each)}
@@ -312,7 +312,8 @@ class TextSurface : public Surface {
     auto& line = cells_[static_cast<std::size_t>(row)];
     auto at = static_cast<std::size_t>(column);
     for (std::size_t begin = 0; begin < text.size(); ++at) {
-      const std::size_t end = std::min(text.find_first_not_of(kContinuation, begin + 1), text.size());
+      const std::size_t end =
+          std::min(text.find_first_not_of(kContinuation, begin + 1), text.size());
       line[at] = text.substr(begin, end - begin);
       begin = end;
     }
@@ -347,8 +348,8 @@ std::string drawn(State& state, Size size, bool unicode = true) {
   return surface.text();
 }
 
-// That it looks as tests/tools/screens/NAME.txt.  With UPDATE_SCREENS in the environment that file is
-// written instead.
+// That it looks as tests/tools/screens/NAME.txt.  With UPDATE_SCREENS in the environment that file
+// is written instead.
 void expect_screen(const std::string& found, const std::string& name) {
   const std::string path = std::string(SCREENS) + "/" + name + ".txt";
   if (std::getenv("UPDATE_SCREENS") != nullptr) write_file(path, found);
@@ -393,7 +394,7 @@ TEST(LiveScreen, ShowsTheColumnsThatAreChosen) {
   press(state, "tro_ __jjk ");
   expect_screen(drawn(state, {24, 80}), "columns");
   press(state, "___ \x1b");
-  EXPECT_THAT(drawn(state, {24, 80}), HasSubstr("PID   MiB/s  AT FORK CURVE      ZERO"));
+  EXPECT_THAT(drawn(state, {24, 80}), HasSubstr("PID   MiB/s  AT FORK CURVE         ZERO COMMAND"));
 }
 
 TEST(LiveScreen, ShowsWhatIsTyped) {
@@ -401,7 +402,7 @@ TEST(LiveScreen, ShowsWhatIsTyped) {
   press(state, "fGRAND");
   EXPECT_THAT(drawn(state, {12, 80}), HasSubstr("filter: GRAND_"));
   press(state, "\b\b\b\b\bno such\n");
-  expect_screen(drawn(state, {8, 80}), "filter_nothing");
+  expect_screen(drawn(state, {12, 80}), "filter_nothing");
 }
 
 TEST(LiveScreen, ShowsThatThereIsNothing) {

@@ -302,7 +302,7 @@ TEST(LiveView, NeitherTheMouseNorHalfAKeyHoldsItUp) {
   tmux.type("\x1b[M &#");  // the heading PID, wherever the header ends
   tmux.type("\x1b[M &$");
   EXPECT_THAT(tmux.wait_for("PID"), HasSubstr("PID"));
-  tmux.type("\x1b[M#?'");    // the button is up again
+  tmux.type("\x1b[M#?'");     // the button is up again
   tmux.type("\x1b[M\x22?'");  // another button
   tmux.type("\x1b[M");
   tmux.press({"C-c"});

@@ -13,11 +13,9 @@
 namespace cowshed::cowtop {
 namespace {
 
-using test::Finished;
 using test::run;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using ::testing::MatchesRegex;
 
 ParsedArguments parse(std::vector<std::string> words) { return parse_arguments(std::move(words)); }
 
@@ -54,76 +52,11 @@ TEST(CowtopOptions, SitesAreSampledOnlyWhenAskedFor) {
   EXPECT_EQ(parse({"--sites", "-c", "7", "true"}).options.measure.sampling.period, 7U);
 }
 
-TEST(CowtopOptions, NamesThatHoldControlCharactersDoNotReachTheTerminal) {
-  for (const std::vector<std::string>& words :
-       {std::vector<std::string>{"--", "no\nsuch\x1b[31m"}, {"--bo\ngus\x1b"}, {"-p", "1\n"}}) {
-    std::vector<std::string> arguments = words;
-    arguments.insert(arguments.begin(), COWTOP);
-    const Finished finished = run(arguments);
-    EXPECT_EQ(std::count(finished.err.begin(), finished.err.end(), '\n'), 1) << finished.err;
-    EXPECT_EQ(finished.err.find('\x1b'), std::string::npos);
-  }
-  EXPECT_EQ(run({COWTOP, "--", ""}).err, "cowtop: '': command not found\n");
-}
-
 TEST(CowtopOptions, EachOfSeveralProcessesIsNamed) {
   for (const std::string pids : {"1,", ",1", "1,,2", ",", "1 2", "1,x", "0", "99999999999"}) {
     testing::internal::CaptureStderr();
     EXPECT_EQ(parse({"-p", pids}).exit_status, 125) << pids;
     EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("is not a process ID")) << pids;
-  }
-}
-
-TEST(CowtopOptions, BadUsageIsOneLineAnd125) {
-  const std::vector<std::vector<std::string>> wrong = {
-      {"--"},
-      {"record", "-o", "/dev/null"},
-      {"check", "--max-copied", "1"},
-      {"-p", "1,"},
-      {"-p", "1,x"},
-      {"-p", ""},
-      {"--comm", ""},
-      {"--comm", "("},
-      {"--cgroup", ""},
-      {"--cgroup", "/no/such/cgroup"},
-      {"--comm", "x", "-p", "1"},
-      {"--comm", "x", "--cgroup", "/"},
-      {"--comm", "x", "--", "true"},
-      {"--bogus"},
-      {"-p"},
-      {"-p", "x"},
-      {"-p", "-3"},
-      {"--backend", "bpf", "true"},
-      {"-p", "99999999999999"},
-      {"-o", "", "true"},
-      {"record", "-o", "", "--", "true"},
-      {"report", "--html", "", "x"},
-      {"report", "-o", "", "x"},
-      {"diff", "--html", "", "x", "x"},
-      {"diff", "-o", "", "x", "x"},
-      {"check", "--max-copied", "1GiB", "--baseline", "", "--", "true"},
-      {"check", "--budget", "", "--", "true"},
-      {"-p", "1", "--", "true"},
-      {"-p", "0"},
-      {"-c", "10", "true"},
-      {"--sites", "-c", "0", "true"},
-      {"--sites", "--backend", "pagemap", "true"},
-      {"x", "--", "y"}};
-  for (auto arguments : wrong) {
-    arguments.insert(arguments.begin(), COWTOP);
-    const Finished finished = run(arguments);
-    SCOPED_TRACE(::testing::PrintToString(arguments));
-    EXPECT_EQ(finished.exit_status(), 125);
-    EXPECT_EQ(finished.out, "");
-    EXPECT_EQ(std::count(finished.err.begin(), finished.err.end(), '\n'), 1) << finished.err;
-  }
-}
-
-TEST(CowtopOptions, HelpTeaches) {
-  const Finished help = run({COWTOP, "--help"});
-  EXPECT_EQ(help.exit_status(), 0);
-  for (const char* text : {"Usage: cowtop", "--json", "-p", "Examples:", "Exit status"}) {
-    EXPECT_THAT(help.out, HasSubstr(text));
   }
 }
 
@@ -142,15 +75,6 @@ TEST(CowtopOptions, HelpSaysWhatEachColumnIs) {
     EXPECT_THAT(help, HasSubstr("\n  " + found->str() + "  ")) << headings;
   }
   EXPECT_EQ(columns, 15);
-}
-
-TEST(CowtopOptions, VersionSaysWhatRuns) {
-  const Finished version = run({COWTOP, "--version"});
-  EXPECT_EQ(version.exit_status(), 0);
-  EXPECT_THAT(version.out,
-              MatchesRegex("cowtop [0-9.]+\nbuilt from [^/\n]+ by [^/\n]+, [^/\n]+\n"
-                           "libbpf [0-9.]+, libzstd [0-9.]+\nLinux [^/\n]+, with(out)? BTF\n"));
-  EXPECT_EQ(run({COWTOP, "record", "--version"}).out, version.out);
 }
 
 }  // namespace

@@ -39,11 +39,10 @@ class Keys : public Observer {
     ::close(ends_[1]);
   }
 
-  Next sampled(const cow::Backend& backend) override {
+  void sampled(const cow::Backend& backend) override {
     pressed_before_samples = pressed_before_samples || (samples == 0 && pressed > 0);
     processes = backend.measurement().processes.size();
     ++samples;
-    return Next::go_on;
   }
   int fd() const override { return ends_[0]; }
   bool readable() override {

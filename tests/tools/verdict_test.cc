@@ -1,7 +1,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <source_location>
 #include <string>
+#include <vector>
 
 #include <cowshed/tests/support/subprocess.h>
 #include <cowshed/tests/tools/recordings.h>
@@ -15,8 +18,9 @@ namespace cowshed::cowtop {
 namespace {
 
 using ::testing::ElementsAre;
+using ::testing::ElementsAreArray;
 using ::testing::HasSubstr;
-using ::testing::IsEmpty;
+using ::testing::Matcher;
 using ::testing::StartsWith;
 
 constexpr std::uint64_t kPage = cow::kPageSize;
@@ -61,8 +65,17 @@ Budget copied(std::uint64_t pages, Budget::Per per = Budget::Per::child) {
   return budget;
 }
 
-Budget of_object(const std::string& name, std::uint64_t pages) {
+Budget ratio(double most, Budget::Per per = Budget::Per::child) {
   Budget budget;
+  budget.per = per;
+  budget.max_ratio = most;
+  return budget;
+}
+
+Budget of_object(const std::string& name, std::uint64_t pages,
+                 Budget::Per per = Budget::Per::child) {
+  Budget budget;
+  budget.per = per;
   budget.objects = {{name, pages * kPage}};
   return budget;
 }
@@ -71,163 +84,139 @@ Verdict verdict(const cow::Measurement& measurement, const Budget& budget) {
   return verdict_on(measurement, budget, std::nullopt, {});
 }
 
-TEST(VerdictTest, EachChildByItself) {
-  EXPECT_FALSE(verdict(measured(), copied(6)).is_over());
-  const Verdict over = verdict(measured(), copied(5));
-  EXPECT_THAT(over_lines(over),
-              ElementsAre("child 12 (worker): limited to 20.0 KiB, used 24.0 KiB"));
-  ASSERT_EQ(over.held.size(), 2U);
-  EXPECT_EQ(over.held[1].number, 2U);
-  EXPECT_THAT(over.notes, IsEmpty());
-  EXPECT_THAT(over.not_measured, IsEmpty());
+template <class Change>
+cow::Measurement with(cow::Measurement measurement, Change change) {
+  change(measurement.processes);
+  return measurement;
 }
 
-TEST(VerdictTest, AllTogetherWithTheRoot) {
-  EXPECT_FALSE(verdict(measured(), copied(11, Budget::Per::tree)).is_over());
-  const Verdict over = verdict(measured(), copied(10, Budget::Per::tree));
-  EXPECT_THAT(over_lines(over),
-              ElementsAre("tree: limited to 40.0 KiB, used 44.0 KiB; culprits: child 12 (worker) "
-                          "24.0 KiB, child 11 (worker) 16.0 KiB, root 10 (server) 4.0 KiB"));
+using Lines = std::vector<std::string>;
+
+// The lines that are printed, or how they begin.
+void expect(const Verdict& verdict, const Lines& over, const Lines& notes = {},
+            const Lines& not_measured = {},
+            const std::source_location& where = std::source_location::current()) {
+  const ::testing::ScopedTrace trace(where.file_name(), static_cast<int>(where.line()), "expected");
+  const auto begin_with = [](const Lines& texts) {
+    std::vector<Matcher<std::string>> matchers;
+    for (const std::string& text : texts) matchers.push_back(StartsWith(text));
+    return ElementsAreArray(matchers);
+  };
+  EXPECT_THAT(over_lines(verdict), begin_with(over));
+  EXPECT_EQ(verdict.is_over(), !over.empty());
+  EXPECT_THAT(verdict.notes, begin_with(notes));
+  EXPECT_THAT(verdict.not_measured, begin_with(not_measured));
 }
 
-TEST(VerdictTest, SizesThatReadTheSameAreGivenInBytes) {
-  cow::Measurement measurement = measured();
-  measurement.processes = {process(11, (64 << 8) + 1)};
-  EXPECT_THAT(over_lines(verdict(measurement, copied(64 << 8))),
-              ElementsAre("child 11 (worker): limited to 67108864 B, used 67112960 B"));
+constexpr auto kTree = Budget::Per::tree;
+
+TEST(VerdictTest, CopiesOfEachChildAndOfAllWithTheRoot) {
+  expect(verdict(measured(), copied(6)), {});
+  expect(verdict(measured(), copied(5)), {"child 12 (worker): limited to 20.0 KiB, used 24.0 KiB"});
+  expect(verdict(measured(), copied(11, kTree)), {});
+  expect(
+      verdict(measured(), copied(10, kTree)),
+      {"tree: limited to 40.0 KiB, used 44.0 KiB; culprits: child 12 (worker) 24.0 KiB, child 11 "
+       "(worker) 16.0 KiB, root 10 (server) 4.0 KiB"});
+  const auto large = with(measured(), [](auto& all) { all = {process(11, (64 << 8) + 1)}; });
+  expect(verdict(large, copied(64 << 8)),
+         {"child 11 (worker): limited to 67108864 B, used 67112960 B"});
 }
 
-TEST(VerdictTest, RatioOfWhatWasShared) {
-  Budget budget;
-  budget.max_ratio = 0.006;
-  EXPECT_FALSE(verdict(measured(), budget).is_over());
-  budget.max_ratio = 0.005;
-  EXPECT_THAT(over_lines(verdict(measured(), budget)),
-              ElementsAre("child 12 (worker): limited to 0.5% (20.0 KiB) of the 3.9 MiB shared at "
-                          "its fork, used 0.6% (24.0 KiB)"));
-  budget.per = Budget::Per::tree;
-  EXPECT_FALSE(verdict(measured(), budget).is_over()) << "10 of 2000";
-  budget.max_ratio = 0.0049;
-  EXPECT_TRUE(verdict(measured(), budget).is_over());
-}
-
-TEST(VerdictTest, RatioIsOfWhoSharedMuch) {
-  cow::Measurement measurement = measured();
-  measurement.processes[1].shared_at_fork_bytes = (1 << 20) - 1;
-  Budget budget;
-  budget.max_ratio = 0;
-  const Verdict over = verdict(measurement, budget);
-  ASSERT_EQ(over_lines(over).size(), 1U);
-  EXPECT_THAT(over_lines(over)[0], StartsWith("child 12 "));
-  EXPECT_THAT(over.notes, ElementsAre("not held to max_ratio: child 11 (worker): it shared less "
-                                      "than 1 MiB at its fork"));
-}
-
-TEST(VerdictTest, RatioEndsWithAnExec) {
-  cow::Measurement measurement = measured();
-  measurement.processes[2].execs = 1;
-  measurement.processes[2].copied_pages_before_exec = 4;
-  Budget budget;
-  budget.max_ratio = 0.005;
-  EXPECT_FALSE(verdict(measurement, budget).is_over());
-  measurement.processes[2].copied_pages_before_exec.reset();
-  EXPECT_THAT(
-      verdict(measurement, budget).notes,
-      ElementsAre("not held to max_ratio: child 12 (worker): what it copied before its exec "
-                  "is not known"));
+TEST(VerdictTest, RatioOfWhatWasSharedUpToAnExec) {
+  expect(verdict(measured(), ratio(0.006)), {});
+  expect(verdict(measured(), ratio(0.005)),
+         {"child 12 (worker): limited to 0.5% (20.0 KiB) of the 3.9 MiB shared at its fork, used "
+          "0.6% (24.0 KiB)"});
+  expect(verdict(measured(), ratio(0.005, kTree)), {});  // 10 of 2000
+  expect(verdict(measured(), ratio(0.0049, kTree)), {"tree: limited to 0.5%"});
+  const auto little = [](auto& all) { all[1].shared_at_fork_bytes = (1 << 20) - 1; };
+  expect(verdict(with(measured(), little), ratio(0)), {"child 12 "},
+         {"not held to max_ratio: child 11 (worker): it shared less than 1 MiB at its fork"});
+  auto executed = with(measured(), [](auto& all) { all[2].execs = 1; });
+  expect(verdict(executed, ratio(0.005)), {},
+         {"not held to max_ratio: child 12 (worker): what it copied before its exec is not known"});
+  executed.processes[2].copied_pages_before_exec = 4;
+  expect(verdict(executed, ratio(0.005)), {});
 }
 
 TEST(VerdictTest, ObjectsOfEachProcessTheRootAmongThem) {
-  const Verdict over = verdict(with_objects(), of_object("index", 2));
-  ASSERT_EQ(over_lines(over).size(), 3U);
-  EXPECT_EQ(over_lines(over)[0],
-            "object 'index' in root 10 (server): limited to 8.0 KiB, used 12.0 KiB; culprits: "
-            "object 'index' 12.0 KiB");
-  EXPECT_FALSE(verdict(with_objects(), of_object("index", 3)).is_over());
-  EXPECT_FALSE(verdict(with_objects(), of_object("names", 0)).is_over());
-  EXPECT_THAT(verdict(with_objects(), of_object("names", 0)).notes, IsEmpty());
-  Budget tree = of_object("index", 9);
-  tree.per = Budget::Per::tree;
-  EXPECT_FALSE(verdict(with_objects(), tree).is_over());
-  tree.objects[0].bytes = 8 * kPage;
-  EXPECT_TRUE(verdict(with_objects(), tree).is_over());
-}
-
-TEST(VerdictTest, ObjectsThatWereNotSeen) {
-  cow::Measurement measurement = with_objects();
-  measurement.processes[2].objects.reset();
-  EXPECT_THAT(verdict(measurement, of_object("index", 9)).notes,
-              ElementsAre("not held to object 'index': child 12 (worker): of which objects its "
-                          "copies are was not seen"));
-  measurement = with_objects();
-  measurement.processes[2].arenas[0].copied_pages = 5;
-  EXPECT_THAT(verdict(measurement, of_object("index", 9)).notes,
-              ElementsAre(StartsWith(
-                  "2 copies of pages of arena 'arena', by 1 process, are of no object")));
+  expect(verdict(with_objects(), of_object("index", 2)),
+         {"object 'index' in root 10 (server): limited to 8.0 KiB, used 12.0 KiB; culprits: object "
+          "'index' 12.0 KiB",
+          "object 'index' in child 11", "object 'index' in child 12"});
+  expect(verdict(with_objects(), of_object("index", 3)), {});
+  expect(verdict(with_objects(), of_object("names", 0)), {});
+  expect(verdict(with_objects(), of_object("index", 9, kTree)), {});
+  expect(verdict(with_objects(), of_object("index", 8, kTree)), {"object 'index' in tree"});
+  const auto not_seen = with(with_objects(), [](auto& all) { all[2].objects.reset(); });
+  expect(verdict(not_seen, of_object("index", 9)), {},
+         {"not held to object 'index': child 12 (worker): of which objects its copies are was not "
+          "seen"});
+  const auto more = with(with_objects(), [](auto& all) { all[2].arenas[0].copied_pages = 5; });
+  expect(verdict(more, of_object("index", 9)), {},
+         {"2 copies of pages of arena 'arena', by 1 process, are of no object"});
 }
 
 TEST(VerdictTest, AnObjectThatNobodyPublishedIsNotWithin) {
-  const auto why = [](const cow::Measurement& measurement, std::set<std::string> published) {
-    const Verdict verdict =
-        verdict_on(measurement, of_object("idnex", 0), std::nullopt, std::move(published));
-    EXPECT_EQ(verdict.held.empty(), !verdict.not_measured.empty());
-    return verdict.not_measured;
-  };
-  EXPECT_THAT(why(with_objects(), {"third"}),
-              ElementsAre("object 'idnex': no process was seen to publish one of that name; there "
-                          "were 'index', 'names', 'third'"));
-  EXPECT_THAT(why(measured(), {}), ElementsAre("object 'idnex': no process was seen to publish "
-                                               "one of that name, nor of any"));
-  EXPECT_THAT(why(measured(), {"idnex"}), IsEmpty()) << "nobody copied a page of it";
+  const Budget misspelt = of_object("idnex", 0);
+  const std::string why = "object 'idnex': no process was seen to publish one of that name";
+  expect(verdict_on(with_objects(), misspelt, std::nullopt, {"third"}), {}, {},
+         {why + "; there were 'index', 'names', 'third'"});
+  expect(verdict(measured(), misspelt), {}, {}, {why + ", nor of any"});
+  expect(verdict_on(measured(), misspelt, std::nullopt, {"idnex"}), {});  // not a page of it
 }
 
 TEST(VerdictTest, GrowthIsOfAllTogether) {
-  Budget budget;
-  budget.baseline = "file";
-  budget.max_growth = 0.1;
-  Baseline baseline{10 * kPage, "tracepoint", {}};
-  EXPECT_FALSE(verdict_on(measured(), budget, baseline, {}).is_over()) << "11 pages";
-  baseline.copied_bytes = 9 * kPage;
-  const Verdict over = verdict_on(measured(), budget, baseline, {});
-  ASSERT_EQ(over_lines(over).size(), 1U);
-  EXPECT_THAT(over_lines(over)[0],
-              StartsWith("tree: limited to 39.6 KiB, 36.0 KiB in the baseline, "
-                         "used 44.0 KiB; culprits: child 12"));
-  baseline = {10 * kPage, "pagemap", {"it is old"}};
-  EXPECT_THAT(verdict_on(measured(), budget, baseline, {}).notes,
-              ElementsAre("it is old", HasSubstr("which count differently")));
+  const auto against = [](std::uint64_t pages, const char* backend, Lines notes) {
+    Budget budget;
+    budget.baseline = "file";
+    budget.max_growth = 0.1;
+    return verdict_on(measured(), budget, Baseline{pages * kPage, backend, std::move(notes)}, {});
+  };
+  expect(against(10, "tracepoint", {}), {});
+  expect(
+      against(9, "tracepoint", {}),
+      {"tree: limited to 39.6 KiB, 36.0 KiB in the baseline, used 44.0 KiB; culprits: child 12"});
+  expect(against(10, "pagemap", {"it is old"}), {},
+         {"it is old", "the baseline is of the pagemap backend"});
 }
 
 TEST(VerdictTest, WhatIsNotKnownIsSaid) {
-  cow::Measurement measurement = measured();
-  measurement.processes[1].copied_anon_pages.reset();
-  measurement.processes[1].not_measured = "because";
-  measurement.lost_events = 3;
-  measurement.not_seen = {1, 2};
-  const Verdict each = verdict(measurement, copied(6));
-  EXPECT_FALSE(each.is_over());
-  EXPECT_FALSE(each.held[0].used_bytes);
-  EXPECT_THAT(each.not_measured, IsEmpty());
-  EXPECT_THAT(each.notes, ElementsAre("not held to max_copied: child 11 (worker): because",
-                                      StartsWith("3 events lost"),
-                                      StartsWith("1 to 2 processes ended before they were seen")));
-  const Verdict tree = verdict(measurement, copied(7, Budget::Per::tree));
-  EXPECT_FALSE(tree.is_over());
-  EXPECT_EQ(tree.notes.size(), 3U);
-  EXPECT_TRUE(verdict(measurement, copied(6, Budget::Per::tree)).is_over());
+  auto unknown = with(measured(), [](auto& all) {
+    all[1].copied_anon_pages.reset();
+    all[1].not_measured = "because";
+  });
+  unknown.lost_events = 3;
+  unknown.not_seen = {1, 2};
+  const Lines notes = {"not held to max_copied: child 11 (worker): because", "3 events lost",
+                       "1 to 2 processes ended before they were seen"};
+  expect(verdict(unknown, copied(6)), {}, notes);
+  EXPECT_FALSE(verdict(unknown, copied(6)).held[0].used_bytes);
+  EXPECT_FALSE(verdict(unknown, copied(7, kTree)).is_over());
+  EXPECT_EQ(verdict(unknown, copied(7, kTree)).notes.size(), 3U);
+  EXPECT_TRUE(verdict(unknown, copied(6, kTree)).is_over());
 }
 
 TEST(VerdictTest, NothingToHold) {
-  cow::Measurement measurement = measured();
-  measurement.processes.resize(1);
-  EXPECT_THAT(verdict(measurement, copied(6)).not_measured,
+  auto root = with(measured(), [](auto& all) { all.resize(1); });
+  const auto not_measured = [&](const Budget& budget) {
+    return verdict(root, budget).not_measured;
+  };
+  EXPECT_THAT(not_measured(copied(6)),
               ElementsAre("max_copied: there was no process below the root"));
-  measurement.not_seen = {2, 2};
-  EXPECT_THAT(verdict(measurement, copied(6)).not_measured,
+  root.not_seen = {2, 2};
+  EXPECT_THAT(not_measured(copied(6)),
               ElementsAre("max_copied: the processes below the root ended before they were seen"));
-  measurement.processes[0].copied_anon_pages.reset();
-  EXPECT_THAT(verdict(measurement, copied(6, Budget::Per::tree)).not_measured,
+  root.processes[0].copied_anon_pages.reset();
+  EXPECT_THAT(not_measured(copied(6, kTree)),
               ElementsAre("max_copied: the pagemap backend cannot tell what the root copied"));
+}
+
+TEST(VerdictTest, NumbersChildrenByTheirStarts) {
+  const Verdict found = verdict(measured(), copied(5));
+  ASSERT_EQ(found.held.size(), 2U);
+  EXPECT_EQ(found.held[1].number, 2U);
 }
 
 TEST(VerdictTest, OfManyTheWorst) {
