@@ -9,7 +9,6 @@
 #include <cowshed/tools/cowtop/html/copy_tree.h>
 #include <cowshed/tools/cowtop/html/curves.h>
 #include <cowshed/tools/cowtop/html/html_report.h>
-#include <cowshed/tools/cowtop/html/page.h>
 
 namespace cowshed::cowtop {
 namespace {

@@ -7,7 +7,7 @@
 
 #include <cowshed/tests/tools/recordings.h>
 #include <cowshed/tools/cowtop/measurement_json.h>
-#include <cowshed/tools/cowtop/serve/listen_address.h>
+#include <cowshed/tools/cowtop/serve/metrics_server.h>
 #include <cowshed/tools/cowtop/serve/metrics_sums.h>
 #include <cowshed/tools/cowtop/serve/metrics_text.h>
 

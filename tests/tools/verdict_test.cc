@@ -9,10 +9,7 @@
 #include <cowshed/tests/support/subprocess.h>
 #include <cowshed/tests/tools/recordings.h>
 #include <cowshed/tools/cowtop/verdict.h>
-#include <cowshed/tools/cowtop/verdict_annotations.h>
-#include <cowshed/tools/cowtop/verdict_json.h>
-#include <cowshed/tools/cowtop/verdict_junit.h>
-#include <cowshed/tools/cowtop/verdict_text.h>
+#include <cowshed/tools/cowtop/verdict_reports.h>
 
 namespace cowshed::cowtop {
 namespace {

@@ -9,7 +9,6 @@
 #include <utility>
 
 #include <cowshed/cow/published_layout.h>
-#include <cowshed/tools/cowtop/baseline.h>
 #include <cowshed/tools/cowtop/budget.h>
 #include <cowshed/tools/cowtop/command_line.h>
 #include <cowshed/tools/cowtop/commands.h>
@@ -17,12 +16,10 @@
 #include <cowshed/tools/cowtop/exit_status.h>
 #include <cowshed/tools/cowtop/measure.h>
 #include <cowshed/tools/cowtop/measure_options.h>
+#include <cowshed/tools/cowtop/measurement_file.h>
 #include <cowshed/tools/cowtop/output_file.h>
 #include <cowshed/tools/cowtop/verdict.h>
-#include <cowshed/tools/cowtop/verdict_annotations.h>
-#include <cowshed/tools/cowtop/verdict_json.h>
-#include <cowshed/tools/cowtop/verdict_junit.h>
-#include <cowshed/tools/cowtop/verdict_text.h>
+#include <cowshed/tools/cowtop/verdict_reports.h>
 
 namespace cowshed::cowtop {
 namespace {

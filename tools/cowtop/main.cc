@@ -1,15 +1,22 @@
 #include <array>
 #include <exception>
 #include <fcntl.h>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <unistd.h>
+#include <utility>
 #include <vector>
 
 #include <cowshed/tools/cowtop/commands.h>
 #include <cowshed/tools/cowtop/complain.h>
 #include <cowshed/tools/cowtop/exit_status.h>
+#include <cowshed/tools/cowtop/live/live_view.h>
+#include <cowshed/tools/cowtop/measure.h>
+#include <cowshed/tools/cowtop/measurement_json.h>
 #include <cowshed/tools/cowtop/options.h>
+#include <cowshed/tools/cowtop/output_file.h>
+#include <cowshed/tools/cowtop/table_report.h>
 
 #ifndef COWSHED_SERVE
 int cowshed::cowtop::serve_command(std::vector<std::string> /*words*/) {
@@ -40,6 +47,25 @@ void hold_closed_standard_descriptors() {
     fd = ::open("/dev/null", O_PATH | O_CLOEXEC);
   } while (fd >= 0 && fd <= STDERR_FILENO);
   if (fd >= 0) ::close(fd);
+}
+
+// cowtop without a subcommand.  Returns the exit status.
+int run(const Options& options) {
+  // Before the command runs: a path that cannot be written is known before hours of measuring.
+  auto file = OutputFile::open(options.output);
+  if (!file) return own_error(file.error());
+  std::unique_ptr<live::LiveView> view;
+  if (options.live && live::Terminal::is_there()) {
+    auto opened = live::LiveView::open(options.measure);
+    if (!opened) return own_error(opened.error());
+    view = std::move(*opened);
+  }
+  const Measured measured = measure(options.measure, view.get());
+  if (view) view->end(measured);
+  if (!measured.measurement) return measured.exit_status;
+  const auto written = file->write_report(options.json ? json_report(*measured.measurement)
+                                                       : table_report(*measured.measurement));
+  return written ? measured.exit_status : own_error_after(written.error(), measured.exit_status);
 }
 
 int run_words(std::vector<std::string> words) {

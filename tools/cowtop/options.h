@@ -25,7 +25,4 @@ struct ParsedArguments {
 // Prints help, version and usage errors itself.  `words` are those after the program's name.
 ParsedArguments parse_arguments(std::vector<std::string> words);
 
-// Does what the options say, and returns cowtop's exit status (exit_status.h).
-int run(const Options& options);
-
 }  // namespace cowshed::cowtop

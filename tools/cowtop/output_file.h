@@ -13,9 +13,11 @@ namespace cowshed::cowtop {
 class OutputFile {
  public:
   // An empty `path` is standard output, and so is another name of the file that this goes to, of
-  // which nothing is cut off.  What a file held stays until something is written.  What
-  // others may have put there for us is refused (writable_path.h).
-  // Nor is it one with a regular file of `others`, by whatever name, which would be lost.
+  // which nothing is cut off.  What a file held stays until something is written.  It is no regular
+  // file of `others`, by whatever name, which would be lost.  In a folder that others may write to
+  // (to root: wherever it is not root's alone) no symlink is followed, and no FIFO and the like of
+  // somebody else is taken, nor a file with another name elsewhere; in a folder that everybody may
+  // write to, no file of somebody else at all.  Whoever put it there may mean harm.
   static Expected<OutputFile> open(const std::string& path,
                                    const std::vector<std::string>& others = {});
   OutputFile(OutputFile&& other) noexcept;

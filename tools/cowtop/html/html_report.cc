@@ -8,7 +8,7 @@
 #include <cowshed/tools/cowtop/frame_text.h>
 #include <cowshed/tools/cowtop/html/copy_tree.h>
 #include <cowshed/tools/cowtop/html/html_report.h>
-#include <cowshed/tools/cowtop/html/page.h>
+#include <cowshed/tools/cowtop/html/page_text.h>
 #include <cowshed/tools/cowtop/measurement_json.h>
 
 namespace cowshed::cowtop {
@@ -129,6 +129,23 @@ std::string text_of(const Json& json) {
 }
 
 }  // namespace
+
+std::string html_page(std::string_view json) {
+  std::string page;
+  page.reserve(page_begin().size() + json.size() + json.size() / 8 + page_end().size());
+  page += page_begin();
+  for (const char c : json) {
+    // Only in strings, and there the same; "</script" would end the data, and "<!--" more than
+    // that.
+    if (c == '<') {
+      page += "\\u003c";
+    } else {
+      page += c;
+    }
+  }
+  page += page_end();
+  return page;
+}
 
 std::string html_report(cow::Measurement measurement, const RecordingHeader& header,
                         const Curves& curves, const std::string& note) {

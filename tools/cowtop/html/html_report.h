@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include <cowshed/cow/process_copies.h>
 #include <cowshed/tools/cowtop/comparison_report.h>
@@ -8,6 +9,10 @@
 #include <cowshed/tools/cowtop/recording.h>
 
 namespace cowshed::cowtop {
+
+// The page (page.html and what it is made of, in this folder) with `json` as its data, for its
+// scripts to show.  It fetches nothing, and runs nothing that the data might hold.
+std::string html_page(std::string_view json);
 
 // A page that shows a recording in a browser, by itself.  `note`: what is wrong with the recording,
 // in a sentence; empty where nothing is.  Where there are many processes or stacks the page has the

@@ -3,10 +3,24 @@
 #include <memory>
 
 #include <cowshed/base/error.h>
-#include <cowshed/tools/cowtop/serve/listen_address.h>
 #include <cowshed/tools/cowtop/serve/metrics.h>
 
 namespace cowshed::cowtop {
+
+// "127.0.0.1:9417", "[::1]:0", "localhost:9417".
+struct ListenAddress {
+  std::string host;  // without brackets
+  int port = 0;      // 0: any that is free
+};
+
+// Errors: invalid_argument.
+Expected<ListenAddress> parse_listen_address(std::string_view text);
+
+// As in a URL.
+std::string text_of(const ListenAddress& address);
+
+// Whether only this machine reaches it.
+bool is_loopback(const ListenAddress& address);
 
 // Serves the newest metrics over HTTP, by a thread of its own: no client holds up who measures, nor
 // another client.  Of too many those that come later wait; a connection is for one request, and is

@@ -8,7 +8,6 @@
 #include <cowshed/tools/cowtop/commands.h>
 #include <cowshed/tools/cowtop/complain.h>
 #include <cowshed/tools/cowtop/selection_options.h>
-#include <cowshed/tools/cowtop/serve/listen_address.h>
 #include <cowshed/tools/cowtop/serve/metrics_server.h>
 #include <cowshed/tools/cowtop/serve/metrics_sums.h>
 #include <cowshed/tools/cowtop/signals.h>
