@@ -310,7 +310,6 @@ void TracepointBackend::update(const ProcessCounts& counts) {
   copies.role = counts.role == ProcessRole::root ? Role::root : Role::child;
   copies.alive = counts.alive;
   copies.start_ns = counts.start_ns;
-  copies.start_ticks = counts.start_ticks;
   copies.end_ns = counts.end_ns;
   copies.exit_status = counts.exit_status;
   copies.signal = counts.signal;

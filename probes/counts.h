@@ -31,7 +31,6 @@ struct ProcessCounts {
   bool alive = true;
   bool shares_memory = false;  // began in its parent's address space: vfork, posix_spawn
   std::uint64_t start_ns = 0;
-  std::uint64_t start_ticks = 0;  // the start as /proc/PID/stat has it for the caller
   std::optional<std::uint64_t> end_ns;
   std::optional<int> exit_status;  // of a process that exited
   std::optional<int> signal;       // that ended it

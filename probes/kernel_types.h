@@ -217,7 +217,6 @@ struct task_struct {
   unsigned long nvcsw;
   unsigned long nivcsw;
   __u64 start_time;
-  __u64 start_boottime;
   char comm[16];
   struct signal_struct* signal;
   int pagefault_disabled;

@@ -111,7 +111,6 @@ static __always_inline int add_process(struct task_struct* task, struct cowshed_
   process->ppid = tgid_here(BPF_CORE_READ(task, real_parent));
   process->flags = flags;
   struct task_struct* leader = BPF_CORE_READ(task, group_leader);
-  process->start_boot_ns = BPF_CORE_READ(leader, start_boottime);
   bpf_probe_read_kernel(process->comm, sizeof process->comm, &leader->comm);
   long refused = bpf_map_update_elem(&processes, key, process, BPF_NOEXIST);
   if (refused == -17) { /* -EEXIST: another CPU was quicker */

@@ -62,7 +62,6 @@ struct cowshed_process {
   __u64 shared_at_fork_bytes;
   __u64 copied_before_exec;
   __u64 collapsed_pages;
-  __u64 start_boot_ns; /* CLOCK_BOOTTIME, as the kernel has it: without a time namespace */
   __u32 pid;           /* in the loader's PID namespace, 0 where it has none there */
   __u32 ppid;          /* at the start */
   __u32 flags;

@@ -41,10 +41,10 @@ std::uint64_t moved(std::uint64_t ns, std::int64_t by) {
   return ns + static_cast<std::uint64_t>(by);
 }
 
-void set_end(ProcessCounts& to, const cowshed_process& from, const ClockOffsets& offsets) {
+void set_end(ProcessCounts& to, const cowshed_process& from, std::int64_t offset_ns) {
   const int status = static_cast<int>(from.exit_code);
   to.alive = false;
-  to.end_ns = moved(from.end_ns, offsets.monotonic_ns);
+  to.end_ns = moved(from.end_ns, offset_ns);
   to.threads = 0;
   if (WIFEXITED(status)) {
     to.exit_status = WEXITSTATUS(status);
@@ -54,7 +54,7 @@ void set_end(ProcessCounts& to, const cowshed_process& from, const ClockOffsets&
 }
 
 ProcessCounts describe(const cowshed_key& key, const cowshed_process& process,
-                       const ClockOffsets& offsets) {
+                       std::int64_t offset_ns) {
   ProcessCounts counts;
   counts.id = process.id;
   counts.parent_id = process.parent_id;
@@ -63,8 +63,7 @@ ProcessCounts describe(const cowshed_key& key, const cowshed_process& process,
   counts.comm.assign(process.comm, strnlen(process.comm, sizeof process.comm));
   counts.role = (process.flags & COWSHED_ROOT) != 0 ? ProcessRole::root : ProcessRole::child;
   counts.shares_memory = (process.flags & COWSHED_SHARES_MEMORY) != 0;
-  counts.start_ns = moved(key.start_ns, offsets.monotonic_ns);
-  counts.start_ticks = start_ticks(process.start_boot_ns, offsets);
+  counts.start_ns = moved(key.start_ns, offset_ns);
   counts.threads = process.threads_live;
   counts.threads_total = process.threads_total;
   counts.execs = process.execs;
@@ -73,7 +72,7 @@ ProcessCounts describe(const cowshed_key& key, const cowshed_process& process,
     counts.shared_at_fork_anon_bytes = process.shared_at_fork_bytes;
   }
   if (has_ended(process)) {
-    set_end(counts, process, offsets);
+    set_end(counts, process, offset_ns);
   }
   return counts;
 }
@@ -204,7 +203,7 @@ Expected<void> SnapshotReader::read(Snapshot& snapshot) {
     if (ended) {
       view.record = take_process(*programs_, key, view.record);
     }
-    ProcessCounts counts = describe(key, view.record, offsets_);
+    ProcessCounts counts = describe(key, view.record, offset_ns_);
     cowshed_counts sum = view.record.counts;
     add(sum, view.live.counts);
     set_counts(counts, sum);

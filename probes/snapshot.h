@@ -5,7 +5,7 @@
 #include <vector>
 
 #include <cowshed/base/error.h>
-#include <cowshed/probes/clock_offsets.h>
+#include <cowshed/probes/clock_offset.h>
 #include <cowshed/probes/counts.h>
 #include <cowshed/probes/kernel_records.h>
 #include <cowshed/probes/programs.h>
@@ -38,7 +38,7 @@ class SnapshotReader {
   void add_totals(Snapshot& snapshot, const cowshed_counts& counts, bool ended);
 
   const Programs* programs_;
-  ClockOffsets offsets_ = clock_offsets();
+  std::int64_t offset_ns_ = monotonic_offset_ns();
   ByProcess<View> last_;  // of the live ones
   // All that the maps held when they had been added so many.
   ByProcess<cowshed_process> records_;
