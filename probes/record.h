@@ -62,8 +62,8 @@ struct cowshed_process {
   __u64 shared_at_fork_bytes;
   __u64 copied_before_exec;
   __u64 collapsed_pages;
-  __u32 pid;           /* in the loader's PID namespace, 0 where it has none there */
-  __u32 ppid;          /* at the start */
+  __u32 pid;  /* in the loader's PID namespace, 0 where it has none there */
+  __u32 ppid; /* at the start */
   __u32 flags;
   __u32 exit_code; /* as wait(2) reports it */
   __u32 execs;

@@ -169,8 +169,6 @@ class SchemasTest(unittest.TestCase):
         if IS_ROOT:
             self.check_all_was_seen("cowshed.check-1", but=["not_known"])
 
-    # What it accepts and what it refuses is what the schema does.
-
     def test_diff(self):
         names = [str(self.folder / name) for name in ("before.json", "after.json")]
         for name, copies in zip(names, ("100", "200")):
