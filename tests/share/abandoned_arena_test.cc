@@ -12,8 +12,7 @@
 
 #include <cowshed/share/arena.h>
 #include <cowshed/share/arena_scope.h>
-
-#include "child.h"
+#include <cowshed/tests/support/child.h>
 
 // Arenas that were destroyed after an ArenaScope.
 namespace cowshed {

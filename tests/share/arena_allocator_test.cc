@@ -15,8 +15,8 @@
 
 #include <cowshed/share/arena.h>
 #include <cowshed/share/arena_allocator.h>
+#include <cowshed/tests/support/child.h>
 
-#include "child.h"
 #include "make_arena.h"
 
 namespace cowshed {

@@ -19,8 +19,8 @@
 #include <cowshed/share/arena_allocator.h>
 #include <cowshed/share/arena_scope.h>
 #include <cowshed/share/image.h>
+#include <cowshed/tests/support/child.h>
 
-#include "child.h"
 #include "make_arena.h"
 
 // What becomes of handles, and pointers, that have outlived their arena, and of forks in the middle

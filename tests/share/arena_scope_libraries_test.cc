@@ -26,8 +26,8 @@
 #include <cowshed/share/arena_scope.h>
 #include <cowshed/share/channel.h>
 #include <cowshed/share/workers.h>
+#include <cowshed/tests/support/child.h>
 
-#include "child.h"
 #include "process.h"
 #include "scope_blocks.h"
 
@@ -76,7 +76,7 @@ std::string ending(const std::function<void()>& inside, const std::function<void
            Arena arena = make_arena();
            in_scope(arena, [&] { inside(); });
            if (arenas == Arenas::frozen && !arena.freeze()) return "not frozen";
-           return std::to_string(test::Process([&] {
+           return std::to_string(test::Child([&] {
                                    leave();
                                    return 0;
                                  }).wait());

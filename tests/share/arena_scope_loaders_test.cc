@@ -11,8 +11,8 @@
 
 #include <cowshed/share/arena.h>
 #include <cowshed/share/arena_scope.h>
+#include <cowshed/tests/support/child.h>
 
-#include "child.h"
 #include "scope_blocks.h"
 
 // Loaders that know nothing of arenas.

@@ -7,7 +7,7 @@
 #include <thread>
 #include <unistd.h>
 
-#include "child.h"
+#include <cowshed/tests/support/child.h>
 
 // The C library's functions that ArenaScope stands before, which it looks up at their first call.
 namespace {

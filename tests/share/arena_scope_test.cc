@@ -20,8 +20,8 @@
 
 #include <cowshed/share/arena.h>
 #include <cowshed/share/arena_scope.h>
+#include <cowshed/tests/support/child.h>
 
-#include "child.h"
 #include "scope_blocks.h"
 
 namespace cowshed {

@@ -21,9 +21,9 @@
 
 #include <cowshed/share/arena.h>
 #include <cowshed/share/arena_scope.h>
+#include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/scale.h>
 
-#include "child.h"
 #include "memory_map.h"
 #include "random_blocks.h"
 #include "scope_blocks.h"

@@ -31,11 +31,11 @@
 #include <cowshed/share/parcel_format.h>
 #include <cowshed/share/process_tree.h>
 #include <cowshed/share/registry.h>
+#include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/scale.h>
 
 #include "../support/arena_receiver.h"
 #include "../support/subprocess.h"
-#include "child.h"
 #include "make_arena.h"
 
 #ifdef __SANITIZE_THREAD__

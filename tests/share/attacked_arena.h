@@ -7,9 +7,9 @@
 #include <vector>
 
 #include <cowshed/share/arena.h>
+#include <cowshed/tests/support/child.h>
 
 #include "attacks.h"
-#include "child.h"
 
 namespace cowshed::test {
 

@@ -13,10 +13,10 @@
 #include <cowshed/base/size_literals.h>
 #include <cowshed/share/channel.h>
 #include <cowshed/share/memory_limits.h>
+#include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/scale.h>
 
 #include "channels.h"
-#include "child.h"
 #include "memory_map.h"
 #include "process.h"
 
@@ -217,7 +217,7 @@ TEST(ChannelBytes, AreBoundedByTheMemory) {
 
 TEST(ChannelBytes, WaitForMemoryThatAReceiverGivesBack) {
   auto channel = make<Bytes>({.memory = 1_MiB});
-  test::Process receiver([&] {
+  test::Child receiver([&] {
     std::size_t bytes = 0;
     while (auto message = channel.receive()) {
       bytes += message->size();
@@ -296,7 +296,7 @@ TEST(ChannelBytes, AWorkerThatSentAGibibyteNobodyReadsExits) {
     GTEST_SKIP() << "not enough memory: " << available_memory() / 1_MiB << " MiB available";
   }
   auto channel = make<Bytes>();
-  test::Process worker([&] {
+  test::Child worker([&] {
     for (std::size_t i = 0; i < kParts; ++i) {
       auto buffer = channel.buffer(64_MiB);
       if (!buffer) {
@@ -369,7 +369,7 @@ TEST(ChannelBytes, FiveGibibytesInOneMessage) {
     mark_all(buffer->data(), kSize);
     ASSERT_TRUE(channel.send(std::move(*buffer)));
   }
-  EXPECT_EQ(test::Process([&] { return receive(kSize); }).wait(), 0);
+  EXPECT_EQ(test::Child([&] { return receive(kSize); }).wait(), 0);
   // The source of the copy: one memfd of 1 GiB, mapped five times.
   const int file = memfd_create("source", MFD_CLOEXEC);
   ASSERT_EQ(ftruncate(file, 1_GiB), 0);
@@ -380,7 +380,7 @@ TEST(ChannelBytes, FiveGibibytesInOneMessage) {
               MAP_FAILED);
   }
   mark_all(source, 1_GiB);
-  test::Process copied([&] { return receive(1_GiB); });
+  test::Child copied([&] { return receive(1_GiB); });
   const auto sent = channel.send(std::span<const std::byte>(source, kSize));
   EXPECT_TRUE(sent) << sent.error().message;
   EXPECT_EQ(copied.wait(), 0);

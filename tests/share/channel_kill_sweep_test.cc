@@ -334,7 +334,7 @@ TEST_F(ChannelPollingSweep, ReceiverIsKilled) {
     points += at_each_point(
         Points::changes, prepare, body(receive, receive),
         [&](SteppedChild& victim) {
-          Process poller([&] { return poll_and_receive(); });
+          Child poller([&] { return poll_and_receive(); });
           if (++points % 4 == 0) {
             usleep(200);  // it may have tried before the victim dies
           }
@@ -368,13 +368,13 @@ TEST_F(ChannelPollingSweep, SenderIsKilled) {
       Points::changes, [&] { descriptor_ = channel().descriptor().value(); },
       body(
           [&] {
-            if (!send(kFirst) || Process(receive_all).wait() != EXIT_SUCCESS) {
+            if (!send(kFirst) || Child(receive_all).wait() != EXIT_SUCCESS) {
               _exit(EXIT_FAILURE);
             }
           },
           [&] { (void)send(kVictims); }),
       [&](SteppedChild& victim) {
-        Process poller([&] { return poll_and_receive(); });
+        Child poller([&] { return poll_and_receive(); });
         victim.kill();
         if (channel().stats().sent == 2) {
           ++sent;

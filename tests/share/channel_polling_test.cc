@@ -20,9 +20,9 @@
 namespace cowshed {
 namespace {
 
+using test::Child;
 using test::code_of;
 using test::make;
-using test::Process;
 
 constexpr int kAsleep = 20000;  // ms: nobody woke it
 
@@ -72,9 +72,9 @@ TEST_P(ChannelEpoll, EachMessageIsReceivedOnceWhileReceiversAreKilled) {
   const auto receive = [&] {
     return receive_by_epoll(channel, GetParam(), [&](std::uint64_t n) { ++counts[n]; });
   };
-  std::vector<std::unique_ptr<Process>> receivers(kReceivers);
+  std::vector<std::unique_ptr<Child>> receivers(kReceivers);
   for (auto& receiver : receivers) {
-    receiver = std::make_unique<Process>(receive);
+    receiver = std::make_unique<Child>(receive);
   }
   auto senders = test::begin_processes(kSenders, [&](int s) {
     std::mt19937 random(static_cast<unsigned>(s));
@@ -90,7 +90,7 @@ TEST_P(ChannelEpoll, EachMessageIsReceivedOnceWhileReceiversAreKilled) {
     auto& victim = receivers[random() % kReceivers];
     ASSERT_TRUE(victim->running());
     victim->signal(SIGKILL);
-    victim = std::make_unique<Process>(receive);
+    victim = std::make_unique<Child>(receive);
   }
   channel.close();
   test::expect_success(senders);
@@ -121,7 +121,7 @@ TEST(ChannelPolling, AskingAgainDoesNotWake) {
 TEST(ChannelPolling, ASleeperIsWoken) {
   auto channel = make<int>();
   const int descriptor = channel.descriptor().value();
-  Process sender([&] {
+  Child sender([&] {
     for (int i = 0; i < 1000; ++i) {
       (void)channel.send(i);
     }

@@ -33,10 +33,10 @@ namespace {
 
 using namespace std::chrono_literals;
 using namespace size_literals;
+using test::Child;
 using test::code_of;
 using test::eventually;
 using test::make;
-using test::Process;
 
 constexpr int kTimesSlower = test::kThreadSanitizer ? 50 : test::sized(1, 10);
 
@@ -48,7 +48,7 @@ TEST(ChannelProcesses, WhatWasSentIsThere) {
   };
   auto channel = make<std::uint64_t>();
   auto& turns = test::shared<Turns>();
-  Process receiver([&] {
+  Child receiver([&] {
     for (std::uint64_t i = 1; i <= kMessages; ++i) {
       while (turns.sent.load() < i) {
         sched_yield();
@@ -77,9 +77,9 @@ TEST(ChannelProcesses, BatchesOfFourSendersReachFourReceiversOnceAndInOrder) {
   constexpr std::size_t kMost = 40;  // more than there are slots
   auto channel = make<std::uint64_t>({.slots = 32});
   auto& counts = test::shared<std::array<std::atomic<std::uint8_t>, kParties * kEach>>();
-  std::vector<std::unique_ptr<Process>> receivers;
+  std::vector<std::unique_ptr<Child>> receivers;
   for (std::uint64_t i = 0; i < kParties; ++i) {
-    receivers.push_back(std::make_unique<Process>([&, i] {
+    receivers.push_back(std::make_unique<Child>([&, i] {
       std::mt19937 random(static_cast<unsigned>(i));
       std::array<std::uint64_t, kMost> some{};
       std::array<std::uint64_t, kParties> next{};
@@ -96,9 +96,9 @@ TEST(ChannelProcesses, BatchesOfFourSendersReachFourReceiversOnceAndInOrder) {
       return 0;
     }));
   }
-  std::vector<std::unique_ptr<Process>> senders;
+  std::vector<std::unique_ptr<Child>> senders;
   for (std::uint64_t i = 0; i < kParties; ++i) {
-    senders.push_back(std::make_unique<Process>([&, i] {
+    senders.push_back(std::make_unique<Child>([&, i] {
       std::mt19937 random(static_cast<unsigned>(kParties + i));
       std::vector<std::uint64_t> some;
       for (std::uint64_t n = 0; n < kEach; n += some.size()) {
@@ -129,7 +129,7 @@ TEST(ChannelProcesses, AReceiverKilledWithAMessageInHandIsNamed) {
   for (std::uint64_t i = 0; i < 10; ++i) {
     ASSERT_TRUE(channel.send(i));
   }
-  Process receiver([&] {
+  Child receiver([&] {
     for (int i = 0; i < 3; ++i) {
       taken = *channel.receive() + 1;
     }
@@ -165,7 +165,7 @@ TEST(ChannelProcesses, ABatchInHandIsNamedWhole) {
   for (std::uint64_t i = 0; i < 10; ++i) {
     ASSERT_TRUE(channel.send(i));
   }
-  Process receiver([&] {
+  Child receiver([&] {
     std::array<std::uint64_t, 4> some{};
     (void)channel.receive_batch(some);
     raise(SIGKILL);
@@ -182,7 +182,7 @@ TEST(ChannelProcesses, WhatTheDeadHeldIsFreed) {
   auto channel = make<Bytes>({.memory = 1_MiB});
   ASSERT_TRUE(channel.send(std::vector<std::byte>(256_KiB, std::byte{1})));
   ASSERT_TRUE(channel.send(std::vector<std::byte>(256_KiB, std::byte{2})));
-  Process worker([&] {
+  Child worker([&] {
     const auto in_hand = channel.receive();
     const auto buffer = channel.buffer(256_KiB);
     (void)channel.send(std::vector<std::byte>(256_KiB, std::byte{3}));
@@ -236,7 +236,7 @@ TEST(ChannelProcesses, AChildThatOnlyForksKeepsNobodyAlive) {
   auto channel = make<std::uint64_t>();
   auto& grandchild = test::shared<std::atomic<int>>();
   ASSERT_TRUE(channel.send(1));
-  Process receiver([&] {
+  Child receiver([&] {
     (void)channel.receive();
     const pid_t pid = fork();
     if (pid == 0) {
@@ -254,10 +254,10 @@ TEST(ChannelProcesses, AChildThatOnlyForksKeepsNobodyAlive) {
 TEST(ChannelProcesses, EachChildIsAPartyOfItsOwn) {
   auto channel = make<int>();
   ASSERT_TRUE(channel.send(0));
-  std::vector<std::unique_ptr<Process>> children;
+  std::vector<std::unique_ptr<Child>> children;
   auto& go = test::shared<std::atomic<bool>>();
   for (int i = 0; i < 5; ++i) {
-    children.push_back(std::make_unique<Process>([&, i] {
+    children.push_back(std::make_unique<Child>([&, i] {
       const bool sent = channel.send(i).has_value();
       while (!go) {
         sched_yield();
@@ -279,7 +279,7 @@ TEST(ChannelProcesses, WithoutASleeperThereIsNoSystemCall) {
     GTEST_SKIP() << "the sanitizer makes system calls of its own";
   }
   auto channel = make<std::uint64_t>({.slots = 4});
-  Process both([&] {
+  Child both([&] {
     const auto exchange = [&] {
       return channel.send(1) && channel.try_send(2) && channel.receive().value() == 1 &&
              channel.try_receive().value() == 2 &&
@@ -298,7 +298,7 @@ TEST(ChannelProcesses, WithoutASleeperThereIsNoSystemCall) {
 
 TEST(ChannelProcesses, AReceiverThatWaitsIsAsleepInFutex) {
   auto channel = make<std::uint64_t>();
-  Process receiver([&] { return channel.receive().value() == 1 ? 0 : 1; });
+  Child receiver([&] { return channel.receive().value() == 1 ? 0 : 1; });
   const std::string path = "/proc/" + std::to_string(receiver.pid()) + "/syscall";
   EXPECT_TRUE(eventually([&] {
     long number = 0;
@@ -314,7 +314,7 @@ TEST(ChannelProcesses, TimedFormsNameAStoppedPeer) {
   const test::ChannelMemory memory(channel);
   auto& control = memory.control();
   ASSERT_TRUE(channel.send(1));
-  Process holder([&] {
+  Child holder([&] {
     (void)channel.try_send(2);  // takes part
     const auto& parties = control.parties;
     const std::uint64_t lock =
@@ -352,7 +352,7 @@ TEST(ChannelProcesses, ReferencesArriveAsWhatTheyReferTo) {
   ASSERT_TRUE(arena->freeze());
   auto channel = make<Ref<int>>();
   ASSERT_TRUE(channel.send(*ref));
-  Process receiver([&] { return **channel.receive(); });
+  Child receiver([&] { return **channel.receive(); });
   EXPECT_EQ(receiver.wait(), 42);
 }
 

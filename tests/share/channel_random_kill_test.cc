@@ -375,7 +375,7 @@ class ChannelRandomKill : public testing::Test {
   std::array<Place, kPlaces> places_;
   std::uint32_t lives_ = 0;
   int hits_ = 0;
-  std::optional<Process> owner_;
+  std::optional<Child> owner_;
 };
 
 using Kinds = testing::Types<Values, CopiedBytes<100>, CopiedBytes<1000>, MovedBuffers<20000>,

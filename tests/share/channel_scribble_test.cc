@@ -302,7 +302,7 @@ TEST_F(ChannelScribble, WordsThatChangeDuringACallHarmNothingOfTheReaders) {
     auto scribbled = channel();
     const Canaries canaries(scribbled);
     User user(scribbled, static_cast<unsigned>(round));
-    const test::Process peer([&] {
+    const test::Child peer([&] {
       prctl(PR_SET_PDEATHSIG, SIGKILL);
       Scribbler scribbler(scribbled, static_cast<unsigned>(round));
       for (;;) {

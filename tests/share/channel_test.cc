@@ -421,7 +421,7 @@ struct LateUser {
 TEST(Channel, AStaticsDestructorMayUseIt) {
   auto channel = make<Bytes>();
   auto& received = test::shared<std::atomic<std::uint64_t>>();
-  test::Process program([&] {
+  test::Child program([&] {
     static LateUser late{channel, received};
     (void)channel.try_receive();  // so this thread has a place, which exit() takes from it
     exit(0);

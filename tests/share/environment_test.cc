@@ -22,8 +22,8 @@
 #include <cowshed/share/arena.h>
 #include <cowshed/share/environment.h>
 #include <cowshed/share/workers.h>
+#include <cowshed/tests/support/child.h>
 
-#include "child.h"
 #include "every_method.h"
 #include "process.h"
 #include "system_call_failures.h"
@@ -147,7 +147,7 @@ TEST_P(RefusedCalls, AreNamedByTheErrorOfAStart) {
 
 // Its forkserver is ended then.
 TEST(RefusedSignals, LetAProcessExitAllTheSame) {
-  test::Process process([] {
+  test::Child process([] {
     alarm(60);
     auto workers = start<nap>({.method = Start::forkserver});
     const auto why = test::refuse_system_call(SYS_pidfd_send_signal, {}, EPERM);

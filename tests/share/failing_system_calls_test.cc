@@ -19,8 +19,8 @@
 #include <cowshed/share/arena.h>
 #include <cowshed/share/channel.h>
 #include <cowshed/share/registry.h>
+#include <cowshed/tests/support/child.h>
 
-#include "child.h"
 #include "filled_arena.h"
 #include "memory_map.h"
 #include "process.h"

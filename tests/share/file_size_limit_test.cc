@@ -7,8 +7,7 @@
 
 #include <cowshed/share/arena.h>
 #include <cowshed/share/image.h>
-
-#include "child.h"
+#include <cowshed/tests/support/child.h>
 
 // Past RLIMIT_FSIZE the kernel ends a process by SIGXFSZ.  A new arena, a new generation and an
 // image are errors instead.

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include <cowshed/share/freeze_copy.h>
+#include <cowshed/tests/support/child.h>
 
-#include "child.h"
 #include "make_arena.h"
 #include "memory_map.h"
 

@@ -13,9 +13,9 @@
 #include <vector>
 
 #include <cowshed/share/arena.h>
+#include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/scale.h>
 
-#include "child.h"
 #include "make_arena.h"
 #include "memory_map.h"
 

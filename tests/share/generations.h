@@ -11,8 +11,8 @@
 #include <vector>
 
 #include <cowshed/share/arena.h>
+#include <cowshed/tests/support/child.h>
 
-#include "child.h"
 #include "memory_map.h"
 
 // What an arena of several generations has in memory.

@@ -13,8 +13,8 @@
 #include <cowshed/share/arena.h>
 #include <cowshed/share/registry.h>
 #include <cowshed/share/workers.h>
+#include <cowshed/tests/support/child.h>
 
-#include "child.h"
 #include "make_arena.h"
 #include "open_descriptors.h"
 

@@ -13,11 +13,11 @@
 #include <vector>
 
 #include <cowshed/share/arena.h>
+#include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/scale.h>
 
 #include "attacked_arena.h"
 #include "attacks.h"
-#include "child.h"
 
 // One table of attacks, each run by a forked child against an arena made for it alone: frozen
 // strictly, frozen leniently, and not frozen.  Afterwards these look at the bytes:

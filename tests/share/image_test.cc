@@ -24,10 +24,10 @@
 
 #include <cowshed/share/image.h>
 #include <cowshed/share/registry.h>
+#include <cowshed/tests/support/child.h>
 
 #include "../support/image_objects.h"
 #include "../support/subprocess.h"
-#include "child.h"
 #include "image_files.h"
 #include "make_arena.h"
 

@@ -6,8 +6,8 @@
 
 #include <cowshed/share/arena.h>
 #include <cowshed/share/immortal_ptr.h>
+#include <cowshed/tests/support/child.h>
 
-#include "child.h"
 #include "memory_map.h"
 
 namespace cowshed {

@@ -416,7 +416,7 @@ long use_while_printing(const Index& index, Channel<int>& numbers) {
 // In a process of its own, which has closed them.
 TEST_P(Launch, NothingOfOursTakesTheNumberOfAClosedOne) {
   const Start method = GetParam();
-  test::Process process([method] {
+  test::Child process([method] {
     for (int stream = 0; stream < 3; ++stream) {
       close(stream);
     }

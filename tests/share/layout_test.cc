@@ -21,8 +21,8 @@
 #include <cowshed/share/arena.h>
 #include <cowshed/share/arena_transfer.h>
 #include <cowshed/share/registry.h>
+#include <cowshed/tests/support/child.h>
 
-#include "child.h"
 #include "make_arena.h"
 #include "memory_map.h"
 

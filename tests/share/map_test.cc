@@ -264,7 +264,7 @@ TEST_P(Map, WorkersKilledAtRandomLoseNothingAndDoubleNothing) {
   constexpr int kKills = 40;
   auto at_work = value_of(Channel<pid_t>::create({.name = "at work"}));
   std::atomic<bool>& done = test::shared<std::atomic<bool>>();
-  test::Process killer([&] {
+  test::Child killer([&] {
     std::mt19937 random(4711);
     for (int kills = 0; kills < kKills; ++kills) {
       const auto pid = at_work.receive();

@@ -13,9 +13,9 @@
 
 #include <cowshed/share/arena.h>
 #include <cowshed/share/channel.h>
+#include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/scale.h>
 
-#include "child.h"
 #include "filled_arena.h"
 #include "memory_map.h"
 

@@ -10,19 +10,17 @@
 
 namespace cowshed::test {
 
-using Process = Child;
-
 // `count` children, each of which runs body(its number).
 template <class Body>
-std::deque<Process> begin_processes(int count, const Body& body) {
-  std::deque<Process> processes;
+std::deque<Child> begin_processes(int count, const Body& body) {
+  std::deque<Child> processes;
   for (int i = 0; i < count; ++i) {
     processes.emplace_back([&] { return body(i); });
   }
   return processes;
 }
-inline void expect_success(std::deque<Process>& processes) {
-  for (Process& process : processes) {
+inline void expect_success(std::deque<Child>& processes) {
+  for (Child& process : processes) {
     EXPECT_EQ(process.wait(), 0);
   }
 }

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include <cowshed/share/arena.h>
+#include <cowshed/tests/support/child.h>
 
-#include "child.h"
 #include "generations.h"
 #include "make_arena.h"
 

@@ -15,9 +15,9 @@
 
 #include <cowshed/share/arena.h>
 #include <cowshed/share/registry.h>
+#include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/single_step.h>
 
-#include "child.h"
 #include "make_arena.h"
 #include "process.h"
 #include "registry_other_unit.h"
@@ -171,7 +171,7 @@ TEST(Ref, PublishedAfterTheForkIsTooLate) {
     Ref<Index> ref;
   };
   auto& sent = test::shared<Sent>();
-  test::Process child([&] {
+  test::Child child([&] {
     while (!sent.is_there) {
       usleep(100);
     }

@@ -11,8 +11,7 @@
 #include <cowshed/share/arena.h>
 #include <cowshed/share/registry.h>
 #include <cowshed/share/stray_write.h>
-
-#include "child.h"
+#include <cowshed/tests/support/child.h>
 
 // Sanitizers have SIGSEGV handlers of their own, which end the process in their way.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)

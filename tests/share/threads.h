@@ -5,7 +5,7 @@
 #include <thread>
 #include <vector>
 
-#include "child.h"
+#include <cowshed/tests/support/child.h>
 
 namespace cowshed::test {
 

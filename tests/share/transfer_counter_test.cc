@@ -12,8 +12,8 @@
 
 #include <cowshed/share/registry_table.h>
 #include <cowshed/share/transfer_counter.h>
+#include <cowshed/tests/support/child.h>
 
-#include "child.h"
 #include "memory_map.h"
 #include "threads.h"
 

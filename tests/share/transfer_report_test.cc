@@ -7,8 +7,7 @@
 #include <cowshed/share/channel.h>
 #include <cowshed/share/registry.h>
 #include <cowshed/share/transfer_report.h>
-
-#include "child.h"
+#include <cowshed/tests/support/child.h>
 
 namespace cowshed {
 namespace {

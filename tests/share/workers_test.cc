@@ -11,9 +11,9 @@
 #include <cowshed/share/arena.h>
 #include <cowshed/share/registry.h>
 #include <cowshed/share/workers.h>
+#include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/scale.h>
 
-#include "child.h"
 #include "make_arena.h"
 
 // What is special about workers that are forked and run a closure; launch_ends_test has the rest.

@@ -1,3 +1,0 @@
-#pragma once
-
-#include <cowshed/tests/support/child.h>
