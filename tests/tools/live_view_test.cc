@@ -386,8 +386,9 @@ TEST(LiveView, OnlyWhereThereIsATerminalForIt) {
 
 TEST(LiveView, ACommandThatCannotBeRunIsSaid) {
   Tmux tmux(cowtop_by_pagemap + "/no/such/command");
-  EXPECT_THAT(tmux.wait_for("as before"), AllOf(HasSubstr("/no/such/command: command not found"),
-                                                HasSubstr("status 127, as before")));
+  EXPECT_THAT(tmux.wait_for("as before"),
+              AllOf(HasSubstr("/no/such/command: cannot be run: No such file"),
+                    HasSubstr("status 127, as before")));
 }
 
 }  // namespace
