@@ -1,4 +1,3 @@
-#include <atomic>
 #include <cerrno>
 #include <clocale>
 #include <csignal>
@@ -11,13 +10,10 @@
 #include <iconv.h>
 #include <locale>
 #include <malloc.h>
-#include <memory>
 #include <optional>
 #include <pthread.h>
 #include <sstream>
 #include <string>
-#include <sys/wait.h>
-#include <thread>
 #include <tuple>
 #include <unistd.h>
 #include <vector>

@@ -18,7 +18,7 @@
 #include "channel_memory.h"
 #include "channel_traffic.h"
 #include "channels.h"
-#include "open_descriptors.h"
+#include "memory_map.h"
 #include "process.h"
 
 // A process dies, or stops and goes on later, at each point of a call in turn.  To the others it is

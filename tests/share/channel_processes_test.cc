@@ -6,7 +6,6 @@
 #include <fstream>
 #include <gtest/gtest.h>
 #include <linux/seccomp.h>
-#include <memory>
 #include <numeric>
 #include <random>
 #include <sched.h>
@@ -77,47 +76,37 @@ TEST(ChannelProcesses, BatchesOfFourSendersReachFourReceiversOnceAndInOrder) {
   constexpr std::size_t kMost = 40;  // more than there are slots
   auto channel = make<std::uint64_t>({.slots = 32});
   auto& counts = test::shared<std::array<std::atomic<std::uint8_t>, kParties * kEach>>();
-  std::vector<std::unique_ptr<Child>> receivers;
-  for (std::uint64_t i = 0; i < kParties; ++i) {
-    receivers.push_back(std::make_unique<Child>([&, i] {
-      std::mt19937 random(static_cast<unsigned>(i));
-      std::array<std::uint64_t, kMost> some{};
-      std::array<std::uint64_t, kParties> next{};
-      while (const auto count = channel.receive_batch({some.data(), 1 + random() % kMost})) {
-        for (std::size_t j = 0; j < *count; ++j) {
-          std::uint64_t& least = next.at(some[j] / kEach);
-          if (some[j] < least) {
-            return 1;
-          }
-          least = some[j] + 1;
-          ++counts.at(some[j]);
-        }
-      }
-      return 0;
-    }));
-  }
-  std::vector<std::unique_ptr<Child>> senders;
-  for (std::uint64_t i = 0; i < kParties; ++i) {
-    senders.push_back(std::make_unique<Child>([&, i] {
-      std::mt19937 random(static_cast<unsigned>(kParties + i));
-      std::vector<std::uint64_t> some;
-      for (std::uint64_t n = 0; n < kEach; n += some.size()) {
-        some.resize(std::min<std::uint64_t>(1 + random() % kMost, kEach - n));
-        std::iota(some.begin(), some.end(), i * kEach + n);
-        if (const auto sent = channel.send_batch(some); !sent || *sent != some.size()) {
+  auto receivers = test::begin_processes(kParties, [&](std::uint64_t i) {
+    std::mt19937 random(static_cast<unsigned>(i));
+    std::array<std::uint64_t, kMost> some{};
+    std::array<std::uint64_t, kParties> next{};
+    while (const auto count = channel.receive_batch({some.data(), 1 + random() % kMost})) {
+      for (std::size_t j = 0; j < *count; ++j) {
+        std::uint64_t& least = next.at(some[j] / kEach);
+        if (some[j] < least) {
           return 1;
         }
+        least = some[j] + 1;
+        ++counts.at(some[j]);
       }
-      return 0;
-    }));
-  }
-  for (const auto& sender : senders) {
-    EXPECT_EQ(sender->wait(), 0);
-  }
+    }
+    return 0;
+  });
+  auto senders = test::begin_processes(kParties, [&](std::uint64_t i) {
+    std::mt19937 random(static_cast<unsigned>(kParties + i));
+    std::vector<std::uint64_t> some;
+    for (std::uint64_t n = 0; n < kEach; n += some.size()) {
+      some.resize(std::min<std::uint64_t>(1 + random() % kMost, kEach - n));
+      std::iota(some.begin(), some.end(), i * kEach + n);
+      if (const auto sent = channel.send_batch(some); !sent || *sent != some.size()) {
+        return 1;
+      }
+    }
+    return 0;
+  });
+  test::expect_success(senders);
   channel.close();
-  for (const auto& receiver : receivers) {
-    EXPECT_EQ(receiver->wait(), 0);
-  }
+  test::expect_success(receivers);
   for (const auto& count : counts) {
     ASSERT_EQ(count, 1);
   }
@@ -254,22 +243,17 @@ TEST(ChannelProcesses, AChildThatOnlyForksKeepsNobodyAlive) {
 TEST(ChannelProcesses, EachChildIsAPartyOfItsOwn) {
   auto channel = make<int>();
   ASSERT_TRUE(channel.send(0));
-  std::vector<std::unique_ptr<Child>> children;
   auto& go = test::shared<std::atomic<bool>>();
-  for (int i = 0; i < 5; ++i) {
-    children.push_back(std::make_unique<Child>([&, i] {
-      const bool sent = channel.send(i).has_value();
-      while (!go) {
-        sched_yield();
-      }
-      return sent ? 0 : 1;
-    }));
-  }
+  auto children = test::begin_processes(5, [&](int i) {
+    const bool sent = channel.send(i).has_value();
+    while (!go) {
+      sched_yield();
+    }
+    return sent ? 0 : 1;
+  });
   EXPECT_TRUE(eventually([&] { return channel.stats().processes == 6; }));
   go = true;
-  for (const auto& child : children) {
-    EXPECT_EQ(child->wait(), 0);
-  }
+  test::expect_success(children);
   EXPECT_EQ(channel.stats().processes, 1);
 }
 

@@ -20,7 +20,7 @@
 
 #include "channel_memory.h"
 #include "channels.h"
-#include "open_descriptors.h"
+#include "memory_map.h"
 #include "process.h"
 
 // What one process sees of a channel.

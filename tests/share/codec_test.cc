@@ -7,7 +7,7 @@
 #include <cowshed/share/codec.h>
 #include <cowshed/share/content.h>
 
-#include "open_descriptors.h"
+#include "memory_map.h"
 
 namespace cowshed {
 namespace {

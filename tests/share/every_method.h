@@ -8,7 +8,7 @@
 #include <cowshed/share/forkserver.h>
 #include <cowshed/share/workers.h>
 
-#include "open_descriptors.h"
+#include "memory_map.h"
 
 namespace cowshed::test {
 

@@ -1,7 +1,7 @@
 #include <array>
+#include <atomic>
 #include <csignal>
 #include <fcntl.h>
-#include <filesystem>
 #include <fstream>
 #include <gmock/gmock.h>
 #include <optional>
@@ -19,6 +19,7 @@
 #include <cowshed/tests/support/scale.h>
 
 #include "every_method.h"
+#include "process.h"
 
 namespace cowshed {
 namespace {
@@ -222,68 +223,51 @@ TEST_F(ForkServers, AStoppedOneIsWaitedFor) {
   EXPECT_FALSE(value_of(killed.stop(std::chrono::steady_clock::now()))[0].ok());
 }
 
+using Pids = std::array<std::atomic<pid_t>, 2>;
+
 TEST_F(ForkServers, EndWithTheirOwnerHoweverItEnds) {
   for (const bool killed : {false, true}) {
-    std::array<int, 2> ends = {};
-    ASSERT_EQ(pipe2(ends.data(), O_CLOEXEC), 0);
-    const pid_t owner = fork();
-    if (owner == 0) {
+    auto& pids = test::shared<Pids>();
+    test::Child owner([&] {
       const auto server = ForkServer::start();
-      const pid_t pid = server ? server->pid() : 0;
       // One that has the owner's socket too does not keep the server.
       const pid_t holder = fork();
       if (holder == 0) {
         sleep(60);
         _exit(0);
       }
-      const std::array<pid_t, 2> pids = {pid, holder};
-      (void)!write(ends[1], pids.data(), sizeof pids);
-      if (!killed) {
-        _exit(0);
-      }
-      pause();
-    }
-    std::array<pid_t, 2> pids = {};
-    ASSERT_EQ(read(ends[0], pids.data(), sizeof pids), static_cast<ssize_t>(sizeof pids));
+      pids[0] = server ? server->pid() : 0;
+      pids[1] = holder;
+      while (killed) pause();
+      _exit(0);
+      return 0;
+    });
+    while (pids[1] == 0) std::this_thread::sleep_for(1ms);
     EXPECT_GT(pids[0], 0);
-    if (killed) {
-      kill(owner, SIGKILL);
-    }
-    waitpid(owner, nullptr, 0);
+    if (killed) owner.signal(SIGKILL);
+    owner.wait();
     EXPECT_TRUE(goes(pids[0]));
     kill(pids[1], SIGKILL);
-    close(ends[0]);
-    close(ends[1]);
   }
 }
 
 TEST_F(ForkServers, EndWithTheirWorkersWhenContinuedAfterTheirOwnersEnd) {
-  std::array<int, 2> ends = {};
-  ASSERT_EQ(pipe2(ends.data(), O_CLOEXEC), 0);
-  const pid_t owner = fork();
-  if (owner == 0) {
-    auto server = ForkServer::start();
-    WorkersOptions options;
-    options.method = Start::forkserver;
-    if (server) options.server = &*server;
-    const auto workers = start<run_for_ever>(options);
-    const std::array<pid_t, 2> pids = {server ? server->pid() : 0,
-                                       workers ? workers->pids().front() : 0};
-    (void)!write(ends[1], pids.data(), sizeof pids);
-    pause();
-  }
-  std::array<pid_t, 2> pids = {};
-  ASSERT_EQ(read(ends[0], pids.data(), sizeof pids), static_cast<ssize_t>(sizeof pids));
-  ASSERT_GT(pids[0], 0);
+  auto& pids = test::shared<Pids>();
+  test::Child owner([&] {
+    const auto server = value_of(ForkServer::start());
+    const auto workers = value_of(start<run_for_ever>(by(server)));
+    pids[0] = server.pid();
+    pids[1] = workers.pids().front();
+    return pause();
+  });
+  while (pids[1] == 0 && owner.running()) std::this_thread::sleep_for(1ms);
   ASSERT_GT(pids[1], 0);
   kill(pids[0], SIGSTOP);
-  kill(owner, SIGKILL);
-  waitpid(owner, nullptr, 0);
+  owner.signal(SIGKILL);
+  owner.wait();
   kill(pids[0], SIGCONT);
   EXPECT_TRUE(goes(pids[0]));
   EXPECT_TRUE(goes(pids[1]));
-  close(ends[0]);
-  close(ends[1]);
 }
 
 void leave_a_thread() {
@@ -314,33 +298,28 @@ TEST_F(ForkServers, APatienceWithoutEndIsNone) {
 
 TEST_F(ForkServers, AForkedProcessStartsItsOwn) {
   const auto server = value_of(ForkServer::start());
-  const pid_t pid = fork();
-  if (pid == 0) {
+  test::Child child([&] {
     const auto of_parent = start<get_warmth>(by(server));
     auto own = start<get_warmth>({.method = Start::forkserver});
     const bool right = !of_parent && own && own->wait().value()[0].value == 0;
     std::exit(right ? 0 : 1);  // ends the process's own server
-  }
-  int status = 0;
-  waitpid(pid, &status, 0);
-  EXPECT_EQ(status, 0);
+    return 1;
+  });
+  EXPECT_EQ(child.wait(), 0);
   EXPECT_EQ(end_of(start<get_warmth>(by(server))).value, 0);
 }
 
 TEST_F(ForkServers, OneOfTheProcessServesWhoNamesNone) {
-  const pid_t pid = fork();  // it has it to its end
-  if (pid == 0) {
+  test::Child process([] {  // it has it to its end
     const WorkersOptions options = {.method = Start::forkserver};
     const long first = end_of(start<parent>(options)).value.value_or(0);
     const bool same = end_of(start<parent>(options)).value == first;
     kill(static_cast<pid_t>(first), SIGKILL);
     waitpid(static_cast<pid_t>(first), nullptr, 0);
     const auto again = end_of(start<parent>(options)).value;
-    _exit(same && again && *again != first ? 0 : 1);
-  }
-  int status = 0;
-  waitpid(pid, &status, 0);
-  EXPECT_EQ(status, 0);
+    return same && again && *again != first ? 0 : 1;
+  });
+  EXPECT_EQ(process.wait(), 0);
 }
 
 }  // namespace

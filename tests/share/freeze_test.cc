@@ -2,10 +2,7 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <list>
-#include <memory>
 #include <random>
-#include <set>
 #include <string>
 #include <sys/mman.h>
 #include <thread>

@@ -16,7 +16,7 @@
 #include <cowshed/tests/support/child.h>
 
 #include "make_arena.h"
-#include "open_descriptors.h"
+#include "memory_map.h"
 
 namespace cowshed {
 namespace {

@@ -9,7 +9,6 @@
 #include <string>
 #include <sys/resource.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <thread>
 #include <unistd.h>
 #include <vector>
@@ -20,6 +19,8 @@
 #include <cowshed/tests/support/scale.h>
 
 #include "every_method.h"
+#include "process.h"
+#include "threads.h"
 
 namespace cowshed {
 namespace {
@@ -281,35 +282,33 @@ TEST_P(LaunchEnds, RestartsHaveALimit) {
   EXPECT_EQ(exit.signal, SIGABRT);
 }
 
-// In a forked process, which is then killed: it has started workers that hold the pipe.
+// A process that has started workers which hold the pipe.
 class DyingParent {
  public:
   template <class Body>
-  explicit DyingParent(const Body& body) {
-    pid_ = fork();
-    if (pid_ == 0) {
-      said_.read_end = Descriptor();
-      body(said_.write_end.get());
-      pause();
-      _exit(0);
-    }
+  explicit DyingParent(const Body& body)
+      : child_([&] {
+          said_.read_end = Descriptor();
+          body(said_.to());
+          return pause();
+        }) {
     said_.write_end = Descriptor();
   }
-  void kill() const {
-    ::kill(pid_, SIGKILL);
-    waitpid(pid_, nullptr, 0);
+  void kill() {
+    child_.signal(SIGKILL);
+    child_.wait();
   }
   bool read_byte() const { return said_.read_byte(); }
 
  private:
   Pipe said_;
-  pid_t pid_ = 0;
+  test::Child child_;
 };
 
 TEST_P(LaunchEnds, DieWithTheirParent) {
   const Start method = GetParam();
-  const DyingParent parent([&](int out) {
-    auto workers = start<say_and_wait>({.method = method, .count = 2}, Open{out});
+  DyingParent parent([&](Open out) {
+    auto workers = start<say_and_wait>({.method = method, .count = 2}, out);
     pause();
   });
   EXPECT_TRUE(parent.read_byte());
@@ -328,10 +327,10 @@ void say_when_told(Open told, Open said) {
 TEST_P(LaunchEnds, OutliveTheirParentIfAsked) {
   const Start method = GetParam();
   Pipe told;
-  const DyingParent parent([&](int out) {
+  DyingParent parent([&](Open out) {
     told.write_end = Descriptor();
     auto workers =
-        start<say_when_told>({.method = method, .die_with_parent = false}, told.from(), Open{out});
+        start<say_when_told>({.method = method, .die_with_parent = false}, told.from(), out);
     pause();
   });
   EXPECT_TRUE(parent.read_byte());
@@ -346,14 +345,10 @@ TEST_P(LaunchEnds, AForkedCopyOfTheHandleLeavesThemAlone) {
   const Pipe told;
   auto workers = value_of(start<say_when_told>(one(), told.from(), said.to()));
   EXPECT_TRUE(said.read_byte());
-  const pid_t pid = fork();
-  if (pid == 0) {
-    {
-      const auto taken = std::move(workers);
-    }
-    _exit(0);
-  }
-  waitpid(pid, nullptr, 0);
+  (void)test::Child([&] {
+    const auto taken = std::move(workers);
+    return 0;
+  }).wait();
   ASSERT_EQ(write(told.write_end.get(), "x", 1), 1);
   EXPECT_TRUE(value_of(workers.wait())[0].ok());
 }
@@ -396,22 +391,16 @@ TEST_P(LaunchEnds, ManyThreadsStartAtOnce) {
   auto options = with({.count = 2});
   options.threads = Threads::allow;
   std::atomic<int> right = 0;
-  std::vector<std::thread> threads;
-  for (int i = 0; i < 4; ++i) {
-    threads.emplace_back([&, i] {
-      for (int round = 0; round < 5; ++round) {
-        auto workers = value_of(
-            start<[](const Worker& self, int number) { return long{number} * 10 + self.rank; }>(
-                options, i));
-        for (const auto& result : value_of(workers.wait())) {
-          right += static_cast<int>(result.value == i * 10 + result.rank);
-        }
+  (void)test::begin_threads(4, [&](int i) {
+    for (int round = 0; round < 5; ++round) {
+      auto workers = value_of(
+          start<[](const Worker& self, int number) { return long{number} * 10 + self.rank; }>(
+              options, i));
+      for (const auto& result : value_of(workers.wait())) {
+        right += static_cast<int>(result.value == i * 10 + result.rank);
       }
-    });
-  }
-  for (auto& thread : threads) {
-    thread.join();
-  }
+    }
+  });
   EXPECT_EQ(right, 4 * 5 * 2);
 }
 

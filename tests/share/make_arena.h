@@ -2,14 +2,20 @@
 
 #include <cstddef>
 #include <gtest/gtest.h>
+#include <stdexcept>
 #include <string>
+#include <utility>
 
 #include <cowshed/share/arena.h>
 
 namespace cowshed::test {
 
-Arena make_arena(std::size_t capacity = 64_MiB, const std::string& name = "index",
-                 bool huge_pages = true);
+inline Arena make_arena(std::size_t capacity = 64_MiB, const std::string& name = "index",
+                        bool huge_pages = true) {
+  auto arena = Arena::create({.name = name, .capacity = capacity, .huge_pages = huge_pages});
+  if (!arena) throw std::runtime_error(arena.error().message);
+  return std::move(*arena);
+}
 inline Arena make_arena(const std::string& name, std::size_t capacity = 64_MiB) {
   return make_arena(capacity, name);
 }

@@ -34,5 +34,7 @@ std::size_t kib_of(const std::string& file, const std::string& key);
 
 // The descriptors whose target begins so.
 std::vector<int> descriptors_of(const std::string& target);
+// How many descriptors this process has open.
+inline std::size_t open_descriptors() { return descriptors_of("").size(); }
 
 }  // namespace cowshed::test

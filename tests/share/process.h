@@ -11,10 +11,10 @@
 namespace cowshed::test {
 
 // `count` children, each of which runs body(its number).
-template <class Body>
-std::deque<Child> begin_processes(int count, const Body& body) {
+template <class Number, class Body>
+std::deque<Child> begin_processes(Number count, const Body& body) {
   std::deque<Child> processes;
-  for (int i = 0; i < count; ++i) {
+  for (Number i = 0; i < count; ++i) {
     processes.emplace_back([&] { return body(i); });
   }
   return processes;
