@@ -81,16 +81,7 @@ Expected<void> Arena::freeze(const FreezeOptions& options) {
       return system_error("the SIGSEGV handler cannot be installed", error);
     }
   }
-  ArenaCore* successor = nullptr;
-  if (options.successor != nullptr) {
-    successor = options.successor->core_;
-    if (successor == nullptr) {
-      return make_error(ErrorCode::invalid_argument,
-                        "arena '" + std::string(name()) +
-                            "' cannot be frozen with a .successor that was moved from");
-    }
-  }
-  return change([&] { return core_->freeze(options, successor); });
+  return change([&] { return core_->freeze(options); });
 }
 
 Expected<void> Arena::thaw() {

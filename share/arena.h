@@ -48,14 +48,8 @@ struct ArenaOptions {
 // child that returns from it gets the error not_inherited where the arena was not frozen.
 using Progress = std::function<void(std::size_t done, std::size_t total)>;
 
-class Arena;
-
 struct FreezeOptions {
   FreezeMode mode = FreezeMode::strict;
-  // Where allocations go that come after the freeze, through this arena's resource() and the like;
-  // null: they fail with arena_frozen.  It must outlive their use, not the arena; it may be frozen
-  // or thawed itself.
-  Arena* successor = nullptr;
   Progress progress = nullptr;
 };
 
@@ -137,7 +131,7 @@ class Arena {
   // `size` bytes at a multiple of `alignment`, a power of two.  Any number of threads may allocate
   // at once.  A block takes its size rounded up: to four classes for each power of two, so that one
   // of the whole capacity fits if that is one of them (4, 5, 6, 7, 8, 10, 12 ... GiB).  Throws
-  // ArenaBadAlloc: the arena is full, or frozen without a successor; the memory cgroup or the
+  // ArenaBadAlloc: the arena is full, or frozen; the memory cgroup or the
   // kernel has no more memory (the memory is really there when this returns: no SIGBUS later.  But
   // what the process takes elsewhere up to memory.max, the kernel answers by killing).  The memory
   // of a block that was deallocated before is used again, not zeroed.
@@ -170,7 +164,7 @@ class Arena {
   // has 4 KiB pages into huge ones (see ArenaStats::huge_page_misses), maps it privately over
   // itself and seals the memfd.  Other threads may read meanwhile, but not write; if they allocate,
   // they wait and then meet a frozen arena.  Freezing again in the same mode does nothing; in
-  // another, or to name a successor, it is the error arena_frozen.  When the kernel refuses because
+  // another it is the error arena_frozen.  When the kernel refuses because
   // somebody else maps the arena for writing (system_call, EBUSY, the message names the processes)
   // the arena is as before. When it refuses even to map that again, nothing can be allocated
   // (arena_frozen), and nothing may be written, until freeze() succeeds. Errors: not_inherited,

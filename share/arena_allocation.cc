@@ -111,7 +111,7 @@ void* ArenaCore::take_slowly(const internal::ArenaFront& front, std::size_t size
 
 void* ArenaCore::take_uncached(const internal::ArenaFront& front, std::size_t size,
                                std::size_t alignment) {
-  std::unique_lock lock(mutex_);  // whoever paused the arena has ended
+  const std::lock_guard lock(mutex_);  // whoever paused the arena has ended
   if (&front != this->front() || abandoned()) {
     throw ArenaBadAlloc({ErrorCode::invalid_argument, 0,
                          "an arena was destroyed before its resource() or UseArena, from which " +
@@ -131,13 +131,7 @@ void* ArenaCore::take_uncached(const internal::ArenaFront& front, std::size_t si
       }
     }
   }
-  ArenaCore* next = frozen() ? successor() : nullptr;
-  if (next == nullptr) {
-    refuse(size, alignment);  // while it is so: another thread may thaw the arena
-  }
-  internal::ArenaFront* next_front = next->front();
-  lock.unlock();
-  return next_front->take(size, alignment);
+  refuse(size, alignment);  // while it is so: another thread may thaw the arena
 }
 
 // What was freed, also what is in threads' caches, so that it serves other sizes.
@@ -149,13 +143,6 @@ void ArenaCore::put_together() {
   }
 }
 
-ArenaCore* ArenaCore::successor() const {
-  ArenaCore* next = successor_.load(std::memory_order_acquire);
-  const bool lives = next != nullptr && next->serial() == successor_serial_.load() &&
-                     next->front() != nullptr && !next->abandoned();
-  return lives ? next : nullptr;
-}
-
 void internal::ArenaFront::give_slowly(void* block) noexcept {
   if (core_ != nullptr) {
     core_->give_slowly(*this, block);
@@ -163,27 +150,9 @@ void internal::ArenaFront::give_slowly(void* block) noexcept {
 }
 
 void ArenaCore::give_slowly(const internal::ArenaFront& front, void* block) noexcept {
-  if (&front != this->front()) {
-    return;  // went with its arena
-  }
-  if (contains(block)) {
+  if (&front == this->front() && contains(block)) {  // else it went with its arena
     give_unsized(block);
-    return;
   }
-  ArenaCore* other = find_arena(block);
-  if (other != nullptr && may_have_blocks_in(*other)) {
-    other->give_unsized(block);
-  }
-}
-
-// Else it took the place of a successor that was destroyed.
-bool ArenaCore::may_have_blocks_in(const ArenaCore& other) const {
-  for (const ArenaCore* next = this; next != nullptr; next = next->successor()) {
-    if (next == &other) {
-      return true;
-    }
-  }
-  return other.serial() <= newest_successor_.load(std::memory_order_relaxed);
 }
 
 // Calls one of the two: `open` with jemalloc's flags if the block is in the open part.  The arena
@@ -234,17 +203,10 @@ void ArenaCore::refuse(std::size_t size, std::size_t alignment) const {
     case ArenaState::not_inherited: throw ArenaBadAlloc(not_inherited_error().value());
     case ArenaState::open: break;
     default:
-      if (successor_.load(std::memory_order_relaxed) != nullptr && successor() == nullptr) {
-        throw ArenaBadAlloc({ErrorCode::arena_frozen, 0,
-                             who() +
-                                 " is frozen and its successor destroyed: nothing can be allocated "
-                                 "from it any more; keep the .successor as long as that is done, "
-                                 "or thaw() the arena"});
-      }
       throw ArenaBadAlloc({ErrorCode::arena_frozen, 0,
                            who() +
-                               " is frozen: nothing can be allocated from it any more; freeze it "
-                               "with a .successor, thaw() it, or allocate before freeze()"});
+                               " is frozen: nothing can be allocated from it any more; thaw() it, "
+                               "or allocate before freeze()"});
   }
   const std::string request = " for a request for " + std::to_string(size) + " bytes";
   switch (memory_.shortage()) {

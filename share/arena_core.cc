@@ -64,11 +64,9 @@ Expected<void> ArenaCore::open(const ArenaOptions& options) {
   generation_ = 0;
   was_entered_ = false;
   mode_ = FreezeMode::strict;
-  successor_ = nullptr;
-  newest_successor_ = 0;
   dropped_frees_ = 0;
   past_ = {};
-  key_ = serial_ = new_key();
+  key_ = new_key();
   abandoned_ = false;
   resume();
   return {};
@@ -88,11 +86,9 @@ void ArenaCore::adopt(Description description) {
   frozen_bytes_ = description.used;
   generation_ = description.generation;
   mode_ = description.mode;
-  successor_ = nullptr;
-  newest_successor_ = 0;
   dropped_frees_ = 0;
   past_ = std::move(description.past);
-  key_ = serial_ = new_key();
+  key_ = new_key();
   abandoned_ = false;
   state_.store(frozen_state(mode_), std::memory_order_release);
 }

@@ -79,7 +79,7 @@ class ArenaCore final {
   void adopt(Description description);
   // Of what is frozen; its files stay this arena's.
   Description describe() const;
-  Expected<void> freeze(const FreezeOptions& options, ArenaCore* successor);
+  Expected<void> freeze(const FreezeOptions& options);
   Expected<void> thaw();
   Expected<void> refreeze(const Progress& progress);
   Expected<std::size_t> collapse(const Progress& progress);
@@ -114,7 +114,6 @@ class ArenaCore final {
   bool frozen() const { return state() == ArenaState::strict || state() == ArenaState::lenient; }
   const char* name() const { return name_.data(); }
   std::uint64_t key() const { return key_.load(std::memory_order_relaxed); }
-  std::uint64_t serial() const { return serial_.load(std::memory_order_relaxed); }
   std::uintptr_t begin() const { return begin_.load(std::memory_order_relaxed); }
   std::uintptr_t end() const { return end_.load(std::memory_order_relaxed); }
   // End of what was frozen, from begin().
@@ -123,7 +122,6 @@ class ArenaCore final {
   std::uint32_t generation() const { return generation_; }
   FreezeMode mode() const { return mode_; }
   const Frozen& past() const { return past_; }
-  ArenaCore* successor() const;
   bool contains(const void* address) const {
     const auto value = reinterpret_cast<std::uintptr_t>(address);
     return value >= begin() && value < end();
@@ -156,7 +154,6 @@ class ArenaCore final {
     ArenaCore* core = nullptr;
   };
 
-  bool may_have_blocks_in(const ArenaCore& other) const;
   static std::uint64_t new_key();
   static tl::unexpected<Error> no_membarrier(const std::string& name);
   static Expected<void> register_membarrier(const std::string& name);
@@ -184,8 +181,7 @@ class ArenaCore final {
 
   std::timed_mutex mutex_;
   Work work_;
-  std::atomic<std::uint64_t> serial_ = 0;  // differs for every arena there ever was here
-  std::atomic<std::uint64_t> key_ = 0;     // and for each time that one is opened
+  std::atomic<std::uint64_t> key_ = 0;  // differs for each time that an arena is opened
   std::atomic<internal::ArenaFront*> front_ = nullptr;
   std::atomic<std::uintptr_t> open_begin_ = 0;
   std::array<char, kNameSize> name_{};
@@ -210,9 +206,6 @@ class ArenaCore final {
   ArenaMemory memory_;
   Hooks hooks_;
   ThreadCache* caches_ = nullptr;
-  std::atomic<ArenaCore*> successor_ = nullptr;
-  std::atomic<std::uint64_t> successor_serial_ = 0;
-  std::atomic<std::uint64_t> newest_successor_ = 0;  // serial, of all that it ever had
   std::atomic<std::uint64_t> dropped_frees_ = 0;
   Frozen past_;
 };

@@ -28,36 +28,20 @@ Progress part_of(const Progress& whole, std::size_t before, std::size_t after) {
 
 }  // namespace
 
-Expected<void> ArenaCore::freeze(const FreezeOptions& options, ArenaCore* successor) {
+Expected<void> ArenaCore::freeze(const FreezeOptions& options) {
   if (state() == ArenaState::not_inherited) {
     return not_inherited_error();
   }
   if (!is_open()) {
-    if (state() == frozen_state(options.mode) && successor == nullptr) {
-      return {};
-    }
     if (state() == frozen_state(options.mode)) {
-      return make_error(ErrorCode::arena_frozen,
-                        who() + " is frozen already: a .successor is named when it is frozen");
+      return {};
     }
     return make_error(ErrorCode::arena_frozen, who() + " is already frozen in the other mode");
   }
   if (generation_ > 0 && options.mode != mode_) {
     return make_error(ErrorCode::arena_frozen, who() + " was frozen in the other mode before");
   }
-  for (const ArenaCore* next = successor; next != nullptr; next = next->successor()) {
-    if (next == this) {
-      return make_error(ErrorCode::invalid_argument,
-                        who() + " cannot be its own .successor, directly or by others");
-    }
-  }
-  auto sealed = seal(options.mode, options.progress);
-  if (frozen() && successor != nullptr) {  // also where seal() has an error after that
-    successor_serial_ = successor->serial();
-    newest_successor_ = std::max(newest_successor_.load(), successor->serial());
-    successor_ = successor;
-  }
-  return sealed;
+  return seal(options.mode, options.progress);
 }
 
 // Ends the open part: what it holds becomes a new generation, with what was written privately.

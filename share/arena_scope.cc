@@ -181,9 +181,6 @@ Expected<ArenaScope> ArenaScope::enter(const Arena& arena) {
   if (core == nullptr) {
     return moved_from_error();
   }
-  while (core->frozen() && core->successor() != nullptr) {
-    core = core->successor();
-  }
   core->prepare_thread();
   use_libc_once();
   leave_ended();

@@ -44,7 +44,7 @@ class ArenaScope {
  public:
   // Errors: unsupported (cowshed::malloc is not linked, or is not the malloc that the program
   // uses, as with a sanitizer, or the program has an operator new that does not use malloc),
-  // arena_frozen, not_inherited.  A frozen arena's successor is entered.
+  // arena_frozen, not_inherited.
   static Expected<ArenaScope> enter(const Arena& arena);
 
   ArenaScope(ArenaScope&& other) noexcept : entered_(std::exchange(other.entered_, nullptr)) {}

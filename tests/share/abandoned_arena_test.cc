@@ -128,24 +128,5 @@ TEST(AbandonedArena, IsInheritedWithWhatIsLeftInIt) {
   EXPECT_EQ(child.said, "7");
 }
 
-TEST(AbandonedArena, IsNoSuccessorAnyMore) {
-  auto next = make_arena("next");
-  auto arena = make_arena();
-  void* kept = allocate_in(*next, 100);
-  ASSERT_TRUE(arena->freeze({.successor = &*next}));
-  std::pmr::memory_resource* resource = next->resource();
-  ASSERT_TRUE(arena->make<int>(1));
-  next.reset();
-  const auto made = arena->make<int>(2);
-  ASSERT_FALSE(made);
-  EXPECT_EQ(made.error().code, ErrorCode::arena_frozen);
-  EXPECT_THAT(made.error().message, HasSubstr("its successor destroyed"));
-  EXPECT_THROW((void)resource->allocate(16), ArenaBadAlloc);
-  const auto entered = ArenaScope::enter(*arena);
-  ASSERT_FALSE(entered);
-  EXPECT_EQ(entered.error().code, ErrorCode::arena_frozen);
-  std::free(kept);
-}
-
 }  // namespace
 }  // namespace cowshed

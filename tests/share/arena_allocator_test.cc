@@ -182,18 +182,6 @@ TEST(ArenaAllocator, AfterTheFreezeChildrenReadAndFree) {
   EXPECT_EQ(outside.size(), 1000U);
 }
 
-TEST(ArenaAllocator, AfterTheFreezeTheSuccessorIsUsed) {
-  Arena next = make_arena(64_MiB, "next");
-  Arena arena = make_arena();
-  const UseArena use(arena);
-  Numbers numbers(1000, 7);
-  ASSERT_TRUE(arena.freeze({.successor = &next}));
-  numbers.resize(2000, 8);
-  EXPECT_TRUE(next.contains(numbers.data()));
-  EXPECT_EQ(numbers.front(), 7);
-  EXPECT_EQ(arena.stats().dropped_frees, 1U);
-}
-
 TEST(ArenaAllocator, InAForkedChildTheArenaIsNotInherited) {
   const Arena arena = make_arena();
   const UseArena use(arena);

@@ -71,7 +71,6 @@ TEST(ArenaHandle, ThatWasMovedFromAnswersEveryCall) {
   expect_error(gone.collapse());
   expect_error(gone.prefault());
   expect_error(gone.private_bytes());
-  expect_error(arena.freeze({.successor = &gone}));
   expect_error(save_image(gone, std::filesystem::temp_directory_path() / "cowshed-moved-from"));
   EXPECT_TRUE(arena.freeze());
   gone = make_arena(256_MiB, "another");
@@ -111,19 +110,6 @@ TEST(ArenaHandle, APointerThatOutlivedItsArenaDoesNotReachTheNext) {
   resource->deallocate(block, 64);
   EXPECT_EQ(second.stats().live_allocations, 1U);
   EXPECT_NE(second.allocate(64), ours);
-}
-
-TEST(ArenaHandle, ABlockOfASuccessorThatIsGoneIsNotFreedInAnotherArena) {
-  std::optional<Arena> next = make_arena(256_MiB, "next");
-  Arena arena = make_arena(256_MiB);
-  ASSERT_TRUE(arena.freeze({.successor = &*next}));
-  void* block = arena.allocate(64);
-  ASSERT_TRUE(next->contains(block));
-  next.reset();
-  Arena another = make_arena(256_MiB, "another");
-  ASSERT_EQ(another.allocate(64), block);  // in its place
-  arena.deallocate(block, 64);
-  EXPECT_EQ(another.stats().live_allocations, 1U);
 }
 
 TEST(ArenaHandle, ManyUsedInTurnByOneThread) {
