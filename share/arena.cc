@@ -1,9 +1,9 @@
 #include <mutex>
 
 #include <cowshed/share/arena.h>
+#include <cowshed/share/arena_access.h>
 #include <cowshed/share/arena_core.h>
 #include <cowshed/share/arena_table.h>
-#include <cowshed/share/arena_work.h>
 #include <cowshed/share/malloc_route.h>
 #include <cowshed/share/registry_table.h>
 #include <cowshed/share/stray_write.h>
@@ -57,12 +57,8 @@ auto Arena::work(Function function) const -> decltype(function()) {
     return moved_from_error();
   }
   const OutsideScope outside;  // of another arena
-  const ArenaWork working(*core_);
-  try {
-    return function();
-  } catch (const ArenaWork::Disowned&) {
-    return core_->not_inherited_error();
-  }
+  const std::lock_guard lock(core_->mutex());
+  return function();
 }
 
 template <class Function>
@@ -102,6 +98,11 @@ Expected<void> Arena::prefault() const {
 
 Expected<std::size_t> Arena::private_bytes() const {
   return work([&] { return core_->private_bytes(); });
+}
+
+tl::unexpected<Error> moved_from_error() {
+  return make_error(ErrorCode::invalid_argument,
+                    "this Arena was moved from: use the one that it was moved to");
 }
 
 // Not in the arena of an ArenaScope, which may be the one that is full.

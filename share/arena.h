@@ -44,8 +44,7 @@ struct ArenaOptions {
 };
 
 // Told how far a long step is, in bytes, every 64 MiB or so, on the caller's thread.  It must not
-// throw nor use the arena.  It may fork(), also while other threads are in one of another arena: a
-// child that returns from it gets the error not_inherited where the arena was not frozen.
+// throw, fork, or use the arena.  A fork() in another thread waits for the step's end.
 using Progress = std::function<void(std::size_t done, std::size_t total)>;
 
 struct FreezeOptions {

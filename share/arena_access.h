@@ -11,4 +11,6 @@ class ArenaAccess {
   static Arena arena_of(ArenaCore* core) { return Arena(*core); }
 };
 
+tl::unexpected<Error> moved_from_error();
+
 }  // namespace cowshed

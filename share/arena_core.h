@@ -66,13 +66,6 @@ class ArenaCore final {
     SegmentMap segments;  // cover `used`
   };
 
-  // Of whoever holds mutex() through an ArenaWork.
-  struct Work {
-    std::mutex mutex;  // held by it, unless it is at rest, in a Progress
-    std::atomic<bool> at_rest = false;
-    bool held_over_fork = false;  // the mutex above, by who forks
-  };
-
   // All of these are called with mutex() held, except the observers and those said thread-safe.
   Expected<void> open(const ArenaOptions& options);
   // Takes over the mapping of a frozen arena, with its files; what is not used is reserved.
@@ -103,8 +96,7 @@ class ArenaCore final {
   void give_unsized(void* block) noexcept;
   BlockInArena look_up(const void* block) noexcept;
 
-  std::timed_mutex& mutex() { return mutex_; }
-  Work& work() { return work_; }
+  std::mutex& mutex() { return mutex_; }
   internal::ArenaFront* front() const { return front_.load(std::memory_order_acquire); }
   bool abandoned() const { return abandoned_.load(std::memory_order_acquire); }
   // What jemalloc has of the range begins here; end() when frozen.
@@ -179,8 +171,7 @@ class ArenaCore final {
   void visit_block(const void* block, WhenOpen open, WhenFrozen frozen) noexcept;
   [[noreturn]] void refuse(std::size_t size, std::size_t alignment) const;
 
-  std::timed_mutex mutex_;
-  Work work_;
+  std::mutex mutex_;
   std::atomic<std::uint64_t> key_ = 0;  // differs for each time that an arena is opened
   std::atomic<internal::ArenaFront*> front_ = nullptr;
   std::atomic<std::uintptr_t> open_begin_ = 0;

@@ -7,7 +7,6 @@
 
 #include <cowshed/share/address_range.h>
 #include <cowshed/share/arena_core.h>
-#include <cowshed/share/arena_work.h>
 #include <cowshed/share/collapse.h>
 #include <cowshed/share/freeze.h>
 #include <cowshed/share/memory_limits.h>
@@ -45,8 +44,7 @@ Expected<void> ArenaCore::freeze(const FreezeOptions& options) {
 }
 
 // Ends the open part: what it holds becomes a new generation, with what was written privately.
-Expected<void> ArenaCore::seal(FreezeMode mode, const Progress& users) {
-  const Progress progress = watched(users, *this);
+Expected<void> ArenaCore::seal(FreezeMode mode, const Progress& progress) {
   if (scopes_ > 0) {
     return make_error(ErrorCode::in_use,
                       who() + ": " + std::to_string(scopes_) +
@@ -211,8 +209,7 @@ Expected<void> ArenaCore::refreeze(const Progress& progress) {
   return sealed;
 }
 
-Expected<std::size_t> ArenaCore::collapse(const Progress& users) {
-  const Progress progress = watched(users, *this);
+Expected<std::size_t> ArenaCore::collapse(const Progress& progress) {
   if (state() == ArenaState::not_inherited) {
     return not_inherited_error();
   }

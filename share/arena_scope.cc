@@ -9,10 +9,10 @@
 #include <unistd.h>
 #include <utility>
 
+#include <cowshed/share/arena_access.h>
 #include <cowshed/share/arena_core.h>
 #include <cowshed/share/arena_scope.h>
 #include <cowshed/share/arena_table.h>
-#include <cowshed/share/arena_work.h>
 #include <cowshed/share/fork_state.h>
 #include <cowshed/share/malloc_route.h>
 

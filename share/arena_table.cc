@@ -5,7 +5,6 @@
 
 #include <cowshed/share/arena_places.h>
 #include <cowshed/share/arena_table.h>
-#include <cowshed/share/arena_work.h>
 #include <cowshed/share/fork_handlers.h>
 #include <cowshed/share/fork_state.h>
 #include <cowshed/share/layout_writer.h>
@@ -49,24 +48,24 @@ void before_fork() {
   table_mutex.lock();
   scope_of_forking_thread = suspend_scope();
   for_each_core([](ArenaCore& core) {
-    ArenaWork::hold_over_fork(core);
+    core.mutex().lock();
     core.note_known_elsewhere();
   });
   places::mutex().lock();
   registry::mutex().lock();
 }
 
-void unlock_all(void (*give_back)(ArenaCore& core)) {
+void unlock_all() {
   registry::mutex().unlock();
   places::mutex().unlock();
-  for_each_core(give_back);
+  for_each_core([](ArenaCore& core) { core.mutex().unlock(); });
   table_mutex.unlock();
   first_use_of_libc().unlock();
 }
 
 void after_fork_in_parent() {
   resume_scope(scope_of_forking_thread);
-  unlock_all(&ArenaWork::give_back_in_parent);
+  unlock_all();
 }
 
 void after_fork_in_child() {
@@ -77,7 +76,7 @@ void after_fork_in_child() {
     }
   });
   registry::disown_not_inherited();
-  unlock_all(&ArenaWork::give_back_in_child);
+  unlock_all();
 }
 
 // Those whose handles are gone, when all that was left in them was freed.  With the table's mutex

@@ -16,7 +16,6 @@
 
 #include <cowshed/share/arena_access.h>
 #include <cowshed/share/arena_table.h>
-#include <cowshed/share/arena_work.h>
 #include <cowshed/share/code_id.h>
 #include <cowshed/share/descriptor.h>
 #include <cowshed/share/file_size_limit.h>
@@ -86,8 +85,7 @@ std::uint64_t checksum_of_zeros() {
   return sum;
 }
 
-// A new file beside the one that it is to replace; gone unless it got there.  Its maker's: a child
-// that was forked meanwhile leaves it alone.
+// A new file beside the one that it is to replace; gone unless it got there.
 class Replacement {
  public:
   static Expected<Replacement> make(const std::filesystem::path& path, const std::string& who) {
@@ -113,17 +111,15 @@ class Replacement {
   Replacement(Replacement&& other) noexcept
       : path_(std::move(other.path_)),
         temporary_(std::exchange(other.temporary_, {})),
-        maker_(other.maker_),
         file_(std::move(other.file_)) {}
   Replacement& operator=(Replacement&&) = delete;
   ~Replacement() {
-    if (!temporary_.empty() && is_own()) {
+    if (!temporary_.empty()) {
       unlink(temporary_.c_str());
     }
   }
 
   int fd() const { return file_.get(); }
-  bool is_own() const { return getpid() == maker_; }
 
   // 0, or the errno, and `path` is as it was.
   int commit() {
@@ -147,7 +143,6 @@ class Replacement {
 
   std::filesystem::path path_;
   std::filesystem::path temporary_;  // empty once renamed
-  pid_t maker_ = getpid();
   Descriptor file_;
 };
 
@@ -397,7 +392,7 @@ Expected<void> save_image(const Arena& arena, const std::filesystem::path& path,
     return moved_from_error();
   }
   ArenaCore& core = *ArenaAccess::core_of(arena);
-  const ArenaWork working(core);
+  const std::lock_guard lock(core.mutex());
   if (auto expected = core.expect_frozen(); !expected) {
     return expected;
   }
@@ -405,24 +400,8 @@ Expected<void> save_image(const Arena& arena, const std::filesystem::path& path,
   if (!replacement) {
     return tl::make_unexpected(std::move(replacement.error()));
   }
-  const Progress at_rest = watched(progress, core);
-  const auto in_maker = [&](std::size_t done, std::size_t total) {
-    at_rest(done, total);
-    if (!replacement->is_own()) {
-      throw ArenaWork::Disowned{};
-    }
-  };
-  try {
-    auto written = write_image(core, replacement->fd(), who,
-                               progress ? Progress(in_maker) : Progress(nullptr));
-    if (!written) {
-      return written;
-    }
-  } catch (const ArenaWork::Disowned&) {
-    return make_error(ErrorCode::not_inherited,
-                      who +
-                          " is written by the process that this one was forked from; save it "
-                          "again here");
+  if (auto written = write_image(core, replacement->fd(), who, progress); !written) {
+    return written;
   }
   if (const int error = replacement->commit()) {
     return write_error(who, error);

@@ -35,11 +35,9 @@ namespace cowshed {
 // `path` is as it was, and nothing is left of the new file.  Syncs the folder last; where that
 // fails, as in a folder that this process may not read, a crash of the machine may bring the old
 // file back.  A symbolic link at `path` is replaced, not followed.  Mode 0644 less the
-// umask.  2 MiB-aligned and sparse: pages of zeros take no disk.  The arena stays locked meanwhile,
-// so that a fork() waits for the next Progress; other threads must not write to a lenient one.  A
-// child that returns from the Progress gets not_inherited, and the file is its parent's.  Errors:
-// arena_not_frozen, not_inherited, invalid_argument (`path` is a folder, a device or the like),
-// system_call (ENOSPC, EACCES, EFBIG past RLIMIT_FSIZE, ...).
+// umask.  2 MiB-aligned and sparse: pages of zeros take no disk.  Other threads must not write
+// to a lenient arena meanwhile.  Errors: arena_not_frozen, not_inherited, invalid_argument (`path`
+// is a folder, a device or the like), system_call (ENOSPC, EACCES, EFBIG past RLIMIT_FSIZE, ...).
 Expected<void> save_image(const Arena& arena, const std::filesystem::path& path,
                           const Progress& progress = nullptr);
 

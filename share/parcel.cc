@@ -9,7 +9,6 @@
 
 #include <cowshed/share/arena_access.h>
 #include <cowshed/share/arena_table.h>
-#include <cowshed/share/arena_work.h>
 #include <cowshed/share/file_size_limit.h>
 #include <cowshed/share/image_format.h>
 #include <cowshed/share/malloc_route.h>

@@ -1,6 +1,3 @@
-#include <atomic>
-#include <cstdlib>
-#include <cstring>
 #include <filesystem>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -9,9 +6,6 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
-#include <sys/wait.h>
-#include <thread>
-#include <unistd.h>
 #include <utility>
 #include <vector>
 
@@ -23,8 +17,7 @@
 
 #include "make_arena.h"
 
-// What becomes of handles, and pointers, that have outlived their arena, and of forks in the middle
-// of its work.
+// What becomes of handles, and pointers, that have outlived their arena.
 namespace cowshed {
 namespace {
 
@@ -127,153 +120,6 @@ TEST(ArenaHandle, ManyUsedInTurnByOneThread) {
   for (const auto& arena : arenas) {
     EXPECT_EQ(arena->stats().live_allocations, 3U);
   }
-}
-
-// Forks in every call of a Progress: a child that leaves at once, and one that goes on.
-struct ForkingProgress {
-  int children = 0;
-  int fine = 0;
-  bool in_child = false;
-  bool may_return = true;
-
-  Progress progress() {
-    return [this](std::size_t, std::size_t) {
-      if (in_child) {
-        return;
-      }
-      for (const bool returns : {false, true}) {
-        if (returns && !may_return) {
-          return;
-        }
-        const pid_t pid = fork();
-        if (pid == 0) {
-          alarm(30);
-          if (!returns) {
-            _exit(0);
-          }
-          in_child = true;
-          return;
-        }
-        int status = -1;
-        waitpid(pid, &status, 0);
-        ++children;
-        fine += status == 0 ? 1 : 0;
-      }
-    };
-  }
-  void leave_if_child(bool as_it_should_be) const {
-    if (in_child) {
-      _exit(as_it_should_be ? 0 : 1);
-    }
-  }
-};
-
-TEST(ForkInProgress, OfAFreeze) {
-  const auto child = test::run_in_child([] {
-    alarm(60);
-    Arena arena = make_arena(256_MiB, "index", false);
-    std::memset(arena.allocate(130_MiB), 1, 130_MiB);
-    ForkingProgress forking;
-    const auto collapsed = arena.collapse(forking.progress());
-    forking.leave_if_child(!collapsed && collapsed.error().code == ErrorCode::not_inherited &&
-                           !arena.make<int>(1));
-    // Its end leaves nothing to collapse: lenient writes are what the next one tells of.
-    const bool frozen = arena.freeze(FreezeMode::lenient).has_value();
-    std::memset(arena.base(), 2, 130_MiB);
-    const auto refrozen = arena.refreeze(forking.progress());
-    forking.leave_if_child(!refrozen && refrozen.error().code == ErrorCode::not_inherited &&
-                           arena.base()[0] == std::byte{2} && arena.stats().generation == 1);
-    const bool whole = arena.base()[129_MiB] == std::byte{2} && *arena.private_bytes() == 0;
-    return std::to_string(forking.children) + " children, " + std::to_string(forking.fine) + " " +
-           (collapsed && frozen && refrozen && whole ? "fine" : "wrong");
-  });
-  EXPECT_EQ(child.signal, 0);
-  EXPECT_THAT(child.said, testing::MatchesRegex("([0-9]+) children, [0-9]+ fine"));
-  const auto number = [&](std::size_t from) { return std::stoi(child.said.substr(from)); };
-  EXPECT_GE(number(0), 8);
-  EXPECT_EQ(number(0), number(child.said.find(',') + 2)) << child.said;
-}
-
-// What is frozen the child has, and goes on with it.
-TEST(ForkInProgress, OfWhatAChildHas) {
-  const auto path = std::filesystem::temp_directory_path() /
-                    ("cowshed-fork-in-progress-" + std::to_string(getpid()));
-  const auto child = test::run_in_child([&] {
-    alarm(60);
-    Arena arena = make_arena(256_MiB, "index", false);
-    std::memset(arena.allocate(130_MiB), 1, 130_MiB);
-    const bool frozen = arena.freeze().has_value();
-    ForkingProgress forking;
-    const auto collapsed = arena.collapse(forking.progress());
-    forking.leave_if_child(collapsed.has_value());
-    forking.may_return = false;  // two would write to one file
-    const auto saved = save_image(arena, path, forking.progress());
-    return frozen && collapsed && saved && forking.children >= 8 && forking.fine == forking.children
-               ? "fine"
-               : "wrong";
-  });
-  EXPECT_EQ(child.said, "fine") << child.signal;
-  std::filesystem::remove(path);
-}
-
-// Each thread holds an arena and wants to fork, for which it needs the other's at rest.
-TEST(ForkInProgress, OfManyThreadsAtOnce) {
-#if defined(__SANITIZE_THREAD__)
-  GTEST_SKIP() << "ThreadSanitizer does not support a fork while threads run";
-#endif
-#if defined(__SANITIZE_ADDRESS__)
-  GTEST_SKIP() << "AddressSanitizer's malloc may be left locked by a fork while threads run";
-#endif
-  const auto child = test::run_in_child([] {
-    alarm(60);
-    constexpr std::size_t kThreads = 3;
-    std::vector<Arena> arenas;
-    for (std::size_t i = 0; i < kThreads; ++i) {
-      arenas.push_back(make_arena(256_MiB, std::to_string(i), false));
-      std::memset(arenas.back().allocate(65_MiB), 1, 65_MiB);
-    }
-    std::atomic<std::size_t> inside = 0;
-    std::atomic<int> fine = 0;
-    const auto fork_often = [&](std::size_t own) {
-      ++inside;
-      while (inside < kThreads) {
-        usleep(100);
-      }
-      for (int i = 0; i < 10; ++i) {
-        const pid_t pid = fork();
-        if (pid == 0) {
-          alarm(30);
-          // What the other threads held is free here.
-          for (std::size_t k = 0; k < kThreads; ++k) {
-            if (k != own && !arenas[k].stats().frozen && arenas[k].make<int>(1)) _exit(1);
-          }
-          _exit(Arena::create({.name = "own", .capacity = 4_MiB}) ? 0 : 1);
-        }
-        int status = -1;
-        waitpid(pid, &status, 0);
-        fine += status == 0 ? 1 : 0;
-      }
-    };
-    std::vector<std::thread> threads;
-    for (std::size_t i = 0; i < kThreads; ++i) {
-      threads.emplace_back([&, i] {
-        const Progress progress = [&, i](std::size_t, std::size_t) { fork_often(i); };
-        (void)arenas[i].collapse(progress);
-      });
-    }
-    for (auto& thread : threads) {
-      thread.join();
-    }
-    bool frozen = true;
-    for (Arena& arena : arenas) {
-      frozen = frozen && arena.freeze();
-    }
-    return std::to_string(fine) + (frozen ? " fine" : " not frozen");
-  });
-  EXPECT_EQ(child.signal, 0);
-  EXPECT_THAT(child.said, testing::EndsWith("fine"));
-  EXPECT_GE(std::atoi(child.said.c_str()), 30) << child.said;
-  EXPECT_EQ(std::atoi(child.said.c_str()) % 10, 0) << child.said;
 }
 
 }  // namespace

@@ -433,32 +433,5 @@ TEST(Image, IsSavedInAFolderThatCannotBeSynced) {
   EXPECT_TRUE(verify_image(folder / "image"));
 }
 
-// A child that was forked in the Progress has the same file open under the same name.
-TEST(Image, IsLeftToItsSaverByAChild) {
-  const Folder folder;
-  Arena arena = make_arena(256_MiB);
-  std::memset(arena.allocate(65_MiB), 1, 65_MiB);
-  ASSERT_TRUE(arena.freeze());
-  bool in_child = false;
-  const auto saved = save_image(arena, folder / "image", [&](std::size_t done, std::size_t total) {
-    if (done == total) {
-      return;
-    }
-    const pid_t pid = fork();
-    in_child = pid == 0;
-    int status = -1;
-    if (!in_child) {
-      EXPECT_EQ(waitpid(pid, &status, 0), pid);
-      EXPECT_EQ(status, 0);
-    }
-  });
-  if (in_child) {
-    _exit(!saved && saved.error().code == ErrorCode::not_inherited ? 0 : 1);
-  }
-  EXPECT_TRUE(saved) << saved.error().message;
-  EXPECT_TRUE(verify_image(folder / "image"));
-  EXPECT_THAT(folder.names(), testing::ElementsAre("image"));
-}
-
 }  // namespace
 }  // namespace cowshed
