@@ -20,9 +20,6 @@ FreezeContext::~FreezeContext() {
 
 void* FreezeContext::target_of(const void* source, const Type& type) {
   const Key key = {source, &type};
-  if (void* element = find_element(key)) {
-    return element;
-  }
   const auto [known, added] = memo_.try_emplace(key);
   if (added) {
     targets_.push_back({key, nullptr});
@@ -37,24 +34,17 @@ void* FreezeContext::target_of(const void* source, const Type& type) {
   return known->second;
 }
 
-void* FreezeContext::find_element(const Key& key) const {
-  const auto* source = static_cast<const std::byte*>(key.source);
-  auto vector = elements_.upper_bound(source);
-  if (vector == elements_.begin()) {
-    return nullptr;
+bool FreezeContext::is_element(const Key& key) const {
+  auto vector = vectors_.upper_bound(key.source);
+  if (vector == vectors_.begin()) {
+    return false;
   }
   --vector;
   const auto& [first, elements] = *vector;
-  const auto offset = static_cast<std::size_t>(source - first);
+  const auto offset = static_cast<std::size_t>(static_cast<const std::byte*>(key.source) -
+                                               static_cast<const std::byte*>(first));
   const std::size_t size = key.type->source_size;
-  if (elements.type != key.type || offset % size != 0 || offset / size >= elements.count) {
-    return nullptr;
-  }
-  return elements.targets + offset / size * key.type->size;
-}
-
-void FreezeContext::add_elements(const void* first, const Elements& elements) {
-  elements_.try_emplace(static_cast<const std::byte*>(first), elements);
+  return elements.type == key.type && offset % size == 0 && offset / size < elements.count;
 }
 
 void FreezeContext::finish() {
@@ -62,15 +52,13 @@ void FreezeContext::finish() {
     const Target target = targets_[constructed_];
     target.key.type->construct(target.memory, target.key.source, *this);
   }
-  const auto twice = std::find_if(targets_.begin(), targets_.end(), [this](const Target& target) {
-    return find_element(target.key) != nullptr;
-  });
+  const auto twice = std::find_if(targets_.begin(), targets_.end(),
+                                  [this](const Target& target) { return is_element(target.key); });
   if (twice != targets_.end()) {
     throw Failure{{ErrorCode::invalid_argument, 0,
-                   "freeze_copy: a pointer to an element of a vector of " +
+                   "freeze_copy: a pointer leads to an element of a vector of " +
                        std::string(twice->key.type->name) +
-                       " was followed before the vector itself; reach the vector first, or keep "
-                       "its elements by std::shared_ptr"}};
+                       "; keep such elements by std::shared_ptr"}};
   }
   finished_ = true;
 }

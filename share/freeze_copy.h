@@ -2,15 +2,13 @@
 
 #include <array>
 #include <cstddef>
-#include <deque>
 #include <functional>
-#include <list>
 #include <map>
 #include <memory>
 #include <memory_resource>
 #include <new>
 #include <optional>
-#include <set>
+#include <ranges>
 #include <span>
 #include <string>
 #include <string_view>
@@ -18,7 +16,6 @@
 #include <type_traits>
 #include <typeinfo>
 #include <unordered_map>
-#include <unordered_set>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -56,15 +53,15 @@
 //                                            traits of its own: nobody else can see them)
 //   std::string, vector, deque, list,        their std::pmr counterparts, in the arena
 //   [unordered_](multi)map and (multi)set    (std::less<K>, std::hash<K>, F<K> become F<Frozen<K>>)
+//   other containers with an allocator       the same
 //   optional, variant, pair, tuple, array    themselves, of frozen elements
 //   shared_ptr, unique_ptr, weak_ptr, T*     ImmortalPtr<const Frozen<T>>; null when expired
 // Any other type without traits is a compile error that says so; so are string_view, span, void*
 // and char*, which do not say what they point to or how much of it.
 //
-// Identity: an object that several pointers lead to is copied once, and a pointer into a
-// std::vector leads into the vector's copy (the vector must be reached before such a pointer is
-// followed; else invalid_argument).  A pointer to any other part of an object, as an element of a
-// map or a member, gets a copy of that part.
+// Identity: an object that several pointers lead to is copied once.  A pointer to an element of a
+// vector is invalid_argument: keep such elements by std::shared_ptr.  A pointer to any other part
+// of an object, as an element of a map or a member, gets a copy of that part.
 // Polymorphic types: Base's traits say what a Derived becomes, else it is invalid_argument:
 //     static ImmortalPtr<const FrozenBase> pointer(const Base& object, FreezeContext& context) {
 //       if (auto* leaf = dynamic_cast<const Leaf*>(&object)) return context.pointer(leaf);
@@ -96,7 +93,6 @@ inline constexpr bool kIsCharacter =
     std::is_same_v<T, char16_t> || std::is_same_v<T, char32_t>;
 
 struct CopiedAsIs {};
-struct CopiedInDepth {};
 struct FrozenToPointer {};
 
 }  // namespace internal
@@ -183,7 +179,6 @@ class FreezeContext {
   struct Elements {  // of a vector
     std::size_t count;
     const Type* type;
-    std::byte* targets;
   };
   struct Failure {
     Error error;
@@ -193,8 +188,7 @@ class FreezeContext {
   ~FreezeContext();  // gives back everything, unless finish() was reached
 
   void* target_of(const void* source, const Type& type);
-  void* find_element(const Key& key) const;
-  void add_elements(const void* first, const Elements& elements);
+  bool is_element(const Key& key) const;
   void finish();
   [[noreturn]] static void refuse_derived(std::string_view base, const char* dynamic_type);
 
@@ -203,7 +197,7 @@ class FreezeContext {
   std::vector<Target> targets_;  // in the order of their construction
   std::size_t constructed_ = 0;
   bool finished_ = false;
-  std::map<const std::byte*, Elements, std::less<>> elements_;
+  std::map<const void*, Elements, std::less<>> vectors_;  // by the address of the first element
 };
 
 template <class T>
@@ -270,17 +264,47 @@ namespace internal {
 template <class T>
 inline constexpr bool kAsIs = std::is_base_of_v<CopiedAsIs, FreezeTraits<T>>;
 
-// An object that orders or hashes keys, as it must be for frozen ones.
-template <class Function, class Key>
-struct FrozenFunction {
-  using type = Function;
+template <class C>
+concept AllocatingContainer = requires(const C& container) {
+  typename C::value_type;
+  typename C::allocator_type;
+  container.size();
 };
-template <template <class> class Function, class Key>
-struct FrozenFunction<Function<Key>, Key> {
-  using type = Function<Frozen<Key>>;
-};
-template <class Function, class Key>
-using FrozenFunctionOf = typename FrozenFunction<Function, Key>::type;
+
+template <class C, class T>
+concept ElementOf = std::is_same_v<T, typename C::value_type> || requires {
+  requires std::is_same_v<T, typename C::key_type>;
+} || requires { requires std::is_same_v<T, typename C::mapped_type>; };
+
+template <class C>
+constexpr auto frozen_value() {
+  if constexpr (requires { typename C::mapped_type; }) {
+    return std::type_identity<
+        std::pair<const Frozen<typename C::key_type>, Frozen<typename C::mapped_type>>>();
+  } else {
+    return std::type_identity<Frozen<typename C::value_type>>();
+  }
+}
+
+// Of an object that orders or hashes keys, as it must be for frozen ones.
+template <class C, class Function>
+struct FrozenFunction : std::type_identity<Function> {};
+template <class C, template <class> class Function, class Key>
+  requires ElementOf<C, Key>
+struct FrozenFunction<C, Function<Key>> : std::type_identity<Function<Frozen<Key>>> {};
+
+// What the frozen container has in place of this template argument of C's.
+template <class C, class Argument>
+constexpr auto frozen_argument() {
+  if constexpr (std::is_same_v<Argument, typename C::allocator_type>) {
+    return std::type_identity<
+        std::pmr::polymorphic_allocator<typename decltype(frozen_value<C>())::type>>();
+  } else if constexpr (ElementOf<C, Argument>) {
+    return std::type_identity<Frozen<Argument>>();
+  } else {
+    return FrozenFunction<C, Argument>();
+  }
+}
 
 template <class To, class From>
 To frozen_function(const From& from) {
@@ -291,168 +315,99 @@ To frozen_function(const From& from) {
   }
 }
 
-template <class To, class From>
-To empty_ordered(const From& from, FreezeContext& context) {
-  return To(frozen_function<typename To::key_compare>(from.key_comp()), context.allocator());
-}
-template <class To, class From>
-To empty_unordered(const From& from, FreezeContext& context) {
-  return To(from.size(), frozen_function<typename To::hasher>(from.hash_function()),
-            frozen_function<typename To::key_equal>(from.key_eq()), context.allocator());
-}
-
-template <class From, class To>
-struct FrozenSequence {
-  using frozen = To;
-  static To freeze(const From& from, FreezeContext& context) {
-    To to(context.allocator());
-    for (const auto& element : from) {
-      to.emplace_back(context.copy(element));
-    }
-    return to;
-  }
-};
-
-// Sets and maps; `kEmpty` makes the container.
-template <class From, class To, To (*kEmpty)(const From&, FreezeContext&)>
-struct FrozenAssociative {
-  using frozen = To;
-  static To freeze(const From& from, FreezeContext& context) {
-    To to = kEmpty(from, context);
-    for (const auto& element : from) {
-      if constexpr (requires { typename From::mapped_type; }) {
-        to.emplace_hint(to.end(), context.copy(element.first), context.copy(element.second));
-      } else {
-        to.emplace_hint(to.end(), context.copy(element));
-      }
-    }
-    return to;
-  }
-};
-template <class From, class To>
-using FrozenOrdered = FrozenAssociative<From, To, &empty_ordered<To, From>>;
-template <class From, class To>
-using FrozenUnordered = FrozenAssociative<From, To, &empty_unordered<To, From>>;
-
 template <class T>
 struct FrozenPointerTo : FrozenToPointer {
-  static_assert(!std::is_array_v<T>,
-                "freeze_copy: a pointer to an array does not say how long it "
-                "is; use a std::vector");
   using frozen = ImmortalPtr<const Frozen<T>>;
+};
+
+template <class P>  // that of an array does not say how long that is
+concept SmartPointer = !std::is_trivially_copyable_v<P> && requires(const P& pointer) {
+  typename P::element_type;
+  pointer.get();
+  requires !requires { pointer[0]; };
 };
 
 }  // namespace internal
 
 template <class T>
-  requires(std::is_object_v<T> && !internal::kIsCharacter<std::remove_cv_t<T>>)
+  requires(std::is_object_v<T> && !std::is_array_v<T> &&
+           !internal::kIsCharacter<std::remove_cv_t<T>>)
 struct FreezeTraits<T*> : internal::FrozenPointerTo<T> {
   static auto freeze(T* from, FreezeContext& context) {
     return context.pointer(static_cast<const std::remove_cv_t<T>*>(from));
   }
 };
 
-template <class T>
-struct FreezeTraits<std::shared_ptr<T>> : internal::FrozenPointerTo<T> {
-  static auto freeze(const std::shared_ptr<T>& from, FreezeContext& context) {
-    return context.pointer(static_cast<const std::remove_cv_t<T>*>(from.get()));
+template <internal::SmartPointer P>
+struct FreezeTraits<P> : internal::FrozenPointerTo<typename P::element_type> {
+  static auto freeze(const P& from, FreezeContext& context) {
+    return context.pointer(
+        static_cast<const std::remove_cv_t<typename P::element_type>*>(from.get()));
   }
 };
 
 template <class T>
-struct FreezeTraits<std::weak_ptr<T>> : internal::FrozenPointerTo<T> {
+struct FreezeTraits<std::weak_ptr<T>> : FreezeTraits<std::shared_ptr<T>> {
   static auto freeze(const std::weak_ptr<T>& from, FreezeContext& context) {
-    return context.pointer(static_cast<const std::remove_cv_t<T>*>(from.lock().get()));
+    const auto locked = from.lock();
+    return context.copy(locked);
   }
 };
 
-template <class T, class Deleter>
-struct FreezeTraits<std::unique_ptr<T, Deleter>> : internal::FrozenPointerTo<T> {
-  static auto freeze(const std::unique_ptr<T, Deleter>& from, FreezeContext& context) {
-    return context.pointer(static_cast<const std::remove_cv_t<T>*>(from.get()));
-  }
-};
+template <template <class...> class C, class... Arguments>
+  requires internal::AllocatingContainer<C<Arguments...>>
+struct FreezeTraits<C<Arguments...>> {
+  using From = C<Arguments...>;
+  using frozen = C<typename decltype(internal::frozen_argument<From, Arguments>())::type...>;
 
-template <class Char, class Traits, class Allocator>
-struct FreezeTraits<std::basic_string<Char, Traits, Allocator>> {
-  using frozen = std::pmr::basic_string<Char, Traits>;
-  static frozen freeze(const std::basic_string<Char, Traits, Allocator>& from,
-                       FreezeContext& context) {
-    return frozen(from.data(), from.size(), context.allocator());
-  }
-};
-
-template <class T, class Allocator>
-struct FreezeTraits<std::vector<T, Allocator>> {
-  using frozen = std::pmr::vector<Frozen<T>>;
-  static frozen freeze(const std::vector<T, Allocator>& from, FreezeContext& context) {
-    frozen to(context.allocator());
-    if constexpr (std::is_same_v<T, bool>) {
-      to.assign(from.begin(), from.end());
-    } else if (!from.empty()) {
-      to.reserve(from.size());
-      context.add_elements(from.data(), {from.size(), &FreezeContext::kTypeOf<T>,
-                                         reinterpret_cast<std::byte*>(to.data())});
-      if constexpr (internal::kAsIs<T>) {
-        to.assign(from.begin(), from.end());
+  static frozen freeze(const From& from, FreezeContext& context) {
+    using T = typename From::value_type;
+    if constexpr (requires { frozen(from.data(), from.size(), context.allocator()); }) {
+      return frozen(from.data(), from.size(), context.allocator());  // a string
+    } else {
+      frozen to = make_empty(from, context);
+      if constexpr (requires { typename From::mapped_type; }) {
+        for (const auto& [key, value] : from) {
+          to.emplace_hint(to.end(), context.copy(key), context.copy(value));
+        }
+      } else if constexpr (requires { typename From::key_type; }) {
+        for (const auto& key : from) {
+          to.emplace_hint(to.end(), context.copy(key));
+        }
       } else {
-        for (const auto& element : from) {
-          to.emplace_back(context.copy(element));
+        if constexpr (std::ranges::contiguous_range<const From>) {
+          context.vectors_.try_emplace(from.data(), from.size(), &FreezeContext::kTypeOf<T>);
+        }
+        if constexpr (internal::kAsIs<T>) {
+          to.assign(from.begin(), from.end());
+        } else {
+          if constexpr (requires { to.reserve(from.size()); }) {
+            to.reserve(from.size());
+          }
+          for (const auto& element : from) {
+            to.emplace_back(context.copy(element));
+          }
         }
       }
+      return to;
     }
-    return to;
+  }
+
+ private:
+  static frozen make_empty(const From& from, FreezeContext& context) {
+    using internal::frozen_function;
+    if constexpr (requires { from.hash_function(); }) {
+      return frozen(from.size(), frozen_function<typename frozen::hasher>(from.hash_function()),
+                    frozen_function<typename frozen::key_equal>(from.key_eq()),
+                    context.allocator());
+    } else if constexpr (requires { from.key_comp(); }) {
+      return frozen(frozen_function<typename frozen::key_compare>(from.key_comp()),
+                    context.allocator());
+    } else {
+      return frozen(context.allocator());
+    }
   }
 };
-
-template <class T, class A>
-struct FreezeTraits<std::deque<T, A>>
-    : internal::FrozenSequence<std::deque<T, A>, std::pmr::deque<Frozen<T>>> {};
-template <class T, class A>
-struct FreezeTraits<std::list<T, A>>
-    : internal::FrozenSequence<std::list<T, A>, std::pmr::list<Frozen<T>>> {};
-
-template <class K, class C, class A>
-struct FreezeTraits<std::set<K, C, A>>
-    : internal::FrozenOrdered<std::set<K, C, A>,
-                              std::pmr::set<Frozen<K>, internal::FrozenFunctionOf<C, K>>> {};
-template <class K, class C, class A>
-struct FreezeTraits<std::multiset<K, C, A>>
-    : internal::FrozenOrdered<std::multiset<K, C, A>,
-                              std::pmr::multiset<Frozen<K>, internal::FrozenFunctionOf<C, K>>> {};
-template <class K, class V, class C, class A>
-struct FreezeTraits<std::map<K, V, C, A>>
-    : internal::FrozenOrdered<
-          std::map<K, V, C, A>,
-          std::pmr::map<Frozen<K>, Frozen<V>, internal::FrozenFunctionOf<C, K>>> {};
-template <class K, class V, class C, class A>
-struct FreezeTraits<std::multimap<K, V, C, A>>
-    : internal::FrozenOrdered<
-          std::multimap<K, V, C, A>,
-          std::pmr::multimap<Frozen<K>, Frozen<V>, internal::FrozenFunctionOf<C, K>>> {};
-template <class K, class H, class E, class A>
-struct FreezeTraits<std::unordered_set<K, H, E, A>>
-    : internal::FrozenUnordered<std::unordered_set<K, H, E, A>,
-                                std::pmr::unordered_set<Frozen<K>, internal::FrozenFunctionOf<H, K>,
-                                                        internal::FrozenFunctionOf<E, K>>> {};
-template <class K, class H, class E, class A>
-struct FreezeTraits<std::unordered_multiset<K, H, E, A>>
-    : internal::FrozenUnordered<
-          std::unordered_multiset<K, H, E, A>,
-          std::pmr::unordered_multiset<Frozen<K>, internal::FrozenFunctionOf<H, K>,
-                                       internal::FrozenFunctionOf<E, K>>> {};
-template <class K, class V, class H, class E, class A>
-struct FreezeTraits<std::unordered_map<K, V, H, E, A>>
-    : internal::FrozenUnordered<
-          std::unordered_map<K, V, H, E, A>,
-          std::pmr::unordered_map<Frozen<K>, Frozen<V>, internal::FrozenFunctionOf<H, K>,
-                                  internal::FrozenFunctionOf<E, K>>> {};
-template <class K, class V, class H, class E, class A>
-struct FreezeTraits<std::unordered_multimap<K, V, H, E, A>>
-    : internal::FrozenUnordered<
-          std::unordered_multimap<K, V, H, E, A>,
-          std::pmr::unordered_multimap<Frozen<K>, Frozen<V>, internal::FrozenFunctionOf<H, K>,
-                                       internal::FrozenFunctionOf<E, K>>> {};
 
 template <class T>
 struct FreezeTraits<std::optional<T>> {
@@ -482,34 +437,24 @@ struct FreezeTraits<std::variant<Ts...>> {
   }
 };
 
-template <class First, class Second>
-struct FreezeTraits<std::pair<First, Second>> {
-  using frozen = std::pair<Frozen<First>, Frozen<Second>>;
-  static frozen freeze(const std::pair<First, Second>& from, FreezeContext& context) {
-    return frozen{context.copy(from.first), context.copy(from.second)};  // in this order
-  }
-};
-
-template <class... Ts>
-struct FreezeTraits<std::tuple<Ts...>> {
-  using frozen = std::tuple<Frozen<Ts>...>;
-  static frozen freeze(const std::tuple<Ts...>& from, FreezeContext& context) {
+// Pairs and tuples.
+template <template <class...> class Tuple, class... Ts>
+  requires(requires { std::tuple_size<Tuple<Ts...>>::value; })
+struct FreezeTraits<Tuple<Ts...>> {
+  using frozen = Tuple<Frozen<Ts>...>;
+  static frozen freeze(const Tuple<Ts...>& from, FreezeContext& context) {
     return std::apply(
         [&context](const Ts&... elements) { return frozen{context.copy(elements)...}; }, from);
   }
 };
 
 template <class T, std::size_t kSize>
-struct FreezeTraits<std::array<T, kSize>>
-    : std::conditional_t<internal::kAsIs<T>, internal::CopiedAsIs, internal::CopiedInDepth> {
+  requires(!internal::kAsIs<T>)
+struct FreezeTraits<std::array<T, kSize>> {
   using frozen = std::array<Frozen<T>, kSize>;
   static frozen freeze(const std::array<T, kSize>& from, FreezeContext& context) {
-    if constexpr (internal::kAsIs<T>) {
-      return from;
-    } else {
-      return std::apply(
-          [&context](const auto&... elements) { return frozen{context.copy(elements)...}; }, from);
-    }
+    return std::apply(
+        [&context](const auto&... elements) { return frozen{context.copy(elements)...}; }, from);
   }
 };
 

@@ -1,9 +1,21 @@
+#include <array>
 #include <cstdint>
+#include <deque>
+#include <functional>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <list>
+#include <map>
 #include <memory>
+#include <optional>
+#include <set>
 #include <stdexcept>
 #include <string>
+#include <tuple>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+#include <variant>
 #include <vector>
 
 #include <cowshed/share/freeze_copy.h>
@@ -43,7 +55,6 @@ struct FrozenLink {
 struct Table {  // pointers into its own vector
   std::vector<Node> rows;
   std::vector<const Node*> order;
-  bool order_first = false;
 };
 struct FrozenTable {
   std::pmr::vector<FrozenNode> rows;
@@ -111,10 +122,6 @@ template <>
 struct FreezeTraits<Table> {
   using frozen = FrozenTable;
   static FrozenTable freeze(const Table& from, FreezeContext& context) {
-    if (from.order_first) {
-      auto order = context.copy(from.order);
-      return {context.copy(from.rows), std::move(order)};
-    }
     return {context.copy(from.rows), context.copy(from.order)};
   }
 };
@@ -236,40 +243,19 @@ TEST(FreezeCopy, TheRootItselfHasIdentity) {
   EXPECT_EQ(freeze_copy(arena, expired).value(), nullptr);
 }
 
-TEST(FreezeCopy, PointersIntoAVectorLeadIntoItsCopy) {
+// The copy of the vector would have that element once more.
+TEST(FreezeCopy, PointersToAVectorsElementsAreRefused) {
   const Arena arena = make_arena();
   Table table;
   table.rows.resize(100);
-  for (std::size_t i = 0; i < 100; ++i) {
-    table.rows[i].name = std::string(40, 'r');
-    table.rows[i].twin = &table.rows[99 - i];
-    table.order.push_back(table.rows[i].twin);
-  }
-  const FrozenTable* frozen = freeze_copy(arena, table).value();
-  EXPECT_EQ(frozen->order[0].get(), &frozen->rows[99]);
-  EXPECT_EQ(frozen->rows[7].twin.get(), &frozen->rows[92]);
-  EXPECT_EQ(frozen->order[3]->name, std::pmr::string(40, 'r'));
-
+  EXPECT_TRUE(freeze_copy(arena, table));
+  table.order = {&table.rows[7]};
   const auto before = arena.stats().live_allocations;
-  table.order_first = true;
   const auto refused = freeze_copy(arena, table);
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code, ErrorCode::invalid_argument);
-  EXPECT_THAT(refused.error().message, HasSubstr("reach the vector first"));
+  EXPECT_THAT(refused.error().message, HasSubstr("an element of a vector of"));
   EXPECT_EQ(arena.stats().live_allocations, before);
-}
-
-// The first comes first, whatever a compiler takes first of a function's arguments.
-TEST(FreezeCopy, PartsOfPairsAndTuplesAreReachedInTheirOrder) {
-  const Arena arena = make_arena();
-  std::pair<std::vector<int>, std::vector<int*>> pair{{1, 2, 3}, {}};
-  pair.second = {&pair.first[2], nullptr};
-  const auto* frozen_pair = freeze_copy(arena, pair).value();
-  EXPECT_EQ(frozen_pair->second[0].get(), &frozen_pair->first[2]);
-  std::tuple<std::vector<int>, int*, std::string> tuple{{1, 2, 3}, nullptr, "text"};
-  std::get<1>(tuple) = &std::get<0>(tuple)[1];
-  const auto* frozen_tuple = freeze_copy(arena, tuple).value();
-  EXPECT_EQ(std::get<1>(*frozen_tuple).get(), &std::get<0>(*frozen_tuple)[1]);
 }
 
 TEST(FreezeCopy, PolymorphicObjectsBecomeWhatTheirTraitsSay) {
