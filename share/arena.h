@@ -52,12 +52,6 @@ struct FreezeOptions {
   Progress progress = nullptr;
 };
 
-// A 2 MiB range that has no huge page.
-struct HugePageMiss {
-  std::size_t offset = 0;  // from the arena's base
-  int error = 0;           // why MADV_COLLAPSE refused; 0: not tried, see ArenaOptions::huge_pages
-};
-
 struct ArenaStats {
   std::size_t capacity = 0;    // bytes
   std::size_t used = 0;        // bytes, a multiple of 2 MiB: up to the end of the last one in use
@@ -67,11 +61,12 @@ struct ArenaStats {
   // Bytes of memory in `used` without a live block: what is fragmented, and what the last 2 MiB
   // pages have left.
   std::size_t hole_bytes = 0;
-  std::size_t returned_bytes = 0;   // of `used`, given back to the kernel at the freezes
-  std::uint64_t dropped_frees = 0;  // deallocations that came after the freeze, in this process
-  std::size_t huge_page_bytes = 0;  // of `used`, in 2 MiB pages
-  std::vector<HugePageMiss> huge_page_misses;  // the rest of `used`
-  std::uint32_t generation = 0;                // how often it was frozen
+  std::size_t returned_bytes = 0;    // of `used`, given back to the kernel at the freezes
+  std::uint64_t dropped_frees = 0;   // deallocations that came after the freeze, in this process
+  std::size_t huge_page_bytes = 0;   // of `used`, in 2 MiB pages
+  std::size_t small_page_bytes = 0;  // of `used`, in 4 KiB pages
+  int huge_page_error = 0;           // errno of the last MADV_COLLAPSE that failed; 0: none has
+  std::uint32_t generation = 0;      // how often it was frozen
   bool frozen = false;
   FreezeMode mode = FreezeMode::strict;  // of the last freeze
 };
@@ -160,7 +155,7 @@ class Arena {
   ExpectedRange<std::span<T>> make_array(std::size_t count);
 
   // Makes the arena immutable: gives back 2 MiB ranges whose blocks were all deallocated, puts what
-  // has 4 KiB pages into huge ones (see ArenaStats::huge_page_misses), maps it privately over
+  // has 4 KiB pages into huge ones (see ArenaStats::small_page_bytes), maps it privately over
   // itself and seals the memfd.  Other threads may read meanwhile, but not write; if they allocate,
   // they wait and then meet a frozen arena.  Freezing again in the same mode does nothing; in
   // another it is the error arena_frozen.  When the kernel refuses because

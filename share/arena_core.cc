@@ -310,9 +310,7 @@ ArenaStats ArenaCore::stats() {
     }
     now.live_bytes += counts.live_bytes;
     now.live_allocations += counts.live_blocks;
-    now.taken += memory_.taken();
-    const auto misses = memory_.misses();
-    now.misses.insert(now.misses.end(), misses.begin(), misses.end());
+    memory_.add_to(now.taken, now.small, now.huge_page_error);
   }
   ArenaStats result;
   result.capacity = end() - begin();
@@ -325,7 +323,8 @@ ArenaStats ArenaCore::stats() {
   }
   result.dropped_frees = dropped_frees_.load(std::memory_order_relaxed);
   result.huge_page_bytes = now.huge_bytes();
-  result.huge_page_misses = std::move(now.misses);
+  result.small_page_bytes = size_of(now.small);
+  result.huge_page_error = now.huge_page_error;
   result.generation = generation_;
   result.frozen = frozen();
   result.mode = mode_;

@@ -46,12 +46,11 @@ class ArenaCore final {
     std::uint64_t live_allocations = 0;
     std::size_t taken = 0;
     std::size_t on_disk = 0;  // of it, pages of a file, of which the kernel does not say how large
-    std::vector<HugePageMiss> misses;
-    std::vector<Run> holes;  // 2 MiB ranges given back
+    std::vector<Run> small;   // in 4 KiB pages of memory
+    int huge_page_error = 0;  // as ArenaStats has it
+    std::vector<Run> holes;   // 2 MiB ranges given back
 
-    std::size_t huge_bytes() const {
-      return taken - std::min(taken, on_disk + misses.size() * kHugePage);
-    }
+    std::size_t huge_bytes() const { return taken - std::min(taken, on_disk + size_of(small)); }
   };
 
   // All that another process must know of a frozen arena to have it too.

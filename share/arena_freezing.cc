@@ -75,19 +75,17 @@ Expected<void> ArenaCore::seal(FreezeMode mode, const Progress& progress) {
   now.holes.insert(now.holes.end(), holes.begin(), holes.end());
   std::size_t collapsed = 0;
   if (huge_pages_) {
-    collapsed = memory_.taken() - memory_.huge_bytes();
+    collapsed = size_of(memory_.small());
     memory_.collapse(part_of(progress, 0, size_of(renewed)));
   }
-  now.taken += memory_.taken();
-  const auto misses = memory_.misses();
-  now.misses.insert(now.misses.end(), misses.begin(), misses.end());
+  memory_.add_to(now.taken, now.small, now.huge_page_error);
   const ArenaMapping mapping = {open_fd_, begin(), end() - begin()};
   const Generation generation = {mapping, first, memory_.used()};
-  std::vector<HugePageMiss> new_misses;
+  std::vector<Run> small_copies;
   const auto copy = [&](const std::vector<Run>& runs) {
-    new_misses.clear();
+    small_copies.clear();
     return copy_runs(mapping, without(runs, past_.holes), huge_pages_, who(),
-                     part_of(progress, collapsed, 0), new_misses);
+                     part_of(progress, collapsed, 0), small_copies, now.huge_page_error);
   };
   auto shown = segments_.worth_copying(renewed, memory_.taken(), past_.holes);
   if (available_memory() < size_of(shown)) {
@@ -112,12 +110,9 @@ Expected<void> ArenaCore::seal(FreezeMode mode, const Progress& progress) {
   }
   // From here there is no way back.
   auto all_shown = map_copies(mapping, shown, mode, who());
-  std::erase_if(now.misses, [&](const HugePageMiss& miss) {
-    return std::any_of(shown.begin(), shown.end(), [&](const Run& run) {
-      return miss.offset >= run.begin && miss.offset < run.end;
-    });
-  });
-  now.misses.insert(now.misses.end(), new_misses.begin(), new_misses.end());
+  now.small = without(now.small, shown);
+  now.small.insert(now.small.end(), small_copies.begin(), small_copies.end());
+  now.small = joined(std::move(now.small));
   shown.push_back({first, generation.used});
   show_sealed(shown);
   now.on_disk = segments_.bytes_on_disk(now.holes);
@@ -214,26 +209,18 @@ Expected<std::size_t> ArenaCore::collapse(const Progress& progress) {
     return not_inherited_error();
   }
   const bool open = state() == ArenaState::open;
-  const std::size_t small = open ? memory_.taken() - memory_.huge_bytes() : 0;
-  std::vector<std::size_t> missing;
-  for (const HugePageMiss& miss : past_.misses) {
-    missing.push_back(miss.offset / kHugePage);
-  }
-  std::sort(missing.begin(), missing.end());
-  past_.misses.clear();
-  collapse_ranges(begin(), missing, part_of(progress, 0, small), [&](std::size_t range, int error) {
-    if (error != 0) {
-      past_.misses.push_back({range * kHugePage, error});
-    }
-  });
+  const std::size_t frozen = size_of(past_.small);
+  past_.small =
+      collapse_runs(begin(), past_.small, part_of(progress, 0, open ? size_of(memory_.small()) : 0),
+                    past_.huge_page_error);
   if (!open) {
     return past_.huge_bytes();
   }
   if (!pause()) {
     return no_membarrier(name());
   }
-  memory_.collapse(part_of(progress, missing.size() * kHugePage, 0));
-  const std::size_t huge = past_.huge_bytes() + memory_.huge_bytes();
+  memory_.collapse(part_of(progress, frozen, 0));
+  const std::size_t huge = past_.huge_bytes() + memory_.taken() - size_of(memory_.small());
   resume();
   return huge;
 }

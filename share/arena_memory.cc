@@ -6,6 +6,7 @@
 
 #include <cowshed/share/arena_memory.h>
 #include <cowshed/share/collapse.h>
+#include <cowshed/share/memfd.h>
 
 namespace cowshed {
 namespace {
@@ -19,14 +20,6 @@ constexpr std::size_t kMostAhead = kCollapseStep / kHugePage;
 constexpr std::size_t kReserve = 4_MiB;
 // After so many failures in a row the kernel is asked again at the freeze only.
 constexpr int kMostFailures = 8;
-
-bool allocate_pages(int fd, std::size_t offset, std::size_t size) noexcept {
-  int result = 0;
-  do {
-    result = fallocate(fd, 0, static_cast<off_t>(offset), static_cast<off_t>(size));
-  } while (result != 0 && errno == EINTR);
-  return result == 0;
-}
 
 }  // namespace
 
@@ -51,6 +44,7 @@ Expected<void> ArenaMemory::open(const ArenaMapping& mapping, std::size_t first,
   first_ = first / kHugePage;
   huge_pages_ = huge_pages;
   failures_ = 0;
+  error_ = 0;
   purged_ = false;
   limits_ = MemoryLimits::of_this_process();
   taken_ranges_ = 0;
@@ -77,7 +71,7 @@ bool ArenaMemory::commit(std::uintptr_t begin, std::size_t size) noexcept {
   const std::size_t offset = begin - mapping_.begin;
   const std::size_t last = (offset + size - 1) / kHugePage;
   for (std::size_t range = offset / kHugePage; range <= last; ++range) {
-    if (ranges_[range].load(std::memory_order_acquire) == kNothing && !grow(range, last)) {
+    if (ranges_[range].load(std::memory_order_acquire) == Backing::nothing && !grow(range, last)) {
       return false;
     }
   }
@@ -103,7 +97,7 @@ bool ArenaMemory::grow(std::size_t first, std::size_t last) noexcept {
   const std::lock_guard lock(*growing_);
   std::size_t missing = 0;
   for (std::size_t range = first; range <= last; ++range) {
-    missing += ranges_[range].load(std::memory_order_relaxed) == kNothing ? 1 : 0;
+    missing += ranges_[range].load(std::memory_order_relaxed) == Backing::nothing ? 1 : 0;
   }
   const std::size_t room = std::min(limits_.headroom(), available_memory());
   if (missing > 0 && room < missing * kHugePage + kReserve) {
@@ -116,14 +110,14 @@ bool ArenaMemory::grow(std::size_t first, std::size_t last) noexcept {
   for (std::size_t range = first; range < end;) {
     std::size_t count = 0;
     while (count < kMostAhead && range + count < end &&
-           ranges_[range + count].load(std::memory_order_relaxed) == kNothing) {
+           ranges_[range + count].load(std::memory_order_relaxed) == Backing::nothing) {
       ++count;
     }
     if (count > 0 && !take(range, count)) {
       shortage_ = Shortage::kernel;
       // What is needed may be there all the same, without what was asked for ahead.
       return std::all_of(ranges_ + first, ranges_ + last + 1, [](const auto& backing) {
-        return backing.load(std::memory_order_relaxed) != kNothing;
+        return backing.load(std::memory_order_relaxed) != Backing::nothing;
       });
     }
     range += std::max<std::size_t>(count, 1);
@@ -131,30 +125,34 @@ bool ArenaMemory::grow(std::size_t first, std::size_t last) noexcept {
   return true;
 }
 
-// 0, or the errno.  One page must exist for the kernel to make a huge one of it.
-int ArenaMemory::take_huge(std::size_t first, std::size_t count) noexcept {
+// One page must exist for the kernel to make a huge one of it.
+bool ArenaMemory::take_huge(std::size_t first, std::size_t count) noexcept {
   if (!huge_pages_ || failures_ >= kMostFailures) {
-    return kNotTried;
+    return false;
   }
   for (std::size_t range = first; range < first + count; ++range) {
     if (!allocate_pages(mapping_.fd, range * kHugePage, kPage)) {
-      return errno;
+      error_ = errno;
+      return false;
     }
   }
-  return collapse_range(mapping_.begin + first * kHugePage, count * kHugePage);
+  const int error = collapse_range(mapping_.begin + first * kHugePage, count * kHugePage);
+  if (error != 0) {
+    error_ = error;
+  }
+  return error == 0;
 }
 
 // Backs `count` ranges that have nothing; stops at the first that cannot be.
 bool ArenaMemory::take(std::size_t first, std::size_t count) noexcept {
-  const bool together = take_huge(first, count) == 0;
+  const bool together = take_huge(first, count);
   for (std::size_t range = first; range < first + count; ++range) {
-    const int error = together ? 0 : take_huge(range, 1);
-    failures_ = error == 0 ? 0 : failures_ + 1;
-    if (error != 0 && !allocate_pages(mapping_.fd, range * kHugePage, kHugePage)) {
+    const bool huge = together || take_huge(range, 1);
+    failures_ = huge ? 0 : failures_ + 1;
+    if (!huge && !allocate_pages(mapping_.fd, range * kHugePage, kHugePage)) {
       return false;
     }
-    ranges_[range].store(error == 0 ? kHuge : static_cast<Backing>(error),
-                         std::memory_order_release);
+    ranges_[range].store(huge ? Backing::huge : Backing::small, std::memory_order_release);
     ++taken_ranges_;
     used_ = std::max(used_.load(), (range + 1) * kHugePage);
   }
@@ -171,20 +169,16 @@ std::vector<Run> ArenaMemory::trim() {
   std::vector<Run> holes;
   std::size_t end = first_;
   for (std::size_t range = first_; range < used() / kHugePage; ++range) {
-    if (ranges_[range].load(std::memory_order_relaxed) != kNothing) {
+    if (ranges_[range].load(std::memory_order_relaxed) != Backing::nothing) {
       if (!is_empty(range) || fallocate(mapping_.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                                         static_cast<off_t>(range * kHugePage), kHugePage) != 0) {
         end = range + 1;
         continue;
       }
-      ranges_[range].store(kNothing, std::memory_order_relaxed);
+      ranges_[range].store(Backing::nothing, std::memory_order_relaxed);
       --taken_ranges_;
     }
-    if (!holes.empty() && holes.back().end == range * kHugePage) {
-      holes.back().end += kHugePage;
-    } else {
-      holes.push_back({range * kHugePage, (range + 1) * kHugePage});
-    }
+    append(holes, {range * kHugePage, (range + 1) * kHugePage});
   }
   used_ = end * kHugePage;
   if (!holes.empty() && holes.back().end > used()) {
@@ -193,38 +187,37 @@ std::vector<Run> ArenaMemory::trim() {
   return holes;
 }
 
-void ArenaMemory::collapse(const Progress& progress) {
-  std::vector<std::size_t> small;
-  for (std::size_t range = first_; range < used() / kHugePage; ++range) {
-    const Backing backing = ranges_[range].load(std::memory_order_relaxed);
-    if (backing != kNothing && backing != kHuge) {
-      small.push_back(range);
-    }
+void ArenaMemory::set(const std::vector<Run>& runs, Backing backing) {
+  for (const Run& run : runs) {
+    std::fill(ranges_ + run.begin / kHugePage, ranges_ + run.end / kHugePage, backing);
   }
-  collapse_ranges(mapping_.begin, small, progress, [this](std::size_t range, int error) {
-    ranges_[range].store(error == 0 ? kHuge : static_cast<Backing>(error),
-                         std::memory_order_relaxed);
-  });
 }
 
-std::size_t ArenaMemory::taken() const { return taken_ranges_ * kHugePage; }
-
-std::size_t ArenaMemory::huge_bytes() const {
-  const auto count = std::count_if(
-      ranges_ + first_, ranges_ + used() / kHugePage,
-      [](const auto& backing) { return backing.load(std::memory_order_relaxed) == kHuge; });
-  return static_cast<std::size_t>(count) * kHugePage;
+void ArenaMemory::collapse(const Progress& progress) {
+  const auto before = small();
+  int error = error_;
+  const auto after = collapse_runs(mapping_.begin, before, progress, error);
+  error_ = error;
+  set(before, Backing::huge);
+  set(after, Backing::small);
 }
 
-std::vector<HugePageMiss> ArenaMemory::misses() const {
-  std::vector<HugePageMiss> result;
+std::vector<Run> ArenaMemory::small() const {
+  std::vector<Run> result;
   for (std::size_t range = first_; range < used() / kHugePage; ++range) {
-    const Backing backing = ranges_[range].load(std::memory_order_relaxed);
-    if (backing != kNothing && backing != kHuge) {
-      result.push_back({range * kHugePage, backing == kNotTried ? 0 : backing});
+    if (ranges_[range].load(std::memory_order_relaxed) == Backing::small) {
+      append(result, {range * kHugePage, (range + 1) * kHugePage});
     }
   }
   return result;
+}
+
+void ArenaMemory::add_to(std::size_t& taken, std::vector<Run>& small_runs,
+                         int& huge_page_error) const {
+  taken += this->taken();
+  const auto ours = small();
+  small_runs.insert(small_runs.end(), ours.begin(), ours.end());
+  huge_page_error = error_ != 0 ? error_.load() : huge_page_error;
 }
 
 }  // namespace cowshed

@@ -8,8 +8,8 @@
 #include <vector>
 
 #include <cowshed/share/address_range.h>
-#include <cowshed/share/freeze.h>
 #include <cowshed/share/memory_limits.h>
+#include <cowshed/share/runs.h>
 
 namespace cowshed {
 
@@ -45,26 +45,25 @@ class ArenaMemory {
   std::uintptr_t begin() const { return mapping_.begin; }
   std::size_t capacity() const { return mapping_.size; }
   std::size_t used() const { return used_.load(std::memory_order_relaxed); }  // end of the last
-  std::size_t taken() const;       // bytes taken from the kernel
-  std::size_t huge_bytes() const;  // of them, in 2 MiB pages
-  std::vector<HugePageMiss> misses() const;
+  std::size_t taken() const { return taken_ranges_ * kHugePage; }  // bytes taken from the kernel
+  std::vector<Run> small() const;                                  // of them, in 4 KiB pages
+  // As ArenaCore::Frozen counts.
+  void add_to(std::size_t& taken, std::vector<Run>& small, int& huge_page_error) const;
 
  private:
-  // What is behind one 2 MiB range.
-  using Backing = std::uint8_t;
-  static constexpr Backing kNothing = 0;
-  static constexpr Backing kHuge = 255;
-  static constexpr Backing kNotTried = 254;  // small pages; other values: and the collapse's errno
+  enum class Backing : std::uint8_t { nothing, small, huge };  // of a 2 MiB range
 
   bool grow(std::size_t first, std::size_t last) noexcept;
   bool take(std::size_t first, std::size_t count) noexcept;
-  int take_huge(std::size_t first, std::size_t count) noexcept;
+  bool take_huge(std::size_t first, std::size_t count) noexcept;
+  void set(const std::vector<Run>& runs, Backing backing);
   bool is_empty(std::size_t range) const;
 
   ArenaMapping mapping_{-1, 0, 0};
   std::size_t first_ = 0;  // ranges before belong to earlier generations
   bool huge_pages_ = true;
   int failures_ = 0;                  // of collapse, in a row
+  std::atomic<int> error_ = 0;        // of the last
   std::atomic<bool> purged_ = false;  // what is committed now may have been used before
   MemoryLimits limits_;
   std::atomic<Backing>* ranges_ = nullptr;

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cerrno>
 #include <sys/mman.h>
 
@@ -22,22 +23,28 @@ int collapse_range(std::uintptr_t begin, std::size_t size) noexcept {
   return error;
 }
 
-void collapse_ranges(std::uintptr_t begin, const std::vector<std::size_t>& ranges,
-                     const Progress& progress,
-                     const std::function<void(std::size_t range, int error)>& visit) {
-  for (std::size_t done = 0; done < ranges.size();) {
-    std::size_t count = 1;
-    while (count < kCollapseStep / kHugePage && done + count < ranges.size() &&
-           ranges[done + count] == ranges[done] + count) {
-      ++count;
-    }
-    collapse_each(begin + ranges[done] * kHugePage, count * kHugePage,
-                  [&](std::size_t part, int error) { visit(ranges[done + part], error); });
-    done += count;
-    if (progress) {
-      progress(done * kHugePage, ranges.size() * kHugePage);
+std::vector<Run> collapse_runs(std::uintptr_t begin, const std::vector<Run>& runs,
+                               const Progress& progress, int& error) {
+  std::vector<Run> small;
+  const std::size_t total = size_of(runs);
+  std::size_t done = 0;
+  for (const Run& run : runs) {
+    for (std::size_t at = run.begin; at < run.end; at += kCollapseStep) {
+      const std::size_t end = std::min(at + kCollapseStep, run.end);
+      const bool whole = collapse_range(begin + at, end - at) == 0;
+      for (std::size_t range = at; range < end && !whole; range += kHugePage) {
+        if (const int refused = collapse_range(begin + range, kHugePage)) {
+          error = refused;
+          append(small, {range, range + kHugePage});
+        }
+      }
+      done += end - at;
+      if (progress) {
+        progress(done, total);
+      }
     }
   }
+  return small;
 }
 
 }  // namespace cowshed

@@ -1,12 +1,11 @@
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <vector>
 
 #include <cowshed/share/arena.h>
+#include <cowshed/share/runs.h>
 
 namespace cowshed {
 
@@ -19,21 +18,9 @@ constexpr std::size_t kCollapseStep = 64_MiB;
 // errno; EINVAL also where a range has no page at all.  Needs no setting of transparent huge pages.
 int collapse_range(std::uintptr_t begin, std::size_t size) noexcept;
 
-// The same, where one range that cannot be collapsed must not hold up the others: tells for each.
-template <class Visitor>  // (std::size_t range, int error)
-void collapse_each(std::uintptr_t begin, std::size_t size, Visitor visit) {
-  for (std::size_t offset = 0; offset < size; offset += kCollapseStep) {
-    const std::size_t step = std::min(kCollapseStep, size - offset);
-    const bool whole = collapse_range(begin + offset, step) == 0;
-    for (std::size_t part = offset; part < offset + step; part += kHugePage) {
-      visit(part / kHugePage, whole ? 0 : collapse_range(begin + part, kHugePage));
-    }
-  }
-}
-
-// The same for these ranges, by their numbers in order, neighbours together.
-void collapse_ranges(std::uintptr_t begin, const std::vector<std::size_t>& ranges,
-                     const Progress& progress,
-                     const std::function<void(std::size_t range, int error)>& visit);
+// The same for these runs of a mapping that begins there, but one range that cannot be collapsed
+// does not hold up the others: returns those, and the last one's errno in `error`.
+std::vector<Run> collapse_runs(std::uintptr_t begin, const std::vector<Run>& runs,
+                               const Progress& progress, int& error);
 
 }  // namespace cowshed

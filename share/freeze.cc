@@ -98,48 +98,31 @@ class Window {
   int error_ = 0;
 };
 
-int allocate_pages(int fd, std::size_t offset, std::size_t size) {
-  while (fallocate(fd, 0, static_cast<off_t>(offset), static_cast<off_t>(size)) != 0) {
-    if (errno != EINTR) {
-      return errno;
-    }
-  }
-  return 0;
-}
-
 // 0, or the errno of what failed.
-int copy_step(const ArenaMapping& mapping, std::size_t offset, std::size_t size, bool huge_pages,
-              const Window& window, std::vector<HugePageMiss>& misses) {
-  if (!replace(window.begin(), size, PROT_READ | PROT_WRITE, MAP_SHARED, mapping.fd, offset)) {
+int copy_step(const ArenaMapping& mapping, const Run& run, bool huge_pages, const Window& window,
+              std::vector<Run>& small, int& refusal) {
+  const std::size_t size = run.end - run.begin;
+  if (!replace(window.begin(), size, PROT_READ | PROT_WRITE, MAP_SHARED, mapping.fd, run.begin)) {
     return errno;
   }
-  int error = 0;
-  const auto take_small = [&](std::size_t range, int refused) {
-    const std::size_t begin = offset + range * kHugePage;
-    if (error == 0) {
-      error = allocate_pages(mapping.fd, begin, kHugePage);
-      misses.push_back({begin, refused});
-    }
-  };
-  for (std::size_t range = 0; range < size / kHugePage && error == 0; ++range) {
-    if (huge_pages) {
-      error = allocate_pages(mapping.fd, offset + range * kHugePage, 1);
-    } else {
-      take_small(range, 0);
-    }
-  }
-  if (huge_pages && error == 0) {
-    collapse_each(window.begin(), size, [&](std::size_t range, int refused) {
-      if (refused != 0) {
-        take_small(range, refused);
+  std::vector<Run> left = {{0, size}};
+  if (huge_pages) {
+    for (std::size_t offset = run.begin; offset < run.end; offset += kHugePage) {
+      if (!allocate_pages(mapping.fd, offset, 1)) {
+        return errno;
       }
-    });
+    }
+    left = collapse_runs(window.begin(), left, nullptr, refusal);
   }
-  if (error == 0) {
-    std::memcpy(window.address(), reinterpret_cast<const void*>(mapping.begin + offset), size);
+  for (const Run& part : left) {
+    const Run copy = {run.begin + part.begin, run.begin + part.end};
+    if (!allocate_pages(mapping.fd, copy.begin, copy.end - copy.begin)) {
+      return errno;
+    }
+    append(small, copy);
   }
-  replace(window.begin(), size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  return error;
+  std::memcpy(window.address(), reinterpret_cast<const void*>(mapping.begin + run.begin), size);
+  return 0;
 }
 
 Expected<void> visit_private(std::uintptr_t begin, std::size_t size, const std::string& who,
@@ -187,8 +170,8 @@ void unmap_generation(const ArenaMapping& mapping, std::size_t first) {
 }
 
 Expected<void> copy_runs(const ArenaMapping& mapping, const std::vector<Run>& runs, bool huge_pages,
-                         const std::string& who, const Progress& progress,
-                         std::vector<HugePageMiss>& misses) {
+                         const std::string& who, const Progress& progress, std::vector<Run>& small,
+                         int& error) {
   if (runs.empty()) {
     return {};
   }
@@ -205,11 +188,11 @@ Expected<void> copy_runs(const ArenaMapping& mapping, const std::vector<Run>& ru
   std::size_t done = 0;
   for (const Run& run : runs) {
     for (std::size_t offset = run.begin; offset < run.end; offset += kCollapseStep) {
-      const std::size_t size = std::min(kCollapseStep, run.end - offset);
-      if (const int error = copy_step(mapping, offset, size, huge_pages, window, misses)) {
-        return system_error(who + ": copying what was written to", error);
+      const Run step = {offset, std::min(offset + kCollapseStep, run.end)};
+      if (const int failed = copy_step(mapping, step, huge_pages, window, small, error)) {
+        return system_error(who + ": copying what was written to", failed);
       }
-      done += size;
+      done += step.end - step.begin;
       if (progress) {
         progress(done, total);
       }
@@ -269,59 +252,22 @@ Expected<void> map_copies(const ArenaMapping& mapping, const std::vector<Run>& r
   return {};
 }
 
-std::size_t size_of(const std::vector<Run>& runs) {
-  std::size_t total = 0;
-  for (const Run& run : runs) {
-    total += run.end - run.begin;
-  }
-  return total;
-}
-
-std::vector<Run> without(const std::vector<Run>& runs, const std::vector<Run>& holes) {
-  std::vector<Run> result;
-  for (const Run& run : runs) {
-    std::size_t from = run.begin;
-    for (const Run& hole : holes) {
-      if (hole.end <= from || hole.begin >= run.end) {
-        continue;
-      }
-      if (hole.begin > from) {
-        result.push_back({from, hole.begin});
-      }
-      from = hole.end;
-    }
-    if (from < run.end) {
-      result.push_back({from, run.end});
-    }
-  }
-  return result;
-}
-
 Expected<std::vector<Run>> written_runs(std::uintptr_t begin, std::size_t size,
                                         const std::string& who) {
   std::vector<Run> runs;
   const auto visited = visit_private(begin, size, who, [&](std::uint64_t from, std::uint64_t to) {
-    const Run run = {(from - begin) / kHugePage * kHugePage,
-                     (to - begin + kHugePage - 1) / kHugePage * kHugePage};
-    if (!runs.empty() && run.begin <= runs.back().end) {
-      runs.back().end = std::max(runs.back().end, run.end);
-    } else {
-      runs.push_back(run);
-    }
+    append(runs, {(from - begin) / kHugePage * kHugePage,
+                  (to - begin + kHugePage - 1) / kHugePage * kHugePage});
   });
   if (!visited) {
     return tl::make_unexpected(visited.error());
   }
   for (std::size_t gap = kHugePage; runs.size() > kMostRuns; gap *= 2) {
-    std::vector<Run> joined = {runs.front()};
+    std::vector<Run> fewer;
     for (const Run& run : runs) {
-      if (run.begin <= joined.back().end + gap) {
-        joined.back().end = run.end;
-      } else {
-        joined.push_back(run);
-      }
+      append(fewer, run, gap);
     }
-    runs = std::move(joined);
+    runs = std::move(fewer);
   }
   return runs;
 }

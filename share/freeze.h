@@ -5,14 +5,9 @@
 #include <vector>
 
 #include <cowshed/share/address_range.h>
+#include <cowshed/share/runs.h>
 
 namespace cowshed {
-
-// A run of 2 MiB ranges, as offsets from an arena's base.
-struct Run {
-  std::size_t begin;
-  std::size_t end;
-};
 
 // One generation: the file that has its pages, at their offsets in the arena, and which they are.
 struct Generation {
@@ -28,10 +23,11 @@ Expected<ArenaMapping> map_generation(const std::string& name, std::uintptr_t be
 void unmap_generation(const ArenaMapping& mapping, std::size_t first);
 
 // Copies what the arena shows at these offsets, below the generation's `first`, into the memfd; in
-// 2 MiB pages if `huge_pages` and where the kernel has them; adds to `misses` where not.
+// 2 MiB pages if `huge_pages` and where the kernel has them; else adds to `small`, and `error` is
+// the last refusal's errno.
 Expected<void> copy_runs(const ArenaMapping& mapping, const std::vector<Run>& runs, bool huge_pages,
-                         const std::string& who, const Progress& progress,
-                         std::vector<HugePageMiss>& misses);
+                         const std::string& who, const Progress& progress, std::vector<Run>& small,
+                         int& error);
 void discard_copies(const ArenaMapping& mapping, std::size_t first);
 
 // Turns the shared, writable mapping into the frozen one, makes the rest of the range inaccessible,
@@ -43,11 +39,6 @@ Expected<void> seal_generation(const Generation& generation, FreezeMode mode,
 // Shows the sealed memfd's copies at these offsets.  On failure some stay as they are.
 Expected<void> map_copies(const ArenaMapping& mapping, const std::vector<Run>& runs,
                           FreezeMode mode, const std::string& who);
-
-std::size_t size_of(const std::vector<Run>& runs);
-
-// What is in `runs` and not in `holes`; both in order.
-std::vector<Run> without(const std::vector<Run>& runs, const std::vector<Run>& holes);
 
 // The 2 MiB ranges of [0, size) in which this process has a private page; neighbours, and those
 // with little between them, together: a process has only so many mappings.

@@ -443,7 +443,8 @@ Expected<Arena> open_image(const std::filesystem::path& path, const ImageOptions
                              .live_allocations = header.live_allocations,
                              .taken = header.taken,
                              .on_disk = header.taken,
-                             .misses = {},
+                             .small = {},
+                             .huge_page_error = 0,
                              .holes = image->tables.holes},
                     .segments = SegmentMap({{{0, header.used}, mapping->fd, header.payload}})});
     image->file.release();

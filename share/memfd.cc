@@ -3,6 +3,7 @@
 #include <linux/memfd.h>
 #include <sys/mman.h>
 #include <thread>
+#include <unistd.h>
 
 #include <cowshed/share/memfd.h>
 
@@ -31,6 +32,11 @@ bool seal(int fd) {
     std::this_thread::sleep_for(kPause);
   }
   return true;
+}
+
+bool allocate_pages(int fd, std::size_t offset, std::size_t size) noexcept {
+  return TEMP_FAILURE_RETRY(
+             fallocate(fd, 0, static_cast<off_t>(offset), static_cast<off_t>(size))) == 0;
 }
 
 bool has_seals(int fd, int seals) {

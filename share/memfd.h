@@ -21,6 +21,9 @@ bool seal(int fd);
 enum class Sealable : bool { no, yes };
 Descriptor make_memfd(const std::string& label, Sealable sealable);
 
+// fallocate(): false, and errno says why.
+bool allocate_pages(int fd, std::size_t offset, std::size_t size) noexcept;
+
 // Whether it is a memfd that has all of these seals.
 bool has_seals(int fd, int seals);
 

@@ -125,14 +125,13 @@ void write_description(Writer& writer, const ArenaCore::Description& arena) {
   writer.number(arena.past.live_allocations);
   writer.number(arena.past.taken);
   writer.number(arena.past.on_disk);
-  writer.list(arena.past.misses, [&](const HugePageMiss& miss) {
-    writer.number(miss.offset);
-    writer.number(miss.error);
-  });
-  writer.list(arena.past.holes, [&](const Run& hole) {
-    writer.number(hole.begin);
-    writer.number(hole.end);
-  });
+  writer.number(arena.past.huge_page_error);
+  for (const auto* runs : {&arena.past.small, &arena.past.holes}) {
+    writer.list(*runs, [&](const Run& run) {
+      writer.number(run.begin);
+      writer.number(run.end);
+    });
+  }
   writer.list(arena.segments.segments(), [&](const Segment& segment) {
     writer.number(segment.run.end);
     writer.number(segment.fd);
@@ -154,17 +153,16 @@ ArenaCore::Description read_description(Reader& reader, std::uint32_t& next_file
   arena.past.live_allocations = reader.number();
   arena.past.taken = reader.number();
   arena.past.on_disk = reader.number();
-  reader.list(arena.used / kHugePage, [&] {
-    const std::uint64_t offset = reader.ranges(arena.used);
-    arena.past.misses.push_back({offset, static_cast<int>(reader.number(INT32_MAX))});
-  });
-  std::uint64_t before = 0;
-  reader.list(arena.used / kHugePage, [&] {
-    const Run hole = {reader.ranges(arena.used), reader.ranges(arena.used)};
-    reader.expect(hole.begin >= before && hole.begin < hole.end);
-    before = hole.end;
-    arena.past.holes.push_back(hole);
-  });
+  arena.past.huge_page_error = static_cast<int>(reader.number(INT32_MAX));
+  for (auto* runs : {&arena.past.small, &arena.past.holes}) {
+    std::uint64_t before = 0;
+    reader.list(arena.used / kHugePage, [&] {
+      const Run run = {reader.ranges(arena.used), reader.ranges(arena.used)};
+      reader.expect(run.begin >= before && run.begin < run.end);
+      before = run.end;
+      runs->push_back(run);
+    });
+  }
   std::vector<Segment> segments;
   std::uint32_t files = next_file;
   std::uint64_t begin = 0;

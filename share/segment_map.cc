@@ -6,19 +6,6 @@
 namespace cowshed {
 namespace {
 
-std::vector<Run> joined(std::vector<Run> runs) {
-  std::sort(runs.begin(), runs.end(), [](const Run& a, const Run& b) { return a.begin < b.begin; });
-  std::vector<Run> result;
-  for (const Run& run : runs) {
-    if (!result.empty() && run.begin <= result.back().end) {
-      result.back().end = std::max(result.back().end, run.end);
-    } else {
-      result.push_back(run);
-    }
-  }
-  return result;
-}
-
 std::size_t memory_of(int fd) {
   struct stat status{};
   return fstat(fd, &status) == 0 ? static_cast<std::size_t>(status.st_blocks) * 512 : 0;

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <vector>
 
-#include <cowshed/share/freeze.h>
+#include <cowshed/share/runs.h>
 
 namespace cowshed {
 

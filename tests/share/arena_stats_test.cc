@@ -92,7 +92,7 @@ TEST(ArenaStats, CountsAreExact) {
   EXPECT_EQ(stats.live_allocations, 711U);
   EXPECT_EQ(stats.live_bytes, kLive);
   EXPECT_EQ(stats.hole_bytes + stats.live_bytes, stats.used);
-  EXPECT_EQ(stats.huge_page_bytes + stats.huge_page_misses.size() * kRange, stats.used);
+  EXPECT_EQ(stats.huge_page_bytes + stats.small_page_bytes, stats.used);
   EXPECT_EQ(stats.dropped_frees, 0U);
   EXPECT_FALSE(stats.frozen);
   ASSERT_TRUE(arena.freeze());
@@ -103,8 +103,7 @@ TEST(ArenaStats, CountsAreExact) {
   EXPECT_EQ(stats.live_allocations, 711U);
   EXPECT_EQ(stats.live_bytes, kLive);
   EXPECT_EQ(stats.hole_bytes + stats.live_bytes + stats.returned_bytes, stats.used);
-  EXPECT_EQ(stats.huge_page_bytes + stats.huge_page_misses.size() * kRange + stats.returned_bytes,
-            stats.used);
+  EXPECT_EQ(stats.huge_page_bytes + stats.small_page_bytes + stats.returned_bytes, stats.used);
   EXPECT_EQ(stats.dropped_frees, 700U);
   EXPECT_TRUE(stats.frozen);
 }
@@ -129,10 +128,8 @@ TEST(Collapse, BeforeTheFreeze) {
   char* block = fill_ranges(arena, kLarge);
   const ArenaStats before = arena.stats();
   EXPECT_EQ(before.huge_page_bytes, 0U);
-  EXPECT_EQ(before.huge_page_misses.size(), before.used / kRange);
-  for (const HugePageMiss& miss : before.huge_page_misses) {
-    ASSERT_EQ(miss.error, 0);
-  }
+  EXPECT_EQ(before.small_page_bytes, before.used);
+  EXPECT_EQ(before.huge_page_error, 0);
   std::vector<std::size_t> told;
   const auto huge = arena.collapse([&](std::size_t done, std::size_t total) {
     EXPECT_EQ(total, before.used);
@@ -144,7 +141,7 @@ TEST(Collapse, BeforeTheFreeze) {
   EXPECT_EQ(told.back(), before.used);
   EXPECT_TRUE(is_filled(block, kLarge));
   if (*huge == 0) {
-    EXPECT_NE(arena.stats().huge_page_misses.at(0).error, 0);
+    EXPECT_NE(arena.stats().huge_page_error, 0);
     GTEST_SKIP() << "this kernel cannot collapse memfd pages";
   }
   EXPECT_EQ(*huge, before.used);
@@ -163,7 +160,7 @@ TEST(Collapse, AfterTheFreeze) {
     EXPECT_EQ(calls, 0U);  // nothing is collapsed
     const ArenaStats frozen = arena.stats();
     EXPECT_EQ(frozen.huge_page_bytes, 0U);
-    EXPECT_EQ(frozen.huge_page_misses.size() * kRange + frozen.returned_bytes, frozen.used);
+    EXPECT_EQ(frozen.small_page_bytes + frozen.returned_bytes, frozen.used);
     const auto huge = arena.collapse([&](auto, auto) { ++calls; });
     ASSERT_TRUE(huge) << huge.error().message;
     EXPECT_GE(calls, kLarge / 64_MiB);
@@ -174,7 +171,7 @@ TEST(Collapse, AfterTheFreeze) {
     }
     EXPECT_EQ(*huge, frozen.used - frozen.returned_bytes);
     EXPECT_EQ(arena.stats().huge_page_bytes, *huge);
-    EXPECT_TRUE(arena.stats().huge_page_misses.empty());
+    EXPECT_EQ(arena.stats().small_page_bytes, 0U);
     const auto child = test::run_in_child([&] {
       const bool mapped = arena.prefault().has_value();
       return std::to_string(mapped && mapped_huge(arena) == *huge) +
@@ -200,10 +197,10 @@ TEST(Collapse, OfAThawedArena) {
   Arena arena = make_arena(128_MiB, "index", false);
   char* old_block = fill_ranges(arena, 16_MiB);
   ASSERT_TRUE(arena.freeze());
-  const std::size_t old_bytes = arena.stats().huge_page_misses.size() * kRange;
+  const std::size_t old_bytes = arena.stats().small_page_bytes;
   ASSERT_TRUE(arena.thaw());
   char* new_block = fill_ranges(arena, 20_MiB);
-  const std::size_t all = arena.stats().huge_page_misses.size() * kRange;
+  const std::size_t all = arena.stats().small_page_bytes;
   EXPECT_GE(all, old_bytes + 20_MiB);
   std::vector<std::size_t> told;
   const auto huge = arena.collapse([&](std::size_t done, std::size_t total) {
@@ -229,7 +226,7 @@ TEST(Prefault, AfterwardsReadingFaultsNoMore) {
     Arena arena = make_arena(kLarge * 2, "index", huge_pages);
     const char* block = fill_ranges(arena, kLarge);
     ASSERT_TRUE(arena.freeze());
-    const std::size_t missed = arena.stats().huge_page_misses.size();
+    const std::size_t missed = arena.stats().small_page_bytes / kRange;
     const auto without = test::run_in_child([&] {
       (void)faults_of_reading(block, 4096);  // the pages of this code
       return std::to_string(faults_of_reading(block, kLarge));

@@ -351,9 +351,8 @@ class Life {
       return true;
     }
     const ArenaStats stats = arena_->stats();
-    const std::size_t covered = stats.huge_page_bytes +
-                                stats.huge_page_misses.size() * std::size_t{2_MiB} +
-                                stats.returned_bytes;
+    const std::size_t covered =
+        stats.huge_page_bytes + stats.small_page_bytes + stats.returned_bytes;
     // Until a freeze, what was asked for and could not be had is no range of any kind.
     if (stats.frozen ? covered != stats.used : covered > stats.used) {
       return wrong(std::string(name) + ": stats() cover " + std::to_string(covered) + " of " +
@@ -500,15 +499,11 @@ bool is_collapse(const SystemCall& call) {
 // "", or in what the ranges of a frozen arena are not as they should be.
 std::string problem_of_ranges(FilledArena& filled, int error) {
   const ArenaStats stats = filled->stats();
-  const auto& misses = stats.huge_page_misses;
-  const bool listed = std::all_of(misses.begin(), misses.end(), [&](const HugePageMiss& miss) {
-    return miss.error == error && miss.offset % 2_MiB == 0;
-  });
-  const std::size_t covered =
-      misses.size() * std::size_t{2_MiB} + stats.huge_page_bytes + stats.returned_bytes;
-  return listed && covered == stats.used && !misses.empty() && filled.reads_back()
+  const std::size_t covered = stats.small_page_bytes + stats.huge_page_bytes + stats.returned_bytes;
+  return stats.huge_page_error == error && covered == stats.used && stats.small_page_bytes > 0 &&
+                 filled.reads_back()
              ? ""
-             : std::to_string(misses.size()) + " misses of " + std::to_string(stats.used / 2_MiB) +
+             : std::to_string(stats.small_page_bytes) + " small of " + std::to_string(stats.used) +
                    ", huge " + std::to_string(stats.huge_page_bytes);
 }
 
@@ -535,7 +530,7 @@ TEST_F(FailingSystemCalls, WithoutCollapseTheArenaHasSmallPagesAndSaysSo) {
         }
         decide_system_calls(nullptr);
         const std::size_t later = *filled->collapse();
-        return later == filled->stats().used && filled->stats().huge_page_misses.empty() &&
+        return later == filled->stats().used && filled->stats().small_page_bytes == 0 &&
                        filled.reads_back()
                    ? ""
                    : std::to_string(later) + " bytes later";
@@ -544,7 +539,7 @@ TEST_F(FailingSystemCalls, WithoutCollapseTheArenaHasSmallPagesAndSaysSo) {
 }
 
 // As when the kernel finds no 2 MiB in one piece.
-TEST_F(FailingSystemCalls, RangesThatAreRefusedAHugePageAreListed) {
+TEST_F(FailingSystemCalls, RangesThatAreRefusedAHugePageAreCounted) {
   EXPECT_EQ(in_child([]() -> std::string {
               int calls = 0;
               decide_system_calls([&](const SystemCall& call) {

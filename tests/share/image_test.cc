@@ -125,7 +125,7 @@ TEST_P(ImageInMode, IsAFrozenArena) {
   EXPECT_EQ(stats.hole_bytes, before.hole_bytes);
   EXPECT_EQ(stats.generation, 1U);
   EXPECT_EQ(stats.huge_page_bytes, 0U);
-  EXPECT_THAT(stats.huge_page_misses, IsEmpty());
+  EXPECT_EQ(stats.small_page_bytes, 0U);
   EXPECT_TRUE(stats.frozen);
   EXPECT_EQ(stats.mode, GetParam());
   // Saved by this very program, at these addresses.
