@@ -55,7 +55,7 @@ const MapsEntry* first_overlap(const std::vector<MapsEntry>& maps, std::uintptr_
 tl::unexpected<Error> refusal(Range range, int error, const std::string& who,
                               const std::string& advice) {
   const std::string where = who + ": " + hex(range.begin) + "-" + hex(range.end);
-  const auto maps = read_maps("self");
+  const auto maps = read_maps();
   if (const MapsEntry* taken = first_overlap(maps, range.begin, range.end)) {
     const std::string what = taken->name.empty() ? "anonymous memory" : taken->name;
     return make_error(ErrorCode::address_taken, where + " is taken: " + what + " is mapped at " +
@@ -94,7 +94,7 @@ Expected<std::uintptr_t> place_anywhere(int fd, std::size_t size, const ArenaOpt
       }
       const MapsEntry* taken = first_overlap(maps, start, start + size);
       if (taken == nullptr) {
-        maps = read_maps("self");
+        maps = read_maps();
         taken = first_overlap(maps, start, start + size);
       }
       if (taken == nullptr) {  // not a clash: this range is refused altogether
@@ -182,23 +182,17 @@ void unmap_arena(std::uintptr_t begin, std::size_t size, bool known_elsewhere) {
   places::leave(begin, size, known_elsewhere);
 }
 
-std::vector<MapsEntry> read_maps(const std::string& pid) {
+std::vector<MapsEntry> read_maps() {
   std::vector<MapsEntry> result;
-  std::ifstream file("/proc/" + pid + "/maps");
+  std::ifstream file("/proc/self/maps");
   for (std::string line; std::getline(file, line);) {
     MapsEntry entry{};
-    std::array<char, 8> permissions{};
-    unsigned long long inode = 0;
     int name_at = 0;
-    if (std::sscanf(line.c_str(), "%zx-%zx %7s %*s %*s %llu %n", &entry.begin, &entry.end,
-                    permissions.data(), &inode, &name_at) < 4) {
-      continue;
+    if (std::sscanf(line.c_str(), "%zx-%zx %*s %*s %*s %zu %n", &entry.begin, &entry.end,
+                    &entry.inode, &name_at) == 3) {
+      entry.name = line.substr(static_cast<std::size_t>(name_at));
+      result.push_back(std::move(entry));
     }
-    entry.shared = permissions[3] == 's';
-    entry.may_write = permissions[1] == 'w';
-    entry.inode = inode;
-    entry.name = line.substr(static_cast<std::size_t>(name_at));
-    result.push_back(std::move(entry));
   }
   return result;
 }

@@ -41,17 +41,14 @@ Expected<void> reserve_range(std::uintptr_t begin, std::size_t size, Holder hold
 // keeps 2 MiB of records for ever for each GiB of addresses that it ever saw.
 void unmap_arena(std::uintptr_t begin, std::size_t size, bool known_elsewhere = false);
 
-// One line of /proc/PID/maps.
+// One line of /proc/self/maps.
 struct MapsEntry {
   std::uintptr_t begin;
   std::uintptr_t end;
-  bool shared;
-  bool may_write;
   std::uint64_t inode;
   std::string name;
 };
 
-// `pid` is "self" or a number; empty when it cannot be read.
-std::vector<MapsEntry> read_maps(const std::string& pid);
+std::vector<MapsEntry> read_maps();  // empty when it cannot be read
 
 }  // namespace cowshed

@@ -159,7 +159,7 @@ class Arena {
   // itself and seals the memfd.  Other threads may read meanwhile, but not write; if they allocate,
   // they wait and then meet a frozen arena.  Freezing again in the same mode does nothing; in
   // another it is the error arena_frozen.  When the kernel refuses because
-  // somebody else maps the arena for writing (system_call, EBUSY, the message names the processes)
+  // somebody else maps the arena for writing (system_call, EBUSY)
   // the arena is as before. When it refuses even to map that again, nothing can be allocated
   // (arena_frozen), and nothing may be written, until freeze() succeeds. Errors: not_inherited,
   // in_use (a thread is inside an ArenaScope of it), system_call, unsupported (membarrier(2) is

@@ -3,7 +3,6 @@
 #include <mutex>
 #include <new>
 #include <string>
-#include <sys/mman.h>
 #include <utility>
 
 #include <cowshed/share/arena_core.h>
@@ -13,17 +12,6 @@
 // Where allocate() and deallocate() end up when arena_front.h's way is closed, and what jemalloc
 // asks for.
 namespace cowshed {
-namespace {
-
-// jemalloc takes 2 MiB at a time for its records, and 2 MiB more to align them.
-bool ordinary_memory_left() {
-  constexpr std::size_t kTaken = 4_MiB;
-  void* got = mmap(nullptr, kTaken, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  return got != MAP_FAILED && munmap(got, kTaken) == 0;
-}
-
-}  // namespace
-
 // What jemalloc asks for when it has too little: the next piece of the range while the arena is
 // opened, then never again.
 void* ArenaCore::extend(jemalloc::ExtentHooks* hooks, void*, std::size_t size, std::size_t,
@@ -208,29 +196,22 @@ void ArenaCore::refuse(std::size_t size, std::size_t alignment) const {
                                " is frozen: nothing can be allocated from it any more; thaw() it, "
                                "or allocate before freeze()"});
   }
-  const std::string request = " for a request for " + std::to_string(size) + " bytes";
-  switch (memory_.shortage()) {
-    case ArenaMemory::Shortage::cgroup:
-      throw ArenaBadAlloc({ErrorCode::out_of_memory, 0,
-                           who() + ": the memory cgroup, or the machine, has no room" + request +
-                               "; raise its limit, or give the arena less data"});
-    case ArenaMemory::Shortage::kernel:
-      throw ArenaBadAlloc({ErrorCode::out_of_memory, ENOMEM,
-                           who() + ": the kernel has no memory" + request +
-                               "; see vm.overcommit_memory and free memory"});
-    case ArenaMemory::Shortage::none: break;
-  }
   const std::size_t needed = jemalloc::size_class_above(internal::jemalloc_size(size, alignment));
   const std::size_t capacity = end() - begin();
   const std::size_t first = open_begin() - begin();
-  // Above all that was ever used there was room: so it was not that.
+  // Above all that was ever used there is room: so it is the allocator's records that have none.
   const std::size_t untouched =
       first + jemalloc::size_class_below(capacity - first) - std::max(first, memory_.used());
-  if (needed <= capacity && (needed + alignment <= untouched ||
-                             !full_.load(std::memory_order_relaxed) || !ordinary_memory_left())) {
-    throw ArenaBadAlloc({ErrorCode::out_of_memory, ENOMEM,
-                         who() + ": no ordinary memory is left for the allocator's records" +
-                             request + "; raise the limit, or free memory"});
+  const auto shortage = memory_.shortage();
+  if (shortage != ArenaMemory::Shortage::none ||
+      (needed <= capacity &&
+       (needed + alignment <= untouched || !full_.load(std::memory_order_relaxed)))) {
+    const bool limited = shortage == ArenaMemory::Shortage::cgroup;
+    throw ArenaBadAlloc({ErrorCode::out_of_memory, limited ? 0 : ENOMEM,
+                         who() + ": " +
+                             (limited ? "the memory cgroup, or the machine," : "the kernel") +
+                             " has no memory for a request for " + std::to_string(size) +
+                             " bytes; raise the limit, or free memory"});
   }
   throw ArenaBadAlloc({ErrorCode::capacity_exceeded, 0,
                        who() + ": capacity of " + std::to_string(capacity) +

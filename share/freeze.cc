@@ -1,11 +1,8 @@
 #include <algorithm>
-#include <cctype>
 #include <cerrno>
 #include <cstring>
 #include <fcntl.h>
-#include <filesystem>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -34,40 +31,12 @@ bool replace(std::uintptr_t begin, std::size_t size, int protection, int flags, 
                  static_cast<long>(offset)) != -1;
 }
 
-// "1234, 1235": the processes that map this memfd for writing.
-std::string shared_mappers(int fd) {
-  struct stat status{};
-  if (fstat(fd, &status) != 0) {
-    return {};
-  }
-  std::string result;
-  std::error_code ignored;
-  for (const auto& entry : std::filesystem::directory_iterator("/proc", ignored)) {
-    const std::string pid = entry.path().filename();
-    if (!std::all_of(pid.begin(), pid.end(), [](unsigned char c) { return std::isdigit(c); })) {
-      continue;
-    }
-    const auto maps = read_maps(pid);
-    const bool found = std::any_of(maps.begin(), maps.end(), [&](const MapsEntry& map) {
-      return map.shared && map.inode == status.st_ino && map.name.starts_with("/memfd:cowshed:");
-    });
-    if (found) {
-      result += (result.empty() ? "" : ", ") + pid;
-    }
-  }
-  return result;
-}
-
-tl::unexpected<Error> seal_error(int fd, int error, const std::string& who) {
-  if (error != EBUSY) {
-    return system_error(who + ": sealing", error);
-  }
-  const std::string pids = shared_mappers(fd);
-  return tl::make_unexpected(
-      Error{ErrorCode::system_call, EBUSY,
-            who + ": cannot be sealed while somebody else maps it for writing or has I/O on it: " +
-                (pids.empty() ? "a process that /proc does not show" : "process " + pids) +
-                "; end that first, then freeze() again"});
+tl::unexpected<Error> seal_error(int error, const std::string& who) {
+  return system_error(error == EBUSY ? who +
+                                           ": cannot be sealed while somebody else maps it for "
+                                           "writing or has I/O on it; end that, then freeze() again"
+                                     : who + ": sealing",
+                      error);
 }
 
 // A 2 MiB aligned window through which a memfd is written that this process maps elsewhere, or not
@@ -233,7 +202,7 @@ Expected<void> seal_generation(const Generation& generation, FreezeMode mode,
   }
   cut = true;
   if (!seal(mapping.fd)) {
-    return undo(seal_error(mapping.fd, errno, who));
+    return undo(seal_error(errno, who));
   }
   return {};
 }

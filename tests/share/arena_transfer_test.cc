@@ -121,14 +121,14 @@ const MapsEntry* mapping_at(const std::vector<MapsEntry>& maps, const void* addr
 }
 
 std::uint64_t inode_at(const void* address) {
-  const auto maps = read_maps("self");
+  const auto maps = read_maps();
   const MapsEntry* entry = mapping_at(maps, address);
   return entry == nullptr ? 0 : entry->inode;
 }
 
 // Of arenas and what belongs to them.
 std::ptrdiff_t mappings() {
-  const auto maps = read_maps("self");
+  const auto maps = read_maps();
   return std::count_if(maps.begin(), maps.end(), [](const MapsEntry& entry) {
     const bool is_place =
         std::any_of(process_tree::kRanges.begin(), process_tree::kRanges.end(), [&](auto range) {
@@ -217,7 +217,7 @@ TEST(ArenaTransfer, AResultIsUsedInPlaceAfterItsWorkerHasEnded) {
   arena.reset();
   EXPECT_EQ(outcome(result.blocks), "released");
   EXPECT_LE(shared_resident_bytes(), resident + 4_MiB);
-  for (const auto& entry : read_maps("self")) {
+  for (const auto& entry : read_maps()) {
     EXPECT_NE(entry.inode, result.inode) << entry.name;
   }
 }

@@ -50,7 +50,7 @@ std::uint64_t sum_of(const Node* node) {
 
 std::uint64_t inode_at(const void* address) {
   const auto value = reinterpret_cast<std::uintptr_t>(address);
-  for (const MapsEntry& entry : read_maps("self")) {
+  for (const MapsEntry& entry : read_maps()) {
     if (value >= entry.begin && value < entry.end) {
       return entry.inode;
     }
