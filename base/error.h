@@ -40,7 +40,6 @@ enum class ErrorCode : std::uint8_t {
   not_published,       // no object of this name
   not_spawn_safe,      // the object may hold pointers to another program's code, see spawn_safe.h
   bad_image,           // not an image of an arena, or a damaged one
-  bad_parcel,          // what another process sent is not arenas, or damaged, see arena_transfer.h
   bad_encoding,        // bytes that are no such object's: damaged, too few, too many
   bad_recording,       // not a recording of cowtop's, of another version, or damaged
   bad_message,         // what a worker or its starter sent is damaged, or of another version

@@ -78,7 +78,7 @@ void ArenaCore::adopt(Description description) {
   huge_pages_ = true;
   was_entered_ = false;
   open_fd_ = -1;
-  segments_ = std::move(description.segments);
+  segments_ = SegmentMap(std::move(description.segments));
   known_elsewhere_ = true;
   begin_ = description.begin;
   end_ = open_begin_ = description.begin + description.capacity;
@@ -94,7 +94,8 @@ void ArenaCore::adopt(Description description) {
 }
 
 ArenaCore::Description ArenaCore::describe() const {
-  return {name(), begin(), end() - begin(), frozen_bytes(), mode_, generation_, past_, segments_};
+  return {name(), begin(),     end() - begin(), frozen_bytes(),
+          mode_,  generation_, past_,           segments_.segments()};
 }
 
 Expected<void> ArenaCore::start_jemalloc(const ArenaMapping& mapping, std::size_t first) {

@@ -38,7 +38,7 @@ constexpr ArenaState frozen_state(FreezeMode mode) {
 class ArenaCore final {
  public:
   static constexpr std::size_t kNameSize = 64;
-  static constexpr std::size_t kMostFiles = 1024;  // of segments(), in a parcel
+  static constexpr int kMostFiles = 1024;  // of segments(), in a parcel
 
   // What the generations that are frozen left.
   struct Frozen {
@@ -62,7 +62,7 @@ class ArenaCore final {
     FreezeMode mode = FreezeMode::strict;
     std::uint32_t generation = 0;
     Frozen past;
-    SegmentMap segments;  // cover `used`
+    std::vector<Segment> segments;  // cover `used`
   };
 
   // All of these are called with mutex() held, except the observers and those said thread-safe.

@@ -40,9 +40,9 @@ Expected<void> send_arena(int socket, const Arena& arena);
 // Waits for one, as the socket does, checks it, and maps it: frozen, at the same address, its
 // objects published under the same names.  A Ref of the sender's is good from here.  What is not
 // spawn_safe is to be had only if both processes have their code at the same addresses: forked from
-// each other, not exec'd.  Thread-safe, but one at a time on a socket.  Errors: bad_parcel
-// (something else was sent), foreign_descriptor (not what it should be), unsupported (another
-// version), address_taken (naming what is there, as where this process has the arena already),
+// each other, not exec'd.  Thread-safe, but one at a time on a socket.  Errors: bad_message
+// (something else was sent, or by another version of Cowshed), foreign_descriptor (not what it
+// should be), address_taken (naming what is there, as where this process has the arena already),
 // wrong_process_tree, invalid_argument (a name is in use here), system_call (EPIPE: the other
 // side was closed before it sent one; EAGAIN; ...).
 Expected<Arena> receive_arena(int socket);

@@ -3,16 +3,10 @@
 #include <string_view>
 
 #include <cowshed/share/code_id.h>
-
-#define XXH_INLINE_ALL
-#include <xxhash.h>
+#include <cowshed/share/type_id.h>
 
 namespace cowshed {
 namespace {
-
-std::uint64_t add(std::uint64_t id, const void* bytes, std::size_t size) {
-  return XXH3_64bits_withSeed(bytes, size, id);
-}
 
 bool is_readable(const dl_phdr_info& module, const ElfW(Phdr) & part) {
   for (int i = 0; i < module.dlpi_phnum; ++i) {
@@ -31,23 +25,23 @@ int add_module(dl_phdr_info* module, std::size_t, void* result) {
   if (std::string_view(module->dlpi_name).find("vdso") != std::string_view::npos) {
     return 0;
   }
-  std::uint64_t id = *static_cast<std::uint64_t*>(result);
-  id = add(id, &module->dlpi_addr, sizeof module->dlpi_addr);
-  id = add(id, module->dlpi_phdr, sizeof(ElfW(Phdr)) * module->dlpi_phnum);
+  std::uint64_t& id = *static_cast<std::uint64_t*>(result);
+  id = mix_hash(id, module->dlpi_addr);
+  id = hash_bytes(module->dlpi_phdr, sizeof(ElfW(Phdr)) * module->dlpi_phnum, id);
   for (int i = 0; i < module->dlpi_phnum; ++i) {
     const ElfW(Phdr)& part = module->dlpi_phdr[i];
     if (part.p_type == PT_NOTE && is_readable(*module, part)) {  // has the build ID
-      id = add(id, reinterpret_cast<const void*>(module->dlpi_addr + part.p_vaddr), part.p_memsz);
+      id = hash_bytes(reinterpret_cast<const void*>(module->dlpi_addr + part.p_vaddr), part.p_memsz,
+                      id);
     }
   }
-  *static_cast<std::uint64_t*>(result) = id;
   return 0;
 }
 
 }  // namespace
 
 std::uint64_t code_id() {
-  std::uint64_t id = 0;
+  std::uint64_t id = kHashOfNothing;
   dl_iterate_phdr(&add_module, &id);
   return id;
 }

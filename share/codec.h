@@ -67,6 +67,7 @@ class Encoder {
  public:
   Encoder();
   static Encoder in_memory();  // uses no memfd
+  static Encoder in_file();    // puts even few bytes into one
   Encoder(Encoder&&) noexcept;
   Encoder& operator=(Encoder&&) noexcept;
   ~Encoder();
@@ -87,10 +88,10 @@ class Encoder {
   internal::Content finish();
 
  private:
+  explicit Encoder(std::size_t most_inline);
   internal::Content& content();
 
   std::unique_ptr<internal::Content> content_;
-  bool in_memory_ = false;
 };
 
 // Reads what an Encoder wrote, in its order.  Not thread-safe.  Throws std::runtime_error when

@@ -134,17 +134,16 @@ std::span<const std::byte> Content::view() {
 // allocation copies pages of the heap.
 internal::Content& Encoder::content() {
   if (!content_) {
-    content_ = std::make_unique<internal::Content>(in_memory_);
+    content_ = std::make_unique<internal::Content>();
   }
   return *content_;
 }
 
 Encoder::Encoder() = default;
-Encoder Encoder::in_memory() {
-  Encoder encoder;
-  encoder.in_memory_ = true;
-  return encoder;
-}
+Encoder::Encoder(std::size_t most_inline)
+    : content_(std::make_unique<internal::Content>(most_inline)) {}
+Encoder Encoder::in_memory() { return Encoder(~std::size_t{0}); }
+Encoder Encoder::in_file() { return Encoder(std::size_t{0}); }
 Encoder::Encoder(Encoder&&) noexcept = default;
 Encoder& Encoder::operator=(Encoder&&) noexcept = default;
 Encoder::~Encoder() = default;

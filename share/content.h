@@ -16,7 +16,7 @@ class Content {
   static constexpr std::size_t kMostInline = std::size_t{16} << 10U;
 
   Content() = default;
-  explicit Content(bool in_memory) : most_inline_(in_memory ? ~0UL : kMostInline) {}
+  explicit Content(std::size_t most_inline) : most_inline_(most_inline) {}
   // What came in a message.  Throws std::runtime_error when `file` is not a sealed memfd with as
   // many bytes.
   Content(std::string bytes, Descriptor file, std::uint64_t file_bytes,

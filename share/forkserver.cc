@@ -8,13 +8,13 @@
 #include <unistd.h>
 
 #include <cowshed/base/try.h>
-#include <cowshed/share/arena_handover.h>
 #include <cowshed/share/fork_handlers.h>
 #include <cowshed/share/fork_state.h>
 #include <cowshed/share/forkserver.h>
 #include <cowshed/share/forkserver_process.h>
 #include <cowshed/share/launch.h>
 #include <cowshed/share/layout_writer.h>
+#include <cowshed/share/parcel.h>
 #include <cowshed/share/runtime_state.h>
 #include <cowshed/share/worker_exception.h>
 
@@ -153,7 +153,7 @@ Expected<void> ForkServerProcess::hand_over_arenas() {
   if (now == handed_over_) {
     return {};
   }
-  TRY(const auto arenas, pack_for_message());
+  TRY(const auto arenas, pack_arenas());
   TRY_VOID(send_message(socket_.get(), MessageKind::adopt, {}, arenas));
   handed_over_ = now;
   return {};

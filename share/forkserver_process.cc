@@ -13,8 +13,8 @@
 #include <unistd.h>
 #include <vector>
 
-#include <cowshed/share/arena_handover.h>
 #include <cowshed/share/forkserver_process.h>
+#include <cowshed/share/parcel.h>
 #include <cowshed/share/worker_exception.h>
 #include <cowshed/share/worker_process.h>
 
@@ -117,7 +117,7 @@ bool Server::receive() {
   }
   switch ((*message)->kind) {
     case MessageKind::adopt: {
-      const auto adopted = adopt_for_ever((*message)->content);
+      const auto adopted = adopt_for_ever(std::move((*message)->content));
       failed_to_adopt_ = adopted ? "" : adopted.error().message;
       break;
     }

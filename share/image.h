@@ -18,7 +18,8 @@
 // * A file that is truncated while it is mapped: reading what is gone is SIGBUS.  save_image()
 //   replaces a file as a whole, which leaves those who have the old one mapped undisturbed; copy
 //   with rename(2) too.
-// * open_image() checks the header and the table of objects, not the payload: see verify_image().
+// * open_image() checks what comes before the payload, not the payload: compare copies by
+// sha256sum.
 // * The page cache has 4 KiB pages, unless the file system gives large ones, and the disk is
 //   slower: first reads raise more page faults, and may wait.  prefault() reads all of it at once.
 //   ArenaStats knows no huge pages of it, and collapse() makes none.
@@ -50,15 +51,9 @@ struct ImageOptions {
 };
 
 // Maps the image where its arena was: a frozen one, of the same name, generation and capacity, that
-// can be thawed.  Reads the header and the table of objects only.  Errors: bad_image (no image,
-// damaged, truncated), unsupported (another format version, architecture or page size),
-// address_taken (naming what is there), invalid_argument (a name is in use here; not a regular
-// file), system_call.  Thread-safe.
+// can be thawed.  Does not read the payload.  Errors: bad_image (no image, damaged, truncated),
+// unsupported (another format version), address_taken (naming what is there), invalid_argument (a
+// name is in use here; not a regular file), system_call.  Thread-safe.
 Expected<Arena> open_image(const std::filesystem::path& path, const ImageOptions& options = {});
-
-// Reads all of it, without mapping it, and compares with the checksums of the save.  The error,
-// bad_image, names the first bad 2 MiB block and the published objects in it; others are
-// open_image()'s.  Thread-safe.
-Expected<void> verify_image(const std::filesystem::path& path, const Progress& progress = nullptr);
 
 }  // namespace cowshed

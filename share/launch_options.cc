@@ -2,10 +2,10 @@
 #include <csignal>
 
 #include <cowshed/base/try.h>
-#include <cowshed/share/arena_handover.h>
 #include <cowshed/share/forkserver.h>
 #include <cowshed/share/forkserver_process.h>
 #include <cowshed/share/launch.h>
+#include <cowshed/share/parcel.h>
 #include <cowshed/share/registry_table.h>
 #include <cowshed/share/runtime_state.h>
 
@@ -82,7 +82,7 @@ Expected<void> prepare(const WorkersOptions& options, const internal::WorkerJob&
                                                   internal::text_of(failure));
   }
   if (options.method == Start::spawn) {
-    TRY(launch.arenas, pack_for_message());
+    TRY(launch.arenas, pack_arenas());
     return {};
   }
   if (options.server != nullptr) {

@@ -7,8 +7,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <cowshed/share/arena_handover.h>
 #include <cowshed/share/forkserver_process.h>
+#include <cowshed/share/parcel.h>
 #include <cowshed/share/runtime.h>
 #include <cowshed/share/runtime_state.h>
 #include <cowshed/share/worker_exception.h>
@@ -65,7 +65,7 @@ bool is_equal(const ucred& peer) {
     }
     switch ((*message)->kind) {
       case MessageKind::adopt:
-        if (auto adopted = adopt_for_ever((*message)->content); !adopted) {
+        if (auto adopted = adopt_for_ever(std::move((*message)->content)); !adopted) {
           fail(adopted.error());
         }
         continue;

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string_view>
 
 namespace cowshed {
@@ -16,15 +17,22 @@ constexpr std::string_view type_name() {
   return kSignature.substr(kBegin, kSignature.find_first_of(";]", kBegin) - kBegin);
 }
 
-// FNV-1a's step.
+// FNV-1a.
+constexpr std::uint64_t kHashOfNothing = 0xcbf29ce484222325;
 constexpr std::uint64_t mix_hash(std::uint64_t hash, std::uint64_t number) {
   return (hash ^ number) * 0x100000001b3;
+}
+inline std::uint64_t hash_bytes(const void* bytes, std::size_t size, std::uint64_t hash) {
+  for (const unsigned char byte : std::span(static_cast<const unsigned char*>(bytes), size)) {
+    hash = mix_hash(hash, byte);
+  }
+  return hash;
 }
 
 // A type as a number, the same in every program with the same definition: of its mangled name
 // (std::type_info), its size and its alignment.  Never 0.
 constexpr std::uint64_t hash_type(std::string_view name, std::size_t size, std::size_t alignment) {
-  std::uint64_t hash = 0xcbf29ce484222325;
+  std::uint64_t hash = kHashOfNothing;
   for (const char c : name) {
     hash = mix_hash(hash, static_cast<unsigned char>(c));
   }

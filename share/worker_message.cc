@@ -80,19 +80,23 @@ tl::unexpected<Error> damaged() {
                     "Cowshed; build both programs with the same");
 }
 
-// False: closed, or nothing there.
-Expected<bool> receive_packet(int socket, int flags, Header& header, std::string& bytes,
-                              std::vector<Descriptor>& descriptors) {
+// False: closed, or nothing there; errno says which.
+Expected<bool> receive_packet(int socket, int flags, std::size_t most_inline, Header& header,
+                              std::string& bytes, std::vector<Descriptor>& descriptors) {
   std::array<char, Content::kMostInline> buffer;
   std::array<iovec, 2> parts = {iovec{&header, sizeof header}, iovec{buffer.data(), buffer.size()}};
   ControlBuffer control;
   msghdr message = {};
   message.msg_iov = parts.data();
-  message.msg_iovlen = parts.size();
+  message.msg_iovlen = most_inline == 0 ? 1 : 2;
   message.msg_control = &control;
   message.msg_controllen = sizeof control;
   const ssize_t size = TEMP_FAILURE_RETRY(recvmsg(socket, &message, flags | MSG_CMSG_CLOEXEC));
-  if (size == 0 || (size < 0 && (errno == EAGAIN || errno == ECONNRESET))) {
+  if (size == 0) {
+    errno = EPIPE;
+    return false;
+  }
+  if (size < 0 && (errno == EAGAIN || errno == ECONNRESET)) {
     return false;
   }
   if (size < 0) {
@@ -173,11 +177,11 @@ void send_bytes(int socket, MessageKind kind, const void* data, std::size_t size
   (void)sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-Expected<std::optional<Message>> receive_message(int socket, int flags) {
+Expected<std::optional<Message>> receive_message(int socket, int flags, std::size_t most_inline) {
   Header header;
   std::string bytes;
   std::vector<Descriptor> descriptors;
-  TRY(const bool received, receive_packet(socket, flags, header, bytes, descriptors));
+  TRY(const bool received, receive_packet(socket, flags, most_inline, header, bytes, descriptors));
   if (!received) {
     return std::nullopt;
   }
@@ -186,7 +190,8 @@ Expected<std::optional<Message>> receive_message(int socket, int flags) {
     Header next;
     std::string nothing;
     const std::size_t before = descriptors.size();
-    TRY(const bool more, receive_packet(socket, 0, next, nothing, descriptors));
+    TRY(const bool more,
+        receive_packet(socket, flags & MSG_WAITALL, 0, next, nothing, descriptors));
     if (!more || next.kind != header.kind || descriptors.size() == before) {
       return damaged();
     }

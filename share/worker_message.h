@@ -21,7 +21,7 @@ enum class MessageKind : std::uint32_t {
   // to a spawned worker, or to the forkserver with the worker's socket; numbers: rank, count
   job,
   serve,  // to a process that is to be a forkserver
-  adopt,  // arenas, a Parcel's descriptors, that the next job needs
+  adopt,  // a parcel of arenas, that the next job needs; also what send_arena() sends
 
   // from the forkserver
   refused,  // the content, a text, says why
@@ -55,8 +55,11 @@ void send_text(int socket, MessageKind kind, const std::string& text);
 // For signal handlers: as many bytes as a message takes inline.
 void send_bytes(int socket, MessageKind kind, const void* data, std::size_t size) noexcept;
 
-// Nothing when the other end is closed or, with MSG_DONTWAIT, when nothing is there.  One thread
-// at a time.  Errors: bad_message; system_call, also EMFILE: what came with the message is lost.
-Expected<std::optional<Message>> receive_message(int socket, int flags = 0);
+// Nothing when the other end is closed (errno is EPIPE or ECONNRESET), or when nothing is there
+// (EAGAIN).  One thread at a time.  Messages without inline bytes have one size: with 0 for
+// `most_inline` and MSG_WAITALL they are received from a stream socket, too.  Errors: bad_message;
+// system_call, also EMFILE: what came with the message is lost.
+Expected<std::optional<Message>> receive_message(
+    int socket, int flags = 0, std::size_t most_inline = internal::Content::kMostInline);
 
 }  // namespace cowshed::launch

@@ -6,28 +6,29 @@
 #include <cstring>
 #include <fcntl.h>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cowshed/share/codec.h>
+#include <cowshed/share/collapse.h>
+#include <cowshed/share/content.h>
 #include <cowshed/share/image.h>
 #include <cowshed/share/image_format.h>
+#include <cowshed/share/parcel_format.h>
 
 #include "mutation.h"
 
-// The input is an image up to its payload, which is a hole of the size that the header claims.
+// The input is an image up to its payload, which is a hole of the size that the parcel claims.
 namespace {
 
 using namespace cowshed;
-namespace format = image_format;
+using image_format::Header;
+using image_format::kPage;
+using parcel_format::Contents;
 
-constexpr std::size_t kMostVerified = 64U << 20U;
 constexpr std::uint64_t kMostFile = std::uint64_t{1} << 42U;
-
-int image_file() {
-  static const int fd = memfd_create("image", MFD_CLOEXEC);
-  return fd;
-}
 
 void must(bool condition) {
   if (!condition) {
@@ -35,28 +36,26 @@ void must(bool condition) {
   }
 }
 
-// What the rest of the program relies on once the format has been accepted.
-void check_accepted(const format::Header& header, const format::Tables& tables,
-                    std::uint64_t file_bytes) {
-  must(header.payload <= file_bytes && header.used <= file_bytes - header.payload);
-  must(header.used <= header.capacity && header.base + header.capacity > header.base);
-  must(header.blocks.count * format::kBlock == header.used);
-  must(header.name.back() == '\0');
-  must(tables.objects.size() == header.objects.count && tables.holes.size() == header.holes.count);
-  for (const auto& object : tables.objects) {
-    must(object.offset <= header.used && object.bytes <= header.used - object.offset);
-    must(object.name.back() == '\0' && object.type.back() == '\0');
+// What the rest of the program relies on once the parcel has been accepted.
+void check_accepted(const Contents::Arena& arena) {
+  const auto& description = arena.description;
+  must(description.used <= description.capacity &&
+       description.begin + description.capacity > description.begin);
+  must(description.name.size() < 64);
+  for (const auto& object : arena.objects) {
+    const std::uint64_t offset = object.address - description.begin;
+    must(offset <= description.used && object.bytes <= description.used - offset);
+    must(object.name.size() < 64);
   }
-  for (const Run& hole : tables.holes) {
-    must(hole.begin < hole.end && hole.end <= header.used);
+  for (const Run& hole : description.past.holes) {
+    must(hole.begin < hole.end && hole.end <= description.used);
   }
 }
 
 // Reads the ends of each object where the image has been mapped.
-void touch(const format::Header& header, const format::Tables& tables) {
-  for (const auto& object : tables.objects) {
-    const volatile auto* bytes =
-        reinterpret_cast<const volatile std::byte*>(header.base + object.offset);
+void touch(const Contents::Arena& arena) {
+  for (const auto& object : arena.objects) {
+    const volatile auto* bytes = reinterpret_cast<const volatile std::byte*>(object.address);
     if (object.bytes > 0) {
       static_cast<void>(bytes[0]);
       static_cast<void>(bytes[object.bytes - 1]);
@@ -64,83 +63,58 @@ void touch(const format::Header& header, const format::Tables& tables) {
   }
 }
 
-void open_and_verify(std::span<const std::byte> input, const format::Header& header,
-                     const format::Tables& tables, std::uint64_t file_bytes) {
-  const int fd = image_file();
+void open_as_file(std::span<const std::byte> input, std::uint64_t file_bytes,
+                  const Contents::Arena& arena) {
+  static const int fd = memfd_create("image", MFD_CLOEXEC);
   must(ftruncate(fd, 0) == 0 && ftruncate(fd, static_cast<off_t>(file_bytes)) == 0);
   must(pwrite(fd, input.data(), input.size(), 0) == static_cast<ssize_t>(input.size()));
-  const std::string path = "/proc/self/fd/" + std::to_string(fd);
-  if (auto arena = open_image(path)) {
-    touch(header, tables);
+  if (auto opened = open_image("/proc/self/fd/" + std::to_string(fd))) {
+    touch(arena);
   } else {
-    must(!arena.error().message.empty());
+    must(!opened.error().message.empty());
   }
-  if (header.used <= kMostVerified) {
-    static_cast<void>(verify_image(path));
-  }
-}
-
-// Makes the checksums right again where they are within the input, so that what they guard is
-// reached.
-void repair(std::span<std::byte> image) {
-  format::Header header;
-  if (image.size() < sizeof(header)) {
-    return;
-  }
-  std::memcpy(&header, image.data(), sizeof(header));
-  const auto repair_section = [&](format::Section& section, std::size_t entry) {
-    if (section.offset <= image.size() &&
-        section.count <= (image.size() - section.offset) / entry) {
-      section.checksum = format::checksum(image.subspan(section.offset, section.count * entry));
-    }
-  };
-  repair_section(header.objects, sizeof(format::Object));
-  repair_section(header.holes, sizeof(format::Hole));
-  repair_section(header.blocks, sizeof(std::uint64_t));
-  header.checksum = format::checksum(header);
-  std::memcpy(image.data(), &header, sizeof(header));
 }
 
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const auto input = std::as_bytes(std::span(data, size));
-  // The file is as long as its header wants, or, where that is absurd, as its input.
-  format::Header claimed{};
-  std::memcpy(&claimed, input.data(), std::min(input.size(), sizeof(claimed)));
-  std::uint64_t file_bytes = size;
-  if (claimed.payload <= kMostFile && claimed.used <= kMostFile) {
-    file_bytes = std::max<std::uint64_t>(size, claimed.payload + claimed.used);
-  }
-  const auto header =
-      format::parse_header(input.first(std::min(input.size(), sizeof(claimed))), file_bytes, "it");
-  if (!header) {
+  if (size < kPage) {
     return 0;
   }
-  const std::uint64_t tables_bytes = header->blocks.offset - format::kPage;
-  if (tables_bytes > input.size() - format::kPage) {
-    return 0;  // of zeros, whose checksums were found to be wrong often enough
-  }
-  const auto tables =
-      format::parse_tables(*header, input.subspan(format::kPage, tables_bytes), "it");
-  if (!tables) {
-    return 0;
-  }
-  check_accepted(*header, *tables, file_bytes);
-  if (file_bytes <= kMostFile) {
-    open_and_verify(input, *header, *tables, file_bytes);
+  Header header;
+  std::memcpy(&header, input.data(), sizeof header);
+  try {
+    Decoder from(input.subspan(kPage));
+    const Contents contents = parcel_format::read(from);
+    for (const auto& arena : contents.arenas) {
+      check_accepted(arena);
+    }
+    const std::uint64_t used =
+        contents.arenas.empty() ? 0 : contents.arenas.front().description.used;
+    if (!contents.arenas.empty() && header.payload <= kMostFile && used <= kMostFile) {
+      open_as_file(input, std::max<std::uint64_t>(size, header.payload + used),
+                   contents.arenas.front());
+    }
+  } catch (const std::runtime_error&) {
   }
   return 0;
 }
 
+// Makes the header right again, so that what the checksum guards is reached.
 extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size,
                                                std::size_t most, unsigned seed) {
-  constexpr std::size_t kFields = offsetof(format::Header, zero);
-  constexpr std::size_t kObjectFields = format::kPage + offsetof(format::Object, name);
-  size = fuzz::mutate(data, size, most, seed,
-                      {{0, kFields}, {format::kPage, kObjectFields}, {format::kPage, most}});
-  if (seed % 8 != 0) {
-    repair(std::as_writable_bytes(std::span(data, size)));
+  constexpr std::size_t kFields = sizeof(Header);
+  size = fuzz::mutate(data, size, most, seed, {{0, kFields}, {kPage, most}, {kPage, most}});
+  if (seed % 8 != 0 && size >= kPage) {
+    const auto head = std::as_writable_bytes(std::span(data, size));
+    Header header;
+    std::memcpy(&header, data, sizeof header);
+    header.parcel_bytes = size - kPage;
+    header.payload = (size + kHugePage - 1) / kHugePage * kHugePage;
+    std::memcpy(data, &header, sizeof header);
+    header.checksum = image_format::checksum_of(head);
+    std::memcpy(data, &header, sizeof header);
   }
   return size;
 }

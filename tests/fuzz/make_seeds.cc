@@ -62,7 +62,7 @@ void make_image(const fs::path& path, int arrays, bool holes) {
   image_format::Header header;
   std::ifstream file(whole, std::ios::binary);
   file.read(reinterpret_cast<char*>(&header), sizeof(header));
-  std::vector<char> head(header.blocks.offset + header.blocks.count * sizeof(std::uint64_t));
+  std::vector<char> head(image_format::kPage + header.parcel_bytes);
   file.seekg(0);
   file.read(head.data(), static_cast<long>(head.size()));
   fs::remove(whole);

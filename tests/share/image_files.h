@@ -2,17 +2,22 @@
 
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <fcntl.h>
 #include <filesystem>
 #include <functional>
 #include <gtest/gtest.h>
 #include <numeric>
+#include <span>
 #include <string>
 #include <unistd.h>
 #include <vector>
 
+#include <cowshed/share/codec.h>
+#include <cowshed/share/content.h>
 #include <cowshed/share/image.h>
 #include <cowshed/share/image_format.h>
+#include <cowshed/share/parcel_format.h>
 #include <cowshed/share/registry.h>
 #include <cowshed/tests/support/folder.h>
 
@@ -97,12 +102,34 @@ class ImageBytes {
   void resize(std::uint64_t size) const { EXPECT_EQ(ftruncate(fd_, static_cast<off_t>(size)), 0); }
   image_format::Header header() const { return read<image_format::Header>(0); }
 
+  // The header's page and the parcel.
+  std::vector<std::byte> head() const {
+    std::vector<std::byte> bytes(image_format::kPage + header().parcel_bytes);
+    EXPECT_EQ(pread(fd_, bytes.data(), bytes.size(), 0), static_cast<ssize_t>(bytes.size()));
+    return bytes;
+  }
+  void put(const std::vector<std::byte>& head) const {
+    EXPECT_EQ(pwrite(fd_, head.data(), head.size(), 0), static_cast<ssize_t>(head.size()));
+  }
+
   // With the checksum that it should have.
-  void forge(const std::function<void(image_format::Header&)>& change) const {
+  using Change = std::function<void(image_format::Header&, parcel_format::Contents::Arena&)>;
+  void forge(const Change& change) const {
     image_format::Header forged = header();
-    change(forged);
-    forged.checksum = image_format::checksum(forged);
-    write(0, forged);
+    auto bytes = head();
+    Decoder from(std::span<const std::byte>(bytes).subspan(image_format::kPage));
+    auto contents = parcel_format::read(from);
+    change(forged, contents.arenas.front());
+    Encoder to = Encoder::in_memory();
+    parcel_format::write(to, contents);
+    internal::Content parcel = to.finish();
+    bytes.resize(image_format::kPage);
+    bytes.insert(bytes.end(), parcel.view().begin(), parcel.view().end());
+    forged.parcel_bytes = parcel.view().size();
+    std::memcpy(bytes.data(), &forged, sizeof forged);
+    forged.checksum = image_format::checksum_of(bytes);
+    std::memcpy(bytes.data(), &forged, sizeof forged);
+    put(bytes);
   }
 
  private:

@@ -156,7 +156,6 @@ TEST(Image, KeepsItsFileFromALenientArenasStores) {
   const auto nodes = find<test::Node>("nodes").value();
   const_cast<test::Node&>(*nodes).value += 1;
   EXPECT_EQ(arena->private_bytes().value(), 4096U);
-  EXPECT_TRUE(verify_image(folder / "image"));
 }
 
 TEST(Image, IsThawedAndSavedAgain) {
@@ -174,7 +173,6 @@ TEST(Image, IsThawedAndSavedAgain) {
     EXPECT_EQ(arena->private_bytes().value(), 0U);
     ASSERT_TRUE(save_image(*arena, folder / "image"));
   }
-  EXPECT_TRUE(verify_image(folder / "image"));
   const auto arena = open_image(folder / "image");
   ASSERT_TRUE(arena);
   EXPECT_EQ(arena->stats().generation, 2U);
@@ -197,7 +195,6 @@ TEST(Image, OfAnEmptyArena) {
     ASSERT_TRUE(arena.freeze());
     ASSERT_TRUE(save_image(arena, folder / "image"));
   }
-  EXPECT_TRUE(verify_image(folder / "image"));
   const auto arena = open_image(folder / "image");
   ASSERT_TRUE(arena) << arena.error().message;
   EXPECT_EQ(arena->stats().used, 0U);
@@ -225,7 +222,6 @@ TEST(Image, IsSparse) {
   EXPECT_EQ(told.back(), static_cast<std::size_t>(status.st_size) - 2_MiB);
   EXPECT_GE(told.back(), 64_MiB);
   EXPECT_LT(static_cast<std::size_t>(status.st_blocks) * 512, 1_MiB);
-  EXPECT_TRUE(verify_image(folder / "image"));
   const auto arena = open_image(folder / "image");
   ASSERT_TRUE(arena);
   EXPECT_EQ((*find<std::span<const std::uint64_t>>("zeros"))->size(), 8_MiB);
@@ -281,11 +277,11 @@ TEST(Image, IsOpenedAtACostThatIsIndependentOfItsSize) {
   save_filled(folder / "small");
   save_filled(folder / "large");
   const ImageBytes bytes(folder / "large");
-  // 256 GiB of zeros; the checksums are not looked at.
-  bytes.forge([](auto& header) {
-    header.used = header.capacity = 256_GiB;
+  // 256 GiB of zeros.
+  bytes.forge([](auto& header, auto& arena) {
+    arena.description.used = arena.description.capacity = 256_GiB;
+    arena.description.segments.front().run.end = 256_GiB;
     header.payload = 4_MiB;
-    header.blocks.count = header.used / 2_MiB;
   });
   bytes.resize(4_MiB + 256_GiB);
   const Cost small = cost_of_opening(folder / "small");
@@ -364,7 +360,6 @@ TEST(Image, LeavesNothingWhereTheFileMayNotBeSoLarge) {
   EXPECT_EQ(child.said, std::to_string(EFBIG));
   EXPECT_THAT(folder.names(), testing::ElementsAre("image"));
   EXPECT_EQ(fs::file_size(folder / "image"), size);
-  EXPECT_TRUE(verify_image(folder / "image"));
 }
 
 TEST(Image, LeavesNothingOnAFullDisk) {
@@ -430,7 +425,6 @@ TEST(Image, IsSavedInAFolderThatCannotBeSynced) {
   });
   fs::permissions(folder.path(), fs::perms::owner_all);
   EXPECT_EQ(child.said, "saved");
-  EXPECT_TRUE(verify_image(folder / "image"));
 }
 
 }  // namespace

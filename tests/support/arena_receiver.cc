@@ -11,6 +11,7 @@
 #include <cowshed/share/arena_transfer.h>
 #include <cowshed/share/parcel.h>
 #include <cowshed/share/registry.h>
+#include <cowshed/share/worker_message.h>
 
 namespace {
 
@@ -30,9 +31,9 @@ int fail(const Error& error) {
 }  // namespace
 
 int main() {
-  auto parcel = receive_parcel(0);
-  if (!parcel) return fail(parcel.error());
-  const auto arenas = adopt_arenas(std::move(*parcel));
+  auto message = launch::receive_message(0);
+  if (!message) return fail(message.error());
+  const auto arenas = adopt_arenas(std::move(message->value().content));
   if (!arenas) return fail(arenas.error());
   const auto sent = test::read_bytes<test::Sent>(0);
   if (!sent.nodes.try_get()) return fail(sent.nodes.get().error());
