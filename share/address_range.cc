@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cowshed/base/try.h>
 #include <cowshed/share/address_range.h>
 #include <cowshed/share/file_size_limit.h>
 #include <cowshed/share/memfd.h>
@@ -111,15 +112,13 @@ Expected<std::uintptr_t> place_anywhere(int fd, std::size_t size, const ArenaOpt
 
 }  // namespace
 
-Expected<int> open_memfd(const std::string& name, std::size_t size) {
+Expected<Descriptor> open_memfd(const std::string& name, std::size_t size) {
   Descriptor memfd = make_memfd("cowshed:" + name, Sealable::yes);
   if (!memfd) {
     return system_error("arena '" + name + "': memfd_create", errno);
   }
-  if (auto sized = set_file_size(memfd.get(), size, "arena '" + name + "'"); !sized) {
-    return tl::make_unexpected(std::move(sized.error()));
-  }
-  return memfd.release();
+  TRY_VOID(set_file_size(memfd.get(), size, "arena '" + name + "'"));
+  return memfd;
 }
 
 Expected<ArenaMapping> map_new_arena(const ArenaOptions& options) {
@@ -147,24 +146,15 @@ Expected<ArenaMapping> map_new_arena(const ArenaOptions& options) {
                           " with a capacity of " + std::to_string(size) + " bytes ends after " +
                           hex(kEnd) + ", where a process's addresses end; choose a lower one");
   }
-  auto fd = open_memfd(options.name, size);
-  if (!fd) {
-    return tl::make_unexpected(std::move(fd.error()));
-  }
-  auto place =
-      options.address != 0 ? place_at(*fd, size, options) : place_anywhere(*fd, size, options);
-  if (!place) {
-    close(*fd);
-    return tl::make_unexpected(std::move(place.error()));
-  }
-  const ArenaMapping mapping = {*fd, *place, size};
-  if (madvise(mapping.address(), size, MADV_DONTFORK) != 0) {
+  TRY(Descriptor fd, open_memfd(options.name, size));
+  TRY(const std::uintptr_t place, options.address != 0 ? place_at(fd.get(), size, options)
+                                                       : place_anywhere(fd.get(), size, options));
+  if (madvise(reinterpret_cast<void*>(place), size, MADV_DONTFORK) != 0) {
     auto error = system_error("arena '" + options.name + "': MADV_DONTFORK", errno);
-    unmap_arena(mapping.begin, size);
-    close(*fd);
+    unmap_arena(place, size);
     return error;
   }
-  return mapping;
+  return ArenaMapping{fd.release(), place, size};
 }
 
 Expected<void> reserve_range(std::uintptr_t begin, std::size_t size, Holder holder,

@@ -8,6 +8,7 @@
 #include <cowshed/share/arena.h>
 #include <cowshed/share/arena_places.h>
 #include <cowshed/share/collapse.h>
+#include <cowshed/share/descriptor.h>
 
 namespace cowshed {
 
@@ -20,12 +21,10 @@ struct ArenaMapping {
   int fd;
   std::uintptr_t begin;
   std::size_t size;
-
-  void* address() const { return reinterpret_cast<void*>(begin); }
 };
 
 // A memfd "cowshed:NAME" that can be sealed.
-Expected<int> open_memfd(const std::string& name, std::size_t size);
+Expected<Descriptor> open_memfd(const std::string& name, std::size_t size);
 
 // Makes both, at options.address or at the next free place, left out of forked children.
 // Thread-safe.

@@ -1,5 +1,6 @@
 #include <mutex>
 
+#include <cowshed/base/try.h>
 #include <cowshed/share/arena.h>
 #include <cowshed/share/arena_access.h>
 #include <cowshed/share/arena_core.h>
@@ -11,19 +12,16 @@
 namespace cowshed {
 
 Expected<Arena> Arena::create(const ArenaOptions& options) {
-  auto core = take_vacant_core();
-  if (!core) {
-    return tl::make_unexpected(std::move(core.error()));
-  }
-  std::unique_lock lock((*core)->mutex());
-  auto opened = (*core)->open(options);
+  TRY(ArenaCore* const core, take_vacant_core());
+  std::unique_lock lock(core->mutex());
+  auto opened = core->open(options);
   lock.unlock();  // the table's lock comes before a core's
   if (!opened) {
-    give_back_core(*core);
+    give_back_core(core);
     return tl::make_unexpected(std::move(opened.error()));
   }
-  show_arena(**core);
-  return Arena(**core);
+  show_arena(*core);
+  return Arena(*core);
 }
 
 Arena::Arena(ArenaCore& core) noexcept : core_(&core), front_(core.front()) {}

@@ -9,6 +9,7 @@
 #include <unistd.h>
 #include <utility>
 
+#include <cowshed/base/try.h>
 #include <cowshed/share/address_range.h>
 #include <cowshed/share/arena_core.h>
 #include <cowshed/share/arena_table.h>
@@ -38,27 +39,22 @@ Expected<void> ArenaCore::register_membarrier(const std::string& name) {
 }
 
 Expected<void> ArenaCore::open(const ArenaOptions& options) {
-  if (auto registered = register_membarrier(options.name); !registered) {
-    return registered;
-  }
-  auto mapping = map_new_arena(options);
-  if (!mapping) {
-    return tl::make_unexpected(std::move(mapping.error()));
-  }
+  TRY_VOID(register_membarrier(options.name));
+  TRY(const ArenaMapping mapping, map_new_arena(options));
   std::fill(name_.begin(), name_.end(), '\0');
   std::copy(options.name.begin(), options.name.end(), name_.begin());
   huge_pages_ = options.huge_pages;
-  auto started = start_jemalloc(*mapping, 0);
+  auto started = start_jemalloc(mapping, 0);
   if (!started) {
-    unmap_arena(mapping->begin, mapping->size);
-    ::close(mapping->fd);
+    unmap_arena(mapping.begin, mapping.size);
+    ::close(mapping.fd);
     return started;
   }
-  open_fd_ = mapping->fd;
+  open_fd_ = mapping.fd;
   segments_ = {};
   known_elsewhere_ = false;
-  begin_ = mapping->begin;
-  end_ = mapping->begin + mapping->size;
+  begin_ = mapping.begin;
+  end_ = mapping.begin + mapping.size;
   widen_hull(begin(), end());
   frozen_bytes_ = 0;
   generation_ = 0;

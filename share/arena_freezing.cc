@@ -5,6 +5,7 @@
 #include <unistd.h>
 #include <utility>
 
+#include <cowshed/base/try.h>
 #include <cowshed/share/address_range.h>
 #include <cowshed/share/arena_core.h>
 #include <cowshed/share/collapse.h>
@@ -53,11 +54,7 @@ Expected<void> ArenaCore::seal(FreezeMode mode, const Progress& progress) {
   const std::size_t first = frozen_bytes();
   std::vector<Run> renewed;
   if (first > 0) {
-    auto runs = written_runs(begin(), first, who());
-    if (!runs) {
-      return tl::make_unexpected(std::move(runs.error()));
-    }
-    renewed = std::move(*runs);
+    TRY(renewed, written_runs(begin(), first, who()));
   }
   if (!pause()) {
     return no_membarrier(name());
@@ -142,9 +139,7 @@ void ArenaCore::show_sealed(const std::vector<Run>& runs) {
 }
 
 Expected<void> ArenaCore::thaw() {
-  if (auto expected = expect_frozen(); !expected) {
-    return expected;
-  }
+  TRY_VOID(expect_frozen());
   if (begin() + frozen_bytes() == end()) {
     return make_error(ErrorCode::capacity_exceeded,
                       who() + ": nothing of its capacity is unused; create it with a larger one");
@@ -157,16 +152,13 @@ Expected<void> ArenaCore::reopen() {
     return registered;
   }
   const std::size_t first = frozen_bytes();
-  auto mapping = map_generation(name(), begin(), end() - begin(), first);
-  if (!mapping) {
-    return tl::make_unexpected(std::move(mapping.error()));
-  }
-  auto started = start_jemalloc(*mapping, first);
+  TRY(const ArenaMapping mapping, map_generation(name(), begin(), end() - begin(), first));
+  auto started = start_jemalloc(mapping, first);
   if (!started) {
-    unmap_generation(*mapping, first);
+    unmap_generation(mapping, first);
     return started;
   }
-  open_fd_ = mapping->fd;
+  open_fd_ = mapping.fd;
   key_ = new_key();  // the caches of before are of another jemalloc arena
   resume();
   return {};
@@ -184,19 +176,12 @@ Expected<void> ArenaCore::refreeze(const Progress& progress) {
   if (is_open() && generation_ > 0) {
     return seal(mode_, progress);
   }
-  if (auto expected = expect_frozen(); !expected) {
-    return expected;
-  }
-  auto private_now = count_private_bytes(begin(), frozen_bytes(), who());
-  if (!private_now) {
-    return tl::make_unexpected(std::move(private_now.error()));
-  }
-  if (*private_now == 0) {
+  TRY_VOID(expect_frozen());
+  TRY(const std::size_t private_now, count_private_bytes(begin(), frozen_bytes(), who()));
+  if (private_now == 0) {
     return {};
   }
-  if (auto reopened = reopen(); !reopened) {
-    return reopened;
-  }
+  TRY_VOID(reopen());
   auto sealed = seal(mode_, progress);
   if (!sealed && is_open()) {
     abandon_reopened();
@@ -226,9 +211,7 @@ Expected<std::size_t> ArenaCore::collapse(const Progress& progress) {
 }
 
 Expected<void> ArenaCore::prefault() const {
-  if (auto expected = expect_frozen(); !expected) {
-    return expected;
-  }
+  TRY_VOID(expect_frozen());
   // Reading a hole would take memory for it.
   for (const Run& run : without({{0, frozen_bytes()}}, past_.holes)) {
     if (madvise(reinterpret_cast<void*>(begin() + run.begin), run.end - run.begin,
@@ -240,9 +223,7 @@ Expected<void> ArenaCore::prefault() const {
 }
 
 Expected<std::size_t> ArenaCore::private_bytes() const {
-  if (auto expected = expect_frozen(); !expected) {
-    return tl::make_unexpected(std::move(expected.error()));
-  }
+  TRY_VOID(expect_frozen());
   return count_private_bytes(begin(), frozen_bytes(), who());
 }
 

@@ -9,6 +9,7 @@
 #include <unistd.h>
 #include <utility>
 
+#include <cowshed/base/try.h>
 #include <cowshed/share/arena_access.h>
 #include <cowshed/share/arena_core.h>
 #include <cowshed/share/arena_scope.h>
@@ -174,9 +175,7 @@ void make_buffer(FILE* stream) noexcept {
 }
 
 Expected<ArenaScope> ArenaScope::enter(const Arena& arena) {
-  if (auto checked = check_malloc(arena.name()); !checked) {
-    return tl::make_unexpected(std::move(checked.error()));
-  }
+  TRY_VOID(check_malloc(arena.name()));
   ArenaCore* core = arena.core_;
   if (core == nullptr) {
     return moved_from_error();
@@ -193,22 +192,17 @@ Expected<ArenaScope> ArenaScope::enter(const Arena& arena) {
     return std::make_unique<EnteredScope>();
   }();
   std::unique_lock lock(core->mutex());
-  auto entered = core->enter_scope();
-  if (!entered) {
-    return tl::make_unexpected(std::move(entered.error()));
-  }
+  TRY(const unsigned entered, core->enter_scope());
   entry->outer = thread_scope.entered;
   entry->scope = {
       core->open_begin(), core->end(), core,
-      core->key(),        *entered,    thread_scope.end == 0 ? outer : thread_scope.outermost,
+      core->key(),        entered,     thread_scope.end == 0 ? outer : thread_scope.outermost,
       entry.get()};
-  use_jemalloc_arena(*entered);
+  use_jemalloc_arena(entered);
   thread_scope = entry->scope;
   ArenaScope scope(entry.release());
   lock.unlock();
-  if (auto checked = check_new(*core); !checked) {
-    return tl::make_unexpected(std::move(checked.error()));
-  }
+  TRY_VOID(check_new(*core));
   return scope;
 }
 

@@ -3,6 +3,7 @@
 #include <memory>
 #include <mutex>
 
+#include <cowshed/base/try.h>
 #include <cowshed/share/arena_places.h>
 #include <cowshed/share/arena_table.h>
 #include <cowshed/share/fork_handlers.h>
@@ -115,9 +116,7 @@ void hold_arenas_over_forks() noexcept {
 Expected<ArenaCore*> take_vacant_core() {
   hold_arenas_over_forks();
   // So that a child knows its parent's later references.
-  if (auto started = registry::start_tree(); !started) {
-    return tl::make_unexpected(std::move(started.error()));
-  }
+  TRY_VOID(registry::start_tree());
   const OutsideScope outside;
   const std::lock_guard lock(table_mutex);
   const std::uint32_t abandoned = close_abandoned();

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cowshed/base/pagemap.h>
+#include <cowshed/base/try.h>
 #include <cowshed/share/descriptor.h>
 #include <cowshed/share/file_size_limit.h>
 #include <cowshed/share/freeze.h>
@@ -112,16 +113,13 @@ Expected<void> visit_private(std::uintptr_t begin, std::size_t size, const std::
 
 Expected<ArenaMapping> map_generation(const std::string& name, std::uintptr_t begin,
                                       std::size_t size, std::size_t first) {
-  auto fd = open_memfd(name, size);
-  if (!fd) {
-    return tl::make_unexpected(std::move(fd.error()));
-  }
-  const ArenaMapping mapping = {*fd, begin, size};
+  TRY(Descriptor fd, open_memfd(name, size));
+  const ArenaMapping mapping = {fd.release(), begin, size};
   if (first == size) {
     return mapping;
   }
   const bool mapped =
-      replace(begin + first, size - first, PROT_READ | PROT_WRITE, MAP_SHARED, *fd, first);
+      replace(begin + first, size - first, PROT_READ | PROT_WRITE, MAP_SHARED, mapping.fd, first);
   if (mapped && madvise(reinterpret_cast<void*>(begin + first), size - first, MADV_DONTFORK) == 0) {
     return mapping;
   }
@@ -224,13 +222,10 @@ Expected<void> map_copies(const ArenaMapping& mapping, const std::vector<Run>& r
 Expected<std::vector<Run>> written_runs(std::uintptr_t begin, std::size_t size,
                                         const std::string& who) {
   std::vector<Run> runs;
-  const auto visited = visit_private(begin, size, who, [&](std::uint64_t from, std::uint64_t to) {
+  TRY_VOID(visit_private(begin, size, who, [&](std::uint64_t from, std::uint64_t to) {
     append(runs, {(from - begin) / kHugePage * kHugePage,
                   (to - begin + kHugePage - 1) / kHugePage * kHugePage});
-  });
-  if (!visited) {
-    return tl::make_unexpected(visited.error());
-  }
+  }));
   for (std::size_t gap = kHugePage; runs.size() > kMostRuns; gap *= 2) {
     std::vector<Run> fewer;
     for (const Run& run : runs) {
@@ -244,11 +239,8 @@ Expected<std::vector<Run>> written_runs(std::uintptr_t begin, std::size_t size,
 Expected<std::size_t> count_private_bytes(std::uintptr_t begin, std::size_t size,
                                           const std::string& who) {
   std::size_t bytes = 0;
-  const auto visited = visit_private(
-      begin, size, who, [&](std::uint64_t from, std::uint64_t to) { bytes += to - from; });
-  if (!visited) {
-    return tl::make_unexpected(visited.error());
-  }
+  TRY_VOID(visit_private(begin, size, who,
+                         [&](std::uint64_t from, std::uint64_t to) { bytes += to - from; }));
   return bytes;
 }
 

@@ -11,6 +11,7 @@
 #include <unistd.h>
 #include <utility>
 
+#include <cowshed/base/try.h>
 #include <cowshed/share/arena_table.h>
 #include <cowshed/share/code_id.h>
 #include <cowshed/share/fork_state.h>
@@ -358,13 +359,10 @@ Expected<RefBits> internal::publish(const std::string_view* name, const Publicat
     return make_error(ErrorCode::invalid_argument,
                       who + " is published already; withdraw() it first, or use another name");
   }
-  const auto generation = take_generation();
-  if (!generation) {
-    return tl::make_unexpected(generation.error());
-  }
-  const std::uint32_t slot = *generation % kMaxPublished;
+  TRY(const std::uint32_t generation, take_generation());
+  const std::uint32_t slot = generation % kMaxPublished;
   Record& record =
-      begin_record(slot, slot, *generation, name == nullptr ? std::string_view() : *name, arena);
+      begin_record(slot, slot, generation, name == nullptr ? std::string_view() : *name, arena);
   record.publisher = getpid();
   record.address = address;
   record.bytes = bytes;
