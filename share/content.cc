@@ -91,14 +91,8 @@ void Content::spill(const void* data, std::size_t size) {
   if (const auto sized = set_file_size(file_.get(), file_bytes_ + size, kName); !sized) {
     throw std::runtime_error(sized.error().message);
   }
-  const char* next = static_cast<const char*>(data);
-  for (std::size_t left = size; left > 0;) {  // write(2) takes 2 GiB at most
-    const ssize_t written = TEMP_FAILURE_RETRY(write(file_.get(), next, left));
-    if (written < 0) {
-      fail("memory for a message");
-    }
-    next += written;
-    left -= static_cast<std::size_t>(written);
+  if (const int error = write_all(file_.get(), data, size, file_bytes_)) {
+    throw std::system_error(error, std::generic_category(), "memory for a message");
   }
   file_bytes_ += size;
 }

@@ -15,11 +15,7 @@ Expected<void> set_file_size(int fd, std::uint64_t bytes, const std::string& who
               who + ": a file of " + std::to_string(bytes) + " bytes, where RLIMIT_FSIZE is " +
                   std::to_string(limit.rlim_cur) + "; raise it (ulimit -f)"});
   }
-  int result = 0;
-  do {
-    result = ftruncate(fd, static_cast<off_t>(bytes));
-  } while (result != 0 && errno == EINTR);
-  if (result != 0) {
+  if (TEMP_FAILURE_RETRY(ftruncate(fd, static_cast<off_t>(bytes))) != 0) {
     return system_error(who + ": ftruncate", errno);
   }
   return {};

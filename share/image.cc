@@ -23,6 +23,7 @@
 #include <cowshed/share/image.h>
 #include <cowshed/share/image_format.h>
 #include <cowshed/share/malloc_route.h>
+#include <cowshed/share/memfd.h>
 #include <cowshed/share/parcel.h>
 #include <cowshed/share/parcel_format.h>
 #include <cowshed/share/process_tree.h>
@@ -36,20 +37,6 @@ using image_format::kPage;
 using Bytes = std::span<const std::byte>;
 
 std::string who_is(const std::filesystem::path& path) { return "image " + path.string(); }
-
-// 0, or the errno of what failed.
-int write_all(int fd, Bytes bytes, std::uint64_t offset) {
-  while (!bytes.empty()) {
-    const ssize_t written =
-        TEMP_FAILURE_RETRY(pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset)));
-    if (written <= 0) {
-      return written == 0 ? EIO : errno;
-    }
-    bytes = bytes.subspan(static_cast<std::size_t>(written));
-    offset += static_cast<std::uint64_t>(written);
-  }
-  return 0;
-}
 
 tl::unexpected<Error> write_error(const std::string& who, int error) {
   return system_error(who + " cannot be written", error);
@@ -118,7 +105,7 @@ int write_pages(int fd, Bytes bytes, std::uint64_t offset) {
     while (at < bytes.size() && !is_zero(at)) {
       at += kPage;
     }
-    if (const int error = write_all(fd, bytes.subspan(first, at - first), offset + first)) {
+    if (const int error = write_all(fd, bytes.data() + first, at - first, offset + first)) {
       return error;
     }
   }
@@ -275,7 +262,7 @@ Expected<void> save_image(const Arena& arena, const std::filesystem::path& path,
     const std::uint64_t payload = (head.size() + kHugePage - 1) / kHugePage * kHugePage;
     TRY_VOID(set_file_size(fd, payload + core.used(), who));
     TRY_VOID(write_payload(core, fd, payload, who, progress));
-    if (const int error = write_all(fd, head, 0)) {
+    if (const int error = write_all(fd, head.data(), head.size(), 0)) {
       return write_error(who, error);
     }
     return {};

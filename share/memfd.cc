@@ -34,6 +34,20 @@ bool seal(int fd) {
   return true;
 }
 
+int write_all(int fd, const void* data, std::size_t size, std::uint64_t offset) noexcept {
+  const auto* next = static_cast<const char*>(data);
+  while (size > 0) {  // a call takes 2 GiB at most
+    const ssize_t written = TEMP_FAILURE_RETRY(pwrite(fd, next, size, static_cast<off_t>(offset)));
+    if (written <= 0) {
+      return written == 0 ? EIO : errno;
+    }
+    next += written;
+    size -= static_cast<std::size_t>(written);
+    offset += static_cast<std::uint64_t>(written);
+  }
+  return 0;
+}
+
 bool allocate_pages(int fd, std::size_t offset, std::size_t size) noexcept {
   return TEMP_FAILURE_RETRY(
              fallocate(fd, 0, static_cast<off_t>(offset), static_cast<off_t>(size))) == 0;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <fcntl.h>
 #include <string>
 
@@ -20,6 +21,9 @@ bool seal(int fd);
 // says why.
 enum class Sealable : bool { no, yes };
 Descriptor make_memfd(const std::string& label, Sealable sealable);
+
+// 0, or the errno of what failed.
+int write_all(int fd, const void* data, std::size_t size, std::uint64_t offset) noexcept;
 
 // fallocate(): false, and errno says why.
 bool allocate_pages(int fd, std::size_t offset, std::size_t size) noexcept;
