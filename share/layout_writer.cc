@@ -136,4 +136,14 @@ void clear_object(std::uint32_t index) {
   }
 }
 
+const Object* object_at(std::uint64_t address) noexcept {
+  for (std::uint32_t i = 0; image != nullptr && i < image->header.objects.count; ++i) {
+    const Object& object = image->objects[i];
+    if (object.name[0] != '\0' && address - object.address < object.bytes) {
+      return &object;
+    }
+  }
+  return nullptr;
+}
+
 }  // namespace cowshed::layout

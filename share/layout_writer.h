@@ -10,8 +10,7 @@
 #include <cowshed/base/published_layout.h>
 
 // This process's published layout (base/published_layout.h): what it shows to those who look at it
-// from outside.  Nothing in share/ depends on it: where it cannot be made, all of this does
-// nothing.
+// from outside.  Where it cannot be made, all of this does nothing.
 //
 // The caller holds registry::mutex(), unless said otherwise.
 namespace cowshed::layout {
@@ -29,6 +28,10 @@ void clear_arena(std::uint32_t index);
 // need, and returns its index.  There are internal::kMaxPublished.
 std::uint32_t put_object(const Object& object);
 void clear_object(std::uint32_t index);
+
+// The published object with a name that `address` lies in, or null.  For signal handlers: takes no
+// lock.
+const Object* object_at(std::uint64_t address) noexcept;
 
 inline constexpr std::uint32_t kMaxTransfers = 1024;
 inline constexpr std::uint32_t kTransferLanes = 64;

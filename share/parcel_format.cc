@@ -6,7 +6,6 @@
 
 #include <cowshed/share/collapse.h>
 #include <cowshed/share/parcel_format.h>
-#include <cowshed/share/ref.h>
 
 namespace cowshed {
 
@@ -34,8 +33,7 @@ constexpr auto kFields<ArenaCore::Description> = [](auto& it) {
 template <>
 constexpr auto kFields<registry::Object> = [](auto& it) {
   return std::tie(it.name, it.type, it.fingerprint, it.type_size, it.address, it.bytes,
-                  it.alignment, it.array, it.spawn_safe, it.code, it.slot, it.generation,
-                  it.publisher);
+                  it.alignment, it.array, it.spawn_safe, it.code, it.generation, it.publisher);
 };
 template <>
 constexpr auto kFields<Contents::Arena> =
@@ -116,7 +114,7 @@ bool is_right(const ArenaCore::Description& arena) {
 }
 
 bool is_right(const registry::Object& object) {
-  return is_name(object.name) && object.slot < internal::kMaxPublished && object.generation > 0;
+  return is_name(object.name) && object.generation > 0;
 }
 
 bool lies_in(const registry::Object& object, const ArenaCore::Description& arena) {

@@ -44,9 +44,8 @@ struct Object {
   std::size_t alignment = 1;
   bool array = false;
   bool spawn_safe = false;
-  std::uint64_t code = 0;  // code_id() of where its pointers to code are good
-  std::uint32_t slot = 0;
-  std::uint32_t generation = 0;  // 0: to be given one, and the slot and the publisher
+  std::uint64_t code = 0;        // code_id() of where its pointers to code are good
+  std::uint32_t generation = 0;  // 0: to be given one, and the publisher
   pid_t publisher = 0;
 };
 
@@ -67,13 +66,6 @@ void enter_lost(const std::string& arena, const std::vector<Object>& objects);
 
 // In a forked child, with mutex() held: what lies in arenas that were not inherited is gone.
 void disown_not_inherited();
-
-// The published object that `address` lies in, for signal handlers: takes no lock.
-struct Hit {
-  const char* name = nullptr;  // null: none
-  std::size_t offset = 0;
-};
-Hit object_at(std::uintptr_t address) noexcept;
 
 }  // namespace registry
 }  // namespace cowshed

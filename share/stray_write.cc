@@ -10,6 +10,7 @@
 
 #include <cowshed/share/arena_table.h>
 #include <cowshed/share/fork_state.h>
+#include <cowshed/share/layout_writer.h>
 #include <cowshed/share/registry_table.h>
 #include <cowshed/share/stray_write.h>
 
@@ -68,9 +69,9 @@ void report(const siginfo_t& info, const ucontext_t& context) {
   write.arena_offset = write.address - arena->begin();
   copy_name(write.arena, arena->name());
   write.instruction = instruction_of(context);
-  const registry::Hit hit = registry::object_at(write.address);
-  copy_name(write.object, hit.name);
-  write.object_offset = hit.offset;
+  const layout::Object* object = layout::object_at(write.address);
+  copy_name(write.object, object == nullptr ? nullptr : object->name.data());
+  write.object_offset = object == nullptr ? 0 : write.address - object->address;
   if (StrayWrite* copy = sink.load(); copy != nullptr && sink_owner == getpid()) {
     *copy = write;
     sink_done.load()();

@@ -143,7 +143,6 @@ TEST(Image, RefusesWhatContradictsItself) {
       [](auto& object) { object.alignment = 3; },
       [](auto& object) { object.alignment = std::uint64_t{1} << 47U; },
       [](auto& object) { object.bytes = 8; },
-      [](auto& object) { object.slot = internal::kMaxPublished; },
       [](auto& object) { object.generation = 0; },
       [](auto& object) { object.name.assign(64, 'x'); },
       [](auto& object) { object.name[1] = '\0'; },

@@ -289,7 +289,7 @@ TEST(Registry, WithoutANameOnlyTheReferenceFindsIt) {
   EXPECT_EQ(find<Index>("").error().code, ErrorCode::not_published);
   ASSERT_TRUE(withdraw(*first));
   EXPECT_EQ(outcome(*first), "released");
-  EXPECT_THAT(first->get().error().message, HasSubstr("the object without a name"));
+  EXPECT_THAT(first->get().error().message, HasSubstr("the object was withdrawn"));
   EXPECT_EQ(outcome(*second), "ok");
   const Index on_the_stack;
   EXPECT_EQ(publish(&on_the_stack).error().code, ErrorCode::not_in_arena);
