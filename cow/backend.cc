@@ -48,6 +48,15 @@ bool proc_is_ours() {
 
 }  // namespace
 
+Measurement Backend::begun_measurement() const {
+  Measurement result;
+  result.backend = name();
+  result.exact = exact();
+  result.taken_ns = monotonic_ns();
+  result.duration_s = static_cast<double>(result.taken_ns - started_ns_) / 1e9;
+  return result;
+}
+
 Expected<OpenedBackend> open_backend(BackendChoice choice, const SamplingOptions& sampling) {
   if (::access("/proc/self/stat", F_OK) != 0) {
     return make_error(ErrorCode::unsupported, "/proc is not mounted: mount -t proc proc /proc");

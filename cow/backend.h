@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <cowshed/base/error.h>
+#include <cowshed/cow/clock.h>
 #include <cowshed/cow/process_copies.h>
 #include <cowshed/probes/counts.h>
 #include <cowshed/probes/samples.h>
@@ -93,6 +94,11 @@ class Backend {
   // For who measures for days: hands out, once, the processes that have ended and of which nothing
   // more will be known, and forgets them.  Not where copies are sampled: then it has none.
   virtual std::vector<ProcessCopies> take_ended() = 0;
+
+ protected:
+  // Of this moment, without what was measured.
+  Measurement begun_measurement() const;
+  const std::uint64_t started_ns_ = monotonic_ns();
 };
 
 enum class BackendChoice : std::uint8_t { automatic, tracepoint, pagemap };

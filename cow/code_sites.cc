@@ -91,8 +91,8 @@ std::string fold(const std::vector<Frame>& stack, bool truncated) {
   return text;
 }
 
-}  // namespace
-
+// A stack's innermost frames up to its place in the program, as CodeSite has them; all, where none
+// is the program's.
 std::vector<Frame> place_of(const std::vector<Frame>& stack) {
   std::vector<Frame> place;
   for (const Frame& frame : stack) {
@@ -102,6 +102,8 @@ std::vector<Frame> place_of(const std::vector<Frame>& stack) {
   }
   return place;
 }
+
+}  // namespace
 
 const CodeStack& CodeSites::add(const CopySample& sample, AddressSpaces& spaces,
                                 Binaries& binaries) {

@@ -13,10 +13,6 @@
 
 namespace cowshed::cow {
 
-// A stack's innermost frames up to its place in the program, as CodeSite has them; all, where none
-// is the program's.
-std::vector<Frame> place_of(const std::vector<Frame>& stack);
-
 // Adds samples up: by stack, by mapping, by address.  Names are looked up when somebody asks.
 // One thread at a time.
 class CodeSites {

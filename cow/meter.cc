@@ -9,6 +9,7 @@
 
 #include <cowshed/base/file_descriptor.h>
 #include <cowshed/base/pagemap.h>
+#include <cowshed/base/try.h>
 #include <cowshed/cow/frozen_arenas.h>
 #include <cowshed/cow/meter.h>
 #include <cowshed/cow/page_snapshot.h>
@@ -232,32 +233,25 @@ Expected<Meter> Meter::begin() { return begin(::getpid()); }
 
 Expected<Meter> Meter::begin(pid_t pid) {
   const ProcFiles proc;
-  const auto stat = proc.stat(pid);
-  if (!stat) return tl::make_unexpected(stat.error());
-  auto maps = proc.open(pid, "maps");
-  if (!maps) return tl::make_unexpected(std::move(maps.error()));
-  auto pagemap = proc.open(pid, "pagemap");
-  if (!pagemap) return tl::make_unexpected(std::move(pagemap.error()));
-  if (shares_memory(pid, stat->ppid)) {
+  TRY(const auto stat, proc.stat(pid));
+  TRY(auto maps, proc.open(pid, "maps"));
+  TRY(auto pagemap, proc.open(pid, "pagemap"));
+  if (shares_memory(pid, stat.ppid)) {
     return make_error(ErrorCode::invalid_argument,
                       fmt::format("PID {}: runs in its parent's memory (vfork) and copies nothing "
                                   "until it executes a program",
                                   pid));
   }
-  auto region = std::make_unique<Region>(pid, std::move(*maps), std::move(*pagemap));
-  region->find_others(*stat);
+  auto region = std::make_unique<Region>(pid, std::move(maps), std::move(pagemap));
+  region->find_others(stat);
   // A rehearsal, so that what is written to in this process is written to before: the stack, the
   // addresses of library functions.  And the memory for the looks is there.
   for (PageSnapshot* snapshot : {&region->before, &region->after}) {
-    if (auto good = region->look(*snapshot); !good) {
-      return tl::make_unexpected(std::move(good.error()));
-    }
+    TRY_VOID(region->look(*snapshot));
   }
   region->note_faults();
   Meter meter(std::move(region));
-  if (auto good = meter.region_->look(meter.region_->before); !good) {
-    return tl::make_unexpected(std::move(good.error()));
-  }
+  TRY_VOID(meter.region_->look(meter.region_->before));
   return meter;
 }
 

@@ -3,14 +3,14 @@
 #include <utility>
 
 #include <cowshed/base/pagemap.h>
+#include <cowshed/base/try.h>
 #include <cowshed/cow/page_map.h>
 
 namespace cowshed::cow {
 
 Expected<PageMap> PageMap::open(const ProcFiles& proc, pid_t pid) {
-  auto file = proc.open(pid, "pagemap");
-  if (!file) return tl::make_unexpected(std::move(file.error()));
-  return PageMap(std::move(*file));
+  TRY(auto file, proc.open(pid, "pagemap"));
+  return PageMap(std::move(file));
 }
 
 Expected<void> PageMap::check(int error) {
@@ -29,7 +29,7 @@ Expected<PageRanges> PageMap::different_pages(const PageRanges& pages, const Pag
         file_.get(), other.file_.get(), range.begin, range.end,
         [&](std::uint64_t begin, std::uint64_t end) { result.append({begin, end}); });
     if (error == ESRCH) break;  // one of the two has ended
-    if (auto good = check(error); !good) return tl::make_unexpected(std::move(good.error()));
+    TRY_VOID(check(error));
   }
   return result;
 }
@@ -39,7 +39,7 @@ Expected<PageRanges> PageMap::anonymous_pages(const Mapping& mapping) {
   const int error = visit_anonymous_ranges(
       file_.get(), mapping.begin, mapping.end, Anonymous::resident,
       [&](std::uint64_t begin, std::uint64_t end) { result.append({begin, end}); });
-  if (auto good = check(error); !good) return tl::make_unexpected(std::move(good.error()));
+  TRY_VOID(check(error));
   return result;
 }
 
@@ -51,7 +51,7 @@ Expected<AnonymousPages> PageMap::anonymous_pages_by_owner(const Mapping& mappin
                               if (kind == AnonymousPage::own) result.own.append({begin, end});
                               if (kind == AnonymousPage::shared) result.shared.append({begin, end});
                             });
-  if (auto good = check(error); !good) return tl::make_unexpected(std::move(good.error()));
+  TRY_VOID(check(error));
   return result;
 }
 
@@ -83,9 +83,7 @@ Expected<ProcStat> stat_of_readable(const ProcFiles& proc, pid_t pid) {
   auto stat = proc.stat(pid);
   if (!stat) return stat;
   if (!stat->has_memory()) return tl::make_unexpected(no_memory_error(pid, *stat));
-  if (const auto pages = PageMap::open(proc, pid); !pages) {
-    return tl::make_unexpected(pages.error());
-  }
+  TRY_VOID(PageMap::open(proc, pid));
   return stat;
 }
 

@@ -5,6 +5,7 @@
 #include <unistd.h>
 #include <utility>
 
+#include <cowshed/base/try.h>
 #include <cowshed/cow/clock.h>
 #include <cowshed/cow/ended_processes.h>
 #include <cowshed/cow/frozen_arenas.h>
@@ -98,52 +99,37 @@ PagemapBackend::Activity::Activity(const ProcStat& stat)
       virtual_bytes(stat.virtual_bytes),
       resident_pages(stat.resident_pages) {}
 
-PagemapBackend::PagemapBackend(ProcFiles proc)
-    : proc_(std::move(proc)), started_ns_(monotonic_ns()), looks_(kCostFactor) {
+PagemapBackend::PagemapBackend(ProcFiles proc) : proc_(std::move(proc)), looks_(kCostFactor) {
   if (const auto forks_before = proc_.forks()) forks_before_ = *forks_before;
 }
 
 PagemapBackend::~PagemapBackend() = default;
 
 Expected<void> PagemapBackend::track_command(pid_t child) {
-  const auto stat = proc_.stat(child);
-  if (!stat) return tl::make_unexpected(stat.error());
-  add(child, *stat, nullptr).awaits_exec = true;
-  return {};
-}
-
-Expected<void> PagemapBackend::try_attach(pid_t root) {
-  // Says now, not by an empty table at the end, that the memory may not be looked at.
-  const auto stat = stat_of_readable(proc_, root);
-  if (!stat) return tl::make_unexpected(stat.error());
-  add(root, *stat, nullptr);
+  TRY(const auto stat, proc_.stat(child));
+  add(child, stat, nullptr).awaits_exec = true;
   return {};
 }
 
 Expected<Attached> PagemapBackend::attach(const std::vector<pid_t>& roots) {
   find_processes();
   const std::size_t before = alive_.size();
-  std::set<pid_t> wanted(roots.begin(), roots.end());
-  Attached result;
-  // One that is refused may have descendants among them.
-  for (std::size_t refused = 1, attached = 0; refused > 0;) {
-    refused = 0;
-    const Roots found = roots_among({wanted.begin(), wanted.end()}, proc_, ::getpid(),
-                                    [this](pid_t pid) { return measures(pid); });
+  const auto attach = [this](const Roots& found) -> Expected<Refused> {
+    Refused refused;
     for (const pid_t root : found.roots) {
-      if (auto tried = try_attach(root); !tried) {
-        result.refused.push_back(tried.error());
-        wanted.erase(root);
-        ++refused;
+      // Says now, not by an empty table at the end, that the memory may not be looked at.
+      if (const auto stat = stat_of_readable(proc_, root)) {
+        add(root, *stat, nullptr);
       } else {
-        ++attached;
+        refused.emplace_back(root, stat.error());
       }
     }
     find_processes();
-    if (refused == 0 && attached == 0 && !result.refused.empty()) {
-      return tl::make_unexpected(result.refused.front());
-    }
-  }
+    return refused;
+  };
+  Attached result;
+  TRY(result.refused,
+      attach_roots(roots, proc_, [this](pid_t pid) { return measures(pid); }, attach));
   result.processes = static_cast<int>(alive_.size() - std::min(before, alive_.size()));
   return result;
 }
@@ -437,11 +423,7 @@ std::vector<ProcessCopies> PagemapBackend::take_ended() {
 }
 
 Measurement PagemapBackend::measurement(const CodeOf& /*code*/) const {
-  Measurement result;
-  result.backend = name();
-  result.exact = exact();
-  result.duration_s = static_cast<double>(monotonic_ns() - started_ns_) / 1e9;
-  result.taken_ns = monotonic_ns();
+  Measurement result = begun_measurement();
   result.not_seen = not_seen();
   result.overhead.events = samples_;
   if (samples_ > 0) {

@@ -64,7 +64,6 @@ class PagemapBackend : public Backend {
     std::uint64_t sampled_ns = 0;
   };
 
-  Expected<void> try_attach(pid_t root);
   void find_processes();
   void find_children(Tracked& process);
   void count_reaped();
@@ -84,7 +83,6 @@ class PagemapBackend : public Backend {
   std::vector<std::shared_ptr<Tracked>> processes_;  // in order of discovery
   std::map<pid_t, Tracked*> alive_;
   std::map<pid_t, Shareable> shareable_;
-  std::uint64_t started_ns_;
   std::uint64_t samples_ = 0;
   std::uint64_t sampling_ns_ = 0;
   std::uint64_t finding_ns_ = 0;  // what the last search for processes cost

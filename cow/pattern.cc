@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <array>
 #include <cctype>
 #include <cstdlib>
 #include <fmt/format.h>
@@ -23,6 +22,10 @@ bool most(std::uint64_t part, std::uint64_t all) { return part * kTenths >= all 
 
 std::string_view base_name(std::string_view path) {
   return path.substr(path.find_last_of('/') + 1);
+}
+
+bool is_any_of(std::string_view text, std::initializer_list<std::string_view> names) {
+  return std::find(names.begin(), names.end(), text) != names.end();
 }
 
 bool starts_with_any(std::string_view text, std::initializer_list<std::string_view> prefixes) {
@@ -66,33 +69,32 @@ bool is_collector(std::string_view function) {
 }
 
 bool is_allocator(std::string_view function) {
-  static constexpr std::array<std::string_view, 22> kNames = {"malloc",
-                                                              "calloc",
-                                                              "realloc",
-                                                              "free",
-                                                              "cfree",
-                                                              "memalign",
-                                                              "posix_memalign",
-                                                              "aligned_alloc",
-                                                              "malloc_consolidate",
-                                                              "unlink_chunk",
-                                                              "tcache_put",
-                                                              "tcache_get",
-                                                              "sysmalloc",
-                                                              "systrim",
-                                                              "PyObject_Malloc",
-                                                              "PyObject_Free",
-                                                              "PyObject_Realloc",
-                                                              "PyMem_Malloc",
-                                                              "PyMem_Free",
-                                                              "_efree",
-                                                              "_emalloc",
-                                                              "palloc"};
-  if (std::find(kNames.begin(), kNames.end(), function) != kNames.end()) return true;
-  return starts_with_any(
-      function, {"_int_malloc", "_int_free", "_int_realloc", "_int_memalign", "operator new",
-                 "operator delete", "_Znwm", "_Znam", "_ZdlPv", "_ZdaPv", "je_", "mi_", "tc_",
-                 "AllocSet", "zend_mm_", "_PyObject_Malloc", "_PyObject_Free", "pymalloc_"});
+  return is_any_of(function, {"malloc",
+                              "calloc",
+                              "realloc",
+                              "free",
+                              "cfree",
+                              "memalign",
+                              "posix_memalign",
+                              "aligned_alloc",
+                              "malloc_consolidate",
+                              "unlink_chunk",
+                              "tcache_put",
+                              "tcache_get",
+                              "sysmalloc",
+                              "systrim",
+                              "PyObject_Malloc",
+                              "PyObject_Free",
+                              "PyObject_Realloc",
+                              "PyMem_Malloc",
+                              "PyMem_Free",
+                              "_efree",
+                              "_emalloc",
+                              "palloc"}) ||
+         starts_with_any(function, {"_int_malloc", "_int_free", "_int_realloc", "_int_memalign",
+                                    "operator new", "operator delete", "_Znwm", "_Znam", "_ZdlPv",
+                                    "_ZdaPv", "je_", "mi_", "tc_", "AllocSet", "zend_mm_",
+                                    "_PyObject_Malloc", "_PyObject_Free", "pymalloc_"});
 }
 
 bool is_lock(std::string_view function) {
@@ -219,10 +221,9 @@ bool is_shared_ptr_count(const StoreSite& site) {
 // Since CPython 3.12 a count that says "immortal" is not counted on: it is loaded, asked, and
 // stored.
 bool is_python_count(const StoreSite& site) {
-  static constexpr std::array<std::string_view, 6> kNames = {
-      "Py_INCREF", "Py_XINCREF", "Py_DECREF", "Py_XDECREF", "_Py_NewRef", "_Py_XNewRef"};
   return site.store.kind == StoreKind::store && is_word(site.store) && !site.functions.empty() &&
-         std::find(kNames.begin(), kNames.end(), site.functions.front()) != kNames.end();
+         is_any_of(site.functions.front(), {"Py_INCREF", "Py_XINCREF", "Py_DECREF", "Py_XDECREF",
+                                            "_Py_NewRef", "_Py_XNewRef"});
 }
 
 bool is_named_count(const StoreSite& site) {

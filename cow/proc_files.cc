@@ -14,6 +14,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include <cowshed/base/try.h>
 #include <cowshed/cow/proc_files.h>
 
 namespace cowshed::cow {
@@ -68,40 +69,26 @@ bool is_ours(pid_t pid) {
 bool shares_memory(pid_t a, pid_t b) { return ::syscall(SYS_kcmp, a, b, KCMP_VM, 0, 0) == 0; }
 
 tl::unexpected<Error> process_error(pid_t pid, std::string_view path, int error) {
+  const auto refused = [&](std::string_view why) {
+    return tl::make_unexpected(Error{ErrorCode::permission_denied, error == ENOENT ? EPERM : error,
+                                     fmt::format("PID {}: {}", pid, why)});
+  };
   if (error == ENOENT && ::kill(pid, 0) != 0 && errno == EPERM) {
-    return tl::make_unexpected(
-        Error{ErrorCode::permission_denied, EPERM,
-              fmt::format("PID {}: /proc hides it (hidepid), as it belongs to somebody else; run "
-                          "as its user or as root",
-                          pid)});
+    return refused(
+        "/proc hides it (hidepid), as it belongs to somebody else; run as its user or as root");
   }
   if (error == ENOENT || error == ESRCH) {
     return tl::make_unexpected(
         Error{ErrorCode::no_such_process, error, fmt::format("PID {}: no such process", pid)});
   }
-  if ((error == EACCES || error == EPERM) && ::geteuid() == 0) {
-    return tl::make_unexpected(
-        Error{ErrorCode::permission_denied, error,
-              fmt::format("PID {}: not permitted to read {}, though as root: without "
-                          "CAP_SYS_PTRACE (in a container, say), or a security module forbids it",
-                          pid, path)});
-  }
-  if ((error == EACCES || error == EPERM) && is_ours(pid)) {
-    return tl::make_unexpected(
-        Error{ErrorCode::permission_denied, error,
-              fmt::format("PID {}: not permitted to read {}: the process is not dumpable "
-                          "(PR_SET_DUMPABLE, a change of user, capabilities of its file); run as "
-                          "root",
-                          pid, path)});
-  }
-  if (error == EACCES || error == EPERM) {
-    return tl::make_unexpected(
-        Error{ErrorCode::permission_denied, error,
-              fmt::format("PID {}: not permitted to read {}: the process belongs to somebody else; "
-                          "run as its user or as root",
-                          pid, path)});
-  }
-  return system_error(path, error);
+  if (error != EACCES && error != EPERM) return system_error(path, error);
+  const char* why =
+      ::geteuid() == 0 ? ", though as root: without CAP_SYS_PTRACE (in a container, say), or a "
+                         "security module forbids it"
+      : is_ours(pid)   ? ": the process is not dumpable (PR_SET_DUMPABLE, a change of user, "
+                         "capabilities of its file); run as root"
+                       : ": the process belongs to somebody else; run as its user or as root";
+  return refused(fmt::format("not permitted to read {}{}", path, why));
 }
 
 Error no_memory_error(pid_t pid, const ProcStat& stat) {
@@ -119,17 +106,16 @@ std::string ProcFiles::path(pid_t pid, std::string_view file) const {
 
 Expected<ProcStat> ProcFiles::stat(pid_t pid) const {
   const std::string file = path(pid, "stat");
-  const auto text = read(pid, file);
-  if (!text) return tl::make_unexpected(text.error());
+  TRY(const auto text, read(pid, file));
   // The command's name may hold blanks and parentheses: it ends at the last one (proc(5)).
-  const auto open = text->find('(');
-  const auto close = text->rfind(')');
+  const auto open = text.find('(');
+  const auto close = text.rfind(')');
   if (open == std::string::npos || close == std::string::npos || close < open) {
     return make_error(ErrorCode::unsupported, file + ": not in the format of proc(5)");
   }
   ProcStat stat;
-  stat.comm = text->substr(open + 1, close - open - 1);
-  std::string_view rest = std::string_view(*text).substr(close + 1);
+  stat.comm = text.substr(open + 1, close - open - 1);
+  std::string_view rest = std::string_view(text).substr(close + 1);
   constexpr int kState = 3;
   constexpr int kPpid = 4;
   constexpr int kMinorFaults = 10;

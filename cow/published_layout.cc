@@ -9,6 +9,7 @@
 #include <unistd.h>
 #include <utility>
 
+#include <cowshed/base/try.h>
 #include <cowshed/cow/published_layout.h>
 
 namespace cowshed::cow {
@@ -30,9 +31,8 @@ struct Memory {
   std::string path;
 
   static Expected<Memory> open(const ProcFiles& proc, pid_t pid) {
-    auto file = proc.open(pid, "mem");
-    if (!file) return tl::make_unexpected(std::move(file.error()));
-    return Memory{std::move(*file), pid, proc.path(pid, "mem")};
+    TRY(auto file, proc.open(pid, "mem"));
+    return Memory{std::move(file), pid, proc.path(pid, "mem")};
   }
 
   Expected<void> read(std::uint64_t address, void* to, std::size_t size) const {
@@ -62,13 +62,12 @@ class Reader {
 
   // Nothing: the process changed it meanwhile.
   Expected<std::optional<PublishedLayout>> attempt() const {
-    auto header = read_header();
-    if (!header) return tl::make_unexpected(std::move(header.error()));
-    if (header->sequence % 2 != 0) return std::nullopt;
-    auto result = read_tables(*header);
+    TRY(auto header, read_header());
+    if (header.sequence % 2 != 0) return std::nullopt;
+    auto result = read_tables(header);
     const auto after = read_header();
     // Of what changed under our eyes, nothing is known, not even that it is wrong.
-    if (after && after->sequence != header->sequence) return std::nullopt;
+    if (after && after->sequence != header.sequence) return std::nullopt;
     if (!result) return tl::make_unexpected(std::move(result.error()));
     if (!after) return tl::make_unexpected(after.error());
     return std::move(*result);
@@ -76,21 +75,16 @@ class Reader {
 
   Expected<std::vector<PublishedTransfer>> transfers() const {
     std::vector<PublishedTransfer> result;
-    const auto header = read_header();
-    if (!header) return tl::make_unexpected(header.error());
-    if (auto good = check(*header); !good) return tl::make_unexpected(std::move(good.error()));
-    if (header->minor < 1 || header->transfers.count == 0) return result;
-    if (auto good = check_transfers(*header); !good) {
-      return tl::make_unexpected(std::move(good.error()));
-    }
-    const auto rows = entries<layout::Transfer>(header->transfers);
-    if (!rows) return tl::make_unexpected(rows.error());
-    const auto sums = sums_of_lanes(header->transfer_lanes, rows->size());
-    if (!sums) return tl::make_unexpected(sums.error());
-    for (std::size_t i = 0; i < rows->size(); ++i) {
-      if ((*sums)[i].messages == 0) continue;
-      const layout::Transfer& row = (*rows)[i];
-      result.push_back({text(row.origin), text(row.name), text(row.type), row.kind, (*sums)[i]});
+    TRY(const auto header, read_header());
+    TRY_VOID(check(header));
+    if (header.minor < 1 || header.transfers.count == 0) return result;
+    TRY_VOID(check_transfers(header));
+    TRY(const auto rows, entries<layout::Transfer>(header.transfers));
+    TRY(const auto sums, sums_of_lanes(header.transfer_lanes, rows.size()));
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      if (sums[i].messages == 0) continue;
+      const layout::Transfer& row = rows[i];
+      result.push_back({text(row.origin), text(row.name), text(row.type), row.kind, sums[i]});
     }
     return result;
   }
@@ -106,8 +100,7 @@ class Reader {
   Expected<layout::Header> read_header() const {
     layout::Header header;
     if (mapping_.bytes() < sizeof header) return malformed("shorter than its header");
-    auto got = memory_.read(mapping_.begin, &header, sizeof header);
-    if (!got) return tl::make_unexpected(std::move(got.error()));
+    TRY_VOID(memory_.read(mapping_.begin, &header, sizeof header));
     return header;
   }
 
@@ -161,8 +154,7 @@ class Reader {
     std::vector<layout::TransferCount> lane(rows);
     for (std::uint32_t i = 0; i < lanes.count; ++i) {
       const std::uint64_t offset = lanes.offset + std::uint64_t{i} * lanes.entry_bytes;
-      auto got = memory_.read(mapping_.begin + offset, lane.data(), rows * sizeof lane[0]);
-      if (!got) return tl::make_unexpected(std::move(got.error()));
+      TRY_VOID(memory_.read(mapping_.begin + offset, lane.data(), rows * sizeof lane[0]));
       for (std::size_t row = 0; row < rows; ++row) {
         sums[row].messages += lane[row].messages;
         sums[row].objects += lane[row].objects;
@@ -176,8 +168,7 @@ class Reader {
   template <class Entry>
   Expected<std::vector<Entry>> entries(const layout::Table& table) const {
     std::vector<char> bytes(std::size_t{table.count} * table.entry_bytes);
-    auto got = memory_.read(mapping_.begin + table.offset, bytes.data(), bytes.size());
-    if (!got) return tl::make_unexpected(std::move(got.error()));
+    TRY_VOID(memory_.read(mapping_.begin + table.offset, bytes.data(), bytes.size()));
     std::vector<Entry> result(table.count);
     for (std::size_t i = 0; i < result.size(); ++i) {
       std::memcpy(&result[i], bytes.data() + i * table.entry_bytes, sizeof(Entry));
@@ -186,26 +177,23 @@ class Reader {
   }
 
   Expected<PublishedLayout> read_tables(const layout::Header& header) const {
-    auto good = check(header);
-    if (!good) return tl::make_unexpected(std::move(good.error()));
-    const auto arenas = entries<layout::Arena>(header.arenas);
-    if (!arenas) return tl::make_unexpected(arenas.error());
-    const auto objects = entries<layout::Object>(header.objects);
-    if (!objects) return tl::make_unexpected(objects.error());
+    TRY_VOID(check(header));
+    TRY(const auto arenas, entries<layout::Arena>(header.arenas));
+    TRY(const auto objects, entries<layout::Object>(header.objects));
     PublishedLayout result;
-    for (const layout::Arena& arena : *arenas) {
+    for (const layout::Arena& arena : arenas) {
       if (arena.begin == 0) continue;
       if (arena.end < arena.begin || arena.used > arena.end - arena.begin) {
         return malformed("an arena ends before it begins");
       }
       result.arenas.push_back({text(arena.name), arena.begin, arena.end});
     }
-    for (const layout::Object& object : *objects) {
+    for (const layout::Object& object : objects) {
       if (object.address == 0) continue;
       if (object.bytes > UINT64_MAX - object.address) return malformed("an object without end");
-      if (object.arena >= arenas->size()) return malformed("an object in no arena");
+      if (object.arena >= arenas.size()) return malformed("an object in no arena");
       result.objects.push_back({text(object.name), text(object.type),
-                                text((*arenas)[object.arena].name), object.address, object.bytes});
+                                text(arenas[object.arena].name), object.address, object.bytes});
     }
     return result;
   }
@@ -230,15 +218,12 @@ Expected<const Mapping*> layout_mapping(pid_t pid, const std::vector<Mapping>& m
 
 Expected<PublishedLayout> read_published_layout(const ProcFiles& proc, pid_t pid,
                                                 const std::vector<Mapping>& mappings) {
-  const auto mapping = layout_mapping(pid, mappings);
-  if (!mapping) return tl::make_unexpected(mapping.error());
-  const auto memory = Memory::open(proc, pid);
-  if (!memory) return tl::make_unexpected(memory.error());
-  const Reader reader(*memory, pid, **mapping);
+  TRY(const auto mapping, layout_mapping(pid, mappings));
+  TRY(const auto memory, Memory::open(proc, pid));
+  const Reader reader(memory, pid, *mapping);
   for (int i = 0; i < kAttempts; ++i) {
-    auto result = reader.attempt();
-    if (!result) return tl::make_unexpected(std::move(result.error()));
-    if (*result) return std::move(**result);
+    TRY(auto result, reader.attempt());
+    if (result) return std::move(*result);
     std::this_thread::sleep_for(kBetweenAttempts);
   }
   return tl::make_unexpected(
@@ -248,11 +233,9 @@ Expected<PublishedLayout> read_published_layout(const ProcFiles& proc, pid_t pid
 
 Expected<std::vector<PublishedTransfer>> read_published_transfers(
     const ProcFiles& proc, pid_t pid, const std::vector<Mapping>& mappings) {
-  const auto mapping = layout_mapping(pid, mappings);
-  if (!mapping) return tl::make_unexpected(mapping.error());
-  const auto memory = Memory::open(proc, pid);
-  if (!memory) return tl::make_unexpected(memory.error());
-  return Reader(*memory, pid, **mapping).transfers();
+  TRY(const auto mapping, layout_mapping(pid, mappings));
+  TRY(const auto memory, Memory::open(proc, pid));
+  return Reader(memory, pid, *mapping).transfers();
 }
 
 }  // namespace cowshed::cow

@@ -1,6 +1,8 @@
 #include <map>
 #include <set>
+#include <unistd.h>
 
+#include <cowshed/base/try.h>
 #include <cowshed/cow/roots.h>
 
 namespace cowshed::cow {
@@ -35,6 +37,28 @@ Roots roots_among(const std::vector<pid_t>& pids, const ProcFiles& proc, pid_t c
   }
   result.measured.assign(measured.begin(), measured.end());
   return result;
+}
+
+Expected<std::vector<Error>> attach_roots(
+    const std::vector<pid_t>& pids, const ProcFiles& proc,
+    const std::function<bool(pid_t)>& is_measured,
+    const std::function<Expected<Refused>(const Roots& found)>& attach) {
+  std::set<pid_t> wanted(pids.begin(), pids.end());
+  std::vector<Error> errors;
+  bool any_attached = false;
+  for (bool is_done = false; !is_done;) {
+    const Roots found = roots_among({wanted.begin(), wanted.end()}, proc, ::getpid(), is_measured);
+    if (found.roots.empty() && found.measured.empty()) break;
+    TRY(const auto refused, attach(found));
+    if (refused.size() < found.roots.size()) any_attached = true;
+    for (const auto& [pid, error] : refused) {
+      errors.push_back(error);
+      wanted.erase(pid);
+    }
+    is_done = refused.empty();
+  }
+  if (!any_attached && !errors.empty()) return tl::make_unexpected(errors.front());
+  return errors;
 }
 
 }  // namespace cowshed::cow

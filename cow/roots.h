@@ -2,8 +2,10 @@
 
 #include <functional>
 #include <sys/types.h>
+#include <utility>
 #include <vector>
 
+#include <cowshed/base/error.h>
 #include <cowshed/cow/proc_files.h>
 
 namespace cowshed::cow {
@@ -20,5 +22,13 @@ struct Roots {
 // only where it or they are named: they are roots though they also descend from one above it.
 Roots roots_among(const std::vector<pid_t>& pids, const ProcFiles& proc, pid_t caller,
                   const std::function<bool(pid_t)>& is_measured);
+
+// Attaches to the roots among `pids`; again without those that are refused, which may have
+// descendants among them.  `attach` returns who is refused.  Errors: as Backend::attach().
+using Refused = std::vector<std::pair<pid_t, Error>>;
+Expected<std::vector<Error>> attach_roots(
+    const std::vector<pid_t>& pids, const ProcFiles& proc,
+    const std::function<bool(pid_t)>& is_measured,
+    const std::function<Expected<Refused>(const Roots& found)>& attach);
 
 }  // namespace cowshed::cow

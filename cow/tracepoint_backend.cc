@@ -3,6 +3,7 @@
 #include <unistd.h>
 #include <utility>
 
+#include <cowshed/base/try.h>
 #include <cowshed/cow/clock.h>
 #include <cowshed/cow/ended_processes.h>
 #include <cowshed/cow/frozen_arenas.h>
@@ -69,7 +70,6 @@ TracepointBackend::TracepointBackend(Probe probe, const SamplingOptions& samplin
       proc_(std::move(proc)),
       all_looks_(kCostShare),
       looks_budget_(kLooksShare, kLooksAtFirstNs),
-      started_ns_(monotonic_ns()),
       samples_budget_(kSamplesShare, kSamplesAtFirstNs) {
   if (sampling.period == 0) return;
   sampling_.emplace().period = sampling.period;
@@ -78,47 +78,36 @@ TracepointBackend::TracepointBackend(Probe probe, const SamplingOptions& samplin
 
 Expected<std::unique_ptr<Backend>> TracepointBackend::open(const SamplingOptions& sampling,
                                                            ProcFiles proc) {
-  auto probe = Probe::load(sampling);
-  if (!probe) return tl::make_unexpected(probe.error());
+  TRY(auto probe, Probe::load(sampling));
   return std::unique_ptr<Backend>(
-      new TracepointBackend(std::move(*probe), sampling, std::move(proc)));
+      new TracepointBackend(std::move(probe), sampling, std::move(proc)));
 }
 
 Expected<void> TracepointBackend::track_command(pid_t child) { return probe_.track_command(child); }
 
 Expected<Attached> TracepointBackend::attach(const std::vector<pid_t>& roots) {
-  std::set<pid_t> wanted(roots.begin(), roots.end());
   Attached result;
-  bool any_attached = false;
-  for (bool is_done = false; !is_done;) {
-    const Roots found = roots_among({wanted.begin(), wanted.end()}, proc_, ::getpid(),
-                                    [this](pid_t pid) { return measures(pid); });
+  const auto attach = [&](const Roots& found) -> Expected<Refused> {
     // An orphan that a measured process took over is not tracked yet.
     std::vector<pid_t> trees = found.measured;
     trees.insert(trees.end(), found.roots.begin(), found.roots.end());
-    if (trees.empty()) break;
-    const auto attached = probe_.attach_trees(trees);
-    if (!attached) return tl::make_unexpected(attached.error());
-    result.processes += attached->processes;
-    is_done = true;
+    TRY(const auto attached, probe_.attach_trees(trees));
+    result.processes += attached.processes;
+    const std::vector<pid_t>& missing = attached.not_found;
+    Refused refused;
     for (const pid_t root : found.roots) {
-      const std::vector<pid_t>& missing = attached->not_found;
       if (std::find(missing.begin(), missing.end(), root) == missing.end()) {
         alive_.insert(root);
-        any_attached = true;
         continue;
       }
       // The kernel may keep it from the probe as it keeps its memory from us.
       const auto stat = stat_of_readable(proc_, root);
-      result.refused.push_back(stat ? no_memory_error(root, *stat) : stat.error());
-      // It may have descendants among them.
-      wanted.erase(root);
-      is_done = false;
+      refused.emplace_back(root, stat ? no_memory_error(root, *stat) : stat.error());
     }
-  }
-  if (!any_attached && !result.refused.empty()) {
-    return tl::make_unexpected(result.refused.front());
-  }
+    return refused;
+  };
+  TRY(result.refused,
+      attach_roots(roots, proc_, [this](pid_t pid) { return measures(pid); }, attach));
   return result;
 }
 
@@ -350,10 +339,9 @@ void TracepointBackend::forget_the_ended(const Snapshot& snapshot) {
 
 Expected<void> TracepointBackend::take_samples() {
   if (!sampler_) return {};
-  auto samples = probe_.take_samples();
-  if (!samples) return tl::make_unexpected(samples.error());
-  taken_meanwhile_ += samples->size();
-  sampler_->add(std::move(*samples));
+  TRY(auto samples, probe_.take_samples());
+  taken_meanwhile_ += samples.size();
+  sampler_->add(std::move(samples));
   return {};
 }
 
@@ -368,26 +356,25 @@ Expected<void> TracepointBackend::sample() {
   if (auto taken = take_samples(); !taken) return taken;
   taken_meanwhile_ = 0;
   std::uint64_t begin = thread_cpu_ns();
-  auto snapshot = probe_.snapshot();
-  if (!snapshot) return tl::make_unexpected(std::move(snapshot.error()));
+  TRY(auto snapshot, probe_.snapshot());
   if (sampler_) {
     // Does not count as a cost: the buffer of samples would overflow while we look away for it.
     const std::uint64_t before = thread_cpu_ns();
-    sampler_->attribute(snapshot->processes, [this] { take_samples_meanwhile(); });
+    sampler_->attribute(snapshot.processes, [this] { take_samples_meanwhile(); });
     begin += thread_cpu_ns() - before;
   }
   alive_.clear();
   parents_.clear();
   auto before = counts_.begin();
-  for (const ProcessCounts& counts : snapshot->processes) {
+  for (const ProcessCounts& counts : snapshot.processes) {
     while (before != counts_.end() && before->id < counts.id) ++before;
     if (before == counts_.end() || *before != counts) update(counts);
     look_at_objects(counts.id, processes_.at(counts.id));
     if (counts.alive) alive_.insert(alive_.end(), counts.pid);
   }
-  lost_ = snapshot->losses.lost();
-  unsure_faults_ = snapshot->losses.vma_misses;
-  overhead_ = {snapshot->overhead.events, snapshot->overhead.ns_per_event};
+  lost_ = snapshot.losses.lost();
+  unsure_faults_ = snapshot.losses.vma_misses;
+  overhead_ = {snapshot.overhead.events, snapshot.overhead.ns_per_event};
   if (const auto counts = probe_.sample_counts(); counts && sampling_) {
     const std::uint64_t dropped = sampler_->dropped();
     sampling_ = {sampling_->period, counts->emitted, counts->received - dropped,
@@ -399,9 +386,9 @@ Expected<void> TracepointBackend::sample() {
   samples_budget_.spend(monotonic_ns(), cost);
   usual_sample_cost_ns_ = std::min(cost, std::exchange(last_sample_cost_ns_, cost));
   // Looks have shares of their own, or samples would be as rare.
-  look_at_memory(*snapshot);
-  forget_the_ended(*snapshot);
-  counts_ = std::move(snapshot->processes);
+  look_at_memory(snapshot);
+  forget_the_ended(snapshot);
+  counts_ = std::move(snapshot.processes);
   return {};
 }
 
@@ -441,11 +428,7 @@ std::vector<ProcessCopies> TracepointBackend::take_ended() {
 }
 
 Measurement TracepointBackend::measurement(const CodeOf& code) const {
-  Measurement result;
-  result.backend = name();
-  result.exact = exact();
-  result.duration_s = static_cast<double>(monotonic_ns() - started_ns_) / 1e9;
-  result.taken_ns = monotonic_ns();
+  Measurement result = begun_measurement();
   result.lost_events = lost_;
   result.unsure_faults = unsure_faults_;
   result.overhead = overhead_;

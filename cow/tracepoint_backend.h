@@ -82,7 +82,6 @@ class TracepointBackend : public Backend {
   Pace all_looks_;
   Budget looks_budget_;
   std::vector<std::uint64_t> ended_;  // before the last sample(): of which nothing more is to come
-  std::uint64_t started_ns_;
   Budget samples_budget_;
   std::uint64_t last_sample_cost_ns_ = 0;
   std::uint64_t usual_sample_cost_ns_ = 0;

@@ -5,6 +5,7 @@
 #include <iterator>
 #include <utility>
 
+#include <cowshed/base/try.h>
 #include <cowshed/probes/kernel_records.h>
 
 namespace cowshed {
@@ -62,12 +63,9 @@ Expected<ByProcess<cowshed_process>> read_processes(const Programs& programs) {
 }
 
 Expected<ByProcess<LiveThreads>> read_live_threads(const Programs& programs) {
-  auto threads = programs.dump_threads();
-  if (!threads) {
-    return tl::make_unexpected(std::move(threads.error()));
-  }
+  TRY(auto threads, programs.dump_threads());
   ByProcess<LiveThreads> live;
-  for (const cowshed_thread_record& thread : *threads) {
+  for (const cowshed_thread_record& thread : threads) {
     LiveThreads& process = live[thread.key];
     add(process.counts, thread.counts);
     process.pending += thread.pending;

@@ -3,6 +3,7 @@
 #include <utility>
 #include <vector>
 
+#include <cowshed/base/try.h>
 #include <cowshed/probes/kernel_records.h>
 #include <cowshed/probes/probe.h>
 #include <cowshed/probes/programs.h>
@@ -36,10 +37,9 @@ Expected<int> Probe::State::adopt(cowshed_adopt_mode mode) {
   // What an untracked process forks while the iterator runs may be behind it: the next round finds
   // it.  What a tracked one forks is tracked at once, so this ends.
   for (int round = 0; round < kMostAdoptionRounds; ++round) {
-    const auto adopted = programs.adopt(mode);
-    if (!adopted) return tl::make_unexpected(adopted.error());
-    processes += static_cast<int>(adopted->processes);
-    if (adopted->threads == 0) break;
+    TRY(const auto adopted, programs.adopt(mode));
+    processes += static_cast<int>(adopted.processes);
+    if (adopted.threads == 0) break;
   }
   return processes;
 }
@@ -59,27 +59,16 @@ Probe& Probe::operator=(Probe&&) noexcept = default;
 Probe::~Probe() = default;
 
 Expected<Probe> Probe::load(const SamplingOptions& sampling) {
-  if (auto supported = probe_support(); !supported) {
-    return tl::make_unexpected(supported.error());
-  }
-  if (auto answers = bpf_call_support(); !answers) {
-    return tl::make_unexpected(answers.error());
-  }
-  auto programs = Programs::load(sampling);
-  if (!programs) {
-    return tl::make_unexpected(programs.error());
-  }
-  auto samples = SampleReader::open(*programs);
-  if (!samples) {
-    return tl::make_unexpected(samples.error());
-  }
-  return Probe(std::make_unique<State>(std::move(*programs), std::move(*samples)));
+  TRY_VOID(probe_support());
+  TRY_VOID(bpf_call_support());
+  TRY(auto programs, Programs::load(sampling));
+  TRY(auto samples, SampleReader::open(programs));
+  return Probe(std::make_unique<State>(std::move(programs), std::move(samples)));
 }
 
 Expected<void> Probe::track_command(pid_t stopped_child) {
-  const auto attached = state_->attach(COWSHED_ADOPT_COMMAND, {&stopped_child, 1});
-  if (!attached) return tl::make_unexpected(attached.error());
-  if (attached->not_found.empty()) return {};
+  TRY(const auto attached, state_->attach(COWSHED_ADOPT_COMMAND, {&stopped_child, 1}));
+  if (attached.not_found.empty()) return {};
   return make_error(ErrorCode::no_such_process, "PID " + std::to_string(stopped_child) +
                                                     ": no such process, or it has no memory of its "
                                                     "own");

@@ -10,6 +10,7 @@
 #include <unistd.h>
 #include <utility>
 
+#include <cowshed/base/try.h>
 #include <cowshed/probes/btf_constants.h>
 #include <cowshed/probes/libbpf_text.h>
 #include <cowshed/probes/online_cpus.h>
@@ -220,9 +221,7 @@ Expected<cowshed_adoption> Programs::adopt(cowshed_adopt_mode mode) {
 
 Expected<std::vector<cowshed_thread_record>> Programs::dump_threads() const {
   std::vector<char> bytes;
-  if (auto ran = run_iterator(state_->skeleton->links.dump_threads, bytes); !ran) {
-    return tl::make_unexpected(ran.error());
-  }
+  TRY_VOID(run_iterator(state_->skeleton->links.dump_threads, bytes));
   std::vector<cowshed_thread_record> records(bytes.size() / sizeof(cowshed_thread_record));
   if (!records.empty()) {
     std::memcpy(records.data(), bytes.data(), records.size() * sizeof(cowshed_thread_record));

@@ -3,6 +3,7 @@
 #include <sys/wait.h>
 #include <utility>
 
+#include <cowshed/base/try.h>
 #include <cowshed/probes/snapshot.h>
 
 namespace cowshed {
@@ -86,11 +87,7 @@ Expected<void> SnapshotReader::read_records() {
     records_ = look_up(*programs_, records_);
     return {};
   }
-  auto all = read_processes(*programs_);
-  if (!all) {
-    return tl::make_unexpected(std::move(all.error()));
-  }
-  records_ = std::move(*all);
+  TRY(records_, read_processes(*programs_));
   records_added_ = added;
   return {};
 }
@@ -101,11 +98,7 @@ Expected<void> SnapshotReader::read_arena_counts() {
     arenas_ = look_up(*programs_, arenas_);
     return {};
   }
-  auto all = read_arenas(*programs_);
-  if (!all) {
-    return tl::make_unexpected(std::move(all.error()));
-  }
-  arenas_ = std::move(*all);
+  TRY(arenas_, read_arenas(*programs_));
   arenas_added_ = added;
   return {};
 }
@@ -120,16 +113,13 @@ SnapshotReader::views_of_unchanged_records() {
   if (!unchanged()) {
     return views;
   }
-  auto live = read_live_threads(*programs_);
-  if (!live) {
-    return tl::make_unexpected(std::move(live.error()));
-  }
+  TRY(auto live, read_live_threads(*programs_));
   if (!unchanged()) {
     return views;
   }
   views.emplace();
   for (const auto& [key, record] : records_) {
-    auto threads = live->extract(key);
+    auto threads = live.extract(key);
     views->emplace_hint(views->end(), key,
                         View{record, threads ? std::move(threads.mapped()) : LiveThreads{}});
   }
@@ -137,32 +127,24 @@ SnapshotReader::views_of_unchanged_records() {
 }
 
 Expected<ByProcess<SnapshotReader::View>> SnapshotReader::whole_views() {
-  auto unchanged = views_of_unchanged_records();
-  if (!unchanged) {
-    return tl::make_unexpected(std::move(unchanged.error()));
-  }
-  if (*unchanged) {
-    return std::move(**unchanged);
+  TRY(auto unchanged, views_of_unchanged_records());
+  if (unchanged) {
+    return std::move(*unchanged);
   }
   ByProcess<View> views;
   bool complete = false;
   for (int attempt = 0; attempt < kMostAttempts && !complete; ++attempt) {
     // A process that is new since then fits while none of its threads has ended.
     const auto before = look_up(*programs_, records_);
-    auto live = read_live_threads(*programs_);
-    if (!live) {
-      return tl::make_unexpected(std::move(live.error()));
-    }
-    if (auto read = read_records(); !read) {
-      return tl::make_unexpected(std::move(read.error()));
-    }
+    TRY(auto live, read_live_threads(*programs_));
+    TRY_VOID(read_records());
     complete = true;
     for (const auto& [key, record] : records_) {
       if (views.count(key) != 0) {
         continue;
       }
       if (fits(before, key, record)) {
-        views[key] = {record, has_ended(record) ? LiveThreads{} : std::move((*live)[key])};
+        views[key] = {record, has_ended(record) ? LiveThreads{} : std::move(live[key])};
       } else {
         complete = false;
       }
@@ -187,17 +169,12 @@ void SnapshotReader::add_totals(Snapshot& snapshot, const cowshed_counts& counts
 }
 
 Expected<void> SnapshotReader::read(Snapshot& snapshot) {
-  auto views = whole_views();
-  if (!views) {
-    return tl::make_unexpected(std::move(views.error()));
-  }
-  if (auto read = read_arena_counts(); !read) {
-    return tl::make_unexpected(std::move(read.error()));
-  }
+  TRY(auto views, whole_views());
+  TRY_VOID(read_arena_counts());
   snapshot.overhead.events = ended_events_;
   snapshot.losses.vma_misses = ended_vma_misses_;
-  snapshot.processes.reserve(views->size());
-  for (auto entry = views->begin(); entry != views->end();) {
+  snapshot.processes.reserve(views.size());
+  for (auto entry = views.begin(); entry != views.end();) {
     auto& [key, view] = *entry;
     const bool ended = has_ended(view.record);
     if (ended) {
@@ -224,9 +201,9 @@ Expected<void> SnapshotReader::read(Snapshot& snapshot) {
     }
     forget_arenas(*programs_, key, snapshot.processes.back().arenas);
     records_.erase(key);
-    entry = views->erase(entry);
+    entry = views.erase(entry);
   }
-  last_ = std::move(*views);
+  last_ = std::move(views);
   std::sort(snapshot.processes.begin(), snapshot.processes.end(),
             [](const ProcessCounts& a, const ProcessCounts& b) { return a.id < b.id; });
   return {};
