@@ -1,11 +1,9 @@
 #include <array>
-#include <csignal>
 #include <cstddef>
 #include <cstring>
 #include <gtest/gtest.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <vector>
@@ -86,9 +84,12 @@ TEST_F(PageMapTest, ACopyThatAGrandchildSharesIsTheChilds) {
   file.inode = 1;
   test::PausedChild child([&] {
     for (std::size_t page = 0; page < 4; ++page) memory_[page * kPage] = 2;
+    std::array<int, 2> lifetime{};  // of this child, whose end the grandchild waits for
+    if (::pipe(lifetime.data()) != 0) return;
     if (::fork() == 0) {
-      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-      for (;;) ::pause();
+      ::close(lifetime[1]);
+      char byte = 0;
+      ::_exit(static_cast<int>(::read(lifetime[0], &byte, 1)));
     }
   });
   child.work();

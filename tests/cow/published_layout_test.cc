@@ -288,7 +288,7 @@ std::uint64_t layout_pages(pid_t pid, const std::vector<Mapping>& mappings) {
 TEST(PublishedLayout, OfARunningProcess) {
   std::array<int, 2> said{};
   ASSERT_EQ(::pipe(said.data()), 0);
-  cowshed::test::Subprocess subject({OBJECT_SUBJECT, "60000"},
+  cowshed::test::Subprocess subject({SHARE_SUBJECT, "objects", "60000"},
                                     [&] { ::dup2(said[1], STDOUT_FILENO); });
   ::close(said[1]);
   std::array<char, 200> line{};

@@ -27,9 +27,9 @@ IS_ROOT = os.geteuid() == 0
 # So many that most are summed.
 FORKS = ["sh", "-c", "i=0; while [ $i -lt 10000 ]; do (:); i=$((i+1)); done"]
 COPIES = [str(SUBJECTS / "copy_subject"), "3000", "2", "2000", "600"]
-OBJECTS = [str(SUBJECTS / "object_subject"), "600"]
+OBJECTS = [str(SUBJECTS / "share_subject"), "objects", "600"]
 SITES = [str(SUBJECTS / "site_subject"), "shares", "1000"]
-TRANSFERS = [str(SUBJECTS / "transfer_subject"), "600"]
+TRANSFERS = [str(SUBJECTS / "share_subject"), "transfers", "600"]
 
 
 def validator(name, part=""):
