@@ -22,8 +22,7 @@ function(cowshed_private_jemalloc program shared)
     OUTPUT ${objects}
     COMMAND ${CMAKE_COMMAND} -D ARCHIVE=${COWSHED_JEMALLOC_PIC} "-D OBJECTS=${objects}"
             -D AR=${CMAKE_AR} -D LD=${CMAKE_LINKER} -D NM=${CMAKE_NM} -D OBJCOPY=${CMAKE_OBJCOPY}
-            -D CC=${CMAKE_C_COMPILER} -D TLS=$<TARGET_FILE:cowshed_private_jemalloc_tls>
-            -D "SANITIZE=${COWSHED_SANITIZE}" -P ${script}
+            -D CC=${CMAKE_C_COMPILER} -D TLS=$<TARGET_FILE:cowshed_private_jemalloc_tls> -P ${script}
     DEPENDS ${COWSHED_JEMALLOC_PIC} ${script} cowshed_private_jemalloc_tls
     COMMENT "Making private copies of jemalloc"
     VERBATIM)

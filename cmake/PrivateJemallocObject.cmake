@@ -1,6 +1,5 @@
 # Run by cowshed_private_jemalloc() at build time: ARCHIVE to OBJECTS, for executables and for shared
-# objects, with AR, LD, NM, OBJCOPY, CC and TLS, which is private_jemalloc_tls.  With a SANITIZE its
-# mutexes are private_mutex.cc's.
+# objects, with AR, LD, NM, OBJCOPY, CC and TLS, which is private_jemalloc_tls.
 
 set(prefix cowshed_je_)
 set(entries malloc calloc realloc free memalign aligned_alloc posix_memalign malloc_usable_size nallocx
@@ -35,13 +34,11 @@ run(${LD} -r -o all.o ${objects})
 
 run(${NM} --defined-only --extern-only --format=posix all.o)
 string(REGEX MATCHALL "[^\n]+" lines "${output}")
-# Called by jemalloc, answered by private_jemalloc.cc.
+# Called by jemalloc, answered by private_jemalloc.cc and private_mutex.cc.
 set(renames "secure_getenv ${prefix}no_environment\nreadlink ${prefix}no_link\n")
-if(SANITIZE)
-  foreach(operation init lock trylock unlock)
-    string(APPEND renames "pthread_mutex_${operation} ${prefix}mutex_${operation}\n")
-  endforeach()
-endif()
+foreach(operation init lock trylock unlock)
+  string(APPEND renames "pthread_mutex_${operation} ${prefix}mutex_${operation}\n")
+endforeach()
 foreach(line IN LISTS lines)
   string(REGEX REPLACE " .*" "" symbol "${line}")
   string(APPEND renames "${symbol} ${prefix}${symbol}\n")

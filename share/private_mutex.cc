@@ -8,10 +8,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-// For builds with a sanitizer: the private jemalloc's mutex in place of libc's, which
-// ThreadSanitizer watches.  Over a fork jemalloc holds more mutexes than that can count (64), and
-// the program would be ended.  With ours it sees the atomics, which say as well what happens before
-// what.
+// The mutex of the private jemalloc, in place of libc's, which ThreadSanitizer watches: over a fork
+// jemalloc holds more mutexes than that can count (64), and the program would be ended.  With ours
+// it sees the atomics, which say as well what happens before what.
 
 namespace {
 
