@@ -81,16 +81,12 @@ int scan(int pagemap, std::uint64_t begin, std::uint64_t end, Categories wanted,
   scan.return_mask = returned;
   while (scan.start < end) {
     const int count = ioctl(pagemap, kScanRequest, &scan);
-    if (count < 0 && errno != EINTR) {
-      return is_no_scan(errno) ? ENOTTY : errno;
-    }
+    if (count < 0 && errno != EINTR) return is_no_scan(errno) ? ENOTTY : errno;
     for (int i = 0; i < count; ++i) {
       const PageRegion& region = regions[static_cast<std::size_t>(i)];
       visit(region.start, region.end, region.categories);
     }
-    if (count >= 0) {
-      scan.start = scan.walk_end;
-    }
+    if (count >= 0) scan.start = scan.walk_end;
   }
   return 0;
 }
@@ -111,10 +107,9 @@ int scan_anonymous(int pagemap, std::uint64_t begin, std::uint64_t end, Anonymou
   int error = 0;
   const int outer = scan<kRegions>(
       pagemap, begin, end, {kScanHuge, kThere}, kSameForAll, [&](auto from, auto to, auto) {
-        if (error == 0) {
+        if (error == 0)
           error =
               scan<kRegions>(pagemap, from, to, {kNotAnonymous, kThere}, kSameForAll, visit_range);
-        }
       });
   return outer != 0 ? outer : error;
 }
@@ -139,12 +134,9 @@ std::uint64_t zero_page_frame() {
 }
 
 bool is_wanted(std::uint64_t entry, Anonymous which, std::uint64_t zero_page) {
-  if ((entry & kFileOrShared) != 0) {
-    return false;
-  }
-  if ((entry & kPresent) == 0) {
+  if ((entry & kFileOrShared) != 0) return false;
+  if ((entry & kPresent) == 0)
     return which == Anonymous::of_private_file && (entry & kSwapped) != 0;
-  }
   // The zero page shows as present and as neither file nor exclusive, like a shared anonymous page;
   // only its place tells.
   return zero_page == 0 || (entry & kFrame) != zero_page;
@@ -156,9 +148,7 @@ int read_at(int pagemap, std::uint64_t begin, std::span<std::uint64_t> entries) 
   auto offset = static_cast<off_t>(begin / kPage * sizeof entries[0]);
   for (std::size_t left = entries.size_bytes(); left > 0;) {
     const ssize_t got = pread(pagemap, next, left, offset);
-    if (got < 0 && errno == EINTR) {
-      continue;
-    }
+    if (got < 0 && errno == EINTR) continue;
     if (got <= 0) {
       // fs/proc/task_mmu.c, pagemap_read: end of file once the process has no memory any more.
       return got < 0 ? errno : ESRCH;
@@ -179,9 +169,7 @@ int visit_wanted(std::uint64_t begin, std::uint64_t end, const Visitor& visit, R
   std::uint64_t run = end;  // where a run of wanted pages began; `end`: in none
   for (std::uint64_t address = begin; address < end;) {
     const std::uint64_t count = std::min((end - address) / kPage, kStep);
-    if (const int error = read(address, count)) {
-      return error;
-    }
+    if (const int error = read(address, count)) return error;
     for (std::uint64_t i = 0; i < count; ++i, address += kPage) {
       const bool wanted = is_wanted(i);
       if (wanted && run == end) {
@@ -192,9 +180,7 @@ int visit_wanted(std::uint64_t begin, std::uint64_t end, const Visitor& visit, R
       }
     }
   }
-  if (run != end) {
-    visit(run, end);
-  }
+  if (run != end) visit(run, end);
   return 0;
 }
 
@@ -215,12 +201,8 @@ constexpr std::size_t kFewRegions = 64;
 constexpr std::size_t kFewEntries = 256;
 
 std::optional<AnonymousPage> classify(std::uint64_t entry, std::uint64_t zero_page) {
-  if (!is_wanted(entry, Anonymous::of_private_file, zero_page)) {
-    return std::nullopt;
-  }
-  if ((entry & kPresent) == 0) {
-    return AnonymousPage::swapped;
-  }
+  if (!is_wanted(entry, Anonymous::of_private_file, zero_page)) return std::nullopt;
+  if ((entry & kPresent) == 0) return AnonymousPage::swapped;
   return (entry & kExclusive) != 0 ? AnonymousPage::own : AnonymousPage::shared;
 }
 
@@ -240,9 +222,7 @@ struct Runs {
     kind = page;
   }
   void end() {
-    if (run_begin < run_end) {
-      visit(run_begin, run_end, kind);
-    }
+    if (run_begin < run_end) visit(run_begin, run_end, kind);
     run_begin = run_end;
   }
 
@@ -258,14 +238,10 @@ int classify(int pagemap, std::uint64_t begin, std::uint64_t end, Runs& runs) {
   std::array<std::uint64_t, kFewEntries> entries;
   for (std::uint64_t address = begin; address < end;) {
     const std::uint64_t count = std::min<std::uint64_t>((end - address) / kPage, kFewEntries);
-    if (const int error = read_at(pagemap, address, std::span(entries).first(count))) {
-      return error;
-    }
-    for (std::uint64_t i = 0; i < count; ++i, address += kPage) {
-      if (const auto page = classify(entries[i], zero_page)) {
+    if (const int error = read_at(pagemap, address, std::span(entries).first(count))) return error;
+    for (std::uint64_t i = 0; i < count; ++i, address += kPage)
+      if (const auto page = classify(entries[i], zero_page))
         runs.add(address, address + kPage, *page);
-      }
-    }
   }
   return 0;
 }
@@ -291,17 +267,12 @@ int visit_anonymous_pages(
   const int error =
       scan<kFewRegions>(pagemap, begin, end, {kNotAnonymous, kThere}, kScanSwapped,
                         [&](std::uint64_t from, std::uint64_t to, std::uint64_t categories) {
-                          if ((categories & kScanSwapped) != 0) {
+                          if ((categories & kScanSwapped) != 0)
                             runs.add(from, to, AnonymousPage::swapped);
-                          } else if (runs.error == 0) {
-                            runs.error = classify(pagemap, from, to, runs);
-                          }
+                          else if (runs.error == 0) runs.error = classify(pagemap, from, to, runs);
                         });
-  if (error == ENOTTY) {
-    runs.error = classify(pagemap, begin, end, runs);
-  } else if (error != 0) {
-    return error;
-  }
+  if (error == ENOTTY) runs.error = classify(pagemap, begin, end, runs);
+  else if (error != 0) return error;
   runs.end();
   return runs.error;
 }
@@ -314,9 +285,8 @@ int visit_different_pages(int pagemap, int other, std::uint64_t begin, std::uint
   const auto read = [&](std::uint64_t address, std::uint64_t count) {
     for (auto* entries : {&before, &others, &after}) {
       entries->resize(count);
-      if (const int error = read_at(entries == &others ? other : pagemap, address, *entries)) {
+      if (const int error = read_at(entries == &others ? other : pagemap, address, *entries))
         return error;
-      }
     }
     return 0;
   };

@@ -102,9 +102,8 @@ void measure_traffic(const Run& run, const Options& options, Report& report) {
     const auto& first = samples_of(samples, run.back ? rival : ours);
     return compare(first, samples_of(samples, run.back ? ours : rival));
   };
-  for (const std::string rival : {"pipe", "socketpair", "Boost message_queue"}) {
+  for (const std::string rival : {"pipe", "socketpair", "Boost message_queue"})
     report.ratio(run.name, "speed of channel to " + rival, speed("channel", rival));
-  }
   if (run.name != "rate/64 B") return;
   const auto to_boost = speed("channel of values", "Boost message_queue");
   report.goal({run.name + ": speed of channel of values to Boost message_queue",

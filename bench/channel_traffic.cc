@@ -41,9 +41,8 @@ std::uint64_t scattered(std::uint64_t stamp) {
 }
 std::uint64_t checksum_of(std::size_t senders, std::uint64_t first, std::uint64_t count) {
   std::uint64_t sum = 0;
-  for (std::uint64_t sender = 0; sender < senders; ++sender) {
+  for (std::uint64_t sender = 0; sender < senders; ++sender)
     for (std::uint64_t i = 0; i < count; ++i) sum += scattered(stamp_of(sender, first + i));
-  }
   return sum;
 }
 
@@ -100,15 +99,13 @@ class Incoming {
     return value;
   }
   static void read(Message message) {
-    for (std::size_t at = 64; at < message.size(); at += 64) {
+    for (std::size_t at = 64; at < message.size(); at += 64)
       (void)*static_cast<const volatile std::byte*>(&message[at]);
-    }
   }
   static void compare(Message message, std::uint64_t sender) {
     std::uint64_t differences = 0;
-    for (std::size_t i = 1; i < message.size() / 8; ++i) {
+    for (std::size_t i = 1; i < message.size() / 8; ++i)
       differences |= word(message, i) ^ word_of(sender, i);
-    }
     if (differences != 0) throw std::runtime_error("a message has arrived with other content");
   }
 
@@ -142,12 +139,9 @@ class Traffic final : public SubjectWork {
         way_(make_way(way, shape)),
         shared_(new(shared_memory(sizeof(Shared))) Shared{}),
         trips_(static_cast<std::uint64_t*>(shared_memory(count * sizeof(std::uint64_t)))) {
-    for (std::size_t i = 0; i < shape.receivers; ++i) {
+    for (std::size_t i = 0; i < shape.receivers; ++i)
       receivers_.push_back(start(&Traffic::receive, i, shape.senders + i));
-    }
-    for (std::size_t i = 0; i < shape.senders; ++i) {
-      senders_.push_back(start(&Traffic::send, i, i));
-    }
+    for (std::size_t i = 0; i < shape.senders; ++i) senders_.push_back(start(&Traffic::send, i, i));
     order(receivers_, Order::prepare);
     finish(receivers_);
     order(senders_, Order::prepare);
@@ -200,11 +194,9 @@ class Traffic final : public SubjectWork {
     } else {
       Account& account = shared_->senders.at(index);
       account.begin = now_ns();
-      if (shape_.back) {
-        ask(order == Order::whole);
-      } else {
+      if (shape_.back) ask(order == Order::whole);
+      else
         for (std::uint64_t i = 0; i < count_; ++i) port_->send(outgoing_->next());
-      }
       account.end = now_ns();
     }
   }
@@ -217,9 +209,8 @@ class Traffic final : public SubjectWork {
       incoming.take(port_->receive());
       trips_[i] = now_ns() - before;
     }
-    if (incoming.checksum() != checksum_of(1, asked_ + 1, count_)) {
+    if (incoming.checksum() != checksum_of(1, asked_ + 1, count_))
       throw std::runtime_error("other answers than questions");
-    }
     asked_ += count_;
   }
 
@@ -258,12 +249,10 @@ class Traffic final : public SubjectWork {
   json figures() const {
     std::uint64_t begin = shared_->senders[0].begin;
     std::uint64_t end = 0;
-    for (std::size_t i = 0; i < shape_.senders; ++i) {
+    for (std::size_t i = 0; i < shape_.senders; ++i)
       begin = std::min(begin, shared_->senders.at(i).begin);
-    }
-    for (const Account& account : shape_.back ? shared_->senders : shared_->receivers) {
+    for (const Account& account : shape_.back ? shared_->senders : shared_->receivers)
       end = std::max(end, account.end);
-    }
     json result = nanoseconds(static_cast<double>(end - begin) /
                               static_cast<double>(shape_.senders * count_));
     if (shape_.back) {

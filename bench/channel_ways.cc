@@ -237,12 +237,10 @@ class BoostPort final : public Port {
 std::unique_ptr<Way> make_way(const std::string& name, const Shape& shape) {
   if (name == "pipe") return std::make_unique<FileWay>(shape, false);
   if (name == "socketpair") return std::make_unique<FileWay>(shape, true);
-  if (name == "channel of values") {
+  if (name == "channel of values")
     return std::make_unique<QueueWay<Channel<ValuePort::Value>, ValuePort>>(shape, ValuePort::make);
-  }
-  if (name == "channel") {
+  if (name == "channel")
     return std::make_unique<QueueWay<Channel<Bytes>, ChannelPort>>(shape, ChannelPort::make);
-  }
   return std::make_unique<QueueWay<BoostQueue, BoostPort>>(shape, BoostPort::make);
 }
 

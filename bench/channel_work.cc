@@ -93,9 +93,8 @@ class Asleep : public SubjectWork {
   // When it was sent.
   std::uint64_t receive() {
     if (!bare_) return got(channel_.receive()).number;
-    while (word_->load() == seen_) {
+    while (word_->load() == seen_)
       syscall(SYS_futex, word_, FUTEX_WAIT, seen_, nullptr, nullptr, 0);
-    }
     ++seen_;
     return *sent_at_;
   }
@@ -111,9 +110,8 @@ class Asleep : public SubjectWork {
     for (std::uint64_t i = 0; i < count; ++i) {
       const std::uint64_t sent_at = receive();
       const std::uint64_t now = now_ns();
-      if (sent_at < last_sent_at || sent_at > now) {
+      if (sent_at < last_sent_at || sent_at > now)
         throw std::runtime_error(variant_ + ": another message than was sent");
-      }
       last_sent_at = sent_at;
       delays.push_back(static_cast<double>(now - sent_at));
     }
@@ -146,9 +144,7 @@ class Death : public SubjectWork {
     const auto constants = channel_layout::kPage;
     void* memory = mmap(nullptr, constants + sizeof(channel_layout::Control),
                         PROT_READ | PROT_WRITE, MAP_SHARED, channel.descriptors().segment, 0);
-    if (memory == MAP_FAILED) {
-      throw std::runtime_error("mmap");
-    }
+    if (memory == MAP_FAILED) throw std::runtime_error("mmap");
     auto& control =
         *reinterpret_cast<channel_layout::Control*>(static_cast<std::byte*>(memory) + constants);
     got(channel.send({}));
@@ -181,9 +177,8 @@ class Death : public SubjectWork {
 
 // In each page, which one it is.
 void write_pages(std::span<std::byte> bytes) {
-  for (std::size_t at = 0; at + sizeof at <= bytes.size(); at += 4_KiB) {
+  for (std::size_t at = 0; at + sizeof at <= bytes.size(); at += 4_KiB)
     std::memcpy(&bytes[at], &at, sizeof at);
-  }
 }
 bool are_written(std::span<const std::byte> bytes, std::size_t size) {
   if (bytes.size() != size) return false;
@@ -208,9 +203,7 @@ class Moved : public SubjectWork {
         peer_([this](std::uint64_t count) { return serve(count); }) {
     pin_to_cpu(0);
     peer_.start(2 * kSlots);  // every slot has been used
-    for (std::uint64_t i = 0; i < 2 * kSlots; ++i) {
-      send(got(channel_.buffer(64)));
-    }
+    for (std::uint64_t i = 0; i < 2 * kSlots; ++i) send(got(channel_.buffer(64)));
     peer_.result();
     peer_.start(kCheck);
     auto checked = got(channel_.buffer(size_));
@@ -237,16 +230,13 @@ class Moved : public SubjectWork {
     const std::uint64_t begin = now_ns();
     *sent_at_ = begin;
     got(channel_.send(std::move(bytes)));
-    while (sent_at_->load() == begin) {  // the peer has it
+    while (sent_at_->load() == begin)  // the peer has it
       _mm_pause();
-    }
   }
 
   Bytes receive() {
     auto received = channel_.try_receive();
-    while (!received) {
-      received = channel_.try_receive();
-    }
+    while (!received) received = channel_.try_receive();
     return std::move(*received);
   }
   std::uint64_t serve(std::uint64_t count) {

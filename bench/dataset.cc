@@ -39,9 +39,8 @@ Dataset::Dataset(std::pmr::memory_resource& memory, const std::string& layout, s
 
 std::uint64_t Dataset::sum() const {
   std::uint64_t result = 0;
-  if (words_ != nullptr) {
+  if (words_ != nullptr)
     for (std::size_t i = 0; i < count_; ++i) result += words_[i];
-  }
   for (const Node* node = last_; node != nullptr; node = node->previous) {
     if (node->values[0] != ~node->values[4]) return 0;
     result += node->values[0];
@@ -57,9 +56,8 @@ void Dataset::check_in_child() const {
   const pid_t pid = fork();
   if (pid == 0) _exit(sum() == expected_ ? 0 : 1);
   int status = 0;
-  if (pid < 0 || waitpid(pid, &status, 0) != pid) {
+  if (pid < 0 || waitpid(pid, &status, 0) != pid)
     throw std::system_error(errno, std::system_category(), "fork");
-  }
   if (status != 0) throw std::runtime_error("a child does not read what its parent wrote");
 }
 

@@ -50,9 +50,8 @@ struct Objects {
 
 void check(benchmark::State& state, std::uint64_t sum) {
   const auto rounds = static_cast<std::uint64_t>(state.iterations());
-  if (sum != rounds * (kObjects * (kObjects - 1) / 2)) {
+  if (sum != rounds * (kObjects * (kObjects - 1) / 2))
     state.SkipWithError("a reference gave another object");
-  }
 }
 
 // The compiler must load each pointer or reference anew, as a program does.
@@ -60,9 +59,7 @@ template <class Handles, class Read>
 void each(benchmark::State& state, const Handles& handles, Read read) {
   std::uint64_t sum = 0;
   for ([[maybe_unused]] auto _ : state) {
-    for (const auto& handle : handles) {
-      sum += read(handle);
-    }
+    for (const auto& handle : handles) sum += read(handle);
     benchmark::ClobberMemory();
   }
   check(state, sum);
@@ -130,9 +127,7 @@ void measure_group(const std::string& group, const std::vector<std::pair<std::st
   auto all = uses;
   all.emplace_back(rival + " again", uses.front().second);
   const auto samples = run_by_turns(all, options.pairs);
-  for (const auto& [name, values] : samples) {
-    report.figure(group, name, median(values), "ns");
-  }
+  for (const auto& [name, values] : samples) report.figure(group, name, median(values), "ns");
   const auto& basis = samples.front().values;
   for (std::size_t i = 1; i < uses.size(); ++i) {
     const auto added = compare(samples[i].values, basis);

@@ -69,9 +69,8 @@ std::unique_ptr<Subject> start(const Way& way, json configuration) {
   configuration["variant"] = way.variant;
   auto subject = std::make_unique<Subject>(configuration, way.program, way.environment);
   const std::string provider = subject->facts()["malloc"];
-  if (provider.find(way.provider) == std::string::npos) {
+  if (provider.find(way.provider) == std::string::npos)
     throw std::runtime_error(way.name + ": malloc is provided by " + provider);
-  }
   return subject;
 }
 
@@ -103,9 +102,8 @@ std::vector<Samples> measure_ways(const std::vector<Way>& ways, const json& conf
   for (const Way& way : ways) {
     variants.push_back({way.name, [&way, &configuration] {
                           // Again and again: hosts take back what a guest does not use.
-                          if (configuration["pattern"] == "fill") {
+                          if (configuration["pattern"] == "fill")
                             touch_memory(4 * configuration["amount"].get<std::size_t>());
-                          }
                           return start(way, configuration)->ask({})["ns"].get<double>();
                         }});
   }
@@ -113,9 +111,7 @@ std::vector<Samples> measure_ways(const std::vector<Way>& ways, const json& conf
 }
 
 void report_group(const std::string& group, const std::vector<Samples>& samples, Report& report) {
-  for (const auto& [name, values] : samples) {
-    report.figure(group, name, median(values), "ns");
-  }
+  for (const auto& [name, values] : samples) report.figure(group, name, median(values), "ns");
   const auto speed = [&](const std::string& ours, const std::string& rival) {
     return compare(samples_of(samples, rival), samples_of(samples, ours));  // of times: inverse
   };
@@ -128,11 +124,9 @@ void report_group(const std::string& group, const std::vector<Samples>& samples,
   judge("scope", "jemalloc", 0.95);
   judge("scope", "glibc", 1);
   judge("explicit", "glibc", 1);
-  if (group.starts_with("fill")) {
-    for (const std::string rival : {"jemalloc, huge", "glibc, huge"}) {
+  if (group.starts_with("fill"))
+    for (const std::string rival : {"jemalloc, huge", "glibc, huge"})
       report.ratio(group, "speed of scope to " + rival, speed("scope", rival));
-    }
-  }
   if (group.starts_with("churn")) {  // where a layer can be told from page faults
     const Comparison added = compare(samples_of(samples, "pmr"), samples_of(samples, "explicit"));
     report.goal({group + ": pmr adds to explicit", Goal::Bound::at_most, 3, "ns", group},

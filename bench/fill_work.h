@@ -83,9 +83,8 @@ class FillWork final : public SubjectWork {
       : pattern_(configuration["pattern"]),
         threads_(configuration["threads"]),
         amount_(configuration["amount"]) {
-    for (unsigned i = 0; i < threads_; ++i) {
+    for (unsigned i = 0; i < threads_; ++i)
       operations_.push_back(make_operations(configuration["mix"], i + 1));
-    }
     // A fresh process is used once where it fills, so it checks what it has filled instead.
     if (pattern_ == "churn") {
       in_threads([this](unsigned index, typename Backend::Thread& thread, StartingLine& line) {
@@ -140,9 +139,8 @@ class FillWork final : public SubjectWork {
     for (unsigned i = 1; i < threads_; ++i) others.emplace_back(run, i);
     run(0);
     for (auto& other : others) other.join();
-    for (const auto& failure : failures) {
+    for (const auto& failure : failures)
       if (failure) std::rethrow_exception(failure);
-    }
     return *std::max_element(results.begin(), results.end());
   }
 
@@ -154,24 +152,21 @@ class FillWork final : public SubjectWork {
   }
 
   static void release(typename Backend::Thread& thread, std::vector<Block>& blocks) {
-    for (auto& block : blocks) {
+    for (auto& block : blocks)
       if (block.memory != nullptr) thread.deallocate(block.memory, block.size);
-    }
   }
 
   double churn(typename Backend::Thread& thread, const std::vector<Operation>& operations,
                StartingLine& line) {
     std::vector<Block> blocks(kSlots);
-    for (const auto& operation : operations) {  // warm: every slot in use, every cache filled
+    for (const auto& operation : operations)  // warm: every slot in use, every cache filled
       replace(thread, blocks[operation.slot], operation.size);
-    }
     line.wait();
     std::vector<double> passes(amount_ / operations.size());  // of these the median: no preemption
     for (double& pass : passes) {
       const auto start = Clock::now();
-      for (const auto& operation : operations) {
+      for (const auto& operation : operations)
         replace(thread, blocks[operation.slot], operation.size);
-      }
       pass = ns_since(start) / static_cast<double>(operations.size());
     }
     release(thread, blocks);
@@ -192,9 +187,8 @@ class FillWork final : public SubjectWork {
         thread.deallocate(block.memory, block.size);
       }
       block = {thread.allocate(operation.size), operation.size};
-      if (reinterpret_cast<std::uintptr_t>(block.memory) % alignof(std::max_align_t) != 0) {
+      if (reinterpret_cast<std::uintptr_t>(block.memory) % alignof(std::max_align_t) != 0)
         throw std::runtime_error("a block is not aligned");
-      }
       marks[operation.slot] = ++mark;
       std::memset(block.memory, mark, block.size);
     }
@@ -217,17 +211,14 @@ class FillWork final : public SubjectWork {
       std::memset(blocks[i].memory, static_cast<std::uint8_t>(i), blocks[i].size);
     }
     const double ns = ns_since(start);
-    for (std::size_t i = 0; i < blocks.size(); ++i) {
-      expect(blocks[i], static_cast<std::uint8_t>(i));
-    }
+    for (std::size_t i = 0; i < blocks.size(); ++i) expect(blocks[i], static_cast<std::uint8_t>(i));
     return ns / static_cast<double>(blocks.size());
   }
 
   static void expect(const Block& block, std::uint8_t mark) {
     const auto* bytes = static_cast<const std::uint8_t*>(block.memory);
-    if (std::any_of(bytes, bytes + block.size, [mark](std::uint8_t b) { return b != mark; })) {
+    if (std::any_of(bytes, bytes + block.size, [mark](std::uint8_t b) { return b != mark; }))
       throw std::runtime_error("a block does not hold what was written to it");
-    }
   }
 
   Backend backend_;

@@ -40,9 +40,8 @@ class ForkWork final : public SubjectWork {
     if (pid == 0) _exit(0);
     const auto after = Clock::now();
     int status = 0;
-    if (pid < 0 || waitpid(pid, &status, 0) != pid) {
+    if (pid < 0 || waitpid(pid, &status, 0) != pid)
       throw std::system_error(errno, std::system_category(), "fork");
-    }
     if (status != 0) throw std::runtime_error("a child did not end as it should");
     return std::chrono::duration<double, std::micro>(after - before).count();
   }
@@ -100,9 +99,8 @@ std::vector<Samples> measure_together(const std::vector<Held>& all, int pairs,
 std::vector<Samples> measure_rounds(const std::vector<Held>& all, const Options& options,
                                     std::vector<double>& huge_shares) {
   std::vector<Samples> samples;
-  for (int round = 0; round < (options.quick ? 1 : kRounds); ++round) {
+  for (int round = 0; round < (options.quick ? 1 : kRounds); ++round)
     append(samples, measure_together(all, options.pairs, huge_shares));
-  }
   return samples;
 }
 

@@ -87,9 +87,8 @@ class CopyWork final : public SubjectWork {
     pin_to_cpu(0);
     copy();
     if (to_ != from_) throw std::runtime_error("memcpy did not copy");
-    if (!is_in_small_pages_ || proc_bytes("/proc/self/smaps_rollup", "AnonHugePages") != 0) {
+    if (!is_in_small_pages_ || proc_bytes("/proc/self/smaps_rollup", "AnonHugePages") != 0)
       throw std::runtime_error("memcpy's blocks are not in 4 KiB pages");
-    }
   }
 
   json answer(const json&) override {
@@ -118,9 +117,8 @@ class AuditWork final : public SubjectWork {
     pin_to_cpu(0);
     freeze(arena_, written_ > 0 ? FreezeMode::lenient : FreezeMode::strict);
     data_.check();
-    for (std::size_t i = 0; i < written_; ++i) {  // one page in each 2 MiB
+    for (std::size_t i = 0; i < written_; ++i)  // one page in each 2 MiB
       *reinterpret_cast<volatile std::byte*>(arena_.base() + i * 2_MiB) = std::byte{1};
-    }
   }
 
   json answer(const json&) override {
@@ -186,9 +184,8 @@ void measure_freeze(std::size_t bytes, const std::string& layout, const Options&
   samples.push_back({"filling before", fill_huge});
   samples.push_back({"filling before, 4 KiB pages", fill_small});
   const double gibibytes = static_cast<double>(bytes) / static_cast<double>(1_GiB);
-  for (const auto& [name, values] : samples) {
+  for (const auto& [name, values] : samples)
     report.figure(group, name, median(values) / gibibytes, "ms/GiB");
-  }
   const auto& copies = samples_of(samples, "memcpy");
   for (const std::string name : {"freeze", "freeze, 4 KiB pages", "collapse() of 4 KiB pages"}) {
     report.ratio(group, fmt::format("{} to memcpy", name),
@@ -216,9 +213,8 @@ void measure(const Options& options, Report& report) {
   report.setting("memcpy", "of as many bytes between two blocks in 4 KiB pages, touched before");
   report.setting("audit", "Arena::private_bytes(), PAGEMAP_SCAN of Linux 6.7");
   if (!options.quick) touch_memory(4 * bytes);
-  for (const std::string layout : {"array", "objects"}) {
+  for (const std::string layout : {"array", "objects"})
     if (options.wants("freeze/" + layout)) measure_freeze(bytes, layout, options, report);
-  }
   if (options.wants("audit")) measure_audit(bytes, options, report);
 }
 

@@ -35,9 +35,8 @@ Holder::Holder(const nlohmann::json& configuration)
           configuration["memory"] == "arena" ? configuration["bytes"].get<std::size_t>() : 0)),
       in_arena_(configuration["memory"] == "arena"),
       bytes_(configuration["bytes"]) {
-  if (configuration["memory"] == "heap" && prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) != 0) {
+  if (configuration["memory"] == "heap" && prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) != 0)
     throw std::system_error(errno, std::system_category(), "PR_SET_THP_DISABLE");
-  }
   auto& memory = in_arena_ ? *arena_.resource() : *std::pmr::new_delete_resource();
   data_ = std::make_unique<Dataset>(memory, configuration["layout"].get<std::string>(), bytes_);
   const auto frozen = arena_.freeze();

@@ -29,9 +29,8 @@ std::string first_line(const std::string& path) {
 
 std::string processor() {
   std::ifstream file("/proc/cpuinfo");
-  for (std::string line; std::getline(file, line);) {
+  for (std::string line; std::getline(file, line);)
     if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
-  }
   return "unknown";
 }
 
@@ -40,9 +39,8 @@ std::vector<int> usable_cpus() {
   CPU_ZERO(&set);
   sched_getaffinity(0, sizeof set, &set);
   std::vector<int> cpus;
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
     if (CPU_ISSET(cpu, &set)) cpus.push_back(cpu);
-  }
   return cpus;
 }
 
@@ -108,11 +106,8 @@ void touch_memory(std::size_t bytes) {
 
 std::size_t proc_bytes(const std::string& path, const std::string& name) {
   std::ifstream file(path);
-  for (std::string line; std::getline(file, line);) {
-    if (line.starts_with(name + ":")) {
-      return std::stoull(line.substr(name.size() + 1)) * 1024;
-    }
-  }
+  for (std::string line; std::getline(file, line);)
+    if (line.starts_with(name + ":")) return std::stoull(line.substr(name.size() + 1)) * 1024;
   throw std::runtime_error(path + " has no " + name);
 }
 

@@ -37,9 +37,8 @@ std::byte* pages(std::size_t count) {
 }
 
 void write_each(std::byte* memory, std::size_t count, std::size_t stride = 1) {
-  for (std::size_t i = 0; i < count; ++i) {
+  for (std::size_t i = 0; i < count; ++i)
     *reinterpret_cast<volatile std::byte*>(memory + i * stride * kPage) = std::byte{1};
-  }
 }
 
 class Work : public SubjectWork {
@@ -68,11 +67,9 @@ class Copies final : public Work {
         took_(static_cast<double*>(shared_memory(sizeof *took_))) {
     write_each(memory_, count, stride_);
     if (where == Where::one_mapping) return;
-    for (std::size_t i = 0; i < count; ++i) {
-      if (mprotect(memory_ + (2 * i + 1) * kPage, kPage, PROT_READ) != 0) {
+    for (std::size_t i = 0; i < count; ++i)
+      if (mprotect(memory_ + (2 * i + 1) * kPage, kPage, PROT_READ) != 0)
         throw std::system_error(errno, std::system_category(), "mprotect");
-      }
-    }
   }
 
  private:
@@ -86,9 +83,8 @@ class Copies final : public Work {
       _exit(0);
     }
     int status = -1;
-    if (pid < 0 || waitpid(pid, &status, 0) != pid || status != 0) {
+    if (pid < 0 || waitpid(pid, &status, 0) != pid || status != 0)
       throw std::system_error(errno, std::system_category(), "fork");
-    }
     return *took_;
   }
 
@@ -148,9 +144,8 @@ std::unique_ptr<SubjectWork> make_work(const json& configuration) {
 
 void check_count(const ObserverKind& kind, std::uint64_t count, std::uint64_t counted) {
   if (!kind.counts) return;
-  if (count < counted || count > counted + kTimes * kFaultsOfAFork) {
+  if (count < counted || count > counted + kTimes * kFaultsOfAFork)
     throw std::runtime_error(fmt::format("{} counted {} of {} copies", kind.name, count, counted));
-  }
 }
 
 // `asked` is measured while `watched` is watched: itself, or a process that sleeps.

@@ -27,9 +27,8 @@ class Nothing final : public Observer {
 class EmptyPrograms final : public Observer {
  public:
   EmptyPrograms() : skeleton_(empty_probes_bpf__open_and_load()) {
-    if (skeleton_ == nullptr || empty_probes_bpf__attach(skeleton_) != 0) {
+    if (skeleton_ == nullptr || empty_probes_bpf__attach(skeleton_) != 0)
       throw std::runtime_error("the empty programs cannot be attached");
-    }
     check();
   }
   ~EmptyPrograms() override { empty_probes_bpf__destroy(skeleton_); }
@@ -72,13 +71,11 @@ class CowtopObserver final : public Observer {
   std::uint64_t stop() override {
     const std::string& output = tool_.stop();
     const auto report = json_said(output);
-    if (report.at("backend") != "tracepoint" || report.at("lost_events") != 0) {
+    if (report.at("backend") != "tracepoint" || report.at("lost_events") != 0)
       throw std::runtime_error("cowtop was not exact: " + output);
-    }
     std::uint64_t copied = 0;
-    for (const auto& process : report.at("processes")) {
+    for (const auto& process : report.at("processes"))
       copied += process.at("copied_pages").get<std::uint64_t>();
-    }
     return copied;
   }
 
@@ -88,11 +85,8 @@ class CowtopObserver final : public Observer {
 
 template <typename T>
 std::unique_ptr<Observer> watch(pid_t pid) {
-  if constexpr (std::is_constructible_v<T, pid_t>) {
-    return std::make_unique<T>(pid);
-  } else {
-    return std::make_unique<T>();
-  }
+  if constexpr (std::is_constructible_v<T, pid_t>) return std::make_unique<T>(pid);
+  else return std::make_unique<T>();
 }
 
 }  // namespace

@@ -80,9 +80,8 @@ class Tree final : public SubjectWork {
     const int processes = configuration["processes"];
     const std::size_t pages = configuration["pages"];
     const int file = memfd_create("pages", MFD_CLOEXEC);
-    if (file < 0 || ftruncate(file, static_cast<off_t>(pages * kPage)) != 0) {
+    if (file < 0 || ftruncate(file, static_cast<off_t>(pages * kPage)) != 0)
       throw std::system_error(errno, std::system_category(), "memfd_create");
-    }
     for (int i = 0; i < processes; ++i) {
       start([&] {
         if (pages == 0) pause();
@@ -150,9 +149,8 @@ class Cowtop {
   double check_copies(int processes, std::size_t to_be_seen) const {
     const json measured = report();
     double pages = 0;
-    for (const json& process : measured["processes"]) {
+    for (const json& process : measured["processes"])
       pages += process["copied_pages"].get<double>();
-    }
     const double rate = pages / measured["duration_s"].get<double>();
     check_seen(measured["processes"].size(), processes, rate, to_be_seen);
     return rate;
@@ -198,9 +196,8 @@ class LiveCowtop {
     }
     read_until("copied:");  // it measures
     reader_ = std::thread([this] {
-      while (read_more(text_)) {
+      while (read_more(text_))
         if (!quitting_) text_.clear();
-      }
     });
   }
   LiveCowtop(const LiveCowtop&) = delete;
@@ -229,9 +226,8 @@ class LiveCowtop {
 
  private:
   void read_until(const std::string& word) const {
-    for (std::string text; text.find(word) == std::string::npos;) {
+    for (std::string text; text.find(word) == std::string::npos;)
       if (!read_more(text)) throw std::runtime_error("cowtop ended: " + text);
-    }
   }
   bool read_more(std::string& text) const {
     std::array<char, 4096> buffer;
@@ -389,9 +385,8 @@ void measure_recordings(const std::vector<Recorded>& all, const Options& options
   };
   std::vector<std::unique_ptr<Recording>> recordings;
   recordings.reserve(all.size());
-  for (const Recorded& each : all) {
+  for (const Recorded& each : all)
     recordings.push_back(std::make_unique<Recording>(each, sizes_of(options).recording_s));
-  }
   for (std::size_t i = 0; i < all.size(); ++i) {
     const std::string& group = all[i].group;
     const Growth growth = recordings[i]->growth.get();

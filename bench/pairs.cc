@@ -16,11 +16,8 @@ std::vector<Samples> interleave(const std::vector<Variant>& variants, int rounds
   std::iota(order.begin(), order.end(), std::size_t{0});
   const int all = rounds == 1 ? 1 : rounds + rounds % 2;
   for (int round = 0; round < all; ++round) {
-    if (round % 2 == 0) {
-      std::shuffle(order.begin(), order.end(), random);
-    } else {
-      std::reverse(order.begin(), order.end());
-    }
+    if (round % 2 == 0) std::shuffle(order.begin(), order.end(), random);
+    else std::reverse(order.begin(), order.end());
     for (const std::size_t turn : order) result[turn].values.push_back(variants[turn].sample());
   }
   return result;

@@ -19,9 +19,7 @@ namespace cowshed::bench {
 Peer::Peer(const Work& work, std::size_t cpu) {
   std::array<int, 2> orders{};
   std::array<int, 2> results{};
-  if (pipe(orders.data()) != 0 || pipe(results.data()) != 0) {
-    throw std::runtime_error("pipe");
-  }
+  if (pipe(orders.data()) != 0 || pipe(results.data()) != 0) throw std::runtime_error("pipe");
   pid_ = fork();
   if (pid_ == 0) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -30,9 +28,7 @@ Peer::Peer(const Work& work, std::size_t cpu) {
     try {
       for (std::uint64_t argument = 0; read(orders[0], &argument, 8) == 8;) {
         const std::uint64_t result = work(argument);
-        if (write(results[1], &result, 8) != 8) {
-          break;
-        }
+        if (write(results[1], &result, 8) != 8) break;
       }
     } catch (const std::exception& failure) {
       std::fprintf(stderr, "peer: %s\n", failure.what());
@@ -55,16 +51,12 @@ Peer::~Peer() {
 }
 
 void Peer::start(std::uint64_t argument) const {
-  if (write(to_, &argument, 8) != 8) {
-    throw std::runtime_error("the peer is gone");
-  }
+  if (write(to_, &argument, 8) != 8) throw std::runtime_error("the peer is gone");
 }
 
 std::uint64_t Peer::result() const {
   std::uint64_t result = 0;
-  if (read(from_, &result, 8) != 8) {
-    throw std::runtime_error("the peer has failed");
-  }
+  if (read(from_, &result, 8) != 8) throw std::runtime_error("the peer has failed");
   return result;
 }
 
@@ -74,9 +66,7 @@ std::uint64_t now_ns() {
 
 void* shared_memory(std::size_t bytes) {
   void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) {
-    throw std::runtime_error("mmap");
-  }
+  if (memory == MAP_FAILED) throw std::runtime_error("mmap");
   return memory;
 }
 

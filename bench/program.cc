@@ -30,9 +30,8 @@ void forget_inherited_settings(char** argv, const Program& program) {
   std::vector<std::string> found;
   for (char** variable = environ; *variable != nullptr; ++variable) {
     const std::string_view text = *variable;
-    for (const std::string_view prefix : kPrefixes) {
+    for (const std::string_view prefix : kPrefixes)
       if (text.starts_with(prefix)) found.emplace_back(text.substr(0, text.find('=')));
-    }
   }
   if (found.empty()) return;
   fmt::print(stderr, "{}: measured without {}, which the environment sets\n", program.name,
@@ -59,13 +58,11 @@ int run(int argc, char** argv, const Program& program) {
   forget_inherited_settings(argv, program);
   if (options.pairs == 0) options.pairs = options.quick ? kQuickPairs : program.pairs;
   Report report(program.name, program.question);
-  if (!has_huge_pages()) {
+  if (!has_huge_pages())
     report.setting("2 MiB pages", "none on this machine: what is called huge has none either");
-  }
   program.measure(options, report);
-  if (options.left_out > 0 && options.wanted == 0) {
+  if (options.left_out > 0 && options.wanted == 0)
     throw std::runtime_error("--only: no group has '" + options.only + "' in its name");
-  }
   report.print();
   if (!json_file.empty()) report.write_json(json_file);
   return 0;

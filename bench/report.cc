@@ -14,9 +14,8 @@ namespace {
 using nlohmann::json;
 
 std::string number(double value) {
-  if (value >= 1000 || value == static_cast<double>(static_cast<long long>(value))) {
+  if (value >= 1000 || value == static_cast<double>(static_cast<long long>(value)))
     return fmt::format("{:.0f}", value);
-  }
   return value >= 10 ? fmt::format("{:.1f}", value) : fmt::format("{:.3f}", value);
 }
 
@@ -34,9 +33,8 @@ json comparison_json(const Comparison& comparison) {
 
 std::size_t width(const json& rows, const char* field) {
   std::size_t result = 0;
-  for (const auto& row : rows) {
+  for (const auto& row : rows)
     result = std::max(result, row[field].get_ref<const std::string&>().size());
-  }
   return result;
 }
 
@@ -83,9 +81,8 @@ void Report::control(const std::string& group, const Comparison& comparison) {
   row["group"] = group;
   row["void"] = comparison.ratio < 0.95 || comparison.ratio > 1.05;
   content_["controls"].push_back(std::move(row));
-  for (auto& judged : content_["goals"]) {
+  for (auto& judged : content_["goals"])
     if (judged["group"] == group && is_void(group)) judged["verdict"] = "void";
-  }
 }
 
 bool Report::is_void(const std::string& group) const {
@@ -116,17 +113,15 @@ void Report::goal(const Goal& goal, double measured, Interval interval) {
 
 void Report::print() const {
   fmt::print("{}: {}\n", text(content_, "benchmark"), text(content_, "question"));
-  for (const auto& row : content_["settings"]) {
+  for (const auto& row : content_["settings"])
     fmt::print("  {}: {}\n", text(row, "name"), text(row, "text"));
-  }
   const auto& figures = content_["figures"];
   for (const auto& row : figures) {
     fmt::print("  {:{}}  {:{}}  {:>9} {}\n", text(row, "group"), width(figures, "group"),
                text(row, "name"), width(figures, "name"), number(row["value"]), text(row, "unit"));
   }
-  if (!content_["ratios"].empty() || !content_["controls"].empty()) {
+  if (!content_["ratios"].empty() || !content_["controls"].empty())
     fmt::print("ratios: median of the pairs' ratios, 95 % interval\n");
-  }
   const auto& ratios = content_["ratios"];
   for (const auto& row : ratios) {
     fmt::print("  {:{}}  {:{}}  {}, {} pairs\n", text(row, "group"), width(ratios, "group"),

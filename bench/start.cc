@@ -77,16 +77,13 @@ void measure_method(const Method& method, const std::string& memory, std::size_t
     }
     append(begins, interleave(variants, options.pairs));
     std::vector<Samples> of_round;
-    for (std::size_t i = 0; i < all.size(); ++i) {
+    for (std::size_t i = 0; i < all.size(); ++i)
       of_round.push_back({all[i].first, round_cycles[i]});
-    }
     append(cycles, of_round);
   }
   for (const auto& [what, samples] : {std::pair("begin", &begins), std::pair("cycle", &cycles)}) {
     const std::string group = fmt::format("{}/{}/{}", memory, method.name, what);
-    for (const auto& [name, values] : *samples) {
-      report.figure(group, name, median(values), "us");
-    }
+    for (const auto& [name, values] : *samples) report.figure(group, name, median(values), "us");
     const auto& rival = samples_of(*samples, method.rival);
     const Comparison cost = compare(samples_of(*samples, size_name(large)), rival);
     const Comparison flat =
@@ -121,9 +118,8 @@ void measure(const Options& options, Report& report) {
     for (const Method& method :
          {Method{"fork", "bare fork", 1.5}, Method{"forkserver", "bare fork", 2},
           Method{"spawn", "posix_spawn", 1.3}}) {
-      if (options.wants(memory + "/" + method.name)) {
+      if (options.wants(memory + "/" + method.name))
         measure_method(method, memory, small, large, options, report);
-      }
     }
   }
 }

@@ -51,9 +51,8 @@ StartTimes Starter::measure_one(const std::string& method) {
                              : method == "posix_spawn" ? by_posix_spawn()
                                                        : by_library(method);
   const std::int64_t ended = clock_ns();
-  if (begun < before || begun > ended) {
+  if (begun < before || begun > ended)
     throw std::runtime_error("it did not begin when it was started");
-  }
   return {static_cast<double>(begun - before) / 1000, static_cast<double>(ended - before) / 1000};
 }
 
@@ -76,9 +75,8 @@ std::int64_t Starter::by_posix_spawn() {
   std::array<char*, 3> arguments = {const_cast<char*>("worker"), const_cast<char*>(kWorker),
                                     nullptr};
   pid_t pid = -1;
-  if (posix_spawn(&pid, "/proc/self/exe", &actions, nullptr, arguments.data(), environ) != 0) {
+  if (posix_spawn(&pid, "/proc/self/exe", &actions, nullptr, arguments.data(), environ) != 0)
     pid = -1;
-  }
   posix_spawn_file_actions_destroy(&actions);
   close(ends[1]);
   const bool has_said = read(ends[0], clock_, sizeof *clock_) == sizeof *clock_;

@@ -7,14 +7,10 @@
 namespace cowshed::bench {
 
 double median(std::vector<double> values) {
-  if (values.empty()) {
-    return 0;
-  }
+  if (values.empty()) return 0;
   const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
   std::nth_element(values.begin(), middle, values.end());
-  if (values.size() % 2 == 1) {
-    return *middle;
-  }
+  if (values.size() % 2 == 1) return *middle;
   return (*middle + *std::max_element(values.begin(), middle)) / 2;
 }
 
@@ -26,9 +22,7 @@ Interval bootstrap(std::size_t count,
   std::vector<double> found(kResamples);
   std::vector<std::size_t> picked(count);
   for (auto& result : found) {
-    for (auto& number : picked) {
-      number = pick(random);
-    }
+    for (auto& number : picked) number = pick(random);
     result = statistic(picked);
   }
   std::sort(found.begin(), found.end());

@@ -75,9 +75,8 @@ int run_subject(const std::string& configuration, MakeWork make_work) {
     expect_huge_pages(proc_bytes("/proc/self/status", "RssAnon"));
     if (!write_line(STDOUT_FILENO, work->facts())) return 1;
     std::string buffer;
-    for (std::string line; read_line(STDIN_FILENO, buffer, line);) {
+    for (std::string line; read_line(STDIN_FILENO, buffer, line);)
       if (!write_line(STDOUT_FILENO, work->answer(json::parse(line)))) return 1;
-    }
     return 0;
   } catch (const std::exception& failure) {
     write_line(STDOUT_FILENO, {{"error", failure.what()}});
@@ -89,9 +88,8 @@ Subject::Subject(const json& configuration, const std::string& program,
                  const std::vector<std::string>& environment) {
   std::array<int, 2> to{};
   std::array<int, 2> from{};
-  if (pipe2(to.data(), O_CLOEXEC) != 0) {
+  if (pipe2(to.data(), O_CLOEXEC) != 0)
     throw std::system_error(errno, std::system_category(), "pipe2");
-  }
   if (pipe2(from.data(), O_CLOEXEC) != 0) {
     close(to[0]);
     close(to[1]);
@@ -105,9 +103,8 @@ Subject::Subject(const json& configuration, const std::string& program,
   name_ = std::filesystem::path(path).filename();
   std::vector<std::string> arguments = {path, "--subject", configuration.dump()};
   std::vector<std::string> variables = environment;
-  for (char** variable = environ; *variable != nullptr; ++variable) {
+  for (char** variable = environ; *variable != nullptr; ++variable)
     variables.emplace_back(*variable);
-  }
   const auto argv = pointers_to(arguments);
   const auto envp = pointers_to(variables);
   const int error = posix_spawn(&pid_, path.c_str(), &actions, nullptr, argv.data(), envp.data());
@@ -155,9 +152,8 @@ json Subject::read_answer() {
   if (!read_line(from_, buffer_, line)) throw failure_of_end();
   json answer = json::parse(line, nullptr, false);
   if (answer.is_discarded()) throw std::runtime_error(name_ + " said what is no answer: " + line);
-  if (answer.contains("error")) {
+  if (answer.contains("error"))
     throw std::runtime_error(name_ + ": " + answer["error"].get<std::string>());
-  }
   return answer;
 }
 

@@ -29,9 +29,8 @@ bool read_more(int fd, std::string& text) {
 
 Tool::Tool(std::vector<std::string> command) : name_(command.front()) {
   std::array<int, 2> output = {};
-  if (pipe2(output.data(), O_CLOEXEC) != 0) {
+  if (pipe2(output.data(), O_CLOEXEC) != 0)
     throw std::system_error(errno, std::system_category(), "pipe2");
-  }
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_adddup2(&actions, output[1], STDOUT_FILENO);
@@ -82,9 +81,8 @@ const std::string& Tool::read_to_end() {
 double cpu_ns(pid_t pid) {
   clockid_t clock = 0;
   timespec time{};
-  if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &time) != 0) {
+  if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &time) != 0)
     throw std::runtime_error(fmt::format("process {}, whose CPU time is measured, has ended", pid));
-  }
   return 1e9 * static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec);
 }
 

@@ -51,9 +51,8 @@ std::shared_ptr<StackUnwinder> AddressSpaces::unwinder_for(const std::vector<Map
 std::shared_ptr<AddressSpace> AddressSpaces::space_of(std::vector<Mapping> mappings, pid_t pid) {
   const std::size_t hash = hash_of(mappings);
   const auto [begin, end] = spaces_.equal_range(hash);
-  for (auto each = begin; each != end; ++each) {
+  for (auto each = begin; each != end; ++each)
     if (auto space = each->second.lock(); space && space->mappings == mappings) return space;
-  }
   auto space = std::make_shared<AddressSpace>();
   space->unwinder = unwinder_for(mappings, pid);
   space->mappings = std::move(mappings);

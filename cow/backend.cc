@@ -14,9 +14,8 @@ namespace {
 // Holds what all CPUs sample in 50 ms of copying at full speed, as whoever takes the samples may
 // wait so long for a CPU; of which the kernel's memory is no more than a 64th of the machine's.
 SamplingOptions with_buffer_for_here(SamplingOptions sampling) {
-  if (sampling.period == 0 || sampling.buffer_bytes != SamplingOptions{}.buffer_bytes) {
+  if (sampling.period == 0 || sampling.buffer_bytes != SamplingOptions{}.buffer_bytes)
     return sampling;
-  }
   constexpr std::uint64_t kMostBytes = 128 << 20;
   constexpr std::uint64_t kCopiesOfACpu = 15'000;
   constexpr std::uint64_t kMemoryShare = 64;
@@ -34,9 +33,8 @@ Expected<std::unique_ptr<Backend>> open_tracepoint(const SamplingOptions& sampli
   const SamplingOptions sized = with_buffer_for_here(sampling);
   auto opened = TracepointBackend::open(sized);
   // As where a memory cgroup's limit is tight.
-  if (!opened && sized.buffer_bytes != sampling.buffer_bytes) {
+  if (!opened && sized.buffer_bytes != sampling.buffer_bytes)
     return TracepointBackend::open(sampling);
-  }
   return opened;
 }
 
@@ -58,9 +56,8 @@ Measurement Backend::begun_measurement() const {
 }
 
 Expected<OpenedBackend> open_backend(BackendChoice choice, const SamplingOptions& sampling) {
-  if (::access("/proc/self/stat", F_OK) != 0) {
+  if (::access("/proc/self/stat", F_OK) != 0)
     return make_error(ErrorCode::unsupported, "/proc is not mounted: mount -t proc proc /proc");
-  }
   if (!proc_is_ours()) {
     return make_error(ErrorCode::unsupported,
                       "/proc is another PID namespace's, where our processes have other numbers: "

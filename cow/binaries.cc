@@ -108,13 +108,11 @@ const Binary* Binaries::perf_map(std::uint64_t process_id, pid_t pid, uid_t owne
 std::vector<std::string> Binaries::unread() const {
   std::vector<std::string> lines;
   if (process_ == nullptr) return lines;
-  for (const CodeReader::BinaryId id : process_->set_aside()) {
+  for (const CodeReader::BinaryId id : process_->set_aside())
     lines.push_back(binaries_[id - 1]->path + ": crashed or held up its reader; has no names");
-  }
   if (process_->has_given_up()) lines.emplace_back("further binaries: the reader failed too often");
-  if (opener_->hung() > 0) {
+  if (opener_->hung() > 0)
     lines.push_back(fmt::format("{} of the files: did not open in time", opener_->hung()));
-  }
   return lines;
 }
 

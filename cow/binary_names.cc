@@ -29,12 +29,9 @@ std::string demangled(const char* name) {
 
 std::string function_name(Dwarf_Die& function) {
   Dwarf_Attribute attribute;
-  for (const unsigned which : {DW_AT_linkage_name, DW_AT_MIPS_linkage_name}) {
-    if (const char* name =
-            ::dwarf_formstring(::dwarf_attr_integrate(&function, which, &attribute))) {
+  for (const unsigned which : {DW_AT_linkage_name, DW_AT_MIPS_linkage_name})
+    if (const char* name = ::dwarf_formstring(::dwarf_attr_integrate(&function, which, &attribute)))
       return demangled(name);
-    }
-  }
   const char* name = ::dwarf_diename(&function);
   return name == nullptr ? std::string() : name;
 }
@@ -115,18 +112,16 @@ std::vector<Frame> BinaryNames::frames(std::uint64_t address) {
   if (module_ == nullptr) return {Frame{}};
   std::vector<Frame> frames = from_dwarf(address);
   if (frames.empty()) frames.emplace_back();
-  if (Frame& outermost = frames.back(); outermost.function.empty()) {
+  if (Frame& outermost = frames.back(); outermost.function.empty())
     outermost.function = from_symbol_table(address);
-  }
   return frames;
 }
 
 // Not all compilers write .debug_aranges.
 Dwarf_Die* BinaryNames::unit_of(std::uint64_t address, Dwarf_Addr& bias) {
   if (Dwarf_Die* unit = ::dwfl_module_addrdie(module_, address, &bias)) return unit;
-  for (Dwarf_Die* unit = nullptr; (unit = ::dwfl_module_nextcu(module_, unit, &bias)) != nullptr;) {
+  for (Dwarf_Die* unit = nullptr; (unit = ::dwfl_module_nextcu(module_, unit, &bias)) != nullptr;)
     if (::dwarf_haspc(unit, address - bias) == 1) return unit;
-  }
   return nullptr;
 }
 

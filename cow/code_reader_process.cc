@@ -80,9 +80,8 @@ void write_places(WireWriter& to, const std::map<CounterField, std::size_t>& pla
   const std::size_t number = std::min(places.size(), kMostPlaces);
   to.number(static_cast<std::uint32_t>(number));
   auto place = places.begin();
-  for (std::size_t i = 0; i < number; ++i, ++place) {
+  for (std::size_t i = 0; i < number; ++i, ++place)
     to.number(place->first.displacement).number(place->first.width).number(place->second);
-  }
 }
 
 CopySample read_sample(WireReader& from) {

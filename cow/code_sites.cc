@@ -81,9 +81,8 @@ std::string fold(const std::vector<Frame>& stack, bool truncated) {
   std::string text = truncated ? "[callers not seen]" : "";
   for (auto frame = stack.rbegin(); frame != stack.rend(); ++frame) {
     std::string name = frame->function;
-    if (name.empty() && !frame->module.empty()) {
+    if (name.empty() && !frame->module.empty())
       name = fmt::format("[{}]", frame->module.substr(frame->module.rfind('/') + 1));
-    }
     if (name.empty()) name = "[unknown]";
     std::replace(name.begin(), name.end(), ';', ':');
     text += (text.empty() ? "" : ";") + name;
@@ -110,9 +109,8 @@ const CodeStack& CodeSites::add(const CopySample& sample, AddressSpaces& spaces,
   Tally& tally = tallies_[sample.process_id];
   ++tally.samples;
   Stack stack;
-  if (!sample.user_mode) {
+  if (!sample.user_mode)
     stack.writer = sample.system_call ? static_cast<std::int64_t>(*sample.system_call) : kKernel;
-  }
   const AddressSpace* space = spaces.at(sample);
   if (space == nullptr) {
     stack.code.addresses.emplace_back();  // it means nothing elsewhere, and there may be very many
@@ -123,11 +121,8 @@ const CodeStack& CodeSites::add(const CopySample& sample, AddressSpaces& spaces,
       if (each.binary != nullptr) continue;
       const Mapping* mapping = space->find(each.address);
       if (mapping != nullptr && !mapping->is_memory()) continue;
-      if (const Binary* map = spaces.perf_map_of(sample)) {
-        each.binary = map;
-      } else if (mapping != nullptr) {
-        each.binary = binaries.generated_code();
-      }
+      if (const Binary* map = spaces.perf_map_of(sample)) each.binary = map;
+      else if (mapping != nullptr) each.binary = binaries.generated_code();
     }
   }
   if (addresses_ >= kMostAddresses) shorten_new(stack, tally);
@@ -137,9 +132,8 @@ const CodeStack& CodeSites::add(const CopySample& sample, AddressSpaces& spaces,
   Block block = space == nullptr
                     ? Block{Block::kAnywhere, "unknown"}
                     : Block{sample.address / kBlockBytes, mapping_name(*space, sample, binaries)};
-  if (blocks_ >= kMostBlocks && !tally.blocks.contains(block)) {
+  if (blocks_ >= kMostBlocks && !tally.blocks.contains(block))
     block = {Block::kAnywhere, "unknown"};
-  }
   const auto [in_block, is_new_block] = tally.blocks.try_emplace(std::move(block));
   if (is_new_block) ++blocks_;
   ++in_block->second;
@@ -164,14 +158,12 @@ void CodeSites::merge(std::uint64_t process_id, std::uint64_t into) {
     sum.samples += each->samples;
     for (const auto& [stack, samples] : each->stacks) {
       Stack anywhere = stack;
-      for (CodeAddress& address : anywhere.code.addresses) {
+      for (CodeAddress& address : anywhere.code.addresses)
         if (address.binary == nullptr) address = {};
-      }
       sum.stacks[std::move(anywhere)] += samples;
     }
-    for (const auto& [block, samples] : each->blocks) {
+    for (const auto& [block, samples] : each->blocks)
       sum.blocks[{Block::kAnywhere, block.mapping}] += samples;
-    }
   }
 }
 
@@ -179,9 +171,8 @@ void CodeSites::look_up(const std::vector<Weighted>& tallies, Symbols& symbols) 
   std::set<CodeAddress> addresses;
   for (const auto& [tally, copies_per_sample] : tallies) {
     for (const auto& [stack, samples] : tally->stacks) {
-      for (const CodeAddress& code : stack.code.addresses) {
+      for (const CodeAddress& code : stack.code.addresses)
         if (symbols.needs_look_up(code)) addresses.insert(code);
-      }
     }
   }
   symbols.look_up(addresses);
@@ -209,9 +200,8 @@ std::vector<StackSamples> CodeSites::stacks(std::uint64_t process_id, Symbols& s
   std::vector<StackSamples> result;
   const auto tally = tallies_.find(process_id);
   if (tally == tallies_.end()) return result;
-  for (const auto& [stack, samples] : tally->second.stacks) {
+  for (const auto& [stack, samples] : tally->second.stacks)
     result.push_back({frames(stack, symbols), stack.code.truncated, samples});
-  }
   return result;
 }
 
@@ -273,9 +263,8 @@ std::vector<MappingCopies> CodeSites::mappings(const std::vector<Weighted>& tall
   }
   std::vector<MappingCopies> result;
   result.reserve(found.size());
-  for (const auto& [name, mapping] : found) {
+  for (const auto& [name, mapping] : found)
     result.push_back({name, mapping.samples, rounded(mapping.copies)});
-  }
   sort_by_copies(result);
   keep_most(result, most);
   return result;
@@ -312,9 +301,8 @@ std::vector<RangeCopies> CodeSites::ranges(const Weighted& weighted, std::size_t
 
 std::vector<FoldedStack> CodeSites::folded(const Weighted& weighted, Symbols& symbols) {
   std::map<std::string, std::uint64_t> found;
-  for (const auto& [stack, samples] : weighted.tally->stacks) {
+  for (const auto& [stack, samples] : weighted.tally->stacks)
     found[fold(frames(stack, symbols), stack.code.truncated)] += samples;
-  }
   const auto all = static_cast<long double>(weighted.tally->samples);
   const auto copies = std::round(weighted.copies_per_sample * all);
   // Each begins where the one before it ended, so that nothing is lost in rounding.
@@ -358,9 +346,8 @@ SampledCopies CodeSites::of_all(const Copies& copies, Symbols& symbols, std::siz
     const auto tally = tallies_.find(id);
     return tally == tallies_.end() || tally->second.samples < kFewSamples;
   };
-  for (const auto& [id, copied] : copies) {
+  for (const auto& [id, copied] : copies)
     if (has_few(id)) few_copies += copied;
-  }
   for (const auto& [id, tally] : tallies_) {
     if (has_few(id)) few_samples += tally.samples;
     result.samples += tally.samples;
@@ -368,9 +355,8 @@ SampledCopies CodeSites::of_all(const Copies& copies, Symbols& symbols, std::siz
   const double copies_per_few = static_cast<double>(few_copies) /
                                 static_cast<double>(std::max<std::uint64_t>(few_samples, 1));
   std::vector<Weighted> all;
-  for (const auto& [id, tally] : tallies_) {
+  for (const auto& [id, tally] : tallies_)
     all.push_back(has_few(id) ? Weighted{&tally, copies_per_few} : weighted(id, tally, copies));
-  }
   result.sites = sites(all, symbols, most);
   result.mappings = mappings(all, most);
   return result;  // addresses of different processes have nothing in common

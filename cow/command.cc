@@ -78,9 +78,7 @@ tl::unexpected<Error> no_pidfd(const std::string& name, int error) {
 
 Expected<Command> Command::fork(const std::vector<std::string>& arguments,
                                 const std::optional<User>& user) {
-  if (arguments.empty()) {
-    return make_error(ErrorCode::invalid_argument, "no command given");
-  }
+  if (arguments.empty()) return make_error(ErrorCode::invalid_argument, "no command given");
   const std::vector<char*> pointers = pointers_to(arguments);
   const auto variables = user ? environment_of(*user) : std::vector<std::string>();
   const std::vector<char*> environment = pointers_to(variables);
@@ -91,9 +89,8 @@ Expected<Command> Command::fork(const std::vector<std::string>& arguments,
   if (user) command.user_ = user->name;
   Descriptor go;
   Descriptor error;
-  if (!make_pipe(go, command.go_) || !make_pipe(command.error_, error)) {
+  if (!make_pipe(go, command.go_) || !make_pipe(command.error_, error))
     return system_error("cannot start " + command.name_, errno);
-  }
   const pid_t pid = ::fork();
   if (pid < 0) return system_error("cannot start " + command.name_, errno);
   if (pid == 0) {
@@ -162,9 +159,8 @@ Expected<void> Command::release() {
 
 Expected<int> Command::wait() {
   int status = 0;
-  if (retry_on_interrupt([&] { return ::waitpid(pid_, &status, 0); }) < 0) {
+  if (retry_on_interrupt([&] { return ::waitpid(pid_, &status, 0); }) < 0)
     return system_error("waitpid", errno);
-  }
   pid_ = -1;
   pidfd_ = {};
   return status;

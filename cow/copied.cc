@@ -31,9 +31,8 @@ std::string ranges_text(const PageRanges& pages) {
     return a.end - a.begin > b.end - b.begin;
   });
   std::string text;
-  for (std::size_t i = 0; i < std::min(ranges.size(), kMost); ++i) {
+  for (std::size_t i = 0; i < std::min(ranges.size(), kMost); ++i)
     text += fmt::format("{}{:#x}-{:#x}", i == 0 ? "" : ", ", ranges[i].begin, ranges[i].end);
-  }
   if (ranges.size() > kMost) text += fmt::format(" and {} more ranges", ranges.size() - kMost);
   return text;
 }
@@ -49,9 +48,8 @@ std::uint64_t Copied::bytes() const {
 std::uint64_t Copied::at_least_bytes() const {
   std::uint64_t of_files = 0;
   std::uint64_t of_either = 0;
-  for (const CopiedMapping& mapping : mappings) {
+  for (const CopiedMapping& mapping : mappings)
     (mapping.has_file ? of_files : of_either) += mapping.pages.bytes();
-  }
   return of_files + of_either - std::min(of_either, faults_of_others * kPageSize);
 }
 
@@ -61,9 +59,8 @@ std::uint64_t Copied::at_most_bytes() const {
 
 std::uint64_t Copied::bytes_of(const PublishedObject& object) const {
   std::uint64_t total = 0;
-  for (const CopiedMapping& mapping : mappings) {
+  for (const CopiedMapping& mapping : mappings)
     total += mapping.pages.bytes_within(pages_of(object.address, object.bytes));
-  }
   return total;
 }
 
@@ -102,9 +99,8 @@ std::string to_text(const Copied& copied) {
   const std::uint64_t bytes = copied.bytes();
   std::string text = fmt::format("{} copied by PID {}", size_text(bytes), copied.pid);
   if (!copied.place.empty()) text += " of " + copied.place;
-  if (const auto least = copied.at_least_bytes(); least != bytes) {
+  if (const auto least = copied.at_least_bytes(); least != bytes)
     text += fmt::format(" (at least {}: who shared the rest may have copied it)", size_text(least));
-  }
   if (const auto most = copied.at_most_bytes(); most != bytes) {
     text += fmt::format(" (at most {}: who shared {} has it no more)", size_text(most),
                         size_text(copied.left_alone.bytes()));
@@ -114,11 +110,9 @@ std::string to_text(const Copied& copied) {
                         size_text(copied.shared_at_begin_bytes));
   }
   text += "\n";
-  for (const PublishedObject& object : copied.objects) {
-    if (const auto of_it = copied.bytes_of(object); of_it > 0) {
+  for (const PublishedObject& object : copied.objects)
+    if (const auto of_it = copied.bytes_of(object); of_it > 0)
       text += fmt::format("  {} of {}\n", size_text(of_it), object_text(object));
-    }
-  }
   for (const CopiedMapping& mapping : copied.mappings) {
     text += fmt::format("  {} of {} ({:#x}-{:#x}): {}\n", size_text(mapping.pages.bytes()),
                         mapping.arena.empty() ? mapping.name : "arena '" + mapping.arena + "'",

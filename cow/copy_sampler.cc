@@ -75,11 +75,9 @@ void CopySampler::attribute(const std::vector<ProcessCounts>& processes,
   for (const ProcessCounts& process : processes) spaces_.update(process, now);
   std::vector<CopySample> unknown = place_those(
       [this](const CopySample& sample) { return spaces_.knows(sample.process_id); }, meanwhile);
-  if (unknown.size() > kMostUnknown) {
+  if (unknown.size() > kMostUnknown)
     for (const CopySample& sample : unknown) place(sample);
-  } else {
-    wait_first(std::move(unknown));
-  }
+  else wait_first(std::move(unknown));
   spaces_.forget_ended();
 }
 

@@ -17,9 +17,8 @@ std::string build_id_text(const void* bytes, ssize_t size) {
   constexpr ssize_t kMostBytes = 64;
   std::string text;
   if (size > kMostBytes) return text;
-  for (ssize_t i = 0; i < size; ++i) {
+  for (ssize_t i = 0; i < size; ++i)
     fmt::format_to(std::back_inserter(text), "{:02x}", static_cast<const std::uint8_t*>(bytes)[i]);
-  }
   return text;
 }
 
@@ -42,9 +41,8 @@ std::uint32_t crc_of(std::string_view bytes) {
     return result;
   }();
   std::uint32_t crc = ~0U;
-  for (const char byte : bytes) {
+  for (const char byte : bytes)
     crc = table.at((crc ^ static_cast<unsigned char>(byte)) & 0xffU) ^ (crc >> 8U);
-  }
   return ~crc;
 }
 

@@ -68,18 +68,16 @@ std::vector<std::optional<Row>> rows_of(const std::vector<ProcessCopies>& proces
 void join_small(std::vector<std::optional<Row>>& rows, const std::vector<ProcessCopies>& processes,
                 std::size_t most) {
   std::map<Row, std::uint64_t> sums;
-  for (std::size_t i = 0; i < rows.size(); ++i) {
+  for (std::size_t i = 0; i < rows.size(); ++i)
     if (rows[i]) sums[*rows[i]] += copied_pages(processes[i]);
-  }
   if (sums.size() <= most) return;
   std::vector<std::uint64_t> pages;
   for (const auto& [row, sum] : sums) pages.push_back(sum);
   const auto least = pages.begin() + static_cast<std::ptrdiff_t>(most / 2);
   std::nth_element(pages.begin(), least, pages.end(), std::greater<>());
-  for (std::optional<Row>& row : rows) {
+  for (std::optional<Row>& row : rows)
     if (row && sums.at(*row) <= *least)
       row = {kNowhere, row->role, kSeveralNames, false, row->is_known};
-  }
 }
 
 void add(std::optional<std::uint64_t>& sum, const std::optional<std::uint64_t>& more) {
@@ -92,11 +90,8 @@ void add(std::vector<T>& sums, const std::vector<T>& more, Name name, Add add_on
   for (const T& each : more) {
     const auto found = std::find_if(sums.begin(), sums.end(),
                                     [&](const T& sum) { return name(sum) == name(each); });
-    if (found == sums.end()) {
-      sums.push_back(each);
-    } else {
-      add_one(*found, each);
-    }
+    if (found == sums.end()) sums.push_back(each);
+    else add_one(*found, each);
   }
 }
 

@@ -119,9 +119,8 @@ Descriptor open_debug_file(const ProcFiles& proc, const FileRequest& request) {
   const std::string binary(request.mapping.file_path());
   if (!is_file_name(request.name) || !binary.starts_with('/')) return {};
   const std::string folder = binary.substr(1, binary.rfind('/'));
-  if (request.place == FilePlace::system_folder) {
+  if (request.place == FilePlace::system_folder)
     return open_system_debug_file(folder + request.name);
-  }
   const std::string below = request.place == FilePlace::debug_folder ? ".debug/" : "";
   const Descriptor root = root_of(proc, request.pid);
   return open_located(

@@ -90,9 +90,8 @@ bool drop_rights() {
 // Those of the terminal are for cowtop, which closes the socket.
 void reset_signals() {
   for (const int signal : {SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGPIPE}) ::signal(signal, SIG_IGN);
-  for (const int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGALRM, SIGPROF}) {
+  for (const int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGALRM, SIGPROF})
     ::signal(signal, SIG_DFL);
-  }
   sigset_t none;
   ::sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
@@ -171,9 +170,8 @@ HelperProcess::~HelperProcess() {
   constexpr auto kBetweenLooksUs = 500;
   ::close(socket_.fd());
   ::kill(pid_, SIGKILL);
-  for (int look = 0; look < kLooks && ::waitpid(pid_, nullptr, WNOHANG) == 0; ++look) {
+  for (int look = 0; look < kLooks && ::waitpid(pid_, nullptr, WNOHANG) == 0; ++look)
     ::usleep(kBetweenLooksUs);
-  }
 }
 
 bool HelperProcess::is_asleep() const {

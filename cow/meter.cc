@@ -39,9 +39,7 @@ PageRanges lasting_part(const Mapping& now, const std::vector<Mapping>& before) 
 
 PageRanges pages_of(const std::vector<FrozenArena>& arenas) {
   PageRanges result;
-  for (const FrozenArena& arena : arenas) {
-    result.append({arena.mapping->begin, arena.mapping->end});
-  }
+  for (const FrozenArena& arena : arenas) result.append({arena.mapping->begin, arena.mapping->end});
   return result;
 }
 
@@ -82,16 +80,12 @@ void Meter::Region::find_others(const ProcStat& self) {
     if (stat->start_stack != 0 && stat->start_stack != self.start_stack) return;
     if (shares_memory(pid, other)) return;
     auto file = proc.open(other, "pagemap");
-    if (file) {
-      others.push_back({other, std::move(*stat), std::move(*file)});
-    } else {
-      unknown_at_begin.push_back(file.error().message);
-    }
+    if (file) others.push_back({other, std::move(*stat), std::move(*file)});
+    else unknown_at_begin.push_back(file.error().message);
   };
   if (self.ppid != 0) add(self.ppid);
-  if (const auto children = proc.children(pid)) {
+  if (const auto children = proc.children(pid))
     for (const pid_t child : *children) add(child);
-  }
   if (!tells_zero_page()) {
     unknown_at_begin.emplace_back(
         "which pages had been read and never written: before Linux 6.7, without CAP_SYS_ADMIN, "
@@ -107,9 +101,8 @@ std::uint64_t Meter::Region::faults() const {
 // Once more, as late as can be: what is done for the measurement itself is not to count.
 void Meter::Region::note_faults() {
   own_faults = faults();
-  for (Other& other : others) {
+  for (Other& other : others)
     if (auto now = proc.stat(other.pid)) other.stat.minor_faults = now->minor_faults;
-  }
 }
 
 Expected<void> Meter::Region::look(PageSnapshot& snapshot) {
@@ -145,13 +138,10 @@ PageRanges Meter::Region::which_others_have(const PageRanges& pages) const {
 
 void Meter::Region::count_others(Copied& result) const {
   std::size_t ended = 0;
-  for (const Other& other : others) {
-    if (has_ended(other)) {
-      ++ended;
-    } else if (const auto now = proc.stat(other.pid)) {
+  for (const Other& other : others)
+    if (has_ended(other)) ++ended;
+    else if (const auto now = proc.stat(other.pid))
       result.faults_of_others += now->minor_faults - other.stat.minor_faults;
-    }
-  }
   if (ended > 0) {
     result.unknown.push_back(
         fmt::format("{} of the {} processes that shared its memory ended in the region: what it "
@@ -178,18 +168,15 @@ void Meter::Region::compare(Copied& result) const {
       subtract(pages_of(frozen_arenas(proc, pid, mappings_before)), written_before);
 
   PageRanges lasting;
-  for (const Mapping& mapping : mappings) {
+  for (const Mapping& mapping : mappings)
     if (mapping.can_be_copied()) lasting = unite(lasting, lasting_part(mapping, mappings_before));
-  }
   const PageRanges parted = intersect(intersect(shared_before, own), lasting);
   const PageRanges others_have = which_others_have(parted);
   for (const Mapping& mapping : mappings) {
     if (!mapping.can_be_copied()) continue;
     const PageRanges part = lasting_part(mapping, mappings_before);
     PageRanges here = intersect(intersect(parted, others_have), part);
-    if (mapping.has_file()) {
-      here = unite(here, intersect(subtract(written, written_before), part));
-    }
+    if (mapping.has_file()) here = unite(here, intersect(subtract(written, written_before), part));
     if (here.empty()) continue;
     const auto arena = std::find_if(frozen.begin(), frozen.end(), [&](const FrozenArena& each) {
       return each.mapping == &mapping;
@@ -215,9 +202,8 @@ void Meter::Region::compare(Copied& result) const {
     const PageRanges of_arenas = pages_of(frozen);
     for (PublishedObject& object : layout->objects) {
       const PageRange whole{object.address, object.address + object.bytes};
-      if (of_arenas.bytes_within(whole) == object.bytes) {
+      if (of_arenas.bytes_within(whole) == object.bytes)
         result.objects.push_back(std::move(object));
-      }
     }
   } else {
     result.unknown.push_back("which objects were copied: " + layout.error().message);
@@ -246,9 +232,8 @@ Expected<Meter> Meter::begin(pid_t pid) {
   region->find_others(stat);
   // A rehearsal, so that what is written to in this process is written to before: the stack, the
   // addresses of library functions.  And the memory for the looks is there.
-  for (PageSnapshot* snapshot : {&region->before, &region->after}) {
+  for (PageSnapshot* snapshot : {&region->before, &region->after})
     TRY_VOID(region->look(*snapshot));
-  }
   region->note_faults();
   Meter meter(std::move(region));
   TRY_VOID(meter.region_->look(meter.region_->before));

@@ -46,12 +46,10 @@ std::vector<ObjectCopies> copies_by_object(const PublishedLayout& layout,
     for (const auto& [mapping, copied] : arenas) {
       if (object.address < mapping->begin || object.address + object.bytes > mapping->end) continue;
       std::size_t group = groups.size();
-      if (object.name.empty()) {
+      if (object.name.empty())
         group = unnamed.try_emplace({mapping, object.type}, group).first->second;
-      }
-      if (group == groups.size()) {
+      if (group == groups.size())
         groups.push_back({{object.name, object.type, object.arena, 0}, &copied, {}});
-      }
       groups[group].pages.push_back(pages_of(object));
     }
   }

@@ -14,11 +14,8 @@ Expected<PageMap> PageMap::open(const ProcFiles& proc, pid_t pid) {
 }
 
 Expected<void> PageMap::check(int error) {
-  if (error == ESRCH) {
-    gone_ = true;
-  } else if (error != 0) {
-    return system_error("read pagemap", error);
-  }
+  if (error == ESRCH) gone_ = true;
+  else if (error != 0) return system_error("read pagemap", error);
   return {};
 }
 

@@ -6,11 +6,8 @@ namespace cowshed::cow {
 
 void PageRanges::append(PageRange range) {
   if (range.begin >= range.end) return;
-  if (!ranges_.empty() && ranges_.back().end == range.begin) {
-    ranges_.back().end = range.end;
-  } else {
-    ranges_.push_back(range);
-  }
+  if (!ranges_.empty() && ranges_.back().end == range.begin) ranges_.back().end = range.end;
+  else ranges_.push_back(range);
 }
 
 std::uint64_t PageRanges::bytes() const {
@@ -23,9 +20,8 @@ std::uint64_t PageRanges::bytes_within(PageRange range) const {
   std::uint64_t total = 0;
   auto next = std::partition_point(ranges_.begin(), ranges_.end(),
                                    [&](const PageRange& each) { return each.end <= range.begin; });
-  for (; next != ranges_.end() && next->begin < range.end; ++next) {
+  for (; next != ranges_.end() && next->begin < range.end; ++next)
     total += std::min(next->end, range.end) - std::max(next->begin, range.begin);
-  }
   return total;
 }
 
@@ -35,11 +31,8 @@ PageRanges intersect(const PageRanges& left, const PageRanges& right) {
   auto b = right.ranges_.begin();
   while (a != left.ranges_.end() && b != right.ranges_.end()) {
     result.append({std::max(a->begin, b->begin), std::min(a->end, b->end)});
-    if (a->end < b->end) {
-      ++a;
-    } else {
-      ++b;
-    }
+    if (a->end < b->end) ++a;
+    else ++b;
   }
   return result;
 }
@@ -52,9 +45,8 @@ PageRanges unite(const PageRanges& left, const PageRanges& right) {
     const bool from_left =
         b == right.ranges_.end() || (a != left.ranges_.end() && a->begin <= b->begin);
     PageRange next = from_left ? *a++ : *b++;
-    if (!result.ranges_.empty() && next.begin < result.ranges_.back().end) {
+    if (!result.ranges_.empty() && next.begin < result.ranges_.back().end)
       next.begin = std::min(result.ranges_.back().end, next.end);
-    }
     result.append(next);
   }
   return result;

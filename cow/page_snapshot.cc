@@ -78,9 +78,8 @@ int PageSnapshot::take(int maps, int pagemap) {
 
 PageRanges PageSnapshot::pages(AnonymousPage kind) const {
   PageRanges result;
-  for (const Run& run : runs_) {
+  for (const Run& run : runs_)
     if (run.kind == kind) result.append({run.begin, run.end});
-  }
   return result;
 }
 

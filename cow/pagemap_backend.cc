@@ -118,11 +118,8 @@ Expected<Attached> PagemapBackend::attach(const std::vector<pid_t>& roots) {
     Refused refused;
     for (const pid_t root : found.roots) {
       // Says now, not by an empty table at the end, that the memory may not be looked at.
-      if (const auto stat = stat_of_readable(proc_, root)) {
-        add(root, *stat, nullptr);
-      } else {
-        refused.emplace_back(root, stat.error());
-      }
+      if (const auto stat = stat_of_readable(proc_, root)) add(root, *stat, nullptr);
+      else refused.emplace_back(root, stat.error());
     }
     find_processes();
     return refused;
@@ -174,18 +171,15 @@ const PagemapBackend::Shareable& PagemapBackend::shareable_of(pid_t pid, const A
   const std::uint64_t now = monotonic_ns();
   const auto known = shareable_.find(pid);
   const bool is_known = known != shareable_.end();
-  if (is_known && known->second.activity == activity &&
-      now < known->second.sampled_ns + kSecondNs) {
+  if (is_known && known->second.activity == activity && now < known->second.sampled_ns + kSecondNs)
     return known->second;
-  }
   Shareable result{nullptr, 0, activity, now};
   PageRanges anonymous;
   const auto mappings = proc_.maps(pid);
   auto pages = PageMap::open(proc_, pid);
   if (mappings && pages) {
-    for (const FrozenArena& arena : frozen_arenas(proc_, pid, *mappings)) {
+    for (const FrozenArena& arena : frozen_arenas(proc_, pid, *mappings))
       result.arena_bytes += arena.mapping->bytes();
-    }
     for (const Mapping& mapping : *mappings) {
       if (!mapping.can_be_copied()) continue;
       const auto ranges = pages->anonymous_pages(mapping);
@@ -272,9 +266,8 @@ void PagemapBackend::look_at_memory() {
   const std::uint64_t now = monotonic_ns();
   if (!looks_.is_due(now)) return;
   std::vector<Tracked*> waiting;
-  for (const auto& [pid, process] : alive_) {
+  for (const auto& [pid, process] : alive_)
     if (process->is_to_be_looked_at(now)) waiting.push_back(process);
-  }
   std::sort(waiting.begin(), waiting.end(), [](const Tracked* a, const Tracked* b) {
     return std::make_tuple(!a->has_changed(), a->looked_at_ns) <
            std::make_tuple(!b->has_changed(), b->looked_at_ns);
@@ -297,9 +290,8 @@ void PagemapBackend::look_at_memory(Tracked& process) {
   auto pages = mappings ? PageMap::open(proc_, copies.pid)
                         : Expected<PageMap>(tl::make_unexpected(mappings.error()));
   if (!pages) {
-    if (pages.error().code == ErrorCode::permission_denied) {
+    if (pages.error().code == ErrorCode::permission_denied)
       copies.not_measured = pages.error().message;
-    }
     return;
   }
   copies.not_measured.clear();
@@ -343,9 +335,8 @@ void PagemapBackend::look_at_memory(Tracked& process) {
   }
   process.most_anon = std::max(process.most_anon, anon);
   process.most_file = std::max(process.most_file, file);
-  if (process.parent != nullptr) {
+  if (process.parent != nullptr)
     copies.copied_anon_pages = process.earlier_anon + process.most_anon;
-  }
   copies.copied_file_pages = process.earlier_file + process.most_file;
   copies.arenas = std::move(arenas);
   auto objects = copies_by_object(proc_, copies.pid, *mappings, copied_arenas);

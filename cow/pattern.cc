@@ -208,9 +208,8 @@ bool is_shared_ptr_count(const StoreSite& site) {
   const StoreInstruction& store = site.store;
   if (!is_word(store)) return false;
   if (innermost(site, is_counting_helper)) return any_inner(site, is_shared_ptr, kInnermost);
-  if (store.kind == StoreKind::add) {
+  if (store.kind == StoreKind::add)
     return std::abs(store.amount.value_or(0)) == 1 && innermost(site, is_shared_ptr);
-  }
   constexpr std::int64_t kOwners = 8;
   constexpr std::int64_t kObservers = 12;
   return (store.kind == StoreKind::exchange || store.displacement == kOwners ||
@@ -261,9 +260,8 @@ std::string_view name_of(const StoreSite& site, const ReleasePlaces& release_pla
 }
 
 std::string place(const StoreSite& site) {
-  if (site.system_call) {
+  if (site.system_call)
     return site.system_call->empty() ? "the kernel, outside system calls" : *site.system_call;
-  }
   std::string text = site.store.text.empty() ? "an instruction that was not read" : site.store.text;
   if (!site.functions.empty() && !site.functions.front().empty())
     text += " in " + site.functions.front();
@@ -310,9 +308,8 @@ std::string evidence(std::string_view name, Group& group, std::uint64_t all,
       if (site->store.amount == -1) down += site->samples;
     }
     text += fmt::format("; +1 in {}, -1 in {}", up, down);
-    if (up + down < group.samples) {
+    if (up + down < group.samples)
       text += fmt::format(", by the function's name in {}", group.samples - up - down);
-    }
     if (!is_named_count(top)) {
       text += fmt::format(", at 16-byte aligned objects; {} places of {} release",
                           release_places(top.module, *counted_field(top)), base_name(top.module));

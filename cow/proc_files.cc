@@ -110,9 +110,8 @@ Expected<ProcStat> ProcFiles::stat(pid_t pid) const {
   // The command's name may hold blanks and parentheses: it ends at the last one (proc(5)).
   const auto open = text.find('(');
   const auto close = text.rfind(')');
-  if (open == std::string::npos || close == std::string::npos || close < open) {
+  if (open == std::string::npos || close == std::string::npos || close < open)
     return make_error(ErrorCode::unsupported, file + ": not in the format of proc(5)");
-  }
   ProcStat stat;
   stat.comm = text.substr(open + 1, close - open - 1);
   std::string_view rest = std::string_view(text).substr(close + 1);
@@ -134,9 +133,8 @@ Expected<ProcStat> ProcFiles::stat(pid_t pid) const {
     if (field == kPpid) stat.ppid = number<pid_t>(word);
     if (field == kMinorFaults) stat.minor_faults = number<std::uint64_t>(word);
     if (field == kMajorFaults) stat.major_faults = number<std::uint64_t>(word);
-    if (field == kReapedMinorFaults || field == kReapedMajorFaults) {
+    if (field == kReapedMinorFaults || field == kReapedMajorFaults)
       stat.reaped_faults += number<std::uint64_t>(word);
-    }
     if (field == kVirtualBytes) stat.virtual_bytes = number<std::uint64_t>(word);
     if (field == kResidentPages) stat.resident_pages = number<std::uint64_t>(word);
     if (field == kStartTime) stat.start_ticks = number<std::uint64_t>(word);
@@ -190,9 +188,8 @@ Expected<std::vector<pid_t>> ProcFiles::children(pid_t pid) const {
     const auto text = read(pid, fmt::format("{}/{}/children", folder, entry->d_name));
     if (!text) continue;
     std::string_view rest = *text;
-    for (auto word = next_word(rest); !word.empty(); word = next_word(rest)) {
+    for (auto word = next_word(rest); !word.empty(); word = next_word(rest))
       result.push_back(number<pid_t>(word));
-    }
   }
   return result;
 }
@@ -201,9 +198,8 @@ Expected<std::vector<pid_t>> ProcFiles::processes() const {
   const std::unique_ptr<DIR, int (*)(DIR*)> folder(::opendir(root_.c_str()), ::closedir);
   if (!folder) return system_error(root_, errno);
   std::vector<pid_t> result;
-  while (const dirent* entry = ::readdir(folder.get())) {
+  while (const dirent* entry = ::readdir(folder.get()))
     if (const auto pid = number<pid_t>(entry->d_name); pid > 0) result.push_back(pid);
-  }
   std::sort(result.begin(), result.end());
   return result;
 }
@@ -214,9 +210,8 @@ Expected<std::uint64_t> ProcFiles::forks() const {
   if (const int error = read_all(file, text)) return system_error(file, error);
   constexpr std::string_view kField = "\nprocesses ";
   const auto found = text.find(kField);
-  if (found == std::string::npos) {
+  if (found == std::string::npos)
     return make_error(ErrorCode::unsupported, file + ": does not count processes");
-  }
   std::string_view rest = std::string_view(text).substr(found + kField.size());
   return number<std::uint64_t>(next_word(rest, '\n'));
 }

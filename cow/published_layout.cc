@@ -110,9 +110,7 @@ class Reader {
       return malformed(
           fmt::format("entries of {} bytes in its table of {}", table.entry_bytes, name));
     }
-    if (table.count > kMaxEntries) {
-      return malformed(fmt::format("{} {}", table.count, name));
-    }
+    if (table.count > kMaxEntries) return malformed(fmt::format("{} {}", table.count, name));
     if (table.offset > header.bytes ||
         table.count > (header.bytes - table.offset) / table.entry_bytes) {
       return malformed(fmt::format("its table of {} lies outside of it", name));
@@ -134,9 +132,8 @@ class Reader {
   }
 
   Expected<void> check_transfers(const layout::Header& header) const {
-    if (auto good = check(header, header.transfers, sizeof(layout::Transfer), "transfers"); !good) {
+    if (auto good = check(header, header.transfers, sizeof(layout::Transfer), "transfers"); !good)
       return good;
-    }
     const layout::Table& lanes = header.transfer_lanes;
     const std::uint64_t least =
         std::uint64_t{header.transfers.count} * sizeof(layout::TransferCount);
@@ -170,9 +167,8 @@ class Reader {
     std::vector<char> bytes(std::size_t{table.count} * table.entry_bytes);
     TRY_VOID(memory_.read(mapping_.begin + table.offset, bytes.data(), bytes.size()));
     std::vector<Entry> result(table.count);
-    for (std::size_t i = 0; i < result.size(); ++i) {
+    for (std::size_t i = 0; i < result.size(); ++i)
       std::memcpy(&result[i], bytes.data() + i * table.entry_bytes, sizeof(Entry));
-    }
     return result;
   }
 
@@ -183,9 +179,8 @@ class Reader {
     PublishedLayout result;
     for (const layout::Arena& arena : arenas) {
       if (arena.begin == 0) continue;
-      if (arena.end < arena.begin || arena.used > arena.end - arena.begin) {
+      if (arena.end < arena.begin || arena.used > arena.end - arena.begin)
         return malformed("an arena ends before it begins");
-      }
       result.arenas.push_back({text(arena.name), arena.begin, arena.end});
     }
     for (const layout::Object& object : objects) {

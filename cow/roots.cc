@@ -29,11 +29,8 @@ Roots roots_among(const std::vector<pid_t>& pids, const ProcFiles& proc, pid_t c
            !is_measured(above)) {
       above = parent_of(above);
     }
-    if (above > 0 && is_measured(above)) {
-      measured.insert(above);
-    } else if (above == pid || !all.contains(above)) {
-      result.roots.push_back(pid);
-    }
+    if (above > 0 && is_measured(above)) measured.insert(above);
+    else if (above == pid || !all.contains(above)) result.roots.push_back(pid);
   }
   result.measured.assign(measured.begin(), measured.end());
   return result;

@@ -23,11 +23,8 @@ bool belongs_to_code(const Mapping& mapping) { return is_file(mapping) || is_vds
 
 StackUnwinder::StackUnwinder(const std::vector<Mapping>& mappings, pid_t pid, Binaries& binaries)
     : reader_(&binaries.reader()) {
-  for (const Mapping& mapping : mappings) {
-    if (mapping.executable) {
-      code_.push_back({mapping.begin, mapping.end, !mapping.is_memory()});
-    }
-  }
+  for (const Mapping& mapping : mappings)
+    if (mapping.executable) code_.push_back({mapping.begin, mapping.end, !mapping.is_memory()});
   layout_ = binaries.new_layout();
   reader_->add_layout(layout_, modules_of(mappings, pid, binaries));
 }
@@ -121,9 +118,8 @@ CodeStack StackUnwinder::walk(const CopySample& sample) {
   const CodeReader::Walk walk = reader_->walk(layout_, sample);
   CodeStack stack;
   stack.truncated = walk.truncated;
-  for (const CodeReader::Place& place : walk.places) {
+  for (const CodeReader::Place& place : walk.places)
     stack.addresses.push_back(known_address(place));
-  }
   return stack;
 }
 

@@ -69,9 +69,8 @@ StackWalker::StackWalker(const std::vector<Module>& modules, AtWorkOn at_work_on
   state_->at_work_on = std::move(at_work_on);
   if (!dwfl_) return;
   ::dwfl_report_begin(dwfl_.get());
-  for (const Module& module : modules) {
+  for (const Module& module : modules)
     report_binary(*dwfl_, *module.binary, module.begin, module.end);
-  }
   ::dwfl_report_end(dwfl_.get(), nullptr, nullptr);
   static const Dwfl_Thread_Callbacks thread = {
       .next_thread = Callbacks::next_thread,
@@ -100,9 +99,8 @@ CodeReader::Walk StackWalker::walk(const CopySample& sample) {
   state_->misses = 0;
   state_->callers.clear();
   int outcome = -1;
-  if (attached_) {
+  if (attached_)
     outcome = ::dwfl_getthread_frames(dwfl_.get(), kThread, Callbacks::frame, state_.get());
-  }
   if (state_->callers.empty()) state_->callers.push_back(sample[Register::rip]);
   CodeReader::Walk walk;
   walk.truncated = outcome != 0 || state_->misses != 0;

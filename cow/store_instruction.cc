@@ -36,9 +36,8 @@ std::optional<std::size_t> position(x86_reg reg) {
       {X86_REG_R15, X86_REG_R15D, X86_REG_R15W, X86_REG_R15B},
       {X86_REG_RIP, X86_REG_EIP, X86_REG_IP, X86_REG_INVALID},
   };
-  for (std::size_t i = 0; i < std::size(kNames); ++i) {
+  for (std::size_t i = 0; i < std::size(kNames); ++i)
     if (std::find(std::begin(kNames[i]), std::end(kNames[i]), reg) != std::end(kNames[i])) return i;
-  }
   return std::nullopt;
 }
 
@@ -120,9 +119,8 @@ unsigned vector_width(const cs_insn& instruction) {
     case X86_INS_VEXTRACTI128: return kVectorWidth;
     default: break;
   }
-  for (std::size_t i = detail.op_count; i-- > 0;) {
+  for (std::size_t i = detail.op_count; i-- > 0;)
     if (detail.operands[i].type == X86_OP_REG) return register_width(detail.operands[i].reg);
-  }
   return 0;
 }
 
@@ -178,14 +176,12 @@ class Instruction {
 // Whether `second` goes on where `first` ended: nullopt if not, else whether with the same
 // register.
 std::optional<bool> stores_same_again(const cs_insn& first, const cs_insn& second, unsigned width) {
-  if (store_kind_of(second.id) != StoreKind::vector || vector_width(second) != width) {
+  if (store_kind_of(second.id) != StoreKind::vector || vector_width(second) != width)
     return std::nullopt;
-  }
   const cs_x86& one = first.detail->x86;
   const cs_x86& two = second.detail->x86;
-  if (one.op_count != 2 || two.op_count != 2 || two.operands[0].type != X86_OP_MEM) {
+  if (one.op_count != 2 || two.op_count != 2 || two.operands[0].type != X86_OP_MEM)
     return std::nullopt;
-  }
   const x86_op_mem& here = one.operands[0].mem;
   const x86_op_mem& there = two.operands[0].mem;
   const std::int64_t distance = there.disp - here.disp;

@@ -33,9 +33,8 @@ void tally(StoreSite& site, const CopySample& sample) {
   if (sample.address % kPageSize < kBlockBegin) ++site.near_page_begin;
   if (sample.address % kPageSize + site.store.width == kPageSize) ++site.at_page_end;
   if (sample.copy_class == CopyClass::file) ++site.in_file;
-  if (sample.address - (sample[Register::rsp] - kRedZone) < kRedZone + kNearFrames) {
+  if (sample.address - (sample[Register::rsp] - kRedZone) < kRedZone + kNearFrames)
     ++site.near_stack_pointer;
-  }
 }
 
 }  // namespace
@@ -65,9 +64,8 @@ void StoreSites::merge(std::uint64_t process_id, std::uint64_t into) {
   Sites& sites = processes_[into];
   for (const auto& [place, site] : from.mapped()) {
     Place anywhere = place;
-    for (CodeAddress& address : anywhere.code) {
+    for (CodeAddress& address : anywhere.code)
       if (address.binary == nullptr) address = {};
-    }
     const auto [entry, is_new] = sites.try_emplace(anywhere, site);
     if (is_new) continue;
     StoreSite& sum = entry->second;

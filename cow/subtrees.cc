@@ -25,9 +25,8 @@ std::vector<std::size_t> parents(const std::vector<ProcessCopies>& processes) {
 std::vector<Subtree> subtrees(const std::vector<ProcessCopies>& processes) {
   const std::vector<std::size_t> above_each = parents(processes);
   std::vector<Subtree> result(processes.size());
-  for (std::size_t i = 0; i < processes.size(); ++i) {
+  for (std::size_t i = 0; i < processes.size(); ++i)
     result[i] = {processes[i].processes, processes[i].copied_pages()};
-  }
   // Children come after their parents.
   for (std::size_t i = processes.size(); i-- > 0;) {
     if (above_each[i] == i) continue;

@@ -159,9 +159,8 @@ void TracepointBackend::count_arenas(const ProcessCounts& counts, ProcessCopies&
   if (process.alive && std::any_of(counts.arenas.begin(), counts.arenas.end(), is_new)) {
     read_arenas(counts.id, process);
     // What it does not name is another file, for as long as it is there.
-    for (const ArenaCount& counted : counts.arenas) {
+    for (const ArenaCount& counted : counts.arenas)
       if (counted.address != 0) names.try_emplace(counted.address);
-    }
   }
   std::map<std::string, std::uint64_t> copied;  // of all of an arena's generations
   for (const ArenaCount& counted : counts.arenas) {
@@ -277,9 +276,8 @@ void TracepointBackend::inherit(ProcessCopies& child, const ProcessCounts& count
     const PageRanges& pages = look_at_parent(parent->first, parent->second);
     if (counts.execs == 0) {
       names_[counts.id] = names_[parent->first];
-      for (const ArenaCopies& arena : parent->second.arenas) {
+      for (const ArenaCopies& arena : parent->second.arenas)
         child.arenas.push_back({arena.name, arena.bytes, 0});
-      }
       if (counts.alive && !pages.empty()) inherited_[counts.id] = {parent->first, pages};
     }
   } else if (counts.alive) {
@@ -315,9 +313,8 @@ void TracepointBackend::update(const ProcessCounts& counts) {
   copies.other_faults = counts.other_faults;
   if (std::exchange(copies.execs, counts.execs) != counts.execs) names_.erase(counts.id);
   copies.copied_pages_before_exec = counts.copied_pages_before_exec;
-  if (const auto looks = looks_.find(counts.id); looks != looks_.end()) {
+  if (const auto looks = looks_.find(counts.id); looks != looks_.end())
     looks->second.has_changed = true;
-  }
   if (is_new) inherit(copies, counts);
   count_arenas(counts, copies);
 }
@@ -332,9 +329,8 @@ void TracepointBackend::forget_the_ended(const Snapshot& snapshot) {
     looks_.erase(id);
   }
   ended_.clear();
-  for (const ProcessCounts& counts : snapshot.processes) {
+  for (const ProcessCounts& counts : snapshot.processes)
     if (!counts.alive) ended_.push_back(counts.id);
-  }
 }
 
 Expected<void> TracepointBackend::take_samples() {
@@ -434,9 +430,8 @@ Measurement TracepointBackend::measurement(const CodeOf& code) const {
   result.overhead = overhead_;
   result.sampling = sampling_;
   CodeSites::Copies pages;
-  if (sampler_) {
+  if (sampler_)
     for (const auto& [id, copies] : processes_) pages[id] = copies.copied_pages().value_or(0);
-  }
   if (sampler_ && code.is_all()) result.sampled = sampler_->of_all(pages);
   result.processes.reserve(processes_.size());
   for (const auto& [id, copies] : processes_) {

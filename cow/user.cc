@@ -18,14 +18,12 @@ Expected<User> find_user(const std::string& name) {
   const char* end = name.data() + name.size();
   const auto number = std::from_chars(name.data(), end, uid);
   if (entry == nullptr && number.ec == std::errc() && number.ptr == end) entry = ::getpwuid(uid);
-  if (entry == nullptr) {
+  if (entry == nullptr)
     return make_error(ErrorCode::invalid_argument, "'" + name + "': there is no such user");
-  }
   User user{entry->pw_name, entry->pw_uid, entry->pw_gid, std::vector<gid_t>(16), entry->pw_dir};
   auto count = static_cast<int>(user.groups.size());
-  while (::getgrouplist(user.name.c_str(), user.gid, user.groups.data(), &count) < 0) {
+  while (::getgrouplist(user.name.c_str(), user.gid, user.groups.data(), &count) < 0)
     user.groups.resize(static_cast<std::size_t>(count));
-  }
   user.groups.resize(static_cast<std::size_t>(count));
   return user;
 }
@@ -39,9 +37,8 @@ std::vector<std::string> environment_of(const User& user) {
     });
   };
   std::vector<std::string> result(set.begin(), set.end());
-  for (char** each = environ; *each != nullptr; ++each) {
+  for (char** each = environ; *each != nullptr; ++each)
     if (!is_set(*each)) result.emplace_back(*each);
-  }
   return result;
 }
 

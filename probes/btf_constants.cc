@@ -14,20 +14,13 @@ void read_gfp_bits(const btf& kernel, const btf_type& type, BtfConstants& consta
   const auto name = [&](int i) {
     return std::string_view(btf__name_by_offset(&kernel, members[i].name_off));
   };
-  if (btf_vlen(&type) == 0 || name(0).substr(0, 6) != "___GFP") {
-    return;
-  }
+  if (btf_vlen(&type) == 0 || name(0).substr(0, 6) != "___GFP") return;
   for (int i = 0; i < btf_vlen(&type); ++i) {
     const std::uint32_t mask = std::uint32_t{1} << (static_cast<unsigned>(members[i].val) & 31U);
-    if (name(i) == "___GFP_MOVABLE_BIT") {
-      constants.gfp_movable = mask;
-    } else if (name(i) == "___GFP_ZERO_BIT") {
-      constants.gfp_zero = mask;
-    } else if (name(i) == "___GFP_WRITE_BIT") {
-      constants.gfp_write = mask;
-    } else if (name(i) == "___GFP_NORETRY_BIT") {
-      constants.gfp_noretry = mask;
-    }
+    if (name(i) == "___GFP_MOVABLE_BIT") constants.gfp_movable = mask;
+    else if (name(i) == "___GFP_ZERO_BIT") constants.gfp_zero = mask;
+    else if (name(i) == "___GFP_WRITE_BIT") constants.gfp_write = mask;
+    else if (name(i) == "___GFP_NORETRY_BIT") constants.gfp_noretry = mask;
   }
 }
 
@@ -38,15 +31,10 @@ void read_percpu_distance(const btf& kernel, const btf_type& section, BtfConstan
   for (int i = 0; i < btf_vlen(&section); ++i) {
     const btf_type* variable = btf__type_by_id(&kernel, variables[i].type);
     const std::string_view name(btf__name_by_offset(&kernel, variable->name_off));
-    if (name == "vm_event_states") {
-      events = variables[i].offset;
-    } else if (name == "runqueues") {
-      runqueues = variables[i].offset;
-    }
+    if (name == "vm_event_states") events = variables[i].offset;
+    else if (name == "runqueues") runqueues = variables[i].offset;
   }
-  if (events && runqueues) {
-    constants.vm_events_from_runqueue = *events - *runqueues;
-  }
+  if (events && runqueues) constants.vm_events_from_runqueue = *events - *runqueues;
 }
 
 // The event is there where the kernel has huge pages, and `cfs_rq` leads to its count, see
@@ -54,9 +42,7 @@ void read_percpu_distance(const btf& kernel, const btf_type& section, BtfConstan
 bool finds_splits(const btf& kernel, const BtfConstants& constants) {
   const std::int32_t events = btf__find_by_name_kind(&kernel, "vm_event_item", BTF_KIND_ENUM);
   const std::int32_t entity = btf__find_by_name_kind(&kernel, "sched_entity", BTF_KIND_STRUCT);
-  if (events < 0 || entity < 0) {
-    return false;
-  }
+  if (events < 0 || entity < 0) return false;
   const btf_type* items = btf__type_by_id(&kernel, static_cast<std::uint32_t>(events));
   const btf_type* members = btf__type_by_id(&kernel, static_cast<std::uint32_t>(entity));
   const auto has_name = [&](const auto* first, int count, std::string_view name) {

@@ -11,9 +11,8 @@ std::int64_t monotonic_offset_ns(const std::filesystem::path& root) {
   std::string clock;
   std::int64_t seconds = 0;
   std::int64_t ns = 0;
-  while (file >> clock >> seconds >> ns) {
+  while (file >> clock >> seconds >> ns)
     if (clock == "monotonic") return seconds * kSecondNs + ns;
-  }
   return 0;
 }
 

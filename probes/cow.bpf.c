@@ -71,9 +71,7 @@ static __always_inline void watch_split(struct thread_state* thread, __u64 addre
   fault->may_split = vm_events_from_runqueue && fault->protection &&
                      fault->traits & MAPPING_MAY_BE_HUGE &&
                      address >> 21 != thread->mapping.small_block;
-  if (fault->may_split) {
-    begin_split(thread);
-  }
+  if (fault->may_split) begin_split(thread);
 }
 
 static __noinline int end_split(struct thread_state* thread) {
@@ -89,9 +87,7 @@ static __always_inline __u64 call_identity(struct pt_regs* entry) {
 }
 
 static __always_inline int was_split(struct thread_state* thread) {
-  if (!thread->pending.may_split) {
-    return 0;
-  }
+  if (!thread->pending.may_split) return 0;
   return end_split(thread);
 }
 
@@ -125,13 +121,9 @@ static __always_inline int is_open(struct thread_state* thread, __u64 address,
  * one.  0: it is another. */
 static __always_inline int enter_usual_fault(struct thread_state* thread, unsigned long address,
                                              struct pt_regs* regs, unsigned long error_code) {
-  if ((error_code & (PF_WRITE | PF_KEY)) != PF_WRITE) {
-    return 0;
-  }
+  if ((error_code & (PF_WRITE | PF_KEY)) != PF_WRITE) return 0;
   __u32 traits = last_traits(thread, task_of(thread), address);
-  if (!traits) {
-    return 0;
-  }
+  if (!traits) return 0;
   begin_update(thread);
   settle(thread);
   thread->counts.write_faults++;
@@ -148,14 +140,10 @@ static __always_inline int enter_fault(unsigned long address, struct pt_regs* re
                                        unsigned long error_code, __u32 mode) {
   /* Every access by a shadow stack's instructions is handled as a write (arch/x86/mm/fault.c). */
   int is_write = (error_code & (PF_WRITE | PF_SHADOW_STACK)) != 0;
-  if (mode == PENDING_KERNEL && (!is_write || address >> 63)) {
-    return 0;
-  }
+  if (mode == PENDING_KERNEL && (!is_write || address >> 63)) return 0;
   struct task_struct* task = bpf_get_current_task_btf();
   struct thread_state* thread = task->bpf_storage ? state_of(task) : 0;
-  if (!thread) {
-    return 0;
-  }
+  if (!thread) return 0;
   if (!is_write) {
     /* What it allocates is not the earlier fault's. */
     if (thread->pending.mode != PENDING_NONE) {
@@ -165,13 +153,10 @@ static __always_inline int enter_fault(unsigned long address, struct pt_regs* re
     }
     return 0;
   }
-  if (!thread->seat && !thread->is_taken && thread->pending.mode == PENDING_NONE) {
+  if (!thread->seat && !thread->is_taken && thread->pending.mode == PENDING_NONE)
     thread = sit_down(thread, task);
-  }
   begin_update(thread);
-  if (thread->exited) {
-    thread->pending.mode = PENDING_NONE; /* it has been counted, see below */
-  }
+  if (thread->exited) thread->pending.mode = PENDING_NONE; /* it has been counted, see below */
   settle(thread);
   thread->counts.write_faults++;
   /* With page faults disabled the kernel gives up at once, and takes its slow path instead, which
@@ -192,9 +177,7 @@ static __always_inline int enter_fault(unsigned long address, struct pt_regs* re
     }
   }
   end_update(thread);
-  if (thread->exited) {
-    flush_after_exit(thread, task);
-  }
+  if (thread->exited) flush_after_exit(thread, task);
   return 0;
 }
 
@@ -205,9 +188,8 @@ static __noinline int enter_user_fault(__u64* context) {
 SEC("tp_btf/page_fault_user")
 int on_user_fault(__u64* context) {
   struct thread_state* thread = can_cast ? seated_thread(context) : 0;
-  if (thread && enter_usual_fault(thread, context[0], (struct pt_regs*)context[1], context[2])) {
+  if (thread && enter_usual_fault(thread, context[0], (struct pt_regs*)context[1], context[2]))
     return 0;
-  }
   return enter_user_fault(context);
 }
 
@@ -218,13 +200,10 @@ int on_kernel_fault(__u64* context) {
 
 static __always_inline int frame_is_live(struct thread_state* thread) {
   __u64 now[FRAME_WORDS];
-  if (bpf_probe_read_kernel(now, sizeof now, (void*)(thread->details.frame - sizeof(__u64)))) {
+  if (bpf_probe_read_kernel(now, sizeof now, (void*)(thread->details.frame - sizeof(__u64))))
     return 0;
-  }
   __u64 difference = 0;
-  for (int i = 0; i < FRAME_WORDS; i++) {
-    difference |= now[i] ^ thread->frame[i];
-  }
+  for (int i = 0; i < FRAME_WORDS; i++) difference |= now[i] ^ thread->frame[i];
   return !difference;
 }
 
@@ -252,16 +231,10 @@ static __always_inline int in_user_fault(struct task_struct* task) {
 static __always_inline int in_pending_fault(struct thread_state* thread, struct task_struct* task,
                                             const void* context) {
   struct pending_fault* fault = &thread->pending;
-  if (fault->mode == PENDING_USER && has_user_fault_flag()) {
-    return in_user_fault(task);
-  }
+  if (fault->mode == PENDING_USER && has_user_fault_flag()) return in_user_fault(task);
   struct pt_regs* entry = (struct pt_regs*)bpf_task_pt_regs(task);
-  if (entry->ip != fault->ip) {
-    return 0;
-  }
-  if (fault->mode == PENDING_USER) {
-    return entry->orig_ax == ~0UL;
-  }
+  if (entry->ip != fault->ip) return 0;
+  if (fault->mode == PENDING_USER) return entry->orig_ax == ~0UL;
   struct fault_details* details = &thread->details;
   __u64 stack = number(&details->stack, context);
   return stack < details->frame && call_identity(entry) == details->call && frame_is_live(thread);
@@ -277,11 +250,8 @@ static __noinline int count_arena(struct thread_state* thread) {
     __sync_fetch_and_add(&arenas_added, 1);
     arena = bpf_map_lookup_elem(&arenas, &key);
   }
-  if (arena) {
-    __sync_fetch_and_add(&arena->copied_pages, 1);
-  } else {
-    __sync_fetch_and_add(&losses.arenas, 1);
-  }
+  if (arena) __sync_fetch_and_add(&arena->copied_pages, 1);
+  else __sync_fetch_and_add(&losses.arenas, 1);
   return 0;
 }
 
@@ -292,13 +262,10 @@ static __noinline __u32 outcome_with_absent_page(struct thread_state* thread, __
   __u32 traits = thread->pending.traits;
   __u32 entry = page_entry(thread->address);
   /* A page that the fault has fetched from swap, and now copies, since others have it too. */
-  if (entry == ENTRY_PRESENT) {
+  if (entry == ENTRY_PRESENT)
     return traits & MAPPING_FILE ? COWSHED_COPIED_FILE : COWSHED_COPIED_ANON;
-  }
   if (entry == ENTRY_SWAP || entry == ENTRY_PROT_NONE) return COWSHED_CLASSES;
-  if (entry == ENTRY_UNKNOWN) {
-    thread->counts.vma_misses++;
-  }
+  if (entry == ENTRY_UNKNOWN) thread->counts.vma_misses++;
   if (traits & MAPPING_FILE) {
     /* The kernel takes a page before it asks the file for what to copy (do_cow_fault). */
     return is_beyond_file(thread) ? COWSHED_FAILED : COWSHED_COPIED_FILE;
@@ -313,9 +280,7 @@ static __noinline __u32 outcome_with_absent_page(struct thread_state* thread, __
 static __noinline int look_again(struct thread_state* thread) {
   struct pending_fault* fault = &thread->pending;
   for (int i = 0; i < LOOKS_AT_MAPPING && !(fault->traits & MAPPING_FOUND); i++) {
-    if (!fault->traits) {
-      thread->counts.vma_misses--;
-    }
+    if (!fault->traits) thread->counts.vma_misses--;
     fault->traits = mapping_traits(thread, thread->address);
   }
   return 0;
@@ -324,9 +289,7 @@ static __noinline int look_again(struct thread_state* thread) {
 static __always_inline __u32 outcome_with_page(struct thread_state* thread, __u32 order,
                                                __u32 gfp) {
   struct pending_fault* fault = &thread->pending;
-  if (!(fault->traits & MAPPING_FOUND)) {
-    look_again(thread);
-  }
+  if (!(fault->traits & MAPPING_FOUND)) look_again(thread);
   __u32 traits = fault->traits;
   if (fault->protection) {
     __u32 copied = traits & MAPPING_FILE ? COWSHED_COPIED_FILE : COWSHED_COPIED_ANON;
@@ -334,20 +297,14 @@ static __always_inline __u32 outcome_with_page(struct thread_state* thread, __u3
   }
   if (gfp & gfp_zero) return COWSHED_ZERO_FILLED;
   if (traits & MAPPING_ABSENT) return COWSHED_FAILED; /* of the file that a core is dumped into */
-  if (traits & MAPPING_SHARED) {
-    return traits & MAPPING_SHMEM ? COWSHED_ZERO_FILLED : COWSHED_OTHER;
-  }
+  if (traits & MAPPING_SHARED) return traits & MAPPING_SHMEM ? COWSHED_ZERO_FILLED : COWSHED_OTHER;
   return outcome_with_absent_page(thread, order);
 }
 
 static __always_inline int may_be_for_fault(const void* page, __u32 order, __u32 gfp) {
-  if (!(gfp & gfp_movable) || !page) {
-    return 0;
-  }
+  if (!(gfp & gfp_movable) || !page) return 0;
   /* What a read ahead or a write(2) asks for is a page of the page cache. */
-  if (!order && gfp & gfp_page_cache) {
-    return 0;
-  }
+  if (!order && gfp & gfp_page_cache) return 0;
   return 1;
 }
 
@@ -362,16 +319,10 @@ static __always_inline void allocate(struct thread_state* thread, __u32 order, _
       return;
     }
     fault->outcome = outcome;
-    if (outcome == COWSHED_ZERO_FILLED) {
-      thread->counts.zero_filled_pages += 1ULL << (order & 31);
-    }
+    if (outcome == COWSHED_ZERO_FILLED) thread->counts.zero_filled_pages += 1ULL << (order & 31);
     if (outcome <= COWSHED_COPIED_FILE) {
-      if (was_split(thread)) {
-        thread->counts.huge_splits++;
-      }
-      if (outcome == COWSHED_COPIED_FILE && fault->traits & MAPPING_ARENA) {
-        count_arena(thread);
-      }
+      if (was_split(thread)) thread->counts.huge_splits++;
+      if (outcome == COWSHED_COPIED_FILE && fault->traits & MAPPING_ARENA) count_arena(thread);
       sample_copy(thread);
     }
     settle(thread);
@@ -382,39 +333,28 @@ static __always_inline void allocate(struct thread_state* thread, __u32 order, _
 static __noinline int allocate_page(__u64* context) {
   __u32 order = context[1];
   __u32 gfp = context[2];
-  if (!may_be_for_fault((const void*)context[0], order, gfp)) {
-    return 0;
-  }
+  if (!may_be_for_fault((const void*)context[0], order, gfp)) return 0;
   struct task_struct* task = bpf_get_current_task_btf();
   struct thread_state* thread = task->bpf_storage ? state_of(task) : 0;
-  if (!thread || thread->pending.mode == PENDING_NONE || in_reclaim(task)) {
-    return 0;
-  }
+  if (!thread || thread->pending.mode == PENDING_NONE || in_reclaim(task)) return 0;
   int is_for_fault = in_pending_fault(thread, task, context);
-  if (is_for_fault && thread->exited) {
+  if (is_for_fault && thread->exited)
     thread->counts.faults[thread->pending.outcome & (COWSHED_CLASSES - 1)]--;
-  }
   allocate(thread, order, gfp, is_for_fault);
-  if (is_for_fault && thread->exited) {
-    flush_after_exit(thread, task);
-  }
+  if (is_for_fault && thread->exited) flush_after_exit(thread, task);
   return 0;
 }
 
 SEC("tp_btf/mm_page_alloc")
 int on_page_alloc(__u64* context) {
   struct thread_state* thread = can_cast && has_user_fault_flag() ? seated_thread(context) : 0;
-  if (!thread || thread->pending.mode == PENDING_KERNEL) {
-    return allocate_page(context);
-  }
+  if (!thread || thread->pending.mode == PENDING_KERNEL) return allocate_page(context);
   __u32 order = context[1];
   __u32 gfp = context[2];
   if (thread->pending.mode == PENDING_USER &&
       may_be_for_fault((const void*)context[0], order, gfp)) {
     struct task_struct* task = task_of(thread);
-    if (!in_reclaim(task)) {
-      allocate(thread, order, gfp, in_user_fault(task));
-    }
+    if (!in_reclaim(task)) allocate(thread, order, gfp, in_user_fault(task));
   }
   return 0;
 }
@@ -424,13 +364,9 @@ int on_page_alloc(__u64* context) {
 SEC("tp_btf/task_newtask")
 int BPF_PROG(on_new_task, struct task_struct* child) {
   struct task_struct* parent = bpf_get_current_task_btf();
-  if (!parent->bpf_storage) {
-    return 0;
-  }
+  if (!parent->bpf_storage) return 0;
   struct thread_state* thread = state_of(parent);
-  if (!thread) {
-    return 0;
-  }
+  if (!thread) return 0;
   struct cowshed_key key = {};
   fill_key(&key, child);
   if (child->tgid != parent->tgid) {
@@ -438,18 +374,12 @@ int BPF_PROG(on_new_task, struct task_struct* child) {
     __u64 parent_id = creator ? creator->id : 0;
     __u32 flags = COWSHED_FORK_SEEN;
     __u64 shared = 0;
-    if (child->mm == parent->mm) {
-      flags = COWSHED_SHARES_MEMORY;
-    } else {
-      shared = anonymous_bytes(parent);
-    }
-    if (add_process(child, &key, parent_id, flags, shared, 0) < 0) {
-      return 0;
-    }
+    if (child->mm == parent->mm) flags = COWSHED_SHARES_MEMORY;
+    else shared = anonymous_bytes(parent);
+    if (add_process(child, &key, parent_id, flags, shared, 0) < 0) return 0;
   }
-  if (!add_thread(child, &key, 0) && child->tgid != parent->tgid) {
+  if (!add_thread(child, &key, 0) && child->tgid != parent->tgid)
     bpf_map_delete_elem(&processes, &key);
-  }
   return 0;
 }
 
@@ -457,13 +387,9 @@ int BPF_PROG(on_new_task, struct task_struct* child) {
  * there, before sched_process_exec, are the new program's. */
 SEC("tp_btf/task_rename")
 int BPF_PROG(on_rename, struct task_struct* task, const char* comm) {
-  if (!task->bpf_storage || task != bpf_get_current_task_btf()) {
-    return 0;
-  }
+  if (!task->bpf_storage || task != bpf_get_current_task_btf()) return 0;
   struct thread_state* thread = state_of(task);
-  if (!thread || thread->program == (__u64)task->mm) {
-    return 0;
-  }
+  if (!thread || thread->program == (__u64)task->mm) return 0;
   thread->program = (__u64)task->mm;
   begin_update(thread);
   settle(thread);
@@ -540,9 +466,7 @@ int BPF_PROG(on_collapse, struct mm_struct* mm, int isolated, int status) {
   __u32 thread = bpf_get_current_pid_tgid();
   __u32* missing = bpf_map_lookup_elem(&collapses, &thread);
   struct task_struct* owner = BPF_CORE_READ(mm, owner);
-  if (status != SCAN_SUCCEED || !missing || *missing > PAGES_OF_HUGE || !owner) {
-    return 0;
-  }
+  if (status != SCAN_SUCCEED || !missing || *missing > PAGES_OF_HUGE || !owner) return 0;
   struct cowshed_key key = {};
   fill_key(&key, owner);
   struct cowshed_process* process = bpf_map_lookup_elem(&processes, &key);
@@ -572,9 +496,7 @@ int add_cpu(struct cpu_number* number) {
 
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(on_exit, struct task_struct* task) {
-  if (!task->bpf_storage) {
-    return 0;
-  }
+  if (!task->bpf_storage) return 0;
   struct thread_state* thread = state_of(task);
   if (thread) {
     begin_update(thread);
@@ -582,9 +504,7 @@ int BPF_PROG(on_exit, struct task_struct* task) {
     end_update(thread);
     flush(thread, task);
     struct thread_state* own = own_state(task);
-    if (own && own->seat) {
-      get_up(own, thread);
-    }
+    if (own && own->seat) get_up(own, thread);
   }
   return 0;
 }
@@ -593,12 +513,8 @@ int BPF_PROG(on_exit, struct task_struct* task) {
 static __always_inline int has_left_fault(struct thread_state* thread, struct task_struct* task) {
   struct pending_fault* fault = &thread->pending;
   struct pt_regs* entry = (struct pt_regs*)bpf_task_pt_regs(task);
-  if (entry->ip != fault->ip) {
-    return 1;
-  }
-  if (fault->mode == PENDING_USER) {
-    return entry->orig_ax != ~0UL;
-  }
+  if (entry->ip != fault->ip) return 1;
+  if (fault->mode == PENDING_USER) return entry->orig_ax != ~0UL;
   return (!task->on_cpu && task->thread.sp > thread->details.frame) ||
          call_identity(entry) != thread->details.call || !frame_is_live(thread);
 }
@@ -630,23 +546,16 @@ static long read_counts(__u32 attempt, struct reading* reading) {
 SEC("iter/task")
 int dump_threads(struct bpf_iter__task* ctx) {
   struct task_struct* task = ctx->task;
-  if (!task || !task->bpf_storage) {
-    return 0;
-  }
+  if (!task || !task->bpf_storage) return 0;
   struct thread_state* own = own_state(task);
-  if (!own) {
-    return 0;
-  }
+  if (!own) return 0;
   __u32 seat = *(volatile __u32*)&own->seat;
   struct thread_state* thread = seat ? seat_at(seat - 1) : own;
-  if (!thread || thread->exited) {
-    return 0;
-  }
+  if (!thread || thread->exited) return 0;
   struct reading reading = {.thread = thread, .task = task};
   bpf_loop(READ_ATTEMPTS, read_counts, &reading, 0);
-  if (seat && *(volatile __u32*)&own->seat != seat) {
+  if (seat && *(volatile __u32*)&own->seat != seat)
     return 0; /* it has ended, and another may sit there */
-  }
   struct cowshed_thread_record* record = &reading.record;
   record->key = own->key;
   record->is_leader = task->pid == task->tgid;
@@ -669,9 +578,7 @@ struct descent {
 };
 
 static __always_inline int ends_descent(struct descent* descent, struct task_struct* task) {
-  if (!BPF_CORE_READ(task, pid) || BPF_CORE_READ(task, tgid) == descent->loader) {
-    return 1;
-  }
+  if (!BPF_CORE_READ(task, pid) || BPF_CORE_READ(task, tgid) == descent->loader) return 1;
   descent->task = BPF_CORE_READ(task, real_parent);
   return 0;
 }
@@ -689,34 +596,24 @@ static long climb(__u32 level, struct descent* descent) {
 /* Of a task that is no root. */
 static __always_inline int descends_from_root(struct task_struct* task, __u32 loader) {
   struct descent descent = {.loader = loader};
-  if (!ends_descent(&descent, task)) {
-    bpf_loop(MOST_ANCESTORS, climb, &descent, 0);
-  }
+  if (!ends_descent(&descent, task)) bpf_loop(MOST_ANCESTORS, climb, &descent, 0);
   return descent.is_found;
 }
 
 SEC("iter/task")
 int adopt(struct bpf_iter__task* ctx) {
   struct task_struct* task = ctx->task;
-  if (!task || adoption.mode == COWSHED_ADOPT_NOTHING) {
-    return 0;
-  }
+  if (!task || adoption.mode == COWSHED_ADOPT_NOTHING) return 0;
   struct task_struct* self = bpf_get_current_task_btf();
   pid_level = BPF_CORE_READ(self, thread_pid, level);
   struct signal_struct* signal = task->signal;
-  if (!task->mm || !signal || !BPF_CORE_READ(signal, live.counter)) {
+  if (!task->mm || !signal || !BPF_CORE_READ(signal, live.counter))
     return 0; /* a kernel thread, or ending */
-  }
   struct cowshed_root* root = as_root(task);
-  if (root) {
-    root->is_found = 1;
-  } else if (adoption.mode != COWSHED_ADOPT_TREES) {
-    return 0;
-  }
+  if (root) root->is_found = 1;
+  else if (adoption.mode != COWSHED_ADOPT_TREES) return 0;
   /* The loader, and whom it started, only where they are named. */
-  if (state_of(task) || !(root || descends_from_root(task, self->tgid))) {
-    return 0;
-  }
+  if (state_of(task) || !(root || descends_from_root(task, self->tgid))) return 0;
   struct cowshed_key key = {};
   fill_key(&key, task);
   struct cowshed_key parent_key = {};
@@ -724,9 +621,7 @@ int adopt(struct bpf_iter__task* ctx) {
   struct cowshed_process* parent = bpf_map_lookup_elem(&processes, &parent_key);
   __u64 parent_id = parent ? parent->id : 0;
   int added = add_process(task, &key, parent_id, root ? COWSHED_ROOT : 0, 0, 1);
-  if (added < 0) {
-    return 0;
-  }
+  if (added < 0) return 0;
   adoption.processes += added;
   adoption.threads += add_thread(task, &key, adoption.mode == COWSHED_ADOPT_COMMAND);
   return 0;

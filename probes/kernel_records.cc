@@ -17,14 +17,10 @@ Expected<void> for_each_entry(int map, const char* name, Visit visit) {
   const Key* previous = nullptr;
   while (bpf_map_get_next_key(map, previous, &key) == 0) {
     Value value = {};
-    if (bpf_map_lookup_elem(map, &key, &value) == 0) {
-      visit(key, value);
-    }
+    if (bpf_map_lookup_elem(map, &key, &value) == 0) visit(key, value);
     previous = &key;
   }
-  if (errno != ENOENT) {
-    return system_error(std::string("reading the BPF map ") + name, errno);
-  }
+  if (errno != ENOENT) return system_error(std::string("reading the BPF map ") + name, errno);
   return {};
 }
 
@@ -41,9 +37,7 @@ cowshed_arena_key key_of(const cowshed_key& process, const ArenaCount& arena) {
 }  // namespace
 
 void add(cowshed_counts& sum, const cowshed_counts& part) {
-  for (int i = 0; i < COWSHED_CLASSES; ++i) {
-    sum.faults[i] += part.faults[i];
-  }
+  for (int i = 0; i < COWSHED_CLASSES; ++i) sum.faults[i] += part.faults[i];
   sum.write_faults += part.write_faults;
   sum.zero_filled_pages += part.zero_filled_pages;
   sum.huge_splits += part.huge_splits;
@@ -56,9 +50,7 @@ Expected<ByProcess<cowshed_process>> read_processes(const Programs& programs) {
   auto read = for_each_entry<cowshed_key, cowshed_process>(
       programs.processes_map(), "processes",
       [&](const cowshed_key& key, const cowshed_process& process) { records[key] = process; });
-  if (!read) {
-    return tl::make_unexpected(std::move(read.error()));
-  }
+  if (!read) return tl::make_unexpected(std::move(read.error()));
   return records;
 }
 
@@ -69,9 +61,7 @@ Expected<ByProcess<LiveThreads>> read_live_threads(const Programs& programs) {
     LiveThreads& process = live[thread.key];
     add(process.counts, thread.counts);
     process.pending += thread.pending;
-    if (thread.is_leader != 0) {
-      process.comm = text(thread.comm);
-    }
+    if (thread.is_leader != 0) process.comm = text(thread.comm);
   }
   return live;
 }
@@ -86,9 +76,7 @@ Expected<ByProcess<std::vector<ArenaCount>>> read_arenas(const Programs& program
                                        named ? 0 : key.inode & ~COWSHED_BY_ADDRESS,
                                        arena.copied_pages});
       });
-  if (!read) {
-    return tl::make_unexpected(std::move(read.error()));
-  }
+  if (!read) return tl::make_unexpected(std::move(read.error()));
   return arenas;
 }
 
@@ -97,9 +85,8 @@ ByProcess<cowshed_process> look_up(const Programs& programs,
   ByProcess<cowshed_process> records;
   for (const auto& [key, unused] : known) {
     cowshed_process record = {};
-    if (bpf_map_lookup_elem(programs.processes_map(), &key, &record) == 0) {
+    if (bpf_map_lookup_elem(programs.processes_map(), &key, &record) == 0)
       records.emplace_hint(records.end(), key, record);
-    }
   }
   return records;
 }
@@ -124,9 +111,8 @@ Expected<void> put_roots(const Programs& programs, std::span<const int> pids) {
   for (const int pid : pids) {
     const auto key = static_cast<__u32>(pid);
     const cowshed_root root = {};
-    if (bpf_map_update_elem(programs.roots_map(), &key, &root, BPF_ANY) != 0) {
+    if (bpf_map_update_elem(programs.roots_map(), &key, &root, BPF_ANY) != 0)
       return system_error("writing to the BPF map roots", errno);
-    }
   }
   return {};
 }

@@ -15,12 +15,9 @@ libbpf_print_fn_t previous_callback = nullptr;
 thread_local std::string* collected = nullptr;
 
 int collect(libbpf_print_level level, const char* format, va_list arguments) {
-  if (collected == nullptr) {
+  if (collected == nullptr)
     return previous_callback == nullptr ? 0 : previous_callback(level, format, arguments);
-  }
-  if (level == LIBBPF_DEBUG) {
-    return 0;
-  }
+  if (level == LIBBPF_DEBUG) return 0;
   va_list again;
   va_copy(again, arguments);
   const int length = std::vsnprintf(nullptr, 0, format, arguments);
@@ -53,12 +50,8 @@ std::string LibbpfText::reason() const {
   std::string first;
   std::string before;
   for (std::string line; std::getline(lines, line); before = line) {
-    if (line.rfind("processed ", 0) == 0 && !before.empty()) {
-      return before;
-    }
-    if (first.empty()) {
-      first = line;
-    }
+    if (line.rfind("processed ", 0) == 0 && !before.empty()) return before;
+    if (first.empty()) first = line;
   }
   return first;
 }

@@ -49,12 +49,8 @@ static __always_inline long walk_tables(struct table_walk* walk, __u64 address) 
   for (int level = 0; level < 5; level++) {
     __u64 at = table + ((address >> shift & 511) << 3);
     long failed = bpf_probe_read_kernel(&walk->entry, sizeof walk->entry, (void*)at);
-    if (failed) {
-      return failed;
-    }
-    if (shift <= 12 || !(walk->entry & PTE_PRESENT) || walk->entry & PTE_LARGE) {
-      break;
-    }
+    if (failed) return failed;
+    if (shift <= 12 || !(walk->entry & PTE_PRESENT) || walk->entry & PTE_LARGE) break;
     table = walk->direct_map + frame_of(walk, walk->entry);
     shift -= 9;
   }
@@ -66,13 +62,9 @@ static __always_inline long walk_tables(struct table_walk* walk, __u64 address) 
 __noinline __u32 page_entry(__u64 address) {
   struct task_struct* task = bpf_get_current_task_btf();
   struct mm_struct* mm = task->mm;
-  if (!mm || !direct_map) {
-    return ENTRY_UNKNOWN;
-  }
+  if (!mm || !direct_map) return ENTRY_UNKNOWN;
   struct table_walk walk = {.direct_map = direct_map, .table = (__u64)BPF_CORE_READ(mm, pgd)};
-  if (walk_tables(&walk, address)) {
-    return ENTRY_UNKNOWN;
-  }
+  if (walk_tables(&walk, address)) return ENTRY_UNKNOWN;
   if (walk.entry & PTE_PRESENT) return ENTRY_PRESENT;
   if (!(walk.entry & ~PTE_ERRATUM)) return ENTRY_NONE;
   if (walk.entry & PTE_PROT_NONE) return ENTRY_PROT_NONE;
@@ -98,26 +90,16 @@ struct direct_map_search {
 static long try_direct_map(__u32 gib, struct direct_map_search* search) {
   struct table_walk walk = {.table = search->table};
   walk.direct_map = (search->table & ~0x3fffffffULL) - ((__u64)gib << 30);
-  if (walk.direct_map < LEAST_DIRECT_MAP) {
-    return 1;
-  }
+  if (walk.direct_map < LEAST_DIRECT_MAP) return 1;
   __u64 address = search->place->address;
-  if (walk_tables(&walk, address) || !(walk.entry & PTE_PRESENT)) {
-    return 0;
-  }
+  if (walk_tables(&walk, address) || !(walk.entry & PTE_PRESENT)) return 0;
   __u64 words[TOKEN_WORDS] = {};
   __u64 page = frame_of(&walk, walk.entry) & ~((1ULL << (walk.shift & 63)) - 1);
   __u64 at = walk.direct_map + page + (address & ((1ULL << (walk.shift & 63)) - 1));
-  if (bpf_probe_read_kernel(words, sizeof words, (void*)at)) {
-    return 0;
-  }
+  if (bpf_probe_read_kernel(words, sizeof words, (void*)at)) return 0;
   __u64 difference = 0;
-  for (int i = 0; i < TOKEN_WORDS; i++) {
-    difference |= words[i] ^ search->place->words[i];
-  }
-  if (difference) {
-    return 0;
-  }
+  for (int i = 0; i < TOKEN_WORDS; i++) difference |= words[i] ^ search->place->words[i];
+  if (difference) return 0;
   direct_map = walk.direct_map;
   return 1;
 }

@@ -84,9 +84,7 @@ Expected<Snapshot> Probe::snapshot() {
   state_->stats.begin_window();
   auto read = state_->reader.read(snapshot);
   state_->stats.end_window(state_->programs.descriptors());
-  if (!read) {
-    return tl::make_unexpected(std::move(read.error()));
-  }
+  if (!read) return tl::make_unexpected(std::move(read.error()));
   const cowshed_losses& losses = state_->programs.losses();
   snapshot.losses.threads = losses.threads;
   snapshot.losses.processes = losses.processes;

@@ -44,9 +44,7 @@ static __always_inline __u64 percpu_shift(__u32 cpu) {
   __u32 slot = 0;
   struct cowshed_process* mine = bpf_map_lookup_elem(&new_process, &slot);
   void* there = bpf_map_lookup_percpu_elem(&new_process, &slot, cpu);
-  if (!mine || !there) {
-    return 0;
-  }
+  if (!mine || !there) return 0;
   __u64 map = number(&mine->id, &new_process);
   __u64 base = 0;
   bpf_probe_read_kernel(&base, sizeof base,
@@ -60,9 +58,7 @@ struct percpu_sum {
 };
 
 static long add_part(__u32 part, struct percpu_sum* sum) {
-  if (part >= MOST_CPUS) {
-    return 1;
-  }
+  if (part >= MOST_CPUS) return 1;
   __s32 value = 0;
   bpf_probe_read_kernel(&value, sizeof value, (void*)(sum->counters + percpu_shifts[part]));
   sum->sum += value;
@@ -74,9 +70,7 @@ static long add_part(__u32 part, struct percpu_sum* sum) {
  * pages to itself, of which only this thread's are added. */
 static __always_inline __u64 anonymous_bytes(struct task_struct* task) {
   struct mm_struct* mm = task->mm;
-  if (!mm) {
-    return 0;
-  }
+  if (!mm) return 0;
   __s64 pages = 0;
   /* Asked of a type that every kernel has: for one that it lacks libbpf would look through all
    * modules, which takes CAP_SYS_ADMIN. */
@@ -96,13 +90,9 @@ static __always_inline __u64 anonymous_bytes(struct task_struct* task) {
 static __always_inline int add_process(struct task_struct* task, struct cowshed_key* key,
                                        __u64 parent_id, __u32 flags, __u64 shared_bytes,
                                        __u32 slot) {
-  if (bpf_map_lookup_elem(&processes, key)) {
-    return 0;
-  }
+  if (bpf_map_lookup_elem(&processes, key)) return 0;
   struct cowshed_process* process = bpf_map_lookup_elem(&new_process, &slot);
-  if (!process) {
-    return -1;
-  }
+  if (!process) return -1;
   __builtin_memset(process, 0, sizeof *process);
   process->id = __sync_fetch_and_add(&last_id, 1) + 1;
   process->parent_id = parent_id;
@@ -113,9 +103,8 @@ static __always_inline int add_process(struct task_struct* task, struct cowshed_
   struct task_struct* leader = BPF_CORE_READ(task, group_leader);
   bpf_probe_read_kernel(process->comm, sizeof process->comm, &leader->comm);
   long refused = bpf_map_update_elem(&processes, key, process, BPF_NOEXIST);
-  if (refused == -17) { /* -EEXIST: another CPU was quicker */
+  if (refused == -17) /* -EEXIST: another CPU was quicker */
     return 0;
-  }
   if (refused) {
     __sync_fetch_and_add(&losses.processes, 1);
     return -1;
@@ -128,9 +117,7 @@ static __always_inline int add_process(struct task_struct* task, struct cowshed_
 static __always_inline int add_thread(struct task_struct* task, struct cowshed_key* key,
                                       __u32 await_exec) {
   struct cowshed_process* process = bpf_map_lookup_elem(&processes, key);
-  if (!process) {
-    return 0;
-  }
+  if (!process) return 0;
   begin_record_change();
   __sync_fetch_and_add(&process->threads_live, 1);
   struct thread_state* thread =
@@ -159,9 +146,7 @@ static __always_inline void flush(struct thread_state* thread, struct task_struc
   }
   begin_record_change();
   __sync_fetch_and_add(&process->flush_begin, 1);
-  for (int i = 0; i < COWSHED_CLASSES; i++) {
-    add(&process->counts.faults[i], counts->faults[i]);
-  }
+  for (int i = 0; i < COWSHED_CLASSES; i++) add(&process->counts.faults[i], counts->faults[i]);
   add(&process->counts.write_faults, counts->write_faults);
   add(&process->counts.zero_filled_pages, counts->zero_filled_pages);
   add(&process->counts.huge_splits, counts->huge_splits);

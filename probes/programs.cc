@@ -54,22 +54,16 @@ tl::unexpected<Error> refused(std::string_view step, int error, const LibbpfText
 // Runs an iterator once: reading is what makes it run.  `output` receives what it wrote.
 Expected<void> run_iterator(const bpf_link* link, std::vector<char>& output) {
   const int fd = bpf_iter_create(bpf_link__fd(link));
-  if (fd < 0) {
-    return system_error("bpf_iter_create", -fd);
-  }
+  if (fd < 0) return system_error("bpf_iter_create", -fd);
   std::array<char, 65536> chunk;
   ssize_t got = 0;
   do {
     got = read(fd, chunk.data(), chunk.size());
-    if (got > 0) {
-      output.insert(output.end(), chunk.begin(), chunk.begin() + got);
-    }
+    if (got > 0) output.insert(output.end(), chunk.begin(), chunk.begin() + got);
   } while (got > 0 || (got < 0 && (errno == EINTR || errno == EAGAIN)));
   const int error = errno;
   close(fd);
-  if (got < 0) {
-    return system_error("reading a BPF iterator", error);
-  }
+  if (got < 0) return system_error("reading a BPF iterator", error);
   return {};
 }
 
@@ -132,19 +126,15 @@ Expected<Programs> Programs::load(const SamplingOptions& sampling) {
   auto state = std::make_unique<State>();
   state->skeleton = cow_bpf__open();
   cow_bpf* skeleton = state->skeleton;
-  if (skeleton == nullptr) {
-    return refused("opening the BPF programs", errno, text);
-  }
+  if (skeleton == nullptr) return refused("opening the BPF programs", errno, text);
   const BtfConstants& constants = state->constants = read_btf_constants();
   skeleton->rodata->gfp_movable = constants.gfp_movable;
   skeleton->rodata->gfp_zero = constants.gfp_zero;
   skeleton->rodata->gfp_page_cache = constants.gfp_write | constants.gfp_noretry;
   skeleton->rodata->vm_events_from_runqueue = constants.vm_events_from_runqueue;
-  for (bpf_program* program : {skeleton->progs.on_user_fault, skeleton->progs.on_page_alloc}) {
-    if (put_in_kernel_function(program, constants.rdonly_cast) == 0) {
+  for (bpf_program* program : {skeleton->progs.on_user_fault, skeleton->progs.on_page_alloc})
+    if (put_in_kernel_function(program, constants.rdonly_cast) == 0)
       skeleton->rodata->can_cast = constants.rdonly_cast != 0 ? 1 : 0;
-    }
-  }
   if (sampling.period != 0) {
     skeleton->rodata->sample_period = sampling.period;
     skeleton->rodata->sample_stack_bytes =
@@ -154,20 +144,17 @@ Expected<Programs> Programs::load(const SamplingOptions& sampling) {
       return refused("sizing the ring buffer of samples", error, text);
     }
   }
-  for (bpf_program* program : {skeleton->progs.on_isolate, skeleton->progs.on_collapse}) {
+  for (bpf_program* program : {skeleton->progs.on_isolate, skeleton->progs.on_collapse})
     bpf_program__set_autoload(program, constants.has_collapse_events);
-  }
-  if (const int error = cow_bpf__load(skeleton); error != 0) {
+  if (const int error = cow_bpf__load(skeleton); error != 0)
     return refused("loading the BPF programs", error, text);
-  }
   find_direct_map(bpf_program__fd(skeleton->progs.find_direct_map));
   for (const int cpu : online_cpus()) {
     const auto number = static_cast<std::uint64_t>(cpu);
     run_once(bpf_program__fd(skeleton->progs.add_cpu), &number, sizeof number);
   }
-  if (const int error = cow_bpf__attach(skeleton); error != 0) {
+  if (const int error = cow_bpf__attach(skeleton); error != 0)
     return refused("attaching the BPF programs", error, text);
-  }
   const auto& programs = skeleton->progs;
   state->descriptors = {
       bpf_program__fd(programs.on_user_fault), bpf_program__fd(programs.on_kernel_fault),
@@ -213,9 +200,7 @@ Expected<cowshed_adoption> Programs::adopt(cowshed_adopt_mode mode) {
   auto ran = run_iterator(state_->skeleton->links.adopt, nothing);
   const cowshed_adoption answer = request;
   request = {};
-  if (!ran) {
-    return tl::make_unexpected(ran.error());
-  }
+  if (!ran) return tl::make_unexpected(ran.error());
   return answer;
 }
 
@@ -223,9 +208,8 @@ Expected<std::vector<cowshed_thread_record>> Programs::dump_threads() const {
   std::vector<char> bytes;
   TRY_VOID(run_iterator(state_->skeleton->links.dump_threads, bytes));
   std::vector<cowshed_thread_record> records(bytes.size() / sizeof(cowshed_thread_record));
-  if (!records.empty()) {
+  if (!records.empty())
     std::memcpy(records.data(), bytes.data(), records.size() * sizeof(cowshed_thread_record));
-  }
   return records;
 }
 

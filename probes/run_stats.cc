@@ -22,22 +22,16 @@ bpf_prog_info info_of(int program) {
 }  // namespace
 
 RunStats::~RunStats() {
-  if (window_ >= 0) {
-    close(window_);
-  }
+  if (window_ >= 0) close(window_);
 }
 
 void RunStats::begin_window() {
   begun_ns_ = monotonic_ns();
-  if (window_ < 0 && begun_ns_ >= next_ns_) {
-    window_ = bpf_enable_stats(BPF_STATS_RUN_TIME);
-  }
+  if (window_ < 0 && begun_ns_ >= next_ns_) window_ = bpf_enable_stats(BPF_STATS_RUN_TIME);
 }
 
 void RunStats::end_window(std::span<const int> programs) {
-  if (window_ < 0) {
-    return;
-  }
+  if (window_ < 0) return;
   close(std::exchange(window_, -1));
   const std::uint64_t now = monotonic_ns();
   next_ns_ = now + std::max(kShortestPauseNs, (now - begun_ns_) * kPausePerWindow);
@@ -52,17 +46,13 @@ void RunStats::end_window(std::span<const int> programs) {
 }
 
 std::optional<double> RunStats::ns_per_run() const {
-  if (runs_ == 0) {
-    return std::nullopt;
-  }
+  if (runs_ == 0) return std::nullopt;
   return static_cast<double>(time_) / static_cast<double>(runs_);
 }
 
 std::uint64_t missed_runs(std::span<const int> programs) {
   std::uint64_t missed = 0;
-  for (const int program : programs) {
-    missed += info_of(program).recursion_misses;
-  }
+  for (const int program : programs) missed += info_of(program).recursion_misses;
   return missed;
 }
 

@@ -36,12 +36,8 @@ static __always_inline void draw_turn(struct sample_turn* turn) {
 }
 
 static __always_inline int is_its_turn(struct sample_turn* turn) {
-  if (!turn->until) {
-    draw_turn(turn);
-  }
-  if (--turn->until) {
-    return 0;
-  }
+  if (!turn->until) draw_turn(turn);
+  if (--turn->until) return 0;
   draw_turn(turn);
   return 1;
 }
@@ -125,9 +121,7 @@ static __always_inline void describe_sample(struct cowshed_sample* sample,
   }
   read_registers(sample->registers, entry);
   sample->instruction_bytes = 0;
-  if (sample->user_mode) {
-    read_instruction(sample, entry->ip);
-  }
+  if (sample->user_mode) read_instruction(sample, entry->ip);
   read_stack(sample, entry->sp);
 }
 
@@ -135,14 +129,10 @@ static __noinline int take_sample(struct thread_state* thread) {
   __u32 slot = 0;
   struct cowshed_sample* sample = bpf_map_lookup_elem(&new_sample, &slot);
   struct cowshed_sample_counts* counts = bpf_map_lookup_elem(&sample_counts, &slot);
-  if (!sample || !counts) {
-    return 0;
-  }
+  if (!sample || !counts) return 0;
   describe_sample(sample, thread);
   __u32 stack_bytes = sample->stack_bytes;
-  if (stack_bytes > COWSHED_STACK_BYTES) {
-    stack_bytes = COWSHED_STACK_BYTES;
-  }
+  if (stack_bytes > COWSHED_STACK_BYTES) stack_bytes = COWSHED_STACK_BYTES;
   counts->emitted++;
   if (bpf_ringbuf_output(&samples, sample,
                          __builtin_offsetof(struct cowshed_sample, stack) + stack_bytes,
@@ -154,7 +144,5 @@ static __noinline int take_sample(struct thread_state* thread) {
 
 /* Called for each copy while its fault is pending. */
 static __always_inline void sample_copy(struct thread_state* thread) {
-  if (sample_period && !thread->await_exec && is_its_turn(&thread->turn)) {
-    take_sample(thread);
-  }
+  if (sample_period && !thread->await_exec && is_its_turn(&thread->turn)) take_sample(thread);
 }

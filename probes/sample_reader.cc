@@ -30,9 +30,7 @@ CopySample described(const cowshed_sample& from) {
   sample.arena_inode = from.arena_inode;
   sample.arena.assign(from.arena, strnlen(from.arena, sizeof from.arena));
   sample.user_mode = from.user_mode != 0;
-  if (from.system_call != UINT64_MAX) {
-    sample.system_call = from.system_call;
-  }
+  if (from.system_call != UINT64_MAX) sample.system_call = from.system_call;
   std::copy(std::begin(from.registers), std::end(from.registers), sample.registers.begin());
   std::copy(std::begin(from.instruction), std::end(from.instruction), sample.instruction.begin());
   sample.instruction_bytes = from.instruction_bytes;
@@ -52,9 +50,7 @@ int SampleReader::receive(void* to, void* data, std::size_t bytes) {
   const auto* begin = static_cast<const std::uint8_t*>(data);
   // The ring rounds sizes up.
   const std::size_t end = kWithoutStack + record.stack_bytes;
-  if (end <= bytes) {
-    sample.stack.assign(begin + kWithoutStack, begin + end);
-  }
+  if (end <= bytes) sample.stack.assign(begin + kWithoutStack, begin + end);
   arrived->bytes += bytes + BPF_RINGBUF_HDR_SZ;
   return arrived->bytes < arrived->buffer_bytes ? 0 : kEnough;
 }
@@ -66,14 +62,11 @@ Expected<SampleReader> SampleReader::open(const Programs& programs) {
   reader.counts_map_ = programs.sample_counts_map();
   reader.buffer_.reset(
       ring_buffer__new(programs.samples_map(), receive, reader.arrived_.get(), nullptr));
-  if (!reader.buffer_) {
-    return system_error("opening the BPF ring buffer of samples", errno);
-  }
+  if (!reader.buffer_) return system_error("opening the BPF ring buffer of samples", errno);
   bpf_map_info info = {};
   __u32 size = sizeof info;
-  if (bpf_obj_get_info_by_fd(programs.samples_map(), &info, &size) != 0) {
+  if (bpf_obj_get_info_by_fd(programs.samples_map(), &info, &size) != 0)
     return system_error("sizing the BPF ring buffer of samples", errno);
-  }
   reader.arrived_->buffer_bytes = info.max_entries;
   return reader;
 }
@@ -81,9 +74,8 @@ Expected<SampleReader> SampleReader::open(const Programs& programs) {
 Expected<std::vector<CopySample>> SampleReader::take() {
   arrived_->bytes = 0;
   const int consumed = ring_buffer__consume(buffer_.get());
-  if (consumed < 0 && consumed != kEnough) {
+  if (consumed < 0 && consumed != kEnough)
     return system_error("reading the BPF ring buffer of samples", -consumed);
-  }
   received_ += arrived_->samples.size();
   return std::exchange(arrived_->samples, {});
 }
@@ -91,9 +83,8 @@ Expected<std::vector<CopySample>> SampleReader::take() {
 Expected<SampleCounts> SampleReader::counts() const {
   std::vector<cowshed_sample_counts> parts(static_cast<std::size_t>(libbpf_num_possible_cpus()));
   const __u32 slot = 0;
-  if (bpf_map_lookup_elem(counts_map_, &slot, parts.data()) != 0) {
+  if (bpf_map_lookup_elem(counts_map_, &slot, parts.data()) != 0)
     return system_error("reading the BPF map sample_counts", errno);
-  }
   SampleCounts counts;
   for (const cowshed_sample_counts& part : parts) {
     counts.emitted += part.emitted;

@@ -89,9 +89,7 @@ static __always_inline struct thread_state* sit_down(struct thread_state* own,
   }
   __u32 number = stack_block(end) & (SEATS - 1);
   struct thread_state* seat = seat_at(number);
-  if (!seat || __sync_val_compare_and_swap(&seat->is_taken, 0, 1)) {
-    return own;
-  }
+  if (!seat || __sync_val_compare_and_swap(&seat->is_taken, 0, 1)) return own;
   __builtin_memcpy((void*)seat + STATE_FROM, (void*)own + STATE_FROM, STATE_BYTES);
   seat->task = (__u64)task;
   compiler_barrier();

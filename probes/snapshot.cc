@@ -17,9 +17,7 @@ bool has_ended(const cowshed_process& process) { return (process.flags & COWSHED
 // and the live threads fit together.
 bool fits(const ByProcess<cowshed_process>& before, const cowshed_key& key,
           const cowshed_process& after) {
-  if (after.flush_end != after.flush_begin) {
-    return false;
-  }
+  if (after.flush_end != after.flush_begin) return false;
   const auto found = before.find(key);
   const std::uint64_t flushes = found == before.end() ? 0 : found->second.flush_end;
   return has_ended(after) || flushes == after.flush_end;
@@ -47,11 +45,8 @@ void set_end(ProcessCounts& to, const cowshed_process& from, std::int64_t offset
   to.alive = false;
   to.end_ns = moved(from.end_ns, offset_ns);
   to.threads = 0;
-  if (WIFEXITED(status)) {
-    to.exit_status = WEXITSTATUS(status);
-  } else {
-    to.signal = WTERMSIG(status);
-  }
+  if (WIFEXITED(status)) to.exit_status = WEXITSTATUS(status);
+  else to.signal = WTERMSIG(status);
 }
 
 ProcessCounts describe(const cowshed_key& key, const cowshed_process& process,
@@ -69,12 +64,9 @@ ProcessCounts describe(const cowshed_key& key, const cowshed_process& process,
   counts.threads_total = process.threads_total;
   counts.execs = process.execs;
   counts.copied_pages_before_exec = process.copied_before_exec;
-  if ((process.flags & COWSHED_FORK_SEEN) != 0) {
+  if ((process.flags & COWSHED_FORK_SEEN) != 0)
     counts.shared_at_fork_anon_bytes = process.shared_at_fork_bytes;
-  }
-  if (has_ended(process)) {
-    set_end(counts, process, offset_ns);
-  }
+  if (has_ended(process)) set_end(counts, process, offset_ns);
   return counts;
 }
 
@@ -110,13 +102,9 @@ SnapshotReader::views_of_unchanged_records() {
     return records_as_of_ && programs_->record_changes() == records_as_of_ &&
            programs_->processes_added() == records_added_;
   };
-  if (!unchanged()) {
-    return views;
-  }
+  if (!unchanged()) return views;
   TRY(auto live, read_live_threads(*programs_));
-  if (!unchanged()) {
-    return views;
-  }
+  if (!unchanged()) return views;
   views.emplace();
   for (const auto& [key, record] : records_) {
     auto threads = live.extract(key);
@@ -128,9 +116,7 @@ SnapshotReader::views_of_unchanged_records() {
 
 Expected<ByProcess<SnapshotReader::View>> SnapshotReader::whole_views() {
   TRY(auto unchanged, views_of_unchanged_records());
-  if (unchanged) {
-    return std::move(*unchanged);
-  }
+  if (unchanged) return std::move(*unchanged);
   ByProcess<View> views;
   bool complete = false;
   for (int attempt = 0; attempt < kMostAttempts && !complete; ++attempt) {
@@ -140,21 +126,15 @@ Expected<ByProcess<SnapshotReader::View>> SnapshotReader::whole_views() {
     TRY_VOID(read_records());
     complete = true;
     for (const auto& [key, record] : records_) {
-      if (views.count(key) != 0) {
-        continue;
-      }
-      if (fits(before, key, record)) {
+      if (views.count(key) != 0) continue;
+      if (fits(before, key, record))
         views[key] = {record, has_ended(record) ? LiveThreads{} : std::move(live[key])};
-      } else {
-        complete = false;
-      }
+      else complete = false;
     }
   }
   if (!complete) {
     // Threads came and went faster than we read: an older view of such a process is whole.
-    for (const auto& [key, view] : last_) {
-      views.emplace(key, view);
-    }
+    for (const auto& [key, view] : last_) views.emplace(key, view);
   }
   return views;
 }
@@ -177,9 +157,7 @@ Expected<void> SnapshotReader::read(Snapshot& snapshot) {
   for (auto entry = views.begin(); entry != views.end();) {
     auto& [key, view] = *entry;
     const bool ended = has_ended(view.record);
-    if (ended) {
-      view.record = take_process(*programs_, key, view.record);
-    }
+    if (ended) view.record = take_process(*programs_, key, view.record);
     ProcessCounts counts = describe(key, view.record, offset_ns_);
     cowshed_counts sum = view.record.counts;
     add(sum, view.live.counts);
@@ -188,12 +166,8 @@ Expected<void> SnapshotReader::read(Snapshot& snapshot) {
     if (programs_->counts_collapses()) counts.collapsed_pages = view.record.collapsed_pages;
     add_totals(snapshot, sum, ended);
     counts.pending_faults = view.live.pending;
-    if (!view.live.comm.empty()) {
-      counts.comm = view.live.comm;
-    }
-    if (const auto found = arenas_.find(key); found != arenas_.end()) {
-      counts.arenas = found->second;
-    }
+    if (!view.live.comm.empty()) counts.comm = view.live.comm;
+    if (const auto found = arenas_.find(key); found != arenas_.end()) counts.arenas = found->second;
     snapshot.processes.push_back(std::move(counts));
     if (!ended) {
       ++entry;

@@ -153,9 +153,7 @@ const volatile __u32 gfp_zero = 0x100;
 const volatile __u32 gfp_page_cache = 0x11000; /* ___GFP_NORETRY and ___GFP_WRITE */
 
 static __always_inline void add(__u64* counter, __u64 amount) {
-  if (amount) {
-    __sync_fetch_and_add(counter, amount);
-  }
+  if (amount) __sync_fetch_and_add(counter, amount);
 }
 
 static __always_inline void begin_record_change(void) {

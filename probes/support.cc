@@ -21,9 +21,8 @@ std::uint64_t effective_capabilities(const std::filesystem::path& root) {
   std::ifstream status(root / "proc/self/status");
   for (std::string line; std::getline(status, line);) {
     std::uint64_t mask = 0;
-    if (line.rfind("CapEff:", 0) == 0 && (std::istringstream(line.substr(7)) >> std::hex >> mask)) {
+    if (line.rfind("CapEff:", 0) == 0 && (std::istringstream(line.substr(7)) >> std::hex >> mask))
       return mask;
-    }
   }
   return 0;
 }
@@ -39,9 +38,7 @@ bool is_in_user_namespace() {
 
 std::string missing_capabilities(std::uint64_t mask) {
   const auto has = [mask](int capability) { return (mask >> capability & 1U) != 0; };
-  if (has(kCapSysAdmin) || (has(kCapBpf) && has(kCapPerfmon))) {
-    return {};
-  }
+  if (has(kCapSysAdmin) || (has(kCapBpf) && has(kCapPerfmon))) return {};
   const std::string missing = has(kCapBpf)       ? "CAP_PERFMON"
                               : has(kCapPerfmon) ? "CAP_BPF"
                                                  : "CAP_BPF and CAP_PERFMON";
@@ -64,18 +61,13 @@ Expected<void> probe_support(const std::filesystem::path& root) {
   auto code = ErrorCode::unsupported;
   if (const std::string missing = missing_capabilities(effective_capabilities(root));
       !missing.empty()) {
-    if (reasons.empty()) {
-      code = ErrorCode::permission_denied;
-    }
+    if (reasons.empty()) code = ErrorCode::permission_denied;
     reasons.push_back(missing);
   }
-  if (reasons.empty()) {
-    return {};
-  }
+  if (reasons.empty()) return {};
   std::string message = "cannot count with eBPF: ";
-  for (const std::string& reason : reasons) {
+  for (const std::string& reason : reasons)
     message += (&reason == &reasons.front() ? "" : "; ") + reason;
-  }
   return make_error(code, message);
 }
 
@@ -91,12 +83,9 @@ Expected<void> bpf_call_support() {
     close(static_cast<int>(fd));
     return {};
   }
-  if (errno == ENOSYS) {
+  if (errno == ENOSYS)
     return make_error(ErrorCode::unsupported, "cannot count with eBPF: this kernel has no bpf(2)");
-  }
-  if (errno != EPERM && errno != EACCES) {
-    return {};  // loading says better what it is
-  }
+  if (errno != EPERM && errno != EACCES) return {};  // loading says better what it is
   const int error = errno;
   return tl::make_unexpected(Error{
       ErrorCode::permission_denied, error,

@@ -35,12 +35,8 @@ int map_at(int fd, std::uintptr_t address, std::size_t size) {
   void* got =
       fd < 0 ? mmap(wanted, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
              : mmap(wanted, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
-  if (got == wanted) {
-    return 0;
-  }
-  if (got == MAP_FAILED) {
-    return errno;
-  }
+  if (got == wanted) return 0;
+  if (got == MAP_FAILED) return errno;
   munmap(got, size);
   return EEXIST;
 }
@@ -84,15 +80,11 @@ Expected<std::uintptr_t> place_anywhere(int fd, std::size_t size, const ArenaOpt
     std::uintptr_t before = 0;
     for (int rounds = 0; rounds <= kMostRounds;) {
       const std::uintptr_t start = places::take(range, size);
-      if (start == 0) {
-        break;
-      }
+      if (start == 0) break;
       rounds += start <= before ? 1 : 0;
       before = start;
       error = map_at(fd, start, size);
-      if (error == 0) {
-        return start;
-      }
+      if (error == 0) return start;
       const MapsEntry* taken = first_overlap(maps, start, start + size);
       if (taken == nullptr) {
         maps = read_maps();
@@ -114,9 +106,7 @@ Expected<std::uintptr_t> place_anywhere(int fd, std::size_t size, const ArenaOpt
 
 Expected<Descriptor> open_memfd(const std::string& name, std::size_t size) {
   Descriptor memfd = make_memfd("cowshed:" + name, Sealable::yes);
-  if (!memfd) {
-    return system_error("arena '" + name + "': memfd_create", errno);
-  }
+  if (!memfd) return system_error("arena '" + name + "': memfd_create", errno);
   TRY_VOID(set_file_size(memfd.get(), size, "arena '" + name + "'"));
   return memfd;
 }
@@ -160,9 +150,7 @@ Expected<ArenaMapping> map_new_arena(const ArenaOptions& options) {
 Expected<void> reserve_range(std::uintptr_t begin, std::size_t size, Holder holder,
                              const std::string& who, const std::string& advice) {
   const int error = map_at(-1, begin, size);
-  if (error != 0) {
-    return refusal({begin, begin + size}, error, who, advice);
-  }
+  if (error != 0) return refusal({begin, begin + size}, error, who, advice);
   places::hold(begin, size, holder);
   return {};
 }

@@ -34,16 +34,12 @@ Arena& Arena::operator=(Arena&& other) noexcept {
 }
 
 Arena::~Arena() {
-  if (core_ == nullptr) {
-    return;
-  }
+  if (core_ == nullptr) return;
   registry::release_all_in(core_);
   {
     const OutsideScope outside;  // of another arena
     const std::lock_guard lock(core_->mutex());
-    if (core_->abandon()) {
-      return;
-    }
+    if (core_->abandon()) return;
     core_->close();
   }
   give_back_core(core_);
@@ -51,9 +47,7 @@ Arena::~Arena() {
 
 template <class Function>
 auto Arena::work(Function function) const -> decltype(function()) {
-  if (core_ == nullptr) {
-    return moved_from_error();
-  }
+  if (core_ == nullptr) return moved_from_error();
   const OutsideScope outside;  // of another arena
   const std::lock_guard lock(core_->mutex());
   return function();
@@ -71,9 +65,7 @@ Expected<void> Arena::change(Function function) {
 Expected<void> Arena::freeze(const FreezeOptions& options) {
   if (options.mode == FreezeMode::strict) {
     const int error = internal::install_stray_write_handler();
-    if (error != 0) {
-      return system_error("the SIGSEGV handler cannot be installed", error);
-    }
+    if (error != 0) return system_error("the SIGSEGV handler cannot be installed", error);
   }
   return change([&] { return core_->freeze(options); });
 }

@@ -243,17 +243,14 @@ Expected<T*> Arena::make(Args&&... args) {
 
 template <class T>
 ExpectedRange<std::span<T>> Arena::make_array(std::size_t count) {
-  if (count > static_cast<std::size_t>(-1) / sizeof(T)) {
-    return too_many(count, sizeof(T));
-  }
+  if (count > static_cast<std::size_t>(-1) / sizeof(T)) return too_many(count, sizeof(T));
   std::pmr::polymorphic_allocator<T> allocator(resource());
   try {
     T* first = allocator.allocate(count);
     std::size_t made = 0;
     try {
-      for (; made < count; ++made) {
+      for (; made < count; ++made)
         std::uninitialized_construct_using_allocator(first + made, allocator);
-      }
       return std::span<T>(first, count);
     } catch (...) {
       std::destroy_n(first, made);

@@ -59,9 +59,8 @@ void* internal::ArenaFront::take_from_jemalloc(std::size_t size, std::size_t ali
     const Busy busy;
     if (last_arena.key == take_key_.load(std::memory_order_acquire)) [[likely]] {
       const int flags = last_arena.flags | alignment_flags(alignment);
-      if (void* block = cowshed_je_mallocx(jemalloc_size(size, alignment), flags)) [[likely]] {
+      if (void* block = cowshed_je_mallocx(jemalloc_size(size, alignment), flags)) [[likely]]
         return block;
-      }
     }
   }
   return take_slowly(size, alignment);
@@ -91,9 +90,8 @@ void* internal::ArenaFront::take_slowly(std::size_t size, std::size_t alignment)
 void* ArenaCore::take_slowly(const internal::ArenaFront& front, std::size_t size,
                              std::size_t alignment) {
   const bool known = internal::last_arena.key == key();
-  if (&front == this->front() && !abandoned() && !known && find_thread_cache()) {
+  if (&front == this->front() && !abandoned() && !known && find_thread_cache())
     return this->front()->take(size, alignment);
-  }
   return take_uncached(front, size, alignment);
 }
 
@@ -111,12 +109,9 @@ void* ArenaCore::take_uncached(const internal::ArenaFront& front, std::size_t si
     const int flags = jemalloc::arena_flags(jemalloc_arena_) | jemalloc::kNoCacheFlags |
                       internal::alignment_flags(alignment);
     for (const bool again : {false, true}) {
-      if (again) {
-        put_together();
-      }
-      if (void* block = cowshed_je_mallocx(internal::jemalloc_size(size, alignment), flags)) {
+      if (again) put_together();
+      if (void* block = cowshed_je_mallocx(internal::jemalloc_size(size, alignment), flags))
         return block;
-      }
     }
   }
   refuse(size, alignment);  // while it is so: another thread may thaw the arena
@@ -126,21 +121,16 @@ void* ArenaCore::take_uncached(const internal::ArenaFront& front, std::size_t si
 void ArenaCore::put_together() {
   const bool paused = pause();
   jemalloc::purge_arena(jemalloc_arena_);
-  if (paused) {
-    resume();
-  }
+  if (paused) resume();
 }
 
 void internal::ArenaFront::give_slowly(void* block) noexcept {
-  if (core_ != nullptr) {
-    core_->give_slowly(*this, block);
-  }
+  if (core_ != nullptr) core_->give_slowly(*this, block);
 }
 
 void ArenaCore::give_slowly(const internal::ArenaFront& front, void* block) noexcept {
-  if (&front == this->front() && contains(block)) {  // else it went with its arena
+  if (&front == this->front() && contains(block))  // else it went with its arena
     give_unsized(block);
-  }
 }
 
 // Calls one of the two: `open` with jemalloc's flags if the block is in the open part.  The arena
@@ -159,11 +149,9 @@ void ArenaCore::visit_block(const void* block, WhenOpen open, WhenFrozen frozen)
     }
   }
   const std::lock_guard lock(mutex_);  // whoever paused the arena has ended
-  if (state() == ArenaState::open && address >= open_begin()) {
+  if (state() == ArenaState::open && address >= open_begin())
     open(jemalloc::arena_flags(jemalloc_arena_) | jemalloc::kNoCacheFlags);
-  } else {
-    frozen();
-  }
+  else frozen();
 }
 
 void ArenaCore::give_unsized(void* block) noexcept {

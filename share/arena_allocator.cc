@@ -18,9 +18,7 @@ UseArena::~UseArena() { used_arena = before_; }
 
 void* internal::allocate_in_current_arena(std::size_t size, std::size_t alignment) {
   internal::ArenaFront* front = used_arena;
-  if (front == nullptr && thread_scope.core != nullptr) {
-    front = thread_scope.core->front();
-  }
+  if (front == nullptr && thread_scope.core != nullptr) front = thread_scope.core->front();
   if (front == nullptr) {
     throw ArenaBadAlloc({ErrorCode::invalid_argument, 0,
                          "an ArenaAllocator has no arena: make one current on this thread with "
@@ -30,9 +28,7 @@ void* internal::allocate_in_current_arena(std::size_t size, std::size_t alignmen
 }
 
 void internal::deallocate_in_arena(void* block, std::size_t size, std::size_t alignment) noexcept {
-  if (ArenaCore* core = find_arena(block)) {
-    core->front()->give(block, size, alignment);
-  }
+  if (ArenaCore* core = find_arena(block)) core->front()->give(block, size, alignment);
 }
 
 }  // namespace cowshed

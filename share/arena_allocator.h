@@ -48,9 +48,7 @@ class ArenaAllocator {
   ArenaAllocator(const ArenaAllocator<Other>&) noexcept {}
 
   T* allocate(std::size_t count) {
-    if (count > static_cast<std::size_t>(-1) / kSize) {
-      throw std::bad_array_new_length();
-    }
+    if (count > static_cast<std::size_t>(-1) / kSize) throw std::bad_array_new_length();
     return static_cast<T*>(internal::allocate_in_current_arena(count * kSize, alignof(T)));
   }
   void deallocate(T* block, std::size_t count) noexcept {

@@ -32,9 +32,7 @@ tl::unexpected<Error> ArenaCore::no_membarrier(const std::string& name) {
 }
 
 Expected<void> ArenaCore::register_membarrier(const std::string& name) {
-  if (membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) != 0) {
-    return no_membarrier(name);
-  }
+  if (membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) != 0) return no_membarrier(name);
   return {};
 }
 
@@ -96,9 +94,7 @@ ArenaCore::Description ArenaCore::describe() const {
 
 Expected<void> ArenaCore::start_jemalloc(const ArenaMapping& mapping, std::size_t first) {
   auto opened = memory_.open(mapping, first, huge_pages_, name_.data());
-  if (!opened) {
-    return opened;
-  }
+  if (!opened) return opened;
   // What is left out jemalloc takes as "cannot": no page is given back behind the arena's back.
   hooks_ = Hooks{};
   hooks_.alloc = &extend;
@@ -156,24 +152,17 @@ tl::unexpected<Error> ArenaCore::not_inherited_error() const {
 }
 
 Expected<unsigned> ArenaCore::enter_scope() {
-  if (state() == ArenaState::not_inherited) {
-    return not_inherited_error();
-  }
-  if (state() != ArenaState::open) {
+  if (state() == ArenaState::not_inherited) return not_inherited_error();
+  if (state() != ArenaState::open)
     return make_error(ErrorCode::arena_frozen, who() + " is frozen: no scope can begin");
-  }
-  if (full_.exchange(false, std::memory_order_relaxed)) {
-    put_together();
-  }
+  if (full_.exchange(false, std::memory_order_relaxed)) put_together();
   ++scopes_;
   was_entered_ = true;
   return jemalloc_arena_;
 }
 
 void ArenaCore::leave_scope(std::uint64_t key) {
-  if (key == key_) {
-    --scopes_;
-  }
+  if (key == key_) --scopes_;
 }
 
 // From here to resume() no thread is inside jemalloc for this arena, but for ArenaScopes.  False,
@@ -186,9 +175,7 @@ bool ArenaCore::pause() {
     return false;
   }
   for (ThreadCache* cache = caches_; cache != nullptr; cache = cache->next_of_arena) {
-    while (cache->busy->load(std::memory_order_acquire)) {
-      sched_yield();
-    }
+    while (cache->busy->load(std::memory_order_acquire)) sched_yield();
     cache->flush();
   }
   return true;
@@ -196,15 +183,11 @@ bool ArenaCore::pause() {
 
 void ArenaCore::resume() {
   state_.store(ArenaState::open, std::memory_order_release);
-  if (!abandoned()) {
-    front()->open(key(), generation_ == 0 ? key() : 0);
-  }
+  if (!abandoned()) front()->open(key(), generation_ == 0 ? key() : 0);
 }
 
 Expected<void> ArenaCore::expect_frozen() const {
-  if (state() == ArenaState::not_inherited) {
-    return not_inherited_error();
-  }
+  if (state() == ArenaState::not_inherited) return not_inherited_error();
   if (!frozen()) {
     return make_error(ErrorCode::arena_not_frozen,
                       who() + (generation_ == 0 ? " is not frozen; freeze() it first"
@@ -216,22 +199,14 @@ Expected<void> ArenaCore::expect_frozen() const {
 void ArenaCore::close() {
   const ArenaState before = state_.exchange(ArenaState::vacant);
   front()->close();
-  if (before == ArenaState::open || before == ArenaState::paused) {
-    stop_jemalloc();
-  }
+  if (before == ArenaState::open || before == ArenaState::paused) stop_jemalloc();
   // First, for from the unmapping on another thread may have an arena there.
   const std::uintptr_t start = begin();
   const std::size_t size = end() - start;
   begin_ = end_ = open_begin_ = 0;
-  if (before != ArenaState::not_inherited) {
-    unmap_arena(start, size, known_elsewhere_);
-  }
-  if (open_fd_ >= 0) {
-    ::close(std::exchange(open_fd_, -1));
-  }
-  for (const int fd : std::exchange(segments_, {}).files()) {
-    ::close(fd);
-  }
+  if (before != ArenaState::not_inherited) unmap_arena(start, size, known_elsewhere_);
+  if (open_fd_ >= 0) ::close(std::exchange(open_fd_, -1));
+  for (const int fd : std::exchange(segments_, {}).files()) ::close(fd);
   key_ = 0;
   past_ = {};
   front_ = nullptr;
@@ -248,9 +223,7 @@ bool ArenaCore::prepare() {
 bool ArenaCore::abandon() {
   abandoned_ = true;
   front()->close();
-  if (!is_needed()) {
-    return false;
-  }
+  if (!is_needed()) return false;
   if (state() == ArenaState::open && scopes_ == 0) {
     huge_pages_ = false;  // not worth the time any more
     (void)seal(FreezeMode::lenient, nullptr);
@@ -259,14 +232,10 @@ bool ArenaCore::abandon() {
 }
 
 bool ArenaCore::is_needed() {
-  if (!was_entered_) {
-    return false;
-  }
+  if (!was_entered_) return false;
   if (!frozen()) {
     // Of one that was not inherited nothing can be known.
-    if (state() != ArenaState::open || scopes_ > 0 || !pause()) {
-      return true;
-    }
+    if (state() != ArenaState::open || scopes_ > 0 || !pause()) return true;
     const bool empty =
         past_.live_allocations + jemalloc::count_arena(jemalloc_arena_).live_blocks <=
         dropped_frees_;
@@ -302,9 +271,7 @@ ArenaStats ArenaCore::stats() {
   if (state() == ArenaState::open) {
     const bool paused = pause();
     const auto counts = jemalloc::count_arena(jemalloc_arena_);
-    if (paused) {
-      resume();
-    }
+    if (paused) resume();
     now.live_bytes += counts.live_bytes;
     now.live_allocations += counts.live_blocks;
     memory_.add_to(now.taken, now.small, now.huge_page_error);
@@ -315,9 +282,7 @@ ArenaStats ArenaCore::stats() {
   result.live_bytes = now.live_bytes;
   result.live_allocations = now.live_allocations;
   result.hole_bytes = now.taken - std::min(now.taken, now.live_bytes);
-  for (const Run& hole : now.holes) {
-    result.returned_bytes += hole.end - hole.begin;
-  }
+  for (const Run& hole : now.holes) result.returned_bytes += hole.end - hole.begin;
   result.dropped_frees = dropped_frees_.load(std::memory_order_relaxed);
   result.huge_page_bytes = now.huge_bytes();
   result.small_page_bytes = size_of(now.small);

@@ -18,9 +18,7 @@ namespace {
 
 // Tells of a step before which `before` bytes were done, and `after` are left after it.
 Progress part_of(const Progress& whole, std::size_t before, std::size_t after) {
-  if (!whole) {
-    return nullptr;
-  }
+  if (!whole) return nullptr;
   return [=, &whole](std::size_t done, std::size_t total) {
     whole(before + done, before + total + after);
   };
@@ -29,18 +27,13 @@ Progress part_of(const Progress& whole, std::size_t before, std::size_t after) {
 }  // namespace
 
 Expected<void> ArenaCore::freeze(const FreezeOptions& options) {
-  if (state() == ArenaState::not_inherited) {
-    return not_inherited_error();
-  }
+  if (state() == ArenaState::not_inherited) return not_inherited_error();
   if (!is_open()) {
-    if (state() == frozen_state(options.mode)) {
-      return {};
-    }
+    if (state() == frozen_state(options.mode)) return {};
     return make_error(ErrorCode::arena_frozen, who() + " is already frozen in the other mode");
   }
-  if (generation_ > 0 && options.mode != mode_) {
+  if (generation_ > 0 && options.mode != mode_)
     return make_error(ErrorCode::arena_frozen, who() + " was frozen in the other mode before");
-  }
   return seal(options.mode, options.progress);
 }
 
@@ -56,9 +49,7 @@ Expected<void> ArenaCore::seal(FreezeMode mode, const Progress& progress) {
   if (first > 0) {
     TRY(renewed, written_runs(begin(), first, who()));
   }
-  if (!pause()) {
-    return no_membarrier(name());
-  }
+  if (!pause()) return no_membarrier(name());
   jemalloc::purge_arena(jemalloc_arena_);
   Frozen now = past_;
   const auto counts = jemalloc::count_arena(jemalloc_arena_);
@@ -85,9 +76,7 @@ Expected<void> ArenaCore::seal(FreezeMode mode, const Progress& progress) {
                      part_of(progress, collapsed, 0), small_copies, now.huge_page_error);
   };
   auto shown = segments_.worth_copying(renewed, memory_.taken(), past_.holes);
-  if (available_memory() < size_of(shown)) {
-    shown = renewed;  // what can wait for more memory, does
-  }
+  if (available_memory() < size_of(shown)) shown = renewed;  // what can wait for more memory, does
   auto sealed = copy(shown);
   if (!sealed && size_of(shown) > size_of(renewed)) {
     discard_copies(mapping, first);
@@ -95,14 +84,10 @@ Expected<void> ArenaCore::seal(FreezeMode mode, const Progress& progress) {
     sealed = copy(shown);
   }
   bool open_again = true;  // else it stays paused
-  if (sealed) {
-    sealed = seal_generation(generation, mode, who(), open_again);
-  }
+  if (sealed) sealed = seal_generation(generation, mode, who(), open_again);
   if (!sealed) {
     discard_copies(mapping, first);
-    if (open_again) {
-      resume();
-    }
+    if (open_again) resume();
     return sealed;
   }
   // From here there is no way back.
@@ -126,16 +111,11 @@ Expected<void> ArenaCore::seal(FreezeMode mode, const Progress& progress) {
 void ArenaCore::show_sealed(const std::vector<Run>& runs) {
   auto before = segments_.files();
   before.push_back(open_fd_);
-  for (const Run& run : runs) {
-    segments_.show(run, open_fd_);
-  }
+  for (const Run& run : runs) segments_.show(run, open_fd_);
   open_fd_ = -1;
   const auto after = segments_.files();
-  for (const int fd : before) {
-    if (std::find(after.begin(), after.end(), fd) == after.end()) {
-      ::close(fd);
-    }
-  }
+  for (const int fd : before)
+    if (std::find(after.begin(), after.end(), fd) == after.end()) ::close(fd);
 }
 
 Expected<void> ArenaCore::thaw() {
@@ -148,9 +128,8 @@ Expected<void> ArenaCore::thaw() {
 }
 
 Expected<void> ArenaCore::reopen() {
-  if (auto registered = register_membarrier(name()); !registered) {  // not by adopt()
+  if (auto registered = register_membarrier(name()); !registered)  // not by adopt()
     return registered;
-  }
   const std::size_t first = frozen_bytes();
   TRY(const ArenaMapping mapping, map_generation(name(), begin(), end() - begin(), first));
   auto started = start_jemalloc(mapping, first);
@@ -173,37 +152,25 @@ void ArenaCore::abandon_reopened() {
 }
 
 Expected<void> ArenaCore::refreeze(const Progress& progress) {
-  if (is_open() && generation_ > 0) {
-    return seal(mode_, progress);
-  }
+  if (is_open() && generation_ > 0) return seal(mode_, progress);
   TRY_VOID(expect_frozen());
   TRY(const std::size_t private_now, count_private_bytes(begin(), frozen_bytes(), who()));
-  if (private_now == 0) {
-    return {};
-  }
+  if (private_now == 0) return {};
   TRY_VOID(reopen());
   auto sealed = seal(mode_, progress);
-  if (!sealed && is_open()) {
-    abandon_reopened();
-  }
+  if (!sealed && is_open()) abandon_reopened();
   return sealed;
 }
 
 Expected<std::size_t> ArenaCore::collapse(const Progress& progress) {
-  if (state() == ArenaState::not_inherited) {
-    return not_inherited_error();
-  }
+  if (state() == ArenaState::not_inherited) return not_inherited_error();
   const bool open = state() == ArenaState::open;
   const std::size_t frozen = size_of(past_.small);
   past_.small =
       collapse_runs(begin(), past_.small, part_of(progress, 0, open ? size_of(memory_.small()) : 0),
                     past_.huge_page_error);
-  if (!open) {
-    return past_.huge_bytes();
-  }
-  if (!pause()) {
-    return no_membarrier(name());
-  }
+  if (!open) return past_.huge_bytes();
+  if (!pause()) return no_membarrier(name());
   memory_.collapse(part_of(progress, frozen, 0));
   const std::size_t huge = past_.huge_bytes() + memory_.taken() - size_of(memory_.small());
   resume();

@@ -25,9 +25,7 @@ class Stock {
 
   // jemalloc has four classes for each doubling; 8, and every multiple of 16 up to 128.
   static constexpr unsigned shelf_of(std::size_t size) {  // 1 to kLargest
-    if (size <= 128) {
-      return size <= 8 ? 0 : static_cast<unsigned>((size + 15) / 16);
-    }
+    if (size <= 128) return size <= 8 ? 0 : static_cast<unsigned>((size + 15) / 16);
     const auto doubling = static_cast<unsigned>(std::bit_width(size - 1));
     return static_cast<unsigned>((size - 1) >> (doubling - 3)) + 4 * doubling - 27;
   }
@@ -40,9 +38,7 @@ class Stock {
     return counts_[shelf] == 0 ? nullptr : blocks_[shelf][--counts_[shelf]];
   }
   bool put(void* block, unsigned shelf) {  // false: no room
-    if (counts_[shelf] == kMost) {
-      return false;
-    }
+    if (counts_[shelf] == kMost) return false;
     blocks_[shelf][counts_[shelf]++] = block;
     return true;
   }
@@ -109,9 +105,8 @@ class ArenaFront : public std::pmr::memory_resource {
     if (wanted <= Stock::kLargest && alignment <= kNaturalAlignment) [[likely]] {
       const Busy busy;
       if (last_arena.key == take_key_.load(std::memory_order_acquire)) [[likely]] {
-        if (void* block = last_arena.stock->take(Stock::shelf_of(wanted))) [[likely]] {
+        if (void* block = last_arena.stock->take(Stock::shelf_of(wanted))) [[likely]]
           return block;
-        }
       }
     }
     return take_from_jemalloc(size, alignment);

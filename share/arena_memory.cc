@@ -29,9 +29,8 @@ Expected<void> ArenaMemory::open(const ArenaMapping& mapping, std::size_t first,
   records_size_ = count * (kWordsPerRange * sizeof *pages_ + sizeof *ranges_);
   void* records = mmap(nullptr, records_size_, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (records == MAP_FAILED) {
+  if (records == MAP_FAILED)
     return system_error("arena '" + name + "': mapping its records", errno);
-  }
   if (madvise(records, records_size_, MADV_DONTFORK) != 0) {
     auto error = system_error("arena '" + name + "': MADV_DONTFORK", errno);
     munmap(records, records_size_);
@@ -55,9 +54,7 @@ Expected<void> ArenaMemory::open(const ArenaMapping& mapping, std::size_t first,
 }
 
 void ArenaMemory::close() {
-  if (ranges_ != nullptr) {
-    munmap(pages_, records_size_);
-  }
+  if (ranges_ != nullptr) munmap(pages_, records_size_);
   forget();
 }
 
@@ -70,25 +67,20 @@ void ArenaMemory::forget() {
 bool ArenaMemory::commit(std::uintptr_t begin, std::size_t size) noexcept {
   const std::size_t offset = begin - mapping_.begin;
   const std::size_t last = (offset + size - 1) / kHugePage;
-  for (std::size_t range = offset / kHugePage; range <= last; ++range) {
-    if (ranges_[range].load(std::memory_order_acquire) == Backing::nothing && !grow(range, last)) {
+  for (std::size_t range = offset / kHugePage; range <= last; ++range)
+    if (ranges_[range].load(std::memory_order_acquire) == Backing::nothing && !grow(range, last))
       return false;
-    }
-  }
-  if (purged_.load(std::memory_order_relaxed)) {
+  if (purged_.load(std::memory_order_relaxed))
     std::memset(reinterpret_cast<void*>(begin), 0, size);  // jemalloc takes it for fresh
-  }
-  for (std::size_t page = offset / kPage; page < (offset + size) / kPage; ++page) {
+  for (std::size_t page = offset / kPage; page < (offset + size) / kPage; ++page)
     pages_[page / 64].fetch_or(std::uint64_t{1} << page % 64, std::memory_order_relaxed);
-  }
   return true;
 }
 
 void ArenaMemory::decommit(std::uintptr_t begin, std::size_t size) noexcept {
   const std::size_t offset = begin - mapping_.begin;
-  for (std::size_t page = offset / kPage; page < (offset + size) / kPage; ++page) {
+  for (std::size_t page = offset / kPage; page < (offset + size) / kPage; ++page)
     pages_[page / 64].fetch_and(~(std::uint64_t{1} << page % 64), std::memory_order_relaxed);
-  }
   purged_.store(true, std::memory_order_relaxed);
 }
 
@@ -96,9 +88,8 @@ void ArenaMemory::decommit(std::uintptr_t begin, std::size_t size) noexcept {
 bool ArenaMemory::grow(std::size_t first, std::size_t last) noexcept {
   const std::lock_guard lock(*growing_);
   std::size_t missing = 0;
-  for (std::size_t range = first; range <= last; ++range) {
+  for (std::size_t range = first; range <= last; ++range)
     missing += ranges_[range].load(std::memory_order_relaxed) == Backing::nothing ? 1 : 0;
-  }
   const std::size_t room = std::min(limits_.headroom(), available_memory());
   if (missing > 0 && room < missing * kHugePage + kReserve) {
     shortage_ = Shortage::cgroup;
@@ -127,9 +118,7 @@ bool ArenaMemory::grow(std::size_t first, std::size_t last) noexcept {
 
 // One page must exist for the kernel to make a huge one of it.
 bool ArenaMemory::take_huge(std::size_t first, std::size_t count) noexcept {
-  if (!huge_pages_ || failures_ >= kMostFailures) {
-    return false;
-  }
+  if (!huge_pages_ || failures_ >= kMostFailures) return false;
   for (std::size_t range = first; range < first + count; ++range) {
     if (!allocate_pages(mapping_.fd, range * kHugePage, kPage)) {
       error_ = errno;
@@ -137,9 +126,7 @@ bool ArenaMemory::take_huge(std::size_t first, std::size_t count) noexcept {
     }
   }
   const int error = collapse_range(mapping_.begin + first * kHugePage, count * kHugePage);
-  if (error != 0) {
-    error_ = error;
-  }
+  if (error != 0) error_ = error;
   return error == 0;
 }
 
@@ -149,9 +136,7 @@ bool ArenaMemory::take(std::size_t first, std::size_t count) noexcept {
   for (std::size_t range = first; range < first + count; ++range) {
     const bool huge = together || take_huge(range, 1);
     failures_ = huge ? 0 : failures_ + 1;
-    if (!huge && !allocate_pages(mapping_.fd, range * kHugePage, kHugePage)) {
-      return false;
-    }
+    if (!huge && !allocate_pages(mapping_.fd, range * kHugePage, kHugePage)) return false;
     ranges_[range].store(huge ? Backing::huge : Backing::small, std::memory_order_release);
     ++taken_ranges_;
     used_ = std::max(used_.load(), (range + 1) * kHugePage);
@@ -181,16 +166,13 @@ std::vector<Run> ArenaMemory::trim() {
     append(holes, {range * kHugePage, (range + 1) * kHugePage});
   }
   used_ = end * kHugePage;
-  if (!holes.empty() && holes.back().end > used()) {
-    holes.pop_back();
-  }
+  if (!holes.empty() && holes.back().end > used()) holes.pop_back();
   return holes;
 }
 
 void ArenaMemory::set(const std::vector<Run>& runs, Backing backing) {
-  for (const Run& run : runs) {
+  for (const Run& run : runs)
     std::fill(ranges_ + run.begin / kHugePage, ranges_ + run.end / kHugePage, backing);
-  }
 }
 
 void ArenaMemory::collapse(const Progress& progress) {
@@ -204,11 +186,9 @@ void ArenaMemory::collapse(const Progress& progress) {
 
 std::vector<Run> ArenaMemory::small() const {
   std::vector<Run> result;
-  for (std::size_t range = first_; range < used() / kHugePage; ++range) {
-    if (ranges_[range].load(std::memory_order_relaxed) == Backing::small) {
+  for (std::size_t range = first_; range < used() / kHugePage; ++range)
+    if (ranges_[range].load(std::memory_order_relaxed) == Backing::small)
       append(result, {range * kHugePage, (range + 1) * kHugePage});
-    }
-  }
   return result;
 }
 

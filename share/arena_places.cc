@@ -74,9 +74,8 @@ class Search {
       std::uint64_t before = holder.load();
       if (!is_free(before, first + i) ||
           !holder.compare_exchange_strong(before, word_of(range_, first + i, self_))) {
-        for (std::uint32_t claimed = first; claimed < first + i; ++claimed) {
+        for (std::uint32_t claimed = first; claimed < first + i; ++claimed)
           release(range_, claimed);
-        }
         first += i + 1;
         return false;
       }
@@ -86,21 +85,16 @@ class Search {
 
  private:
   bool is_free(std::uint64_t word, std::uint32_t place) {
-    if (arenas_at.at(start_of(range_) + place) != 0) {
-      return false;
-    }
+    if (arenas_at.at(start_of(range_) + place) != 0) return false;
     const auto holder =
         word == 0 ? std::nullopt : process_tree::value_of(start_of(range_) + place, word);
     return !holder || static_cast<pid_t>(*holder) == self_ || is_dead(static_cast<pid_t>(*holder));
   }
 
   bool is_dead(pid_t pid) {
-    if (pid == alive_) {  // neighbours have the same
+    if (pid == alive_)  // neighbours have the same
       return false;
-    }
-    if (kill(pid, 0) != 0 && errno == ESRCH) {
-      return true;
-    }
+    if (kill(pid, 0) != 0 && errno == ESRCH) return true;
     alive_ = pid;
     return false;
   }
@@ -113,9 +107,7 @@ class Search {
 // The first of `count` claimed places, or kNone.
 std::uint32_t claim(std::size_t range, std::uint32_t count) {
   const std::uint32_t end = kRanges.at(range).count;
-  if (count > end) {
-    return kNone;
-  }
+  if (count > end) return kNone;
   Search search(range);
   if (std::uint32_t place = std::exchange(left_last.at(range), kNone);
       place != kNone && place + count <= end && search.claim(place, count)) {
@@ -126,9 +118,7 @@ std::uint32_t claim(std::size_t range, std::uint32_t count) {
   std::uint32_t place = start;
   for (bool again = false; !again || place <= start;) {
     if (place + count > end) {
-      if (again) {
-        break;
-      }
+      if (again) break;
       again = true;
       place = 0;
     } else if (search.claim(place, count)) {
@@ -166,9 +156,8 @@ bool is_own(std::size_t range, const Shelf& shelf) {
 // Another becomes the shelf.
 void leave_shelf(std::size_t range) {
   const Shelf& shelf = shelves.at(range);
-  if (is_own(range, shelf) && arenas_at.at(start_of(range) + shelf.place) == 0) {
+  if (is_own(range, shelf) && arenas_at.at(start_of(range) + shelf.place) == 0)
     release(range, shelf.place);
-  }
 }
 
 }  // namespace
@@ -180,18 +169,14 @@ std::uintptr_t take(std::size_t range, std::size_t size) {
   std::uintptr_t begin = 0;
   if (size + kGap > kUnit) {
     const std::uint32_t place = claim(range, units_of(size));
-    if (place == kNone) {
-      return 0;
-    }
+    if (place == kNone) return 0;
     begin = address_of(range, place);
   } else {
     Shelf& shelf = shelves.at(range);
     if (!is_own(range, shelf) ||
         shelf.next + size + kGap > address_of(range, shelf.place) + kUnit) {
       const std::uint32_t place = claim(range, 1);
-      if (place == kNone) {
-        return 0;
-      }
+      if (place == kNone) return 0;
       leave_shelf(range);
       shelf = {place, getpid(), address_of(range, place)};
     }
@@ -235,14 +220,10 @@ void leave(std::uintptr_t begin, std::size_t size, bool known_elsewhere) {
   for_each_place(begin, begin + size + kGap, [&](std::size_t range, std::uint32_t place) {
     Shelf& shelf = shelves.at(range);
     const bool on_shelf = shelf.place == place && is_own(range, shelf);
-    if (on_shelf && !known_elsewhere) {
-      shelf.next = std::min(shelf.next, begin);
-    }
+    if (on_shelf && !known_elsewhere) shelf.next = std::min(shelf.next, begin);
     if (--arenas_at.at(start_of(range) + place) == 0 && !on_shelf) {
       release(range, place);
-      if (!known_elsewhere && begin == address_of(range, place)) {
-        left_last.at(range) = place;
-      }
+      if (!known_elsewhere && begin == address_of(range, place)) left_last.at(range) = place;
     }
   });
 }

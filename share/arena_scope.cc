@@ -47,9 +47,8 @@ tl::unexpected<Error> malloc_error(std::string_view arena, const std::string& wh
 }
 
 Expected<void> check_malloc(std::string_view arena) {
-  if (&cowshed_linked_malloc == nullptr) {
+  if (&cowshed_linked_malloc == nullptr)
     return malloc_error(arena, "the program's malloc knows of no arenas; link cowshed::malloc");
-  }
   // Shared libraries take the first that the dynamic linker finds.
   if (dlsym(RTLD_DEFAULT, "malloc") != reinterpret_cast<void*>(cowshed_linked_malloc)) {
     return malloc_error(arena,
@@ -65,26 +64,21 @@ void leave_innermost() {
   const EnteredScope* outer = left->outer;
   use_jemalloc_arena(outer == nullptr ? scope.outermost : outer->scope.jemalloc_arena);
   thread_scope = outer == nullptr ? ThreadScope{} : outer->scope;
-  if (left->state.exchange(EnteredScope::State::thread_left) == EnteredScope::State::handle_gone) {
+  if (left->state.exchange(EnteredScope::State::thread_left) == EnteredScope::State::handle_gone)
     delete left;
-  }
   const std::lock_guard lock(scope.core->mutex());
   scope.core->leave_scope(scope.key);
 }
 
 // Leaves the scopes that have ended, but for those around one that has not.
 void leave_ended() {
-  while (thread_scope.entered != nullptr && thread_scope.entered->ended()) {
-    leave_innermost();
-  }
+  while (thread_scope.entered != nullptr && thread_scope.entered->ended()) leave_innermost();
 }
 
 // For a thread inside a scope: a program may have an operator new of its own, on whatever.
 Expected<void> check_new(const ArenaCore& core) {
   static std::atomic<bool> checked = false;
-  if (checked.load(std::memory_order_relaxed)) {
-    return {};
-  }
+  if (checked.load(std::memory_order_relaxed)) return {};
   void* block = nullptr;
   try {
     block = ::operator new(1);
@@ -106,13 +100,9 @@ std::atomic<bool> libc_used = false;
 
 // What libc makes at its first use and keeps.
 void use_libc_once() {
-  if (libc_used.load(std::memory_order_acquire)) {
-    return;
-  }
+  if (libc_used.load(std::memory_order_acquire)) return;
   const std::lock_guard lock(first_use_of_libc());
-  if (libc_used.load(std::memory_order_relaxed)) {
-    return;
-  }
+  if (libc_used.load(std::memory_order_relaxed)) return;
   const OutsideScope outside;
   make_buffer(stdin);
   make_buffer(stdout);
@@ -151,9 +141,7 @@ BlockInArena look_up_in_arena(const void* block) noexcept {
 
 ThreadScope suspend_scope() noexcept {
   const ThreadScope scope = std::exchange(thread_scope, {});
-  if (scope.end != 0) {
-    use_jemalloc_arena(scope.outermost);
-  }
+  if (scope.end != 0) use_jemalloc_arena(scope.outermost);
   return scope;
 }
 
@@ -168,25 +156,20 @@ void make_buffer(FILE* stream) noexcept {
   if (__fbufsize(stream) == 0) {
     // glibc makes the buffer here, but forgets that a terminal's is by lines.
     std::setvbuf(stream, nullptr, _IOFBF, 0);
-    if (isatty(fileno(stream)) != 0) {
-      std::setvbuf(stream, nullptr, _IOLBF, 0);
-    }
+    if (isatty(fileno(stream)) != 0) std::setvbuf(stream, nullptr, _IOLBF, 0);
   }
 }
 
 Expected<ArenaScope> ArenaScope::enter(const Arena& arena) {
   TRY_VOID(check_malloc(arena.name()));
   ArenaCore* core = arena.core_;
-  if (core == nullptr) {
-    return moved_from_error();
-  }
+  if (core == nullptr) return moved_from_error();
   core->prepare_thread();
   use_libc_once();
   leave_ended();
   unsigned outer = 0;
-  if (const int error = jemalloc::thread_arena(outer)) {
+  if (const int error = jemalloc::thread_arena(outer))
     return system_error("the arena of this thread's malloc", error);
-  }
   auto entry = [] {
     const OutsideScope outside;
     return std::make_unique<EnteredScope>();
@@ -207,9 +190,7 @@ Expected<ArenaScope> ArenaScope::enter(const Arena& arena) {
 }
 
 ArenaScope::~ArenaScope() {
-  if (entered_ == nullptr) {
-    return;
-  }
+  if (entered_ == nullptr) return;
   if (entered_->state.exchange(EnteredScope::State::handle_gone) ==
       EnteredScope::State::thread_left) {
     delete entered_;
@@ -218,9 +199,7 @@ ArenaScope::~ArenaScope() {
 }
 
 void leave_scopes_of_thread() noexcept {
-  while (thread_scope.entered != nullptr) {
-    leave_innermost();
-  }
+  while (thread_scope.entered != nullptr) leave_innermost();
 }
 
 }  // namespace cowshed

@@ -28,9 +28,7 @@ COWSHED_FORK_STATE ThreadScope scope_of_forking_thread;  // under the table's mu
 template <class Function>
 void for_each_core(Function function) {
   const std::uint32_t count = made.load(std::memory_order_acquire);
-  for (std::uint32_t i = 0; i < count; ++i) {
-    function(*table[i].core.load());
-  }
+  for (std::uint32_t i = 0; i < count; ++i) function(*table[i].core.load());
 }
 
 layout::ArenaState shown_state(ArenaState state) {
@@ -86,14 +84,10 @@ std::uint32_t close_abandoned() {
   std::uint32_t needed = 0;
   for (auto& entry : table) {
     ArenaCore* core = entry.core.load();
-    if (!entry.taken || !core->abandoned()) {
-      continue;
-    }
+    if (!entry.taken || !core->abandoned()) continue;
     const std::lock_guard lock(core->mutex());
     // Meanwhile it may have been opened again, or closed, and be given back by who did that.
-    if (!core->abandoned() || core->state() == ArenaState::vacant) {
-      continue;
-    }
+    if (!core->abandoned() || core->state() == ArenaState::vacant) continue;
     if (core->is_needed()) {
       ++needed;
       continue;
@@ -122,16 +116,13 @@ Expected<ArenaCore*> take_vacant_core() {
   const std::uint32_t abandoned = close_abandoned();
   for (std::uint32_t i = 0; i < kMaxArenas; ++i) {
     Entry& entry = table[i];
-    if (entry.taken) {
-      continue;
-    }
+    if (entry.taken) continue;
     if (i == made.load(std::memory_order_relaxed)) {
       entry.core.store(std::make_unique<ArenaCore>().release());
       made.store(i + 1, std::memory_order_release);
     }
-    if (!entry.core.load()->prepare()) {
+    if (!entry.core.load()->prepare())
       return make_error(ErrorCode::out_of_memory, "no memory is left for another arena's records");
-    }
     entry.taken = true;
     return entry.core.load();
   }
@@ -146,11 +137,8 @@ Expected<ArenaCore*> take_vacant_core() {
 void give_back_core(ArenaCore* core) {
   show_arena(*core);
   const std::lock_guard lock(table_mutex);
-  for (auto& entry : table) {
-    if (entry.core.load() == core) {
-      entry.taken = false;
-    }
-  }
+  for (auto& entry : table)
+    if (entry.core.load() == core) entry.taken = false;
 }
 
 std::vector<ArenaCore*> all_cores() {
@@ -164,18 +152,14 @@ ArenaCore* find_arena(const void* address) noexcept {
   const std::uint32_t count = made.load(std::memory_order_acquire);
   for (std::uint32_t i = 0; i < count; ++i) {
     ArenaCore* core = table[i].core.load(std::memory_order_relaxed);
-    if (core->contains(address)) {
-      return core;
-    }
+    if (core->contains(address)) return core;
   }
   return nullptr;
 }
 
 std::uint32_t show_arena_locked(const ArenaCore& core) {
   std::uint32_t index = 0;
-  while (table[index].core.load(std::memory_order_relaxed) != &core) {
-    ++index;
-  }
+  while (table[index].core.load(std::memory_order_relaxed) != &core) ++index;
   layout::Arena shown;
   shown.state = shown_state(core.state());
   if (shown.state == layout::ArenaState::vacant) {

@@ -14,9 +14,7 @@ namespace cowshed {
 namespace {
 
 Expected<Arena> only_one(Expected<std::vector<Arena>> arenas) {
-  if (!arenas) {
-    return tl::make_unexpected(std::move(arenas.error()));
-  }
+  if (!arenas) return tl::make_unexpected(std::move(arenas.error()));
   if (arenas->size() != 1) {
     return make_error(ErrorCode::bad_message, std::to_string(arenas->size()) +
                                                   " arenas were sent together; send one by one");
@@ -41,26 +39,20 @@ Expected<void> send_arena(int socket, const Arena& arena) {
 Expected<Arena> receive_arena(int socket) {
   const OutsideScope outside;
   TRY(auto message, launch::receive_message(socket, MSG_WAITALL, 0));
-  if (!message) {
-    return system_error("receiving an arena: none is there", errno);
-  }
-  if (message->kind != launch::MessageKind::adopt) {
+  if (!message) return system_error("receiving an arena: none is there", errno);
+  if (message->kind != launch::MessageKind::adopt)
     return make_error(ErrorCode::bad_message, "no arena was sent; send it by send_arena()");
-  }
   return only_one(adopt_arenas(std::move(message->content)));
 }
 
 void Codec<Arena>::encode(Encoder& to, const Arena& arena) {
-  if (const auto packed = pack_arena(arena, to); !packed) {
+  if (const auto packed = pack_arena(arena, to); !packed)
     throw std::runtime_error(packed.error().message);
-  }
 }
 
 Arena Codec<Arena>::decode(Decoder& from) {
   auto arena = only_one(adopt_arenas(from, KeepNames::no));
-  if (!arena) {
-    throw std::runtime_error(arena.error().message);
-  }
+  if (!arena) throw std::runtime_error(arena.error().message);
   return std::move(*arena);
 }
 

@@ -61,9 +61,7 @@ Expected<Bytes> ByteChannel::buffer(std::size_t size, const Wait& wait) {
   }
   Expected<ChannelSegment::Block> block = ChannelSegment::Block{};
   const auto attempt = [&] {
-    if (segment().self() == 0) {
-      return Attempt::outside;
-    }
+    if (segment().self() == 0) return Attempt::outside;
     block = segment().allocate(size);
     if (!block && block.error().code == ErrorCode::would_block) {
       segment().sweep_if_due();  // the dead may have it
@@ -88,9 +86,8 @@ Expected<void> ByteChannel::send(std::span<const std::byte> bytes, const Wait& w
   if (bytes.size() <= kSmallMessage) {
     message.small = bytes;
   } else {
-    if (segment().closed()) {  // before all that copying
+    if (segment().closed())  // before all that copying
       return segment().closed_error();
-    }
     TRY(block, buffer(bytes.size(), wait));
     std::memcpy(block.block_, bytes.data(), bytes.size());
     message.block = block.index_ + 1;
@@ -98,9 +95,8 @@ Expected<void> ByteChannel::send(std::span<const std::byte> bytes, const Wait& w
   }
   TRY_VOID(send_slot(message, wait));
   std::byte* data = std::exchange(block.block_, nullptr);
-  if (data != nullptr && !segment().keeps_memory(block.index_)) {
+  if (data != nullptr && !segment().keeps_memory(block.index_))
     madvise(data, bytes.size(), MADV_DONTNEED);
-  }
   (row == nullptr ? copied_ : *row).add(1, bytes.size());
   return {};
 }
@@ -110,9 +106,7 @@ Expected<void> ByteChannel::send(Bytes&& bytes, const Wait& wait) {
                     static_cast<PartyId>(bytes.word_ >> 32U) == segment().self();
   if (!ours) {
     auto sent = send(bytes.span(), wait);
-    if (sent) {
-      bytes = Bytes();
-    }
+    if (sent) bytes = Bytes();
     return sent;
   }
   __builtin_prefetch(&segment().word(bytes.index_), 1);  // long unused while much was written
@@ -135,9 +129,8 @@ Expected<void> ByteChannel::send_encoded(const std::function<void(Encoder&)>& en
     Encoder to = Encoder::in_memory();
     encode(to);
     Content content = to.finish();
-    if (!content.descriptors().empty()) {
+    if (!content.descriptors().empty())
       throw std::runtime_error("it has an arena or a channel inside, which only start() can send");
-    }
     return send(content.view(), wait, &row);
   } catch (const std::bad_alloc&) {
     throw;
@@ -164,17 +157,13 @@ Expected<void> ByteChannel::send_slot(const Outgoing& message, const Wait& wait)
 void ByteChannel::write_slot(std::uint64_t number, const Outgoing& message) {
   auto* slot = reinterpret_cast<ByteSlot*>(segment().slot(number));
   Totals totals;
-  if (number != 0) {
-    totals = reinterpret_cast<const ByteSlot*>(segment().slot(number - 1))->totals();
-  }
+  if (number != 0) totals = reinterpret_cast<const ByteSlot*>(segment().slot(number - 1))->totals();
   slot->write({message.size, message.block},
               {totals.bytes + message.size, totals.moved + (message.moved ? 1 : 0),
                totals.moved_bytes + (message.moved ? message.size : 0)});
-  if (message.block == 0) {
+  if (message.block == 0)
     std::copy_n(message.small.data(), message.size, slot->bytes.data());  // null if it is empty
-  } else {
-    segment().word(message.block - 1).store(message.queued, std::memory_order_release);
-  }
+  else segment().word(message.block - 1).store(message.queued, std::memory_order_release);
 }
 
 Expected<Bytes> ByteChannel::receive(const Wait& wait) {
@@ -201,9 +190,7 @@ Expected<Bytes> ByteChannel::receive(const Wait& wait) {
 bool ByteChannel::read_slot(std::uint64_t number, Bytes& into, int& refused) {
   const auto* slot = reinterpret_cast<const ByteSlot*>(segment().slot(number));
   const ByteSlot::Head head = slot->read();
-  if (!ByteSlot::is_possible(head, segment().plan().blocks)) {
-    return false;
-  }
+  if (!ByteSlot::is_possible(head, segment().plan().blocks)) return false;
   into.size_ = head.size;
   if (head.block == 0) {
     std::memcpy(into.small_.data(), slot->bytes.data(), head.size);
@@ -215,9 +202,7 @@ bool ByteChannel::read_slot(std::uint64_t number, Bytes& into, int& refused) {
       return false;
     }
     into.word_ = segment().take_block(into.index_, head.size);
-    if (into.word_ == 0) {
-      return false;
-    }
+    if (into.word_ == 0) return false;
     into.block_ = data;
     into.sequence_ = number;
   }

@@ -55,9 +55,7 @@ class Bytes {
 
   void take(Bytes& other) noexcept;
   void drop() noexcept {
-    if (block_ != nullptr) {
-      give_back();
-    }
+    if (block_ != nullptr) give_back();
   }
   void give_back() noexcept;
 

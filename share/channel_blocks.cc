@@ -48,9 +48,7 @@ std::uint64_t ChannelSegment::block_offset(std::uint32_t block) const {
 std::byte* ChannelSegment::block_data(std::uint32_t block) {
   const std::uint32_t c = class_of(block);
   std::byte* region = regions_[c].load(std::memory_order_acquire);
-  if (region == nullptr) {
-    region = map_class(c);
-  }
+  if (region == nullptr) region = map_class(c);
   return region == nullptr ? nullptr : region + (block - plan_.first[c]) * (kPage << c);
 }
 
@@ -72,9 +70,7 @@ std::byte* ChannelSegment::map_class(std::uint32_t block_class) {
 std::uint64_t ChannelSegment::take_block(std::uint32_t block, std::uint64_t size) {
   const std::uint64_t pages =
       pages_of(word(block).load(std::memory_order_relaxed), std::uint64_t{1} << class_of(block));
-  if (size > pages * kPage) {
-    return 0;
-  }
+  if (size > pages * kPage) return 0;
   const std::uint64_t mine = block_word(BlockState::owned, self(), pages);
   word(block).store(mine, std::memory_order_release);
   return mine;
@@ -97,9 +93,7 @@ std::uint64_t ChannelSegment::pages_in(std::uint32_t block_class) const {
 
 std::uint64_t ChannelSegment::outstanding_pages() const {
   std::uint64_t pages = 0;
-  for (std::uint32_t c = 0; c < plan_.classes; ++c) {
-    pages += pages_in(c);
-  }
+  for (std::uint32_t c = 0; c < plan_.classes; ++c) pages += pages_in(c);
   return pages;
 }
 
@@ -107,13 +101,9 @@ std::uint64_t ChannelSegment::outstanding_pages() const {
 // bound does not tell: small blocks count as used that ever were.
 bool ChannelSegment::memory_exceeded() const {
   std::uint64_t bound = 0;
-  for (std::uint32_t c = 0; c < plan_.classes; ++c) {
-    if (c < kSmallClasses) {
-      bound += std::uint64_t{blocks_used(c)} << c;
-    } else {
-      bound += pages_in(c);
-    }
-  }
+  for (std::uint32_t c = 0; c < plan_.classes; ++c)
+    if (c < kSmallClasses) bound += std::uint64_t{blocks_used(c)} << c;
+    else bound += pages_in(c);
   return bound > plan_.most_pages && outstanding_pages() > plan_.most_pages;
 }
 
@@ -125,9 +115,7 @@ std::uint32_t ChannelSegment::claim_block(std::uint32_t block_class, std::uint64
   for (std::uint32_t tried = 0; tried < count; ++tried) {
     const std::uint32_t i = start + tried < count ? start + tried : start + tried - count;
     const std::uint32_t block = plan_.first[block_class] + i;
-    if (word(block).load(std::memory_order_relaxed) != 0) {
-      continue;
-    }
+    if (word(block).load(std::memory_order_relaxed) != 0) continue;
     control_->seldom.blocks_used[block_class].raise_to(i + 1);
     std::uint64_t nobody = 0;
     if (word(block).compare_exchange_strong(nobody, mine)) {
@@ -146,9 +134,7 @@ Expected<ChannelSegment::Block> ChannelSegment::allocate(std::uint64_t size) {
        c < plan_.classes && block == plan_.blocks; ++c) {
     block = claim_block(c, mine);
   }
-  if (block == plan_.blocks) {
-    return make_error(ErrorCode::would_block, "no block now");
-  }
+  if (block == plan_.blocks) return make_error(ErrorCode::would_block, "no block now");
   if (memory_exceeded()) {
     free_block(block, mine);
     return make_error(ErrorCode::would_block, "no memory now");
@@ -169,9 +155,7 @@ Expected<ChannelSegment::Block> ChannelSegment::allocate(std::uint64_t size) {
 // A look costs some 100 us, so a large enough headroom stands for a while.
 bool ChannelSegment::has_headroom(std::uint64_t bytes) {
   const auto wanted = static_cast<std::int64_t>(bytes);
-  if (granted_.fetch_sub(wanted) >= wanted) {
-    return true;
-  }
+  if (granted_.fetch_sub(wanted) >= wanted) return true;
   const std::uint64_t room =
       std::min(MemoryLimits::of_this_process().headroom(), available_memory());
   if (room < bytes + kReserve) {
@@ -188,9 +172,7 @@ bool ChannelSegment::take_huge_pages(const Block& block, std::uint64_t begin,
                                      std::uint64_t end) const {
   const std::uint64_t first = round_up(begin, kHuge);
   const std::uint64_t last = end / kHuge * kHuge;
-  if (first >= last) {
-    return true;
-  }
+  if (first >= last) return true;
   for (std::uint64_t place = first; place < last; place += kHuge) {  // an empty one is refused
     if (fallocate(descriptors_.segment, 0, static_cast<off_t>(block_offset(block.index) + place),
                   kPage) != 0) {
@@ -203,18 +185,14 @@ bool ChannelSegment::take_huge_pages(const Block& block, std::uint64_t begin,
 Expected<void> ChannelSegment::back(const Block& block, std::uint64_t pages) {
   auto& backed = backed_pages(base_, plan_, block.index);
   const std::uint64_t had = backed.load(std::memory_order_relaxed);
-  if (had >= pages) {
-    return {};
-  }
+  if (had >= pages) return {};
   const std::uint64_t bytes = (pages - had) * kPage;
   if (!has_headroom(bytes)) {
     return error(ErrorCode::out_of_memory, ": the machine or the memory cgroup has no " +
                                                std::to_string(bytes) +
                                                " bytes more; send less at a time");
   }
-  if (!descriptor_is_ours()) {
-    return system_error(": its descriptor was closed", EBADF);
-  }
+  if (!descriptor_is_ours()) return system_error(": its descriptor was closed", EBADF);
   const std::uint64_t begin = had * kPage;
   const std::uint64_t offset = block_offset(block.index);
   bool huge = true;

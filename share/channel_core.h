@@ -65,9 +65,7 @@ class ChannelCore {
     Attempt attempt = attempt_once();
     if (attempt == Attempt::blocked && wait.mode != Wait::Mode::never) {
       segment_->empty_hand();
-      if (spin([this] { return segment_->has_message(); })) {
-        attempt = attempt_once();
-      }
+      if (spin([this] { return segment_->has_message(); })) attempt = attempt_once();
     }
     return attempt;
   }
@@ -77,9 +75,7 @@ class ChannelCore {
   Expected<void> persist(const Wait& wait, Waiting::For what, Attempt attempt, Try&& attempt_once) {
     Waiting waiting(*segment_, wait, what);
     while (attempt != Attempt::done) {
-      if (auto on = waiting.after(attempt); !on) {
-        return on;
-      }
+      if (auto on = waiting.after(attempt); !on) return on;
       attempt = attempt_once();
     }
     return {};
@@ -111,9 +107,7 @@ class ValueChannel : public ChannelCore {
       });
     };
     if (const Attempt first = attempt(); first != Attempt::done) [[unlikely]] {
-      if (auto sent = persist(wait, Waiting::For::slot, first, attempt); !sent) {
-        return sent;
-      }
+      if (auto sent = persist(wait, Waiting::For::slot, first, attempt); !sent) return sent;
     }
     row_.add(1, Counted<T>::bytes(message));
     return {};
@@ -129,9 +123,8 @@ class ValueChannel : public ChannelCore {
       });
     };
     if (const Attempt first = try_spinning(wait, attempt); first != Attempt::done) [[unlikely]] {
-      if (auto received = persist(wait, Waiting::For::message, first, attempt); !received) {
+      if (auto received = persist(wait, Waiting::For::message, first, attempt); !received)
         return tl::make_unexpected(std::move(received.error()));
-      }
     }
     return std::bit_cast<T>(bytes);
   }
@@ -149,26 +142,20 @@ class ValueChannel : public ChannelCore {
         });
       };
       if (auto more = persist(wait, Waiting::For::slot, attempt(), attempt); !more) {
-        if (sent == 0) {
-          return tl::make_unexpected(std::move(more.error()));
-        }
+        if (sent == 0) return tl::make_unexpected(std::move(more.error()));
         break;
       }
       sent += count;
     }
     std::uint64_t bytes = 0;
-    for (const T& message : messages.first(sent)) {
-      bytes += Counted<T>::bytes(message);
-    }
+    for (const T& message : messages.first(sent)) bytes += Counted<T>::bytes(message);
     row_.add(sent, bytes, sent);
     return sent;
   }
 
   Expected<std::size_t> receive_batch(std::span<T> into, const Wait& wait) {
     std::uint64_t count = 0;
-    if (into.empty()) {
-      return 0;
-    }
+    if (into.empty()) return 0;
     const auto attempt = [&] {
       count = std::min<std::uint64_t>(into.size(), channel_layout::kMostInHand);
       return segment().try_receive(count, [&](std::uint64_t number, std::uint64_t some) {
@@ -193,13 +180,10 @@ class ValueChannel : public ChannelCore {
       const std::uint64_t to_end = segment().plan().mask + 1 - (number & segment().plan().mask);
       const std::uint64_t before = std::min(count, to_end);
       copy(segment().slot(number), 0, before * sizeof(T));
-      if (before < count) {
+      if (before < count)
         copy(segment().slot(number + before), before, (count - before) * sizeof(T));
-      }
     } else {
-      for (std::uint64_t i = 0; i < count; ++i) {
-        copy(segment().slot(number + i), i, sizeof(T));
-      }
+      for (std::uint64_t i = 0; i < count; ++i) copy(segment().slot(number + i), i, sizeof(T));
     }
   }
 

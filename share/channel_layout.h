@@ -58,9 +58,7 @@ class Bound {
     }
   }
   void lower_to(std::uint32_t value) {
-    if (value < value_.load(std::memory_order_relaxed)) {
-      store(value);
-    }
+    if (value < value_.load(std::memory_order_relaxed)) store(value);
   }
 
  private:
@@ -250,9 +248,8 @@ struct Plan {
         mask(std::bit_ceil(constants.slots < 2 ? 2 : constants.slots) - 1),
         most_pages(round_up(constants.memory, kPage) / kPage) {
     words = round_up(ring + (mask + 1) * slot_bytes, kPage);
-    if (constants.memory != 0) {
+    if (constants.memory != 0)
       classes = static_cast<std::uint32_t>(std::bit_width(most_pages - 1)) + 1;
-    }
     for (std::uint32_t c = 0; c < classes; ++c) {
       const std::uint64_t fitting = most_pages >> c;
       const std::uint64_t needed = slots + kParties;

@@ -48,11 +48,9 @@ struct AllPlaces {
   ~AllPlaces();
 
   void give_back() {
-    for (const Entry& entry : entries) {
-      if (const auto segment = entry.segment.lock()) {
+    for (const Entry& entry : entries)
+      if (const auto segment = entry.segment.lock())
         segment->give_back_hand(entry.place.incarnation, entry.place.held);
-      }
-    }
     entries.clear();
     thread_places = &no_places;
   }
@@ -100,24 +98,16 @@ void introduce(Party& party) {
 }  // namespace
 
 void give_back_hands() {
-  if (!places_gone) {
-    all_places.give_back();
-  }
+  if (!places_gone) all_places.give_back();
 }
 
 const ThreadPlace* ChannelSegment::find_place() const {
   const std::uint64_t current = incarnation();
-  if (current == 0) {
-    return nullptr;
-  }
-  if (places_gone) {
-    return late_place.incarnation == current ? &late_place : nullptr;
-  }
-  for (const auto& entry : all_places.entries) {
-    if (entry.place.incarnation == current) {
+  if (current == 0) return nullptr;
+  if (places_gone) return late_place.incarnation == current ? &late_place : nullptr;
+  for (const auto& entry : all_places.entries)
+    if (entry.place.incarnation == current)
       return &((*thread_places)[serial_ % kPlaces] = entry.place);
-    }
-  }
   return nullptr;
 }
 
@@ -140,9 +130,7 @@ void ChannelSegment::remember(const ThreadPlace& place) {
 
 Expected<void> ChannelSegment::join(bool to_receive) {
   const OutsideScope outside;
-  if (incarnation() == 0) {
-    TRY_VOID(attach());
-  }
+  if (incarnation() == 0) TRY_VOID(attach());
   ThreadPlace place;
   if (const ThreadPlace* known = find_place()) {
     place = *known;
@@ -171,13 +159,9 @@ Expected<void> ChannelSegment::attach() {
         "4.16 or newer, and a sandbox that lets it pass",
         refused);
   }
-  while (membership_->joining.exchange(1, std::memory_order_acquire) != 0) {
-    sched_yield();
-  }
+  while (membership_->joining.exchange(1, std::memory_order_acquire) != 0) sched_yield();
   Expected<void> result;
-  if (incarnation() == 0) {
-    result = claim_index();
-  }
+  if (incarnation() == 0) result = claim_index();
   membership_->joining.store(0, std::memory_order_release);
   return result;
 }
@@ -187,13 +171,9 @@ Expected<void> ChannelSegment::claim_index() {
   const std::lock_guard guard(opening());
   const std::string path = "/proc/self/fd/" + std::to_string(descriptors_.segment);
   const Descriptor file(open(path.c_str(), O_RDWR | O_CLOEXEC));
-  if (!file) {
-    return system_error(": open " + path, errno);
-  }
+  if (!file) return system_error(": open " + path, errno);
   void* liveness = mmap(nullptr, kPage, PROT_NONE, MAP_SHARED, file.get(), 0);
-  if (liveness == MAP_FAILED) {
-    return system_error(": mmap", errno);
-  }
+  if (liveness == MAP_FAILED) return system_error(": mmap", errno);
   if (madvise(liveness, kPage, MADV_DONTFORK) != 0) {
     const auto refused = system_error(": madvise(MADV_DONTFORK)", errno);
     munmap(liveness, kPage);
@@ -201,9 +181,7 @@ Expected<void> ChannelSegment::claim_index() {
   }
   PartyId id = claim_free_index(file.get());
   const bool was_of_the_dead = id == 0;
-  if (was_of_the_dead) {
-    id = claim_index_of_dead(file.get());
-  }
+  if (was_of_the_dead) id = claim_index_of_dead(file.get());
   if (id == 0) {
     munmap(liveness, kPage);
     return error(ErrorCode::out_of_memory,
@@ -212,9 +190,7 @@ Expected<void> ChannelSegment::claim_index() {
   membership_->liveness = liveness;
   membership_->self.store(id, std::memory_order_relaxed);
   membership_->incarnation.store(++last_incarnation, std::memory_order_release);
-  if (was_of_the_dead) {
-    settle_blocks(id - kGeneration);
-  }
+  if (was_of_the_dead) settle_blocks(id - kGeneration);
   return {};
 }
 
@@ -222,17 +198,13 @@ ChannelSegment::PartyId ChannelSegment::claim_free_index(int file) {
   for (std::uint32_t index = first_place(); index < kParties; ++index) {
     Party& party = control_->parties[index];
     const PartyId before = party.id.load(std::memory_order_acquire);
-    if (is_live(before) || !lock_byte(file, index)) {
-      continue;
-    }
+    if (is_live(before) || !lock_byte(file, index)) continue;
     if (party.id.load(std::memory_order_acquire) != before) {
       unlock_byte(file, index);
       continue;
     }
     control_->seldom.parties_used.raise_to(index + 1);
-    for (auto& sleepers : party.sleepers) {
-      sleepers.store(0, std::memory_order_relaxed);
-    }
+    for (auto& sleepers : party.sleepers) sleepers.store(0, std::memory_order_relaxed);
     introduce(party);
     const PartyId id = next_id(before, index);
     party.id.store(id, std::memory_order_release);
@@ -244,14 +216,10 @@ ChannelSegment::PartyId ChannelSegment::claim_free_index(int file) {
 // Where all are taken, and some of them by the dead, because nobody who lives has waited.
 ChannelSegment::PartyId ChannelSegment::claim_index_of_dead(int file) {
   for (std::uint32_t index = first_place(); index < kParties; ++index) {
-    if (!lock_byte(file, index)) {
-      continue;
-    }
+    if (!lock_byte(file, index)) continue;
     Party& party = control_->parties[index];
     PartyId before = party.id.load(std::memory_order_acquire);
-    if (party_at(*control_, before) == &party) {
-      settle_hands(before);  // while its PID is there
-    }
+    if (party_at(*control_, before) == &party) settle_hands(before);  // while its PID is there
     settle_sleepers(party);
     introduce(party);
     const PartyId id = next_id(before, index);
@@ -265,27 +233,22 @@ ChannelSegment::PartyId ChannelSegment::claim_index_of_dead(int file) {
 Expected<std::atomic<std::uint64_t>*> ChannelSegment::claim_hand() {
   const std::uint64_t mine = hand_of(self());
   const auto claim = [&](Hand& hand, std::uint64_t before) {
-    if (!hand.owner.compare_exchange_strong(before, mine | kBeingTaken)) {
-      return false;
-    }
+    if (!hand.owner.compare_exchange_strong(before, mine | kBeingTaken)) return false;
     hand.held.store(0);
     hand.owner.store(mine);
     return true;
   };
   for (std::uint32_t i = first_place(); i < kHands; ++i) {
     control_->seldom.hands_used.raise_to(i + 1);
-    if (Hand& hand = control_->hands[i]; hand.owner.load() == 0 && claim(hand, 0)) {
+    if (Hand& hand = control_->hands[i]; hand.owner.load() == 0 && claim(hand, 0))
       return &hand.held;
-    }
   }
   sweep();
   for (Hand& hand : std::span(control_->hands).subspan(first_place())) {
     const std::uint64_t owner = hand.owner.load();
     const std::uint64_t count = count_of(hand.held.load());
     if ((owner == 0 || is_lost(owner)) && claim(hand, owner)) {
-      if (owner != 0) {
-        control_->seldom.lost_before.fetch_add(count, std::memory_order_relaxed);
-      }
+      if (owner != 0) control_->seldom.lost_before.fetch_add(count, std::memory_order_relaxed);
       return &hand.held;
     }
   }
@@ -295,9 +258,7 @@ Expected<std::atomic<std::uint64_t>*> ChannelSegment::claim_hand() {
 
 void ChannelSegment::give_back_hand(std::uint64_t incarnation_then,
                                     std::atomic<std::uint64_t>* held) {
-  if (held == nullptr || incarnation_then != incarnation()) {
-    return;
-  }
+  if (held == nullptr || incarnation_then != incarnation()) return;
   held->store(0, std::memory_order_release);
   // NOLINTNEXTLINE(performance-no-int-to-ptr): `held` is its second member
   auto* hand = reinterpret_cast<Hand*>(reinterpret_cast<std::byte*>(held) - offsetof(Hand, held));
@@ -307,9 +268,7 @@ void ChannelSegment::give_back_hand(std::uint64_t incarnation_then,
 
 void ChannelSegment::detach() {
   const PartyId id = self();
-  if (id == 0) {
-    return;
-  }
+  if (id == 0) return;
   for (Hand& hand : control_->hands) {
     if (hand.owner.load() == hand_of(id)) {
       hand.held.store(0);

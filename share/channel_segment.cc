@@ -54,27 +54,21 @@ tl::unexpected<Error> bad(const std::string& why) {
 
 Expected<Constants> read_constants(int file) {
   struct stat status{};
-  if (fstat(file, &status) != 0) {
-    return system_error("a channel's descriptor", errno);
-  }
+  if (fstat(file, &status) != 0) return system_error("a channel's descriptor", errno);
   if (const int seals = fcntl(file, F_GET_SEALS); seals < 0 || (seals & kSeals) != kSeals) {
     return make_error(ErrorCode::foreign_descriptor,
                       "descriptor " + std::to_string(file) +
                           " is not a channel's: no memfd that is sealed against a change of size");
   }
   Constants constants;
-  if (pread(file, &constants, sizeof constants, 0) != sizeof constants ||
-      constants.magic != kMagic) {
+  if (pread(file, &constants, sizeof constants, 0) != sizeof constants || constants.magic != kMagic)
     return bad("descriptor " + std::to_string(file) + " does not begin like one");
-  }
   if (constants.version != kVersion) {
     return bad("it is of version " + std::to_string(constants.version) + ", this program's is " +
                std::to_string(kVersion) + "; use one version of Cowshed in all processes");
   }
-  if (!plausible(constants) ||
-      Plan(constants).bytes != static_cast<std::uint64_t>(status.st_size)) {
+  if (!plausible(constants) || Plan(constants).bytes != static_cast<std::uint64_t>(status.st_size))
     return bad("'" + layout::text_of(constants.name) + "' has a damaged header");
-  }
   return constants;
 }
 
@@ -109,11 +103,9 @@ ChannelSegment::~ChannelSegment() {
   detach();
   munmap(membership_, kPage);
   munmap(base_, plan_.reserved);
-  for (std::uint32_t c = 0; c < plan_.classes; ++c) {
-    if (std::byte* region = regions_[c].load(); region != nullptr) {
+  for (std::uint32_t c = 0; c < plan_.classes; ++c)
+    if (std::byte* region = regions_[c].load(); region != nullptr)
       munmap(region, plan_.region_bytes(c));
-    }
-  }
   ::close(descriptors_.segment);
   ::close(descriptors_.event);
 }
@@ -123,13 +115,10 @@ namespace {
 // Where a process's part in the channel is remembered: no forked child sees it.
 Expected<Mapping> make_membership(const std::string& name) {
   void* memory = mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) {
-    return system_error("channel '" + name + "': mmap", errno);
-  }
+  if (memory == MAP_FAILED) return system_error("channel '" + name + "': mmap", errno);
   Mapping page(memory, {kPage});
-  if (madvise(memory, kPage, MADV_WIPEONFORK) != 0) {
+  if (madvise(memory, kPage, MADV_WIPEONFORK) != 0)
     return system_error("channel '" + name + "': madvise(MADV_WIPEONFORK)", errno);
-  }
   return page;
 }
 
@@ -185,9 +174,7 @@ Expected<std::shared_ptr<ChannelSegment>> create_segment(const ChannelOptions& o
   Descriptor file(
       memfd_create(("cowshed-channel:" + options.name).c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING));
   Descriptor event(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE));
-  if (!file || !event) {
-    return system_error(who, errno);
-  }
+  if (!file || !event) return system_error(who, errno);
   TRY_VOID(set_file_size(file.get(), plan.bytes, who));
   const long failed =
       TEMP_FAILURE_RETRY(fallocate(file.get(), 0, 0, static_cast<off_t>(plan.reserved)));
@@ -245,15 +232,12 @@ void ChannelSegment::close() {
   control_->seldom.closed.compare_exchange_strong(open, kClosing);
   signal_event(kForEver);
   control_->seldom.closed.store(kClosed);
-  for (auto* sleep : {&control_->items, &control_->space, &control_->memory}) {
+  for (auto* sleep : {&control_->items, &control_->space, &control_->memory})
     wake_all(sleep->event);
-  }
 }
 
 bool ChannelSegment::finish_closing() {
-  if (control_->seldom.closed.load() == kClosing) {
-    close();
-  }
+  if (control_->seldom.closed.load() == kClosing) close();
   return closed();
 }
 
@@ -269,9 +253,7 @@ Expected<int> ChannelSegment::poll_descriptor() {
 }
 
 ChannelStats ChannelSegment::stats() {
-  if (self() != 0 || join_as_observer()) {
-    sweep();
-  }
+  if (self() != 0 || join_as_observer()) sweep();
   ChannelStats stats;
   // Others commit meanwhile.  Only damage keeps this from an end.
   const auto look = [](auto&& is_stable) {
@@ -281,9 +263,7 @@ ChannelStats ChannelSegment::stats() {
   Totals sent;
   look([&] {
     stats.sent = control_->tail.value.load(std::memory_order_acquire);
-    if (plan_.classes == 0 || stats.sent == 0) {
-      return true;
-    }
+    if (plan_.classes == 0 || stats.sent == 0) return true;
     sent = reinterpret_cast<const ByteSlot*>(slot(stats.sent - 1))->totals();
     return control_->tail.value.load(std::memory_order_acquire) - stats.sent < plan_.mask;
   });
@@ -306,14 +286,11 @@ ChannelStats ChannelSegment::stats() {
   stats.moved_received = received.moved;
   stats.bytes_moved = sent.moved_bytes;
   stats.outstanding = outstanding_pages() * kPage;
-  for (const Party& party : control_->parties) {
-    stats.processes += is_live(party.id.load()) ? 1 : 0;
-  }
+  for (const Party& party : control_->parties) stats.processes += is_live(party.id.load()) ? 1 : 0;
   for (const Hand& hand : control_->hands) {
     const std::uint64_t owner = hand.owner.load();
-    if (const std::uint64_t held = hand.held.load(); is_lost(owner)) {
+    if (const std::uint64_t held = hand.held.load(); is_lost(owner))
       stats.lost.push_back({static_cast<std::int32_t>(owner), first_of(held), count_of(held)});
-    }
   }
   stats.lost_before = control_->seldom.lost_before.load();
   return stats;

@@ -58,25 +58,20 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   template <class Write>
   Attempt try_send(std::uint64_t& count, Write&& write) {
     const ThreadPlace* place = this_thread();
-    if (place == nullptr) [[unlikely]] {
+    if (place == nullptr) [[unlikely]]
       return Attempt::outside;
-    }
     Control::Side& side = control_->sender;
-    if (!lock(side.lock, place->lock)) {
-      return Attempt::busy;
-    }
-    if (closed()) [[unlikely]] {
+    if (!lock(side.lock, place->lock)) return Attempt::busy;
+    if (closed()) [[unlikely]]
       return leave(side.lock, Attempt::closed);
-    }
     const std::uint64_t tail = control_->tail.value.load(std::memory_order_relaxed);
     std::uint64_t used = tail - side.seen.load(std::memory_order_relaxed);
     if (used > plan_.slots || plan_.slots - used < count) {
       const std::uint64_t head = control_->head.value.load(std::memory_order_acquire);
       side.seen.store(head, std::memory_order_relaxed);
       used = tail - head;
-      if (used >= plan_.slots) [[unlikely]] {
+      if (used >= plan_.slots) [[unlikely]]
         return leave(side.lock, used == plan_.slots ? Attempt::blocked : Attempt::damaged);
-      }
     }
     const std::uint64_t room = plan_.slots - used;
     count = count < room ? count : room;
@@ -96,13 +91,10 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   template <class Read>
   Attempt try_receive(std::uint64_t& count, Read&& read) {
     const ThreadPlace* place = this_thread();
-    if (place == nullptr || place->held == nullptr) [[unlikely]] {
+    if (place == nullptr || place->held == nullptr) [[unlikely]]
       return Attempt::outside;
-    }
     Control::Side& side = control_->receiver;
-    if (!lock(side.lock, place->lock)) {
-      return Attempt::busy;
-    }
+    if (!lock(side.lock, place->lock)) return Attempt::busy;
     const std::uint64_t head = control_->head.value.load(std::memory_order_relaxed);
     std::uint64_t ready = side.seen.load(std::memory_order_relaxed) - head;
     if (ready - 1 >= plan_.slots || ready < count) {
@@ -110,14 +102,12 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
       const std::uint64_t tail = control_->tail.value.load(std::memory_order_acquire);
       side.seen.store(tail, std::memory_order_relaxed);
       ready = tail - head;
-      if (ready - 1 >= plan_.slots) {
+      if (ready - 1 >= plan_.slots)
         return leave(side.lock, ready == 0 ? Attempt::blocked : Attempt::damaged);
-      }
     }
     count = count < ready ? count : ready;
-    if (!read(head, count)) [[unlikely]] {
+    if (!read(head, count)) [[unlikely]]
       return leave(side.lock, Attempt::damaged);
-    }
     place->held->store(channel_layout::held(head, count), std::memory_order_release);
     control_->head.value.store(head + count, std::memory_order_release);
     unlock(side.lock);
@@ -168,9 +158,8 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
     return place.incarnation == incarnation() ? &place : find_place();
   }
   void empty_hand() const {
-    if (const ThreadPlace* place = this_thread(); place != nullptr && place->held != nullptr) {
+    if (const ThreadPlace* place = this_thread(); place != nullptr && place->held != nullptr)
       place->held->store(0, std::memory_order_release);
-    }
   }
   // 1 + which hand this thread, which has received, has; 0: none, because the thread ends.
   std::uint32_t this_hand() const {
@@ -220,9 +209,8 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
 
   // channel_waiting.cc
   void notify(channel_layout::Event& event) {
-    if ((event.load(std::memory_order_seq_cst) & 1U) != 0) [[unlikely]] {
+    if ((event.load(std::memory_order_seq_cst) & 1U) != 0) [[unlikely]]
       wake_one(event);
-    }
   }
   static void wake_one(channel_layout::Event& event);
   static void wake_all(channel_layout::Event& event);

@@ -23,9 +23,7 @@ std::byte* map_shared(int file, std::uint64_t offset, std::uint64_t bytes) {
   const std::uint64_t reserved = bytes + kHuge;
   void* place =
       mmap(nullptr, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (place == MAP_FAILED) {
-    return nullptr;
-  }
+  if (place == MAP_FAILED) return nullptr;
   auto* const begin = static_cast<std::byte*>(place);
   std::byte* const base = begin + (-reinterpret_cast<std::uintptr_t>(begin) & (kHuge - 1));
   std::byte* const end = base + bytes;
@@ -36,12 +34,8 @@ std::byte* map_shared(int file, std::uint64_t offset, std::uint64_t bytes) {
     errno = error;
     return nullptr;
   }
-  if (base != begin) {
-    munmap(begin, static_cast<std::size_t>(base - begin));
-  }
-  if (end != begin + reserved) {
-    munmap(end, static_cast<std::size_t>(begin + reserved - end));
-  }
+  if (base != begin) munmap(begin, static_cast<std::size_t>(base - begin));
+  if (end != begin + reserved) munmap(end, static_cast<std::size_t>(begin + reserved - end));
   return base;
 }
 
@@ -49,9 +43,7 @@ Woken futex_wait(const void* word, std::uint32_t seen, std::chrono::nanoseconds 
   constexpr std::int64_t kSecond = 1'000'000'000;
   const std::int64_t rest = std::max<std::int64_t>(time.count(), 0);
   const timespec timeout = {rest / kSecond, rest % kSecond};
-  if (syscall(SYS_futex, word, FUTEX_WAIT, seen, &timeout, nullptr, 0) == 0) {
-    return Woken::by_peer;
-  }
+  if (syscall(SYS_futex, word, FUTEX_WAIT, seen, &timeout, nullptr, 0) == 0) return Woken::by_peer;
   return errno == ETIMEDOUT ? Woken::by_time : Woken::by_change;
 }
 
@@ -98,9 +90,7 @@ bool thread_is_stopped(std::uint32_t thread) {
   std::snprintf(path.data(), path.size(), "/proc/%u/stat", thread);
   const Descriptor file(open(path.data(), O_RDONLY | O_CLOEXEC));
   std::array<char, 256> text{};
-  if (!file || read(file.get(), text.data(), text.size() - 1) <= 0) {
-    return false;
-  }
+  if (!file || read(file.get(), text.data(), text.size() - 1) <= 0) return false;
   const char* name_end = std::strrchr(text.data(), ')');
   return name_end != nullptr && name_end[1] == ' ' && (name_end[2] == 'T' || name_end[2] == 't');
 }

@@ -27,9 +27,7 @@ template <class Ready>
 bool spin(Ready&& ready) {
   constexpr int kSpins = 200;
   for (int i = 0; i < kSpins; ++i) {
-    if (ready()) {
-      return true;
-    }
+    if (ready()) return true;
     __builtin_ia32_pause();
   }
   return false;
@@ -43,9 +41,7 @@ class Waiting {
   Waiting(ChannelSegment& segment, const Wait& wait, For what)
       : segment_(segment), wait_(wait), for_(what) {}
   ~Waiting() {
-    if (slept_) {
-      wake_next();
-    }
+    if (slept_) wake_next();
   }
   Waiting(const Waiting&) = delete;
   Waiting& operator=(const Waiting&) = delete;

@@ -35,9 +35,7 @@ class Holding {
   ~Holding() {
     if (held_) {
       lock_.holder.store(0);
-      if ((lock_.released.load() & 1U) != 0) {
-        ChannelSegment::wake_all(lock_.released);
-      }
+      if ((lock_.released.load() & 1U) != 0) ChannelSegment::wake_all(lock_.released);
     }
   }
   Holding(const Holding&) = delete;
@@ -75,9 +73,7 @@ void ChannelSegment::signal_event(std::uint64_t count) const {
 }
 
 bool ChannelSegment::signal_pollers() {
-  if (control_->seldom.drainer.holder.load() != 0) {
-    return false;
-  }
+  if (control_->seldom.drainer.holder.load() != 0) return false;
   if (control_->seldom.signalled.load(std::memory_order_relaxed) == 0) {
     signal_event(1);
     control_->seldom.signalled.store(1, std::memory_order_relaxed);
@@ -118,13 +114,9 @@ Lock& Waiting::busy_lock() const {
 
 // Somebody else is inside for a moment, or preempted, or stopped, or dead.
 Expected<void> Waiting::for_lock(Lock& lock) {
-  if (spin([&] { return lock.holder.load(std::memory_order_relaxed) == 0; })) {
-    return {};
-  }
+  if (spin([&] { return lock.holder.load(std::memory_order_relaxed) == 0; })) return {};
   const std::uint64_t seen = lock.holder.load();
-  if (seen == 0) {
-    return {};
-  }
+  if (seen == 0) return {};
   if (segment_.dead(party_of(seen))) {
     segment_.release_of_dead(lock, seen);
     return {};
@@ -142,20 +134,12 @@ Expected<void> Waiting::for_lock(Lock& lock) {
 // Whether to go on waiting for the holder of a lock.
 Expected<void> Waiting::be_patient(std::uint64_t holder) {
   const auto now = Wait::Clock::now();
-  if (busy_since_ == Wait::Clock::time_point{}) {
-    busy_since_ = now;
-  }
-  if (wait_.mode == Wait::Mode::forever) {
-    return interrupted();
-  }
+  if (busy_since_ == Wait::Clock::time_point{}) busy_since_ = now;
+  if (wait_.mode == Wait::Mode::forever) return interrupted();
   const bool timed = wait_.mode == Wait::Mode::timed;
-  if (timed && now < wait_.deadline) {
-    return {};
-  }
+  if (timed && now < wait_.deadline) return {};
   const bool too_long = now - busy_since_ > (timed ? kLittlePatience : kPatience);
-  if (timed && too_long && !segment_.stopped(holder)) {
-    return timed_out("busy");
-  }
+  if (timed && too_long && !segment_.stopped(holder)) return timed_out("busy");
   if (too_long || segment_.stopped(holder)) {
     return segment_.error(ErrorCode::peer_stopped,
                           ": thread " + std::to_string(thread_of(holder)) +
@@ -165,20 +149,15 @@ Expected<void> Waiting::be_patient(std::uint64_t holder) {
 }
 
 Expected<void> Waiting::interrupted() const {
-  if (wait_.stop.stop_requested()) {
+  if (wait_.stop.stop_requested())
     return segment_.error(ErrorCode::interrupted, ": asked to stop waiting");
-  }
   return {};
 }
 
 bool Waiting::ready() const {
   const Control& control = segment_.control();
-  if (for_ == For::memory || segment_.closed()) {
-    return false;
-  }
-  if (for_ == For::message) {
-    return segment_.has_message();
-  }
+  if (for_ == For::memory || segment_.closed()) return false;
+  if (for_ == For::message) return segment_.has_message();
   const std::uint64_t head = control.head.value.load(std::memory_order_acquire);
   return control.tail.value.load(std::memory_order_acquire) - head < segment_.plan().slots;
 }
@@ -195,16 +174,10 @@ Expected<void> Waiting::for_others() {
   } else if (segment_.closed()) {
     return segment_.closed_error();
   }
-  if (wait_.mode == Wait::Mode::never) {
-    return give_up_at_once();
-  }
-  if (for_ != For::memory && spin([&] { return ready(); })) {
-    return {};
-  }
+  if (wait_.mode == Wait::Mode::never) return give_up_at_once();
+  if (for_ != For::memory && spin([&] { return ready(); })) return {};
   TRY_VOID(interrupted());
-  if (wait_.mode == Wait::Mode::timed && Wait::Clock::now() >= wait_.deadline) {
-    return give_up();
-  }
+  if (wait_.mode == Wait::Mode::timed && Wait::Clock::now() >= wait_.deadline) return give_up();
   sleep();
   return {};
 }
@@ -213,9 +186,7 @@ Expected<void> Waiting::for_others() {
 Expected<void> Waiting::senders_out() {
   Lock& lock = segment_.control().sender.lock;
   const std::uint64_t seen = lock.holder.load();
-  if (spin([&] { return lock.holder.load() != seen || seen == 0; })) {
-    return {};
-  }
+  if (spin([&] { return lock.holder.load() != seen || seen == 0; })) return {};
   while (lock.holder.load() == seen) {
     if (segment_.dead(party_of(seen))) {
       segment_.release_of_dead(lock, seen);  // not from whoever took it over meanwhile
@@ -229,9 +200,7 @@ Expected<void> Waiting::senders_out() {
 }
 
 Expected<void> Waiting::give_up_at_once() {
-  if (for_ == For::slot) {
-    return segment_.error(ErrorCode::would_block, " is full");
-  }
+  if (for_ == For::slot) return segment_.error(ErrorCode::would_block, " is full");
   if (for_ == For::memory) {
     return segment_.error(ErrorCode::would_block,
                           " is out of memory: messages that wait, or that "
@@ -239,34 +208,26 @@ Expected<void> Waiting::give_up_at_once() {
   }
   if (segment_.control().seldom.polled.load() != kNever) {
     TRY(const bool drained, drain_event());
-    if (!drained) {
-      return {};
-    }
+    if (!drained) return {};
   }
   return segment_.error(ErrorCode::would_block, " is empty");
 }
 
 // Whether the channel was empty and the descriptor unreadable at some time of this call.
 Expected<bool> Waiting::drain_event() {
-  if (!is_ready(segment_.descriptors().event)) {
-    return true;
-  }
+  if (!is_ready(segment_.descriptors().event)) return true;
   const Holding draining(segment_.control().seldom.drainer, segment_.this_thread()->lock);
   TRY_VOID(draining ? senders_out() : for_lock(segment_.control().seldom.drainer));
-  if (!draining || segment_.has_message() || segment_.finish_closing()) {
-    return false;
-  }
+  if (!draining || segment_.has_message() || segment_.finish_closing()) return false;
   segment_.drain_event();
   return true;
 }
 
 Expected<void> Waiting::give_up() {
   const Control& control = segment_.control();
-  for (const Lock* lock : {&control.sender.lock, &control.receiver.lock}) {
-    if (const std::uint64_t holder = lock->holder.load(); segment_.stopped(holder)) {
+  for (const Lock* lock : {&control.sender.lock, &control.receiver.lock})
+    if (const std::uint64_t holder = lock->holder.load(); segment_.stopped(holder))
       return be_patient(holder);
-    }
-  }
   return timed_out(for_ == For::message ? "empty" : for_ == For::slot ? "full" : "out of memory");
 }
 
@@ -286,13 +247,9 @@ void Waiting::sleep() {
   if (prepared_ != seen) {
     prepared_ = seen;
     barrier_in_all_processes();
-    if (for_ == For::memory) {
-      return;  // to look again with the bit set
-    }
+    if (for_ == For::memory) return;  // to look again with the bit set
   }
-  if (ready() || segment_.closed()) {
-    return;
-  }
+  if (ready() || segment_.closed()) return;
   auto& own = segment_.own_sleepers(static_cast<std::size_t>(for_));
   const std::uint32_t before = here.sleepers.fetch_add(1);
   own.fetch_add(1);
@@ -301,11 +258,8 @@ void Waiting::sleep() {
   const Woken woken = futex_wait(&here.event, seen, at_most(piece));
   own.fetch_sub(1);
   here.sleepers.fetch_sub(1);
-  if (woken == Woken::by_peer) {
-    slept_ = true;
-  } else if (woken == Woken::by_time) {
-    segment_.sweep_if_due();
-  }
+  if (woken == Woken::by_peer) slept_ = true;
+  else if (woken == Woken::by_time) segment_.sweep_if_due();
 }
 
 // Whoever woke this thread cleared the bit for all: others who still sleep need it.
@@ -313,16 +267,12 @@ void Waiting::wake_next() {
   if (Control::Sleep& here = place(); here.sleepers.load() != 0) {
     here.event.fetch_or(1);
     barrier_in_all_processes();
-    if (ready()) {
-      ChannelSegment::wake_one(here.event);
-    }
+    if (ready()) ChannelSegment::wake_one(here.event);
   }
 }
 
 std::chrono::nanoseconds Waiting::at_most(std::chrono::nanoseconds time) const {
-  if (wait_.mode != Wait::Mode::timed) {
-    return time;
-  }
+  if (wait_.mode != Wait::Mode::timed) return time;
   const auto now = Wait::Clock::now();
   return now < wait_.deadline ? std::min(wait_.deadline - now, time) : 0ns;
 }

@@ -112,9 +112,7 @@ class Decoder {
   template <Codable T>
   T take_all() {
     T value = take<T>();
-    if (!left_.empty()) {
-      internal::throw_damaged();
-    }
+    if (!left_.empty()) internal::throw_damaged();
     return value;
   }
   void take_bytes(void* to, std::size_t size);
@@ -190,13 +188,10 @@ struct Codec<C> {
 
   static void encode(Encoder& to, const C& container) {
     to.put_count(container.size());
-    if constexpr (internal::FlatContainer<C>) {
+    if constexpr (internal::FlatContainer<C>)
       to.put_bytes(container.data(), container.size() * sizeof(Element));
-    } else {
-      for (const auto& element : container) {
-        to.put<Element>(element);
-      }
-    }
+    else
+      for (const auto& element : container) to.put<Element>(element);
   }
   static C decode(Decoder& from) {
     C container;
@@ -206,9 +201,8 @@ struct Codec<C> {
       from.take_bytes(container.data(), count * sizeof(Element));
     } else {
       const std::size_t count = from.take_count();
-      for (std::size_t i = 0; i < count; ++i) {
+      for (std::size_t i = 0; i < count; ++i)
         container.insert(container.end(), from.take<Element>());
-      }
     }
     return container;
   }
@@ -239,9 +233,7 @@ template <Codable T, std::size_t size>
   requires(!internal::Plain<std::array<T, size>>)
 struct Codec<std::array<T, size>> {
   static void encode(Encoder& to, const std::array<T, size>& array) {
-    for (const T& value : array) {
-      to.put(value);
-    }
+    for (const T& value : array) to.put(value);
   }
   static std::array<T, size> decode(Decoder& from) {
     return [&]<std::size_t... i>(std::index_sequence<i...>) {
@@ -255,9 +247,7 @@ template <Codable T>
 struct Codec<std::optional<T>> {
   static void encode(Encoder& to, const std::optional<T>& value) {
     to.put_count(value.has_value() ? 1 : 0);
-    if (value) {
-      to.put(*value);
-    }
+    if (value) to.put(*value);
   }
   static std::optional<T> decode(Decoder& from) {
     return from.take_count() != 0 ? std::optional<T>(from.take<T>()) : std::nullopt;
@@ -300,9 +290,7 @@ struct Codec<C> {
     from.take_descriptors(taken);
     auto channel = C::from_descriptors({taken[0], taken[1]});
     if (!channel) {
-      for (const int descriptor : taken) {
-        ::close(descriptor);
-      }
+      for (const int descriptor : taken) ::close(descriptor);
       throw std::runtime_error(channel.error().message);
     }
     return *std::move(channel);

@@ -16,9 +16,7 @@ int collapse_range(std::uintptr_t begin, std::size_t size) noexcept {
   int error = 0;
   for (int i = 0; i < kTries; ++i) {
     error = madvise(reinterpret_cast<void*>(begin), size, MADV_COLLAPSE) == 0 ? 0 : errno;
-    if (error != EAGAIN) {
-      break;
-    }
+    if (error != EAGAIN) break;
   }
   return error;
 }
@@ -39,9 +37,7 @@ std::vector<Run> collapse_runs(std::uintptr_t begin, const std::vector<Run>& run
         }
       }
       done += end - at;
-      if (progress) {
-        progress(done, total);
-      }
+      if (progress) progress(done, total);
     }
   }
   return small;

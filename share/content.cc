@@ -62,15 +62,11 @@ Content& Content::operator=(Content&& other) noexcept {
 }
 
 Content::~Content() {
-  if (mapped_ != nullptr) {
-    munmap(mapped_, file_bytes_);
-  }
+  if (mapped_ != nullptr) munmap(mapped_, file_bytes_);
 }
 
 void Content::append(const void* data, std::size_t size) {
-  if (size == 0) {
-    return;  // `data` may be null
-  }
+  if (size == 0) return;  // `data` may be null
   const std::size_t most = file_ ? kFileBuffer : most_inline_;
   if (size <= most && bytes_.size() <= most - size) {
     bytes_.append(static_cast<const char*>(data), size);
@@ -84,39 +80,27 @@ void Content::append(const void* data, std::size_t size) {
 void Content::spill(const void* data, std::size_t size) {
   if (!file_) {
     file_ = make_memfd(kName, Sealable::yes);
-    if (!file_) {
-      fail("memfd_create");
-    }
+    if (!file_) fail("memfd_create");
   }
-  if (const auto sized = set_file_size(file_.get(), file_bytes_ + size, kName); !sized) {
+  if (const auto sized = set_file_size(file_.get(), file_bytes_ + size, kName); !sized)
     throw std::runtime_error(sized.error().message);
-  }
-  if (const int error = write_all(file_.get(), data, size, file_bytes_)) {
+  if (const int error = write_all(file_.get(), data, size, file_bytes_))
     throw std::system_error(error, std::generic_category(), "memory for a message");
-  }
   file_bytes_ += size;
 }
 
 void Content::finish() {
-  if (!file_) {
-    return;
-  }
+  if (!file_) return;
   spill(bytes_.data(), bytes_.size());
   bytes_.clear();
-  if (!seal(file_.get())) {
-    fail("fcntl(F_ADD_SEALS) of a message");
-  }
+  if (!seal(file_.get())) fail("fcntl(F_ADD_SEALS) of a message");
 }
 
 std::span<const std::byte> Content::view() {
-  if (!file_ || file_bytes_ == 0) {
-    return std::as_bytes(std::span(bytes_));
-  }
+  if (!file_ || file_bytes_ == 0) return std::as_bytes(std::span(bytes_));
   if (mapped_ == nullptr) {
     void* mapped = mmap(nullptr, file_bytes_, PROT_READ, MAP_PRIVATE, file_.get(), 0);
-    if (mapped == MAP_FAILED) {
-      fail("mapping a message");
-    }
+    if (mapped == MAP_FAILED) fail("mapping a message");
     mapped_ = mapped;
   }
   return {static_cast<const std::byte*>(mapped_), file_bytes_};
@@ -127,9 +111,7 @@ std::span<const std::byte> Content::view() {
 // Not made before there is something to put: a worker has one before its function begins, and an
 // allocation copies pages of the heap.
 internal::Content& Encoder::content() {
-  if (!content_) {
-    content_ = std::make_unique<internal::Content>();
-  }
+  if (!content_) content_ = std::make_unique<internal::Content>();
   return *content_;
 }
 
@@ -146,9 +128,7 @@ void Encoder::put_bytes(const void* data, std::size_t size) { content().append(d
 
 void Encoder::put_descriptor(int fd) {
   Descriptor copy(fcntl(fd, F_DUPFD_CLOEXEC, 3));
-  if (!copy) {
-    internal::fail("duplicating a descriptor");
-  }
+  if (!copy) internal::fail("duplicating a descriptor");
   content().append(std::move(copy));
 }
 
@@ -170,12 +150,9 @@ Decoder& Decoder::operator=(Decoder&&) noexcept = default;
 Decoder::~Decoder() = default;
 
 void Decoder::take_bytes(void* to, std::size_t size) {
-  if (size > left_.size()) {
-    internal::throw_damaged();
-  }
-  if (size > 0) {  // `to` may be null
+  if (size > left_.size()) internal::throw_damaged();
+  if (size > 0)  // `to` may be null
     std::memcpy(to, left_.data(), size);
-  }
   left_ = left_.subspan(size);
 }
 
@@ -183,20 +160,14 @@ std::size_t Decoder::take_count(std::size_t bytes_each) {
   std::uint64_t count = 0;
   take_bytes(&count, sizeof count);
   const std::size_t descriptors = content_->descriptors().size() - next_descriptor_;
-  if (count > left_.size() / bytes_each + descriptors) {
-    internal::throw_damaged();
-  }
+  if (count > left_.size() / bytes_each + descriptors) internal::throw_damaged();
   return count;
 }
 
 void Decoder::take_descriptors(std::span<int> into) {
   auto& all = content_->descriptors();
-  if (into.size() > all.size() - next_descriptor_) {
-    internal::throw_damaged();
-  }
-  for (int& descriptor : into) {
-    descriptor = all[next_descriptor_++].release();
-  }
+  if (into.size() > all.size() - next_descriptor_) internal::throw_damaged();
+  for (int& descriptor : into) descriptor = all[next_descriptor_++].release();
 }
 
 int Decoder::take_descriptor() {

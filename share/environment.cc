@@ -37,9 +37,7 @@ class Environment {
  public:
   // `result`: what the call returned; below 0, errno says why.
   bool check(const char* call, long result, const char* consequence) {
-    if (result < 0) {
-      refused_.push_back({call, errno, consequence});
-    }
+    if (result < 0) refused_.push_back({call, errno, consequence});
     return result >= 0;
   }
   bool check(const char* call, const Descriptor& opened, const char* consequence) {
@@ -55,9 +53,7 @@ class Environment {
 void check_mapping(Environment& environment, int memfd) {
   const std::size_t bytes = 2 * kHugePage;
   void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memfd, 0);
-  if (!environment.check("mmap(MAP_SHARED)", memory == MAP_FAILED ? -1 : 0, kNothing)) {
-    return;
-  }
+  if (!environment.check("mmap(MAP_SHARED)", memory == MAP_FAILED ? -1 : 0, kNothing)) return;
   const auto begin = reinterpret_cast<std::uintptr_t>(memory);
   const auto aligned = (begin + kHugePage - 1) & ~(kHugePage - 1);
   *reinterpret_cast<volatile char*>(aligned) = 1;
@@ -77,9 +73,7 @@ void check_mapping(Environment& environment, int memfd) {
 
 void check_memory(Environment& environment) {
   const Descriptor memfd = make_memfd("cowshed-check", Sealable::yes);
-  if (!environment.check("memfd_create", memfd, kNothing)) {
-    return;
-  }
+  if (!environment.check("memfd_create", memfd, kNothing)) return;
   const auto bytes = static_cast<off_t>(2 * kHugePage);
   const bool has_size = environment.check("ftruncate", ftruncate(memfd.get(), bytes), kNothing);
   environment.check("fallocate", fallocate(memfd.get(), 0, 0, getpagesize()), kNothing);
@@ -87,9 +81,7 @@ void check_memory(Environment& environment) {
       "fallocate(FALLOC_FL_PUNCH_HOLE)",
       fallocate(memfd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, getpagesize()),
       kNothing);
-  if (has_size) {
-    check_mapping(environment, memfd.get());
-  }
+  if (has_size) check_mapping(environment, memfd.get());
   const bool locked = internal::lock_byte(memfd.get(), 0);
   environment.check("fcntl(F_OFD_SETLK)", locked ? 0 : -1, kNoChannels);
   environment.check("fcntl(F_ADD_SEALS)", seal(memfd.get()) ? 0 : -1, kNothing);

@@ -15,9 +15,8 @@ Expected<void> set_file_size(int fd, std::uint64_t bytes, const std::string& who
               who + ": a file of " + std::to_string(bytes) + " bytes, where RLIMIT_FSIZE is " +
                   std::to_string(limit.rlim_cur) + "; raise it (ulimit -f)"});
   }
-  if (TEMP_FAILURE_RETRY(ftruncate(fd, static_cast<off_t>(bytes))) != 0) {
+  if (TEMP_FAILURE_RETRY(ftruncate(fd, static_cast<off_t>(bytes))) != 0)
     return system_error(who + ": ftruncate", errno);
-  }
   return {};
 }
 

@@ -25,9 +25,8 @@ const Handlers& entered_at(unsigned rank) {
 }
 
 void take(unsigned ranks) {
-  for (; ranks != 0; ranks &= ranks - 1) {
+  for (; ranks != 0; ranks &= ranks - 1)
     entered_at(static_cast<unsigned>(std::countr_zero(ranks))).before();
-  }
 }
 
 void give_back(unsigned ranks, void (*Handlers::*how)()) {
@@ -40,16 +39,13 @@ void give_back(unsigned ranks, void (*Handlers::*how)()) {
 
 void before_fork() {
   unsigned ranks = entered.load();
-  if (ranks == 0 && __libc_single_threaded != 0) {
+  if (ranks == 0 && __libc_single_threaded != 0)
     return;  // nobody enters one meanwhile, and no page is copied for the gate
-  }
   for (;;) {
     take(ranks);
     gate.lock();
     const unsigned now = entered.load();
-    if (now == ranks) {
-      break;
-    }
+    if (now == ranks) break;
     gate.unlock();  // the new rank's locks may come before some of those that are held
     give_back(ranks, &Handlers::in_parent);
     ranks = now;
@@ -59,9 +55,7 @@ void before_fork() {
 }
 
 void after_fork(void (*Handlers::*how)()) {
-  if (gate_holder.load(std::memory_order_relaxed) != pthread_self()) {
-    return;
-  }
+  if (gate_holder.load(std::memory_order_relaxed) != pthread_self()) return;
   const unsigned ranks = held;
   gate_holder = 0;
   gate.unlock();

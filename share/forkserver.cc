@@ -54,9 +54,7 @@ Expected<std::shared_ptr<ForkServerProcess>> ForkServerProcess::start(
 Expected<void> ForkServerProcess::begin(const ForkServerOptions& options,
                                         const internal::WorkerFunction* warm_up,
                                         const Arguments& arguments) {
-  if (program_name() == nullptr) {
-    return no_runtime_error();
-  }
+  if (program_name() == nullptr) return no_runtime_error();
   TRY(auto sockets, make_socket_pair());
   socket_ = std::move(sockets.first);
   internal::Content job;
@@ -94,9 +92,8 @@ Expected<void> ForkServerProcess::wait_until_ready(const ForkServerOptions& opti
     return make_error(ErrorCode::forkserver_ended,
                       "it ended before it had warmed up: " + how_it_ended());
   }
-  if (message->kind != MessageKind::begun) {
+  if (message->kind != MessageKind::begun)
     return make_error(ErrorCode::invalid_argument, message->content.inline_bytes());
-  }
   return {};
 }
 
@@ -142,17 +139,14 @@ Expected<void> ForkServerProcess::request(const Launch& launch, int rank, int so
   auto sent = hand_over_arenas().and_then([&] {
     return send_message(socket_.get(), MessageKind::job, {rank, launch.count}, launch.job, socket);
   });
-  if (!sent && ends()) {
+  if (!sent && ends())
     return make_error(ErrorCode::forkserver_ended, name_ + how_it_ended() + "; start another");
-  }
   return sent;
 }
 
 Expected<void> ForkServerProcess::hand_over_arenas() {
   const std::uint64_t now = layout::changes();
-  if (now == handed_over_) {
-    return {};
-  }
+  if (now == handed_over_) return {};
   TRY(const auto arenas, pack_arenas());
   TRY_VOID(send_message(socket_.get(), MessageKind::adopt, {}, arenas));
   handed_over_ = now;
@@ -174,9 +168,8 @@ Expected<Child> request_worker(const Launch& launch, int rank) {
   TRY(auto sockets, make_socket_pair());
   Child worker;
   worker.place = Descriptor(fcntl(sockets.first.get(), F_DUPFD_CLOEXEC, 0));
-  if (!worker.place) {  // or there would be a worker that nobody can end
+  if (!worker.place)  // or there would be a worker that nobody can end
     return system_error("a worker's pidfd", errno);
-  }
   worker.socket = std::move(sockets.first);
   TRY_VOID(launch.server->request(launch, rank, sockets.second.get()));
   return worker;

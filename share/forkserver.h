@@ -54,9 +54,8 @@ class ForkServer {
   static Expected<ForkServer> start(const ForkServerOptions& options, Args&&... args) {
     using Registered = internal::Registered<warm_up>;
     internal::check_sendable<typename Registered::Parts, std::remove_cvref_t<Args>...>();
-    if (auto checked = internal::check_arguments(args...); !checked) {
+    if (auto checked = internal::check_arguments(args...); !checked)
       return tl::make_unexpected(std::move(checked.error()));
-    }
     return start_server(options, &Registered::entry(), [&](Encoder& to) {
       internal::encode_arguments<typename Registered::Parts>({options.name, 1}, to, args...);
     });

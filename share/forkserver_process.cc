@@ -39,18 +39,14 @@ class Signals {
     sigaddset(&child_ends, SIGCHLD);
     sigprocmask(SIG_BLOCK, &child_ends, &mask_);
     ends_ = Descriptor(signalfd(-1, &child_ends, SFD_CLOEXEC | SFD_NONBLOCK));
-    if (!ends_) {
-      throw std::system_error(errno, std::generic_category(), "signalfd");
-    }
+    if (!ends_) throw std::system_error(errno, std::generic_category(), "signalfd");
     siginfo_t info;  // without it no worker's end would be known
-    if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) != 0 && errno != ECHILD) {
+    if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) != 0 && errno != ECHILD)
       throw std::system_error(errno, std::generic_category(), "waitid");
-    }
   }
   void give_back() {
-    for (std::size_t i = 0; i < kTerminalSignals.size(); ++i) {
+    for (std::size_t i = 0; i < kTerminalSignals.size(); ++i)
       sigaction(kTerminalSignals[i], &terminal_[i], nullptr);
-    }
     sigaction(SIGCHLD, &child_, nullptr);
     ends_ = Descriptor();
     sigprocmask(SIG_SETMASK, &mask_, nullptr);
@@ -98,23 +94,15 @@ void Server::run() {
     std::array<pollfd, 3> events = {pollfd{socket_.get(), POLLIN, 0},
                                     pollfd{owner_.get(), POLLIN, 0},
                                     pollfd{signals_.ends(), POLLIN, 0}};
-    if (poll(events.data(), events.size(), -1) < 0) {
-      continue;
-    }
-    if (events[2].revents != 0) {
-      reap();
-    }
-    if (events[1].revents != 0 || (events[0].revents != 0 && !receive())) {
-      return;
-    }
+    if (poll(events.data(), events.size(), -1) < 0) continue;
+    if (events[2].revents != 0) reap();
+    if (events[1].revents != 0 || (events[0].revents != 0 && !receive())) return;
   }
 }
 
 bool Server::receive() {
   auto message = receive_message(socket_.get());
-  if (!message || !*message) {
-    return false;
-  }
+  if (!message || !*message) return false;
   switch ((*message)->kind) {
     case MessageKind::adopt: {
       const auto adopted = adopt_for_ever(std::move((*message)->content));
@@ -133,9 +121,8 @@ void Server::start_worker(Message message) {
     refuse(socket.get(), failed_to_adopt_);
     return;
   }
-  if (is_ready(socket.get(), 0)) {  // its starter has given up, or ended
+  if (is_ready(socket.get(), 0))  // its starter has given up, or ended
     return;
-  }
   flush_streams();
   const auto before = std::chrono::steady_clock::now();
   const pid_t pid = fork();
@@ -187,22 +174,16 @@ Descriptor warm_up(Message message) {
   const auto owner = from.take<pid_t>();
   Descriptor pidfd(static_cast<int>(syscall(SYS_pidfd_open, owner, 0)));
   const int open_error = errno;
-  if (getppid() != owner) {
-    _exit(0);  // it has ended
-  }
-  if (!pidfd) {
-    throw std::system_error(open_error, std::generic_category(), "pidfd_open");
-  }
+  if (getppid() != owner) _exit(0);  // it has ended
+  if (!pidfd) throw std::system_error(open_error, std::generic_category(), "pidfd_open");
   if (from.take<bool>()) {
     const auto name = from.take<std::string>();
     const auto* function = internal::find_worker_function(name, from.take<std::uint64_t>()).value();
     Encoder value;
-    if (function->call({0, 1}, from, value) != 0) {
+    if (function->call({0, 1}, from, value) != 0)
       throw std::runtime_error("the warm-up returned an exit code that is not 0");
-    }
-    if (const auto checked = check_threads("after the warm-up"); !checked) {
+    if (const auto checked = check_threads("after the warm-up"); !checked)
       throw std::runtime_error(checked.error().message);
-    }
   }
   return pidfd;
 }

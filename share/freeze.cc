@@ -51,9 +51,7 @@ class Window {
     mapped_ = reinterpret_cast<std::uintptr_t>(got);
   }
   ~Window() {
-    if (error_ == 0) {
-      munmap(reinterpret_cast<void*>(mapped_), size_ + kHugePage);
-    }
+    if (error_ == 0) munmap(reinterpret_cast<void*>(mapped_), size_ + kHugePage);
   }
   Window(const Window&) = delete;
   Window& operator=(const Window&) = delete;
@@ -72,23 +70,17 @@ class Window {
 int copy_step(const ArenaMapping& mapping, const Run& run, bool huge_pages, const Window& window,
               std::vector<Run>& small, int& refusal) {
   const std::size_t size = run.end - run.begin;
-  if (!replace(window.begin(), size, PROT_READ | PROT_WRITE, MAP_SHARED, mapping.fd, run.begin)) {
+  if (!replace(window.begin(), size, PROT_READ | PROT_WRITE, MAP_SHARED, mapping.fd, run.begin))
     return errno;
-  }
   std::vector<Run> left = {{0, size}};
   if (huge_pages) {
-    for (std::size_t offset = run.begin; offset < run.end; offset += kHugePage) {
-      if (!allocate_pages(mapping.fd, offset, 1)) {
-        return errno;
-      }
-    }
+    for (std::size_t offset = run.begin; offset < run.end; offset += kHugePage)
+      if (!allocate_pages(mapping.fd, offset, 1)) return errno;
     left = collapse_runs(window.begin(), left, nullptr, refusal);
   }
   for (const Run& part : left) {
     const Run copy = {run.begin + part.begin, run.begin + part.end};
-    if (!allocate_pages(mapping.fd, copy.begin, copy.end - copy.begin)) {
-      return errno;
-    }
+    if (!allocate_pages(mapping.fd, copy.begin, copy.end - copy.begin)) return errno;
     append(small, copy);
   }
   std::memcpy(window.address(), reinterpret_cast<const void*>(mapping.begin + run.begin), size);
@@ -98,14 +90,10 @@ int copy_step(const ArenaMapping& mapping, const Run& run, bool huge_pages, cons
 Expected<void> visit_private(std::uintptr_t begin, std::size_t size, const std::string& who,
                              const std::function<void(std::uint64_t, std::uint64_t)>& visit) {
   const Descriptor pagemap(open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
-  if (!pagemap) {
-    return system_error(who + ": /proc/self/pagemap cannot be opened", errno);
-  }
+  if (!pagemap) return system_error(who + ": /proc/self/pagemap cannot be opened", errno);
   const int error =
       visit_anonymous_ranges(pagemap.get(), begin, begin + size, Anonymous::of_private_file, visit);
-  if (error != 0) {
-    return system_error(who + ": /proc/self/pagemap cannot be read", error);
-  }
+  if (error != 0) return system_error(who + ": /proc/self/pagemap cannot be read", error);
   return {};
 }
 
@@ -115,14 +103,11 @@ Expected<ArenaMapping> map_generation(const std::string& name, std::uintptr_t be
                                       std::size_t size, std::size_t first) {
   TRY(Descriptor fd, open_memfd(name, size));
   const ArenaMapping mapping = {fd.release(), begin, size};
-  if (first == size) {
-    return mapping;
-  }
+  if (first == size) return mapping;
   const bool mapped =
       replace(begin + first, size - first, PROT_READ | PROT_WRITE, MAP_SHARED, mapping.fd, first);
-  if (mapped && madvise(reinterpret_cast<void*>(begin + first), size - first, MADV_DONTFORK) == 0) {
+  if (mapped && madvise(reinterpret_cast<void*>(begin + first), size - first, MADV_DONTFORK) == 0)
     return mapping;
-  }
   auto error = system_error("arena '" + name + "': mapping a new generation", errno);
   unmap_generation(mapping, first);
   return error;
@@ -139,9 +124,7 @@ void unmap_generation(const ArenaMapping& mapping, std::size_t first) {
 Expected<void> copy_runs(const ArenaMapping& mapping, const std::vector<Run>& runs, bool huge_pages,
                          const std::string& who, const Progress& progress, std::vector<Run>& small,
                          int& error) {
-  if (runs.empty()) {
-    return {};
-  }
+  if (runs.empty()) return {};
   const std::size_t total = size_of(runs);
   if (MemoryLimits::of_this_process().headroom() < total) {
     return make_error(ErrorCode::out_of_memory, who + ": the memory cgroup has no room for the " +
@@ -149,29 +132,24 @@ Expected<void> copy_runs(const ArenaMapping& mapping, const std::vector<Run>& ru
                                                     " bytes that were written to; raise its limit");
   }
   const Window window(kCollapseStep);
-  if (window.error() != 0) {
+  if (window.error() != 0)
     return system_error(who + ": mapping the new generation", window.error());
-  }
   std::size_t done = 0;
   for (const Run& run : runs) {
     for (std::size_t offset = run.begin; offset < run.end; offset += kCollapseStep) {
       const Run step = {offset, std::min(offset + kCollapseStep, run.end)};
-      if (const int failed = copy_step(mapping, step, huge_pages, window, small, error)) {
+      if (const int failed = copy_step(mapping, step, huge_pages, window, small, error))
         return system_error(who + ": copying what was written to", failed);
-      }
       done += step.end - step.begin;
-      if (progress) {
-        progress(done, total);
-      }
+      if (progress) progress(done, total);
     }
   }
   return {};
 }
 
 void discard_copies(const ArenaMapping& mapping, std::size_t first) {
-  if (first > 0) {
+  if (first > 0)
     fallocate(mapping.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(first));
-  }
 }
 
 Expected<void> seal_generation(const Generation& generation, FreezeMode mode,
@@ -195,13 +173,10 @@ Expected<void> seal_generation(const Generation& generation, FreezeMode mode,
                                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) {
     return undo(system_error(who + ": closing the unused rest", errno));
   }
-  if (ftruncate(mapping.fd, static_cast<off_t>(used)) != 0) {
+  if (ftruncate(mapping.fd, static_cast<off_t>(used)) != 0)
     return undo(system_error(who + ": cutting off the unused rest", errno));
-  }
   cut = true;
-  if (!seal(mapping.fd)) {
-    return undo(seal_error(errno, who));
-  }
+  if (!seal(mapping.fd)) return undo(seal_error(errno, who));
   return {};
 }
 
@@ -228,9 +203,7 @@ Expected<std::vector<Run>> written_runs(std::uintptr_t begin, std::size_t size,
   }));
   for (std::size_t gap = kHugePage; runs.size() > kMostRuns; gap *= 2) {
     std::vector<Run> fewer;
-    for (const Run& run : runs) {
-      append(fewer, run, gap);
-    }
+    for (const Run& run : runs) append(fewer, run, gap);
     runs = std::move(fewer);
   }
   return runs;

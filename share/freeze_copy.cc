@@ -6,14 +6,10 @@
 namespace cowshed {
 
 FreezeContext::~FreezeContext() {
-  if (finished_) {
-    return;
-  }
+  if (finished_) return;
   for (std::size_t i = 0; i < targets_.size(); ++i) {
     const Target& target = targets_[i];
-    if (i < constructed_) {
-      target.key.type->destroy(target.memory);
-    }
+    if (i < constructed_) target.key.type->destroy(target.memory);
     resource_->deallocate(target.memory, target.key.type->size, target.key.type->alignment);
   }
 }
@@ -36,9 +32,7 @@ void* FreezeContext::target_of(const void* source, const Type& type) {
 
 bool FreezeContext::is_element(const Key& key) const {
   auto vector = vectors_.upper_bound(key.source);
-  if (vector == vectors_.begin()) {
-    return false;
-  }
+  if (vector == vectors_.begin()) return false;
   --vector;
   const auto& [first, elements] = *vector;
   const auto offset = static_cast<std::size_t>(static_cast<const std::byte*>(key.source) -

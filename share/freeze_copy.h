@@ -202,25 +202,17 @@ class FreezeContext {
 
 template <class T>
 ImmortalPtr<const Frozen<T>> FreezeContext::pointer(const T* object) {
-  if (object == nullptr) {
-    return nullptr;
-  }
-  if constexpr (requires { FreezeTraits<T>::pointer(*object, *this); }) {
+  if (object == nullptr) return nullptr;
+  if constexpr (requires { FreezeTraits<T>::pointer(*object, *this); })
     return FreezeTraits<T>::pointer(*object, *this);
-  } else {
-    return exact_pointer(object);
-  }
+  else return exact_pointer(object);
 }
 
 template <class T>
 ImmortalPtr<const Frozen<T>> FreezeContext::exact_pointer(const T* object) {
-  if (object == nullptr) {
-    return nullptr;
-  }
+  if (object == nullptr) return nullptr;
   if constexpr (std::is_polymorphic_v<T> && !std::is_final_v<T>) {
-    if (typeid(*object) != typeid(T)) {
-      refuse_derived(type_name<T>(), typeid(*object).name());
-    }
+    if (typeid(*object) != typeid(T)) refuse_derived(type_name<T>(), typeid(*object).name());
   }
   return ImmortalPtr<const Frozen<T>>(static_cast<const Frozen<T>*>(target_of(object, kTypeOf<T>)));
 }
@@ -233,11 +225,9 @@ ImmortalPtr<const Frozen<T>> FreezeContext::exact_pointer(const T* object) {
 template <class T>
 auto freeze_copy(const Arena& arena, const T& root) {
   const auto copy = [&root](FreezeContext& context) {
-    if constexpr (std::is_base_of_v<internal::FrozenToPointer, FreezeTraits<T>>) {
+    if constexpr (std::is_base_of_v<internal::FrozenToPointer, FreezeTraits<T>>)
       return context.copy(root).get();
-    } else {
-      return context.pointer(&root).get();
-    }
+    else return context.pointer(&root).get();
   };
   using Result = Expected<std::invoke_result_t<decltype(copy), FreezeContext&>>;
   try {
@@ -308,11 +298,8 @@ constexpr auto frozen_argument() {
 
 template <class To, class From>
 To frozen_function(const From& from) {
-  if constexpr (std::is_same_v<To, From>) {
-    return from;
-  } else {
-    return To();
-  }
+  if constexpr (std::is_same_v<To, From>) return from;
+  else return To();
 }
 
 template <class T>
@@ -367,26 +354,18 @@ struct FreezeTraits<C<Arguments...>> {
     } else {
       frozen to = make_empty(from, context);
       if constexpr (requires { typename From::mapped_type; }) {
-        for (const auto& [key, value] : from) {
+        for (const auto& [key, value] : from)
           to.emplace_hint(to.end(), context.copy(key), context.copy(value));
-        }
       } else if constexpr (requires { typename From::key_type; }) {
-        for (const auto& key : from) {
-          to.emplace_hint(to.end(), context.copy(key));
-        }
+        for (const auto& key : from) to.emplace_hint(to.end(), context.copy(key));
       } else {
-        if constexpr (std::ranges::contiguous_range<const From>) {
+        if constexpr (std::ranges::contiguous_range<const From>)
           context.vectors_.try_emplace(from.data(), from.size(), &FreezeContext::kTypeOf<T>);
-        }
         if constexpr (internal::kAsIs<T>) {
           to.assign(from.begin(), from.end());
         } else {
-          if constexpr (requires { to.reserve(from.size()); }) {
-            to.reserve(from.size());
-          }
-          for (const auto& element : from) {
-            to.emplace_back(context.copy(element));
-          }
+          if constexpr (requires { to.reserve(from.size()); }) to.reserve(from.size());
+          for (const auto& element : from) to.emplace_back(context.copy(element));
         }
       }
       return to;

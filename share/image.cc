@@ -48,12 +48,8 @@ ssize_t read_all(int fd, std::span<std::byte> bytes) {
   while (done < bytes.size()) {
     const ssize_t got = TEMP_FAILURE_RETRY(
         pread(fd, bytes.data() + done, bytes.size() - done, static_cast<off_t>(done)));
-    if (got < 0) {
-      return got;
-    }
-    if (got == 0) {
-      break;
-    }
+    if (got < 0) return got;
+    if (got == 0) break;
     done += static_cast<std::size_t>(got);
   }
   return static_cast<ssize_t>(done);
@@ -75,9 +71,7 @@ Expected<void> replace_file(const std::filesystem::path& path, const std::string
   temporary.replace_filename("." + beginning + suffix.data());
   const Descriptor file(static_cast<int>(TEMP_FAILURE_RETRY(
       open(temporary.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644))));
-  if (!file) {
-    return system_error(who + ": " + temporary.string() + " cannot be made", errno);
-  }
+  if (!file) return system_error(who + ": " + temporary.string() + " cannot be made", errno);
   Expected<void> written = write(file.get());
   if (written && (TEMP_FAILURE_RETRY(fsync(file.get())) != 0 ||
                   std::rename(temporary.c_str(), path.c_str()) != 0)) {
@@ -102,12 +96,9 @@ int write_pages(int fd, Bytes bytes, std::uint64_t offset) {
   };
   for (std::size_t at = 0; at < bytes.size(); at += kPage) {
     const std::size_t first = at;
-    while (at < bytes.size() && !is_zero(at)) {
-      at += kPage;
-    }
-    if (const int error = write_all(fd, bytes.data() + first, at - first, offset + first)) {
+    while (at < bytes.size() && !is_zero(at)) at += kPage;
+    if (const int error = write_all(fd, bytes.data() + first, at - first, offset + first))
       return error;
-    }
   }
   return 0;
 }
@@ -119,17 +110,11 @@ Expected<void> write_payload(const ArenaCore& core, int fd, std::uint64_t payloa
     for (std::size_t at = run.begin; at < run.end; at += kCollapseStep) {
       const std::size_t end = std::min(at + kCollapseStep, run.end);
       const Bytes bytes(reinterpret_cast<const std::byte*>(core.begin() + at), end - at);
-      if (const int error = write_pages(fd, bytes, payload + at)) {
-        return write_error(who, error);
-      }
-      if (progress && end < core.used()) {
-        progress(end, core.used());
-      }
+      if (const int error = write_pages(fd, bytes, payload + at)) return write_error(who, error);
+      if (progress && end < core.used()) progress(end, core.used());
     }
   }
-  if (progress && core.used() > 0) {
-    progress(core.used(), core.used());
-  }
+  if (progress && core.used() > 0) progress(core.used(), core.used());
   return {};
 }
 
@@ -173,24 +158,19 @@ Expected<Image> read_image(const std::filesystem::path& path, const std::string&
   image.file = Descriptor(static_cast<int>(
       TEMP_FAILURE_RETRY(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK))));
   struct stat status{};
-  if (!image.file || fstat(image.file.get(), &status) != 0) {
+  if (!image.file || fstat(image.file.get(), &status) != 0)
     return system_error(who + " cannot be opened", errno);
-  }
-  if (!S_ISREG(status.st_mode)) {
+  if (!S_ISREG(status.st_mode))
     return make_error(ErrorCode::invalid_argument, who + " is not a regular file");
-  }
   const auto file_bytes = static_cast<std::uint64_t>(status.st_size);
   std::vector<std::byte> head(kPage);
   Header header;
   for (const bool whole : {false, true}) {
     const ssize_t got = read_all(image.file.get(), head);
-    if (got < 0) {
-      return system_error(who + " cannot be read", errno);
-    }
+    if (got < 0) return system_error(who + " cannot be read", errno);
     std::memcpy(&header, head.data(), sizeof header);
-    if (static_cast<std::size_t>(got) != head.size() || header.magic != image_format::kMagic) {
+    if (static_cast<std::size_t>(got) != head.size() || header.magic != image_format::kMagic)
       return bad(who, "is not an image");
-    }
     if (header.version != image_format::kVersion) {
       return make_error(ErrorCode::unsupported,
                         who + " has version " + std::to_string(header.version) +
@@ -201,16 +181,11 @@ Expected<Image> read_image(const std::filesystem::path& path, const std::string&
         header.parcel_bytes > header.payload - kPage) {
       return bad(who, "has a damaged header");
     }
-    if (header.payload > file_bytes) {
-      return bad(who, "is truncated");
-    }
-    if (!whole) {
-      head.resize(kPage + header.parcel_bytes);
-    }
+    if (header.payload > file_bytes) return bad(who, "is truncated");
+    if (!whole) head.resize(kPage + header.parcel_bytes);
   }
-  if (image_format::checksum_of(head) != header.checksum) {
+  if (image_format::checksum_of(head) != header.checksum)
     return bad(who, "is damaged (its checksum is wrong)");
-  }
   try {
     Decoder from(Bytes(head).subspan(kPage));
     auto contents = parcel_format::read(from);
@@ -219,15 +194,10 @@ Expected<Image> read_image(const std::filesystem::path& path, const std::string&
     return bad(who, "contradicts itself");
   }
   auto& arena = image.arena.description;
-  if (arena.begin != header.base || arena.segments.size() > 1) {
+  if (arena.begin != header.base || arena.segments.size() > 1)
     return bad(who, "contradicts itself");
-  }
-  if (arena.used > file_bytes - header.payload) {
-    return bad(who, "is truncated");
-  }
-  for (Segment& segment : arena.segments) {
-    segment.payload = header.payload;
-  }
+  if (arena.used > file_bytes - header.payload) return bad(who, "is truncated");
+  for (Segment& segment : arena.segments) segment.payload = header.payload;
   return image;
 }
 
@@ -251,9 +221,7 @@ bool image_format::is_image(int fd, std::uint64_t base, std::uint64_t payload) {
 Expected<void> save_image(const Arena& arena, const std::filesystem::path& path,
                           const Progress& progress) {
   const std::string who = who_is(path);
-  if (ArenaAccess::core_of(arena) == nullptr) {
-    return moved_from_error();
-  }
+  if (ArenaAccess::core_of(arena) == nullptr) return moved_from_error();
   ArenaCore& core = *ArenaAccess::core_of(arena);
   const std::lock_guard lock(core.mutex());
   TRY_VOID(core.expect_frozen());
@@ -262,9 +230,8 @@ Expected<void> save_image(const Arena& arena, const std::filesystem::path& path,
     const std::uint64_t payload = (head.size() + kHugePage - 1) / kHugePage * kHugePage;
     TRY_VOID(set_file_size(fd, payload + core.used(), who));
     TRY_VOID(write_payload(core, fd, payload, who, progress));
-    if (const int error = write_all(fd, head.data(), head.size(), 0)) {
+    if (const int error = write_all(fd, head.data(), head.size(), 0))
       return write_error(who, error);
-    }
     return {};
   });
 }
@@ -280,18 +247,15 @@ Expected<Arena> open_image(const std::filesystem::path& path, const ImageOptions
   description.past.huge_page_error = 0;
   std::vector<Descriptor> files;
   files.push_back(std::move(image.file));
-  TRY(Arena arena,
-      adopt_arena(std::move(description), std::move(files), Holder::this_process, who));
+  TRY(Arena arena, adopt_arena(std::move(description), std::move(files), Holder::this_process, who));
   if (options.publish) {
-    for (registry::Object& object : objects) {
+    for (registry::Object& object : objects)
       object.generation = 0;  // it becomes a publication of this process
-    }
     auto published =
         registry::publish_foreign({{ArenaAccess::core_of(arena), std::move(objects)}},
                                   "withdraw() it first, or open the image with .publish = false");
-    if (!published) {
+    if (!published)
       return make_error(published.error().code, who + ": " + published.error().message);
-    }
   }
   return arena;
 }

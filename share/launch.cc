@@ -49,13 +49,9 @@ std::vector<char*> merge_environment(const std::vector<std::string>& added) {
     const bool replaced = std::any_of(added.begin(), added.end(), [&](const std::string& other) {
       return name_of(other) == name_of(*variable);
     });
-    if (!replaced) {
-      all.push_back(*variable);
-    }
+    if (!replaced) all.push_back(*variable);
   }
-  for (const std::string& variable : added) {
-    all.push_back(const_cast<char*>(variable.c_str()));
-  }
+  for (const std::string& variable : added) all.push_back(const_cast<char*>(variable.c_str()));
   all.push_back(nullptr);
   return all;
 }
@@ -84,9 +80,7 @@ Expected<Child> fork_worker(Launch& launch, int rank) {
     sockets.first = Descriptor();
     run_worker({rank, launch.count}, std::move(sockets.second), launch.setup, launch.body);
   }
-  if (pid < 0) {
-    return system_error("fork", errno);
-  }
+  if (pid < 0) return system_error("fork", errno);
   Child worker;
   worker.pid = pid;
   worker.start_ns = ns_since(before);
@@ -109,15 +103,12 @@ Expected<Child> spawn_process(const std::string& program, int socket,
   std::array<char*, 3> arguments = {const_cast<char*>(first.c_str()),
                                     const_cast<char*>(kWorkerArgument), nullptr};
   std::vector<char*> merged;
-  if (!environment.empty()) {
-    merged = merge_environment(environment);
-  }
+  if (!environment.empty()) merged = merge_environment(environment);
   pid_t pid = 0;
   const int error = posix_spawn(&pid, file, actions.get(), nullptr, arguments.data(),
                                 merged.empty() ? environ : merged.data());
-  if (error != 0) {
+  if (error != 0)
     return system_error("posix_spawn of " + (program.empty() ? "this program" : program), error);
-  }
   Child child;
   child.pid = pid;
   TRY(child.pidfd, open_pidfd(pid));
@@ -141,26 +132,20 @@ Expected<void> send_signal(pid_t pid, const Descriptor& pidfd, int signal) {
       is_ready(pidfd.get())) {
     return {};
   }
-  if (kill(pid, signal) == 0 || errno == ESRCH) {
-    return {};
-  }
+  if (kill(pid, signal) == 0 || errno == ESRCH) return {};
   return system_error("kill of pid " + std::to_string(pid) + ", which goes on", errno);
 }
 
 Expected<void> check_threads(const std::string& who) {
   struct stat status = {};
-  if (stat("/proc/self/task", &status) != 0) {
-    return {};  // no /proc: nobody knows
-  }
+  if (stat("/proc/self/task", &status) != 0) return {};  // no /proc: nobody knows
 #ifdef __SANITIZE_THREAD__
   constexpr nlink_t kOurs = 2;  // ThreadSanitizer has one of its own
 #else
   constexpr nlink_t kOurs = 1;
 #endif
   const nlink_t threads = status.st_nlink - 2;  // a folder has two links besides its folders
-  if (threads <= kOurs) {
-    return {};
-  }
+  if (threads <= kOurs) return {};
   std::string names;
   std::error_code ignored;
   for (const auto& task : std::filesystem::directory_iterator("/proc/self/task", ignored)) {

@@ -14,18 +14,15 @@ namespace {
 
 Expected<void> check_options(const WorkersOptions& options, const internal::WorkerJob& job) {
   const auto refuse = [&](const char* why) { return make_error(ErrorCode::invalid_argument, why); };
-  if (options.count < 1) {
-    return refuse(".count is at least 1");
-  }
+  if (options.count < 1) return refuse(".count is at least 1");
   if (std::any_of(options.environment.begin(), options.environment.end(),
                   [](const std::string& variable) {
                     return variable.find('=') == std::string::npos || variable[0] == '=';
                   })) {
     return refuse(".environment has entries like NAME=value");
   }
-  if (!options.program.empty() && options.method != Start::spawn) {
+  if (!options.program.empty() && options.method != Start::spawn)
     return refuse(".program is for Start::spawn");
-  }
   struct sigaction children = {};
   sigaction(SIGCHLD, nullptr, &children);
   if (children.sa_handler == SIG_IGN || (children.sa_flags & SA_NOCLDWAIT) != 0) {
@@ -33,17 +30,14 @@ Expected<void> check_options(const WorkersOptions& options, const internal::Work
         "SIGCHLD is ignored in this process, so the kernel would throw their exit statuses away; "
         "give it SIG_DFL or a handler before start()");
   }
-  if (options.method == Start::fork) {
+  if (options.method == Start::fork)
     return options.threads == Threads::allow ? Expected<void>() : check_threads("fork");
-  }
   if (job.function == nullptr) {
     return refuse(
         "only Start::fork can start this function; give start<function>() one with a name or a "
         "lambda without captures");
   }
-  if (program_name() == nullptr) {
-    return no_runtime_error();
-  }
+  if (program_name() == nullptr) return no_runtime_error();
   return {};
 }
 
@@ -64,15 +58,13 @@ Expected<void> prepare(const WorkersOptions& options, const internal::WorkerJob&
   launch.setup.die_with_parent = options.die_with_parent;
   launch.setup.environment = options.environment;
   TRY_VOID(check_options(options, job));
-  if (options.method == Start::fork) {
+  if (options.method == Start::fork)
     return registry::start_tree();  // or each worker would begin one, and hand up to nobody
-  }
   try {
     Encoder to;
     Setup setup = launch.setup;
-    if (options.method == Start::spawn) {
+    if (options.method == Start::spawn)
       setup.environment.clear();  // it has it from its first moment
-    }
     encode(to, setup);
     to.put(std::string(job.function->name)).put(job.function->layout);
     job.arguments(to);

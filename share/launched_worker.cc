@@ -31,9 +31,7 @@ void Child::set_end(int code, int status) {
 void Child::read_messages() {
   for (;;) {
     if (place) {
-      if (!is_ready(socket.get())) {
-        return;
-      }
+      if (!is_ready(socket.get())) return;
       place = Descriptor();
     }
     auto received = receive_message(socket.get(), MSG_DONTWAIT);
@@ -64,9 +62,8 @@ void Child::read_messages() {
         failure = bytes;
         break;
       case MessageKind::stray_write:
-        if (bytes.size() == sizeof(StrayWrite)) {
+        if (bytes.size() == sizeof(StrayWrite))
           std::memcpy(&stray_write.emplace(), bytes.data(), bytes.size());
-        }
         break;
       default: break;
     }
@@ -83,30 +80,17 @@ std::string describe_end(const Launch& launch, int rank, const Child& child, boo
     return its_name + " was killed after " + std::to_string(launch.start_timeout.count()) +
            " ms (WorkersOptions::start_timeout)" + no_runtime;
   }
-  if (child.stray_write) {
-    return its_name + " died: " + to_string(*child.stray_write);
-  }
-  if (child.failure) {
-    return its_name + ": " + *child.failure;
-  }
-  if (child.signal != 0) {
-    return its_name + describe_signal(launch, child);
-  }
-  if (!child.unread.empty()) {
-    return its_name + ": " + child.unread;
-  }
-  if (launch.method == Start::forkserver && !child.reported && !child.value) {
+  if (child.stray_write) return its_name + " died: " + to_string(*child.stray_write);
+  if (child.failure) return its_name + ": " + *child.failure;
+  if (child.signal != 0) return its_name + describe_signal(launch, child);
+  if (!child.unread.empty()) return its_name + ": " + child.unread;
+  if (launch.method == Start::forkserver && !child.reported && !child.value)
     return its_name + " ended, nobody knows how: its forkserver " + launch.server->how_it_ended();
-  }
-  if (launch.method == Start::spawn && !child.begun) {
+  if (launch.method == Start::spawn && !child.begun)
     return its_name + " exited with " + std::to_string(child.exit_code) + no_runtime;
-  }
-  if (child.exit_code != 0) {
-    return its_name + " exited with " + std::to_string(child.exit_code);
-  }
-  if (with_value && !child.value) {
+  if (child.exit_code != 0) return its_name + " exited with " + std::to_string(child.exit_code);
+  if (with_value && !child.value)
     return its_name + " ended without a value: its function did not return";
-  }
   return "";
 }
 

@@ -54,9 +54,7 @@ void put(Table& table, std::array<Entry, size>& entries, std::uint32_t index, co
 }  // namespace
 
 void create() {
-  if (image != nullptr) {
-    return;
-  }
+  if (image != nullptr) return;
   const Descriptor memfd = make_memfd(kMemfdName, Sealable::no);
   void* memory = MAP_FAILED;
   if (memfd && set_file_size(memfd.get(), sizeof(Image), kMemfdName)) {
@@ -64,9 +62,7 @@ void create() {
     memory = mmap(reinterpret_cast<void*>(kLayoutPlace), sizeof(Image), PROT_READ | PROT_WRITE,
                   MAP_PRIVATE | MAP_NORESERVE, memfd.get(), 0);
   }
-  if (memory == MAP_FAILED) {
-    return;
-  }
+  if (memory == MAP_FAILED) return;
   image = static_cast<Image*>(memory);
   const Change change;
   Header& header = image->header;
@@ -86,24 +82,20 @@ TransferTables& transfer_tables() {
 }
 
 void show_transfers(std::uint32_t transfers) {
-  if (image != nullptr) {
+  if (image != nullptr)
     std::atomic_ref(image->header.transfers.count).store(transfers, std::memory_order_release);
-  }
 }
 
 void show_transfer_lanes(std::uint32_t lanes) {
-  if (image != nullptr) {
+  if (image != nullptr)
     std::atomic_ref(image->header.transfer_lanes.count).store(lanes, std::memory_order_release);
-  }
 }
 
 std::uint64_t changes() noexcept { return change_count.load(std::memory_order_acquire); }
 
 void put_arena(std::uint32_t index, const Arena& arena) {
   ++change_count;
-  if (image != nullptr) {
-    put(image->header.arenas, image->arenas, index, arena);
-  }
+  if (image != nullptr) put(image->header.arenas, image->arenas, index, arena);
 }
 
 void clear_arena(std::uint32_t index) {
@@ -116,13 +108,9 @@ void clear_arena(std::uint32_t index) {
 
 std::uint32_t put_object(const Object& object) {
   ++change_count;
-  if (image == nullptr) {
-    return 0;
-  }
-  while (first_vacant < image->header.objects.count &&
-         image->objects.at(first_vacant).address != 0) {
+  if (image == nullptr) return 0;
+  while (first_vacant < image->header.objects.count && image->objects.at(first_vacant).address != 0)
     ++first_vacant;
-  }
   put(image->header.objects, image->objects, first_vacant, object);
   return first_vacant++;
 }
@@ -139,9 +127,7 @@ void clear_object(std::uint32_t index) {
 const Object* object_at(std::uint64_t address) noexcept {
   for (std::uint32_t i = 0; image != nullptr && i < image->header.objects.count; ++i) {
     const Object& object = image->objects[i];
-    if (object.name[0] != '\0' && address - object.address < object.bytes) {
-      return &object;
-    }
+    if (object.name[0] != '\0' && address - object.address < object.bytes) return &object;
   }
   return nullptr;
 }

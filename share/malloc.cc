@@ -23,9 +23,7 @@ enum class Owner : std::uint8_t { cached, heap_in_scope, arena };
 inline Owner owner_of(const void* block) {
   const auto address = reinterpret_cast<std::uintptr_t>(block);
   const ThreadScope& scope = thread_scope;
-  if (address - scope.begin < scope.end - scope.begin) {
-    return Owner::cached;
-  }
+  if (address - scope.begin < scope.end - scope.begin) return Owner::cached;
   if (address >= arena_hull.begin.load(std::memory_order_relaxed) &&
       address < arena_hull.end.load(std::memory_order_relaxed)) [[unlikely]] {
     return Owner::arena;
@@ -35,9 +33,7 @@ inline Owner owner_of(const void* block) {
 
 // What was freed of a full arena serves other sizes after it was put together again.
 [[gnu::noinline]] bool make_room() {
-  if (thread_scope.end == 0) {
-    return false;
-  }
+  if (thread_scope.end == 0) return false;
   jemalloc::flush_thread_cache();
   return jemalloc::purge_arena(thread_scope.jemalloc_arena) == 0;
 }
@@ -45,26 +41,19 @@ inline Owner owner_of(const void* block) {
 template <class Allocate>
 inline void* retried(Allocate allocate) {
   void* block = allocate();
-  if (block != nullptr) [[likely]] {
+  if (block != nullptr) [[likely]]
     return block;
-  }
   return make_room() ? allocate() : nullptr;
 }
 
 [[gnu::noinline]] void free_slowly(void* block, Owner owner) {
-  if (owner == Owner::arena && free_in_arena(block)) {
-    return;
-  }
-  if (block != nullptr) {
-    cowshed_je_dallocx(block, jemalloc::kNoCacheFlags);
-  }
+  if (owner == Owner::arena && free_in_arena(block)) return;
+  if (block != nullptr) cowshed_je_dallocx(block, jemalloc::kNoCacheFlags);
 }
 
 [[gnu::noinline]] void* move(void* block, std::size_t size, Owner owner) {
   std::size_t readable = owner == Owner::arena ? look_up_in_arena(block).readable : 0;
-  if (readable == 0) {
-    readable = cowshed_je_malloc_usable_size(block);
-  }
+  if (readable == 0) readable = cowshed_je_malloc_usable_size(block);
   void* moved = retried([=] { return cowshed_je_malloc(size); });
   if (moved != nullptr) {
     std::memcpy(moved, block, std::min(size, readable));
@@ -86,11 +75,9 @@ void* calloc(std::size_t count, std::size_t size) noexcept {
 
 void free(void* block) noexcept {
   const Owner owner = owner_of(block);
-  if (owner == Owner::cached) [[likely]] {
+  if (owner == Owner::cached) [[likely]]
     cowshed_je_free(block);
-  } else {
-    free_slowly(block, owner);
-  }
+  else free_slowly(block, owner);
 }
 
 void* realloc(void* block, std::size_t size) noexcept {
@@ -99,9 +86,8 @@ void* realloc(void* block, std::size_t size) noexcept {
     free(block);
     return nullptr;
   }
-  if (owner == Owner::cached || block == nullptr) {
+  if (owner == Owner::cached || block == nullptr)
     return retried([=] { return cowshed_je_realloc(block, size); });
-  }
   return move(block, size, owner);
 }
 
@@ -127,13 +113,10 @@ void* pvalloc(std::size_t size) noexcept {
 
 // 0 for a frozen block: nothing of it may be written to.
 std::size_t malloc_usable_size(void* block) noexcept {
-  if (owner_of(block) != Owner::arena) [[likely]] {
+  if (owner_of(block) != Owner::arena) [[likely]]
     return cowshed_je_malloc_usable_size(block);
-  }
   const BlockInArena found = look_up_in_arena(block);
-  if (found.frozen) {
-    return 0;
-  }
+  if (found.frozen) return 0;
   return found.readable != 0 ? found.readable : cowshed_je_malloc_usable_size(block);
 }
 
@@ -155,13 +138,10 @@ void* new_block(std::size_t size, std::size_t alignment) {
   for (;;) {
     void* block = alignment == 1 ? retried([=] { return cowshed_je_malloc(size); })
                                  : aligned_alloc(alignment, size);
-    if (block != nullptr) [[likely]] {
+    if (block != nullptr) [[likely]]
       return block;
-    }
     const std::new_handler handler = std::get_new_handler();
-    if (handler == nullptr) {
-      throw std::bad_alloc();
-    }
+    if (handler == nullptr) throw std::bad_alloc();
     handler();
   }
 }

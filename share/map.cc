@@ -71,9 +71,7 @@ void serve_map(Channel<Bytes>& tasks, Channel<Bytes>& results, std::string_view 
   };
   for (;;) {
     auto task = tasks.receive();
-    if (!task && task.error().code == ErrorCode::closed) {
-      return;
-    }
+    if (!task && task.error().code == ErrorCode::closed) return;
     Decoder item = decode(task.value());
     ByteChannel::keep_in_hand(*task);  // until its result is sent
     *task = Bytes();                   // its memory is free for others meanwhile
@@ -85,9 +83,7 @@ void serve_map(Channel<Bytes>& tasks, Channel<Bytes>& results, std::string_view 
                                    too_large("its value has ", value.view().size()));
       sent = send(error);
     }
-    if (!sent) {
-      throw std::runtime_error(sent.error().message);
-    }
+    if (!sent) throw std::runtime_error(sent.error().message);
   }
 }
 
@@ -116,9 +112,7 @@ Expected<bool> MapQueue::send_tasks() {
     Task& task = under_way_[unsent_.front()];
     if (const auto sent = tasks_.internals().send(task.content->view(), Wait::never(), &sent_);
         !sent) {
-      if (is_for_now(sent.error())) {
-        return false;
-      }
+      if (is_for_now(sent.error())) return false;
       if (sent.error().code == ErrorCode::message_too_large) {
         return make_error(
             ErrorCode::message_too_large,
@@ -127,9 +121,7 @@ Expected<bool> MapQueue::send_tasks() {
       return tl::make_unexpected(sent.error());
     }
     task.message = messages_++;
-    if (task.losses == restarts_) {
-      task.content.reset();
-    }
+    if (task.losses == restarts_) task.content.reset();
   }
   return true;
 }
@@ -151,9 +143,8 @@ Expected<MapQueue::Collected> MapQueue::collect_results() {
   for (;;) {
     auto bytes = results_.try_receive();
     if (!bytes) {
-      if (is_for_now(bytes.error())) {
+      if (is_for_now(bytes.error()))
         return bytes.error().code == ErrorCode::would_block ? Collected::all : Collected::some;
-      }
       return tl::make_unexpected(std::move(bytes.error()));
     }
     Decoder from = decode(*bytes);
@@ -173,29 +164,19 @@ Expected<void> MapQueue::wait(Collected collected) {
   TRY(const int readable, results_.descriptor());
   // With a stopped process in the way it stays readable.
   std::vector<pollfd> events = {{collected == Collected::all ? readable : -1, POLLIN, 0}};
-  for (const int pidfd : workers_->pidfds()) {
-    events.push_back({pidfd, POLLIN, 0});
-  }
+  for (const int pidfd : workers_->pidfds()) events.push_back({pidfd, POLLIN, 0});
   constexpr int kAtMost = 100;  // ms, for a stopped worker that goes on
   const int happened = poll(events.data(), events.size(), kAtMost);
-  if (happened < 0 && errno != EINTR) {
-    return system_error("map: poll", errno);
-  }
+  if (happened < 0 && errno != EINTR) return system_error("map: poll", errno);
   TRY(const auto dead, reap());
-  if (!dead.empty() || (happened == 0 && !how_it_ended_.empty())) {
-    TRY_VOID(take_back());
-  }
-  for (const WorkerEnd& end : dead) {
-    TRY_VOID(restart(end.exit));
-  }
+  if (!dead.empty() || (happened == 0 && !how_it_ended_.empty())) TRY_VOID(take_back());
+  for (const WorkerEnd& end : dead) TRY_VOID(restart(end.exit));
   return {};
 }
 
 Expected<std::vector<WorkerEnd>> MapQueue::reap() {
   TRY(auto dead, workers_->reap_ended());
-  for (const WorkerEnd& end : dead) {
-    how_it_ended_[end.exit.pid] = end.exit.error;
-  }
+  for (const WorkerEnd& end : dead) how_it_ended_[end.exit.pid] = end.exit.error;
   return dead;
 }
 
@@ -204,22 +185,16 @@ Expected<std::vector<WorkerEnd>> MapQueue::reap() {
 Expected<void> MapQueue::take_back() {
   const ChannelStats stats = tasks_.stats();
   TRY(const Collected collected, collect_results());  // that they had sent before
-  if (collected == Collected::some) {
-    return {};
-  }
+  if (collected == Collected::some) return {};
   for (const LostMessages& lost : stats.lost) {
     const auto found = std::find_if(under_way_.begin(), under_way_.end(), [&](const auto& each) {
       return each.second.message == lost.first;
     });
-    if (found == under_way_.end()) {
-      continue;
-    }
+    if (found == under_way_.end()) continue;
     auto& [index, task] = *found;
     ++task.losses;
     task.lost_by = lost.receiver;
-    if (task.content == nullptr) {
-      return tl::make_unexpected(lost_error(index, task));
-    }
+    if (task.content == nullptr) return tl::make_unexpected(lost_error(index, task));
     task.message = kNotSent;
     unsent_.push_front(index);
   }
@@ -227,15 +202,10 @@ Expected<void> MapQueue::take_back() {
 }
 
 Expected<void> MapQueue::restart(const WorkerExit& dead) {
-  if (dead.restarts < restarts_) {
-    return workers_->restart(dead.rank);
-  }
+  if (dead.restarts < restarts_) return workers_->restart(dead.rank);
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
-    for (const auto& [index, task] : under_way_) {
-      if (task.lost_by == dead.pid) {
-        return tl::make_unexpected(lost_error(index, task));
-      }
-    }
+    for (const auto& [index, task] : under_way_)
+      if (task.lost_by == dead.pid) return tl::make_unexpected(lost_error(index, task));
     std::this_thread::sleep_for(kBetweenAttempts);
     TRY_VOID(take_back());
   }
@@ -248,9 +218,7 @@ Error MapQueue::lost_error(std::uint64_t index, const Task& task) {
     (void)reap();
   }
   std::string text = item_name(index);
-  if (task.losses > 1) {
-    text += ", given out " + std::to_string(task.losses) + " times";
-  }
+  if (task.losses > 1) text += ", given out " + std::to_string(task.losses) + " times";
   const auto worker = how_it_ended_.find(task.lost_by);
   text += ": " + (worker != how_it_ended_.end()
                       ? worker->second
@@ -261,11 +229,8 @@ Error MapQueue::lost_error(std::uint64_t index, const Task& task) {
 Expected<void> MapQueue::finish() {
   tasks_.close();
   TRY(const auto ends, workers_->wait(false));
-  for (const WorkerEnd& end : ends) {
-    if (!end.exit.ok()) {
-      return make_error(ErrorCode::worker_failed, end.exit.error);
-    }
-  }
+  for (const WorkerEnd& end : ends)
+    if (!end.exit.ok()) return make_error(ErrorCode::worker_failed, end.exit.error);
   return {};
 }
 

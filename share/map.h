@@ -67,11 +67,8 @@ struct MapWorker<function, std::index_sequence<extra...>> {
                   typename Parts::template Parameter<extra + 1>... args) {
     serve_map(tasks, results, type_name<R>(), [&](Decoder& from, Encoder& value) {
       Arrived<Item> item(from);
-      if constexpr (Parts::kTakesWorker) {
-        value.put<R>(function(self, item.get(), args...));
-      } else {
-        value.put<R>(function(item.get(), args...));
-      }
+      if constexpr (Parts::kTakesWorker) value.put<R>(function(self, item.get(), args...));
+      else value.put<R>(function(item.get(), args...));
     });
   }
 };
@@ -162,13 +159,9 @@ Expected<void> map_each(const MapOptions& options, Range&& range, Consumer&& con
                 "means nothing in a spawned worker: see spawn_safe.h");
   using Item = std::remove_cvref_t<typename MapWorker::Item>;
   auto queue = internal::MapQueue::create(options, type_name<Item>());
-  if (!queue) {
-    return tl::make_unexpected(std::move(queue.error()));
-  }
+  if (!queue) return tl::make_unexpected(std::move(queue.error()));
   auto workers = start<&MapWorker::run>(options.workers, queue->tasks(), queue->results(), args...);
-  if (!workers) {
-    return tl::make_unexpected(std::move(workers.error()));
-  }
+  if (!workers) return tl::make_unexpected(std::move(workers.error()));
   queue->serve_by(std::move(*workers).release());
   std::uint64_t read = 0;
   std::uint64_t next = 0;
@@ -191,16 +184,10 @@ Expected<void> map_each(const MapOptions& options, Range&& range, Consumer&& con
       ++item;
       all_sent = queue->send_tasks();
     }
-    if (!all_sent) {
-      return tl::make_unexpected(std::move(all_sent.error()));
-    }
-    if (next == read) {
-      return queue->finish();
-    }
+    if (!all_sent) return tl::make_unexpected(std::move(all_sent.error()));
+    if (next == read) return queue->finish();
     auto result = queue->receive();
-    if (!result) {
-      return tl::make_unexpected(std::move(result.error()));
-    }
+    if (!result) return tl::make_unexpected(std::move(result.error()));
     try {
       early.emplace(result->index, result->value.template take<typename MapWorker::R>());
     } catch (const std::exception& failure) {

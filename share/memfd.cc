@@ -16,9 +16,7 @@ namespace cowshed {
 Descriptor make_memfd(const std::string& label, Sealable sealable) {
   const unsigned flags = MFD_CLOEXEC | (sealable == Sealable::yes ? MFD_ALLOW_SEALING : 0U);
   int fd = memfd_create(label.c_str(), flags | MFD_NOEXEC_SEAL);
-  if (fd < 0 && errno == EINVAL) {
-    fd = memfd_create(label.c_str(), flags);
-  }
+  if (fd < 0 && errno == EINVAL) fd = memfd_create(label.c_str(), flags);
   return Descriptor(fd);
 }
 
@@ -26,9 +24,7 @@ bool seal(int fd) {
   constexpr int kAttempts = 20;
   constexpr auto kPause = std::chrono::milliseconds(20);
   for (int attempt = 1; fcntl(fd, F_ADD_SEALS, kSealed) != 0; ++attempt) {
-    if (errno != EBUSY || attempt == kAttempts) {
-      return false;
-    }
+    if (errno != EBUSY || attempt == kAttempts) return false;
     std::this_thread::sleep_for(kPause);
   }
   return true;
@@ -38,9 +34,7 @@ int write_all(int fd, const void* data, std::size_t size, std::uint64_t offset) 
   const auto* next = static_cast<const char*>(data);
   while (size > 0) {  // a call takes 2 GiB at most
     const ssize_t written = TEMP_FAILURE_RETRY(pwrite(fd, next, size, static_cast<off_t>(offset)));
-    if (written <= 0) {
-      return written == 0 ? EIO : errno;
-    }
+    if (written <= 0) return written == 0 ? EIO : errno;
     next += written;
     size -= static_cast<std::size_t>(written);
     offset += static_cast<std::uint64_t>(written);

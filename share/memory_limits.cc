@@ -19,9 +19,7 @@ using Text = std::array<char, 8192>;
 
 bool read_file(const std::string& path, Text& text) noexcept {
   const Descriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!file) {
-    return false;
-  }
+  if (!file) return false;
   const ssize_t size = read(file.get(), text.data(), text.size() - 1);
   text[size < 0 ? 0 : static_cast<std::size_t>(size)] = '\0';
   return size > 0;
@@ -34,9 +32,8 @@ std::size_t number(const Text& text) noexcept {
 
 std::size_t field(const Text& text, std::string_view key) noexcept {
   for (const char* line = text.data(); line != nullptr && *line != '\0';) {
-    if (std::strncmp(line, key.data(), key.size()) == 0 && line[key.size()] == ' ') {
+    if (std::strncmp(line, key.data(), key.size()) == 0 && line[key.size()] == ' ')
       return std::strtoull(line + key.size(), nullptr, 10);
-    }
     line = std::strchr(line, '\n');
     line = line == nullptr ? nullptr : line + 1;
   }
@@ -49,13 +46,10 @@ std::string own_group(const std::string& process, bool v1) {
   for (std::string line; std::getline(file, line);) {
     const auto first = line.find(':');
     const auto second = line.find(':', first + 1);
-    if (second == std::string::npos) {
-      continue;
-    }
+    if (second == std::string::npos) continue;
     const std::string controllers = "," + line.substr(first + 1, second - first - 1) + ",";
-    if (v1 ? controllers.find(",memory,") != std::string::npos : controllers == ",,") {
+    if (v1 ? controllers.find(",memory,") != std::string::npos : controllers == ",,")
       return line.substr(second + 1);
-    }
   }
   return {};
 }
@@ -100,12 +94,8 @@ Mount find_mount(const std::string& process, const std::string& group, bool v1) 
     const bool memory = ("," + options + ",").find(",memory,") != std::string::npos;
     if (v1 ? type == "cgroup" && memory : type == "cgroup2") {
       mount = {unescaped(mount.root), unescaped(mount.point)};
-      if (lies_below(group, mount.root)) {
-        return mount;
-      }
-      if (first.point.empty()) {
-        first = mount;
-      }
+      if (lies_below(group, mount.root)) return mount;
+      if (first.point.empty()) first = mount;
     }
   }
   return first;
@@ -118,17 +108,12 @@ MemoryLimits MemoryLimits::of_this_process(const std::string& process) {
   for (const bool v1 : {true, false}) {
     const std::string group = own_group(process, v1);
     const Mount mount = find_mount(process, group, v1);
-    if (group.empty() || mount.point.empty()) {
-      continue;
-    }
+    if (group.empty() || mount.point.empty()) continue;
     // In a container the mount may show only a part of the hierarchy.
     std::string path = mount.point;
-    if (lies_below(group, mount.root)) {
+    if (lies_below(group, mount.root))
       path += mount.root == "/" ? group : group.substr(mount.root.size());
-    }
-    while (path.size() > mount.point.size() && path.back() == '/') {
-      path.pop_back();
-    }
+    while (path.size() > mount.point.size() && path.back() == '/') path.pop_back();
     while (path.size() >= mount.point.size()) {
       limits.groups_.push_back({path + (v1 ? "/memory.limit_in_bytes" : "/memory.max"),
                                 path + (v1 ? "/memory.usage_in_bytes" : "/memory.current"),
@@ -143,13 +128,9 @@ std::size_t MemoryLimits::headroom() const noexcept {
   std::size_t least = kUnlimited;
   for (const Group& group : groups_) {
     Text text;
-    if (!read_file(group.limit, text)) {
-      continue;
-    }
+    if (!read_file(group.limit, text)) continue;
     const std::size_t limit = number(text);
-    if (limit >= kUnlimited / 4 || !read_file(group.usage, text)) {
-      continue;
-    }
+    if (limit >= kUnlimited / 4 || !read_file(group.usage, text)) continue;
     std::size_t usage = number(text);
     if (read_file(group.stat, text)) {
       const std::size_t cache = field(text, group.v1 ? "total_inactive_file" : "inactive_file") +
@@ -163,9 +144,7 @@ std::size_t MemoryLimits::headroom() const noexcept {
 
 std::size_t available_memory() noexcept {
   Text text;
-  if (!read_file("/proc/meminfo", text)) {
-    return MemoryLimits::kUnlimited;
-  }
+  if (!read_file("/proc/meminfo", text)) return MemoryLimits::kUnlimited;
   const std::size_t kilobytes = field(text, "MemAvailable:") + field(text, "SwapFree:");
   return kilobytes == 0 ? MemoryLimits::kUnlimited : kilobytes * 1024;
 }

@@ -47,9 +47,8 @@ class Packer {
     }
     const std::uintptr_t end = arena.description.begin + arena.description.used;
     format::Contents::Lost lost{arena.description.name, {}};
-    for (auto& object : registry::objects_in(core)) {
+    for (auto& object : registry::objects_in(core))
       (object.address < end ? arena.objects : lost.objects).push_back(std::move(object));
-    }
     contents_.arenas.push_back(std::move(arena));
     contents_.lost.push_back(std::move(lost));
   }
@@ -90,13 +89,10 @@ tl::unexpected<Error> foreign(const std::string& message) {
 Expected<void> check_file(const Description& arena, const Segment& segment, int fd) {
   const std::string who = "arena '" + arena.name + "' as received";
   struct stat status{};
-  if (fstat(fd, &status) != 0) {
-    return system_error(who + ": fstat", errno);
-  }
+  if (fstat(fd, &status) != 0) return system_error(who + ": fstat", errno);
   const auto bytes = static_cast<std::uint64_t>(status.st_size);
-  if (segment.payload == 0 && !has_seals(fd, kSealed)) {
+  if (segment.payload == 0 && !has_seals(fd, kSealed))
     return foreign(who + " comes with a descriptor that is not of a sealed memfd");
-  }
   if (segment.payload != 0 &&
       !(S_ISREG(status.st_mode) && image_format::is_image(fd, arena.begin, segment.payload))) {
     return foreign(who + " comes with a descriptor that is not of its image");
@@ -112,13 +108,9 @@ Expected<void> check_file(const Description& arena, const Segment& segment, int 
 // As many as the segments count.
 Files take_files(Decoder& from, const Description& arena) {
   int count = 0;
-  for (const Segment& segment : arena.segments) {
-    count = std::max(count, segment.fd + 1);
-  }
+  for (const Segment& segment : arena.segments) count = std::max(count, segment.fd + 1);
   Files files;
-  for (int i = 0; i < count; ++i) {
-    files.emplace_back(from.take_descriptor());
-  }
+  for (int i = 0; i < count; ++i) files.emplace_back(from.take_descriptor());
   return files;
 }
 
@@ -127,9 +119,7 @@ Files take_files(Decoder& from, const Description& arena) {
 Expected<void> make_way(const Description& arena, const std::string& who) {
   for (ArenaCore* core : all_cores()) {
     const std::lock_guard lock(core->mutex());
-    if (core->begin() >= arena.begin + arena.capacity || arena.begin >= core->end()) {
-      continue;
-    }
+    if (core->begin() >= arena.begin + arena.capacity || arena.begin >= core->end()) continue;
     if (core->state() == ArenaState::not_inherited) {
       core->forget_range();
       continue;
@@ -171,11 +161,8 @@ Expected<internal::Content> pack_arenas() {
     Packer packer(to);
     for (ArenaCore* core : all_cores()) {
       const std::lock_guard lock(core->mutex());
-      if (core->frozen() || (core->is_open() && core->generation() > 0)) {
-        packer.add_frozen(*core);
-      } else if (core->state() != ArenaState::vacant) {
-        packer.add_lost(*core);
-      }
+      if (core->frozen() || (core->is_open() && core->generation() > 0)) packer.add_frozen(*core);
+      else if (core->state() != ArenaState::vacant) packer.add_lost(*core);
     }
     packer.finish();
     return to.finish();
@@ -186,9 +173,7 @@ Expected<internal::Content> pack_arenas() {
 
 Expected<void> pack_arena(const Arena& arena, Encoder& to) {
   const OutsideScope outside;
-  if (ArenaAccess::core_of(arena) == nullptr) {
-    return moved_from_error();
-  }
+  if (ArenaAccess::core_of(arena) == nullptr) return moved_from_error();
   ArenaCore& core = *ArenaAccess::core_of(arena);
   const std::lock_guard lock(core.mutex());
   TRY_VOID(core.expect_frozen());
@@ -203,13 +188,11 @@ Expected<void> pack_arena(const Arena& arena, Encoder& to) {
 }
 
 Expected<Arena> adopt_arena(Description arena, Files files, Holder holder, const std::string& who) {
-  for (Segment& segment : arena.segments) {
+  for (Segment& segment : arena.segments)
     segment.fd = files[static_cast<std::size_t>(segment.fd)].get();
-  }
-  if (const int error = internal::install_stray_write_handler()) {
+  if (const int error = internal::install_stray_write_handler())
     return system_error("the SIGSEGV handler cannot be installed", error);
-  }
-  TRY(ArenaCore * core, take_vacant_core());
+  TRY(ArenaCore* core, take_vacant_core());
   if (auto mapped = map_arena(arena, holder, who); !mapped) {
     give_back_core(core);
     return tl::make_unexpected(std::move(mapped.error()));
@@ -218,9 +201,7 @@ Expected<Arena> adopt_arena(Description arena, Files files, Holder holder, const
     const std::lock_guard lock(core->mutex());
     core->adopt(std::move(arena));
   }
-  for (Descriptor& file : files) {
-    file.release();
-  }
+  for (Descriptor& file : files) file.release();
   show_arena(*core);
   return ArenaAccess::arena_of(core);
 }
@@ -233,17 +214,14 @@ Expected<std::vector<Arena>> adopt_arenas(Decoder& from, KeepNames names) {
   try {
     contents = format::read(from);
     tree = Descriptor(from.take_descriptor());
-    for (const auto& arena : contents.arenas) {
-      files.push_back(take_files(from, arena.description));
-    }
+    for (const auto& arena : contents.arenas) files.push_back(take_files(from, arena.description));
   } catch (const std::runtime_error& failure) {
     return damaged(failure);
   }
   for (std::size_t i = 0; i < files.size(); ++i) {
     const Description& arena = contents.arenas[i].description;
-    for (const Segment& segment : arena.segments) {
+    for (const Segment& segment : arena.segments)
       TRY_VOID(check_file(arena, segment, files[i][static_cast<std::size_t>(segment.fd)].get()));
-    }
   }
   const bool is_new = process_tree::id() != contents.tree;
   TRY_VOID(registry::join_tree(contents.tree, std::move(tree), contents.last_generation,
@@ -256,19 +234,14 @@ Expected<std::vector<Arena>> adopt_arenas(Decoder& from, KeepNames names) {
     auto& [description, objects] = contents.arenas[i];
     const std::string who = "arena '" + description.name + "' as received";
     TRY(Arena arena, adopt_arena(std::move(description), std::move(files[i]), holder, who));
-    if (names == KeepNames::no) {
-      for (registry::Object& object : objects) {
-        object.name.clear();
-      }
-    }
+    if (names == KeepNames::no)
+      for (registry::Object& object : objects) object.name.clear();
     publications.push_back({ArenaAccess::core_of(arena), std::move(objects)});
     arenas.push_back(std::move(arena));
   }
   TRY_VOID(registry::publish_foreign(publications,
                                      "withdraw() it first, or publish it without a name there"));
-  for (const auto& [arena, objects] : contents.lost) {
-    registry::enter_lost(arena, objects);
-  }
+  for (const auto& [arena, objects] : contents.lost) registry::enter_lost(arena, objects);
   return arenas;
 }
 

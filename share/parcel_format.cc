@@ -148,9 +148,7 @@ void write(Encoder& to, const Contents& contents) { to.put(contents); }
 
 Contents read(Decoder& from) {
   auto contents = from.take<Contents>();
-  if (!is_right(contents)) {
-    internal::throw_damaged();
-  }
+  if (!is_right(contents)) internal::throw_damaged();
   return contents;
 }
 

@@ -54,19 +54,14 @@ void* cowshed_je_address_map_memory(void*, void*, std::size_t size, std::size_t)
     return got == MAP_FAILED ? 0 : reinterpret_cast<std::uintptr_t>(got);
   };
   const auto unmap = [](std::uintptr_t begin, std::uintptr_t end) {
-    if (begin < end) {
-      munmap(reinterpret_cast<void*>(begin), end - begin);
-    }
+    if (begin < end) munmap(reinterpret_cast<void*>(begin), end - begin);
   };
   std::uintptr_t got = map(size);
-  if (got % kLeafSize == 0) {  // below the last one, or none
+  if (got % kLeafSize == 0)  // below the last one, or none
     return reinterpret_cast<void*>(got);
-  }
   unmap(got, got + size);
   got = map(size + kLeafSize);
-  if (got == 0) {
-    return nullptr;
-  }
+  if (got == 0) return nullptr;
   const std::uintptr_t aligned = (got + kLeafSize - 1) & ~(kLeafSize - 1);
   unmap(got, aligned);
   unmap(aligned + size, got + size + kLeafSize);
@@ -121,13 +116,10 @@ int create_arena(ExtentHooks* hooks, unsigned& arena) {
   std::size_t size = sizeof arena;
   int error =
       cowshed_je_mallctl("experimental.arenas_create_ext", &arena, &size, &config, sizeof config);
-  if (error == EAGAIN) {
-    error = ENOMEM;  // what it means here
-  }
+  if (error == EAGAIN) error = ENOMEM;  // what it means here
   // Nothing is given back by itself: what is freed stays warm for the next allocation.
-  for (const char* key : {"arena.%u.dirty_decay_ms", "arena.%u.muzzy_decay_ms"}) {
+  for (const char* key : {"arena.%u.dirty_decay_ms", "arena.%u.muzzy_decay_ms"})
     if (error == 0) error = set(Key(key, arena).get(), ssize_t{-1});
-  }
   return error;
 }
 

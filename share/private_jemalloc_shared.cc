@@ -73,9 +73,7 @@ void map_blocks() {
   constexpr std::size_t kBytes = 64 << 10;
   void* const got =
       mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (got == MAP_FAILED) {
-    return;
-  }
+  if (got == MAP_FAILED) return;
   const std::size_t size = (sizeof(Block) + cowshed_je_thread_data_size + 63) & ~std::size_t{63};
   for (std::size_t at = 0; at + size <= kBytes; at += size) {
     auto* const block = reinterpret_cast<Block*>(static_cast<std::byte*>(got) + at);
@@ -86,13 +84,9 @@ void map_blocks() {
 
 [[gnu::noinline]] bool take_block() {
   const std::lock_guard lock(blocks_mutex);
-  if (unused_blocks == nullptr) {
-    map_blocks();
-  }
+  if (unused_blocks == nullptr) map_blocks();
   Block* const block = unused_blocks;
-  if (block == nullptr) {
-    return false;
-  }
+  if (block == nullptr) return false;
   unused_blocks = block->next;
   auto* const data = reinterpret_cast<std::byte*>(block + 1);
   std::memcpy(data, cowshed_je_je_tsd_tls, cowshed_je_thread_data_size);
@@ -121,15 +115,11 @@ void* no_memory() {
 void leave_thread(void* data) {
   this_block()->again = false;
   end_thread(data);
-  if (!this_block()->again) {
-    leave_block();
-  }
+  if (!this_block()->again) leave_block();
 }
 
 void before_fork() {
-  if (!enter()) {
-    std::abort();  // as libc where it has no memory for a thread's data
-  }
+  if (!enter()) std::abort();  // as libc where it has no memory for a thread's data
   at_fork[0]();
   blocks_mutex.lock();
 }
@@ -195,18 +185,12 @@ std::size_t cowshed_je_malloc_usable_size(void* block) noexcept {
 
 // Without memory for the thread's data the block is lost.
 void cowshed_je_free(void* block) noexcept {
-  if (enter()) {
-    cowshed_je_inner_free(block);
-  }
+  if (enter()) cowshed_je_inner_free(block);
 }
 void cowshed_je_dallocx(void* block, int flags) noexcept {
-  if (enter()) {
-    cowshed_je_inner_dallocx(block, flags);
-  }
+  if (enter()) cowshed_je_inner_dallocx(block, flags);
 }
 void cowshed_je_sdallocx(void* block, std::size_t size, int flags) noexcept {
-  if (enter()) {
-    cowshed_je_inner_sdallocx(block, size, flags);
-  }
+  if (enter()) cowshed_je_inner_sdallocx(block, size, flags);
 }
 }

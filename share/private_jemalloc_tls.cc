@@ -36,9 +36,8 @@ class Object {
  public:
   explicit Object(std::vector<char> bytes) : bytes_(std::move(bytes)) {
     const auto& header = at<Elf64_Ehdr>(0);
-    if (std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0 || header.e_machine != EM_X86_64) {
+    if (std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0 || header.e_machine != EM_X86_64)
       fail("no object file for x86-64");
-    }
     sections_ = {&at<Elf64_Shdr>(header.e_shoff), header.e_shnum};
     names_ = &at<char>(sections_[header.e_shstrndx].sh_offset);
   }
@@ -70,9 +69,7 @@ struct Symbols {
 Symbols find_symbols(Object& object) {
   Symbols found;
   for (const Elf64_Shdr& section : object.sections()) {
-    if (section.sh_type != SHT_SYMTAB) {
-      continue;
-    }
+    if (section.sh_type != SHT_SYMTAB) continue;
     found.all = object.table<Elf64_Sym>(section);
     const char* names = &object.at<char>(object.sections()[section.sh_link].sh_offset);
     for (std::size_t i = 0; i < found.all.size(); ++i) {
@@ -81,9 +78,7 @@ Symbols find_symbols(Object& object) {
       if (name == "cowshed_je_tls_stubs") found.stubs = i;
     }
   }
-  if (found.data == 0 || found.stubs == 0) {
-    fail("no je_tsd_tls");
-  }
+  if (found.data == 0 || found.stubs == 0) fail("no je_tsd_tls");
   return found;
 }
 
@@ -144,9 +139,7 @@ int main(int argc, char** argv) {
   std::string stubs;
   std::size_t count = 0;
   for (const Elf64_Shdr& section : object.sections()) {
-    if (section.sh_type != SHT_RELA) {
-      continue;
-    }
+    if (section.sh_type != SHT_RELA) continue;
     const Elf64_Shdr& code = object.sections()[section.sh_info];
     for (Elf64_Rela& relocation : object.table<Elf64_Rela>(section)) {
       const std::uint64_t symbol = ELF64_R_SYM(relocation.r_info);
@@ -159,9 +152,7 @@ int main(int argc, char** argv) {
       }
     }
   }
-  if (count == 0) {
-    fail("nothing uses je_tsd_tls");
-  }
+  if (count == 0) fail("nothing uses je_tsd_tls");
 
   // What each thread's data begins as: constants.
   Elf64_Sym& data = symbols.all[symbols.data];

@@ -42,19 +42,15 @@ int cowshed_je_mutex_trylock(pthread_mutex_t* mutex) {
 }
 
 int cowshed_je_mutex_lock(pthread_mutex_t* mutex) {
-  if (cowshed_je_mutex_trylock(mutex) == 0) {
-    return 0;
-  }
-  while (word(mutex).exchange(kContended, std::memory_order_acquire) != kFree) {
+  if (cowshed_je_mutex_trylock(mutex) == 0) return 0;
+  while (word(mutex).exchange(kContended, std::memory_order_acquire) != kFree)
     futex(word(mutex), FUTEX_WAIT, kContended);
-  }
   return 0;
 }
 
 int cowshed_je_mutex_unlock(pthread_mutex_t* mutex) {
-  if (word(mutex).exchange(kFree, std::memory_order_release) == kContended) {
+  if (word(mutex).exchange(kFree, std::memory_order_release) == kContended)
     futex(word(mutex), FUTEX_WAKE, 1);
-  }
   return 0;
 }
 }

@@ -25,9 +25,7 @@ constexpr std::uint32_t kFar = 1U << 24U;
 Expected<Shared*> map(int memfd) {
   void* memory =
       mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memfd, 0);
-  if (memory == MAP_FAILED) {
-    return system_error("mmap of what a process tree shares", errno);
-  }
+  if (memory == MAP_FAILED) return system_error("mmap of what a process tree shares", errno);
   return static_cast<Shared*>(memory);
 }
 
@@ -52,28 +50,20 @@ std::uint32_t inode_of(const struct stat& status) {
 }  // namespace
 
 Expected<void> start() {
-  if (own.load() != nullptr) {
-    return {};
-  }
+  if (own.load() != nullptr) return {};
   constexpr char kName[] = "cowshed-tree";
   Descriptor memfd = make_memfd(kName, Sealable::yes);
-  if (!memfd) {
-    return system_error("memfd_create of what a process tree shares", errno);
-  }
+  if (!memfd) return system_error("memfd_create of what a process tree shares", errno);
   TRY_VOID(set_file_size(memfd.get(), sizeof(Shared), kName));
-  if (fcntl(memfd.get(), F_ADD_SEALS, kSeals) != 0) {
+  if (fcntl(memfd.get(), F_ADD_SEALS, kSeals) != 0)
     return system_error("fcntl(F_ADD_SEALS) of what a process tree shares", errno);
-  }
   struct stat status{};
-  if (fstat(memfd.get(), &status) != 0) {
+  if (fstat(memfd.get(), &status) != 0)
     return system_error("fstat of what a process tree shares", errno);
-  }
   TRY(auto* memory, map(memfd.get()));
   std::random_device random;
   std::uint64_t id = 0;
-  while (id == 0) {
-    id = std::uint64_t{random()} << 32U | inode_of(status);
-  }
+  while (id == 0) id = std::uint64_t{random()} << 32U | inode_of(status);
   own_id = id;
   memory->last_generation = word_of(kGeneration, 0);  // the rest is zeros, without memory
   take(memory, std::move(memfd));
@@ -114,9 +104,8 @@ void know_generation(std::uint32_t generation) {
 }
 
 std::uint32_t last_generation() {
-  if (const auto known = value_of(kGeneration, shared().last_generation.load())) {
+  if (const auto known = value_of(kGeneration, shared().last_generation.load()))
     know_generation(*known);
-  }
   return last_known.load();
 }
 

@@ -40,13 +40,9 @@ bool ends_word(char c) { return std::isalnum(static_cast<unsigned char>(c)) == 0
 std::string without_noise(std::string_view name) {
   std::string text(name);
   for (const std::string_view noise : kLeftOut) {
-    for (std::size_t at = 0; (at = text.find(noise, at)) != std::string::npos;) {
-      if (at == 0 || ends_word(text[at - 1])) {
-        text.erase(at, noise.size());
-      } else {
-        ++at;
-      }
-    }
+    for (std::size_t at = 0; (at = text.find(noise, at)) != std::string::npos;)
+      if (at == 0 || ends_word(text[at - 1])) text.erase(at, noise.size());
+      else ++at;
   }
   return text;
 }
@@ -72,38 +68,23 @@ class Reader {
       }
       ++at_;
       const auto inside = arguments();
-      if (!inside) {
-        return std::nullopt;
-      }
+      if (!inside) return std::nullopt;
       result += *inside;
     }
-    while (!result.empty() && result.back() == ' ') {
-      result.pop_back();
-    }
-    for (const auto& [name, better] : kBetterNames) {
-      if (result == name) {
-        return std::string(better);
-      }
-    }
+    while (!result.empty() && result.back() == ' ') result.pop_back();
+    for (const auto& [name, better] : kBetterNames)
+      if (result == name) return std::string(better);
     return result;
   }
 
   std::optional<std::string> arguments() {
     std::string result = "<";
     for (bool first = true;; first = false) {
-      while (at_ < text_.size() && text_[at_] == ' ') {
-        ++at_;
-      }
+      while (at_ < text_.size() && text_[at_] == ' ') ++at_;
       const auto argument = type();
-      if (!argument || at_ == text_.size()) {
-        return std::nullopt;
-      }
-      if (first || !is_default(*argument)) {
-        result += (first ? "" : ", ") + *argument;
-      }
-      if (text_[at_++] == '>') {
-        return result + ">";
-      }
+      if (!argument || at_ == text_.size()) return std::nullopt;
+      if (first || !is_default(*argument)) result += (first ? "" : ", ") + *argument;
+      if (text_[at_++] == '>') return result + ">";
     }
   }
 

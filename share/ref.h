@@ -122,18 +122,14 @@ class Ref {
   // this process was started), not_inherited (its arena was not frozen then), not_spawn_safe (see
   // spawn_safe.h).
   Expected<const T*> get() const {
-    if (const T* object = try_get()) {
-      return object;
-    }
+    if (const T* object = try_get()) return object;
     return tl::make_unexpected(internal::explain(bits_, internal::type_info<T>()));
   }
 
   // The same for code that has checked before; throw BadRef where get() would fail.
   const T& operator*() const { return *operator->(); }
   const T* operator->() const {
-    if (const T* object = try_get()) {
-      return object;
-    }
+    if (const T* object = try_get()) return object;
     throw BadRef(internal::explain(bits_, internal::type_info<T>()));
   }
 

@@ -105,9 +105,7 @@ Error wrong_type(const Record& record, const TypeInfo& asked) {
 
 // No reference finds it any more.
 void hide(Record& record) {
-  if (!record.live) {
-    return;
-  }
+  if (!record.live) return;
   internal::PublishedSlot& slot = published_slots[bits_of(record).slot];
   if (record.rtti != nullptr && slot.stamp == stamp_of(bits_of(record), *record.rtti)) {
     slot.stamp.store(0, std::memory_order_release);
@@ -124,9 +122,7 @@ Place release(Place place) {
   const auto [first, last] = all().names.equal_range(place->second.name);
   const auto name =
       std::find_if(first, last, [&](const auto& entry) { return entry.second == &place->second; });
-  if (name != last) {
-    all().names.erase(name);
-  }
+  if (name != last) all().names.erase(name);
   return all().records.erase(place);
 }
 
@@ -134,13 +130,10 @@ Record& enter(Record entered) {
   const OutsideScope outside;
   const std::uint32_t generation = entered.generation;
   const bool live = std::exchange(entered.live, false);  // until there is memory for all of it
-  if (const auto before = all().records.find(generation); before != all().records.end()) {
+  if (const auto before = all().records.find(generation); before != all().records.end())
     release(before);  // of what this process did not inherit
-  }
   Record& record = all().records.emplace(generation, std::move(entered)).first->second;
-  if (!record.name.empty()) {
-    all().names.emplace(record.name, &record);
-  }
+  if (!record.name.empty()) all().names.emplace(record.name, &record);
   std::uint32_t& newest_here = newest[generation % kMaxPublished];
   newest_here = std::max(newest_here, generation);
   if (live) {
@@ -162,9 +155,7 @@ Record& enter(Record entered) {
 
 Expected<void> start_tree_locked() {
   auto started = process_tree::start();
-  if (started) {
-    layout::create();
-  }
+  if (started) layout::create();
   return started;
 }
 
@@ -176,14 +167,11 @@ Error full() {
 // A generation whose slot is free here.  No other process of the tree gets the same one, and with
 // it hardly the same slot.
 Expected<std::uint32_t> take_generation() {
-  if (live_count == kMaxPublished) {
-    return tl::make_unexpected(full());
-  }
+  if (live_count == kMaxPublished) return tl::make_unexpected(full());
   for (;;) {
     const std::uint32_t generation = process_tree::take_generation();
-    if (generation != 0 && published_slots[generation % kMaxPublished].stamp == 0) {
+    if (generation != 0 && published_slots[generation % kMaxPublished].stamp == 0)
       return generation;
-    }
   }
 }
 
@@ -191,9 +179,7 @@ Expected<std::uint32_t> take_generation() {
 const void* show(Record& record, const TypeInfo& type) {
   if (record.rtti == nullptr) {
     record.rtti = type.rtti;
-    if (record.array) {
-      type.make_span(record.span.data(), record.address, record.bytes);
-    }
+    if (record.array) type.make_span(record.span.data(), record.address, record.bytes);
   }
   const void* object = record.array ? record.span.data() : record.address;
   internal::PublishedSlot& slot = published_slots[bits_of(record).slot];
@@ -228,9 +214,7 @@ Error not_spawn_safe(const Record& record) {
 }
 
 Error not_inherited(const Record& record) {
-  if (record.arena != nullptr) {
-    return record.arena->not_inherited_error().value();
-  }
+  if (record.arena != nullptr) return record.arena->not_inherited_error().value();
   return error_of(ErrorCode::not_inherited,
                   "arena '" + record.lost_arena +
                       "' was not frozen when this process was started; freeze() it before that");
@@ -254,9 +238,7 @@ Expected<RefBits> internal::publish(const std::string_view* name, const Publicat
     return make_error(ErrorCode::not_in_arena,
                       who + " does not lie in an arena; make it with Arena::make()");
   }
-  if (!arena->holds(address)) {
-    return arena->not_inherited_error();
-  }
+  if (!arena->holds(address)) return arena->not_inherited_error();
   const std::lock_guard lock(registry::mutex());
   if (name != nullptr && find_name(*name, true) != nullptr) {
     return make_error(ErrorCode::invalid_argument,
@@ -285,30 +267,21 @@ Expected<RefBits> internal::find(std::string_view name, const TypeInfo& type) {
   const std::lock_guard lock(registry::mutex());
   Record* record = name.empty() ? nullptr : find_name(name, true);
   if (record == nullptr) {
-    if (const Record* lost = find_name(name, false)) {
+    if (const Record* lost = find_name(name, false))
       return tl::make_unexpected(not_inherited(*lost));
-    }
     return make_error(ErrorCode::not_published,
                       "nothing named '" + std::string(name) +
                           "' is published in this process; publish it before the process is "
                           "started, or send its arena");
   }
-  if (!has_type(*record, type)) {
-    return tl::make_unexpected(wrong_type(*record, type));
-  }
-  if (has_foreign_code(*record)) {
-    return tl::make_unexpected(not_spawn_safe(*record));
-  }
-  if (record->rtti == nullptr) {
-    show(*record, type);
-  }
+  if (!has_type(*record, type)) return tl::make_unexpected(wrong_type(*record, type));
+  if (has_foreign_code(*record)) return tl::make_unexpected(not_spawn_safe(*record));
+  if (record->rtti == nullptr) show(*record, type);
   return bits_of(*record);
 }
 
 const void* internal::resolve(const RefBits& bits, const TypeInfo& type) noexcept {
-  if (bits == RefBits{}) {
-    return nullptr;
-  }
+  if (bits == RefBits{}) return nullptr;
   const std::lock_guard lock(registry::mutex());
   Record* record = find_record(bits);
   return is_good(record, type) && !has_foreign_code(*record) ? show(*record, type) : nullptr;
@@ -336,9 +309,8 @@ Error internal::explain(const RefBits& bits, const TypeInfo& type) {
                     "the object was published after this process was started, or in a process that "
                     "this one does not descend from; publish it before that, or send its arena");
   }
-  if (record == nullptr) {
+  if (record == nullptr)
     return error_of(ErrorCode::released, "the object was withdrawn, or its arena destroyed");
-  }
   if (!record->live) {
     return error_of(ErrorCode::not_inherited,
                     quoted(*record) + ": " + not_inherited(*record).message);
@@ -359,9 +331,7 @@ Expected<void> internal::withdraw(const RefBits& bits, const TypeInfo& type) {
 
 std::string internal::describe(const RefBits& bits, std::string_view type) {
   const std::string head = "Ref<" + std::string(type) + ">(";
-  if (bits == RefBits{}) {
-    return head + "nothing)";
-  }
+  if (bits == RefBits{}) return head + "nothing)";
   std::array<char, 17> of_tree{};
   std::snprintf(of_tree.data(), of_tree.size(), "%016lx", bits.tree);
   return head + "slot " + std::to_string(bits.slot) + ", generation " +
@@ -439,9 +409,7 @@ Expected<void> registry::publish_foreign(const std::vector<Publication>& publica
   const std::lock_guard lock(registry::mutex());
   std::vector<std::uint32_t> entered;
   const auto undo = [&](Error error) {
-    for (const std::uint32_t generation : entered) {
-      release(all().records.find(generation));
-    }
+    for (const std::uint32_t generation : entered) release(all().records.find(generation));
     return tl::make_unexpected(std::move(error));
   };
   for (const auto& [arena, objects] : publications) {
@@ -452,17 +420,14 @@ Expected<void> registry::publish_foreign(const std::vector<Publication>& publica
                                  other->arena->name() + "'; " + advice));
       }
       const auto known = all().records.find(object.generation);
-      if (live_count == kMaxPublished || (known != all().records.end() && known->second.live)) {
+      if (live_count == kMaxPublished || (known != all().records.end() && known->second.live))
         return undo(full());
-      }
       Record record;
       record.generation = object.generation;
       record.publisher = object.publisher;
       if (object.generation == 0) {
         const auto generation = take_generation();
-        if (!generation) {
-          return undo(generation.error());
-        }
+        if (!generation) return undo(generation.error());
         record.generation = *generation;
         record.publisher = getpid();
       }
@@ -502,20 +467,14 @@ void registry::enter_lost(const std::string& arena, const std::vector<Object>& o
 void registry::release_all_in(const ArenaCore* arena) {
   const std::lock_guard lock(registry::mutex());
   auto& records = all().records;
-  for (auto place = records.begin(); place != records.end();) {
+  for (auto place = records.begin(); place != records.end();)
     place = place->second.arena == arena ? release(place) : std::next(place);
-  }
 }
 
 void registry::disown_not_inherited() {
-  if (live_count == 0) {
-    return;
-  }
-  for (auto& [generation, record] : all().records) {
-    if (record.live && !record.arena->holds(record.address)) {
-      hide(record);
-    }
-  }
+  if (live_count == 0) return;
+  for (auto& [generation, record] : all().records)
+    if (record.live && !record.arena->holds(record.address)) hide(record);
 }
 
 }  // namespace cowshed

@@ -25,9 +25,8 @@ std::atomic<const char*> name = nullptr;
 std::optional<ucred> peer_of_our_socket() {
   int type = 0;
   socklen_t size = sizeof type;
-  if (getsockopt(kSocketNumber, SOL_SOCKET, SO_TYPE, &type, &size) != 0 || type != SOCK_SEQPACKET) {
+  if (getsockopt(kSocketNumber, SOL_SOCKET, SO_TYPE, &type, &size) != 0 || type != SOCK_SEQPACKET)
     return std::nullopt;
-  }
   ucred peer = {};
   size = sizeof peer;
   if (getsockopt(kSocketNumber, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0 ||
@@ -57,17 +56,12 @@ bool is_equal(const ucred& peer) {
   }
   for (;;) {
     auto message = receive_message(kSocketNumber);
-    if (!message) {
-      fail(message.error());
-    }
-    if (!*message) {
-      _exit(1);  // the parent has ended
-    }
+    if (!message) fail(message.error());
+    if (!*message) _exit(1);  // the parent has ended
     switch ((*message)->kind) {
       case MessageKind::adopt:
-        if (auto adopted = adopt_for_ever(std::move((*message)->content)); !adopted) {
+        if (auto adopted = adopt_for_ever(std::move((*message)->content)); !adopted)
           fail(adopted.error());
-        }
         continue;
       case MessageKind::serve: serve(*std::move(*message), Descriptor(kSocketNumber));
       default:
@@ -85,9 +79,7 @@ const char* program_name() { return name.load(); }
 
 Runtime::Runtime(int argc, char** argv) {
   launch::name = argc > 0 ? argv[0] : "";
-  if (argc != 2 || std::strcmp(argv[1], launch::kWorkerArgument) != 0) {
-    return;
-  }
+  if (argc != 2 || std::strcmp(argv[1], launch::kWorkerArgument) != 0) return;
   if (const auto parent = launch::peer_of_our_socket()) {
     const char* slash = std::strrchr(argv[0], '/');
     prctl(PR_SET_NAME, slash != nullptr ? slash + 1 : argv[0]);  // it would be "exe"

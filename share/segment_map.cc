@@ -14,9 +14,7 @@ std::size_t memory_of(int fd) {
 }  // namespace
 
 void SegmentMap::show(const Run& run, int fd) {
-  if (run.begin == run.end) {
-    return;
-  }
+  if (run.begin == run.end) return;
   std::vector<Segment> result;
   const auto keep = [&](Segment segment, std::size_t begin, std::size_t end) {
     if (begin < end) {
@@ -36,29 +34,23 @@ void SegmentMap::show(const Run& run, int fd) {
 
 std::vector<int> SegmentMap::files() const {
   std::vector<int> result;
-  for (const Segment& segment : segments_) {
-    if (std::find(result.begin(), result.end(), segment.fd) == result.end()) {
+  for (const Segment& segment : segments_)
+    if (std::find(result.begin(), result.end(), segment.fd) == result.end())
       result.push_back(segment.fd);
-    }
-  }
   return result;
 }
 
 std::vector<Run> SegmentMap::shown_by(int fd) const {
   std::vector<Run> result;
-  for (const Segment& segment : segments_) {
-    if (segment.fd == fd) {
-      result.push_back(segment.run);
-    }
-  }
+  for (const Segment& segment : segments_)
+    if (segment.fd == fd) result.push_back(segment.run);
   return result;
 }
 
 std::size_t SegmentMap::bytes_on_disk(const std::vector<Run>& holes) const {
   std::size_t bytes = 0;
-  for (const Segment& segment : segments_) {
+  for (const Segment& segment : segments_)
     bytes += segment.payload == 0 ? 0 : size_of(without({segment.run}, holes));
-  }
   return bytes;
 }
 

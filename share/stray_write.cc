@@ -48,16 +48,12 @@ std::uintptr_t instruction_of(const ucontext_t& context) {
 
 void copy_name(std::array<char, 64>& to, const char* from) {
   std::size_t i = 0;
-  for (; from != nullptr && from[i] != '\0' && i + 1 < to.size(); ++i) {
-    to[i] = from[i];
-  }
+  for (; from != nullptr && from[i] != '\0' && i + 1 < to.size(); ++i) to[i] = from[i];
   to[i] = '\0';
 }
 
 void report(const siginfo_t& info, const ucontext_t& context) {
-  if (info.si_code != SEGV_ACCERR || !is_store(context)) {
-    return;
-  }
+  if (info.si_code != SEGV_ACCERR || !is_store(context)) return;
   const ArenaCore* arena = find_arena(info.si_addr);
   StrayWrite write;
   write.address = reinterpret_cast<std::uintptr_t>(info.si_addr);
@@ -76,27 +72,21 @@ void report(const siginfo_t& info, const ucontext_t& context) {
     *copy = write;
     sink_done.load()();
   }
-  if (const StrayWriteCallback function = callback.load()) {
-    function(write, callback_context.load());
-  }
+  if (const StrayWriteCallback function = callback.load()) function(write, callback_context.load());
 }
 
 // What the kernel would have done had our handler not been there.
 void pass_on(int signal, siginfo_t* info, void* context) {
   const bool simple = (previous.sa_flags & SA_SIGINFO) == 0;
   const bool sent = info->si_code <= 0;  // by kill() and the like: will not come again by itself
-  if (simple && previous.sa_handler == SIG_IGN && sent) {
-    return;
-  }
+  if (simple && previous.sa_handler == SIG_IGN && sent) return;
   if (simple && (previous.sa_handler == SIG_DFL || previous.sa_handler == SIG_IGN)) {
     struct sigaction standard = {};
     standard.sa_handler = SIG_DFL;
     sigaction(signal, &standard, nullptr);
     // The faulting instruction runs again and dies; what was sent is sent again, and is pending
     // until this handler returns.
-    if (sent) {
-      syscall(SYS_rt_tgsigqueueinfo, getpid(), gettid(), signal, info);
-    }
+    if (sent) syscall(SYS_rt_tgsigqueueinfo, getpid(), gettid(), signal, info);
     return;
   }
   // The kernel puts the thread's mask back when our handler returns.
@@ -112,11 +102,8 @@ void pass_on(int signal, siginfo_t* info, void* context) {
     previous.sa_flags = 0;
     previous.sa_handler = SIG_DFL;
   }
-  if (simple) {
-    action.sa_handler(signal);
-  } else {
-    action.sa_sigaction(signal, info, context);
-  }
+  if (simple) action.sa_handler(signal);
+  else action.sa_sigaction(signal, info, context);
 }
 
 void handle(int signal, siginfo_t* info, void* context) {
@@ -149,23 +136,15 @@ std::string to_string(const StrayWrite& write) {
 int internal::install_stray_write_handler() {
   // Not the static of a function: a child forked meanwhile would wait for its initialisation for
   // ever.
-  if (installed.load(std::memory_order_acquire)) {
-    return 0;
-  }
+  if (installed.load(std::memory_order_acquire)) return 0;
   const std::lock_guard lock(registry::mutex());
-  if (installed.load(std::memory_order_relaxed)) {
-    return 0;
-  }
-  if (sigaction(SIGSEGV, nullptr, &previous) != 0) {
-    return errno;
-  }
+  if (installed.load(std::memory_order_relaxed)) return 0;
+  if (sigaction(SIGSEGV, nullptr, &previous) != 0) return errno;
   struct sigaction ours = {};
   ours.sa_sigaction = &handle;
   ours.sa_flags = SA_SIGINFO | SA_ONSTACK;
   sigemptyset(&ours.sa_mask);
-  if (sigaction(SIGSEGV, &ours, nullptr) != 0) {
-    return errno;
-  }
+  if (sigaction(SIGSEGV, &ours, nullptr) != 0) return errno;
   installed.store(true, std::memory_order_release);
   return 0;
 }

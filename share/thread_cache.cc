@@ -32,9 +32,7 @@ struct EndOfThread {
     leave_scopes_of_thread();
     thread_ends = true;
     internal::last_arena.key = internal::kNoKey;
-    if (caches_of_thread == &no_caches) {
-      return;
-    }
+    if (caches_of_thread == &no_caches) return;
     for (ThreadCache*& head : *caches_of_thread) {
       while (ThreadCache* cache = head) {
         head = cache->next_of_thread;
@@ -51,9 +49,7 @@ thread_local EndOfThread end_of_thread;
 
 // Makes last_used this arena's; false: this thread has no cache of it, now or ever.
 bool ArenaCore::find_thread_cache() {
-  if (thread_ends) {
-    return false;
-  }
+  if (thread_ends) return false;
   const std::uint64_t wanted = key();
   for (ThreadCache* cache = first_of(wanted); cache != nullptr; cache = cache->next_of_thread) {
     if (cache->key == wanted) {
@@ -65,11 +61,9 @@ bool ArenaCore::find_thread_cache() {
 }
 
 void ThreadCache::flush() {
-  for (unsigned shelf = 0; shelf < internal::Stock::kShelves; ++shelf) {
-    while (void* block = stock.take(shelf)) {
+  for (unsigned shelf = 0; shelf < internal::Stock::kShelves; ++shelf)
+    while (void* block = stock.take(shelf))
       cowshed_je_sdallocx(block, internal::Stock::size_of(shelf), flags);
-    }
-  }
   jemalloc::flush_cache(jemalloc_cache);
 }
 
@@ -93,21 +87,15 @@ bool ArenaCore::make_thread_cache() {
   end_of_thread.await();
   if (caches_of_thread == &no_caches) {
     void* table = jemalloc::allocate_record(sizeof(Caches));
-    if (table == nullptr) {
-      return false;
-    }
+    if (table == nullptr) return false;
     caches_of_thread = new (table) Caches{};
   }
   drop_old_caches();
   const std::lock_guard lock(mutex_);
-  if (state() != ArenaState::open) {
-    return false;
-  }
+  if (state() != ArenaState::open) return false;
   unsigned number = 0;
   // jemalloc has 4,094 of them; whoever comes later works uncached, under the mutex.
-  if (jemalloc::create_cache(number) != 0) {
-    return false;
-  }
+  if (jemalloc::create_cache(number) != 0) return false;
   void* record = jemalloc::allocate_record(sizeof(ThreadCache));
   if (record == nullptr) {
     jemalloc::destroy_cache(number);
@@ -128,9 +116,7 @@ void ArenaCore::retire(ThreadCache* cache) {
   {
     const std::lock_guard lock(mutex_);
     ThreadCache** link = &caches_;
-    while (*link != nullptr && *link != cache) {
-      link = &(*link)->next_of_arena;
-    }
+    while (*link != nullptr && *link != cache) link = &(*link)->next_of_arena;
     if (*link != nullptr) {
       *link = cache->next_of_arena;
       cache->flush();

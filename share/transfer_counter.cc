@@ -54,11 +54,8 @@ void after_fork_in_child() {
   auto& lanes = layout::transfer_tables().lanes;
   const std::uint32_t used = used_lanes.load();
   // Without a copy: what lies behind the pages is zero.
-  if (used != 0 && madvise(lanes.data(), used * sizeof lanes[0], MADV_DONTNEED) != 0) {
-    for (std::uint32_t lane = 0; lane < used; ++lane) {
-      lanes[lane].fill({});
-    }
-  }
+  if (used != 0 && madvise(lanes.data(), used * sizeof lanes[0], MADV_DONTNEED) != 0)
+    for (std::uint32_t lane = 0; lane < used; ++lane) lanes[lane].fill({});
   rows_mutex.unlock();
 }
 
@@ -66,9 +63,7 @@ void after_fork_in_child() {
 // child that is forked meanwhile inherits as taken.
 layout::TransferTables& tables() {
   static constinit std::atomic<layout::TransferTables*> made = nullptr;
-  if (auto* const known = made.load(std::memory_order_acquire)) {
-    return *known;
-  }
+  if (auto* const known = made.load(std::memory_order_acquire)) return *known;
   static constexpr fork_handlers::Handlers kHandlers = {&before_fork, &after_fork_in_parent,
                                                         &after_fork_in_child};
   fork_handlers::enter(fork_handlers::Rank::transfers, kHandlers);
@@ -95,9 +90,7 @@ std::uint32_t take_lane() noexcept {
   std::uint64_t taken = taken_lanes.load(std::memory_order_relaxed);
   for (;;) {
     const auto lane = static_cast<std::uint32_t>(std::countr_one(taken));
-    if (lane >= kSharedLane || lane_has_gone) {
-      return kSharedLane;
-    }
+    if (lane >= kSharedLane || lane_has_gone) return kSharedLane;
     if (taken_lanes.compare_exchange_weak(taken, taken | std::uint64_t{1} << lane,
                                           std::memory_order_acquire, std::memory_order_relaxed)) {
       return lane;
@@ -121,14 +114,9 @@ std::uint32_t row_of(const layout::Transfer& what) {
   const auto end = known.begin() + rows;
   const auto found = std::find_if(known.begin(), end, same);
   const auto row = static_cast<std::uint32_t>(found - known.begin());
-  if (found != end || rows == kMaxTransfers) {
-    return std::min(row, kMaxTransfers - 1);
-  }
-  if (rows < kMaxTransfers - 1) {
-    *found = what;
-  } else {
-    layout::set_text(found->name, "(others)");
-  }
+  if (found != end || rows == kMaxTransfers) return std::min(row, kMaxTransfers - 1);
+  if (rows < kMaxTransfers - 1) *found = what;
+  else layout::set_text(found->name, "(others)");
   layout::show_transfers(++rows);
   return row;
 }
@@ -170,11 +158,9 @@ std::vector<internal::CountedTransfer> internal::counted_transfers() {
   auto& counted = tables();
   const std::lock_guard lock(rows_mutex);
   std::vector<CountedTransfer> result;
-  for (std::uint32_t row = 0; row < rows; ++row) {
-    if (const layout::TransferCount sum = sum_of_lanes(counted, row); sum.messages != 0) {
+  for (std::uint32_t row = 0; row < rows; ++row)
+    if (const layout::TransferCount sum = sum_of_lanes(counted, row); sum.messages != 0)
       result.push_back({counted.transfers[row], sum});
-    }
-  }
   return result;
 }
 

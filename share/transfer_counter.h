@@ -43,11 +43,9 @@ class TransferRow {
     layout::TransferCount& count = lane.counts[index_];
     const auto raise = [&](std::uint64_t& total, std::uint64_t by) {
       const std::atomic_ref counted(total);
-      if (lane.shared) [[unlikely]] {
+      if (lane.shared) [[unlikely]]
         counted.fetch_add(by, std::memory_order_relaxed);
-      } else {
-        counted.store(counted.load(std::memory_order_relaxed) + by, std::memory_order_relaxed);
-      }
+      else counted.store(counted.load(std::memory_order_relaxed) + by, std::memory_order_relaxed);
     };
     raise(count.messages, messages);
     raise(count.objects, objects);

@@ -15,9 +15,7 @@ TransferSource& source_of(std::vector<TransferSource>& sources, const std::strin
   const auto known = std::find_if(sources.begin(), sources.end(), [&](const auto& each) {
     return each.origin == origin && each.name == name;
   });
-  if (known != sources.end()) {
-    return *known;
-  }
+  if (known != sources.end()) return *known;
   TransferSource& source = sources.emplace_back();
   source.origin = origin;
   source.name = name;
@@ -53,11 +51,8 @@ using Table = std::vector<std::array<std::string, kColumns>>;
 
 std::string text_of(const Table& table) {
   std::array<std::size_t, kColumns> widths{};
-  for (const auto& row : table) {
-    for (std::size_t i = 0; i < kColumns; ++i) {
-      widths[i] = std::max(widths[i], row[i].size());
-    }
-  }
+  for (const auto& row : table)
+    for (std::size_t i = 0; i < kColumns; ++i) widths[i] = std::max(widths[i], row[i].size());
   std::string result;
   for (const auto& row : table) {
     for (std::size_t i = 0; i + 1 < kColumns; ++i) {

@@ -23,9 +23,8 @@ constexpr std::uint64_t mix_hash(std::uint64_t hash, std::uint64_t number) {
   return (hash ^ number) * 0x100000001b3;
 }
 inline std::uint64_t hash_bytes(const void* bytes, std::size_t size, std::uint64_t hash) {
-  for (const unsigned char byte : std::span(static_cast<const unsigned char*>(bytes), size)) {
+  for (const unsigned char byte : std::span(static_cast<const unsigned char*>(bytes), size))
     hash = mix_hash(hash, byte);
-  }
   return hash;
 }
 
@@ -33,9 +32,7 @@ inline std::uint64_t hash_bytes(const void* bytes, std::size_t size, std::uint64
 // (std::type_info), its size and its alignment.  Never 0.
 constexpr std::uint64_t hash_type(std::string_view name, std::size_t size, std::size_t alignment) {
   std::uint64_t hash = kHashOfNothing;
-  for (const char c : name) {
-    hash = mix_hash(hash, static_cast<unsigned char>(c));
-  }
+  for (const char c : name) hash = mix_hash(hash, static_cast<unsigned char>(c));
   return mix_hash(mix_hash(hash, size), alignment) | 1U;
 }
 

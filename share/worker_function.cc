@@ -20,9 +20,7 @@ std::string argument_of(const std::string& tag) {
     const char c = tag[i];
     depth += static_cast<int>(c == '<' || c == '(' || c == '{');
     depth -= static_cast<int>(c == '>' || c == ')' || c == '}');
-    if (c == ',' && depth == 0) {
-      comma = i;
-    }
+    if (c == ',' && depth == 0) comma = i;
   }
   const std::string name = tag.substr(begin, comma - begin);
   return name.starts_with('&') ? name.substr(1) : name;
@@ -49,9 +47,7 @@ Expected<const WorkerFunction*> find_worker_function(const std::string& name,
   const WorkerFunction* found = nullptr;
   for (const WorkerFunction* function = first_function; function != nullptr;
        function = function->next) {
-    if (name != function->name) {
-      continue;
-    }
+    if (name != function->name) continue;
     if (found != nullptr && found->call != function->call) {
       return make_error(ErrorCode::invalid_argument,
                         "two functions of different files are called " +

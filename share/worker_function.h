@@ -98,11 +98,9 @@ class Arrived {
   }
   template <class Argument>
   static void encode_itself(Encoder& to, const Argument& argument) {
-    if constexpr (kPassing<Argument> == Passing::reference || std::is_same_v<T, Argument>) {
+    if constexpr (kPassing<Argument> == Passing::reference || std::is_same_v<T, Argument>)
       to.put(argument);
-    } else {
-      to.put<T>(T(argument));
-    }
+    else to.put<T>(T(argument));
   }
 
   explicit Arrived(Decoder& from) {
@@ -125,17 +123,12 @@ class Arrived {
 
   Parameter get() {
     if constexpr (kByReference) {
-      if (object_ != nullptr) {
-        return static_cast<Parameter>(*object_);
-      }
+      if (object_ != nullptr) return static_cast<Parameter>(*object_);
     }
-    if constexpr (kByValue && std::is_reference_v<Parameter>) {
+    if constexpr (kByValue && std::is_reference_v<Parameter>)
       return static_cast<Parameter>(*value_);
-    } else if constexpr (kByValue) {
-      return *std::move(value_);
-    } else {
-      throw_damaged();
-    }
+    else if constexpr (kByValue) return *std::move(value_);
+    else throw_damaged();
   }
 
  private:
@@ -146,11 +139,8 @@ class Arrived {
 
 template <class T>
 constexpr std::uint64_t layout_of(std::uint64_t hash) {
-  if constexpr (std::is_void_v<T>) {
-    return hash;
-  } else {
-    return mix_hash(mix_hash(hash, sizeof(T)), alignof(T));
-  }
+  if constexpr (std::is_void_v<T>) return hash;
+  else return mix_hash(mix_hash(hash, sizeof(T)), alignof(T));
 }
 
 // A worker's value: none for void, and for int, which is the exit code as main()'s is.

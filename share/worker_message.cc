@@ -53,18 +53,15 @@ Expected<void> send_packet(int socket, const Header& header, std::string_view by
     rights->cmsg_len = CMSG_LEN(descriptors.size_bytes());
     std::memcpy(CMSG_DATA(rights), descriptors.data(), descriptors.size_bytes());
   }
-  if (TEMP_FAILURE_RETRY(sendmsg(socket, &message, MSG_NOSIGNAL)) < 0) {
+  if (TEMP_FAILURE_RETRY(sendmsg(socket, &message, MSG_NOSIGNAL)) < 0)
     return system_error("sendmsg to a worker's socket", errno);
-  }
   return {};
 }
 
 void take_descriptors(msghdr& message, std::vector<Descriptor>& to) {
   for (cmsghdr* part = CMSG_FIRSTHDR(&message); part != nullptr;
        part = CMSG_NXTHDR(&message, part)) {
-    if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) {
-      continue;
-    }
+    if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
     const std::size_t count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
     for (std::size_t i = 0; i < count; ++i) {
       int fd = -1;
@@ -96,16 +93,11 @@ Expected<bool> receive_packet(int socket, int flags, std::size_t most_inline, He
     errno = EPIPE;
     return false;
   }
-  if (size < 0 && (errno == EAGAIN || errno == ECONNRESET)) {
-    return false;
-  }
-  if (size < 0) {
-    return system_error("recvmsg from a worker's socket", errno);
-  }
+  if (size < 0 && (errno == EAGAIN || errno == ECONNRESET)) return false;
+  if (size < 0) return system_error("recvmsg from a worker's socket", errno);
   take_descriptors(message, descriptors);
-  if ((message.msg_flags & MSG_CTRUNC) != 0 && header.magic == kMessageMagic) {
+  if ((message.msg_flags & MSG_CTRUNC) != 0 && header.magic == kMessageMagic)
     return system_error("receiving what came with a worker's message", EMFILE);
-  }
   const auto received = static_cast<std::size_t>(size);
   if (received < sizeof header || header.magic != kMessageMagic ||
       header.inline_bytes != received - sizeof header || (message.msg_flags & MSG_TRUNC) != 0) {
@@ -119,13 +111,10 @@ Expected<bool> receive_packet(int socket, int flags, std::size_t most_inline, He
 
 Expected<std::pair<Descriptor, Descriptor>> make_socket_pair() {
   std::array<int, 2> ends = {};
-  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()) != 0) {
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()) != 0)
     return system_error("socketpair for a worker", errno);
-  }
   std::pair sockets{Descriptor(ends[0]), Descriptor(ends[1])};
-  if (!sockets.first || !sockets.second) {
-    return system_error("socketpair for a worker", errno);
-  }
+  if (!sockets.first || !sockets.second) return system_error("socketpair for a worker", errno);
   return sockets;
 }
 
@@ -141,9 +130,8 @@ Expected<void> send_message(int socket, MessageKind kind, std::array<std::int64_
     descriptors.push_back(content.file().get());
     header.has_file = 1;
   }
-  for (const Descriptor& descriptor : content.descriptors()) {
+  for (const Descriptor& descriptor : content.descriptors())
     descriptors.push_back(descriptor.get());
-  }
   header.kind = kind;
   header.numbers = numbers;
   header.file_bytes = content.file_bytes();
@@ -154,9 +142,7 @@ Expected<void> send_message(int socket, MessageKind kind, std::array<std::int64_
     header.descriptors_to_come = static_cast<std::uint32_t>(left.size());
     TRY_VOID(send_packet(socket, header, bytes, now));
     left = left.subspan(now.size());
-    if (left.empty()) {
-      return {};
-    }
+    if (left.empty()) return {};
     bytes = {};
   }
 }
@@ -182,34 +168,23 @@ Expected<std::optional<Message>> receive_message(int socket, int flags, std::siz
   std::string bytes;
   std::vector<Descriptor> descriptors;
   TRY(const bool received, receive_packet(socket, flags, most_inline, header, bytes, descriptors));
-  if (!received) {
-    return std::nullopt;
-  }
+  if (!received) return std::nullopt;
   const std::size_t all = header.descriptors_to_come;
   while (descriptors.size() < all) {
     Header next;
     std::string nothing;
     const std::size_t before = descriptors.size();
-    TRY(const bool more,
-        receive_packet(socket, flags & MSG_WAITALL, 0, next, nothing, descriptors));
-    if (!more || next.kind != header.kind || descriptors.size() == before) {
-      return damaged();
-    }
+    TRY(const bool more, receive_packet(socket, flags & MSG_WAITALL, 0, next, nothing, descriptors));
+    if (!more || next.kind != header.kind || descriptors.size() == before) return damaged();
   }
-  if (descriptors.size() != all || all < header.has_extra + header.has_file) {
-    return damaged();
-  }
+  if (descriptors.size() != all || all < header.has_extra + header.has_file) return damaged();
   Message message;
   message.kind = header.kind;
   message.numbers = header.numbers;
   auto next = descriptors.begin();
-  if (header.has_extra != 0) {
-    message.extra = std::move(*next++);
-  }
+  if (header.has_extra != 0) message.extra = std::move(*next++);
   Descriptor file;
-  if (header.has_file != 0) {
-    file = std::move(*next++);
-  }
+  if (header.has_file != 0) file = std::move(*next++);
   descriptors.erase(descriptors.begin(), next);
   try {
     message.content =

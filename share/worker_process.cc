@@ -25,16 +25,13 @@ StrayWrite stray_write;
 
 void watch_stray_writes() {
   internal::set_stray_write_sink(&stray_write, []() noexcept {
-    if (getpid() == own_pid) {
+    if (getpid() == own_pid)
       send_bytes(own_socket, MessageKind::stray_write, &stray_write, sizeof stray_write);
-    }
   });
 }
 
 void send_failure(const std::string& text) {
-  if (getpid() == own_pid) {
-    send_text(own_socket, MessageKind::failure, text);
-  }
+  if (getpid() == own_pid) send_text(own_socket, MessageKind::failure, text);
 }
 
 // The exit code.  Of any callable: what a Body is made of may be too much for it to hold without
@@ -45,15 +42,11 @@ int run_body(const Function& body) {
     Encoder value;
     const int code = body(value);
     flush_streams();
-    if (getpid() != own_pid) {
-      return code;  // returned in what the worker forked
-    }
+    if (getpid() != own_pid) return code;  // returned in what the worker forked
     internal::give_back_hands();
     const internal::Content content = value.finish();
     const auto sent = send_message(own_socket, MessageKind::result, {code}, content);
-    if (sent || (content.inline_bytes().empty() && !content.file())) {
-      return code;
-    }
+    if (sent || (content.inline_bytes().empty() && !content.file())) return code;
     throw std::runtime_error("its value could not be sent: " + sent.error().message);
   } catch (const abi::__forced_unwind&) {
     // Must not be swallowed, nor go on into the frames of the parent: the worker ends here.
@@ -95,9 +88,7 @@ void run_worker(const Worker& self, Descriptor socket, const Setup& setup, const
   int no_signal_error = 0;
   if (setup.die_with_parent) {
     no_signal_error = prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 ? 0 : errno;
-    if (getppid() != setup.parent) {
-      _exit(1);  // it ended before the call above
-    }
+    if (getppid() != setup.parent) _exit(1);  // it ended before the call above
   }
   own_socket = socket.get();
   own_pid = getpid();

@@ -87,11 +87,9 @@ Expected<void> State::signal_all(int signal) const {
 }
 
 void State::abandon_unkillable() {
-  for (Child& child : children_) {
-    if (child.running() && !launch::send_signal(child.pid, child.pidfd, SIGKILL)) {
+  for (Child& child : children_)
+    if (child.running() && !launch::send_signal(child.pid, child.pidfd, SIGKILL))
       child.pidfd = Descriptor();
-    }
-  }
 }
 
 Expected<Child> State::start_one(int rank) {
@@ -124,9 +122,8 @@ Expected<void> State::await_started(Child& child) const {
     return make_error(ErrorCode::forkserver_ended,
                       "the forkserver " + launch_.server->how_it_ended());
   }
-  if (child.refused) {
+  if (child.refused)
     return make_error(ErrorCode::system_call, "the forkserver says: " + *child.refused);
-  }
   if (launch_.method == Start::forkserver && !child.running()) {
     return make_error(ErrorCode::system_call, child.unread.empty()
                                                   ? "the worker was killed before it began"
@@ -138,9 +135,8 @@ Expected<void> State::await_started(Child& child) const {
 Expected<void> State::start_all() {
   children_.reserve(static_cast<std::size_t>(launch_.count));
   Expected<void> all;
-  for (int rank = 0; rank < launch_.count && all; ++rank) {
+  for (int rank = 0; rank < launch_.count && all; ++rank)
     all = start_one(rank).map([&](Child&& child) { children_.push_back(std::move(child)); });
-  }
   for (Child& child : children_) {  // those that were asked for before another failed, too
     auto started = await_started(child);
     all = all ? started : all;
@@ -154,9 +150,8 @@ Expected<void> State::restart(int rank) {
 
 Expected<void> State::start_again(int rank) {
   Child& child = children_[static_cast<std::size_t>(rank)];
-  if (launch_.method == Start::fork && options_.threads == Threads::refuse) {
+  if (launch_.method == Start::fork && options_.threads == Threads::refuse)
     TRY_VOID(launch::check_threads("fork of a worker again"));
-  }
   TRY(Child next, start_one(rank));
   next.restarts = child.restarts + 1;
   TRY_VOID(await_started(next));
@@ -188,20 +183,17 @@ Expected<void> State::reap(Child& child) {
 Clock::time_point State::next_timeout() const {
   auto next = Clock::time_point::max();
   if (launch_.method == Start::spawn) {
-    for (const Child& child : children_) {
-      if (child.running() && !child.begun && !child.timed_out) {
+    for (const Child& child : children_)
+      if (child.running() && !child.begun && !child.timed_out)
         next = std::min(next, child.started + launch_.start_timeout);
-      }
-    }
   }
   return next;
 }
 
 Expected<void> State::kill_late_ones() {
   for (Child& child : children_) {
-    if (!child.running() || child.begun || child.started + launch_.start_timeout > Clock::now()) {
+    if (!child.running() || child.begun || child.started + launch_.start_timeout > Clock::now())
       continue;
-    }
     child.read_messages();
     if (!child.begun) {
       child.timed_out = true;
@@ -230,20 +222,15 @@ Expected<std::vector<int>> State::reap_some(Clock::time_point deadline) {
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(std::max(until, now) - now);
     milliseconds = static_cast<int>(std::min<std::int64_t>(left.count(), 1'000'000));
   }
-  if (poll(running.data(), running.size(), milliseconds) < 0 && errno != EINTR) {
+  if (poll(running.data(), running.size(), milliseconds) < 0 && errno != EINTR)
     return system_error(who("poll"), errno);
-  }
   std::vector<int> ended;
   for (std::size_t i = 0; i < running.size(); ++i) {
-    if (running[i].revents == 0) {
-      continue;
-    }
+    if (running[i].revents == 0) continue;
     TRY_VOID(reap(children_[static_cast<std::size_t>(ranks[i])]));
     ended.push_back(ranks[i]);
   }
-  if (timeout <= Clock::now()) {
-    TRY_VOID(kill_late_ones());
-  }
+  if (timeout <= Clock::now()) TRY_VOID(kill_late_ones());
   return ended;
 }
 
@@ -262,9 +249,7 @@ Expected<void> State::reap_until(Clock::time_point deadline, Again again, bool w
         TRY_VOID(restart(rank));
       }
     }
-    if (deadline <= Clock::now()) {
-      break;
-    }
+    if (deadline <= Clock::now()) break;
   }
   return {};
 }
@@ -289,9 +274,8 @@ WorkerEnd State::end_of(int rank, bool with_value) {
 
 std::vector<WorkerEnd> State::ends(bool with_values) {
   std::vector<WorkerEnd> ends;
-  for (std::size_t i = 0; i < children_.size(); ++i) {
+  for (std::size_t i = 0; i < children_.size(); ++i)
     ends.push_back(end_of(static_cast<int>(i), with_values));
-  }
   return ends;
 }
 
@@ -311,25 +295,19 @@ Expected<std::vector<WorkerEnd>> State::stop(Clock::time_point deadline, bool wi
 Expected<std::vector<WorkerEnd>> State::reap_ended() {
   TRY(const auto ranks, reap_some(Clock::now()));
   std::vector<WorkerEnd> ended;
-  for (const int rank : ranks) {
-    ended.push_back(end_of(rank, true));
-  }
+  for (const int rank : ranks) ended.push_back(end_of(rank, true));
   return ended;
 }
 
 std::vector<pid_t> State::pids() const {
   std::vector<pid_t> result;
-  for (const Child& child : children_) {
-    result.push_back(child.pid);
-  }
+  for (const Child& child : children_) result.push_back(child.pid);
   return result;
 }
 
 std::vector<int> State::pidfds() const {
   std::vector<int> result;
-  for (const Child& child : children_) {
-    result.push_back(child.pidfd.get());
-  }
+  for (const Child& child : children_) result.push_back(child.pidfd.get());
   return result;
 }
 

@@ -161,9 +161,7 @@ class Workers {
   // waits for this.  Again: the same, without values, which are given out once.  Errors:
   // system_call; threads_running (a worker must be restarted by fork, see Threads).
   ExpectedRange<std::vector<Result>> wait() {
-    if (handle_ == nullptr) {
-      return internal::moved_from_error();
-    }
+    if (handle_ == nullptr) return internal::moved_from_error();
     return handle_->wait(!std::is_void_v<R>).map(results());
   }
 
@@ -171,9 +169,7 @@ class Workers {
   // Starts none again.  Errors: as wait(); system_call names a worker that cannot be killed because
   // it has become another user's.
   ExpectedRange<std::vector<Result>> stop(std::chrono::steady_clock::time_point deadline) {
-    if (handle_ == nullptr) {
-      return internal::moved_from_error();
-    }
+    if (handle_ == nullptr) return internal::moved_from_error();
     return handle_->stop(deadline, !std::is_void_v<R>).map(results());
   }
 
@@ -283,11 +279,9 @@ void encode_argument(const ArgumentCounter& counter, Encoder& to, const Argument
   to.put(To::template kPassing<Argument>);  // not the user's, so not counted
   const std::uint64_t before = to.written();
   To::encode_itself(to, argument);
-  if constexpr (To::template kPassing<Argument> == Passing::reference) {
+  if constexpr (To::template kPassing<Argument> == Passing::reference)
     counter.add<typename To::T>(TransferKind::reference, bytes_of(*argument));
-  } else {
-    counter.add<typename To::T>(TransferKind::value, to.written() - before);
-  }
+  else counter.add<typename To::T>(TransferKind::value, to.written() - before);
 }
 
 template <class Parts, class... Args>
@@ -326,20 +320,15 @@ struct Named {
 
   template <class Parameter, class Argument>
   static decltype(auto) pass(Argument& argument) {
-    if constexpr (IsRef<std::remove_cvref_t<Parameter>>::value) {
-      return (argument);
-    } else {
-      return as_argument(argument);
-    }
+    if constexpr (IsRef<std::remove_cvref_t<Parameter>>::value) return (argument);
+    else return as_argument(argument);
   }
   template <class... Args>
   typename Parts::Value operator()(const Worker& self, Args&... args) const {
     return [&]<std::size_t... i>(std::index_sequence<i...>) -> typename Parts::Value {
-      if constexpr (Parts::kTakesWorker) {
+      if constexpr (Parts::kTakesWorker)
         return function(self, pass<typename Parts::template Parameter<i>>(args)...);
-      } else {
-        return function(pass<typename Parts::template Parameter<i>>(args)...);
-      }
+      else return function(pass<typename Parts::template Parameter<i>>(args)...);
     }(std::index_sequence_for<Args...>());
   }
 };
@@ -371,9 +360,7 @@ Expected<Workers<ValueOf<CallResult<Function, Args...>>>> start_checked(
     const WorkersOptions& options, const WorkerJob& job, Function& function, Args&... args) {
   using R = CallResult<Function, Args...>;
   auto checked = check_arguments(args...);
-  if (!checked) {
-    return tl::make_unexpected(std::move(checked.error()));
-  }
+  if (!checked) return tl::make_unexpected(std::move(checked.error()));
   WorkerBody body;
   if (options.restarts == 0) {  // called before this returns
     body = [&](const Worker& self, Encoder& value) {

@@ -26,9 +26,8 @@ TEST(Index, ASearchCopiesNoneOfIt) {
   auto questions = cowshed::Channel<std::size_t>::create({.name = "questions"}).value();
   auto answers = cowshed::Channel<std::size_t>::create({.name = "answers"}).value();
   const auto search = [&](const Words& all) {
-    while (const auto question = questions.receive()) {
+    while (const auto question = questions.receive())
       if (!answers.send(all[*question].size())) return;
-    }
   };
   auto workers = cowshed::start({.count = 1}, search, ref).value();
   const auto ask = [&](std::size_t question) {

@@ -23,9 +23,8 @@ void serve(const cowshed::Worker& self, const Answers& answers, const cowshed::A
 
 int wait_for(cowshed::Workers<> workers) {
   const auto exits = workers.wait().value();
-  for (const auto& exit : exits) {
+  for (const auto& exit : exits)
     if (!exit.ok()) std::fprintf(stderr, "%s\n", exit.error.c_str());
-  }
   return std::all_of(exits.begin(), exits.end(), [](const auto& exit) { return exit.ok(); }) ? 0
                                                                                              : 1;
 }
@@ -39,9 +38,8 @@ int main() {  // NOLINT(bugprone-exception-escape): value() throws
 
   const auto warm_up_and_fork = [&] {
     if (!arena.thaw()) return 1;  // what it allocates goes into the unused rest of the arena
-    for (int question = 0; question < kQuestions; ++question) {
+    for (int question = 0; question < kQuestions; ++question)
       answers->emplace(question, std::sqrt(question));
-    }
     if (!arena.refreeze())
       return 1;  // what it wrote and added: shared, sealed, the next generation
     return wait_for(cowshed::start({.count = 4}, serve, ref, arena).value());

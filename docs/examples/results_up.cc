@@ -13,9 +13,8 @@ using Words = std::pmr::vector<std::pmr::string>;
 std::pair<cowshed::Arena, cowshed::Ref<Words>> build(const cowshed::Worker& self) {
   auto arena = cowshed::Arena::create({.name = "result", .capacity = 1_GiB}).value();
   Words* words = arena.make<Words>().value();
-  for (int i = 0; i < 100'000; ++i) {
+  for (int i = 0; i < 100'000; ++i)
     words->emplace_back("word " + std::to_string(i) + " of worker " + std::to_string(self.rank));
-  }
   const cowshed::Ref<Words> ref = cowshed::publish(words).value();
   (void)arena.freeze();  // if that failed, the parent is told so: only a frozen arena is sent
   return {std::move(arena), ref};  // the arena goes with the reference

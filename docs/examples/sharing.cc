@@ -52,9 +52,8 @@ int main() {
   }
   questions.close();  // ends every worker, each after its last answer
   const auto exits = workers.wait().value();
-  for (const auto& exit : exits) {
+  for (const auto& exit : exits)
     if (!exit.ok()) std::fprintf(stderr, "%s\n", exit.error.c_str());
-  }
   int total = 0;  // the workers are gone, what they sent is not
   while (const auto answer = answers.try_receive()) total += answer->count;
   std::printf("%d words\n%s", total, to_table(cowshed::transfer_report()).c_str());

@@ -21,7 +21,6 @@ int main() {
   if (!arena.freeze()) return 1;                        // from here: immutable, in huge pages
   auto workers = cowshed::start({.count = 4}, serve, ref).value();  // fork; a const Index& arrives
   const auto exits = workers.wait().value();
-  for (const auto& exit : exits) {  // exit codes, signals, exceptions, stray writes
+  for (const auto& exit : exits)  // exit codes, signals, exceptions, stray writes
     if (!exit.ok()) std::fprintf(stderr, "%s\n", exit.error.c_str());
-  }
 }

@@ -33,9 +33,8 @@ int main(int argc, char** argv) {
     auto workers = cowshed::start<part_sum>({.method = method, .count = 4}, ref, 1.0).value();
     double sum = 0;
     const auto results = workers.wait().value();
-    for (const auto& result : results) {
+    for (const auto& result : results)
       sum += result.value.value();  // or result.error says what became of it
-    }
     const cowshed::MapOptions options = {.workers = {.method = method, .count = 2}};
     const auto items = cowshed::map<value_at>(options, std::views::iota(0, 1000), ref).value();
     std::printf("sum %.0f, last item %.0f\n", sum, items.back());

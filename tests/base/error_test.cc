@@ -17,9 +17,8 @@ TEST(Error, SystemErrorNamesTheCallAndCarriesErrno) {
 }
 
 TEST(Error, EveryCodeHasItsOwnName) {
-  for (int i = 0; i <= static_cast<int>(ErrorCode::unsupported); ++i) {
+  for (int i = 0; i <= static_cast<int>(ErrorCode::unsupported); ++i)
     EXPECT_NE(to_string(static_cast<ErrorCode>(i)), "unknown") << i;
-  }
 }
 
 TEST(Error, TheValueThatIsNotThereSaysWhy) {

@@ -91,9 +91,8 @@ TEST_F(CodeReaderProcessOf, AFileThatShrinksWhileItIsReadKillsTheProcessAlone) {
   EXPECT_THAT(reader_.set_aside(), ElementsAre(1U));
   EXPECT_THAT(reader_.release_places(1), IsEmpty());
   std::size_t named = 0;
-  for (std::uint64_t address = extent->begin; address < extent->begin + kCode; address += 64) {
+  for (std::uint64_t address = extent->begin; address < extent->begin + kCode; address += 64)
     if (!reader_.frames(2, address).back().function.empty()) ++named;
-  }
   EXPECT_GT(named, 10U) << "by another process";
 }
 

@@ -48,9 +48,8 @@ Lines known_lines() {
 class CodeSitesOf : public ::testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
-    if (const auto supported = probe_support(); !supported) {
+    if (const auto supported = probe_support(); !supported)
       GTEST_SKIP() << supported.error().message;
-    }
   }
 
   static Measurement measure(const std::vector<std::string>& arguments,
@@ -71,9 +70,8 @@ class CodeSitesOf : public ::testing::TestWithParam<const char*> {
   }
 
   static const CodeSite* find(const SampledCopies& sampled, const std::string& function) {
-    for (const CodeSite& site : sampled.sites) {
+    for (const CodeSite& site : sampled.sites)
       if (site.frames.back().function.find(function) != std::string::npos) return &site;
-    }
     ADD_FAILURE() << "no site " << function;
     return nullptr;
   }
@@ -227,9 +225,8 @@ TEST_P(CodeSitesOf, LostSamplesAreCountedAndTheCountsStayExact) {
   EXPECT_GT(measured.sampling->lost, 0U);
   EXPECT_EQ(measured.sampled->samples, measured.sampling->received);
   std::uint64_t estimated = 0;
-  for (const MappingCopies& mapping : measured.processes[1].sampled->mappings) {
+  for (const MappingCopies& mapping : measured.processes[1].sampled->mappings)
     estimated += mapping.estimated_copies;
-  }
   EXPECT_NEAR(static_cast<double>(estimated),
               static_cast<double>(measured.processes[1].copied_pages().value_or(0)), 5);
   EXPECT_NEAR(static_cast<double>(measured.processes[1].copied_anon_pages.value_or(0)), 20'000, 20);
@@ -295,9 +292,8 @@ TEST(CodeSites, MeasuringCopiesNothing) {
     }
     char byte = 0;
     if (::read(go[0], &byte, 1) != 1) ::_exit(1);
-    for (std::uint64_t i = 0; i < kCopied; ++i) {
+    for (std::uint64_t i = 0; i < kCopied; ++i)
       static_cast<volatile char*>(mapped)[i * kPageSize] = 1;
-    }
     if (::write(done[1], "d", 1) != 1 || ::read(go[0], &byte, 1) != 1) ::_exit(1);
     ::_exit(0);
   }
@@ -312,9 +308,8 @@ TEST(CodeSites, MeasuringCopiesNothing) {
     const auto mappings = proc.maps(child);
     auto pages = PageMap::open(proc, child);
     EXPECT_TRUE(mappings && pages);
-    for (const Mapping& mapping : *mappings) {
+    for (const Mapping& mapping : *mappings)
       if (const auto all = pages->anonymous_pages_by_owner(mapping)) bytes += all->own.bytes();
-    }
     return bytes;
   };
   ASSERT_TRUE(opened->backend->attach({child}));

@@ -273,9 +273,7 @@ class Conformance : public ::testing::TestWithParam<std::tuple<BackendChoice, Ca
       pids.insert(process.pid);
       EXPECT_EQ(process.role, is_root ? Role::root : Role::child);
       EXPECT_FALSE(process.alive);
-      if (process.memory) {
-        EXPECT_LT(measured.memory_age_s(process), measured.duration_s);
-      }
+      if (process.memory) EXPECT_LT(measured.memory_age_s(process), measured.duration_s);
     }
   }
 };
@@ -350,9 +348,8 @@ class EachBackend : public ::testing::TestWithParam<BackendChoice> {
 
   std::vector<pid_t> pids(Role role) const {
     std::vector<pid_t> result;
-    for (const ProcessCopies& process : backend_->measurement().processes) {
+    for (const ProcessCopies& process : backend_->measurement().processes)
       if (process.role == role) result.push_back(process.pid);
-    }
     return result;
   }
   // The PID of one that has ended, and that nobody has yet.
@@ -451,9 +448,8 @@ TEST_P(EachBackend, TheCallerIsNotMeasuredUnlessNamed) {
   EXPECT_TRUE(backend_->measures(::getppid()));
   EXPECT_FALSE(backend_->measures(::getpid()));
   EXPECT_FALSE(backend_->measures(child.pid()));
-  for (const ProcessCopies& process : backend_->measurement().processes) {
+  for (const ProcessCopies& process : backend_->measurement().processes)
     EXPECT_NE(process.pid, ::getpid());
-  }
 }
 
 TEST_P(EachBackend, EndedProcessesAreTakenOnce) {
@@ -528,9 +524,7 @@ TEST_P(EachBackend, ALineOfForksIsTakenAsItEnds) {
   }
   EXPECT_FALSE(backend_->any_alive());
   // Sampled, those are found that have not ended by then.
-  if (backend_->exact()) {
-    EXPECT_GT(taken, 80U);
-  }
+  if (backend_->exact()) EXPECT_GT(taken, 80U);
   EXPECT_LT(most, 40U);
 }
 

@@ -24,9 +24,8 @@ constexpr const char* kServer = "DEBUGINFOD_URLS";
 
 std::uint64_t address_of_main() {
   std::istringstream symbols(cowshed::test::run({NM, SITE_SUBJECT}).out);
-  for (std::string line; std::getline(symbols, line);) {
+  for (std::string line; std::getline(symbols, line);)
     if (line.ends_with(" main")) return std::stoull(line, nullptr, 16);
-  }
   ADD_FAILURE() << "no main in " << SITE_SUBJECT;
   return 0;
 }

@@ -46,9 +46,8 @@ std::vector<ProcessCopies> merged(const std::vector<ProcessCopies>& processes, s
     is_merged[i] = true;
   });
   std::vector<ProcessCopies> result;
-  for (std::size_t i = 0; i < sums.size(); ++i) {
+  for (std::size_t i = 0; i < sums.size(); ++i)
     if (!is_merged[i]) result.push_back(sums[i]);
-  }
   return result;
 }
 
@@ -72,9 +71,8 @@ TEST(EndedProcesses, FewStayAsTheyAre) {
 
 TEST(EndedProcesses, ThoseThatCopiedMostStay) {
   std::vector<ProcessCopies> processes = {root()};
-  for (pid_t pid = 2; pid < 102; ++pid) {
+  for (pid_t pid = 2; pid < 102; ++pid)
     processes.push_back(process(pid, 1, "child", static_cast<std::uint64_t>(pid)));
-  }
   processes.push_back(running(process(200, 1, "child", 0)));
   const auto result = merged(processes, 40);
   ASSERT_EQ(result.size(), 1U + 1 + 10 + 1);
@@ -109,9 +107,8 @@ TEST(EndedProcesses, AreAddedUpBelowWhoStays) {
   std::vector<ProcessCopies> processes = {root(), running(process(2, 1, "sh", 0)),
                                           running(process(3, 1, "sh", 0)),
                                           process(4, 3, "make", 0)};
-  for (pid_t pid = 10; pid < 40; ++pid) {
+  for (pid_t pid = 10; pid < 40; ++pid)
     processes.push_back(process(pid, 2 + pid % 3, pid % 2 == 0 ? "cc" : "as", 5));
-  }
   const auto before = subtrees(processes);
   const auto result = merged(processes, 20);
   const auto after = subtrees(result);

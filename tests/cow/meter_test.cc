@@ -57,9 +57,8 @@ class MeterTest : public ::testing::Test {
 
 void expect_sums(const Copied& copied) {
   std::uint64_t shared_then = 0;
-  for (const CopiedMapping& mapping : copied.mappings) {
+  for (const CopiedMapping& mapping : copied.mappings)
     if (!mapping.has_file || !mapping.arena.empty()) shared_then += mapping.pages.bytes();
-  }
   // Of files that are no arena's, some copied pages were shared by fork: the heads of libraries.
   EXPECT_LE(
       shared_then + copied.left_alone.bytes() + copied.still_shared_bytes + copied.dropped_bytes,
@@ -109,9 +108,8 @@ TEST_F(MeterTest, MeasuringOneselfCopiesNothing) {
   for (auto& each : small) each = std::make_unique<std::string>(40, 'x');
   PausedChild child([&] {
     auto meter = Meter::begin();
-    if (meter && meter->end()) {
+    if (meter && meter->end())
       std::snprintf(result, kPageSize, "%s", to_text(*meter->copied()).c_str());
-    }
   });
   child.work();
   EXPECT_THAT(std::string(result), ::testing::StartsWith("0 KiB copied by PID"));
@@ -130,9 +128,7 @@ TEST_F(MeterTest, OnesOwnCopies) {
   });
   child.work();
   EXPECT_EQ(bytes[0], 28_KiB);
-  if (!kSanitized) {
-    EXPECT_LE(bytes[1], 36_KiB);  // and of the stack
-  }
+  if (!kSanitized) EXPECT_LE(bytes[1], 36_KiB);  // and of the stack
   ::munmap(bytes, kPageSize);
 }
 

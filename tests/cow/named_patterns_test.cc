@@ -32,9 +32,8 @@ void PrintTo(const Known& known, std::ostream* out) { *out << known.kind << know
 class NamedPatterns : public ::testing::TestWithParam<Known> {
  protected:
   void SetUp() override {
-    if (const auto supported = probe_support(); !supported) {
+    if (const auto supported = probe_support(); !supported)
       GTEST_SKIP() << supported.error().message;
-    }
   }
 
   static int line_of(const std::string& function) {

@@ -108,9 +108,8 @@ TEST_F(PageMapTest, ACopyThatAGrandchildSharesIsTheChilds) {
 TEST_F(PageMapTest, WithAndWithoutScansTheAnswerIsTheSame) {
   if (!cowshed::test::has_sys_admin())
     GTEST_SKIP() << "needs CAP_SYS_ADMIN, to tell the zero page without a scan";
-  for (const std::size_t page : {0U, 1U, 2U, 5U, 8U, 9U, 20U, 21U, 40U, 63U}) {
+  for (const std::size_t page : {0U, 1U, 2U, 5U, 8U, 9U, 20U, 21U, 40U, 63U})
     memory_[page * kPage] = 1;
-  }
   for (const std::size_t page : {3U, 10U, 11U, 22U, 62U}) {  // the shared zero page
     volatile char sink = memory_[page * kPage];
     (void)sink;
@@ -137,12 +136,10 @@ TEST_F(PageMapTest, WithAndWithoutScansTheAnswerIsTheSame) {
       const auto resident = pages->anonymous_pages(each);
       for (const PageRange& range : all->own.ranges())
         result.push_back({0, range.begin, range.end});
-      for (const PageRange& range : all->shared.ranges()) {
+      for (const PageRange& range : all->shared.ranges())
         result.push_back({1, range.begin, range.end});
-      }
-      for (const PageRange& range : resident->ranges()) {
+      for (const PageRange& range : resident->ranges())
         result.push_back({2, range.begin, range.end});
-      }
       if (!(unite(all->own, all->shared) == *resident)) result.push_back({3, 0, 0});
     }
     return result;
@@ -161,9 +158,8 @@ TEST_F(PageMapTest, WithAndWithoutScansTheAnswerIsTheSame) {
   }
   ::close(pipe[1]);
   std::vector<std::array<std::uint64_t, 3>> there;
-  for (std::array<std::uint64_t, 3> range; ::read(pipe[0], &range, sizeof range) > 0;) {
+  for (std::array<std::uint64_t, 3> range; ::read(pipe[0], &range, sizeof range) > 0;)
     there.push_back(range);
-  }
   ::close(pipe[0]);
   int status = 0;
   ASSERT_EQ(::waitpid(other, &status, 0), other);

@@ -185,9 +185,8 @@ TEST(Pattern, APlainCounterIsNotAReferenceCount) {
       {"by two", [](StoreSite& site) { site.store.amount = 2; }},
       {"by what is not known", [](StoreSite& site) { site.store.amount.reset(); }},
   };
-  for (const auto& [what, change] : cases) {
+  for (const auto& [what, change] : cases)
     EXPECT_EQ(name_after(change, reference_count()), "unknown") << what;
-  }
 }
 
 TEST(Pattern, ACollectorIsToldByNameOrByTheWalkOfAnInterpretersList) {
@@ -195,9 +194,8 @@ TEST(Pattern, ACollectorIsToldByNameOrByTheWalkOfAnInterpretersList) {
                            "zend_gc_collect_cycles"}) {
     EXPECT_EQ(name_in({"helper", name}), "garbage collector") << name;
   }
-  for (const char* name : {"_PyLong_GCD", "getgcd", "ngctx", "agc", "collect", "gc_content"}) {
+  for (const char* name : {"_PyLong_GCD", "getgcd", "ngctx", "agc", "collect", "gc_content"})
     EXPECT_EQ(name_in({name}), "unknown") << name;
-  }
   EXPECT_EQ(name_in({"a", "b", "c", "gc_mark"}), "unknown") << "too far out";
   StoreSite walk = plain_site();
   walk.store.walks_list = true;

@@ -93,9 +93,7 @@ TEST_F(FakeProc, GarbageIsAnErrorAndNotACrash) {
   for (const char* garbage : {"", "\n", ")(", "7", "7 (x", "7 (x)", "7 (x) ", "\xff\xfe\0x"}) {
     write("7/stat", garbage);
     const auto stat = proc().stat(7);
-    if (stat) {
-      EXPECT_EQ(stat->start_ticks, 0U) << garbage;
-    }
+    if (stat) EXPECT_EQ(stat->start_ticks, 0U) << garbage;
   }
   for (const char* garbage : {"x", "-", "1-", "-1 r", "zz-zz rwxp", "1-2 rw", "\n\n"}) {
     write("7/maps", garbage);

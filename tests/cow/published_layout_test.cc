@@ -250,9 +250,8 @@ TEST_F(FakeLayout, PagesAreCountedForEveryObjectThatOverlapsThem) {
 TEST_F(FakeLayout, ObjectsWithoutANameAreOneForEachTypeAndAPageOfTheirsCountsOnce) {
   PublishedLayout published;
   const std::uint64_t begin = 0x200000000000;
-  for (std::uint64_t i = 0; i < 64; ++i) {
+  for (std::uint64_t i = 0; i < 64; ++i)
     published.objects.push_back({"", "Node", "index", begin + (63 - i) * 64, 64});
-  }
   published.objects.push_back({"", "Node", "index", begin + 4096 - 8, 16});
   published.objects.push_back({"", "Edge", "index", begin + 4096, 8});
   published.objects.push_back({"a", "Node", "index", begin, 8});
@@ -277,11 +276,9 @@ TEST(PublishedLayout, AProcessWithoutOne) {
 
 // The pages of its own that a process has in its layout.
 std::uint64_t layout_pages(pid_t pid, const std::vector<Mapping>& mappings) {
-  for (const Mapping& mapping : mappings) {
-    if (mapping.path == kPath) {
+  for (const Mapping& mapping : mappings)
+    if (mapping.path == kPath)
       return PageMap::open(ProcFiles(), pid)->anonymous_pages(mapping)->bytes() / kPageSize;
-    }
-  }
   return 0;
 }
 

@@ -40,9 +40,8 @@ TEST(ReleasePlaces, FindsEveryWayToTakeOneOffAndJump) {
     std::copy(row.code.begin(), row.code.end(), code.begin() + 20);
     EXPECT_EQ(release_places(code), (Places{{row.field, 1}})) << row.assembly;
     EXPECT_EQ(release_places(row.code), (Places{{row.field, 1}})) << row.assembly;
-    for (std::size_t n = 0; n + 1 < row.code.size(); ++n) {  // cut off: nothing read behind the end
+    for (std::size_t n = 0; n + 1 < row.code.size(); ++n)  // cut off: nothing read behind the end
       release_places(Bytes(row.code.begin(), row.code.begin() + static_cast<std::ptrdiff_t>(n)));
-    }
   }
 }
 
@@ -58,9 +57,8 @@ TEST(ReleasePlaces, WhatOnlyCountsIsNone) {
       {0xff, 0x0f, 0x74, 0x05},                          // decl (%rdi); je: or the end of a call
       {},
   };
-  for (const Bytes& code : others) {
+  for (const Bytes& code : others)
     EXPECT_EQ(release_places(code), Places{}) << (code.empty() ? 0 : code[code.size() - 1]);
-  }
 }
 
 }  // namespace

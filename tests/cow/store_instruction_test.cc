@@ -220,9 +220,8 @@ std::vector<Row> rows() {
       {"fnsave (%rdi)", "dd 37", state, 0},
       {"fnstenv (%rdi)", "d9 37", state, 0},
   };
-  for (const char digit : std::string_view("0123456789abcdef")) {
+  for (const char digit : std::string_view("0123456789abcdef"))
     result.push_back({"setcc (%rdi)", std::string("0f 9") + digit + " 07", store, 1});
-  }
   return result;
 }
 
@@ -261,9 +260,8 @@ void catch_fault(int signal, siginfo_t* /*info*/, void* context) {
   constexpr long long kWrite = 2;  // of the page fault's error code
   caught.is_write = (machine->gregs[REG_ERR] & kWrite) != 0;
   caught.address = static_cast<std::uint64_t>(machine->gregs[REG_CR2]);
-  for (std::size_t i = 0; i < caught.registers.size(); ++i) {
+  for (std::size_t i = 0; i < caught.registers.size(); ++i)
     caught.registers[i] = static_cast<std::uint64_t>(machine->gregs[kOrder[i]]);
-  }
   siglongjmp(back, 1);
 }
 
@@ -368,11 +366,8 @@ TEST(StoreInstruction, EveryRowIsToldFromItsFault) {
   for (const Row& row : rows()) {
     SCOPED_TRACE(row.assembly + ": " + row.code);
     Fault fault = processor.run(bytes_of(row.code));
-    if (fault.signal == SIGILL) {
-      fault = imagined(processor);
-    } else {
-      ++run;
-    }
+    if (fault.signal == SIGILL) fault = imagined(processor);
+    else ++run;
     ASSERT_EQ(fault.signal, SIGSEGV);
     ASSERT_TRUE(fault.is_write);
     ASSERT_EQ(fault.registers[kRip], processor.registers()[kRip]);
@@ -519,9 +514,8 @@ TEST(StoreInstruction, AReleaseABitAndAStreamAreTold) {
       {"vmovntdq %ymm0,(%rdi)", "c5 fd e7 07", kStreams, true},
       {"vmovdqu %ymm0,(%rdi)", "c5 fe 7f 07", kStreams, false},
   };
-  for (const auto& each : cases) {
+  for (const auto& each : cases)
     EXPECT_EQ(decode(each.code, at_a_page(), kPage).*each.property, each.has) << each.assembly;
-  }
 }
 
 TEST(StoreInstruction, ARepeatedInstructionSaysHowMuchIsLeft) {

@@ -59,13 +59,10 @@ std::size_t resident_of(const std::string& path) {
   std::ifstream smaps("/proc/self/smaps");
   std::size_t sum = 0;
   bool is_of_it = false;
-  for (std::string line; std::getline(smaps, line);) {
-    if (std::isxdigit(static_cast<unsigned char>(line[0])) != 0 && line.find('-') < 17) {
+  for (std::string line; std::getline(smaps, line);)
+    if (std::isxdigit(static_cast<unsigned char>(line[0])) != 0 && line.find('-') < 17)
       is_of_it = line.ends_with(path);
-    } else if (is_of_it && line.starts_with("Rss:")) {
-      sum += std::stoul(line.substr(4));
-    }
-  }
+    else if (is_of_it && line.starts_with("Rss:")) sum += std::stoul(line.substr(4));
   return sum;
 }
 

@@ -35,9 +35,7 @@ struct Patch {
 static_assert(sizeof(Patch) == 12);
 
 void must(bool condition) {
-  if (!condition) {
-    std::abort();
-  }
+  if (!condition) std::abort();
 }
 
 // What a real channel's file holds, with messages in slots and in blocks.
@@ -48,9 +46,8 @@ struct Model {
   Model() {
     auto channel = Channel<Bytes>::create({.name = "fuzzed", .slots = 4, .memory = 1U << 20U});
     must(channel.has_value());
-    for (const std::size_t size : {10UL, 5000UL, 200UL}) {
+    for (const std::size_t size : {10UL, 5000UL, 200UL})
       must(channel->try_send(std::vector<std::byte>(size)).has_value());
-    }
     const int file = channel->descriptors().segment;
     must(pread(file, &constants, sizeof(constants), 0) == sizeof(constants));
     bytes.resize(Plan(constants).reserved);
@@ -113,13 +110,9 @@ void use(Channel<Bytes>& channel, std::span<const Patch> patches, const Plan& pl
   }
   static_cast<void>(channel.try_send(std::vector<std::byte>(300)));
   static_cast<void>(channel.send(std::vector<std::byte>(3), std::chrono::milliseconds(1)));
-  if (!kept.empty()) {
-    static_cast<void>(channel.try_send(std::move(kept.back())));
-  }
+  if (!kept.empty()) static_cast<void>(channel.try_send(std::move(kept.back())));
   kept.clear();
-  for (int i = 0; i < 6; ++i) {
-    receive();
-  }
+  for (int i = 0; i < 6; ++i) receive();
   static_cast<void>(channel.descriptor());
   receive();
   channel.close();
@@ -133,14 +126,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   constexpr std::uint64_t kMostFile = std::uint64_t{1} << 32U;
   constexpr std::size_t kMostPatches = 32;
   Constants constants;
-  if (size < sizeof(constants)) {
-    return 0;
-  }
+  if (size < sizeof(constants)) return 0;
   std::memcpy(&constants, data, sizeof(constants));
   std::vector<Patch> patches(std::min(kMostPatches, (size - sizeof(constants)) / sizeof(Patch)));
-  if (!patches.empty()) {
+  if (!patches.empty())
     std::memcpy(patches.data(), data + sizeof(constants), patches.size() * sizeof(Patch));
-  }
   // As large as its constants say, where that is not absurd.
   Plan plan(model().constants);
   if (constants.slots > 0 && constants.slots <= 4096 && constants.slot_bytes <= 4096 &&
@@ -174,9 +164,8 @@ extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t s
     std::memcpy(data, &model().constants, sizeof(Constants));
     size = sizeof(Constants);
   }
-  if (random() % 8 == 0) {
+  if (random() % 8 == 0)
     return fuzz::mutate(data, size, most, seed, {{0, offsetof(Constants, name)}});
-  }
   if (random() % 2 == 0 && size + sizeof(Patch) <= most) {
     const std::uint64_t value = fuzz::extreme_number(random);
     const Patch patch = {static_cast<std::uint8_t>(random()), static_cast<std::uint8_t>(random()),

@@ -31,9 +31,7 @@ using parcel_format::Contents;
 constexpr std::uint64_t kMostFile = std::uint64_t{1} << 42U;
 
 void must(bool condition) {
-  if (!condition) {
-    std::abort();
-  }
+  if (!condition) std::abort();
 }
 
 // What the rest of the program relies on once the parcel has been accepted.
@@ -47,9 +45,8 @@ void check_accepted(const Contents::Arena& arena) {
     must(offset <= description.used && object.bytes <= description.used - offset);
     must(object.name.size() < 64);
   }
-  for (const Run& hole : description.past.holes) {
+  for (const Run& hole : description.past.holes)
     must(hole.begin < hole.end && hole.end <= description.used);
-  }
 }
 
 // Reads the ends of each object where the image has been mapped.
@@ -68,28 +65,21 @@ void open_as_file(std::span<const std::byte> input, std::uint64_t file_bytes,
   static const int fd = memfd_create("image", MFD_CLOEXEC);
   must(ftruncate(fd, 0) == 0 && ftruncate(fd, static_cast<off_t>(file_bytes)) == 0);
   must(pwrite(fd, input.data(), input.size(), 0) == static_cast<ssize_t>(input.size()));
-  if (auto opened = open_image("/proc/self/fd/" + std::to_string(fd))) {
-    touch(arena);
-  } else {
-    must(!opened.error().message.empty());
-  }
+  if (auto opened = open_image("/proc/self/fd/" + std::to_string(fd))) touch(arena);
+  else must(!opened.error().message.empty());
 }
 
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const auto input = std::as_bytes(std::span(data, size));
-  if (size < kPage) {
-    return 0;
-  }
+  if (size < kPage) return 0;
   Header header;
   std::memcpy(&header, input.data(), sizeof header);
   try {
     Decoder from(input.subspan(kPage));
     const Contents contents = parcel_format::read(from);
-    for (const auto& arena : contents.arenas) {
-      check_accepted(arena);
-    }
+    for (const auto& arena : contents.arenas) check_accepted(arena);
     const std::uint64_t used =
         contents.arenas.empty() ? 0 : contents.arenas.front().description.used;
     if (!contents.arenas.empty() && header.payload <= kMostFile && used <= kMostFile) {

@@ -31,9 +31,7 @@ T expect(Expected<T> value) {
     std::fprintf(stderr, "make_seeds: %s\n", value.error().message.c_str());
     std::exit(EXIT_FAILURE);
   }
-  if constexpr (!std::is_void_v<T>) {
-    return std::move(*value);
-  }
+  if constexpr (!std::is_void_v<T>) return std::move(*value);
 }
 
 void write(const fs::path& path, std::span<const char> bytes) {
@@ -49,13 +47,9 @@ void make_image(const fs::path& path, int arrays, bool holes) {
   for (int i = 0; i < arrays; ++i) {
     const std::span array = expect(arena.make_array<std::uint64_t>(kNumbers));
     expect(publish("array" + std::to_string(i), array));
-    if (holes) {
-      freed.push_back(arena.allocate(kFreed));
-    }
+    if (holes) freed.push_back(arena.allocate(kFreed));
   }
-  for (void* block : freed) {
-    arena.deallocate(block, kFreed);
-  }
+  for (void* block : freed) arena.deallocate(block, kFreed);
   expect(arena.freeze());
   const fs::path whole = path.string() + ".whole";
   expect(save_image(arena, whole));
@@ -75,9 +69,7 @@ void make_channel(const fs::path& path) {
       expect(Channel<Bytes>::create({.name = "fuzzed", .slots = 4, .memory = 1U << 20U}));
   std::vector<char> constants(sizeof(channel_layout::Constants));
   const ssize_t got = pread(channel.descriptors().segment, constants.data(), constants.size(), 0);
-  if (got != static_cast<ssize_t>(constants.size())) {
-    std::exit(EXIT_FAILURE);
-  }
+  if (got != static_cast<ssize_t>(constants.size())) std::exit(EXIT_FAILURE);
   write(path, constants);
 }
 

@@ -39,9 +39,8 @@ inline std::size_t mutate(std::uint8_t* data, std::size_t size, std::size_t most
   std::minstd_rand random(seed);
   Part part = parts[random() % parts.size()];
   part.end = std::min(part.end, size);
-  if (part.begin >= part.end || random() % 16 == 0) {
+  if (part.begin >= part.end || random() % 16 == 0)
     return LLVMFuzzerMutate(data, size, most);  // shorter or longer, perhaps
-  }
   const std::size_t bytes = part.end - part.begin;
   if (random() % 2 == 0 && bytes >= sizeof(std::uint64_t)) {
     const std::uint64_t number = extreme_number(random);

@@ -31,9 +31,7 @@ static __always_inline void count_one(void) {
     bpf_map_update_elem(&counts, &process, &none, BPF_NOEXIST);
     count = bpf_map_lookup_elem(&counts, &process);
   }
-  if (count) {
-    __sync_fetch_and_add(count, 1);
-  }
+  if (count) __sync_fetch_and_add(count, 1);
 }
 
 /* Before it runs.  A thread's own PID is no process's. */

@@ -9,16 +9,12 @@
 
 SEC("raw_tp/page_fault_user")
 int on_user_fault(struct bpf_raw_tracepoint_args* args) {
-  if (args->args[2] & PF_WRITE) {
-    count_one();
-  }
+  if (args->args[2] & PF_WRITE) count_one();
   return 0;
 }
 
 SEC("raw_tp/page_fault_kernel")
 int on_kernel_fault(struct bpf_raw_tracepoint_args* args) {
-  if (args->args[2] & PF_WRITE && !(args->args[0] >> 63)) {
-    count_one();
-  }
+  if (args->args[2] & PF_WRITE && !(args->args[0] >> 63)) count_one();
   return 0;
 }

@@ -14,9 +14,7 @@
 
 int main(int argc, char** argv) {
   using namespace ground_truth;
-  if (argc != 3) {
-    fail("usage: ground_truth_subject KIND N\n");
-  }
+  if (argc != 3) fail("usage: ground_truth_subject KIND N\n");
   program = argv[0];
   count = std::atol(argv[2]);
   sched_param priority = {.sched_priority = 1};

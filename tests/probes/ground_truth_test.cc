@@ -28,15 +28,12 @@ class GroundTruth : public ::testing::Test {
  protected:
   static void SetUpTestSuite() {
     if (cannot_probe().empty()) {
-      if (access(kDelayAccounting, F_OK) == 0) {
+      if (access(kDelayAccounting, F_OK) == 0)
         accounting = std::make_unique<Setting>(kDelayAccounting, "1");
-      }
       exceptions = std::make_unique<KernelCount>(must(KernelCount::exceptions()));
-      if (auto loaded = KernelCount::wp_faults()) {
+      if (auto loaded = KernelCount::wp_faults())
         wp_faults = std::make_unique<KernelCount>(std::move(*loaded));
-      } else if (std::getenv("COWSHED_EXPECT_FENTRY") != nullptr) {
-        FAIL() << loaded.error().message;
-      }
+      else if (std::getenv("COWSHED_EXPECT_FENTRY") != nullptr) FAIL() << loaded.error().message;
     }
   }
   static void TearDownTestSuite() {
@@ -46,9 +43,7 @@ class GroundTruth : public ::testing::Test {
   }
 
   void SetUp() override {
-    if (const std::string reason = cannot_probe(); !reason.empty()) {
-      GTEST_SKIP() << reason;
-    }
+    if (const std::string reason = cannot_probe(); !reason.empty()) GTEST_SKIP() << reason;
     auto loaded = Probe::load();
     ASSERT_TRUE(loaded) << loaded.error().message;
     probe_ = std::make_unique<Probe>(std::move(*loaded));
@@ -65,9 +60,8 @@ class GroundTruth : public ::testing::Test {
       EXPECT_EQ(process.pending_faults, 0U);
       EXPECT_EQ(sum_of_classes(process), process.write_faults) << process.comm;
       // A command's own start is not counted.
-      if (process.role == ProcessRole::child) {
+      if (process.role == ProcessRole::child)
         EXPECT_EQ(process.write_faults, exceptions->of(process.pid)) << process.comm;
-      }
     }
     EXPECT_EQ(sum_of_classes(result.while_alive) + result.while_alive.pending_faults,
               result.while_alive.write_faults);
@@ -83,16 +77,12 @@ class GroundTruth : public ::testing::Test {
     const std::string kind = truth.kind;
     SCOPED_TRACE(kind + " " + std::to_string(n));
     const Conditions conditions(truth.needs, n);
-    if (!conditions.missing().empty()) {
-      GTEST_SKIP() << conditions.missing();
-    }
+    if (!conditions.missing().empty()) GTEST_SKIP() << conditions.missing();
     const SubjectRun idle = run(kind, 0);
     const SubjectRun busy = run(kind, n);
     compare(truth, n, idle.measured, busy.measured);
     compare(truth, n, idle.while_alive, busy.while_alive);
-    if (truth.needs == Needs::memory_limit) {
-      EXPECT_TRUE(conditions.limit_was_reached());
-    }
+    if (truth.needs == Needs::memory_limit) EXPECT_TRUE(conditions.limit_was_reached());
     EXPECT_EQ(busy.while_alive.pending_faults, 0U);
     check_wp_faults(truth.per_unit, n, idle.measured.pid, busy.measured.pid);
     // Where the kernel keeps the independent count, a run without it proves less than it says.
@@ -108,9 +98,7 @@ class GroundTruth : public ::testing::Test {
 
   // By the kernel's function itself, where it may be watched.
   static void check_wp_faults(const PerUnit& unit, long n, pid_t idle, pid_t busy) {
-    if (wp_faults == nullptr) {
-      return;
-    }
+    if (wp_faults == nullptr) return;
     EXPECT_EQ(delta(wp_faults->of(idle), wp_faults->of(busy)),
               static_cast<std::int64_t>(unit.wp_faults()) * n)
         << "do_wp_page";
@@ -131,9 +119,7 @@ class GroundTruth : public ::testing::Test {
   static void compare(const Truth& truth, long n, const ProcessCounts& from,
                       const ProcessCounts& to) {
     const PerUnit& unit = truth.per_unit;
-    if (!truth.either) {
-      EXPECT_LE(std::abs(copied_instead(unit, n, from, to)), kMostCopiedInstead);
-    }
+    if (!truth.either) EXPECT_LE(std::abs(copied_instead(unit, n, from, to)), kMostCopiedInstead);
     const auto expect_class = [n](const char* name, std::uint64_t before, std::uint64_t after,
                                   std::uint64_t per_unit) {
       EXPECT_EQ(delta(before, after), static_cast<std::int64_t>(per_unit) * n) << name;
@@ -157,9 +143,7 @@ class GroundTruth : public ::testing::Test {
 
   static std::uint64_t arena_pages(const ProcessCounts& of) {
     std::uint64_t pages = 0;
-    for (const ArenaCount& arena : of.arenas) {
-      pages += arena.copied_pages;
-    }
+    for (const ArenaCount& arena : of.arenas) pages += arena.copied_pages;
     return pages;
   }
 
@@ -179,9 +163,7 @@ std::unique_ptr<KernelCount> GroundTruth::wp_faults;
 
 // Which of them pays, and whether both do, is chance; what is copied is not.
 TEST_F(GroundTruth, ThreadsThatWriteToTheSamePagesAtOnce) {
-  if (sysconf(_SC_NPROCESSORS_ONLN) < 2) {
-    GTEST_SKIP() << "one CPU";
-  }
+  if (sysconf(_SC_NPROCESSORS_ONLN) < 2) GTEST_SKIP() << "one CPU";
   constexpr long kPages = 5'000;
   const SubjectRun idle = run("threads_at_once", 0);
   const SubjectRun busy = run("threads_at_once", kPages);
@@ -203,9 +185,7 @@ TEST_F(GroundTruth, ThreadsThatWriteToTheSamePagesAtOnce) {
 
 // One million faults, or as many as COWSHED_FAULTS says.
 TEST_F(GroundTruth, NoneOfAMillionFaultsOnTwoCpusIsLost) {
-  if (sysconf(_SC_NPROCESSORS_ONLN) < 2) {
-    GTEST_SKIP() << "one CPU";
-  }
+  if (sysconf(_SC_NPROCESSORS_ONLN) < 2) GTEST_SKIP() << "one CPU";
   constexpr long kFaultsOfRound = 20'000;
   const char* wanted = std::getenv("COWSHED_FAULTS");
   const long rounds = (wanted != nullptr ? std::atol(wanted) : 1'000'000) / kFaultsOfRound;
@@ -238,9 +218,7 @@ TEST_F(GroundTruth, NoneOfAMillionFaultsOnTwoCpusIsLost) {
 }
 
 TEST_F(GroundTruth, ACopyIsACopyWhileAnotherThreadMapsAndUnmaps) {
-  if (sysconf(_SC_NPROCESSORS_ONLN) < 2) {
-    GTEST_SKIP() << "one CPU";
-  }
+  if (sysconf(_SC_NPROCESSORS_ONLN) < 2) GTEST_SKIP() << "one CPU";
   constexpr long kPages = 100'000;
   const ProcessCounts idle = run_subject(*probe_, "mapped_meanwhile", 0).measured;
   const ProcessCounts busy = run_subject(*probe_, "mapped_meanwhile", kPages).measured;
@@ -252,9 +230,7 @@ TEST_F(GroundTruth, ACopyIsACopyWhileAnotherThreadMapsAndUnmaps) {
 TEST_F(GroundTruth, WhatReclaimAllocatesIsNotTheFaults) {
   constexpr long kPages = 20'000;
   const Conditions conditions(Needs::memory_limit_and_compressed_swap, kPages);
-  if (!conditions.missing().empty()) {
-    GTEST_SKIP() << conditions.missing();
-  }
+  if (!conditions.missing().empty()) GTEST_SKIP() << conditions.missing();
   const ProcessCounts idle = run("filled_under_pressure", 0).measured;
   const ProcessCounts busy = run("filled_under_pressure", kPages).measured;
   EXPECT_EQ(delta(idle.zero_filled_faults, busy.zero_filled_faults), kPages);
@@ -278,9 +254,7 @@ std::vector<Row> rows() {
   for (const Truth& truth : truths()) {
     for (const long n : kCounts) {
       all.push_back({truth, n});
-      if (n >= truth.most) {
-        break;
-      }
+      if (n >= truth.most) break;
     }
   }
   return all;

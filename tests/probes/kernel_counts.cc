@@ -15,13 +15,9 @@ Expected<void> start(Skeleton* skeleton, const char* what, int (*load)(Skeleton*
   // Where it is refused, that is no news: libbpf need not print it.
   const auto before = libbpf_set_print(nullptr);
   int error = skeleton == nullptr ? -ENOMEM : load(skeleton);
-  if (error == 0) {
-    error = attach(skeleton);
-  }
+  if (error == 0) error = attach(skeleton);
   libbpf_set_print(before);
-  if (error != 0) {
-    return system_error(what, -error);
-  }
+  if (error != 0) return system_error(what, -error);
   return {};
 }
 

@@ -29,9 +29,7 @@ using ::testing::SizeIs;
 class Lineage : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (const std::string reason = cannot_probe(); !reason.empty()) {
-      GTEST_SKIP() << reason;
-    }
+    if (const std::string reason = cannot_probe(); !reason.empty()) GTEST_SKIP() << reason;
     probe_ = std::make_unique<Probe>(must(Probe::load()));
   }
 
@@ -61,9 +59,7 @@ TEST_F(Lineage, AProcessEndsWhoseLastThreadIsTheKernels) {
   if (!ring.missing().empty()) GTEST_SKIP() << ring.missing();
   const SubjectRun run = this->run("ring_children", 100);
   EXPECT_EQ(run.processes.size(), 102U);
-  for (const ProcessCounts& process : run.processes) {
-    EXPECT_FALSE(process.alive) << process.pid;
-  }
+  for (const ProcessCounts& process : run.processes) EXPECT_FALSE(process.alive) << process.pid;
 }
 
 // Made writable or copied, which of the two is the kernel's choice for a process's own few pages.
@@ -74,9 +70,8 @@ std::uint64_t broken_shares(const ProcessCounts& of) {
 // Of all children.
 std::uint64_t copied_by_children(const SubjectRun& of) {
   std::uint64_t pages = 0;
-  for (const ProcessCounts& process : of.processes) {
+  for (const ProcessCounts& process : of.processes)
     pages += process.role == ProcessRole::child ? process.copied_anon_pages : 0;
-  }
   return pages;
 }
 
@@ -92,9 +87,8 @@ TEST_F(Lineage, NotOneOfThousandsOfShortChildrenIsLost) {
   const SubjectRun busy = run("short_children", 3000);
   expect_four_pages_each(run("short_idle_children", 3000), busy, 3000);
   std::vector<std::uint64_t> lives;
-  for (const ProcessCounts& process : busy.processes) {
+  for (const ProcessCounts& process : busy.processes)
     lives.push_back(process.end_ns.value_or(0) - process.start_ns);
-  }
   std::nth_element(lives.begin(), lives.begin() + 1500, lives.end());
   RecordProperty("median_life_ns", std::to_string(lives[1500]));
 }
@@ -147,9 +141,7 @@ TEST_F(Lineage, ACrashWithACoreDumpIsOneFailedFault) {
   std::string uses_pid;
   std::ifstream("/proc/sys/kernel/core_pattern") >> pattern;
   std::ifstream("/proc/sys/kernel/core_uses_pid") >> uses_pid;
-  if (pattern != "core" || uses_pid != "0") {
-    GTEST_SKIP() << "kernel.core_pattern is not \"core\"";
-  }
+  if (pattern != "core" || uses_pid != "0") GTEST_SKIP() << "kernel.core_pattern is not \"core\"";
   const ProcessCounts alive = run("short_idle_children", 1).processes[1];
   for (const char* kind : {"crashes_on_closed", "crashes_on_nothing"}) {
     SCOPED_TRACE(kind);
@@ -180,9 +172,8 @@ TEST_F(Lineage, ThreadsThatEndWhileWeReadAreCountedOnce) {
   const ProcessCounts idle = run("thread_churn", 0).measured;
   ProcessCounts busy;
   // On a busy machine a run may be over before it is looked at.
-  for (int attempt = 0; attempt < 20 && id == 0; ++attempt) {
+  for (int attempt = 0; attempt < 20 && id == 0; ++attempt)
     busy = run_subject(*probe_, "thread_churn", 3000, observe).measured;
-  }
   ASSERT_EQ(busy.id, id);
   EXPECT_EQ(busy.threads_total, 3001U);
   EXPECT_NEAR(static_cast<double>(busy.copied_anon_pages - idle.copied_anon_pages), 3000, 4);
@@ -278,9 +269,7 @@ TEST_F(Lineage, ARunningTreeIsAdoptedWithItsDescendants) {
   auto* pages = static_cast<char*>(mapped);
   Child parent([&](const Line& test) {
     Waiting child([&] {
-      for (std::size_t at = 0; at < kBytes; at += 4096) {
-        static_cast<volatile char*>(pages)[at] = 1;
-      }
+      for (std::size_t at = 0; at < kBytes; at += 4096) static_cast<volatile char*>(pages)[at] = 1;
     });
     test.say();
     test.hear();

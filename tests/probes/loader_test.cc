@@ -48,9 +48,7 @@ bool hide(const char* folder) {
 class Loader : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (const std::string reason = cannot_probe(); !reason.empty()) {
-      GTEST_SKIP() << reason;
-    }
+    if (const std::string reason = cannot_probe(); !reason.empty()) GTEST_SKIP() << reason;
   }
 };
 
@@ -69,9 +67,8 @@ TEST_F(Loader, NeedsNoTracefsNorDebugfsNorBpffs) {
 TEST_F(Loader, SaysThatBtfIsMissing) {
   if (!test::can_have_private_mounts()) GTEST_SKIP() << "/ is no mount";
   const std::string outcome = run_in_child([]() -> std::string {
-                                if (!enter_private_mounts() || !hide("/sys/kernel/btf")) {
+                                if (!enter_private_mounts() || !hide("/sys/kernel/btf"))
                                   return "cannot hide BTF";
-                                }
                                 return outcome_of_load();
                               }).said;
   EXPECT_THAT(outcome, AllOf(HasSubstr("unsupported: "), HasSubstr("/sys/kernel/btf/vmlinux"),
@@ -81,9 +78,8 @@ TEST_F(Loader, SaysThatBtfIsMissing) {
 TEST_F(Loader, SaysWhichCapabilityIsMissing) {
   const std::string outcome =
       run_in_child([]() -> std::string {
-        if (setgroups(0, nullptr) != 0 || setgid(65534) != 0 || setuid(65534) != 0) {
+        if (setgroups(0, nullptr) != 0 || setgid(65534) != 0 || setuid(65534) != 0)
           return "cannot become nobody";
-        }
         return outcome_of_load();
       }).said;
   EXPECT_THAT(outcome, AllOf(HasSubstr("permission_denied: "), HasSubstr("CAP_BPF and CAP_PERFMON"),

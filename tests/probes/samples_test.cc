@@ -24,9 +24,7 @@ struct SampledRun {
 class Samples : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (const std::string reason = cannot_probe(); !reason.empty()) {
-      GTEST_SKIP() << reason;
-    }
+    if (const std::string reason = cannot_probe(); !reason.empty()) GTEST_SKIP() << reason;
   }
 
   static SampledRun run(const SamplingOptions& sampling, const std::string& kind, long n,
@@ -39,9 +37,7 @@ class Samples : public ::testing::Test {
       all.insert(all.end(), some.begin(), some.end());
     };
     run.subject = run_subject(probe, kind, n, [&](const Snapshot&) {
-      if (take_meanwhile) {
-        take();
-      }
+      if (take_meanwhile) take();
     });
     take();
     run.counts = must(probe.sample_counts());
@@ -54,9 +50,7 @@ class Samples : public ::testing::Test {
 
   static std::uint64_t copies(const SampledRun& run) {
     std::uint64_t pages = 0;
-    for (const ProcessCounts& process : run.subject.processes) {
-      pages += process.copied_pages();
-    }
+    for (const ProcessCounts& process : run.subject.processes) pages += process.copied_pages();
     return pages;
   }
 };
@@ -108,25 +102,21 @@ TEST_F(Samples, OneOfEachBlockOfAPeriod) {
   EXPECT_LE(some.samples.size(), pages / kPeriod + 1);
   // Not always the same one of ten.
   std::set<std::uint64_t> places;
-  for (const CopySample& sample : some.samples) {
+  for (const CopySample& sample : some.samples)
     places.insert(sample.address / kPageBytes % kPeriod);
-  }
   EXPECT_THAT(places, SizeIs(kPeriod));
 }
 
 TEST_F(Samples, TheStackIsCutAtItsEndOrAtTheLimit) {
   const SampledRun cut = run({.period = 1, .stack_bytes = 256}, "anon_copied", 10);
-  for (const CopySample& sample : cut.samples) {
-    EXPECT_THAT(sample.stack, SizeIs(256));
-  }
+  for (const CopySample& sample : cut.samples) EXPECT_THAT(sample.stack, SizeIs(256));
   const SampledRun whole = run({.period = 1, .stack_bytes = 1 << 20}, "anon_copied", 10);
   for (const CopySample& sample : whole.samples) {
     EXPECT_GT(sample.stack.size(), 256U);
     EXPECT_LE(sample.stack.size(), 16384U);
     // The subject's stack is small: its end is what cut it.
-    if (sample.stack.size() < 16384U) {
+    if (sample.stack.size() < 16384U)
       EXPECT_EQ((sample[Register::rsp] + sample.stack.size()) % kPageBytes, 0U);
-    }
   }
 }
 

@@ -22,9 +22,7 @@ struct Pipe {
 
   Pipe() {
     std::array<int, 2> ends{};
-    if (pipe2(ends.data(), O_CLOEXEC) != 0) {
-      throw std::runtime_error("pipe2");
-    }
+    if (pipe2(ends.data(), O_CLOEXEC) != 0) throw std::runtime_error("pipe2");
     read = ends[0];
     write = ends[1];
   }
@@ -45,9 +43,7 @@ struct Pipe {
 [[noreturn]] void become_subject(const char* kind, const char* n, int go, int in, int out) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   char byte = 0;
-  if (read(go, &byte, 1) != 1) {
-    _exit(72);
-  }
+  if (read(go, &byte, 1) != 1) _exit(72);
   dup2(in, 0);
   dup2(out, 1);
   personality(ADDR_NO_RANDOMIZE);
@@ -76,12 +72,8 @@ pid_t await_done(int out, const std::function<void()>& meanwhile) {
       continue;
     }
     const ssize_t got = read(out, chunk.data(), chunk.size());
-    if (got < 0 && errno == EINTR) {
-      continue;
-    }
-    if (got <= 0) {
-      throw std::runtime_error("the subject ended early, having said: " + text);
-    }
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) throw std::runtime_error("the subject ended early, having said: " + text);
     text.append(chunk.data(), static_cast<std::size_t>(got));
   }
   return std::stoi(text.substr(text.find(' ')));
@@ -95,9 +87,7 @@ std::string cannot_probe() {
 }
 
 void merge(Processes& processes, const Snapshot& snapshot) {
-  for (const ProcessCounts& process : snapshot.processes) {
-    processes[process.id] = process;
-  }
+  for (const ProcessCounts& process : snapshot.processes) processes[process.id] = process;
 }
 
 SubjectRun run_subject(Probe& probe, const std::string& kind, long n,
@@ -109,17 +99,12 @@ SubjectRun run_subject(Probe& probe, const std::string& kind, long n,
   Pipe in;
   Pipe out;
   const pid_t child = fork();
-  if (child == 0) {
-    become_subject(kind.c_str(), digits.c_str(), go.read, in.read, out.write);
-  }
+  if (child == 0) become_subject(kind.c_str(), digits.c_str(), go.read, in.read, out.write);
   Pipe::close_end(in.read);
   Pipe::close_end(out.write);
-  if (const auto tracked = probe.track_command(child); !tracked) {
+  if (const auto tracked = probe.track_command(child); !tracked)
     throw std::runtime_error(tracked.error().message);
-  }
-  if (write(go.write, "g", 1) != 1) {
-    throw std::runtime_error("write");
-  }
+  if (write(go.write, "g", 1) != 1) throw std::runtime_error("write");
 
   Processes processes;
   std::function<void()> meanwhile;
@@ -136,24 +121,18 @@ SubjectRun run_subject(Probe& probe, const std::string& kind, long n,
   const Snapshot alive = must(probe.snapshot());
   merge(processes, alive);
   if (observe) observe(alive);  // it may have been too quick to be seen before
-  for (const ProcessCounts& process : alive.processes) {
-    if (process.pid == measured && process.alive) {
-      run.while_alive = process;
-    }
-  }
+  for (const ProcessCounts& process : alive.processes)
+    if (process.pid == measured && process.alive) run.while_alive = process;
   Pipe::close_end(in.write);
   int status = 0;
-  if (waitpid(child, &status, 0) != child || status != 0) {
+  if (waitpid(child, &status, 0) != child || status != 0)
     throw std::runtime_error("the subject ended with status " + std::to_string(status));
-  }
   const Snapshot last = must(probe.snapshot());
   merge(processes, last);
   run.losses = last.losses;
   run.overhead = last.overhead;
   run.measured = processes[run.while_alive.id];
-  for (auto& [id, process] : processes) {
-    run.processes.push_back(std::move(process));
-  }
+  for (auto& [id, process] : processes) run.processes.push_back(std::move(process));
   return run;
 }
 

@@ -21,9 +21,7 @@ void merge(Processes& processes, const Snapshot& snapshot);
 // The value; throws std::runtime_error with the message of an error.
 template <class T>
 T must(Expected<T> expected) {
-  if (!expected) {
-    throw std::runtime_error(expected.error().message);
-  }
+  if (!expected) throw std::runtime_error(expected.error().message);
   return std::move(*expected);
 }
 

@@ -34,9 +34,8 @@ std::string place(const Json& frame) {
 
 std::vector<std::string> names(const Json& items, const char* field, std::size_t most) {
   std::vector<std::string> names;
-  for (const Json& each : items) {
+  for (const Json& each : items)
     if (names.size() < most) names.push_back(each.at(field));
-  }
   return names;
 }
 
@@ -45,18 +44,16 @@ std::vector<std::string> names(const Json& items, const char* field, std::size_t
 const Json& MeasuredRun::process(pid_t pid) const {
   static const Json none;
   if (!report.is_object()) return none;
-  for (const Json& process : report.at("processes")) {
+  for (const Json& process : report.at("processes"))
     if (process.at("pid") == pid) return process;
-  }
   return none;
 }
 
 pid_t MeasuredRun::child() const {
   pid_t pid = 0;
   if (!report.is_object()) return pid;
-  for (const Json& process : report.at("processes")) {
+  for (const Json& process : report.at("processes"))
     if (process.at("role") != "root") pid = process.at("pid");
-  }
   return pid;
 }
 
@@ -85,9 +82,8 @@ void expect_agreement(const MeasuredRun& run) {
 }
 
 double share(const Json& process, const std::string& pattern) {
-  for (const Json& each : process.at("patterns")) {
+  for (const Json& each : process.at("patterns"))
     if (each.at("pattern") == pattern) return each.at("share");
-  }
   return 0;
 }
 
@@ -137,9 +133,8 @@ pid_t pid_of(const std::string& out) {
   constexpr std::string_view kReady = "ready ";
   const auto at = out.find(kReady);
   pid_t pid = 0;
-  if (at != std::string::npos) {
+  if (at != std::string::npos)
     std::from_chars(out.data() + at + kReady.size(), out.data() + out.size(), pid);
-  }
   return pid;
 }
 
@@ -163,9 +158,8 @@ void end_orphans() {
 }  // namespace
 
 void RealProgram::SetUp() {
-  for (const std::string& program : needs_) {
+  for (const std::string& program : needs_)
     if (!fs::exists(program)) GTEST_SKIP() << "no " << program;
-  }
   if (const std::string reason = cannot_probe(); !reason.empty()) GTEST_SKIP() << reason;
   if (::geteuid() != 0) GTEST_SKIP() << "needs root, to ask taskstats";
   delay_accounting_.emplace("/proc/sys/kernel/task_delayacct", "1");

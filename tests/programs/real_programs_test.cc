@@ -137,11 +137,8 @@ TEST_P(Servers, AWorkerThatReadsItsParentsListCountsReferences) {
   const double for_nothing = copies_of("/none");
   const double for_reading = copies_of("/all");
   EXPECT_GT(for_reading, 10 * for_nothing);
-  if (std::string(server.program) == kPython) {
-    get("/end");
-  } else {
-    ::kill(measured.pid(), SIGTERM);
-  }
+  if (std::string(server.program) == kPython) get("/end");
+  else ::kill(measured.pid(), SIGTERM);
   const MeasuredRun measurement = finish(measured);
   const Json& ours = measurement.process(worker);
   ASSERT_TRUE(ours.is_object());
@@ -149,9 +146,8 @@ TEST_P(Servers, AWorkerThatReadsItsParentsListCountsReferences) {
   const double all = ours.at("copied_pages");
   expect_share(ours, "reference count", (for_reading - for_nothing) / all, 1);
   const auto named = patterns(ours);
-  for (std::size_t i = 0; i < server.patterns.size(); ++i) {
+  for (std::size_t i = 0; i < server.patterns.size(); ++i)
     EXPECT_EQ(named.at(i), server.patterns[i]);
-  }
   EXPECT_THAT(places(ours, server.places.size()), ElementsAreArray(server.places));
   EXPECT_EQ(mappings(ours, 1), std::vector<std::string>{"anonymous"});
   EXPECT_THAT(mappings(ours, server.mappings.size()), UnorderedElementsAreArray(server.mappings));
@@ -206,9 +202,8 @@ TEST_F(PythonFork, CopiesToCountReferencesAndThenToCollectGarbage) {
   EXPECT_EQ(mappings(ours, 1), std::vector<std::string>{"anonymous"});
   // What iterates over the list, and the collector: called from the interpreter's loop, both.
   EXPECT_THAT(places(ours, 2), Each(StartsWith("_PyEval_EvalFrameDefault (python3")));
-  for (const Json& process : {ours, without}) {
+  for (const Json& process : {ours, without})
     expect_copies(process.at("sites").at(0), process, for_counts - for_nothing, for_counts);
-  }
 }
 
 class Ruby : public RealProgram {
@@ -276,11 +271,9 @@ pcntl_wait($status);
   };
   const MeasuredRun idle = measure(php(""));
   const MeasuredRun busy = measure(php("total($items);"));
-  for (const MeasuredRun& measured : {idle, busy}) {
-    for (const Json& process : measured.report.at("processes")) {
+  for (const MeasuredRun& measured : {idle, busy})
+    for (const Json& process : measured.report.at("processes"))
       std::filesystem::remove("/tmp/perf-" + process.at("pid").dump() + ".map");
-    }
-  }
   const Json& ours = busy.process(busy.child());
   ASSERT_TRUE(ours.is_object() && idle.child() != 0);
   const double for_all = busy.copies(busy.child());
@@ -405,13 +398,11 @@ TEST_F(PostgreSql, ABackendCopiesMostWhenItExits) {
   const double all = measured.copies(backend);
   EXPECT_LT(before_its_end, all / 2);
   double at_its_end = 0;
-  for (const Json& site : ours.at("sites")) {
+  for (const Json& site : ours.at("sites"))
     if (calls(site, "proc_exit")) at_its_end += site.at("estimated_copies").get<double>();
-  }
   EXPECT_LE(at_its_end, all - before_its_end);
-  for (const std::size_t i : {0U, 1U, 2U}) {
+  for (const std::size_t i : {0U, 1U, 2U})
     EXPECT_TRUE(calls(ours.at("sites").at(i), "proc_exit")) << ours.at("sites").at(i);
-  }
   EXPECT_THAT(places(ours, 3), UnorderedElementsAre(StartsWith("OPENSSL_LH_flush (libcrypto"),
                                                     StartsWith("EVP_CIPHER_free (libcrypto"),
                                                     "proc_exit (postgres)"));

@@ -22,20 +22,16 @@ constexpr std::uint64_t kSize = 2_GiB + 1;  // one more than what the old header
 // Of /proc/self/status or /proc/meminfo, in bytes.
 std::uint64_t kib_of(const std::string& path, const std::string& field) {
   std::ifstream file(path);
-  for (std::string line; std::getline(file, line);) {
-    if (line.starts_with(field + ":")) {
-      return std::stoull(line.substr(field.size() + 1)) * 1024;
-    }
-  }
+  for (std::string line; std::getline(file, line);)
+    if (line.starts_with(field + ":")) return std::stoull(line.substr(field.size() + 1)) * 1024;
   return 0;
 }
 
 class LargeMessages : public testing::Test {
  protected:
   void SetUp() override {
-    if (const auto available = kib_of("/proc/meminfo", "MemAvailable"); available < 10_GiB) {
+    if (const auto available = kib_of("/proc/meminfo", "MemAvailable"); available < 10_GiB)
       GTEST_SKIP() << "needs 10 GiB of memory, " << (available >> 20U) << " MiB are available";
-    }
   }
 };
 
@@ -46,9 +42,8 @@ TEST_F(LargeMessages, WithCowshedAMovedBuffer) {
     const std::uint64_t before = kib_of("/proc/self/status", "RssAnon");
     const auto message = channel.receive().value();
     std::uint64_t sum = 0;
-    for (std::size_t i = 0; i < message.size(); i += 4096) {
+    for (std::size_t i = 0; i < message.size(); i += 4096)
       sum += static_cast<std::uint64_t>(message.data()[i]);
-    }
     const std::uint64_t grown = kib_of("/proc/self/status", "RssAnon") - before;
     return results.send(message.size()) && results.send(sum) && results.send(grown) ? 0 : 1;
   };

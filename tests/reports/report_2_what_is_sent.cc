@@ -25,9 +25,7 @@ using Words = std::pmr::vector<std::pmr::string>;
 
 Words& make_words(Arena& arena) {
   auto* words = arena.make<Words>().value();
-  for (int i = 0; i < 50'000; ++i) {
-    words->emplace_back(std::string(20, 'w') + std::to_string(i));
-  }
+  for (int i = 0; i < 50'000; ++i) words->emplace_back(std::string(20, 'w') + std::to_string(i));
   return *words;
 }
 
@@ -51,9 +49,7 @@ TEST(WhatIsSent, WithCowshedOneCallSaysIt) {
                   return wrong;
                 }).value();
   ASSERT_TRUE(index.send(ref));
-  for (int i = 0; i < 1000; ++i) {
-    ASSERT_TRUE(queries.send({i, {}}));
-  }
+  for (int i = 0; i < 1000; ++i) ASSERT_TRUE(queries.send({i, {}}));
   queries.close();
   EXPECT_TRUE(worker.wait().value().at(0).ok());
   const TransferReport report = transfer_report();
@@ -61,12 +57,9 @@ TEST(WhatIsSent, WithCowshedOneCallSaysIt) {
   bool said_index = false;
   for (const TransferSource& source : report.sources) {
     const auto& value = source.by_value;
-    if (source.name == "queries") {
+    if (source.name == "queries")
       said_queries = value.messages == 1000 && value.bytes == 1000 * sizeof(Query);
-    }
-    if (source.name == "index") {
-      said_index = value.bytes == 0 && source.by_reference.objects == 1;
-    }
+    if (source.name == "index") said_index = value.bytes == 0 && source.by_reference.objects == 1;
   }
   EXPECT_TRUE(said_queries);
   EXPECT_TRUE(said_index);
@@ -74,11 +67,8 @@ TEST(WhatIsSent, WithCowshedOneCallSaysIt) {
 
 std::vector<std::string> search(const std::vector<std::string>& rules, const int& least) {
   std::vector<std::string> found;
-  for (const std::string& rule : rules) {
-    if (rule.size() > static_cast<std::size_t>(least)) {
-      found.push_back(rule);
-    }
-  }
+  for (const std::string& rule : rules)
+    if (rule.size() > static_cast<std::size_t>(least)) found.push_back(rule);
   return found;
 }
 
@@ -89,17 +79,12 @@ TEST(WhatIsSent, WithCowshedTheSameStartByForkAndBySpawn) {
        {std::pair(Start::fork, "by fork"), {Start::spawn, "by spawn"}}) {
     auto workers = start<search>({.method = method, .count = 2, .name = name}, rules, 3).value();
     const auto results = workers.wait().value();
-    for (const auto& result : results) {
-      EXPECT_EQ(result.value, rules) << result.error;
-    }
+    for (const auto& result : results) EXPECT_EQ(result.value, rules) << result.error;
   }
   const TransferReport report = transfer_report();
   const auto sent = [&](const std::string& origin, const std::string& name) -> TransferSource {
-    for (const TransferSource& source : report.sources) {
-      if (source.origin == origin && source.name == name) {
-        return source;
-      }
-    }
+    for (const TransferSource& source : report.sources)
+      if (source.origin == origin && source.name == name) return source;
     return {};
   };
   constexpr std::size_t kRules = 8 + 1000 * (8 + 6);  // a count, and each rule with its own
@@ -123,9 +108,7 @@ TEST(WhatIsSent, WithCowshedAWriteToWhatIsSharedIsNamed) {
   ASSERT_TRUE(arena.freeze());
   const auto read = [&](const Words& words) {
     std::size_t length = 0;
-    for (const auto& word : words) {
-      length += word.size();
-    }
+    for (const auto& word : words) length += word.size();
     return length > 0 && arena.private_bytes().value() == 0 ? 0 : 1;
   };
   auto reader = start({.name = "reader"}, read, ref).value();

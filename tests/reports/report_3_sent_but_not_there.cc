@@ -33,15 +33,11 @@ TEST(SentButNotThere, WithCowshedOneCloseEndsAllWorkers) {
   auto done = Channel<int>::create({.name = "done"}).value();
   const auto work = [&] {
     int count = 0;
-    while (items.receive()) {
-      ++count;
-    }
+    while (items.receive()) ++count;
     return done.send(count) ? 0 : 1;
   };
   auto workers = start({.count = 4}, work).value();
-  for (int i = 0; i < 1000; ++i) {
-    ASSERT_TRUE(items.send(i));
-  }
+  for (int i = 0; i < 1000; ++i) ASSERT_TRUE(items.send(i));
   items.close();
   const auto exits = workers.wait().value();
   int ended = 0;

@@ -22,9 +22,7 @@ TEST(JoinHangs, WithCowshedTheChildIsGoneAndItsResultsAreThere) {
       auto message = results.buffer(kMessage).value();
       std::memcpy(message.data(), &i, sizeof i);
       std::memset(message.data() + sizeof i, static_cast<int>(i), kMessage - sizeof i);
-      if (!results.send(std::move(message))) {
-        return 1;
-      }
+      if (!results.send(std::move(message))) return 1;
     }
     return 0;
   };

@@ -29,9 +29,7 @@ TEST(ReadingCopies, WithCowshedNothingIsCopied) {
   for (int i = 0; i < 300'000; ++i) {
     auto* word = arena.make<Word>(std::pmr::string(std::string(30, 'w'), arena.resource())).value();
     words->emplace_back(word);
-    if (i % 10 == 0) {
-      late.push_back(arena.resource()->allocate(64));
-    }
+    if (i % 10 == 0) late.push_back(arena.resource()->allocate(64));
   }
   const auto ref = publish("words", static_cast<const Words*>(words)).value();
   ASSERT_TRUE(arena.freeze());
@@ -43,19 +41,13 @@ TEST(ReadingCopies, WithCowshedNothingIsCopied) {
       counted.emplace_back(word);  // a reference taken
     }
     counted.clear();  // and dropped
-    for (void* block : late) {
-      arena.resource()->deallocate(block, 64);
-    }
-    if (length != std::size_t{30} * 300'000 || arena.stats().dropped_frees != late.size()) {
-      return 1;
-    }
+    for (void* block : late) arena.resource()->deallocate(block, 64);
+    if (length != std::size_t{30} * 300'000 || arena.stats().dropped_frees != late.size()) return 1;
     return arena.private_bytes().value() == 0 ? 0 : 2;
   };
   auto workers = start({.count = 2, .name = "reader"}, work, ref).value();
   const auto exits = workers.wait().value();
-  for (const WorkerExit& exit : exits) {
-    EXPECT_TRUE(exit.ok()) << exit.error;
-  }
+  for (const WorkerExit& exit : exits) EXPECT_TRUE(exit.ok()) << exit.error;
 }
 
 }  // namespace

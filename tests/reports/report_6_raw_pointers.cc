@@ -31,9 +31,7 @@ class Reader {
                       while (const auto ref = refs_.receive()) {
                         const auto object = ref->get();
                         const int code = object ? -1 : static_cast<int>(object.error().code);
-                        if (!codes_.send(code)) {
-                          return 1;
-                        }
+                        if (!codes_.send(code)) return 1;
                       }
                       return 0;
                     }).value());

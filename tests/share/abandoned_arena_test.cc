@@ -44,9 +44,7 @@ TEST(AbandonedArena, WithoutABlockIsGivenBackAtOnce) {
   for (const bool frozen : {false, true}) {
     auto arena = make_arena();
     std::free(allocate_in(*arena, 10_MiB));
-    if (frozen) {
-      ASSERT_TRUE(arena->freeze());
-    }
+    if (frozen) ASSERT_TRUE(arena->freeze());
     const std::byte* base = arena->base();
     arena.reset();
     EXPECT_FALSE(is_mapped(base)) << frozen;
@@ -58,16 +56,12 @@ TEST(AbandonedArena, GoesWithItsLastBlock) {
     auto arena = make_arena();
     void* block = allocate_in(*arena, 100);
     void* freed = allocate_in(*arena, 10_MiB);
-    if (frozen) {
-      ASSERT_TRUE(arena->freeze());
-    }
+    if (frozen) ASSERT_TRUE(arena->freeze());
     std::free(freed);
     const std::byte* base = arena->base();
     arena.reset();
     EXPECT_TRUE(is_mapped(base));
-    if (!frozen) {
-      *static_cast<char*>(block) = 'x';  // as a library may that keeps it
-    }
+    if (!frozen) *static_cast<char*>(block) = 'x';  // as a library may that keeps it
     (void)make_arena("another");
     EXPECT_TRUE(is_mapped(base));
     std::free(block);
@@ -96,9 +90,7 @@ TEST(AbandonedArena, WithBlocksCountsToTheLimitAndIsNamedThere) {
     std::vector<void*> blocks;
     for (int i = 0; i < 1100; ++i) {
       auto arena = Arena::create({.name = "kept", .capacity = 2_MiB, .huge_pages = false});
-      if (!arena) {
-        return std::to_string(i) + ": " + arena.error().message;
-      }
+      if (!arena) return std::to_string(i) + ": " + arena.error().message;
       blocks.push_back(allocate_in(*arena, 100));
     }
     return "no limit";
@@ -117,9 +109,7 @@ TEST(AbandonedArena, IsInheritedWithWhatIsLeftInIt) {
       static const std::unique_ptr<std::vector<std::string>> owner(words);
     }
     const pid_t pid = fork();
-    if (pid == 0) {
-      std::exit(7);
-    }
+    if (pid == 0) std::exit(7);
     int status = 0;
     waitpid(pid, &status, 0);
     std::string said = std::to_string(WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status));

@@ -47,9 +47,8 @@ std::optional<ErrorCode> push_back_error(Numbers& numbers) {
 Table* make_table(const Arena& arena) {
   const UseArena use(arena);
   auto* table = new (ArenaAllocator<Table>().allocate(1)) Table;
-  for (int i = 0; i < 1000; ++i) {
+  for (int i = 0; i < 1000; ++i)
     (*table)[i % 10][i] = Text("a name that is too long to be kept inside");
-  }
   return table;
 }
 
@@ -106,9 +105,7 @@ TEST(ArenaAllocator, KeepsTheAlignment) {
   const Arena arena = make_arena();
   const UseArena use(arena);
   std::list<Page, ArenaAllocator<Page>> pages(10);
-  for (const auto& page : pages) {
-    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(&page) % 4096, 0U);
-  }
+  for (const auto& page : pages) EXPECT_EQ(reinterpret_cast<std::uintptr_t>(&page) % 4096, 0U);
 }
 
 TEST(UseArena, Nests) {
@@ -165,11 +162,8 @@ TEST(ArenaAllocator, AfterTheFreezeChildrenReadAndFree) {
   ASSERT_TRUE(arena.freeze());
   const auto child = test::run_in_child([&] {
     std::size_t bytes = 0;
-    for (const auto& [key, entries] : *table) {
-      for (const auto& [number, name] : entries) {
-        bytes += name.size();
-      }
-    }
+    for (const auto& [key, entries] : *table)
+      for (const auto& [number, name] : entries) bytes += name.size();
     outside = Numbers();
     ArenaAllocator<Table>().deallocate(table, 1);
     auto copied = arena.private_bytes();

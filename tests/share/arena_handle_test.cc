@@ -112,14 +112,9 @@ TEST(ArenaHandle, ManyUsedInTurnByOneThread) {
         Arena::create({.name = std::to_string(i), .capacity = 4_MiB, .huge_pages = false})
             .value()));
   }
-  for (int round = 0; round < 3; ++round) {
-    for (const auto& arena : arenas) {
-      EXPECT_TRUE(arena->contains(arena->allocate(16)));
-    }
-  }
-  for (const auto& arena : arenas) {
-    EXPECT_EQ(arena->stats().live_allocations, 3U);
-  }
+  for (int round = 0; round < 3; ++round)
+    for (const auto& arena : arenas) EXPECT_TRUE(arena->contains(arena->allocate(16)));
+  for (const auto& arena : arenas) EXPECT_EQ(arena->stats().live_allocations, 3U);
 }
 
 }  // namespace

@@ -149,10 +149,9 @@ TEST(ArenaScopeLibraries, AnArenaMadeInsideIsNotKeptThere) {
       (void)made[0].freeze();
     });
     if (!arena.freeze()) return "not frozen";
-    for (auto& one : made) {
+    for (auto& one : made)
       if (!one.freeze() || !one.collapse() || !one.thaw() || !one.make<int>(1) || !one.refreeze())
         return "failed";
-    }
     auto own = arena.private_bytes();
     return std::to_string(own.value());
   });

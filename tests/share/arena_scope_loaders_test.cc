@@ -35,9 +35,8 @@ Loaded load(const std::string& text, FILE* file) {
   Loaded loaded = {};
   loaded.document = new nlohmann::json(nlohmann::json::parse(text));
   loaded.names = new std::map<int, std::string>;
-  for (int i = 0; i < 1000; ++i) {
+  for (int i = 0; i < 1000; ++i)
     loaded.names->emplace(i, "a name that is too long to be kept inside " + std::to_string(i));
-  }
   loaded.numbers = new auto(std::make_shared<std::vector<int>>(10000, 7));
   std::size_t room = 0;
   if (getline(&loaded.line, &room, file) < 0) throw std::runtime_error("getline");

@@ -19,9 +19,8 @@ std::atomic<bool> may_go_on = false;
 
 // In front of the C library's: the first look for putenv() takes as long as the test likes.
 extern "C" void* dlsym(void* handle, const char* name) noexcept {
-  if (std::strcmp(name, "putenv") == 0 && !is_looking.exchange(true)) {
+  if (std::strcmp(name, "putenv") == 0 && !is_looking.exchange(true))
     while (!may_go_on) std::this_thread::yield();
-  }
   using Lookup = void*(void*, const char*);
   return reinterpret_cast<Lookup*>(dlvsym(RTLD_NEXT, "dlsym", "GLIBC_2.34"))(handle, name);
 }

@@ -91,9 +91,8 @@ TEST(ArenaScope, EveryWayToAllocateLandsThere) {
     EXPECT_NE(inside, twice);
     EXPECT_NE(outside, nullptr);
     EXPECT_FALSE(arena.contains(outside));
-    for (void* block : {inside, outside, twice}) {
+    for (void* block : {inside, outside, twice})
       EXPECT_EQ(reinterpret_cast<std::uintptr_t>(block) % way.alignment, 0U);
-    }
     EXPECT_EQ(malloc_usable_size(inside), malloc_usable_size(outside));
     EXPECT_GE(arena.stats().live_allocations, 2U);
     way.free(inside);
@@ -221,15 +220,12 @@ TEST(ArenaScope, ReallocKeepsTheBytes) {
     return block;
   };
   const auto kept = [](const unsigned char* block, std::size_t from, std::size_t to) {
-    for (std::size_t i = 0; i < std::min(from, to); ++i) {
+    for (std::size_t i = 0; i < std::min(from, to); ++i)
       if (block[i] != static_cast<unsigned char>(i * 7 + from)) return false;
-    }
     return true;
   };
   std::map<std::size_t, unsigned char*> sealed;
-  for (const std::size_t size : sizes) {
-    sealed[size] = in_scope(frozen, [&] { return fill(size); });
-  }
+  for (const std::size_t size : sizes) sealed[size] = in_scope(frozen, [&] { return fill(size); });
   ASSERT_TRUE(frozen.freeze());
   struct Route {
     const char* name;
@@ -250,9 +246,8 @@ TEST(ArenaScope, ReallocKeepsTheBytes) {
             route.from == &frozen ? sealed[from] : within(route.from, [&] { return fill(from); });
         auto* block =
             within(route.to, [&] { return static_cast<unsigned char*>(std::realloc(old, to)); });
-        for (const Arena* place : {&arena, &other, &frozen}) {
+        for (const Arena* place : {&arena, &other, &frozen})
           EXPECT_EQ(place->contains(block), place == route.to);
-        }
         EXPECT_TRUE(kept(block, from, to));
         std::free(block);
       }
@@ -320,9 +315,8 @@ TEST(ArenaScope, WhatIsFreedOfAFullArenaServesOtherSizesAtOnce) {
   const Arena arena = make_arena("small", 8_MiB);
   Blocks blocks;
   in_scope(arena, [&] {
-    while (auto* block = static_cast<char*>(::operator new(1000, std::nothrow))) {
+    while (auto* block = static_cast<char*>(::operator new(1000, std::nothrow)))
       blocks.push_back(block);
-    }
     give(blocks);
     for (const std::size_t size : {20000UL, 1UL << 20U}) {
       void* block = ::operator new(size, std::nothrow);
@@ -421,9 +415,7 @@ TEST(ArenaScope, OfAThawedArenaFillsItsOpenPart) {
   });
   EXPECT_EQ(arena.stats().dropped_frees, 100U);
   EXPECT_EQ(count_inside(arena, fresh), 300U);
-  for (const char* block : fresh) {
-    EXPECT_EQ(std::count(old.begin(), old.end(), block), 0);
-  }
+  for (const char* block : fresh) EXPECT_EQ(std::count(old.begin(), old.end(), block), 0);
   ASSERT_TRUE(arena.refreeze());
   give(fresh);
   EXPECT_EQ(arena.stats().dropped_frees, 400U);

@@ -104,9 +104,7 @@ TEST(ArenaScope, AThreadStartedInsideLeavesNothingThatIsWrittenToLater) {
     Arena arena = make_arena();
     in_scope(arena, [] { std::thread([] { give(take(10, 64)); }).join(); });
     if (!arena.freeze()) return "not frozen";
-    for (int i = 0; i < 5; ++i) {
-      std::thread([] { give(take(10, 64)); }).join();
-    }
+    for (int i = 0; i < 5; ++i) std::thread([] { give(take(10, 64)); }).join();
     return "fine";
   });
   EXPECT_EQ(child.said, "fine") << "signal " << child.signal;
@@ -301,24 +299,17 @@ class RandomWork {
 
  private:
   void outside(int steps) {
-    for (int i = 0; i < steps; ++i) {
-      if (random_() % 50 == 0) {
-        inside(first_, 1);
-      } else {
-        step(nullptr);
-      }
-    }
+    for (int i = 0; i < steps; ++i)
+      if (random_() % 50 == 0) inside(first_, 1);
+      else step(nullptr);
   }
 
   void inside(const Arena& arena, int depth) {
     const auto scope = ArenaScope::enter(arena).value();
-    for (auto i = random_() % 100; i > 0; --i) {
-      if (depth < 4 && random_() % 30 == 0) {
+    for (auto i = random_() % 100; i > 0; --i)
+      if (depth < 4 && random_() % 30 == 0)
         inside(random_() % 2 == 0 ? first_ : second_, depth + 1);
-      } else {
-        step(&arena);
-      }
-    }
+      else step(&arena);
   }
 
   void step(const Arena* current) {
@@ -353,9 +344,8 @@ class RandomWork {
     block = {};
   }
   void check_place(const void* block, const Arena* current) {
-    for (const Arena* arena : {&first_, &second_}) {
+    for (const Arena* arena : {&first_, &second_})
       wrong_ += arena->contains(block) == (arena == current) ? 0 : 1;
-    }
   }
 
   std::mt19937 random_;

@@ -29,18 +29,14 @@ constexpr std::size_t kLarge = test::sized<std::size_t>(1_GiB, 128_MiB);
 // One block, all of whose 2 MiB ranges hold data.
 char* fill_ranges(Arena& arena, std::size_t bytes) {
   auto* block = static_cast<char*>(arena.allocate(bytes, kRange));
-  for (std::size_t offset = 0; offset < bytes; offset += 4096) {
+  for (std::size_t offset = 0; offset < bytes; offset += 4096)
     block[offset] = static_cast<char>(offset / 4096 % 127);
-  }
   return block;
 }
 
 bool is_filled(const char* block, std::size_t bytes) {
-  for (std::size_t offset = 0; offset < bytes; offset += 4096) {
-    if (block[offset] != static_cast<char>(offset / 4096 % 127)) {
-      return false;
-    }
-  }
+  for (std::size_t offset = 0; offset < bytes; offset += 4096)
+    if (block[offset] != static_cast<char>(offset / 4096 % 127)) return false;
   return true;
 }
 
@@ -57,9 +53,8 @@ std::size_t all_faults() {
 
 std::size_t faults_of_reading(const char* block, std::size_t bytes) {
   const std::size_t before = all_faults();
-  for (std::size_t offset = 0; offset < bytes; offset += 4096) {
+  for (std::size_t offset = 0; offset < bytes; offset += 4096)
     (void)*static_cast<const volatile char*>(block + offset);
-  }
   return all_faults() - before;
 }
 
@@ -76,12 +71,8 @@ TEST(ArenaStats, CountsAreExact) {
   EXPECT_EQ(stats.used, 0U);
   EXPECT_EQ(stats.live_bytes + stats.hole_bytes + stats.huge_page_bytes, 0U);
   std::vector<void*> blocks;
-  for (int i = 0; i < 1000; ++i) {
-    blocks.push_back(arena.allocate(48));
-  }
-  for (int i = 0; i < 10; ++i) {
-    (void)arena.allocate(100);  // of jemalloc's size class 112
-  }
+  for (int i = 0; i < 1000; ++i) blocks.push_back(arena.allocate(48));
+  for (int i = 0; i < 10; ++i) (void)arena.allocate(100);  // of jemalloc's size class 112
   (void)arena.allocate(10_MiB, kRange);
   for (int i = 0; i < 300; ++i) {
     arena.deallocate(blocks.back(), 48);
@@ -96,9 +87,7 @@ TEST(ArenaStats, CountsAreExact) {
   EXPECT_EQ(stats.dropped_frees, 0U);
   EXPECT_FALSE(stats.frozen);
   ASSERT_TRUE(arena.freeze());
-  for (void* block : blocks) {
-    arena.deallocate(block, 48);
-  }
+  for (void* block : blocks) arena.deallocate(block, 48);
   stats = arena.stats();
   EXPECT_EQ(stats.live_allocations, 711U);
   EXPECT_EQ(stats.live_bytes, kLive);
@@ -110,9 +99,7 @@ TEST(ArenaStats, CountsAreExact) {
 
 // What stats() says of huge pages is what the kernel says.
 TEST(ArenaStats, HugePagesAreThere) {
-  if (no_huge_pages()) {
-    GTEST_SKIP() << "this kernel cannot collapse memfd pages";
-  }
+  if (no_huge_pages()) GTEST_SKIP() << "this kernel cannot collapse memfd pages";
   Arena arena = make_arena(256_MiB);
   char* block = fill_ranges(arena, 100_MiB);
   ASSERT_TRUE(arena.freeze());
@@ -166,9 +153,7 @@ TEST(Collapse, AfterTheFreeze) {
     EXPECT_GE(calls, kLarge / 64_MiB);
     EXPECT_TRUE(is_filled(block, kLarge));
     EXPECT_EQ(*arena.private_bytes(), 0U);
-    if (*huge == 0) {
-      GTEST_SKIP() << "this kernel cannot collapse memfd pages";
-    }
+    if (*huge == 0) GTEST_SKIP() << "this kernel cannot collapse memfd pages";
     EXPECT_EQ(*huge, frozen.used - frozen.returned_bytes);
     EXPECT_EQ(arena.stats().huge_page_bytes, *huge);
     EXPECT_EQ(arena.stats().small_page_bytes, 0U);
@@ -212,16 +197,13 @@ TEST(Collapse, OfAThawedArena) {
   EXPECT_EQ(told.back(), all);
   ASSERT_TRUE(arena.refreeze());
   EXPECT_TRUE(is_filled(old_block, 16_MiB) && is_filled(new_block, 20_MiB));
-  if (*huge == 0) {
-    GTEST_SKIP() << "this kernel cannot collapse memfd pages";
-  }
+  if (*huge == 0) GTEST_SKIP() << "this kernel cannot collapse memfd pages";
   EXPECT_EQ(*huge, all);
 }
 
 TEST(Prefault, AfterwardsReadingFaultsNoMore) {
-  if (test::kThreadSanitizer) {
+  if (test::kThreadSanitizer)
     GTEST_SKIP() << "ThreadSanitizer's own memory faults at every first read";
-  }
   for (const bool huge_pages : {true, false}) {
     Arena arena = make_arena(kLarge * 2, "index", huge_pages);
     const char* block = fill_ranges(arena, kLarge);
@@ -232,16 +214,12 @@ TEST(Prefault, AfterwardsReadingFaultsNoMore) {
       return std::to_string(faults_of_reading(block, kLarge));
     });
     const auto with = test::run_in_child([&] {
-      if (!arena.prefault()) {
-        return std::string("999999");
-      }
+      if (!arena.prefault()) return std::string("999999");
       (void)faults_of_reading(block, 4096);
       return std::to_string(faults_of_reading(block, kLarge));
     });
     EXPECT_LE(std::stoul(with.said), 8U) << with.said;
-    if (missed == 0) {
-      EXPECT_LE(std::stoul(without.said), kLarge / kRange + 2);
-    }
+    if (missed == 0) EXPECT_LE(std::stoul(without.said), kLarge / kRange + 2);
     EXPECT_GE(std::stoul(without.said), kLarge / kRange - 1);  // the detector works
   }
 }
@@ -256,9 +234,7 @@ TEST(Prefault, TakesNoMemoryForHoles) {
   const ArenaStats stats = arena.stats();
   ASSERT_GE(stats.returned_bytes, 30_MiB);
   const auto child = test::run_in_child([&] {
-    if (!arena.prefault()) {
-      return std::string("failed");
-    }
+    if (!arena.prefault()) return std::string("failed");
     return std::to_string(test::smaps_kib("Rss", arena.base(), stats.capacity) * 1024);
   });
   EXPECT_EQ(child.said, std::to_string(stats.used - stats.returned_bytes));
@@ -276,17 +252,14 @@ TEST(PrivateBytes, AreExact) {
         block[offset + 1] = 'y';
         ++written;
         const auto bytes = arena.private_bytes();
-        if (!bytes || *bytes != written * 4096) {
-          return "not exact after " + std::to_string(written);
-        }
+        if (!bytes || *bytes != written * 4096) return "not exact after " + std::to_string(written);
       }
       // Neighbours, and a whole range.
       const std::size_t before = test::own_pages(arena.base(), arena.stats().used);
       std::memset(block + 2 * kRange, 'z', kRange + 3 * 4_KiB);
       const std::size_t after = test::own_pages(arena.base(), arena.stats().used);
-      if (after < before + 500 || *arena.private_bytes() != after * 4096) {
+      if (after < before + 500 || *arena.private_bytes() != after * 4096)
         return "not exact over a whole range";
-      }
       return written > 40 ? "exact" : "few";
     });
     EXPECT_EQ(child.said, "exact");
@@ -303,26 +276,20 @@ TEST(ArenaStats, AreExactWhileThreadsAllocate) {
   std::atomic<std::size_t> ready = 0;
   auto threads = begin_threads(kThreads, [&](std::size_t) {
     std::array<void*, kBlocks> blocks{};
-    for (void*& block : blocks) {
-      block = arena.allocate(64);
-    }
+    for (void*& block : blocks) block = arena.allocate(64);
     ++ready;
     for (std::size_t i = 0; !stop; i = (i + 1) % kBlocks) {
       arena.deallocate(blocks[i], 64);
       blocks[i] = arena.allocate(64);
     }
   });
-  while (ready < kThreads) {
-    std::this_thread::yield();
-  }
+  while (ready < kThreads) std::this_thread::yield();
   for (int i = 0; i < 300; ++i) {
     const ArenaStats stats = arena.stats();
     EXPECT_LE(stats.live_allocations, kThreads * kBlocks);
     EXPECT_GE(stats.live_allocations, kThreads * (kBlocks - 1));
     EXPECT_EQ(stats.live_bytes, stats.live_allocations * 64);
-    if (i % 30 == 0) {
-      EXPECT_TRUE(arena.collapse());
-    }
+    if (i % 30 == 0) EXPECT_TRUE(arena.collapse());
   }
   stop = true;
   threads.clear();
@@ -337,17 +304,13 @@ TEST(ArenaStats, CountEveryBlockOfThreadsThatAFreezeStops) {
     auto threads = begin_threads(3, [&](int) {
       std::size_t count = 0;
       try {
-        for (;; ++count) {
-          (void)arena.allocate(48);
-        }
+        for (;; ++count) (void)arena.allocate(48);
       } catch (const ArenaBadAlloc& failure) {
         EXPECT_EQ(failure.error().code, ErrorCode::arena_frozen);
       }
       made += count;
     });
-    while (arena.stats().live_allocations < 1000) {
-      std::this_thread::yield();
-    }
+    while (arena.stats().live_allocations < 1000) std::this_thread::yield();
     ASSERT_TRUE(arena.freeze());
     threads.clear();
     EXPECT_EQ(arena.stats().live_allocations, made);
@@ -375,9 +338,7 @@ TEST(ArenaStats, CountEveryBlockOverGenerations) {
   for (std::uint32_t generation = 2; generation <= 15; ++generation) {
     const std::uint64_t before = arena.stats().live_allocations;
     ASSERT_TRUE(arena.thaw());
-    while (arena.stats().live_allocations == before) {
-      std::this_thread::yield();
-    }
+    while (arena.stats().live_allocations == before) std::this_thread::yield();
     const auto refrozen = arena.refreeze();
     ASSERT_TRUE(refrozen) << refrozen.error().message;
     ASSERT_EQ(arena.stats().generation, generation);

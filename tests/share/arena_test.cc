@@ -101,9 +101,7 @@ TEST(Arena, CapacityExceededIsABadAllocThatSaysSo) {
   Arena arena = make_arena(4_MiB);
   std::vector<void*> blocks;
   try {
-    for (;;) {
-      blocks.push_back(arena.resource()->allocate(1000, 8));
-    }
+    for (;;) blocks.push_back(arena.resource()->allocate(1000, 8));
   } catch (const std::bad_alloc& failure) {
     EXPECT_THAT(failure.what(), HasSubstr("arena 'index': capacity of 4194304 bytes exceeded"));
     EXPECT_THAT(failure.what(), HasSubstr("larger .capacity"));
@@ -130,14 +128,10 @@ TEST(Arena, OneBlockMayTakeAllOfItAlsoAfterOthers) {
   }
   std::vector<void*> small;
   try {
-    for (;;) {
-      small.push_back(arena.allocate(48));
-    }
+    for (;;) small.push_back(arena.allocate(48));
   } catch (const ArenaBadAlloc&) {
   }
-  for (void* block : small) {
-    arena.deallocate(block, 48);
-  }
+  for (void* block : small) arena.deallocate(block, 48);
   void* all = arena.allocate(64_MiB);
   EXPECT_EQ(all, arena.base());
   arena.deallocate(all, 64_MiB);
@@ -148,9 +142,7 @@ TEST(Arena, AVectorGrowsThroughMostOfIt) {
   Arena arena = make_arena(256_MiB);
   auto* numbers = *arena.make<std::pmr::vector<int>>();
   try {
-    for (;;) {
-      numbers->push_back(1);
-    }
+    for (;;) numbers->push_back(1);
   } catch (const ArenaBadAlloc&) {
   }
   EXPECT_EQ(numbers->size() * sizeof(int), 64_MiB);  // and 128 MiB beside it did not fit
@@ -224,14 +216,10 @@ TEST(Arena, RandomMixKeepsEveryByte) {
     block.size -= i % 100 == 0 ? block.size : 0;
     blocks.push_back(block.fill(arena.resource()->allocate(block.size, block.alignment)));
     EXPECT_TRUE(arena.contains(block.bytes));
-    if (blocks.size() > 500) {
-      check_and_free(random() % blocks.size());
-    }
+    if (blocks.size() > 500) check_and_free(random() % blocks.size());
   }
   EXPECT_EQ(arena.stats().live_allocations, blocks.size());
-  while (!blocks.empty()) {
-    check_and_free(blocks.size() - 1);
-  }
+  while (!blocks.empty()) check_and_free(blocks.size() - 1);
   EXPECT_EQ(arena.stats().live_allocations, 0U);
   EXPECT_EQ(arena.stats().live_bytes, 0U);
 }
@@ -265,9 +253,8 @@ TEST(Arena, ManyThreadsFillAndFree) {
 
 TEST(Arena, ThreadsThatEndLeaveNoCachesBehind) {
   Arena arena = make_arena(512_MiB);
-  for (int i = 0; i < 5000; ++i) {  // jemalloc has 4,094 caches at a time
+  for (int i = 0; i < 5000; ++i)  // jemalloc has 4,094 caches at a time
     std::thread([&] { arena.resource()->deallocate(arena.resource()->allocate(64), 64); }).join();
-  }
   EXPECT_EQ(arena.stats().live_allocations, 0U);
   EXPECT_LE(arena.stats().used, 64_MiB);
 }
@@ -299,9 +286,7 @@ TEST(Arena, TwoArenasInOneThreadDoNotMix) {
     Arena& arena = i % 2 == 0 ? first : second;
     void* block = arena.resource()->allocate(48);
     EXPECT_TRUE(arena.contains(block));
-    if (i % 3 != 0) {
-      arena.resource()->deallocate(block, 48);
-    }
+    if (i % 3 != 0) arena.resource()->deallocate(block, 48);
   }
 }
 
@@ -345,9 +330,7 @@ TEST(Arena, AForkWhileItIsOpenIsCaught) {
     expect("prefault", arena.prefault());
     expect("private_bytes", arena.private_bytes());
     arena.deallocate(value, sizeof *value);
-    if (!test::mapping_name(value).empty()) {
-      wrong += " mapped";
-    }
+    if (!test::mapping_name(value).empty()) wrong += " mapped";
     return wrong;
   });
   EXPECT_EQ(child.said, "");
@@ -372,9 +355,7 @@ TEST(Arena, ThreadsMoveOnWhileAnArenaIsDestroyed) {
     auto threads = begin_threads(kThreads, [&](int i) {
       first->deallocate(first->allocate(64), 64);
       ++ready;
-      while (ready < kThreads) {
-        std::this_thread::yield();
-      }
+      while (ready < kThreads) std::this_thread::yield();
       std::vector<unsigned char*> blocks;
       for (int k = 0; k < 100; ++k) {
         blocks.push_back(static_cast<unsigned char*>(second.allocate(200)));
@@ -385,9 +366,7 @@ TEST(Arena, ThreadsMoveOnWhileAnArenaIsDestroyed) {
         second.deallocate(block, 200);
       }
     });
-    while (ready < kThreads) {
-      std::this_thread::yield();
-    }
+    while (ready < kThreads) std::this_thread::yield();
     first.reset();
     threads.clear();
     ASSERT_FALSE(wrong);
@@ -397,27 +376,23 @@ TEST(Arena, ThreadsMoveOnWhileAnArenaIsDestroyed) {
 
 // A fork at any moment of other threads' allocations leaves the child no lock taken.
 TEST(Arena, ForkWhileThreadsAllocate) {
-  if (test::kThreadSanitizer) {
+  if (test::kThreadSanitizer)
     GTEST_SKIP() << "ThreadSanitizer does not support a fork while threads run";
-  }
-  if (test::kAddressSanitizer) {
+  if (test::kAddressSanitizer)
     GTEST_SKIP() << "AddressSanitizer's malloc may be left locked by a fork while threads run";
-  }
   Arena busy = make_arena(512_MiB);
   test::fork_while(
       100,
       [&](int) {  // short-lived ones too, whose caches come and go
         std::jthread([&] {
-          for (std::size_t size = 8; size < 100000; size += size / 2) {
+          for (std::size_t size = 8; size < 100000; size += size / 2)
             busy.resource()->deallocate(busy.resource()->allocate(size), size);
-          }
         });
       },
       [] {
         Arena own = make_arena();
-        for (std::size_t size = 8; size < 100000; size += size / 2) {
+        for (std::size_t size = 8; size < 100000; size += size / 2)
           (void)own.resource()->allocate(size);
-        }
         return own.freeze() ? "fine" : "failed";
       });
 }

@@ -63,9 +63,8 @@ using testing::HasSubstr;
 struct Sockets {
   explicit Sockets(int type = SOCK_STREAM) {
     std::array<int, 2> ends{};
-    if (socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ends.data()) != 0) {
+    if (socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ends.data()) != 0)
       throw std::runtime_error("socketpair");
-    }
     here = Descriptor(ends[0]);
     there = Descriptor(ends[1]);
   }
@@ -76,9 +75,7 @@ struct Sockets {
 
 const Node* make_nodes(Arena& arena, std::uint64_t count) {
   const Node* last = nullptr;
-  for (std::uint64_t i = 1; i <= count; ++i) {
-    last = arena.make<Node>(Node{last, i}).value();
-  }
+  for (std::uint64_t i = 1; i <= count; ++i) last = arena.make<Node>(Node{last, i}).value();
   return last;
 }
 
@@ -114,11 +111,8 @@ class Child {
 
 const MapsEntry* mapping_at(const std::vector<MapsEntry>& maps, const void* address) {
   const auto value = reinterpret_cast<std::uintptr_t>(address);
-  for (const auto& entry : maps) {
-    if (value >= entry.begin && value < entry.end) {
-      return &entry;
-    }
-  }
+  for (const auto& entry : maps)
+    if (value >= entry.begin && value < entry.end) return &entry;
   return nullptr;
 }
 
@@ -145,9 +139,8 @@ std::ptrdiff_t mappings() {
 std::size_t shared_resident_bytes() {
   std::ifstream file("/proc/self/status");
   std::size_t kib = 0;
-  for (std::string line; std::getline(file, line);) {
+  for (std::string line; std::getline(file, line);)
     std::sscanf(line.c_str(), "RssShmem: %zu", &kib);
-  }
   return kib * 1024;
 }
 
@@ -210,18 +203,15 @@ TEST(ArenaTransfer, AResultIsUsedInPlaceAfterItsWorkerHasEnded) {
   EXPECT_EQ(sum, result.sum);
   EXPECT_EQ(count, bytes / sizeof(Block));
   // The kernel maps what is there, 64 KiB or 2 MiB at a time; a copy would be a fault a page.
-  if (!kThreadSanitizer) {  // which has faults of its own
+  if (!kThreadSanitizer)  // which has faults of its own
     EXPECT_LT(page_faults() - faults, static_cast<long>(3 * count + 1000));
-  }
   EXPECT_EQ(arena->private_bytes(), 0U);
   EXPECT_EQ(published().front().publisher == getpid(), false);
 
   arena.reset();
   EXPECT_EQ(outcome(result.blocks), "released");
   EXPECT_LE(shared_resident_bytes(), resident + 4_MiB);
-  for (const auto& entry : read_maps()) {
-    EXPECT_NE(entry.inode, result.inode) << entry.name;
-  }
+  for (const auto& entry : read_maps()) EXPECT_NE(entry.inode, result.inode) << entry.name;
 }
 
 TEST(ArenaTransfer, TheResultsOfManyWorkersHaveEachItsPlace) {
@@ -236,9 +226,8 @@ TEST(ArenaTransfer, TheResultsOfManyWorkersHaveEachItsPlace) {
         for (const std::size_t capacity : {4_MiB, 64_MiB, 3_GiB}) {
           Arena arena = make_arena(capacity, "result " + std::to_string(rank));
           const auto ref = publish(make_nodes(arena, 100 + rank));
-          if (!ref || !arena.freeze() || !send_arena(socket, arena) || !write_bytes(socket, *ref)) {
+          if (!ref || !arena.freeze() || !send_arena(socket, arena) || !write_bytes(socket, *ref))
             return 1;
-          }
         }
       }
       return 0;
@@ -259,9 +248,7 @@ TEST(ArenaTransfer, TheResultsOfManyWorkersHaveEachItsPlace) {
     ASSERT_EQ(outcome(ref), "ok");
     EXPECT_EQ(test::sum_of(&*ref), count * (count + 1) / 2);
   }
-  for (auto& worker : workers) {
-    EXPECT_EQ(worker->wait(), 0);
-  }
+  for (auto& worker : workers) EXPECT_EQ(worker->wait(), 0);
 }
 
 // What a process claimed and did not leave is free once it is dead.
@@ -305,9 +292,8 @@ TEST(ArenaTransfer, AnotherProgramHasTheSameObjectsAndHandsItsOwnUp) {
   auto& words = **arena.make<test::Words>();
   {
     const UseArena use(arena);
-    for (std::uint64_t i = 0; i < 1000; ++i) {
+    for (std::uint64_t i = 0; i < 1000; ++i)
       words.emplace(test::Text(i % 40, 'x') + test::Text(std::to_string(i)), i);
-    }
   }
   auto numbers = *lenient.make_array<std::uint64_t>(1000);
   std::iota(numbers.begin(), numbers.end(), 0);
@@ -367,9 +353,8 @@ TEST(ArenaTransfer, AllGenerationsArrive) {
       auto numbers = *arena.make_array<std::uint64_t>(2_MiB);  // 16 MiB
       bool right = arena.freeze(FreezeMode::lenient).has_value();
       for (int i = 1; right && i < generations; ++i) {
-        for (int range = 0; range < 8; range += i) {
+        for (int range = 0; range < 8; range += i)
           numbers[static_cast<std::size_t>(range) * 2_MiB / 8] = static_cast<std::uint64_t>(i);
-        }
         right = arena.thaw() && make_nodes(arena, 1000) != nullptr && arena.refreeze();
       }
       const auto ref = publish(std::span<const std::uint64_t>(numbers));
@@ -420,9 +405,8 @@ TEST(ArenaTransfer, AnImageIsSentAsItsFile) {
 }
 
 TEST(ArenaTransfer, MoreDescriptorsThanAMessageTakes) {
-  if (kThreadSanitizer) {
+  if (kThreadSanitizer)
     GTEST_SKIP() << "a thread may hold 64 locks under it, and fork() holds one for each arena";
-  }
   constexpr std::size_t kArenas = 260;
   for (const int type : {SOCK_STREAM, SOCK_SEQPACKET}) {
     Sockets sockets(type);
@@ -669,9 +653,8 @@ TEST_F(BadParcel, AnyByteThatIsWrong) {
       try {
         for (const auto& [arena, objects] : read(damaged).arenas) {
           EXPECT_TRUE(arena.used <= arena.capacity && arena.begin + arena.capacity > arena.begin);
-          for (const auto& object : objects) {
+          for (const auto& object : objects)
             EXPECT_LE(object.address + object.bytes, arena.begin + arena.used);
-          }
         }
       } catch (const std::runtime_error&) {
         ++refused;

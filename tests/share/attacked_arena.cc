@@ -29,9 +29,7 @@ Bytes read_view(const std::byte* begin, std::size_t size) {
   while (done < size) {
     const ssize_t count =
         pread(fd, bytes.data() + done, size - done, reinterpret_cast<std::intptr_t>(begin + done));
-    if (count <= 0) {
-      break;
-    }
+    if (count <= 0) break;
     done += static_cast<std::size_t>(count);
   }
   close(fd);
@@ -64,14 +62,11 @@ AttackedArena::AttackedArena(State state)
   // Every thread's number is a word, at least of those that are made soon.
   constexpr std::size_t kCount = kWordBytes / sizeof *words;
   target_.first_word = pid_max() <= kCount ? 0 : static_cast<std::uint32_t>(getpid());
-  for (std::size_t i = 0; i < kCount; ++i) {
+  for (std::size_t i = 0; i < kCount; ++i)
     words[i] = target_.first_word + static_cast<std::uint32_t>(i);
-  }
   if (state != State::unfrozen) {
     const auto frozen = freeze(state);
-    if (!frozen) {
-      throw std::runtime_error(frozen.error().message);
-    }
+    if (!frozen) throw std::runtime_error(frozen.error().message);
   }
   target_.address = reinterpret_cast<std::byte*>(words);
   target_.size = kWordBytes;
@@ -92,16 +87,12 @@ Expected<void> AttackedArena::freeze(State state) {
 Target AttackedArena::gain_access() const {
   Target result = target_;
   result.fd = open_file(O_RDWR);
-  if (result.fd < 0) {
-    throw std::runtime_error("cannot re-open the memfd");
-  }
+  if (result.fd < 0) throw std::runtime_error("cannot re-open the memfd");
   if (state_ == State::unfrozen) {
     result.inherited = result.fd;
     void* mapped = raw_mmap(arena_.base(), before_.size(), PROT_READ | PROT_WRITE,
                             MAP_SHARED | MAP_FIXED, result.fd, 0);
-    if (mapped == MAP_FAILED) {
-      throw std::runtime_error("cannot map the re-opened memfd");
-    }
+    if (mapped == MAP_FAILED) throw std::runtime_error("cannot map the re-opened memfd");
   }
   return result;
 }
@@ -146,14 +137,10 @@ Sibling::Sibling(const AttackedArena& arena, const Prepare& prepare)
         prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY);  // without Yama an error, and not needed
         const auto yes = prepare(arena.gain_access());
         test.say("ready");
-        while (test.hear()) {
-          test.say(yes() ? "yes" : "no");
-        }
+        while (test.hear()) test.say(yes() ? "yes" : "no");
         return 0;
       }) {
-  if (!child_.hear()) {
-    throw std::runtime_error("a sibling cannot do what it should");
-  }
+  if (!child_.hear()) throw std::runtime_error("a sibling cannot do what it should");
 }
 
 bool Sibling::says_yes() const {

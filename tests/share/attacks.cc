@@ -52,11 +52,9 @@ namespace {
 
 bool has_capability(unsigned number) {
   std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);) {
-    if (line.starts_with("CapEff:")) {
+  for (std::string line; std::getline(status, line);)
+    if (line.starts_with("CapEff:"))
       return ((std::stoull(line.substr(7), nullptr, 16) >> number) & 1U) != 0;
-    }
-  }
   return false;
 }
 
@@ -130,9 +128,7 @@ int payload_pipe() {
 
 long store(void* to) {
   auto* bytes = static_cast<volatile unsigned char*>(to);
-  for (std::size_t i = 0; i < 64; ++i) {
-    bytes[i] = 0xEE;
-  }
+  for (std::size_t i = 0; i < 64; ++i) bytes[i] = 0xEE;
   return 0;
 }
 
@@ -200,9 +196,7 @@ long fill_missing_with_zeros(const Target& target) {
 long move_and_keep(const Target& target) {
   const long moved =
       raw_mremap(target.address, target.size, target.size, MREMAP_MAYMOVE | MREMAP_DONTUNMAP);
-  if (moved == -1) {
-    return -1;
-  }
+  if (moved == -1) return -1;
   auto* there = reinterpret_cast<void*>(moved);
   need(syscall(SYS_mprotect, there, target.size, kReadWrite), "mprotect");
   return store(there);
@@ -210,9 +204,7 @@ long move_and_keep(const Target& target) {
 
 long map_for_reading_then_allow_writes(const Target& target) {
   void* mapped = raw_mmap(nullptr, target.size, PROT_READ, MAP_SHARED, target.fd, target.offset);
-  if (mapped == MAP_FAILED) {
-    return -1;
-  }
+  if (mapped == MAP_FAILED) return -1;
   return syscall(SYS_mprotect, mapped, target.size, kReadWrite) == -1 ? -1 : store(mapped);
 }
 
@@ -565,9 +557,7 @@ long run_task(int flags, int (*body)(void*), const Target& target, std::byte* wo
   const pid_t pid =
       clone(body, stack.data() + stack.size(), CLONE_VM | CLONE_VFORK | SIGCHLD | flags,
             const_cast<Target*>(&target), word, nullptr, word);
-  if (pid == -1) {
-    return -1;
-  }
+  if (pid == -1) return -1;
   need(waitpid(pid, nullptr, 0), "waitpid");
   return 0;
 }
@@ -588,9 +578,7 @@ int die_with_a_robust_lock(void* context) {
   const auto self = static_cast<std::uint32_t>(syscall(SYS_gettid));
   number_is_among_the_words =
       self >= target.first_word && self - target.first_word < target.size / sizeof self;
-  if (!number_is_among_the_words) {
-    return static_cast<int>(syscall(SYS_exit, 0));
-  }
+  if (!number_is_among_the_words) return static_cast<int>(syscall(SYS_exit, 0));
   static robust_list lock;
   static robust_list_head head;
   lock.next = &head.list;
@@ -605,9 +593,8 @@ int die_with_a_robust_lock(void* context) {
 
 long exit_with_a_robust_list(const Target& target) {
   const long result = run_task(0, &die_with_a_robust_lock, target, nullptr);
-  if (result == 0 && !number_is_among_the_words) {
+  if (result == 0 && !number_is_among_the_words)
     throw std::runtime_error("the thread's number is not among the words");
-  }
   return result;
 }
 
@@ -680,9 +667,7 @@ long write_memory(const Target& target) {
 }
 
 long poke(const Target& target) {
-  if (ptrace(PTRACE_SEIZE, target.victim, nullptr, nullptr) == -1) {
-    return -1;
-  }
+  if (ptrace(PTRACE_SEIZE, target.victim, nullptr, nullptr) == -1) return -1;
   need(ptrace(PTRACE_INTERRUPT, target.victim, nullptr, nullptr), "PTRACE_INTERRUPT");
   need(waitpid(target.victim, nullptr, __WALL), "waiting for the stop");
   const long result = ptrace(PTRACE_POKEDATA, target.victim, target.address, -1L);

@@ -219,9 +219,7 @@ TEST(ChannelBytes, WaitForMemoryThatAReceiverGivesBack) {
   auto channel = make<Bytes>({.memory = 1_MiB});
   test::Child receiver([&] {
     std::size_t bytes = 0;
-    while (auto message = channel.receive()) {
-      bytes += message->size();
-    }
+    while (auto message = channel.receive()) bytes += message->size();
     return bytes == 200UL * 300000 ? 0 : 1;
   });
   for (int i = 0; i < 200; ++i) {
@@ -257,12 +255,8 @@ TEST(ChannelBytes, AfterAMoveTheSendersMemoryIsBack) {
 
 // A fault for each 2 MiB, in whoever maps it anew.
 TEST(ChannelBytes, LargeOnesLieInHugePages) {
-  if (test::kSanitized) {
-    GTEST_SKIP() << "a sanitizer's shadow memory faults too";
-  }
-  if (!huge_pages_are_to_be_had()) {
-    GTEST_SKIP() << "the kernel gives no huge pages to a memfd";
-  }
+  if (test::kSanitized) GTEST_SKIP() << "a sanitizer's shadow memory faults too";
+  if (!huge_pages_are_to_be_had()) GTEST_SKIP() << "the kernel gives no huge pages to a memfd";
   auto channel = make<Bytes>({.memory = 64_MiB});
   auto buffer = channel.buffer(63_MiB + 1);
   std::memset(buffer->data(), 3, buffer->size());
@@ -292,20 +286,15 @@ TEST(ChannelBytes, WhatWasReceivedAndDroppedHasNoMemory) {
 
 TEST(ChannelBytes, AWorkerThatSentAGibibyteNobodyReadsExits) {
   constexpr std::size_t kParts = test::sized<std::size_t>(16, 4);
-  if (available_memory() < kParts * 64_MiB * 2) {
+  if (available_memory() < kParts * 64_MiB * 2)
     GTEST_SKIP() << "not enough memory: " << available_memory() / 1_MiB << " MiB available";
-  }
   auto channel = make<Bytes>();
   test::Child worker([&] {
     for (std::size_t i = 0; i < kParts; ++i) {
       auto buffer = channel.buffer(64_MiB);
-      if (!buffer) {
-        return 1;
-      }
+      if (!buffer) return 1;
       std::memset(buffer->data(), static_cast<int>(i), buffer->size());
-      if (!channel.send(std::move(*buffer))) {
-        return 2;
-      }
+      if (!channel.send(std::move(*buffer))) return 2;
     }
     return 0;
   });
@@ -337,9 +326,7 @@ TEST(ChannelBytes, AForkedChildsCopyFreesNothing) {
 
 // By copy and by move, more than an `int` counts.
 TEST(ChannelBytes, FiveGibibytesInOneMessage) {
-  if (test::kSanitized) {
-    GTEST_SKIP() << "takes minutes under a sanitizer";
-  }
+  if (test::kSanitized) GTEST_SKIP() << "takes minutes under a sanitizer";
   constexpr std::size_t kSize = 5_GiB;
   const std::size_t room = std::min(available_memory(), MemoryLimits::of_this_process().headroom());
   if (room < kSize + 1_GiB) {
@@ -349,9 +336,7 @@ TEST(ChannelBytes, FiveGibibytesInOneMessage) {
   auto channel = make<Bytes>({.memory = kSize});
   // A mark in each MiB says where it is.
   const auto mark_all = [](std::byte* data, std::size_t size) {
-    for (std::size_t i = 0; i < size; i += 1_MiB) {
-      std::memcpy(data + i, &i, 8);
-    }
+    for (std::size_t i = 0; i < size; i += 1_MiB) std::memcpy(data + i, &i, 8);
   };
   const auto receive = [&](std::size_t period) {
     const auto bytes = channel.receive();

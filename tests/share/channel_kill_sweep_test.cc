@@ -80,9 +80,7 @@ class ChannelKillSweep : public testing::Test {
       returned_ = victim.has_returned();
       check(victim);
       ++points;
-      if (returned_ || k >= path.size() - 1) {
-        break;
-      }
+      if (returned_ || k >= path.size() - 1) break;
       k = next_point(path, k, which);
     }
     return points;
@@ -130,9 +128,7 @@ class ChannelKillSweep : public testing::Test {
     return {.before =
                 [this, warm] {
                   prepared_ = Traffic::prepare(kVictims);
-                  if (warm && !Traffic::try_send(channel(), kFirst)) {
-                    _exit(EXIT_FAILURE);
-                  }
+                  if (warm && !Traffic::try_send(channel(), kFirst)) _exit(EXIT_FAILURE);
                 },
             .action = [this] { succeeded_ = Traffic::send(channel(), *prepared_).has_value(); },
             .after = [this] { _exit(succeeded_ ? EXIT_SUCCESS : EXIT_FAILURE); }};
@@ -167,9 +163,7 @@ class ChannelKillSweep : public testing::Test {
   static std::size_t next_point(const SteppedChild::Path& path, std::size_t k, Points which) {
     for (std::size_t others = 0; ++k < path.size() - 1;) {
       const bool counts = which == Points::all && (path.size() <= kMostPoints || path.is_new(k));
-      if (path.changed[k] || (counts && ++others == kStride)) {
-        break;
-      }
+      if (path.changed[k] || (counts && ++others == kStride)) break;
     }
     return k;
   }
@@ -268,9 +262,8 @@ TYPED_TEST(ChannelKillSweep, ReceiverIsStopped) {
         const std::string meanwhile = this->drain();
         ASSERT_THAT(meanwhile, AnyOf("1 ", "", "peer_stopped"));
         refused += meanwhile == "peer_stopped" ? 1 : 0;
-        if (meanwhile == "1 ") {
+        if (meanwhile == "1 ")
           ASSERT_EQ(this->send_one(kFirst), "sent");  // the victim waits for one
-        }
         ASSERT_EQ(victim.go_on(), 0);
         ASSERT_EQ(this->drain(), "");
         this->expect_nothing_left();
@@ -292,13 +285,9 @@ class ChannelPollingSweep : public ChannelKillSweep<Values> {
   // By a process of its own, which polls before it tries: 0 when it had the victim's message.
   int poll_and_receive() {
     for (int tries = 0; tries < 100000; ++tries) {
-      if (!readable(descriptor_, 20000)) {
-        return 1;  // asleep
-      }
+      if (!readable(descriptor_, 20000)) return 1;  // asleep
       const auto message = channel().try_receive();
-      if (message) {
-        return message->id == kVictims ? 0 : 2;
-      }
+      if (message) return message->id == kVictims ? 0 : 2;
       if (code_of(message) != ErrorCode::would_block &&
           code_of(message) != ErrorCode::peer_stopped) {  // the victim, which goes on or dies
         return 3;
@@ -335,23 +324,17 @@ TEST_F(ChannelPollingSweep, ReceiverIsKilled) {
         Points::changes, prepare, body(receive, receive),
         [&](SteppedChild& victim) {
           Child poller([&] { return poll_and_receive(); });
-          if (++points % 4 == 0) {
-            usleep(200);  // it may have tried before the victim dies
-          }
+          if (++points % 4 == 0) usleep(200);  // it may have tried before the victim dies
           --points;
           victim.kill();
           refused += sent ? 0 : 1;
           ASSERT_TRUE(sent || send(kVictims));
-          if (!channel().stats().lost.empty()) {
-            ++taken;
-          } else {
-            ASSERT_EQ(poller.wait(), 0);
-          }
+          if (!channel().stats().lost.empty()) ++taken;
+          else ASSERT_EQ(poller.wait(), 0);
         },
         [&](SteppedChild& victim) {
-          if (!victim.step_along(path, (path.size() - 1) * m / kMoments)) {
+          if (!victim.step_along(path, (path.size() - 1) * m / kMoments))
             throw std::runtime_error("the victim went astray");
-          }
           sent = send_one(kVictims) == "sent";
         });
   }
@@ -368,9 +351,7 @@ TEST_F(ChannelPollingSweep, SenderIsKilled) {
       Points::changes, [&] { descriptor_ = channel().descriptor().value(); },
       body(
           [&] {
-            if (!send(kFirst) || Child(receive_all).wait() != EXIT_SUCCESS) {
-              _exit(EXIT_FAILURE);
-            }
+            if (!send(kFirst) || Child(receive_all).wait() != EXIT_SUCCESS) _exit(EXIT_FAILURE);
           },
           [&] { (void)send(kVictims); }),
       [&](SteppedChild& victim) {

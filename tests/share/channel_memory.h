@@ -19,9 +19,7 @@ class ChannelMemory {
     const int file = channel.descriptors().segment;
     bytes_ = static_cast<std::size_t>(lseek(file, 0, SEEK_END));
     void* base = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, file, 0);
-    if (base == MAP_FAILED) {
-      throw std::runtime_error("a channel cannot be mapped");
-    }
+    if (base == MAP_FAILED) throw std::runtime_error("a channel cannot be mapped");
     base_ = static_cast<std::byte*>(base);
   }
   ~ChannelMemory() { munmap(base_, bytes_); }

@@ -33,24 +33,15 @@ int receive_by_epoll(Channel<std::uint64_t>& channel, std::uint32_t flags, Have&
   const Descriptor epoll(epoll_create1(EPOLL_CLOEXEC));
   const int descriptor = channel.descriptor().value();
   epoll_event event = {.events = EPOLLIN | flags, .data = {}};
-  if (epoll_ctl(epoll.get(), EPOLL_CTL_ADD, descriptor, &event) != 0) {
-    return 1;
-  }
+  if (epoll_ctl(epoll.get(), EPOLL_CTL_ADD, descriptor, &event) != 0) return 1;
   for (;;) {
-    if (epoll_wait(epoll.get(), &event, 1, kAsleep) != 1) {
-      return 2;
-    }
+    if (epoll_wait(epoll.get(), &event, 1, kAsleep) != 1) return 2;
     for (;;) {
       const auto message = channel.try_receive();
-      if (message) {
-        have(*message);
-      } else if (code_of(message) == ErrorCode::closed) {
-        return 0;
-      } else if (code_of(message) == ErrorCode::would_block) {
-        break;
-      } else if (code_of(message) != ErrorCode::peer_stopped) {
-        return 3;
-      }
+      if (message) have(*message);
+      else if (code_of(message) == ErrorCode::closed) return 0;
+      else if (code_of(message) == ErrorCode::would_block) break;
+      else if (code_of(message) != ErrorCode::peer_stopped) return 3;
     }
   }
 }
@@ -73,15 +64,12 @@ TEST_P(ChannelEpoll, EachMessageIsReceivedOnceWhileReceiversAreKilled) {
     return receive_by_epoll(channel, GetParam(), [&](std::uint64_t n) { ++counts[n]; });
   };
   std::vector<std::unique_ptr<Child>> receivers(kReceivers);
-  for (auto& receiver : receivers) {
-    receiver = std::make_unique<Child>(receive);
-  }
+  for (auto& receiver : receivers) receiver = std::make_unique<Child>(receive);
   auto senders = test::begin_processes(kSenders, [&](int s) {
     std::mt19937 random(static_cast<unsigned>(s));
     const std::uint64_t first = static_cast<std::uint64_t>(s) * kMost;
-    for (std::uint64_t n = first; n < first + kMost && channel.send(n); ++n) {
+    for (std::uint64_t n = first; n < first + kMost && channel.send(n); ++n)
       usleep(static_cast<useconds_t>(random() % 100));  // the receivers fall asleep
-    }
     return 0;
   });
   std::mt19937 random(2);
@@ -94,9 +82,7 @@ TEST_P(ChannelEpoll, EachMessageIsReceivedOnceWhileReceiversAreKilled) {
   }
   channel.close();
   test::expect_success(senders);
-  for (const auto& receiver : receivers) {
-    EXPECT_EQ(receiver->wait(), 0);
-  }
+  for (const auto& receiver : receivers) EXPECT_EQ(receiver->wait(), 0);
   std::uint64_t received = 0;
   for (const auto& count : counts) {
     ASSERT_LE(count, 1);
@@ -122,9 +108,7 @@ TEST(ChannelPolling, ASleeperIsWoken) {
   auto channel = make<int>();
   const int descriptor = channel.descriptor().value();
   Child sender([&] {
-    for (int i = 0; i < 1000; ++i) {
-      (void)channel.send(i);
-    }
+    for (int i = 0; i < 1000; ++i) (void)channel.send(i);
     channel.close();
     return 0;
   });
@@ -137,9 +121,7 @@ TEST(ChannelPolling, ASleeperIsWoken) {
       EXPECT_EQ(*message, received++);
       message = channel.try_receive();
     }
-    if (code_of(message) == ErrorCode::closed) {
-      break;
-    }
+    if (code_of(message) == ErrorCode::closed) break;
     ASSERT_EQ(code_of(message), ErrorCode::would_block);
   }
   EXPECT_EQ(received, 1000);

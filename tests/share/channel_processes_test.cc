@@ -49,12 +49,8 @@ TEST(ChannelProcesses, WhatWasSentIsThere) {
   auto& turns = test::shared<Turns>();
   Child receiver([&] {
     for (std::uint64_t i = 1; i <= kMessages; ++i) {
-      while (turns.sent.load() < i) {
-        sched_yield();
-      }
-      if (const auto message = channel.try_receive(); !message || *message != i) {
-        return 1;
-      }
+      while (turns.sent.load() < i) sched_yield();
+      if (const auto message = channel.try_receive(); !message || *message != i) return 1;
       turns.received = i;
     }
     return 0;
@@ -63,9 +59,7 @@ TEST(ChannelProcesses, WhatWasSentIsThere) {
     ASSERT_TRUE(channel.send(i));
     turns.sent = i;
     // By turns at first, so that the channel is empty each time; then as fast as it goes.
-    while (i < kMessages / 2 && turns.received.load() < i && receiver.running()) {
-      sched_yield();
-    }
+    while (i < kMessages / 2 && turns.received.load() < i && receiver.running()) sched_yield();
   }
   EXPECT_EQ(receiver.wait(), 0);
 }
@@ -83,9 +77,7 @@ TEST(ChannelProcesses, BatchesOfFourSendersReachFourReceiversOnceAndInOrder) {
     while (const auto count = channel.receive_batch({some.data(), 1 + random() % kMost})) {
       for (std::size_t j = 0; j < *count; ++j) {
         std::uint64_t& least = next.at(some[j] / kEach);
-        if (some[j] < least) {
-          return 1;
-        }
+        if (some[j] < least) return 1;
         least = some[j] + 1;
         ++counts.at(some[j]);
       }
@@ -98,30 +90,22 @@ TEST(ChannelProcesses, BatchesOfFourSendersReachFourReceiversOnceAndInOrder) {
     for (std::uint64_t n = 0; n < kEach; n += some.size()) {
       some.resize(std::min<std::uint64_t>(1 + random() % kMost, kEach - n));
       std::iota(some.begin(), some.end(), i * kEach + n);
-      if (const auto sent = channel.send_batch(some); !sent || *sent != some.size()) {
-        return 1;
-      }
+      if (const auto sent = channel.send_batch(some); !sent || *sent != some.size()) return 1;
     }
     return 0;
   });
   test::expect_success(senders);
   channel.close();
   test::expect_success(receivers);
-  for (const auto& count : counts) {
-    ASSERT_EQ(count, 1);
-  }
+  for (const auto& count : counts) ASSERT_EQ(count, 1);
 }
 
 TEST(ChannelProcesses, AReceiverKilledWithAMessageInHandIsNamed) {
   auto channel = make<std::uint64_t>();
   auto& taken = test::shared<std::atomic<std::uint64_t>>();
-  for (std::uint64_t i = 0; i < 10; ++i) {
-    ASSERT_TRUE(channel.send(i));
-  }
+  for (std::uint64_t i = 0; i < 10; ++i) ASSERT_TRUE(channel.send(i));
   Child receiver([&] {
-    for (int i = 0; i < 3; ++i) {
-      taken = *channel.receive() + 1;
-    }
+    for (int i = 0; i < 3; ++i) taken = *channel.receive() + 1;
     pause();
     return 0;
   });
@@ -151,9 +135,7 @@ TEST(ChannelProcesses, AWorkerThatReturnsHasNothingInHand) {
 
 TEST(ChannelProcesses, ABatchInHandIsNamedWhole) {
   auto channel = make<std::uint64_t>();
-  for (std::uint64_t i = 0; i < 10; ++i) {
-    ASSERT_TRUE(channel.send(i));
-  }
+  for (std::uint64_t i = 0; i < 10; ++i) ASSERT_TRUE(channel.send(i));
   Child receiver([&] {
     std::array<std::uint64_t, 4> some{};
     (void)channel.receive_batch(some);
@@ -182,9 +164,8 @@ TEST(ChannelProcesses, WhatTheDeadHeldIsFreed) {
   auto buffer = channel.try_buffer(512_KiB);  // of 1 MiB, two messages are still queued
   EXPECT_TRUE(buffer) << buffer.error().message;
   EXPECT_EQ(channel.stats().lost.size(), 1);
-  for (const int mark : {2, 3}) {
+  for (const int mark : {2, 3})
     EXPECT_EQ(channel.receive()->data()[0], static_cast<std::byte>(mark));
-  }
   *buffer = Bytes();
   EXPECT_EQ(channel.stats().outstanding, 0);
 }
@@ -228,9 +209,7 @@ TEST(ChannelProcesses, AChildThatOnlyForksKeepsNobodyAlive) {
   Child receiver([&] {
     (void)channel.receive();
     const pid_t pid = fork();
-    if (pid == 0) {
-      pause();
-    }
+    if (pid == 0) pause();
     grandchild = pid;
     raise(SIGKILL);
     return 0;
@@ -246,9 +225,7 @@ TEST(ChannelProcesses, EachChildIsAPartyOfItsOwn) {
   auto& go = test::shared<std::atomic<bool>>();
   auto children = test::begin_processes(5, [&](int i) {
     const bool sent = channel.send(i).has_value();
-    while (!go) {
-      sched_yield();
-    }
+    while (!go) sched_yield();
     return sent ? 0 : 1;
   });
   EXPECT_TRUE(eventually([&] { return channel.stats().processes == 6; }));
@@ -259,9 +236,7 @@ TEST(ChannelProcesses, EachChildIsAPartyOfItsOwn) {
 
 // In seccomp's strict mode any system call but read, write and exit is death.
 TEST(ChannelProcesses, WithoutASleeperThereIsNoSystemCall) {
-  if (test::kSanitized) {
-    GTEST_SKIP() << "the sanitizer makes system calls of its own";
-  }
+  if (test::kSanitized) GTEST_SKIP() << "the sanitizer makes system calls of its own";
   auto channel = make<std::uint64_t>({.slots = 4});
   Child both([&] {
     const auto exchange = [&] {
@@ -271,9 +246,7 @@ TEST(ChannelProcesses, WithoutASleeperThereIsNoSystemCall) {
     };
     bool good = exchange();  // takes part
     prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT);
-    for (int i = 0; i < 1000; ++i) {
-      good = exchange() && good;
-    }
+    for (int i = 0; i < 1000; ++i) good = exchange() && good;
     syscall(SYS_exit, good ? 0 : 1);
     return 1;
   });

@@ -58,9 +58,7 @@ struct Ledger {
   std::array<Life, kLives> lives;
 
   void fail(const std::string& what) {
-    if (failures.fetch_add(1) == 0) {
-      what.copy(first_failure.data(), first_failure.size() - 1);
-    }
+    if (failures.fetch_add(1) == 0) what.copy(first_failure.data(), first_failure.size() - 1);
   }
 };
 
@@ -68,9 +66,7 @@ std::shared_ptr<Ledger> map_ledger(const std::string& path) {
   const Descriptor file(open(path.c_str(), O_RDWR | O_CLOEXEC));
   void* memory = mmap(nullptr, sizeof(Ledger), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
                       file.get(), 0);
-  if (memory == MAP_FAILED) {
-    throw std::runtime_error("the ledger cannot be mapped");
-  }
+  if (memory == MAP_FAILED) throw std::runtime_error("the ledger cannot be mapped");
   return {static_cast<Ledger*>(memory), [](Ledger* mapped) { munmap(mapped, sizeof(Ledger)); }};
 }
 
@@ -99,13 +95,11 @@ void take_part(typename Traffic::Of& channel, const std::string& path, std::uint
     const std::uint64_t number = id % kMost;
     const std::uint64_t sender = id / kMost % kLives;
     const std::uint64_t bit = std::uint64_t{1} << (number % 64);
-    if (id == kBroken) {
-      ledger->fail("a message is not whole");
-    } else if ((ledger->lives[sender].received[number / 64].fetch_or(bit) & bit) != 0) {
+    if (id == kBroken) ledger->fail("a message is not whole");
+    else if ((ledger->lives[sender].received[number / 64].fetch_or(bit) & bit) != 0)
       ledger->fail("message " + std::to_string(number) + " was received twice");
-    } else if (std::exchange(last[sender], number) >= number) {
+    else if (std::exchange(last[sender], number) >= number)
       ledger->fail("message " + std::to_string(number) + " was overtaken");
-    }
     ++life.taken;
   };
   const auto try_once = [&](Patience patience) -> Expected<void> {
@@ -128,9 +122,8 @@ void take_part(typename Traffic::Of& channel, const std::string& path, std::uint
     const auto patience = static_cast<Patience>(life.produces ? random() % 2 * 2 : random() % 3);
     const std::uint32_t stops_over = ledger->stops_over;
     const auto done = try_once(patience);
-    if (!done && !is_documented(done.error().code, patience, ledger->stops_begun != stops_over)) {
+    if (!done && !is_documented(done.error().code, patience, ledger->stops_begun != stops_over))
       return ledger->fail("party " + std::to_string(index) + ": " + done.error().message);
-    }
     life.ended = !done && done.error().code == ErrorCode::closed;
   }
 }
@@ -144,9 +137,8 @@ int own(typename Traffic::Of& channel, const std::string& path, Ledger& ledger) 
   const auto wait_for = [&](std::optional<Workers<>>& party) {
     const WorkerExit end = party ? value_of(party->wait())[0] : WorkerExit{};
     // Only a forkserver that lives can tell how its workers ended.
-    if (party && !end.ok() && end.signal != SIGKILL && (end.exit_code >= 0 || end.signal != 0)) {
+    if (party && !end.ok() && end.signal != SIGKILL && (end.exit_code >= 0 || end.signal != 0))
       ledger.fail(end.error);
-    }
     party.reset();
   };
   (void)channel.stats();  // takes part, and looks for the dead
@@ -154,9 +146,7 @@ int own(typename Traffic::Of& channel, const std::string& path, Ledger& ledger) 
   for (; !ledger.over; usleep(100)) {
     for (std::uint32_t place = 0; place < kPlaces; ++place) {
       const std::uint32_t life = ledger.wanted[place];
-      if (life == ledger.begun[place]) {
-        continue;
-      }
+      if (life == ledger.begun[place]) continue;
       wait_for(parties[place]);
       WorkersOptions options = {.method = static_cast<Start>(life % 3),
                                 .die_with_parent = life / 3 % 2 == 0};
@@ -260,19 +250,11 @@ class ChannelRandomKill : public testing::Test {
   // A party, or after them the forkserver, or the owner.
   void hit(std::size_t whom, int signal) {
     ++hits_;
-    if (whom < kPlaces) {
-      places_.at(whom).target.signal(signal);
-    } else if (whom == kPlaces) {
-      Target(ledger_->server).signal(signal);
-    } else if (owner_->running()) {
-      owner_->signal(signal);
-    }
-    if (signal != SIGKILL) {
-      return;
-    }
-    if (whom < kPlaces) {
-      EXPECT_TRUE(places_.at(whom).target.ends_within(kLimit));
-    }
+    if (whom < kPlaces) places_.at(whom).target.signal(signal);
+    else if (whom == kPlaces) Target(ledger_->server).signal(signal);
+    else if (owner_->running()) owner_->signal(signal);
+    if (signal != SIGKILL) return;
+    if (whom < kPlaces) EXPECT_TRUE(places_.at(whom).target.ends_within(kLimit));
     if (whom > kPlaces) {
       EXPECT_EQ(owner_->wait(), -SIGKILL);
       for (std::uint32_t i = 0; i < kPlaces; ++i) {
@@ -287,9 +269,7 @@ class ChannelRandomKill : public testing::Test {
 
   // A moment.
   void strike() {
-    for (Place& place : places_) {
-      place.done = life_of(place).done();
-    }
+    for (Place& place : places_) place.done = life_of(place).done();
     std::array<std::size_t, kPlaces + 2> victims{};
     std::iota(victims.begin(), victims.end(), 0);
     std::shuffle(victims.begin(), victims.end(), random_);
@@ -319,14 +299,11 @@ class ChannelRandomKill : public testing::Test {
 
   void end() {
     channel_.close();
-    for (const Place& place : places_) {
-      EXPECT_TRUE(place.target.ends_within(kLimit));
-    }
+    for (const Place& place : places_) EXPECT_TRUE(place.target.ends_within(kLimit));
     ledger_->over = true;
     EXPECT_EQ(owner_->wait(), 0);
-    for (int status = 0; waitpid(-1, &status, 0) > 0;) {
+    for (int status = 0; waitpid(-1, &status, 0) > 0;)
       EXPECT_TRUE(WIFEXITED(status) ? WEXITSTATUS(status) <= 1 : WTERMSIG(status) == SIGKILL);
-    }
     take_part<Traffic>(channel_, path_, 0);  // what is left, when the last receivers were killed
     alarm(0);
     EXPECT_EQ(ledger_->failures, 0U) << ledger_->first_failure.data();

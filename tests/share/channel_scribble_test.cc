@@ -44,9 +44,7 @@ class Canary {
     }
   }
   ~Canary() {
-    if (!words_.empty()) {
-      munmap(words_.data(), kBytes);
-    }
+    if (!words_.empty()) munmap(words_.data(), kBytes);
   }
   Canary(const Canary&) = delete;
   Canary& operator=(const Canary&) = delete;
@@ -232,9 +230,7 @@ class User {
       touch(*bytes);
       held_.push_back(std::move(*bytes));
     }
-    if (held_.size() > 6) {
-      held_.erase(held_.begin());
-    }
+    if (held_.size() > 6) held_.erase(held_.begin());
   }
   void forward(Bytes& bytes) { done(channel_.try_send(std::move(bytes))); }
   void seldom() {
@@ -305,14 +301,10 @@ TEST_F(ChannelScribble, WordsThatChangeDuringACallHarmNothingOfTheReaders) {
     const test::Child peer([&] {
       prctl(PR_SET_PDEATHSIG, SIGKILL);
       Scribbler scribbler(scribbled, static_cast<unsigned>(round));
-      for (;;) {
-        scribbler.inflate_a_block();
-      }
+      for (;;) scribbler.inflate_a_block();
       return 0;
     });
-    for (int i = 0; i < kRoundsOfOneChannel * 10; ++i) {
-      user.act();
-    }
+    for (int i = 0; i < kRoundsOfOneChannel * 10; ++i) user.act();
     ASSERT_TRUE(canaries.alive()) << "by round " << round;
     EXPECT_GT(user.values(), 0);
   }

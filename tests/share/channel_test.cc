@@ -40,9 +40,7 @@ TEST(Channel, MessagesArriveInOrderOverManyRounds) {
   auto channel = make<Job>({.name = "jobs", .slots = 7});
   std::uint64_t next = 0;
   for (std::uint64_t i = 0; i < 1000;) {
-    for (int burst = 0; burst < 7; ++burst, ++i) {
-      ASSERT_TRUE(channel.send({i, {"text"}}));
-    }
+    for (int burst = 0; burst < 7; ++burst, ++i) ASSERT_TRUE(channel.send({i, {"text"}}));
     for (int burst = 0; burst < 7; ++burst, ++next) {
       const auto job = channel.receive();
       ASSERT_TRUE(job) << job.error().message;
@@ -59,9 +57,7 @@ TEST(Channel, FullAndEmptyAreErrorsOfTheFormsThatDoNotWait) {
   EXPECT_EQ(channel.try_receive().error().message, "channel '" + channel.name() + "' is empty");
   EXPECT_EQ(code_of(channel.receive(1ms)), ErrorCode::timed_out);
   EXPECT_EQ(code_of(channel.receive(-1s)), ErrorCode::timed_out);
-  for (int i = 0; i < 3; ++i) {
-    ASSERT_TRUE(channel.try_send(i));
-  }
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(channel.try_send(i));
   EXPECT_EQ(code_of(channel.try_send(3)), ErrorCode::would_block);
   EXPECT_EQ(channel.try_send(3).error().message, "channel '" + channel.name() + "' is full");
   EXPECT_EQ(code_of(channel.send(3, 1ms)), ErrorCode::timed_out);
@@ -97,15 +93,11 @@ TEST(Channel, OddSizesArriveInBatches) {
   auto channel = make<Odd>({.name = "jobs", .slots = 5});
   std::vector<Odd> sent(5);
   for (int round = 0; round < 3; ++round) {
-    for (std::size_t i = 0; i < 3; ++i) {
-      sent[i].text.fill(static_cast<char>('a' + i));
-    }
+    for (std::size_t i = 0; i < 3; ++i) sent[i].text.fill(static_cast<char>('a' + i));
     ASSERT_EQ(channel.send_batch(std::span(sent).first(3)).value(), 3);
     std::vector<Odd> got(5);
     ASSERT_EQ(channel.receive_batch(got).value(), 3);
-    for (std::size_t i = 0; i < 3; ++i) {
-      EXPECT_EQ(got[i].text, sent[i].text);
-    }
+    for (std::size_t i = 0; i < 3; ++i) EXPECT_EQ(got[i].text, sent[i].text);
   }
 }
 
@@ -135,9 +127,7 @@ TEST(Channel, CloseWakesWhoWaits) {
   {
     const std::jthread receiver([&] { received = code_of(empty.receive()); });
     const std::jthread sender([&] { sent = code_of(full.send(2)); });
-    while (empty.stats().processes == 0) {
-      std::this_thread::yield();
-    }
+    while (empty.stats().processes == 0) std::this_thread::yield();
     std::this_thread::sleep_for(20ms);
     empty.close();
     full.close();
@@ -201,18 +191,14 @@ TEST(Channel, ThreadsSendAndReceiveAtOnce) {
     std::vector<std::jthread> receivers;
     for (auto& list : got) {
       receivers.emplace_back([&] {
-        while (auto message = channel.receive()) {
-          list.push_back(*message);
-        }
+        while (auto message = channel.receive()) list.push_back(*message);
       });
     }
     {
       std::vector<std::jthread> senders;
       for (std::uint64_t t = 0; t < kThreads; ++t) {
         senders.emplace_back([&, t] {
-          for (std::uint64_t i = 0; i < kEach; ++i) {
-            ASSERT_TRUE(channel.send(t * kEach + i));
-          }
+          for (std::uint64_t i = 0; i < kEach; ++i) ASSERT_TRUE(channel.send(t * kEach + i));
         });
       }
     }
@@ -257,15 +243,12 @@ TEST(Channel, LeavesNothingBehind) {
     const auto copy = channel;
     ASSERT_TRUE(channel.send(1));
     ASSERT_TRUE(channel.receive());
-    for (const int descriptor : {copy.descriptors().segment, copy.descriptors().event}) {
+    for (const int descriptor : {copy.descriptors().segment, copy.descriptors().event})
       EXPECT_NE(fcntl(descriptor, F_GETFD) & FD_CLOEXEC, 0);
-    }
   };
   use();
   const std::size_t before = test::open_descriptors();
-  for (int i = 0; i < 100; ++i) {
-    use();
-  }
+  for (int i = 0; i < 100; ++i) use();
   EXPECT_EQ(test::open_descriptors(), before);
 }
 
@@ -405,13 +388,9 @@ struct LateUser {
   ~LateUser() {
     for (int i = 0; i < 3; ++i) {
       const std::vector<std::byte> message(10'000, std::byte{7});
-      if (!channel.try_send(message)) {
-        return;
-      }
+      if (!channel.try_send(message)) return;
       auto got = channel.try_receive();
-      if (!got || !channel.try_send(std::move(*got))) {
-        return;
-      }
+      if (!got || !channel.try_send(std::move(*got))) return;
       got = channel.try_receive();
       received += got && got->data()[9'999] == std::byte{7} ? got->size() : 0;
     }

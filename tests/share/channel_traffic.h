@@ -31,9 +31,7 @@ struct Values {
 
   static Message make(std::uint64_t id) {
     Message message{id, {}};
-    for (std::size_t i = 0; i < message.bytes.size(); ++i) {
-      message.bytes[i] = pattern(id, i);
-    }
+    for (std::size_t i = 0; i < message.bytes.size(); ++i) message.bytes[i] = pattern(id, i);
     return message;
   }
   // Made before the call that a test steps through.
@@ -56,17 +54,13 @@ struct BytesOf {
 
   static Prepared prepare(std::uint64_t id) {
     Prepared bytes(size);
-    for (std::size_t i = 0; i < size; ++i) {
-      bytes[i] = pattern(id, i);
-    }
+    for (std::size_t i = 0; i < size; ++i) bytes[i] = pattern(id, i);
     std::memcpy(bytes.data(), &id, sizeof(id));
     return bytes;
   }
   static std::uint64_t id_of(const Bytes& message) {
     std::uint64_t id = 0;
-    if (message.size() != size) {
-      return kBroken;
-    }
+    if (message.size() != size) return kBroken;
     std::memcpy(&id, message.data(), sizeof(id));
     return std::memcmp(prepare(id).data(), message.data(), size) == 0 ? id : kBroken;
   }
@@ -98,26 +92,20 @@ struct MovedBuffers {
   }
   static Expected<void> send(Of& channel, std::uint64_t id) {
     auto buffer = channel.buffer(kSize);
-    if (!buffer) {
-      return tl::make_unexpected(buffer.error());
-    }
+    if (!buffer) return tl::make_unexpected(buffer.error());
     fill(*buffer, id);
     return channel.send(std::move(*buffer));
   }
   static Expected<void> try_send(Of& channel, std::uint64_t id) {
     auto buffer = channel.try_buffer(kSize);
-    if (!buffer) {
-      return tl::make_unexpected(buffer.error());
-    }
+    if (!buffer) return tl::make_unexpected(buffer.error());
     fill(*buffer, id);
     return channel.try_send(std::move(*buffer));
   }
   static std::uint64_t id_of(const Bytes& message) {
     std::uint64_t id = 0;
     std::uint64_t last = 0;
-    if (message.size() != kSize) {
-      return kBroken;
-    }
+    if (message.size() != kSize) return kBroken;
     std::memcpy(&id, message.data(), sizeof(id));
     std::memcpy(&last, message.data() + kSize - sizeof(last), sizeof(last));
     return last == ~id ? id : kBroken;

@@ -11,9 +11,7 @@ namespace cowshed::test {
 template <class T>
 Channel<T> make(const ChannelOptions& options = {}) {
   auto channel = Channel<T>::create(options);
-  if (!channel) {
-    throw std::runtime_error(channel.error().message);
-  }
+  if (!channel) throw std::runtime_error(channel.error().message);
   return *channel;
 }
 
@@ -27,9 +25,7 @@ ErrorCode code_of(const Expected<T>& result) {
 template <class Condition>
 bool eventually(Condition&& condition) {
   for (int i = 0; i < 10000; ++i) {
-    if (condition()) {
-      return true;
-    }
+    if (condition()) return true;
     usleep(1000);
   }
   return false;

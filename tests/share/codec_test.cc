@@ -33,9 +33,8 @@ TEST(Codec, GivesBackWhatWasPut) { EXPECT_EQ(decode(encode(everything)), everyth
 
 TEST(Codec, BytesThatEndTooEarlyAreAnError) {
   const std::string bytes = encode(everything);
-  for (std::size_t length = 0; length < bytes.size(); ++length) {
+  for (std::size_t length = 0; length < bytes.size(); ++length)
     EXPECT_THROW(decode(bytes.substr(0, length)), std::runtime_error) << length;
-  }
 }
 
 // Nothing is allocated for what cannot be there.

@@ -100,33 +100,23 @@ TEST_P(RefusedCalls, AreFoundByTheCheck) {
     }
     return is_there && found.size() > before ? "" : all;
   });
-  if (said.starts_with("skip: ")) {
-    GTEST_SKIP() << said;
-  }
+  if (said.starts_with("skip: ")) GTEST_SKIP() << said;
   EXPECT_EQ(said, "");
 }
 
 void nap() {
-  for (;;) {
-    pause();
-  }
+  for (;;) pause();
 }
 
 // "" or what was wrong.
 std::string start_and_stop(Start method, const Refused& refused) {
   auto workers = start<nap>({.method = method, .count = 2});
-  if (!workers) {
-    return names(workers.error().message, refused) ? "" : workers.error().message;
-  }
+  if (!workers) return names(workers.error().message, refused) ? "" : workers.error().message;
   const auto ends = workers->stop(std::chrono::steady_clock::now());
-  if (!ends) {
-    return names(ends.error().message, refused) ? "" : ends.error().message;
-  }
-  for (const auto& end : *ends) {
-    if (end.signal != SIGTERM && end.signal != SIGKILL && !names(end.error, refused)) {
+  if (!ends) return names(ends.error().message, refused) ? "" : ends.error().message;
+  for (const auto& end : *ends)
+    if (end.signal != SIGTERM && end.signal != SIGKILL && !names(end.error, refused))
       return end.error;
-    }
-  }
   return "";
 }
 
@@ -138,9 +128,7 @@ TEST_P(RefusedCalls, AreNamedByTheErrorOfAStart) {
       alarm(60);
       return start_and_stop(method, refused());
     });
-    if (said.starts_with("skip: ")) {
-      GTEST_SKIP() << said;
-    }
+    if (said.starts_with("skip: ")) GTEST_SKIP() << said;
     EXPECT_EQ(said, "") << "method " << static_cast<int>(method);
   }
 }

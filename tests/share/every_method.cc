@@ -19,9 +19,7 @@ void EveryMethod::TearDown() {
 WorkersOptions EveryMethod::with(WorkersOptions options) {
   options.method = GetParam();
   if (options.method == Start::forkserver) {
-    if (!server_) {
-      server_ = value_of(ForkServer::start());
-    }
+    if (!server_) server_ = value_of(ForkServer::start());
     options.server = &*server_;
   }
   return options;

@@ -31,9 +31,7 @@ std::string name_of_method(const testing::TestParamInfo<Start>& info);
 
 template <class T>
 T value_of(Expected<T> expected) {
-  if (!expected) {
-    throw std::runtime_error(expected.error().message);
-  }
+  if (!expected) throw std::runtime_error(expected.error().message);
   return std::move(*expected);
 }
 

@@ -42,9 +42,7 @@ class FailingSystemCalls : public testing::Test {
  protected:
   void SetUp() override {
     const auto child = test::run_in_child(test::intercept_system_calls);
-    if (!child.said.empty()) {
-      GTEST_SKIP() << child.said;
-    }
+    if (!child.said.empty()) GTEST_SKIP() << child.said;
   }
   // What the body says in a child in which decide_system_calls() has effect.
   static std::string in_child(const std::function<std::string()>& body) {
@@ -127,9 +125,7 @@ struct Plan {
       return 0;
     }
     const int number = seen++;
-    if (number < from || failed >= count || (failed > 0 && call.number != first.number)) {
-      return 0;
-    }
+    if (number < from || failed >= count || (failed > 0 && call.number != first.number)) return 0;
     if (failed++ == 0) {
       first = call;
       const auto its = std::find_if(kErrors.begin(), kErrors.end(),
@@ -155,9 +151,7 @@ class Life {
 
   // "" or what was wrong.  A short life is not thawed.
   std::string live(bool is_short = false) {
-    if (plan_ != nullptr) {
-      plan_->start();
-    }
+    if (plan_ != nullptr) plan_->start();
     (void)(grow_up() && (is_short || grow_old()));
     decide_system_calls(nullptr);
     arena_.reset();
@@ -178,30 +172,23 @@ class Life {
   }
 
   bool wrong(const std::string& what) {
-    if (problem_.empty()) {
-      problem_ = what;
-    }
+    if (problem_.empty()) problem_ = what;
     return false;
   }
 
   template <class Function>
   bool step(const char* name, Codes documented, Function function) {
     Expected<void> done = attempt(function);
-    if (done) {
-      return check_stats(name);
-    }
+    if (done) return check_stats(name);
     const Error error = done.error();
-    if (std::find(documented.begin(), documented.end(), error.code) == documented.end()) {
+    if (std::find(documented.begin(), documented.end(), error.code) == documented.end())
       return wrong(std::string(name) + ": not documented: " + error.message);
-    }
     if (error.code == ErrorCode::system_call &&
         (plan_ == nullptr || error.system_errno != plan_->reason())) {
       return wrong(std::string(name) + ": another errno: " + error.message);
     }
     decide_system_calls(nullptr);
-    if (!check_stats(name) || !read() || !allocate_if_open()) {
-      return false;
-    }
+    if (!check_stats(name) || !read() || !allocate_if_open()) return false;
     done = attempt(function);
     return done
                ? check_stats(name)
@@ -221,16 +208,12 @@ class Life {
 
   // What could not be frozen is as open as before, unless that failed too.
   bool allocate_if_open() {
-    if (!arena_ || arena_->stats().frozen) {
-      return true;
-    }
+    if (!arena_ || arena_->stats().frozen) return true;
     const auto added = attempt([this]() -> Expected<void> {
       add_node();
       return {};
     });
-    if (!added && added.error().code == ErrorCode::arena_frozen && plan_->failed > 1) {
-      return true;
-    }
+    if (!added && added.error().code == ErrorCode::arena_frozen && plan_->failed > 1) return true;
     return added ? read() : wrong("allocation after the error: " + added.error().message);
   }
 
@@ -251,9 +234,7 @@ class Life {
     for (std::size_t i = 0; i < kBlocks; ++i) {
       const bool added = step("a node", kMemory,
                               [this]() -> Expected<void> {
-                                for (int many = 0; many < 500; ++many) {
-                                  add_node();
-                                }
+                                for (int many = 0; many < 500; ++many) add_node();
                                 return {};
                               }) &&
                          step("a block", kMemory, [this]() -> Expected<void> {
@@ -262,9 +243,7 @@ class Life {
                            std::memset(block, static_cast<int>(blocks_.size()), kBlock);
                            return {};
                          });
-      if (!added) {
-        return false;
-      }
+      if (!added) return false;
     }
     // Something to give back.
     return step("a block for a moment", kMemory, [this]() -> Expected<void> {
@@ -303,9 +282,7 @@ class Life {
            step("collapse", {}, [this] { return arena_->collapse().map([](std::size_t) {}); }) &&
            step("private_bytes", kCall, [this]() -> Expected<void> {
              auto bytes = arena_->private_bytes();
-             if (!bytes) {
-               return tl::make_unexpected(bytes.error());
-             }
+             if (!bytes) return tl::make_unexpected(bytes.error());
              // What could not be mapped stays private until the next refreeze().
              if (*bytes != 0 && plan_ != nullptr && plan_->reason() != 0) {
                decide_system_calls(nullptr);
@@ -320,20 +297,12 @@ class Life {
 
   bool read() {
     std::uint64_t value = nodes_;
-    for (const Node* node = first_; node != nullptr; node = node->next) {
-      if (node->value != value-- + added_) {
-        return wrong("a node has another value");
-      }
-    }
-    if (value != 0) {
-      return wrong("nodes are missing");
-    }
+    for (const Node* node = first_; node != nullptr; node = node->next)
+      if (node->value != value-- + added_) return wrong("a node has another value");
+    if (value != 0) return wrong("nodes are missing");
     for (std::size_t i = 0; i < blocks_.size(); ++i) {
-      for (std::size_t byte = 0; byte < kBlock; byte += 512) {
-        if (blocks_[i][byte] != static_cast<char>(i + 1)) {
-          return wrong("a block has other bytes");
-        }
-      }
+      for (std::size_t byte = 0; byte < kBlock; byte += 512)
+        if (blocks_[i][byte] != static_cast<char>(i + 1)) return wrong("a block has other bytes");
     }
     return true;
   }
@@ -347,9 +316,7 @@ class Life {
   }
 
   bool check_stats(const char* name) {
-    if (!arena_) {
-      return true;
-    }
+    if (!arena_) return true;
     const ArenaStats stats = arena_->stats();
     const std::size_t covered =
         stats.huge_page_bytes + stats.small_page_bytes + stats.returned_bytes;
@@ -393,11 +360,9 @@ TEST_P(FailingOfALife, GivesTheDocumentedErrorAndLeaksNothing) {
   auto& plan = test::shared<Plan>();
   plan.count = GetParam().second;
   const std::string said = in_child([&]() -> std::string {
-    for (int i = 0; i < 3; ++i) {
-      if (const std::string problem = Life(mode, nullptr).live(); !problem.empty()) {
+    for (int i = 0; i < 3; ++i)
+      if (const std::string problem = Life(mode, nullptr).live(); !problem.empty())
         return "without a failure: " + problem;
-      }
-    }
     const Footprint warm = Footprint::now();
     (void)Life(mode, nullptr).live();
     Footprint before = Footprint::now();
@@ -406,20 +371,15 @@ TEST_P(FailingOfALife, GivesTheDocumentedErrorAndLeaksNothing) {
     std::string problems;
     for (plan.from = 0;; ++plan.from) {
       std::string problem = Life(mode, &plan).live();
-      if (plan.failed == 0) {
-        break;  // no call has this number
-      }
+      if (plan.failed == 0) break;  // no call has this number
       const Footprint after = Footprint::now();
       const bool same = after.descriptors == before.descriptors &&
                         after.arena_mappings == before.arena_mappings &&
                         after.bytes <= before.bytes + usual;
-      if (problem.empty() && !same) {
-        problem = "from " + before.text() + " to " + after.text();
-      }
+      if (problem.empty() && !same) problem = "from " + before.text() + " to " + after.text();
       before = after;
-      if (!problem.empty() && problems.size() < 2000) {
+      if (!problem.empty() && problems.size() < 2000)
         problems += plan.text() + ": " + problem + "\n";
-      }
     }
     return problems + std::to_string(plan.from) + " calls failed";
   });
@@ -436,17 +396,12 @@ TEST_F(FailingSystemCalls, OfTheFirstArenaEver) {
     said = in_child([&]() -> std::string {
       const std::size_t descriptors = Footprint::now().descriptors;
       std::string problem = Life(FreezeMode::strict, &plan).live(true);
-      if (plan.failed == 0) {
-        return "done";
-      }
-      if (problem.empty()) {
-        problem = Life(FreezeMode::strict, nullptr).live();
-      }
+      if (plan.failed == 0) return "done";
+      if (problem.empty()) problem = Life(FreezeMode::strict, nullptr).live();
       const Footprint after = Footprint::now();
       const std::size_t expected = descriptors + 1;  // the process tree's memfd stays
-      if (problem.empty() && (after.descriptors != expected || after.arena_mappings != 0)) {
+      if (problem.empty() && (after.descriptors != expected || after.arena_mappings != 0))
         problem = after.text() + " are left, " + std::to_string(expected) + " descriptors were";
-      }
       return problem;
     });
     ASSERT_TRUE(said.empty() || said == "done") << plan.text() << ": " << said;
@@ -473,19 +428,12 @@ TEST_F(FailingSystemCalls, ARefreezeDoesWithoutMemoryForOldData) {
                   const bool old = call.number == SYS_fallocate && call.arguments[2] < used;
                   return old && call.arguments[1] == 0 ? ENOSPC : 0;
                 });
-                if (!add_generation()) {
-                  return "refused";
-                }
+                if (!add_generation()) return "refused";
               }
               const std::size_t many = Footprint::now().descriptors;
-              if (!add_generation()) {
-                return "refused without a failure";
-              }
-              for (std::size_t i = 0; i < numbers.size(); ++i) {
-                if (*numbers[i] != i) {
-                  return "another number";
-                }
-              }
+              if (!add_generation()) return "refused without a failure";
+              for (std::size_t i = 0; i < numbers.size(); ++i)
+                if (*numbers[i] != i) return "another number";
               const std::size_t few = Footprint::now().descriptors;
               return many >= few + 15 ? "" : std::to_string(many) + " " + std::to_string(few);
             }),
@@ -512,12 +460,8 @@ TEST_F(FailingSystemCalls, WithoutCollapseTheArenaHasSmallPagesAndSaysSo) {
       in_child([]() -> std::string {
         decide_system_calls([](const SystemCall& call) { return is_collapse(call) ? EINVAL : 0; });
         FilledArena filled(256_MiB);
-        for (int i = 0; i < 160; ++i) {
-          filled.add_block();
-        }
-        if (filled->stats().huge_page_bytes != 0 || !filled->freeze()) {
-          return "the freeze failed";
-        }
+        for (int i = 0; i < 160; ++i) filled.add_block();
+        if (filled->stats().huge_page_bytes != 0 || !filled->freeze()) return "the freeze failed";
         const std::string problem = problem_of_ranges(filled, EINVAL);
         const auto reader = test::run_in_child([&]() -> std::string {
           return filled.reads_back() && *filled->private_bytes() == 0 && filled->prefault()
@@ -546,17 +490,14 @@ TEST_F(FailingSystemCalls, RangesThatAreRefusedAHugePageAreCounted) {
                 return is_collapse(call) && ++calls % 2 == 0 ? ENOMEM : 0;
               });
               FilledArena filled(256_MiB);
-              for (int i = 0; i < 160; ++i) {
-                filled.add_block();
-              }
+              for (int i = 0; i < 160; ++i) filled.add_block();
               // From here on the odd ranges only, so that the freeze finds and misses some.
               decide_system_calls([&](const SystemCall& call) {
                 const bool odd = call.arguments[1] > 2_MiB || call.arguments[0] / 2_MiB % 2 == 0;
                 return is_collapse(call) && odd ? ENOMEM : 0;
               });
-              if (!filled->freeze() || filled->stats().huge_page_bytes == 0) {
+              if (!filled->freeze() || filled->stats().huge_page_bytes == 0)
                 return "the freeze failed";
-              }
               return problem_of_ranges(filled, ENOMEM);
             }),
             "");
@@ -612,9 +553,8 @@ TEST_F(FailingSystemCalls, AShortageOfPagesIsAnExceptionAndPasses) {
                     (void)filled->allocate(16_MiB, 4096);
                     return "allocated";
                   } catch (const ArenaBadAlloc& failure) {
-                    if (failure.error().code != ErrorCode::out_of_memory) {
+                    if (failure.error().code != ErrorCode::out_of_memory)
                       return "attempt " + std::to_string(i) + ": " + failure.error().message;
-                    }
                   }
                 }
                 const bool whole = filled.reads_back();

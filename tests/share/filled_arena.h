@@ -38,11 +38,9 @@ class FilledArena {
   }
 
   bool reads_back() const {
-    for (std::size_t i = 0; i < blocks_.size(); ++i) {
-      if (blocks_[i][0] != mark(i) || std::memcmp(blocks_[i], blocks_[i] + 1, kBlock - 1) != 0) {
+    for (std::size_t i = 0; i < blocks_.size(); ++i)
+      if (blocks_[i][0] != mark(i) || std::memcmp(blocks_[i], blocks_[i] + 1, kBlock - 1) != 0)
         return false;
-      }
-    }
     return true;
   }
 
@@ -53,20 +51,14 @@ class FilledArena {
       blocks_.pop_back();
     }
     add_block();
-    if (!reads_back()) {
-      return "other bytes";
-    }
-    if (auto frozen = arena_.freeze(mode); !frozen) {
-      return frozen.error().message;
-    }
+    if (!reads_back()) return "other bytes";
+    if (auto frozen = arena_.freeze(mode); !frozen) return frozen.error().message;
     return reads_back() ? "fine" : "other bytes when frozen";
   }
 
   // Writes to frozen pages: private copies.
   void write_privately(std::size_t bytes) {
-    for (std::size_t i = 0; i * kBlock < bytes; ++i) {
-      std::memset(blocks_[i], mark(i), kBlock);
-    }
+    for (std::size_t i = 0; i * kBlock < bytes; ++i) std::memset(blocks_[i], mark(i), kBlock);
   }
 
  private:

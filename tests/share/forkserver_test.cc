@@ -56,9 +56,7 @@ long parent() { return getppid(); }
 
 TEST_F(ForkServers, WorkersHaveWhatTheWarmUpLeft) {
   const auto server = value_of(ForkServer::start<warm_up>({}, 17));
-  for (int i = 0; i < 3; ++i) {
-    EXPECT_EQ(end_of(start<get_warmth>(by(server))).value, 17);
-  }
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(end_of(start<get_warmth>(by(server))).value, 17);
   EXPECT_EQ(warmth, 0);
   EXPECT_EQ(end_of(start<parent>(by(server))).value, server.pid());
 }
@@ -113,9 +111,7 @@ TEST_F(ForkServers, SurviveBadWorkers) {
 }
 
 void run_for_ever() {
-  for (;;) {
-    pause();
-  }
+  for (;;) pause();
 }
 
 bool is_gone(pid_t pid) {
@@ -127,9 +123,7 @@ bool is_gone(pid_t pid) {
 
 bool goes(pid_t pid) {
   for (int i = 0; i < 60'000; ++i) {
-    if (is_gone(pid)) {
-      return true;
-    }
+    if (is_gone(pid)) return true;
     std::this_thread::sleep_for(1ms);
   }
   return false;
@@ -170,9 +164,7 @@ TEST_F(ForkServers, KilledInTheMidstOfAStartLeaveNoUnknownWorker) {
   std::mt19937 random(1);
   for (int round = 0; round < kRounds; ++round) {
     const pid_t started = start_by_dying_server(std::chrono::microseconds(random() % 300));
-    if (started != 0) {
-      waitpid(started, nullptr, 0);
-    }
+    if (started != 0) waitpid(started, nullptr, 0);
     ASSERT_EQ(waitpid(-1, nullptr, 0), -1) << "in round " << round << ", " << started;
   }
   prctl(PR_SET_CHILD_SUBREAPER, 0);
@@ -180,9 +172,7 @@ TEST_F(ForkServers, KilledInTheMidstOfAStartLeaveNoUnknownWorker) {
 
 // The server may be gone before this begins.
 long wait_for_orphanage(pid_t server) {
-  while (getppid() == server) {
-    std::this_thread::sleep_for(1ms);
-  }
+  while (getppid() == server) std::this_thread::sleep_for(1ms);
   return 5;
 }
 

@@ -114,9 +114,8 @@ class Churn {
 TEST(FreesWhileThawing, AreCountedAndReachNoFrozenBlock) {
   SCOPED_TRACE("seed " + std::to_string(test::seed()));
   const int rounds = test::little_or(30, 10'000);
-  for (int round = 0; round < rounds && !HasFailure(); ++round) {
+  for (int round = 0; round < rounds && !HasFailure(); ++round)
     Churn(test::seed() + 10 * static_cast<unsigned>(round)).run();
-  }
 }
 
 }  // namespace

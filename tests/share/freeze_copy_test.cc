@@ -147,12 +147,8 @@ struct FreezeTraits<Sum> {
 };
 inline ImmortalPtr<const FrozenExpression> FreezeTraits<Expression>::pointer(
     const Expression& from, FreezeContext& context) {
-  if (const auto* number = dynamic_cast<const Number*>(&from)) {
-    return context.pointer(number);
-  }
-  if (const auto* sum = dynamic_cast<const Sum*>(&from)) {
-    return context.pointer(sum);
-  }
+  if (const auto* number = dynamic_cast<const Number*>(&from)) return context.pointer(number);
+  if (const auto* sum = dynamic_cast<const Sum*>(&from)) return context.pointer(sum);
   throw std::invalid_argument("unknown expression");
 }
 template <>
@@ -289,14 +285,11 @@ TEST(FreezeCopy, AMillionLinksNeedNoStack) {
   }
   const FrozenLink* frozen = freeze_copy(arena, first).value();
   std::uint64_t count = 0;
-  for (const FrozenLink* link = frozen; link != nullptr; link = link->next.get()) {
+  for (const FrozenLink* link = frozen; link != nullptr; link = link->next.get())
     ASSERT_EQ(link->value, kLinks - ++count);
-  }
   EXPECT_EQ(count, kLinks);
   EXPECT_EQ(arena.stats().live_allocations, kLinks);
-  while (first != nullptr) {
-    first = std::move(first->next);
-  }
+  while (first != nullptr) first = std::move(first->next);
 }
 
 TEST(FreezeCopy, WhatFailsLeavesNothingInTheArena) {

@@ -58,9 +58,7 @@ Filled fill(std::pmr::memory_resource& memory, std::size_t bytes) {
 
 std::uint64_t sum(const Node* node) {
   std::uint64_t total = 0;
-  for (; node != nullptr; node = node->next) {
-    total += node->value;
-  }
+  for (; node != nullptr; node = node->next) total += node->value;
   return total;
 }
 
@@ -75,15 +73,10 @@ TEST_P(FreezeInMode, AChildThatReadsAndFreesCopiesNothing) {
   ASSERT_TRUE(frozen) << frozen.error().message;
   const std::size_t used = arena.stats().used;
   const auto child = test::run_in_child([&]() -> std::string {
-    if (sum(filled.first) != filled.blocks.size()) {
-      return "wrong sum";
-    }
-    for (const auto& block : filled.blocks) {
+    if (sum(filled.first) != filled.blocks.size()) return "wrong sum";
+    for (const auto& block : filled.blocks)
       arena.resource()->deallocate(block.bytes, block.size, alignof(Node));
-    }
-    if (arena.stats().dropped_frees != filled.blocks.size()) {
-      return "frees not counted";
-    }
+    if (arena.stats().dropped_frees != filled.blocks.size()) return "frees not counted";
     return std::to_string(test::anonymous_kib(arena.base(), used)) + " KiB, " +
            std::to_string(test::own_pages(arena.base(), used)) + " pages";
   });
@@ -119,9 +112,8 @@ TEST(Freeze, TheSameJobWithAnotherAllocatorCopiesPages) {
     ASSERT_NE(mmap(heap, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, fd, 0), MAP_FAILED);
     const auto child = test::run_in_child([&]() -> std::string {
       const std::size_t before = test::own_pages(heap, size);
-      for (const auto& block : filled.blocks) {
+      for (const auto& block : filled.blocks)
         pool.deallocate(block.bytes, block.size, alignof(Node));
-      }
       const std::size_t copied = test::own_pages(heap, size) - before;
       return copied * 4 == test::anonymous_kib(heap, size) && copied > 1000 ? "many" : "few";
     });
@@ -153,15 +145,11 @@ TEST_P(FreezeInMode, AFreedBlockIsNeverHandedOutAgain) {
   const Filled filled = fill(*frozen.resource(), 4_MiB);
   ASSERT_TRUE(frozen.freeze(GetParam()));
   const auto job = [&]() -> std::string {
-    for (const auto& block : filled.blocks) {
+    for (const auto& block : filled.blocks)
       frozen.resource()->deallocate(block.bytes, block.size, alignof(Node));
-    }
     Arena fresh = make_arena();
-    for (const auto& block : filled.blocks) {
-      if (frozen.contains(fresh.resource()->allocate(block.size))) {
-        return "frozen memory";
-      }
-    }
+    for (const auto& block : filled.blocks)
+      if (frozen.contains(fresh.resource()->allocate(block.size))) return "frozen memory";
     return frozen.make<int>(1) ? "allocated" : "fine";
   };
   EXPECT_EQ(job(), "fine");
@@ -224,9 +212,7 @@ TEST_P(FreezeInMode, NobodyCanWriteToTheSealedMemory) {
   close(fd);
   const auto child = test::run_in_child([&] {
     void* page = reinterpret_cast<void*>(reinterpret_cast<std::uintptr_t>(*value) & ~4095UL);
-    if (mprotect(page, 4096, PROT_READ | PROT_WRITE) != 0) {
-      return std::string("refused");
-    }
+    if (mprotect(page, 4096, PROT_READ | PROT_WRITE) != 0) return std::string("refused");
     **value = 2;
     return std::to_string(**value);
   });
@@ -259,11 +245,8 @@ TEST(Freeze, OthersMayReadMeanwhile) {
   std::atomic<bool> stop = false;
   std::atomic<bool> wrong = false;
   std::thread reader([&] {
-    while (!stop) {
-      if (sum(filled.first) != filled.blocks.size()) {
-        wrong = true;
-      }
-    }
+    while (!stop)
+      if (sum(filled.first) != filled.blocks.size()) wrong = true;
   });
   EXPECT_TRUE(arena.freeze());
   stop = true;

@@ -56,11 +56,8 @@ inline std::vector<Mapping> mappings(const Arena& arena) {
 inline Segment segment_at(const Arena& arena, const void* address) {
   const auto at = reinterpret_cast<std::uintptr_t>(address);
   for (const Mapping& mapping : mappings(arena)) {
-    for (const Segment& segment : segments(arena)) {
-      if (at >= mapping.begin && at < mapping.end && segment.inode == mapping.inode) {
-        return segment;
-      }
-    }
+    for (const Segment& segment : segments(arena))
+      if (at >= mapping.begin && at < mapping.end && segment.inode == mapping.inode) return segment;
   }
   return {-1, 0, 0, false};
 }
@@ -69,21 +66,15 @@ inline Segment segment_at(const Arena& arena, const void* address) {
 inline std::string find_unsealed(const Arena& arena) {
   std::set<ino_t> sealed;
   for (const Segment& segment : segments(arena)) {
-    if (!segment.sealed) {
-      return "a memfd without seals";
-    }
-    if (mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, segment.fd, 0) != MAP_FAILED) {
+    if (!segment.sealed) return "a memfd without seals";
+    if (mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, segment.fd, 0) != MAP_FAILED)
       return "a memfd that can be mapped for writing";
-    }
     sealed.insert(segment.inode);
   }
   for (const Mapping& mapping : mappings(arena)) {
-    if (mapping.inode != 0 && sealed.count(mapping.inode) == 0) {
+    if (mapping.inode != 0 && sealed.count(mapping.inode) == 0)
       return "a mapping of something else";
-    }
-    if (mapping.permissions[3] != 'p') {
-      return "a shared mapping";
-    }
+    if (mapping.permissions[3] != 'p') return "a shared mapping";
   }
   return "";
 }

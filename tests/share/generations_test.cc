@@ -78,29 +78,20 @@ TEST_P(Generations, AChildOfBeforeKeepsItsOwn) {
   ASSERT_TRUE(arena.freeze(GetParam()));
   char* added = nullptr;
   ChildOfBefore before([&]() -> std::string {
-    if (std::count(text, text + 8_MiB, 'a') != static_cast<std::ptrdiff_t>(8_MiB)) {
+    if (std::count(text, text + 8_MiB, 'a') != static_cast<std::ptrdiff_t>(8_MiB))
       return "the parent's writes show";
-    }
-    if (own_bytes(arena) != 0 || arena.stats().generation != 1) {
-      return "not the first generation";
-    }
+    if (own_bytes(arena) != 0 || arena.stats().generation != 1) return "not the first generation";
     // Goes on by itself, at the same addresses as its parent.
-    if (!arena.thaw()) {
-      return "no thaw";
-    }
+    if (!arena.thaw()) return "no thaw";
     auto* own = static_cast<char*>(arena.allocate(1_MiB));
     std::memset(own, 'o', 1_MiB);
-    if (!arena.refreeze() || !find_unsealed(arena).empty()) {
-      return "no refreeze";
-    }
+    if (!arena.refreeze() || !find_unsealed(arena).empty()) return "no refreeze";
     return test::run_in_child([&] {
              return std::string{text[0], own[1_MiB - 1]} + std::to_string(private_bytes(arena));
            })
         .said;
   });
-  if (GetParam() == FreezeMode::lenient) {
-    text[0] = text[5_MiB] = 'b';
-  }
+  if (GetParam() == FreezeMode::lenient) text[0] = text[5_MiB] = 'b';
   ASSERT_TRUE(arena.thaw());
   added = static_cast<char*>(arena.allocate(1_MiB));
   std::memset(added, 'c', 1_MiB);
@@ -124,26 +115,17 @@ TEST_P(Generations, AChildOfMeanwhileHasTheLast) {
   EXPECT_EQ(
       start({}, [](const int&) { return 0; }, *new_ref).error().code, ErrorCode::arena_not_frozen);
   const auto child = test::run_in_child([&]() -> std::string {
-    if (**old_ref != 1 || !arena.stats().frozen || arena.stats().generation != 1) {
+    if (**old_ref != 1 || !arena.stats().frozen || arena.stats().generation != 1)
       return "not the last";
-    }
     if (new_ref->get() || new_ref->get().error().code != ErrorCode::not_inherited ||
         publish(*new_one).error().code != ErrorCode::not_inherited) {
       return "inherited";
     }
-    if (arena.make<int>(3).error().code != ErrorCode::arena_frozen) {
-      return "open";
-    }
-    if (segments(arena).size() != 1) {
-      return "has the parent's new memory";
-    }
-    if (!arena.thaw()) {
-      return "no thaw";
-    }
+    if (arena.make<int>(3).error().code != ErrorCode::arena_frozen) return "open";
+    if (segments(arena).size() != 1) return "has the parent's new memory";
+    if (!arena.thaw()) return "no thaw";
     auto own = arena.make<int>(4);
-    if (!own || !arena.refreeze()) {
-      return "not its own";
-    }
+    if (!own || !arena.refreeze()) return "not its own";
     return std::to_string(**own) + find_unsealed(arena);
   });
   EXPECT_EQ(child.said, "4");
@@ -156,9 +138,7 @@ TEST_P(Generations, HaveNoMoreMappingsAndDescriptorsForBeingMany) {
   Arena arena = make_arena(512_MiB);
   auto* old_bytes = static_cast<unsigned char*>(arena.allocate(32_MiB, kRange));
   auto* freed = static_cast<unsigned char*>(arena.allocate(32_MiB, kRange));
-  if (old_bytes < freed) {
-    std::swap(old_bytes, freed);
-  }
+  if (old_bytes < freed) std::swap(old_bytes, freed);
   std::memset(old_bytes, 0, 32_MiB);
   arena.deallocate(freed, 32_MiB, kRange);  // a hole, which no generation may fill
   ASSERT_TRUE(arena.freeze(GetParam()));
@@ -167,9 +147,8 @@ TEST_P(Generations, HaveNoMoreMappingsAndDescriptorsForBeingMany) {
   const std::size_t descriptors = test::open_descriptors();
   std::vector<int*> added;
   for (unsigned char generation = 2; generation <= 40; ++generation) {
-    if (GetParam() == FreezeMode::lenient) {
+    if (GetParam() == FreezeMode::lenient)
       old_bytes[generation % 16U * kRange + generation] = generation;
-    }
     ASSERT_TRUE(arena.thaw());
     auto made = arena.make<int>(generation);
     ASSERT_TRUE(made);
@@ -181,18 +160,12 @@ TEST_P(Generations, HaveNoMoreMappingsAndDescriptorsForBeingMany) {
     ASSERT_LE(test::open_descriptors(), descriptors + 8);
     ASSERT_LE(mappings(arena).size(), 60U);
     std::size_t held = 0;
-    for (const Segment& segment : segments(arena)) {
-      held += segment.bytes;
-    }
+    for (const Segment& segment : segments(arena)) held += segment.bytes;
     const ArenaStats now = arena.stats();
-    if (GetParam() == FreezeMode::strict) {
-      ASSERT_EQ(held, now.used - now.returned_bytes);
-    }
+    if (GetParam() == FreezeMode::strict) ASSERT_EQ(held, now.used - now.returned_bytes);
     ASSERT_LE(held, 3 * (now.used - now.returned_bytes));
   }
-  for (std::size_t i = 0; i < added.size(); ++i) {
-    EXPECT_EQ(*added[i], static_cast<int>(i + 2));
-  }
+  for (std::size_t i = 0; i < added.size(); ++i) EXPECT_EQ(*added[i], static_cast<int>(i + 2));
   const ArenaStats stats = arena.stats();
   EXPECT_EQ(stats.live_allocations, 1U + added.size());
   EXPECT_EQ(stats.returned_bytes, returned);
@@ -218,9 +191,7 @@ TEST_P(Generations, HundredsCostNoMoreThanTheirLogarithm) {
   const std::size_t descriptors = test::open_descriptors();
   std::size_t copied = 0;
   for (std::size_t i = 0; i < kCount; ++i) {
-    if (GetParam() == FreezeMode::lenient) {
-      base[i % 32 * kRange] = 2;
-    }
+    if (GetParam() == FreezeMode::lenient) base[i % 32 * kRange] = 2;
     ASSERT_TRUE(arena.thaw());
     ASSERT_TRUE(arena.make<std::size_t>(i));
     std::size_t total = 0;
@@ -239,9 +210,7 @@ TEST_P(Generations, HundredsCostNoMoreThanTheirLogarithm) {
 TEST_P(Generations, OldBlocksStayAndNewOnesAreReallyFreed) {
   Arena arena = make_arena();
   std::set<void*> old_blocks;
-  for (int i = 0; i < 1000; ++i) {
-    old_blocks.insert(arena.allocate(48));
-  }
+  for (int i = 0; i < 1000; ++i) old_blocks.insert(arena.allocate(48));
   ASSERT_TRUE(arena.freeze(GetParam()));
   ASSERT_TRUE(arena.thaw());
   std::vector<void*> new_blocks;
@@ -250,20 +219,14 @@ TEST_P(Generations, OldBlocksStayAndNewOnesAreReallyFreed) {
     EXPECT_EQ(old_blocks.count(new_blocks.back()), 0U);
   }
   EXPECT_EQ(arena.stats().live_allocations, 2000U);
-  for (void* block : old_blocks) {
-    arena.deallocate(block, 48);
-  }
+  for (void* block : old_blocks) arena.deallocate(block, 48);
   EXPECT_EQ(arena.stats().dropped_frees, 1000U);
   EXPECT_EQ(arena.stats().live_allocations, 2000U);
-  for (void* block : new_blocks) {
-    arena.deallocate(block, 48);
-  }
+  for (void* block : new_blocks) arena.deallocate(block, 48);
   EXPECT_EQ(arena.stats().live_allocations, 1000U);
   EXPECT_EQ(arena.stats().dropped_frees, 1000U);
   std::set<void*> again(new_blocks.begin(), new_blocks.end());
-  for (int i = 0; i < 1000; ++i) {
-    EXPECT_EQ(again.count(arena.allocate(48)), 1U);
-  }
+  for (int i = 0; i < 1000; ++i) EXPECT_EQ(again.count(arena.allocate(48)), 1U);
   ASSERT_TRUE(arena.refreeze());
   arena.deallocate(new_blocks[0], 48);
   EXPECT_EQ(arena.stats().dropped_frees, 1001U);
@@ -311,9 +274,7 @@ TEST_P(Generations, ARefusedRefreezeChangesNothing) {
   std::memset(old_bytes, 'a', 8_MiB);
   ASSERT_TRUE(arena.freeze(GetParam()));
   const bool lenient = GetParam() == FreezeMode::lenient;
-  if (lenient) {
-    old_bytes[3_MiB] = 'b';
-  }
+  if (lenient) old_bytes[3_MiB] = 'b';
   ASSERT_TRUE(arena.thaw());
   auto added = arena.make<int>(1);
   ASSERT_TRUE(added);

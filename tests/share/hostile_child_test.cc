@@ -52,9 +52,8 @@ struct Seen {
 // What the attacker says: "ERRNO same", "ERRNO changed", or why it could not.
 std::string attack_from_here(const Attack& attack, const AttackedArena& arena) {
   alarm(20);
-  if (test::kSanitized) {
+  if (test::kSanitized)
     std::signal(SIGSEGV, SIG_DFL);  // else the sanitizer ends the process in its own way
-  }
   const Target target = arena.gain_access();
   const int error = attack.run(target) == -1 ? errno : 0;
   return std::to_string(error) + (arena.unchanged_by_proc() ? " same" : " changed");
@@ -68,17 +67,13 @@ Seen try_attack(const Attack& attack, State state) {
   const auto attacker = test::run_in_child([&] { return attack_from_here(attack, arena); });
 
   Seen seen;
-  if (attacker.said.starts_with("exception: ")) {
+  if (attacker.said.starts_with("exception: "))
     seen.unavailable = attacker.said.substr(std::strlen("exception: "));
-  }
   seen.outcome.signal = attacker.signal;
-  if (attacker.signal == 0 && seen.unavailable.empty()) {
+  if (attacker.signal == 0 && seen.unavailable.empty())
     seen.outcome.error = std::stoi(attacker.said);
-  }
   const auto look = [&](bool unchanged, const char* who) {
-    if (!unchanged) {
-      seen.changed += seen.changed.empty() ? who : std::string(", ") + who;
-    }
+    if (!unchanged) seen.changed += seen.changed.empty() ? who : std::string(", ") + who;
   };
   look(state == State::unfrozen ? arena.unchanged_by_proc() : arena.unchanged(), "owner");
   look(bystander.says_yes(), "bystander");
@@ -90,13 +85,9 @@ Seen try_attack(const Attack& attack, State state) {
   look(arena.file_unchanged(), "file");
   const bool victim_unchanged = victim.says_yes();
 
-  if (!seen.changed.empty()) {
-    seen.outcome.effect = Effect::all;
-  } else if (!victim_unchanged) {
-    seen.outcome.effect = Effect::victims_view;
-  } else if (attacker.said.ends_with("changed")) {
-    seen.outcome.effect = Effect::own_view;
-  }
+  if (!seen.changed.empty()) seen.outcome.effect = Effect::all;
+  else if (!victim_unchanged) seen.outcome.effect = Effect::victims_view;
+  else if (attacker.said.ends_with("changed")) seen.outcome.effect = Effect::own_view;
   return seen;
 }
 
@@ -117,14 +108,10 @@ std::string try_all(State state) {
     const char* verdict = untried && harmless ? "not available" : as_stated ? "ok" : "WRONG";
     lines += std::string(verdict) + ": " + attack.name + ": ";
     lines += seen.unavailable.empty() ? to_string(seen.outcome) : seen.unavailable;
-    if (!seen.changed.empty()) {
-      lines += " (" + seen.changed + ")";
-    }
+    if (!seen.changed.empty()) lines += " (" + seen.changed + ")";
     if (!as_stated && !untried) {
       lines += "; stated:";
-      for (const auto& outcome : expected) {
-        lines += " [" + to_string(outcome) + "]";
-      }
+      for (const auto& outcome : expected) lines += " [" + to_string(outcome) + "]";
     }
     lines += '\n';
   }
@@ -144,9 +131,8 @@ void become_nobody() {
 int count(const std::string& lines, std::string_view text) {
   std::istringstream stream(lines);
   int result = 0;
-  for (std::string line; std::getline(stream, line);) {
+  for (std::string line; std::getline(stream, line);)
     result += line.find(text) != std::string::npos ? 1 : 0;
-  }
   return result;
 }
 
@@ -156,9 +142,7 @@ class HostileChild : public testing::TestWithParam<bool> {
   // another user and take a fault with it.
   static int run(State state) {
     const auto owner = test::run_in_child([&] {
-      if (GetParam()) {
-        become_nobody();
-      }
+      if (GetParam()) become_nobody();
       return try_all(state);
     });
     std::cout << owner.said;
@@ -170,12 +154,10 @@ class HostileChild : public testing::TestWithParam<bool> {
   }
 
   void SetUp() override {
-    if (test::kThreadSanitizer) {
+    if (test::kThreadSanitizer)
       GTEST_SKIP() << "no process here has a second thread, and each of 1000 forks takes 0.3 s";
-    }
-    if (GetParam() && geteuid() != 0) {
+    if (GetParam() && geteuid() != 0)
       GTEST_SKIP() << "not root: the other test is already that of an ordinary user";
-    }
   }
 };
 // AddressSanitizer makes each fork dear.
@@ -195,9 +177,7 @@ TEST_P(HostileChild, ChangesTheBytesOfAnArenaThatIsNotFrozen) {
 
 // Pages lent to the kernel before the freeze would be written to behind the seals.
 TEST(PagesHeldByTheKernel, KeepTheArenaFromFreezing) {
-  if (test::kThreadSanitizer) {
-    GTEST_SKIP() << "no process here has a second thread";
-  }
+  if (test::kThreadSanitizer) GTEST_SKIP() << "no process here has a second thread";
   for (const State state : {State::strict, State::lenient}) {
     AttackedArena arena(State::unfrozen);
     std::unique_ptr<Sibling> holder;

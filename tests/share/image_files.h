@@ -39,9 +39,7 @@ inline Sums fill(Arena& arena) {
   const UseArena use(arena);
   Sums sums;
   const Node* nodes = nullptr;
-  for (std::uint64_t i = 0; i < 1000; ++i) {
-    nodes = arena.make<Node>(Node{nodes, i}).value();
-  }
+  for (std::uint64_t i = 0; i < 1000; ++i) nodes = arena.make<Node>(Node{nodes, i}).value();
   auto* words = arena.make<Words>().value();
   auto* table = arena.make<Table>().value();
   for (std::uint64_t i = 0; i < 500; ++i) {

@@ -67,9 +67,7 @@ TEST(Image, RefusesATruncatedFile) {
   for (std::size_t size = 0; size <= bytes.size(); ++size) {
     view.resize(size);
     ASSERT_EQ(error_of(folder / "cut"), ErrorCode::bad_image) << size;
-    if (size < bytes.size()) {
-      view.write(size, bytes[size]);
-    }
+    if (size < bytes.size()) view.write(size, bytes[size]);
   }
   for (const std::uint64_t size :
        {header.payload, header.payload + 1, header.payload + 4096, end - 1}) {
@@ -153,12 +151,10 @@ TEST(Image, RefusesWhatContradictsItself) {
       [](auto& header, auto&) { header.payload = 0; },
       [](auto& header, auto&) { header.payload += 4096; },
   };
-  for (const auto& change : changes) {
+  for (const auto& change : changes)
     all.emplace_back([&](auto&, auto& arena) { change(arena.description); });
-  }
-  for (const auto& change : object_changes) {
+  for (const auto& change : object_changes)
     all.emplace_back([&](auto&, auto& arena) { change(arena.objects.front()); });
-  }
   for (std::size_t i = 0; i < all.size(); ++i) {
     bytes.forge(all[i]);
     EXPECT_EQ(error_of(folder / "image"), ErrorCode::bad_image) << "change " << i;
@@ -216,9 +212,8 @@ TEST(Image, RefusesWhatIsNoFile) {
 
   Arena arena = make_arena();
   ASSERT_TRUE(arena.freeze());
-  for (const char* name : {"fifo", "folder"}) {
+  for (const char* name : {"fifo", "folder"})
     EXPECT_EQ(save_image(arena, folder / name).error().code, ErrorCode::invalid_argument) << name;
-  }
   EXPECT_EQ(save_image(arena, "/dev/null").error().code, ErrorCode::invalid_argument);
   EXPECT_EQ(save_image(arena, folder / "absent/image").error().system_errno, ENOENT);
   EXPECT_EQ(folder.names().size(), 5U);

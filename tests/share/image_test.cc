@@ -62,9 +62,8 @@ TEST(Image, GivesPointersToCodeToTheSameProgramAtTheSameAddressesOnly) {
 #endif
   char randomised = '0';
   std::ifstream("/proc/sys/kernel/randomize_va_space") >> randomised;
-  if (randomised != '2') {
+  if (randomised != '2')
     GTEST_SKIP() << "addresses are not randomised here (kernel.randomize_va_space)";
-  }
   const Folder folder;
   const std::vector<std::string> find = {IMAGE_READER, "find", folder / "image"};
   const auto fixed = [] { personality(ADDR_NO_RANDOMIZE); };
@@ -241,13 +240,9 @@ struct Cost {
     cost.own_bytes = static_cast<long>(text.size());
     std::istringstream io(text);
     std::string key;
-    for (long value = 0; io >> key >> value;) {
-      if (key == "rchar:") {
-        cost.read_bytes = value;
-      } else if (key == "syscr:") {
-        cost.read_calls = value;
-      }
-    }
+    for (long value = 0; io >> key >> value;)
+      if (key == "rchar:") cost.read_bytes = value;
+      else if (key == "syscr:") cost.read_calls = value;
     rusage usage{};
     getrusage(RUSAGE_SELF, &usage);
     cost.faults = usage.ru_minflt + usage.ru_majflt;
@@ -286,9 +281,7 @@ TEST(Image, IsOpenedAtACostThatIsIndependentOfItsSize) {
   bytes.resize(4_MiB + 256_GiB);
   const Cost small = cost_of_opening(folder / "small");
   const Cost large = cost_of_opening(folder / "large");
-  if (small.read_calls == 0) {
-    GTEST_SKIP() << "this kernel does not account I/O (/proc/self/io)";
-  }
+  if (small.read_calls == 0) GTEST_SKIP() << "this kernel does not account I/O (/proc/self/io)";
   EXPECT_EQ(small.read_bytes, large.read_bytes);
   EXPECT_EQ(small.read_calls, large.read_calls);
   EXPECT_LE(large.faults, small.faults + 4);
@@ -333,9 +326,8 @@ TEST(Image, ThatCannotBeReadOrWritten) {
   Arena arena = make_arena();
   ASSERT_TRUE(arena.freeze());
   const auto child = test::run_in_child([&]() -> std::string {
-    if (geteuid() == 0 && (setegid(65534) != 0 || seteuid(65534) != 0)) {
+    if (geteuid() == 0 && (setegid(65534) != 0 || seteuid(65534) != 0))
       return "cannot become nobody";
-    }
     const int opened = open_image(folder / "image").error().system_errno;
     const int saved =
         geteuid() == 65534 ? save_image(arena, folder / "new").error().system_errno : EACCES;
@@ -364,9 +356,8 @@ TEST(Image, LeavesNothingWhereTheFileMayNotBeSoLarge) {
 
 TEST(Image, LeavesNothingOnAFullDisk) {
   const Folder folder;
-  if (mount("none", folder.path().c_str(), "tmpfs", 0, "size=4m") != 0) {
+  if (mount("none", folder.path().c_str(), "tmpfs", 0, "size=4m") != 0)
     GTEST_SKIP() << "a small file system cannot be mounted: " << std::strerror(errno);
-  }
   Arena arena = make_arena();
   const auto words = arena.make_array<std::uint64_t>(1_MiB).value();
   std::iota(words.begin(), words.end(), 1);
@@ -386,9 +377,8 @@ TEST(Image, IsOpenedByOneOfManyThreads) {
   std::array<std::optional<Expected<Arena>>, 4> results;
   {
     std::vector<std::jthread> threads;
-    for (auto& result : results) {
+    for (auto& result : results)
       threads.emplace_back([&] { result.emplace(open_image(folder / "image")); });
-    }
   }
   int opened = 0;
   for (const auto& result : results) {
@@ -412,14 +402,11 @@ TEST(Image, IsSavedInAFolderThatCannotBeSynced) {
   const Folder folder;
   Arena arena = make_arena();
   ASSERT_TRUE(arena.freeze());
-  if (geteuid() == 0) {
-    ASSERT_EQ(chown(folder.path().c_str(), 65534, 65534), 0);
-  }
+  if (geteuid() == 0) ASSERT_EQ(chown(folder.path().c_str(), 65534, 65534), 0);
   fs::permissions(folder.path(), fs::perms::owner_write | fs::perms::owner_exec);
   const auto child = test::run_in_child([&]() -> std::string {
-    if (geteuid() == 0 && (setegid(65534) != 0 || seteuid(65534) != 0)) {
+    if (geteuid() == 0 && (setegid(65534) != 0 || seteuid(65534) != 0))
       return "cannot become nobody";
-    }
     const auto saved = save_image(arena, folder / "image");
     return saved ? "saved" : saved.error().message;
   });

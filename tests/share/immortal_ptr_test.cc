@@ -73,9 +73,7 @@ TEST(ImmortalPtr, CopiesAndDropsWriteNothingToFrozenPages) {
   const std::size_t used = arena.stats().used;
   const auto immortal = test::run_in_child([&] {
     std::vector<ImmortalPtr<const ImmortalNode>> copies;
-    for (auto node = first; node; node = node->next) {
-      copies.push_back(node);
-    }
+    for (auto node = first; node; node = node->next) copies.push_back(node);
     std::vector<std::shared_ptr<const ImmortalNode>> shared(copies.begin(), copies.end());
     copies.clear();
     shared.clear();

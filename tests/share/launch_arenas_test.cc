@@ -34,27 +34,20 @@ struct Node {
 
 const Node* make_nodes(Arena& arena, std::uint64_t count) {
   const Node* last = nullptr;
-  for (std::uint64_t i = 1; i <= count; ++i) {
-    last = value_of(arena.make<Node>(Node{last, i}));
-  }
+  for (std::uint64_t i = 1; i <= count; ++i) last = value_of(arena.make<Node>(Node{last, i}));
   return last;
 }
 
 std::uint64_t sum_of(const Node* node) {
   std::uint64_t sum = 0;
-  for (; node != nullptr; node = node->next) {
-    sum += node->value;
-  }
+  for (; node != nullptr; node = node->next) sum += node->value;
   return sum;
 }
 
 std::uint64_t inode_at(const void* address) {
   const auto value = reinterpret_cast<std::uintptr_t>(address);
-  for (const MapsEntry& entry : read_maps()) {
-    if (value >= entry.begin && value < entry.end) {
-      return entry.inode;
-    }
-  }
+  for (const MapsEntry& entry : read_maps())
+    if (value >= entry.begin && value < entry.end) return entry.inode;
   return 0;
 }
 
@@ -64,9 +57,7 @@ struct Place {
 };
 
 void freeze(Arena& arena) {
-  if (const auto frozen = arena.freeze(); !frozen) {
-    throw std::runtime_error(frozen.error().message);
-  }
+  if (const auto frozen = arena.freeze(); !frozen) throw std::runtime_error(frozen.error().message);
 }
 
 constexpr std::uint64_t kNodes = 100'000;

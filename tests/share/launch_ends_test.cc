@@ -41,9 +41,7 @@ struct Pipe {
   Descriptor write_end;
   Pipe() {
     std::array<int, 2> ends = {};
-    if (pipe2(ends.data(), O_CLOEXEC) != 0) {
-      throw std::runtime_error("pipe2");
-    }
+    if (pipe2(ends.data(), O_CLOEXEC) != 0) throw std::runtime_error("pipe2");
     read_end = Descriptor(ends[0]);
     write_end = Descriptor(ends[1]);
   }
@@ -53,24 +51,18 @@ struct Pipe {
   bool read_byte() const {
     pollfd ready = {read_end.get(), POLLIN, 0};
     char byte = 0;
-    if (poll(&ready, 1, 60'000) != 1) {
-      throw std::runtime_error("nothing happens");
-    }
+    if (poll(&ready, 1, 60'000) != 1) throw std::runtime_error("nothing happens");
     return read(read_end.get(), &byte, 1) == 1;
   }
 };
 
 void say(Open to) {
-  if (write(to.descriptor, "x", 1) != 1) {
-    _exit(9);
-  }
+  if (write(to.descriptor, "x", 1) != 1) _exit(9);
 }
 
 void say_and_wait(Open to) {
   say(to);
-  for (;;) {
-    pause();
-  }
+  for (;;) pause();
 }
 
 void kill_self(int signal) { (void)raise(signal); }
@@ -103,9 +95,7 @@ TEST_P(LaunchEnds, AStrayWriteIsReported) {
 }
 
 double leave(int how) {
-  if (how == 0) {
-    _exit(0);
-  }
+  if (how == 0) _exit(0);
   if (how == 1) {
     syscall(SYS_close_range, 0U, ~0U, 0U);
     return 1;
@@ -162,9 +152,8 @@ TEST_P(LaunchEnds, StopTerminatesThenKills) {
 long fail_twice(const Worker& self, const std::string& text, Open failures, Open said) {
   say(said);
   std::array<char, 4> byte = {};
-  if (self.rank == 1 && read(failures.descriptor, byte.data(), 1) == 1) {
+  if (self.rank == 1 && read(failures.descriptor, byte.data(), 1) == 1)
     throw std::runtime_error("not yet");
-  }
   return static_cast<long>(text.size());
 }
 
@@ -188,9 +177,7 @@ TEST_P(LaunchEnds, OnesThatFailAreStartedAgain) {
 
 double leave_once(Open failures) {
   std::array<char, 1> byte = {};
-  if (read(failures.descriptor, byte.data(), 1) == 1) {
-    _exit(0);
-  }
+  if (read(failures.descriptor, byte.data(), 1) == 1) _exit(0);
   return 5;
 }
 
@@ -256,9 +243,8 @@ TEST_P(LaunchEnds, AValueForWhichThereIsNoDescriptorSaysSo) {
 }
 
 TEST_P(LaunchEnds, AStartForWhichThereAreTooFewDescriptorsLeavesNobody) {
-  if (test::kAddressSanitizer) {
+  if (test::kAddressSanitizer)
     GTEST_SKIP() << "the sanitizer's check of an exception's type needs two descriptors of its own";
-  }
   Pipe said;
   const auto options = with({.count = 2});
   bool started = false;
@@ -267,9 +253,7 @@ TEST_P(LaunchEnds, AStartForWhichThereAreTooFewDescriptorsLeavesNobody) {
     const FewDescriptors few(more);
     const auto workers = start<say_and_wait>(options, said.to());
     started = workers.has_value();
-    if (!started) {
-      EXPECT_THAT(workers.error().message, HasSubstr("Too many open files")) << more;
-    }
+    if (!started) EXPECT_THAT(workers.error().message, HasSubstr("Too many open files")) << more;
   }
   said.write_end = Descriptor();
   while (said.read_byte()) {
@@ -354,15 +338,12 @@ TEST_P(LaunchEnds, AForkedCopyOfTheHandleLeavesThemAlone) {
 }
 
 TEST_P(LaunchEnds, AParentWithThreadsIsRefusedForForkAlone) {
-  if (test::kThreadSanitizer && GetParam() == Start::fork) {
+  if (test::kThreadSanitizer && GetParam() == Start::fork)
     GTEST_SKIP() << "ThreadSanitizer does not support a fork while threads run";
-  }
   const WorkersOptions options = one();
   std::atomic<bool> stop = false;
   std::thread other([&] {
-    while (!stop) {
-      std::this_thread::sleep_for(1ms);
-    }
+    while (!stop) std::this_thread::sleep_for(1ms);
   });
   auto workers = start<[]() { return 4L; }>(options);
   WorkersOptions allowed = options;
@@ -382,12 +363,10 @@ TEST_P(LaunchEnds, AParentWithThreadsIsRefusedForForkAlone) {
 }
 
 TEST_P(LaunchEnds, ManyThreadsStartAtOnce) {
-  if (test::kThreadSanitizer && GetParam() == Start::fork) {
+  if (test::kThreadSanitizer && GetParam() == Start::fork)
     GTEST_SKIP() << "ThreadSanitizer does not support a fork while threads run";
-  }
-  if (test::kAddressSanitizer && GetParam() == Start::fork) {
+  if (test::kAddressSanitizer && GetParam() == Start::fork)
     GTEST_SKIP() << "AddressSanitizer's fflush() takes a lock, which a fork meanwhile leaves taken";
-  }
   auto options = with({.count = 2});
   options.threads = Threads::allow;
   std::atomic<int> right = 0;
@@ -396,9 +375,8 @@ TEST_P(LaunchEnds, ManyThreadsStartAtOnce) {
       auto workers = value_of(
           start<[](const Worker& self, int number) { return long{number} * 10 + self.rank; }>(
               options, i));
-      for (const auto& result : value_of(workers.wait())) {
+      for (const auto& result : value_of(workers.wait()))
         right += static_cast<int>(result.value == i * 10 + result.rank);
-      }
     }
   });
   EXPECT_EQ(right, 4 * 5 * 2);
@@ -410,12 +388,8 @@ TEST_P(LaunchEnds, ResultsAreThereInALoopOverATemporary) {
       start<[](const Worker& self) { return std::string(100, 'a') + std::to_string(self.rank); }>(
           with({.count = 3})));
   std::string ranks;
-  for (const auto& end : workers.wait().value()) {
-    ranks += end.value.value_or("none").back();
-  }
-  for (const auto& end : *workers.wait()) {
-    ranks += std::to_string(end.rank);
-  }
+  for (const auto& end : workers.wait().value()) ranks += end.value.value_or("none").back();
+  for (const auto& end : *workers.wait()) ranks += std::to_string(end.rank);
   EXPECT_EQ(ranks, "012012");
   static_assert(!std::is_reference_v<decltype(workers.wait().value())>);
   static_assert(!std::is_reference_v<decltype(*workers.wait())>);
@@ -423,9 +397,8 @@ TEST_P(LaunchEnds, ResultsAreThereInALoopOverATemporary) {
 
 // A thread that was begun since start() would leave what it holds locked in the new worker.
 TEST(LaunchThreads, AreLookedForWhenAWorkerIsStartedAgain) {
-  if (test::kThreadSanitizer) {
+  if (test::kThreadSanitizer)
     GTEST_SKIP() << "ThreadSanitizer does not support a fork while threads run";
-  }
   auto workers = value_of(start({.name = "again", .restarts = 3}, [] { std::abort(); }));
   std::atomic<bool> done = false;
   std::thread other([&] { done.wait(false); });
@@ -436,9 +409,7 @@ TEST(LaunchThreads, AreLookedForWhenAWorkerIsStartedAgain) {
   ASSERT_FALSE(ends);
   EXPECT_EQ(ends.error().code, ErrorCode::threads_running);
   EXPECT_THAT(ends.error().message, HasSubstr("workers 'again': "));
-  for (const auto& end : workers.wait().value()) {
-    EXPECT_EQ(end.signal, SIGABRT);
-  }
+  for (const auto& end : workers.wait().value()) EXPECT_EQ(end.signal, SIGABRT);
 }
 
 }  // namespace

@@ -52,9 +52,7 @@ std::string join(const Worker& self, const Words& words, const std::string& betw
   std::string text = std::to_string(self.rank) + "/" + std::to_string(self.count);
   for (const auto& [key, values] : words) {
     text += between + key;
-    for (const auto& value : values) {
-      text += between + value;
-    }
+    for (const auto& value : values) text += between + value;
   }
   return text + between + std::to_string(static_cast<int>(number * 10)) + last.value_or("");
 }
@@ -127,9 +125,7 @@ TEST_P(Launch, TheUsualNestingsGoThereAndBack) {
 
 std::vector<std::uint64_t> count_to(std::size_t end) {
   std::vector<std::uint64_t> numbers(end);
-  for (std::size_t i = 0; i < end; ++i) {
-    numbers[i] = i;
-  }
+  for (std::size_t i = 0; i < end; ++i) numbers[i] = i;
   return numbers;
 }
 
@@ -139,13 +135,9 @@ TEST_P(Launch, ALargeValueDoesNotKeepItsWorker) {
   auto workers = value_of(start<count_to>(with({.count = 2}), kNumbers));
   for (const pid_t pid : workers.pids()) {
     siginfo_t info;
-    if (GetParam() == Start::forkserver) {
-      while (kill(pid, 0) == 0) {
-        usleep(1000);
-      }
-    } else {
-      ASSERT_EQ(waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOWAIT), 0);
-    }
+    if (GetParam() == Start::forkserver)
+      while (kill(pid, 0) == 0) usleep(1000);
+    else ASSERT_EQ(waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOWAIT), 0);
   }
   const auto results = value_of(workers.wait());
   for (const auto& result : results) {
@@ -159,9 +151,8 @@ std::size_t length(const std::string& text) { return text.size(); }
 
 TEST_P(Launch, ALargeArgumentArrives) {
   constexpr std::size_t kSize = std::size_t{20} << 20U;
-  for (const std::size_t size : {std::size_t{0}, std::size_t{16300}, std::size_t{16384}, kSize}) {
+  for (const std::size_t size : {std::size_t{0}, std::size_t{16300}, std::size_t{16384}, kSize})
     EXPECT_EQ(end_of(start<length>(one(), std::string(size, 'x'))).value, size);
-  }
 }
 
 TEST_P(Launch, ALambdaWithoutCapturesIsAFunctionToo) {
@@ -286,9 +277,7 @@ std::vector<std::string> list_descriptors() {
   for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
     std::error_code gone;  // the folder's own
     const auto target = std::filesystem::read_symlink(entry, gone).string();
-    if (std::stoi(entry.path().filename()) > 2 && !target.ends_with("/fd")) {
-      names.push_back(target);
-    }
+    if (std::stoi(entry.path().filename()) > 2 && !target.ends_with("/fd")) names.push_back(target);
   }
   return names;
 }
@@ -309,20 +298,15 @@ TEST_P(Launch, AWorkerGetsOnlyWhatItShould) {
   close(own);
   ASSERT_TRUE(result.value) << result.error;
   const auto ours = testing::AnyOf(StartsWith("socket:"), StartsWith("/memfd:cowshed"));
-  if (GetParam() == Start::fork) {
+  if (GetParam() == Start::fork)
     EXPECT_THAT(*result.value, testing::Contains(StartsWith("/memfd:own")));
-  } else {
-    EXPECT_THAT(*result.value, testing::Each(ours));
-  }
+  else EXPECT_THAT(*result.value, testing::Each(ours));
   EXPECT_THAT(*result.value, testing::Contains(StartsWith("socket:")).Times(1));
 }
 
 void double_all(Channel<long>& numbers, Channel<long> doubled) {
-  while (auto number = numbers.receive()) {
-    if (!doubled.send(*number * 2)) {
-      throw std::runtime_error("closed");
-    }
-  }
+  while (auto number = numbers.receive())
+    if (!doubled.send(*number * 2)) throw std::runtime_error("closed");
 }
 
 TEST_P(Launch, ChannelsConnectWorkers) {
@@ -331,17 +315,11 @@ TEST_P(Launch, ChannelsConnectWorkers) {
   auto doubled = value_of(Channel<long>::create({.name = "doubled"}));
   auto workers = value_of(start<double_all>(with({.count = 2}), numbers, doubled));
   long sum = 0;
-  for (long i = 0; i < kCount; ++i) {
-    ASSERT_TRUE(numbers.send(i));
-  }
+  for (long i = 0; i < kCount; ++i) ASSERT_TRUE(numbers.send(i));
   numbers.close();
-  for (long i = 0; i < kCount; ++i) {
-    sum += doubled.receive().value();
-  }
+  for (long i = 0; i < kCount; ++i) sum += doubled.receive().value();
   EXPECT_EQ(sum, kCount * (kCount - 1));
-  for (const auto& exit : value_of(workers.wait())) {
-    EXPECT_TRUE(exit.ok()) << exit.error;
-  }
+  for (const auto& exit : value_of(workers.wait())) EXPECT_TRUE(exit.ok()) << exit.error;
 }
 
 long count_words(const Words& words, const Index& index) {
@@ -393,11 +371,8 @@ TEST_P(Launch, ClosuresAreForForkAlone) {
 }
 
 long use_while_printing(const Index& index, Channel<int>& numbers) {
-  for (int stream = 0; stream < 3; ++stream) {
-    if (write(stream, "garbage", 7) != -1 || errno != EBADF) {
-      return -1;
-    }
-  }
+  for (int stream = 0; stream < 3; ++stream)
+    if (write(stream, "garbage", 7) != -1 || errno != EBADF) return -1;
   return long{numbers.receive().value()} * index.answer;
 }
 
@@ -405,21 +380,15 @@ long use_while_printing(const Index& index, Channel<int>& numbers) {
 TEST_P(Launch, NothingOfOursTakesTheNumberOfAClosedOne) {
   const Start method = GetParam();
   test::Child process([method] {
-    for (int stream = 0; stream < 3; ++stream) {
-      close(stream);
-    }
+    for (int stream = 0; stream < 3; ++stream) close(stream);
     Arena arena = value_of(Arena::create({.name = "index", .capacity = 64_MiB}));
     const auto ref = value_of(publish("index", value_of(arena.make<Index>())));
     auto numbers = value_of(Channel<int>::create({.name = "numbers"}));
-    if (!arena.freeze() || !numbers.try_send(1) || !numbers.try_send(2)) {
-      return 1;
-    }
+    if (!arena.freeze() || !numbers.try_send(1) || !numbers.try_send(2)) return 1;
     auto workers =
         value_of(start<use_while_printing>({.method = method, .count = 2}, ref, numbers));
     long sum = 0;
-    for (const auto& result : value_of(workers.wait())) {
-      sum += result.value.value_or(-1000);
-    }
+    for (const auto& result : value_of(workers.wait())) sum += result.value.value_or(-1000);
     const bool sent = numbers.try_send(3).has_value();
     return sent && sum == 126 && use_while_printing(*ref, numbers) == 126 ? 0 : 2;
   });

@@ -58,9 +58,7 @@ template <class Entry>
 const Entry* named(const layout::Table& table, const std::string& name) {
   for (std::uint32_t i = 0; i < table.count; ++i) {
     const auto& candidate = entry<Entry>(table, i);
-    if (name == candidate.name.data()) {
-      return &candidate;
-    }
+    if (name == candidate.name.data()) return &candidate;
   }
   return nullptr;
 }
@@ -84,9 +82,8 @@ void refuse_layout_memfds() {
   }};
   const sock_fprog filter = {program.size(), program.data()};
   ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-  if (::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) != 0) {
+  if (::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) != 0)
     throw std::runtime_error("seccomp refused");
-  }
 }
 
 // First, so that this process has no layout to inherit yet.

@@ -38,9 +38,7 @@ TEST_P(Map, ResultsComeInTheOrderOfTheRange) {
   const auto names =
       value_of(map<slow_name>({.workers = with({.count = 3})}, std::views::iota(0, 200)));
   ASSERT_EQ(names.size(), 200U);
-  for (int i = 0; i < 200; ++i) {
-    EXPECT_EQ(names[static_cast<std::size_t>(i)], std::to_string(i));
-  }
+  for (int i = 0; i < 200; ++i) EXPECT_EQ(names[static_cast<std::size_t>(i)], std::to_string(i));
   EXPECT_TRUE(
       value_of(map<slow_name>({.workers = with({.count = 2})}, std::vector<int>())).empty());
 }
@@ -113,12 +111,8 @@ template <>
 struct Codec<Large> {
   static void encode(Encoder& to, const Large& large) {
     const std::vector<char> piece(std::size_t{1} << 20U);
-    if (large.mebibytes == 7) {
-      throw std::runtime_error("no sevens");
-    }
-    for (std::uint64_t i = 0; i < large.mebibytes; ++i) {
-      to.put_bytes(piece.data(), piece.size());
-    }
+    if (large.mebibytes == 7) throw std::runtime_error("no sevens");
+    for (std::uint64_t i = 0; i < large.mebibytes; ++i) to.put_bytes(piece.data(), piece.size());
   }
   static Large decode(Decoder&) { throw std::runtime_error("unreadable"); }
 };
@@ -140,9 +134,7 @@ TEST_P(Map, WhatDoesNotTravelIsNamed) {
 }
 
 TEST_P(Map, WhatIsTooLargeIsNamed) {
-  if (GetParam() != Start::fork) {
-    GTEST_SKIP() << "takes a GiB and is the same under each method";
-  }
+  if (GetParam() != Start::fork) GTEST_SKIP() << "takes a GiB and is the same under each method";
   const auto value = map<make_large>({.workers = one()}, std::vector<std::uint64_t>{1024});
   ASSERT_FALSE(value);
   EXPECT_EQ(value.error().code, ErrorCode::message_too_large);
@@ -154,9 +146,7 @@ TEST_P(Map, WhatIsTooLargeIsNamed) {
 }
 
 int throw_at(int number, int at) {
-  if (number == at) {
-    throw std::runtime_error("not this one");
-  }
+  if (number == at) throw std::runtime_error("not this one");
   return number;
 }
 
@@ -171,9 +161,7 @@ TEST_P(Map, AnExceptionNamesTheItemAndIsNoDeath) {
 // Dies at item 17 as often as there are tokens; 0: by exit.
 int die_at_17(int number, int signal, Channel<int>& tokens) {
   if (number == 17 && tokens.try_receive()) {
-    if (signal == 0) {
-      _exit(0);
-    }
+    if (signal == 0) _exit(0);
     (void)raise(signal);
   }
   return number;
@@ -181,9 +169,7 @@ int die_at_17(int number, int signal, Channel<int>& tokens) {
 
 Channel<int> tokens(int count) {
   auto channel = value_of(Channel<int>::create({.name = "tokens"}));
-  for (int i = 0; i < count; ++i) {
-    value_of(channel.try_send(i).map([] { return 0; }));
-  }
+  for (int i = 0; i < count; ++i) value_of(channel.try_send(i).map([] { return 0; }));
   return channel;
 }
 
@@ -219,9 +205,7 @@ TEST_P(Map, AnItemThatKillsEveryWorkerIsNamedWithTheLast) {
 }
 
 int die(int number, Channel<int>& tokens) {
-  if (tokens.try_receive()) {
-    (void)raise(SIGKILL);
-  }
+  if (tokens.try_receive()) (void)raise(SIGKILL);
   return number;
 }
 
@@ -234,23 +218,17 @@ TEST_P(Map, AWorkerIsStartedAgainOnlySoOften) {
 }
 
 std::vector<char> blow_up_unless_killed(const std::vector<char>& bytes, Channel<int>& tokens) {
-  if (tokens.try_receive()) {
-    (void)raise(SIGKILL);
-  }
+  if (tokens.try_receive()) (void)raise(SIGKILL);
   return blow_up(bytes);
 }
 
 TEST_P(Map, LargeItemsAreGivenToAnother) {
   std::vector<std::vector<char>> items;
-  for (char c = 'a'; c < 'i'; ++c) {
-    items.emplace_back(std::size_t{3} << 20U, c);
-  }
+  for (char c = 'a'; c < 'i'; ++c) items.emplace_back(std::size_t{3} << 20U, c);
   const MapOptions options = {.workers = with({.count = 2, .restarts = 3})};
   const auto values = value_of(map<blow_up_unless_killed>(options, items, tokens(3)));
   ASSERT_EQ(values.size(), items.size());
-  for (std::size_t i = 0; i < items.size(); ++i) {
-    EXPECT_EQ(values[i], blow_up(items[i]));
-  }
+  for (std::size_t i = 0; i < items.size(); ++i) EXPECT_EQ(values[i], blow_up(items[i]));
 }
 
 // Each worker tells its PID when it is at work.
@@ -269,9 +247,7 @@ TEST_P(Map, WorkersKilledAtRandomLoseNothingAndDoubleNothing) {
     for (int kills = 0; kills < kKills; ++kills) {
       const auto pid = at_work.receive();
       std::this_thread::sleep_for(std::chrono::microseconds(random() % 3000));
-      if (!pid || kill(*pid, SIGKILL) != 0) {
-        return 1;
-      }
+      if (!pid || kill(*pid, SIGKILL) != 0) return 1;
     }
     done = true;
     return 0;

@@ -32,18 +32,13 @@ bool parse(const std::string& line, Mapping& mapping) {
 std::vector<Mapping> all_mappings() {
   std::vector<Mapping> all;
   std::ifstream file("/proc/self/maps");
-  for (std::string line; std::getline(file, line);) {
-    parse(line, all.emplace_back());
-  }
+  for (std::string line; std::getline(file, line);) parse(line, all.emplace_back());
   return all;
 }
 
 std::string mapping_name(const void* address) {
-  for (const Mapping& mapping : all_mappings()) {
-    if (number(address) >= mapping.begin && number(address) < mapping.end) {
-      return mapping.name;
-    }
-  }
+  for (const Mapping& mapping : all_mappings())
+    if (number(address) >= mapping.begin && number(address) < mapping.end) return mapping.name;
   return "";
 }
 
@@ -80,11 +75,8 @@ std::size_t own_pages(const void* begin, std::size_t size) {
 
 std::size_t kib_of(const std::string& file, const std::string& key) {
   std::ifstream lines(file);
-  for (std::string line; std::getline(lines, line);) {
-    if (line.starts_with(key + ":")) {
-      return std::stoul(line.substr(key.size() + 1));
-    }
-  }
+  for (std::string line; std::getline(lines, line);)
+    if (line.starts_with(key + ":")) return std::stoul(line.substr(key.size() + 1));
   return 0;
 }
 
@@ -92,9 +84,8 @@ std::vector<int> descriptors_of(const std::string& target) {
   std::vector<int> found;
   for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
     std::error_code gone;  // the directory's own
-    if (std::filesystem::read_symlink(entry, gone).string().starts_with(target)) {
+    if (std::filesystem::read_symlink(entry, gone).string().starts_with(target))
       found.push_back(std::stoi(entry.path().filename()));
-    }
   }
   return found;
 }

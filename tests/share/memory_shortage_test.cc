@@ -59,17 +59,15 @@ TEST(MemoryShortage, OvercommitRefusedIsAnException) {
                   std::to_string(meminfo_kib("Committed_AS") + 512_MiB / 1_KiB));
     strict.emplace(mode, "2");
   }
-  if (read_line(mode) != "2") {
+  if (read_line(mode) != "2")
     GTEST_SKIP() << "vm.overcommit_memory is not 2, and COWSHED_MAY_SET_SYSCTLS is not set";
-  }
   const std::size_t room = (meminfo_kib("CommitLimit") - meminfo_kib("Committed_AS")) * 1_KiB;
   const auto child = test::run_in_child([&]() -> std::string {
     FilledArena filled(room * 4);
     const Error error = filled.fill();
     const std::size_t bytes = filled.bytes();
-    if (bytes < room / 4 || bytes > room) {
+    if (bytes < room / 4 || bytes > room)
       return std::to_string(bytes) + " bytes of " + std::to_string(room);
-    }
     return described(error) + ", " + filled.goes_on();
   });
   EXPECT_EQ(child.signal, 0);
@@ -83,9 +81,7 @@ class MemoryGroup {
   MemoryGroup(std::size_t limit, bool nested) {
     for (const auto& [own, limit_file] : hierarchies()) {
       path_ = own + "/cowshed_test_" + std::to_string(getpid());
-      if (own.empty() || mkdir(path_.c_str(), 0755) != 0) {
-        continue;
-      }
+      if (own.empty() || mkdir(path_.c_str(), 0755) != 0) continue;
       std::ofstream(path_ + "/" + limit_file) << limit << std::flush;
       if (read_line(path_ + "/" + limit_file) == std::to_string(limit)) {
         inner_ = nested ? path_ + "/inner" : path_;
@@ -97,12 +93,8 @@ class MemoryGroup {
     path_.clear();
   }
   ~MemoryGroup() {
-    if (inner_ != path_) {
-      rmdir(inner_.c_str());
-    }
-    if (!path_.empty()) {
-      rmdir(path_.c_str());
-    }
+    if (inner_ != path_) rmdir(inner_.c_str());
+    if (!path_.empty()) rmdir(path_.c_str());
   }
   MemoryGroup(const MemoryGroup&) = delete;
   MemoryGroup& operator=(const MemoryGroup&) = delete;
@@ -126,11 +118,9 @@ class MemoryGroup {
     for (std::string line; std::getline(groups, line);) {
       const std::string group = line.substr(line.find(':', line.find(':') + 1) + 1);
       const std::string below = group == "/" ? "" : group;
-      if (line.find(":memory:") != std::string::npos) {
+      if (line.find(":memory:") != std::string::npos)
         result[0].first = "/sys/fs/cgroup/memory" + below;
-      } else if (line.starts_with("0::")) {
-        result[1].first = "/sys/fs/cgroup" + below;
-      }
+      else if (line.starts_with("0::")) result[1].first = "/sys/fs/cgroup" + below;
     }
     return result;
   }
@@ -147,12 +137,9 @@ constexpr std::size_t kLeast =
 class MemoryShortageInAGroup : public testing::TestWithParam<bool> {
  protected:
   void SetUp() override {
-    if (test::kThreadSanitizer) {
+    if (test::kThreadSanitizer)
       GTEST_SKIP() << "ThreadSanitizer's own memory, several times as much, meets the limit first";
-    }
-    if (!group_.usable()) {
-      GTEST_SKIP() << "no memory controller here in which we may make a group";
-    }
+    if (!group_.usable()) GTEST_SKIP() << "no memory controller here in which we may make a group";
   }
 
   // What a child in the group says.
@@ -188,17 +175,12 @@ TEST_P(MemoryShortageInAGroup, IsAnErrorOfRefreeze) {
   const std::string said = in_group([]() -> std::string {
     FilledArena filled(96_MiB);
     (void)filled.fill();
-    if (std::string going = filled.goes_on(FreezeMode::lenient); going != "fine") {
-      return going;
-    }
+    if (std::string going = filled.goes_on(FreezeMode::lenient); going != "fine") return going;
     filled.write_privately(80_MiB);
     const auto refused = filled->refreeze();
-    if (refused) {
-      return "refrozen";
-    }
-    if (!filled.reads_back() || *filled->private_bytes() < 80_MiB) {
+    if (refused) return "refrozen";
+    if (!filled.reads_back() || *filled->private_bytes() < 80_MiB)
       return "not as before: " + refused.error().message;
-    }
     return described(refused.error());
   });
   EXPECT_EQ(said, "out_of_memory 0");
@@ -208,18 +190,13 @@ TEST_P(MemoryShortageInAGroup, IsAnErrorOfSend) {
   const std::string said = in_group([]() -> std::string {
     using Large = std::array<char, 4096>;
     const auto ring = Channel<Large>::create({.slots = std::size_t{1} << 20U});
-    if (ring) {
-      return "a ring of 4 GiB";
-    }
+    if (ring) return "a ring of 4 GiB";
     auto channel = Channel<Bytes>::create().value();
     const std::vector<std::byte> message(16_MiB, std::byte{1});
     auto sent = channel.send(message);
-    while (sent) {
-      sent = channel.send(message);
-    }
-    if (channel.stats().bytes_sent < kLeast / 2) {
+    while (sent) sent = channel.send(message);
+    if (channel.stats().bytes_sent < kLeast / 2)
       return std::to_string(channel.stats().bytes_sent) + " bytes: " + sent.error().message;
-    }
     const bool whole = channel.try_receive()->size() == message.size();
     return described(ring.error()) + ", " + described(sent.error()) + ", " +
            (whole && channel.send(message) ? "fine" : "no more");

@@ -61,9 +61,7 @@ class MixedAllocations : public testing::TestWithParam<FreezeMode> {
 
   // In a child; throws what is wrong.
   void check_and_free_all() {
-    for (const RandomBlock& block : blocks_) {
-      free_block(block);
-    }
+    for (const RandomBlock& block : blocks_) free_block(block);
     const auto copied = arena_.private_bytes().value();
     const auto dropped = arena_.stats().dropped_frees;
     if (damaged_ != 0 || copied != 0 || dropped != kBlocks) {
@@ -86,17 +84,14 @@ COWSHED_EVERY_MODE(MixedAllocations);
 TEST_P(MixedAllocations, AreWhatTheyWereInEveryChild) {
   SCOPED_TRACE("COWSHED_SEED=" + std::to_string(test::seed()));
   (void)test::begin_threads(kThreads, [this](std::size_t thread) { build_share(thread); });
-  for (const RandomBlock& block : exchange_) {
-    free_block(block);
-  }
+  for (const RandomBlock& block : exchange_) free_block(block);
   EXPECT_EQ(damaged_, 0U);
   EXPECT_EQ(arena_.stats().live_allocations, kBlocks);
   ASSERT_TRUE(arena_.freeze(GetParam()));
   auto children = start({.count = 8, .name = "check"}, [this] { check_and_free_all(); });
   ASSERT_TRUE(children) << children.error().message;
-  for (const auto& exit : children->wait().value()) {
+  for (const auto& exit : children->wait().value())
     EXPECT_TRUE(exit.ok()) << "child " << exit.rank << ": " << exit.error;
-  }
   EXPECT_EQ(arena_.private_bytes().value(), 0U);
   EXPECT_EQ(arena_.stats().dropped_frees, 0U);  // the children's are their own
 }

@@ -11,9 +11,7 @@ void work() {}
 }  // namespace
 
 int main(int argc, char**) {
-  if (argc > 1) {
-    pause();
-  }
+  if (argc > 1) pause();
   const auto workers = cowshed::start<work>({.method = cowshed::Start::spawn});
   const auto server = cowshed::ForkServer::start();
   const auto is_told = [](const auto& result) {

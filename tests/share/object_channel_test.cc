@@ -17,9 +17,8 @@ using Config = std::map<std::string, std::vector<std::string>>;
 
 Config config(int entries, std::size_t length) {
   Config result;
-  for (int i = 0; i < entries; ++i) {
+  for (int i = 0; i < entries; ++i)
     result["key " + std::to_string(i)] = {std::string(length, 'a'), std::string(length, 'b')};
-  }
   return result;
 }
 
@@ -28,17 +27,13 @@ TEST(ObjectChannel, CarriesObjectsBetweenProcesses) {
   auto back = Channel<Config>::create({.name = "back"}).value();
   const auto small = config(1, 3);
   const auto large = config(500, 5000);
-  for (const auto* each : {&small, &large}) {
-    ASSERT_TRUE(there.send(*each));
-  }
+  for (const auto* each : {&small, &large}) ASSERT_TRUE(there.send(*each));
   there.close();
   const auto child = test::run_in_child([&] {
     int count = 0;
     for (auto object = there.receive(); object; object = there.receive()) {
       object->emplace("answer", std::vector<std::string>{});
-      if (!back.send(*object)) {
-        break;
-      }
+      if (!back.send(*object)) break;
       ++count;
     }
     return std::to_string(count);
@@ -88,11 +83,8 @@ TEST(ObjectChannel, WhatIsNotSentIsNotCounted) {
   ASSERT_TRUE(channel.send(config(1, 1)));
   ASSERT_TRUE(channel.send(config(1, 1)));
   EXPECT_EQ(channel.try_send(config(1, 1)).error().code, ErrorCode::would_block);
-  for (const TransferSource& source : transfer_report().sources) {
-    if (source.name == "full") {
-      EXPECT_EQ(source.by_value.messages, 2U);
-    }
-  }
+  for (const TransferSource& source : transfer_report().sources)
+    if (source.name == "full") EXPECT_EQ(source.by_value.messages, 2U);
 }
 
 TEST(ObjectChannel, OneOfAnotherTypeIsRefused) {

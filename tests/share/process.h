@@ -14,15 +14,11 @@ namespace cowshed::test {
 template <class Number, class Body>
 std::deque<Child> begin_processes(Number count, const Body& body) {
   std::deque<Child> processes;
-  for (Number i = 0; i < count; ++i) {
-    processes.emplace_back([&] { return body(i); });
-  }
+  for (Number i = 0; i < count; ++i) processes.emplace_back([&] { return body(i); });
   return processes;
 }
 inline void expect_success(std::deque<Child>& processes) {
-  for (Child& process : processes) {
-    EXPECT_EQ(process.wait(), 0);
-  }
+  for (Child& process : processes) EXPECT_EQ(process.wait(), 0);
 }
 
 // Zeroed memory that forked children share with the test.

@@ -37,9 +37,7 @@ TEST(Refreeze, WhatWasWrittenBecomesShared) {
            std::to_string(own_bytes(arena));
   });
   // Pages of three ranges, two of them neighbours.
-  for (const std::size_t offset : {std::size_t{0}, 4096UL, 3_MiB, 40_MiB}) {
-    text[offset] = 'b';
-  }
+  for (const std::size_t offset : {std::size_t{0}, 4096UL, 3_MiB, 40_MiB}) text[offset] = 'b';
   EXPECT_EQ(private_bytes(arena), 4 * 4096U);
   std::vector<std::size_t> told;
   const auto refrozen = arena.refreeze([&](std::size_t done, std::size_t total) {
@@ -71,13 +69,10 @@ TEST(Refreeze, ManyScatteredWrites) {
   constexpr std::size_t kSize = kWrites * 2 * kRange;
   Arena arena = make_arena(kSize + 64_MiB);
   auto* bytes = static_cast<unsigned char*>(arena.allocate(kSize, kRange));
-  for (std::size_t range = 0; range < 2 * kWrites; ++range) {
+  for (std::size_t range = 0; range < 2 * kWrites; ++range)
     std::memset(bytes + range * kRange, static_cast<int>(range), 4096);
-  }
   ASSERT_TRUE(arena.freeze(FreezeMode::lenient));
-  for (std::size_t i = 0; i < kWrites; ++i) {
-    bytes[i * 2 * kRange + 4095] = 0xff;
-  }
+  for (std::size_t i = 0; i < kWrites; ++i) bytes[i * 2 * kRange + 4095] = 0xff;
   const auto refrozen = arena.refreeze();
   ASSERT_TRUE(refrozen) << refrozen.error().message;
   EXPECT_EQ(private_bytes(arena), 0U);
@@ -114,9 +109,7 @@ TEST(Refreeze, NeedsAFrozenArena) {
 TEST(Thaw, OfAFullArenaIsAnError) {
   Arena arena = make_arena(4_MiB);
   try {
-    for (;;) {
-      (void)arena.allocate(100);
-    }
+    for (;;) (void)arena.allocate(100);
   } catch (const ArenaBadAlloc& failure) {
     EXPECT_EQ(failure.error().code, ErrorCode::capacity_exceeded);
   }
@@ -132,9 +125,7 @@ TEST(Refreeze, OfAFullArena) {
   Arena arena = make_arena(4_MiB);
   char* last = nullptr;
   try {
-    for (;;) {
-      last = static_cast<char*>(arena.allocate(1000));
-    }
+    for (;;) last = static_cast<char*>(arena.allocate(1000));
   } catch (const ArenaBadAlloc&) {
   }
   ASSERT_TRUE(arena.freeze(FreezeMode::lenient));
@@ -157,33 +148,21 @@ TEST(Refork, FromAWarmWorker) {
   ASSERT_TRUE(arena.freeze(FreezeMode::lenient));
   const auto read_all = [&]() -> std::string {
     std::uint64_t total = 0;
-    for (const std::uint64_t answer : *answers) {
-      total += answer;
-    }
+    for (const std::uint64_t answer : *answers) total += answer;
     return std::to_string(total) + " " + std::to_string((*notes)->size()) + " " +
            std::to_string(own_bytes(arena)) + " " + std::to_string(private_bytes(arena));
   };
   const auto worker = test::run_in_child([&]() -> std::string {
-    for (std::uint64_t& answer : *answers) {
-      answer = 7;
-    }
+    for (std::uint64_t& answer : *answers) answer = 7;
     if (private_bytes(arena) < kAnswers * sizeof(std::uint64_t) ||
         own_bytes(arena) != private_bytes(arena)) {
       return "not written privately";
     }
-    if (!arena.thaw()) {
-      return "no thaw";
-    }
-    for (int i = 0; i < 1000; ++i) {
-      (*notes)->emplace(i, std::string(100, 'n'));
-    }
-    if (!arena.refreeze()) {
-      return "no refreeze";
-    }
+    if (!arena.thaw()) return "no thaw";
+    for (int i = 0; i < 1000; ++i) (*notes)->emplace(i, std::string(100, 'n'));
+    if (!arena.refreeze()) return "no refreeze";
     std::string said;
-    for (int i = 0; i < 3; ++i) {
-      said += test::run_in_child(read_all).said + "\n";
-    }
+    for (int i = 0; i < 3; ++i) said += test::run_in_child(read_all).said + "\n";
     return said;
   });
   const std::string line = std::to_string(kAnswers * 7) + " 1000 0 0\n";

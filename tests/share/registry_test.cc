@@ -86,9 +86,7 @@ TEST(Registry, NamesAreUniqueAndNotEmpty) {
 std::size_t steps_of_find(int names) {
   auto arena = make_arena();
   const auto* object = arena.make<Index>().value();
-  for (int i = 0; i < names; ++i) {
-    publish("name-" + std::to_string(i), object).value();
-  }
+  for (int i = 0; i < names; ++i) publish("name-" + std::to_string(i), object).value();
   const std::string last = "name-" + std::to_string(names - 1);
   EXPECT_TRUE(arena.freeze());
   test::SteppedChild child(
@@ -138,9 +136,7 @@ TEST(Ref, SlotsAreReusedWithoutMistakes) {
   const Index* index = *arena.make<Index>();
   const auto first = publish("first", index);
   ASSERT_TRUE(withdraw(*first));
-  for (int i = 0; i < 70000; ++i) {
-    ASSERT_TRUE(withdraw(*publish("again", index)));
-  }
+  for (int i = 0; i < 70000; ++i) ASSERT_TRUE(withdraw(*publish("again", index)));
   EXPECT_EQ(outcome(*first), "released");
 }
 
@@ -172,9 +168,7 @@ TEST(Ref, PublishedAfterTheForkIsTooLate) {
   };
   auto& sent = test::shared<Sent>();
   test::Child child([&] {
-    while (!sent.is_there) {
-      usleep(100);
-    }
+    while (!sent.is_there) usleep(100);
     return outcome(sent.ref) == "published_too_late" ? 0 : 1;
   });
   sent.ref = publish("index", index).value();

@@ -47,9 +47,7 @@ inline Blocks take(std::size_t count, std::size_t size) {
 }
 
 inline void give(const Blocks& blocks) {
-  for (char* block : blocks) {
-    std::free(block);
-  }
+  for (char* block : blocks) std::free(block);
 }
 
 inline std::size_t count_inside(const Arena& arena, const Blocks& blocks) {

@@ -38,9 +38,7 @@ struct Frozen {
 
   explicit Frozen(FreezeMode mode = FreezeMode::strict) {
     (void)publish("my object", index).value();
-    if (const auto done = arena.freeze(mode); !done) {
-      throw std::runtime_error(done.error().message);
-    }
+    if (const auto done = arena.freeze(mode); !done) throw std::runtime_error(done.error().message);
   }
 };
 
@@ -56,9 +54,7 @@ StrayWrite seen;
 // Runs `body` in a child that dies of SIGSEGV; what it wrote to standard error comes back.
 test::ChildResult die(const std::function<void()>& body) {
   int ends[2];
-  if (pipe(ends) != 0) {
-    return {};
-  }
+  if (pipe(ends) != 0) return {};
   auto result = test::run_in_child([&]() -> std::string {
     dup2(ends[1], STDERR_FILENO);
     body();
@@ -103,9 +99,7 @@ TEST(StrayWrite, ReadsOutsideAndOtherFaultsAreNotReported) {
   EXPECT_NE(beyond_use.said, "") << "reserved for the arena, though not in use";
   const auto sent = die([] {
     (void)kill(getpid(), SIGSEGV);
-    for (;;) {
-      pause();
-    }
+    for (;;) pause();
   });
   EXPECT_EQ(sent.signal, SIGSEGV);
   EXPECT_EQ(sent.said, "");
@@ -139,9 +133,7 @@ TEST(StrayWrite, TheRecordSaysWhereAndWhat) {
       seen = write;
       siglongjmp(back, 1);
     });
-    if (sigsetjmp(back, 1) == 0) {
-      *target = 1;
-    }
+    if (sigsetjmp(back, 1) == 0) *target = 1;
     set_stray_write_callback(nullptr);
     return seen;
   };

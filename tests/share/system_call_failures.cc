@@ -48,9 +48,8 @@ void supervise(std::atomic<int>& listener) {
   listener.wait(-1);
   for (;;) {
     seccomp_notif request{};
-    if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &request) != 0) {
+    if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &request) != 0)
       continue;  // the caller has died, or a signal came
-    }
     SystemCall call{request.data.nr, {}};
     std::copy_n(request.data.args, call.arguments.size(), call.arguments.begin());
     seccomp_notif_resp response{};
@@ -71,9 +70,7 @@ int install_filter() {
   }
   program.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
   const sock_fprog filter = {static_cast<unsigned short>(program.size()), program.data()};
-  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) {
-    return -1;
-  }
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return -1;
   return static_cast<int>(
       syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &filter));
 }
@@ -81,16 +78,12 @@ int install_filter() {
 }  // namespace
 
 std::string intercept_system_calls() {
-  if (kSanitized) {
-    return "the sanitizer's own system calls would fail too";
-  }
+  if (kSanitized) return "the sanitizer's own system calls would fail too";
   static std::atomic<int> listener = -1;
   // Started first, so that the filter is not its own.
   std::thread(supervise, std::ref(listener)).detach();
   const int fd = install_filter();
-  if (fd < 0) {
-    return std::string("seccomp user notification: ") + std::strerror(errno);
-  }
+  if (fd < 0) return std::string("seccomp user notification: ") + std::strerror(errno);
   listener = fd;
   listener.notify_one();
   return "";
@@ -127,9 +120,7 @@ std::string describe(const SystemCall& call) {
   const auto found =
       std::find_if(kIntercepted.begin(), kIntercepted.end(),
                    [&](const Intercepted& known) { return known.number == call.number; });
-  if (found == kIntercepted.end()) {
-    return std::to_string(call.number);
-  }
+  if (found == kIntercepted.end()) return std::to_string(call.number);
   const std::string argument =
       found->telling < 0
           ? ""

@@ -13,9 +13,7 @@ namespace cowshed::test {
 template <class Number, class Body>
 std::vector<std::jthread> begin_threads(Number count, const Body& body) {
   std::vector<std::jthread> threads;
-  for (Number i = 0; i < count; ++i) {
-    threads.emplace_back([body, i] { body(i); });
-  }
+  for (Number i = 0; i < count; ++i) threads.emplace_back([body, i] { body(i); });
   return threads;
 }
 
@@ -24,9 +22,7 @@ template <class Work, class InChild>
 void fork_while(int rounds, const Work& work, const InChild& in_child) {
   std::atomic<bool> over = false;
   const auto threads = begin_threads(3, [&](int i) {
-    while (!over) {
-      work(i);
-    }
+    while (!over) work(i);
   });
   for (int round = 0; round < rounds && !testing::Test::HasFailure(); ++round) {
     const auto child = run_in_child([&]() -> std::string {

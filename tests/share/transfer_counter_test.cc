@@ -65,9 +65,7 @@ TEST(TransferCounter, ThreadsThatEndedAreCounted) {
   const TransferRow row = TransferCounter("channel", "threads").row("int", TransferKind::value);
   for (int round = 0; round < kRounds; ++round) {
     (void)begin_threads(kThreads, [&](int) {
-      for (int k = 0; k < 1000; ++k) {
-        row.add(2, 8);
-      }
+      for (int k = 0; k < 1000; ++k) row.add(2, 8);
     });
   }
   EXPECT_EQ(counted("threads"), "1 int: 100000 200000 800000; ");
@@ -86,13 +84,9 @@ TEST(TransferCounter, ThreadsBeyondTheLanesShareOne) {
     without_a_lane.notify_one();
     over.wait(false);
   });
-  for (int left = without_a_lane; left > 0; left = without_a_lane) {
-    without_a_lane.wait(left);
-  }
+  for (int left = without_a_lane; left > 0; left = without_a_lane) without_a_lane.wait(left);
   (void)begin_threads(kOthers, [&](int) {
-    for (int k = 0; k < kEach; ++k) {
-      row.add(1, 4);
-    }
+    for (int k = 0; k < kEach; ++k) row.add(1, 4);
   });
   over = true;
   over.notify_all();
@@ -135,13 +129,9 @@ TEST(TransferCounter, ThreadsOfAForkedChildCountBesideTheOneThatForked) {
   row.add(1, 4);
   const auto child = test::run_in_child([&] {
     std::thread other([&] {
-      for (int i = 0; i < 5000000; ++i) {
-        row.add(1, 4);
-      }
+      for (int i = 0; i < 5000000; ++i) row.add(1, 4);
     });
-    for (int i = 0; i < 5000000; ++i) {
-      row.add(1, 4);
-    }
+    for (int i = 0; i < 5000000; ++i) row.add(1, 4);
     other.join();
     return counted("beside");
   });
@@ -182,17 +172,14 @@ TEST(TransferCounterAtTheEnd, WhatFindsNoRowIsCountedTogether) {
   const auto child = test::run_in_child([] {
     const TransferCounter counter("channel", "many");
     std::uint64_t named = 0;
-    for (int i = 0; i < 2000; ++i) {
+    for (int i = 0; i < 2000; ++i)
       counter.add("type" + std::to_string(i), TransferKind::value, 1, 1);
-    }
-    for (const CountedTransfer& each : counted_transfers()) {
+    for (const CountedTransfer& each : counted_transfers())
       named += std::string("many") == each.what.name.data() ? each.count.messages : 0;
-    }
     const auto all = counted_transfers();
     std::uint64_t others = 0;
-    for (const CountedTransfer& each : all) {
+    for (const CountedTransfer& each : all)
       others += std::string("(others)") == each.what.name.data() ? each.count.messages : 0;
-    }
     return std::to_string(named + others) + (named > 900 && others > 900 ? " both" : "");
   });
   EXPECT_EQ(child.said, "2000 both");

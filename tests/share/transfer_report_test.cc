@@ -16,11 +16,8 @@ using internal::TransferCounter;
 using testing::HasSubstr;
 
 const TransferSource* source(const TransferReport& report, const std::string& name) {
-  for (const TransferSource& each : report.sources) {
-    if (each.name == name) {
-      return &each;
-    }
-  }
+  for (const TransferSource& each : report.sources)
+    if (each.name == name) return &each;
   return nullptr;
 }
 
@@ -48,9 +45,7 @@ TEST(TransferReport, SaysByWhatMeansChannelsSend) {
   ASSERT_TRUE(refs.send(*ref));
   ASSERT_TRUE(bytes.send(std::as_bytes(std::span(batch))));
   ASSERT_TRUE(bytes.send(bytes.buffer(10'000'000).value()));
-  for (int i = 0; i < 4; ++i) {
-    ASSERT_TRUE(numbers.receive());
-  }
+  for (int i = 0; i < 4; ++i) ASSERT_TRUE(numbers.receive());
 
   const TransferReport report = transfer_report();
   EXPECT_EQ(report.pid, ::getpid());

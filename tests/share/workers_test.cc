@@ -32,9 +32,7 @@ struct Index {
 template <class... Args>
 std::vector<WorkerExit> run(int count, const Args&... args) {
   auto workers = start({.count = count}, args...);
-  if (!workers) {
-    throw std::runtime_error(workers.error().message);
-  }
+  if (!workers) throw std::runtime_error(workers.error().message);
   return workers->wait().value();
 }
 

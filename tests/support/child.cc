@@ -30,10 +30,8 @@ ChildResult run_in_child(const std::function<std::string()>& body) {
 
 void Line::say(const std::string& text) const {
   const std::string packet = "!" + text;  // an empty packet would be the end
-  if (send(end_, packet.data(), packet.size(), MSG_NOSIGNAL) !=
-      static_cast<ssize_t>(packet.size())) {
+  if (send(end_, packet.data(), packet.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(packet.size()))
     throw std::runtime_error("nobody listens");
-  }
 }
 
 // Small texts take no memory but the string's own, for children whose copies are counted.
@@ -50,9 +48,8 @@ std::optional<std::string> Line::hear() const {
 
 Child::Child(const std::function<int(const Line& test)>& body) {
   std::array<int, 2> ends{};
-  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()) != 0) {
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()) != 0)
     throw std::runtime_error("socketpair");
-  }
   pid_ = fork();
   if (pid_ == 0) {
     close(ends[0]);

@@ -41,9 +41,7 @@ std::string text_of(const std::string& path) {
 void write_text(const std::string& path, const std::string& text) {
   std::ofstream file(path);
   file << text << std::flush;
-  if (!file) {
-    throw std::runtime_error(path + ": does not take " + text);
-  }
+  if (!file) throw std::runtime_error(path + ": does not take " + text);
 }
 
 // The path of this process's cgroup in the hierarchy whose controllers contain `controller`.
@@ -53,9 +51,8 @@ std::string own_cgroup(const std::string& controller) {
   while (std::getline(file, line)) {
     const std::size_t first = line.find(':');
     const std::size_t second = line.find(':', first + 1);
-    if ("," + line.substr(first + 1, second - first - 1) + "," == "," + controller + ",") {
+    if ("," + line.substr(first + 1, second - first - 1) + "," == "," + controller + ",")
       return line.substr(second + 1);
-    }
   }
   throw std::runtime_error("/proc/self/cgroup: no line for the memory controller");
 }
@@ -81,18 +78,14 @@ Conditions::Conditions(Needs needs, long n) {
       }
       break;
     case Needs::folios:
-      if (!fs::exists(kFolios)) {
+      if (!fs::exists(kFolios))
         missing_ = "this kernel has no transparent huge pages of 64 KiB (Linux 6.8)";
-      } else {
-        set(kFolios, "madvise");
-      }
+      else set(kFolios, "madvise");
       break;
     case Needs::reserved_pages:
-      if (!fs::exists("/proc/sys/vm/nr_overcommit_hugepages")) {
+      if (!fs::exists("/proc/sys/vm/nr_overcommit_hugepages"))
         missing_ = "this kernel has no hugetlbfs";
-      } else {
-        set("/proc/sys/vm/nr_overcommit_hugepages", std::to_string(2 * units + 8));
-      }
+      else set("/proc/sys/vm/nr_overcommit_hugepages", std::to_string(2 * units + 8));
       break;
     case Needs::merging:
       if (!fs::exists("/sys/kernel/mm/ksm/run") || !fs::exists("/proc/self/ksm_merging_pages")) {
@@ -118,9 +111,8 @@ Conditions::Conditions(Needs needs, long n) {
       if (kernel_is_before(6, 13)) missing_ = "this kernel has no guard pages (Linux 6.13)";
       break;
     case Needs::io_uring:
-      if (syscall(SYS_io_uring_setup, 0, nullptr) < 0 && (errno == ENOSYS || errno == EPERM)) {
+      if (syscall(SYS_io_uring_setup, 0, nullptr) < 0 && (errno == ENOSYS || errno == EPERM))
         missing_ = std::string("io_uring_setup: ") + std::strerror(errno);
-      }
       break;
   }
 }
@@ -137,13 +129,9 @@ Conditions::~Conditions() {
   if (!cgroup_.empty()) {
     std::ofstream(cgroup_before_ + "/cgroup.procs") << getpid();
     // A member that has ended a moment ago still counts.
-    for (int attempt = 0; attempt < 1000 && rmdir(cgroup_.c_str()) != 0; ++attempt) {
-      usleep(1000);
-    }
+    for (int attempt = 0; attempt < 1000 && rmdir(cgroup_.c_str()) != 0; ++attempt) usleep(1000);
   }
-  while (!settings_.empty()) {
-    settings_.pop_back();
-  }
+  while (!settings_.empty()) settings_.pop_back();
 }
 
 bool Conditions::may_swap() {
@@ -187,9 +175,8 @@ void Conditions::swap_to(int fd, std::size_t size) {
       fsync(fd) == 0;
   close(fd);
   constexpr int kFirst = SWAP_FLAG_PREFER | 32767;
-  if (!written || swapon(swap_file_.c_str(), kFirst) != 0) {
+  if (!written || swapon(swap_file_.c_str(), kFirst) != 0)
     throw std::runtime_error(swap_file_ + ": cannot swap there");
-  }
 }
 
 void Conditions::limit_memory(std::size_t bytes) {
@@ -247,9 +234,8 @@ bool has_sys_admin() {
   constexpr unsigned kCapSysAdmin = 21;  // linux/capability.h
   std::ifstream status("/proc/self/status");
   std::uint64_t effective = 0;
-  for (std::string word; status >> word;) {
+  for (std::string word; status >> word;)
     if (word == "CapEff:") status >> std::hex >> effective;
-  }
   return (effective >> kCapSysAdmin & 1) != 0;
 }
 

@@ -36,9 +36,8 @@ volatile char* map(int fd, int flags) {
 }
 
 void write_to(volatile char* memory, long count = pages) {
-  for (long i = 0; i < count; ++i) {
+  for (long i = 0; i < count; ++i)
     memory[i * kPageSize] = static_cast<char>(memory[i * kPageSize] + 1);
-  }
 }
 
 void linger() { ::usleep(static_cast<useconds_t>(linger_ms * 1000)); }

@@ -36,9 +36,8 @@ class Folder {
   }
   std::vector<std::string> names() const {
     std::vector<std::string> result;
-    for (const auto& entry : std::filesystem::directory_iterator(path_)) {
+    for (const auto& entry : std::filesystem::directory_iterator(path_))
       result.push_back(entry.path().filename());
-    }
     return result;
   }
 

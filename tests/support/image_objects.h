@@ -39,9 +39,8 @@ inline std::uint64_t sum_of(const Words& words) {
 }
 inline std::uint64_t sum_of(const Table& table) {
   std::uint64_t sum = 0;
-  for (const auto& [key, texts] : table) {
+  for (const auto& [key, texts] : table)
     for (const Text& text : texts) sum += key * text.size();
-  }
   return sum;
 }
 

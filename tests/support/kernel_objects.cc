@@ -36,19 +36,14 @@ std::size_t still_there(const KernelObjects& objects) {
       close(fd);
     }
   };
-  for (const std::uint32_t id : objects.programs) {
-    probe(bpf_prog_get_fd_by_id(id));
-  }
-  for (const std::uint32_t id : objects.links) {
-    probe(bpf_link_get_fd_by_id(id));
-  }
+  for (const std::uint32_t id : objects.programs) probe(bpf_prog_get_fd_by_id(id));
+  for (const std::uint32_t id : objects.links) probe(bpf_link_get_fd_by_id(id));
   return count;
 }
 
 bool are_gone(const KernelObjects& objects) {
-  for (int i = 0; i < 100 && still_there(objects) != 0; ++i) {
+  for (int i = 0; i < 100 && still_there(objects) != 0; ++i)
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
-  }
   return still_there(objects) == 0;
 }
 

@@ -59,18 +59,16 @@ void blocks(std::size_t pages, std::size_t bytes) {
   char* memory = map(pages * kPage);
   char* source = map(bytes);
   in_child([=] {
-    for (std::size_t at = 0; at + bytes <= pages * kPage; at += bytes) {
+    for (std::size_t at = 0; at + bytes <= pages * kPage; at += bytes)
       copy_block(memory + at, source, bytes);
-    }
   });
 }
 
 void fills(std::size_t pages, std::size_t bytes) {
   char* memory = map(pages * kPage);
   in_child([=] {
-    for (std::size_t at = 0; at + bytes <= pages * kPage; at += bytes) {
+    for (std::size_t at = 0; at + bytes <= pages * kPage; at += bytes)
       fill_block(memory + at, bytes);
-    }
   });
 }
 

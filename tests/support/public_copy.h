@@ -13,9 +13,8 @@ class PublicCopy {
   explicit PublicCopy(const std::string& program)
       : path_(folder_ / std::filesystem::path(program).filename()) {
     std::filesystem::copy_file(program, path_);
-    for (const auto& each : {folder_.path(), path_}) {
+    for (const auto& each : {folder_.path(), path_})
       std::filesystem::permissions(each, std::filesystem::perms(0755));
-    }
   }
 
   std::string path() const { return path_.string(); }

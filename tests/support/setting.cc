@@ -50,9 +50,8 @@ Setting::Setting(std::string path, const std::string& value)
   };
   const auto lock_failed = [&] { fail(lock_path_ + ": " + std::system_category().message(errno)); };
   if (lock_ < 0) lock_failed();
-  while (flock(lock_, LOCK_EX) != 0) {
+  while (flock(lock_, LOCK_EX) != 0)
     if (errno != EINTR) lock_failed();
-  }
   std::array<char, 64> kept{};
   const ssize_t length = pread(lock_, kept.data(), kept.size(), 0);
   if (length < 0) lock_failed();
@@ -64,11 +63,9 @@ Setting::Setting(std::string path, const std::string& value)
 }
 
 Setting::~Setting() {
-  if (!write_value(path_, before_)) {
-    ADD_FAILURE() << path_ << ": does not take " << before_;
-  } else if (ftruncate(lock_, 0) != 0) {
+  if (!write_value(path_, before_)) ADD_FAILURE() << path_ << ": does not take " << before_;
+  else if (ftruncate(lock_, 0) != 0)
     ADD_FAILURE() << lock_path_ << ": " << std::system_category().message(errno);
-  }
   close(lock_);
 }
 

@@ -120,9 +120,8 @@ int arena(const std::string& mode, long count, long writes, long linger_ms) {
   const auto bytes = static_cast<std::size_t>(count) * sizeof(Page);
   auto* pages = static_cast<Page*>(arena->resource()->allocate(bytes, alignof(Page)));
   std::memset(static_cast<void*>(pages), 1, bytes);
-  if (!arena->freeze(mode == "lenient" ? kLenient : cowshed::FreezeMode::strict)) {
+  if (!arena->freeze(mode == "lenient" ? kLenient : cowshed::FreezeMode::strict))
     return EXIT_FAILURE;
-  }
   return result_of(cowshed::start({.count = 2}, read_and_write, pages, count, writes, linger_ms));
 }
 
@@ -130,9 +129,8 @@ int transfers(long linger_ms) {
   auto numbers = cowshed::Channel<int>::create({.name = "numbers"});
   if (!numbers) return EXIT_FAILURE;
   const auto send = [&](int count) {
-    for (int i = 0; i < count; ++i) {
+    for (int i = 0; i < count; ++i)
       if (!numbers->send(i)) return false;
-    }
     return true;
   };
   if (!send(5)) return EXIT_FAILURE;

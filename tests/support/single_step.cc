@@ -25,9 +25,8 @@ bool is_at_mark(pid_t pid) {
 
 user_regs_struct registers_of(pid_t pid) {
   user_regs_struct registers{};
-  if (ptrace(PTRACE_GETREGS, pid, nullptr, &registers) != 0) {
+  if (ptrace(PTRACE_GETREGS, pid, nullptr, &registers) != 0)
     throw std::runtime_error("PTRACE_GETREGS");
-  }
   return registers;
 }
 
@@ -46,9 +45,7 @@ bool is_system_call(pid_t pid, std::uintptr_t pc) {
 [[noreturn]] void run_child(const SteppedChild::Body& body) {
   // Once no longer traced it meets the second mark alone.
   std::signal(SIGTRAP, [](int) {});
-  if (ptrace(PTRACE_TRACEME, 0, nullptr, nullptr) != 0) {
-    _exit(EXIT_FAILURE);
-  }
+  if (ptrace(PTRACE_TRACEME, 0, nullptr, nullptr) != 0) _exit(EXIT_FAILURE);
   body.before();
   run_stepped(body.action);
   body.after();
@@ -57,29 +54,20 @@ bool is_system_call(pid_t pid, std::uintptr_t pc) {
 
 int wait_for(pid_t pid, int options) {
   int status = 0;
-  while (waitpid(pid, &status, options) < 0) {
-    if (errno != EINTR) {
-      throw std::runtime_error("waitpid");
-    }
-  }
+  while (waitpid(pid, &status, options) < 0)
+    if (errno != EINTR) throw std::runtime_error("waitpid");
   return status;
 }
 
 }  // namespace
 
 SteppedChild::SteppedChild(const Body& body) : pid_(fork()) {
-  if (pid_ == 0) {
-    run_child(body);
-  }
-  if (pid_ < 0) {
-    throw std::runtime_error("fork");
-  }
+  if (pid_ == 0) run_child(body);
+  if (pid_ < 0) throw std::runtime_error("fork");
   traced_ = true;
   for (;;) {
     wait_for_stop();
-    if (is_at_mark(pid_)) {
-      return;
-    }
+    if (is_at_mark(pid_)) return;
     ptrace(PTRACE_CONT, pid_, nullptr, nullptr);  // some other signal
   }
 }
@@ -96,17 +84,12 @@ void SteppedChild::wait_for_stop() {
 
 std::size_t SteppedChild::step(std::size_t count) {
   for (std::size_t done = 0; done < count; ++done) {
-    if (returned_) {
-      return done;
-    }
-    if (ptrace(PTRACE_SINGLESTEP, pid_, nullptr, nullptr) != 0) {
+    if (returned_) return done;
+    if (ptrace(PTRACE_SINGLESTEP, pid_, nullptr, nullptr) != 0)
       throw std::runtime_error("PTRACE_SINGLESTEP");
-    }
     wait_for_stop();
     returned_ = is_at_mark(pid_);
-    if (returned_) {
-      return done;
-    }
+    if (returned_) return done;
   }
   return count;
 }
@@ -132,9 +115,7 @@ SteppedChild::Path SteppedChild::run_stepped(const std::function<std::uint64_t()
 bool SteppedChild::step_along(const Path& path, std::size_t count) {
   // The return itself is a mark, not a place to put a breakpoint on.
   const std::size_t newest = path.newest[std::min(count, path.size() - 2)];
-  if (newest > 0 && !run_to(path.counters[newest])) {
-    return false;
-  }
+  if (newest > 0 && !run_to(path.counters[newest])) return false;
   step(count - newest);
   return true;
 }
@@ -171,9 +152,7 @@ void SteppedChild::kill() {
 
 void SteppedChild::stop() {
   // The signal that it is handed on detaching stops it.
-  if (ptrace(PTRACE_DETACH, pid_, nullptr, SIGSTOP) != 0) {
-    throw std::runtime_error("PTRACE_DETACH");
-  }
+  if (ptrace(PTRACE_DETACH, pid_, nullptr, SIGSTOP) != 0) throw std::runtime_error("PTRACE_DETACH");
   traced_ = false;
   wait_for(pid_, WUNTRACED);
 }

@@ -76,13 +76,9 @@ void shares(std::size_t pages) {
     for (std::size_t i = 0; i < pages; ++i) {
       const Page page = memory + i * kPage;
       const std::size_t turn = i % 10;
-      if (turn < 7) {
-        copy_often(page);
-      } else if (turn < 9) {
-        copy_sometimes(page);
-      } else {
-        copy_seldom(page);
-      }
+      if (turn < 7) copy_often(page);
+      else if (turn < 9) copy_sometimes(page);
+      else copy_seldom(page);
     }
   });
 }
@@ -119,9 +115,8 @@ void mappings(std::size_t pages) {
   const Page anonymous =
       map(pages, (reinterpret_cast<std::uintptr_t>(&end) + kPage - 1) / kPage * kPage);
   volatile char stack[kMostStatic * kPage];
-  for (const Page memory : {heap, static_cast<Page>(in_data), static_cast<Page>(in_bss), stack}) {
+  for (const Page memory : {heap, static_cast<Page>(in_data), static_cast<Page>(in_bss), stack})
     for (std::size_t i = 0; i < pages; ++i) memory[i * kPage] = 1;
-  }
   in_child([&] {
     for (std::size_t i = 0; i < pages; ++i) {
       for (const Page memory : {anonymous, heap, static_cast<Page>(in_data),
@@ -139,9 +134,8 @@ void hot(std::size_t /*pages*/) {
   in_child([=] {
     for (std::size_t block = 0; block < 16; ++block) {
       const bool is_hot = block == 2 || block == 3;
-      for (std::size_t i = 0; i < (is_hot ? 512 : 1); ++i) {
+      for (std::size_t i = 0; i < (is_hot ? 512 : 1); ++i)
         copy_often(memory + block * kBlock + i * kPage);
-      }
     }
   });
 }
@@ -180,9 +174,8 @@ void generate_unnamed(std::size_t pages, char* code) {
   for (std::size_t i = 0; i < pages; ++i) std::memcpy(function(i), kCode, sizeof kCode);
   if (mprotect(code, pages * kFunctionDistance, PROT_READ | PROT_EXEC) != 0) std::abort();
   in_child([=] {
-    for (std::size_t i = 0; i < pages; ++i) {
+    for (std::size_t i = 0; i < pages; ++i)
       reinterpret_cast<void (*)(Page, char)>(function(i))(memory + i * kPage, 2);
-    }
   });
 }
 

@@ -17,15 +17,13 @@ Subprocess::Subprocess(const std::vector<std::string>& arguments,
                        const std::function<void()>& in_child) {
   std::vector<char*> pointers;
   pointers.reserve(arguments.size() + 1);
-  for (const std::string& argument : arguments) {
+  for (const std::string& argument : arguments)
     pointers.push_back(const_cast<char*>(argument.c_str()));
-  }
   pointers.push_back(nullptr);
   int out[2];
   int err[2];
-  if (::pipe2(out, O_CLOEXEC) != 0 || ::pipe2(err, O_CLOEXEC) != 0) {
+  if (::pipe2(out, O_CLOEXEC) != 0 || ::pipe2(err, O_CLOEXEC) != 0)
     throw std::runtime_error("pipe2");
-  }
   pid_ = ::fork();
   if (pid_ == 0) {
     ::dup2(out[1], STDOUT_FILENO);
@@ -45,9 +43,8 @@ Subprocess::~Subprocess() {
     ::kill(pid_, SIGKILL);
     ::waitpid(pid_, nullptr, 0);
   }
-  for (const int end : {out_, err_}) {
+  for (const int end : {out_, err_})
     if (end >= 0) ::close(end);
-  }
 }
 
 bool Subprocess::read_some() {

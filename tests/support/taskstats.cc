@@ -45,9 +45,7 @@ const char* find_attribute(const char* at, const char* end, int attribute, const
   while (end - at >= NLA_HDRLEN) {
     nlattr head = {};
     std::memcpy(&head, at, sizeof head);
-    if (head.nla_len < NLA_HDRLEN) {
-      return nullptr;
-    }
+    if (head.nla_len < NLA_HDRLEN) return nullptr;
     if ((head.nla_type & NLA_TYPE_MASK) == attribute) {
       *value_end = at + head.nla_len;
       return at + NLA_HDRLEN;
@@ -59,14 +57,10 @@ const char* find_attribute(const char* at, const char* end, int attribute, const
 
 // The start of the answer's attributes, null if it is an error.
 const char* exchange(int fd, const Request& request, Answer& answer, const char** end) {
-  if (send(fd, &request, request.header.nlmsg_len, 0) < 0) {
-    return nullptr;
-  }
+  if (send(fd, &request, request.header.nlmsg_len, 0) < 0) return nullptr;
   const ssize_t got = recv(fd, answer.data(), answer.size(), 0);
   nlmsghdr header = {};
-  if (got < static_cast<ssize_t>(sizeof header)) {
-    return nullptr;
-  }
+  if (got < static_cast<ssize_t>(sizeof header)) return nullptr;
   std::memcpy(&header, answer.data(), sizeof header);
   *end = answer.data() + std::min<std::size_t>(static_cast<std::size_t>(got), header.nlmsg_len);
   return header.nlmsg_type == NLMSG_ERROR ? nullptr : answer.data() + NLMSG_LENGTH(GENL_HDRLEN);
@@ -102,9 +96,7 @@ std::optional<taskstats> find_stats(const char* at, const char* end, int of) {
 
 std::optional<WpCopies> wp_copies(pid_t tgid) {
   const int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_GENERIC);
-  if (fd < 0) {
-    return std::nullopt;
-  }
+  if (fd < 0) return std::nullopt;
   std::optional<WpCopies> copies;
   if (const std::uint16_t family = taskstats_family(fd); family != 0) {
     Answer answer;
@@ -114,9 +106,8 @@ std::optional<WpCopies> wp_copies(pid_t tgid) {
         exchange(fd, Request(family, TASKSTATS_CMD_GET, TASKSTATS_CMD_ATTR_TGID, &pid, sizeof pid),
                  answer, &end);
     if (at != nullptr) {
-      if (const auto stats = find_stats(at, end, TASKSTATS_TYPE_AGGR_TGID)) {
+      if (const auto stats = find_stats(at, end, TASKSTATS_TYPE_AGGR_TGID))
         copies = {stats->wpcopy_count, stats->wpcopy_delay_total};
-      }
     }
   }
   close(fd);
@@ -175,10 +166,9 @@ void ExitAccounts::add(const char* message, std::size_t size) {
 const std::map<pid_t, std::uint64_t>& ExitAccounts::wpcopy_counts() {
   Answer answer;
   ssize_t got = 0;
-  while ((got = recv(fd_, answer.data(), answer.size(), MSG_DONTWAIT)) > 0) {
+  while ((got = recv(fd_, answer.data(), answer.size(), MSG_DONTWAIT)) > 0)
     if (got > static_cast<ssize_t>(NLMSG_LENGTH(GENL_HDRLEN)))
       add(answer.data(), static_cast<std::size_t>(got));
-  }
   if (got < 0 && errno != EAGAIN) {
     throw std::runtime_error("ends of tasks were dropped: " +
                              std::system_category().message(errno));

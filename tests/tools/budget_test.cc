@@ -37,9 +37,8 @@ TEST(BudgetTest, Percentages) {
   EXPECT_DOUBLE_EQ(parse_percentage("0%").value(), 0);
   EXPECT_DOUBLE_EQ(parse_percentage("0.5%").value(), 0.005);
   EXPECT_DOUBLE_EQ(parse_percentage("250%").value(), 2.5);
-  for (const char* text : {"", "5", "0.05", "%", "-5%", "5 %", "5%%", "nan%", "99999999999%"}) {
+  for (const char* text : {"", "5", "0.05", "%", "-5%", "5 %", "5%%", "nan%", "99999999999%"})
     EXPECT_FALSE(parse_percentage(text)) << text;
-  }
 }
 
 TEST(BudgetTest, Objects) {
@@ -47,9 +46,8 @@ TEST(BudgetTest, Objects) {
   EXPECT_EQ(object.name, "a=b");
   EXPECT_EQ(object.bytes, 4096U);
   EXPECT_EQ(parse_object("index=0").value().bytes, 0U);
-  for (const char* text : {"", "index", "=0", "index=", "index=5%"}) {
+  for (const char* text : {"", "index", "=0", "index=", "index=5%"})
     EXPECT_FALSE(parse_object(text)) << text;
-  }
 }
 
 TEST(BudgetTest, WhatCannotBeHeldTo) {

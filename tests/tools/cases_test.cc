@@ -155,9 +155,8 @@ class CaseTest : public ::testing::Test {
   void TestBody() override {
     if (has("root") && ::geteuid() != 0) GTEST_SKIP() << "needs root";
     const auto possible = probe_support();
-    if ((has("exact") || backend_ == "tracepoint") && !possible) {
+    if ((has("exact") || backend_ == "tracepoint") && !possible)
       GTEST_SKIP() << possible.error().message;
-    }
     const auto folder_of = [](const std::string& program) {
       return std::filesystem::path(program).parent_path().string();
     };
@@ -186,9 +185,8 @@ class CaseTest : public ::testing::Test {
 const bool registered = [] {
   static std::vector<CaseFile> files;
   std::error_code none;
-  for (const auto& entry : std::filesystem::directory_iterator(CASES, none)) {
+  for (const auto& entry : std::filesystem::directory_iterator(CASES, none))
     files.push_back(read_cases(entry.path()));
-  }
   for (const CaseFile& file : files) {
     const std::string suite = std::filesystem::path(file.path).stem();
     for (const Case& each : file.cases) {

@@ -29,9 +29,8 @@ cow::ProcessCopies process(pid_t pid, pid_t ppid, const std::string& comm, std::
 cow::Measurement run_of(pid_t pid, const std::vector<std::uint64_t>& workers) {
   cow::Measurement measurement;
   measurement.processes.push_back(process(pid, 0, "server", 1));
-  for (const std::uint64_t pages : workers) {
+  for (const std::uint64_t pages : workers)
     measurement.processes.push_back(process(++pid, measurement.processes[0].pid, "worker", pages));
-  }
   return measurement;
 }
 
@@ -158,9 +157,8 @@ TEST(Comparison, WhatOneSideDoesNotHaveIsNothingWhereItsListIsWhole) {
   const Comparison comparison = compare(before, after);
   const std::map<std::string, std::int64_t> expected = {{"[heap]", -640}, {"[stack]", 640}};
   EXPECT_EQ(growth_of(comparison.mappings), expected);
-  for (const Change& each : comparison.mappings) {
+  for (const Change& each : comparison.mappings)
     EXPECT_TRUE(each.before && each.after) << each.name;
-  }
 }
 
 TEST(Comparison, WhatIsTooFewForASampleIsNotNothing) {

@@ -67,9 +67,8 @@ TEST(CowtopAttach, SeveralOfWhichOneIsGone) {
   EXPECT_EQ(finished.exit_status(), 0) << "all have ended";
   std::vector<pid_t> roots;
   const auto report = nlohmann::json::parse(finished.out);
-  for (const auto& process : report["processes"]) {
+  for (const auto& process : report["processes"])
     if (process["role"] == "root") roots.push_back(process["pid"]);
-  }
   EXPECT_THAT(roots, UnorderedElementsAre(first.pid(), second.pid()));
 }
 

@@ -93,9 +93,7 @@ std::vector<Lack> lacks() {
 }
 
 TEST_F(CowtopDegraded, EachLackNamesTheBackendAndWhatIsNotKnown) {
-  if (const auto supported = probe_support(); !supported) {
-    GTEST_SKIP() << supported.error().message;
-  }
+  if (const auto supported = probe_support(); !supported) GTEST_SKIP() << supported.error().message;
   const PublicCopy cowtop(COWTOP);
   const PublicCopy subject(COPY_SUBJECT);
   for (const Lack& lack : lacks()) {
@@ -110,9 +108,8 @@ TEST_F(CowtopDegraded, EachLackNamesTheBackendAndWhatIsNotKnown) {
     EXPECT_EQ(finished.exit_status(), lack.backend == nullptr ? 125 : 0) << finished.err;
     EXPECT_EQ(std::count(finished.err.begin(), finished.err.end(), '\n'), lack.line ? 1 : 0)
         << finished.err;
-    if (lack.line != nullptr) {
+    if (lack.line != nullptr)
       EXPECT_THAT(finished.err, AllOf(StartsWith("cowtop: "), HasSubstr(lack.line)));
-    }
     if (lack.backend == nullptr) continue;
     const auto report = nlohmann::json::parse(
         finished.out.substr(std::min(finished.out.find('{'), finished.out.size())));
@@ -125,9 +122,7 @@ TEST_F(CowtopDegraded, EachLackNamesTheBackendAndWhatIsNotKnown) {
 
 // Whose clocks are ahead of the kernel's by an hour and by a day.
 TEST_F(CowtopDegraded, StartsAreByTheTimeNamespacesClock) {
-  if (const auto supported = probe_support(); !supported) {
-    GTEST_SKIP() << supported.error().message;
-  }
+  if (const auto supported = probe_support(); !supported) GTEST_SKIP() << supported.error().message;
   constexpr std::uint64_t kSlackNs = 60'000'000'000;
   const std::vector<std::string> ahead = {"unshare",    "--time", "--monotonic", "3600",
                                           "--boottime", "86400",  "--fork"};

@@ -34,15 +34,12 @@ std::string settings() {
 class CowtopDetach : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (const auto supported = probe_support(); !supported) {
+    if (const auto supported = probe_support(); !supported)
       GTEST_SKIP() << supported.error().message;
-    }
     settings_ = settings();
   }
   void TearDown() override {
-    if (!IsSkipped()) {
-      EXPECT_EQ(settings(), settings_);
-    }
+    if (!IsSkipped()) EXPECT_EQ(settings(), settings_);
   }
 
   static std::vector<std::string> attach_to(const Subprocess& subject) {

@@ -110,15 +110,10 @@ class CowtopPrivilege : public ::testing::Test {
     }
     EXPECT_EQ(std::count(finished.err.begin(), finished.err.end(), '\n'), 1) << finished.err;
     EXPECT_THAT(finished.err, AllOf(StartsWith("cowtop: "), HasSubstr("the pagemap backend")));
-    if (capabilities.missing != nullptr) {
-      EXPECT_THAT(finished.err, HasSubstr(capabilities.missing));
-    } else if (!surroundings.btf) {
-      EXPECT_THAT(finished.err, HasSubstr("/sys/kernel/btf/vmlinux"));
-    } else if (surroundings.user_namespace) {
-      EXPECT_THAT(finished.err, HasSubstr("user namespace"));
-    } else {
-      EXPECT_THAT(finished.err, HasSubstr("seccomp"));
-    }
+    if (capabilities.missing != nullptr) EXPECT_THAT(finished.err, HasSubstr(capabilities.missing));
+    else if (!surroundings.btf) EXPECT_THAT(finished.err, HasSubstr("/sys/kernel/btf/vmlinux"));
+    else if (surroundings.user_namespace) EXPECT_THAT(finished.err, HasSubstr("user namespace"));
+    else EXPECT_THAT(finished.err, HasSubstr("seccomp"));
   }
 
   PublicCopy cowtop_{COWTOP};
@@ -129,9 +124,8 @@ TEST_F(CowtopPrivilege, EachCellTakesTheBestAndSaysWhatWouldGiveMore) {
   for (const bool hidepid : {false, true}) {
     for (const bool seccomp : {false, true}) {
       for (const bool btf : {true, false}) {
-        for (const Capabilities& capabilities : all_capabilities()) {
+        for (const Capabilities& capabilities : all_capabilities())
           expect_best(capabilities, {hidepid, seccomp, btf});
-        }
         expect_best(root(), {hidepid, seccomp, btf, true});
       }
     }
@@ -172,9 +166,8 @@ TEST_F(CowtopPrivilege, ASetUserIdProgramHasALineThatSaysWhatWouldGiveMore) {
 
 // Neither setting gives or takes anything: nothing is opened that they decide about.
 TEST_F(CowtopPrivilege, SettingsOfTheMachine) {
-  if (std::getenv("COWSHED_MAY_SET_SYSCTLS") == nullptr) {
+  if (std::getenv("COWSHED_MAY_SET_SYSCTLS") == nullptr)
     GTEST_SKIP() << "changes sysctls, and COWSHED_MAY_SET_SYSCTLS is not set";
-  }
   for (const char* paranoid : {"-1", "2", "3"}) {
     const test::Setting first("/proc/sys/kernel/perf_event_paranoid", paranoid);
     for (const char* disabled : {"0", "2"}) {

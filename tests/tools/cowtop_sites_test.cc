@@ -17,9 +17,8 @@ using Json = nlohmann::json;
 class CowtopSites : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (const auto supported = probe_support(); !supported) {
+    if (const auto supported = probe_support(); !supported)
       GTEST_SKIP() << supported.error().message;
-    }
   }
 
   // cowtop's report of a child that copies PAGES pages.  A process that nobody saw alive has no

@@ -214,9 +214,8 @@ bool write(const Kind& kind, const char* path) {
   options.command = kind.command;
   auto recorder = Recorder::start(std::move(*file), options);
   if (!recorder) return false;
-  for (int step = 0; step + 1 < kind.steps; ++step) {
+  for (int step = 0; step + 1 < kind.steps; ++step)
     if (!recorder->append(kind.measured(step))) return false;
-  }
   return kind.steps == 0 || recorder->end(kind.measured(kind.steps - 1), 0).has_value();
 }
 

@@ -30,9 +30,8 @@ std::vector<std::string> stacks_of(const CopyTree& tree) {
   for (std::uint32_t i = 0; i < tree.nodes().size(); ++i) {
     if (tree.nodes()[i].pages == 0) continue;
     std::string text;
-    for (std::uint32_t node = i; node != 0; node = tree.nodes()[node].parent) {
+    for (std::uint32_t node = i; node != 0; node = tree.nodes()[node].parent)
       text.insert(0, ";" + tree.names()[tree.nodes()[node].name]);
-    }
     result.push_back(text + " " + std::to_string(tree.nodes()[i].pages));
   }
   return result;
@@ -71,9 +70,8 @@ TEST(CopyTree, PrunesNothingThatFits) {
 
 TEST(CopyTree, StaysSmallOfManyStacks) {
   CopyTree tree;
-  for (int i = 0; i < 20'000; ++i) {
+  for (int i = 0; i < 20'000; ++i)
     tree.add("main;f" + std::to_string(i % 97) + ";g" + std::to_string(i), 1);
-  }
   constexpr std::size_t kMost = 1000;
   tree.prune(kMost);
   EXPECT_LE(tree.nodes().size(), 2 * kMost);
@@ -122,9 +120,8 @@ TEST(Curves, OfALongRecordingAreThinned) {
   EXPECT_LE(at.size(), 302U);
   EXPECT_EQ(at.front(), 1);
   EXPECT_EQ(at.back(), kIntervals);
-  for (std::size_t i = 2; i + 1 < at.size(); ++i) {
+  for (std::size_t i = 2; i + 1 < at.size(); ++i)
     EXPECT_EQ(at[i] - at[i - 1], at[1] - at[0]) << "evenly";
-  }
   EXPECT_EQ(json["total"].back(), kIntervals + 1);
 }
 
@@ -146,9 +143,8 @@ TEST(HtmlReport, IsOnePageThatFetchesNothing) {
   const std::string page = page_of(full_measurement());
   EXPECT_THAT(page, StartsWith("<!DOCTYPE html>"));
   EXPECT_THAT(page, HasSubstr("default-src 'none'"));
-  for (const char* each : {" src=", "<link", "url(", "@import", "http://", "https://"}) {
+  for (const char* each : {" src=", "<link", "url(", "@import", "http://", "https://"})
     EXPECT_THAT(page, Not(HasSubstr(each)));
-  }
 }
 
 TEST(HtmlReport, NamesCannotEndTheData) {

@@ -17,9 +17,8 @@ using Json = nlohmann::json;
 
 bool has_package_lists() {
   std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator("/var/lib/apt/lists", error)) {
+  for (const auto& entry : std::filesystem::directory_iterator("/var/lib/apt/lists", error))
     if (entry.path().filename().string().find("_Packages") != std::string::npos) return true;
-  }
   return false;
 }
 

@@ -415,9 +415,8 @@ TEST(LiveScreen, StaysWithinEverySize) {
   State state = server_state(3);
   for (const char* keys : {"", "h", "ho", "ol", "l\x1b", "f"}) {
     press(state, keys);
-    for (int rows = 1; rows < 30; ++rows) {
+    for (int rows = 1; rows < 30; ++rows)
       for (int columns = 1; columns < 130; columns += 3) drawn(state, {rows, columns}, false);
-    }
   }
 }
 

@@ -183,9 +183,7 @@ TEST(LiveView, KeysThatMoveTheSelectionAndFold) {
 
 // A key has it ask between samples for what is pending.
 TEST(LiveView, KeysWhereNoCopiesAreSampled) {
-  if (const auto supported = probe_support(); !supported) {
-    GTEST_SKIP() << supported.error().message;
-  }
+  if (const auto supported = probe_support(); !supported) GTEST_SKIP() << supported.error().message;
   Tmux tmux(std::string(COWTOP) + " sleep 100");
   tmux.wait_for("tracepoint, exact");
   tmux.press({"h", "h", "j", "p"});
@@ -196,9 +194,7 @@ TEST(LiveView, KeysWhereNoCopiesAreSampled) {
 
 // It is made out for that process alone, and for all once the view is paused.
 TEST(LiveView, TheCodeOfTheSelectedProcess) {
-  if (const auto supported = probe_support(); !supported) {
-    GTEST_SKIP() << supported.error().message;
-  }
+  if (const auto supported = probe_support(); !supported) GTEST_SKIP() << supported.error().message;
   // Long enough to be seen alive on a busy machine: else its code has no names.
   Tmux tmux(std::string(COWTOP) + " --sites sh -c '" + SITE_SUBJECT +
                 " shares 200000; echo over; sleep 100'",

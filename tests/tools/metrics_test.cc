@@ -157,9 +157,8 @@ TEST_F(MetricsSumsTest, AgreeWithTheJsonReport) {
   MetricsSums all = sums();
   all.add(measurement, {});
   std::uint64_t bytes = 0;
-  for (const CommandMetrics& each : all.metrics().commands) {
+  for (const CommandMetrics& each : all.metrics().commands)
     bytes += each.copied_pages.value_or(0) * cow::kPageSize;
-  }
   const auto report = nlohmann::json::parse(json_report(measurement));
   std::uint64_t reported = 0;
   for (const auto& each : report["processes"])
@@ -210,9 +209,8 @@ TEST(ListenAddress, IsParsed) {
     const auto address = parse_listen_address(text);
     return address ? text_of(*address) : "";
   };
-  for (const char* right : {"127.0.0.1:9417", "[::1]:0", "localhost:65535", "[fe80::1%eth0]:80"}) {
+  for (const char* right : {"127.0.0.1:9417", "[::1]:0", "localhost:65535", "[fe80::1%eth0]:80"})
     EXPECT_EQ(parsed(right), right);
-  }
   for (const char* wrong :
        {"", ":", ":80", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "a:-1", "a:1x", "::1:80",
         "[]:80", "[::1]", "/tmp/socket:1", "a b:1", "a\n:1"}) {

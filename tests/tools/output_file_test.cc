@@ -57,9 +57,7 @@ TEST(OutputFile, AFileIsForOneADeviceForAll) {
     EXPECT_TRUE(one->lock());
     const auto locked = other->lock();
     EXPECT_EQ(locked.has_value(), is_device);
-    if (!locked) {
-      EXPECT_EQ(locked.error().code, ErrorCode::in_use);
-    }
+    if (!locked) EXPECT_EQ(locked.error().code, ErrorCode::in_use);
   }
 }
 
@@ -125,9 +123,7 @@ TEST_F(InASharedFolder, NothingIsWrittenThatMayBeATrap) {
   for (const Trap& trap : traps) {
     SCOPED_TRACE(trap.why);
     ASSERT_EQ(::chmod(shared_.c_str(), trap.mode), 0);
-    if (::geteuid() == 0) {
-      ASSERT_EQ(::chown(shared_.c_str(), trap.is_theirs ? kNobody : 0, 0), 0);
-    }
+    if (::geteuid() == 0) ASSERT_EQ(::chown(shared_.c_str(), trap.is_theirs ? kNobody : 0, 0), 0);
     trap.plant();
     const auto file = OutputFile::open(path_);
     ASSERT_FALSE(file);

@@ -37,9 +37,8 @@ class RecordedRun : public ::testing::Test {
 
 std::uint64_t copied_pages_of(const nlohmann::json& report) {
   std::uint64_t pages = 0;
-  for (const auto& process : report["processes"]) {
+  for (const auto& process : report["processes"])
     pages += process["copied_pages"].is_null() ? 0 : process["copied_pages"].get<std::uint64_t>();
-  }
   return pages;
 }
 
@@ -53,9 +52,8 @@ TEST_F(RecordedRun, EveryReportOfItHasTheSameTotal) {
   EXPECT_GE(pages, 3000);
   std::uint64_t folded = 0;
   std::istringstream lines(report("--folded"));
-  for (std::string line; std::getline(lines, line);) {
+  for (std::string line; std::getline(lines, line);)
     folded += std::stoull(line.substr(line.rfind(' ')));
-  }
   EXPECT_EQ(folded, pages);
   std::ostringstream total;
   total.precision(1);
@@ -84,13 +82,10 @@ TEST_F(RecordedRun, AJobThatForksForEver) {
   }
   const auto json = nlohmann::json::parse(report("--json"));
   if (!json["exact"].get<bool>()) GTEST_SKIP() << "sampled, few of them are seen";
-  if (kIsPlain) {
-    EXPECT_LT(json["processes"].size(), kForks / 2);
-  }
+  if (kIsPlain) EXPECT_LT(json["processes"].size(), kForks / 2);
   std::uint64_t processes = 0;
-  for (const auto& process : json["processes"]) {
+  for (const auto& process : json["processes"])
     processes += process.value("processes", std::uint64_t{1});
-  }
   EXPECT_EQ(processes, kForks + 2);
   EXPECT_EQ(json["processes"][0]["tree_processes"], processes);
   EXPECT_EQ(json["lost_events"], 0);
@@ -99,14 +94,12 @@ TEST_F(RecordedRun, AJobThatForksForEver) {
   EXPECT_GT(pages, kForks);
   const std::string table = report("");
   EXPECT_THAT(table, HasSubstr("; " + std::to_string(kForks + 2) + " processes in"));
-  if (kIsPlain) {
+  if (kIsPlain)
     EXPECT_THAT(table, HasSubstr("of the processes that ended, which copied least, are summed"));
-  }
   std::uint64_t folded = 0;
   std::istringstream lines(report("--folded"));
-  for (std::string line; std::getline(lines, line);) {
+  for (std::string line; std::getline(lines, line);)
     folded += std::stoull(line.substr(line.rfind(' ')));
-  }
   EXPECT_EQ(folded, pages);
   const std::string page = folder_ / "page.html";
   EXPECT_EQ(run({COWTOP, "report", path_, "--html", page}).exit_status(), 0);
@@ -147,9 +140,8 @@ TEST_F(RecordedRun, ASmallFileDoesNotTakeMuchMemory) {
   const std::string begin =
       encoder.encode(R"({"schema": "cowshed.recording/1"})") + add("/schema", R"("cowshed.run/2")");
   std::string little_by_little;
-  for (int i = 0; i < 5; ++i) {
+  for (int i = 0; i < 5; ++i)
     little_by_little += add("/" + std::to_string(i), "[" + many("0,", kMany / 5) + "0]");
-  }
   std::vector<std::string> too_much{little_by_little};
   too_much.push_back(add("/processes", "[" + many("{},", kMany) + "{}]"));
   too_much.push_back(add("/x", "[" + many("[],", kMany) + "[]]"));

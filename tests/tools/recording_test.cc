@@ -133,9 +133,8 @@ TEST_F(RecordingTest, FollowsRowsThatGo) {
   constexpr std::size_t kIntervals = 50;
   for (pid_t pid = 1000; reports.size() < kIntervals;) {
     std::erase_if(measurement.processes, [&](const auto&) { return random() % 3 == 0; });
-    for (cow::ProcessCopies& process : measurement.processes) {
+    for (cow::ProcessCopies& process : measurement.processes)
       if (random() % 3 == 0) process.processes += 5;
-    }
     for (auto more = random() % 10; more > 0; --more) {
       cow::ProcessCopies process = full_measurement().processes[0];
       process.pid = pid++;
@@ -220,9 +219,7 @@ TEST_F(RecordingTest, CutAnywhere) {
         std::count_if(ends.begin() + 1, ends.end(), [&](std::size_t end) { return end <= size; }));
     const auto kept = last(*recording);
     ASSERT_EQ(kept.has_value(), intervals > 0);
-    if (kept) {
-      EXPECT_EQ(kept->processes[0].copied_anon_pages, 99 + intervals);
-    }
+    if (kept) EXPECT_EQ(kept->processes[0].copied_anon_pages, 99 + intervals);
     EXPECT_EQ(recording->ended(), intervals == 3);
     const bool at_an_end = std::find(ends.begin(), ends.end(), size) != ends.end();
     EXPECT_EQ(recording->problem(), at_an_end ? "" : "ends within an interval");
@@ -251,9 +248,8 @@ TEST_F(RecordingTest, WhatFollowsItsEnd) {
   EXPECT_EQ(problem_of(whole + whole.substr(0, whole.size() - 1), true), kAnother);
   EXPECT_EQ(problem_of(whole + whole.substr(0, 9), true), kOther);
   EXPECT_EQ(problem_of(whole + "text", true), kOther);
-  for (const char* line : {"7", "{", "{}", R"({"patch": []})", R"({"schema": "x/1"})"}) {
+  for (const char* line : {"7", "{", "{}", R"({"patch": []})", R"({"schema": "x/1"})"})
     EXPECT_EQ(problem_of(whole + ZstdLineEncoder().encode(line), true), kOther) << line;
-  }
 
   {
     auto file = OutputFile::open(path_);
@@ -277,12 +273,8 @@ TEST_F(RecordingTest, ABitFlippedInEachByte) {
     auto recording = Recording::open(path_);
     if (!recording) continue;
     const auto kept = last(*recording);
-    if (kept) {
-      EXPECT_EQ(json_report(*kept), expected) << bit;
-    }
-    if (!kept) {
-      EXPECT_NE(recording->problem(), "") << bit;
-    }
+    if (kept) EXPECT_EQ(json_report(*kept), expected) << bit;
+    if (!kept) EXPECT_NE(recording->problem(), "") << bit;
   }
 }
 

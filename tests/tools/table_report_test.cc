@@ -216,9 +216,8 @@ TEST(TableReport, MemoryThatCannotBeReadIsNotSilent) {
 
 TEST(TableReport, OfManyArenasTheRestIsSummedUp) {
   cow::ProcessCopies process;
-  for (std::uint64_t i = 0; i < 30; ++i) {
+  for (std::uint64_t i = 0; i < 30; ++i)
     process.arenas.push_back({"arena " + std::to_string(i), 1ULL << 20, i});
-  }
   const std::string table = table_report(of(process));
   EXPECT_THAT(table, HasSubstr("arena 'arena 29' of 1.0 MiB: 29 pages"));
   EXPECT_THAT(table, HasSubstr("arena 'arena 10' of 1.0 MiB: 10 pages"));

@@ -120,9 +120,8 @@ std::string get_metrics(int port) {
   if (::connect(socket, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 &&
       ::send(socket, request.data(), request.size(), 0) > 0) {
     std::array<char, 4096> part;
-    for (ssize_t got = 0; (got = ::read(socket, part.data(), part.size())) > 0;) {
+    for (ssize_t got = 0; (got = ::read(socket, part.data(), part.size())) > 0;)
       answer.append(part.data(), static_cast<std::size_t>(got));
-    }
   }
   ::close(socket);
   return answer;

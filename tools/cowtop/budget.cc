@@ -51,18 +51,16 @@ Expected<std::uint64_t> parse_size(std::string_view text) {
 Expected<double> parse_percentage(std::string_view text) {
   std::string_view rest = text;
   const auto number = take_number(rest);
-  if (!number || rest != "%" || *number > kMostPercent) {
+  if (!number || rest != "%" || *number > kMostPercent)
     return wrong_budget("'" + std::string(text) + "' is not a percentage as 5%");
-  }
   constexpr double kWhole = 100;
   return *number / kWhole;
 }
 
 Expected<Budget::Object> parse_object(std::string_view text) {
   const auto separator = text.rfind('=');
-  if (separator == std::string_view::npos || separator == 0) {
+  if (separator == std::string_view::npos || separator == 0)
     return wrong_budget("'" + std::string(text) + "' is not NAME=SIZE");
-  }
   const auto bytes = parse_size(text.substr(separator + 1));
   if (!bytes) return tl::make_unexpected(bytes.error());
   return Budget::Object{std::string(text.substr(0, separator)), *bytes};

@@ -164,9 +164,8 @@ class PublishedNames : public Observer {
   void sampled(const cow::Backend& backend) override {
     const auto begin = steady_clock::now();
     if (missing_.empty() || begin < next_) return;
-    for (const cow::ProcessCopies& process : backend.measurement(cow::CodeOf::none()).processes) {
+    for (const cow::ProcessCopies& process : backend.measurement(cow::CodeOf::none()).processes)
       if (process.alive && !process.shares_memory) look_at(process.pid);
-    }
     constexpr int kLeastPause = 19;  // times as long as a look took
     const auto end = steady_clock::now();
     next_ = end + kLeastPause * (end - begin);
@@ -199,9 +198,8 @@ void print(const Verdict& verdict, const Measured& measured) {
     if (verdict.not_measured.empty()) complain("within budget: " + within_line(verdict));
     return;
   }
-  if (measured.measurement->exact && !measured.measurement->sampling) {
+  if (measured.measurement->exact && !measured.measurement->sampling)
     complain("--sites says which code copied");
-  }
 }
 
 // Where reports of a verdict go; opened before the command runs.
@@ -222,9 +220,8 @@ Expected<Reports> open_reports(const CheckOptions& options) {
     others.push_back(path.empty() ? "/dev/stdout" : path);
     return {};
   };
-  if (const auto opened = open(options.json, options.output, reports.json); !opened) {
+  if (const auto opened = open(options.json, options.output, reports.json); !opened)
     return tl::make_unexpected(opened.error());
-  }
   const auto opened = open(!options.junit.empty(), options.junit, reports.junit);
   if (!opened) return tl::make_unexpected(opened.error());
   return reports;

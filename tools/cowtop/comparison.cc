@@ -37,9 +37,8 @@ using Parents = std::map<pid_t, Place>;
 
 Place place_below(const Parents& parents, const cow::ProcessCopies& process) {
   const auto parent = parents.find(process.ppid);
-  if (process.role != cow::Role::child || parent == parents.end() || parent->second.name.empty()) {
+  if (process.role != cow::Role::child || parent == parents.end() || parent->second.name.empty())
     return {process.comm, process.comm};
-  }
   return {parent->second.name + "/" + process.comm, parent->second.kind + "/" + process.comm};
 }
 
@@ -47,11 +46,8 @@ void add_summed_kinds(Kinds& kinds, const cow::Measurement& measurement) {
   Parents parents;
   for (const cow::ProcessCopies& process : measurement.processes) {
     Place place = place_below(parents, process);
-    if (process.processes > 1) {
-      kinds.insert(place.kind);
-    } else {
-      parents[process.pid] = std::move(place);
-    }
+    if (process.processes > 1) kinds.insert(place.kind);
+    else parents[process.pid] = std::move(place);
   }
 }
 
@@ -139,9 +135,8 @@ void sort(std::vector<Change>& changes) {
 std::vector<Change> changes(const PagesByName& before, Absent absent_before,
                             const PagesByName& after, Absent absent_after) {
   std::set<std::string> names;
-  for (const PagesByName* side : {&before, &after}) {
+  for (const PagesByName* side : {&before, &after})
     for (const auto& [name, pages] : *side) names.insert(name);
-  }
   std::vector<Change> result;
   result.reserve(names.size());
   for (const std::string& name : names) {
@@ -191,9 +186,8 @@ Pages total_of(const cow::Measurement& measurement, std::uint64_t& not_known) {
 bool are_comparable(const PagesByName& before, const PagesByName& after) {
   const auto not_known = [](const PagesByName& side) {
     std::set<std::string> names;
-    for (const auto& [name, pages] : side) {
+    for (const auto& [name, pages] : side)
       if (!pages) names.insert(name);
-    }
     return names;
   };
   return not_known(before) == not_known(after);

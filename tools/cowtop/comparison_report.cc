@@ -54,9 +54,7 @@ std::string section(const std::vector<Change>& changes, std::string_view title) 
   }
   if (left > 0) text += fmt::format("{:>50} more, changed or not known: see --json\n", left);
   if (same > 0) text += fmt::format("{:>50} as before\n", same);
-  if (nothing > 0) {
-    text += fmt::format("{:>50} without a copy, of one side alone\n", nothing);
-  }
+  if (nothing > 0) text += fmt::format("{:>50} without a copy, of one side alone\n", nothing);
   if (not_known > 0) text += fmt::format("{:>50} not known of either side\n", not_known);
   return text;
 }

@@ -60,9 +60,8 @@ int diff_command(std::vector<std::string> words) {
   if (!before) return own_error(before.error());
   const auto after = read_measurement(names.after);
   if (!after) return own_error(after.error());
-  for (const auto* each : {&*before, &*after}) {
+  for (const auto* each : {&*before, &*after})
     if (!each->note.empty()) complain(each->note);
-  }
   if (before->measurement.backend != after->measurement.backend) {
     complain("the " + before->measurement.backend + " backend measured one and the " +
              after->measurement.backend + " backend the other: they do not count the same");

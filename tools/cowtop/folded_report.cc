@@ -35,9 +35,8 @@ std::map<std::string, std::uint64_t> folded_copies(const cow::Measurement& measu
 
 std::string folded_report(const cow::Measurement& measurement) {
   std::string text;
-  for (const auto& [stack, pages] : folded_copies(measurement)) {
+  for (const auto& [stack, pages] : folded_copies(measurement))
     text += fmt::format("{} {}\n", stack, pages);
-  }
   return text;
 }
 

@@ -30,9 +30,8 @@ constexpr useconds_t kLingerUs = 500'000;
 long fork_and_stand_still() { return ::syscall(SYS_clone, CLONE_VFORK | SIGCHLD, 0, 0, 0, 0); }
 
 std::optional<std::uint64_t> copies_of(const cow::Measurement& measurement, std::size_t child) {
-  for (const cow::ProcessCopies& process : measurement.processes) {
+  for (const cow::ProcessCopies& process : measurement.processes)
     if (process.role == cow::Role::child && child-- == 0) return process.copied_anon_pages;
-  }
   return std::nullopt;
 }
 
@@ -46,9 +45,8 @@ void be_ground_truth() {
   if (mapped == MAP_FAILED) return;
   auto* memory = static_cast<volatile char*>(mapped);
   for (std::size_t i = 0; i < kSharedPages; ++i) memory[i * cow::kPageSize] = 1;
-  for (const std::size_t pages : {std::size_t{0}, std::size_t{kGroundTruthPages}}) {
+  for (const std::size_t pages : {std::size_t{0}, std::size_t{kGroundTruthPages}})
     if (fork_and_stand_still() == 0) be_child(memory, pages);
-  }
   while (::wait(nullptr) > 0) {
   }
 }
@@ -56,26 +54,22 @@ void be_ground_truth() {
 Expected<std::uint64_t> measure_ground_truth(cow::Backend& backend) {
   auto command = cow::Command::fork({"/proc/self/exe", "doctor", kGroundTruthWord});
   if (!command) return tl::make_unexpected(command.error());
-  if (const auto tracked = backend.track_command(command->pid()); !tracked) {
+  if (const auto tracked = backend.track_command(command->pid()); !tracked)
     return tl::make_unexpected(tracked.error());
-  }
-  if (const auto released = command->release(); !released) {
+  if (const auto released = command->release(); !released)
     return tl::make_unexpected(released.error());
-  }
   pollfd ended{command->pidfd(), POLLIN, 0};
   do {
-    if (const auto sampled = backend.sample(); !sampled) {
+    if (const auto sampled = backend.sample(); !sampled)
       return tl::make_unexpected(sampled.error());
-    }
   } while (::poll(&ended, 1, static_cast<int>(backend.interval().count())) == 0);
   if (const auto sampled = backend.sample(); !sampled) return tl::make_unexpected(sampled.error());
   if (const auto status = command->wait(); !status) return tl::make_unexpected(status.error());
   const cow::Measurement measurement = backend.measurement();
   const auto none = copies_of(measurement, 0);
   const auto some = copies_of(measurement, 1);
-  if (!none || !some) {
+  if (!none || !some)
     return make_error(ErrorCode::unsupported, "did not see both children of the ground truth");
-  }
   if (*some < *none) {
     return make_error(ErrorCode::unsupported,
                       "saw fewer copies of the child that copies than of the one that does not");

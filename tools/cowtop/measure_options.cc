@@ -41,19 +41,16 @@ Expected<MeasureOptions> MeasureArguments::options(std::vector<std::string> comm
   const auto backend = selected_.backend();
   if (!backend) return tl::make_unexpected(backend.error());
   options.backend = *backend;
-  if (sites_ && options.backend == cow::BackendChoice::pagemap) {
+  if (sites_ && options.backend == cow::BackendChoice::pagemap)
     return wrong("--sites: the pagemap backend does not see who copies");
-  }
   auto selected = selected_.selection();
   if (!selected) return tl::make_unexpected(selected.error());
   options.selection = std::move(*selected);
-  if (options.selection && !options.command.empty()) {
+  if (options.selection && !options.command.empty())
     return wrong("give either " + options.selection->text() + " or a command, not both");
-  }
   if (!options.selection && options.command.empty()) {
-    if (otherwise_ == Otherwise::is_wrong) {
+    if (otherwise_ == Otherwise::is_wrong)
       return wrong("nothing to measure: give a command after --, or -p PID");
-    }
     options.selection.emplace();
   }
   if (run_as_->count() > 0) {

@@ -36,9 +36,8 @@ Expected<std::string> read_text(InputFile& file) {
     if (!got) return tl::make_unexpected(got.error());
     if (*got == 0) return text;
     text.append(bytes.data(), *got);
-    if (text.size() > kMost) {
+    if (text.size() > kMost)
       return make_error(ErrorCode::bad_recording, file.path() + ": is larger than 256 MiB");
-    }
   }
 }
 
@@ -88,9 +87,8 @@ Expected<Baseline> read_baseline(const std::string& path) {
     if (!bytes) ++not_known;
     baseline.copied_bytes += bytes.value_or(0);
   }
-  if (not_known == earlier->measurement.processes.size()) {
+  if (not_known == earlier->measurement.processes.size())
     return make_error(ErrorCode::bad_recording, path + ": does not know what any process copied");
-  }
   if (not_known > 0) {
     baseline.notes.push_back(fmt::format("{} does not know what {} of its {} processes copied",
                                          path, not_known, earlier->measurement.processes.size()));

@@ -383,9 +383,8 @@ Expected<cow::Measurement> measurement_of(const Json& json) {
     FieldReader io(json, "");
     std::string schema;
     io.field("schema", schema);
-    if (schema != kRunSchema && schema != kOlderRunSchema) {
+    if (schema != kRunSchema && schema != kOlderRunSchema)
       throw JsonFieldError("/schema: '" + schema + "' is not known");
-    }
     describe(io, measurement);
     io.field("processes", measurement.processes);
     return measurement;

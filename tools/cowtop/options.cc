@@ -90,11 +90,8 @@ ParsedArguments parse_arguments(std::vector<std::string> words) {
   if (parsed.exit_status) return parsed;
   options.live = !no_live && !options.json && options.output.empty();
   auto measured = measure.options(line.command());
-  if (measured) {
-    options.measure = std::move(*measured);
-  } else {
-    parsed.exit_status = line.fail(measured.error().message);
-  }
+  if (measured) options.measure = std::move(*measured);
+  else parsed.exit_status = line.fail(measured.error().message);
   return parsed;
 }
 

@@ -78,9 +78,8 @@ Expected<Descriptor> open_for_writing(const std::string& path) {
   const struct stat what = status_of(file);
   if (others_may_write(where)) {
     const bool is_theirs = what.st_uid != ::geteuid();
-    if (is_theirs && (everybody_may_write(where) || !S_ISREG(what.st_mode))) {
+    if (is_theirs && (everybody_may_write(where) || !S_ISREG(what.st_mode)))
       return planted(path, "somebody else's file");
-    }
     if (what.st_nlink > 1) return planted(path, "a file with another name elsewhere");
   }
   if (!has_no_reader) {
@@ -125,9 +124,8 @@ Expected<OutputFile> OutputFile::open(const std::string& path,
   }
   // main() holds those that are closed.
   const int flags = ::fcntl(STDOUT_FILENO, F_GETFL);
-  if (path.empty() && (flags < 0 || (flags & O_PATH) != 0)) {
+  if (path.empty() && (flags < 0 || (flags & O_PATH) != 0))
     return system_error("cannot write to standard output", EBADF);
-  }
   OutputFile file("standard output", STDOUT_FILENO);
   if (!path.empty()) {
     auto opened = open_for_writing(path);

@@ -13,9 +13,8 @@ std::size_t printable_bytes(std::string_view text) {
   if (lead < 0x80) return lead < 0x20 || lead == 0x7f ? 0 : 1;
   const std::size_t bytes = lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
   if (lead < 0xc2 || lead > 0xf4 || text.size() < bytes) return 0;
-  for (std::size_t i = 1; i < bytes; ++i) {
+  for (std::size_t i = 1; i < bytes; ++i)
     if ((byte(i) & 0xc0) != 0x80) return 0;
-  }
   const bool is_control = lead == 0xc2 && byte(1) < 0xa0;
   const bool is_surrogate = lead == 0xed && byte(1) >= 0xa0;
   const bool is_overlong = (lead == 0xe0 && byte(1) < 0xa0) || (lead == 0xf0 && byte(1) < 0x90);

@@ -72,13 +72,9 @@ std::vector<const cow::ProcessCopies*> remove_merged(PatchLine& patch,
   std::set<Id> listed;
   for (const cow::ProcessCopies& process : measurement.processes) listed.insert(id_of(process));
   std::vector<const cow::ProcessCopies*> left;
-  for (std::size_t i = before.size(); i-- > 0;) {
-    if (listed.contains(id_of(before[i]))) {
-      left.push_back(&before[i]);
-    } else {
-      patch.add({{"op", "remove"}, {"path", "/processes/" + std::to_string(i)}});
-    }
-  }
+  for (std::size_t i = before.size(); i-- > 0;)
+    if (listed.contains(id_of(before[i]))) left.push_back(&before[i]);
+    else patch.add({{"op", "remove"}, {"path", "/processes/" + std::to_string(i)}});
   std::reverse(left.begin(), left.end());
   return left;
 }
@@ -163,11 +159,8 @@ Expected<void> Recorder::append(cow::Measurement measurement) {
 Expected<void> Recorder::end(const cow::Measurement& measurement, int exit_status) {
   auto written = write(measurement, recorded_head(measurement),
                        Json{{"ended", true}, {"exit_status", exit_status}});
-  if (written) {
-    tell_news_of(written);
-  } else {
-    written.error().message += "; the recording has no end";
-  }
+  if (written) tell_news_of(written);
+  else written.error().message += "; the recording has no end";
   return written;
 }
 

@@ -160,9 +160,8 @@ void Recording::patch(const Json& operations) {
   for (const Json& each : operations) {
     const auto& operation = each.at("op").get_ref<const std::string&>();
     // A copy or a move could make much out of little.
-    if (operation != "add" && operation != "replace" && operation != "remove") {
+    if (operation != "add" && operation != "replace" && operation != "remove")
       throw JsonFieldError("'" + operation + "' in a patch");
-    }
     const auto& path = each.at("path").get_ref<const std::string&>();
     if (static_cast<std::size_t>(std::count(path.begin(), path.end(), '/')) > kMostDepth)
       throw JsonFieldError("a path in a patch is deeper than any that cowtop writes");

@@ -26,9 +26,8 @@ std::string cgroup_mount() {
   std::string folder;
   std::string type;
   std::string rest;
-  while (mounts >> device >> folder >> type && std::getline(mounts, rest)) {
+  while (mounts >> device >> folder >> type && std::getline(mounts, rest))
     if (type == "cgroup2") return folder;
-  }
   return kUsualCgroups;
 }
 
@@ -149,11 +148,8 @@ Expected<cow::Attached> SelectedProcesses::attach_found(cow::Backend& backend) {
     }
     const auto stat = proc_.stat(pid);
     if (!stat) continue;
-    if (!stat->has_memory()) {
-      passed_over.insert(pid);
-    } else if (is_selected(pid, *stat)) {
-      wanted.push_back(pid);
-    }
+    if (!stat->has_memory()) passed_over.insert(pid);
+    else if (is_selected(pid, *stat)) wanted.push_back(pid);
   }
   passed_over_ = std::move(passed_over);
   if (wanted.empty()) return result;
@@ -168,9 +164,8 @@ Expected<cow::Attached> SelectedProcesses::attach_found(cow::Backend& backend) {
     result.processes = attached->processes;
     for (Error& error : attached->refused) result.refused.push_back(std::move(error));
   }
-  for (const pid_t pid : wanted) {
+  for (const pid_t pid : wanted)
     if (!backend.measures(pid)) passed_over_.insert(pid);
-  }
   if (are_named) return result;
   // They have just ended.
   std::erase_if(result.refused,

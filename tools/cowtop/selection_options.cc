@@ -82,9 +82,8 @@ Expected<std::optional<Selection>> SelectionArguments::selection() const {
   const bool by_cgroup = by_cgroup_->count() > 0;
   selection.by = by_cgroup ? Selection::By::cgroup : Selection::By::comm;
   selection.argument = by_cgroup ? cgroup_ : comm_;
-  if (selection.argument.empty()) {
+  if (selection.argument.empty())
     return wrong(by_cgroup ? "--cgroup: the path is empty" : "--comm: the expression is empty");
-  }
   return selection;
 }
 

@@ -46,9 +46,8 @@ EndSignals::~EndSignals() {
 
 std::optional<signalfd_siginfo> EndSignals::next() {
   signalfd_siginfo info;
-  while (::read(fd_, &info, sizeof info) == sizeof info) {
+  while (::read(fd_, &info, sizeof info) == sizeof info)
     if (!is_of_others(static_cast<int>(info.ssi_signo), info.ssi_code)) return info;
-  }
   return std::nullopt;
 }
 
@@ -63,9 +62,8 @@ std::optional<int> HeldEndSignals::next() {
   const sigset_t mask = end_signals();
   const timespec at_once{};
   siginfo_t info;
-  for (int signal = 0; (signal = ::sigtimedwait(&mask, &info, &at_once)) > 0;) {
+  for (int signal = 0; (signal = ::sigtimedwait(&mask, &info, &at_once)) > 0;)
     if (!is_of_others(signal, info.si_code)) return signal;
-  }
   return std::nullopt;
 }
 

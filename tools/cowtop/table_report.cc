@@ -48,13 +48,11 @@ std::string heading(const cow::Measurement& measurement) {
                   measurement.exact ? "exact" : "sampled", measurement.process_count(),
                   measurement.process_count() == 1 ? "" : "es", measurement.duration_s);
   if (measurement.lost_events) text += fmt::format("; {} events lost", *measurement.lost_events);
-  if (measurement.unsure_faults.value_or(0) > 0) {
+  if (measurement.unsure_faults.value_or(0) > 0)
     text += fmt::format("; {} faults perhaps not in the right class", *measurement.unsure_faults);
-  }
   std::uint64_t collapsed = 0;
-  for (const cow::ProcessCopies& process : measurement.processes) {
+  for (const cow::ProcessCopies& process : measurement.processes)
     collapsed += process.collapsed_pages.value_or(0);
-  }
   if (collapsed > 0) {
     text += fmt::format("; {} MiB copied without a fault, into huge pages",
                         mebibytes(collapsed * cow::kPageSize));
@@ -63,9 +61,8 @@ std::string heading(const cow::Measurement& measurement) {
                       measurement.exact ? "events" : "samples");
   if (measurement.overhead.ns_per_event) {
     text += fmt::format(" of {:.0f} ns", *measurement.overhead.ns_per_event);
-    if (const auto cpu = probes_cpu(measurement)) {
+    if (const auto cpu = probes_cpu(measurement))
       text += fmt::format(", {:.1f}% of a CPU", *cpu * 100);
-    }
   }
   return text + "\n";
 }
@@ -97,9 +94,8 @@ std::string merged_line(const cow::Measurement& measurement) {
 
 std::string not_measured_lines(const cow::Measurement& measurement) {
   std::string text;
-  for (const cow::ProcessCopies& process : measurement.processes) {
+  for (const cow::ProcessCopies& process : measurement.processes)
     if (!process.not_measured.empty()) text += "not measured: " + process.not_measured + "\n";
-  }
   return text;
 }
 
@@ -227,16 +223,13 @@ std::string site_lines(const cow::CodeSite& site, std::uint64_t all) {
                                  fmt::format("~{}", site.estimated_copies), site_name(site));
   const std::size_t place = std::max<std::size_t>(site.frames.size(), 1) - 1;
   std::size_t shown = 1;
-  for (std::size_t i = std::min(place, kMostCalled); i > 0; --i, ++shown) {
+  for (std::size_t i = std::min(place, kMostCalled); i > 0; --i, ++shown)
     text += fmt::format("{}> {}", kIndent, frame_text(site.frames[i - 1]));
-  }
   std::size_t caller = place + 1;
-  for (; caller < site.stack.size() && shown < kMostFrames; ++caller, ++shown) {
+  for (; caller < site.stack.size() && shown < kMostFrames; ++caller, ++shown)
     text += fmt::format("{}< {}", kIndent, frame_text(site.stack[caller]));
-  }
-  if (site.truncated && shown < kMostFrames) {
+  if (site.truncated && shown < kMostFrames)
     text += fmt::format("{}< callers that were not seen", kIndent);
-  }
   return text + "\n";
 }
 
@@ -254,9 +247,8 @@ std::string range_lines(const cow::Measurement& measurement) {
   std::vector<Hot> hottest;
   for (const cow::ProcessCopies& process : measurement.processes) {
     if (!process.sampled) continue;
-    for (const cow::RangeCopies& range : process.sampled->ranges) {
+    for (const cow::RangeCopies& range : process.sampled->ranges)
       hottest.push_back({&range, process.pid});
-    }
   }
   std::stable_sort(hottest.begin(), hottest.end(), [](const Hot& a, const Hot& b) {
     return a.copies_per_byte() > b.copies_per_byte();
@@ -277,21 +269,18 @@ std::string sampled_lines(const cow::Measurement& measurement, std::string_view 
   constexpr std::size_t kMostMappings = 5;
   const cow::SampledCopies& sampled = *measurement.sampled;
   std::uint64_t copied = 0;
-  for (const cow::ProcessCopies& process : measurement.processes) {
+  for (const cow::ProcessCopies& process : measurement.processes)
     copied += process.copied_pages().value_or(0);
-  }
   std::string text;
-  for (const std::string& file : measurement.sampling->unread) {
+  for (const std::string& file : measurement.sampling->unread)
     text += fmt::format("not read: {}\n", printable(file));
-  }
   text += fmt::format(
       "code sites of {}, estimated from {} samples, 1 in {} copies; {} samples lost{}\n", whose,
       sampled.samples, measurement.sampling->period, measurement.sampling->lost,
       measurement.sampling->lost == 0 ? ""
                                       : ", of whatever copied fastest; a larger -c loses fewer");
-  for (std::size_t i = 0; i < sampled.sites.size() && i < kMostSites; ++i) {
+  for (std::size_t i = 0; i < sampled.sites.size() && i < kMostSites; ++i)
     text += site_lines(sampled.sites[i], copied);
-  }
   for (std::size_t i = 0; i < sampled.mappings.size() && i < kMostMappings; ++i) {
     const cow::MappingCopies& mapping = sampled.mappings[i];
     text += fmt::format("mapping '{}': ~{} copies, estimated\n", printable(mapping.name),
@@ -302,9 +291,8 @@ std::string sampled_lines(const cow::Measurement& measurement, std::string_view 
 
 std::uint64_t pattern_samples(const cow::ProcessCopies& process) {
   std::uint64_t samples = 0;
-  if (process.patterns) {
+  if (process.patterns)
     for (const cow::CopyPattern& each : *process.patterns) samples += each.samples;
-  }
   return samples;
 }
 
@@ -315,9 +303,8 @@ std::string pattern_lines(const cow::Measurement& measurement) {
   constexpr double kLeastShown = 0.005;
   constexpr std::size_t kMostProcesses = 10;
   std::vector<std::uint64_t> samples;
-  for (const cow::ProcessCopies& process : measurement.processes) {
+  for (const cow::ProcessCopies& process : measurement.processes)
     if (const std::uint64_t of_process = pattern_samples(process)) samples.push_back(of_process);
-  }
   std::sort(samples.begin(), samples.end(), std::greater<>());
   const std::uint64_t least = samples.size() > kMostProcesses ? samples[kMostProcesses - 1] : 1;
   std::size_t left_out = 0;
@@ -356,9 +343,8 @@ std::string table_report(const cow::Measurement& measurement) {
   for (const std::string& name : names) widths.push_back(name.size());
   for (const cow::ProcessCopies& process : measurement.processes) {
     rows.push_back(row_of(process));
-    for (std::size_t i = 0; i < widths.size(); ++i) {
+    for (std::size_t i = 0; i < widths.size(); ++i)
       widths[i] = std::max(widths[i], width(rows.back()[i]));
-    }
   }
 
   constexpr std::size_t kCommandColumn = 1;
@@ -371,9 +357,8 @@ std::string table_report(const cow::Measurement& measurement) {
     return line + std::string(last) + "\n";
   };
   std::string text = heading(measurement) + add_row(names, "END");
-  for (std::size_t i = 0; i < rows.size(); ++i) {
+  for (std::size_t i = 0; i < rows.size(); ++i)
     text += add_row(rows[i], ending(measurement.processes[i]));
-  }
   text += merged_line(measurement) + not_seen_line(measurement) + not_measured_lines(measurement) +
           tree_lines(measurement);
   text += memory_lines(measurement) + arena_lines(measurement) + object_lines(measurement) +

@@ -72,17 +72,15 @@ Used copied_of_object(const ProcessCopies& process, const std::string& name) {
   if (!process.copied_file_pages) return not_known(why_no_copies(process));
   if (process.objects) {
     std::uint64_t pages = 0;
-    for (const cow::ObjectCopies& object : *process.objects) {
+    for (const cow::ObjectCopies& object : *process.objects)
       if (object.name == name) pages += object.copied_pages;
-    }
     return used(pages * kPageSize);
   }
   const bool copied_arena = std::any_of(process.arenas.begin(), process.arenas.end(),
                                         [](const auto& arena) { return arena.copied_pages > 0; });
   if (copied_arena) return not_known("of which objects its copies are was not seen");
-  if (process.unreadable && *process.copied_file_pages > 0) {
+  if (process.unreadable && *process.copied_file_pages > 0)
     return not_known("its memory cannot be read, which takes its user or CAP_SYS_PTRACE");
-  }
   return used(0);
 }
 
@@ -116,17 +114,15 @@ class CulpritList {
 };
 
 void add_objects(CulpritList& list, const std::map<std::string, std::uint64_t>& pages_by_name) {
-  for (const auto& [name, pages] : pages_by_name) {
+  for (const auto& [name, pages] : pages_by_name)
     list.add({Culprit::Kind::object, printable(name), pages * kPageSize, false, {}, 0});
-  }
 }
 
 void count_objects(std::map<std::string, std::uint64_t>& pages_by_name,
                    const ProcessCopies& process) {
   if (!process.objects) return;
-  for (const cow::ObjectCopies& object : *process.objects) {
+  for (const cow::ObjectCopies& object : *process.objects)
     pages_by_name[object.name.empty() ? object.type : object.name] += object.copied_pages;
-  }
 }
 
 void add_sampled(CulpritList& list, const std::optional<cow::SampledCopies>& sampled) {
@@ -290,9 +286,8 @@ class Judge {
     constexpr std::size_t kMost = 5;
     for (const auto& [why, names] : not_known_of) {
       std::string text = fmt::format("not held to {}: ", rule.text());
-      for (std::size_t i = 0; i < names.size() && i < kMost; ++i) {
+      for (std::size_t i = 0; i < names.size() && i < kMost; ++i)
         text += (i > 0 ? ", " : "") + names[i];
-      }
       if (names.size() > kMost) text += fmt::format(" and {} more", names.size() - kMost);
       text += ": ";
       text += why;
@@ -302,9 +297,8 @@ class Judge {
 
   std::string why_nothing(const NamesByReason& not_known_of) const {
     if (!not_known_of.empty()) return not_known_of.begin()->first;
-    if (measurement_.not_seen && measurement_.not_seen->at_least > 0) {
+    if (measurement_.not_seen && measurement_.not_seen->at_least > 0)
       return "the processes below the root ended before they were seen";
-    }
     return "there was no process below the root";
   }
 
@@ -339,9 +333,8 @@ class Judge {
       if (!process.objects) continue;
       for (const cow::ArenaCopies& arena : process.arenas) {
         std::uint64_t of_objects = 0;
-        for (const cow::ObjectCopies& object : *process.objects) {
+        for (const cow::ObjectCopies& object : *process.objects)
           if (object.arena == arena.name) of_objects += object.copied_pages;
-        }
         if (arena.copied_pages <= of_objects) continue;
         by_arena[arena.name].pages += arena.copied_pages - of_objects;
         ++by_arena[arena.name].processes;

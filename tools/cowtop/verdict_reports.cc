@@ -32,9 +32,8 @@ std::string percent_text(std::uint64_t bytes, std::uint64_t of_bytes) {
 // Two sizes that can be told apart where they differ.
 std::pair<std::string, std::string> size_texts(std::uint64_t limit, std::uint64_t used) {
   std::pair texts = {size_text(limit), size_text(used)};
-  if (texts.first == texts.second && limit != used) {
+  if (texts.first == texts.second && limit != used)
     texts = {fmt::format("{} B", limit), fmt::format("{} B", used)};
-  }
   return texts;
 }
 
@@ -80,18 +79,16 @@ std::string used_text(const Held& held) {
                        size_text(held.of_bytes), used);
   }
   const char* separator = "; culprits: ";
-  for (const Culprit& culprit : held.culprits) {
+  for (const Culprit& culprit : held.culprits)
     text += std::exchange(separator, ", ") + culprit_text(culprit);
-  }
   return text;
 }
 
 std::vector<std::string> over_lines(const Verdict& verdict) {
   constexpr std::size_t kMost = 20;
   std::vector<const Held*> over;
-  for (const Held& held : verdict.held) {
+  for (const Held& held : verdict.held)
     if (held.is_over()) over.push_back(&held);
-  }
   std::stable_sort(over.begin(), over.end(),
                    [](const Held* a, const Held* b) { return use(*a) > use(*b); });
   std::vector<std::string> lines;
@@ -110,9 +107,8 @@ std::string within_line(const Verdict& verdict) {
     if (of_limit == nullptr || use(held) > use(*of_limit)) of_limit = &held;
   }
   std::string line;
-  for (const auto& [limit, held] : nearest) {
+  for (const auto& [limit, held] : nearest)
     line += (line.empty() ? "" : "; ") + subject_text(*held) + ": " + used_text(*held);
-  }
   return line;
 }
 
@@ -150,14 +146,12 @@ std::string verdict_annotations(const Verdict& verdict, Severity severity) {
     text += fmt::format("::{} title=cowtop check", command);
     const auto place = std::find_if(held.culprits.begin(), held.culprits.end(),
                                     [](const Culprit& culprit) { return !culprit.file.empty(); });
-    if (place != held.culprits.end()) {
+    if (place != held.culprits.end())
       text += fmt::format(",file={},line={}", property(in_repository(place->file)), place->line);
-    }
     text += fmt::format("::{}\n", message(subject_text(held) + ": " + used_text(held)));
   }
-  for (const std::string& why : verdict.not_measured) {
+  for (const std::string& why : verdict.not_measured)
     text += fmt::format("::{} title=cowtop check::not measured: {}\n", command, message(why));
-  }
   return text;
 }
 
@@ -229,9 +223,8 @@ class Suite {
     suite_ = document_.append_child("testsuites").append_child("testsuite");
     suite_.append_attribute("name") = "cowtop check";
     for (const Held& held : verdict.held) add(held);
-    for (const std::string& why : verdict.not_measured) {
+    for (const std::string& why : verdict.not_measured)
       add_bad(why.substr(0, why.find(':')), "error", errors_, why);
-    }
     suite_.append_attribute("tests") = tests_;
     suite_.append_attribute("failures") = failures_;
     suite_.append_attribute("errors") = errors_;

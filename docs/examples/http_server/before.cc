@@ -45,13 +45,9 @@ void add_words(Catalogue& catalogue, const Ptr<Package>& package, std::string_vi
     }
     word.clear();
   };
-  for (const unsigned char c : text) {
-    if (std::isalnum(c) != 0) {
-      word += static_cast<char>(std::tolower(c));
-    } else {
-      end_word();
-    }
-  }
+  for (const unsigned char c : text)
+    if (std::isalnum(c) != 0) word += static_cast<char>(std::tolower(c));
+    else end_word();
   end_word();
 }
 
@@ -90,9 +86,8 @@ void answer_package(const Catalogue& catalogue, const httplib::Request& request,
   }
   const Ptr<Package> package = found->second;
   std::string answer;
-  for (const auto& [field, value] : package->fields) {
+  for (const auto& [field, value] : package->fields)
     answer.append(field).append(": ").append(value).append("\n");
-  }
   response.set_content(answer, "text/plain");
 }
 
@@ -141,11 +136,8 @@ int main(int argc, char** argv) {
   });
   server.set_tcp_nodelay(true);
   int port = std::atoi(argv[1]);
-  if (port == 0) {
-    port = server.bind_to_any_port("127.0.0.1");
-  } else if (!server.bind_to_port("127.0.0.1", port)) {
-    port = -1;
-  }
+  if (port == 0) port = server.bind_to_any_port("127.0.0.1");
+  else if (!server.bind_to_port("127.0.0.1", port)) port = -1;
   if (port < 0) {
     std::fprintf(stderr, "%s: port %s cannot be bound\n", argv[0], argv[1]);
     return EXIT_FAILURE;

@@ -74,18 +74,14 @@ constexpr int kInstallGuard = 102;  // MADV_GUARD_INSTALL of Linux 6.13
 constexpr int kRemoveGuard = 103;
 
 void remove_guard(int, siginfo_t* info, void*) {
-  if (madvise(page_around(info), kPage, kRemoveGuard) != 0) {
-    fail("MADV_GUARD_REMOVE");
-  }
+  if (madvise(page_around(info), kPage, kRemoveGuard) != 0) fail("MADV_GUARD_REMOVE");
 }
 
 void guarded() {
   on_violation(remove_guard);
   in_child([] {
     char* pages = private_pages();
-    if (madvise(pages, bytes(), kInstallGuard) != 0) {
-      fail("MADV_GUARD_INSTALL");
-    }
+    if (madvise(pages, bytes(), kInstallGuard) != 0) fail("MADV_GUARD_INSTALL");
     write_all(pages);
   });
 }
@@ -96,11 +92,8 @@ void jump_out(int, siginfo_t*, void*) { siglongjmp(escape, 1); }
 
 // Stores that jump out.
 void fail_all(char* pages) {
-  for (static long i = 0; i <= count; ++i) {  // a jump leaves a static variable as it was
-    if (sigsetjmp(escape, 1) == 0) {
-      store(page_of(pages, i));
-    }
-  }
+  for (static long i = 0; i <= count; ++i)  // a jump leaves a static variable as it was
+    if (sigsetjmp(escape, 1) == 0) store(page_of(pages, i));
 }
 
 // Addresses of the kernel.
@@ -115,14 +108,10 @@ void pages_beyond(int file) {
   in_child([=] {
     char* pages = map(PROT_READ | PROT_WRITE, MAP_PRIVATE, file);
     for (long i = 0; i < count; ++i) {
-      if (ftruncate(file, (i + 1) * static_cast<long>(kPage)) != 0) {
-        fail("ftruncate");
-      }
+      if (ftruncate(file, (i + 1) * static_cast<long>(kPage)) != 0) fail("ftruncate");
       store(page_of(pages, i));
     }
-    if (ftruncate(file, 0) != 0) {
-      fail("ftruncate");
-    }
+    if (ftruncate(file, 0) != 0) fail("ftruncate");
     fail_all(pages);
   });
 }
@@ -132,9 +121,7 @@ void beyond_memory_file() { pages_beyond(memory_file("plain")); }
 
 // Shared pages of a file that has none of them any more.
 void beyond_shared(int file) {
-  if (ftruncate(file, 0) != 0) {
-    fail("ftruncate");
-  }
+  if (ftruncate(file, 0) != 0) fail("ftruncate");
   on_violation(jump_out, SIGBUS);
   in_child([=] { fail_all(map(PROT_READ | PROT_WRITE, MAP_SHARED, file)); });
 }
@@ -168,9 +155,8 @@ class Handler {
     range.range = {reinterpret_cast<std::uintptr_t>(pages),
                    static_cast<std::size_t>(count + 1) * distance};
     range.mode = mode;
-    if (fd_ < 0 || ioctl(fd_, UFFDIO_API, &api) != 0 || ioctl(fd_, UFFDIO_REGISTER, &range) != 0) {
+    if (fd_ < 0 || ioctl(fd_, UFFDIO_API, &api) != 0 || ioctl(fd_, UFFDIO_REGISTER, &range) != 0)
       fail("userfaultfd");
-    }
   }
 
   void protect(char* page) { set_protection(page, UFFDIO_WRITEPROTECT_MODE_WP); }
@@ -195,18 +181,14 @@ class Handler {
     uffdio_writeprotect request = {};
     request.range = {reinterpret_cast<std::uintptr_t>(page), kPage};
     request.mode = mode;
-    if (ioctl(fd_, UFFDIO_WRITEPROTECT, &request) != 0) {
-      fail("UFFDIO_WRITEPROTECT");
-    }
+    if (ioctl(fd_, UFFDIO_WRITEPROTECT, &request) != 0) fail("UFFDIO_WRITEPROTECT");
   }
 
   void answer() {
     alignas(kPage) static char source[kPage];
     for (long i = 0; i <= count; ++i) {
       uffd_msg message = {};
-      if (read(fd_, &message, sizeof message) != sizeof message) {
-        fail("userfaultfd");
-      }
+      if (read(fd_, &message, sizeof message) != sizeof message) fail("userfaultfd");
       before_answer_(i);
       const std::uintptr_t page = message.arg.pagefault.address & ~(kPage - 1);
       if (mode_ == UFFDIO_REGISTER_MODE_WP) {
@@ -217,9 +199,7 @@ class Handler {
                             .len = kPage,
                             .mode = 0,
                             .copy = 0};
-        if (ioctl(fd_, UFFDIO_COPY, &copy) != 0) {
-          fail("UFFDIO_COPY");
-        }
+        if (ioctl(fd_, UFFDIO_COPY, &copy) != 0) fail("UFFDIO_COPY");
       }
     }
   }
@@ -239,9 +219,7 @@ void write_protected_by_user() {
       handler.protect(page_of(pages, i));
     }
     handler.start([](long) {});
-    for (long i = 0; i <= count; ++i) {
-      store(page_of(pages, i));
-    }
+    for (long i = 0; i <= count; ++i) store(page_of(pages, i));
     handler.join();
   });
 }
@@ -252,13 +230,9 @@ void copied_slowly() {
   store(page_of(pages, count));
   in_child([=] {
     Handler handler(pages, kPage, UFFDIO_REGISTER_MODE_WP);
-    for (long i = 0; i <= count; ++i) {
-      handler.protect(page_of(pages, i));
-    }
+    for (long i = 0; i <= count; ++i) handler.protect(page_of(pages, i));
     handler.start([](long) { usleep(10'000); });
-    for (long i = 0; i <= count; ++i) {
-      store(page_of(pages, i));
-    }
+    for (long i = 0; i <= count; ++i) store(page_of(pages, i));
     handler.join();
   });
 }
@@ -268,9 +242,7 @@ void missing_for_user() {
     char* pages = private_pages();
     Handler handler(pages, kPage, UFFDIO_REGISTER_MODE_MISSING);
     handler.start([](long) {});
-    for (long i = 0; i <= count; ++i) {
-      store(page_of(pages, i));
-    }
+    for (long i = 0; i <= count; ++i) store(page_of(pages, i));
     handler.join();
   });
 }
@@ -296,22 +268,14 @@ void split_while_waiting() {
       mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
   madvise(pages, size, MADV_NOHUGEPAGE);
   Handler handler(pages, kHuge, UFFDIO_REGISTER_MODE_WP);
-  for (long i = 0; i <= count; ++i) {
-    store(pages + static_cast<std::size_t>(i) * kHuge);
-  }
+  for (long i = 0; i <= count; ++i) store(pages + static_cast<std::size_t>(i) * kHuge);
   const Sharer sharer;
-  for (long i = 0; i <= count; ++i) {
-    handler.protect(pages + static_cast<std::size_t>(i) * kHuge);
-  }
+  for (long i = 0; i <= count; ++i) handler.protect(pages + static_cast<std::size_t>(i) * kHuge);
   measured([&] {
     handler.start([](long i) {
-      if (i < count) {
-        store(to_split + static_cast<std::size_t>(i) * kHuge);
-      }
+      if (i < count) store(to_split + static_cast<std::size_t>(i) * kHuge);
     });
-    for (long i = 0; i <= count; ++i) {
-      store(pages + static_cast<std::size_t>(i) * kHuge);
-    }
+    for (long i = 0; i <= count; ++i) store(pages + static_cast<std::size_t>(i) * kHuge);
     handler.join();
   });
 }

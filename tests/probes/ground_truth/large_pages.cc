@@ -15,18 +15,15 @@ char* blocks(std::size_t size, int flags) {
   const std::size_t length = static_cast<std::size_t>(count + 2) * size;
   void* mapped =
       mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
-  if (mapped == MAP_FAILED) {
-    fail("large pages");
-  }
+  if (mapped == MAP_FAILED) fail("large pages");
   auto* start = static_cast<char*>(mapped);
   return start + (-reinterpret_cast<std::uintptr_t>(start) & (size - 1));
 }
 
 char* transparent(std::size_t size) {
   char* start = blocks(size, 0);
-  if (madvise(start, static_cast<std::size_t>(count + 1) * size, MADV_HUGEPAGE) != 0) {
+  if (madvise(start, static_cast<std::size_t>(count + 1) * size, MADV_HUGEPAGE) != 0)
     fail("MADV_HUGEPAGE");
-  }
   return start;
 }
 
@@ -35,9 +32,8 @@ char* transparent(std::size_t size) {
 char* huge_pages() { return transparent(kHuge); }
 
 void touch_each(char* huge, std::size_t stride) {
-  for (std::size_t at = 0; at < static_cast<std::size_t>(count) * kHuge; at += stride) {
+  for (std::size_t at = 0; at < static_cast<std::size_t>(count) * kHuge; at += stride)
     store(huge + at);
-  }
 }
 
 namespace {
@@ -46,9 +42,7 @@ namespace {
 char* touched_huge_pages() {
   char* huge = huge_pages();
   touch_each(huge, kHuge);
-  if (prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) != 0) {
-    fail("PR_SET_THP_DISABLE");
-  }
+  if (prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) != 0) fail("PR_SET_THP_DISABLE");
   return huge;
 }
 
@@ -77,16 +71,13 @@ void collapsed() {
   const std::size_t size = static_cast<std::size_t>(count) * kHuge;
   madvise(huge, size, MADV_NOHUGEPAGE);
   touch_each(huge, kPage);
-  for (long i = 0; i < count; ++i) {
+  for (long i = 0; i < count; ++i)
     madvise(huge + static_cast<std::size_t>(i + 1) * kHuge - kPage, kPage, MADV_DONTNEED);
-  }
   madvise(huge, size, MADV_HUGEPAGE);
   in_child([=] {
     touch_each(huge, kHuge);
     constexpr int kCollapse = 25;  // MADV_COLLAPSE of Linux 6.1
-    if (count != 0 && madvise(huge, size, kCollapse) != 0) {
-      fail("MADV_COLLAPSE");
-    }
+    if (count != 0 && madvise(huge, size, kCollapse) != 0) fail("MADV_COLLAPSE");
     touch_each(huge, kPage);
   });
 }
@@ -95,9 +86,8 @@ void collapsed() {
 void huge_zero_page() {
   in_child([] {
     char* huge = huge_pages();
-    for (long i = 0; i < count; ++i) {
+    for (long i = 0; i < count; ++i)
       (void)*static_cast<const volatile char*>(huge + static_cast<std::size_t>(i) * kHuge);
-    }
     touch_each(huge, kHuge);
   });
 }
@@ -110,28 +100,20 @@ char* folio(char* folios, long i) { return folios + static_cast<std::size_t>(i) 
 
 char* folios() {
   char* start = blocks(kApart, 0);
-  for (long i = 0; i < count; ++i) {
-    if (madvise(folio(start, i), kFolio, MADV_HUGEPAGE) != 0) {
-      fail("MADV_HUGEPAGE");
-    }
-  }
+  for (long i = 0; i < count; ++i)
+    if (madvise(folio(start, i), kFolio, MADV_HUGEPAGE) != 0) fail("MADV_HUGEPAGE");
   return start;
 }
 
 char* touched_folios() {
   char* start = folios();
-  for (long i = 0; i < count; ++i) {
-    store(folio(start, i));
-  }
+  for (long i = 0; i < count; ++i) store(folio(start, i));
   return start;
 }
 
 void write_folios(char* start) {
-  for (long i = 0; i < count; ++i) {
-    for (std::size_t at = 0; at < kFolio; at += kPage) {
-      store(folio(start, i) + at);
-    }
-  }
+  for (long i = 0; i < count; ++i)
+    for (std::size_t at = 0; at < kFolio; at += kPage) store(folio(start, i) + at);
 }
 
 void folio_first_touch() {

@@ -57,9 +57,8 @@ void exec_between() {
     write_all(pages);
     char number[24] = {};
     long rest = count;
-    for (char* digit = number + sizeof number - 2; digit >= number; --digit, rest /= 10) {
+    for (char* digit = number + sizeof number - 2; digit >= number; --digit, rest /= 10)
       *digit = static_cast<char>('0' + rest % 10);
-    }
     char kind[] = "after_exec";
     char* arguments[] = {program, kind, number, nullptr};
     execve(program, arguments, environ);
@@ -104,9 +103,7 @@ void short_children_of(long pages_each) {
   for (long i = 0; i < count; ++i) {
     const pid_t child = fork();
     if (child == 0) {
-      for (long page = 0; page < pages_each; ++page) {
-        store(page_of(pages, page));
-      }
+      for (long page = 0; page < pages_each; ++page) store(page_of(pages, page));
       _exit(0);
     }
     await(child);
@@ -122,9 +119,7 @@ void spawned() {
   char number[] = "0";
   char* arguments[] = {program, kind, number, nullptr};
   pid_t child = 0;
-  if (posix_spawn(&child, program, nullptr, nullptr, arguments, environ) != 0) {
-    fail("posix_spawn");
-  }
+  if (posix_spawn(&child, program, nullptr, nullptr, arguments, environ) != 0) fail("posix_spawn");
   await(child);
 }
 
@@ -151,25 +146,18 @@ void crowd_of(long pages_each) {
   char* pages = pages_of_short_child();
   int ready[2];
   int leave[2];
-  if (pipe(ready) != 0 || pipe(leave) != 0) {
-    fail("pipe");
-  }
+  if (pipe(ready) != 0 || pipe(leave) != 0) fail("pipe");
   print("measured", getpid());
   char byte = 0;
   for (long i = 0; i < count; ++i) {
     if (fork() == 0) {
-      for (long page = 0; page < pages_each; ++page) {
-        store(page_of(pages, page));
-      }
+      for (long page = 0; page < pages_each; ++page) store(page_of(pages, page));
       close(leave[1]);
       _exit(write(ready[1], "r", 1) == 1 && read(leave[0], &byte, 1) == 0 ? 0 : 1);
     }
   }
-  for (long i = 0; i < count; ++i) {
-    if (read(ready[0], &byte, 1) != 1) {
-      fail("ready");
-    }
-  }
+  for (long i = 0; i < count; ++i)
+    if (read(ready[0], &byte, 1) != 1) fail("ready");
   finish_measured();
   close(leave[1]);
   while (wait(nullptr) > 0) {
@@ -198,13 +186,9 @@ void same_pid_of(long pages_each) {
       --i;
       continue;
     }
-    if (child < 0) {
-      fail("clone3");
-    }
+    if (child < 0) fail("clone3");
     if (child == 0) {
-      for (long page = 0; page < pages_each; ++page) {
-        store(page_of(pages, page));
-      }
+      for (long page = 0; page < pages_each; ++page) store(page_of(pages, page));
       _exit(0);
     }
     pid = static_cast<pid_t>(child);
@@ -218,21 +202,16 @@ void idle_same_pid() { same_pid_of(0); }
 
 // N children end by a store to `address`, with a dump of their core into a memory file system.
 void crashes_at(char* address) {
-  if (chdir("/dev/shm") != 0) {
-    fail("/dev/shm");
-  }
+  if (chdir("/dev/shm") != 0) fail("/dev/shm");
   const rlimit limit = {.rlim_cur = 1 << 24, .rlim_max = 1 << 24};
   setrlimit(RLIMIT_CORE, &limit);
   print("measured", getpid());
   for (long i = 0; i < count; ++i) {
     const pid_t child = fork();
-    if (child == 0) {
-      store(address);
-    }
+    if (child == 0) store(address);
     int status = 0;
-    if (waitpid(child, &status, 0) != child || !WIFSIGNALED(status) || !WCOREDUMP(status)) {
+    if (waitpid(child, &status, 0) != child || !WIFSIGNALED(status) || !WCOREDUMP(status))
       fail("crash");
-    }
     unlink("core");
   }
   finish_measured();
@@ -248,14 +227,10 @@ void volume_of(std::size_t pages_each) {
   sched_param none = {};
   sched_setscheduler(0, SCHED_OTHER, &none);
   const int fd = memory_file("cowshed:volume");
-  if (ftruncate(fd, kPages * kPage) != 0) {
-    fail("ftruncate");
-  }
+  if (ftruncate(fd, kPages * kPage) != 0) fail("ftruncate");
   const auto populated = [](int flags, int file) {
     void* at = mmap(nullptr, kPages * kPage, PROT_READ | PROT_WRITE, flags | MAP_POPULATE, file, 0);
-    if (at == MAP_FAILED || madvise(at, kPages * kPage, MADV_NOHUGEPAGE) != 0) {
-      fail("mmap");
-    }
+    if (at == MAP_FAILED || madvise(at, kPages * kPage, MADV_NOHUGEPAGE) != 0) fail("mmap");
     return static_cast<char*>(at);
   };
   populated(MAP_SHARED, fd);  // fills the file
@@ -266,9 +241,7 @@ void volume_of(std::size_t pages_each) {
   pid_t on_cpu[2] = {};
   for (int cpu = 0; cpu < 2; ++cpu) {
     on_cpu[cpu] = fork();
-    if (on_cpu[cpu] != 0) {
-      continue;
-    }
+    if (on_cpu[cpu] != 0) continue;
     run_on_cpu(cpu);
     for (long i = 0; i < count; ++i) {
       const pid_t child = fork();

@@ -116,21 +116,16 @@ void write_notify() {
 void many_mappings() {
   const std::size_t size = 2 * bytes();
   void* mapped = mmap(nullptr, size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (mapped == MAP_FAILED) {
-    fail("mmap");
-  }
+  if (mapped == MAP_FAILED) fail("mmap");
   auto* pages = static_cast<char*>(mapped);
   for (long i = 0; i < count; ++i) {
     char* page = pages + static_cast<std::size_t>(2 * i) * kPage;
-    if (mprotect(page, kPage, PROT_READ | PROT_WRITE) != 0) {
-      fail("mprotect");
-    }
+    if (mprotect(page, kPage, PROT_READ | PROT_WRITE) != 0) fail("mprotect");
     *static_cast<volatile char*>(page) = 1;
   }
   in_child([=] {
-    for (long i = 0; i < count; ++i) {
+    for (long i = 0; i < count; ++i)
       *static_cast<volatile char*>(pages + static_cast<std::size_t>(2 * i) * kPage) = 2;
-    }
   });
 }
 
@@ -139,9 +134,7 @@ void image_never_read() {
   constexpr std::size_t kImage = std::size_t{2} << 20;
   const std::size_t size = (bytes() + kImage - 1) / kImage * kImage;
   const int fd = disk_file();
-  if (ftruncate(fd, static_cast<off_t>(size)) != 0) {
-    fail("ftruncate");
-  }
+  if (ftruncate(fd, static_cast<off_t>(size)) != 0) fail("ftruncate");
   in_child([=] {
     auto* at = static_cast<char*>(
         mmap(nullptr, size + kImage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
@@ -169,9 +162,7 @@ void shared_disk_file_never_read() {
 
 void wiped_on_fork() {
   char* pages = written_private_pages();
-  if (madvise(pages, bytes(), MADV_WIPEONFORK) != 0) {
-    fail("MADV_WIPEONFORK");
-  }
+  if (madvise(pages, bytes(), MADV_WIPEONFORK) != 0) fail("MADV_WIPEONFORK");
   in_child([=] { write_all(pages); });
 }
 
@@ -191,9 +182,7 @@ void stack_grows() {
   in_child([] {
     char here = 0;
     char* start = &here - 64 * kPage;
-    for (long i = 0; i < count; ++i) {
-      store(start - static_cast<std::size_t>(i) * kPage);
-    }
+    for (long i = 0; i < count; ++i) store(start - static_cast<std::size_t>(i) * kPage);
   });
 }
 

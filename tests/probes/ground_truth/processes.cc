@@ -39,9 +39,7 @@ void cleared_at_exit() {
                 nullptr, nullptr, nullptr, ended) < 0) {
         fail("thread");
       }
-      while (__atomic_load_n(ended, __ATOMIC_ACQUIRE) != 0) {
-        sched_yield();
-      }
+      while (__atomic_load_n(ended, __ATOMIC_ACQUIRE) != 0) sched_yield();
     }
   });
 }
@@ -96,9 +94,7 @@ struct Pair {
 void write_together(Pair& pair) {
   for (long i = 0; i < count; ++i) {
     ++pair.arrived;
-    while (pair.arrived < 2 * (i + 1)) {
-      __builtin_ia32_pause();
-    }
+    while (pair.arrived < 2 * (i + 1)) __builtin_ia32_pause();
     store(page_of(pair.pages, i));
   }
 }
@@ -119,9 +115,7 @@ void threads_at_once() {
             nullptr) != 0) {
       fail("thread");
     }
-    while (!pair.is_on_other_cpu) {
-      sched_yield();
-    }
+    while (!pair.is_on_other_cpu) sched_yield();
     write_together(pair);
     pthread_join(thread, nullptr);
   });
@@ -146,18 +140,14 @@ void mapped_meanwhile() {
                   mapped[i] = mmap(nullptr, kPage, i % 2 == 0 ? PROT_READ : PROT_NONE,
                                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
                 }
-                for (void* each : mapped) {
-                  munmap(each, kPage);
-                }
+                for (void* each : mapped) munmap(each, kPage);
               }
               return nullptr;
             },
             nullptr) != 0) {
       fail("thread");
     }
-    while (!is_mapping) {
-      sched_yield();
-    }
+    while (!is_mapping) sched_yield();
     write_all(pages);
     is_done = true;
     pthread_join(thread, nullptr);

@@ -23,9 +23,7 @@ void sleep_a_little() {
 long merged_pages() {
   std::array<char, 32> text{};
   const int fd = open("/proc/self/ksm_merging_pages", O_RDONLY | O_CLOEXEC);
-  if (fd < 0 || read(fd, text.data(), text.size() - 1) < 0) {
-    fail("ksm_merging_pages");
-  }
+  if (fd < 0 || read(fd, text.data(), text.size() - 1) < 0) fail("ksm_merging_pages");
   close(fd);
   return std::atol(text.data());
 }
@@ -44,12 +42,8 @@ void merged() {
         std::memcpy(page + 8, &i, sizeof i);
       }
     }
-    if (madvise(pages, size, MADV_MERGEABLE) != 0) {
-      fail("MADV_MERGEABLE");
-    }
-    while (merged_pages() < 2 * pairs) {
-      sleep_a_little();
-    }
+    if (madvise(pages, size, MADV_MERGEABLE) != 0) fail("MADV_MERGEABLE");
+    while (merged_pages() < 2 * pairs) sleep_a_little();
     write_all(pages);
   });
 }
@@ -57,20 +51,15 @@ void merged() {
 bool is_swapped_out(int pagemap, const char* page) {
   std::uint64_t entry = 0;
   const auto at = static_cast<off_t>(reinterpret_cast<std::uintptr_t>(page) / kPage * sizeof entry);
-  if (pread(pagemap, &entry, sizeof entry, at) != sizeof entry) {
-    fail("pagemap");
-  }
+  if (pread(pagemap, &entry, sizeof entry, at) != sizeof entry) fail("pagemap");
   return (entry >> 62 & 1) != 0;
 }
 
 void swap_out(char* pages) {
   const int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
   for (long i = 0; i < count; ++i) {
-    while (!is_swapped_out(pagemap, page_of(pages, i))) {
-      if (madvise(page_of(pages, i), kPage, MADV_PAGEOUT) != 0) {
-        fail("MADV_PAGEOUT");
-      }
-    }
+    while (!is_swapped_out(pagemap, page_of(pages, i)))
+      if (madvise(page_of(pages, i), kPage, MADV_PAGEOUT) != 0) fail("MADV_PAGEOUT");
   }
   close(pagemap);
 }
@@ -133,16 +122,12 @@ void under_pressure() {
   std::memset(buffer.data(), 1, buffer.size());
   for (int i = 0; i < kBuffers; ++i) {
     const off_t at = i * static_cast<off_t>(buffer.size());
-    if (pwrite(fd, buffer.data(), buffer.size(), at) < 0 || fsync(fd) != 0) {
-      fail("pwrite");
-    }
+    if (pwrite(fd, buffer.data(), buffer.size(), at) < 0 || fsync(fd) != 0) fail("pwrite");
   }
   in_child([=] {
     for (int i = 0; i < kBuffers; ++i) {
       const off_t at = i * static_cast<off_t>(buffer.size());
-      if (pread(fd, buffer.data(), buffer.size(), at) < 0) {
-        fail("pread");
-      }
+      if (pread(fd, buffer.data(), buffer.size(), at) < 0) fail("pread");
     }
     write_all(pages);
   });

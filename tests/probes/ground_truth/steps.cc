@@ -29,27 +29,19 @@ void print(const char* word, long number) {
     digits[used++] = static_cast<char>('0' + number % 10);
     number /= 10;
   } while (number != 0);
-  while (used != 0) {
-    line[length++] = digits[--used];
-  }
+  while (used != 0) line[length++] = digits[--used];
   line[length++] = '\n';
-  if (write(1, line, length) < 0) {
-    fail("write");
-  }
+  if (write(1, line, length) < 0) fail("write");
 }
 
 [[gnu::noinline]] void own_the_stack() {
   volatile char pages[16 * kPage];
-  for (std::size_t i = 0; i < sizeof pages; i += kPage) {
-    pages[i] = 1;
-  }
+  for (std::size_t i = 0; i < sizeof pages; i += kPage) pages[i] = 1;
 }
 
 char* map(int protection, int flags, int fd) {
   void* at = mmap(nullptr, bytes(), protection, flags, fd, 0);
-  if (at == MAP_FAILED) {
-    fail("mmap");
-  }
+  if (at == MAP_FAILED) fail("mmap");
   madvise(at, bytes(), MADV_NOHUGEPAGE);
   return static_cast<char*>(at);
 }
@@ -63,9 +55,8 @@ char* written_private_pages() {
 }
 
 void write_all(char* pages) {
-  for (long i = 0; i < count; ++i) {
+  for (long i = 0; i < count; ++i)
     *static_cast<volatile char*>(pages + static_cast<std::size_t>(i) * kPage) = 1;
-  }
 }
 
 void* write_all_of(void* pages) {
@@ -74,25 +65,20 @@ void* write_all_of(void* pages) {
 }
 
 void read_all(const char* pages) {
-  for (long i = 0; i < count; ++i) {
+  for (long i = 0; i < count; ++i)
     (void)*static_cast<const volatile char*>(pages + static_cast<std::size_t>(i) * kPage);
-  }
 }
 
 int disk_file() {
   char name[] = "/var/tmp/cowshed-subject-XXXXXX";
   const int fd = mkstemp(name);
-  if (fd < 0 || unlink(name) != 0 || ftruncate(fd, static_cast<off_t>(bytes())) != 0) {
-    fail("file");
-  }
+  if (fd < 0 || unlink(name) != 0 || ftruncate(fd, static_cast<off_t>(bytes())) != 0) fail("file");
   return fd;
 }
 
 int memory_file(const char* name) {
   const int fd = memfd_create(name, 0);
-  if (fd < 0 || ftruncate(fd, static_cast<off_t>(bytes())) != 0) {
-    fail("memfd");
-  }
+  if (fd < 0 || ftruncate(fd, static_cast<off_t>(bytes())) != 0) fail("memfd");
   return fd;
 }
 
@@ -113,24 +99,18 @@ void finish_measured() {
 
 void await(pid_t child) {
   int status = 0;
-  if (waitpid(child, &status, 0) != child || status != 0) {
-    fail("child");
-  }
+  if (waitpid(child, &status, 0) != child || status != 0) fail("child");
 }
 
 void run_on_cpu(int cpu) {
   cpu_set_t one;
   CPU_ZERO(&one);
   CPU_SET(cpu, &one);
-  if (sched_setaffinity(0, sizeof one, &one) != 0) {
-    fail("sched_setaffinity");
-  }
+  if (sched_setaffinity(0, sizeof one, &one) != 0) fail("sched_setaffinity");
 }
 
 Sharer::Sharer() : pid_(fork()) {
-  if (pid_ == 0) {
-    pause();
-  }
+  if (pid_ == 0) pause();
 }
 
 Sharer::~Sharer() {

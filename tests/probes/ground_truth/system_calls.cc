@@ -28,9 +28,7 @@ void reused_then_page_cache() {
     for (long i = 0; i < count; ++i) {
       const off_t at = i * static_cast<off_t>(kPage);
       *static_cast<volatile char*>(pages + at) = 1;
-      if (pwrite(hole, "x", 1, at) != 1) {
-        fail("pwrite");
-      }
+      if (pwrite(hole, "x", 1, at) != 1) fail("pwrite");
     }
   });
 }
@@ -70,9 +68,7 @@ void reused_after_call() {
                    : "+a"(result)
                    : "D"(hole), "S"("x"), "d"(1L), "r"(at), [page] "r"(page_of(pages, i))
                    : "rcx", "r11", "memory");
-      if (result != 1) {
-        fail("pwrite");
-      }
+      if (result != 1) fail("pwrite");
     }
   });
 }
@@ -131,9 +127,7 @@ void kernel_reused_then_unshared() {
     for (long i = 0; i < 2 * count; i += 2) {
       const iovec local[] = {{page_of(to, i), 1}, {page_of(to, i + 1), 1}};
       const iovec remote[] = {{page_of(from, i), 1}, {page_of(from, i + 1), 1}};
-      if (process_vm_readv(getpid(), local, 2, remote, 2, 0) != 2) {
-        fail("process_vm_readv");
-      }
+      if (process_vm_readv(getpid(), local, 2, remote, 2, 0) != 2) fail("process_vm_readv");
     }
   });
   kill(sharer, SIGKILL);
@@ -144,11 +138,8 @@ void kernel_copied() {
   char* pages = written_private_pages();
   const int source = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
   in_child([=] {
-    for (long i = 0; i < count; ++i) {
-      if (pread(source, pages + static_cast<std::size_t>(i) * kPage, 1, 0) != 1) {
-        fail("pread");
-      }
-    }
+    for (long i = 0; i < count; ++i)
+      if (pread(source, pages + static_cast<std::size_t>(i) * kPage, 1, 0) != 1) fail("pread");
   });
 }
 
@@ -156,9 +147,8 @@ void kernel_copied() {
 void populated() {
   char* pages = written_private_pages();
   in_child([=] {
-    if (count != 0 && madvise(pages, static_cast<std::size_t>(count) * kPage, 23) != 0) {
+    if (count != 0 && madvise(pages, static_cast<std::size_t>(count) * kPage, 23) != 0)
       fail("MADV_POPULATE_WRITE");
-    }
   });
 }
 
@@ -170,9 +160,7 @@ class Ring {
     params.flags = IORING_SETUP_SQPOLL;
     params.sq_thread_idle = 1;
     fd_ = static_cast<int>(syscall(SYS_io_uring_setup, 1, &params));
-    if (fd_ < 0) {
-      fail("io_uring_setup");
-    }
+    if (fd_ < 0) fail("io_uring_setup");
     rings_ =
         mapped(params.cq_off.cqes + params.cq_entries * sizeof(io_uring_cqe), IORING_OFF_SQ_RING);
     entry_ = reinterpret_cast<io_uring_sqe*>(mapped(sizeof(io_uring_sqe), IORING_OFF_SQES));
@@ -198,9 +186,7 @@ class Ring {
  private:
   char* mapped(std::size_t size, off_t what) const {
     void* found = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd_, what);
-    if (found == MAP_FAILED) {
-      fail("mmap of a ring");
-    }
+    if (found == MAP_FAILED) fail("mmap of a ring");
     return static_cast<char*>(found);
   }
   std::uint32_t* at(std::uint32_t offset) const {
@@ -220,9 +206,7 @@ void ring_copied() {
   in_child([=] {
     Ring ring;
     ring.read_byte(source, page_of(pages, count));
-    for (long i = 0; i < count; ++i) {
-      ring.read_byte(source, page_of(pages, i));
-    }
+    for (long i = 0; i < count; ++i) ring.read_byte(source, page_of(pages, i));
   });
 }
 

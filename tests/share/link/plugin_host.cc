@@ -45,9 +45,7 @@ int main(int argc, char** argv) {
         {argv[i], library,
          reinterpret_cast<const char* (*)(const char*)>(dlsym(library, "use_plugin"))});
   }
-  for (const Plugin& plugin : plugins) {
-    check(plugin, "main");
-  }
+  for (const Plugin& plugin : plugins) check(plugin, "main");
   std::vector<std::thread> threads;
   for (const Plugin& plugin : plugins) {
     for (const char* name : {"one", "two"}) {
@@ -70,18 +68,12 @@ int main(int argc, char** argv) {
   // Closed while threads have their data, which they give back when they end.
   std::thread user([&] {
     check(plugins.front(), "user");
-    for (const Plugin& plugin : plugins) {
-      dlclose(plugin.library);
-    }
+    for (const Plugin& plugin : plugins) dlclose(plugin.library);
   });
-  for (std::thread& thread : threads) {
-    thread.join();
-  }
+  for (std::thread& thread : threads) thread.join();
   user.join();
   const pid_t child = fork();
-  if (child == 0) {
-    _exit(0);
-  }
+  if (child == 0) _exit(0);
   int status = 0;
   waitpid(child, &status, 0);
   if (status != 0) {

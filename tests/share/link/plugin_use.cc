@@ -17,9 +17,7 @@ using Words = std::pmr::vector<std::pmr::string>;
 
 std::size_t letters(const Words& words) {
   std::size_t sum = 0;
-  for (const auto& word : words) {
-    sum += word.size();
-  }
+  for (const auto& word : words) sum += word.size();
   return sum;
 }
 
@@ -30,9 +28,8 @@ std::string use_cowshed(const std::string& name) {
   if (!arena) return arena.error().message;
   auto words = arena->make<Words>();
   if (!words) return words.error().message;
-  for (int i = 0; i < 1000; ++i) {
+  for (int i = 0; i < 1000; ++i)
     (*words)->emplace_back("a word that is too long to be a part of its string");
-  }
   (*words)->resize(500);
   const auto ref = cowshed::publish(name, *words);
   if (!ref) return ref.error().message;
@@ -45,14 +42,12 @@ std::string use_cowshed(const std::string& name) {
       [&](const Words& frozen) { (void)sums->send(letters(frozen)); }, *ref);
   if (!workers) return workers.error().message;
   const std::size_t expected = letters(**words);
-  for (int i = 0; i < 2; ++i) {
+  for (int i = 0; i < 2; ++i)
     if (sums->receive() != expected) return "a worker read something else";
-  }
   const auto exits = workers->wait();
   if (!exits) return exits.error().message;
-  for (const auto& exit : *exits) {
+  for (const auto& exit : *exits)
     if (!exit.ok()) return "a worker: " + exit.error;
-  }
 
   auto failing = cowshed::start({.threads = cowshed::Threads::allow},
                                 [] { throw std::out_of_range("of a worker"); });

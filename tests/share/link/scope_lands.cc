@@ -11,9 +11,7 @@
 // the C library's own calls of malloc come from there, or which of them do not.
 int main() {
   auto arena = cowshed::Arena::create({.name = "loaded", .capacity = 16 << 20});
-  if (!arena) {
-    return 2;
-  }
+  if (!arena) return 2;
   const char* outside = nullptr;
   const auto see = [&](const char* what, const void* block) {
     outside = arena->contains(block) ? outside : what;

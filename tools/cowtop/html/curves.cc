@@ -48,9 +48,8 @@ Curves::Process Curves::process_of(const cow::ProcessCopies& process) {
 }
 
 void Curves::finish(Moment& moment) {
-  for (const Copied& each : moment.copied) {
+  for (const Copied& each : moment.copied)
     if (each.pages) moment.total = moment.total.value_or(0) + *each.pages;
-  }
   std::sort(moment.copied.begin(), moment.copied.end(),
             [](const Copied& a, const Copied& b) { return a.process < b.process; });
 }
@@ -82,9 +81,8 @@ Curves::Moment Curves::moment_of(const cow::Measurement& measurement) {
   Moment moment;
   moment.at_s = measurement.duration_s;
   moment.copied.reserve(measurement.processes.size());
-  for (const cow::ProcessCopies& process : measurement.processes) {
+  for (const cow::ProcessCopies& process : measurement.processes)
     moment.copied.push_back(process_of(process).copied());
-  }
   finish(moment);
   return moment;
 }
@@ -103,9 +101,7 @@ void Curves::add(const Json& document) {
   };
   while (is_too_much()) {
     stride_ *= 2;
-    for (std::size_t i = 1; 2 * i < moments_.size(); ++i) {
-      std::swap(moments_[i], moments_[2 * i]);
-    }
+    for (std::size_t i = 1; 2 * i < moments_.size(); ++i) std::swap(moments_[i], moments_[2 * i]);
     moments_.resize((moments_.size() + 1) / 2);
   }
 }

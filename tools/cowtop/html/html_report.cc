@@ -137,11 +137,8 @@ std::string html_page(std::string_view json) {
   for (const char c : json) {
     // Only in strings, and there the same; "</script" would end the data, and "<!--" more than
     // that.
-    if (c == '<') {
-      page += "\\u003c";
-    } else {
-      page += c;
-    }
+    if (c == '<') page += "\\u003c";
+    else page += c;
   }
   page += page_end();
   return page;

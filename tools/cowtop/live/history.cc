@@ -26,9 +26,8 @@ void History::add(const cow::Measurement& measurement) {
   for (const cow::ProcessCopies& process : measurement.processes) {
     Process& known = processes_[id_of(process)];
     known.seen_ns = taken_ns_;
-    if (!process.alive && known.ended_ns == 0) {
+    if (!process.alive && known.ended_ns == 0)
       known.ended_ns = process.end_ns.value_or(measurement.taken_ns);
-    }
     auto& points = known.points;
     if (!points.empty() && points.back().taken_ns == taken_ns_) points.pop_back();
     points.push_back({taken_ns_, process.copied_bytes(), still_shared(process)});
@@ -61,9 +60,8 @@ std::vector<double> History::curve(ProcessId id) const {
   std::vector<double> curve;
   const auto found = processes_.find(id);
   if (found == processes_.end()) return curve;
-  for (const Point& point : found->second.points) {
+  for (const Point& point : found->second.points)
     if (point.still_shared) curve.push_back(*point.still_shared);
-  }
   return curve;
 }
 

@@ -7,9 +7,8 @@ namespace cowshed::cowtop::live {
 
 std::optional<Column> Layout::heading_at(int row, int column) const {
   if (row != heading_row || table_rows == 0) return std::nullopt;
-  for (const PlacedColumn& each : columns) {
+  for (const PlacedColumn& each : columns)
     if (column >= each.begin && column <= each.begin + each.width) return each.column;
-  }
   return std::nullopt;
 }
 
@@ -49,11 +48,9 @@ std::vector<std::string> header_lines(const std::vector<std::string>& parts, int
   std::vector<std::string> lines;
   for (const std::string& part : parts) {
     if (part.empty()) continue;
-    if (!lines.empty() && columns_of(lines.back()) + 2 + columns_of(part) <= columns) {
+    if (!lines.empty() && columns_of(lines.back()) + 2 + columns_of(part) <= columns)
       lines.back() += "  " + part;
-    } else {
-      lines.push_back(part);
-    }
+    else lines.push_back(part);
   }
   return lines;
 }

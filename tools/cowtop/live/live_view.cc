@@ -73,9 +73,8 @@ void LiveView::sampled(const cow::Backend& backend) {
   state_.resize(terminal_->size());
   state_.update(backend.measurement(code_to_show()));
   const MemoryReader::Wanted wanted{state_.needs(Column::rss), state_.needs(Column::pss)};
-  if (wanted.rss || wanted.pss) {
+  if (wanted.rss || wanted.pss)
     state_.use_memory(memory_.read(state_.running(), state_.running_on_screen(), wanted));
-  }
   draw();
 }
 
@@ -83,13 +82,10 @@ int LiveView::fd() const { return terminal_ ? terminal_->fd() : -1; }
 
 const cow::CodeOf& LiveView::code_to_show() {
   const cow::ProcessCopies* process = state_.selected_process();
-  if (state_.is_paused()) {
-    shown_code_ = cow::CodeOf::all();
-  } else if (state_.pane() == Pane::details && process != nullptr) {
+  if (state_.is_paused()) shown_code_ = cow::CodeOf::all();
+  else if (state_.pane() == Pane::details && process != nullptr)
     shown_code_ = cow::CodeOf::process(process->pid, process->start_ns);
-  } else {
-    shown_code_ = cow::CodeOf::none();
-  }
+  else shown_code_ = cow::CodeOf::none();
   return shown_code_;
 }
 

@@ -85,9 +85,8 @@ std::vector<std::string> help_lines(int columns) {
       "q           quit",
       "",
       "The columns:"};
-  for (const ColumnInfo& column : kColumns) {
+  for (const ColumnInfo& column : kColumns)
     lines.push_back(fmt::format("{:<11} {}", column.title, column.meaning));
-  }
   lines.emplace_back("-           not known to the backend, or not recorded");
   return wrapped(lines, columns);
 }

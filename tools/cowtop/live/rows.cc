@@ -15,9 +15,8 @@ class Tree {
  public:
   explicit Tree(const std::vector<cow::ProcessCopies>& processes)
       : parents_(cow::parents(processes)), children_(processes.size()) {
-    for (std::size_t i = 0; i < processes.size(); ++i) {
+    for (std::size_t i = 0; i < processes.size(); ++i)
       (parents_[i] == i ? roots_ : children_[parents_[i]]).push_back(i);
-    }
   }
   // A root's: itself.
   std::size_t parent(std::size_t process) const { return parents_[process]; }
@@ -41,9 +40,8 @@ class RowMaker {
       std::vector<std::size_t> all(processes_.size());
       std::iota(all.begin(), all.end(), std::size_t{0});
       sort(all);
-      for (const std::size_t process : all) {
+      for (const std::size_t process : all)
         if (shown_[process]) result_.rows.push_back({process, id_of(processes_[process]), {}, 0});
-      }
       return std::move(result_);
     }
     add_tree();
@@ -85,9 +83,8 @@ class RowMaker {
       return;
     }
     std::map<std::size_t, std::optional<double>> values;
-    for (const std::size_t each : processes) {
+    for (const std::size_t each : processes)
       values[each] = sort_value(view_.sort, processes_[each], model_);
-    }
     std::stable_sort(processes.begin(), processes.end(), [&](std::size_t a, std::size_t b) {
       const auto& left = values[a];
       const auto& right = values[b];
@@ -137,11 +134,9 @@ class RowMaker {
       const ProcessId id = id_of(processes_[next.process]);
       result_.rows.push_back({next.process, id, next.branches, 0});
       // What a filter has found is shown.
-      if (view_.collapsed.contains(id) && view_.filter.empty()) {
+      if (view_.collapsed.contains(id) && view_.filter.empty())
         result_.rows.back().folded = shown_below(next.process);
-      } else {
-        push(tree_.children(next.process), next.branches, false);
-      }
+      else push(tree_.children(next.process), next.branches, false);
     }
   }
 

@@ -34,9 +34,8 @@ class Screen {
 
   void draw_header() {
     const auto lines = header_lines(state_.header_parts(), layout_.size.columns);
-    for (std::size_t i = 0; i < lines.size(); ++i) {
+    for (std::size_t i = 0; i < lines.size(); ++i)
       line(static_cast<int>(i), lines[i], i == 0 ? Style::title : Style::normal);
-    }
   }
 
   void draw_table() {
@@ -54,9 +53,8 @@ class Screen {
 
   std::string empty_text() const {
     if (state_.is_loading()) return {};
-    if (!state_.view().filter.empty()) {
+    if (!state_.view().filter.empty())
       return "no process matches '" + printable(state_.view().filter) + "'";
-    }
     return "no processes yet";
   }
 
@@ -134,9 +132,8 @@ class Screen {
                           : state_.pane_scroll();
     const int last = std::min(first + rows, count);
     int row = layout_.pane_row;
-    for (auto i = static_cast<std::size_t>(first); i < static_cast<std::size_t>(last); ++i) {
+    for (auto i = static_cast<std::size_t>(first); i < static_cast<std::size_t>(last); ++i)
       line(++row, lines[i], Style::normal);
-    }
   }
 
   void draw_status() {
@@ -144,13 +141,10 @@ class Screen {
         "h help  q quit  Enter details  t tree  <> sort  / search  f filter";
     const std::string pause = state_.is_paused() ? "PAUSED  " : "";
     const std::string& message = state_.source().message;
-    if (const auto prompt = state_.prompt()) {
+    if (const auto prompt = state_.prompt())
       line(layout_.status_row(), *prompt + "_", Style::alert);
-    } else if (!message.empty()) {
-      line(layout_.status_row(), pause + message, Style::alert);
-    } else {
-      line(layout_.status_row(), pause + std::string(kKeys), Style::normal);
-    }
+    else if (!message.empty()) line(layout_.status_row(), pause + message, Style::alert);
+    else line(layout_.status_row(), pause + std::string(kKeys), Style::normal);
   }
 
   const State& state_;

@@ -49,9 +49,8 @@ std::string loss_text(const cow::Measurement& measurement) {
 std::string cost_text(const cow::Measurement& measurement, std::optional<double> own) {
   std::string text;
   if (own) text = fmt::format("cowtop {:.1f}%", *own * kPercent);
-  if (const auto probes = probes_cpu(measurement)) {
+  if (const auto probes = probes_cpu(measurement))
     text += fmt::format("{}probes {:.1f}%", text.empty() ? "" : ", ", *probes * kPercent);
-  }
   return text.empty() ? text : "cost: " + text + " of a CPU";
 }
 
@@ -71,9 +70,8 @@ void State::update(cow::Measurement measurement) {
 
 void State::use_code(cow::Measurement measurement) {
   std::map<ProcessId, cow::ProcessCopies*> newer;
-  for (cow::ProcessCopies& process : measurement.processes) {
+  for (cow::ProcessCopies& process : measurement.processes)
     if (process.sampled) newer[id_of(process)] = &process;
-  }
   for (cow::ProcessCopies& process : model_.measurement.processes) {
     const auto found = newer.find(id_of(process));
     if (found == newer.end()) continue;
@@ -107,9 +105,8 @@ Layout State::layout() const {
 
 std::vector<ProcessId> State::running() const {
   std::vector<ProcessId> result;
-  for (const cow::ProcessCopies& process : model_.measurement.processes) {
+  for (const cow::ProcessCopies& process : model_.measurement.processes)
     if (process.alive) result.push_back(id_of(process));
-  }
   return result;
 }
 
@@ -135,9 +132,8 @@ std::vector<std::string> State::header_parts() const {
   parts.push_back("copied: " + total_copied_text(measurement));
   parts.push_back(loss_text(measurement));
   parts.push_back(cost_text(measurement, source_.own_cpu));
-  if (rows_.ended_hidden > 0) {
+  if (rows_.ended_hidden > 0)
     parts.push_back(fmt::format("{} ended, not shown (a)", rows_.ended_hidden));
-  }
   if (!view_.filter.empty()) parts.push_back("filter: " + printable(view_.filter));
   return parts;
 }
@@ -154,15 +150,10 @@ State::Request State::press(const Key& key) {
 }
 
 void State::type(const Key& key) {
-  if (key.kind == KeyKind::character && is_typed(key.character)) {
-    typed_ += utf8(key.character);
-  } else if (key.kind == KeyKind::backspace) {
-    remove_last_character(typed_);
-  } else if (key.kind == KeyKind::escape) {
-    typed_ = before_;
-  } else if (key.kind != KeyKind::enter) {
-    return;
-  }
+  if (key.kind == KeyKind::character && is_typed(key.character)) typed_ += utf8(key.character);
+  else if (key.kind == KeyKind::backspace) remove_last_character(typed_);
+  else if (key.kind == KeyKind::escape) typed_ = before_;
+  else if (key.kind != KeyKind::enter) return;
   if (input_ == Input::filter) {
     view_.filter = typed_;
     remake_rows();
@@ -294,9 +285,8 @@ void State::click(const Key& key) {
   const Layout where = layout();
   if (const auto heading = where.heading_at(key.row, key.column)) sort_by(*heading);
   const auto row = where.table_row_at(key.row);
-  if (row && top_ + static_cast<std::size_t>(*row) < rows_.rows.size()) {
+  if (row && top_ + static_cast<std::size_t>(*row) < rows_.rows.size())
     select(top_ + static_cast<std::size_t>(*row));
-  }
 }
 
 void State::move(long by) {

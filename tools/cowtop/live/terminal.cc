@@ -111,9 +111,8 @@ Expected<std::unique_ptr<Terminal>> Terminal::open() {
   handles->in = ::fdopen(in, "r");
   handles->out = ::fdopen(out, "w");
   handles->epoll = ::epoll_create1(EPOLL_CLOEXEC);
-  if (!handles->in || !handles->out || handles->epoll < 0) {
+  if (!handles->in || !handles->out || handles->epoll < 0)
     return system_error("the terminal", errno);
-  }
   winsize size{};
   if (::ioctl(out, TIOCGWINSZ, &size) == 0 && (size.ws_row > kMost || size.ws_col > kMost)) {
     return make_error(ErrorCode::unsupported,
@@ -125,9 +124,8 @@ Expected<std::unique_ptr<Terminal>> Terminal::open() {
   termios before{};
   ::tcgetattr(in, &before);
   handles->screen = newterm(nullptr, handles->out, handles->in);
-  if (!handles->screen) {
+  if (!handles->screen)
     return make_error(ErrorCode::unsupported, "TERM names no terminal that can be drawn on");
-  }
   const bool has_mouse = !capability("kmous").empty();
   terminal_rescue::begin(in, before,
                          (has_mouse ? "\x1b[?1006l\x1b[?1000l" : "") + capability("sgr0") +
@@ -178,9 +176,8 @@ void Terminal::take_signals() {
   if (events.stop) suspend();
   if (!events.redraw) return;
   winsize size{};
-  if (::ioctl(::fileno(handles_->out), TIOCGWINSZ, &size) == 0 && size.ws_row > 0) {
+  if (::ioctl(::fileno(handles_->out), TIOCGWINSZ, &size) == 0 && size.ws_row > 0)
     resizeterm(std::min(size.ws_row, kMost), std::min(size.ws_col, kMost));
-  }
   reset_prog_mode();
   clearok(curscr, TRUE);
 }

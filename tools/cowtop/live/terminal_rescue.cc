@@ -99,9 +99,8 @@ void begin(int fd, const termios& settings, const std::string& sequence) {
   stack.ss_sp = handler_stack.data();
   stack.ss_size = handler_stack.size();
   ::sigaltstack(&stack, nullptr);
-  for (int signal = 1; signal < NSIG; ++signal) {
+  for (int signal = 1; signal < NSIG; ++signal)
     if (!contains(kLeft, signal)) handle(signal, saved.actions[static_cast<std::size_t>(signal)]);
-  }
 }
 
 void end() {

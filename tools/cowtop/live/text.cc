@@ -24,9 +24,8 @@ Character first_of(std::string_view text) {
   const auto lead = static_cast<unsigned char>(text[0]);
   if (lead < kAscii) return {text.substr(0, size), 1};
   char32_t code = size == 2 ? lead & 0x1fU : size == 3 ? lead & 0x0fU : lead & 0x07U;
-  for (std::size_t i = 1; i < size; ++i) {
+  for (std::size_t i = 1; i < size; ++i)
     code = code << 6 | (static_cast<unsigned char>(text[i]) & 0x3fU);
-  }
   // -1: not known to the locale, one column as terminals have it.
   const int columns = ::wcwidth(static_cast<wchar_t>(code));
   return {text.substr(0, size), columns < 0 ? 1 : columns};

@@ -189,11 +189,9 @@ class MetricsServer::State::Connection : public std::enable_shared_from_this<Con
     response_.prepare_payload();
     const auto end = [self = shared_from_this()](const error_code& /*error*/,
                                                  std::size_t /*bytes*/) { self->end(); };
-    if (!error && parser_.get().method() == http::verb::head) {
+    if (!error && parser_.get().method() == http::verb::head)
       http::async_write_header(stream_, serializer_, end);
-    } else {
-      http::async_write(stream_, serializer_, end);
-    }
+    else http::async_write(stream_, serializer_, end);
   }
   void end() {
     error_code ignored;
@@ -256,9 +254,8 @@ Expected<std::unique_ptr<MetricsServer>> MetricsServer::open(const ListenAddress
   auto state = std::make_unique<State>();
   state->address = address;
   error_code error(EADDRNOTAVAIL, boost::system::system_category());
-  for (const addrinfo* each = found; each != nullptr && error; each = each->ai_next) {
+  for (const addrinfo* each = found; each != nullptr && error; each = each->ai_next)
     error = state->listen(*each);
-  }
   if (error) return system_error("--listen " + text_of(address), error.value());
   state->address.port = state->acceptor.local_endpoint().port();
   return std::unique_ptr<MetricsServer>(new MetricsServer(std::move(state)));

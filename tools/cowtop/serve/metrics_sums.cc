@@ -33,9 +33,8 @@ bool is_used(const ObjectMetrics& /*object*/) { return false; }
 std::string cgroup_of(pid_t pid) {
   constexpr std::string_view kV2 = "0::";
   std::ifstream file("/proc/" + std::to_string(pid) + "/cgroup");
-  for (std::string line; std::getline(file, line);) {
+  for (std::string line; std::getline(file, line);)
     if (line.starts_with(kV2)) return printable(std::string_view(line).substr(kV2.size()));
-  }
   return {};
 }
 
@@ -95,9 +94,8 @@ void MetricsSums::add(const cow::ProcessCopies& process, std::uint64_t now_ns) {
     sum.comm = comm;
     sum.cgroup = known.cgroup;
   }
-  if (process.copied_pages()) {
+  if (process.copied_pages())
     add_to(sum.copied_pages, grow(known.copied_pages, *process.copied_pages()));
-  }
   for (std::size_t kind = 0; kind < kPageKinds.size(); ++kind) {
     const std::optional<std::uint64_t>& pages = process.*kPageKinds.at(kind).pages;
     if (pages) add_to(sum.pages.at(kind), grow(known.pages.at(kind), *pages));
@@ -111,18 +109,15 @@ void MetricsSums::add(const cow::ProcessCopies& process, std::uint64_t now_ns) {
   }
   if (!process.objects) return;
   std::map<std::pair<std::string, std::string>, std::uint64_t> objects;  // several without a name
-  for (const cow::ObjectCopies& object : *process.objects) {
+  for (const cow::ObjectCopies& object : *process.objects)
     objects[{object.arena, object.name}] += object.copied_pages;
-  }
   for (const auto& [object, pages] : objects) {
     if (pages == 0) continue;
     const std::string arena = printable(object.first);
     const std::string name = printable(object.second);
     ObjectMetrics& copies =
         series(objects_, ObjectName{comm, known.cgroup, arena, name}, other_object_, now_ns);
-    if (&copies != &other_object_) {
-      copies = {comm, known.cgroup, arena, name, copies.copied_pages};
-    }
+    if (&copies != &other_object_) copies = {comm, known.cgroup, arena, name, copies.copied_pages};
     copies.copied_pages += grow(known.objects[object], pages);
   }
 }

@@ -47,9 +47,8 @@ class Writer {
   void sample(Labels labels, Value value) {
     text_ += sample_;
     char separator = '{';
-    for (const auto& [name, label] : labels) {
+    for (const auto& [name, label] : labels)
       text_ += fmt::format("{}{}=\"{}\"", std::exchange(separator, ','), name, escaped(label));
-    }
     if (separator == ',') text_ += '}';
     text_ += fmt::format(" {}\n", value);
   }
@@ -61,9 +60,8 @@ class Writer {
  private:
   void begin(const std::string& family, const char* type, std::string_view unit, const char* help) {
     text_ += fmt::format("# TYPE {} {}\n", family, type);
-    if (!unit.empty() && format_ == MetricsFormat::openmetrics) {
+    if (!unit.empty() && format_ == MetricsFormat::openmetrics)
       text_ += fmt::format("# UNIT {} {}\n", family, unit);
-    }
     text_ += fmt::format("# HELP {} {}\n", family, escaped(help));
   }
 

@@ -54,9 +54,8 @@ Expected<void> serve(MetricsServer& server, cow::Backend& backend, SelectedProce
                      EndSignals& signals, std::size_t most_series) {
   MetricsSums sums(most_series);
   for (bool is_started = false; !signals.next();) {
-    if (const auto found = selected.attach_new(backend); !found) {
+    if (const auto found = selected.attach_new(backend); !found)
       return tl::make_unexpected(found.error());
-    }
     if (auto sampled = backend.sample(); !sampled) return sampled;
     const auto ended = backend.take_ended();
     sums.add(backend.measurement(), ended);
@@ -87,9 +86,8 @@ int run(const ServeOptions& options) {
   }
   if (attached && !attached->refused.empty()) complain(refused_line(*attached));
   const std::string address = text_of((*server)->address());
-  if (!is_loopback(options.listen)) {
+  if (!is_loopback(options.listen))
     complain(address + ": whoever reaches it can read the names of commands and cgroups");
-  }
   complain(fmt::format("http://{}/metrics has {} by the {} backend; Ctrl-C ends", address,
                        options.selection.text(), opened->backend->name()));
   const auto served = serve(**server, *opened->backend, *selected, *signals, options.most_series);
