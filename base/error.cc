@@ -39,8 +39,8 @@ tl::unexpected<Error> system_error(std::string_view what, int error) {
   return tl::make_unexpected(Error{ErrorCode::system_call, error, std::string(what) + ": " + text});
 }
 
-tl::unexpected<Error> make_error(ErrorCode code, std::string message) {
-  return tl::make_unexpected(Error{code, 0, std::move(message)});
+tl::unexpected<Error> make_error(ErrorCode code, std::string message, int system_errno) {
+  return tl::make_unexpected(Error{code, system_errno, std::move(message)});
 }
 
 }  // namespace cowshed

@@ -94,6 +94,6 @@ using Expected = tl::expected<T, Error>;
 // before anything else can change it.
 tl::unexpected<Error> system_error(std::string_view what, int error);
 
-tl::unexpected<Error> make_error(ErrorCode code, std::string message);
+tl::unexpected<Error> make_error(ErrorCode code, std::string message, int system_errno = 0);
 
 }  // namespace cowshed

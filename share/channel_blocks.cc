@@ -202,11 +202,13 @@ Expected<void> ChannelSegment::back(const Block& block, std::uint64_t pages) {
     if (fallocate(descriptors_.segment, 0, static_cast<off_t>(offset + begin + done),
                   static_cast<off_t>(piece)) == 0) {
       done += piece;
-    } else if (errno == ENOSPC || errno == ENOMEM) {
-      return error(ErrorCode::out_of_memory, ": the kernel has no " + std::to_string(bytes) +
-                                                 " bytes more; send less at a time");
-    } else if (errno != EINTR) {
-      return system_error(": fallocate", errno);
+    } else if (const int reason = errno; reason == ENOSPC || reason == ENOMEM) {
+      return error(
+          ErrorCode::out_of_memory,
+          ": the kernel has no " + std::to_string(bytes) + " bytes more; send less at a time",
+          reason);
+    } else if (reason != EINTR) {
+      return system_error(": fallocate", reason);
     }
   }
   backed.store(static_cast<std::uint32_t>(pages), std::memory_order_relaxed);

@@ -178,10 +178,11 @@ Expected<std::shared_ptr<ChannelSegment>> create_segment(const ChannelOptions& o
   TRY_VOID(set_file_size(file.get(), plan.bytes, who));
   const long failed =
       TEMP_FAILURE_RETRY(fallocate(file.get(), 0, 0, static_cast<off_t>(plan.reserved)));
-  if (failed != 0 && (errno == ENOSPC || errno == ENOMEM)) {
-    return make_error(ErrorCode::out_of_memory, who + ": the kernel has no memory for " +
-                                                    std::to_string(plan.reserved) +
-                                                    " bytes; ask for fewer slots");
+  if (const int reason = errno; failed != 0 && (reason == ENOSPC || reason == ENOMEM)) {
+    return make_error(ErrorCode::out_of_memory,
+                      who + ": the kernel has no memory for " + std::to_string(plan.reserved) +
+                          " bytes; ask for fewer slots",
+                      reason);
   }
   if (failed != 0 || pwrite(file.get(), &constants, sizeof constants, 0) != sizeof constants ||
       fcntl(file.get(), F_ADD_SEALS, kSeals | F_SEAL_SEAL) != 0) {
@@ -218,7 +219,7 @@ Expected<std::shared_ptr<ChannelSegment>> open_segment(const ChannelDescriptors&
 
 tl::unexpected<Error> ChannelSegment::error(ErrorCode code, const std::string& what,
                                             int system_errno) const {
-  return tl::make_unexpected(Error{code, system_errno, "channel '" + options_.name + "'" + what});
+  return make_error(code, "channel '" + options_.name + "'" + what, system_errno);
 }
 tl::unexpected<Error> ChannelSegment::system_error(const std::string& what, int error) const {
   return cowshed::system_error("channel '" + options_.name + "'" + what, error);
