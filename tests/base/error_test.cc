@@ -1,9 +1,7 @@
-#include <cerrno>
-#include <gtest/gtest.h>
-#include <memory>
 #include <tuple>
 
 #include <cowshed/base/error.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed {
 namespace {

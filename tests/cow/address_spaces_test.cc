@@ -1,13 +1,9 @@
 #include <fmt/format.h>
-#include <fstream>
-#include <gtest/gtest.h>
-#include <string>
-#include <unistd.h>
-#include <utility>
 
 #include <cowshed/cow/address_spaces.h>
 #include <cowshed/cow/code_sites.h>
 #include <cowshed/tests/cow/fake_proc.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::cow {
 namespace {

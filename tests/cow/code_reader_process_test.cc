@@ -1,27 +1,12 @@
-#include <algorithm>
-#include <csignal>
-#include <cstdint>
 #include <dirent.h>
-#include <fcntl.h>
-#include <filesystem>
-#include <fstream>
-#include <functional>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <map>
-#include <memory>
-#include <string>
-#include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <unistd.h>
-#include <vector>
 
 #include <cowshed/cow/code_reader_process.h>
 #include <cowshed/cow/helper_process.h>
 #include <cowshed/cow/local_code_reader.h>
 #include <cowshed/cow/proc_files.h>
 #include <cowshed/tests/support/folder.h>
+#include <cowshed/tests/support/test.h>
 
 // What is read of a hostile program is read in a process that may die.
 
@@ -32,8 +17,6 @@ namespace fs = std::filesystem;
 using BinaryId = CodeReader::BinaryId;
 
 constexpr std::uint64_t kCode = 0x8000;  // of the site subject
-using ::testing::ElementsAre;
-using ::testing::IsEmpty;
 
 class CodeReaderProcessOf : public ::testing::Test {
  protected:

@@ -1,32 +1,16 @@
-#include <algorithm>
-#include <array>
 #include <cmath>
-#include <cstdio>
-#include <cstdlib>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <sched.h>
-#include <sstream>
-#include <string>
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <unistd.h>
-#include <vector>
 
 #include <cowshed/cow/backend.h>
 #include <cowshed/cow/page_map.h>
 #include <cowshed/probes/support.h>
 #include <cowshed/tests/cow/measure_command.h>
 #include <cowshed/tests/support/subprocess.h>
+#include <cowshed/tests/support/test.h>
 
 // Who copied, by the lines of programs whose copies are known.
 
 namespace cowshed::cow {
 namespace {
-
-using ::testing::HasSubstr;
-using ::testing::SizeIs;
-using ::testing::StartsWith;
 
 // Of site_subject.cc.
 struct Lines {

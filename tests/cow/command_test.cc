@@ -1,10 +1,5 @@
-#include <cerrno>
-#include <gtest/gtest.h>
-#include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <cowshed/cow/command.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::cow {
 namespace {

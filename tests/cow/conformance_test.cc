@@ -1,20 +1,4 @@
-#include <algorithm>
-#include <array>
-#include <chrono>
-#include <csignal>
-#include <cstdlib>
-#include <functional>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <map>
-#include <memory>
-#include <optional>
 #include <ostream>
-#include <set>
-#include <string>
-#include <thread>
-#include <unistd.h>
-#include <vector>
 
 #include <cowshed/cow/backend.h>
 #include <cowshed/cow/proc_files.h>
@@ -23,16 +7,13 @@
 #include <cowshed/tests/cow/paused_child.h>
 #include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/subprocess.h>
+#include <cowshed/tests/support/test.h>
 
 // What holds for every backend, each against the same programs.
 namespace cowshed::cow {
 namespace {
 
 using cowshed::test::Subprocess;
-using ::testing::ElementsAre;
-using ::testing::HasSubstr;
-using ::testing::SizeIs;
-using ::testing::UnorderedElementsAre;
 using ::testing::UnorderedElementsAreArray;
 
 constexpr std::array kBackends = {BackendChoice::tracepoint, BackendChoice::pagemap};

@@ -1,8 +1,5 @@
-#include <gtest/gtest.h>
-#include <utility>
-#include <vector>
-
 #include <cowshed/cow/copy_sampler.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::cow {
 namespace {

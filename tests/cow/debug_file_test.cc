@@ -1,19 +1,10 @@
-#include <cstdint>
-#include <cstdlib>
 #include <dlfcn.h>
-#include <filesystem>
-#include <fstream>
-#include <gtest/gtest.h>
-#include <sstream>
-#include <string>
-#include <sys/stat.h>
-#include <unistd.h>
-#include <vector>
 
 #include <cowshed/cow/binaries.h>
 #include <cowshed/cow/symbols.h>
 #include <cowshed/tests/support/public_copy.h>
 #include <cowshed/tests/support/subprocess.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::cow {
 namespace {

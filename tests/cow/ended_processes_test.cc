@@ -1,7 +1,6 @@
-#include <gtest/gtest.h>
-
 #include <cowshed/cow/ended_processes.h>
 #include <cowshed/cow/subtrees.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::cow {
 namespace {

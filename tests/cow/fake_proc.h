@@ -1,11 +1,8 @@
 #pragma once
 
-#include <filesystem>
-#include <gtest/gtest.h>
-#include <string>
-
 #include <cowshed/cow/proc_files.h>
 #include <cowshed/tests/support/folder.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::cow {
 

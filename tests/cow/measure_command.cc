@@ -1,10 +1,6 @@
-#include <csignal>
-#include <gtest/gtest.h>
-#include <sys/wait.h>
-#include <thread>
-
 #include <cowshed/cow/command.h>
 #include <cowshed/tests/cow/measure_command.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::cow::test {
 

@@ -1,19 +1,12 @@
-#include <array>
-#include <fstream>
-#include <gmock/gmock.h>
 #include <gtest/gtest-spi.h>
-#include <gtest/gtest.h>
-#include <iterator>
-#include <memory>
 #include <regex>
-#include <sstream>
-#include <string>
 
 #include <cowshed/cow/gtest_matchers.h>
 #include <cowshed/cow/meter.h>
 #include <cowshed/share/arena.h>
 #include <cowshed/share/registry.h>
 #include <cowshed/tests/cow/paused_child.h>
+#include <cowshed/tests/support/test.h>
 
 struct alignas(4096) Page {
   std::array<char, 4096> bytes;

@@ -1,25 +1,14 @@
-#include <cstdio>
-#include <cstring>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <memory>
-#include <string>
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <unistd.h>
-#include <vector>
-
 #include <cowshed/base/size_literals.h>
 #include <cowshed/cow/gtest_matchers.h>
 #include <cowshed/cow/meter.h>
 #include <cowshed/cow/process_copies.h>
 #include <cowshed/tests/cow/paused_child.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::cow {
 namespace {
 
 using test::PausedChild;
-using ::testing::HasSubstr;
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 constexpr bool kSanitized = true;
@@ -84,9 +73,9 @@ TEST_F(MeterTest, AChildsCopiesToThePage) {
   EXPECT_EQ(copied.bytes(), 40_KiB);
   EXPECT_EQ(copied.at_most_bytes(), 40_KiB);
   EXPECT_THAT(copied, AtMost(40_KiB));
-  EXPECT_THAT(copied, ::testing::Not(AtMost(36_KiB)));
+  EXPECT_THAT(copied, Not(AtMost(36_KiB)));
   EXPECT_GE(meter->copied()->still_shared_bytes, 54 * kPageSize);
-  EXPECT_THAT(meter->copied()->unknown, ::testing::IsEmpty());
+  EXPECT_THAT(meter->copied()->unknown, IsEmpty());
   expect_sums(*meter->copied());
 }
 
@@ -112,7 +101,7 @@ TEST_F(MeterTest, MeasuringOneselfCopiesNothing) {
       std::snprintf(result, kPageSize, "%s", to_text(*meter->copied()).c_str());
   });
   child.work();
-  EXPECT_THAT(std::string(result), ::testing::StartsWith("0 KiB copied by PID"));
+  EXPECT_THAT(std::string(result), StartsWith("0 KiB copied by PID"));
   ::munmap(result, kPageSize);
 }
 
@@ -290,8 +279,8 @@ TEST_F(MeterTest, WhatTheOthersLeaveIsBoundedByItsOwnFaults) {
   EXPECT_EQ(copied.bytes(), 0U);
   EXPECT_EQ(copied.left_alone.bytes(), kBytes);
   EXPECT_GE(copied.at_most_bytes(), 20_KiB);
-  EXPECT_THAT(copied, ::testing::Not(AtMost(16_KiB)));
-  EXPECT_THAT(copied.unknown, ::testing::Contains(HasSubstr("1 of the 1 processes")));
+  EXPECT_THAT(copied, Not(AtMost(16_KiB)));
+  EXPECT_THAT(copied.unknown, Contains(HasSubstr("1 of the 1 processes")));
 }
 
 TEST_F(MeterTest, OfASharedHugePageOnlyWhatTheKernelCopies) {

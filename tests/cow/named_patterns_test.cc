@@ -1,22 +1,13 @@
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <sstream>
-#include <string>
-#include <vector>
-
 #include <cowshed/cow/backend.h>
 #include <cowshed/probes/support.h>
 #include <cowshed/tests/cow/measure_command.h>
 #include <cowshed/tests/support/subprocess.h>
+#include <cowshed/tests/support/test.h>
 
 // Why, of programs of which it is known: what pattern_subject.cc does is measured and named.
 
 namespace cowshed::cow {
 namespace {
-
-using ::testing::EndsWith;
-using ::testing::HasSubstr;
-using ::testing::SizeIs;
 
 struct Known {
   const char* kind;

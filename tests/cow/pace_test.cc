@@ -1,7 +1,5 @@
-#include <cstdint>
-#include <gtest/gtest.h>
-
 #include <cowshed/cow/pace.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::cow {
 namespace {

@@ -1,18 +1,11 @@
-#include <array>
-#include <cstddef>
-#include <cstring>
-#include <gtest/gtest.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <unistd.h>
-#include <vector>
 
 #include <cowshed/cow/page_map.h>
 #include <cowshed/tests/cow/paused_child.h>
 #include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/conditions.h>
 #include <cowshed/tests/support/refusals.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::cow {
 namespace {

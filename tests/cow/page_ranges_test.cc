@@ -1,9 +1,6 @@
-#include <gtest/gtest.h>
-#include <random>
-#include <set>
-
 #include <cowshed/cow/page_ranges.h>
 #include <cowshed/tests/support/scale.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::cow {
 namespace {

@@ -1,25 +1,11 @@
-#include <algorithm>
-#include <csignal>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <string>
-#include <sys/prctl.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <thread>
-#include <unistd.h>
-#include <vector>
-
 #include <cowshed/cow/pagemap_backend.h>
 #include <cowshed/tests/cow/as_nobody.h>
 #include <cowshed/tests/cow/measure_command.h>
 #include <cowshed/tests/cow/paused_child.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::cow {
 namespace {
-
-using ::testing::AllOf;
-using ::testing::HasSubstr;
 
 constexpr std::uint64_t kBrief = 50;
 

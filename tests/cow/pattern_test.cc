@@ -1,10 +1,5 @@
-#include <functional>
-#include <gtest/gtest.h>
-#include <string>
-#include <utility>
-#include <vector>
-
 #include <cowshed/cow/pattern.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::cow {
 namespace {

@@ -1,9 +1,5 @@
-#include <gtest/gtest.h>
-#include <string>
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <cowshed/cow/perf_map.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::cow {
 namespace {

@@ -1,22 +1,11 @@
-#include <cerrno>
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <cowshed/cow/page_map.h>
 #include <cowshed/cow/proc_files.h>
 #include <cowshed/tests/cow/as_nobody.h>
 #include <cowshed/tests/cow/fake_proc.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::cow {
 namespace {
-
-using ::testing::HasSubstr;
-using ::testing::Not;
 
 TEST_F(FakeProc, StatWithBlanksAndParenthesesInTheName) {
   write("7/stat",

@@ -1,28 +1,14 @@
-#include <array>
-#include <cerrno>
-#include <cstdlib>
-#include <cstring>
-#include <filesystem>
-#include <fstream>
-#include <functional>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <sstream>
-#include <string>
 #include <tuple>
-#include <unistd.h>
-#include <utility>
 
 #include <cowshed/cow/object_copies.h>
 #include <cowshed/cow/page_map.h>
 #include <cowshed/cow/published_layout.h>
 #include <cowshed/tests/support/folder.h>
 #include <cowshed/tests/support/subprocess.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::cow {
 namespace {
-
-using ::testing::HasSubstr;
 
 constexpr std::uint64_t kAddress = 0x10000;
 constexpr const char* kPath = "/memfd:cowshed-layout (deleted)";

@@ -1,8 +1,5 @@
-#include <algorithm>
-#include <gtest/gtest.h>
-#include <vector>
-
 #include <cowshed/cow/release_places.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::cow {
 namespace {

@@ -1,16 +1,9 @@
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <set>
-#include <string>
-
 #include <cowshed/cow/roots.h>
 #include <cowshed/tests/cow/fake_proc.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::cow {
 namespace {
-
-using ::testing::ElementsAre;
-using ::testing::IsEmpty;
 
 class RootsTest : public FakeProc {
  protected:

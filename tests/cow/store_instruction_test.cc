@@ -1,12 +1,8 @@
 #include <csetjmp>
-#include <csignal>
-#include <cstring>
-#include <gtest/gtest.h>
-#include <sys/mman.h>
 #include <ucontext.h>
-#include <vector>
 
 #include <cowshed/cow/store_instruction.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::cow {
 namespace {

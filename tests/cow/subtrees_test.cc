@@ -1,6 +1,5 @@
-#include <gtest/gtest.h>
-
 #include <cowshed/cow/subtrees.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::cow {
 namespace {

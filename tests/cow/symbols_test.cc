@@ -1,16 +1,9 @@
 #include <cctype>
-#include <cstddef>
-#include <fstream>
-#include <gtest/gtest.h>
 #include <malloc.h>
-#include <set>
-#include <string>
-#include <sys/stat.h>
-#include <unistd.h>
-#include <vector>
 
 #include <cowshed/cow/binaries.h>
 #include <cowshed/cow/symbols.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::cow {
 namespace {

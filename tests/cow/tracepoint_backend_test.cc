@@ -1,12 +1,5 @@
-#include <array>
-#include <cstdint>
-#include <fstream>
-#include <gtest/gtest.h>
-#include <string>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <cowshed/cow/backend.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::cow {
 namespace {

@@ -1,19 +1,9 @@
-#include <algorithm>
-#include <array>
-#include <cstdlib>
-#include <fstream>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <iostream>
-#include <memory>
-#include <random>
-#include <string>
 #include <tuple>
-#include <unistd.h>
 
 #include <cowshed/tests/support/conditions.h>
 #include <cowshed/tests/support/setting.h>
 #include <cowshed/tests/support/taskstats.h>
+#include <cowshed/tests/support/test.h>
 
 #include "kernel_counts.h"
 #include "subject.h"

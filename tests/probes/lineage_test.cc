@@ -1,20 +1,6 @@
-#include <algorithm>
-#include <array>
-#include <csignal>
-#include <fstream>
-#include <functional>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <memory>
-#include <set>
-#include <string>
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <unistd.h>
-#include <vector>
-
 #include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/conditions.h>
+#include <cowshed/tests/support/test.h>
 
 #include "subject.h"
 
@@ -22,9 +8,6 @@
 
 namespace cowshed::test {
 namespace {
-
-using ::testing::ElementsAre;
-using ::testing::SizeIs;
 
 class Lineage : public ::testing::Test {
  protected:

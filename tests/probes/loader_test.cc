@@ -1,23 +1,11 @@
-#include <array>
-#include <csignal>
-#include <filesystem>
-#include <fstream>
-#include <functional>
-#include <gmock/gmock.h>
 #include <grp.h>
-#include <gtest/gtest.h>
-#include <sched.h>
-#include <string>
 #include <sys/mount.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
-#include <unistd.h>
-#include <vector>
 
 #include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/conditions.h>
 #include <cowshed/tests/support/folder.h>
 #include <cowshed/tests/support/kernel_objects.h>
+#include <cowshed/tests/support/test.h>
 
 #include "subject.h"
 
@@ -25,10 +13,6 @@
 
 namespace cowshed::test {
 namespace {
-
-using ::testing::AllOf;
-using ::testing::HasSubstr;
-using ::testing::Not;
 
 std::string outcome_of_load() {
   const auto probe = Probe::load();

@@ -1,23 +1,15 @@
 #include <bpf/btf.h>
-#include <filesystem>
-#include <fstream>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <memory>
-#include <string>
-#include <unistd.h>
 
 #include <cowshed/probes/btf_constants.h>
 #include <cowshed/probes/clock_offset.h>
 #include <cowshed/probes/online_cpus.h>
 #include <cowshed/tests/support/folder.h>
+#include <cowshed/tests/support/test.h>
 
 // What the loader finds out about the machine, where the machine is another one.
 
 namespace cowshed {
 namespace {
-
-using ::testing::ElementsAre;
 
 class Machine : public ::testing::Test {
  protected:

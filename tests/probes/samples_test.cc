@@ -1,8 +1,4 @@
-#include <algorithm>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <string>
-#include <sys/syscall.h>
+#include <cowshed/tests/support/test.h>
 
 #include "subject.h"
 
@@ -10,8 +6,6 @@
 
 namespace cowshed::test {
 namespace {
-
-using ::testing::SizeIs;
 
 constexpr std::uint64_t kPageBytes = 4096;
 

@@ -1,21 +1,12 @@
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
-#include <filesystem>
-#include <gtest/gtest.h>
-#include <map>
 #include <nlohmann/json.hpp>
-#include <optional>
-#include <string>
-#include <sys/types.h>
-#include <utility>
-#include <vector>
 
 #include <cowshed/tests/support/folder.h>
 #include <cowshed/tests/support/setting.h>
 #include <cowshed/tests/support/subprocess.h>
 #include <cowshed/tests/support/taskstats.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::test {
 

@@ -1,10 +1,5 @@
-#include <csignal>
-#include <filesystem>
-#include <functional>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
 #include <cowshed/tests/programs/real_program.h>
+#include <cowshed/tests/support/test.h>
 
 // What cowtop says of programs that were written elsewhere, against taskstats.  All limits are
 // figures of taskstats: of the same run, or of the same program that leaves one thing out.
@@ -12,16 +7,8 @@ namespace cowshed::test {
 namespace {
 
 using ::testing::AnyOf;
-using ::testing::Contains;
-using ::testing::Each;
-using ::testing::ElementsAre;
 using ::testing::ElementsAreArray;
-using ::testing::EndsWith;
-using ::testing::HasSubstr;
 using ::testing::Matcher;
-using ::testing::Not;
-using ::testing::StartsWith;
-using ::testing::UnorderedElementsAre;
 using ::testing::UnorderedElementsAreArray;
 
 using Command = std::vector<std::string>;

@@ -1,16 +1,13 @@
 // The report: sending 2 GiB or more between processes dies with struct.error: 'i' format requires
 // -2147483648 <= number <= 2147483647, or deadlocks because the error is raised in a helper thread.
 
-#include <fstream>
-#include <gtest/gtest.h>
-#include <string>
-
 #include <cowshed/base/size_literals.h>
 #include <cowshed/share/arena.h>
 #include <cowshed/share/channel.h>
 #include <cowshed/share/registry.h>
 #include <cowshed/share/transfer_report.h>
 #include <cowshed/share/workers.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed {
 namespace {

@@ -1,12 +1,7 @@
 // The report: what exactly is pickled when I start a process, and how many objects and bytes?  Was
 // my read-only object quietly modified?
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 #include <memory_resource>
-#include <string>
-#include <utility>
-#include <vector>
 
 #include <cowshed/base/size_literals.h>
 #include <cowshed/share/arena.h>
@@ -15,11 +10,10 @@
 #include <cowshed/share/runtime.h>
 #include <cowshed/share/transfer_report.h>
 #include <cowshed/share/workers.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed {
 namespace {
-
-using testing::HasSubstr;
 
 using Words = std::pmr::vector<std::pmr::string>;
 

@@ -1,14 +1,9 @@
 // The report: queue.put(big) returns, then get(block=False) raises Empty although the item was put;
 // workers exit early, or never.
 
-#include <atomic>
-#include <gtest/gtest.h>
-#include <numeric>
-#include <string>
-#include <vector>
-
 #include <cowshed/share/channel.h>
 #include <cowshed/share/workers.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed {
 namespace {

@@ -1,12 +1,8 @@
 // The report: process.join() hangs for ever.
 
-#include <chrono>
-#include <cstring>
-#include <gtest/gtest.h>
-#include <string>
-
 #include <cowshed/share/channel.h>
 #include <cowshed/share/workers.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed {
 namespace {

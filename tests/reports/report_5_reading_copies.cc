@@ -1,17 +1,13 @@
 // The report: after fork the memory of each child grows although it "only reads".
 
-#include <gtest/gtest.h>
-#include <memory>
 #include <memory_resource>
-#include <string>
-#include <utility>
-#include <vector>
 
 #include <cowshed/base/size_literals.h>
 #include <cowshed/share/arena.h>
 #include <cowshed/share/immortal_ptr.h>
 #include <cowshed/share/registry.h>
 #include <cowshed/share/workers.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed {
 namespace {

@@ -1,15 +1,12 @@
 // The report: sharing by id()/raw pointer with ref()/deref() works only if the object lived before
 // the fork, breaks for temporaries, and leaves clean-up by hand.
 
-#include <gtest/gtest.h>
-#include <optional>
-#include <string>
-
 #include <cowshed/base/size_literals.h>
 #include <cowshed/share/arena.h>
 #include <cowshed/share/channel.h>
 #include <cowshed/share/registry.h>
 #include <cowshed/share/workers.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed {
 namespace {

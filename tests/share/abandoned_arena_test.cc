@@ -1,24 +1,11 @@
-#include <cstdlib>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <memory>
-#include <optional>
-#include <string>
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <unistd.h>
-#include <utility>
-#include <vector>
-
 #include <cowshed/share/arena.h>
 #include <cowshed/share/arena_scope.h>
 #include <cowshed/tests/support/child.h>
+#include <cowshed/tests/support/test.h>
 
 // Arenas that were destroyed after an ArenaScope.
 namespace cowshed {
 namespace {
-
-using testing::HasSubstr;
 
 void* volatile sink;
 

@@ -1,21 +1,12 @@
-#include <functional>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 #include <list>
-#include <map>
-#include <memory>
 #include <new>
-#include <optional>
-#include <string>
-#include <thread>
 #include <type_traits>
 #include <unordered_map>
-#include <utility>
-#include <vector>
 
 #include <cowshed/share/arena.h>
 #include <cowshed/share/arena_allocator.h>
 #include <cowshed/tests/support/child.h>
+#include <cowshed/tests/support/test.h>
 
 #include "make_arena.h"
 
@@ -23,7 +14,6 @@ namespace cowshed {
 namespace {
 
 using test::make_arena;
-using testing::HasSubstr;
 
 using Text = std::basic_string<char, std::char_traits<char>, ArenaAllocator<char>>;
 using Numbers = std::vector<int, ArenaAllocator<int>>;

@@ -1,19 +1,11 @@
-#include <filesystem>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <memory>
 #include <memory_resource>
-#include <optional>
-#include <stdexcept>
-#include <string>
-#include <utility>
-#include <vector>
 
 #include <cowshed/share/arena.h>
 #include <cowshed/share/arena_allocator.h>
 #include <cowshed/share/arena_scope.h>
 #include <cowshed/share/image.h>
 #include <cowshed/tests/support/child.h>
+#include <cowshed/tests/support/test.h>
 
 #include "make_arena.h"
 
@@ -22,7 +14,6 @@ namespace cowshed {
 namespace {
 
 using test::make_arena;
-using testing::HasSubstr;
 
 template <class Allocate>
 std::string refusal(Allocate allocate) {

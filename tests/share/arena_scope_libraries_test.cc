@@ -1,28 +1,17 @@
-#include <cerrno>
 #include <clocale>
-#include <csignal>
-#include <cstdio>
-#include <cstdlib>
 #include <ctime>
-#include <functional>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 #include <iconv.h>
 #include <locale>
 #include <malloc.h>
-#include <optional>
 #include <pthread.h>
-#include <sstream>
-#include <string>
 #include <tuple>
-#include <unistd.h>
-#include <vector>
 
 #include <cowshed/share/arena.h>
 #include <cowshed/share/arena_scope.h>
 #include <cowshed/share/channel.h>
 #include <cowshed/share/workers.h>
 #include <cowshed/tests/support/child.h>
+#include <cowshed/tests/support/test.h>
 
 #include "process.h"
 #include "scope_blocks.h"

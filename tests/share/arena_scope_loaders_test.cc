@@ -1,17 +1,9 @@
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <gtest/gtest.h>
-#include <map>
-#include <memory>
 #include <nlohmann/json.hpp>
-#include <stdexcept>
-#include <string>
-#include <vector>
 
 #include <cowshed/share/arena.h>
 #include <cowshed/share/arena_scope.h>
 #include <cowshed/tests/support/child.h>
+#include <cowshed/tests/support/test.h>
 
 #include "scope_blocks.h"
 

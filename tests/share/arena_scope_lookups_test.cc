@@ -1,13 +1,7 @@
-#include <atomic>
-#include <cstdlib>
-#include <cstring>
 #include <dlfcn.h>
-#include <gtest/gtest.h>
-#include <string>
-#include <thread>
-#include <unistd.h>
 
 #include <cowshed/tests/support/child.h>
+#include <cowshed/tests/support/test.h>
 
 // The C library's functions that ArenaScope stands before, which it looks up at their first call.
 namespace {

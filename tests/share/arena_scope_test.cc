@@ -1,26 +1,11 @@
-#include <algorithm>
-#include <array>
-#include <cerrno>
-#include <cstdint>
-#include <cstdlib>
-#include <cstring>
 #include <exception>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 #include <malloc.h>
-#include <map>
-#include <memory>
 #include <new>
-#include <optional>
-#include <stdexcept>
-#include <string>
-#include <thread>
-#include <utility>
-#include <vector>
 
 #include <cowshed/share/arena.h>
 #include <cowshed/share/arena_scope.h>
 #include <cowshed/tests/support/child.h>
+#include <cowshed/tests/support/test.h>
 
 #include "scope_blocks.h"
 
@@ -34,7 +19,6 @@ using test::in_scope;
 using test::make_arena;
 using test::malloc_hits;
 using test::take;
-using testing::HasSubstr;
 
 // ---- malloc, function by function.
 

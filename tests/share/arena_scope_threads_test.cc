@@ -1,28 +1,12 @@
-#include <algorithm>
-#include <atomic>
-#include <chrono>
-#include <cstdlib>
-#include <cstring>
-#include <fcntl.h>
-#include <functional>
-#include <gtest/gtest.h>
 #include <malloc.h>
-#include <memory>
 #include <mutex>
-#include <optional>
 #include <pthread.h>
-#include <random>
-#include <string>
-#include <sys/stat.h>
-#include <thread>
-#include <unistd.h>
-#include <utility>
-#include <vector>
 
 #include <cowshed/share/arena.h>
 #include <cowshed/share/arena_scope.h>
 #include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/scale.h>
+#include <cowshed/tests/support/test.h>
 
 #include "memory_map.h"
 #include "random_blocks.h"

@@ -1,8 +1,6 @@
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
 #include <cowshed/share/arena.h>
 #include <cowshed/share/arena_scope.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed {
 namespace {

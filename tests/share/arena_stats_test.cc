@@ -1,16 +1,7 @@
-#include <algorithm>
-#include <array>
-#include <atomic>
-#include <cstring>
-#include <gtest/gtest.h>
-#include <string>
-#include <sys/resource.h>
-#include <thread>
-#include <vector>
-
 #include <cowshed/share/arena.h>
 #include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/scale.h>
+#include <cowshed/tests/support/test.h>
 
 #include "make_arena.h"
 #include "memory_map.h"

@@ -1,20 +1,10 @@
-#include <algorithm>
-#include <atomic>
-#include <cstring>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <optional>
-#include <random>
-#include <string>
-#include <thread>
-#include <unistd.h>
 #include <unordered_map>
-#include <vector>
 
 #include <cowshed/share/arena.h>
 #include <cowshed/share/registry.h>
 #include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/scale.h>
+#include <cowshed/tests/support/test.h>
 
 #include "make_arena.h"
 #include "memory_map.h"
@@ -26,7 +16,6 @@ namespace {
 
 using test::begin_threads;
 using test::make_arena;
-using testing::HasSubstr;
 
 struct WordIndex {
   using allocator_type = std::pmr::polymorphic_allocator<>;

@@ -1,27 +1,5 @@
-#include <algorithm>
-#include <array>
-#include <cerrno>
-#include <csignal>
-#include <cstdio>
-#include <cstring>
-#include <fcntl.h>
-#include <filesystem>
-#include <fstream>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 #include <memory_resource>
-#include <numeric>
-#include <optional>
-#include <span>
-#include <string>
-#include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
-#include <utility>
-#include <vector>
 
 #include <cowshed/share/address_range.h>
 #include <cowshed/share/arena_transfer.h>
@@ -35,6 +13,7 @@
 #include <cowshed/share/worker_message.h>
 #include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/scale.h>
+#include <cowshed/tests/support/test.h>
 
 #include "../support/arena_receiver.h"
 #include "../support/subprocess.h"
@@ -58,7 +37,6 @@ using test::make_arena;
 using test::Node;
 using test::read_bytes;
 using test::write_bytes;
-using testing::HasSubstr;
 
 struct Sockets {
   explicit Sockets(int type = SOCK_STREAM) {
@@ -342,7 +320,7 @@ TEST(ArenaTransfer, WhatAForkedChildBuiltHasItsCodeHere) {
   });
   const auto arena = receive_arena(child.socket());
   ASSERT_TRUE(arena) << arena.error().message;
-  EXPECT_THAT(*read_bytes<Ref<test::PmrNumbers>>(child.socket()), testing::SizeIs(10));
+  EXPECT_THAT(*read_bytes<Ref<test::PmrNumbers>>(child.socket()), SizeIs(10));
 }
 
 // A frozen arena is a patchwork of its generations.

@@ -4,17 +4,11 @@
 #include <cereal/types/polymorphic.hpp>
 #include <cereal/types/string.hpp>
 #include <cereal/types/vector.hpp>
-#include <cstring>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <map>
-#include <memory>
-#include <string>
-#include <vector>
 
 #include <cowshed/share/cereal_codec.h>
 #include <cowshed/share/channel.h>
 #include <cowshed/share/workers.h>
+#include <cowshed/tests/support/test.h>
 
 namespace app {
 
@@ -105,8 +99,8 @@ TEST(CerealCodec, WhatCerealRefusesIsAnErrorOfOneLine) {
   const auto refused = channel.send({std::make_shared<app::Unregistered>()});
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code, ErrorCode::invalid_argument);
-  EXPECT_THAT(refused.error().message, testing::HasSubstr("app::Unregistered"));
-  EXPECT_THAT(refused.error().message, testing::Not(testing::HasSubstr("\n")));
+  EXPECT_THAT(refused.error().message, HasSubstr("app::Unregistered"));
+  EXPECT_THAT(refused.error().message, Not(HasSubstr("\n")));
 }
 
 TEST(CerealCodec, TooFewBytesAreAnError) {

@@ -1,20 +1,9 @@
-#include <algorithm>
-#include <array>
-#include <cstring>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <string>
-#include <sys/mman.h>
-#include <sys/resource.h>
-#include <sys/stat.h>
-#include <unistd.h>
-#include <vector>
-
 #include <cowshed/base/size_literals.h>
 #include <cowshed/share/channel.h>
 #include <cowshed/share/memory_limits.h>
 #include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/scale.h>
+#include <cowshed/tests/support/test.h>
 
 #include "channels.h"
 #include "memory_map.h"
@@ -98,8 +87,7 @@ TEST(ChannelBytes, AMessageThatCannotBeMappedStaysInTheChannel) {
   const auto refused = receiver->receive();
   setrlimit(RLIMIT_AS, &usual);
   ASSERT_FALSE(refused);
-  EXPECT_THAT(refused.error().message,
-              testing::HasSubstr("channel 'unmapped': mmap of 1073741824 bytes"));
+  EXPECT_THAT(refused.error().message, HasSubstr("channel 'unmapped': mmap of 1073741824 bytes"));
   const auto received = receiver->receive();
   ASSERT_TRUE(received) << received.error().message;
   EXPECT_EQ(received->size(), 1_MiB);
@@ -210,7 +198,7 @@ TEST(ChannelBytes, AreBoundedByTheMemory) {
   auto message = channel.receive();
   EXPECT_EQ(code_of(channel.try_buffer(193)), ErrorCode::would_block);
   EXPECT_THAT(channel.try_buffer(193).error().message,
-              testing::StartsWith("channel '" + channel.name() + "' is out of memory: "));
+              StartsWith("channel '" + channel.name() + "' is out of memory: "));
   *message = Bytes();
   EXPECT_TRUE(channel.try_buffer(512_KiB));
 }

@@ -1,19 +1,8 @@
-#include <algorithm>
-#include <cerrno>
-#include <cstdio>
-#include <functional>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <optional>
 #include <poll.h>
-#include <stdexcept>
-#include <string>
-#include <sys/wait.h>
-#include <unistd.h>
-#include <vector>
 
 #include <cowshed/share/channel.h>
 #include <cowshed/tests/support/single_step.h>
+#include <cowshed/tests/support/test.h>
 
 #include "channel_memory.h"
 #include "channel_traffic.h"
@@ -28,7 +17,6 @@ namespace cowshed::test {
 namespace {
 
 using testing::AnyOf;
-using testing::IsEmpty;
 
 enum class Points { changes, all };
 

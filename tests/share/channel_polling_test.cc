@@ -1,17 +1,10 @@
-#include <array>
-#include <atomic>
-#include <csignal>
-#include <gtest/gtest.h>
-#include <memory>
 #include <poll.h>
-#include <random>
 #include <sys/epoll.h>
-#include <unistd.h>
-#include <vector>
 
 #include <cowshed/share/channel.h>
 #include <cowshed/share/descriptor.h>
 #include <cowshed/tests/support/scale.h>
+#include <cowshed/tests/support/test.h>
 
 #include "channels.h"
 #include "process.h"

@@ -1,19 +1,4 @@
-#include <algorithm>
-#include <array>
-#include <atomic>
-#include <csignal>
-#include <cstring>
-#include <fstream>
-#include <gtest/gtest.h>
 #include <linux/seccomp.h>
-#include <numeric>
-#include <random>
-#include <sched.h>
-#include <string>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#include <vector>
 
 #include <cowshed/base/size_literals.h>
 #include <cowshed/share/arena.h>
@@ -21,6 +6,7 @@
 #include <cowshed/share/registry.h>
 #include <cowshed/share/workers.h>
 #include <cowshed/tests/support/scale.h>
+#include <cowshed/tests/support/test.h>
 
 #include "channel_memory.h"
 #include "channels.h"

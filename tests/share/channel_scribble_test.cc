@@ -1,18 +1,8 @@
-#include <algorithm>
-#include <array>
-#include <csignal>
-#include <cstdint>
 #include <deque>
-#include <gtest/gtest.h>
-#include <random>
-#include <span>
-#include <sys/mman.h>
-#include <sys/prctl.h>
-#include <utility>
-#include <vector>
 
 #include <cowshed/share/channel.h>
 #include <cowshed/tests/support/scale.h>
+#include <cowshed/tests/support/test.h>
 
 #include "channel_memory.h"
 #include "channels.h"

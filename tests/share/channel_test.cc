@@ -1,22 +1,8 @@
-#include <algorithm>
-#include <array>
-#include <atomic>
-#include <cstdlib>
-#include <cstring>
-#include <fcntl.h>
-#include <gtest/gtest.h>
-#include <numeric>
-#include <optional>
 #include <poll.h>
-#include <set>
-#include <string>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
-#include <thread>
-#include <unistd.h>
-#include <vector>
 
 #include <cowshed/share/channel.h>
+#include <cowshed/tests/support/test.h>
 
 #include "channel_memory.h"
 #include "channels.h"

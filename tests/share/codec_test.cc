@@ -1,11 +1,7 @@
-#include <gtest/gtest.h>
-#include <map>
-#include <string>
-#include <vector>
-
 #include <cowshed/share/channel.h>
 #include <cowshed/share/codec.h>
 #include <cowshed/share/content.h>
+#include <cowshed/tests/support/test.h>
 
 #include "memory_map.h"
 

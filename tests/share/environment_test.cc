@@ -1,28 +1,14 @@
 // What the library does where system calls are refused, as by the seccomp filter of a container
 // runtime that is older than they.
 
-#include <cerrno>
-#include <chrono>
-#include <csignal>
-#include <cstdlib>
-#include <cstring>
-#include <fcntl.h>
-#include <functional>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 #include <linux/membarrier.h>
-#include <optional>
-#include <string>
-#include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
 #include <tuple>
-#include <unistd.h>
 
 #include <cowshed/share/arena.h>
 #include <cowshed/share/environment.h>
 #include <cowshed/share/workers.h>
 #include <cowshed/tests/support/child.h>
+#include <cowshed/tests/support/test.h>
 
 #include "every_method.h"
 #include "process.h"

@@ -1,12 +1,8 @@
 #pragma once
 
-#include <gtest/gtest.h>
-#include <optional>
-#include <stdexcept>
-#include <utility>
-
 #include <cowshed/share/forkserver.h>
 #include <cowshed/share/workers.h>
+#include <cowshed/tests/support/test.h>
 
 #include "memory_map.h"
 

@@ -1,25 +1,8 @@
-#include <algorithm>
-#include <array>
-#include <atomic>
-#include <cstdio>
-#include <cstring>
-#include <fstream>
-#include <functional>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <optional>
-#include <span>
-#include <string>
-#include <sys/resource.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <utility>
-#include <vector>
-
 #include <cowshed/share/arena.h>
 #include <cowshed/share/channel.h>
 #include <cowshed/share/registry.h>
 #include <cowshed/tests/support/child.h>
+#include <cowshed/tests/support/test.h>
 
 #include "filled_arena.h"
 #include "memory_map.h"

@@ -1,13 +1,7 @@
-#include <cstring>
-#include <filesystem>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <string>
-#include <sys/resource.h>
-
 #include <cowshed/share/arena.h>
 #include <cowshed/share/image.h>
 #include <cowshed/tests/support/child.h>
+#include <cowshed/tests/support/test.h>
 
 // Past RLIMIT_FSIZE the kernel ends a process by SIGXFSZ.  A new arena, a new generation and an
 // image are errors instead.

@@ -1,22 +1,8 @@
-#include <array>
-#include <atomic>
-#include <csignal>
-#include <fcntl.h>
-#include <fstream>
-#include <gmock/gmock.h>
-#include <optional>
-#include <random>
-#include <string>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
-#include <thread>
-#include <unistd.h>
-
 #include <cowshed/share/arena.h>
 #include <cowshed/share/descriptor.h>
 #include <cowshed/share/registry.h>
 #include <cowshed/tests/support/scale.h>
+#include <cowshed/tests/support/test.h>
 
 #include "every_method.h"
 #include "process.h"
@@ -27,8 +13,6 @@ namespace {
 using namespace std::chrono_literals;
 using test::end_of;
 using test::value_of;
-using testing::EndsWith;
-using testing::HasSubstr;
 
 // Whatever a test does, it leaves no child and no descriptor.
 class ForkServers : public testing::Test {

@@ -1,15 +1,9 @@
-#include <algorithm>
-#include <atomic>
-#include <gtest/gtest.h>
 #include <mutex>
-#include <random>
-#include <string>
-#include <utility>
-#include <vector>
 
 #include <cowshed/share/arena.h>
 #include <cowshed/share/arena_allocator.h>
 #include <cowshed/tests/support/scale.h>
+#include <cowshed/tests/support/test.h>
 
 #include "make_arena.h"
 #include "threads.h"

@@ -1,25 +1,13 @@
-#include <array>
-#include <cstdint>
 #include <deque>
-#include <functional>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 #include <list>
-#include <map>
-#include <memory>
-#include <optional>
-#include <set>
-#include <stdexcept>
-#include <string>
 #include <tuple>
 #include <unordered_map>
 #include <unordered_set>
-#include <utility>
 #include <variant>
-#include <vector>
 
 #include <cowshed/share/freeze_copy.h>
 #include <cowshed/tests/support/child.h>
+#include <cowshed/tests/support/test.h>
 
 #include "make_arena.h"
 #include "memory_map.h"
@@ -28,7 +16,6 @@ namespace cowshed {
 namespace {
 
 using test::make_arena;
-using testing::HasSubstr;
 
 struct Node {
   std::string name;

@@ -1,17 +1,7 @@
-#include <cstring>
-#include <fcntl.h>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <random>
-#include <string>
-#include <sys/mman.h>
-#include <thread>
-#include <unistd.h>
-#include <vector>
-
 #include <cowshed/share/arena.h>
 #include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/scale.h>
+#include <cowshed/tests/support/test.h>
 
 #include "make_arena.h"
 #include "memory_map.h"
@@ -20,7 +10,6 @@ namespace cowshed {
 namespace {
 
 using test::make_arena;
-using testing::HasSubstr;
 
 const std::size_t kFill = test::little_or(64_MiB, 2_GiB);
 

@@ -1,19 +1,10 @@
 #include "generations.h"
 
-#include <algorithm>
-#include <cstring>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <optional>
-#include <set>
-#include <string>
-#include <sys/mman.h>
-#include <vector>
-
 #include <cowshed/share/arena.h>
 #include <cowshed/share/registry.h>
 #include <cowshed/share/workers.h>
 #include <cowshed/tests/support/child.h>
+#include <cowshed/tests/support/test.h>
 
 #include "make_arena.h"
 #include "memory_map.h"
@@ -31,7 +22,6 @@ using test::private_bytes;
 using test::Segment;
 using test::segment_at;
 using test::segments;
-using testing::HasSubstr;
 
 class Generations : public testing::TestWithParam<FreezeMode> {};
 COWSHED_EVERY_MODE(Generations);

@@ -1,20 +1,9 @@
-#include <algorithm>
-#include <csignal>
-#include <cstring>
 #include <grp.h>
-#include <gtest/gtest.h>
-#include <iostream>
-#include <memory>
-#include <sstream>
-#include <stdexcept>
-#include <string>
-#include <sys/prctl.h>
-#include <unistd.h>
-#include <vector>
 
 #include <cowshed/share/arena.h>
 #include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/scale.h>
+#include <cowshed/tests/support/test.h>
 
 #include "attacked_arena.h"
 #include "attacks.h"

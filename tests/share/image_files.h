@@ -1,18 +1,5 @@
 #pragma once
 
-#include <cstdint>
-#include <cstdlib>
-#include <cstring>
-#include <fcntl.h>
-#include <filesystem>
-#include <functional>
-#include <gtest/gtest.h>
-#include <numeric>
-#include <span>
-#include <string>
-#include <unistd.h>
-#include <vector>
-
 #include <cowshed/share/codec.h>
 #include <cowshed/share/content.h>
 #include <cowshed/share/image.h>
@@ -20,6 +7,7 @@
 #include <cowshed/share/parcel_format.h>
 #include <cowshed/share/registry.h>
 #include <cowshed/tests/support/folder.h>
+#include <cowshed/tests/support/test.h>
 
 #include "../support/image_objects.h"
 #include "make_arena.h"

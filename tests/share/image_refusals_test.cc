@@ -1,16 +1,7 @@
-#include <cstdint>
-#include <filesystem>
-#include <fstream>
-#include <functional>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <string>
-#include <sys/stat.h>
-#include <vector>
-
 #include <cowshed/share/image.h>
 #include <cowshed/share/image_format.h>
 #include <cowshed/share/registry.h>
+#include <cowshed/tests/support/test.h>
 
 #include "../support/image_objects.h"
 #include "image_files.h"
@@ -25,8 +16,6 @@ using test::Folder;
 using test::ImageBytes;
 using test::make_arena;
 using test::save_filled;
-using testing::AllOf;
-using testing::HasSubstr;
 
 ErrorCode error_of(const fs::path& path) {
   const auto opened = open_image(path);

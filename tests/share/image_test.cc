@@ -1,30 +1,11 @@
-#include <algorithm>
-#include <array>
 #include <climits>
-#include <csignal>
-#include <cstring>
-#include <filesystem>
-#include <fstream>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <iterator>
-#include <numeric>
-#include <optional>
-#include <span>
-#include <sstream>
-#include <string>
 #include <sys/mount.h>
 #include <sys/personality.h>
-#include <sys/resource.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
-#include <thread>
-#include <unistd.h>
-#include <vector>
 
 #include <cowshed/share/image.h>
 #include <cowshed/share/registry.h>
 #include <cowshed/tests/support/child.h>
+#include <cowshed/tests/support/test.h>
 
 #include "../support/image_objects.h"
 #include "../support/subprocess.h"
@@ -41,14 +22,11 @@ using test::ImageBytes;
 using test::make_arena;
 using test::save_filled;
 using test::Sums;
-using testing::HasSubstr;
-using testing::IsEmpty;
-using testing::Not;
 
 TEST(Image, IsReadByAnotherProgram) {
   const Folder folder;
   const Sums sums = save_filled(folder / "image");
-  EXPECT_THAT(folder.names(), testing::ElementsAre("image"));
+  EXPECT_THAT(folder.names(), ElementsAre("image"));
   const auto finished = test::run({IMAGE_READER, folder / "image"});
   EXPECT_EQ(finished.exit_status(), 0) << finished.err;
   EXPECT_EQ(finished.out, "index " + std::to_string(sums.nodes) + " " + std::to_string(sums.words) +
@@ -177,7 +155,7 @@ TEST(Image, IsThawedAndSavedAgain) {
   EXPECT_EQ(arena->stats().generation, 2U);
   EXPECT_EQ(*find<std::uint64_t>("more").value(), 77U);
   EXPECT_EQ(test::sum_of(&*find<test::Node>("nodes").value()), sums.nodes + 1000);
-  EXPECT_THAT(folder.names(), testing::ElementsAre("image"));
+  EXPECT_THAT(folder.names(), ElementsAre("image"));
 }
 
 TEST(Image, NeedsAFrozenArena) {
@@ -307,7 +285,7 @@ TEST(Image, ReplacesAFileAsAWhole) {
   EXPECT_EQ(test::sum_of(*find<test::Words>("words").value()), sums.words);
   EXPECT_FALSE(fs::is_symlink(folder / "link"));
   EXPECT_EQ(fs::status(folder / "image").permissions(), fs::perms(0640));
-  EXPECT_THAT(folder.names(), testing::UnorderedElementsAre("image", "link"));
+  EXPECT_THAT(folder.names(), UnorderedElementsAre("image", "link"));
   EXPECT_TRUE(open_image(folder / "image"));
 }
 
@@ -350,7 +328,7 @@ TEST(Image, LeavesNothingWhereTheFileMayNotBeSoLarge) {
     return std::to_string(save_image(arena, folder / "image").error().system_errno);
   });
   EXPECT_EQ(child.said, std::to_string(EFBIG));
-  EXPECT_THAT(folder.names(), testing::ElementsAre("image"));
+  EXPECT_THAT(folder.names(), ElementsAre("image"));
   EXPECT_EQ(fs::file_size(folder / "image"), size);
 }
 
@@ -395,7 +373,7 @@ TEST(Image, HasTheLongestNameThatThereIs) {
   ASSERT_TRUE(arena.freeze());
   const std::string name(NAME_MAX, 'n');
   EXPECT_TRUE(save_image(arena, folder / name.c_str()));
-  EXPECT_THAT(folder.names(), testing::ElementsAre(name));
+  EXPECT_THAT(folder.names(), ElementsAre(name));
 }
 
 TEST(Image, IsSavedInAFolderThatCannotBeSynced) {

@@ -1,12 +1,9 @@
-#include <gtest/gtest.h>
-#include <memory>
-#include <string>
 #include <unordered_set>
-#include <vector>
 
 #include <cowshed/share/arena.h>
 #include <cowshed/share/immortal_ptr.h>
 #include <cowshed/tests/support/child.h>
+#include <cowshed/tests/support/test.h>
 
 #include "memory_map.h"
 

@@ -1,16 +1,12 @@
 // Arenas that a worker builds and its parent has, the same under every method.
 
-#include <csignal>
-#include <gmock/gmock.h>
-#include <string>
 #include <tuple>
-#include <utility>
-#include <vector>
 
 #include <cowshed/share/address_range.h>
 #include <cowshed/share/arena.h>
 #include <cowshed/share/map.h>
 #include <cowshed/share/registry.h>
+#include <cowshed/tests/support/test.h>
 
 #include "every_method.h"
 #include "make_arena.h"
@@ -19,8 +15,6 @@ namespace cowshed {
 namespace {
 
 using test::make_arena;
-using testing::EndsWith;
-using testing::HasSubstr;
 using LaunchArenas = test::EveryMethod;
 using test::end_of;
 using test::value_of;

@@ -1,22 +1,12 @@
 // How workers end, and how their parent does, under every method.
 
-#include <array>
-#include <atomic>
-#include <csignal>
-#include <fcntl.h>
-#include <gmock/gmock.h>
 #include <poll.h>
-#include <string>
-#include <sys/resource.h>
-#include <sys/syscall.h>
-#include <thread>
-#include <unistd.h>
-#include <vector>
 
 #include <cowshed/share/arena.h>
 #include <cowshed/share/descriptor.h>
 #include <cowshed/share/registry.h>
 #include <cowshed/tests/support/scale.h>
+#include <cowshed/tests/support/test.h>
 
 #include "every_method.h"
 #include "process.h"
@@ -26,9 +16,6 @@ namespace cowshed {
 namespace {
 
 using namespace std::chrono_literals;
-using testing::EndsWith;
-using testing::HasSubstr;
-using testing::StartsWith;
 using LaunchEnds = test::EveryMethod;
 using test::end_of;
 using test::Open;

@@ -1,22 +1,13 @@
 // What goes to a worker and comes back from it, the same under every method.
 
-#include <algorithm>
-#include <csignal>
 #include <deque>
-#include <filesystem>
-#include <gmock/gmock.h>
-#include <map>
-#include <set>
-#include <string>
-#include <sys/mman.h>
-#include <unistd.h>
-#include <vector>
 
 #include <cowshed/share/arena.h>
 #include <cowshed/share/channel.h>
 #include <cowshed/share/registry.h>
 #include <cowshed/share/transfer_report.h>
 #include <cowshed/tests/support/scale.h>
+#include <cowshed/tests/support/test.h>
 
 #include "every_method.h"
 #include "make_arena.h"
@@ -27,9 +18,6 @@ namespace cowshed {
 namespace {
 
 using test::make_arena;
-using testing::EndsWith;
-using testing::HasSubstr;
-using testing::StartsWith;
 using Launch = test::EveryMethod;
 using test::end_of;
 using test::value_of;
@@ -298,10 +286,9 @@ TEST_P(Launch, AWorkerGetsOnlyWhatItShould) {
   close(own);
   ASSERT_TRUE(result.value) << result.error;
   const auto ours = testing::AnyOf(StartsWith("socket:"), StartsWith("/memfd:cowshed"));
-  if (GetParam() == Start::fork)
-    EXPECT_THAT(*result.value, testing::Contains(StartsWith("/memfd:own")));
-  else EXPECT_THAT(*result.value, testing::Each(ours));
-  EXPECT_THAT(*result.value, testing::Contains(StartsWith("socket:")).Times(1));
+  if (GetParam() == Start::fork) EXPECT_THAT(*result.value, Contains(StartsWith("/memfd:own")));
+  else EXPECT_THAT(*result.value, Each(ours));
+  EXPECT_THAT(*result.value, Contains(StartsWith("socket:")).Times(1));
 }
 
 void double_all(Channel<long>& numbers, Channel<long> doubled) {

@@ -1,27 +1,15 @@
-#include <array>
-#include <cerrno>
-#include <cstddef>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 #include <linux/filter.h>
 #include <linux/memfd.h>
 #include <linux/seccomp.h>
 #include <memory_resource>
-#include <span>
-#include <sstream>
-#include <stdexcept>
-#include <string>
-#include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#include <vector>
 
 #include <cowshed/base/published_layout.h>
 #include <cowshed/share/arena.h>
 #include <cowshed/share/arena_transfer.h>
 #include <cowshed/share/registry.h>
 #include <cowshed/tests/support/child.h>
+#include <cowshed/tests/support/test.h>
 
 #include "make_arena.h"
 #include "memory_map.h"
@@ -30,7 +18,6 @@ namespace cowshed {
 namespace {
 
 using test::make_arena;
-using testing::HasSubstr;
 
 struct Index {
   std::array<char, 10000> bytes{};

@@ -1,12 +1,7 @@
 #pragma once
 
-#include <cstddef>
-#include <gtest/gtest.h>
-#include <stdexcept>
-#include <string>
-#include <utility>
-
 #include <cowshed/share/arena.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::test {
 

@@ -1,18 +1,10 @@
-#include <algorithm>
-#include <atomic>
-#include <csignal>
-#include <gmock/gmock.h>
-#include <random>
 #include <ranges>
-#include <string>
-#include <thread>
-#include <unistd.h>
-#include <vector>
 
 #include <cowshed/share/arena.h>
 #include <cowshed/share/map.h>
 #include <cowshed/share/registry.h>
 #include <cowshed/share/transfer_report.h>
+#include <cowshed/tests/support/test.h>
 
 #include "every_method.h"
 #include "process.h"
@@ -22,7 +14,6 @@ namespace {
 
 using namespace std::chrono_literals;
 using testing::MatchesRegex;
-using testing::StartsWith;
 using Map = test::EveryMethod;
 using test::value_of;
 

@@ -1,13 +1,5 @@
-#include <array>
-#include <cerrno>
-#include <chrono>
-#include <fcntl.h>
-#include <gtest/gtest.h>
-#include <sys/mman.h>
-#include <thread>
-#include <unistd.h>
-
 #include <cowshed/share/memfd.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed {
 namespace {

@@ -1,11 +1,7 @@
-#include <filesystem>
-#include <fstream>
-#include <gtest/gtest.h>
-#include <string>
-
 #include <cowshed/base/size_literals.h>
 #include <cowshed/share/memory_limits.h>
 #include <cowshed/tests/support/folder.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed {
 namespace {

@@ -1,20 +1,8 @@
-#include <array>
-#include <cerrno>
-#include <cstdlib>
-#include <fstream>
-#include <functional>
-#include <gtest/gtest.h>
-#include <optional>
-#include <string>
-#include <sys/stat.h>
-#include <unistd.h>
-#include <utility>
-#include <vector>
-
 #include <cowshed/share/arena.h>
 #include <cowshed/share/channel.h>
 #include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/scale.h>
+#include <cowshed/tests/support/test.h>
 
 #include "filled_arena.h"
 #include "memory_map.h"

@@ -1,14 +1,7 @@
-#include <csignal>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <map>
-#include <string>
-#include <unistd.h>
-#include <vector>
-
 #include <cowshed/share/channel.h>
 #include <cowshed/share/transfer_report.h>
 #include <cowshed/tests/support/child.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed {
 namespace {

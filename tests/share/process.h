@@ -1,12 +1,9 @@
 #pragma once
 
-#include <cstddef>
 #include <deque>
-#include <gtest/gtest.h>
-#include <stdexcept>
-#include <sys/mman.h>
 
 #include <cowshed/tests/support/child.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::test {
 

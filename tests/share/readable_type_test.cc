@@ -1,13 +1,8 @@
-#include <gtest/gtest.h>
-#include <map>
-#include <memory>
-#include <set>
-#include <string>
 #include <unordered_map>
-#include <vector>
 
 #include <cowshed/share/readable_type.h>
 #include <cowshed/share/type_id.h>
+#include <cowshed/tests/support/test.h>
 
 namespace app {
 struct Rule {};

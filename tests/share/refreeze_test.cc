@@ -1,13 +1,8 @@
-#include <algorithm>
-#include <cstring>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <string>
 #include <unordered_map>
-#include <vector>
 
 #include <cowshed/share/arena.h>
 #include <cowshed/tests/support/child.h>
+#include <cowshed/tests/support/test.h>
 
 #include "generations.h"
 #include "make_arena.h"
@@ -24,7 +19,6 @@ using test::own_bytes;
 using test::private_bytes;
 using test::segment_at;
 using test::segments;
-using testing::HasSubstr;
 
 TEST(Refreeze, WhatWasWrittenBecomesShared) {
   Arena arena = make_arena(256_MiB);

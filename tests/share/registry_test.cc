@@ -1,22 +1,10 @@
-#include <algorithm>
-#include <array>
-#include <atomic>
-#include <cstring>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <optional>
-#include <span>
-#include <sstream>
-#include <string>
-#include <thread>
-#include <unistd.h>
 #include <unordered_set>
-#include <vector>
 
 #include <cowshed/share/arena.h>
 #include <cowshed/share/registry.h>
 #include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/single_step.h>
+#include <cowshed/tests/support/test.h>
 
 #include "make_arena.h"
 #include "process.h"
@@ -27,7 +15,6 @@ namespace cowshed {
 namespace {
 
 using test::make_arena;
-using testing::HasSubstr;
 
 struct Index {
   int answer = 42;
@@ -296,7 +283,7 @@ TEST(Registry, AnArrayIsASpan) {
   ASSERT_TRUE(ref) << ref.error().message;
   static_assert(std::is_same_v<decltype(*ref), const Ref<std::span<const int>>&>);
   EXPECT_EQ((**ref).data(), numbers.data());
-  EXPECT_THAT(**ref, testing::ElementsAre(1, 2, 3));
+  EXPECT_THAT(**ref, ElementsAre(1, 2, 3));
   EXPECT_EQ(*find<std::span<const int>>("numbers"), *ref);
   EXPECT_EQ(find<std::span<const unsigned>>("numbers").error().code, ErrorCode::wrong_type);
   ASSERT_TRUE(arena.freeze());
@@ -348,7 +335,7 @@ TEST(Ref, IsHashedAndPrinted) {
   EXPECT_THAT(
       printed.str(),
       testing::MatchesRegex("Ref<.*Index>\\(slot [0-9]+, generation [0-9]+, tree [0-9a-f]{16}\\)"));
-  EXPECT_THAT(to_string(Ref<Index>{}), testing::EndsWith("Index>(nothing)"));
+  EXPECT_THAT(to_string(Ref<Index>{}), EndsWith("Index>(nothing)"));
 }
 
 }  // namespace

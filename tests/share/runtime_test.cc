@@ -1,12 +1,7 @@
 // Programs with and without a Runtime.  The build gives the paths of two more.
 
-#include <csignal>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <sys/wait.h>
-#include <vector>
-
 #include <cowshed/share/map.h>
+#include <cowshed/tests/support/test.h>
 
 #include "every_method.h"
 #include "other_program.h"
@@ -25,8 +20,6 @@ namespace {
 
 using namespace std::chrono_literals;
 using test::end_of;
-using testing::EndsWith;
-using testing::HasSubstr;
 
 TEST(Runtime, AnotherProgramRunsItsFunctionOfThatName) {
   EXPECT_EQ(end_of(start<other::scale>({.method = Start::spawn}, 4)).value, 8);

@@ -1,17 +1,10 @@
 #include <csetjmp>
-#include <csignal>
-#include <cstring>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <stdexcept>
-#include <string>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include <cowshed/share/arena.h>
 #include <cowshed/share/registry.h>
 #include <cowshed/share/stray_write.h>
 #include <cowshed/tests/support/child.h>
+#include <cowshed/tests/support/test.h>
 
 // Sanitizers have SIGSEGV handlers of their own, which end the process in their way.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -22,9 +15,6 @@
 
 namespace cowshed {
 namespace {
-
-using testing::EndsWith;
-using testing::HasSubstr;
 
 struct Answers {
   long answers[4096] = {};
@@ -148,7 +138,7 @@ TEST(StrayWrite, TheRecordSaysWhereAndWhat) {
   EXPECT_THAT(to_string(hit), EndsWith(" (object 'my object' + 4112)"));
   const StrayWrite other = record(frozen.unpublished);
   EXPECT_STREQ(other.object.data(), "");
-  EXPECT_THAT(to_string(other), testing::Not(HasSubstr("object")));
+  EXPECT_THAT(to_string(other), Not(HasSubstr("object")));
 }
 
 TEST(StrayWrite, NothingHappensInLenientMode) {

@@ -1,11 +1,7 @@
 #pragma once
 
-#include <atomic>
-#include <gtest/gtest.h>
-#include <thread>
-#include <vector>
-
 #include <cowshed/tests/support/child.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::test {
 

@@ -1,18 +1,10 @@
-#include <algorithm>
-#include <atomic>
-#include <chrono>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 #include <mutex>
-#include <string>
-#include <thread>
 #include <tuple>
-#include <unistd.h>
-#include <vector>
 
 #include <cowshed/share/registry_table.h>
 #include <cowshed/share/transfer_counter.h>
 #include <cowshed/tests/support/child.h>
+#include <cowshed/tests/support/test.h>
 
 #include "memory_map.h"
 #include "threads.h"

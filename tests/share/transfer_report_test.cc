@@ -1,19 +1,14 @@
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <string>
-#include <unistd.h>
-
 #include <cowshed/share/arena.h>
 #include <cowshed/share/channel.h>
 #include <cowshed/share/registry.h>
 #include <cowshed/share/transfer_report.h>
 #include <cowshed/tests/support/child.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed {
 namespace {
 
 using internal::TransferCounter;
-using testing::HasSubstr;
 
 const TransferSource* source(const TransferReport& report, const std::string& name) {
   for (const TransferSource& each : report.sources)
@@ -96,7 +91,7 @@ TEST(TransferReport, AsATable) {
 
 TEST(TransferReport, OfNothing) {
   EXPECT_THAT(alone([] { return to_table(transfer_report()); }),
-              testing::EndsWith(" has sent 0 B by value, 0 B by reference, 0 B moved\n"));
+              EndsWith(" has sent 0 B by value, 0 B by reference, 0 B moved\n"));
 }
 
 }  // namespace

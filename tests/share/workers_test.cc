@@ -1,18 +1,9 @@
-#include <csignal>
-#include <cstdio>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <iostream>
-#include <stdexcept>
-#include <string>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <cowshed/share/arena.h>
 #include <cowshed/share/registry.h>
 #include <cowshed/share/workers.h>
 #include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/scale.h>
+#include <cowshed/tests/support/test.h>
 
 #include "make_arena.h"
 
@@ -21,8 +12,6 @@ namespace cowshed {
 namespace {
 
 using test::make_arena;
-using testing::EndsWith;
-using testing::HasSubstr;
 
 struct Index {
   int answer = 42;
@@ -92,7 +81,7 @@ TEST(Workers, StartSaysThatTheirExitsWouldBeLost) {
 TEST(Workers, ASegmentationFaultElsewhereIsJustThat) {
   const auto exit = run(1, [] { (void)raise(SIGSEGV); })[0];
   EXPECT_TRUE(test::kSanitized || exit.signal == SIGSEGV);
-  EXPECT_THAT(exit.error, testing::Not(HasSubstr("frozen")));
+  EXPECT_THAT(exit.error, Not(HasSubstr("frozen")));
 }
 
 // Text that is still in a buffer at the fork comes out once, the workers' own too.

@@ -1,16 +1,8 @@
-#include <algorithm>
-#include <array>
-#include <cerrno>
-#include <fcntl.h>
-#include <fstream>
-#include <gtest/gtest.h>
-#include <stdexcept>
 #include <sys/file.h>
 #include <system_error>
-#include <unistd.h>
-#include <utility>
 
 #include <cowshed/tests/support/setting.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::test {
 namespace {

@@ -1,15 +1,8 @@
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <string>
-#include <utility>
-#include <vector>
-
+#include <cowshed/tests/support/test.h>
 #include <cowshed/tools/cowtop/budget.h>
 
 namespace cowshed::cowtop {
 namespace {
-
-using ::testing::StartsWith;
 
 TEST(BudgetTest, Sizes) {
   const std::vector<std::pair<const char*, std::uint64_t>> sizes = {{"0", 0},

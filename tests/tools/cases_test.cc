@@ -1,19 +1,9 @@
-#include <algorithm>
-#include <filesystem>
-#include <fstream>
-#include <gtest/gtest.h>
-#include <map>
 #include <regex>
-#include <sstream>
 #include <stdlib.h>  // NOLINT(modernize-deprecated-headers): setenv(3)
-#include <string>
-#include <sys/stat.h>
-#include <unistd.h>
-#include <utility>
-#include <vector>
 
 #include <cowshed/probes/support.h>
 #include <cowshed/tests/support/subprocess.h>
+#include <cowshed/tests/support/test.h>
 #include <cowshed/tests/tools/recordings.h>
 
 // Each case of tests/tools/cases/*.txt is a test: the file's name and the case's.

@@ -1,16 +1,8 @@
-#include <cstdlib>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
-#include <signal.h>
-#include <string>
-#include <sys/stat.h>
-#include <thread>
-#include <unistd.h>
-#include <vector>
 
 #include <cowshed/tests/support/public_copy.h>
 #include <cowshed/tests/support/subprocess.h>
+#include <cowshed/tests/support/test.h>
 #include <cowshed/tests/tools/recordings.h>
 
 namespace cowshed::cowtop {
@@ -19,11 +11,6 @@ namespace {
 using test::Finished;
 using test::run;
 using test::Subprocess;
-using ::testing::Contains;
-using ::testing::ElementsAre;
-using ::testing::HasSubstr;
-using ::testing::Not;
-using ::testing::UnorderedElementsAre;
 
 TEST(CowtopAttach, UntilCtrlC) {
   Subprocess subject({COPY_SUBJECT, "100", "2", "50", "60000"});

@@ -1,19 +1,12 @@
-#include <algorithm>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
-#include <sched.h>
-#include <string>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#include <vector>
 
 #include <cowshed/probes/support.h>
 #include <cowshed/tests/support/public_copy.h>
 #include <cowshed/tests/support/refusals.h>
 #include <cowshed/tests/support/subprocess.h>
+#include <cowshed/tests/support/test.h>
 #include <cowshed/tests/support/user_namespace.h>
 
 // cowtop where something that it would like to have is missing.
@@ -23,9 +16,6 @@ namespace {
 using test::Finished;
 using test::PublicCopy;
 using test::run;
-using ::testing::AllOf;
-using ::testing::HasSubstr;
-using ::testing::StartsWith;
 
 class CowtopDegraded : public ::testing::Test {
  protected:

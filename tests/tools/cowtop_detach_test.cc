@@ -1,15 +1,7 @@
-#include <array>
-#include <csignal>
-#include <fstream>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <iterator>
-#include <string>
-#include <vector>
-
 #include <cowshed/probes/support.h>
 #include <cowshed/tests/support/kernel_objects.h>
 #include <cowshed/tests/support/subprocess.h>
+#include <cowshed/tests/support/test.h>
 
 // Whatever ends cowtop: nothing of it stays in the kernel, and no setting was changed.
 namespace cowshed::cowtop {
@@ -18,7 +10,6 @@ namespace {
 using test::Finished;
 using test::KernelObjects;
 using test::Subprocess;
-using ::testing::HasSubstr;
 
 // Those that no other test changes, which may run at the same time.
 std::string settings() {

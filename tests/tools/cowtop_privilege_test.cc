@@ -1,20 +1,11 @@
-#include <algorithm>
-#include <cstdlib>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
-#include <sched.h>
-#include <string>
 #include <sys/mount.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#include <vector>
 
 #include <cowshed/tests/support/public_copy.h>
 #include <cowshed/tests/support/refusals.h>
 #include <cowshed/tests/support/setting.h>
 #include <cowshed/tests/support/subprocess.h>
+#include <cowshed/tests/support/test.h>
 #include <cowshed/tests/support/user_namespace.h>
 
 // Which backend cowtop takes, and what it says would give more, for each combination of what it may
@@ -25,9 +16,6 @@ namespace {
 using test::Finished;
 using test::PublicCopy;
 using test::run;
-using ::testing::AllOf;
-using ::testing::HasSubstr;
-using ::testing::StartsWith;
 
 struct Capabilities {
   const char* name;

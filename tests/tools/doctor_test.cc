@@ -1,13 +1,8 @@
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
+#include <cowshed/tests/support/test.h>
 #include <cowshed/tools/cowtop/doctor.h>
 
 namespace cowshed::cowtop {
 namespace {
-
-using ::testing::HasSubstr;
-using ::testing::Not;
 
 TEST(Doctor, ABackendThatCountsWrongDoesNotWork) {
   Diagnosis diagnosis{cow::BackendChoice::tracepoint, 599};

@@ -1,5 +1,4 @@
-#include <gtest/gtest.h>
-
+#include <cowshed/tests/support/test.h>
 #include <cowshed/tests/tools/recordings.h>
 #include <cowshed/tools/cowtop/folded_report.h>
 

@@ -1,10 +1,4 @@
-#include <cstddef>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <numeric>
-#include <string>
-#include <vector>
-
+#include <cowshed/tests/support/test.h>
 #include <cowshed/tests/tools/recordings.h>
 #include <cowshed/tools/cowtop/html/copy_tree.h>
 #include <cowshed/tools/cowtop/html/curves.h>
@@ -12,11 +6,6 @@
 
 namespace cowshed::cowtop {
 namespace {
-
-using ::testing::ElementsAre;
-using ::testing::HasSubstr;
-using ::testing::Not;
-using ::testing::StartsWith;
 
 std::uint64_t pages_of(const CopyTree& tree) {
   return std::accumulate(

@@ -1,11 +1,7 @@
-#include <filesystem>
-#include <fstream>
-#include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
-#include <sstream>
-#include <string>
 
 #include <cowshed/tests/support/subprocess.h>
+#include <cowshed/tests/support/test.h>
 
 // docs/examples/http_server: what its README says of it holds.
 namespace cowshed::cowtop {

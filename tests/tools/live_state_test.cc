@@ -1,14 +1,7 @@
-#include <algorithm>
 #include <clocale>
-#include <cstdlib>
 #include <cwchar>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <map>
-#include <string>
-#include <string_view>
-#include <vector>
 
+#include <cowshed/tests/support/test.h>
 #include <cowshed/tests/tools/live_recordings.h>
 #include <cowshed/tests/tools/recordings.h>
 #include <cowshed/tools/cowtop/figures.h>
@@ -18,10 +11,6 @@
 
 namespace cowshed::cowtop::live {
 namespace {
-
-using ::testing::ElementsAre;
-using ::testing::HasSubstr;
-using ::testing::IsEmpty;
 
 State server_state(int seconds) {
   State state;

@@ -1,26 +1,13 @@
-#include <algorithm>
-#include <csignal>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 #include <regex>
-#include <string>
-#include <sys/stat.h>
-#include <sys/types.h>
-#include <unistd.h>
-#include <utility>
-#include <vector>
 
 #include <cowshed/probes/support.h>
 #include <cowshed/tests/support/subprocess.h>
+#include <cowshed/tests/support/test.h>
 #include <cowshed/tests/tools/tmux.h>
 
 namespace cowshed::cowtop {
 namespace {
-
-using ::testing::AllOf;
-using ::testing::HasSubstr;
-using ::testing::Not;
 
 // What any backend does in the same way; the pagemap backend needs no privilege and loads nothing.
 const std::string cowtop_by_pagemap = std::string(COWTOP) + " --backend pagemap ";

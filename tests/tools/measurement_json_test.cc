@@ -1,6 +1,6 @@
-#include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include <cowshed/tests/support/test.h>
 #include <cowshed/tools/cowtop/measurement_json.h>
 
 namespace cowshed::cowtop {

@@ -1,10 +1,6 @@
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <map>
 #include <nlohmann/json.hpp>
-#include <string>
-#include <vector>
 
+#include <cowshed/tests/support/test.h>
 #include <cowshed/tests/tools/recordings.h>
 #include <cowshed/tools/cowtop/measurement_json.h>
 #include <cowshed/tools/cowtop/serve/metrics_server.h>
@@ -13,12 +9,6 @@
 
 namespace cowshed::cowtop {
 namespace {
-
-using ::testing::ElementsAre;
-using ::testing::EndsWith;
-using ::testing::HasSubstr;
-using ::testing::Not;
-using ::testing::SizeIs;
 
 cow::ProcessCopies process(pid_t pid, const std::string& comm, std::uint64_t copied) {
   cow::ProcessCopies result;

@@ -1,12 +1,7 @@
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 #include <regex>
-#include <sstream>
-#include <string>
-#include <utility>
-#include <vector>
 
 #include <cowshed/tests/support/subprocess.h>
+#include <cowshed/tests/support/test.h>
 #include <cowshed/tools/cowtop/options.h>
 #include <cowshed/tools/cowtop/table_report.h>
 
@@ -14,8 +9,6 @@ namespace cowshed::cowtop {
 namespace {
 
 using test::run;
-using ::testing::ElementsAre;
-using ::testing::HasSubstr;
 
 ParsedArguments parse(std::vector<std::string> words) { return parse_arguments(std::move(words)); }
 

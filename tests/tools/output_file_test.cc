@@ -1,24 +1,11 @@
-#include <array>
-#include <chrono>
-#include <fcntl.h>
-#include <functional>
 #include <future>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <string>
-#include <sys/stat.h>
-#include <thread>
-#include <unistd.h>
-#include <utility>
-#include <vector>
 
+#include <cowshed/tests/support/test.h>
 #include <cowshed/tests/tools/recordings.h>
 #include <cowshed/tools/cowtop/output_file.h>
 
 namespace cowshed::cowtop {
 namespace {
-
-using ::testing::HasSubstr;
 
 constexpr uid_t kNobody = 65534;
 

@@ -1,17 +1,8 @@
-#include <array>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 #include <pty.h>
-#include <sstream>
-#include <string>
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
-#include <utility>
-#include <vector>
 
 #include <cowshed/tests/support/subprocess.h>
+#include <cowshed/tests/support/test.h>
 #include <cowshed/tests/tools/recordings.h>
 #include <cowshed/tools/cowtop/zstd_lines.h>
 
@@ -20,7 +11,6 @@ namespace {
 
 using test::Finished;
 using test::run;
-using ::testing::HasSubstr;
 
 class RecordedRun : public ::testing::Test {
  protected:

@@ -1,22 +1,10 @@
-#include <algorithm>
-#include <chrono>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <random>
-#include <string>
-#include <sys/resource.h>
-#include <vector>
-
+#include <cowshed/tests/support/test.h>
 #include <cowshed/tests/tools/recordings.h>
 #include <cowshed/tools/cowtop/recorder.h>
 #include <cowshed/tools/cowtop/recording.h>
 
 namespace cowshed::cowtop {
 namespace {
-
-using ::testing::ElementsAre;
-using ::testing::HasSubstr;
-using ::testing::Not;
 
 class RecordingTest : public ::testing::Test {
  protected:

@@ -1,21 +1,9 @@
-#include <algorithm>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <set>
-#include <string>
-#include <thread>
-#include <unistd.h>
-#include <vector>
-
 #include <cowshed/tests/cow/fake_proc.h>
+#include <cowshed/tests/support/test.h>
 #include <cowshed/tools/cowtop/selection.h>
 
 namespace cowshed::cowtop {
 namespace {
-
-using ::testing::ElementsAre;
-using ::testing::HasSubstr;
-using ::testing::IsEmpty;
 
 // Measures whom it is told to, and nobody of `forbidden` or `gone`.
 class FakeBackend : public cow::Backend {

@@ -1,16 +1,10 @@
-#include <csignal>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <string>
-
+#include <cowshed/tests/support/test.h>
 #include <cowshed/tools/cowtop/table_report.h>
 
 namespace cowshed::cowtop {
 namespace {
 
 using ::testing::ContainsRegex;
-using ::testing::HasSubstr;
-using ::testing::Not;
 
 cow::Measurement of(const cow::ProcessCopies& process) {
   cow::Measurement measurement;

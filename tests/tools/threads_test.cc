@@ -1,17 +1,8 @@
 #include <arpa/inet.h>
-#include <array>
-#include <atomic>
-#include <csignal>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 #include <netinet/in.h>
-#include <string>
 #include <sys/socket.h>
-#include <sys/wait.h>
-#include <thread>
-#include <unistd.h>
-#include <vector>
 
+#include <cowshed/tests/support/test.h>
 #include <cowshed/tests/tools/recordings.h>
 #include <cowshed/tools/cowtop/measure.h>
 #include <cowshed/tools/cowtop/serve/metrics_server.h>
@@ -20,10 +11,6 @@
 // What cowtop does in more than one thread: here, so that ThreadSanitizer sees it.
 namespace cowshed::cowtop {
 namespace {
-
-using ::testing::EndsWith;
-using ::testing::HasSubstr;
-using ::testing::StartsWith;
 
 // As the live view: is asked for keys also while the probes load in another thread.
 class Keys : public Observer {

@@ -1,12 +1,8 @@
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <source_location>
-#include <string>
-#include <vector>
 
 #include <cowshed/tests/support/subprocess.h>
+#include <cowshed/tests/support/test.h>
 #include <cowshed/tests/tools/recordings.h>
 #include <cowshed/tools/cowtop/verdict.h>
 #include <cowshed/tools/cowtop/verdict_reports.h>
@@ -14,11 +10,8 @@
 namespace cowshed::cowtop {
 namespace {
 
-using ::testing::ElementsAre;
 using ::testing::ElementsAreArray;
-using ::testing::HasSubstr;
 using ::testing::Matcher;
-using ::testing::StartsWith;
 
 constexpr std::uint64_t kPage = cow::kPageSize;
 
