@@ -4,7 +4,6 @@
 
 #include <cowshed/cow/binaries.h>
 #include <cowshed/cow/clock.h>
-#include <cowshed/cow/local_code_reader.h>
 
 namespace cowshed::cow {
 namespace {
@@ -14,25 +13,15 @@ constexpr std::size_t kMostPerfMaps = 256;  // each keeps a descriptor
 
 }  // namespace
 
-Binaries::Binaries(ProcFiles proc, Reads reads) : proc_(std::move(proc)) {
-  const auto file = [this](CodeReader::BinaryId binary, FilePlace place, const std::string& name) {
-    return file_of(binary, place, name);
-  };
-  if (reads == Reads::here) {
-    open_ = [this](const FileRequest& request) { return open_requested(proc_, request); };
-    reader_ = std::make_unique<LocalCodeReader>(file);
-    return;
-  }
-  opener_ = std::make_unique<OpenerProcess>(proc_);
-  open_ = [this](const FileRequest& request) { return opener_->open(request); };
-  auto process = std::make_unique<CodeReaderProcess>(file);
-  process_ = process.get();
-  reader_ = std::move(process);
-}
+Binaries::Binaries(ProcFiles proc)
+    : opener_(std::move(proc)),
+      reader_([this](CodeReader::BinaryId binary, FilePlace place, const std::string& name) {
+        return file_of(binary, place, name);
+      }) {}
 
 Binary& Binaries::add() {
   Binary& binary = *binaries_.emplace_back(std::make_unique<Binary>());
-  binary.reader = reader_.get();
+  binary.reader = &reader_;
   binary.id = static_cast<CodeReader::BinaryId>(binaries_.size());
   return binary;
 }
@@ -48,7 +37,7 @@ Descriptor Binaries::file_of(CodeReader::BinaryId binary, FilePlace place,
   FileRequest request = binaries_[binary - 1]->file;
   request.place = place;
   request.name = name;
-  return open_(request);
+  return opener_.open(request);
 }
 
 const Binary* Binaries::open(const Mapping& mapping, pid_t pid) {
@@ -60,7 +49,7 @@ const Binary* Binaries::open(const Mapping& mapping, pid_t pid) {
   binary.path = path;
   binary.file.pid = pid;
   binary.file.mapping = mapping;
-  if (const auto extent = reader_->add_binary(binary.id, path)) {
+  if (const auto extent = reader_.add_binary(binary.id, path)) {
     binary.is_readable = true;
     binary.begin = extent->begin;
     binary.end = extent->end;
@@ -73,7 +62,7 @@ const Binary* Binaries::vdso() {
   Binary& binary = add();
   vdso_ = &binary;
   binary.path = "[vdso]";
-  if (const auto extent = reader_->add_vdso(binary.id)) {
+  if (const auto extent = reader_.add_vdso(binary.id)) {
     binary.is_readable = true;
     binary.begin = extent->begin;
     binary.end = extent->end;
@@ -95,7 +84,7 @@ const Binary* Binaries::perf_map(std::uint64_t process_id, pid_t pid, uid_t owne
   request.place = FilePlace::perf_map;
   request.pid = pid;
   request.owner = owner;
-  Descriptor opened = open_(request);
+  Descriptor opened = opener_.open(request);
   if (!opened) return nullptr;
   Binary& binary = add();
   binary.path = fmt::format("/tmp/perf-{}.map", pid);
@@ -107,12 +96,11 @@ const Binary* Binaries::perf_map(std::uint64_t process_id, pid_t pid, uid_t owne
 
 std::vector<std::string> Binaries::unread() const {
   std::vector<std::string> lines;
-  if (process_ == nullptr) return lines;
-  for (const CodeReader::BinaryId id : process_->set_aside())
+  for (const CodeReader::BinaryId id : reader_.set_aside())
     lines.push_back(binaries_[id - 1]->path + ": crashed or held up its reader; has no names");
-  if (process_->has_given_up()) lines.emplace_back("further binaries: the reader failed too often");
-  if (opener_->hung() > 0)
-    lines.push_back(fmt::format("{} of the files: did not open in time", opener_->hung()));
+  if (reader_.has_given_up()) lines.emplace_back("further binaries: the reader failed too often");
+  if (opener_.hung() > 0)
+    lines.push_back(fmt::format("{} of the files: did not open in time", opener_.hung()));
   return lines;
 }
 

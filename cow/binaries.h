@@ -30,15 +30,11 @@ struct Binary {
   std::uint64_t end = 0;
 };
 
-// Opens each once, whatever the number of processes that map it.  One thread at a time.
+// Opens each once, whatever the number of processes that map it, and reads it in processes of their
+// own: the measured program may be hostile.  One thread at a time.
 class Binaries {
  public:
-  enum class Reads {
-    here,   // of programs that are trusted
-    apart,  // in processes of their own: OpenerProcess, CodeReaderProcess
-  };
-
-  explicit Binaries(ProcFiles proc, Reads reads = Reads::here);
+  explicit Binaries(ProcFiles proc);
   Binaries(const Binaries&) = delete;
   Binaries& operator=(const Binaries&) = delete;
 
@@ -55,7 +51,7 @@ class Binaries {
   // That no perf map describes.
   const Binary* generated_code();
 
-  CodeReader& reader() { return *reader_; }
+  CodeReader& reader() { return reader_; }
 
   // What could not be read, a line each: binaries that were set aside, files that did not open.
   std::vector<std::string> unread() const;
@@ -71,11 +67,8 @@ class Binaries {
   Binary& add();
   Descriptor file_of(CodeReader::BinaryId binary, FilePlace place, const std::string& name);
 
-  ProcFiles proc_;
-  OpenFile open_;
-  std::unique_ptr<CodeReader> reader_;
-  std::unique_ptr<OpenerProcess> opener_;  // null: files are opened here
-  CodeReaderProcess* process_ = nullptr;   // `reader_`, where it is one
+  OpenerProcess opener_;
+  CodeReaderProcess reader_;
   CodeReader::LayoutId last_layout_ = 0;
   std::vector<std::unique_ptr<Binary>> binaries_;  // by id, from 1
   std::map<std::tuple<std::string, dev_t, std::uint64_t>, const Binary*> files_;

@@ -15,8 +15,7 @@ std::size_t bytes_of(const CopySample& sample) { return sizeof sample + sample.s
 
 }  // namespace
 
-CopySampler::CopySampler(const ProcFiles& proc)
-    : binaries_(proc, Binaries::Reads::apart), spaces_(proc, binaries_) {
+CopySampler::CopySampler(const ProcFiles& proc) : binaries_(proc), spaces_(proc, binaries_) {
   if (auto decoder = StoreDecoder::open()) stores_.emplace(std::move(*decoder));
 }
 

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <string>
 #include <sys/types.h>
 
@@ -36,7 +35,6 @@ struct FileRequest {
 // followed, but for those that stay inside /usr/lib/debug.  A perf map is looked for in the /tmp of
 // the process, by its PID in its own namespace.  A file that has much more bytes than its disk
 // holds is refused.  May wait for a file system that does not answer.
-using OpenFile = std::function<Descriptor(const FileRequest&)>;
 Descriptor open_requested(const ProcFiles& proc, const FileRequest& request);
 
 }  // namespace cowshed::cow

@@ -41,12 +41,14 @@ std::uint64_t start_ns(const ProcStat& stat) {
 
 struct PagemapBackend::Tracked : std::enable_shared_from_this<PagemapBackend::Tracked> {
   Tracked(const ProcStat& stat, std::shared_ptr<Tracked> forked_by)
-      : start_stack(stat.start_stack),
+      : start_ticks(stat.start_ticks),
+        start_stack(stat.start_stack),
         parent(std::move(forked_by)),
         activity(stat),
         reaped_faults(stat.reaped_faults) {}
 
   ProcessCopies copies;
+  std::uint64_t start_ticks = 0;
   std::uint64_t start_stack = 0;
   std::shared_ptr<Tracked> parent;  // null for a root
   bool is_taken = false;
@@ -146,7 +148,6 @@ PagemapBackend::Tracked& PagemapBackend::add(pid_t pid, const ProcStat& stat,
   process->copies.comm = stat.comm;
   process->copies.alive = true;
   process->copies.start_ns = start_ns(stat);
-  process->copies.start_ticks = stat.start_ticks;
   process->copies.role = parent ? Role::child : Role::root;
   if (parent) {
     const pid_t parent_pid = parent->copies.pid;
@@ -222,7 +223,7 @@ void PagemapBackend::find_children(Tracked& process) {
 void PagemapBackend::count_reaped() {
   std::erase_if(zombies_, [this](const std::shared_ptr<Tracked>& process) {
     const auto stat = proc_.stat(process->copies.pid);
-    const bool is_there = stat && stat->start_ticks == process->copies.start_ticks;
+    const bool is_there = stat && stat->start_ticks == process->start_ticks;
     if (!is_there) some_gone_ = true;
     return !is_there;
   });
@@ -242,7 +243,7 @@ void PagemapBackend::end(Tracked& process, bool is_zombie) {
 
 void PagemapBackend::update(Tracked& process) {
   const auto stat = proc_.stat(process.copies.pid);
-  if (!stat || stat->start_ticks != process.copies.start_ticks) {
+  if (!stat || stat->start_ticks != process.start_ticks) {
     end(process, false);
     return;
   }
@@ -388,9 +389,8 @@ void PagemapBackend::forget_taken() {
 // tick.
 std::vector<std::shared_ptr<PagemapBackend::Tracked>> PagemapBackend::in_order() const {
   std::vector<std::shared_ptr<Tracked>> result = processes_;
-  std::stable_sort(result.begin(), result.end(), [](const auto& a, const auto& b) {
-    return a->copies.start_ticks < b->copies.start_ticks;
-  });
+  std::stable_sort(result.begin(), result.end(),
+                   [](const auto& a, const auto& b) { return a->start_ticks < b->start_ticks; });
   return result;
 }
 

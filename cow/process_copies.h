@@ -95,9 +95,6 @@ struct ProcessCopies {
   Role role = Role::child;
   bool alive = false;          // still running at the last sample
   std::uint64_t start_ns = 0;  // CLOCK_MONOTONIC
-  // As /proc/PID/stat has it: with the PID it names the process for good.  The pagemap backend's
-  // alone.
-  std::uint64_t start_ticks = 0;
   std::optional<std::uint64_t> end_ns;
   // Of exit(), or the signal that ended it; the other is nullopt.  Both are while it is alive; the
   // sampled backend knows them of the command alone.

@@ -1,7 +1,7 @@
 #include <dlfcn.h>
 
-#include <cowshed/cow/binaries.h>
-#include <cowshed/cow/symbols.h>
+#include <cowshed/cow/file_opener.h>
+#include <cowshed/cow/local_code_reader.h>
 #include <cowshed/tests/support/public_copy.h>
 #include <cowshed/tests/support/subprocess.h>
 #include <cowshed/tests/support/test.h>
@@ -49,9 +49,11 @@ class DebugFile : public ::testing::Test {
     mapping.path = program_.path();
     mapping.device = file.st_dev;
     mapping.inode = file.st_ino;
-    Binaries binaries{ProcFiles()};
-    Symbols symbols;
-    return symbols.frames({binaries.open(mapping, ::getpid()), address_of_main()}).back();
+    LocalCodeReader reader([&](auto, FilePlace place, const std::string& name) {
+      return open_requested(ProcFiles(), {place, ::getpid(), 0, mapping, name});
+    });
+    reader.add_binary(1, program_.path());
+    return reader.frames(1, address_of_main()).back();
   }
 
  private:

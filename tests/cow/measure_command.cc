@@ -10,15 +10,15 @@ Measurement measure_command(Backend& backend, const std::vector<std::string>& ar
   EXPECT_TRUE(backend.track_command(command->pid()));
   EXPECT_TRUE(command->release());
   siginfo_t info{};
-  constexpr int kWhich = WEXITED | WNOHANG | WNOWAIT;
-  const auto has_ended = [&] {
-    return ::waitid(P_PID, static_cast<id_t>(command->pid()), &info, kWhich) != 0 ||
-           info.si_pid != 0;
-  };
-  do {
+  // A subject that stops itself is to be looked at before it goes on.
+  while (info.si_code != CLD_EXITED && info.si_code != CLD_KILLED && info.si_code != CLD_DUMPED) {
     EXPECT_TRUE(backend.sample());
+    if (info.si_code == CLD_STOPPED) ::kill(command->pid(), SIGCONT);
     std::this_thread::sleep_for(backend.interval());
-  } while (!has_ended());
+    info = {};
+    const int which = WEXITED | WSTOPPED | WNOHANG | WNOWAIT;
+    if (::waitid(P_PID, static_cast<id_t>(command->pid()), &info, which) != 0) break;
+  }
   EXPECT_TRUE(backend.sample());
   EXPECT_TRUE(command->wait());
   return backend.measurement();

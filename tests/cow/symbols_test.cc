@@ -1,7 +1,8 @@
 #include <cctype>
+#include <fcntl.h>
 #include <malloc.h>
 
-#include <cowshed/cow/binaries.h>
+#include <cowshed/cow/local_code_reader.h>
 #include <cowshed/cow/symbols.h>
 #include <cowshed/tests/support/test.h>
 
@@ -60,22 +61,15 @@ std::size_t resident_of(const std::string& path) {
 }
 
 TEST(Symbols, DebugInformationThatHasBeenReadIsNotKeptInMemory) {
-  Binaries binaries{ProcFiles()};
-  Mapping mapping;
-  mapping.path = SITE_SUBJECT;
-  struct stat file{};
-  ASSERT_EQ(::stat(SITE_SUBJECT, &file), 0);
-  mapping.device = file.st_dev;
-  mapping.inode = file.st_ino;
-  const Binary* binary = binaries.open(mapping, ::getpid());
-  const std::set<CodeAddress> code = {{binary, binary->begin + 0x1000}};
-  Symbols open;
-  open.frames(*code.begin());
+  LocalCodeReader reader([](auto, auto, const auto&) {
+    return Descriptor(::open(SITE_SUBJECT, O_RDONLY | O_CLOEXEC));
+  });
+  const auto extent = reader.add_binary(1, SITE_SUBJECT);
+  ASSERT_TRUE(extent);
+  reader.frames(1, extent->begin + 0x1000);
   EXPECT_GT(resident_of(SITE_SUBJECT), 0U);
-  Symbols symbols;
-  symbols.look_up(code);
+  reader.forget_names(1);
   EXPECT_EQ(resident_of(SITE_SUBJECT), 0U);
-  EXPECT_FALSE(symbols.needs_look_up(*code.begin()));
 }
 
 }  // namespace
