@@ -157,7 +157,7 @@ mutant(huge_is_other cow.bpf.c "order ? COWSHED_ZERO_FILLED : COWSHED_OTHER" "CO
 mutant(swap_is_a_copy cow.bpf.c
        "if (entry == ENTRY_SWAP || entry == ENTRY_PROT_NONE) return COWSHED_CLASSES;" ""
        */file_copy_swapped_out_compressed_1000)
-mutant(swapped_in_is_no_copy cow.bpf.c "if (entry == ENTRY_PRESENT) {" "if (0) {"
+mutant(swapped_in_is_no_copy cow.bpf.c "if (entry == ENTRY_PRESENT)" "if (0)"
        */swapped_out_and_shared_1000)
 mutant(reclaim_is_the_faults cow.bpf.c "return task->flags & PF_MEMALLOC" "return 0"
        GroundTruth.WhatReclaimAllocatesIsNotTheFaults)
@@ -174,7 +174,7 @@ mutant(execs_are_renames cow.bpf.c "tp_btf/task_rename" "?tp_btf/task_rename"
 # was_split
 mutant(never_split cow.bpf.c "details->splits != split_count(task)" "0" */huge_shared_1000)
 mutant(always_split cow.bpf.c "&& details->splits != split_count(task)" "" */anon_copied_1000:*/huge_last*)
-mutant(split_long_ago cow.bpf.c "if (!thread->pending.may_split) {" "if (0) {" */huge_shared_1000)
+mutant(split_long_ago cow.bpf.c "if (!thread->pending.may_split)" "if (0)" */huge_shared_1000)
 mutant(split_by_others cow.bpf.c "details->switches == task->nvcsw + task->nivcsw &&" ""
        */split_while_waiting_1000)
 
@@ -182,7 +182,7 @@ mutant(split_by_others cow.bpf.c "details->switches == task->nvcsw + task->nivcs
 mutant(seated_for_ever cow.bpf.c "get_up(own, thread);" "" */anon_copied_1000)
 mutant(anybodys_seat seat.bpf.h "seat && distance_of(context) - seat->stack_begin < 1 << STACK_BLOCK_SHIFT"
        "seat" */anon_copied_1000 ${one_seat})
-mutant(usual_reads_count cow.bpf.c "if ((error_code & (PF_WRITE | PF_KEY)) != PF_WRITE) {" "if (0) {"
+mutant(usual_reads_count cow.bpf.c "if ((error_code & (PF_WRITE | PF_KEY)) != PF_WRITE)" "if (0)"
        */zero_page_write_between_reads_1000)
 mutant(last_mapping_lasts mapping.bpf.h "mapping->generation == generation &&" ""
        */file_over_anonymous_1000)
