@@ -25,7 +25,7 @@
 // each gets its own `Backend::Thread(backend)`, with allocate(size) and deallocate(block, size).
 namespace cowshed::bench {
 
-// malloc and free, whoever provides them in this program.
+// malloc and free of this program: of libc, or of a library that replaces them.
 struct Malloc {
   class Thread {
    public:

@@ -14,8 +14,8 @@ struct StartTimes {
   double cycle_us;  // until it has been reaped, and its value is there
 };
 
-// Starts workers, each of which returns when it began, by the method of that name: "bare fork",
-// "posix_spawn", or the library's "fork", "spawn" and "forkserver".
+// Starts workers by one method: "bare fork", "posix_spawn", or the library's "fork", "spawn" and
+// "forkserver".  Each worker returns the time at which it began.
 class Starter {
  public:
   Starter();

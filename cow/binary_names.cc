@@ -59,8 +59,8 @@ std::string call_file(Dwarf_Die& unit, Dwarf_Die& inlined) {
   return file_name(::dwarf_filesrc(files, index, nullptr, nullptr));
 }
 
-// Finds the first child of `parent` with one of these kinds and code at `address`, also in
-// namespaces.
+// Finds the first child of `parent` that has one of these kinds and contains `address`.  Looks into
+// namespaces, too.
 bool find_child(Dwarf_Die parent, std::uint64_t address, std::initializer_list<int> kinds,
                 Dwarf_Die& found) {
   Dwarf_Die child;

@@ -17,9 +17,10 @@ struct EndedProcess {
   bool may_be_merged = false;  // nothing more of it is to come
 };
 
-// Of all processes, in order of start as in a Measurement.  Does nothing where at most `most` may
-// be merged; else at most half as many rows are left of those.  Calls `merged` with the index of
-// each process that was added to an earlier one, and of that: it is to be forgotten.
+// Merges ended processes when more than `most` may be merged, until at most half of `most` are
+// left.  `processes` are all, in order of start as in a Measurement.  For each merged process calls
+// `merged` with its index and the index of the earlier process that it is added to; the caller
+// forgets it.
 void merge_ended(const std::vector<EndedProcess>& processes, std::size_t most,
                  const std::function<void(std::size_t, std::size_t)>& merged);
 

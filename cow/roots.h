@@ -23,8 +23,9 @@ struct Roots {
 Roots roots_among(const std::vector<pid_t>& pids, const ProcFiles& proc, pid_t caller,
                   const std::function<bool(pid_t)>& is_measured);
 
-// Attaches to the roots among `pids`; again without those that are refused, which may have
-// descendants among them.  `attach` returns who is refused.  Errors: as Backend::attach().
+// Attaches to the roots among `pids`.  `attach` returns the processes that are refused; then it is
+// tried again without them, because their descendants may be among `pids`.  Errors: as
+// Backend::attach().
 using Refused = std::vector<std::pair<pid_t, Error>>;
 Expected<std::vector<Error>> attach_roots(
     const std::vector<pid_t>& pids, const ProcFiles& proc,

@@ -10,17 +10,15 @@
 //   NAME=value             before the first case: an environment variable of all cases
 //   [Name] WORD...         begins a case.  root: needs root; exact: needs the exact backend;
 //                          backends: runs once for each, which BACKEND names
-//   $ COMMAND              sh runs it in an empty folder of the case; it finds cowtop and the
-//   subjects.
-//                          `await TEXT FILE` waits until the file has the text; `copy PROGRAM...`
-//                          copies it to where everybody may run it
-//   ? N                    its exit status; 0 without
-//   > TEXT    ! TEXT       its standard output, its standard error, has a line with the text, in
-//   which *
-//                          is anything, and {A..B} a number from A to B
-//   >- TEXT   !- TEXT      has no such line
-//   >= TEXT   != TEXT      has these lines alone; without a text, none
-//   x COMMAND              is refused: with 125, one line on standard error, and nothing else
+//   $ COMMAND              sh runs it in an empty folder; cowtop and the subjects are on PATH.
+//                          `await TEXT FILE` waits until the file has the text.  `copy PROGRAM...`
+//                          copies the program into the folder, where every user may run it.
+//   ? N                    its exit status is N; without this line, 0
+//   > TEXT    ! TEXT       its standard output, its standard error, has a line with the text.  *
+//                          is anything, {A..B} a number from A to B.
+//   >- TEXT   !- TEXT      it has no such line
+//   >= TEXT   != TEXT      it has these lines alone; without a text, none
+//   x COMMAND              cowtop refuses it: status 125, one line on standard error, nothing else
 namespace cowshed::cowtop {
 namespace {
 

@@ -35,7 +35,7 @@ run cow/cow_test '-*/pagemap:*NamedPatterns*:DebugFile.*:*AThousandChildren:Code
 # In a process of its own, as ctest has it: what other tests left would be shared with the measured.
 run cow/cow_test 'CodeSites.MeasuringCopiesNothing'
 run cow/meter_objects_test '-*AsTheDocumentationHasIt' # the sources stay here
-run tools/cowtop_test 'CowtopPrivilege.*:CowtopDetach.*-*ASetUserIdProgram*' # mostly sleeps
+run tools/cowtop_program_test 'CowtopPrivilege.*:CowtopDetach.*-*ASetUserIdProgram*' # mostly sleeps
 run share/share_test 'Workers.*'
 run share/share_test 'StrayWrite*'
 run share/registry_test
