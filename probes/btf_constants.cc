@@ -71,8 +71,6 @@ BtfConstants read_btf_constants(const btf& kernel) {
   constants.counts_splits = finds_splits(kernel, constants);
   constants.has_collapse_events =
       btf__find_by_name_kind(&kernel, "btf_trace_mm_collapse_huge_page", BTF_KIND_TYPEDEF) > 0;
-  const std::int32_t cast = btf__find_by_name_kind(&kernel, "bpf_rdonly_cast", BTF_KIND_FUNC);
-  constants.rdonly_cast = cast > 0 ? cast : 0;
   return constants;
 }
 

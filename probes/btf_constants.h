@@ -20,8 +20,6 @@ struct BtfConstants {
   bool counts_splits = false;
   // Whether it has the tracepoints of khugepaged and MADV_COLLAPSE.
   bool has_collapse_events = false;
-  // The kernel function bpf_rdonly_cast (since 6.2), by its number in BTF; 0: there is none.
-  std::int32_t rdonly_cast = 0;
 };
 
 // Of the running kernel; the defaults where its BTF cannot be read.

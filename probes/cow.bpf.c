@@ -117,32 +117,13 @@ static __always_inline int is_open(struct thread_state* thread, __u64 address,
   return 1;
 }
 
-/* What most faults are, whole, without a call: from user mode, in the mapping of the thread's last
- * one.  0: it is another. */
-static __always_inline int enter_usual_fault(struct thread_state* thread, unsigned long address,
-                                             struct pt_regs* regs, unsigned long error_code) {
-  if ((error_code & (PF_WRITE | PF_KEY)) != PF_WRITE) return 0;
-  __u32 traits = last_traits(thread, task_of(thread), address);
-  if (!traits) return 0;
-  begin_update(thread);
-  settle(thread);
-  thread->counts.write_faults++;
-  if (is_open(thread, address, error_code, traits)) {
-    thread->pending.mode = PENDING_USER;
-    thread->pending.ip = regs->ip;
-  }
-  end_update(thread);
-  return 1;
-}
-
-/* The rest, in a function of its own: what calls it stays small. */
 static __always_inline int enter_fault(unsigned long address, struct pt_regs* regs,
                                        unsigned long error_code, __u32 mode) {
   /* Every access by a shadow stack's instructions is handled as a write (arch/x86/mm/fault.c). */
   int is_write = (error_code & (PF_WRITE | PF_SHADOW_STACK)) != 0;
   if (mode == PENDING_KERNEL && (!is_write || address >> 63)) return 0;
   struct task_struct* task = bpf_get_current_task_btf();
-  struct thread_state* thread = task->bpf_storage ? state_of(task) : 0;
+  struct thread_state* thread = state_of(task);
   if (!thread) return 0;
   if (!is_write) {
     /* What it allocates is not the earlier fault's. */
@@ -153,8 +134,6 @@ static __always_inline int enter_fault(unsigned long address, struct pt_regs* re
     }
     return 0;
   }
-  if (!thread->seat && !thread->is_taken && thread->pending.mode == PENDING_NONE)
-    thread = sit_down(thread, task);
   begin_update(thread);
   if (thread->exited) thread->pending.mode = PENDING_NONE; /* it has been counted, see below */
   settle(thread);
@@ -181,16 +160,9 @@ static __always_inline int enter_fault(unsigned long address, struct pt_regs* re
   return 0;
 }
 
-static __noinline int enter_user_fault(__u64* context) {
-  return enter_fault(context[0], (struct pt_regs*)context[1], context[2], PENDING_USER);
-}
-
 SEC("tp_btf/page_fault_user")
 int on_user_fault(__u64* context) {
-  struct thread_state* thread = can_cast ? seated_thread(context) : 0;
-  if (thread && enter_usual_fault(thread, context[0], (struct pt_regs*)context[1], context[2]))
-    return 0;
-  return enter_user_fault(context);
+  return enter_fault(context[0], (struct pt_regs*)context[1], context[2], PENDING_USER);
 }
 
 SEC("tp_btf/page_fault_kernel")
@@ -330,12 +302,13 @@ static __always_inline void allocate(struct thread_state* thread, __u32 order, _
   end_update(thread);
 }
 
-static __noinline int allocate_page(__u64* context) {
+SEC("tp_btf/mm_page_alloc")
+int on_page_alloc(__u64* context) {
   __u32 order = context[1];
   __u32 gfp = context[2];
   if (!may_be_for_fault((const void*)context[0], order, gfp)) return 0;
   struct task_struct* task = bpf_get_current_task_btf();
-  struct thread_state* thread = task->bpf_storage ? state_of(task) : 0;
+  struct thread_state* thread = state_of(task);
   if (!thread || thread->pending.mode == PENDING_NONE || in_reclaim(task)) return 0;
   int is_for_fault = in_pending_fault(thread, task, context);
   if (is_for_fault && thread->exited)
@@ -345,26 +318,11 @@ static __noinline int allocate_page(__u64* context) {
   return 0;
 }
 
-SEC("tp_btf/mm_page_alloc")
-int on_page_alloc(__u64* context) {
-  struct thread_state* thread = can_cast && has_user_fault_flag() ? seated_thread(context) : 0;
-  if (!thread || thread->pending.mode == PENDING_KERNEL) return allocate_page(context);
-  __u32 order = context[1];
-  __u32 gfp = context[2];
-  if (thread->pending.mode == PENDING_USER &&
-      may_be_for_fault((const void*)context[0], order, gfp)) {
-    struct task_struct* task = task_of(thread);
-    if (!in_reclaim(task)) allocate(thread, order, gfp, in_user_fault(task));
-  }
-  return 0;
-}
-
 /* sched_process_fork leaves out the threads that the kernel adds to a process: io_uring's, vhost's.
  */
 SEC("tp_btf/task_newtask")
 int BPF_PROG(on_new_task, struct task_struct* child) {
   struct task_struct* parent = bpf_get_current_task_btf();
-  if (!parent->bpf_storage) return 0;
   struct thread_state* thread = state_of(parent);
   if (!thread) return 0;
   struct cowshed_key key = {};
@@ -387,7 +345,7 @@ int BPF_PROG(on_new_task, struct task_struct* child) {
  * there, before sched_process_exec, are the new program's. */
 SEC("tp_btf/task_rename")
 int BPF_PROG(on_rename, struct task_struct* task, const char* comm) {
-  if (!task->bpf_storage || task != bpf_get_current_task_btf()) return 0;
+  if (task != bpf_get_current_task_btf()) return 0;
   struct thread_state* thread = state_of(task);
   if (!thread || thread->program == (__u64)task->mm) return 0;
   thread->program = (__u64)task->mm;
@@ -417,10 +375,7 @@ int BPF_PROG(on_rename, struct task_struct* task, const char* comm) {
  * beyond the end of a file, or no mapping. */
 SEC("tp_btf/signal_generate")
 int BPF_PROG(on_signal, int signal, struct kernel_siginfo* info, struct task_struct* task) {
-  if ((signal != SIGSEGV && signal != SIGBUS) || task != bpf_get_current_task_btf() ||
-      !task->bpf_storage) {
-    return 0;
-  }
+  if ((signal != SIGSEGV && signal != SIGBUS) || task != bpf_get_current_task_btf()) return 0;
   struct thread_state* thread = state_of(task);
   int code = 0;
   /* Above 0: the kernel's own. */
@@ -496,15 +451,12 @@ int add_cpu(struct cpu_number* number) {
 
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(on_exit, struct task_struct* task) {
-  if (!task->bpf_storage) return 0;
   struct thread_state* thread = state_of(task);
   if (thread) {
     begin_update(thread);
     settle(thread);
     end_update(thread);
     flush(thread, task);
-    struct thread_state* own = own_state(task);
-    if (own && own->seat) get_up(own, thread);
   }
   return 0;
 }
@@ -546,18 +498,13 @@ static long read_counts(__u32 attempt, struct reading* reading) {
 SEC("iter/task")
 int dump_threads(struct bpf_iter__task* ctx) {
   struct task_struct* task = ctx->task;
-  if (!task || !task->bpf_storage) return 0;
-  struct thread_state* own = own_state(task);
-  if (!own) return 0;
-  __u32 seat = *(volatile __u32*)&own->seat;
-  struct thread_state* thread = seat ? seat_at(seat - 1) : own;
+  if (!task) return 0;
+  struct thread_state* thread = state_of(task);
   if (!thread || thread->exited) return 0;
   struct reading reading = {.thread = thread, .task = task};
   bpf_loop(READ_ATTEMPTS, read_counts, &reading, 0);
-  if (seat && *(volatile __u32*)&own->seat != seat)
-    return 0; /* it has ended, and another may sit there */
   struct cowshed_thread_record* record = &reading.record;
-  record->key = own->key;
+  record->key = thread->key;
   record->is_leader = task->pid == task->tgid;
   bpf_probe_read_kernel(record->comm, sizeof record->comm, &task->comm);
   bpf_seq_write(ctx->meta->seq, record, sizeof *record);

@@ -32,8 +32,7 @@
 #define S_IFMT 0170000         /* include/uapi/linux/stat.h */
 #define S_IFREG 0100000
 #define SIGNAL_GROUP_EXIT 0x4 /* include/linux/sched/signal.h */
-#define PF_EXITING 0x4        /* include/linux/sched.h */
-#define PF_MEMALLOC 0x800     /* in reclaim */
+#define PF_MEMALLOC 0x800     /* include/linux/sched.h: in reclaim */
 #define SIGBUS 7
 #define SIGSEGV 11
 #define PT_REGS_WORDS 21
@@ -203,7 +202,6 @@ struct thread_struct {
 };
 
 struct task_struct {
-  void* stack;
   unsigned int flags;
   int on_cpu;
   struct sched_entity se;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 #pragma once
 
-#include "seat.bpf.h"
+#include "state.bpf.h"
 
 /* What is mapped at an address, asked when the fault enters: later the program may have unmapped or
  * closed it.  A fault enters with interrupts off, where bpf_find_vma can only drop its lock through
@@ -184,17 +184,6 @@ static __always_inline int is_last_mapping(struct mapping* mapping, struct mm_st
                                            __u32 generation, __u64 address) {
   return mapping->mm == mm && mapping->generation == generation && address >= mapping->start &&
          address < mapping->end;
-}
-
-/* The traits of the mapping that was last looked up if `address` lies in it, else 0. */
-static __always_inline __u32 last_traits(struct thread_state* thread, struct task_struct* task,
-                                         __u64 address) {
-  struct mm_struct* mm = task->mm;
-  __u32 generation = 0;
-  return mm && mapping_generation(mm, &generation) &&
-                 is_last_mapping(&thread->mapping, mm, generation, address)
-             ? thread->mapping.traits
-             : 0;
 }
 
 /* The MAPPING_ traits of `address` for the thread that runs; thread->mapping is then that mapping

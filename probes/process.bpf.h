@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 #pragma once
 
-#include "seat.bpf.h"
+#include "state.bpf.h"
 
 /* Threads and processes come and go here: who is tracked, under which record, and when a thread's
  * counters move to its process. */

@@ -67,19 +67,6 @@ Expected<void> run_iterator(const bpf_link* link, std::vector<char>& output) {
   return {};
 }
 
-// Where a program calls kernel function 0 it means this one.
-int put_in_kernel_function(bpf_program* program, std::int32_t number) {
-  const bpf_insn* const first = bpf_program__insns(program);
-  std::vector<bpf_insn> instructions(first, first + bpf_program__insn_cnt(program));
-  for (bpf_insn& instruction : instructions) {
-    if (instruction.code == (BPF_JMP | BPF_CALL) && instruction.src_reg == BPF_PSEUDO_KFUNC_CALL &&
-        instruction.imm == 0) {
-      instruction.imm = number;
-    }
-  }
-  return bpf_program__set_insns(program, instructions.data(), instructions.size());
-}
-
 // A program of the type "syscall"; what it says is in the programs' variables.
 void run_once(int program, const void* context, std::size_t size) {
   bpf_test_run_opts options = {};
@@ -132,9 +119,6 @@ Expected<Programs> Programs::load(const SamplingOptions& sampling) {
   skeleton->rodata->gfp_zero = constants.gfp_zero;
   skeleton->rodata->gfp_page_cache = constants.gfp_write | constants.gfp_noretry;
   skeleton->rodata->vm_events_from_runqueue = constants.vm_events_from_runqueue;
-  for (bpf_program* program : {skeleton->progs.on_user_fault, skeleton->progs.on_page_alloc})
-    if (put_in_kernel_function(program, constants.rdonly_cast) == 0)
-      skeleton->rodata->can_cast = constants.rdonly_cast != 0 ? 1 : 0;
   if (sampling.period != 0) {
     skeleton->rodata->sample_period = sampling.period;
     skeleton->rodata->sample_stack_bytes =

@@ -4,8 +4,7 @@
 #include "kernel_types.h"
 #include "record.h"
 
-/* The maps and what a tracked thread carries: in its task storage, or at its seat, see seat.bpf.h.
- */
+/* The maps and what a tracked thread carries in its task storage. */
 
 #define MAPPING_FOUND 1u
 #define MAPPING_ABSENT 2u /* the address belongs to no mapping */
@@ -73,8 +72,6 @@ struct sample_turn {
 
 /* In order of use: a fault in the mapping of the last one touches the first 128 bytes of it. */
 struct thread_state {
-  __u64 stack_begin;  /* of a seat: of whose stack, as distance_of() has it; 0: nobody's */
-  __u64 task;         /* whose */
   __u64 update_begin; /* unequal while the counts change under a reader's eyes */
   __u64 update_end;
   struct pending_fault pending;
@@ -91,8 +88,6 @@ struct thread_state {
   struct mapped_file file;
   __u64 frame[FRAME_WORDS];     /* of a kernel-mode fault: registers and return address */
   __u64 node[MAPLE_NODE_WORDS]; /* scratch, too large for the stack */
-  __u32 is_taken;               /* of a seat */
-  __u32 seat;                   /* of storage: where the state is instead, plus 1 */
 };
 
 struct {
@@ -101,6 +96,10 @@ struct {
   __type(key, int);
   __type(value, struct thread_state);
 } threads SEC(".maps");
+
+static __always_inline struct thread_state* state_of(struct task_struct* task) {
+  return task->bpf_storage ? bpf_task_storage_get(&threads, task, 0, 0) : 0;
+}
 
 struct {
   __uint(type, BPF_MAP_TYPE_HASH);
@@ -146,7 +145,6 @@ __u64 record_changes_done;
 __u64 slow_lookups; /* mappings that bpf_find_vma had to find */
 __u32 pid_level;    /* of the loader's PID namespace */
 
-const volatile __u32 can_cast = 0; /* whether the loader has put in the kernel's bpf_rdonly_cast */
 const volatile __s64 vm_events_from_runqueue = 0; /* vm_event_states - runqueues, 0: unknown */
 const volatile __u32 gfp_movable = 0x8; /* ___GFP_* as of 6.1; the loader asks newer kernels */
 const volatile __u32 gfp_zero = 0x100;

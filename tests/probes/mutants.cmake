@@ -60,10 +60,6 @@ holds(HoldsWithoutTheFlag no_flag cow.bpf.c ${no_flag})
 holds(HoldsWhereverTheWordsAre no_word_in_reach mapping.bpf.h
       "offset + sizeof(__u64) <= sizeof thread->node" "0")
 
-# As where threads sit at each other's places.
-set(one_seat "#define SEATS 4096" "#define SEATS 1")
-holds(HoldsWhoeverSits one_seat seat.bpf.h ${one_seat})
-
 # Which faults are looked at.
 mutant(reads_count cow.bpf.c "if (!is_write) {" "if (0) {" */zero_page_write_1000)
 mutant(reads_settle_nothing cow.bpf.c "    if (thread->pending.mode != PENDING_NONE) {" "    if (0) {"
@@ -73,7 +69,7 @@ mutant(no_kernel_mode cow.bpf.c "return enter_fault(context[0], (struct pt_regs*
        "return 0" */kernel_copied_1000)
 mutant(faults_never_disabled cow.bpf.c "mode == PENDING_KERNEL && task->pagefault_disabled" "0"
        */futex_operation_1000)
-mutant(no_lineage cow.bpf.c "if (!parent->bpf_storage)" "if (1)" */anon_copied_1000)
+mutant(no_lineage cow.bpf.c "thread = state_of(parent)" "thread = 0" */anon_copied_1000)
 mutant(never_settled cow.bpf.c 
        "thread->counts.faults[thread->pending.outcome & (COWSHED_CLASSES - 1)]++" "" */reused_1000)
 mutant(pending_for_ever cow.bpf.c "has_left_fault(thread, reading->task)) {"
@@ -178,15 +174,8 @@ mutant(split_long_ago cow.bpf.c "if (!thread->pending.may_split)" "if (0)" */hug
 mutant(split_by_others cow.bpf.c "details->switches == task->nvcsw + task->nivcsw &&" ""
        */split_while_waiting_1000)
 
-# Who sits where.
-mutant(seated_for_ever cow.bpf.c "get_up(own, thread);" "" */anon_copied_1000)
-mutant(anybodys_seat seat.bpf.h "seat && distance_of(context) - seat->stack_begin < 1 << STACK_BLOCK_SHIFT"
-       "seat" */anon_copied_1000 ${one_seat})
-mutant(usual_reads_count cow.bpf.c "if ((error_code & (PF_WRITE | PF_KEY)) != PF_WRITE)" "if (0)"
-       */zero_page_write_between_reads_1000)
+# mapping.bpf.h
 mutant(last_mapping_lasts mapping.bpf.h "mapping->generation == generation &&" ""
        */file_over_anonymous_1000)
-
-# mapping.bpf.h
 mutant(shared_is_private mapping.bpf.h "if (flags & VM_SHARED)" "if (0)" */write_notify_1000)
 mutant(lost_way mapping.bpf.h "if (type == MAPLE_ARANGE)" "if (type == 0)" */many_mappings_1000)
