@@ -51,9 +51,6 @@ class Initramfs:
         self.add_folder(str(Path(name).parent))
         self.entries[name] = (stat.S_IFREG | mode, content)
 
-    def add_link(self, name, target):
-        self.entries.setdefault(name, (stat.S_IFLNK | 0o777, target.encode()))
-
     def add(self, path):
         """A file or a folder of this machine; a program with all that it needs."""
         path = Path(path).absolute()
@@ -68,7 +65,9 @@ class Initramfs:
         if name in self.entries:
             return
         self.add_file(name, path, stat.S_IMODE(path.stat().st_mode))
-        if is_elf(path):
+        with open(path, "rb") as file:
+            is_elf = file.read(4) == b"\x7fELF"
+        if is_elf:
             for needed in [*libraries(path), *programs_named_in(path)]:
                 self.add(needed)
 
@@ -79,7 +78,8 @@ class Initramfs:
         self.add(busybox)
         for applet in run([busybox, "--list-full"]).split():
             name = Path(applet).name
-            self.add_link(f"usr/{'sbin' if 'sbin' in applet else 'bin'}/{name}", busybox)
+            folder = "usr/sbin" if "sbin" in applet else "usr/bin"
+            self.entries.setdefault(f"{folder}/{name}", (stat.S_IFLNK | 0o777, busybox.encode()))
 
     def add_system(self, kernel, init):
         self.add_file("init", init, 0o755)
@@ -122,11 +122,6 @@ def write_entry(archive, number, name, mode, content):
         archive.write(b"\0" * (-len(part) % 4))
 
 
-def is_elf(path):
-    with open(path, "rb") as file:
-        return file.read(4) == b"\x7fELF"
-
-
 def libraries(program):
     """What the dynamic linker would load for it."""
     # Of a static program, ldd says so and fails.
@@ -137,14 +132,9 @@ def libraries(program):
     return re.findall(r"(/\S+) \(0x", listed)
 
 
-def build_folder(program):
-    """The CMake build folder that holds the program, if any."""
-    return next((top for top in program.parents if (top / "CMakeCache.txt").exists()), None)
-
-
 def programs_named_in(program):
     """Tests are compiled with the paths of the programs of the same build that they run."""
-    top = build_folder(program)
+    top = next((top for top in program.parents if (top / "CMakeCache.txt").exists()), None)
     if top is None:
         return []
     named = re.compile(re.escape(os.fsencode(top)) + rb"(?:/[\w.+-]+)+\0")

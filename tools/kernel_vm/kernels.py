@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 from dataclasses import dataclass
-from functools import cmp_to_key
 from pathlib import Path
 
 SERIES = ("6.1", "6.12")
@@ -86,15 +85,7 @@ class PrivateApt:
     def newest(self, pattern):
         found = self.call("apt-cache", "search", "--names-only", pattern).splitlines()
         names = [line.split()[0] for line in found]
-        return max(names, key=cmp_to_key(compare_versions), default=None)
-
-
-def compare_versions(left, right):
-    for relation, answer in (("lt", -1), ("gt", 1)):
-        command = ["dpkg", "--compare-versions", left, relation, right]
-        if subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode == 0:
-            return answer
-    return 0
+        return max(names, key=lambda name: [int(part) for part in re.findall(r"\d+", name)], default=None)
 
 
 def unpacked(folder):
