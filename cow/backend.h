@@ -27,22 +27,17 @@ struct Attached {
 // all the rest.
 class CodeOf {
  public:
-  static CodeOf all() { return CodeOf(true, 0, 0); }
-  static CodeOf none() { return CodeOf(false, 0, 0); }
-  // As ProcessCopies has them.
-  static CodeOf process(pid_t pid, std::uint64_t start_ns) { return CodeOf(false, pid, start_ns); }
+  static CodeOf all() { return CodeOf(true, {}); }
+  static CodeOf none() { return CodeOf(false, {}); }
+  static CodeOf process(ProcessId id) { return CodeOf(false, id); }
 
   bool is_all() const { return is_all_; }
-  bool includes(const ProcessCopies& process) const {
-    return is_all_ || (process.pid == pid_ && process.start_ns == start_ns_);
-  }
+  bool includes(const ProcessCopies& process) const { return is_all_ || process.id() == id_; }
 
  private:
-  CodeOf(bool is_all, pid_t pid, std::uint64_t start_ns)
-      : is_all_(is_all), pid_(pid), start_ns_(start_ns) {}
+  CodeOf(bool is_all, ProcessId id) : is_all_(is_all), id_(id) {}
   bool is_all_;
-  pid_t pid_;  // 0: none
-  std::uint64_t start_ns_;
+  ProcessId id_;
 };
 
 // One way of measuring process trees.  Not thread-safe: one thread drives it.  Destroying it ends

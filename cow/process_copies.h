@@ -84,6 +84,14 @@ struct MemorySample {
   bool operator==(const MemorySample&) const = default;
 };
 
+// A process, for good: PIDs are used again.
+struct ProcessId {
+  pid_t pid = 0;
+  std::uint64_t start_ns = 0;
+  // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 misreads it
+  auto operator<=>(const ProcessId&) const = default;
+};
+
 struct ProcessCopies {
   // That this is the sum of: of many that have ended, those of one place and one name are one (see
   // ended_processes.h).  Then what follows is the first one's, counts are those of all together,
@@ -160,6 +168,7 @@ struct ProcessCopies {
   // Most samples first.  nullopt where copies were not sampled.
   std::optional<std::vector<CopyPattern>> patterns;
 
+  ProcessId id() const { return {pid, start_ns}; }
   std::optional<std::uint64_t> copied_pages() const {
     if (!copied_anon_pages || !copied_file_pages) return std::nullopt;
     return *copied_anon_pages + *copied_file_pages;

@@ -349,7 +349,7 @@ void TracepointBackend::take_samples_meanwhile() {
 }
 
 Expected<void> TracepointBackend::sample() {
-  if (auto taken = take_samples(); !taken) return taken;
+  TRY_VOID(take_samples());
   taken_meanwhile_ = 0;
   std::uint64_t begin = thread_cpu_ns();
   TRY(auto snapshot, probe_.snapshot());

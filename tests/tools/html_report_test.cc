@@ -69,7 +69,7 @@ TEST(CopyTree, StaysSmallOfManyStacks) {
 
 Json document(double at_s, std::uint64_t pages) {
   const Json process = {{"copied_anon_pages", pages}, {"copied_file_pages", 1U}};
-  Json result = {{"duration_s", at_s}};
+  Json result = {{"schema", "cowshed.run/2"}, {"duration_s", at_s}};
   result["processes"] = Json::array({process});
   return result;
 }

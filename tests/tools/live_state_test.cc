@@ -76,12 +76,12 @@ TEST(LiveHistory, RatesAreOfTheLastTwoLooks) {
   history.add(later);
   const cow::ProcessCopies& busy = later.processes[1];
   EXPECT_DOUBLE_EQ(history.copied_per_second(busy).value_or(-1), 4 * kMiB);
-  EXPECT_THAT(history.curve(id_of(busy)), ElementsAre(0.96, 0.88));
+  EXPECT_THAT(history.curve(busy.id()), ElementsAre(0.96, 0.88));
   EXPECT_FALSE(history.copied_per_second(later.processes[5]));
-  EXPECT_EQ(history.ended_ns(id_of(busy)), 0U);
-  EXPECT_EQ(history.ended_ns(id_of(later.processes[3])), *later.processes[3].end_ns);
+  EXPECT_EQ(history.ended_ns(busy.id()), 0U);
+  EXPECT_EQ(history.ended_ns(later.processes[3].id()), *later.processes[3].end_ns);
   history.add(server_after(1));  // back
-  EXPECT_THAT(history.curve(id_of(busy)), ElementsAre(0.96));
+  EXPECT_THAT(history.curve(busy.id()), ElementsAre(0.96));
 }
 
 TEST(LiveHistory, WhatWasAddedUpHasNoRate) {
@@ -98,7 +98,7 @@ TEST(LiveHistory, WhatWasAddedUpHasNoRate) {
 TEST(LiveHistory, IsNoLongerThanTheCurve) {
   History history;
   for (int second = 1; second <= 20; ++second) history.add(server_after(second));
-  EXPECT_EQ(history.curve(id_of(server_after(20).processes[1])).size(), History::kPoints);
+  EXPECT_EQ(history.curve(server_after(20).processes[1].id()).size(), History::kPoints);
 }
 
 TEST(LiveHistory, AnExecEndsTheSharing) {
@@ -111,7 +111,7 @@ TEST(LiveHistory, AnExecEndsTheSharing) {
   measurement.taken_ns += 1;
   history.add(measurement);
   EXPECT_FALSE(still_shared(worker));
-  EXPECT_THAT(history.curve(id_of(worker)), IsEmpty()) << "of another program";
+  EXPECT_THAT(history.curve(worker.id()), IsEmpty()) << "of another program";
   const Model model{measurement, history, {}};
   EXPECT_EQ(cell(Column::at_fork, worker, model), kUnknown);
   EXPECT_EQ(cell(Column::shared, worker, model), kUnknown);
@@ -125,8 +125,8 @@ TEST(LiveState, EveryColumnSortsBothWays) {
   State state = server_state(2);
   cow::Measurement measurement = server_after(3);
   measurement.processes[4].shared_at_fork_bytes = 200 << 20;
-  state.use_memory({{id_of(measurement.processes[2]), {2 << 20, 1 << 20, 1}},
-                    {id_of(measurement.processes[4]), {3 << 20, 1 << 19, 1}}});
+  state.use_memory({{measurement.processes[2].id(), {2 << 20, 1 << 20, 1}},
+                    {measurement.processes[4].id(), {3 << 20, 1 << 19, 1}}});
   state.update(measurement);
   press(state, "t");
   struct Orders {

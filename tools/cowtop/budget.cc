@@ -5,6 +5,7 @@
 #include <optional>
 #include <utility>
 
+#include <cowshed/base/try.h>
 #include <cowshed/tools/cowtop/budget.h>
 
 namespace cowshed::cowtop {
@@ -61,9 +62,8 @@ Expected<Budget::Object> parse_object(std::string_view text) {
   const auto separator = text.rfind('=');
   if (separator == std::string_view::npos || separator == 0)
     return wrong_budget("'" + std::string(text) + "' is not NAME=SIZE");
-  const auto bytes = parse_size(text.substr(separator + 1));
-  if (!bytes) return tl::make_unexpected(bytes.error());
-  return Budget::Object{std::string(text.substr(0, separator)), *bytes};
+  TRY(const auto bytes, parse_size(text.substr(separator + 1)));
+  return Budget::Object{std::string(text.substr(0, separator)), bytes};
 }
 
 std::string what_is_wrong_with(const Budget& budget) {

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <utility>
 
+#include <cowshed/base/try.h>
 #include <cowshed/cow/published_layout.h>
 #include <cowshed/tools/cowtop/budget.h>
 #include <cowshed/tools/cowtop/command_line.h>
@@ -74,10 +75,6 @@ struct CheckOptions {
   std::vector<std::string> read;  // the files that are its input
 };
 
-tl::unexpected<Error> bad_usage(std::string message) {
-  return make_error(ErrorCode::invalid_argument, std::move(message));
-}
-
 // The limits of a command line.  `app` must outlive it.
 class BudgetArguments {
  public:
@@ -122,7 +119,8 @@ class BudgetArguments {
       if (object) given.objects.push_back(std::move(*object));
     }
     if (error) return tl::make_unexpected(std::move(*error));
-    if (std::string why = what_is_wrong_with(given); !why.empty()) return bad_usage(std::move(why));
+    if (std::string why = what_is_wrong_with(given); !why.empty())
+      return make_error(ErrorCode::invalid_argument, std::move(why));
     return given;
   }
 
@@ -214,16 +212,13 @@ Expected<Reports> open_reports(const CheckOptions& options) {
   const auto open = [&](bool asked, const std::string& path,
                         std::optional<OutputFile>& file) -> Expected<void> {
     if (!asked) return {};
-    auto opened = OutputFile::open(path, others);
-    if (!opened) return tl::make_unexpected(opened.error());
-    file.emplace(std::move(*opened));
+    TRY(auto opened, OutputFile::open(path, others));
+    file.emplace(std::move(opened));
     others.push_back(path.empty() ? "/dev/stdout" : path);
     return {};
   };
-  if (const auto opened = open(options.json, options.output, reports.json); !opened)
-    return tl::make_unexpected(opened.error());
-  const auto opened = open(!options.junit.empty(), options.junit, reports.junit);
-  if (!opened) return tl::make_unexpected(opened.error());
+  TRY_VOID(open(options.json, options.output, reports.json));
+  TRY_VOID(open(!options.junit.empty(), options.junit, reports.junit));
   return reports;
 }
 
@@ -241,9 +236,8 @@ bool write(const Verdict& verdict, const CheckOptions& options, Severity severit
   return good;
 }
 
-int check(const CheckOptions& options) {
-  auto reports = open_reports(options);
-  if (!reports) return own_error(reports.error());
+Expected<int> check(const CheckOptions& options) {
+  TRY(auto reports, open_reports(options));
   PublishedNames published(options.budget);
   const Measured measured = measure(options.measure, &published);
   Verdict verdict;
@@ -256,7 +250,7 @@ int check(const CheckOptions& options) {
   }
   // That cowtop failed is more than was asked to be warned of.
   const auto severity = options.warn && measured.measurement ? Severity::warning : Severity::error;
-  const bool is_written = write(verdict, options, severity, *reports);
+  const bool is_written = write(verdict, options, severity, reports);
   if (measured.exit_status != 0) return measured.exit_status;
   if (!is_written) return kOwnError;
   if (options.warn) return 0;
@@ -271,7 +265,7 @@ bool is_github() {
 
 }  // namespace
 
-int check_command(std::vector<std::string> words) {
+Expected<int> check_command(std::vector<std::string> words) {
   CommandLine line({"cowtop check", kCheckDescription, kCheckUsage, kCheckFooter});
   CheckOptions options;
   const BudgetArguments limits(line.app());
@@ -294,22 +288,17 @@ int check_command(std::vector<std::string> words) {
       "Also annotations for GitHub, on standard output; always where the environment"
       " has GITHUB_ACTIONS=true, unless --json takes standard output");
   const MeasureArguments arguments(line.app(), MeasureArguments::Otherwise::is_wrong);
-  if (const auto status = line.parse_with_command(std::move(words))) return *status;
-  if (!options.output.empty() && !options.json) return line.fail("-o: only with --json");
+  TRY(const auto status, line.parse_with_command(std::move(words)));
+  if (status) return *status;
+  if (!options.output.empty() && !options.json) return line.wrong("-o: only with --json");
   const bool takes_output = options.json && options.output.empty();
-  if (options.github && takes_output) return line.fail("--github: with --json, give -o FILE");
+  if (options.github && takes_output) return line.wrong("--github: with --json, give -o FILE");
   options.github = options.github || (is_github() && !takes_output);
-  auto budget = limits.budget();
-  if (!budget) return line.fail(budget.error().message);
-  options.budget = std::move(*budget);
-  auto measure = arguments.options(line.command());
-  if (!measure) return line.fail(measure.error().message);
-  options.measure = std::move(*measure);
+  TRY(options.budget, line.checked(limits.budget()));
+  TRY(options.measure, line.checked(arguments.options(line.command())));
   options.measure.keeps_each_process = true;  // each is held to the budget
   if (!options.budget.baseline.empty()) {
-    auto baseline = read_baseline(options.budget.baseline);
-    if (!baseline) return own_error(baseline.error());
-    options.baseline = std::move(*baseline);
+    TRY(options.baseline, read_baseline(options.budget.baseline));
   }
   options.read = {limits.file(), options.budget.baseline};
   return check(options);

@@ -4,9 +4,8 @@
 #include <iostream>
 #include <utility>
 
+#include <cowshed/base/try.h>
 #include <cowshed/tools/cowtop/command_line.h>
-#include <cowshed/tools/cowtop/complain.h>
-#include <cowshed/tools/cowtop/exit_status.h>
 #include <cowshed/tools/cowtop/version.h>
 
 namespace cowshed::cowtop {
@@ -38,12 +37,11 @@ CommandLine::CommandLine(const Text& text)
 
 CommandLine::~CommandLine() = default;
 
-int CommandLine::fail(const std::string& message) const {
-  complain(message + " (see " + name_ + " --help)");
-  return kOwnError;
+tl::unexpected<Error> CommandLine::wrong(const std::string& message) const {
+  return make_error(ErrorCode::invalid_argument, message + " (see " + name_ + " --help)");
 }
 
-std::optional<int> CommandLine::parse(std::vector<std::string> words) {
+Expected<std::optional<int>> CommandLine::parse(std::vector<std::string> words) {
   try {
     std::reverse(words.begin(), words.end());  // the order that CLI11 takes a vector in
     app_->parse(std::move(words));
@@ -51,29 +49,30 @@ std::optional<int> CommandLine::parse(std::vector<std::string> words) {
     errno = 0;
     app_->exit(success);
     if (std::cout.flush()) return 0;
-    return own_error(system_error("cannot write to standard output", errno).value());
+    return system_error("cannot write to standard output", errno);
   } catch (const CLI::ParseError& error) {
     std::string message = error.what();
     std::replace(message.begin(), message.end(), '\n', ' ');
-    return fail(message);
+    return wrong(message);
   }
   return std::nullopt;
 }
 
-std::optional<int> CommandLine::parse_with_command(std::vector<std::string> words) {
+Expected<std::optional<int>> CommandLine::parse_with_command(std::vector<std::string> words) {
   const auto separator = std::find(words.begin(), words.end(), "--");
   if (separator != words.end()) {
     command_.assign(separator + 1, words.end());
     words.erase(separator, words.end());
-    if (command_.empty()) return fail("no command after --");
+    if (command_.empty()) return wrong("no command after --");
   }
   // `cowtop make -j4` too: from the first word that is no option of ours, all is the command's.
   app_->prefix_command();
-  if (const auto status = parse(std::move(words))) return status;
+  TRY(const auto status, parse(std::move(words)));
+  if (status) return status;
   std::vector<std::string> rest = app_->remaining();
   if (rest.empty()) return std::nullopt;
-  if (rest[0].size() > 1 && rest[0][0] == '-') return fail(rest[0] + ": no such option");
-  if (!command_.empty()) return fail(rest[0] + ": an argument before -- that is no option");
+  if (rest[0].size() > 1 && rest[0][0] == '-') return wrong(rest[0] + ": no such option");
+  if (!command_.empty()) return wrong(rest[0] + ": an argument before -- that is no option");
   command_ = std::move(rest);
   return std::nullopt;
 }

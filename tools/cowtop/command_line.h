@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include <cowshed/base/error.h>
+
 namespace CLI {
 class App;
 }  // namespace CLI
@@ -31,16 +33,23 @@ class CommandLine {
 
   CLI::App& app() { return *app_; }
 
-  // Both return the status to exit with at once: --help, --version and bad usage have been printed.
+  // Both return the status to exit with at once: --help and --version have been printed.  Errors:
+  // invalid_argument.
   // Everything after -- is the command's, and without --, from the first word that is no option.
-  std::optional<int> parse_with_command(std::vector<std::string> words);
+  Expected<std::optional<int>> parse_with_command(std::vector<std::string> words);
   // Words that are no options are operands that `app` was told of.
-  std::optional<int> parse(std::vector<std::string> words);
+  Expected<std::optional<int>> parse(std::vector<std::string> words);
 
   const std::vector<std::string>& command() const { return command_; }
 
-  // Prints that the command line is wrong, and returns the status to exit with.
-  int fail(const std::string& message) const;
+  // That the command line is wrong.
+  tl::unexpected<Error> wrong(const std::string& message) const;
+  // The same of a value that was made of it.
+  template <class T>
+  Expected<T> checked(Expected<T> value) const {
+    if (!value) return wrong(value.error().message);
+    return value;
+  }
 
  private:
   std::string name_;

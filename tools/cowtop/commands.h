@@ -3,15 +3,17 @@
 #include <string>
 #include <vector>
 
+#include <cowshed/base/error.h>
+
 namespace cowshed::cowtop {
 
 // The subcommands, with the words that follow their names.  Each returns the exit status
-// (exit_status.h).
-int check_command(std::vector<std::string> words);
-int diff_command(std::vector<std::string> words);
-int doctor_command(std::vector<std::string> words);
-int record_command(std::vector<std::string> words);
-int report_command(std::vector<std::string> words);
-int serve_command(std::vector<std::string> words);
+// (exit_status.h), or an error of cowtop's own that has not been printed.
+Expected<int> check_command(std::vector<std::string> words);
+Expected<int> diff_command(std::vector<std::string> words);
+Expected<int> doctor_command(std::vector<std::string> words);
+Expected<int> record_command(std::vector<std::string> words);
+Expected<int> report_command(std::vector<std::string> words);
+Expected<int> serve_command(std::vector<std::string> words);
 
 }  // namespace cowshed::cowtop

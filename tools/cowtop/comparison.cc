@@ -2,11 +2,11 @@
 #include <cstdlib>
 #include <fmt/format.h>
 #include <map>
-#include <numeric>
 #include <set>
 #include <string>
 #include <utility>
 
+#include <cowshed/cow/subtrees.h>
 #include <cowshed/tools/cowtop/comparison.h>
 #include <cowshed/tools/cowtop/frame_text.h>
 
@@ -32,44 +32,39 @@ struct Place {
 // Kinds of which some processes were added up (ended_processes.h), in either measurement.
 using Kinds = std::set<std::string>;
 
-// By PID: below which place the children of the last process of that PID are.
-using Parents = std::map<pid_t, Place>;
-
-Place place_below(const Parents& parents, const cow::ProcessCopies& process) {
-  const auto parent = parents.find(process.ppid);
-  if (process.role != cow::Role::child || parent == parents.end() || parent->second.name.empty())
-    return {process.comm, process.comm};
-  return {parent->second.name + "/" + process.comm, parent->second.kind + "/" + process.comm};
-}
-
 void add_summed_kinds(Kinds& kinds, const cow::Measurement& measurement) {
-  Parents parents;
-  for (const cow::ProcessCopies& process : measurement.processes) {
-    Place place = place_below(parents, process);
-    if (process.processes > 1) kinds.insert(place.kind);
-    else parents[process.pid] = std::move(place);
+  const auto& processes = measurement.processes;
+  const std::vector<std::size_t> parents = cow::parents(processes);
+  std::vector<std::string> kind_of(processes.size());
+  for (std::size_t i = 0; i < processes.size(); ++i) {
+    kind_of[i] = (parents[i] == i ? "" : kind_of[parents[i]] + "/") + processes[i].comm;
+    if (processes[i].processes > 1) kinds.insert(kind_of[i]);
   }
 }
 
 // All of a kind in `summed` are one, for which of them are listed depends on what they copied; and
 // what they started is where it is when they are not listed: below what started them.
 PagesByName processes_of(const cow::Measurement& measurement, const Kinds& summed) {
+  const auto& processes = measurement.processes;
+  const std::vector<std::size_t> parents = cow::parents(processes);
   PagesByName pages;
-  Parents parents;
+  std::vector<Place> places(processes.size());  // below which the children of each are
   std::map<std::string, std::uint64_t> number;  // of siblings of one name
-  for (const cow::ProcessCopies& process : measurement.processes) {
-    Place place = place_below(parents, process);
+  for (std::size_t i = 0; i < processes.size(); ++i) {
+    const cow::ProcessCopies& process = processes[i];
+    const Place above = parents[i] == i ? Place() : places[parents[i]];
+    const std::string slash = above.name.empty() ? "" : "/";
+    Place place{above.name + slash + process.comm, above.kind + slash + process.comm};
     if (summed.contains(place.kind)) {
       add(pages, place.name + "[all]", process.copied_pages());
-      const auto parent = parents.find(process.ppid);
-      place = parent == parents.end() ? Place() : parent->second;
+      place = above;
     } else {
       const std::uint64_t ordinal = ++number[place.name];
       if (process.role == cow::Role::child || ordinal > 1)
         place.name += fmt::format("[{}]", ordinal);
       add(pages, place.name, process.copied_pages());
     }
-    if (process.processes == 1) parents[process.pid] = std::move(place);
+    places[i] = std::move(place);
   }
   return pages;
 }

@@ -1,20 +1,15 @@
-#include <algorithm>
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 #include <string_view>
 
 #include <cowshed/tools/cowtop/comparison_report.h>
+#include <cowshed/tools/cowtop/figures.h>
+#include <cowshed/tools/cowtop/json_fields.h>
+#include <cowshed/tools/cowtop/measurement_json.h>
 #include <cowshed/tools/cowtop/printable.h>
 
 namespace cowshed::cowtop {
 
-using Json = nlohmann::ordered_json;
-
 namespace {
-
-std::string count(const std::optional<std::uint64_t>& pages) {
-  return pages ? fmt::format("{}", *pages) : "-";
-}
 
 // 0.0% of nothing is not known.
 std::string percent(const Change& change) {
@@ -57,11 +52,6 @@ std::string section(const std::vector<Change>& changes, std::string_view title) 
   if (nothing > 0) text += fmt::format("{:>50} without a copy, of one side alone\n", nothing);
   if (not_known > 0) text += fmt::format("{:>50} not known of either side\n", not_known);
   return text;
-}
-
-template <class T>
-Json or_null(const std::optional<T>& value) {
-  return value ? Json(*value) : Json(nullptr);
 }
 
 Json change_object(const Change& change) {
@@ -112,7 +102,7 @@ std::string comparison_json(const Comparison& comparison, const ComparedNames& n
                        {"objects", list(comparison.objects)},
                        {"sites", list(comparison.sites)},
                        {"mappings", list(comparison.mappings)}};
-  return report.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  return text_of(report);
 }
 
 }  // namespace cowshed::cowtop

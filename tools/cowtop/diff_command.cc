@@ -1,6 +1,7 @@
 #include <CLI/CLI.hpp>
 #include <utility>
 
+#include <cowshed/base/try.h>
 #include <cowshed/tools/cowtop/command_line.h>
 #include <cowshed/tools/cowtop/commands.h>
 #include <cowshed/tools/cowtop/comparison_report.h>
@@ -35,7 +36,7 @@ read, or bad usage.)";
 
 }  // namespace
 
-int diff_command(std::vector<std::string> words) {
+Expected<int> diff_command(std::vector<std::string> words) {
   CommandLine line({"cowtop diff", kDiffDescription, kDiffUsage, kDiffFooter});
   ComparedNames names;
   std::string output;
@@ -52,27 +53,25 @@ int diff_command(std::vector<std::string> words) {
       .add_option("-o,--output", output, "Write the report to FILE, not to standard output")
       ->type_name("FILE")
       ->check(wrong_file_name);
-  if (const auto status = line.parse(std::move(words))) return *status;
+  TRY(const auto status, line.parse(std::move(words)));
+  if (status) return *status;
   if (json + !html.empty() + !output.empty() > 1 && !html.empty())
-    return line.fail("--html and --json or -o: one of them");
+    return line.wrong("--html and --json or -o: one of them");
 
-  const auto before = read_measurement(names.before);
-  if (!before) return own_error(before.error());
-  const auto after = read_measurement(names.after);
-  if (!after) return own_error(after.error());
-  for (const auto* each : {&*before, &*after})
+  TRY(const auto before, read_measurement(names.before));
+  TRY(const auto after, read_measurement(names.after));
+  for (const auto* each : {&before, &after})
     if (!each->note.empty()) complain(each->note);
-  if (before->measurement.backend != after->measurement.backend) {
-    complain("the " + before->measurement.backend + " backend measured one and the " +
-             after->measurement.backend + " backend the other: they do not count the same");
+  if (before.measurement.backend != after.measurement.backend) {
+    complain("the " + before.measurement.backend + " backend measured one and the " +
+             after.measurement.backend + " backend the other: they do not count the same");
   }
-  auto file = OutputFile::open(html.empty() ? output : html, {names.before, names.after});
-  if (!file) return own_error(file.error());
-  const Comparison comparison = compare(before->measurement, after->measurement);
-  const auto written = file->write_report(!html.empty() ? html_comparison(comparison, names)
-                                          : json        ? comparison_json(comparison, names)
-                                                        : comparison_table(comparison, names));
-  return written ? 0 : own_error(written.error());
+  TRY(auto file, OutputFile::open(html.empty() ? output : html, {names.before, names.after}));
+  const Comparison comparison = compare(before.measurement, after.measurement);
+  TRY_VOID(file.write_report(!html.empty() ? html_comparison(comparison, names)
+                             : json        ? comparison_json(comparison, names)
+                                           : comparison_table(comparison, names)));
+  return 0;
 }
 
 }  // namespace cowshed::cowtop

@@ -5,9 +5,9 @@
 #include <thread>
 #include <utility>
 
+#include <cowshed/base/try.h>
 #include <cowshed/tools/cowtop/command_line.h>
 #include <cowshed/tools/cowtop/commands.h>
-#include <cowshed/tools/cowtop/complain.h>
 #include <cowshed/tools/cowtop/doctor.h>
 #include <cowshed/tools/cowtop/exit_status.h>
 #include <cowshed/tools/cowtop/ground_truth.h>
@@ -29,9 +29,8 @@ constexpr const char* kDoctorFooter = R"(Examples:
 Exit status: 0 if one of the backends works; 125 if none does, or bad usage.)";
 
 Expected<std::uint64_t> count_by(cow::BackendChoice backend) {
-  auto opened = cow::open_backend(backend);
-  if (!opened) return tl::make_unexpected(opened.error());
-  return measure_ground_truth(*opened->backend);
+  TRY(auto opened, cow::open_backend(backend));
+  return measure_ground_truth(*opened.backend);
 }
 
 Diagnosis diagnosis_of(cow::BackendChoice backend) {
@@ -78,18 +77,17 @@ std::string doctor_text(const std::vector<Diagnosis>& diagnoses) {
                      : fmt::format("\ncowtop uses the {} backend here\n", name_of(best->backend)));
 }
 
-int doctor_command(std::vector<std::string> words) {
+Expected<int> doctor_command(std::vector<std::string> words) {
   if (words.size() == 1 && words[0] == kGroundTruthWord) {
     be_ground_truth();
     return 0;
   }
   CommandLine line({"cowtop doctor", kDoctorDescription, kDoctorUsage, kDoctorFooter});
-  if (const auto status = line.parse(std::move(words))) return *status;
-  auto file = OutputFile::open("");
-  if (!file) return own_error(file.error());
+  TRY(const auto status, line.parse(std::move(words)));
+  if (status) return *status;
+  TRY(auto file, OutputFile::open(""));
   const auto diagnoses = diagnose();
-  const auto written = file->write_report(doctor_text(diagnoses));
-  if (!written) return own_error(written.error());
+  TRY_VOID(file.write_report(doctor_text(diagnoses)));
   const bool any = std::any_of(diagnoses.begin(), diagnoses.end(),
                                [](const Diagnosis& each) { return each.works(); });
   return any ? 0 : kOwnError;

@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cowshed/base/try.h>
 #include <cowshed/cow/command.h>
 #include <cowshed/tools/cowtop/commands.h>
 #include <cowshed/tools/cowtop/ground_truth.h>
@@ -54,17 +55,14 @@ void be_ground_truth() {
 Expected<std::uint64_t> measure_ground_truth(cow::Backend& backend) {
   auto command = cow::Command::fork({"/proc/self/exe", "doctor", kGroundTruthWord});
   if (!command) return tl::make_unexpected(command.error());
-  if (const auto tracked = backend.track_command(command->pid()); !tracked)
-    return tl::make_unexpected(tracked.error());
-  if (const auto released = command->release(); !released)
-    return tl::make_unexpected(released.error());
+  TRY_VOID(backend.track_command(command->pid()));
+  TRY_VOID(command->release());
   pollfd ended{command->pidfd(), POLLIN, 0};
   do {
-    if (const auto sampled = backend.sample(); !sampled)
-      return tl::make_unexpected(sampled.error());
+    TRY_VOID(backend.sample());
   } while (::poll(&ended, 1, static_cast<int>(backend.interval().count())) == 0);
-  if (const auto sampled = backend.sample(); !sampled) return tl::make_unexpected(sampled.error());
-  if (const auto status = command->wait(); !status) return tl::make_unexpected(status.error());
+  TRY_VOID(backend.sample());
+  TRY_VOID(command->wait());
   const cow::Measurement measurement = backend.measurement();
   const auto none = copies_of(measurement, 0);
   const auto some = copies_of(measurement, 1);

@@ -30,6 +30,11 @@ struct IsVector : std::false_type {};
 template <class T>
 struct IsVector<std::vector<T>> : std::true_type {};
 
+template <class T>
+Json or_null(const std::optional<T>& value) {
+  return value ? Json(*value) : Json(nullptr);
+}
+
 class FieldWriter {
  public:
   template <class T>
@@ -131,12 +136,6 @@ class FieldReader {
       describe(io, value);
     }
   }
-  // nullptr: not there.
-  const Json* find(const char* name) const {
-    const auto found = object_.find(name);
-    return found == object_.end() ? nullptr : &*found;
-  }
-  const std::string& path() const { return path_; }
 
  private:
   [[noreturn]] static void wrong(const std::string& path, const char* wanted) {

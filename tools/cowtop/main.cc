@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include <cowshed/base/try.h>
 #include <cowshed/tools/cowtop/commands.h>
 #include <cowshed/tools/cowtop/complain.h>
 #include <cowshed/tools/cowtop/exit_status.h>
@@ -19,9 +20,10 @@
 #include <cowshed/tools/cowtop/table_report.h>
 
 #ifndef COWSHED_SERVE
-int cowshed::cowtop::serve_command(std::vector<std::string> /*words*/) {
-  complain("serve is not in this build: configure it with -DCOWSHED_SERVE=ON, which takes Boost");
-  return kOwnError;
+cowshed::Expected<int> cowshed::cowtop::serve_command(std::vector<std::string> /*words*/) {
+  return make_error(
+      ErrorCode::unsupported,
+      "serve is not in this build: configure it with -DCOWSHED_SERVE=ON, which takes Boost");
 }
 #endif
 
@@ -31,7 +33,7 @@ using namespace cowshed::cowtop;
 
 struct Subcommand {
   std::string_view name;
-  int (*run)(std::vector<std::string> words);
+  cowshed::Expected<int> (*run)(std::vector<std::string> words);
 };
 
 constexpr std::array kSubcommands = {
@@ -50,31 +52,28 @@ void hold_closed_standard_descriptors() {
 }
 
 // cowtop without a subcommand.  Returns the exit status.
-int run(const Options& options) {
+cowshed::Expected<int> run(const Options& options) {
   // Before the command runs: a path that cannot be written is known before hours of measuring.
-  auto file = OutputFile::open(options.output);
-  if (!file) return own_error(file.error());
+  TRY(auto file, OutputFile::open(options.output));
   std::unique_ptr<live::LiveView> view;
   if (options.live && live::Terminal::is_there()) {
-    auto opened = live::LiveView::open(options.measure);
-    if (!opened) return own_error(opened.error());
-    view = std::move(*opened);
+    TRY(view, live::LiveView::open(options.measure));
   }
   const Measured measured = measure(options.measure, view.get());
   if (view) view->end(measured);
   if (!measured.measurement) return measured.exit_status;
-  const auto written = file->write_report(options.json ? json_report(*measured.measurement)
-                                                       : table_report(*measured.measurement));
+  const auto written = file.write_report(options.json ? json_report(*measured.measurement)
+                                                      : table_report(*measured.measurement));
   return written ? measured.exit_status : own_error_after(written.error(), measured.exit_status);
 }
 
-int run_words(std::vector<std::string> words) {
+cowshed::Expected<int> run_words(std::vector<std::string> words) {
   for (const Subcommand& each : kSubcommands) {
     if (words.empty() || words[0] != each.name) continue;
     words.erase(words.begin());
     return each.run(std::move(words));
   }
-  const auto parsed = parse_arguments(std::move(words));
+  TRY(const auto parsed, parse_arguments(std::move(words)));
   return parsed.exit_status ? *parsed.exit_status : run(parsed.options);
 }
 
@@ -83,7 +82,8 @@ int run_words(std::vector<std::string> words) {
 int main(int argc, char** argv) {
   hold_closed_standard_descriptors();
   try {
-    return run_words({argv + (argc > 0 ? 1 : 0), argv + argc});
+    const auto status = run_words({argv + (argc > 0 ? 1 : 0), argv + argc});
+    return status ? *status : own_error(status.error());
   } catch (const std::exception& error) {
     complain(error.what());
     return kOwnError;

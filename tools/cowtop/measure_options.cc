@@ -1,6 +1,7 @@
 #include <CLI/CLI.hpp>
 #include <utility>
 
+#include <cowshed/base/try.h>
 #include <cowshed/tools/cowtop/measure_options.h>
 
 namespace cowshed::cowtop {
@@ -38,14 +39,10 @@ Expected<MeasureOptions> MeasureArguments::options(std::vector<std::string> comm
   options.command = std::move(command);
   if (count_->count() > 0 && !sites_) return wrong("-c: only with --sites");
   if (sites_) options.sampling.period = count_->count() == 0 ? kUsualPeriod : period_;
-  const auto backend = selected_.backend();
-  if (!backend) return tl::make_unexpected(backend.error());
-  options.backend = *backend;
+  TRY(options.backend, selected_.backend());
   if (sites_ && options.backend == cow::BackendChoice::pagemap)
     return wrong("--sites: the pagemap backend does not see who copies");
-  auto selected = selected_.selection();
-  if (!selected) return tl::make_unexpected(selected.error());
-  options.selection = std::move(*selected);
+  TRY(options.selection, selected_.selection());
   if (options.selection && !options.command.empty())
     return wrong("give either " + options.selection->text() + " or a command, not both");
   if (!options.selection && options.command.empty()) {

@@ -3,6 +3,7 @@
 #include <utility>
 #include <vector>
 
+#include <cowshed/base/try.h>
 #include <cowshed/tools/cowtop/input_file.h>
 #include <cowshed/tools/cowtop/measurement_file.h>
 #include <cowshed/tools/cowtop/measurement_json.h>
@@ -13,14 +14,12 @@ namespace {
 
 Expected<MeasurementFile> read_recording(InputFile file) {
   const std::string path = file.path();
-  auto recording = Recording::open(std::move(file));
-  if (!recording) return tl::make_unexpected(recording.error());
-  auto measurement = last_measurement(*recording, path);
-  if (!measurement) return tl::make_unexpected(measurement.error());
-  MeasurementFile result{std::move(*measurement), {}};
-  if (!recording->is_whole()) {
+  TRY(auto recording, Recording::open(std::move(file)));
+  TRY(auto measurement, last_measurement(recording, path));
+  MeasurementFile result{std::move(measurement), {}};
+  if (!recording.is_whole()) {
     result.note = fmt::format("{} {}: only its first {:.1f} s are known", path,
-                              recording->problem().empty() ? "has no end" : recording->problem(),
+                              recording.problem().empty() ? "has no end" : recording.problem(),
                               result.measurement.duration_s);
   }
   return result;
@@ -32,10 +31,9 @@ Expected<std::string> read_text(InputFile& file) {
   std::vector<char> bytes(kAtOnce);
   std::string text;
   for (;;) {
-    const auto got = file.read(bytes.data(), bytes.size());
-    if (!got) return tl::make_unexpected(got.error());
-    if (*got == 0) return text;
-    text.append(bytes.data(), *got);
+    TRY(const auto got, file.read(bytes.data(), bytes.size()));
+    if (got == 0) return text;
+    text.append(bytes.data(), got);
     if (text.size() > kMost)
       return make_error(ErrorCode::bad_recording, file.path() + ": is larger than 256 MiB");
   }
@@ -48,9 +46,8 @@ tl::unexpected<Error> neither(const std::string& path) {
 
 Expected<MeasurementFile> read_report(InputFile file) {
   const std::string& path = file.path();
-  const auto text = read_text(file);
-  if (!text) return tl::make_unexpected(text.error());
-  const Json json = Json::parse(*text, nullptr, false);
+  TRY(const auto text, read_text(file));
+  const Json json = Json::parse(text, nullptr, false);
   if (json.is_discarded()) return neither(path);
   auto measurement = measurement_of(json);
   if (!measurement) {
@@ -64,34 +61,31 @@ Expected<MeasurementFile> read_report(InputFile file) {
 
 Expected<MeasurementFile> read_measurement(const std::string& path) {
   constexpr std::string_view kZstdMagic = "\x28\xb5\x2f\xfd";
-  auto file = InputFile::open(path);
-  if (!file) return tl::make_unexpected(file.error());
-  const auto begin = file->peek(kZstdMagic.size());
-  if (!begin) return tl::make_unexpected(begin.error());
-  if (*begin == kZstdMagic) return read_recording(std::move(*file));
+  TRY(auto file, InputFile::open(path));
+  TRY(const auto begin, file.peek(kZstdMagic.size()));
+  if (begin == kZstdMagic) return read_recording(std::move(file));
   // A device, or a pipe of something else, may never end.
-  const auto first = begin->find_first_not_of(" \t\r\n");
-  if (first != std::string_view::npos && (*begin)[first] != '{') return neither(path);
-  return read_report(std::move(*file));
+  const auto first = begin.find_first_not_of(" \t\r\n");
+  if (first != std::string_view::npos && begin[first] != '{') return neither(path);
+  return read_report(std::move(file));
 }
 
 Expected<Baseline> read_baseline(const std::string& path) {
-  const auto earlier = read_measurement(path);
-  if (!earlier) return tl::make_unexpected(earlier.error());
+  TRY(const auto earlier, read_measurement(path));
   Baseline baseline;
-  baseline.backend = earlier->measurement.backend;
-  if (!earlier->note.empty()) baseline.notes.push_back(earlier->note);
+  baseline.backend = earlier.measurement.backend;
+  if (!earlier.note.empty()) baseline.notes.push_back(earlier.note);
   std::size_t not_known = 0;
-  for (const cow::ProcessCopies& process : earlier->measurement.processes) {
+  for (const cow::ProcessCopies& process : earlier.measurement.processes) {
     const auto bytes = process.copied_bytes();
     if (!bytes) ++not_known;
     baseline.copied_bytes += bytes.value_or(0);
   }
-  if (not_known == earlier->measurement.processes.size())
+  if (not_known == earlier.measurement.processes.size())
     return make_error(ErrorCode::bad_recording, path + ": does not know what any process copied");
   if (not_known > 0) {
     baseline.notes.push_back(fmt::format("{} does not know what {} of its {} processes copied",
-                                         path, not_known, earlier->measurement.processes.size()));
+                                         path, not_known, earlier.measurement.processes.size()));
   }
   return baseline;
 }

@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <optional>
 #include <string_view>
 #include <utility>
@@ -372,9 +371,16 @@ Json run_json(const cow::Measurement& measurement) {
   return report;
 }
 
+std::string text_of(const Json& json) {
+  return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+std::string line_of(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
 std::string json_report(const cow::Measurement& measurement) {
-  // A command's name may hold any bytes.
-  return run_json(measurement).dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  return text_of(run_json(measurement));
 }
 
 Expected<cow::Measurement> measurement_of(const Json& json) {

@@ -10,8 +10,12 @@ namespace cowshed::cowtop {
 
 using Json = nlohmann::ordered_json;
 
-// One JSON object for people's programs to read, schema cowshed.run/2.  What is no UTF-8, as a
-// command's name may be, is replaced.
+// For people's programs to read, or in one line.  What is no UTF-8, as a command's name may be, is
+// replaced.
+std::string text_of(const Json& json);
+std::string line_of(const Json& json);
+
+// One JSON object for people's programs to read, schema cowshed.run/2.
 std::string json_report(const cow::Measurement& measurement);
 
 // The same as an object, whose strings may yet be no UTF-8.

@@ -1,6 +1,7 @@
 #include <CLI/CLI.hpp>
 #include <utility>
 
+#include <cowshed/base/try.h>
 #include <cowshed/tools/cowtop/command_line.h>
 #include <cowshed/tools/cowtop/options.h>
 
@@ -73,7 +74,7 @@ Exit status: the command's own; 128+N when signal N ended it; 127 command not fo
 
 }  // namespace
 
-ParsedArguments parse_arguments(std::vector<std::string> words) {
+Expected<ParsedArguments> parse_arguments(std::vector<std::string> words) {
   ParsedArguments parsed;
   Options& options = parsed.options;
   CommandLine line({"cowtop", kCowtopDescription, kCowtopUsage, kCowtopFooter});
@@ -86,12 +87,10 @@ ParsedArguments parse_arguments(std::vector<std::string> words) {
       .add_option("-o,--output", options.output, "Write the report to FILE, not to standard output")
       ->type_name("FILE")
       ->check(wrong_file_name);
-  parsed.exit_status = line.parse_with_command(std::move(words));
+  TRY(parsed.exit_status, line.parse_with_command(std::move(words)));
   if (parsed.exit_status) return parsed;
   options.live = !no_live && !options.json && options.output.empty();
-  auto measured = measure.options(line.command());
-  if (measured) options.measure = std::move(*measured);
-  else parsed.exit_status = line.fail(measured.error().message);
+  TRY(options.measure, line.checked(measure.options(line.command())));
   return parsed;
 }
 

@@ -22,7 +22,8 @@ struct ParsedArguments {
   std::optional<int> exit_status;
 };
 
-// Prints help, version and usage errors itself.  `words` are those after the program's name.
-ParsedArguments parse_arguments(std::vector<std::string> words);
+// Prints help and version itself.  `words` are those after the program's name.  Errors:
+// invalid_argument.
+Expected<ParsedArguments> parse_arguments(std::vector<std::string> words);
 
 }  // namespace cowshed::cowtop

@@ -9,6 +9,7 @@
 #include <unistd.h>
 #include <utility>
 
+#include <cowshed/base/try.h>
 #include <cowshed/share/descriptor.h>
 #include <cowshed/tools/cowtop/output_file.h>
 
@@ -128,11 +129,10 @@ Expected<OutputFile> OutputFile::open(const std::string& path,
     return system_error("cannot write to standard output", EBADF);
   OutputFile file("standard output", STDOUT_FILENO);
   if (!path.empty()) {
-    auto opened = open_for_writing(path);
-    if (!opened) return tl::make_unexpected(opened.error());
+    TRY(auto opened, open_for_writing(path));
     file.path_ = path;
     // Opened by that name a second time it would have a position, and be cut, of its own.
-    if (!is_one_file(opened->get(), "/dev/stdout")) file.fd_ = opened->release();
+    if (!is_one_file(opened.get(), "/dev/stdout")) file.fd_ = opened.release();
   }
   for (const std::string& other : others) {
     if (!is_one_file(file.fd_, other)) continue;

@@ -3,10 +3,10 @@
 #include <unistd.h>
 #include <utility>
 
+#include <cowshed/base/try.h>
 #include <cowshed/tools/cowtop/command_line.h>
 #include <cowshed/tools/cowtop/commands.h>
 #include <cowshed/tools/cowtop/complain.h>
-#include <cowshed/tools/cowtop/exit_status.h>
 #include <cowshed/tools/cowtop/measure_options.h>
 #include <cowshed/tools/cowtop/recorder.h>
 
@@ -47,7 +47,7 @@ std::string where_it_is(OutputFile::Kind kind, const std::string& path) {
 
 }  // namespace
 
-int record_command(std::vector<std::string> words) {
+Expected<int> record_command(std::vector<std::string> words) {
   CommandLine line({"cowtop record", kRecordDescription, kRecordUsage, kRecordFooter});
   std::string path;
   line.app()
@@ -56,26 +56,25 @@ int record_command(std::vector<std::string> words) {
       ->check(wrong_file_name)
       ->required();
   const MeasureArguments arguments(line.app(), MeasureArguments::Otherwise::is_wrong);
-  if (const auto status = line.parse_with_command(std::move(words))) return *status;
-  const auto options = arguments.options(line.command());
-  if (!options) return line.fail(options.error().message);
+  TRY(const auto status, line.parse_with_command(std::move(words)));
+  if (status) return *status;
+  TRY(const auto options, line.checked(arguments.options(line.command())));
 
-  auto file = OutputFile::open(path);
-  if (!file) return own_error(file.error());
-  const bool has_command = !options->command.empty();
+  TRY(auto file, OutputFile::open(path));
+  const bool has_command = !options.command.empty();
   for (const auto& [descriptor, name] :
        {std::pair(STDOUT_FILENO, "standard output"), std::pair(STDERR_FILENO, "standard error")}) {
-    if ((descriptor == STDOUT_FILENO && !has_command) || !file->is_also(descriptor)) continue;
-    complain(fmt::format("{}: {} goes to the same file, amid the recording; name another file",
-                         path, name));
-    return kOwnError;
+    if ((descriptor == STDOUT_FILENO && !has_command) || !file.is_also(descriptor)) continue;
+    return make_error(
+        ErrorCode::invalid_argument,
+        fmt::format("{}: {} goes to the same file, amid the recording; name another file", path,
+                    name));
   }
-  const OutputFile::Kind kind = file->kind();
-  auto recorder = Recorder::start(std::move(*file), *options);
-  if (!recorder) return own_error(recorder.error());
-  const Measured measured = measure(*options, &*recorder);
+  const OutputFile::Kind kind = file.kind();
+  TRY(auto recorder, Recorder::start(std::move(file), options));
+  const Measured measured = measure(options, &recorder);
   if (!measured.measurement) return measured.exit_status;
-  const auto ended = recorder->end(*measured.measurement, measured.exit_status);
+  const auto ended = recorder.end(*measured.measurement, measured.exit_status);
   if (!ended) return own_error_after(ended.error(), measured.exit_status);
   complain(fmt::format("recorded {} process{} in {:.1f} s{}", measured.measurement->process_count(),
                        measured.measurement->process_count() == 1 ? "" : "es",

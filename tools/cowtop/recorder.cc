@@ -5,6 +5,7 @@
 #include <thread>
 #include <utility>
 
+#include <cowshed/base/try.h>
 #include <cowshed/tools/cowtop/complain.h>
 #include <cowshed/tools/cowtop/recorder.h>
 
@@ -34,10 +35,6 @@ RecordingHeader header_of(const MeasureOptions& options) {
   return header;
 }
 
-std::string line_of(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
-
 // Compressed at once: of thousands of operations that takes a hundredth of the memory.
 class PatchLine {
  public:
@@ -62,18 +59,15 @@ class PatchLine {
   bool is_first_ = true;
 };
 
-using Id = std::pair<pid_t, std::uint64_t>;
-Id id_of(const cow::ProcessCopies& process) { return {process.pid, process.start_ns}; }
-
 // Those of `before` that are still listed, in the same order.
 std::vector<const cow::ProcessCopies*> remove_merged(PatchLine& patch,
                                                      const std::vector<cow::ProcessCopies>& before,
                                                      const cow::Measurement& measurement) {
-  std::set<Id> listed;
-  for (const cow::ProcessCopies& process : measurement.processes) listed.insert(id_of(process));
+  std::set<cow::ProcessId> listed;
+  for (const cow::ProcessCopies& process : measurement.processes) listed.insert(process.id());
   std::vector<const cow::ProcessCopies*> left;
   for (std::size_t i = before.size(); i-- > 0;)
-    if (listed.contains(id_of(before[i]))) left.push_back(&before[i]);
+    if (listed.contains(before[i].id())) left.push_back(&before[i]);
     else patch.add({{"op", "remove"}, {"path", "/processes/" + std::to_string(i)}});
   std::reverse(left.begin(), left.end());
   return left;
@@ -88,11 +82,11 @@ steady_clock::time_point next_append(steady_clock::time_point begin, steady_cloc
 }
 
 Expected<Recorder> Recorder::start(OutputFile file, const MeasureOptions& options) {
-  if (const auto locked = file.lock(); !locked) return tl::make_unexpected(locked.error());
+  TRY_VOID(file.lock());
   Recorder recorder(std::move(file));
   recorder.header_ = recorder.encoder_.encode(line_of(to_json(header_of(options))));
   if (recorder.file_.holds_something()) return recorder;
-  if (const auto begun = recorder.begin(); !begun) return tl::make_unexpected(begun.error());
+  TRY_VOID(recorder.begin());
   return recorder;
 }
 
@@ -106,7 +100,7 @@ Expected<void> Recorder::begin() {
 
 Expected<void> Recorder::write(const cow::Measurement& measurement, const Json& head,
                                const Json& rest) {
-  if (auto begun = begin(); !begun) return begun;
+  TRY_VOID(begin());
   PatchLine patch(encoder_);
   patch.add_all(Json::diff(head_, head));
   const std::vector<const cow::ProcessCopies*> left = remove_merged(patch, processes_, measurement);
@@ -114,7 +108,7 @@ Expected<void> Recorder::write(const cow::Measurement& measurement, const Json& 
   for (std::size_t i = 0; i < measurement.processes.size(); ++i) {
     const cow::ProcessCopies& process = measurement.processes[i];
     const std::string path = "/processes/" + std::to_string(i);
-    if (before == left.end() || id_of(**before) != id_of(process)) {
+    if (before == left.end() || (*before)->id() != process.id()) {
       const bool is_last = before == left.end();
       patch.add(
           {{"op", "add"}, {"path", is_last ? "/processes/-" : path}, {"value", recorded(process)}});

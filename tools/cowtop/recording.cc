@@ -3,6 +3,7 @@
 #include <string_view>
 #include <utility>
 
+#include <cowshed/base/try.h>
 #include <cowshed/tools/cowtop/json_fields.h>
 #include <cowshed/tools/cowtop/recording.h>
 
@@ -86,22 +87,19 @@ Json to_json(const RecordingHeader& header) {
 }
 
 Expected<Recording> Recording::open(const std::string& path) {
-  auto file = InputFile::open(path);
-  if (!file) return tl::make_unexpected(std::move(file.error()));
-  return open(std::move(*file));
+  TRY(auto file, InputFile::open(path));
+  return open(std::move(file));
 }
 
 Expected<Recording> Recording::open(InputFile file) {
   const std::string path = file.path();
-  auto lines = ZstdLineReader::open(std::move(file));
-  if (!lines) return tl::make_unexpected(std::move(lines.error()));
-  Recording recording(std::move(*lines));
-  const auto line = recording.lines_.next();
-  if (!line) return tl::make_unexpected(line.error());
+  TRY(auto lines, ZstdLineReader::open(std::move(file)));
+  Recording recording(std::move(lines));
+  TRY(const auto line, recording.lines_.next());
   if (recording.lines_.is_empty()) return bad(path, "is empty: nothing was recorded");
-  if (!*line) return bad(path, "is no recording of cowtop's, or its beginning is damaged");
+  if (!line) return bad(path, "is no recording of cowtop's, or its beginning is damaged");
   try {
-    const Json object = recording.parse(**line);
+    const Json object = recording.parse(*line);
     FieldReader io(object, "");
     std::string schema;
     io.field("schema", schema);
@@ -122,14 +120,13 @@ Expected<Recording> Recording::open(InputFile file) {
 Expected<bool> Recording::next() {
   if (!problem_.empty()) return false;
   if (ended_) return look_behind_the_end();
-  const auto line = lines_.next();
-  if (!line) return tl::make_unexpected(line.error());
-  if (!*line) {
+  TRY(const auto line, lines_.next());
+  if (!line) {
     problem_ = lines_.damage();
     return false;
   }
   try {
-    const Json object = parse(**line);
+    const Json object = parse(*line);
     if (is_header(object)) {
       problem_ = std::string("has no end, and ") + kAnotherFollows;
       return false;
@@ -176,12 +173,11 @@ void Recording::patch(const Json& operations) {
 
 // False, as next() at the end.
 Expected<bool> Recording::look_behind_the_end() {
-  const auto line = lines_.next();
-  if (!line) return tl::make_unexpected(line.error());
-  if (!*line && lines_.damage().empty()) return false;
+  TRY(const auto line, lines_.next());
+  if (!line && lines_.damage().empty()) return false;
   problem_ = "goes on behind its end with what is no recording of cowtop's";
   try {
-    if (*line && is_header(parse(**line))) problem_ = kAnotherFollows;
+    if (line && is_header(parse(*line))) problem_ = kAnotherFollows;
   } catch (const Json::exception&) {  // it is none
   } catch (const JsonFieldError&) {   // nor is this
   }
@@ -207,9 +203,8 @@ Expected<cow::Measurement> last_measurement(Recording& recording, const std::str
                                             const std::function<void(const Json&)>& at_each) {
   std::size_t intervals = 0;
   for (;;) {
-    const auto more = recording.next();
-    if (!more) return tl::make_unexpected(more.error());
-    if (!*more) break;
+    TRY(const auto more, recording.next());
+    if (!more) break;
     ++intervals;
     at_each(recording.document());
   }

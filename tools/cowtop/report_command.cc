@@ -2,10 +2,10 @@
 #include <fmt/format.h>
 #include <utility>
 
+#include <cowshed/base/try.h>
 #include <cowshed/tools/cowtop/command_line.h>
 #include <cowshed/tools/cowtop/commands.h>
 #include <cowshed/tools/cowtop/complain.h>
-#include <cowshed/tools/cowtop/exit_status.h>
 #include <cowshed/tools/cowtop/folded_report.h>
 #include <cowshed/tools/cowtop/html/html_report.h>
 #include <cowshed/tools/cowtop/measurement_json.h>
@@ -34,7 +34,7 @@ Exit status: 0; 125 if there is nothing to be read, or bad usage.)";
 
 }  // namespace
 
-int report_command(std::vector<std::string> words) {
+Expected<int> report_command(std::vector<std::string> words) {
   CommandLine line({"cowtop report", kReportDescription, kReportUsage, kReportFooter});
   std::string path;
   std::string output;
@@ -54,39 +54,38 @@ int report_command(std::vector<std::string> words) {
       .add_option("-o,--output", output, "Write the report to FILE, not to standard output")
       ->type_name("FILE")
       ->check(wrong_file_name);
-  if (const auto status = line.parse(std::move(words))) return *status;
-  if (json + folded + !html.empty() > 1) return line.fail("--json, --folded, --html: one of them");
-  if (!html.empty() && !output.empty()) return line.fail("--html and -o: one of them");
+  TRY(const auto status, line.parse(std::move(words)));
+  if (status) return *status;
+  if (json + folded + !html.empty() > 1) return line.wrong("--json, --folded, --html: one of them");
+  if (!html.empty() && !output.empty()) return line.wrong("--html and -o: one of them");
 
-  auto recording = Recording::open(path);
-  if (!recording) return own_error(recording.error());
+  TRY(auto recording, Recording::open(path));
   Curves curves;
   bool is_begun_only = true;
-  const auto measurement = last_measurement(*recording, path, [&](const Json& document) {
+  const auto measurement = last_measurement(recording, path, [&](const Json& document) {
     is_begun_only = false;
     if (!html.empty()) curves.add(document);
   });
   // A page is looked at again later.
-  is_begun_only = is_begun_only && !html.empty() && recording->problem().empty();
-  if (!measurement && !is_begun_only) return own_error(measurement.error());
-  auto file = OutputFile::open(html.empty() ? output : html, {path});
-  if (!file) return own_error(file.error());
+  is_begun_only = is_begun_only && !html.empty() && recording.problem().empty();
+  if (!measurement && !is_begun_only) return tl::make_unexpected(measurement.error());
+  TRY(auto file, OutputFile::open(html.empty() ? output : html, {path}));
   std::string note;
   if (is_begun_only) {
     note = measurement.error().message;
     complain(note);
-  } else if (!recording->is_whole()) {
+  } else if (!recording.is_whole()) {
     note = fmt::format("{}: {}; the report is of the first {:.1f} s", path,
-                       recording->why_not_whole(), measurement->duration_s);
+                       recording.why_not_whole(), measurement->duration_s);
     complain(note);
   }
-  const auto written = file->write_report(
-      is_begun_only   ? html_begun(recording->header(), note)
-      : !html.empty() ? html_report(*measurement, recording->header(), curves, note)
-      : json          ? json_report(*measurement)
-      : folded        ? folded_report(*measurement)
-                      : table_report(*measurement));
-  return written ? 0 : own_error(written.error());
+  TRY_VOID(file.write_report(is_begun_only ? html_begun(recording.header(), note)
+                             : !html.empty()
+                                 ? html_report(*measurement, recording.header(), curves, note)
+                             : json   ? json_report(*measurement)
+                             : folded ? folded_report(*measurement)
+                                      : table_report(*measurement)));
+  return 0;
 }
 
 }  // namespace cowshed::cowtop

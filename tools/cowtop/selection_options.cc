@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include <cowshed/base/try.h>
 #include <cowshed/tools/cowtop/selection_options.h>
 
 namespace cowshed::cowtop {
@@ -70,9 +71,8 @@ Expected<std::optional<Selection>> SelectionArguments::selection() const {
   if (by_pid_->count() > 0) {
     selection.by = Selection::By::pid;
     for (const std::string& each : pids_) {
-      const auto pids = pids_of(each);
-      if (!pids) return tl::make_unexpected(pids.error());
-      selection.pids.insert(selection.pids.end(), pids->begin(), pids->end());
+      TRY(const auto pids, pids_of(each));
+      selection.pids.insert(selection.pids.end(), pids.begin(), pids.end());
     }
     std::sort(selection.pids.begin(), selection.pids.end());
     selection.pids.erase(std::unique(selection.pids.begin(), selection.pids.end()),

@@ -2,12 +2,14 @@
 #include <array>
 #include <fmt/format.h>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <pugixml.hpp>
 #include <sstream>
 #include <string_view>
 #include <utility>
 
+#include <cowshed/tools/cowtop/figures.h>
+#include <cowshed/tools/cowtop/json_fields.h>
+#include <cowshed/tools/cowtop/measurement_json.h>
 #include <cowshed/tools/cowtop/printable.h>
 #include <cowshed/tools/cowtop/verdict_reports.h>
 
@@ -24,9 +26,7 @@ std::string size_text(std::uint64_t bytes) {
 }
 
 std::string percent_text(std::uint64_t bytes, std::uint64_t of_bytes) {
-  constexpr double kWhole = 100;
-  const double of = std::max(static_cast<double>(of_bytes), 1.0);
-  return fmt::format("{:.1f}%", kWhole * static_cast<double>(bytes) / of);
+  return percent(static_cast<double>(bytes) / std::max(static_cast<double>(of_bytes), 1.0));
 }
 
 // Two sizes that can be told apart where they differ.
@@ -155,8 +155,6 @@ std::string verdict_annotations(const Verdict& verdict, Severity severity) {
   return text;
 }
 
-using Json = nlohmann::ordered_json;
-
 namespace {
 
 Json json_of(const Culprit& culprit) {
@@ -180,7 +178,7 @@ Json json_of(const Held& held) {
     object["child"] = held.number;
   }
   object["limit_bytes"] = held.limit_bytes;
-  object["used_bytes"] = held.used_bytes ? Json(*held.used_bytes) : Json(nullptr);
+  object["used_bytes"] = or_null(held.used_bytes);
   if (!held.used_bytes) object["not_known"] = held.why_not_known;
   if (held.limit == Limit::ratio || held.limit == Limit::growth) object["of_bytes"] = held.of_bytes;
   object["culprits"] = Json::array();
@@ -199,8 +197,7 @@ std::string verdict_json(const Verdict& verdict) {
                  {"not_measured", verdict.not_measured},
                  {"notes", verdict.notes}};
   for (const Held& held : verdict.held) report["held"].push_back(json_of(held));
-  // A command's name may hold any bytes.
-  return report.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  return text_of(report);
 }
 
 namespace {

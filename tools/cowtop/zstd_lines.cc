@@ -3,6 +3,7 @@
 #include <utility>
 #include <zstd.h>
 
+#include <cowshed/base/try.h>
 #include <cowshed/tools/cowtop/zstd_lines.h>
 
 namespace cowshed::cowtop {
@@ -50,7 +51,7 @@ std::string ZstdLineEncoder::encode(std::string_view line) {
 
 Expected<ZstdLineReader> ZstdLineReader::open(InputFile file) {
   ZstdLineReader reader(std::move(file));
-  if (const auto filled = reader.fill(); !filled) return tl::make_unexpected(filled.error());
+  TRY_VOID(reader.fill());
   return reader;
 }
 
@@ -65,10 +66,8 @@ void ZstdLineReader::Free::operator()(ZSTD_DCtx_s* context) const { ZSTD_freeDCt
 // Whether there is input.
 Expected<bool> ZstdLineReader::fill() {
   if (begin_ < end_) return true;
-  const auto size = file_.read(input_.data(), input_.size());
-  if (!size) return tl::make_unexpected(size.error());
+  TRY(end_, file_.read(input_.data(), input_.size()));
   begin_ = 0;
-  end_ = *size;
   read_ += end_;
   return end_ > 0;
 }
@@ -78,9 +77,8 @@ Expected<std::optional<std::string>> ZstdLineReader::next() {
   std::vector<char> chunk(ZSTD_DStreamOutSize());
   bool within = false;
   while (damage_.empty()) {
-    const auto filled = fill();
-    if (!filled) return tl::make_unexpected(filled.error());
-    if (!*filled) {
+    TRY(const auto filled, fill());
+    if (!filled) {
       if (within) damage_ = "ends within an interval";
       break;
     }

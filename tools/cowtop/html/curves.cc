@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cmath>
-#include <utility>
 
 #include <cowshed/tools/cowtop/html/curves.h>
 #include <cowshed/tools/cowtop/json_fields.h>
@@ -12,46 +11,10 @@ constexpr std::size_t kMostMoments = 300;
 constexpr std::size_t kFewestMoments = 20;
 constexpr std::size_t kMostPoints = 2'000'000;
 
-Json or_null(const std::optional<std::uint64_t>& value) {
-  return value ? Json(*value) : Json(nullptr);
-}
-
 }  // namespace
 
-// As a document and a measurement have it.
-struct Curves::Process {
-  std::uint64_t processes = 1;
-  std::int64_t pid = 0;
-  std::uint64_t start_ns = 0;
-  std::optional<std::uint64_t> copied_anon_pages;
-  std::optional<std::uint64_t> copied_file_pages;
-
-  template <class Io>
-  friend void describe(Io& io, typename Io::template Ref<Process> process) {
-    io.field("processes", process.processes);
-    io.field("pid", process.pid);
-    io.field("start_ns", process.start_ns);
-    io.field("copied_anon_pages", process.copied_anon_pages);
-    io.field("copied_file_pages", process.copied_file_pages);
-  }
-  Copied copied() const {
-    Pages pages;
-    if (copied_anon_pages && copied_file_pages) pages = *copied_anon_pages + *copied_file_pages;
-    return {id(), pages};
-  }
-  Id id() const { return {start_ns, pid, processes > 1}; }
-};
-
-Curves::Process Curves::process_of(const cow::ProcessCopies& process) {
-  return {process.processes, process.pid, process.start_ns, process.copied_anon_pages,
-          process.copied_file_pages};
-}
-
-void Curves::finish(Moment& moment) {
-  for (const Copied& each : moment.copied)
-    if (each.pages) moment.total = moment.total.value_or(0) + *each.pages;
-  std::sort(moment.copied.begin(), moment.copied.end(),
-            [](const Copied& a, const Copied& b) { return a.process < b.process; });
+Curves::Id Curves::id_of(const cow::ProcessCopies& process) {
+  return {process.id(), process.processes > 1};
 }
 
 const Curves::Copied* Curves::Moment::find(const Id& process) const {
@@ -61,39 +24,25 @@ const Curves::Copied* Curves::Moment::find(const Id& process) const {
   return found != copied.end() && found->process == process ? &*found : nullptr;
 }
 
-Curves::Moment Curves::moment_of(const Json& document) {
-  Moment moment;
-  FieldReader io(document, "");
-  io.field("duration_s", moment.at_s);
-  const Json* processes = io.find("processes");
-  if (processes == nullptr) return moment;
-  moment.copied.reserve(processes->size());
-  for (const Json& each : *processes) {
-    Process process;
-    FieldReader::read(each, "", process);
-    moment.copied.push_back(process.copied());
-  }
-  finish(moment);
-  return moment;
-}
-
 Curves::Moment Curves::moment_of(const cow::Measurement& measurement) {
   Moment moment;
   moment.at_s = measurement.duration_s;
   moment.copied.reserve(measurement.processes.size());
-  for (const cow::ProcessCopies& process : measurement.processes)
-    moment.copied.push_back(process_of(process).copied());
-  finish(moment);
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    const Pages pages = process.copied_pages();
+    moment.copied.push_back({id_of(process), pages});
+    if (pages) moment.total = moment.total.value_or(0) + *pages;
+  }
+  std::sort(moment.copied.begin(), moment.copied.end(),
+            [](const Copied& a, const Copied& b) { return a.process < b.process; });
   return moment;
 }
 
 void Curves::add(const Json& document) {
   if (added_++ % stride_ != 0) return;
-  try {
-    moments_.push_back(moment_of(document));
-  } catch (const JsonFieldError&) {
-    return;  // whoever reads the last document says so
-  }
+  const auto measurement = measurement_of(document);
+  if (!measurement) return;  // whoever reads the last document says so
+  moments_.push_back(moment_of(*measurement));
   const auto is_too_much = [this] {
     return moments_.size() > kMostMoments ||
            (moments_.size() > kFewestMoments &&
@@ -137,7 +86,7 @@ Json Curves::json(const cow::Measurement& end, const std::vector<std::size_t>& p
   Json curves = Json::array();
   for (const std::size_t process : processes) {
     Json of_it = {{"process", process}};
-    of_it.update(curve(moments, process_of(end.processes[process]).id()));
+    of_it.update(curve(moments, id_of(end.processes[process])));
     curves.push_back(std::move(of_it));
   }
   return {{"at_s", std::move(at)}, {"total", std::move(total)}, {"of", std::move(curves)}};

@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
-#include <tuple>
+#include <utility>
 #include <vector>
 
 #include <cowshed/cow/process_copies.h>
@@ -27,7 +27,7 @@ class Curves {
  private:
   using Pages = std::optional<std::uint64_t>;
   // A sum of several is another than its first.
-  using Id = std::tuple<std::uint64_t, std::int64_t, bool>;
+  using Id = std::pair<cow::ProcessId, bool>;
   struct Copied {
     Id process;
     Pages pages;
@@ -38,10 +38,7 @@ class Curves {
     std::vector<Copied> copied;  // in order of Id
     const Copied* find(const Id& process) const;
   };
-  struct Process;
-  static Process process_of(const cow::ProcessCopies& process);
-  static void finish(Moment& moment);
-  static Moment moment_of(const Json& document);
+  static Id id_of(const cow::ProcessCopies& process);
   static Moment moment_of(const cow::Measurement& measurement);
   static Json curve(const std::vector<Moment>& moments, const Id& process);
 

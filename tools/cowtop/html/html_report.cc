@@ -124,10 +124,6 @@ void leave_out(cow::Measurement& measurement, const std::vector<std::size_t>& de
   }
 }
 
-std::string text_of(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
-
 }  // namespace
 
 std::string html_page(std::string_view json) {
@@ -156,11 +152,11 @@ std::string html_report(cow::Measurement measurement, const RecordingHeader& hea
                {"curves", curves.json(measurement, detailed)}};
   leave_out(measurement, detailed);
   data["run"] = run_json(measurement);
-  return html_page(text_of(data));
+  return html_page(line_of(data));
 }
 
 std::string html_begun(const RecordingHeader& header, const std::string& note) {
-  return html_page(text_of({{"kind", "begun"}, {"recording", to_json(header)}, {"note", note}}));
+  return html_page(line_of({{"kind", "begun"}, {"recording", to_json(header)}, {"note", note}}));
 }
 
 std::string html_comparison(const Comparison& comparison, const ComparedNames& names) {

@@ -11,7 +11,7 @@ namespace {
 constexpr double kNsPerSecond = 1e9;
 
 const MemoryUse* memory_of(const cow::ProcessCopies& process, const Model& model) {
-  const auto found = model.memory.find(id_of(process));
+  const auto found = model.memory.find(process.id());
   return found == model.memory.end() ? nullptr : &found->second;
 }
 

@@ -10,8 +10,6 @@ constexpr double kNsASecond = 1e9;
 
 }  // namespace
 
-ProcessId id_of(const cow::ProcessCopies& process) { return {process.pid, process.start_ns}; }
-
 std::optional<double> still_shared(const cow::ProcessCopies& process) {
   const auto copied = shown_ratio(process);
   if (!copied) return std::nullopt;
@@ -24,7 +22,7 @@ void History::add(const cow::Measurement& measurement) {
   const auto duration_ns = static_cast<std::uint64_t>(measurement.duration_s * kNsASecond);
   begin_ns_ = taken_ns_ - std::min(duration_ns, taken_ns_);
   for (const cow::ProcessCopies& process : measurement.processes) {
-    Process& known = processes_[id_of(process)];
+    Process& known = processes_[process.id()];
     known.seen_ns = taken_ns_;
     if (!process.alive && known.ended_ns == 0)
       known.ended_ns = process.end_ns.value_or(measurement.taken_ns);
@@ -42,7 +40,7 @@ void History::add(const cow::Measurement& measurement) {
 std::optional<double> History::copied_per_second(const cow::ProcessCopies& process) const {
   // What was added up was copied before.
   if (process.processes > 1) return std::nullopt;
-  const auto found = processes_.find(id_of(process));
+  const auto found = processes_.find(process.id());
   if (found == processes_.end() || !found->second.points.back().copied_bytes) return std::nullopt;
   const auto& points = found->second.points;
   Point before{std::max(process.start_ns, begin_ns_), 0, std::nullopt};

@@ -1,27 +1,16 @@
 #pragma once
 
-#include <compare>
 #include <cstdint>
 #include <deque>
 #include <map>
 #include <optional>
-#include <sys/types.h>
 #include <vector>
 
 #include <cowshed/cow/process_copies.h>
 
 namespace cowshed::cowtop::live {
 
-// A process, for good: PIDs are used again.
-struct ProcessId {
-  pid_t pid = 0;
-  std::uint64_t start_ns = 0;
-  bool operator==(const ProcessId&) const = default;
-  // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 misreads it
-  auto operator<=>(const ProcessId&) const = default;
-};
-
-ProcessId id_of(const cow::ProcessCopies& process);
+using cow::ProcessId;
 
 // What it has not copied of what was shared at its fork; nullopt where either is not known, and
 // after an exec, which ends the sharing.

@@ -3,6 +3,7 @@
 #include <poll.h>
 #include <utility>
 
+#include <cowshed/base/try.h>
 #include <cowshed/cow/clock.h>
 #include <cowshed/tools/cowtop/live/live_view.h>
 #include <cowshed/tools/cowtop/live/screen.h>
@@ -26,12 +27,9 @@ std::optional<double> OwnCpu::share() {
 }
 
 Expected<std::unique_ptr<LiveView>> LiveView::open(const MeasureOptions& options) {
-  auto terminal = Terminal::open();
-  if (!terminal) return tl::make_unexpected(terminal.error());
-  auto streams = StandardStreams::take();
-  if (!streams) return tl::make_unexpected(streams.error());
-  return std::unique_ptr<LiveView>(
-      new LiveView(options, std::move(*terminal), std::move(*streams)));
+  TRY(auto terminal, Terminal::open());
+  TRY(auto streams, StandardStreams::take());
+  return std::unique_ptr<LiveView>(new LiveView(options, std::move(terminal), std::move(streams)));
 }
 
 LiveView::LiveView(const MeasureOptions& options, std::unique_ptr<Terminal> terminal,
@@ -84,7 +82,7 @@ const cow::CodeOf& LiveView::code_to_show() {
   const cow::ProcessCopies* process = state_.selected_process();
   if (state_.is_paused()) shown_code_ = cow::CodeOf::all();
   else if (state_.pane() == Pane::details && process != nullptr)
-    shown_code_ = cow::CodeOf::process(process->pid, process->start_ns);
+    shown_code_ = cow::CodeOf::process(process->id());
   else shown_code_ = cow::CodeOf::none();
   return shown_code_;
 }

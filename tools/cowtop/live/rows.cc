@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <numeric>
-#include <string_view>
 
 #include <cowshed/cow/subtrees.h>
 #include <cowshed/tools/cowtop/live/rows.h>
@@ -11,28 +10,17 @@ namespace {
 
 constexpr std::uint64_t kShownAfterEndNs = 10'000'000'000;
 
-class Tree {
- public:
-  explicit Tree(const std::vector<cow::ProcessCopies>& processes)
-      : parents_(cow::parents(processes)), children_(processes.size()) {
-    for (std::size_t i = 0; i < processes.size(); ++i)
-      (parents_[i] == i ? roots_ : children_[parents_[i]]).push_back(i);
-  }
-  // A root's: itself.
-  std::size_t parent(std::size_t process) const { return parents_[process]; }
-  std::vector<std::size_t>& children(std::size_t process) { return children_[process]; }
-  std::vector<std::size_t>& roots() { return roots_; }
-
- private:
-  std::vector<std::size_t> parents_;
-  std::vector<std::vector<std::size_t>> children_;
-  std::vector<std::size_t> roots_;
-};
-
 class RowMaker {
  public:
   RowMaker(const Model& model, const View& view)
-      : model_(model), view_(view), processes_(model.measurement.processes), tree_(processes_) {}
+      : model_(model),
+        view_(view),
+        processes_(model.measurement.processes),
+        parents_(cow::parents(processes_)),
+        children_(processes_.size()) {
+    for (std::size_t i = 0; i < processes_.size(); ++i)
+      (parents_[i] == i ? roots_ : children_[parents_[i]]).push_back(i);
+  }
 
   Rows make() {
     select();
@@ -41,7 +29,7 @@ class RowMaker {
       std::iota(all.begin(), all.end(), std::size_t{0});
       sort(all);
       for (const std::size_t process : all)
-        if (shown_[process]) result_.rows.push_back({process, id_of(processes_[process]), {}, 0});
+        if (shown_[process]) result_.rows.push_back({process, processes_[process].id(), {}, 0});
       return std::move(result_);
     }
     add_tree();
@@ -56,7 +44,7 @@ class RowMaker {
 
   bool ended_long_ago(const cow::ProcessCopies& process) const {
     return !process.alive &&
-           model_.measurement.taken_ns > model_.history.ended_ns(id_of(process)) + kShownAfterEndNs;
+           model_.measurement.taken_ns > model_.history.ended_ns(process.id()) + kShownAfterEndNs;
   }
 
   void select() {
@@ -69,7 +57,7 @@ class RowMaker {
           !view_.shows_all_ended && any_alive && ended_long_ago(processes_[i]) && !shown_[i];
       if (is_hidden) result_.ended_hidden += processes_[i].processes;
       if (!is_hidden && matches(processes_[i])) shown_[i] = true;
-      if (view_.is_tree && shown_[i]) shown_[tree_.parent(i)] = true;
+      if (view_.is_tree && shown_[i]) shown_[parents_[i]] = true;
     }
   }
 
@@ -98,9 +86,9 @@ class RowMaker {
     std::size_t result = 0;
     std::vector<std::size_t> left = {process};
     while (!left.empty()) {
-      const auto& children = tree_.children(left.back());
+      const std::size_t next = left.back();
       left.pop_back();
-      for (const std::size_t child : children) {
+      for (const std::size_t child : children_[next]) {
         if (!shown_[child]) continue;
         ++result;
         left.push_back(child);
@@ -127,23 +115,25 @@ class RowMaker {
         is_last = false;
       }
     };
-    push(tree_.roots(), {}, true);
+    push(roots_, {}, true);
     while (!pending.empty()) {
       Pending next = std::move(pending.back());
       pending.pop_back();
-      const ProcessId id = id_of(processes_[next.process]);
+      const ProcessId id = processes_[next.process].id();
       result_.rows.push_back({next.process, id, next.branches, 0});
       // What a filter has found is shown.
       if (view_.collapsed.contains(id) && view_.filter.empty())
         result_.rows.back().folded = shown_below(next.process);
-      else push(tree_.children(next.process), next.branches, false);
+      else push(children_[next.process], next.branches, false);
     }
   }
 
   const Model& model_;
   const View& view_;
   const std::vector<cow::ProcessCopies>& processes_;
-  Tree tree_;
+  std::vector<std::size_t> parents_;  // a root's: itself
+  std::vector<std::vector<std::size_t>> children_;
+  std::vector<std::size_t> roots_;
   std::vector<bool> shown_;
   Rows result_;
 };

@@ -71,9 +71,9 @@ void State::update(cow::Measurement measurement) {
 void State::use_code(cow::Measurement measurement) {
   std::map<ProcessId, cow::ProcessCopies*> newer;
   for (cow::ProcessCopies& process : measurement.processes)
-    if (process.sampled) newer[id_of(process)] = &process;
+    if (process.sampled) newer[process.id()] = &process;
   for (cow::ProcessCopies& process : model_.measurement.processes) {
-    const auto found = newer.find(id_of(process));
+    const auto found = newer.find(process.id());
     if (found == newer.end()) continue;
     process.sampled = std::move(found->second->sampled);
     process.patterns = std::move(found->second->patterns);
@@ -106,7 +106,7 @@ Layout State::layout() const {
 std::vector<ProcessId> State::running() const {
   std::vector<ProcessId> result;
   for (const cow::ProcessCopies& process : model_.measurement.processes)
-    if (process.alive) result.push_back(id_of(process));
+    if (process.alive) result.push_back(process.id());
   return result;
 }
 
@@ -161,7 +161,7 @@ void State::type(const Key& key) {
     search_ = typed_;
     if (key.kind != KeyKind::escape) search(true, true);
   }
-  if (key.kind == KeyKind::escape) select(selected_before_);
+  if (const auto row = row_of(selected_before_); row && key.kind == KeyKind::escape) select(*row);
   if (key.kind == KeyKind::enter || key.kind == KeyKind::escape) input_ = Input::none;
 }
 
@@ -214,34 +214,21 @@ State::Request State::press_character(char32_t character) {
 }
 
 void State::press_special(const Key& key) {
-  const bool scrolls = pane_ == Pane::help || pane_ == Pane::output;
-  const int page = std::max(layout().table_rows - 1, 1);
-  const int pane_page = std::max(layout().pane_rows - 2, 1);
+  const auto step = [this](int by) {
+    if (pane_ == Pane::help || pane_ == Pane::output) scroll_pane(by);
+    else move(by);
+  };
+  const auto turn = [this](int pages) {
+    if (pane_ == Pane::none) move(pages * std::max(layout().table_rows - 1, 1));
+    else scroll_pane(pages * std::max(layout().pane_rows - 2, 1));
+  };
   switch (key.kind) {
-    case KeyKind::up:
-      if (scrolls) scroll_pane(-1);
-      if (!scrolls) move(-1);
-      break;
-    case KeyKind::down:
-      if (scrolls) scroll_pane(1);
-      if (!scrolls) move(1);
-      break;
-    case KeyKind::wheel_up:
-      if (scrolls) scroll_pane(-kWheelRows);
-      if (!scrolls) move(-kWheelRows);
-      break;
-    case KeyKind::wheel_down:
-      if (scrolls) scroll_pane(kWheelRows);
-      if (!scrolls) move(kWheelRows);
-      break;
-    case KeyKind::page_up:
-      if (pane_ != Pane::none) scroll_pane(-pane_page);
-      if (pane_ == Pane::none) move(-page);
-      break;
-    case KeyKind::page_down:
-      if (pane_ != Pane::none) scroll_pane(pane_page);
-      if (pane_ == Pane::none) move(page);
-      break;
+    case KeyKind::up: step(-1); break;
+    case KeyKind::down: step(1); break;
+    case KeyKind::wheel_up: step(-kWheelRows); break;
+    case KeyKind::wheel_down: step(kWheelRows); break;
+    case KeyKind::page_up: turn(-1); break;
+    case KeyKind::page_down: turn(1); break;
     case KeyKind::left: collapse(true); break;
     case KeyKind::right: collapse(false); break;
     case KeyKind::home: select(0); break;
@@ -262,13 +249,12 @@ void State::press_special(const Key& key) {
 }
 
 bool State::press_in_columns(const Key& key) {
-  const bool is_space = key.kind == KeyKind::character && key.character == ' ';
-  if (key.kind == KeyKind::up || (key.kind == KeyKind::character && key.character == 'k')) {
+  const char32_t typed = key.kind == KeyKind::character ? key.character : 0;
+  if (key.kind == KeyKind::up || typed == 'k') {
     chosen_column_ -= chosen_column_ > 0 ? 1 : 0;
-  } else if (key.kind == KeyKind::down ||
-             (key.kind == KeyKind::character && key.character == 'j')) {
+  } else if (key.kind == KeyKind::down || typed == 'j') {
     chosen_column_ = std::min(chosen_column_ + 1, kColumns.size() - 1);
-  } else if (is_space || key.kind == KeyKind::enter) {
+  } else if (key.kind == KeyKind::enter || typed == ' ') {
     bool& is_shown = view_.columns.at(chosen_column_);
     is_shown = kColumns.at(chosen_column_).column == Column::command || !is_shown;
   } else {
@@ -295,10 +281,10 @@ void State::move(long by) {
       std::clamp(static_cast<long>(selected_) + by, 0L, std::max(last, 0L))));
 }
 
-void State::select(const ProcessId& id) {
-  const auto row = std::find_if(rows_.rows.begin(), rows_.rows.end(),
-                                [&](const Row& each) { return each.id == id; });
-  if (row != rows_.rows.end()) select(static_cast<std::size_t>(row - rows_.rows.begin()));
+std::optional<std::size_t> State::row_of(const ProcessId& id) const {
+  for (std::size_t row = 0; row < rows_.rows.size(); ++row)
+    if (rows_.rows[row].id == id) return row;
+  return std::nullopt;
 }
 
 void State::select(std::size_t row) {
@@ -368,10 +354,9 @@ void State::scroll_pane(int by) {
 
 void State::remake_rows() {
   rows_ = rows_of(model_, view_);
-  const auto same = std::find_if(rows_.rows.begin(), rows_.rows.end(),
-                                 [&](const Row& row) { return row.id == selected_id_; });
-  if (same != rows_.rows.end()) {
-    selected_ = static_cast<std::size_t>(same - rows_.rows.begin());
+  const auto same = row_of(selected_id_);
+  if (same) {
+    selected_ = *same;
   } else if (!rows_.rows.empty()) {
     selected_ = std::min(selected_, rows_.rows.size() - 1);
     selected_id_ = rows_.rows[selected_].id;

@@ -75,7 +75,7 @@ class State {
   void click(const Key& key);
   void move(long by);
   void select(std::size_t row);
-  void select(const ProcessId& id);  // if it is there
+  std::optional<std::size_t> row_of(const ProcessId& id) const;
   void sort_by(Column column);
   void sort_by_neighbour(int step);
   void collapse(bool collapsed);

@@ -80,11 +80,11 @@ void MetricsSums::look_up_cgroup(const cow::ProcessCopies& process, Known& known
   auto parent = known_.upper_bound({process.ppid, kLatest});
   if (parent == known_.begin()) return;
   --parent;
-  if (parent->first.first == process.ppid) known.cgroup = parent->second.cgroup;
+  if (parent->first.pid == process.ppid) known.cgroup = parent->second.cgroup;
 }
 
 void MetricsSums::add(const cow::ProcessCopies& process, std::uint64_t now_ns) {
-  Known& known = known_[{process.pid, process.start_ns}];
+  Known& known = known_[process.id()];
   known.round = round_;
   look_up_cgroup(process, known, now_ns);
   known.comm = process.comm;
@@ -136,7 +136,7 @@ void MetricsSums::add(const cow::Measurement& measurement,
   for (const cow::ProcessCopies& process : measurement.processes) add(process, now);
   for (const cow::ProcessCopies& process : ended) add(process, now);
   std::erase_if(known_, [&](const auto& entry) { return entry.second.round != round_; });
-  for (const cow::ProcessCopies& process : ended) known_.erase({process.pid, process.start_ns});
+  for (const cow::ProcessCopies& process : ended) known_.erase(process.id());
 
   totals_.backend = measurement.backend;
   totals_.exact = measurement.exact;

@@ -63,7 +63,7 @@ class MetricsSums {
   std::map<ObjectName, Series<ObjectMetrics>> objects_;
   CommandMetrics other_command_;
   ObjectMetrics other_object_;
-  std::map<std::pair<pid_t, std::uint64_t>, Known> known_;  // by PID and start
+  std::map<cow::ProcessId, Known> known_;
   std::uint64_t round_ = 0;
   std::uint64_t probe_events_ = 0;
   Metrics totals_;

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <utility>
 
+#include <cowshed/base/try.h>
 #include <cowshed/tools/cowtop/command_line.h>
 #include <cowshed/tools/cowtop/commands.h>
 #include <cowshed/tools/cowtop/complain.h>
@@ -54,9 +55,8 @@ Expected<void> serve(MetricsServer& server, cow::Backend& backend, SelectedProce
                      EndSignals& signals, std::size_t most_series) {
   MetricsSums sums(most_series);
   for (bool is_started = false; !signals.next();) {
-    if (const auto found = selected.attach_new(backend); !found)
-      return tl::make_unexpected(found.error());
-    if (auto sampled = backend.sample(); !sampled) return sampled;
+    TRY_VOID(selected.attach_new(backend));
+    TRY_VOID(backend.sample());
     const auto ended = backend.take_ended();
     sums.add(backend.measurement(), ended);
     server.publish(sums.metrics());
@@ -67,37 +67,32 @@ Expected<void> serve(MetricsServer& server, cow::Backend& backend, SelectedProce
   return {};
 }
 
-int run(const ServeOptions& options) {
+Expected<int> run(const ServeOptions& options) {
   // Before any thread is started, which would take the signals.
-  auto signals = EndSignals::open();
-  if (!signals) return own_error(signals.error());
-  auto server = MetricsServer::open(options.listen);
-  if (!server) return own_error(server.error());
-  auto selected = SelectedProcesses::open(options.selection);
-  if (!selected) return own_error(selected.error());
-  auto opened = cow::open_backend(options.backend);
-  if (!opened) return own_error(opened.error());
-  if (!opened->notice.empty()) complain(opened->notice);
-  const auto attached = selected->attach(*opened->backend);
-  if (!attached && !selected->grows()) return own_error(attached.error());
+  TRY(auto signals, EndSignals::open());
+  TRY(auto server, MetricsServer::open(options.listen));
+  TRY(auto selected, SelectedProcesses::open(options.selection));
+  TRY(auto opened, cow::open_backend(options.backend));
+  if (!opened.notice.empty()) complain(opened.notice);
+  const auto attached = selected.attach(*opened.backend);
+  if (!attached && !selected.grows()) return tl::make_unexpected(attached.error());
   if (!attached) {
     const bool may_come = attached.error().code == ErrorCode::no_such_process;
     complain(attached.error().message + (may_come ? " yet" : ""));
   }
   if (attached && !attached->refused.empty()) complain(refused_line(*attached));
-  const std::string address = text_of((*server)->address());
+  const std::string address = text_of(server->address());
   if (!is_loopback(options.listen))
     complain(address + ": whoever reaches it can read the names of commands and cgroups");
   complain(fmt::format("http://{}/metrics has {} by the {} backend; Ctrl-C ends", address,
-                       options.selection.text(), opened->backend->name()));
-  const auto served = serve(**server, *opened->backend, *selected, *signals, options.most_series);
-  opened->backend.reset();
-  return served ? 0 : own_error(served.error());
+                       options.selection.text(), opened.backend->name()));
+  TRY_VOID(serve(*server, *opened.backend, selected, signals, options.most_series));
+  return 0;
 }
 
 }  // namespace
 
-int serve_command(std::vector<std::string> words) {
+Expected<int> serve_command(std::vector<std::string> words) {
   CommandLine line({"cowtop serve", kServeDescription, kServeUsage, kServeFooter});
   ServeOptions options;
   std::string listen;
@@ -112,16 +107,12 @@ int serve_command(std::vector<std::string> words) {
       ->type_name("N")
       ->check(CLI::Range(std::size_t{1}, kMostSeries).description(""));
   const SelectionArguments arguments(line.app());
-  if (const auto status = line.parse(std::move(words))) return *status;
-  auto address = parse_listen_address(listen);
-  if (!address) return line.fail(address.error().message);
-  options.listen = std::move(*address);
-  auto selection = arguments.selection();
-  if (!selection) return line.fail(selection.error().message);
-  if (*selection) options.selection = std::move(**selection);
-  const auto backend = arguments.backend();
-  if (!backend) return line.fail(backend.error().message);
-  options.backend = *backend;
+  TRY(const auto status, line.parse(std::move(words)));
+  if (status) return *status;
+  TRY(options.listen, line.checked(parse_listen_address(listen)));
+  TRY(auto selection, line.checked(arguments.selection()));
+  if (selection) options.selection = std::move(*selection);
+  TRY(options.backend, line.checked(arguments.backend()));
   return run(options);
 }
 
