@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <iterator>
 #include <set>
-#include <utility>
 
 #include <cowshed/cow/address_spaces.h>
 #include <cowshed/cow/clock.h>

@@ -1,6 +1,5 @@
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <utility>
 
 #include <cowshed/cow/binaries.h>
 #include <cowshed/cow/clock.h>

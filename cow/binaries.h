@@ -6,7 +6,6 @@
 #include <string>
 #include <sys/types.h>
 #include <tuple>
-#include <utility>
 #include <vector>
 
 #include <cowshed/cow/code_reader.h>

@@ -6,7 +6,6 @@
 #include <elfutils/libdw.h>
 #include <filesystem>
 #include <initializer_list>
-#include <string>
 #include <string_view>
 #include <utility>
 

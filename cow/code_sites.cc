@@ -19,7 +19,7 @@ constexpr std::uint64_t kFewSamples = 16;   // of a process
 
 // What a program calls, and does not want to be told that it did.
 bool is_runtime_library(std::string_view path) {
-  const std::string_view file = path.substr(path.rfind('/') + 1);
+  const std::string_view file = base_name(path);
   constexpr std::array<std::string_view, 8> kPrefixes = {"libc.so",     "libc-2",   "libstdc++.so",
                                                          "libgcc_s.so", "ld-linux", "libpthread",
                                                          "libm.so",     "[vdso]"};
@@ -82,7 +82,7 @@ std::string fold(const std::vector<Frame>& stack, bool truncated) {
   for (auto frame = stack.rbegin(); frame != stack.rend(); ++frame) {
     std::string name = frame->function;
     if (name.empty() && !frame->module.empty())
-      name = fmt::format("[{}]", frame->module.substr(frame->module.rfind('/') + 1));
+      name = fmt::format("[{}]", base_name(frame->module));
     if (name.empty()) name = "[unknown]";
     std::replace(name.begin(), name.end(), ';', ':');
     text += (text.empty() ? "" : ";") + name;

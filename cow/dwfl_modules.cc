@@ -1,6 +1,5 @@
 #include <array>
 #include <cstring>
-#include <elfutils/libdw.h>
 #include <elfutils/libdwelf.h>
 #include <fmt/format.h>
 #include <iterator>
@@ -79,9 +78,8 @@ int find_debug_file(Dwfl_Module* /*module*/, void** userdata, const char* /*modu
   const auto* binary = static_cast<const DwflBinary*>(*userdata);
   if (binary == nullptr || binary->file_of == nullptr || file_name == nullptr) return -1;
   const std::string build_id = build_id_of(binary->elf->elf());
-  const std::string_view path = file_name;
   const std::string link =
-      debuglink != nullptr ? debuglink : std::string(path.substr(path.rfind('/') + 1)) + ".debug";
+      debuglink != nullptr ? debuglink : std::string(base_name(file_name)) + ".debug";
   for (const FilePlace place : {FilePlace::build_id, FilePlace::beside, FilePlace::debug_folder,
                                 FilePlace::system_folder}) {
     const std::string& name = place == FilePlace::build_id ? build_id : link;

@@ -5,7 +5,6 @@
 #include <limits>
 #include <sys/auxv.h>
 #include <sys/mman.h>
-#include <utility>
 
 #include <cowshed/cow/elf_binary.h>
 

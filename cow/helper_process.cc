@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
-#include <memory>
 #include <poll.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>

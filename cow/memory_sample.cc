@@ -1,9 +1,7 @@
 #include <algorithm>
 
 #include <cowshed/cow/clock.h>
-#include <cowshed/cow/frozen_arenas.h>
 #include <cowshed/cow/memory_sample.h>
-#include <cowshed/cow/page_map.h>
 
 namespace cowshed::cow {
 

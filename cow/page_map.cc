@@ -1,8 +1,5 @@
 #include <cerrno>
-#include <string>
-#include <utility>
 
-#include <cowshed/base/pagemap.h>
 #include <cowshed/base/try.h>
 #include <cowshed/cow/page_map.h>
 

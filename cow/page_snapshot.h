@@ -3,7 +3,6 @@
 #include <cstdint>
 #include <memory_resource>
 #include <string_view>
-#include <vector>
 
 #include <cowshed/base/pagemap.h>
 #include <cowshed/cow/page_ranges.h>

@@ -1,6 +1,4 @@
 #include <algorithm>
-#include <optional>
-#include <set>
 #include <tuple>
 #include <unistd.h>
 #include <utility>

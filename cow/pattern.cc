@@ -20,20 +20,18 @@ constexpr std::size_t kInnermost = 3;
 
 bool most(std::uint64_t part, std::uint64_t all) { return part * kTenths >= all * kMost; }
 
-std::string_view base_name(std::string_view path) {
-  return path.substr(path.find_last_of('/') + 1);
-}
+using Words = std::initializer_list<std::string_view>;
 
-bool is_any_of(std::string_view text, std::initializer_list<std::string_view> names) {
+bool is_any_of(std::string_view text, Words names) {
   return std::find(names.begin(), names.end(), text) != names.end();
 }
 
-bool starts_with_any(std::string_view text, std::initializer_list<std::string_view> prefixes) {
+bool starts_with_any(std::string_view text, Words prefixes) {
   return std::any_of(prefixes.begin(), prefixes.end(),
                      [&](std::string_view prefix) { return text.starts_with(prefix); });
 }
 
-bool contains_any(std::string_view text, std::initializer_list<std::string_view> parts) {
+bool contains_any(std::string_view text, Words parts) {
   return std::any_of(parts.begin(), parts.end(), [&](std::string_view part) {
     return text.find(part) != std::string_view::npos;
   });
@@ -69,28 +67,12 @@ bool is_collector(std::string_view function) {
 }
 
 bool is_allocator(std::string_view function) {
-  return is_any_of(function, {"malloc",
-                              "calloc",
-                              "realloc",
-                              "free",
-                              "cfree",
-                              "memalign",
-                              "posix_memalign",
-                              "aligned_alloc",
-                              "malloc_consolidate",
-                              "unlink_chunk",
-                              "tcache_put",
-                              "tcache_get",
-                              "sysmalloc",
-                              "systrim",
-                              "PyObject_Malloc",
-                              "PyObject_Free",
-                              "PyObject_Realloc",
-                              "PyMem_Malloc",
-                              "PyMem_Free",
-                              "_efree",
-                              "_emalloc",
-                              "palloc"}) ||
+  return is_any_of(function, {"malloc", "calloc", "realloc", "free", "cfree", "memalign",
+                              "posix_memalign", "aligned_alloc"}) ||
+         is_any_of(function, {"malloc_consolidate", "unlink_chunk", "tcache_put", "tcache_get",
+                              "sysmalloc", "systrim"}) ||
+         is_any_of(function, {"PyObject_Malloc", "PyObject_Free", "PyObject_Realloc",
+                              "PyMem_Malloc", "PyMem_Free", "_efree", "_emalloc", "palloc"}) ||
          starts_with_any(function, {"_int_malloc", "_int_free", "_int_realloc", "_int_memalign",
                                     "operator new", "operator delete", "_Znwm", "_Znam", "_ZdlPv",
                                     "_ZdaPv", "je_", "mi_", "tc_", "AllocSet", "zend_mm_",

@@ -8,7 +8,6 @@
 #include <fmt/format.h>
 #include <linux/kcmp.h>
 #include <memory>
-#include <string_view>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -115,33 +114,19 @@ Expected<ProcStat> ProcFiles::stat(pid_t pid) const {
   ProcStat stat;
   stat.comm = text.substr(open + 1, close - open - 1);
   std::string_view rest = std::string_view(text).substr(close + 1);
-  constexpr int kState = 3;
-  constexpr int kPpid = 4;
-  constexpr int kMinorFaults = 10;
-  constexpr int kReapedMinorFaults = 11;
-  constexpr int kMajorFaults = 12;
-  constexpr int kReapedMajorFaults = 13;
-  constexpr int kStartTime = 22;
-  constexpr int kVirtualBytes = 23;
-  constexpr int kResidentPages = 24;
-  constexpr int kStartCode = 26;
-  constexpr int kStartStack = 28;
-  bool in_exec = false;
-  for (int field = kState; field <= kStartStack; ++field) {
-    const std::string_view word = next_word(rest);
-    if (field == kState && !word.empty()) stat.state = word.front();
-    if (field == kPpid) stat.ppid = number<pid_t>(word);
-    if (field == kMinorFaults) stat.minor_faults = number<std::uint64_t>(word);
-    if (field == kMajorFaults) stat.major_faults = number<std::uint64_t>(word);
-    if (field == kReapedMinorFaults || field == kReapedMajorFaults)
-      stat.reaped_faults += number<std::uint64_t>(word);
-    if (field == kVirtualBytes) stat.virtual_bytes = number<std::uint64_t>(word);
-    if (field == kResidentPages) stat.resident_pages = number<std::uint64_t>(word);
-    if (field == kStartTime) stat.start_ticks = number<std::uint64_t>(word);
-    // An exec moves the stack twice, and sets the start of the code just before the second time.
-    if (field == kStartCode) in_exec = number<std::uint64_t>(word) == 0;
-    if (field == kStartStack && !in_exec) stat.start_stack = number<std::uint64_t>(word);
-  }
+  std::array<std::string_view, 29> fields;  // by their numbers in proc(5)
+  for (std::size_t field = 3; field < fields.size(); ++field) fields.at(field) = next_word(rest);
+  const auto value = [&](std::size_t field) { return number<std::uint64_t>(fields.at(field)); };
+  if (!fields[3].empty()) stat.state = fields[3].front();
+  stat.ppid = number<pid_t>(fields[4]);
+  stat.minor_faults = value(10);
+  stat.reaped_faults = value(11) + value(13);
+  stat.major_faults = value(12);
+  stat.start_ticks = value(22);
+  stat.virtual_bytes = value(23);
+  stat.resident_pages = value(24);
+  // An exec moves the stack twice, and sets the start of the code (26) just before the second time.
+  if (value(26) != 0) stat.start_stack = value(28);
   return stat;
 }
 

@@ -6,6 +6,7 @@
 #include <initializer_list>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -13,6 +14,11 @@
 // process's exact number of copies, spread over its samples; in a sum over processes those with few
 // samples are taken together, with those that have none.  Only the tracepoint backend samples.
 namespace cowshed::cow {
+
+// Of a path, what follows its last '/'.
+inline std::string_view base_name(std::string_view path) {
+  return path.substr(path.rfind('/') + 1);
+}
 
 // A function in a stack.  What is not known is empty or 0.
 struct Frame {

@@ -1,5 +1,4 @@
 #include <cstring>
-#include <functional>
 #include <utility>
 
 #include <cowshed/cow/stack_walker.h>

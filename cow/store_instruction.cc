@@ -292,23 +292,6 @@ struct StoreDecoder::Handle {
   }
 };
 
-std::string_view to_string(StoreKind kind) {
-  switch (kind) {
-    case StoreKind::unknown: return "unknown";
-    case StoreKind::store: return "store";
-    case StoreKind::add: return "add";
-    case StoreKind::modify: return "modify";
-    case StoreKind::exchange: return "exchange";
-    case StoreKind::vector: return "vector";
-    case StoreKind::fill: return "fill";
-    case StoreKind::copy: return "copy";
-    case StoreKind::push: return "push";
-    case StoreKind::call: return "call";
-    case StoreKind::state: return "state";
-  }
-  return "unknown";
-}
-
 Expected<StoreDecoder> StoreDecoder::open() {
   auto handle = std::make_unique<Handle>();
   if (const cs_err error = cs_open(CS_ARCH_X86, CS_MODE_64, &handle->capstone);

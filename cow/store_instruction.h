@@ -1,13 +1,11 @@
 #pragma once
 
 #include <array>
-#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
-#include <string_view>
 
 #include <cowshed/base/error.h>
 #include <cowshed/probes/samples.h>
@@ -29,9 +27,6 @@ enum class StoreKind : std::uint8_t {
   call,      // the return address
   state,     // fxsave, xsave, fnsave, fnstenv
 };
-
-// As spelled above.
-std::string_view to_string(StoreKind kind);
 
 using StoreRegisters = std::array<std::uint64_t, kRegisters>;  // by Register
 

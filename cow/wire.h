@@ -2,8 +2,6 @@
 
 #include <cstdint>
 #include <cstring>
-#include <optional>
-#include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>

@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <bpf/bpf.h>
 #include <cerrno>
 #include <cstring>

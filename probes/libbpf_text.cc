@@ -1,4 +1,3 @@
-#include <array>
 #include <bpf/libbpf.h>
 #include <cstdarg>
 #include <cstdio>

@@ -1,7 +1,5 @@
-#include <span>
 #include <string>
 #include <utility>
-#include <vector>
 
 #include <cowshed/base/try.h>
 #include <cowshed/probes/kernel_records.h>

@@ -368,7 +368,7 @@ TEST(StoreInstruction, EveryRowIsToldFromItsFault) {
     ASSERT_TRUE(fault.is_write);
     ASSERT_EQ(fault.registers[kRip], processor.registers()[kRip]);
     const StoreInstruction told = decode(row.code, fault.registers, fault.address);
-    EXPECT_EQ(to_string(told.kind), to_string(row.kind)) << told.text;
+    EXPECT_EQ(told.kind, row.kind) << told.text;
     EXPECT_EQ(told.width, row.width) << told.text;
     EXPECT_EQ(told.amount, row.amount) << told.text;
     EXPECT_EQ(told.locked, row.locked()) << told.text;

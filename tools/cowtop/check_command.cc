@@ -1,7 +1,6 @@
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <cstdlib>
-#include <fmt/format.h>
 #include <iostream>
 #include <optional>
 #include <set>

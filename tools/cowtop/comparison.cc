@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 #include <map>
 #include <set>
-#include <string>
 #include <utility>
 
 #include <cowshed/cow/subtrees.h>

@@ -8,11 +8,9 @@ namespace cowshed::cowtop {
 std::string frame_text(const cow::Frame& frame) {
   std::string text = printable(frame.function.empty() ? "??" : frame.function);
   if (!frame.file.empty()) {
-    const auto slash = frame.file.rfind('/');
-    text += fmt::format(" {}:{}", printable(frame.file.substr(slash + 1)), frame.line);
+    text += fmt::format(" {}:{}", printable(cow::base_name(frame.file)), frame.line);
   } else if (!frame.module.empty()) {
-    const auto slash = frame.module.rfind('/');
-    text += fmt::format(" ({}", printable(frame.module.substr(slash + 1)));
+    text += fmt::format(" ({}", printable(cow::base_name(frame.module)));
     text += frame.function.empty() ? fmt::format("+0x{:x})", frame.address) : ")";
   } else if (frame.function.empty()) {
     text = fmt::format("0x{:x}", frame.address);

@@ -1,26 +1,15 @@
-#include <algorithm>
 #include <cerrno>
 #include <fcntl.h>
 #include <unistd.h>
-#include <utility>
 
 #include <cowshed/tools/cowtop/input_file.h>
 
 namespace cowshed::cowtop {
 
 Expected<InputFile> InputFile::open(const std::string& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY);
-  if (fd < 0) return system_error("cannot read " + path, errno);
-  return InputFile(path, fd);
-}
-
-InputFile::InputFile(InputFile&& other) noexcept
-    : path_(std::move(other.path_)),
-      fd_(std::exchange(other.fd_, -1)),
-      peeked_(std::move(other.peeked_)) {}
-
-InputFile::~InputFile() {
-  if (fd_ >= 0) ::close(fd_);
+  Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY));
+  if (!file) return system_error("cannot read " + path, errno);
+  return InputFile(path, std::move(file));
 }
 
 Expected<std::string_view> InputFile::peek(std::size_t size) {
@@ -45,7 +34,7 @@ Expected<std::size_t> InputFile::read(char* bytes, std::size_t size) {
 Expected<std::size_t> InputFile::read_file(char* bytes, std::size_t size) const {
   ssize_t got = 0;
   do {
-    got = ::read(fd_, bytes, size);
+    got = ::read(file_.get(), bytes, size);
   } while (got < 0 && errno == EINTR);
   if (got < 0) return system_error("cannot read " + path_, errno);
   return static_cast<std::size_t>(got);

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include <cowshed/base/error.h>
+#include <cowshed/base/file_descriptor.h>
 
 namespace cowshed::cowtop {
 
@@ -13,11 +14,6 @@ namespace cowshed::cowtop {
 class InputFile {
  public:
   static Expected<InputFile> open(const std::string& path);
-  InputFile(InputFile&& other) noexcept;
-  InputFile& operator=(InputFile&&) = delete;
-  InputFile(const InputFile&) = delete;
-  InputFile& operator=(const InputFile&) = delete;
-  ~InputFile();
 
   const std::string& path() const { return path_; }
   // What the next read() begins with: `size` bytes, or all that there are.
@@ -26,11 +22,11 @@ class InputFile {
   Expected<std::size_t> read(char* bytes, std::size_t size);
 
  private:
-  InputFile(std::string path, int fd) : path_(std::move(path)), fd_(fd) {}
+  InputFile(std::string path, Descriptor file) : path_(std::move(path)), file_(std::move(file)) {}
   Expected<std::size_t> read_file(char* bytes, std::size_t size) const;
 
   std::string path_;
-  int fd_;
+  Descriptor file_;
   std::string peeked_;
 };
 

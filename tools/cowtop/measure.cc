@@ -5,7 +5,6 @@
 #include <fmt/format.h>
 #include <future>
 #include <malloc.h>
-#include <optional>
 #include <poll.h>
 #include <string>
 #include <sys/syscall.h>

@@ -100,31 +100,20 @@ static void describe(Io& io, Ref<Io, FoldedStack> stack) {
 // What is estimated from samples: fields of what was sampled, all null where nothing was.
 template <class Io>
 static void describe_sampled(Io& io, Ref<Io, std::optional<SampledCopies>> sampled) {
-  if constexpr (Io::kReads) {
-    std::optional<std::uint64_t> samples;
-    std::optional<std::vector<CodeSite>> sites;
-    std::optional<std::vector<MappingCopies>> mappings;
-    std::optional<std::vector<RangeCopies>> ranges;
-    std::optional<std::vector<FoldedStack>> stacks;
-    io.field("samples", samples);
-    io.field("sites", sites);
-    io.field("mappings", mappings);
-    io.field("ranges", ranges);
-    io.field("stacks", stacks);
-    sampled.reset();
-    if (samples) {
-      sampled = {*samples, sites.value_or(std::vector<CodeSite>()),
-                 mappings.value_or(std::vector<MappingCopies>()),
-                 ranges.value_or(std::vector<RangeCopies>()),
-                 stacks.value_or(std::vector<FoldedStack>())};
+  const auto field = [&](const char* name, auto member) {
+    if constexpr (Io::kReads) {
+      std::optional<std::decay_t<decltype(SampledCopies().*member)>> value;
+      io.field(name, value);
+      if (value) (sampled ? *sampled : sampled.emplace()).*member = std::move(*value);
+    } else {
+      io.field_if(name, sampled ? &((*sampled).*member) : nullptr);
     }
-  } else {
-    io.field_if("samples", sampled ? &sampled->samples : nullptr);
-    io.field_if("sites", sampled ? &sampled->sites : nullptr);
-    io.field_if("mappings", sampled ? &sampled->mappings : nullptr);
-    io.field_if("ranges", sampled ? &sampled->ranges : nullptr);
-    io.field_if("stacks", sampled ? &sampled->stacks : nullptr);
-  }
+  };
+  field("samples", &SampledCopies::samples);
+  field("sites", &SampledCopies::sites);
+  field("mappings", &SampledCopies::mappings);
+  field("ranges", &SampledCopies::ranges);
+  field("stacks", &SampledCopies::stacks);
 }
 
 template <class Io>

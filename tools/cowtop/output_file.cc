@@ -10,15 +10,15 @@
 #include <utility>
 
 #include <cowshed/base/try.h>
-#include <cowshed/share/descriptor.h>
 #include <cowshed/tools/cowtop/output_file.h>
 
 namespace cowshed::cowtop {
 namespace {
 
-struct stat status_of(const Descriptor& file) {
+// All 0 where there is none.
+struct stat status_of(int file) {
   struct stat status{};
-  ::fstat(file.get(), &status);
+  ::fstat(file, &status);
   return status;
 }
 
@@ -39,7 +39,7 @@ Descriptor open_in(const Descriptor& folder, const std::string& name, int flags)
   open_how how{};
   how.flags = static_cast<std::uint64_t>(flags | O_CLOEXEC);
   how.mode = (flags & O_CREAT) != 0 ? 0666 : 0;
-  how.resolve = others_may_write(status_of(folder)) ? RESOLVE_NO_SYMLINKS : 0;
+  how.resolve = others_may_write(status_of(folder.get())) ? RESOLVE_NO_SYMLINKS : 0;
   return Descriptor(
       static_cast<int>(::syscall(SYS_openat2, folder.get(), name.c_str(), &how, sizeof how)));
 }
@@ -53,7 +53,7 @@ tl::unexpected<Error> planted(const std::string& path, const std::string& what) 
 tl::unexpected<Error> cannot_open(const std::string& path, const Descriptor& folder,
                                   const std::string& name) {
   const int error = errno;
-  const bool is_link = error == ELOOP && others_may_write(status_of(folder));
+  const bool is_link = error == ELOOP && others_may_write(status_of(folder.get()));
   return is_link ? planted(path, name + " is a symbolic link")
                  : system_error("cannot write " + path, error);
 }
@@ -75,8 +75,8 @@ Expected<Descriptor> open_for_writing(const std::string& path) {
   const bool has_no_reader = !file && errno == ENXIO;
   if (has_no_reader) file = open_in(folder, name, O_PATH);
   if (!file) return cannot_open(path, folder, name);
-  const struct stat where = status_of(folder);
-  const struct stat what = status_of(file);
+  const struct stat where = status_of(folder.get());
+  const struct stat what = status_of(file.get());
   if (others_may_write(where)) {
     const bool is_theirs = what.st_uid != ::geteuid();
     if (is_theirs && (everybody_may_write(where) || !S_ISREG(what.st_mode)))
@@ -98,9 +98,8 @@ bool is_one_file(const struct stat& one, const struct stat& other) {
 }
 
 bool is_one_file(int fd, const std::string& path) {
-  struct stat one{};
   struct stat other{};
-  return ::fstat(fd, &one) == 0 && ::stat(path.c_str(), &other) == 0 && is_one_file(one, other);
+  return ::stat(path.c_str(), &other) == 0 && is_one_file(status_of(fd), other);
 }
 
 // A file that has come to its limit (setrlimit(2)) is an error of ours, not our end.
@@ -127,58 +126,48 @@ Expected<OutputFile> OutputFile::open(const std::string& path,
   const int flags = ::fcntl(STDOUT_FILENO, F_GETFL);
   if (path.empty() && (flags < 0 || (flags & O_PATH) != 0))
     return system_error("cannot write to standard output", EBADF);
-  OutputFile file("standard output", STDOUT_FILENO);
+  OutputFile file("standard output");
   if (!path.empty()) {
     TRY(auto opened, open_for_writing(path));
     file.path_ = path;
     // Opened by that name a second time it would have a position, and be cut, of its own.
-    if (!is_one_file(opened.get(), "/dev/stdout")) file.fd_ = opened.release();
+    if (!is_one_file(opened.get(), "/dev/stdout")) file.file_ = std::move(opened);
   }
   for (const std::string& other : others) {
-    if (!is_one_file(file.fd_, other)) continue;
+    if (!is_one_file(file.fd(), other)) continue;
     return make_error(ErrorCode::invalid_argument, file.path_ + ": is the same file as " + other +
                                                        ", which would be lost; name another file");
   }
   return file;
 }
 
-OutputFile::OutputFile(OutputFile&& other) noexcept
-    : path_(std::move(other.path_)),
-      fd_(std::exchange(other.fd_, -1)),
-      size_(std::exchange(other.size_, 0)) {}
-
-OutputFile::~OutputFile() {
-  if (fd_ > STDOUT_FILENO) ::close(fd_);
-}
+int OutputFile::fd() const { return file_ ? file_.get() : STDOUT_FILENO; }
 
 bool OutputFile::cut(std::size_t size) const {
-  return fd_ > STDOUT_FILENO && ::ftruncate(fd_, static_cast<off_t>(size)) == 0 &&
-         ::lseek(fd_, static_cast<off_t>(size), SEEK_SET) >= 0;
+  return file_ && ::ftruncate(file_.get(), static_cast<off_t>(size)) == 0 &&
+         ::lseek(file_.get(), static_cast<off_t>(size), SEEK_SET) >= 0;
 }
 
 bool OutputFile::holds_something() const {
-  struct stat status{};
-  return ::fstat(fd_, &status) == 0 && S_ISREG(status.st_mode) && status.st_size > 0;
+  const struct stat status = status_of(fd());
+  return S_ISREG(status.st_mode) && status.st_size > 0;
 }
 
 Expected<void> OutputFile::lock() const {
   if (kind() != Kind::file) return {};  // a device is for everybody
-  if (::flock(fd_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return {};
+  if (::flock(fd(), LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return {};
   return make_error(ErrorCode::in_use,
                     path_ + ": another cowtop is writing to it; name another file");
 }
 
 OutputFile::Kind OutputFile::kind() const {
-  struct stat status{};
-  if (::fstat(fd_, &status) != 0 || S_ISREG(status.st_mode) || S_ISBLK(status.st_mode))
-    return Kind::file;
+  const struct stat status = status_of(fd());
+  if (status.st_mode == 0 || S_ISREG(status.st_mode) || S_ISBLK(status.st_mode)) return Kind::file;
   return S_ISCHR(status.st_mode) ? Kind::device : Kind::stream;
 }
 
 bool OutputFile::is_also(int descriptor) const {
-  struct stat one{};
-  struct stat other{};
-  return ::fstat(fd_, &one) == 0 && ::fstat(descriptor, &other) == 0 && is_one_file(one, other);
+  return is_one_file(status_of(fd()), status_of(descriptor));
 }
 
 void OutputFile::clear() {
@@ -189,7 +178,7 @@ Expected<void> OutputFile::append(std::string_view bytes) {
   const FileSizeSignalIgnored ignored;
   const std::size_t before = size_;
   while (!bytes.empty()) {
-    const ssize_t written = ::write(fd_, bytes.data(), bytes.size());
+    const ssize_t written = ::write(fd(), bytes.data(), bytes.size());
     if (written < 0 && errno == EINTR) continue;
     if (written < 0) {
       auto error = system_error("cannot write to " + path_, errno);

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include <cowshed/base/error.h>
+#include <cowshed/base/file_descriptor.h>
 
 namespace cowshed::cowtop {
 
@@ -20,11 +21,6 @@ class OutputFile {
   // write to, no file of somebody else at all.  Whoever put it there may mean harm.
   static Expected<OutputFile> open(const std::string& path,
                                    const std::vector<std::string>& others = {});
-  OutputFile(OutputFile&& other) noexcept;
-  OutputFile& operator=(OutputFile&&) = delete;
-  OutputFile(const OutputFile&) = delete;
-  OutputFile& operator=(const OutputFile&) = delete;
-  ~OutputFile();
 
   // All of `text` in place of what the file held, or an error that names the file, which then is
   // empty where it can be.
@@ -48,11 +44,12 @@ class OutputFile {
   Expected<void> append(std::string_view bytes);
 
  private:
-  OutputFile(std::string path, int fd) : path_(std::move(path)), fd_(fd) {}
+  explicit OutputFile(std::string path) : path_(std::move(path)) {}
+  int fd() const;
   bool cut(std::size_t size) const;
 
   std::string path_;
-  int fd_;
+  Descriptor file_;       // none: standard output
   std::size_t size_ = 0;  // what we have written
 };
 

@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <cerrno>
 #include <filesystem>
 #include <fmt/format.h>

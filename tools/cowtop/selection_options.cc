@@ -2,10 +2,8 @@
 #include <algorithm>
 #include <charconv>
 #include <map>
-#include <string>
 #include <string_view>
 #include <utility>
-#include <vector>
 
 #include <cowshed/base/try.h>
 #include <cowshed/tools/cowtop/selection_options.h>

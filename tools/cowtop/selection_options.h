@@ -2,7 +2,6 @@
 
 #include <optional>
 #include <string>
-#include <sys/types.h>
 #include <vector>
 
 #include <cowshed/base/error.h>

@@ -33,20 +33,14 @@ Expected<EndSignals> EndSignals::open() {
   ::signal(SIGPIPE, SIG_IGN);
   // Inherited as ignored, it would have the kernel reap the command before its status is read.
   ::signal(SIGCHLD, SIG_DFL);
-  const int fd = ::signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
-  if (fd < 0) return system_error("signalfd", errno);
-  return EndSignals(fd);
-}
-
-EndSignals::EndSignals(EndSignals&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-
-EndSignals::~EndSignals() {
-  if (fd_ >= 0) ::close(fd_);
+  Descriptor file(::signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK));
+  if (!file) return system_error("signalfd", errno);
+  return EndSignals(std::move(file));
 }
 
 std::optional<signalfd_siginfo> EndSignals::next() {
   signalfd_siginfo info;
-  while (::read(fd_, &info, sizeof info) == sizeof info)
+  while (::read(file_.get(), &info, sizeof info) == sizeof info)
     if (!is_of_others(static_cast<int>(info.ssi_signo), info.ssi_code)) return info;
   return std::nullopt;
 }

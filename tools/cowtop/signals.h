@@ -5,6 +5,7 @@
 #include <sys/signalfd.h>
 
 #include <cowshed/base/error.h>
+#include <cowshed/base/file_descriptor.h>
 
 namespace cowshed::cowtop {
 
@@ -15,21 +16,16 @@ namespace cowshed::cowtop {
 class EndSignals {
  public:
   static Expected<EndSignals> open();
-  EndSignals(EndSignals&& other) noexcept;
-  EndSignals& operator=(EndSignals&&) = delete;
-  EndSignals(const EndSignals&) = delete;
-  EndSignals& operator=(const EndSignals&) = delete;
-  ~EndSignals();
 
-  int fd() const { return fd_; }
+  int fd() const { return file_.get(); }
   // The next signal that has come, if any; not one of a terminal that is ignored, as SIGINT is by
   // what a script has started in the background.  `ssi_code` is SI_KERNEL where a terminal sent it,
   // and then to the whole foreground process group.
   std::optional<signalfd_siginfo> next();
 
  private:
-  explicit EndSignals(int fd) : fd_(fd) {}
-  int fd_;
+  explicit EndSignals(Descriptor file) : file_(std::move(file)) {}
+  Descriptor file_;
 };
 
 // Holds the same signals back, from this thread and those that it starts, for as long as there is

@@ -1,10 +1,7 @@
 #include <algorithm>
-#include <array>
 #include <fmt/format.h>
 #include <functional>
-#include <numeric>
 #include <optional>
-#include <string>
 #include <string_view>
 #include <vector>
 

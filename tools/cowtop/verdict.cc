@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <fmt/format.h>
 #include <functional>
@@ -84,38 +85,30 @@ Used copied_of_object(const ProcessCopies& process, const std::string& name) {
   return used(0);
 }
 
-class CulpritList {
- public:
-  void add(Culprit culprit) {
-    if (culprit.bytes > 0) culprits_.push_back(std::move(culprit));
-  }
-  // The largest of each kind, by kind, and none that is a fraction of the largest.
-  std::vector<Culprit> largest() {
-    constexpr std::size_t kMost = 3;
-    constexpr std::uint64_t kLeastPart = 20;
-    std::stable_sort(culprits_.begin(), culprits_.end(), [](const Culprit& a, const Culprit& b) {
-      return a.kind != b.kind ? a.kind < b.kind : a.bytes > b.bytes;
-    });
-    struct Seen {
-      std::size_t count = 0;
-      std::uint64_t most = 0;
-    };
-    std::map<Culprit::Kind, Seen> seen;
-    std::erase_if(culprits_, [&](const Culprit& each) {
-      Seen& of_kind = seen[each.kind];
-      of_kind.most = std::max(of_kind.most, each.bytes);
-      return ++of_kind.count > kMost || each.bytes < of_kind.most / kLeastPart;
-    });
-    return std::move(culprits_);
-  }
+// The largest of each kind, by kind, and none that is a fraction of the largest.
+std::vector<Culprit> largest(std::vector<Culprit> culprits) {
+  constexpr std::size_t kMost = 3;
+  constexpr std::uint64_t kLeastPart = 20;
+  std::stable_sort(culprits.begin(), culprits.end(), [](const Culprit& a, const Culprit& b) {
+    return a.kind != b.kind ? a.kind < b.kind : a.bytes > b.bytes;
+  });
+  struct Seen {
+    std::size_t count = 0;
+    std::uint64_t most = 0;
+  };
+  std::map<Culprit::Kind, Seen> seen;
+  std::erase_if(culprits, [&](const Culprit& each) {
+    Seen& of_kind = seen[each.kind];
+    of_kind.most = std::max(of_kind.most, each.bytes);
+    return each.bytes == 0 || ++of_kind.count > kMost || each.bytes < of_kind.most / kLeastPart;
+  });
+  return culprits;
+}
 
- private:
-  std::vector<Culprit> culprits_;
-};
-
-void add_objects(CulpritList& list, const std::map<std::string, std::uint64_t>& pages_by_name) {
+void add_objects(std::vector<Culprit>& list,
+                 const std::map<std::string, std::uint64_t>& pages_by_name) {
   for (const auto& [name, pages] : pages_by_name)
-    list.add({Culprit::Kind::object, printable(name), pages * kPageSize, false, {}, 0});
+    list.push_back({Culprit::Kind::object, printable(name), pages * kPageSize});
 }
 
 void count_objects(std::map<std::string, std::uint64_t>& pages_by_name,
@@ -125,7 +118,7 @@ void count_objects(std::map<std::string, std::uint64_t>& pages_by_name,
     pages_by_name[object.name.empty() ? object.type : object.name] += object.copied_pages;
 }
 
-void add_sampled(CulpritList& list, const std::optional<cow::SampledCopies>& sampled) {
+void add_sampled(std::vector<Culprit>& list, const std::optional<cow::SampledCopies>& sampled) {
   if (!sampled) return;
   // What wrote itself and what called the kernel, or a library, to write may be the same line.
   std::map<std::tuple<std::string, std::string, int>, std::uint64_t> sites;
@@ -136,42 +129,34 @@ void add_sampled(CulpritList& list, const std::optional<cow::SampledCopies>& sam
   }
   for (const auto& [place, bytes] : sites) {
     const auto& [text, file, line] = place;
-    list.add({Culprit::Kind::site, text, bytes, true, file, line});
+    list.push_back({Culprit::Kind::site, text, bytes, true, file, line});
   }
   for (const cow::MappingCopies& mapping : sampled->mappings) {
-    list.add({Culprit::Kind::mapping,
-              printable(mapping.name),
-              mapping.estimated_copies * kPageSize,
-              true,
-              {},
-              0});
+    list.push_back({Culprit::Kind::mapping, printable(mapping.name),
+                    mapping.estimated_copies * kPageSize, true});
   }
 }
 
 std::vector<Culprit> culprits_of(const ProcessCopies& process) {
-  CulpritList list;
+  std::vector<Culprit> list;
   std::map<std::string, std::uint64_t> objects;
   count_objects(objects, process);
   add_objects(list, objects);
   add_sampled(list, process.sampled);
-  return list.largest();
+  return largest(std::move(list));
 }
 
 std::vector<Culprit> culprits_of_all(const cow::Measurement& measurement) {
-  CulpritList list;
+  std::vector<Culprit> list;
   std::map<std::string, std::uint64_t> objects;
   for (const ProcessCopies& process : measurement.processes) {
-    list.add({Culprit::Kind::process,
-              name_of_process(process),
-              process.copied_bytes().value_or(0),
-              false,
-              {},
-              0});
+    list.push_back(
+        {Culprit::Kind::process, name_of_process(process), process.copied_bytes().value_or(0)});
     count_objects(objects, process);
   }
   add_objects(list, objects);
   add_sampled(list, measurement.sampled);
-  return list.largest();
+  return largest(std::move(list));
 }
 
 class Judge {
@@ -372,23 +357,13 @@ class Judge {
 }  // namespace
 
 std::string_view name_of(Limit limit) {
-  switch (limit) {
-    case Limit::copied: return "max_copied";
-    case Limit::ratio: return "max_ratio";
-    case Limit::object: return "object";
-    case Limit::growth: return "max_growth";
-  }
-  return "";
+  constexpr std::array kNames = {"max_copied", "max_ratio", "object", "max_growth"};
+  return kNames.at(static_cast<std::size_t>(limit));
 }
 
 std::string_view name_of(Culprit::Kind kind) {
-  switch (kind) {
-    case Culprit::Kind::process: return "process";
-    case Culprit::Kind::object: return "object";
-    case Culprit::Kind::site: return "site";
-    case Culprit::Kind::mapping: return "mapping";
-  }
-  return "";
+  constexpr std::array kNames = {"process", "object", "site", "mapping"};
+  return kNames.at(static_cast<std::size_t>(kind));
 }
 
 bool Verdict::is_over() const {

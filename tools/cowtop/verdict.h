@@ -23,7 +23,7 @@ struct Culprit {
   std::string name;
   std::uint64_t bytes = 0;
   bool is_estimate = false;
-  std::string file;  // of a site, where it is known
+  std::string file = {};  // of a site, where it is known
   int line = 0;
 };
 std::string_view name_of(Culprit::Kind kind);

@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <fmt/format.h>
 #include <sstream>
-#include <string_view>
 
 #include <cowshed/tools/cowtop/figures.h>
 #include <cowshed/tools/cowtop/live/panes.h>

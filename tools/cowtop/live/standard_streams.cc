@@ -14,13 +14,13 @@ namespace cowshed::cowtop::live {
 namespace {
 
 // On a disk where there is one: a server may write for days.
-int nameless_file() {
+Descriptor nameless_file() {
   const int flags = O_RDWR | O_APPEND | O_CLOEXEC;
-  const int file = ::open(P_tmpdir, O_TMPFILE | O_EXCL | flags, 0600);
-  if (file >= 0) return file;
-  const int memory = ::memfd_create("output", MFD_CLOEXEC);
-  if (memory >= 0) ::fcntl(memory, F_SETFL, O_APPEND);
-  return memory;
+  Descriptor file(::open(P_tmpdir, O_TMPFILE | O_EXCL | flags, 0600));
+  if (file) return file;
+  file = Descriptor(::memfd_create("output", MFD_CLOEXEC));
+  if (file) ::fcntl(file.get(), F_SETFL, O_APPEND);
+  return file;
 }
 
 void flush() {
@@ -34,29 +34,27 @@ void flush() {
 Expected<StandardStreams> StandardStreams::take() {
   StandardStreams streams;
   streams.file_ = nameless_file();
-  const int nothing = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
-  if (streams.file_ < 0 || nothing < 0) return system_error("a file for the output", errno);
+  const Descriptor nothing(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+  if (!streams.file_ || !nothing) return system_error("a file for the output", errno);
   flush();
   for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
     if (::isatty(fd) != 1) continue;
     streams.before_.at(static_cast<std::size_t>(fd)) =
         ::fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-    ::dup2(fd == STDIN_FILENO ? nothing : streams.file_, fd);
+    ::dup2(fd == STDIN_FILENO ? nothing.get() : streams.file_.get(), fd);
   }
-  ::close(nothing);
   return streams;
 }
 
 StandardStreams::StandardStreams(StandardStreams&& other) noexcept
-    : file_(std::exchange(other.file_, -1)),
+    : file_(std::move(other.file_)),
       before_(std::exchange(other.before_, {-1, -1, -1})),
       printed_(other.printed_) {}
 
 StandardStreams::~StandardStreams() {
-  if (file_ < 0) return;
+  if (!file_) return;
   give_back();
   print_new();
-  ::close(file_);
 }
 
 void StandardStreams::give_back() {
@@ -72,7 +70,8 @@ void StandardStreams::give_back() {
 void StandardStreams::print_new() {
   std::array<char, 65536> buffer;
   for (;;) {
-    const ssize_t got = ::pread(file_, buffer.data(), buffer.size(), static_cast<off_t>(printed_));
+    const ssize_t got =
+        ::pread(file_.get(), buffer.data(), buffer.size(), static_cast<off_t>(printed_));
     if (got <= 0) return;
     for (ssize_t written = 0; written < got;) {
       const ssize_t more =
@@ -87,11 +86,11 @@ void StandardStreams::print_new() {
 
 std::string StandardStreams::last(std::size_t most) const {
   struct stat status{};
-  if (::fstat(file_, &status) != 0) return {};
+  if (::fstat(file_.get(), &status) != 0) return {};
   const auto size = static_cast<std::size_t>(status.st_size);
   std::string text(std::min(size, most), '\0');
   const ssize_t got =
-      ::pread(file_, text.data(), text.size(), static_cast<off_t>(size - text.size()));
+      ::pread(file_.get(), text.data(), text.size(), static_cast<off_t>(size - text.size()));
   text.resize(static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
   return text;
 }

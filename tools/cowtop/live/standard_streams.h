@@ -5,6 +5,7 @@
 #include <string>
 
 #include <cowshed/base/error.h>
+#include <cowshed/base/file_descriptor.h>
 
 namespace cowshed::cowtop::live {
 
@@ -30,7 +31,7 @@ class StandardStreams {
 
  private:
   StandardStreams() = default;
-  int file_ = -1;
+  Descriptor file_;
   std::array<int, 3> before_ = {-1, -1, -1};
   std::size_t printed_ = 0;
 };

@@ -1,7 +1,6 @@
 #define NCURSES_NOMACROS  // they would take names of ours
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <clocale>
 #include <cstdio>
@@ -11,7 +10,6 @@
 #include <fmt/format.h>
 #include <langinfo.h>
 #include <poll.h>
-#include <string>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <unistd.h>

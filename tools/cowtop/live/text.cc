@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cctype>
-#include <cstdint>
 #include <wchar.h>
 
 #include <cowshed/tools/cowtop/live/text.h>

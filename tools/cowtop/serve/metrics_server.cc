@@ -12,7 +12,6 @@
 #include <chrono>
 #include <cstring>
 #include <fmt/format.h>
-#include <memory>
 #include <mutex>
 #include <netdb.h>
 #include <optional>
