@@ -11,7 +11,6 @@
 #include <cowshed/cow/code_reader.h>
 #include <cowshed/cow/code_reader_process.h>
 #include <cowshed/cow/file_opener.h>
-#include <cowshed/cow/opener_process.h>
 #include <cowshed/cow/proc_files.h>
 
 namespace cowshed::cow {

@@ -196,15 +196,6 @@ std::vector<Frame> CodeSites::frames(const Stack& stack, Symbols& symbols) {
   return frames;
 }
 
-std::vector<StackSamples> CodeSites::stacks(std::uint64_t process_id, Symbols& symbols) const {
-  std::vector<StackSamples> result;
-  const auto tally = tallies_.find(process_id);
-  if (tally == tallies_.end()) return result;
-  for (const auto& [stack, samples] : tally->second.stacks)
-    result.push_back({frames(stack, symbols), stack.code.truncated, samples});
-  return result;
-}
-
 CodeSites::Weighted CodeSites::weighted(std::uint64_t process_id, const Tally& tally,
                                         const Copies& copies) {
   const auto copied = copies.find(process_id);

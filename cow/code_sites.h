@@ -32,9 +32,6 @@ class CodeSites {
                    std::size_t most) const;
   SampledCopies of_all(const Copies& copies, Symbols& symbols, std::size_t most) const;
 
-  // Every stack of a process, named; in no order.
-  std::vector<StackSamples> stacks(std::uint64_t process_id, Symbols& symbols) const;
-
  private:
   // Who wrote: the program itself, the kernel in no system call, or in the one of that number.
   static constexpr std::int64_t kProgram = -2;

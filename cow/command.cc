@@ -1,13 +1,19 @@
+#include <algorithm>
 #include <array>
 #include <cerrno>
+#include <charconv>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <grp.h>
+#include <pwd.h>
 #include <signal.h>
+#include <string_view>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <system_error>
 #include <unistd.h>
 #include <utility>
 
@@ -15,14 +21,6 @@
 
 namespace cowshed::cow {
 namespace {
-
-template <class Call>
-auto retry_on_interrupt(Call call) {
-  for (;;) {
-    const auto result = call();
-    if (result >= 0 || errno != EINTR) return result;
-  }
-}
 
 struct Failure {
   enum class Of : std::uint8_t { become_user, exec } of = Of::exec;
@@ -37,13 +35,13 @@ struct Child {
   [[noreturn]] void run(int go_fd, int error_fd) const {
     char go = 0;
     // End of file: the owner is gone without a release().
-    if (retry_on_interrupt([&] { return ::read(go_fd, &go, 1); }) != 1) ::_exit(EXIT_FAILURE);
+    if (TEMP_FAILURE_RETRY(::read(go_fd, &go, 1)) != 1) ::_exit(EXIT_FAILURE);
     Failure failure{Failure::Of::become_user, user == nullptr ? 0 : become(*user)};
     if (failure.error == 0) {
       ::execvpe(arguments[0], arguments, environment);
       failure = {Failure::Of::exec, errno};
     }
-    retry_on_interrupt([&] { return ::write(error_fd, &failure, sizeof failure); });
+    TEMP_FAILURE_RETRY(::write(error_fd, &failure, sizeof failure));
     ::_exit(EXIT_FAILURE);
   }
 };
@@ -75,6 +73,46 @@ tl::unexpected<Error> no_pidfd(const std::string& name, int error) {
 }
 
 }  // namespace
+
+Expected<User> find_user(const std::string& name) {
+  const passwd* entry = ::getpwnam(name.c_str());
+  uid_t uid = 0;
+  const char* end = name.data() + name.size();
+  const auto number = std::from_chars(name.data(), end, uid);
+  if (entry == nullptr && number.ec == std::errc() && number.ptr == end) entry = ::getpwuid(uid);
+  if (entry == nullptr)
+    return make_error(ErrorCode::invalid_argument, "'" + name + "': there is no such user");
+  User user{entry->pw_name, entry->pw_uid, entry->pw_gid, std::vector<gid_t>(16), entry->pw_dir};
+  auto count = static_cast<int>(user.groups.size());
+  while (::getgrouplist(user.name.c_str(), user.gid, user.groups.data(), &count) < 0)
+    user.groups.resize(static_cast<std::size_t>(count));
+  user.groups.resize(static_cast<std::size_t>(count));
+  return user;
+}
+
+std::vector<std::string> environment_of(const User& user) {
+  const std::array<std::string, 3> set = {"HOME=" + user.home, "USER=" + user.name,
+                                          "LOGNAME=" + user.name};
+  const auto is_set = [&](std::string_view variable) {
+    return std::any_of(set.begin(), set.end(), [&](const std::string& each) {
+      return variable.starts_with(each.substr(0, each.find('=') + 1));
+    });
+  };
+  std::vector<std::string> result(set.begin(), set.end());
+  for (char** each = environ; *each != nullptr; ++each)
+    if (!is_set(*each)) result.emplace_back(*each);
+  return result;
+}
+
+int become(const User& user) noexcept {
+  // In this order: who is no longer root may change no groups.
+  if (::setgroups(user.groups.size(), user.groups.data()) != 0 ||
+      ::setresgid(user.gid, user.gid, user.gid) != 0 ||
+      ::setresuid(user.uid, user.uid, user.uid) != 0) {
+    return errno;
+  }
+  return 0;
+}
 
 Expected<Command> Command::fork(const std::vector<std::string>& arguments,
                                 const std::optional<User>& user) {
@@ -136,7 +174,7 @@ Expected<void> Command::release() {
   ::sigemptyset(&pipe_signal);
   ::sigaddset(&pipe_signal, SIGPIPE);
   ::pthread_sigmask(SIG_BLOCK, &pipe_signal, &old_mask);
-  const ssize_t written = retry_on_interrupt([&] { return ::write(go_.get(), "", 1); });
+  const ssize_t written = TEMP_FAILURE_RETRY(::write(go_.get(), "", 1));
   const int write_error = errno;
   if (written < 0) {
     const timespec no_time{};
@@ -147,8 +185,7 @@ Expected<void> Command::release() {
   if (written < 0) return system_error(name_ + ": ended before it was started", write_error);
 
   Failure failure;
-  const ssize_t got =
-      retry_on_interrupt([&] { return ::read(error_.get(), &failure, sizeof failure); });
+  const ssize_t got = TEMP_FAILURE_RETRY(::read(error_.get(), &failure, sizeof failure));
   error_ = {};
   if (got != sizeof failure) return {};
   if (failure.of == Failure::Of::exec) return system_error(name_, failure.error);
@@ -159,8 +196,7 @@ Expected<void> Command::release() {
 
 Expected<int> Command::wait() {
   int status = 0;
-  if (retry_on_interrupt([&] { return ::waitpid(pid_, &status, 0); }) < 0)
-    return system_error("waitpid", errno);
+  if (TEMP_FAILURE_RETRY(::waitpid(pid_, &status, 0)) < 0) return system_error("waitpid", errno);
   pid_ = -1;
   pidfd_ = {};
   return status;

@@ -1,10 +1,14 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <set>
 #include <string>
 #include <sys/types.h>
 
 #include <cowshed/base/file_descriptor.h>
+#include <cowshed/cow/helper_process.h>
 #include <cowshed/cow/proc_files.h>
 
 namespace cowshed::cow {
@@ -36,5 +40,25 @@ struct FileRequest {
 // the process, by its PID in its own namespace.  A file that has much more bytes than its disk
 // holds is refused.  May wait for a file system that does not answer.
 Descriptor open_requested(const ProcFiles& proc, const FileRequest& request);
+
+// Opens files in a process of its own: a file system that does not answer, as of a hostile FUSE
+// server, holds up that process alone.  One that does not answer in a second is not asked again,
+// and after some of them none is.
+class OpenerProcess {
+ public:
+  explicit OpenerProcess(ProcFiles proc) : proc_(std::move(proc)) {}
+
+  Descriptor open(const FileRequest& request);
+
+  std::size_t hung() const { return hung_; }
+
+ private:
+  static constexpr std::size_t kMostHung = 5;
+
+  ProcFiles proc_;
+  std::unique_ptr<HelperProcess> process_;  // null: the next file starts one
+  std::set<dev_t> hung_devices_;
+  std::size_t hung_ = 0;
+};
 
 }  // namespace cowshed::cow

@@ -113,10 +113,7 @@ bool HelperSocket::send(std::string_view bytes, int fd) const {
     header->cmsg_len = CMSG_LEN(sizeof fd);
     std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
   }
-  ssize_t sent = 0;
-  do {
-    sent = ::sendmsg(fd_, &message, MSG_NOSIGNAL);
-  } while (sent < 0 && errno == EINTR);
+  const ssize_t sent = TEMP_FAILURE_RETRY(::sendmsg(fd_, &message, MSG_NOSIGNAL));
   return sent == static_cast<ssize_t>(bytes.size());
 }
 
@@ -130,10 +127,7 @@ std::optional<HelperSocket::Message> HelperSocket::receive() const {
   Control control{};
   message.msg_control = control.bytes.data();
   message.msg_controllen = control.bytes.size();
-  ssize_t got = 0;
-  do {
-    got = ::recvmsg(fd_, &message, MSG_CMSG_CLOEXEC);
-  } while (got < 0 && errno == EINTR);
+  const ssize_t got = TEMP_FAILURE_RETRY(::recvmsg(fd_, &message, MSG_CMSG_CLOEXEC));
   const cmsghdr* header = got < 0 ? nullptr : CMSG_FIRSTHDR(&message);
   if (header != nullptr && header->cmsg_type == SCM_RIGHTS) {
     int fd = -1;

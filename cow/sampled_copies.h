@@ -70,13 +70,6 @@ class Frames {
   std::shared_ptr<const std::vector<Frame>> frames_;
 };
 
-// Innermost first.
-struct StackSamples {
-  std::vector<Frame> frames;
-  bool truncated = false;  // there are more callers: the copy of the stack ended before them
-  std::uint64_t samples = 0;
-};
-
 // A place in the program: the innermost line that is not the C or C++ library's, and what it
 // called.
 struct CodeSite {
@@ -84,7 +77,7 @@ struct CodeSite {
   Frames stack;   // the most frequent one that goes through it
   std::uint64_t samples = 0;
   std::uint64_t estimated_copies = 0;
-  bool truncated = false;  // `stack`: as StackSamples
+  bool truncated = false;  // `stack` has more callers: the copy of it ended before them
   bool operator==(const CodeSite&) const = default;
 };
 

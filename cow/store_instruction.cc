@@ -281,39 +281,26 @@ bool asks_for_zero(csh handle, std::span<const std::uint8_t> code, const cs_insn
 
 }  // namespace
 
-struct StoreDecoder::Handle {
-  csh capstone = 0;
-
-  Handle() = default;
-  Handle(const Handle&) = delete;
-  Handle& operator=(const Handle&) = delete;
-  ~Handle() {
-    if (capstone != 0) cs_close(&capstone);
-  }
-};
-
 Expected<StoreDecoder> StoreDecoder::open() {
-  auto handle = std::make_unique<Handle>();
-  if (const cs_err error = cs_open(CS_ARCH_X86, CS_MODE_64, &handle->capstone);
-      error != CS_ERR_OK) {
+  csh handle = 0;
+  if (const cs_err error = cs_open(CS_ARCH_X86, CS_MODE_64, &handle); error != CS_ERR_OK) {
     return make_error(ErrorCode::unsupported,
                       std::string("capstone cannot disassemble x86-64: ") + cs_strerror(error));
   }
-  cs_option(handle->capstone, CS_OPT_DETAIL, CS_OPT_ON);
-  return StoreDecoder(std::move(handle));
+  cs_option(handle, CS_OPT_DETAIL, CS_OPT_ON);
+  const auto close = [](csh* owned) {
+    cs_close(owned);
+    delete owned;
+  };
+  return StoreDecoder(std::shared_ptr<csh>(new csh(handle), close));
 }
-
-StoreDecoder::StoreDecoder(std::unique_ptr<Handle> handle) : handle_(std::move(handle)) {}
-StoreDecoder::StoreDecoder(StoreDecoder&&) noexcept = default;
-StoreDecoder& StoreDecoder::operator=(StoreDecoder&&) noexcept = default;
-StoreDecoder::~StoreDecoder() = default;
 
 StoreInstruction StoreDecoder::decode(std::span<const std::uint8_t> code,
                                       const StoreRegisters& registers,
                                       std::uint64_t address) const {
   StoreInstruction result;
-  Instruction instruction(handle_->capstone);
-  if (!instruction.next(handle_->capstone, code)) return result;
+  Instruction instruction(*capstone_);
+  if (!instruction.next(*capstone_, code)) return result;
   result.text = std::string(instruction->mnemonic) + (instruction->op_str[0] != '\0' ? " " : "") +
                 instruction->op_str;
   const StoreKind kind = store_kind_of(instruction->id);
@@ -368,18 +355,18 @@ StoreInstruction StoreDecoder::decode(std::span<const std::uint8_t> code,
   result.streams = streams(instruction->id);
   if (kind == StoreKind::add) {
     result.amount = added(*instruction, registers);
-    result.releases = result.locked && result.amount == -1 &&
-                      asks_for_zero(handle_->capstone, code, *instruction);
+    result.releases =
+        result.locked && result.amount == -1 && asks_for_zero(*capstone_, code, *instruction);
   } else if (kind == StoreKind::vector) {
-    Instruction next(handle_->capstone);
-    if (next.next(handle_->capstone, code)) {
+    Instruction next(*capstone_);
+    if (next.next(*capstone_, code)) {
       const auto same = stores_same_again(*instruction, *next, width);
       if (same) result.kind = *same ? StoreKind::fill : StoreKind::copy;
     }
   }
   if (is_field(operand->mem)) {
     result.displacement = operand->mem.disp;
-    look_ahead(handle_->capstone, code, operand->mem.base, result);
+    look_ahead(*capstone_, code, operand->mem.base, result);
   }
   return result;
 }

@@ -51,16 +51,11 @@ struct StoreInstruction {
   std::string text;  // as a disassembler writes it, in Intel's syntax; empty: cannot be decoded
 };
 
-// Move-only, owns a capstone handle; not thread-safe.
+// Copies share a capstone handle; not thread-safe.
 class StoreDecoder {
  public:
   // Errors: unsupported, when capstone cannot disassemble x86-64.
   static Expected<StoreDecoder> open();
-  StoreDecoder(StoreDecoder&& other) noexcept;
-  StoreDecoder& operator=(StoreDecoder&& other) noexcept;
-  StoreDecoder(const StoreDecoder&) = delete;
-  StoreDecoder& operator=(const StoreDecoder&) = delete;
-  ~StoreDecoder();
 
   // `code` begins with the faulting instruction.  The next few tell a vector store from the
   // beginning of a fill or copy, and a count of references from any other, so give some 16 bytes
@@ -75,9 +70,8 @@ class StoreDecoder {
                           std::uint64_t address) const;
 
  private:
-  struct Handle;
-  explicit StoreDecoder(std::unique_ptr<Handle> handle);
-  std::unique_ptr<Handle> handle_;
+  explicit StoreDecoder(std::shared_ptr<std::size_t> capstone) : capstone_(std::move(capstone)) {}
+  std::shared_ptr<std::size_t> capstone_;  // csh
 };
 
 }  // namespace cowshed::cow

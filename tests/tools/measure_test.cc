@@ -1,5 +1,5 @@
 #include <cowshed/tests/support/test.h>
-#include <cowshed/tools/cowtop/exit_status.h>
+#include <cowshed/tools/cowtop/complain.h>
 #include <cowshed/tools/cowtop/measure.h>
 
 namespace cowshed::cowtop {

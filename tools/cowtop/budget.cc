@@ -6,6 +6,7 @@
 
 #include <cowshed/base/try.h>
 #include <cowshed/tools/cowtop/budget.h>
+#include <cowshed/tools/cowtop/complain.h>
 
 namespace cowshed::cowtop {
 
@@ -13,10 +14,6 @@ namespace {
 
 constexpr double kMostBytes = 0x1p60;
 constexpr double kMostPercent = 1'000'000;
-
-tl::unexpected<Error> wrong_budget(std::string message) {
-  return make_error(ErrorCode::invalid_argument, std::move(message));
-}
 
 // A decimal number without a sign or an exponent, cut off from `text`.
 std::optional<double> take_number(std::string_view& text) {
@@ -42,8 +39,8 @@ Expected<std::uint64_t> parse_size(std::string_view text) {
   const double bytes = is_size ? *number * unit->second : 0;
   const bool is_whole = !rest.empty() || std::floor(bytes) == bytes;
   if (!is_size || !is_whole || bytes > kMostBytes) {
-    return wrong_budget("'" + std::string(text) +
-                        "' is not a size: whole bytes, or a number with KiB, MiB, GiB or TiB");
+    return wrong("'" + std::string(text) +
+                 "' is not a size: whole bytes, or a number with KiB, MiB, GiB or TiB");
   }
   return static_cast<std::uint64_t>(bytes);
 }
@@ -52,7 +49,7 @@ Expected<double> parse_percentage(std::string_view text) {
   std::string_view rest = text;
   const auto number = take_number(rest);
   if (!number || rest != "%" || *number > kMostPercent)
-    return wrong_budget("'" + std::string(text) + "' is not a percentage as 5%");
+    return wrong("'" + std::string(text) + "' is not a percentage as 5%");
   constexpr double kWhole = 100;
   return *number / kWhole;
 }
@@ -60,7 +57,7 @@ Expected<double> parse_percentage(std::string_view text) {
 Expected<Budget::Object> parse_object(std::string_view text) {
   const auto separator = text.rfind('=');
   if (separator == std::string_view::npos || separator == 0)
-    return wrong_budget("'" + std::string(text) + "' is not NAME=SIZE");
+    return wrong("'" + std::string(text) + "' is not NAME=SIZE");
   TRY(const auto bytes, parse_size(text.substr(separator + 1)));
   return Budget::Object{std::string(text.substr(0, separator)), bytes};
 }

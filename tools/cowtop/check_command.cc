@@ -13,7 +13,6 @@
 #include <cowshed/tools/cowtop/command_line.h>
 #include <cowshed/tools/cowtop/commands.h>
 #include <cowshed/tools/cowtop/complain.h>
-#include <cowshed/tools/cowtop/exit_status.h>
 #include <cowshed/tools/cowtop/measure.h>
 #include <cowshed/tools/cowtop/measure_options.h>
 #include <cowshed/tools/cowtop/measurement_file.h>
@@ -118,8 +117,7 @@ class BudgetArguments {
       if (object) given.objects.push_back(std::move(*object));
     }
     if (error) return tl::make_unexpected(std::move(*error));
-    if (std::string why = what_is_wrong_with(given); !why.empty())
-      return make_error(ErrorCode::invalid_argument, std::move(why));
+    if (std::string why = what_is_wrong_with(given); !why.empty()) return wrong(std::move(why));
     return given;
   }
 

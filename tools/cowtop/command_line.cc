@@ -6,7 +6,6 @@
 
 #include <cowshed/base/try.h>
 #include <cowshed/tools/cowtop/command_line.h>
-#include <cowshed/tools/cowtop/version.h>
 
 namespace cowshed::cowtop {
 namespace {

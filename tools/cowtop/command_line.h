@@ -17,6 +17,10 @@ namespace cowshed::cowtop {
 // is not set.
 std::string wrong_file_name(const std::string& name);
 
+// What a report of a problem needs: the release on the first line, then what was built and of
+// what, the libraries that are loaded, and the kernel that runs.  No newline at the end.
+std::string version_text();
+
 // The command line of cowtop or of one of its subcommands: GNU-style options, --help and --version.
 class CommandLine {
  public:

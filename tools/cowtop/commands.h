@@ -8,7 +8,7 @@
 namespace cowshed::cowtop {
 
 // The subcommands, with the words that follow their names.  Each returns the exit status
-// (exit_status.h), or an error of cowtop's own that has not been printed.
+// (complain.h), or an error of cowtop's own that has not been printed.
 Expected<int> check_command(std::vector<std::string> words);
 Expected<int> diff_command(std::vector<std::string> words);
 Expected<int> doctor_command(std::vector<std::string> words);

@@ -7,7 +7,7 @@
 
 #include <cowshed/cow/subtrees.h>
 #include <cowshed/tools/cowtop/comparison.h>
-#include <cowshed/tools/cowtop/frame_text.h>
+#include <cowshed/tools/cowtop/figures.h>
 
 namespace cowshed::cowtop {
 namespace {

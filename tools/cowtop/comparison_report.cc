@@ -5,7 +5,6 @@
 #include <cowshed/tools/cowtop/figures.h>
 #include <cowshed/tools/cowtop/json_fields.h>
 #include <cowshed/tools/cowtop/measurement_json.h>
-#include <cowshed/tools/cowtop/printable.h>
 
 namespace cowshed::cowtop {
 

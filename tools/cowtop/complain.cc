@@ -1,10 +1,13 @@
 #include <iostream>
 
 #include <cowshed/tools/cowtop/complain.h>
-#include <cowshed/tools/cowtop/exit_status.h>
-#include <cowshed/tools/cowtop/printable.h>
+#include <cowshed/tools/cowtop/figures.h>
 
 namespace cowshed::cowtop {
+
+tl::unexpected<Error> wrong(std::string message) {
+  return make_error(ErrorCode::invalid_argument, std::move(message));
+}
 
 void complain(std::string_view message) {
   std::cerr << "cowtop: " << printable(message) << std::endl;

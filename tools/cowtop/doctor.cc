@@ -8,8 +8,8 @@
 #include <cowshed/base/try.h>
 #include <cowshed/tools/cowtop/command_line.h>
 #include <cowshed/tools/cowtop/commands.h>
+#include <cowshed/tools/cowtop/complain.h>
 #include <cowshed/tools/cowtop/doctor.h>
-#include <cowshed/tools/cowtop/exit_status.h>
 #include <cowshed/tools/cowtop/ground_truth.h>
 #include <cowshed/tools/cowtop/output_file.h>
 

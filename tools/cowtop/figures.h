@@ -8,11 +8,21 @@
 
 #include <cowshed/cow/process_copies.h>
 
-// How the reports for people write figures.
+// How the reports for people write figures and names.
 namespace cowshed::cowtop {
 
 inline constexpr double kMiB = 1024.0 * 1024.0;
 inline constexpr const char* kUnknown = "-";  // a figure that the backend cannot know
+
+// A command's name holds any bytes: no control characters must reach the terminal, nor half of a
+// UTF-8 character.  Each such byte becomes '?'.
+std::string printable(std::string_view text);
+
+// "fill() fill.cc:12", or what else there is to say where it is.
+std::string frame_text(const cow::Frame& frame);
+
+// What every report calls the site: its place in the program.
+std::string site_name(const cow::CodeSite& site);
 
 std::string count(const std::optional<std::uint64_t>& value);
 std::string mebibytes(const std::optional<std::uint64_t>& bytes);  // "1.5"
@@ -31,7 +41,7 @@ std::optional<double> shown_ratio(const cow::ProcessCopies& process);
 // what it copied are more than it had at its fork.
 bool is_memory_stale(const cow::ProcessCopies& process);
 
-// The characters of printable text (printable.h).
+// The characters of printable text (figures.h).
 std::size_t width(std::string_view printable_text);
 
 // The mean share of one CPU that the probes took; nullopt where it is not known.

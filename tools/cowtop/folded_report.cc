@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <fmt/format.h>
 
+#include <cowshed/tools/cowtop/figures.h>
 #include <cowshed/tools/cowtop/folded_report.h>
-#include <cowshed/tools/cowtop/printable.h>
 
 namespace cowshed::cowtop {
 

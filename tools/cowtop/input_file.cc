@@ -32,10 +32,7 @@ Expected<std::size_t> InputFile::read(char* bytes, std::size_t size) {
 }
 
 Expected<std::size_t> InputFile::read_file(char* bytes, std::size_t size) const {
-  ssize_t got = 0;
-  do {
-    got = ::read(file_.get(), bytes, size);
-  } while (got < 0 && errno == EINTR);
+  const ssize_t got = TEMP_FAILURE_RETRY(::read(file_.get(), bytes, size));
   if (got < 0) return system_error("cannot read " + path_, errno);
   return static_cast<std::size_t>(got);
 }

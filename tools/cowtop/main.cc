@@ -11,7 +11,6 @@
 #include <cowshed/base/try.h>
 #include <cowshed/tools/cowtop/commands.h>
 #include <cowshed/tools/cowtop/complain.h>
-#include <cowshed/tools/cowtop/exit_status.h>
 #include <cowshed/tools/cowtop/live/live_view.h>
 #include <cowshed/tools/cowtop/measure.h>
 #include <cowshed/tools/cowtop/measurement_json.h>

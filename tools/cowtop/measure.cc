@@ -14,7 +14,6 @@
 
 #include <cowshed/cow/command.h>
 #include <cowshed/tools/cowtop/complain.h>
-#include <cowshed/tools/cowtop/exit_status.h>
 #include <cowshed/tools/cowtop/measure.h>
 #include <cowshed/tools/cowtop/signals.h>
 

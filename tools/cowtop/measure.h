@@ -26,7 +26,7 @@ class Observer {
 
 struct Measured {
   std::optional<cow::Measurement> measurement;  // nullopt: nothing was measured
-  // The command's, as exit_status.h has it; 0 of what was attached to.  Instead of 0 kOwnError, and
+  // The command's, as complain.h has it; 0 of what was attached to.  Instead of 0 kOwnError, and
   // it has been said why, where nothing or not all was measured.
   int exit_status = 0;
 };

@@ -2,6 +2,7 @@
 #include <utility>
 
 #include <cowshed/base/try.h>
+#include <cowshed/tools/cowtop/complain.h>
 #include <cowshed/tools/cowtop/measure_options.h>
 
 namespace cowshed::cowtop {
@@ -9,10 +10,6 @@ namespace {
 
 constexpr std::uint32_t kUsualPeriod = 64;
 constexpr std::uint32_t kMostPeriod = 1'000'000'000;
-
-tl::unexpected<Error> wrong(std::string message) {
-  return make_error(ErrorCode::invalid_argument, std::move(message));
-}
 
 }  // namespace
 

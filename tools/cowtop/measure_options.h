@@ -7,7 +7,7 @@
 
 #include <cowshed/base/error.h>
 #include <cowshed/cow/backend.h>
-#include <cowshed/cow/user.h>
+#include <cowshed/cow/command.h>
 #include <cowshed/tools/cowtop/selection.h>
 #include <cowshed/tools/cowtop/selection_options.h>
 

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include <cowshed/base/try.h>
+#include <cowshed/tools/cowtop/complain.h>
 #include <cowshed/tools/cowtop/output_file.h>
 
 namespace cowshed::cowtop {
@@ -118,10 +119,7 @@ class FileSizeSignalIgnored {
 
 Expected<OutputFile> OutputFile::open(const std::string& path,
                                       const std::vector<std::string>& others) {
-  if (path == "-") {
-    return make_error(ErrorCode::invalid_argument,
-                      "-: standard output is /dev/stdout, and a file of that name ./-");
-  }
+  if (path == "-") return wrong("-: standard output is /dev/stdout, and a file of that name ./-");
   // main() holds those that are closed.
   const int flags = ::fcntl(STDOUT_FILENO, F_GETFL);
   if (path.empty() && (flags < 0 || (flags & O_PATH) != 0))
@@ -135,8 +133,8 @@ Expected<OutputFile> OutputFile::open(const std::string& path,
   }
   for (const std::string& other : others) {
     if (!is_one_file(file.fd(), other)) continue;
-    return make_error(ErrorCode::invalid_argument, file.path_ + ": is the same file as " + other +
-                                                       ", which would be lost; name another file");
+    return wrong(file.path_ + ": is the same file as " + other +
+                 ", which would be lost; name another file");
   }
   return file;
 }

@@ -65,10 +65,8 @@ Expected<int> record_command(std::vector<std::string> words) {
   for (const auto& [descriptor, name] :
        {std::pair(STDOUT_FILENO, "standard output"), std::pair(STDERR_FILENO, "standard error")}) {
     if ((descriptor == STDOUT_FILENO && !has_command) || !file.is_also(descriptor)) continue;
-    return make_error(
-        ErrorCode::invalid_argument,
-        fmt::format("{}: {} goes to the same file, amid the recording; name another file", path,
-                    name));
+    return wrong(fmt::format("{}: {} goes to the same file, amid the recording; name another file",
+                             path, name));
   }
   const OutputFile::Kind kind = file.kind();
   TRY(auto recorder, Recorder::start(std::move(file), options));

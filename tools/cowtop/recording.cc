@@ -188,11 +188,6 @@ Expected<cow::Measurement> Recording::measurement() const {
   return measurement_of(state_);
 }
 
-double Recording::duration_s() const {
-  const auto field = state_.find("duration_s");
-  return field != state_.end() && field->is_number() ? field->get<double>() : 0;
-}
-
 std::string Recording::why_not_whole() const {
   return problem_.empty() ? "has no end: cowtop was killed, could not write on, or is still at it"
                           : problem_;

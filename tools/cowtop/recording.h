@@ -54,8 +54,6 @@ class Recording {
   Expected<cow::Measurement> measurement() const;
   // That there is none: a part of an interval is in the document, and problem() says why no more.
   bool is_torn() const { return is_torn_; }
-  // Its time alone, without the rest; 0 where there is none.
-  double duration_s() const;
 
   // Whether the recording came to its end; else cowtop was killed, or is still at it, or problem()
   // says what is wrong, in words that follow the file's name.  Where more follows the end, as of

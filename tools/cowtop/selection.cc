@@ -8,6 +8,7 @@
 #include <utility>
 
 #include <cowshed/cow/clock.h>
+#include <cowshed/tools/cowtop/complain.h>
 #include <cowshed/tools/cowtop/selection.h>
 
 namespace cowshed::cowtop {
@@ -88,8 +89,7 @@ Expected<SelectedProcesses> SelectedProcesses::open(Selection selection, cow::Pr
     std::vector<pid_t> pids;
     if (const int error = add_processes(selected.cgroup_, pids); error != 0) {
       if (error != ENOENT) return system_error("--cgroup " + selected.cgroup_, error);
-      return make_error(
-          ErrorCode::invalid_argument,
+      return wrong(
           fmt::format("--cgroup {}: no such cgroup: there is no {}", argument, selected.cgroup_));
     }
   }
@@ -97,8 +97,7 @@ Expected<SelectedProcesses> SelectedProcesses::open(Selection selection, cow::Pr
     try {
       selected.comm_.assign(argument, std::regex::ECMAScript | std::regex::optimize);
     } catch (const std::regex_error&) {
-      return make_error(ErrorCode::invalid_argument,
-                        fmt::format("--comm: '{}' is not a regular expression", argument));
+      return wrong(fmt::format("--comm: '{}' is not a regular expression", argument));
     }
   }
   return selected;

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include <cowshed/base/try.h>
+#include <cowshed/tools/cowtop/complain.h>
 #include <cowshed/tools/cowtop/selection_options.h>
 
 namespace cowshed::cowtop {
@@ -19,10 +20,8 @@ Expected<std::vector<pid_t>> pids_of(std::string_view text) {
     pid_t pid = 0;
     const char* end = word.data() + word.size();
     const auto parsed = std::from_chars(word.data(), end, pid);
-    if (parsed.ec != std::errc() || parsed.ptr != end || pid <= 0) {
-      return make_error(ErrorCode::invalid_argument,
-                        "'" + std::string(word) + "' is not a process ID");
-    }
+    if (parsed.ec != std::errc() || parsed.ptr != end || pid <= 0)
+      return wrong("'" + std::string(word) + "' is not a process ID");
     pids.push_back(pid);
     if (word.size() == text.size()) return pids;
     text.remove_prefix(word.size() + 1);
@@ -32,10 +31,6 @@ Expected<std::vector<pid_t>> pids_of(std::string_view text) {
 std::string check_pids(const std::string& text) {
   const auto pids = pids_of(text);
   return pids ? std::string() : pids.error().message;
-}
-
-tl::unexpected<Error> wrong(std::string message) {
-  return make_error(ErrorCode::invalid_argument, std::move(message));
 }
 
 }  // namespace

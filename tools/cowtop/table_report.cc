@@ -7,8 +7,6 @@
 
 #include <cowshed/cow/subtrees.h>
 #include <cowshed/tools/cowtop/figures.h>
-#include <cowshed/tools/cowtop/frame_text.h>
-#include <cowshed/tools/cowtop/printable.h>
 #include <cowshed/tools/cowtop/table_report.h>
 
 namespace cowshed::cowtop {

@@ -7,8 +7,7 @@
 #include <tuple>
 #include <utility>
 
-#include <cowshed/tools/cowtop/frame_text.h>
-#include <cowshed/tools/cowtop/printable.h>
+#include <cowshed/tools/cowtop/figures.h>
 #include <cowshed/tools/cowtop/verdict.h>
 
 namespace cowshed::cowtop {

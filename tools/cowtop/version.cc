@@ -5,7 +5,7 @@
 #include <version_commit.h>
 #include <zstd.h>
 
-#include <cowshed/tools/cowtop/version.h>
+#include <cowshed/tools/cowtop/command_line.h>
 
 namespace cowshed::cowtop {
 

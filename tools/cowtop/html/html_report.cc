@@ -4,8 +4,8 @@
 #include <utility>
 #include <vector>
 
+#include <cowshed/tools/cowtop/figures.h>
 #include <cowshed/tools/cowtop/folded_report.h>
-#include <cowshed/tools/cowtop/frame_text.h>
 #include <cowshed/tools/cowtop/html/copy_tree.h>
 #include <cowshed/tools/cowtop/html/html_report.h>
 #include <cowshed/tools/cowtop/html/page_text.h>

@@ -5,7 +5,6 @@
 #include <cowshed/tools/cowtop/figures.h>
 #include <cowshed/tools/cowtop/live/panes.h>
 #include <cowshed/tools/cowtop/live/text.h>
-#include <cowshed/tools/cowtop/printable.h>
 #include <cowshed/tools/cowtop/table_report.h>
 
 namespace cowshed::cowtop::live {

@@ -5,7 +5,6 @@
 #include <cowshed/tools/cowtop/live/panes.h>
 #include <cowshed/tools/cowtop/live/state.h>
 #include <cowshed/tools/cowtop/live/text.h>
-#include <cowshed/tools/cowtop/printable.h>
 
 namespace cowshed::cowtop::live {
 namespace {

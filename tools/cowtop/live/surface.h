@@ -31,7 +31,7 @@ class Surface {
   virtual Size size() const = 0;
   // Whether it shows more than ASCII.
   virtual bool unicode() const = 0;
-  // `text` is printable (printable.h) and fits.
+  // `text` is printable (figures.h) and fits.
   virtual void put(int row, int column, std::string_view text, Style style) = 0;
 };
 

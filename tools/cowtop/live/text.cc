@@ -30,6 +30,25 @@ Character first_of(std::string_view text) {
   return {text.substr(0, size), columns < 0 ? 1 : columns};
 }
 
+// As much of the text as takes no more columns.
+std::string_view beginning(std::string_view text, int columns) {
+  std::size_t size = 0;
+  while (size < text.size()) {
+    const Character next = first_of(text.substr(size));
+    columns -= next.columns;
+    if (columns < 0) break;
+    size += next.bytes.size();
+  }
+  return text.substr(0, size);
+}
+
+std::string ascii(std::string_view text) {
+  std::string result;
+  for (const char each : text)
+    if (!continues(each)) result += static_cast<unsigned char>(each) < kAscii ? each : '?';
+  return result;
+}
+
 }  // namespace
 
 int columns_of(std::string_view text) {
@@ -43,31 +62,13 @@ int columns_of(std::string_view text) {
 }
 
 std::string fit(std::string_view text, int columns, bool unicode, Align align) {
-  std::string shown;
-  std::string cut;  // as long as it is one column shorter than what there is
-  int used = 0;
-  int used_by_cut = 0;
-  bool is_whole = true;
-  while (!text.empty()) {
-    Character character = first_of(text);
-    text.remove_prefix(character.bytes.size());
-    if (!unicode && character.bytes.size() > 1) character = {"?", 1};
-    if (used + character.columns > columns) {
-      is_whole = false;
-      break;
-    }
-    if (used + character.columns <= columns - 1) {
-      cut = shown + std::string(character.bytes);
-      used_by_cut = used + character.columns;
-    }
-    shown += character.bytes;
-    used += character.columns;
+  std::string shown = unicode ? std::string(text) : ascii(text);
+  if (beginning(shown, columns).size() < shown.size()) {
+    const char* mark = unicode ? "…" : "~";
+    shown = columns > 0 ? std::string(beginning(shown, columns - 1)) + mark : "";
   }
-  if (!is_whole && columns > 0) {
-    shown = cut + (unicode ? "…" : "~");
-    used = used_by_cut + 1;
-  }
-  const std::string filling(static_cast<std::size_t>(std::max(columns - used, 0)), ' ');
+  const std::string filling(static_cast<std::size_t>(std::max(columns - columns_of(shown), 0)),
+                            ' ');
   return align == Align::left ? shown + filling : filling + shown;
 }
 
@@ -78,18 +79,9 @@ std::vector<std::string> wrap(std::string_view text, int columns) {
   std::vector<std::string> lines;
   std::string indent;
   for (;;) {
-    std::size_t end = 0;
-    std::size_t space = std::string_view::npos;
-    int used = static_cast<int>(indent.size());
-    while (end < text.size()) {
-      const Character character = first_of(text.substr(end));
-      if (used + character.columns > columns) break;
-      if (text[end] == ' ' && used > static_cast<int>(indent.size())) space = end;
-      used += character.columns;
-      end += character.bytes.size();
-    }
-    if (end < text.size() && text[end] == ' ') space = end;
-    if (end < text.size() && space != std::string_view::npos) end = space;
+    std::size_t end = beginning(text, columns - static_cast<int>(indent.size())).size();
+    const auto space = end < text.size() ? text.rfind(' ', end) : std::string_view::npos;
+    if (space != std::string_view::npos && space > 0) end = space;
     lines.push_back(indent + std::string(text.substr(0, end)));
     text.remove_prefix(end);
     while (!text.empty() && text[0] == ' ') text.remove_prefix(1);

@@ -9,7 +9,7 @@ namespace cowshed::cowtop::live {
 enum class Align : bool { left, right };
 
 // Exactly so many columns of a terminal: filled with spaces, or cut, which its last character says.
-// `text` is printable (printable.h).  Without `unicode`, what is no ASCII becomes '?'.
+// `text` is printable (figures.h).  Without `unicode`, what is no ASCII becomes '?'.
 std::string fit(std::string_view text, int columns, bool unicode, Align align = Align::left);
 
 // The columns that printable text takes.

@@ -5,7 +5,7 @@
 #include <string_view>
 
 #include <cowshed/cow/clock.h>
-#include <cowshed/tools/cowtop/printable.h>
+#include <cowshed/tools/cowtop/figures.h>
 #include <cowshed/tools/cowtop/serve/metrics_sums.h>
 
 namespace cowshed::cowtop {
