@@ -141,25 +141,23 @@ Expected<std::vector<Mapping>> ProcFiles::maps(pid_t pid) const {
   return read(pid, path(pid, "maps")).map([](const std::string& text) { return parse_maps(text); });
 }
 
-std::uint64_t ProcFiles::status_number(pid_t task, std::string_view name) const {
+std::string ProcFiles::status_line(pid_t task, std::string_view name) const {
   const auto text = read(task, path(task, "status"));
-  if (!text) return 0;
-  const std::string line = fmt::format("\n{}:", name);
-  const auto found = text->find(line);
-  if (found == std::string::npos) return 0;
-  const auto digits = text->find_first_of("0123456789", found + line.size());
-  if (digits == std::string::npos) return 0;
-  return number<std::uint64_t>(std::string_view(*text).substr(digits));
+  const std::string field = fmt::format("\n{}:\t", name);
+  const auto found = text ? text->find(field) : std::string::npos;
+  if (found == std::string::npos) return {};
+  const auto begin = found + field.size();
+  return text->substr(begin, text->find('\n', begin) - begin);
+}
+
+std::uint64_t ProcFiles::status_number(pid_t task, std::string_view name) const {
+  const std::string line = status_line(task, name);
+  return number<std::uint64_t>(line.substr(std::min(line.find_first_not_of(' '), line.size())));
 }
 
 pid_t ProcFiles::own_pid(pid_t pid) const {
-  constexpr std::string_view kField = "\nNSpid:";
-  const auto text = read(pid, path(pid, "status"));
-  const auto found = text ? text->find(kField) : std::string::npos;
-  if (found == std::string::npos) return 0;
-  std::string_view line = std::string_view(*text).substr(found + kField.size());
-  line = line.substr(0, line.find('\n'));
-  return number<pid_t>(line.substr(line.find_last_of('\t') + 1));  // the innermost namespace's
+  const std::string line = status_line(pid, "NSpid");
+  return number<pid_t>(line.substr(line.rfind('\t') + 1));  // the innermost namespace's
 }
 
 Expected<std::vector<pid_t>> ProcFiles::children(pid_t pid) const {

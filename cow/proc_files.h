@@ -75,6 +75,8 @@ class ProcFiles {
   std::string path(pid_t pid, std::string_view file) const;
 
  private:
+  std::string status_line(pid_t task, std::string_view name) const;
+
   std::string root_;
 };
 

@@ -46,10 +46,9 @@ void add(cowshed_counts& sum, const cowshed_counts& part) {
 
 Expected<ByProcess<cowshed_process>> read_processes(const Programs& programs) {
   ByProcess<cowshed_process> records;
-  auto read = for_each_entry<cowshed_key, cowshed_process>(
+  TRY_VOID(for_each_entry<cowshed_key, cowshed_process>(
       programs.processes_map(), "processes",
-      [&](const cowshed_key& key, const cowshed_process& process) { records[key] = process; });
-  if (!read) return tl::make_unexpected(std::move(read.error()));
+      [&](const cowshed_key& key, const cowshed_process& process) { records[key] = process; }));
   return records;
 }
 
@@ -67,15 +66,14 @@ Expected<ByProcess<LiveThreads>> read_live_threads(const Programs& programs) {
 
 Expected<ByProcess<std::vector<ArenaCount>>> read_arenas(const Programs& programs) {
   ByProcess<std::vector<ArenaCount>> arenas;
-  auto read = for_each_entry<cowshed_arena_key, cowshed_arena>(
+  TRY_VOID(for_each_entry<cowshed_arena_key, cowshed_arena>(
       programs.arenas_map(), "arenas",
       [&](const cowshed_arena_key& key, const cowshed_arena& arena) {
         const bool named = (key.inode & COWSHED_BY_ADDRESS) == 0;
         arenas[key.process].push_back({text(arena.name), named ? key.inode : 0,
                                        named ? 0 : key.inode & ~COWSHED_BY_ADDRESS,
                                        arena.copied_pages});
-      });
-  if (!read) return tl::make_unexpected(std::move(read.error()));
+      }));
   return arenas;
 }
 

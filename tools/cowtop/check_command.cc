@@ -76,7 +76,8 @@ struct CheckOptions {
 // The limits of a command line.  `app` must outlive it.
 class BudgetArguments {
  public:
-  explicit BudgetArguments(CLI::App& app) {
+  explicit BudgetArguments(CommandLine& line) {
+    CLI::App& app = line.app();
     app.add_option("--max-copied", copied_, "What each may copy")->type_name("SIZE");
     app.add_option("--max-ratio", ratio_, "The same as a part of what it shared at its fork")
         ->type_name("PERCENT");
@@ -85,10 +86,8 @@ class BudgetArguments {
                    " given again")
         ->type_name("NAME=SIZE")
         ->allow_extra_args(false);
-    app.add_option("--baseline", baseline_,
-                   "An earlier measurement: of cowtop record, or of cowtop --json")
-        ->type_name("FILE")
-        ->check(wrong_file_name);
+    line.add_file("--baseline", baseline_,
+                  "An earlier measurement: of cowtop record, or of cowtop --json");
     app.add_option("--max-growth", growth_, "What all together may copy more than then")
         ->type_name("PERCENT");
     app.add_flag("--per-child", per_child_,
@@ -265,21 +264,15 @@ bool is_github() {
 Expected<int> check_command(std::vector<std::string> words) {
   CommandLine line({"cowtop check", kCheckDescription, kCheckUsage, kCheckFooter});
   CheckOptions options;
-  const BudgetArguments limits(line.app());
+  const BudgetArguments limits(line);
   line.app().add_flag(
       "--warn", options.warn,
       "Say what is over and exit with the command's own status; the tests of --junit"
       " pass");
-  line.app()
-      .add_option("--junit", options.junit, "Also JUnit XML: a test for each limit and process")
-      ->type_name("FILE")
-      ->check(wrong_file_name);
+  line.add_file("--junit", options.junit, "Also JUnit XML: a test for each limit and process");
   line.app().add_flag("--json", options.json,
                       "Also one JSON object (schema cowshed.check/1) on standard output");
-  line.app()
-      .add_option("-o,--output", options.output, "With --json: to FILE, not to standard output")
-      ->type_name("FILE")
-      ->check(wrong_file_name);
+  line.add_file("-o,--output", options.output, "With --json: to FILE, not to standard output");
   line.app().add_flag(
       "--github", options.github,
       "Also annotations for GitHub, on standard output; always where the environment"

@@ -23,10 +23,6 @@ class UsageFormatter : public CLI::Formatter {
 
 }  // namespace
 
-std::string wrong_file_name(const std::string& name) {
-  return name.empty() ? "the name of the file is empty" : "";
-}
-
 CommandLine::CommandLine(const Text& text)
     : name_(text.name), app_(std::make_unique<CLI::App>(text.description, text.name)) {
   app_->formatter(std::make_shared<UsageFormatter>(text.usage));
@@ -35,6 +31,15 @@ CommandLine::CommandLine(const Text& text)
 }
 
 CommandLine::~CommandLine() = default;
+
+std::string wrong_file_name(const std::string& name) {
+  return name.empty() ? "the name of the file is empty" : "";
+}
+
+CLI::Option* CommandLine::add_file(const std::string& names, std::string& file,
+                                   const std::string& help) {
+  return app_->add_option(names, file, help)->type_name("FILE")->check(wrong_file_name);
+}
 
 tl::unexpected<Error> CommandLine::wrong(const std::string& message) const {
   return make_error(ErrorCode::invalid_argument, message + " (see " + name_ + " --help)");

@@ -9,17 +9,18 @@
 
 namespace CLI {
 class App;
+class Option;
 }  // namespace CLI
 
 namespace cowshed::cowtop {
 
-// For an option's check(): empty, or what is wrong with the name of a file, as of a variable that
-// is not set.
-std::string wrong_file_name(const std::string& name);
-
 // What a report of a problem needs: the release on the first line, then what was built and of
 // what, the libraries that are loaded, and the kernel that runs.  No newline at the end.
 std::string version_text();
+
+// For an option's check(): empty, or what is wrong with the name of a file, as of a variable that
+// is not set.
+std::string wrong_file_name(const std::string& name);
 
 // The command line of cowtop or of one of its subcommands: GNU-style options, --help and --version.
 class CommandLine {
@@ -36,6 +37,8 @@ class CommandLine {
   ~CommandLine();
 
   CLI::App& app() { return *app_; }
+  // An option that takes the name of a file.
+  CLI::Option* add_file(const std::string& names, std::string& file, const std::string& help);
 
   // Both return the status to exit with at once: --help and --version have been printed.  Errors:
   // invalid_argument.

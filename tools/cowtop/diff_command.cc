@@ -45,14 +45,8 @@ Expected<int> diff_command(std::vector<std::string> words) {
   line.app().add_option("BEFORE", names.before, "A recording, or a JSON report")->required();
   line.app().add_option("AFTER", names.after, "What to compare with it")->required();
   line.app().add_flag("--json", json, "One JSON object (schema cowshed.diff/1)");
-  line.app()
-      .add_option("--html", html, "Write one page for a browser to FILE")
-      ->type_name("FILE")
-      ->check(wrong_file_name);
-  line.app()
-      .add_option("-o,--output", output, "Write the report to FILE, not to standard output")
-      ->type_name("FILE")
-      ->check(wrong_file_name);
+  line.add_file("--html", html, "Write one page for a browser to FILE");
+  line.add_file("-o,--output", output, "Write the report to FILE, not to standard output");
   TRY(const auto status, line.parse(std::move(words)));
   if (status) return *status;
   if (json + !html.empty() + !output.empty() > 1 && !html.empty())

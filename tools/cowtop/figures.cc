@@ -95,12 +95,6 @@ bool is_memory_stale(const cow::ProcessCopies& process) {
          process.memory->shared_bytes > *at_fork - std::min(*at_fork, *copied) + kRounding;
 }
 
-std::size_t width(std::string_view printable_text) {
-  return static_cast<std::size_t>(
-      std::count_if(printable_text.begin(), printable_text.end(),
-                    [](unsigned char c) { return (c & 0xc0) != 0x80; }));
-}
-
 std::optional<double> probes_cpu(const cow::Measurement& measurement) {
   constexpr double kNsPerSecond = 1e9;
   if (!measurement.overhead.ns_per_event || measurement.duration_s <= 0) return std::nullopt;

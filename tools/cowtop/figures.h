@@ -41,9 +41,6 @@ std::optional<double> shown_ratio(const cow::ProcessCopies& process);
 // what it copied are more than it had at its fork.
 bool is_memory_stale(const cow::ProcessCopies& process);
 
-// The characters of printable text (figures.h).
-std::size_t width(std::string_view printable_text);
-
 // The mean share of one CPU that the probes took; nullopt where it is not known.
 std::optional<double> probes_cpu(const cow::Measurement& measurement);
 

@@ -11,7 +11,7 @@
 namespace cowshed::cow {
 
 template <class Io, class T>
-using Ref = typename Io::template Ref<T>;
+using Ref = typename std::remove_reference_t<Io>::template Ref<T>;
 
 static std::string name_of(Role role) { return role == Role::root ? "root" : "child"; }
 
@@ -20,23 +20,20 @@ static bool from_name(const std::string& name, Role& role) {
   return name == name_of(role);
 }
 
-template <class Io>
-static void describe(Io& io, Ref<Io, ArenaCopies> arena) {
+static void describe(auto& io, Ref<decltype(io), ArenaCopies> arena) {
   io.field("name", arena.name);
   io.field("bytes", arena.bytes);
   io.field("copied_pages", arena.copied_pages);
 }
 
-template <class Io>
-static void describe(Io& io, Ref<Io, ObjectCopies> object) {
+static void describe(auto& io, Ref<decltype(io), ObjectCopies> object) {
   io.field("name", object.name);
   io.field("type", object.type);
   io.field("arena", object.arena);
   io.field("copied_pages", object.copied_pages);
 }
 
-template <class Io>
-static void describe(Io& io, Ref<Io, SentObjects> sent) {
+static void describe(auto& io, Ref<decltype(io), SentObjects> sent) {
   io.field("origin", sent.origin);
   io.field("name", sent.name);
   io.field("type", sent.type);
@@ -46,8 +43,7 @@ static void describe(Io& io, Ref<Io, SentObjects> sent) {
   io.field("bytes", sent.bytes);
 }
 
-template <class Io>
-static void describe(Io& io, Ref<Io, Frame> frame) {
+static void describe(auto& io, Ref<decltype(io), Frame> frame) {
   io.field("function", frame.function);
   io.field("file", frame.file);
   io.field("line", frame.line);
@@ -74,15 +70,13 @@ static void describe(Io& io, Ref<Io, CodeSite> site) {
   io.field("truncated", site.truncated);
 }
 
-template <class Io>
-static void describe(Io& io, Ref<Io, MappingCopies> mapping) {
+static void describe(auto& io, Ref<decltype(io), MappingCopies> mapping) {
   io.field("name", mapping.name);
   io.field("samples", mapping.samples);
   io.field("estimated_copies", mapping.estimated_copies);
 }
 
-template <class Io>
-static void describe(Io& io, Ref<Io, RangeCopies> range) {
+static void describe(auto& io, Ref<decltype(io), RangeCopies> range) {
   io.field("begin", range.begin);
   io.field("end", range.end);
   io.field("mapping", range.mapping);
@@ -90,8 +84,7 @@ static void describe(Io& io, Ref<Io, RangeCopies> range) {
   io.field("estimated_copies", range.estimated_copies);
 }
 
-template <class Io>
-static void describe(Io& io, Ref<Io, FoldedStack> stack) {
+static void describe(auto& io, Ref<decltype(io), FoldedStack> stack) {
   io.field("folded", stack.folded);
   io.field("samples", stack.samples);
   io.field("estimated_copies", stack.estimated_copies);
@@ -116,8 +109,7 @@ static void describe_sampled(Io& io, Ref<Io, std::optional<SampledCopies>> sampl
   field("stacks", &SampledCopies::stacks);
 }
 
-template <class Io>
-static void describe(Io& io, Ref<Io, SamplingSummary> sampling) {
+static void describe(auto& io, Ref<decltype(io), SamplingSummary> sampling) {
   io.field("period", sampling.period);
   io.field("emitted", sampling.emitted);
   io.field("received", sampling.received);
@@ -125,29 +117,25 @@ static void describe(Io& io, Ref<Io, SamplingSummary> sampling) {
   io.field("unread", sampling.unread);
 }
 
-template <class Io>
-static void describe(Io& io, Ref<Io, CopyPattern> pattern) {
+static void describe(auto& io, Ref<decltype(io), CopyPattern> pattern) {
   io.field("pattern", pattern.pattern);
   io.field("share", pattern.share);
   io.field("samples", pattern.samples);
   io.field("evidence", pattern.evidence);
 }
 
-template <class Io>
-static void describe(Io& io, Ref<Io, MemorySample> memory) {
+static void describe(auto& io, Ref<decltype(io), MemorySample> memory) {
   io.field("shared_bytes", memory.shared_bytes);
   io.field("private_bytes", memory.private_bytes);
   io.field("sampled_ns", memory.sampled_ns);
 }
 
-template <class Io>
-static void describe(Io& io, Ref<Io, ProcessesNotSeen> not_seen) {
+static void describe(auto& io, Ref<decltype(io), ProcessesNotSeen> not_seen) {
   io.field("at_least", not_seen.at_least);
   io.field("at_most", not_seen.at_most);
 }
 
-template <class Io>
-static void describe(Io& io, Ref<Io, Overhead> overhead) {
+static void describe(auto& io, Ref<decltype(io), Overhead> overhead) {
   io.field("events", overhead.events);
   io.field("ns_per_event", overhead.ns_per_event);
 }

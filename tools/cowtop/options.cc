@@ -83,10 +83,7 @@ Expected<ParsedArguments> parse_arguments(std::vector<std::string> words) {
                       "Print one JSON object (schema cowshed.run/2), not a table");
   bool no_live = false;
   line.app().add_flag("--no-live", no_live, "The report at the end alone, also on a terminal");
-  line.app()
-      .add_option("-o,--output", options.output, "Write the report to FILE, not to standard output")
-      ->type_name("FILE")
-      ->check(wrong_file_name);
+  line.add_file("-o,--output", options.output, "Write the report to FILE, not to standard output");
   TRY(parsed.exit_status, line.parse_with_command(std::move(words)));
   if (parsed.exit_status) return parsed;
   options.live = !no_live && !options.json && options.output.empty();

@@ -50,11 +50,7 @@ std::string where_it_is(OutputFile::Kind kind, const std::string& path) {
 Expected<int> record_command(std::vector<std::string> words) {
   CommandLine line({"cowtop record", kRecordDescription, kRecordUsage, kRecordFooter});
   std::string path;
-  line.app()
-      .add_option("-o,--output", path, "The file; what it held is lost")
-      ->type_name("FILE")
-      ->check(wrong_file_name)
-      ->required();
+  line.add_file("-o,--output", path, "The file; what it held is lost")->required();
   const MeasureArguments arguments(line.app(), MeasureArguments::Otherwise::is_wrong);
   TRY(const auto status, line.parse_with_command(std::move(words)));
   if (status) return *status;

@@ -44,16 +44,10 @@ Expected<int> report_command(std::vector<std::string> words) {
   line.app().add_option("FILE", path, "The recording")->required();
   line.app().add_flag("--json", json, "One JSON object (schema cowshed.run/2)");
   line.app().add_flag("--folded", folded, "One line for each stack, and the pages that it copied");
-  line.app()
-      .add_option("--html", html,
-                  "Write one page for a browser to FILE: processes, curves, flame graph, causes,"
-                  " search")
-      ->type_name("FILE")
-      ->check(wrong_file_name);
-  line.app()
-      .add_option("-o,--output", output, "Write the report to FILE, not to standard output")
-      ->type_name("FILE")
-      ->check(wrong_file_name);
+  line.add_file("--html", html,
+                "Write one page for a browser to FILE: processes, curves, flame graph, causes,"
+                " search");
+  line.add_file("-o,--output", output, "Write the report to FILE, not to standard output");
   TRY(const auto status, line.parse(std::move(words)));
   if (status) return *status;
   if (json + folded + !html.empty() > 1) return line.wrong("--json, --folded, --html: one of them");

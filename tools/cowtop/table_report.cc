@@ -7,6 +7,7 @@
 
 #include <cowshed/cow/subtrees.h>
 #include <cowshed/tools/cowtop/figures.h>
+#include <cowshed/tools/cowtop/live/text.h>
 #include <cowshed/tools/cowtop/table_report.h>
 
 namespace cowshed::cowtop {
@@ -339,7 +340,7 @@ std::string table_report(const cow::Measurement& measurement) {
   for (const cow::ProcessCopies& process : measurement.processes) {
     rows.push_back(row_of(process));
     for (std::size_t i = 0; i < widths.size(); ++i)
-      widths[i] = std::max(widths[i], width(rows.back()[i]));
+      widths[i] = std::max(widths[i], static_cast<std::size_t>(live::columns_of(rows.back()[i])));
   }
 
   constexpr std::size_t kCommandColumn = 1;

@@ -42,10 +42,9 @@ function showComparison({ before, after, total, processes, objects, sites, mappi
   document.getElementById("bar-title").textContent = `${before} \u2192 ${after}`;
   page.main.append(element("h1", {}, "What grew and what shrank"),
     element("div", { class: "facts" }, element("span", {}, "Before: ", element("code", {}, before)), element("span", {}, "After: ", element("code", {}, after))));
-  const tile = (id, text, label, hot) => element("div", { class: hot ? "tile hot" : "tile", id }, element("b", {}, text), element("span", {}, label));
   const tiles = element("div", { class: "tiles" },
-    tile("before", pagesText(total.before), "copied before"), tile("after", pagesText(total.after), "copied after"),
-    tile("growth", growthText(total), `${ratioOf(total) === null ? "" : `${percentText(ratioOf(total))} `}changed`, total.growth > 0));
+    tile(pagesText(total.before), "copied before", { id: "before" }), tile(pagesText(total.after), "copied after", { id: "after" }),
+    tile(growthText(total), `${ratioOf(total) === null ? "" : `${percentText(ratioOf(total))} `}changed`, { id: "growth", class: total.growth > 0 ? "tile hot" : "tile" }));
   const missing = total.processes_not_known_before + total.processes_not_known_after;
   if (missing > 0) {
     page.main.append(element("p", { class: "banner" }, `The copies of ${plural(total.processes_not_known_before, "process", "processes")} before and ${plural(total.processes_not_known_after, "process", "processes")} after are not known, and in no total.`));

@@ -45,6 +45,8 @@ function element(tag, attributes, ...children) {
   return result;
 }
 
+const tile = (text, label, attributes = {}) => element("div", { class: "tile", ...attributes }, element("b", {}, text), element("span", {}, label));
+
 function meter(ratio, kind = "") {
   const bar = element("i");
   bar.style.width = `${Math.max(0, Math.min(1, ratio || 0)) * 100}%`;

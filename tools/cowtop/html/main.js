@@ -38,9 +38,7 @@ function showHeading(report) {
 
 function showTiles(report) {
   const { processes, run } = report;
-  const tile = (text, label, hot) => element("div", { class: hot ? "tile hot" : "tile" }, element("b", {}, text), element("span", {}, label));
-  const total = tile(pagesText(report.copiedPages), `copied, ${plural(report.copiedPages, "page")}`, true);
-  total.id = "total";
+  const total = tile(pagesText(report.copiedPages), `copied, ${plural(report.copiedPages, "page")}`, { class: "tile hot", id: "total" });
   total.dataset.pages = report.copiedPages;
   const sharedBy = (process) => (sharedAtFork(process) || 0) / processesOf(process);
   const shared = processes.reduce((most, process) => Math.max(most, sharedBy(process)), 0);
