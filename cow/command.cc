@@ -142,24 +142,6 @@ Expected<Command> Command::fork(const std::vector<std::string>& arguments,
   return command;
 }
 
-Command::Command(Command&& other) noexcept
-    : name_(std::move(other.name_)),
-      user_(std::move(other.user_)),
-      pid_(std::exchange(other.pid_, -1)),
-      pidfd_(std::move(other.pidfd_)),
-      go_(std::move(other.go_)),
-      error_(std::move(other.error_)) {}
-
-Command& Command::operator=(Command&& other) noexcept {
-  std::swap(name_, other.name_);
-  std::swap(user_, other.user_);
-  std::swap(pid_, other.pid_);
-  std::swap(pidfd_, other.pidfd_);
-  std::swap(go_, other.go_);
-  std::swap(error_, other.error_);
-  return *this;
-}
-
 Command::~Command() {
   const bool waiting = pid_ > 0 && go_;
   go_ = {};

@@ -39,10 +39,7 @@ class Command {
   static Expected<Command> fork(const std::vector<std::string>& arguments,
                                 const std::optional<User>& user = std::nullopt);
 
-  Command(Command&& other) noexcept;
-  Command& operator=(Command&& other) noexcept;
-  Command(const Command&) = delete;
-  Command& operator=(const Command&) = delete;
+  Command(Command&&) noexcept = default;
   // A child that was never released is ended; a released one is left to run.
   ~Command();
 

@@ -15,7 +15,7 @@ constexpr const char* kVdso = "[vdso]";
 
 }  // namespace
 
-void ElfBinary::End::operator()(Elf* elf) const { ::elf_end(elf); }
+ElfBinary::ElfBinary(std::string path, Elf* elf) : path_(std::move(path)), elf_(elf, ::elf_end) {}
 
 bool ElfBinary::read_extent() {
   std::size_t count = 0;

@@ -26,15 +26,11 @@ class ElfBinary {
   void release_pages() const;
 
  private:
-  struct End {
-    void operator()(Elf* elf) const;
-  };
-
-  ElfBinary(std::string path, Elf* elf) : path_(std::move(path)), elf_(elf) {}
+  ElfBinary(std::string path, Elf* elf);
   bool read_extent();
 
   std::string path_;
-  std::unique_ptr<Elf, End> elf_;
+  std::unique_ptr<Elf, int (*)(Elf*)> elf_;
   CodeReader::Extent extent_;
 };
 

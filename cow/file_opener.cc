@@ -143,18 +143,6 @@ Descriptor open_perf_map(const ProcFiles& proc, const FileRequest& request) {
   return is_believed ? open_located(map) : Descriptor();
 }
 
-}  // namespace
-
-Descriptor open_requested(const ProcFiles& proc, const FileRequest& request) {
-  switch (request.place) {
-    case FilePlace::itself: return open_itself(proc, request);
-    case FilePlace::perf_map: return open_perf_map(proc, request);
-    default: return open_debug_file(proc, request);
-  }
-}
-
-namespace {
-
 constexpr std::chrono::seconds kMostOpenTime{20};
 constexpr std::chrono::seconds kMostOpenAsleep{2};
 
@@ -190,6 +178,14 @@ void serve(const ProcFiles& proc, const HelperSocket& socket) {
 }
 
 }  // namespace
+
+Descriptor open_requested(const ProcFiles& proc, const FileRequest& request) {
+  switch (request.place) {
+    case FilePlace::itself: return open_itself(proc, request);
+    case FilePlace::perf_map: return open_perf_map(proc, request);
+    default: return open_debug_file(proc, request);
+  }
+}
 
 Descriptor OpenerProcess::open(const FileRequest& request) {
   if (hung_ >= kMostHung || hung_devices_.contains(request.mapping.device)) return {};

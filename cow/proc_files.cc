@@ -58,11 +58,6 @@ Expected<std::string> read(pid_t pid, const std::string& path) {
   return text;
 }
 
-bool is_ours(pid_t pid) {
-  struct stat status{};
-  return ::stat(fmt::format("/proc/{}", pid).c_str(), &status) == 0 && status.st_uid == ::geteuid();
-}
-
 }  // namespace
 
 bool shares_memory(pid_t a, pid_t b) { return ::syscall(SYS_kcmp, a, b, KCMP_VM, 0, 0) == 0; }
@@ -81,12 +76,13 @@ tl::unexpected<Error> process_error(pid_t pid, std::string_view path, int error)
         Error{ErrorCode::no_such_process, error, fmt::format("PID {}: no such process", pid)});
   }
   if (error != EACCES && error != EPERM) return system_error(path, error);
-  const char* why =
-      ::geteuid() == 0 ? ", though as root: without CAP_SYS_PTRACE (in a container, say), or a "
-                         "security module forbids it"
-      : is_ours(pid)   ? ": the process is not dumpable (PR_SET_DUMPABLE, a change of user, "
-                         "capabilities of its file); run as root"
-                       : ": the process belongs to somebody else; run as its user or as root";
+  const char* why = ::geteuid() == 0
+                        ? ", though as root: without CAP_SYS_PTRACE (in a container, say), or a "
+                          "security module forbids it"
+                    : ProcFiles().is_ours(pid)
+                        ? ": the process is not dumpable (PR_SET_DUMPABLE, a change of user, "
+                          "capabilities of its file); run as root"
+                        : ": the process belongs to somebody else; run as its user or as root";
   return refused(fmt::format("not permitted to read {}{}", path, why));
 }
 
@@ -139,6 +135,11 @@ Expected<Descriptor> ProcFiles::open(pid_t pid, std::string_view file) const {
 
 Expected<std::vector<Mapping>> ProcFiles::maps(pid_t pid) const {
   return read(pid, path(pid, "maps")).map([](const std::string& text) { return parse_maps(text); });
+}
+
+bool ProcFiles::is_ours(pid_t pid) const {
+  struct stat status{};
+  return ::stat(path(pid, "").c_str(), &status) == 0 && status.st_uid == ::geteuid();
 }
 
 std::string ProcFiles::status_line(pid_t task, std::string_view name) const {

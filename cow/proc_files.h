@@ -64,6 +64,8 @@ class ProcFiles {
   Expected<Descriptor> open(pid_t pid, std::string_view file) const;
   // The number in a line of /proc/PID/status; 0 where there is none.
   std::uint64_t status_number(pid_t task, std::string_view name) const;
+  // Of the user that we are.
+  bool is_ours(pid_t pid) const;
   // Its PID in its own PID namespace; 0 where that is not known.
   pid_t own_pid(pid_t pid) const;
   // Direct children of all its threads, in no order.

@@ -15,10 +15,6 @@
 namespace cowshed::cow {
 namespace {
 
-// For what a process shares and has sent: walks through its /proc/PID/maps and pagemap.
-constexpr std::uint64_t kBetweenLooksNs = 50'000'000;
-constexpr std::uint64_t kLookCostFactor = 50;
-
 // Those of one moment together; who has waited longest is first the next time.
 constexpr std::uint64_t kLooksAtOnceNs = 10'000'000;
 
@@ -145,13 +141,13 @@ void TracepointBackend::read_arenas(std::uint64_t id, ProcessCopies& process) {
   std::map<std::string, std::uint64_t> bytes;
   for (const FrozenArena& arena : frozen_arenas(proc_, process.pid, *mappings)) {
     bytes[arena.name] += arena.mapping->bytes();
-    names_[id][arena.mapping->begin] = arena.name;
+    details_[id].names[arena.mapping->begin] = arena.name;
   }
   for (const auto& [name, size] : bytes) arena_named(process.arenas, name).bytes = size;
 }
 
 void TracepointBackend::count_arenas(const ProcessCounts& counts, ProcessCopies& process) {
-  auto& names = names_[counts.id];
+  auto& names = details_[counts.id].names;
   const auto is_new = [&](const ArenaCount& counted) {
     return counted.address != 0 && !names.contains(counted.address);
   };
@@ -170,6 +166,7 @@ void TracepointBackend::count_arenas(const ProcessCounts& counts, ProcessCopies&
 }
 
 void TracepointBackend::look_at_objects(std::uint64_t id, ProcessCopies& process) {
+  Details& details = details_[id];
   const std::uint64_t copied = copied_pages(process.arenas);
   if (copied == 0) {
     process.objects.emplace();
@@ -177,16 +174,14 @@ void TracepointBackend::look_at_objects(std::uint64_t id, ProcessCopies& process
   }
   if (process.objects && process.objects->empty()) process.objects.reset();
   // Costs a walk through /proc, so only where there is something new to see.
-  if (!process.alive || process.shares_memory || pages_looked_at_[id] == copied) return;
+  if (!process.alive || process.shares_memory || details.pages_looked_at == copied) return;
   const auto mappings = proc_.maps(process.pid);
   auto pages = PageMap::open(proc_, process.pid);
   if (!mappings || !pages) return;
-  PageRanges inherited;
   PageRanges with_parent;
   std::optional<PageMap> parent_pages;
-  if (const auto known = inherited_.find(id); known != inherited_.end()) {
-    inherited = known->second.pages;
-    const auto parent = processes_.find(known->second.parent_id);
+  if (!details.inherited.empty()) {
+    const auto parent = processes_.find(details.parent_id);
     if (parent != processes_.end() && parent->second.alive) {
       with_parent = private_arena_pages(proc_, parent->second.pid);
       if (auto opened = PageMap::open(proc_, parent->second.pid)) parent_pages = std::move(*opened);
@@ -196,7 +191,7 @@ void TracepointBackend::look_at_objects(std::uint64_t id, ProcessCopies& process
   for (const FrozenArena& arena : frozen_arenas(proc_, process.pid, *mappings)) {
     const auto all = pages->anonymous_pages_by_owner(*arena.mapping);
     if (!all) return;
-    auto here = pages->copied_pages(*arena.mapping, *all, inherited, with_parent,
+    auto here = pages->copied_pages(*arena.mapping, *all, details.inherited, with_parent,
                                     parent_pages ? &*parent_pages : nullptr);
     if (!here || pages->is_gone()) return;
     if (!here->empty()) arenas.push_back({arena.mapping, std::move(*here)});
@@ -204,7 +199,7 @@ void TracepointBackend::look_at_objects(std::uint64_t id, ProcessCopies& process
   auto objects = copies_by_object(proc_, process.pid, *mappings, arenas);
   if (arenas.empty() || !objects) return;
   process.objects = std::move(objects);
-  pages_looked_at_[id] = copied;
+  details.pages_looked_at = copied;
 }
 
 // At those that have counted something since, and now and then at the others: whom a page is shared
@@ -215,23 +210,21 @@ void TracepointBackend::look_at_memory(const Snapshot& snapshot) {
   std::vector<std::pair<std::uint64_t, std::uint64_t>> due;  // since when, and who
   for (const ProcessCounts& counts : snapshot.processes) {
     if (!counts.alive || processes_.at(counts.id).shares_memory) continue;
-    const auto [entry, is_new] =
-        looks_.try_emplace(counts.id, Looks{Pace(kLookCostFactor, kBetweenLooksNs)});
-    const Looks& looks = entry->second;
-    if (!looks.pace.is_due(begin)) continue;
-    if (!looks.has_changed && begin - looks.last_ns < kUnchangedNs) continue;
-    due.emplace_back(looks.last_ns, counts.id);
+    const Details& details = details_[counts.id];
+    if (!details.pace.is_due(begin)) continue;
+    if (!details.has_changed && begin - details.last_look_ns < kUnchangedNs) continue;
+    due.emplace_back(details.last_look_ns, counts.id);
   }
   std::sort(due.begin(), due.end());
   const std::uint64_t cpu_begin = thread_cpu_ns();
   std::uint64_t took = 0;
   for (const auto& [last, id] : due) {
     look_inside(processes_.at(id));
-    Looks& looks = looks_.at(id);
+    Details& details = details_.at(id);
     const std::uint64_t spent = thread_cpu_ns() - cpu_begin;
-    looks.last_ns = monotonic_ns();
-    looks.pace.ran(looks.last_ns, spent - took);
-    looks.has_changed = false;
+    details.last_look_ns = monotonic_ns();
+    details.pace.ran(details.last_look_ns, spent - took);
+    details.has_changed = false;
     took = spent;
     if (took >= kLooksAtOnceNs) break;
   }
@@ -274,10 +267,13 @@ void TracepointBackend::inherit(ProcessCopies& child, const ProcessCounts& count
   if (parent != processes_.end()) {
     const PageRanges& pages = look_at_parent(parent->first, parent->second);
     if (counts.execs == 0) {
-      names_[counts.id] = names_[parent->first];
+      details_[counts.id].names = details_[parent->first].names;
       for (const ArenaCopies& arena : parent->second.arenas)
         child.arenas.push_back({arena.name, arena.bytes, 0});
-      if (counts.alive && !pages.empty()) inherited_[counts.id] = {parent->first, pages};
+      if (counts.alive) {
+        details_[counts.id].parent_id = parent->first;
+        details_[counts.id].inherited = pages;
+      }
     }
   } else if (counts.alive) {
     read_arenas(counts.id, child);
@@ -310,10 +306,10 @@ void TracepointBackend::update(const ProcessCounts& counts) {
   copies.write_notify_faults = counts.write_notify_faults;
   copies.failed_faults = counts.failed_faults;
   copies.other_faults = counts.other_faults;
-  if (std::exchange(copies.execs, counts.execs) != counts.execs) names_.erase(counts.id);
+  Details& details = details_[counts.id];
+  if (std::exchange(copies.execs, counts.execs) != counts.execs) details.names.clear();
   copies.copied_pages_before_exec = counts.copied_pages_before_exec;
-  if (const auto looks = looks_.find(counts.id); looks != looks_.end())
-    looks->second.has_changed = true;
+  details.has_changed = true;
   if (is_new) inherit(copies, counts);
   count_arenas(counts, copies);
 }
@@ -321,12 +317,7 @@ void TracepointBackend::update(const ProcessCounts& counts) {
 // A child that is seen only now, although its parent has ended, inherits from it: so it is kept for
 // one sample more.
 void TracepointBackend::forget_the_ended(const Snapshot& snapshot) {
-  for (const std::uint64_t id : ended_) {
-    inherited_.erase(id);
-    pages_looked_at_.erase(id);
-    names_.erase(id);
-    looks_.erase(id);
-  }
+  for (const std::uint64_t id : ended_) details_.erase(id);
   ended_.clear();
   for (const ProcessCounts& counts : snapshot.processes)
     if (!counts.alive) ended_.push_back(counts.id);
@@ -412,10 +403,7 @@ std::vector<ProcessCopies> TracepointBackend::take_ended() {
       ++entry;
       continue;
     }
-    inherited_.erase(entry->first);
-    pages_looked_at_.erase(entry->first);
-    names_.erase(entry->first);
-    looks_.erase(entry->first);
+    details_.erase(entry->first);
     result.push_back(std::move(entry->second));
     entry = processes_.erase(entry);
   }

@@ -45,6 +45,10 @@ class TracepointBackend : public Backend {
   std::vector<ProcessCopies> take_ended() override;
 
  private:
+  // For what a process shares and has sent: walks through its /proc/PID/maps and pagemap.
+  static constexpr std::uint64_t kBetweenLooksNs = 50'000'000;
+  static constexpr std::uint64_t kLookCostFactor = 50;
+
   TracepointBackend(Probe probe, const SamplingOptions& sampling, ProcFiles proc);
 
   Expected<void> take_samples();
@@ -64,21 +68,19 @@ class TracepointBackend : public Backend {
   std::map<std::uint64_t, ProcessCopies> processes_;  // by the probe's id: in order of start
   std::vector<ProcessCounts> counts_;                 // as of the last sample(), likewise
   std::set<pid_t> alive_;
-  struct Inherited {
+  struct Details {
     std::uint64_t parent_id = 0;
-    PageRanges pages;  // of frozen arenas, that the parent had copied
-  };
-  std::map<std::uint64_t, Inherited> inherited_;            // where there are such pages
-  std::map<std::uint64_t, PageRanges> parents_;             // such pages, of each in this sample()
-  std::map<std::uint64_t, std::uint64_t> pages_looked_at_;  // pages of arenas copied by then
-  // Of each process's mappings, by where they begin; empty for what is no arena.
-  std::map<std::uint64_t, std::map<std::uint64_t, std::string>> names_;
-  struct Looks {  // at the memory of a process
-    Pace pace;
-    std::uint64_t last_ns = 0;
+    PageRanges inherited;               // pages of frozen arenas that the parent had copied
+    std::uint64_t pages_looked_at = 0;  // pages of arenas copied by then
+    // Of its mappings, by where they begin; empty for what is no arena.
+    std::map<std::uint64_t, std::string> names;
+    // Looks at its memory.
+    Pace pace{kLookCostFactor, kBetweenLooksNs};
+    std::uint64_t last_look_ns = 0;
     bool has_changed = true;  // has counted something since
   };
-  std::map<std::uint64_t, Looks> looks_;
+  std::map<std::uint64_t, Details> details_;     // of each
+  std::map<std::uint64_t, PageRanges> parents_;  // what children inherit of each in this sample()
   Pace all_looks_;
   Budget looks_budget_;
   std::vector<std::uint64_t> ended_;  // before the last sample(): of which nothing more is to come

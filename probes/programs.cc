@@ -93,14 +93,9 @@ void find_direct_map(int program) {
 }  // namespace
 
 struct Programs::State {
-  cow_bpf* skeleton = nullptr;
+  std::unique_ptr<cow_bpf, void (*)(cow_bpf*)> skeleton{cow_bpf__open(), cow_bpf__destroy};
   BtfConstants constants;
   std::vector<int> descriptors;
-
-  State() = default;
-  State(const State&) = delete;
-  State& operator=(const State&) = delete;
-  ~State() { cow_bpf__destroy(skeleton); }
 };
 
 Programs::Programs(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -111,8 +106,7 @@ Programs::~Programs() = default;
 Expected<Programs> Programs::load(const SamplingOptions& sampling) {
   const LibbpfText text;
   auto state = std::make_unique<State>();
-  state->skeleton = cow_bpf__open();
-  cow_bpf* skeleton = state->skeleton;
+  cow_bpf* skeleton = state->skeleton.get();
   if (skeleton == nullptr) return refused("opening the BPF programs", errno, text);
   const BtfConstants& constants = state->constants = read_btf_constants();
   skeleton->rodata->gfp_movable = constants.gfp_movable;

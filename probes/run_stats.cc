@@ -1,8 +1,6 @@
 #include <algorithm>
 #include <bpf/bpf.h>
-#include <time.h>
-#include <unistd.h>
-#include <utility>
+#include <chrono>
 
 #include <cowshed/probes/run_stats.h>
 
@@ -21,18 +19,14 @@ bpf_prog_info info_of(int program) {
 
 }  // namespace
 
-RunStats::~RunStats() {
-  if (window_ >= 0) close(window_);
-}
-
 void RunStats::begin_window() {
   begun_ns_ = monotonic_ns();
-  if (window_ < 0 && begun_ns_ >= next_ns_) window_ = bpf_enable_stats(BPF_STATS_RUN_TIME);
+  if (!window_ && begun_ns_ >= next_ns_) window_ = Descriptor(bpf_enable_stats(BPF_STATS_RUN_TIME));
 }
 
 void RunStats::end_window(std::span<const int> programs) {
-  if (window_ < 0) return;
-  close(std::exchange(window_, -1));
+  if (!window_) return;
+  window_ = {};
   const std::uint64_t now = monotonic_ns();
   next_ns_ = now + std::max(kShortestPauseNs, (now - begun_ns_) * kPausePerWindow);
   time_ = 0;
@@ -57,10 +51,8 @@ std::uint64_t missed_runs(std::span<const int> programs) {
 }
 
 std::uint64_t monotonic_ns() {
-  timespec now = {};
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 +
-         static_cast<std::uint64_t>(now.tv_nsec);
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  return static_cast<std::uint64_t>(std::chrono::nanoseconds(now).count());
 }
 
 }  // namespace cowshed

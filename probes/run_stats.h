@@ -4,6 +4,8 @@
 #include <optional>
 #include <span>
 
+#include <cowshed/base/file_descriptor.h>
+
 namespace cowshed {
 
 // What the kernel says of our programs.  It times runs only while somebody asks it to, of all
@@ -11,11 +13,6 @@ namespace cowshed {
 // clock is a guest's).  So we ask in short windows, a twentieth of the time at most.
 class RunStats {
  public:
-  RunStats() = default;
-  RunStats(const RunStats&) = delete;
-  RunStats& operator=(const RunStats&) = delete;
-  ~RunStats();  // stops the timing; so does the death of the process
-
   // A window: whatever runs between the two calls is timed, if it is time for a sample.
   void begin_window();
   void end_window(std::span<const int> programs);
@@ -24,7 +21,7 @@ class RunStats {
   std::optional<double> ns_per_run() const;
 
  private:
-  int window_ = -1;  // descriptor that keeps the timing on
+  Descriptor window_;  // keeps the timing on, until the death of the process at most
   std::uint64_t begun_ns_ = 0;
   std::uint64_t next_ns_ = 0;
   std::uint64_t time_ = 0;

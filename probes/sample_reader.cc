@@ -55,13 +55,12 @@ int SampleReader::receive(void* to, void* data, std::size_t bytes) {
   return arrived->bytes < arrived->buffer_bytes ? 0 : kEnough;
 }
 
-void SampleReader::Free::operator()(ring_buffer* buffer) const { ring_buffer__free(buffer); }
-
 Expected<SampleReader> SampleReader::open(const Programs& programs) {
   SampleReader reader;
   reader.counts_map_ = programs.sample_counts_map();
-  reader.buffer_.reset(
-      ring_buffer__new(programs.samples_map(), receive, reader.arrived_.get(), nullptr));
+  reader.buffer_ = {
+      ring_buffer__new(programs.samples_map(), receive, reader.arrived_.get(), nullptr),
+      ring_buffer__free};
   if (!reader.buffer_) return system_error("opening the BPF ring buffer of samples", errno);
   bpf_map_info info = {};
   __u32 size = sizeof info;

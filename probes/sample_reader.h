@@ -25,9 +25,6 @@ class SampleReader {
   Expected<SampleCounts> counts() const;
 
  private:
-  struct Free {
-    void operator()(ring_buffer* buffer) const;
-  };
   struct Arrived {
     std::vector<CopySample> samples;
     std::size_t bytes = 0;  // of the buffer
@@ -40,7 +37,7 @@ class SampleReader {
   int counts_map_ = -1;
   std::unique_ptr<Arrived> arrived_ =
       std::make_unique<Arrived>();  // the buffer's callback fills it
-  std::unique_ptr<ring_buffer, Free> buffer_;
+  std::unique_ptr<ring_buffer, void (*)(ring_buffer*)> buffer_{nullptr, nullptr};
   std::uint64_t received_ = 0;
 };
 

@@ -205,16 +205,13 @@ struct Reports {
 Expected<Reports> open_reports(const CheckOptions& options) {
   Reports reports;
   std::vector<std::string> others = options.read;
-  const auto open = [&](bool asked, const std::string& path,
-                        std::optional<OutputFile>& file) -> Expected<void> {
-    if (!asked) return {};
-    TRY(auto opened, OutputFile::open(path, others));
-    file.emplace(std::move(opened));
-    others.push_back(path.empty() ? "/dev/stdout" : path);
-    return {};
-  };
-  TRY_VOID(open(options.json, options.output, reports.json));
-  TRY_VOID(open(!options.junit.empty(), options.junit, reports.junit));
+  if (options.json) {
+    TRY(reports.json, OutputFile::open(options.output, others));
+    others.push_back(options.output.empty() ? "/dev/stdout" : options.output);
+  }
+  if (!options.junit.empty()) {
+    TRY(reports.junit, OutputFile::open(options.junit, others));
+  }
   return reports;
 }
 

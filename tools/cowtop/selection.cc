@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 #include <fstream>
 #include <iterator>
-#include <sys/stat.h>
 #include <unistd.h>
 #include <utility>
 
@@ -59,11 +58,6 @@ std::vector<pid_t> processes_of_cgroup(const std::string& folder) {
   return result;
 }
 
-bool is_ours(const std::string& folder) {
-  struct stat status{};
-  return ::stat(folder.c_str(), &status) == 0 && status.st_uid == ::geteuid();
-}
-
 }  // namespace
 
 std::string Selection::text() const {
@@ -112,7 +106,7 @@ std::vector<pid_t> SelectedProcesses::candidates() const {
 bool SelectedProcesses::is_selected(pid_t pid, const cow::ProcStat& stat) const {
   if (selection_.by == Selection::By::comm) return std::regex_search(stat.comm, comm_);
   if (selection_.by == Selection::By::cgroup) return true;
-  return ::geteuid() == 0 || is_ours(proc_.path(pid, ""));
+  return ::geteuid() == 0 || proc_.is_ours(pid);
 }
 
 Expected<cow::Attached> SelectedProcesses::attach_found(cow::Backend& backend) {

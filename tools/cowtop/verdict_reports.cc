@@ -54,65 +54,6 @@ double use(const Held& held) {
          std::max(static_cast<double>(held.limit_bytes), 1.0);
 }
 
-}  // namespace
-
-std::string subject_text(const Held& held) {
-  const std::string who = !held.pid ? "tree"
-                                    : fmt::format("{} {} ({})", held.number == 0 ? "root" : "child",
-                                                  *held.pid, printable(held.comm));
-  return held.limit == Limit::object ? fmt::format("object '{}' in {}", printable(held.object), who)
-                                     : who;
-}
-
-std::string used_text(const Held& held) {
-  if (!held.used_bytes) return "not known: " + held.why_not_known;
-  const auto [limit, used] = size_texts(held.limit_bytes, *held.used_bytes);
-  std::string text = fmt::format("limited to {}, used {}", limit, used);
-  if (held.limit == Limit::ratio) {
-    text = fmt::format("limited to {} ({}) of the {} shared at {}, used {} ({})",
-                       percent_text(held.limit_bytes, held.of_bytes), limit,
-                       size_text(held.of_bytes), held.pid ? "its fork" : "the forks",
-                       percent_text(*held.used_bytes, held.of_bytes), used);
-  } else if (held.limit == Limit::growth) {
-    text = fmt::format("limited to {}, {} in the baseline, used {}", limit,
-                       size_text(held.of_bytes), used);
-  }
-  const char* separator = "; culprits: ";
-  for (const Culprit& culprit : held.culprits)
-    text += std::exchange(separator, ", ") + culprit_text(culprit);
-  return text;
-}
-
-std::vector<std::string> over_lines(const Verdict& verdict) {
-  constexpr std::size_t kMost = 20;
-  std::vector<const Held*> over;
-  for (const Held& held : verdict.held)
-    if (held.is_over()) over.push_back(&held);
-  std::stable_sort(over.begin(), over.end(),
-                   [](const Held* a, const Held* b) { return use(*a) > use(*b); });
-  std::vector<std::string> lines;
-  for (const Held* held : over) {
-    if (lines.size() == kMost) break;
-    lines.push_back(subject_text(*held) + ": " + used_text(*held));
-  }
-  if (over.size() > kMost) lines.push_back(fmt::format("{} more", over.size() - kMost));
-  return lines;
-}
-
-std::string within_line(const Verdict& verdict) {
-  std::map<std::pair<Limit, std::string>, const Held*> nearest;
-  for (const Held& held : verdict.held) {
-    const Held*& of_limit = nearest[{held.limit, held.object}];
-    if (of_limit == nullptr || use(held) > use(*of_limit)) of_limit = &held;
-  }
-  std::string line;
-  for (const auto& [limit, held] : nearest)
-    line += (line.empty() ? "" : "; ") + subject_text(*held) + ": " + used_text(*held);
-  return line;
-}
-
-namespace {
-
 std::string percent_escaped(std::string_view text, std::string_view special) {
   std::string result;
   for (const char c : text) {
@@ -131,30 +72,6 @@ std::string_view in_repository(std::string_view file) {
   while (file.starts_with("../")) file.remove_prefix(3);
   return file;
 }
-
-}  // namespace
-
-std::string verdict_annotations(const Verdict& verdict, Severity severity) {
-  // GitHub shows no more than 10 of a step.
-  constexpr std::size_t kMost = 10;
-  const char* command = severity == Severity::error ? "error" : "warning";
-  std::string text;
-  std::size_t count = 0;
-  for (const Held& held : verdict.held) {
-    if (!held.is_over() || ++count > kMost) continue;
-    text += fmt::format("::{} title=cowtop check", command);
-    const auto place = std::find_if(held.culprits.begin(), held.culprits.end(),
-                                    [](const Culprit& culprit) { return !culprit.file.empty(); });
-    if (place != held.culprits.end())
-      text += fmt::format(",file={},line={}", property(in_repository(place->file)), place->line);
-    text += fmt::format("::{}\n", message(subject_text(held) + ": " + used_text(held)));
-  }
-  for (const std::string& why : verdict.not_measured)
-    text += fmt::format("::{} title=cowtop check::not measured: {}\n", command, message(why));
-  return text;
-}
-
-namespace {
 
 Json json_of(const Culprit& culprit) {
   Json object = {{"kind", name_of(culprit.kind)},
@@ -184,22 +101,6 @@ Json json_of(const Held& held) {
   for (const Culprit& culprit : held.culprits) object["culprits"].push_back(json_of(culprit));
   return object;
 }
-
-}  // namespace
-
-std::string verdict_json(const Verdict& verdict) {
-  Json report = {{"schema", "cowshed.check/1"},
-                 {"verdict", verdict.is_over()              ? "over"
-                             : verdict.not_measured.empty() ? "within"
-                                                            : "not_measured"},
-                 {"held", Json::array()},
-                 {"not_measured", verdict.not_measured},
-                 {"notes", verdict.notes}};
-  for (const Held& held : verdict.held) report["held"].push_back(json_of(held));
-  return text_of(report);
-}
-
-namespace {
 
 // What XML has no way to write is replaced: control characters, and U+FFFE and U+FFFF.
 std::string xml_text(const std::string& any) {
@@ -284,6 +185,93 @@ class Suite {
 };
 
 }  // namespace
+
+std::string subject_text(const Held& held) {
+  const std::string who = !held.pid ? "tree"
+                                    : fmt::format("{} {} ({})", held.number == 0 ? "root" : "child",
+                                                  *held.pid, printable(held.comm));
+  return held.limit == Limit::object ? fmt::format("object '{}' in {}", printable(held.object), who)
+                                     : who;
+}
+
+std::string used_text(const Held& held) {
+  if (!held.used_bytes) return "not known: " + held.why_not_known;
+  const auto [limit, used] = size_texts(held.limit_bytes, *held.used_bytes);
+  std::string text = fmt::format("limited to {}, used {}", limit, used);
+  if (held.limit == Limit::ratio) {
+    text = fmt::format("limited to {} ({}) of the {} shared at {}, used {} ({})",
+                       percent_text(held.limit_bytes, held.of_bytes), limit,
+                       size_text(held.of_bytes), held.pid ? "its fork" : "the forks",
+                       percent_text(*held.used_bytes, held.of_bytes), used);
+  } else if (held.limit == Limit::growth) {
+    text = fmt::format("limited to {}, {} in the baseline, used {}", limit,
+                       size_text(held.of_bytes), used);
+  }
+  const char* separator = "; culprits: ";
+  for (const Culprit& culprit : held.culprits)
+    text += std::exchange(separator, ", ") + culprit_text(culprit);
+  return text;
+}
+
+std::vector<std::string> over_lines(const Verdict& verdict) {
+  constexpr std::size_t kMost = 20;
+  std::vector<const Held*> over;
+  for (const Held& held : verdict.held)
+    if (held.is_over()) over.push_back(&held);
+  std::stable_sort(over.begin(), over.end(),
+                   [](const Held* a, const Held* b) { return use(*a) > use(*b); });
+  std::vector<std::string> lines;
+  for (const Held* held : over) {
+    if (lines.size() == kMost) break;
+    lines.push_back(subject_text(*held) + ": " + used_text(*held));
+  }
+  if (over.size() > kMost) lines.push_back(fmt::format("{} more", over.size() - kMost));
+  return lines;
+}
+
+std::string within_line(const Verdict& verdict) {
+  std::map<std::pair<Limit, std::string>, const Held*> nearest;
+  for (const Held& held : verdict.held) {
+    const Held*& of_limit = nearest[{held.limit, held.object}];
+    if (of_limit == nullptr || use(held) > use(*of_limit)) of_limit = &held;
+  }
+  std::string line;
+  for (const auto& [limit, held] : nearest)
+    line += (line.empty() ? "" : "; ") + subject_text(*held) + ": " + used_text(*held);
+  return line;
+}
+
+std::string verdict_annotations(const Verdict& verdict, Severity severity) {
+  // GitHub shows no more than 10 of a step.
+  constexpr std::size_t kMost = 10;
+  const char* command = severity == Severity::error ? "error" : "warning";
+  std::string text;
+  std::size_t count = 0;
+  for (const Held& held : verdict.held) {
+    if (!held.is_over() || ++count > kMost) continue;
+    text += fmt::format("::{} title=cowtop check", command);
+    const auto place = std::find_if(held.culprits.begin(), held.culprits.end(),
+                                    [](const Culprit& culprit) { return !culprit.file.empty(); });
+    if (place != held.culprits.end())
+      text += fmt::format(",file={},line={}", property(in_repository(place->file)), place->line);
+    text += fmt::format("::{}\n", message(subject_text(held) + ": " + used_text(held)));
+  }
+  for (const std::string& why : verdict.not_measured)
+    text += fmt::format("::{} title=cowtop check::not measured: {}\n", command, message(why));
+  return text;
+}
+
+std::string verdict_json(const Verdict& verdict) {
+  Json report = {{"schema", "cowshed.check/1"},
+                 {"verdict", verdict.is_over()              ? "over"
+                             : verdict.not_measured.empty() ? "within"
+                                                            : "not_measured"},
+                 {"held", Json::array()},
+                 {"not_measured", verdict.not_measured},
+                 {"notes", verdict.notes}};
+  for (const Held& held : verdict.held) report["held"].push_back(json_of(held));
+  return text_of(report);
+}
 
 std::string verdict_junit(const Verdict& verdict, Severity severity) {
   return Suite(verdict, severity).text();

@@ -16,13 +16,11 @@ constexpr std::size_t kMostLine = 256 << 20;
 
 }  // namespace
 
-ZstdLineEncoder::ZstdLineEncoder() : context_(ZSTD_createCCtx()) {
+ZstdLineEncoder::ZstdLineEncoder() : context_(ZSTD_createCCtx(), ZSTD_freeCCtx) {
   if (!context_) throw std::bad_alloc();
   ZSTD_CCtx_setParameter(context_.get(), ZSTD_c_checksumFlag, 1);
   ZSTD_CCtx_setParameter(context_.get(), ZSTD_c_windowLog, kWindowLog);
 }
-
-void ZstdLineEncoder::Free::operator()(ZSTD_CCtx_s* context) const { ZSTD_freeCCtx(context); }
 
 void ZstdLineEncoder::compress(std::string_view part, bool is_last) {
   std::array<char, 4096> chunk;
@@ -56,12 +54,12 @@ Expected<ZstdLineReader> ZstdLineReader::open(InputFile file) {
 }
 
 ZstdLineReader::ZstdLineReader(InputFile file)
-    : file_(std::move(file)), context_(ZSTD_createDCtx()), input_(ZSTD_DStreamInSize()) {
+    : file_(std::move(file)),
+      context_(ZSTD_createDCtx(), ZSTD_freeDCtx),
+      input_(ZSTD_DStreamInSize()) {
   if (!context_) throw std::bad_alloc();
   ZSTD_DCtx_setParameter(context_.get(), ZSTD_d_windowLogMax, kMostWindowLog);
 }
-
-void ZstdLineReader::Free::operator()(ZSTD_DCtx_s* context) const { ZSTD_freeDCtx(context); }
 
 // Whether there is input.
 Expected<bool> ZstdLineReader::fill() {

@@ -32,10 +32,7 @@ class ZstdLineEncoder {
  private:
   void compress(std::string_view part, bool is_last);
 
-  struct Free {
-    void operator()(ZSTD_CCtx_s* context) const;
-  };
-  std::unique_ptr<ZSTD_CCtx_s, Free> context_;
+  std::unique_ptr<ZSTD_CCtx_s, std::size_t (*)(ZSTD_CCtx_s*)> context_;
   std::string frame_;
 };
 
@@ -57,14 +54,11 @@ class ZstdLineReader {
   std::size_t most() const { return (1U << 30) + 2048 * read_; }
 
  private:
-  struct Free {
-    void operator()(ZSTD_DCtx_s* context) const;
-  };
   explicit ZstdLineReader(InputFile file);
   Expected<bool> fill();
 
   InputFile file_;
-  std::unique_ptr<ZSTD_DCtx_s, Free> context_;
+  std::unique_ptr<ZSTD_DCtx_s, std::size_t (*)(ZSTD_DCtx_s*)> context_;
   std::vector<char> input_;
   std::size_t begin_ = 0;  // of what is left of input_
   std::size_t end_ = 0;

@@ -38,8 +38,7 @@ class RowMaker {
 
  private:
   bool matches(const cow::ProcessCopies& process) const {
-    return view_.filter.empty() || contains(process.comm, view_.filter) ||
-           std::to_string(process.pid).find(view_.filter) != std::string::npos;
+    return view_.filter.empty() || is_named(process, view_.filter);
   }
 
   bool ended_long_ago(const cow::ProcessCopies& process) const {
@@ -144,6 +143,10 @@ std::array<bool, kColumns.size()> View::usual_columns() {
   std::array<bool, kColumns.size()> columns{};
   for (std::size_t i = 0; i < columns.size(); ++i) columns.at(i) = kColumns.at(i).is_usual;
   return columns;
+}
+
+bool is_named(const cow::ProcessCopies& process, const std::string& text) {
+  return contains(process.comm, text) || contains(std::to_string(process.pid), text);
 }
 
 Rows rows_of(const Model& model, const View& view) { return RowMaker(model, view).make(); }

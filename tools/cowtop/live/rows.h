@@ -36,6 +36,9 @@ struct Rows {
   std::size_t ended_hidden = 0;
 };
 
+// Whether its name or its PID contains the text.
+bool is_named(const cow::ProcessCopies& process, const std::string& text);
+
 Rows rows_of(const Model& model, const View& view);
 
 }  // namespace cowshed::cowtop::live

@@ -46,13 +46,8 @@ Expected<StandardStreams> StandardStreams::take() {
   return streams;
 }
 
-StandardStreams::StandardStreams(StandardStreams&& other) noexcept
-    : file_(std::move(other.file_)),
-      before_(std::exchange(other.before_, {-1, -1, -1})),
-      printed_(other.printed_) {}
-
 StandardStreams::~StandardStreams() {
-  if (!file_) return;
+  if (!file_) return;  // it has been moved
   give_back();
   print_new();
 }

@@ -16,10 +16,7 @@ class StandardStreams {
  public:
   // Errors: system_call.
   static Expected<StandardStreams> take();
-  StandardStreams(StandardStreams&& other) noexcept;
-  StandardStreams& operator=(StandardStreams&&) = delete;
-  StandardStreams(const StandardStreams&) = delete;
-  StandardStreams& operator=(const StandardStreams&) = delete;
+  StandardStreams(StandardStreams&&) noexcept = default;
   ~StandardStreams();
 
   // The streams of this process are what they were.

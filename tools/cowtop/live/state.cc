@@ -327,11 +327,7 @@ void State::search(bool forward, bool from_here) {
   if (search_.empty() || count == 0) return;
   for (std::size_t i = from_here ? 0 : 1; i <= count; ++i) {
     const std::size_t row = (selected_ + (forward ? i : 2 * count - i)) % count;
-    const cow::ProcessCopies& process = model_.measurement.processes[rows_.rows[row].process];
-    if (!contains(process.comm, search_) &&
-        std::to_string(process.pid).find(search_) == std::string::npos) {
-      continue;
-    }
+    if (!is_named(model_.measurement.processes[rows_.rows[row].process], search_)) continue;
     select(row);
     return;
   }

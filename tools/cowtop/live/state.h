@@ -5,7 +5,6 @@
 #include <vector>
 
 #include <cowshed/tools/cowtop/live/columns.h>
-#include <cowshed/tools/cowtop/live/key.h>
 #include <cowshed/tools/cowtop/live/layout.h>
 #include <cowshed/tools/cowtop/live/rows.h>
 

@@ -5,7 +5,6 @@
 #include <string_view>
 
 #include <cowshed/base/error.h>
-#include <cowshed/tools/cowtop/live/key.h>
 #include <cowshed/tools/cowtop/live/surface.h>
 
 namespace cowshed::cowtop::live {

@@ -41,24 +41,20 @@ std::atomic<bool> has_redraw{false};
 static_assert(std::atomic<bool>::is_always_lock_free);
 alignas(16) std::array<char, 65536> handler_stack;
 
-void restore(int terminal) {
-  ::tcsetattr(terminal, TCSANOW, &saved.settings);
-  const char* next = saved.sequence.data();
-  const char* end = next + saved.sequence_size;
-  while (next < end) {
-    const ssize_t written = ::write(terminal, next, static_cast<std::size_t>(end - next));
-    if (written > 0) next += written;
-    if (written >= 0 || errno == EINTR) continue;
-    // Its output may have been stopped, or be slow.
-    pollfd room{terminal, POLLOUT, 0};
-    if (errno != EAGAIN || ::poll(&room, 1, kPatienceMs) <= 0) return;
-  }
-}
-
 void restore_terminal() {
   // A child that has not executed its program yet has the handlers, too.
   if (::getpid() != saved.owner) return;
-  restore(saved.fd);
+  ::tcsetattr(saved.fd, TCSANOW, &saved.settings);
+  const char* next = saved.sequence.data();
+  const char* end = next + saved.sequence_size;
+  while (next < end) {
+    const ssize_t written = ::write(saved.fd, next, static_cast<std::size_t>(end - next));
+    if (written > 0) next += written;
+    if (written >= 0 || errno == EINTR) continue;
+    // Its output may have been stopped, or be slow.
+    pollfd room{saved.fd, POLLOUT, 0};
+    if (errno != EAGAIN || ::poll(&room, 1, kPatienceMs) <= 0) return;
+  }
 }
 
 void on_end(int signal) {

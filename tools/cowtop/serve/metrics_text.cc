@@ -1,12 +1,12 @@
 #include <algorithm>
 #include <cstdlib>
 #include <fmt/format.h>
-#include <fstream>
 #include <initializer_list>
 #include <unistd.h>
 #include <utility>
 
 #include <cowshed/cow/clock.h>
+#include <cowshed/cow/proc_files.h>
 #include <cowshed/cow/process_copies.h>
 #include <cowshed/tools/cowtop/serve/metrics_text.h>
 
@@ -69,14 +69,6 @@ class Writer {
   std::string sample_;
   std::string text_;
 };
-
-std::uint64_t resident_bytes() {
-  std::ifstream file("/proc/self/statm");
-  std::uint64_t all = 0;
-  std::uint64_t resident = 0;
-  file >> all >> resident;
-  return resident * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
-}
 
 void write_commands(Writer& writer, const std::vector<CommandMetrics>& commands) {
   const auto each = [&](auto value) {
@@ -190,7 +182,8 @@ std::string metrics_text(const Metrics& metrics, MetricsFormat format) {
   writer.counter("process_cpu_seconds", "seconds", "CPU time that cowtop itself has used.");
   writer.sample({}, static_cast<double>(cow::clock_ns(CLOCK_PROCESS_CPUTIME_ID)) / kNsPerSecond);
   writer.gauge("process_resident_memory_bytes", "bytes", "Resident memory of cowtop itself.");
-  writer.sample({}, resident_bytes());
+  const auto own = cow::ProcFiles().stat(::getpid());
+  writer.sample({}, own ? own->resident_pages * cow::kPageSize : 0);
   return writer.end();
 }
 
