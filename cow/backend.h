@@ -12,7 +12,6 @@
 #include <cowshed/base/error.h>
 #include <cowshed/cow/clock.h>
 #include <cowshed/cow/process_copies.h>
-#include <cowshed/probes/counts.h>
 #include <cowshed/probes/samples.h>
 
 namespace cowshed::cow {

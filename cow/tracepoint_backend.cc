@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <unistd.h>
 #include <utility>
 
 #include <cowshed/base/try.h>

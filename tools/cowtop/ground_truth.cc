@@ -10,7 +10,6 @@
 
 #include <cowshed/base/try.h>
 #include <cowshed/cow/command.h>
-#include <cowshed/tools/cowtop/commands.h>
 #include <cowshed/tools/cowtop/ground_truth.h>
 
 namespace cowshed::cowtop {

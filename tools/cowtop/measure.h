@@ -2,7 +2,6 @@
 
 #include <optional>
 
-#include <cowshed/base/error.h>
 #include <cowshed/cow/backend.h>
 #include <cowshed/tools/cowtop/measure_options.h>
 

@@ -15,13 +15,6 @@ const MemoryUse* memory_of(const cow::ProcessCopies& process, const Model& model
   return found == model.memory.end() ? nullptr : &found->second;
 }
 
-std::string pss_text(const MemoryUse* memory, std::uint64_t now_ns) {
-  if (!memory || !memory->pss_bytes) return kUnknown;
-  const auto age_ns = now_ns - std::min(memory->pss_ns, now_ns);
-  return fmt::format("{} {:>3.0f}s", mebibytes(memory->pss_bytes),
-                     static_cast<double>(age_ns) / kNsPerSecond);
-}
-
 std::optional<double> number(const std::optional<std::uint64_t>& value) {
   if (!value) return std::nullopt;
   return static_cast<double>(*value);
@@ -32,24 +25,22 @@ std::optional<double> number(const std::optional<std::uint64_t>& value) {
 const ColumnInfo& info(Column column) { return kColumns.at(static_cast<std::size_t>(column)); }
 
 std::string cell(Column column, const cow::ProcessCopies& process, const Model& model) {
-  const MemoryUse* memory = memory_of(process, model);
+  if (column == Column::curve || column == Column::command) return {};
+  const auto value = sort_value(column, process, model);
+  if (!value) return kUnknown;
   switch (column) {
-    case Column::pid: return fmt::format("{}", process.pid);
-    case Column::copied: return mebibytes(process.copied_bytes());
-    case Column::rate: {
-      const auto rate = model.history.copied_per_second(process);
-      return rate ? fmt::format("{:.1f}", *rate / kMiB) : kUnknown;
+    case Column::pid:
+    case Column::reused:
+    case Column::zero: return fmt::format("{:.0f}", *value);
+    case Column::shared: return percent(value);
+    case Column::pss: {
+      const std::uint64_t now_ns = model.measurement.taken_ns;
+      const auto age_ns = now_ns - std::min(memory_of(process, model)->pss_ns, now_ns);
+      return fmt::format("{:.1f} {:>3.0f}s", *value / kMiB,
+                         static_cast<double>(age_ns) / kNsPerSecond);
     }
-    case Column::at_fork: return mebibytes(shown_at_fork(process));
-    case Column::shared: return percent(still_shared(process));
-    case Column::reused: return count(process.reused_pages);
-    case Column::zero: return count(process.zero_page_writes);
-    case Column::rss: return memory ? mebibytes(memory->rss_bytes) : kUnknown;
-    case Column::pss: return pss_text(memory, model.measurement.taken_ns);
-    case Column::curve:
-    case Column::command: break;
+    default: return fmt::format("{:.1f}", *value / kMiB);
   }
-  return {};
 }
 
 std::optional<double> sort_value(Column column, const cow::ProcessCopies& process,
@@ -57,7 +48,7 @@ std::optional<double> sort_value(Column column, const cow::ProcessCopies& proces
   const MemoryUse* memory = memory_of(process, model);
   switch (column) {
     case Column::pid: return process.pid;
-    case Column::copied: return number(process.copied_pages());
+    case Column::copied: return number(process.copied_bytes());
     case Column::rate: return model.history.copied_per_second(process);
     case Column::at_fork: return number(shown_at_fork(process));
     case Column::shared:
