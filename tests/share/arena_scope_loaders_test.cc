@@ -1,18 +1,15 @@
 #include <nlohmann/json.hpp>
 
-#include <cowshed/share/arena.h>
 #include <cowshed/share/arena_scope.h>
-#include <cowshed/tests/support/child.h>
-#include <cowshed/tests/support/test.h>
 
 #include "scope_blocks.h"
+#include "share.h"
 
 // Loaders that know nothing of arenas.
 namespace cowshed {
 namespace {
 
 using test::in_scope;
-using test::make_arena;
 using test::malloc_hits;
 
 struct Loaded {
@@ -146,14 +143,14 @@ TEST_F(ArenaScopeLoaders, AChildUsesAndFreesThemAndCopiesNothing) {
            std::to_string(arena_.private_bytes().value()) + " private";
   };
   // Line, copy, document; the map, its nodes and their strings.
-  EXPECT_EQ(test::run_in_child(use_and_free).said, "2004 dropped, 0 again, 0 private");
+  EXPECT_EQ(run_in_child(use_and_free).said, "2004 dropped, 0 again, 0 private");
   EXPECT_EQ(use_and_free(), "2004 dropped, 0 again, 0 private");
 }
 
 // Destructors that write do so to pages of the child's own, in a lenient arena.
 TEST_F(ArenaScopeLoaders, LenientlyAChildMayDestroyThem) {
   ASSERT_TRUE(arena_.freeze(FreezeMode::lenient));
-  const auto child = test::run_in_child([&] {
+  const auto child = run_in_child([&] {
     delete loaded_.document;
     delete loaded_.numbers;
     const auto own = arena_.private_bytes();

@@ -2,16 +2,11 @@
 #include <mutex>
 #include <pthread.h>
 
-#include <cowshed/share/arena.h>
 #include <cowshed/share/arena_scope.h>
-#include <cowshed/tests/support/child.h>
-#include <cowshed/tests/support/scale.h>
-#include <cowshed/tests/support/test.h>
 
-#include "memory_map.h"
 #include "random_blocks.h"
 #include "scope_blocks.h"
-#include "threads.h"
+#include "share.h"
 
 // Scopes of many threads, and in forked children.
 namespace cowshed {
@@ -21,7 +16,6 @@ using test::Blocks;
 using test::count_inside;
 using test::give;
 using test::in_scope;
-using test::make_arena;
 using test::malloc_hits;
 using test::take;
 
@@ -84,7 +78,7 @@ TEST(ArenaScope, WhatAThreadLeavesBehindStays) {
 
 // The C library keeps the stacks of threads that ended, with records that it allocated.
 TEST(ArenaScope, AThreadStartedInsideLeavesNothingThatIsWrittenToLater) {
-  const auto child = test::run_in_child([] {
+  const auto child = run_in_child([] {
     Arena arena = make_arena();
     in_scope(arena, [] { std::thread([] { give(take(10, 64)); }).join(); });
     if (!arena.freeze()) return "not frozen";
@@ -101,41 +95,32 @@ TEST(ArenaScope, IsOverInAForkedChild) {
   Arena arena = make_arena();
   auto* before = strdup("from before");
   char* inside = nullptr;
+  std::optional<ArenaScope> second;
   const std::function<std::string()> body = [&]() -> std::string {
     if (malloc_hits(arena) + malloc_hits(outer) != 0) return "hit";
+    second.reset();
+    if (malloc_hits(arena) + malloc_hits(outer) != 0) return "hit after its end";
     std::free(before);
     std::free(inside);  // not there, dropped
-    if (ArenaScope::enter(arena).error().code != ErrorCode::not_inherited) return "entered";
+    if (code_of(ArenaScope::enter(arena)) != ErrorCode::not_inherited) return "entered";
     Arena own = make_arena("own");
     if (in_scope(own, [&] { return count_inside(own, take(100, 48)); }) != 100) return "no scope";
     return malloc_hits(own) == 0 && own.freeze() ? "fine" : "failed";
   };
   {
     const auto first = ArenaScope::enter(outer);
-    const auto second = ArenaScope::enter(arena);
+    second.emplace(ArenaScope::enter(arena).value());
     inside = strdup("inside");
-    const auto child = test::run_in_child(body);
+    const auto child = run_in_child(body);
     EXPECT_EQ(child.said, "fine") << "signal " << child.signal;
     EXPECT_EQ(count_inside(arena, take(100, 48)), 100U);
     EXPECT_STREQ(inside, "inside");
+    second.reset();
   }
   std::free(before);
   EXPECT_EQ(malloc_hits(arena), 0U);
   EXPECT_TRUE(arena.freeze());
   EXPECT_TRUE(outer.freeze());
-}
-
-// The scope's destructor runs in the child too.
-TEST(ArenaScope, MayEndInAForkedChild) {
-  const Arena arena = make_arena();
-  std::optional<ArenaScope> scope;
-  const std::function<std::string()> body = [&] {
-    scope.reset();
-    return std::to_string(malloc_hits(arena));
-  };
-  scope.emplace(ArenaScope::enter(arena).value());
-  EXPECT_EQ(test::run_in_child(body).said, "0");
-  EXPECT_EQ(count_inside(arena, take(100, 48)), 100U);
 }
 
 int handlers_hit = 0;
@@ -154,10 +139,10 @@ TEST(ArenaScope, IsOverInTheChildForEveryForkHandler) {
     arena_of_handlers = &arena;
     const std::function<std::string()> in_child = [] { return std::to_string(handlers_hit); };
     const auto scope = ArenaScope::enter(arena);
-    const auto child = test::run_in_child(in_child);
+    const auto child = run_in_child(in_child);
     return registered == 0 && child.said == "0" ? "fine" : "signal";
   };
-  EXPECT_EQ(test::run_in_child(body).said, "fine");
+  EXPECT_EQ(run_in_child(body).said, "fine");
 }
 
 TEST(ArenaScope, ForkWhileOtherThreadsAreInside) {
@@ -197,7 +182,7 @@ TEST(ArenaScope, ForkWhileAnotherThreadBeginsTheFirst) {
     std::this_thread::sleep_for(std::chrono::milliseconds(200));
     close(writer);
   });
-  const auto child = test::run_in_child([] {
+  const auto child = run_in_child([] {
     alarm(60);
     const Arena own = make_arena("own");
     return in_scope(own, [] { return std::string("fine"); });
@@ -349,7 +334,7 @@ TEST(ArenaScope, AnyMixOfThreadsScopesAndCalls) {
   std::vector<Block> shared(100);
   std::mutex mutex;
   std::atomic<std::size_t> wrong = 0;
-  (void)test::begin_threads(4U, [&](unsigned i) {
+  (void)begin_threads(4U, [&](unsigned i) {
     wrong += RandomWork(seed + i, first, second, shared, mutex).run(30000);
   });
   EXPECT_EQ(wrong, 0U);

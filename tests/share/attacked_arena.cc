@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "memory_map.h"
+#include "share.h"
 
 namespace cowshed::test {
 namespace {

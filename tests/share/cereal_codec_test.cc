@@ -6,9 +6,8 @@
 #include <cereal/types/vector.hpp>
 
 #include <cowshed/share/cereal_codec.h>
-#include <cowshed/share/channel.h>
-#include <cowshed/share/workers.h>
-#include <cowshed/tests/support/test.h>
+
+#include "share.h"
 
 namespace app {
 

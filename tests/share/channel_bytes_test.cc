@@ -1,22 +1,12 @@
-#include <cowshed/base/size_literals.h>
-#include <cowshed/share/channel.h>
 #include <cowshed/share/memory_limits.h>
-#include <cowshed/tests/support/child.h>
-#include <cowshed/tests/support/scale.h>
-#include <cowshed/tests/support/test.h>
 
-#include "channels.h"
-#include "memory_map.h"
-#include "process.h"
+#include "share.h"
 
 // Messages of bytes, by copy and moved.
 namespace cowshed {
 namespace {
 
 using namespace std::chrono_literals;
-using namespace size_literals;
-using test::code_of;
-using test::make;
 
 std::size_t own_status_kib(const std::string& key) {
   return test::kib_of("/proc/self/status", key);
@@ -34,12 +24,6 @@ std::uint64_t mapped_bytes_of(const std::string& channel) {
 bool all_are(const Bytes& bytes, int value) {
   const auto* data = reinterpret_cast<const unsigned char*>(bytes.data());
   return bytes.empty() || (data[0] == value && std::memcmp(data, data + 1, bytes.size() - 1) == 0);
-}
-
-long faults() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return usage.ru_minflt;
 }
 
 // MADV_COLLAPSE, Linux 6.1; memory may also be too fragmented.
@@ -205,7 +189,7 @@ TEST(ChannelBytes, AreBoundedByTheMemory) {
 
 TEST(ChannelBytes, WaitForMemoryThatAReceiverGivesBack) {
   auto channel = make<Bytes>({.memory = 1_MiB});
-  test::Child receiver([&] {
+  Child receiver([&] {
     std::size_t bytes = 0;
     while (auto message = channel.receive()) bytes += message->size();
     return bytes == 200UL * 300000 ? 0 : 1;
@@ -222,7 +206,7 @@ TEST(ChannelBytes, WaitForMemoryThatAReceiverGivesBack) {
 
 TEST(ChannelBytes, AfterAMoveTheSendersMemoryIsBack) {
   auto channel = make<Bytes>();
-  const auto child = test::run_in_child([&]() -> std::string {
+  const auto child = run_in_child([&]() -> std::string {
     auto warm = channel.buffer(1_MiB);
     (void)channel.send(std::move(*warm));
     const std::size_t before = own_status_kib("RssShmem");
@@ -250,9 +234,9 @@ TEST(ChannelBytes, LargeOnesLieInHugePages) {
   std::memset(buffer->data(), 3, buffer->size());
   ASSERT_TRUE(channel.send(std::move(*buffer)));
   buffer = channel.receive();
-  const auto before = faults();
+  const auto before = test::page_faults();
   EXPECT_TRUE(all_are(*buffer, 3));
-  EXPECT_LT(faults() - before, 31 + 100);  // 256 pages are small
+  EXPECT_LT(test::page_faults() - before, 31 + 100);  // 256 pages are small
 }
 
 // Blocks of the file, which is sparse.
@@ -277,7 +261,7 @@ TEST(ChannelBytes, AWorkerThatSentAGibibyteNobodyReadsExits) {
   if (available_memory() < kParts * 64_MiB * 2)
     GTEST_SKIP() << "not enough memory: " << available_memory() / 1_MiB << " MiB available";
   auto channel = make<Bytes>();
-  test::Child worker([&] {
+  Child worker([&] {
     for (std::size_t i = 0; i < kParts; ++i) {
       auto buffer = channel.buffer(64_MiB);
       if (!buffer) return 1;
@@ -301,7 +285,7 @@ TEST(ChannelBytes, AForkedChildsCopyFreesNothing) {
   auto channel = make<Bytes>();
   auto bytes = channel.buffer(10000).value();
   std::memset(bytes.data(), 9, bytes.size());
-  const auto child = test::run_in_child([&]() -> std::string {
+  const auto child = run_in_child([&]() -> std::string {
     (void)channel.send(std::vector<std::byte>(1));  // takes part
     const bool read = all_are(bytes, 9);
     bytes = Bytes();
@@ -342,7 +326,7 @@ TEST(ChannelBytes, FiveGibibytesInOneMessage) {
     mark_all(buffer->data(), kSize);
     ASSERT_TRUE(channel.send(std::move(*buffer)));
   }
-  EXPECT_EQ(test::Child([&] { return receive(kSize); }).wait(), 0);
+  EXPECT_EQ(Child([&] { return receive(kSize); }).wait(), 0);
   // The source of the copy: one memfd of 1 GiB, mapped five times.
   const int file = memfd_create("source", MFD_CLOEXEC);
   ASSERT_EQ(ftruncate(file, 1_GiB), 0);
@@ -353,7 +337,7 @@ TEST(ChannelBytes, FiveGibibytesInOneMessage) {
               MAP_FAILED);
   }
   mark_all(source, 1_GiB);
-  test::Child copied([&] { return receive(1_GiB); });
+  Child copied([&] { return receive(1_GiB); });
   const auto sent = channel.send(std::span<const std::byte>(source, kSize));
   EXPECT_TRUE(sent) << sent.error().message;
   EXPECT_EQ(copied.wait(), 0);

@@ -1,14 +1,10 @@
 #include <poll.h>
 
-#include <cowshed/share/channel.h>
 #include <cowshed/tests/support/single_step.h>
-#include <cowshed/tests/support/test.h>
 
 #include "channel_memory.h"
 #include "channel_traffic.h"
-#include "channels.h"
-#include "memory_map.h"
-#include "process.h"
+#include "share.h"
 
 // A process dies, or stops and goes on later, at each point of a call in turn.  To the others it is
 // the same whether a process dies before or after an instruction that neither enters the kernel nor
@@ -32,16 +28,14 @@ constexpr std::uint64_t kVictims = 2;
 constexpr std::uint64_t kOthers = 3;
 
 template <class Traffic>
-class ChannelKillSweep : public testing::Test {
+class ChannelKillSweep : public LeavesNothing {
  protected:
   using Of = typename Traffic::Of;
   using Step = std::function<void(SteppedChild&)>;
 
   void TearDown() override {
     channel_.reset();
-    EXPECT_EQ(test::open_descriptors(), descriptors_);
-    EXPECT_EQ(waitpid(-1, nullptr, WNOHANG), -1);
-    EXPECT_EQ(errno, ECHILD);
+    LeavesNothing::TearDown();
   }
 
   // For each point of the victim's action, the return from it included: `prepare` a new channel,
@@ -160,7 +154,6 @@ class ChannelKillSweep : public testing::Test {
     prepare();
   }
 
-  std::size_t descriptors_ = test::open_descriptors();
   std::optional<Of> channel_;
   std::optional<typename Traffic::Prepared> prepared_;
   std::optional<std::decay_t<decltype(std::declval<Of&>().receive())>> message_;

@@ -7,7 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <cowshed/share/channel.h>
+#include "share.h"
 
 namespace cowshed::test {
 

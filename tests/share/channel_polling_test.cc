@@ -1,21 +1,12 @@
-#include <poll.h>
 #include <sys/epoll.h>
 
-#include <cowshed/share/channel.h>
 #include <cowshed/share/descriptor.h>
-#include <cowshed/tests/support/scale.h>
-#include <cowshed/tests/support/test.h>
 
-#include "channels.h"
-#include "process.h"
+#include "share.h"
 
 // Processes that wait for a channel with poll and epoll.
 namespace cowshed {
 namespace {
-
-using test::Child;
-using test::code_of;
-using test::make;
 
 constexpr int kAsleep = 20000;  // ms: nobody woke it
 
@@ -85,40 +76,6 @@ TEST_P(ChannelEpoll, EachMessageIsReceivedOnceWhileReceiversAreKilled) {
   EXPECT_EQ(stats.sent, stats.received);
   EXPECT_LE(received, stats.sent);
   EXPECT_GE(received + stats.lost.size() + stats.lost_before, stats.sent);
-}
-
-// Nobody reads from the eventfd to learn that there is nothing.
-TEST(ChannelPolling, AskingAgainDoesNotWake) {
-  auto channel = make<int>();
-  const int descriptor = channel.descriptor().value();
-  ASSERT_EQ(code_of(channel.try_receive()), ErrorCode::would_block);
-  ASSERT_EQ(channel.descriptor().value(), descriptor);
-  pollfd event = {descriptor, POLLIN, 0};
-  EXPECT_EQ(poll(&event, 1, 0), 0);
-}
-
-TEST(ChannelPolling, ASleeperIsWoken) {
-  auto channel = make<int>();
-  const int descriptor = channel.descriptor().value();
-  Child sender([&] {
-    for (int i = 0; i < 1000; ++i) (void)channel.send(i);
-    channel.close();
-    return 0;
-  });
-  int received = 0;
-  for (;;) {
-    pollfd event = {descriptor, POLLIN, 0};
-    ASSERT_EQ(poll(&event, 1, kAsleep), 1);
-    auto message = channel.try_receive();
-    while (message) {
-      EXPECT_EQ(*message, received++);
-      message = channel.try_receive();
-    }
-    if (code_of(message) == ErrorCode::closed) break;
-    ASSERT_EQ(code_of(message), ErrorCode::would_block);
-  }
-  EXPECT_EQ(received, 1000);
-  EXPECT_EQ(sender.wait(), 0);
 }
 
 }  // namespace

@@ -1,27 +1,13 @@
 #include <linux/seccomp.h>
 
-#include <cowshed/base/size_literals.h>
-#include <cowshed/share/arena.h>
-#include <cowshed/share/channel.h>
-#include <cowshed/share/registry.h>
-#include <cowshed/share/workers.h>
-#include <cowshed/tests/support/scale.h>
-#include <cowshed/tests/support/test.h>
-
 #include "channel_memory.h"
-#include "channels.h"
-#include "process.h"
+#include "share.h"
 
 // Several processes and one channel: what a dead or stopped one leaves to the others.
 namespace cowshed {
 namespace {
 
 using namespace std::chrono_literals;
-using namespace size_literals;
-using test::Child;
-using test::code_of;
-using test::eventually;
-using test::make;
 
 constexpr int kTimesSlower = test::kThreadSanitizer ? 50 : test::sized(1, 10);
 

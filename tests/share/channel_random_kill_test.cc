@@ -1,25 +1,12 @@
-#include <algorithm>
-#include <atomic>
 #include <bit>
-#include <chrono>
 #include <cmath>
-#include <csignal>
-#include <cstdio>
-#include <numeric>
 #include <poll.h>
-#include <random>
-#include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
 
-#include <cowshed/share/channel.h>
 #include <cowshed/share/descriptor.h>
-#include <cowshed/tests/support/scale.h>
 
 #include "channel_traffic.h"
 #include "every_method.h"
-#include "process.h"
+#include "share.h"
 
 // Four senders and four receivers, started by fork, spawn and a forkserver of a process that owns
 // them.  At random moments some of them, the forkserver or the owner are killed, or stopped and

@@ -1,21 +1,16 @@
 #include <poll.h>
 #include <sys/eventfd.h>
 
-#include <cowshed/share/channel.h>
-#include <cowshed/tests/support/test.h>
+#include <cowshed/share/descriptor.h>
 
 #include "channel_memory.h"
-#include "channels.h"
-#include "memory_map.h"
-#include "process.h"
+#include "share.h"
 
 // What one process sees of a channel.
 namespace cowshed {
 namespace {
 
 using namespace std::chrono_literals;
-using test::code_of;
-using test::make;
 
 struct Job {
   std::uint64_t number;
@@ -154,6 +149,8 @@ TEST(Channel, ADescriptorTellsWhenToReceive) {
   EXPECT_EQ(channel.try_receive().value(), 1);
   EXPECT_EQ(code_of(channel.try_receive()), ErrorCode::would_block);
   EXPECT_FALSE(readable());
+  EXPECT_EQ(channel.descriptor().value(), descriptor);
+  EXPECT_FALSE(readable()) << "to ask again does not wake";
   ASSERT_TRUE(channel.send(2));
   ASSERT_TRUE(channel.send(3));
   EXPECT_TRUE(readable());
@@ -257,62 +254,41 @@ TEST(Channel, AnotherHandleThroughDescriptors) {
 }
 
 TEST(Channel, WrongOptionsAreRefused) {
-  const auto code = [](const ChannelOptions& options) {
-    return code_of(Channel<Bytes>::create(options));
-  };
-  EXPECT_EQ(code({.name = ""}), ErrorCode::invalid_argument);
-  EXPECT_EQ(code({.name = std::string(64, 'x')}), ErrorCode::invalid_argument);
-  EXPECT_EQ(code({.slots = 0}), ErrorCode::invalid_argument);
-  EXPECT_EQ(code({.slots = std::size_t{1} << 60U}), ErrorCode::invalid_argument);
-  EXPECT_EQ(code({.memory = 0}), ErrorCode::invalid_argument);
-  EXPECT_EQ(code({.memory = std::uint64_t{1} << 63U}), ErrorCode::invalid_argument);
+  for (const ChannelOptions& options :
+       std::vector<ChannelOptions>{{.name = ""},
+                                   {.name = std::string(64, 'x')},
+                                   {.slots = 0},
+                                   {.slots = std::size_t{1} << 60U},
+                                   {.memory = 0},
+                                   {.memory = std::uint64_t{1} << 63U}}) {
+    EXPECT_THAT(Channel<Bytes>::create(options), Fails(ErrorCode::invalid_argument));
+  }
 }
 
-// A memfd that begins with the header of `channel`, changed.
-class Forged {
- public:
-  template <class T, class Change>
-  Forged(const Channel<T>& channel, Change&& change) {
-    channel_layout::Constants constants;
-    EXPECT_EQ(pread(channel.descriptors().segment, &constants, sizeof constants, 0),
-              static_cast<ssize_t>(sizeof constants));
-    const off_t size = lseek(channel.descriptors().segment, 0, SEEK_END);
-    change(constants);
-    segment_ = memfd_create("forged", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    EXPECT_EQ(ftruncate(segment_, size), 0);
-    EXPECT_EQ(pwrite(segment_, &constants, sizeof constants, 0),
-              static_cast<ssize_t>(sizeof constants));
-    fcntl(segment_, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK);
-    event_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  }
-  ~Forged() {
-    close(segment_);
-    close(event_);
-  }
-  Forged(const Forged&) = delete;
-  Forged& operator=(const Forged&) = delete;
-
-  ErrorCode opened() const { return code_of(Channel<Job>::from_descriptors({segment_, event_})); }
-
- private:
-  int segment_ = -1;
-  int event_ = -1;
-};
+// A memfd that begins with the header of a channel, changed.
+template <class Change>
+ErrorCode open_forged(Change&& change) {
+  const auto channel = make<Job>();
+  channel_layout::Constants constants = test::ChannelMemory(channel).constants();
+  change(constants);
+  const Descriptor segment(memfd_create("forged", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  const Descriptor event(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  EXPECT_EQ(write(segment.get(), &constants, sizeof constants), ssize_t{sizeof constants});
+  EXPECT_EQ(ftruncate(segment.get(), lseek(channel.descriptors().segment, 0, SEEK_END)), 0);
+  fcntl(segment.get(), F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK);
+  return code_of(Channel<Job>::from_descriptors({segment.get(), event.get()}));
+}
 
 TEST(Channel, WhatIsNoChannelIsRefused) {
-  auto channel = make<Job>();
   using Constants = channel_layout::Constants;
-  const auto opened = [&](auto change) { return Forged(channel, change).opened(); };
-  EXPECT_EQ(opened([](Constants& c) { c.magic[0] = 'X'; }), ErrorCode::bad_channel);
-  EXPECT_EQ(opened([](Constants& c) { ++c.version; }), ErrorCode::bad_channel);
-  EXPECT_EQ(opened([](Constants& c) { c.slots = 0; }), ErrorCode::bad_channel);
-  EXPECT_EQ(opened([](Constants& c) { c.slots = ~0UL; }), ErrorCode::bad_channel);
-  EXPECT_EQ(opened([](Constants& c) { c.slots *= 16; }), ErrorCode::bad_channel);
-  EXPECT_EQ(opened([](Constants& c) { c.slot_bytes = 0; }), ErrorCode::bad_channel);
-  EXPECT_EQ(opened([](Constants& c) { c.slot_bytes = ~7UL; }), ErrorCode::bad_channel);
-  EXPECT_EQ(opened([](Constants& c) { c.memory = std::uint64_t{1} << 63U; }),
-            ErrorCode::bad_channel);
-  EXPECT_EQ(opened([](Constants& c) { c.type ^= 1; }), ErrorCode::wrong_type);
+  const std::vector<void (*)(Constants&)> changes = {
+      [](Constants& c) { c.magic[0] = 'X'; },    [](Constants& c) { ++c.version; },
+      [](Constants& c) { c.slots = 0; },         [](Constants& c) { c.slots = ~0UL; },
+      [](Constants& c) { c.slots *= 16; },       [](Constants& c) { c.slot_bytes = 0; },
+      [](Constants& c) { c.slot_bytes = ~7UL; }, [](Constants& c) { c.memory = 1UL << 63U; }};
+  for (std::size_t i = 0; i < changes.size(); ++i)
+    EXPECT_EQ(open_forged(changes[i]), ErrorCode::bad_channel) << i;
+  EXPECT_EQ(open_forged([](Constants& c) { c.type ^= 1; }), ErrorCode::wrong_type);
 }
 
 TEST(Channel, AForeignDescriptorIsRefused) {
@@ -386,7 +362,7 @@ struct LateUser {
 TEST(Channel, AStaticsDestructorMayUseIt) {
   auto channel = make<Bytes>();
   auto& received = test::shared<std::atomic<std::uint64_t>>();
-  test::Child program([&] {
+  Child program([&] {
     static LateUser late{channel, received};
     (void)channel.try_receive();  // so this thread has a place, which exit() takes from it
     exit(0);

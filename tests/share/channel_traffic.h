@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include <cowshed/share/channel.h>
+#include "share.h"
 
 // Messages that say who they are and whether they are whole, in each of the ways to send them.
 namespace cowshed::test {

@@ -4,14 +4,10 @@
 #include <linux/membarrier.h>
 #include <tuple>
 
-#include <cowshed/share/arena.h>
 #include <cowshed/share/environment.h>
-#include <cowshed/share/workers.h>
-#include <cowshed/tests/support/child.h>
-#include <cowshed/tests/support/test.h>
 
 #include "every_method.h"
-#include "process.h"
+#include "share.h"
 #include "system_call_failures.h"
 
 namespace cowshed {
@@ -50,7 +46,7 @@ class RefusedCalls : public testing::TestWithParam<Case> {
   int error() const { return std::get<1>(GetParam()); }
   // What the body says in a child in which the call is refused, or why it cannot be.
   std::string in_child(const std::function<std::string()>& body) const {
-    const auto child = test::run_in_child([&] {
+    const auto child = run_in_child([&] {
       const auto why = test::refuse_system_call(refused().number, refused().where, error());
       return why.empty() ? body() : "skip: " + why;
     });
@@ -121,7 +117,7 @@ TEST_P(RefusedCalls, AreNamedByTheErrorOfAStart) {
 
 // Its forkserver is ended then.
 TEST(RefusedSignals, LetAProcessExitAllTheSame) {
-  test::Child process([] {
+  Child process([] {
     alarm(60);
     auto workers = start<nap>({.method = Start::forkserver});
     const auto why = test::refuse_system_call(SYS_pidfd_send_signal, {}, EPERM);

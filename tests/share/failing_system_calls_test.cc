@@ -1,12 +1,6 @@
-#include <cowshed/share/arena.h>
-#include <cowshed/share/channel.h>
-#include <cowshed/share/registry.h>
-#include <cowshed/tests/support/child.h>
-#include <cowshed/tests/support/test.h>
 
 #include "filled_arena.h"
-#include "memory_map.h"
-#include "process.h"
+#include "share.h"
 #include "system_call_failures.h"
 
 namespace cowshed {
@@ -24,12 +18,12 @@ constexpr std::size_t kBlocks = 9;  // more than one of jemalloc's 2 MiB
 class FailingSystemCalls : public testing::Test {
  protected:
   void SetUp() override {
-    const auto child = test::run_in_child(test::intercept_system_calls);
+    const auto child = run_in_child(test::intercept_system_calls);
     if (!child.said.empty()) GTEST_SKIP() << child.said;
   }
   // What the body says in a child in which decide_system_calls() has effect.
   static std::string in_child(const std::function<std::string()>& body) {
-    const auto child = test::run_in_child([&] {
+    const auto child = run_in_child([&] {
       (void)test::intercept_system_calls();
       return body();
     });
@@ -292,7 +286,7 @@ class Life {
 
   bool read_in_child() {
     decide_system_calls(nullptr);
-    const auto child = test::run_in_child([this]() -> std::string {
+    const auto child = run_in_child([this]() -> std::string {
       return read() && *arena_->private_bytes() == 0 && find<Node>("first") ? "fine" : "wrong";
     });
     return child.said == "fine" || wrong("a child: " + child.said);
@@ -446,7 +440,7 @@ TEST_F(FailingSystemCalls, WithoutCollapseTheArenaHasSmallPagesAndSaysSo) {
         for (int i = 0; i < 160; ++i) filled.add_block();
         if (filled->stats().huge_page_bytes != 0 || !filled->freeze()) return "the freeze failed";
         const std::string problem = problem_of_ranges(filled, EINVAL);
-        const auto reader = test::run_in_child([&]() -> std::string {
+        const auto reader = run_in_child([&]() -> std::string {
           return filled.reads_back() && *filled->private_bytes() == 0 && filled->prefault()
                      ? ""
                      : "wrong";

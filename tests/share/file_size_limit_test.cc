@@ -1,14 +1,12 @@
-#include <cowshed/share/arena.h>
 #include <cowshed/share/image.h>
-#include <cowshed/tests/support/child.h>
-#include <cowshed/tests/support/test.h>
+
+#include "share.h"
 
 // Past RLIMIT_FSIZE the kernel ends a process by SIGXFSZ.  A new arena, a new generation and an
 // image are errors instead.
 namespace cowshed {
 namespace {
 
-using test::run_in_child;
 using testing::MatchesRegex;
 
 void set_limit(rlim_t bytes) {

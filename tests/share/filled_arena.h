@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include <cowshed/share/arena.h>
+#include "share.h"
 
 namespace cowshed::test {
 

@@ -10,10 +10,7 @@
 #include <unistd.h>
 #include <vector>
 
-#include <cowshed/share/arena.h>
-#include <cowshed/tests/support/child.h>
-
-#include "memory_map.h"
+#include "share.h"
 
 // What an arena of several generations has in memory.
 namespace cowshed::test {
@@ -107,3 +104,16 @@ class ChildOfBefore {
 };
 
 }  // namespace cowshed::test
+
+namespace cowshed {
+
+using test::ChildOfBefore;
+using test::find_unsealed;
+using test::kRange;
+using test::mappings;
+using test::own_bytes;
+using test::private_bytes;
+using test::segment_at;
+using test::segments;
+
+}  // namespace cowshed

@@ -1,45 +1,22 @@
 #include "generations.h"
 
-#include <cowshed/share/arena.h>
-#include <cowshed/share/registry.h>
-#include <cowshed/share/workers.h>
-#include <cowshed/tests/support/child.h>
-#include <cowshed/tests/support/test.h>
-
-#include "make_arena.h"
-#include "memory_map.h"
+#include "share.h"
 
 namespace cowshed {
 namespace {
-
-using test::ChildOfBefore;
-using test::find_unsealed;
-using test::kRange;
-using test::make_arena;
-using test::mappings;
-using test::own_bytes;
-using test::private_bytes;
-using test::Segment;
-using test::segment_at;
-using test::segments;
 
 class Generations : public testing::TestWithParam<FreezeMode> {};
 COWSHED_EVERY_MODE(Generations);
 
 TEST_P(Generations, WhatWasAddedIsInheritedWithTheOld) {
+  using Numbers = std::pmr::vector<int>;
   Arena arena = make_arena();
-  auto old_one = arena.make<std::pmr::vector<int>>();
-  ASSERT_TRUE(old_one);
-  (*old_one)->assign(100000, 1);
-  ASSERT_TRUE(publish("old", *old_one));
+  ASSERT_TRUE(publish("old", arena.make<Numbers>(100000U, 1).value()));
   ASSERT_TRUE(arena.freeze(GetParam()));
   EXPECT_EQ(arena.stats().generation, 1U);
   ASSERT_TRUE(arena.thaw());
   EXPECT_FALSE(arena.stats().frozen);
-  auto new_one = arena.make<std::pmr::vector<int>>();
-  ASSERT_TRUE(new_one);
-  (*new_one)->assign(2000000, 2);
-  ASSERT_TRUE(publish("new", *new_one));
+  ASSERT_TRUE(publish("new", arena.make<Numbers>(2000000U, 2).value()));
   const auto refrozen = arena.refreeze();
   ASSERT_TRUE(refrozen) << refrozen.error().message;
   const ArenaStats stats = arena.stats();
@@ -49,11 +26,9 @@ TEST_P(Generations, WhatWasAddedIsInheritedWithTheOld) {
   EXPECT_EQ(stats.live_allocations, 4U);
   EXPECT_EQ(find_unsealed(arena), "");
   EXPECT_EQ(private_bytes(arena), 0U);
-  const auto child = test::run_in_child([&]() -> std::string {
-    const auto old_ref = find<std::pmr::vector<int>>("old").value();
-    const auto new_ref = find<std::pmr::vector<int>>("new").value();
-    if (*old_ref != std::pmr::vector<int>(100000, 1) ||
-        *new_ref != std::pmr::vector<int>(2000000, 2)) {
+  const auto child = run_in_child([&]() -> std::string {
+    if (*find<Numbers>("old").value() != Numbers(100000, 1) ||
+        *find<Numbers>("new").value() != Numbers(2000000, 2)) {
       return "other contents";
     }
     return find_unsealed(arena) + std::to_string(private_bytes(arena));
@@ -76,7 +51,7 @@ TEST_P(Generations, AChildOfBeforeKeepsItsOwn) {
     auto* own = static_cast<char*>(arena.allocate(1_MiB));
     std::memset(own, 'o', 1_MiB);
     if (!arena.refreeze() || !find_unsealed(arena).empty()) return "no refreeze";
-    return test::run_in_child([&] {
+    return run_in_child([&] {
              return std::string{text[0], own[1_MiB - 1]} + std::to_string(private_bytes(arena));
            })
         .said;
@@ -93,25 +68,22 @@ TEST_P(Generations, AChildOfBeforeKeepsItsOwn) {
 
 TEST_P(Generations, AChildOfMeanwhileHasTheLast) {
   Arena arena = make_arena();
-  auto old_one = arena.make<int>(1);
-  ASSERT_TRUE(old_one);
-  const auto old_ref = publish(*old_one);
+  const auto old_ref = value_of(publish(arena.make<int>(1).value()));
   ASSERT_TRUE(arena.freeze(GetParam()));
   ASSERT_TRUE(arena.thaw());
-  auto new_one = arena.make<int>(2);
-  ASSERT_TRUE(new_one);
-  const auto new_ref = publish(*new_one);
-  EXPECT_TRUE(start({}, [](const int&) { return 0; }, *old_ref));
-  EXPECT_EQ(
-      start({}, [](const int&) { return 0; }, *new_ref).error().code, ErrorCode::arena_not_frozen);
-  const auto child = test::run_in_child([&]() -> std::string {
-    if (**old_ref != 1 || !arena.stats().frozen || arena.stats().generation != 1)
+  int* new_one = arena.make<int>(2).value();
+  const auto new_ref = value_of(publish(new_one));
+  const auto work = [](const int&) { return 0; };
+  EXPECT_TRUE(start({}, work, old_ref));
+  EXPECT_THAT(start({}, work, new_ref), Fails(ErrorCode::arena_not_frozen));
+  const auto child = run_in_child([&]() -> std::string {
+    if (*old_ref != 1 || !arena.stats().frozen || arena.stats().generation != 1)
       return "not the last";
-    if (new_ref->get() || new_ref->get().error().code != ErrorCode::not_inherited ||
-        publish(*new_one).error().code != ErrorCode::not_inherited) {
+    if (outcome(new_ref) != "not_inherited" ||
+        code_of(publish(new_one)) != ErrorCode::not_inherited) {
       return "inherited";
     }
-    if (arena.make<int>(3).error().code != ErrorCode::arena_frozen) return "open";
+    if (code_of(arena.make<int>(3)) != ErrorCode::arena_frozen) return "open";
     if (segments(arena).size() != 1) return "has the parent's new memory";
     if (!arena.thaw()) return "no thaw";
     auto own = arena.make<int>(4);
@@ -119,9 +91,9 @@ TEST_P(Generations, AChildOfMeanwhileHasTheLast) {
     return std::to_string(**own) + find_unsealed(arena);
   });
   EXPECT_EQ(child.said, "4");
-  EXPECT_EQ(**new_one, 2);
+  EXPECT_EQ(*new_one, 2);
   ASSERT_TRUE(arena.refreeze());
-  EXPECT_EQ(test::run_in_child([&] { return std::to_string(**new_ref); }).said, "2");
+  EXPECT_EQ(run_in_child([&] { return std::to_string(*new_ref); }).said, "2");
 }
 
 TEST_P(Generations, HaveNoMoreMappingsAndDescriptorsForBeingMany) {
@@ -140,9 +112,7 @@ TEST_P(Generations, HaveNoMoreMappingsAndDescriptorsForBeingMany) {
     if (GetParam() == FreezeMode::lenient)
       old_bytes[generation % 16U * kRange + generation] = generation;
     ASSERT_TRUE(arena.thaw());
-    auto made = arena.make<int>(generation);
-    ASSERT_TRUE(made);
-    added.push_back(*made);
+    added.push_back(arena.make<int>(generation).value());
     const auto refrozen = arena.refreeze();
     ASSERT_TRUE(refrozen) << refrozen.error().message;
     ASSERT_EQ(arena.stats().generation, generation);
@@ -150,7 +120,7 @@ TEST_P(Generations, HaveNoMoreMappingsAndDescriptorsForBeingMany) {
     ASSERT_LE(test::open_descriptors(), descriptors + 8);
     ASSERT_LE(mappings(arena).size(), 60U);
     std::size_t held = 0;
-    for (const Segment& segment : segments(arena)) held += segment.bytes;
+    for (const test::Segment& segment : segments(arena)) held += segment.bytes;
     const ArenaStats now = arena.stats();
     if (GetParam() == FreezeMode::strict) ASSERT_EQ(held, now.used - now.returned_bytes);
     ASSERT_LE(held, 3 * (now.used - now.returned_bytes));
@@ -160,7 +130,7 @@ TEST_P(Generations, HaveNoMoreMappingsAndDescriptorsForBeingMany) {
   EXPECT_EQ(stats.live_allocations, 1U + added.size());
   EXPECT_EQ(stats.returned_bytes, returned);
   EXPECT_EQ(stats.huge_page_bytes + stats.small_page_bytes + stats.returned_bytes, stats.used);
-  const auto child = test::run_in_child([&] {
+  const auto child = run_in_child([&] {
     const auto written =
         std::count_if(old_bytes, old_bytes + 32_MiB, [](unsigned char byte) { return byte != 0; });
     return std::to_string(written) + " " + std::to_string(*added.back()) + " " +
@@ -224,8 +194,7 @@ TEST_P(Generations, OldBlocksStayAndNewOnesAreReallyFreed) {
 
 TEST_P(Generations, NothingNewMakesNoGeneration) {
   Arena arena = make_arena();
-  auto value = arena.make<int>(1);
-  ASSERT_TRUE(value);
+  const int* value = arena.make<int>(1).value();
   ASSERT_TRUE(arena.freeze(GetParam()));
   const std::size_t descriptors = test::open_descriptors();
   for (int i = 0; i < 20; ++i) {
@@ -240,7 +209,7 @@ TEST_P(Generations, NothingNewMakesNoGeneration) {
   EXPECT_EQ(arena.stats().generation, 1U);
   EXPECT_TRUE(arena.stats().frozen);
   EXPECT_EQ(test::open_descriptors(), descriptors);
-  EXPECT_EQ(**value, 1);
+  EXPECT_EQ(*value, 1);
   EXPECT_EQ(find_unsealed(arena), "");
 }
 
@@ -252,10 +221,9 @@ TEST_P(Generations, OfAnEmptyArena) {
     ASSERT_TRUE(arena.refreeze());
   }
   ASSERT_TRUE(arena.thaw());
-  auto value = arena.make<int>(1);
-  ASSERT_TRUE(value);
+  const int* value = arena.make<int>(1).value();
   ASSERT_TRUE(arena.refreeze());
-  EXPECT_EQ(test::run_in_child([&] { return std::to_string(**value); }).said, "1");
+  EXPECT_EQ(run_in_child([&] { return std::to_string(*value); }).said, "1");
 }
 
 TEST_P(Generations, ARefusedRefreezeChangesNothing) {
@@ -266,9 +234,8 @@ TEST_P(Generations, ARefusedRefreezeChangesNothing) {
   const bool lenient = GetParam() == FreezeMode::lenient;
   if (lenient) old_bytes[3_MiB] = 'b';
   ASSERT_TRUE(arena.thaw());
-  auto added = arena.make<int>(1);
-  ASSERT_TRUE(added);
-  const int fd = segment_at(arena, *added).fd;
+  const int* added = arena.make<int>(1).value();
+  const int fd = segment_at(arena, added).fd;
   void* other = mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   ASSERT_NE(other, MAP_FAILED);
   const std::size_t mapped = mappings(arena).size();
@@ -283,14 +250,13 @@ TEST_P(Generations, ARefusedRefreezeChangesNothing) {
   std::memset(other, 'z', 4096);
   EXPECT_EQ(std::count(old_bytes, old_bytes + 8_MiB, 'a'),
             static_cast<std::ptrdiff_t>(8_MiB - (lenient ? 1 : 0)));
-  auto more = arena.make<int>(2);
-  ASSERT_TRUE(more);
+  const int* more = arena.make<int>(2).value();
   munmap(other, 4096);
   ASSERT_TRUE(arena.refreeze());
   EXPECT_EQ(arena.stats().generation, 2U);
   EXPECT_EQ(find_unsealed(arena), "");
   EXPECT_EQ(private_bytes(arena), 0U);
-  EXPECT_EQ(**added + **more, 3);
+  EXPECT_EQ(*added + *more, 3);
   EXPECT_EQ(old_bytes[3_MiB], lenient ? 'b' : 'a');
 }
 

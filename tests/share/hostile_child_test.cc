@@ -1,12 +1,8 @@
 #include <grp.h>
 
-#include <cowshed/share/arena.h>
-#include <cowshed/tests/support/child.h>
-#include <cowshed/tests/support/scale.h>
-#include <cowshed/tests/support/test.h>
-
 #include "attacked_arena.h"
 #include "attacks.h"
+#include "share.h"
 
 // One table of attacks, each run by a forked child against an arena made for it alone: frozen
 // strictly, frozen leniently, and not frozen.  Afterwards these look at the bytes:
@@ -53,7 +49,7 @@ Seen try_attack(const Attack& attack, State state) {
   const Sibling victim(arena);
   const Sibling bystander(arena);
   arena.aim_at(victim.pid());
-  const auto attacker = test::run_in_child([&] { return attack_from_here(attack, arena); });
+  const auto attacker = run_in_child([&] { return attack_from_here(attack, arena); });
 
   Seen seen;
   if (attacker.said.starts_with("exception: "))
@@ -66,7 +62,7 @@ Seen try_attack(const Attack& attack, State state) {
   };
   look(state == State::unfrozen ? arena.unchanged_by_proc() : arena.unchanged(), "owner");
   look(bystander.says_yes(), "bystander");
-  const auto later = test::run_in_child([&]() -> std::string {
+  const auto later = run_in_child([&]() -> std::string {
     (void)arena.gain_access();
     return arena.unchanged_by_proc() ? "same" : "changed";
   });
@@ -130,7 +126,7 @@ class HostileChild : public testing::TestWithParam<bool> {
   // For how many attacks the owner's bytes change.  The owner is a child too, so that it can be
   // another user and take a fault with it.
   static int run(State state) {
-    const auto owner = test::run_in_child([&] {
+    const auto owner = run_in_child([&] {
       if (GetParam()) become_nobody();
       return try_all(state);
     });

@@ -5,12 +5,10 @@
 #include <cowshed/share/image.h>
 #include <cowshed/share/image_format.h>
 #include <cowshed/share/parcel_format.h>
-#include <cowshed/share/registry.h>
 #include <cowshed/tests/support/folder.h>
-#include <cowshed/tests/support/test.h>
 
 #include "../support/image_objects.h"
-#include "make_arena.h"
+#include "share.h"
 
 // Images to test with, and how to damage them.
 namespace cowshed::test {

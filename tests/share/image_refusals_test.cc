@@ -1,11 +1,9 @@
 #include <cowshed/share/image.h>
 #include <cowshed/share/image_format.h>
-#include <cowshed/share/registry.h>
-#include <cowshed/tests/support/test.h>
 
 #include "../support/image_objects.h"
 #include "image_files.h"
-#include "make_arena.h"
+#include "share.h"
 
 namespace cowshed {
 namespace {
@@ -14,7 +12,6 @@ namespace fs = std::filesystem;
 using test::fill;
 using test::Folder;
 using test::ImageBytes;
-using test::make_arena;
 using test::save_filled;
 
 ErrorCode error_of(const fs::path& path) {

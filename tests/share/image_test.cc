@@ -3,14 +3,11 @@
 #include <sys/personality.h>
 
 #include <cowshed/share/image.h>
-#include <cowshed/share/registry.h>
-#include <cowshed/tests/support/child.h>
-#include <cowshed/tests/support/test.h>
 
 #include "../support/image_objects.h"
 #include "../support/subprocess.h"
 #include "image_files.h"
-#include "make_arena.h"
+#include "share.h"
 
 namespace cowshed {
 namespace {
@@ -19,7 +16,6 @@ namespace fs = std::filesystem;
 using test::fill;
 using test::Folder;
 using test::ImageBytes;
-using test::make_arena;
 using test::save_filled;
 using test::Sums;
 
@@ -59,12 +55,12 @@ TEST(Image, EndsWhoWritesToItOrReadsWhatWasCutOff) {
   const auto arena = open_image(folder / "image");
   ASSERT_TRUE(arena);
   const auto nodes = find<test::Node>("nodes").value();
-  const auto writes = test::run_in_child([&]() -> std::string {
+  const auto writes = run_in_child([&]() -> std::string {
     const_cast<test::Node&>(*nodes).value = 1;
     return "wrote";
   });
   EXPECT_EQ(writes.signal, SIGSEGV);
-  const auto reads = test::run_in_child([&] {
+  const auto reads = run_in_child([&] {
     fs::resize_file(folder / "image", 4096);
     return std::to_string(nodes->value);
   });
@@ -117,7 +113,7 @@ TEST_P(ImageInMode, IsAFrozenArena) {
   ASSERT_TRUE(array);
   EXPECT_EQ(*array, find<std::span<const std::uint64_t>>("array").value());
   EXPECT_EQ((*array)->size(), 3000U);
-  const auto child = test::run_in_child([&] {
+  const auto child = run_in_child([&] {
     return std::to_string((**array)[2999] + arena->private_bytes().value()) + " " +
            std::to_string(test::sum_of(*find<test::Words>("words").value()));
   });
@@ -303,7 +299,7 @@ TEST(Image, ThatCannotBeReadOrWritten) {
   fs::permissions(folder.path(), fs::perms(0755));
   Arena arena = make_arena();
   ASSERT_TRUE(arena.freeze());
-  const auto child = test::run_in_child([&]() -> std::string {
+  const auto child = run_in_child([&]() -> std::string {
     if (geteuid() == 0 && (setegid(65534) != 0 || seteuid(65534) != 0))
       return "cannot become nobody";
     const int opened = open_image(folder / "image").error().system_errno;
@@ -321,7 +317,7 @@ TEST(Image, LeavesNothingWhereTheFileMayNotBeSoLarge) {
   Arena arena = make_arena();
   ASSERT_TRUE(publish("full", arena.make_array<std::uint64_t>(1_MiB).value()));
   ASSERT_TRUE(arena.freeze());
-  const auto child = test::run_in_child([&]() -> std::string {
+  const auto child = run_in_child([&]() -> std::string {
     signal(SIGXFSZ, SIG_IGN);
     const rlimit limit{size + 1_MiB, size + 1_MiB};
     setrlimit(RLIMIT_FSIZE, &limit);
@@ -382,7 +378,7 @@ TEST(Image, IsSavedInAFolderThatCannotBeSynced) {
   ASSERT_TRUE(arena.freeze());
   if (geteuid() == 0) ASSERT_EQ(chown(folder.path().c_str(), 65534, 65534), 0);
   fs::permissions(folder.path(), fs::perms::owner_write | fs::perms::owner_exec);
-  const auto child = test::run_in_child([&]() -> std::string {
+  const auto child = run_in_child([&]() -> std::string {
     if (geteuid() == 0 && (setegid(65534) != 0 || seteuid(65534) != 0))
       return "cannot become nobody";
     const auto saved = save_image(arena, folder / "image");

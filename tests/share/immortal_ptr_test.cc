@@ -1,11 +1,8 @@
 #include <unordered_set>
 
-#include <cowshed/share/arena.h>
 #include <cowshed/share/immortal_ptr.h>
-#include <cowshed/tests/support/child.h>
-#include <cowshed/tests/support/test.h>
 
-#include "memory_map.h"
+#include "share.h"
 
 namespace cowshed {
 namespace {
@@ -68,7 +65,7 @@ TEST(ImmortalPtr, CopiesAndDropsWriteNothingToFrozenPages) {
   }
   ASSERT_TRUE(arena.freeze(FreezeMode::lenient));
   const std::size_t used = arena.stats().used;
-  const auto immortal = test::run_in_child([&] {
+  const auto immortal = run_in_child([&] {
     std::vector<ImmortalPtr<const ImmortalNode>> copies;
     for (auto node = first; node; node = node->next) copies.push_back(node);
     std::vector<std::shared_ptr<const ImmortalNode>> shared(copies.begin(), copies.end());
@@ -77,7 +74,7 @@ TEST(ImmortalPtr, CopiesAndDropsWriteNothingToFrozenPages) {
     return std::to_string(test::own_pages(arena.base(), used));
   });
   EXPECT_EQ(immortal.said, "0");
-  const auto with_counts = test::run_in_child([&] {
+  const auto with_counts = run_in_child([&] {
     const auto copies = counted;
     return std::to_string(test::own_pages(arena.base(), used));
   });

@@ -2,66 +2,44 @@
 
 #include <tuple>
 
-#include <cowshed/share/address_range.h>
-#include <cowshed/share/arena.h>
 #include <cowshed/share/map.h>
-#include <cowshed/share/registry.h>
-#include <cowshed/tests/support/test.h>
 
+#include "../support/image_objects.h"
 #include "every_method.h"
-#include "make_arena.h"
+#include "share.h"
 
 namespace cowshed {
 namespace {
 
-using test::make_arena;
 using LaunchArenas = test::EveryMethod;
 using test::end_of;
-using test::value_of;
+using test::inode_at;
+using test::make_nodes;
+using test::Node;
 
 COWSHED_EVERY_METHOD(LaunchArenas);
 
-struct Node {
-  const Node* next;
-  std::uint64_t value;
-};
-
-const Node* make_nodes(Arena& arena, std::uint64_t count) {
-  const Node* last = nullptr;
-  for (std::uint64_t i = 1; i <= count; ++i) last = value_of(arena.make<Node>(Node{last, i}));
-  return last;
-}
-
-std::uint64_t sum_of(const Node* node) {
-  std::uint64_t sum = 0;
-  for (; node != nullptr; node = node->next) sum += node->value;
-  return sum;
-}
-
-std::uint64_t inode_at(const void* address) {
-  const auto value = reinterpret_cast<std::uintptr_t>(address);
-  for (const MapsEntry& entry : read_maps())
-    if (value >= entry.begin && value < entry.end) return entry.inode;
-  return 0;
-}
-
 struct Place {
   std::uintptr_t address;
-  std::uint64_t inode;
+  ino_t inode;
 };
 
-void freeze(Arena& arena) {
-  if (const auto frozen = arena.freeze(); !frozen) throw std::runtime_error(frozen.error().message);
+// With one node, which is published.
+std::pair<Arena, Ref<Node>> make_result(bool frozen = true) {
+  Arena arena = make_arena("result");
+  const auto ref = value_of(publish(make_nodes(arena, 1)));
+  if (frozen && !arena.freeze()) throw std::runtime_error("not frozen");
+  return {std::move(arena), ref};
 }
 
 constexpr std::uint64_t kNodes = 100'000;
 
 // Under the same name in all workers.
 std::tuple<Arena, Ref<Node>, Place> build(const Worker& self) {
-  Arena arena = make_arena(64_MiB, "result");
+  Arena arena = make_arena("result");
   const Node* nodes = make_nodes(arena, kNodes + static_cast<std::uint64_t>(self.rank));
   const auto ref = value_of(publish("nodes", nodes));
-  freeze(arena);
+  if (!arena.freeze()) throw std::runtime_error("not frozen");
   return {std::move(arena), ref, Place{reinterpret_cast<std::uintptr_t>(nodes), inode_at(nodes)}};
 }
 
@@ -78,7 +56,7 @@ TEST_P(LaunchArenas, AResultIsUsedInPlaceAfterItsWorkerHasEnded) {
     EXPECT_EQ(reinterpret_cast<std::uintptr_t>(nodes), place.address);
     EXPECT_EQ(inode_at(nodes), place.inode) << "not the worker's own pages";
     const std::uint64_t count = kNodes + static_cast<std::uint64_t>(result.rank);
-    EXPECT_EQ(sum_of(nodes), count * (count + 1) / 2);
+    EXPECT_EQ(test::sum_of(nodes), count * (count + 1) / 2);
     EXPECT_EQ(value_of(arena.private_bytes()), 0U);
   }
   EXPECT_FALSE(find<Node>("nodes")) << "names stay in the workers";
@@ -92,18 +70,14 @@ TEST_P(LaunchArenas, AResultIsUsedInPlaceAfterItsWorkerHasEnded) {
 Ref<Node> find_node(const std::string& name) { return value_of(find<Node>(name)); }
 
 TEST_P(LaunchArenas, AReferenceToWhatTheParentHasComesBackEqual) {
-  Arena arena = make_arena(64_MiB, "result");
+  Arena arena = make_arena("result");
   const auto ref = value_of(publish("node", make_nodes(arena, 1)));
   ASSERT_TRUE(arena.freeze());
   const auto result = end_of(start<find_node>(one(), "node"));
   EXPECT_EQ(result.value, ref) << result.error;
 }
 
-std::pair<Arena, Ref<Node>> build_open() {
-  Arena arena = make_arena(64_MiB, "result");
-  const auto ref = value_of(publish(make_nodes(arena, 1)));
-  return {std::move(arena), ref};
-}
+std::pair<Arena, Ref<Node>> build_open() { return make_result(false); }
 
 TEST_P(LaunchArenas, AnArenaThatIsNotFrozenIsAnError) {
   const auto result = end_of(start<build_open>(one()));
@@ -111,12 +85,7 @@ TEST_P(LaunchArenas, AnArenaThatIsNotFrozenIsAnError) {
   EXPECT_THAT(result.error, EndsWith("arena 'result' is not frozen; freeze() it first"));
 }
 
-Ref<Node> forget_the_arena() {
-  Arena arena = make_arena(64_MiB, "result");
-  const auto ref = value_of(publish(make_nodes(arena, 1)));
-  freeze(arena);
-  return ref;
-}
+Ref<Node> forget_the_arena() { return make_result().second; }
 
 TEST_P(LaunchArenas, AReferenceWithoutItsArenaSaysWhatToReturn) {
   const auto result = end_of(start<forget_the_arena>(one()));
@@ -127,12 +96,7 @@ TEST_P(LaunchArenas, AReferenceWithoutItsArenaSaysWhatToReturn) {
   EXPECT_TRUE(nothing.ok()) << nothing.error;
 }
 
-std::pair<Arena, Ref<Node>> build_for(int /*item*/) {
-  Arena arena = make_arena(64_MiB, "result");
-  const auto ref = value_of(publish(make_nodes(arena, 1)));
-  freeze(arena);
-  return {std::move(arena), ref};
-}
+std::pair<Arena, Ref<Node>> build_for(int /*item*/) { return make_result(); }
 
 TEST_P(LaunchArenas, MapCannotReturnThem) {
   const auto mapped = map<build_for>({.workers = one()}, std::vector<int>{1});

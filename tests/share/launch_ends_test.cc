@@ -2,15 +2,10 @@
 
 #include <poll.h>
 
-#include <cowshed/share/arena.h>
 #include <cowshed/share/descriptor.h>
-#include <cowshed/share/registry.h>
-#include <cowshed/tests/support/scale.h>
-#include <cowshed/tests/support/test.h>
 
 #include "every_method.h"
-#include "process.h"
-#include "threads.h"
+#include "share.h"
 
 namespace cowshed {
 namespace {
@@ -19,7 +14,6 @@ using namespace std::chrono_literals;
 using LaunchEnds = test::EveryMethod;
 using test::end_of;
 using test::Open;
-using test::value_of;
 
 COWSHED_EVERY_METHOD(LaunchEnds);
 
@@ -71,7 +65,7 @@ struct Index {
 void write_to(const Index& index) { const_cast<Index&>(index).more[20] = 1; }
 
 TEST_P(LaunchEnds, AStrayWriteIsReported) {
-  Arena arena = value_of(Arena::create({.name = "index", .capacity = 64_MiB}));
+  Arena arena = make_arena();
   const auto ref = value_of(publish("index", value_of(arena.make<Index>())));
   ASSERT_TRUE(arena.freeze());
   const auto exit = end_of(start<write_to>(with({.name = "search"}), ref));
@@ -136,6 +130,15 @@ TEST_P(LaunchEnds, StopTerminatesThenKills) {
   }
 }
 
+// A pipe with so many bytes, and then its end.
+Pipe holding(const std::string& bytes) {
+  Pipe pipe;
+  if (write(pipe.write_end.get(), bytes.data(), bytes.size()) < 0)
+    throw std::runtime_error("write");
+  pipe.write_end = Descriptor();
+  return pipe;
+}
+
 long fail_twice(const Worker& self, const std::string& text, Open failures, Open said) {
   say(said);
   std::array<char, 4> byte = {};
@@ -146,9 +149,7 @@ long fail_twice(const Worker& self, const std::string& text, Open failures, Open
 
 TEST_P(LaunchEnds, OnesThatFailAreStartedAgain) {
   const Pipe said;
-  Pipe failures;
-  ASSERT_EQ(write(failures.write_end.get(), "xx", 2), 2);
-  failures.write_end = Descriptor();
+  const Pipe failures = holding("xx");
   const auto options = with({.count = 2, .restarts = 3});
   const auto results = [&] {
     std::string temporary = "hello";  // gone when they are started again
@@ -169,9 +170,7 @@ double leave_once(Open failures) {
 }
 
 TEST_P(LaunchEnds, OneThatEndedWithoutItsValueHasFailed) {
-  Pipe failures;
-  ASSERT_EQ(write(failures.write_end.get(), "x", 1), 1);
-  failures.write_end = Descriptor();
+  const Pipe failures = holding("x");
   const auto result = end_of(start<leave_once>(with({.restarts = 1}), failures.from()));
   EXPECT_EQ(result.value, 5);
   EXPECT_EQ(result.restarts, 1);
@@ -273,7 +272,7 @@ class DyingParent {
 
  private:
   Pipe said_;
-  test::Child child_;
+  Child child_;
 };
 
 TEST_P(LaunchEnds, DieWithTheirParent) {
@@ -316,7 +315,7 @@ TEST_P(LaunchEnds, AForkedCopyOfTheHandleLeavesThemAlone) {
   const Pipe told;
   auto workers = value_of(start<say_when_told>(one(), told.from(), said.to()));
   EXPECT_TRUE(said.read_byte());
-  (void)test::Child([&] {
+  (void)Child([&] {
     const auto taken = std::move(workers);
     return 0;
   }).wait();
@@ -340,10 +339,8 @@ TEST_P(LaunchEnds, AParentWithThreadsIsRefusedForForkAlone) {
   other.join();
   EXPECT_EQ(result.value, 4);
   if (GetParam() == Start::fork) {
-    ASSERT_FALSE(workers);
-    EXPECT_EQ(workers.error().code, ErrorCode::threads_running);
-    EXPECT_THAT(workers.error().message, HasSubstr("2 threads: "));
-    EXPECT_THAT(workers.error().message, HasSubstr("Start::spawn"));
+    EXPECT_THAT(workers, Fails(ErrorCode::threads_running, "2 threads: "));
+    EXPECT_THAT(workers, Fails(ErrorCode::threads_running, "Start::spawn"));
   } else {
     EXPECT_EQ(value_of(workers->wait())[0].value, 4);
   }
@@ -357,7 +354,7 @@ TEST_P(LaunchEnds, ManyThreadsStartAtOnce) {
   auto options = with({.count = 2});
   options.threads = Threads::allow;
   std::atomic<int> right = 0;
-  (void)test::begin_threads(4, [&](int i) {
+  (void)begin_threads(4, [&](int i) {
     for (int round = 0; round < 5; ++round) {
       auto workers = value_of(
           start<[](const Worker& self, int number) { return long{number} * 10 + self.rank; }>(
@@ -393,9 +390,7 @@ TEST(LaunchThreads, AreLookedForWhenAWorkerIsStartedAgain) {
   done = true;
   done.notify_one();
   other.join();
-  ASSERT_FALSE(ends);
-  EXPECT_EQ(ends.error().code, ErrorCode::threads_running);
-  EXPECT_THAT(ends.error().message, HasSubstr("workers 'again': "));
+  EXPECT_THAT(ends, Fails(ErrorCode::threads_running, "workers 'again': "));
   for (const auto& end : workers.wait().value()) EXPECT_EQ(end.signal, SIGABRT);
 }
 

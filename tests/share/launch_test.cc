@@ -1,26 +1,13 @@
 // What goes to a worker and comes back from it, the same under every method.
 
-#include <deque>
-
-#include <cowshed/share/arena.h>
-#include <cowshed/share/channel.h>
-#include <cowshed/share/registry.h>
-#include <cowshed/share/transfer_report.h>
-#include <cowshed/tests/support/scale.h>
-#include <cowshed/tests/support/test.h>
-
 #include "every_method.h"
-#include "make_arena.h"
-#include "memory_map.h"
-#include "process.h"
+#include "share.h"
 
 namespace cowshed {
 namespace {
 
-using test::make_arena;
 using Launch = test::EveryMethod;
 using test::end_of;
-using test::value_of;
 
 COWSHED_EVERY_METHOD(Launch);
 
@@ -201,11 +188,9 @@ int answer_of(const Index& index) { return index.answer; }
 TEST_P(Launch, StartBeforeFreezeSaysSo) {
   Arena arena = make_arena();
   const auto ref = value_of(publish("index", value_of(arena.make<Index>())));
-  const auto workers = start<answer_of>(one(), ref);
-  ASSERT_FALSE(workers);
-  EXPECT_EQ(workers.error().code, ErrorCode::arena_not_frozen);
-  EXPECT_THAT(workers.error().message, HasSubstr("freeze() it before start()"));
-  EXPECT_EQ(start<answer_of>(one(), Ref<Index>{}).error().code, ErrorCode::null_reference);
+  EXPECT_THAT(start<answer_of>(one(), ref),
+              Fails(ErrorCode::arena_not_frozen, "freeze() it before start()"));
+  EXPECT_THAT(start<answer_of>(one(), Ref<Index>{}), Fails(ErrorCode::null_reference));
 }
 
 struct Silent : std::exception {
@@ -256,8 +241,7 @@ TEST_P(Launch, AWorkersEnvironmentIsAnOption) {
   const auto options = with({.environment = {"COWSHED_TEST=a=b"}});
   EXPECT_EQ(end_of(start<variable>(options)).value, "a=b");
   EXPECT_EQ(std::getenv("COWSHED_TEST"), nullptr);
-  EXPECT_EQ(start<variable>(with({.environment = {"X"}})).error().code,
-            ErrorCode::invalid_argument);
+  EXPECT_THAT(start<variable>(with({.environment = {"X"}})), Fails(ErrorCode::invalid_argument));
 }
 
 std::vector<std::string> list_descriptors() {
@@ -321,40 +305,28 @@ TEST_P(Launch, WhatIsSentIsCounted) {
   const std::string name = "counted " + test::name_of_method({GetParam(), 0});
   auto workers = value_of(start<count_words>(with({.count = 2, .name = name}), words, ref));
   EXPECT_EQ(value_of(workers.wait())[0].value, 43);
-  const auto report = transfer_report();
-  const auto returned =
-      std::find_if(report.sources.begin(), report.sources.end(),
-                   [&](const auto& each) { return each.name == name && each.origin == "result"; });
-  ASSERT_NE(returned, report.sources.end());
-  EXPECT_EQ(returned->by_value.objects, 2U);
-  EXPECT_EQ(returned->by_value.bytes, 2 * sizeof(long));
-  EXPECT_EQ(returned->types.at(0).type, "long");
-  const auto source =
-      std::find_if(report.sources.begin(), report.sources.end(),
-                   [&](const auto& each) { return each.name == name && each.origin == "launch"; });
-  ASSERT_NE(source, report.sources.end());
-  EXPECT_EQ(source->by_reference.objects, 2U);
-  EXPECT_EQ(source->by_reference.bytes, 2 * sizeof(Index));
+  const TransferSource returned = sent_by(name, "result");
+  EXPECT_EQ(returned.by_value.objects, 2U);
+  EXPECT_EQ(returned.by_value.bytes, 2 * sizeof(long));
+  EXPECT_EQ(returned.types.at(0).type, "long");
+  const TransferSource sent = sent_by(name, "launch");
+  EXPECT_EQ(sent.by_reference.objects, 2U);
+  EXPECT_EQ(sent.by_reference.bytes, 2 * sizeof(Index));
   if (GetParam() == Start::fork) {
-    EXPECT_EQ(source->by_value.bytes, 0U);
-    EXPECT_EQ(source->inherited.objects, 2U);
-    return;
+    EXPECT_EQ(sent.by_value.bytes, 0U);
+    EXPECT_EQ(sent.inherited.objects, 2U);
+  } else {
+    EXPECT_EQ(sent.by_value.messages, 2U);
+    EXPECT_EQ(sent.by_value.bytes, 2 * (4 * 8 + 3 * 3 + 8)) << "4 counts, 3 words, their map's";
+    EXPECT_EQ(sent.inherited.objects, 0U);
   }
-  EXPECT_EQ(source->by_value.messages, 2U);
-  EXPECT_EQ(source->by_value.bytes, 2 * (4 * 8 + 3 * 3 + 8)) << "4 counts, 3 words, their map's";
-  EXPECT_EQ(source->inherited.objects, 0U);
 }
 
 TEST_P(Launch, ClosuresAreForForkAlone) {
   int captured = 7;
   const auto workers = start(one(), [&] { return captured; });
-  if (GetParam() == Start::fork) {
-    EXPECT_TRUE(workers);
-  } else {
-    ASSERT_FALSE(workers);
-    EXPECT_EQ(workers.error().code, ErrorCode::invalid_argument);
-    EXPECT_THAT(workers.error().message, HasSubstr("start<function>()"));
-  }
+  if (GetParam() == Start::fork) EXPECT_TRUE(workers);
+  else EXPECT_THAT(workers, Fails(ErrorCode::invalid_argument, "start<function>()"));
 }
 
 long use_while_printing(const Index& index, Channel<int>& numbers) {
@@ -366,7 +338,7 @@ long use_while_printing(const Index& index, Channel<int>& numbers) {
 // In a process of its own, which has closed them.
 TEST_P(Launch, NothingOfOursTakesTheNumberOfAClosedOne) {
   const Start method = GetParam();
-  test::Child process([method] {
+  Child process([method] {
     for (int stream = 0; stream < 3; ++stream) close(stream);
     Arena arena = value_of(Arena::create({.name = "index", .capacity = 64_MiB}));
     const auto ref = value_of(publish("index", value_of(arena.make<Index>())));

@@ -1,5 +1,6 @@
 #include <cowshed/share/memfd.h>
-#include <cowshed/tests/support/test.h>
+
+#include "share.h"
 
 namespace cowshed {
 namespace {

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <filesystem>
 #include <fstream>
+#include <sys/resource.h>
 #include <unistd.h>
 
 namespace cowshed::test {
@@ -36,10 +37,16 @@ std::vector<Mapping> all_mappings() {
   return all;
 }
 
-std::string mapping_name(const void* address) {
+Mapping mapping_at(const void* address) {
   for (const Mapping& mapping : all_mappings())
-    if (number(address) >= mapping.begin && number(address) < mapping.end) return mapping.name;
-  return "";
+    if (number(address) >= mapping.begin && number(address) < mapping.end) return mapping;
+  return {};
+}
+
+long page_faults() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_minflt + usage.ru_majflt;
 }
 
 std::size_t smaps_kib(const std::string& field, const void* begin, std::size_t size) {

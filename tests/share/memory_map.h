@@ -16,8 +16,12 @@ struct Mapping {
   std::string name;  // of the file, "" when there is none
 };
 std::vector<Mapping> all_mappings();
-// The name of what is mapped at `address`, "" when nothing is.
-std::string mapping_name(const void* address);
+// All zero when nothing is mapped there.
+Mapping mapping_at(const void* address);
+inline std::string mapping_name(const void* address) { return mapping_at(address).name; }
+inline ino_t inode_at(const void* address) { return mapping_at(address).inode; }
+// Of this process so far.
+long page_faults();
 
 // The sum of a field of /proc/self/smaps over the mappings of [begin, begin + size).
 std::size_t smaps_kib(const std::string& field, const void* begin, std::size_t size);

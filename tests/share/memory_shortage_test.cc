@@ -1,11 +1,6 @@
-#include <cowshed/share/arena.h>
-#include <cowshed/share/channel.h>
-#include <cowshed/tests/support/child.h>
-#include <cowshed/tests/support/scale.h>
-#include <cowshed/tests/support/test.h>
 
 #include "filled_arena.h"
-#include "memory_map.h"
+#include "share.h"
 
 namespace cowshed {
 namespace {
@@ -50,7 +45,7 @@ TEST(MemoryShortage, OvercommitRefusedIsAnException) {
   if (read_line(mode) != "2")
     GTEST_SKIP() << "vm.overcommit_memory is not 2, and COWSHED_MAY_SET_SYSCTLS is not set";
   const std::size_t room = (meminfo_kib("CommitLimit") - meminfo_kib("Committed_AS")) * 1_KiB;
-  const auto child = test::run_in_child([&]() -> std::string {
+  const auto child = run_in_child([&]() -> std::string {
     FilledArena filled(room * 4);
     const Error error = filled.fill();
     const std::size_t bytes = filled.bytes();
@@ -133,7 +128,7 @@ class MemoryShortageInAGroup : public testing::TestWithParam<bool> {
   // What a child in the group says.
   std::string in_group(const std::function<std::string()>& body) const {
     const auto child =
-        test::run_in_child([&] { return group_.enter() ? body() : "the group cannot be entered"; });
+        run_in_child([&] { return group_.enter() ? body() : "the group cannot be entered"; });
     EXPECT_EQ(child.signal, 0);
     return child.said;
   }

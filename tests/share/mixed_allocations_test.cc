@@ -1,13 +1,7 @@
 #include <mutex>
 
-#include <cowshed/share/arena.h>
-#include <cowshed/share/workers.h>
-#include <cowshed/tests/support/scale.h>
-#include <cowshed/tests/support/test.h>
-
-#include "make_arena.h"
 #include "random_blocks.h"
-#include "threads.h"
+#include "share.h"
 
 namespace cowshed {
 namespace {
@@ -65,7 +59,7 @@ class MixedAllocations : public testing::TestWithParam<FreezeMode> {
     }
   }
 
-  Arena arena_ = test::make_arena(8_GiB, "mixed");
+  Arena arena_ = make_arena(8_GiB, "mixed");
   std::vector<RandomBlock> blocks_{kBlocks};
   std::vector<RandomBlock> exchange_{64};
   std::mutex mutex_;
@@ -77,7 +71,7 @@ COWSHED_EVERY_MODE(MixedAllocations);
 // free every one of them.
 TEST_P(MixedAllocations, AreWhatTheyWereInEveryChild) {
   SCOPED_TRACE("COWSHED_SEED=" + std::to_string(test::seed()));
-  (void)test::begin_threads(kThreads, [this](std::size_t thread) { build_share(thread); });
+  (void)begin_threads(kThreads, [this](std::size_t thread) { build_share(thread); });
   for (const RandomBlock& block : exchange_) free_block(block);
   EXPECT_EQ(damaged_, 0U);
   EXPECT_EQ(arena_.stats().live_allocations, kBlocks);

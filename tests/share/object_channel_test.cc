@@ -1,7 +1,4 @@
-#include <cowshed/share/channel.h>
-#include <cowshed/share/transfer_report.h>
-#include <cowshed/tests/support/child.h>
-#include <cowshed/tests/support/test.h>
+#include "share.h"
 
 namespace cowshed {
 namespace {
@@ -22,7 +19,7 @@ TEST(ObjectChannel, CarriesObjectsBetweenProcesses) {
   const auto large = config(500, 5000);
   for (const auto* each : {&small, &large}) ASSERT_TRUE(there.send(*each));
   there.close();
-  const auto child = test::run_in_child([&] {
+  const auto child = run_in_child([&] {
     int count = 0;
     for (auto object = there.receive(); object; object = there.receive()) {
       object->emplace("answer", std::vector<std::string>{});
@@ -43,10 +40,10 @@ TEST(ObjectChannel, CarriesObjectsBetweenProcesses) {
 }
 
 TEST(ObjectChannel, AReceiverKilledWithAnObjectInHandIsNamed) {
-  auto channel = Channel<Config>::create().value();
+  auto channel = make<Config>();
   for (const std::size_t length : {3U, 5000U}) {  // in the slot and in a block
     ASSERT_TRUE(channel.send(config(1, length)));
-    const auto child = test::run_in_child([&] {
+    const auto child = run_in_child([&] {
       const auto object = channel.receive();
       raise(SIGKILL);
       return std::string();
@@ -60,15 +57,11 @@ TEST(ObjectChannel, AReceiverKilledWithAnObjectInHandIsNamed) {
 TEST(ObjectChannel, WhatItSendsIsCounted) {
   auto channel = Channel<std::vector<std::string>>::create({.name = "counted"}).value();
   ASSERT_TRUE(channel.send({"four", "five5"}));
-  for (const TransferSource& source : transfer_report().sources) {
-    if (source.name == "counted" && source.types.size() == 1) {
-      EXPECT_EQ(source.types[0].type, "vector<string>");
-      EXPECT_EQ(source.types[0].kind, TransferKind::value);
-      EXPECT_EQ(source.types[0].sent.bytes, 3 * sizeof(std::uint64_t) + 9);
-      return;
-    }
-  }
-  FAIL() << "not in the report";
+  const auto types = sent_by("counted").types;
+  ASSERT_EQ(types.size(), 1U);
+  EXPECT_EQ(types[0].type, "vector<string>");
+  EXPECT_EQ(types[0].kind, TransferKind::value);
+  EXPECT_EQ(types[0].sent.bytes, 3 * sizeof(std::uint64_t) + 9);
 }
 
 TEST(ObjectChannel, WhatIsNotSentIsNotCounted) {
@@ -76,27 +69,22 @@ TEST(ObjectChannel, WhatIsNotSentIsNotCounted) {
   ASSERT_TRUE(channel.send(config(1, 1)));
   ASSERT_TRUE(channel.send(config(1, 1)));
   EXPECT_EQ(channel.try_send(config(1, 1)).error().code, ErrorCode::would_block);
-  for (const TransferSource& source : transfer_report().sources)
-    if (source.name == "full") EXPECT_EQ(source.by_value.messages, 2U);
+  EXPECT_EQ(sent_by("full").by_value.messages, 2U);
 }
 
 TEST(ObjectChannel, OneOfAnotherTypeIsRefused) {
   auto channel = Channel<Config>::create({.name = "typed"}).value();
   const ChannelDescriptors copies{::dup(channel.descriptors().segment),
                                   ::dup(channel.descriptors().event)};
-  const auto other = Channel<std::string>::from_descriptors(copies);
-  ASSERT_FALSE(other);
-  EXPECT_EQ(other.error().code, ErrorCode::wrong_type);
-  const auto bytes = Channel<Bytes>::from_descriptors(copies);
-  EXPECT_FALSE(bytes);
-  auto same = Channel<Config>::from_descriptors(copies);
-  ASSERT_TRUE(same) << same.error().message;
+  EXPECT_THAT(Channel<std::string>::from_descriptors(copies), Fails(ErrorCode::wrong_type));
+  EXPECT_FALSE(Channel<Bytes>::from_descriptors(copies));
+  auto same = value_of(Channel<Config>::from_descriptors(copies));
   ASSERT_TRUE(channel.send(config(2, 2)));
-  EXPECT_EQ(same->receive().value(), config(2, 2));
+  EXPECT_EQ(same.receive().value(), config(2, 2));
 }
 
 TEST(ObjectChannel, WhatCannotBeDecodedIsAnError) {
-  auto channel = Channel<Config>::create().value();
+  auto channel = make<Config>();
   ASSERT_TRUE(channel.internals().ByteChannel::send(std::vector<std::byte>(7), {}));
   EXPECT_EQ(channel.receive().error().code, ErrorCode::bad_encoding);
   ASSERT_TRUE(channel.internals().ByteChannel::send(std::vector<std::byte>(9), {}));

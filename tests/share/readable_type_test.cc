@@ -2,7 +2,8 @@
 
 #include <cowshed/share/readable_type.h>
 #include <cowshed/share/type_id.h>
-#include <cowshed/tests/support/test.h>
+
+#include "share.h"
 
 namespace app {
 struct Rule {};

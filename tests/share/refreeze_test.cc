@@ -1,24 +1,10 @@
 #include <unordered_map>
 
-#include <cowshed/share/arena.h>
-#include <cowshed/tests/support/child.h>
-#include <cowshed/tests/support/test.h>
-
 #include "generations.h"
-#include "make_arena.h"
+#include "share.h"
 
 namespace cowshed {
 namespace {
-
-using test::ChildOfBefore;
-using test::find_unsealed;
-using test::kRange;
-using test::make_arena;
-using test::mappings;
-using test::own_bytes;
-using test::private_bytes;
-using test::segment_at;
-using test::segments;
 
 TEST(Refreeze, WhatWasWrittenBecomesShared) {
   Arena arena = make_arena(256_MiB);
@@ -51,7 +37,7 @@ TEST(Refreeze, WhatWasWrittenBecomesShared) {
   EXPECT_EQ(segment_at(arena, text).bytes, 3 * kRange);  // what it cost
   EXPECT_EQ(arena.stats().generation, 2U);
   EXPECT_EQ(before.run(), "10");
-  const auto child = test::run_in_child([&] {
+  const auto child = run_in_child([&] {
     const auto count = std::count(text, text + 64_MiB, 'b');
     return std::to_string(count) + " " + std::to_string(own_bytes(arena));
   });
@@ -84,17 +70,14 @@ TEST(Refreeze, ManyScatteredWrites) {
 
 TEST(Refreeze, NeedsAFrozenArena) {
   Arena arena = make_arena();
-  EXPECT_EQ(arena.refreeze().error().code, ErrorCode::arena_not_frozen);
-  EXPECT_EQ(arena.thaw().error().code, ErrorCode::arena_not_frozen);
+  EXPECT_THAT(arena.refreeze(), Fails(ErrorCode::arena_not_frozen));
+  EXPECT_THAT(arena.thaw(), Fails(ErrorCode::arena_not_frozen));
   ASSERT_TRUE(arena.make<int>(1));
   ASSERT_TRUE(arena.freeze());
   ASSERT_TRUE(arena.thaw());
-  const auto again = arena.thaw();
-  ASSERT_FALSE(again);
-  EXPECT_EQ(again.error().code, ErrorCode::arena_not_frozen);
-  EXPECT_THAT(again.error().message, HasSubstr("refreeze() it first"));
-  EXPECT_EQ(arena.prefault().error().code, ErrorCode::arena_not_frozen);
-  EXPECT_EQ(arena.freeze(FreezeMode::lenient).error().code, ErrorCode::arena_frozen);
+  EXPECT_THAT(arena.thaw(), Fails(ErrorCode::arena_not_frozen, "refreeze() it first"));
+  EXPECT_THAT(arena.prefault(), Fails(ErrorCode::arena_not_frozen));
+  EXPECT_THAT(arena.freeze(FreezeMode::lenient), Fails(ErrorCode::arena_frozen));
   ASSERT_TRUE(arena.make<int>(2));
   ASSERT_TRUE(arena.freeze());  // the same as refreeze()
   EXPECT_EQ(arena.stats().generation, 2U);
@@ -102,15 +85,12 @@ TEST(Refreeze, NeedsAFrozenArena) {
 
 TEST(Thaw, OfAFullArenaIsAnError) {
   Arena arena = make_arena(4_MiB);
-  try {
+  const Error full = refusal_of([&] {
     for (;;) (void)arena.allocate(100);
-  } catch (const ArenaBadAlloc& failure) {
-    EXPECT_EQ(failure.error().code, ErrorCode::capacity_exceeded);
-  }
+  });
+  EXPECT_EQ(full.code, ErrorCode::capacity_exceeded);
   ASSERT_TRUE(arena.freeze());
-  const auto thawed = arena.thaw();
-  ASSERT_FALSE(thawed);
-  EXPECT_EQ(thawed.error().code, ErrorCode::capacity_exceeded);
+  EXPECT_THAT(arena.thaw(), Fails(ErrorCode::capacity_exceeded));
   EXPECT_TRUE(arena.stats().frozen);
 }
 
@@ -118,10 +98,9 @@ TEST(Thaw, OfAFullArenaIsAnError) {
 TEST(Refreeze, OfAFullArena) {
   Arena arena = make_arena(4_MiB);
   char* last = nullptr;
-  try {
+  (void)refusal_of([&] {
     for (;;) last = static_cast<char*>(arena.allocate(1000));
-  } catch (const ArenaBadAlloc&) {
-  }
+  });
   ASSERT_TRUE(arena.freeze(FreezeMode::lenient));
   *last = 'x';
   const auto refrozen = arena.refreeze();
@@ -146,7 +125,7 @@ TEST(Refork, FromAWarmWorker) {
     return std::to_string(total) + " " + std::to_string((*notes)->size()) + " " +
            std::to_string(own_bytes(arena)) + " " + std::to_string(private_bytes(arena));
   };
-  const auto worker = test::run_in_child([&]() -> std::string {
+  const auto worker = run_in_child([&]() -> std::string {
     for (std::uint64_t& answer : *answers) answer = 7;
     if (private_bytes(arena) < kAnswers * sizeof(std::uint64_t) ||
         own_bytes(arena) != private_bytes(arena)) {
@@ -156,7 +135,7 @@ TEST(Refork, FromAWarmWorker) {
     for (int i = 0; i < 1000; ++i) (*notes)->emplace(i, std::string(100, 'n'));
     if (!arena.refreeze()) return "no refreeze";
     std::string said;
-    for (int i = 0; i < 3; ++i) said += test::run_in_child(read_all).said + "\n";
+    for (int i = 0; i < 3; ++i) said += run_in_child(read_all).said + "\n";
     return said;
   });
   const std::string line = std::to_string(kAnswers * 7) + " 1000 0 0\n";

@@ -1,10 +1,10 @@
 // Programs with and without a Runtime.  The build gives the paths of two more.
 
 #include <cowshed/share/map.h>
-#include <cowshed/tests/support/test.h>
 
 #include "every_method.h"
 #include "other_program.h"
+#include "share.h"
 
 namespace cowshed {
 namespace other {
@@ -48,9 +48,7 @@ TEST(Runtime, AProgramWithoutOneIsFoundOut) {
   EXPECT_THAT(killed.error, HasSubstr("was killed after 100 ms (WorkersOptions::start_timeout)"));
   EXPECT_THAT(killed.error, HasSubstr("cowshed::Runtime"));
   const auto mapped = map<other::scale>({.workers = hangs}, std::vector<long>{4});
-  ASSERT_FALSE(mapped);
-  EXPECT_EQ(mapped.error().code, ErrorCode::worker_failed);
-  EXPECT_THAT(mapped.error().message, HasSubstr("was killed after 100 ms"));
+  EXPECT_THAT(mapped, Fails(ErrorCode::worker_failed, "was killed after 100 ms"));
 }
 
 TEST(Runtime, WithoutOneAProgramDoesNotSpawn) {

@@ -7,10 +7,9 @@
 #include <sys/mman.h>
 #include <vector>
 
-#include <cowshed/share/arena.h>
 #include <cowshed/share/arena_scope.h>
 
-#include "make_arena.h"
+#include "share.h"
 
 // Blocks of malloc, and where they lie.
 namespace cowshed::test {
