@@ -1,12 +1,5 @@
 #pragma once
 
-#include <cstddef>
-#include <functional>
-#include <stdexcept>
-#include <string_view>
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include "share.h"
 
 namespace cowshed::test {

@@ -1,13 +1,5 @@
 #pragma once
 
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <span>
-#include <utility>
-#include <vector>
-
 #include "share.h"
 
 // Messages that say who they are and whether they are whole, in each of the ways to send them.

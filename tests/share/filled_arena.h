@@ -1,9 +1,5 @@
 #pragma once
 
-#include <cstring>
-#include <string>
-#include <vector>
-
 #include "share.h"
 
 namespace cowshed::test {

@@ -1,13 +1,6 @@
 #include "memory_map.h"
 
-#include <algorithm>
-#include <array>
-#include <cstdio>
-#include <fcntl.h>
-#include <filesystem>
-#include <fstream>
-#include <sys/resource.h>
-#include <unistd.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::test {
 namespace {

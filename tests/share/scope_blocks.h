@@ -1,12 +1,5 @@
 #pragma once
 
-#include <algorithm>
-#include <cstddef>
-#include <cstdlib>
-#include <cstring>
-#include <sys/mman.h>
-#include <vector>
-
 #include <cowshed/share/arena_scope.h>
 
 #include "share.h"

@@ -1,18 +1,13 @@
 #include <deque>
-#include <functional>
 #include <list>
-#include <map>
-#include <memory>
 #include <memory_resource>
-#include <set>
-#include <string>
 #include <unordered_map>
 #include <unordered_set>
-#include <vector>
 
 #include <cowshed/share/channel.h>
 #include <cowshed/share/spawn_safe.h>
 #include <cowshed/share/worker_function.h>
+#include <cowshed/tests/support/test.h>
 
 // Checked by the compiler alone.
 namespace cowshed {

@@ -1,10 +1,6 @@
 #pragma once
 
-#include <array>
-#include <cstdint>
-#include <functional>
-#include <optional>
-#include <string>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::test {
 
