@@ -45,6 +45,8 @@ TEST(AbandonedArena, GoesWithItsLastBlock) {
     (void)make_arena("another");
     EXPECT_TRUE(is_mapped(base));
     std::free(block);
+    const std::unique_ptr<void, decltype(&std::free)> another(std::malloc(100), &std::free);
+    EXPECT_NE(another.get(), block);
     const Arena next = make_arena("next");
     EXPECT_TRUE(!is_mapped(base) || next.base() == base);
   }

@@ -1,8 +1,3 @@
-#include <list>
-#include <new>
-#include <type_traits>
-#include <unordered_map>
-
 #include <cowshed/share/arena_allocator.h>
 
 #include "share.h"

@@ -4,45 +4,14 @@
 #include <locale>
 #include <malloc.h>
 #include <pthread.h>
-#include <tuple>
 
 #include <cowshed/share/arena_scope.h>
 
 #include "scope_blocks.h"
-#include "share.h"
 
 // What lands in the arena of an ArenaScope besides the objects, and what does not.
 namespace cowshed {
 namespace {
-
-using test::in_scope;
-
-// Why arena_scope.h says to use a stream once before the scope: its buffer is made at first use.
-TEST(ArenaScopeLibraries, AStreamFirstUsedInsideCannotBeWrittenToAfterAStrictFreeze) {
-  const auto print = [](FreezeMode mode, bool used_before, auto open) {
-    return run_in_child([=]() -> std::string {
-      FILE* file = open();
-      if (used_before) std::fputs("before", file);
-      Arena arena = make_arena();
-      in_scope(arena, [&] { std::fputs("inside", file); });
-      if (!arena.freeze(mode)) return "not frozen";
-      return std::fputs("after", file) > 0 ? "printed" : "error";
-    });
-  };
-  const auto of_libc = [] {
-    cookie_io_functions_t functions = {};
-    functions.write = [](void*, const char*, std::size_t size) {
-      return static_cast<ssize_t>(size);
-    };
-    return fopencookie(nullptr, "w", functions);
-  };
-  EXPECT_EQ(print(FreezeMode::strict, true, of_libc).said, "printed");
-  EXPECT_EQ(print(FreezeMode::lenient, false, of_libc).said, "printed");
-  EXPECT_EQ(print(FreezeMode::strict, false, of_libc).signal, SIGSEGV);
-  // Those that are opened by name have their buffers from the beginning.
-  const auto by_name = [] { return std::fopen("/dev/null", "w"); };
-  EXPECT_EQ(print(FreezeMode::strict, false, by_name).said, "printed");
-}
 
 enum class Arenas { frozen, open };
 

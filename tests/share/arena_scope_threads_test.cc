@@ -1,65 +1,16 @@
 #include <malloc.h>
-#include <mutex>
 #include <pthread.h>
 
 #include <cowshed/share/arena_scope.h>
 
 #include "random_blocks.h"
 #include "scope_blocks.h"
-#include "share.h"
 
 // Scopes of many threads, and in forked children.
 namespace cowshed {
 namespace {
 
-using test::Blocks;
-using test::count_inside;
-using test::give;
-using test::in_scope;
-using test::malloc_hits;
-using test::take;
-
 // ---- Threads.
-
-TEST(ArenaScope, IsOneThreadsOwn) {
-  const Arena arena = make_arena();
-  const Arena theirs = make_arena("theirs");
-  std::atomic<int> turn = 0;
-  std::size_t hits = 1;
-  std::size_t inside = 0;
-  std::thread other([&] {
-    while (turn != 1) std::this_thread::yield();
-    hits = malloc_hits(arena);
-    inside = in_scope(theirs, [&] { return count_inside(theirs, take(100, 48)); });
-    hits += malloc_hits(arena);
-    turn = 2;
-  });
-  in_scope(arena, [&] {
-    turn = 1;
-    while (turn != 2) give(take(100, 48));
-  });
-  other.join();
-  EXPECT_EQ(hits, 0U);
-  EXPECT_EQ(inside, 100U);
-}
-
-TEST(ArenaScope, AnyThreadMayFree) {
-  Arena arena = make_arena();
-  const auto blocks = in_scope(arena, [] { return take(10000, 64); });
-  const Arena theirs = make_arena("theirs");
-  std::size_t hits = 1;
-  std::thread([&] {
-    for (std::size_t i = 0; i < 5000; ++i) std::free(blocks[i]);
-    hits = malloc_hits(arena);
-    in_scope(theirs, [&] {
-      for (std::size_t i = 5000; i < 10000; ++i) std::free(blocks[i]);
-    });
-    hits += malloc_hits(arena);
-  }).join();
-  EXPECT_EQ(hits, 0U);
-  EXPECT_EQ(theirs.stats().live_allocations, 0U);
-  EXPECT_EQ(arena.stats().live_allocations, 0U);
-}
 
 TEST(ArenaScope, WhatAThreadLeavesBehindStays) {
   Arena arena = make_arena();
@@ -192,24 +143,6 @@ TEST(ArenaScope, ForkWhileAnotherThreadBeginsTheFirst) {
   unlink(fifo.c_str());
   EXPECT_GE(writer, 0) << "it was not the first scope of the process";
   EXPECT_EQ(child.said, "fine") << "signal " << child.signal;
-}
-
-// It is not handed out again, and the last one gives up the arena.
-TEST(ArenaScope, ABlockOfADestroyedArenaIsDropped) {
-  constexpr const char* kMapping = "/memfd:cowshed:destroyed (deleted)";
-  Blocks blocks;
-  {
-    const Arena arena = make_arena("destroyed");
-    blocks = in_scope(arena, [] { return take(10, 64); });
-  }
-  const char* first = blocks.front();
-  ASSERT_EQ(test::mapping_name(first), kMapping);
-  give(blocks);
-  const Blocks later = take(1000, 64);
-  for (const char* block : blocks) EXPECT_EQ(std::count(later.begin(), later.end(), block), 0);
-  give(later);
-  const Arena next = make_arena("next");
-  EXPECT_NE(test::mapping_name(first), kMapping);
 }
 
 // Threads without a scope, which know the arena only by the address.

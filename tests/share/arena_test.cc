@@ -1,6 +1,3 @@
-#include <memory_resource>
-#include <unordered_map>
-
 #include <cowshed/share/arena_allocator.h>
 #include <cowshed/share/arena_scope.h>
 #include <cowshed/share/image.h>
@@ -106,15 +103,6 @@ TEST(Arena, OneBlockMayTakeAllOfItAlsoAfterOthers) {
   EXPECT_EQ(arena.stats().live_allocations, 0U);
 }
 
-TEST(Arena, AVectorGrowsThroughMostOfIt) {
-  Arena arena = make_arena(256_MiB);
-  auto* numbers = *arena.make<std::pmr::vector<int>>();
-  (void)refusal_of([&] {
-    for (;;) numbers->push_back(1);
-  });
-  EXPECT_EQ(numbers->size() * sizeof(int), 64_MiB);  // and 128 MiB beside it did not fit
-}
-
 TEST(Arena, WhatDoesNotFitIsSaidWithWhatItTakes) {
   Arena arena = make_arena(100_MiB);
   void* most = arena.allocate(96_MiB);
@@ -152,29 +140,57 @@ TEST(Arena, WhatAConstructorThrowsPassesAndItsMemoryIsGivenBack) {
   EXPECT_EQ(arena.stats().live_allocations, 0U);
 }
 
-// Blocks of many sizes and alignments, each with a pattern of its own, freed in random order.
-TEST(Arena, RandomMixKeepsEveryByte) {
-  SCOPED_TRACE("seed " + std::to_string(test::seed()));
-  std::mt19937 random(test::seed());
-  Arena arena = make_arena(512_MiB);
-  std::vector<test::RandomBlock> blocks;
-  const auto check_and_free = [&](std::size_t i) {
-    EXPECT_TRUE(blocks[i].intact());
-    arena.resource()->deallocate(blocks[i].bytes, blocks[i].size, blocks[i].alignment);
-    blocks[i] = blocks.back();
-    blocks.pop_back();
-  };
-  for (int i = 0; i < 20000; ++i) {
-    auto block = test::RandomBlock::draw(random, 19);
-    block.size -= i % 100 == 0 ? block.size : 0;
-    blocks.push_back(block.fill(arena.resource()->allocate(block.size, block.alignment)));
-    EXPECT_TRUE(arena.contains(block.bytes));
-    if (blocks.size() > 500) check_and_free(random() % blocks.size());
+// Blocks of many sizes and alignments, each with a pattern of its own, freed in random order by
+// several threads.  What is left is there in each child, which frees all of it and copies nothing.
+class RandomMix : public testing::TestWithParam<FreezeMode> {
+ protected:
+  void free_block(const test::RandomBlock& block) {
+    damaged_ += block.intact() ? 0 : 1;
+    arena_.resource()->deallocate(block.bytes, block.size, block.alignment);
   }
-  EXPECT_EQ(arena.stats().live_allocations, blocks.size());
-  while (!blocks.empty()) check_and_free(blocks.size() - 1);
-  EXPECT_EQ(arena.stats().live_allocations, 0U);
-  EXPECT_EQ(arena.stats().live_bytes, 0U);
+
+  Arena arena_ = make_arena(4_GiB, "mixed");
+  std::atomic<std::size_t> damaged_ = 0;
+};
+COWSHED_EVERY_MODE(RandomMix);
+
+TEST_P(RandomMix, KeepsEveryByte) {
+  constexpr unsigned kThreads = 4;
+  const int steps = test::little_or(5'000, test::sized(100'000, 20'000));
+  SCOPED_TRACE("seed " + std::to_string(test::seed()));
+  std::array<std::vector<test::RandomBlock>, kThreads> blocks;
+  (void)begin_threads(kThreads, [&](unsigned i) {
+    std::mt19937 random(test::seed() * 100 + i);
+    auto& mine = blocks.at(i);
+    for (int step = 0; step < steps; ++step) {
+      auto block = test::RandomBlock::draw(random, random() % 1000 == 0 ? 19 : 13);
+      block.size -= step % 100 == 0 ? block.size : 0;
+      mine.push_back(block.fill(arena_.resource()->allocate(block.size, block.alignment)));
+      EXPECT_TRUE(arena_.contains(block.bytes));
+      if (random() % 3 == 0) {
+        std::swap(mine[random() % mine.size()], mine.back());
+        free_block(mine.back());
+        mine.pop_back();
+      }
+    }
+  });
+  std::size_t left = 0;
+  for (const auto& list : blocks) left += list.size();
+  EXPECT_EQ(arena_.stats().live_allocations, left);
+  ASSERT_TRUE(arena_.freeze(GetParam()));
+  const auto check_and_free = [&] {
+    for (const auto& list : blocks)
+      for (const auto& block : list) free_block(block);
+    return std::to_string(damaged_) + " damaged, " +
+           std::to_string(arena_.private_bytes().value()) + " copied, " +
+           std::to_string(arena_.stats().dropped_frees) + " dropped";
+  };
+  for (int child = 0; child < 2; ++child) {
+    EXPECT_EQ(run_in_child(check_and_free).said,
+              "0 damaged, 0 copied, " + std::to_string(left) + " dropped");
+  }
+  EXPECT_EQ(damaged_, 0U);
+  EXPECT_EQ(arena_.stats().dropped_frees, 0U);  // the children's are their own
 }
 
 TEST(Arena, ManyThreadsFillAndFree) {

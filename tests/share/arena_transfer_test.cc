@@ -1,6 +1,3 @@
-#include <memory_resource>
-#include <sys/socket.h>
-
 #include <cowshed/share/arena_transfer.h>
 #include <cowshed/share/content.h>
 #include <cowshed/share/image.h>
@@ -145,9 +142,9 @@ TEST(ArenaTransfer, TheResultsOfManyWorkersHaveEachItsPlace) {
   constexpr std::uint64_t kWorkers = 6;
   std::vector<Arena> own;
   own.push_back(make_arena(64_MiB, "own"));
-  std::vector<std::unique_ptr<Peer>> workers;
+  std::deque<Peer> workers;
   for (std::uint64_t rank = 0; rank < kWorkers; ++rank) {
-    workers.push_back(std::make_unique<Peer>([&, rank](int socket) {
+    workers.emplace_back([&, rank](int socket) {
       // Small ones, which share a GiB, and one that has some for itself; three rounds of each.
       for (int round = 0; round < 3; ++round) {
         for (const std::size_t capacity : {4_MiB, 64_MiB, 3_GiB}) {
@@ -158,22 +155,22 @@ TEST(ArenaTransfer, TheResultsOfManyWorkersHaveEachItsPlace) {
         }
       }
       return 0;
-    }));
+    });
     own.push_back(make_arena(64_MiB, "own"));
   }
   std::vector<Arena> results;
   std::vector<std::pair<Ref<Node>, std::uint64_t>> refs;
   for (int result = 0; result < 9; ++result) {
     for (std::uint64_t rank = 0; rank < kWorkers; ++rank) {
-      results.push_back(value_of(receive_arena(workers[rank]->socket())));
-      refs.emplace_back(read_bytes<Ref<Node>>(workers[rank]->socket()), 100 + rank);
+      results.push_back(value_of(receive_arena(workers[rank].socket())));
+      refs.emplace_back(read_bytes<Ref<Node>>(workers[rank].socket()), 100 + rank);
     }
   }
   for (const auto& [ref, count] : refs) {
     ASSERT_EQ(outcome(ref), "ok");
     EXPECT_EQ(test::sum_of(&*ref), count * (count + 1) / 2);
   }
-  for (auto& worker : workers) EXPECT_EQ(worker->wait(), 0);
+  for (Peer& worker : workers) EXPECT_EQ(worker.wait(), 0);
 }
 
 // What a process claimed and did not leave is free once it is dead.
@@ -203,13 +200,6 @@ TEST(ArenaTransfer, PlacesOfTheDeadAreUsedAgain) {
   EXPECT_LE(held_by(getpid()), 1);  // for small ones
 }
 
-Sockets start_receiver(std::optional<test::Subprocess>& receiver) {
-  Sockets sockets(SOCK_SEQPACKET);
-  receiver.emplace(std::vector<std::string>{ARENA_RECEIVER}, [&] { dup2(sockets.there.get(), 0); });
-  sockets.there = Descriptor();
-  return sockets;
-}
-
 TEST(ArenaTransfer, AnotherProgramHasTheSameObjectsAndHandsItsOwnUp) {
   Arena arena = make_arena();
   Arena open = make_arena(64_MiB, "open");
@@ -235,16 +225,16 @@ TEST(ArenaTransfer, AnotherProgramHasTheSameObjectsAndHandsItsOwnUp) {
   ASSERT_TRUE(arena.freeze());
   ASSERT_TRUE(lenient.freeze(FreezeMode::lenient));
 
-  std::optional<test::Subprocess> receiver;
-  const Sockets sockets = start_receiver(receiver);
+  Sockets sockets(SOCK_SEQPACKET);
+  test::Subprocess receiver({ARENA_RECEIVER}, [&] { dup2(sockets.there.get(), 0); });
+  sockets.there = Descriptor();
   ASSERT_TRUE(send_message(sockets.here.get(), launch::MessageKind::adopt, {}, *pack_arenas()));
   ASSERT_TRUE(write_bytes(sockets.here.get(), sent));
-  const auto finished = receiver->finish();
-  char expected[256];
-  std::snprintf(expected, sizeof expected,
-                "2 arenas, nodes 50005000 at %p, words %lu, array 499500",
-                static_cast<const void*>(nodes), test::sum_of(words));
-  EXPECT_THAT(finished.out, HasSubstr(expected));
+  const auto finished = receiver.finish();
+  std::ostringstream expected;
+  expected << "2 arenas, nodes 50005000 at " << static_cast<const void*>(nodes) << ", words "
+           << test::sum_of(words) << ", array 499500";
+  EXPECT_THAT(finished.out, HasSubstr(expected.str()));
   EXPECT_THAT(finished.out, HasSubstr("pmr not_spawn_safe, withdrawn released, open not_inherited, "
                                       "wrong wrong_type, by name ok"));
   EXPECT_EQ(finished.exit_status(), 0);
@@ -512,6 +502,8 @@ struct Damage {
   void (*plant)(Parcel& parcel);
   ErrorCode code;
   const char* text = "";
+
+  friend void PrintTo(const Damage& damage, std::ostream* to) { *to << damage.name; }
 };
 class BadParcel : public Parcel, public testing::WithParamInterface<Damage> {};
 

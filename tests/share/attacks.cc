@@ -10,7 +10,6 @@
 #include <sys/ptrace.h>
 #include <sys/rseq.h>
 #include <sys/sendfile.h>
-#include <sys/socket.h>
 #include <sys/uio.h>
 
 #include "share.h"
@@ -173,10 +172,13 @@ int watch_missing(const Target& target) {
   return fd;
 }
 
-template <class Fill>
-long fill_missing(const Target& target, unsigned long request, Fill fill) {
+long fill_missing(const Target& target) {
   const int fd = watch_missing(target);
-  const long result = ioctl(fd, request, &fill);
+  uffdio_copy copy = {};
+  copy.dst = reinterpret_cast<std::uintptr_t>(target.address);
+  copy.src = reinterpret_cast<std::uintptr_t>(payload());
+  copy.len = kPage;
+  const long result = ioctl(fd, UFFDIO_COPY, &copy);
   close(fd);  // ends the watch: the words can be looked at again
   return result;
 }
@@ -257,21 +259,7 @@ std::vector<Attack> attacks_on_the_mapping() {
       // Before Linux 6.15 for anonymous memory only.
       {"MADV_GUARD_INSTALL", own | refused(EINVAL), &advise<MADV_GUARD_INSTALL>},
       {"mseal", nothing, [](On t) { return syscall(SYS_mseal, t.address, t.size, 0); }},
-      {"userfaultfd, UFFDIO_COPY", own,
-       [](On t) {
-         return fill_missing(t, UFFDIO_COPY,
-                             uffdio_copy{.dst = reinterpret_cast<std::uintptr_t>(t.address),
-                                         .src = reinterpret_cast<std::uintptr_t>(payload()),
-                                         .len = kPage,
-                                         .mode = 0,
-                                         .copy = 0});
-       }},
-      {"userfaultfd, UFFDIO_ZEROPAGE", own,
-       [](On t) {
-         const uffdio_range page = {reinterpret_cast<std::uintptr_t>(t.address), kPage};
-         return fill_missing(t, UFFDIO_ZEROPAGE,
-                             uffdio_zeropage{.range = page, .mode = 0, .zeropage = 0});
-       }},
+      {"userfaultfd, UFFDIO_COPY", own, &fill_missing},
       // A debugger's way in: the kernel copies the page even where the mapping is read-only, unless
       // it was started with proc_mem.force_override= (Linux 6.12).
       {"/proc/self/mem", own | refused(EIO),
@@ -282,19 +270,6 @@ std::vector<Attack> attacks_on_the_mapping() {
        own},
   };
 }
-
-// An old way to punch a hole, which the kernel has for every file system but its headers only for
-// XFS.
-struct SpaceReservation {
-  std::int16_t type;
-  std::int16_t whence;
-  std::int64_t start;
-  std::int64_t length;
-  std::int32_t system;
-  std::uint32_t pid;
-  std::array<std::int32_t, 4> unused;
-};
-constexpr unsigned long kUnreserve = _IOW('X', 43, SpaceReservation);  // FS_IOC_UNRESVSP
 
 int seek_words(const Target& target) {
   need(lseek(target.fd, target.offset, SEEK_SET), "lseek");
@@ -364,13 +339,6 @@ std::vector<Attack> attacks_on_the_file() {
       {"fallocate, zero the range", unknown, &reallocate<FALLOC_FL_ZERO_RANGE>},
       {"fallocate, collapse the range", unknown, &reallocate<FALLOC_FL_COLLAPSE_RANGE>},
       {"fallocate, insert a range", unknown, &reallocate<FALLOC_FL_INSERT_RANGE>},
-      {"ioctl FS_IOC_UNRESVSP", sealed,
-       [](On t) {
-         SpaceReservation hole = {};
-         hole.start = t.offset;
-         hole.length = static_cast<off_t>(t.size);
-         return ioctl(t.fd, kUnreserve, &hole);
-       }},
       {"ioctl FICLONE", unknown, [](On t) { return ioctl(t.fd, FICLONE, payload_file()); }},
       // Before Linux 6.6 memfds have no flags.
       {"ioctl FS_IOC_SETFLAGS, FS_NODUMP_FL", nothing | refused(ENOTTY),
@@ -437,15 +405,11 @@ class Ring {
 
   // -1 and errno, or 0.
   long run(unsigned char operation, int fd, const void* buffer, off_t offset) {
-    return run(operation, fd, reinterpret_cast<std::uintptr_t>(buffer), kPayloadSize, offset);
-  }
-  long run(unsigned char operation, int fd, std::uint64_t address, std::uint32_t length,
-           off_t offset) {
     *entry_ = {};
     entry_->opcode = operation;
     entry_->fd = fd;
-    entry_->addr = address;
-    entry_->len = length;
+    entry_->addr = reinterpret_cast<std::uintptr_t>(buffer);
+    entry_->len = kPayloadSize;
     entry_->off = static_cast<std::uint64_t>(offset);
     at(submission_, offsets_.sq_off.array) = 0;
     at(submission_, offsets_.sq_off.tail) += 1;
@@ -517,35 +481,6 @@ long have_thread_id_written(const Target& target) {
       target.address + 64);
 }
 
-bool number_is_among_the_words = false;
-
-// The kernel marks a lock as its owner's who died, if the word is that thread's number: so the
-// arena has one with each.
-int die_with_a_robust_lock(void* context) {
-  const auto& target = *static_cast<const Target*>(context);
-  const auto self = static_cast<std::uint32_t>(syscall(SYS_gettid));
-  number_is_among_the_words =
-      self >= target.first_word && self - target.first_word < target.size / sizeof self;
-  if (!number_is_among_the_words) return static_cast<int>(syscall(SYS_exit, 0));
-  static robust_list lock;
-  static robust_list_head head;
-  lock.next = &head.list;
-  head.list.next = &lock;
-  head.futex_offset = reinterpret_cast<std::intptr_t>(target.address) +
-                      static_cast<std::intptr_t>((self - target.first_word) * sizeof self) -
-                      reinterpret_cast<std::intptr_t>(&lock);
-  head.list_op_pending = nullptr;
-  syscall(SYS_set_robust_list, &head, sizeof head);
-  return static_cast<int>(syscall(SYS_exit, 0));
-}
-
-long exit_with_a_robust_list(const Target& target) {
-  const long result = run_task(0, &die_with_a_robust_lock, target, nullptr);
-  if (result == 0 && !number_is_among_the_words)
-    throw std::runtime_error("the thread's number is not among the words");
-  return result;
-}
-
 // glibc has this thread's own registered.
 long move_rseq(const Target& target) {
   constexpr unsigned kSize = 32;
@@ -578,11 +513,6 @@ std::vector<Attack> attacks_through_the_kernel() {
       {"io_uring, read into it as a registered buffer", fault, &read_fixed, own},
       {"io_uring, write to the descriptor", sealed,
        [](On t) { return Ring().run(IORING_OP_WRITE, t.fd, payload(), t.offset); }},
-      {"io_uring, fallocate a hole", sealed,
-       [](On t) {
-         constexpr unsigned kHole = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
-         return Ring().run(IORING_OP_FALLOCATE, t.fd, t.size, kHole, t.offset);
-       }},
       {"futex FUTEX_WAKE_OP on a word", fault,
        [](On t) {
          std::uint32_t own_word = 0;
@@ -594,7 +524,6 @@ std::vector<Attack> attacks_through_the_kernel() {
       {"clone with CLONE_PARENT_SETTID", nothing, &have_thread_id_written<CLONE_PARENT_SETTID>,
        own},
       {"exit with clear_child_tid", nothing, &have_thread_id_written<CLONE_CHILD_CLEARTID>, own},
-      {"exit with a robust list", nothing, &exit_with_a_robust_list, own},
       {"rseq", fault, &move_rseq, own},
   };
 }

@@ -34,7 +34,6 @@ struct Target {
   std::byte* address = nullptr;  // of the words, 2 MiB aligned, in every process
   std::size_t size = 0;          // of the words
   off_t offset = 0;              // of the words in the file
-  std::uint32_t first_word = 0;  // the word at index i is first_word + i
   int fd = -1;                   // re-opened for reading and writing through /proc/PID/fd/N
   int inherited = -1;            // the owner's; of an arena that is not frozen the same as `fd`
   int owners_fd = -1;            // its number in the owner

@@ -1,12 +1,10 @@
 #include <bit>
 #include <cmath>
-#include <poll.h>
 
 #include <cowshed/share/descriptor.h>
 
 #include "channel_traffic.h"
 #include "every_method.h"
-#include "share.h"
 
 // Four senders and four receivers, started by fork, spawn and a forkserver of a process that owns
 // them.  At random moments some of them, the forkserver or the owner are killed, or stopped and
@@ -15,7 +13,6 @@
 namespace cowshed::test {
 namespace {
 
-using namespace std::chrono_literals;
 using Clock = std::chrono::steady_clock;
 
 constexpr int kMoments = test::sized<int>(200, 20);

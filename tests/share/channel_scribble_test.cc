@@ -1,13 +1,9 @@
-#include <deque>
-
 #include "channel_memory.h"
-#include "share.h"
 
 namespace cowshed {
 namespace {
 
 using namespace channel_layout;
-using namespace std::chrono_literals;
 
 // A party that has gone wrong overwrites a channel's memory while others use the channel.  They get
 // values or errors; their own memory stays as it is.

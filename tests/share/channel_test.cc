@@ -1,36 +1,17 @@
-#include <poll.h>
 #include <sys/eventfd.h>
 
 #include <cowshed/share/descriptor.h>
 
 #include "channel_memory.h"
-#include "share.h"
 
 // What one process sees of a channel.
 namespace cowshed {
 namespace {
 
-using namespace std::chrono_literals;
-
 struct Job {
   std::uint64_t number;
   std::array<char, 56> text;
 };
-
-TEST(Channel, MessagesArriveInOrderOverManyRounds) {
-  auto channel = make<Job>({.name = "jobs", .slots = 7});
-  std::uint64_t next = 0;
-  for (std::uint64_t i = 0; i < 1000;) {
-    for (int burst = 0; burst < 7; ++burst, ++i) ASSERT_TRUE(channel.send({i, {"text"}}));
-    for (int burst = 0; burst < 7; ++burst, ++next) {
-      const auto job = channel.receive();
-      ASSERT_TRUE(job) << job.error().message;
-      EXPECT_EQ(job->number, next);
-      EXPECT_STREQ(job->text.data(), "text");
-    }
-  }
-  EXPECT_EQ(channel.stats().sent, channel.stats().received);
-}
 
 TEST(Channel, FullAndEmptyAreErrorsOfTheFormsThatDoNotWait) {
   auto channel = make<int>({.name = "jobs", .slots = 3});
@@ -99,42 +80,41 @@ TEST(Channel, CloseComesAfterWhatWasSent) {
   EXPECT_EQ(code_of(channel.receive(1s)), ErrorCode::closed);
 }
 
-TEST(Channel, CloseWakesWhoWaits) {
-  auto empty = make<int>({.name = "jobs"});
-  auto full = make<int>({.name = "jobs", .slots = 1});
-  ASSERT_TRUE(full.send(1));
-  ErrorCode received{};
-  ErrorCode sent{};
-  {
-    const std::jthread receiver([&] { received = code_of(empty.receive()); });
-    const std::jthread sender([&] { sent = code_of(full.send(2)); });
+// A receiver of an empty channel and a sender to a full one.
+struct Waiting {
+  Channel<int> empty = make<int>();
+  Channel<int> full = make<int>({.slots = 1});
+  std::vector<ErrorCode> said{2};
+
+  // Until `wake` ends the wait, which may have limits.
+  template <class Wake, class... Limit>
+  void wait(const Wake& wake, const Limit&... limit) {
+    ASSERT_TRUE(full.send(1));
+    const std::jthread receiver([&] { said[0] = code_of(empty.receive(limit...)); });
+    const std::jthread sender([&] { said[1] = code_of(full.send(2, limit...)); });
     while (empty.stats().processes == 0) std::this_thread::yield();
     std::this_thread::sleep_for(20ms);
-    empty.close();
-    full.close();
+    wake();
   }
-  EXPECT_EQ(received, ErrorCode::closed);
-  EXPECT_EQ(sent, ErrorCode::closed);
-  EXPECT_EQ(full.receive().value(), 1);
+};
+
+TEST(Channel, CloseWakesWhoWaits) {
+  Waiting waiting;
+  waiting.wait([&] {
+    waiting.empty.close();
+    waiting.full.close();
+  });
+  EXPECT_THAT(waiting.said, Each(ErrorCode::closed));
+  EXPECT_EQ(waiting.full.receive().value(), 1);
 }
 
 TEST(Channel, AStopTokenInterrupts) {
-  auto empty = make<int>({.name = "jobs"});
-  auto full = make<int>({.name = "jobs", .slots = 1});
-  ASSERT_TRUE(full.send(1));
+  Waiting waiting;
   std::stop_source source;
-  ErrorCode received{};
-  ErrorCode sent{};
-  {
-    const std::jthread receiver([&] { received = code_of(empty.receive(source.get_token())); });
-    const std::jthread sender([&] { sent = code_of(full.send(2, source.get_token())); });
-    std::this_thread::sleep_for(20ms);
-    source.request_stop();
-  }
-  EXPECT_EQ(received, ErrorCode::interrupted);
-  EXPECT_EQ(sent, ErrorCode::interrupted);
-  ASSERT_TRUE(full.receive());  // nothing was sent
-  EXPECT_EQ(code_of(full.try_receive()), ErrorCode::would_block);
+  waiting.wait([&] { source.request_stop(); }, source.get_token());
+  EXPECT_THAT(waiting.said, Each(ErrorCode::interrupted));
+  ASSERT_TRUE(waiting.full.receive());  // nothing was sent
+  EXPECT_EQ(code_of(waiting.full.try_receive()), ErrorCode::would_block);
 }
 
 TEST(Channel, ADescriptorTellsWhenToReceive) {
@@ -170,23 +150,14 @@ TEST(Channel, ThreadsSendAndReceiveAtOnce) {
   constexpr std::uint64_t kThreads = 3;
   auto channel = make<std::uint64_t>({.slots = 64});
   std::array<std::vector<std::uint64_t>, kThreads> got;
-  {
-    std::vector<std::jthread> receivers;
-    for (auto& list : got) {
-      receivers.emplace_back([&] {
-        while (auto message = channel.receive()) list.push_back(*message);
-      });
-    }
-    {
-      std::vector<std::jthread> senders;
-      for (std::uint64_t t = 0; t < kThreads; ++t) {
-        senders.emplace_back([&, t] {
-          for (std::uint64_t i = 0; i < kEach; ++i) ASSERT_TRUE(channel.send(t * kEach + i));
-        });
-      }
-    }
-    channel.close();
-  }
+  auto receivers = begin_threads(kThreads, [&](std::uint64_t t) {
+    while (auto message = channel.receive()) got.at(t).push_back(*message);
+  });
+  (void)begin_threads(kThreads, [&](std::uint64_t t) {
+    for (std::uint64_t i = 0; i < kEach; ++i) ASSERT_TRUE(channel.send(t * kEach + i));
+  });
+  channel.close();
+  receivers.clear();
   std::set<std::uint64_t> all;
   for (const auto& list : got) {
     std::array<std::uint64_t, kThreads> last{};  // of each sender, plus 1

@@ -21,11 +21,8 @@ WorkersOptions EveryMethod::with(WorkersOptions options) {
 }
 
 std::string name_of_method(const testing::TestParamInfo<Start>& info) {
-  switch (info.param) {
-    case Start::fork: return "Fork";
-    case Start::spawn: return "Spawn";
-    default: return "ForkServer";
-  }
+  constexpr std::array kNames = {"Fork", "Spawn", "ForkServer"};
+  return kNames.at(static_cast<std::size_t>(info.param));
 }
 
 }  // namespace cowshed::test

@@ -40,6 +40,13 @@ struct cowshed::Codec<cowshed::test::Open> {
   static test::Open decode(Decoder& from) { return {from.take_descriptor()}; }
 };
 
+namespace cowshed {
+
+using test::end_of;
+using test::Open;
+
+}  // namespace cowshed
+
 #define COWSHED_EVERY_METHOD(suite)                                                             \
   INSTANTIATE_TEST_SUITE_P(                                                                     \
       Workers, suite,                                                                           \

@@ -1,13 +1,9 @@
 #include <cowshed/share/descriptor.h>
 
 #include "every_method.h"
-#include "share.h"
 
 namespace cowshed {
 namespace {
-
-using namespace std::chrono_literals;
-using test::end_of;
 
 using ForkServers = test::LeavesNothing;
 
@@ -115,7 +111,7 @@ pid_t start_by_dying_server(std::chrono::microseconds delay) {
   });
   auto worker = start<get_warmth>(by(server, {.die_with_parent = false}));
   if (!worker) {
-    EXPECT_EQ(worker.error().code, ErrorCode::forkserver_ended);
+    EXPECT_THAT(worker, Fails(ErrorCode::forkserver_ended));
     return 0;
   }
   return value_of(worker->wait())[0].pid;

@@ -1,10 +1,3 @@
-#include <deque>
-#include <list>
-#include <tuple>
-#include <unordered_map>
-#include <unordered_set>
-#include <variant>
-
 #include <cowshed/share/freeze_copy.h>
 
 #include "share.h"

@@ -1,19 +1,13 @@
 // How workers end, and how their parent does, under every method.
 
-#include <poll.h>
-
 #include <cowshed/share/descriptor.h>
 
 #include "every_method.h"
-#include "share.h"
 
 namespace cowshed {
 namespace {
 
-using namespace std::chrono_literals;
 using LaunchEnds = test::EveryMethod;
-using test::end_of;
-using test::Open;
 
 COWSHED_EVERY_METHOD(LaunchEnds);
 
@@ -65,10 +59,9 @@ struct Index {
 void write_to(const Index& index) { const_cast<Index&>(index).more[20] = 1; }
 
 TEST_P(LaunchEnds, AStrayWriteIsReported) {
-  Arena arena = make_arena();
-  const auto ref = value_of(publish("index", value_of(arena.make<Index>())));
-  ASSERT_TRUE(arena.freeze());
-  const auto exit = end_of(start<write_to>(with({.name = "search"}), ref));
+  ArenaOf<Index> of;
+  ASSERT_TRUE(of.arena.freeze());
+  const auto exit = end_of(start<write_to>(with({.name = "search"}), of.ref));
   EXPECT_TRUE(test::kSanitized || exit.signal == SIGSEGV);  // these exit by themselves
   EXPECT_THAT(exit.error, StartsWith("search 0 (pid " + std::to_string(exit.pid) +
                                      ") died: wrote to frozen arena 'index' at 0x"));
@@ -185,9 +178,8 @@ TEST_P(LaunchEnds, WhoWasMovedFromSaysSo) {
   auto workers = value_of(start<kill_self>(one(), 0));
   auto other = std::move(workers);
   // NOLINTNEXTLINE(bugprone-use-after-move): it is what this is about
-  EXPECT_EQ(workers.wait().error().code, ErrorCode::invalid_argument);
-  EXPECT_EQ(workers.stop(std::chrono::steady_clock::now()).error().code,
-            ErrorCode::invalid_argument);
+  EXPECT_THAT(workers.wait(), Fails(ErrorCode::invalid_argument));
+  EXPECT_THAT(workers.stop(std::chrono::steady_clock::now()), Fails(ErrorCode::invalid_argument));
   EXPECT_TRUE(workers.pids().empty());
   EXPECT_TRUE(value_of(other.wait())[0].ok());
 }

@@ -1,11 +1,8 @@
-#include <linux/filter.h>
 #include <linux/memfd.h>
-#include <linux/seccomp.h>
-#include <memory_resource>
-#include <sys/socket.h>
 
 #include <cowshed/base/published_layout.h>
 #include <cowshed/share/arena_transfer.h>
+#include <cowshed/tests/support/refusals.h>
 
 #include "share.h"
 
@@ -50,32 +47,17 @@ const layout::Object* object_named(const std::string& name) {
   return named<layout::Object>(own_layout()->objects, name);
 }
 
-// From here memfd_create(2) fails, unless the file can be sealed, as an arena's can.
-void refuse_layout_memfds() {
-  std::array<sock_filter, 6> program = {{
-      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_memfd_create, 0, 3),
-      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, args[1])),
-      BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, MFD_ALLOW_SEALING, 1, 0),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EMFILE),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-  }};
-  const sock_fprog filter = {program.size(), program.data()};
-  ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-  if (::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) != 0)
-    throw std::runtime_error("seccomp refused");
-}
-
 // First, so that this process has no layout to inherit yet.
 TEST(ALayoutThatCannotBeMade, IsMissedByNothing) {
   ASSERT_EQ(own_layout(), nullptr);
   const auto child = run_in_child([] {
-    refuse_layout_memfds();
-    Arena arena = make_arena("arena");
-    const auto ref = publish("index", static_cast<const Index*>(*arena.make<Index>()));
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    // Those with MFD_NOEXEC_SEAL; an arena's have MFD_ALLOW_SEALING too.
+    test::refuse_call(SYS_memfd_create, test::Argument{1, MFD_CLOEXEC | 8U}, EMFILE);
+    ArenaOf<Index> of;
     std::ostringstream seen;
-    seen << arena.freeze().has_value() << (ref->try_get() != nullptr) << withdraw(*ref).has_value()
-         << (own_layout() == nullptr);
+    seen << of.arena.freeze().has_value() << (of.ref.try_get() != nullptr)
+         << withdraw(of.ref).has_value() << (own_layout() == nullptr);
     return seen.str();
   });
   EXPECT_EQ(child.said, "1111");
@@ -113,10 +95,7 @@ TEST(Layout, NamesWhatAnotherProcessSent) {
 }
 
 TEST(Layout, NamesArenasAndObjects) {
-  Arena arena = make_arena("shown");
-  const Index* index = *arena.make<Index>();
-  const auto ref = publish("index", index);
-  ASSERT_TRUE(ref);
+  const ArenaOf<Index> of("shown");
   const layout::Header* header = own_layout();
   ASSERT_NE(header, nullptr);
   EXPECT_EQ(header->magic, layout::kMagic);
@@ -125,18 +104,18 @@ TEST(Layout, NamesArenasAndObjects) {
 
   const layout::Object* object = object_named("index");
   ASSERT_NE(object, nullptr);
-  EXPECT_EQ(object->address, reinterpret_cast<std::uintptr_t>(index));
+  EXPECT_EQ(object->address, reinterpret_cast<std::uintptr_t>(of.object));
   EXPECT_EQ(object->bytes, sizeof(Index));
   EXPECT_EQ(object->alignment, alignof(Index));
-  EXPECT_EQ(object->generation, ref->bits().generation);
+  EXPECT_EQ(object->generation, of.ref.bits().generation);
   EXPECT_EQ(object->publisher, static_cast<std::uint32_t>(::getpid()));
   EXPECT_THAT(object->type.data(), HasSubstr("Index"));
 
   const auto& shown = entry<layout::Arena>(header->arenas, object->arena);
   EXPECT_STREQ(shown.name.data(), "shown");
-  EXPECT_EQ(shown.begin, reinterpret_cast<std::uintptr_t>(arena.base()));
+  EXPECT_EQ(shown.begin, reinterpret_cast<std::uintptr_t>(of.arena.base()));
   EXPECT_EQ(shown.end - shown.begin, 64_MiB);
-  EXPECT_EQ(shown.used, arena.stats().used);
+  EXPECT_EQ(shown.used, of.arena.stats().used);
   EXPECT_EQ(shown.state, layout::ArenaState::open);
 }
 
@@ -186,14 +165,13 @@ TEST(Layout, AChildShowsWhatItHasAndNothingElse) {
 }
 
 TEST(Layout, TakesThreePagesAndAChildOfFrozenArenasWritesToNone) {
-  Arena arena = make_arena("arena");
-  const auto ref = publish("index", static_cast<const Index*>(*arena.make<Index>()));
-  ASSERT_TRUE(arena.freeze());
+  ArenaOf<Index> of;
+  ASSERT_TRUE(of.arena.freeze());
   const layout::Header* header = own_layout();
   EXPECT_LE(test::own_pages(header, header->bytes), 3U) << "the header, one page of each table";
   const std::uint32_t sequence = header->sequence;
   const auto child = run_in_child(
-      [&] { return std::to_string((**ref).bytes[0]) + " " + std::to_string(header->sequence); });
+      [&] { return std::to_string(of.ref->bytes[0]) + " " + std::to_string(header->sequence); });
   EXPECT_EQ(child.said, "0 " + std::to_string(sequence));
 }
 

@@ -3,12 +3,10 @@
 #include <cowshed/share/map.h>
 
 #include "every_method.h"
-#include "share.h"
 
 namespace cowshed {
 namespace {
 
-using namespace std::chrono_literals;
 using testing::MatchesRegex;
 using Map = test::EveryMethod;
 
@@ -50,11 +48,10 @@ int multiply(const Worker& self, int number, const Index& index, int more) {
 }
 
 TEST_P(Map, FurtherArgumentsGoToTheFunction) {
-  Arena arena = make_arena();
-  const auto ref = value_of(publish("index", value_of(arena.make<Index>())));
-  ASSERT_TRUE(arena.freeze());
+  ArenaOf<Index> of;
+  ASSERT_TRUE(of.arena.freeze());
   const std::vector<int> numbers = {1, 2, 3};
-  EXPECT_EQ(value_of(map<multiply>({.workers = one()}, numbers, ref, 5)),
+  EXPECT_EQ(value_of(map<multiply>({.workers = one()}, numbers, of.ref, 5)),
             (std::vector<int>{12, 19, 26}));
 }
 
@@ -169,7 +166,7 @@ TEST_P(Map, AnItemThatKillsEveryWorkerIsNamedWithTheLast) {
     const auto killed =
         map<die_at_17>(options, std::views::iota(0, 100), int{SIGKILL}, tokens(1000));
     ASSERT_FALSE(killed);
-    EXPECT_EQ(killed.error().code, ErrorCode::worker_failed);
+    EXPECT_THAT(killed, Fails(ErrorCode::worker_failed));
     EXPECT_THAT(killed.error().message,
                 MatchesRegex(std::string("item 17") + (restarts == 0 ? "" : ", given out 3 times") +
                              ": worker [0-2] \\(pid [0-9]+\\) died of signal 9 \\(Killed\\)"));

@@ -1,5 +1,3 @@
-#include <unordered_map>
-
 #include <cowshed/share/readable_type.h>
 #include <cowshed/share/type_id.h>
 

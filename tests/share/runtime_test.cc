@@ -4,7 +4,6 @@
 
 #include "every_method.h"
 #include "other_program.h"
-#include "share.h"
 
 namespace cowshed {
 namespace other {
@@ -17,9 +16,6 @@ Sized grow(Sized sized) { return sized; }
 }  // namespace other
 
 namespace {
-
-using namespace std::chrono_literals;
-using test::end_of;
 
 TEST(Runtime, AnotherProgramRunsItsFunctionOfThatName) {
   EXPECT_EQ(end_of(start<other::scale>({.method = Start::spawn}, 4)).value, 8);
@@ -59,7 +55,7 @@ TEST(Runtime, AProgramThatIsNotThereIsAnErrorOfStart) {
   const auto workers =
       start<other::scale>({.method = Start::spawn, .program = "/no/such/program"}, 4);
   ASSERT_FALSE(workers);
-  EXPECT_EQ(workers.error().system_errno, ENOENT);
+  EXPECT_THAT(workers, FailsBy(ENOENT));
   EXPECT_THAT(workers.error().message, EndsWith("/no/such/program: No such file or directory"));
 }
 

@@ -59,3 +59,14 @@ inline std::size_t malloc_hits(const Arena& arena) {
 }
 
 }  // namespace cowshed::test
+
+namespace cowshed {
+
+using test::Blocks;
+using test::count_inside;
+using test::give;
+using test::in_scope;
+using test::malloc_hits;
+using test::take;
+
+}  // namespace cowshed

@@ -3,6 +3,15 @@
 // What most tests of share/ include.
 
 #include <deque>
+#include <list>
+#include <memory_resource>
+#include <mutex>
+#include <poll.h>
+#include <sys/socket.h>
+#include <tuple>
+#include <unordered_map>
+#include <unordered_set>
+#include <variant>
 
 #include <cowshed/share/arena.h>
 #include <cowshed/share/channel.h>
@@ -35,6 +44,17 @@ MATCHER_P2(Fails, code, text, "") {
   return code_of(arg) == code && arg.error().message.find(text) != std::string::npos;
 }
 inline auto Fails(ErrorCode code) { return Fails(code, ""); }
+// One of this errno, whose message has the text in it.
+MATCHER_P2(FailsBy, number, text, "") {
+  *result_listener << (arg ? "which is no error" : arg.error().message);
+  return !arg && arg.error().system_errno == number &&
+         arg.error().message.find(text) != std::string::npos;
+}
+inline auto FailsBy(int number) { return FailsBy(number, ""); }
+MATCHER(Succeeds, "") {
+  *result_listener << (arg ? "" : arg.error().message);
+  return static_cast<bool>(arg);
+}
 
 // The code of what get() says, or "ok".
 template <class T>
@@ -63,6 +83,23 @@ inline Arena make_arena(std::size_t capacity = 64_MiB, const std::string& name =
 inline Arena make_arena(const std::string& name, std::size_t capacity = 64_MiB) {
   return make_arena(capacity, name);
 }
+// Where it cannot collapse memfd pages, or memory is too fragmented.
+inline bool has_no_huge_pages() {
+  Arena arena = make_arena();
+  std::memset(arena.allocate(2_MiB, 2_MiB), 1, 2_MiB);
+  return arena.stats().huge_page_bytes == 0;
+}
+
+// With an object that is published.
+template <class T>
+struct ArenaOf {
+  explicit ArenaOf(const std::string& name = "index") : arena(make_arena(name)) {}
+
+  Arena arena;
+  T* object = value_of(arena.make<T>());
+  Ref<T> ref = value_of(publish("index", object));
+};
+
 template <class T>
 Channel<T> make(const ChannelOptions& options = {}) {
   return value_of(Channel<T>::create(options));
@@ -147,17 +184,21 @@ class LeavesNothing : public testing::Test {
 
 namespace cowshed {
 
+using namespace std::chrono_literals;
+using test::ArenaOf;
 using test::begin_threads;
 using test::Child;
 using test::code_of;
 using test::eventually;
 using test::Fails;
+using test::FailsBy;
 using test::make;
 using test::make_arena;
 using test::outcome;
 using test::refusal_of;
 using test::run_in_child;
 using test::sent_by;
+using test::Succeeds;
 using test::value_of;
 
 }  // namespace cowshed

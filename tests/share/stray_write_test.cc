@@ -5,11 +5,8 @@
 #include "share.h"
 
 // Sanitizers have SIGSEGV handlers of their own, which end the process in their way.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SKIP_UNLESS_PLAIN() GTEST_SKIP() << "this sanitizer handles SIGSEGV itself"
-#else
-#define SKIP_UNLESS_PLAIN() static_cast<void>(0)
-#endif
+#define SKIP_UNLESS_PLAIN() \
+  if (test::kSanitized) GTEST_SKIP() << "this sanitizer handles SIGSEGV itself"
 
 namespace cowshed {
 namespace {
