@@ -15,41 +15,38 @@ void* allocate_in(const Arena& arena, std::size_t size) {
   return block;
 }
 
-bool is_mapped(const std::byte* address) {
-  unsigned char resident = 0;
-  return mincore(const_cast<std::byte*>(address), 4096, &resident) == 0;
+bool is_mapped(const std::byte* address) { return !test::mapping_name(address).empty(); }
+
+class AbandonedArenaInState : public testing::TestWithParam<bool> {};  // whether it is frozen
+INSTANTIATE_TEST_SUITE_P(States, AbandonedArenaInState, testing::Bool(),
+                         [](const auto& state) { return state.param ? "Frozen" : "Open"; });
+
+TEST_P(AbandonedArenaInState, WithoutABlockIsGivenBackAtOnce) {
+  std::optional<Arena> arena = make_arena();
+  std::free(allocate_in(*arena, 10_MiB));
+  if (GetParam()) ASSERT_TRUE(arena->freeze());
+  const std::byte* base = arena->base();
+  arena.reset();
+  EXPECT_FALSE(is_mapped(base));
 }
 
-TEST(AbandonedArena, WithoutABlockIsGivenBackAtOnce) {
-  for (const bool frozen : {false, true}) {
-    std::optional<Arena> arena = make_arena();
-    std::free(allocate_in(*arena, 10_MiB));
-    if (frozen) ASSERT_TRUE(arena->freeze());
-    const std::byte* base = arena->base();
-    arena.reset();
-    EXPECT_FALSE(is_mapped(base)) << frozen;
-  }
-}
-
-TEST(AbandonedArena, GoesWithItsLastBlock) {
-  for (const bool frozen : {false, true}) {
-    std::optional<Arena> arena = make_arena();
-    void* block = allocate_in(*arena, 100);
-    void* freed = allocate_in(*arena, 10_MiB);
-    if (frozen) ASSERT_TRUE(arena->freeze());
-    std::free(freed);
-    const std::byte* base = arena->base();
-    arena.reset();
-    EXPECT_TRUE(is_mapped(base));
-    if (!frozen) *static_cast<char*>(block) = 'x';  // as a library may that keeps it
-    (void)make_arena("another");
-    EXPECT_TRUE(is_mapped(base));
-    std::free(block);
-    const std::unique_ptr<void, decltype(&std::free)> another(std::malloc(100), &std::free);
-    EXPECT_NE(another.get(), block);
-    const Arena next = make_arena("next");
-    EXPECT_TRUE(!is_mapped(base) || next.base() == base);
-  }
+TEST_P(AbandonedArenaInState, GoesWithItsLastBlock) {
+  std::optional<Arena> arena = make_arena();
+  void* block = allocate_in(*arena, 100);
+  void* freed = allocate_in(*arena, 10_MiB);
+  if (GetParam()) ASSERT_TRUE(arena->freeze());
+  std::free(freed);
+  const std::byte* base = arena->base();
+  arena.reset();
+  EXPECT_TRUE(is_mapped(base));
+  if (!GetParam()) *static_cast<char*>(block) = 'x';  // as a library may that keeps it
+  (void)make_arena("another");
+  EXPECT_TRUE(is_mapped(base));
+  std::free(block);
+  const std::unique_ptr<void, decltype(&std::free)> another(std::malloc(100), &std::free);
+  EXPECT_NE(another.get(), block);
+  const Arena next = make_arena("next");
+  EXPECT_TRUE(!is_mapped(base) || next.base() == base);
 }
 
 // As many as a process can have, and more.

@@ -13,17 +13,15 @@
 namespace cowshed {
 namespace {
 
-enum class Arenas { frozen, open };
-
 // What a child says when `inside` ran in a scope of an arena, which perhaps was frozen strictly
 // then, and the child left by `leave`: its status, or less than zero for a signal.
 std::string ending(const std::function<void()>& inside, const std::function<void()>& leave,
-                   Arenas arenas = Arenas::frozen) {
+                   bool frozen = true) {
   std::fflush(stdout);  // exit() would print it again
   return run_in_child([&]() -> std::string {
            Arena arena = make_arena();
            in_scope(arena, [&] { inside(); });
-           if (arenas == Arenas::frozen && !arena.freeze()) return "not frozen";
+           if (frozen && !arena.freeze()) return "not frozen";
            Child leaving([&] {
              leave();
              return 0;
@@ -35,8 +33,7 @@ std::string ending(const std::function<void()>& inside, const std::function<void
 
 // A child has nothing of an arena that is not frozen.
 void expect_seven_of_both(const std::function<void()>& inside, const std::function<void()>& leave) {
-  EXPECT_EQ(ending(inside, leave, Arenas::open), "7");
-  EXPECT_EQ(ending(inside, leave, Arenas::frozen), "7");
+  for (const bool frozen : {false, true}) EXPECT_EQ(ending(inside, leave, frozen), "7") << frozen;
 }
 
 void leave() { std::exit(7); }

@@ -194,18 +194,14 @@ class RandomWork {
 
   // The number of blocks that lay in the wrong place or had other bytes.
   std::size_t run(int steps) {
-    outside(steps);
+    for (int i = 0; i < steps; ++i)
+      if (random_() % 50 == 0) inside(first_, 1);
+      else step(nullptr);
     for (auto& block : blocks_) free_block(block);
     return wrong_;
   }
 
  private:
-  void outside(int steps) {
-    for (int i = 0; i < steps; ++i)
-      if (random_() % 50 == 0) inside(first_, 1);
-      else step(nullptr);
-  }
-
   void inside(const Arena& arena, int depth) {
     const auto scope = ArenaScope::enter(arena).value();
     for (auto i = random_() % 100; i > 0; --i)

@@ -269,33 +269,5 @@ TEST(ArenaStats, AreExactWhileThreadsAllocate) {
   EXPECT_EQ(arena.stats().live_allocations, kThreads * kBlocks);
 }
 
-TEST(ArenaStats, CountEveryBlockOverGenerations) {
-  Arena arena = make_arena(2_GiB);
-  ASSERT_TRUE(arena.freeze());
-  std::atomic<std::size_t> made = 0;
-  std::atomic<bool> stop = false;
-  auto threads = begin_threads(3, [&](int) {
-    std::size_t count = 0;
-    while (!stop) {
-      const Error error = refusal_of([&] {
-        for (; !stop; ++count) (void)arena.allocate(48);
-      });
-      EXPECT_TRUE(stop || error.code == ErrorCode::arena_frozen);
-      std::this_thread::yield();
-    }
-    made += count;
-  });
-  for (std::uint32_t generation = 2; generation <= 15; ++generation) {
-    const std::uint64_t before = arena.stats().live_allocations;
-    ASSERT_TRUE(arena.thaw());
-    while (arena.stats().live_allocations == before) std::this_thread::yield();
-    ASSERT_THAT(arena.refreeze(), Succeeds());
-    ASSERT_EQ(arena.stats().generation, generation);
-  }
-  stop = true;
-  threads.clear();
-  EXPECT_EQ(arena.stats().live_allocations, made);
-}
-
 }  // namespace
 }  // namespace cowshed

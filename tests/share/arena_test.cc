@@ -236,16 +236,13 @@ TEST(Arena, ManyArenasOneAfterAnother) {
 }
 
 TEST(Arena, APlaceIsUsedAgain) {
-  const auto place = [](const Arena& arena) {
-    return reinterpret_cast<std::uintptr_t>(arena.base());
-  };
   std::optional<Arena> first = make_arena();
   const Arena second = make_arena();
-  EXPECT_GT(place(second), place(*first));
-  const std::uintptr_t free_place = place(*first);
+  EXPECT_GT(second.base(), first->base());
+  const std::byte* free_place = first->base();
   first.reset();
-  EXPECT_EQ(place(make_arena()), free_place);
-  EXPECT_GT(place(make_arena(256_MiB)), place(second));  // too large for the gap
+  EXPECT_EQ(make_arena().base(), free_place);
+  EXPECT_GT(make_arena(256_MiB).base(), second.base());  // too large for the gap
 }
 
 // Whatever a child does with an arena that was open at the fork is this error, and nothing to the

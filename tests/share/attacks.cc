@@ -8,7 +8,6 @@
 #include <linux/userfaultfd.h>
 #include <sys/ioctl.h>
 #include <sys/ptrace.h>
-#include <sys/rseq.h>
 #include <sys/sendfile.h>
 #include <sys/uio.h>
 
@@ -235,15 +234,9 @@ std::vector<Attack> attacks_on_the_mapping() {
        [](On t) { return map_elsewhere(t, MAP_SHARED, t.inherited); }},
       {"mmap MAP_SHARED of the re-opened descriptor", refused(EPERM),
        [](On t) { return map_elsewhere(t, MAP_SHARED, t.fd); }},
-      {"mmap MAP_SHARED_VALIDATE", refused(EPERM),
-       [](On t) { return map_elsewhere(t, MAP_SHARED_VALIDATE, t.fd); }},
       // Linux 6.7 allows the first step, for reading for good.
       {"mmap MAP_SHARED for reading, then mprotect", refused(EACCES) | refused(EPERM),
        &map_for_reading_then_allow_writes},
-      {"remap_file_pages", refused(EINVAL),
-       [](On t) {
-         return syscall(SYS_remap_file_pages, t.address, kPage, 0, t.offset / kPage + 1, 0);
-       }},
       {"MADV_DONTNEED", nothing, &advise<MADV_DONTNEED>},
       {"MADV_REMOVE", refused(EACCES), &advise<MADV_REMOVE>},
       {"MADV_FREE", refused(EINVAL), &advise<MADV_FREE>},
@@ -364,13 +357,6 @@ std::vector<Attack> attacks_on_the_file() {
        }},
       {"splice its page into a pipe, then write to the pipe", nothing,
        [](On t) { return write(pipe_with_the_page(t)[1], payload(), 64); }},
-      {"tee its page to a second pipe, then write to that", nothing,
-       [](On t) {
-         const auto ends = pipe_with_the_page(t);
-         const auto second = make_pipe();
-         need(tee(ends[0], second[1], 1, 0), "tee");
-         return write(second[1], payload(), 64);
-       }},
       {"vmsplice its page as a gift, then write to the pipe", nothing,
        [](On t) {
          const auto ends = make_pipe();
@@ -481,17 +467,6 @@ long have_thread_id_written(const Target& target) {
       target.address + 64);
 }
 
-// glibc has this thread's own registered.
-long move_rseq(const Target& target) {
-  constexpr unsigned kSize = 32;
-  need(__rseq_size == 0 ? (errno = ENOSYS, -1) : 0, "rseq");
-  auto* own = static_cast<std::byte*>(__builtin_thread_pointer()) + __rseq_offset;
-  need(syscall(SYS_rseq, own, kSize, RSEQ_FLAG_UNREGISTER, RSEQ_SIG), "unregistering rseq");
-  const long result = syscall(SYS_rseq, target.address, kSize, 0, RSEQ_SIG);
-  sched_yield();
-  return result;
-}
-
 std::vector<Attack> attacks_through_the_kernel() {
   const Outcomes own = allowed(Effect::own_view);
   const Outcomes nothing = allowed(Effect::nothing);
@@ -524,7 +499,6 @@ std::vector<Attack> attacks_through_the_kernel() {
       {"clone with CLONE_PARENT_SETTID", nothing, &have_thread_id_written<CLONE_PARENT_SETTID>,
        own},
       {"exit with clear_child_tid", nothing, &have_thread_id_written<CLONE_CHILD_CLEARTID>, own},
-      {"rseq", fault, &move_rseq, own},
   };
 }
 
@@ -565,7 +539,6 @@ std::vector<Attack> attacks_on_a_sibling() {
   const Outcomes victim = may_trace ? allowed(Effect::victims_view) : refused(EPERM);
   const Outcomes opened = may_trace ? allowed(Effect::victims_view) : refused(EACCES);
   const Outcomes nice = has_capability(CAP_SYS_NICE) ? allowed(Effect::nothing) : refused(EPERM);
-  const Outcomes not_remote = refused(EINVAL);
   return {
       {"process_vm_writev", may_trace ? refused(EFAULT) : refused(EPERM),
        [](On t) { return process_vm_writev(t.victim, payload_vector(), 1, words_of(t), 1, 0); },
@@ -574,8 +547,6 @@ std::vector<Attack> attacks_on_a_sibling() {
       {"/proc/PID/mem", opened | refused(EIO), &write_memory, opened},
       {"ptrace, PTRACE_POKEDATA", victim, &poke},
       {"process_madvise, MADV_PAGEOUT", nice, &advise_victim<MADV_PAGEOUT>},
-      {"process_madvise, MADV_DONTNEED", not_remote | refused(EPERM),
-       &advise_victim<MADV_DONTNEED>},
       {"pidfd_getfd, then pwrite", refused(EPERM), &take_descriptor},
   };
 }

@@ -233,7 +233,6 @@ class ChannelRandomKill : public testing::Test {
 
   // A party, or after them the forkserver, or the owner.
   void hit(std::size_t whom, int signal) {
-    ++hits_;
     if (whom < kPlaces) places_.at(whom).target.signal(signal);
     else if (whom == kPlaces) Target(ledger_->server).signal(signal);
     else if (owner_->running()) owner_->signal(signal);
@@ -320,8 +319,6 @@ class ChannelRandomKill : public testing::Test {
     EXPECT_LE(stats.sent, received + std::min(stats.lost.size(), sure + possible));
     EXPECT_EQ(stats.outstanding, 0U);
     EXPECT_EQ(stats.processes, 1U);
-    std::printf("%d hits; of %llu messages %zu died with their receivers\n", hits_,
-                static_cast<unsigned long long>(stats.sent), stats.lost.size());
   }
 
   const unsigned seed_ = seed();
@@ -335,7 +332,6 @@ class ChannelRandomKill : public testing::Test {
   std::shared_ptr<Ledger> ledger_ = map_ledger(path_);
   std::array<Place, kPlaces> places_;
   std::uint32_t lives_ = 0;
-  int hits_ = 0;
   std::optional<Child> owner_;
 };
 

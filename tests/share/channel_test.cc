@@ -316,8 +316,6 @@ struct LateUser {
   Channel<Bytes> channel;
   std::atomic<std::uint64_t>& received;
 
-  LateUser(const Channel<Bytes>& used, std::atomic<std::uint64_t>& count)
-      : channel(used), received(count) {}
   ~LateUser() {
     for (int i = 0; i < 3; ++i) {
       const std::vector<std::byte> message(10'000, std::byte{7});

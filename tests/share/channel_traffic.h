@@ -19,8 +19,6 @@ struct Values {
     std::array<std::byte, 56> bytes;
   };
   using Of = Channel<Message>;
-  static constexpr const char* kName = "values";
-
   static Message make(std::uint64_t id) {
     Message message{id, {}};
     for (std::size_t i = 0; i < message.bytes.size(); ++i) message.bytes[i] = pattern(id, i);
@@ -60,7 +58,6 @@ struct BytesOf {
 
 template <std::size_t size>
 struct CopiedBytes : BytesOf<size> {
-  static constexpr const char* kName = size <= Bytes::kSmall ? "small bytes" : "copied bytes";
   static Expected<void> send(Channel<Bytes>& channel, const std::vector<std::byte>& message) {
     return channel.send(message);
   }
@@ -74,8 +71,6 @@ template <std::size_t kSize>
 struct MovedBuffers {
   using Of = Channel<Bytes>;
   using Prepared = std::uint64_t;
-  static constexpr const char* kName = "moved buffers";
-
   static Prepared prepare(std::uint64_t id) { return id; }
   static void fill(Bytes& buffer, std::uint64_t id) {
     std::memcpy(buffer.data(), &id, sizeof(id));

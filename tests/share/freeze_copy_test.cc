@@ -27,14 +27,8 @@ struct FrozenLink {
   std::uint64_t value;
 };
 
-struct Table {  // pointers into its own vector
-  std::vector<Node> rows;
-  std::vector<const Node*> order;
-};
-struct FrozenTable {
-  std::pmr::vector<FrozenNode> rows;
-  std::pmr::vector<ImmortalPtr<const FrozenNode>> order;
-};
+// Pointers into its own vector.
+using Table = std::pair<std::vector<Node>, std::vector<const Node*>>;
 
 struct Expression {
   virtual ~Expression() = default;
@@ -91,13 +85,6 @@ struct FreezeTraits<Link> {
   using frozen = FrozenLink;
   static FrozenLink freeze(const Link& from, FreezeContext& context) {
     return {context.copy(from.next), from.value};
-  }
-};
-template <>
-struct FreezeTraits<Table> {
-  using frozen = FrozenTable;
-  static FrozenTable freeze(const Table& from, FreezeContext& context) {
-    return {context.copy(from.rows), context.copy(from.order)};
   }
 };
 template <>
@@ -218,9 +205,9 @@ TEST(FreezeCopy, TheRootItselfHasIdentity) {
 TEST(FreezeCopy, PointersToAVectorsElementsAreRefused) {
   const Arena arena = make_arena();
   Table table;
-  table.rows.resize(100);
+  table.first.resize(100);
   EXPECT_TRUE(freeze_copy(arena, table));
-  table.order = {&table.rows[7]};
+  table.second = {&table.first[7]};
   const auto before = arena.stats().live_allocations;
   EXPECT_THAT(freeze_copy(arena, table),
               Fails(ErrorCode::invalid_argument, "an element of a vector of"));

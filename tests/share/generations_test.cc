@@ -67,8 +67,7 @@ std::string find_unsealed(const Arena& arena) {
 }
 
 std::size_t private_bytes(const Arena& arena) {
-  const auto bytes = arena.private_bytes();
-  return bytes ? *bytes : ~std::size_t{0};
+  return arena.private_bytes().value_or(~std::size_t{0});
 }
 
 std::size_t own_bytes(const Arena& arena) {
@@ -391,6 +390,8 @@ TEST(Refreeze, NeedsAFrozenArena) {
   EXPECT_THAT(arena.thaw(), Fails(ErrorCode::arena_not_frozen));
   ASSERT_TRUE(arena.make<int>(1));
   ASSERT_TRUE(arena.freeze());
+  EXPECT_TRUE(arena.freeze());  // again is nothing
+  EXPECT_THAT(arena.freeze(FreezeMode::lenient), Fails(ErrorCode::arena_frozen));
   ASSERT_TRUE(arena.thaw());
   EXPECT_THAT(arena.thaw(), Fails(ErrorCode::arena_not_frozen, "refreeze() it first"));
   EXPECT_THAT(arena.prefault(), Fails(ErrorCode::arena_not_frozen));

@@ -132,14 +132,12 @@ class Sibling {
   // Runs in the process, which has gained access, and returns what answers.
   using Prepare = std::function<std::function<bool()>(const Target&)>;
 
-  explicit Sibling(const AttackedArena& arena)
-      : Sibling(arena,
-                [&](const Target&) { return [&arena] { return arena.unchanged_by_proc(); }; }) {}
-  Sibling(const AttackedArena& arena, const Prepare& prepare)
+  explicit Sibling(const AttackedArena& arena, const Prepare& prepare = {})
       : child_([&](const test::Line& test) {
           prctl(PR_SET_PDEATHSIG, SIGKILL);
           prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY);  // without Yama an error, and not needed
-          const auto yes = prepare(arena.gain_access());
+          const Target target = arena.gain_access();
+          const auto yes = prepare ? prepare(target) : [&] { return arena.unchanged_by_proc(); };
           test.say("ready");
           while (test.hear()) test.say(yes() ? "yes" : "no");
           return 0;

@@ -101,7 +101,7 @@ TEST_P(Launch, TheUsualNestingsGoThereAndBack) {
 
 std::vector<std::uint64_t> count_to(std::size_t end) {
   std::vector<std::uint64_t> numbers(end);
-  for (std::size_t i = 0; i < end; ++i) numbers[i] = i;
+  std::iota(numbers.begin(), numbers.end(), 0);
   return numbers;
 }
 
@@ -143,12 +143,7 @@ struct Index {
   int more[100] = {};
 };
 
-struct Seen {
-  std::uintptr_t address;
-  int answer;
-  std::size_t words;
-  std::uintptr_t words_address;
-};
+using Seen = std::tuple<std::uintptr_t, int, std::size_t, std::uintptr_t>;
 
 Seen look(const Index& index, std::span<const int> words) {
   return {reinterpret_cast<std::uintptr_t>(&index), index.answer, words.size(),
@@ -162,11 +157,9 @@ TEST_P(Launch, AReferenceGivesTheSameObjectAtTheSameAddress) {
   ASSERT_TRUE(of.arena.freeze());
   auto workers = value_of(start<look>(with({.count = 2}), of.ref, words_ref));
   for (const auto& result : value_of(workers.wait())) {
-    ASSERT_TRUE(result.value) << result.error;
-    EXPECT_EQ(result.value->address, reinterpret_cast<std::uintptr_t>(of.object));
-    EXPECT_EQ(result.value->answer, 42);
-    EXPECT_EQ(result.value->words, 1000U);
-    EXPECT_EQ(result.value->words_address, reinterpret_cast<std::uintptr_t>(words.data()));
+    EXPECT_EQ(result.value, Seen(reinterpret_cast<std::uintptr_t>(of.object), 42, 1000,
+                                 reinterpret_cast<std::uintptr_t>(words.data())))
+        << result.error;
   }
 }
 
@@ -242,13 +235,10 @@ TEST_P(Launch, AWorkersEnvironmentIsAnOption) {
 }
 
 std::vector<std::string> list_descriptors() {
-  std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
-    std::error_code gone;  // the folder's own
-    const auto target = std::filesystem::read_symlink(entry, gone).string();
-    if (std::stoi(entry.path().filename()) > 2 && !target.ends_with("/fd")) names.push_back(target);
-  }
-  return names;
+  std::vector<std::string> targets;
+  for (const auto& [descriptor, target] : test::descriptors())
+    if (descriptor > 2 && !target.ends_with("/fd")) targets.push_back(target);
+  return targets;
 }
 
 std::size_t huge_kib() { return test::kib_of("/proc/self/smaps_rollup", "AnonHugePages"); }
@@ -356,10 +346,7 @@ using test::Node;
 
 COWSHED_EVERY_METHOD(LaunchArenas);
 
-struct Place {
-  std::uintptr_t address;
-  ino_t inode;
-};
+using Place = std::pair<std::uintptr_t, ino_t>;  // an address, and the inode of what is there
 
 // With one node, which is published.
 std::pair<Arena, Ref<Node>> make_result(bool frozen = true) {
@@ -390,8 +377,8 @@ TEST_P(LaunchArenas, AResultIsUsedInPlaceAfterItsWorkerHasEnded) {
     const auto& [arena, ref, place] = *result.value;
     const Node* nodes = ref.try_get();
     ASSERT_NE(nodes, nullptr);
-    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(nodes), place.address);
-    EXPECT_EQ(inode_at(nodes), place.inode) << "not the worker's own pages";
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(nodes), place.first);
+    EXPECT_EQ(inode_at(nodes), place.second) << "not the worker's own pages";
     const std::uint64_t count = kNodes + static_cast<std::uint64_t>(result.rank);
     EXPECT_EQ(test::sum_of(nodes), count * (count + 1) / 2);
     EXPECT_EQ(value_of(arena.private_bytes()), 0U);

@@ -80,13 +80,19 @@ std::size_t kib_of(const std::string& file, const std::string& key) {
   return 0;
 }
 
-std::vector<int> descriptors_of(const std::string& target) {
-  std::vector<int> found;
+std::map<int, std::string> descriptors() {
+  std::map<int, std::string> found;
   for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
     std::error_code gone;  // the directory's own
-    if (std::filesystem::read_symlink(entry, gone).string().starts_with(target))
-      found.push_back(std::stoi(entry.path().filename()));
+    found[std::stoi(entry.path().filename())] = std::filesystem::read_symlink(entry, gone);
   }
+  return found;
+}
+
+std::vector<int> descriptors_of(const std::string& target) {
+  std::vector<int> found;
+  for (const auto& [descriptor, its] : descriptors())
+    if (its.starts_with(target)) found.push_back(descriptor);
   return found;
 }
 

@@ -7,12 +7,6 @@ namespace {
 
 using internal::TransferCounter;
 
-// In a child, whose report begins empty.
-template <class Function>
-std::string alone(Function function) {
-  return run_in_child([&]() -> std::string { return function(); }).said;
-}
-
 TEST(TransferReport, SaysByWhatMeansChannelsSend) {
   Arena arena = make_arena();
   const auto ref = value_of(publish(std::span<const char>(*arena.make_array<char>(1000))));
@@ -57,10 +51,11 @@ void send_something() {
 }
 
 TEST(TransferReport, AsATable) {
-  const std::string text = alone([] {
-    send_something();
-    return to_table(transfer_report());
-  });
+  const std::string text = run_in_child([] {  // whose report begins empty
+                             send_something();
+                             return to_table(transfer_report());
+                           })
+                               .said;
   EXPECT_THAT(text, HasSubstr(" has sent 4.0 KiB by value, 2.0 GiB by reference, 0 B moved\n"));
   EXPECT_THAT(
       text, HasSubstr("ORIGIN   NAME        SENT BY    MESSAGES  OBJECTS    BYTES  TYPE\n"
@@ -70,7 +65,7 @@ TEST(TransferReport, AsATable) {
 }
 
 TEST(TransferReport, OfNothing) {
-  EXPECT_THAT(alone([] { return to_table(transfer_report()); }),
+  EXPECT_THAT(run_in_child([] { return to_table(transfer_report()); }).said,
               EndsWith(" has sent 0 B by value, 0 B by reference, 0 B moved\n"));
 }
 
