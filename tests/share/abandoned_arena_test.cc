@@ -1,19 +1,12 @@
-#include <cowshed/share/arena.h>
 #include <cowshed/share/arena_scope.h>
-#include <cowshed/tests/support/child.h>
-#include <cowshed/tests/support/test.h>
+
+#include "share.h"
 
 // Arenas that were destroyed after an ArenaScope.
 namespace cowshed {
 namespace {
 
 void* volatile sink;
-
-std::optional<Arena> make_arena(const std::string& name = "loaded") {
-  auto arena = Arena::create({.name = name, .capacity = 64_MiB});
-  EXPECT_TRUE(arena) << arena.error().message;
-  return arena ? std::optional(std::move(*arena)) : std::nullopt;
-}
 
 void* allocate_in(const Arena& arena, std::size_t size) {
   const auto scope = ArenaScope::enter(arena).value();
@@ -22,46 +15,44 @@ void* allocate_in(const Arena& arena, std::size_t size) {
   return block;
 }
 
-bool is_mapped(const std::byte* address) {
-  unsigned char resident = 0;
-  return mincore(const_cast<std::byte*>(address), 4096, &resident) == 0;
+bool is_mapped(const std::byte* address) { return !test::mapping_name(address).empty(); }
+
+class AbandonedArenaInState : public testing::TestWithParam<bool> {};  // whether it is frozen
+INSTANTIATE_TEST_SUITE_P(States, AbandonedArenaInState, testing::Bool(),
+                         [](const auto& state) { return state.param ? "Frozen" : "Open"; });
+
+TEST_P(AbandonedArenaInState, WithoutABlockIsGivenBackAtOnce) {
+  std::optional<Arena> arena = make_arena();
+  std::free(allocate_in(*arena, 10_MiB));
+  if (GetParam()) ASSERT_TRUE(arena->freeze());
+  const std::byte* base = arena->base();
+  arena.reset();
+  EXPECT_FALSE(is_mapped(base));
 }
 
-TEST(AbandonedArena, WithoutABlockIsGivenBackAtOnce) {
-  for (const bool frozen : {false, true}) {
-    auto arena = make_arena();
-    std::free(allocate_in(*arena, 10_MiB));
-    if (frozen) ASSERT_TRUE(arena->freeze());
-    const std::byte* base = arena->base();
-    arena.reset();
-    EXPECT_FALSE(is_mapped(base)) << frozen;
-  }
-}
-
-TEST(AbandonedArena, GoesWithItsLastBlock) {
-  for (const bool frozen : {false, true}) {
-    auto arena = make_arena();
-    void* block = allocate_in(*arena, 100);
-    void* freed = allocate_in(*arena, 10_MiB);
-    if (frozen) ASSERT_TRUE(arena->freeze());
-    std::free(freed);
-    const std::byte* base = arena->base();
-    arena.reset();
-    EXPECT_TRUE(is_mapped(base));
-    if (!frozen) *static_cast<char*>(block) = 'x';  // as a library may that keeps it
-    (void)make_arena("another");
-    EXPECT_TRUE(is_mapped(base));
-    std::free(block);
-    const auto next = make_arena("next");
-    EXPECT_TRUE(!is_mapped(base) || next->base() == base);
-  }
+TEST_P(AbandonedArenaInState, GoesWithItsLastBlock) {
+  std::optional<Arena> arena = make_arena();
+  void* block = allocate_in(*arena, 100);
+  void* freed = allocate_in(*arena, 10_MiB);
+  if (GetParam()) ASSERT_TRUE(arena->freeze());
+  std::free(freed);
+  const std::byte* base = arena->base();
+  arena.reset();
+  EXPECT_TRUE(is_mapped(base));
+  if (!GetParam()) *static_cast<char*>(block) = 'x';  // as a library may that keeps it
+  (void)make_arena("another");
+  EXPECT_TRUE(is_mapped(base));
+  std::free(block);
+  const std::unique_ptr<void, decltype(&std::free)> another(std::malloc(100), &std::free);
+  EXPECT_NE(another.get(), block);
+  const Arena next = make_arena("next");
+  EXPECT_TRUE(!is_mapped(base) || next.base() == base);
 }
 
 // As many as a process can have, and more.
 TEST(AbandonedArena, DoesNotCountToTheLimit) {
   for (int i = 0; i < 1100; ++i) {
-    auto arena = make_arena();
-    ASSERT_TRUE(arena) << i;
+    std::optional<Arena> arena = make_arena();
     void* block = allocate_in(*arena, 100);
     if (i % 2 == 0) {
       std::free(block);
@@ -73,7 +64,7 @@ TEST(AbandonedArena, DoesNotCountToTheLimit) {
 }
 
 TEST(AbandonedArena, WithBlocksCountsToTheLimitAndIsNamedThere) {
-  const auto child = test::run_in_child([]() -> std::string {
+  const auto child = run_in_child([]() -> std::string {
     std::vector<void*> blocks;
     for (int i = 0; i < 1100; ++i) {
       auto arena = Arena::create({.name = "kept", .capacity = 2_MiB, .huge_pages = false});
@@ -88,19 +79,15 @@ TEST(AbandonedArena, WithBlocksCountsToTheLimitAndIsNamedThere) {
 
 // A library's own object, whose destructor runs after main(), in a forked child as well.
 TEST(AbandonedArena, IsInheritedWithWhatIsLeftInIt) {
-  const auto child = test::run_in_child([] {
+  const auto child = run_in_child([] {
     {
-      const auto arena = make_arena();
-      const auto scope = ArenaScope::enter(*arena).value();
+      const Arena arena = make_arena();
+      const auto scope = ArenaScope::enter(arena).value();
       static auto* words = new std::vector<std::string>(10, std::string(100, 'x'));
       static const std::unique_ptr<std::vector<std::string>> owner(words);
     }
-    const pid_t pid = fork();
-    if (pid == 0) std::exit(7);
-    int status = 0;
-    waitpid(pid, &status, 0);
-    std::string said = std::to_string(WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status));
-    return said;
+    Child leaving([]() -> int { std::exit(7); });
+    return std::to_string(leaving.wait());
   });
   EXPECT_EQ(child.said, "7");
 }

@@ -4,76 +4,39 @@
 #include <locale>
 #include <malloc.h>
 #include <pthread.h>
-#include <tuple>
 
-#include <cowshed/share/arena.h>
 #include <cowshed/share/arena_scope.h>
-#include <cowshed/share/channel.h>
-#include <cowshed/share/workers.h>
-#include <cowshed/tests/support/child.h>
-#include <cowshed/tests/support/test.h>
 
-#include "process.h"
 #include "scope_blocks.h"
 
 // What lands in the arena of an ArenaScope besides the objects, and what does not.
 namespace cowshed {
 namespace {
 
-using test::in_scope;
-using test::make_arena;
-
-// Why arena_scope.h says to use a stream once before the scope: its buffer is made at first use.
-TEST(ArenaScopeLibraries, AStreamFirstUsedInsideCannotBeWrittenToAfterAStrictFreeze) {
-  const auto print = [](FreezeMode mode, bool used_before, auto open) {
-    return test::run_in_child([=]() -> std::string {
-      FILE* file = open();
-      if (used_before) std::fputs("before", file);
-      Arena arena = make_arena();
-      in_scope(arena, [&] { std::fputs("inside", file); });
-      if (!arena.freeze(mode)) return "not frozen";
-      return std::fputs("after", file) > 0 ? "printed" : "error";
-    });
-  };
-  const auto of_libc = [] {
-    cookie_io_functions_t functions = {};
-    functions.write = [](void*, const char*, std::size_t size) {
-      return static_cast<ssize_t>(size);
-    };
-    return fopencookie(nullptr, "w", functions);
-  };
-  EXPECT_EQ(print(FreezeMode::strict, true, of_libc).said, "printed");
-  EXPECT_EQ(print(FreezeMode::lenient, false, of_libc).said, "printed");
-  EXPECT_EQ(print(FreezeMode::strict, false, of_libc).signal, SIGSEGV);
-  // Those that are opened by name have their buffers from the beginning.
-  const auto by_name = [] { return std::fopen("/dev/null", "w"); };
-  EXPECT_EQ(print(FreezeMode::strict, false, by_name).said, "printed");
-}
-
-enum class Arenas { frozen, open };
-
 // What a child says when `inside` ran in a scope of an arena, which perhaps was frozen strictly
 // then, and the child left by `leave`: its status, or less than zero for a signal.
 std::string ending(const std::function<void()>& inside, const std::function<void()>& leave,
-                   Arenas arenas = Arenas::frozen) {
+                   bool frozen = true) {
   std::fflush(stdout);  // exit() would print it again
-  return test::run_in_child([&]() -> std::string {
+  return run_in_child([&]() -> std::string {
            Arena arena = make_arena();
            in_scope(arena, [&] { inside(); });
-           if (arenas == Arenas::frozen && !arena.freeze()) return "not frozen";
-           return std::to_string(test::Child([&] {
-                                   leave();
-                                   return 0;
-                                 }).wait());
+           if (frozen && !arena.freeze()) return "not frozen";
+           Child leaving([&] {
+             leave();
+             return 0;
+           });
+           return std::to_string(leaving.wait());
          })
       .said;
 }
 
 // A child has nothing of an arena that is not frozen.
 void expect_seven_of_both(const std::function<void()>& inside, const std::function<void()>& leave) {
-  EXPECT_EQ(ending(inside, leave, Arenas::open), "7");
-  EXPECT_EQ(ending(inside, leave, Arenas::frozen), "7");
+  for (const bool frozen : {false, true}) EXPECT_EQ(ending(inside, leave, frozen), "7") << frozen;
 }
+
+void leave() { std::exit(7); }
 
 template <class Call>
 void hundred_times(Call call) {
@@ -82,7 +45,6 @@ void hundred_times(Call call) {
 
 // The C library allocates a record now and then of what is to run at the exit.
 TEST(ArenaScopeLibraries, WhatIsToRunLaterDoesNotLieThere) {
-  const auto leave = [] { std::exit(7); };
   EXPECT_EQ(ending([] { hundred_times([] { std::atexit([] {}); }); }, leave), "7");
   EXPECT_EQ(ending([] { hundred_times([] { on_exit([](int, void*) {}, nullptr); }); }, leave), "7");
   EXPECT_EQ(
@@ -101,18 +63,11 @@ TEST(ArenaScopeLibraries, WhatTheCLibraryKeepsOpenMayBeUsedLater) {
   const auto write_and_leave = [] {
     std::exit(std::fputs("later", stream) >= 0 && std::fflush(stream) == 0 ? 7 : 8);
   };
-  const auto open_null = [] { stream = std::fopen("/dev/null", "w"); };
-  const auto open_descriptor = [] { stream = fdopen(dup(STDERR_FILENO), "w"); };
-  const auto open_temporary = [] { stream = std::tmpfile(); };
-  const auto open_pipe = [] { stream = popen("cat >/dev/null", "w"); };
-  for (const std::function<void()>& open :
-       {std::function<void()>(open_null), std::function<void()>(open_temporary),
-        std::function<void()>(open_pipe)}) {
-    EXPECT_EQ(ending(open, write_and_leave), "7");
-  }
-  EXPECT_EQ(ending(open_descriptor, [] { std::exit(7); }), "7");
-  EXPECT_EQ(ending([] { std::ignore = iconv_open("UTF-16", "ISO-8859-15"); }, [] { std::exit(7); }),
-            "7");
+  EXPECT_EQ(ending([] { stream = std::fopen("/dev/null", "w"); }, write_and_leave), "7");
+  EXPECT_EQ(ending([] { stream = std::tmpfile(); }, write_and_leave), "7");
+  EXPECT_EQ(ending([] { stream = popen("cat >/dev/null", "w"); }, write_and_leave), "7");
+  EXPECT_EQ(ending([] { stream = fdopen(dup(STDERR_FILENO), "w"); }, leave), "7");
+  EXPECT_EQ(ending([] { std::ignore = iconv_open("UTF-16", "ISO-8859-15"); }, leave), "7");
   EXPECT_EQ(ending([] { setenv("COWSHED_TEST", "inside", 1); },
                    [] {
                      setenv("COWSHED_TEST", "later", 1);
@@ -124,15 +79,14 @@ TEST(ArenaScopeLibraries, WhatTheCLibraryKeepsOpenMayBeUsedLater) {
 
 // The library's own records are not the loader's objects.
 TEST(ArenaScopeLibraries, AnArenaMadeInsideIsNotKeptThere) {
-  const auto child = test::run_in_child([]() -> std::string {
+  const auto child = run_in_child([]() -> std::string {
     Arena arena = make_arena();
     // More than there were before, so that each has a record of its own.
     std::vector<Arena> made;
     made.reserve(40);
     in_scope(arena, [&] {
       for (int i = 0; i < 40; ++i) {
-        made.push_back(
-            Arena::create({.name = "made", .capacity = 4_MiB, .huge_pages = false}).value());
+        made.push_back(make_arena(4_MiB, "made", false));
         (void)made.back().make<int>(i).value();
       }
       (void)made[0].freeze();
@@ -158,7 +112,7 @@ TEST(ArenaScopeLibraries, AThreadLocalObjectFirstUsedInside) {
     static thread_local Guard guard;
     guard.used = 1;
   };
-  expect_seven_of_both(use, [] { std::exit(7); });
+  expect_seven_of_both(use, leave);
 }
 
 TEST(ArenaScopeLibraries, TheTimeZoneIsThere) {
@@ -208,10 +162,7 @@ TEST(ArenaScopeLibraries, ChannelsAreUsedLater) {
 
 TEST(ArenaScopeLibraries, WorkersAreNotStartedInside) {
   const Arena arena = make_arena();
-  const auto code = in_scope(arena, [] {
-    const auto workers = start({.count = 1}, [](const Worker&) {});
-    return workers ? std::optional<ErrorCode>() : workers.error().code;
-  });
+  const auto code = in_scope(arena, [] { return code_of(start({}, [](const Worker&) {})); });
   EXPECT_EQ(code, ErrorCode::in_use);
 }
 

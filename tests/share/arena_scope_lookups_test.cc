@@ -1,7 +1,6 @@
 #include <dlfcn.h>
 
-#include <cowshed/tests/support/child.h>
-#include <cowshed/tests/support/test.h>
+#include "share.h"
 
 // The C library's functions that ArenaScope stands before, which it looks up at their first call.
 namespace {
@@ -27,7 +26,7 @@ TEST(ArenaScopeLookups, ForkWhileAnotherThreadLooksAFunctionUp) {
   static std::string second = "COWSHED_SECOND=2";
   std::thread other([] { EXPECT_EQ(putenv(first.data()), 0); });
   while (!is_looking) std::this_thread::yield();
-  const auto child = test::run_in_child([] {
+  const auto child = run_in_child([] {
     alarm(60);
     return putenv(second.data()) == 0 ? std::string(std::getenv("COWSHED_SECOND")) : "failed";
   });

@@ -1,71 +1,16 @@
 #include <malloc.h>
-#include <mutex>
 #include <pthread.h>
 
-#include <cowshed/share/arena.h>
 #include <cowshed/share/arena_scope.h>
-#include <cowshed/tests/support/child.h>
-#include <cowshed/tests/support/scale.h>
-#include <cowshed/tests/support/test.h>
 
-#include "memory_map.h"
 #include "random_blocks.h"
 #include "scope_blocks.h"
-#include "threads.h"
 
 // Scopes of many threads, and in forked children.
 namespace cowshed {
 namespace {
 
-using test::Blocks;
-using test::count_inside;
-using test::give;
-using test::in_scope;
-using test::make_arena;
-using test::malloc_hits;
-using test::take;
-
 // ---- Threads.
-
-TEST(ArenaScope, IsOneThreadsOwn) {
-  const Arena arena = make_arena();
-  const Arena theirs = make_arena("theirs");
-  std::atomic<int> turn = 0;
-  std::size_t hits = 1;
-  std::size_t inside = 0;
-  std::thread other([&] {
-    while (turn != 1) std::this_thread::yield();
-    hits = malloc_hits(arena);
-    inside = in_scope(theirs, [&] { return count_inside(theirs, take(100, 48)); });
-    hits += malloc_hits(arena);
-    turn = 2;
-  });
-  in_scope(arena, [&] {
-    turn = 1;
-    while (turn != 2) give(take(100, 48));
-  });
-  other.join();
-  EXPECT_EQ(hits, 0U);
-  EXPECT_EQ(inside, 100U);
-}
-
-TEST(ArenaScope, AnyThreadMayFree) {
-  Arena arena = make_arena();
-  const auto blocks = in_scope(arena, [] { return take(10000, 64); });
-  const Arena theirs = make_arena("theirs");
-  std::size_t hits = 1;
-  std::thread([&] {
-    for (std::size_t i = 0; i < 5000; ++i) std::free(blocks[i]);
-    hits = malloc_hits(arena);
-    in_scope(theirs, [&] {
-      for (std::size_t i = 5000; i < 10000; ++i) std::free(blocks[i]);
-    });
-    hits += malloc_hits(arena);
-  }).join();
-  EXPECT_EQ(hits, 0U);
-  EXPECT_EQ(theirs.stats().live_allocations, 0U);
-  EXPECT_EQ(arena.stats().live_allocations, 0U);
-}
 
 TEST(ArenaScope, WhatAThreadLeavesBehindStays) {
   Arena arena = make_arena();
@@ -84,7 +29,7 @@ TEST(ArenaScope, WhatAThreadLeavesBehindStays) {
 
 // The C library keeps the stacks of threads that ended, with records that it allocated.
 TEST(ArenaScope, AThreadStartedInsideLeavesNothingThatIsWrittenToLater) {
-  const auto child = test::run_in_child([] {
+  const auto child = run_in_child([] {
     Arena arena = make_arena();
     in_scope(arena, [] { std::thread([] { give(take(10, 64)); }).join(); });
     if (!arena.freeze()) return "not frozen";
@@ -101,41 +46,32 @@ TEST(ArenaScope, IsOverInAForkedChild) {
   Arena arena = make_arena();
   auto* before = strdup("from before");
   char* inside = nullptr;
+  std::optional<ArenaScope> second;
   const std::function<std::string()> body = [&]() -> std::string {
     if (malloc_hits(arena) + malloc_hits(outer) != 0) return "hit";
+    second.reset();
+    if (malloc_hits(arena) + malloc_hits(outer) != 0) return "hit after its end";
     std::free(before);
     std::free(inside);  // not there, dropped
-    if (ArenaScope::enter(arena).error().code != ErrorCode::not_inherited) return "entered";
+    if (code_of(ArenaScope::enter(arena)) != ErrorCode::not_inherited) return "entered";
     Arena own = make_arena("own");
     if (in_scope(own, [&] { return count_inside(own, take(100, 48)); }) != 100) return "no scope";
     return malloc_hits(own) == 0 && own.freeze() ? "fine" : "failed";
   };
   {
     const auto first = ArenaScope::enter(outer);
-    const auto second = ArenaScope::enter(arena);
+    second.emplace(ArenaScope::enter(arena).value());
     inside = strdup("inside");
-    const auto child = test::run_in_child(body);
+    const auto child = run_in_child(body);
     EXPECT_EQ(child.said, "fine") << "signal " << child.signal;
     EXPECT_EQ(count_inside(arena, take(100, 48)), 100U);
     EXPECT_STREQ(inside, "inside");
+    second.reset();
   }
   std::free(before);
   EXPECT_EQ(malloc_hits(arena), 0U);
   EXPECT_TRUE(arena.freeze());
   EXPECT_TRUE(outer.freeze());
-}
-
-// The scope's destructor runs in the child too.
-TEST(ArenaScope, MayEndInAForkedChild) {
-  const Arena arena = make_arena();
-  std::optional<ArenaScope> scope;
-  const std::function<std::string()> body = [&] {
-    scope.reset();
-    return std::to_string(malloc_hits(arena));
-  };
-  scope.emplace(ArenaScope::enter(arena).value());
-  EXPECT_EQ(test::run_in_child(body).said, "0");
-  EXPECT_EQ(count_inside(arena, take(100, 48)), 100U);
 }
 
 int handlers_hit = 0;
@@ -154,10 +90,10 @@ TEST(ArenaScope, IsOverInTheChildForEveryForkHandler) {
     arena_of_handlers = &arena;
     const std::function<std::string()> in_child = [] { return std::to_string(handlers_hit); };
     const auto scope = ArenaScope::enter(arena);
-    const auto child = test::run_in_child(in_child);
+    const auto child = run_in_child(in_child);
     return registered == 0 && child.said == "0" ? "fine" : "signal";
   };
-  EXPECT_EQ(test::run_in_child(body).said, "fine");
+  EXPECT_EQ(run_in_child(body).said, "fine");
 }
 
 TEST(ArenaScope, ForkWhileOtherThreadsAreInside) {
@@ -197,7 +133,7 @@ TEST(ArenaScope, ForkWhileAnotherThreadBeginsTheFirst) {
     std::this_thread::sleep_for(std::chrono::milliseconds(200));
     close(writer);
   });
-  const auto child = test::run_in_child([] {
+  const auto child = run_in_child([] {
     alarm(60);
     const Arena own = make_arena("own");
     return in_scope(own, [] { return std::string("fine"); });
@@ -207,24 +143,6 @@ TEST(ArenaScope, ForkWhileAnotherThreadBeginsTheFirst) {
   unlink(fifo.c_str());
   EXPECT_GE(writer, 0) << "it was not the first scope of the process";
   EXPECT_EQ(child.said, "fine") << "signal " << child.signal;
-}
-
-// It is not handed out again, and the last one gives up the arena.
-TEST(ArenaScope, ABlockOfADestroyedArenaIsDropped) {
-  constexpr const char* kMapping = "/memfd:cowshed:destroyed (deleted)";
-  Blocks blocks;
-  {
-    const Arena arena = make_arena("destroyed");
-    blocks = in_scope(arena, [] { return take(10, 64); });
-  }
-  const char* first = blocks.front();
-  ASSERT_EQ(test::mapping_name(first), kMapping);
-  give(blocks);
-  const Blocks later = take(1000, 64);
-  for (const char* block : blocks) EXPECT_EQ(std::count(later.begin(), later.end(), block), 0);
-  give(later);
-  const Arena next = make_arena("next");
-  EXPECT_NE(test::mapping_name(first), kMapping);
 }
 
 // Threads without a scope, which know the arena only by the address.
@@ -276,18 +194,14 @@ class RandomWork {
 
   // The number of blocks that lay in the wrong place or had other bytes.
   std::size_t run(int steps) {
-    outside(steps);
+    for (int i = 0; i < steps; ++i)
+      if (random_() % 50 == 0) inside(first_, 1);
+      else step(nullptr);
     for (auto& block : blocks_) free_block(block);
     return wrong_;
   }
 
  private:
-  void outside(int steps) {
-    for (int i = 0; i < steps; ++i)
-      if (random_() % 50 == 0) inside(first_, 1);
-      else step(nullptr);
-  }
-
   void inside(const Arena& arena, int depth) {
     const auto scope = ArenaScope::enter(arena).value();
     for (auto i = random_() % 100; i > 0; --i)
@@ -349,7 +263,7 @@ TEST(ArenaScope, AnyMixOfThreadsScopesAndCalls) {
   std::vector<Block> shared(100);
   std::mutex mutex;
   std::atomic<std::size_t> wrong = 0;
-  (void)test::begin_threads(4U, [&](unsigned i) {
+  (void)begin_threads(4U, [&](unsigned i) {
     wrong += RandomWork(seed + i, first, second, shared, mutex).run(30000);
   });
   EXPECT_EQ(wrong, 0U);

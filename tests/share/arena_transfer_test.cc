@@ -1,7 +1,3 @@
-#include <memory_resource>
-#include <sys/socket.h>
-
-#include <cowshed/share/address_range.h>
 #include <cowshed/share/arena_transfer.h>
 #include <cowshed/share/content.h>
 #include <cowshed/share/image.h>
@@ -9,32 +5,20 @@
 #include <cowshed/share/parcel.h>
 #include <cowshed/share/parcel_format.h>
 #include <cowshed/share/process_tree.h>
-#include <cowshed/share/registry.h>
 #include <cowshed/share/worker_message.h>
-#include <cowshed/tests/support/child.h>
-#include <cowshed/tests/support/scale.h>
-#include <cowshed/tests/support/test.h>
 
 #include "../support/arena_receiver.h"
+#include "../support/folder.h"
 #include "../support/subprocess.h"
-#include "make_arena.h"
-
-#ifdef __SANITIZE_THREAD__
-constexpr bool kThreadSanitizer = true;  // leaves arenas 508 GiB
-#else
-constexpr bool kThreadSanitizer = false;
-#endif
-#ifdef __SANITIZE_ADDRESS__
-constexpr bool kSanitized = true;
-#else
-constexpr bool kSanitized = kThreadSanitizer;
-#endif
+#include "share.h"
 
 namespace cowshed {
 namespace {
 
-using test::make_arena;
+using test::inode_at;
+using test::make_nodes;
 using test::Node;
+using test::page_faults;
 using test::read_bytes;
 using test::write_bytes;
 
@@ -51,23 +35,11 @@ struct Sockets {
   Descriptor there;
 };
 
-const Node* make_nodes(Arena& arena, std::uint64_t count) {
-  const Node* last = nullptr;
-  for (std::uint64_t i = 1; i <= count; ++i) last = arena.make<Node>(Node{last, i}).value();
-  return last;
-}
-
-template <class T>
-std::string outcome(const Ref<T>& ref) {
-  const auto object = ref.get();
-  return object ? "ok" : std::string(to_string(object.error().code));
-}
-
 // A forked process at the other end of a socket.
-class Child {
+class Peer {
  public:
   template <class Body>  // int(int socket)
-  explicit Child(Body body)
+  explicit Peer(Body body)
       : child_([&] {
           sockets_.here = Descriptor();
           return body(sockets_.there.get());
@@ -77,56 +49,29 @@ class Child {
 
   int socket() const { return sockets_.here.get(); }
   int wait() { return child_.wait(); }
-  void kill_now() {
-    child_.signal(SIGKILL);
-    child_.wait();
-  }
+  void kill() { child_.signal(SIGKILL); }
 
  private:
   Sockets sockets_;
-  test::Child child_;
+  Child child_;
 };
-
-const MapsEntry* mapping_at(const std::vector<MapsEntry>& maps, const void* address) {
-  const auto value = reinterpret_cast<std::uintptr_t>(address);
-  for (const auto& entry : maps)
-    if (value >= entry.begin && value < entry.end) return &entry;
-  return nullptr;
-}
-
-std::uint64_t inode_at(const void* address) {
-  const auto maps = read_maps();
-  const MapsEntry* entry = mapping_at(maps, address);
-  return entry == nullptr ? 0 : entry->inode;
-}
 
 // Of arenas and what belongs to them.
 std::ptrdiff_t mappings() {
-  const auto maps = read_maps();
-  return std::count_if(maps.begin(), maps.end(), [](const MapsEntry& entry) {
+  const auto maps = test::all_mappings();
+  return std::count_if(maps.begin(), maps.end(), [](const test::Mapping& mapping) {
+    const auto place = mapping.begin >> 30U;
     const bool is_place =
         std::any_of(process_tree::kRanges.begin(), process_tree::kRanges.end(), [&](auto range) {
-          return entry.begin >> 30U >= range.first &&
-                 entry.begin >> 30U < std::uint64_t{range.first} + range.count;
+          return place >= range.first && place < std::uint64_t{range.first} + range.count;
         });
-    // ThreadSanitizer maps memory of its own among ours.
-    return (is_place && !kThreadSanitizer) || entry.name.find("cowshed") != std::string::npos;
+    // ThreadSanitizer maps memory of its own among ours, and leaves arenas 508 GiB.
+    return (is_place && !test::kThreadSanitizer) ||
+           mapping.name.find("cowshed") != std::string::npos;
   });
 }
 
-std::size_t shared_resident_bytes() {
-  std::ifstream file("/proc/self/status");
-  std::size_t kib = 0;
-  for (std::string line; std::getline(file, line);)
-    std::sscanf(line.c_str(), "RssShmem: %zu", &kib);
-  return kib * 1024;
-}
-
-long page_faults() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return usage.ru_minflt + usage.ru_majflt;
-}
+std::size_t shared_resident_bytes() { return test::kib_of("/proc/self/status", "RssShmem") * 1024; }
 
 // A large object: the list of these is what a worker found.
 struct Block {
@@ -138,14 +83,14 @@ struct Block {
 struct Result {
   Ref<Block> blocks;
   const Block* address;
-  std::uint64_t inode;
+  ino_t inode;
   std::uint64_t sum;
 };
 
 // The first of the reports that this library is for: 2 GB of results.
 TEST(ArenaTransfer, AResultIsUsedInPlaceAfterItsWorkerHasEnded) {
   const std::size_t bytes = test::little_or(64_MiB, 2_GiB);
-  Child worker([&](int socket) {
+  Peer worker([&](int socket) {
     Arena arena = make_arena(4_GiB, "result");
     const Block* last = nullptr;
     std::uint64_t sum = 0;
@@ -181,24 +126,25 @@ TEST(ArenaTransfer, AResultIsUsedInPlaceAfterItsWorkerHasEnded) {
   EXPECT_EQ(sum, result.sum);
   EXPECT_EQ(count, bytes / sizeof(Block));
   // The kernel maps what is there, 64 KiB or 2 MiB at a time; a copy would be a fault a page.
-  if (!kThreadSanitizer)  // which has faults of its own
+  if (!test::kThreadSanitizer)  // which has faults of its own
     EXPECT_LT(page_faults() - faults, static_cast<long>(3 * count + 1000));
   EXPECT_EQ(arena->private_bytes(), 0U);
-  EXPECT_EQ(published().front().publisher == getpid(), false);
+  EXPECT_NE(published().front().publisher, getpid());
 
   arena.reset();
   EXPECT_EQ(outcome(result.blocks), "released");
   EXPECT_LE(shared_resident_bytes(), resident + 4_MiB);
-  for (const auto& entry : read_maps()) EXPECT_NE(entry.inode, result.inode) << entry.name;
+  for (const auto& mapping : test::all_mappings())
+    EXPECT_NE(mapping.inode, result.inode) << mapping.name;
 }
 
 TEST(ArenaTransfer, TheResultsOfManyWorkersHaveEachItsPlace) {
   constexpr std::uint64_t kWorkers = 6;
   std::vector<Arena> own;
   own.push_back(make_arena(64_MiB, "own"));
-  std::vector<std::unique_ptr<Child>> workers;
+  std::deque<Peer> workers;
   for (std::uint64_t rank = 0; rank < kWorkers; ++rank) {
-    workers.push_back(std::make_unique<Child>([&, rank](int socket) {
+    workers.emplace_back([&, rank](int socket) {
       // Small ones, which share a GiB, and one that has some for itself; three rounds of each.
       for (int round = 0; round < 3; ++round) {
         for (const std::size_t capacity : {4_MiB, 64_MiB, 3_GiB}) {
@@ -209,24 +155,22 @@ TEST(ArenaTransfer, TheResultsOfManyWorkersHaveEachItsPlace) {
         }
       }
       return 0;
-    }));
+    });
     own.push_back(make_arena(64_MiB, "own"));
   }
   std::vector<Arena> results;
   std::vector<std::pair<Ref<Node>, std::uint64_t>> refs;
   for (int result = 0; result < 9; ++result) {
     for (std::uint64_t rank = 0; rank < kWorkers; ++rank) {
-      auto arena = receive_arena(workers[rank]->socket());
-      ASSERT_TRUE(arena) << arena.error().message;
-      results.push_back(std::move(*arena));
-      refs.emplace_back(read_bytes<Ref<Node>>(workers[rank]->socket()), 100 + rank);
+      results.push_back(value_of(receive_arena(workers[rank].socket())));
+      refs.emplace_back(read_bytes<Ref<Node>>(workers[rank].socket()), 100 + rank);
     }
   }
   for (const auto& [ref, count] : refs) {
     ASSERT_EQ(outcome(ref), "ok");
     EXPECT_EQ(test::sum_of(&*ref), count * (count + 1) / 2);
   }
-  for (auto& worker : workers) EXPECT_EQ(worker->wait(), 0);
+  for (Peer& worker : workers) EXPECT_EQ(worker.wait(), 0);
 }
 
 // What a process claimed and did not leave is free once it is dead.
@@ -237,29 +181,23 @@ TEST(ArenaTransfer, PlacesOfTheDeadAreUsedAgain) {
     return std::count_if(holders.begin(), holders.end(),
                          [=](const auto& holder) { return static_cast<pid_t>(holder) == pid; });
   };
-  Child child([](int socket) {
+  Peer child([](int socket) {
     const Arena arena = make_arena(100_GiB, "large");
     write_bytes(socket, getpid());
     return read_bytes<int>(socket);
   });
   const auto pid = read_bytes<pid_t>(child.socket());
   EXPECT_EQ(held_by(pid), 101);
-  child.kill_now();
+  child.kill();
+  child.wait();
   // Once round, in steps that leave no GiB out.
-  const std::size_t step = kThreadSanitizer ? 50_GiB : 5000_GiB;
+  const std::size_t step = test::kThreadSanitizer ? 50_GiB : 5000_GiB;
   for (int i = 0; i < 12; ++i) {
     const Arena arena = make_arena(step, "step");
     const Arena next = make_arena(step, "next");  // or the first would be used again and again
   }
   EXPECT_LT(held_by(pid), 101);
   EXPECT_LE(held_by(getpid()), 1);  // for small ones
-}
-
-Sockets start_receiver(std::optional<test::Subprocess>& receiver) {
-  Sockets sockets(SOCK_SEQPACKET);
-  receiver.emplace(std::vector<std::string>{ARENA_RECEIVER}, [&] { dup2(sockets.there.get(), 0); });
-  sockets.there = Descriptor();
-  return sockets;
 }
 
 TEST(ArenaTransfer, AnotherProgramHasTheSameObjectsAndHandsItsOwnUp) {
@@ -287,46 +225,42 @@ TEST(ArenaTransfer, AnotherProgramHasTheSameObjectsAndHandsItsOwnUp) {
   ASSERT_TRUE(arena.freeze());
   ASSERT_TRUE(lenient.freeze(FreezeMode::lenient));
 
-  std::optional<test::Subprocess> receiver;
-  const Sockets sockets = start_receiver(receiver);
+  Sockets sockets(SOCK_SEQPACKET);
+  test::Subprocess receiver({ARENA_RECEIVER}, [&] { dup2(sockets.there.get(), 0); });
+  sockets.there = Descriptor();
   ASSERT_TRUE(send_message(sockets.here.get(), launch::MessageKind::adopt, {}, *pack_arenas()));
   ASSERT_TRUE(write_bytes(sockets.here.get(), sent));
-  const auto finished = receiver->finish();
-  char expected[256];
-  std::snprintf(expected, sizeof expected,
-                "2 arenas, nodes 50005000 at %p, words %lu, array 499500",
-                static_cast<const void*>(nodes), test::sum_of(words));
-  EXPECT_THAT(finished.out, HasSubstr(expected));
+  const auto finished = receiver.finish();
+  std::ostringstream expected;
+  expected << "2 arenas, nodes 50005000 at " << static_cast<const void*>(nodes) << ", words "
+           << test::sum_of(words) << ", array 499500";
+  EXPECT_THAT(finished.out, HasSubstr(expected.str()));
   EXPECT_THAT(finished.out, HasSubstr("pmr not_spawn_safe, withdrawn released, open not_inherited, "
                                       "wrong wrong_type, by name ok"));
   EXPECT_EQ(finished.exit_status(), 0);
 
   // Up, from the other program.
-  const auto result = receive_arena(sockets.here.get());
-  ASSERT_TRUE(result) << result.error().message;
+  const Arena result = value_of(receive_arena(sockets.here.get()));
   const auto ref = read_bytes<Ref<Node>>(sockets.here.get());
   ASSERT_EQ(outcome(ref), "ok");
   EXPECT_EQ(test::sum_of(&*ref), 500500U);
-  const auto pmr = find<test::PmrNumbers>("result pmr");
-  ASSERT_FALSE(pmr);
-  EXPECT_EQ(pmr.error().code, ErrorCode::not_spawn_safe);
+  EXPECT_THAT(find<test::PmrNumbers>("result pmr"), Fails(ErrorCode::not_spawn_safe));
 }
 
 TEST(ArenaTransfer, WhatAForkedChildBuiltHasItsCodeHere) {
-  Child child([](int socket) {
+  Peer child([](int socket) {
     Arena arena = make_arena(64_MiB, "result");
     const auto ref = publish(*arena.make<test::PmrNumbers>(10, 7));
     return ref && arena.freeze() && send_arena(socket, arena) && write_bytes(socket, *ref) ? 0 : 1;
   });
-  const auto arena = receive_arena(child.socket());
-  ASSERT_TRUE(arena) << arena.error().message;
+  const Arena arena = value_of(receive_arena(child.socket()));
   EXPECT_THAT(*read_bytes<Ref<test::PmrNumbers>>(child.socket()), SizeIs(10));
 }
 
 // A frozen arena is a patchwork of its generations.
 TEST(ArenaTransfer, AllGenerationsArrive) {
   for (const int generations : {2, 7, 12}) {
-    Child child([&](int socket) {
+    Peer child([&](int socket) {
       Arena arena = make_arena(256_MiB, "index");
       auto numbers = *arena.make_array<std::uint64_t>(2_MiB);  // 16 MiB
       bool right = arena.freeze(FreezeMode::lenient).has_value();
@@ -342,60 +276,53 @@ TEST(ArenaTransfer, AllGenerationsArrive) {
                  ? 0
                  : 1;
     });
-    auto arena = receive_arena(child.socket());
-    ASSERT_TRUE(arena) << arena.error().message;
+    Arena arena = value_of(receive_arena(child.socket()));
     EXPECT_EQ(child.wait(), 0);
     const auto ref = read_bytes<Ref<std::span<const std::uint64_t>>>(child.socket());
     ASSERT_EQ(outcome(ref), "ok");
     EXPECT_EQ(std::accumulate(ref->begin(), ref->end(), std::uint64_t{0}),
               read_bytes<std::uint64_t>(child.socket()));
-    EXPECT_EQ(arena->stats().generation, static_cast<std::uint32_t>(generations));
+    EXPECT_EQ(arena.stats().generation, static_cast<std::uint32_t>(generations));
     // And goes on here.
-    ASSERT_TRUE(arena->thaw());
-    const Node* more = make_nodes(*arena, 10);
-    ASSERT_TRUE(arena->refreeze());
+    ASSERT_TRUE(arena.thaw());
+    const Node* more = make_nodes(arena, 10);
+    ASSERT_TRUE(arena.refreeze());
     EXPECT_EQ(test::sum_of(more), 55U);
   }
 }
 
 TEST(ArenaTransfer, AnImageIsSentAsItsFile) {
-  const std::string path = testing::TempDir() + "arena_transfer." + std::to_string(getpid());
+  const test::Folder folder;
+  const std::string path = folder / "image";
   {
     Arena arena = make_arena(64_MiB, "image");
     ASSERT_TRUE(publish("nodes of the image", make_nodes(arena, 100)));
-    ASSERT_TRUE(arena.freeze());
-    ASSERT_TRUE(save_image(arena, path));
+    ASSERT_TRUE(arena.freeze() && save_image(arena, path));
   }
-  {
-    Child child([&](int socket) {
-      const auto arena = open_image(path);
-      return arena && send_arena(socket, *arena) ? 0 : 1;
-    });
-    EXPECT_EQ(child.wait(), 0);
-    const auto arena = receive_arena(child.socket());
-    ASSERT_TRUE(arena) << arena.error().message;
-    EXPECT_EQ(test::sum_of(&**find<Node>("nodes of the image")), 5050U);
-    struct stat status{};
-    ASSERT_EQ(stat(path.c_str(), &status), 0);
-    EXPECT_EQ(inode_at(arena->base()), status.st_ino);
-  }
-  unlink(path.c_str());
+  Peer child([&](int socket) {
+    const auto arena = open_image(path);
+    return arena && send_arena(socket, *arena) ? 0 : 1;
+  });
+  EXPECT_EQ(child.wait(), 0);
+  const Arena arena = value_of(receive_arena(child.socket()));
+  EXPECT_EQ(test::sum_of(&**find<Node>("nodes of the image")), 5050U);
+  struct stat status{};
+  ASSERT_EQ(stat(path.c_str(), &status), 0);
+  EXPECT_EQ(inode_at(arena.base()), status.st_ino);
 }
 
 TEST(ArenaTransfer, MoreDescriptorsThanAMessageTakes) {
-  if (kThreadSanitizer)
+  if (test::kThreadSanitizer)
     GTEST_SKIP() << "a thread may hold 64 locks under it, and fork() holds one for each arena";
   constexpr std::size_t kArenas = 260;
   for (const int type : {SOCK_STREAM, SOCK_SEQPACKET}) {
     Sockets sockets(type);
-    const auto child = test::run_in_child([&] {
+    const auto child = run_in_child([&] {
       std::vector<Arena> arenas;
       for (std::size_t i = 0; i < kArenas; ++i) {
         arenas.push_back(make_arena(2_MiB, "small"));
-        if (!publish(make_nodes(arenas.back(), i + 1)) ||
-            !arenas.back().freeze({.mode = FreezeMode::strict})) {
+        if (!publish(make_nodes(arenas.back(), i + 1)) || !arenas.back().freeze())
           return std::string("not made");
-        }
       }
       const auto sent =
           send_message(sockets.there.get(), launch::MessageKind::adopt, {}, *pack_arenas());
@@ -404,23 +331,25 @@ TEST(ArenaTransfer, MoreDescriptorsThanAMessageTakes) {
     ASSERT_EQ(child.said, "");
     auto message = launch::receive_message(sockets.here.get(), MSG_WAITALL, 0);
     ASSERT_TRUE(message && *message);
-    const auto arenas = adopt_arenas(std::move((*message)->content));
-    ASSERT_TRUE(arenas) << arenas.error().message;
-    EXPECT_EQ(arenas->size(), kArenas);
+    const auto arenas = value_of(adopt_arenas(std::move((*message)->content)));
+    EXPECT_EQ(arenas.size(), kArenas);
     EXPECT_EQ(published().size(), kArenas);
   }
   EXPECT_EQ(published().size(), 0U);
 }
 
+// No descriptor is left.
 TEST(ArenaTransfer, WhatIsHereAlreadyIsAddressTaken) {
   Arena arena = make_arena();
   ASSERT_TRUE(arena.freeze());
   const Sockets sockets;
-  ASSERT_TRUE(send_arena(sockets.there.get(), arena));
-  const auto again = receive_arena(sockets.here.get());
-  ASSERT_FALSE(again);
-  EXPECT_EQ(again.error().code, ErrorCode::address_taken);
-  EXPECT_THAT(again.error().message, HasSubstr("of arena 'index' of this process, or is that"));
+  const std::size_t before = test::open_descriptors();
+  for (int i = 0; i < 5; ++i) {
+    ASSERT_TRUE(send_arena(sockets.there.get(), arena));
+    EXPECT_THAT(receive_arena(sockets.here.get()),
+                Fails(ErrorCode::address_taken, "of arena 'index' of this process, or is that"));
+  }
+  EXPECT_EQ(test::open_descriptors(), before);
 }
 
 TEST(ArenaTransfer, WhatElseIsThereIsNamed) {
@@ -437,16 +366,14 @@ TEST(ArenaTransfer, WhatElseIsThereIsNamed) {
   ASSERT_EQ(mmap(place, 4096, PROT_READ, MAP_SHARED, other.get(), 0), place);
   const auto arena = receive_arena(sockets.here.get());
   munmap(place, 4096);
-  ASSERT_FALSE(arena);
-  EXPECT_EQ(arena.error().code, ErrorCode::address_taken);
-  EXPECT_THAT(arena.error().message, HasSubstr("/memfd:other (deleted) is mapped at"));
+  EXPECT_THAT(arena, Fails(ErrorCode::address_taken, "/memfd:other (deleted) is mapped at"));
 }
 
 // A worker that was forked first is given the index later.
 TEST(ArenaTransfer, WhatWasNotInheritedCanBeSent) {
   Arena arena = make_arena();
   const auto before = publish("nodes", make_nodes(arena, 100));
-  Child child([&](int socket) {
+  Peer child([&](int socket) {
     const std::string first = outcome(*before);
     const auto received = receive_arena(socket);
     const auto later = read_bytes<Ref<Node>>(socket);
@@ -465,7 +392,7 @@ TEST(ArenaTransfer, WhatWasNotInheritedCanBeSent) {
 TEST(ArenaTransfer, ANameInUseIsRefusedAndNothingStays) {
   Arena own = make_arena(64_MiB, "own");
   const auto ref = publish("result", make_nodes(own, 1));
-  Child child([](int socket) {
+  Peer child([](int socket) {
     Arena arena = make_arena(64_MiB, "other");
     (void)withdraw(*find<Node>("result"));
     return publish("first", make_nodes(arena, 1)) && publish("result", make_nodes(arena, 1)) &&
@@ -474,10 +401,8 @@ TEST(ArenaTransfer, ANameInUseIsRefusedAndNothingStays) {
                : 1;
   });
   const auto before = mappings();
-  const auto arena = receive_arena(child.socket());
-  ASSERT_FALSE(arena);
-  EXPECT_EQ(arena.error().code, ErrorCode::invalid_argument);
-  EXPECT_THAT(arena.error().message, HasSubstr("'result' is published already, in arena 'own'"));
+  EXPECT_THAT(receive_arena(child.socket()),
+              Fails(ErrorCode::invalid_argument, "'result' is published already, in arena 'own'"));
   EXPECT_EQ(published().size(), 1U);
   EXPECT_EQ(outcome(*ref), "ok");
   EXPECT_EQ(mappings(), before);
@@ -486,9 +411,9 @@ TEST(ArenaTransfer, ANameInUseIsRefusedAndNothingStays) {
 TEST(ArenaTransfer, OnlyWhatIsFrozenIsSent) {
   Arena arena = make_arena();
   const Sockets sockets;
-  EXPECT_EQ(send_arena(sockets.here.get(), arena).error().code, ErrorCode::arena_not_frozen);
+  EXPECT_THAT(send_arena(sockets.here.get(), arena), Fails(ErrorCode::arena_not_frozen));
   ASSERT_TRUE(arena.freeze() && arena.thaw());
-  EXPECT_EQ(send_arena(sockets.here.get(), arena).error().code, ErrorCode::arena_not_frozen);
+  EXPECT_THAT(send_arena(sockets.here.get(), arena), Fails(ErrorCode::arena_not_frozen));
   ASSERT_TRUE(arena.refreeze());
   EXPECT_TRUE(send_arena(sockets.here.get(), arena));
 }
@@ -496,7 +421,7 @@ TEST(ArenaTransfer, OnlyWhatIsFrozenIsSent) {
 // Two of the same slot, far apart in time.
 TEST(ArenaTransfer, TwoPublicationsOfOneSlotAreBothGood) {
   Arena own = make_arena(64_MiB, "own");
-  Child child([](int socket) {
+  Peer child([](int socket) {
     const auto parents = read_bytes<Ref<Node>>(socket);
     process_tree::shared().last_generation = process_tree::word_of(
         process_tree::kGeneration, parents.bits().generation + internal::kMaxPublished - 1);
@@ -520,10 +445,10 @@ TEST(ArenaTransfer, TwoPublicationsOfOneSlotAreBothGood) {
   EXPECT_EQ(outcome(childs), "released");
 }
 
-// Descriptors and bytes that are not what they should be.
-class BadParcel : public testing::Test {
- protected:
-  BadParcel() {
+// Descriptors and bytes that may not be what they should be.
+class Parcel : public testing::Test {
+ public:
+  Parcel() {
     (void)publish("nodes", make_nodes(*arena_, 10));
     (void)arena_->freeze();
     Encoder to = Encoder::in_memory();
@@ -532,17 +457,9 @@ class BadParcel : public testing::Test {
     arena_.reset();
   }
 
-  Error error_of_adopting() {
-    const auto before = mappings();
-    const auto adopted = adopt_arenas(std::move(parcel_));
-    EXPECT_EQ(mappings(), before);
-    EXPECT_EQ(published().size(), 0U);
-    return adopted ? Error{ErrorCode::invalid_argument, 0, "adopted"} : adopted.error();
-  }
-
-  static Descriptor memfd_with(std::span<const std::byte> bytes, int seals) {
+  static Descriptor memfd_with(std::size_t bytes, int seals) {
     Descriptor memfd = make_memfd("test", Sealable::yes);
-    EXPECT_EQ(write(memfd.get(), bytes.data(), bytes.size()), static_cast<ssize_t>(bytes.size()));
+    EXPECT_EQ(ftruncate(memfd.get(), static_cast<off_t>(bytes)), 0);
     EXPECT_EQ(fcntl(memfd.get(), F_ADD_SEALS, seals), 0);
     return memfd;
   }
@@ -571,57 +488,62 @@ class BadParcel : public testing::Test {
   internal::Content parcel_;
 };
 
-TEST_F(BadParcel, IsGoodAtFirst) {
-  const auto arenas = adopt_arenas(std::move(parcel_));
-  ASSERT_TRUE(arenas) << arenas.error().message;
+TEST_F(Parcel, IsGood) {
+  const auto arenas = value_of(adopt_arenas(std::move(parcel_)));
   EXPECT_EQ(test::sum_of(&**find<Node>("nodes")), 55U);
 }
 
-TEST_F(BadParcel, AMemfdWithoutSeals) {
-  Descriptor memfd = make_memfd("test", Sealable::yes);
-  ASSERT_EQ(ftruncate(memfd.get(), 64_MiB), 0);
-  file() = std::move(memfd);
-  const Error error = error_of_adopting();
-  EXPECT_EQ(error.code, ErrorCode::foreign_descriptor);
-  EXPECT_THAT(error.message, HasSubstr("'index'"));
+TEST_F(Parcel, HasNoBytesThatMayChange) {
+  EXPECT_THROW(internal::Content({}, memfd_with(100, F_SEAL_SHRINK), 100, {}), std::runtime_error);
 }
 
-TEST_F(BadParcel, AFileThatIsNoMemfd) {
-  file() = Descriptor(open("/proc/self/exe", O_RDONLY | O_CLOEXEC));
-  EXPECT_EQ(error_of_adopting().code, ErrorCode::foreign_descriptor);
+struct Damage {
+  const char* name;
+  void (*plant)(Parcel& parcel);
+  ErrorCode code;
+  const char* text = "";
+
+  friend void PrintTo(const Damage& damage, std::ostream* to) { *to << damage.name; }
+};
+class BadParcel : public Parcel, public testing::WithParamInterface<Damage> {};
+
+TEST_P(BadParcel, IsAnErrorAndNothingStays) {
+  GetParam().plant(*this);
+  const auto before = mappings();
+  EXPECT_THAT(adopt_arenas(std::move(parcel_)), Fails(GetParam().code, GetParam().text));
+  EXPECT_EQ(mappings(), before);
+  EXPECT_EQ(published().size(), 0U);
 }
 
-TEST_F(BadParcel, ASealedMemfdThatIsTooShort) {
-  file() = memfd_with(std::vector<std::byte>(4096), kSealed);
-  const Error error = error_of_adopting();
-  EXPECT_EQ(error.code, ErrorCode::foreign_descriptor);
-  EXPECT_THAT(error.message, HasSubstr("4096 bytes, of which it needs 2097152"));
-}
-
-TEST_F(BadParcel, ASocketForAFile) {
-  Sockets sockets;
-  file() = std::move(sockets.here);
-  EXPECT_EQ(error_of_adopting().code, ErrorCode::foreign_descriptor);
-}
-
-TEST_F(BadParcel, BytesThatMayChange) {
-  const std::vector<std::byte> some(100);
-  EXPECT_THROW(internal::Content({}, memfd_with(some, F_SEAL_SHRINK), some.size(), {}),
-               std::runtime_error);
-}
-
-TEST_F(BadParcel, BytesOfSomethingElse) {
-  set_bytes(std::string(100, '\7'));
-  EXPECT_EQ(error_of_adopting().code, ErrorCode::bad_message);
-}
-
-TEST_F(BadParcel, ADescriptorTooFew) {
-  parcel_.descriptors().pop_back();
-  EXPECT_EQ(error_of_adopting().code, ErrorCode::bad_message);
-}
+const Damage damages[] = {
+    {"AMemfdWithoutSeals", [](Parcel& parcel) { parcel.file() = Parcel::memfd_with(64_MiB, 0); },
+     ErrorCode::foreign_descriptor, "'index'"},
+    {"AFileThatIsNoMemfd",
+     [](Parcel& parcel) { parcel.file() = Descriptor(open("/proc/self/exe", O_RDONLY)); },
+     ErrorCode::foreign_descriptor},
+    {"ASealedMemfdThatIsTooShort",
+     [](Parcel& parcel) { parcel.file() = Parcel::memfd_with(4096, kSealed); },
+     ErrorCode::foreign_descriptor, "4096 bytes, of which it needs 2097152"},
+    {"ASocketForAFile", [](Parcel& parcel) { parcel.file() = std::move(Sockets().here); },
+     ErrorCode::foreign_descriptor},
+    {"BytesOfSomethingElse", [](Parcel& parcel) { parcel.set_bytes(std::string(100, '\7')); },
+     ErrorCode::bad_message},
+    {"ADescriptorTooFew", [](Parcel& parcel) { parcel.parcel_.descriptors().pop_back(); },
+     ErrorCode::bad_message},
+    {"OfAnotherTree",
+     [](Parcel& parcel) {
+       parcel.arena_ = make_arena("own");
+       parcel.change_tree();
+     },
+     ErrorCode::wrong_process_tree},
+    {"ATreeThatIsNone", [](Parcel& parcel) { parcel.change_tree(); },
+     ErrorCode::foreign_descriptor},
+};
+INSTANTIATE_TEST_SUITE_P(Damages, BadParcel, testing::ValuesIn(damages),
+                         [](const auto& damage) { return damage.param.name; });
 
 // What is read of it, if anything, may be believed.
-TEST_F(BadParcel, AnyByteThatIsWrong) {
+TEST_F(Parcel, OfWhichAnyByteIsWrong) {
   const std::string good = bytes();
   int refused = 0;
   for (std::size_t at = 0; at < good.size(); ++at) {
@@ -643,58 +565,16 @@ TEST_F(BadParcel, AnyByteThatIsWrong) {
   EXPECT_GT(refused, 100);
 }
 
-TEST_F(BadParcel, OfAnotherTree) {
-  const Arena own = make_arena(64_MiB, "own");
-  change_tree();
-  const Error error = error_of_adopting();
-  EXPECT_EQ(error.code, ErrorCode::wrong_process_tree);
-}
-
-TEST_F(BadParcel, ATreeThatIsNone) {
-  change_tree();
-  EXPECT_EQ(error_of_adopting().code, ErrorCode::foreign_descriptor);
-}
-
 TEST(ReceiveArena, NeedsOneToBeSent) {
-  {
-    Sockets sockets;
-    sockets.there = Descriptor();
-    const auto arena = receive_arena(sockets.here.get());
-    ASSERT_FALSE(arena);
-    EXPECT_EQ(arena.error().system_errno, EPIPE);
-  }
-  {
-    const Sockets sockets;
-    ASSERT_TRUE(write_bytes(sockets.there.get(), std::array<char, 100>{}));
-    EXPECT_EQ(receive_arena(sockets.here.get()).error().code, ErrorCode::bad_message);
-  }
-  {
-    const Sockets sockets(SOCK_STREAM | SOCK_NONBLOCK);
-    EXPECT_EQ(receive_arena(sockets.here.get()).error().system_errno, EAGAIN);
-  }
-  {
-    std::array<int, 2> ends{};
-    ASSERT_EQ(pipe(ends.data()), 0);
-    EXPECT_EQ(receive_arena(ends[0]).error().system_errno, ENOTSOCK);
-    close(ends[0]);
-    close(ends[1]);
-  }
-}
-
-// No descriptor is left, whatever goes wrong.
-TEST(ReceiveArena, LeavesNoDescriptorBehind) {
-  const auto descriptors = [] {
-    return std::distance(std::filesystem::directory_iterator("/proc/self/fd"), {});
-  };
-  Arena arena = make_arena();
-  ASSERT_TRUE(arena.freeze());
+  const auto error_of = [](const Descriptor& from) { return receive_arena(from.get()).error(); };
+  Sockets closed;
+  closed.there = Descriptor();
+  EXPECT_EQ(error_of(closed.here).system_errno, EPIPE);
   const Sockets sockets;
-  const auto before = descriptors();
-  for (int i = 0; i < 5; ++i) {
-    ASSERT_TRUE(send_arena(sockets.there.get(), arena));
-    EXPECT_FALSE(receive_arena(sockets.here.get()));
-  }
-  EXPECT_EQ(descriptors(), before);
+  ASSERT_TRUE(write_bytes(sockets.there.get(), std::array<char, 100>{}));
+  EXPECT_EQ(error_of(sockets.here).code, ErrorCode::bad_message);
+  EXPECT_EQ(error_of(Sockets(SOCK_STREAM | SOCK_NONBLOCK).here).system_errno, EAGAIN);
+  EXPECT_EQ(error_of(make_memfd("no socket", Sealable::no)).system_errno, ENOTSOCK);
 }
 
 }  // namespace

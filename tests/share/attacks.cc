@@ -1,34 +1,17 @@
 #include "attacks.h"
 
-#include <array>
-#include <atomic>
-#include <csignal>
-#include <cstdio>
-#include <cstring>
-#include <fcntl.h>
-#include <fstream>
 #include <linux/capability.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <linux/futex.h>
 #include <linux/io_uring.h>
 #include <linux/userfaultfd.h>
-#include <memory>
-#include <sched.h>
-#include <stdexcept>
-#include <string>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/ptrace.h>
-#include <sys/rseq.h>
 #include <sys/sendfile.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/uio.h>
-#include <sys/wait.h>
-#include <unistd.h>
-#include <utility>
+
+#include "share.h"
 
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25  // Linux 6.1
@@ -43,6 +26,10 @@
 // MADV_HWPOISON and MADV_SOFT_OFFLINE are left out: they need CAP_SYS_ADMIN and break the machine's
 // memory, not the arena.
 namespace cowshed::test {
+
+std::string fd_path(pid_t pid, int fd) {
+  return "/proc/" + std::to_string(pid) + "/fd/" + std::to_string(fd);
+}
 
 void* raw_mmap(void* address, std::size_t size, int protection, int flags, int fd, off_t offset) {
   return reinterpret_cast<void*>(syscall(SYS_mmap, address, size, protection, flags, fd, offset));
@@ -66,39 +53,34 @@ bool may_trace_a_sibling() {
   return scope < 2 || (scope == 2 && has_capability(CAP_SYS_PTRACE));
 }
 
-const char* to_string(Effect effect) {
-  switch (effect) {
-    case Effect::nothing: return "nothing changes";
-    case Effect::own_view: return "own view changes";
-    case Effect::victims_view: return "victim's view changes";
-    case Effect::all: break;
-  }
-  return "bytes change for all";
+std::string name_of(int error) {
+  const char* name = strerrorname_np(error);
+  return name == nullptr ? std::to_string(error) : name;
 }
 
 }  // namespace
 
 std::string to_string(const Outcome& outcome) {
-  std::string how = "allowed";
-  if (outcome.signal != 0) {
-    how = std::string("dies by SIG") + sigabbrev_np(outcome.signal);
-  } else if (outcome.error != 0) {
-    const char* name = strerrorname_np(outcome.error);
-    how = "refused with " + (name == nullptr ? std::to_string(outcome.error) : std::string(name));
-  }
-  return how + ", " + to_string(outcome.effect);
+  constexpr std::array kEffects = {"nothing changes", "own view changes", "victim's view changes",
+                                   "bytes change for all"};
+  const std::string how = outcome.signal != 0
+                              ? "dies by SIG" + std::string(sigabbrev_np(outcome.signal))
+                          : outcome.error != 0 ? "refused with " + name_of(outcome.error)
+                                               : "allowed";
+  return how + ", " + kEffects.at(static_cast<std::size_t>(outcome.effect));
 }
 
 namespace {
 
 // Throws, with `what` and the errno, when a call fails that is only a preparation.
 long need(long result, const char* what) {
-  if (result == -1) {
-    const char* name = strerrorname_np(errno);
-    throw std::runtime_error(std::string(what) + ": " + (name == nullptr ? "?" : name));
-  }
+  if (result == -1) throw std::runtime_error(std::string(what) + ": " + name_of(errno));
   return result;
 }
+int need_descriptor(long result, const char* what) { return static_cast<int>(need(result, what)); }
+
+// What a line of the tables below works on.
+using On = const Target&;
 
 constexpr std::size_t kPayloadSize = 4096;
 
@@ -113,17 +95,33 @@ const std::byte* payload() {
 }
 
 int payload_file() {
-  const int fd = static_cast<int>(need(memfd_create("payload", MFD_CLOEXEC), "memfd_create"));
+  const int fd = need_descriptor(memfd_create("payload", MFD_CLOEXEC), "memfd_create");
   need(pwrite(fd, payload(), kPayloadSize, 0), "filling a file");
   return fd;
 }
 
-// The reading end.
-int payload_pipe() {
+std::array<int, 2> make_pipe() {
   std::array<int, 2> ends{};
   need(pipe(ends.data()), "pipe");
+  return ends;
+}
+
+// The reading end.
+int payload_pipe() {
+  const auto ends = make_pipe();
   need(write(ends[1], payload(), kPayloadSize), "filling a pipe");
   return ends[0];
+}
+
+// For calls that take these by their address.
+const iovec* payload_vector() {
+  static const iovec vector = {const_cast<std::byte*>(payload()), kPayloadSize};
+  return &vector;
+}
+const iovec* words_of(const Target& target) {
+  static iovec words;
+  words = {target.address, kPayloadSize};
+  return &words;
 }
 
 long store(void* to) {
@@ -161,8 +159,8 @@ long advise(const Target& target) {
 
 // Watches the words with nothing of them mapped, so that they are missing.
 int watch_missing(const Target& target) {
-  const auto fd = static_cast<int>(
-      need(syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY), "userfaultfd"));
+  const int fd =
+      need_descriptor(syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY), "userfaultfd");
   uffdio_api api = {.api = UFFD_API, .features = 0, .ioctls = 0};
   need(ioctl(fd, UFFDIO_API, &api), "UFFDIO_API");
   uffdio_register range = {};
@@ -173,7 +171,7 @@ int watch_missing(const Target& target) {
   return fd;
 }
 
-long fill_missing_with_payload(const Target& target) {
+long fill_missing(const Target& target) {
   const int fd = watch_missing(target);
   uffdio_copy copy = {};
   copy.dst = reinterpret_cast<std::uintptr_t>(target.address);
@@ -181,15 +179,6 @@ long fill_missing_with_payload(const Target& target) {
   copy.len = kPage;
   const long result = ioctl(fd, UFFDIO_COPY, &copy);
   close(fd);  // ends the watch: the words can be looked at again
-  return result;
-}
-
-long fill_missing_with_zeros(const Target& target) {
-  const int fd = watch_missing(target);
-  uffdio_zeropage zero = {};
-  zero.range = {reinterpret_cast<std::uintptr_t>(target.address), kPage};
-  const long result = ioctl(fd, UFFDIO_ZEROPAGE, &zero);
-  close(fd);
   return result;
 }
 
@@ -212,24 +201,24 @@ std::vector<Attack> attacks_on_the_mapping() {
   const Outcomes own = allowed(Effect::own_view);
   const Outcomes nothing = allowed(Effect::nothing);
   return {
-      {"store", dies(SIGSEGV), [](const Target& t) { return store(t.address); }, own},
+      {"store", dies(SIGSEGV), [](On t) { return store(t.address); }, own},
       {"mprotect, then store", own,
-       [](const Target& t) {
+       [](On t) {
          return syscall(SYS_mprotect, t.address, t.size, kReadWrite) == -1 ? -1 : store(t.address);
        }},
-      {"munmap", own, [](const Target& t) { return syscall(SYS_munmap, t.address, t.size); }},
+      {"munmap", own, [](On t) { return syscall(SYS_munmap, t.address, t.size); }},
       {"mremap away", own,
-       [](const Target& t) {
+       [](On t) {
          void* there = raw_mmap(nullptr, t.size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
          return raw_mremap(t.address, t.size, t.size, MREMAP_MAYMOVE | MREMAP_FIXED, there);
        }},
       {"mremap of something else over it", own,
-       [](const Target& t) {
+       [](On t) {
          void* other = raw_mmap(nullptr, t.size, kReadWrite, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
          return raw_mremap(other, t.size, t.size, MREMAP_MAYMOVE | MREMAP_FIXED, t.address);
        }},
       {"mremap of length 0 to a second mapping, then store", refused(EINVAL),
-       [](const Target& t) {
+       [](On t) {
          const long second = raw_mremap(t.address, 0, t.size, MREMAP_MAYMOVE);
          return second == -1 ? -1 : store(reinterpret_cast<void*>(second));
        }},
@@ -237,24 +226,17 @@ std::vector<Attack> attacks_on_the_mapping() {
       {"mremap with MREMAP_DONTUNMAP, then mprotect and store there", nothing | refused(EINVAL),
        &move_and_keep},
       {"mmap MAP_FIXED over it, anonymous", own,
-       [](const Target& t) { return map_over(t, MAP_PRIVATE | MAP_ANONYMOUS, -1); }},
-      {"mmap MAP_FIXED over it, private", own,
-       [](const Target& t) { return map_over(t, MAP_PRIVATE, t.fd); }},
+       [](On t) { return map_over(t, MAP_PRIVATE | MAP_ANONYMOUS, -1); }},
+      {"mmap MAP_FIXED over it, private", own, [](On t) { return map_over(t, MAP_PRIVATE, t.fd); }},
       {"mmap MAP_FIXED over it, shared and writable", refused(EPERM),
-       [](const Target& t) { return map_over(t, MAP_SHARED, t.fd); }},
+       [](On t) { return map_over(t, MAP_SHARED, t.fd); }},
       {"mmap MAP_SHARED of the descriptor", refused(EPERM),
-       [](const Target& t) { return map_elsewhere(t, MAP_SHARED, t.inherited); }},
+       [](On t) { return map_elsewhere(t, MAP_SHARED, t.inherited); }},
       {"mmap MAP_SHARED of the re-opened descriptor", refused(EPERM),
-       [](const Target& t) { return map_elsewhere(t, MAP_SHARED, t.fd); }},
-      {"mmap MAP_SHARED_VALIDATE", refused(EPERM),
-       [](const Target& t) { return map_elsewhere(t, MAP_SHARED_VALIDATE, t.fd); }},
+       [](On t) { return map_elsewhere(t, MAP_SHARED, t.fd); }},
       // Linux 6.7 allows the first step, for reading for good.
       {"mmap MAP_SHARED for reading, then mprotect", refused(EACCES) | refused(EPERM),
        &map_for_reading_then_allow_writes},
-      {"remap_file_pages", refused(EINVAL),
-       [](const Target& t) {
-         return syscall(SYS_remap_file_pages, t.address, kPage, 0, t.offset / kPage + 1, 0);
-       }},
       {"MADV_DONTNEED", nothing, &advise<MADV_DONTNEED>},
       {"MADV_REMOVE", refused(EACCES), &advise<MADV_REMOVE>},
       {"MADV_FREE", refused(EINVAL), &advise<MADV_FREE>},
@@ -269,34 +251,23 @@ std::vector<Attack> attacks_on_the_mapping() {
       {"MADV_MERGEABLE", nothing, &advise<MADV_MERGEABLE>},
       // Before Linux 6.15 for anonymous memory only.
       {"MADV_GUARD_INSTALL", own | refused(EINVAL), &advise<MADV_GUARD_INSTALL>},
-      {"mseal", nothing, [](const Target& t) { return syscall(SYS_mseal, t.address, t.size, 0); }},
-      {"userfaultfd, UFFDIO_COPY", own, &fill_missing_with_payload},
-      {"userfaultfd, UFFDIO_ZEROPAGE", own, &fill_missing_with_zeros},
+      {"mseal", nothing, [](On t) { return syscall(SYS_mseal, t.address, t.size, 0); }},
+      {"userfaultfd, UFFDIO_COPY", own, &fill_missing},
       // A debugger's way in: the kernel copies the page even where the mapping is read-only, unless
       // it was started with proc_mem.force_override= (Linux 6.12).
       {"/proc/self/mem", own | refused(EIO),
-       [](const Target& t) {
-         const auto fd = static_cast<int>(need(open("/proc/self/mem", O_RDWR | O_CLOEXEC), "open"));
+       [](On t) {
+         const int fd = need_descriptor(open("/proc/self/mem", O_RDWR | O_CLOEXEC), "open");
          return pwrite(fd, payload(), kPayloadSize, reinterpret_cast<std::intptr_t>(t.address));
        },
        own},
   };
 }
 
-// An old way to punch a hole, which the kernel has for every file system but its headers only for
-// XFS.
-struct SpaceReservation {
-  std::int16_t type;
-  std::int16_t whence;
-  std::int64_t start;
-  std::int64_t length;
-  std::int32_t system;
-  std::uint32_t pid;
-  std::array<std::int32_t, 4> unused;
-};
-constexpr unsigned long kUnreserve = _IOW('X', 43, SpaceReservation);  // FS_IOC_UNRESVSP
-
-iovec payload_vector() { return {const_cast<std::byte*>(payload()), kPayloadSize}; }
+int seek_words(const Target& target) {
+  need(lseek(target.fd, target.offset, SEEK_SET), "lseek");
+  return target.fd;
+}
 
 off_t size_of(int fd) {
   struct stat status = {};
@@ -309,27 +280,12 @@ long reallocate(const Target& target) {
   return fallocate(target.fd, Mode, target.offset, static_cast<off_t>(target.size));
 }
 
-std::string fd_path(pid_t pid, int fd) {
-  return "/proc/" + std::to_string(pid) + "/fd/" + std::to_string(fd);
-}
-
 // Through the link that /proc has for the attacker's mapping.
 int open_map_file(const Target& target) {
-  FILE* maps = std::fopen("/proc/self/maps", "re");
-  std::array<char, 512> line{};
-  std::string path;
-  while (std::fgets(line.data(), static_cast<int>(line.size()), maps) != nullptr) {
-    std::uintptr_t from = 0;
-    std::uintptr_t to = 0;
-    const auto address = reinterpret_cast<std::uintptr_t>(target.address);
-    if (std::sscanf(line.data(), "%zx-%zx ", &from, &to) == 2 && from <= address && address < to) {
-      std::array<char, 80> name{};
-      std::snprintf(name.data(), name.size(), "/proc/self/map_files/%zx-%zx", from, to);
-      path = name.data();
-    }
-  }
-  std::fclose(maps);
-  return open(path.c_str(), O_RDWR | O_CLOEXEC);
+  const Mapping mapping = mapping_at(target.address);
+  std::ostringstream path;
+  path << "/proc/self/map_files/" << std::hex << mapping.begin << '-' << mapping.end;
+  return open(path.str().c_str(), O_RDWR | O_CLOEXEC);
 }
 
 long write_to(int fd, const Target& target) {
@@ -338,8 +294,7 @@ long write_to(int fd, const Target& target) {
 
 // A pipe whose only buffer is the file's own page, as CVE-2022-0847 wants it.
 std::array<int, 2> pipe_with_the_page(const Target& target) {
-  std::array<int, 2> ends{};
-  need(pipe(ends.data()), "pipe");
+  const auto ends = make_pipe();
   off_t offset = target.offset;
   need(splice(target.fd, &offset, ends[1], nullptr, 1, 0), "splice");
   return ends;
@@ -350,124 +305,78 @@ std::vector<Attack> attacks_on_the_file() {
   const Outcomes sealed = refused(EPERM);
   const Outcomes unknown = refused(EOPNOTSUPP);  // memfds do not have it at all
   return {
-      {"write", sealed,
-       [](const Target& t) {
-         need(lseek(t.fd, t.offset, SEEK_SET), "lseek");
-         return write(t.fd, payload(), kPayloadSize);
-       }},
-      {"writev", sealed,
-       [](const Target& t) {
-         need(lseek(t.fd, t.offset, SEEK_SET), "lseek");
-         const iovec from = payload_vector();
-         return writev(t.fd, &from, 1);
-       }},
-      {"pwrite to the descriptor", sealed,
-       [](const Target& t) { return write_to(t.inherited, t); }},
-      {"pwrite to the re-opened descriptor", sealed,
-       [](const Target& t) { return write_to(t.fd, t); }},
+      {"write", sealed, [](On t) { return write(seek_words(t), payload(), kPayloadSize); }},
+      {"writev", sealed, [](On t) { return writev(seek_words(t), payload_vector(), 1); }},
+      {"pwrite to the descriptor", sealed, [](On t) { return write_to(t.inherited, t); }},
+      {"pwrite to the re-opened descriptor", sealed, [](On t) { return write_to(t.fd, t); }},
       {"pwrite through /proc/OWNER/fd/N", sealed,
-       [](const Target& t) {
+       [](On t) {
          return write_to(open(fd_path(t.owner, t.owners_fd).c_str(), O_WRONLY | O_CLOEXEC), t);
        }},
       {"pwrite through /proc/self/map_files", sealed,
-       [](const Target& t) { return write_to(open_map_file(t), t); }},
+       [](On t) { return write_to(open_map_file(t), t); }},
       {"mmap MAP_SHARED through /proc/self/map_files", sealed,
-       [](const Target& t) {
+       [](On t) {
          const int fd = open_map_file(t);
-         return fd < 0 ? -1
-                       : store_if_mapped(raw_mmap(nullptr, t.size, PROT_READ | PROT_WRITE,
-                                                  MAP_SHARED, fd, t.offset));
+         return fd < 0 ? -1 : map_elsewhere(t, MAP_SHARED, fd);
        }},
       {"pwritev2", sealed,
-       [](const Target& t) {
-         const iovec from = payload_vector();
-         return pwritev2(t.fd, &from, 1, t.offset, RWF_SYNC);
-       }},
-      {"ftruncate to nothing", sealed, [](const Target& t) { return ftruncate(t.fd, 0); }},
-      {"ftruncate to more", sealed,
-       [](const Target& t) { return ftruncate(t.fd, size_of(t.fd) + kPage); }},
+       [](On t) { return pwritev2(t.fd, payload_vector(), 1, t.offset, RWF_SYNC); }},
+      {"ftruncate to nothing", sealed, [](On t) { return ftruncate(t.fd, 0); }},
+      {"ftruncate to more", sealed, [](On t) { return ftruncate(t.fd, size_of(t.fd) + kPage); }},
       {"open with O_TRUNC", sealed,
-       [](const Target& t) {
-         return open(fd_path(getpid(), t.fd).c_str(), O_RDWR | O_TRUNC | O_CLOEXEC);
-       }},
-      {"fallocate, more", sealed,
-       [](const Target& t) { return fallocate(t.fd, 0, size_of(t.fd), kPage); }},
+       [](On t) { return open(fd_path(getpid(), t.fd).c_str(), O_RDWR | O_TRUNC | O_CLOEXEC); }},
+      {"fallocate, more", sealed, [](On t) { return fallocate(t.fd, 0, size_of(t.fd), kPage); }},
       {"fallocate, punch a hole", sealed,
        &reallocate < FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE > },
       {"fallocate, zero the range", unknown, &reallocate<FALLOC_FL_ZERO_RANGE>},
       {"fallocate, collapse the range", unknown, &reallocate<FALLOC_FL_COLLAPSE_RANGE>},
       {"fallocate, insert a range", unknown, &reallocate<FALLOC_FL_INSERT_RANGE>},
-      {"ioctl FS_IOC_UNRESVSP", sealed,
-       [](const Target& t) {
-         SpaceReservation hole = {};
-         hole.start = t.offset;
-         hole.length = static_cast<off_t>(t.size);
-         return ioctl(t.fd, kUnreserve, &hole);
-       }},
-      {"ioctl FICLONE", unknown,
-       [](const Target& t) { return ioctl(t.fd, FICLONE, payload_file()); }},
+      {"ioctl FICLONE", unknown, [](On t) { return ioctl(t.fd, FICLONE, payload_file()); }},
       // Before Linux 6.6 memfds have no flags.
       {"ioctl FS_IOC_SETFLAGS, FS_NODUMP_FL", nothing | refused(ENOTTY),
-       [](const Target& t) {
+       [](On t) {
          int flags = FS_NODUMP_FL;
          return ioctl(t.fd, FS_IOC_SETFLAGS, &flags);
        }},
       {"splice into it", sealed,
-       [](const Target& t) {
+       [](On t) {
          off_t offset = t.offset;
          return splice(payload_pipe(), nullptr, t.fd, &offset, kPayloadSize, 0);
        }},
       {"sendfile into it", sealed,
-       [](const Target& t) {
-         need(lseek(t.fd, t.offset, SEEK_SET), "lseek");
+       [](On t) {
          off_t from = 0;
-         return sendfile(t.fd, payload_file(), &from, kPayloadSize);
+         return sendfile(seek_words(t), payload_file(), &from, kPayloadSize);
        }},
       {"copy_file_range into it", sealed,
-       [](const Target& t) {
+       [](On t) {
          off_t to = t.offset;
          off_t from = 0;
          return copy_file_range(payload_file(), &from, t.fd, &to, kPayloadSize, 0);
        }},
       {"splice its page into a pipe, then write to the pipe", nothing,
-       [](const Target& t) {
-         const auto ends = pipe_with_the_page(t);
-         return write(ends[1], payload(), 64);
-       }},
-      {"tee its page to a second pipe, then write to that", nothing,
-       [](const Target& t) {
-         const auto ends = pipe_with_the_page(t);
-         std::array<int, 2> second{};
-         need(pipe(second.data()), "pipe");
-         need(tee(ends[0], second[1], 1, 0), "tee");
-         return write(second[1], payload(), 64);
-       }},
+       [](On t) { return write(pipe_with_the_page(t)[1], payload(), 64); }},
       {"vmsplice its page as a gift, then write to the pipe", nothing,
-       [](const Target& t) {
-         std::array<int, 2> ends{};
-         need(pipe(ends.data()), "pipe");
-         const iovec page = {t.address, kPayloadSize};
-         need(vmsplice(ends[1], &page, 1, SPLICE_F_GIFT), "vmsplice");
+       [](On t) {
+         const auto ends = make_pipe();
+         need(vmsplice(ends[1], words_of(t), 1, SPLICE_F_GIFT), "vmsplice");
          return write(ends[1], payload(), 64);
        }},
-      {"fcntl F_ADD_SEALS, none", sealed,
-       [](const Target& t) { return fcntl(t.fd, F_ADD_SEALS, 0); }},
+      {"fcntl F_ADD_SEALS, none", sealed, [](On t) { return fcntl(t.fd, F_ADD_SEALS, 0); }},
       {"fcntl F_ADD_SEALS, F_SEAL_GROW", sealed,
-       [](const Target& t) { return fcntl(t.fd, F_ADD_SEALS, F_SEAL_GROW); }},
+       [](On t) { return fcntl(t.fd, F_ADD_SEALS, F_SEAL_GROW); }},
       // Before Linux 6.3 a memfd cannot be kept from being executable.
-      {"fchmod to executable", refused(EPERM) | nothing,
-       [](const Target& t) { return fchmod(t.fd, 0700); }},
+      {"fchmod to executable", refused(EPERM) | nothing, [](On t) { return fchmod(t.fd, 0700); }},
   };
 }
-
-iovec words_of(const Target& target) { return {target.address, kPayloadSize}; }
 
 // One request at a time, without liburing.
 class Ring {
  public:
   Ring() {
     io_uring_params params = {};
-    fd_ = static_cast<int>(need(syscall(SYS_io_uring_setup, 1, &params), "io_uring_setup"));
+    fd_ = need_descriptor(syscall(SYS_io_uring_setup, 1, &params), "io_uring_setup");
     submission_ =
         map(params.sq_off.array + params.sq_entries * sizeof(std::uint32_t), IORING_OFF_SQ_RING);
     completion_ =
@@ -476,27 +385,17 @@ class Ring {
     offsets_ = params;
   }
 
-  long register_buffer(const iovec& buffer) const {
-    return syscall(SYS_io_uring_register, fd_, IORING_REGISTER_BUFFERS, &buffer, 1);
+  long register_words(const Target& target) const {
+    return syscall(SYS_io_uring_register, fd_, IORING_REGISTER_BUFFERS, words_of(target), 1);
   }
 
   // -1 and errno, or 0.
   long run(unsigned char operation, int fd, const void* buffer, off_t offset) {
-    return run(operation, fd, reinterpret_cast<std::uintptr_t>(buffer), kPayloadSize, offset);
-  }
-
-  long punch(int fd, off_t offset, std::size_t size) {
-    return run(IORING_OP_FALLOCATE, fd, size, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset);
-  }
-
- private:
-  long run(unsigned char operation, int fd, std::uint64_t address, std::uint32_t length,
-           off_t offset) {
     *entry_ = {};
     entry_->opcode = operation;
     entry_->fd = fd;
-    entry_->addr = address;
-    entry_->len = length;
+    entry_->addr = reinterpret_cast<std::uintptr_t>(buffer);
+    entry_->len = kPayloadSize;
     entry_->off = static_cast<std::uint64_t>(offset);
     at(submission_, offsets_.sq_off.array) = 0;
     at(submission_, offsets_.sq_off.tail) += 1;
@@ -506,6 +405,7 @@ class Ring {
     return done->res < 0 ? (errno = -done->res, -1) : 0;
   }
 
+ private:
   std::byte* map(std::size_t size, off_t what) const {
     void* mapped =
         raw_mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd_, what);
@@ -526,27 +426,25 @@ class Ring {
 
 long read_fixed(const Target& target) {
   Ring ring;
-  return ring.register_buffer(words_of(target)) == -1
+  return ring.register_words(target) == -1
              ? -1
              : ring.run(IORING_OP_READ_FIXED, payload_file(), target.address, 0);
 }
 
 // Past the page cache, straight from the disk.
 long read_direct(const Target& target) {
-  const auto fd = static_cast<int>(
-      need(open("/tmp", O_TMPFILE | O_RDWR | O_DIRECT | O_CLOEXEC, 0600), "O_DIRECT on /tmp"));
+  const int fd = need_descriptor(open("/tmp", O_TMPFILE | O_RDWR | O_DIRECT | O_CLOEXEC, 0600),
+                                 "O_DIRECT on /tmp");
   need(pwrite(fd, payload(), kPayloadSize, 0), "filling a file past the page cache");
-  const iovec to = words_of(target);
-  return syscall(SYS_preadv, fd, &to, 1, 0L, 0L);
+  return syscall(SYS_preadv, fd, words_of(target), 1, 0L, 0L);
 }
 
 long receive(const Target& target) {
   std::array<int, 2> ends{};
   need(socketpair(AF_UNIX, SOCK_DGRAM, 0, ends.data()), "socketpair");
   need(send(ends[1], payload(), kPayloadSize, 0), "send");
-  iovec to = words_of(target);
   msghdr message = {};
-  message.msg_iov = &to;
+  message.msg_iov = const_cast<iovec*>(words_of(target));
   message.msg_iovlen = 1;
   return syscall(SYS_recvmsg, ends[0], &message, 0);
 }
@@ -569,46 +467,6 @@ long have_thread_id_written(const Target& target) {
       target.address + 64);
 }
 
-bool number_is_among_the_words = false;
-
-// The kernel marks a lock as its owner's who died, if the word is that thread's number: so the
-// arena has one with each.
-int die_with_a_robust_lock(void* context) {
-  const auto& target = *static_cast<const Target*>(context);
-  const auto self = static_cast<std::uint32_t>(syscall(SYS_gettid));
-  number_is_among_the_words =
-      self >= target.first_word && self - target.first_word < target.size / sizeof self;
-  if (!number_is_among_the_words) return static_cast<int>(syscall(SYS_exit, 0));
-  static robust_list lock;
-  static robust_list_head head;
-  lock.next = &head.list;
-  head.list.next = &lock;
-  head.futex_offset = reinterpret_cast<std::intptr_t>(target.address) +
-                      static_cast<std::intptr_t>((self - target.first_word) * sizeof self) -
-                      reinterpret_cast<std::intptr_t>(&lock);
-  head.list_op_pending = nullptr;
-  syscall(SYS_set_robust_list, &head, sizeof head);
-  return static_cast<int>(syscall(SYS_exit, 0));
-}
-
-long exit_with_a_robust_list(const Target& target) {
-  const long result = run_task(0, &die_with_a_robust_lock, target, nullptr);
-  if (result == 0 && !number_is_among_the_words)
-    throw std::runtime_error("the thread's number is not among the words");
-  return result;
-}
-
-// glibc has this thread's own registered.
-long move_rseq(const Target& target) {
-  constexpr unsigned kSize = 32;
-  need(__rseq_size == 0 ? (errno = ENOSYS, -1) : 0, "rseq");
-  auto* own = static_cast<std::byte*>(__builtin_thread_pointer()) + __rseq_offset;
-  need(syscall(SYS_rseq, own, kSize, RSEQ_FLAG_UNREGISTER, RSEQ_SIG), "unregistering rseq");
-  const long result = syscall(SYS_rseq, target.address, kSize, 0, RSEQ_SIG);
-  sched_yield();
-  return result;
-}
-
 std::vector<Attack> attacks_through_the_kernel() {
   const Outcomes own = allowed(Effect::own_view);
   const Outcomes nothing = allowed(Effect::nothing);
@@ -616,34 +474,22 @@ std::vector<Attack> attacks_through_the_kernel() {
   const Outcomes sealed = refused(EPERM);
   return {
       {"read into it", fault,
-       [](const Target& t) { return syscall(SYS_read, payload_file(), t.address, kPayloadSize); },
-       own},
+       [](On t) { return syscall(SYS_read, payload_file(), t.address, kPayloadSize); }, own},
       {"preadv into it", fault,
-       [](const Target& t) {
-         const iovec to = words_of(t);
-         return syscall(SYS_preadv, payload_file(), &to, 1, 0L, 0L);
-       },
-       own},
+       [](On t) { return syscall(SYS_preadv, payload_file(), words_of(t), 1, 0L, 0L); }, own},
       {"read with O_DIRECT into it", fault, &read_direct, own},
       {"recvmsg into it", fault, &receive, own},
       {"vmsplice from a pipe into it", fault,
-       [](const Target& t) {
-         const iovec to = words_of(t);
-         return syscall(SYS_vmsplice, payload_pipe(), &to, 1UL, 0);
-       },
+       [](On t) { return syscall(SYS_vmsplice, payload_pipe(), words_of(t), 1UL, 0); }, own},
+      {"getrandom into it", fault, [](On t) { return syscall(SYS_getrandom, t.address, 256, 0); },
        own},
-      {"getrandom into it", fault,
-       [](const Target& t) { return syscall(SYS_getrandom, t.address, 256, 0); }, own},
       {"io_uring, read into it", fault,
-       [](const Target& t) { return Ring().run(IORING_OP_READ, payload_file(), t.address, 0); },
-       own},
+       [](On t) { return Ring().run(IORING_OP_READ, payload_file(), t.address, 0); }, own},
       {"io_uring, read into it as a registered buffer", fault, &read_fixed, own},
       {"io_uring, write to the descriptor", sealed,
-       [](const Target& t) { return Ring().run(IORING_OP_WRITE, t.fd, payload(), t.offset); }},
-      {"io_uring, fallocate a hole", sealed,
-       [](const Target& t) { return Ring().punch(t.fd, t.offset, t.size); }},
+       [](On t) { return Ring().run(IORING_OP_WRITE, t.fd, payload(), t.offset); }},
       {"futex FUTEX_WAKE_OP on a word", fault,
-       [](const Target& t) {
+       [](On t) {
          std::uint32_t own_word = 0;
          return syscall(SYS_futex, &own_word, FUTEX_WAKE_OP, 0, nullptr, t.address,
                         FUTEX_OP(FUTEX_OP_SET, 0x7ee, FUTEX_OP_CMP_EQ, 0));
@@ -653,17 +499,14 @@ std::vector<Attack> attacks_through_the_kernel() {
       {"clone with CLONE_PARENT_SETTID", nothing, &have_thread_id_written<CLONE_PARENT_SETTID>,
        own},
       {"exit with clear_child_tid", nothing, &have_thread_id_written<CLONE_CHILD_CLEARTID>, own},
-      {"exit with a robust list", nothing, &exit_with_a_robust_list, own},
-      {"rseq", fault, &move_rseq, own},
   };
 }
 
 long write_memory(const Target& target) {
   const std::string path = "/proc/" + std::to_string(target.victim) + "/mem";
   const int fd = open(path.c_str(), O_RDWR | O_CLOEXEC);
-  return fd < 0
-             ? -1
-             : pwrite(fd, payload(), kPayloadSize, reinterpret_cast<std::intptr_t>(target.address));
+  const auto at = reinterpret_cast<std::intptr_t>(target.address);
+  return fd < 0 ? -1 : pwrite(fd, payload(), kPayloadSize, at);
 }
 
 long poke(const Target& target) {
@@ -676,7 +519,7 @@ long poke(const Target& target) {
 }
 
 int open_process(pid_t pid) {
-  return static_cast<int>(need(syscall(SYS_pidfd_open, pid, 0), "pidfd_open"));
+  return need_descriptor(syscall(SYS_pidfd_open, pid, 0), "pidfd_open");
 }
 
 template <int Advice>
@@ -688,7 +531,7 @@ long advise_victim(const Target& target) {
 long take_descriptor(const Target& target) {
   const auto fd =
       static_cast<int>(syscall(SYS_pidfd_getfd, open_process(target.owner), target.owners_fd, 0));
-  return fd < 0 ? -1 : pwrite(fd, payload(), kPayloadSize, target.offset);
+  return write_to(fd, target);
 }
 
 std::vector<Attack> attacks_on_a_sibling() {
@@ -696,21 +539,14 @@ std::vector<Attack> attacks_on_a_sibling() {
   const Outcomes victim = may_trace ? allowed(Effect::victims_view) : refused(EPERM);
   const Outcomes opened = may_trace ? allowed(Effect::victims_view) : refused(EACCES);
   const Outcomes nice = has_capability(CAP_SYS_NICE) ? allowed(Effect::nothing) : refused(EPERM);
-  const Outcomes not_remote = refused(EINVAL);
   return {
       {"process_vm_writev", may_trace ? refused(EFAULT) : refused(EPERM),
-       [](const Target& t) {
-         const iovec from = {const_cast<std::byte*>(payload()), kPayloadSize};
-         const iovec to = {t.address, kPayloadSize};
-         return process_vm_writev(t.victim, &from, 1, &to, 1, 0);
-       },
+       [](On t) { return process_vm_writev(t.victim, payload_vector(), 1, words_of(t), 1, 0); },
        victim},
       // As with /proc/self/mem.
       {"/proc/PID/mem", opened | refused(EIO), &write_memory, opened},
       {"ptrace, PTRACE_POKEDATA", victim, &poke},
       {"process_madvise, MADV_PAGEOUT", nice, &advise_victim<MADV_PAGEOUT>},
-      {"process_madvise, MADV_DONTNEED", not_remote | refused(EPERM),
-       &advise_victim<MADV_DONTNEED>},
       {"pidfd_getfd, then pwrite", refused(EPERM), &take_descriptor},
   };
 }
@@ -719,7 +555,7 @@ std::vector<Attack> attacks_on_a_sibling() {
 
 std::function<long()> hold_for_a_later_write(const Target& target) {
   auto ring = std::make_shared<Ring>();
-  need(ring->register_buffer(words_of(target)), "registering a buffer");
+  need(ring->register_words(target), "registering a buffer");
   return [ring, to = target.address] {
     return ring->run(IORING_OP_READ_FIXED, payload_file(), to, 0);
   };

@@ -1,12 +1,6 @@
 #pragma once
 
-#include <cerrno>
-#include <cstddef>
-#include <cstdint>
-#include <functional>
-#include <string>
-#include <sys/types.h>
-#include <vector>
+#include <cowshed/tests/support/test.h>
 
 // What a process may try against an arena's memory, and what must come of it.
 namespace cowshed::test {
@@ -40,7 +34,6 @@ struct Target {
   std::byte* address = nullptr;  // of the words, 2 MiB aligned, in every process
   std::size_t size = 0;          // of the words
   off_t offset = 0;              // of the words in the file
-  std::uint32_t first_word = 0;  // the word at index i is first_word + i
   int fd = -1;                   // re-opened for reading and writing through /proc/PID/fd/N
   int inherited = -1;            // the owner's; of an arena that is not frozen the same as `fd`
   int owners_fd = -1;            // its number in the owner
@@ -62,6 +55,8 @@ std::vector<Attack> all_attacks();
 // Lends the words to an io_uring, which goes on holding their pages when they are unmapped.  What
 // it returns reads a page into them, by the io_uring alone; -1 where it cannot.
 std::function<long()> hold_for_a_later_write(const Target& target);
+
+std::string fd_path(pid_t pid, int fd);
 
 // A system call, which sanitizers would not let through as it is.
 void* raw_mmap(void* address, std::size_t size, int protection, int flags, int fd, off_t offset);

@@ -1,14 +1,7 @@
-#include <poll.h>
-
-#include <cowshed/share/channel.h>
 #include <cowshed/tests/support/single_step.h>
-#include <cowshed/tests/support/test.h>
 
 #include "channel_memory.h"
 #include "channel_traffic.h"
-#include "channels.h"
-#include "memory_map.h"
-#include "process.h"
 
 // A process dies, or stops and goes on later, at each point of a call in turn.  To the others it is
 // the same whether a process dies before or after an instruction that neither enters the kernel nor
@@ -32,16 +25,14 @@ constexpr std::uint64_t kVictims = 2;
 constexpr std::uint64_t kOthers = 3;
 
 template <class Traffic>
-class ChannelKillSweep : public testing::Test {
+class ChannelKillSweep : public LeavesNothing {
  protected:
   using Of = typename Traffic::Of;
   using Step = std::function<void(SteppedChild&)>;
 
   void TearDown() override {
     channel_.reset();
-    EXPECT_EQ(test::open_descriptors(), descriptors_);
-    EXPECT_EQ(waitpid(-1, nullptr, WNOHANG), -1);
-    EXPECT_EQ(errno, ECHILD);
+    LeavesNothing::TearDown();
   }
 
   // For each point of the victim's action, the return from it included: `prepare` a new channel,
@@ -143,10 +134,6 @@ class ChannelKillSweep : public testing::Test {
     EXPECT_EQ(stats.sent, stats.received);
   }
 
-  static void report(const char* what, std::size_t points, const char* also, std::size_t at) {
-    std::printf("%s, %s: %zu points, %s at %zu\n", Traffic::kName, what, points, also, at);
-  }
-
  private:
   static std::size_t next_point(const SteppedChild::Path& path, std::size_t k, Points which) {
     for (std::size_t others = 0; ++k < path.size() - 1;) {
@@ -160,7 +147,6 @@ class ChannelKillSweep : public testing::Test {
     prepare();
   }
 
-  std::size_t descriptors_ = test::open_descriptors();
   std::optional<Of> channel_;
   std::optional<typename Traffic::Prepared> prepared_;
   std::optional<std::decay_t<decltype(std::declval<Of&>().receive())>> message_;
@@ -188,8 +174,6 @@ TYPED_TEST(ChannelKillSweep, SenderIsKilled) {
           this->expect_nothing_left();
         });
     EXPECT_LT(sent, points);
-    this->report(warm ? "sender killed" : "sender killed in its first call", points, "had sent",
-                 sent);
   }
 }
 
@@ -217,12 +201,11 @@ TYPED_TEST(ChannelKillSweep, ReceiverIsKilled) {
         }
       });
   EXPECT_LT(taken, points);
-  this->report("receiver killed", points, "had received", taken);
 }
 
 TYPED_TEST(ChannelKillSweep, SenderIsStopped) {
   std::size_t refused = 0;
-  const std::size_t points = this->at_each_point(
+  this->at_each_point(
       Points::all, [&] { this->exchange_two(); }, this->sender(true),
       [&](SteppedChild& victim) {
         victim.stop();
@@ -238,12 +221,11 @@ TYPED_TEST(ChannelKillSweep, SenderIsStopped) {
         this->expect_nothing_left();
       });
   ASSERT_GT(refused, 0);
-  this->report("sender stopped", points, "others were refused", refused);
 }
 
 TYPED_TEST(ChannelKillSweep, ReceiverIsStopped) {
   std::size_t refused = 0;
-  const std::size_t points = this->at_each_point(
+  this->at_each_point(
       Points::all, [&] { ASSERT_EQ(this->send_one(kFirst), "sent"); }, this->receiver(),
       [&](SteppedChild& victim) {
         victim.stop();
@@ -257,7 +239,6 @@ TYPED_TEST(ChannelKillSweep, ReceiverIsStopped) {
         this->expect_nothing_left();
       });
   ASSERT_GT(refused, 0);
-  this->report("receiver stopped", points, "others were refused", refused);
 }
 
 bool readable(int descriptor, int milliseconds = 0) {
@@ -329,7 +310,6 @@ TEST_F(ChannelPollingSweep, ReceiverIsKilled) {
   EXPECT_LT(taken, points);
   EXPECT_GT(refused, 0U);
   EXPECT_LT(refused, points);
-  report("polling, receiver killed", points, "it had received", taken);
 }
 
 TEST_F(ChannelPollingSweep, SenderIsKilled) {
@@ -355,7 +335,6 @@ TEST_F(ChannelPollingSweep, SenderIsKilled) {
       });
   EXPECT_LT(sent, points);
   EXPECT_LT(0, sent);
-  report("polling, sender killed", points, "had sent", sent);
 }
 
 TEST_F(ChannelPollingSweep, CloserIsKilled) {
@@ -381,12 +360,11 @@ TEST_F(ChannelPollingSweep, CloserIsKilled) {
         ASSERT_TRUE(!told || (channel().closed() && readable(descriptor_)));
       });
   EXPECT_LT(closed, points);
-  report("closer killed", points, "had closed", closed);
 }
 
 // After it nobody polls in vain, and nobody is told of what is not there.
 TEST_F(ChannelPollingSweep, WhoAsksForTheDescriptorIsKilled) {
-  const std::size_t points = at_each_point(
+  at_each_point(
       Points::changes, [&] { ASSERT_TRUE(send(kFirst)); },
       body([] {}, [&] { (void)channel().descriptor(); }),
       [&](SteppedChild& victim) {
@@ -403,7 +381,6 @@ TEST_F(ChannelPollingSweep, WhoAsksForTheDescriptorIsKilled) {
         ASSERT_EQ(drain(), "closed");
         ASSERT_TRUE(readable(descriptor));
       });
-  report("asker killed", points, "all", points);
 }
 
 }  // namespace

@@ -1,13 +1,6 @@
 #pragma once
 
-#include <cstddef>
-#include <functional>
-#include <stdexcept>
-#include <string_view>
-#include <sys/mman.h>
-#include <unistd.h>
-
-#include <cowshed/share/channel.h>
+#include "share.h"
 
 namespace cowshed::test {
 

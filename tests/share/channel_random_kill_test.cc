@@ -1,25 +1,10 @@
-#include <algorithm>
-#include <atomic>
 #include <bit>
-#include <chrono>
 #include <cmath>
-#include <csignal>
-#include <cstdio>
-#include <numeric>
-#include <poll.h>
-#include <random>
-#include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
 
-#include <cowshed/share/channel.h>
 #include <cowshed/share/descriptor.h>
-#include <cowshed/tests/support/scale.h>
 
 #include "channel_traffic.h"
 #include "every_method.h"
-#include "process.h"
 
 // Four senders and four receivers, started by fork, spawn and a forkserver of a process that owns
 // them.  At random moments some of them, the forkserver or the owner are killed, or stopped and
@@ -28,7 +13,6 @@
 namespace cowshed::test {
 namespace {
 
-using namespace std::chrono_literals;
 using Clock = std::chrono::steady_clock;
 
 constexpr int kMoments = test::sized<int>(200, 20);
@@ -249,7 +233,6 @@ class ChannelRandomKill : public testing::Test {
 
   // A party, or after them the forkserver, or the owner.
   void hit(std::size_t whom, int signal) {
-    ++hits_;
     if (whom < kPlaces) places_.at(whom).target.signal(signal);
     else if (whom == kPlaces) Target(ledger_->server).signal(signal);
     else if (owner_->running()) owner_->signal(signal);
@@ -336,8 +319,6 @@ class ChannelRandomKill : public testing::Test {
     EXPECT_LE(stats.sent, received + std::min(stats.lost.size(), sure + possible));
     EXPECT_EQ(stats.outstanding, 0U);
     EXPECT_EQ(stats.processes, 1U);
-    std::printf("%d hits; of %llu messages %zu died with their receivers\n", hits_,
-                static_cast<unsigned long long>(stats.sent), stats.lost.size());
   }
 
   const unsigned seed_ = seed();
@@ -351,7 +332,6 @@ class ChannelRandomKill : public testing::Test {
   std::shared_ptr<Ledger> ledger_ = map_ledger(path_);
   std::array<Place, kPlaces> places_;
   std::uint32_t lives_ = 0;
-  int hits_ = 0;
   std::optional<Child> owner_;
 };
 

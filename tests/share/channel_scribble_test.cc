@@ -1,20 +1,9 @@
-#include <deque>
-
-#include <cowshed/share/channel.h>
-#include <cowshed/tests/support/scale.h>
-#include <cowshed/tests/support/test.h>
-
 #include "channel_memory.h"
-#include "channels.h"
-#include "memory_map.h"
-#include "process.h"
 
 namespace cowshed {
 namespace {
 
 using namespace channel_layout;
-using namespace std::chrono_literals;
-using test::make;
 
 // A party that has gone wrong overwrites a channel's memory while others use the channel.  They get
 // values or errors; their own memory stays as it is.
@@ -288,7 +277,7 @@ TEST_F(ChannelScribble, WordsThatChangeDuringACallHarmNothingOfTheReaders) {
     auto scribbled = channel();
     const Canaries canaries(scribbled);
     User user(scribbled, static_cast<unsigned>(round));
-    const test::Child peer([&] {
+    const Child peer([&] {
       prctl(PR_SET_PDEATHSIG, SIGKILL);
       Scribbler scribbler(scribbled, static_cast<unsigned>(round));
       for (;;) scribbler.inflate_a_block();

@@ -1,41 +1,17 @@
-#include <poll.h>
 #include <sys/eventfd.h>
 
-#include <cowshed/share/channel.h>
-#include <cowshed/tests/support/test.h>
+#include <cowshed/share/descriptor.h>
 
 #include "channel_memory.h"
-#include "channels.h"
-#include "memory_map.h"
-#include "process.h"
 
 // What one process sees of a channel.
 namespace cowshed {
 namespace {
 
-using namespace std::chrono_literals;
-using test::code_of;
-using test::make;
-
 struct Job {
   std::uint64_t number;
   std::array<char, 56> text;
 };
-
-TEST(Channel, MessagesArriveInOrderOverManyRounds) {
-  auto channel = make<Job>({.name = "jobs", .slots = 7});
-  std::uint64_t next = 0;
-  for (std::uint64_t i = 0; i < 1000;) {
-    for (int burst = 0; burst < 7; ++burst, ++i) ASSERT_TRUE(channel.send({i, {"text"}}));
-    for (int burst = 0; burst < 7; ++burst, ++next) {
-      const auto job = channel.receive();
-      ASSERT_TRUE(job) << job.error().message;
-      EXPECT_EQ(job->number, next);
-      EXPECT_STREQ(job->text.data(), "text");
-    }
-  }
-  EXPECT_EQ(channel.stats().sent, channel.stats().received);
-}
 
 TEST(Channel, FullAndEmptyAreErrorsOfTheFormsThatDoNotWait) {
   auto channel = make<int>({.name = "jobs", .slots = 3});
@@ -104,42 +80,41 @@ TEST(Channel, CloseComesAfterWhatWasSent) {
   EXPECT_EQ(code_of(channel.receive(1s)), ErrorCode::closed);
 }
 
-TEST(Channel, CloseWakesWhoWaits) {
-  auto empty = make<int>({.name = "jobs"});
-  auto full = make<int>({.name = "jobs", .slots = 1});
-  ASSERT_TRUE(full.send(1));
-  ErrorCode received{};
-  ErrorCode sent{};
-  {
-    const std::jthread receiver([&] { received = code_of(empty.receive()); });
-    const std::jthread sender([&] { sent = code_of(full.send(2)); });
+// A receiver of an empty channel and a sender to a full one.
+struct Waiting {
+  Channel<int> empty = make<int>();
+  Channel<int> full = make<int>({.slots = 1});
+  std::vector<ErrorCode> said{2};
+
+  // Until `wake` ends the wait, which may have limits.
+  template <class Wake, class... Limit>
+  void wait(const Wake& wake, const Limit&... limit) {
+    ASSERT_TRUE(full.send(1));
+    const std::jthread receiver([&] { said[0] = code_of(empty.receive(limit...)); });
+    const std::jthread sender([&] { said[1] = code_of(full.send(2, limit...)); });
     while (empty.stats().processes == 0) std::this_thread::yield();
     std::this_thread::sleep_for(20ms);
-    empty.close();
-    full.close();
+    wake();
   }
-  EXPECT_EQ(received, ErrorCode::closed);
-  EXPECT_EQ(sent, ErrorCode::closed);
-  EXPECT_EQ(full.receive().value(), 1);
+};
+
+TEST(Channel, CloseWakesWhoWaits) {
+  Waiting waiting;
+  waiting.wait([&] {
+    waiting.empty.close();
+    waiting.full.close();
+  });
+  EXPECT_THAT(waiting.said, Each(ErrorCode::closed));
+  EXPECT_EQ(waiting.full.receive().value(), 1);
 }
 
 TEST(Channel, AStopTokenInterrupts) {
-  auto empty = make<int>({.name = "jobs"});
-  auto full = make<int>({.name = "jobs", .slots = 1});
-  ASSERT_TRUE(full.send(1));
+  Waiting waiting;
   std::stop_source source;
-  ErrorCode received{};
-  ErrorCode sent{};
-  {
-    const std::jthread receiver([&] { received = code_of(empty.receive(source.get_token())); });
-    const std::jthread sender([&] { sent = code_of(full.send(2, source.get_token())); });
-    std::this_thread::sleep_for(20ms);
-    source.request_stop();
-  }
-  EXPECT_EQ(received, ErrorCode::interrupted);
-  EXPECT_EQ(sent, ErrorCode::interrupted);
-  ASSERT_TRUE(full.receive());  // nothing was sent
-  EXPECT_EQ(code_of(full.try_receive()), ErrorCode::would_block);
+  waiting.wait([&] { source.request_stop(); }, source.get_token());
+  EXPECT_THAT(waiting.said, Each(ErrorCode::interrupted));
+  ASSERT_TRUE(waiting.full.receive());  // nothing was sent
+  EXPECT_EQ(code_of(waiting.full.try_receive()), ErrorCode::would_block);
 }
 
 TEST(Channel, ADescriptorTellsWhenToReceive) {
@@ -154,6 +129,8 @@ TEST(Channel, ADescriptorTellsWhenToReceive) {
   EXPECT_EQ(channel.try_receive().value(), 1);
   EXPECT_EQ(code_of(channel.try_receive()), ErrorCode::would_block);
   EXPECT_FALSE(readable());
+  EXPECT_EQ(channel.descriptor().value(), descriptor);
+  EXPECT_FALSE(readable()) << "to ask again does not wake";
   ASSERT_TRUE(channel.send(2));
   ASSERT_TRUE(channel.send(3));
   EXPECT_TRUE(readable());
@@ -173,23 +150,14 @@ TEST(Channel, ThreadsSendAndReceiveAtOnce) {
   constexpr std::uint64_t kThreads = 3;
   auto channel = make<std::uint64_t>({.slots = 64});
   std::array<std::vector<std::uint64_t>, kThreads> got;
-  {
-    std::vector<std::jthread> receivers;
-    for (auto& list : got) {
-      receivers.emplace_back([&] {
-        while (auto message = channel.receive()) list.push_back(*message);
-      });
-    }
-    {
-      std::vector<std::jthread> senders;
-      for (std::uint64_t t = 0; t < kThreads; ++t) {
-        senders.emplace_back([&, t] {
-          for (std::uint64_t i = 0; i < kEach; ++i) ASSERT_TRUE(channel.send(t * kEach + i));
-        });
-      }
-    }
-    channel.close();
-  }
+  auto receivers = begin_threads(kThreads, [&](std::uint64_t t) {
+    while (auto message = channel.receive()) got.at(t).push_back(*message);
+  });
+  (void)begin_threads(kThreads, [&](std::uint64_t t) {
+    for (std::uint64_t i = 0; i < kEach; ++i) ASSERT_TRUE(channel.send(t * kEach + i));
+  });
+  channel.close();
+  receivers.clear();
   std::set<std::uint64_t> all;
   for (const auto& list : got) {
     std::array<std::uint64_t, kThreads> last{};  // of each sender, plus 1
@@ -257,62 +225,41 @@ TEST(Channel, AnotherHandleThroughDescriptors) {
 }
 
 TEST(Channel, WrongOptionsAreRefused) {
-  const auto code = [](const ChannelOptions& options) {
-    return code_of(Channel<Bytes>::create(options));
-  };
-  EXPECT_EQ(code({.name = ""}), ErrorCode::invalid_argument);
-  EXPECT_EQ(code({.name = std::string(64, 'x')}), ErrorCode::invalid_argument);
-  EXPECT_EQ(code({.slots = 0}), ErrorCode::invalid_argument);
-  EXPECT_EQ(code({.slots = std::size_t{1} << 60U}), ErrorCode::invalid_argument);
-  EXPECT_EQ(code({.memory = 0}), ErrorCode::invalid_argument);
-  EXPECT_EQ(code({.memory = std::uint64_t{1} << 63U}), ErrorCode::invalid_argument);
+  for (const ChannelOptions& options :
+       std::vector<ChannelOptions>{{.name = ""},
+                                   {.name = std::string(64, 'x')},
+                                   {.slots = 0},
+                                   {.slots = std::size_t{1} << 60U},
+                                   {.memory = 0},
+                                   {.memory = std::uint64_t{1} << 63U}}) {
+    EXPECT_THAT(Channel<Bytes>::create(options), Fails(ErrorCode::invalid_argument));
+  }
 }
 
-// A memfd that begins with the header of `channel`, changed.
-class Forged {
- public:
-  template <class T, class Change>
-  Forged(const Channel<T>& channel, Change&& change) {
-    channel_layout::Constants constants;
-    EXPECT_EQ(pread(channel.descriptors().segment, &constants, sizeof constants, 0),
-              static_cast<ssize_t>(sizeof constants));
-    const off_t size = lseek(channel.descriptors().segment, 0, SEEK_END);
-    change(constants);
-    segment_ = memfd_create("forged", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    EXPECT_EQ(ftruncate(segment_, size), 0);
-    EXPECT_EQ(pwrite(segment_, &constants, sizeof constants, 0),
-              static_cast<ssize_t>(sizeof constants));
-    fcntl(segment_, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK);
-    event_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  }
-  ~Forged() {
-    close(segment_);
-    close(event_);
-  }
-  Forged(const Forged&) = delete;
-  Forged& operator=(const Forged&) = delete;
-
-  ErrorCode opened() const { return code_of(Channel<Job>::from_descriptors({segment_, event_})); }
-
- private:
-  int segment_ = -1;
-  int event_ = -1;
-};
+// A memfd that begins with the header of a channel, changed.
+template <class Change>
+ErrorCode open_forged(Change&& change) {
+  const auto channel = make<Job>();
+  channel_layout::Constants constants = test::ChannelMemory(channel).constants();
+  change(constants);
+  const Descriptor segment(memfd_create("forged", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  const Descriptor event(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  EXPECT_EQ(write(segment.get(), &constants, sizeof constants), ssize_t{sizeof constants});
+  EXPECT_EQ(ftruncate(segment.get(), lseek(channel.descriptors().segment, 0, SEEK_END)), 0);
+  fcntl(segment.get(), F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK);
+  return code_of(Channel<Job>::from_descriptors({segment.get(), event.get()}));
+}
 
 TEST(Channel, WhatIsNoChannelIsRefused) {
-  auto channel = make<Job>();
   using Constants = channel_layout::Constants;
-  const auto opened = [&](auto change) { return Forged(channel, change).opened(); };
-  EXPECT_EQ(opened([](Constants& c) { c.magic[0] = 'X'; }), ErrorCode::bad_channel);
-  EXPECT_EQ(opened([](Constants& c) { ++c.version; }), ErrorCode::bad_channel);
-  EXPECT_EQ(opened([](Constants& c) { c.slots = 0; }), ErrorCode::bad_channel);
-  EXPECT_EQ(opened([](Constants& c) { c.slots = ~0UL; }), ErrorCode::bad_channel);
-  EXPECT_EQ(opened([](Constants& c) { c.slots *= 16; }), ErrorCode::bad_channel);
-  EXPECT_EQ(opened([](Constants& c) { c.slot_bytes = 0; }), ErrorCode::bad_channel);
-  EXPECT_EQ(opened([](Constants& c) { c.slot_bytes = ~7UL; }), ErrorCode::bad_channel);
-  EXPECT_EQ(opened([](Constants& c) { c.memory = std::uint64_t{1} << 63U; }),
-            ErrorCode::bad_channel);
-  EXPECT_EQ(opened([](Constants& c) { c.type ^= 1; }), ErrorCode::wrong_type);
+  const std::vector<void (*)(Constants&)> changes = {
+      [](Constants& c) { c.magic[0] = 'X'; },    [](Constants& c) { ++c.version; },
+      [](Constants& c) { c.slots = 0; },         [](Constants& c) { c.slots = ~0UL; },
+      [](Constants& c) { c.slots *= 16; },       [](Constants& c) { c.slot_bytes = 0; },
+      [](Constants& c) { c.slot_bytes = ~7UL; }, [](Constants& c) { c.memory = 1UL << 63U; }};
+  for (std::size_t i = 0; i < changes.size(); ++i)
+    EXPECT_EQ(open_forged(changes[i]), ErrorCode::bad_channel) << i;
+  EXPECT_EQ(open_forged([](Constants& c) { c.type ^= 1; }), ErrorCode::wrong_type);
 }
 
 TEST(Channel, AForeignDescriptorIsRefused) {
@@ -369,8 +316,6 @@ struct LateUser {
   Channel<Bytes> channel;
   std::atomic<std::uint64_t>& received;
 
-  LateUser(const Channel<Bytes>& used, std::atomic<std::uint64_t>& count)
-      : channel(used), received(count) {}
   ~LateUser() {
     for (int i = 0; i < 3; ++i) {
       const std::vector<std::byte> message(10'000, std::byte{7});
@@ -386,7 +331,7 @@ struct LateUser {
 TEST(Channel, AStaticsDestructorMayUseIt) {
   auto channel = make<Bytes>();
   auto& received = test::shared<std::atomic<std::uint64_t>>();
-  test::Child program([&] {
+  Child program([&] {
     static LateUser late{channel, received};
     (void)channel.try_receive();  // so this thread has a place, which exit() takes from it
     exit(0);

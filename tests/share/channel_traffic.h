@@ -1,14 +1,6 @@
 #pragma once
 
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <span>
-#include <utility>
-#include <vector>
-
-#include <cowshed/share/channel.h>
+#include "share.h"
 
 // Messages that say who they are and whether they are whole, in each of the ways to send them.
 namespace cowshed::test {
@@ -27,8 +19,6 @@ struct Values {
     std::array<std::byte, 56> bytes;
   };
   using Of = Channel<Message>;
-  static constexpr const char* kName = "values";
-
   static Message make(std::uint64_t id) {
     Message message{id, {}};
     for (std::size_t i = 0; i < message.bytes.size(); ++i) message.bytes[i] = pattern(id, i);
@@ -68,7 +58,6 @@ struct BytesOf {
 
 template <std::size_t size>
 struct CopiedBytes : BytesOf<size> {
-  static constexpr const char* kName = size <= Bytes::kSmall ? "small bytes" : "copied bytes";
   static Expected<void> send(Channel<Bytes>& channel, const std::vector<std::byte>& message) {
     return channel.send(message);
   }
@@ -82,8 +71,6 @@ template <std::size_t kSize>
 struct MovedBuffers {
   using Of = Channel<Bytes>;
   using Prepared = std::uint64_t;
-  static constexpr const char* kName = "moved buffers";
-
   static Prepared prepare(std::uint64_t id) { return id; }
   static void fill(Bytes& buffer, std::uint64_t id) {
     std::memcpy(buffer.data(), &id, sizeof(id));

@@ -1,9 +1,16 @@
-#include <cowshed/share/channel.h>
 #include <cowshed/share/codec.h>
 #include <cowshed/share/content.h>
-#include <cowshed/tests/support/test.h>
+#include <cowshed/share/readable_type.h>
+#include <cowshed/share/type_id.h>
 
-#include "memory_map.h"
+#include "share.h"
+
+namespace app {
+struct Rule {};
+namespace {
+struct Hidden {};
+}  // namespace
+}  // namespace app
 
 namespace cowshed {
 namespace {
@@ -43,7 +50,6 @@ TEST(Codec, ANumberBeyondTheBytesIsAnError) {
       try {
         (void)decode(wrong);
       } catch (const std::runtime_error&) {
-        continue;
       }
     }
   }
@@ -96,20 +102,137 @@ TEST(Codec, AChannelThatIsRefusedLeavesNoDescriptorOpen) {
   EXPECT_EQ(test::open_descriptors(), before);
 }
 
-TEST(Codec, AFileWithoutSealsIsNoMessage) {
-  internal::Content content;
-  const std::string large(std::size_t{1} << 20U, 'x');
-  content.append(large.data(), large.size());
-  content.append(large.data(), large.size());  // and not finish(): no seals
-  const auto bytes = content.file_bytes();
-  EXPECT_GT(bytes, 0U);
-  EXPECT_THROW(internal::Content("", Descriptor(dup(content.file().get())), bytes, {}),
-               std::runtime_error);
-}
-
 static_assert(Codable<std::vector<std::map<std::string, std::optional<int>>>>);
 static_assert(!Codable<int*> && !Codable<std::string_view> && !Codable<std::span<int>>);
 static_assert(!Codable<std::vector<std::shared_ptr<int>>>);
+
+using Config = std::map<std::string, std::vector<std::string>>;
+
+Config config(int entries, std::size_t length) {
+  Config result;
+  for (int i = 0; i < entries; ++i)
+    result["key " + std::to_string(i)] = {std::string(length, 'a'), std::string(length, 'b')};
+  return result;
+}
+
+TEST(ObjectChannel, CarriesObjectsBetweenProcesses) {
+  auto there = Channel<Config>::create({.name = "there"}).value();
+  auto back = Channel<Config>::create({.name = "back"}).value();
+  const auto small = config(1, 3);
+  const auto large = config(500, 5000);
+  for (const auto* each : {&small, &large}) ASSERT_TRUE(there.send(*each));
+  there.close();
+  const auto child = run_in_child([&] {
+    int count = 0;
+    for (auto object = there.receive(); object; object = there.receive()) {
+      object->emplace("answer", std::vector<std::string>{});
+      if (!back.send(*object)) break;
+      ++count;
+    }
+    return std::to_string(count);
+  });
+  EXPECT_EQ(child.said, "2");
+  for (const auto* each : {&small, &large}) {
+    auto object = back.try_receive();
+    ASSERT_TRUE(object) << object.error().message;
+    EXPECT_EQ(object->erase("answer"), 1U);
+    EXPECT_EQ(*object, *each);
+  }
+  EXPECT_THAT(back.try_receive(), Fails(ErrorCode::would_block));
+  EXPECT_THAT(there.send(small), Fails(ErrorCode::closed));
+}
+
+TEST(ObjectChannel, AReceiverKilledWithAnObjectInHandIsNamed) {
+  auto channel = make<Config>();
+  for (const std::size_t length : {3U, 5000U}) {  // in the slot and in a block
+    ASSERT_TRUE(channel.send(config(1, length)));
+    const auto child = run_in_child([&] {
+      const auto object = channel.receive();
+      raise(SIGKILL);
+      return std::string();
+    });
+    EXPECT_EQ(child.signal, SIGKILL);
+    EXPECT_EQ(channel.stats().lost.size(), length == 3 ? 1U : 2U);
+    EXPECT_EQ(channel.stats().outstanding, 0U);
+  }
+}
+
+TEST(ObjectChannel, WhatItSendsIsCounted) {
+  auto channel = Channel<std::vector<std::string>>::create({.name = "counted"}).value();
+  ASSERT_TRUE(channel.send({"four", "five5"}));
+  const auto types = sent_by("counted").types;
+  ASSERT_EQ(types.size(), 1U);
+  EXPECT_EQ(types[0].type, "vector<string>");
+  EXPECT_EQ(types[0].kind, TransferKind::value);
+  EXPECT_EQ(types[0].sent.bytes, 3 * sizeof(std::uint64_t) + 9);
+}
+
+TEST(ObjectChannel, WhatIsNotSentIsNotCounted) {
+  auto channel = Channel<Config>::create({.name = "full", .slots = 2}).value();
+  ASSERT_TRUE(channel.send(config(1, 1)));
+  ASSERT_TRUE(channel.send(config(1, 1)));
+  EXPECT_THAT(channel.try_send(config(1, 1)), Fails(ErrorCode::would_block));
+  EXPECT_EQ(sent_by("full").by_value.messages, 2U);
+}
+
+TEST(ObjectChannel, OneOfAnotherTypeIsRefused) {
+  auto channel = Channel<Config>::create({.name = "typed"}).value();
+  const ChannelDescriptors copies{::dup(channel.descriptors().segment),
+                                  ::dup(channel.descriptors().event)};
+  EXPECT_THAT(Channel<std::string>::from_descriptors(copies), Fails(ErrorCode::wrong_type));
+  EXPECT_FALSE(Channel<Bytes>::from_descriptors(copies));
+  auto same = value_of(Channel<Config>::from_descriptors(copies));
+  ASSERT_TRUE(channel.send(config(2, 2)));
+  EXPECT_EQ(same.receive().value(), config(2, 2));
+}
+
+TEST(ObjectChannel, WhatCannotBeDecodedIsAnError) {
+  auto channel = make<Config>();
+  ASSERT_TRUE(channel.internals().ByteChannel::send(std::vector<std::byte>(7), {}));
+  EXPECT_THAT(channel.receive(), Fails(ErrorCode::bad_encoding));
+  ASSERT_TRUE(channel.internals().ByteChannel::send(std::vector<std::byte>(9), {}));
+  EXPECT_EQ(channel.receive().error().code, ErrorCode::bad_encoding) << "bytes are left over";
+  EXPECT_THAT(channel.try_receive(), Fails(ErrorCode::would_block));
+}
+
+TEST(ObjectChannel, WhatHasDescriptorsIsRefused) {
+  auto channel = Channel<std::vector<Channel<int>>>::create().value();
+  EXPECT_THAT(channel.send({Channel<int>::create().value()}), Fails(ErrorCode::invalid_argument));
+}
+
+template <class T>
+std::string readable() {
+  return readable_type(type_name<T>());
+}
+
+TEST(ReadableType, LeavesOutWhatSaysNothing) {
+  EXPECT_EQ(readable<int>(), "int");
+  EXPECT_EQ(readable<unsigned long>(), "unsigned long");
+  EXPECT_EQ(readable<std::string>(), "string");
+  EXPECT_EQ(readable<std::u32string>(), "u32string");
+  EXPECT_EQ(readable<app::Rule>(), "app::Rule");
+  EXPECT_EQ(readable<app::Hidden>(), "app::Hidden");
+  EXPECT_EQ(readable<std::vector<app::Rule>>(), "vector<app::Rule>");
+  EXPECT_EQ(readable<std::vector<std::vector<std::string>>>(), "vector<vector<string>>");
+  using Map = std::map<std::string, std::vector<long>>;
+  EXPECT_EQ(readable<Map>(), "map<string, vector<long>>");
+  using Rules = std::unordered_map<std::string, std::unique_ptr<app::Rule>>;
+  EXPECT_EQ(readable<Rules>(), "unordered_map<string, unique_ptr<app::Rule>>");
+}
+
+TEST(ReadableType, KeepsWhatIsNoDefault) {
+  EXPECT_EQ(readable_type("std::set<int, app::less>"), "set<int, app::less>");
+  EXPECT_EQ(readable_type("std::set<int, std::less<int>, std::allocator<int> >"), "set<int>");
+  EXPECT_EQ(readable_type("nostd::vector<int>"), "nostd::vector<int>");
+  EXPECT_EQ(readable_type("std::function<void(int, std::vector<char>&)>"),
+            "function<void(int, vector<char>&)>");
+}
+
+TEST(ReadableType, LeavesWhatItCannotRead) {
+  for (const std::string odd : {"", "a<b", "a>b", "<", ">", ",", "std::vector<int", "a, b", "<>"})
+    EXPECT_NO_THROW(readable_type(odd)) << odd;
+  EXPECT_EQ(readable_type("std::vector<int"), "std::vector<int");
+}
 
 }  // namespace
 }  // namespace cowshed

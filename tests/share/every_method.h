@@ -1,35 +1,24 @@
 #pragma once
 
 #include <cowshed/share/forkserver.h>
-#include <cowshed/share/workers.h>
-#include <cowshed/tests/support/test.h>
 
-#include "memory_map.h"
+#include "share.h"
 
 namespace cowshed::test {
 
-// Tests of this kind run under fork, spawn and forkserver.  Whatever one does, it leaves no child
-// and no descriptor.
-class EveryMethod : public testing::TestWithParam<Start> {
+// Tests of this kind run under fork, spawn and forkserver.
+class EveryMethod : public LeavesNothing, public testing::WithParamInterface<Start> {
  protected:
-  void SetUp() override { descriptors_ = open_descriptors(); }
   void TearDown() override;
 
   WorkersOptions with(WorkersOptions options);
   WorkersOptions one() { return with({}); }
 
  private:
-  std::size_t descriptors_ = 0;
   std::optional<ForkServer> server_;  // so that it is gone after the test
 };
 
 std::string name_of_method(const testing::TestParamInfo<Start>& info);
-
-template <class T>
-T value_of(Expected<T> expected) {
-  if (!expected) throw std::runtime_error(expected.error().message);
-  return std::move(*expected);
-}
 
 // What became of the first.
 template <class W>
@@ -50,6 +39,13 @@ struct cowshed::Codec<cowshed::test::Open> {
   static void encode(Encoder& to, const test::Open& open) { to.put_descriptor(open.descriptor); }
   static test::Open decode(Decoder& from) { return {from.take_descriptor()}; }
 };
+
+namespace cowshed {
+
+using test::end_of;
+using test::Open;
+
+}  // namespace cowshed
 
 #define COWSHED_EVERY_METHOD(suite)                                                             \
   INSTANTIATE_TEST_SUITE_P(                                                                     \

@@ -1,10 +1,6 @@
 #pragma once
 
-#include <cstring>
-#include <string>
-#include <vector>
-
-#include <cowshed/share/arena.h>
+#include "share.h"
 
 namespace cowshed::test {
 
@@ -13,8 +9,7 @@ class FilledArena {
  public:
   static constexpr std::size_t kBlock = 64_KiB;
 
-  explicit FilledArena(std::size_t capacity)
-      : arena_(Arena::create({.name = "subject", .capacity = capacity}).value()) {}
+  explicit FilledArena(std::size_t capacity) : arena_(make_arena("subject", capacity)) {}
 
   Arena& operator*() { return arena_; }
   Arena* operator->() { return &arena_; }
@@ -28,13 +23,9 @@ class FilledArena {
 
   // Until there is no more; why.
   Error fill() {
-    for (;;) {
-      try {
-        add_block();
-      } catch (const ArenaBadAlloc& failure) {
-        return failure.error();
-      }
-    }
+    return refusal_of([this] {
+      for (;;) add_block();
+    });
   }
 
   bool reads_back() const {

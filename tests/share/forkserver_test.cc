@@ -1,30 +1,11 @@
-#include <cowshed/share/arena.h>
 #include <cowshed/share/descriptor.h>
-#include <cowshed/share/registry.h>
-#include <cowshed/tests/support/scale.h>
-#include <cowshed/tests/support/test.h>
 
 #include "every_method.h"
-#include "process.h"
 
 namespace cowshed {
 namespace {
 
-using namespace std::chrono_literals;
-using test::end_of;
-using test::value_of;
-
-// Whatever a test does, it leaves no child and no descriptor.
-class ForkServers : public testing::Test {
- protected:
-  void TearDown() override {
-    EXPECT_EQ(test::open_descriptors(), descriptors_);
-    EXPECT_EQ(waitpid(-1, nullptr, WNOHANG), -1);
-  }
-
- private:
-  std::size_t descriptors_ = test::open_descriptors();
-};
+using ForkServers = test::LeavesNothing;
 
 WorkersOptions by(const ForkServer& server, WorkersOptions options = {}) {
   options.method = Start::forkserver;
@@ -61,12 +42,12 @@ Ref<Index> make_index(Arena& arena, const char* name, long answer) {
 }
 
 TEST_F(ForkServers, HoldTheArenasAlsoOfLaterStarts) {
-  Arena early = value_of(Arena::create({.name = "early", .capacity = 64_MiB}));
+  Arena early = make_arena("early");
   const auto first = make_index(early, "first", 1);
   ASSERT_TRUE(early.freeze());
   const auto server = value_of(ForkServer::start<keep_answer>({}, first));
   EXPECT_EQ(end_of(start<answer_of>(by(server), first)).value, 2);
-  Arena late = value_of(Arena::create({.name = "late", .capacity = 64_MiB}));
+  Arena late = make_arena("late");
   const auto second = make_index(late, "second", 10);
   ASSERT_TRUE(late.freeze());
   EXPECT_EQ(end_of(start<answer_of>(by(server), second)).value, 11);
@@ -106,11 +87,7 @@ bool is_gone(pid_t pid) {
 }
 
 bool goes(pid_t pid) {
-  for (int i = 0; i < 60'000; ++i) {
-    if (is_gone(pid)) return true;
-    std::this_thread::sleep_for(1ms);
-  }
-  return false;
+  return eventually([pid] { return is_gone(pid); });
 }
 
 TEST_F(ForkServers, WhenKilledTheirWorkersGoToo) {
@@ -121,10 +98,8 @@ TEST_F(ForkServers, WhenKilledTheirWorkersGoToo) {
     EXPECT_FALSE(exit.ok());
     EXPECT_THAT(exit.error, HasSubstr("its forkserver died of signal 9 (Killed)"));
   }
-  const auto late = start<run_for_ever>(by(server));
-  ASSERT_FALSE(late);
-  EXPECT_EQ(late.error().code, ErrorCode::forkserver_ended);
-  EXPECT_THAT(late.error().message, HasSubstr("died of signal 9"));
+  EXPECT_THAT(start<run_for_ever>(by(server)),
+              Fails(ErrorCode::forkserver_ended, "died of signal 9"));
 }
 
 // Starts a worker while the server is killed; its PID, 0 when that failed.
@@ -136,7 +111,7 @@ pid_t start_by_dying_server(std::chrono::microseconds delay) {
   });
   auto worker = start<get_warmth>(by(server, {.die_with_parent = false}));
   if (!worker) {
-    EXPECT_EQ(worker.error().code, ErrorCode::forkserver_ended);
+    EXPECT_THAT(worker, Fails(ErrorCode::forkserver_ended));
     return 0;
   }
   return value_of(worker->wait())[0].pid;
@@ -169,29 +144,15 @@ TEST_F(ForkServers, AValueIsNotLostWithThem) {
   EXPECT_EQ(result.value, 5) << result.error;
 }
 
-// While this lives the server does nothing.
-class Stopped {
- public:
-  explicit Stopped(const ForkServer& server) : server_(server.pid()) {
-    kill(server_, SIGSTOP);
-    siginfo_t info;
-    waitid(P_PID, static_cast<id_t>(server_), &info, WSTOPPED);
-  }
-  Stopped(const Stopped&) = delete;
-  Stopped& operator=(const Stopped&) = delete;
-  ~Stopped() { kill(server_, SIGCONT); }
-
- private:
-  pid_t server_;
-};
-
 TEST_F(ForkServers, AStoppedOneIsWaitedFor) {
   const auto server = value_of(ForkServer::start());
   auto killed = value_of(start<run_for_ever>(by(server)));
-  std::optional<Stopped> stopped(server);
+  kill(server.pid(), SIGSTOP);
+  siginfo_t info;
+  waitid(P_PID, static_cast<id_t>(server.pid()), &info, WSTOPPED);
   const std::jthread later([&] {
     std::this_thread::sleep_for(20ms);
-    stopped.reset();
+    kill(server.pid(), SIGCONT);
   });
   EXPECT_EQ(end_of(start<parent>(by(server))).value, server.pid());
   EXPECT_FALSE(value_of(killed.stop(std::chrono::steady_clock::now()))[0].ok());
@@ -202,7 +163,7 @@ using Pids = std::array<std::atomic<pid_t>, 2>;
 TEST_F(ForkServers, EndWithTheirOwnerHoweverItEnds) {
   for (const bool killed : {false, true}) {
     auto& pids = test::shared<Pids>();
-    test::Child owner([&] {
+    Child owner([&] {
       const auto server = ForkServer::start();
       // One that has the owner's socket too does not keep the server.
       const pid_t holder = fork();
@@ -227,7 +188,7 @@ TEST_F(ForkServers, EndWithTheirOwnerHoweverItEnds) {
 
 TEST_F(ForkServers, EndWithTheirWorkersWhenContinuedAfterTheirOwnersEnd) {
   auto& pids = test::shared<Pids>();
-  test::Child owner([&] {
+  Child owner([&] {
     const auto server = value_of(ForkServer::start());
     const auto workers = value_of(start<run_for_ever>(by(server)));
     pids[0] = server.pid();
@@ -252,18 +213,14 @@ void leave() { _exit(4); }
 void hang() { run_for_ever(); }
 
 TEST_F(ForkServers, ABadWarmUpIsAnErrorOfStart) {
-  const auto thread = ForkServer::start<leave_a_thread>({});
-  ASSERT_FALSE(thread);
-  EXPECT_THAT(thread.error().message, HasSubstr("after the warm-up: this process has"));
-  const auto thrown = ForkServer::start<throw_up>({.name = "index"});
-  ASSERT_FALSE(thrown);
-  EXPECT_EQ(thrown.error().message, "forkserver 'index': no corpus");
-  const auto left = ForkServer::start<leave>({});
-  ASSERT_FALSE(left);
-  EXPECT_EQ(left.error().code, ErrorCode::forkserver_ended);
-  EXPECT_THAT(left.error().message, EndsWith("exited with 4"));
-  EXPECT_THAT(ForkServer::start<hang>({.start_timeout = 50ms}).error().message,
-              HasSubstr("had not warmed up after 50 ms"));
+  const auto expect = [](const Expected<ForkServer>& server, const char* message) {
+    ASSERT_FALSE(server);
+    EXPECT_THAT(server.error().message, HasSubstr(message));
+  };
+  expect(ForkServer::start<leave_a_thread>({}), "after the warm-up: this process has");
+  expect(ForkServer::start<throw_up>({.name = "index"}), "forkserver 'index': no corpus");
+  EXPECT_THAT(ForkServer::start<leave>({}), Fails(ErrorCode::forkserver_ended, "exited with 4"));
+  expect(ForkServer::start<hang>({.start_timeout = 50ms}), "had not warmed up after 50 ms");
 }
 
 TEST_F(ForkServers, APatienceWithoutEndIsNone) {
@@ -272,7 +229,7 @@ TEST_F(ForkServers, APatienceWithoutEndIsNone) {
 
 TEST_F(ForkServers, AForkedProcessStartsItsOwn) {
   const auto server = value_of(ForkServer::start());
-  test::Child child([&] {
+  Child child([&] {
     const auto of_parent = start<get_warmth>(by(server));
     auto own = start<get_warmth>({.method = Start::forkserver});
     const bool right = !of_parent && own && own->wait().value()[0].value == 0;
@@ -284,7 +241,7 @@ TEST_F(ForkServers, AForkedProcessStartsItsOwn) {
 }
 
 TEST_F(ForkServers, OneOfTheProcessServesWhoNamesNone) {
-  test::Child process([] {  // it has it to its end
+  Child process([] {  // it has it to its end
     const WorkersOptions options = {.method = Start::forkserver};
     const long first = end_of(start<parent>(options)).value.value_or(0);
     const bool same = end_of(start<parent>(options)).value == first;

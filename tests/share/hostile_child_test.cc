@@ -1,12 +1,7 @@
 #include <grp.h>
 
-#include <cowshed/share/arena.h>
-#include <cowshed/tests/support/child.h>
-#include <cowshed/tests/support/scale.h>
-#include <cowshed/tests/support/test.h>
-
-#include "attacked_arena.h"
 #include "attacks.h"
+#include "share.h"
 
 // One table of attacks, each run by a forked child against an arena made for it alone: frozen
 // strictly, frozen leniently, and not frozen.  Afterwards these look at the bytes:
@@ -25,12 +20,140 @@ namespace cowshed {
 namespace {
 
 using test::Attack;
-using test::AttackedArena;
 using test::Effect;
 using test::Outcome;
-using test::Sibling;
-using test::State;
+using test::raw_mmap;
 using test::Target;
+using Memory = std::vector<std::byte>;
+
+// What is mapped there, by way of /proc: a load might end the process.  Short when not all is.
+Memory read_view(const std::byte* begin, std::size_t size) {
+  const int fd = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
+  Memory bytes(size);
+  std::size_t done = 0;
+  while (done < size) {
+    const ssize_t count =
+        pread(fd, bytes.data() + done, size - done, reinterpret_cast<std::intptr_t>(begin + done));
+    if (count <= 0) break;
+    done += static_cast<std::size_t>(count);
+  }
+  close(fd);
+  bytes.resize(done);
+  return bytes;
+}
+
+std::pair<off_t, int> status_of(int fd) {
+  struct stat status = {};
+  fstat(fd, &status);
+  return {status.st_size, fcntl(fd, F_GET_SEALS)};
+}
+
+enum class State { strict, lenient, unfrozen };
+
+// An arena for one attack, and what was in it before.
+class AttackedArena {
+ public:
+  explicit AttackedArena(State state) : state_(state) {
+    auto* words = static_cast<std::uint32_t*>(arena_.resource()->allocate(kWordBytes, kWordBytes));
+    std::iota(words, words + kWordBytes / sizeof *words, 1);
+    if (state != State::unfrozen && !freeze(state)) throw std::runtime_error("not frozen");
+    target_.address = reinterpret_cast<std::byte*>(words);
+    target_.size = kWordBytes;
+    target_.offset = target_.address - arena_.base();
+    target_.owner = getpid();
+    target_.owners_fd = target_.inherited = test::descriptors_of("/memfd:cowshed:hostile ").at(0);
+    before_ = read_view(arena_.base(), arena_.stats().used);
+    const int fd = open_file(O_RDONLY);
+    file_before_ = status_of(fd);
+    close(fd);
+  }
+
+  Expected<void> freeze(State state) {
+    return arena_.freeze(state == State::strict ? FreezeMode::strict : FreezeMode::lenient);
+  }
+  void aim_at(pid_t victim) { target_.victim = victim; }
+
+  // To be called first in each process that is to work with the arena; throws when it cannot.
+  Target gain_access() const {
+    Target result = target_;
+    result.fd = open_file(O_RDWR);
+    if (result.fd < 0) throw std::runtime_error("cannot re-open the memfd");
+    if (state_ == State::unfrozen) {
+      result.inherited = result.fd;
+      if (raw_mmap(arena_.base(), before_.size(), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+                   result.fd, 0) == MAP_FAILED) {
+        throw std::runtime_error("cannot map the re-opened memfd");
+      }
+    }
+    return result;
+  }
+  // Unmaps it, which leaves what the kernel holds.
+  void drop_access() const { munmap(arena_.base(), before_.size()); }
+
+  // The calling process's view.
+  bool unchanged() const {
+    return unchanged_by_proc() && std::memcmp(arena_.base(), before_.data(), before_.size()) == 0;
+  }
+  // The same where a load may end the process.
+  bool unchanged_by_proc() const { return read_view(arena_.base(), before_.size()) == before_; }
+  // Size, seals and contents of the file, by a descriptor and a mapping of their own.
+  bool file_unchanged() const {
+    const int fd = open_file(O_RDONLY);
+    Memory bytes(before_.size());
+    bool same = pread(fd, bytes.data(), bytes.size(), 0) == static_cast<ssize_t>(bytes.size()) &&
+                bytes == before_ && (state_ == State::unfrozen || status_of(fd) == file_before_);
+    void* mapped = raw_mmap(nullptr, bytes.size(), PROT_READ, MAP_PRIVATE, fd, 0);
+    same = same && mapped != MAP_FAILED && std::memcmp(mapped, before_.data(), bytes.size()) == 0;
+    munmap(mapped, bytes.size());
+    close(fd);
+    return same;
+  }
+
+ private:
+  // In a child of an arena that is not frozen the number is the owner's alone.
+  int open_file(int how) const {
+    const pid_t pid = state_ == State::unfrozen ? target_.owner : getpid();
+    return open(test::fd_path(pid, target_.owners_fd).c_str(), how | O_CLOEXEC);
+  }
+
+  static constexpr std::size_t kWordBytes = 2_MiB;
+
+  State state_;
+  Arena arena_ = make_arena("hostile", 16_MiB);
+  Target target_;
+  Memory before_;
+  std::pair<off_t, int> file_before_;
+};
+
+// A process that has the arena and answers a question: whether its bytes are the same, unless told
+// otherwise.
+class Sibling {
+ public:
+  // Runs in the process, which has gained access, and returns what answers.
+  using Prepare = std::function<std::function<bool()>(const Target&)>;
+
+  explicit Sibling(const AttackedArena& arena, const Prepare& prepare = {})
+      : child_([&](const test::Line& test) {
+          prctl(PR_SET_PDEATHSIG, SIGKILL);
+          prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY);  // without Yama an error, and not needed
+          const Target target = arena.gain_access();
+          const auto yes = prepare ? prepare(target) : [&] { return arena.unchanged_by_proc(); };
+          test.say("ready");
+          while (test.hear()) test.say(yes() ? "yes" : "no");
+          return 0;
+        }) {
+    if (!child_.hear()) throw std::runtime_error("a sibling cannot do what it should");
+  }
+
+  pid_t pid() const { return child_.pid(); }
+  bool says_yes() const {
+    child_.say();
+    return child_.hear() == "yes";
+  }
+
+ private:
+  Child child_;
+};
 
 struct Seen {
   Outcome outcome;
@@ -53,7 +176,7 @@ Seen try_attack(const Attack& attack, State state) {
   const Sibling victim(arena);
   const Sibling bystander(arena);
   arena.aim_at(victim.pid());
-  const auto attacker = test::run_in_child([&] { return attack_from_here(attack, arena); });
+  const auto attacker = run_in_child([&] { return attack_from_here(attack, arena); });
 
   Seen seen;
   if (attacker.said.starts_with("exception: "))
@@ -66,7 +189,7 @@ Seen try_attack(const Attack& attack, State state) {
   };
   look(state == State::unfrozen ? arena.unchanged_by_proc() : arena.unchanged(), "owner");
   look(bystander.says_yes(), "bystander");
-  const auto later = test::run_in_child([&]() -> std::string {
+  const auto later = run_in_child([&]() -> std::string {
     (void)arena.gain_access();
     return arena.unchanged_by_proc() ? "same" : "changed";
   });
@@ -130,7 +253,7 @@ class HostileChild : public testing::TestWithParam<bool> {
   // For how many attacks the owner's bytes change.  The owner is a child too, so that it can be
   // another user and take a fault with it.
   static int run(State state) {
-    const auto owner = test::run_in_child([&] {
+    const auto owner = run_in_child([&] {
       if (GetParam()) become_nobody();
       return try_all(state);
     });
@@ -179,15 +302,12 @@ TEST(PagesHeldByTheKernel, KeepTheArenaFromFreezing) {
     } catch (const std::runtime_error&) {
       GTEST_SKIP() << "io_uring does not take a buffer here";
     }
-    const auto refused = arena.freeze(state);
-    ASSERT_FALSE(refused);
-    EXPECT_EQ(refused.error().system_errno, EBUSY);
+    EXPECT_THAT(arena.freeze(state), FailsBy(EBUSY));
     EXPECT_TRUE(arena.unchanged());
     EXPECT_TRUE(holder->says_yes());
     EXPECT_FALSE(arena.unchanged()) << "the held pages are the arena's";
     holder.reset();
-    const auto frozen = arena.freeze(state);
-    EXPECT_TRUE(frozen) << frozen.error().message;
+    EXPECT_THAT(arena.freeze(state), Succeeds());
   }
 }
 

@@ -1,25 +1,13 @@
 // How workers end, and how their parent does, under every method.
 
-#include <poll.h>
-
-#include <cowshed/share/arena.h>
 #include <cowshed/share/descriptor.h>
-#include <cowshed/share/registry.h>
-#include <cowshed/tests/support/scale.h>
-#include <cowshed/tests/support/test.h>
 
 #include "every_method.h"
-#include "process.h"
-#include "threads.h"
 
 namespace cowshed {
 namespace {
 
-using namespace std::chrono_literals;
 using LaunchEnds = test::EveryMethod;
-using test::end_of;
-using test::Open;
-using test::value_of;
 
 COWSHED_EVERY_METHOD(LaunchEnds);
 
@@ -71,10 +59,9 @@ struct Index {
 void write_to(const Index& index) { const_cast<Index&>(index).more[20] = 1; }
 
 TEST_P(LaunchEnds, AStrayWriteIsReported) {
-  Arena arena = value_of(Arena::create({.name = "index", .capacity = 64_MiB}));
-  const auto ref = value_of(publish("index", value_of(arena.make<Index>())));
-  ASSERT_TRUE(arena.freeze());
-  const auto exit = end_of(start<write_to>(with({.name = "search"}), ref));
+  ArenaOf<Index> of;
+  ASSERT_TRUE(of.arena.freeze());
+  const auto exit = end_of(start<write_to>(with({.name = "search"}), of.ref));
   EXPECT_TRUE(test::kSanitized || exit.signal == SIGSEGV);  // these exit by themselves
   EXPECT_THAT(exit.error, StartsWith("search 0 (pid " + std::to_string(exit.pid) +
                                      ") died: wrote to frozen arena 'index' at 0x"));
@@ -136,6 +123,15 @@ TEST_P(LaunchEnds, StopTerminatesThenKills) {
   }
 }
 
+// A pipe with so many bytes, and then its end.
+Pipe holding(const std::string& bytes) {
+  Pipe pipe;
+  if (write(pipe.write_end.get(), bytes.data(), bytes.size()) < 0)
+    throw std::runtime_error("write");
+  pipe.write_end = Descriptor();
+  return pipe;
+}
+
 long fail_twice(const Worker& self, const std::string& text, Open failures, Open said) {
   say(said);
   std::array<char, 4> byte = {};
@@ -146,9 +142,7 @@ long fail_twice(const Worker& self, const std::string& text, Open failures, Open
 
 TEST_P(LaunchEnds, OnesThatFailAreStartedAgain) {
   const Pipe said;
-  Pipe failures;
-  ASSERT_EQ(write(failures.write_end.get(), "xx", 2), 2);
-  failures.write_end = Descriptor();
+  const Pipe failures = holding("xx");
   const auto options = with({.count = 2, .restarts = 3});
   const auto results = [&] {
     std::string temporary = "hello";  // gone when they are started again
@@ -169,9 +163,7 @@ double leave_once(Open failures) {
 }
 
 TEST_P(LaunchEnds, OneThatEndedWithoutItsValueHasFailed) {
-  Pipe failures;
-  ASSERT_EQ(write(failures.write_end.get(), "x", 1), 1);
-  failures.write_end = Descriptor();
+  const Pipe failures = holding("x");
   const auto result = end_of(start<leave_once>(with({.restarts = 1}), failures.from()));
   EXPECT_EQ(result.value, 5);
   EXPECT_EQ(result.restarts, 1);
@@ -186,9 +178,8 @@ TEST_P(LaunchEnds, WhoWasMovedFromSaysSo) {
   auto workers = value_of(start<kill_self>(one(), 0));
   auto other = std::move(workers);
   // NOLINTNEXTLINE(bugprone-use-after-move): it is what this is about
-  EXPECT_EQ(workers.wait().error().code, ErrorCode::invalid_argument);
-  EXPECT_EQ(workers.stop(std::chrono::steady_clock::now()).error().code,
-            ErrorCode::invalid_argument);
+  EXPECT_THAT(workers.wait(), Fails(ErrorCode::invalid_argument));
+  EXPECT_THAT(workers.stop(std::chrono::steady_clock::now()), Fails(ErrorCode::invalid_argument));
   EXPECT_TRUE(workers.pids().empty());
   EXPECT_TRUE(value_of(other.wait())[0].ok());
 }
@@ -273,7 +264,7 @@ class DyingParent {
 
  private:
   Pipe said_;
-  test::Child child_;
+  Child child_;
 };
 
 TEST_P(LaunchEnds, DieWithTheirParent) {
@@ -316,7 +307,7 @@ TEST_P(LaunchEnds, AForkedCopyOfTheHandleLeavesThemAlone) {
   const Pipe told;
   auto workers = value_of(start<say_when_told>(one(), told.from(), said.to()));
   EXPECT_TRUE(said.read_byte());
-  (void)test::Child([&] {
+  (void)Child([&] {
     const auto taken = std::move(workers);
     return 0;
   }).wait();
@@ -340,10 +331,8 @@ TEST_P(LaunchEnds, AParentWithThreadsIsRefusedForForkAlone) {
   other.join();
   EXPECT_EQ(result.value, 4);
   if (GetParam() == Start::fork) {
-    ASSERT_FALSE(workers);
-    EXPECT_EQ(workers.error().code, ErrorCode::threads_running);
-    EXPECT_THAT(workers.error().message, HasSubstr("2 threads: "));
-    EXPECT_THAT(workers.error().message, HasSubstr("Start::spawn"));
+    EXPECT_THAT(workers, Fails(ErrorCode::threads_running, "2 threads: "));
+    EXPECT_THAT(workers, Fails(ErrorCode::threads_running, "Start::spawn"));
   } else {
     EXPECT_EQ(value_of(workers->wait())[0].value, 4);
   }
@@ -357,7 +346,7 @@ TEST_P(LaunchEnds, ManyThreadsStartAtOnce) {
   auto options = with({.count = 2});
   options.threads = Threads::allow;
   std::atomic<int> right = 0;
-  (void)test::begin_threads(4, [&](int i) {
+  (void)begin_threads(4, [&](int i) {
     for (int round = 0; round < 5; ++round) {
       auto workers = value_of(
           start<[](const Worker& self, int number) { return long{number} * 10 + self.rank; }>(
@@ -393,9 +382,7 @@ TEST(LaunchThreads, AreLookedForWhenAWorkerIsStartedAgain) {
   done = true;
   done.notify_one();
   other.join();
-  ASSERT_FALSE(ends);
-  EXPECT_EQ(ends.error().code, ErrorCode::threads_running);
-  EXPECT_THAT(ends.error().message, HasSubstr("workers 'again': "));
+  EXPECT_THAT(ends, Fails(ErrorCode::threads_running, "workers 'again': "));
   for (const auto& end : workers.wait().value()) EXPECT_EQ(end.signal, SIGABRT);
 }
 

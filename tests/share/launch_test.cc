@@ -1,26 +1,14 @@
 // What goes to a worker and comes back from it, the same under every method.
 
-#include <deque>
+#include <cowshed/share/map.h>
 
-#include <cowshed/share/arena.h>
-#include <cowshed/share/channel.h>
-#include <cowshed/share/registry.h>
-#include <cowshed/share/transfer_report.h>
-#include <cowshed/tests/support/scale.h>
-#include <cowshed/tests/support/test.h>
-
+#include "../support/image_objects.h"
 #include "every_method.h"
-#include "make_arena.h"
-#include "memory_map.h"
-#include "process.h"
 
 namespace cowshed {
 namespace {
 
-using test::make_arena;
 using Launch = test::EveryMethod;
-using test::end_of;
-using test::value_of;
 
 COWSHED_EVERY_METHOD(Launch);
 
@@ -113,7 +101,7 @@ TEST_P(Launch, TheUsualNestingsGoThereAndBack) {
 
 std::vector<std::uint64_t> count_to(std::size_t end) {
   std::vector<std::uint64_t> numbers(end);
-  for (std::size_t i = 0; i < end; ++i) numbers[i] = i;
+  std::iota(numbers.begin(), numbers.end(), 0);
   return numbers;
 }
 
@@ -155,12 +143,7 @@ struct Index {
   int more[100] = {};
 };
 
-struct Seen {
-  std::uintptr_t address;
-  int answer;
-  std::size_t words;
-  std::uintptr_t words_address;
-};
+using Seen = std::tuple<std::uintptr_t, int, std::size_t, std::uintptr_t>;
 
 Seen look(const Index& index, std::span<const int> words) {
   return {reinterpret_cast<std::uintptr_t>(&index), index.answer, words.size(),
@@ -168,19 +151,15 @@ Seen look(const Index& index, std::span<const int> words) {
 }
 
 TEST_P(Launch, AReferenceGivesTheSameObjectAtTheSameAddress) {
-  Arena arena = make_arena();
-  Index* index = value_of(arena.make<Index>());
-  const auto words = value_of(arena.make_array<int>(1000));
-  const auto ref = value_of(publish("index", index));
+  ArenaOf<Index> of;
+  const auto words = value_of(of.arena.make_array<int>(1000));
   const auto words_ref = value_of(publish(words));
-  ASSERT_TRUE(arena.freeze());
-  auto workers = value_of(start<look>(with({.count = 2}), ref, words_ref));
+  ASSERT_TRUE(of.arena.freeze());
+  auto workers = value_of(start<look>(with({.count = 2}), of.ref, words_ref));
   for (const auto& result : value_of(workers.wait())) {
-    ASSERT_TRUE(result.value) << result.error;
-    EXPECT_EQ(result.value->address, reinterpret_cast<std::uintptr_t>(index));
-    EXPECT_EQ(result.value->answer, 42);
-    EXPECT_EQ(result.value->words, 1000U);
-    EXPECT_EQ(result.value->words_address, reinterpret_cast<std::uintptr_t>(words.data()));
+    EXPECT_EQ(result.value, Seen(reinterpret_cast<std::uintptr_t>(of.object), 42, 1000,
+                                 reinterpret_cast<std::uintptr_t>(words.data())))
+        << result.error;
   }
 }
 
@@ -189,23 +168,19 @@ int compare(const Worker& self, const Index& index, Ref<Index> ref, const Ref<In
 }
 
 TEST_P(Launch, AFunctionMayTakeTheReferenceItself) {
-  Arena arena = make_arena();
-  const auto ref = value_of(publish("index", value_of(arena.make<Index>())));
-  ASSERT_TRUE(arena.freeze());
-  const auto result = end_of(start<compare>(one(), ref, ref, ref));
+  ArenaOf<Index> of;
+  ASSERT_TRUE(of.arena.freeze());
+  const auto result = end_of(start<compare>(one(), of.ref, of.ref, of.ref));
   EXPECT_EQ(result.exit_code, 42) << result.error;
 }
 
 int answer_of(const Index& index) { return index.answer; }
 
 TEST_P(Launch, StartBeforeFreezeSaysSo) {
-  Arena arena = make_arena();
-  const auto ref = value_of(publish("index", value_of(arena.make<Index>())));
-  const auto workers = start<answer_of>(one(), ref);
-  ASSERT_FALSE(workers);
-  EXPECT_EQ(workers.error().code, ErrorCode::arena_not_frozen);
-  EXPECT_THAT(workers.error().message, HasSubstr("freeze() it before start()"));
-  EXPECT_EQ(start<answer_of>(one(), Ref<Index>{}).error().code, ErrorCode::null_reference);
+  const ArenaOf<Index> of;
+  EXPECT_THAT(start<answer_of>(one(), of.ref),
+              Fails(ErrorCode::arena_not_frozen, "freeze() it before start()"));
+  EXPECT_THAT(start<answer_of>(one(), Ref<Index>{}), Fails(ErrorCode::null_reference));
 }
 
 struct Silent : std::exception {
@@ -256,18 +231,14 @@ TEST_P(Launch, AWorkersEnvironmentIsAnOption) {
   const auto options = with({.environment = {"COWSHED_TEST=a=b"}});
   EXPECT_EQ(end_of(start<variable>(options)).value, "a=b");
   EXPECT_EQ(std::getenv("COWSHED_TEST"), nullptr);
-  EXPECT_EQ(start<variable>(with({.environment = {"X"}})).error().code,
-            ErrorCode::invalid_argument);
+  EXPECT_THAT(start<variable>(with({.environment = {"X"}})), Fails(ErrorCode::invalid_argument));
 }
 
 std::vector<std::string> list_descriptors() {
-  std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
-    std::error_code gone;  // the folder's own
-    const auto target = std::filesystem::read_symlink(entry, gone).string();
-    if (std::stoi(entry.path().filename()) > 2 && !target.ends_with("/fd")) names.push_back(target);
-  }
-  return names;
+  std::vector<std::string> targets;
+  for (const auto& [descriptor, target] : test::descriptors())
+    if (descriptor > 2 && !target.ends_with("/fd")) targets.push_back(target);
+  return targets;
 }
 
 std::size_t huge_kib() { return test::kib_of("/proc/self/smaps_rollup", "AnonHugePages"); }
@@ -314,47 +285,34 @@ long count_words(const Words& words, const Index& index) {
 }
 
 TEST_P(Launch, WhatIsSentIsCounted) {
-  Arena arena = make_arena();
-  const auto ref = value_of(publish("index", value_of(arena.make<Index>())));
-  ASSERT_TRUE(arena.freeze());
+  ArenaOf<Index> of;
+  ASSERT_TRUE(of.arena.freeze());
   const Words words = {{"key", {"one", "two"}}};
   const std::string name = "counted " + test::name_of_method({GetParam(), 0});
-  auto workers = value_of(start<count_words>(with({.count = 2, .name = name}), words, ref));
+  auto workers = value_of(start<count_words>(with({.count = 2, .name = name}), words, of.ref));
   EXPECT_EQ(value_of(workers.wait())[0].value, 43);
-  const auto report = transfer_report();
-  const auto returned =
-      std::find_if(report.sources.begin(), report.sources.end(),
-                   [&](const auto& each) { return each.name == name && each.origin == "result"; });
-  ASSERT_NE(returned, report.sources.end());
-  EXPECT_EQ(returned->by_value.objects, 2U);
-  EXPECT_EQ(returned->by_value.bytes, 2 * sizeof(long));
-  EXPECT_EQ(returned->types.at(0).type, "long");
-  const auto source =
-      std::find_if(report.sources.begin(), report.sources.end(),
-                   [&](const auto& each) { return each.name == name && each.origin == "launch"; });
-  ASSERT_NE(source, report.sources.end());
-  EXPECT_EQ(source->by_reference.objects, 2U);
-  EXPECT_EQ(source->by_reference.bytes, 2 * sizeof(Index));
+  const TransferSource returned = sent_by(name, "result");
+  EXPECT_EQ(returned.by_value.objects, 2U);
+  EXPECT_EQ(returned.by_value.bytes, 2 * sizeof(long));
+  EXPECT_EQ(returned.types.at(0).type, "long");
+  const TransferSource sent = sent_by(name, "launch");
+  EXPECT_EQ(sent.by_reference.objects, 2U);
+  EXPECT_EQ(sent.by_reference.bytes, 2 * sizeof(Index));
   if (GetParam() == Start::fork) {
-    EXPECT_EQ(source->by_value.bytes, 0U);
-    EXPECT_EQ(source->inherited.objects, 2U);
-    return;
+    EXPECT_EQ(sent.by_value.bytes, 0U);
+    EXPECT_EQ(sent.inherited.objects, 2U);
+  } else {
+    EXPECT_EQ(sent.by_value.messages, 2U);
+    EXPECT_EQ(sent.by_value.bytes, 2 * (4 * 8 + 3 * 3 + 8)) << "4 counts, 3 words, their map's";
+    EXPECT_EQ(sent.inherited.objects, 0U);
   }
-  EXPECT_EQ(source->by_value.messages, 2U);
-  EXPECT_EQ(source->by_value.bytes, 2 * (4 * 8 + 3 * 3 + 8)) << "4 counts, 3 words, their map's";
-  EXPECT_EQ(source->inherited.objects, 0U);
 }
 
 TEST_P(Launch, ClosuresAreForForkAlone) {
   int captured = 7;
   const auto workers = start(one(), [&] { return captured; });
-  if (GetParam() == Start::fork) {
-    EXPECT_TRUE(workers);
-  } else {
-    ASSERT_FALSE(workers);
-    EXPECT_EQ(workers.error().code, ErrorCode::invalid_argument);
-    EXPECT_THAT(workers.error().message, HasSubstr("start<function>()"));
-  }
+  if (GetParam() == Start::fork) EXPECT_TRUE(workers);
+  else EXPECT_THAT(workers, Fails(ErrorCode::invalid_argument, "start<function>()"));
 }
 
 long use_while_printing(const Index& index, Channel<int>& numbers) {
@@ -366,20 +324,108 @@ long use_while_printing(const Index& index, Channel<int>& numbers) {
 // In a process of its own, which has closed them.
 TEST_P(Launch, NothingOfOursTakesTheNumberOfAClosedOne) {
   const Start method = GetParam();
-  test::Child process([method] {
+  Child process([method] {
     for (int stream = 0; stream < 3; ++stream) close(stream);
-    Arena arena = value_of(Arena::create({.name = "index", .capacity = 64_MiB}));
-    const auto ref = value_of(publish("index", value_of(arena.make<Index>())));
-    auto numbers = value_of(Channel<int>::create({.name = "numbers"}));
-    if (!arena.freeze() || !numbers.try_send(1) || !numbers.try_send(2)) return 1;
+    ArenaOf<Index> of;
+    auto numbers = make<int>({.name = "numbers"});
+    if (!of.arena.freeze() || !numbers.try_send(1) || !numbers.try_send(2)) return 1;
     auto workers =
-        value_of(start<use_while_printing>({.method = method, .count = 2}, ref, numbers));
+        value_of(start<use_while_printing>({.method = method, .count = 2}, of.ref, numbers));
     long sum = 0;
     for (const auto& result : value_of(workers.wait())) sum += result.value.value_or(-1000);
     const bool sent = numbers.try_send(3).has_value();
-    return sent && sum == 126 && use_while_printing(*ref, numbers) == 126 ? 0 : 2;
+    return sent && sum == 126 && use_while_printing(*of.ref, numbers) == 126 ? 0 : 2;
   });
   EXPECT_EQ(process.wait(), 0);
+}
+
+using LaunchArenas = test::EveryMethod;
+using test::inode_at;
+using test::make_nodes;
+using test::Node;
+
+COWSHED_EVERY_METHOD(LaunchArenas);
+
+using Place = std::pair<std::uintptr_t, ino_t>;  // an address, and the inode of what is there
+
+// With one node, which is published.
+std::pair<Arena, Ref<Node>> make_result(bool frozen = true) {
+  Arena arena = make_arena("result");
+  const auto ref = value_of(publish(make_nodes(arena, 1)));
+  if (frozen && !arena.freeze()) throw std::runtime_error("not frozen");
+  return {std::move(arena), ref};
+}
+
+constexpr std::uint64_t kNodes = 100'000;
+
+// Under the same name in all workers.
+std::tuple<Arena, Ref<Node>, Place> build(const Worker& self) {
+  Arena arena = make_arena("result");
+  const Node* nodes = make_nodes(arena, kNodes + static_cast<std::uint64_t>(self.rank));
+  const auto ref = value_of(publish("nodes", nodes));
+  if (!arena.freeze()) throw std::runtime_error("not frozen");
+  return {std::move(arena), ref, Place{reinterpret_cast<std::uintptr_t>(nodes), inode_at(nodes)}};
+}
+
+TEST_P(LaunchArenas, AResultIsUsedInPlaceAfterItsWorkerHasEnded) {
+  auto workers = value_of(start<build>(with({.count = 3})));
+  auto results = value_of(workers.wait());
+  ASSERT_EQ(results.size(), 3U);
+  for (auto& result : results) {
+    ASSERT_TRUE(result.value) << result.error;
+    EXPECT_EQ(kill(result.pid, 0), -1) << "it has not ended";
+    const auto& [arena, ref, place] = *result.value;
+    const Node* nodes = ref.try_get();
+    ASSERT_NE(nodes, nullptr);
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(nodes), place.first);
+    EXPECT_EQ(inode_at(nodes), place.second) << "not the worker's own pages";
+    const std::uint64_t count = kNodes + static_cast<std::uint64_t>(result.rank);
+    EXPECT_EQ(test::sum_of(nodes), count * (count + 1) / 2);
+    EXPECT_EQ(value_of(arena.private_bytes()), 0U);
+  }
+  EXPECT_FALSE(find<Node>("nodes")) << "names stay in the workers";
+  const Ref<Node> first = std::get<1>(*results[0].value);
+  const Ref<Node> second = std::get<1>(*results[1].value);
+  results[0].value.reset();
+  EXPECT_THAT(first.get(), Fails(ErrorCode::released));
+  EXPECT_NE(second.try_get(), nullptr);
+}
+
+Ref<Node> find_node(const std::string& name) { return value_of(find<Node>(name)); }
+
+TEST_P(LaunchArenas, AReferenceToWhatTheParentHasComesBackEqual) {
+  Arena arena = make_arena("result");
+  const auto ref = value_of(publish("node", make_nodes(arena, 1)));
+  ASSERT_TRUE(arena.freeze());
+  const auto result = end_of(start<find_node>(one(), "node"));
+  EXPECT_EQ(result.value, ref) << result.error;
+}
+
+std::pair<Arena, Ref<Node>> build_open() { return make_result(false); }
+
+TEST_P(LaunchArenas, AnArenaThatIsNotFrozenIsAnError) {
+  const auto result = end_of(start<build_open>(one()));
+  EXPECT_FALSE(result.value);
+  EXPECT_THAT(result.error, EndsWith("arena 'result' is not frozen; freeze() it first"));
+}
+
+Ref<Node> forget_the_arena() { return make_result().second; }
+
+TEST_P(LaunchArenas, AReferenceWithoutItsArenaSaysWhatToReturn) {
+  const auto result = end_of(start<forget_the_arena>(one()));
+  EXPECT_FALSE(result.ok());
+  EXPECT_THAT(result.error, HasSubstr("was published after this process was started"));
+  EXPECT_THAT(result.error, EndsWith("as std::pair<Arena, Ref<T>>"));
+  const auto nothing = end_of(start<[]() { return Ref<Node>(); }>(one()));
+  EXPECT_TRUE(nothing.ok()) << nothing.error;
+}
+
+std::pair<Arena, Ref<Node>> build_for(int /*item*/) { return make_result(); }
+
+TEST_P(LaunchArenas, MapCannotReturnThem) {
+  const auto mapped = map<build_for>({.workers = one()}, std::vector<int>{1});
+  ASSERT_FALSE(mapped);
+  EXPECT_THAT(mapped.error().message, HasSubstr("item 0: its value has an arena"));
 }
 
 }  // namespace

@@ -1,23 +1,13 @@
-#include <linux/filter.h>
 #include <linux/memfd.h>
-#include <linux/seccomp.h>
-#include <memory_resource>
-#include <sys/socket.h>
 
 #include <cowshed/base/published_layout.h>
-#include <cowshed/share/arena.h>
 #include <cowshed/share/arena_transfer.h>
-#include <cowshed/share/registry.h>
-#include <cowshed/tests/support/child.h>
-#include <cowshed/tests/support/test.h>
+#include <cowshed/tests/support/refusals.h>
 
-#include "make_arena.h"
-#include "memory_map.h"
+#include "share.h"
 
 namespace cowshed {
 namespace {
-
-using test::make_arena;
 
 struct Index {
   std::array<char, 10000> bytes{};
@@ -57,32 +47,17 @@ const layout::Object* object_named(const std::string& name) {
   return named<layout::Object>(own_layout()->objects, name);
 }
 
-// From here memfd_create(2) fails, unless the file can be sealed, as an arena's can.
-void refuse_layout_memfds() {
-  std::array<sock_filter, 6> program = {{
-      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_memfd_create, 0, 3),
-      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, args[1])),
-      BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, MFD_ALLOW_SEALING, 1, 0),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EMFILE),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-  }};
-  const sock_fprog filter = {program.size(), program.data()};
-  ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-  if (::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) != 0)
-    throw std::runtime_error("seccomp refused");
-}
-
 // First, so that this process has no layout to inherit yet.
 TEST(ALayoutThatCannotBeMade, IsMissedByNothing) {
   ASSERT_EQ(own_layout(), nullptr);
-  const auto child = test::run_in_child([] {
-    refuse_layout_memfds();
-    Arena arena = make_arena(64_MiB, "arena");
-    const auto ref = publish("index", static_cast<const Index*>(*arena.make<Index>()));
+  const auto child = run_in_child([] {
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    // Those with MFD_NOEXEC_SEAL; an arena's have MFD_ALLOW_SEALING too.
+    test::refuse_call(SYS_memfd_create, test::Argument{1, MFD_CLOEXEC | 8U}, EMFILE);
+    ArenaOf<Index> of;
     std::ostringstream seen;
-    seen << arena.freeze().has_value() << (ref->try_get() != nullptr) << withdraw(*ref).has_value()
-         << (own_layout() == nullptr);
+    seen << of.arena.freeze().has_value() << (of.ref.try_get() != nullptr)
+         << withdraw(of.ref).has_value() << (own_layout() == nullptr);
     return seen.str();
   });
   EXPECT_EQ(child.said, "1111");
@@ -91,8 +66,8 @@ TEST(ALayoutThatCannotBeMade, IsMissedByNothing) {
 TEST(Layout, NamesWhatAnotherProcessSent) {
   std::array<int, 2> sockets{};
   ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets.data()), 0);
-  const auto child = test::run_in_child([&] {
-    Arena arena = make_arena(64_MiB, "sent");
+  const auto child = run_in_child([&] {
+    Arena arena = make_arena("sent");
     const Index* index = *arena.make<Index>();
     const bool sent =
         publish("sent index", index) && arena.freeze() && send_arena(sockets[1], arena);
@@ -101,11 +76,10 @@ TEST(Layout, NamesWhatAnotherProcessSent) {
     return said.str();
   });
   {
-    const auto arena = receive_arena(sockets[0]);
-    ASSERT_TRUE(arena) << arena.error().message;
+    const Arena arena = value_of(receive_arena(sockets[0]));
     const layout::Arena* shown = arena_named("sent");
     ASSERT_NE(shown, nullptr);
-    EXPECT_EQ(shown->begin, reinterpret_cast<std::uintptr_t>(arena->base()));
+    EXPECT_EQ(shown->begin, reinterpret_cast<std::uintptr_t>(arena.base()));
     EXPECT_EQ(shown->state, layout::ArenaState::strict);
     const layout::Object* object = object_named("sent index");
     ASSERT_NE(object, nullptr);
@@ -117,15 +91,11 @@ TEST(Layout, NamesWhatAnotherProcessSent) {
   }
   EXPECT_EQ(arena_named("sent"), nullptr);
   EXPECT_EQ(object_named("sent index"), nullptr);
-  ::close(sockets[0]);
-  ::close(sockets[1]);
+  for (const int socket : sockets) ::close(socket);
 }
 
 TEST(Layout, NamesArenasAndObjects) {
-  Arena arena = make_arena(64_MiB, "shown");
-  const Index* index = *arena.make<Index>();
-  const auto ref = publish("index", index);
-  ASSERT_TRUE(ref);
+  const ArenaOf<Index> of("shown");
   const layout::Header* header = own_layout();
   ASSERT_NE(header, nullptr);
   EXPECT_EQ(header->magic, layout::kMagic);
@@ -134,30 +104,26 @@ TEST(Layout, NamesArenasAndObjects) {
 
   const layout::Object* object = object_named("index");
   ASSERT_NE(object, nullptr);
-  EXPECT_EQ(object->address, reinterpret_cast<std::uintptr_t>(index));
+  EXPECT_EQ(object->address, reinterpret_cast<std::uintptr_t>(of.object));
   EXPECT_EQ(object->bytes, sizeof(Index));
   EXPECT_EQ(object->alignment, alignof(Index));
-  EXPECT_EQ(object->generation, ref->bits().generation);
+  EXPECT_EQ(object->generation, of.ref.bits().generation);
   EXPECT_EQ(object->publisher, static_cast<std::uint32_t>(::getpid()));
   EXPECT_THAT(object->type.data(), HasSubstr("Index"));
 
   const auto& shown = entry<layout::Arena>(header->arenas, object->arena);
   EXPECT_STREQ(shown.name.data(), "shown");
-  EXPECT_EQ(shown.begin, reinterpret_cast<std::uintptr_t>(arena.base()));
+  EXPECT_EQ(shown.begin, reinterpret_cast<std::uintptr_t>(of.arena.base()));
   EXPECT_EQ(shown.end - shown.begin, 64_MiB);
-  EXPECT_EQ(shown.used, arena.stats().used);
+  EXPECT_EQ(shown.used, of.arena.stats().used);
   EXPECT_EQ(shown.state, layout::ArenaState::open);
 }
 
 TEST(Layout, ShowsHowAnArenaIsFrozen) {
-  Arena strict = make_arena(64_MiB, "strict");
-  const Index* in_strict = *strict.make<Index>();
-  Arena lenient = make_arena(64_MiB, "lenient");
-  const Index* in_lenient = *lenient.make<Index>();
-  ASSERT_TRUE(strict.freeze(FreezeMode::strict));
-  ASSERT_TRUE(lenient.freeze(FreezeMode::lenient));
-  ASSERT_TRUE(publish("s", in_strict));
-  ASSERT_TRUE(publish("l", in_lenient));
+  Arena strict = make_arena("strict");
+  ASSERT_TRUE(strict.make<Index>() && strict.freeze(FreezeMode::strict));
+  Arena lenient = make_arena("lenient");
+  ASSERT_TRUE(lenient.make<Index>() && lenient.freeze(FreezeMode::lenient));
   EXPECT_EQ(arena_named("strict")->state, layout::ArenaState::strict);
   EXPECT_EQ(arena_named("strict")->used, strict.stats().used);
   EXPECT_EQ(arena_named("lenient")->state, layout::ArenaState::lenient);
@@ -165,7 +131,7 @@ TEST(Layout, ShowsHowAnArenaIsFrozen) {
 
 TEST(Layout, WhatIsGoneIsVacant) {
   {
-    Arena arena = make_arena(64_MiB, "gone");
+    Arena arena = make_arena("gone");
     const Index* index = *arena.make<Index>();
     const auto withdrawn = publish("withdrawn", index);
     ASSERT_TRUE(withdrawn);
@@ -179,13 +145,13 @@ TEST(Layout, WhatIsGoneIsVacant) {
 }
 
 TEST(Layout, AChildShowsWhatItHasAndNothingElse) {
-  Arena frozen = make_arena(64_MiB, "frozen");
+  Arena frozen = make_arena("frozen");
   const Index* in_frozen = *frozen.make<Index>();
   ASSERT_TRUE(publish("in_frozen", in_frozen));
   ASSERT_TRUE(frozen.freeze());
-  Arena open = make_arena(64_MiB, "open");
+  Arena open = make_arena("open");
   ASSERT_TRUE(publish("in_open", *open.make<Index>()));
-  const auto child = test::run_in_child([&]() -> std::string {
+  const auto child = run_in_child([&]() -> std::string {
     std::ostringstream seen;
     seen << (object_named("in_frozen") != nullptr) << (arena_named("frozen") != nullptr)
          << (object_named("in_open") != nullptr) << (arena_named("open") != nullptr)
@@ -199,19 +165,18 @@ TEST(Layout, AChildShowsWhatItHasAndNothingElse) {
 }
 
 TEST(Layout, TakesThreePagesAndAChildOfFrozenArenasWritesToNone) {
-  Arena arena = make_arena(64_MiB, "arena");
-  const auto ref = publish("index", static_cast<const Index*>(*arena.make<Index>()));
-  ASSERT_TRUE(arena.freeze());
+  ArenaOf<Index> of;
+  ASSERT_TRUE(of.arena.freeze());
   const layout::Header* header = own_layout();
   EXPECT_LE(test::own_pages(header, header->bytes), 3U) << "the header, one page of each table";
   const std::uint32_t sequence = header->sequence;
-  const auto child = test::run_in_child(
-      [&] { return std::to_string((**ref).bytes[0]) + " " + std::to_string(header->sequence); });
+  const auto child = run_in_child(
+      [&] { return std::to_string(of.ref->bytes[0]) + " " + std::to_string(header->sequence); });
   EXPECT_EQ(child.said, "0 " + std::to_string(sequence));
 }
 
 TEST(Layout, PublishingAgainAndAgainTakesNoMorePages) {
-  Arena arena = make_arena(64_MiB, "arena");
+  Arena arena = make_arena("arena");
   const Index* index = *arena.make<Index>();
   ASSERT_TRUE(publish("first", index));
   for (int i = 0; i < 1000; ++i) {
@@ -226,7 +191,7 @@ TEST(Layout, PublishingAgainAndAgainTakesNoMorePages) {
 }
 
 TEST(Layout, AnArrayIsAllOfItsElements) {
-  Arena arena = make_arena(64_MiB, "arena");
+  Arena arena = make_arena("arena");
   std::pmr::vector<std::int64_t> numbers(1000, arena.resource());
   ASSERT_TRUE(publish("numbers", std::span(numbers)));
   const layout::Object* object = object_named("numbers");

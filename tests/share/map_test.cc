@@ -1,21 +1,14 @@
 #include <ranges>
 
-#include <cowshed/share/arena.h>
 #include <cowshed/share/map.h>
-#include <cowshed/share/registry.h>
-#include <cowshed/share/transfer_report.h>
-#include <cowshed/tests/support/test.h>
 
 #include "every_method.h"
-#include "process.h"
 
 namespace cowshed {
 namespace {
 
-using namespace std::chrono_literals;
 using testing::MatchesRegex;
 using Map = test::EveryMethod;
-using test::value_of;
 
 COWSHED_EVERY_METHOD(Map);
 
@@ -26,10 +19,10 @@ std::string slow_name(int number) {
 }
 
 TEST_P(Map, ResultsComeInTheOrderOfTheRange) {
-  const auto names =
-      value_of(map<slow_name>({.workers = with({.count = 3})}, std::views::iota(0, 200)));
-  ASSERT_EQ(names.size(), 200U);
-  for (int i = 0; i < 200; ++i) EXPECT_EQ(names[static_cast<std::size_t>(i)], std::to_string(i));
+  std::vector<std::string> expected;
+  for (int i = 0; i < 200; ++i) expected.push_back(std::to_string(i));
+  EXPECT_EQ(value_of(map<slow_name>({.workers = with({.count = 3})}, std::views::iota(0, 200))),
+            expected);
   EXPECT_TRUE(
       value_of(map<slow_name>({.workers = with({.count = 2})}, std::vector<int>())).empty());
 }
@@ -38,15 +31,11 @@ TEST_P(Map, ItemsAreCountedByType) {
   const std::string name = "counted " + test::name_of_method({GetParam(), 0});
   const std::vector<int> numbers(10, 1);
   ASSERT_TRUE(map<slow_name>({.workers = with({.name = name})}, numbers));
-  const auto report = transfer_report();
-  const auto tasks =
-      std::find_if(report.sources.begin(), report.sources.end(),
-                   [&](const TransferSource& each) { return each.name == name + " tasks"; });
-  ASSERT_NE(tasks, report.sources.end());
-  EXPECT_EQ(tasks->by_value.messages, 10U);
-  const auto sent = std::find_if(tasks->types.begin(), tasks->types.end(),
+  const TransferSource tasks = sent_by(name + " tasks");
+  EXPECT_EQ(tasks.by_value.messages, 10U);
+  const auto sent = std::find_if(tasks.types.begin(), tasks.types.end(),
                                  [](const auto& type) { return type.sent.messages != 0; });
-  ASSERT_NE(sent, tasks->types.end());
+  ASSERT_NE(sent, tasks.types.end());
   EXPECT_EQ(sent->type, "int");
 }
 
@@ -59,11 +48,10 @@ int multiply(const Worker& self, int number, const Index& index, int more) {
 }
 
 TEST_P(Map, FurtherArgumentsGoToTheFunction) {
-  Arena arena = value_of(Arena::create({.name = "index", .capacity = 64_MiB}));
-  const auto ref = value_of(publish("index", value_of(arena.make<Index>())));
-  ASSERT_TRUE(arena.freeze());
+  ArenaOf<Index> of;
+  ASSERT_TRUE(of.arena.freeze());
   const std::vector<int> numbers = {1, 2, 3};
-  EXPECT_EQ(value_of(map<multiply>({.workers = one()}, numbers, ref, 5)),
+  EXPECT_EQ(value_of(map<multiply>({.workers = one()}, numbers, of.ref, 5)),
             (std::vector<int>{12, 19, 26}));
 }
 
@@ -115,25 +103,17 @@ int take_large(const Large&) { return 0; }
 
 TEST_P(Map, WhatDoesNotTravelIsNamed) {
   const auto value = map<make_large>({.workers = one()}, std::vector<std::uint64_t>{0});
-  ASSERT_FALSE(value);
-  EXPECT_EQ(value.error().code, ErrorCode::worker_failed);
-  EXPECT_EQ(value.error().message, "item 0: unreadable");
+  EXPECT_THAT(value, Fails(ErrorCode::worker_failed, "item 0: unreadable"));
   const auto item = map<take_large>({.workers = one()}, std::vector<Large>{{7}});
-  ASSERT_FALSE(item);
-  EXPECT_EQ(item.error().code, ErrorCode::system_call);
-  EXPECT_EQ(item.error().message, "item 0: no sevens");
+  EXPECT_THAT(item, Fails(ErrorCode::system_call, "item 0: no sevens"));
 }
 
 TEST_P(Map, WhatIsTooLargeIsNamed) {
   if (GetParam() != Start::fork) GTEST_SKIP() << "takes a GiB and is the same under each method";
   const auto value = map<make_large>({.workers = one()}, std::vector<std::uint64_t>{1024});
-  ASSERT_FALSE(value);
-  EXPECT_EQ(value.error().code, ErrorCode::message_too_large);
-  EXPECT_THAT(value.error().message, StartsWith("item 0: its value has 107374"));
+  EXPECT_THAT(value, Fails(ErrorCode::message_too_large, "item 0: its value has 107374"));
   const auto item = map<take_large>({.workers = one()}, std::vector<Large>{{1024}});
-  ASSERT_FALSE(item);
-  EXPECT_EQ(item.error().code, ErrorCode::message_too_large);
-  EXPECT_THAT(item.error().message, StartsWith("item 0: it has 107374"));
+  EXPECT_THAT(item, Fails(ErrorCode::message_too_large, "item 0: it has 107374"));
 }
 
 int throw_at(int number, int at) {
@@ -144,9 +124,7 @@ int throw_at(int number, int at) {
 TEST_P(Map, AnExceptionNamesTheItemAndIsNoDeath) {
   const MapOptions options = {.workers = with({.count = 2, .restarts = 3})};
   const auto thrown = map<throw_at>(options, std::views::iota(0, 100), 17);
-  ASSERT_FALSE(thrown);
-  EXPECT_EQ(thrown.error().code, ErrorCode::worker_failed);
-  EXPECT_EQ(thrown.error().message, "item 17: not this one");
+  EXPECT_THAT(thrown, Fails(ErrorCode::worker_failed, "item 17: not this one"));
 }
 
 // Dies at item 17 as often as there are tokens; 0: by exit.
@@ -159,8 +137,8 @@ int die_at_17(int number, int signal, Channel<int>& tokens) {
 }
 
 Channel<int> tokens(int count) {
-  auto channel = value_of(Channel<int>::create({.name = "tokens"}));
-  for (int i = 0; i < count; ++i) value_of(channel.try_send(i).map([] { return 0; }));
+  auto channel = make<int>({.name = "tokens"});
+  for (int i = 0; i < count; ++i) EXPECT_TRUE(channel.try_send(i));
   return channel;
 }
 
@@ -188,7 +166,7 @@ TEST_P(Map, AnItemThatKillsEveryWorkerIsNamedWithTheLast) {
     const auto killed =
         map<die_at_17>(options, std::views::iota(0, 100), int{SIGKILL}, tokens(1000));
     ASSERT_FALSE(killed);
-    EXPECT_EQ(killed.error().code, ErrorCode::worker_failed);
+    EXPECT_THAT(killed, Fails(ErrorCode::worker_failed));
     EXPECT_THAT(killed.error().message,
                 MatchesRegex(std::string("item 17") + (restarts == 0 ? "" : ", given out 3 times") +
                              ": worker [0-2] \\(pid [0-9]+\\) died of signal 9 \\(Killed\\)"));
@@ -218,8 +196,8 @@ TEST_P(Map, LargeItemsAreGivenToAnother) {
   for (char c = 'a'; c < 'i'; ++c) items.emplace_back(std::size_t{3} << 20U, c);
   const MapOptions options = {.workers = with({.count = 2, .restarts = 3})};
   const auto values = value_of(map<blow_up_unless_killed>(options, items, tokens(3)));
-  ASSERT_EQ(values.size(), items.size());
-  for (std::size_t i = 0; i < items.size(); ++i) EXPECT_EQ(values[i], blow_up(items[i]));
+  for (auto& item : items) item = blow_up(item);
+  EXPECT_EQ(values, items);
 }
 
 // Each worker tells its PID when it is at work.
@@ -233,7 +211,7 @@ TEST_P(Map, WorkersKilledAtRandomLoseNothingAndDoubleNothing) {
   constexpr int kKills = 40;
   auto at_work = value_of(Channel<pid_t>::create({.name = "at work"}));
   std::atomic<bool>& done = test::shared<std::atomic<bool>>();
-  test::Child killer([&] {
+  Child killer([&] {
     std::mt19937 random(4711);
     for (int kills = 0; kills < kKills; ++kills) {
       const auto pid = at_work.receive();

@@ -38,6 +38,10 @@ class MemoryLimitsTest : public testing::Test {
     put("proc/mountinfo", "31 23 0:28 " + part + " " + root_ + "/" + point +
                               " rw,relatime shared:1 - " + rest + "\n");
   }
+  void use_v2(const std::string& group) const {
+    put("proc/cgroup", "0::" + group + "\n");
+    mount("/", "cg", "cgroup2 cgroup2 rw,nsdelegate");
+  }
   std::size_t headroom() const { return MemoryLimits::of_this_process(root_ + "/proc").headroom(); }
 
   const test::Folder folder_;
@@ -53,8 +57,7 @@ TEST_F(MemoryLimitsTest, WithoutGroupsNothingIsLimited) {
 }
 
 TEST_F(MemoryLimitsTest, WithoutFilesNothingIsLimited) {
-  put("proc/cgroup", "0::/job\n");
-  mount("/", "cg", "cgroup2 cgroup2 rw");
+  use_v2("/job");
   EXPECT_EQ(headroom(), MemoryLimits::kUnlimited);
   put("cg/job/memory.max", "100\n");  // and no usage
   EXPECT_EQ(headroom(), MemoryLimits::kUnlimited);
@@ -73,8 +76,7 @@ TEST_F(MemoryLimitsTest, VersionOne) {
 }
 
 TEST_F(MemoryLimitsTest, VersionTwo) {
-  put("proc/cgroup", "0::/a/job\n");
-  mount("/", "cg", "cgroup2 cgroup2 rw,nsdelegate");
+  use_v2("/a/job");
   put_v2("cg/a/job", "max", 100_MiB);
   EXPECT_EQ(headroom(), MemoryLimits::kUnlimited);
   put_v2("cg/a", std::to_string(256_MiB), 100_MiB, 20_MiB, 10_MiB);
@@ -82,8 +84,7 @@ TEST_F(MemoryLimitsTest, VersionTwo) {
 }
 
 TEST_F(MemoryLimitsTest, TheTightestOfAllGroupsAbove) {
-  put("proc/cgroup", "0::/a/b/c\n");
-  mount("/", "cg", "cgroup2 cgroup2 rw");
+  use_v2("/a/b/c");
   put_v2("cg/a/b/c", std::to_string(90_MiB), 10_MiB);
   put_v2("cg/a/b", std::to_string(200_MiB), 190_MiB);
   put_v2("cg/a", "max", 1_GiB);
@@ -91,23 +92,20 @@ TEST_F(MemoryLimitsTest, TheTightestOfAllGroupsAbove) {
 }
 
 TEST_F(MemoryLimitsTest, AboveTheLimitThereIsNothing) {
-  put("proc/cgroup", "0::/a\n");
-  mount("/", "cg", "cgroup2 cgroup2 rw");
+  use_v2("/a");
   put_v2("cg/a", std::to_string(10_MiB), 11_MiB);
   EXPECT_EQ(headroom(), 0U);
 }
 
 TEST_F(MemoryLimitsTest, MoreCacheThanUsageCountsAsNoUsage) {
-  put("proc/cgroup", "0::/a\n");
-  mount("/", "cg", "cgroup2 cgroup2 rw");
+  use_v2("/a");
   put_v2("cg/a", std::to_string(10_MiB), 1_MiB, 2_MiB);
   EXPECT_EQ(headroom(), 10_MiB);
 }
 
 // The kernel changes these all the time.
 TEST_F(MemoryLimitsTest, FollowsTheFiles) {
-  put("proc/cgroup", "0::/a\n");
-  mount("/", "cg", "cgroup2 cgroup2 rw");
+  use_v2("/a");
   put_v2("cg/a", std::to_string(10_MiB), 1_MiB);
   const MemoryLimits limits = MemoryLimits::of_this_process(root_ + "/proc");
   EXPECT_EQ(limits.headroom(), 9_MiB);
@@ -148,8 +146,7 @@ TEST_F(MemoryLimitsTest, AMountOfAPartWhoseNameBeginsTheSame) {
 
 // Its parent's groups are above the namespace's, and cannot be seen.
 TEST_F(MemoryLimitsTest, TheRootOfANamespace) {
-  put("proc/cgroup", "0::/\n");
-  mount("/", "cg", "cgroup2 cgroup2 rw");
+  use_v2("/");
   put_v2("cg", std::to_string(100_MiB), 10_MiB);
   EXPECT_EQ(headroom(), 90_MiB);
 }

@@ -1,12 +1,6 @@
 #include "memory_map.h"
 
-#include <algorithm>
-#include <array>
-#include <cstdio>
-#include <fcntl.h>
-#include <filesystem>
-#include <fstream>
-#include <unistd.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::test {
 namespace {
@@ -36,10 +30,16 @@ std::vector<Mapping> all_mappings() {
   return all;
 }
 
-std::string mapping_name(const void* address) {
+Mapping mapping_at(const void* address) {
   for (const Mapping& mapping : all_mappings())
-    if (number(address) >= mapping.begin && number(address) < mapping.end) return mapping.name;
-  return "";
+    if (number(address) >= mapping.begin && number(address) < mapping.end) return mapping;
+  return {};
+}
+
+long page_faults() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_minflt + usage.ru_majflt;
 }
 
 std::size_t smaps_kib(const std::string& field, const void* begin, std::size_t size) {
@@ -80,13 +80,19 @@ std::size_t kib_of(const std::string& file, const std::string& key) {
   return 0;
 }
 
-std::vector<int> descriptors_of(const std::string& target) {
-  std::vector<int> found;
+std::map<int, std::string> descriptors() {
+  std::map<int, std::string> found;
   for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
     std::error_code gone;  // the directory's own
-    if (std::filesystem::read_symlink(entry, gone).string().starts_with(target))
-      found.push_back(std::stoi(entry.path().filename()));
+    found[std::stoi(entry.path().filename())] = std::filesystem::read_symlink(entry, gone);
   }
+  return found;
+}
+
+std::vector<int> descriptors_of(const std::string& target) {
+  std::vector<int> found;
+  for (const auto& [descriptor, its] : descriptors())
+    if (its.starts_with(target)) found.push_back(descriptor);
   return found;
 }
 

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <sys/types.h>
 #include <vector>
@@ -16,8 +17,12 @@ struct Mapping {
   std::string name;  // of the file, "" when there is none
 };
 std::vector<Mapping> all_mappings();
-// The name of what is mapped at `address`, "" when nothing is.
-std::string mapping_name(const void* address);
+// All zero when nothing is mapped there.
+Mapping mapping_at(const void* address);
+inline std::string mapping_name(const void* address) { return mapping_at(address).name; }
+inline ino_t inode_at(const void* address) { return mapping_at(address).inode; }
+// Of this process so far.
+long page_faults();
 
 // The sum of a field of /proc/self/smaps over the mappings of [begin, begin + size).
 std::size_t smaps_kib(const std::string& field, const void* begin, std::size_t size);
@@ -32,9 +37,11 @@ std::size_t own_pages(const void* begin, std::size_t size);
 // The figure of a line "key: figure kB" of a file of /proc; 0 when there is none.
 std::size_t kib_of(const std::string& file, const std::string& key);
 
-// The descriptors whose target begins so.
+// The descriptors that this process has open, and what they are of; the one of the folder is "".
+std::map<int, std::string> descriptors();
+// Those whose target begins so.
 std::vector<int> descriptors_of(const std::string& target);
 // How many descriptors this process has open.
-inline std::size_t open_descriptors() { return descriptors_of("").size(); }
+inline std::size_t open_descriptors() { return descriptors().size(); }
 
 }  // namespace cowshed::test

@@ -1,11 +1,7 @@
-#include <cowshed/share/arena.h>
-#include <cowshed/share/channel.h>
-#include <cowshed/tests/support/child.h>
-#include <cowshed/tests/support/scale.h>
-#include <cowshed/tests/support/test.h>
+#include <cowshed/tests/support/conditions.h>
+#include <cowshed/tests/support/setting.h>
 
 #include "filled_arena.h"
-#include "memory_map.h"
 
 namespace cowshed {
 namespace {
@@ -20,28 +16,12 @@ std::string read_line(const std::string& path) {
   return line;
 }
 
-// One setting of the machine, changed for a while.
-class Setting {
- public:
-  Setting(std::string path, const std::string& value)
-      : path_(std::move(path)), before_(read_line(path_)) {
-    std::ofstream(path_) << value << std::flush;
-  }
-  ~Setting() { std::ofstream(path_) << before_ << std::flush; }
-  Setting(const Setting&) = delete;
-  Setting& operator=(const Setting&) = delete;
-
- private:
-  std::string path_;
-  std::string before_;
-};
-
 std::size_t meminfo_kib(const std::string& key) { return test::kib_of("/proc/meminfo", key); }
 
 TEST(MemoryShortage, OvercommitRefusedIsAnException) {
   const std::string mode = "/proc/sys/vm/overcommit_memory";
-  std::optional<Setting> limit;
-  std::optional<Setting> strict;
+  std::optional<test::Setting> limit;
+  std::optional<test::Setting> strict;
   if (std::getenv("COWSHED_MAY_SET_SYSCTLS") != nullptr) {
     limit.emplace("/proc/sys/vm/overcommit_kbytes",
                   std::to_string(meminfo_kib("Committed_AS") + 512_MiB / 1_KiB));
@@ -50,7 +30,7 @@ TEST(MemoryShortage, OvercommitRefusedIsAnException) {
   if (read_line(mode) != "2")
     GTEST_SKIP() << "vm.overcommit_memory is not 2, and COWSHED_MAY_SET_SYSCTLS is not set";
   const std::size_t room = (meminfo_kib("CommitLimit") - meminfo_kib("Committed_AS")) * 1_KiB;
-  const auto child = test::run_in_child([&]() -> std::string {
+  const auto child = run_in_child([&]() -> std::string {
     FilledArena filled(room * 4);
     const Error error = filled.fill();
     const std::size_t bytes = filled.bytes();
@@ -62,84 +42,53 @@ TEST(MemoryShortage, OvercommitRefusedIsAnException) {
   EXPECT_EQ(child.said, "out_of_memory " + std::to_string(ENOMEM) + ", fine");
 }
 
-// A cgroup of its own with a limit, and perhaps one below it, where there is a controller and we
-// may.
-class MemoryGroup {
- public:
-  MemoryGroup(std::size_t limit, bool nested) {
-    for (const auto& [own, limit_file] : hierarchies()) {
-      path_ = own + "/cowshed_test_" + std::to_string(getpid());
-      if (own.empty() || mkdir(path_.c_str(), 0755) != 0) continue;
-      std::ofstream(path_ + "/" + limit_file) << limit << std::flush;
-      if (read_line(path_ + "/" + limit_file) == std::to_string(limit)) {
-        inner_ = nested ? path_ + "/inner" : path_;
-        usable_ = !nested || mkdir(inner_.c_str(), 0755) == 0;
-        return;
-      }
-      rmdir(path_.c_str());
-    }
-    path_.clear();
-  }
-  ~MemoryGroup() {
-    if (inner_ != path_) rmdir(inner_.c_str());
-    if (!path_.empty()) rmdir(path_.c_str());
-  }
-  MemoryGroup(const MemoryGroup&) = delete;
-  MemoryGroup& operator=(const MemoryGroup&) = delete;
-
-  bool usable() const { return usable_; }
-  bool gone() const { return access(path_.c_str(), F_OK) != 0; }
-
-  // Of the calling process.
-  bool enter() const {
-    std::ofstream file(inner_ + "/cgroup.procs");
-    file << 0 << std::flush;
-    return static_cast<bool>(file);
-  }
-
- private:
-  // This process's group in both versions, and the name of its limit there.
-  static std::array<std::pair<std::string, const char*>, 2> hierarchies() {
-    std::array<std::pair<std::string, const char*>, 2> result = {
-        {{"", "memory.limit_in_bytes"}, {"", "memory.max"}}};
-    std::ifstream groups("/proc/self/cgroup");
-    for (std::string line; std::getline(groups, line);) {
-      const std::string group = line.substr(line.find(':', line.find(':') + 1) + 1);
-      const std::string below = group == "/" ? "" : group;
-      if (line.find(":memory:") != std::string::npos)
-        result[0].first = "/sys/fs/cgroup/memory" + below;
-      else if (line.starts_with("0::")) result[1].first = "/sys/fs/cgroup" + below;
-    }
-    return result;
-  }
-
-  std::string path_;
-  std::string inner_;
-  bool usable_ = false;
-};
-
 constexpr std::size_t kLimit = 256_MiB;
 constexpr std::size_t kLeast =
     test::kAddressSanitizer ? kLimit / 4 : kLimit / 10 * 8;  // shadow memory counts too
+
+// The cgroup that this process is in.
+std::string own_group() {
+  std::ifstream groups("/proc/self/cgroup");
+  std::string unified;
+  for (std::string line; std::getline(groups, line);) {
+    const std::string group = line.substr(line.find(':', line.find(':') + 1) + 1);
+    if (line.find(":memory:") != std::string::npos) return "/sys/fs/cgroup/memory" + group;
+    if (line.starts_with("0::")) unified = "/sys/fs/cgroup" + group;
+  }
+  return unified;
+}
 
 class MemoryShortageInAGroup : public testing::TestWithParam<bool> {
  protected:
   void SetUp() override {
     if (test::kThreadSanitizer)
       GTEST_SKIP() << "ThreadSanitizer's own memory, several times as much, meets the limit first";
-    if (!group_.usable()) GTEST_SKIP() << "no memory controller here in which we may make a group";
+    const auto child = run_in_child([] { return limit_memory().missing(); });
+    if (!child.said.empty()) GTEST_SKIP() << child.said;
   }
 
-  // What a child in the group says.
-  std::string in_group(const std::function<std::string()>& body) const {
-    const auto child =
-        test::run_in_child([&] { return group_.enter() ? body() : "the group cannot be entered"; });
+  // What a child says in a group with the limit, or in one below it.
+  static std::string in_group(const std::function<std::string()>& body) {
+    const auto child = run_in_child([&] {
+      const test::Conditions limit = limit_memory();
+      const std::string inner = own_group() + "/inner";
+      if (GetParam()) mkdir(inner.c_str(), 0755);
+      const auto member = run_in_child([&]() -> std::string {
+        if (GetParam() && !(std::ofstream(inner + "/cgroup.procs") << 0 << std::flush))
+          return "the group cannot be entered";
+        return body();
+      });
+      rmdir(inner.c_str());
+      return member.said;
+    });
     EXPECT_EQ(child.signal, 0);
     return child.said;
   }
 
  private:
-  const MemoryGroup group_{kLimit, GetParam()};
+  static test::Conditions limit_memory() {
+    return {test::Needs::memory_limit, (kLimit - 32_MiB) / 8_KiB};
+  }
 };
 INSTANTIATE_TEST_SUITE_P(Groups, MemoryShortageInAGroup, testing::Bool(),
                          [](const auto& test) { return test.param ? "Nested" : "Single"; });

@@ -1,9 +1,6 @@
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <random>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::test {
 

@@ -1,7 +1,6 @@
 // Programs with and without a Runtime.  The build gives the paths of two more.
 
 #include <cowshed/share/map.h>
-#include <cowshed/tests/support/test.h>
 
 #include "every_method.h"
 #include "other_program.h"
@@ -17,9 +16,6 @@ Sized grow(Sized sized) { return sized; }
 }  // namespace other
 
 namespace {
-
-using namespace std::chrono_literals;
-using test::end_of;
 
 TEST(Runtime, AnotherProgramRunsItsFunctionOfThatName) {
   EXPECT_EQ(end_of(start<other::scale>({.method = Start::spawn}, 4)).value, 8);
@@ -48,9 +44,7 @@ TEST(Runtime, AProgramWithoutOneIsFoundOut) {
   EXPECT_THAT(killed.error, HasSubstr("was killed after 100 ms (WorkersOptions::start_timeout)"));
   EXPECT_THAT(killed.error, HasSubstr("cowshed::Runtime"));
   const auto mapped = map<other::scale>({.workers = hangs}, std::vector<long>{4});
-  ASSERT_FALSE(mapped);
-  EXPECT_EQ(mapped.error().code, ErrorCode::worker_failed);
-  EXPECT_THAT(mapped.error().message, HasSubstr("was killed after 100 ms"));
+  EXPECT_THAT(mapped, Fails(ErrorCode::worker_failed, "was killed after 100 ms"));
 }
 
 TEST(Runtime, WithoutOneAProgramDoesNotSpawn) {
@@ -61,7 +55,7 @@ TEST(Runtime, AProgramThatIsNotThereIsAnErrorOfStart) {
   const auto workers =
       start<other::scale>({.method = Start::spawn, .program = "/no/such/program"}, 4);
   ASSERT_FALSE(workers);
-  EXPECT_EQ(workers.error().system_errno, ENOENT);
+  EXPECT_THAT(workers, FailsBy(ENOENT));
   EXPECT_THAT(workers.error().message, EndsWith("/no/such/program: No such file or directory"));
 }
 

@@ -1,16 +1,8 @@
 #pragma once
 
-#include <algorithm>
-#include <cstddef>
-#include <cstdlib>
-#include <cstring>
-#include <sys/mman.h>
-#include <vector>
-
-#include <cowshed/share/arena.h>
 #include <cowshed/share/arena_scope.h>
 
-#include "make_arena.h"
+#include "share.h"
 
 // Blocks of malloc, and where they lie.
 namespace cowshed::test {
@@ -67,3 +59,14 @@ inline std::size_t malloc_hits(const Arena& arena) {
 }
 
 }  // namespace cowshed::test
+
+namespace cowshed {
+
+using test::Blocks;
+using test::count_inside;
+using test::give;
+using test::in_scope;
+using test::malloc_hits;
+using test::take;
+
+}  // namespace cowshed

@@ -1,25 +1,20 @@
 #include <deque>
-#include <functional>
 #include <list>
-#include <map>
-#include <memory>
 #include <memory_resource>
-#include <set>
-#include <string>
 #include <unordered_map>
 #include <unordered_set>
-#include <vector>
 
 #include <cowshed/share/channel.h>
 #include <cowshed/share/spawn_safe.h>
 #include <cowshed/share/worker_function.h>
+#include <cowshed/tests/support/test.h>
 
 // Checked by the compiler alone.
 namespace cowshed {
 namespace {
 
-struct Node {
-  Node* next;
+struct Plain {
+  Plain* next;
   int value;
 };
 struct Virtual {
@@ -39,11 +34,11 @@ struct OptedOut {
 
 template <class T>
 using InArena = ArenaAllocator<T>;
-using Text = std::basic_string<char, std::char_traits<char>, InArena<char>>;
+using Word = std::basic_string<char, std::char_traits<char>, InArena<char>>;
 template <class T>
 using Vector = std::vector<T, InArena<T>>;
 template <class T, class Less = std::less<>>
-using Map = std::map<Text, T, Less, InArena<std::pair<const Text, T>>>;
+using Map = std::map<Word, T, Less, InArena<std::pair<const Word, T>>>;
 
 }  // namespace
 
@@ -52,40 +47,40 @@ inline constexpr bool spawn_safe<OptedIn> = true;
 template <>
 inline constexpr bool spawn_safe<OptedOut> = false;
 
-static_assert(spawn_safe<int> && spawn_safe<const double> && spawn_safe<Node>);
-static_assert(spawn_safe<int[3]> && spawn_safe<const int[3]> && spawn_safe<std::array<Node, 2>>);
-static_assert(spawn_safe<std::pair<int, Text>> && spawn_safe<std::tuple<int, Text, Node>>);
-static_assert(spawn_safe<std::optional<Text>> && spawn_safe<std::variant<int, Text>>);
-static_assert(spawn_safe<Text> && spawn_safe<Vector<Text>> && spawn_safe<Vector<Vector<Text>>>);
-static_assert(spawn_safe<Map<int>> && spawn_safe<Map<Vector<Text>>>);
+static_assert(spawn_safe<int> && spawn_safe<const double> && spawn_safe<Plain>);
+static_assert(spawn_safe<int[3]> && spawn_safe<const int[3]> && spawn_safe<std::array<Plain, 2>>);
+static_assert(spawn_safe<std::pair<int, Word>> && spawn_safe<std::tuple<int, Word, Plain>>);
+static_assert(spawn_safe<std::optional<Word>> && spawn_safe<std::variant<int, Word>>);
+static_assert(spawn_safe<Word> && spawn_safe<Vector<Word>> && spawn_safe<Vector<Vector<Word>>>);
+static_assert(spawn_safe<Map<int>> && spawn_safe<Map<Vector<Word>>>);
 static_assert(
-    spawn_safe<std::deque<Text, InArena<Text>>> && spawn_safe<std::list<Text, InArena<Text>>> &&
-    spawn_safe<std::set<Text, std::less<>, InArena<Text>>> &&
-    spawn_safe<std::multiset<Text, std::less<>, InArena<Text>>> &&
-    spawn_safe<std::multimap<int, Text, std::less<>, InArena<std::pair<const int, Text>>>>);
+    spawn_safe<std::deque<Word, InArena<Word>>> && spawn_safe<std::list<Word, InArena<Word>>> &&
+    spawn_safe<std::set<Word, std::less<>, InArena<Word>>> &&
+    spawn_safe<std::multiset<Word, std::less<>, InArena<Word>>> &&
+    spawn_safe<std::multimap<int, Word, std::less<>, InArena<std::pair<const int, Word>>>>);
 static_assert(spawn_safe<std::unordered_set<int, std::hash<int>, std::equal_to<>, InArena<int>>> &&
-              spawn_safe<std::unordered_map<int, Text, std::hash<int>, std::equal_to<>,
-                                            InArena<std::pair<const int, Text>>>>);
-static_assert(spawn_safe<ImmortalPtr<Node>> && spawn_safe<Vector<ImmortalPtr<const Text>>>);
+              spawn_safe<std::unordered_map<int, Word, std::hash<int>, std::equal_to<>,
+                                            InArena<std::pair<const int, Word>>>>);
+static_assert(spawn_safe<ImmortalPtr<Plain>> && spawn_safe<Vector<ImmortalPtr<const Word>>>);
 static_assert(spawn_safe<OptedIn> && spawn_safe<Vector<OptedIn>>);
 
 static_assert(!spawn_safe<Virtual> && !spawn_safe<Unknown> && !spawn_safe<OptedOut>);
-static_assert(!spawn_safe<Node*> && !spawn_safe<void (*)()> && !spawn_safe<int Node::*>);
+static_assert(!spawn_safe<Plain*> && !spawn_safe<void (*)()> && !spawn_safe<int Plain::*>);
 static_assert(!spawn_safe<std::span<int>> && !spawn_safe<std::string_view> &&
-              !spawn_safe<std::reference_wrapper<Node>>);
-static_assert(!spawn_safe<std::optional<Node*>> && !spawn_safe<std::array<Node*, 2>> &&
-              !spawn_safe<std::pair<int, Node*>> && !spawn_safe<Vector<Node*>>);
+              !spawn_safe<std::reference_wrapper<Plain>>);
+static_assert(!spawn_safe<std::optional<Plain*>> && !spawn_safe<std::array<Plain*, 2>> &&
+              !spawn_safe<std::pair<int, Plain*>> && !spawn_safe<Vector<Plain*>>);
 static_assert(!spawn_safe<std::string> && !spawn_safe<std::vector<int>> &&
               !spawn_safe<std::pmr::vector<int>> && !spawn_safe<std::pmr::string>);
 static_assert(!spawn_safe<std::function<void()>> && !spawn_safe<std::shared_ptr<int>> &&
               !spawn_safe<std::unique_ptr<int>>);
-static_assert(!spawn_safe<Map<int, bool (*)(const Text&, const Text&)>> &&
+static_assert(!spawn_safe<Map<int, bool (*)(const Word&, const Word&)>> &&
               !spawn_safe<Map<Virtual>> && !spawn_safe<ImmortalPtr<Virtual>>);
 
 template <class T>
 constexpr bool kRefsSafe = internal::RefsSpawnSafe<T>::value;
-static_assert(kRefsSafe<Ref<Node>> && kRefsSafe<std::vector<Ref<std::span<const Node>>>> &&
-              kRefsSafe<Channel<Ref<Node>>> && kRefsSafe<std::map<std::string, Ref<OptedIn>>>);
+static_assert(kRefsSafe<Ref<Plain>> && kRefsSafe<std::vector<Ref<std::span<const Plain>>>> &&
+              kRefsSafe<Channel<Ref<Plain>>> && kRefsSafe<std::map<std::string, Ref<OptedIn>>>);
 static_assert(!kRefsSafe<Ref<Virtual>> && !kRefsSafe<std::vector<Ref<Virtual>>> &&
               !kRefsSafe<Channel<Ref<Virtual>>> && !kRefsSafe<std::map<int, Ref<std::string>>> &&
               !kRefsSafe<std::array<std::optional<Ref<Virtual>>, 2>>);

@@ -1,17 +1,12 @@
 #include <csetjmp>
 
-#include <cowshed/share/arena.h>
-#include <cowshed/share/registry.h>
 #include <cowshed/share/stray_write.h>
-#include <cowshed/tests/support/child.h>
-#include <cowshed/tests/support/test.h>
+
+#include "share.h"
 
 // Sanitizers have SIGSEGV handlers of their own, which end the process in their way.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SKIP_UNLESS_PLAIN() GTEST_SKIP() << "this sanitizer handles SIGSEGV itself"
-#else
-#define SKIP_UNLESS_PLAIN() static_cast<void>(0)
-#endif
+#define SKIP_UNLESS_PLAIN() \
+  if (test::kSanitized) GTEST_SKIP() << "this sanitizer handles SIGSEGV itself"
 
 namespace cowshed {
 namespace {
@@ -22,7 +17,7 @@ struct Answers {
 
 // A frozen arena with a published Answers and something that is not published.
 struct Frozen {
-  Arena arena = Arena::create({.name = "index", .capacity = 64_MiB}).value();
+  Arena arena = make_arena();
   Answers* index = arena.make<Answers>().value();
   long* unpublished = arena.make<long>().value();
 
@@ -42,10 +37,10 @@ void put_record(const StrayWrite& write, void* context) noexcept {
 StrayWrite seen;
 
 // Runs `body` in a child that dies of SIGSEGV; what it wrote to standard error comes back.
-test::ChildResult die(const std::function<void()>& body) {
+std::string last_words(const std::function<void()>& body, int signal = SIGSEGV) {
   int ends[2];
-  if (pipe(ends) != 0) return {};
-  auto result = test::run_in_child([&]() -> std::string {
+  if (pipe(ends) != 0) throw std::runtime_error("pipe");
+  const auto result = run_in_child([&]() -> std::string {
     dup2(ends[1], STDERR_FILENO);
     body();
     return "survived";
@@ -54,20 +49,19 @@ test::ChildResult die(const std::function<void()>& body) {
   char buffer[256];
   const ssize_t count = read(ends[0], buffer, sizeof buffer);
   close(ends[0]);
-  result.said.append(buffer, static_cast<std::size_t>(std::max<ssize_t>(count, 0)));
-  return result;
+  EXPECT_EQ(result.signal, signal);
+  return result.said + std::string(buffer, static_cast<std::size_t>(std::max<ssize_t>(count, 0)));
 }
 
 TEST(StrayWrite, KillsAfterTheCallback) {
   SKIP_UNLESS_PLAIN();
   Frozen frozen;
-  const auto child = die([&] {
-    char text[] = "hit ";
+  char text[] = "hit ";
+  const auto write = [&] {
     set_stray_write_callback(&put_record, text);
     frozen.index->answers[100] = 1;
-  });
-  EXPECT_EQ(child.signal, SIGSEGV);
-  EXPECT_EQ(child.said, "hit my object");
+  };
+  EXPECT_EQ(last_words(write), "hit my object");
 }
 
 TEST(StrayWrite, ReadsOutsideAndOtherFaultsAreNotReported) {
@@ -76,23 +70,15 @@ TEST(StrayWrite, ReadsOutsideAndOtherFaultsAreNotReported) {
   char text[] = "hit ";
   set_stray_write_callback(&put_record, text);
   void* closed = mmap(nullptr, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  const auto store = die([&] { *static_cast<volatile char*>(closed) = 1; });
-  EXPECT_EQ(store.signal, SIGSEGV);
-  EXPECT_EQ(store.said, "");
-  const auto beyond =
-      die([&] { (void)*reinterpret_cast<volatile char*>(frozen.arena.base() + 60_MiB); });
-  EXPECT_EQ(beyond.signal, SIGSEGV);
-  EXPECT_EQ(beyond.said, "");
-  const auto beyond_use =
-      die([&] { *reinterpret_cast<volatile char*>(frozen.arena.base() + 60_MiB) = 1; });
-  EXPECT_EQ(beyond_use.signal, SIGSEGV);
-  EXPECT_NE(beyond_use.said, "") << "reserved for the arena, though not in use";
-  const auto sent = die([] {
-    (void)kill(getpid(), SIGSEGV);
-    for (;;) pause();
-  });
-  EXPECT_EQ(sent.signal, SIGSEGV);
-  EXPECT_EQ(sent.said, "");
+  auto* beyond = reinterpret_cast<volatile char*>(frozen.arena.base() + 60_MiB);
+  EXPECT_EQ(last_words([&] { *static_cast<volatile char*>(closed) = 1; }), "");
+  EXPECT_EQ(last_words([&] { (void)*beyond; }), "");
+  EXPECT_NE(last_words([&] { *beyond = 1; }), "") << "reserved for the arena, though not in use";
+  EXPECT_EQ(last_words([] {
+              (void)kill(getpid(), SIGSEGV);
+              for (;;) pause();
+            }),
+            "");
   set_stray_write_callback(nullptr);
   munmap(closed, 4096);
 }
@@ -100,16 +86,15 @@ TEST(StrayWrite, ReadsOutsideAndOtherFaultsAreNotReported) {
 // What was frozen before is still immutable; what is open is not.
 TEST(StrayWrite, OfAThawedArenaIsReported) {
   SKIP_UNLESS_PLAIN();
-  const auto child = die([] {
+  const auto write = [] {
     Frozen frozen;
     char text[] = "hit ";
     set_stray_write_callback(&put_record, text);
     if (!frozen.arena.thaw()) return;
     *frozen.arena.make<long>().value() = 1;
     frozen.index->answers[100] = 1;
-  });
-  EXPECT_EQ(child.signal, SIGSEGV);
-  EXPECT_EQ(child.said, "hit my object");
+  };
+  EXPECT_EQ(last_words(write), "hit my object");
 }
 
 sigjmp_buf back;
@@ -143,7 +128,7 @@ TEST(StrayWrite, TheRecordSaysWhereAndWhat) {
 
 TEST(StrayWrite, NothingHappensInLenientMode) {
   Frozen frozen(FreezeMode::lenient);
-  EXPECT_EQ(die([&] { frozen.index->answers[0] = 1; }).said, "survived");
+  EXPECT_EQ(last_words([&] { frozen.index->answers[0] = 1; }, 0), "survived");
 }
 
 // A program of its own, since the handler is installed once per process.

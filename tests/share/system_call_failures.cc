@@ -1,20 +1,9 @@
 #include "system_call_failures.h"
 
-#include <algorithm>
-#include <atomic>
-#include <cerrno>
-#include <cstddef>
-#include <cstring>
-#include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <mutex>
 #include <sys/ioctl.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
-#include <thread>
-#include <unistd.h>
-#include <vector>
 
 #include <cowshed/tests/support/scale.h>
 
@@ -86,28 +75,6 @@ std::string intercept_system_calls() {
   if (fd < 0) return std::string("seccomp user notification: ") + std::strerror(errno);
   listener = fd;
   listener.notify_one();
-  return "";
-}
-
-std::string refuse_system_call(long number, std::optional<Argument> where, int error) {
-  std::vector<sock_filter> program = {
-      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, static_cast<std::uint32_t>(number), 1, 0),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
-  if (where) {
-    const auto low = static_cast<std::uint32_t>(offsetof(seccomp_data, args)) +
-                     where->index * static_cast<std::uint32_t>(sizeof(std::uint64_t));
-    program.push_back(BPF_STMT(BPF_LD | BPF_W | BPF_ABS, low));
-    program.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, where->value, 1, 0));
-    program.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
-  }
-  program.push_back(
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | static_cast<std::uint32_t>(error)));
-  const sock_fprog filter = {static_cast<unsigned short>(program.size()), program.data()};
-  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
-      prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) != 0) {
-    return std::string("seccomp filter: ") + std::strerror(errno);
-  }
   return "";
 }
 

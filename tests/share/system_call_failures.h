@@ -1,10 +1,6 @@
 #pragma once
 
-#include <array>
-#include <cstdint>
-#include <functional>
-#include <optional>
-#include <string>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::test {
 
@@ -23,15 +19,6 @@ using Verdict = std::function<int(const SystemCall&)>;
 // ioctl.  munmap and close go on: what they fail to release nobody can.  For the life of the
 // process, so in a forked child.  Returns "" or why it cannot be.
 std::string intercept_system_calls();
-
-// From here on this process and its descendants get `error` for the call, or only where its
-// argument of that index has this value; as under a container runtime's seccomp filter.  Returns ""
-// or why it cannot be.
-struct Argument {
-  unsigned index;
-  std::uint32_t value;
-};
-std::string refuse_system_call(long number, std::optional<Argument> where, int error);
 
 void decide_system_calls(Verdict verdict);  // null: all go on
 

@@ -1,13 +1,7 @@
-#include <mutex>
-#include <tuple>
-
 #include <cowshed/share/registry_table.h>
 #include <cowshed/share/transfer_counter.h>
-#include <cowshed/tests/support/child.h>
-#include <cowshed/tests/support/test.h>
 
-#include "memory_map.h"
-#include "threads.h"
+#include "share.h"
 
 namespace cowshed {
 namespace {
@@ -16,7 +10,6 @@ using internal::counted_transfers;
 using internal::CountedTransfer;
 using internal::TransferCounter;
 using internal::TransferRow;
-using test::begin_threads;
 
 // What was counted under a name, as "kind type: messages objects bytes; ".
 std::string counted(const std::string& name) {
@@ -105,7 +98,7 @@ TEST(TransferCounter, AForkedChildCountsItsOwn) {
   const TransferRow row = counter.row("int", TransferKind::value);
   row.add(1, 4);
   std::thread([&] { row.add(1, 4); }).join();
-  const auto child = test::run_in_child([&] {
+  const auto child = run_in_child([&] {
     const std::string before = counted("fork");
     row.add(10, 40);
     counter.add("long", TransferKind::value, 1, 8);
@@ -119,7 +112,7 @@ TEST(TransferCounter, AForkedChildCountsItsOwn) {
 TEST(TransferCounter, ThreadsOfAForkedChildCountBesideTheOneThatForked) {
   const TransferRow row = TransferCounter("channel", "beside").row("int", TransferKind::value);
   row.add(1, 4);
-  const auto child = test::run_in_child([&] {
+  const auto child = run_in_child([&] {
     std::thread other([&] {
       for (int i = 0; i < 5000000; ++i) row.add(1, 4);
     });
@@ -161,17 +154,17 @@ TEST(TransferCounter, LongNamesAreCutOff) {
 
 // Last: what comes after it in this process has no row left.
 TEST(TransferCounterAtTheEnd, WhatFindsNoRowIsCountedTogether) {
-  const auto child = test::run_in_child([] {
+  const auto child = run_in_child([] {
     const TransferCounter counter("channel", "many");
     std::uint64_t named = 0;
     for (int i = 0; i < 2000; ++i)
       counter.add("type" + std::to_string(i), TransferKind::value, 1, 1);
-    for (const CountedTransfer& each : counted_transfers())
-      named += std::string("many") == each.what.name.data() ? each.count.messages : 0;
-    const auto all = counted_transfers();
     std::uint64_t others = 0;
-    for (const CountedTransfer& each : all)
-      others += std::string("(others)") == each.what.name.data() ? each.count.messages : 0;
+    for (const CountedTransfer& each : counted_transfers()) {
+      const std::string name = each.what.name.data();
+      named += name == "many" ? each.count.messages : 0;
+      others += name == "(others)" ? each.count.messages : 0;
+    }
     return std::to_string(named + others) + (named > 900 && others > 900 ? " both" : "");
   });
   EXPECT_EQ(child.said, "2000 both");
@@ -186,7 +179,7 @@ TEST(TransferCounter, ForkWhileAnotherThreadBeginsToCount) {
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
   });
   while (!begins) std::this_thread::yield();
-  const auto child = test::run_in_child([&] {
+  const auto child = run_in_child([&] {
     alarm(60);
     TransferCounter("channel", "forked").add("int", TransferKind::value, 1, 4);
     return counted("forked");

@@ -52,10 +52,7 @@ int main() {
 
   auto own = Arena::create({.name = "result", .capacity = 64_MiB});
   if (!own) return fail(own.error());
-  const test::Node* last = nullptr;
-  for (std::uint64_t i = 1; i <= 1000; ++i)
-    last = own->make<test::Node>(test::Node{last, i}).value();
-  const auto ref = publish(last);
+  const auto ref = publish(test::make_nodes(*own, 1000));
   const auto pmr = publish("result pmr", own->make<test::PmrNumbers>(10, 7).value());
   if (!ref || !pmr || !own->freeze()) return 2;
   const auto sent_up = send_arena(0, *own);

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include <cowshed/share/arena.h>
 #include <cowshed/share/arena_allocator.h>
 
 // What image_test saves and image_reader reads.
@@ -27,6 +28,12 @@ using Table = std::unordered_map<
     ArenaAllocator<std::pair<const std::uint64_t, std::vector<Text, ArenaAllocator<Text>>>>>;
 using PmrNumbers = std::pmr::vector<std::uint64_t>;
 
+// Linked ones of the values 1 to `count`; the last.
+inline const Node* make_nodes(Arena& arena, std::uint64_t count) {
+  const Node* last = nullptr;
+  for (std::uint64_t i = 1; i <= count; ++i) last = arena.make<Node>(Node{last, i}).value();
+  return last;
+}
 inline std::uint64_t sum_of(const Node* node) {
   std::uint64_t sum = 0;
   for (; node != nullptr; node = node->next) sum += node->value;

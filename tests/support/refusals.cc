@@ -1,22 +1,18 @@
-#include <array>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
-#include <span>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include <vector>
 
 #include <cowshed/tests/support/refusals.h>
 
 namespace cowshed::test {
 namespace {
-
-constexpr sock_filter kRefuse = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM);
-constexpr sock_filter kAllow = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
 
 constexpr sock_filter load(std::size_t offset) {
   return BPF_STMT(BPF_LD | BPF_W | BPF_ABS, static_cast<std::uint32_t>(offset));
@@ -27,27 +23,25 @@ constexpr sock_filter go_on_if(unsigned long value, std::uint8_t else_skip) {
   return BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, static_cast<std::uint32_t>(value), 0, else_skip);
 }
 
-void apply(std::span<sock_filter> code) {
+}  // namespace
+
+void refuse_call(long number, std::optional<Argument> where, int error) {
+  std::vector<sock_filter> code = {load(offsetof(seccomp_data, nr)),
+                                   go_on_if(static_cast<unsigned long>(number), where ? 3 : 1)};
+  if (where) {
+    code.push_back(load(offsetof(seccomp_data, args) + where->index * sizeof(std::uint64_t)));
+    code.push_back(go_on_if(where->value, 1));
+  }
+  code.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | static_cast<std::uint32_t>(error)));
+  code.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
   const sock_fprog program{static_cast<unsigned short>(code.size()), code.data()};
   if (::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) ::_exit(124);
 }
 
-}  // namespace
-
-void refuse_call(long number) {
-  std::array code{load(offsetof(seccomp_data, nr)), go_on_if(static_cast<unsigned long>(number), 1),
-                  kRefuse, kAllow};
-  apply(code);
-}
+void refuse_call(long number) { refuse_call(number, std::nullopt, EPERM); }
 
 void refuse_request(unsigned long request) {
-  std::array code{load(offsetof(seccomp_data, nr)),
-                  go_on_if(SYS_ioctl, 3),
-                  load(offsetof(seccomp_data, args) + sizeof(seccomp_data::args[0])),
-                  go_on_if(request, 1),
-                  kRefuse,
-                  kAllow};
-  apply(code);
+  refuse_call(SYS_ioctl, Argument{1, static_cast<std::uint32_t>(request)}, EPERM);
 }
 
 }  // namespace cowshed::test
