@@ -1,17 +1,9 @@
 #include "subject.h"
 
-#include <array>
-#include <cerrno>
-#include <csignal>
-#include <fcntl.h>
 #include <poll.h>
-#include <sched.h>
-#include <stdexcept>
-#include <string>
 #include <sys/personality.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
-#include <unistd.h>
+
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::test {
 namespace {

@@ -1,20 +1,7 @@
-#include <array>
-#include <cerrno>
-#include <cstdint>
-#include <cstdlib>
-#include <fcntl.h>
 #include <linux/sched.h>
-#include <pthread.h>
-#include <sched.h>
-#include <signal.h>
 #include <spawn.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
-#include "kinds.h"
 #include "steps.h"
 
 // Trees of processes and threads.
@@ -23,7 +10,7 @@ namespace ground_truth {
 namespace {
 
 // N threads, each ends before the next begins, and each copies one page.
-void thread_churn() {
+KIND(thread_churn) {
   char* pages = written_private_pages();
   in_child([=] {
     const long threads = count;
@@ -39,7 +26,7 @@ void thread_churn() {
   });
 }
 
-void grandchild_copied() {
+KIND(grandchild_copied) {
   char* pages = written_private_pages();
   const pid_t child = fork();
   if (child == 0) {
@@ -49,7 +36,7 @@ void grandchild_copied() {
   await(child);
 }
 
-void exec_between() {
+KIND(exec_between) {
   char* pages = written_private_pages();
   const pid_t child = fork();
   if (child == 0) {
@@ -67,7 +54,7 @@ void exec_between() {
   await(child);
 }
 
-void after_exec() {
+KIND(after_exec) {
   char* pages = written_private_pages();
   const Sharer sharer;
   write_all(pages);
@@ -75,7 +62,7 @@ void after_exec() {
 }
 
 // The new program is one that does nothing.
-void exec_at_the_end() {
+KIND(exec_at_the_end) {
   const pid_t child = fork();
   if (child == 0) {
     measured([] { prctl(PR_SET_NAME, "renamed"); });
@@ -88,7 +75,7 @@ void exec_at_the_end() {
   await(child);
 }
 
-void nothing() {}
+KIND(nothing) {}
 
 constexpr long kPagesOfShortChild = 4;
 
@@ -111,10 +98,10 @@ void short_children_of(long pages_each) {
   finish_measured();
 }
 
-void short_children() { short_children_of(kPagesOfShortChild); }
-void short_idle_children() { short_children_of(0); }
+KIND(short_children) { short_children_of(kPagesOfShortChild); }
+KIND(short_idle_children) { short_children_of(0); }
 
-void spawned() {
+KIND(spawned) {
   char kind[] = "idle";
   char number[] = "0";
   char* arguments[] = {program, kind, number, nullptr};
@@ -123,12 +110,12 @@ void spawned() {
   await(child);
 }
 
-void idle() {
+KIND(idle) {
   measured([] {});
 }
 
 // 32 generations, each of which copies all that it shares with the one before.
-void generations() {
+KIND(generations) {
   char* pages = written_private_pages();
   for (int generation = 0; generation < 32; ++generation) {
     const pid_t child = fork();
@@ -164,8 +151,8 @@ void crowd_of(long pages_each) {
   }
 }
 
-void crowd() { crowd_of(kPagesOfShortChild); }
-void idle_crowd() { crowd_of(0); }
+KIND(crowd) { crowd_of(kPagesOfShortChild); }
+KIND(idle_crowd) { crowd_of(0); }
 
 // Short children one after the other, all with the first one's PID.  Only they: a change of
 // ns_last_pid would give the PIDs near it to all that is started meanwhile.
@@ -197,8 +184,8 @@ void same_pid_of(long pages_each) {
   finish_measured();
 }
 
-void same_pid() { same_pid_of(kPagesOfShortChild); }
-void idle_same_pid() { same_pid_of(0); }
+KIND(same_pid) { same_pid_of(kPagesOfShortChild); }
+KIND(idle_same_pid) { same_pid_of(0); }
 
 // N children end by a store to `address`, with a dump of their core into a memory file system.
 void crashes_at(char* address) {
@@ -217,8 +204,8 @@ void crashes_at(char* address) {
   finish_measured();
 }
 
-void crashes_on_closed() { crashes_at(map(PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS)); }
-void crashes_on_nothing() { crashes_at(reinterpret_cast<char*>(16)); }
+KIND(crashes_on_closed) { crashes_at(map(PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS)); }
+KIND(crashes_on_nothing) { crashes_at(reinterpret_cast<char*>(16)); }
 
 // On each of two CPUs N children, one after the other, copy 5,000 anonymous pages and 5,000 of an
 // arena.
@@ -261,34 +248,8 @@ void volume_of(std::size_t pages_each) {
   finish_measured();
 }
 
-void volume() { volume_of(5'000); }
-void idle_volume() { volume_of(0); }
+KIND(volume) { volume_of(5'000); }
+KIND(idle_volume) { volume_of(0); }
 
 }  // namespace
-
-std::span<const Kind> kinds_of_lineage() {
-  static constexpr Kind kAll[] = {
-      {"thread_churn", thread_churn},
-      {"grandchild_copied", grandchild_copied},
-      {"exec_between", exec_between},
-      {"after_exec", after_exec},
-      {"exec_at_the_end", exec_at_the_end},
-      {"nothing", nothing},
-      {"short_children", short_children},
-      {"short_idle_children", short_idle_children},
-      {"crowd", crowd},
-      {"idle_crowd", idle_crowd},
-      {"same_pid", same_pid},
-      {"idle_same_pid", idle_same_pid},
-      {"generations", generations},
-      {"crashes_on_closed", crashes_on_closed},
-      {"crashes_on_nothing", crashes_on_nothing},
-      {"volume", volume},
-      {"idle_volume", idle_volume},
-      {"spawned", spawned},
-      {"idle", idle},
-  };
-  return kAll;
-}
-
 }  // namespace ground_truth

@@ -1,12 +1,3 @@
-#include <array>
-#include <atomic>
-#include <iterator>
-#include <pthread.h>
-#include <sched.h>
-#include <signal.h>
-#include <sys/syscall.h>
-
-#include "kinds.h"
 #include "steps.h"
 
 // Who shares an address space, or a page, with whom.
@@ -14,7 +5,7 @@
 namespace ground_truth {
 namespace {
 
-void thread_copied() {
+KIND(thread_copied) {
   char* pages = written_private_pages();
   in_child([=] {
     pthread_t thread;
@@ -26,7 +17,7 @@ void thread_copied() {
 }
 
 // N threads, each of which has its end written to a page: it is past its sched_process_exit then.
-void cleared_at_exit() {
+KIND(cleared_at_exit) {
   char* pages = written_private_pages();
   in_child([=] {
     alignas(kPage) static char stack[4 * kPage];
@@ -58,10 +49,10 @@ void in_shared_memory(int flags) {
   await(child);
 }
 
-void vfork_copied() { in_shared_memory(CLONE_VFORK); }
-void clone_copied() { in_shared_memory(0); }
+KIND(vfork_copied) { in_shared_memory(CLONE_VFORK); }
+KIND(clone_copied) { in_shared_memory(0); }
 
-void vforked() {
+KIND(vforked) {
   char* pages = written_private_pages();
   const Sharer sharer;
   const pid_t child = vfork();
@@ -72,7 +63,7 @@ void vforked() {
   await(child);
 }
 
-void in_pid_namespace() {
+KIND(in_pid_namespace) {
   char* pages = written_private_pages();
   const auto child = static_cast<pid_t>(syscall(SYS_clone, CLONE_NEWPID | SIGCHLD, 0, 0, 0, 0));
   if (child == 0) {
@@ -99,7 +90,7 @@ void write_together(Pair& pair) {
   }
 }
 
-void threads_at_once() {
+KIND(threads_at_once) {
   static Pair pair = {};
   pair.pages = written_private_pages();
   in_child([] {
@@ -122,7 +113,7 @@ void threads_at_once() {
 }
 
 // First writes to private pages of a file while a thread on another CPU maps and unmaps.
-void mapped_meanwhile() {
+KIND(mapped_meanwhile) {
   static std::atomic<bool> is_mapping;
   static std::atomic<bool> is_done;
   const int file = filled_memory_file("plain");
@@ -155,15 +146,4 @@ void mapped_meanwhile() {
 }
 
 }  // namespace
-
-std::span<const Kind> kinds_of_process() {
-  static constexpr Kind kAll[] = {
-      {"thread_copied", thread_copied},       {"vfork_copied", vfork_copied},
-      {"clone_copied", clone_copied},         {"vforked", vforked},
-      {"in_pid_namespace", in_pid_namespace}, {"threads_at_once", threads_at_once},
-      {"cleared_at_exit", cleared_at_exit},   {"mapped_meanwhile", mapped_meanwhile},
-  };
-  return kAll;
-}
-
 }  // namespace ground_truth

@@ -1,13 +1,5 @@
 #include "steps.h"
 
-#include <cstdlib>
-#include <cstring>
-#include <fcntl.h>
-#include <sched.h>
-#include <signal.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
-
 namespace ground_truth {
 
 long count = 0;

@@ -1,15 +1,46 @@
 #pragma once
 
+#include <array>
+#include <atomic>
+#include <cerrno>
 #include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <fcntl.h>
+#include <iterator>
+#include <pthread.h>
 #include <sched.h>
+#include <signal.h>
+#include <string_view>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-// What the kinds consist of.  Nothing here allocates, so that a run for N = 0 differs from another
-// by nothing but what is done N times.
+// What ground_truth_subject can do N times: its kinds, and what they consist of.  Nothing here
+// allocates, so that a run for N = 0 differs from another by nothing but what is done N times.
 namespace ground_truth {
+
+// All kinds are in a list, in no particular order.
+struct Kind {
+  Kind(std::string_view its_name, void (*does)()) : name(its_name), run(does), next(first) {
+    first = this;
+  }
+
+  std::string_view name;
+  void (*run)();
+  const Kind* next;
+  static inline const Kind* first = nullptr;
+};
+
+// KIND(name) { ... } is what `ground_truth_subject name N` does.
+#define KIND(name)                     \
+  void name();                         \
+  const Kind name##_kind(#name, name); \
+  void name()
 
 inline constexpr std::size_t kPage = 4096;
 
@@ -31,6 +62,13 @@ char* written_private_pages();
 void write_all(char* pages);
 void* write_all_of(void* pages);  // the same, as what a thread does
 void read_all(const char* pages);
+
+inline constexpr std::size_t kHuge = std::size_t{2} << 20;
+
+// N huge pages in an aligned range, not touched yet.
+char* huge_pages();
+// One store to every `stride` bytes of N huge pages.
+void touch_each(char* huge, std::size_t stride);
 
 // Of the size of such a mapping, without a name.
 int disk_file();
