@@ -1,15 +1,9 @@
-#include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <csignal>
-#include <fstream>
-#include <string_view>
-#include <sys/prctl.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <cowshed/tests/probes/subject.h>
 #include <cowshed/tests/programs/real_program.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::test {
 

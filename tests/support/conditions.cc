@@ -1,25 +1,9 @@
-#include <algorithm>
-#include <array>
-#include <cerrno>
-#include <cstdint>
-#include <cstdlib>
-#include <cstring>
-#include <fcntl.h>
-#include <filesystem>
-#include <fstream>
-#include <sched.h>
-#include <sstream>
-#include <stdexcept>
-#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/swap.h>
-#include <sys/syscall.h>
 #include <sys/utsname.h>
-#include <sys/wait.h>
-#include <unistd.h>
-#include <utility>
 
 #include <cowshed/tests/support/conditions.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::test {
 namespace {

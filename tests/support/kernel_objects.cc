@@ -1,12 +1,7 @@
 #include <bpf/bpf.h>
-#include <chrono>
-#include <filesystem>
-#include <fstream>
-#include <string>
-#include <thread>
-#include <unistd.h>
 
 #include <cowshed/tests/support/kernel_objects.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::test {
 

@@ -1,16 +1,9 @@
-#include <array>
-#include <cerrno>
-#include <cstddef>
-#include <cstdint>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
-#include <span>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <cowshed/tests/support/refusals.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::test {
 namespace {

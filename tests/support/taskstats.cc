@@ -1,18 +1,11 @@
-#include <algorithm>
-#include <array>
-#include <cerrno>
-#include <cstring>
-#include <fstream>
 #include <linux/genetlink.h>
 #include <linux/netlink.h>
 #include <linux/taskstats.h>
-#include <stdexcept>
-#include <string>
 #include <sys/socket.h>
 #include <system_error>
-#include <unistd.h>
 
 #include <cowshed/tests/support/taskstats.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::test {
 namespace {

@@ -1,8 +1,4 @@
-#include <fstream>
-#include <sched.h>
-#include <string>
-#include <unistd.h>
-
+#include <cowshed/tests/support/test.h>
 #include <cowshed/tests/support/user_namespace.h>
 
 namespace cowshed::test {

@@ -1,7 +1,5 @@
-#include <chrono>
-#include <thread>
-
 #include <cowshed/tests/support/subprocess.h>
+#include <cowshed/tests/support/test.h>
 #include <cowshed/tests/tools/tmux.h>
 
 namespace cowshed::cowtop {
