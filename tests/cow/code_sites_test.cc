@@ -4,30 +4,13 @@
 #include <cowshed/cow/page_map.h>
 #include <cowshed/probes/support.h>
 #include <cowshed/tests/cow/measure_command.h>
-#include <cowshed/tests/support/subprocess.h>
+#include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/test.h>
 
 // Who copied, by the lines of programs whose copies are known.
 
 namespace cowshed::cow {
 namespace {
-
-// Of site_subject.cc.
-struct Lines {
-  int inlined = 0;
-  int often = 0;
-  int sometimes = 0;
-  int seldom = 0;
-  int kernel = 0;
-};
-
-Lines known_lines() {
-  std::istringstream printed(cowshed::test::run({SITE_SUBJECT, "lines", "0"}).out);
-  Lines lines;
-  printed >> lines.inlined >> lines.often >> lines.sometimes >> lines.seldom >> lines.kernel;
-  EXPECT_TRUE(printed);
-  return lines;
-}
 
 class CodeSitesOf : public ::testing::TestWithParam<const char*> {
  protected:
@@ -38,19 +21,16 @@ class CodeSitesOf : public ::testing::TestWithParam<const char*> {
 
   static Measurement measure(const std::vector<std::string>& arguments,
                              const SamplingOptions& sampling) {
-    auto opened = open_backend(BackendChoice::tracepoint, sampling);
-    EXPECT_TRUE(opened) << opened.error().message;
-    Measurement measured = test::measure_command(*opened->backend, arguments);
+    const OpenedBackend opened = open_backend(BackendChoice::tracepoint, sampling).value();
+    Measurement measured = test::measure_command(*opened.backend, arguments);
     EXPECT_TRUE(measured.sampling);
     EXPECT_EQ(measured.sampling->emitted, measured.sampling->received + measured.sampling->lost);
     return measured;
   }
 
   Measurement run(const std::string& kind, int pages, std::uint32_t period) {
-    SamplingOptions sampling;
-    sampling.period = period;
-    sampling.buffer_bytes = 64 << 20;  // that a busy machine loses none
-    return measure({GetParam(), kind, std::to_string(pages), "stop"}, sampling);
+    return measure({GetParam(), kind, std::to_string(pages), "stop"},
+                   {.period = period, .buffer_bytes = 64 << 20});  // a busy machine loses none
   }
 
   static const CodeSite* find(const SampledCopies& sampled, const std::string& function) {
@@ -84,7 +64,6 @@ TEST_P(CodeSitesOf, SharesLinesAndInlinedFrames) {
   EXPECT_EQ(measured.sampling->period, kPeriod);
   const SampledCopies& child = *measured.processes[1].sampled;
   EXPECT_NEAR(static_cast<double>(child.samples), double{kPages} / kPeriod, 10);
-  const Lines lines = known_lines();
   const CodeSite* often = find(child, "copy_often");
   const CodeSite* sometimes = find(child, "copy_sometimes");
   const CodeSite* seldom = find(child, "copy_seldom");
@@ -101,14 +80,14 @@ TEST_P(CodeSitesOf, SharesLinesAndInlinedFrames) {
   EXPECT_THAT(often->frames, SizeIs(1));
   EXPECT_EQ(often->frames[0].function, "site_subject::copy_often(char volatile*)");
   EXPECT_THAT(often->frames[0].file, HasSubstr("site_subject.cc"));
-  EXPECT_EQ(often->frames[0].line, lines.often);
+  EXPECT_EQ(often->frames[0].line, test::line_of(SITE_SUBJECT, "copy_often"));
   EXPECT_EQ(often->frames[0].module, GetParam());
-  EXPECT_EQ(seldom->frames[0].line, lines.seldom);
+  EXPECT_EQ(seldom->frames[0].line, test::line_of(SITE_SUBJECT, "copy_seldom"));
   ASSERT_THAT(sometimes->frames, SizeIs(2));
   EXPECT_THAT(sometimes->frames[0].function, StartsWith("site_subject::store_inlined("));
   EXPECT_TRUE(sometimes->frames[0].inlined);
-  EXPECT_EQ(sometimes->frames[0].line, lines.inlined);
-  EXPECT_EQ(sometimes->frames[1].line, lines.sometimes);
+  EXPECT_EQ(sometimes->frames[0].line, test::line_of(SITE_SUBJECT, "store_inlined"));
+  EXPECT_EQ(sometimes->frames[1].line, test::line_of(SITE_SUBJECT, "copy_sometimes"));
   EXPECT_FALSE(sometimes->frames[1].inlined);
 
   // All the way up.
@@ -127,7 +106,7 @@ TEST_P(CodeSitesOf, TheKernelsCopyIsTheSystemCalls) {
   ASSERT_TRUE(site);
   EXPECT_EQ(site->samples, 500U);
   EXPECT_EQ(site->frames.front().function, "[pread64(2)]");
-  EXPECT_EQ(site->frames.back().line, known_lines().kernel);
+  EXPECT_EQ(site->frames.back().line, test::line_of(SITE_SUBJECT, "copy_by_kernel"));
 }
 
 TEST_P(CodeSitesOf, AStackThatIsTooDeepIsStillOneOfItsPlace) {
@@ -202,10 +181,8 @@ TEST_P(CodeSitesOf, GeneratedCodeThatNothingNamesIsOneSite) {
 }
 
 TEST_P(CodeSitesOf, LostSamplesAreCountedAndTheCountsStayExact) {
-  SamplingOptions sampling;
-  sampling.period = 1;
-  sampling.buffer_bytes = 64 << 10;
-  const Measurement measured = measure({GetParam(), "shares", "20000", "stop"}, sampling);
+  const Measurement measured =
+      measure({GetParam(), "shares", "20000", "stop"}, {.period = 1, .buffer_bytes = 64 << 10});
   EXPECT_GT(measured.sampling->lost, 0U);
   EXPECT_EQ(measured.sampled->samples, measured.sampling->received);
   std::uint64_t estimated = 0;
@@ -263,29 +240,24 @@ TEST(CodeSites, MeasuringCopiesNothing) {
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
   ASSERT_NE(mapped, MAP_FAILED);
   ::madvise(mapped, kPages * kPageSize, MADV_NOHUGEPAGE);
-  std::array<int, 2> go{};
-  std::array<int, 2> done{};
-  ASSERT_EQ(::pipe(go.data()), 0);
-  ASSERT_EQ(::pipe(done.data()), 0);
   // Its parent shares with it and does nothing; this process goes on, and copies.
-  const pid_t parent = ::fork();
-  if (parent == 0) {
+  cowshed::test::Child parent([&](const cowshed::test::Line& test) {
     if (::fork() != 0) {
       ::wait(nullptr);
-      ::_exit(0);
+      return 0;
     }
-    char byte = 0;
-    if (::read(go[0], &byte, 1) != 1) ::_exit(1);
+    test.hear();
     for (std::uint64_t i = 0; i < kCopied; ++i)
       static_cast<volatile char*>(mapped)[i * kPageSize] = 1;
-    if (::write(done[1], "d", 1) != 1 || ::read(go[0], &byte, 1) != 1) ::_exit(1);
-    ::_exit(0);
-  }
+    test.say();
+    test.hear();
+    return 0;
+  });
   // What the parent has written of its stack, the child may share with us alone: until we write.
   write_to_the_stack();
   const ProcFiles proc;
   std::vector<pid_t> children;
-  while (children.empty()) children = proc.children(parent).value_or(children);
+  while (children.empty()) children = proc.children(parent.pid()).value_or(children);
   const pid_t child = children.front();
   const auto exclusive_bytes = [&] {
     std::uint64_t bytes = 0;
@@ -297,15 +269,14 @@ TEST(CodeSites, MeasuringCopiesNothing) {
     return bytes;
   };
   ASSERT_TRUE(opened->backend->attach({child}));
-  char byte = 0;
-  ASSERT_EQ(::write(go[1], "g", 1), 1);
-  ASSERT_EQ(::read(done[0], &byte, 1), 1);
+  parent.say();
+  ASSERT_TRUE(parent.hear());
   // A page that the parent still writes is the child's alone from then on.
   const auto is_asleep = [&](pid_t pid) {
     const auto stat = proc.stat(pid);
     return stat && stat->state == 'S';
   };
-  while (!is_asleep(parent) || !is_asleep(child)) ::sched_yield();
+  while (!is_asleep(parent.pid()) || !is_asleep(child)) ::sched_yield();
   const std::uint64_t before = exclusive_bytes();
   ASSERT_TRUE(opened->backend->sample());
   const Measurement measured = opened->backend->measurement();
@@ -314,9 +285,8 @@ TEST(CodeSites, MeasuringCopiesNothing) {
   EXPECT_LE(measured.sampled->samples, kCopied + 40);
   EXPECT_LE(before, (kCopied + 100) * kPageSize);
   EXPECT_EQ(measured.processes[0].copied_pages(), measured.sampled->samples);
-  ASSERT_EQ(::write(go[1], "g", 1), 1);
-  ::waitpid(parent, nullptr, 0);
-  for (const int end : {go[0], go[1], done[0], done[1]}) ::close(end);
+  parent.say();
+  EXPECT_EQ(parent.wait(), 0);
   ::munmap(mapped, kPages * kPageSize);
 }
 

@@ -81,12 +81,10 @@ Figure still_shared(Truth truth) {
 }
 Figure its_own(Truth truth) { return of_memory("its own", &MemorySample::private_bytes, truth); }
 Figure at_fork(Truth truth) {
-  return figure(
-      "shared at the fork",
-      [](const auto& process) -> Value {
-        return process.shared_at_fork_bytes.value_or(0) / kPageSize;
-      },
-      truth);
+  const auto pages = [](const ProcessCopies& process) -> Value {
+    return process.shared_at_fork_bytes.value_or(0) / kPageSize;
+  };
+  return figure("shared at the fork", pages, truth);
 }
 Figure arena_copied(Truth truth) {
   const auto pages = [](const ProcessCopies& process) -> Value {
@@ -105,9 +103,11 @@ Figure but_sampled(std::optional<Truth> sampled, Figure figure) {
   return figure;
 }
 
+using Words = std::vector<std::string>;
+
 struct Case {
   const char* name;
-  std::vector<std::string> command;  // and for how many milliseconds it lingers
+  Words command;
   int linger_ms;
   std::size_t processes;
   std::vector<Figure> figures;
@@ -129,70 +129,52 @@ std::vector<Case> cases() {
       return std::nullopt;
     return (process.memory->shared_bytes + process.memory->private_bytes) / kPageSize;
   };
+  // Their last word is for how many milliseconds they linger.
+  const auto copies = [](const char* children, const char* pages) -> Words {
+    return {COPY_SUBJECT, "4000", children, pages};
+  };
+  const auto arena = [](const char* mode, const char* pages) -> Words {
+    return {SHARE_SUBJECT, "arena", mode, "2000", pages};
+  };
+  const auto kind = [](const char* kind) -> Words { return {COPY_SUBJECT, kind, "1000"}; };
   return {
-      {"Reading",
-       {COPY_SUBJECT, "4000", "2", "0"},
-       600,
-       3,
-       {copied_anon(about(0)), still_shared({3940, 4200}), its_own({0, 80})}},
-      {"SomeOfIt",
-       {COPY_SUBJECT, "4000", "3", "1500"},
-       600,
-       4,
-       {copied_anon(about(1500)), still_shared({2440, 2700}), its_own({1500, 1580}),
-        at_fork({3800, kManyPages})}},
-      {"AllOfIt",
-       {COPY_SUBJECT, "4000", "2", "4000"},
-       600,
-       3,
-       {copied_anon(about(4000)), still_shared({0, 200}),
-        counted("reused", &Copies::reused_pages, about(0)),
-        counted("zero page writes", &Copies::zero_page_writes, about(0)),
-        counted("zero filled", &Copies::zero_filled_pages, {0, 100}),
-        counted("huge splits", &Copies::huge_splits, exactly(0)),
-        counted("write notify", &Copies::write_notify_faults, exactly(0)),
-        counted("failed", &Copies::failed_faults, exactly(0)),
-        counted("other", &Copies::other_faults, {0, kManyPages})}},
-      {"AnArenaThatIsRead",
-       {SHARE_SUBJECT, "arena", "strict", "2000", "0"},
-       600,
-       3,
-       {arena_copied(exactly(0)), still_shared({2000, kManyPages}), at_fork({2000, kManyPages})}},
-      {"AnArenaThatIsWritten",
-       {SHARE_SUBJECT, "arena", "lenient", "2000", "321"},
-       600,
-       3,
-       {arena_copied(exactly(321)), still_shared({2000 - 321, kManyPages}),
-        its_own({321, kManyPages}), figure("file", of_files, {321, kManyPages})}},
+      Case("Reading", copies("2", "0"), 600, 3,
+           {copied_anon(about(0)), still_shared({3940, 4200}), its_own({0, 80})}),
+      Case("SomeOfIt", copies("3", "1500"), 600, 4,
+           {copied_anon(about(1500)), still_shared({2440, 2700}), its_own({1500, 1580}),
+            at_fork({3800, kManyPages})}),
+      Case("AllOfIt", copies("2", "4000"), 600, 3,
+           {copied_anon(about(4000)), still_shared({0, 200}),
+            counted("reused", &Copies::reused_pages, about(0)),
+            counted("zero page writes", &Copies::zero_page_writes, about(0)),
+            counted("zero filled", &Copies::zero_filled_pages, {0, 100}),
+            counted("huge splits", &Copies::huge_splits, exactly(0)),
+            counted("write notify", &Copies::write_notify_faults, exactly(0)),
+            counted("failed", &Copies::failed_faults, exactly(0)),
+            counted("other", &Copies::other_faults, {0, kManyPages})}),
+      Case("AnArenaThatIsRead", arena("strict", "0"), 600, 3,
+           {arena_copied(exactly(0)), still_shared({2000, kManyPages}),
+            at_fork({2000, kManyPages})}),
+      Case("AnArenaThatIsWritten", arena("lenient", "321"), 600, 3,
+           {arena_copied(exactly(321)), still_shared({2000 - 321, kManyPages}),
+            its_own({321, kManyPages}), figure("file", of_files, {321, kManyPages})}),
       // The sampled backend cannot know whose copies they were, and has them once: with the child.
-      {"TheParentWritesFirst",
-       {COPY_SUBJECT, "parent_first", "1000"},
-       200,
-       2,
-       {of_process(0, but_sampled(kAbsent, copied_anon(about(1000)))),
-        but_sampled(about(1000), copied_anon(kNearlyNone)),
-        counted("reused", &Copies::reused_pages, kReused)}},
-      {"TheChildWritesFirst",
-       {COPY_SUBJECT, "child_first", "1000"},
-       200,
-       2,
-       {copied_anon(about(1000)), of_process(0, but_sampled(kAbsent, copied_anon(kNearlyNone))),
-        of_process(0, counted("reused", &Copies::reused_pages, kReused))}},
-      {"BeforeAndAfterExec",
-       {COPY_SUBJECT, "exec", "1000"},
-       200,
-       2,
-       {figure("execs of exe", execs, exactly(1)),
-        figure("before the exec", before_exec, {1000, 1000 + 2 * kOwnPages}),
-        copied_anon({1000, 1000 + 2 * kOwnPages}),
-        figure("file", of_files, {1000, 1000 + 2 * kOwnPages})}},
-      {"NestedWorkers", {COPY_SUBJECT, "nested", "1000"}, 200, 7, {}},
+      Case("TheParentWritesFirst", kind("parent_first"), 200, 2,
+           {of_process(0, but_sampled(kAbsent, copied_anon(about(1000)))),
+            but_sampled(about(1000), copied_anon(kNearlyNone)),
+            counted("reused", &Copies::reused_pages, kReused)}),
+      Case("TheChildWritesFirst", kind("child_first"), 200, 2,
+           {copied_anon(about(1000)), of_process(0, but_sampled(kAbsent, copied_anon(kNearlyNone))),
+            of_process(0, counted("reused", &Copies::reused_pages, kReused))}),
+      Case("BeforeAndAfterExec", kind("exec"), 200, 2,
+           {figure("execs of exe", execs, exactly(1)),
+            figure("before the exec", before_exec, {1000, 1000 + 2 * kOwnPages}),
+            copied_anon({1000, 1000 + 2 * kOwnPages}),
+            figure("file", of_files, {1000, 1000 + 2 * kOwnPages})}),
+      Case("NestedWorkers", kind("nested"), 200, 7, {}),
       // As shells and posix_spawn start programs: what it shares is its own affair again.
-      {"AVforkedChildThatExecuted",
-       {"sh", "-c", "\"$0\" 300 1 100 $1; true", COPY_SUBJECT},
-       600,
-       3,
-       {of_process(1, figure("resident", resident, {300, kManyPages}))}},
+      Case("AVforkedChildThatExecuted", {"sh", "-c", "\"$0\" 300 1 100 $1; true", COPY_SUBJECT},
+           600, 3, {of_process(1, figure("resident", resident, {300, kManyPages}))}),
   };
 }
 
@@ -347,10 +329,9 @@ INSTANTIATE_TEST_SUITE_P(Each, EachBackend, ::testing::ValuesIn(kBackends),
 TEST_P(EachBackend, EachIsARootOfItsOwn) {
   const Tree first(2);
   const Tree second(1);
-  const auto attached = backend_->attach({second.root(), first.root()});
-  ASSERT_TRUE(attached) << attached.error().message;
-  EXPECT_EQ(attached->processes, 5);
-  EXPECT_THAT(attached->refused, SizeIs(0));
+  const Attached attached = backend_->attach({second.root(), first.root()}).value();
+  EXPECT_EQ(attached.processes, 5);
+  EXPECT_THAT(attached.refused, SizeIs(0));
   ASSERT_TRUE(backend_->sample());
   EXPECT_THAT(pids(Role::root), UnorderedElementsAre(first.root(), second.root()));
   EXPECT_THAT(pids(Role::child),
@@ -386,23 +367,21 @@ TEST_P(EachBackend, MoreOfThemLater) {
 TEST_P(EachBackend, OneThatHasEndedKeepsNobodyFromIt) {
   const Tree tree(1);
   const pid_t gone = ended();
-  const auto attached = backend_->attach({gone, tree.root()});
-  ASSERT_TRUE(attached) << attached.error().message;
-  EXPECT_EQ(attached->processes, 2);
-  ASSERT_THAT(attached->refused, SizeIs(1));
-  EXPECT_EQ(attached->refused[0].code, ErrorCode::no_such_process);
-  EXPECT_THAT(attached->refused[0].message, HasSubstr("PID " + std::to_string(gone)));
+  const Attached attached = backend_->attach({gone, tree.root()}).value();
+  EXPECT_EQ(attached.processes, 2);
+  ASSERT_THAT(attached.refused, SizeIs(1));
+  EXPECT_EQ(attached.refused[0].code, ErrorCode::no_such_process);
+  EXPECT_THAT(attached.refused[0].message, HasSubstr("PID " + std::to_string(gone)));
   EXPECT_EQ(backend_->attach({gone}).error().code, ErrorCode::no_such_process);
 }
 
 TEST_P(EachBackend, NamedDescendantsOfTheCallerAreRootsBesidePid1) {
   const Tree tree(2);
-  const auto attached = backend_->attach({1, tree.children()[0], tree.children()[1]});
-  ASSERT_TRUE(attached) << attached.error().message;
-  EXPECT_EQ(backend_->measures(1), attached->refused.empty());
+  const Attached attached = backend_->attach({1, tree.children()[0], tree.children()[1]}).value();
+  EXPECT_EQ(backend_->measures(1), attached.refused.empty());
   ASSERT_TRUE(backend_->sample());
   std::vector<pid_t> roots = tree.children();
-  if (attached->refused.empty()) roots.push_back(1);  // as root of the machine one may look at it
+  if (attached.refused.empty()) roots.push_back(1);  // as root of the machine one may look at it
   EXPECT_THAT(pids(Role::root), UnorderedElementsAreArray(roots));
 }
 
@@ -512,9 +491,7 @@ TEST_P(EachBackend, ALineOfForksIsTakenAsItEnds) {
 TEST_P(EachBackend, AThousandRoots) {
   const Tree tree(1000);
   const std::vector<pid_t>& children = tree.children();
-  const auto attached = backend_->attach(children);
-  ASSERT_TRUE(attached) << attached.error().message;
-  EXPECT_EQ(attached->processes, 1000);
+  EXPECT_EQ(backend_->attach(children).value().processes, 1000);
   ASSERT_TRUE(backend_->sample());
   EXPECT_THAT(pids(Role::root), SizeIs(1000));
   for (std::size_t i = 0; i < children.size(); i += 2) ::kill(children[i], SIGKILL);

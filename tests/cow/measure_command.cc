@@ -1,5 +1,6 @@
 #include <cowshed/cow/command.h>
 #include <cowshed/tests/cow/measure_command.h>
+#include <cowshed/tests/support/subprocess.h>
 #include <cowshed/tests/support/test.h>
 
 namespace cowshed::cow::test {
@@ -22,6 +23,15 @@ Measurement measure_command(Backend& backend, const std::vector<std::string>& ar
   EXPECT_TRUE(backend.sample());
   EXPECT_TRUE(command->wait());
   return backend.measurement();
+}
+
+int line_of(const std::string& subject, const std::string& function) {
+  std::istringstream printed(cowshed::test::run({subject, "lines", "0"}).out);
+  std::string name;
+  int line = 0;
+  while (printed >> name >> line && name != function) continue;
+  EXPECT_EQ(name, function);
+  return line;
 }
 
 }  // namespace cowshed::cow::test

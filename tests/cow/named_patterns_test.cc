@@ -1,7 +1,6 @@
 #include <cowshed/cow/backend.h>
 #include <cowshed/probes/support.h>
 #include <cowshed/tests/cow/measure_command.h>
-#include <cowshed/tests/support/subprocess.h>
 #include <cowshed/tests/support/test.h>
 
 // Why, of programs of which it is known: what pattern_subject.cc does is measured and named.
@@ -26,27 +25,14 @@ class NamedPatterns : public ::testing::TestWithParam<Known> {
     if (const auto supported = probe_support(); !supported)
       GTEST_SKIP() << supported.error().message;
   }
-
-  static int line_of(const std::string& function) {
-    std::istringstream printed(cowshed::test::run({PATTERN_SUBJECT, "lines"}).out);
-    std::string name;
-    int line = 0;
-    while (printed >> name >> line && name != function) {
-    }
-    EXPECT_EQ(name, function);
-    return line;
-  }
 };
 
 TEST_P(NamedPatterns, AreFoundAtTheirPlace) {
   constexpr std::uint64_t kPagesOfSubject = 500;
   const Known& known = GetParam();
-  SamplingOptions sampling;
-  sampling.period = 1;
-  auto opened = open_backend(BackendChoice::tracepoint, sampling);
-  ASSERT_TRUE(opened) << opened.error().message;
+  const OpenedBackend opened = open_backend(BackendChoice::tracepoint, {.period = 1}).value();
   const Measurement measured = test::measure_command(
-      *opened->backend,
+      *opened.backend,
       {PATTERN_SUBJECT, known.kind, std::to_string(kPagesOfSubject), std::to_string(known.bytes)});
   ASSERT_THAT(measured.processes, SizeIs(2));
   const ProcessCopies& child = measured.processes[1];
@@ -77,7 +63,7 @@ TEST_P(NamedPatterns, AreFoundAtTheirPlace) {
     const std::string name = std::string("pattern_subject::") + known.place + "(";
     if (!place.function.starts_with(name)) continue;
     samples += site.samples;
-    EXPECT_EQ(place.line, line_of(known.place));
+    EXPECT_EQ(place.line, test::line_of(PATTERN_SUBJECT, known.place));
     EXPECT_THAT(place.file, EndsWith("pattern_subject.cc"));
     EXPECT_FALSE(place.inlined);
   }
