@@ -7,20 +7,22 @@ namespace cowshed::cowtop {
 namespace {
 
 cow::ProcessCopies process(pid_t pid, pid_t ppid, const std::string& comm, std::uint64_t pages) {
-  cow::ProcessCopies result;
-  result.pid = pid;
+  cow::ProcessCopies result = copier(pid, comm, pages);
   result.ppid = ppid;
-  result.comm = comm;
   result.role = ppid == 0 ? cow::Role::root : cow::Role::child;
-  result.copied_anon_pages = pages;
-  result.copied_file_pages = 0;
+  return result;
+}
+
+// Of the root 900, added up.
+cow::ProcessCopies five_of(const std::string& comm, std::uint64_t pages) {
+  cow::ProcessCopies result = process(0, 900, comm, pages);
+  result.processes = 5;
   return result;
 }
 
 // Other PIDs, as in another run.
 cow::Measurement run_of(pid_t pid, const std::vector<std::uint64_t>& workers) {
-  cow::Measurement measurement;
-  measurement.processes.push_back(process(pid, 0, "server", 1));
+  cow::Measurement measurement = measurement_with({process(pid, 0, "server", 1)});
   for (const std::uint64_t pages : workers)
     measurement.processes.push_back(process(++pid, measurement.processes[0].pid, "worker", pages));
   return measurement;
@@ -60,8 +62,7 @@ TEST(Comparison, WhereSomeWereAddedUpAllOfTheirKindAre) {
   auto before = run_of(100, {10, 20});
   before.processes.push_back(process(150, 102, "cat", 3));
   auto after = run_of(900, {25, 7});
-  after.processes.push_back(process(0, 900, "worker", 40));
-  after.processes.back().processes = 5;
+  after.processes.push_back(five_of("worker", 40));
   after.processes.push_back(process(950, 902, "cat", 4));
   const std::map<std::string, std::int64_t> expected = {
       {"server", 0}, {"server/worker[all]", 42}, {"server/cat[1]", 1}};
@@ -75,10 +76,7 @@ TEST(Comparison, WhatTheyStartedIsFoundWhereverItIsListed) {
   before.processes.push_back(process(150, 101, "cat", 3));
   before.processes.push_back(process(151, 102, "cat", 5));
   auto after = run_of(900, {});
-  for (const char* name : {"worker", "cat"}) {
-    after.processes.push_back(process(0, 900, name, 50));
-    after.processes.back().processes = 5;
-  }
+  for (const char* name : {"worker", "cat"}) after.processes.push_back(five_of(name, 50));
   const std::map<std::string, std::int64_t> expected = {
       {"server", 0}, {"server/worker[all]", 20}, {"server/cat[all]", 42}};
   EXPECT_EQ(growth_of(compare(before, after).processes), expected);
@@ -115,8 +113,7 @@ TEST(Comparison, WhatIsKnownOfNeitherSideLeavesTheTotalKnown) {
 TEST(Comparison, ASumOfWhichAPartIsNotKnownIsNotKnown) {
   auto before = run_of(100, {10, 20});
   auto after = run_of(900, {25});
-  after.processes.push_back(process(0, 900, "worker", 40));
-  after.processes.back().processes = 5;
+  after.processes.push_back(five_of("worker", 40));
   after.processes.back().copied_anon_pages.reset();
   EXPECT_EQ(change_of(compare(before, after).processes, "server/worker[all]").after, std::nullopt);
 }

@@ -80,11 +80,8 @@ class CowtopPrivilege : public ::testing::Test {
                  << (surroundings.btf ? "" : ", without BTF")
                  << (surroundings.user_namespace ? ", in a user namespace" : ""));
     std::vector<std::string> arguments = capabilities.launcher;
-    for (const auto& argument :
-         {cowtop_.path(), std::string("--json"), std::string("--"), subject_.path(),
-          std::string("100"), std::string("1"), std::string("50"), std::string("30")}) {
-      arguments.push_back(argument);
-    }
+    arguments.insert(arguments.end(),
+                     {cowtop_.path(), "--json", "--", subject_.path(), "100", "1", "50", "30"});
     const Finished finished = run(arguments, [&] { surroundings.enter(); });
     ASSERT_EQ(finished.exit_status(), 0) << finished.err;
     const auto report = nlohmann::json::parse(finished.out.substr(finished.out.find('{')));

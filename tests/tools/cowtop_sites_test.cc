@@ -71,12 +71,5 @@ TEST_F(CowtopSites, NoneIsLostWhileCowtopWaitsForACpu) {
   EXPECT_EQ(run.at("sampling").at("lost"), 0);
 }
 
-TEST_F(CowtopSites, ArePagemapsUnknown) {
-  const auto refused = test::run({COWTOP, "--sites", "--backend", "pagemap", "--", "true"});
-  EXPECT_EQ(refused.exit_status(), 125);
-  EXPECT_EQ(refused.err,
-            "cowtop: --sites: the pagemap backend does not see who copies (see cowtop --help)\n");
-}
-
 }  // namespace
 }  // namespace cowshed::cowtop

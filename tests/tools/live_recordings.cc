@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include <cowshed/tests/tools/live_recordings.h>
+#include <cowshed/tests/tools/recordings.h>
 
 namespace cowshed::cowtop {
 namespace {
@@ -10,9 +11,7 @@ constexpr std::uint64_t kBegin = 1000 * kSecond;
 constexpr std::uint64_t kPagesPerMiB = 256;
 
 cow::Measurement measurement_after(int seconds) {
-  cow::Measurement measurement;
-  measurement.backend = "tracepoint";
-  measurement.exact = true;
+  cow::Measurement measurement = measurement_with({});
   measurement.duration_s = seconds;
   measurement.taken_ns = kBegin + static_cast<std::uint64_t>(seconds) * kSecond;
   measurement.lost_events = 0;
@@ -21,16 +20,11 @@ cow::Measurement measurement_after(int seconds) {
 }
 
 cow::ProcessCopies process_of(pid_t pid, pid_t parent, const std::string& name) {
-  cow::ProcessCopies process;
-  process.pid = pid;
+  cow::ProcessCopies process = copier(pid, name, 0);
   process.ppid = parent;
-  process.comm = name;
   process.alive = true;
-  process.role = cow::Role::child;
   process.start_ns = kBegin + static_cast<std::uint64_t>(pid);
   process.shared_at_fork_bytes = 100 << 20;
-  process.copied_anon_pages = 0;
-  process.copied_file_pages = 0;
   process.reused_pages = static_cast<std::uint64_t>(pid) % 7;
   process.zero_page_writes = static_cast<std::uint64_t>(pid) % 5;
   process.zero_filled_pages = 10;
@@ -90,10 +84,7 @@ cow::Measurement server_after(int seconds) {
   cow::ProcessCopies unknown = process_of(105, 104, "grandchild");
   unknown.copied_anon_pages.reset();
   unknown.not_measured = "PID 105: not permitted";
-  end(server, 21, seconds, 0, 0);
-  end(busy, 21, seconds, 0, 0);
-  end(idle, 21, seconds, 0, 0);
-  end(unknown, 21, seconds, 0, 0);
+  for (cow::ProcessCopies* each : {&server, &busy, &idle, &unknown}) end(*each, 21, seconds, 0, 0);
   measurement.processes = {server, busy, idle, ending, helper, unknown};
   return measurement;
 }

@@ -11,21 +11,9 @@ namespace cowshed::cowtop {
 namespace {
 
 cow::ProcessCopies process(pid_t pid, const std::string& comm, std::uint64_t copied) {
-  cow::ProcessCopies result;
-  result.pid = pid;
+  cow::ProcessCopies result = copier(pid, comm, copied);
   result.start_ns = static_cast<std::uint64_t>(pid);
-  result.comm = comm;
   result.alive = true;
-  result.copied_anon_pages = copied;
-  result.copied_file_pages = 0;
-  return result;
-}
-
-cow::Measurement measured(std::vector<cow::ProcessCopies> processes) {
-  cow::Measurement result;
-  result.backend = "tracepoint";
-  result.exact = true;
-  result.processes = std::move(processes);
   return result;
 }
 
@@ -51,43 +39,43 @@ class MetricsSumsTest : public ::testing::Test {
 TEST_F(MetricsSumsTest, KeepWhatEndedProcessesDid) {
   cgroups_ = {{1, "/a"}, {2, "/a"}, {3, "/b"}};
   MetricsSums all = sums();
-  all.add(measured({process(1, "x", 10), process(2, "x", 5), process(3, "x", 1)}), {});
+  all.add(measurement_with({process(1, "x", 10), process(2, "x", 5), process(3, "x", 1)}), {});
   EXPECT_THAT(commands(all), ElementsAre("x /a 15 2", "x /b 1 1"));
   cow::ProcessCopies ended = process(2, "x", 7);
   ended.alive = false;
-  all.add(measured({process(1, "x", 11), process(3, "x", 1)}), {ended});
+  all.add(measurement_with({process(1, "x", 11), process(3, "x", 1)}), {ended});
   EXPECT_THAT(commands(all), ElementsAre("x /a 18 1", "x /b 1 1"));
-  all.add(measured({}), {});
+  all.add(measurement_with({}), {});
   EXPECT_THAT(commands(all), ElementsAre("x /a 18 0", "x /b 1 0"));
   cow::ProcessCopies again = process(1, "x", 3);  // another process with the PID
   again.start_ns = 99;
-  all.add(measured({again}), {});
+  all.add(measurement_with({again}), {});
   EXPECT_THAT(commands(all), ElementsAre("x /a 21 1", "x /b 1 0"));
 }
 
 TEST_F(MetricsSumsTest, OfAProcessThatChangesItsNameStayWhereTheyWere) {
   cgroups_ = {{1, "/a"}};
   MetricsSums all = sums();
-  all.add(measured({process(1, "sh", 10)}), {});
-  all.add(measured({process(1, "server", 15)}), {});
+  all.add(measurement_with({process(1, "sh", 10)}), {});
+  all.add(measurement_with({process(1, "server", 15)}), {});
   EXPECT_THAT(commands(all), ElementsAre("server /a 5 1", "sh /a 10 0"));
 }
 
 TEST_F(MetricsSumsTest, NeverFall) {
   MetricsSums all = sums();
-  all.add(measured({process(1, "x", 10)}), {});
-  all.add(measured({process(1, "x", 7)}), {});
-  all.add(measured({process(1, "x", 12)}), {});
+  all.add(measurement_with({process(1, "x", 10)}), {});
+  all.add(measurement_with({process(1, "x", 7)}), {});
+  all.add(measurement_with({process(1, "x", 12)}), {});
   EXPECT_THAT(commands(all), ElementsAre("x  12 1"));
 }
 
 TEST_F(MetricsSumsTest, OfTooManyAreOther) {
   MetricsSums all = sums(2);
-  all.add(
-      measured({process(1, "a", 1), process(2, "b", 2), process(3, "c", 4), process(4, "d", 8)}),
-      {});
+  all.add(measurement_with(
+              {process(1, "a", 1), process(2, "b", 2), process(3, "c", 4), process(4, "d", 8)}),
+          {});
   EXPECT_THAT(commands(all), ElementsAre("a  1 1", "b  2 1", "other other 12 2"));
-  all.add(measured({process(3, "c", 5), process(5, "e", 1)}), {});
+  all.add(measurement_with({process(3, "c", 5), process(5, "e", 1)}), {});
   EXPECT_THAT(commands(all), ElementsAre("a  1 0", "b  2 0", "other other 14 2"))
       << "a and b have been used just now";
 }
@@ -98,7 +86,7 @@ TEST_F(MetricsSumsTest, WhoWasGoneBeforeWeLookedHasItsParentsCgroup) {
   cow::ProcessCopies child = process(2, "y", 5);
   child.ppid = 1;
   child.alive = false;
-  all.add(measured({process(1, "x", 0)}), {child});
+  all.add(measurement_with({process(1, "x", 0)}), {child});
   EXPECT_THAT(commands(all), ElementsAre("x /a 0 1", "y /a 5 0"));
 }
 
@@ -106,7 +94,7 @@ TEST_F(MetricsSumsTest, WhatIsNotKnownIsNotZero) {
   cow::ProcessCopies root = process(1, "x", 0);
   root.copied_anon_pages.reset();
   MetricsSums all = sums();
-  all.add(measured({root}), {});
+  all.add(measurement_with({root}), {});
   EXPECT_THAT(commands(all), ElementsAre("x  - 1"));
   const std::string text = metrics_text(all.metrics(), MetricsFormat::prometheus);
   EXPECT_THAT(text, Not(HasSubstr("copied_anon\"")));
@@ -118,11 +106,11 @@ TEST_F(MetricsSumsTest, OfObjects) {
   cow::ProcessCopies reader = process(1, "x", 10);
   reader.objects = {{{"index", "Index", "words", 3}, {"unused", "Index", "words", 0}}};
   MetricsSums all = sums();
-  all.add(measured({reader}), {});
+  all.add(measurement_with({reader}), {});
   reader.objects = {{{"index", "Index", "words", 2}}};
-  all.add(measured({reader}), {});
+  all.add(measurement_with({reader}), {});
   reader.objects = {{{"index", "Index", "words", 5}}};
-  all.add(measured({}), {reader});
+  all.add(measurement_with({}), {reader});
   const Metrics metrics = all.metrics();
   ASSERT_THAT(metrics.objects, SizeIs(1));
   EXPECT_EQ(metrics.objects[0].object, "index");
@@ -134,10 +122,10 @@ TEST_F(MetricsSumsTest, OfObjectsWithoutAName) {
   cow::ProcessCopies reader = process(1, "x", 100);
   reader.objects = {{{"", "Index", "words", 30}, {"", "Node", "words", 50}}};
   MetricsSums all = sums();
-  all.add(measured({reader}), {});
+  all.add(measurement_with({reader}), {});
   EXPECT_EQ(all.metrics().objects.at(0).copied_pages, 80U);
   (*reader.objects)[0].copied_pages = 40;
-  all.add(measured({reader}), {});
+  all.add(measurement_with({reader}), {});
   ASSERT_THAT(all.metrics().objects, SizeIs(1));
   EXPECT_EQ(all.metrics().objects[0].copied_pages, 90U);
 }

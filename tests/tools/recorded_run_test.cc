@@ -1,6 +1,7 @@
 #include <nlohmann/json.hpp>
 #include <pty.h>
 
+#include <cowshed/tests/support/scale.h>
 #include <cowshed/tests/support/subprocess.h>
 #include <cowshed/tests/support/test.h>
 #include <cowshed/tests/tools/recordings.h>
@@ -19,6 +20,15 @@ class RecordedRun : public ::testing::Test {
         kind.empty() ? run({COWTOP, "report", path_}) : run({COWTOP, "report", kind, path_});
     EXPECT_EQ(finished.exit_status(), 0) << finished.err;
     return finished.out;
+  }
+
+  // The sum of all stacks.
+  std::uint64_t folded_pages() const {
+    std::uint64_t pages = 0;
+    std::istringstream lines(report("--folded"));
+    for (std::string line; std::getline(lines, line);)
+      pages += std::stoull(line.substr(line.rfind(' ')));
+    return pages;
   }
 
   TestFolder folder_;
@@ -40,11 +50,7 @@ TEST_F(RecordedRun, EveryReportOfItHasTheSameTotal) {
   const auto json = nlohmann::json::parse(report("--json"));
   const std::uint64_t pages = copied_pages_of(json);
   EXPECT_GE(pages, 3000);
-  std::uint64_t folded = 0;
-  std::istringstream lines(report("--folded"));
-  for (std::string line; std::getline(lines, line);)
-    folded += std::stoull(line.substr(line.rfind(' ')));
-  EXPECT_EQ(folded, pages);
+  EXPECT_EQ(folded_pages(), pages);
   std::ostringstream total;
   total.precision(1);
   total << "total copied: " << std::fixed << static_cast<double>(pages) / 256 << " MiB";
@@ -54,13 +60,8 @@ TEST_F(RecordedRun, EveryReportOfItHasTheSameTotal) {
 
 // As many processes as are listed, one of them a sum: everything says the same of all.
 TEST_F(RecordedRun, AJobThatForksForEver) {
-#if defined(__SANITIZE_ADDRESS__)
-  constexpr bool kIsPlain = false;  // and slow
-  constexpr std::uint64_t kForks = 1'000;
-#else
-  constexpr bool kIsPlain = true;
-  constexpr std::uint64_t kForks = 10'000;
-#endif
+  constexpr bool kIsPlain = !test::kSanitized;
+  constexpr std::uint64_t kForks = test::sized(10'000, 1'000);
   const std::string program = "i=0; while [ $i -lt " + std::to_string(kForks) +
                               " ]; do (:); i=$((i+1)); done; cat /proc/$PPID/status";
   const Finished recorded = run({COWTOP, "record", "-o", path_, "--", "sh", "-c", program});
@@ -86,11 +87,7 @@ TEST_F(RecordedRun, AJobThatForksForEver) {
   EXPECT_THAT(table, HasSubstr("; " + std::to_string(kForks + 2) + " processes in"));
   if (kIsPlain)
     EXPECT_THAT(table, HasSubstr("of the processes that ended, which copied least, are summed"));
-  std::uint64_t folded = 0;
-  std::istringstream lines(report("--folded"));
-  for (std::string line; std::getline(lines, line);)
-    folded += std::stoull(line.substr(line.rfind(' ')));
-  EXPECT_EQ(folded, pages);
+  EXPECT_EQ(folded_pages(), pages);
   const std::string page = folder_ / "page.html";
   EXPECT_EQ(run({COWTOP, "report", path_, "--html", page}).exit_status(), 0);
   EXPECT_THAT(contents_of(page), HasSubstr("\"tree_processes\":" + std::to_string(kForks + 2)));
@@ -101,12 +98,10 @@ TEST_F(RecordedRun, NoReportIsMadeOfOneThatIsDamagedBeforeItsFirstInterval) {
   write_file(path_, encoder.encode(R"({"schema": "cowshed.recording/1"})") +
                         encoder.encode(R"({"patch": 7})"));
   const std::string page = folder_ / "page.html";
-  for (const std::vector<std::string>& options : std::vector<std::vector<std::string>>{
-           {"-o", page}, {"--json", "-o", page}, {"--html", page}}) {
-    std::vector<std::string> words = {COWTOP, "report", path_};
-    words.insert(words.end(), options.begin(), options.end());
-    const Finished refused = run(words);
-    EXPECT_EQ(refused.exit_status(), 125) << options[0];
+  for (const char* option : {"-o", "--json -o", "--html"}) {
+    const std::string command = std::string("exec \"$0\" report \"$1\" ") + option + " \"$2\"";
+    const Finished refused = run({"sh", "-c", command, COWTOP, path_, page});
+    EXPECT_EQ(refused.exit_status(), 125) << option;
     EXPECT_THAT(refused.err, HasSubstr("before the first interval"));
     EXPECT_EQ(contents_of(page), "");
   }
