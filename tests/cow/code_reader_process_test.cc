@@ -48,13 +48,12 @@ class CodeReaderProcessOf : public ::testing::Test {
 TEST_F(CodeReaderProcessOf, ReadsTheSameAsIsReadHere) {
   paths_[1] = SITE_SUBJECT;
   LocalCodeReader here(file_of_);
-  const auto extent = here.add_binary(1, SITE_SUBJECT);
-  const auto apart = reader_.add_binary(1, SITE_SUBJECT);
-  ASSERT_TRUE(extent && apart);
-  EXPECT_EQ(apart->begin, extent->begin);
-  EXPECT_EQ(apart->end, extent->end);
+  const auto extent = here.add_binary(1, SITE_SUBJECT).value();
+  const auto apart = reader_.add_binary(1, SITE_SUBJECT).value();
+  EXPECT_EQ(apart.begin, extent.begin);
+  EXPECT_EQ(apart.end, extent.end);
   std::size_t named = 0;
-  for (std::uint64_t address = extent->begin; address < extent->begin + kCode; address += 64) {
+  for (std::uint64_t address = extent.begin; address < extent.begin + kCode; address += 64) {
     const auto frames = reader_.frames(1, address);
     EXPECT_EQ(frames, here.frames(1, address)) << address;
     if (!frames.back().function.empty()) ++named;
@@ -99,11 +98,9 @@ TEST_F(CodeReaderProcessOf, ItsProcessHasNoRights) {
   const ProcFiles proc;
   EXPECT_EQ(proc.status_number(children[0], "Uid"), ::geteuid() == 0 ? 65534U : ::geteuid());
   std::ifstream status(proc.path(children[0], "status"));
-  const std::string text{std::istreambuf_iterator<char>(status), {}};
-  for (const char* line : {"CapEff:\t0000000000000000", "CapPrm:\t0000000000000000",
-                           "NoNewPrivs:\t1", "Seccomp:\t2"}) {
-    EXPECT_NE(text.find(line), std::string::npos) << line;
-  }
+  EXPECT_THAT((std::string{std::istreambuf_iterator<char>(status), {}}),
+              AllOf(HasSubstr("CapEff:\t0000000000000000"), HasSubstr("CapPrm:\t0000000000000000"),
+                    HasSubstr("NoNewPrivs:\t1"), HasSubstr("Seccomp:\t2")));
   const auto descriptors = std::distance(fs::directory_iterator(proc.path(children[0], "fd")), {});
   EXPECT_EQ(descriptors, 1) << "its socket";
 }
@@ -134,9 +131,8 @@ TEST(HelperProcess, WithoutRightsCannotOpenOrRunAnything) {
         socket.send("could: " + could);
       });
   ASSERT_TRUE(helper);
-  const auto message = helper->receive(std::chrono::seconds(60), std::chrono::seconds(60));
-  ASSERT_TRUE(message);
-  EXPECT_EQ(message->bytes, "could: ");
+  EXPECT_EQ(helper->receive(std::chrono::seconds(60), std::chrono::seconds(60)).value().bytes,
+            "could: ");
 }
 
 TEST(HelperProcess, ThatDoesNotAnswerIsNotWaitedFor) {

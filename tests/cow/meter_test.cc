@@ -1,7 +1,9 @@
 #include <cowshed/base/size_literals.h>
 #include <cowshed/cow/gtest_matchers.h>
 #include <cowshed/cow/process_copies.h>
+#include <cowshed/tests/cow/as_nobody.h>
 #include <cowshed/tests/cow/measured_child.h>
+#include <cowshed/tests/support/failure.h>
 #include <cowshed/tests/support/scale.h>
 #include <cowshed/tests/support/test.h>
 
@@ -159,10 +161,9 @@ TEST_F(MeterTest, AnEndedChildIsAnErrorAndMatchesNothing) {
   Meter meter = Meter::begin(child.pid()).value();
   const pid_t pid = child.pid();
   child.end();
-  const auto ended = meter.end();
-  ASSERT_FALSE(ended);
-  EXPECT_EQ(ended.error().code, ErrorCode::no_such_process);
-  EXPECT_THAT(ended.error().message, HasSubstr("PID " + std::to_string(pid) + ": has ended"));
+  const Error error = failure_of(meter.end());
+  EXPECT_EQ(error.code, ErrorCode::no_such_process);
+  EXPECT_THAT(error.message, HasSubstr("PID " + std::to_string(pid) + ": has ended"));
   ::testing::StringMatchResultListener listener;
   EXPECT_FALSE(::testing::ExplainMatchResult(AtMost(1_GiB), meter.copied(), &listener));
   EXPECT_THAT(listener.str(), HasSubstr("could not be measured: PID"));
@@ -187,10 +188,8 @@ TEST_F(MeterTest, BeforeItsEndThereIsNothing) {
 
 TEST_F(MeterTest, AChildNeedsItsOwn) {
   Meter meter = Meter::begin().value();
-  cowshed::test::Child child([&] {
-    const auto ended = meter.end();
-    return !ended && ended.error().code == ErrorCode::invalid_argument ? 0 : 1;
-  });
+  cowshed::test::Child child(
+      [&] { return failure_of(meter.end()).code == ErrorCode::invalid_argument ? 0 : 1; });
   EXPECT_EQ(child.wait(), 0);
 }
 
@@ -261,12 +260,9 @@ TEST_F(MeterTest, OfASharedHugePageOnlyWhatTheKernelCopies) {
 TEST_F(MeterTest, SomebodyElsesProcessIsAnError) {
   if (::geteuid() != 0) GTEST_SKIP() << "needs root, to become somebody else";
   const pid_t parent = ::getpid();
-  cowshed::test::Child child([&] {
-    if (::setgid(65534) != 0 || ::setuid(65534) != 0) return 2;
-    const auto meter = Meter::begin(parent);
-    return !meter && meter.error().code == ErrorCode::permission_denied ? 0 : 1;
-  });
-  EXPECT_EQ(child.wait(), 0);
+  EXPECT_EQ(test::as_nobody(
+                [parent] { return std::string(to_string(failure_of(Meter::begin(parent)).code)); }),
+            "permission_denied");
 }
 
 }  // namespace

@@ -42,16 +42,13 @@ TEST_F(PageMapTest, FindsWrittenPagesButNotZeroPagesNorHoles) {
   memory_[9 * kPage] = 1;
   volatile char sink = memory_[20 * kPage];  // the shared zero page
   (void)sink;
-  auto pages = PageMap::open(ProcFiles(), ::getpid());
-  ASSERT_TRUE(pages);
-  const auto found = pages->anonymous_pages(mapping());
-  ASSERT_TRUE(found) << found.error().message;
+  PageMap pages = PageMap::open(ProcFiles(), ::getpid()).value();
   PageRanges filled;
   filled.append({address(3), address(5)});
   filled.append({address(9), address(10)});
   if (!cowshed::test::kernel_maps_zero_page()) filled.append({address(20), address(21)});
-  EXPECT_EQ(found->ranges(), filled.ranges());
-  EXPECT_EQ(pages->anonymous_pages_by_owner(mapping())->own.bytes(), filled.bytes());
+  EXPECT_EQ(pages.anonymous_pages(mapping()).value().ranges(), filled.ranges());
+  EXPECT_EQ(pages.anonymous_pages_by_owner(mapping())->own.bytes(), filled.bytes());
 }
 
 TEST_F(PageMapTest, SharedWithAChildIsNotItsOwnUntilOneOfThemWrites) {
@@ -60,12 +57,10 @@ TEST_F(PageMapTest, SharedWithAChildIsNotItsOwnUntilOneOfThemWrites) {
     for (std::size_t page = 0; page < 10; ++page) memory_[page * kPage] = 2;
   });
   child.work();
-  auto pages = PageMap::open(ProcFiles(), child.pid());
-  ASSERT_TRUE(pages);
-  const auto found = pages->anonymous_pages_by_owner(mapping());
-  ASSERT_TRUE(found) << found.error().message;
-  EXPECT_EQ(found->own.bytes(), 10 * kPage);
-  EXPECT_EQ(found->shared.bytes(), (kPages - 10) * kPage);
+  PageMap pages = PageMap::open(ProcFiles(), child.pid()).value();
+  const auto found = pages.anonymous_pages_by_owner(mapping()).value();
+  EXPECT_EQ(found.own.bytes(), 10 * kPage);
+  EXPECT_EQ(found.shared.bytes(), (kPages - 10) * kPage);
 }
 
 // The child's own copies are its own also while a grandchild shares them.
@@ -77,24 +72,21 @@ TEST_F(PageMapTest, ACopyThatAGrandchildSharesIsTheChilds) {
   file.inode = 1;
   test::PausedChild child([&] {
     for (std::size_t page = 0; page < 4; ++page) memory_[page * kPage] = 2;
-    std::array<int, 2> lifetime{};  // of this child, whose end the grandchild waits for
-    if (::pipe(lifetime.data()) != 0) return;
+    const pid_t parent = ::getpid();
     if (::fork() == 0) {
-      ::close(lifetime[1]);
-      char byte = 0;
-      ::_exit(static_cast<int>(::read(lifetime[0], &byte, 1)));
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+      while (::getppid() == parent) ::pause();
+      ::_exit(0);
     }
   });
   child.work();
-  auto own = PageMap::open(ProcFiles(), ::getpid());
-  auto childs = PageMap::open(ProcFiles(), child.pid());
-  ASSERT_TRUE(own && childs);
-  const auto inherited = own->anonymous_pages(file);
-  ASSERT_EQ(inherited->bytes(), 10 * kPage);
-  const auto here = childs->anonymous_pages_by_owner(file);
-  ASSERT_TRUE(here) << here.error().message;
-  EXPECT_EQ(childs->copied_pages(file, *here, *inherited, *inherited, nullptr)->bytes(), 0U);
-  EXPECT_EQ(childs->copied_pages(file, *here, *inherited, *inherited, &*own)->ranges(),
+  PageMap own = PageMap::open(ProcFiles(), ::getpid()).value();
+  PageMap childs = PageMap::open(ProcFiles(), child.pid()).value();
+  const auto inherited = own.anonymous_pages(file).value();
+  ASSERT_EQ(inherited.bytes(), 10 * kPage);
+  const auto here = childs.anonymous_pages_by_owner(file).value();
+  EXPECT_EQ(childs.copied_pages(file, here, inherited, inherited, nullptr)->bytes(), 0U);
+  EXPECT_EQ(childs.copied_pages(file, here, inherited, inherited, &own)->ranges(),
             (std::vector<PageRange>{{address(0), address(4)}}));
 }
 
@@ -154,9 +146,7 @@ TEST_F(PageMapTest, AnEndedProcessHasNothing) {
   ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(child.pid()), &info, WEXITED | WNOWAIT), 0);
   auto pages = PageMap::open(ProcFiles(), child.pid());
   if (pages) {
-    const auto found = pages->anonymous_pages(mapping());
-    ASSERT_TRUE(found) << found.error().message;
-    EXPECT_TRUE(found->empty());
+    EXPECT_TRUE(pages->anonymous_pages(mapping()).value().empty());
     EXPECT_TRUE(pages->is_gone());
   }
 }

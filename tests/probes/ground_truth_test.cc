@@ -20,7 +20,7 @@ class GroundTruth : public ::testing::Test {
     if (cannot_probe().empty()) {
       if (access(kDelayAccounting, F_OK) == 0)
         accounting = std::make_unique<Setting>(kDelayAccounting, "1");
-      exceptions = std::make_unique<KernelCount>(must(KernelCount::exceptions()));
+      exceptions = std::make_unique<KernelCount>(KernelCount::exceptions().value());
       if (auto loaded = KernelCount::wp_faults())
         wp_faults = std::make_unique<KernelCount>(std::move(*loaded));
       else if (std::getenv("COWSHED_EXPECT_FENTRY") != nullptr) FAIL() << loaded.error().message;
@@ -34,9 +34,7 @@ class GroundTruth : public ::testing::Test {
 
   void SetUp() override {
     if (const std::string reason = cannot_probe(); !reason.empty()) GTEST_SKIP() << reason;
-    auto loaded = Probe::load();
-    ASSERT_TRUE(loaded) << loaded.error().message;
-    probe_ = std::make_unique<Probe>(std::move(*loaded));
+    probe_ = std::make_unique<Probe>(Probe::load().value());
   }
 
   SubjectRun run(const std::string& kind, long n) {

@@ -102,7 +102,7 @@ SubjectRun run_subject(Probe& probe, const std::string& kind, long n,
   std::function<void()> meanwhile;
   if (observe) {
     meanwhile = [&] {
-      const Snapshot snapshot = must(probe.snapshot());
+      const Snapshot snapshot = probe.snapshot().value();
       merge(processes, snapshot);
       observe(snapshot);
     };
@@ -110,7 +110,7 @@ SubjectRun run_subject(Probe& probe, const std::string& kind, long n,
   SubjectRun run;
   const pid_t measured = await_done(out.read, meanwhile);
   run.wpcopy = wp_copies(measured);
-  const Snapshot alive = must(probe.snapshot());
+  const Snapshot alive = probe.snapshot().value();
   merge(processes, alive);
   if (observe) observe(alive);  // it may have been too quick to be seen before
   for (const ProcessCounts& process : alive.processes)
@@ -119,7 +119,7 @@ SubjectRun run_subject(Probe& probe, const std::string& kind, long n,
   int status = 0;
   if (waitpid(child, &status, 0) != child || status != 0)
     throw std::runtime_error("the subject ended with status " + std::to_string(status));
-  const Snapshot last = must(probe.snapshot());
+  const Snapshot last = probe.snapshot().value();
   merge(processes, last);
   run.losses = last.losses;
   run.overhead = last.overhead;

@@ -3,10 +3,8 @@
 #include <functional>
 #include <map>
 #include <optional>
-#include <stdexcept>
 #include <string>
 #include <sys/types.h>
-#include <utility>
 #include <vector>
 
 #include <cowshed/probes/probe.h>
@@ -17,13 +15,6 @@ namespace cowshed::test {
 // The newest counts of each process over several snapshots, by id.
 using Processes = std::map<std::uint64_t, ProcessCounts>;
 void merge(Processes& processes, const Snapshot& snapshot);
-
-// The value; throws std::runtime_error with the message of an error.
-template <class T>
-T must(Expected<T> expected) {
-  if (!expected) throw std::runtime_error(expected.error().message);
-  return std::move(*expected);
-}
 
 // Why this machine cannot run privileged tests; empty where it can.
 std::string cannot_probe();

@@ -33,6 +33,21 @@ std::vector<std::string> names(const Json& items, const char* field, std::size_t
   return names;
 }
 
+// What an assertion that failed has left running has come to be this process's child.
+void end_orphans() {
+  for (bool any = true; any;) {
+    any = false;
+    for (const auto& task : fs::directory_iterator("/proc/self/task")) {
+      std::ifstream children(task.path() / "children");
+      for (pid_t child = 0; children >> child;) {
+        any = true;
+        ::kill(child, SIGKILL);
+        ::waitpid(child, nullptr, 0);
+      }
+    }
+  }
+}
+
 }  // namespace
 
 const Json& MeasuredRun::process(pid_t pid) const {
@@ -131,25 +146,6 @@ pid_t pid_of(const std::string& out) {
     std::from_chars(out.data() + at + kReady.size(), out.data() + out.size(), pid);
   return pid;
 }
-
-namespace {
-
-// What an assertion that failed has left running has come to be this process's child.
-void end_orphans() {
-  for (bool any = true; any;) {
-    any = false;
-    for (const auto& task : fs::directory_iterator("/proc/self/task")) {
-      std::ifstream children(task.path() / "children");
-      for (pid_t child = 0; children >> child;) {
-        any = true;
-        ::kill(child, SIGKILL);
-        ::waitpid(child, nullptr, 0);
-      }
-    }
-  }
-}
-
-}  // namespace
 
 void RealProgram::SetUp() {
   for (const std::string& program : needs_)

@@ -10,8 +10,6 @@
 
 namespace cowshed::test {
 
-inline constexpr const char* kPython = "/usr/bin/python3";
-
 // What cowtop says of a program, and the questions that the tests have about that.
 using Json = nlohmann::json;
 

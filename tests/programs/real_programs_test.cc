@@ -13,6 +13,7 @@ using ::testing::UnorderedElementsAreArray;
 
 using Command = std::vector<std::string>;
 
+constexpr const char* kPython = "/usr/bin/python3";
 constexpr const char* kGunicorn = "/usr/bin/gunicorn";
 constexpr const char* kRuby = "/usr/bin/ruby";
 constexpr const char* kPhp = "/usr/bin/php8.2";
@@ -20,6 +21,12 @@ constexpr const char* kPhpFpm = "/usr/sbin/php-fpm8.2";
 constexpr const char* kPostgres = "/usr/lib/postgresql/15/bin/postgres";
 constexpr const char* kInitdb = "/usr/lib/postgresql/15/bin/initdb";
 constexpr const char* kPsql = "/usr/bin/psql";
+
+template <const char* const&... needed>
+class Programs : public RealProgram {
+ protected:
+  Programs() : RealProgram({needed...}) {}
+};
 
 // The server of a program with a list of 300,000 strings, whose one worker answers "ready PID" on
 // the socket that it is given: GET /none reads nothing, GET /all the whole list.
@@ -37,9 +44,7 @@ struct Server {
 
 const std::vector<Server>& servers() {
   static const std::vector<Server> all = {
-      {"Gunicorn",
-       kGunicorn,
-       R"(
+      Server("Gunicorn", kGunicorn, R"(
 import os
 items = [str(i) + 'x' * 10 for i in range(300000)]
 def application(environ, start_response):
@@ -48,20 +53,17 @@ def application(environ, start_response):
     start_response('200 OK', [])
     return [f'ready {os.getpid()}\n'.encode()]
 )",
-       [](const std::string& folder) -> Command {
-         return {kPython,   kGunicorn, "--preload", "-w", "1", "-b", "unix:" + folder + "/socket",
-                 "--chdir", folder,    "app"};
-       },
-       "Booting worker",
-       "8",
-       {"reference count", "garbage collector"},
-       // The request; then, at the worker's end, what is collected, and its modules.
-       {StartsWith("_PyEval_EvalFrameDefault ("), StartsWith("PyGC_Collect ("),
-        StartsWith("_PyModule_ClearDict (")},
-       {"anonymous", "[heap]", EndsWith("/python3.11")}},
-      {"PythonPool",
-       kPython,
-       R"(
+             [](const std::string& folder) -> Command {
+               return {
+                   kPython,   kGunicorn, "--preload", "-w", "1", "-b", "unix:" + folder + "/socket",
+                   "--chdir", folder,    "app"};
+             },
+             "Booting worker", "8", {"reference count", "garbage collector"},
+             // The request; then, at the worker's end, what is collected, and its modules.
+             {StartsWith("_PyEval_EvalFrameDefault ("), StartsWith("PyGC_Collect ("),
+              StartsWith("_PyModule_ClearDict (")},
+             {"anonymous", "[heap]", EndsWith("/python3.11")}),
+      Server("PythonPool", kPython, R"(
 import multiprocessing, os, signal, socket, sys
 items = [str(i) + 'x' * 10 for i in range(300000)]
 def work(_):
@@ -79,15 +81,14 @@ def work(_):
 with multiprocessing.get_context('fork').Pool(1) as pool:
     pool.map(work, [0])
 )",
-       [](const std::string& folder) -> Command {
-         return {kPython, folder + "/app.py", folder + "/socket"};
-       },
-       "listens",
-       "4",  // so often that the mappings with some 40 copies stand out from those with one
-       {"reference count"},
-       // All others are of a few copies, and not the same from run to run.
-       {StartsWith("_PyEval_EvalFrameDefault (python3")},
-       {"anonymous", "[heap]", EndsWith("/python3.11")}},
+             [](const std::string& folder) -> Command {
+               return {kPython, folder + "/app.py", folder + "/socket"};
+             },
+             // So often that the mappings with some 40 copies stand out from those with one.
+             "listens", "4", {"reference count"},
+             // All others are of a few copies, and not the same from run to run.
+             {StartsWith("_PyEval_EvalFrameDefault (python3")},
+             {"anonymous", "[heap]", EndsWith("/python3.11")}),
   };
   return all;
 }
@@ -144,10 +145,7 @@ TEST_P(Servers, AWorkerThatReadsItsParentsListCountsReferences) {
 INSTANTIATE_TEST_SUITE_P(All, Servers, ::testing::ValuesIn(servers()),
                          [](const auto& each) { return std::string(each.param.name); });
 
-class PythonFork : public RealProgram {
- protected:
-  PythonFork() : RealProgram({kPython}) {}
-};
+using PythonFork = Programs<kPython>;
 
 // A list of 300,000 strings, and a child.
 Command python(const std::string& before_fork, const std::string& in_child) {
@@ -193,10 +191,7 @@ TEST_F(PythonFork, CopiesToCountReferencesAndThenToCollectGarbage) {
     expect_copies(process.at("sites").at(0), process, for_counts - for_nothing, for_counts);
 }
 
-class Ruby : public RealProgram {
- protected:
-  Ruby() : RealProgram({kRuby}) {}
-};
+using Ruby = Programs<kRuby>;
 
 // Its collector marks in bits of its own and, in each object, its age; and it sweeps through all
 // objects.  Debian's library has no symbols for that: then the pattern is unknown, and is not
@@ -226,10 +221,7 @@ TEST_F(Ruby, ItsCollectorIsNotTakenForReferenceCounts) {
   EXPECT_THAT(mappings(ours, 2), UnorderedElementsAre("anonymous", "[heap]"));
 }
 
-class PhpJit : public RealProgram {
- protected:
-  PhpJit() : RealProgram({kPhp}) {}
-};
+using PhpJit = Programs<kPhp>;
 
 // Counts references, too: here in code that the program generated, and names in its perf map.
 TEST_F(PhpJit, GeneratedCodeIsNamedByItsPerfMap) {
@@ -274,10 +266,7 @@ pcntl_wait($status);
   expect_copies(ours.at("sites").at(0), ours, for_reading, for_all);
 }
 
-class PhpFpm : public RealProgram {
- protected:
-  PhpFpm() : RealProgram({kPhpFpm, kPython}) {}
-};
+using PhpFpm = Programs<kPhpFpm, kPython>;
 
 // What a script of one worker answers to FastCGI.
 std::string fastcgi(const std::string& socket, const std::string& script) {
@@ -343,10 +332,7 @@ echo "ready ", getmypid(), "\n";
   EXPECT_THAT(patterns(ours), Contains("bulk fill"));
 }
 
-class PostgreSql : public RealProgram {
- protected:
-  PostgreSql() : RealProgram({kPostgres, kInitdb, kPsql}) {}
-};
+using PostgreSql = Programs<kPostgres, kInitdb, kPsql>;
 
 Command as_postgres(const Command& command) {
   Command whole = {"/usr/bin/setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups",

@@ -1,6 +1,5 @@
 #include <nlohmann/json.hpp>
 
-#include <cowshed/tests/support/public_copy.h>
 #include <cowshed/tests/support/subprocess.h>
 #include <cowshed/tests/support/test.h>
 #include <cowshed/tests/tools/recordings.h>
@@ -14,56 +13,17 @@ using test::Subprocess;
 
 // copy_subject and its child, which has copied 50 pages and stays.
 struct Copiers : Subprocess {
-  explicit Copiers(const std::string& program = COPY_SUBJECT,
-                   const std::function<void()>& in_child = {})
-      : Subprocess({program, "100", "1", "50", "60000"}, in_child) {}
+  explicit Copiers(const std::string& program = COPY_SUBJECT)
+      : Subprocess({program, "100", "1", "50", "60000"}) {}
   ~Copiers() { ::kill(child, SIGKILL); }
 
   const pid_t child = std::stoi(read_until("\n").out);
 };
 
-// What the report says of it when cowtop is interrupted.
-nlohmann::json interrupted(Subprocess& cowtop) {
-  ::kill(cowtop.pid(), SIGINT);
-  const Finished finished = cowtop.finish();
-  EXPECT_EQ(finished.exit_status(), 0) << finished.err;
-  return nlohmann::json::parse(finished.out)["processes"];
-}
-
-TEST(CowtopAttach, UntilCtrlC) {
-  const Copiers subject;
-  Subprocess cowtop({COWTOP, "--json", "-p", std::to_string(subject.pid())});
-  ASSERT_THAT(cowtop.read_until("attached").err, HasSubstr("attached to 2 processes"));
-  const auto processes = interrupted(cowtop);
-  ASSERT_EQ(processes.size(), 2U);
-  EXPECT_EQ(processes[0]["pid"], subject.pid());
-  EXPECT_EQ(processes[0]["role"], "root");
-  EXPECT_EQ(processes[0]["alive"], true);
-  EXPECT_EQ(processes[1]["role"], "child");
-}
-
-TEST(CowtopAttach, SeveralOfWhichOneIsGone) {
-  const Copiers first;
-  const Copiers second;
-  const std::string pids =
-      std::to_string(second.pid()) + ",99999999," + std::to_string(first.pid());
-  Subprocess cowtop({COWTOP, "--json", "-p", pids, "-p", std::to_string(first.child)});
-  const std::string said = cowtop.read_until("attached").err;
-  EXPECT_THAT(said, HasSubstr("attached to 4 processes"));
-  EXPECT_THAT(said, HasSubstr("cowtop: not measured: PID 99999999: no such process"));
-  for (const pid_t pid : {first.child, second.child}) ::kill(pid, SIGTERM);
-  const Finished finished = cowtop.finish();
-  EXPECT_EQ(finished.exit_status(), 0) << "all have ended";
-  std::vector<pid_t> roots;
-  const auto report = nlohmann::json::parse(finished.out);
-  for (const auto& process : report["processes"])
-    if (process["role"] == "root") roots.push_back(process["pid"]);
-  EXPECT_THAT(roots, UnorderedElementsAre(first.pid(), second.pid()));
-}
-
-std::vector<pid_t> pids_of(const nlohmann::json& processes) {
+std::vector<pid_t> pids_of(const std::string& report) {
   std::vector<pid_t> pids;
-  for (const auto& process : processes) pids.push_back(process["pid"]);
+  for (const auto& process : nlohmann::json::parse(report)["processes"])
+    pids.push_back(process["pid"]);
   return pids;
 }
 
@@ -89,7 +49,7 @@ TEST(CowtopAttach, ByNameAlsoThoseThatStartLater) {
   for (int i = 0; i < kMostTries && pids.size() < 4; ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
     const Finished report = run({COWTOP, "report", "--json", file});
-    if (report.exit_status() == 0) pids = pids_of(nlohmann::json::parse(report.out)["processes"]);
+    if (report.exit_status() == 0) pids = pids_of(report.out);
   }
   EXPECT_THAT(pids, UnorderedElementsAre(root, first.child, second.pid(), second.child));
   ::kill(cowtop.pid(), SIGINT);
@@ -112,46 +72,14 @@ TEST(CowtopAttach, ByCgroup) {
     for (const std::string& path : {"/" + name, folder}) {
       Subprocess cowtop({COWTOP, "--json", "--cgroup", path});
       ASSERT_THAT(cowtop.read_until("attached").err, HasSubstr("attached to 1 process by"));
-      EXPECT_THAT(pids_of(interrupted(cowtop)), ElementsAre(subject.child));
+      ::kill(cowtop.pid(), SIGINT);
+      EXPECT_THAT(pids_of(cowtop.finish().out), ElementsAre(subject.child));
     }
     ::kill(subject.child, SIGKILL);
     subject.finish();
   }
   ::rmdir((folder + "/below").c_str());
   EXPECT_EQ(::rmdir(folder.c_str()), 0);
-}
-
-TEST(CowtopAttach, ToEverything) {
-  const Copiers subject;
-  Subprocess cowtop({COWTOP, "--json", "--backend", "pagemap"});
-  ASSERT_THAT(cowtop.read_until("Ctrl-C").err, HasSubstr("attached to "));
-  const auto pids = pids_of(interrupted(cowtop));
-  EXPECT_THAT(pids, Contains(subject.pid()));
-  EXPECT_THAT(pids, Contains(subject.child));
-  EXPECT_THAT(pids, Not(Contains(cowtop.pid())));
-}
-
-TEST(CowtopAttach, ToEverythingOfOnesOwn) {
-  if (::geteuid() != 0) GTEST_SKIP() << "needs root, to become somebody else";
-  const test::PublicCopy program(COWTOP);
-  const test::PublicCopy copy(COPY_SUBJECT);
-  const auto become_nobody = [] { std::ignore = ::setuid(65534); };
-  const Copiers subject(copy.path(), become_nobody);
-  Subprocess cowtop({program.path(), "--json"}, become_nobody);
-  ASSERT_THAT(cowtop.read_until("Ctrl-C").err, HasSubstr("attached to "));
-  const auto pids = pids_of(interrupted(cowtop));
-  EXPECT_THAT(pids, Contains(subject.pid()));
-  EXPECT_THAT(pids, Not(Contains(::getpid())));
-  EXPECT_THAT(pids, Not(Contains(1)));
-}
-
-TEST(CowtopAttach, SomebodyElsesProcess) {
-  if (::geteuid() != 0) GTEST_SKIP() << "needs root, to become somebody else";
-  const test::PublicCopy cowtop(COWTOP);
-  const Finished finished =
-      run({cowtop.path(), "-p", std::to_string(::getpid())}, [] { std::ignore = ::setuid(65534); });
-  EXPECT_EQ(finished.exit_status(), 125);
-  EXPECT_THAT(finished.err, HasSubstr("belongs to somebody else"));
 }
 
 }  // namespace

@@ -8,7 +8,6 @@
 #include <cowshed/tests/support/scale.h>
 #include <cowshed/tests/support/subprocess.h>
 #include <cowshed/tests/support/test.h>
-#include <cowshed/tests/support/user_namespace.h>
 
 // cowtop where something that it would like to have is missing.
 namespace cowshed::cowtop {

@@ -6,7 +6,6 @@
 #include <cowshed/tests/support/setting.h>
 #include <cowshed/tests/support/subprocess.h>
 #include <cowshed/tests/support/test.h>
-#include <cowshed/tests/support/user_namespace.h>
 
 // Which backend cowtop takes, and what it says would give more, for each combination of what it may
 // be allowed.

@@ -156,15 +156,11 @@ class Handler {
   // `before_answer` is called with the number of the answer.
   void start(void (*before_answer)(long)) {
     before_answer_ = before_answer;
-    if (pthread_create(
-            &thread_, nullptr,
-            [](void* self) -> void* {
-              static_cast<Handler*>(self)->answer();
-              return nullptr;
-            },
-            this) != 0) {
-      fail("thread");
-    }
+    const auto answer_all = [](void* self) -> void* {
+      static_cast<Handler*>(self)->answer();
+      return nullptr;
+    };
+    thread_ = start_thread(answer_all, this);
   }
   void join() { pthread_join(thread_, nullptr); }
 
@@ -256,10 +252,7 @@ KIND(split_while_waiting) {
   one_down([] {
     to_split = huge_pages();
     touch_each(to_split, kHuge);
-    const std::size_t size = static_cast<std::size_t>(count + 1) * kHuge;
-    auto* pages = static_cast<char*>(
-        mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-    madvise(pages, size, MADV_NOHUGEPAGE);
+    char* pages = small_pages(static_cast<std::size_t>(count + 1) * kHuge);
     Handler handler(pages, kHuge, UFFDIO_REGISTER_MODE_WP);
     for (long i = 0; i <= count; ++i) store(pages + static_cast<std::size_t>(i) * kHuge);
     const Sharer sharer;

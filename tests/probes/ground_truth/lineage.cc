@@ -15,43 +15,33 @@ KIND(thread_churn) {
   in_child([=] {
     const long threads = count;
     count = 1;
-    for (long i = 0; i < threads; ++i) {
-      pthread_t thread;
-      if (pthread_create(&thread, nullptr, write_all_of,
-                         pages + static_cast<std::size_t>(i) * kPage) != 0 ||
-          pthread_join(thread, nullptr) != 0) {
-        fail("thread");
-      }
-    }
+    for (long i = 0; i < threads; ++i)
+      pthread_join(start_thread(write_all_of, page_of(pages, i)), nullptr);
   });
 }
 
 KIND(grandchild_copied) {
   char* pages = written_private_pages();
-  const pid_t child = fork();
-  if (child == 0) {
-    in_child([=] { write_all(pages); });
-    _exit(0);
-  }
-  await(child);
+  one_down([=] { in_child([=] { write_all(pages); }); });
+}
+
+[[noreturn]] void execute(const char* kind, const char* number) {
+  char* const arguments[] = {program, const_cast<char*>(kind), const_cast<char*>(number), nullptr};
+  execve(program, arguments, environ);
+  fail("execve");
 }
 
 KIND(exec_between) {
   char* pages = written_private_pages();
-  const pid_t child = fork();
-  if (child == 0) {
+  one_down([=] {
     print("measured", getpid());
     write_all(pages);
     char number[24] = {};
     long rest = count;
     for (char* digit = number + sizeof number - 2; digit >= number; --digit, rest /= 10)
       *digit = static_cast<char>('0' + rest % 10);
-    char kind[] = "after_exec";
-    char* arguments[] = {program, kind, number, nullptr};
-    execve(program, arguments, environ);
-    fail("execve");
-  }
-  await(child);
+    execute("after_exec", number);
+  });
 }
 
 KIND(after_exec) {
@@ -63,16 +53,10 @@ KIND(after_exec) {
 
 // The new program is one that does nothing.
 KIND(exec_at_the_end) {
-  const pid_t child = fork();
-  if (child == 0) {
+  one_down([] {
     measured([] { prctl(PR_SET_NAME, "renamed"); });
-    char kind[] = "nothing";
-    char number[] = "0";
-    char* arguments[] = {program, kind, number, nullptr};
-    execve(program, arguments, environ);
-    fail("execve");
-  }
-  await(child);
+    execute("nothing", "0");
+  });
 }
 
 KIND(nothing) {}
@@ -84,17 +68,14 @@ char* pages_of_short_child() {
                                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0));
 }
 
+void write_some(char* pages, long number) {
+  for (long page = 0; page < number; ++page) store(page_of(pages, page));
+}
+
 void short_children_of(long pages_each) {
   char* pages = pages_of_short_child();
   print("measured", getpid());
-  for (long i = 0; i < count; ++i) {
-    const pid_t child = fork();
-    if (child == 0) {
-      for (long page = 0; page < pages_each; ++page) store(page_of(pages, page));
-      _exit(0);
-    }
-    await(child);
-  }
+  for (long i = 0; i < count; ++i) one_down([=] { write_some(pages, pages_each); });
   finish_measured();
 }
 
@@ -138,7 +119,7 @@ void crowd_of(long pages_each) {
   char byte = 0;
   for (long i = 0; i < count; ++i) {
     if (fork() == 0) {
-      for (long page = 0; page < pages_each; ++page) store(page_of(pages, page));
+      write_some(pages, pages_each);
       close(leave[1]);
       _exit(write(ready[1], "r", 1) == 1 && read(leave[0], &byte, 1) == 0 ? 0 : 1);
     }
@@ -175,7 +156,7 @@ void same_pid_of(long pages_each) {
     }
     if (child < 0) fail("clone3");
     if (child == 0) {
-      for (long page = 0; page < pages_each; ++page) store(page_of(pages, page));
+      write_some(pages, pages_each);
       _exit(0);
     }
     pid = static_cast<pid_t>(child);
@@ -231,15 +212,12 @@ void volume_of(std::size_t pages_each) {
     if (on_cpu[cpu] != 0) continue;
     run_on_cpu(cpu);
     for (long i = 0; i < count; ++i) {
-      const pid_t child = fork();
-      if (child == 0) {
+      one_down([=] {
         for (std::size_t at = 0; at < pages_each * kPage; at += kPage) {
           store(anonymous + at);
           store(arena + at);
         }
-        _exit(0);
-      }
-      await(child);
+      });
     }
     _exit(0);
   }

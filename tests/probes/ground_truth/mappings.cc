@@ -109,13 +109,11 @@ KIND(many_mappings) {
   if (mapped == MAP_FAILED) fail("mmap");
   auto* pages = static_cast<char*>(mapped);
   for (long i = 0; i < count; ++i) {
-    char* page = pages + static_cast<std::size_t>(2 * i) * kPage;
-    if (mprotect(page, kPage, PROT_READ | PROT_WRITE) != 0) fail("mprotect");
-    *static_cast<volatile char*>(page) = 1;
+    if (mprotect(page_of(pages, 2 * i), kPage, PROT_READ | PROT_WRITE) != 0) fail("mprotect");
+    store(page_of(pages, 2 * i));
   }
   in_child([=] {
-    for (long i = 0; i < count; ++i)
-      *static_cast<volatile char*>(pages + static_cast<std::size_t>(2 * i) * kPage) = 2;
+    for (long i = 0; i < count; ++i) store(page_of(pages, 2 * i));
   });
 }
 

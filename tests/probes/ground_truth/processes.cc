@@ -7,13 +7,7 @@ namespace {
 
 KIND(thread_copied) {
   char* pages = written_private_pages();
-  in_child([=] {
-    pthread_t thread;
-    if (pthread_create(&thread, nullptr, write_all_of, pages) != 0 ||
-        pthread_join(thread, nullptr) != 0) {
-      fail("thread");
-    }
-  });
+  in_child([=] { pthread_join(start_thread(write_all_of, pages), nullptr); });
 }
 
 // N threads, each of which has its end written to a page: it is past its sched_process_exit then.
@@ -94,18 +88,12 @@ KIND(threads_at_once) {
   static Pair pair = {};
   pair.pages = written_private_pages();
   in_child([] {
-    pthread_t thread;
-    if (pthread_create(
-            &thread, nullptr,
-            [](void*) -> void* {
-              run_on_cpu(1);
-              pair.is_on_other_cpu = true;
-              write_together(pair);
-              return nullptr;
-            },
-            nullptr) != 0) {
-      fail("thread");
-    }
+    const pthread_t thread = start_thread([](void*) -> void* {
+      run_on_cpu(1);
+      pair.is_on_other_cpu = true;
+      write_together(pair);
+      return nullptr;
+    });
     while (!pair.is_on_other_cpu) sched_yield();
     write_together(pair);
     pthread_join(thread, nullptr);
@@ -119,25 +107,19 @@ KIND(mapped_meanwhile) {
   const int file = filled_memory_file("plain");
   in_child([=] {
     char* pages = map(PROT_READ | PROT_WRITE, MAP_PRIVATE, file);
-    pthread_t thread;
-    if (pthread_create(
-            &thread, nullptr,
-            [](void*) -> void* {
-              run_on_cpu(1);
-              is_mapping = true;
-              std::array<void*, 100> mapped{};  // nodes of the tree of mappings come and go
-              while (!is_done) {
-                for (std::size_t i = 0; i < mapped.size(); ++i) {
-                  mapped[i] = mmap(nullptr, kPage, i % 2 == 0 ? PROT_READ : PROT_NONE,
-                                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-                }
-                for (void* each : mapped) munmap(each, kPage);
-              }
-              return nullptr;
-            },
-            nullptr) != 0) {
-      fail("thread");
-    }
+    const pthread_t thread = start_thread([](void*) -> void* {
+      run_on_cpu(1);
+      is_mapping = true;
+      std::array<void*, 100> mapped{};  // nodes of the tree of mappings come and go
+      while (!is_done) {
+        for (std::size_t i = 0; i < mapped.size(); ++i) {
+          mapped[i] = mmap(nullptr, kPage, i % 2 == 0 ? PROT_READ : PROT_NONE,
+                           MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        }
+        for (void* each : mapped) munmap(each, kPage);
+      }
+      return nullptr;
+    });
     while (!is_mapping) sched_yield();
     write_all(pages);
     is_done = true;

@@ -26,9 +26,7 @@ KIND(merged) {
   in_child([] {
     const long pairs = count + 1;
     const std::size_t size = 2 * static_cast<std::size_t>(pairs) * kPage;
-    auto* pages = static_cast<char*>(
-        mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-    madvise(pages, size, MADV_NOHUGEPAGE);
+    char* pages = small_pages(size);
     for (long i = 0; i < pairs; ++i) {
       for (char* page : {page_of(pages, i), page_of(pages, pairs + i)}) {
         *page = 1;  // no pair is of zeros

@@ -31,11 +31,21 @@ void print(const char* word, long number) {
   for (std::size_t i = 0; i < sizeof pages; i += kPage) pages[i] = 1;
 }
 
-char* map(int protection, int flags, int fd) {
-  void* at = mmap(nullptr, bytes(), protection, flags, fd, 0);
+namespace {
+
+char* map(std::size_t size, int protection, int flags, int fd) {
+  void* at = mmap(nullptr, size, protection, flags, fd, 0);
   if (at == MAP_FAILED) fail("mmap");
-  madvise(at, bytes(), MADV_NOHUGEPAGE);
+  madvise(at, size, MADV_NOHUGEPAGE);
   return static_cast<char*>(at);
+}
+
+}  // namespace
+
+char* map(int protection, int flags, int fd) { return map(bytes(), protection, flags, fd); }
+
+char* small_pages(std::size_t size) {
+  return map(size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 }
 
 char* private_pages() { return map(PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS); }
@@ -47,8 +57,7 @@ char* written_private_pages() {
 }
 
 void write_all(char* pages) {
-  for (long i = 0; i < count; ++i)
-    *static_cast<volatile char*>(pages + static_cast<std::size_t>(i) * kPage) = 1;
+  for (long i = 0; i < count; ++i) store(page_of(pages, i));
 }
 
 void* write_all_of(void* pages) {
@@ -92,6 +101,12 @@ void finish_measured() {
 void await(pid_t child) {
   int status = 0;
   if (waitpid(child, &status, 0) != child || status != 0) fail("child");
+}
+
+pthread_t start_thread(void* (*run)(void*), void* argument) {
+  pthread_t thread;
+  if (pthread_create(&thread, nullptr, run, argument) != 0) fail("thread");
+  return thread;
 }
 
 void run_on_cpu(int cpu) {

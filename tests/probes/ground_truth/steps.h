@@ -57,6 +57,7 @@ inline void store(char* at) { *static_cast<volatile char*>(at) = 1; }
 // N + 1 small pages: the last keeps the mapping from being empty, and nobody counts on it.
 char* map(int protection, int flags, int fd = -1);
 char* private_pages();
+char* small_pages(std::size_t size);  // private ones, of another number of bytes
 char* written_private_pages();
 
 void write_all(char* pages);
@@ -86,6 +87,7 @@ void measured(Work work) {
 }
 
 void await(pid_t child);
+pthread_t start_thread(void* (*run)(void*), void* argument = nullptr);
 void run_on_cpu(int cpu);
 
 // Writes to 64 KiB of the stack below this frame.  A child calls it before it is measured, for
@@ -105,8 +107,8 @@ void in_child(Work work) {
   await(child);
 }
 
-// For kinds whose measured process forks itself: taskstats also counts what the root copied before
-// its exec.
+// In a child that is not the measured one, or forks itself: taskstats also counts what the root
+// copied before its exec.
 template <class Scenario>
 void one_down(Scenario scenario) {
   const pid_t child = fork();

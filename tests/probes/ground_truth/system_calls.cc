@@ -95,15 +95,11 @@ KIND(kernel_reused_in_cold_read) {
 // (it unshares what it pins), with the very allocation that a fault would make.
 KIND(kernel_reused_then_unshared) {
   one_down([] {
-    char* to = static_cast<char*>(
-        mmap(nullptr, 2 * bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-    char* from = static_cast<char*>(
-        mmap(nullptr, 2 * bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-    madvise(to, 2 * bytes(), MADV_NOHUGEPAGE);
-    madvise(from, 2 * bytes(), MADV_NOHUGEPAGE);
+    char* to = small_pages(2 * bytes());
+    char* from = small_pages(2 * bytes());
     for (long i = 0; i < 2 * count; ++i) {
-      *static_cast<volatile char*>(page_of(to, i)) = 1;
-      *static_cast<volatile char*>(page_of(from, i)) = 1;
+      store(page_of(to, i));
+      store(page_of(from, i));
     }
     const pid_t sharer = fork();
     if (sharer == 0) {
@@ -204,12 +200,10 @@ KIND(ring_children) {
   one_down([] {
     measured([] {
       for (long i = 0; i < count; ++i) {
-        const pid_t child = fork();
-        if (child == 0) {
+        one_down([] {
           const Ring ring;
           _exit(0);
-        }
-        await(child);
+        });
       }
     });
   });
