@@ -33,11 +33,10 @@ class CodeSitesOf : public ::testing::TestWithParam<const char*> {
                    {.period = period, .buffer_bytes = 64 << 20});  // a busy machine loses none
   }
 
-  static const CodeSite* find(const SampledCopies& sampled, const std::string& function) {
+  static const CodeSite& find(const SampledCopies& sampled, const std::string& function) {
     for (const CodeSite& site : sampled.sites)
-      if (site.frames.back().function.find(function) != std::string::npos) return &site;
-    ADD_FAILURE() << "no site " << function;
-    return nullptr;
+      if (site.frames.back().function.find(function) != std::string::npos) return site;
+    throw std::runtime_error("no site " + function);
   }
 };
 
@@ -64,66 +63,62 @@ TEST_P(CodeSitesOf, SharesLinesAndInlinedFrames) {
   EXPECT_EQ(measured.sampling->period, kPeriod);
   const SampledCopies& child = *measured.processes[1].sampled;
   EXPECT_NEAR(static_cast<double>(child.samples), double{kPages} / kPeriod, 10);
-  const CodeSite* often = find(child, "copy_often");
-  const CodeSite* sometimes = find(child, "copy_sometimes");
-  const CodeSite* seldom = find(child, "copy_seldom");
-  ASSERT_TRUE(often && sometimes && seldom);
-  expect_share(*often, child.samples, 0.7);
-  expect_share(*sometimes, child.samples, 0.2);
-  expect_share(*seldom, child.samples, 0.1);
-  expect_estimate(*often, measured.processes[1]);
+  const CodeSite& often = find(child, "copy_often");
+  const CodeSite& sometimes = find(child, "copy_sometimes");
+  const CodeSite& seldom = find(child, "copy_seldom");
+  expect_share(often, child.samples, 0.7);
+  expect_share(sometimes, child.samples, 0.2);
+  expect_share(seldom, child.samples, 0.1);
+  expect_estimate(often, measured.processes[1]);
   std::uint64_t copies = 0;
   for (const FoldedStack& stack : child.stacks) copies += stack.estimated_copies;
   EXPECT_EQ(copies, measured.processes[1].copied_pages()) << "of all stacks";
-  EXPECT_EQ(&child.sites[0], often) << "most first";
+  EXPECT_EQ(&child.sites[0], &often) << "most first";
 
-  EXPECT_THAT(often->frames, SizeIs(1));
-  EXPECT_EQ(often->frames[0].function, "site_subject::copy_often(char volatile*)");
-  EXPECT_THAT(often->frames[0].file, HasSubstr("site_subject.cc"));
-  EXPECT_EQ(often->frames[0].line, test::line_of(SITE_SUBJECT, "copy_often"));
-  EXPECT_EQ(often->frames[0].module, GetParam());
-  EXPECT_EQ(seldom->frames[0].line, test::line_of(SITE_SUBJECT, "copy_seldom"));
-  ASSERT_THAT(sometimes->frames, SizeIs(2));
-  EXPECT_THAT(sometimes->frames[0].function, StartsWith("site_subject::store_inlined("));
-  EXPECT_TRUE(sometimes->frames[0].inlined);
-  EXPECT_EQ(sometimes->frames[0].line, test::line_of(SITE_SUBJECT, "store_inlined"));
-  EXPECT_EQ(sometimes->frames[1].line, test::line_of(SITE_SUBJECT, "copy_sometimes"));
-  EXPECT_FALSE(sometimes->frames[1].inlined);
+  EXPECT_THAT(often.frames, SizeIs(1));
+  EXPECT_EQ(often.frames[0].function, "site_subject::copy_often(char volatile*)");
+  EXPECT_THAT(often.frames[0].file, HasSubstr("site_subject.cc"));
+  EXPECT_EQ(often.frames[0].line, test::line_of(SITE_SUBJECT, "copy_often"));
+  EXPECT_EQ(often.frames[0].module, GetParam());
+  EXPECT_EQ(seldom.frames[0].line, test::line_of(SITE_SUBJECT, "copy_seldom"));
+  ASSERT_THAT(sometimes.frames, SizeIs(2));
+  EXPECT_THAT(sometimes.frames[0].function, StartsWith("site_subject::store_inlined("));
+  EXPECT_TRUE(sometimes.frames[0].inlined);
+  EXPECT_EQ(sometimes.frames[0].line, test::line_of(SITE_SUBJECT, "store_inlined"));
+  EXPECT_EQ(sometimes.frames[1].line, test::line_of(SITE_SUBJECT, "copy_sometimes"));
+  EXPECT_FALSE(sometimes.frames[1].inlined);
 
   // All the way up.
   const auto has_main = [](const CodeSite& site) {
     return std::any_of(site.stack.begin(), site.stack.end(),
                        [](const Frame& frame) { return frame.function == "main"; });
   };
-  EXPECT_TRUE(has_main(*often));
-  EXPECT_TRUE(has_main(*sometimes));
+  EXPECT_TRUE(has_main(often));
+  EXPECT_TRUE(has_main(sometimes));
 }
 
 TEST_P(CodeSitesOf, TheKernelsCopyIsTheSystemCalls) {
   const Measurement measured = run("kernel", 500, 1);
   const SampledCopies& child = *measured.processes[1].sampled;
-  const CodeSite* site = find(child, "copy_by_kernel");
-  ASSERT_TRUE(site);
-  EXPECT_EQ(site->samples, 500U);
-  EXPECT_EQ(site->frames.front().function, "[pread64(2)]");
-  EXPECT_EQ(site->frames.back().line, test::line_of(SITE_SUBJECT, "copy_by_kernel"));
+  const CodeSite& site = find(child, "copy_by_kernel");
+  EXPECT_EQ(site.samples, 500U);
+  EXPECT_EQ(site.frames.front().function, "[pread64(2)]");
+  EXPECT_EQ(site.frames.back().line, test::line_of(SITE_SUBJECT, "copy_by_kernel"));
 }
 
 TEST_P(CodeSitesOf, AStackThatIsTooDeepIsStillOneOfItsPlace) {
   const Measurement measured = run("deep", 500, 1);
-  const CodeSite* site = find(*measured.processes[1].sampled, "copy_deeply");
-  ASSERT_TRUE(site);
-  EXPECT_GE(site->samples, 500U);
-  EXPECT_GT(site->stack.size(), 3U);
+  const CodeSite& site = find(*measured.processes[1].sampled, "copy_deeply");
+  EXPECT_GE(site.samples, 500U);
+  EXPECT_GT(site.stack.size(), 3U);
 }
 
 // Gone before anybody has looked at them.
 TEST_P(CodeSitesOf, ShortLivedChildrenHaveTheirParentsMappings) {
   const Measurement measured = run("short_lived", 200, 1);
   ASSERT_THAT(measured.processes, SizeIs(201));
-  const CodeSite* site = find(*measured.sampled, "copy_often");
-  ASSERT_TRUE(site);
-  EXPECT_EQ(site->samples, 2000U);
+  const CodeSite& site = find(*measured.sampled, "copy_often");
+  EXPECT_EQ(site.samples, 2000U);
 }
 
 TEST_P(CodeSitesOf, MappingsByName) {
@@ -156,12 +151,11 @@ TEST_P(CodeSitesOf, RangesHottestFirst) {
 TEST_P(CodeSitesOf, GeneratedCodeIsNamedByThePerfMap) {
   for (const char* kind : {"generated", "generated_shared"}) {
     const Measurement measured = run(kind, 300, 1);
-    const CodeSite* site = find(*measured.processes[1].sampled, "py::generated:/app.py");
+    const CodeSite& site = find(*measured.processes[1].sampled, "py::generated:/app.py");
     std::remove(("/tmp/perf-" + std::to_string(measured.processes[0].pid) + ".map").c_str());
-    ASSERT_TRUE(site) << kind;
-    EXPECT_EQ(site->samples, 300U) << kind;
-    ASSERT_GT(site->stack.size(), 1U) << kind;
-    EXPECT_THAT(site->stack[1].module, HasSubstr("site_subject")) << "unwound by its frame pointer";
+    EXPECT_EQ(site.samples, 300U) << kind;
+    ASSERT_GT(site.stack.size(), 1U) << kind;
+    EXPECT_THAT(site.stack[1].module, HasSubstr("site_subject")) << "unwound by its frame pointer";
   }
 }
 
@@ -170,10 +164,9 @@ TEST_P(CodeSitesOf, GeneratedCodeThatNothingNamesIsOneSite) {
   for (const char* kind : {"generated_unnamed", "generated_behind"}) {
     const Measurement measured = run(kind, kPages, 1);
     const ProcessCopies& child = measured.processes[1];
-    const CodeSite* site = find(*child.sampled, "generated code");
-    ASSERT_TRUE(site) << kind;
-    EXPECT_EQ(site->samples, kPages) << kind;
-    expect_estimate(*site, child);
+    const CodeSite& site = find(*child.sampled, "generated code");
+    EXPECT_EQ(site.samples, kPages) << kind;
+    expect_estimate(site, child);
     std::uint64_t samples = 0;
     for (const CodeSite& each : child.sampled->sites) samples += each.samples;
     EXPECT_EQ(samples, child.sampled->samples) << "none is left out: " << kind;

@@ -3,8 +3,8 @@
 #include <cowshed/cow/backend.h>
 #include <cowshed/cow/proc_files.h>
 #include <cowshed/cow/subtrees.h>
+#include <cowshed/tests/cow/children.h>
 #include <cowshed/tests/cow/measure_command.h>
-#include <cowshed/tests/cow/paused_child.h>
 #include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/failure.h>
 #include <cowshed/tests/support/subprocess.h>
@@ -136,7 +136,7 @@ std::vector<Case> cases() {
   const auto arena = [](const char* mode, const char* pages) -> Words {
     return {SHARE_SUBJECT, "arena", mode, "2000", pages};
   };
-  const auto kind = [](const char* kind) -> Words { return {COPY_SUBJECT, kind, "1000"}; };
+  const auto kind = [](const char* name) -> Words { return {COPY_SUBJECT, name, "1000"}; };
   return {
       Case("Reading", copies("2", "0"), 600, 3,
            {copied_anon(about(0)), still_shared({3940, 4200}), its_own({0, 80})}),

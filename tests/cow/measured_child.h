@@ -3,7 +3,7 @@
 #include <stdexcept>
 
 #include <cowshed/cow/meter.h>
-#include <cowshed/tests/cow/paused_child.h>
+#include <cowshed/tests/cow/children.h>
 
 namespace cowshed::cow::test {
 

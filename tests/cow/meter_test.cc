@@ -1,7 +1,6 @@
 #include <cowshed/base/size_literals.h>
 #include <cowshed/cow/gtest_matchers.h>
 #include <cowshed/cow/process_copies.h>
-#include <cowshed/tests/cow/as_nobody.h>
 #include <cowshed/tests/cow/measured_child.h>
 #include <cowshed/tests/support/failure.h>
 #include <cowshed/tests/support/scale.h>

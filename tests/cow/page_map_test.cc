@@ -1,7 +1,7 @@
 #include <sys/ioctl.h>
 
 #include <cowshed/cow/page_map.h>
-#include <cowshed/tests/cow/paused_child.h>
+#include <cowshed/tests/cow/children.h>
 #include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/conditions.h>
 #include <cowshed/tests/support/refusals.h>

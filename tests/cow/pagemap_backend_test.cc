@@ -1,7 +1,6 @@
 #include <cowshed/cow/pagemap_backend.h>
-#include <cowshed/tests/cow/as_nobody.h>
+#include <cowshed/tests/cow/children.h>
 #include <cowshed/tests/cow/measure_command.h>
-#include <cowshed/tests/cow/paused_child.h>
 #include <cowshed/tests/support/test.h>
 
 namespace cowshed::cow {

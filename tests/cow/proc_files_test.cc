@@ -1,6 +1,6 @@
 #include <cowshed/cow/page_map.h>
 #include <cowshed/cow/proc_files.h>
-#include <cowshed/tests/cow/as_nobody.h>
+#include <cowshed/tests/cow/children.h>
 #include <cowshed/tests/cow/fake_proc.h>
 #include <cowshed/tests/support/failure.h>
 #include <cowshed/tests/support/test.h>

@@ -1,11 +1,14 @@
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <exceptions.skel.h>
 #include <tuple>
+#include <wp_faults.skel.h>
 
 #include <cowshed/tests/support/conditions.h>
 #include <cowshed/tests/support/setting.h>
 #include <cowshed/tests/support/taskstats.h>
 #include <cowshed/tests/support/test.h>
 
-#include "kernel_counts.h"
 #include "subject.h"
 #include "truths.h"
 
@@ -13,6 +16,53 @@
 
 namespace cowshed::test {
 namespace {
+
+template <class Skeleton>
+Expected<void> start(Skeleton* skeleton, const char* what, int (*load)(Skeleton*),
+                     int (*attach)(Skeleton*)) {
+  // Where it is refused, that is no news: libbpf need not print it.
+  const auto before = libbpf_set_print(nullptr);
+  int error = skeleton == nullptr ? -ENOMEM : load(skeleton);
+  if (error == 0) error = attach(skeleton);
+  libbpf_set_print(before);
+  if (error != 0) return system_error(what, -error);
+  return {};
+}
+
+// An oracle: how often something happened in the kernel, by process, from its start until this is
+// destroyed.  Needs root.
+class KernelCount {
+ public:
+  // Entries of do_wp_page, the kernel's own function for writes to pages that are there and may not
+  // be written to: the sum of what it decides, be it a copy, a reuse or a notification.  By fentry,
+  // which many locked-down kernels do not let in.
+  static Expected<KernelCount> wp_faults() {
+    const std::shared_ptr<wp_faults_bpf> programs(wp_faults_bpf__open(), wp_faults_bpf__destroy);
+    return start(programs.get(), "fentry/do_wp_page", wp_faults_bpf__load, wp_faults_bpf__attach)
+        .map([&] { return KernelCount(programs, programs->maps.counts); });
+  }
+  // Page-fault exceptions with the write bit, less those of the kernel in its own memory.
+  static Expected<KernelCount> exceptions() {
+    const std::shared_ptr<exceptions_bpf> programs(exceptions_bpf__open(), exceptions_bpf__destroy);
+    return start(programs.get(), "raw_tp/page_fault", exceptions_bpf__load, exceptions_bpf__attach)
+        .map([&] { return KernelCount(programs, programs->maps.counts); });
+  }
+
+  // Of a whole process, alive or not.  `process` is a PID of the machine's own PID namespace.
+  std::uint64_t of(pid_t process) const {
+    const auto key = static_cast<std::uint32_t>(process);
+    std::uint64_t value = 0;  // of a process without any, which the map does not have
+    bpf_map__lookup_elem(counts_, &key, sizeof key, &value, sizeof value, 0);
+    return value;
+  }
+
+ private:
+  KernelCount(std::shared_ptr<void> programs, const bpf_map* counts)
+      : programs_(std::move(programs)), counts_(counts) {}
+
+  std::shared_ptr<void> programs_;
+  const bpf_map* counts_;
+};
 
 class GroundTruth : public ::testing::Test {
  protected:

@@ -1,4 +1,4 @@
-#include <cowshed/tests/cow/paused_child.h>
+#include <cowshed/tests/cow/children.h>
 #include <cowshed/tests/support/conditions.h>
 #include <cowshed/tests/support/failure.h>
 #include <cowshed/tests/support/test.h>

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <functional>
-#include <map>
 #include <optional>
 #include <string>
 #include <sys/types.h>
@@ -11,10 +10,6 @@
 #include <cowshed/tests/support/taskstats.h>
 
 namespace cowshed::test {
-
-// The newest counts of each process over several snapshots, by id.
-using Processes = std::map<std::uint64_t, ProcessCounts>;
-void merge(Processes& processes, const Snapshot& snapshot);
 
 // Why this machine cannot run privileged tests; empty where it can.
 std::string cannot_probe();

@@ -110,14 +110,16 @@ void lines(std::size_t /*pages*/) {
               kDrop, kLock);
 }
 
-constexpr Kind kKinds[] = {{"lines", lines},
-                           {"blocks", blocks},
-                           {"fills", fills},
-                           {"shared", shared},
-                           {"shared_by_threads", shared_by_threads},
-                           {"dropped", dropped},
-                           {"dropped_by_threads", dropped_by_threads},
-                           {"locked", locked}};
+constexpr Kind kKinds[] = {
+    {"lines", lines},
+    {"blocks", blocks},
+    {"fills", fills},
+    {"shared", shared},
+    {"shared_by_threads", shared_by_threads},
+    {"dropped", dropped},
+    {"dropped_by_threads", dropped_by_threads},
+    {"locked", locked},
+};
 
 }  // namespace pattern_subject
 

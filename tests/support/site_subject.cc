@@ -179,17 +179,19 @@ void lines(std::size_t /*pages*/) {
               kInlined, kOften, kSometimes, kSeldom, kKernel);
 }
 
-constexpr Kind kKinds[] = {{"lines", lines},
-                           {"shares", shares},
-                           {"kernel", kernel},
-                           {"deep", deep},
-                           {"short_lived", short_lived},
-                           {"mappings", mappings},
-                           {"hot", hot},
-                           {"generated", generated},
-                           {"generated_shared", generated_shared},
-                           {"generated_unnamed", generated_unnamed},
-                           {"generated_behind", generated_behind}};
+constexpr Kind kKinds[] = {
+    {"lines", lines},
+    {"shares", shares},
+    {"kernel", kernel},
+    {"deep", deep},
+    {"short_lived", short_lived},
+    {"mappings", mappings},
+    {"hot", hot},
+    {"generated", generated},
+    {"generated_shared", generated_shared},
+    {"generated_unnamed", generated_unnamed},
+    {"generated_behind", generated_behind},
+};
 
 }  // namespace site_subject
 

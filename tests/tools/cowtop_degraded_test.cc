@@ -94,27 +94,5 @@ TEST_F(CowtopDegraded, EachLackNamesTheBackendAndWhatIsNotKnown) {
   }
 }
 
-// Whose clocks are ahead of the kernel's by an hour and by a day.
-TEST_F(CowtopDegraded, StartsAreByTheTimeNamespacesClock) {
-  if (const auto supported = probe_support(); !supported) GTEST_SKIP() << supported.error().message;
-  constexpr std::uint64_t kSlackNs = 60'000'000'000;
-  const std::vector<std::string> ahead = {"unshare",    "--time", "--monotonic", "3600",
-                                          "--boottime", "86400",  "--fork"};
-  for (const char* backend : {"tracepoint", "pagemap"}) {
-    for (std::vector<std::string> command : {std::vector<std::string>(), ahead}) {
-      command.insert(command.end(), {COWTOP, "--backend", backend, "--json", "--", "sh", "-c",
-                                     "(sleep 0.2); sleep 0.1"});
-      SCOPED_TRACE(command[0] + " " + backend);
-      const auto report = nlohmann::json::parse(run(command).out);
-      const auto taken_ns = report["taken_ns"].get<std::uint64_t>();
-      for (const auto& process : report["processes"]) {
-        const auto start_ns = process["start_ns"].get<std::uint64_t>();
-        EXPECT_LT(start_ns, taken_ns);
-        EXPECT_GT(start_ns + kSlackNs, taken_ns);
-      }
-    }
-  }
-}
-
 }  // namespace
 }  // namespace cowshed::cowtop

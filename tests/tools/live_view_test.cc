@@ -5,10 +5,80 @@
 #include <cowshed/tests/support/scale.h>
 #include <cowshed/tests/support/subprocess.h>
 #include <cowshed/tests/support/test.h>
-#include <cowshed/tests/tools/tmux.h>
+#include <cowshed/tests/tools/recordings.h>
 
 namespace cowshed::cowtop {
 namespace {
+
+// A program in a terminal, which is tmux's: keys are pressed and the screen is read.
+class Tmux {
+ public:
+  struct Options {
+    int columns = 80;
+    int rows = 24;
+    std::string environment = "LC_ALL=C.UTF-8";  // words for env(1)
+  };
+  // Runs the words in a shell.  When they end, the screen says "status N", and whether the
+  // terminal's settings are "as before".
+  explicit Tmux(const std::string& words) : Tmux(words, Options()) {}
+  Tmux(const std::string& words, const Options& options) {
+    // A shell that has a trap goes on after the Ctrl-C that ends its command.  The leak checker
+    // waits for ever in a process whose terminal goes: with it comes SIGCONT, which takes back the
+    // SIGSTOP that the checker had sent.
+    const std::string script = "trap : INT; before=$(stty -g)\n" +
+                               std::string("env -u NO_COLOR ASAN_OPTIONS=detect_leaks=0 ") +
+                               options.environment + " " + words +
+                               "\nstatus=$?; [ \"$before\" = \"$(stty -g)\" ] && now=before || "
+                               "now=after; echo \"status $status, as $now\"; exec sleep 1000";
+    run({"-u", "-f", "/dev/null", "new-session", "-d", "-x", std::to_string(options.columns), "-y",
+         std::to_string(options.rows), script});
+  }
+  Tmux(const Tmux&) = delete;
+  Tmux& operator=(const Tmux&) = delete;
+  ~Tmux() { run({"kill-server"}); }
+
+  // Keys by tmux's names: "Enter", "C-c", "j".
+  void press(std::vector<std::string> keys) {
+    keys.insert(keys.begin(), "send-keys");
+    run(keys);
+  }
+  void type(const std::string& text) { run({"send-keys", "-l", text}); }
+  void resize(int columns, int rows) {
+    run({"resize-window", "-x", std::to_string(columns), "-y", std::to_string(rows)});
+  }
+
+  // Without the spaces at the ends of lines.
+  std::string screen() const { return run({"capture-pane", "-p"}); }
+  std::string screen_with_attributes() const { return run({"capture-pane", "-p", "-e"}); }
+  // What is on the screen when `text` is, or after much too long a time.
+  std::string wait_for(std::string_view text) const {
+    std::string found;
+    wait_until([&](const std::string& screen) {
+      found = screen;
+      return screen.find(text) != std::string::npos;
+    });
+    return found;
+  }
+  // Whether the screen becomes one like that.
+  bool wait_until(const std::function<bool(const std::string& screen)>& is_it) const {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    while (std::chrono::steady_clock::now() < deadline) {
+      if (is_it(screen())) return true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(30));
+    }
+    return false;
+  }
+  // Of the shell.
+  pid_t pid() const { return std::stoi(run({"list-panes", "-F", "#{pane_pid}"})); }
+
+ private:
+  std::string run(std::vector<std::string> words) const {
+    words.insert(words.begin(), {"env", "LC_ALL=C.UTF-8", "tmux", "-S", folder_ / "socket"});
+    return test::run(words).out;
+  }
+
+  TestFolder folder_;
+};
 
 // What any backend does in the same way; the pagemap backend needs no privilege and loads nothing.
 const std::string cowtop_by_pagemap = std::string(COWTOP) + " --backend pagemap ";
@@ -83,6 +153,12 @@ TEST(LiveView, HowTheCommandEndedIsReported) {
   const Live not_there("/no/such/command");
   EXPECT_THAT(not_there.wait_for("as before"),
               AllOf(HasSubstr("/no/such/command: cannot be run: No such file"), has_status(127)));
+}
+
+TEST(LiveView, WithoutAViewCtrlCStillPrintsTheSummary) {
+  Live tmux("--no-live -- sh -c 'trap \"exit 3\" INT; echo up; while :; do sleep 0.05; done'");
+  tmux.wait_for("up");
+  EXPECT_THAT(tmux.ended_by("C-c"), AllOf(HasSubstr("total copied"), has_status(3)));
 }
 
 TEST(LiveView, AnAttachedTreeUntilQOrItsEnd) {

@@ -1,5 +1,4 @@
 #include <nlohmann/json.hpp>
-#include <pty.h>
 
 #include <cowshed/tests/support/scale.h>
 #include <cowshed/tests/support/subprocess.h>
@@ -40,22 +39,6 @@ std::uint64_t copied_pages_of(const nlohmann::json& report) {
   for (const auto& process : report["processes"])
     pages += process["copied_pages"].is_null() ? 0 : process["copied_pages"].get<std::uint64_t>();
   return pages;
-}
-
-TEST_F(RecordedRun, EveryReportOfItHasTheSameTotal) {
-  const Finished recorded = run(
-      {COWTOP, "record", "-o", path_, "--sites", "-c", "5", "--", SITE_SUBJECT, "shares", "3000"});
-  ASSERT_EQ(recorded.exit_status(), 0) << recorded.err;
-  EXPECT_THAT(recorded.err, HasSubstr("cowtop report " + path_));
-  const auto json = nlohmann::json::parse(report("--json"));
-  const std::uint64_t pages = copied_pages_of(json);
-  EXPECT_GE(pages, 3000);
-  EXPECT_EQ(folded_pages(), pages);
-  std::ostringstream total;
-  total.precision(1);
-  total << "total copied: " << std::fixed << static_cast<double>(pages) / 256 << " MiB";
-  EXPECT_THAT(report(""), HasSubstr(total.str()));
-  EXPECT_THAT(report("--folded"), HasSubstr(";main;"));
 }
 
 // As many processes as are listed, one of them a sum: everything says the same of all.
@@ -163,32 +146,6 @@ TEST_F(RecordedRun, TwoThatAreComparedDifferByTheirCopies) {
   }
   EXPECT_EQ(compared["processes"].size(), 3);
   EXPECT_EQ(compared["total"]["growth"], growth) << "the processes add up to it";
-}
-
-TEST(CowtopTerminal, CtrlCStillPrintsTheSummary) {
-  int terminal = -1;
-  const pid_t pid = ::forkpty(&terminal, nullptr, nullptr, nullptr);
-  if (pid == 0) {
-    ::execl(COWTOP, "cowtop", "--no-live", "--", "sh", "-c",
-            "trap 'exit 3' INT; echo up; while :; do sleep 0.05; done", nullptr);
-    ::_exit(126);
-  }
-  std::string printed;
-  std::array<char, 4096> buffer;
-  bool interrupted = false;
-  for (ssize_t got = 1; got > 0;) {
-    got = ::read(terminal, buffer.data(), buffer.size());
-    if (got > 0) printed.append(buffer.data(), static_cast<std::size_t>(got));
-    if (!interrupted && printed.find("up") != std::string::npos) {
-      interrupted = true;
-      ASSERT_EQ(::write(terminal, "\x03", 1), 1);
-    }
-  }
-  int status = 0;
-  ::waitpid(pid, &status, 0);
-  ::close(terminal);
-  EXPECT_EQ(WEXITSTATUS(status), 3) << printed;
-  EXPECT_THAT(printed, HasSubstr("total copied"));
 }
 
 }  // namespace

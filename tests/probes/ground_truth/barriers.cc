@@ -182,11 +182,7 @@ class Handler {
       if (mode_ == UFFDIO_REGISTER_MODE_WP) {
         set_protection(reinterpret_cast<char*>(page), 0);
       } else {
-        uffdio_copy copy = {.dst = page,
-                            .src = reinterpret_cast<std::uintptr_t>(source),
-                            .len = kPage,
-                            .mode = 0,
-                            .copy = 0};
+        uffdio_copy copy = {page, reinterpret_cast<std::uintptr_t>(source), kPage, 0, 0};
         if (ioctl(fd_, UFFDIO_COPY, &copy) != 0) fail("UFFDIO_COPY");
       }
     }
