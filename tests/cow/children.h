@@ -1,9 +1,11 @@
 #pragma once
 
 #include <functional>
+#include <stdexcept>
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include <cowshed/cow/meter.h>
 #include <cowshed/tests/support/child.h>
 
 namespace cowshed::cow::test {
@@ -37,6 +39,15 @@ class PausedChild {
  private:
   cowshed::test::Child child_;
 };
+
+// What a child did: measured while it did `work`.
+inline Meter measured_child(const std::function<void()>& work) {
+  PausedChild child(work);
+  Meter meter = Meter::begin(child.pid()).value();
+  child.work();
+  if (const auto ended = meter.end(); !ended) throw std::runtime_error(ended.error().message);
+  return meter;
+}
 
 // As nobody: what a process says of who may look at it.
 inline std::string as_nobody(const std::function<std::string()>& what) {

@@ -32,6 +32,13 @@ class CodeReaderProcessOf : public ::testing::Test {
     return path;
   }
 
+  // How many places in the code have names.
+  std::size_t named(BinaryId binary, std::uint64_t begin) {
+    std::size_t count = 0;
+    for (std::uint64_t address = begin; address < begin + kCode; address += 64)
+      count += reader_.frames(binary, address).back().function.empty() ? 0 : 1;
+    return count;
+  }
   // The helpers of this process.
   static std::vector<pid_t> helpers() {
     return ProcFiles().children(::getpid()).value_or(std::vector<pid_t>());
@@ -52,13 +59,9 @@ TEST_F(CodeReaderProcessOf, ReadsTheSameAsIsReadHere) {
   const auto apart = reader_.add_binary(1, SITE_SUBJECT).value();
   EXPECT_EQ(apart.begin, extent.begin);
   EXPECT_EQ(apart.end, extent.end);
-  std::size_t named = 0;
-  for (std::uint64_t address = extent.begin; address < extent.begin + kCode; address += 64) {
-    const auto frames = reader_.frames(1, address);
-    EXPECT_EQ(frames, here.frames(1, address)) << address;
-    if (!frames.back().function.empty()) ++named;
-  }
-  EXPECT_GT(named, 10U);
+  for (std::uint64_t address = extent.begin; address < extent.begin + kCode; address += 64)
+    EXPECT_EQ(reader_.frames(1, address), here.frames(1, address)) << address;
+  EXPECT_GT(named(1, extent.begin), 10U);
   EXPECT_EQ(reader_.release_places(1), here.release_places(1));
   EXPECT_THAT(reader_.set_aside(), IsEmpty());
 }
@@ -72,10 +75,7 @@ TEST_F(CodeReaderProcessOf, AFileThatShrinksWhileItIsReadKillsTheProcessAlone) {
   EXPECT_THAT(reader_.frames(1, extent->begin + 0x1000), ElementsAre(Frame{}));
   EXPECT_THAT(reader_.set_aside(), ElementsAre(1U));
   EXPECT_THAT(reader_.release_places(1), IsEmpty());
-  std::size_t named = 0;
-  for (std::uint64_t address = extent->begin; address < extent->begin + kCode; address += 64)
-    if (!reader_.frames(2, address).back().function.empty()) ++named;
-  EXPECT_GT(named, 10U) << "by another process";
+  EXPECT_GT(named(2, extent->begin), 10U) << "by another process";
 }
 
 TEST_F(CodeReaderProcessOf, WhatKillsItAgainAndAgainEndsIt) {

@@ -4,7 +4,7 @@
 #include <cowshed/cow/gtest_matchers.h>
 #include <cowshed/share/arena.h>
 #include <cowshed/share/registry.h>
-#include <cowshed/tests/cow/measured_child.h>
+#include <cowshed/tests/cow/children.h>
 #include <cowshed/tests/support/scale.h>
 #include <cowshed/tests/support/test.h>
 

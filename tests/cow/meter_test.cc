@@ -1,7 +1,7 @@
 #include <cowshed/base/size_literals.h>
 #include <cowshed/cow/gtest_matchers.h>
 #include <cowshed/cow/process_copies.h>
-#include <cowshed/tests/cow/measured_child.h>
+#include <cowshed/tests/cow/children.h>
 #include <cowshed/tests/support/failure.h>
 #include <cowshed/tests/support/scale.h>
 #include <cowshed/tests/support/test.h>

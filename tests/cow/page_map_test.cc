@@ -37,9 +37,7 @@ class PageMapTest : public ::testing::Test {
 };
 
 TEST_F(PageMapTest, FindsWrittenPagesButNotZeroPagesNorHoles) {
-  memory_[3 * kPage] = 1;
-  memory_[4 * kPage] = 1;
-  memory_[9 * kPage] = 1;
+  for (const std::size_t page : {3U, 4U, 9U}) memory_[page * kPage] = 1;
   volatile char sink = memory_[20 * kPage];  // the shared zero page
   (void)sink;
   PageMap pages = PageMap::open(ProcFiles(), ::getpid()).value();

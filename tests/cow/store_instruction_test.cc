@@ -2,21 +2,11 @@
 #include <ucontext.h>
 
 #include <cowshed/cow/store_instruction.h>
+#include <cowshed/tests/cow/machine_code.h>
 #include <cowshed/tests/support/test.h>
 
 namespace cowshed::cow {
 namespace {
-
-using Bytes = std::vector<std::uint8_t>;
-
-Bytes bytes_of(std::string_view hexadecimal) {
-  Bytes bytes;
-  for (std::size_t at = 0; at < hexadecimal.size(); at += 3) {
-    const std::string byte(hexadecimal.substr(at, 2));
-    bytes.push_back(static_cast<std::uint8_t>(std::stoul(byte, nullptr, 16)));
-  }
-  return bytes;
-}
 
 // Instructions as in AT&T's syntax, and the code that an assembler made of each; before them the
 // kind, the width and the amount of all in the line.
@@ -131,9 +121,9 @@ struct Row {
   bool locked() const { return assembly.starts_with("lock ") || assembly.starts_with("xchg"); }
 };
 
-std::vector<Row> rows() {
+std::vector<Row> rows_of(const char* text) {
   std::vector<Row> result;
-  std::istringstream table(kTable + 1);
+  std::istringstream table(text + 1);
   for (std::string line; std::getline(table, line);) {
     Row row;
     const std::size_t colon = line.find(':');
@@ -149,6 +139,11 @@ std::vector<Row> rows() {
       begin = end + 3;
     }
   }
+  return result;
+}
+
+std::vector<Row> rows() {
+  std::vector<Row> result = rows_of(kTable);
   for (const char digit : std::string_view("0123456789abcdef"))
     result.push_back({"setcc (%rdi)", std::string("0f 9") + digit + " 07", "store", 1, {}});
   return result;
@@ -322,21 +317,14 @@ TEST(StoreInstruction, AnotherAddressThanTheOperandsIsNotBelieved) {
 
 TEST(StoreInstruction, WhatDoesNotWriteToMemoryIsUnknown) {
   const Processor processor;
-  for (const char* code : {
-           "48 8b 07",        // mov (%rdi),%rax
-           "48 83 3f 01",     // cmpq $1,(%rdi)
-           "f6 07 01",        // testb $1,(%rdi)
-           "48 03 07",        // add (%rdi),%rax
-           "f3 0f 6f 07",     // movdqu (%rdi),%xmm0
-           "48 0f ba 27 03",  // btq $3,(%rdi)
-           "48 89 f8",        // mov %rdi,%rax
-           "0f 0b",           // ud2
-           "0f",              // half an instruction
-           "",
-       }) {
-    EXPECT_EQ(decode(code, processor.registers(), processor.target()).kind, StoreKind::unknown)
-        << code;
-  }
+  constexpr const char* kOthers = R"(
+unknown 0: mov (%rdi),%rax = 48 8b 07 | cmpq $1,(%rdi) = 48 83 3f 01 | testb $1,(%rdi) = f6 07 01
+unknown 0: add (%rdi),%rax = 48 03 07 | movdqu (%rdi),%xmm0 = f3 0f 6f 07
+unknown 0: btq $3,(%rdi) = 48 0f ba 27 03 | mov %rdi,%rax = 48 89 f8 | ud2 = 0f 0b
+unknown 0: half an instruction = 0f | nothing = )";
+  for (const Row& row : rows_of(kOthers))
+    EXPECT_EQ(decode(row.code, processor.registers(), processor.target()).kind, StoreKind::unknown)
+        << row.assembly;
 }
 
 TEST(StoreInstruction, AStoreThatCrossesAPageFaultsBehindItsBeginning) {
@@ -400,51 +388,35 @@ TEST(StoreInstruction, TheNextInstructionsTellWhatTheFieldIs) {
 
 // One property of an instruction that writes to (%rdi).
 TEST(StoreInstruction, AReleaseABitAndAStreamAreTold) {
-  constexpr auto kReleases = &StoreInstruction::releases;
-  constexpr auto kBit = &StoreInstruction::changes_bit;
-  constexpr auto kStreams = &StoreInstruction::streams;
-  const struct {
-    const char* assembly;
-    const char* code;
-    bool StoreInstruction::* property;
-    bool has;
-  } cases[] = {
-      // What separates a count of references from another counter.
-      {"lock subl $1,(%rdi); je", "f0 83 2f 01 74 05", kReleases, true},
-      {"lock decq (%rdi); jne", "f0 48 ff 0f 75 05", kReleases, true},
-      {"lock decq (%rdi); js", "f0 48 ff 0f 78 05", kReleases, false},
-      {"lock incq (%rdi); je", "f0 48 ff 07 74 05", kReleases, false},
-      {"subl $1,(%rdi); je", "83 2f 01 74 05", kReleases, false},
-      {"lock xaddl %edx,(%rdi); subl $1,%edx", "f0 0f c1 17 83 ea 01", kReleases, true},
-      {"lock xaddl %edx,(%rdi); cmpl $1,%edx", "f0 0f c1 17 83 fa 01", kReleases, true},
-      {"lock xaddl %edx,(%rdi); cmpl $1,%eax", "f0 0f c1 17 83 f8 01", kReleases, false},
-      {"lock xaddl %edx,(%rdi); addl $1,%edx", "f0 0f c1 17 83 c2 01", kReleases, false},
-      // One bit, not a mask.
-      {"orb $1,(%rdi)", "80 0f 01", kBit, true},
-      {"orb $0x80,(%rdi)", "80 0f 80", kBit, true},
-      {"orl $0x80000000,(%rdi)", "81 0f 00 00 00 80", kBit, true},
-      {"andl $~4,(%rdi)", "83 27 fb", kBit, true},
-      {"andq $~4,(%rdi)", "48 83 27 fb", kBit, true},
-      {"andb $0x7f,(%rdi)", "80 27 7f", kBit, true},
-      {"btsl $3,(%rdi)", "0f ba 2f 03", kBit, true},
-      {"btrl $3,(%rdi)", "0f ba 37 03", kBit, true},
-      {"orq $-1,(%rdi)", "48 83 0f ff", kBit, false},
-      {"orl $7,(%rdi)", "83 0f 07", kBit, false},
-      {"orl $0,(%rdi)", "83 0f 00", kBit, false},
-      {"or %al,(%rdi)", "08 07", kBit, false},
-      {"andq $-2,(%rdi)", "48 83 27 fe", kBit, false},
-      {"andq $-8,(%rdi)", "48 83 27 f8", kBit, false},
-      {"andl $-16,(%rdi)", "83 27 f0", kBit, false},
-      {"andl $0xff,(%rdi)", "81 27 ff 00 00 00", kBit, false},
-      {"andl $0,(%rdi)", "83 27 00", kBit, false},
-      {"xorl $4,(%rdi)", "83 37 04", kBit, false},
-      {"addl $4,(%rdi)", "83 07 04", kBit, false},
-      // Past the caches.
-      {"vmovntdq %ymm0,(%rdi)", "c5 fd e7 07", kStreams, true},
-      {"vmovdqu %ymm0,(%rdi)", "c5 fe 7f 07", kStreams, false},
-  };
-  for (const auto& each : cases)
-    EXPECT_EQ(decode(each.code, at_a_page(), kPage).*each.property, each.has) << each.assembly;
+  // A release is what separates a count of references from another counter; a bit is no mask; a
+  // stream goes past the caches.  1: it has the property.
+  constexpr const char* kProperties = R"(
+releases 1: lock subl $1,(%rdi); je = f0 83 2f 01 74 05
+releases 1: lock decq (%rdi); jne = f0 48 ff 0f 75 05
+releases 1: lock xaddl %edx,(%rdi); subl $1,%edx = f0 0f c1 17 83 ea 01
+releases 1: lock xaddl %edx,(%rdi); cmpl $1,%edx = f0 0f c1 17 83 fa 01
+releases 0: lock decq (%rdi); js = f0 48 ff 0f 78 05 | lock incq (%rdi); je = f0 48 ff 07 74 05
+releases 0: subl $1,(%rdi); je = 83 2f 01 74 05
+releases 0: lock xaddl %edx,(%rdi); cmpl $1,%eax = f0 0f c1 17 83 f8 01
+releases 0: lock xaddl %edx,(%rdi); addl $1,%edx = f0 0f c1 17 83 c2 01
+changes_bit 1: orb $1,(%rdi) = 80 0f 01 | orb $0x80,(%rdi) = 80 0f 80
+changes_bit 1: orl $0x80000000,(%rdi) = 81 0f 00 00 00 80 | andl $~4,(%rdi) = 83 27 fb
+changes_bit 1: andq $~4,(%rdi) = 48 83 27 fb | andb $0x7f,(%rdi) = 80 27 7f
+changes_bit 1: btsl $3,(%rdi) = 0f ba 2f 03 | btrl $3,(%rdi) = 0f ba 37 03
+changes_bit 0: orq $-1,(%rdi) = 48 83 0f ff | orl $7,(%rdi) = 83 0f 07 | orl $0,(%rdi) = 83 0f 00
+changes_bit 0: or %al,(%rdi) = 08 07 | andq $-2,(%rdi) = 48 83 27 fe
+changes_bit 0: andq $-8,(%rdi) = 48 83 27 f8 | andl $-16,(%rdi) = 83 27 f0
+changes_bit 0: andl $0xff,(%rdi) = 81 27 ff 00 00 00 | andl $0,(%rdi) = 83 27 00
+changes_bit 0: xorl $4,(%rdi) = 83 37 04 | addl $4,(%rdi) = 83 07 04
+streams 1: vmovntdq %ymm0,(%rdi) = c5 fd e7 07
+streams 0: vmovdqu %ymm0,(%rdi) = c5 fe 7f 07)";
+  const std::map<std::string, bool StoreInstruction::*> properties = {
+      {"releases", &StoreInstruction::releases},
+      {"changes_bit", &StoreInstruction::changes_bit},
+      {"streams", &StoreInstruction::streams}};
+  for (const Row& row : rows_of(kProperties))
+    EXPECT_EQ(decode(row.code, at_a_page(), kPage).*properties.at(row.kind), row.width == 1)
+        << row.kind << ": " << row.assembly;
 }
 
 TEST(StoreInstruction, ARepeatedInstructionSaysHowMuchIsLeft) {

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <ostream>
 #include <string>
 #include <vector>
 
@@ -40,9 +39,6 @@ struct Truth {
   // Whether the kernel reuses or copies what nobody else uses depends on its version.
   bool either = false;
 };
-
-// For GoogleTest, which wants this name.  NOLINTNEXTLINE(readability-identifier-naming)
-inline void PrintTo(const Truth& truth, std::ostream* out) { *out << truth.kind; }
 
 inline const std::vector<Truth>& truths() {
   static const std::vector<Truth> all = {

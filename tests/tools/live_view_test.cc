@@ -238,7 +238,7 @@ TEST(LiveView, KeysThatMoveTheSelectionAndFold) {
                         screen.begin() + static_cast<std::ptrdiff_t>(selected), '\n') == row;
     });
   };
-  const auto shows = [&](const char* text, bool is_shown = true) {
+  const auto shows = [&](const char* text, bool is_shown) {
     return tmux.wait_until([&](const std::string& screen) {
       return (screen.find(text) != std::string::npos) == is_shown;
     });
@@ -251,14 +251,15 @@ TEST(LiveView, KeysThatMoveTheSelectionAndFold) {
   EXPECT_TRUE(selects(4)) << tmux.screen();
   wheel('`');
   EXPECT_TRUE(selects(1)) << tmux.screen();
-  tmux.press({"End"});
-  EXPECT_TRUE(shows(" sh\n", false)) << tmux.screen();
-  tmux.press({"Home"});
-  EXPECT_TRUE(shows(" sh\n") && selects(0)) << tmux.screen();
-  tmux.press({"Left"});
-  EXPECT_TRUE(shows("sleep", false)) << tmux.screen();
-  tmux.press({"Right"});
-  EXPECT_TRUE(shows("sleep")) << tmux.screen();
+  const std::tuple<const char*, const char*, bool> keys[] = {{"End", " sh\n", false},
+                                                             {"Home", " sh\n", true},
+                                                             {"Left", "sleep", false},
+                                                             {"Right", "sleep", true}};
+  for (const auto& [key, text, is_shown] : keys) {
+    tmux.press({key});
+    EXPECT_TRUE(shows(text, is_shown)) << key << tmux.screen();
+  }
+  EXPECT_TRUE(selects(0)) << tmux.screen();
 }
 
 // A key has it ask between samples for what is pending.

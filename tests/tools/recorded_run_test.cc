@@ -128,25 +128,5 @@ TEST_F(RecordedRun, ASmallFileDoesNotTakeMuchMemory) {
   EXPECT_LT(used.ru_maxrss, 1 << 20) << "KiB";
 }
 
-TEST_F(RecordedRun, TwoThatAreComparedDifferByTheirCopies) {
-  const std::string after = folder_ / "after";
-  for (const auto& [path, copies] : {std::pair(path_, "500"), std::pair(after, "2500")}) {
-    ASSERT_EQ(run({COWTOP, "record", "-o", path, "--", COPY_SUBJECT, "3000", "2", copies, "300"})
-                  .exit_status(),
-              0);
-  }
-  const Finished finished = run({COWTOP, "diff", "--json", path_, after});
-  ASSERT_EQ(finished.exit_status(), 0) << finished.err;
-  const auto compared = nlohmann::json::parse(finished.out);
-  std::int64_t growth = 0;
-  for (const auto& process : compared["processes"]) {
-    const bool is_child = process["name"].get<std::string>().find('/') != std::string::npos;
-    EXPECT_NEAR(process["growth"].get<int>(), is_child ? 2000 : 0, 10) << process;
-    growth += process["growth"].get<std::int64_t>();
-  }
-  EXPECT_EQ(compared["processes"].size(), 3);
-  EXPECT_EQ(compared["total"]["growth"], growth) << "the processes add up to it";
-}
-
 }  // namespace
 }  // namespace cowshed::cowtop

@@ -155,12 +155,5 @@ TEST_F(SelectionTest, ByCgroupWithThoseBelow) {
   EXPECT_TRUE(attach_new(selected)) << "the cgroup is gone";
 }
 
-TEST_F(SelectionTest, IsSaidAsItWasAskedFor) {
-  EXPECT_EQ((Selection{Selection::By::pid, {1, 2}, ""}.text()), "-p 1,2");
-  EXPECT_EQ((Selection{Selection::By::cgroup, {}, "/a"}.text()), "--cgroup /a");
-  EXPECT_EQ((Selection{Selection::By::comm, {}, "a|b"}.text()), "--comm a|b");
-  EXPECT_EQ(Selection{}.text(), "every process");
-}
-
 }  // namespace
 }  // namespace cowshed::cowtop

@@ -1,4 +1,5 @@
 #include <boost/asio/ip/tcp.hpp>
+#include <sys/eventfd.h>
 
 #include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/test.h>
@@ -14,30 +15,23 @@ namespace {
 // As the live view: is asked for keys also while the probes load in another thread.
 class Keys : public Observer {
  public:
-  explicit Keys(bool go_on) : go_on_(go_on) {
-    EXPECT_EQ(::pipe(ends_), 0);
-    press();
-  }
+  explicit Keys(bool go_on) : go_on_(go_on) {}
   Keys(const Keys&) = delete;
   Keys& operator=(const Keys&) = delete;
-  ~Keys() override {
-    ::close(ends_[0]);
-    ::close(ends_[1]);
-  }
+  ~Keys() override { ::close(fd_); }
 
   void sampled(const cow::Backend& backend) override {
     pressed_before_samples = pressed_before_samples || (samples == 0 && pressed > 0);
     processes = backend.measurement().processes.size();
     ++samples;
   }
-  int fd() const override { return ends_[0]; }
+  int fd() const override { return fd_; }
   bool readable() override {
-    char key = 0;
-    EXPECT_EQ(::read(ends_[0], &key, 1), 1);
+    eventfd_t keys = 0;
+    EXPECT_EQ(::eventfd_read(fd_, &keys), 0);
     ++pressed;
     return go_on_;
   }
-  void press() const { EXPECT_EQ(::write(ends_[1], "k", 1), 1); }
 
   int pressed = 0;
   int samples = 0;
@@ -45,7 +39,7 @@ class Keys : public Observer {
   bool pressed_before_samples = false;
 
  private:
-  int ends_[2] = {};
+  int fd_ = ::eventfd(1, EFD_CLOEXEC);  // one key has been pressed
   bool go_on_;
 };
 

@@ -195,13 +195,11 @@ TEST(VerdictTest, NothingToHold) {
               ElementsAre("max_copied: the pagemap backend cannot tell what the root copied"));
 }
 
-TEST(VerdictTest, NumbersChildrenByTheirStarts) {
+TEST(VerdictTest, NumbersChildrenByTheirStartsAndOfManyShowsTheWorst) {
   const Verdict found = verdict(measured(), copied(5));
   ASSERT_EQ(found.held.size(), 2U);
   EXPECT_EQ(found.held[1].number, 2U);
-}
 
-TEST(VerdictTest, OfManyTheWorst) {
   cow::Measurement measurement = measured();
   for (int i = 0; i < 30; ++i) measurement.processes.push_back(process(100 + i, 100));
   const auto lines = over_lines(verdict(measurement, copied(5)));

@@ -1,5 +1,7 @@
 #include "steps.h"
 
+#include <charconv>
+
 namespace ground_truth {
 
 long count = 0;
@@ -12,18 +14,11 @@ char* program = nullptr;
 
 void print(const char* word, long number) {
   char line[64];
-  std::size_t length = std::strlen(word);
-  std::memcpy(line, word, length);
-  line[length++] = ' ';
-  char digits[24];
-  std::size_t used = 0;
-  do {
-    digits[used++] = static_cast<char>('0' + number % 10);
-    number /= 10;
-  } while (number != 0);
-  while (used != 0) line[length++] = digits[--used];
-  line[length++] = '\n';
-  if (write(1, line, length) < 0) fail("write");
+  char* end = stpcpy(line, word);
+  *end++ = ' ';
+  end = std::to_chars(end, line + sizeof line - 1, number).ptr;
+  *end++ = '\n';
+  if (write(1, line, static_cast<std::size_t>(end - line)) < 0) fail("write");
 }
 
 [[gnu::noinline]] void own_the_stack() {
