@@ -1,12 +1,8 @@
 #pragma once
 
-#include <functional>
-#include <stdexcept>
-#include <sys/prctl.h>
-#include <unistd.h>
-
 #include <cowshed/cow/meter.h>
 #include <cowshed/tests/support/child.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::cow::test {
 

@@ -1,4 +1,3 @@
-#include <dirent.h>
 #include <sys/socket.h>
 
 #include <cowshed/cow/code_reader_process.h>

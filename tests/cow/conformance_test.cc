@@ -1,5 +1,3 @@
-#include <ostream>
-
 #include <cowshed/cow/backend.h>
 #include <cowshed/cow/proc_files.h>
 #include <cowshed/cow/subtrees.h>

@@ -108,24 +108,22 @@ TEST_F(PagemapBackendPrivilege, AChildThatIsNotDumpableHasALineAndNoFigures) {
   const std::string text = test::as_nobody([] {
     const Undumpable child;
     PagemapBackend backend;
-    const auto attached = backend.attach({::getpid()});
-    bool sampled = attached.has_value();
+    if (!backend.attach({::getpid()})) return std::string("not attached");
     Measurement measured;
     // On a slow machine there is one look at a time.
     const auto is_looked_at = [](const ProcessCopies& process) {
       return process.memory || !process.not_measured.empty();
     };
     constexpr int kMostSamples = 500;
-    for (int i = 0; sampled && i < kMostSamples; ++i) {
-      sampled = backend.sample().has_value();
+    for (int i = 0; i < kMostSamples; ++i) {
+      if (!backend.sample()) return std::string("not sampled");
       measured = backend.measurement();
       if (std::all_of(measured.processes.begin(), measured.processes.end(), is_looked_at)) break;
       std::this_thread::sleep_for(backend.interval());
     }
-    std::string result = sampled ? "" : "not sampled ";
+    std::string result;
     for (const ProcessCopies& process : measured.processes) {
-      const bool is_it = process.pid == child.pid();
-      result += is_it ? "child " : "parent ";
+      result += process.pid == child.pid() ? "child " : "parent ";
       result += process.memory || process.copied_pages() ? "figures " : "none ";
       result += process.not_measured + ";";
     }

@@ -1,5 +1,3 @@
-#include <tuple>
-
 #include <cowshed/cow/object_copies.h>
 #include <cowshed/cow/page_map.h>
 #include <cowshed/cow/published_layout.h>

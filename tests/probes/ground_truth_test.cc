@@ -1,7 +1,6 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <exceptions.skel.h>
-#include <tuple>
 #include <wp_faults.skel.h>
 
 #include <cowshed/tests/support/conditions.h>
@@ -128,9 +127,9 @@ class GroundTruth : public ::testing::Test {
       ASSERT_TRUE(idle.wpcopy && busy.wpcopy) << "taskstats did not answer";
       const auto instead = copied_instead(truth.per_unit, n, idle.measured, busy.measured);
       const auto expected = static_cast<std::int64_t>(truth.per_unit.wpcopy) * n + instead;
-      const auto counted = delta(idle.wpcopy->count, busy.wpcopy->count);
-      EXPECT_GE(counted, expected - most_unseen(busy.wpcopy->count)) << "taskstats";
-      EXPECT_LE(counted, expected + most_unseen(idle.wpcopy->count)) << "taskstats";
+      const auto counted = delta(*idle.wpcopy, *busy.wpcopy);
+      EXPECT_GE(counted, expected - most_unseen(*busy.wpcopy)) << "taskstats";
+      EXPECT_LE(counted, expected + most_unseen(*idle.wpcopy)) << "taskstats";
     }
   }
 
@@ -158,25 +157,26 @@ class GroundTruth : public ::testing::Test {
                       const ProcessCounts& to) {
     const PerUnit& unit = truth.per_unit;
     if (!truth.either) EXPECT_LE(std::abs(copied_instead(unit, n, from, to)), kMostCopiedInstead);
-    const auto expect_class = [n](const char* name, std::uint64_t before, std::uint64_t after,
-                                  std::uint64_t per_unit) {
-      EXPECT_EQ(delta(before, after), static_cast<std::int64_t>(per_unit) * n) << name;
+    const auto expect_class = [&](const char* name, auto pages_of, std::uint64_t per_unit) {
+      EXPECT_EQ(delta(std::invoke(pages_of, from), std::invoke(pages_of, to)),
+                static_cast<std::int64_t>(per_unit) * n)
+          << name;
     };
-    expect_class("copied_anon + reused", from.copied_anon_pages + from.reused_pages,
-                 to.copied_anon_pages + to.reused_pages, unit.copied_anon + unit.reused);
-    expect_class("copied_file", from.copied_file_pages, to.copied_file_pages, unit.copied_file);
-    expect_class("zero_page", from.zero_page_writes, to.zero_page_writes, unit.zero_page_writes);
-    expect_class("zero_filled", from.zero_filled_faults, to.zero_filled_faults, unit.zero_filled);
-    expect_class("zero_filled_pages", from.zero_filled_pages, to.zero_filled_pages,
-                 unit.zero_filled_pages);
-    expect_class("write_notify", from.write_notify_faults, to.write_notify_faults,
-                 unit.write_notify);
-    expect_class("failed", from.failed_faults, to.failed_faults, unit.failed);
-    expect_class("other", from.other_faults, to.other_faults, unit.other);
-    expect_class("huge_splits", from.huge_splits.value(), to.huge_splits.value(), unit.huge_splits);
-    expect_class("collapsed_pages", from.collapsed_pages.value(), to.collapsed_pages.value(),
-                 unit.collapsed_pages);
-    expect_class("arenas", arena_pages(from), arena_pages(to), unit.arena_pages);
+    using Of = ProcessCounts;
+    const auto broken = [](const Of& of) { return of.copied_anon_pages + of.reused_pages; };
+    const auto splits = [](const Of& of) { return of.huge_splits.value(); };
+    const auto collapsed = [](const Of& of) { return of.collapsed_pages.value(); };
+    expect_class("copied_anon + reused", broken, unit.copied_anon + unit.reused);
+    expect_class("copied_file", &Of::copied_file_pages, unit.copied_file);
+    expect_class("zero_page", &Of::zero_page_writes, unit.zero_page_writes);
+    expect_class("zero_filled", &Of::zero_filled_faults, unit.zero_filled);
+    expect_class("zero_filled_pages", &Of::zero_filled_pages, unit.zero_filled_pages);
+    expect_class("write_notify", &Of::write_notify_faults, unit.write_notify);
+    expect_class("failed", &Of::failed_faults, unit.failed);
+    expect_class("other", &Of::other_faults, unit.other);
+    expect_class("huge_splits", splits, unit.huge_splits);
+    expect_class("collapsed_pages", collapsed, unit.collapsed_pages);
+    expect_class("arenas", arena_pages, unit.arena_pages);
   }
 
   static std::uint64_t arena_pages(const ProcessCounts& of) {
@@ -215,9 +215,9 @@ TEST_F(GroundTruth, ThreadsThatWriteToTheSamePagesAtOnce) {
   if (accounting != nullptr) {
     // Whoever is too late may have a copy by then, which is thrown away; wp_page_copy() of
     // mm/memory.c has counted it.
-    const std::int64_t begun = delta(idle.wpcopy->count, busy.wpcopy->count);
-    EXPECT_GE(begun, copied - most_unseen(busy.wpcopy->count));
-    EXPECT_LE(begun, tried + most_unseen(busy.wpcopy->count));
+    const std::int64_t begun = delta(*idle.wpcopy, *busy.wpcopy);
+    EXPECT_GE(begun, copied - most_unseen(*busy.wpcopy));
+    EXPECT_LE(begun, tried + most_unseen(*busy.wpcopy));
   }
 }
 

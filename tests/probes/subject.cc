@@ -4,8 +4,6 @@
 #include <sys/personality.h>
 #include <sys/socket.h>
 
-#include <cowshed/tests/support/test.h>
-
 namespace cowshed::test {
 namespace {
 
@@ -86,7 +84,7 @@ SubjectRun run_subject(Probe& probe, const std::string& kind, long n,
   }
   SubjectRun run;
   const pid_t measured = await_done(*socket, meanwhile);
-  run.wpcopy = wp_copies(measured);
+  run.wpcopy = wpcopy_count(measured);
   const Snapshot alive = probe.snapshot().value();
   merge(alive);
   if (observe) observe(alive);  // it may have been too quick to be seen before

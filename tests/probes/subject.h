@@ -1,13 +1,8 @@
 #pragma once
 
-#include <functional>
-#include <optional>
-#include <string>
-#include <sys/types.h>
-#include <vector>
-
 #include <cowshed/probes/probe.h>
 #include <cowshed/tests/support/taskstats.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::test {
 
@@ -19,7 +14,7 @@ struct SubjectRun {
   std::vector<ProcessCounts> processes;  // final counts, by id
   ProcessCounts measured;                // final
   ProcessCounts while_alive;             // the measured process, when all was done but its exit
-  std::optional<WpCopies> wpcopy;        // taskstats, at the same moment
+  std::optional<std::uint64_t> wpcopy;   // taskstats, at the same moment
   Losses losses;
   ProbeOverhead overhead;
 };

@@ -30,22 +30,22 @@ char* map(std::size_t size) {
   return static_cast<char*>(mapped);
 }
 
-// One behind another.
-void blocks(std::size_t pages) {
+// One block behind another.
+template <class Write>
+void write_blocks(std::size_t pages, Write write) {
   char* memory = map(pages * kPage);
-  char* source = map(bytes);
   in_child([=] {
-    for (std::size_t at = 0; at + bytes <= pages * kPage; at += bytes)
-      copy_block(memory + at, source, bytes);
+    for (std::size_t at = 0; at + bytes <= pages * kPage; at += bytes) write(memory + at);
   });
 }
 
+void blocks(std::size_t pages) {
+  const char* source = map(bytes);
+  write_blocks(pages, [=](char* to) { copy_block(to, source, bytes); });
+}
+
 void fills(std::size_t pages) {
-  char* memory = map(pages * kPage);
-  in_child([=] {
-    for (std::size_t at = 0; at + bytes <= pages * kPage; at += bytes)
-      fill_block(memory + at, bytes);
-  });
+  write_blocks(pages, [](char* to) { fill_block(to, bytes); });
 }
 
 std::vector<Pointer> make_items(std::size_t count) {

@@ -47,32 +47,31 @@ Page map(std::size_t pages, std::uintptr_t at = 0) {
   return memory;
 }
 
-void shares(std::size_t pages) {
+// A child copies each page, which has a number.
+template <class Copy>
+void copy_each(std::size_t pages, Copy copy) {
   const Page memory = map(pages);
   in_child([=] {
-    for (std::size_t i = 0; i < pages; ++i) {
-      const Page page = memory + i * kPage;
-      const std::size_t turn = i % 10;
-      if (turn < 7) copy_often(page);
-      else if (turn < 9) copy_sometimes(page);
-      else copy_seldom(page);
-    }
+    for (std::size_t i = 0; i < pages; ++i) copy(memory + i * kPage, i);
+  });
+}
+
+void shares(std::size_t pages) {
+  copy_each(pages, [](Page page, std::size_t number) {
+    const std::size_t turn = number % 10;
+    if (turn < 7) copy_often(page);
+    else if (turn < 9) copy_sometimes(page);
+    else copy_seldom(page);
   });
 }
 
 void kernel(std::size_t pages) {
-  const Page memory = map(pages);
   const int file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
-  in_child([=] {
-    for (std::size_t i = 0; i < pages; ++i) copy_by_kernel(file, memory + i * kPage);
-  });
+  copy_each(pages, [=](Page page, std::size_t) { copy_by_kernel(file, page); });
 }
 
 void deep(std::size_t pages) {
-  const Page memory = map(pages);
-  in_child([=] {
-    for (std::size_t i = 0; i < pages; ++i) copy_deeply(memory + i * kPage, 100);
-  });
+  copy_each(pages, [](Page page, std::size_t) { copy_deeply(page, 100); });
 }
 
 void short_lived(std::size_t children) {
@@ -121,7 +120,6 @@ void hot(std::size_t /*pages*/) {
 // `sharing`: of the mapping that the code is in, as of mmap(2).
 void generate(std::size_t pages, int sharing) {
   constexpr unsigned char kCode[] = {0x55, 0x48, 0x89, 0xe5, 0xc6, 0x07, 0x01, 0x5d, 0xc3};
-  const Page memory = map(pages);
   void* code = mmap(nullptr, kPage, PROT_READ | PROT_WRITE, sharing | MAP_ANONYMOUS, -1, 0);
   if (code == MAP_FAILED) std::abort();
   std::memcpy(code, kCode, sizeof kCode);
@@ -133,10 +131,7 @@ void generate(std::size_t pages, int sharing) {
   std::fprintf(names, "%lx %zx py::generated:/app.py\n", reinterpret_cast<unsigned long>(code),
                sizeof kCode);
   std::fclose(names);
-  in_child([=] {
-    for (std::size_t i = 0; i < pages; ++i)
-      reinterpret_cast<void (*)(Page)>(code)(memory + i * kPage);
-  });
+  copy_each(pages, [=](Page page, std::size_t) { reinterpret_cast<void (*)(Page)>(code)(page); });
 }
 
 void generated(std::size_t pages) { generate(pages, MAP_PRIVATE); }
@@ -149,15 +144,13 @@ void generate_unnamed(std::size_t pages, void* address, int flags) {
   void* code = mmap(address, pages * kFunctionDistance, PROT_READ | PROT_WRITE,
                     MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
   if (code == MAP_FAILED) std::abort();
-  const Page memory = map(pages);
   const auto function = [=](std::size_t i) {
     return static_cast<char*>(code) + i * kFunctionDistance;
   };
   for (std::size_t i = 0; i < pages; ++i) std::memcpy(function(i), kCode, sizeof kCode);
   if (mprotect(code, pages * kFunctionDistance, PROT_READ | PROT_EXEC) != 0) std::abort();
-  in_child([=] {
-    for (std::size_t i = 0; i < pages; ++i)
-      reinterpret_cast<void (*)(Page, char)>(function(i))(memory + i * kPage, 2);
+  copy_each(pages, [=](Page page, std::size_t number) {
+    reinterpret_cast<void (*)(Page, char)>(function(number))(page, 2);
   });
 }
 

@@ -43,6 +43,16 @@ std::vector<Capabilities> all_capabilities() {
            "CAP_BPF and CAP_PERFMON missing"}};
 }
 
+// For this process and its children alone.
+void mount_here(const char* type, const char* folder, const char* options = nullptr) {
+  if (::unshare(CLONE_NEWNS) != 0 ||
+      ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+      ::mount("none", folder, type, 0, options) != 0) {
+    ::_exit(124);
+  }
+}
+void hide(const char* folder) { mount_here("tmpfs", folder); }
+
 struct Surroundings {
   bool hidepid = false;
   bool seccomp = false;
@@ -50,14 +60,8 @@ struct Surroundings {
   bool user_namespace = false;
 
   void enter() const {
-    if (hidepid || !btf) {
-      if (::unshare(CLONE_NEWNS) != 0 ||
-          ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) {
-        ::_exit(124);
-      }
-    }
-    if (hidepid && ::mount("proc", "/proc", "proc", 0, "hidepid=2") != 0) ::_exit(124);
-    if (!btf && ::mount("none", "/sys/kernel/btf", "tmpfs", 0, nullptr) != 0) ::_exit(124);
+    if (hidepid) mount_here("proc", "/proc", "hidepid=2");
+    if (!btf) hide("/sys/kernel/btf");
     if (user_namespace) test::enter_user_namespace();
     if (seccomp) {
       test::refuse_call(SYS_bpf);
@@ -116,13 +120,6 @@ TEST_F(CowtopPrivilege, EachCellTakesTheBestAndSaysWhatWouldGiveMore) {
       }
     }
   }
-}
-
-// An empty folder in the place of `folder`, for this process and its children alone.
-void hide(const char* folder) {
-  ::unshare(CLONE_NEWNS);
-  ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr);
-  ::mount("none", folder, "tmpfs", 0, nullptr);
 }
 
 void refuse_perf_events() { test::refuse_call(SYS_perf_event_open); }

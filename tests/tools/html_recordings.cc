@@ -120,12 +120,11 @@ cow::Measurement hostile(int step) {
     for (auto& each : process.sampled->ranges) each.mapping = name;
   }
   for (auto& site : measurement.sampled->sites) {
-    std::vector<cow::Frame> frames = site.frames.all();
-    frames[0].function = name;
-    site.frames = std::move(frames);
-    std::vector<cow::Frame> stack = site.stack.all();
-    for (cow::Frame& frame : stack) frame.function = name;
-    site.stack = std::move(stack);
+    for (cow::Frames* frames : {&site.frames, &site.stack}) {
+      std::vector<cow::Frame> renamed = frames->all();
+      for (cow::Frame& frame : renamed) frame.function = name;
+      *frames = std::move(renamed);
+    }
   }
   for (auto& each : measurement.sampled->mappings) each.name = name;
   return measurement;

@@ -221,10 +221,10 @@ Verdict sampled_verdict(const std::string& comm) {
   cow::Measurement measurement = measured();
   measurement.processes[2].comm = comm;
   measurement.processes[2].sampled = full_measurement().processes[1].sampled;
-  cow::Frames& place = measurement.processes[2].sampled->sites[0].frames;
-  std::vector<cow::Frame> frames = place.all();
-  frames[0].file = "../../src/a:b,%/fill.cc";
-  place = std::move(frames);
+  cow::Frames& frames = measurement.processes[2].sampled->sites[0].frames;
+  cow::Frame place = frames.front();
+  place.file = "../../src/a:b,%/fill.cc";
+  frames = std::vector{place};
   return verdict(measurement, copied(5));
 }
 
@@ -241,15 +241,12 @@ TEST(VerdictTest, ALineThatCopiesInTwoWaysIsOneCulprit) {
   sampled = full_measurement().processes[1].sampled;
   sampled->mappings.clear();
   cow::CodeSite by_kernel = sampled->sites[0];
-  std::vector<cow::Frame> frames = by_kernel.frames.all();
   cow::CodeSite elsewhere = sampled->sites[0];
-  frames.back().line = 13;
-  elsewhere.frames = frames;
-  frames = by_kernel.frames.all();
-  cow::Frame read;
-  read.function = "[read(2)]";
-  frames.insert(frames.begin(), read);
-  by_kernel.frames = std::move(frames);
+  const cow::Frame place = by_kernel.frames.front();
+  cow::Frame next_line = place;
+  next_line.line = 13;
+  by_kernel.frames = std::vector<cow::Frame>{{"[read(2)]", "", 0, "", 0, false}, place};
+  elsewhere.frames = std::vector{next_line};
   by_kernel.estimated_copies = 64;
   elsewhere.estimated_copies = 128;
   sampled->sites.insert(sampled->sites.end(), {by_kernel, elsewhere});

@@ -208,19 +208,6 @@ KIND(write_protected_by_user) {
   });
 }
 
-// Copies that wait for 10 ms each.
-KIND(copied_slowly) {
-  char* pages = written_private_pages();
-  store(page_of(pages, count));
-  in_child([=] {
-    Handler handler(pages, kPage, UFFDIO_REGISTER_MODE_WP);
-    for (long i = 0; i <= count; ++i) handler.protect(page_of(pages, i));
-    handler.start([](long) { usleep(10'000); });
-    for (long i = 0; i <= count; ++i) store(page_of(pages, i));
-    handler.join();
-  });
-}
-
 KIND(missing_for_user) {
   in_child([] {
     char* pages = private_pages();
