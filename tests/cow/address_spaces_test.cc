@@ -13,27 +13,35 @@ constexpr std::uint64_t kNsPerMs = 1'000'000;
 class AddressSpacesOf : public FakeProc {
  protected:
   void map(const std::string& lines) const { write("7/maps", lines); }
-  static ProcessCounts parent() {
+  // As seen then.
+  void parent_at(std::uint64_t ms, bool alive = true, std::uint32_t execs = 0) {
     ProcessCounts counts;
     counts.id = 1;
     counts.pid = 7;
-    return counts;
+    counts.alive = alive;
+    counts.execs = execs;
+    spaces_.update(counts, ms * kNsPerMs);
   }
-  static ProcessCounts child(std::uint64_t start_ns) {
+  void child_at(std::uint64_t ms, std::uint64_t started_ms, bool alive = false,
+                std::uint64_t parent = 1) {
     ProcessCounts counts;
     counts.id = 2;
-    counts.parent_id = 1;
+    counts.parent_id = parent;
     counts.pid = 8;
-    counts.start_ns = start_ns;
-    return counts;
+    counts.start_ns = started_ms * kNsPerMs;
+    counts.alive = alive;
+    spaces_.update(counts, ms * kNsPerMs);
+  }
+  const AddressSpace* space_of(std::uint64_t process_id, std::uint64_t address) {
+    CopySample sample;
+    sample.process_id = process_id;
+    sample.address = address;
+    sample.registers[static_cast<std::size_t>(Register::rip)] = 0x5000;
+    return spaces_.at(sample);
   }
   // Whether it is known what was mapped at 0x1000 when the process was sampled.
   bool knows(std::uint64_t process_id) {
-    CopySample sample;
-    sample.process_id = process_id;
-    sample.address = 0x1000;
-    sample.registers[static_cast<std::size_t>(Register::rip)] = 0x5000;
-    const AddressSpace* space = spaces_.at(sample);
+    const AddressSpace* space = space_of(process_id, 0x1000);
     return space != nullptr && space->find(0x1000) != nullptr;
   }
 
@@ -46,44 +54,33 @@ class AddressSpacesOf : public FakeProc {
 // As where it ends, or is seen, only when its parent has given back what it shared with it.
 TEST_F(AddressSpacesOf, AChildSeenLateHasWhatItsParentHadAtTheFork) {
   map(with_it_);
-  spaces_.update(parent(), 100 * kNsPerMs);
+  parent_at(100);
   EXPECT_TRUE(knows(1));
   map(without_it_);
   spaces_.keep_up(900 * kNsPerMs);
   EXPECT_FALSE(knows(1)) << "was not read again";
-  auto ended = parent();
-  ended.alive = false;
-  spaces_.update(ended, 910 * kNsPerMs);
-  auto late = child(110 * kNsPerMs);
-  late.alive = false;
-  spaces_.update(late, 910 * kNsPerMs);
+  parent_at(910, false);
+  child_at(910, 110);
   EXPECT_TRUE(knows(2));
 }
 
 TEST_F(AddressSpacesOf, WhatIsMappedBetweenTwoSnapshotsIsReadMeanwhile) {
   map(without_it_);
-  spaces_.update(parent(), 100 * kNsPerMs);
+  parent_at(100);
   map(with_it_);
   spaces_.keep_up(101 * kNsPerMs);
   spaces_.keep_up(200 * kNsPerMs);
-  auto ended = parent();
-  ended.alive = false;
-  spaces_.update(ended, 210 * kNsPerMs);
+  parent_at(210, false);
   EXPECT_TRUE(knows(1));
 }
 
 TEST_F(AddressSpacesOf, AfterAnExecNothingOfBeforeIsLeft) {
   map(with_it_);
-  spaces_.update(parent(), 100 * kNsPerMs);
+  parent_at(100);
   std::filesystem::remove(root_ / "7/maps");
-  auto executed = parent();
-  executed.execs = 1;
-  spaces_.update(executed, 200 * kNsPerMs);
-  executed.alive = false;
-  spaces_.update(executed, 201 * kNsPerMs);
-  auto late = child(100 * kNsPerMs);
-  late.alive = false;
-  spaces_.update(late, 202 * kNsPerMs);
+  parent_at(200, true, 1);
+  parent_at(201, false, 1);
+  child_at(202, 100);
   EXPECT_FALSE(knows(2));
 }
 
@@ -95,7 +92,7 @@ TEST_F(AddressSpacesOf, APerfMapIsBelievedOfWhoRunsTheProcess) {
   const auto folder = std::to_string(kNobodys);
   write(folder + "/maps", with_it_);
   write(folder + "/status", "Name:\tx\nUid:\t1000\t1000\t1000\t1000\n");
-  auto counts = parent();
+  ProcessCounts counts;
   counts.pid = kNobodys;
   CopySample sample;
   for (const auto& [owner, is_believed] : {std::pair{0U, true}, {1000U, true}, {1001U, false}}) {
@@ -109,40 +106,27 @@ TEST_F(AddressSpacesOf, APerfMapIsBelievedOfWhoRunsTheProcess) {
 }
 
 TEST_F(AddressSpacesOf, ThoseOfManyThatAreEqualAreOne) {
-  const auto space_of = [&](std::uint64_t id) {
-    CopySample sample;
-    sample.process_id = id;
-    sample.address = 0x5000;
-    sample.registers[static_cast<std::size_t>(Register::rip)] = 0x5000;
-    return spaces_.at(sample);
-  };
-  auto other = child(0);
-  other.parent_id = 0;
   map(with_it_);
   write("8/maps", with_it_);
-  spaces_.update(parent(), 100 * kNsPerMs);
-  spaces_.update(other, 100 * kNsPerMs);
-  ASSERT_NE(space_of(1), nullptr);
-  EXPECT_EQ(space_of(1), space_of(2));
+  parent_at(100);
+  child_at(100, 0, true, 0);
+  ASSERT_NE(space_of(1, 0x5000), nullptr);
+  EXPECT_EQ(space_of(1, 0x5000), space_of(2, 0x5000));
   write("8/maps", without_it_);
   spaces_.keep_up(900 * kNsPerMs);
-  EXPECT_NE(space_of(1), space_of(2));
+  EXPECT_NE(space_of(1, 0x5000), space_of(2, 0x5000));
   EXPECT_FALSE(knows(2));
   EXPECT_TRUE(knows(1));
 }
 
 TEST_F(AddressSpacesOf, AProcessThatHasEndedIsForgotten) {
   map(with_it_);
-  spaces_.update(parent(), 100 * kNsPerMs);
-  spaces_.update(child(100 * kNsPerMs), 100 * kNsPerMs);
-  auto ended = parent();
-  ended.alive = false;
-  spaces_.update(ended, 200 * kNsPerMs);
+  parent_at(100);
+  child_at(100, 100, true);
+  parent_at(200, false);
   for (int snapshot = 0; snapshot < 3; ++snapshot) spaces_.forget_ended();
   EXPECT_TRUE(spaces_.knows(1, 0)) << "a child has its code";
-  auto late = child(100 * kNsPerMs);
-  late.alive = false;
-  spaces_.update(late, 300 * kNsPerMs);
+  child_at(300, 100);
   spaces_.forget_ended();
   EXPECT_TRUE(spaces_.knows(2, 0)) << "its last samples are still to come";
   spaces_.forget_ended();
@@ -154,7 +138,7 @@ TEST_F(AddressSpacesOf, AProcessThatHasEndedIsForgotten) {
 TEST_F(AddressSpacesOf, AnImageIsKnownOnceASnapshotHasIt) {
   map(with_it_);
   EXPECT_FALSE(spaces_.knows(1, 0));
-  spaces_.update(parent(), 100 * kNsPerMs);
+  parent_at(100);
   EXPECT_TRUE(spaces_.knows(1, 0));
   EXPECT_FALSE(spaces_.knows(1, 1));
 }

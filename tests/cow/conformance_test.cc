@@ -1,11 +1,10 @@
-#include <ostream>
-
 #include <cowshed/cow/backend.h>
 #include <cowshed/cow/proc_files.h>
 #include <cowshed/cow/subtrees.h>
+#include <cowshed/tests/cow/children.h>
 #include <cowshed/tests/cow/measure_command.h>
-#include <cowshed/tests/cow/paused_child.h>
 #include <cowshed/tests/support/child.h>
+#include <cowshed/tests/support/failure.h>
 #include <cowshed/tests/support/subprocess.h>
 #include <cowshed/tests/support/test.h>
 
@@ -14,7 +13,6 @@ namespace cowshed::cow {
 namespace {
 
 using cowshed::test::Subprocess;
-using ::testing::UnorderedElementsAreArray;
 
 constexpr std::array kBackends = {BackendChoice::tracepoint, BackendChoice::pagemap};
 
@@ -49,65 +47,62 @@ constexpr Truth about(std::uint64_t value) { return {value, value + kOwnPages}; 
 constexpr std::optional<Truth> kAbsent;  // the backend cannot know that, and has to say so
 
 using Value = std::optional<std::uint64_t>;
-using Of = std::function<Value(const ProcessCopies&)>;
 constexpr int kEachChild = -1;
 
 // A figure of the process of that number, or of each child.
 struct Figure {
   const char* name;
-  Of of;
   std::optional<Truth> exact;
   std::optional<Truth> sampled;
   int process = kEachChild;
 };
 
-Figure figure(const char* name, Of of, Truth truth) { return {name, std::move(of), truth, truth}; }
+Figure figure(const char* name, Truth truth) { return {name, truth, truth}; }
 // Only tracepoints count it.
-Figure counted(const char* name, Value ProcessCopies::* member, Truth truth) {
-  return {name, [member](const auto& process) { return process.*member; }, truth, kAbsent};
-}
-Figure copied_anon(Truth truth) {
-  return figure("anon", [](const auto& process) { return process.copied_anon_pages; }, truth);
-}
-Figure of_memory(const char* name, std::uint64_t MemorySample::* member, Truth truth) {
-  const auto pages = [member](const ProcessCopies& process) -> Value {
-    if (!process.memory) return std::nullopt;
-    return (*process.memory).*member / kPageSize;
-  };
-  return figure(name, pages, truth);
-}
-Figure still_shared(Truth truth) {
-  return of_memory("still shared", &MemorySample::shared_bytes, truth);
-}
-Figure its_own(Truth truth) { return of_memory("its own", &MemorySample::private_bytes, truth); }
-Figure at_fork(Truth truth) {
-  return figure(
-      "shared at the fork",
-      [](const auto& process) -> Value {
-        return process.shared_at_fork_bytes.value_or(0) / kPageSize;
-      },
-      truth);
-}
-Figure arena_copied(Truth truth) {
-  const auto pages = [](const ProcessCopies& process) -> Value {
-    if (process.arenas.size() != 1 || process.arenas[0].name != "subject") return std::nullopt;
-    if (process.arenas[0].bytes.value_or(0) < 2000 * kPageSize) return std::nullopt;
-    return process.arenas[0].copied_pages;
-  };
-  return figure("copied of the arena", pages, truth);
-}
+Figure counted(const char* name, Truth truth) { return {name, truth, kAbsent}; }
 Figure of_process(int number, Figure figure) {
   figure.process = number;
   return figure;
 }
-Figure but_sampled(std::optional<Truth> sampled, Figure figure) {
-  figure.sampled = sampled;
-  return figure;
+
+std::map<std::string, Value> figures_of(const ProcessCopies& process) {
+  const bool executed = process.comm == "copy_subject" && !process.shares_memory;
+  Value still_shared;
+  Value its_own;
+  Value resident;
+  if (process.memory) {
+    still_shared = process.memory->shared_bytes / kPageSize;
+    its_own = process.memory->private_bytes / kPageSize;
+    if (executed) resident = *still_shared + *its_own;
+  }
+  Value arena;
+  if (process.arenas.size() == 1 && process.arenas[0].name == "subject" &&
+      process.arenas[0].bytes.value_or(0) >= 2000 * kPageSize) {
+    arena = process.arenas[0].copied_pages;
+  }
+  return {{"anon", process.copied_anon_pages},
+          {"file", process.copied_file_pages},
+          {"reused", process.reused_pages},
+          {"zero page writes", process.zero_page_writes},
+          {"zero filled", process.zero_filled_pages},
+          {"huge splits", process.huge_splits},
+          {"write notify", process.write_notify_faults},
+          {"failed", process.failed_faults},
+          {"other", process.other_faults},
+          {"before the exec", process.copied_pages_before_exec},
+          {"execs of exe", process.comm == "exe" ? process.execs : 0},
+          {"shared at the fork", process.shared_at_fork_bytes.value_or(0) / kPageSize},
+          {"still shared", still_shared},
+          {"its own", its_own},
+          {"resident after the exec", resident},
+          {"copied of the arena", arena}};
 }
+
+using Words = std::vector<std::string>;
 
 struct Case {
   const char* name;
-  std::vector<std::string> command;  // and for how many milliseconds it lingers
+  Words command;
   int linger_ms;
   std::size_t processes;
   std::vector<Figure> figures;
@@ -116,83 +111,52 @@ struct Case {
 std::ostream& operator<<(std::ostream& out, const Case& wanted) { return out << wanted.name; }
 
 std::vector<Case> cases() {
-  using Copies = ProcessCopies;
   constexpr Truth kReused = {1000 - kNotReused, 1000 + kOwnPages};
   constexpr Truth kNearlyNone = {0, kOwnPages + kNotReused};
-  const auto before_exec = [](const Copies& process) { return process.copied_pages_before_exec; };
-  const auto of_files = [](const Copies& process) { return process.copied_file_pages; };
-  const auto execs = [](const Copies& process) -> Value {
-    return process.comm == "exe" ? process.execs : 0;
+  // Their last word is for how many milliseconds they linger.
+  const auto copies = [](const char* children, const char* pages) -> Words {
+    return {COPY_SUBJECT, "4000", children, pages};
   };
-  const auto resident = [](const Copies& process) -> Value {
-    if (process.comm != "copy_subject" || process.shares_memory || !process.memory)
-      return std::nullopt;
-    return (process.memory->shared_bytes + process.memory->private_bytes) / kPageSize;
+  const auto arena = [](const char* mode, const char* pages) -> Words {
+    return {SHARE_SUBJECT, "arena", mode, "2000", pages};
   };
+  const auto kind = [](const char* name) -> Words { return {COPY_SUBJECT, name, "1000"}; };
   return {
-      {"Reading",
-       {COPY_SUBJECT, "4000", "2", "0"},
-       600,
-       3,
-       {copied_anon(about(0)), still_shared({3940, 4200}), its_own({0, 80})}},
-      {"SomeOfIt",
-       {COPY_SUBJECT, "4000", "3", "1500"},
-       600,
-       4,
-       {copied_anon(about(1500)), still_shared({2440, 2700}), its_own({1500, 1580}),
-        at_fork({3800, kManyPages})}},
-      {"AllOfIt",
-       {COPY_SUBJECT, "4000", "2", "4000"},
-       600,
-       3,
-       {copied_anon(about(4000)), still_shared({0, 200}),
-        counted("reused", &Copies::reused_pages, about(0)),
-        counted("zero page writes", &Copies::zero_page_writes, about(0)),
-        counted("zero filled", &Copies::zero_filled_pages, {0, 100}),
-        counted("huge splits", &Copies::huge_splits, exactly(0)),
-        counted("write notify", &Copies::write_notify_faults, exactly(0)),
-        counted("failed", &Copies::failed_faults, exactly(0)),
-        counted("other", &Copies::other_faults, {0, kManyPages})}},
-      {"AnArenaThatIsRead",
-       {SHARE_SUBJECT, "arena", "strict", "2000", "0"},
-       600,
-       3,
-       {arena_copied(exactly(0)), still_shared({2000, kManyPages}), at_fork({2000, kManyPages})}},
-      {"AnArenaThatIsWritten",
-       {SHARE_SUBJECT, "arena", "lenient", "2000", "321"},
-       600,
-       3,
-       {arena_copied(exactly(321)), still_shared({2000 - 321, kManyPages}),
-        its_own({321, kManyPages}), figure("file", of_files, {321, kManyPages})}},
+      Case("Reading", copies("2", "0"), 600, 3,
+           {figure("anon", about(0)), figure("still shared", {3940, 4200}),
+            figure("its own", {0, 80})}),
+      Case("SomeOfIt", copies("3", "1500"), 600, 4,
+           {figure("anon", about(1500)), figure("still shared", {2440, 2700}),
+            figure("its own", {1500, 1580}), figure("shared at the fork", {3800, kManyPages})}),
+      Case("AllOfIt", copies("2", "4000"), 600, 3,
+           {figure("anon", about(4000)), figure("still shared", {0, 200}),
+            counted("reused", about(0)), counted("zero page writes", about(0)),
+            counted("zero filled", {0, 100}), counted("huge splits", exactly(0)),
+            counted("write notify", exactly(0)), counted("failed", exactly(0)),
+            counted("other", {0, kManyPages})}),
+      Case("AnArenaThatIsRead", arena("strict", "0"), 600, 3,
+           {figure("copied of the arena", exactly(0)), figure("still shared", {2000, kManyPages}),
+            figure("shared at the fork", {2000, kManyPages})}),
+      Case("AnArenaThatIsWritten", arena("lenient", "321"), 600, 3,
+           {figure("copied of the arena", exactly(321)),
+            figure("still shared", {2000 - 321, kManyPages}), figure("its own", {321, kManyPages}),
+            figure("file", {321, kManyPages})}),
       // The sampled backend cannot know whose copies they were, and has them once: with the child.
-      {"TheParentWritesFirst",
-       {COPY_SUBJECT, "parent_first", "1000"},
-       200,
-       2,
-       {of_process(0, but_sampled(kAbsent, copied_anon(about(1000)))),
-        but_sampled(about(1000), copied_anon(kNearlyNone)),
-        counted("reused", &Copies::reused_pages, kReused)}},
-      {"TheChildWritesFirst",
-       {COPY_SUBJECT, "child_first", "1000"},
-       200,
-       2,
-       {copied_anon(about(1000)), of_process(0, but_sampled(kAbsent, copied_anon(kNearlyNone))),
-        of_process(0, counted("reused", &Copies::reused_pages, kReused))}},
-      {"BeforeAndAfterExec",
-       {COPY_SUBJECT, "exec", "1000"},
-       200,
-       2,
-       {figure("execs of exe", execs, exactly(1)),
-        figure("before the exec", before_exec, {1000, 1000 + 2 * kOwnPages}),
-        copied_anon({1000, 1000 + 2 * kOwnPages}),
-        figure("file", of_files, {1000, 1000 + 2 * kOwnPages})}},
-      {"NestedWorkers", {COPY_SUBJECT, "nested", "1000"}, 200, 7, {}},
+      Case("TheParentWritesFirst", kind("parent_first"), 200, 2,
+           {of_process(0, counted("anon", about(1000))), Figure("anon", kNearlyNone, about(1000)),
+            counted("reused", kReused)}),
+      Case("TheChildWritesFirst", kind("child_first"), 200, 2,
+           {figure("anon", about(1000)), of_process(0, counted("anon", kNearlyNone)),
+            of_process(0, counted("reused", kReused))}),
+      Case("BeforeAndAfterExec", kind("exec"), 200, 2,
+           {figure("execs of exe", exactly(1)),
+            figure("before the exec", {1000, 1000 + 2 * kOwnPages}),
+            figure("anon", {1000, 1000 + 2 * kOwnPages}),
+            figure("file", {1000, 1000 + 2 * kOwnPages})}),
+      Case("NestedWorkers", kind("nested"), 200, 7, {}),
       // As shells and posix_spawn start programs: what it shares is its own affair again.
-      {"AVforkedChildThatExecuted",
-       {"sh", "-c", "\"$0\" 300 1 100 $1; true", COPY_SUBJECT},
-       600,
-       3,
-       {of_process(1, figure("resident", resident, {300, kManyPages}))}},
+      Case("AVforkedChildThatExecuted", {"sh", "-c", "\"$0\" 300 1 100 $1; true", COPY_SUBJECT},
+           600, 3, {of_process(1, figure("resident after the exec", {300, kManyPages}))}),
   };
 }
 
@@ -202,7 +166,7 @@ class Conformance : public ::testing::TestWithParam<std::tuple<BackendChoice, Ca
 
   static std::string wrong(const Figure& figure, const ProcessCopies& process) {
     const auto& truth = is_exact() ? figure.exact : figure.sampled;
-    const Value value = figure.of(process);
+    const Value value = figures_of(process).at(figure.name);
     if (value.has_value() == truth.has_value() &&
         (!value || (*value >= truth->least && *value <= truth->most))) {
       return "";
@@ -333,6 +297,14 @@ class EachBackend : public ::testing::TestWithParam<BackendChoice> {
       if (process.role == role) result.push_back(process.pid);
     return result;
   }
+  void sample_until(const std::function<bool()>& is_done) const {
+    constexpr int kMostSamples = 300;
+    for (int i = 0; i < kMostSamples; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      ASSERT_TRUE(backend_->sample());
+      if (is_done()) return;
+    }
+  }
   // The PID of one that has ended, and that nobody has yet.
   static pid_t ended() {
     return cowshed::test::Child([] { return 0; }).pid();
@@ -347,10 +319,9 @@ INSTANTIATE_TEST_SUITE_P(Each, EachBackend, ::testing::ValuesIn(kBackends),
 TEST_P(EachBackend, EachIsARootOfItsOwn) {
   const Tree first(2);
   const Tree second(1);
-  const auto attached = backend_->attach({second.root(), first.root()});
-  ASSERT_TRUE(attached) << attached.error().message;
-  EXPECT_EQ(attached->processes, 5);
-  EXPECT_THAT(attached->refused, SizeIs(0));
+  const Attached attached = backend_->attach({second.root(), first.root()}).value();
+  EXPECT_EQ(attached.processes, 5);
+  EXPECT_THAT(attached.refused, SizeIs(0));
   ASSERT_TRUE(backend_->sample());
   EXPECT_THAT(pids(Role::root), UnorderedElementsAre(first.root(), second.root()));
   EXPECT_THAT(pids(Role::child),
@@ -386,24 +357,12 @@ TEST_P(EachBackend, MoreOfThemLater) {
 TEST_P(EachBackend, OneThatHasEndedKeepsNobodyFromIt) {
   const Tree tree(1);
   const pid_t gone = ended();
-  const auto attached = backend_->attach({gone, tree.root()});
-  ASSERT_TRUE(attached) << attached.error().message;
-  EXPECT_EQ(attached->processes, 2);
-  ASSERT_THAT(attached->refused, SizeIs(1));
-  EXPECT_EQ(attached->refused[0].code, ErrorCode::no_such_process);
-  EXPECT_THAT(attached->refused[0].message, HasSubstr("PID " + std::to_string(gone)));
-  EXPECT_EQ(backend_->attach({gone}).error().code, ErrorCode::no_such_process);
-}
-
-TEST_P(EachBackend, NamedDescendantsOfTheCallerAreRootsBesidePid1) {
-  const Tree tree(2);
-  const auto attached = backend_->attach({1, tree.children()[0], tree.children()[1]});
-  ASSERT_TRUE(attached) << attached.error().message;
-  EXPECT_EQ(backend_->measures(1), attached->refused.empty());
-  ASSERT_TRUE(backend_->sample());
-  std::vector<pid_t> roots = tree.children();
-  if (attached->refused.empty()) roots.push_back(1);  // as root of the machine one may look at it
-  EXPECT_THAT(pids(Role::root), UnorderedElementsAreArray(roots));
+  const Attached attached = backend_->attach({gone, tree.root()}).value();
+  EXPECT_EQ(attached.processes, 2);
+  ASSERT_THAT(attached.refused, SizeIs(1));
+  EXPECT_EQ(attached.refused[0].code, ErrorCode::no_such_process);
+  EXPECT_THAT(attached.refused[0].message, HasSubstr("PID " + std::to_string(gone)));
+  EXPECT_EQ(failure_of(backend_->attach({gone})).code, ErrorCode::no_such_process);
 }
 
 TEST_P(EachBackend, AKernelThreadHasNoMemory) {
@@ -414,10 +373,9 @@ TEST_P(EachBackend, AKernelThreadHasNoMemory) {
     return stat && stat->virtual_bytes == 0 && stat->state == 'S';
   });
   if (thread == processes.end()) GTEST_SKIP() << "this PID namespace has none";
-  const auto attached = backend_->attach({*thread});
-  ASSERT_FALSE(attached);
-  EXPECT_EQ(attached.error().code, ErrorCode::no_such_process);
-  EXPECT_THAT(attached.error().message, HasSubstr("memory of its own"));
+  const Error error = failure_of(backend_->attach({*thread}));
+  EXPECT_EQ(error.code, ErrorCode::no_such_process);
+  EXPECT_THAT(error.message, HasSubstr("memory of its own"));
 }
 
 // From above, as it is with PID 1.
@@ -440,13 +398,11 @@ TEST_P(EachBackend, EndedProcessesAreTakenOnce) {
   EXPECT_THAT(backend_->take_ended(), SizeIs(0));
   ::kill(tree.children()[1], SIGKILL);
   std::vector<ProcessCopies> taken;
-  constexpr int kMostSamples = 300;
-  for (int i = 0; i < kMostSamples && taken.empty(); ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    ASSERT_TRUE(backend_->sample());
+  sample_until([&] {
     taken = backend_->take_ended();
     EXPECT_EQ(taken.size() + backend_->measurement().processes.size(), 4U);
-  }
+    return !taken.empty();
+  });
   ASSERT_THAT(taken, SizeIs(1));
   EXPECT_EQ(taken[0].pid, tree.children()[1]);
   EXPECT_FALSE(taken[0].alive);
@@ -474,17 +430,15 @@ TEST_P(EachBackend, ManyThatEndedBecomeFewAndTheirSumsStay) {
     return result;
   };
   std::size_t listed = kChildren + 1;
-  constexpr int kMostSamples = 300;
-  for (int i = 0; i < kMostSamples && listed > kMost + 2; ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    ASSERT_TRUE(backend_->sample());
+  sample_until([&] {
     const auto before = totals(backend_->measurement());
     backend_->merge_ended(kMost);
     const Measurement after = backend_->measurement();
     EXPECT_EQ(totals(after), before);
     EXPECT_EQ(after.process_count(), kChildren + 1);
     listed = after.processes.size();
-  }
+    return listed <= kMost + 2;
+  });
   EXPECT_LE(listed, kMost + 2);
   EXPECT_TRUE(backend_->measures(tree.root()));
   EXPECT_TRUE(backend_->measures(tree.children()[0]));
@@ -512,9 +466,7 @@ TEST_P(EachBackend, ALineOfForksIsTakenAsItEnds) {
 TEST_P(EachBackend, AThousandRoots) {
   const Tree tree(1000);
   const std::vector<pid_t>& children = tree.children();
-  const auto attached = backend_->attach(children);
-  ASSERT_TRUE(attached) << attached.error().message;
-  EXPECT_EQ(attached->processes, 1000);
+  EXPECT_EQ(backend_->attach(children).value().processes, 1000);
   ASSERT_TRUE(backend_->sample());
   EXPECT_THAT(pids(Role::root), SizeIs(1000));
   for (std::size_t i = 0; i < children.size(); i += 2) ::kill(children[i], SIGKILL);
@@ -522,16 +474,6 @@ TEST_P(EachBackend, AThousandRoots) {
   ASSERT_TRUE(backend_->sample());
   EXPECT_THAT(pids(Role::root), SizeIs(1001));
   EXPECT_THAT(pids(Role::child), SizeIs(0));
-}
-
-TEST_P(EachBackend, NobodyIsAliveOnceTheTreeHasEnded) {
-  Subprocess subject({COPY_SUBJECT, "100", "2", "10", "100"});
-  ASSERT_TRUE(backend_->attach({subject.pid()}));
-  ASSERT_TRUE(backend_->sample());
-  EXPECT_TRUE(backend_->any_alive());
-  EXPECT_EQ(subject.finish().exit_status(), 0);
-  ASSERT_TRUE(backend_->sample());
-  EXPECT_FALSE(backend_->any_alive());
 }
 
 }  // namespace

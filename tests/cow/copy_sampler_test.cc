@@ -10,11 +10,16 @@ std::vector<CopySample> samples_of(std::uint64_t process_id, std::size_t number)
   return std::vector<CopySample>(number, sample);
 }
 
+ProcessCounts process_of(std::uint64_t id) {
+  ProcessCounts process;
+  process.id = id;
+  return process;
+}
+
 // Whoever empties the buffer of samples gets his turn in between, and what he adds is not lost.
 TEST(CopySampler, TakesMoreWhileItAttributes) {
   CopySampler sampler{ProcFiles()};
-  ProcessCounts process;
-  process.id = 7;
+  ProcessCounts process = process_of(7);
   sampler.add(samples_of(process.id, 1000));
   std::size_t turns = 0;
   sampler.attribute({process}, [&] {
@@ -30,8 +35,7 @@ TEST(CopySampler, TakesMoreWhileItAttributes) {
 
 TEST(CopySampler, KeepsThoseOfAProcessThatItDoesNotKnowYet) {
   CopySampler sampler{ProcFiles()};
-  ProcessCounts process;
-  process.id = 7;
+  ProcessCounts process = process_of(7);
   sampler.add(samples_of(process.id, 5));
   sampler.attribute({}, [] {});
   EXPECT_EQ(sampler.of_all({}).samples, 5U) << "in the report they are at once";
@@ -40,8 +44,7 @@ TEST(CopySampler, KeepsThoseOfAProcessThatItDoesNotKnowYet) {
 
 TEST(CopySampler, BetweenSnapshotsOnlyWhatIsKnownIsAttributed) {
   CopySampler sampler{ProcFiles()};
-  ProcessCounts process;
-  process.id = 7;
+  ProcessCounts process = process_of(7);
   sampler.attribute({process}, [] {});
   sampler.add(samples_of(process.id, 5));
   sampler.attribute_known([] {});
@@ -53,8 +56,7 @@ TEST(CopySampler, BetweenSnapshotsOnlyWhatIsKnownIsAttributed) {
   sampler.attribute_known([] {});
   EXPECT_TRUE(sampler.is_waiting());
   process.execs = 1;
-  ProcessCounts other;
-  other.id = 8;
+  ProcessCounts other = process_of(8);
   sampler.attribute({process, other}, [] {});
   EXPECT_FALSE(sampler.is_waiting());
   EXPECT_EQ(sampler.of(process.id, {{process.id, 1}}).samples, 6U);

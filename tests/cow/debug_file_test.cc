@@ -30,7 +30,6 @@ class DebugFile : public ::testing::Test {
   }
   ~DebugFile() override { ::unsetenv(kServer); }
 
-  std::string program() const { return program_.path(); }
   fs::path folder() const { return fs::path(program_.path()).parent_path(); }
 
   static void objcopy(std::vector<std::string> arguments) {
@@ -88,28 +87,6 @@ TEST_F(DebugFile, OfAnotherBinaryIsNotTaken) {
   link_to(beside);
   objcopy(
       {"--remove-section=.note.gnu.build-id", "--only-keep-debug", SITE_SUBJECT, beside.string()});
-  EXPECT_EQ(main_of_copy().function, "");
-}
-
-// The first would wait for a writer, the second has no end, the third is not the binary's folder.
-TEST_F(DebugFile, ThatIsNoFileBesideTheBinaryIsNotOpened) {
-  const fs::path symbols = folder() / "symbols";
-  link_to(symbols);
-  fs::rename(symbols, folder() / "elsewhere");
-  ASSERT_EQ(::mkfifo(symbols.c_str(), 0600), 0);
-  EXPECT_EQ(main_of_copy().function, "");
-  fs::remove(symbols);
-  fs::create_symlink("/dev/zero", symbols);
-  EXPECT_EQ(main_of_copy().function, "");
-  fs::remove(symbols);
-  fs::create_symlink("elsewhere", symbols);
-  EXPECT_EQ(main_of_copy().function, "") << "its own, but by a link";
-  fs::remove(symbols);
-  fs::create_directory(folder() / "sub");
-  fs::rename(folder() / "elsewhere", folder() / "sub" / "symbols");
-  const fs::path section = folder() / "section";
-  std::ofstream(section) << "sub/symbols" << std::string(5, '\0');
-  objcopy({"--update-section", ".gnu_debuglink=" + section.string(), program()});
   EXPECT_EQ(main_of_copy().function, "");
 }
 

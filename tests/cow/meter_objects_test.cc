@@ -2,10 +2,10 @@
 #include <regex>
 
 #include <cowshed/cow/gtest_matchers.h>
-#include <cowshed/cow/meter.h>
 #include <cowshed/share/arena.h>
 #include <cowshed/share/registry.h>
-#include <cowshed/tests/cow/paused_child.h>
+#include <cowshed/tests/cow/children.h>
+#include <cowshed/tests/support/scale.h>
 #include <cowshed/tests/support/test.h>
 
 struct alignas(4096) Page {
@@ -30,7 +30,7 @@ void search(const Index& index, std::array<Page, 4>& counts) {
 namespace cowshed::cow {
 namespace {
 
-using test::PausedChild;
+using test::measured_child;
 
 struct Block {
   std::array<Page, 16> pages;
@@ -62,15 +62,11 @@ class MeterObjects : public ::testing::Test {
 TEST_F(MeterObjects, NamesWhatWasCopied) {
   ASSERT_TRUE(arena_.freeze(FreezeMode::lenient));
   write_to(*first_, 2);  // before the fork: inherited, not copied
-  PausedChild child([&] {
+  const Meter meter = measured_child([&] {
     write_to(*first_, 1);
     write_to(*second_, 3);
   });
-  auto meter = Meter::begin(child.pid());
-  ASSERT_TRUE(meter) << meter.error().message;
-  child.work();
-  ASSERT_TRUE(meter->end());
-  const Copied& copied = *meter->copied();
+  const Copied& copied = *meter.copied();
   ASSERT_EQ(copied.objects.size(), 2U);
   EXPECT_THAT(copied.of_object("first"), AtMost(4_KiB));
   EXPECT_EQ(copied.of_object("first")->bytes(), 4_KiB);
@@ -84,13 +80,8 @@ TEST_F(MeterObjects, NamesWhatWasCopied) {
 
 TEST_F(MeterObjects, AFailedExpectationSaysWhichObjectAndWhere) {
   ASSERT_TRUE(arena_.freeze(FreezeMode::lenient));
-  PausedChild child([&] { write_to(*second_, 3); });
-  static Expected<Copied> copied = make_error(ErrorCode::invalid_argument, "not measured");
-  auto meter = Meter::begin(child.pid());
-  ASSERT_TRUE(meter) << meter.error().message;
-  child.work();
-  ASSERT_TRUE(meter->end());
-  copied = meter->copied();
+  const Meter meter = measured_child([&] { write_to(*second_, 3); });
+  static Expected<Copied> copied = meter.copied();
   EXPECT_NONFATAL_FAILURE(EXPECT_THAT(copied, AtMost(8_KiB)), "12 KiB of object 'second' (");
   // Before that the compiler's own name of the namespaces.
   EXPECT_NONFATAL_FAILURE(EXPECT_THAT(copied, AtMost(8_KiB)), "::Block) of arena 'subject'");
@@ -104,22 +95,16 @@ TEST_F(MeterObjects, AFailedExpectationSaysWhichObjectAndWhere) {
 // Each line that docs/measuring.md shows, or begins, is said, in that order.  (The first has sums,
 // in which there may be a page of the stack, of either process.)
 TEST_F(MeterObjects, AFailureReadsAsTheDocumentationHasIt) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  GTEST_SKIP() << "shows a program without a sanitizer";
-#endif
+  if (cowshed::test::kSanitized) GTEST_SKIP() << "shows a program without a sanitizer";
   std::ifstream file(MEASURING_MD);
   if (!file) GTEST_SKIP() << "runs without its sources";
   const auto* index = arena_.make<app::Index>().value();
   (void)publish("index", index).value();
   ASSERT_TRUE(arena_.freeze(FreezeMode::lenient));
   const auto counts = std::make_unique<std::array<Page, 4>>();
-  PausedChild child([&] { app::search(*index, *counts); });
-  auto meter = Meter::begin(child.pid());
-  ASSERT_TRUE(meter) << meter.error().message;
-  child.work();
-  ASSERT_TRUE(meter->end());
+  const Meter meter = measured_child([&] { app::search(*index, *counts); });
   ::testing::StringMatchResultListener listener;
-  ASSERT_FALSE(::testing::ExplainMatchResult(AtMost(4_KiB), meter->copied(), &listener));
+  ASSERT_FALSE(::testing::ExplainMatchResult(AtMost(4_KiB), meter.copied(), &listener));
   const std::string said = shape_of(listener.str());
 
   const std::string page((std::istreambuf_iterator<char>(file)), {});
@@ -136,15 +121,11 @@ TEST_F(MeterObjects, AFailureReadsAsTheDocumentationHasIt) {
 
 TEST_F(MeterObjects, AStrictArenaIsNotCopied) {
   ASSERT_TRUE(arena_.freeze());
-  PausedChild child([&] {
+  const Meter meter = measured_child([&] {
     volatile char sum = 0;
     for (const Page& page : second_->pages) sum = static_cast<char>(sum + page.bytes[0]);
   });
-  auto meter = Meter::begin(child.pid());
-  ASSERT_TRUE(meter) << meter.error().message;
-  child.work();
-  ASSERT_TRUE(meter->end());
-  EXPECT_THAT(meter->copied()->of_object("second"), AtMost(0));
+  EXPECT_THAT(meter.copied()->of_object("second"), AtMost(0));
 }
 
 }  // namespace

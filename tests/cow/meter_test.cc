@@ -1,20 +1,17 @@
 #include <cowshed/base/size_literals.h>
 #include <cowshed/cow/gtest_matchers.h>
-#include <cowshed/cow/meter.h>
 #include <cowshed/cow/process_copies.h>
-#include <cowshed/tests/cow/paused_child.h>
+#include <cowshed/tests/cow/children.h>
+#include <cowshed/tests/support/failure.h>
+#include <cowshed/tests/support/scale.h>
 #include <cowshed/tests/support/test.h>
 
 namespace cowshed::cow {
 namespace {
 
+using cowshed::test::kSanitized;
+using test::measured_child;
 using test::PausedChild;
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kSanitized = true;
-#else
-constexpr bool kSanitized = false;
-#endif
 
 class MeterTest : public ::testing::Test {
  protected:
@@ -58,15 +55,11 @@ void expect_sums(const Copied& copied) {
 }
 
 TEST_F(MeterTest, AChildsCopiesToThePage) {
-  PausedChild child([&] {
+  const Meter meter = measured_child([&] {
     write_to(memory_, 3, 10);
     write_to(memory_, 20, 23);
   });
-  auto meter = Meter::begin(child.pid());
-  ASSERT_TRUE(meter) << meter.error().message;
-  child.work();
-  ASSERT_TRUE(meter->end());
-  const Copied copied = here(*meter);
+  const Copied copied = here(meter);
   ASSERT_EQ(copied.mappings.size(), 1U) << to_text(copied);
   EXPECT_EQ(copied.mappings[0].pages.ranges(),
             (std::vector<PageRange>{pages(3, 10), pages(20, 23)}));
@@ -74,19 +67,18 @@ TEST_F(MeterTest, AChildsCopiesToThePage) {
   EXPECT_EQ(copied.at_most_bytes(), 40_KiB);
   EXPECT_THAT(copied, AtMost(40_KiB));
   EXPECT_THAT(copied, Not(AtMost(36_KiB)));
-  EXPECT_GE(meter->copied()->still_shared_bytes, 54 * kPageSize);
-  EXPECT_THAT(meter->copied()->unknown, IsEmpty());
-  expect_sums(*meter->copied());
+  EXPECT_GE(meter.copied()->still_shared_bytes, 54 * kPageSize);
+  EXPECT_THAT(meter.copied()->unknown, IsEmpty());
+  expect_sums(*meter.copied());
 }
 
 TEST_F(MeterTest, AnotherProcessIsOnlyLookedAt) {
   PausedChild child([] {});
-  auto meter = Meter::begin(child.pid());
-  ASSERT_TRUE(meter) << meter.error().message;
-  ASSERT_TRUE(meter->end());
-  ASSERT_TRUE(meter->end());
-  EXPECT_EQ(here(*meter).bytes(), 0U);
-  EXPECT_EQ(meter->copied()->own_faults, 0U);
+  Meter meter = Meter::begin(child.pid()).value();
+  ASSERT_TRUE(meter.end());
+  ASSERT_TRUE(meter.end());
+  EXPECT_EQ(here(meter).bytes(), 0U);
+  EXPECT_EQ(meter.copied()->own_faults, 0U);
 }
 
 // In a forked worker that shares everything, whose heap malloc would copy.
@@ -123,24 +115,22 @@ TEST_F(MeterTest, OnesOwnCopies) {
 
 TEST_F(MeterTest, TheParentsCopiesWhileAChildShares) {
   PausedChild child([] {});
-  auto meter = Meter::begin();
-  ASSERT_TRUE(meter) << meter.error().message;
+  Meter meter = Meter::begin().value();
   write_to(memory_, 0, 5);
-  ASSERT_TRUE(meter->end());
-  EXPECT_EQ(here(*meter).bytes(), 20_KiB);
-  EXPECT_EQ(here(*meter).at_least_bytes(), 20_KiB);  // the child has not run
-  expect_sums(*meter->copied());
+  ASSERT_TRUE(meter.end());
+  EXPECT_EQ(here(meter).bytes(), 20_KiB);
+  EXPECT_EQ(here(meter).at_least_bytes(), 20_KiB);  // the child has not run
+  expect_sums(*meter.copied());
 }
 
 TEST_F(MeterTest, WhoOfTheTwoHasCopiedIsGivenAsBounds) {
   PausedChild child([&] { write_to(memory_, 0, 5); });
-  auto meter = Meter::begin();
-  ASSERT_TRUE(meter) << meter.error().message;
+  Meter meter = Meter::begin().value();
   child.work();
-  ASSERT_TRUE(meter->end());
-  EXPECT_EQ(here(*meter).bytes(), 20_KiB);
-  EXPECT_EQ(here(*meter).at_least_bytes(), 0U);
-  EXPECT_THAT(to_text(here(*meter)), HasSubstr("who shared the rest may have copied it"));
+  ASSERT_TRUE(meter.end());
+  EXPECT_EQ(here(meter).bytes(), 20_KiB);
+  EXPECT_EQ(here(meter).at_least_bytes(), 0U);
+  EXPECT_THAT(to_text(here(meter)), HasSubstr("who shared the rest may have copied it"));
 }
 
 TEST_F(MeterTest, APrivateFileThatWasNeverReadIsExact) {
@@ -148,12 +138,8 @@ TEST_F(MeterTest, APrivateFileThatWasNeverReadIsExact) {
   ASSERT_EQ(::ftruncate(::fileno(file), static_cast<off_t>(kBytes)), 0);
   char* mapped = map(kBytes, MAP_PRIVATE, ::fileno(file));
   mapped[0] = 1;
-  PausedChild child([&] { write_to(mapped, 0, 9); });
-  auto meter = Meter::begin(child.pid());
-  ASSERT_TRUE(meter) << meter.error().message;
-  child.work();
-  ASSERT_TRUE(meter->end());
-  const Copied copied = meter->copied()->within(mapped, kBytes);
+  const Meter meter = measured_child([&] { write_to(mapped, 0, 9); });
+  const Copied copied = meter.copied()->within(mapped, kBytes);
   EXPECT_EQ(copied.bytes(), 36_KiB);
   ASSERT_EQ(copied.mappings.size(), 1U);
   EXPECT_TRUE(copied.mappings[0].has_file);
@@ -164,89 +150,69 @@ TEST_F(MeterTest, APrivateFileThatWasNeverReadIsExact) {
 
 TEST_F(MeterTest, FirstTouchIsNoCopy) {
   char* fresh = map(kBytes, MAP_PRIVATE | MAP_ANONYMOUS, -1);
-  PausedChild child([&] { std::memset(fresh, 1, kBytes); });
-  auto meter = Meter::begin(child.pid());
-  child.work();
-  ASSERT_TRUE(meter->end());
-  EXPECT_EQ(meter->copied()->within(fresh, kBytes).bytes(), 0U);
+  const Meter meter = measured_child([&] { std::memset(fresh, 1, kBytes); });
+  EXPECT_EQ(meter.copied()->within(fresh, kBytes).bytes(), 0U);
   ::munmap(fresh, kBytes);
 }
 
 TEST_F(MeterTest, AnEndedChildIsAnErrorAndMatchesNothing) {
   PausedChild child([] {});
-  auto meter = Meter::begin(child.pid());
-  ASSERT_TRUE(meter) << meter.error().message;
+  Meter meter = Meter::begin(child.pid()).value();
   const pid_t pid = child.pid();
   child.end();
-  const auto ended = meter->end();
-  ASSERT_FALSE(ended);
-  EXPECT_EQ(ended.error().code, ErrorCode::no_such_process);
-  EXPECT_THAT(ended.error().message, HasSubstr("PID " + std::to_string(pid) + ": has ended"));
+  const Error error = failure_of(meter.end());
+  EXPECT_EQ(error.code, ErrorCode::no_such_process);
+  EXPECT_THAT(error.message, HasSubstr("PID " + std::to_string(pid) + ": has ended"));
   ::testing::StringMatchResultListener listener;
-  EXPECT_FALSE(::testing::ExplainMatchResult(AtMost(1_GiB), meter->copied(), &listener));
+  EXPECT_FALSE(::testing::ExplainMatchResult(AtMost(1_GiB), meter.copied(), &listener));
   EXPECT_THAT(listener.str(), HasSubstr("could not be measured: PID"));
   EXPECT_FALSE(Meter::begin(pid));
 }
 
 TEST_F(MeterTest, AChildThatExecutesIsAnError) {
-  const pid_t child = ::fork();
-  if (child == 0) {
-    ::raise(SIGSTOP);
-    ::execl("/bin/sleep", "sleep", "60", nullptr);
-    ::_exit(1);
-  }
-  ASSERT_EQ(::waitpid(child, nullptr, WUNTRACED), child);
-  auto meter = Meter::begin(child);
-  ASSERT_TRUE(meter) << meter.error().message;
-  ::kill(child, SIGCONT);
-  const ProcFiles proc;
-  while (proc.stat(child)->comm != "sleep") ::usleep(1000);
-  EXPECT_FALSE(meter->end());
-  ::kill(child, SIGKILL);
-  ::waitpid(child, nullptr, 0);
+  const cowshed::test::Child child([](const cowshed::test::Line& test) {
+    test.hear();
+    return ::execl("/bin/sleep", "sleep", "60", nullptr);
+  });
+  Meter meter = Meter::begin(child.pid()).value();
+  child.say();
+  while (ProcFiles().stat(child.pid())->comm != "sleep") ::usleep(1000);
+  EXPECT_FALSE(meter.end());
 }
 
 TEST_F(MeterTest, BeforeItsEndThereIsNothing) {
-  const auto meter = Meter::begin();
-  ASSERT_TRUE(meter);
-  EXPECT_EQ(meter->copied().error().code, ErrorCode::invalid_argument);
+  const Meter meter = Meter::begin().value();
+  EXPECT_EQ(meter.copied().error().code, ErrorCode::invalid_argument);
 }
 
 TEST_F(MeterTest, AChildNeedsItsOwn) {
-  auto meter = Meter::begin();
-  ASSERT_TRUE(meter);
-  cowshed::test::Child child([&] {
-    const auto ended = meter->end();
-    return !ended && ended.error().code == ErrorCode::invalid_argument ? 0 : 1;
-  });
+  Meter meter = Meter::begin().value();
+  cowshed::test::Child child(
+      [&] { return failure_of(meter.end()).code == ErrorCode::invalid_argument ? 0 : 1; });
   EXPECT_EQ(child.wait(), 0);
 }
 
 TEST_F(MeterTest, AForkInTheRegionIsShown) {
-  auto meter = Meter::begin();
-  ASSERT_TRUE(meter);
+  Meter meter = Meter::begin().value();
   PausedChild child([] {});
-  ASSERT_TRUE(meter->end());
-  EXPECT_EQ(here(*meter).bytes(), 0U);
-  EXPECT_GE(meter->copied()->newly_shared_bytes, kBytes);
+  ASSERT_TRUE(meter.end());
+  EXPECT_EQ(here(meter).bytes(), 0U);
+  EXPECT_GE(meter.copied()->newly_shared_bytes, kBytes);
 }
 
 TEST_F(MeterTest, WhatIsUnmappedOrMovedIsDropped) {
   char* to = map(kBytes, MAP_PRIVATE | MAP_ANONYMOUS, -1);
-  PausedChild child([&] {
+  const Meter meter = measured_child([&] {
     ::munmap(memory_, 8 * kPageSize);
     ::madvise(memory_ + 8 * kPageSize, 8 * kPageSize, MADV_DONTNEED);
     (void)::mremap(memory_ + 16 * kPageSize, 8 * kPageSize, 8 * kPageSize,
                    MREMAP_MAYMOVE | MREMAP_FIXED, to);
     write_to(to, 0, 8);
   });
-  auto meter = Meter::begin(child.pid());
-  child.work();
-  ASSERT_TRUE(meter->end());
-  EXPECT_EQ(here(*meter).bytes(), 0U);
-  EXPECT_EQ(meter->copied()->within(to, kBytes).bytes(), 0U);
-  EXPECT_GE(meter->copied()->dropped_bytes, 24 * kPageSize);
-  expect_sums(*meter->copied());
+  EXPECT_EQ(here(meter).bytes(), 0U);
+  EXPECT_EQ(meter.copied()->within(to, kBytes).bytes(), 0U);
+  EXPECT_GE(meter.copied()->dropped_bytes, 24 * kPageSize);
+  expect_sums(*meter.copied());
   ::munmap(to, kBytes);
 }
 
@@ -254,28 +220,24 @@ TEST_F(MeterTest, WhatIsUnmappedOrMovedIsDropped) {
 TEST_F(MeterTest, AFileInTheirPlaceIsNoCopy) {
   std::FILE* file = std::tmpfile();
   ASSERT_EQ(::ftruncate(::fileno(file), static_cast<off_t>(kBytes)), 0);
-  PausedChild child([&] {
+  const Meter meter = measured_child([&] {
     (void)::mmap(memory_, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, ::fileno(file),
                  0);
     write_to(memory_, 0, kPages);
   });
-  auto meter = Meter::begin(child.pid());
-  child.work();
-  ASSERT_TRUE(meter->end());
-  EXPECT_EQ(here(*meter).bytes(), 0U);
-  EXPECT_GE(meter->copied()->dropped_bytes, kBytes);
+  EXPECT_EQ(here(meter).bytes(), 0U);
+  EXPECT_GE(meter.copied()->dropped_bytes, kBytes);
   std::fclose(file);
 }
 
 // Alone with a page is not a copy; but one may have been made before the other ended.
 TEST_F(MeterTest, WhatTheOthersLeaveIsBoundedByItsOwnFaults) {
   auto other = std::make_unique<PausedChild>([] {});
-  auto meter = Meter::begin();
-  ASSERT_TRUE(meter);
+  Meter meter = Meter::begin().value();
   write_to(memory_, 0, 5);
   other.reset();
-  ASSERT_TRUE(meter->end());
-  const Copied copied = here(*meter);
+  ASSERT_TRUE(meter.end());
+  const Copied copied = here(meter);
   EXPECT_EQ(copied.bytes(), 0U);
   EXPECT_EQ(copied.left_alone.bytes(), kBytes);
   EXPECT_GE(copied.at_most_bytes(), 20_KiB);
@@ -289,23 +251,17 @@ TEST_F(MeterTest, OfASharedHugePageOnlyWhatTheKernelCopies) {
   char* huge = raw + (kHuge - reinterpret_cast<std::uintptr_t>(raw) % kHuge) % kHuge;
   ::madvise(huge, kHuge, MADV_HUGEPAGE);
   std::memset(huge, 1, kHuge);
-  PausedChild child([&] { huge[kPageSize] = 2; });
-  auto meter = Meter::begin(child.pid());
-  child.work();
-  ASSERT_TRUE(meter->end());
-  EXPECT_EQ(meter->copied()->within(huge, kHuge).bytes(), kPageSize);
+  const Meter meter = measured_child([&] { huge[kPageSize] = 2; });
+  EXPECT_EQ(meter.copied()->within(huge, kHuge).bytes(), kPageSize);
   ::munmap(raw, 2 * kHuge);
 }
 
 TEST_F(MeterTest, SomebodyElsesProcessIsAnError) {
   if (::geteuid() != 0) GTEST_SKIP() << "needs root, to become somebody else";
   const pid_t parent = ::getpid();
-  cowshed::test::Child child([&] {
-    if (::setgid(65534) != 0 || ::setuid(65534) != 0) return 2;
-    const auto meter = Meter::begin(parent);
-    return !meter && meter.error().code == ErrorCode::permission_denied ? 0 : 1;
-  });
-  EXPECT_EQ(child.wait(), 0);
+  EXPECT_EQ(test::as_nobody(
+                [parent] { return std::string(to_string(failure_of(Meter::begin(parent)).code)); }),
+            "permission_denied");
 }
 
 }  // namespace

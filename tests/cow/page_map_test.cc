@@ -1,7 +1,7 @@
 #include <sys/ioctl.h>
 
 #include <cowshed/cow/page_map.h>
-#include <cowshed/tests/cow/paused_child.h>
+#include <cowshed/tests/cow/children.h>
 #include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/conditions.h>
 #include <cowshed/tests/support/refusals.h>
@@ -37,21 +37,16 @@ class PageMapTest : public ::testing::Test {
 };
 
 TEST_F(PageMapTest, FindsWrittenPagesButNotZeroPagesNorHoles) {
-  memory_[3 * kPage] = 1;
-  memory_[4 * kPage] = 1;
-  memory_[9 * kPage] = 1;
+  for (const std::size_t page : {3U, 4U, 9U}) memory_[page * kPage] = 1;
   volatile char sink = memory_[20 * kPage];  // the shared zero page
   (void)sink;
-  auto pages = PageMap::open(ProcFiles(), ::getpid());
-  ASSERT_TRUE(pages);
-  const auto found = pages->anonymous_pages(mapping());
-  ASSERT_TRUE(found) << found.error().message;
+  PageMap pages = PageMap::open(ProcFiles(), ::getpid()).value();
   PageRanges filled;
   filled.append({address(3), address(5)});
   filled.append({address(9), address(10)});
   if (!cowshed::test::kernel_maps_zero_page()) filled.append({address(20), address(21)});
-  EXPECT_EQ(found->ranges(), filled.ranges());
-  EXPECT_EQ(pages->anonymous_pages_by_owner(mapping())->own.bytes(), filled.bytes());
+  EXPECT_EQ(pages.anonymous_pages(mapping()).value().ranges(), filled.ranges());
+  EXPECT_EQ(pages.anonymous_pages_by_owner(mapping())->own.bytes(), filled.bytes());
 }
 
 TEST_F(PageMapTest, SharedWithAChildIsNotItsOwnUntilOneOfThemWrites) {
@@ -60,12 +55,10 @@ TEST_F(PageMapTest, SharedWithAChildIsNotItsOwnUntilOneOfThemWrites) {
     for (std::size_t page = 0; page < 10; ++page) memory_[page * kPage] = 2;
   });
   child.work();
-  auto pages = PageMap::open(ProcFiles(), child.pid());
-  ASSERT_TRUE(pages);
-  const auto found = pages->anonymous_pages_by_owner(mapping());
-  ASSERT_TRUE(found) << found.error().message;
-  EXPECT_EQ(found->own.bytes(), 10 * kPage);
-  EXPECT_EQ(found->shared.bytes(), (kPages - 10) * kPage);
+  PageMap pages = PageMap::open(ProcFiles(), child.pid()).value();
+  const auto found = pages.anonymous_pages_by_owner(mapping()).value();
+  EXPECT_EQ(found.own.bytes(), 10 * kPage);
+  EXPECT_EQ(found.shared.bytes(), (kPages - 10) * kPage);
 }
 
 // The child's own copies are its own also while a grandchild shares them.
@@ -77,24 +70,21 @@ TEST_F(PageMapTest, ACopyThatAGrandchildSharesIsTheChilds) {
   file.inode = 1;
   test::PausedChild child([&] {
     for (std::size_t page = 0; page < 4; ++page) memory_[page * kPage] = 2;
-    std::array<int, 2> lifetime{};  // of this child, whose end the grandchild waits for
-    if (::pipe(lifetime.data()) != 0) return;
+    const pid_t parent = ::getpid();
     if (::fork() == 0) {
-      ::close(lifetime[1]);
-      char byte = 0;
-      ::_exit(static_cast<int>(::read(lifetime[0], &byte, 1)));
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+      while (::getppid() == parent) ::pause();
+      ::_exit(0);
     }
   });
   child.work();
-  auto own = PageMap::open(ProcFiles(), ::getpid());
-  auto childs = PageMap::open(ProcFiles(), child.pid());
-  ASSERT_TRUE(own && childs);
-  const auto inherited = own->anonymous_pages(file);
-  ASSERT_EQ(inherited->bytes(), 10 * kPage);
-  const auto here = childs->anonymous_pages_by_owner(file);
-  ASSERT_TRUE(here) << here.error().message;
-  EXPECT_EQ(childs->copied_pages(file, *here, *inherited, *inherited, nullptr)->bytes(), 0U);
-  EXPECT_EQ(childs->copied_pages(file, *here, *inherited, *inherited, &*own)->ranges(),
+  PageMap own = PageMap::open(ProcFiles(), ::getpid()).value();
+  PageMap childs = PageMap::open(ProcFiles(), child.pid()).value();
+  const auto inherited = own.anonymous_pages(file).value();
+  ASSERT_EQ(inherited.bytes(), 10 * kPage);
+  const auto here = childs.anonymous_pages_by_owner(file).value();
+  EXPECT_EQ(childs.copied_pages(file, here, inherited, inherited, nullptr)->bytes(), 0U);
+  EXPECT_EQ(childs.copied_pages(file, here, inherited, inherited, &own)->ranges(),
             (std::vector<PageRange>{{address(0), address(4)}}));
 }
 
@@ -119,7 +109,7 @@ TEST_F(PageMapTest, WithAndWithoutScansTheAnswerIsTheSame) {
   });
   child.work();
   const auto ranges_of = [&](pid_t pid) {
-    std::vector<std::array<std::uint64_t, 3>> result;
+    std::ostringstream text;
     auto pages = PageMap::open(ProcFiles(), pid);
     Mapping mappings[] = {mapping(), mapping()};
     mappings[1].begin = reinterpret_cast<std::uintptr_t>(huge);
@@ -127,37 +117,24 @@ TEST_F(PageMapTest, WithAndWithoutScansTheAnswerIsTheSame) {
     for (const Mapping& each : mappings) {
       const auto all = pages->anonymous_pages_by_owner(each);
       const auto resident = pages->anonymous_pages(each);
-      for (const PageRange& range : all->own.ranges())
-        result.push_back({0, range.begin, range.end});
-      for (const PageRange& range : all->shared.ranges())
-        result.push_back({1, range.begin, range.end});
-      for (const PageRange& range : resident->ranges())
-        result.push_back({2, range.begin, range.end});
-      if (!(unite(all->own, all->shared) == *resident)) result.push_back({3, 0, 0});
+      if (!(unite(all->own, all->shared) == *resident)) text << "not the sum\n";
+      for (const PageRanges* ranges : {&all->own, &all->shared, &*resident}) {
+        text << "ranges:\n";
+        for (const PageRange& range : ranges->ranges())
+          text << range.begin << '-' << range.end << '\n';
+      }
     }
-    return result;
+    return text.str();
   };
-  const auto here = ranges_of(child.pid());
-  EXPECT_GE(here.size(), 10U);
-  int pipe[2];
-  ASSERT_EQ(::pipe(pipe), 0);
-  const pid_t other = ::fork();
-  if (other == 0) {
+  const std::string here = ranges_of(child.pid());
+  EXPECT_THAT(here, Not(HasSubstr("not the sum")));
+  EXPECT_GE(std::count(here.begin(), here.end(), '-'), 10);
+  const auto there = cowshed::test::run_in_child([&] {
     constexpr std::size_t kBytes = 96;  // of struct pm_scan_arg, which Debian 12's headers lack
     cowshed::test::refuse_request(_IOC(_IOC_READ | _IOC_WRITE, 'f', 16, kBytes));
-    const auto there = ranges_of(child.pid());
-    const std::size_t bytes = there.size() * sizeof there[0];
-    ::_exit(::write(pipe[1], there.data(), bytes) == static_cast<ssize_t>(bytes) ? 0 : 1);
-  }
-  ::close(pipe[1]);
-  std::vector<std::array<std::uint64_t, 3>> there;
-  for (std::array<std::uint64_t, 3> range; ::read(pipe[0], &range, sizeof range) > 0;)
-    there.push_back(range);
-  ::close(pipe[0]);
-  int status = 0;
-  ASSERT_EQ(::waitpid(other, &status, 0), other);
-  EXPECT_EQ(status, 0);
-  EXPECT_EQ(here, there);
+    return ranges_of(child.pid());
+  });
+  EXPECT_EQ(there.said, here);
   ::munmap(huge, 3 * kHuge);
 }
 
@@ -167,9 +144,7 @@ TEST_F(PageMapTest, AnEndedProcessHasNothing) {
   ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(child.pid()), &info, WEXITED | WNOWAIT), 0);
   auto pages = PageMap::open(ProcFiles(), child.pid());
   if (pages) {
-    const auto found = pages->anonymous_pages(mapping());
-    ASSERT_TRUE(found) << found.error().message;
-    EXPECT_TRUE(found->empty());
+    EXPECT_TRUE(pages->anonymous_pages(mapping()).value().empty());
     EXPECT_TRUE(pages->is_gone());
   }
 }

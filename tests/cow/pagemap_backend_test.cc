@@ -1,7 +1,6 @@
 #include <cowshed/cow/pagemap_backend.h>
-#include <cowshed/tests/cow/as_nobody.h>
+#include <cowshed/tests/cow/children.h>
 #include <cowshed/tests/cow/measure_command.h>
-#include <cowshed/tests/cow/paused_child.h>
 #include <cowshed/tests/support/test.h>
 
 namespace cowshed::cow {
@@ -65,20 +64,17 @@ TEST(PagemapBackend, AThousandChildren) {
   EXPECT_EQ(right, kChildren);
 }
 
-pid_t fork_undumpable() {
-  int ready[2];
-  if (::pipe(ready) != 0) ::_exit(1);
-  const pid_t child = ::fork();
-  char byte = 0;
-  if (child == 0) {
-    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    ::prctl(PR_SET_DUMPABLE, 0);
-    if (::write(ready[1], &byte, 1) != 1) ::_exit(1);
-    for (;;) ::pause();
+class Undumpable : public cowshed::test::Child {
+ public:
+  Undumpable()
+      : Child([](const cowshed::test::Line& test) {
+          ::prctl(PR_SET_DUMPABLE, 0);
+          test.say();
+          return test.hear() ? 0 : 1;
+        }) {
+    hear();
   }
-  if (::read(ready[0], &byte, 1) != 1) ::_exit(1);
-  return child;
-}
+};
 
 class PagemapBackendPrivilege : public ::testing::Test {
  protected:
@@ -100,10 +96,9 @@ TEST_F(PagemapBackendPrivilege, AProcessOfSomebodyElse) {
 
 TEST_F(PagemapBackendPrivilege, AProcessThatIsNotDumpable) {
   const std::string text = test::as_nobody([] {
-    const pid_t child = fork_undumpable();
+    const Undumpable child;
     PagemapBackend backend;
-    const auto attached = backend.attach({child});
-    ::kill(child, SIGKILL);
+    const auto attached = backend.attach({child.pid()});
     return attached ? "attached" : attached.error().message;
   });
   EXPECT_THAT(text, HasSubstr("not dumpable"));
@@ -111,27 +106,24 @@ TEST_F(PagemapBackendPrivilege, AProcessThatIsNotDumpable) {
 
 TEST_F(PagemapBackendPrivilege, AChildThatIsNotDumpableHasALineAndNoFigures) {
   const std::string text = test::as_nobody([] {
-    const pid_t child = fork_undumpable();
+    const Undumpable child;
     PagemapBackend backend;
-    const auto attached = backend.attach({::getpid()});
-    bool sampled = attached.has_value();
+    if (!backend.attach({::getpid()})) return std::string("not attached");
     Measurement measured;
     // On a slow machine there is one look at a time.
     const auto is_looked_at = [](const ProcessCopies& process) {
       return process.memory || !process.not_measured.empty();
     };
     constexpr int kMostSamples = 500;
-    for (int i = 0; sampled && i < kMostSamples; ++i) {
-      sampled = backend.sample().has_value();
+    for (int i = 0; i < kMostSamples; ++i) {
+      if (!backend.sample()) return std::string("not sampled");
       measured = backend.measurement();
       if (std::all_of(measured.processes.begin(), measured.processes.end(), is_looked_at)) break;
       std::this_thread::sleep_for(backend.interval());
     }
-    ::kill(child, SIGKILL);
-    std::string result = sampled ? "" : "not sampled ";
+    std::string result;
     for (const ProcessCopies& process : measured.processes) {
-      const bool is_it = process.pid == child;
-      result += is_it ? "child " : "parent ";
+      result += process.pid == child.pid() ? "child " : "parent ";
       result += process.memory || process.copied_pages() ? "figures " : "none ";
       result += process.not_measured + ";";
     }

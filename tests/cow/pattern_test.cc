@@ -18,11 +18,20 @@ StoreSite plain_site() {
   return site;
 }
 
-StoreSite reference_count() {
+StoreSite site_of(StoreKind kind, unsigned width, std::optional<std::int64_t> displacement,
+                  const std::string& text = "", std::vector<std::string> functions = {}) {
   StoreSite site = plain_site();
-  site.store.kind = StoreKind::add;
+  site.store.kind = kind;
+  site.store.width = width;
+  site.store.displacement = displacement;
+  site.store.text = text;
+  site.functions = std::move(functions);
+  return site;
+}
+
+StoreSite reference_count() {
+  StoreSite site = site_of(StoreKind::add, 8, 0, "add qword ptr [rdx], 1");
   site.store.amount = 1;
-  site.store.text = "add qword ptr [rdx], 1";
   site.aligned = kSamples;
   return site;
 }
@@ -86,13 +95,9 @@ TEST(Pattern, OfAProcessWithFewSamplesItIsNoReferenceCount) {
 }
 
 TEST(Pattern, CountsOfSharedPointersAreToldByName) {
-  StoreSite site = plain_site();
-  site.store.kind = StoreKind::add;
-  site.store.width = 4;
-  site.store.displacement = 8;
+  StoreSite site = site_of(StoreKind::add, 4, 8, "lock add dword ptr [rax + 8], 1");
   site.store.amount = 1;
   site.store.locked = true;
-  site.store.text = "lock add dword ptr [rax + 8], 1";
   EXPECT_EQ(name_of(site), "unknown") << "requests that were served, say";
   site.functions = {kAdd, std::string(kBase) + "::_M_add_ref_copy()"};
   EXPECT_EQ(name_of(site), "reference count");
@@ -107,34 +112,26 @@ TEST(Pattern, CountsOfSharedPointersAreToldByName) {
 }
 
 TEST(Pattern, CountsOfSharedPointersThatAreStoredOrExchanged) {
-  StoreSite stored = plain_site();
-  stored.store.width = 4;
-  stored.store.displacement = 8;
-  stored.store.text = "mov dword ptr [rdi + 8], edx";
-  stored.functions = {kExchange, "__gnu_cxx::__exchange_and_add_dispatch(int*, int)",
-                      std::string(kBase) + "::_M_release()"};
+  const StoreSite stored = site_of(StoreKind::store, 4, 8, "mov dword ptr [rdi + 8], edx",
+                                   {kExchange, "__gnu_cxx::__exchange_and_add_dispatch(int*, int)",
+                                    std::string(kBase) + "::_M_release()"});
   EXPECT_EQ(name_of(stored), "reference count");
   EXPECT_EQ(evidence_of(stored),
             "mov dword ptr [rdi + 8], edx in " + stored.functions[0] +
                 " (program): 100 of 100 samples; +1 in 0, -1 in 0, by the function's name in 100");
-  StoreSite last = stored;
-  last.store.width = 8;
-  last.functions = {std::string(kBase) + "::_M_release()"};
-  EXPECT_EQ(name_of(last), "reference count") << "both counts";
-  last.store.displacement = 24;
-  EXPECT_EQ(name_of(last), "unknown") << "of the object that it destroys";
-  last.store.kind = StoreKind::exchange;
-  last.store.width = 4;
-  last.store.displacement = 0;
-  last.functions = {std::string(kBase) + "::_M_add_ref_lock_nothrow()"};
-  EXPECT_EQ(name_of(last), "reference count") << "weak_ptr::lock()";
+  const std::string release = std::string(kBase) + "::_M_release()";
+  const std::string lock = std::string(kBase) + "::_M_add_ref_lock_nothrow()";
+  EXPECT_EQ(name_of(site_of(StoreKind::store, 8, 8, "", {release})), "reference count")
+      << "both counts";
+  EXPECT_EQ(name_of(site_of(StoreKind::store, 8, 24, "", {release})), "unknown")
+      << "of the object that it destroys";
+  EXPECT_EQ(name_of(site_of(StoreKind::exchange, 4, 0, "", {lock})), "reference count")
+      << "weak_ptr::lock()";
 }
 
 TEST(Pattern, PythonsCountsThatMayBeImmortal) {
-  StoreSite site = plain_site();
-  site.store.width = 4;
-  site.store.text = "mov dword ptr [rdx], eax";
-  site.functions = {"list_item", "Py_INCREF"};
+  StoreSite site =
+      site_of(StoreKind::store, 4, 0, "mov dword ptr [rdx], eax", {"list_item", "Py_INCREF"});
   EXPECT_EQ(name_of(site), "unknown") << "only innermost";
   site.functions = {"Py_INCREF", "list_item"};
   EXPECT_EQ(name_of(site), "reference count");
@@ -152,10 +149,10 @@ TEST(Pattern, WhatSharedPointersDestroyCountsForItself) {
   site.functions = {"Session::~Session()", "std::_Sp_counted_ptr_inplace<Session>::_M_dispose()",
                     std::string(kBase) + "::_M_release()"};
   EXPECT_EQ(name_of(site), "unknown") << "how many sessions there are";
-  StoreSite made = plain_site();
-  made.store.displacement = 8;
-  made.functions = {std::string(kBase) + "::_Sp_counted_base()"};
-  EXPECT_EQ(name_of(made), "unknown") << "a new object";
+  EXPECT_EQ(
+      name_of(site_of(StoreKind::store, 8, 8, "", {std::string(kBase) + "::_Sp_counted_base()"})),
+      "unknown")
+      << "a new object";
   EXPECT_EQ(name_in({kExchange, "serve_request()"}), "unknown");
 }
 

@@ -1,7 +1,8 @@
 #include <cowshed/cow/page_map.h>
 #include <cowshed/cow/proc_files.h>
-#include <cowshed/tests/cow/as_nobody.h>
+#include <cowshed/tests/cow/children.h>
 #include <cowshed/tests/cow/fake_proc.h>
+#include <cowshed/tests/support/failure.h>
 #include <cowshed/tests/support/test.h>
 
 namespace cowshed::cow {
@@ -10,25 +11,22 @@ namespace {
 TEST_F(FakeProc, StatWithBlanksAndParenthesesInTheName) {
   write("7/stat",
         "7 (a) b (c) S 3 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 10 11 12 13 14 815 1\n");
-  const auto stat = proc().stat(7);
-  ASSERT_TRUE(stat) << stat.error().message;
-  EXPECT_EQ(stat->comm, "a) b (c");
-  EXPECT_EQ(stat->state, 'S');
-  EXPECT_EQ(stat->ppid, 3);
-  EXPECT_EQ(stat->minor_faults, 1U);
-  EXPECT_EQ(stat->reaped_faults, 2U + 4U);
-  EXPECT_EQ(stat->major_faults, 3U);
-  EXPECT_EQ(stat->start_ticks, 4711U);
-  EXPECT_EQ(stat->virtual_bytes, 10U);
-  EXPECT_EQ(stat->resident_pages, 11U);
-  EXPECT_EQ(stat->start_stack, 815U);
+  const auto stat = proc().stat(7).value();
+  EXPECT_EQ(stat.comm, "a) b (c");
+  EXPECT_EQ(stat.state, 'S');
+  EXPECT_EQ(stat.ppid, 3);
+  EXPECT_EQ(stat.minor_faults, 1U);
+  EXPECT_EQ(stat.reaped_faults, 2U + 4U);
+  EXPECT_EQ(stat.major_faults, 3U);
+  EXPECT_EQ(stat.start_ticks, 4711U);
+  EXPECT_EQ(stat.virtual_bytes, 10U);
+  EXPECT_EQ(stat.resident_pages, 11U);
+  EXPECT_EQ(stat.start_stack, 815U);
 }
 
 TEST_F(FakeProc, TheStackOfAnImageThatIsBeingLoadedIsNotKnown) {
   write("7/stat", "7 (a) S 3 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 10 11 12 0 0 815 1\n");
-  const auto stat = proc().stat(7);
-  ASSERT_TRUE(stat) << stat.error().message;
-  EXPECT_EQ(stat->start_stack, 0U);
+  EXPECT_EQ(proc().stat(7).value().start_stack, 0U);
 }
 
 TEST_F(FakeProc, MapsWithAnArenaABlankInThePathAndAnonymousMemory) {
@@ -37,29 +35,25 @@ TEST_F(FakeProc, MapsWithAnArenaABlankInThePathAndAnonymousMemory) {
         "7f0000000000-7f0000001000 rw-s 00000000 08:01 5   /tmp/a b\n"
         "7f0000002000-7f0000003000 rw-p 00000000 00:00 0 \n"
         "7ffc00000000-7ffc00021000 rw-p 00000000 00:00 0   [stack]\n");
-  const auto maps = proc().maps(7);
-  ASSERT_TRUE(maps) << maps.error().message;
-  ASSERT_EQ(maps->size(), 4U);
-  EXPECT_EQ(arena_name(maps->at(0)), "index");
-  EXPECT_TRUE(maps->at(0).is_private);
-  EXPECT_FALSE(maps->at(0).writable);
-  EXPECT_EQ(maps->at(0).bytes(), 0x200000U);
-  EXPECT_EQ(maps->at(1).path, "/tmp/a b");
-  EXPECT_FALSE(maps->at(1).is_private);
-  EXPECT_TRUE(maps->at(1).has_file());
-  EXPECT_EQ(arena_name(maps->at(1)), "");
-  EXPECT_EQ(maps->at(2).path, "");
-  EXPECT_FALSE(maps->at(2).has_file());
-  EXPECT_EQ(maps->at(3).path, "[stack]");
+  const std::vector<Mapping> maps = proc().maps(7).value();
+  ASSERT_EQ(maps.size(), 4U);
+  EXPECT_EQ(arena_name(maps.at(0)), "index");
+  EXPECT_TRUE(maps.at(0).is_private);
+  EXPECT_FALSE(maps.at(0).writable);
+  EXPECT_EQ(maps.at(0).bytes(), 0x200000U);
+  EXPECT_EQ(maps.at(1).path, "/tmp/a b");
+  EXPECT_FALSE(maps.at(1).is_private);
+  EXPECT_TRUE(maps.at(1).has_file());
+  EXPECT_EQ(arena_name(maps.at(1)), "");
+  EXPECT_EQ(maps.at(2).path, "");
+  EXPECT_FALSE(maps.at(2).has_file());
+  EXPECT_EQ(maps.at(3).path, "[stack]");
 }
 
 TEST_F(FakeProc, ChildrenOfAllThreads) {
   write("7/task/7/children", "8 9 ");
   write("7/task/10/children", "11 ");
-  const auto children = proc().children(7);
-  ASSERT_TRUE(children);
-  EXPECT_EQ(std::multiset<pid_t>(children->begin(), children->end()),
-            (std::multiset<pid_t>{8, 9, 11}));
+  EXPECT_THAT(proc().children(7).value(), UnorderedElementsAre(8, 9, 11));
 }
 
 TEST_F(FakeProc, NumbersOfTheStatus) {
@@ -91,22 +85,17 @@ TEST_F(FakeProc, GarbageIsAnErrorAndNotACrash) {
 }
 
 TEST_F(FakeProc, NoSuchProcess) {
-  const auto stat = proc().stat(8);
-  ASSERT_FALSE(stat);
-  EXPECT_EQ(stat.error().code, ErrorCode::no_such_process);
-  EXPECT_EQ(stat.error().message, "PID 8: no such process");
+  const Error error = failure_of(proc().stat(8));
+  EXPECT_EQ(error.code, ErrorCode::no_such_process);
+  EXPECT_EQ(error.message, "PID 8: no such process");
 }
 
 TEST(ProcFiles, ReadsTheRealOne) {
   const ProcFiles proc;
-  const auto stat = proc.stat(::getpid());
-  ASSERT_TRUE(stat);
-  EXPECT_EQ(stat->ppid, ::getppid());
-  EXPECT_GT(stat->start_stack, 0U);
-  const auto maps = proc.maps(::getpid());
-  ASSERT_TRUE(maps);
+  EXPECT_EQ(proc.stat(::getpid()).value().ppid, ::getppid());
+  EXPECT_GT(proc.stat(::getpid()).value().start_stack, 0U);
   const auto here = reinterpret_cast<std::uintptr_t>(&proc);
-  EXPECT_TRUE(std::any_of(maps->begin(), maps->end(), [&](const Mapping& mapping) {
+  EXPECT_TRUE(std::ranges::any_of(proc.maps(::getpid()).value(), [&](const Mapping& mapping) {
     return mapping.begin <= here && here < mapping.end && mapping.writable;
   }));
 }

@@ -1,8 +1,7 @@
-#include <tuple>
-
 #include <cowshed/cow/object_copies.h>
 #include <cowshed/cow/page_map.h>
 #include <cowshed/cow/published_layout.h>
+#include <cowshed/tests/support/failure.h>
 #include <cowshed/tests/support/folder.h>
 #include <cowshed/tests/support/subprocess.h>
 #include <cowshed/tests/support/test.h>
@@ -85,12 +84,11 @@ class FakeLayout : public ::testing::Test {
 };
 
 TEST_F(FakeLayout, SaysWhatIsThere) {
-  const auto result = read();
-  ASSERT_TRUE(result) << result.error().message;
-  ASSERT_EQ(result->arenas.size(), 1U);
-  EXPECT_EQ(result->arenas[0].name, "index");
-  ASSERT_EQ(result->objects.size(), 1U);
-  const PublishedObject& object = result->objects[0];
+  const PublishedLayout result = read().value();
+  ASSERT_EQ(result.arenas.size(), 1U);
+  EXPECT_EQ(result.arenas[0].name, "index");
+  ASSERT_EQ(result.objects.size(), 1U);
+  const PublishedObject& object = result.objects[0];
   EXPECT_EQ(object.name, "words");
   EXPECT_EQ(object.type, "Words");
   EXPECT_EQ(object.arena, "index");
@@ -101,33 +99,29 @@ TEST_F(FakeLayout, SaysWhatIsThere) {
 TEST_F(FakeLayout, VacantEntriesAreLeftOut) {
   arena_.begin = 0;
   object_.address = 0;
-  const auto result = read();
-  ASSERT_TRUE(result);
-  EXPECT_TRUE(result->arenas.empty());
-  EXPECT_TRUE(result->objects.empty());
+  EXPECT_THAT(read().value().arenas, IsEmpty());
+  EXPECT_THAT(read().value().objects, IsEmpty());
 }
 
 TEST_F(FakeLayout, WhatANewerMinorVersionAddsIsSkipped) {
   header_.minor = 9;
   header_.objects.entry_bytes = sizeof(layout::Object) + 40;
-  const auto result = read();
-  ASSERT_TRUE(result) << result.error().message;
-  EXPECT_EQ(result->objects.at(0).name, "words");
+  EXPECT_EQ(read().value().objects.at(0).name, "words");
 }
 
 TEST_F(FakeLayout, TextWithoutAnEndEndsWithItsField) {
   arena_.name.fill('a');
   object_.name.fill('n');
   object_.type.fill('t');
-  const auto result = read();
-  ASSERT_TRUE(result);
-  EXPECT_EQ(result->objects[0].name, std::string(64, 'n'));
-  EXPECT_EQ(result->objects[0].type, std::string(160, 't'));
-  EXPECT_EQ(result->objects[0].arena, std::string(64, 'a'));
+  const PublishedObject object = read().value().objects.at(0);
+  EXPECT_EQ(object.name, std::string(64, 'n'));
+  EXPECT_EQ(object.type, std::string(160, 't'));
+  EXPECT_EQ(object.arena, std::string(64, 'a'));
 }
 
 TEST_F(FakeLayout, WhatIsMalformedIsRefusedWithAReason) {
-  const std::pair<const char*, std::function<void()>> cases[] = {
+  using Damage = std::function<void()>;
+  const std::pair<const char*, Damage> of_objects[] = {
       {"version 2.0, this program reads 1.x", [&] { header_.major = 2; }},
       {"wrong magic number", [&] { header_.magic[0] = 'X'; }},
       {"4294967295 objects", [&] { header_.objects.count = UINT32_MAX; }},
@@ -141,40 +135,45 @@ TEST_F(FakeLayout, WhatIsMalformedIsRefusedWithAReason) {
       {"an object without end", [&] { object_.bytes = UINT64_MAX; }},
       {"an arena ends before it begins", [&] { arena_.end = arena_.begin - 1; }},
   };
-  const auto good = std::tuple(header_, arena_, object_);
-  for (const auto& [why, change] : cases) {
+  constexpr const char* kCounts = "table of counts lies outside of it or is too small";
+  const std::pair<const char*, Damage> of_transfers[] = {
+      {"table of transfers lies outside", [&] { header_.transfers.count = 1000; }},
+      {kCounts, [&] { header_.transfer_lanes.count = 1000; }},
+      {kCounts, [&] { header_.transfer_lanes.offset = UINT64_MAX; }},
+      {kCounts, [&] { header_.transfer_lanes.count = UINT32_MAX; }},
+      {kCounts, [&] { header_.transfer_lanes.entry_bytes = 1U << 31U; }},
+      {kCounts, [&] { header_.transfers.count = 2; }},
+  };
+  const auto expect_refused = [&](const char* why, const Damage& damage, bool in_transfers) {
+    const auto good = std::tuple(header_, arena_, object_);
+    damage();
+    const Error error = in_transfers ? failure_of(read_transfers()) : failure_of(read());
+    EXPECT_EQ(error.code, ErrorCode::unsupported) << why;
+    EXPECT_THAT(error.message, AllOf(HasSubstr("PID 9: "), HasSubstr(why)));
     std::tie(header_, arena_, object_) = good;
-    change();
-    const auto result = read();
-    ASSERT_FALSE(result) << why;
-    EXPECT_EQ(result.error().code, ErrorCode::unsupported) << why;
-    EXPECT_THAT(result.error().message, HasSubstr("PID 9: "));
-    EXPECT_THAT(result.error().message, HasSubstr(why));
-  }
+  };
+  for (const auto& [why, damage] : of_objects) expect_refused(why, damage, false);
+  add_transfers();
+  for (const auto& [why, damage] : of_transfers) expect_refused(why, damage, true);
 }
 
 TEST_F(FakeLayout, MemoryThatEndsTooSoon) {
-  for (const std::size_t mapped : {0U, 10U, 4100U, 8200U}) {
-    const auto result = read(mapped);
-    ASSERT_FALSE(result) << mapped;
-    EXPECT_EQ(result.error().code, ErrorCode::no_such_process) << mapped;
-  }
+  for (const std::size_t mapped : {0U, 10U, 4100U, 8200U})
+    EXPECT_EQ(failure_of(read(mapped)).code, ErrorCode::no_such_process) << mapped;
 }
 
 TEST_F(FakeLayout, AWriterThatDoesNotFinish) {
   header_.sequence = 3;
-  const auto result = read();
-  ASSERT_FALSE(result);
-  EXPECT_EQ(result.error().system_errno, EAGAIN);
-  EXPECT_THAT(result.error().message, HasSubstr("PID 9: its published layout keeps changing"));
+  const Error error = failure_of(read());
+  EXPECT_EQ(error.system_errno, EAGAIN);
+  EXPECT_THAT(error.message, HasSubstr("PID 9: its published layout keeps changing"));
 }
 
 TEST_F(FakeLayout, WhatWasSentIsTheSumOfAllLanes) {
   add_transfers();
-  const auto result = read_transfers();
-  ASSERT_TRUE(result) << result.error().message;
-  ASSERT_EQ(result->size(), 1U);
-  const PublishedTransfer& sent = result->front();
+  const std::vector<PublishedTransfer> result = read_transfers().value();
+  ASSERT_EQ(result.size(), 1U);
+  const PublishedTransfer& sent = result.front();
   EXPECT_EQ(sent.origin, "channel");
   EXPECT_EQ(sent.name, "jobs");
   EXPECT_EQ(sent.type, "Job");
@@ -197,23 +196,15 @@ TEST_F(FakeLayout, AnOlderLibraryCountsNoTransfers) {
   EXPECT_TRUE(read_transfers().value().empty());
 }
 
-TEST_F(FakeLayout, MalformedCountsOfTransfersAreRefused) {
-  const std::pair<const char*, std::function<void()>> cases[] = {
-      {"transfers beyond the end", [&] { header_.transfers.count = 1000; }},
-      {"lanes beyond the end", [&] { header_.transfer_lanes.count = 1000; }},
-      {"lanes at no place", [&] { header_.transfer_lanes.offset = UINT64_MAX; }},
-      {"lanes without number", [&] { header_.transfer_lanes.count = UINT32_MAX; }},
-      {"lanes without measure", [&] { header_.transfer_lanes.entry_bytes = 1U << 31U; }},
-      {"lanes too small for what is counted", [&] { header_.transfers.count = 2; }},
-  };
-  for (const auto& [what, change] : cases) {
-    add_transfers();
-    change();
-    const auto result = read_transfers();
-    ASSERT_FALSE(result) << what;
-    EXPECT_EQ(result.error().code, ErrorCode::unsupported) << what;
-    EXPECT_THAT(result.error().message, HasSubstr("its table of ")) << what;
-  }
+// By object, of an arena of which these bytes were copied.
+std::vector<ObjectCopies> copies_of(const PublishedLayout& published, std::uint64_t begin,
+                                    PageRange range) {
+  Mapping mapping;
+  mapping.begin = begin;
+  mapping.end = begin + (1U << 20U);
+  CopiedArena copied{&mapping, {}};
+  copied.pages.append(range);
+  return copies_by_object(published, {copied});
 }
 
 TEST_F(FakeLayout, PagesAreCountedForEveryObjectThatOverlapsThem) {
@@ -222,12 +213,7 @@ TEST_F(FakeLayout, PagesAreCountedForEveryObjectThatOverlapsThem) {
   published.objects = {{"a", "A", "index", begin, 4096 + 10},
                        {"b", "B", "index", begin + 4096 + 10, 3 * kPageSize},
                        {"elsewhere", "C", "other", begin + (1U << 20U), 10}};
-  Mapping mapping;
-  mapping.begin = begin;
-  mapping.end = begin + (1U << 20U);
-  CopiedArena copied{&mapping, {}};
-  copied.pages.append({begin + 4096, begin + 3 * kPageSize});
-  const auto objects = copies_by_object(published, {copied});
+  const auto objects = copies_of(published, begin, {begin + 4096, begin + 3 * kPageSize});
   ASSERT_EQ(objects.size(), 2U);
   EXPECT_EQ(objects[0].copied_pages, 1U);
   EXPECT_EQ(objects[1].copied_pages, 2U);
@@ -241,23 +227,15 @@ TEST_F(FakeLayout, ObjectsWithoutANameAreOneForEachTypeAndAPageOfTheirsCountsOnc
   published.objects.push_back({"", "Node", "index", begin + 4096 - 8, 16});
   published.objects.push_back({"", "Edge", "index", begin + 4096, 8});
   published.objects.push_back({"a", "Node", "index", begin, 8});
-  Mapping mapping;
-  mapping.begin = begin;
-  mapping.end = begin + (1U << 20U);
-  CopiedArena copied{&mapping, {}};
-  copied.pages.append({begin, begin + 2 * kPageSize});
   const std::vector<ObjectCopies> expected = {
       {"", "Node", "index", 2}, {"", "Edge", "index", 1}, {"a", "Node", "index", 1}};
-  EXPECT_EQ(copies_by_object(published, {copied}), expected);
+  EXPECT_EQ(copies_of(published, begin, {begin, begin + 2 * kPageSize}), expected);
 }
 
 TEST(PublishedLayout, AProcessWithoutOne) {
-  const ProcFiles proc;
-  const auto mappings = proc.maps(::getpid());
-  ASSERT_TRUE(mappings);
-  const auto result = read_published_layout(proc, ::getpid(), *mappings);
-  ASSERT_FALSE(result);
-  EXPECT_EQ(result.error().code, ErrorCode::not_published);
+  const auto mappings = ProcFiles().maps(::getpid()).value();
+  EXPECT_EQ(failure_of(read_published_layout(ProcFiles(), ::getpid(), mappings)).code,
+            ErrorCode::not_published);
 }
 
 // The pages of its own that a process has in its layout.
@@ -269,42 +247,33 @@ std::uint64_t layout_pages(pid_t pid, const std::vector<Mapping>& mappings) {
 }
 
 TEST(PublishedLayout, OfARunningProcess) {
-  std::array<int, 2> said{};
-  ASSERT_EQ(::pipe(said.data()), 0);
-  cowshed::test::Subprocess subject({SHARE_SUBJECT, "objects", "60000"},
-                                    [&] { ::dup2(said[1], STDOUT_FILENO); });
-  ::close(said[1]);
-  std::array<char, 200> line{};
-  ASSERT_GT(::read(said[0], line.data(), line.size() - 1), 0);
-  ::close(said[0]);
+  cowshed::test::Subprocess subject({SHARE_SUBJECT, "objects", "60000"});
   std::uint64_t first = 0;
   std::uint64_t second = 0;
   pid_t publisher = 0;
-  std::istringstream(line.data()) >> std::hex >> first >> second >> std::dec >> publisher;
+  std::istringstream(subject.read_until("\n").out) >> std::hex >> first >> second >> std::dec >>
+      publisher;
   EXPECT_EQ(publisher, subject.pid());
 
   const ProcFiles proc;
-  const auto children = proc.children(subject.pid());
-  ASSERT_TRUE(children);
-  ASSERT_EQ(children->size(), 1U);
-  const pid_t worker = children->front();
-  const auto mappings = proc.maps(worker);
-  ASSERT_TRUE(mappings);
-  const auto before = layout_pages(worker, *mappings);
-  const auto result = read_published_layout(proc, worker, *mappings);
-  ASSERT_TRUE(result) << result.error().message;
-  EXPECT_EQ(layout_pages(worker, *mappings), before) << "read without a copy";
+  const auto children = proc.children(subject.pid()).value();
+  ASSERT_EQ(children.size(), 1U);
+  const pid_t worker = children.front();
+  const auto mappings = proc.maps(worker).value();
+  const auto before = layout_pages(worker, mappings);
+  const PublishedLayout result = read_published_layout(proc, worker, mappings).value();
+  EXPECT_EQ(layout_pages(worker, mappings), before) << "read without a copy";
   ::kill(worker, SIGKILL);
 
-  ASSERT_EQ(result->arenas.size(), 1U);
-  EXPECT_EQ(result->arenas[0].name, "subject");
-  ASSERT_EQ(result->objects.size(), 2U);
-  EXPECT_EQ(result->objects[0].name, "first");
-  EXPECT_EQ(result->objects[0].address, first);
-  EXPECT_EQ(result->objects[1].name, "second");
-  EXPECT_EQ(result->objects[1].address, second);
-  EXPECT_EQ(result->objects[1].bytes, 16 * kPageSize);
-  EXPECT_THAT(result->objects[1].type, HasSubstr("Block"));
+  ASSERT_EQ(result.arenas.size(), 1U);
+  EXPECT_EQ(result.arenas[0].name, "subject");
+  ASSERT_EQ(result.objects.size(), 2U);
+  EXPECT_EQ(result.objects[0].name, "first");
+  EXPECT_EQ(result.objects[0].address, first);
+  EXPECT_EQ(result.objects[1].name, "second");
+  EXPECT_EQ(result.objects[1].address, second);
+  EXPECT_EQ(result.objects[1].bytes, 16 * kPageSize);
+  EXPECT_THAT(result.objects[1].type, HasSubstr("Block"));
 }
 
 }  // namespace

@@ -1,5 +1,4 @@
 #include <cctype>
-#include <fcntl.h>
 #include <malloc.h>
 
 #include <cowshed/cow/local_code_reader.h>

@@ -1,18 +1,4 @@
-#include <algorithm>
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <cstdlib>
-#include <cstring>
-#include <fcntl.h>
-#include <span>
-#include <string>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-#include <utility>
-#include <vector>
 
 #include <cowshed/share/channel.h>
 
@@ -23,6 +9,7 @@
 namespace {
 
 using namespace cowshed;
+using fuzz::must;
 using namespace channel_layout;
 
 struct Patch {
@@ -33,10 +20,6 @@ struct Patch {
   std::uint32_t high;
 };
 static_assert(sizeof(Patch) == 12);
-
-void must(bool condition) {
-  if (!condition) std::abort();
-}
 
 // What a real channel's file holds, with messages in slots and in blocks.
 struct Model {

@@ -1,16 +1,3 @@
-#include <algorithm>
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <cstdlib>
-#include <cstring>
-#include <fcntl.h>
-#include <span>
-#include <stdexcept>
-#include <string>
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <cowshed/share/codec.h>
 #include <cowshed/share/collapse.h>
 #include <cowshed/share/content.h>
@@ -24,15 +11,12 @@
 namespace {
 
 using namespace cowshed;
+using fuzz::must;
 using image_format::Header;
 using image_format::kPage;
 using parcel_format::Contents;
 
 constexpr std::uint64_t kMostFile = std::uint64_t{1} << 42U;
-
-void must(bool condition) {
-  if (!condition) std::abort();
-}
 
 // What the rest of the program relies on once the parcel has been accepted.
 void check_accepted(const Contents::Arena& arena) {

@@ -4,15 +4,27 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
+#include <fcntl.h>
 #include <random>
 #include <span>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <utility>
 #include <vector>
 
 extern "C" std::size_t LLVMFuzzerMutate(std::uint8_t* data, std::size_t size, std::size_t most);
 
-// What the fuzzers' own mutators share.
+// What the fuzzers and their own mutators share.
 namespace cowshed::fuzz {
+
+inline void must(bool condition) {
+  if (!condition) std::abort();
+}
 
 struct Part {
   std::size_t begin;

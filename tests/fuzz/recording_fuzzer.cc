@@ -1,27 +1,18 @@
-#include <cstddef>
-#include <cstdint>
-#include <cstdlib>
-#include <string>
-#include <string_view>
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <cowshed/tools/cowtop/folded_report.h>
 #include <cowshed/tools/cowtop/measurement_json.h>
 #include <cowshed/tools/cowtop/recorder.h>
 #include <cowshed/tools/cowtop/recording.h>
 #include <cowshed/tools/cowtop/table_report.h>
 
+#include "mutation.h"
+
 // The first byte of the input says what the rest is: 0, a file; else the lines of one, of which the
 // frames are made here, since their checksums would let hardly any change through.
 namespace {
 
 using namespace cowshed;
+using fuzz::must;
 using namespace cowshed::cowtop;
-
-void must(bool condition) {
-  if (!condition) std::abort();
-}
 
 std::string file_of(std::string_view input) {
   if (input.empty() || input[0] == '\0') return std::string(input.substr(input.empty() ? 0 : 1));

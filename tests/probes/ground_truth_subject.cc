@@ -6,10 +6,6 @@
 // runs when its parent blocks, never before, and the pages that both write are always paid for by
 // the same one.
 
-#include <cstdlib>
-#include <sched.h>
-
-#include "ground_truth/kinds.h"
 #include "ground_truth/steps.h"
 
 int main(int argc, char** argv) {
@@ -19,15 +15,10 @@ int main(int argc, char** argv) {
   count = std::atol(argv[2]);
   sched_param priority = {.sched_priority = 1};
   sched_setscheduler(0, SCHED_FIFO, &priority);
-  for (const auto kinds :
-       {kinds_of_mapping(), kinds_of_system_call(), kinds_of_large_page(), kinds_of_barrier(),
-        kinds_of_process(), kinds_of_lineage(), kinds_of_reclaim()}) {
-    for (const Kind& kind : kinds) {
-      if (kind.name == argv[1]) {
-        kind.run();
-        return 0;
-      }
-    }
+  for (const Kind* kind = Kind::first; kind != nullptr; kind = kind->next) {
+    if (kind->name != argv[1]) continue;
+    kind->run();
+    return 0;
   }
   fail("unknown kind\n");
 }

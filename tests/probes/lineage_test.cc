@@ -1,5 +1,6 @@
-#include <cowshed/tests/support/child.h>
+#include <cowshed/tests/cow/children.h>
 #include <cowshed/tests/support/conditions.h>
+#include <cowshed/tests/support/failure.h>
 #include <cowshed/tests/support/test.h>
 
 #include "subject.h"
@@ -9,11 +10,13 @@
 namespace cowshed::test {
 namespace {
 
+using cow::test::PausedChild;
+
 class Lineage : public ::testing::Test {
  protected:
   void SetUp() override {
     if (const std::string reason = cannot_probe(); !reason.empty()) GTEST_SKIP() << reason;
-    probe_ = std::make_unique<Probe>(must(Probe::load()));
+    probe_ = std::make_unique<Probe>(Probe::load().value());
   }
 
   SubjectRun run(const std::string& kind, long n) { return run_subject(*probe_, kind, n); }
@@ -207,41 +210,21 @@ TEST_F(Lineage, CopiesOfAnArenaAreNamed) {
   EXPECT_THAT(run("file_read_then_write", 300).measured.arenas, SizeIs(0));
 }
 
-// A child of this process that does its work when it is told to.
-class Waiting {
- public:
-  explicit Waiting(const std::function<void()>& work)
-      : child_([&](const Line& parent) {
-          parent.say();
-          if (parent.hear()) work();
-          return 0;
-        }) {
-    child_.hear();
-  }
-
-  pid_t pid() const { return child_.pid(); }
-  void finish() {
-    child_.say();
-    child_.wait();
-  }
-
- private:
-  Child child_;
-};
-
 TEST_F(Lineage, EndsAreReportedAsWaitReportsThem) {
-  Waiting exits([] { _exit(7); });
-  Waiting is_killed([] { raise(SIGKILL); });
-  ASSERT_EQ(must(probe_->attach_trees(std::array{exits.pid()})).processes, 1);
-  ASSERT_EQ(must(probe_->attach_trees(std::array{is_killed.pid()})).processes, 1);
-  exits.finish();
-  is_killed.finish();
-  const Snapshot snapshot = must(probe_->snapshot());
+  PausedChild exits([] { _exit(7); });
+  PausedChild is_killed([] { raise(SIGKILL); });
+  ASSERT_EQ(probe_->attach_trees(std::array{exits.pid()}).value().processes, 1);
+  ASSERT_EQ(probe_->attach_trees(std::array{is_killed.pid()}).value().processes, 1);
+  for (PausedChild* each : {&exits, &is_killed}) {
+    each->work();
+    each->end();
+  }
+  const Snapshot snapshot = probe_->snapshot().value();
   ASSERT_THAT(snapshot.processes, SizeIs(2));
   EXPECT_EQ(snapshot.processes[0].exit_status, 7);
   EXPECT_EQ(snapshot.processes[1].signal, SIGKILL);
   EXPECT_FALSE(snapshot.processes[1].exit_status);
-  EXPECT_THAT(must(probe_->snapshot()).processes, SizeIs(0)) << "ended ones are handed out once";
+  EXPECT_THAT(probe_->snapshot().value().processes, SizeIs(0)) << "ended ones are handed out once";
 }
 
 TEST_F(Lineage, ARunningTreeIsAdoptedWithItsDescendants) {
@@ -251,19 +234,21 @@ TEST_F(Lineage, ARunningTreeIsAdoptedWithItsDescendants) {
   ASSERT_NE(mapped, MAP_FAILED);
   auto* pages = static_cast<char*>(mapped);
   Child parent([&](const Line& test) {
-    Waiting child([&] {
+    PausedChild child([&] {
       for (std::size_t at = 0; at < kBytes; at += 4096) static_cast<volatile char*>(pages)[at] = 1;
     });
     test.say();
     test.hear();
-    child.finish();
+    child.work();
+    child.end();
     return 0;
   });
   ASSERT_TRUE(parent.hear());
   const pid_t root = parent.pid();
-  EXPECT_EQ(must(probe_->attach_trees(std::array{root})).processes, 2);
-  EXPECT_EQ(must(probe_->attach_trees(std::array{root})).processes, 0) << "all are tracked already";
-  const Snapshot idle = must(probe_->snapshot());
+  EXPECT_EQ(probe_->attach_trees(std::array{root}).value().processes, 2);
+  EXPECT_EQ(probe_->attach_trees(std::array{root}).value().processes, 0)
+      << "all are tracked already";
+  const Snapshot idle = probe_->snapshot().value();
   ASSERT_THAT(idle.processes, SizeIs(2));
   EXPECT_EQ(idle.processes[0].pid, root);
   EXPECT_EQ(idle.processes[0].role, ProcessRole::root);
@@ -272,7 +257,7 @@ TEST_F(Lineage, ARunningTreeIsAdoptedWithItsDescendants) {
   EXPECT_EQ(idle.processes[1].write_faults, 0U);
   parent.say();
   parent.wait();
-  const Snapshot done = must(probe_->snapshot());
+  const Snapshot done = probe_->snapshot().value();
   ASSERT_THAT(done.processes, SizeIs(2));
   EXPECT_GE(done.processes[1].copied_anon_pages, 500U);
   EXPECT_LE(done.processes[1].copied_anon_pages, 520U);
@@ -284,14 +269,13 @@ TEST_F(Lineage, AProcessThatIsNotThereIsAnError) {
   const pid_t ended = child.pid();
   siginfo_t info = {};
   waitid(P_PID, static_cast<id_t>(ended), &info, WEXITED | WNOWAIT);
-  EXPECT_THAT(must(probe_->attach_trees(std::array{ended})).not_found, ElementsAre(ended))
+  EXPECT_THAT(probe_->attach_trees(std::array{ended}).value().not_found, ElementsAre(ended))
       << "a zombie";
   child.wait();
-  EXPECT_THAT(must(probe_->attach_trees(std::array{ended})).not_found, ElementsAre(ended));
-  const auto tracked = probe_->track_command(ended);
-  ASSERT_FALSE(tracked);
-  EXPECT_EQ(tracked.error().code, ErrorCode::no_such_process);
-  EXPECT_EQ(tracked.error().message,
+  EXPECT_THAT(probe_->attach_trees(std::array{ended}).value().not_found, ElementsAre(ended));
+  const Error error = failure_of(probe_->track_command(ended));
+  EXPECT_EQ(error.code, ErrorCode::no_such_process);
+  EXPECT_EQ(error.message,
             "PID " + std::to_string(ended) + ": no such process, or it has no memory of its own");
 }
 

@@ -3,6 +3,7 @@
 
 #include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/conditions.h>
+#include <cowshed/tests/support/failure.h>
 #include <cowshed/tests/support/folder.h>
 #include <cowshed/tests/support/kernel_objects.h>
 #include <cowshed/tests/support/test.h>
@@ -20,13 +21,19 @@ std::string outcome_of_load() {
                : std::string(to_string(probe.error().code)) + ": " + probe.error().message;
 }
 
-bool enter_private_mounts() {
-  return unshare(CLONE_NEWNS) == 0 &&
-         mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0;
-}
-
-bool hide(const char* folder) {
-  return !std::filesystem::exists(folder) || mount("none", folder, "tmpfs", 0, nullptr) == 0;
+// Where these folders are empty, for a child alone.
+std::string outcome_without(const std::vector<const char*>& folders) {
+  return run_in_child([&]() -> std::string {
+           if (unshare(CLONE_NEWNS) != 0 ||
+               mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) {
+             return "no private mounts";
+           }
+           for (const char* folder : folders)
+             if (std::filesystem::exists(folder) && mount("none", folder, "tmpfs", 0, nullptr) != 0)
+               return std::string("cannot hide ") + folder;
+           return outcome_of_load();
+         })
+      .said;
 }
 
 class Loader : public ::testing::Test {
@@ -38,25 +45,14 @@ class Loader : public ::testing::Test {
 
 TEST_F(Loader, NeedsNoTracefsNorDebugfsNorBpffs) {
   if (!test::can_have_private_mounts()) GTEST_SKIP() << "/ is no mount";
-  EXPECT_EQ(run_in_child([]() -> std::string {
-              if (!enter_private_mounts() || !hide("/sys/kernel/tracing") ||
-                  !hide("/sys/kernel/debug") || !hide("/sys/fs/bpf")) {
-                return "cannot hide the file systems";
-              }
-              return outcome_of_load();
-            }).said,
-            "loaded");
+  EXPECT_EQ(outcome_without({"/sys/kernel/tracing", "/sys/kernel/debug", "/sys/fs/bpf"}), "loaded");
 }
 
 TEST_F(Loader, SaysThatBtfIsMissing) {
   if (!test::can_have_private_mounts()) GTEST_SKIP() << "/ is no mount";
-  const std::string outcome = run_in_child([]() -> std::string {
-                                if (!enter_private_mounts() || !hide("/sys/kernel/btf"))
-                                  return "cannot hide BTF";
-                                return outcome_of_load();
-                              }).said;
-  EXPECT_THAT(outcome, AllOf(HasSubstr("unsupported: "), HasSubstr("/sys/kernel/btf/vmlinux"),
-                             Not(HasSubstr("\n"))));
+  EXPECT_THAT(outcome_without({"/sys/kernel/btf"}),
+              AllOf(HasSubstr("unsupported: "), HasSubstr("/sys/kernel/btf/vmlinux"),
+                    Not(HasSubstr("\n"))));
 }
 
 TEST_F(Loader, SaysWhichCapabilityIsMissing) {
@@ -88,26 +84,21 @@ TEST_F(Loader, LeavesNothingBehindWhenItIsKilled) {
 }
 
 TEST_F(Loader, TwoProbesAreIndependent) {
-  Probe first = must(Probe::load());
-  Probe second = must(Probe::load());
+  Probe first = Probe::load().value();
+  Probe second = Probe::load().value();
   const Child child([] { return pause(); });
-  EXPECT_EQ(must(first.attach_trees(std::array{child.pid()})).processes, 1);
-  EXPECT_EQ(must(first.snapshot()).processes.size(), 1U);
-  EXPECT_EQ(must(second.snapshot()).processes.size(), 0U);
+  EXPECT_EQ(first.attach_trees(std::array{child.pid()}).value().processes, 1);
+  EXPECT_EQ(first.snapshot().value().processes.size(), 1U);
+  EXPECT_EQ(second.snapshot().value().processes.size(), 0U);
 }
 
 // A file system root as probe_support() reads it.
-class FakeRoot {
- public:
-  FakeRoot(const char* capabilities, bool btf) {
-    root_.write("proc/self/status", std::string("Name:\tx\nCapEff:\t") + capabilities + "\n");
-    if (btf) root_.write("sys/kernel/btf/vmlinux", "BTF");
-  }
-  const std::filesystem::path& path() const { return root_.path(); }
-
- private:
-  Folder root_;
-};
+Expected<void> support_of(const char* capabilities, bool btf) {
+  const Folder root;
+  root.write("proc/self/status", std::string("Name:\tx\nCapEff:\t") + capabilities + "\n");
+  if (btf) root.write("sys/kernel/btf/vmlinux", "BTF");
+  return probe_support(root.path());
+}
 
 constexpr const char* kNoCapabilities = "0000000000000000";
 constexpr const char* kSysAdmin = "0000000000200000";
@@ -115,19 +106,17 @@ constexpr const char* kPerfmon = "0000004000000000";
 constexpr const char* kBpfAndPerfmon = "000000c000000000";
 
 TEST(ProbeSupport, IsThereWithEitherSetOfCapabilities) {
-  EXPECT_TRUE(probe_support(FakeRoot(kSysAdmin, true).path()));
-  EXPECT_TRUE(probe_support(FakeRoot(kBpfAndPerfmon, true).path()));
+  EXPECT_TRUE(support_of(kSysAdmin, true));
+  EXPECT_TRUE(support_of(kBpfAndPerfmon, true));
 }
 
 TEST(ProbeSupport, NamesEverythingThatIsMissing) {
-  const auto one = probe_support(FakeRoot(kPerfmon, true).path());
-  ASSERT_FALSE(one);
-  EXPECT_EQ(one.error().code, ErrorCode::permission_denied);
-  EXPECT_THAT(one.error().message, HasSubstr("CAP_BPF missing"));
-  const auto both = probe_support(FakeRoot(kNoCapabilities, false).path());
-  ASSERT_FALSE(both);
-  EXPECT_EQ(both.error().code, ErrorCode::unsupported);
-  EXPECT_THAT(both.error().message,
+  const Error one = failure_of(support_of(kPerfmon, true));
+  EXPECT_EQ(one.code, ErrorCode::permission_denied);
+  EXPECT_THAT(one.message, HasSubstr("CAP_BPF missing"));
+  const Error both = failure_of(support_of(kNoCapabilities, false));
+  EXPECT_EQ(both.code, ErrorCode::unsupported);
+  EXPECT_THAT(both.message,
               AllOf(HasSubstr("btf/vmlinux"), HasSubstr("CAP_BPF and CAP_PERFMON missing")));
 }
 

@@ -1,51 +1,19 @@
 #include "subject.h"
 
-#include <array>
-#include <cerrno>
-#include <csignal>
-#include <fcntl.h>
 #include <poll.h>
-#include <sched.h>
-#include <stdexcept>
-#include <string>
 #include <sys/personality.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
-#include <unistd.h>
+#include <sys/socket.h>
 
 namespace cowshed::test {
 namespace {
 
-struct Pipe {
-  int read = -1;
-  int write = -1;
-
-  Pipe() {
-    std::array<int, 2> ends{};
-    if (pipe2(ends.data(), O_CLOEXEC) != 0) throw std::runtime_error("pipe2");
-    read = ends[0];
-    write = ends[1];
-  }
-  Pipe(const Pipe&) = delete;
-  Pipe& operator=(const Pipe&) = delete;
-  ~Pipe() {
-    close_end(read);
-    close_end(write);
-  }
-  static void close_end(int& end) {
-    if (end >= 0) {
-      close(end);
-      end = -1;
-    }
-  }
-};
-
-[[noreturn]] void become_subject(const char* kind, const char* n, int go, int in, int out) {
+// Its standard input and output are the socket, by which it is told to begin.
+[[noreturn]] void become_subject(const char* kind, const char* n, int socket) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   char byte = 0;
-  if (read(go, &byte, 1) != 1) _exit(72);
-  dup2(in, 0);
-  dup2(out, 1);
+  if (read(socket, &byte, 1) != 1) _exit(72);
+  dup2(socket, 0);
+  dup2(socket, 1);
   personality(ADDR_NO_RANDOMIZE);
   cpu_set_t one;
   CPU_ZERO(&one);
@@ -86,49 +54,48 @@ std::string cannot_probe() {
   return supported ? std::string() : supported.error().message;
 }
 
-void merge(Processes& processes, const Snapshot& snapshot) {
-  for (const ProcessCounts& process : snapshot.processes) processes[process.id] = process;
-}
-
 SubjectRun run_subject(Probe& probe, const std::string& kind, long n,
                        const std::function<void(const Snapshot&)>& observe) {
   // Of equal length, so that the stack is the same for every N.
   std::string digits = std::to_string(n);
   digits.insert(0, 23 - digits.size(), '0');
-  Pipe go;
-  Pipe in;
-  Pipe out;
+  int ends[2];
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
+    throw std::runtime_error("socketpair");
   const pid_t child = fork();
-  if (child == 0) become_subject(kind.c_str(), digits.c_str(), go.read, in.read, out.write);
-  Pipe::close_end(in.read);
-  Pipe::close_end(out.write);
+  if (child == 0) become_subject(kind.c_str(), digits.c_str(), ends[1]);
+  close(ends[1]);
+  const std::shared_ptr<const int> socket(ends, [](const int* end) { close(*end); });
   if (const auto tracked = probe.track_command(child); !tracked)
     throw std::runtime_error(tracked.error().message);
-  if (write(go.write, "g", 1) != 1) throw std::runtime_error("write");
+  if (write(*socket, "g", 1) != 1) throw std::runtime_error("write");
 
-  Processes processes;
+  std::map<std::uint64_t, ProcessCounts> processes;  // the newest, by id
+  const auto merge = [&](const Snapshot& snapshot) {
+    for (const ProcessCounts& process : snapshot.processes) processes[process.id] = process;
+  };
   std::function<void()> meanwhile;
   if (observe) {
     meanwhile = [&] {
-      const Snapshot snapshot = must(probe.snapshot());
-      merge(processes, snapshot);
+      const Snapshot snapshot = probe.snapshot().value();
+      merge(snapshot);
       observe(snapshot);
     };
   }
   SubjectRun run;
-  const pid_t measured = await_done(out.read, meanwhile);
-  run.wpcopy = wp_copies(measured);
-  const Snapshot alive = must(probe.snapshot());
-  merge(processes, alive);
+  const pid_t measured = await_done(*socket, meanwhile);
+  run.wpcopy = wpcopy_count(measured);
+  const Snapshot alive = probe.snapshot().value();
+  merge(alive);
   if (observe) observe(alive);  // it may have been too quick to be seen before
   for (const ProcessCounts& process : alive.processes)
     if (process.pid == measured && process.alive) run.while_alive = process;
-  Pipe::close_end(in.write);
+  shutdown(*socket, SHUT_WR);
   int status = 0;
   if (waitpid(child, &status, 0) != child || status != 0)
     throw std::runtime_error("the subject ended with status " + std::to_string(status));
-  const Snapshot last = must(probe.snapshot());
-  merge(processes, last);
+  const Snapshot last = probe.snapshot().value();
+  merge(last);
   run.losses = last.losses;
   run.overhead = last.overhead;
   run.measured = processes[run.while_alive.id];

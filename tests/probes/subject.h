@@ -1,29 +1,10 @@
 #pragma once
 
-#include <functional>
-#include <map>
-#include <optional>
-#include <stdexcept>
-#include <string>
-#include <sys/types.h>
-#include <utility>
-#include <vector>
-
 #include <cowshed/probes/probe.h>
 #include <cowshed/tests/support/taskstats.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::test {
-
-// The newest counts of each process over several snapshots, by id.
-using Processes = std::map<std::uint64_t, ProcessCounts>;
-void merge(Processes& processes, const Snapshot& snapshot);
-
-// The value; throws std::runtime_error with the message of an error.
-template <class T>
-T must(Expected<T> expected) {
-  if (!expected) throw std::runtime_error(expected.error().message);
-  return std::move(*expected);
-}
 
 // Why this machine cannot run privileged tests; empty where it can.
 std::string cannot_probe();
@@ -33,7 +14,7 @@ struct SubjectRun {
   std::vector<ProcessCounts> processes;  // final counts, by id
   ProcessCounts measured;                // final
   ProcessCounts while_alive;             // the measured process, when all was done but its exit
-  std::optional<WpCopies> wpcopy;        // taskstats, at the same moment
+  std::optional<std::uint64_t> wpcopy;   // taskstats, at the same moment
   Losses losses;
   ProbeOverhead overhead;
 };

@@ -23,39 +23,31 @@ std::string outcome(const Ref<T>& ref) {
   return object ? "ok" : std::string(to_string(object.error().code));
 }
 
-int fail(const Error& error) {
-  std::printf("%s\n", error.message.c_str());
-  return 1;
-}
-
 }  // namespace
 
-int main() {
-  auto message = launch::receive_message(0);
-  if (!message) return fail(message.error());
-  const auto arenas = adopt_arenas(std::move(message->value().content));
-  if (!arenas) return fail(arenas.error());
+int main() try {
+  auto message = launch::receive_message(0).value();
+  const auto arenas = adopt_arenas(std::move(message.value().content)).value();
   const auto sent = test::read_bytes<test::Sent>(0);
-  if (!sent.nodes.try_get()) return fail(sent.nodes.get().error());
-  if (!sent.words.try_get()) return fail(sent.words.get().error());
-  const auto numbers = sent.array.get();
-  if (!numbers) return fail(numbers.error());
+  const auto nodes = sent.nodes.get().value();
+  const auto words = sent.words.get().value();
+  const auto numbers = sent.array.get().value();
   std::printf("%zu arenas, nodes %" PRIu64 " at %p, words %" PRIu64 ", array %" PRIu64 "\n",
-              arenas->size(), test::sum_of(sent.nodes.try_get()),
-              static_cast<const void*>(sent.nodes.try_get()), test::sum_of(*sent.words),
-              std::accumulate((*numbers)->begin(), (*numbers)->end(), std::uint64_t{0}));
+              arenas.size(), test::sum_of(nodes), static_cast<const void*>(nodes),
+              test::sum_of(*words),
+              std::accumulate(numbers->begin(), numbers->end(), std::uint64_t{0}));
   std::printf("pmr %s, withdrawn %s, open %s, wrong %s, by name %s\n", outcome(sent.pmr).c_str(),
               outcome(sent.withdrawn).c_str(), outcome(sent.open).c_str(),
               outcome(sent.wrong).c_str(),
               find<test::Words>("words") == sent.words ? "ok" : "another");
   std::fflush(stdout);
 
-  auto own = Arena::create({.name = "result", .capacity = 64_MiB});
-  if (!own) return fail(own.error());
-  const auto ref = publish(test::make_nodes(*own, 1000));
-  const auto pmr = publish("result pmr", own->make<test::PmrNumbers>(10, 7).value());
-  if (!ref || !pmr || !own->freeze()) return 2;
-  const auto sent_up = send_arena(0, *own);
-  if (!sent_up) return fail(sent_up.error());
-  return test::write_bytes(0, *ref) ? 0 : 3;
+  auto own = Arena::create({.name = "result", .capacity = 64_MiB}).value();
+  const auto ref = publish(test::make_nodes(own, 1000)).value();
+  const auto pmr = publish("result pmr", own.make<test::PmrNumbers>(10, 7).value());
+  if (!pmr || !own.freeze()) return 2;
+  return send_arena(0, own) && test::write_bytes(0, ref) ? 0 : 3;
+} catch (const std::exception& failure) {
+  std::printf("%s\n", failure.what());
+  return 1;
 }

@@ -1,14 +1,8 @@
-#include <array>
-#include <cerrno>
-#include <csignal>
 #include <exception>
-#include <stdexcept>
 #include <sys/socket.h>
-#include <sys/wait.h>
-#include <unistd.h>
-#include <utility>
 
 #include <cowshed/tests/support/child.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::test {
 

@@ -1,25 +1,9 @@
-#include <algorithm>
-#include <array>
-#include <cerrno>
-#include <cstdint>
-#include <cstdlib>
-#include <cstring>
-#include <fcntl.h>
-#include <filesystem>
-#include <fstream>
-#include <sched.h>
-#include <sstream>
-#include <stdexcept>
-#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/swap.h>
-#include <sys/syscall.h>
 #include <sys/utsname.h>
-#include <sys/wait.h>
-#include <unistd.h>
-#include <utility>
 
 #include <cowshed/tests/support/conditions.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::test {
 namespace {
@@ -31,6 +15,7 @@ constexpr const char* kHugePages = "/sys/kernel/mm/transparent_hugepage/enabled"
 // khugepaged would make huge pages where the subject expects small ones.
 constexpr const char* kCollapserPause =
     "/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs";
+constexpr const char* kReserved = "/proc/sys/vm/nr_overcommit_hugepages";
 constexpr const char* kFolios = "/sys/kernel/mm/transparent_hugepage/hugepages-64kB/enabled";
 
 std::string text_of(const std::string& path) {
@@ -61,6 +46,11 @@ std::string own_cgroup(const std::string& controller) {
 
 Conditions::Conditions(Needs needs, long n) {
   const auto units = static_cast<std::size_t>(n);
+  const std::string merging = "/sys/kernel/mm/ksm/";
+  const auto has = [&](const std::string& file, const char* what) {
+    if (!fs::exists(file)) missing_ = std::string("this kernel has no ") + what;
+    return missing_.empty();
+  };
   switch (needs) {
     case Needs::nothing: break;
     case Needs::zero_page:
@@ -78,22 +68,16 @@ Conditions::Conditions(Needs needs, long n) {
       }
       break;
     case Needs::folios:
-      if (!fs::exists(kFolios))
-        missing_ = "this kernel has no transparent huge pages of 64 KiB (Linux 6.8)";
-      else set(kFolios, "madvise");
+      if (has(kFolios, "transparent huge pages of 64 KiB (Linux 6.8)")) set(kFolios, "madvise");
       break;
     case Needs::reserved_pages:
-      if (!fs::exists("/proc/sys/vm/nr_overcommit_hugepages"))
-        missing_ = "this kernel has no hugetlbfs";
-      else set("/proc/sys/vm/nr_overcommit_hugepages", std::to_string(2 * units + 8));
+      if (has(kReserved, "hugetlbfs")) set(kReserved, std::to_string(2 * units + 8));
       break;
     case Needs::merging:
-      if (!fs::exists("/sys/kernel/mm/ksm/run") || !fs::exists("/proc/self/ksm_merging_pages")) {
-        missing_ = "this kernel has no KSM";
-      } else {
-        set("/sys/kernel/mm/ksm/pages_to_scan", "1000");
-        set("/sys/kernel/mm/ksm/sleep_millisecs", "1");
-        set("/sys/kernel/mm/ksm/run", "1");
+      if (has(merging + "run", "KSM") && has("/proc/self/ksm_merging_pages", "KSM")) {
+        set(merging + "pages_to_scan", "1000");
+        set(merging + "sleep_millisecs", "1");
+        set(merging + "run", "1");
       }
       break;
     case Needs::swap:

@@ -37,36 +37,31 @@ int find_pmr(const char* path) {
   return 0;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int run(int argc, char** argv) {
   const std::string_view what = argc == 3 ? argv[1] : "";
   if (what == "save") return save(argv[2]);
   if (what == "find") return find_pmr(argv[2]);
   if (argc != 2) return 2;
-  const auto arena = open_image(argv[1]);
-  if (!arena) {
-    std::cout << arena.error().message << '\n';
-    return 1;
-  }
+  const Arena arena = open_image(argv[1]).value();
   const std::string wrong = error_of<test::Words>("nodes");
-  const auto nodes = find<test::Node>("nodes");
-  const auto words = find<test::Words>("words");
-  const auto table = find<test::Table>("table");
-  const auto array = find<std::span<const std::uint64_t>>("array");
-  for (const Error* error : {nodes ? nullptr : &nodes.error(), words ? nullptr : &words.error(),
-                             table ? nullptr : &table.error(), array ? nullptr : &array.error()}) {
-    if (error != nullptr) {
-      std::cout << error->message << '\n';
-      return 1;
-    }
-  }
-  const std::span<const std::uint64_t> numbers = **array;
-  std::cout << arena->name() << ' ' << test::sum_of(&**nodes) << ' ' << test::sum_of(**words) << ' '
-            << test::sum_of(**table) << ' '
+  const auto nodes = find<test::Node>("nodes").value();
+  const auto words = find<test::Words>("words").value();
+  const auto table = find<test::Table>("table").value();
+  const std::span<const std::uint64_t> numbers =
+      *find<std::span<const std::uint64_t>>("array").value();
+  std::cout << arena.name() << ' ' << test::sum_of(&*nodes) << ' ' << test::sum_of(*words) << ' '
+            << test::sum_of(*table) << ' '
             << std::accumulate(numbers.begin(), numbers.end(), std::uint64_t{0}) << ' '
             << error_of<test::PmrNumbers>("pmr") << ' ' << wrong << ' '
-            << error_of<test::Node>("nameless") << ' ' << arena->private_bytes().value_or(1)
-            << '\n';
+            << error_of<test::Node>("nameless") << ' ' << arena.private_bytes().value_or(1) << '\n';
   return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) try {
+  return run(argc, argv);
+} catch (const std::exception& failure) {
+  std::cout << failure.what() << '\n';
+  return 1;
 }

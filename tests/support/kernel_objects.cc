@@ -1,12 +1,7 @@
 #include <bpf/bpf.h>
-#include <chrono>
-#include <filesystem>
-#include <fstream>
-#include <string>
-#include <thread>
-#include <unistd.h>
 
 #include <cowshed/tests/support/kernel_objects.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::test {
 
@@ -15,14 +10,13 @@ KernelObjects objects_held_by(pid_t process) {
   const std::filesystem::path folder = "/proc/" + std::to_string(process) + "/fdinfo";
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
     std::ifstream info(entry.path());
-    bool is_link = false;
-    for (std::string line; std::getline(info, line);) {
-      if (line.rfind("link_id:", 0) == 0) {
-        held.links.push_back(static_cast<std::uint32_t>(std::stoul(line.substr(8))));
-        is_link = true;
-      } else if (line.rfind("prog_id:", 0) == 0 && !is_link) {
-        held.programs.push_back(static_cast<std::uint32_t>(std::stoul(line.substr(8))));
-      }
+    std::map<std::string, std::string>
+        fields;  // "link_id:" and others; a link has a program's, too
+    for (std::string name, value; info >> name && std::getline(info, value);) fields[name] = value;
+    const bool is_link = fields.contains("link_id:");
+    if (is_link || fields.contains("prog_id:")) {
+      const auto id = std::stoul(fields.at(is_link ? "link_id:" : "prog_id:"));
+      (is_link ? held.links : held.programs).push_back(static_cast<std::uint32_t>(id));
     }
   }
   return held;

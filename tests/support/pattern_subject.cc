@@ -1,24 +1,12 @@
-// A program whose child copies pages in ways that have a name: pattern_subject KIND PAGES [BYTES].
-// The kind "lines" prints the functions that do it, and their lines.  Else it stops itself
-// (SIGSTOP) when all is done, so that somebody can look at what it has mapped.
+// A program whose child copies pages in ways that have a name: pattern_subject KIND PAGES BYTES.
 
-#include <csignal>
-#include <cstddef>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
 #include <memory>
-#include <string_view>
-#include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
 #include <thread>
-#include <unistd.h>
 #include <vector>
 
-namespace pattern_subject {
+#include "known_copies.h"
 
-constexpr std::size_t kPage = 4096;
+namespace pattern_subject {
 
 // One in each page.
 struct Item {
@@ -35,41 +23,29 @@ constexpr int kDrop = __LINE__; [[gnu::noinline]] void drop(Pointer& pointer) { 
 constexpr int kLock = __LINE__; [[gnu::noinline]] void lock(Pointer& to, const std::weak_ptr<Item>& from) { new (&to) Pointer(from.lock()); }
 // clang-format on
 
-template <class Work>
-void in_child(Work work) {
-  const pid_t child = fork();
-  if (child < 0) std::abort();
-  if (child == 0) {
-    work();
-    _exit(0);
-  }
-  int status = 0;
-  if (waitpid(child, &status, 0) != child || status != 0) std::abort();
-}
-
-char* map(std::size_t bytes) {
-  void* mapped = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+char* map(std::size_t size) {
+  void* mapped = mmap(nullptr, size, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
   if (mapped == MAP_FAILED) std::abort();
   return static_cast<char*>(mapped);
 }
 
-// One behind another.
-void blocks(std::size_t pages, std::size_t bytes) {
+// One block behind another.
+template <class Write>
+void write_blocks(std::size_t pages, Write write) {
   char* memory = map(pages * kPage);
-  char* source = map(bytes);
   in_child([=] {
-    for (std::size_t at = 0; at + bytes <= pages * kPage; at += bytes)
-      copy_block(memory + at, source, bytes);
+    for (std::size_t at = 0; at + bytes <= pages * kPage; at += bytes) write(memory + at);
   });
 }
 
-void fills(std::size_t pages, std::size_t bytes) {
-  char* memory = map(pages * kPage);
-  in_child([=] {
-    for (std::size_t at = 0; at + bytes <= pages * kPage; at += bytes)
-      fill_block(memory + at, bytes);
-  });
+void blocks(std::size_t pages) {
+  const char* source = map(bytes);
+  write_blocks(pages, [=](char* to) { copy_block(to, source, bytes); });
+}
+
+void fills(std::size_t pages) {
+  write_blocks(pages, [](char* to) { fill_block(to, bytes); });
 }
 
 std::vector<Pointer> make_items(std::size_t count) {
@@ -86,7 +62,7 @@ void share_all(const std::vector<Pointer>& items, Pointer* room) {
   for (std::size_t i = 0; i < items.size(); ++i) share(room[i], items[i]);
 }
 
-void shared(std::size_t pages, std::size_t /*bytes*/) {
+void shared(std::size_t pages) {
   const std::vector<Pointer> items = make_items(pages);
   in_child([&] { share_all(items, room_for(pages)); });
 }
@@ -97,7 +73,7 @@ void beside_a_thread(Work work) {
   std::thread([&] { work(); }).join();
 }
 
-void shared_by_threads(std::size_t pages, std::size_t /*bytes*/) {
+void shared_by_threads(std::size_t pages) {
   const std::vector<Pointer> items = make_items(pages);
   in_child([&] { beside_a_thread([&] { share_all(items, room_for(pages)); }); });
 }
@@ -106,21 +82,21 @@ void drop_all(Pointer* pointers, std::size_t count) {
   for (std::size_t i = 0; i < count; ++i) drop(pointers[i]);
 }
 
-void dropped(std::size_t pages, std::size_t /*bytes*/) {
+void dropped(std::size_t pages) {
   const std::vector<Pointer> items = make_items(pages);
   Pointer* others = room_for(pages);
   share_all(items, others);
   in_child([=] { drop_all(others, pages); });
 }
 
-void dropped_by_threads(std::size_t pages, std::size_t /*bytes*/) {
+void dropped_by_threads(std::size_t pages) {
   const std::vector<Pointer> items = make_items(pages);
   Pointer* others = room_for(pages);
   share_all(items, others);
   in_child([=] { beside_a_thread([=] { drop_all(others, pages); }); });
 }
 
-void locked(std::size_t pages, std::size_t /*bytes*/) {
+void locked(std::size_t pages) {
   const std::vector<Pointer> items = make_items(pages);
   const std::vector<std::weak_ptr<Item>> observers(items.begin(), items.end());
   in_child([&] {
@@ -129,37 +105,22 @@ void locked(std::size_t pages, std::size_t /*bytes*/) {
   });
 }
 
-void lines(std::size_t /*pages*/, std::size_t /*bytes*/) {
+void lines(std::size_t /*pages*/) {
   std::printf("copy_block %d fill_block %d share %d drop %d lock %d\n", kBlock, kFill, kShare,
               kDrop, kLock);
 }
 
-struct Kind {
-  std::string_view name;
-  void (*run)(std::size_t pages, std::size_t bytes);
+constexpr Kind kKinds[] = {
+    {"lines", lines},
+    {"blocks", blocks},
+    {"fills", fills},
+    {"shared", shared},
+    {"shared_by_threads", shared_by_threads},
+    {"dropped", dropped},
+    {"dropped_by_threads", dropped_by_threads},
+    {"locked", locked},
 };
-
-constexpr Kind kKinds[] = {{"lines", lines},
-                           {"blocks", blocks},
-                           {"fills", fills},
-                           {"shared", shared},
-                           {"shared_by_threads", shared_by_threads},
-                           {"dropped", dropped},
-                           {"dropped_by_threads", dropped_by_threads},
-                           {"locked", locked}};
 
 }  // namespace pattern_subject
 
-int main(int argc, char** argv) {
-  if (argc < 2) return EXIT_FAILURE;
-  prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
-  for (const pattern_subject::Kind& kind : pattern_subject::kKinds) {
-    if (kind.name == argv[1]) {
-      kind.run(argc > 2 ? std::strtoul(argv[2], nullptr, 10) : 0,
-               argc > 3 ? std::strtoul(argv[3], nullptr, 10) : 0);
-      if (argc > 2) raise(SIGSTOP);
-      return 0;
-    }
-  }
-  return EXIT_FAILURE;
-}
+int main(int argc, char** argv) { return run_kind(pattern_subject::kKinds, argc, argv); }

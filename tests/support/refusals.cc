@@ -1,15 +1,9 @@
-#include <cerrno>
-#include <cstddef>
-#include <cstdint>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#include <vector>
 
 #include <cowshed/tests/support/refusals.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::test {
 namespace {
@@ -42,6 +36,20 @@ void refuse_call(long number) { refuse_call(number, std::nullopt, EPERM); }
 
 void refuse_request(unsigned long request) {
   refuse_call(SYS_ioctl, Argument{1, static_cast<std::uint32_t>(request)}, EPERM);
+}
+
+void enter_user_namespace() {
+  const std::string user = "0 " + std::to_string(::geteuid()) + " 1";
+  const std::string group = "0 " + std::to_string(::getegid()) + " 1";
+  const auto write = [](const char* path, const std::string& text) {
+    std::ofstream file(path);
+    file << text << std::flush;
+    return file.good();
+  };
+  if (::unshare(CLONE_NEWUSER) != 0 || !write("/proc/self/uid_map", user) ||
+      !write("/proc/self/setgroups", "deny") || !write("/proc/self/gid_map", group)) {
+    ::_exit(124);
+  }
 }
 
 }  // namespace cowshed::test

@@ -19,4 +19,8 @@ struct Argument {
 };
 void refuse_call(long number, std::optional<Argument> where, int error);
 
+// This process becomes root of a user namespace of its own, with all its capabilities.  Ends with
+// status 124 where it cannot.
+void enter_user_namespace();
+
 }  // namespace cowshed::test

@@ -24,6 +24,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <unistd.h>
@@ -41,11 +42,9 @@ void linger(long ms) { std::this_thread::sleep_for(std::chrono::milliseconds(ms)
 // Of started workers.
 template <class Workers>
 int result_of(cowshed::Expected<Workers> workers) {
-  if (!workers) return EXIT_FAILURE;
-  const auto exits = workers->wait();
-  if (!exits) return EXIT_FAILURE;
   int status = EXIT_SUCCESS;
-  for (const auto& exit : *exits) {
+  const auto exits = workers.value().wait().value();
+  for (const auto& exit : exits) {
     if (exit.ok()) continue;
     std::fprintf(stderr, "%s\n", exit.error.c_str());
     status = EXIT_FAILURE;
@@ -75,35 +74,30 @@ void work(const Block& first, const Block& second, pid_t publisher, long linger_
 
 constexpr auto kLenient = cowshed::FreezeMode::lenient;
 
-cowshed::Expected<cowshed::Arena> make_frozen() {
-  auto arena = cowshed::Arena::create({.name = "subject", .capacity = 1ULL << 26U});
-  if (!arena) return arena;
+cowshed::Arena make_frozen() {
+  auto arena = cowshed::Arena::create({.name = "subject", .capacity = 1ULL << 26U}).value();
   for (const char* name : {"first", "second"}) {
-    const auto published = arena->make<Block>().and_then(
-        [&](const Block* block) { return cowshed::publish(name, block); });
-    if (!published) return tl::make_unexpected(published.error());
+    const Block* block = arena.make<Block>().value();
+    static_cast<void>(cowshed::publish(name, block).value());
   }
-  const auto frozen = arena->freeze(kLenient);
-  if (!frozen) return tl::make_unexpected(frozen.error());
+  if (!arena.freeze(kLenient)) throw std::runtime_error("not frozen");
   return arena;
 }
 
 int write_and_wait(long linger_ms) {
-  const auto first = cowshed::find<Block>("first");
-  const auto second = cowshed::find<Block>("second");
-  if (!first || !second) return EXIT_FAILURE;
-  write_to(**first, 2);
-  return result_of(cowshed::start({.count = 1}, work, *first, *second, ::getpid(), linger_ms));
+  const auto first = cowshed::find<Block>("first").value();
+  const auto second = cowshed::find<Block>("second").value();
+  write_to(*first, 2);
+  return result_of(cowshed::start({.count = 1}, work, first, second, ::getpid(), linger_ms));
 }
 
 int objects(long linger_ms, const char* image, char** arguments) {
   const bool opens = image != nullptr && std::getenv("OPEN_IMAGE") != nullptr;
-  const auto arena =
-      opens ? cowshed::open_image(image, {.mode = kLenient, .publish = true}) : make_frozen();
-  if (!arena) return EXIT_FAILURE;
+  const auto arena = opens ? cowshed::open_image(image, {.mode = kLenient, .publish = true}).value()
+                           : make_frozen();
   if (image == nullptr || opens) return write_and_wait(linger_ms);
   ::setenv("OPEN_IMAGE", "1", 1);
-  if (cowshed::save_image(*arena, image)) ::execv("/proc/self/exe", arguments);
+  if (cowshed::save_image(arena, image)) ::execv("/proc/self/exe", arguments);
   return EXIT_FAILURE;
 }
 
@@ -115,39 +109,38 @@ void read_and_write(const Page* pages, long count, long writes, long linger_ms) 
 }
 
 int arena(const std::string& mode, long count, long writes, long linger_ms) {
-  auto arena = cowshed::Arena::create({.name = "subject", .capacity = 1ULL << 30U});
-  if (!arena) return EXIT_FAILURE;
+  auto arena = cowshed::Arena::create({.name = "subject", .capacity = 1ULL << 30U}).value();
   const auto bytes = static_cast<std::size_t>(count) * sizeof(Page);
-  auto* pages = static_cast<Page*>(arena->resource()->allocate(bytes, alignof(Page)));
+  auto* pages = static_cast<Page*>(arena.resource()->allocate(bytes, alignof(Page)));
   std::memset(static_cast<void*>(pages), 1, bytes);
-  if (!arena->freeze(mode == "lenient" ? kLenient : cowshed::FreezeMode::strict))
+  if (!arena.freeze(mode == "lenient" ? kLenient : cowshed::FreezeMode::strict))
     return EXIT_FAILURE;
   return result_of(cowshed::start({.count = 2}, read_and_write, pages, count, writes, linger_ms));
 }
 
 int transfers(long linger_ms) {
-  auto numbers = cowshed::Channel<int>::create({.name = "numbers"});
-  if (!numbers) return EXIT_FAILURE;
+  auto numbers = cowshed::Channel<int>::create({.name = "numbers"}).value();
   const auto send = [&](int count) {
     for (int i = 0; i < count; ++i)
-      if (!numbers->send(i)) return false;
-    return true;
+      if (!numbers.send(i)) throw std::runtime_error("not sent");
   };
-  if (!send(5)) return EXIT_FAILURE;
+  send(5);
   return result_of(cowshed::start({}, [&] {
-    if (!send(2)) return EXIT_FAILURE;
+    send(2);
     linger(linger_ms);
-    return EXIT_SUCCESS;
   }));
 }
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) try {
   const std::string kind = argc > 1 ? argv[1] : "";
   const auto number = [&](int i) { return std::strtol(argv[i], nullptr, 10); };
   if (kind == "arena" && argc == 6) return arena(argv[2], number(3), number(4), number(5));
   if (kind == "objects" && argc >= 3) return objects(number(2), argc > 3 ? argv[3] : nullptr, argv);
   if (kind == "transfers" && argc == 3) return transfers(number(2));
+  return EXIT_FAILURE;
+} catch (const std::exception& failure) {
+  std::fprintf(stderr, "%s\n", failure.what());
   return EXIT_FAILURE;
 }

@@ -1,15 +1,9 @@
-#include <algorithm>
-#include <cerrno>
-#include <csignal>
-#include <cstdlib>
-#include <stdexcept>
 #include <sys/ptrace.h>
 #include <sys/user.h>
-#include <sys/wait.h>
-#include <unistd.h>
 #include <unordered_set>
 
 #include <cowshed/tests/support/single_step.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::test {
 namespace {

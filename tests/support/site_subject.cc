@@ -1,26 +1,15 @@
-// A program whose child copies pages from known lines: site_subject KIND PAGES [stop].  The
-// kind "lines" prints their numbers.  With "stop" it stops itself (SIGSTOP) when all is done, so
-// that somebody can look at what it has mapped.
+// A program whose child copies pages from known lines: site_subject KIND PAGES [stop].
 
-#include <csignal>
-#include <cstdint>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
 #include <fcntl.h>
 #include <fstream>
 #include <string>
-#include <string_view>
-#include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
-#include <unistd.h>
+
+#include "known_copies.h"
 
 extern "C" char end;  // the linker's: behind .bss
 
 namespace site_subject {
 
-constexpr std::size_t kPage = 4096;
 constexpr std::size_t kBlock = 512 * kPage;
 constexpr std::size_t kMostStatic = 2000;
 constexpr std::size_t kFunctionDistance = 64;
@@ -58,44 +47,31 @@ Page map(std::size_t pages, std::uintptr_t at = 0) {
   return memory;
 }
 
-template <class Work>
-void in_child(Work work) {
-  const pid_t child = fork();
-  if (child < 0) std::abort();
-  if (child == 0) {
-    work();
-    _exit(0);
-  }
-  int status = 0;
-  if (waitpid(child, &status, 0) != child || status != 0) std::abort();
+// A child copies each page, which has a number.
+template <class Copy>
+void copy_each(std::size_t pages, Copy copy) {
+  const Page memory = map(pages);
+  in_child([=] {
+    for (std::size_t i = 0; i < pages; ++i) copy(memory + i * kPage, i);
+  });
 }
 
 void shares(std::size_t pages) {
-  const Page memory = map(pages);
-  in_child([=] {
-    for (std::size_t i = 0; i < pages; ++i) {
-      const Page page = memory + i * kPage;
-      const std::size_t turn = i % 10;
-      if (turn < 7) copy_often(page);
-      else if (turn < 9) copy_sometimes(page);
-      else copy_seldom(page);
-    }
+  copy_each(pages, [](Page page, std::size_t number) {
+    const std::size_t turn = number % 10;
+    if (turn < 7) copy_often(page);
+    else if (turn < 9) copy_sometimes(page);
+    else copy_seldom(page);
   });
 }
 
 void kernel(std::size_t pages) {
-  const Page memory = map(pages);
   const int file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
-  in_child([=] {
-    for (std::size_t i = 0; i < pages; ++i) copy_by_kernel(file, memory + i * kPage);
-  });
+  copy_each(pages, [=](Page page, std::size_t) { copy_by_kernel(file, page); });
 }
 
 void deep(std::size_t pages) {
-  const Page memory = map(pages);
-  in_child([=] {
-    for (std::size_t i = 0; i < pages; ++i) copy_deeply(memory + i * kPage, 100);
-  });
+  copy_each(pages, [](Page page, std::size_t) { copy_deeply(page, 100); });
 }
 
 void short_lived(std::size_t children) {
@@ -144,7 +120,6 @@ void hot(std::size_t /*pages*/) {
 // `sharing`: of the mapping that the code is in, as of mmap(2).
 void generate(std::size_t pages, int sharing) {
   constexpr unsigned char kCode[] = {0x55, 0x48, 0x89, 0xe5, 0xc6, 0x07, 0x01, 0x5d, 0xc3};
-  const Page memory = map(pages);
   void* code = mmap(nullptr, kPage, PROT_READ | PROT_WRITE, sharing | MAP_ANONYMOUS, -1, 0);
   if (code == MAP_FAILED) std::abort();
   std::memcpy(code, kCode, sizeof kCode);
@@ -156,10 +131,7 @@ void generate(std::size_t pages, int sharing) {
   std::fprintf(names, "%lx %zx py::generated:/app.py\n", reinterpret_cast<unsigned long>(code),
                sizeof kCode);
   std::fclose(names);
-  in_child([=] {
-    for (std::size_t i = 0; i < pages; ++i)
-      reinterpret_cast<void (*)(Page)>(code)(memory + i * kPage);
-  });
+  copy_each(pages, [=](Page page, std::size_t) { reinterpret_cast<void (*)(Page)>(code)(page); });
 }
 
 void generated(std::size_t pages) { generate(pages, MAP_PRIVATE); }
@@ -167,28 +139,22 @@ void generated(std::size_t pages) { generate(pages, MAP_PRIVATE); }
 void generated_shared(std::size_t pages) { generate(pages, MAP_SHARED); }
 
 // The same in no perf map, and a function for each page: mov %sil,(%rdi); ret.
-void generate_unnamed(std::size_t pages, char* code) {
+void generate_unnamed(std::size_t pages, void* address, int flags) {
   constexpr unsigned char kCode[] = {0x40, 0x88, 0x37, 0xc3};
-  const Page memory = map(pages);
-  const auto function = [&](std::size_t i) { return code + i * kFunctionDistance; };
+  void* code = mmap(address, pages * kFunctionDistance, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
+  if (code == MAP_FAILED) std::abort();
+  const auto function = [=](std::size_t i) {
+    return static_cast<char*>(code) + i * kFunctionDistance;
+  };
   for (std::size_t i = 0; i < pages; ++i) std::memcpy(function(i), kCode, sizeof kCode);
   if (mprotect(code, pages * kFunctionDistance, PROT_READ | PROT_EXEC) != 0) std::abort();
-  in_child([=] {
-    for (std::size_t i = 0; i < pages; ++i)
-      reinterpret_cast<void (*)(Page, char)>(function(i))(memory + i * kPage, 2);
+  copy_each(pages, [=](Page page, std::size_t number) {
+    reinterpret_cast<void (*)(Page, char)>(function(number))(page, 2);
   });
 }
 
-void* map_code(std::size_t pages, void* address, int flags) {
-  return mmap(address, pages * kFunctionDistance, PROT_READ | PROT_WRITE,
-              MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
-}
-
-void generated_unnamed(std::size_t pages) {
-  void* code = map_code(pages, nullptr, 0);
-  if (code == MAP_FAILED) std::abort();
-  generate_unnamed(pages, static_cast<char*>(code));
-}
+void generated_unnamed(std::size_t pages) { generate_unnamed(pages, nullptr, 0); }
 
 // Where the dynamic linker ends.
 void generated_behind(std::size_t pages) {
@@ -198,43 +164,28 @@ void generated_behind(std::size_t pages) {
     if (line.find("/ld-linux") == std::string::npos) continue;
     end_of_linker = std::stoul(line.substr(line.find('-') + 1), nullptr, 16);
   }
-  void* code = map_code(pages, reinterpret_cast<void*>(end_of_linker), MAP_FIXED_NOREPLACE);
-  if (code == MAP_FAILED) std::abort();
-  generate_unnamed(pages, static_cast<char*>(code));
+  generate_unnamed(pages, reinterpret_cast<void*>(end_of_linker), MAP_FIXED_NOREPLACE);
 }
 
 void lines(std::size_t /*pages*/) {
-  std::printf("%d %d %d %d %d\n", kInlined, kOften, kSometimes, kSeldom, kKernel);
+  std::printf("store_inlined %d copy_often %d copy_sometimes %d copy_seldom %d copy_by_kernel %d\n",
+              kInlined, kOften, kSometimes, kSeldom, kKernel);
 }
 
-struct Kind {
-  std::string_view name;
-  void (*run)(std::size_t pages);
+constexpr Kind kKinds[] = {
+    {"lines", lines},
+    {"shares", shares},
+    {"kernel", kernel},
+    {"deep", deep},
+    {"short_lived", short_lived},
+    {"mappings", mappings},
+    {"hot", hot},
+    {"generated", generated},
+    {"generated_shared", generated_shared},
+    {"generated_unnamed", generated_unnamed},
+    {"generated_behind", generated_behind},
 };
-
-constexpr Kind kKinds[] = {{"lines", lines},
-                           {"shares", shares},
-                           {"kernel", kernel},
-                           {"deep", deep},
-                           {"short_lived", short_lived},
-                           {"mappings", mappings},
-                           {"hot", hot},
-                           {"generated", generated},
-                           {"generated_shared", generated_shared},
-                           {"generated_unnamed", generated_unnamed},
-                           {"generated_behind", generated_behind}};
 
 }  // namespace site_subject
 
-int main(int argc, char** argv) {
-  if (argc < 3) return EXIT_FAILURE;
-  prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
-  for (const site_subject::Kind& kind : site_subject::kKinds) {
-    if (kind.name == argv[1]) {
-      kind.run(std::strtoul(argv[2], nullptr, 10));
-      if (argc > 3) raise(SIGSTOP);
-      return 0;
-    }
-  }
-  return EXIT_FAILURE;
-}
+int main(int argc, char** argv) { return run_kind(site_subject::kKinds, argc, argv); }

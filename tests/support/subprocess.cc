@@ -1,13 +1,7 @@
-#include <array>
-#include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
-#include <stdexcept>
-#include <sys/wait.h>
-#include <unistd.h>
-#include <utility>
 
 #include <cowshed/tests/support/subprocess.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::test {
 

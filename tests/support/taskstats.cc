@@ -1,18 +1,11 @@
-#include <algorithm>
-#include <array>
-#include <cerrno>
-#include <cstring>
-#include <fstream>
 #include <linux/genetlink.h>
 #include <linux/netlink.h>
 #include <linux/taskstats.h>
-#include <stdexcept>
-#include <string>
 #include <sys/socket.h>
 #include <system_error>
-#include <unistd.h>
 
 #include <cowshed/tests/support/taskstats.h>
+#include <cowshed/tests/support/test.h>
 
 namespace cowshed::test {
 namespace {
@@ -94,10 +87,10 @@ std::optional<taskstats> find_stats(const char* at, const char* end, int of) {
 
 }  // namespace
 
-std::optional<WpCopies> wp_copies(pid_t tgid) {
+std::optional<std::uint64_t> wpcopy_count(pid_t tgid) {
   const int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_GENERIC);
   if (fd < 0) return std::nullopt;
-  std::optional<WpCopies> copies;
+  std::optional<taskstats> stats;
   if (const std::uint16_t family = taskstats_family(fd); family != 0) {
     Answer answer;
     const char* end = nullptr;
@@ -105,18 +98,10 @@ std::optional<WpCopies> wp_copies(pid_t tgid) {
     const char* at =
         exchange(fd, Request(family, TASKSTATS_CMD_GET, TASKSTATS_CMD_ATTR_TGID, &pid, sizeof pid),
                  answer, &end);
-    if (at != nullptr) {
-      if (const auto stats = find_stats(at, end, TASKSTATS_TYPE_AGGR_TGID))
-        copies = {stats->wpcopy_count, stats->wpcopy_delay_total};
-    }
+    if (at != nullptr) stats = find_stats(at, end, TASKSTATS_TYPE_AGGR_TGID);
   }
   close(fd);
-  return copies;
-}
-
-std::optional<std::uint64_t> wpcopy_count(pid_t tgid) {
-  const auto copies = wp_copies(tgid);
-  return copies ? std::optional(copies->count) : std::nullopt;
+  return stats ? std::optional<std::uint64_t>(stats->wpcopy_count) : std::nullopt;
 }
 
 ExitAccounts::ExitAccounts() : fd_(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_GENERIC)) {
@@ -136,22 +121,20 @@ ExitAccounts::ExitAccounts() : fd_(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, N
                         cpus.c_str(), cpus.size() + 1, NLM_F_ACK);
   if (send(fd_, &request, request.header.nlmsg_len, 0) < 0) fail("taskstats");
   // The first to come may be of a task that has ended already.
-  bool heard = false;
-  while (!heard) {
+  for (;;) {
     Answer answer;
     const ssize_t got = recv(fd_, answer.data(), answer.size(), 0);
     if (got < static_cast<ssize_t>(sizeof(nlmsghdr) + sizeof(nlmsgerr))) fail("taskstats");
     nlmsghdr header = {};
     std::memcpy(&header, answer.data(), sizeof header);
-    if (header.nlmsg_type != NLMSG_ERROR) {
-      add(answer.data(), static_cast<std::size_t>(got));
-      continue;
+    if (header.nlmsg_type == NLMSG_ERROR) {
+      nlmsgerr error = {};
+      std::memcpy(&error, answer.data() + NLMSG_HDRLEN, sizeof error);
+      errno = -error.error;
+      if (error.error != 0) fail("listening to the ends of tasks");
+      return;
     }
-    nlmsgerr error = {};
-    std::memcpy(&error, answer.data() + NLMSG_HDRLEN, sizeof error);
-    errno = -error.error;
-    if (error.error != 0) fail("listening to the ends of tasks");
-    heard = true;
+    add(answer.data(), static_cast<std::size_t>(got));
   }
 }
 

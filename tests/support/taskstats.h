@@ -10,14 +10,7 @@
 // kernel.task_delayacct is on.  Not in it: copies of private file pages that were not read before.
 namespace cowshed::test {
 
-// How often, and how long the process waited for it.
-struct WpCopies {
-  std::uint64_t count = 0;
-  std::uint64_t ns = 0;
-};
-
 // Of a whole process up to now, its ended threads included; nothing where this kernel cannot say.
-std::optional<WpCopies> wp_copies(pid_t tgid);
 std::optional<std::uint64_t> wpcopy_count(pid_t tgid);
 
 // By how much taskstats may be short of what happened: it counts a copy only if it took some time

@@ -30,7 +30,7 @@ struct Step {
 
 struct Case {
   std::string name;
-  std::vector<std::string> words;
+  std::set<std::string> words;
   std::vector<Step> steps;
   int line = 0;
 };
@@ -59,7 +59,7 @@ CaseFile read_cases(const std::filesystem::path& path) {
     if (line.starts_with('[')) {
       std::istringstream words(text);
       file.cases.push_back({sign.substr(1, sign.size() - 2), {}, {}, number});
-      for (std::string word; words >> word;) file.cases.back().words.push_back(word);
+      for (std::string word; words >> word;) file.cases.back().words.insert(word);
     } else if (file.cases.empty()) {
       file.environment.emplace_back(line.substr(0, line.find('=')),
                                     line.substr(line.find('=') + 1));
@@ -141,9 +141,9 @@ class CaseTest : public ::testing::Test {
       : file_(file), case_(which), backend_(std::move(backend)) {}
 
   void TestBody() override {
-    if (has("root") && ::geteuid() != 0) GTEST_SKIP() << "needs root";
+    if (case_.words.contains("root") && ::geteuid() != 0) GTEST_SKIP() << "needs root";
     const auto possible = probe_support();
-    if ((has("exact") || backend_ == "tracepoint") && !possible)
+    if ((case_.words.contains("exact") || backend_ == "tracepoint") && !possible)
       GTEST_SKIP() << possible.error().message;
     const auto folder_of = [](const std::string& program) {
       return std::filesystem::path(program).parent_path().string();
@@ -159,10 +159,6 @@ class CaseTest : public ::testing::Test {
   }
 
  private:
-  bool has(const char* word) const {
-    return std::ranges::find(case_.words, word) != case_.words.end();
-  }
-
   const CaseFile& file_;
   const Case& case_;
   std::string backend_;
@@ -178,7 +174,7 @@ const bool registered = [] {
   for (const CaseFile& file : files) {
     const std::string suite = std::filesystem::path(file.path).stem();
     for (const Case& each : file.cases) {
-      const bool is_for_each = std::ranges::find(each.words, "backends") != each.words.end();
+      const bool is_for_each = each.words.contains("backends");
       for (const std::string backend : {"tracepoint", "pagemap"}) {
         const std::string name = each.name + (is_for_each ? "_" + backend : "");
         ::testing::RegisterTest(suite.c_str(), name.c_str(), nullptr, nullptr, file.path.c_str(),

@@ -7,20 +7,22 @@ namespace cowshed::cowtop {
 namespace {
 
 cow::ProcessCopies process(pid_t pid, pid_t ppid, const std::string& comm, std::uint64_t pages) {
-  cow::ProcessCopies result;
-  result.pid = pid;
+  cow::ProcessCopies result = copier(pid, comm, pages);
   result.ppid = ppid;
-  result.comm = comm;
   result.role = ppid == 0 ? cow::Role::root : cow::Role::child;
-  result.copied_anon_pages = pages;
-  result.copied_file_pages = 0;
+  return result;
+}
+
+// Of the root 900, added up.
+cow::ProcessCopies five_of(const std::string& comm, std::uint64_t pages) {
+  cow::ProcessCopies result = process(0, 900, comm, pages);
+  result.processes = 5;
   return result;
 }
 
 // Other PIDs, as in another run.
 cow::Measurement run_of(pid_t pid, const std::vector<std::uint64_t>& workers) {
-  cow::Measurement measurement;
-  measurement.processes.push_back(process(pid, 0, "server", 1));
+  cow::Measurement measurement = measurement_with({process(pid, 0, "server", 1)});
   for (const std::uint64_t pages : workers)
     measurement.processes.push_back(process(++pid, measurement.processes[0].pid, "worker", pages));
   return measurement;
@@ -32,9 +34,11 @@ Change change_of(const std::vector<Change>& changes, const std::string& name) {
   return found == changes.end() ? Change{"none", 1, 1} : *found;
 }
 
-std::map<std::string, std::int64_t> growth_of(const std::vector<Change>& changes) {
-  std::map<std::string, std::int64_t> growth;
-  for (const Change& each : changes) growth[each.name] = each.growth().value_or(-1'000'000);
+// "NAME GROWTH" of each.
+std::vector<std::string> growth_of(const std::vector<Change>& changes) {
+  std::vector<std::string> growth;
+  for (const Change& each : changes)
+    growth.push_back(each.name + (each.growth() ? " " + std::to_string(*each.growth()) : ""));
   return growth;
 }
 
@@ -43,12 +47,9 @@ TEST(Comparison, ProcessesAreMatchedByTheirPlaceInTheTree) {
   auto after = run_of(900, {10, 25, 7});
   after.processes.push_back(process(950, 902, "cat", 3));
   const Comparison comparison = compare(before, after);
-  const std::map<std::string, std::int64_t> expected = {{"server", 0},
-                                                        {"server/worker[1]", 0},
-                                                        {"server/worker[2]", 5},
-                                                        {"server/worker[3]", 7},
-                                                        {"server/worker[2]/cat[1]", 3}};
-  EXPECT_EQ(growth_of(comparison.processes), expected);
+  EXPECT_THAT(growth_of(comparison.processes),
+              UnorderedElementsAre("server 0", "server/worker[1] 0", "server/worker[2] 5",
+                                   "server/worker[3] 7", "server/worker[2]/cat[1] 3"));
   EXPECT_EQ(comparison.processes[0].name, "server/worker[3]") << "the most changed first";
   EXPECT_EQ(comparison.processes[0].before, std::nullopt) << "was not there";
   EXPECT_EQ(comparison.total.before, 31);
@@ -60,13 +61,11 @@ TEST(Comparison, WhereSomeWereAddedUpAllOfTheirKindAre) {
   auto before = run_of(100, {10, 20});
   before.processes.push_back(process(150, 102, "cat", 3));
   auto after = run_of(900, {25, 7});
-  after.processes.push_back(process(0, 900, "worker", 40));
-  after.processes.back().processes = 5;
+  after.processes.push_back(five_of("worker", 40));
   after.processes.push_back(process(950, 902, "cat", 4));
-  const std::map<std::string, std::int64_t> expected = {
-      {"server", 0}, {"server/worker[all]", 42}, {"server/cat[1]", 1}};
-  EXPECT_EQ(growth_of(compare(before, after).processes), expected);
-  EXPECT_EQ(growth_of(compare(after, before).processes).at("server/worker[all]"), -42);
+  EXPECT_THAT(growth_of(compare(before, after).processes),
+              UnorderedElementsAre("server 0", "server/worker[all] 42", "server/cat[1] 1"));
+  EXPECT_THAT(growth_of(compare(after, before).processes), Contains("server/worker[all] -42"));
 }
 
 // What descended from those that were added up is listed below the next parent that is.
@@ -75,13 +74,9 @@ TEST(Comparison, WhatTheyStartedIsFoundWhereverItIsListed) {
   before.processes.push_back(process(150, 101, "cat", 3));
   before.processes.push_back(process(151, 102, "cat", 5));
   auto after = run_of(900, {});
-  for (const char* name : {"worker", "cat"}) {
-    after.processes.push_back(process(0, 900, name, 50));
-    after.processes.back().processes = 5;
-  }
-  const std::map<std::string, std::int64_t> expected = {
-      {"server", 0}, {"server/worker[all]", 20}, {"server/cat[all]", 42}};
-  EXPECT_EQ(growth_of(compare(before, after).processes), expected);
+  for (const char* name : {"worker", "cat"}) after.processes.push_back(five_of(name, 50));
+  EXPECT_THAT(growth_of(compare(before, after).processes),
+              UnorderedElementsAre("server 0", "server/worker[all] 20", "server/cat[all] 42"));
 }
 
 TEST(Comparison, AProcessWhoseCopiesAreNotKnown) {
@@ -115,8 +110,7 @@ TEST(Comparison, WhatIsKnownOfNeitherSideLeavesTheTotalKnown) {
 TEST(Comparison, ASumOfWhichAPartIsNotKnownIsNotKnown) {
   auto before = run_of(100, {10, 20});
   auto after = run_of(900, {25});
-  after.processes.push_back(process(0, 900, "worker", 40));
-  after.processes.back().processes = 5;
+  after.processes.push_back(five_of("worker", 40));
   after.processes.back().copied_anon_pages.reset();
   EXPECT_EQ(change_of(compare(before, after).processes, "server/worker[all]").after, std::nullopt);
 }
@@ -147,8 +141,7 @@ TEST(Comparison, WhatOneSideDoesNotHaveIsNothingWhereItsListIsWhole) {
   auto after = full_measurement();
   after.sampled->mappings[0].name = "[stack]";
   const Comparison comparison = compare(before, after);
-  const std::map<std::string, std::int64_t> expected = {{"[heap]", -640}, {"[stack]", 640}};
-  EXPECT_EQ(growth_of(comparison.mappings), expected);
+  EXPECT_THAT(growth_of(comparison.mappings), UnorderedElementsAre("[heap] -640", "[stack] 640"));
   for (const Change& each : comparison.mappings)
     EXPECT_TRUE(each.before && each.after) << each.name;
 }

@@ -1,6 +1,5 @@
 #include <nlohmann/json.hpp>
 
-#include <cowshed/tests/support/public_copy.h>
 #include <cowshed/tests/support/subprocess.h>
 #include <cowshed/tests/support/test.h>
 #include <cowshed/tests/tools/recordings.h>
@@ -12,106 +11,47 @@ using test::Finished;
 using test::run;
 using test::Subprocess;
 
-TEST(CowtopAttach, UntilCtrlC) {
-  Subprocess subject({COPY_SUBJECT, "100", "2", "50", "60000"});
-  subject.read_until("\n");
-  Subprocess cowtop({COWTOP, "--json", "-p", std::to_string(subject.pid())});
-  ASSERT_THAT(cowtop.read_until("attached").err, HasSubstr("attached to 3 processes"));
-  ::kill(cowtop.pid(), SIGINT);
-  const Finished finished = cowtop.finish();
-  EXPECT_EQ(finished.exit_status(), 0);
-  const auto report = nlohmann::json::parse(finished.out);
-  ASSERT_EQ(report["processes"].size(), 3U);
-  EXPECT_EQ(report["processes"][0]["pid"], subject.pid());
-  EXPECT_EQ(report["processes"][0]["role"], "root");
-  EXPECT_EQ(report["processes"][0]["alive"], true);
-  EXPECT_EQ(report["processes"][1]["role"], "child");
-}
+// copy_subject and its child, which has copied 50 pages and stays.
+struct Copiers : Subprocess {
+  explicit Copiers(const std::string& program = COPY_SUBJECT)
+      : Subprocess({program, "100", "1", "50", "60000"}) {}
+  ~Copiers() { ::kill(child, SIGKILL); }
 
-TEST(CowtopAttach, UntilTheTreeHasEnded) {
-  Subprocess subject({COPY_SUBJECT, "100", "1", "50", "60000"});
-  const pid_t child = std::stoi(subject.read_until("\n").out);
-  Subprocess cowtop({COWTOP, "-p", std::to_string(subject.pid())});
-  ASSERT_THAT(cowtop.read_until("attached").err, HasSubstr("attached to 2 processes"));
-  ::kill(child, SIGTERM);
-  EXPECT_EQ(subject.finish().exit_status(), 0);
-  EXPECT_EQ(cowtop.finish().exit_status(), 0);
-}
+  const pid_t child = std::stoi(read_until("\n").out);
+};
 
-TEST(CowtopAttach, SeveralOfWhichOneIsGone) {
-  Subprocess first({COPY_SUBJECT, "100", "1", "50", "60000"});
-  Subprocess second({COPY_SUBJECT, "100", "1", "50", "60000"});
-  const pid_t child = std::stoi(first.read_until("\n").out);
-  const pid_t other = std::stoi(second.read_until("\n").out);
-  const std::string pids =
-      std::to_string(second.pid()) + ",99999999," + std::to_string(first.pid());
-  Subprocess cowtop({COWTOP, "--json", "-p", pids, "-p", std::to_string(child)});
-  const std::string said = cowtop.read_until("attached").err;
-  EXPECT_THAT(said, HasSubstr("attached to 4 processes"));
-  EXPECT_THAT(said, HasSubstr("cowtop: not measured: PID 99999999: no such process"));
-  for (const pid_t pid : {child, other}) ::kill(pid, SIGTERM);
-  const Finished finished = cowtop.finish();
-  EXPECT_EQ(finished.exit_status(), 0) << "all have ended";
-  std::vector<pid_t> roots;
-  const auto report = nlohmann::json::parse(finished.out);
-  for (const auto& process : report["processes"])
-    if (process["role"] == "root") roots.push_back(process["pid"]);
-  EXPECT_THAT(roots, UnorderedElementsAre(first.pid(), second.pid()));
-}
-
-// What the report says of it when cowtop is interrupted.
-nlohmann::json interrupted(Subprocess& cowtop) {
-  ::kill(cowtop.pid(), SIGINT);
-  const Finished finished = cowtop.finish();
-  EXPECT_EQ(finished.exit_status(), 0) << finished.err;
-  return nlohmann::json::parse(finished.out)["processes"];
-}
-
-std::vector<pid_t> pids_of(const nlohmann::json& processes) {
+std::vector<pid_t> pids_of(const std::string& report) {
   std::vector<pid_t> pids;
-  for (const auto& process : processes) pids.push_back(process["pid"]);
+  for (const auto& process : nlohmann::json::parse(report)["processes"])
+    pids.push_back(process["pid"]);
   return pids;
 }
 
-// A program under a name that no other has.
-class NamedCopy {
- public:
-  NamedCopy() { ::symlink(COPY_SUBJECT, path_.c_str()); }
-  std::string name() const { return name_; }
-  std::vector<std::string> command() const { return {path_, "100", "1", "50", "60000"}; }
-
- private:
-  TestFolder folder_;
-  std::string name_ = "cows" + std::to_string(::getpid());
-  std::string path_ = folder_ / name_;
-};
-
 TEST(CowtopAttach, ByNameAlsoThoseThatStartLater) {
-  const NamedCopy subject;
-  const Finished none = run({COWTOP, "--comm", subject.name()});
-  EXPECT_EQ(none.exit_status(), 125);
-  EXPECT_THAT(none.err, HasSubstr("--comm " + subject.name() + ": there is no such process"));
-  Subprocess first(subject.command());
-  const pid_t root = first.pid();
-  const pid_t child = std::stoi(first.read_until("\n").out);
   const TestFolder folder;
+  const std::string name = "cows" + std::to_string(::getpid());  // that no other has
+  const std::string program = folder / name;
+  ASSERT_EQ(::symlink(COPY_SUBJECT, program.c_str()), 0);
+  const Finished none = run({COWTOP, "--comm", name});
+  EXPECT_EQ(none.exit_status(), 125);
+  EXPECT_THAT(none.err, HasSubstr("--comm " + name + ": there is no such process"));
+  Copiers first(program);
+  const pid_t root = first.pid();
   const std::string file = folder / "recording";
-  Subprocess cowtop({COWTOP, "record", "-o", file, "--comm", "^" + subject.name() + "$"});
+  Subprocess cowtop({COWTOP, "record", "-o", file, "--comm", "^" + name + "$"});
   ASSERT_THAT(cowtop.read_until("attached").err, HasSubstr("attached to 2 processes"));
-  ::kill(child, SIGTERM);
+  ::kill(first.child, SIGTERM);
   first.finish();
-  Subprocess second(subject.command());
-  const pid_t other = std::stoi(second.read_until("\n").out);
+  const Copiers second(program);
   // Once a second; a recording says when.
   std::vector<pid_t> pids;
   constexpr int kMostTries = 300;
   for (int i = 0; i < kMostTries && pids.size() < 4; ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
     const Finished report = run({COWTOP, "report", "--json", file});
-    if (report.exit_status() == 0) pids = pids_of(nlohmann::json::parse(report.out)["processes"]);
+    if (report.exit_status() == 0) pids = pids_of(report.out);
   }
-  EXPECT_THAT(pids, UnorderedElementsAre(root, child, second.pid(), other));
-  ::kill(other, SIGTERM);
+  EXPECT_THAT(pids, UnorderedElementsAre(root, first.child, second.pid(), second.child));
   ::kill(cowtop.pid(), SIGINT);
   EXPECT_EQ(cowtop.finish().exit_status(), 0);
 }
@@ -126,63 +66,20 @@ TEST(CowtopAttach, ByCgroup) {
   if (folder.empty()) GTEST_SKIP() << "no cgroup v2 that we may write to";
   ::mkdir((folder + "/below").c_str(), 0755);
   {
-    Subprocess subject({COPY_SUBJECT, "100", "1", "50", "60000"});
-    const pid_t child = std::stoi(subject.read_until("\n").out);
+    Copiers subject;
     EXPECT_THAT(run({COWTOP, "--cgroup", "/" + name}).err, HasSubstr("no process is in it"));
-    write_file(folder + "/below/cgroup.procs", std::to_string(child));
+    write_file(folder + "/below/cgroup.procs", std::to_string(subject.child));
     for (const std::string& path : {"/" + name, folder}) {
       Subprocess cowtop({COWTOP, "--json", "--cgroup", path});
       ASSERT_THAT(cowtop.read_until("attached").err, HasSubstr("attached to 1 process by"));
-      EXPECT_THAT(pids_of(interrupted(cowtop)), ElementsAre(child));
+      ::kill(cowtop.pid(), SIGINT);
+      EXPECT_THAT(pids_of(cowtop.finish().out), ElementsAre(subject.child));
     }
-    ::kill(child, SIGKILL);
+    ::kill(subject.child, SIGKILL);
     subject.finish();
   }
   ::rmdir((folder + "/below").c_str());
   EXPECT_EQ(::rmdir(folder.c_str()), 0);
-}
-
-TEST(CowtopAttach, ToEverything) {
-  Subprocess subject({COPY_SUBJECT, "100", "1", "50", "60000"});
-  const pid_t child = std::stoi(subject.read_until("\n").out);
-  Subprocess cowtop({COWTOP, "--json", "--backend", "pagemap"});
-  ASSERT_THAT(cowtop.read_until("Ctrl-C").err, HasSubstr("attached to "));
-  const auto pids = pids_of(interrupted(cowtop));
-  EXPECT_THAT(pids, Contains(subject.pid()));
-  EXPECT_THAT(pids, Contains(child));
-  EXPECT_THAT(pids, Not(Contains(cowtop.pid())));
-  ::kill(child, SIGKILL);
-}
-
-TEST(CowtopAttach, ToEverythingOfOnesOwn) {
-  if (::geteuid() != 0) GTEST_SKIP() << "needs root, to become somebody else";
-  const test::PublicCopy program(COWTOP);
-  const test::PublicCopy copy(COPY_SUBJECT);
-  const auto become_nobody = [] { std::ignore = ::setuid(65534); };
-  Subprocess subject({copy.path(), "100", "1", "50", "60000"}, become_nobody);
-  const pid_t child = std::stoi(subject.read_until("\n").out);
-  Subprocess cowtop({program.path(), "--json"}, become_nobody);
-  ASSERT_THAT(cowtop.read_until("Ctrl-C").err, HasSubstr("attached to "));
-  const auto pids = pids_of(interrupted(cowtop));
-  EXPECT_THAT(pids, Contains(subject.pid()));
-  EXPECT_THAT(pids, Not(Contains(::getpid())));
-  EXPECT_THAT(pids, Not(Contains(1)));
-  ::kill(child, SIGKILL);
-}
-
-TEST(CowtopAttach, NoSuchProcess) {
-  const Finished finished = run({COWTOP, "-p", "99999999"});
-  EXPECT_EQ(finished.exit_status(), 125);
-  EXPECT_THAT(finished.err, HasSubstr("PID 99999999"));
-}
-
-TEST(CowtopAttach, SomebodyElsesProcess) {
-  if (::geteuid() != 0) GTEST_SKIP() << "needs root, to become somebody else";
-  const test::PublicCopy cowtop(COWTOP);
-  const Finished finished =
-      run({cowtop.path(), "-p", std::to_string(::getpid())}, [] { std::ignore = ::setuid(65534); });
-  EXPECT_EQ(finished.exit_status(), 125);
-  EXPECT_THAT(finished.err, HasSubstr("belongs to somebody else"));
 }
 
 }  // namespace

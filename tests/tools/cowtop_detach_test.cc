@@ -51,20 +51,13 @@ class CowtopDetach : public ::testing::Test {
   std::string settings_;
 };
 
-TEST_F(CowtopDetach, WhenTheTreeHasEnded) {
-  Subprocess cowtop(attach_to(subject_));
-  const KernelObjects objects = objects_of(cowtop);
-  ::kill(child_, SIGTERM);
-  EXPECT_EQ(cowtop.finish().exit_status(), 0);
-  EXPECT_TRUE(test::are_gone(objects));
-}
-
-TEST_F(CowtopDetach, OnSignals) {
-  for (const int signal : {SIGINT, SIGTERM, SIGKILL}) {
+TEST_F(CowtopDetach, OnSignalsAndWhenTheTreeHasEnded) {
+  for (const int signal : {SIGINT, SIGTERM, SIGKILL, 0}) {
     SCOPED_TRACE(signal);
     Subprocess cowtop(attach_to(subject_));
     const KernelObjects objects = objects_of(cowtop);
-    ::kill(cowtop.pid(), signal);
+    if (signal == 0) ::kill(child_, SIGTERM);
+    else ::kill(cowtop.pid(), signal);
     EXPECT_EQ(cowtop.finish().exit_status(), signal == SIGKILL ? -1 : 0);
     EXPECT_TRUE(test::are_gone(objects));
   }

@@ -25,9 +25,7 @@ struct Kind {
 };
 
 cow::Measurement begun(int step) {
-  cow::Measurement measurement;
-  measurement.backend = "tracepoint";
-  measurement.exact = true;
+  cow::Measurement measurement = measurement_with({});
   measurement.duration_s = step + 1;
   measurement.taken_ns = kStart + static_cast<std::uint64_t>(step + 1) * kSecond;
   measurement.lost_events = 0;
@@ -37,14 +35,11 @@ cow::Measurement begun(int step) {
 }
 
 cow::ProcessCopies root() {
-  cow::ProcessCopies process;
-  process.pid = 100;
+  cow::ProcessCopies process = copier(100, "server", 10);
   process.ppid = 1;
-  process.comm = "server";
   process.role = cow::Role::root;
   process.alive = true;
   process.start_ns = kStart;
-  process.copied_anon_pages = 10;
   process.copied_file_pages = 2;
   return process;
 }
@@ -125,12 +120,11 @@ cow::Measurement hostile(int step) {
     for (auto& each : process.sampled->ranges) each.mapping = name;
   }
   for (auto& site : measurement.sampled->sites) {
-    std::vector<cow::Frame> frames = site.frames.all();
-    frames[0].function = name;
-    site.frames = std::move(frames);
-    std::vector<cow::Frame> stack = site.stack.all();
-    for (cow::Frame& frame : stack) frame.function = name;
-    site.stack = std::move(stack);
+    for (cow::Frames* frames : {&site.frames, &site.stack}) {
+      std::vector<cow::Frame> renamed = frames->all();
+      for (cow::Frame& frame : renamed) frame.function = name;
+      *frames = std::move(renamed);
+    }
   }
   for (auto& each : measurement.sampled->mappings) each.name = name;
   return measurement;
@@ -176,19 +170,22 @@ cow::Measurement shell(int step) {
 
 cow::Measurement no_process(int step) { return begun(step); }
 
+// In three generations.
+void add_worker(cow::Measurement& measurement, int number, int copies, int stacks, int frames) {
+  const auto pages = static_cast<std::uint64_t>(copies);
+  auto process = worker(number, pages);
+  if (number >= 30) process.ppid = 101 + number % 30;
+  process.sampled = sampled(pages, stacks, frames, number * 41);
+  process.patterns = {{"reference count", 1, pages, "add qword ptr [rcx], 1"}};
+  measurement.processes.push_back(process);
+}
+
 // A million samples in a thousand processes, most of their stacks different ones.
 cow::Measurement large(int step) {
   cow::Measurement measurement = begun(step);
   measurement.processes = {root()};
-  for (int i = 0; i < 999; ++i) {
-    const auto pages = static_cast<std::uint64_t>(500 * (step + 1) + i);
-    auto process = worker(i, pages);
-    // Three generations.
-    if (i >= 30) process.ppid = 101 + i % 30;
-    process.sampled = sampled(pages, step == 0 ? 1 : 500, 12, i * 41);
-    process.patterns = {{"reference count", 1, pages, "add qword ptr [rcx], 1"}};
-    measurement.processes.push_back(process);
-  }
+  for (int i = 0; i < 999; ++i)
+    add_worker(measurement, i, 500 * (step + 1) + i, step == 0 ? 1 : 500, 12);
   return measurement;
 }
 
@@ -196,14 +193,7 @@ cow::Measurement large(int step) {
 cow::Measurement crowd(int step) {
   cow::Measurement measurement = begun(step);
   measurement.processes = {root()};
-  for (int i = 0; i < 4999; ++i) {
-    const auto pages = static_cast<std::uint64_t>((step + 1) * (i + 1));
-    auto process = worker(i, pages);
-    if (i >= 30) process.ppid = 101 + i % 30;
-    process.sampled = sampled(pages, 5, 6, i * 41);
-    process.patterns = {{"reference count", 1, pages, "add qword ptr [rcx], 1"}};
-    measurement.processes.push_back(process);
-  }
+  for (int i = 0; i < 4999; ++i) add_worker(measurement, i, (step + 1) * (i + 1), 5, 6);
   return measurement;
 }
 

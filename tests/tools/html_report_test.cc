@@ -75,11 +75,8 @@ Json document(double at_s, std::uint64_t pages) {
 }
 
 cow::Measurement measured(double at_s, std::uint64_t pages) {
-  cow::Measurement measurement;
+  cow::Measurement measurement = measurement_with({copier(0, "", pages + 1)});
   measurement.duration_s = at_s;
-  measurement.processes.emplace_back();
-  measurement.processes[0].copied_anon_pages = pages;
-  measurement.processes[0].copied_file_pages = 1;
   return measurement;
 }
 

@@ -2,7 +2,6 @@
 #include <cwchar>
 
 #include <cowshed/tests/support/test.h>
-#include <cowshed/tests/tools/live_recordings.h>
 #include <cowshed/tests/tools/recordings.h>
 #include <cowshed/tools/cowtop/figures.h>
 #include <cowshed/tools/cowtop/live/screen.h>
@@ -11,6 +10,103 @@
 
 namespace cowshed::cowtop::live {
 namespace {
+
+constexpr std::uint64_t kSecond = 1'000'000'000;
+constexpr std::uint64_t kBegin = 1000 * kSecond;
+constexpr std::uint64_t kPagesPerMiB = 256;
+
+cow::Measurement measurement_after(int seconds) {
+  cow::Measurement measurement = measurement_with({});
+  measurement.duration_s = seconds;
+  measurement.taken_ns = kBegin + static_cast<std::uint64_t>(seconds) * kSecond;
+  measurement.lost_events = 0;
+  measurement.overhead = {100'000, 100};
+  return measurement;
+}
+
+cow::ProcessCopies process_of(pid_t pid, pid_t parent, const std::string& name) {
+  cow::ProcessCopies process = copier(pid, name, 0);
+  process.ppid = parent;
+  process.alive = true;
+  process.start_ns = kBegin + static_cast<std::uint64_t>(pid);
+  process.shared_at_fork_bytes = 100 << 20;
+  process.reused_pages = static_cast<std::uint64_t>(pid) % 7;
+  process.zero_page_writes = static_cast<std::uint64_t>(pid) % 5;
+  process.zero_filled_pages = 10;
+  return process;
+}
+
+void end(cow::ProcessCopies& process, int second, int now, std::optional<int> status, int signal) {
+  if (now < second) return;
+  process.alive = false;
+  process.end_ns = kBegin + static_cast<std::uint64_t>(second) * kSecond;
+  process.exit_status = status;
+  if (signal != 0) process.signal = signal;
+}
+
+// 10 MiB a second up to the time of its end.
+void copy(cow::ProcessCopies& process, int mib_per_second, int seconds) {
+  process.copied_anon_pages = static_cast<std::uint64_t>(mib_per_second) *
+                              static_cast<std::uint64_t>(seconds) * kPagesPerMiB;
+}
+
+cow::SampledCopies sampled_of(std::uint64_t copies) {
+  cow::SampledCopies sampled;
+  const cow::Frame site{"Index::touch()", "/src/index.cc", 12, "/bin/server", 0x1234, false};
+  const cow::Frame caller{"main", "/src/main.cc", 30, "/bin/server", 0x2345, false};
+  sampled.samples = copies / 64;
+  sampled.sites = {{{site}, {site, caller}, sampled.samples, copies, false}};
+  sampled.mappings = {{"[heap]", sampled.samples, copies}};
+  sampled.ranges = {{0x600000, 0x800000, "[heap]", sampled.samples / 2, 100},
+                    {0x200000, 0x400000, "[heap]", sampled.samples / 2, 512}};
+  sampled.stacks = {{"server;main;Index::touch()", sampled.samples, copies}};
+  return sampled;
+}
+
+// A server of six processes after so many seconds, always the same: one worker ends after 2 s, one
+// is killed after 3 s, the server ends after 21 s.
+cow::Measurement server_after(int seconds) {
+  cow::Measurement measurement = measurement_after(seconds);
+  measurement.sampling = {64, 100, 98, 2};
+  cow::ProcessCopies server = process_of(100, 1, "server");
+  server.role = cow::Role::root;
+  server.shared_at_fork_bytes.reset();
+  cow::ProcessCopies busy = process_of(101, 100, "worker-1");
+  copy(busy, 4, seconds);
+  busy.sampled = sampled_of(*busy.copied_anon_pages);
+  busy.patterns = {{"reference count", 0.75, 8, "inc [rdi]"}, {"unknown", 0.25, 2, ""}};
+  busy.arenas = {{"index", 64 << 20, 40}};
+  busy.objects = {{{"words", "std::pmr::vector<Word>", "index", 30}}};
+  busy.memory = {80 << 20, 20 << 20, measurement.taken_ns - kSecond / 2};
+  cow::ProcessCopies idle = process_of(102, 100, "wörker-2\t\x1b[31m");
+  copy(idle, 1, std::min(seconds, 1));
+  cow::ProcessCopies ending = process_of(103, 100, "worker-3");
+  copy(ending, 30, std::min(seconds, 2));
+  end(ending, 2, seconds, 3, 0);
+  cow::ProcessCopies helper = process_of(104, 101, "helper");
+  copy(helper, 2, std::min(seconds, 3));
+  end(helper, 3, seconds, std::nullopt, 9);
+  cow::ProcessCopies unknown = process_of(105, 104, "grandchild");
+  unknown.copied_anon_pages.reset();
+  unknown.not_measured = "PID 105: not permitted";
+  for (cow::ProcessCopies* each : {&server, &busy, &idle, &unknown}) end(*each, 21, seconds, 0, 0);
+  measurement.processes = {server, busy, idle, ending, helper, unknown};
+  return measurement;
+}
+
+// So many workers and their server; none: no processes.
+cow::Measurement workers(int count) {
+  cow::Measurement measurement = measurement_after(1);
+  if (count > 0) {
+    measurement.processes.push_back(process_of(1000, 1, "server"));
+    measurement.processes[0].role = cow::Role::root;
+  }
+  for (int i = 1; i <= count; ++i) {
+    measurement.processes.push_back(process_of(1000 + i, 1000, "worker-" + std::to_string(i)));
+    measurement.processes.back().copied_anon_pages = static_cast<std::uint64_t>(i);
+  }
+  return measurement;
+}
 
 State server_state(int seconds) {
   State state;
@@ -223,12 +319,9 @@ TEST(LiveState, EscapeBringsBackTheFilterThatWas) {
 
 TEST(LiveState, EscapeGoesBackToWhereTheSearchBegan) {
   State state = server_state(1);
-  press(state, "/worker");
-  state.press({KeyKind::enter});
-  press(state, "G");
+  press(state, "/worker\nG");
   const pid_t before = selected(state);
-  press(state, "/");
-  state.press({KeyKind::escape});
+  press(state, "/\x1b");
   EXPECT_EQ(selected(state), before);
   press(state, "/helper");
   EXPECT_NE(selected(state), before);
@@ -240,10 +333,7 @@ TEST(LiveState, EscapeGoesBackToWhereTheSearchBegan) {
 
 TEST(LiveState, EscapeEndsAFilterOnceNothingElseIsOpen) {
   State state = server_state(1);
-  press(state, "fhelper");
-  state.press({KeyKind::enter});
-  press(state, "h");
-  state.press({KeyKind::escape});
+  press(state, "fhelper\nh\x1b");
   EXPECT_EQ(state.pane(), Pane::none);
   EXPECT_EQ(pids(state).size(), 3U);
   state.press({KeyKind::escape});
@@ -300,11 +390,10 @@ class TextSurface : public Surface {
     ASSERT_LE(column + columns_of(text), size_.columns);
     auto& line = cells_[static_cast<std::size_t>(row)];
     auto at = static_cast<std::size_t>(column);
-    for (std::size_t begin = 0; begin < text.size(); ++at) {
-      const std::size_t end =
-          std::min(text.find_first_not_of(kContinuation, begin + 1), text.size());
-      line[at] = text.substr(begin, end - begin);
-      begin = end;
+    for (const char byte : text) {
+      const bool continues = (static_cast<unsigned char>(byte) & 0xc0U) == 0x80U;  // UTF-8
+      if (continues) line[at - 1] += byte;
+      else line[at++] = byte;
     }
   }
   // Without the spaces at the ends of lines.
@@ -319,12 +408,6 @@ class TextSurface : public Surface {
   }
 
  private:
-  // Of a UTF-8 character, its bytes but the first.
-  static inline const std::string kContinuation = [] {
-    std::string bytes;
-    for (int each = 0x80; each < 0xc0; ++each) bytes += static_cast<char>(each);
-    return bytes;
-  }();
   Size size_;
   bool unicode_;
   std::vector<std::vector<std::string>> cells_;

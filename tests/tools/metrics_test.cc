@@ -11,33 +11,22 @@ namespace cowshed::cowtop {
 namespace {
 
 cow::ProcessCopies process(pid_t pid, const std::string& comm, std::uint64_t copied) {
-  cow::ProcessCopies result;
-  result.pid = pid;
+  cow::ProcessCopies result = copier(pid, comm, copied);
   result.start_ns = static_cast<std::uint64_t>(pid);
-  result.comm = comm;
   result.alive = true;
-  result.copied_anon_pages = copied;
-  result.copied_file_pages = 0;
-  return result;
-}
-
-cow::Measurement measured(std::vector<cow::ProcessCopies> processes) {
-  cow::Measurement result;
-  result.backend = "tracepoint";
-  result.exact = true;
-  result.processes = std::move(processes);
   return result;
 }
 
 class MetricsSumsTest : public ::testing::Test {
  protected:
-  MetricsSums sums(std::size_t most = 100) {
-    return MetricsSums(most, [this](pid_t pid) { return cgroups_[pid]; });
+  void add(const std::vector<cow::ProcessCopies>& processes,
+           const std::vector<cow::ProcessCopies>& ended = {}) {
+    sums_.add(measurement_with(processes), ended);
   }
   // "comm cgroup pages processes", of each.
-  static std::vector<std::string> commands(const MetricsSums& sums) {
+  std::vector<std::string> commands() const {
     std::vector<std::string> result;
-    for (const CommandMetrics& each : sums.metrics().commands) {
+    for (const CommandMetrics& each : sums_.metrics().commands) {
       result.push_back(each.comm + " " + each.cgroup + " " +
                        (each.copied_pages ? std::to_string(*each.copied_pages) : "-") + " " +
                        std::to_string(each.processes));
@@ -46,69 +35,62 @@ class MetricsSumsTest : public ::testing::Test {
   }
 
   std::map<pid_t, std::string> cgroups_;
+  MetricsSums sums_{2, [this](pid_t pid) { return cgroups_[pid]; }};
 };
 
 TEST_F(MetricsSumsTest, KeepWhatEndedProcessesDid) {
   cgroups_ = {{1, "/a"}, {2, "/a"}, {3, "/b"}};
-  MetricsSums all = sums();
-  all.add(measured({process(1, "x", 10), process(2, "x", 5), process(3, "x", 1)}), {});
-  EXPECT_THAT(commands(all), ElementsAre("x /a 15 2", "x /b 1 1"));
+  add({process(1, "x", 10), process(2, "x", 5), process(3, "x", 1)});
+  EXPECT_THAT(commands(), ElementsAre("x /a 15 2", "x /b 1 1"));
   cow::ProcessCopies ended = process(2, "x", 7);
   ended.alive = false;
-  all.add(measured({process(1, "x", 11), process(3, "x", 1)}), {ended});
-  EXPECT_THAT(commands(all), ElementsAre("x /a 18 1", "x /b 1 1"));
-  all.add(measured({}), {});
-  EXPECT_THAT(commands(all), ElementsAre("x /a 18 0", "x /b 1 0"));
+  add({process(1, "x", 11), process(3, "x", 1)}, {ended});
+  EXPECT_THAT(commands(), ElementsAre("x /a 18 1", "x /b 1 1"));
+  add({});
+  EXPECT_THAT(commands(), ElementsAre("x /a 18 0", "x /b 1 0"));
   cow::ProcessCopies again = process(1, "x", 3);  // another process with the PID
   again.start_ns = 99;
-  all.add(measured({again}), {});
-  EXPECT_THAT(commands(all), ElementsAre("x /a 21 1", "x /b 1 0"));
+  add({again});
+  EXPECT_THAT(commands(), ElementsAre("x /a 21 1", "x /b 1 0"));
 }
 
 TEST_F(MetricsSumsTest, OfAProcessThatChangesItsNameStayWhereTheyWere) {
   cgroups_ = {{1, "/a"}};
-  MetricsSums all = sums();
-  all.add(measured({process(1, "sh", 10)}), {});
-  all.add(measured({process(1, "server", 15)}), {});
-  EXPECT_THAT(commands(all), ElementsAre("server /a 5 1", "sh /a 10 0"));
+  add({process(1, "sh", 10)});
+  add({process(1, "server", 15)});
+  EXPECT_THAT(commands(), ElementsAre("server /a 5 1", "sh /a 10 0"));
 }
 
 TEST_F(MetricsSumsTest, NeverFall) {
-  MetricsSums all = sums();
-  all.add(measured({process(1, "x", 10)}), {});
-  all.add(measured({process(1, "x", 7)}), {});
-  all.add(measured({process(1, "x", 12)}), {});
-  EXPECT_THAT(commands(all), ElementsAre("x  12 1"));
+  add({process(1, "x", 10)});
+  add({process(1, "x", 7)});
+  add({process(1, "x", 12)});
+  EXPECT_THAT(commands(), ElementsAre("x  12 1"));
 }
 
 TEST_F(MetricsSumsTest, OfTooManyAreOther) {
-  MetricsSums all = sums(2);
-  all.add(
-      measured({process(1, "a", 1), process(2, "b", 2), process(3, "c", 4), process(4, "d", 8)}),
-      {});
-  EXPECT_THAT(commands(all), ElementsAre("a  1 1", "b  2 1", "other other 12 2"));
-  all.add(measured({process(3, "c", 5), process(5, "e", 1)}), {});
-  EXPECT_THAT(commands(all), ElementsAre("a  1 0", "b  2 0", "other other 14 2"))
+  add({process(1, "a", 1), process(2, "b", 2), process(3, "c", 4), process(4, "d", 8)});
+  EXPECT_THAT(commands(), ElementsAre("a  1 1", "b  2 1", "other other 12 2"));
+  add({process(3, "c", 5), process(5, "e", 1)});
+  EXPECT_THAT(commands(), ElementsAre("a  1 0", "b  2 0", "other other 14 2"))
       << "a and b have been used just now";
 }
 
 TEST_F(MetricsSumsTest, WhoWasGoneBeforeWeLookedHasItsParentsCgroup) {
   cgroups_ = {{1, "/a"}};
-  MetricsSums all = sums();
   cow::ProcessCopies child = process(2, "y", 5);
   child.ppid = 1;
   child.alive = false;
-  all.add(measured({process(1, "x", 0)}), {child});
-  EXPECT_THAT(commands(all), ElementsAre("x /a 0 1", "y /a 5 0"));
+  add({process(1, "x", 0)}, {child});
+  EXPECT_THAT(commands(), ElementsAre("x /a 0 1", "y /a 5 0"));
 }
 
 TEST_F(MetricsSumsTest, WhatIsNotKnownIsNotZero) {
   cow::ProcessCopies root = process(1, "x", 0);
   root.copied_anon_pages.reset();
-  MetricsSums all = sums();
-  all.add(measured({root}), {});
-  EXPECT_THAT(commands(all), ElementsAre("x  - 1"));
-  const std::string text = metrics_text(all.metrics(), MetricsFormat::prometheus);
+  add({root});
+  EXPECT_THAT(commands(), ElementsAre("x  - 1"));
+  const std::string text = metrics_text(sums_.metrics(), MetricsFormat::prometheus);
   EXPECT_THAT(text, Not(HasSubstr("copied_anon\"")));
   EXPECT_THAT(text, HasSubstr("copied_file\""));
   EXPECT_THAT(text, Not(HasSubstr("cowshed_copied_bytes_total{")));
@@ -117,13 +99,12 @@ TEST_F(MetricsSumsTest, WhatIsNotKnownIsNotZero) {
 TEST_F(MetricsSumsTest, OfObjects) {
   cow::ProcessCopies reader = process(1, "x", 10);
   reader.objects = {{{"index", "Index", "words", 3}, {"unused", "Index", "words", 0}}};
-  MetricsSums all = sums();
-  all.add(measured({reader}), {});
+  add({reader});
   reader.objects = {{{"index", "Index", "words", 2}}};
-  all.add(measured({reader}), {});
+  add({reader});
   reader.objects = {{{"index", "Index", "words", 5}}};
-  all.add(measured({}), {reader});
-  const Metrics metrics = all.metrics();
+  add({}, {reader});
+  const Metrics metrics = sums_.metrics();
   ASSERT_THAT(metrics.objects, SizeIs(1));
   EXPECT_EQ(metrics.objects[0].object, "index");
   EXPECT_EQ(metrics.objects[0].arena, "words");
@@ -133,28 +114,26 @@ TEST_F(MetricsSumsTest, OfObjects) {
 TEST_F(MetricsSumsTest, OfObjectsWithoutAName) {
   cow::ProcessCopies reader = process(1, "x", 100);
   reader.objects = {{{"", "Index", "words", 30}, {"", "Node", "words", 50}}};
-  MetricsSums all = sums();
-  all.add(measured({reader}), {});
-  EXPECT_EQ(all.metrics().objects.at(0).copied_pages, 80U);
+  add({reader});
+  EXPECT_EQ(sums_.metrics().objects.at(0).copied_pages, 80U);
   (*reader.objects)[0].copied_pages = 40;
-  all.add(measured({reader}), {});
-  ASSERT_THAT(all.metrics().objects, SizeIs(1));
-  EXPECT_EQ(all.metrics().objects[0].copied_pages, 90U);
+  add({reader});
+  ASSERT_THAT(sums_.metrics().objects, SizeIs(1));
+  EXPECT_EQ(sums_.metrics().objects[0].copied_pages, 90U);
 }
 
 TEST_F(MetricsSumsTest, AgreeWithTheJsonReport) {
   const cow::Measurement measurement = full_measurement();
-  MetricsSums all = sums();
-  all.add(measurement, {});
+  sums_.add(measurement, {});
   std::uint64_t bytes = 0;
-  for (const CommandMetrics& each : all.metrics().commands)
+  for (const CommandMetrics& each : sums_.metrics().commands)
     bytes += each.copied_pages.value_or(0) * cow::kPageSize;
   const auto report = nlohmann::json::parse(json_report(measurement));
   std::uint64_t reported = 0;
   for (const auto& each : report["processes"])
     reported += each["copied_bytes"].get<std::uint64_t>();
   EXPECT_EQ(bytes, reported);
-  EXPECT_EQ(all.metrics().lost_events, measurement.lost_events);
+  EXPECT_EQ(sums_.metrics().lost_events, measurement.lost_events);
 }
 
 TEST(MetricsText, HasBothFormats) {

@@ -35,6 +35,7 @@ TEST(CowtopOptions, WhichProcesses) {
     return parse(std::move(words)).options.measure.selection.value_or(Selection{}).text();
   };
   EXPECT_EQ(parse({}).options.measure.selection->by, Selection::By::everything);
+  EXPECT_EQ(selected({}), "every process");
   EXPECT_EQ(selected({"-p", "7"}), "-p 7");
   EXPECT_EQ(selected({"-p", "7,3", "--pid", "5", "-p7"}), "-p 3,5,7");
   EXPECT_EQ(selected({"--comm", "a,b"}), "--comm a,b");

@@ -1,5 +1,6 @@
 #include <future>
 
+#include <cowshed/tests/support/failure.h>
 #include <cowshed/tests/support/test.h>
 #include <cowshed/tests/tools/recordings.h>
 #include <cowshed/tools/cowtop/output_file.h>
@@ -9,15 +10,24 @@ namespace {
 
 constexpr uid_t kNobody = 65534;
 
+std::string why_not(const std::string& path, const std::vector<std::string>& others = {}) {
+  return failure_of(OutputFile::open(path, others)).message;
+}
+
+void expect_written(const std::string& path, const std::string& kept_in) {
+  auto file = OutputFile::open(path).value();
+  ASSERT_TRUE(file.write_report("new"));
+  EXPECT_EQ(contents_of(kept_in), "new");
+}
+
 TEST(OutputFile, KeepsWhatItHeldUntilItIsWritten) {
   const TestFolder folder;
   const std::string path = folder / "report";
   write_file(path, "an older report, which is longer");
   {
-    auto file = OutputFile::open(path);
-    ASSERT_TRUE(file);
+    auto file = OutputFile::open(path).value();
     EXPECT_EQ(contents_of(path), "an older report, which is longer");
-    ASSERT_TRUE(file->write_report("new"));
+    ASSERT_TRUE(file.write_report("new"));
   }
   EXPECT_EQ(contents_of(path), "new");
 }
@@ -26,11 +36,9 @@ TEST(OutputFile, AppendsAfterWhatItWrote) {
   const TestFolder folder;
   const std::string path = folder / "recording";
   write_file(path, "older");
-  auto file = OutputFile::open(path);
-  ASSERT_TRUE(file);
-  file->clear();
-  ASSERT_TRUE(file->append("one "));
-  ASSERT_TRUE(file->append("two"));
+  auto file = OutputFile::open(path).value();
+  file.clear();
+  ASSERT_TRUE(file.append("one ") && file.append("two"));
   EXPECT_EQ(contents_of(path), "one two");
 }
 
@@ -38,11 +46,10 @@ TEST(OutputFile, AFileIsForOneADeviceForAll) {
   const TestFolder folder;
   for (const bool is_device : {false, true}) {
     const std::string path = is_device ? "/dev/null" : folder / "recording";
-    const auto one = OutputFile::open(path);
-    const auto other = OutputFile::open(path);
-    ASSERT_TRUE(one && other);
-    EXPECT_TRUE(one->lock());
-    const auto locked = other->lock();
+    const auto one = OutputFile::open(path).value();
+    const auto other = OutputFile::open(path).value();
+    EXPECT_TRUE(one.lock());
+    const auto locked = other.lock();
     EXPECT_EQ(locked.has_value(), is_device);
     if (!locked) EXPECT_EQ(locked.error().code, ErrorCode::in_use);
   }
@@ -55,10 +62,9 @@ TEST(OutputFile, IsNoneOfTheOthersByWhateverName) {
   ASSERT_EQ(::symlink("report", (folder / "symlink").c_str()), 0);
   ASSERT_EQ(::link(path.c_str(), (folder / "link").c_str()), 0);
   for (const char* name : {"report", "symlink", "link"}) {
-    const auto file = OutputFile::open(folder / name, {"", path});
-    ASSERT_FALSE(file) << name;
-    EXPECT_EQ(file.error().message, (folder / name).string() + ": is the same file as " + path +
-                                        ", which would be lost; name another file");
+    EXPECT_EQ(why_not(folder / name, {"", path}), (folder / name).string() +
+                                                      ": is the same file as " + path +
+                                                      ", which would be lost; name another file");
   }
   EXPECT_EQ(contents_of(path), "older");
   EXPECT_TRUE(OutputFile::open("/dev/null", {"/dev/null", path})) << "nothing is lost";
@@ -112,9 +118,7 @@ TEST_F(InASharedFolder, NothingIsWrittenThatMayBeATrap) {
     ASSERT_EQ(::chmod(shared_.c_str(), trap.mode), 0);
     if (::geteuid() == 0) ASSERT_EQ(::chown(shared_.c_str(), trap.is_theirs ? kNobody : 0, 0), 0);
     trap.plant();
-    const auto file = OutputFile::open(path_);
-    ASSERT_FALSE(file);
-    EXPECT_EQ(file.error().message,
+    EXPECT_EQ(why_not(path_),
               path_ + ": " + trap.why +
                   " in a folder that others may write to; remove it, or name another file");
     EXPECT_EQ(contents_of(victim_), "untouched");
@@ -125,9 +129,7 @@ TEST_F(InASharedFolder, NothingIsWrittenThatMayBeATrap) {
 
 TEST_F(InASharedFolder, NoSymlinkLeadsToAnotherFolder) {
   ASSERT_EQ(::symlink(".", (shared_ + "/run").c_str()), 0);
-  const auto file = OutputFile::open(shared_ + "/run/report");
-  ASSERT_FALSE(file);
-  EXPECT_THAT(file.error().message, HasSubstr("/run/report: run is a symbolic link"));
+  EXPECT_THAT(why_not(shared_ + "/run/report"), HasSubstr("/run/report: run is a symbolic link"));
 }
 
 TEST_F(InASharedFolder, AFileOfTheirsInTheirFolderKeepsItsOwner) {
@@ -135,10 +137,7 @@ TEST_F(InASharedFolder, AFileOfTheirsInTheirFolderKeepsItsOwner) {
   ASSERT_EQ(::chmod(shared_.c_str(), 0755), 0);
   write_file(path_, "older");
   for (const std::string& each : {shared_, path_}) make_theirs(each);
-  auto file = OutputFile::open(path_);
-  ASSERT_TRUE(file) << file.error().message;
-  ASSERT_TRUE(file->write_report("new"));
-  EXPECT_EQ(contents_of(path_), "new");
+  expect_written(path_, path_);
   struct stat status{};
   ASSERT_EQ(::stat(path_.c_str(), &status), 0);
   EXPECT_EQ(status.st_uid, kNobody);
@@ -150,10 +149,7 @@ TEST(OutputFile, FollowsSymlinksOfOnesOwn) {
   ASSERT_EQ(::symlink("to/../to/", (folder / "link").c_str()), 0);
   ASSERT_EQ(::symlink("report", (folder / "to/first").c_str()), 0);
   ASSERT_EQ(::symlink((folder / "link/first").c_str(), (folder / "second").c_str()), 0);
-  auto file = OutputFile::open(folder.path().string() + "/.//second");
-  ASSERT_TRUE(file) << file.error().message;
-  ASSERT_TRUE(file->write_report("new"));
-  EXPECT_EQ(contents_of(folder / "to/report"), "new");
+  expect_written(folder.path().string() + "/.//second", folder / "to/report");
 }
 
 TEST(OutputFile, WhatCannotBeWritten) {
@@ -168,22 +164,17 @@ TEST(OutputFile, WhatCannotBeWritten) {
            {"new/", "No such file or directory"},
            {"", "Is a directory"},
            {".", "Is a directory"}}) {
-    const auto file = OutputFile::open(folder / name);
-    ASSERT_FALSE(file) << name;
-    EXPECT_EQ(file.error().message, "cannot write " + (folder / name).string() + ": " + why);
+    EXPECT_EQ(why_not(folder / name), "cannot write " + (folder / name).string() + ": " + why);
   }
   EXPECT_FALSE(OutputFile::open("/"));
-  const auto dash = OutputFile::open("-");
-  ASSERT_FALSE(dash) << "not a file of that name";
-  EXPECT_EQ(dash.error().message, "-: standard output is /dev/stdout, and a file of that name ./-");
+  EXPECT_EQ(why_not("-"), "-: standard output is /dev/stdout, and a file of that name ./-");
 }
 
 TEST(OutputFile, APipeByTheNameOfItsDescriptor) {
   std::array<int, 2> ends;
   ASSERT_EQ(::pipe2(ends.data(), O_CLOEXEC), 0);
-  auto file = OutputFile::open("/dev/fd/" + std::to_string(ends[1]));
-  ASSERT_TRUE(file) << file.error().message;
-  ASSERT_TRUE(file->write_report("new"));
+  auto file = OutputFile::open("/dev/fd/" + std::to_string(ends[1])).value();
+  ASSERT_TRUE(file.write_report("new"));
   std::array<char, 3> got;
   EXPECT_EQ(::read(ends[0], got.data(), got.size()), 3);
   EXPECT_EQ(std::string(got.data(), got.size()), "new");
@@ -200,21 +191,13 @@ TEST(OutputFile, TheReaderOfAFifoIsWaitedFor) {
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
     return contents_of(path);
   });
-  auto file = OutputFile::open(path);
-  ASSERT_TRUE(file) << file.error().message;
-  EXPECT_TRUE(file->write_report(text));
-  {
-    const OutputFile closed(std::move(*file));
-  }
+  EXPECT_TRUE(OutputFile::open(path).value().write_report(text));
   EXPECT_TRUE(read.get() == text);
 }
 
 TEST_F(InASharedFolder, AFileOfOnesOwn) {
   write_file(path_, "older");
-  auto file = OutputFile::open(path_);
-  ASSERT_TRUE(file) << file.error().message;
-  ASSERT_TRUE(file->write_report("new"));
-  EXPECT_EQ(contents_of(path_), "new");
+  expect_written(path_, path_);
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 #include <nlohmann/json.hpp>
-#include <pty.h>
 
+#include <cowshed/tests/support/scale.h>
 #include <cowshed/tests/support/subprocess.h>
 #include <cowshed/tests/support/test.h>
 #include <cowshed/tests/tools/recordings.h>
@@ -21,6 +21,15 @@ class RecordedRun : public ::testing::Test {
     return finished.out;
   }
 
+  // The sum of all stacks.
+  std::uint64_t folded_pages() const {
+    std::uint64_t pages = 0;
+    std::istringstream lines(report("--folded"));
+    for (std::string line; std::getline(lines, line);)
+      pages += std::stoull(line.substr(line.rfind(' ')));
+    return pages;
+  }
+
   TestFolder folder_;
   std::string path_ = folder_ / "recording";
 };
@@ -32,35 +41,10 @@ std::uint64_t copied_pages_of(const nlohmann::json& report) {
   return pages;
 }
 
-TEST_F(RecordedRun, EveryReportOfItHasTheSameTotal) {
-  const Finished recorded = run(
-      {COWTOP, "record", "-o", path_, "--sites", "-c", "5", "--", SITE_SUBJECT, "shares", "3000"});
-  ASSERT_EQ(recorded.exit_status(), 0) << recorded.err;
-  EXPECT_THAT(recorded.err, HasSubstr("cowtop report " + path_));
-  const auto json = nlohmann::json::parse(report("--json"));
-  const std::uint64_t pages = copied_pages_of(json);
-  EXPECT_GE(pages, 3000);
-  std::uint64_t folded = 0;
-  std::istringstream lines(report("--folded"));
-  for (std::string line; std::getline(lines, line);)
-    folded += std::stoull(line.substr(line.rfind(' ')));
-  EXPECT_EQ(folded, pages);
-  std::ostringstream total;
-  total.precision(1);
-  total << "total copied: " << std::fixed << static_cast<double>(pages) / 256 << " MiB";
-  EXPECT_THAT(report(""), HasSubstr(total.str()));
-  EXPECT_THAT(report("--folded"), HasSubstr(";main;"));
-}
-
 // As many processes as are listed, one of them a sum: everything says the same of all.
 TEST_F(RecordedRun, AJobThatForksForEver) {
-#if defined(__SANITIZE_ADDRESS__)
-  constexpr bool kIsPlain = false;  // and slow
-  constexpr std::uint64_t kForks = 1'000;
-#else
-  constexpr bool kIsPlain = true;
-  constexpr std::uint64_t kForks = 10'000;
-#endif
+  constexpr bool kIsPlain = !test::kSanitized;
+  constexpr std::uint64_t kForks = test::sized(10'000, 1'000);
   const std::string program = "i=0; while [ $i -lt " + std::to_string(kForks) +
                               " ]; do (:); i=$((i+1)); done; cat /proc/$PPID/status";
   const Finished recorded = run({COWTOP, "record", "-o", path_, "--", "sh", "-c", program});
@@ -86,11 +70,7 @@ TEST_F(RecordedRun, AJobThatForksForEver) {
   EXPECT_THAT(table, HasSubstr("; " + std::to_string(kForks + 2) + " processes in"));
   if (kIsPlain)
     EXPECT_THAT(table, HasSubstr("of the processes that ended, which copied least, are summed"));
-  std::uint64_t folded = 0;
-  std::istringstream lines(report("--folded"));
-  for (std::string line; std::getline(lines, line);)
-    folded += std::stoull(line.substr(line.rfind(' ')));
-  EXPECT_EQ(folded, pages);
+  EXPECT_EQ(folded_pages(), pages);
   const std::string page = folder_ / "page.html";
   EXPECT_EQ(run({COWTOP, "report", path_, "--html", page}).exit_status(), 0);
   EXPECT_THAT(contents_of(page), HasSubstr("\"tree_processes\":" + std::to_string(kForks + 2)));
@@ -101,12 +81,10 @@ TEST_F(RecordedRun, NoReportIsMadeOfOneThatIsDamagedBeforeItsFirstInterval) {
   write_file(path_, encoder.encode(R"({"schema": "cowshed.recording/1"})") +
                         encoder.encode(R"({"patch": 7})"));
   const std::string page = folder_ / "page.html";
-  for (const std::vector<std::string>& options : std::vector<std::vector<std::string>>{
-           {"-o", page}, {"--json", "-o", page}, {"--html", page}}) {
-    std::vector<std::string> words = {COWTOP, "report", path_};
-    words.insert(words.end(), options.begin(), options.end());
-    const Finished refused = run(words);
-    EXPECT_EQ(refused.exit_status(), 125) << options[0];
+  for (const char* option : {"-o", "--json -o", "--html"}) {
+    const std::string command = std::string("exec \"$0\" report \"$1\" ") + option + " \"$2\"";
+    const Finished refused = run({"sh", "-c", command, COWTOP, path_, page});
+    EXPECT_EQ(refused.exit_status(), 125) << option;
     EXPECT_THAT(refused.err, HasSubstr("before the first interval"));
     EXPECT_EQ(contents_of(page), "");
   }
@@ -148,52 +126,6 @@ TEST_F(RecordedRun, ASmallFileDoesNotTakeMuchMemory) {
   rusage used{};
   ASSERT_EQ(::getrusage(RUSAGE_CHILDREN, &used), 0);
   EXPECT_LT(used.ru_maxrss, 1 << 20) << "KiB";
-}
-
-TEST_F(RecordedRun, TwoThatAreComparedDifferByTheirCopies) {
-  const std::string after = folder_ / "after";
-  for (const auto& [path, copies] : {std::pair(path_, "500"), std::pair(after, "2500")}) {
-    ASSERT_EQ(run({COWTOP, "record", "-o", path, "--", COPY_SUBJECT, "3000", "2", copies, "300"})
-                  .exit_status(),
-              0);
-  }
-  const Finished finished = run({COWTOP, "diff", "--json", path_, after});
-  ASSERT_EQ(finished.exit_status(), 0) << finished.err;
-  const auto compared = nlohmann::json::parse(finished.out);
-  std::int64_t growth = 0;
-  for (const auto& process : compared["processes"]) {
-    const bool is_child = process["name"].get<std::string>().find('/') != std::string::npos;
-    EXPECT_NEAR(process["growth"].get<int>(), is_child ? 2000 : 0, 10) << process;
-    growth += process["growth"].get<std::int64_t>();
-  }
-  EXPECT_EQ(compared["processes"].size(), 3);
-  EXPECT_EQ(compared["total"]["growth"], growth) << "the processes add up to it";
-}
-
-TEST(CowtopTerminal, CtrlCStillPrintsTheSummary) {
-  int terminal = -1;
-  const pid_t pid = ::forkpty(&terminal, nullptr, nullptr, nullptr);
-  if (pid == 0) {
-    ::execl(COWTOP, "cowtop", "--no-live", "--", "sh", "-c",
-            "trap 'exit 3' INT; echo up; while :; do sleep 0.05; done", nullptr);
-    ::_exit(126);
-  }
-  std::string printed;
-  std::array<char, 4096> buffer;
-  bool interrupted = false;
-  for (ssize_t got = 1; got > 0;) {
-    got = ::read(terminal, buffer.data(), buffer.size());
-    if (got > 0) printed.append(buffer.data(), static_cast<std::size_t>(got));
-    if (!interrupted && printed.find("up") != std::string::npos) {
-      interrupted = true;
-      ASSERT_EQ(::write(terminal, "\x03", 1), 1);
-    }
-  }
-  int status = 0;
-  ::waitpid(pid, &status, 0);
-  ::close(terminal);
-  EXPECT_EQ(WEXITSTATUS(status), 3) << printed;
-  EXPECT_THAT(printed, HasSubstr("total copied"));
 }
 
 }  // namespace

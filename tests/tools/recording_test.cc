@@ -1,3 +1,5 @@
+#include <cowshed/tests/support/failure.h>
+#include <cowshed/tests/support/scale.h>
 #include <cowshed/tests/support/test.h>
 #include <cowshed/tests/tools/recordings.h>
 #include <cowshed/tools/cowtop/recorder.h>
@@ -8,14 +10,23 @@ namespace {
 
 class RecordingTest : public ::testing::Test {
  protected:
-  void record() {
+  Recorder start(const MeasureOptions& options = {}) const {
+    return Recorder::start(OutputFile::open(path_).value(), options).value();
+  }
+  void record() const {
     MeasureOptions options;
     options.command = {"server", "--workers", "1"};
-    auto file = OutputFile::open(path_);
-    ASSERT_TRUE(file) << file.error().message;
-    auto recorder = Recorder::start(std::move(*file), options);
-    ASSERT_TRUE(recorder) << recorder.error().message;
-    ASSERT_TRUE(recorder->end(full_measurement(), 3));
+    ASSERT_TRUE(start(options).end(full_measurement(), 3));
+  }
+  void record_interval() const { ASSERT_TRUE(start().append(full_measurement())); }
+
+  // Of these lines after the first.
+  Recording recording_of(const std::vector<std::string>& lines) const {
+    ZstdLineEncoder encoder;
+    std::string file = encoder.encode(R"({"schema": "cowshed.recording/1"})");
+    for (const std::string& line : lines) file += encoder.encode(line);
+    write_file(path_, file);
+    return Recording::open(path_).value();
   }
 
   // Of all that can be read.
@@ -23,17 +34,12 @@ class RecordingTest : public ::testing::Test {
     bool any = false;
     while (recording.next().value_or(false)) any = true;
     if (!any) return std::nullopt;
-    auto measurement = recording.measurement();
-    EXPECT_TRUE(measurement) << measurement.error().message;
-    return measurement ? std::optional(*measurement) : std::nullopt;
+    return recording.measurement().value();
   }
 
   Error error_of(const std::string& contents) {
     write_file(path_, contents);
-    const auto recording = Recording::open(path_);
-    if (!recording) return recording.error();
-    ADD_FAILURE() << "was taken for a recording";
-    return {};
+    return failure_of(Recording::open(path_));
   }
 
   TestFolder folder_;
@@ -55,22 +61,21 @@ TEST(Recorder, AppendsAtLeastEveryOtherSecond) {
 
 TEST_F(RecordingTest, KeepsEveryField) {
   record();
-  auto recording = Recording::open(path_);
-  ASSERT_TRUE(recording) << recording.error().message;
-  EXPECT_THAT(recording->header().command, ElementsAre("server", "--workers", "1"));
-  const auto kept = last(*recording);
+  Recording recording = Recording::open(path_).value();
+  EXPECT_THAT(recording.header().command, ElementsAre("server", "--workers", "1"));
+  const auto kept = last(recording);
   ASSERT_TRUE(kept);
   EXPECT_EQ(json_report(*kept), json_report(full_measurement()));
   EXPECT_TRUE(kept->processes == full_measurement().processes);
-  EXPECT_TRUE(recording->ended());
-  EXPECT_EQ(recording->exit_status(), 3);
-  EXPECT_EQ(recording->problem(), "");
+  EXPECT_TRUE(recording.ended());
+  EXPECT_EQ(recording.exit_status(), 3);
+  EXPECT_EQ(recording.problem(), "");
 }
 
 TEST_F(RecordingTest, SaysWhichProcessesWereAskedFor) {
   MeasureOptions options;
   options.selection = Selection{Selection::By::pid, {7, 9}, ""};
-  ASSERT_TRUE(Recorder::start(*OutputFile::open(path_), options));
+  start(options);
   EXPECT_EQ(Recording::open(path_)->header().selection, "-p 7,9");
   EXPECT_FALSE(Recording::open(path_)->header().attached_pid);
   // As cowtop wrote it when it took one PID.
@@ -81,40 +86,35 @@ TEST_F(RecordingTest, SaysWhichProcessesWereAskedFor) {
 }
 
 TEST_F(RecordingTest, FollowsWhatChanges) {
-  auto file = OutputFile::open(path_);
-  auto recorder = Recorder::start(std::move(*file), {});
-  ASSERT_TRUE(recorder);
+  Recorder recorder = start();
   cow::Measurement measurement = full_measurement();
   const cow::ProcessCopies late = measurement.processes[1];
   measurement.processes.resize(1);
-  ASSERT_TRUE(recorder->append(measurement));
+  ASSERT_TRUE(recorder.append(measurement));
   const cow::Measurement first = measurement;
   measurement.processes.push_back(late);
   measurement.processes[0].copied_anon_pages = 77;
   measurement.processes[0].exit_status = 1;
-  ASSERT_TRUE(recorder->append(measurement));
+  ASSERT_TRUE(recorder.append(measurement));
   const cow::Measurement second = measurement;
   measurement.processes[1].sampled->sites.clear();
   measurement.processes[1].objects.reset();
   measurement.sampled.reset();
-  ASSERT_TRUE(recorder->end(measurement, 0));
+  ASSERT_TRUE(recorder.end(measurement, 0));
 
-  auto recording = Recording::open(path_);
-  ASSERT_TRUE(recording);
+  Recording recording = Recording::open(path_).value();
   for (const cow::Measurement& each : {first, second, measurement}) {
-    EXPECT_FALSE(recording->ended());
-    ASSERT_TRUE(recording->next().value());
-    EXPECT_EQ(json_report(recording->measurement().value()), json_report(each));
+    EXPECT_FALSE(recording.ended());
+    ASSERT_TRUE(recording.next().value());
+    EXPECT_EQ(json_report(recording.measurement().value()), json_report(each));
   }
-  EXPECT_TRUE(recording->ended());
-  EXPECT_FALSE(recording->next().value());
+  EXPECT_TRUE(recording.ended());
+  EXPECT_FALSE(recording.next().value());
 }
 
 // As processes that ended are summed: the rows of some go, whichever they are, and others come.
 TEST_F(RecordingTest, FollowsRowsThatGo) {
-  auto file = OutputFile::open(path_);
-  auto recorder = Recorder::start(std::move(*file), {});
-  ASSERT_TRUE(recorder);
+  Recorder recorder = start();
   cow::Measurement measurement = full_measurement();
   std::vector<std::string> reports;
   std::minstd_rand random(1);
@@ -134,63 +134,58 @@ TEST_F(RecordingTest, FollowsRowsThatGo) {
     if (random() % 10 == 0)
       std::reverse(measurement.processes.begin(), measurement.processes.end());
     reports.push_back(json_report(measurement));
-    ASSERT_TRUE(recorder->append(measurement));
+    ASSERT_TRUE(recorder.append(measurement));
   }
-  auto recording = Recording::open(path_);
-  ASSERT_TRUE(recording);
+  Recording recording = Recording::open(path_).value();
   for (const std::string& each : reports) {
-    ASSERT_TRUE(recording->next().value());
-    ASSERT_EQ(json_report(recording->measurement().value()), each);
+    ASSERT_TRUE(recording.next().value());
+    ASSERT_EQ(json_report(recording.measurement().value()), each);
   }
 }
 
 TEST_F(RecordingTest, TheNextIntervalMakesUpForOneThatTheDiskHadNoSpaceFor) {
-  auto file = OutputFile::open(path_);
-  auto recorder = Recorder::start(std::move(*file), {});
+  Recorder recorder = start();
   cow::Measurement measurement = full_measurement();
-  ASSERT_TRUE(recorder->append(measurement));
+  ASSERT_TRUE(recorder.append(measurement));
   const std::string before = contents_of(path_);
   rlimit limit{};
   ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &limit), 0);
   const rlimit full{before.size() + 10, limit.rlim_max};
   ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &full), 0);
   measurement.processes[0].copied_anon_pages = 77;
-  const auto refused = recorder->append(measurement);
+  const auto refused = recorder.append(measurement);
   ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &limit), 0);
   ASSERT_FALSE(refused);
   EXPECT_THAT(refused.error().message, HasSubstr("cannot write to " + path_));
   EXPECT_EQ(contents_of(path_), before) << "no part of it";
   measurement.processes[1].copied_anon_pages = 78;
-  ASSERT_TRUE(recorder->end(measurement, 0));
+  ASSERT_TRUE(recorder.end(measurement, 0));
 
-  auto recording = Recording::open(path_);
-  ASSERT_TRUE(recording);
-  const auto kept = last(*recording);
+  Recording recording = Recording::open(path_).value();
+  const auto kept = last(recording);
   ASSERT_TRUE(kept);
-  EXPECT_TRUE(recording->ended());
+  EXPECT_TRUE(recording.ended());
   EXPECT_EQ(json_report(*kept), json_report(measurement));
 }
 
 TEST_F(RecordingTest, WhatIsWrittenLessOftenIsShort) {
-  auto file = OutputFile::open(path_);
-  auto recorder = Recorder::start(std::move(*file), {});
+  Recorder recorder = start();
   cow::Measurement measurement = full_measurement();
-  ASSERT_TRUE(recorder->append(measurement));
+  ASSERT_TRUE(recorder.append(measurement));
   const std::size_t before = contents_of(path_).size();
   measurement.duration_s += 1;
-  ASSERT_TRUE(recorder->append(measurement));
+  ASSERT_TRUE(recorder.append(measurement));
   EXPECT_LT(contents_of(path_).size() - before, before / 4) << "only what has changed";
 }
 
 // As after a crash of the machine: whatever is there of the file, what came before is read.
 TEST_F(RecordingTest, CutAnywhere) {
-  auto file = OutputFile::open(path_);
-  auto recorder = Recorder::start(std::move(*file), {});
+  Recorder recorder = start();
   std::vector<std::size_t> ends = {contents_of(path_).size()};
   cow::Measurement measurement = full_measurement();
   for (int i = 0; i < 3; ++i) {
     measurement.processes[0].copied_anon_pages = static_cast<std::uint64_t>(100 + i);
-    ASSERT_TRUE(i < 2 ? recorder->append(measurement) : recorder->end(measurement, 0));
+    ASSERT_TRUE(i < 2 ? recorder.append(measurement) : recorder.end(measurement, 0));
     ends.push_back(contents_of(path_).size());
   }
   const std::string whole = contents_of(path_);
@@ -220,13 +215,12 @@ TEST_F(RecordingTest, WhatFollowsItsEnd) {
   const std::string whole = contents_of(path_);
   const auto problem_of = [&](const std::string& contents, bool ended) {
     write_file(path_, contents);
-    auto recording = Recording::open(path_);
-    EXPECT_TRUE(recording) << recording.error().message;
-    const auto kept = last(*recording);
+    Recording recording = Recording::open(path_).value();
+    const auto kept = last(recording);
     EXPECT_TRUE(kept && json_report(*kept) == json_report(full_measurement()));
-    EXPECT_EQ(recording->ended(), ended);
-    EXPECT_EQ(recording->is_whole(), recording->problem().empty());
-    return recording->problem();
+    EXPECT_EQ(recording.ended(), ended);
+    EXPECT_EQ(recording.is_whole(), recording.problem().empty());
+    return recording.problem();
   };
   constexpr const char* kAnother =
       "is followed by another recording, of which nothing is read (keep each in a file of its own)";
@@ -239,11 +233,7 @@ TEST_F(RecordingTest, WhatFollowsItsEnd) {
   for (const char* line : {"7", "{", "{}", R"({"patch": []})", R"({"schema": "x/1"})"})
     EXPECT_EQ(problem_of(whole + ZstdLineEncoder().encode(line), true), kOther) << line;
 
-  {
-    auto file = OutputFile::open(path_);
-    auto recorder = Recorder::start(std::move(*file), {});
-    ASSERT_TRUE(recorder->append(full_measurement()));
-  }
+  record_interval();
   EXPECT_EQ(problem_of(contents_of(path_) + whole, false),
             std::string("has no end, and ") + kAnother);
 }
@@ -276,48 +266,33 @@ TEST_F(RecordingTest, WhatIsNone) {
     EXPECT_EQ(error.code, ErrorCode::bad_recording);
     EXPECT_THAT(error.message, HasSubstr(path_));
   }
-  const auto folder = Recording::open("/");
-  ASSERT_FALSE(folder);
-  EXPECT_THAT(folder.error().message, HasSubstr("Is a directory"));
-}
-
-TEST_F(RecordingTest, OfAFutureVersion) {
-  ZstdLineEncoder encoder;
-  const Error error =
-      error_of(encoder.encode(R"({"schema": "cowshed.recording/2", "cowtop": "9.9"})"));
-  EXPECT_THAT(error.message, HasSubstr("cowshed.recording/2 by cowtop 9.9"));
+  EXPECT_THAT(failure_of(Recording::open("/")).message, HasSubstr("Is a directory"));
+  const char* newer = R"({"schema": "cowshed.recording/2", "cowtop": "9.9"})";
+  EXPECT_THAT(error_of(encoder.encode(newer)).message,
+              HasSubstr("cowshed.recording/2 by cowtop 9.9"));
 }
 
 // A right checksum does not make it right.
 TEST_F(RecordingTest, PatchesThatDoNotFit) {
-  ZstdLineEncoder encoder;
-  const std::string begin = encoder.encode(R"({"schema": "cowshed.recording/1"})");
   for (const char* line : {"{}", "7", R"({"patch": 7})", R"({"patch": [{"op": "add"}]})",
                            R"({"patch": [{"op": "add", "path": "/processes/7", "value": {}}]})",
                            R"({"patch": [{"op": "remove", "path": "/x"}]})",
                            R"({"patch": [{"op": "copy", "from": "", "path": "/x"}]})",
                            R"({"patch": [{"op": "replace", "path": "processes", "value": []}]})"}) {
     SCOPED_TRACE(line);
-    write_file(path_, begin + encoder.encode(line));
-    auto recording = Recording::open(path_);
-    ASSERT_TRUE(recording);
-    EXPECT_FALSE(recording->next().value());
-    EXPECT_THAT(recording->problem(), HasSubstr("is damaged"));
-    EXPECT_THAT(recording->problem(), Not(HasSubstr("json.exception"))) << "a library's words";
+    Recording recording = recording_of({line});
+    EXPECT_FALSE(recording.next().value());
+    EXPECT_THAT(recording.problem(), HasSubstr("is damaged"));
+    EXPECT_THAT(recording.problem(), Not(HasSubstr("json.exception"))) << "a library's words";
   }
 }
 
 TEST_F(RecordingTest, WhatFitsInPartIsNoMeasurement) {
-  {
-    auto recorder = Recorder::start(*OutputFile::open(path_), {});
-    ASSERT_TRUE(recorder->append(full_measurement()));
-  }
+  record_interval();
   write_file(path_, contents_of(path_) + ZstdLineEncoder().encode(R"({"patch": [
       {"op": "replace", "path": "/duration_s", "value": 99}, {"op": "remove", "path": "/x"}]})"));
-  auto recording = Recording::open(path_);
-  const auto last = last_measurement(*recording, path_);
-  ASSERT_FALSE(last);
-  EXPECT_EQ(last.error().message,
+  Recording recording = Recording::open(path_).value();
+  EXPECT_EQ(failure_of(last_measurement(recording, path_)).message,
             path_ + ": is damaged: an interval does not fit what came before");
 }
 
@@ -328,36 +303,26 @@ TEST_F(RecordingTest, ManyDeepStacksThatAreAllAlike) {
   site.stack = std::vector<cow::Frame>(32, site.stack.front());
   process.sampled->sites.assign(15, site);
   measurement.processes.clear();
-#if defined(__SANITIZE_ADDRESS__)
-  constexpr int kProcesses = 100;
-#else
-  constexpr int kProcesses = 500;
-#endif
+  constexpr int kProcesses = test::sized(500, 100);
   for (int i = 0; i < kProcesses; ++i) {
     measurement.processes.push_back(process);
     measurement.processes.back().pid = 1000 + i;
   }
-  {
-    auto recorder = Recorder::start(*OutputFile::open(path_), {});
-    ASSERT_TRUE(recorder->end(measurement, 0));
-  }
-  auto recording = Recording::open(path_);
-  const auto read = last(*recording);
-  EXPECT_EQ(recording->problem(), "");
+  ASSERT_TRUE(start().end(measurement, 0));
+  Recording recording = Recording::open(path_).value();
+  const auto read = last(recording);
+  EXPECT_EQ(recording.problem(), "");
   ASSERT_TRUE(read);
   EXPECT_EQ(read->processes.size(), std::size_t{kProcesses});
 }
 
 TEST_F(RecordingTest, DeeperThanAny) {
   const auto problem_of = [&](const std::string& path, std::size_t depth) {
-    ZstdLineEncoder encoder;
-    write_file(path_, encoder.encode(R"({"schema": "cowshed.recording/1"})") +
-                          encoder.encode(R"({"patch": [{"op": "add", "path": ")" + path +
-                                         R"(", "value": )" + std::string(depth, '[') +
-                                         std::string(depth, ']') + "}]}"));
-    auto recording = Recording::open(path_);
-    EXPECT_FALSE(recording->next().value());
-    return recording->problem();
+    Recording recording =
+        recording_of({R"({"patch": [{"op": "add", "path": ")" + path + R"(", "value": )" +
+                      std::string(depth, '[') + std::string(depth, ']') + "}]}"});
+    EXPECT_FALSE(recording.next().value());
+    return recording.problem();
   };
   EXPECT_THAT(problem_of("/x", 200'000), HasSubstr("deeper than any"));
   std::string path;
@@ -366,30 +331,28 @@ TEST_F(RecordingTest, DeeperThanAny) {
 }
 
 TEST_F(RecordingTest, FieldsThatAreNotAsTheyShouldBe) {
-  ZstdLineEncoder encoder;
   const auto measured = [&](const std::string& operation) {
-    write_file(path_, encoder.encode(R"({"schema": "cowshed.recording/1"})") + encoder.encode(
-                                                                                   R"({"patch": [
-      {"op": "add", "path": "/schema", "value": "cowshed.run/2"}, )" + operation + "]}"));
-    auto recording = Recording::open(path_);
-    EXPECT_TRUE(recording->next().value()) << recording->problem();
-    auto measurement = recording->measurement();
+    Recording recording = recording_of(
+        {R"({"patch": [{"op": "add", "path": "/schema", "value": "cowshed.run/2"}, {"op": )" +
+         operation + "}]}"});
+    EXPECT_TRUE(recording.next().value()) << recording.problem();
+    const auto measurement = recording.measurement();
     return measurement ? std::string("taken") : measurement.error().message;
   };
-  EXPECT_EQ(measured(R"({"op": "add", "path": "/processes/-", "value": {"pid": 7}})"), "taken");
-  EXPECT_EQ(measured(R"({"op": "add", "path": "/processes/-", "value": {"pid": "7"}})"),
-            "/processes/0/pid: is not a whole number");
-  EXPECT_EQ(measured(R"({"op": "add", "path": "/processes/-", "value": {"pid": 99999999999}})"),
+  const auto process = [&](const std::string& value) {
+    return measured(R"("add", "path": "/processes/-", "value": )" + value);
+  };
+  EXPECT_EQ(process(R"({"pid": 7})"), "taken");
+  EXPECT_EQ(process(R"({"pid": "7"})"), "/processes/0/pid: is not a whole number");
+  EXPECT_EQ(process(R"({"pid": 99999999999})"),
             "/processes/0/pid: is not as small as it should be");
-  EXPECT_EQ(measured(R"({"op": "add", "path": "/processes/-", "value": {"start_ns": -1}})"),
+  EXPECT_EQ(process(R"({"start_ns": -1})"),
             "/processes/0/start_ns: is not a whole number of 0 or more");
-  EXPECT_EQ(measured(R"({"op": "add", "path": "/processes/-", "value": {"role": "aunt"}})"),
-            "/processes/0/role: is not one of the known names");
-  EXPECT_EQ(measured(R"({"op": "add", "path": "/processes/-", "value": 3})"),
-            "/processes/0: is not an object");
-  EXPECT_EQ(measured(R"({"op": "replace", "path": "/processes", "value": {}})"),
+  EXPECT_EQ(process(R"({"role": "aunt"})"), "/processes/0/role: is not one of the known names");
+  EXPECT_EQ(process("3"), "/processes/0: is not an object");
+  EXPECT_EQ(measured(R"("replace", "path": "/processes", "value": {})"),
             "/processes: is not an array");
-  EXPECT_EQ(measured(R"({"op": "replace", "path": "/schema", "value": "cowshed.run/7"})"),
+  EXPECT_EQ(measured(R"("replace", "path": "/schema", "value": "cowshed.run/7")"),
             "/schema: 'cowshed.run/7' is not known");
 }
 

@@ -15,11 +15,8 @@ cow::Measurement full_measurement() {
   sampled.ranges = {{0x200000, 0x400000, "[heap]", 10, 640}};
   sampled.stacks = {{"main;fill()", 10, 640}};
 
-  cow::ProcessCopies process;
-  process.pid = 41;
+  cow::ProcessCopies process = copier(41, "worker", 600);
   process.ppid = 40;
-  process.comm = "worker";
-  process.role = cow::Role::child;
   process.alive = true;
   process.start_ns = 1'000'000'007;
   process.end_ns = 3'000'000'000;
@@ -27,7 +24,6 @@ cow::Measurement full_measurement() {
   process.shares_memory = true;
   process.not_measured = "because";
   process.shared_at_fork_bytes = 1 << 30;
-  process.copied_anon_pages = 600;
   process.copied_file_pages = 40;
   process.reused_pages = 1;
   process.zero_page_writes = 2;
@@ -46,9 +42,9 @@ cow::Measurement full_measurement() {
   process.sampled = sampled;
   process.patterns = {{"reference count", 0.75, 8, "inc [rdi]"}};
 
-  cow::Measurement measurement;
-  measurement.backend = "tracepoint";
-  measurement.exact = true;
+  cow::ProcessCopies root = copier(40, "server", 3);
+  root.role = cow::Role::root;
+  cow::Measurement measurement = measurement_with({root, process});
   measurement.duration_s = 2.5;
   measurement.taken_ns = 4'000'000'000;
   measurement.lost_events = 1;
@@ -57,13 +53,23 @@ cow::Measurement full_measurement() {
   measurement.overhead = {1234, 56.5};
   measurement.sampling = {64, 12, 10, 2};
   measurement.sampled = sampled;
-  cow::ProcessCopies root;
-  root.pid = 40;
-  root.comm = "server";
-  root.role = cow::Role::root;
-  root.copied_anon_pages = 3;
-  root.copied_file_pages = 0;
-  measurement.processes = {root, process};
+  return measurement;
+}
+
+cow::ProcessCopies copier(pid_t pid, const std::string& comm, std::uint64_t pages) {
+  cow::ProcessCopies process;
+  process.pid = pid;
+  process.comm = comm;
+  process.copied_anon_pages = pages;
+  process.copied_file_pages = 0;
+  return process;
+}
+
+cow::Measurement measurement_with(std::vector<cow::ProcessCopies> processes) {
+  cow::Measurement measurement;
+  measurement.backend = "tracepoint";
+  measurement.exact = true;
+  measurement.processes = std::move(processes);
   return measurement;
 }
 

@@ -1,4 +1,5 @@
 #include <cowshed/tests/cow/fake_proc.h>
+#include <cowshed/tests/support/failure.h>
 #include <cowshed/tests/support/test.h>
 #include <cowshed/tools/cowtop/selection.h>
 
@@ -51,9 +52,7 @@ class SelectionTest : public cow::FakeProc {
                                              std::to_string(bytes) + " 1\n");
   }
   SelectedProcesses open(Selection selection) {
-    auto opened = SelectedProcesses::open(std::move(selection), proc());
-    EXPECT_TRUE(opened) << opened.error().message;
-    return std::move(*opened);
+    return SelectedProcesses::open(std::move(selection), proc()).value();
   }
   // As soon as it is its turn again.
   Expected<cow::Attached> attach_new(SelectedProcesses& selected) {
@@ -73,9 +72,7 @@ class SelectionTest : public cow::FakeProc {
 TEST_F(SelectionTest, ByPidIsAskedOnce) {
   auto selected = open({Selection::By::pid, {7, 9}, ""});
   backend_.gone = {9};
-  const auto attached = selected.attach(backend_);
-  ASSERT_TRUE(attached);
-  EXPECT_EQ(refused_line(*attached), "not measured: PID 9: gone");
+  EXPECT_EQ(refused_line(selected.attach(backend_).value()), "not measured: PID 9: gone");
   EXPECT_FALSE(selected.grows());
   EXPECT_THAT(backend_.asked_for, ElementsAre(ElementsAre(7, 9)));
 }
@@ -83,9 +80,7 @@ TEST_F(SelectionTest, ByPidIsAskedOnce) {
 TEST_F(SelectionTest, CowtopItselfIsNeverMeasured) {
   const pid_t self = ::getpid();
   auto named = open({Selection::By::pid, {self}, ""});
-  const auto attached = named.attach(backend_);
-  ASSERT_FALSE(attached);
-  EXPECT_THAT(attached.error().message, HasSubstr("is cowtop itself"));
+  EXPECT_THAT(failure_of(named.attach(backend_)).message, HasSubstr("is cowtop itself"));
   process(self, "cowtop");
   process(7, "server");
   auto all = open({Selection::By::comm, {}, "."});
@@ -109,15 +104,12 @@ TEST_F(SelectionTest, ByNameAlsoThoseThatComeOrChangeTheirNames) {
 }
 
 TEST_F(SelectionTest, WhoIsRefusedIsNotAskedForAgain) {
-  process(7, "server");
-  process(8, "server");
-  process(9, "server");
+  for (const pid_t pid : {7, 8, 9}) process(pid, "server");
   backend_.forbidden = {8};
   backend_.gone = {9};
   auto selected = open({Selection::By::comm, {}, "server"});
-  const auto attached = selected.attach(backend_);
-  ASSERT_TRUE(attached);
-  EXPECT_EQ(refused_line(*attached), "not measured: PID 8: forbidden") << "9 has just ended";
+  EXPECT_EQ(refused_line(selected.attach(backend_).value()), "not measured: PID 8: forbidden")
+      << "9 has just ended";
   process(10, "server");
   ASSERT_TRUE(attach_new(selected));
   EXPECT_THAT(backend_.asked_for, ElementsAre(ElementsAre(7, 8, 9), ElementsAre(10)));
@@ -126,9 +118,8 @@ TEST_F(SelectionTest, WhoIsRefusedIsNotAskedForAgain) {
 TEST_F(SelectionTest, NoneFoundIsAnError) {
   process(7, "server");
   auto selected = open({Selection::By::comm, {}, "^erver"});
-  const auto attached = selected.attach(backend_);
-  ASSERT_FALSE(attached);
-  EXPECT_EQ(attached.error().message, "--comm ^erver: there is no such process");
+  EXPECT_EQ(failure_of(selected.attach(backend_)).message,
+            "--comm ^erver: there is no such process");
   EXPECT_THAT(backend_.asked_for, IsEmpty());
 }
 
@@ -137,18 +128,16 @@ TEST_F(SelectionTest, AThreadIsNoProcess) {
   write("8/stat", "8 (server) S 1 0");
   write("8/status", "Name:\tserver\nTgid:\t7\n");
   auto selected = open({Selection::By::pid, {8}, ""});
-  const auto attached = selected.attach(backend_);
-  ASSERT_FALSE(attached);
-  EXPECT_EQ(attached.error().message, "PID 8: is a thread of PID 7: name that");
+  EXPECT_EQ(failure_of(selected.attach(backend_)).message,
+            "PID 8: is a thread of PID 7: name that");
 }
 
 TEST_F(SelectionTest, WhatCannotBeLookedFor) {
-  const auto comm = SelectedProcesses::open({Selection::By::comm, {}, "("}, proc());
-  ASSERT_FALSE(comm);
-  EXPECT_EQ(comm.error().message, "--comm: '(' is not a regular expression");
-  const auto cgroup = SelectedProcesses::open({Selection::By::cgroup, {}, "/no/such"}, proc());
-  ASSERT_FALSE(cgroup);
-  EXPECT_THAT(cgroup.error().message, HasSubstr("no such cgroup"));
+  const auto why_not = [&](Selection::By by, const char* text) {
+    return failure_of(SelectedProcesses::open({by, {}, text}, proc())).message;
+  };
+  EXPECT_EQ(why_not(Selection::By::comm, "("), "--comm: '(' is not a regular expression");
+  EXPECT_THAT(why_not(Selection::By::cgroup, "/no/such"), HasSubstr("no such cgroup"));
 }
 
 TEST_F(SelectionTest, ByCgroupWithThoseBelow) {
@@ -164,13 +153,6 @@ TEST_F(SelectionTest, ByCgroupWithThoseBelow) {
   EXPECT_EQ(attach_new(selected).value().processes, 1);
   std::filesystem::remove_all(root_ / "cgroup");
   EXPECT_TRUE(attach_new(selected)) << "the cgroup is gone";
-}
-
-TEST_F(SelectionTest, IsSaidAsItWasAskedFor) {
-  EXPECT_EQ((Selection{Selection::By::pid, {1, 2}, ""}.text()), "-p 1,2");
-  EXPECT_EQ((Selection{Selection::By::cgroup, {}, "/a"}.text()), "--cgroup /a");
-  EXPECT_EQ((Selection{Selection::By::comm, {}, "a|b"}.text()), "--comm a|b");
-  EXPECT_EQ(Selection{}.text(), "every process");
 }
 
 }  // namespace

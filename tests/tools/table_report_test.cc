@@ -1,4 +1,5 @@
 #include <cowshed/tests/support/test.h>
+#include <cowshed/tests/tools/recordings.h>
 #include <cowshed/tools/cowtop/table_report.h>
 
 namespace cowshed::cowtop {
@@ -7,24 +8,22 @@ namespace {
 using ::testing::ContainsRegex;
 
 cow::Measurement of(const cow::ProcessCopies& process) {
-  cow::Measurement measurement;
+  cow::Measurement measurement = measurement_with({process});
   measurement.backend = "pagemap";
-  measurement.processes.push_back(process);
+  measurement.exact = false;
   return measurement;
 }
 
+std::string table_of(const cow::ProcessCopies& process) { return table_report(of(process)); }
+
 TEST(TableReport, ShowsWhatWasCopied) {
-  cow::ProcessCopies process;
-  process.pid = 4711;
-  process.comm = "worker";
-  process.copied_anon_pages = 512;
-  process.copied_file_pages = 0;
+  cow::ProcessCopies process = copier(4711, "worker", 512);
   process.shared_at_fork_bytes = 4ULL << 20;
   process.signal = SIGTERM;
   process.arenas.push_back({"index", 8ULL << 20, 0});
   process.end_ns = 3'000'000'000;
   process.memory = {2ULL << 20, 1ULL << 20, 2'500'000'000};
-  const std::string table = table_report(of(process));
+  const std::string table = table_of(process);
   for (const char* text :
        {"pagemap backend, sampled", "4711", "  worker", "2.0", "50.0%", "SIGTERM",
         "PID 4711: 2.0 MiB still shared, 1.0 MiB its own; sampled 0.5 s before its end",
@@ -34,10 +33,7 @@ TEST(TableReport, ShowsWhatWasCopied) {
 }
 
 TEST(TableReport, EachCountIsInItsColumn) {
-  cow::ProcessCopies process;
-  process.pid = 4711;
-  process.comm = "worker";
-  process.copied_anon_pages = 11;
+  cow::ProcessCopies process = copier(4711, "worker", 11);
   process.copied_file_pages = 12;
   process.reused_pages = 13;
   process.zero_page_writes = 14;
@@ -46,19 +42,15 @@ TEST(TableReport, EachCountIsInItsColumn) {
   process.write_notify_faults = 17;
   process.failed_faults = 18;
   process.other_faults = 19;
-  const std::string table = table_report(of(process));
+  const std::string table = table_of(process);
   EXPECT_THAT(table,
               ContainsRegex("ANON +FILE +REUSED +ZERO +FIRST +SPLIT +NOTIFY +FAILED +OTHER"));
   EXPECT_THAT(table, ContainsRegex(" 11 +12 +13 +14 +15 +16 +17 +18 +19"));
 }
 
 cow::ProcessCopies worker_of(std::uint64_t shared_mib, std::uint64_t copied_mib) {
-  cow::ProcessCopies process;
-  process.pid = 11228;
-  process.comm = "worker";
+  cow::ProcessCopies process = copier(11228, "worker", copied_mib << 8U);
   process.shared_at_fork_bytes = shared_mib << 20U;
-  process.copied_anon_pages = copied_mib << 8U;
-  process.copied_file_pages = 0;
   return process;
 }
 
@@ -66,25 +58,23 @@ cow::ProcessCopies worker_of(std::uint64_t shared_mib, std::uint64_t copied_mib)
 TEST(TableReport, AnExecEndsTheSharing) {
   cow::ProcessCopies process = worker_of(7, 5);
   process.copied_pages_before_exec = 3;
-  EXPECT_THAT(table_report(of(process)),
-              HasSubstr("11228    worker          7.0         5.0     71.4%"));
+  EXPECT_THAT(table_of(process), HasSubstr("11228    worker          7.0         5.0     71.4%"));
   process.execs = 1;
-  EXPECT_THAT(table_report(of(process)),
-              HasSubstr("11228    worker            -         5.0         -"));
+  EXPECT_THAT(table_of(process), HasSubstr("11228    worker            -         5.0         -"));
 }
 
 TEST(TableReport, AStaleSampleOfMemorySaysSo) {
   cow::ProcessCopies process = worker_of(89, 76);
   process.end_ns = 3'000'000'000;
   process.memory = {87ULL << 20U, 1ULL << 20U, 2'600'000'000};
-  EXPECT_THAT(table_report(of(process)),
+  EXPECT_THAT(table_of(process),
               HasSubstr("PID 11228: 87.0 MiB still shared, 1.0 MiB its own; sampled 0.4 s before "
                         "its end: stale, it has copied more since\n"));
   process.memory->shared_bytes = 13ULL << 20U;
-  EXPECT_THAT(table_report(of(process)), Not(HasSubstr("stale")));
+  EXPECT_THAT(table_of(process), Not(HasSubstr("stale")));
   process.memory->shared_bytes = 87ULL << 20U;
   process.execs = 1;
-  EXPECT_THAT(table_report(of(process)), Not(HasSubstr("stale"))) << "of another program";
+  EXPECT_THAT(table_of(process), Not(HasSubstr("stale"))) << "of another program";
 }
 
 // Most samples of the first process were lost, and none of the second.
@@ -113,21 +103,16 @@ TEST(TableReport, SaysHowManyFaultsMayBeInTheWrongClass) {
 }
 
 TEST(TableReport, SaysWhatItHasNotSeenAndTheSumsOfTrees) {
-  cow::ProcessCopies worker;
-  worker.pid = 2;
+  cow::ProcessCopies worker = copier(2, "worker", 256);
   worker.ppid = 1;
-  worker.comm = "worker";
-  worker.copied_anon_pages = 256;
-  worker.copied_file_pages = 0;
   cow::ProcessCopies child = worker;
   child.pid = 3;
   child.ppid = 2;
   child.not_measured = "PID 3: not permitted";
-  cow::Measurement measurement = of({});
-  measurement.processes[0].role = cow::Role::root;
-  measurement.processes[0].pid = 1;
-  measurement.processes.push_back(worker);
-  measurement.processes.push_back(child);
+  cow::ProcessCopies root;
+  root.role = cow::Role::root;
+  root.pid = 1;
+  cow::Measurement measurement = measurement_with({root, worker, child});
   EXPECT_THAT(table_report(measurement), Not(HasSubstr("before they were seen")));
   measurement.not_seen = {3, 3};
   const std::string table = table_report(measurement);
@@ -149,9 +134,9 @@ TEST(TableReport, SaysWhy) {
   process.patterns = {{"reference count", 0.951, 951, "add [rdx], 1"},
                       {"garbage collector", 0.045, 45, "mov [rdx + 8], rax"},
                       {"stack", 0.004, 4, "push rbx"}};
-  const std::string table = table_report(of(process));
-  EXPECT_THAT(table, HasSubstr("why: PID 4711 (python3): 95% reference count (add [rdx], 1), "
-                               "4% garbage collector\n"));
+  EXPECT_THAT(table_of(process),
+              HasSubstr("why: PID 4711 (python3): 95% reference count (add [rdx], 1), "
+                        "4% garbage collector\n"));
 }
 
 TEST(TableReport, SaysWhyOfTheProcessesThatWereSampledMost) {
@@ -171,7 +156,7 @@ TEST(TableReport, SaysWhyOfTheProcessesThatWereSampledMost) {
 TEST(TableReport, ANameCannotSendEscapesToTheTerminal) {
   cow::ProcessCopies process;
   process.comm = "a\x1b[31m\nb";
-  const std::string table = table_report(of(process));
+  const std::string table = table_of(process);
   EXPECT_THAT(table, HasSubstr("a?[31m?b"));
   EXPECT_THAT(table, Not(HasSubstr("\x1b")));
 }
@@ -189,8 +174,7 @@ TEST(TableReport, ANameIsWholeCharacters) {
 TEST(TableReport, ATotalThatIsNotKnownIsNotZero) {
   cow::Measurement measurement = of({});
   EXPECT_THAT(table_report(measurement), HasSubstr("total copied: -\n"));
-  measurement.processes.emplace_back().copied_anon_pages = 256;
-  measurement.processes.back().copied_file_pages = 0;
+  measurement.processes.push_back(copier(2, "", 256));
   EXPECT_THAT(table_report(measurement),
               HasSubstr("total copied: 1.0 MiB, and what is not known (-)\n"));
   measurement.processes.erase(measurement.processes.begin());
@@ -199,10 +183,10 @@ TEST(TableReport, ATotalThatIsNotKnownIsNotZero) {
 
 TEST(TableReport, MemoryThatCannotBeReadIsNotSilent) {
   cow::ProcessCopies process;
-  EXPECT_THAT(table_report(of(process)), Not(HasSubstr("cannot be read")));
+  EXPECT_THAT(table_of(process), Not(HasSubstr("cannot be read")));
   process.unreadable = true;
   EXPECT_THAT(
-      table_report(of(process)),
+      table_of(process),
       HasSubstr("the memory of 1 process cannot be read: what it still shares, and of which "
                 "objects the copies are, is not known; run as its user or with "
                 "CAP_SYS_PTRACE\n"));
@@ -212,7 +196,7 @@ TEST(TableReport, OfManyArenasTheRestIsSummedUp) {
   cow::ProcessCopies process;
   for (std::uint64_t i = 0; i < 30; ++i)
     process.arenas.push_back({"arena " + std::to_string(i), 1ULL << 20, i});
-  const std::string table = table_report(of(process));
+  const std::string table = table_of(process);
   EXPECT_THAT(table, HasSubstr("arena 'arena 29' of 1.0 MiB: 29 pages"));
   EXPECT_THAT(table, HasSubstr("arena 'arena 10' of 1.0 MiB: 10 pages"));
   EXPECT_THAT(table, Not(HasSubstr("'arena 9'")));
@@ -220,11 +204,7 @@ TEST(TableReport, OfManyArenasTheRestIsSummedUp) {
 }
 
 TEST(TableReport, SitesAndRanges) {
-  cow::ProcessCopies process;
-  process.pid = 4711;
-  process.copied_anon_pages = 600;
-  process.copied_file_pages = 40;
-  cow::Measurement measurement = of(process);
+  cow::Measurement measurement = of(copier(4711, "", 640));
   measurement.sampling = {64, 10, 10, 0};
   cow::SampledCopies sampled;
   sampled.samples = 10;

@@ -1,7 +1,7 @@
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
+#include <boost/asio/ip/tcp.hpp>
+#include <sys/eventfd.h>
 
+#include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/test.h>
 #include <cowshed/tests/tools/recordings.h>
 #include <cowshed/tools/cowtop/measure.h>
@@ -15,30 +15,23 @@ namespace {
 // As the live view: is asked for keys also while the probes load in another thread.
 class Keys : public Observer {
  public:
-  explicit Keys(bool go_on) : go_on_(go_on) {
-    EXPECT_EQ(::pipe(ends_), 0);
-    press();
-  }
+  explicit Keys(bool go_on) : go_on_(go_on) {}
   Keys(const Keys&) = delete;
   Keys& operator=(const Keys&) = delete;
-  ~Keys() override {
-    ::close(ends_[0]);
-    ::close(ends_[1]);
-  }
+  ~Keys() override { ::close(fd_); }
 
   void sampled(const cow::Backend& backend) override {
     pressed_before_samples = pressed_before_samples || (samples == 0 && pressed > 0);
     processes = backend.measurement().processes.size();
     ++samples;
   }
-  int fd() const override { return ends_[0]; }
+  int fd() const override { return fd_; }
   bool readable() override {
-    char key = 0;
-    EXPECT_EQ(::read(ends_[0], &key, 1), 1);
+    eventfd_t keys = 0;
+    EXPECT_EQ(::eventfd_read(fd_, &keys), 0);
     ++pressed;
     return go_on_;
   }
-  void press() const { EXPECT_EQ(::write(ends_[1], "k", 1), 1); }
 
   int pressed = 0;
   int samples = 0;
@@ -46,7 +39,7 @@ class Keys : public Observer {
   bool pressed_before_samples = false;
 
  private:
-  int ends_[2] = {};
+  int fd_ = ::eventfd(1, EFD_CLOEXEC);  // one key has been pressed
   bool go_on_;
 };
 
@@ -63,20 +56,11 @@ TEST(Threads, KeysAreAnsweredWhileTheProbesLoad) {
 }
 
 TEST(Threads, WhoEndsTheViewWhileTheProbesLoadGetsAReport) {
-  const pid_t child = ::fork();
-  ASSERT_GE(child, 0);
-  if (child == 0) {
-    ::pause();
-    ::_exit(0);
-  }
+  const test::Child child([] { return ::pause(); });
   Keys keys(false);
   MeasureOptions options;
-  Selection& selection = options.selection.emplace();
-  selection.by = Selection::By::pid;
-  selection.pids = {child};
+  options.selection = Selection{Selection::By::pid, {child.pid()}, ""};
   const Measured measured = measure(options, &keys);
-  ::kill(child, SIGKILL);
-  ::waitpid(child, nullptr, 0);
   ASSERT_TRUE(measured.measurement);
   EXPECT_EQ(measured.exit_status, 0);
   EXPECT_EQ(keys.pressed, 1);
@@ -95,23 +79,11 @@ Metrics metrics_of(std::uint64_t copied_pages) {
 
 // What the server answers, with its head.
 std::string get_metrics(int port) {
-  const int socket = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(static_cast<std::uint16_t>(port));
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  const std::string request =
-      "GET /metrics HTTP/1.1\r\nHost: here\r\nAccept: application/openmetrics-text\r\n"
-      "Connection: close\r\n\r\n";
-  std::string answer;
-  if (::connect(socket, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 &&
-      ::send(socket, request.data(), request.size(), 0) > 0) {
-    std::array<char, 4096> part;
-    for (ssize_t got = 0; (got = ::read(socket, part.data(), part.size())) > 0;)
-      answer.append(part.data(), static_cast<std::size_t>(got));
-  }
-  ::close(socket);
-  return answer;
+  boost::asio::ip::tcp::iostream server("127.0.0.1", std::to_string(port));
+  server << "GET /metrics HTTP/1.1\r\nHost: here\r\nAccept: application/openmetrics-text\r\n"
+            "Connection: close\r\n\r\n"
+         << std::flush;
+  return {std::istreambuf_iterator<char>(server), {}};
 }
 
 TEST(Threads, MetricsArePublishedWhileClientsReadThem) {

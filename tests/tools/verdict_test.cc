@@ -16,27 +16,19 @@ using ::testing::Matcher;
 constexpr std::uint64_t kPage = cow::kPageSize;
 
 cow::ProcessCopies process(pid_t pid, std::uint64_t pages) {
-  cow::ProcessCopies result;
-  result.pid = pid;
-  result.comm = "worker";
+  cow::ProcessCopies result = copier(pid, "worker", pages);
   result.shared_at_fork_bytes = 1000 * kPage;
-  result.copied_anon_pages = pages;
-  result.copied_file_pages = 0;
   return result;
 }
 
 // A root that copied 1 page, and two children with 4 and 6.
 cow::Measurement measured() {
-  cow::Measurement measurement;
-  measurement.backend = "tracepoint";
-  measurement.exact = true;
-  cow::ProcessCopies root = process(10, 1);
-  root.comm = "server";
+  cow::ProcessCopies root = copier(10, "server", 1);
   root.role = cow::Role::root;
-  root.shared_at_fork_bytes.reset();
-  measurement.processes = {root, process(11, 4), process(12, 6)};
-  return measurement;
+  return measurement_with({root, process(11, 4), process(12, 6)});
 }
+
+cow::Measurement root_alone() { return measurement_with({measured().processes[0]}); }
 
 cow::Measurement with_objects() {
   cow::Measurement measurement = measured();
@@ -48,25 +40,27 @@ cow::Measurement with_objects() {
   return measurement;
 }
 
-Budget copied(std::uint64_t pages, Budget::Per per = Budget::Per::child) {
+Budget copied(std::uint64_t pages) {
   Budget budget;
-  budget.per = per;
   budget.max_copied_bytes = pages * kPage;
   return budget;
 }
 
-Budget ratio(double most, Budget::Per per = Budget::Per::child) {
+Budget ratio(double most) {
   Budget budget;
-  budget.per = per;
   budget.max_ratio = most;
   return budget;
 }
 
-Budget of_object(const std::string& name, std::uint64_t pages,
-                 Budget::Per per = Budget::Per::child) {
+Budget of_object(const std::string& name, std::uint64_t pages) {
   Budget budget;
-  budget.per = per;
   budget.objects = {{name, pages * kPage}};
+  return budget;
+}
+
+// Of all processes together.
+Budget tree(Budget budget) {
+  budget.per = Budget::Per::tree;
   return budget;
 }
 
@@ -98,14 +92,12 @@ void expect(const Verdict& verdict, const Lines& over, const Lines& notes = {},
   EXPECT_THAT(verdict.not_measured, begin_with(not_measured));
 }
 
-constexpr auto kTree = Budget::Per::tree;
-
 TEST(VerdictTest, CopiesOfEachChildAndOfAllWithTheRoot) {
   expect(verdict(measured(), copied(6)), {});
   expect(verdict(measured(), copied(5)), {"child 12 (worker): limited to 20.0 KiB, used 24.0 KiB"});
-  expect(verdict(measured(), copied(11, kTree)), {});
+  expect(verdict(measured(), tree(copied(11))), {});
   expect(
-      verdict(measured(), copied(10, kTree)),
+      verdict(measured(), tree(copied(10))),
       {"tree: limited to 40.0 KiB, used 44.0 KiB; culprits: child 12 (worker) 24.0 KiB, child 11 "
        "(worker) 16.0 KiB, root 10 (server) 4.0 KiB"});
   const auto large = with(measured(), [](auto& all) { all = {process(11, (64 << 8) + 1)}; });
@@ -118,8 +110,8 @@ TEST(VerdictTest, RatioOfWhatWasSharedUpToAnExec) {
   expect(verdict(measured(), ratio(0.005)),
          {"child 12 (worker): limited to 0.5% (20.0 KiB) of the 3.9 MiB shared at its fork, used "
           "0.6% (24.0 KiB)"});
-  expect(verdict(measured(), ratio(0.005, kTree)), {});  // 10 of 2000
-  expect(verdict(measured(), ratio(0.0049, kTree)), {"tree: limited to 0.5%"});
+  expect(verdict(measured(), tree(ratio(0.005))), {});  // 10 of 2000
+  expect(verdict(measured(), tree(ratio(0.0049))), {"tree: limited to 0.5%"});
   const auto little = [](auto& all) { all[1].shared_at_fork_bytes = (1 << 20) - 1; };
   expect(verdict(with(measured(), little), ratio(0)), {"child 12 "},
          {"not held to max_ratio: child 11 (worker): it shared less than 1 MiB at its fork"});
@@ -137,8 +129,8 @@ TEST(VerdictTest, ObjectsOfEachProcessTheRootAmongThem) {
           "object 'index' in child 11", "object 'index' in child 12"});
   expect(verdict(with_objects(), of_object("index", 3)), {});
   expect(verdict(with_objects(), of_object("names", 0)), {});
-  expect(verdict(with_objects(), of_object("index", 9, kTree)), {});
-  expect(verdict(with_objects(), of_object("index", 8, kTree)), {"object 'index' in tree"});
+  expect(verdict(with_objects(), tree(of_object("index", 9))), {});
+  expect(verdict(with_objects(), tree(of_object("index", 8))), {"object 'index' in tree"});
   const auto not_seen = with(with_objects(), [](auto& all) { all[2].objects.reset(); });
   expect(verdict(not_seen, of_object("index", 9)), {},
          {"not held to object 'index': child 12 (worker): of which objects its copies are was not "
@@ -183,13 +175,13 @@ TEST(VerdictTest, WhatIsNotKnownIsSaid) {
                        "1 to 2 processes ended before they were seen"};
   expect(verdict(unknown, copied(6)), {}, notes);
   EXPECT_FALSE(verdict(unknown, copied(6)).held[0].used_bytes);
-  EXPECT_FALSE(verdict(unknown, copied(7, kTree)).is_over());
-  EXPECT_EQ(verdict(unknown, copied(7, kTree)).notes.size(), 3U);
-  EXPECT_TRUE(verdict(unknown, copied(6, kTree)).is_over());
+  EXPECT_FALSE(verdict(unknown, tree(copied(7))).is_over());
+  EXPECT_EQ(verdict(unknown, tree(copied(7))).notes.size(), 3U);
+  EXPECT_TRUE(verdict(unknown, tree(copied(6))).is_over());
 }
 
 TEST(VerdictTest, NothingToHold) {
-  auto root = with(measured(), [](auto& all) { all.resize(1); });
+  auto root = root_alone();
   const auto not_measured = [&](const Budget& budget) {
     return verdict(root, budget).not_measured;
   };
@@ -199,17 +191,15 @@ TEST(VerdictTest, NothingToHold) {
   EXPECT_THAT(not_measured(copied(6)),
               ElementsAre("max_copied: the processes below the root ended before they were seen"));
   root.processes[0].copied_anon_pages.reset();
-  EXPECT_THAT(not_measured(copied(6, kTree)),
+  EXPECT_THAT(not_measured(tree(copied(6))),
               ElementsAre("max_copied: the pagemap backend cannot tell what the root copied"));
 }
 
-TEST(VerdictTest, NumbersChildrenByTheirStarts) {
+TEST(VerdictTest, NumbersChildrenByTheirStartsAndOfManyShowsTheWorst) {
   const Verdict found = verdict(measured(), copied(5));
   ASSERT_EQ(found.held.size(), 2U);
   EXPECT_EQ(found.held[1].number, 2U);
-}
 
-TEST(VerdictTest, OfManyTheWorst) {
   cow::Measurement measurement = measured();
   for (int i = 0; i < 30; ++i) measurement.processes.push_back(process(100 + i, 100));
   const auto lines = over_lines(verdict(measurement, copied(5)));
@@ -231,10 +221,10 @@ Verdict sampled_verdict(const std::string& comm) {
   cow::Measurement measurement = measured();
   measurement.processes[2].comm = comm;
   measurement.processes[2].sampled = full_measurement().processes[1].sampled;
-  cow::Frames& place = measurement.processes[2].sampled->sites[0].frames;
-  std::vector<cow::Frame> frames = place.all();
-  frames[0].file = "../../src/a:b,%/fill.cc";
-  place = std::move(frames);
+  cow::Frames& frames = measurement.processes[2].sampled->sites[0].frames;
+  cow::Frame place = frames.front();
+  place.file = "../../src/a:b,%/fill.cc";
+  frames = std::vector{place};
   return verdict(measurement, copied(5));
 }
 
@@ -251,15 +241,12 @@ TEST(VerdictTest, ALineThatCopiesInTwoWaysIsOneCulprit) {
   sampled = full_measurement().processes[1].sampled;
   sampled->mappings.clear();
   cow::CodeSite by_kernel = sampled->sites[0];
-  std::vector<cow::Frame> frames = by_kernel.frames.all();
   cow::CodeSite elsewhere = sampled->sites[0];
-  frames.back().line = 13;
-  elsewhere.frames = frames;
-  frames = by_kernel.frames.all();
-  cow::Frame read;
-  read.function = "[read(2)]";
-  frames.insert(frames.begin(), read);
-  by_kernel.frames = std::move(frames);
+  const cow::Frame place = by_kernel.frames.front();
+  cow::Frame next_line = place;
+  next_line.line = 13;
+  by_kernel.frames = std::vector<cow::Frame>{{"[read(2)]", "", 0, "", 0, false}, place};
+  elsewhere.frames = std::vector{next_line};
   by_kernel.estimated_copies = 64;
   elsewhere.estimated_copies = 128;
   sampled->sites.insert(sampled->sites.end(), {by_kernel, elsewhere});
@@ -288,9 +275,7 @@ TEST(VerdictTest, Json) {
   EXPECT_EQ(json["held"][1]["used_bytes"], 6 * kPage);
   EXPECT_EQ(json["held"][1]["culprits"][0]["kind"], "site");
   EXPECT_EQ(json["held"][1]["culprits"][0]["line"], 12);
-  cow::Measurement measurement = measured();
-  measurement.processes.resize(1);
-  EXPECT_EQ(nlohmann::json::parse(verdict_json(verdict(measurement, copied(5))))["verdict"],
+  EXPECT_EQ(nlohmann::json::parse(verdict_json(verdict(root_alone(), copied(5))))["verdict"],
             "not_measured");
 }
 
@@ -326,8 +311,7 @@ TEST(VerdictTest, JunitIsReadByAnotherParser) {
             R"('object \'x<y\': child 1 (<"&\'???>)')"
             "\n"
             "\"object 'x<y': child 2 (]]>?)\"\n");
-  measurement.processes.resize(1);
-  EXPECT_EQ(parsed_junit(verdict(measurement, copied(5))), "1 0 1 0\n'max_copied' error\n");
+  EXPECT_EQ(parsed_junit(verdict(root_alone(), copied(5))), "1 0 1 0\n'max_copied' error\n");
 }
 
 TEST(VerdictTest, JunitThatOnlyWarnsPassesAndSaysIt) {
@@ -337,9 +321,7 @@ TEST(VerdictTest, JunitThatOnlyWarnsPassesAndSaysIt) {
             "'max_copied: child 2 (worker)' system-out\n");
   EXPECT_THAT(verdict_junit(verdict(measured(), copied(5)), Severity::warning),
               HasSubstr("<system-out>child 12 (worker): limited to 20.0 KiB, used 24.0 KiB"));
-  cow::Measurement root_alone = measured();
-  root_alone.processes.resize(1);
-  EXPECT_EQ(parsed_junit(verdict(root_alone, copied(5)), Severity::warning),
+  EXPECT_EQ(parsed_junit(verdict(root_alone(), copied(5)), Severity::warning),
             "1 0 0 0\n'max_copied' system-out\n");
 }
 

@@ -1,16 +1,8 @@
-#include <cstdint>
-#include <fcntl.h>
 #include <linux/futex.h>
 #include <linux/userfaultfd.h>
-#include <pthread.h>
 #include <setjmp.h>
-#include <signal.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
 
-#include "kinds.h"
-#include "large.h"
 #include "steps.h"
 
 // Stores that are not let through: a collector's barriers, and mistakes.
@@ -51,10 +43,10 @@ void stores_to_closed(int protection) {
   });
 }
 
-void closed_to_writes() { stores_to_closed(PROT_READ); }
-void closed_to_all() { stores_to_closed(PROT_NONE); }
+KIND(closed_to_writes) { stores_to_closed(PROT_READ); }
+KIND(closed_to_all) { stores_to_closed(PROT_NONE); }
 
-void closed_and_shared() {
+KIND(closed_and_shared) {
   char* pages = written_private_pages();
   on_violation(reopen);
   in_child([=] {
@@ -63,7 +55,7 @@ void closed_and_shared() {
   });
 }
 
-void not_inherited() {
+KIND(not_inherited) {
   char* pages = written_private_pages();
   madvise(pages, bytes(), MADV_DONTFORK);
   on_violation(map_there);
@@ -77,7 +69,7 @@ void remove_guard(int, siginfo_t* info, void*) {
   if (madvise(page_around(info), kPage, kRemoveGuard) != 0) fail("MADV_GUARD_REMOVE");
 }
 
-void guarded() {
+KIND(guarded) {
   on_violation(remove_guard);
   in_child([] {
     char* pages = private_pages();
@@ -97,7 +89,7 @@ void fail_all(char* pages) {
 }
 
 // Addresses of the kernel.
-void kernel_address() {
+KIND(kernel_address) {
   on_violation(jump_out);
   in_child([] { fail_all(reinterpret_cast<char*>(0xffff'8880'0000'0000)); });
 }
@@ -116,8 +108,8 @@ void pages_beyond(int file) {
   });
 }
 
-void beyond_disk_file() { pages_beyond(disk_file()); }
-void beyond_memory_file() { pages_beyond(memory_file("plain")); }
+KIND(beyond_disk_file) { pages_beyond(disk_file()); }
+KIND(beyond_memory_file) { pages_beyond(memory_file("plain")); }
 
 // Shared pages of a file that has none of them any more.
 void beyond_shared(int file) {
@@ -126,11 +118,11 @@ void beyond_shared(int file) {
   in_child([=] { fail_all(map(PROT_READ | PROT_WRITE, MAP_SHARED, file)); });
 }
 
-void beyond_shared_disk_file() { beyond_shared(disk_file()); }
-void beyond_shared_memory_file() { beyond_shared(memory_file("plain")); }
+KIND(beyond_shared_disk_file) { beyond_shared(disk_file()); }
+KIND(beyond_shared_memory_file) { beyond_shared(memory_file("plain")); }
 
 // The kernel first tries with page faults disabled, which fails, and then walks the page tables.
-void futex_operation() {
+KIND(futex_operation) {
   char* pages = written_private_pages();
   in_child([=] {
     for (long i = 0; i < count; ++i) {
@@ -164,15 +156,11 @@ class Handler {
   // `before_answer` is called with the number of the answer.
   void start(void (*before_answer)(long)) {
     before_answer_ = before_answer;
-    if (pthread_create(
-            &thread_, nullptr,
-            [](void* self) -> void* {
-              static_cast<Handler*>(self)->answer();
-              return nullptr;
-            },
-            this) != 0) {
-      fail("thread");
-    }
+    const auto answer_all = [](void* self) -> void* {
+      static_cast<Handler*>(self)->answer();
+      return nullptr;
+    };
+    thread_ = start_thread(answer_all, this);
   }
   void join() { pthread_join(thread_, nullptr); }
 
@@ -194,11 +182,7 @@ class Handler {
       if (mode_ == UFFDIO_REGISTER_MODE_WP) {
         set_protection(reinterpret_cast<char*>(page), 0);
       } else {
-        uffdio_copy copy = {.dst = page,
-                            .src = reinterpret_cast<std::uintptr_t>(source),
-                            .len = kPage,
-                            .mode = 0,
-                            .copy = 0};
+        uffdio_copy copy = {page, reinterpret_cast<std::uintptr_t>(source), kPage, 0, 0};
         if (ioctl(fd_, UFFDIO_COPY, &copy) != 0) fail("UFFDIO_COPY");
       }
     }
@@ -210,7 +194,7 @@ class Handler {
   pthread_t thread_{};
 };
 
-void write_protected_by_user() {
+KIND(write_protected_by_user) {
   in_child([] {
     char* pages = private_pages();
     Handler handler(pages, kPage, UFFDIO_REGISTER_MODE_WP);
@@ -224,20 +208,7 @@ void write_protected_by_user() {
   });
 }
 
-// Copies that wait for 10 ms each.
-void copied_slowly() {
-  char* pages = written_private_pages();
-  store(page_of(pages, count));
-  in_child([=] {
-    Handler handler(pages, kPage, UFFDIO_REGISTER_MODE_WP);
-    for (long i = 0; i <= count; ++i) handler.protect(page_of(pages, i));
-    handler.start([](long) { usleep(10'000); });
-    for (long i = 0; i <= count; ++i) store(page_of(pages, i));
-    handler.join();
-  });
-}
-
-void missing_for_user() {
+KIND(missing_for_user) {
   in_child([] {
     char* pages = private_pages();
     Handler handler(pages, kPage, UFFDIO_REGISTER_MODE_MISSING);
@@ -248,7 +219,7 @@ void missing_for_user() {
 }
 
 // Not missing: the file has them.
-void present_for_user() {
+KIND(present_for_user) {
   const int fd = filled_memory_file("plain");
   in_child([=] {
     char* pages = map(PROT_READ | PROT_WRITE, MAP_PRIVATE, fd);
@@ -260,48 +231,24 @@ void present_for_user() {
 // While the store waits, its CPU sees a huge page being split that it has nothing to do with.
 char* to_split = nullptr;
 
-void split_while_waiting() {
-  to_split = huge_pages();
-  touch_each(to_split, kHuge);
-  const std::size_t size = static_cast<std::size_t>(count + 1) * kHuge;
-  auto* pages = static_cast<char*>(
-      mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-  madvise(pages, size, MADV_NOHUGEPAGE);
-  Handler handler(pages, kHuge, UFFDIO_REGISTER_MODE_WP);
-  for (long i = 0; i <= count; ++i) store(pages + static_cast<std::size_t>(i) * kHuge);
-  const Sharer sharer;
-  for (long i = 0; i <= count; ++i) handler.protect(pages + static_cast<std::size_t>(i) * kHuge);
-  measured([&] {
-    handler.start([](long i) {
-      if (i < count) store(to_split + static_cast<std::size_t>(i) * kHuge);
-    });
+KIND(split_while_waiting) {
+  one_down([] {
+    to_split = huge_pages();
+    touch_each(to_split, kHuge);
+    char* pages = small_pages(static_cast<std::size_t>(count + 1) * kHuge);
+    Handler handler(pages, kHuge, UFFDIO_REGISTER_MODE_WP);
     for (long i = 0; i <= count; ++i) store(pages + static_cast<std::size_t>(i) * kHuge);
-    handler.join();
+    const Sharer sharer;
+    for (long i = 0; i <= count; ++i) handler.protect(pages + static_cast<std::size_t>(i) * kHuge);
+    measured([&] {
+      handler.start([](long i) {
+        if (i < count) store(to_split + static_cast<std::size_t>(i) * kHuge);
+      });
+      for (long i = 0; i <= count; ++i) store(pages + static_cast<std::size_t>(i) * kHuge);
+      handler.join();
+    });
   });
 }
 
 }  // namespace
-
-std::span<const Kind> kinds_of_barrier() {
-  static constexpr Kind kAll[] = {
-      {"closed_to_writes", closed_to_writes},
-      {"closed_to_all", closed_to_all},
-      {"closed_and_shared", closed_and_shared},
-      {"not_inherited", not_inherited},
-      {"guarded", guarded},
-      {"kernel_address", kernel_address},
-      {"beyond_disk_file", beyond_disk_file},
-      {"beyond_memory_file", beyond_memory_file},
-      {"beyond_shared_disk_file", beyond_shared_disk_file},
-      {"beyond_shared_memory_file", beyond_shared_memory_file},
-      {"futex_operation", futex_operation},
-      {"write_protected_by_user", write_protected_by_user},
-      {"copied_slowly", copied_slowly},
-      {"missing_for_user", missing_for_user},
-      {"present_for_user", present_for_user},
-      {"split_while_waiting", [] { one_down(split_while_waiting); }},
-  };
-  return kAll;
-}
-
 }  // namespace ground_truth

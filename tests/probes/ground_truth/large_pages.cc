@@ -1,9 +1,3 @@
-#include <cstdint>
-#include <sys/mman.h>
-#include <sys/prctl.h>
-
-#include "kinds.h"
-#include "large.h"
 #include "steps.h"
 
 namespace ground_truth {
@@ -46,27 +40,27 @@ char* touched_huge_pages() {
   return huge;
 }
 
-void huge_first_touch() {
+KIND(huge_first_touch) {
   in_child([] { touch_each(huge_pages(), kHuge); });
 }
 
-void huge_shared() {
+KIND(huge_shared) {
   char* huge = touched_huge_pages();
   in_child([=] { touch_each(huge, kPage); });
 }
 
-void huge_shared_one_byte() {
+KIND(huge_shared_one_byte) {
   char* huge = touched_huge_pages();
   in_child([=] { touch_each(huge, kHuge); });
 }
 
-void huge_last_sharer() {
+KIND(huge_last_sharer) {
   as_last_sharer(touched_huge_pages(), static_cast<std::size_t>(count + 1) * kHuge,
                  [](char* huge) { touch_each(huge, kHuge); });
 }
 
 // The child makes a huge page of 511 small ones: 510 that it shares, one that is its own.
-void collapsed() {
+KIND(collapsed) {
   char* huge = huge_pages();
   const std::size_t size = static_cast<std::size_t>(count) * kHuge;
   madvise(huge, size, MADV_NOHUGEPAGE);
@@ -83,7 +77,7 @@ void collapsed() {
 }
 
 // A read maps the kernel's huge page of zeros.
-void huge_zero_page() {
+KIND(huge_zero_page) {
   in_child([] {
     char* huge = huge_pages();
     for (long i = 0; i < count; ++i)
@@ -116,48 +110,30 @@ void write_folios(char* start) {
     for (std::size_t at = 0; at < kFolio; at += kPage) store(folio(start, i) + at);
 }
 
-void folio_first_touch() {
+KIND(folio_first_touch) {
   in_child([] { touched_folios(); });
 }
 
-void folio_shared() {
+KIND(folio_shared) {
   char* start = touched_folios();
   in_child([=] { write_folios(start); });
 }
 
-void folio_last_sharer() {
+KIND(folio_last_sharer) {
   as_last_sharer(touched_folios(), static_cast<std::size_t>(count + 1) * kApart, write_folios);
 }
 
 char* reserved_pages() { return blocks(kHuge, MAP_HUGETLB | MAP_NORESERVE); }
 
-void reserved_first_touch() {
+KIND(reserved_first_touch) {
   in_child([] { touch_each(reserved_pages(), kHuge); });
 }
 
-void reserved_shared() {
+KIND(reserved_shared) {
   char* huge = reserved_pages();
   touch_each(huge, kHuge);
   in_child([=] { touch_each(huge, kHuge); });
 }
 
 }  // namespace
-
-std::span<const Kind> kinds_of_large_page() {
-  static constexpr Kind kAll[] = {
-      {"huge_first_touch", huge_first_touch},
-      {"huge_shared", huge_shared},
-      {"huge_shared_one_byte", huge_shared_one_byte},
-      {"huge_last_sharer", huge_last_sharer},
-      {"collapsed", collapsed},
-      {"huge_zero_page", huge_zero_page},
-      {"folio_first_touch", folio_first_touch},
-      {"folio_shared", folio_shared},
-      {"folio_last_sharer", folio_last_sharer},
-      {"reserved_first_touch", reserved_first_touch},
-      {"reserved_shared", reserved_shared},
-  };
-  return kAll;
-}
-
 }  // namespace ground_truth

@@ -1,20 +1,7 @@
-#include <array>
-#include <cerrno>
-#include <cstdint>
-#include <cstdlib>
-#include <fcntl.h>
 #include <linux/sched.h>
-#include <pthread.h>
-#include <sched.h>
-#include <signal.h>
 #include <spawn.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
-#include "kinds.h"
 #include "steps.h"
 
 // Trees of processes and threads.
@@ -23,51 +10,41 @@ namespace ground_truth {
 namespace {
 
 // N threads, each ends before the next begins, and each copies one page.
-void thread_churn() {
+KIND(thread_churn) {
   char* pages = written_private_pages();
   in_child([=] {
     const long threads = count;
     count = 1;
-    for (long i = 0; i < threads; ++i) {
-      pthread_t thread;
-      if (pthread_create(&thread, nullptr, write_all_of,
-                         pages + static_cast<std::size_t>(i) * kPage) != 0 ||
-          pthread_join(thread, nullptr) != 0) {
-        fail("thread");
-      }
-    }
+    for (long i = 0; i < threads; ++i)
+      pthread_join(start_thread(write_all_of, page_of(pages, i)), nullptr);
   });
 }
 
-void grandchild_copied() {
+KIND(grandchild_copied) {
   char* pages = written_private_pages();
-  const pid_t child = fork();
-  if (child == 0) {
-    in_child([=] { write_all(pages); });
-    _exit(0);
-  }
-  await(child);
+  one_down([=] { in_child([=] { write_all(pages); }); });
 }
 
-void exec_between() {
+[[noreturn]] void execute(const char* kind, const char* number) {
+  char* const arguments[] = {program, const_cast<char*>(kind), const_cast<char*>(number), nullptr};
+  execve(program, arguments, environ);
+  fail("execve");
+}
+
+KIND(exec_between) {
   char* pages = written_private_pages();
-  const pid_t child = fork();
-  if (child == 0) {
+  one_down([=] {
     print("measured", getpid());
     write_all(pages);
     char number[24] = {};
     long rest = count;
     for (char* digit = number + sizeof number - 2; digit >= number; --digit, rest /= 10)
       *digit = static_cast<char>('0' + rest % 10);
-    char kind[] = "after_exec";
-    char* arguments[] = {program, kind, number, nullptr};
-    execve(program, arguments, environ);
-    fail("execve");
-  }
-  await(child);
+    execute("after_exec", number);
+  });
 }
 
-void after_exec() {
+KIND(after_exec) {
   char* pages = written_private_pages();
   const Sharer sharer;
   write_all(pages);
@@ -75,20 +52,14 @@ void after_exec() {
 }
 
 // The new program is one that does nothing.
-void exec_at_the_end() {
-  const pid_t child = fork();
-  if (child == 0) {
+KIND(exec_at_the_end) {
+  one_down([] {
     measured([] { prctl(PR_SET_NAME, "renamed"); });
-    char kind[] = "nothing";
-    char number[] = "0";
-    char* arguments[] = {program, kind, number, nullptr};
-    execve(program, arguments, environ);
-    fail("execve");
-  }
-  await(child);
+    execute("nothing", "0");
+  });
 }
 
-void nothing() {}
+KIND(nothing) {}
 
 constexpr long kPagesOfShortChild = 4;
 
@@ -97,24 +68,21 @@ char* pages_of_short_child() {
                                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0));
 }
 
+void write_some(char* pages, long number) {
+  for (long page = 0; page < number; ++page) store(page_of(pages, page));
+}
+
 void short_children_of(long pages_each) {
   char* pages = pages_of_short_child();
   print("measured", getpid());
-  for (long i = 0; i < count; ++i) {
-    const pid_t child = fork();
-    if (child == 0) {
-      for (long page = 0; page < pages_each; ++page) store(page_of(pages, page));
-      _exit(0);
-    }
-    await(child);
-  }
+  for (long i = 0; i < count; ++i) one_down([=] { write_some(pages, pages_each); });
   finish_measured();
 }
 
-void short_children() { short_children_of(kPagesOfShortChild); }
-void short_idle_children() { short_children_of(0); }
+KIND(short_children) { short_children_of(kPagesOfShortChild); }
+KIND(short_idle_children) { short_children_of(0); }
 
-void spawned() {
+KIND(spawned) {
   char kind[] = "idle";
   char number[] = "0";
   char* arguments[] = {program, kind, number, nullptr};
@@ -123,12 +91,12 @@ void spawned() {
   await(child);
 }
 
-void idle() {
+KIND(idle) {
   measured([] {});
 }
 
 // 32 generations, each of which copies all that it shares with the one before.
-void generations() {
+KIND(generations) {
   char* pages = written_private_pages();
   for (int generation = 0; generation < 32; ++generation) {
     const pid_t child = fork();
@@ -151,7 +119,7 @@ void crowd_of(long pages_each) {
   char byte = 0;
   for (long i = 0; i < count; ++i) {
     if (fork() == 0) {
-      for (long page = 0; page < pages_each; ++page) store(page_of(pages, page));
+      write_some(pages, pages_each);
       close(leave[1]);
       _exit(write(ready[1], "r", 1) == 1 && read(leave[0], &byte, 1) == 0 ? 0 : 1);
     }
@@ -164,8 +132,8 @@ void crowd_of(long pages_each) {
   }
 }
 
-void crowd() { crowd_of(kPagesOfShortChild); }
-void idle_crowd() { crowd_of(0); }
+KIND(crowd) { crowd_of(kPagesOfShortChild); }
+KIND(idle_crowd) { crowd_of(0); }
 
 // Short children one after the other, all with the first one's PID.  Only they: a change of
 // ns_last_pid would give the PIDs near it to all that is started meanwhile.
@@ -188,7 +156,7 @@ void same_pid_of(long pages_each) {
     }
     if (child < 0) fail("clone3");
     if (child == 0) {
-      for (long page = 0; page < pages_each; ++page) store(page_of(pages, page));
+      write_some(pages, pages_each);
       _exit(0);
     }
     pid = static_cast<pid_t>(child);
@@ -197,8 +165,8 @@ void same_pid_of(long pages_each) {
   finish_measured();
 }
 
-void same_pid() { same_pid_of(kPagesOfShortChild); }
-void idle_same_pid() { same_pid_of(0); }
+KIND(same_pid) { same_pid_of(kPagesOfShortChild); }
+KIND(idle_same_pid) { same_pid_of(0); }
 
 // N children end by a store to `address`, with a dump of their core into a memory file system.
 void crashes_at(char* address) {
@@ -217,8 +185,8 @@ void crashes_at(char* address) {
   finish_measured();
 }
 
-void crashes_on_closed() { crashes_at(map(PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS)); }
-void crashes_on_nothing() { crashes_at(reinterpret_cast<char*>(16)); }
+KIND(crashes_on_closed) { crashes_at(map(PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS)); }
+KIND(crashes_on_nothing) { crashes_at(reinterpret_cast<char*>(16)); }
 
 // On each of two CPUs N children, one after the other, copy 5,000 anonymous pages and 5,000 of an
 // arena.
@@ -244,15 +212,12 @@ void volume_of(std::size_t pages_each) {
     if (on_cpu[cpu] != 0) continue;
     run_on_cpu(cpu);
     for (long i = 0; i < count; ++i) {
-      const pid_t child = fork();
-      if (child == 0) {
+      one_down([=] {
         for (std::size_t at = 0; at < pages_each * kPage; at += kPage) {
           store(anonymous + at);
           store(arena + at);
         }
-        _exit(0);
-      }
-      await(child);
+      });
     }
     _exit(0);
   }
@@ -261,34 +226,8 @@ void volume_of(std::size_t pages_each) {
   finish_measured();
 }
 
-void volume() { volume_of(5'000); }
-void idle_volume() { volume_of(0); }
+KIND(volume) { volume_of(5'000); }
+KIND(idle_volume) { volume_of(0); }
 
 }  // namespace
-
-std::span<const Kind> kinds_of_lineage() {
-  static constexpr Kind kAll[] = {
-      {"thread_churn", thread_churn},
-      {"grandchild_copied", grandchild_copied},
-      {"exec_between", exec_between},
-      {"after_exec", after_exec},
-      {"exec_at_the_end", exec_at_the_end},
-      {"nothing", nothing},
-      {"short_children", short_children},
-      {"short_idle_children", short_idle_children},
-      {"crowd", crowd},
-      {"idle_crowd", idle_crowd},
-      {"same_pid", same_pid},
-      {"idle_same_pid", idle_same_pid},
-      {"generations", generations},
-      {"crashes_on_closed", crashes_on_closed},
-      {"crashes_on_nothing", crashes_on_nothing},
-      {"volume", volume},
-      {"idle_volume", idle_volume},
-      {"spawned", spawned},
-      {"idle", idle},
-  };
-  return kAll;
-}
-
 }  // namespace ground_truth

@@ -1,12 +1,3 @@
-#include <array>
-#include <atomic>
-#include <iterator>
-#include <pthread.h>
-#include <sched.h>
-#include <signal.h>
-#include <sys/syscall.h>
-
-#include "kinds.h"
 #include "steps.h"
 
 // Who shares an address space, or a page, with whom.
@@ -14,19 +5,13 @@
 namespace ground_truth {
 namespace {
 
-void thread_copied() {
+KIND(thread_copied) {
   char* pages = written_private_pages();
-  in_child([=] {
-    pthread_t thread;
-    if (pthread_create(&thread, nullptr, write_all_of, pages) != 0 ||
-        pthread_join(thread, nullptr) != 0) {
-      fail("thread");
-    }
-  });
+  in_child([=] { pthread_join(start_thread(write_all_of, pages), nullptr); });
 }
 
 // N threads, each of which has its end written to a page: it is past its sched_process_exit then.
-void cleared_at_exit() {
+KIND(cleared_at_exit) {
   char* pages = written_private_pages();
   in_child([=] {
     alignas(kPage) static char stack[4 * kPage];
@@ -58,10 +43,10 @@ void in_shared_memory(int flags) {
   await(child);
 }
 
-void vfork_copied() { in_shared_memory(CLONE_VFORK); }
-void clone_copied() { in_shared_memory(0); }
+KIND(vfork_copied) { in_shared_memory(CLONE_VFORK); }
+KIND(clone_copied) { in_shared_memory(0); }
 
-void vforked() {
+KIND(vforked) {
   char* pages = written_private_pages();
   const Sharer sharer;
   const pid_t child = vfork();
@@ -72,7 +57,7 @@ void vforked() {
   await(child);
 }
 
-void in_pid_namespace() {
+KIND(in_pid_namespace) {
   char* pages = written_private_pages();
   const auto child = static_cast<pid_t>(syscall(SYS_clone, CLONE_NEWPID | SIGCHLD, 0, 0, 0, 0));
   if (child == 0) {
@@ -99,22 +84,16 @@ void write_together(Pair& pair) {
   }
 }
 
-void threads_at_once() {
+KIND(threads_at_once) {
   static Pair pair = {};
   pair.pages = written_private_pages();
   in_child([] {
-    pthread_t thread;
-    if (pthread_create(
-            &thread, nullptr,
-            [](void*) -> void* {
-              run_on_cpu(1);
-              pair.is_on_other_cpu = true;
-              write_together(pair);
-              return nullptr;
-            },
-            nullptr) != 0) {
-      fail("thread");
-    }
+    const pthread_t thread = start_thread([](void*) -> void* {
+      run_on_cpu(1);
+      pair.is_on_other_cpu = true;
+      write_together(pair);
+      return nullptr;
+    });
     while (!pair.is_on_other_cpu) sched_yield();
     write_together(pair);
     pthread_join(thread, nullptr);
@@ -122,31 +101,25 @@ void threads_at_once() {
 }
 
 // First writes to private pages of a file while a thread on another CPU maps and unmaps.
-void mapped_meanwhile() {
+KIND(mapped_meanwhile) {
   static std::atomic<bool> is_mapping;
   static std::atomic<bool> is_done;
   const int file = filled_memory_file("plain");
   in_child([=] {
     char* pages = map(PROT_READ | PROT_WRITE, MAP_PRIVATE, file);
-    pthread_t thread;
-    if (pthread_create(
-            &thread, nullptr,
-            [](void*) -> void* {
-              run_on_cpu(1);
-              is_mapping = true;
-              std::array<void*, 100> mapped{};  // nodes of the tree of mappings come and go
-              while (!is_done) {
-                for (std::size_t i = 0; i < mapped.size(); ++i) {
-                  mapped[i] = mmap(nullptr, kPage, i % 2 == 0 ? PROT_READ : PROT_NONE,
-                                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-                }
-                for (void* each : mapped) munmap(each, kPage);
-              }
-              return nullptr;
-            },
-            nullptr) != 0) {
-      fail("thread");
-    }
+    const pthread_t thread = start_thread([](void*) -> void* {
+      run_on_cpu(1);
+      is_mapping = true;
+      std::array<void*, 100> mapped{};  // nodes of the tree of mappings come and go
+      while (!is_done) {
+        for (std::size_t i = 0; i < mapped.size(); ++i) {
+          mapped[i] = mmap(nullptr, kPage, i % 2 == 0 ? PROT_READ : PROT_NONE,
+                           MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        }
+        for (void* each : mapped) munmap(each, kPage);
+      }
+      return nullptr;
+    });
     while (!is_mapping) sched_yield();
     write_all(pages);
     is_done = true;
@@ -155,15 +128,4 @@ void mapped_meanwhile() {
 }
 
 }  // namespace
-
-std::span<const Kind> kinds_of_process() {
-  static constexpr Kind kAll[] = {
-      {"thread_copied", thread_copied},       {"vfork_copied", vfork_copied},
-      {"clone_copied", clone_copied},         {"vforked", vforked},
-      {"in_pid_namespace", in_pid_namespace}, {"threads_at_once", threads_at_once},
-      {"cleared_at_exit", cleared_at_exit},   {"mapped_meanwhile", mapped_meanwhile},
-  };
-  return kAll;
-}
-
 }  // namespace ground_truth

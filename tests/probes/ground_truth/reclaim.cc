@@ -1,12 +1,5 @@
-#include <array>
-#include <cstdint>
-#include <cstdlib>
-#include <cstring>
 #include <ctime>
-#include <fcntl.h>
-#include <sys/mman.h>
 
-#include "kinds.h"
 #include "steps.h"
 
 // Pages that the kernel merges, swaps out, or has to free others for.
@@ -29,13 +22,11 @@ long merged_pages() {
 }
 
 // Page i and page N + 1 + i are the same; so are the two that N = 0 has.
-void merged() {
+KIND(merged) {
   in_child([] {
     const long pairs = count + 1;
     const std::size_t size = 2 * static_cast<std::size_t>(pairs) * kPage;
-    auto* pages = static_cast<char*>(
-        mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-    madvise(pages, size, MADV_NOHUGEPAGE);
+    char* pages = small_pages(size);
     for (long i = 0; i < pairs; ++i) {
       for (char* page : {page_of(pages, i), page_of(pages, pairs + i)}) {
         *page = 1;  // no pair is of zeros
@@ -70,20 +61,20 @@ char* swapped_out_pages() {
   return pages;
 }
 
-void swapped_out() {
+KIND(swapped_out) {
   in_child([] {
     char* pages = swapped_out_pages();
     write_all(pages);
   });
 }
 
-void swapped_out_and_shared() {
+KIND(swapped_out_and_shared) {
   char* pages = swapped_out_pages();
   in_child([=] { write_all(pages); });
 }
 
 // Each page is copied from the file once, and then comes back from swap twice.
-void file_copy_swapped_out() {
+KIND(file_copy_swapped_out) {
   const int file = filled_memory_file("plain");
   in_child([=] {
     char* pages = map(PROT_READ | PROT_WRITE, MAP_PRIVATE, file);
@@ -97,7 +88,7 @@ void file_copy_swapped_out() {
 
 // Each page is filled where the memory cgroup is full of such pages, which do not compress: others
 // are swapped out for it.
-void filled_under_pressure() {
+KIND(filled_under_pressure) {
   in_child([] {
     char* pages = private_pages();
     std::uint64_t random = 1;
@@ -114,7 +105,7 @@ void filled_under_pressure() {
 }
 
 // Each page is copied where the memory cgroup is full of a file's pages: 48 MiB, clean.
-void under_pressure() {
+KIND(under_pressure) {
   static std::array<char, 256 * kPage> buffer;
   constexpr int kBuffers = 48;
   const int fd = disk_file();
@@ -134,17 +125,4 @@ void under_pressure() {
 }
 
 }  // namespace
-
-std::span<const Kind> kinds_of_reclaim() {
-  static constexpr Kind kAll[] = {
-      {"merged", merged},
-      {"swapped_out", swapped_out},
-      {"swapped_out_and_shared", swapped_out_and_shared},
-      {"file_copy_swapped_out", file_copy_swapped_out},
-      {"filled_under_pressure", filled_under_pressure},
-      {"under_pressure", under_pressure},
-  };
-  return kAll;
-}
-
 }  // namespace ground_truth

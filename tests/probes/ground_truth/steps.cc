@@ -1,12 +1,6 @@
 #include "steps.h"
 
-#include <cstdlib>
-#include <cstring>
-#include <fcntl.h>
-#include <sched.h>
-#include <signal.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
+#include <charconv>
 
 namespace ground_truth {
 
@@ -20,18 +14,11 @@ char* program = nullptr;
 
 void print(const char* word, long number) {
   char line[64];
-  std::size_t length = std::strlen(word);
-  std::memcpy(line, word, length);
-  line[length++] = ' ';
-  char digits[24];
-  std::size_t used = 0;
-  do {
-    digits[used++] = static_cast<char>('0' + number % 10);
-    number /= 10;
-  } while (number != 0);
-  while (used != 0) line[length++] = digits[--used];
-  line[length++] = '\n';
-  if (write(1, line, length) < 0) fail("write");
+  char* end = stpcpy(line, word);
+  *end++ = ' ';
+  end = std::to_chars(end, line + sizeof line - 1, number).ptr;
+  *end++ = '\n';
+  if (write(1, line, static_cast<std::size_t>(end - line)) < 0) fail("write");
 }
 
 [[gnu::noinline]] void own_the_stack() {
@@ -39,11 +26,21 @@ void print(const char* word, long number) {
   for (std::size_t i = 0; i < sizeof pages; i += kPage) pages[i] = 1;
 }
 
-char* map(int protection, int flags, int fd) {
-  void* at = mmap(nullptr, bytes(), protection, flags, fd, 0);
+namespace {
+
+char* map(std::size_t size, int protection, int flags, int fd) {
+  void* at = mmap(nullptr, size, protection, flags, fd, 0);
   if (at == MAP_FAILED) fail("mmap");
-  madvise(at, bytes(), MADV_NOHUGEPAGE);
+  madvise(at, size, MADV_NOHUGEPAGE);
   return static_cast<char*>(at);
+}
+
+}  // namespace
+
+char* map(int protection, int flags, int fd) { return map(bytes(), protection, flags, fd); }
+
+char* small_pages(std::size_t size) {
+  return map(size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 }
 
 char* private_pages() { return map(PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS); }
@@ -55,8 +52,7 @@ char* written_private_pages() {
 }
 
 void write_all(char* pages) {
-  for (long i = 0; i < count; ++i)
-    *static_cast<volatile char*>(pages + static_cast<std::size_t>(i) * kPage) = 1;
+  for (long i = 0; i < count; ++i) store(page_of(pages, i));
 }
 
 void* write_all_of(void* pages) {
@@ -100,6 +96,12 @@ void finish_measured() {
 void await(pid_t child) {
   int status = 0;
   if (waitpid(child, &status, 0) != child || status != 0) fail("child");
+}
+
+pthread_t start_thread(void* (*run)(void*), void* argument) {
+  pthread_t thread;
+  if (pthread_create(&thread, nullptr, run, argument) != 0) fail("thread");
+  return thread;
 }
 
 void run_on_cpu(int cpu) {

@@ -1,15 +1,46 @@
 #pragma once
 
+#include <array>
+#include <atomic>
+#include <cerrno>
 #include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <fcntl.h>
+#include <iterator>
+#include <pthread.h>
 #include <sched.h>
+#include <signal.h>
+#include <string_view>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-// What the kinds consist of.  Nothing here allocates, so that a run for N = 0 differs from another
-// by nothing but what is done N times.
+// What ground_truth_subject can do N times: its kinds, and what they consist of.  Nothing here
+// allocates, so that a run for N = 0 differs from another by nothing but what is done N times.
 namespace ground_truth {
+
+// All kinds are in a list, in no particular order.
+struct Kind {
+  Kind(std::string_view its_name, void (*does)()) : name(its_name), run(does), next(first) {
+    first = this;
+  }
+
+  std::string_view name;
+  void (*run)();
+  const Kind* next;
+  static inline const Kind* first = nullptr;
+};
+
+// KIND(name) { ... } is what `ground_truth_subject name N` does.
+#define KIND(name)                     \
+  void name();                         \
+  const Kind name##_kind(#name, name); \
+  void name()
 
 inline constexpr std::size_t kPage = 4096;
 
@@ -26,11 +57,19 @@ inline void store(char* at) { *static_cast<volatile char*>(at) = 1; }
 // N + 1 small pages: the last keeps the mapping from being empty, and nobody counts on it.
 char* map(int protection, int flags, int fd = -1);
 char* private_pages();
+char* small_pages(std::size_t size);  // private ones, of another number of bytes
 char* written_private_pages();
 
 void write_all(char* pages);
 void* write_all_of(void* pages);  // the same, as what a thread does
 void read_all(const char* pages);
+
+inline constexpr std::size_t kHuge = std::size_t{2} << 20;
+
+// N huge pages in an aligned range, not touched yet.
+char* huge_pages();
+// One store to every `stride` bytes of N huge pages.
+void touch_each(char* huge, std::size_t stride);
 
 // Of the size of such a mapping, without a name.
 int disk_file();
@@ -48,6 +87,7 @@ void measured(Work work) {
 }
 
 void await(pid_t child);
+pthread_t start_thread(void* (*run)(void*), void* argument = nullptr);
 void run_on_cpu(int cpu);
 
 // Writes to 64 KiB of the stack below this frame.  A child calls it before it is measured, for
@@ -67,8 +107,8 @@ void in_child(Work work) {
   await(child);
 }
 
-// For kinds whose measured process forks itself: taskstats also counts what the root copied before
-// its exec.
+// In a child that is not the measured one, or forks itself: taskstats also counts what the root
+// copied before its exec.
 template <class Scenario>
 void one_down(Scenario scenario) {
   const pid_t child = fork();

@@ -1,20 +1,7 @@
-#include <cstdint>
-#include <cstdlib>
-#include <cstring>
-#include <fcntl.h>
-#include <iterator>
 #include <linux/io_uring.h>
-#include <pthread.h>
-#include <sched.h>
-#include <signal.h>
 #include <spawn.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
 #include <sys/uio.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include "kinds.h"
 #include "steps.h"
 
 namespace ground_truth {
@@ -22,7 +9,7 @@ namespace {
 
 // Between two reuse faults comes an allocation of the same kind of page that is no copy: by a
 // system call that follows (user mode), and by one that follows a fault inside a system call.
-void reused_then_page_cache() {
+KIND(reused_then_page_cache) {
   const int hole = memory_file("hole");
   as_last_sharer(written_private_pages(), bytes(), [=](char* pages) {
     for (long i = 0; i < count; ++i) {
@@ -35,7 +22,7 @@ void reused_then_page_cache() {
 
 // Between two reuse faults comes a read fault that allocates: the same kind of page, and no system
 // call either.
-void reused_then_read_fault() {
+KIND(reused_then_read_fault) {
   const int hole = memory_file("hole");
   char* holes = map(PROT_READ, MAP_SHARED, hole);
   as_last_sharer(written_private_pages(), bytes(), [=](char* pages) {
@@ -47,7 +34,7 @@ void reused_then_read_fault() {
 }
 
 // The same instruction reads the next page, which is not there yet.
-void reused_by_string_copy() {
+KIND(reused_by_string_copy) {
   char* holes = map(PROT_READ, MAP_SHARED, memory_file("hole"));
   as_last_sharer(written_private_pages(), bytes(), [=](char* pages) {
     void* to = pages;
@@ -58,7 +45,7 @@ void reused_by_string_copy() {
 }
 
 // The faulting instruction is the one that the next system call returns to.
-void reused_after_call() {
+KIND(reused_after_call) {
   const int hole = memory_file("hole");
   as_last_sharer(written_private_pages(), bytes(), [=](char* pages) {
     for (long i = 0; i < count; ++i) {
@@ -74,7 +61,7 @@ void reused_after_call() {
 }
 
 // Both calls by the same instruction.
-void kernel_reused_then_page_cache() {
+KIND(kernel_reused_then_page_cache) {
   const int hole = memory_file("hole");
   const int source = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
   as_last_sharer(written_private_pages(), bytes(), [=](char* pages) {
@@ -89,7 +76,7 @@ void kernel_reused_then_page_cache() {
 }
 
 // One system call copies a cached page into a page to reuse, and then has to fetch the next ones.
-void kernel_reused_in_cold_read() {
+KIND(kernel_reused_in_cold_read) {
   const int fd = disk_file();
   char* pages = map(PROT_READ | PROT_WRITE, MAP_SHARED, fd);
   write_all(pages);
@@ -106,35 +93,33 @@ void kernel_reused_in_cold_read() {
 
 // Within one system call a fault reuses a page, and then the kernel's own page walk copies another
 // (it unshares what it pins), with the very allocation that a fault would make.
-void kernel_reused_then_unshared() {
-  char* to = static_cast<char*>(
-      mmap(nullptr, 2 * bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-  char* from = static_cast<char*>(
-      mmap(nullptr, 2 * bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-  madvise(to, 2 * bytes(), MADV_NOHUGEPAGE);
-  madvise(from, 2 * bytes(), MADV_NOHUGEPAGE);
-  for (long i = 0; i < 2 * count; ++i) {
-    *static_cast<volatile char*>(page_of(to, i)) = 1;
-    *static_cast<volatile char*>(page_of(from, i)) = 1;
-  }
-  const pid_t sharer = fork();
-  if (sharer == 0) {
-    munmap(to, 2 * bytes());
-    pause();
-  }
-  sched_yield();  // the sharer runs until it pauses
-  measured([=] {
-    for (long i = 0; i < 2 * count; i += 2) {
-      const iovec local[] = {{page_of(to, i), 1}, {page_of(to, i + 1), 1}};
-      const iovec remote[] = {{page_of(from, i), 1}, {page_of(from, i + 1), 1}};
-      if (process_vm_readv(getpid(), local, 2, remote, 2, 0) != 2) fail("process_vm_readv");
+KIND(kernel_reused_then_unshared) {
+  one_down([] {
+    char* to = small_pages(2 * bytes());
+    char* from = small_pages(2 * bytes());
+    for (long i = 0; i < 2 * count; ++i) {
+      store(page_of(to, i));
+      store(page_of(from, i));
     }
+    const pid_t sharer = fork();
+    if (sharer == 0) {
+      munmap(to, 2 * bytes());
+      pause();
+    }
+    sched_yield();  // the sharer runs until it pauses
+    measured([=] {
+      for (long i = 0; i < 2 * count; i += 2) {
+        const iovec local[] = {{page_of(to, i), 1}, {page_of(to, i + 1), 1}};
+        const iovec remote[] = {{page_of(from, i), 1}, {page_of(from, i + 1), 1}};
+        if (process_vm_readv(getpid(), local, 2, remote, 2, 0) != 2) fail("process_vm_readv");
+      }
+    });
+    kill(sharer, SIGKILL);
+    waitpid(sharer, nullptr, 0);
   });
-  kill(sharer, SIGKILL);
-  waitpid(sharer, nullptr, 0);
 }
 
-void kernel_copied() {
+KIND(kernel_copied) {
   char* pages = written_private_pages();
   const int source = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
   in_child([=] {
@@ -144,7 +129,7 @@ void kernel_copied() {
 }
 
 // Through the kernel's own page walk: no exception, so not seen.  A documented limit.
-void populated() {
+KIND(populated) {
   char* pages = written_private_pages();
   in_child([=] {
     if (count != 0 && madvise(pages, static_cast<std::size_t>(count) * kPage, 23) != 0)
@@ -200,7 +185,7 @@ class Ring {
   std::uint32_t* seen_ = nullptr;
 };
 
-void ring_copied() {
+KIND(ring_copied) {
   char* pages = written_private_pages();
   const int source = filled_memory_file("plain");
   in_child([=] {
@@ -211,36 +196,18 @@ void ring_copied() {
 }
 
 // N children.  Each ends while it still has a kernel thread.
-void ring_children() {
-  measured([] {
-    for (long i = 0; i < count; ++i) {
-      const pid_t child = fork();
-      if (child == 0) {
-        const Ring ring;
-        _exit(0);
+KIND(ring_children) {
+  one_down([] {
+    measured([] {
+      for (long i = 0; i < count; ++i) {
+        one_down([] {
+          const Ring ring;
+          _exit(0);
+        });
       }
-      await(child);
-    }
+    });
   });
 }
 
 }  // namespace
-
-std::span<const Kind> kinds_of_system_call() {
-  static constexpr Kind kAll[] = {
-      {"reused_then_page_cache", reused_then_page_cache},
-      {"reused_then_read_fault", reused_then_read_fault},
-      {"reused_by_string_copy", reused_by_string_copy},
-      {"reused_after_call", reused_after_call},
-      {"kernel_reused_then_page_cache", kernel_reused_then_page_cache},
-      {"kernel_reused_in_cold_read", kernel_reused_in_cold_read},
-      {"kernel_reused_then_unshared", [] { one_down(kernel_reused_then_unshared); }},
-      {"kernel_copied", kernel_copied},
-      {"populated", populated},
-      {"ring_copied", ring_copied},
-      {"ring_children", [] { one_down(ring_children); }},
-  };
-  return kAll;
-}
-
 }  // namespace ground_truth
