@@ -347,6 +347,8 @@ TEST(Arena, ForkWhileThreadsAllocate) {
       });
 }
 
+// ---- Handles, and pointers, that have outlived their arena.
+
 template <class Allocate>
 std::string refusal(Allocate allocate) {
   const Error error = refusal_of(allocate);

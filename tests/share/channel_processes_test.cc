@@ -269,6 +269,8 @@ TEST(ChannelProcesses, ReferencesArriveAsWhatTheyReferTo) {
   EXPECT_EQ(receiver.wait(), 42);
 }
 
+// ---- Processes that wait for a channel with poll and epoll.
+
 constexpr int kAsleep = 20000;  // ms: nobody woke it
 
 // Receives until the channel is closed and empty, and sleeps in epoll_wait() only.  0, or what went

@@ -300,7 +300,8 @@ TEST(ImmortalPtr, CopiesAndDropsWriteNothingToFrozenPages) {
   }  // never dropped
 }
 
-// Threads that only allocate and deallocate, while the arena is frozen, thawed and frozen again.
+// ---- Threads that only allocate and deallocate, while the arena is frozen, thawed and frozen
+// again.
 
 // How a thread takes blocks and gives them back.
 constexpr int kRoutes = 3;

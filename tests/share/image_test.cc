@@ -638,7 +638,8 @@ TEST(FileSizeLimit, AnArenaThatIsThereIsFilledAndFrozenButHasNoNewGeneration) {
                 Arena empty = make_arena("early");
                 set_limit(1_MiB);
                 std::memset(empty.allocate(10_MiB), 1, 10_MiB);
-                std::string said = outcome(empty.freeze()) + outcome(empty.thaw());
+                std::string said = outcome(empty.freeze());
+                said += outcome(empty.thaw());
                 set_limit(RLIM_INFINITY);
                 return said + outcome(empty.thaw());
               }).said,

@@ -346,6 +346,8 @@ using test::Node;
 
 COWSHED_EVERY_METHOD(LaunchArenas);
 
+// ---- Arenas that a worker builds and its parent has.
+
 using Place = std::pair<std::uintptr_t, ino_t>;  // an address, and the inode of what is there
 
 // With one node, which is published.
