@@ -7,7 +7,7 @@ add_executable(
   mutant_test mutant_object.cc $<TARGET_OBJECTS:ground_truth_objects>
               $<TARGET_OBJECTS:lineage_objects>)
 cowshed_compile(mutant_test)
-target_link_libraries(mutant_test PRIVATE probes_test_support cowshed::probes
+target_link_libraries(mutant_test PRIVATE probes_test_support test_support cowshed::probes
                                           PkgConfig::COWSHED_LIBBPF GTest::gmock GTest::gtest_main)
 target_link_options(mutant_test PRIVATE -Wl,--wrap=bpf_object__open_skeleton)
 
@@ -179,7 +179,7 @@ mutant(split_by_others cow.bpf.c "details->switches == task->nvcsw + task->nivcs
        */split_while_waiting_1000)
 
 # Who sits where.
-mutant(seated_for_ever cow.bpf.c "get_up(own, thread);" "" */anon_copied_1000)
+mutant(seated_for_ever cow.bpf.c "get_up(own, thread)" "(void)0" */anon_copied_1000)
 mutant(anybodys_seat seat.bpf.h "seat && distance_of(context) - seat->stack_begin < 1 << STACK_BLOCK_SHIFT"
        "seat" */anon_copied_1000 ${one_seat})
 mutant(usual_reads_count cow.bpf.c "if ((error_code & (PF_WRITE | PF_KEY)) != PF_WRITE)" "if (0)"
