@@ -11,8 +11,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-// What programs share whose children copy pages in known ways: PROGRAM KIND PAGES [BYTES].  The kind
-// "lines" prints functions and their lines.  With a third argument the program stops itself
+// What programs share whose children copy pages in known ways: PROGRAM KIND PAGES [BYTES].  The
+// kind "lines" prints functions and their lines.  With a third argument the program stops itself
 // (SIGSTOP) when all is done, so that somebody can look at what it has mapped.
 constexpr std::size_t kPage = 4096;
 
