@@ -22,18 +22,16 @@ class NeedsProbes : public ::testing::Test {
 
 class CodeSitesOf : public NeedsProbes, public ::testing::WithParamInterface<const char*> {
  protected:
-  static Measurement measure(const std::vector<std::string>& arguments,
-                             const SamplingOptions& sampling) {
-    const OpenedBackend opened = open_backend(BackendChoice::tracepoint, sampling).value();
-    Measurement measured = test::measure_command(*opened.backend, arguments);
+  Measurement run(const std::string& kind, int pages, std::uint32_t period,
+                  std::uint32_t buffer_bytes = 64 << 20) {  // a busy machine loses none
+    const OpenedBackend opened =
+        open_backend(BackendChoice::tracepoint, {.period = period, .buffer_bytes = buffer_bytes})
+            .value();
+    Measurement measured =
+        test::measure_command(*opened.backend, {GetParam(), kind, std::to_string(pages), "stop"});
     EXPECT_TRUE(measured.sampling);
     EXPECT_EQ(measured.sampling->emitted, measured.sampling->received + measured.sampling->lost);
     return measured;
-  }
-
-  Measurement run(const std::string& kind, int pages, std::uint32_t period) {
-    return measure({GetParam(), kind, std::to_string(pages), "stop"},
-                   {.period = period, .buffer_bytes = 64 << 20});  // a busy machine loses none
   }
 
   static const CodeSite& find(const SampledCopies& sampled, const std::string& function) {
@@ -177,8 +175,7 @@ TEST_P(CodeSitesOf, GeneratedCodeThatNothingNamesIsOneSite) {
 }
 
 TEST_P(CodeSitesOf, LostSamplesAreCountedAndTheCountsStayExact) {
-  const Measurement measured =
-      measure({GetParam(), "shares", "20000", "stop"}, {.period = 1, .buffer_bytes = 64 << 10});
+  const Measurement measured = run("shares", 20'000, 1, 64 << 10);
   EXPECT_GT(measured.sampling->lost, 0U);
   EXPECT_EQ(measured.sampled->samples, measured.sampling->received);
   std::uint64_t estimated = 0;

@@ -7,7 +7,7 @@ add_executable(
   mutant_test mutant_object.cc $<TARGET_OBJECTS:ground_truth_objects>
               $<TARGET_OBJECTS:lineage_objects>)
 cowshed_compile(mutant_test)
-target_link_libraries(mutant_test PRIVATE probes_test_support cowshed::probes
+target_link_libraries(mutant_test PRIVATE probes_test_support test_support cowshed::probes
                                           PkgConfig::COWSHED_LIBBPF GTest::gmock GTest::gtest_main)
 target_link_options(mutant_test PRIVATE -Wl,--wrap=bpf_object__open_skeleton)
 

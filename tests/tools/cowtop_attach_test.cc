@@ -22,8 +22,8 @@ struct Copiers : Subprocess {
 
 std::vector<pid_t> pids_of(const std::string& report) {
   std::vector<pid_t> pids;
-  for (const auto& process : nlohmann::json::parse(report)["processes"])
-    pids.push_back(process["pid"]);
+  const auto json = nlohmann::json::parse(report);
+  for (const auto& process : json["processes"]) pids.push_back(process["pid"]);
   return pids;
 }
 

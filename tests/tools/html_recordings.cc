@@ -2,9 +2,6 @@
 #include <cstdio>
 #include <functional>
 #include <map>
-#include <string>
-#include <utility>
-#include <vector>
 
 #include <cowshed/tests/tools/recordings.h>
 #include <cowshed/tools/cowtop/recorder.h>

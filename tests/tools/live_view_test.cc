@@ -177,7 +177,7 @@ TEST(LiveView, AnAttachedTreeUntilQOrItsEnd) {
 
 // In the list of columns, and then other keys.
 std::vector<std::string> choose_rss(const std::vector<std::string>& others = {}) {
-  std::vector<std::string> keys(9, "Down");
+  std::vector<std::string> keys(8, "Down");
   keys.insert(keys.begin(), "o");
   keys.push_back("Space");
   keys.insert(keys.end(), others.begin(), others.end());
