@@ -5,8 +5,8 @@
 #include <string_view>
 
 // How a running process names its arenas and published objects to whoever looks at it from outside:
-// cowtop, a debugger, a crash reporter.  Written by share/layout_writer.h, read by
-// cow/published_layout.h, which know nothing else of each other.
+// cowtop, a debugger, a crash reporter.  Written by share/process/published_layout.h, read by
+// cow/arenas/published_layout.h, which know nothing else of each other.
 //
 // It is a private mapping of a memfd, so that it shows in /proc/PID/maps as
 // "/memfd:cowshed-layout (deleted)" and that each process has its own: what a child publishes does

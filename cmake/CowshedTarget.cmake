@@ -44,10 +44,14 @@ function(cowshed_library name)
   set_target_properties(cowshed_${name} PROPERTIES EXPORT_NAME ${name})
   target_compile_features(cowshed_${name} PUBLIC cxx_std_20)
   target_include_directories(
-    cowshed_${name} PUBLIC $<BUILD_INTERFACE:${PROJECT_BINARY_DIR}/include>
+    cowshed_${name} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include> # its "cowshed" is a link to the sources
                            $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
   cowshed_compile(cowshed_${name})
   install(TARGETS cowshed_${name} EXPORT CowshedTargets
           ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
-  install(FILES ${ARG_HEADERS} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/cowshed/${name})
+  cmake_path(RELATIVE_PATH CMAKE_CURRENT_SOURCE_DIR BASE_DIRECTORY ${PROJECT_SOURCE_DIR} OUTPUT_VARIABLE top)
+  foreach(header IN LISTS ARG_HEADERS)
+    cmake_path(GET header PARENT_PATH room)
+    install(FILES ${header} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/cowshed/${top}/${room})
+  endforeach()
 endfunction()

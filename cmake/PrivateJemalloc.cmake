@@ -2,7 +2,7 @@
 # system's libjemalloc_pic.a, in which every symbol carries our prefix and only the few we call are
 # global.  So a program that links cowshed::share keeps its own malloc, be that libc's or another
 # jemalloc.  PROGRAM is for executables.  SHARED is for shared objects: dlopen() has too little static
-# TLS for the other one (share/private_jemalloc_tls.cc).
+# TLS for the other one (share/jemalloc/jemalloc_tls.cc).
 #
 # The archive's C++ operators are left out, and its environment variable and /etc/malloc.conf are
 # cut off: MALLOC_CONF configures the program's jemalloc, never ours.
@@ -13,7 +13,7 @@ function(cowshed_private_jemalloc program shared)
   if(NOT COWSHED_JEMALLOC_PIC)
     message(FATAL_ERROR "libjemalloc_pic.a was not found: install the package libjemalloc-dev")
   endif()
-  add_executable(cowshed_private_jemalloc_tls private_jemalloc_tls.cc)
+  add_executable(cowshed_private_jemalloc_tls jemalloc/jemalloc_tls.cc)
   cowshed_compile(cowshed_private_jemalloc_tls)
   set(objects ${CMAKE_CURRENT_BINARY_DIR}/private_jemalloc.o
               ${CMAKE_CURRENT_BINARY_DIR}/private_jemalloc_shared.o)

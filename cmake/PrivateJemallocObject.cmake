@@ -28,13 +28,13 @@ list(FILTER objects EXCLUDE REGEX jemalloc_cpp)
 # The map from addresses to records gets memory of ours, which can be taken away: see
 # jemalloc::forget_addresses().
 run(${OBJCOPY} --redefine-sym je_base_alloc=${prefix}address_map_memory rtree.pic.o)
-# An option that it does not read from its configuration: private_jemalloc.cc says.
+# An option that it does not read from its configuration: share/jemalloc/jemalloc.cc says.
 run(${OBJCOPY} --weaken-symbol=je_opt_cache_oblivious jemalloc.pic.o)
 run(${LD} -r -o all.o ${objects})
 
 run(${NM} --defined-only --extern-only --format=posix all.o)
 string(REGEX MATCHALL "[^\n]+" lines "${output}")
-# Called by jemalloc, answered by private_jemalloc.cc and private_mutex.cc.
+# Called by jemalloc, answered by share/jemalloc/jemalloc.cc and mutex.cc.
 set(renames "secure_getenv ${prefix}no_environment\nreadlink ${prefix}no_link\n")
 foreach(operation init lock trylock unlock)
   string(APPEND renames "pthread_mutex_${operation} ${prefix}mutex_${operation}\n")
@@ -56,7 +56,7 @@ endfunction()
 run(${OBJCOPY} --redefine-syms=renames all.o program.o)
 keep(program.o ${program} ${entries} ${kept})
 
-# For shared objects: private_jemalloc_shared.cc has the entries, and
+# For shared objects: share/jemalloc/jemalloc_shared.cc has the entries, and
 # jemalloc::initialise() starts it.
 foreach(entry IN LISTS entries)
   string(REPLACE " ${prefix}${entry}\n" " ${prefix}inner_${entry}\n" renames "${renames}")

@@ -9,9 +9,9 @@
 #include <sys/types.h>
 #include <vector>
 
+#include <cowshed/base/clock.h>
 #include <cowshed/base/error.h>
-#include <cowshed/cow/clock.h>
-#include <cowshed/cow/process_copies.h>
+#include <cowshed/cow/measurement.h>
 #include <cowshed/probes/samples.h>
 
 namespace cowshed::cow {

@@ -4,8 +4,8 @@
 #include <gmock/gmock.h>
 #include <ostream>
 
-#include <cowshed/cow/copied.h>
 #include <cowshed/cow/meter.h>
+#include <cowshed/cow/meter_result.h>
 
 // For tests with GoogleTest; the only header that includes it.
 namespace cowshed::cow {

@@ -4,7 +4,7 @@
 #include <sys/types.h>
 
 #include <cowshed/base/error.h>
-#include <cowshed/cow/copied.h>
+#include <cowshed/cow/meter_result.h>
 
 namespace cowshed::cow {
 

@@ -15,7 +15,7 @@
 #include <cowshed/base/error.h>
 #include <cowshed/base/expected_range.h>
 #include <cowshed/base/size_literals.h>
-#include <cowshed/share/arena_front.h>
+#include <cowshed/share/arena/resource.h>
 
 // Memory for one set of objects, which a process fills, freezes, and then shares with every process
 // that it forks: same addresses, no copies.

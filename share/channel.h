@@ -9,10 +9,10 @@
 
 #include <cowshed/base/error.h>
 #include <cowshed/base/expected_range.h>
-#include <cowshed/share/bytes.h>
-#include <cowshed/share/channel_core.h>
-#include <cowshed/share/channel_options.h>
-#include <cowshed/share/channel_stats.h>
+#include <cowshed/share/channel/bytes.h>
+#include <cowshed/share/channel/options.h>
+#include <cowshed/share/channel/stats.h>
+#include <cowshed/share/channel/value_channel.h>
 
 // A bounded queue of messages between processes, in shared memory.
 //

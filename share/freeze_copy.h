@@ -20,9 +20,9 @@
 #include <variant>
 #include <vector>
 
+#include <cowshed/base/type_id.h>
 #include <cowshed/share/arena.h>
 #include <cowshed/share/immortal_ptr.h>
-#include <cowshed/share/type_id.h>
 
 // Copies a graph of ordinary objects into an arena, for programs whose data is not built there:
 //

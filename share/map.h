@@ -16,8 +16,8 @@
 #include <vector>
 
 #include <cowshed/base/expected_range.h>
+#include <cowshed/share/accounting/counter.h>
 #include <cowshed/share/channel.h>
-#include <cowshed/share/transfer_counter.h>
 #include <cowshed/share/workers.h>
 
 // A function over a range, by workers.

@@ -14,7 +14,7 @@
 #include <typeinfo>
 
 #include <cowshed/base/error.h>
-#include <cowshed/share/type_id.h>
+#include <cowshed/base/type_id.h>
 
 namespace cowshed {
 

@@ -5,7 +5,7 @@
 #include <sys/types.h>
 #include <vector>
 
-#include <cowshed/share/transfer_counter.h>
+#include <cowshed/share/accounting/counter.h>
 
 // What this process has sent, and how: counted for every channel and every launch of workers.
 //

@@ -18,11 +18,11 @@
 #include <vector>
 
 #include <cowshed/base/expected_range.h>
+#include <cowshed/share/accounting/counter.h>
 #include <cowshed/share/arena_transfer.h>
 #include <cowshed/share/ref.h>
-#include <cowshed/share/transfer_counter.h>
-#include <cowshed/share/worker_exception.h>
-#include <cowshed/share/worker_function.h>
+#include <cowshed/share/workers/exception.h>
+#include <cowshed/share/workers/function.h>
 
 // Worker processes over frozen arenas, by one of three methods.
 //

@@ -1,9 +1,9 @@
+#include <cowshed/share/arena_image.h>
 #include <cowshed/share/codec.h>
-#include <cowshed/share/collapse.h>
-#include <cowshed/share/content.h>
-#include <cowshed/share/image.h>
-#include <cowshed/share/image_format.h>
-#include <cowshed/share/parcel_format.h>
+#include <cowshed/share/export/image_format.h>
+#include <cowshed/share/export/parcel_format.h>
+#include <cowshed/share/os/huge_pages.h>
+#include <cowshed/share/wire/content.h>
 
 #include "mutation.h"
 

@@ -11,13 +11,13 @@
 #include <vector>
 
 #include <cowshed/base/size_literals.h>
+#include <cowshed/share/arena_image.h>
 #include <cowshed/share/channel.h>
-#include <cowshed/share/image.h>
-#include <cowshed/share/image_format.h>
+#include <cowshed/share/export/image_format.h>
 #include <cowshed/share/registry.h>
 #include <cowshed/tests/tools/recordings.h>
-#include <cowshed/tools/cowtop/recorder.h>
-#include <cowshed/tools/cowtop/recording.h>
+#include <cowshed/tools/cowtop/recording/recorder.h>
+#include <cowshed/tools/cowtop/recording/recording.h>
 
 // make_seeds FOLDER: what the fuzzers begin with, made by the library and by cowtop's recorder.
 namespace {

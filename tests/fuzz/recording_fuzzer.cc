@@ -1,8 +1,8 @@
-#include <cowshed/tools/cowtop/folded_report.h>
-#include <cowshed/tools/cowtop/measurement_json.h>
-#include <cowshed/tools/cowtop/recorder.h>
-#include <cowshed/tools/cowtop/recording.h>
-#include <cowshed/tools/cowtop/table_report.h>
+#include <cowshed/tools/cowtop/recording/measurement_json.h>
+#include <cowshed/tools/cowtop/recording/recorder.h>
+#include <cowshed/tools/cowtop/recording/recording.h>
+#include <cowshed/tools/cowtop/report/folded_report.h>
+#include <cowshed/tools/cowtop/report/table_report.h>
 
 #include "mutation.h"
 

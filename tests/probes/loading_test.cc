@@ -1,8 +1,8 @@
 #include <bpf/btf.h>
 
-#include <cowshed/probes/btf_constants.h>
-#include <cowshed/probes/clock_offset.h>
-#include <cowshed/probes/online_cpus.h>
+#include <cowshed/probes/loader/btf_constants.h>
+#include <cowshed/probes/loader/clock_offset.h>
+#include <cowshed/probes/loader/online_cpus.h>
 #include <cowshed/tests/support/folder.h>
 #include <cowshed/tests/support/test.h>
 

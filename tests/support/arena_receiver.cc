@@ -9,9 +9,9 @@
 #include <numeric>
 
 #include <cowshed/share/arena_transfer.h>
-#include <cowshed/share/parcel.h>
+#include <cowshed/share/export/parcel.h>
 #include <cowshed/share/registry.h>
-#include <cowshed/share/worker_message.h>
+#include <cowshed/share/wire/message.h>
 
 namespace {
 

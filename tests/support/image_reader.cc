@@ -9,7 +9,7 @@
 #include <numeric>
 #include <span>
 
-#include <cowshed/share/image.h>
+#include <cowshed/share/arena_image.h>
 #include <cowshed/share/registry.h>
 
 #include "image_objects.h"

@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include <cowshed/cow/process_copies.h>
+#include <cowshed/cow/measurement.h>
 #include <cowshed/tests/support/folder.h>
 
 namespace cowshed::cowtop {

@@ -4,7 +4,7 @@
 #include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/test.h>
 #include <cowshed/tests/tools/recordings.h>
-#include <cowshed/tools/cowtop/measure.h>
+#include <cowshed/tools/cowtop/measure/measure.h>
 #include <cowshed/tools/cowtop/serve/metrics_server.h>
 #include <cowshed/tools/cowtop/serve/metrics_sums.h>
 

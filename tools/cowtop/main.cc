@@ -9,14 +9,14 @@
 #include <vector>
 
 #include <cowshed/base/try.h>
-#include <cowshed/tools/cowtop/commands.h>
-#include <cowshed/tools/cowtop/complain.h>
+#include <cowshed/tools/cowtop/cli/complain.h>
+#include <cowshed/tools/cowtop/commands/commands.h>
+#include <cowshed/tools/cowtop/commands/top_options.h>
+#include <cowshed/tools/cowtop/io/output_file.h>
 #include <cowshed/tools/cowtop/live/live_view.h>
-#include <cowshed/tools/cowtop/measure.h>
-#include <cowshed/tools/cowtop/measurement_json.h>
-#include <cowshed/tools/cowtop/options.h>
-#include <cowshed/tools/cowtop/output_file.h>
-#include <cowshed/tools/cowtop/table_report.h>
+#include <cowshed/tools/cowtop/measure/measure.h>
+#include <cowshed/tools/cowtop/recording/measurement_json.h>
+#include <cowshed/tools/cowtop/report/table_report.h>
 
 #ifndef COWSHED_SERVE
 cowshed::Expected<int> cowshed::cowtop::serve_command(std::vector<std::string> /*words*/) {

@@ -2,7 +2,7 @@
 #include <cmath>
 
 #include <cowshed/tools/cowtop/html/curves.h>
-#include <cowshed/tools/cowtop/json_fields.h>
+#include <cowshed/tools/cowtop/recording/json_fields.h>
 
 namespace cowshed::cowtop {
 namespace {

@@ -6,8 +6,8 @@
 #include <utility>
 #include <vector>
 
-#include <cowshed/cow/process_copies.h>
-#include <cowshed/tools/cowtop/measurement_json.h>
+#include <cowshed/cow/measurement.h>
+#include <cowshed/tools/cowtop/recording/measurement_json.h>
 
 namespace cowshed::cowtop {
 

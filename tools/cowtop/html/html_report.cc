@@ -4,12 +4,12 @@
 #include <utility>
 #include <vector>
 
-#include <cowshed/tools/cowtop/figures.h>
-#include <cowshed/tools/cowtop/folded_report.h>
 #include <cowshed/tools/cowtop/html/copy_tree.h>
 #include <cowshed/tools/cowtop/html/html_report.h>
 #include <cowshed/tools/cowtop/html/page_text.h>
-#include <cowshed/tools/cowtop/measurement_json.h>
+#include <cowshed/tools/cowtop/recording/measurement_json.h>
+#include <cowshed/tools/cowtop/report/folded_report.h>
+#include <cowshed/tools/cowtop/text/figures.h>
 
 namespace cowshed::cowtop {
 namespace {

@@ -3,10 +3,10 @@
 #include <string>
 #include <string_view>
 
-#include <cowshed/cow/process_copies.h>
-#include <cowshed/tools/cowtop/comparison_report.h>
+#include <cowshed/cow/measurement.h>
 #include <cowshed/tools/cowtop/html/curves.h>
-#include <cowshed/tools/cowtop/recording.h>
+#include <cowshed/tools/cowtop/recording/recording.h>
+#include <cowshed/tools/cowtop/report/comparison_report.h>
 
 namespace cowshed::cowtop {
 

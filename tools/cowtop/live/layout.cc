@@ -1,7 +1,7 @@
 #include <algorithm>
 
 #include <cowshed/tools/cowtop/live/layout.h>
-#include <cowshed/tools/cowtop/live/text.h>
+#include <cowshed/tools/cowtop/text/display_width.h>
 
 namespace cowshed::cowtop::live {
 

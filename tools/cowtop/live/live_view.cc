@@ -3,11 +3,11 @@
 #include <poll.h>
 #include <utility>
 
+#include <cowshed/base/clock.h>
 #include <cowshed/base/try.h>
-#include <cowshed/cow/clock.h>
 #include <cowshed/tools/cowtop/live/live_view.h>
 #include <cowshed/tools/cowtop/live/screen.h>
-#include <cowshed/tools/cowtop/signals.h>
+#include <cowshed/tools/cowtop/measure/signals.h>
 
 namespace cowshed::cowtop::live {
 namespace {

@@ -5,11 +5,11 @@
 #include <optional>
 
 #include <cowshed/base/error.h>
-#include <cowshed/tools/cowtop/live/memory_reader.h>
-#include <cowshed/tools/cowtop/live/standard_streams.h>
+#include <cowshed/tools/cowtop/live/model/memory_reader.h>
 #include <cowshed/tools/cowtop/live/state.h>
-#include <cowshed/tools/cowtop/live/terminal.h>
-#include <cowshed/tools/cowtop/measure.h>
+#include <cowshed/tools/cowtop/live/terminal/standard_streams.h>
+#include <cowshed/tools/cowtop/live/terminal/terminal.h>
+#include <cowshed/tools/cowtop/measure/measure.h>
 
 namespace cowshed::cowtop::live {
 

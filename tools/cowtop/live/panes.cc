@@ -2,10 +2,10 @@
 #include <fmt/format.h>
 #include <sstream>
 
-#include <cowshed/tools/cowtop/figures.h>
 #include <cowshed/tools/cowtop/live/panes.h>
-#include <cowshed/tools/cowtop/live/text.h>
-#include <cowshed/tools/cowtop/table_report.h>
+#include <cowshed/tools/cowtop/report/table_report.h>
+#include <cowshed/tools/cowtop/text/display_width.h>
+#include <cowshed/tools/cowtop/text/figures.h>
 
 namespace cowshed::cowtop::live {
 namespace {

@@ -1,10 +1,10 @@
 #include <algorithm>
 #include <fmt/format.h>
 
-#include <cowshed/tools/cowtop/figures.h>
 #include <cowshed/tools/cowtop/live/panes.h>
 #include <cowshed/tools/cowtop/live/screen.h>
-#include <cowshed/tools/cowtop/live/text.h>
+#include <cowshed/tools/cowtop/text/display_width.h>
+#include <cowshed/tools/cowtop/text/figures.h>
 
 namespace cowshed::cowtop::live {
 namespace {

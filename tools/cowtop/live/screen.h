@@ -1,7 +1,7 @@
 #pragma once
 
 #include <cowshed/tools/cowtop/live/state.h>
-#include <cowshed/tools/cowtop/live/surface.h>
+#include <cowshed/tools/cowtop/live/terminal/surface.h>
 
 namespace cowshed::cowtop::live {
 

@@ -4,9 +4,9 @@
 #include <string>
 #include <vector>
 
-#include <cowshed/tools/cowtop/live/columns.h>
 #include <cowshed/tools/cowtop/live/layout.h>
-#include <cowshed/tools/cowtop/live/rows.h>
+#include <cowshed/tools/cowtop/live/model/columns.h>
+#include <cowshed/tools/cowtop/live/model/rows.h>
 
 namespace cowshed::cowtop::live {
 

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include <cowshed/cow/process_copies.h>
+#include <cowshed/cow/measurement.h>
 
 // What cowtop serve exports, at one moment.
 namespace cowshed::cowtop {

@@ -4,9 +4,9 @@
 #include <limits>
 #include <string_view>
 
-#include <cowshed/cow/clock.h>
-#include <cowshed/tools/cowtop/figures.h>
+#include <cowshed/base/clock.h>
 #include <cowshed/tools/cowtop/serve/metrics_sums.h>
+#include <cowshed/tools/cowtop/text/figures.h>
 
 namespace cowshed::cowtop {
 namespace {

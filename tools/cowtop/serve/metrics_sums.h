@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include <cowshed/cow/process_copies.h>
+#include <cowshed/cow/measurement.h>
 #include <cowshed/tools/cowtop/serve/metrics.h>
 
 namespace cowshed::cowtop {

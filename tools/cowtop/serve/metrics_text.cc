@@ -5,9 +5,9 @@
 #include <unistd.h>
 #include <utility>
 
-#include <cowshed/cow/clock.h>
-#include <cowshed/cow/proc_files.h>
-#include <cowshed/cow/process_copies.h>
+#include <cowshed/base/clock.h>
+#include <cowshed/cow/measurement.h>
+#include <cowshed/cow/proc/proc_files.h>
 #include <cowshed/tools/cowtop/serve/metrics_text.h>
 
 namespace cowshed::cowtop {

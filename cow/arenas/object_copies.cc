@@ -1,0 +1,87 @@
+#include <algorithm>
+#include <map>
+#include <string>
+#include <tuple>
+#include <utility>
+
+#include <cowshed/cow/arenas/object_copies.h>
+
+namespace cowshed::cow {
+
+namespace {
+
+PageRange pages_of(const PublishedObject& object) {
+  const std::uint64_t end = object.address + object.bytes;
+  return {object.address / kPageSize * kPageSize, (end + kPageSize - 1) / kPageSize * kPageSize};
+}
+
+// Pages that several of these share count once.
+std::uint64_t copied_of(std::vector<PageRange> pages, const PageRanges& copied) {
+  std::sort(pages.begin(), pages.end(), [](const PageRange& one, const PageRange& other) {
+    return std::tie(one.begin, one.end) < std::tie(other.begin, other.end);
+  });
+  std::uint64_t bytes = 0;
+  std::uint64_t counted = 0;  // up to there
+  for (const PageRange& each : pages) {
+    const PageRange rest{std::max(each.begin, counted), each.end};
+    if (rest.begin >= rest.end) continue;
+    bytes += copied.bytes_within(rest);
+    counted = rest.end;
+  }
+  return bytes / kPageSize;
+}
+
+}  // namespace
+
+std::vector<ObjectCopies> copies_by_object(const PublishedLayout& layout,
+                                           const std::vector<CopiedArena>& arenas) {
+  struct Group {
+    ObjectCopies object;
+    const PageRanges* copied;
+    std::vector<PageRange> pages;
+  };
+  std::vector<Group> groups;
+  std::map<std::pair<const Mapping*, std::string>, std::size_t> unnamed;  // by type
+  for (const PublishedObject& object : layout.objects) {
+    for (const auto& [mapping, copied] : arenas) {
+      if (object.address < mapping->begin || object.address + object.bytes > mapping->end) continue;
+      std::size_t group = groups.size();
+      if (object.name.empty())
+        group = unnamed.try_emplace({mapping, object.type}, group).first->second;
+      if (group == groups.size())
+        groups.push_back({{object.name, object.type, object.arena, 0}, &copied, {}});
+      groups[group].pages.push_back(pages_of(object));
+    }
+  }
+  std::vector<ObjectCopies> result;
+  result.reserve(groups.size());
+  for (Group& group : groups) {
+    group.object.copied_pages = copied_of(std::move(group.pages), *group.copied);
+    result.push_back(std::move(group.object));
+  }
+  return result;
+}
+
+std::optional<std::vector<ObjectCopies>> copies_by_object(const ProcFiles& proc, pid_t pid,
+                                                          const std::vector<Mapping>& mappings,
+                                                          const std::vector<CopiedArena>& arenas) {
+  if (arenas.empty()) return std::vector<ObjectCopies>{};
+  const auto layout = read_published_layout(proc, pid, mappings);
+  if (!layout) return std::nullopt;
+  return copies_by_object(*layout, arenas);
+}
+
+std::optional<std::vector<SentObjects>> sent_objects(const ProcFiles& proc, pid_t pid,
+                                                     const std::vector<Mapping>& mappings) {
+  auto published = read_published_transfers(proc, pid, mappings);
+  if (!published) return std::nullopt;
+  std::vector<SentObjects> result;
+  for (PublishedTransfer& each : *published) {
+    result.push_back({std::move(each.origin), std::move(each.name), std::move(each.type),
+                      std::string(to_string(each.kind)), each.sent.messages, each.sent.objects,
+                      each.sent.bytes});
+  }
+  return result;
+}
+
+}  // namespace cowshed::cow

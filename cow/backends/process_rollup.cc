@@ -1,0 +1,172 @@
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <map>
+#include <optional>
+#include <string>
+#include <tuple>
+
+#include <cowshed/cow/backends/process_rollup.h>
+#include <cowshed/cow/process_tree.h>
+
+namespace cowshed::cow {
+namespace {
+
+constexpr const char* kSeveralNames = "(others)";
+constexpr std::size_t kNowhere = std::numeric_limits<std::size_t>::max();
+
+// Processes that become one: the nearest process above them that stays, and what they are.
+struct Row {
+  std::size_t above = kNowhere;
+  Role role = Role::child;
+  std::string comm;
+  bool has_executed = false;
+  bool is_known = false;  // what they copied
+  // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 misreads it
+  auto operator<=>(const Row&) const = default;
+};
+
+std::uint64_t copied_pages(const ProcessCopies& process) {
+  return process.copied_pages().value_or(0);
+}
+
+// Those that stay: what may not be merged, and the `most` of the others that copied most.
+std::vector<bool> staying(const std::vector<ProcessCopies>& processes,
+                          const std::vector<EndedProcess>& ended, std::size_t most) {
+  std::vector<bool> stays(processes.size(), true);
+  std::vector<std::size_t> single;
+  for (std::size_t i = 1; i < processes.size(); ++i) {
+    if (!ended[i].may_be_merged) continue;
+    stays[i] = false;
+    if (processes[i].processes == 1) single.push_back(i);
+  }
+  std::stable_sort(single.begin(), single.end(), [&](std::size_t a, std::size_t b) {
+    return copied_pages(processes[a]) > copied_pages(processes[b]);
+  });
+  for (std::size_t i = 0; i < std::min(most, single.size()); ++i) stays[single[i]] = true;
+  return stays;
+}
+
+// The row of each that does not stay.
+std::vector<std::optional<Row>> rows_of(const std::vector<ProcessCopies>& processes,
+                                        const std::vector<bool>& stays) {
+  const std::vector<std::size_t> parent = parents(processes);
+  std::vector<std::size_t> above(processes.size(), kNowhere);
+  std::vector<std::optional<Row>> rows(processes.size());
+  for (std::size_t i = 0; i < processes.size(); ++i) {
+    // Parents come before their children.
+    if (parent[i] != i) above[i] = stays[parent[i]] ? parent[i] : above[parent[i]];
+    if (stays[i]) continue;
+    rows[i] = {above[i], processes[i].role, processes[i].comm, processes[i].execs > 0,
+               processes[i].copied_pages().has_value()};
+  }
+  return rows;
+}
+
+// Where there are more rows than `most`, those that copied least become one.
+void join_small(std::vector<std::optional<Row>>& rows, const std::vector<ProcessCopies>& processes,
+                std::size_t most) {
+  std::map<Row, std::uint64_t> sums;
+  for (std::size_t i = 0; i < rows.size(); ++i)
+    if (rows[i]) sums[*rows[i]] += copied_pages(processes[i]);
+  if (sums.size() <= most) return;
+  std::vector<std::uint64_t> pages;
+  for (const auto& [row, sum] : sums) pages.push_back(sum);
+  const auto least = pages.begin() + static_cast<std::ptrdiff_t>(most / 2);
+  std::nth_element(pages.begin(), least, pages.end(), std::greater<>());
+  for (std::optional<Row>& row : rows)
+    if (row && sums.at(*row) <= *least)
+      row = {kNowhere, row->role, kSeveralNames, false, row->is_known};
+}
+
+void add(std::optional<std::uint64_t>& sum, const std::optional<std::uint64_t>& more) {
+  if (more) sum = sum.value_or(0) + *more;
+}
+
+// Lists of what has a name, by which one of `more` is added to its like.
+template <class T, class Name, class Add>
+void add(std::vector<T>& sums, const std::vector<T>& more, Name name, Add add_one) {
+  for (const T& each : more) {
+    const auto found = std::find_if(sums.begin(), sums.end(),
+                                    [&](const T& sum) { return name(sum) == name(each); });
+    if (found == sums.end()) sums.push_back(each);
+    else add_one(*found, each);
+  }
+}
+
+template <class T, class Name, class Add>
+void add(std::optional<std::vector<T>>& sums, const std::optional<std::vector<T>>& more, Name name,
+         Add add_one) {
+  if (!more) return;
+  if (!sums) sums.emplace();
+  add(*sums, *more, name, add_one);
+}
+
+}  // namespace
+
+void merge_ended(const std::vector<EndedProcess>& ended, std::size_t most,
+                 const std::function<void(std::size_t, std::size_t)>& merged) {
+  const auto count = std::count_if(ended.begin(), ended.end(),
+                                   [](const EndedProcess& each) { return each.may_be_merged; });
+  if (static_cast<std::size_t>(count) <= most) return;
+  std::vector<ProcessCopies> processes;
+  processes.reserve(ended.size());
+  for (const EndedProcess& each : ended) processes.push_back(*each.copies);
+  auto rows = rows_of(processes, staying(processes, ended, most / 4));
+  join_small(rows, processes, most / 4);
+  std::map<Row, std::size_t> first;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    if (!rows[i]) continue;
+    const std::size_t into = first.try_emplace(*rows[i], i).first->second;
+    if (into != i) {
+      add_to(*ended[into].copies, processes[i]);
+      merged(i, into);
+    } else if (rows[i]->role == Role::child && rows[i]->above != kNowhere) {
+      ended[i].copies->ppid = processes[rows[i]->above].pid;
+    }
+  }
+}
+
+void add_to(ProcessCopies& sum, const ProcessCopies& more) {
+  sum.processes += more.processes;
+  if (sum.comm != more.comm) sum.comm = kSeveralNames;
+  sum.start_ns = std::min(sum.start_ns, more.start_ns);
+  sum.end_ns = std::max(sum.end_ns, more.end_ns);
+  if (sum.exit_status != more.exit_status) sum.exit_status.reset();
+  if (sum.signal != more.signal) sum.signal.reset();
+  if (sum.not_measured.empty()) sum.not_measured = more.not_measured;
+  sum.memory.reset();
+  sum.unreadable = sum.unreadable || more.unreadable;
+  sum.execs += more.execs;
+  add(
+      sum.arenas, more.arenas, [](const ArenaCopies& each) { return each.name; },
+      [](ArenaCopies& to, const ArenaCopies& each) {
+        if (!to.bytes) to.bytes = each.bytes;
+        to.copied_pages += each.copied_pages;
+      });
+  add(
+      sum.objects, more.objects,
+      [](const ObjectCopies& each) { return std::tie(each.name, each.type, each.arena); },
+      [](ObjectCopies& to, const ObjectCopies& each) { to.copied_pages += each.copied_pages; });
+  add(
+      sum.transfers, more.transfers,
+      [](const SentObjects& each) {
+        return std::tie(each.origin, each.name, each.type, each.kind);
+      },
+      [](SentObjects& to, const SentObjects& each) {
+        to.messages += each.messages;
+        to.objects += each.objects;
+        to.bytes += each.bytes;
+      });
+  for (const auto count :
+       {&ProcessCopies::shared_at_fork_bytes, &ProcessCopies::copied_anon_pages,
+        &ProcessCopies::copied_file_pages, &ProcessCopies::reused_pages,
+        &ProcessCopies::zero_page_writes, &ProcessCopies::zero_filled_pages,
+        &ProcessCopies::huge_splits, &ProcessCopies::collapsed_pages,
+        &ProcessCopies::write_notify_faults, &ProcessCopies::failed_faults,
+        &ProcessCopies::other_faults, &ProcessCopies::copied_pages_before_exec}) {
+    add(sum.*count, more.*count);
+  }
+}
+
+}  // namespace cowshed::cow

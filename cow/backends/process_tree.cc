@@ -1,0 +1,41 @@
+#include <algorithm>
+#include <map>
+
+#include <cowshed/cow/process_tree.h>
+
+namespace cowshed::cow {
+
+std::vector<std::size_t> parents(const std::vector<ProcessCopies>& processes) {
+  std::vector<std::size_t> result(processes.size());
+  std::map<pid_t, std::size_t> latest;  // of each PID, up to here
+  const auto is_root = [](const ProcessCopies& process) { return process.role == Role::root; };
+  const bool one_root = std::count_if(processes.begin(), processes.end(), is_root) == 1;
+  for (std::size_t i = 0; i < processes.size(); ++i) {
+    const auto parent = latest.find(processes[i].ppid);
+    result[i] = i;
+    if (!is_root(processes[i])) {
+      if (parent != latest.end()) result[i] = parent->second;
+      if (parent == latest.end() && one_root) result[i] = 0;
+    }
+    latest[processes[i].pid] = i;
+  }
+  return result;
+}
+
+std::vector<Subtree> subtrees(const std::vector<ProcessCopies>& processes) {
+  const std::vector<std::size_t> above_each = parents(processes);
+  std::vector<Subtree> result(processes.size());
+  for (std::size_t i = 0; i < processes.size(); ++i)
+    result[i] = {processes[i].processes, processes[i].copied_pages()};
+  // Children come after their parents.
+  for (std::size_t i = processes.size(); i-- > 0;) {
+    if (above_each[i] == i) continue;
+    Subtree& above = result[above_each[i]];
+    above.processes += result[i].processes;
+    if (!result[i].copied_pages) continue;
+    above.copied_pages = above.copied_pages.value_or(0) + *result[i].copied_pages;
+  }
+  return result;
+}
+
+}  // namespace cowshed::cow

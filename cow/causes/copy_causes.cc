@@ -1,0 +1,335 @@
+#include <algorithm>
+#include <cctype>
+#include <cstdlib>
+#include <fmt/format.h>
+#include <string_view>
+
+#include <cowshed/cow/causes/copy_causes.h>
+
+namespace cowshed::cow {
+namespace {
+
+// Of a site's samples that must agree, in tenths.
+constexpr std::uint64_t kMost = 9;
+constexpr std::uint64_t kTenths = 10;
+constexpr std::uint64_t kBulkBytes = 1024;
+constexpr std::uint64_t kLeastNearPageBegin = 4;  // one in 8 is there by chance
+constexpr std::size_t kLeastReleasePlaces = 3;
+// Frames that a helper of an allocator or collector may have put in between.
+constexpr std::size_t kInnermost = 3;
+
+bool most(std::uint64_t part, std::uint64_t all) { return part * kTenths >= all * kMost; }
+
+using Words = std::initializer_list<std::string_view>;
+
+bool is_any_of(std::string_view text, Words names) {
+  return std::find(names.begin(), names.end(), text) != names.end();
+}
+
+bool starts_with_any(std::string_view text, Words prefixes) {
+  return std::any_of(prefixes.begin(), prefixes.end(),
+                     [&](std::string_view prefix) { return text.starts_with(prefix); });
+}
+
+bool contains_any(std::string_view text, Words parts) {
+  return std::any_of(parts.begin(), parts.end(), [&](std::string_view part) {
+    return text.find(part) != std::string_view::npos;
+  });
+}
+
+std::string lower_case(std::string_view text) {
+  std::string result(text);
+  for (char& c : result) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return result;
+}
+
+// The word `part` between underscores, capitals or the ends: gc in _PyObject_GC_Del, PyGC_Collect,
+// gc_mark, not in getgcd.
+bool has_gc(std::string_view name) {
+  for (std::size_t at = 0; at + 2 <= name.size(); ++at) {
+    const std::string_view here = name.substr(at, 2);
+    if (here != "gc" && here != "GC") continue;
+    const char before = at > 0 ? name[at - 1] : '_';
+    const char after = at + 2 < name.size() ? name[at + 2] : '_';
+    const bool begins = !std::isalpha(static_cast<unsigned char>(before)) ||
+                        (here == "GC" && std::islower(static_cast<unsigned char>(before)));
+    if (begins && !std::isalpha(static_cast<unsigned char>(after))) return true;
+  }
+  return false;
+}
+
+// Others than an interpreter may call anything gc: what a genome's bases are, say.
+bool is_collector(std::string_view function) {
+  const std::string name = lower_case(function);
+  return contains_any(name, {"garbage_collect", "mark_and_sweep"}) ||
+         starts_with_any(function, {"GC_", "PyObject_GC_", "_PyObject_GC_", "PyGC_", "_PyGC_"}) ||
+         (has_gc(function) && contains_any(name, {"mark", "sweep", "collect", "visit", "compact"}));
+}
+
+bool is_allocator(std::string_view function) {
+  return is_any_of(function, {"malloc", "calloc", "realloc", "free", "cfree", "memalign",
+                              "posix_memalign", "aligned_alloc"}) ||
+         is_any_of(function, {"malloc_consolidate", "unlink_chunk", "tcache_put", "tcache_get",
+                              "sysmalloc", "systrim"}) ||
+         is_any_of(function, {"PyObject_Malloc", "PyObject_Free", "PyObject_Realloc",
+                              "PyMem_Malloc", "PyMem_Free", "_efree", "_emalloc", "palloc"}) ||
+         starts_with_any(function, {"_int_malloc", "_int_free", "_int_realloc", "_int_memalign",
+                                    "operator new", "operator delete", "_Znwm", "_Znam", "_ZdlPv",
+                                    "_ZdaPv", "je_", "mi_", "tc_", "AllocSet", "zend_mm_",
+                                    "_PyObject_Malloc", "_PyObject_Free", "pymalloc_"});
+}
+
+bool is_lock(std::string_view function) {
+  return starts_with_any(function, {"pthread_mutex_", "___pthread_mutex_", "__pthread_mutex_",
+                                    "pthread_rwlock_", "___pthread_rwlock_", "__pthread_rwlock_",
+                                    "pthread_spin_", "__pthread_spin_", "__lll_lock", "lll_lock"});
+}
+
+bool is_interpreter(std::string_view module) {
+  return starts_with_any(base_name(module), {"python", "libpython", "ruby", "libruby", "php",
+                                             "libphp", "lua", "liblua", "guile", "libguile"});
+}
+
+bool is_dynamic_linker(std::string_view module) {
+  return starts_with_any(base_name(module), {"ld-linux", "ld.so", "ld-musl", "ld-2"});
+}
+
+// Whether it holds for one of the first `most` functions that have a name.
+bool any_inner(const StoreSite& site, bool (*is)(std::string_view), std::size_t most_functions) {
+  for (const std::string& function : site.functions) {
+    if (function.empty()) continue;
+    if (is(function)) return true;
+    if (--most_functions == 0) return false;
+  }
+  return false;
+}
+
+bool innermost(const StoreSite& site, bool (*is)(std::string_view)) {
+  return any_inner(site, is, 1);
+}
+
+bool is_word(const StoreInstruction& store) { return store.width == 4 || store.width == 8; }
+
+bool is_stack(const StoreSite& site) {
+  return site.store.kind == StoreKind::push || site.store.kind == StoreKind::call ||
+         most(site.near_stack_pointer, site.samples);
+}
+
+bool is_relocation(const StoreSite& site) {
+  const bool stores = site.store.kind == StoreKind::store || site.store.kind == StoreKind::add;
+  return is_dynamic_linker(site.module) && stores && site.store.width == 8 &&
+         most(site.in_file, site.samples);
+}
+
+// Which has no other use for vectors in series than to copy and to fill.
+bool is_c_library(std::string_view module) {
+  return starts_with_any(base_name(module), {"libc.so", "libc-2", "ld-musl"});
+}
+
+bool is_copy(std::string_view function) {
+  return contains_any(function, {"memcpy", "memmove", "mempcpy"});
+}
+bool is_fill(std::string_view function) { return contains_any(function, {"memset", "bzero"}); }
+
+bool is_bulk(const StoreSite& site, StoreKind kind, bool (*is_named)(std::string_view)) {
+  const StoreInstruction& store = site.store;
+  if (store.remaining) {
+    return store.kind == kind &&
+           (*store.remaining >= kBulkBytes || most(site.at_page_begin, site.samples));
+  }
+  const bool is_vector = store.kind == StoreKind::vector || store.kind == StoreKind::fill ||
+                         store.kind == StoreKind::copy;
+  if (is_vector &&
+      (innermost(site, is_named) || (store.kind == kind && is_c_library(site.module)))) {
+    return store.streams || most(site.at_page_begin, site.samples) ||
+           (kind == StoreKind::copy && most(site.at_page_end, site.samples)) ||
+           (site.samples >= kLeastNearPageBegin && most(site.near_page_begin, site.samples));
+  }
+  return kind == StoreKind::fill && store.kind == kind && most(site.at_page_begin, site.samples);
+}
+
+bool is_garbage_collector(const StoreSite& site) {
+  if (any_inner(site, is_collector, kInnermost)) return true;
+  return is_interpreter(site.module) &&
+         (any_inner(site, has_gc, kInnermost) || (site.store.walks_list && site.store.width == 8));
+}
+
+bool is_free_list(const StoreSite& site) {
+  return innermost(site, is_allocator) && !site.store.locked &&
+         (is_word(site.store) || site.store.kind == StoreKind::vector);
+}
+
+std::optional<CounterField> counted_field(const StoreSite& site) {
+  const StoreInstruction& store = site.store;
+  if (store.kind != StoreKind::add || !is_word(store) || store.advances || !store.displacement ||
+      std::abs(store.amount.value_or(0)) != 1 || !most(site.aligned, site.samples)) {
+    return std::nullopt;
+  }
+  return CounterField{*store.displacement, store.width};
+}
+
+bool is_shared_ptr(std::string_view function) {
+  return contains_any(function, {"_Sp_counted_base", "std::__shared_count", "__shared_weak_count"});
+}
+
+// They change one word, the count.
+bool is_counting_helper(std::string_view function) {
+  return starts_with_any(function, {"__gnu_cxx::__exchange_and_add", "__gnu_cxx::__atomic_add"});
+}
+
+// Not the constructor: what a new object begins with is no change of a count.
+bool changes_shared_ptr_count(std::string_view function) {
+  return is_shared_ptr(function) &&
+         contains_any(function,
+                      {"::_M_release", "::_M_add_ref", "::_M_weak_release", "::_M_weak_add_ref"});
+}
+
+// Of one thread libstdc++ stores what it has counted; weak_ptr::lock() exchanges it; the last owner
+// sets both counts to 0.
+bool is_shared_ptr_count(const StoreSite& site) {
+  const StoreInstruction& store = site.store;
+  if (!is_word(store)) return false;
+  if (innermost(site, is_counting_helper)) return any_inner(site, is_shared_ptr, kInnermost);
+  if (store.kind == StoreKind::add)
+    return std::abs(store.amount.value_or(0)) == 1 && innermost(site, is_shared_ptr);
+  constexpr std::int64_t kOwners = 8;
+  constexpr std::int64_t kObservers = 12;
+  return (store.kind == StoreKind::exchange || store.displacement == kOwners ||
+          store.displacement == kObservers) &&
+         innermost(site, changes_shared_ptr_count);
+}
+
+// Since CPython 3.12 a count that says "immortal" is not counted on: it is loaded, asked, and
+// stored.
+bool is_python_count(const StoreSite& site) {
+  return site.store.kind == StoreKind::store && is_word(site.store) && !site.functions.empty() &&
+         is_any_of(site.functions.front(), {"Py_INCREF", "Py_XINCREF", "Py_DECREF", "Py_XDECREF",
+                                            "_Py_NewRef", "_Py_XNewRef"});
+}
+
+bool is_named_count(const StoreSite& site) {
+  return is_shared_ptr_count(site) || is_python_count(site);
+}
+
+bool is_lock_or_flag(const StoreSite& site) {
+  const StoreInstruction& store = site.store;
+  // Of 8 bytes it may be any value that is exchanged: a sum, a pointer.
+  return (store.kind == StoreKind::exchange && store.width <= 4) ||
+         (store.kind == StoreKind::modify && (store.locked || store.changes_bit)) ||
+         innermost(site, is_lock);
+}
+
+constexpr std::string_view kReferenceCount = "reference count";
+constexpr std::string_view kUnknown = "unknown";
+
+std::string_view name_of(const StoreSite& site, const ReleasePlaces& release_places) {
+  if (site.system_call) return "system call";
+  if (site.store.kind == StoreKind::unknown) return kUnknown;
+  if (is_stack(site)) return "stack";
+  if (is_relocation(site)) return "relocation";
+  if (is_bulk(site, StoreKind::copy, is_copy)) return "bulk copy";
+  if (is_bulk(site, StoreKind::fill, is_fill)) return "bulk fill";
+  if (is_garbage_collector(site)) return "garbage collector";
+  if (is_free_list(site)) return "allocator free list";
+  if (is_named_count(site)) return kReferenceCount;
+  if (const auto field = counted_field(site);
+      field &&
+      (site.store.releases || release_places(site.module, *field) >= kLeastReleasePlaces)) {
+    return kReferenceCount;
+  }
+  if (is_lock_or_flag(site)) return "lock or flag word";
+  return kUnknown;
+}
+
+std::string place(const StoreSite& site) {
+  if (site.system_call)
+    return site.system_call->empty() ? "the kernel, outside system calls" : *site.system_call;
+  std::string text = site.store.text.empty() ? "an instruction that was not read" : site.store.text;
+  if (!site.functions.empty() && !site.functions.front().empty())
+    text += " in " + site.functions.front();
+  if (!site.module.empty()) text += fmt::format(" ({})", base_name(site.module));
+  return text;
+}
+
+// One pointer in two is aligned by chance: of four, all are in one case of 16.
+constexpr std::uint64_t kLeastReferenceCounts = 4;
+
+// What only goes down may be a stock of something: of who uses an object, the first write is that
+// it does.  Except where it is counted for many threads.
+bool may_be_stock(const std::vector<const StoreSite*>& sites) {
+  return std::none_of(sites.begin(), sites.end(), [](const StoreSite* site) {
+    return site->store.amount == 1 || site->store.locked;
+  });
+}
+
+struct Group {
+  std::uint64_t samples = 0;
+  std::vector<const StoreSite*> sites;
+};
+
+// Whether the counts of references may be something else, taken together.
+bool is_weak(const Group& group) {
+  const bool any_named = std::any_of(group.sites.begin(), group.sites.end(),
+                                     [](const StoreSite* site) { return is_named_count(*site); });
+  return !any_named && (group.samples < kLeastReferenceCounts || may_be_stock(group.sites));
+}
+
+std::string evidence(std::string_view name, Group& group, std::uint64_t all,
+                     const ReleasePlaces& release_places) {
+  std::stable_sort(group.sites.begin(), group.sites.end(),
+                   [](const auto* a, const auto* b) { return a->samples > b->samples; });
+  const StoreSite& top = *group.sites.front();
+  std::string text = place(top);
+  if (group.sites.size() > 1) text += fmt::format(" and {} more", group.sites.size() - 1);
+  text += fmt::format(": {} of {} samples", group.samples, all);
+  if (name == kReferenceCount) {
+    std::uint64_t up = 0;
+    std::uint64_t down = 0;
+    for (const StoreSite* site : group.sites) {
+      if (site->store.amount == 1) up += site->samples;
+      if (site->store.amount == -1) down += site->samples;
+    }
+    text += fmt::format("; +1 in {}, -1 in {}", up, down);
+    if (up + down < group.samples)
+      text += fmt::format(", by the function's name in {}", group.samples - up - down);
+    if (!is_named_count(top)) {
+      text += fmt::format(", at 16-byte aligned objects; {} places of {} release",
+                          release_places(top.module, *counted_field(top)), base_name(top.module));
+    }
+  }
+  return text;
+}
+
+}  // namespace
+
+std::vector<CopyPattern> find_patterns(const std::vector<StoreSite>& sites,
+                                       const ReleasePlaces& release_places) {
+  std::uint64_t all = 0;
+  std::map<std::string_view, Group> groups;
+  for (const StoreSite& site : sites) {
+    Group& group = groups[name_of(site, release_places)];
+    group.samples += site.samples;
+    group.sites.push_back(&site);
+    all += site.samples;
+  }
+  if (const auto counts = groups.find(kReferenceCount);
+      counts != groups.end() && is_weak(counts->second)) {
+    const Group few = std::move(counts->second);
+    groups.erase(counts);
+    Group& unknown = groups[kUnknown];
+    unknown.samples += few.samples;
+    unknown.sites.insert(unknown.sites.end(), few.sites.begin(), few.sites.end());
+  }
+  std::vector<CopyPattern> patterns;
+  patterns.reserve(groups.size());
+  for (auto& [name, group] : groups) {
+    patterns.push_back({std::string(name),
+                        static_cast<double>(group.samples) / static_cast<double>(all),
+                        group.samples, evidence(name, group, all, release_places)});
+  }
+  std::stable_sort(patterns.begin(), patterns.end(),
+                   [](const auto& a, const auto& b) { return a.samples > b.samples; });
+  return patterns;
+}
+
+}  // namespace cowshed::cow

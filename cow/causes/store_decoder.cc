@@ -1,0 +1,426 @@
+#include <algorithm>
+#include <bit>
+#include <capstone/capstone.h>
+#include <utility>
+
+#include <cowshed/cow/causes/store_decoder.h>
+
+namespace cowshed::cow {
+namespace {
+
+struct Row {
+  StoreKind kind;
+  std::vector<unsigned> instructions;
+};
+
+// Every instruction that writes to memory as compilers and C libraries use them.  The memory is
+// the first operand, except for xchg (either), push, call (the stack) and the string
+// instructions ([rdi]).
+const std::array kRows = {
+    Row{StoreKind::store,
+        {X86_INS_MOV,      X86_INS_MOVABS,     X86_INS_MOVNTI,  X86_INS_MOVBE,   X86_INS_SETAE,
+         X86_INS_SETA,     X86_INS_SETBE,      X86_INS_SETB,    X86_INS_SETE,    X86_INS_SETGE,
+         X86_INS_SETG,     X86_INS_SETLE,      X86_INS_SETL,    X86_INS_SETNE,   X86_INS_SETNO,
+         X86_INS_SETNP,    X86_INS_SETNS,      X86_INS_SETO,    X86_INS_SETP,    X86_INS_SETS,
+         X86_INS_MOVD,     X86_INS_MOVQ,       X86_INS_MOVSS,   X86_INS_MOVSD,   X86_INS_MOVLPS,
+         X86_INS_MOVLPD,   X86_INS_MOVHPS,     X86_INS_MOVHPD,  X86_INS_MOVNTQ,  X86_INS_VMOVD,
+         X86_INS_VMOVQ,    X86_INS_VMOVSS,     X86_INS_VMOVSD,  X86_INS_VMOVLPS, X86_INS_VMOVLPD,
+         X86_INS_VMOVHPS,  X86_INS_VMOVHPD,    X86_INS_PEXTRB,  X86_INS_PEXTRW,  X86_INS_PEXTRD,
+         X86_INS_PEXTRQ,   X86_INS_EXTRACTPS,  X86_INS_VPEXTRB, X86_INS_VPEXTRW, X86_INS_VPEXTRD,
+         X86_INS_VPEXTRQ,  X86_INS_VEXTRACTPS, X86_INS_FST,     X86_INS_FSTP,    X86_INS_FIST,
+         X86_INS_FISTP,    X86_INS_FISTTP,     X86_INS_FNSTCW,  X86_INS_FNSTSW,  X86_INS_STMXCSR,
+         X86_INS_VSTMXCSR, X86_INS_STOSB,      X86_INS_STOSW,   X86_INS_STOSD,   X86_INS_STOSQ,
+         X86_INS_MOVSB,    X86_INS_MOVSW,      X86_INS_MOVSQ}},
+    Row{StoreKind::add, {X86_INS_ADD, X86_INS_SUB, X86_INS_INC, X86_INS_DEC, X86_INS_XADD}},
+    Row{StoreKind::modify,
+        {X86_INS_ADC, X86_INS_SBB, X86_INS_AND, X86_INS_OR, X86_INS_XOR, X86_INS_NOT, X86_INS_NEG,
+         X86_INS_SHL, X86_INS_SHR, X86_INS_SAR, X86_INS_ROL, X86_INS_ROR, X86_INS_RCL, X86_INS_RCR,
+         X86_INS_SHLD, X86_INS_SHRD, X86_INS_BTS, X86_INS_BTR, X86_INS_BTC}},
+    Row{StoreKind::exchange,
+        {X86_INS_XCHG, X86_INS_CMPXCHG, X86_INS_CMPXCHG8B, X86_INS_CMPXCHG16B}},
+    Row{StoreKind::vector,
+        {X86_INS_MOVUPS,       X86_INS_MOVUPD,       X86_INS_MOVAPS,     X86_INS_MOVAPD,
+         X86_INS_MOVDQU,       X86_INS_MOVDQA,       X86_INS_MOVNTDQ,    X86_INS_MOVNTPS,
+         X86_INS_MOVNTPD,      X86_INS_VMOVUPS,      X86_INS_VMOVUPD,    X86_INS_VMOVAPS,
+         X86_INS_VMOVAPD,      X86_INS_VMOVDQU,      X86_INS_VMOVDQA,    X86_INS_VMOVDQU8,
+         X86_INS_VMOVDQU16,    X86_INS_VMOVDQU32,    X86_INS_VMOVDQU64,  X86_INS_VMOVDQA32,
+         X86_INS_VMOVDQA64,    X86_INS_VMOVNTDQ,     X86_INS_VMOVNTPS,   X86_INS_VMOVNTPD,
+         X86_INS_VEXTRACTF128, X86_INS_VEXTRACTI128, X86_INS_VMASKMOVPS, X86_INS_VMASKMOVPD,
+         X86_INS_VPMASKMOVD,   X86_INS_VPMASKMOVQ}},
+    Row{StoreKind::push, {X86_INS_PUSH, X86_INS_PUSHFQ}},
+    Row{StoreKind::call, {X86_INS_CALL}},
+    Row{StoreKind::state,
+        {X86_INS_FXSAVE, X86_INS_FXSAVE64, X86_INS_XSAVE, X86_INS_XSAVE64, X86_INS_XSAVEC,
+         X86_INS_XSAVEC64, X86_INS_XSAVEOPT, X86_INS_XSAVEOPT64, X86_INS_FNSAVE, X86_INS_FNSTENV}},
+};
+
+// How the instruction of this number (capstone's x86_insn) writes to memory, if its operands are
+// such that it does: `vector` where its width may also make it part of a fill or a copy, `store`
+// for the string instructions, which a prefix repeats.  `unknown`: not in the table.
+StoreKind store_kind_of(unsigned id) {
+  for (const auto& [kind, instructions] : kRows)
+    if (std::find(instructions.begin(), instructions.end(), id) != instructions.end()) return kind;
+  return StoreKind::unknown;
+}
+
+constexpr unsigned kVectorWidth = 16;  // the least
+// What a repeated instruction or a saved state may touch from its first byte in one step: the
+// processor moves strings by up to a cache line.
+constexpr unsigned kLine = 64;
+constexpr unsigned kLargestState = 16 * 1024;  // of xsave, with tiles
+
+// Position in StoreRegisters of a general register of any width; nullopt for all others.
+std::optional<std::size_t> position(x86_reg reg) {
+  static constexpr x86_reg kNames[][4] = {
+      {X86_REG_RAX, X86_REG_EAX, X86_REG_AX, X86_REG_AL},
+      {X86_REG_RDX, X86_REG_EDX, X86_REG_DX, X86_REG_DL},
+      {X86_REG_RCX, X86_REG_ECX, X86_REG_CX, X86_REG_CL},
+      {X86_REG_RBX, X86_REG_EBX, X86_REG_BX, X86_REG_BL},
+      {X86_REG_RSI, X86_REG_ESI, X86_REG_SI, X86_REG_SIL},
+      {X86_REG_RDI, X86_REG_EDI, X86_REG_DI, X86_REG_DIL},
+      {X86_REG_RBP, X86_REG_EBP, X86_REG_BP, X86_REG_BPL},
+      {X86_REG_RSP, X86_REG_ESP, X86_REG_SP, X86_REG_SPL},
+      {X86_REG_R8, X86_REG_R8D, X86_REG_R8W, X86_REG_R8B},
+      {X86_REG_R9, X86_REG_R9D, X86_REG_R9W, X86_REG_R9B},
+      {X86_REG_R10, X86_REG_R10D, X86_REG_R10W, X86_REG_R10B},
+      {X86_REG_R11, X86_REG_R11D, X86_REG_R11W, X86_REG_R11B},
+      {X86_REG_R12, X86_REG_R12D, X86_REG_R12W, X86_REG_R12B},
+      {X86_REG_R13, X86_REG_R13D, X86_REG_R13W, X86_REG_R13B},
+      {X86_REG_R14, X86_REG_R14D, X86_REG_R14W, X86_REG_R14B},
+      {X86_REG_R15, X86_REG_R15D, X86_REG_R15W, X86_REG_R15B},
+      {X86_REG_RIP, X86_REG_EIP, X86_REG_IP, X86_REG_INVALID},
+  };
+  for (std::size_t i = 0; i < std::size(kNames); ++i)
+    if (std::find(std::begin(kNames[i]), std::end(kNames[i]), reg) != std::end(kNames[i])) return i;
+  return std::nullopt;
+}
+
+constexpr auto kRcx = static_cast<std::size_t>(Register::rcx);
+constexpr auto kRdi = static_cast<std::size_t>(Register::rdi);
+constexpr auto kRsp = static_cast<std::size_t>(Register::rsp);
+constexpr auto kRip = static_cast<std::size_t>(Register::rip);
+
+// Sign-extends the low `width` bytes.
+std::int64_t signed_value(std::uint64_t value, unsigned width) {
+  if (width == 0 || width >= sizeof value) return static_cast<std::int64_t>(value);
+  const unsigned unused = 64 - 8 * width;
+  return static_cast<std::int64_t>(value << unused) >> unused;
+}
+
+// Where an operand lies; nullopt where the registers at hand do not say.
+std::optional<std::uint64_t> operand_address(const cs_insn& instruction, const x86_op_mem& memory,
+                                             const StoreRegisters& registers) {
+  if (memory.segment == X86_REG_FS || memory.segment == X86_REG_GS) return std::nullopt;
+  auto address = static_cast<std::uint64_t>(memory.disp);
+  if (memory.base != X86_REG_INVALID) {
+    const auto base = position(memory.base);
+    if (!base) return std::nullopt;
+    address += registers[*base];
+    if (*base == kRip) address += instruction.size;
+  }
+  if (memory.index != X86_REG_INVALID && memory.index != X86_REG_RIZ) {
+    const auto index = position(memory.index);
+    if (!index) return std::nullopt;
+    address += registers[*index] * static_cast<std::uint64_t>(memory.scale);
+  }
+  return address;
+}
+
+const cs_x86_op* written_operand(const cs_insn& instruction) {
+  const cs_x86& detail = instruction.detail->x86;
+  const auto is_memory = [&](std::size_t i) {
+    return i < detail.op_count && detail.operands[i].type == X86_OP_MEM;
+  };
+  if (is_memory(0)) return &detail.operands[0];
+  if (instruction.id == X86_INS_XCHG && is_memory(1)) return &detail.operands[1];
+  return nullptr;
+}
+
+bool is_string_instruction(const cs_insn& instruction) {
+  switch (instruction.id) {
+    case X86_INS_STOSB:
+    case X86_INS_STOSW:
+    case X86_INS_STOSD:
+    case X86_INS_STOSQ:
+    case X86_INS_MOVSB:
+    case X86_INS_MOVSW:
+    case X86_INS_MOVSQ: return true;
+    case X86_INS_MOVSD: {  // also the name of a store of a vector register's low half
+      const cs_x86& detail = instruction.detail->x86;
+      return detail.op_count == 2 && detail.operands[0].type == X86_OP_MEM &&
+             detail.operands[1].type == X86_OP_MEM;
+    }
+    default: return false;
+  }
+}
+
+bool is_stos(unsigned id) {
+  return id == X86_INS_STOSB || id == X86_INS_STOSW || id == X86_INS_STOSD || id == X86_INS_STOSQ;
+}
+
+unsigned register_width(x86_reg reg) {
+  if (reg >= X86_REG_ZMM0 && reg <= X86_REG_ZMM31) return 64;
+  if (reg >= X86_REG_YMM0 && reg <= X86_REG_YMM31) return 32;
+  if (reg >= X86_REG_XMM0 && reg <= X86_REG_XMM31) return 16;
+  return 0;
+}
+
+// The bytes of the one register that a whole-register vector store writes.
+unsigned vector_width(const cs_insn& instruction) {
+  const cs_x86& detail = instruction.detail->x86;
+  switch (instruction.id) {
+    case X86_INS_VEXTRACTF128:
+    case X86_INS_VEXTRACTI128: return kVectorWidth;
+    default: break;
+  }
+  for (std::size_t i = detail.op_count; i-- > 0;)
+    if (detail.operands[i].type == X86_OP_REG) return register_width(detail.operands[i].reg);
+  return 0;
+}
+
+std::optional<std::int64_t> added(const cs_insn& instruction, const StoreRegisters& registers) {
+  switch (instruction.id) {
+    case X86_INS_INC: return 1;
+    case X86_INS_DEC: return -1;
+    default: break;
+  }
+  const cs_x86& detail = instruction.detail->x86;
+  if (detail.op_count != 2) return std::nullopt;
+  const cs_x86_op& source = detail.operands[1];
+  std::optional<std::int64_t> amount;
+  if (source.type == X86_OP_IMM) {
+    amount = signed_value(static_cast<std::uint64_t>(source.imm), detail.operands[0].size);
+  } else if (source.type == X86_OP_REG) {
+    const auto reg = position(source.reg);  // ah to dh are not there
+    if (reg) amount = signed_value(registers[*reg], source.size);
+  }
+  if (amount && instruction.id == X86_INS_SUB)
+    amount = static_cast<std::int64_t>(-static_cast<std::uint64_t>(*amount));
+  return amount;
+}
+
+bool agrees(std::optional<std::uint64_t> begin, std::uint64_t width, std::uint64_t address) {
+  return !begin || address - *begin < width;
+}
+
+// Owns what cs_disasm_iter writes into.
+class Instruction {
+ public:
+  explicit Instruction(csh handle)
+      : instruction_(cs_malloc(handle), [](cs_insn* owned) { cs_free(owned, 1); }) {}
+
+  // Takes it from the front of `code`.
+  bool next(csh handle, std::span<const std::uint8_t>& code) {
+    const std::uint8_t* bytes = code.data();
+    std::size_t left = code.size();
+    std::uint64_t ip = 0;
+    if (!cs_disasm_iter(handle, &bytes, &left, &ip, instruction_.get())) return false;
+    code = {bytes, left};
+    return true;
+  }
+  const cs_insn& operator*() const { return *instruction_; }
+  const cs_insn* operator->() const { return instruction_.get(); }
+
+ private:
+  std::unique_ptr<cs_insn, void (*)(cs_insn*)> instruction_;
+};
+
+// Whether `second` goes on where `first` ended: nullopt if not, else whether with the same
+// register.
+std::optional<bool> stores_same_again(const cs_insn& first, const cs_insn& second, unsigned width) {
+  if (store_kind_of(second.id) != StoreKind::vector || vector_width(second) != width)
+    return std::nullopt;
+  const cs_x86& one = first.detail->x86;
+  const cs_x86& two = second.detail->x86;
+  if (one.op_count != 2 || two.op_count != 2 || two.operands[0].type != X86_OP_MEM)
+    return std::nullopt;
+  const x86_op_mem& here = one.operands[0].mem;
+  const x86_op_mem& there = two.operands[0].mem;
+  const std::int64_t distance = there.disp - here.disp;
+  const bool adjacent = here.base == there.base && here.index == there.index &&
+                        here.scale == there.scale && here.segment == there.segment &&
+                        (distance == width || distance == -static_cast<std::int64_t>(width));
+  if (!adjacent) return std::nullopt;
+  return one.operands[1].reg == two.operands[1].reg;
+}
+
+bool is_field(const x86_op_mem& memory) {
+  return memory.segment == X86_REG_INVALID && memory.index == X86_REG_INVALID &&
+         memory.base != X86_REG_RIP && position(memory.base).has_value();
+}
+
+bool is_constant(const cs_x86& detail, std::size_t i) {
+  return i < detail.op_count && detail.operands[i].type == X86_OP_IMM;
+}
+
+bool changes_bit(const cs_insn& instruction, unsigned width) {
+  const cs_x86& detail = instruction.detail->x86;
+  if (!is_constant(detail, 1)) return false;
+  const std::uint64_t all = ~std::uint64_t{0} >> (64 - 8 * width);
+  const auto constant = static_cast<std::uint64_t>(detail.operands[1].imm);
+  switch (instruction.id) {
+    case X86_INS_OR: return std::has_single_bit(constant & all);
+    case X86_INS_AND: return std::has_single_bit(~constant & all) && (constant & 1) != 0;
+    case X86_INS_BTS:
+    case X86_INS_BTR:
+    case X86_INS_BTC: return true;
+    default: return false;
+  }
+}
+
+bool streams(unsigned id) {
+  return id == X86_INS_MOVNTDQ || id == X86_INS_MOVNTPS || id == X86_INS_MOVNTPD ||
+         id == X86_INS_VMOVNTDQ || id == X86_INS_VMOVNTPS || id == X86_INS_VMOVNTPD;
+}
+
+bool writes_register(const cs_insn& instruction, x86_reg reg) {
+  const cs_x86& detail = instruction.detail->x86;
+  return detail.op_count > 0 && detail.operands[0].type == X86_OP_REG &&
+         detail.operands[0].reg == reg;
+}
+
+// mov reg, [reg + n]
+bool loads_through(const cs_insn& instruction, x86_reg reg) {
+  const cs_x86& detail = instruction.detail->x86;
+  return instruction.id == X86_INS_MOV && writes_register(instruction, reg) &&
+         detail.op_count == 2 && detail.operands[1].type == X86_OP_MEM &&
+         detail.operands[1].mem.base == reg && detail.operands[1].mem.index == X86_REG_INVALID;
+}
+
+bool adds_constant(const cs_insn& instruction, x86_reg reg) {
+  const cs_x86& detail = instruction.detail->x86;
+  if (!writes_register(instruction, reg)) return false;
+  switch (instruction.id) {
+    case X86_INS_INC:
+    case X86_INS_DEC: return true;
+    case X86_INS_ADD:
+    case X86_INS_SUB: return is_constant(detail, 1);
+    case X86_INS_LEA:
+      return detail.op_count == 2 && detail.operands[1].mem.base == reg &&
+             detail.operands[1].mem.index == X86_REG_INVALID;
+    default: return false;
+  }
+}
+
+bool is_jump(const cs_insn& instruction) {
+  const cs_detail& detail = *instruction.detail;
+  return std::any_of(detail.groups, detail.groups + detail.groups_count, [](std::uint8_t group) {
+    return group == X86_GRP_JUMP || group == X86_GRP_CALL || group == X86_GRP_RET;
+  });
+}
+
+// What follows a store to a field of what `base` points to, up to the next jump.
+void look_ahead(csh handle, std::span<const std::uint8_t> code, x86_reg base,
+                StoreInstruction& store) {
+  Instruction next(handle);
+  while (next.next(handle, code) && !is_jump(*next)) {
+    if (loads_through(*next, base)) store.walks_list = true;
+    if (adds_constant(*next, base)) store.advances = true;
+    if (writes_register(*next, base)) return;
+  }
+}
+
+// After an atomic -1: je or jne, or, where xadd has fetched what was there before, cmp 1 or sub 1.
+bool asks_for_zero(csh handle, std::span<const std::uint8_t> code, const cs_insn& instruction) {
+  Instruction next(handle);
+  if (!next.next(handle, code)) return false;
+  if (instruction.id != X86_INS_XADD) return next->id == X86_INS_JE || next->id == X86_INS_JNE;
+  const cs_x86& detail = next->detail->x86;
+  return (next->id == X86_INS_CMP || next->id == X86_INS_SUB) && is_constant(detail, 1) &&
+         detail.operands[1].imm == 1 && detail.operands[0].type == X86_OP_REG &&
+         detail.operands[0].reg == instruction.detail->x86.operands[1].reg;
+}
+
+}  // namespace
+
+Expected<StoreDecoder> StoreDecoder::open() {
+  csh handle = 0;
+  if (const cs_err error = cs_open(CS_ARCH_X86, CS_MODE_64, &handle); error != CS_ERR_OK) {
+    return make_error(ErrorCode::unsupported,
+                      std::string("capstone cannot disassemble x86-64: ") + cs_strerror(error));
+  }
+  cs_option(handle, CS_OPT_DETAIL, CS_OPT_ON);
+  const auto close = [](csh* owned) {
+    cs_close(owned);
+    delete owned;
+  };
+  return StoreDecoder(std::shared_ptr<csh>(new csh(handle), close));
+}
+
+StoreInstruction StoreDecoder::decode(std::span<const std::uint8_t> code,
+                                      const StoreRegisters& registers,
+                                      std::uint64_t address) const {
+  StoreInstruction result;
+  Instruction instruction(*capstone_);
+  if (!instruction.next(*capstone_, code)) return result;
+  result.text = std::string(instruction->mnemonic) + (instruction->op_str[0] != '\0' ? " " : "") +
+                instruction->op_str;
+  const StoreKind kind = store_kind_of(instruction->id);
+  if (kind == StoreKind::unknown) return result;
+  const cs_x86& detail = instruction->detail->x86;
+  const cs_x86_op* operand = written_operand(*instruction);
+
+  if (kind == StoreKind::push || kind == StoreKind::call) {
+    const bool is_word = detail.prefix[2] == X86_PREFIX_OPSIZE;
+    const unsigned width = kind == StoreKind::push && is_word ? 2 : 8;
+    if (!agrees(registers[kRsp] - width, width, address)) return result;
+    // Where it goes to is told from where the instruction is, which we were not.
+    if (kind == StoreKind::call && is_constant(detail, 0)) result.text = instruction->mnemonic;
+    result.kind = kind;
+    result.width = width;
+    return result;
+  }
+  if (!operand) return result;  // a load, or between registers
+
+  if (is_string_instruction(*instruction)) {
+    const bool repeated =
+        detail.prefix[0] == X86_PREFIX_REP || detail.prefix[0] == X86_PREFIX_REPNE;
+    if (!agrees(registers[kRdi], repeated ? kLine : operand->size, address)) return result;
+    result.width = operand->size;
+    result.kind = StoreKind::store;
+    if (!repeated) return result;
+    result.kind = is_stos(instruction->id) ? StoreKind::fill : StoreKind::copy;
+    result.remaining = registers[kRcx] * operand->size;
+    return result;
+  }
+
+  unsigned width = instruction->id == X86_INS_FNSTSW ? 2 : operand->size;
+  if (kind == StoreKind::vector) width = vector_width(*instruction);
+  auto begin = operand_address(*instruction, operand->mem, registers);
+  // A bit's number in a register reaches beyond the operand (SDM, "BTS").
+  const bool is_bit = instruction->id == X86_INS_BTS || instruction->id == X86_INS_BTR ||
+                      instruction->id == X86_INS_BTC;
+  if (begin && is_bit && detail.operands[1].type == X86_OP_REG) {
+    if (const auto number = position(detail.operands[1].reg)) {
+      const std::int64_t bit = signed_value(registers[*number], width);
+      *begin += static_cast<std::uint64_t>((bit >> (width == 8   ? 6
+                                                    : width == 4 ? 5
+                                                                 : 4)) *
+                                           static_cast<std::int64_t>(width));
+    }
+  }
+  if (!agrees(begin, kind == StoreKind::state ? kLargestState : width, address)) return result;
+  result.kind = kind;
+  result.width = kind == StoreKind::state ? 0 : width;
+  result.locked = detail.prefix[0] == X86_PREFIX_LOCK || instruction->id == X86_INS_XCHG;
+  result.changes_bit = kind == StoreKind::modify && changes_bit(*instruction, width);
+  result.streams = streams(instruction->id);
+  if (kind == StoreKind::add) {
+    result.amount = added(*instruction, registers);
+    result.releases =
+        result.locked && result.amount == -1 && asks_for_zero(*capstone_, code, *instruction);
+  } else if (kind == StoreKind::vector) {
+    Instruction next(*capstone_);
+    if (next.next(*capstone_, code)) {
+      const auto same = stores_same_again(*instruction, *next, width);
+      if (same) result.kind = *same ? StoreKind::fill : StoreKind::copy;
+    }
+  }
+  if (is_field(operand->mem)) {
+    result.displacement = operand->mem.disp;
+    look_ahead(*capstone_, code, operand->mem.base, result);
+  }
+  return result;
+}
+
+}  // namespace cowshed::cow

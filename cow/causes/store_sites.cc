@@ -1,0 +1,115 @@
+#include <algorithm>
+#include <fmt/format.h>
+
+#include <cowshed/cow/causes/store_sites.h>
+#include <cowshed/cow/measurement.h>
+#include <cowshed/cow/symbolize/syscall_names.h>
+
+namespace cowshed::cow {
+namespace {
+
+constexpr std::uint64_t kObjectAlignment = 16;
+// What a function may write below the stack pointer, and a frame that is still near above it.
+constexpr std::uint64_t kRedZone = 128;
+constexpr std::uint64_t kNearFrames = 64 << 10;
+// How far into a page memcpy may first write of a block that begins before the page, or in malloc's
+// first block of it: it stores the last vectors of a block, or the aligned ones, before the others.
+constexpr std::uint64_t kBlockBegin = 512;
+constexpr std::uint64_t kStringStep = 64;  // what a repeated instruction moves at once
+
+std::string system_call_text(const std::optional<std::uint64_t>& number) {
+  if (!number) return {};
+  const std::string name = system_call_name(*number);
+  return name.empty() ? fmt::format("system call {}", *number) : name + "(2)";
+}
+
+void tally(StoreSite& site, const CopySample& sample) {
+  ++site.samples;
+  const std::uint64_t object =
+      sample.address - static_cast<std::uint64_t>(site.store.displacement.value_or(0));
+  if (object % kObjectAlignment == 0) ++site.aligned;
+  const std::uint64_t step = site.store.remaining ? kStringStep : site.store.width;
+  if (sample.address % kPageSize < step) ++site.at_page_begin;
+  if (sample.address % kPageSize < kBlockBegin) ++site.near_page_begin;
+  if (sample.address % kPageSize + site.store.width == kPageSize) ++site.at_page_end;
+  if (sample.copy_class == CopyClass::file) ++site.in_file;
+  if (sample.address - (sample[Register::rsp] - kRedZone) < kRedZone + kNearFrames)
+    ++site.near_stack_pointer;
+}
+
+}  // namespace
+
+void StoreSites::add(const CopySample& sample, const CodeStack& code) {
+  Place place;
+  if (!sample.user_mode) place.kernel = sample.system_call;
+  const std::size_t callers = std::min(kCallers, code.addresses.size());
+  std::copy_n(code.addresses.begin(), callers, place.code.begin());
+  auto& sites = processes_[sample.process_id];
+  if (sites_ >= kMostSites && !sites.contains(place)) place = {};
+  const auto [entry, is_new] = sites.try_emplace(place);
+  if (is_new) ++sites_;
+  StoreSite& site = entry->second;
+  if (!sample.user_mode) {
+    site.system_call = system_call_text(sample.system_call);
+  } else if (is_new || site.store.kind == StoreKind::unknown) {
+    site.store = decoder_.decode(std::span(sample.instruction).first(sample.instruction_bytes),
+                                 sample.registers, sample.address);
+  }
+  tally(site, sample);
+}
+
+void StoreSites::merge(std::uint64_t process_id, std::uint64_t into) {
+  const auto from = processes_.extract(process_id);
+  if (from.empty()) return;
+  Sites& sites = processes_[into];
+  for (const auto& [place, site] : from.mapped()) {
+    Place anywhere = place;
+    for (CodeAddress& address : anywhere.code)
+      if (address.binary == nullptr) address = {};
+    const auto [entry, is_new] = sites.try_emplace(anywhere, site);
+    if (is_new) continue;
+    StoreSite& sum = entry->second;
+    sum.samples += site.samples;
+    sum.aligned += site.aligned;
+    sum.at_page_begin += site.at_page_begin;
+    sum.near_page_begin += site.near_page_begin;
+    sum.at_page_end += site.at_page_end;
+    sum.in_file += site.in_file;
+    sum.near_stack_pointer += site.near_stack_pointer;
+  }
+}
+
+std::size_t StoreSites::release_places_of(const Binary* binary, CounterField field) {
+  if (binary == nullptr || binary->is_generated) return 0;
+  const auto [entry, is_new] = releases_.try_emplace(binary);
+  if (is_new) entry->second = binary->reader->release_places(binary->id);
+  const auto found = entry->second.find(field);
+  return found == entry->second.end() ? 0 : found->second;
+}
+
+std::vector<CopyPattern> StoreSites::patterns(std::uint64_t process_id, Symbols& symbols) {
+  const auto found = processes_.find(process_id);
+  if (found == processes_.end()) return {};
+  std::vector<StoreSite> sites;
+  sites.reserve(found->second.size());
+  std::map<std::string, const Binary*> binaries;  // of the sites, by module
+  for (const auto& [place, tallied] : found->second) {
+    StoreSite& site = sites.emplace_back(tallied);
+    for (const CodeAddress& address : place.code) {
+      if (address == CodeAddress{}) break;
+      for (const Frame& frame : symbols.frames(address)) {
+        if (site.functions.empty()) {
+          site.module = frame.module;
+          site.address = frame.address;
+          binaries[site.module] = address.binary;
+        }
+        site.functions.push_back(frame.function);
+      }
+    }
+  }
+  return find_patterns(sites, [&](const std::string& module, CounterField field) {
+    return release_places_of(binaries[module], field);
+  });
+}
+
+}  // namespace cowshed::cow

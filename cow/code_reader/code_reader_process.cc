@@ -1,0 +1,367 @@
+#include <algorithm>
+#include <atomic>
+#include <sys/mman.h>
+#include <sys/time.h>
+#include <unistd.h>
+#include <utility>
+
+#include <cowshed/cow/code_reader/code_reader_process.h>
+#include <cowshed/cow/code_reader/local_code_reader.h>
+
+namespace cowshed::cow {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using std::chrono::milliseconds;
+
+constexpr milliseconds kMostTime{30'000};        // of one question
+constexpr milliseconds kMostTimeOfOne{30'000};   // of all of a binary
+constexpr milliseconds kMostTimeOfAll{300'000};  // of those questions that take long
+constexpr milliseconds kMostAsleep{5'000};
+constexpr milliseconds kMostCpuTime{10'000};
+constexpr milliseconds kLong{50};
+constexpr std::size_t kMostFrameBytes = 48 << 10;
+constexpr std::size_t kLongestText = 4096;
+constexpr std::size_t kMostPlaces = 1000;
+constexpr std::size_t kMostModules = 2000;
+
+enum class Question : std::uint8_t {
+  add_binary,
+  add_vdso,
+  add_layout,
+  remove_layout,
+  walk,
+  frames,
+  generated_function,
+  forget_names,
+  release_places,
+};
+
+enum class Reply : std::uint8_t { answer, wants_file };
+
+std::string_view shortened(std::string_view text) { return text.substr(0, kLongestText); }
+
+// --- In the process.
+
+// Asks for a file, and waits for it.
+Descriptor file_from(const HelperSocket& socket, CodeReader::BinaryId binary, FilePlace place,
+                     const std::string& name) {
+  WireWriter request;
+  request.number(Reply::wants_file).number(binary).number(place).text(shortened(name));
+  if (!socket.send(request.bytes())) ::_exit(1);
+  auto reply = socket.receive();
+  if (!reply) ::_exit(1);
+  return std::move(reply->file);
+}
+
+void write_extent(WireWriter& to, const std::optional<CodeReader::Extent>& extent) {
+  to.number(extent.value_or(CodeReader::Extent{}));
+}
+
+void write_walk(WireWriter& to, const CodeReader::Walk& walk) {
+  to.number(std::uint8_t{walk.truncated}).number(static_cast<std::uint32_t>(walk.places.size()));
+  for (const CodeReader::Place& place : walk.places) to.number(place);
+}
+
+// The innermost that fit.
+void write_frames(WireWriter& to, const std::vector<Frame>& frames) {
+  WireWriter fitting;
+  std::uint32_t number = 0;
+  for (const Frame& frame : frames) {
+    if (fitting.bytes().size() >= kMostFrameBytes) break;
+    fitting.text(shortened(frame.function)).text(shortened(frame.file));
+    fitting.number(frame.line).number(std::uint8_t{frame.inlined});
+    ++number;
+  }
+  to.number(number).text(fitting.bytes());
+}
+
+void write_places(WireWriter& to, const std::map<CounterField, std::size_t>& places) {
+  const std::size_t number = std::min(places.size(), kMostPlaces);
+  to.number(static_cast<std::uint32_t>(number));
+  auto place = places.begin();
+  for (std::size_t i = 0; i < number; ++i, ++place)
+    to.number(place->first.displacement).number(place->first.width).number(place->second);
+}
+
+CopySample read_sample(WireReader& from) {
+  CopySample sample;
+  for (std::uint64_t& value : sample.registers) value = from.number<std::uint64_t>();
+  const std::string stack = from.text();
+  sample.stack.assign(stack.begin(), stack.end());
+  return sample;
+}
+
+std::vector<CodeReader::Module> read_modules(WireReader& from) {
+  std::vector<CodeReader::Module> modules(
+      std::min<std::size_t>(from.number<std::uint32_t>(), kMostModules));
+  for (CodeReader::Module& module : modules) module = from.number<CodeReader::Module>();
+  return modules;
+}
+
+void answer(CodeReader& reader, WireReader from, WireWriter& to) {
+  const auto question = from.number<Question>();
+  const auto id = from.number<std::uint32_t>();
+  switch (question) {
+    case Question::add_binary: return write_extent(to, reader.add_binary(id, from.text()));
+    case Question::add_vdso: return write_extent(to, reader.add_vdso(id));
+    case Question::add_layout: return reader.add_layout(id, read_modules(from));
+    case Question::remove_layout: return reader.remove_layout(id);
+    case Question::walk: return write_walk(to, reader.walk(id, read_sample(from)));
+    case Question::frames: return write_frames(to, reader.frames(id, from.number<std::uint64_t>()));
+    case Question::generated_function:
+      to.text(shortened(reader.generated_function(id, from.number<std::uint64_t>())));
+      return;
+    case Question::forget_names: return reader.forget_names(id);
+    case Question::release_places: return write_places(to, reader.release_places(id));
+  }
+}
+
+// Itself, should nobody be left to kill it.
+void end_after(milliseconds cpu_time, milliseconds time) {
+  const itimerval timer{{0, 0}, {time.count() / 1000, 0}};
+  const itimerval cpu_timer{{0, 0}, {cpu_time.count() / 1000, 0}};
+  ::setitimer(ITIMER_REAL, &timer, nullptr);
+  ::setitimer(ITIMER_PROF, &cpu_timer, nullptr);
+}
+
+void serve(const HelperSocket& socket, std::atomic<CodeReader::BinaryId>& at_work_on) {
+  LocalCodeReader reader(
+      [&](CodeReader::BinaryId binary, FilePlace place, const std::string& name) {
+        return file_from(socket, binary, place, name);
+      },
+      [&](CodeReader::BinaryId binary) { at_work_on = binary; });
+  while (const auto message = socket.receive()) {
+    end_after(kMostCpuTime, 2 * kMostTime);
+    WireWriter reply;
+    reply.number(Reply::answer);
+    answer(reader, WireReader(message->bytes), reply);
+    end_after(milliseconds(0), milliseconds(0));
+    if (!socket.send(reply.bytes())) return;
+  }
+}
+
+// --- Here.
+
+// A text that a terminal, a report or a browser may show.
+std::string without_controls(std::string text) {
+  std::replace_if(
+      text.begin(), text.end(), [](unsigned char each) { return each < ' ' || each == 0x7f; }, '?');
+  return text;
+}
+
+WireWriter question(Question which, std::uint32_t id) {
+  WireWriter wire;
+  wire.number(which).number(id);
+  return wire;
+}
+
+}  // namespace
+
+struct CodeReaderProcess::Page {
+  std::atomic<BinaryId> at_work_on{0};
+};
+
+CodeReaderProcess::CodeReaderProcess(FileOf file_of) : file_of_(std::move(file_of)) {
+  void* shared =
+      ::mmap(nullptr, sizeof(Page), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  page_ = shared == MAP_FAILED ? nullptr : new (shared) Page;
+}
+
+CodeReaderProcess::~CodeReaderProcess() {
+  if (page_ != nullptr) ::munmap(page_, sizeof(Page));
+}
+
+bool CodeReaderProcess::start() {
+  if (process_) return true;
+  if (page_ == nullptr || has_given_up()) return false;
+  process_ = HelperProcess::start(
+      "cowtop-code", HelperProcess::Rights::none,
+      [this](const HelperSocket& socket) { serve(socket, page_->at_work_on); });
+  return process_ != nullptr;
+}
+
+void CodeReaderProcess::end(BinaryId at_work_on) {
+  process_.reset();
+  told_binaries_.clear();
+  told_layouts_.clear();
+  ++deaths_;
+  if (binaries_.contains(at_work_on)) set_aside_.insert(at_work_on);
+}
+
+std::optional<std::string> CodeReaderProcess::reply_to(const WireWriter& request, BinaryId asked) {
+  const auto end = Clock::now() + kMostTime;
+  if (!process_->socket().send(request.bytes())) return std::nullopt;
+  for (;;) {
+    const auto left = std::chrono::duration_cast<milliseconds>(end - Clock::now());
+    if (left <= milliseconds(0)) return std::nullopt;
+    const auto message = process_->receive(left, kMostAsleep);
+    if (!message) return std::nullopt;
+    WireReader wire(message->bytes);
+    if (wire.number<Reply>() == Reply::answer) return message->bytes.substr(sizeof(Reply));
+    const auto binary = wire.number<BinaryId>();
+    const auto place = wire.number<FilePlace>();
+    const std::string name = wire.text();
+    const bool is_asked = wire.is_good() && binary == asked && !set_aside_.contains(binary);
+    const Descriptor file = is_asked ? file_of_(binary, place, name) : Descriptor();
+    if (!process_->socket().send("!", file.get())) return std::nullopt;
+  }
+}
+
+std::optional<std::string> CodeReaderProcess::ask(const WireWriter& request, BinaryId binary) {
+  if (!start()) return std::nullopt;
+  page_->at_work_on = binary;
+  const auto begin = Clock::now();
+  auto reply = reply_to(request, binary);
+  const BinaryId worked_on = binary != 0 ? binary : page_->at_work_on.load();
+  if (!reply) end(worked_on);
+  const auto took = std::chrono::duration_cast<milliseconds>(Clock::now() - begin);
+  if (took > kLong) took_long(worked_on, took);
+  return reply;
+}
+
+void CodeReaderProcess::took_long(BinaryId binary, milliseconds time) {
+  took_ += time;
+  const auto known = binaries_.find(binary);
+  if (known == binaries_.end()) return;
+  known->second.took += time;
+  if (known->second.took < kMostTimeOfOne) return;
+  set_aside_.insert(binary);
+  told_layouts_.clear();  // those without it follow
+}
+
+bool CodeReaderProcess::has_given_up() const {
+  return deaths_ >= kMostDeaths || took_ >= kMostTimeOfAll;
+}
+
+std::optional<CodeReader::Extent> CodeReaderProcess::extent(
+    const std::optional<std::string>& reply) const {
+  if (!reply) return std::nullopt;
+  const auto extent = WireReader(*reply).number<Extent>();
+  if (extent.begin >= extent.end) return std::nullopt;
+  return extent;
+}
+
+std::optional<CodeReader::Extent> CodeReaderProcess::tell_binary(BinaryId binary) {
+  const Known& known = binaries_[binary];
+  WireWriter request = question(known.is_vdso ? Question::add_vdso : Question::add_binary, binary);
+  request.text(known.path);
+  const auto reply = ask(request, binary);
+  if (reply) told_binaries_.insert(binary);
+  return extent(reply);
+}
+
+std::optional<CodeReader::Extent> CodeReaderProcess::add_binary(BinaryId binary,
+                                                                const std::string& path) {
+  binaries_[binary] = {path};
+  return tell_binary(binary);
+}
+
+std::optional<CodeReader::Extent> CodeReaderProcess::add_vdso(BinaryId binary) {
+  binaries_[binary] = {"[vdso]", true};
+  return tell_binary(binary);
+}
+
+void CodeReaderProcess::add_layout(LayoutId layout, const std::vector<Module>& modules) {
+  std::vector<Module>& known = layouts_[layout];
+  known = modules;
+  if (known.size() > kMostModules) known.resize(kMostModules);
+}
+
+void CodeReaderProcess::remove_layout(LayoutId layout) {
+  layouts_.erase(layout);
+  if (told_layouts_.erase(layout) != 0) ask(question(Question::remove_layout, layout), 0);
+}
+
+// A layout with those binaries that are not set aside.
+bool CodeReaderProcess::tell_layout(LayoutId layout) {
+  std::vector<Module> modules;
+  for (const Module& module : layouts_[layout]) {
+    if (set_aside_.contains(module.binary)) continue;
+    if (!told_binaries_.contains(module.binary)) tell_binary(module.binary);
+    if (!set_aside_.contains(module.binary)) modules.push_back(module);
+  }
+  // One of them may have killed it.
+  const bool all_told = std::all_of(modules.begin(), modules.end(), [this](const Module& module) {
+    return told_binaries_.contains(module.binary);
+  });
+  if (!all_told) return false;
+  WireWriter request = question(Question::add_layout, layout);
+  request.number(static_cast<std::uint32_t>(modules.size()));
+  for (const Module& module : modules) request.number(module);
+  if (!ask(request, 0)) return false;
+  told_layouts_.insert(layout);
+  return true;
+}
+
+CodeReader::Walk CodeReaderProcess::walk(LayoutId layout, const CopySample& sample) {
+  const std::uint64_t pc = sample[Register::rip];
+  Walk nothing{{{0, pc, pc}}, true};
+  if (!told_layouts_.contains(layout) && !tell_layout(layout)) return nothing;
+  WireWriter request = question(Question::walk, layout);
+  for (const std::uint64_t value : sample.registers) request.number(value);
+  request.text({reinterpret_cast<const char*>(sample.stack.data()), sample.stack.size()});
+  const auto reply = ask(request, 0);
+  if (!reply) return nothing;
+  WireReader wire(*reply);
+  Walk walk;
+  walk.truncated = wire.number<std::uint8_t>() != 0;
+  const auto number = std::min<std::size_t>(wire.number<std::uint32_t>(), kMostFrames);
+  for (std::size_t i = 0; i < number; ++i) walk.places.push_back(wire.number<Place>());
+  return wire.is_good() && !walk.places.empty() ? walk : nothing;
+}
+
+std::vector<Frame> CodeReaderProcess::frames(BinaryId binary, std::uint64_t address) {
+  std::vector<Frame> frames;
+  if (!set_aside_.contains(binary) && !told_binaries_.contains(binary)) tell_binary(binary);
+  const bool is_known = told_binaries_.contains(binary) && !set_aside_.contains(binary);
+  WireWriter request = question(Question::frames, binary);
+  request.number(address);
+  if (const auto reply = is_known ? ask(request, binary) : std::nullopt) {
+    WireReader wire(*reply);
+    const auto number = std::min<std::size_t>(wire.number<std::uint32_t>(), kMostFrames);
+    const std::string bytes = wire.text();
+    WireReader each(bytes);
+    for (std::size_t i = 0; i < number && each.is_good(); ++i) {
+      Frame& frame = frames.emplace_back();
+      frame.function = without_controls(each.text());
+      frame.file = without_controls(each.text());
+      frame.line = each.number<int>();
+      frame.inlined = each.number<std::uint8_t>() != 0;
+    }
+  }
+  if (frames.empty()) frames.emplace_back();
+  return frames;
+}
+
+std::string CodeReaderProcess::generated_function(BinaryId binary, std::uint64_t address) {
+  if (set_aside_.contains(binary)) return {};
+  binaries_.try_emplace(binary);
+  WireWriter request = question(Question::generated_function, binary);
+  request.number(address);
+  const auto reply = ask(request, binary);
+  return reply ? without_controls(WireReader(*reply).text()) : std::string();
+}
+
+void CodeReaderProcess::forget_names(BinaryId binary) {
+  if (told_binaries_.contains(binary)) ask(question(Question::forget_names, binary), binary);
+}
+
+std::map<CounterField, std::size_t> CodeReaderProcess::release_places(BinaryId binary) {
+  std::map<CounterField, std::size_t> places;
+  if (set_aside_.contains(binary)) return places;
+  if (!told_binaries_.contains(binary)) tell_binary(binary);
+  const auto reply = ask(question(Question::release_places, binary), binary);
+  if (!reply) return places;
+  WireReader wire(*reply);
+  const auto number = std::min<std::size_t>(wire.number<std::uint32_t>(), kMostPlaces);
+  for (std::size_t i = 0; i < number; ++i) {
+    CounterField field;
+    field.displacement = wire.number<std::int64_t>();
+    field.width = wire.number<unsigned>();
+    places[field] = wire.number<std::size_t>();
+  }
+  return places;
+}
+
+}  // namespace cowshed::cow

@@ -1,0 +1,74 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include <cowshed/cow/code_reader/code_reader.h>
+#include <cowshed/cow/sandbox/helper_process.h>
+#include <cowshed/cow/sandbox/wire.h>
+
+namespace cowshed::cow {
+
+// A CodeReader whose work is done in a process without rights, which may crash, or be killed
+// because it takes too long or too much memory.  Then the binary that it was at work on is set
+// aside, and another process goes on with the others; after some of those nothing is read any more.
+// What it cannot read has no names, and a stack of it ends with its first frame.
+class CodeReaderProcess : public CodeReader {
+ public:
+  explicit CodeReaderProcess(FileOf file_of);
+  ~CodeReaderProcess() override;
+
+  std::optional<Extent> add_binary(BinaryId binary, const std::string& path) override;
+  std::optional<Extent> add_vdso(BinaryId binary) override;
+  void add_layout(LayoutId layout, const std::vector<Module>& modules) override;
+  void remove_layout(LayoutId layout) override;
+  Walk walk(LayoutId layout, const CopySample& sample) override;
+  std::vector<Frame> frames(BinaryId binary, std::uint64_t address) override;
+  std::string generated_function(BinaryId binary, std::uint64_t address) override;
+  void forget_names(BinaryId binary) override;
+  std::map<CounterField, std::size_t> release_places(BinaryId binary) override;
+
+  // Those that were set aside.
+  const std::set<BinaryId>& set_aside() const { return set_aside_; }
+  bool has_given_up() const;
+
+ private:
+  static constexpr std::size_t kMostDeaths = 8;
+
+  struct Known {
+    std::string path;
+    bool is_vdso = false;
+    std::chrono::milliseconds took{0};
+  };
+  struct Page;  // shared with the process
+
+  // What it replies; nullopt where it does not.
+  std::optional<std::string> ask(const WireWriter& request, BinaryId binary);
+  std::optional<std::string> reply_to(const WireWriter& request, BinaryId binary);
+  std::optional<Extent> extent(const std::optional<std::string>& reply) const;
+  std::optional<Extent> tell_binary(BinaryId binary);
+  bool tell_layout(LayoutId layout);
+  bool start();
+  void end(BinaryId at_work_on);
+  void took_long(BinaryId binary, std::chrono::milliseconds time);
+
+  FileOf file_of_;
+  Page* page_;
+  std::unique_ptr<HelperProcess> process_;
+  std::map<BinaryId, Known> binaries_;
+  std::map<LayoutId, std::vector<Module>> layouts_;
+  // Known to the process.
+  std::set<BinaryId> told_binaries_;
+  std::set<LayoutId> told_layouts_;
+  std::set<BinaryId> set_aside_;
+  std::size_t deaths_ = 0;
+  std::chrono::milliseconds took_{0};
+};
+
+}  // namespace cowshed::cow

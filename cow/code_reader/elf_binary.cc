@@ -1,0 +1,72 @@
+#include <algorithm>
+#include <cstring>
+#include <gelf.h>
+#include <libelf.h>
+#include <limits>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+
+#include <cowshed/cow/code_reader/elf_binary.h>
+
+namespace cowshed::cow {
+namespace {
+
+constexpr const char* kVdso = "[vdso]";
+
+}  // namespace
+
+ElfBinary::ElfBinary(std::string path, Elf* elf) : path_(std::move(path)), elf_(elf, ::elf_end) {}
+
+bool ElfBinary::read_extent() {
+  std::size_t count = 0;
+  if (!elf_ || ::elf_getphdrnum(elf_.get(), &count) != 0) return false;
+  extent_.begin = std::numeric_limits<std::uint64_t>::max();
+  for (std::size_t i = 0; i < count; ++i) {
+    GElf_Phdr header;
+    if (::gelf_getphdr(elf_.get(), static_cast<int>(i), &header) == nullptr ||
+        header.p_type != PT_LOAD) {
+      continue;
+    }
+    extent_.begin = std::min(extent_.begin, header.p_vaddr & ~(header.p_align - 1));
+    extent_.end = std::max(extent_.end, header.p_vaddr + header.p_memsz);
+  }
+  return extent_.begin < extent_.end;
+}
+
+std::optional<ElfBinary> ElfBinary::open(const std::string& path, int fd) {
+  ::elf_version(EV_CURRENT);
+  Elf* elf = ::elf_begin(fd, ELF_C_READ_MMAP, nullptr);
+  if (elf != nullptr) ::elf_cntl(elf, ELF_C_FDREAD);
+  ElfBinary binary(path, elf);
+  if (!binary.read_extent()) return std::nullopt;
+  return binary;
+}
+
+std::optional<ElfBinary> ElfBinary::vdso() {
+  ::elf_version(EV_CURRENT);
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): so the auxiliary vector has it
+  auto* image = reinterpret_cast<char*>(::getauxval(AT_SYSINFO_EHDR));
+  if (image == nullptr) return std::nullopt;
+  GElf_Ehdr header;
+  std::memcpy(&header, image, sizeof header);
+  ElfBinary binary(kVdso, ::elf_memory(image, header.e_shoff + std::size_t{header.e_shnum} *
+                                                                   header.e_shentsize));
+  if (!binary.read_extent()) return std::nullopt;
+  return binary;
+}
+
+std::map<CounterField, std::size_t> ElfBinary::release_places() const {
+  std::size_t bytes = 0;
+  const char* image = ::elf_rawfile(elf_.get(), &bytes);
+  if (image == nullptr) return {};
+  return cow::release_places({reinterpret_cast<const std::uint8_t*>(image), bytes});
+}
+
+void ElfBinary::release_pages() const {
+  if (path_ == kVdso) return;  // it is no file
+  std::size_t bytes = 0;
+  char* image = ::elf_rawfile(elf_.get(), &bytes);
+  if (image != nullptr) ::madvise(image, bytes, MADV_DONTNEED);
+}
+
+}  // namespace cowshed::cow

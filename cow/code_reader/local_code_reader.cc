@@ -1,0 +1,78 @@
+#include <utility>
+
+#include <cowshed/cow/code_reader/local_code_reader.h>
+
+namespace cowshed::cow {
+
+LocalCodeReader::LocalCodeReader(FileOf file_of, StackWalker::AtWorkOn at_work_on)
+    : file_of_(std::move(file_of)), at_work_on_(std::move(at_work_on)) {}
+
+std::optional<CodeReader::Extent> LocalCodeReader::add(BinaryId binary,
+                                                       std::optional<ElfBinary> elf) {
+  Known& known = binaries_[binary];
+  known.elf = std::move(elf);
+  const ElfBinary* open = known.elf ? &*known.elf : nullptr;
+  known.unwound = {binary, open, nullptr};
+  known.named = {binary, open, &file_of_};
+  if (open == nullptr) return std::nullopt;
+  return open->extent();
+}
+
+std::optional<CodeReader::Extent> LocalCodeReader::add_binary(BinaryId binary,
+                                                              const std::string& path) {
+  at_work_on_(binary);
+  const Descriptor file = file_of_(binary, FilePlace::itself, {});
+  return add(binary, file ? ElfBinary::open(path, file.get()) : std::nullopt);
+}
+
+std::optional<CodeReader::Extent> LocalCodeReader::add_vdso(BinaryId binary) {
+  return add(binary, ElfBinary::vdso());
+}
+
+void LocalCodeReader::add_layout(LayoutId layout, const std::vector<Module>& modules) {
+  std::vector<StackWalker::Module> known;
+  known.reserve(modules.size());
+  for (const Module& module : modules) {
+    Known& binary = binaries_[module.binary];
+    binary.unwound.id = module.binary;
+    known.push_back({&binary.unwound, module.begin, module.end});
+  }
+  layouts_.erase(layout);
+  layouts_.try_emplace(layout, known, at_work_on_);
+}
+
+CodeReader::Walk LocalCodeReader::walk(LayoutId layout, const CopySample& sample) {
+  const auto found = layouts_.find(layout);
+  if (found == layouts_.end()) return {{{0, sample[Register::rip], sample[Register::rip]}}, true};
+  return found->second.walk(sample);
+}
+
+std::vector<Frame> LocalCodeReader::frames(BinaryId binary, std::uint64_t address) {
+  at_work_on_(binary);
+  return names_.try_emplace(binary, binaries_[binary].named).first->second.frames(address);
+}
+
+std::string LocalCodeReader::generated_function(BinaryId binary, std::uint64_t address) {
+  at_work_on_(binary);
+  const auto [entry, is_new] = perf_maps_.try_emplace(binary);
+  if (is_new) {
+    const Descriptor file = file_of_(binary, FilePlace::perf_map, {});
+    if (file) entry->second = PerfMap::read(file.get());
+  }
+  return entry->second.function(address);
+}
+
+void LocalCodeReader::forget_names(BinaryId binary) {
+  names_.erase(binary);
+  const auto known = binaries_.find(binary);
+  if (known != binaries_.end() && known->second.elf) known->second.elf->release_pages();
+}
+
+std::map<CounterField, std::size_t> LocalCodeReader::release_places(BinaryId binary) {
+  at_work_on_(binary);
+  const auto known = binaries_.find(binary);
+  if (known == binaries_.end() || !known->second.elf) return {};
+  return known->second.elf->release_places();
+}
+
+}  // namespace cowshed::cow

@@ -1,0 +1,114 @@
+#include <cstring>
+#include <optional>
+
+#include <cowshed/cow/code_reader/refcount_scan.h>
+
+namespace cowshed::cow {
+namespace {
+
+using Code = std::span<const std::uint8_t>;
+
+constexpr std::uint8_t kRexW = 0x08;
+constexpr std::uint8_t kGroup1Imm8 = 0x83;  // add and sub among them
+constexpr std::uint8_t kGroup5 = 0xff;      // dec among them
+constexpr std::uint8_t kTwoBytes = 0x0f;
+constexpr std::uint8_t kXadd = 0xc1;
+constexpr unsigned kAdd = 0;
+constexpr unsigned kDec = 1;
+constexpr unsigned kSub = 5;
+constexpr unsigned kStackPointer = 4;  // as r/m: a SIB byte follows
+
+struct Operand {
+  std::int64_t displacement = 0;
+  unsigned extension = 0;  // of the opcode, or the other register
+  std::size_t length = 0;
+};
+
+// A ModRM byte of a register and a displacement.
+std::optional<Operand> field_operand(Code code) {
+  if (code.size() < 3) return std::nullopt;
+  const unsigned mode = code[0] >> 6U;
+  const unsigned base = code[0] & 7U;
+  Operand operand{0, (code[0] >> 3U) & 7U, 1};
+  if (base == kStackPointer) {
+    constexpr std::uint8_t kNoIndex = 0x24;  // r12
+    if (code[1] != kNoIndex) return std::nullopt;
+    operand.length = 2;
+  }
+  if (mode == 1) {
+    constexpr int kSignBit = 0x80;
+    operand.displacement = (code[operand.length] ^ kSignBit) - kSignBit;
+    ++operand.length;
+    return operand;
+  }
+  if (mode == 2) {
+    std::int32_t displacement = 0;
+    if (code.size() < operand.length + sizeof displacement) return std::nullopt;
+    std::memcpy(&displacement, code.data() + operand.length, sizeof displacement);
+    operand.displacement = displacement;
+    operand.length += sizeof displacement;
+    return operand;
+  }
+  constexpr unsigned kRipRelative = 5;
+  return mode == 0 && base != kRipRelative ? std::optional(operand) : std::nullopt;
+}
+
+bool is_jump_on_zero(Code code) {
+  constexpr std::uint8_t kShortEqual = 0x74;
+  constexpr std::uint8_t kNearEqual = 0x84;
+  if (code.size() < 2) return false;
+  if ((code[0] | 1U) == (kShortEqual | 1U)) return true;
+  return code[0] == kTwoBytes && (code[1] | 1U) == (kNearEqual | 1U);
+}
+
+// Of what was there before 1 was taken off: cmp 1, or sub 1, for what is left.
+bool is_compare_with_one(Code code) {
+  if (!code.empty() && (code[0] & 0xf0U) == 0x40U) code = code.subspan(1);
+  constexpr unsigned kCompareRegister = 0xf8;
+  constexpr unsigned kSubtractFromRegister = 0xe8;
+  return code.size() >= 3 && code[0] == kGroup1Imm8 && code[2] == 1 &&
+         ((code[1] & 0xf8U) == kCompareRegister || (code[1] & 0xf8U) == kSubtractFromRegister);
+}
+
+std::optional<CounterField> release_at(Code code, unsigned width) {
+  if (code.size() < 2) return std::nullopt;
+  const std::uint8_t opcode = code[0];
+  if (opcode == kTwoBytes && code[1] == kXadd) {
+    const auto operand = field_operand(code.subspan(2));
+    if (!operand || !is_compare_with_one(code.subspan(2 + operand->length))) return std::nullopt;
+    return CounterField{operand->displacement, width};
+  }
+  if (opcode != kGroup1Imm8 && opcode != kGroup5) return std::nullopt;
+  const auto operand = field_operand(code.subspan(1));
+  if (!operand) return std::nullopt;
+  Code rest = code.subspan(1 + operand->length);
+  if (opcode == kGroup1Imm8) {
+    const bool by_one = !rest.empty() && ((operand->extension == kSub && rest[0] == 1) ||
+                                          (operand->extension == kAdd && rest[0] == 0xff));
+    if (!by_one) return std::nullopt;
+    rest = rest.subspan(1);
+  } else if (operand->extension != kDec) {
+    return std::nullopt;
+  }
+  if (!is_jump_on_zero(rest)) return std::nullopt;
+  return CounterField{operand->displacement, width};
+}
+
+}  // namespace
+
+std::map<CounterField, std::size_t> release_places(Code code) {
+  std::map<CounterField, std::size_t> places;
+  for (std::size_t i = 0; i < code.size(); ++i) {
+    const std::uint8_t byte = code[i];
+    if (byte != kGroup1Imm8 && byte != kGroup5 && byte != kTwoBytes) continue;
+    const std::uint8_t before = i > 0 ? code[i - 1] : 0;
+    const bool is_wide = (before & 0xf0U) == 0x40U && (before & kRexW) != 0;
+    // Without a prefix it is the end of a call and the beginning of a mov too often.
+    constexpr std::uint8_t kLock = 0xf0;
+    if (byte == kGroup5 && !is_wide && before != kLock) continue;
+    if (const auto field = release_at(code.subspan(i), is_wide ? 8 : 4)) ++places[*field];
+  }
+  return places;
+}
+
+}  // namespace cowshed::cow

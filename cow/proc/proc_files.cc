@@ -1,0 +1,259 @@
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <csignal>
+#include <dirent.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <linux/kcmp.h>
+#include <memory>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <cowshed/base/try.h>
+#include <cowshed/cow/proc/proc_files.h>
+
+namespace cowshed::cow {
+namespace {
+
+constexpr std::string_view kDeleted = " (deleted)";
+
+// The next word of `text`, which is shortened by it.
+std::string_view next_word(std::string_view& text, char separator = ' ') {
+  const auto start = text.find_first_not_of(separator);
+  if (start == std::string_view::npos) return text = {};
+  text.remove_prefix(start);
+  const auto end = std::min(text.find(separator), text.size());
+  const std::string_view word = text.substr(0, end);
+  text.remove_prefix(end);
+  return word;
+}
+
+template <class T>
+T number(std::string_view text, int base = 10) {
+  T value = 0;
+  std::from_chars(text.data(), text.data() + text.size(), value, base);
+  return value;
+}
+
+// 0 or an errno.
+int read_all(const std::string& path, std::string& text) {
+  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file) return errno;
+  std::array<char, 65536> buffer;
+  for (;;) {
+    const ssize_t got = ::read(file.get(), buffer.data(), buffer.size());
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) return got < 0 ? errno : 0;
+    text.append(buffer.data(), static_cast<std::size_t>(got));
+  }
+}
+
+Expected<std::string> read(pid_t pid, const std::string& path) {
+  std::string text;
+  if (const int error = read_all(path, text)) return process_error(pid, path, error);
+  return text;
+}
+
+}  // namespace
+
+bool shares_memory(pid_t a, pid_t b) { return ::syscall(SYS_kcmp, a, b, KCMP_VM, 0, 0) == 0; }
+
+tl::unexpected<Error> process_error(pid_t pid, std::string_view path, int error) {
+  const auto refused = [&](std::string_view why) {
+    return tl::make_unexpected(Error{ErrorCode::permission_denied, error == ENOENT ? EPERM : error,
+                                     fmt::format("PID {}: {}", pid, why)});
+  };
+  if (error == ENOENT && ::kill(pid, 0) != 0 && errno == EPERM) {
+    return refused(
+        "/proc hides it (hidepid), as it belongs to somebody else; run as its user or as root");
+  }
+  if (error == ENOENT || error == ESRCH) {
+    return tl::make_unexpected(
+        Error{ErrorCode::no_such_process, error, fmt::format("PID {}: no such process", pid)});
+  }
+  if (error != EACCES && error != EPERM) return system_error(path, error);
+  const char* why = ::geteuid() == 0
+                        ? ", though as root: without CAP_SYS_PTRACE (in a container, say), or a "
+                          "security module forbids it"
+                    : ProcFiles().is_ours(pid)
+                        ? ": the process is not dumpable (PR_SET_DUMPABLE, a change of user, "
+                          "capabilities of its file); run as root"
+                        : ": the process belongs to somebody else; run as its user or as root";
+  return refused(fmt::format("not permitted to read {}{}", path, why));
+}
+
+Error no_memory_error(pid_t pid, const ProcStat& stat) {
+  const bool is_zombie = stat.state == 'Z' || stat.state == 'X';
+  return {ErrorCode::no_such_process, 0,
+          fmt::format("PID {}: {}", pid,
+                      is_zombie                 ? "has exited (a zombie)"
+                      : stat.virtual_bytes == 0 ? "is a kernel thread, without memory of its own"
+                                                : "is about to exit")};
+}
+
+std::string ProcFiles::path(pid_t pid, std::string_view file) const {
+  return fmt::format("{}/{}/{}", root_, pid, file);
+}
+
+Expected<ProcStat> ProcFiles::stat(pid_t pid) const {
+  const std::string file = path(pid, "stat");
+  TRY(const auto text, read(pid, file));
+  // The command's name may hold blanks and parentheses: it ends at the last one (proc(5)).
+  const auto open = text.find('(');
+  const auto close = text.rfind(')');
+  if (open == std::string::npos || close == std::string::npos || close < open)
+    return make_error(ErrorCode::unsupported, file + ": not in the format of proc(5)");
+  ProcStat stat;
+  stat.comm = text.substr(open + 1, close - open - 1);
+  std::string_view rest = std::string_view(text).substr(close + 1);
+  std::array<std::string_view, 29> fields;  // by their numbers in proc(5)
+  for (std::size_t field = 3; field < fields.size(); ++field) fields.at(field) = next_word(rest);
+  const auto value = [&](std::size_t field) { return number<std::uint64_t>(fields.at(field)); };
+  if (!fields[3].empty()) stat.state = fields[3].front();
+  stat.ppid = number<pid_t>(fields[4]);
+  stat.minor_faults = value(10);
+  stat.reaped_faults = value(11) + value(13);
+  stat.major_faults = value(12);
+  stat.start_ticks = value(22);
+  stat.virtual_bytes = value(23);
+  stat.resident_pages = value(24);
+  // An exec moves the stack twice, and sets the start of the code (26) just before the second time.
+  if (value(26) != 0) stat.start_stack = value(28);
+  return stat;
+}
+
+Expected<Descriptor> ProcFiles::open(pid_t pid, std::string_view file) const {
+  const std::string name = path(pid, file);
+  Descriptor result(::open(name.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!result) return process_error(pid, name, errno);
+  return result;
+}
+
+Expected<std::vector<Mapping>> ProcFiles::maps(pid_t pid) const {
+  return read(pid, path(pid, "maps")).map([](const std::string& text) { return parse_maps(text); });
+}
+
+bool ProcFiles::is_ours(pid_t pid) const {
+  struct stat status{};
+  return ::stat(path(pid, "").c_str(), &status) == 0 && status.st_uid == ::geteuid();
+}
+
+std::string ProcFiles::status_line(pid_t task, std::string_view name) const {
+  const auto text = read(task, path(task, "status"));
+  const std::string field = fmt::format("\n{}:\t", name);
+  const auto found = text ? text->find(field) : std::string::npos;
+  if (found == std::string::npos) return {};
+  const auto begin = found + field.size();
+  return text->substr(begin, text->find('\n', begin) - begin);
+}
+
+std::uint64_t ProcFiles::status_number(pid_t task, std::string_view name) const {
+  const std::string line = status_line(task, name);
+  return number<std::uint64_t>(line.substr(std::min(line.find_first_not_of(' '), line.size())));
+}
+
+pid_t ProcFiles::own_pid(pid_t pid) const {
+  const std::string line = status_line(pid, "NSpid");
+  return number<pid_t>(line.substr(line.rfind('\t') + 1));  // the innermost namespace's
+}
+
+Expected<std::vector<pid_t>> ProcFiles::children(pid_t pid) const {
+  const std::string folder = path(pid, "task");
+  const std::unique_ptr<DIR, int (*)(DIR*)> tasks(::opendir(folder.c_str()), ::closedir);
+  if (!tasks) return process_error(pid, folder, errno);
+  std::vector<pid_t> result;
+  while (const dirent* entry = ::readdir(tasks.get())) {
+    if (entry->d_name[0] == '.') continue;
+    // A thread may be gone by now; its children then show under another thread.
+    const auto text = read(pid, fmt::format("{}/{}/children", folder, entry->d_name));
+    if (!text) continue;
+    std::string_view rest = *text;
+    for (auto word = next_word(rest); !word.empty(); word = next_word(rest))
+      result.push_back(number<pid_t>(word));
+  }
+  return result;
+}
+
+Expected<std::vector<pid_t>> ProcFiles::processes() const {
+  const std::unique_ptr<DIR, int (*)(DIR*)> folder(::opendir(root_.c_str()), ::closedir);
+  if (!folder) return system_error(root_, errno);
+  std::vector<pid_t> result;
+  while (const dirent* entry = ::readdir(folder.get()))
+    if (const auto pid = number<pid_t>(entry->d_name); pid > 0) result.push_back(pid);
+  std::sort(result.begin(), result.end());
+  return result;
+}
+
+Expected<std::uint64_t> ProcFiles::forks() const {
+  const std::string file = root_ + "/stat";
+  std::string text;
+  if (const int error = read_all(file, text)) return system_error(file, error);
+  constexpr std::string_view kField = "\nprocesses ";
+  const auto found = text.find(kField);
+  if (found == std::string::npos)
+    return make_error(ErrorCode::unsupported, file + ": does not count processes");
+  std::string_view rest = std::string_view(text).substr(found + kField.size());
+  return number<std::uint64_t>(next_word(rest, '\n'));
+}
+
+bool Mapping::is_memory() const {
+  constexpr std::array<std::string_view, 6> kNames = {"[heap]",    "[stack",  "[anon",
+                                                      "/dev/zero", "/memfd:", "/SYSV"};
+  return path.empty() || std::any_of(kNames.begin(), kNames.end(), [this](std::string_view name) {
+           return path.starts_with(name);
+         });
+}
+
+std::string_view Mapping::file_path() const {
+  std::string_view text = path;
+  if (text.ends_with(kDeleted) && !is_memory()) text.remove_suffix(kDeleted.size());
+  return text;
+}
+
+std::string_view parse_mapping(std::string_view line, Mapping& mapping) {
+  const std::string_view range = next_word(line);
+  const auto dash = std::min(range.find('-'), range.size() - 1);
+  mapping.begin = number<std::uint64_t>(range.substr(0, dash), 16);
+  mapping.end = number<std::uint64_t>(range.substr(dash + 1), 16);
+  const std::string_view flags = next_word(line);
+  mapping.readable = flags.starts_with('r');
+  mapping.writable = flags.size() > 1 && flags[1] == 'w';
+  mapping.executable = flags.size() > 2 && flags[2] == 'x';
+  mapping.is_private = flags.size() > 3 && flags[3] == 'p';
+  next_word(line);  // offset
+  const std::string_view device = next_word(line);
+  const auto colon = std::min(device.find(':'), device.size() - 1);
+  mapping.device = makedev(number<unsigned>(device.substr(0, colon), 16),
+                           number<unsigned>(device.substr(colon + 1), 16));
+  mapping.inode = number<std::uint64_t>(next_word(line));
+  const auto path = line.find_first_not_of(' ');
+  return path == std::string_view::npos ? std::string_view() : line.substr(path);
+}
+
+std::vector<Mapping> parse_maps(std::string_view text) {
+  std::vector<Mapping> mappings;
+  while (!text.empty()) {
+    const auto end = std::min(text.find('\n'), text.size());
+    if (end > 0) {
+      Mapping& mapping = mappings.emplace_back();
+      mapping.path = parse_mapping(text.substr(0, end), mapping);
+    }
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return mappings;
+}
+
+std::string_view arena_name(const Mapping& mapping) {
+  constexpr std::string_view kPrefix = "/memfd:cowshed:";
+  std::string_view path = mapping.path;
+  if (!path.starts_with(kPrefix)) return {};
+  path.remove_prefix(kPrefix.size());
+  if (path.ends_with(kDeleted)) path.remove_suffix(kDeleted.size());
+  return path;
+}
+
+}  // namespace cowshed::cow

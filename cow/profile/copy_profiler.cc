@@ -1,0 +1,110 @@
+#include <iterator>
+#include <utility>
+
+#include <cowshed/base/clock.h>
+#include <cowshed/cow/profile/copy_profiler.h>
+
+namespace cowshed::cow {
+namespace {
+
+constexpr std::size_t kMostOfAKind = 50;
+constexpr std::size_t kMostUnknown = 10'000;
+constexpr std::size_t kPlacedAtATime = 32;  // some milliseconds
+
+std::size_t bytes_of(const CopySample& sample) { return sizeof sample + sample.stack.size(); }
+
+}  // namespace
+
+CopySampler::CopySampler(const ProcFiles& proc) : binaries_(proc), spaces_(proc, binaries_) {
+  if (auto decoder = StoreDecoder::open()) stores_.emplace(std::move(*decoder));
+}
+
+void CopySampler::place(const CopySample& sample) {
+  waiting_bytes_ -= bytes_of(sample);
+  const CodeStack& code = sites_.add(sample, spaces_, binaries_);
+  if (stores_) stores_->add(sample, code);
+}
+
+void CopySampler::add(std::vector<CopySample> samples) {
+  for (CopySample& sample : samples) {
+    const std::size_t bytes = bytes_of(sample);
+    if (waiting_bytes_ + bytes > kMostWaitingBytes) {
+      ++dropped_;
+      continue;
+    }
+    waiting_bytes_ += bytes;
+    waiting_.push_back(std::move(sample));
+  }
+}
+
+// Of what waits; returns the others.
+template <class IsKnown>
+std::vector<CopySample> CopySampler::place_those(IsKnown is_known,
+                                                 const std::function<void()>& meanwhile) {
+  std::vector<CopySample> unknown;
+  std::size_t placed = 0;
+  for (CopySample& sample : std::exchange(waiting_, {})) {
+    if (!is_known(sample)) {
+      unknown.push_back(std::move(sample));
+      continue;
+    }
+    place(sample);
+    if (++placed % kPlacedAtATime != 0) continue;
+    // A program may map what it copies and be gone before we are through.
+    spaces_.keep_up(monotonic_ns());
+    meanwhile();
+  }
+  return unknown;
+}
+
+void CopySampler::wait_first(std::vector<CopySample> samples) {
+  waiting_.insert(waiting_.begin(), std::make_move_iterator(samples.begin()),
+                  std::make_move_iterator(samples.end()));
+}
+
+void CopySampler::attribute_known(const std::function<void()>& meanwhile) {
+  wait_first(place_those(
+      [this](const CopySample& sample) { return spaces_.knows(sample.process_id, sample.execs); },
+      meanwhile));
+}
+
+void CopySampler::attribute(const std::vector<ProcessCounts>& processes,
+                            const std::function<void()>& meanwhile) {
+  const std::uint64_t now = monotonic_ns();
+  for (const ProcessCounts& process : processes) spaces_.update(process, now);
+  std::vector<CopySample> unknown = place_those(
+      [this](const CopySample& sample) { return spaces_.knows(sample.process_id); }, meanwhile);
+  if (unknown.size() > kMostUnknown)
+    for (const CopySample& sample : unknown) place(sample);
+  else wait_first(std::move(unknown));
+  spaces_.forget_ended();
+}
+
+// As of an unknown process where it is one.
+void CopySampler::place_waiting() {
+  for (const CopySample& sample : waiting_) place(sample);
+  waiting_.clear();
+}
+
+void CopySampler::merge(std::uint64_t process_id, std::uint64_t into) {
+  sites_.merge(process_id, into);
+  if (stores_) stores_->merge(process_id, into);
+}
+
+SampledCopies CopySampler::of(std::uint64_t process_id, const CodeSites::Copies& copies) {
+  place_waiting();
+  return sites_.of(process_id, copies, symbols_, kMostOfAKind);
+}
+
+SampledCopies CopySampler::of_all(const CodeSites::Copies& copies) {
+  place_waiting();
+  return sites_.of_all(copies, symbols_, kMostOfAKind);
+}
+
+std::optional<std::vector<CopyPattern>> CopySampler::patterns_of(std::uint64_t process_id) {
+  if (!stores_) return std::nullopt;
+  place_waiting();
+  return stores_->patterns(process_id, symbols_);
+}
+
+}  // namespace cowshed::cow

@@ -1,0 +1,356 @@
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <fmt/format.h>
+#include <set>
+#include <string_view>
+#include <utility>
+
+#include <cowshed/cow/measurement.h>
+#include <cowshed/cow/profile/profile_builder.h>
+#include <cowshed/cow/symbolize/syscall_names.h>
+
+namespace cowshed::cow {
+namespace {
+
+constexpr std::uint64_t kBlockBytes = 2 << 20;
+constexpr std::uint64_t kAboutEqually = 2;  // times
+constexpr std::uint64_t kFewSamples = 16;   // of a process
+
+// What a program calls, and does not want to be told that it did.
+bool is_runtime_library(std::string_view path) {
+  const std::string_view file = base_name(path);
+  constexpr std::array<std::string_view, 8> kPrefixes = {"libc.so",     "libc-2",   "libstdc++.so",
+                                                         "libgcc_s.so", "ld-linux", "libpthread",
+                                                         "libm.so",     "[vdso]"};
+  return std::any_of(kPrefixes.begin(), kPrefixes.end(),
+                     [&](std::string_view prefix) { return file.starts_with(prefix); });
+}
+
+template <class T>
+void keep_most(std::vector<T>& items, std::size_t most) {
+  if (items.size() > most) items.resize(most);
+}
+
+// Not by samples: where some were lost, one stands for more copies in one process than in another.
+template <class T>
+void sort_by_copies(std::vector<T>& items) {
+  std::stable_sort(items.begin(), items.end(), [](const T& a, const T& b) {
+    return std::pair(a.estimated_copies, a.samples) > std::pair(b.estimated_copies, b.samples);
+  });
+}
+
+// Without what tells two instructions of one line, or of one function without lines, apart.
+Frame without_address(Frame frame) {
+  if (!frame.function.empty()) frame.address = 0;
+  return frame;
+}
+
+std::uint64_t rounded(double copies) { return static_cast<std::uint64_t>(std::llround(copies)); }
+
+// Whether the page, of anonymous memory right behind the file's mapping `last`, is one that the
+// file's program headers load.  What mmap() put there later is the kernel's same mapping.
+bool is_bss(const AddressSpace& space, const Mapping* last, const CopySample& sample,
+            Binaries& binaries) {
+  const Mapping* first = last;
+  while (first != space.mappings.data() && (first - 1)->path == last->path) --first;
+  const Binary* binary = binaries.open(*last, sample.pid);
+  return sample.address - first->begin < binary->end - binary->begin / kPageSize * kPageSize;
+}
+
+// As MappingCopies::name has it.
+std::string mapping_name(const AddressSpace& space, const CopySample& sample, Binaries& binaries) {
+  if (!sample.arena.empty()) return "arena " + sample.arena;
+  const Mapping* mapping = space.find(sample.address);
+  if (mapping == nullptr) return "unknown";
+  if (!mapping->path.empty()) return std::string(mapping->file_path());
+  const std::uint64_t stack = sample[Register::rsp];
+  if (stack >= mapping->begin && stack < mapping->end) return "thread stack";
+  if (mapping != space.mappings.data()) {
+    const Mapping* before = mapping - 1;
+    if (before->end == mapping->begin && before->has_file() && before->is_private &&
+        is_bss(space, before, sample, binaries)) {
+      return std::string(before->file_path()) + " .bss";
+    }
+  }
+  return "anonymous";
+}
+
+// FoldedStack::folded.  A callers' frame that is not named by a symbol is named by its file.
+std::string fold(const std::vector<Frame>& stack, bool truncated) {
+  std::string text = truncated ? "[callers not seen]" : "";
+  for (auto frame = stack.rbegin(); frame != stack.rend(); ++frame) {
+    std::string name = frame->function;
+    if (name.empty() && !frame->module.empty())
+      name = fmt::format("[{}]", base_name(frame->module));
+    if (name.empty()) name = "[unknown]";
+    std::replace(name.begin(), name.end(), ';', ':');
+    text += (text.empty() ? "" : ";") + name;
+  }
+  return text;
+}
+
+// A stack's innermost frames up to its place in the program, as CodeSite has them; all, where none
+// is the program's.
+std::vector<Frame> place_of(const std::vector<Frame>& stack) {
+  std::vector<Frame> place;
+  for (const Frame& frame : stack) {
+    place.push_back(without_address(frame));
+    const bool is_kernel = frame.module.empty() && frame.function.starts_with('[');
+    if (!is_kernel && !frame.inlined && !is_runtime_library(frame.module)) break;
+  }
+  return place;
+}
+
+}  // namespace
+
+const CodeStack& CodeSites::add(const CopySample& sample, AddressSpaces& spaces,
+                                Binaries& binaries) {
+  Tally& tally = tallies_[sample.process_id];
+  ++tally.samples;
+  Stack stack;
+  if (!sample.user_mode)
+    stack.writer = sample.system_call ? static_cast<std::int64_t>(*sample.system_call) : kKernel;
+  const AddressSpace* space = spaces.at(sample);
+  if (space == nullptr) {
+    stack.code.addresses.emplace_back();  // it means nothing elsewhere, and there may be very many
+    stack.code.truncated = true;
+  } else {
+    stack.code = space->unwinder->unwind(sample);
+    for (CodeAddress& each : stack.code.addresses) {
+      if (each.binary != nullptr) continue;
+      const Mapping* mapping = space->find(each.address);
+      if (mapping != nullptr && !mapping->is_memory()) continue;
+      if (const Binary* map = spaces.perf_map_of(sample)) each.binary = map;
+      else if (mapping != nullptr) each.binary = binaries.generated_code();
+    }
+  }
+  if (addresses_ >= kMostAddresses) shorten_new(stack, tally);
+  const auto [counted, is_new_stack] = tally.stacks.try_emplace(std::move(stack));
+  if (is_new_stack) addresses_ += counted->first.code.addresses.size();
+  ++counted->second;
+  Block block = space == nullptr
+                    ? Block{Block::kAnywhere, "unknown"}
+                    : Block{sample.address / kBlockBytes, mapping_name(*space, sample, binaries)};
+  if (blocks_ >= kMostBlocks && !tally.blocks.contains(block))
+    block = {Block::kAnywhere, "unknown"};
+  const auto [in_block, is_new_block] = tally.blocks.try_emplace(std::move(block));
+  if (is_new_block) ++blocks_;
+  ++in_block->second;
+  return counted->first.code;
+}
+
+// To its innermost frame, else to nothing.
+void CodeSites::shorten_new(Stack& stack, const Tally& tally) const {
+  if (tally.stacks.contains(stack)) return;
+  stack.code.truncated = true;
+  stack.code.addresses.resize(1);
+  if (!tally.stacks.contains(stack)) stack.code.addresses = {CodeAddress{}};
+}
+
+// An address that means nothing in another process would keep the sums apart for ever.
+void CodeSites::merge(std::uint64_t process_id, std::uint64_t into) {
+  const auto from = tallies_.extract(process_id);
+  if (from.empty()) return;
+  Tally& sum = tallies_[into];
+  Tally before = std::exchange(sum, {});
+  for (Tally* each : {&before, &from.mapped()}) {
+    sum.samples += each->samples;
+    for (const auto& [stack, samples] : each->stacks) {
+      Stack anywhere = stack;
+      for (CodeAddress& address : anywhere.code.addresses)
+        if (address.binary == nullptr) address = {};
+      sum.stacks[std::move(anywhere)] += samples;
+    }
+    for (const auto& [block, samples] : each->blocks)
+      sum.blocks[{Block::kAnywhere, block.mapping}] += samples;
+  }
+}
+
+void CodeSites::look_up(const std::vector<Weighted>& tallies, Symbols& symbols) {
+  std::set<CodeAddress> addresses;
+  for (const auto& [tally, copies_per_sample] : tallies) {
+    for (const auto& [stack, samples] : tally->stacks) {
+      for (const CodeAddress& code : stack.code.addresses)
+        if (symbols.needs_look_up(code)) addresses.insert(code);
+    }
+  }
+  symbols.look_up(addresses);
+}
+
+std::vector<Frame> CodeSites::frames(const Stack& stack, Symbols& symbols) {
+  std::vector<Frame> frames;
+  if (stack.writer != kProgram) {
+    const std::string name = stack.writer == kKernel
+                                 ? std::string()
+                                 : system_call_name(static_cast<std::uint64_t>(stack.writer));
+    Frame& kernel = frames.emplace_back();
+    kernel.function = stack.writer == kKernel ? "[kernel]"
+                      : name.empty()          ? fmt::format("[system call {}]", stack.writer)
+                                              : fmt::format("[{}(2)]", name);
+  }
+  for (const CodeAddress& address : stack.code.addresses) {
+    const std::vector<Frame>& here = symbols.frames(address);
+    frames.insert(frames.end(), here.begin(), here.end());
+  }
+  return frames;
+}
+
+CodeSites::Weighted CodeSites::weighted(std::uint64_t process_id, const Tally& tally,
+                                        const Copies& copies) {
+  const auto copied = copies.find(process_id);
+  const auto pages = copied == copies.end() ? 0.0 : static_cast<double>(copied->second);
+  return {&tally, pages / static_cast<double>(tally.samples)};
+}
+
+std::vector<CodeSite> CodeSites::sites(const std::vector<Weighted>& tallies, Symbols& symbols,
+                                       std::size_t most) {
+  struct Found {
+    std::uint64_t samples = 0;
+    double copies = 0;
+    std::uint64_t most_samples = 0;
+    std::vector<Frame> stack;
+    bool truncated = false;
+  };
+  std::map<std::vector<Frame>, Found> found;
+  look_up(tallies, symbols);
+  for (const auto& [tally, copies_per_sample] : tallies) {
+    for (const auto& [stack, samples] : tally->stacks) {
+      std::vector<Frame> all = frames(stack, symbols);
+      Found& site = found[place_of(all)];
+      site.samples += samples;
+      site.copies += static_cast<double>(samples) * copies_per_sample;
+      if (samples > site.most_samples) {
+        site.most_samples = samples;
+        site.stack = std::move(all);
+        site.truncated = stack.code.truncated;
+      }
+    }
+  }
+  std::vector<CodeSite> result;
+  result.reserve(found.size());
+  for (auto& [place, site] : found) {
+    result.push_back({symbols.shared(place), symbols.shared(std::move(site.stack)), site.samples,
+                      rounded(site.copies), site.truncated});
+  }
+  sort_by_copies(result);
+  keep_most(result, most);
+  return result;
+}
+
+std::vector<MappingCopies> CodeSites::mappings(const std::vector<Weighted>& tallies,
+                                               std::size_t most) {
+  struct Found {
+    std::uint64_t samples = 0;
+    double copies = 0;
+  };
+  std::map<std::string, Found> found;
+  for (const auto& [tally, copies_per_sample] : tallies) {
+    for (const auto& [block, samples] : tally->blocks) {
+      Found& mapping = found[block.mapping];
+      mapping.samples += samples;
+      mapping.copies += static_cast<double>(samples) * copies_per_sample;
+    }
+  }
+  std::vector<MappingCopies> result;
+  result.reserve(found.size());
+  for (const auto& [name, mapping] : found)
+    result.push_back({name, mapping.samples, rounded(mapping.copies)});
+  sort_by_copies(result);
+  keep_most(result, most);
+  return result;
+}
+
+std::vector<RangeCopies> CodeSites::ranges(const Weighted& weighted, std::size_t most) {
+  const auto density = [](const RangeCopies& range) {
+    return static_cast<double>(range.samples) / static_cast<double>(range.end - range.begin);
+  };
+  std::vector<RangeCopies> result;
+  for (const auto& [block, samples] : weighted.tally->blocks) {
+    if (block.number == Block::kAnywhere) continue;
+    const std::uint64_t begin = block.number * kBlockBytes;
+    RangeCopies next{begin, begin + kBlockBytes, block.mapping, samples, 0};
+    if (!result.empty() && result.back().end == begin && result.back().mapping == block.mapping &&
+        density(next) <= kAboutEqually * density(result.back()) &&
+        density(result.back()) <= kAboutEqually * density(next)) {
+      RangeCopies& last = result.back();
+      last.end = next.end;
+      last.samples += next.samples;
+    } else {
+      result.push_back(std::move(next));
+    }
+  }
+  for (RangeCopies& range : result) {
+    range.estimated_copies =
+        rounded(static_cast<double>(range.samples) * weighted.copies_per_sample);
+  }
+  std::stable_sort(result.begin(), result.end(),
+                   [&](const auto& a, const auto& b) { return density(a) > density(b); });
+  keep_most(result, most);
+  return result;
+}
+
+std::vector<FoldedStack> CodeSites::folded(const Weighted& weighted, Symbols& symbols) {
+  std::map<std::string, std::uint64_t> found;
+  for (const auto& [stack, samples] : weighted.tally->stacks)
+    found[fold(frames(stack, symbols), stack.code.truncated)] += samples;
+  const auto all = static_cast<long double>(weighted.tally->samples);
+  const auto copies = std::round(weighted.copies_per_sample * all);
+  // Each begins where the one before it ended, so that nothing is lost in rounding.
+  std::vector<FoldedStack> result;
+  result.reserve(found.size());
+  std::uint64_t samples_before = 0;
+  std::uint64_t copies_before = 0;
+  for (const auto& [text, samples] : found) {
+    samples_before += samples;
+    const auto end =
+        static_cast<std::uint64_t>(copies * (static_cast<long double>(samples_before) / all));
+    result.push_back({text, samples, end - copies_before});
+    copies_before = end;
+  }
+  std::stable_sort(result.begin(), result.end(),
+                   [](const auto& a, const auto& b) { return a.samples > b.samples; });
+  return result;
+}
+
+SampledCopies CodeSites::of(std::uint64_t process_id, const Copies& copies, Symbols& symbols,
+                            std::size_t most) const {
+  SampledCopies result;
+  const auto found = tallies_.find(process_id);
+  if (found == tallies_.end()) return result;
+  const Weighted one = weighted(process_id, found->second, copies);
+  result.samples = one.tally->samples;
+  result.sites = sites({one}, symbols, most);
+  result.mappings = mappings({one}, most);
+  result.ranges = ranges(one, most);
+  result.stacks = folded(one, symbols);
+  return result;
+}
+
+SampledCopies CodeSites::of_all(const Copies& copies, Symbols& symbols, std::size_t most) const {
+  SampledCopies result;
+  // Of processes with few samples each, all together say how much one stands for: those without any
+  // have copied, too.
+  std::uint64_t few_samples = 0;
+  std::uint64_t few_copies = 0;
+  const auto has_few = [this](std::uint64_t id) {
+    const auto tally = tallies_.find(id);
+    return tally == tallies_.end() || tally->second.samples < kFewSamples;
+  };
+  for (const auto& [id, copied] : copies)
+    if (has_few(id)) few_copies += copied;
+  for (const auto& [id, tally] : tallies_) {
+    if (has_few(id)) few_samples += tally.samples;
+    result.samples += tally.samples;
+  }
+  const double copies_per_few = static_cast<double>(few_copies) /
+                                static_cast<double>(std::max<std::uint64_t>(few_samples, 1));
+  std::vector<Weighted> all;
+  for (const auto& [id, tally] : tallies_)
+    all.push_back(has_few(id) ? Weighted{&tally, copies_per_few} : weighted(id, tally, copies));
+  result.sites = sites(all, symbols, most);
+  result.mappings = mappings(all, most);
+  return result;  // addresses of different processes have nothing in common
+}
+
+}  // namespace cowshed::cow

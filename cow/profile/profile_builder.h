@@ -1,0 +1,84 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include <cowshed/cow/copy_profile.h>
+#include <cowshed/cow/profile/address_spaces.h>
+#include <cowshed/cow/symbolize/symbolizer.h>
+#include <cowshed/probes/samples.h>
+
+namespace cowshed::cow {
+
+// Adds samples up: by stack, by mapping, by address.  Names are looked up when somebody asks.
+// One thread at a time.
+class CodeSites {
+ public:
+  // Attributes a sample as of what was mapped: `spaces` must know the process.  Returns its stack.
+  const CodeStack& add(const CopySample& sample, AddressSpaces& spaces, Binaries& binaries);
+
+  // As CopySampler has it.
+  void merge(std::uint64_t process_id, std::uint64_t into);
+
+  // How many pages each process has copied, by the probe's id.
+  using Copies = std::map<std::uint64_t, std::uint64_t>;
+
+  // Of one process, by the probe's id, and of all together: the `most` frequent of each kind, but
+  // every stack.  `copies` are spread over what was sampled.
+  SampledCopies of(std::uint64_t process_id, const Copies& copies, Symbols& symbols,
+                   std::size_t most) const;
+  SampledCopies of_all(const Copies& copies, Symbols& symbols, std::size_t most) const;
+
+ private:
+  // Who wrote: the program itself, the kernel in no system call, or in the one of that number.
+  static constexpr std::int64_t kProgram = -2;
+  static constexpr std::int64_t kKernel = -1;
+  struct Stack {
+    std::int64_t writer = kProgram;
+    CodeStack code;
+    // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 misreads it
+    auto operator<=>(const Stack&) const = default;
+  };
+  struct Block {                                                   // of 2 MiB, of one mapping
+    static constexpr std::uint64_t kAnywhere = ~std::uint64_t{0};  // in several processes
+    std::uint64_t number = 0;
+    std::string mapping;
+    // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 misreads it
+    auto operator<=>(const Block&) const = default;
+  };
+  struct Tally {
+    std::uint64_t samples = 0;
+    std::map<Stack, std::uint64_t> stacks;
+    std::map<Block, std::uint64_t> blocks;
+  };
+
+  // One process's, and the copies that a sample of it stands for.
+  struct Weighted {
+    const Tally* tally;
+    double copies_per_sample;
+  };
+
+  static Weighted weighted(std::uint64_t process_id, const Tally& tally, const Copies& copies);
+  static void look_up(const std::vector<Weighted>& tallies, Symbols& symbols);
+  static std::vector<Frame> frames(const Stack& stack, Symbols& symbols);
+  static std::vector<CodeSite> sites(const std::vector<Weighted>& tallies, Symbols& symbols,
+                                     std::size_t most);
+  static std::vector<MappingCopies> mappings(const std::vector<Weighted>& tallies,
+                                             std::size_t most);
+  static std::vector<RangeCopies> ranges(const Weighted& weighted, std::size_t most);
+  static std::vector<FoldedStack> folded(const Weighted& weighted, Symbols& symbols);
+
+  // What a process that copies from ever other places may have us keep.
+  static constexpr std::size_t kMostAddresses = 1 << 20;
+  static constexpr std::size_t kMostBlocks = 1 << 18;
+  void shorten_new(Stack& stack, const Tally& tally) const;
+
+  std::map<std::uint64_t, Tally> tallies_;  // by process
+  std::size_t addresses_ = 0;               // of all stacks
+  std::size_t blocks_ = 0;
+};
+
+}  // namespace cowshed::cow

@@ -1,0 +1,205 @@
+#include <algorithm>
+#include <chrono>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <linux/openat2.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include <utility>
+
+#include <cowshed/cow/sandbox/file_opener.h>
+#include <cowshed/cow/sandbox/wire.h>
+
+namespace cowshed::cow {
+namespace {
+
+// Without opening it: a device or a FIFO would notice.
+Descriptor locate(int folder, const std::string& path, std::uint64_t resolve, int flags = 0) {
+  open_how how{};
+  how.flags = static_cast<std::uint64_t>(O_PATH | O_CLOEXEC | flags);
+  how.resolve = resolve;
+  return Descriptor(
+      static_cast<int>(::syscall(SYS_openat2, folder, path.c_str(), &how, sizeof how)));
+}
+
+constexpr std::uint64_t kNoLinks = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
+
+Descriptor locate_folder(const std::string& path) { return locate(AT_FDCWD, path, 0, O_DIRECTORY); }
+
+// A sparse file of some KiB would take as much memory as it has bytes.
+bool is_sparse(const struct stat& file) {
+  constexpr std::int64_t kSmallBytes = 16 << 20;
+  constexpr std::int64_t kBlockBytes = 512;
+  constexpr std::int64_t kBestCompression = 16;
+  return file.st_size > kSmallBytes &&
+         file.st_size / kBestCompression > file.st_blocks * kBlockBytes;
+}
+
+// Of a regular file, the same one whatever its name is by now.  What the kernel makes up, such as
+// /proc/kmsg, has no size.
+Descriptor open_located(const Descriptor& located) {
+  struct stat file{};
+  if (!located || ::fstat(located.get(), &file) != 0 || !S_ISREG(file.st_mode) ||
+      file.st_size == 0 || is_sparse(file)) {
+    return {};
+  }
+  return Descriptor(::open(fmt::format("/proc/self/fd/{}", located.get()).c_str(),
+                           O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+}
+
+// stat() of an overlay or of btrfs has other numbers than /proc/PID/maps; so this maps it, too.
+bool is_mapped_as(int fd, const Mapping& mapping) {
+  struct stat file{};
+  if (::fstat(fd, &file) != 0) return false;
+  if (file.st_dev == mapping.device && file.st_ino == mapping.inode) return true;
+  void* place = ::mmap(nullptr, 1, PROT_READ, MAP_PRIVATE, fd, 0);
+  if (place == MAP_FAILED) return false;
+  const auto begin = reinterpret_cast<std::uintptr_t>(place);
+  bool is_same = false;
+  for (const Mapping& own : ProcFiles().maps(::getpid()).value_or(std::vector<Mapping>())) {
+    if (begin < own.begin || begin >= own.end) continue;
+    is_same = own.device == mapping.device && own.inode == mapping.inode;
+  }
+  ::munmap(place, 1);
+  return is_same;
+}
+
+Descriptor open_if_mapped_as(const Mapping& mapping, const Descriptor& located) {
+  Descriptor file = open_located(located);
+  return file && is_mapped_as(file.get(), mapping) ? std::move(file) : Descriptor();
+}
+
+// Where the process sees its files; "/" once it has ended.
+Descriptor root_of(const ProcFiles& proc, pid_t pid) {
+  Descriptor root = locate_folder(proc.path(pid, "root"));
+  return root ? std::move(root) : locate_folder("/");
+}
+
+Descriptor open_itself(const ProcFiles& proc, const FileRequest& request) {
+  const Mapping& mapping = request.mapping;
+  const Descriptor shown = locate(
+      AT_FDCWD,
+      proc.path(request.pid, fmt::format("map_files/{:x}-{:x}", mapping.begin, mapping.end)), 0);
+  if (Descriptor file = open_if_mapped_as(mapping, shown)) return file;
+  const std::string path(mapping.file_path());
+  for (const Descriptor& root : {root_of(proc, request.pid), locate_folder("/")}) {
+    const Descriptor named = locate(root.get(), path, RESOLVE_IN_ROOT | kNoLinks);
+    if (Descriptor file = open_if_mapped_as(mapping, named)) return file;
+  }
+  return {};
+}
+
+bool is_file_name(const std::string& name) {
+  constexpr std::size_t kLongest = 255;
+  return !name.empty() && name.size() <= kLongest && name != "." && name != ".." &&
+         name.find('/') == std::string::npos && name.find('\0') == std::string::npos;
+}
+
+bool is_build_id(const std::string& name) {
+  constexpr std::size_t kShortest = 4;
+  return is_file_name(name) && name.size() >= kShortest &&
+         std::all_of(name.begin(), name.end(), [](char digit) {
+           return (digit >= '0' && digit <= '9') || (digit >= 'a' && digit <= 'f');
+         });
+}
+
+Descriptor open_system_debug_file(const std::string& path) {
+  const Descriptor folder = locate_folder("/usr/lib/debug");
+  return folder ? open_located(locate(folder.get(), path, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS))
+                : Descriptor();
+}
+
+Descriptor open_debug_file(const ProcFiles& proc, const FileRequest& request) {
+  if (request.place == FilePlace::build_id) {
+    if (!is_build_id(request.name)) return {};
+    return open_system_debug_file(
+        fmt::format(".build-id/{}/{}.debug", request.name.substr(0, 2), request.name.substr(2)));
+  }
+  const std::string binary(request.mapping.file_path());
+  if (!is_file_name(request.name) || !binary.starts_with('/')) return {};
+  const std::string folder = binary.substr(1, binary.rfind('/'));
+  if (request.place == FilePlace::system_folder)
+    return open_system_debug_file(folder + request.name);
+  const std::string below = request.place == FilePlace::debug_folder ? ".debug/" : "";
+  const Descriptor root = root_of(proc, request.pid);
+  return open_located(
+      locate(root.get(), folder + below + request.name, RESOLVE_IN_ROOT | kNoLinks));
+}
+
+Descriptor open_perf_map(const ProcFiles& proc, const FileRequest& request) {
+  const pid_t own_pid = proc.own_pid(request.pid);
+  const Descriptor root = root_of(proc, request.pid);
+  const Descriptor map =
+      locate(root.get(), fmt::format("tmp/perf-{}.map", own_pid == 0 ? request.pid : own_pid),
+             RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS, O_NOFOLLOW);
+  struct stat file{};
+  if (!map || ::fstat(map.get(), &file) != 0) return {};
+  // Anybody can put a file there for a PID to come.
+  const bool is_believed =
+      file.st_uid == 0 || file.st_uid == ::geteuid() || file.st_uid == request.owner;
+  return is_believed ? open_located(map) : Descriptor();
+}
+
+constexpr std::chrono::seconds kMostOpenTime{20};
+constexpr std::chrono::seconds kMostOpenAsleep{2};
+
+std::string to_bytes(const FileRequest& request) {
+  WireWriter wire;
+  wire.number(request.place).number(request.pid).number(request.owner);
+  wire.number(request.mapping.begin).number(request.mapping.end);
+  wire.number(request.mapping.device).number(request.mapping.inode);
+  wire.text(request.mapping.path).text(request.name);
+  return wire.bytes();
+}
+
+FileRequest from_bytes(std::string_view bytes) {
+  WireReader wire(bytes);
+  FileRequest request;
+  request.place = wire.number<FilePlace>();
+  request.pid = wire.number<pid_t>();
+  request.owner = wire.number<std::uint32_t>();
+  request.mapping.begin = wire.number<std::uint64_t>();
+  request.mapping.end = wire.number<std::uint64_t>();
+  request.mapping.device = wire.number<dev_t>();
+  request.mapping.inode = wire.number<std::uint64_t>();
+  request.mapping.path = wire.text();
+  request.name = wire.text();
+  return request;
+}
+
+void serve(const ProcFiles& proc, const HelperSocket& socket) {
+  while (const auto message = socket.receive()) {
+    const Descriptor file = open_requested(proc, from_bytes(message->bytes));
+    if (!socket.send("!", file.get())) return;
+  }
+}
+
+}  // namespace
+
+Descriptor open_requested(const ProcFiles& proc, const FileRequest& request) {
+  switch (request.place) {
+    case FilePlace::itself: return open_itself(proc, request);
+    case FilePlace::perf_map: return open_perf_map(proc, request);
+    default: return open_debug_file(proc, request);
+  }
+}
+
+Descriptor OpenerProcess::open(const FileRequest& request) {
+  if (hung_ >= kMostHung || hung_devices_.contains(request.mapping.device)) return {};
+  if (!process_) {
+    process_ = HelperProcess::start("cowtop-files", HelperProcess::Rights::as_ours,
+                                    [this](const HelperSocket& socket) { serve(proc_, socket); });
+  }
+  if (!process_) return {};
+  const bool sent = process_->socket().send(to_bytes(request));
+  if (auto reply = sent ? process_->receive(kMostOpenTime, kMostOpenAsleep) : std::nullopt)
+    return std::move(reply->file);
+  process_.reset();
+  ++hung_;
+  if (request.mapping.device != 0) hung_devices_.insert(request.mapping.device);
+  return {};
+}
+
+}  // namespace cowshed::cow

@@ -1,0 +1,258 @@
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/audit.h>
+#include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <poll.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <vector>
+
+#include <cowshed/cow/proc/proc_files.h>
+#include <cowshed/cow/sandbox/helper_process.h>
+
+namespace cowshed::cow {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr rlim_t kMostMemoryBytes = rlim_t{4} << 30U;  // of addresses: files are mapped whole
+constexpr rlim_t kMostDescriptors = 64;
+
+// A control message with one descriptor.
+union Control {
+  cmsghdr header;
+  std::array<char, CMSG_SPACE(sizeof(int))> bytes;
+};
+
+bool is_end_asked_for() {
+  sigset_t pending;
+  if (::sigpending(&pending) != 0) return false;
+  const std::array<int, 4> signals = {SIGINT, SIGTERM, SIGQUIT, SIGHUP};
+  return std::any_of(signals.begin(), signals.end(),
+                     [&](int signal) { return ::sigismember(&pending, signal) == 1; });
+}
+
+// The socket becomes descriptor 0, the only one.
+void keep_only(int socket) {
+  ::dup2(socket, 0);
+  ::syscall(SYS_close_range, 1U, ~0U, 0U);
+}
+
+void limit(__rlimit_resource what, rlim_t most) {
+  rlimit limits{};
+  ::getrlimit(what, &limits);
+  limits.rlim_cur = limits.rlim_max = std::min(limits.rlim_max, most);
+  ::setrlimit(what, &limits);
+}
+
+// More of it, that is: a sanitizer has reserved terabytes.
+void limit_memory() {
+  const auto stat = ProcFiles().stat(::getpid());
+  if (stat) limit(RLIMIT_AS, stat->virtual_bytes + kMostMemoryBytes);
+}
+
+void drop_capabilities() {
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  const std::array<__user_cap_data_struct, 2> none{};
+  ::syscall(SYS_capset, &header, none.data());
+}
+
+using FilterStep = sock_filter;
+
+constexpr std::array kAllowed = {
+    SYS_read,         SYS_pread64,     SYS_lseek,     SYS_close,          SYS_fstat,
+    SYS_recvmsg,      SYS_sendmsg,     SYS_munmap,    SYS_mremap,         SYS_madvise,
+    SYS_brk,          SYS_futex,       SYS_setitimer, SYS_clock_gettime,  SYS_getpid,
+    SYS_gettid,       SYS_sched_yield, SYS_getrandom, SYS_rt_sigprocmask, SYS_rt_sigreturn,
+    SYS_rt_sigaction, SYS_sigaltstack, SYS_exit,      SYS_exit_group,     SYS_fcntl,
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    SYS_pipe2,        SYS_write,  // by which a sanitizer finds whether memory can be read
+#endif
+};
+
+constexpr FilterStep load(std::size_t offset) {
+  return BPF_STMT(BPF_LD | BPF_W | BPF_ABS, static_cast<std::uint32_t>(offset));
+}
+
+constexpr FilterStep skip_unless_equal(std::uint32_t value, std::uint8_t skipped) {
+  return BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, value, 0, skipped);
+}
+
+constexpr FilterStep skip_if_set(std::uint32_t bits, std::uint8_t skipped) {
+  return BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, bits, skipped, 0);
+}
+
+constexpr FilterStep result(std::uint32_t value) { return BPF_STMT(BPF_RET | BPF_K, value); }
+
+constexpr std::size_t low_half_of_argument(std::size_t number) {
+  return offsetof(seccomp_data, args) + number * sizeof(std::uint64_t);
+}
+
+// From here on this thread can compute, use memory, read the descriptors that it has or is sent,
+// and answer.  Every other system call fails with EPERM.  Needs no_new_privs.
+bool filter_system_calls() {
+  constexpr FilterStep kAllow = result(SECCOMP_RET_ALLOW);
+  constexpr FilterStep kRefuse = result(SECCOMP_RET_ERRNO | EPERM);
+  std::vector<FilterStep> program = {
+      load(offsetof(seccomp_data, arch)), skip_unless_equal(AUDIT_ARCH_X86_64, 1),
+      BPF_STMT(BPF_JMP | BPF_JA, 1), result(SECCOMP_RET_KILL_PROCESS),
+      load(offsetof(seccomp_data, nr))};
+  for (const long number : kAllowed) {
+    program.push_back(skip_unless_equal(static_cast<std::uint32_t>(number), 1));
+    program.push_back(kAllow);
+  }
+  // Memory that holds no code.
+  for (const long number : {SYS_mmap, SYS_mprotect}) {
+    program.push_back(skip_unless_equal(static_cast<std::uint32_t>(number), 4));
+    program.push_back(load(low_half_of_argument(2)));
+    program.push_back(skip_if_set(PROT_EXEC, 1));
+    program.push_back(kAllow);
+    program.push_back(kRefuse);
+  }
+  // fstat(), as the C library has it; no path.
+  program.push_back(skip_unless_equal(SYS_newfstatat, 3));
+  program.push_back(load(low_half_of_argument(3)));
+  program.push_back(BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, AT_EMPTY_PATH, 0, 1));
+  program.push_back(kAllow);
+  program.push_back(kRefuse);
+  const sock_fprog filter{static_cast<unsigned short>(program.size()), program.data()};
+  return ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
+}
+
+// Where some of it is refused, as in containers, the filter of system calls is what remains.
+bool drop_rights() {
+  constexpr uid_t kNobody = 65534;
+  limit_memory();
+  limit(RLIMIT_NOFILE, kMostDescriptors);
+  limit(RLIMIT_CORE, 0);
+  limit(RLIMIT_FSIZE, 0);
+  if (::geteuid() == 0) {
+    (void)::setgroups(0, nullptr);
+    (void)::setresgid(kNobody, kNobody, kNobody);
+    (void)::setresuid(kNobody, kNobody, kNobody);
+  }
+  drop_capabilities();
+  ::prctl(PR_SET_DUMPABLE, 0);
+  return ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && filter_system_calls();
+}
+
+// Those of the terminal are for cowtop, which closes the socket.
+void reset_signals() {
+  for (const int signal : {SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGPIPE}) ::signal(signal, SIG_IGN);
+  for (const int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGALRM, SIGPROF})
+    ::signal(signal, SIG_DFL);
+  sigset_t none;
+  ::sigemptyset(&none);
+  ::sigprocmask(SIG_SETMASK, &none, nullptr);
+}
+
+}  // namespace
+
+bool HelperSocket::send(std::string_view bytes, int fd) const {
+  iovec part{const_cast<char*>(bytes.data()), bytes.size()};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  Control control{};
+  if (fd >= 0) {
+    message.msg_control = control.bytes.data();
+    message.msg_controllen = control.bytes.size();
+    cmsghdr* header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof fd);
+    std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
+  }
+  const ssize_t sent = TEMP_FAILURE_RETRY(::sendmsg(fd_, &message, MSG_NOSIGNAL));
+  return sent == static_cast<ssize_t>(bytes.size());
+}
+
+std::optional<HelperSocket::Message> HelperSocket::receive() const {
+  std::array<char, kMostBytes> buffer;
+  Message received;
+  iovec part{buffer.data(), buffer.size()};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  Control control{};
+  message.msg_control = control.bytes.data();
+  message.msg_controllen = control.bytes.size();
+  const ssize_t got = TEMP_FAILURE_RETRY(::recvmsg(fd_, &message, MSG_CMSG_CLOEXEC));
+  const cmsghdr* header = got < 0 ? nullptr : CMSG_FIRSTHDR(&message);
+  if (header != nullptr && header->cmsg_type == SCM_RIGHTS) {
+    int fd = -1;
+    std::memcpy(&fd, CMSG_DATA(header), sizeof fd);
+    received.file = Descriptor(fd);
+  }
+  if (got <= 0 || (message.msg_flags & MSG_TRUNC) != 0) return std::nullopt;
+  received.bytes.assign(buffer.data(), static_cast<std::size_t>(got));
+  return received;
+}
+
+std::unique_ptr<HelperProcess> HelperProcess::start(const char* name, Rights rights,
+                                                    const Serve& serve) {
+  std::array<int, 2> ends{};
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()) != 0) return nullptr;
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    reset_signals();
+    ::prctl(PR_SET_NAME, name);
+    keep_only(ends[1]);
+    if (rights == Rights::none && !drop_rights()) ::_exit(1);
+    serve(HelperSocket(0));
+    ::_exit(0);
+  }
+  ::close(ends[1]);
+  if (pid > 0) return std::unique_ptr<HelperProcess>(new HelperProcess(pid, ends[0]));
+  ::close(ends[0]);
+  return nullptr;
+}
+
+HelperProcess::~HelperProcess() {
+  constexpr int kLooks = 20;
+  constexpr auto kBetweenLooksUs = 500;
+  ::close(socket_.fd());
+  ::kill(pid_, SIGKILL);
+  for (int look = 0; look < kLooks && ::waitpid(pid_, nullptr, WNOHANG) == 0; ++look)
+    ::usleep(kBetweenLooksUs);
+}
+
+bool HelperProcess::is_asleep() const {
+  const auto stat = ProcFiles().stat(pid_);
+  return stat && stat->state != 'R';
+}
+
+std::optional<HelperSocket::Message> HelperProcess::receive(
+    std::chrono::milliseconds most, std::chrono::milliseconds most_asleep) const {
+  constexpr std::chrono::milliseconds kBetweenLooks{100};
+  constexpr std::chrono::milliseconds kAtTheEnd{500};
+  auto end = Clock::now() + most;
+  auto last_awake = Clock::now();
+  for (bool is_ending = false;;) {
+    pollfd wanted{socket_.fd(), POLLIN, 0};
+    if (::poll(&wanted, 1, static_cast<int>(kBetweenLooks.count())) > 0) return socket_.receive();
+    const auto now = Clock::now();
+    if (!is_asleep()) last_awake = now;
+    if (!is_ending && is_end_asked_for()) {
+      is_ending = true;
+      end = std::min(end, now + kAtTheEnd);
+    }
+    if (now >= end || now - last_awake >= most_asleep) return std::nullopt;
+  }
+}
+
+}  // namespace cowshed::cow

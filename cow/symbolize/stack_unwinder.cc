@@ -1,0 +1,132 @@
+#include <algorithm>
+#include <cstring>
+#include <fmt/format.h>
+#include <functional>
+#include <iterator>
+
+#include <cowshed/cow/symbolize/stack_unwinder.h>
+
+namespace cowshed::cow {
+namespace {
+
+constexpr std::size_t kMostKnown = 4000;
+
+bool is_file(const Mapping& mapping) { return mapping.inode != 0 && mapping.path.starts_with('/'); }
+
+bool is_vdso(const Mapping& mapping) { return mapping.path == "[vdso]"; }
+
+// Of code or, read-only, of what the linker put around it.
+bool belongs_to_code(const Mapping& mapping) { return is_file(mapping) || is_vdso(mapping); }
+
+}  // namespace
+
+StackUnwinder::StackUnwinder(const std::vector<Mapping>& mappings, pid_t pid, Binaries& binaries)
+    : reader_(&binaries.reader()) {
+  for (const Mapping& mapping : mappings)
+    if (mapping.executable) code_.push_back({mapping.begin, mapping.end, !mapping.is_memory()});
+  layout_ = binaries.new_layout();
+  reader_->add_layout(layout_, modules_of(mappings, pid, binaries));
+}
+
+StackUnwinder::~StackUnwinder() { reader_->remove_layout(layout_); }
+
+// A file's mappings follow one another, with nothing or its .bss between.
+std::vector<CodeReader::Module> StackUnwinder::modules_of(const std::vector<Mapping>& mappings,
+                                                          pid_t pid, Binaries& binaries) {
+  std::vector<CodeReader::Module> modules;
+  for (auto at = mappings.begin(); at != mappings.end();) {
+    if (!belongs_to_code(*at)) {
+      ++at;
+      continue;
+    }
+    const auto first = at;
+    const auto is_same = [&](const Mapping& each) {
+      return each.path == first->path && each.inode == first->inode && each.device == first->device;
+    };
+    std::uint64_t end = at->end;
+    auto code = mappings.end();
+    for (; at != mappings.end() && is_same(*at); ++at) {
+      if (at->executable) code = at;
+      end = at->end;
+    }
+    if (code == mappings.end()) continue;
+    const Binary* binary = is_vdso(*first) ? binaries.vdso() : binaries.open(*code, pid);
+    if (!binary->is_readable && first->is_memory()) continue;  // generated code
+    modules.push_back({binary->id, first->begin, end});
+    binaries_[binary->id] = binary;
+  }
+  return modules;
+}
+
+std::string StackUnwinder::code_layout(const std::vector<Mapping>& mappings) {
+  std::string text;
+  for (const Mapping& mapping : mappings) {
+    if (mapping.executable) {
+      fmt::format_to(std::back_inserter(text), "{:x}-{:x} {:x} {} {}\n", mapping.begin, mapping.end,
+                     mapping.device, mapping.inode, mapping.path);
+    }
+  }
+  return text;
+}
+
+const StackUnwinder::Code* StackUnwinder::code_at(std::uint64_t word) const {
+  const auto after =
+      std::upper_bound(code_.begin(), code_.end(), word,
+                       [](std::uint64_t value, const Code& code) { return value < code.begin; });
+  return after != code_.begin() && word < std::prev(after)->end ? &*std::prev(after) : nullptr;
+}
+
+bool StackUnwinder::is_code(std::uint64_t word) const { return code_at(word) != nullptr; }
+
+bool StackUnwinder::is_of_file(std::uint64_t pc) const {
+  const Code* code = code_at(pc);
+  return code != nullptr && code->of_file;
+}
+
+// All that decides how a stack is unwound: where it was, and which words in the registers and on
+// the stack point to code or, counted from its top, into the stack.
+std::size_t StackUnwinder::fingerprint(const CopySample& sample) const {
+  const std::uint64_t top = sample[Register::rsp];
+  std::string text;
+  const auto add = [&](std::uint64_t place, std::uint64_t word) {
+    const std::uint64_t depth = word - top;
+    const bool in_stack = depth < sample.stack.size();
+    if (!in_stack && !is_code(word)) return;
+    const std::uint64_t value = in_stack ? depth : word;
+    text.append(reinterpret_cast<const char*>(&place), sizeof place);
+    text.append(reinterpret_cast<const char*>(&value), sizeof value);
+  };
+  for (std::size_t i = 0; i < kRegisters; ++i) add(UINT64_MAX - i, sample.registers[i]);
+  for (std::size_t at = 0; at + sizeof(std::uint64_t) <= sample.stack.size();
+       at += sizeof(std::uint64_t)) {
+    std::uint64_t word = 0;
+    std::memcpy(&word, sample.stack.data() + at, sizeof word);
+    add(at, word);
+  }
+  return std::hash<std::string>()(text);  // the text takes kilobytes
+}
+
+CodeAddress StackUnwinder::known_address(const CodeReader::Place& place) const {
+  const auto binary = binaries_.find(place.binary);
+  // libdwfl gives what lies in a gap to the module before it: generated code, say.
+  if (binary == binaries_.end() || !is_of_file(place.pc)) return {nullptr, place.pc};
+  return {binary->second, place.address};
+}
+
+CodeStack StackUnwinder::walk(const CopySample& sample) {
+  const CodeReader::Walk walk = reader_->walk(layout_, sample);
+  CodeStack stack;
+  stack.truncated = walk.truncated;
+  for (const CodeReader::Place& place : walk.places)
+    stack.addresses.push_back(known_address(place));
+  return stack;
+}
+
+const CodeStack& StackUnwinder::unwind(const CopySample& sample) {
+  if (known_.size() >= kMostKnown) known_.clear();
+  const auto [entry, is_new] = known_.try_emplace(fingerprint(sample));
+  if (is_new) entry->second = walk(sample);
+  return entry->second;
+}
+
+}  // namespace cowshed::cow

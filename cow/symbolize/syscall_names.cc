@@ -1,0 +1,29 @@
+#include <algorithm>
+#include <iterator>
+#include <string_view>
+
+#include <cowshed/cow/symbolize/syscall_names.h>
+
+namespace cowshed::cow {
+namespace {
+
+struct SystemCall {
+  std::uint64_t number;
+  std::string_view name;
+};
+
+constexpr SystemCall kSystemCalls[] = {
+// Made by CMake from <asm/unistd_64.h>: a line "{17, "pread64"}," each.
+#include "system_call_list.inc"
+};
+
+}  // namespace
+
+std::string system_call_name(std::uint64_t number) {
+  const auto* const found =
+      std::find_if(std::begin(kSystemCalls), std::end(kSystemCalls),
+                   [number](const SystemCall& each) { return each.number == number; });
+  return found == std::end(kSystemCalls) ? std::string() : std::string(found->name);
+}
+
+}  // namespace cowshed::cow

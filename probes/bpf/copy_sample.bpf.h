@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+#pragma once
+
+#include "lineage.bpf.h"
+
+/* Who copies, by samples: one copy of every `sample_period` of a thread, at a random place among
+ * them, so that each copy has the same chance and no loop is in step with us.  What is needed to
+ * unwind the stack is copied out; frames and names are found in user space. */
+
+struct {
+  __uint(type, BPF_MAP_TYPE_RINGBUF);
+  __uint(max_entries, 4096); /* the loader sets it */
+} samples SEC(".maps");
+
+struct {
+  __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+  __uint(max_entries, 1);
+  __type(key, __u32);
+  __type(value, struct cowshed_sample_counts);
+} sample_counts SEC(".maps");
+
+struct {
+  __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+  __uint(max_entries, 1);
+  __type(key, __u32);
+  __type(value, struct cowshed_sample);
+} new_sample SEC(".maps");
+
+const volatile __u32 sample_period = 0; /* 0: none, and the verifier removes all of this */
+const volatile __u32 sample_stack_bytes = 0;
+
+static __always_inline void draw_turn(struct sample_turn* turn) {
+  __u32 place = bpf_get_prandom_u32() % sample_period;
+  turn->until = turn->after + place + 1;
+  turn->after = sample_period - 1 - place;
+}
+
+static __always_inline int is_its_turn(struct sample_turn* turn) {
+  if (!turn->until) draw_turn(turn);
+  if (--turn->until) return 0;
+  draw_turn(turn);
+  return 1;
+}
+
+static __always_inline void read_registers(__u64* to, struct pt_regs* from) {
+  to[0] = from->ax;
+  to[1] = from->dx;
+  to[2] = from->cx;
+  to[3] = from->bx;
+  to[4] = from->si;
+  to[5] = from->di;
+  to[6] = from->bp;
+  to[7] = from->sp;
+  to[8] = from->r8;
+  to[9] = from->r9;
+  to[10] = from->r10;
+  to[11] = from->r11;
+  to[12] = from->r12;
+  to[13] = from->r13;
+  to[14] = from->r14;
+  to[15] = from->r15;
+  to[16] = from->ip;
+}
+
+#define BYTES_TO_PAGE_END(address) \
+  (COWSHED_PAGE_BYTES - (__u32)((address) & (COWSHED_PAGE_BYTES - 1)))
+
+/* Reads until the first page that is not there, without a fault: the target keeps sharing. */
+static __always_inline void read_stack(struct cowshed_sample* sample, __u64 sp) {
+  __u32 used = 0;
+  for (int i = 0; i <= COWSHED_STACK_BYTES / COWSHED_PAGE_BYTES; i++) {
+    __u32 piece = BYTES_TO_PAGE_END(sp + used);
+    if (used >= sample_stack_bytes || used >= COWSHED_STACK_BYTES ||
+        bpf_probe_read_user(sample->stack + used, piece, (void*)(sp + used))) {
+      break;
+    }
+    used += piece;
+  }
+  sample->stack_bytes = used < sample_stack_bytes ? used : sample_stack_bytes;
+}
+
+static __always_inline void read_instruction(struct cowshed_sample* sample, __u64 ip) {
+  if (!bpf_probe_read_user(sample->instruction, COWSHED_INSTRUCTION_BYTES, (void*)ip)) {
+    sample->instruction_bytes = COWSHED_INSTRUCTION_BYTES;
+    return;
+  }
+  __u32 here = BYTES_TO_PAGE_END(ip);
+  if (here < COWSHED_INSTRUCTION_BYTES &&
+      !bpf_probe_read_user(sample->instruction, here, (void*)ip)) {
+    sample->instruction_bytes = here;
+  }
+}
+
+static __always_inline void describe_sample(struct cowshed_sample* sample,
+                                            struct thread_state* thread) {
+  struct task_struct* task = bpf_get_current_task_btf();
+  struct pending_fault* fault = &thread->pending;
+  struct pt_regs* entry = (struct pt_regs*)bpf_task_pt_regs(task);
+  sample->process_id = 0;
+  sample->pid = 0;
+  sample->execs = 0;
+  struct cowshed_process* process = bpf_map_lookup_elem(&processes, &thread->key);
+  if (process) {
+    sample->process_id = process->id;
+    sample->pid = process->pid;
+    sample->execs = process->execs;
+  }
+  sample->tid = pid_here(task);
+  sample->time_ns = bpf_ktime_get_ns();
+  sample->address = thread->address;
+  sample->fault_class = fault->outcome;
+  sample->user_mode = fault->mode == PENDING_USER;
+  sample->system_call = sample->user_mode ? ~0ULL : entry->orig_ax;
+  sample->mapping_start = fault->traits & MAPPING_FOUND ? thread->mapping.start : 0;
+  sample->mapping_end = fault->traits & MAPPING_FOUND ? thread->mapping.end : 0;
+  sample->arena_inode = 0;
+  sample->arena[0] = 0;
+  if (fault->traits & MAPPING_ARENA) {
+    sample->arena_inode = thread->arena.inode;
+    __builtin_memcpy(sample->arena, thread->arena.name, sizeof sample->arena);
+  }
+  read_registers(sample->registers, entry);
+  sample->instruction_bytes = 0;
+  if (sample->user_mode) read_instruction(sample, entry->ip);
+  read_stack(sample, entry->sp);
+}
+
+static __noinline int take_sample(struct thread_state* thread) {
+  __u32 slot = 0;
+  struct cowshed_sample* sample = bpf_map_lookup_elem(&new_sample, &slot);
+  struct cowshed_sample_counts* counts = bpf_map_lookup_elem(&sample_counts, &slot);
+  if (!sample || !counts) return 0;
+  describe_sample(sample, thread);
+  __u32 stack_bytes = sample->stack_bytes;
+  if (stack_bytes > COWSHED_STACK_BYTES) stack_bytes = COWSHED_STACK_BYTES;
+  counts->emitted++;
+  if (bpf_ringbuf_output(&samples, sample,
+                         __builtin_offsetof(struct cowshed_sample, stack) + stack_bytes,
+                         BPF_RB_NO_WAKEUP)) {
+    counts->lost++;
+  }
+  return 0;
+}
+
+/* Called for each copy while its fault is pending. */
+static __always_inline void sample_copy(struct thread_state* thread) {
+  if (sample_period && !thread->await_exec && is_its_turn(&thread->turn)) take_sample(thread);
+}

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+#pragma once
+
+#include "maps.bpf.h"
+
+/* Threads and processes come and go here: who is tracked, under which record, and when a thread's
+ * counters move to its process. */
+
+static __always_inline __u32 pid_here(struct task_struct* task) {
+  struct pid* pid = BPF_CORE_READ(task, thread_pid);
+  __u32 number = 0;
+  if (pid && BPF_CORE_READ(pid, level) >= pid_level) {
+    void* numbers = (void*)pid + bpf_core_field_offset(struct pid, numbers);
+    void* upid = numbers + (__u64)pid_level * bpf_core_type_size(struct upid);
+    bpf_probe_read_kernel(&number, sizeof number, upid + bpf_core_field_offset(struct upid, nr));
+  }
+  return number;
+}
+
+static __always_inline __u32 tgid_here(struct task_struct* task) {
+  return pid_here(BPF_CORE_READ(task, group_leader));
+}
+
+static __always_inline void fill_key(struct cowshed_key* key, struct task_struct* task) {
+  key->start_ns = BPF_CORE_READ(task, group_leader, start_time);
+  key->tgid = BPF_CORE_READ(task, tgid);
+  key->unused = 0;
+}
+
+/* A pointer as a number to calculate with, which the verifier grants on the way through memory. */
+static __always_inline __u64 number(__u64* memory, const void* pointer) {
+  *(volatile __u64*)memory = (__u64)pointer;
+  return *(volatile __u64*)memory;
+}
+
+/* Where a CPU's part of a per-CPU pointer lies, as far from the pointer: of the CPUs that were
+ * online when the programs were loaded. */
+#define MOST_CPUS 4096
+__u64 percpu_shifts[MOST_CPUS];
+__u32 percpu_parts;
+
+/* Learnt from a map of our own: the kernel's table of offsets is no symbol that we may resolve. */
+static __always_inline __u64 percpu_shift(__u32 cpu) {
+  __u32 slot = 0;
+  struct cowshed_process* mine = bpf_map_lookup_elem(&new_process, &slot);
+  void* there = bpf_map_lookup_percpu_elem(&new_process, &slot, cpu);
+  if (!mine || !there) return 0;
+  __u64 map = number(&mine->id, &new_process);
+  __u64 base = 0;
+  bpf_probe_read_kernel(&base, sizeof base,
+                        (void*)map + bpf_core_field_offset(struct bpf_array, pptrs));
+  return base ? number(&mine->id, there) - base : 0;
+}
+
+struct percpu_sum {
+  __u64 counters;
+  __s64 sum;
+};
+
+static long add_part(__u32 part, struct percpu_sum* sum) {
+  if (part >= MOST_CPUS) return 1;
+  __s32 value = 0;
+  bpf_probe_read_kernel(&value, sizeof value, (void*)(sum->counters + percpu_shifts[part]));
+  sum->sum += value;
+  return 0;
+}
+
+/* Resident anonymous memory of `task`.  A percpu_counter alone is off by up to 32 pages a CPU,
+ * which is all of a small program, so its parts are added; before 6.2 each thread keeps up to 64
+ * pages to itself, of which only this thread's are added. */
+static __always_inline __u64 anonymous_bytes(struct task_struct* task) {
+  struct mm_struct* mm = task->mm;
+  if (!mm) return 0;
+  __s64 pages = 0;
+  /* Asked of a type that every kernel has: for one that it lacks libbpf would look through all
+   * modules, which takes CAP_SYS_ADMIN. */
+  if (bpf_core_field_exists(((struct mm_struct___v6_1*)mm)->rss_stat.count)) {
+    pages = BPF_CORE_READ((struct mm_struct___v6_1*)mm, rss_stat.count[MM_ANONPAGES].counter);
+    pages += BPF_CORE_READ((struct task_struct___v6_1*)task, rss_stat.count[MM_ANONPAGES]);
+  } else {
+    struct percpu_sum parts = {.counters =
+                                   (__u64)BPF_CORE_READ(mm, rss_stat[MM_ANONPAGES].counters)};
+    bpf_loop(percpu_parts, add_part, &parts, 0);
+    pages = BPF_CORE_READ(mm, rss_stat[MM_ANONPAGES].count) + parts.sum;
+  }
+  return pages > 0 ? (__u64)pages * 4096 : 0;
+}
+
+/* Creates the record of `task`'s process unless it exists.  1: created, 0: existed, -1: no room. */
+static __always_inline int add_process(struct task_struct* task, struct cowshed_key* key,
+                                       __u64 parent_id, __u32 flags, __u64 shared_bytes,
+                                       __u32 slot) {
+  if (bpf_map_lookup_elem(&processes, key)) return 0;
+  struct cowshed_process* process = bpf_map_lookup_elem(&new_process, &slot);
+  if (!process) return -1;
+  __builtin_memset(process, 0, sizeof *process);
+  process->id = __sync_fetch_and_add(&last_id, 1) + 1;
+  process->parent_id = parent_id;
+  process->shared_at_fork_bytes = shared_bytes;
+  process->pid = tgid_here(task);
+  process->ppid = tgid_here(BPF_CORE_READ(task, real_parent));
+  process->flags = flags;
+  struct task_struct* leader = BPF_CORE_READ(task, group_leader);
+  bpf_probe_read_kernel(process->comm, sizeof process->comm, &leader->comm);
+  long refused = bpf_map_update_elem(&processes, key, process, BPF_NOEXIST);
+  if (refused == -17) /* -EEXIST: another CPU was quicker */
+    return 0;
+  if (refused) {
+    __sync_fetch_and_add(&losses.processes, 1);
+    return -1;
+  }
+  __sync_fetch_and_add(&processes_added, 1);
+  return 1;
+}
+
+/* Tracks one thread of a process that has a record. */
+static __always_inline int add_thread(struct task_struct* task, struct cowshed_key* key,
+                                      __u32 await_exec) {
+  struct cowshed_process* process = bpf_map_lookup_elem(&processes, key);
+  if (!process) return 0;
+  begin_record_change();
+  __sync_fetch_and_add(&process->threads_live, 1);
+  struct thread_state* thread =
+      bpf_task_storage_get(&threads, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+  if (!thread) {
+    __sync_fetch_and_add(&process->threads_live, -1);
+    end_record_change();
+    __sync_fetch_and_add(&losses.threads, 1);
+    return 0;
+  }
+  __sync_fetch_and_add(&process->threads_total, 1);
+  end_record_change();
+  thread->await_exec = await_exec;
+  thread->key = *key;
+  thread->program = (__u64)BPF_CORE_READ(task, mm);
+  return 1;
+}
+
+static __always_inline void flush(struct thread_state* thread, struct task_struct* task) {
+  struct cowshed_process* process = bpf_map_lookup_elem(&processes, &thread->key);
+  struct cowshed_counts* counts = &thread->counts;
+  if (!process) {
+    add(&losses.late, counts->write_faults);
+    __builtin_memset(counts, 0, sizeof *counts);
+    return;
+  }
+  begin_record_change();
+  __sync_fetch_and_add(&process->flush_begin, 1);
+  for (int i = 0; i < COWSHED_CLASSES; i++) add(&process->counts.faults[i], counts->faults[i]);
+  add(&process->counts.write_faults, counts->write_faults);
+  add(&process->counts.zero_filled_pages, counts->zero_filled_pages);
+  add(&process->counts.huge_splits, counts->huge_splits);
+  add(&process->counts.events, counts->events);
+  add(&process->counts.vma_misses, counts->vma_misses);
+  __builtin_memset(counts, 0, sizeof *counts);
+  if (!thread->exited) {
+    thread->exited = 1;
+    __u32 others = __sync_fetch_and_add(&process->threads_live, -1) - 1;
+    struct signal_struct* signal = BPF_CORE_READ(task, signal);
+    /* `live` alone says so to each of several threads that end together. */
+    if (others == 0 && BPF_CORE_READ(signal, live.counter) == 0) {
+      __u32 group = BPF_CORE_READ(signal, flags) & SIGNAL_GROUP_EXIT;
+      struct task_struct* leader = BPF_CORE_READ(task, group_leader);
+      process->exit_code =
+          group ? BPF_CORE_READ(signal, group_exit_code) : BPF_CORE_READ(leader, exit_code);
+      bpf_probe_read_kernel(process->comm, sizeof process->comm, &leader->comm);
+      process->end_ns = bpf_ktime_get_ns();
+      __sync_fetch_and_or(&process->flags, COWSHED_ENDED);
+    }
+  }
+  __sync_fetch_and_add(&process->flush_end, 1);
+  end_record_change();
+}

@@ -1,0 +1,194 @@
+#include <algorithm>
+#include <array>
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <cerrno>
+#include <cstring>
+#include <fcntl.h>
+#include <string>
+#include <sys/resource.h>
+#include <unistd.h>
+#include <utility>
+
+#include <cowshed/base/try.h>
+#include <cowshed/probes/loader/bpf_programs.h>
+#include <cowshed/probes/loader/btf_constants.h>
+#include <cowshed/probes/loader/libbpf_log.h>
+#include <cowshed/probes/loader/online_cpus.h>
+
+// The skeleton names the types of record.h.
+#include <cow.skel.h>
+
+namespace cowshed {
+namespace {
+
+constexpr std::size_t kMostDescriptors = 48;  // that the programs, maps and links take
+
+// How many this process can still open.
+std::size_t descriptors_left() {
+  rlimit limit = {};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return RLIM_INFINITY;
+  std::size_t open = 0;
+  for (int fd = 0; fd < static_cast<int>(std::min<rlim_t>(limit.rlim_cur, kMostDescriptors)); ++fd)
+    open += fcntl(fd, F_GETFD) >= 0 ? 1 : 0;
+  return limit.rlim_cur - std::min<rlim_t>(limit.rlim_cur, open);
+}
+
+tl::unexpected<Error> refused(std::string_view step, int error, const LibbpfText& text) {
+  const int number = error < 0 ? -error : error;
+  const auto code =
+      number == EPERM || number == EACCES ? ErrorCode::permission_denied : ErrorCode::unsupported;
+  // libbpf says so only of some of the places where it ran out, and in its own words.
+  if (const std::size_t left = descriptors_left(); left < kMostDescriptors) {
+    return tl::make_unexpected(
+        Error{ErrorCode::unsupported, EMFILE,
+              std::string(step) + ": they need more file descriptors than the " +
+                  std::to_string(left) + " that are left; raise the limit (ulimit -n 256)"});
+  }
+  const std::string reason = text.reason();
+  return tl::make_unexpected(
+      Error{code, number,
+            std::string(step) + ": " + (reason.empty() ? std::strerror(number) : reason.c_str())});
+}
+
+// Runs an iterator once: reading is what makes it run.  `output` receives what it wrote.
+Expected<void> run_iterator(const bpf_link* link, std::vector<char>& output) {
+  const int fd = bpf_iter_create(bpf_link__fd(link));
+  if (fd < 0) return system_error("bpf_iter_create", -fd);
+  std::array<char, 65536> chunk;
+  ssize_t got = 0;
+  do {
+    got = read(fd, chunk.data(), chunk.size());
+    if (got > 0) output.insert(output.end(), chunk.begin(), chunk.begin() + got);
+  } while (got > 0 || (got < 0 && (errno == EINTR || errno == EAGAIN)));
+  const int error = errno;
+  close(fd);
+  if (got < 0) return system_error("reading a BPF iterator", error);
+  return {};
+}
+
+// A program of the type "syscall"; what it says is in the programs' variables.
+void run_once(int program, const void* context, std::size_t size) {
+  bpf_test_run_opts options = {};
+  options.sz = sizeof options;
+  options.ctx_in = context;
+  options.ctx_size_in = static_cast<__u32>(size);
+  bpf_prog_test_run_opts(program, &options);
+}
+
+// Has the programs find out where they can read page tables.  Where they cannot (a kernel that lays
+// memory out otherwise) they count what they are not sure of.
+void find_direct_map(int program) {
+  constexpr std::size_t kWords = 4;  // TOKEN_WORDS of page_table.bpf.h
+  struct Place {
+    std::uint64_t address = 0;
+    std::array<std::uint64_t, kWords> words = {};
+  };
+  alignas(64) std::array<std::uint64_t, kWords> token = {};  // on one page
+  if (getentropy(token.data(), sizeof token) != 0) return;
+  Place place = {reinterpret_cast<std::uintptr_t>(token.data()), token};
+  run_once(program, &place, sizeof place);
+}
+
+}  // namespace
+
+struct Programs::State {
+  std::unique_ptr<cow_bpf, void (*)(cow_bpf*)> skeleton{cow_bpf__open(), cow_bpf__destroy};
+  BtfConstants constants;
+  std::vector<int> descriptors;
+};
+
+Programs::Programs(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Programs::Programs(Programs&&) noexcept = default;
+Programs& Programs::operator=(Programs&&) noexcept = default;
+Programs::~Programs() = default;
+
+Expected<Programs> Programs::load(const SamplingOptions& sampling) {
+  const LibbpfText text;
+  auto state = std::make_unique<State>();
+  cow_bpf* skeleton = state->skeleton.get();
+  if (skeleton == nullptr) return refused("opening the BPF programs", errno, text);
+  const BtfConstants& constants = state->constants = read_btf_constants();
+  skeleton->rodata->gfp_movable = constants.gfp_movable;
+  skeleton->rodata->gfp_zero = constants.gfp_zero;
+  skeleton->rodata->gfp_page_cache = constants.gfp_write | constants.gfp_noretry;
+  skeleton->rodata->vm_events_from_runqueue = constants.vm_events_from_runqueue;
+  if (sampling.period != 0) {
+    skeleton->rodata->sample_period = sampling.period;
+    skeleton->rodata->sample_stack_bytes =
+        std::min<std::uint32_t>(sampling.stack_bytes, COWSHED_STACK_BYTES);
+    if (const int error = bpf_map__set_max_entries(skeleton->maps.samples, sampling.buffer_bytes);
+        error != 0) {
+      return refused("sizing the ring buffer of samples", error, text);
+    }
+  }
+  for (bpf_program* program : {skeleton->progs.on_isolate, skeleton->progs.on_collapse})
+    bpf_program__set_autoload(program, constants.has_collapse_events);
+  if (const int error = cow_bpf__load(skeleton); error != 0)
+    return refused("loading the BPF programs", error, text);
+  find_direct_map(bpf_program__fd(skeleton->progs.find_direct_map));
+  for (const int cpu : online_cpus()) {
+    const auto number = static_cast<std::uint64_t>(cpu);
+    run_once(bpf_program__fd(skeleton->progs.add_cpu), &number, sizeof number);
+  }
+  if (const int error = cow_bpf__attach(skeleton); error != 0)
+    return refused("attaching the BPF programs", error, text);
+  const auto& programs = skeleton->progs;
+  state->descriptors = {
+      bpf_program__fd(programs.on_user_fault), bpf_program__fd(programs.on_kernel_fault),
+      bpf_program__fd(programs.on_page_alloc), bpf_program__fd(programs.on_new_task),
+      bpf_program__fd(programs.on_rename),     bpf_program__fd(programs.on_signal),
+      bpf_program__fd(programs.on_exit)};
+  return Programs(std::move(state));
+}
+
+int Programs::processes_map() const { return bpf_map__fd(state_->skeleton->maps.processes); }
+int Programs::arenas_map() const { return bpf_map__fd(state_->skeleton->maps.arenas); }
+int Programs::roots_map() const { return bpf_map__fd(state_->skeleton->maps.roots); }
+int Programs::samples_map() const { return bpf_map__fd(state_->skeleton->maps.samples); }
+int Programs::sample_counts_map() const {
+  return bpf_map__fd(state_->skeleton->maps.sample_counts);
+}
+const cowshed_losses& Programs::losses() const { return state_->skeleton->bss->losses; }
+std::uint64_t Programs::slow_lookups() const { return state_->skeleton->bss->slow_lookups; }
+std::uint64_t Programs::processes_added() const {
+  return __atomic_load_n(&state_->skeleton->bss->processes_added, __ATOMIC_ACQUIRE);
+}
+std::uint64_t Programs::arenas_added() const {
+  return __atomic_load_n(&state_->skeleton->bss->arenas_added, __ATOMIC_ACQUIRE);
+}
+std::optional<std::uint64_t> Programs::record_changes() const {
+  // In this order: there are never more done than begun.
+  const std::uint64_t done =
+      __atomic_load_n(&state_->skeleton->bss->record_changes_done, __ATOMIC_ACQUIRE);
+  const std::uint64_t begun =
+      __atomic_load_n(&state_->skeleton->bss->record_changes_begun, __ATOMIC_ACQUIRE);
+  if (begun != done) return std::nullopt;
+  return begun;
+}
+bool Programs::counts_splits() const { return state_->constants.counts_splits; }
+bool Programs::counts_collapses() const { return state_->constants.has_collapse_events; }
+std::span<const int> Programs::descriptors() const { return state_->descriptors; }
+
+Expected<cowshed_adoption> Programs::adopt(cowshed_adopt_mode mode) {
+  cowshed_adoption& request = state_->skeleton->bss->adoption;
+  request = {};
+  request.mode = mode;
+  std::vector<char> nothing;
+  auto ran = run_iterator(state_->skeleton->links.adopt, nothing);
+  const cowshed_adoption answer = request;
+  request = {};
+  if (!ran) return tl::make_unexpected(ran.error());
+  return answer;
+}
+
+Expected<std::vector<cowshed_thread_record>> Programs::dump_threads() const {
+  std::vector<char> bytes;
+  TRY_VOID(run_iterator(state_->skeleton->links.dump_threads, bytes));
+  std::vector<cowshed_thread_record> records(bytes.size() / sizeof(cowshed_thread_record));
+  if (!records.empty())
+    std::memcpy(records.data(), bytes.data(), records.size() * sizeof(cowshed_thread_record));
+  return records;
+}
+
+}  // namespace cowshed

@@ -1,0 +1,142 @@
+#include <bpf/bpf.h>
+#include <cerrno>
+#include <cstring>
+#include <iterator>
+#include <utility>
+
+#include <cowshed/base/try.h>
+#include <cowshed/probes/loader/kernel_records.h>
+
+namespace cowshed {
+namespace {
+
+template <class Key, class Value, class Visit>
+Expected<void> for_each_entry(int map, const char* name, Visit visit) {
+  Key key = {};
+  const Key* previous = nullptr;
+  while (bpf_map_get_next_key(map, previous, &key) == 0) {
+    Value value = {};
+    if (bpf_map_lookup_elem(map, &key, &value) == 0) visit(key, value);
+    previous = &key;
+  }
+  if (errno != ENOENT) return system_error(std::string("reading the BPF map ") + name, errno);
+  return {};
+}
+
+template <std::size_t N>
+std::string text(const char (&field)[N]) {
+  return {field, strnlen(field, N)};
+}
+
+cowshed_arena_key key_of(const cowshed_key& process, const ArenaCount& arena) {
+  return {.process = process,
+          .inode = arena.address == 0 ? arena.inode : arena.address | COWSHED_BY_ADDRESS};
+}
+
+}  // namespace
+
+void add(cowshed_counts& sum, const cowshed_counts& part) {
+  for (int i = 0; i < COWSHED_CLASSES; ++i) sum.faults[i] += part.faults[i];
+  sum.write_faults += part.write_faults;
+  sum.zero_filled_pages += part.zero_filled_pages;
+  sum.huge_splits += part.huge_splits;
+  sum.events += part.events;
+  sum.vma_misses += part.vma_misses;
+}
+
+Expected<ByProcess<cowshed_process>> read_processes(const Programs& programs) {
+  ByProcess<cowshed_process> records;
+  TRY_VOID(for_each_entry<cowshed_key, cowshed_process>(
+      programs.processes_map(), "processes",
+      [&](const cowshed_key& key, const cowshed_process& process) { records[key] = process; }));
+  return records;
+}
+
+Expected<ByProcess<LiveThreads>> read_live_threads(const Programs& programs) {
+  TRY(auto threads, programs.dump_threads());
+  ByProcess<LiveThreads> live;
+  for (const cowshed_thread_record& thread : threads) {
+    LiveThreads& process = live[thread.key];
+    add(process.counts, thread.counts);
+    process.pending += thread.pending;
+    if (thread.is_leader != 0) process.comm = text(thread.comm);
+  }
+  return live;
+}
+
+Expected<ByProcess<std::vector<ArenaCount>>> read_arenas(const Programs& programs) {
+  ByProcess<std::vector<ArenaCount>> arenas;
+  TRY_VOID(for_each_entry<cowshed_arena_key, cowshed_arena>(
+      programs.arenas_map(), "arenas",
+      [&](const cowshed_arena_key& key, const cowshed_arena& arena) {
+        const bool named = (key.inode & COWSHED_BY_ADDRESS) == 0;
+        arenas[key.process].push_back({text(arena.name), named ? key.inode : 0,
+                                       named ? 0 : key.inode & ~COWSHED_BY_ADDRESS,
+                                       arena.copied_pages});
+      }));
+  return arenas;
+}
+
+ByProcess<cowshed_process> look_up(const Programs& programs,
+                                   const ByProcess<cowshed_process>& known) {
+  ByProcess<cowshed_process> records;
+  for (const auto& [key, unused] : known) {
+    cowshed_process record = {};
+    if (bpf_map_lookup_elem(programs.processes_map(), &key, &record) == 0)
+      records.emplace_hint(records.end(), key, record);
+  }
+  return records;
+}
+
+ByProcess<std::vector<ArenaCount>> look_up(const Programs& programs,
+                                           const ByProcess<std::vector<ArenaCount>>& known) {
+  ByProcess<std::vector<ArenaCount>> found;
+  for (const auto& [process, arenas] : known) {
+    for (ArenaCount arena : arenas) {
+      const cowshed_arena_key key = key_of(process, arena);
+      cowshed_arena now = {};
+      if (bpf_map_lookup_elem(programs.arenas_map(), &key, &now) == 0) {
+        arena.copied_pages = now.copied_pages;
+        found[process].push_back(std::move(arena));
+      }
+    }
+  }
+  return found;
+}
+
+Expected<void> put_roots(const Programs& programs, std::span<const int> pids) {
+  for (const int pid : pids) {
+    const auto key = static_cast<__u32>(pid);
+    const cowshed_root root = {};
+    if (bpf_map_update_elem(programs.roots_map(), &key, &root, BPF_ANY) != 0)
+      return system_error("writing to the BPF map roots", errno);
+  }
+  return {};
+}
+
+std::vector<int> take_roots_not_found(const Programs& programs, std::span<const int> pids) {
+  std::vector<int> result;
+  for (const int pid : pids) {
+    const auto key = static_cast<__u32>(pid);
+    cowshed_root root = {};
+    const bool is_there = bpf_map_lookup_and_delete_elem(programs.roots_map(), &key, &root) == 0;
+    if (is_there && root.is_found == 0) result.push_back(pid);
+  }
+  return result;
+}
+
+cowshed_process take_process(const Programs& programs, const cowshed_key& key,
+                             const cowshed_process& known) {
+  cowshed_process last = {};
+  return bpf_map_lookup_and_delete_elem(programs.processes_map(), &key, &last) == 0 ? last : known;
+}
+
+void forget_arenas(const Programs& programs, const cowshed_key& key,
+                   const std::vector<ArenaCount>& arenas) {
+  for (const ArenaCount& arena : arenas) {
+    const cowshed_arena_key entry = key_of(key, arena);
+    bpf_map_delete_elem(programs.arenas_map(), &entry);
+  }
+}
+
+}  // namespace cowshed

@@ -1,0 +1,58 @@
+#include <algorithm>
+#include <bpf/bpf.h>
+#include <chrono>
+
+#include <cowshed/probes/loader/run_stats.h>
+
+namespace cowshed {
+namespace {
+
+constexpr std::uint64_t kShortestPauseNs = 100'000'000;
+constexpr std::uint64_t kPausePerWindow = 20;
+
+bpf_prog_info info_of(int program) {
+  bpf_prog_info info = {};
+  __u32 size = sizeof info;
+  bpf_obj_get_info_by_fd(program, &info, &size);
+  return info;
+}
+
+}  // namespace
+
+void RunStats::begin_window() {
+  begun_ns_ = monotonic_ns();
+  if (!window_ && begun_ns_ >= next_ns_) window_ = Descriptor(bpf_enable_stats(BPF_STATS_RUN_TIME));
+}
+
+void RunStats::end_window(std::span<const int> programs) {
+  if (!window_) return;
+  window_ = {};
+  const std::uint64_t now = monotonic_ns();
+  next_ns_ = now + std::max(kShortestPauseNs, (now - begun_ns_) * kPausePerWindow);
+  time_ = 0;
+  runs_ = 0;
+  for (const int program : programs) {
+    // The kernel counts runs only while it times them: these are totals over all windows.
+    const bpf_prog_info info = info_of(program);
+    time_ += info.run_time_ns;
+    runs_ += info.run_cnt;
+  }
+}
+
+std::optional<double> RunStats::ns_per_run() const {
+  if (runs_ == 0) return std::nullopt;
+  return static_cast<double>(time_) / static_cast<double>(runs_);
+}
+
+std::uint64_t missed_runs(std::span<const int> programs) {
+  std::uint64_t missed = 0;
+  for (const int program : programs) missed += info_of(program).recursion_misses;
+  return missed;
+}
+
+std::uint64_t monotonic_ns() {
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  return static_cast<std::uint64_t>(std::chrono::nanoseconds(now).count());
+}
+
+}  // namespace cowshed

@@ -1,0 +1,96 @@
+#include <algorithm>
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <cerrno>
+#include <cstring>
+#include <iterator>
+#include <utility>
+
+#include <cowshed/probes/bpf/record.h>
+#include <cowshed/probes/loader/sample_reader.h>
+
+namespace cowshed {
+namespace {
+
+constexpr std::size_t kWithoutStack = offsetof(cowshed_sample, stack);
+static_assert(kRegisters == COWSHED_REGISTERS);
+
+CopySample described(const cowshed_sample& from) {
+  CopySample sample;
+  sample.process_id = from.process_id;
+  sample.pid = static_cast<int>(from.pid);
+  sample.tid = static_cast<int>(from.tid);
+  sample.execs = from.execs;
+  sample.time_ns = from.time_ns;
+  sample.address = from.address;
+  sample.copy_class =
+      from.fault_class == COWSHED_COPIED_FILE ? CopyClass::file : CopyClass::anonymous;
+  sample.mapping_begin = from.mapping_start;
+  sample.mapping_end = from.mapping_end;
+  sample.arena_inode = from.arena_inode;
+  sample.arena.assign(from.arena, strnlen(from.arena, sizeof from.arena));
+  sample.user_mode = from.user_mode != 0;
+  if (from.system_call != UINT64_MAX) sample.system_call = from.system_call;
+  std::copy(std::begin(from.registers), std::end(from.registers), sample.registers.begin());
+  std::copy(std::begin(from.instruction), std::end(from.instruction), sample.instruction.begin());
+  sample.instruction_bytes = from.instruction_bytes;
+  return sample;
+}
+
+// One buffer's: libbpf's loop would go on for as long as somebody copies faster than we take.
+constexpr int kEnough = -ENOBUFS;
+
+}  // namespace
+
+int SampleReader::receive(void* to, void* data, std::size_t bytes) {
+  auto* arrived = static_cast<Arrived*>(to);
+  cowshed_sample record = {};
+  std::memcpy(&record, data, std::min(bytes, kWithoutStack));
+  CopySample& sample = arrived->samples.emplace_back(described(record));
+  const auto* begin = static_cast<const std::uint8_t*>(data);
+  // The ring rounds sizes up.
+  const std::size_t end = kWithoutStack + record.stack_bytes;
+  if (end <= bytes) sample.stack.assign(begin + kWithoutStack, begin + end);
+  arrived->bytes += bytes + BPF_RINGBUF_HDR_SZ;
+  return arrived->bytes < arrived->buffer_bytes ? 0 : kEnough;
+}
+
+Expected<SampleReader> SampleReader::open(const Programs& programs) {
+  SampleReader reader;
+  reader.counts_map_ = programs.sample_counts_map();
+  reader.buffer_ = {
+      ring_buffer__new(programs.samples_map(), receive, reader.arrived_.get(), nullptr),
+      ring_buffer__free};
+  if (!reader.buffer_) return system_error("opening the BPF ring buffer of samples", errno);
+  bpf_map_info info = {};
+  __u32 size = sizeof info;
+  if (bpf_obj_get_info_by_fd(programs.samples_map(), &info, &size) != 0)
+    return system_error("sizing the BPF ring buffer of samples", errno);
+  reader.arrived_->buffer_bytes = info.max_entries;
+  return reader;
+}
+
+Expected<std::vector<CopySample>> SampleReader::take() {
+  arrived_->bytes = 0;
+  const int consumed = ring_buffer__consume(buffer_.get());
+  if (consumed < 0 && consumed != kEnough)
+    return system_error("reading the BPF ring buffer of samples", -consumed);
+  received_ += arrived_->samples.size();
+  return std::exchange(arrived_->samples, {});
+}
+
+Expected<SampleCounts> SampleReader::counts() const {
+  std::vector<cowshed_sample_counts> parts(static_cast<std::size_t>(libbpf_num_possible_cpus()));
+  const __u32 slot = 0;
+  if (bpf_map_lookup_elem(counts_map_, &slot, parts.data()) != 0)
+    return system_error("reading the BPF map sample_counts", errno);
+  SampleCounts counts;
+  for (const cowshed_sample_counts& part : parts) {
+    counts.emitted += part.emitted;
+    counts.lost += part.lost;
+  }
+  counts.received = received_;
+  return counts;
+}
+
+}  // namespace cowshed

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include <cowshed/base/error.h>
+#include <cowshed/probes/loader/bpf_programs.h>
+#include <cowshed/probes/samples.h>
+
+struct ring_buffer;
+
+namespace cowshed {
+
+// Takes samples out of the ring buffer.  Move-only; one thread at a time.
+class SampleReader {
+ public:
+  static Expected<SampleReader> open(const Programs& programs);
+
+  // All that are there, each thread's in order, but no more than the buffer holds: what is added
+  // meanwhile may wait for the next call.
+  Expected<std::vector<CopySample>> take();
+
+  Expected<SampleCounts> counts() const;
+
+ private:
+  struct Arrived {
+    std::vector<CopySample> samples;
+    std::size_t bytes = 0;  // of the buffer
+    std::size_t buffer_bytes = 0;
+  };
+  static int receive(void* arrived, void* data, std::size_t bytes);
+
+  SampleReader() = default;
+
+  int counts_map_ = -1;
+  std::unique_ptr<Arrived> arrived_ =
+      std::make_unique<Arrived>();  // the buffer's callback fills it
+  std::unique_ptr<ring_buffer, void (*)(ring_buffer*)> buffer_{nullptr, nullptr};
+  std::uint64_t received_ = 0;
+};
+
+}  // namespace cowshed

@@ -1,0 +1,186 @@
+#include <algorithm>
+#include <cstring>
+#include <sys/wait.h>
+#include <utility>
+
+#include <cowshed/base/try.h>
+#include <cowshed/probes/loader/snapshot.h>
+
+namespace cowshed {
+namespace {
+
+constexpr int kMostAttempts = 50;
+
+bool has_ended(const cowshed_process& process) { return (process.flags & COWSHED_ENDED) != 0; }
+
+// Whether no thread of the process ended between the two reads of its record, so that the record
+// and the live threads fit together.
+bool fits(const ByProcess<cowshed_process>& before, const cowshed_key& key,
+          const cowshed_process& after) {
+  if (after.flush_end != after.flush_begin) return false;
+  const auto found = before.find(key);
+  const std::uint64_t flushes = found == before.end() ? 0 : found->second.flush_end;
+  return has_ended(after) || flushes == after.flush_end;
+}
+
+void set_counts(ProcessCounts& to, const cowshed_counts& from) {
+  to.copied_anon_pages = from.faults[COWSHED_COPIED_ANON];
+  to.copied_file_pages = from.faults[COWSHED_COPIED_FILE];
+  to.reused_pages = from.faults[COWSHED_REUSED];
+  to.zero_page_writes = from.faults[COWSHED_ZERO_PAGE_WRITE];
+  to.zero_filled_faults = from.faults[COWSHED_ZERO_FILLED];
+  to.write_notify_faults = from.faults[COWSHED_WRITE_NOTIFY];
+  to.failed_faults = from.faults[COWSHED_FAILED];
+  to.other_faults = from.faults[COWSHED_OTHER];
+  to.write_faults = from.write_faults;
+  to.zero_filled_pages = from.zero_filled_pages;
+}
+
+std::uint64_t moved(std::uint64_t ns, std::int64_t by) {
+  return ns + static_cast<std::uint64_t>(by);
+}
+
+void set_end(ProcessCounts& to, const cowshed_process& from, std::int64_t offset_ns) {
+  const int status = static_cast<int>(from.exit_code);
+  to.alive = false;
+  to.end_ns = moved(from.end_ns, offset_ns);
+  to.threads = 0;
+  if (WIFEXITED(status)) to.exit_status = WEXITSTATUS(status);
+  else to.signal = WTERMSIG(status);
+}
+
+ProcessCounts describe(const cowshed_key& key, const cowshed_process& process,
+                       std::int64_t offset_ns) {
+  ProcessCounts counts;
+  counts.id = process.id;
+  counts.parent_id = process.parent_id;
+  counts.pid = static_cast<int>(process.pid);
+  counts.ppid = static_cast<int>(process.ppid);
+  counts.comm.assign(process.comm, strnlen(process.comm, sizeof process.comm));
+  counts.role = (process.flags & COWSHED_ROOT) != 0 ? ProcessRole::root : ProcessRole::child;
+  counts.shares_memory = (process.flags & COWSHED_SHARES_MEMORY) != 0;
+  counts.start_ns = moved(key.start_ns, offset_ns);
+  counts.threads = process.threads_live;
+  counts.threads_total = process.threads_total;
+  counts.execs = process.execs;
+  counts.copied_pages_before_exec = process.copied_before_exec;
+  if ((process.flags & COWSHED_FORK_SEEN) != 0)
+    counts.shared_at_fork_anon_bytes = process.shared_at_fork_bytes;
+  if (has_ended(process)) set_end(counts, process, offset_ns);
+  return counts;
+}
+
+}  // namespace
+
+Expected<void> SnapshotReader::read_records() {
+  records_as_of_ = programs_->record_changes();
+  const std::uint64_t added = programs_->processes_added();
+  if (added == records_added_) {
+    records_ = look_up(*programs_, records_);
+    return {};
+  }
+  TRY(records_, read_processes(*programs_));
+  records_added_ = added;
+  return {};
+}
+
+Expected<void> SnapshotReader::read_arena_counts() {
+  const std::uint64_t added = programs_->arenas_added();
+  if (added == arenas_added_) {
+    arenas_ = look_up(*programs_, arenas_);
+    return {};
+  }
+  TRY(arenas_, read_arenas(*programs_));
+  arenas_added_ = added;
+  return {};
+}
+
+Expected<std::optional<ByProcess<SnapshotReader::View>>>
+SnapshotReader::views_of_unchanged_records() {
+  std::optional<ByProcess<View>> views;
+  const auto unchanged = [this] {
+    return records_as_of_ && programs_->record_changes() == records_as_of_ &&
+           programs_->processes_added() == records_added_;
+  };
+  if (!unchanged()) return views;
+  TRY(auto live, read_live_threads(*programs_));
+  if (!unchanged()) return views;
+  views.emplace();
+  for (const auto& [key, record] : records_) {
+    auto threads = live.extract(key);
+    views->emplace_hint(views->end(), key,
+                        View{record, threads ? std::move(threads.mapped()) : LiveThreads{}});
+  }
+  return views;
+}
+
+Expected<ByProcess<SnapshotReader::View>> SnapshotReader::whole_views() {
+  TRY(auto unchanged, views_of_unchanged_records());
+  if (unchanged) return std::move(*unchanged);
+  ByProcess<View> views;
+  bool complete = false;
+  for (int attempt = 0; attempt < kMostAttempts && !complete; ++attempt) {
+    // A process that is new since then fits while none of its threads has ended.
+    const auto before = look_up(*programs_, records_);
+    TRY(auto live, read_live_threads(*programs_));
+    TRY_VOID(read_records());
+    complete = true;
+    for (const auto& [key, record] : records_) {
+      if (views.count(key) != 0) continue;
+      if (fits(before, key, record))
+        views[key] = {record, has_ended(record) ? LiveThreads{} : std::move(live[key])};
+      else complete = false;
+    }
+  }
+  if (!complete) {
+    // Threads came and went faster than we read: an older view of such a process is whole.
+    for (const auto& [key, view] : last_) views.emplace(key, view);
+  }
+  return views;
+}
+
+void SnapshotReader::add_totals(Snapshot& snapshot, const cowshed_counts& counts, bool ended) {
+  snapshot.overhead.events += counts.events;
+  snapshot.losses.vma_misses += counts.vma_misses;
+  if (ended) {
+    ended_events_ += counts.events;
+    ended_vma_misses_ += counts.vma_misses;
+  }
+}
+
+Expected<void> SnapshotReader::read(Snapshot& snapshot) {
+  TRY(auto views, whole_views());
+  TRY_VOID(read_arena_counts());
+  snapshot.overhead.events = ended_events_;
+  snapshot.losses.vma_misses = ended_vma_misses_;
+  snapshot.processes.reserve(views.size());
+  for (auto entry = views.begin(); entry != views.end();) {
+    auto& [key, view] = *entry;
+    const bool ended = has_ended(view.record);
+    if (ended) view.record = take_process(*programs_, key, view.record);
+    ProcessCounts counts = describe(key, view.record, offset_ns_);
+    cowshed_counts sum = view.record.counts;
+    add(sum, view.live.counts);
+    set_counts(counts, sum);
+    if (programs_->counts_splits()) counts.huge_splits = sum.huge_splits;
+    if (programs_->counts_collapses()) counts.collapsed_pages = view.record.collapsed_pages;
+    add_totals(snapshot, sum, ended);
+    counts.pending_faults = view.live.pending;
+    if (!view.live.comm.empty()) counts.comm = view.live.comm;
+    if (const auto found = arenas_.find(key); found != arenas_.end()) counts.arenas = found->second;
+    snapshot.processes.push_back(std::move(counts));
+    if (!ended) {
+      ++entry;
+      continue;
+    }
+    forget_arenas(*programs_, key, snapshot.processes.back().arenas);
+    records_.erase(key);
+    entry = views.erase(entry);
+  }
+  last_ = std::move(views);
+  std::sort(snapshot.processes.begin(), snapshot.processes.end(),
+            [](const ProcessCounts& a, const ProcessCounts& b) { return a.id < b.id; });
+  return {};
+}
+
+}  // namespace cowshed

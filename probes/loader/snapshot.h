@@ -1,0 +1,52 @@
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include <cowshed/base/error.h>
+#include <cowshed/probes/counts.h>
+#include <cowshed/probes/loader/bpf_programs.h>
+#include <cowshed/probes/loader/clock_offset.h>
+#include <cowshed/probes/loader/kernel_records.h>
+
+namespace cowshed {
+
+// Puts together what the maps hold of ended threads and what the iterator sees of live ones.
+// A thread that ends between the two reads would be missed or counted twice; a process's flush
+// number, read before and after the live threads, tells, and then the whole is read again.  While
+// no record has changed, which is as long as no thread comes or goes, the live threads are all that
+// is read.
+class SnapshotReader {
+ public:
+  explicit SnapshotReader(const Programs& programs) : programs_(&programs) {}
+
+  // Fills the processes, and the sums over all that were ever tracked.  Ended processes are removed
+  // from the kernel's maps.  Errors: system_call; nothing is removed then.
+  Expected<void> read(Snapshot& snapshot);
+
+ private:
+  struct View {
+    cowshed_process record = {};
+    LiveThreads live;
+  };
+
+  Expected<void> read_records();
+  Expected<void> read_arena_counts();
+  Expected<ByProcess<View>> whole_views();
+  Expected<std::optional<ByProcess<View>>> views_of_unchanged_records();
+  void add_totals(Snapshot& snapshot, const cowshed_counts& counts, bool ended);
+
+  const Programs* programs_;
+  std::int64_t offset_ns_ = monotonic_offset_ns();
+  ByProcess<View> last_;  // of the live ones
+  // All that the maps held when they had been added so many.
+  ByProcess<cowshed_process> records_;
+  std::uint64_t records_added_ = 0;
+  std::optional<std::uint64_t> records_as_of_;  // so many changes; nullopt: they may be older
+  ByProcess<std::vector<ArenaCount>> arenas_;
+  std::uint64_t arenas_added_ = 0;
+  std::uint64_t ended_events_ = 0;
+  std::uint64_t ended_vma_misses_ = 0;
+};
+
+}  // namespace cowshed

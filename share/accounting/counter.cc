@@ -1,0 +1,167 @@
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <bit>
+#include <cstring>
+#include <mutex>
+#include <new>
+#include <sys/mman.h>
+
+#include <cowshed/share/accounting/counter.h>
+#include <cowshed/share/accounting/readable_type.h>
+#include <cowshed/share/os/fork_state.h>
+#include <cowshed/share/process/fork_handlers.h>
+#include <cowshed/share/process/published_layout.h>
+#include <cowshed/share/registry/objects.h>
+
+namespace cowshed {
+
+constinit thread_local internal::ThreadLane internal::thread_lane;
+
+namespace {
+
+using layout::kMaxTransfers;
+using layout::kTransferLanes;
+
+// The last lane is for threads that find no other.
+constexpr std::uint32_t kSharedLane = kTransferLanes - 1;
+static_assert(kTransferLanes == 64, "one bit each");
+
+COWSHED_FORK_STATE std::mutex rows_mutex;
+std::uint32_t rows = 0;                                         // under the mutex
+COWSHED_FORK_STATE std::atomic<std::uint64_t> taken_lanes = 0;  // a bit each
+std::atomic<std::uint32_t> used_lanes = 0;  // lanes from here on were never taken
+
+// A thread's counts outlive it: only its lane goes to the next.
+class LaneOwner {
+ public:
+  LaneOwner() = default;
+  ~LaneOwner();
+  LaneOwner(const LaneOwner&) = delete;
+  LaneOwner& operator=(const LaneOwner&) = delete;
+  void touch() noexcept {}
+};
+thread_local LaneOwner lane_owner;
+constinit thread_local bool lane_has_gone = false;
+
+void before_fork() { rows_mutex.lock(); }
+void after_fork_in_parent() { rows_mutex.unlock(); }
+
+// The child has sent nothing yet, and only this one of the threads.
+void after_fork_in_child() {
+  internal::thread_lane = {};
+  taken_lanes = 0;
+  auto& lanes = layout::transfer_tables().lanes;
+  const std::uint32_t used = used_lanes.load();
+  // Without a copy: what lies behind the pages is zero.
+  if (used != 0 && madvise(lanes.data(), used * sizeof lanes[0], MADV_DONTNEED) != 0)
+    for (std::uint32_t lane = 0; lane < used; ++lane) lanes[lane].fill({});
+  rows_mutex.unlock();
+}
+
+// Not the static of a function: who waits for the registry's lock would hold its guard, which a
+// child that is forked meanwhile inherits as taken.
+layout::TransferTables& tables() {
+  static constinit std::atomic<layout::TransferTables*> made = nullptr;
+  if (auto* const known = made.load(std::memory_order_acquire)) return *known;
+  static constexpr fork_handlers::Handlers kHandlers = {&before_fork, &after_fork_in_parent,
+                                                        &after_fork_in_child};
+  fork_handlers::enter(fork_handlers::Rank::transfers, kHandlers);
+  layout::TransferTables* fresh = nullptr;
+  {
+    const std::lock_guard lock(registry::mutex());
+    layout::create();
+    fresh = &layout::transfer_tables();
+  }
+  layout::TransferTables* first = nullptr;
+  return made.compare_exchange_strong(first, fresh) ? *fresh : *first;
+}
+
+LaneOwner::~LaneOwner() {
+  const auto lane = std::exchange(internal::thread_lane, {});
+  lane_has_gone = true;
+  if (lane.counts != nullptr && !lane.shared) {
+    const auto index = (lane.counts - tables().lanes[0].data()) / kMaxTransfers;
+    taken_lanes.fetch_and(~(std::uint64_t{1} << index), std::memory_order_release);
+  }
+}
+
+std::uint32_t take_lane() noexcept {
+  std::uint64_t taken = taken_lanes.load(std::memory_order_relaxed);
+  for (;;) {
+    const auto lane = static_cast<std::uint32_t>(std::countr_one(taken));
+    if (lane >= kSharedLane || lane_has_gone) return kSharedLane;
+    if (taken_lanes.compare_exchange_weak(taken, taken | std::uint64_t{1} << lane,
+                                          std::memory_order_acquire, std::memory_order_relaxed)) {
+      return lane;
+    }
+  }
+}
+
+void show_lane(std::uint32_t lane) noexcept {
+  std::uint32_t used = used_lanes.load();
+  while (used <= lane && !used_lanes.compare_exchange_weak(used, lane + 1)) {
+  }
+  layout::show_transfer_lanes(used_lanes.load());
+}
+
+std::uint32_t row_of(const layout::Transfer& what) {
+  auto& known = tables().transfers;
+  const std::lock_guard lock(rows_mutex);
+  const auto same = [&](const layout::Transfer& each) {
+    return std::memcmp(&each, &what, sizeof what) == 0;
+  };
+  const auto end = known.begin() + rows;
+  const auto found = std::find_if(known.begin(), end, same);
+  const auto row = static_cast<std::uint32_t>(found - known.begin());
+  if (found != end || rows == kMaxTransfers) return std::min(row, kMaxTransfers - 1);
+  if (rows < kMaxTransfers - 1) *found = what;
+  else layout::set_text(found->name, "(others)");
+  layout::show_transfers(++rows);
+  return row;
+}
+
+layout::TransferCount sum_of_lanes(layout::TransferTables& counted, std::uint32_t row) {
+  layout::TransferCount sum;
+  const std::uint32_t lanes = used_lanes.load();
+  for (std::uint32_t i = 0; i < lanes; ++i) {
+    layout::TransferCount& count = counted.lanes[i][row];
+    sum.messages += std::atomic_ref(count.messages).load(std::memory_order_relaxed);
+    sum.objects += std::atomic_ref(count.objects).load(std::memory_order_relaxed);
+    sum.bytes += std::atomic_ref(count.bytes).load(std::memory_order_relaxed);
+  }
+  return sum;
+}
+
+}  // namespace
+
+internal::ThreadLane internal::take_thread_lane() noexcept {
+  auto& lanes = tables().lanes;
+  lane_owner.touch();
+  const std::uint32_t lane = take_lane();
+  show_lane(lane);
+  thread_lane = {lanes[lane].data(), lane == kSharedLane};
+  return thread_lane;
+}
+
+internal::TransferRow internal::TransferCounter::row(std::string_view type,
+                                                     TransferKind kind) const {
+  layout::Transfer what;
+  what.kind = kind;
+  layout::set_text(what.origin, origin_);
+  layout::set_text(what.name, name_);
+  layout::set_text(what.type, readable_type(type));
+  return TransferRow(row_of(what));
+}
+
+std::vector<internal::CountedTransfer> internal::counted_transfers() {
+  auto& counted = tables();
+  const std::lock_guard lock(rows_mutex);
+  std::vector<CountedTransfer> result;
+  for (std::uint32_t row = 0; row < rows; ++row)
+    if (const layout::TransferCount sum = sum_of_lanes(counted, row); sum.messages != 0)
+      result.push_back({counted.transfers[row], sum});
+  return result;
+}
+
+}  // namespace cowshed

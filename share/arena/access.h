@@ -1,0 +1,16 @@
+#pragma once
+
+#include <cowshed/share/arena/core.h>
+
+namespace cowshed {
+
+// Arena's private parts, for this library.
+class ArenaAccess {
+ public:
+  static ArenaCore* core_of(const Arena& arena) { return arena.core_; }
+  static Arena arena_of(ArenaCore* core) { return Arena(*core); }
+};
+
+tl::unexpected<Error> moved_from_error();
+
+}  // namespace cowshed

@@ -1,0 +1,197 @@
+#include <algorithm>
+#include <cerrno>
+#include <string>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <utility>
+
+#include <cowshed/base/try.h>
+#include <cowshed/share/arena/core.h>
+#include <cowshed/share/arena/generation.h>
+#include <cowshed/share/arena/mapping.h>
+#include <cowshed/share/os/huge_pages.h>
+#include <cowshed/share/os/memory_limits.h>
+
+// An arena's generations: freezing, thawing and freezing again, and what is done with the pages.
+namespace cowshed {
+namespace {
+
+// Tells of a step before which `before` bytes were done, and `after` are left after it.
+Progress part_of(const Progress& whole, std::size_t before, std::size_t after) {
+  if (!whole) return nullptr;
+  return [=, &whole](std::size_t done, std::size_t total) {
+    whole(before + done, before + total + after);
+  };
+}
+
+}  // namespace
+
+Expected<void> ArenaCore::freeze(const FreezeOptions& options) {
+  if (state() == ArenaState::not_inherited) return not_inherited_error();
+  if (!is_open()) {
+    if (state() == frozen_state(options.mode)) return {};
+    return make_error(ErrorCode::arena_frozen, who() + " is already frozen in the other mode");
+  }
+  if (generation_ > 0 && options.mode != mode_)
+    return make_error(ErrorCode::arena_frozen, who() + " was frozen in the other mode before");
+  return seal(options.mode, options.progress);
+}
+
+// Ends the open part: what it holds becomes a new generation, with what was written privately.
+Expected<void> ArenaCore::seal(FreezeMode mode, const Progress& progress) {
+  if (scopes_ > 0) {
+    return make_error(ErrorCode::in_use,
+                      who() + ": " + std::to_string(scopes_) +
+                          " ArenaScope(s) have not ended; end them, then freeze");
+  }
+  const std::size_t first = frozen_bytes();
+  std::vector<Run> renewed;
+  if (first > 0) {
+    TRY(renewed, written_runs(begin(), first, who()));
+  }
+  if (!pause()) return no_membarrier(name());
+  jemalloc::purge_arena(jemalloc_arena_);
+  Frozen now = past_;
+  const auto counts = jemalloc::count_arena(jemalloc_arena_);
+  now.live_bytes += counts.live_bytes;
+  now.live_allocations += counts.live_blocks;
+  const auto holes = memory_.trim();
+  if (generation_ > 0 && renewed.empty() && memory_.used() == first) {
+    abandon_reopened();
+    return {};
+  }
+  now.holes.insert(now.holes.end(), holes.begin(), holes.end());
+  std::size_t collapsed = 0;
+  if (huge_pages_) {
+    collapsed = size_of(memory_.small());
+    memory_.collapse(part_of(progress, 0, size_of(renewed)));
+  }
+  memory_.add_to(now.taken, now.small, now.huge_page_error);
+  const ArenaMapping mapping = {open_fd_, begin(), end() - begin()};
+  const Generation generation = {mapping, first, memory_.used()};
+  std::vector<Run> small_copies;
+  const auto copy = [&](const std::vector<Run>& runs) {
+    small_copies.clear();
+    return copy_runs(mapping, without(runs, past_.holes), huge_pages_, who(),
+                     part_of(progress, collapsed, 0), small_copies, now.huge_page_error);
+  };
+  auto shown = segments_.worth_copying(renewed, memory_.taken(), past_.holes);
+  if (available_memory() < size_of(shown)) shown = renewed;  // what can wait for more memory, does
+  auto sealed = copy(shown);
+  if (!sealed && size_of(shown) > size_of(renewed)) {
+    discard_copies(mapping, first);
+    shown = renewed;
+    sealed = copy(shown);
+  }
+  bool open_again = true;  // else it stays paused
+  if (sealed) sealed = seal_generation(generation, mode, who(), open_again);
+  if (!sealed) {
+    discard_copies(mapping, first);
+    if (open_again) resume();
+    return sealed;
+  }
+  // From here there is no way back.
+  auto all_shown = map_copies(mapping, shown, mode, who());
+  now.small = without(now.small, shown);
+  now.small.insert(now.small.end(), small_copies.begin(), small_copies.end());
+  now.small = joined(std::move(now.small));
+  shown.push_back({first, generation.used});
+  show_sealed(shown);
+  now.on_disk = segments_.bytes_on_disk(now.holes);
+  frozen_bytes_ = generation.used;
+  stop_jemalloc();
+  past_ = std::move(now);
+  mode_ = mode;
+  ++generation_;
+  state_.store(frozen_state(mode), std::memory_order_release);
+  return all_shown;
+}
+
+// Gives up the files of which nothing shows any more.
+void ArenaCore::show_sealed(const std::vector<Run>& runs) {
+  auto before = segments_.files();
+  before.push_back(open_fd_);
+  for (const Run& run : runs) segments_.show(run, open_fd_);
+  open_fd_ = -1;
+  const auto after = segments_.files();
+  for (const int fd : before)
+    if (std::find(after.begin(), after.end(), fd) == after.end()) ::close(fd);
+}
+
+Expected<void> ArenaCore::thaw() {
+  TRY_VOID(expect_frozen());
+  if (begin() + frozen_bytes() == end()) {
+    return make_error(ErrorCode::capacity_exceeded,
+                      who() + ": nothing of its capacity is unused; create it with a larger one");
+  }
+  return reopen();
+}
+
+Expected<void> ArenaCore::reopen() {
+  if (auto registered = register_membarrier(name()); !registered)  // not by adopt()
+    return registered;
+  const std::size_t first = frozen_bytes();
+  TRY(const ArenaMapping mapping, map_generation(name(), begin(), end() - begin(), first));
+  auto started = start_jemalloc(mapping, first);
+  if (!started) {
+    unmap_generation(mapping, first);
+    return started;
+  }
+  open_fd_ = mapping.fd;
+  key_ = new_key();  // the caches of before are of another jemalloc arena
+  resume();
+  return {};
+}
+
+// Ends the open part as if it had never been.
+void ArenaCore::abandon_reopened() {
+  front()->close();
+  stop_jemalloc();
+  unmap_generation({std::exchange(open_fd_, -1), begin(), end() - begin()}, frozen_bytes());
+  state_.store(frozen_state(mode_), std::memory_order_release);
+}
+
+Expected<void> ArenaCore::refreeze(const Progress& progress) {
+  if (is_open() && generation_ > 0) return seal(mode_, progress);
+  TRY_VOID(expect_frozen());
+  TRY(const std::size_t private_now, count_private_bytes(begin(), frozen_bytes(), who()));
+  if (private_now == 0) return {};
+  TRY_VOID(reopen());
+  auto sealed = seal(mode_, progress);
+  if (!sealed && is_open()) abandon_reopened();
+  return sealed;
+}
+
+Expected<std::size_t> ArenaCore::collapse(const Progress& progress) {
+  if (state() == ArenaState::not_inherited) return not_inherited_error();
+  const bool open = state() == ArenaState::open;
+  const std::size_t frozen = size_of(past_.small);
+  past_.small =
+      collapse_runs(begin(), past_.small, part_of(progress, 0, open ? size_of(memory_.small()) : 0),
+                    past_.huge_page_error);
+  if (!open) return past_.huge_bytes();
+  if (!pause()) return no_membarrier(name());
+  memory_.collapse(part_of(progress, frozen, 0));
+  const std::size_t huge = past_.huge_bytes() + memory_.taken() - size_of(memory_.small());
+  resume();
+  return huge;
+}
+
+Expected<void> ArenaCore::prefault() const {
+  TRY_VOID(expect_frozen());
+  // Reading a hole would take memory for it.
+  for (const Run& run : without({{0, frozen_bytes()}}, past_.holes)) {
+    if (madvise(reinterpret_cast<void*>(begin() + run.begin), run.end - run.begin,
+                MADV_POPULATE_READ) != 0) {
+      return system_error(who() + ": MADV_POPULATE_READ", errno);
+    }
+  }
+  return {};
+}
+
+Expected<std::size_t> ArenaCore::private_bytes() const {
+  TRY_VOID(expect_frozen());
+  return count_private_bytes(begin(), frozen_bytes(), who());
+}
+
+}  // namespace cowshed

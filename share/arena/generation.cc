@@ -1,0 +1,220 @@
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cowshed/base/pagemap.h>
+#include <cowshed/base/try.h>
+#include <cowshed/share/arena/generation.h>
+#include <cowshed/share/os/descriptor.h>
+#include <cowshed/share/os/file_size_limit.h>
+#include <cowshed/share/os/memfd.h>
+#include <cowshed/share/os/memory_limits.h>
+
+namespace cowshed {
+namespace {
+
+// Each run is two mappings more, which every fork copies.
+constexpr std::size_t kMostRuns = 64;
+
+int protection_of(FreezeMode mode) {
+  return mode == FreezeMode::strict ? PROT_READ : PROT_READ | PROT_WRITE;
+}
+
+// One step for whoever reads meanwhile: the kernel replaces a mapping under its lock.  Not through
+// mmap(), which ThreadSanitizer takes for a write to memory that in fact stays as it is.
+bool replace(std::uintptr_t begin, std::size_t size, int protection, int flags, int fd,
+             std::size_t offset) {
+  return syscall(SYS_mmap, begin, size, protection, flags | MAP_NORESERVE | MAP_FIXED, fd,
+                 static_cast<long>(offset)) != -1;
+}
+
+tl::unexpected<Error> seal_error(int error, const std::string& who) {
+  return system_error(error == EBUSY ? who +
+                                           ": cannot be sealed while somebody else maps it for "
+                                           "writing or has I/O on it; end that, then freeze() again"
+                                     : who + ": sealing",
+                      error);
+}
+
+// A 2 MiB aligned window through which a memfd is written that this process maps elsewhere, or not
+// at all.
+class Window {
+ public:
+  explicit Window(std::size_t size) : size_(size) {
+    void* got = mmap(nullptr, size + kHugePage, PROT_NONE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    error_ = got == MAP_FAILED ? errno : 0;
+    mapped_ = reinterpret_cast<std::uintptr_t>(got);
+  }
+  ~Window() {
+    if (error_ == 0) munmap(reinterpret_cast<void*>(mapped_), size_ + kHugePage);
+  }
+  Window(const Window&) = delete;
+  Window& operator=(const Window&) = delete;
+
+  int error() const { return error_; }
+  std::uintptr_t begin() const { return (mapped_ + kHugePage - 1) & ~(kHugePage - 1); }
+  void* address() const { return reinterpret_cast<void*>(begin()); }
+
+ private:
+  std::size_t size_;
+  std::uintptr_t mapped_ = 0;
+  int error_ = 0;
+};
+
+// 0, or the errno of what failed.
+int copy_step(const ArenaMapping& mapping, const Run& run, bool huge_pages, const Window& window,
+              std::vector<Run>& small, int& refusal) {
+  const std::size_t size = run.end - run.begin;
+  if (!replace(window.begin(), size, PROT_READ | PROT_WRITE, MAP_SHARED, mapping.fd, run.begin))
+    return errno;
+  std::vector<Run> left = {{0, size}};
+  if (huge_pages) {
+    for (std::size_t offset = run.begin; offset < run.end; offset += kHugePage)
+      if (!allocate_pages(mapping.fd, offset, 1)) return errno;
+    left = collapse_runs(window.begin(), left, nullptr, refusal);
+  }
+  for (const Run& part : left) {
+    const Run copy = {run.begin + part.begin, run.begin + part.end};
+    if (!allocate_pages(mapping.fd, copy.begin, copy.end - copy.begin)) return errno;
+    append(small, copy);
+  }
+  std::memcpy(window.address(), reinterpret_cast<const void*>(mapping.begin + run.begin), size);
+  return 0;
+}
+
+Expected<void> visit_private(std::uintptr_t begin, std::size_t size, const std::string& who,
+                             const std::function<void(std::uint64_t, std::uint64_t)>& visit) {
+  const Descriptor pagemap(open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
+  if (!pagemap) return system_error(who + ": /proc/self/pagemap cannot be opened", errno);
+  const int error =
+      visit_anonymous_ranges(pagemap.get(), begin, begin + size, Anonymous::of_private_file, visit);
+  if (error != 0) return system_error(who + ": /proc/self/pagemap cannot be read", error);
+  return {};
+}
+
+}  // namespace
+
+Expected<ArenaMapping> map_generation(const std::string& name, std::uintptr_t begin,
+                                      std::size_t size, std::size_t first) {
+  TRY(Descriptor fd, open_memfd(name, size));
+  const ArenaMapping mapping = {fd.release(), begin, size};
+  if (first == size) return mapping;
+  const bool mapped =
+      replace(begin + first, size - first, PROT_READ | PROT_WRITE, MAP_SHARED, mapping.fd, first);
+  if (mapped && madvise(reinterpret_cast<void*>(begin + first), size - first, MADV_DONTFORK) == 0)
+    return mapping;
+  auto error = system_error("arena '" + name + "': mapping a new generation", errno);
+  unmap_generation(mapping, first);
+  return error;
+}
+
+void unmap_generation(const ArenaMapping& mapping, std::size_t first) {
+  if (first < mapping.size) {
+    replace(mapping.begin + first, mapping.size - first, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+            0);
+  }
+  close(mapping.fd);
+}
+
+Expected<void> copy_runs(const ArenaMapping& mapping, const std::vector<Run>& runs, bool huge_pages,
+                         const std::string& who, const Progress& progress, std::vector<Run>& small,
+                         int& error) {
+  if (runs.empty()) return {};
+  const std::size_t total = size_of(runs);
+  if (MemoryLimits::of_this_process().headroom() < total) {
+    return make_error(ErrorCode::out_of_memory, who + ": the memory cgroup has no room for the " +
+                                                    std::to_string(total) +
+                                                    " bytes that were written to; raise its limit");
+  }
+  const Window window(kCollapseStep);
+  if (window.error() != 0)
+    return system_error(who + ": mapping the new generation", window.error());
+  std::size_t done = 0;
+  for (const Run& run : runs) {
+    for (std::size_t offset = run.begin; offset < run.end; offset += kCollapseStep) {
+      const Run step = {offset, std::min(offset + kCollapseStep, run.end)};
+      if (const int failed = copy_step(mapping, step, huge_pages, window, small, error))
+        return system_error(who + ": copying what was written to", failed);
+      done += step.end - step.begin;
+      if (progress) progress(done, total);
+    }
+  }
+  return {};
+}
+
+void discard_copies(const ArenaMapping& mapping, std::size_t first) {
+  if (first > 0)
+    fallocate(mapping.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(first));
+}
+
+Expected<void> seal_generation(const Generation& generation, FreezeMode mode,
+                               const std::string& who, bool& open_again) {
+  const auto& [mapping, first, used] = generation;
+  const int protection = protection_of(mode);
+  bool cut = false;
+  const auto undo = [&, begin = mapping.begin + first, size = mapping.size - first, fd = mapping.fd,
+                     offset = first, whole = mapping.size](tl::unexpected<Error> error) {
+    open_again =
+        size == 0 || ((!cut || set_file_size(fd, whole, {})) &&
+                      replace(begin, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset) &&
+                      madvise(reinterpret_cast<void*>(begin), size, MADV_DONTFORK) == 0);
+    return error;
+  };
+  if (used > first &&
+      !replace(mapping.begin + first, used - first, protection, MAP_PRIVATE, mapping.fd, first)) {
+    return undo(system_error(who + ": mapping it privately", errno));
+  }
+  if (used < mapping.size && !replace(mapping.begin + used, mapping.size - used, PROT_NONE,
+                                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) {
+    return undo(system_error(who + ": closing the unused rest", errno));
+  }
+  if (ftruncate(mapping.fd, static_cast<off_t>(used)) != 0)
+    return undo(system_error(who + ": cutting off the unused rest", errno));
+  cut = true;
+  if (!seal(mapping.fd)) return undo(seal_error(errno, who));
+  return {};
+}
+
+Expected<void> map_copies(const ArenaMapping& mapping, const std::vector<Run>& runs,
+                          FreezeMode mode, const std::string& who) {
+  for (const auto& [begin, end] : runs) {
+    if (!replace(mapping.begin + begin, end - begin, protection_of(mode), MAP_PRIVATE, mapping.fd,
+                 begin)) {
+      return system_error(who +
+                              " is frozen, but some of what was written to is still private; "
+                              "refreeze() again: mapping it",
+                          errno);
+    }
+  }
+  return {};
+}
+
+Expected<std::vector<Run>> written_runs(std::uintptr_t begin, std::size_t size,
+                                        const std::string& who) {
+  std::vector<Run> runs;
+  TRY_VOID(visit_private(begin, size, who, [&](std::uint64_t from, std::uint64_t to) {
+    append(runs, {(from - begin) / kHugePage * kHugePage,
+                  (to - begin + kHugePage - 1) / kHugePage * kHugePage});
+  }));
+  for (std::size_t gap = kHugePage; runs.size() > kMostRuns; gap *= 2) {
+    std::vector<Run> fewer;
+    for (const Run& run : runs) append(fewer, run, gap);
+    runs = std::move(fewer);
+  }
+  return runs;
+}
+
+Expected<std::size_t> count_private_bytes(std::uintptr_t begin, std::size_t size,
+                                          const std::string& who) {
+  std::size_t bytes = 0;
+  TRY_VOID(visit_private(begin, size, who,
+                         [&](std::uint64_t from, std::uint64_t to) { bytes += to - from; }));
+  return bytes;
+}
+
+}  // namespace cowshed

@@ -1,0 +1,178 @@
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <cerrno>
+#include <cstdio>
+#include <fstream>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cowshed/base/try.h>
+#include <cowshed/share/arena/mapping.h>
+#include <cowshed/share/os/file_size_limit.h>
+#include <cowshed/share/os/memfd.h>
+#include <cowshed/share/process/tree.h>
+
+namespace cowshed {
+namespace {
+
+struct Range {
+  std::uintptr_t begin;
+  std::uintptr_t end;
+};
+
+std::string hex(std::uintptr_t value) {
+  std::array<char, 24> text{};
+  std::snprintf(text.data(), text.size(), "0x%zx", value);
+  return text.data();
+}
+
+// 0, or the errno of the attempt; without a file nothing but the range.  The address is a hint,
+// which the kernel takes when it is free: ThreadSanitizer ends the process over a
+// MAP_FIXED_NOREPLACE at an address that it keeps for itself, but only moves a hint.
+int map_at(int fd, std::uintptr_t address, std::size_t size) {
+  void* wanted = reinterpret_cast<void*>(address);
+  void* got =
+      fd < 0 ? mmap(wanted, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+             : mmap(wanted, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+  if (got == wanted) return 0;
+  if (got == MAP_FAILED) return errno;
+  munmap(got, size);
+  return EEXIST;
+}
+
+const MapsEntry* first_overlap(const std::vector<MapsEntry>& maps, std::uintptr_t begin,
+                               std::uintptr_t end) {
+  const auto found = std::find_if(maps.begin(), maps.end(), [=](const MapsEntry& entry) {
+    return entry.begin < end && begin < entry.end;
+  });
+  return found == maps.end() ? nullptr : &*found;
+}
+
+tl::unexpected<Error> refusal(Range range, int error, const std::string& who,
+                              const std::string& advice) {
+  const std::string where = who + ": " + hex(range.begin) + "-" + hex(range.end);
+  const auto maps = read_maps();
+  if (const MapsEntry* taken = first_overlap(maps, range.begin, range.end)) {
+    const std::string what = taken->name.empty() ? "anonymous memory" : taken->name;
+    return make_error(ErrorCode::address_taken, where + " is taken: " + what + " is mapped at " +
+                                                    hex(taken->begin) + "-" + hex(taken->end) +
+                                                    "; " + advice);
+  }
+  return system_error(where + " cannot be mapped", error);
+}
+
+Expected<std::uintptr_t> place_at(int fd, std::size_t size, const ArenaOptions& options) {
+  const int error = map_at(fd, options.address, size);
+  if (error == 0) {
+    places::hold(options.address, size, Holder::this_process);
+    return options.address;
+  }
+  return refusal({options.address, options.address + size}, error, "arena '" + options.name + "'",
+                 "choose another .address");
+}
+
+Expected<std::uintptr_t> place_anywhere(int fd, std::size_t size, const ArenaOptions& options) {
+  constexpr int kMostRounds = 2;  // the search may begin anywhere
+  int error = ENOMEM;
+  std::vector<MapsEntry> maps;
+  for (std::size_t range = 0; range < process_tree::kRanges.size(); ++range) {
+    std::uintptr_t before = 0;
+    for (int rounds = 0; rounds <= kMostRounds;) {
+      const std::uintptr_t start = places::take(range, size);
+      if (start == 0) break;
+      rounds += start <= before ? 1 : 0;
+      before = start;
+      error = map_at(fd, start, size);
+      if (error == 0) return start;
+      const MapsEntry* taken = first_overlap(maps, start, start + size);
+      if (taken == nullptr) {
+        maps = read_maps();
+        taken = first_overlap(maps, start, start + size);
+      }
+      if (taken == nullptr) {  // not a clash: this range is refused altogether
+        places::leave(start, size, false);
+        break;
+      }
+      places::skip(range, start, size, taken->end);
+    }
+  }
+  return system_error("arena '" + options.name + "': no place for " + std::to_string(size) +
+                          " bytes of address space",
+                      error);
+}
+
+}  // namespace
+
+Expected<Descriptor> open_memfd(const std::string& name, std::size_t size) {
+  Descriptor memfd = make_memfd("cowshed:" + name, Sealable::yes);
+  if (!memfd) return system_error("arena '" + name + "': memfd_create", errno);
+  TRY_VOID(set_file_size(memfd.get(), size, "arena '" + name + "'"));
+  return memfd;
+}
+
+Expected<ArenaMapping> map_new_arena(const ArenaOptions& options) {
+  const bool printable = std::all_of(options.name.begin(), options.name.end(), [](char c) {
+    return std::isprint(static_cast<unsigned char>(c)) != 0;
+  });
+  if (options.name.empty() || options.name.size() > 63 || !printable) {
+    return make_error(ErrorCode::invalid_argument,
+                      "an arena's .name has 1 to 63 printable characters");
+  }
+  constexpr std::size_t kMost = std::size_t{1} << 45U;
+  if (options.capacity == 0 || options.capacity > kMost) {
+    return make_error(ErrorCode::invalid_argument,
+                      "arena '" + options.name + "': .capacity is 1 byte to 32 TiB");
+  }
+  if (options.address % kHugePage != 0) {
+    return make_error(ErrorCode::invalid_argument,
+                      "arena '" + options.name + "': .address is a multiple of 2 MiB");
+  }
+  const std::size_t size = (options.capacity + kHugePage - 1) & ~(kHugePage - 1);
+  constexpr std::uintptr_t kEnd = 0x7ffffffff000;  // of addresses with 4-level page tables
+  if (options.address > kEnd - size) {
+    return make_error(ErrorCode::invalid_argument,
+                      "arena '" + options.name + "': .address " + hex(options.address) +
+                          " with a capacity of " + std::to_string(size) + " bytes ends after " +
+                          hex(kEnd) + ", where a process's addresses end; choose a lower one");
+  }
+  TRY(Descriptor fd, open_memfd(options.name, size));
+  TRY(const std::uintptr_t place, options.address != 0 ? place_at(fd.get(), size, options)
+                                                       : place_anywhere(fd.get(), size, options));
+  if (madvise(reinterpret_cast<void*>(place), size, MADV_DONTFORK) != 0) {
+    auto error = system_error("arena '" + options.name + "': MADV_DONTFORK", errno);
+    unmap_arena(place, size);
+    return error;
+  }
+  return ArenaMapping{fd.release(), place, size};
+}
+
+Expected<void> reserve_range(std::uintptr_t begin, std::size_t size, Holder holder,
+                             const std::string& who, const std::string& advice) {
+  const int error = map_at(-1, begin, size);
+  if (error != 0) return refusal({begin, begin + size}, error, who, advice);
+  places::hold(begin, size, holder);
+  return {};
+}
+
+void unmap_arena(std::uintptr_t begin, std::size_t size, bool known_elsewhere) {
+  munmap(reinterpret_cast<void*>(begin), size);
+  places::leave(begin, size, known_elsewhere);
+}
+
+std::vector<MapsEntry> read_maps() {
+  std::vector<MapsEntry> result;
+  std::ifstream file("/proc/self/maps");
+  for (std::string line; std::getline(file, line);) {
+    MapsEntry entry{};
+    int name_at = 0;
+    if (std::sscanf(line.c_str(), "%zx-%zx %*s %*s %*s %zu %n", &entry.begin, &entry.end,
+                    &entry.inode, &name_at) == 3) {
+      entry.name = line.substr(static_cast<std::size_t>(name_at));
+      result.push_back(std::move(entry));
+    }
+  }
+  return result;
+}
+
+}  // namespace cowshed

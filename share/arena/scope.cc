@@ -1,0 +1,205 @@
+#include <atomic>
+#include <cstdio>
+#include <ctime>
+#include <dlfcn.h>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <stdio_ext.h>
+#include <unistd.h>
+#include <utility>
+
+#include <cowshed/base/try.h>
+#include <cowshed/share/arena/access.h>
+#include <cowshed/share/arena/core.h>
+#include <cowshed/share/arena/table.h>
+#include <cowshed/share/arena_scope.h>
+#include <cowshed/share/jemalloc/outside_scope.h>
+#include <cowshed/share/os/fork_state.h>
+
+namespace cowshed {
+
+constinit thread_local ThreadScope thread_scope;
+constinit ArenaHull arena_hull;
+
+// One for each scope that a thread is in, the innermost first; not in any arena.
+struct EnteredScope {
+  ThreadScope scope;  // while this one is the innermost
+  EnteredScope* outer;
+  // Who comes second deletes it.
+  enum class State : std::uint8_t { entered, handle_gone, thread_left };
+  std::atomic<State> state = State::entered;
+
+  bool ended() const { return state.load(std::memory_order_acquire) == State::handle_gone; }
+};
+
+namespace {
+
+// The thread's cache may hold blocks of one of jemalloc's arenas only.
+void use_jemalloc_arena(unsigned arena) {
+  jemalloc::flush_thread_cache();
+  jemalloc::set_thread_arena(arena);
+}
+
+tl::unexpected<Error> malloc_error(std::string_view arena, const std::string& why) {
+  return make_error(ErrorCode::unsupported,
+                    "an ArenaScope of arena '" + std::string(arena) + "' cannot begin: " + why);
+}
+
+Expected<void> check_malloc(std::string_view arena) {
+  if (&cowshed_linked_malloc == nullptr)
+    return malloc_error(arena, "the program's malloc knows of no arenas; link cowshed::malloc");
+  // Shared libraries take the first that the dynamic linker finds.
+  if (dlsym(RTLD_DEFAULT, "malloc") != reinterpret_cast<void*>(cowshed_linked_malloc)) {
+    return malloc_error(arena,
+                        "another malloc comes before cowshed::malloc; link it into the "
+                        "executable, and preload no other");
+  }
+  return {};
+}
+
+void leave_innermost() {
+  EnteredScope* left = thread_scope.entered;
+  const ThreadScope scope = left->scope;
+  const EnteredScope* outer = left->outer;
+  use_jemalloc_arena(outer == nullptr ? scope.outermost : outer->scope.jemalloc_arena);
+  thread_scope = outer == nullptr ? ThreadScope{} : outer->scope;
+  if (left->state.exchange(EnteredScope::State::thread_left) == EnteredScope::State::handle_gone)
+    delete left;
+  const std::lock_guard lock(scope.core->mutex());
+  scope.core->leave_scope(scope.key);
+}
+
+// Leaves the scopes that have ended, but for those around one that has not.
+void leave_ended() {
+  while (thread_scope.entered != nullptr && thread_scope.entered->ended()) leave_innermost();
+}
+
+// For a thread inside a scope: a program may have an operator new of its own, on whatever.
+Expected<void> check_new(const ArenaCore& core) {
+  static std::atomic<bool> checked = false;
+  if (checked.load(std::memory_order_relaxed)) return {};
+  void* block = nullptr;
+  try {
+    block = ::operator new(1);
+  } catch (const std::bad_alloc&) {
+    return {};  // full: not known yet
+  }
+  const bool inside = core.contains(block);
+  ::operator delete(block);
+  if (!inside) {
+    return malloc_error(core.name(),
+                        "the program's operator new does not use malloc; leave it to "
+                        "cowshed::malloc, or make it call malloc");
+  }
+  checked.store(true, std::memory_order_relaxed);
+  return {};
+}
+
+std::atomic<bool> libc_used = false;
+
+// What libc makes at its first use and keeps.
+void use_libc_once() {
+  if (libc_used.load(std::memory_order_acquire)) return;
+  const std::lock_guard lock(first_use_of_libc());
+  if (libc_used.load(std::memory_order_relaxed)) return;
+  const OutsideScope outside;
+  make_buffer(stdin);
+  make_buffer(stdout);
+  tzset();
+  libc_used.store(true, std::memory_order_release);
+}
+
+}  // namespace
+
+std::mutex& first_use_of_libc() {
+  COWSHED_FORK_STATE static constinit std::mutex mutex;
+  return mutex;
+}
+
+void widen_hull(std::uintptr_t begin, std::uintptr_t end) {
+  std::uintptr_t known = arena_hull.begin.load();
+  while (begin < known && !arena_hull.begin.compare_exchange_weak(known, begin)) {
+  }
+  known = arena_hull.end.load();
+  while (end > known && !arena_hull.end.compare_exchange_weak(known, end)) {
+  }
+}
+
+bool free_in_arena(void* block) noexcept {
+  if (ArenaCore* core = find_arena(block)) {
+    core->give_unsized(block);
+    return true;
+  }
+  return !jemalloc::has_block(block);
+}
+
+BlockInArena look_up_in_arena(const void* block) noexcept {
+  ArenaCore* core = find_arena(block);
+  return core == nullptr ? BlockInArena{} : core->look_up(block);
+}
+
+ThreadScope suspend_scope() noexcept {
+  const ThreadScope scope = std::exchange(thread_scope, {});
+  if (scope.end != 0) use_jemalloc_arena(scope.outermost);
+  return scope;
+}
+
+void resume_scope(const ThreadScope& scope) noexcept {
+  if (scope.end != 0) {
+    use_jemalloc_arena(scope.jemalloc_arena);
+    thread_scope = scope;
+  }
+}
+
+void make_buffer(FILE* stream) noexcept {
+  if (__fbufsize(stream) == 0) {
+    // glibc makes the buffer here, but forgets that a terminal's is by lines.
+    std::setvbuf(stream, nullptr, _IOFBF, 0);
+    if (isatty(fileno(stream)) != 0) std::setvbuf(stream, nullptr, _IOLBF, 0);
+  }
+}
+
+Expected<ArenaScope> ArenaScope::enter(const Arena& arena) {
+  TRY_VOID(check_malloc(arena.name()));
+  ArenaCore* core = arena.core_;
+  if (core == nullptr) return moved_from_error();
+  core->prepare_thread();
+  use_libc_once();
+  leave_ended();
+  unsigned outer = 0;
+  if (const int error = jemalloc::thread_arena(outer))
+    return system_error("the arena of this thread's malloc", error);
+  auto entry = [] {
+    const OutsideScope outside;
+    return std::make_unique<EnteredScope>();
+  }();
+  std::unique_lock lock(core->mutex());
+  TRY(const unsigned entered, core->enter_scope());
+  entry->outer = thread_scope.entered;
+  entry->scope = {
+      core->open_begin(), core->end(), core,
+      core->key(),        entered,     thread_scope.end == 0 ? outer : thread_scope.outermost,
+      entry.get()};
+  use_jemalloc_arena(entered);
+  thread_scope = entry->scope;
+  ArenaScope scope(entry.release());
+  lock.unlock();
+  TRY_VOID(check_new(*core));
+  return scope;
+}
+
+ArenaScope::~ArenaScope() {
+  if (entered_ == nullptr) return;
+  if (entered_->state.exchange(EnteredScope::State::handle_gone) ==
+      EnteredScope::State::thread_left) {
+    delete entered_;
+  }
+  leave_ended();
+}
+
+void leave_scopes_of_thread() noexcept {
+  while (thread_scope.entered != nullptr) leave_innermost();
+}
+
+}  // namespace cowshed

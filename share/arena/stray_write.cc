@@ -1,0 +1,158 @@
+#include <atomic>
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <mutex>
+#include <sys/syscall.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include <cowshed/share/arena/table.h>
+#include <cowshed/share/os/fork_state.h>
+#include <cowshed/share/process/published_layout.h>
+#include <cowshed/share/registry/objects.h>
+#include <cowshed/share/stray_write.h>
+
+namespace cowshed {
+namespace {
+
+std::atomic<StrayWriteCallback> callback = nullptr;
+std::atomic<void*> callback_context = nullptr;
+COWSHED_FORK_STATE std::atomic<StrayWrite*> sink = nullptr;
+COWSHED_FORK_STATE std::atomic<void (*)() noexcept> sink_done = nullptr;
+// What a worker forks must not report as the worker.
+COWSHED_FORK_STATE std::atomic<pid_t> sink_owner = 0;
+
+std::atomic<bool> installed = false;
+struct sigaction previous = {};  // written once, before the handler can run
+
+bool is_store(const ucontext_t& context) {
+#if defined(__x86_64__)
+  constexpr unsigned long long kWrite = 2;  // of the page fault's error code
+  return (static_cast<unsigned long long>(context.uc_mcontext.gregs[REG_ERR]) & kWrite) != 0;
+#else
+  (void)context;
+  return true;
+#endif
+}
+
+std::uintptr_t instruction_of(const ucontext_t& context) {
+#if defined(__x86_64__)
+  return static_cast<std::uintptr_t>(context.uc_mcontext.gregs[REG_RIP]);
+#else
+  (void)context;
+  return 0;
+#endif
+}
+
+void copy_name(std::array<char, 64>& to, const char* from) {
+  std::size_t i = 0;
+  for (; from != nullptr && from[i] != '\0' && i + 1 < to.size(); ++i) to[i] = from[i];
+  to[i] = '\0';
+}
+
+void report(const siginfo_t& info, const ucontext_t& context) {
+  if (info.si_code != SEGV_ACCERR || !is_store(context)) return;
+  const ArenaCore* arena = find_arena(info.si_addr);
+  StrayWrite write;
+  write.address = reinterpret_cast<std::uintptr_t>(info.si_addr);
+  // Also of one that was thawed, whose open part is after that.
+  if (arena == nullptr || arena->generation() == 0 || arena->mode() != FreezeMode::strict ||
+      write.address >= arena->open_begin()) {
+    return;
+  }
+  write.arena_offset = write.address - arena->begin();
+  copy_name(write.arena, arena->name());
+  write.instruction = instruction_of(context);
+  const layout::Object* object = layout::object_at(write.address);
+  copy_name(write.object, object == nullptr ? nullptr : object->name.data());
+  write.object_offset = object == nullptr ? 0 : write.address - object->address;
+  if (StrayWrite* copy = sink.load(); copy != nullptr && sink_owner == getpid()) {
+    *copy = write;
+    sink_done.load()();
+  }
+  if (const StrayWriteCallback function = callback.load()) function(write, callback_context.load());
+}
+
+// What the kernel would have done had our handler not been there.
+void pass_on(int signal, siginfo_t* info, void* context) {
+  const bool simple = (previous.sa_flags & SA_SIGINFO) == 0;
+  const bool sent = info->si_code <= 0;  // by kill() and the like: will not come again by itself
+  if (simple && previous.sa_handler == SIG_IGN && sent) return;
+  if (simple && (previous.sa_handler == SIG_DFL || previous.sa_handler == SIG_IGN)) {
+    struct sigaction standard = {};
+    standard.sa_handler = SIG_DFL;
+    sigaction(signal, &standard, nullptr);
+    // The faulting instruction runs again and dies; what was sent is sent again, and is pending
+    // until this handler returns.
+    if (sent) syscall(SYS_rt_tgsigqueueinfo, getpid(), gettid(), signal, info);
+    return;
+  }
+  // The kernel puts the thread's mask back when our handler returns.
+  sigset_t mask = previous.sa_mask;
+  pthread_sigmask(SIG_BLOCK, &mask, nullptr);
+  if ((previous.sa_flags & SA_NODEFER) != 0) {
+    sigemptyset(&mask);
+    sigaddset(&mask, signal);
+    pthread_sigmask(SIG_UNBLOCK, &mask, nullptr);
+  }
+  const struct sigaction action = previous;
+  if ((static_cast<unsigned>(previous.sa_flags) & SA_RESETHAND) != 0) {  // once only
+    previous.sa_flags = 0;
+    previous.sa_handler = SIG_DFL;
+  }
+  if (simple) action.sa_handler(signal);
+  else action.sa_sigaction(signal, info, context);
+}
+
+void handle(int signal, siginfo_t* info, void* context) {
+  const int saved_errno = errno;
+  report(*info, *static_cast<const ucontext_t*>(context));
+  pass_on(signal, info, context);
+  errno = saved_errno;
+}
+
+}  // namespace
+
+void set_stray_write_callback(StrayWriteCallback function, void* context) {
+  callback = nullptr;  // no call with the wrong context meanwhile
+  callback_context = context;
+  callback = function;
+}
+
+std::string to_string(const StrayWrite& write) {
+  char address[32];
+  std::snprintf(address, sizeof address, "0x%zx", write.address);
+  std::string text =
+      "wrote to frozen arena '" + std::string(write.arena.data()) + "' at " + address;
+  if (write.object[0] != '\0') {
+    text += " (object '" + std::string(write.object.data()) + "' + " +
+            std::to_string(write.object_offset) + ")";
+  }
+  return text;
+}
+
+int internal::install_stray_write_handler() {
+  // Not the static of a function: a child forked meanwhile would wait for its initialisation for
+  // ever.
+  if (installed.load(std::memory_order_acquire)) return 0;
+  const std::lock_guard lock(registry::mutex());
+  if (installed.load(std::memory_order_relaxed)) return 0;
+  if (sigaction(SIGSEGV, nullptr, &previous) != 0) return errno;
+  struct sigaction ours = {};
+  ours.sa_sigaction = &handle;
+  ours.sa_flags = SA_SIGINFO | SA_ONSTACK;
+  sigemptyset(&ours.sa_mask);
+  if (sigaction(SIGSEGV, &ours, nullptr) != 0) return errno;
+  installed.store(true, std::memory_order_release);
+  return 0;
+}
+
+void internal::set_stray_write_sink(StrayWrite* copy, void (*done)() noexcept) {
+  sink_done = done;
+  sink_owner = getpid();
+  sink = copy;
+}
+
+}  // namespace cowshed

@@ -1,0 +1,182 @@
+#include <array>
+#include <atomic>
+#include <memory>
+#include <mutex>
+
+#include <cowshed/base/try.h>
+#include <cowshed/share/arena/table.h>
+#include <cowshed/share/jemalloc/outside_scope.h>
+#include <cowshed/share/os/fork_state.h>
+#include <cowshed/share/process/addresses.h>
+#include <cowshed/share/process/fork_handlers.h>
+#include <cowshed/share/process/published_layout.h>
+#include <cowshed/share/registry/objects.h>
+
+namespace cowshed {
+namespace {
+
+struct Entry {
+  std::atomic<ArenaCore*> core = nullptr;  // never freed once made
+  bool taken = false;                      // under the table's mutex
+};
+
+std::array<Entry, kMaxArenas> table;
+std::atomic<std::uint32_t> made = 0;  // entries from here on have no core
+COWSHED_FORK_STATE std::mutex table_mutex;
+COWSHED_FORK_STATE ThreadScope scope_of_forking_thread;  // under the table's mutex
+
+template <class Function>
+void for_each_core(Function function) {
+  const std::uint32_t count = made.load(std::memory_order_acquire);
+  for (std::uint32_t i = 0; i < count; ++i) function(*table[i].core.load());
+}
+
+layout::ArenaState shown_state(ArenaState state) {
+  switch (state) {
+    case ArenaState::open:
+    case ArenaState::paused: return layout::ArenaState::open;
+    case ArenaState::strict: return layout::ArenaState::strict;
+    case ArenaState::lenient: return layout::ArenaState::lenient;
+    default: return layout::ArenaState::vacant;
+  }
+}
+
+// In the child nothing comes from the scope that the thread was in, not even for other handlers.
+void before_fork() {
+  first_use_of_libc().lock();
+  table_mutex.lock();
+  scope_of_forking_thread = suspend_scope();
+  for_each_core([](ArenaCore& core) {
+    core.mutex().lock();
+    core.note_known_elsewhere();
+  });
+  places::mutex().lock();
+  registry::mutex().lock();
+}
+
+void unlock_all() {
+  registry::mutex().unlock();
+  places::mutex().unlock();
+  for_each_core([](ArenaCore& core) { core.mutex().unlock(); });
+  table_mutex.unlock();
+  first_use_of_libc().unlock();
+}
+
+void after_fork_in_parent() {
+  resume_scope(scope_of_forking_thread);
+  unlock_all();
+}
+
+void after_fork_in_child() {
+  for_each_core([](ArenaCore& core) {
+    if (core.is_open()) {
+      core.disown_after_fork();
+      show_arena_locked(core);
+    }
+  });
+  registry::disown_not_inherited();
+  unlock_all();
+}
+
+// Those whose handles are gone, when all that was left in them was freed.  With the table's mutex
+// held; returns how many stay.
+std::uint32_t close_abandoned() {
+  std::uint32_t needed = 0;
+  for (auto& entry : table) {
+    ArenaCore* core = entry.core.load();
+    if (!entry.taken || !core->abandoned()) continue;
+    const std::lock_guard lock(core->mutex());
+    // Meanwhile it may have been opened again, or closed, and be given back by who did that.
+    if (!core->abandoned() || core->state() == ArenaState::vacant) continue;
+    if (core->is_needed()) {
+      ++needed;
+      continue;
+    }
+    core->close();
+    show_arena(*core);
+    entry.taken = false;
+  }
+  return needed;
+}
+
+}  // namespace
+
+void hold_arenas_over_forks() noexcept {
+  static constexpr fork_handlers::Handlers kHandlers = {&before_fork, &after_fork_in_parent,
+                                                        &after_fork_in_child};
+  fork_handlers::enter(fork_handlers::Rank::arenas, kHandlers);
+}
+
+Expected<ArenaCore*> take_vacant_core() {
+  hold_arenas_over_forks();
+  // So that a child knows its parent's later references.
+  TRY_VOID(registry::start_tree());
+  const OutsideScope outside;
+  const std::lock_guard lock(table_mutex);
+  const std::uint32_t abandoned = close_abandoned();
+  for (std::uint32_t i = 0; i < kMaxArenas; ++i) {
+    Entry& entry = table[i];
+    if (entry.taken) continue;
+    if (i == made.load(std::memory_order_relaxed)) {
+      entry.core.store(std::make_unique<ArenaCore>().release());
+      made.store(i + 1, std::memory_order_release);
+    }
+    if (!entry.core.load()->prepare())
+      return make_error(ErrorCode::out_of_memory, "no memory is left for another arena's records");
+    entry.taken = true;
+    return entry.core.load();
+  }
+  return make_error(ErrorCode::invalid_argument,
+                    "a process has at most 1024 arenas at a time; destroy one first, of those that "
+                    "exist: " +
+                        std::to_string(abandoned) +
+                        " were destroyed, but stay for blocks that were allocated in an ArenaScope "
+                        "and not freed");
+}
+
+void give_back_core(ArenaCore* core) {
+  show_arena(*core);
+  const std::lock_guard lock(table_mutex);
+  for (auto& entry : table)
+    if (entry.core.load() == core) entry.taken = false;
+}
+
+std::vector<ArenaCore*> all_cores() {
+  const OutsideScope outside;
+  std::vector<ArenaCore*> result;
+  for_each_core([&](ArenaCore& core) { result.push_back(&core); });
+  return result;
+}
+
+ArenaCore* find_arena(const void* address) noexcept {
+  const std::uint32_t count = made.load(std::memory_order_acquire);
+  for (std::uint32_t i = 0; i < count; ++i) {
+    ArenaCore* core = table[i].core.load(std::memory_order_relaxed);
+    if (core->contains(address)) return core;
+  }
+  return nullptr;
+}
+
+std::uint32_t show_arena_locked(const ArenaCore& core) {
+  std::uint32_t index = 0;
+  while (table[index].core.load(std::memory_order_relaxed) != &core) ++index;
+  layout::Arena shown;
+  shown.state = shown_state(core.state());
+  if (shown.state == layout::ArenaState::vacant) {
+    layout::clear_arena(index);
+    return index;
+  }
+  shown.begin = core.begin();
+  shown.end = core.end();
+  shown.used = core.used();
+  layout::set_text(shown.name, core.name());
+  layout::put_arena(index, shown);
+  return index;
+}
+
+void show_arena(const ArenaCore& core) {
+  const std::lock_guard lock(registry::mutex());
+  show_arena_locked(core);
+}
+
+}  // namespace cowshed

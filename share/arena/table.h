@@ -1,0 +1,33 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include <cowshed/share/arena/core.h>
+
+// Every arena of this process.
+namespace cowshed {
+
+constexpr std::uint32_t kMaxArenas = 1024;
+
+// From here on fork() holds the locks of arenas and of the registry: see fork_handlers.h.  To be
+// called before any of them is taken; take_vacant_core() and registry::mutex() do so.
+void hold_arenas_over_forks() noexcept;
+
+// A vacant core, held locked by the caller's next call of its mutex(); error when there are
+// kMaxArenas.
+Expected<ArenaCore*> take_vacant_core();
+void give_back_core(ArenaCore* core);
+
+// Those that there are or were: some are vacant.
+std::vector<ArenaCore*> all_cores();
+
+// The arena in whose range `address` lies, or null.  Takes no lock, safe in a signal handler.
+ArenaCore* find_arena(const void* address) noexcept;
+
+// Enters the arena in the published layout as it now is: to be called after each change of its
+// state, and with registry::mutex() held.  Returns its index there.
+std::uint32_t show_arena_locked(const ArenaCore& core);
+void show_arena(const ArenaCore& core);  // takes that mutex
+
+}  // namespace cowshed

@@ -1,0 +1,233 @@
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <new>
+#include <stdexcept>
+#include <sys/mman.h>
+#include <utility>
+
+#include <cowshed/base/try.h>
+#include <cowshed/share/channel/value_channel.h>
+#include <cowshed/share/wire/content.h>
+#include <cowshed/share/workers/exception.h>
+
+namespace cowshed {
+
+using namespace channel_layout;
+
+void Bytes::take(Bytes& other) noexcept {
+  block_ = std::exchange(other.block_, nullptr);
+  size_ = std::exchange(other.size_, 0);
+  segment_ = std::move(other.segment_);
+  if (block_ == nullptr) {
+    std::memcpy(small_.data(), other.small_.data(), std::min(size_, kSmall));
+  } else {
+    word_ = other.word_;
+    index_ = other.index_;
+    hand_ = other.hand_;
+    sequence_ = other.sequence_;
+  }
+}
+
+void Bytes::give_back() noexcept { internal::ByteChannel::give_back(*this); }
+
+namespace internal {
+
+// What goes into a slot.
+struct ByteChannel::Outgoing {
+  std::span<const std::byte> small;  // or
+  std::uint32_t block = 0;           // 1 + its index
+  std::uint64_t queued = 0;          // and its word from then on
+  std::uint64_t size = 0;
+  bool moved = false;
+};
+
+ByteChannel::ByteChannel(std::shared_ptr<ChannelSegment> segment)
+    : ChannelCore(std::move(segment)),
+      copied_(TransferCounter("channel", options().name).row("bytes", TransferKind::value)),
+      moved_(TransferCounter("channel", options().name).row("bytes", TransferKind::moved)) {}
+
+Expected<Bytes> ByteChannel::buffer(std::size_t size, const Wait& wait) {
+  Bytes bytes;
+  bytes.size_ = size;
+  if (size <= Bytes::kSmall) {
+    std::memset(bytes.small_.data(), 0, size);
+    return bytes;
+  }
+  if (size > segment().plan().most_pages * kPage) {
+    return segment().error(ErrorCode::message_too_large,
+                           ": " + std::to_string(size) + " bytes in one message, its memory is " +
+                               std::to_string(options().memory) + "; create it with more");
+  }
+  Expected<ChannelSegment::Block> block = ChannelSegment::Block{};
+  const auto attempt = [&] {
+    if (segment().self() == 0) return Attempt::outside;
+    block = segment().allocate(size);
+    if (!block && block.error().code == ErrorCode::would_block) {
+      segment().sweep_if_due();  // the dead may have it
+      block = segment().allocate(size);
+    }
+    return block || block.error().code != ErrorCode::would_block ? Attempt::done : Attempt::blocked;
+  };
+  TRY_VOID(persist(wait, Waiting::For::memory, attempt(), attempt));
+  TRY(const ChannelSegment::Block mine, std::move(block));
+  bytes.block_ = mine.data;
+  bytes.index_ = mine.index;
+  bytes.word_ = mine.word;
+  bytes.segment_ = shared_segment();
+  return bytes;
+}
+
+Expected<void> ByteChannel::send(std::span<const std::byte> bytes, const Wait& wait,
+                                 const TransferRow* row) {
+  Outgoing message;
+  message.size = bytes.size();
+  Bytes block;
+  if (bytes.size() <= kSmallMessage) {
+    message.small = bytes;
+  } else {
+    if (segment().closed())  // before all that copying
+      return segment().closed_error();
+    TRY(block, buffer(bytes.size(), wait));
+    std::memcpy(block.block_, bytes.data(), bytes.size());
+    message.block = block.index_ + 1;
+    message.queued = with_state(block.word_, BlockState::queued, segment().self());
+  }
+  TRY_VOID(send_slot(message, wait));
+  std::byte* data = std::exchange(block.block_, nullptr);
+  if (data != nullptr && !segment().keeps_memory(block.index_))
+    madvise(data, bytes.size(), MADV_DONTNEED);
+  (row == nullptr ? copied_ : *row).add(1, bytes.size());
+  return {};
+}
+
+Expected<void> ByteChannel::send(Bytes&& bytes, const Wait& wait) {
+  const bool ours = bytes.block_ != nullptr && bytes.segment_ == shared_segment() &&
+                    static_cast<PartyId>(bytes.word_ >> 32U) == segment().self();
+  if (!ours) {
+    auto sent = send(bytes.span(), wait);
+    if (sent) bytes = Bytes();
+    return sent;
+  }
+  __builtin_prefetch(&segment().word(bytes.index_), 1);  // long unused while much was written
+  Outgoing message;
+  message.block = bytes.index_ + 1;
+  message.queued = with_state(bytes.word_, BlockState::queued, segment().self());
+  message.size = bytes.size_;
+  message.moved = true;
+  TRY_VOID(send_slot(message, wait));
+  const std::uint64_t most = std::uint64_t{1} << segment().class_of(bytes.index_);
+  madvise(std::exchange(bytes.block_, nullptr), pages_of(bytes.word_, most) * kPage, MADV_DONTNEED);
+  moved_.add(1, message.size);
+  bytes = Bytes();
+  return {};
+}
+
+Expected<void> ByteChannel::send_encoded(const std::function<void(Encoder&)>& encode,
+                                         const Wait& wait, const TransferRow& row) {
+  try {
+    Encoder to = Encoder::in_memory();
+    encode(to);
+    Content content = to.finish();
+    if (!content.descriptors().empty())
+      throw std::runtime_error("it has an arena or a channel inside, which only start() can send");
+    return send(content.view(), wait, &row);
+  } catch (const std::bad_alloc&) {
+    throw;
+  } catch (const std::exception& failure) {
+    return segment().error(ErrorCode::invalid_argument,
+                           ": the message cannot be encoded: " + text_of(failure));
+  }
+}
+
+tl::unexpected<Error> ByteChannel::decode_error(const std::exception& failure) const {
+  return segment().error(ErrorCode::bad_encoding,
+                         ": a message cannot be decoded: " + text_of(failure));
+}
+
+Expected<void> ByteChannel::send_slot(const Outgoing& message, const Wait& wait) {
+  std::uint64_t count = 1;
+  const auto attempt = [&] {
+    return segment().try_send(
+        count, [&](std::uint64_t number, std::uint64_t) { write_slot(number, message); });
+  };
+  return persist(wait, Waiting::For::slot, attempt(), attempt);
+}
+
+void ByteChannel::write_slot(std::uint64_t number, const Outgoing& message) {
+  auto* slot = reinterpret_cast<ByteSlot*>(segment().slot(number));
+  Totals totals;
+  if (number != 0) totals = reinterpret_cast<const ByteSlot*>(segment().slot(number - 1))->totals();
+  slot->write({message.size, message.block},
+              {totals.bytes + message.size, totals.moved + (message.moved ? 1 : 0),
+               totals.moved_bytes + (message.moved ? message.size : 0)});
+  if (message.block == 0)
+    std::copy_n(message.small.data(), message.size, slot->bytes.data());  // null if it is empty
+  else segment().word(message.block - 1).store(message.queued, std::memory_order_release);
+}
+
+Expected<Bytes> ByteChannel::receive(const Wait& wait) {
+  Bytes bytes;
+  std::uint64_t count = 1;
+  int refused = 0;  // errno of mapping the message
+  const auto attempt = [&] {
+    return segment().try_receive(count, [&](std::uint64_t number, std::uint64_t) {
+      return read_slot(number, bytes, refused);
+    });
+  };
+  if (auto received = persist(wait, Waiting::For::message, try_spinning(wait, attempt), attempt);
+      !received) {
+    return refused != 0 ? segment().cannot_map(bytes.index_, refused)
+                        : tl::make_unexpected(std::move(received.error()));
+  }
+  if (bytes.block_ != nullptr) {
+    bytes.segment_ = shared_segment();
+    bytes.hand_ = segment().this_hand();
+  }
+  return bytes;
+}
+
+bool ByteChannel::read_slot(std::uint64_t number, Bytes& into, int& refused) {
+  const auto* slot = reinterpret_cast<const ByteSlot*>(segment().slot(number));
+  const ByteSlot::Head head = slot->read();
+  if (!ByteSlot::is_possible(head, segment().plan().blocks)) return false;
+  into.size_ = head.size;
+  if (head.block == 0) {
+    std::memcpy(into.small_.data(), slot->bytes.data(), head.size);
+  } else {
+    into.index_ = head.block - 1;
+    std::byte* const data = segment().block_data(into.index_);
+    if (data == nullptr) {
+      refused = errno;
+      return false;
+    }
+    into.word_ = segment().take_block(into.index_, head.size);
+    if (into.word_ == 0) return false;
+    into.block_ = data;
+    into.sequence_ = number;
+  }
+  const Totals totals = slot->totals();
+  auto& received = segment().control().received[(number + 1) % 2];
+  received.bytes.store(totals.bytes, std::memory_order_relaxed);
+  received.moved.store(totals.moved, std::memory_order_relaxed);
+  received.moved_bytes.store(totals.moved_bytes, std::memory_order_relaxed);
+  return true;
+}
+
+void ByteChannel::give_back(Bytes& bytes) noexcept {
+  const auto segment = std::move(bytes.segment_);
+  bytes.block_ = nullptr;
+  // In a forked child it is still the parent's.
+  if (segment == nullptr || static_cast<PartyId>(bytes.word_ >> 32U) != segment->self() ||
+      segment->word(bytes.index_).load() != bytes.word_) {
+    return;
+  }
+  if (bytes.hand_ != 0) {
+    std::uint64_t mine = held(bytes.sequence_, 1);
+    segment->control().hands[bytes.hand_ - 1].held.compare_exchange_strong(mine, 0);
+  }
+  segment->free_block(bytes.index_, bytes.word_);
+}
+
+}  // namespace internal
+}  // namespace cowshed

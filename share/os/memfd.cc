@@ -1,0 +1,55 @@
+#include <cerrno>
+#include <chrono>
+#include <linux/memfd.h>
+#include <sys/mman.h>
+#include <thread>
+#include <unistd.h>
+
+#include <cowshed/share/os/memfd.h>
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U  // Linux 6.3
+#endif
+
+namespace cowshed {
+
+Descriptor make_memfd(const std::string& label, Sealable sealable) {
+  const unsigned flags = MFD_CLOEXEC | (sealable == Sealable::yes ? MFD_ALLOW_SEALING : 0U);
+  int fd = memfd_create(label.c_str(), flags | MFD_NOEXEC_SEAL);
+  if (fd < 0 && errno == EINVAL) fd = memfd_create(label.c_str(), flags);
+  return Descriptor(fd);
+}
+
+bool seal(int fd) {
+  constexpr int kAttempts = 20;
+  constexpr auto kPause = std::chrono::milliseconds(20);
+  for (int attempt = 1; fcntl(fd, F_ADD_SEALS, kSealed) != 0; ++attempt) {
+    if (errno != EBUSY || attempt == kAttempts) return false;
+    std::this_thread::sleep_for(kPause);
+  }
+  return true;
+}
+
+int write_all(int fd, const void* data, std::size_t size, std::uint64_t offset) noexcept {
+  const auto* next = static_cast<const char*>(data);
+  while (size > 0) {  // a call takes 2 GiB at most
+    const ssize_t written = TEMP_FAILURE_RETRY(pwrite(fd, next, size, static_cast<off_t>(offset)));
+    if (written <= 0) return written == 0 ? EIO : errno;
+    next += written;
+    size -= static_cast<std::size_t>(written);
+    offset += static_cast<std::uint64_t>(written);
+  }
+  return 0;
+}
+
+bool allocate_pages(int fd, std::size_t offset, std::size_t size) noexcept {
+  return TEMP_FAILURE_RETRY(
+             fallocate(fd, 0, static_cast<off_t>(offset), static_cast<off_t>(size))) == 0;
+}
+
+bool has_seals(int fd, int seals) {
+  const int has = fcntl(fd, F_GET_SEALS);
+  return has >= 0 && (has & seals) == seals;
+}
+
+}  // namespace cowshed

@@ -1,0 +1,135 @@
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstddef>
+#include <new>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cowshed/share/arena/mapping.h>
+#include <cowshed/share/arena/table.h>
+#include <cowshed/share/os/file_size_limit.h>
+#include <cowshed/share/os/memfd.h>
+#include <cowshed/share/process/published_layout.h>
+#include <cowshed/share/ref.h>
+
+namespace cowshed::layout {
+namespace {
+
+// Tables at whole pages: what is not used takes no memory, and fork() has no page table to copy for
+// it.
+struct Image {
+  Header header;
+  alignas(4096) std::array<Arena, kMaxArenas> arenas;
+  alignas(4096) std::array<Object, internal::kMaxPublished> objects;
+  TransferTables transfers;
+};
+
+Image* image = nullptr;
+TransferTables unpublished_transfers;
+std::atomic<std::uint64_t> change_count = 0;
+std::uint32_t first_vacant = 0;  // objects before this one are taken
+
+// While one of these lives, a reader waits.
+class Change {
+ public:
+  Change() { sequence().fetch_add(1, std::memory_order_acquire); }
+  ~Change() { sequence().fetch_add(1, std::memory_order_release); }
+  Change(const Change&) = delete;
+  Change& operator=(const Change&) = delete;
+
+ private:
+  static std::atomic_ref<std::uint32_t> sequence() {
+    return std::atomic_ref(image->header.sequence);
+  }
+};
+
+template <class Entry, std::size_t size>
+void put(Table& table, std::array<Entry, size>& entries, std::uint32_t index, const Entry& entry) {
+  const Change change;
+  entries.at(index) = entry;
+  table.count = std::max(table.count, index + 1);
+}
+
+}  // namespace
+
+void create() {
+  if (image != nullptr) return;
+  const Descriptor memfd = make_memfd(kMemfdName, Sealable::no);
+  void* memory = MAP_FAILED;
+  if (memfd && set_file_size(memfd.get(), sizeof(Image), kMemfdName)) {
+    // Private: a child's changes are its own, without a lock between processes.
+    memory = mmap(reinterpret_cast<void*>(kLayoutPlace), sizeof(Image), PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_NORESERVE, memfd.get(), 0);
+  }
+  if (memory == MAP_FAILED) return;
+  image = static_cast<Image*>(memory);
+  const Change change;
+  Header& header = image->header;
+  header.magic = kMagic;
+  header.major = kMajor;
+  header.minor = kMinor;
+  header.bytes = sizeof(Image);
+  header.arenas = {offsetof(Image, arenas), sizeof(Arena), 0};
+  header.objects = {offsetof(Image, objects), sizeof(Object), 0};
+  constexpr std::uint64_t kTransfers = offsetof(Image, transfers);
+  header.transfers = {kTransfers + offsetof(TransferTables, transfers), sizeof(Transfer), 0};
+  header.transfer_lanes = {kTransfers + offsetof(TransferTables, lanes), sizeof(TransferLane), 0};
+}
+
+TransferTables& transfer_tables() {
+  return image == nullptr ? unpublished_transfers : image->transfers;
+}
+
+void show_transfers(std::uint32_t transfers) {
+  if (image != nullptr)
+    std::atomic_ref(image->header.transfers.count).store(transfers, std::memory_order_release);
+}
+
+void show_transfer_lanes(std::uint32_t lanes) {
+  if (image != nullptr)
+    std::atomic_ref(image->header.transfer_lanes.count).store(lanes, std::memory_order_release);
+}
+
+std::uint64_t changes() noexcept { return change_count.load(std::memory_order_acquire); }
+
+void put_arena(std::uint32_t index, const Arena& arena) {
+  ++change_count;
+  if (image != nullptr) put(image->header.arenas, image->arenas, index, arena);
+}
+
+void clear_arena(std::uint32_t index) {
+  ++change_count;
+  if (image != nullptr && image->arenas.at(index).begin != 0) {
+    const Change change;
+    image->arenas[index] = {};
+  }
+}
+
+std::uint32_t put_object(const Object& object) {
+  ++change_count;
+  if (image == nullptr) return 0;
+  while (first_vacant < image->header.objects.count && image->objects.at(first_vacant).address != 0)
+    ++first_vacant;
+  put(image->header.objects, image->objects, first_vacant, object);
+  return first_vacant++;
+}
+
+void clear_object(std::uint32_t index) {
+  ++change_count;
+  if (image != nullptr && image->objects.at(index).address != 0) {
+    const Change change;
+    image->objects[index] = {};
+    first_vacant = std::min(first_vacant, index);
+  }
+}
+
+const Object* object_at(std::uint64_t address) noexcept {
+  for (std::uint32_t i = 0; image != nullptr && i < image->header.objects.count; ++i) {
+    const Object& object = image->objects[i];
+    if (object.name[0] != '\0' && address - object.address < object.bytes) return &object;
+  }
+  return nullptr;
+}
+
+}  // namespace cowshed::layout

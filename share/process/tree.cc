@@ -1,0 +1,127 @@
+#include <cerrno>
+#include <random>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cowshed/base/try.h>
+#include <cowshed/share/os/file_size_limit.h>
+#include <cowshed/share/os/memfd.h>
+#include <cowshed/share/process/tree.h>
+
+namespace cowshed::process_tree {
+namespace {
+
+constexpr int kSeals = F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;
+
+std::atomic<Shared*> own = nullptr;  // never unmapped
+std::atomic<int> own_memfd = -1;
+std::atomic<std::uint64_t> own_id = 0;
+std::atomic<std::uint32_t> last_known = 0;  // generation
+
+// More than other processes take before they see a damaged word written anew.
+constexpr std::uint32_t kFar = 1U << 24U;
+
+Expected<Shared*> map(int memfd) {
+  void* memory =
+      mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memfd, 0);
+  if (memory == MAP_FAILED) return system_error("mmap of what a process tree shares", errno);
+  return static_cast<Shared*>(memory);
+}
+
+void take(Shared* memory, Descriptor memfd) {
+  const Descriptor before(own_memfd.exchange(memfd.release()));
+  own.store(memory, std::memory_order_release);
+}
+
+// Of splitmix64 (Vigna, 2015).
+std::uint32_t check_of(std::uint32_t place, std::uint32_t value) {
+  std::uint64_t mixed = own_id.load() ^ (std::uint64_t{place} << 32U | value);
+  mixed = (mixed ^ mixed >> 30U) * 0xbf58476d1ce4e5b9;
+  mixed = (mixed ^ mixed >> 27U) * 0x94d049bb133111eb;
+  return static_cast<std::uint32_t>(mixed >> 32U);
+}
+
+// It cannot be written to, as what is mapped can.
+std::uint32_t inode_of(const struct stat& status) {
+  return static_cast<std::uint32_t>(status.st_ino);
+}
+
+}  // namespace
+
+Expected<void> start() {
+  if (own.load() != nullptr) return {};
+  constexpr char kName[] = "cowshed-tree";
+  Descriptor memfd = make_memfd(kName, Sealable::yes);
+  if (!memfd) return system_error("memfd_create of what a process tree shares", errno);
+  TRY_VOID(set_file_size(memfd.get(), sizeof(Shared), kName));
+  if (fcntl(memfd.get(), F_ADD_SEALS, kSeals) != 0)
+    return system_error("fcntl(F_ADD_SEALS) of what a process tree shares", errno);
+  struct stat status{};
+  if (fstat(memfd.get(), &status) != 0)
+    return system_error("fstat of what a process tree shares", errno);
+  TRY(auto* memory, map(memfd.get()));
+  std::random_device random;
+  std::uint64_t id = 0;
+  while (id == 0) id = std::uint64_t{random()} << 32U | inode_of(status);
+  own_id = id;
+  memory->last_generation = word_of(kGeneration, 0);  // the rest is zeros, without memory
+  take(memory, std::move(memfd));
+  return {};
+}
+
+std::uint64_t id() { return own_id.load(); }
+
+Shared& shared() { return *own.load(std::memory_order_acquire); }
+
+int descriptor() { return own_memfd.load(); }
+
+std::uint64_t word_of(std::uint32_t place, std::uint32_t value) {
+  return std::uint64_t{check_of(place, value)} << 32U | value;
+}
+
+std::optional<std::uint32_t> value_of(std::uint32_t place, std::uint64_t word) {
+  const auto value = static_cast<std::uint32_t>(word);
+  return word == word_of(place, value) ? std::optional(value) : std::nullopt;
+}
+
+std::uint32_t take_generation() {
+  std::atomic<std::uint64_t>& last = shared().last_generation;
+  std::uint64_t before = last.load();
+  std::uint32_t taken = 0;
+  do {
+    const auto known = value_of(kGeneration, before);
+    taken = known ? *known + 1 : last_known.load() + kFar;
+  } while (!last.compare_exchange_weak(before, word_of(kGeneration, taken)));
+  last_known = taken;
+  return taken;
+}
+
+void know_generation(std::uint32_t generation) {
+  std::uint32_t known = last_known.load();
+  while (known < generation && !last_known.compare_exchange_weak(known, generation)) {
+  }
+}
+
+std::uint32_t last_generation() {
+  if (const auto known = value_of(kGeneration, shared().last_generation.load()))
+    know_generation(*known);
+  return last_known.load();
+}
+
+Expected<void> join(Descriptor memfd, std::uint64_t id, const std::string& who) {
+  struct stat status{};
+  const bool is_one = has_seals(memfd.get(), kSeals) && fstat(memfd.get(), &status) == 0 &&
+                      status.st_size == sizeof(Shared) &&
+                      inode_of(status) == static_cast<std::uint32_t>(id);
+  if (!is_one) {
+    return make_error(ErrorCode::foreign_descriptor,
+                      who + " comes with a descriptor that is not of its process tree");
+  }
+  TRY(auto* memory, map(memfd.get()));
+  own_id = id;
+  take(memory, std::move(memfd));
+  return {};
+}
+
+}  // namespace cowshed::process_tree

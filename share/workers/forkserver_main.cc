@@ -1,0 +1,209 @@
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <optional>
+#include <poll.h>
+#include <stdexcept>
+#include <sys/signalfd.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <system_error>
+#include <unistd.h>
+#include <vector>
+
+#include <cowshed/share/export/parcel.h>
+#include <cowshed/share/workers/exception.h>
+#include <cowshed/share/workers/forkserver_client.h>
+#include <cowshed/share/workers/worker_main.h>
+
+namespace cowshed::launch {
+namespace {
+
+constexpr std::array kTerminalSignals = {SIGINT, SIGQUIT, SIGHUP};
+
+// What the server changes of its signals, and workers have as they were.
+class Signals {
+ public:
+  Signals() {
+    for (std::size_t i = 0; i < kTerminalSignals.size(); ++i) {
+      struct sigaction ignore = {};
+      ignore.sa_handler = SIG_IGN;
+      sigaction(kTerminalSignals[i], &ignore, &terminal_[i]);
+    }
+    struct sigaction standard = {};
+    sigaction(SIGCHLD, &standard, &child_);
+    sigset_t child_ends;
+    sigemptyset(&child_ends);
+    sigaddset(&child_ends, SIGCHLD);
+    sigprocmask(SIG_BLOCK, &child_ends, &mask_);
+    ends_ = Descriptor(signalfd(-1, &child_ends, SFD_CLOEXEC | SFD_NONBLOCK));
+    if (!ends_) throw std::system_error(errno, std::generic_category(), "signalfd");
+    siginfo_t info;  // without it no worker's end would be known
+    if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) != 0 && errno != ECHILD)
+      throw std::system_error(errno, std::generic_category(), "waitid");
+  }
+  void give_back() {
+    for (std::size_t i = 0; i < kTerminalSignals.size(); ++i)
+      sigaction(kTerminalSignals[i], &terminal_[i], nullptr);
+    sigaction(SIGCHLD, &child_, nullptr);
+    ends_ = Descriptor();
+    sigprocmask(SIG_SETMASK, &mask_, nullptr);
+  }
+  int ends() const { return ends_.get(); }
+
+ private:
+  std::array<struct sigaction, kTerminalSignals.size()> terminal_ = {};
+  struct sigaction child_ = {};
+  sigset_t mask_ = {};
+  Descriptor ends_;  // readable when a child has ended
+};
+
+struct Running {
+  pid_t pid = 0;
+  Descriptor socket;
+};
+
+class Server {
+ public:
+  // Throws before it takes the socket.
+  Server(Descriptor&& socket, Descriptor owner)
+      : socket_(std::move(socket)), owner_(std::move(owner)) {}
+  void run();  // until the owner has no use for it
+
+ private:
+  bool receive();
+  void start_worker(Message message);
+  void reap();
+  static void report_start(int socket, std::chrono::steady_clock::time_point before);
+  static void refuse(int socket, const std::string& why) {
+    send_text(socket, MessageKind::refused, why);
+  }
+
+  pid_t pid_ = getpid();
+  Signals signals_;
+  Descriptor socket_;
+  Descriptor owner_;  // readable when it has ended: forked processes may have its socket's end too
+  std::string failed_to_adopt_;
+  std::vector<Running> running_;
+};
+
+void Server::run() {
+  for (;;) {
+    std::array<pollfd, 3> events = {pollfd{socket_.get(), POLLIN, 0},
+                                    pollfd{owner_.get(), POLLIN, 0},
+                                    pollfd{signals_.ends(), POLLIN, 0}};
+    if (poll(events.data(), events.size(), -1) < 0) continue;
+    if (events[2].revents != 0) reap();
+    if (events[1].revents != 0 || (events[0].revents != 0 && !receive())) return;
+  }
+}
+
+bool Server::receive() {
+  auto message = receive_message(socket_.get());
+  if (!message || !*message) return false;
+  switch ((*message)->kind) {
+    case MessageKind::adopt: {
+      const auto adopted = adopt_for_ever(std::move((*message)->content));
+      failed_to_adopt_ = adopted ? "" : adopted.error().message;
+      break;
+    }
+    case MessageKind::job: start_worker(*std::move(*message)); break;
+    default: break;
+  }
+  return true;
+}
+
+void Server::start_worker(Message message) {
+  Descriptor socket = std::move(message.extra);
+  if (!failed_to_adopt_.empty()) {
+    refuse(socket.get(), failed_to_adopt_);
+    return;
+  }
+  if (is_ready(socket.get(), 0))  // its starter has given up, or ended
+    return;
+  flush_streams();
+  const auto before = std::chrono::steady_clock::now();
+  const pid_t pid = fork();
+  if (pid == 0) {
+    signals_.give_back();
+    socket_ = Descriptor();
+    owner_ = Descriptor();
+    running_.clear();
+    report_start(socket.get(), before);
+    run_job(std::move(message), std::move(socket), pid_);
+  }
+  if (pid < 0) {
+    refuse(socket.get(), system_error("fork", errno).value().message);
+    return;
+  }
+  running_.push_back({pid, std::move(socket)});
+}
+
+// In the worker: were it the server that says so, one that is killed meanwhile would leave a worker
+// that nobody knows of.
+void Server::report_start(int socket, std::chrono::steady_clock::time_point before) {
+  const Descriptor pidfd(static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0)));
+  if (!pidfd) {
+    refuse(socket, system_error("pidfd_open", errno).value().message);
+    _exit(1);
+  }
+  const std::chrono::nanoseconds took = std::chrono::steady_clock::now() - before;
+  (void)send_message(socket, MessageKind::started, {getpid(), took.count()}, {}, pidfd.get());
+}
+
+void Server::reap() {
+  signalfd_siginfo ignored;
+  while (read(signals_.ends(), &ignored, sizeof ignored) > 0) {
+  }
+  std::erase_if(running_, [](const Running& worker) {
+    siginfo_t info = {};
+    if (waitid(P_PID, static_cast<id_t>(worker.pid), &info, WEXITED | WNOHANG) != 0 ||
+        info.si_pid == 0) {
+      return false;
+    }
+    (void)send_message(worker.socket.get(), MessageKind::exited, {info.si_code, info.si_status});
+    return true;
+  });
+}
+
+// Returns a pidfd of the owner; throws what the warm-up throws.
+Descriptor warm_up(Message message) {
+  Decoder from(std::move(message.content));
+  const auto owner = from.take<pid_t>();
+  Descriptor pidfd(static_cast<int>(syscall(SYS_pidfd_open, owner, 0)));
+  const int open_error = errno;
+  if (getppid() != owner) _exit(0);  // it has ended
+  if (!pidfd) throw std::system_error(open_error, std::generic_category(), "pidfd_open");
+  if (from.take<bool>()) {
+    const auto name = from.take<std::string>();
+    const auto* function = internal::find_worker_function(name, from.take<std::uint64_t>()).value();
+    Encoder value;
+    if (function->call({0, 1}, from, value) != 0)
+      throw std::runtime_error("the warm-up returned an exit code that is not 0");
+    if (const auto checked = check_threads("after the warm-up"); !checked)
+      throw std::runtime_error(checked.error().message);
+  }
+  return pidfd;
+}
+
+}  // namespace
+
+void serve(Message message, Descriptor socket) {
+  std::optional<Server> server;
+  const int to_owner = socket.get();
+  try {
+    server.emplace(std::move(socket), warm_up(std::move(message)));
+  } catch (...) {
+    send_text(to_owner, MessageKind::failure, internal::text_of_current_exception());
+    flush_streams();
+    _exit(1);
+  }
+  (void)send_message(to_owner, MessageKind::begun);
+  server->run();
+  flush_streams();
+  _exit(0);
+}
+
+}  // namespace cowshed::launch

@@ -1,0 +1,75 @@
+#include <cstdlib>
+#include <cstring>
+#include <cxxabi.h>
+
+#include <cowshed/share/workers/function.h>
+
+namespace cowshed::internal {
+namespace {
+
+constinit const WorkerFunction* first_function =
+    nullptr;  // changes only where libraries are loaded
+
+// "cowshed::internal::NameOf<&search, int (*)(int)>": search, which stands between the first
+// bracket and the last comma that is not inside brackets.
+std::string argument_of(const std::string& tag) {
+  const std::size_t begin = tag.find('<') + 1;
+  std::size_t comma = tag.size();
+  int depth = 0;
+  for (std::size_t i = begin; i < tag.size(); ++i) {
+    const char c = tag[i];
+    depth += static_cast<int>(c == '<' || c == '(' || c == '{');
+    depth -= static_cast<int>(c == '>' || c == ')' || c == '}');
+    if (c == ',' && depth == 0) comma = i;
+  }
+  const std::string name = tag.substr(begin, comma - begin);
+  return name.starts_with('&') ? name.substr(1) : name;
+}
+
+}  // namespace
+
+WorkerFunction::WorkerFunction(const char* its_name, std::uint64_t its_layout,
+                               WorkerCall* its_call) noexcept
+    : name(its_name), layout(its_layout), call(its_call), next(first_function) {
+  first_function = this;
+}
+
+std::string readable_name(const char* mangled) {
+  int status = 0;
+  char* readable = abi::__cxa_demangle(mangled, nullptr, nullptr, &status);
+  const std::string tag = status == 0 ? readable : mangled;
+  std::free(readable);
+  return status == 0 ? argument_of(tag) : tag;
+}
+
+Expected<const WorkerFunction*> find_worker_function(const std::string& name,
+                                                     std::uint64_t layout) {
+  const WorkerFunction* found = nullptr;
+  for (const WorkerFunction* function = first_function; function != nullptr;
+       function = function->next) {
+    if (name != function->name) continue;
+    if (found != nullptr && found->call != function->call) {
+      return make_error(ErrorCode::invalid_argument,
+                        "two functions of different files are called " +
+                            readable_name(name.c_str()) +
+                            "; rename one, or take it out of its unnamed namespace");
+    }
+    found = function;
+  }
+  if (found == nullptr) {
+    const std::string readable = readable_name(name.c_str());
+    return make_error(ErrorCode::not_registered,
+                      "no worker function " + readable +
+                          " here; put COWSHED_WORKER() with its name into one of the program's "
+                          "files");
+  }
+  if (found->layout != layout) {
+    return make_error(ErrorCode::invalid_argument,
+                      readable_name(name.c_str()) +
+                          ": the types of its parameters or value have other sizes here; build "
+                          "both programs of the same definitions");
+  }
+  return found;
+}
+
+}  // namespace cowshed::internal

@@ -1,0 +1,166 @@
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <fcntl.h>
+#include <filesystem>
+#include <fstream>
+#include <spawn.h>
+#include <string_view>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cowshed/base/try.h>
+#include <cowshed/share/workers/launch.h>
+#include <cowshed/share/workers/runtime_state.h>
+
+namespace cowshed::launch {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+std::uint64_t ns_since(Clock::time_point before) {
+  return static_cast<std::uint64_t>(
+      std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - before).count());
+}
+
+// Kills the child when there is none.
+Expected<Descriptor> open_pidfd(pid_t pid) {
+  Descriptor pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));  // CLOEXEC by itself
+  if (!pidfd) {
+    const int error = errno;
+    kill(pid, SIGKILL);
+    waitpid(pid, nullptr, 0);
+    return system_error("pidfd_open", error);
+  }
+  return pidfd;
+}
+
+std::string_view name_of(std::string_view variable) {
+  return variable.substr(0, variable.find('='));
+}
+
+// This process's environment with what is added to it.
+std::vector<char*> merge_environment(const std::vector<std::string>& added) {
+  std::vector<char*> all;
+  for (char** variable = environ; *variable != nullptr; ++variable) {
+    const bool replaced = std::any_of(added.begin(), added.end(), [&](const std::string& other) {
+      return name_of(other) == name_of(*variable);
+    });
+    if (!replaced) all.push_back(*variable);
+  }
+  for (const std::string& variable : added) all.push_back(const_cast<char*>(variable.c_str()));
+  all.push_back(nullptr);
+  return all;
+}
+
+class FileActions {
+ public:
+  FileActions() { posix_spawn_file_actions_init(&actions_); }
+  FileActions(const FileActions&) = delete;
+  FileActions& operator=(const FileActions&) = delete;
+  ~FileActions() { posix_spawn_file_actions_destroy(&actions_); }
+  posix_spawn_file_actions_t* get() { return &actions_; }
+
+ private:
+  posix_spawn_file_actions_t actions_ = {};
+};
+
+}  // namespace
+
+Expected<Child> fork_worker(Launch& launch, int rank) {
+  TRY(auto sockets, make_socket_pair());
+  flush_streams();
+  launch.setup.parent = getpid();
+  const auto before = Clock::now();
+  const pid_t pid = fork();
+  if (pid == 0) {
+    sockets.first = Descriptor();
+    run_worker({rank, launch.count}, std::move(sockets.second), launch.setup, launch.body);
+  }
+  if (pid < 0) return system_error("fork", errno);
+  Child worker;
+  worker.pid = pid;
+  worker.start_ns = ns_since(before);
+  worker.socket = std::move(sockets.first);
+  TRY(worker.pidfd, open_pidfd(pid));
+  return worker;
+}
+
+Expected<Child> spawn_process(const std::string& program, int socket,
+                              const std::vector<std::string>& environment) {
+  FileActions actions;
+  if (const int error = posix_spawn_file_actions_adddup2(actions.get(), socket, kSocketNumber);
+      error != 0) {
+    return system_error("posix_spawn", error);
+  }
+  posix_spawn_file_actions_addclosefrom_np(actions.get(), kSocketNumber + 1);
+  const std::string first = program.empty() ? program_name() : program;
+  // Not by its name: there may be another file there by now.
+  const char* file = program.empty() ? "/proc/self/exe" : program.c_str();
+  std::array<char*, 3> arguments = {const_cast<char*>(first.c_str()),
+                                    const_cast<char*>(kWorkerArgument), nullptr};
+  std::vector<char*> merged;
+  if (!environment.empty()) merged = merge_environment(environment);
+  pid_t pid = 0;
+  const int error = posix_spawn(&pid, file, actions.get(), nullptr, arguments.data(),
+                                merged.empty() ? environ : merged.data());
+  if (error != 0)
+    return system_error("posix_spawn of " + (program.empty() ? "this program" : program), error);
+  Child child;
+  child.pid = pid;
+  TRY(child.pidfd, open_pidfd(pid));
+  return child;
+}
+
+Expected<Child> spawn_worker(const Launch& launch, int rank) {
+  TRY(auto sockets, make_socket_pair());
+  const int socket = sockets.first.get();
+  TRY_VOID(send_message(socket, MessageKind::adopt, {}, launch.arenas));
+  TRY_VOID(send_message(socket, MessageKind::job, {rank, launch.count}, launch.job));
+  const auto before = Clock::now();
+  TRY(Child worker, spawn_process(launch.program, sockets.second.get(), launch.setup.environment));
+  worker.start_ns = ns_since(before);
+  worker.socket = std::move(sockets.first);
+  return worker;
+}
+
+Expected<void> send_signal(pid_t pid, const Descriptor& pidfd, int signal) {
+  if (syscall(SYS_pidfd_send_signal, pidfd.get(), signal, nullptr, 0) == 0 || errno == ESRCH ||
+      is_ready(pidfd.get())) {
+    return {};
+  }
+  if (kill(pid, signal) == 0 || errno == ESRCH) return {};
+  return system_error("kill of pid " + std::to_string(pid) + ", which goes on", errno);
+}
+
+Expected<void> check_threads(const std::string& who) {
+  struct stat status = {};
+  if (stat("/proc/self/task", &status) != 0) return {};  // no /proc: nobody knows
+#ifdef __SANITIZE_THREAD__
+  constexpr nlink_t kOurs = 2;  // ThreadSanitizer has one of its own
+#else
+  constexpr nlink_t kOurs = 1;
+#endif
+  const nlink_t threads = status.st_nlink - 2;  // a folder has two links besides its folders
+  if (threads <= kOurs) return {};
+  std::string names;
+  std::error_code ignored;
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task", ignored)) {
+    std::string name;
+    std::getline(std::ifstream(task.path() / "comm"), name);
+    names += (names.empty() ? "" : ", ") + name + " (" + task.path().filename().string() + ")";
+    if (names.size() > 200) {
+      names += ", ...";
+      break;
+    }
+  }
+  return make_error(ErrorCode::threads_running,
+                    who + ": this process has " + std::to_string(threads) + " threads: " + names +
+                        "; what they hold locked would stay locked in a forked worker; use "
+                        "Start::spawn or Start::forkserver, or .threads = Threads::allow");
+}
+
+}  // namespace cowshed::launch

@@ -1,0 +1,90 @@
+#include <atomic>
+#include <cstring>
+#include <fcntl.h>
+#include <optional>
+#include <sys/auxv.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cowshed/share/export/parcel.h>
+#include <cowshed/share/runtime.h>
+#include <cowshed/share/workers/exception.h>
+#include <cowshed/share/workers/forkserver_client.h>
+#include <cowshed/share/workers/runtime_state.h>
+#include <cowshed/share/workers/worker_main.h>
+
+namespace cowshed {
+namespace launch {
+namespace {
+
+std::atomic<const char*> name = nullptr;
+
+// The process at the other end of the socket that start() passed on.  Nothing if the descriptor is
+// something else: only a Unix packet socket has a peer with an effective user and group.
+std::optional<ucred> peer_of_our_socket() {
+  int type = 0;
+  socklen_t size = sizeof type;
+  if (getsockopt(kSocketNumber, SOL_SOCKET, SO_TYPE, &type, &size) != 0 || type != SOCK_SEQPACKET)
+    return std::nullopt;
+  ucred peer = {};
+  size = sizeof peer;
+  if (getsockopt(kSocketNumber, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0 ||
+      peer.uid == static_cast<uid_t>(-1)) {
+    return std::nullopt;
+  }
+  return peer;
+}
+
+// A process that executes a program with more rights than its own must not choose its work.
+bool is_equal(const ucred& peer) {
+  return getauxval(AT_SECURE) == 0 && peer.uid == getauxval(AT_EUID) &&
+         peer.gid == getauxval(AT_EGID);
+}
+
+[[noreturn]] void fail(const Error& error) {
+  send_text(kSocketNumber, MessageKind::failure, error.message);
+  _exit(1);
+}
+
+[[noreturn]] void become_worker(const ucred& parent) {
+  fcntl(kSocketNumber, F_SETFD, FD_CLOEXEC);
+  if (!is_equal(parent)) {
+    fail({ErrorCode::permission_denied, 0,
+          "this program is no worker of who has other rights than it: it is set-user-ID, "
+          "set-group-ID or has file capabilities; use Start::fork"});
+  }
+  for (;;) {
+    auto message = receive_message(kSocketNumber);
+    if (!message) fail(message.error());
+    if (!*message) _exit(1);  // the parent has ended
+    switch ((*message)->kind) {
+      case MessageKind::adopt:
+        if (auto adopted = adopt_for_ever(std::move((*message)->content)); !adopted)
+          fail(adopted.error());
+        continue;
+      case MessageKind::serve: serve(*std::move(*message), Descriptor(kSocketNumber));
+      default:
+        (void)send_message(kSocketNumber, MessageKind::begun);
+        run_job(*std::move(*message), Descriptor(kSocketNumber));
+    }
+  }
+}
+
+}  // namespace
+
+const char* program_name() { return name.load(); }
+
+}  // namespace launch
+
+Runtime::Runtime(int argc, char** argv) {
+  launch::name = argc > 0 ? argv[0] : "";
+  if (argc != 2 || std::strcmp(argv[1], launch::kWorkerArgument) != 0) return;
+  if (const auto parent = launch::peer_of_our_socket()) {
+    const char* slash = std::strrchr(argv[0], '/');
+    prctl(PR_SET_NAME, slash != nullptr ? slash + 1 : argv[0]);  // it would be "exe"
+    launch::become_worker(*parent);
+  }
+}
+
+}  // namespace cowshed

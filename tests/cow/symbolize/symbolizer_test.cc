@@ -1,0 +1,75 @@
+#include <cctype>
+#include <malloc.h>
+
+#include <cowshed/cow/code_reader/local_code_reader.h>
+#include <cowshed/cow/symbolize/symbolizer.h>
+#include <cowshed/tests/support/test.h>
+
+namespace cowshed::cow {
+namespace {
+
+std::vector<Frame> stack_of(const std::string& function) {
+  return {{function, "/src/" + function + ".cc", 12, "/bin/program", 0x1234, false}};
+}
+
+TEST(Symbols, TheSameFramesAreShared) {
+  Symbols symbols;
+  const Frames first = symbols.shared(stack_of("fill"));
+  const Frames second = symbols.shared(stack_of("fill"));
+  EXPECT_EQ(&first.all(), &second.all());
+  EXPECT_EQ(first.all(), stack_of("fill"));
+  const Frames other = symbols.shared(stack_of("drain"));
+  EXPECT_NE(&first.all(), &other.all());
+  EXPECT_TRUE(first != other);
+}
+
+TEST(Symbols, SharedFramesAreKeptForAsLongAsSomebodyHasThem) {
+  constexpr int kStacks = 1000;
+  Symbols symbols;
+  const Frames kept = symbols.shared(stack_of("kept"));
+  std::vector<Frames> all;
+  for (int i = 0; i < kStacks; ++i) all.push_back(symbols.shared(stack_of(std::to_string(i))));
+  const Frames last = all.back();
+  EXPECT_FALSE(last.is_only());
+  all.clear();
+  for (int i = 0; i < kStacks; ++i) symbols.shared(stack_of("passing " + std::to_string(i)));
+  EXPECT_EQ(&symbols.shared(stack_of("kept")).all(), &kept.all());
+  EXPECT_EQ(&symbols.shared(stack_of(std::to_string(kStacks - 1))).all(), &last.all());
+}
+
+// The sanitizers' allocators count nothing here.
+TEST(Symbols, SharedFramesThatNobodyHasAreForgotten) {
+  constexpr int kStacks = 10'000;
+  constexpr std::size_t kMostBytes = 1 << 20;  // all of them would be three times as much
+  Symbols symbols;
+  const std::size_t before = ::mallinfo2().uordblks;
+  for (int i = 0; i < kStacks; ++i) symbols.shared(stack_of(std::to_string(i)));
+  EXPECT_LT(::mallinfo2().uordblks, before + kMostBytes);
+}
+
+// Of a file that this process maps, in KiB.
+std::size_t resident_of(const std::string& path) {
+  std::ifstream smaps("/proc/self/smaps");
+  std::size_t sum = 0;
+  bool is_of_it = false;
+  for (std::string line; std::getline(smaps, line);)
+    if (std::isxdigit(static_cast<unsigned char>(line[0])) != 0 && line.find('-') < 17)
+      is_of_it = line.ends_with(path);
+    else if (is_of_it && line.starts_with("Rss:")) sum += std::stoul(line.substr(4));
+  return sum;
+}
+
+TEST(Symbols, DebugInformationThatHasBeenReadIsNotKeptInMemory) {
+  LocalCodeReader reader([](auto, auto, const auto&) {
+    return Descriptor(::open(SITE_SUBJECT, O_RDONLY | O_CLOEXEC));
+  });
+  const auto extent = reader.add_binary(1, SITE_SUBJECT);
+  ASSERT_TRUE(extent);
+  reader.frames(1, extent->begin + 0x1000);
+  EXPECT_GT(resident_of(SITE_SUBJECT), 0U);
+  reader.forget_names(1);
+  EXPECT_EQ(resident_of(SITE_SUBJECT), 0U);
+}
+
+}  // namespace
+}  // namespace cowshed::cow

@@ -1,0 +1,397 @@
+#include <cowshed/share/arena_allocator.h>
+#include <cowshed/share/immortal_ptr.h>
+#include <cowshed/share/os/memfd.h>
+#include <cowshed/tests/share/share.h>
+
+namespace cowshed {
+namespace {
+
+const std::size_t kFill = test::little_or(64_MiB, 2_GiB);
+
+struct Node {
+  Node* next;
+  std::uint64_t value;
+};
+
+struct Block {
+  void* bytes;
+  std::size_t size;
+};
+
+struct Filled {
+  Node* first = nullptr;
+  std::vector<Block> blocks;
+
+  void free_all(std::pmr::memory_resource& memory) const {
+    for (const auto& block : blocks) memory.deallocate(block.bytes, block.size, alignof(Node));
+  }
+};
+
+// Linked nodes of 48 to 256 bytes and some of up to 64 KiB, `bytes` in all.
+Filled fill(std::pmr::memory_resource& memory, std::size_t bytes) {
+  Filled result;
+  std::mt19937 random(1);
+  for (std::size_t done = 0; done < bytes;) {
+    const std::size_t size = random() % 1000 == 0 ? 4096 + random() % 61440 : 48 + random() % 209;
+    auto* node = static_cast<Node*>(memory.allocate(size, alignof(Node)));
+    std::memset(node, 1, size);
+    node->next = result.first;
+    node->value = 1;
+    result.first = node;
+    result.blocks.push_back({node, size});
+    done += size;
+  }
+  return result;
+}
+
+std::uint64_t sum(const Node* node) {
+  std::uint64_t total = 0;
+  for (; node != nullptr; node = node->next) total += node->value;
+  return total;
+}
+
+class FreezeInMode : public testing::TestWithParam<FreezeMode> {};
+COWSHED_EVERY_MODE(FreezeInMode);
+
+// Reads all, copies and drops references, frees everything: not one page becomes the child's own.
+TEST_P(FreezeInMode, AChildThatReadsAndFreesCopiesNothing) {
+  Arena arena = make_arena(kFill * 2);
+  const Filled filled = fill(*arena.resource(), kFill);
+  ASSERT_THAT(arena.freeze(GetParam()), Succeeds());
+  const std::size_t used = arena.stats().used;
+  const auto child = run_in_child([&]() -> std::string {
+    if (sum(filled.first) != filled.blocks.size()) return "wrong sum";
+    filled.free_all(*arena.resource());
+    if (arena.stats().dropped_frees != filled.blocks.size()) return "frees not counted";
+    return std::to_string(test::anonymous_kib(arena.base(), used)) + " KiB, " +
+           std::to_string(test::own_pages(arena.base(), used)) + " pages";
+  });
+  EXPECT_EQ(child.said, "0 KiB, 0 pages");
+  EXPECT_EQ(test::anonymous_kib(arena.base(), used), 0U);
+  EXPECT_EQ(arena.stats().dropped_frees, 0U);  // the child's are the child's
+}
+
+// Which also shows that the figures of the test above can be others.
+TEST(Freeze, OneLenientWriteCopiesOnePageForTheWriterOnly) {
+  Arena arena = make_arena();
+  const Filled filled = fill(*arena.resource(), 16_MiB);
+  ASSERT_TRUE(arena.freeze(FreezeMode::lenient));
+  const std::size_t used = arena.stats().used;
+  const auto child = run_in_child([&] {
+    (void)sum(filled.first);
+    filled.first->value = 100;
+    return std::to_string(test::own_pages(arena.base(), used)) + " pages, " +
+           std::to_string(test::anonymous_kib(arena.base(), used)) + " KiB, sum " +
+           std::to_string(sum(filled.first) - filled.blocks.size());
+  });
+  EXPECT_EQ(child.said, "1 pages, 4 KiB, sum 99");
+  EXPECT_EQ(sum(filled.first), filled.blocks.size());
+  EXPECT_EQ(test::own_pages(arena.base(), used), 0U);
+}
+
+TEST_P(FreezeInMode, AFreedBlockIsNeverHandedOutAgain) {
+  Arena frozen = make_arena();
+  const Filled filled = fill(*frozen.resource(), 4_MiB);
+  ASSERT_TRUE(frozen.freeze(GetParam()));
+  const auto job = [&]() -> std::string {
+    filled.free_all(*frozen.resource());
+    Arena fresh = make_arena();
+    for (const auto& block : filled.blocks)
+      if (frozen.contains(fresh.resource()->allocate(block.size))) return "frozen memory";
+    return frozen.make<int>(1) ? "allocated" : "fine";
+  };
+  EXPECT_EQ(job(), "fine");
+  EXPECT_EQ(run_in_child(job).said, "fine");
+  EXPECT_THAT(frozen.make<int>(1), Fails(ErrorCode::arena_frozen, "arena 'index' is frozen"));
+  EXPECT_THROW((void)frozen.resource()->allocate(8), ArenaBadAlloc);
+}
+
+TEST(Freeze, WhatWasFreedIsGivenBack) {
+  Arena arena = make_arena(512_MiB);
+  void* freed = arena.allocate(100_MiB, 4096);
+  auto* kept = static_cast<char*>(arena.allocate(20_MiB, 4096));
+  std::memset(kept, 1, 20_MiB);
+  arena.deallocate(freed, 100_MiB, 4096);
+  EXPECT_GE(arena.stats().hole_bytes, 100_MiB);
+  ASSERT_TRUE(arena.freeze());
+  const ArenaStats stats = arena.stats();
+  EXPECT_GE(stats.returned_bytes, 98_MiB);
+  EXPECT_LE(stats.hole_bytes, 6_MiB);
+  EXPECT_EQ(stats.live_bytes, 20_MiB);
+  EXPECT_EQ(stats.live_allocations, 1U);
+  EXPECT_EQ(stats.huge_page_bytes + stats.small_page_bytes + stats.returned_bytes, stats.used);
+}
+
+// A second descriptor of the arena's memory, as a foreign process might open one.
+int open_again(const Arena& arena) {
+  const auto found = test::descriptors_of("/memfd:cowshed:" + std::string(arena.name()));
+  return open(("/proc/self/fd/" + std::to_string(found.at(0))).c_str(), O_RDWR | O_CLOEXEC);
+}
+
+TEST_P(FreezeInMode, NobodyCanWriteToTheSealedMemory) {
+  Arena arena = make_arena();
+  auto value = arena.make<int>(1);
+  ASSERT_TRUE(value);
+  const int fd = open_again(arena);
+  ASSERT_GE(fd, 0);
+  ASSERT_TRUE(arena.freeze(GetParam()));
+  EXPECT_EQ(fcntl(fd, F_GET_SEALS) & (F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL),
+            F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL);
+  EXPECT_EQ(pwrite(fd, "x", 1, 0), -1);
+  EXPECT_EQ(errno, EPERM);
+  EXPECT_EQ(mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0), MAP_FAILED);
+  EXPECT_EQ(ftruncate(fd, 0), -1);
+  close(fd);
+  const auto child = run_in_child([&] {
+    void* page = reinterpret_cast<void*>(reinterpret_cast<std::uintptr_t>(*value) & ~4095UL);
+    if (mprotect(page, 4096, PROT_READ | PROT_WRITE) != 0) return std::string("refused");
+    **value = 2;
+    return std::to_string(**value);
+  });
+  EXPECT_EQ(child.said, "2");
+  EXPECT_EQ(**value, 1);
+}
+
+TEST(Freeze, FailsWhileSomebodyElseMapsItForWriting) {
+  Arena arena = make_arena();
+  auto value = arena.make<int>(1);
+  ASSERT_TRUE(value);
+  const int fd = open_again(arena);
+  void* other = mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  ASSERT_NE(other, MAP_FAILED);
+  EXPECT_THAT(arena.freeze(), FailsBy(EBUSY, "somebody else maps it for writing"));
+  **value = 3;  // still open
+  EXPECT_TRUE(arena.make<int>(2));
+  munmap(other, 4096);
+  close(fd);
+  EXPECT_TRUE(arena.freeze());
+  EXPECT_EQ(**value, 3);
+}
+
+TEST(Freeze, OthersMayReadMeanwhile) {
+  Arena arena = make_arena(256_MiB);
+  const Filled filled = fill(*arena.resource(), 64_MiB);
+  std::atomic<bool> stop = false;
+  std::atomic<bool> wrong = false;
+  std::thread reader([&] {
+    while (!stop)
+      if (sum(filled.first) != filled.blocks.size()) wrong = true;
+  });
+  EXPECT_TRUE(arena.freeze());
+  stop = true;
+  reader.join();
+  EXPECT_FALSE(wrong);
+}
+
+// Sealing waits for whoever holds a page, as the kernel does for a moment now and then: here a
+// pipe, into which the page itself was spliced.
+class SealTest : public testing::Test {
+ protected:
+  SealTest() {
+    EXPECT_EQ(pipe2(pipe_.data(), O_CLOEXEC), 0);
+    EXPECT_EQ(ftruncate(file_.get(), 4096), 0);
+    EXPECT_EQ(write(file_.get(), "x", 1), 1);
+    off64_t begin = 0;
+    EXPECT_EQ(splice(file_.get(), &begin, pipe_[1], nullptr, 4096, 0), 4096);
+  }
+  ~SealTest() override {
+    for (const int end : pipe_) close(end);
+  }
+
+  void let_go() {
+    std::array<char, 4096> page{};
+    EXPECT_EQ(read(pipe_[0], page.data(), page.size()), 4096);
+  }
+
+  Descriptor file_ = make_memfd("seal", Sealable::yes);
+  std::array<int, 2> pipe_{};
+};
+
+TEST_F(SealTest, WaitsLongerThanTheKernel) {
+  ASSERT_NE(fcntl(file_.get(), F_ADD_SEALS, kSealed), 0);
+  ASSERT_EQ(errno, EBUSY);
+  std::jthread later([this] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(400));
+    let_go();
+  });
+  EXPECT_TRUE(seal(file_.get())) << errno;
+  EXPECT_TRUE(has_seals(file_.get(), kSealed));
+}
+
+TEST_F(SealTest, SaysThatItIsBusy) {
+  EXPECT_FALSE(seal(file_.get()));
+  EXPECT_EQ(errno, EBUSY);
+  EXPECT_FALSE(has_seals(file_.get(), F_SEAL_WRITE));
+  let_go();
+  EXPECT_TRUE(seal(file_.get()));
+}
+
+struct Value {
+  int value = 1;
+};
+struct ImmortalNode : Value {
+  explicit ImmortalNode(ImmortalPtr<const ImmortalNode> its_next) : next(its_next) {}
+  ImmortalPtr<const ImmortalNode> next;
+};
+
+TEST(ImmortalPtr, IsUsedLikeASharedPtr) {
+  const ImmortalNode node(nullptr);
+  ImmortalPtr<const ImmortalNode> pointer(&node);
+  const ImmortalPtr<const Value> base = pointer;
+  EXPECT_TRUE(pointer);
+  EXPECT_EQ(pointer->value, 1);
+  EXPECT_EQ(&*base, &node);
+  EXPECT_FALSE(pointer->next);
+  EXPECT_EQ(std::unordered_set<ImmortalPtr<const ImmortalNode>>{pointer}.count(pointer), 1U);
+  pointer.reset();
+  EXPECT_EQ(pointer, nullptr);
+  const std::shared_ptr<const ImmortalNode> shared = ImmortalPtr<const ImmortalNode>(&node);
+  EXPECT_EQ(shared.get(), &node);
+  EXPECT_EQ(shared.use_count(), 0);
+}
+
+TEST(ImmortalPtr, Casts) {
+  struct Shape {
+    virtual ~Shape() = default;
+  };
+  struct Circle : Shape {};
+  struct Square : Shape {};
+  Circle circle;
+  const ImmortalPtr<Shape> shape(&circle);
+  EXPECT_EQ(static_pointer_cast<Circle>(shape).get(), &circle);
+  EXPECT_EQ(dynamic_pointer_cast<Circle>(shape), shape);
+  EXPECT_EQ(dynamic_pointer_cast<Square>(shape), nullptr);
+  EXPECT_EQ(const_pointer_cast<Shape>(ImmortalPtr<const Shape>(shape)), shape);
+  const ImmortalPtr<void> anything = shape;
+  EXPECT_TRUE(anything);
+  const std::shared_ptr<const Shape> shared = shape;
+  EXPECT_EQ(shared.get(), &circle);
+}
+
+// What a std::shared_ptr in the arena does on a copy, and this one does not.
+TEST(ImmortalPtr, CopiesAndDropsWriteNothingToFrozenPages) {
+  Arena arena = Arena::create({.name = "nodes", .capacity = 64_MiB}).value();
+  ImmortalPtr<const ImmortalNode> first;
+  std::vector<std::shared_ptr<int>> counted;
+  std::pmr::polymorphic_allocator<> allocator(arena.resource());
+  for (int i = 0; i < 10000; ++i) {
+    first = ImmortalPtr<const ImmortalNode>(arena.make<ImmortalNode>(first).value());
+    counted.push_back(std::allocate_shared<int>(allocator, i));
+  }
+  ASSERT_TRUE(arena.freeze(FreezeMode::lenient));
+  const std::size_t used = arena.stats().used;
+  const auto immortal = run_in_child([&] {
+    std::vector<ImmortalPtr<const ImmortalNode>> copies;
+    for (auto node = first; node; node = node->next) copies.push_back(node);
+    std::vector<std::shared_ptr<const ImmortalNode>> shared(copies.begin(), copies.end());
+    copies.clear();
+    shared.clear();
+    return std::to_string(test::own_pages(arena.base(), used));
+  });
+  EXPECT_EQ(immortal.said, "0");
+  const auto with_counts = run_in_child([&] {
+    const auto copies = counted;
+    return std::to_string(test::own_pages(arena.base(), used));
+  });
+  EXPECT_GT(std::stoi(with_counts.said), 10);  // the detector sees counts
+  for (auto& pointer : counted) {
+    new (&pointer) std::shared_ptr<int>;
+  }  // never dropped
+}
+
+// ---- Threads that only allocate and deallocate, while the arena is frozen, thawed and frozen
+// again.
+
+// How a thread takes blocks and gives them back.
+constexpr int kRoutes = 3;
+void* allocate(Arena& arena, int route, std::size_t size) {
+  return route == 0   ? arena.allocate(size)
+         : route == 1 ? arena.resource()->allocate(size, 8)
+                      : ArenaAllocator<char>().allocate(size);
+}
+void deallocate(Arena& arena, int route, const Block& block) {
+  switch (route) {
+    case 0: return arena.deallocate(block.bytes, block.size, 8);
+    case 1: return arena.resource()->deallocate(block.bytes, block.size, 8);
+    default: ArenaAllocator<char>().deallocate(static_cast<char*>(block.bytes), block.size);
+  }
+}
+
+class Churn {
+ public:
+  explicit Churn(unsigned seed) : seed_(seed) {}
+
+  void run() {
+    auto threads = begin_threads(kRoutes, [this](int route) { churn(route); });
+    for (int generation = 1; generation <= 2; ++generation) {
+      // Of the open part and another thread's: so each thread's first free has to wait for us.
+      for (int i = 0; i < 60; ++i) put({arena_.allocate(1000), 1000});
+      turn_ = generation;
+      while (begun_ < generation * kRoutes) std::this_thread::yield();
+      EXPECT_THAT(generation == 1 ? arena_.freeze() : arena_.refreeze(), Succeeds());
+      EXPECT_THAT(arena_.thaw(), Succeeds());
+    }
+    turn_ = kStop;
+    threads.clear();
+    std::vector<void*> kept;
+    for (const Block& block : blocks_) kept.push_back(block.bytes);
+    const auto stats = arena_.stats();
+    EXPECT_EQ(stats.live_allocations - stats.dropped_frees, kept.size());
+    std::sort(kept.begin(), kept.end());
+    EXPECT_EQ(std::adjacent_find(kept.begin(), kept.end()), kept.end()) << "one block given twice";
+  }
+
+ private:
+  static constexpr int kStop = 3;
+
+  void churn(int route) {
+    const UseArena use(arena_);
+    std::mt19937 random(seed_ + static_cast<unsigned>(route));
+    for (int turn = 1;; ++turn) {
+      while (turn_ < turn) std::this_thread::yield();
+      ++begun_;
+      if (turn_ == kStop) return;
+      for (int step = 0; step < 40; ++step) {
+        if (random() % 2 == 0) {
+          const std::size_t size = 40 + random() % 3000;
+          const Error error = refusal_of([&] { put({allocate(arena_, route, size), size}); });
+          EXPECT_TRUE(error.message == "allocated" || error.code == ErrorCode::arena_frozen)
+              << error.message;
+        } else if (Block block{}; take(random(), block)) {
+          deallocate(arena_, route, block);
+        }
+      }
+    }
+  }
+
+  // Blocks that any thread may give back.
+  void put(const Block& block) {
+    const std::lock_guard lock(mutex_);
+    blocks_.push_back(block);
+  }
+  bool take(std::size_t index, Block& block) {
+    const std::lock_guard lock(mutex_);
+    if (blocks_.empty()) return false;
+    std::swap(blocks_[index % blocks_.size()], blocks_.back());
+    block = blocks_.back();
+    blocks_.pop_back();
+    return true;
+  }
+
+  unsigned seed_;
+  Arena arena_ = make_arena(64_MiB, "index", false);
+  std::mutex mutex_;
+  std::vector<Block> blocks_;
+  std::atomic<int> turn_ = 0;
+  std::atomic<int> begun_ = 0;
+};
+
+TEST(FreesWhileThawing, AreCountedAndReachNoFrozenBlock) {
+  SCOPED_TRACE("seed " + std::to_string(test::seed()));
+  const int rounds = test::little_or(30, 10'000);
+  for (int round = 0; round < rounds && !HasFailure(); ++round)
+    Churn(test::seed() + 10 * static_cast<unsigned>(round)).run();
+}
+
+}  // namespace
+}  // namespace cowshed

@@ -1,0 +1,162 @@
+#include <csetjmp>
+
+#include <cowshed/share/stray_write.h>
+#include <cowshed/tests/share/share.h>
+
+// Sanitizers have SIGSEGV handlers of their own, which end the process in their way.
+#define SKIP_UNLESS_PLAIN() \
+  if (test::kSanitized) GTEST_SKIP() << "this sanitizer handles SIGSEGV itself"
+
+namespace cowshed {
+namespace {
+
+struct Answers {
+  long answers[4096] = {};
+};
+
+// A frozen arena with a published Answers and something that is not published.
+struct Frozen {
+  Arena arena = make_arena();
+  Answers* index = arena.make<Answers>().value();
+  long* unpublished = arena.make<long>().value();
+
+  explicit Frozen(FreezeMode mode = FreezeMode::strict) {
+    (void)publish("my object", index).value();
+    if (const auto done = arena.freeze(mode); !done) throw std::runtime_error(done.error().message);
+  }
+};
+
+// For callbacks: writes the record to standard output, async-signal-safely, as to_string() is not.
+void put_record(const StrayWrite& write, void* context) noexcept {
+  const auto* text = static_cast<const char*>(context);
+  (void)!::write(STDERR_FILENO, text, std::strlen(text));
+  (void)!::write(STDERR_FILENO, write.object.data(), std::strlen(write.object.data()));
+}
+
+StrayWrite seen;
+
+// Runs `body` in a child that dies of SIGSEGV; what it wrote to standard error comes back.
+std::string last_words(const std::function<void()>& body, int signal = SIGSEGV) {
+  int ends[2];
+  if (pipe(ends) != 0) throw std::runtime_error("pipe");
+  const auto result = run_in_child([&]() -> std::string {
+    dup2(ends[1], STDERR_FILENO);
+    body();
+    return "survived";
+  });
+  close(ends[1]);
+  char buffer[256];
+  const ssize_t count = read(ends[0], buffer, sizeof buffer);
+  close(ends[0]);
+  EXPECT_EQ(result.signal, signal);
+  return result.said + std::string(buffer, static_cast<std::size_t>(std::max<ssize_t>(count, 0)));
+}
+
+TEST(StrayWrite, KillsAfterTheCallback) {
+  SKIP_UNLESS_PLAIN();
+  Frozen frozen;
+  char text[] = "hit ";
+  const auto write = [&] {
+    set_stray_write_callback(&put_record, text);
+    frozen.index->answers[100] = 1;
+  };
+  EXPECT_EQ(last_words(write), "hit my object");
+}
+
+TEST(StrayWrite, ReadsOutsideAndOtherFaultsAreNotReported) {
+  SKIP_UNLESS_PLAIN();
+  Frozen frozen;
+  char text[] = "hit ";
+  set_stray_write_callback(&put_record, text);
+  void* closed = mmap(nullptr, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  auto* beyond = reinterpret_cast<volatile char*>(frozen.arena.base() + 60_MiB);
+  EXPECT_EQ(last_words([&] { *static_cast<volatile char*>(closed) = 1; }), "");
+  EXPECT_EQ(last_words([&] { (void)*beyond; }), "");
+  EXPECT_NE(last_words([&] { *beyond = 1; }), "") << "reserved for the arena, though not in use";
+  EXPECT_EQ(last_words([] {
+              (void)kill(getpid(), SIGSEGV);
+              for (;;) pause();
+            }),
+            "");
+  set_stray_write_callback(nullptr);
+  munmap(closed, 4096);
+}
+
+// What was frozen before is still immutable; what is open is not.
+TEST(StrayWrite, OfAThawedArenaIsReported) {
+  SKIP_UNLESS_PLAIN();
+  const auto write = [] {
+    Frozen frozen;
+    char text[] = "hit ";
+    set_stray_write_callback(&put_record, text);
+    if (!frozen.arena.thaw()) return;
+    *frozen.arena.make<long>().value() = 1;
+    frozen.index->answers[100] = 1;
+  };
+  EXPECT_EQ(last_words(write), "hit my object");
+}
+
+sigjmp_buf back;
+
+// The record itself, looked at after a jump out of the callback.
+TEST(StrayWrite, TheRecordSaysWhereAndWhat) {
+  SKIP_UNLESS_PLAIN();
+  Frozen frozen;
+  const auto record = [&](volatile long* target) {
+    set_stray_write_callback([](const StrayWrite& write, void*) noexcept {
+      seen = write;
+      siglongjmp(back, 1);
+    });
+    if (sigsetjmp(back, 1) == 0) *target = 1;
+    set_stray_write_callback(nullptr);
+    return seen;
+  };
+  const StrayWrite hit = record(&frozen.index->answers[514]);
+  EXPECT_STREQ(hit.arena.data(), "index");
+  EXPECT_STREQ(hit.object.data(), "my object");
+  EXPECT_EQ(hit.object_offset, 514 * sizeof(long));
+  EXPECT_EQ(hit.address, reinterpret_cast<std::uintptr_t>(&frozen.index->answers[514]));
+  EXPECT_EQ(hit.arena_offset, hit.address - reinterpret_cast<std::uintptr_t>(frozen.arena.base()));
+  EXPECT_NE(hit.instruction, 0U);
+  EXPECT_THAT(to_string(hit), HasSubstr("wrote to frozen arena 'index' at 0x"));
+  EXPECT_THAT(to_string(hit), EndsWith(" (object 'my object' + 4112)"));
+  const StrayWrite other = record(frozen.unpublished);
+  EXPECT_STREQ(other.object.data(), "");
+  EXPECT_THAT(to_string(other), Not(HasSubstr("object")));
+}
+
+TEST(StrayWrite, NothingHappensInLenientMode) {
+  Frozen frozen(FreezeMode::lenient);
+  EXPECT_EQ(last_words([&] { frozen.index->answers[0] = 1; }, 0), "survived");
+}
+
+// A program of its own, since the handler is installed once per process.
+TEST(StrayWriteDeathTest, PassesOnToTheHandlerThatWasThere) {
+  SKIP_UNLESS_PLAIN();
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(
+      {
+        struct sigaction before = {};
+        before.sa_flags = SA_SIGINFO;
+        before.sa_sigaction = [](int signal, siginfo_t* info, void* context) {
+          _exit(signal == SIGSEGV && info->si_addr != nullptr && context != nullptr ? 61 : 62);
+        };
+        sigaction(SIGSEGV, &before, nullptr);
+        char text[] = "callback first";
+        set_stray_write_callback(&put_record, text);
+        Frozen frozen;
+        frozen.index->answers[0] = 1;
+      },
+      testing::ExitedWithCode(61), "callback first");
+  EXPECT_EXIT(
+      {
+        (void)std::signal(SIGSEGV, [](int) { _exit(63); });
+        Frozen frozen;
+        void* closed = mmap(nullptr, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        *static_cast<volatile int*>(closed) = 1;
+      },
+      testing::ExitedWithCode(63), "");
+}
+
+}  // namespace
+}  // namespace cowshed

@@ -1,0 +1,322 @@
+#include <cowshed/share/os/memory_limits.h>
+#include <cowshed/tests/share/share.h>
+
+// Messages of bytes, by copy and moved.
+namespace cowshed {
+namespace {
+
+std::size_t own_status_kib(const std::string& key) {
+  return test::kib_of("/proc/self/status", key);
+}
+
+std::uint64_t mapped_bytes_of(const std::string& channel) {
+  std::uint64_t bytes = 0;
+  for (const test::Mapping& mapping : test::all_mappings()) {
+    const bool is_its = mapping.name.find("cowshed-channel:" + channel) != std::string::npos;
+    bytes += is_its ? mapping.end - mapping.begin : 0;
+  }
+  return bytes;
+}
+
+bool all_are(const Bytes& bytes, int value) {
+  const auto* data = reinterpret_cast<const unsigned char*>(bytes.data());
+  return bytes.empty() || (data[0] == value && std::memcmp(data, data + 1, bytes.size() - 1) == 0);
+}
+
+// The next message has a slot of its own while the last one's totals are read.
+TEST(ChannelBytes, OnlyTheSizesInUseAreMapped) {
+  auto channel = make<Bytes>({.name = "sizes"});
+  ASSERT_TRUE(channel.send(std::vector<std::byte>(1)));
+  ASSERT_TRUE(channel.receive());
+  const std::uint64_t before = mapped_bytes_of("sizes");
+  EXPECT_LT(before, 1_MiB);
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_TRUE(channel.send(std::vector<std::byte>(1_MiB)));
+    ASSERT_TRUE(channel.receive());
+    EXPECT_EQ(mapped_bytes_of("sizes"), before + ChannelOptions().memory) << i;
+  }
+}
+
+TEST(ChannelBytes, AMessageThatCannotBeMappedStaysInTheChannel) {
+  auto sender = make<Bytes>({.name = "unmapped"});
+  const auto [segment, event] = sender.descriptors();
+  auto receiver = Channel<Bytes>::from_descriptors({dup(segment), dup(event)});
+  ASSERT_TRUE(receiver);
+  ASSERT_TRUE(sender.send(std::vector<std::byte>(1_MiB)));
+  rlimit usual{};
+  getrlimit(RLIMIT_AS, &usual);
+  const rlimit no_more = {own_status_kib("VmSize") * 1024 + 64_MiB, usual.rlim_max};
+  setrlimit(RLIMIT_AS, &no_more);
+  const auto refused = receiver->receive();
+  setrlimit(RLIMIT_AS, &usual);
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message, HasSubstr("channel 'unmapped': mmap of 1073741824 bytes"));
+  const auto received = receiver->receive();
+  ASSERT_TRUE(received) << received.error().message;
+  EXPECT_EQ(received->size(), 1_MiB);
+}
+
+TEST(ChannelBytes, StatsOfASingleSlot) {
+  auto channel = Channel<Bytes>::create({.slots = 1}).value();
+  const std::array<std::byte, 3> message{};
+  for (std::uint64_t sent = 1; sent < 4; ++sent) {
+    ASSERT_TRUE(channel.try_send(message));
+    EXPECT_THAT(channel.try_send(message), Fails(ErrorCode::would_block));
+    ASSERT_TRUE(channel.try_receive());
+    EXPECT_EQ(channel.stats().bytes_sent, sent * message.size());
+  }
+}
+
+TEST(ChannelBytes, OfEverySortOfSizeArrive) {
+  auto channel = make<Bytes>();
+  for (const std::size_t size : {0UL, 1UL, 191UL, 192UL, 193UL, 4095UL, 4096UL, 4097UL, 65536UL,
+                                 65537UL, 1UL << 20U, (1UL << 24U) + 1}) {
+    auto buffer = channel.buffer(size);
+    ASSERT_TRUE(buffer) << buffer.error().message;
+    EXPECT_EQ(buffer->size(), size);
+    EXPECT_EQ(buffer->in_channel(), size > 192);
+    std::memset(buffer->data(), 7, size);
+    ASSERT_TRUE(channel.send(buffer->span()));
+    ASSERT_TRUE(channel.send(std::move(*buffer)));
+    EXPECT_TRUE(buffer->empty());
+    for (int i = 0; i < 2; ++i) {
+      const auto bytes = channel.try_receive();
+      ASSERT_TRUE(bytes) << bytes.error().message;
+      EXPECT_EQ(bytes->size(), size);
+      EXPECT_TRUE(all_are(*bytes, 7));
+    }
+  }
+  EXPECT_EQ(channel.stats().outstanding, 0);
+}
+
+TEST(ChannelBytes, AreCountedInBytes) {
+  auto channel = make<Bytes>();
+  const std::vector<std::byte> small(100);
+  const std::vector<std::byte> large(10000);
+  ASSERT_TRUE(channel.send(small));
+  ASSERT_TRUE(channel.send(large));
+  auto buffer = channel.buffer(20000);
+  ASSERT_TRUE(channel.send(std::move(*buffer)));
+  ASSERT_TRUE(channel.receive());
+  auto stats = channel.stats();
+  EXPECT_EQ(stats.bytes_sent, 30100);
+  EXPECT_EQ(stats.bytes_received, 100);
+  EXPECT_EQ(stats.moved_sent, 1);
+  EXPECT_EQ(stats.bytes_moved, 20000);
+  EXPECT_EQ(stats.outstanding, 3 * 4096 + 5 * 4096);
+  ASSERT_TRUE(channel.receive());
+  const auto moved = channel.receive();
+  stats = channel.stats();
+  EXPECT_EQ(stats.bytes_received, 30100);
+  EXPECT_EQ(stats.moved_received, 1);
+  EXPECT_EQ(stats.outstanding, 5 * 4096);  // in hand
+}
+
+TEST(ChannelBytes, GoOnThroughStagesWithoutACopy) {
+  auto first = make<Bytes>({.name = "first"});
+  auto second = make<Bytes>({.name = "second"});
+  auto buffer = first.buffer(1_MiB);
+  const std::byte* place = buffer->data();
+  ASSERT_TRUE(first.send(std::move(*buffer)));
+  auto received = first.receive();
+  EXPECT_EQ(received->data(), place);
+  received->data()[5] = std::byte{5};
+  received->shrink(1000);
+  ASSERT_TRUE(first.send(std::move(*received)));
+  received = first.receive();
+  EXPECT_EQ(received->size(), 1000);
+  EXPECT_EQ(received->data(), place);
+  ASSERT_TRUE(second.send(std::move(*received)));  // of another channel: copied
+  EXPECT_EQ(first.stats().outstanding, 0);
+  received = second.receive();
+  EXPECT_EQ(received->data()[5], std::byte{5});
+}
+
+TEST(ChannelBytes, OutliveTheHandle) {
+  Bytes bytes;
+  {
+    auto channel = make<Bytes>();
+    bytes = channel.buffer(10000).value();
+  }
+  std::memset(bytes.data(), 1, bytes.size());
+  EXPECT_TRUE(all_are(bytes, 1));
+}
+
+TEST(ChannelBytes, MoreThanTheMemoryIsAnErrorAtOnce) {
+  auto channel = make<Bytes>({.memory = 1_MiB});
+  EXPECT_EQ(code_of(channel.buffer(1_MiB + 1)), ErrorCode::message_too_large);
+  EXPECT_EQ(code_of(channel.buffer(std::size_t{1} << 63U)), ErrorCode::message_too_large);
+  EXPECT_EQ(code_of(channel.send(std::vector<std::byte>(1_MiB + 1))), ErrorCode::message_too_large);
+  EXPECT_TRUE(channel.buffer(1_MiB));
+}
+
+TEST(ChannelBytes, AreBoundedByTheMemory) {
+  auto channel = make<Bytes>({.memory = 1_MiB});
+  const std::vector<std::byte> half(512_KiB);
+  ASSERT_TRUE(channel.send(half));
+  ASSERT_TRUE(channel.send(half));
+  EXPECT_EQ(code_of(channel.try_send(std::vector<std::byte>(193))), ErrorCode::would_block);
+  EXPECT_EQ(code_of(channel.buffer(193, 1ms)), ErrorCode::timed_out);
+  EXPECT_TRUE(channel.try_send(std::vector<std::byte>(192)));  // needs none
+  auto message = channel.receive();
+  EXPECT_EQ(code_of(channel.try_buffer(193)), ErrorCode::would_block);
+  EXPECT_THAT(channel.try_buffer(193).error().message,
+              StartsWith("channel '" + channel.name() + "' is out of memory: "));
+  *message = Bytes();
+  EXPECT_TRUE(channel.try_buffer(512_KiB));
+}
+
+TEST(ChannelBytes, WaitForMemoryThatAReceiverGivesBack) {
+  auto channel = make<Bytes>({.memory = 1_MiB});
+  Child receiver([&] {
+    std::size_t bytes = 0;
+    while (auto message = channel.receive()) bytes += message->size();
+    return bytes == 200UL * 300000 ? 0 : 1;
+  });
+  for (int i = 0; i < 200; ++i) {
+    auto buffer = channel.buffer(300000);
+    ASSERT_TRUE(buffer) << buffer.error().message;
+    ASSERT_TRUE(channel.send(std::move(*buffer)));
+  }
+  channel.close();
+  EXPECT_EQ(receiver.wait(), 0);
+  EXPECT_EQ(channel.stats().outstanding, 0);
+}
+
+TEST(ChannelBytes, AfterAMoveTheSendersMemoryIsBack) {
+  auto channel = make<Bytes>();
+  const auto child = run_in_child([&]() -> std::string {
+    auto warm = channel.buffer(1_MiB);
+    (void)channel.send(std::move(*warm));
+    const std::size_t before = own_status_kib("RssShmem");
+    auto buffer = channel.buffer(64_MiB);
+    std::memset(buffer->data(), 3, buffer->size());
+    const std::size_t full = own_status_kib("RssShmem");
+    (void)channel.send(std::move(*buffer));
+    const std::size_t after = own_status_kib("RssShmem");
+    EXPECT_GE(full - before, 65536U);
+    EXPECT_LE(after, before + 64);  // records
+    return HasFailure() ? "not back" : "back";
+  });
+  EXPECT_EQ(child.said, "back");
+  ASSERT_TRUE(channel.receive());
+  EXPECT_TRUE(all_are(channel.receive().value(), 3));
+}
+
+// A fault for each 2 MiB, in whoever maps it anew.
+TEST(ChannelBytes, LargeOnesLieInHugePages) {
+  if (test::kSanitized) GTEST_SKIP() << "a sanitizer's shadow memory faults too";
+  if (test::has_no_huge_pages()) GTEST_SKIP() << "the kernel gives no huge pages to a memfd";
+  auto channel = make<Bytes>({.memory = 64_MiB});
+  auto buffer = channel.buffer(63_MiB + 1);
+  std::memset(buffer->data(), 3, buffer->size());
+  ASSERT_TRUE(channel.send(std::move(*buffer)));
+  buffer = channel.receive();
+  const auto before = test::page_faults();
+  EXPECT_TRUE(all_are(*buffer, 3));
+  EXPECT_LT(test::page_faults() - before, 31 + 100);  // 256 pages are small
+}
+
+// Blocks of the file, which is sparse.
+TEST(ChannelBytes, WhatWasReceivedAndDroppedHasNoMemory) {
+  auto channel = make<Bytes>();
+  const auto blocks = [&] {
+    struct stat status{};
+    fstat(channel.descriptors().segment, &status);
+    return status.st_blocks * 512;
+  };
+  const auto empty = blocks();
+  auto buffer = channel.buffer(32_MiB);
+  EXPECT_GE(blocks(), empty + static_cast<long>(32_MiB));
+  ASSERT_TRUE(channel.send(std::move(*buffer)));
+  buffer = channel.receive();
+  *buffer = Bytes();
+  EXPECT_EQ(blocks(), empty);
+}
+
+TEST(ChannelBytes, AWorkerThatSentAGibibyteNobodyReadsExits) {
+  constexpr std::size_t kParts = test::sized<std::size_t>(16, 4);
+  if (available_memory() < kParts * 64_MiB * 2)
+    GTEST_SKIP() << "not enough memory: " << available_memory() / 1_MiB << " MiB available";
+  auto channel = make<Bytes>();
+  Child worker([&] {
+    for (std::size_t i = 0; i < kParts; ++i) {
+      auto buffer = channel.buffer(64_MiB);
+      if (!buffer) return 1;
+      std::memset(buffer->data(), static_cast<int>(i), buffer->size());
+      if (!channel.send(std::move(*buffer))) return 2;
+    }
+    return 0;
+  });
+  EXPECT_EQ(worker.wait(), 0);
+  channel.close();
+  for (std::size_t i = 0; i < kParts; ++i) {
+    const auto bytes = channel.try_receive();
+    ASSERT_TRUE(bytes) << bytes.error().message;
+    EXPECT_EQ(bytes->size(), 64_MiB);
+    EXPECT_TRUE(all_are(*bytes, static_cast<int>(i)));
+  }
+  EXPECT_EQ(code_of(channel.try_receive()), ErrorCode::closed);
+}
+
+TEST(ChannelBytes, AForkedChildsCopyFreesNothing) {
+  auto channel = make<Bytes>();
+  auto bytes = channel.buffer(10000).value();
+  std::memset(bytes.data(), 9, bytes.size());
+  const auto child = run_in_child([&]() -> std::string {
+    (void)channel.send(std::vector<std::byte>(1));  // takes part
+    const bool read = all_are(bytes, 9);
+    bytes = Bytes();
+    return read ? "read" : "not read";
+  });
+  EXPECT_EQ(child.said, "read");
+  EXPECT_EQ(channel.stats().outstanding, 3 * 4096);
+  EXPECT_TRUE(all_are(bytes, 9));
+}
+
+// By copy and by move, more than an `int` counts.
+TEST(ChannelBytes, FiveGibibytesInOneMessage) {
+  if (test::kSanitized) GTEST_SKIP() << "takes minutes under a sanitizer";
+  constexpr std::size_t kSize = 5_GiB;
+  const std::size_t room = std::min(available_memory(), MemoryLimits::of_this_process().headroom());
+  if (room < kSize + 1_GiB) {
+    GTEST_SKIP() << "needs " << (kSize + 1_GiB) / 1_MiB << " MiB, " << room / 1_MiB
+                 << " MiB are available";
+  }
+  auto channel = make<Bytes>({.memory = kSize});
+  // A mark in each MiB says where it is.
+  const auto mark_all = [](std::byte* data, std::size_t size) {
+    for (std::size_t i = 0; i < size; i += 1_MiB) std::memcpy(data + i, &i, 8);
+  };
+  const auto receive = [&] {
+    const auto bytes = channel.receive();
+    std::size_t right = 0;
+    for (std::size_t i = 0; bytes && bytes->size() == kSize && i < kSize; i += 1_MiB) {
+      std::uint64_t mark = 0;
+      std::memcpy(&mark, bytes->data() + i, 8);
+      right += mark == i ? 1 : 0;
+    }
+    return right == kSize / 1_MiB ? 0 : 1;
+  };
+  {
+    auto buffer = channel.buffer(kSize);
+    ASSERT_TRUE(buffer) << buffer.error().message;
+    mark_all(buffer->data(), kSize);
+    ASSERT_TRUE(channel.send(std::move(*buffer)));
+  }
+  EXPECT_EQ(Child(receive).wait(), 0);
+  // The source of the copy: a page for each mark, else the page of zeros.
+  void* source = mmap(nullptr, kSize, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  ASSERT_NE(source, MAP_FAILED);
+  madvise(source, kSize, MADV_NOHUGEPAGE);
+  mark_all(static_cast<std::byte*>(source), kSize);
+  Child copied(receive);
+  EXPECT_THAT(channel.send(std::span(static_cast<const std::byte*>(source), kSize)), Succeeds());
+  EXPECT_EQ(copied.wait(), 0);
+  munmap(source, kSize);
+  EXPECT_EQ(channel.stats().bytes_received, 2 * kSize);
+}
+
+}  // namespace
+}  // namespace cowshed

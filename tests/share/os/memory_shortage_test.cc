@@ -1,0 +1,144 @@
+#include <cowshed/tests/share/arena/filled_arena.h>
+#include <cowshed/tests/support/conditions.h>
+#include <cowshed/tests/support/setting.h>
+
+namespace cowshed {
+namespace {
+
+using test::described;
+using test::FilledArena;
+
+std::string read_line(const std::string& path) {
+  std::ifstream file(path);
+  std::string line;
+  std::getline(file, line);
+  return line;
+}
+
+std::size_t meminfo_kib(const std::string& key) { return test::kib_of("/proc/meminfo", key); }
+
+TEST(MemoryShortage, OvercommitRefusedIsAnException) {
+  const std::string mode = "/proc/sys/vm/overcommit_memory";
+  std::optional<test::Setting> limit;
+  std::optional<test::Setting> strict;
+  if (std::getenv("COWSHED_MAY_SET_SYSCTLS") != nullptr) {
+    limit.emplace("/proc/sys/vm/overcommit_kbytes",
+                  std::to_string(meminfo_kib("Committed_AS") + 512_MiB / 1_KiB));
+    strict.emplace(mode, "2");
+  }
+  if (read_line(mode) != "2")
+    GTEST_SKIP() << "vm.overcommit_memory is not 2, and COWSHED_MAY_SET_SYSCTLS is not set";
+  const std::size_t room = (meminfo_kib("CommitLimit") - meminfo_kib("Committed_AS")) * 1_KiB;
+  const auto child = run_in_child([&]() -> std::string {
+    FilledArena filled(room * 4);
+    const Error error = filled.fill();
+    const std::size_t bytes = filled.bytes();
+    if (bytes < room / 4 || bytes > room)
+      return std::to_string(bytes) + " bytes of " + std::to_string(room);
+    return described(error) + ", " + filled.goes_on();
+  });
+  EXPECT_EQ(child.signal, 0);
+  EXPECT_EQ(child.said, "out_of_memory " + std::to_string(ENOMEM) + ", fine");
+}
+
+constexpr std::size_t kLimit = 256_MiB;
+constexpr std::size_t kLeast =
+    test::kAddressSanitizer ? kLimit / 4 : kLimit / 10 * 8;  // shadow memory counts too
+
+// The cgroup that this process is in.
+std::string own_group() {
+  std::ifstream groups("/proc/self/cgroup");
+  std::string unified;
+  for (std::string line; std::getline(groups, line);) {
+    const std::string group = line.substr(line.find(':', line.find(':') + 1) + 1);
+    if (line.find(":memory:") != std::string::npos) return "/sys/fs/cgroup/memory" + group;
+    if (line.starts_with("0::")) unified = "/sys/fs/cgroup" + group;
+  }
+  return unified;
+}
+
+class MemoryShortageInAGroup : public testing::TestWithParam<bool> {
+ protected:
+  void SetUp() override {
+    if (test::kThreadSanitizer)
+      GTEST_SKIP() << "ThreadSanitizer's own memory, several times as much, meets the limit first";
+    const auto child = run_in_child([] { return limit_memory().missing(); });
+    if (!child.said.empty()) GTEST_SKIP() << child.said;
+  }
+
+  // What a child says in a group with the limit, or in one below it.
+  static std::string in_group(const std::function<std::string()>& body) {
+    const auto child = run_in_child([&] {
+      const test::Conditions limit = limit_memory();
+      const std::string inner = own_group() + "/inner";
+      if (GetParam()) mkdir(inner.c_str(), 0755);
+      const auto member = run_in_child([&]() -> std::string {
+        if (GetParam() && !(std::ofstream(inner + "/cgroup.procs") << 0 << std::flush))
+          return "the group cannot be entered";
+        return body();
+      });
+      rmdir(inner.c_str());
+      return member.said;
+    });
+    EXPECT_EQ(child.signal, 0);
+    return child.said;
+  }
+
+ private:
+  static test::Conditions limit_memory() {
+    return {test::Needs::memory_limit, (kLimit - 32_MiB) / 8_KiB};
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Groups, MemoryShortageInAGroup, testing::Bool(),
+                         [](const auto& test) { return test.param ? "Nested" : "Single"; });
+
+TEST_P(MemoryShortageInAGroup, IsAnExceptionBelowTheLimit) {
+  const std::string said = in_group([]() -> std::string {
+    FilledArena filled(4_GiB);
+    const Error error = filled.fill();
+    const std::size_t used = filled->stats().used;
+    if (filled.bytes() < kLeast || used > kLimit) {
+      return std::to_string(filled.bytes()) + " bytes, " + std::to_string(used) +
+             " used: " + error.message;
+    }
+    return described(error) + ", " + filled.goes_on();
+  });
+  EXPECT_EQ(said, "out_of_memory 0, fine");
+}
+
+// The copies that a lenient arena has, and those of the next generation, count too.
+TEST_P(MemoryShortageInAGroup, IsAnErrorOfRefreeze) {
+  const std::string said = in_group([]() -> std::string {
+    FilledArena filled(96_MiB);
+    (void)filled.fill();
+    if (std::string going = filled.goes_on(FreezeMode::lenient); going != "fine") return going;
+    filled.write_privately(80_MiB);
+    const auto refused = filled->refreeze();
+    if (refused) return "refrozen";
+    if (!filled.reads_back() || *filled->private_bytes() < 80_MiB)
+      return "not as before: " + refused.error().message;
+    return described(refused.error());
+  });
+  EXPECT_EQ(said, "out_of_memory 0");
+}
+
+TEST_P(MemoryShortageInAGroup, IsAnErrorOfSend) {
+  const std::string said = in_group([]() -> std::string {
+    using Large = std::array<char, 4096>;
+    const auto ring = Channel<Large>::create({.slots = std::size_t{1} << 20U});
+    if (ring) return "a ring of 4 GiB";
+    auto channel = Channel<Bytes>::create().value();
+    const std::vector<std::byte> message(16_MiB, std::byte{1});
+    auto sent = channel.send(message);
+    while (sent) sent = channel.send(message);
+    if (channel.stats().bytes_sent < kLeast / 2)
+      return std::to_string(channel.stats().bytes_sent) + " bytes: " + sent.error().message;
+    const bool whole = channel.try_receive()->size() == message.size();
+    return described(ring.error()) + ", " + described(sent.error()) + ", " +
+           (whole && channel.send(message) ? "fine" : "no more");
+  });
+  EXPECT_EQ(said, "out_of_memory 0, out_of_memory 0, fine");
+}
+
+}  // namespace
+}  // namespace cowshed

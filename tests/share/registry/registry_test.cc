@@ -1,0 +1,271 @@
+#include <cowshed/tests/share/share.h>
+#include <cowshed/tests/support/single_step.h>
+
+#include "registry_other_unit.h"
+
+namespace cowshed {
+namespace {
+
+struct Index {
+  int answer = 42;
+};
+struct Other {
+  int answer = 1;
+};
+
+TEST(Registry, IsSearchedByNameAndType) {
+  ArenaOf<Index> of;
+  EXPECT_EQ(*find<Index>("index"), of.ref);
+  EXPECT_EQ(of.ref.try_get(), of.object);
+  EXPECT_THAT(find<Index>("other"), Fails(ErrorCode::not_published));
+  EXPECT_THAT(find<Other>("index"), Fails(ErrorCode::wrong_type));
+  ASSERT_TRUE(of.arena.freeze());
+  EXPECT_EQ(run_in_child([&] { return std::to_string(of.ref->answer); }).said, "42");
+}
+
+TEST(Registry, NamesAreUniqueAndNotEmpty) {
+  const ArenaOf<Index> of;
+  for (const std::string& name : {std::string("index"), std::string(), std::string(64, 'x')})
+    EXPECT_THAT(publish(name, of.object), Fails(ErrorCode::invalid_argument)) << name;
+}
+
+// Instructions of a find() among so many names.
+std::size_t steps_of_find(int names) {
+  auto arena = make_arena();
+  const auto* object = arena.make<Index>().value();
+  for (int i = 0; i < names; ++i) publish("name-" + std::to_string(i), object).value();
+  const std::string last = "name-" + std::to_string(names - 1);
+  EXPECT_TRUE(arena.freeze());
+  test::SteppedChild child(
+      {.before = [] {}, .action = [&] { (void)find<Index>(last); }, .after = [] { _exit(0); }});
+  return child.step(1'000'000);
+}
+
+TEST(Registry, AFindTakesAsManyStepsWhateverTheNumberOfNames) {
+  EXPECT_LT(steps_of_find(20'000), 3 * steps_of_find(64));
+}
+
+TEST(Ref, NullReference) {
+  EXPECT_EQ(outcome(Ref<Index>{}), "null_reference");
+  EXPECT_THROW((void)*Ref<Index>{}, BadRef);
+}
+
+TEST(Ref, WrongTypeFromBytes) {
+  const ArenaOf<Index> of;
+  const auto wrong = Ref<Other>(of.ref.bits());
+  EXPECT_EQ(outcome(wrong), "wrong_type");
+  EXPECT_THAT(wrong.get().error().message, HasSubstr("Index"));
+  EXPECT_THAT(wrong.get().error().message, HasSubstr("Other"));
+}
+
+TEST(Ref, WithdrawnIsReleasedAndItsNameFree) {
+  const ArenaOf<Index> of;
+  ASSERT_TRUE(withdraw(of.ref));
+  EXPECT_EQ(outcome(of.ref), "released");
+  EXPECT_THAT(withdraw(of.ref), Fails(ErrorCode::released));
+  EXPECT_EQ(outcome(value_of(publish("index", of.object))), "ok");
+  EXPECT_EQ(outcome(of.ref), "released");
+}
+
+TEST(Ref, SlotsAreReusedWithoutMistakes) {
+  const ArenaOf<Index> of;
+  ASSERT_TRUE(withdraw(of.ref));
+  for (int i = 0; i < 70000; ++i) ASSERT_TRUE(withdraw(*publish("again", of.object)));
+  EXPECT_EQ(outcome(of.ref), "released");
+}
+
+TEST(Ref, ADestroyedArenaReleases) {
+  const Ref<Index> ref = ArenaOf<Index>().ref;
+  EXPECT_EQ(outcome(ref), "released");
+  EXPECT_THAT(find<Index>("index"), Fails(ErrorCode::not_published));
+}
+
+TEST(Ref, ForkBeforeFreezeIsNotInherited) {
+  const ArenaOf<Index> of;
+  const auto child = run_in_child([&] { return outcome(of.ref) + of.ref.get().error().message; });
+  EXPECT_THAT(child.said, HasSubstr("not_inherited"));
+  EXPECT_THAT(child.said, HasSubstr("freeze() it before the fork"));
+  EXPECT_EQ(outcome(of.ref), "ok");
+}
+
+// The child was forked before the reference was made.
+TEST(Ref, PublishedAfterTheForkIsTooLate) {
+  Arena arena = make_arena();
+  const Index* index = *arena.make<Index>();
+  ASSERT_TRUE(arena.freeze());
+  struct Sent {
+    std::atomic<bool> is_there;
+    Ref<Index> ref;
+  };
+  auto& sent = test::shared<Sent>();
+  Child child([&] {
+    while (!sent.is_there) usleep(100);
+    return outcome(sent.ref) == "published_too_late" ? 0 : 1;
+  });
+  sent.ref = publish("index", index).value();
+  sent.is_there = true;
+  EXPECT_EQ(child.wait(), 0);
+}
+
+// A child and its parent publish at the same time: their references are never taken for each
+// other's.
+TEST(Ref, AChildsPublicationIsNotTheParents) {
+  Arena arena = make_arena();
+  const Index* index = *arena.make<Index>();
+  ASSERT_TRUE(arena.freeze());
+  const auto child = run_in_child([&] {
+    const auto ref = publish("childs", index);
+    return std::string(reinterpret_cast<const char*>(&*ref), sizeof *ref);
+  });
+  const auto own = publish("parents", index);
+  ASSERT_EQ(child.said.size(), 16U);
+  Ref<Index> childs;
+  std::memcpy(static_cast<void*>(&childs), child.said.data(), 16);
+  EXPECT_EQ(outcome(childs), "published_too_late");
+  EXPECT_NE(childs.bits().slot, own->bits().slot);  // nor would they meet in the parent
+}
+
+TEST(Ref, OfAnotherProcessTree) {
+  const ArenaOf<Index> of;
+  auto bits = of.ref.bits();
+  bits.tree ^= 1U;
+  EXPECT_EQ(outcome(Ref<Index>(bits)), "wrong_process_tree");
+  bits = of.ref.bits();
+  bits.slot = ~0U;
+  EXPECT_EQ(outcome(Ref<Index>(bits)), "wrong_process_tree");
+}
+
+// Publishing, using, listing and withdrawing at once, while arenas come and go; for
+// ThreadSanitizer.
+TEST(Registry, ThreadsDoAllOfItAtOnce) {
+  constexpr int kRounds = 30;
+  Arena arena = make_arena();
+  const Index* index = *arena.make<Index>();
+  const auto lasting = *publish("lasting", index);
+  std::atomic<int> running = 4;
+  (void)begin_threads(6, [&](int i) {
+    for (int round = 0; i < 2 && round < kRounds; ++round) {
+      Arena own = make_arena(64_MiB, "own");
+      const auto ref = publish(*own.make<Index>());
+      ASSERT_TRUE(ref && own.freeze());
+      EXPECT_EQ((*ref)->answer, 42);
+    }
+    for (int round = 0; i / 2 == 1 && round < 20 * kRounds; ++round) {
+      const auto ref = publish(index);
+      ASSERT_TRUE(ref);
+      EXPECT_EQ(ref->try_get(), index);
+      EXPECT_TRUE(withdraw(*ref));
+      EXPECT_EQ(ref->try_get(), nullptr);
+    }
+    running -= i < 4 ? 1 : 0;
+    while (running > 0) {
+      EXPECT_EQ(*find<Index>("lasting"), lasting);
+      EXPECT_EQ(lasting->answer, 42);
+      EXPECT_EQ(outcome(Ref<Other>(lasting.bits())), "wrong_type");
+      EXPECT_GE(published().size(), 1U);
+      std::this_thread::yield();
+    }
+  });
+  EXPECT_EQ(published().size(), 1U);
+}
+
+// The compiler may write one type in two ways, in two source files.
+TEST(Ref, ATypeIsTheSameInAllSourceFiles) {
+  Arena arena = make_arena();
+  std::pmr::vector<int> numbers({1, 2, 3}, arena.resource());
+  const auto here = publish("here", std::span<const int>(numbers));
+  const auto there = test::publish_span_elsewhere("there", numbers);
+  EXPECT_EQ((**here).size(), 3U);
+  EXPECT_EQ(test::size_elsewhere(*here), 3U);
+  ASSERT_EQ(outcome(there), "ok");
+  EXPECT_EQ((*there).size(), 3U);
+  EXPECT_EQ(*find<std::span<const int>>("there"), there);
+#if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+  // Else this test proves nothing.
+  EXPECT_NE(test::spelled_elsewhere(), type_name<std::span<const int>>());
+#endif
+}
+
+TEST(Registry, WithoutANameOnlyTheReferenceFindsIt) {
+  Arena arena = make_arena();
+  const Index* index = *arena.make<Index>();
+  const auto first = publish(index);
+  const auto second = publish(index);
+  ASSERT_TRUE(first && second);
+  EXPECT_EQ(first->try_get(), index);
+  EXPECT_NE(*first, *second);
+  EXPECT_THAT(find<Index>(""), Fails(ErrorCode::not_published));
+  ASSERT_TRUE(withdraw(*first));
+  EXPECT_EQ(outcome(*first), "released");
+  EXPECT_THAT(first->get().error().message, HasSubstr("the object was withdrawn"));
+  EXPECT_EQ(outcome(*second), "ok");
+  const Index on_the_stack;
+  EXPECT_THAT(publish(&on_the_stack), Fails(ErrorCode::not_in_arena));
+  EXPECT_THAT(publish("stack", &on_the_stack), Fails(ErrorCode::not_in_arena));
+  EXPECT_THAT(publish<Index>("null", nullptr), Fails(ErrorCode::not_in_arena));
+}
+
+TEST(Registry, AnArrayIsASpan) {
+  Arena arena = make_arena();
+  std::pmr::vector<int> numbers({1, 2, 3}, arena.resource());
+  const auto ref = publish("numbers", std::span(numbers));
+  ASSERT_TRUE(ref) << ref.error().message;
+  static_assert(std::is_same_v<decltype(*ref), const Ref<std::span<const int>>&>);
+  EXPECT_EQ((**ref).data(), numbers.data());
+  EXPECT_THAT(**ref, ElementsAre(1, 2, 3));
+  EXPECT_EQ(*find<std::span<const int>>("numbers"), *ref);
+  EXPECT_THAT(find<std::span<const unsigned>>("numbers"), Fails(ErrorCode::wrong_type));
+  ASSERT_TRUE(arena.freeze());
+  EXPECT_EQ(run_in_child([&] { return std::to_string((**ref)[2]); }).said, "3");
+
+  const auto unnamed = publish(std::span<const int>(numbers).first(2));
+  EXPECT_EQ((**unnamed).size(), 2U);
+  const std::array<int, 3> on_the_stack{};
+  EXPECT_EQ(publish("stack", std::span(on_the_stack)).error().code, ErrorCode::not_in_arena);
+  const std::span<const int> too_long(numbers.data(), 64_MiB);
+  EXPECT_THAT(publish("long", too_long), Fails(ErrorCode::not_in_arena));
+}
+
+TEST(Registry, ListsWhatIsPublished) {
+  Arena arena = make_arena(64_MiB, "listed");
+  std::pmr::vector<int> numbers({1, 2, 3}, arena.resource());
+  const auto index = publish("index", static_cast<const Index*>(*arena.make<Index>()));
+  const auto array = publish(std::span(numbers));
+  const auto gone = publish("gone", static_cast<const Index*>(*arena.make<Index>()));
+  ASSERT_TRUE(withdraw(*gone));
+  std::vector<Published> list = published();
+  ASSERT_EQ(list.size(), 2U);
+  std::sort(list.begin(), list.end(),
+            [](const auto& a, const auto& b) { return a.generation < b.generation; });
+  EXPECT_EQ(list[0].name, "index");
+  EXPECT_THAT(list[0].type, HasSubstr("Index"));
+  EXPECT_EQ(list[0].bytes, sizeof(Index));
+  EXPECT_EQ(list[0].arena, "listed");
+  EXPECT_EQ(list[0].generation, index->bits().generation);
+  EXPECT_EQ(list[0].publisher, ::getpid());
+  EXPECT_EQ(list[1].name, "");
+  EXPECT_EQ(list[1].bytes, 3 * sizeof(int));
+  EXPECT_EQ(list[1].generation, array->bits().generation);
+  // What was not inherited is not listed, and a child's own publisher is the child.
+  EXPECT_EQ(run_in_child([] { return std::to_string(published().size()); }).said, "0");
+}
+
+TEST(Ref, IsHashedAndPrinted) {
+  Arena arena = make_arena();
+  const Index* index = *arena.make<Index>();
+  const auto first = publish(index);
+  const auto second = publish(index);
+  const std::unordered_set<Ref<Index>> set = {*first, *second, *first};
+  EXPECT_EQ(set.size(), 2U);
+  EXPECT_TRUE(set.contains(*second));
+  std::ostringstream printed;
+  printed << *first;
+  EXPECT_EQ(printed.str(), to_string(*first));
+  EXPECT_THAT(
+      printed.str(),
+      testing::MatchesRegex("Ref<.*Index>\\(slot [0-9]+, generation [0-9]+, tree [0-9a-f]{16}\\)"));
+  EXPECT_THAT(to_string(Ref<Index>{}), EndsWith("Index>(nothing)"));
+}
+
+}  // namespace
+}  // namespace cowshed

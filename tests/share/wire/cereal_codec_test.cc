@@ -1,0 +1,114 @@
+#include <cereal/types/base_class.hpp>
+#include <cereal/types/map.hpp>
+#include <cereal/types/memory.hpp>
+#include <cereal/types/polymorphic.hpp>
+#include <cereal/types/string.hpp>
+#include <cereal/types/vector.hpp>
+
+#include <cowshed/share/cereal_codec.h>
+#include <cowshed/tests/share/share.h>
+
+namespace app {
+
+struct Rule {
+  std::string pattern;
+  std::vector<int> weights;
+  bool operator==(const Rule&) const = default;
+  template <class Archive>
+  void serialize(Archive& archive) {
+    archive(pattern, weights);
+  }
+};
+
+struct Config {
+  std::vector<Rule> rules;
+  std::map<std::string, double> limits;
+  bool operator==(const Config&) const = default;
+  template <class Archive>
+  void serialize(Archive& archive) {
+    archive(rules, limits);
+  }
+};
+
+struct Shape {
+  virtual ~Shape() = default;
+  virtual int area() const { return 0; }
+  template <class Archive>
+  void serialize(Archive&) {}
+};
+struct Square : Shape {
+  int side = 0;
+  int area() const override { return side * side; }
+  template <class Archive>
+  void serialize(Archive& archive) {
+    archive(cereal::base_class<Shape>(this), side);
+  }
+};
+struct Unregistered : Shape {};
+
+using Shapes = std::vector<std::shared_ptr<Shape>>;
+
+}  // namespace app
+
+CEREAL_REGISTER_TYPE(app::Square)
+template <>
+struct cowshed::Codec<app::Shapes> : cowshed::CerealCodec<app::Shapes> {};
+
+namespace cowshed {
+namespace {
+
+app::Config some_config() {
+  return {{{"first", {1, 2, 3}}, {std::string(100'000, 's'), {}}}, {{"cpu", 0.5}, {"memory", 1e9}}};
+}
+
+TEST(CerealCodec, ObjectsGoToWorkersAndComeBack) {
+  auto workers = start(
+                     {},
+                     [](app::Config config) {
+                       config.rules.pop_back();
+                       return config;
+                     },
+                     some_config())
+                     .value();
+  const auto results = workers.wait().value();
+  ASSERT_TRUE(results[0].ok()) << results[0].error;
+  EXPECT_EQ(results[0].value->rules, std::vector{some_config().rules[0]});
+}
+
+TEST(CerealCodec, PointersShareAndKeepTheirType) {
+  const auto square = std::make_shared<app::Square>();
+  square->side = 4;
+  auto channel = Channel<app::Shapes>::create().value();
+  ASSERT_TRUE(channel.send({square, nullptr, square}));
+  const auto back = channel.receive().value();
+  EXPECT_EQ(back[0]->area(), 16);
+  EXPECT_EQ(back[0], back[2]);
+  EXPECT_EQ(back[1], nullptr);
+}
+
+TEST(CerealCodec, WhatCerealRefusesIsAnErrorOfOneLine) {
+  auto channel = Channel<app::Shapes>::create().value();
+  const auto refused = channel.send({std::make_shared<app::Unregistered>()});
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused, Fails(ErrorCode::invalid_argument));
+  EXPECT_THAT(refused.error().message, HasSubstr("app::Unregistered"));
+  EXPECT_THAT(refused.error().message, Not(HasSubstr("\n")));
+}
+
+TEST(CerealCodec, TooFewBytesAreAnError) {
+  auto channel = Channel<app::Rule>::create().value();
+  const auto receive = [&](const std::string& bytes) {
+    const std::uint64_t size = bytes.size();  // as a string is encoded
+    std::vector<std::byte> message(sizeof size + size);
+    std::memcpy(message.data(), &size, sizeof size);
+    std::memcpy(message.data() + sizeof size, bytes.data(), size);
+    EXPECT_TRUE(channel.internals().ByteChannel::send(message, {}));
+    return channel.receive();
+  };
+  EXPECT_THAT(receive("abc"), Fails(ErrorCode::bad_encoding));
+  EXPECT_EQ(receive(std::string(8, '\xff')).error().code, ErrorCode::bad_encoding) << "its length";
+  EXPECT_EQ(receive(std::string(16, '\0')).value(), app::Rule{});
+}
+
+}  // namespace
+}  // namespace cowshed

@@ -1,0 +1,237 @@
+#include <cowshed/base/type_id.h>
+#include <cowshed/share/accounting/readable_type.h>
+#include <cowshed/share/codec.h>
+#include <cowshed/share/wire/content.h>
+#include <cowshed/tests/share/share.h>
+
+namespace app {
+struct Rule {};
+namespace {
+struct Hidden {};
+}  // namespace
+}  // namespace app
+
+namespace cowshed {
+namespace {
+
+using Everything =
+    std::tuple<std::map<std::string, std::vector<int>>, std::optional<std::string>,
+               std::variant<int, std::vector<std::string>>, std::vector<bool>, std::array<char, 3>>;
+
+const Everything everything = {
+    {{"one", {1, 2, 3}}, {"", {}}}, "text", std::vector<std::string>{"a", "b"}, {true, false}, {}};
+
+std::string encode(const Everything& all) {
+  Encoder to;
+  to.put(all);
+  return to.finish().inline_bytes();
+}
+
+Everything decode(std::string bytes) {
+  return Decoder(internal::Content(std::move(bytes), Descriptor(), 0, {})).take<Everything>();
+}
+
+TEST(Codec, GivesBackWhatWasPut) { EXPECT_EQ(decode(encode(everything)), everything); }
+
+TEST(Codec, BytesThatEndTooEarlyAreAnError) {
+  const std::string bytes = encode(everything);
+  for (std::size_t length = 0; length < bytes.size(); ++length)
+    EXPECT_THROW(decode(bytes.substr(0, length)), std::runtime_error) << length;
+}
+
+// Nothing is allocated for what cannot be there.
+TEST(Codec, ANumberBeyondTheBytesIsAnError) {
+  const std::string bytes = encode(everything);
+  for (std::size_t at = 0; at + 8 <= bytes.size(); ++at) {
+    for (const std::uint64_t number : {~0ULL, 1ULL << 63U, 1ULL << 40U}) {
+      std::string wrong = bytes;
+      wrong.replace(at, sizeof number, reinterpret_cast<const char*>(&number), sizeof number);
+      try {
+        (void)decode(wrong);
+      } catch (const std::runtime_error&) {
+      }
+    }
+  }
+  Encoder to;
+  to.put_count(1ULL << 63U);
+  EXPECT_THROW(Decoder(to.finish()).take<std::vector<int>>(), std::runtime_error);
+}
+
+TEST(Codec, ManyBytesLieInASealedFile) {
+  std::vector<std::string> texts(300, std::string(1000, 'x'));
+  texts.push_back(std::string(std::size_t{3} << 20U, 'y'));
+  texts.emplace_back("last");
+  Encoder to;
+  to.put(texts).put(7);
+  internal::Content content = to.finish();
+  EXPECT_TRUE(content.file());
+  EXPECT_EQ(content.view().size(), content.file_bytes());
+  Decoder from(std::move(content));
+  EXPECT_EQ(from.take<std::vector<std::string>>(), texts);
+  EXPECT_EQ(from.take<int>(), 7);
+}
+
+// Such a message has descriptors and no bytes.
+TEST(Codec, ChannelsAreElementsToo) {
+  const auto channel = Channel<int>::create().value();
+  using Channels = std::pair<std::vector<Channel<int>>, std::optional<Channel<int>>>;
+  Encoder to;
+  to.put(Channels{{channel, channel}, channel});
+  Channels channels = Decoder(to.finish()).take<Channels>();
+  ASSERT_TRUE(channels.first.at(1).send(5));
+  EXPECT_EQ(channels.second->try_receive().value(), 5);
+}
+
+TEST(Codec, AChannelThatIsRefusedLeavesNoDescriptorOpen) {
+  const auto channel = Channel<int>::create().value();
+  const std::size_t before = test::open_descriptors();
+  {
+    Encoder to;
+    to.put(channel);
+    Decoder from(to.finish());
+    EXPECT_THROW((void)from.take<Channel<long>>(), std::runtime_error);
+  }
+  EXPECT_EQ(test::open_descriptors(), before);
+  {
+    Encoder to;
+    to.put_descriptor(channel.descriptors().segment);  // and no other
+    Decoder from(to.finish());
+    EXPECT_THROW((void)from.take<Channel<int>>(), std::runtime_error);
+  }
+  EXPECT_EQ(test::open_descriptors(), before);
+}
+
+static_assert(Codable<std::vector<std::map<std::string, std::optional<int>>>>);
+static_assert(!Codable<int*> && !Codable<std::string_view> && !Codable<std::span<int>>);
+static_assert(!Codable<std::vector<std::shared_ptr<int>>>);
+
+using Config = std::map<std::string, std::vector<std::string>>;
+
+Config config(int entries, std::size_t length) {
+  Config result;
+  for (int i = 0; i < entries; ++i)
+    result["key " + std::to_string(i)] = {std::string(length, 'a'), std::string(length, 'b')};
+  return result;
+}
+
+TEST(ObjectChannel, CarriesObjectsBetweenProcesses) {
+  auto there = Channel<Config>::create({.name = "there"}).value();
+  auto back = Channel<Config>::create({.name = "back"}).value();
+  const auto small = config(1, 3);
+  const auto large = config(500, 5000);
+  for (const auto* each : {&small, &large}) ASSERT_TRUE(there.send(*each));
+  there.close();
+  const auto child = run_in_child([&] {
+    int count = 0;
+    for (auto object = there.receive(); object; object = there.receive()) {
+      object->emplace("answer", std::vector<std::string>{});
+      if (!back.send(*object)) break;
+      ++count;
+    }
+    return std::to_string(count);
+  });
+  EXPECT_EQ(child.said, "2");
+  for (const auto* each : {&small, &large}) {
+    auto object = back.try_receive();
+    ASSERT_TRUE(object) << object.error().message;
+    EXPECT_EQ(object->erase("answer"), 1U);
+    EXPECT_EQ(*object, *each);
+  }
+  EXPECT_THAT(back.try_receive(), Fails(ErrorCode::would_block));
+  EXPECT_THAT(there.send(small), Fails(ErrorCode::closed));
+}
+
+TEST(ObjectChannel, AReceiverKilledWithAnObjectInHandIsNamed) {
+  auto channel = make<Config>();
+  for (const std::size_t length : {3U, 5000U}) {  // in the slot and in a block
+    ASSERT_TRUE(channel.send(config(1, length)));
+    const auto child = run_in_child([&] {
+      const auto object = channel.receive();
+      raise(SIGKILL);
+      return std::string();
+    });
+    EXPECT_EQ(child.signal, SIGKILL);
+    EXPECT_EQ(channel.stats().lost.size(), length == 3 ? 1U : 2U);
+    EXPECT_EQ(channel.stats().outstanding, 0U);
+  }
+}
+
+TEST(ObjectChannel, WhatItSendsIsCounted) {
+  auto channel = Channel<std::vector<std::string>>::create({.name = "counted"}).value();
+  ASSERT_TRUE(channel.send({"four", "five5"}));
+  const auto types = sent_by("counted").types;
+  ASSERT_EQ(types.size(), 1U);
+  EXPECT_EQ(types[0].type, "vector<string>");
+  EXPECT_EQ(types[0].kind, TransferKind::value);
+  EXPECT_EQ(types[0].sent.bytes, 3 * sizeof(std::uint64_t) + 9);
+}
+
+TEST(ObjectChannel, WhatIsNotSentIsNotCounted) {
+  auto channel = Channel<Config>::create({.name = "full", .slots = 2}).value();
+  ASSERT_TRUE(channel.send(config(1, 1)));
+  ASSERT_TRUE(channel.send(config(1, 1)));
+  EXPECT_THAT(channel.try_send(config(1, 1)), Fails(ErrorCode::would_block));
+  EXPECT_EQ(sent_by("full").by_value.messages, 2U);
+}
+
+TEST(ObjectChannel, OneOfAnotherTypeIsRefused) {
+  auto channel = Channel<Config>::create({.name = "typed"}).value();
+  const ChannelDescriptors copies{::dup(channel.descriptors().segment),
+                                  ::dup(channel.descriptors().event)};
+  EXPECT_THAT(Channel<std::string>::from_descriptors(copies), Fails(ErrorCode::wrong_type));
+  EXPECT_FALSE(Channel<Bytes>::from_descriptors(copies));
+  auto same = value_of(Channel<Config>::from_descriptors(copies));
+  ASSERT_TRUE(channel.send(config(2, 2)));
+  EXPECT_EQ(same.receive().value(), config(2, 2));
+}
+
+TEST(ObjectChannel, WhatCannotBeDecodedIsAnError) {
+  auto channel = make<Config>();
+  ASSERT_TRUE(channel.internals().ByteChannel::send(std::vector<std::byte>(7), {}));
+  EXPECT_THAT(channel.receive(), Fails(ErrorCode::bad_encoding));
+  ASSERT_TRUE(channel.internals().ByteChannel::send(std::vector<std::byte>(9), {}));
+  EXPECT_EQ(channel.receive().error().code, ErrorCode::bad_encoding) << "bytes are left over";
+  EXPECT_THAT(channel.try_receive(), Fails(ErrorCode::would_block));
+}
+
+TEST(ObjectChannel, WhatHasDescriptorsIsRefused) {
+  auto channel = Channel<std::vector<Channel<int>>>::create().value();
+  EXPECT_THAT(channel.send({Channel<int>::create().value()}), Fails(ErrorCode::invalid_argument));
+}
+
+template <class T>
+std::string readable() {
+  return readable_type(type_name<T>());
+}
+
+TEST(ReadableType, LeavesOutWhatSaysNothing) {
+  EXPECT_EQ(readable<int>(), "int");
+  EXPECT_EQ(readable<unsigned long>(), "unsigned long");
+  EXPECT_EQ(readable<std::string>(), "string");
+  EXPECT_EQ(readable<std::u32string>(), "u32string");
+  EXPECT_EQ(readable<app::Rule>(), "app::Rule");
+  EXPECT_EQ(readable<app::Hidden>(), "app::Hidden");
+  EXPECT_EQ(readable<std::vector<app::Rule>>(), "vector<app::Rule>");
+  EXPECT_EQ(readable<std::vector<std::vector<std::string>>>(), "vector<vector<string>>");
+  using Map = std::map<std::string, std::vector<long>>;
+  EXPECT_EQ(readable<Map>(), "map<string, vector<long>>");
+  using Rules = std::unordered_map<std::string, std::unique_ptr<app::Rule>>;
+  EXPECT_EQ(readable<Rules>(), "unordered_map<string, unique_ptr<app::Rule>>");
+}
+
+TEST(ReadableType, KeepsWhatIsNoDefault) {
+  EXPECT_EQ(readable_type("std::set<int, app::less>"), "set<int, app::less>");
+  EXPECT_EQ(readable_type("std::set<int, std::less<int>, std::allocator<int> >"), "set<int>");
+  EXPECT_EQ(readable_type("nostd::vector<int>"), "nostd::vector<int>");
+  EXPECT_EQ(readable_type("std::function<void(int, std::vector<char>&)>"),
+            "function<void(int, vector<char>&)>");
+}
+
+TEST(ReadableType, LeavesWhatItCannotRead) {
+  for (const std::string odd : {"", "a<b", "a>b", "<", ">", ",", "std::vector<int", "a, b", "<>"})
+    EXPECT_NO_THROW(readable_type(odd)) << odd;
+  EXPECT_EQ(readable_type("std::vector<int"), "std::vector<int");
+}
+
+}  // namespace
+}  // namespace cowshed

@@ -1,0 +1,174 @@
+#include <cowshed/tests/support/test.h>
+#include <cowshed/tests/tools/recordings.h>
+#include <cowshed/tools/cowtop/analysis/comparison.h>
+#include <cowshed/tools/cowtop/report/comparison_report.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+cow::ProcessCopies process(pid_t pid, pid_t ppid, const std::string& comm, std::uint64_t pages) {
+  cow::ProcessCopies result = copier(pid, comm, pages);
+  result.ppid = ppid;
+  result.role = ppid == 0 ? cow::Role::root : cow::Role::child;
+  return result;
+}
+
+// Of the root 900, added up.
+cow::ProcessCopies five_of(const std::string& comm, std::uint64_t pages) {
+  cow::ProcessCopies result = process(0, 900, comm, pages);
+  result.processes = 5;
+  return result;
+}
+
+// Other PIDs, as in another run.
+cow::Measurement run_of(pid_t pid, const std::vector<std::uint64_t>& workers) {
+  cow::Measurement measurement = measurement_with({process(pid, 0, "server", 1)});
+  for (const std::uint64_t pages : workers)
+    measurement.processes.push_back(process(++pid, measurement.processes[0].pid, "worker", pages));
+  return measurement;
+}
+
+Change change_of(const std::vector<Change>& changes, const std::string& name) {
+  const auto found = std::find_if(changes.begin(), changes.end(),
+                                  [&](const Change& each) { return each.name == name; });
+  return found == changes.end() ? Change{"none", 1, 1} : *found;
+}
+
+// "NAME GROWTH" of each.
+std::vector<std::string> growth_of(const std::vector<Change>& changes) {
+  std::vector<std::string> growth;
+  for (const Change& each : changes)
+    growth.push_back(each.name + (each.growth() ? " " + std::to_string(*each.growth()) : ""));
+  return growth;
+}
+
+TEST(Comparison, ProcessesAreMatchedByTheirPlaceInTheTree) {
+  auto before = run_of(100, {10, 20});
+  auto after = run_of(900, {10, 25, 7});
+  after.processes.push_back(process(950, 902, "cat", 3));
+  const Comparison comparison = compare(before, after);
+  EXPECT_THAT(growth_of(comparison.processes),
+              UnorderedElementsAre("server 0", "server/worker[1] 0", "server/worker[2] 5",
+                                   "server/worker[3] 7", "server/worker[2]/cat[1] 3"));
+  EXPECT_EQ(comparison.processes[0].name, "server/worker[3]") << "the most changed first";
+  EXPECT_EQ(comparison.processes[0].before, std::nullopt) << "was not there";
+  EXPECT_EQ(comparison.total.before, 31);
+  EXPECT_EQ(comparison.total.after, 46);
+}
+
+// Who is listed by itself are those that copied most, which may be others each time.
+TEST(Comparison, WhereSomeWereAddedUpAllOfTheirKindAre) {
+  auto before = run_of(100, {10, 20});
+  before.processes.push_back(process(150, 102, "cat", 3));
+  auto after = run_of(900, {25, 7});
+  after.processes.push_back(five_of("worker", 40));
+  after.processes.push_back(process(950, 902, "cat", 4));
+  EXPECT_THAT(growth_of(compare(before, after).processes),
+              UnorderedElementsAre("server 0", "server/worker[all] 42", "server/cat[1] 1"));
+  EXPECT_THAT(growth_of(compare(after, before).processes), Contains("server/worker[all] -42"));
+}
+
+// What descended from those that were added up is listed below the next parent that is.
+TEST(Comparison, WhatTheyStartedIsFoundWhereverItIsListed) {
+  auto before = run_of(100, {10, 20});
+  before.processes.push_back(process(150, 101, "cat", 3));
+  before.processes.push_back(process(151, 102, "cat", 5));
+  auto after = run_of(900, {});
+  for (const char* name : {"worker", "cat"}) after.processes.push_back(five_of(name, 50));
+  EXPECT_THAT(growth_of(compare(before, after).processes),
+              UnorderedElementsAre("server 0", "server/worker[all] 20", "server/cat[all] 42"));
+}
+
+TEST(Comparison, AProcessWhoseCopiesAreNotKnown) {
+  auto before = run_of(100, {10});
+  auto after = run_of(200, {10});
+  after.processes[1].copied_anon_pages.reset();
+  const Comparison comparison = compare(before, after);
+  EXPECT_EQ(comparison.processes[0].before, 10);
+  EXPECT_EQ(comparison.processes[0].after, std::nullopt);
+  EXPECT_EQ(comparison.processes[0].growth(), std::nullopt);
+  EXPECT_EQ(comparison.total.growth(), std::nullopt) << "of one process on one side alone";
+  EXPECT_EQ(comparison.not_known_before, 0U);
+  EXPECT_EQ(comparison.not_known_after, 1U);
+  EXPECT_EQ(compare(after, before).processes[0].growth(), std::nullopt) << "not +10";
+}
+
+// As of the sampled backend's root.
+TEST(Comparison, WhatIsKnownOfNeitherSideLeavesTheTotalKnown) {
+  auto before = run_of(100, {10});
+  auto after = run_of(200, {12});
+  before.processes[0].copied_anon_pages.reset();
+  after.processes[0].copied_anon_pages.reset();
+  const Comparison comparison = compare(before, after);
+  EXPECT_EQ(comparison.total.growth(), 2);
+  EXPECT_EQ(comparison.not_known_before + comparison.not_known_after, 2U);
+  EXPECT_THAT(comparison_table(comparison, {"a", "b"}),
+              HasSubstr("1            1                         processes whose copies are not "
+                        "known, in no total\n"));
+}
+
+TEST(Comparison, ASumOfWhichAPartIsNotKnownIsNotKnown) {
+  auto before = run_of(100, {10, 20});
+  auto after = run_of(900, {25});
+  after.processes.push_back(five_of("worker", 40));
+  after.processes.back().copied_anon_pages.reset();
+  EXPECT_EQ(change_of(compare(before, after).processes, "server/worker[all]").after, std::nullopt);
+}
+
+TEST(Comparison, ObjectsAndSitesOfAllProcesses) {
+  const auto before = full_measurement();
+  auto after = before;
+  after.processes.push_back(after.processes[1]);
+  after.processes.back().pid = 77;
+  after.sampled->sites[0].estimated_copies = 100;
+  after.sampled->mappings.clear();
+  const Comparison comparison = compare(before, after);
+  ASSERT_THAT(comparison.objects, SizeIs(1));
+  EXPECT_EQ(comparison.objects[0].name, "index/table (Table)");
+  EXPECT_EQ(comparison.objects[0].before, 30);
+  EXPECT_EQ(comparison.objects[0].after, 60);
+  ASSERT_THAT(comparison.sites, SizeIs(1));
+  EXPECT_EQ(comparison.sites[0].growth(), 100 - 448);
+  // 7 of 10 samples are in the list: what is not in it may be some of the others.
+  ASSERT_THAT(comparison.mappings, SizeIs(1));
+  EXPECT_EQ(comparison.mappings[0].before, 640);
+  EXPECT_EQ(comparison.mappings[0].after, std::nullopt);
+  EXPECT_EQ(comparison.mappings[0].growth(), std::nullopt);
+}
+
+TEST(Comparison, WhatOneSideDoesNotHaveIsNothingWhereItsListIsWhole) {
+  auto before = full_measurement();
+  auto after = full_measurement();
+  after.sampled->mappings[0].name = "[stack]";
+  const Comparison comparison = compare(before, after);
+  EXPECT_THAT(growth_of(comparison.mappings), UnorderedElementsAre("[heap] -640", "[stack] 640"));
+  for (const Change& each : comparison.mappings)
+    EXPECT_TRUE(each.before && each.after) << each.name;
+}
+
+TEST(Comparison, WhatIsTooFewForASampleIsNotNothing) {
+  auto before = full_measurement();
+  auto after = full_measurement();
+  after.sampled->mappings.push_back({"[stack]", 1, 191});
+  after.sampled->samples = 0;
+  for (const auto& mapping : after.sampled->mappings) after.sampled->samples += mapping.samples;
+  before.sampled->samples = after.sampled->samples - 1;
+  before.sampling->period = 64;
+  EXPECT_EQ(change_of(compare(before, after).mappings, "[stack]").before, std::nullopt);
+  EXPECT_EQ(change_of(compare(after, before).mappings, "[stack]").before, 191);
+  after.sampled->mappings.back().estimated_copies = 192;
+  EXPECT_EQ(change_of(compare(before, after).mappings, "[stack]").before, 0);
+  after.sampled->mappings.back().estimated_copies = 1;
+  before.sampling->period = 1;
+  EXPECT_EQ(change_of(compare(before, after).mappings, "[stack]").before, 0);
+}
+
+TEST(Comparison, OfNothing) {
+  const Comparison comparison = compare({}, {});
+  EXPECT_EQ(comparison.total.before, std::nullopt);
+  EXPECT_THAT(comparison.processes, IsEmpty());
+  EXPECT_THAT(comparison.sites, IsEmpty());
+}
+
+}  // namespace
+}  // namespace cowshed::cowtop

@@ -1,0 +1,77 @@
+#include <regex>
+
+#include <cowshed/tests/support/subprocess.h>
+#include <cowshed/tests/support/test.h>
+#include <cowshed/tools/cowtop/commands/top_options.h>
+#include <cowshed/tools/cowtop/report/table_report.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+using test::run;
+
+ParsedArguments parse(std::vector<std::string> words) {
+  return parse_arguments(std::move(words)).value();
+}
+
+TEST(CowtopOptions, TheCommandKeepsItsOwnOptions) {
+  const auto parsed = parse({"--json", "--", "make", "-j4", "--json", "--", "x"});
+  ASSERT_FALSE(parsed.exit_status);
+  EXPECT_TRUE(parsed.options.json);
+  EXPECT_THAT(parsed.options.measure.command, ElementsAre("make", "-j4", "--json", "--", "x"));
+}
+
+TEST(CowtopOptions, WithoutSeparatorTheFirstWordStartsTheCommand) {
+  const auto parsed = parse({"-o", "f", "make", "-j4", "--json"});
+  ASSERT_FALSE(parsed.exit_status);
+  EXPECT_FALSE(parsed.options.json);
+  EXPECT_EQ(parsed.options.output, "f");
+  EXPECT_THAT(parsed.options.measure.command, ElementsAre("make", "-j4", "--json"));
+}
+
+TEST(CowtopOptions, WhichProcesses) {
+  EXPECT_FALSE(parse({"true"}).options.measure.selection);
+  const auto selected = [](std::vector<std::string> words) {
+    return parse(std::move(words)).options.measure.selection.value_or(Selection{}).text();
+  };
+  EXPECT_EQ(parse({}).options.measure.selection->by, Selection::By::everything);
+  EXPECT_EQ(selected({}), "every process");
+  EXPECT_EQ(selected({"-p", "7"}), "-p 7");
+  EXPECT_EQ(selected({"-p", "7,3", "--pid", "5", "-p7"}), "-p 3,5,7");
+  EXPECT_EQ(selected({"--comm", "a,b"}), "--comm a,b");
+  EXPECT_EQ(selected({"--cgroup=/a/b"}), "--cgroup /a/b");
+}
+
+TEST(CowtopOptions, SitesAreSampledOnlyWhenAskedFor) {
+  EXPECT_EQ(parse({"true"}).options.measure.sampling.period, 0U);
+  EXPECT_EQ(parse({"--sites", "true"}).options.measure.sampling.period, 64U);
+  EXPECT_EQ(parse({"--sites", "-c", "7", "true"}).options.measure.sampling.period, 7U);
+}
+
+TEST(CowtopOptions, EachOfSeveralProcessesIsNamed) {
+  for (const std::string pids : {"1,", ",1", "1,,2", ",", "1 2", "1,x", "0", "99999999999"}) {
+    const auto parsed = parse_arguments({"-p", pids});
+    ASSERT_FALSE(parsed) << pids;
+    EXPECT_THAT(parsed.error().message, HasSubstr("is not a process ID")) << pids;
+  }
+}
+
+TEST(CowtopOptions, HelpSaysWhatEachColumnIs) {
+  const std::string help = run({COWTOP, "--help"}).out;
+  cow::Measurement measurement;
+  measurement.processes.emplace_back();
+  std::istringstream table(table_report(measurement));
+  std::string headings;
+  while (std::getline(table, headings) && headings.find("COMMAND") == std::string::npos) continue;
+  std::size_t columns = 0;
+  const std::regex heading("[A-Z]+( [A-Za-z%]+)*");
+  for (std::sregex_iterator found(headings.begin(), headings.end(), heading), end; found != end;
+       ++found, ++columns) {
+    if (found->str() == "PID" || found->str() == "COMMAND") continue;
+    EXPECT_THAT(help, HasSubstr("\n  " + found->str() + "  ")) << headings;
+  }
+  EXPECT_EQ(columns, 15);
+}
+
+}  // namespace
+}  // namespace cowshed::cowtop

@@ -1,0 +1,193 @@
+#include <nlohmann/json.hpp>
+
+#include <cowshed/tests/support/test.h>
+#include <cowshed/tests/tools/recordings.h>
+#include <cowshed/tools/cowtop/recording/measurement_json.h>
+#include <cowshed/tools/cowtop/serve/metrics_server.h>
+#include <cowshed/tools/cowtop/serve/metrics_sums.h>
+#include <cowshed/tools/cowtop/serve/metrics_text.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+cow::ProcessCopies process(pid_t pid, const std::string& comm, std::uint64_t copied) {
+  cow::ProcessCopies result = copier(pid, comm, copied);
+  result.start_ns = static_cast<std::uint64_t>(pid);
+  result.alive = true;
+  return result;
+}
+
+class MetricsSumsTest : public ::testing::Test {
+ protected:
+  void add(const std::vector<cow::ProcessCopies>& processes,
+           const std::vector<cow::ProcessCopies>& ended = {}) {
+    sums_.add(measurement_with(processes), ended);
+  }
+  // "comm cgroup pages processes", of each.
+  std::vector<std::string> commands() const {
+    std::vector<std::string> result;
+    for (const CommandMetrics& each : sums_.metrics().commands) {
+      result.push_back(each.comm + " " + each.cgroup + " " +
+                       (each.copied_pages ? std::to_string(*each.copied_pages) : "-") + " " +
+                       std::to_string(each.processes));
+    }
+    return result;
+  }
+
+  std::map<pid_t, std::string> cgroups_;
+  MetricsSums sums_{2, [this](pid_t pid) { return cgroups_[pid]; }};
+};
+
+TEST_F(MetricsSumsTest, KeepWhatEndedProcessesDid) {
+  cgroups_ = {{1, "/a"}, {2, "/a"}, {3, "/b"}};
+  add({process(1, "x", 10), process(2, "x", 5), process(3, "x", 1)});
+  EXPECT_THAT(commands(), ElementsAre("x /a 15 2", "x /b 1 1"));
+  cow::ProcessCopies ended = process(2, "x", 7);
+  ended.alive = false;
+  add({process(1, "x", 11), process(3, "x", 1)}, {ended});
+  EXPECT_THAT(commands(), ElementsAre("x /a 18 1", "x /b 1 1"));
+  add({});
+  EXPECT_THAT(commands(), ElementsAre("x /a 18 0", "x /b 1 0"));
+  cow::ProcessCopies again = process(1, "x", 3);  // another process with the PID
+  again.start_ns = 99;
+  add({again});
+  EXPECT_THAT(commands(), ElementsAre("x /a 21 1", "x /b 1 0"));
+}
+
+TEST_F(MetricsSumsTest, OfAProcessThatChangesItsNameStayWhereTheyWere) {
+  cgroups_ = {{1, "/a"}};
+  add({process(1, "sh", 10)});
+  add({process(1, "server", 15)});
+  EXPECT_THAT(commands(), ElementsAre("server /a 5 1", "sh /a 10 0"));
+}
+
+TEST_F(MetricsSumsTest, NeverFall) {
+  add({process(1, "x", 10)});
+  add({process(1, "x", 7)});
+  add({process(1, "x", 12)});
+  EXPECT_THAT(commands(), ElementsAre("x  12 1"));
+}
+
+TEST_F(MetricsSumsTest, OfTooManyAreOther) {
+  add({process(1, "a", 1), process(2, "b", 2), process(3, "c", 4), process(4, "d", 8)});
+  EXPECT_THAT(commands(), ElementsAre("a  1 1", "b  2 1", "other other 12 2"));
+  add({process(3, "c", 5), process(5, "e", 1)});
+  EXPECT_THAT(commands(), ElementsAre("a  1 0", "b  2 0", "other other 14 2"))
+      << "a and b have been used just now";
+}
+
+TEST_F(MetricsSumsTest, WhoWasGoneBeforeWeLookedHasItsParentsCgroup) {
+  cgroups_ = {{1, "/a"}};
+  cow::ProcessCopies child = process(2, "y", 5);
+  child.ppid = 1;
+  child.alive = false;
+  add({process(1, "x", 0)}, {child});
+  EXPECT_THAT(commands(), ElementsAre("x /a 0 1", "y /a 5 0"));
+}
+
+TEST_F(MetricsSumsTest, WhatIsNotKnownIsNotZero) {
+  cow::ProcessCopies root = process(1, "x", 0);
+  root.copied_anon_pages.reset();
+  add({root});
+  EXPECT_THAT(commands(), ElementsAre("x  - 1"));
+  const std::string text = metrics_text(sums_.metrics(), MetricsFormat::prometheus);
+  EXPECT_THAT(text, Not(HasSubstr("copied_anon\"")));
+  EXPECT_THAT(text, HasSubstr("copied_file\""));
+  EXPECT_THAT(text, Not(HasSubstr("cowshed_copied_bytes_total{")));
+}
+
+TEST_F(MetricsSumsTest, OfObjects) {
+  cow::ProcessCopies reader = process(1, "x", 10);
+  reader.objects = {{{"index", "Index", "words", 3}, {"unused", "Index", "words", 0}}};
+  add({reader});
+  reader.objects = {{{"index", "Index", "words", 2}}};
+  add({reader});
+  reader.objects = {{{"index", "Index", "words", 5}}};
+  add({}, {reader});
+  const Metrics metrics = sums_.metrics();
+  ASSERT_THAT(metrics.objects, SizeIs(1));
+  EXPECT_EQ(metrics.objects[0].object, "index");
+  EXPECT_EQ(metrics.objects[0].arena, "words");
+  EXPECT_EQ(metrics.objects[0].copied_pages, 5U);
+}
+
+TEST_F(MetricsSumsTest, OfObjectsWithoutAName) {
+  cow::ProcessCopies reader = process(1, "x", 100);
+  reader.objects = {{{"", "Index", "words", 30}, {"", "Node", "words", 50}}};
+  add({reader});
+  EXPECT_EQ(sums_.metrics().objects.at(0).copied_pages, 80U);
+  (*reader.objects)[0].copied_pages = 40;
+  add({reader});
+  ASSERT_THAT(sums_.metrics().objects, SizeIs(1));
+  EXPECT_EQ(sums_.metrics().objects[0].copied_pages, 90U);
+}
+
+TEST_F(MetricsSumsTest, AgreeWithTheJsonReport) {
+  const cow::Measurement measurement = full_measurement();
+  sums_.add(measurement, {});
+  std::uint64_t bytes = 0;
+  for (const CommandMetrics& each : sums_.metrics().commands)
+    bytes += each.copied_pages.value_or(0) * cow::kPageSize;
+  const auto report = nlohmann::json::parse(json_report(measurement));
+  std::uint64_t reported = 0;
+  for (const auto& each : report["processes"])
+    reported += each["copied_bytes"].get<std::uint64_t>();
+  EXPECT_EQ(bytes, reported);
+  EXPECT_EQ(sums_.metrics().lost_events, measurement.lost_events);
+}
+
+TEST(MetricsText, HasBothFormats) {
+  Metrics metrics;
+  metrics.backend = "pagemap";
+  metrics.commands = {{"a \"b\" \\ \n", "/c", 2, {1, 1}, 3, 4096, std::nullopt}};
+  metrics.not_seen = 7;
+  const std::string open = metrics_text(metrics, MetricsFormat::openmetrics);
+  EXPECT_THAT(open, HasSubstr("# TYPE cowshed_copied_bytes counter\n"
+                              "# UNIT cowshed_copied_bytes bytes\n# HELP cowshed_copied_bytes "));
+  EXPECT_THAT(open, HasSubstr("\ncowshed_copied_bytes_total{comm=\"a \\\"b\\\" \\\\ "
+                              "\\n\",cgroup=\"/c\"} 8192\n"));
+  EXPECT_THAT(open, HasSubstr("# TYPE cowshed_backend info\n"));
+  EXPECT_THAT(open, HasSubstr("\ncowshed_unseen_processes_total 7\n"));
+  EXPECT_THAT(open, Not(HasSubstr("lost_events")));
+  EXPECT_THAT(open, Not(HasSubstr("cowshed_private_bytes{")));
+  EXPECT_THAT(open, EndsWith("\n# EOF\n"));
+  const std::string plain = metrics_text(metrics, MetricsFormat::prometheus);
+  EXPECT_THAT(plain, HasSubstr("# TYPE cowshed_copied_bytes_total counter\n# HELP "));
+  EXPECT_THAT(plain, HasSubstr("# TYPE cowshed_backend_info gauge\n"));
+  EXPECT_THAT(plain, Not(HasSubstr("# UNIT")));
+  EXPECT_THAT(plain, Not(HasSubstr("# EOF")));
+}
+
+TEST(MetricsText, IsTheFormatThatIsAskedFor) {
+  const auto is_open = [](const char* accept) {
+    return wanted_format(accept) == MetricsFormat::openmetrics;
+  };
+  EXPECT_TRUE(
+      is_open("application/openmetrics-text;version=1.0.0,"
+              "application/openmetrics-text;version=0.0.1;q=0.75,"
+              "text/plain;version=0.0.4;q=0.5,*/*;q=0.1"));
+  EXPECT_TRUE(is_open("application/openmetrics-text"));
+  EXPECT_TRUE(is_open("text/plain;q=0.5 , application/openmetrics-text ; q=0.9"));
+  EXPECT_FALSE(is_open("text/plain, application/openmetrics-text;q=0.5"));
+  EXPECT_FALSE(is_open("application/openmetrics-text;q=0"));
+  for (const char* other : {"", "*/*", "text/html", ",;,;q=", ";;;"}) EXPECT_FALSE(is_open(other));
+}
+
+TEST(ListenAddress, IsParsed) {
+  const auto parsed = [](const char* text) {
+    const auto address = parse_listen_address(text);
+    return address ? text_of(*address) : "";
+  };
+  for (const char* right : {"127.0.0.1:9417", "[::1]:0", "localhost:65535", "[fe80::1%eth0]:80"})
+    EXPECT_EQ(parsed(right), right);
+  for (const char* wrong :
+       {"", ":", ":80", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "a:-1", "a:1x", "::1:80",
+        "[]:80", "[::1]", "/tmp/socket:1", "a b:1", "a\n:1"}) {
+    EXPECT_EQ(parsed(wrong), "") << wrong;
+  }
+  EXPECT_TRUE(is_loopback(*parse_listen_address("[::1]:0")));
+  EXPECT_FALSE(is_loopback(*parse_listen_address("0.0.0.0:0")));
+}
+
+}  // namespace
+}  // namespace cowshed::cowtop

@@ -1,0 +1,225 @@
+#include <algorithm>
+#include <cstdlib>
+#include <fmt/format.h>
+#include <map>
+#include <set>
+#include <utility>
+
+#include <cowshed/cow/process_tree.h>
+#include <cowshed/tools/cowtop/analysis/comparison.h>
+#include <cowshed/tools/cowtop/text/figures.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+using Pages = std::optional<std::uint64_t>;
+using PagesByName = std::map<std::string, Pages>;
+
+// A sum of which a part is not known is not known.
+void add(PagesByName& pages, const std::string& name, Pages more) {
+  const auto [found, is_new] = pages.try_emplace(name, more);
+  if (is_new) return;
+  Pages& sum = found->second;
+  sum = sum && more ? Pages(*sum + *more) : std::nullopt;
+}
+
+struct Place {
+  std::string name;  // "server/worker[2]"
+  std::string kind;  // "server/worker"
+};
+
+// Kinds of which some processes were added up (ended_processes.h), in either measurement.
+using Kinds = std::set<std::string>;
+
+void add_summed_kinds(Kinds& kinds, const cow::Measurement& measurement) {
+  const auto& processes = measurement.processes;
+  const std::vector<std::size_t> parents = cow::parents(processes);
+  std::vector<std::string> kind_of(processes.size());
+  for (std::size_t i = 0; i < processes.size(); ++i) {
+    kind_of[i] = (parents[i] == i ? "" : kind_of[parents[i]] + "/") + processes[i].comm;
+    if (processes[i].processes > 1) kinds.insert(kind_of[i]);
+  }
+}
+
+// All of a kind in `summed` are one, for which of them are listed depends on what they copied; and
+// what they started is where it is when they are not listed: below what started them.
+PagesByName processes_of(const cow::Measurement& measurement, const Kinds& summed) {
+  const auto& processes = measurement.processes;
+  const std::vector<std::size_t> parents = cow::parents(processes);
+  PagesByName pages;
+  std::vector<Place> places(processes.size());  // below which the children of each are
+  std::map<std::string, std::uint64_t> number;  // of siblings of one name
+  for (std::size_t i = 0; i < processes.size(); ++i) {
+    const cow::ProcessCopies& process = processes[i];
+    const Place above = parents[i] == i ? Place() : places[parents[i]];
+    const std::string slash = above.name.empty() ? "" : "/";
+    Place place{above.name + slash + process.comm, above.kind + slash + process.comm};
+    if (summed.contains(place.kind)) {
+      add(pages, place.name + "[all]", process.copied_pages());
+      place = above;
+    } else {
+      const std::uint64_t ordinal = ++number[place.name];
+      if (process.role == cow::Role::child || ordinal > 1)
+        place.name += fmt::format("[{}]", ordinal);
+      add(pages, place.name, process.copied_pages());
+    }
+    places[i] = std::move(place);
+  }
+  return pages;
+}
+
+// nullopt: nothing is known of objects.
+std::optional<PagesByName> objects_of(const cow::Measurement& measurement) {
+  std::optional<PagesByName> pages;
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    if (!process.objects) continue;
+    if (!pages) pages.emplace();
+    for (const cow::ObjectCopies& object : *process.objects) {
+      add(*pages, fmt::format("{}/{} ({})", object.arena, object.name, object.type),
+          object.copied_pages);
+    }
+  }
+  return pages;
+}
+
+// Of either kind of what was sampled, where what was left out of the list is not 0.
+struct Sampled {
+  PagesByName pages;
+  bool whole = false;
+  std::uint64_t period = 1;  // one copy in so many is a sample
+};
+
+template <class T, class Name>
+std::optional<Sampled> sampled_of(const cow::Measurement& measurement,
+                                  std::vector<T> cow::SampledCopies::* list, Name name) {
+  if (!measurement.sampled) return std::nullopt;
+  Sampled result;
+  std::uint64_t samples = 0;
+  for (const T& each : (*measurement.sampled).*list) {
+    add(result.pages, name(each), each.estimated_copies);
+    samples += each.samples;
+  }
+  result.whole = samples == measurement.sampled->samples;
+  if (measurement.sampling) result.period = measurement.sampling->period;
+  return result;
+}
+
+// What it means that a name is not there.
+enum class Absent : std::uint8_t { is_zero, was_not_there, is_not_known };
+
+Pages pages_of(const PagesByName& pages, const std::string& name, Absent absent, bool& is_known) {
+  const auto found = pages.find(name);
+  const bool is_there = found != pages.end();
+  if (is_there ? !found->second : absent == Absent::is_not_known) is_known = false;
+  if (is_there) return found->second;
+  return absent == Absent::is_zero ? Pages(0) : std::nullopt;
+}
+
+// The most changed first; how much what is not known may have changed is what is known of it.
+void sort(std::vector<Change>& changes) {
+  const auto size = [](const Change& change) {
+    const auto most = std::max(change.before.value_or(0), change.after.value_or(0));
+    const auto growth = change.growth();
+    return growth ? static_cast<std::uint64_t>(std::abs(*growth)) : most;
+  };
+  std::stable_sort(changes.begin(), changes.end(),
+                   [&](const Change& a, const Change& b) { return size(a) > size(b); });
+}
+
+std::vector<Change> changes(const PagesByName& before, Absent absent_before,
+                            const PagesByName& after, Absent absent_after) {
+  std::set<std::string> names;
+  for (const PagesByName* side : {&before, &after})
+    for (const auto& [name, pages] : *side) names.insert(name);
+  std::vector<Change> result;
+  result.reserve(names.size());
+  for (const std::string& name : names) {
+    Change& change = result.emplace_back();
+    change.name = name;
+    change.before = pages_of(before, name, absent_before, change.is_known);
+    change.after = pages_of(after, name, absent_after, change.is_known);
+  }
+  sort(result);
+  return result;
+}
+
+// Whether so many as on the other side need not have had a sample here: three periods have none
+// once in 20 times.
+bool is_too_few(const Sampled& side, const std::string& name, Pages there) {
+  constexpr std::uint64_t kPeriods = 3;
+  return side.period > 1 && !side.pages.contains(name) &&
+         there.value_or(0) < kPeriods * side.period;
+}
+
+Absent zero_if(bool known) { return known ? Absent::is_zero : Absent::is_not_known; }
+
+std::vector<Change> changes(const std::optional<Sampled>& before,
+                            const std::optional<Sampled>& after) {
+  auto result = changes(before ? before->pages : PagesByName(), zero_if(before && before->whole),
+                        after ? after->pages : PagesByName(), zero_if(after && after->whole));
+  for (Change& change : result) {
+    if (before && is_too_few(*before, change.name, change.after)) change.before.reset();
+    if (after && is_too_few(*after, change.name, change.before)) change.after.reset();
+    change.is_known = change.before && change.after;
+  }
+  sort(result);
+  return result;
+}
+
+Pages total_of(const cow::Measurement& measurement, std::uint64_t& not_known) {
+  Pages total;
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    const auto pages = process.copied_pages();
+    if (pages) total = total.value_or(0) + *pages;
+    if (!pages) not_known += process.processes;
+  }
+  return total;
+}
+
+// Whether what is not known is so of the same processes on both sides.
+bool are_comparable(const PagesByName& before, const PagesByName& after) {
+  const auto not_known = [](const PagesByName& side) {
+    std::set<std::string> names;
+    for (const auto& [name, pages] : side)
+      if (!pages) names.insert(name);
+    return names;
+  };
+  return not_known(before) == not_known(after);
+}
+
+}  // namespace
+
+std::optional<std::int64_t> Change::growth() const {
+  if (!is_known) return std::nullopt;
+  return static_cast<std::int64_t>(after.value_or(0)) -
+         static_cast<std::int64_t>(before.value_or(0));
+}
+
+Comparison compare(const cow::Measurement& before, const cow::Measurement& after) {
+  Comparison comparison;
+  comparison.total.before = total_of(before, comparison.not_known_before);
+  comparison.total.after = total_of(after, comparison.not_known_after);
+  Kinds summed;
+  add_summed_kinds(summed, before);
+  add_summed_kinds(summed, after);
+  const PagesByName processes_before = processes_of(before, summed);
+  const PagesByName processes_after = processes_of(after, summed);
+  comparison.processes =
+      changes(processes_before, Absent::was_not_there, processes_after, Absent::was_not_there);
+  comparison.total.is_known = comparison.total.before && comparison.total.after &&
+                              are_comparable(processes_before, processes_after);
+  const auto objects_before = objects_of(before);
+  const auto objects_after = objects_of(after);
+  comparison.objects =
+      changes(objects_before.value_or(PagesByName()), zero_if(objects_before.has_value()),
+              objects_after.value_or(PagesByName()), zero_if(objects_after.has_value()));
+  using Copies = cow::SampledCopies;
+  comparison.sites = changes(sampled_of(before, &Copies::sites, site_name),
+                             sampled_of(after, &Copies::sites, site_name));
+  const auto mapping_name = [](const cow::MappingCopies& mapping) { return mapping.name; };
+  comparison.mappings = changes(sampled_of(before, &Copies::mappings, mapping_name),
+                                sampled_of(after, &Copies::mappings, mapping_name));
+  return comparison;
+}
+
+}  // namespace cowshed::cowtop

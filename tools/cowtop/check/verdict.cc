@@ -1,0 +1,377 @@
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <fmt/format.h>
+#include <functional>
+#include <map>
+#include <tuple>
+#include <utility>
+
+#include <cowshed/tools/cowtop/check/verdict.h>
+#include <cowshed/tools/cowtop/text/figures.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+using cow::kPageSize;
+using cow::ProcessCopies;
+
+bool is_child(const ProcessCopies& process) { return process.role == cow::Role::child; }
+
+std::string name_of_process(const ProcessCopies& process) {
+  return fmt::format("{} {} ({})", is_child(process) ? "child" : "root", process.pid,
+                     printable(process.comm));
+}
+
+std::uint64_t part_of(double ratio, std::uint64_t bytes) {
+  constexpr double kRounding = 0.001;  // 5 % of 100 bytes are 5
+  constexpr double kMost = 0x1p63;
+  const double part = ratio * static_cast<double>(bytes) + kRounding;
+  return static_cast<std::uint64_t>(std::floor(std::min(part, kMost)));
+}
+
+// What a process has used of a limit, or why that is not known.
+struct Used {
+  std::optional<std::uint64_t> bytes;
+  std::uint64_t of_bytes = 0;
+  std::string why_not_known;
+};
+
+Used used(std::uint64_t bytes, std::uint64_t of_bytes = 0) { return {bytes, of_bytes, {}}; }
+Used not_known(std::string why) { return {std::nullopt, 0, std::move(why)}; }
+
+std::string why_no_copies(const ProcessCopies& process) {
+  if (!process.not_measured.empty()) return printable(process.not_measured);
+  if (!is_child(process)) return "the pagemap backend cannot tell what the root copied";
+  return process.alive ? "its memory was not looked at"
+                       : "it ended before its memory was looked at";
+}
+
+Used copied(const ProcessCopies& process) {
+  const auto bytes = process.copied_bytes();
+  return bytes ? used(*bytes) : not_known(why_no_copies(process));
+}
+
+constexpr std::uint64_t kLeastShared = 1 << 20;
+
+Used copied_of_shared(const ProcessCopies& process) {
+  if (!process.shared_at_fork_bytes) return not_known("what it shared at its fork is not known");
+  const std::uint64_t shared = *process.shared_at_fork_bytes;
+  // Of a shell's own children, say: their stacks and libraries' data alone are half of it.
+  if (shared < kLeastShared) return not_known("it shared less than 1 MiB at its fork");
+  // An exec ends the sharing: what is copied after it is the new program's own.
+  const auto pages = process.execs == 0 ? process.copied_pages() : process.copied_pages_before_exec;
+  if (!pages) {
+    return not_known(process.execs == 0 ? why_no_copies(process)
+                                        : "what it copied before its exec is not known");
+  }
+  return used(*pages * kPageSize, shared);
+}
+
+Used copied_of_object(const ProcessCopies& process, const std::string& name) {
+  if (!process.copied_file_pages) return not_known(why_no_copies(process));
+  if (process.objects) {
+    std::uint64_t pages = 0;
+    for (const cow::ObjectCopies& object : *process.objects)
+      if (object.name == name) pages += object.copied_pages;
+    return used(pages * kPageSize);
+  }
+  const bool copied_arena = std::any_of(process.arenas.begin(), process.arenas.end(),
+                                        [](const auto& arena) { return arena.copied_pages > 0; });
+  if (copied_arena) return not_known("of which objects its copies are was not seen");
+  if (process.unreadable && *process.copied_file_pages > 0)
+    return not_known("its memory cannot be read, which takes its user or CAP_SYS_PTRACE");
+  return used(0);
+}
+
+// The largest of each kind, by kind, and none that is a fraction of the largest.
+std::vector<Culprit> largest(std::vector<Culprit> culprits) {
+  constexpr std::size_t kMost = 3;
+  constexpr std::uint64_t kLeastPart = 20;
+  std::stable_sort(culprits.begin(), culprits.end(), [](const Culprit& a, const Culprit& b) {
+    return a.kind != b.kind ? a.kind < b.kind : a.bytes > b.bytes;
+  });
+  struct Seen {
+    std::size_t count = 0;
+    std::uint64_t most = 0;
+  };
+  std::map<Culprit::Kind, Seen> seen;
+  std::erase_if(culprits, [&](const Culprit& each) {
+    Seen& of_kind = seen[each.kind];
+    of_kind.most = std::max(of_kind.most, each.bytes);
+    return each.bytes == 0 || ++of_kind.count > kMost || each.bytes < of_kind.most / kLeastPart;
+  });
+  return culprits;
+}
+
+void add_objects(std::vector<Culprit>& list,
+                 const std::map<std::string, std::uint64_t>& pages_by_name) {
+  for (const auto& [name, pages] : pages_by_name)
+    list.push_back({Culprit::Kind::object, printable(name), pages * kPageSize});
+}
+
+void count_objects(std::map<std::string, std::uint64_t>& pages_by_name,
+                   const ProcessCopies& process) {
+  if (!process.objects) return;
+  for (const cow::ObjectCopies& object : *process.objects)
+    pages_by_name[object.name.empty() ? object.type : object.name] += object.copied_pages;
+}
+
+void add_sampled(std::vector<Culprit>& list, const std::optional<cow::SampledCopies>& sampled) {
+  if (!sampled) return;
+  // What wrote itself and what called the kernel, or a library, to write may be the same line.
+  std::map<std::tuple<std::string, std::string, int>, std::uint64_t> sites;
+  for (const cow::CodeSite& site : sampled->sites) {
+    if (site.frames.empty()) continue;
+    const cow::Frame& place = site.frames.back();
+    sites[{site_name(site), place.file, place.line}] += site.estimated_copies * kPageSize;
+  }
+  for (const auto& [place, bytes] : sites) {
+    const auto& [text, file, line] = place;
+    list.push_back({Culprit::Kind::site, text, bytes, true, file, line});
+  }
+  for (const cow::MappingCopies& mapping : sampled->mappings) {
+    list.push_back({Culprit::Kind::mapping, printable(mapping.name),
+                    mapping.estimated_copies * kPageSize, true});
+  }
+}
+
+std::vector<Culprit> culprits_of(const ProcessCopies& process) {
+  std::vector<Culprit> list;
+  std::map<std::string, std::uint64_t> objects;
+  count_objects(objects, process);
+  add_objects(list, objects);
+  add_sampled(list, process.sampled);
+  return largest(std::move(list));
+}
+
+std::vector<Culprit> culprits_of_all(const cow::Measurement& measurement) {
+  std::vector<Culprit> list;
+  std::map<std::string, std::uint64_t> objects;
+  for (const ProcessCopies& process : measurement.processes) {
+    list.push_back(
+        {Culprit::Kind::process, name_of_process(process), process.copied_bytes().value_or(0)});
+    count_objects(objects, process);
+  }
+  add_objects(list, objects);
+  add_sampled(list, measurement.sampled);
+  return largest(std::move(list));
+}
+
+class Judge {
+ public:
+  Judge(const cow::Measurement& measurement, const Budget& budget, std::set<std::string> published)
+      : measurement_(measurement),
+        is_tree_(budget.per == Budget::Per::tree),
+        published_(std::move(published)) {
+    for (const ProcessCopies& process : measurement_.processes) {
+      if (!process.objects) continue;
+      for (const cow::ObjectCopies& object : *process.objects) published_.insert(object.name);
+    }
+    published_.erase("");
+  }
+
+  Verdict verdict(const Budget& budget, const std::optional<Baseline>& baseline) {
+    if (budget.max_copied_bytes) {
+      const auto limit = [bytes = *budget.max_copied_bytes](std::uint64_t) { return bytes; };
+      hold({Limit::copied, "", !is_tree_, is_tree_}, limit, copied);
+    }
+    if (budget.max_ratio) {
+      const auto limit = [&](std::uint64_t shared) { return part_of(*budget.max_ratio, shared); };
+      hold({Limit::ratio, "", true, is_tree_}, limit, copied_of_shared);
+    }
+    for (const Budget::Object& object : budget.objects) {
+      if (!published_.contains(object.name)) {
+        verdict_.not_measured.push_back(why_no_object(object.name));
+        continue;
+      }
+      const auto limit = [&](std::uint64_t) { return object.bytes; };
+      hold({Limit::object, object.name, false, is_tree_}, limit,
+           [&](const ProcessCopies& process) { return copied_of_object(process, object.name); });
+    }
+    if (!budget.objects.empty()) note_copies_of_no_object();
+    if (baseline && budget.max_growth) hold_to(*baseline, *budget.max_growth);
+    note_losses();
+    return std::move(verdict_);
+  }
+
+ private:
+  // What is held to which limit.
+  struct Rule {
+    Limit limit;
+    std::string object;
+    bool children_alone;
+    bool together;
+    std::string text() const {
+      return std::string(name_of(limit)) + (object.empty() ? "" : " '" + printable(object) + "'");
+    }
+  };
+  using LimitOf = std::function<std::uint64_t(std::uint64_t of_bytes)>;
+  using UsedBy = std::function<Used(const ProcessCopies&)>;
+
+  void hold(const Rule& rule, const LimitOf& limit_of, const UsedBy& used_by) {
+    std::optional<Used> sum;
+    std::map<std::string, std::vector<std::string>> not_known_of;
+    std::size_t children = 0;
+    for (const ProcessCopies& process : measurement_.processes) {
+      const std::size_t number = is_child(process) ? ++children : 0;
+      if (rule.children_alone && !is_child(process)) continue;
+      const Used of_it = used_by(process);
+      if (of_it.bytes) {
+        if (!sum) sum = used(0);
+        *sum->bytes += *of_it.bytes;
+        sum->of_bytes += of_it.of_bytes;
+      } else {
+        not_known_of[of_it.why_not_known].push_back(name_of_process(process));
+      }
+      if (rule.together) continue;
+      Held held = held_to(rule, of_it, limit_of(of_it.of_bytes));
+      held.pid = process.pid;
+      held.comm = process.comm;
+      held.number = number;
+      if (held.is_over()) held.culprits = culprits_of(process);
+      verdict_.held.push_back(std::move(held));
+    }
+    note_not_known(rule, not_known_of);
+    const Used all = sum ? *sum : not_known(why_nothing(not_known_of));
+    if (!sum) verdict_.not_measured.push_back(rule.text() + ": " + all.why_not_known);
+    if (!rule.together) return;
+    Held held = held_to(rule, all, limit_of(all.of_bytes));
+    if (held.is_over()) held.culprits = culprits_of_all(measurement_);
+    verdict_.held.push_back(std::move(held));
+  }
+
+  void hold_to(const Baseline& baseline, double growth) {
+    const auto limit = [&](std::uint64_t) { return part_of(1 + growth, baseline.copied_bytes); };
+    hold({Limit::growth, "", false, true}, limit, copied);
+    verdict_.held.back().of_bytes = baseline.copied_bytes;
+    for (const std::string& note : baseline.notes) verdict_.notes.push_back(note);
+    if (baseline.backend != measurement_.backend) {
+      verdict_.notes.push_back(fmt::format(
+          "the baseline is of the {} backend and this of the {} backend, which count differently",
+          printable(baseline.backend), measurement_.backend));
+    }
+  }
+
+  static Held held_to(const Rule& rule, const Used& used, std::uint64_t limit_bytes) {
+    Held held;
+    held.limit = rule.limit;
+    held.object = rule.object;
+    held.limit_bytes = limit_bytes;
+    held.used_bytes = used.bytes;
+    held.of_bytes = used.of_bytes;
+    held.why_not_known = used.why_not_known;
+    return held;
+  }
+
+  using NamesByReason = std::map<std::string, std::vector<std::string>>;
+
+  void note_not_known(const Rule& rule, const NamesByReason& not_known_of) {
+    constexpr std::size_t kMost = 5;
+    for (const auto& [why, names] : not_known_of) {
+      std::string text = fmt::format("not held to {}: ", rule.text());
+      for (std::size_t i = 0; i < names.size() && i < kMost; ++i)
+        text += (i > 0 ? ", " : "") + names[i];
+      if (names.size() > kMost) text += fmt::format(" and {} more", names.size() - kMost);
+      text += ": ";
+      text += why;
+      verdict_.notes.push_back(std::move(text));
+    }
+  }
+
+  std::string why_nothing(const NamesByReason& not_known_of) const {
+    if (!not_known_of.empty()) return not_known_of.begin()->first;
+    if (measurement_.not_seen && measurement_.not_seen->at_least > 0)
+      return "the processes below the root ended before they were seen";
+    return "there was no process below the root";
+  }
+
+  std::string why_no_object(const std::string& name) const {
+    constexpr std::size_t kMost = 10;
+    std::string text = fmt::format("object '{}': no process was seen to publish one of that name",
+                                   printable(name));
+    if (published_.empty()) {
+      const bool unreadable =
+          std::any_of(measurement_.processes.begin(), measurement_.processes.end(),
+                      [](const ProcessCopies& process) { return process.unreadable; });
+      return text + (unreadable ? ", and not all memory can be read, which takes its user or "
+                                  "CAP_SYS_PTRACE"
+                                : ", nor of any");
+    }
+    std::size_t shown = 0;
+    const char* separator = "; there were ";
+    for (const std::string& each : published_) {
+      if (shown++ == kMost) return text + fmt::format(" and {} more", published_.size() - kMost);
+      text += fmt::format("{}'{}'", std::exchange(separator, ", "), printable(each));
+    }
+    return text;
+  }
+
+  void note_copies_of_no_object() {
+    struct Unnamed {
+      std::uint64_t pages = 0;
+      std::size_t processes = 0;
+    };
+    std::map<std::string, Unnamed> by_arena;
+    for (const ProcessCopies& process : measurement_.processes) {
+      if (!process.objects) continue;
+      for (const cow::ArenaCopies& arena : process.arenas) {
+        std::uint64_t of_objects = 0;
+        for (const cow::ObjectCopies& object : *process.objects)
+          if (object.arena == arena.name) of_objects += object.copied_pages;
+        if (arena.copied_pages <= of_objects) continue;
+        by_arena[arena.name].pages += arena.copied_pages - of_objects;
+        ++by_arena[arena.name].processes;
+      }
+    }
+    for (const auto& [name, unnamed] : by_arena) {
+      verdict_.notes.push_back(fmt::format(
+          "{} copies of pages of arena '{}', by {} process{}, are of no object: of what "
+          "lies between objects, or made after the last look",
+          unnamed.pages, printable(name), unnamed.processes, unnamed.processes == 1 ? "" : "es"));
+    }
+  }
+
+  void note_losses() {
+    if (measurement_.lost_events.value_or(0) > 0) {
+      verdict_.notes.push_back(fmt::format(
+          "{} events lost: what they would have counted is not known", *measurement_.lost_events));
+    }
+    if (!measurement_.not_seen) return;
+    const cow::ProcessesNotSeen& not_seen = *measurement_.not_seen;
+    if (not_seen.at_least == 0 && not_seen.at_most == 0U) return;
+    verdict_.notes.push_back(fmt::format(
+        "{} processes ended before they were seen: what they copied is not known",
+        not_seen.at_most == not_seen.at_least ? fmt::format("{}", not_seen.at_least)
+        : not_seen.at_most ? fmt::format("{} to {}", not_seen.at_least, *not_seen.at_most)
+                           : fmt::format("{} or more", not_seen.at_least)));
+  }
+
+  const cow::Measurement& measurement_;
+  bool is_tree_;
+  std::set<std::string> published_;  // names of objects that were seen
+  Verdict verdict_;
+};
+
+}  // namespace
+
+std::string_view name_of(Limit limit) {
+  constexpr std::array kNames = {"max_copied", "max_ratio", "object", "max_growth"};
+  return kNames.at(static_cast<std::size_t>(limit));
+}
+
+std::string_view name_of(Culprit::Kind kind) {
+  constexpr std::array kNames = {"process", "object", "site", "mapping"};
+  return kNames.at(static_cast<std::size_t>(kind));
+}
+
+bool Verdict::is_over() const {
+  return std::any_of(held.begin(), held.end(), [](const Held& each) { return each.is_over(); });
+}
+
+Verdict verdict_on(const cow::Measurement& measurement, const Budget& budget,
+                   const std::optional<Baseline>& baseline, std::set<std::string> published) {
+  return Judge(measurement, budget, std::move(published)).verdict(budget, baseline);
+}
+
+}  // namespace cowshed::cowtop

@@ -1,0 +1,84 @@
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cerrno>
+#include <iostream>
+#include <utility>
+
+#include <cowshed/base/try.h>
+#include <cowshed/tools/cowtop/cli/command_line.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+class UsageFormatter : public CLI::Formatter {
+ public:
+  explicit UsageFormatter(std::string usage) : usage_(std::move(usage)) {}
+  std::string make_usage(const CLI::App* /*app*/, std::string /*name*/) const override {
+    return "Usage: " + usage_ + "\n";
+  }
+
+ private:
+  std::string usage_;
+};
+
+}  // namespace
+
+CommandLine::CommandLine(const Text& text)
+    : name_(text.name), app_(std::make_unique<CLI::App>(text.description, text.name)) {
+  app_->formatter(std::make_shared<UsageFormatter>(text.usage));
+  app_->footer(text.footer);
+  app_->set_version_flag("--version", version_text);
+}
+
+CommandLine::~CommandLine() = default;
+
+std::string wrong_file_name(const std::string& name) {
+  return name.empty() ? "the name of the file is empty" : "";
+}
+
+CLI::Option* CommandLine::add_file(const std::string& names, std::string& file,
+                                   const std::string& help) {
+  return app_->add_option(names, file, help)->type_name("FILE")->check(wrong_file_name);
+}
+
+tl::unexpected<Error> CommandLine::wrong(const std::string& message) const {
+  return make_error(ErrorCode::invalid_argument, message + " (see " + name_ + " --help)");
+}
+
+Expected<std::optional<int>> CommandLine::parse(std::vector<std::string> words) {
+  try {
+    std::reverse(words.begin(), words.end());  // the order that CLI11 takes a vector in
+    app_->parse(std::move(words));
+  } catch (const CLI::Success& success) {  // --help, --version
+    errno = 0;
+    app_->exit(success);
+    if (std::cout.flush()) return 0;
+    return system_error("cannot write to standard output", errno);
+  } catch (const CLI::ParseError& error) {
+    std::string message = error.what();
+    std::replace(message.begin(), message.end(), '\n', ' ');
+    return wrong(message);
+  }
+  return std::nullopt;
+}
+
+Expected<std::optional<int>> CommandLine::parse_with_command(std::vector<std::string> words) {
+  const auto separator = std::find(words.begin(), words.end(), "--");
+  if (separator != words.end()) {
+    command_.assign(separator + 1, words.end());
+    words.erase(separator, words.end());
+    if (command_.empty()) return wrong("no command after --");
+  }
+  // `cowtop make -j4` too: from the first word that is no option of ours, all is the command's.
+  app_->prefix_command();
+  TRY(const auto status, parse(std::move(words)));
+  if (status) return status;
+  std::vector<std::string> rest = app_->remaining();
+  if (rest.empty()) return std::nullopt;
+  if (rest[0].size() > 1 && rest[0][0] == '-') return wrong(rest[0] + ": no such option");
+  if (!command_.empty()) return wrong(rest[0] + ": an argument before -- that is no option");
+  command_ = std::move(rest);
+  return std::nullopt;
+}
+
+}  // namespace cowshed::cowtop

@@ -1,0 +1,294 @@
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <cstdlib>
+#include <iostream>
+#include <optional>
+#include <set>
+#include <string_view>
+#include <utility>
+
+#include <cowshed/base/try.h>
+#include <cowshed/cow/arenas/published_layout.h>
+#include <cowshed/tools/cowtop/check/budget.h>
+#include <cowshed/tools/cowtop/check/verdict.h>
+#include <cowshed/tools/cowtop/check/verdict_reports.h>
+#include <cowshed/tools/cowtop/cli/command_line.h>
+#include <cowshed/tools/cowtop/cli/complain.h>
+#include <cowshed/tools/cowtop/commands/commands.h>
+#include <cowshed/tools/cowtop/io/output_file.h>
+#include <cowshed/tools/cowtop/measure/measure.h>
+#include <cowshed/tools/cowtop/measure/measure_options.h>
+#include <cowshed/tools/cowtop/recording/measurement_file.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+constexpr const char* kCheckDescription =
+    "Measures a command, or a running process tree, and fails where it copies more than its "
+    "budget.";
+
+constexpr const char* kCheckUsage =
+    "cowtop check LIMITS [OPTIONS] -- COMMAND [ARGS...]\n"
+    "       cowtop check LIMITS [OPTIONS] -p PID | --cgroup PATH | --comm REGEX";
+
+constexpr const char* kCheckFooter = R"(Examples:
+  cowtop check --max-copied 64MiB --max-ratio 5% -- ./server --selftest
+                                     each process below the root, by itself
+  cowtop check --tree --max-copied 1GiB -- ./server --selftest
+                                     all together, the root among them
+  cowtop check --object index=0 -- ./server --selftest
+                                     no process may copy a page of that object
+  cowtop check --baseline before.cowtop --max-growth 10% -- ./server --selftest
+                                     all together against what cowtop record kept
+  cowtop check --budget budget.ini --junit check.xml -- ./server --selftest
+                                     limits kept in a file, the verdict for CI
+
+Sizes are whole bytes, or a number with KiB, MiB, GiB or TiB.  A budget file has options of this
+command without their dashes, one a line; an option on the command line counts instead:
+
+  max-copied = 64MiB
+  max-ratio = 5%
+  object = ["index=0", "names=128KiB"]
+  baseline = before.cowtop
+  max-growth = 10%
+
+--max-ratio is of what was shared at the fork; what a process copies after an exec does not count, and
+nobody is held to it who shared less than 1 MiB.
+What is not known is said, and is never taken for 0.  An object that no process was seen to publish
+is not within: its name is wrong, or its process ended before it was looked at.
+
+Exit status: the command's own where it failed; else 99 if it is over the budget; 125 if there is a
+limit to which nothing could be held, as no child was seen, say; else 0.  125 is also an error of
+cowtop's own or bad usage, 126, 127 and 128+N are as cowtop's.)";
+
+struct CheckOptions {
+  MeasureOptions measure;
+  Budget budget;
+  std::optional<Baseline> baseline;
+  bool warn = false;
+  bool json = false;
+  bool github = false;
+  std::string output;
+  std::string junit;
+  std::vector<std::string> read;  // the files that are its input
+};
+
+// The limits of a command line.  `app` must outlive it.
+class BudgetArguments {
+ public:
+  explicit BudgetArguments(CommandLine& line) {
+    CLI::App& app = line.app();
+    app.add_option("--max-copied", copied_, "What each may copy")->type_name("SIZE");
+    app.add_option("--max-ratio", ratio_, "The same as a part of what it shared at its fork")
+        ->type_name("PERCENT");
+    app.add_option("--object", objects_,
+                   "What each process, the root among them, may copy of a published object; may be"
+                   " given again")
+        ->type_name("NAME=SIZE")
+        ->allow_extra_args(false);
+    line.add_file("--baseline", baseline_,
+                  "An earlier measurement: of cowtop record, or of cowtop --json");
+    app.add_option("--max-growth", growth_, "What all together may copy more than then")
+        ->type_name("PERCENT");
+    app.add_flag("--per-child", per_child_,
+                 "Each process below the root is held to it (default; overrides --tree)");
+    app.add_flag("--tree", tree_, "All together are held to it");
+    file_ = app.set_config("--budget", "", "Read limits from a file, see below")
+                ->type_name("FILE")
+                ->check(wrong_file_name);
+    app.allow_config_extras(CLI::config_extras_mode::error);
+  }
+
+  // After `app` has parsed.
+  std::string file() const { return file_->count() == 0 ? "" : file_->as<std::string>(); }
+  // The same.  Errors: invalid_argument.
+  Expected<Budget> budget() const {
+    Budget given;
+    if (tree_ && !per_child_) given.per = Budget::Per::tree;
+    given.baseline = baseline_;
+    std::optional<Error> error;
+    take(copied_, "--max-copied", parse_size, given.max_copied_bytes, error);
+    take(ratio_, "--max-ratio", parse_percentage, given.max_ratio, error);
+    take(growth_, "--max-growth", parse_percentage, given.max_growth, error);
+    for (const std::string& text : objects_) {
+      std::optional<Budget::Object> object;
+      take(text, "--object", parse_object, object, error);
+      if (object) given.objects.push_back(std::move(*object));
+    }
+    if (error) return tl::make_unexpected(std::move(*error));
+    if (std::string why = what_is_wrong_with(given); !why.empty()) return wrong(std::move(why));
+    return given;
+  }
+
+ private:
+  template <class T>
+  static void take(const std::optional<std::string>& text, const char* option,
+                   Expected<T> (*parse)(std::string_view), std::optional<T>& value,
+                   std::optional<Error>& error) {
+    if (!text) return;
+    auto parsed = parse(*text);
+    if (parsed) {
+      value = std::move(*parsed);
+    } else {
+      parsed.error().message = std::string(option) + ": " + parsed.error().message;
+      error = std::move(parsed.error());
+    }
+  }
+
+  std::optional<std::string> copied_;
+  std::optional<std::string> ratio_;
+  std::optional<std::string> growth_;
+  std::vector<std::string> objects_;
+  std::string baseline_;
+  CLI::Option* file_;
+  bool per_child_ = false;
+  bool tree_ = false;
+};
+
+using std::chrono::steady_clock;
+
+// Collects the names of published objects, until it has all that are limited, in at most a
+// twentieth of the time.
+class PublishedNames : public Observer {
+ public:
+  explicit PublishedNames(const Budget& budget) {
+    for (const Budget::Object& object : budget.objects) missing_.insert(object.name);
+  }
+
+  void sampled(const cow::Backend& backend) override {
+    const auto begin = steady_clock::now();
+    if (missing_.empty() || begin < next_) return;
+    for (const cow::ProcessCopies& process : backend.measurement(cow::CodeOf::none()).processes)
+      if (process.alive && !process.shares_memory) look_at(process.pid);
+    constexpr int kLeastPause = 19;  // times as long as a look took
+    const auto end = steady_clock::now();
+    next_ = end + kLeastPause * (end - begin);
+  }
+  const std::set<std::string>& names() const { return names_; }
+
+ private:
+  void look_at(pid_t pid) {
+    const auto mappings = proc_.maps(pid);
+    if (!mappings) return;
+    const auto layout = cow::read_published_layout(proc_, pid, *mappings);
+    if (!layout) return;
+    for (const cow::PublishedObject& object : layout->objects) {
+      names_.insert(object.name);
+      missing_.erase(object.name);
+    }
+  }
+
+  cow::ProcFiles proc_;
+  std::set<std::string> names_;
+  std::set<std::string> missing_;
+  steady_clock::time_point next_{};
+};
+
+void print(const Verdict& verdict, const Measured& measured) {
+  for (const std::string& note : verdict.notes) complain(note);
+  for (const std::string& line : over_lines(verdict)) complain("over budget: " + line);
+  for (const std::string& why : verdict.not_measured) complain("not measured: " + why);
+  if (!verdict.is_over()) {
+    if (verdict.not_measured.empty()) complain("within budget: " + within_line(verdict));
+    return;
+  }
+  if (measured.measurement->exact && !measured.measurement->sampling)
+    complain("--sites says which code copied");
+}
+
+// Where reports of a verdict go; opened before the command runs.
+struct Reports {
+  std::optional<OutputFile> json;
+  std::optional<OutputFile> junit;
+};
+
+Expected<Reports> open_reports(const CheckOptions& options) {
+  Reports reports;
+  std::vector<std::string> others = options.read;
+  if (options.json) {
+    TRY(reports.json, OutputFile::open(options.output, others));
+    others.push_back(options.output.empty() ? "/dev/stdout" : options.output);
+  }
+  if (!options.junit.empty()) {
+    TRY(reports.junit, OutputFile::open(options.junit, others));
+  }
+  return reports;
+}
+
+// Whether all of them could be written.
+bool write(const Verdict& verdict, const CheckOptions& options, Severity severity,
+           Reports& reports) {
+  bool good = true;
+  const auto check = [&](const Expected<void>& written) {
+    if (!written) complain(written.error().message);
+    good = good && written;
+  };
+  if (reports.json) check(reports.json->write_report(verdict_json(verdict)));
+  if (reports.junit) check(reports.junit->write_report(verdict_junit(verdict, severity)));
+  if (options.github) std::cout << verdict_annotations(verdict, severity) << std::flush;
+  return good;
+}
+
+Expected<int> check(const CheckOptions& options) {
+  TRY(auto reports, open_reports(options));
+  PublishedNames published(options.budget);
+  const Measured measured = measure(options.measure, &published);
+  Verdict verdict;
+  if (measured.measurement) {
+    verdict =
+        verdict_on(*measured.measurement, options.budget, options.baseline, published.names());
+    print(verdict, measured);
+  } else {
+    verdict.not_measured.emplace_back("all: cowtop could not measure it");
+  }
+  // That cowtop failed is more than was asked to be warned of.
+  const auto severity = options.warn && measured.measurement ? Severity::warning : Severity::error;
+  const bool is_written = write(verdict, options, severity, reports);
+  if (measured.exit_status != 0) return measured.exit_status;
+  if (!is_written) return kOwnError;
+  if (options.warn) return 0;
+  if (verdict.is_over()) return kOverBudget;
+  return verdict.not_measured.empty() ? 0 : kOwnError;
+}
+
+bool is_github() {
+  const char* actions = std::getenv("GITHUB_ACTIONS");
+  return actions != nullptr && std::string_view(actions) == "true";
+}
+
+}  // namespace
+
+Expected<int> check_command(std::vector<std::string> words) {
+  CommandLine line({"cowtop check", kCheckDescription, kCheckUsage, kCheckFooter});
+  CheckOptions options;
+  const BudgetArguments limits(line);
+  line.app().add_flag(
+      "--warn", options.warn,
+      "Say what is over and exit with the command's own status; the tests of --junit"
+      " pass");
+  line.add_file("--junit", options.junit, "Also JUnit XML: a test for each limit and process");
+  line.app().add_flag("--json", options.json,
+                      "Also one JSON object (schema cowshed.check/1) on standard output");
+  line.add_file("-o,--output", options.output, "With --json: to FILE, not to standard output");
+  line.app().add_flag(
+      "--github", options.github,
+      "Also annotations for GitHub, on standard output; always where the environment"
+      " has GITHUB_ACTIONS=true, unless --json takes standard output");
+  const MeasureArguments arguments(line.app(), MeasureArguments::Otherwise::is_wrong);
+  TRY(const auto status, line.parse_with_command(std::move(words)));
+  if (status) return *status;
+  if (!options.output.empty() && !options.json) return line.wrong("-o: only with --json");
+  const bool takes_output = options.json && options.output.empty();
+  if (options.github && takes_output) return line.wrong("--github: with --json, give -o FILE");
+  options.github = options.github || (is_github() && !takes_output);
+  TRY(options.budget, line.checked(limits.budget()));
+  TRY(options.measure, line.checked(arguments.options(line.command())));
+  options.measure.keeps_each_process = true;  // each is held to the budget
+  if (!options.budget.baseline.empty()) {
+    TRY(options.baseline, read_baseline(options.budget.baseline));
+  }
+  options.read = {limits.file(), options.budget.baseline};
+  return check(options);
+}
+
+}  // namespace cowshed::cowtop

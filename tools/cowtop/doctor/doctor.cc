@@ -1,0 +1,95 @@
+#include <algorithm>
+#include <fmt/format.h>
+#include <sys/utsname.h>
+#include <thread>
+#include <utility>
+
+#include <cowshed/base/try.h>
+#include <cowshed/tools/cowtop/cli/command_line.h>
+#include <cowshed/tools/cowtop/cli/complain.h>
+#include <cowshed/tools/cowtop/commands/commands.h>
+#include <cowshed/tools/cowtop/doctor/doctor.h>
+#include <cowshed/tools/cowtop/doctor/self_test.h>
+#include <cowshed/tools/cowtop/io/output_file.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+constexpr const char* kDoctorDescription =
+    "Says which backends work on this machine, as this user, and proves each on a process whose\n"
+    "copies are known; or says why it does not work, and how to get it.";
+
+constexpr const char* kDoctorUsage = "cowtop doctor";
+
+constexpr const char* kDoctorFooter = R"(Examples:
+  cowtop doctor
+  sudo cowtop doctor                 what root would gain
+
+Exit status: 0 if one of the backends works; 125 if none does, or bad usage.)";
+
+Expected<std::uint64_t> count_by(cow::BackendChoice backend) {
+  TRY(auto opened, cow::open_backend(backend));
+  return measure_ground_truth(*opened.backend);
+}
+
+Diagnosis diagnosis_of(cow::BackendChoice backend) {
+  Diagnosis diagnosis{backend, count_by(backend)};
+  // On a busy machine the sampled backend may look too late, or too early and not again.
+  const int more_tries = backend == cow::BackendChoice::pagemap ? 2 : 0;
+  for (int i = 0; i < more_tries && !diagnosis.works(); ++i) diagnosis.counted = count_by(backend);
+  return diagnosis;
+}
+
+const char* name_of(cow::BackendChoice backend) {
+  return backend == cow::BackendChoice::tracepoint ? "tracepoint" : "pagemap";
+}
+
+}  // namespace
+
+bool Diagnosis::works() const { return counted && *counted == kGroundTruthPages; }
+
+std::vector<Diagnosis> diagnose() {
+  return {diagnosis_of(cow::BackendChoice::tracepoint), diagnosis_of(cow::BackendChoice::pagemap)};
+}
+
+std::string doctor_text(const std::vector<Diagnosis>& diagnoses) {
+  utsname system{};
+  ::uname(&system);
+  std::string text =
+      fmt::format("cowtop {} on Linux {}, {}, {} CPUs\n", COWSHED_VERSION, system.release,
+                  system.machine, std::thread::hardware_concurrency());
+  for (const Diagnosis& each : diagnoses) {
+    const bool is_exact = each.backend == cow::BackendChoice::tracepoint;
+    text += fmt::format("\n{} backend ({}): {}\n", name_of(each.backend),
+                        is_exact ? "exact, by eBPF" : "sampled, by /proc",
+                        each.works() ? "works" : "does not work here");
+    text +=
+        each.counted
+            ? fmt::format("  proof: of two children, one wrote to {} pages more: it counts {}\n",
+                          kGroundTruthPages, *each.counted)
+            : fmt::format("  reason: {}\n", each.counted.error().message);
+  }
+  const auto best = std::find_if(diagnoses.begin(), diagnoses.end(),
+                                 [](const auto& each) { return each.works(); });
+  return text + (best == diagnoses.end()
+                     ? "\ncowtop cannot measure here\n"
+                     : fmt::format("\ncowtop uses the {} backend here\n", name_of(best->backend)));
+}
+
+Expected<int> doctor_command(std::vector<std::string> words) {
+  if (words.size() == 1 && words[0] == kGroundTruthWord) {
+    be_ground_truth();
+    return 0;
+  }
+  CommandLine line({"cowtop doctor", kDoctorDescription, kDoctorUsage, kDoctorFooter});
+  TRY(const auto status, line.parse(std::move(words)));
+  if (status) return *status;
+  TRY(auto file, OutputFile::open(""));
+  const auto diagnoses = diagnose();
+  TRY_VOID(file.write_report(doctor_text(diagnoses)));
+  const bool any = std::any_of(diagnoses.begin(), diagnoses.end(),
+                               [](const Diagnosis& each) { return each.works(); });
+  return any ? 0 : kOwnError;
+}
+
+}  // namespace cowshed::cowtop

@@ -1,0 +1,77 @@
+#include <algorithm>
+#include <cmath>
+#include <fmt/format.h>
+
+#include <cowshed/tools/cowtop/live/model/columns.h>
+#include <cowshed/tools/cowtop/text/figures.h>
+
+namespace cowshed::cowtop::live {
+namespace {
+
+constexpr double kNsPerSecond = 1e9;
+
+const MemoryUse* memory_of(const cow::ProcessCopies& process, const Model& model) {
+  const auto found = model.memory.find(process.id());
+  return found == model.memory.end() ? nullptr : &found->second;
+}
+
+std::optional<double> number(const std::optional<std::uint64_t>& value) {
+  if (!value) return std::nullopt;
+  return static_cast<double>(*value);
+}
+
+}  // namespace
+
+const ColumnInfo& info(Column column) { return kColumns.at(static_cast<std::size_t>(column)); }
+
+std::string cell(Column column, const cow::ProcessCopies& process, const Model& model) {
+  if (column == Column::curve || column == Column::command) return {};
+  const auto value = sort_value(column, process, model);
+  if (!value) return kUnknown;
+  switch (column) {
+    case Column::pid:
+    case Column::reused:
+    case Column::zero: return fmt::format("{:.0f}", *value);
+    case Column::shared: return percent(value);
+    case Column::pss: {
+      const std::uint64_t now_ns = model.measurement.taken_ns;
+      const auto age_ns = now_ns - std::min(memory_of(process, model)->pss_ns, now_ns);
+      return fmt::format("{:.1f} {:>3.0f}s", *value / kMiB,
+                         static_cast<double>(age_ns) / kNsPerSecond);
+    }
+    default: return fmt::format("{:.1f}", *value / kMiB);
+  }
+}
+
+std::optional<double> sort_value(Column column, const cow::ProcessCopies& process,
+                                 const Model& model) {
+  const MemoryUse* memory = memory_of(process, model);
+  switch (column) {
+    case Column::pid: return process.pid;
+    case Column::copied: return number(process.copied_bytes());
+    case Column::rate: return model.history.copied_per_second(process);
+    case Column::at_fork: return number(shown_at_fork(process));
+    case Column::shared:
+    case Column::curve: return still_shared(process);
+    case Column::reused: return number(process.reused_pages);
+    case Column::zero: return number(process.zero_page_writes);
+    case Column::rss: return memory ? number(memory->rss_bytes) : std::nullopt;
+    case Column::pss: return memory ? number(memory->pss_bytes) : std::nullopt;
+    case Column::command: break;
+  }
+  return std::nullopt;
+}
+
+std::string bars(const std::vector<double>& values, bool unicode) {
+  constexpr std::array kBlocks = {"▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
+  constexpr std::array kAscii = {"_", ".", ":", "-", "=", "+", "*", "#"};
+  std::string text;
+  for (const double value : values) {
+    const double last = static_cast<double>(kBlocks.size() - 1);
+    const auto step = static_cast<std::size_t>(std::lround(std::clamp(value, 0.0, 1.0) * last));
+    text += unicode ? kBlocks.at(step) : kAscii.at(step);
+  }
+  return text;
+}
+
+}  // namespace cowshed::cowtop::live

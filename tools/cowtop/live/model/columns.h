@@ -1,0 +1,81 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include <cowshed/cow/measurement.h>
+#include <cowshed/tools/cowtop/live/model/history.h>
+
+namespace cowshed::cowtop::live {
+
+// What is measured of a running process's memory where the view needs it; never recorded.
+struct MemoryUse {
+  std::optional<std::uint64_t> rss_bytes;
+  std::optional<std::uint64_t> pss_bytes;
+  std::uint64_t pss_ns = 0;  // CLOCK_MONOTONIC
+};
+
+// All that the table is made of.
+struct Model {
+  cow::Measurement measurement;
+  History history;
+  std::map<ProcessId, MemoryUse> memory;
+};
+
+enum class Column : std::uint8_t {
+  pid,
+  copied,
+  rate,
+  at_fork,
+  shared,
+  curve,
+  reused,
+  zero,
+  rss,
+  pss,
+  command
+};
+
+struct ColumnInfo {
+  Column column;
+  std::string_view title;
+  int width;  // of the command: at least
+  bool is_usual;
+  std::string_view meaning;
+};
+
+// In the order in which they stand.
+inline constexpr std::array kColumns = {
+    ColumnInfo{Column::pid, "PID", 7, true, "the process, in cowtop's own PID namespace"},
+    ColumnInfo{Column::copied, "COPIED", 8, true, "MiB that it has copied of what it shared"},
+    ColumnInfo{Column::rate, "MiB/s", 7, true, "copied per second, between the last two looks"},
+    ColumnInfo{Column::at_fork, "AT FORK", 8, true, "MiB that its parent had when it forked it"},
+    ColumnInfo{Column::shared, "SHARED", 7, true, "of that, how much it has not copied"},
+    ColumnInfo{Column::curve, "CURVE", static_cast<int>(History::kPoints), true,
+               "SHARED over the last looks"},
+    ColumnInfo{Column::reused, "REUSED", 8, false,
+               "pages that the last sharer took over, not copied"},
+    ColumnInfo{Column::zero, "ZERO", 7, false, "writes over the shared page of zeros"},
+    ColumnInfo{Column::rss, "RSS", 8, false, "MiB of it that are resident, shared or not"},
+    ColumnInfo{Column::pss, "PSS", 12, false,
+               "RSS with each shared page divided by its sharers, and the age of that"},
+    ColumnInfo{Column::command, "COMMAND", 14, true, "its name"},
+};
+
+const ColumnInfo& info(Column column);
+
+// Of the curve and the command, which are no figures, it is empty.
+std::string cell(Column column, const cow::ProcessCopies& process, const Model& model);
+
+// What a column is sorted by; of the command, nothing.  nullopt: not known, and so the last.
+std::optional<double> sort_value(Column column, const cow::ProcessCopies& process,
+                                 const Model& model);
+
+// A character for each value, 0 to 1.
+std::string bars(const std::vector<double>& values, bool unicode);
+
+}  // namespace cowshed::cowtop::live

@@ -1,0 +1,52 @@
+#include <algorithm>
+#include <fstream>
+#include <string>
+
+#include <cowshed/base/clock.h>
+#include <cowshed/tools/cowtop/live/model/memory_reader.h>
+
+namespace cowshed::cowtop::live {
+
+void MemoryReader::read_pss(ProcessId process, MemoryUse& use) const {
+  constexpr std::uint64_t kBytesPerKiB = 1024;
+  std::ifstream file(proc_.path(process.pid, "smaps_rollup"));
+  for (std::string word; file >> word;) {
+    std::uint64_t kib = 0;
+    if (word != "Pss:" || !(file >> kib)) continue;
+    use.pss_bytes = kib * kBytesPerKiB;
+    break;
+  }
+  use.pss_ns = cow::monotonic_ns();
+}
+
+std::map<ProcessId, MemoryUse> MemoryReader::read(const std::vector<ProcessId>& running,
+                                                  const std::vector<ProcessId>& on_screen,
+                                                  Wanted wanted) {
+  std::map<ProcessId, MemoryUse> result;
+  for (const ProcessId& process : running) {
+    MemoryUse& use = result[process];
+    if (const auto known = known_.find(process); known != known_.end()) use = known->second;
+    if (!wanted.rss) continue;
+    const auto stat = proc_.stat(process.pid);
+    if (stat) use.rss_bytes = stat->resident_pages * cow::kPageSize;
+  }
+  const std::uint64_t begin = cow::monotonic_ns();
+  if (wanted.pss && pace_.is_due(begin)) {
+    std::vector<ProcessId> oldest = on_screen;
+    std::stable_sort(oldest.begin(), oldest.end(), [&](const ProcessId& a, const ProcessId& b) {
+      return result[a].pss_ns < result[b].pss_ns;
+    });
+    constexpr std::uint64_t kMostAtOnceNs = 20'000'000;
+    std::uint64_t end = begin;
+    for (const ProcessId& process : oldest) {
+      if (end > begin + kMostAtOnceNs) break;
+      read_pss(process, result[process]);
+      end = cow::monotonic_ns();
+    }
+    pace_.ran(end, end - begin);
+  }
+  known_ = result;
+  return result;
+}
+
+}  // namespace cowshed::cowtop::live

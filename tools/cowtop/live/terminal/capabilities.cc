@@ -1,0 +1,25 @@
+#include <unistd.h>
+
+// Both define names that others use: nothing else is included here.
+#include <curses.h>
+#include <term.h>
+
+#include <cowshed/tools/cowtop/live/terminal/capabilities.h>
+
+namespace cowshed::cowtop::live {
+
+std::string capability(const char* name) {
+  const char* text = ::tigetstr(name);
+  // -1: what it names is no sequence.
+  return text == nullptr || text == reinterpret_cast<char*>(-1) ? "" : text;
+}
+
+bool can_place_text() {
+  int error = 0;
+  if (::setupterm(nullptr, STDOUT_FILENO, &error) != OK) return false;
+  const bool can = !capability("cup").empty();
+  ::del_curterm(cur_term);
+  return can;
+}
+
+}  // namespace cowshed::cowtop::live

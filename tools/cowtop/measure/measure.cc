@@ -1,0 +1,199 @@
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <fmt/format.h>
+#include <future>
+#include <malloc.h>
+#include <poll.h>
+#include <string>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <utility>
+
+#include <cowshed/cow/command.h>
+#include <cowshed/tools/cowtop/cli/complain.h>
+#include <cowshed/tools/cowtop/measure/measure.h>
+#include <cowshed/tools/cowtop/measure/signals.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+Measured failed(const Error& error) { return {std::nullopt, own_error(error)}; }
+
+// Waits for a signal, for the end of the command (`pidfd`, -1 for none) or for the next sample.
+// False: the observer has seen enough.
+bool wait_for_event(int signal_fd, int pidfd, cow::Backend& backend, Observer* observer) {
+  using std::chrono::steady_clock;
+  const auto end = steady_clock::now() + backend.interval();
+  for (;;) {
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(end - steady_clock::now());
+    if (left.count() < 0) return true;
+    std::array<pollfd, 3> events{{{signal_fd, POLLIN, 0},
+                                  {pidfd, POLLIN, 0},
+                                  {observer != nullptr ? observer->fd() : -1, POLLIN, 0}}};
+    const auto step = std::min(left, backend.pending_interval().value_or(left));
+    const int ready = ::poll(events.data(), events.size(), static_cast<int>(step.count()));
+    if (events[2].revents != 0 && !observer->readable()) return false;
+    if (events[0].revents != 0 || events[1].revents != 0) return true;
+    if (ready == 0 && step == left) return true;
+    if (backend.take_pending()) return true;
+  }
+}
+
+bool has_ended(pid_t pid) {
+  siginfo_t info{};
+  return ::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+         info.si_pid == pid;
+}
+
+int exec_failure(const std::string& command, int error) {
+  complain(fmt::format("{}: cannot be run: {}", command, std::generic_category().message(error)));
+  return error == ENOENT || error == ENOTDIR ? kNotFound : kNotExecutable;
+}
+
+// Some 5 MB of them.
+constexpr std::size_t kMostEnded = 1000;
+constexpr std::size_t kMostEndedWithSites = 125;
+
+void bound(const MeasureOptions& options, cow::Backend& backend) {
+  if (options.keeps_each_process) return;
+  backend.merge_ended(options.sampling.period == 0 ? kMostEnded : kMostEndedWithSites);
+}
+
+Measured measure_command(const MeasureOptions& options, cow::OpenedBackend& opened,
+                         Observer* observer) {
+  cow::Backend& backend = *opened.backend;
+  auto command = cow::Command::fork(options.command, options.user);
+  if (!command) return failed(command.error());
+  auto signals = EndSignals::open();
+  if (!signals) return failed(signals.error());
+  const pid_t pid = command->pid();
+  if (const auto tracked = backend.track_command(pid); !tracked) return failed(tracked.error());
+  if (const auto released = command->release(); !released) {
+    if (released.error().code == ErrorCode::permission_denied) return failed(released.error());
+    return {std::nullopt, exec_failure(options.command[0], released.error().system_errno)};
+  }
+  if (!opened.notice.empty()) complain(opened.notice);
+
+  std::string sampling_error;
+  const auto sample = [&] {
+    if (const auto sampled = backend.sample(); !sampled) sampling_error = sampled.error().message;
+    bound(options, backend);
+    if (observer != nullptr) observer->sampled(backend);
+  };
+  while (!has_ended(pid)) {
+    sample();
+    wait_for_event(signals->fd(), command->pidfd(), backend, observer);
+    while (const auto signal = signals->next()) {
+      if (observer != nullptr) observer->asked_to_end();
+      // The terminal sends its signals to the command as well.  Only a hangup goes to the session
+      // leader alone (drivers/tty/tty_jobctrl.c, tty_signal_session_leader).
+      const bool is_ours_alone = signal->ssi_signo == SIGHUP && ::getsid(0) == ::getpid();
+      if (signal->ssi_code == SI_KERNEL && !is_ours_alone) continue;
+      ::syscall(SYS_pidfd_send_signal, command->pidfd(), signal->ssi_signo, nullptr, 0);
+    }
+  }
+  sample();
+  const auto status = command->wait();
+  if (!status) return failed(status.error());
+
+  cow::Measurement measurement = backend.measurement();
+  for (cow::ProcessCopies& process : measurement.processes) {
+    if (process.pid != pid || process.role != cow::Role::root) continue;
+    process.alive = false;
+    if (WIFEXITED(*status)) process.exit_status = WEXITSTATUS(*status);
+    if (WIFSIGNALED(*status)) process.signal = WTERMSIG(*status);
+  }
+  if (!sampling_error.empty()) complain("incomplete: " + sampling_error);
+  const int exit_status =
+      WIFSIGNALED(*status) ? kSignalBase + WTERMSIG(*status) : WEXITSTATUS(*status);
+  const int own_status = sampling_error.empty() ? 0 : kOwnError;
+  return {std::move(measurement), exit_status != 0 ? exit_status : own_status};
+}
+
+Measured measure_attached(const MeasureOptions& options, cow::OpenedBackend& opened,
+                          Observer* observer, bool ended) {
+  cow::Backend& backend = *opened.backend;
+  auto signals = EndSignals::open();
+  if (!signals) return failed(signals.error());
+  auto selected = SelectedProcesses::open(*options.selection);
+  if (!selected) return failed(selected.error());
+  const auto attached = selected->attach(backend);
+  if (!attached) return failed(attached.error());
+  if (const std::string refused = refused_line(*attached); !refused.empty()) complain(refused);
+  if (!opened.notice.empty()) complain(opened.notice);
+  complain(fmt::format("attached to {} process{} by the {} backend; Ctrl-C ends and reports",
+                       attached->processes, attached->processes == 1 ? "" : "es", backend.name()));
+  std::string failure;
+  for (;;) {
+    if (const auto sampled = backend.sample(); !sampled) {
+      failure = sampled.error().message;
+      break;
+    }
+    bound(options, backend);
+    if (observer != nullptr) observer->sampled(backend);
+    if (ended || (!backend.any_alive() && !selected->grows())) break;
+    if (const auto found = selected->attach_new(backend); !found) {
+      failure = found.error().message;
+      break;
+    }
+    ended = !wait_for_event(signals->fd(), -1, backend, observer);
+    if (!signals->next()) continue;
+    ended = true;
+    if (observer != nullptr) observer->asked_to_end();
+  }
+  cow::Measurement measurement = backend.measurement();
+  if (!failure.empty()) complain("incomplete: " + failure);
+  return {std::move(measurement), failure.empty() ? 0 : kOwnError};
+}
+
+struct Opening {
+  Expected<cow::OpenedBackend> backend;
+  bool ended = false;         // the observer has seen enough
+  std::optional<int> signal;  // that asked to end
+};
+
+// Probes take a while to load; meanwhile the observer's keys are answered.
+Opening open_backend(const MeasureOptions& options, Observer* observer) {
+  const auto open = [&] { return cow::open_backend(options.backend, options.sampling); };
+  if (observer == nullptr || observer->fd() < 0) return {open(), false, std::nullopt};
+  constexpr auto kBetweenLooks = std::chrono::milliseconds(10);
+  HeldEndSignals signals;
+  auto backend = std::async(std::launch::async, open);
+  bool ended = false;
+  std::optional<int> signal;
+  while (backend.wait_for(kBetweenLooks) != std::future_status::ready) {
+    pollfd keys{ended ? -1 : observer->fd(), POLLIN, 0};
+    if (::poll(&keys, 1, 0) > 0) ended = !observer->readable();
+    if (!signal) signal = signals.next();
+  }
+  if (!signal) signal = signals.next();  // it came after the last look
+  return {backend.get(), ended, signal};
+}
+
+}  // namespace
+
+Measured measure(const MeasureOptions& options, Observer* observer) {
+  // What is large for a moment, as debug information is, goes back: glibc's threshold would grow.
+  constexpr int kMappedBytes = 128 << 10;
+  ::mallopt(M_MMAP_THRESHOLD, kMappedBytes);
+  auto opening = open_backend(options, observer);
+  ::malloc_trim(0);  // loading the probes takes megabytes
+  if (opening.signal) {
+    complain(fmt::format("{} before the probes were loaded: {}", ::strsignal(*opening.signal),
+                         options.selection ? "nothing was measured" : "the command was not run"));
+    return {std::nullopt, kSignalBase + *opening.signal};
+  }
+  if (!opening.backend) return failed(opening.backend.error());
+  return options.selection ? measure_attached(options, *opening.backend, observer, opening.ended)
+                           : measure_command(options, *opening.backend, observer);
+}
+
+Measured measure_by(cow::OpenedBackend& opened, const MeasureOptions& options, Observer* observer) {
+  return options.selection ? measure_attached(options, opened, observer, false)
+                           : measure_command(options, opened, observer);
+}
+
+}  // namespace cowshed::cowtop

@@ -1,0 +1,194 @@
+#include <cerrno>
+#include <filesystem>
+#include <fmt/format.h>
+#include <fstream>
+#include <iterator>
+#include <unistd.h>
+#include <utility>
+
+#include <cowshed/base/clock.h>
+#include <cowshed/tools/cowtop/cli/complain.h>
+#include <cowshed/tools/cowtop/measure/selection.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+constexpr std::uint64_t kCostFactor = 399;
+constexpr std::uint64_t kBetweenSearchesNs = 1'000'000'000;
+
+constexpr const char* kUsualCgroups = "/sys/fs/cgroup";
+
+// Where cgroup v2 is mounted.
+std::string cgroup_mount() {
+  std::ifstream mounts("/proc/self/mounts");
+  std::string device;
+  std::string folder;
+  std::string type;
+  std::string rest;
+  while (mounts >> device >> folder >> type && std::getline(mounts, rest))
+    if (type == "cgroup2") return folder;
+  return kUsualCgroups;
+}
+
+std::string cgroup_folder(const std::string& path) {
+  const std::string usual = std::string(kUsualCgroups) + "/";
+  if (path.starts_with(usual)) return path;
+  return cgroup_mount() + (path.starts_with("/") ? "" : "/") + path;
+}
+
+// 0, or an errno.
+int add_processes(const std::string& folder, std::vector<pid_t>& pids) {
+  errno = 0;
+  std::ifstream file(folder + "/cgroup.procs");
+  if (!file) return errno;
+  pids.insert(pids.end(), std::istream_iterator<pid_t>(file), {});
+  return file.bad() ? errno : 0;
+}
+
+std::vector<pid_t> processes_of_cgroup(const std::string& folder) {
+  std::vector<pid_t> result;
+  add_processes(folder, result);
+  std::error_code ended;  // a cgroup may go while we walk
+  const auto options = std::filesystem::directory_options::skip_permission_denied;
+  for (std::filesystem::recursive_directory_iterator entry(folder, options, ended), end;
+       !ended && entry != end; entry.increment(ended)) {
+    std::error_code gone;
+    if (entry->is_directory(gone)) add_processes(entry->path(), result);
+  }
+  return result;
+}
+
+}  // namespace
+
+std::string Selection::text() const {
+  switch (by) {
+    case By::pid: return fmt::format("-p {}", fmt::join(pids, ","));
+    case By::cgroup: return "--cgroup " + argument;
+    case By::comm: return "--comm " + argument;
+    case By::everything: break;
+  }
+  return "every process";
+}
+
+SelectedProcesses::SelectedProcesses(Selection selection, cow::ProcFiles proc)
+    : selection_(std::move(selection)),
+      proc_(std::move(proc)),
+      searches_(kCostFactor, kBetweenSearchesNs) {}
+
+Expected<SelectedProcesses> SelectedProcesses::open(Selection selection, cow::ProcFiles proc) {
+  SelectedProcesses selected(std::move(selection), std::move(proc));
+  const std::string& argument = selected.selection_.argument;
+  if (selected.selection_.by == Selection::By::cgroup) {
+    selected.cgroup_ = cgroup_folder(argument);
+    std::vector<pid_t> pids;
+    if (const int error = add_processes(selected.cgroup_, pids); error != 0) {
+      if (error != ENOENT) return system_error("--cgroup " + selected.cgroup_, error);
+      return wrong(
+          fmt::format("--cgroup {}: no such cgroup: there is no {}", argument, selected.cgroup_));
+    }
+  }
+  if (selected.selection_.by == Selection::By::comm) {
+    try {
+      selected.comm_.assign(argument, std::regex::ECMAScript | std::regex::optimize);
+    } catch (const std::regex_error&) {
+      return wrong(fmt::format("--comm: '{}' is not a regular expression", argument));
+    }
+  }
+  return selected;
+}
+
+std::vector<pid_t> SelectedProcesses::candidates() const {
+  if (selection_.by == Selection::By::pid) return selection_.pids;
+  if (selection_.by == Selection::By::cgroup) return processes_of_cgroup(cgroup_);
+  return proc_.processes().value_or(std::vector<pid_t>());
+}
+
+bool SelectedProcesses::is_selected(pid_t pid, const cow::ProcStat& stat) const {
+  if (selection_.by == Selection::By::comm) return std::regex_search(stat.comm, comm_);
+  if (selection_.by == Selection::By::cgroup) return true;
+  return ::geteuid() == 0 || proc_.is_ours(pid);
+}
+
+Expected<cow::Attached> SelectedProcesses::attach_found(cow::Backend& backend) {
+  const bool are_named = selection_.by == Selection::By::pid;
+  cow::Attached result;
+  std::vector<pid_t> wanted;
+  std::set<pid_t> passed_over;
+  for (const pid_t pid : candidates()) {
+    if (pid == ::getpid()) {
+      if (are_named) {
+        result.refused.push_back(
+            {ErrorCode::invalid_argument, 0, fmt::format("PID {}: is cowtop itself", pid)});
+      }
+      continue;
+    }
+    if (are_named) {
+      if (const auto process = proc_.status_number(pid, "Tgid");
+          process != 0 && process != static_cast<std::uint64_t>(pid)) {
+        result.refused.push_back(
+            {ErrorCode::invalid_argument, 0,
+             fmt::format("PID {}: is a thread of PID {}: name that", pid, process)});
+        continue;
+      }
+      wanted.push_back(pid);
+      continue;
+    }
+    if (backend.measures(pid)) continue;
+    if (passed_over_.contains(pid)) {
+      passed_over.insert(pid);
+      continue;
+    }
+    const auto stat = proc_.stat(pid);
+    if (!stat) continue;
+    if (!stat->has_memory()) passed_over.insert(pid);
+    else if (is_selected(pid, *stat)) wanted.push_back(pid);
+  }
+  passed_over_ = std::move(passed_over);
+  if (wanted.empty()) return result;
+  auto attached = backend.attach(wanted);
+  if (!attached && attached.error().code != ErrorCode::permission_denied &&
+      attached.error().code != ErrorCode::no_such_process) {
+    return tl::make_unexpected(attached.error());
+  }
+  if (!attached) {
+    result.refused.push_back(attached.error());
+  } else {
+    result.processes = attached->processes;
+    for (Error& error : attached->refused) result.refused.push_back(std::move(error));
+  }
+  for (const pid_t pid : wanted)
+    if (!backend.measures(pid)) passed_over_.insert(pid);
+  if (are_named) return result;
+  // They have just ended.
+  std::erase_if(result.refused,
+                [](const Error& error) { return error.code == ErrorCode::no_such_process; });
+  return result;
+}
+
+Expected<cow::Attached> SelectedProcesses::attach(cow::Backend& backend) {
+  auto attached = attach_found(backend);
+  if (!attached || attached->processes > 0) return attached;
+  if (!attached->refused.empty()) return tl::make_unexpected(attached->refused.front());
+  return make_error(
+      ErrorCode::no_such_process,
+      selection_.text() + (selection_.by == Selection::By::cgroup ? ": no process is in it"
+                                                                  : ": there is no such process"));
+}
+
+Expected<cow::Attached> SelectedProcesses::attach_new(cow::Backend& backend) {
+  const std::uint64_t begin = cow::monotonic_ns();
+  if (!grows() || !searches_.is_due(begin)) return cow::Attached{};
+  const std::uint64_t cpu = cow::thread_cpu_ns();
+  auto attached = attach_found(backend);
+  searches_.ran(cow::monotonic_ns(), cow::thread_cpu_ns() - cpu);
+  return attached;
+}
+
+std::string refused_line(const cow::Attached& attached) {
+  if (attached.refused.empty()) return {};
+  const std::size_t more = attached.refused.size() - 1;
+  return "not measured: " + attached.refused.front().message +
+         (more == 0 ? "" : fmt::format("; and {} more", more));
+}
+
+}  // namespace cowshed::cowtop

@@ -1,0 +1,41 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <cowshed/base/error.h>
+#include <cowshed/cow/backend.h>
+#include <cowshed/tools/cowtop/measure/selection.h>
+
+namespace CLI {
+class App;
+class Option;
+}  // namespace CLI
+
+namespace cowshed::cowtop {
+
+// The options of a command line that say which running processes to measure, and by what.  `app`
+// must outlive it.
+class SelectionArguments {
+ public:
+  explicit SelectionArguments(CLI::App& app);
+  SelectionArguments(const SelectionArguments&) = delete;
+  SelectionArguments& operator=(const SelectionArguments&) = delete;
+  ~SelectionArguments() = default;
+
+  // Both after `app` has parsed.  Errors: invalid_argument.
+  Expected<std::optional<Selection>> selection() const;  // nullopt: it does not say which
+  Expected<cow::BackendChoice> backend() const;
+
+ private:
+  std::vector<std::string> pids_;  // "7,8", each
+  std::string cgroup_;
+  std::string comm_;
+  std::string backend_ = "auto";
+  CLI::Option* by_pid_;
+  CLI::Option* by_cgroup_;
+  CLI::Option* by_comm_;
+};
+
+}  // namespace cowshed::cowtop

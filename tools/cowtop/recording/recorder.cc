@@ -1,0 +1,161 @@
+#include <algorithm>
+#include <malloc.h>
+#include <set>
+#include <sys/utsname.h>
+#include <thread>
+#include <utility>
+
+#include <cowshed/base/try.h>
+#include <cowshed/tools/cowtop/cli/complain.h>
+#include <cowshed/tools/cowtop/recording/recorder.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+using std::chrono::steady_clock;
+
+constexpr auto kInterval = std::chrono::seconds(1);
+constexpr auto kLongestInterval = std::chrono::seconds(2);
+constexpr int kLeastPause = 399;  // times as long as an append took
+
+RecordingHeader header_of(const MeasureOptions& options) {
+  RecordingHeader header;
+  header.cowtop = COWSHED_VERSION;
+  header.command = options.command;
+  if (options.selection) {
+    header.selection = options.selection->text();
+    const std::vector<pid_t>& pids = options.selection->pids;
+    if (pids.size() == 1) header.attached_pid = pids.front();
+  }
+  utsname system{};
+  if (::uname(&system) == 0) header.kernel = system.release;
+  header.cpus = std::thread::hardware_concurrency();
+  header.started_s =
+      std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+  return header;
+}
+
+// Compressed at once: of thousands of operations that takes a hundredth of the memory.
+class PatchLine {
+ public:
+  explicit PatchLine(ZstdLineEncoder& encoder) : encoder_(encoder) { encoder_.add("{\"patch\":["); }
+  void add(const Json& operation) {
+    encoder_.add((is_first_ ? "" : ",") + line_of(operation));
+    is_first_ = false;
+  }
+  void add_all(const Json& operations) {
+    for (const Json& each : operations) add(each);
+  }
+  std::string take(const Json& rest) {
+    std::string end = "]";
+    for (const auto& [name, value] : rest.items())
+      end += "," + line_of(name) + ":" + line_of(value);
+    encoder_.add(end + "}");
+    return encoder_.take();
+  }
+
+ private:
+  ZstdLineEncoder& encoder_;
+  bool is_first_ = true;
+};
+
+// Those of `before` that are still listed, in the same order.
+std::vector<const cow::ProcessCopies*> remove_merged(PatchLine& patch,
+                                                     const std::vector<cow::ProcessCopies>& before,
+                                                     const cow::Measurement& measurement) {
+  std::set<cow::ProcessId> listed;
+  for (const cow::ProcessCopies& process : measurement.processes) listed.insert(process.id());
+  std::vector<const cow::ProcessCopies*> left;
+  for (std::size_t i = before.size(); i-- > 0;)
+    if (listed.contains(before[i].id())) left.push_back(&before[i]);
+    else patch.add({{"op", "remove"}, {"path", "/processes/" + std::to_string(i)}});
+  std::reverse(left.begin(), left.end());
+  return left;
+}
+
+}  // namespace
+
+steady_clock::time_point next_append(steady_clock::time_point begin, steady_clock::time_point end) {
+  const auto took = end - begin;
+  const auto latest = std::max(begin + kLongestInterval, end + took);
+  return std::clamp(end + kLeastPause * took, begin + kInterval, latest);
+}
+
+Expected<Recorder> Recorder::start(OutputFile file, const MeasureOptions& options) {
+  TRY_VOID(file.lock());
+  Recorder recorder(std::move(file));
+  recorder.header_ = recorder.encoder_.encode(line_of(to_json(header_of(options))));
+  if (recorder.file_.holds_something()) return recorder;
+  TRY_VOID(recorder.begin());
+  return recorder;
+}
+
+Expected<void> Recorder::begin() {
+  if (header_.empty()) return {};
+  file_.clear();
+  auto written = file_.append(header_);
+  if (written) header_.clear();
+  return written;
+}
+
+Expected<void> Recorder::write(const cow::Measurement& measurement, const Json& head,
+                               const Json& rest) {
+  TRY_VOID(begin());
+  PatchLine patch(encoder_);
+  patch.add_all(Json::diff(head_, head));
+  const std::vector<const cow::ProcessCopies*> left = remove_merged(patch, processes_, measurement);
+  auto before = left.begin();
+  for (std::size_t i = 0; i < measurement.processes.size(); ++i) {
+    const cow::ProcessCopies& process = measurement.processes[i];
+    const std::string path = "/processes/" + std::to_string(i);
+    if (before == left.end() || (*before)->id() != process.id()) {
+      const bool is_last = before == left.end();
+      patch.add(
+          {{"op", "add"}, {"path", is_last ? "/processes/-" : path}, {"value", recorded(process)}});
+      continue;
+    }
+    if (process != **before) patch.add_all(recorded_changes(**before, process, path));
+    ++before;
+  }
+  for (; before != left.end(); ++before) {
+    const std::string path = "/processes/" + std::to_string(measurement.processes.size());
+    patch.add({{"op", "remove"}, {"path", path}});
+  }
+  return file_.append(patch.take(rest));
+}
+
+void Recorder::sampled(const cow::Backend& backend) {
+  const auto begin = steady_clock::now();
+  if (begin < next_) return;
+  cow::Measurement measurement = backend.measurement();
+  const bool has_names = measurement.sampling.has_value();
+  tell_news_of(append(std::move(measurement)));
+  if (has_names) ::malloc_trim(0);
+  next_ = next_append(begin, steady_clock::now());
+}
+
+void Recorder::tell_news_of(const Expected<void>& written) {
+  if (written.has_value() != is_refused_) return;
+  is_refused_ = !written;
+  complain(written ? file_.path() + " can be written again, and has what was missed"
+                   : written.error().message + "; tried again until the measurement ends");
+}
+
+Expected<void> Recorder::append(cow::Measurement measurement) {
+  Json head = recorded_head(measurement);
+  auto written = write(measurement, head, Json::object());
+  if (!written) return written;
+  head_ = std::move(head);
+  processes_ = std::move(measurement.processes);
+  return {};
+}
+
+Expected<void> Recorder::end(const cow::Measurement& measurement, int exit_status) {
+  auto written = write(measurement, recorded_head(measurement),
+                       Json{{"ended", true}, {"exit_status", exit_status}});
+  if (written) tell_news_of(written);
+  else written.error().message += "; the recording has no end";
+  return written;
+}
+
+}  // namespace cowshed::cowtop

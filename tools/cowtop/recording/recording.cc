@@ -1,0 +1,220 @@
+#include <algorithm>
+#include <string_view>
+#include <utility>
+
+#include <cowshed/base/try.h>
+#include <cowshed/tools/cowtop/recording/json_fields.h>
+#include <cowshed/tools/cowtop/recording/recording.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+constexpr const char* kRecordingSchema = "cowshed.recording/1";
+constexpr const char* kSchemaOfAnyVersion = "cowshed.recording/";
+constexpr const char* kAnotherFollows =
+    "is followed by another recording, of which nothing is read (keep each in a file of its own)";
+
+template <class Io>
+void describe(Io& io, typename Io::template Ref<RecordingHeader> header) {
+  io.field("cowtop", header.cowtop);
+  io.field("command", header.command);
+  io.field("attached_pid", header.attached_pid);
+  io.field("selection", header.selection);
+  io.field("kernel", header.kernel);
+  io.field("cpus", header.cpus);
+  io.field("started_s", header.started_s);
+}
+
+tl::unexpected<Error> bad(const std::string& path, const std::string& what) {
+  return make_error(ErrorCode::bad_recording, path + ": " + what);
+}
+
+[[noreturn]] void throw_too_large() {
+  throw JsonFieldError(
+      "it would take more than a GiB of memory and 2 KiB for each of its bytes, as no recording "
+      "does (copy it again, or record anew)");
+}
+
+bool is_header(const Json& line) {
+  const auto schema = line.is_object() ? line.find("schema") : line.end();
+  return schema != line.end() && schema->is_string() &&
+         schema->get_ref<const std::string&>().starts_with(kSchemaOfAnyVersion);
+}
+
+// What copies a value takes a stack in proportion.
+constexpr std::size_t kMostDepth = 32;
+
+// About how many bytes of memory JSON and what is made of it take; its depth.
+struct Size {
+  std::size_t weight = 0;
+  std::size_t depth = 0;
+};
+
+Size size_of(std::string_view json) {
+  constexpr std::size_t kValue = 64;
+  constexpr std::size_t kProcess = 1024;
+  constexpr std::size_t kProcessDepth = 6;  // at most, in a patch; a stack's frames lie deeper
+  Size size{json.size(), 0};
+  std::size_t depth = 0;
+  bool is_text = false;
+  for (std::size_t i = 0; i < json.size(); ++i) {
+    const char c = json[i];
+    if (is_text) {
+      if (c == '"') is_text = false;
+      if (c == '\\') ++i;
+    } else if (c == '"') {
+      is_text = true;
+    } else if (c == ',' || c == ':') {
+      size.weight += kValue;
+    } else if (c == '{' || c == '[') {
+      size.depth = std::max(size.depth, ++depth);
+      size.weight += c == '{' && depth <= kProcessDepth ? kProcess : kValue;
+    } else if ((c == '}' || c == ']') && depth > 0) {
+      --depth;
+    }
+  }
+  return size;
+}
+
+}  // namespace
+
+Json to_json(const RecordingHeader& header) {
+  Json object = {{"schema", kRecordingSchema}};
+  FieldWriter io(object, FieldWriter::Derived::with);
+  describe(io, header);
+  return object;
+}
+
+Expected<Recording> Recording::open(const std::string& path) {
+  TRY(auto file, InputFile::open(path));
+  return open(std::move(file));
+}
+
+Expected<Recording> Recording::open(InputFile file) {
+  const std::string path = file.path();
+  TRY(auto lines, ZstdLineReader::open(std::move(file)));
+  Recording recording(std::move(lines));
+  TRY(const auto line, recording.lines_.next());
+  if (recording.lines_.is_empty()) return bad(path, "is empty: nothing was recorded");
+  if (!line) return bad(path, "is no recording of cowtop's, or its beginning is damaged");
+  try {
+    const Json object = recording.parse(*line);
+    FieldReader io(object, "");
+    std::string schema;
+    io.field("schema", schema);
+    if (!schema.starts_with(kSchemaOfAnyVersion)) return bad(path, "is no recording of cowtop's");
+    describe(io, recording.header_);
+    if (schema != kRecordingSchema) {
+      return bad(path, "was written as " + schema + " by cowtop " + recording.header_.cowtop +
+                           ", and this cowtop reads " + kRecordingSchema + ": use a newer one");
+    }
+  } catch (const Json::exception&) {
+    return bad(path, "is no recording of cowtop's");
+  } catch (const JsonFieldError& error) {
+    return bad(path, std::string("is damaged: ") + error.what());
+  }
+  return recording;
+}
+
+Expected<bool> Recording::next() {
+  if (!problem_.empty()) return false;
+  if (ended_) return look_behind_the_end();
+  TRY(const auto line, lines_.next());
+  if (!line) {
+    problem_ = lines_.damage();
+    return false;
+  }
+  try {
+    const Json object = parse(*line);
+    if (is_header(object)) {
+      problem_ = std::string("has no end, and ") + kAnotherFollows;
+      return false;
+    }
+    patch(object.at("patch"));
+    FieldReader io(object, "");
+    io.field("ended", ended_);
+    io.field("exit_status", exit_status_);
+  } catch (const Json::exception&) {
+    problem_ = "is damaged: an interval does not fit what came before";
+    return false;
+  } catch (const JsonFieldError& error) {
+    problem_ = std::string("is damaged: ") + error.what();
+    return false;
+  }
+  return true;
+}
+
+Json Recording::parse(const std::string& line) {
+  const Size size = size_of(line);
+  if (size.weight > lines_.most()) throw_too_large();
+  if (size.depth > kMostDepth) throw JsonFieldError("deeper than any that cowtop writes");
+  weight_ += size.weight;
+  return Json::parse(line);
+}
+
+void Recording::patch(const Json& operations) {
+  for (const Json& each : operations) {
+    const auto& operation = each.at("op").get_ref<const std::string&>();
+    // A copy or a move could make much out of little.
+    if (operation != "add" && operation != "replace" && operation != "remove")
+      throw JsonFieldError("'" + operation + "' in a patch");
+    const auto& path = each.at("path").get_ref<const std::string&>();
+    if (static_cast<std::size_t>(std::count(path.begin(), path.end(), '/')) > kMostDepth)
+      throw JsonFieldError("a path in a patch is deeper than any that cowtop writes");
+  }
+  is_torn_ = true;
+  state_.patch_inplace(operations);
+  // Much of it may have been replaced since it was weighed.
+  if (weight_ > lines_.most()) weight_ = size_of(state_.dump()).weight;
+  if (weight_ > lines_.most()) throw_too_large();
+  is_torn_ = false;
+}
+
+// False, as next() at the end.
+Expected<bool> Recording::look_behind_the_end() {
+  TRY(const auto line, lines_.next());
+  if (!line && lines_.damage().empty()) return false;
+  problem_ = "goes on behind its end with what is no recording of cowtop's";
+  try {
+    if (line && is_header(parse(*line))) problem_ = kAnotherFollows;
+  } catch (const Json::exception&) {  // it is none
+  } catch (const JsonFieldError&) {   // nor is this
+  }
+  return false;
+}
+
+Expected<cow::Measurement> Recording::measurement() const {
+  if (is_torn_) return make_error(ErrorCode::bad_recording, problem_);
+  return measurement_of(state_);
+}
+
+std::string Recording::why_not_whole() const {
+  return problem_.empty() ? "has no end: cowtop was killed, could not write on, or is still at it"
+                          : problem_;
+}
+
+Expected<cow::Measurement> last_measurement(Recording& recording, const std::string& path,
+                                            const std::function<void(const Json&)>& at_each) {
+  std::size_t intervals = 0;
+  for (;;) {
+    TRY(const auto more, recording.next());
+    if (!more) break;
+    ++intervals;
+    at_each(recording.document());
+  }
+  if (intervals == 0) {
+    return make_error(
+        ErrorCode::bad_recording,
+        path + ": " +
+            (recording.problem().empty() ? "nothing was recorded, only begun"
+                                         : recording.problem() + " before the first interval"));
+  }
+  auto measurement = recording.measurement();
+  if (!measurement) {
+    measurement.error().message =
+        path + (recording.is_torn() ? ": " : ": is damaged: ") + measurement.error().message;
+  }
+  return measurement;
+}
+
+}  // namespace cowshed::cowtop

@@ -1,0 +1,107 @@
+#include <fmt/format.h>
+#include <string_view>
+
+#include <cowshed/tools/cowtop/recording/json_fields.h>
+#include <cowshed/tools/cowtop/recording/measurement_json.h>
+#include <cowshed/tools/cowtop/report/comparison_report.h>
+#include <cowshed/tools/cowtop/text/figures.h>
+
+namespace cowshed::cowtop {
+
+namespace {
+
+// 0.0% of nothing is not known.
+std::string percent(const Change& change) {
+  const auto growth = change.growth();
+  if (!growth || !change.after || change.before.value_or(0) == 0) return "-";
+  constexpr double kWhole = 100;
+  return fmt::format("{:+.1f}%",
+                     kWhole * static_cast<double>(*growth) / static_cast<double>(*change.before));
+}
+
+std::string row(const Change& change, std::string_view name) {
+  const auto growth = change.growth();
+  return fmt::format("{:>12} {:>12} {:>12} {:>9}  {}\n", count(change.before), count(change.after),
+                     growth ? fmt::format("{:+}", *growth) : "-", percent(change), name);
+}
+
+std::string section(const std::vector<Change>& changes, std::string_view title) {
+  constexpr std::size_t kMost = 20;
+  if (changes.empty()) return {};
+  std::string text = fmt::format("{}:\n", title);
+  std::size_t shown = 0;
+  std::size_t same = 0;
+  std::size_t nothing = 0;
+  std::size_t not_known = 0;
+  std::size_t left = 0;
+  for (const Change& each : changes) {
+    if (!each.before && !each.after) {
+      ++not_known;
+    } else if (each.growth() == 0) {
+      ++(each.before == each.after ? same : nothing);
+    } else if (shown < kMost) {
+      text += row(each, printable(each.name));
+      ++shown;
+    } else {
+      ++left;
+    }
+  }
+  if (left > 0) text += fmt::format("{:>50} more, changed or not known: see --json\n", left);
+  if (same > 0) text += fmt::format("{:>50} as before\n", same);
+  if (nothing > 0) text += fmt::format("{:>50} without a copy, of one side alone\n", nothing);
+  if (not_known > 0) text += fmt::format("{:>50} not known of either side\n", not_known);
+  return text;
+}
+
+Json change_object(const Change& change) {
+  return {{"before", or_null(change.before)},
+          {"after", or_null(change.after)},
+          {"growth", or_null(change.growth())}};
+}
+
+Json list(const std::vector<Change>& changes) {
+  Json array = Json::array();
+  for (const Change& each : changes) {
+    Json object = {{"name", each.name}};
+    object.update(change_object(each));
+    array.push_back(std::move(object));
+  }
+  return array;
+}
+
+}  // namespace
+
+std::string comparison_table(const Comparison& comparison, const ComparedNames& names) {
+  std::string text = fmt::format("before: {}\nafter:  {}\npages copied\n", printable(names.before),
+                                 printable(names.after));
+  text += fmt::format("{:>12} {:>12} {:>12} {:>9}\n", "BEFORE", "AFTER", "CHANGE", "");
+  text += section(comparison.processes, "processes");
+  text += section(comparison.objects, "objects, sampled");
+  text += section(comparison.sites, "code sites of all processes, estimated");
+  text += section(comparison.mappings, "mappings of all processes, estimated");
+  text += row(comparison.total, "total");
+  if (comparison.not_known_before + comparison.not_known_after > 0) {
+    text += fmt::format(
+        "{:>12} {:>12} {:>12} {:>9}  processes whose copies are not known, in no total\n",
+        comparison.not_known_before, comparison.not_known_after, "", "");
+  }
+  return text;
+}
+
+std::string comparison_json(const Comparison& comparison, const ComparedNames& names) {
+  Json total = change_object(comparison.total);
+  total["processes_not_known_before"] = comparison.not_known_before;
+  total["processes_not_known_after"] = comparison.not_known_after;
+  const Json report = {{"schema", "cowshed.diff/1"},
+                       {"before", names.before},
+                       {"after", names.after},
+                       {"unit", "pages"},
+                       {"total", std::move(total)},
+                       {"processes", list(comparison.processes)},
+                       {"objects", list(comparison.objects)},
+                       {"sites", list(comparison.sites)},
+                       {"mappings", list(comparison.mappings)}};
+  return text_of(report);
+}
+
+}  // namespace cowshed::cowtop

@@ -1,0 +1,377 @@
+#include <algorithm>
+#include <fmt/format.h>
+#include <functional>
+#include <optional>
+#include <string_view>
+#include <vector>
+
+#include <cowshed/cow/process_tree.h>
+#include <cowshed/tools/cowtop/report/table_report.h>
+#include <cowshed/tools/cowtop/text/display_width.h>
+#include <cowshed/tools/cowtop/text/figures.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+using Row = std::vector<std::string>;
+
+Row headings() {
+  return {"PID",    "COMMAND", "AT FORK MiB", "COPIED MiB", "COPIED %", "ANON",   "FILE",
+          "REUSED", "ZERO",    "FIRST",       "SPLIT",      "NOTIFY",   "FAILED", "OTHER"};
+}
+
+Row row_of(const cow::ProcessCopies& process) {
+  return {
+      fmt::format("{}", process.pid),
+      (process.role == cow::Role::child ? "  " : "") + printable(process.comm) + and_more(process),
+      mebibytes(shown_at_fork(process)),
+      mebibytes(process.copied_bytes()),
+      percent(shown_ratio(process)),
+      count(process.copied_anon_pages),
+      count(process.copied_file_pages),
+      count(process.reused_pages),
+      count(process.zero_page_writes),
+      count(process.zero_filled_pages),
+      count(process.huge_splits),
+      count(process.write_notify_faults),
+      count(process.failed_faults),
+      count(process.other_faults)};
+}
+
+std::string heading(const cow::Measurement& measurement) {
+  std::string text =
+      fmt::format("cowtop: {} backend, {}; {} process{} in {:.2f} s", measurement.backend,
+                  measurement.exact ? "exact" : "sampled", measurement.process_count(),
+                  measurement.process_count() == 1 ? "" : "es", measurement.duration_s);
+  if (measurement.lost_events) text += fmt::format("; {} events lost", *measurement.lost_events);
+  if (measurement.unsure_faults.value_or(0) > 0)
+    text += fmt::format("; {} faults perhaps not in the right class", *measurement.unsure_faults);
+  std::uint64_t collapsed = 0;
+  for (const cow::ProcessCopies& process : measurement.processes)
+    collapsed += process.collapsed_pages.value_or(0);
+  if (collapsed > 0) {
+    text += fmt::format("; {} MiB copied without a fault, into huge pages",
+                        mebibytes(collapsed * cow::kPageSize));
+  }
+  text += fmt::format("; own cost {} {}", measurement.overhead.events,
+                      measurement.exact ? "events" : "samples");
+  if (measurement.overhead.ns_per_event) {
+    text += fmt::format(" of {:.0f} ns", *measurement.overhead.ns_per_event);
+    if (const auto cpu = probes_cpu(measurement))
+      text += fmt::format(", {:.1f}% of a CPU", *cpu * 100);
+  }
+  return text + "\n";
+}
+
+std::string not_seen_line(const cow::Measurement& measurement) {
+  if (!measurement.not_seen) return {};
+  const cow::ProcessesNotSeen& not_seen = *measurement.not_seen;
+  const std::string count = !not_seen.at_most ? fmt::format("at least {}", not_seen.at_least)
+                            : *not_seen.at_most == not_seen.at_least
+                                ? fmt::format("{}", not_seen.at_least)
+                                : fmt::format("{} to {}", not_seen.at_least, *not_seen.at_most);
+  return "processes that ended before they were seen: " + count + "\n";
+}
+
+std::string merged_line(const cow::Measurement& measurement) {
+  std::uint64_t merged = 0;
+  std::size_t rows = 0;
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    if (process.processes == 1) continue;
+    merged += process.processes;
+    ++rows;
+  }
+  if (rows == 0) return {};
+  return fmt::format(
+      "{} of the processes that ended, which copied least, are summed by place and name in {} "
+      "row{} (\"and more\")\n",
+      merged, rows, rows == 1 ? "" : "s");
+}
+
+std::string not_measured_lines(const cow::Measurement& measurement) {
+  std::string text;
+  for (const cow::ProcessCopies& process : measurement.processes)
+    if (!process.not_measured.empty()) text += "not measured: " + process.not_measured + "\n";
+  return text;
+}
+
+// Of processes below the root that have children of their own.
+std::string tree_lines(const cow::Measurement& measurement) {
+  std::string text;
+  const auto trees = cow::subtrees(measurement.processes);
+  for (std::size_t i = 0; i < trees.size(); ++i) {
+    const cow::ProcessCopies& process = measurement.processes[i];
+    if (process.role == cow::Role::root || trees[i].processes == process.processes) continue;
+    std::optional<std::uint64_t> bytes;
+    if (trees[i].copied_pages) bytes = *trees[i].copied_pages * cow::kPageSize;
+    text += fmt::format("tree of PID {} ({}): {} MiB copied by {} processes\n", process.pid,
+                        printable(process.comm), mebibytes(bytes), trees[i].processes);
+  }
+  return text;
+}
+
+// What each still shares: an age of its own each, so no column.
+std::string memory_lines(const cow::Measurement& measurement) {
+  std::string text;
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    if (!process.memory) continue;
+    text += fmt::format(
+        "PID {}: {} MiB still shared, {} MiB its own; sampled {:.1f} s before {}{}\n", process.pid,
+        mebibytes(process.memory->shared_bytes), mebibytes(process.memory->private_bytes),
+        measurement.memory_age_s(process), process.end_ns ? "its end" : "this report",
+        is_memory_stale(process) ? ": stale, it has copied more since" : "");
+  }
+  const auto unreadable =
+      std::count_if(measurement.processes.begin(), measurement.processes.end(),
+                    [](const cow::ProcessCopies& process) { return process.unreadable; });
+  if (unreadable > 0) {
+    text += fmt::format(
+        "the memory of {} process{} cannot be read: what {} still share{}, and of which objects "
+        "the "
+        "copies are, is not known; run as {} user or with CAP_SYS_PTRACE\n",
+        unreadable, unreadable == 1 ? "" : "es", unreadable == 1 ? "it" : "they",
+        unreadable == 1 ? "s" : "", unreadable == 1 ? "its" : "their");
+  }
+  return text;
+}
+
+// Lines about copied pages: the most first, and of the many that are left their sum.
+class PageLines {
+ public:
+  void add(std::uint64_t pages, std::string line) { lines_.push_back({pages, std::move(line)}); }
+
+  std::string text(std::string_view what) {
+    constexpr std::size_t kMost = 20;
+    std::stable_sort(lines_.begin(), lines_.end(),
+                     [](const Line& a, const Line& b) { return a.pages > b.pages; });
+    std::string text;
+    std::uint64_t left = 0;
+    for (std::size_t i = 0; i < lines_.size(); ++i) {
+      if (i < kMost) text += lines_[i].text;
+      if (i >= kMost) left += lines_[i].pages;
+    }
+    if (lines_.size() > kMost) {
+      text += fmt::format("{} more {} with {} copied pages in all: see --json\n",
+                          lines_.size() - kMost, what, left);
+    }
+    return text;
+  }
+
+ private:
+  struct Line {
+    std::uint64_t pages;
+    std::string text;
+  };
+  std::vector<Line> lines_;
+};
+
+std::string arena_lines(const cow::Measurement& measurement) {
+  PageLines lines;
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    for (const cow::ArenaCopies& arena : process.arenas) {
+      lines.add(
+          arena.copied_pages,
+          fmt::format("arena '{}' of {} MiB: {} pages copied by PID {}{}\n", printable(arena.name),
+                      mebibytes(arena.bytes), arena.copied_pages, process.pid, and_more(process)));
+    }
+  }
+  return lines.text("lines of arenas");
+}
+
+std::string object_lines(const cow::Measurement& measurement) {
+  PageLines lines;
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    if (!process.objects) continue;
+    for (const cow::ObjectCopies& object : *process.objects) {
+      if (object.copied_pages == 0) continue;
+      lines.add(
+          object.copied_pages,
+          fmt::format("object '{}' ({}) of arena '{}': {} pages copied by PID {}{}, sampled\n",
+                      printable(object.name), printable(object.type), printable(object.arena),
+                      object.copied_pages, process.pid, and_more(process)));
+    }
+  }
+  return lines.text("lines of objects");
+}
+
+std::string transfer_lines(const cow::Measurement& measurement) {
+  std::string text;
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    if (!process.transfers) continue;
+    for (const cow::SentObjects& sent : *process.transfers) {
+      text += fmt::format("{} '{}': {} messages of {}, {} MiB by {}, sent by PID {}{}, sampled\n",
+                          printable(sent.origin), printable(sent.name), sent.messages,
+                          printable(sent.type), mebibytes(sent.bytes), sent.kind, process.pid,
+                          and_more(process));
+    }
+  }
+  return text;
+}
+
+// The site, what it called to copy, and who called it.  `all`: what was copied; 0: not known.
+std::string site_lines(const cow::CodeSite& site, std::uint64_t all) {
+  constexpr std::size_t kMostFrames = 6;
+  constexpr std::size_t kMostCalled = 3;
+  constexpr const char* kIndent = "\n                      ";
+  std::optional<double> share;
+  if (all > 0) share = static_cast<double>(site.estimated_copies) / static_cast<double>(all);
+  std::string text = fmt::format("{:>6}  {:>10}  {}", percent(share),
+                                 fmt::format("~{}", site.estimated_copies), site_name(site));
+  const std::size_t place = std::max<std::size_t>(site.frames.size(), 1) - 1;
+  std::size_t shown = 1;
+  for (std::size_t i = std::min(place, kMostCalled); i > 0; --i, ++shown)
+    text += fmt::format("{}> {}", kIndent, frame_text(site.frames[i - 1]));
+  std::size_t caller = place + 1;
+  for (; caller < site.stack.size() && shown < kMostFrames; ++caller, ++shown)
+    text += fmt::format("{}< {}", kIndent, frame_text(site.stack[caller]));
+  if (site.truncated && shown < kMostFrames)
+    text += fmt::format("{}< callers that were not seen", kIndent);
+  return text + "\n";
+}
+
+// Of all processes, the hottest first.
+std::string range_lines(const cow::Measurement& measurement) {
+  constexpr std::size_t kMostRanges = 5;
+  struct Hot {
+    const cow::RangeCopies* range;
+    pid_t pid;
+    double copies_per_byte() const {
+      return static_cast<double>(range->estimated_copies) /
+             static_cast<double>(range->end - range->begin);
+    }
+  };
+  std::vector<Hot> hottest;
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    if (!process.sampled) continue;
+    for (const cow::RangeCopies& range : process.sampled->ranges)
+      hottest.push_back({&range, process.pid});
+  }
+  std::stable_sort(hottest.begin(), hottest.end(), [](const Hot& a, const Hot& b) {
+    return a.copies_per_byte() > b.copies_per_byte();
+  });
+  std::string text;
+  for (std::size_t i = 0; i < hottest.size() && i < kMostRanges; ++i) {
+    const cow::RangeCopies& range = *hottest[i].range;
+    text +=
+        fmt::format("range 0x{:x}-0x{:x} of '{}' in PID {}: ~{} copies, estimated\n", range.begin,
+                    range.end, printable(range.mapping), hottest[i].pid, range.estimated_copies);
+  }
+  return text;
+}
+
+std::string sampled_lines(const cow::Measurement& measurement, std::string_view whose) {
+  if (!measurement.sampling || !measurement.sampled) return {};
+  constexpr std::size_t kMostSites = 10;
+  constexpr std::size_t kMostMappings = 5;
+  const cow::SampledCopies& sampled = *measurement.sampled;
+  std::uint64_t copied = 0;
+  for (const cow::ProcessCopies& process : measurement.processes)
+    copied += process.copied_pages().value_or(0);
+  std::string text;
+  for (const std::string& file : measurement.sampling->unread)
+    text += fmt::format("not read: {}\n", printable(file));
+  text += fmt::format(
+      "code sites of {}, estimated from {} samples, 1 in {} copies; {} samples lost{}\n", whose,
+      sampled.samples, measurement.sampling->period, measurement.sampling->lost,
+      measurement.sampling->lost == 0 ? ""
+                                      : ", of whatever copied fastest; a larger -c loses fewer");
+  for (std::size_t i = 0; i < sampled.sites.size() && i < kMostSites; ++i)
+    text += site_lines(sampled.sites[i], copied);
+  for (std::size_t i = 0; i < sampled.mappings.size() && i < kMostMappings; ++i) {
+    const cow::MappingCopies& mapping = sampled.mappings[i];
+    text += fmt::format("mapping '{}': ~{} copies, estimated\n", printable(mapping.name),
+                        mapping.estimated_copies);
+  }
+  return text + range_lines(measurement);
+}
+
+std::uint64_t pattern_samples(const cow::ProcessCopies& process) {
+  std::uint64_t samples = 0;
+  if (process.patterns)
+    for (const cow::CopyPattern& each : *process.patterns) samples += each.samples;
+  return samples;
+}
+
+// "why: PID 7 (python3): 95% reference count (the evidence), 3% garbage collector, 2% unknown", of
+// those processes that were sampled most.
+std::string pattern_lines(const cow::Measurement& measurement) {
+  constexpr double kWhole = 100;
+  constexpr double kLeastShown = 0.005;
+  constexpr std::size_t kMostProcesses = 10;
+  std::vector<std::uint64_t> samples;
+  for (const cow::ProcessCopies& process : measurement.processes)
+    if (const std::uint64_t of_process = pattern_samples(process)) samples.push_back(of_process);
+  std::sort(samples.begin(), samples.end(), std::greater<>());
+  const std::uint64_t least = samples.size() > kMostProcesses ? samples[kMostProcesses - 1] : 1;
+  std::size_t left_out = 0;
+  std::string text;
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    const std::uint64_t of_process = pattern_samples(process);
+    if (of_process == 0) continue;
+    if (of_process < least) {
+      ++left_out;
+      continue;
+    }
+    text +=
+        fmt::format("why: PID {} ({}{}):", process.pid, printable(process.comm), and_more(process));
+    const char* separator = " ";
+    for (const cow::CopyPattern& each : *process.patterns) {
+      if (each.share < kLeastShown) continue;
+      text += fmt::format("{}{:.0f}% {}", separator, each.share * kWhole, each.pattern);
+      if (*separator == ' ') text += fmt::format(" ({})", printable(each.evidence));
+      separator = ", ";
+    }
+    text += "\n";
+  }
+  if (left_out != 0) {
+    text += fmt::format("why: {} more processes with fewer than {} samples each: see --json\n",
+                        left_out, least);
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string table_report(const cow::Measurement& measurement) {
+  const Row names = headings();
+  std::vector<Row> rows;
+  std::vector<std::size_t> widths;
+  for (const std::string& name : names) widths.push_back(name.size());
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    rows.push_back(row_of(process));
+    for (std::size_t i = 0; i < widths.size(); ++i)
+      widths[i] = std::max(widths[i], static_cast<std::size_t>(live::columns_of(rows.back()[i])));
+  }
+
+  constexpr std::size_t kCommandColumn = 1;
+  const auto add_row = [&](const auto& cells, std::string_view last) {
+    std::string line;
+    for (std::size_t i = 0; i < widths.size(); ++i) {
+      line += i == kCommandColumn ? fmt::format("{:<{}}  ", cells[i], widths[i])
+                                  : fmt::format("{:>{}}  ", cells[i], widths[i]);
+    }
+    return line + std::string(last) + "\n";
+  };
+  std::string text = heading(measurement) + add_row(names, "END");
+  for (std::size_t i = 0; i < rows.size(); ++i)
+    text += add_row(rows[i], ending(measurement.processes[i]));
+  text += merged_line(measurement) + not_seen_line(measurement) + not_measured_lines(measurement) +
+          tree_lines(measurement);
+  text += memory_lines(measurement) + arena_lines(measurement) + object_lines(measurement) +
+          transfer_lines(measurement);
+  text += sampled_lines(measurement, "all processes") + pattern_lines(measurement);
+  return text + fmt::format("total copied: {}\n", total_copied_text(measurement));
+}
+
+std::string process_report(const cow::Measurement& measurement, const cow::ProcessCopies& process) {
+  cow::Measurement alone;
+  alone.taken_ns = measurement.taken_ns;
+  alone.sampling = measurement.sampling;
+  alone.sampled = process.sampled;
+  alone.processes = {process};
+  return not_measured_lines(alone) + memory_lines(alone) + arena_lines(alone) +
+         object_lines(alone) + transfer_lines(alone) + pattern_lines(alone) +
+         sampled_lines(alone, "this process");
+}
+
+}  // namespace cowshed::cowtop

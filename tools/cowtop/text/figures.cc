@@ -1,0 +1,117 @@
+#include <algorithm>
+#include <csignal>
+#include <cstring>
+#include <fmt/format.h>
+
+#include <cowshed/tools/cowtop/text/figures.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+// Of the UTF-8 character that `text` begins with; 0: it is none, or a control character.
+std::size_t printable_bytes(std::string_view text) {
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+  const unsigned char lead = byte(0);
+  if (lead < 0x80) return lead < 0x20 || lead == 0x7f ? 0 : 1;
+  const std::size_t bytes = lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+  if (lead < 0xc2 || lead > 0xf4 || text.size() < bytes) return 0;
+  for (std::size_t i = 1; i < bytes; ++i)
+    if ((byte(i) & 0xc0) != 0x80) return 0;
+  const bool is_control = lead == 0xc2 && byte(1) < 0xa0;
+  const bool is_surrogate = lead == 0xed && byte(1) >= 0xa0;
+  const bool is_overlong = (lead == 0xe0 && byte(1) < 0xa0) || (lead == 0xf0 && byte(1) < 0x90);
+  return is_control || is_surrogate || is_overlong ? 0 : bytes;
+}
+
+}  // namespace
+
+std::string printable(std::string_view text) {
+  std::string result;
+  while (!text.empty()) {
+    const std::size_t bytes = printable_bytes(text);
+    result += bytes == 0 ? "?" : text.substr(0, bytes);
+    text.remove_prefix(std::max<std::size_t>(bytes, 1));
+  }
+  return result;
+}
+
+std::string frame_text(const cow::Frame& frame) {
+  std::string text = printable(frame.function.empty() ? "??" : frame.function);
+  if (!frame.file.empty()) {
+    text += fmt::format(" {}:{}", printable(cow::base_name(frame.file)), frame.line);
+  } else if (!frame.module.empty()) {
+    text += fmt::format(" ({}", printable(cow::base_name(frame.module)));
+    text += frame.function.empty() ? fmt::format("+0x{:x})", frame.address) : ")";
+  } else if (frame.function.empty()) {
+    text = fmt::format("0x{:x}", frame.address);
+  }
+  return frame.inlined ? text + " (inlined)" : text;
+}
+
+std::string site_name(const cow::CodeSite& site) {
+  return site.frames.empty() ? "??" : frame_text(site.frames.back());
+}
+
+std::string count(const std::optional<std::uint64_t>& value) {
+  return value ? fmt::format("{}", *value) : kUnknown;
+}
+
+std::string mebibytes(const std::optional<std::uint64_t>& bytes) {
+  return bytes ? fmt::format("{:.1f}", static_cast<double>(*bytes) / kMiB) : kUnknown;
+}
+
+std::string percent(const std::optional<double>& ratio) {
+  return ratio ? fmt::format("{:.1f}%", *ratio * 100) : kUnknown;
+}
+
+std::string ending(const cow::ProcessCopies& process) {
+  if (process.alive) return "running";
+  if (process.signal) {
+    const char* name = ::sigabbrev_np(*process.signal);
+    return name ? fmt::format("SIG{}", name) : fmt::format("signal {}", *process.signal);
+  }
+  if (process.exit_status) return fmt::format("exit {}", *process.exit_status);
+  return "ended";
+}
+
+std::string and_more(const cow::ProcessCopies& process) {
+  return process.processes == 1 ? "" : fmt::format(" and {} more", process.processes - 1);
+}
+
+std::optional<std::uint64_t> shown_at_fork(const cow::ProcessCopies& process) {
+  return process.execs == 0 ? process.shared_at_fork_bytes : std::nullopt;
+}
+
+std::optional<double> shown_ratio(const cow::ProcessCopies& process) {
+  return process.execs == 0 ? process.copied_ratio() : std::nullopt;
+}
+
+bool is_memory_stale(const cow::ProcessCopies& process) {
+  constexpr std::uint64_t kRounding = 1 << 20;  // AT FORK is approximate
+  const auto at_fork = shown_at_fork(process);
+  const auto copied = process.copied_bytes();
+  if (!process.memory || !at_fork || !copied) return false;
+  return *copied > kRounding &&
+         process.memory->shared_bytes > *at_fork - std::min(*at_fork, *copied) + kRounding;
+}
+
+std::optional<double> probes_cpu(const cow::Measurement& measurement) {
+  constexpr double kNsPerSecond = 1e9;
+  if (!measurement.overhead.ns_per_event || measurement.duration_s <= 0) return std::nullopt;
+  return static_cast<double>(measurement.overhead.events) * *measurement.overhead.ns_per_event /
+         kNsPerSecond / measurement.duration_s;
+}
+
+std::string total_copied_text(const cow::Measurement& measurement) {
+  std::uint64_t bytes = 0;
+  std::size_t known = 0;
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    bytes += process.copied_bytes().value_or(0);
+    known += process.copied_bytes() ? 1 : 0;
+  }
+  if (known == 0) return kUnknown;
+  const bool is_all = known == measurement.processes.size();
+  return mebibytes(bytes) + (is_all ? " MiB" : " MiB, and what is not known (-)");
+}
+
+}  // namespace cowshed::cowtop
