@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <ctime>
 
-namespace cowshed::cow {
+namespace cowshed {
 
 inline std::uint64_t clock_ns(clockid_t clock) {
   timespec now{};
@@ -19,4 +19,4 @@ inline std::uint64_t monotonic_ns() { return clock_ns(CLOCK_MONOTONIC); }
 // What the calling thread has used of its CPUs.
 inline std::uint64_t thread_cpu_ns() { return clock_ns(CLOCK_THREAD_CPUTIME_ID); }
 
-}  // namespace cowshed::cow
+}  // namespace cowshed

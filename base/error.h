@@ -2,9 +2,11 @@
 
 #include <cstdint>
 #include <exception>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <tl/expected.hpp>
+#include <type_traits>
 #include <utility>
 
 #ifdef _GLIBCXX_DEBUG
@@ -87,8 +89,53 @@ class tl::bad_expected_access<cowshed::Error> : public std::exception {
 
 namespace cowshed {
 
+// A value, or the Error for which there is none: tl::expected, but not to be ignored, and a loop
+// may go over the value of a temporary:
+//
+//   for (const auto& end : workers.wait().value()) { ... }
+//
+// value() of a temporary is the value itself, which the loop keeps, and not a reference into it.
 template <class T>
-using Expected = tl::expected<T, Error>;
+class [[nodiscard]] Expected : public tl::expected<T, Error> {
+  using Base = tl::expected<T, Error>;
+
+ public:
+  using Base::Base;
+  Expected(Base base) : Base(std::move(base)) {}
+
+  T& value() & { return Base::value(); }
+  const T& value() const& { return Base::value(); }
+  T value() && { return static_cast<Base&&>(*this).value(); }
+  T& operator*() & { return Base::operator*(); }
+  const T& operator*() const& { return Base::operator*(); }
+  T operator*() && { return *static_cast<Base&&>(*this); }
+
+  template <class Function>
+  auto and_then(Function&& next) const& -> std::invoke_result_t<Function, const T&> {
+    if (!*this) return tl::make_unexpected(this->error());
+    return std::invoke(std::forward<Function>(next), **this);
+  }
+  template <class Function>
+  auto and_then(Function&& next) && -> std::invoke_result_t<Function, T&&> {
+    if (!*this) return tl::make_unexpected(std::move(*this).error());
+    return std::invoke(std::forward<Function>(next), *static_cast<Base&&>(*this));
+  }
+};
+
+template <>
+class [[nodiscard]] Expected<void> : public tl::expected<void, Error> {
+  using Base = tl::expected<void, Error>;
+
+ public:
+  using Base::Base;
+  Expected(Base base) : Base(std::move(base)) {}
+
+  template <class Function>
+  auto and_then(Function&& next) const -> std::invoke_result_t<Function> {
+    if (!*this) return tl::make_unexpected(error());
+    return std::invoke(std::forward<Function>(next));
+  }
+};
 
 // Builds the error of a failed system call: "`what`: strerror(`error`)".  Pass errno at once,
 // before anything else can change it.

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <fcntl.h>
+#include <poll.h>
 #include <unistd.h>
 #include <utility>
 
@@ -8,19 +9,19 @@ namespace cowshed {
 
 // A file descriptor that is closed with its owner.  Never a standard stream: in a process that has
 // closed some, what is printed would go into an arena or a channel.
-class Descriptor {
+class FileDescriptor {
  public:
-  Descriptor() = default;
-  explicit Descriptor(int fd) : fd_(fd < 0 || fd > STDERR_FILENO ? fd : move_up(fd)) {}
-  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Descriptor& operator=(Descriptor&& other) noexcept {
-    Descriptor taken(std::move(other));  // closes the one that this had
+  FileDescriptor() = default;
+  explicit FileDescriptor(int fd) : fd_(fd < 0 || fd > STDERR_FILENO ? fd : move_up(fd)) {}
+  FileDescriptor(FileDescriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  FileDescriptor& operator=(FileDescriptor&& other) noexcept {
+    FileDescriptor taken(std::move(other));  // closes the one that this had
     std::swap(fd_, taken.fd_);
     return *this;
   }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  ~Descriptor() {
+  FileDescriptor(const FileDescriptor&) = delete;
+  FileDescriptor& operator=(const FileDescriptor&) = delete;
+  ~FileDescriptor() {
     if (fd_ >= 0) ::close(fd_);
   }
 
@@ -37,5 +38,11 @@ class Descriptor {
 
   int fd_ = -1;
 };
+
+// Whether poll() finds one of the events, or an end, now.
+inline bool is_ready(int fd, short events = POLLIN) {
+  pollfd now = {fd, events, 0};
+  return poll(&now, 1, 0) > 0;
+}
 
 }  // namespace cowshed

@@ -119,7 +119,7 @@ int scan_anonymous(int pagemap, std::uint64_t begin, std::uint64_t end, Anonymou
 std::uint64_t zero_page_frame() {
   static const std::uint64_t frame = [] {
     std::uint64_t entry = 0;
-    const Descriptor pagemap(open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
+    const FileDescriptor pagemap(open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
     void* page = mmap(nullptr, kPage, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (pagemap && page != MAP_FAILED) {
       (void)*static_cast<const volatile char*>(page);
@@ -256,7 +256,7 @@ int visit_anonymous_ranges(int pagemap, std::uint64_t begin, std::uint64_t end, 
 
 bool tells_zero_page() {
   const auto nothing = [](auto, auto, auto) {};
-  const Descriptor pagemap(open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
+  const FileDescriptor pagemap(open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
   return scan<1>(pagemap.get(), 0, kPage, {0, kThere}, 0, nothing) == 0 || zero_page_frame() != 0;
 }
 

@@ -36,6 +36,10 @@ inline constexpr std::array<char, 8> kMagic = {'C', 'o', 'w', 's', 'h', 'e', 'd'
 inline constexpr std::uint16_t kMajor = 1;
 inline constexpr std::uint16_t kMinor = 1;
 
+// The most that a process can have; a reader goes by the counts in the header.
+inline constexpr std::uint32_t kMaxArenas = 1024;
+inline constexpr std::uint32_t kMaxObjects = 1U << 16U;
+
 struct Table {
   std::uint64_t offset = 0;       // from the start of the header
   std::uint32_t entry_bytes = 0;  // step from one entry to the next

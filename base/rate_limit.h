@@ -3,13 +3,13 @@
 #include <algorithm>
 #include <cstdint>
 
-namespace cowshed::cow {
+namespace cowshed {
 
 // Keeps what is done again and again, at whatever cost, to a share of the time: after each run
 // there is a pause of at least `factor` times what it took, and of no less than `least_ns`.
-class Pace {
+class DutyCycle {
  public:
-  explicit Pace(std::uint64_t factor, std::uint64_t least_ns = 0)
+  explicit DutyCycle(std::uint64_t factor, std::uint64_t least_ns = 0)
       : factor_(factor), least_ns_(least_ns) {}
 
   bool is_due(std::uint64_t now_ns) const { return now_ns >= next_ns_; }
@@ -25,9 +25,9 @@ class Pace {
 
 // What may be spent at any pace at first, and in the long run at a share of the time: `most_ns`,
 // of which one in `share` of the time that passes comes back.
-class Budget {
+class TokenBucket {
  public:
-  Budget(std::uint64_t share, std::uint64_t most_ns)
+  TokenBucket(std::uint64_t share, std::uint64_t most_ns)
       : share_(static_cast<std::int64_t>(share)),
         most_ns_(static_cast<std::int64_t>(most_ns)),
         left_ns_(most_ns_) {}
@@ -50,4 +50,4 @@ class Budget {
   std::uint64_t as_of_ns_ = 0;
 };
 
-}  // namespace cowshed::cow
+}  // namespace cowshed

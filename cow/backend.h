@@ -82,7 +82,7 @@ class Backend {
   Measurement measurement() const { return measurement(CodeOf::all()); }
 
   // For who measures for hours: where more than `most` processes have ended, those that copied
-  // least become few (ended_processes.h).  Sums over measurement() stay what they are.
+  // least become few (backends/process_rollup.h).  Sums over measurement() stay what they are.
   virtual void merge_ended(std::size_t most) = 0;
 
   // For who measures for days: hands out, once, the processes that have ended and of which nothing
@@ -94,22 +94,5 @@ class Backend {
   Measurement begun_measurement() const;
   const std::uint64_t started_ns_ = monotonic_ns();
 };
-
-enum class BackendChoice : std::uint8_t { automatic, tracepoint, pagemap };
-
-struct OpenedBackend {
-  std::unique_ptr<Backend> backend;
-  // Where `automatic` had to settle for less: one line that says why, what is lacking and how to
-  // get the rest.  Empty otherwise.
-  std::string notice;
-};
-
-// Opens the named backend, or the best that works here: exact tracepoints, else /proc.
-// `sampling` says how many copies to attribute to code (sampled_copies.h), which only tracepoints
-// can: by default none; a buffer_bytes left as it is becomes one by CPUs and period.  Errors:
-// permission_denied or unsupported when the named one cannot run here; unsupported when /proc is
-// not mounted, or is another PID namespace's, where our processes have other numbers
-// (pid_namespaces(7)).
-Expected<OpenedBackend> open_backend(BackendChoice choice, const SamplingOptions& sampling = {});
 
 }  // namespace cowshed::cow

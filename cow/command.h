@@ -61,9 +61,9 @@ class Command {
   std::string name_;
   std::string user_;
   pid_t pid_ = -1;
-  Descriptor pidfd_;
-  Descriptor go_;     // a byte written here lets the child exec
-  Descriptor error_;  // a Failure of the child's comes back here; end of file when it succeeded
+  FileDescriptor pidfd_;
+  FileDescriptor go_;     // a byte written here lets the child exec
+  FileDescriptor error_;  // a Failure of the child's comes back here; end of file when it succeeded
 };
 
 }  // namespace cowshed::cow

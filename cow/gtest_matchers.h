@@ -11,11 +11,11 @@
 namespace cowshed::cow {
 
 // Found by GoogleTest by their names, for "Actual:".
-inline void PrintTo(const Copied& copied, std::ostream* out) {  // NOLINT(*-identifier-naming)
+inline void PrintTo(const MeterResult& copied, std::ostream* out) {  // NOLINT(*-identifier-naming)
   *out << copied.bytes() << " bytes";
 }
 
-inline void PrintTo(const Expected<Copied>& copied,  // NOLINT(*-identifier-naming)
+inline void PrintTo(const Expected<MeterResult>& copied,  // NOLINT(*-identifier-naming)
                     std::ostream* out) {
   copied ? PrintTo(*copied, out) : void(*out << "no measurement");
 }
@@ -29,13 +29,13 @@ class AtMostMatcher {
 
   explicit AtMostMatcher(std::uint64_t bytes) : bytes_(bytes) {}
 
-  bool MatchAndExplain(const Copied& copied,  // NOLINT(*-identifier-naming)
+  bool MatchAndExplain(const MeterResult& copied,  // NOLINT(*-identifier-naming)
                        std::ostream* out) const {
     if (copied.at_most_bytes() <= bytes_) return true;
     if (out != nullptr) *out << to_text(copied);
     return false;
   }
-  bool MatchAndExplain(const Expected<Copied>& copied,  // NOLINT(*-identifier-naming)
+  bool MatchAndExplain(const Expected<MeterResult>& copied,  // NOLINT(*-identifier-naming)
                        std::ostream* out) const {
     if (copied) return MatchAndExplain(*copied, out);
     if (out != nullptr) *out << "which could not be measured: " << copied.error().message;

@@ -63,7 +63,8 @@ struct SentObjects {
   bool operator==(const SentObjects&) const = default;
 };
 
-// A named reason for copies, from how the sampled ones were first written to: see pattern.h.
+// A named reason for copies, from how the sampled ones were first written to: see
+// causes/copy_causes.h.
 struct CopyPattern {
   std::string pattern;
   double share = 0;  // of the process's samples
@@ -94,8 +95,8 @@ struct ProcessId {
 
 struct ProcessCopies {
   // That this is the sum of: of many that have ended, those of one place and one name are one (see
-  // ended_processes.h).  Then what follows is the first one's, counts are those of all together,
-  // and what they differ in is nullopt.
+  // backends/process_rollup.h).  Then what follows is the first one's, counts are those of all
+  // together, and what they differ in is nullopt.
   std::uint64_t processes = 1;
   pid_t pid = 0;   // in cowtop's own PID namespace
   pid_t ppid = 0;  // the parent that forked it

@@ -23,10 +23,10 @@ namespace cowshed::cow {
 // one's own the memory for the looks is mapped anew.  Of this process's own stack, end() may copy a
 // few pages where it is called from deeper functions than begin() was.
 //
-// What it cannot know, apart from what copied.h says of each figure: copies of memory that was
-// unmapped or moved again (dropped_bytes), or swapped out; memory that was unmapped or discarded
-// and touched again at the same address looks copied where the other still has its page; a
-// transparent huge page that khugepaged has put together of shared ones, too.  Huge pages that a
+// What it cannot know, apart from what cow/meter_result.h says of each figure: copies of memory
+// that was unmapped or moved again (dropped_bytes), or swapped out; memory that was unmapped or
+// discarded and touched again at the same address looks copied where the other still has its page;
+// a transparent huge page that khugepaged has put together of shared ones, too.  Huge pages that a
 // fork shares are counted in the 4 KiB of which the kernel copies them.  Processes that share are
 // looked for among the parent and the children at begin(): of what is shared with others only (a
 // sibling, when the parent has ended) a copy shows as left_alone_bytes.
@@ -55,7 +55,7 @@ class Meter {
   Expected<void> end();
 
   // What end() found.  Before it: invalid_argument.
-  const Expected<Copied>& copied() const;
+  const Expected<MeterResult>& copied() const;
 
  private:
   struct Region;

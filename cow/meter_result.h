@@ -8,8 +8,8 @@
 #include <vector>
 
 #include <cowshed/base/error.h>
-#include <cowshed/cow/arenas/published_layout.h>
 #include <cowshed/cow/page_ranges.h>
+#include <cowshed/cow/published_object.h>
 
 namespace cowshed::cow {
 
@@ -32,9 +32,9 @@ struct CopiedMapping {
 // at_least_bytes() what remains if every page fault of the others in the region was a copy of it.
 // And where the others have ended or dropped their pages, copies made before do not show:
 // at_most_bytes() counts as many as the process's own page faults allow.
-struct Copied {
+struct MeterResult {
   pid_t pid = 0;
-  std::string place;                    // what of the process this is about; empty: all of it
+  std::string region;                   // what of the process this is about; empty: all of it
   std::vector<CopiedMapping> mappings;  // those with copies, most first
   // Not shared any more, and nobody who shared it has it.
   PageRanges left_alone;
@@ -61,13 +61,13 @@ struct Copied {
   std::uint64_t bytes_of(const PublishedObject& object) const;
 
   // Those pages that overlap [address, address + bytes).
-  Copied within(const void* address, std::size_t bytes) const;
+  MeterResult within(const void* address, std::size_t bytes) const;
   // Those that overlap the published object.  Errors: not_published.
-  Expected<Copied> of_object(std::string_view name) const;
+  Expected<MeterResult> of_object(std::string_view name) const;
 };
 
 // For people: a line for the whole, then one for each object and mapping of which pages were
 // copied, with the largest ranges of addresses, and for each thing that is not known.
-std::string to_text(const Copied& copied);
+std::string to_text(const MeterResult& copied);
 
 }  // namespace cowshed::cow

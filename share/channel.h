@@ -8,7 +8,6 @@
 #include <utility>
 
 #include <cowshed/base/error.h>
-#include <cowshed/base/expected_range.h>
 #include <cowshed/share/channel/bytes.h>
 #include <cowshed/share/channel/options.h>
 #include <cowshed/share/channel/stats.h>
@@ -111,17 +110,17 @@ class Channel {
 
   // Copies values and few bytes.  An object that cannot be decoded is a bad_encoding and gone.  It
   // is in this thread's hand until the thread receives again.
-  ExpectedValue<T> receive(const Wait& wait = {}) { return core_.receive(wait); }
-  ExpectedValue<T> try_receive() { return receive(Wait::never()); }
+  Expected<T> receive(const Wait& wait = {}) { return core_.receive(wait); }
+  Expected<T> try_receive() { return receive(Wait::never()); }
 
   // `size` bytes to write to and then send; of a block, all zero at first unless it was used
   // before.  Waits as `send` does when `memory` is used up, and has the same errors.
-  ExpectedValue<Bytes> buffer(std::size_t size, const Wait& wait = {})
+  Expected<Bytes> buffer(std::size_t size, const Wait& wait = {})
     requires(kOfBytes)
   {
     return core_.buffer(size, wait);
   }
-  ExpectedValue<Bytes> try_buffer(std::size_t size)
+  Expected<Bytes> try_buffer(std::size_t size)
     requires(kOfBytes)
   {
     return buffer(size, Wait::never());

@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include <cowshed/share/workers.h>
+#include <cowshed/share/workers/arguments.h>
 
 namespace cowshed {
 

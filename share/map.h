@@ -15,7 +15,7 @@
 #include <utility>
 #include <vector>
 
-#include <cowshed/base/expected_range.h>
+#include <cowshed/base/error.h>
 #include <cowshed/share/accounting/counter.h>
 #include <cowshed/share/channel.h>
 #include <cowshed/share/workers.h>
@@ -25,7 +25,7 @@
 //   double score(const Document& document, const Index& index);
 //
 //   auto scores = cowshed::map<score>({.workers = {.method = Start::spawn, .count = 8}},
-//                                     documents, ref);     // ExpectedRange<std::vector<double>>
+//                                     documents, ref);     // Expected<std::vector<double>>
 //
 // Results come in the order of the range.  An item is read from the range only when there is room
 // for its result: no more than `window` are under way, or done and waiting for one before them.
@@ -203,7 +203,7 @@ Expected<void> map_each(const MapOptions& options, Range&& range, Consumer&& con
 // The same, all values at once.
 template <auto function, std::ranges::input_range Range, class... Args>
 auto map(const MapOptions& options, Range&& range, Args&&... args)
-    -> ExpectedRange<std::vector<typename internal::MapWorkerOf<function>::R>> {
+    -> Expected<std::vector<typename internal::MapWorkerOf<function>::R>> {
   std::vector<typename internal::MapWorkerOf<function>::R> values;
   const auto keep = [&](auto&& value) { values.push_back(std::forward<decltype(value)>(value)); };
   return map_each<function>(options, std::forward<Range>(range), keep, std::forward<Args>(args)...)

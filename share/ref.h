@@ -14,6 +14,7 @@
 #include <typeinfo>
 
 #include <cowshed/base/error.h>
+#include <cowshed/base/published_layout.h>
 #include <cowshed/base/type_id.h>
 
 namespace cowshed {
@@ -30,7 +31,7 @@ class BadRef : public std::logic_error {
 
 namespace internal {
 
-constexpr std::uint32_t kMaxPublished = 1U << 16U;
+constexpr std::uint32_t kMaxPublished = layout::kMaxObjects;
 
 struct RefBits {
   std::uint64_t tree = 0;        // random, one for a process and all that it starts

@@ -77,7 +77,7 @@ Expected<Ref<std::span<const T>>> publish(std::span<T, extent> array) {
 
 // A search through all names under a lock: keep the Ref.  Errors: not_published, not_inherited
 // (the arena was open at the fork), wrong_type, not_spawn_safe (it came with an image, see
-// image.h).
+// share/arena_image.h).
 template <class T>
 Expected<Ref<T>> find(std::string_view name) {
   return internal::find(name, internal::type_info<T>()).map([](const auto& bits) {

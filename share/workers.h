@@ -1,28 +1,27 @@
 #pragma once
 
 #include <chrono>
-#include <cstdint>
-#include <exception>
-#include <filesystem>
 #include <functional>
 #include <memory>
 #include <optional>
-#include <span>
 #include <stdexcept>
 #include <string>
-#include <string_view>
 #include <sys/types.h>
 #include <tuple>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
-#include <cowshed/base/expected_range.h>
+#include <cowshed/base/error.h>
+#include <cowshed/base/exception_text.h>
 #include <cowshed/share/accounting/counter.h>
 #include <cowshed/share/arena_transfer.h>
 #include <cowshed/share/ref.h>
-#include <cowshed/share/workers/exception.h>
+#include <cowshed/share/runtime.h>
+#include <cowshed/share/workers/arguments.h>
 #include <cowshed/share/workers/function.h>
+#include <cowshed/share/workers/job.h>
+#include <cowshed/share/workers/options.h>
 
 // Worker processes over frozen arenas, by one of three methods.
 //
@@ -35,72 +34,7 @@
 //     const auto results = workers->wait();
 //     for (const auto& result : *results) { ... result.value, or result.error ... }
 namespace cowshed {
-
-class ForkServer;  // forkserver.h
-
-enum class Start : std::uint8_t {
-  fork,        // what this process has is inherited, for free; not for one with threads
-  spawn,       // exec of this program or another: also for processes with threads
-  forkserver,  // a small process without threads, see forkserver.h, forks it
-};
-
-// What fork does in a process with other threads.  They do not exist in a worker, and what they
-// hold locked stays locked there for ever: a logger's mutex, or one inside a library.  (Cowshed's
-// own and malloc's are never held: fork waits for them.)
-enum class Threads : std::uint8_t {
-  // The error threads_running, which counts and names them.  A worker that hangs does so once in a
-  // thousand starts, far from its cause; this fails at the first.
-  refuse,
-  allow,  // the caller knows that no thread holds what a worker needs
-};
-
-struct WorkersOptions {
-  Start method = Start::fork;
-  int count = 1;
-  std::string name = "worker";
-  // SIGKILL for a worker whose parent ended (under forkserver: whose forkserver did, which ends
-  // with its owner).  For fork and spawn the kernel means the parent's *thread* that called
-  // start(): with this set, call it from one that lives as long as the workers may.
-  bool die_with_parent = true;
-  Threads threads = Threads::refuse;
-  // How often one that fails is started again: by wait(), which alone notices it, or by map().  By
-  // fork the arguments and the function are copied for that.
-  int restarts = 0;
-  std::vector<std::string> environment = {};  // "NAME=value", beside what there is
-  // For spawn: another program that has a Runtime and the same worker function.
-  std::filesystem::path program = {};
-  // For spawn: one that has not come to its function by then is killed; its program has no Runtime,
-  // most likely.  24 days at most.
-  std::chrono::milliseconds start_timeout = std::chrono::seconds(30);
-  const ForkServer* server = nullptr;  // for forkserver; null: one that is started when needed
-};
-
-// What became of one.
-struct WorkerExit {
-  int rank = 0;
-  pid_t pid = 0;
-  int exit_code = -1;  // -1 when a signal ended it
-  int signal = 0;      // 0 when it exited
-  std::string error;   // "" when all went well; else one line: an exception's what(), a stray
-                       // write, a signal, an exit code that is not 0
-  std::uint64_t start_ns = 0;  // how long fork() or posix_spawn() took
-  int restarts = 0;            // before it
-
-  bool ok() const { return error.empty(); }
-};
-
-template <class R>
-struct WorkerResult : WorkerExit {
-  std::optional<R> value;  // that the function returned; none unless ok()
-};
-
 namespace internal {
-
-struct WorkerEnd {
-  WorkerExit exit;
-  std::shared_ptr<Decoder> value;  // given out once; null: none
-  std::uint64_t value_bytes = 0;
-};
 
 // Throws where a worker's value is a reference that means nothing here.
 template <class R>
@@ -115,29 +49,6 @@ void check_value(const Ref<T>& ref) {
                                         : ""));
   }
 }
-
-// The workers of one start().
-class StartedWorkers {
- public:
-  StartedWorkers() = default;
-  StartedWorkers(const StartedWorkers&) = delete;
-  StartedWorkers& operator=(const StartedWorkers&) = delete;
-  virtual ~StartedWorkers() = default;
-
-  virtual Expected<std::vector<WorkerEnd>> wait(bool with_values) = 0;
-  virtual Expected<std::vector<WorkerEnd>> stop(std::chrono::steady_clock::time_point deadline,
-                                                bool with_values) = 0;
-  // For who starts them again by itself.  Reaps those that have ended, and does not wait.
-  virtual Expected<std::vector<WorkerEnd>> reap_ended() = 0;
-  virtual Expected<void> restart(int rank) = 0;  // of one that has been reaped
-
-  virtual const std::string& name() const = 0;
-  virtual std::vector<pid_t> pids() const = 0;
-  virtual std::vector<int> pidfds() const = 0;  // by rank; -1: it has been reaped
-};
-using WorkersHandle = std::unique_ptr<StartedWorkers>;
-
-tl::unexpected<Error> moved_from_error();
 
 }  // namespace internal
 
@@ -160,7 +71,7 @@ class Workers {
   // Waits for all, in any order, and returns one entry per worker, by rank.  A worker's end never
   // waits for this.  Again: the same, without values, which are given out once.  Errors:
   // system_call; threads_running (a worker must be restarted by fork, see Threads).
-  ExpectedRange<std::vector<Result>> wait() {
+  Expected<std::vector<Result>> wait() {
     if (handle_ == nullptr) return internal::moved_from_error();
     return handle_->wait(!std::is_void_v<R>).map(results());
   }
@@ -168,7 +79,7 @@ class Workers {
   // SIGTERM to those that still run, SIGKILL to those that do at the deadline; then as wait().
   // Starts none again.  Errors: as wait(); system_call names a worker that cannot be killed because
   // it has become another user's.
-  ExpectedRange<std::vector<Result>> stop(std::chrono::steady_clock::time_point deadline) {
+  Expected<std::vector<Result>> stop(std::chrono::steady_clock::time_point deadline) {
     if (handle_ == nullptr) return internal::moved_from_error();
     return handle_->stop(deadline, !std::is_void_v<R>).map(results());
   }
@@ -214,91 +125,6 @@ class Workers {
 };
 
 namespace internal {
-
-using WorkerBody = std::function<int(const Worker&, Encoder& value)>;
-
-// For spawn and forkserver; fork needs none of it.
-struct WorkerJob {
-  const WorkerFunction* function = nullptr;
-  std::function<void(Encoder&)> arguments;
-};
-Expected<WorkersHandle> start_workers(const WorkersOptions& options, WorkerBody body,
-                                      const WorkerJob& job);
-// arena_not_frozen when another process would not have the object.
-Expected<void> check_inheritable(const void* object);
-tl::unexpected<Error> no_copies_error(const std::string& name);
-
-template <class T>
-Expected<void> check_argument(const T&) {
-  return {};
-}
-template <class T>
-Expected<void> check_argument(const Ref<T>& ref) {
-  return ref.get().and_then([](const T* object) { return check_inheritable(object); });
-}
-template <class T>
-Expected<void> check_argument(const Ref<std::span<const T>>& ref) {
-  return ref.get().and_then([](const auto* array) { return check_inheritable(array->data()); });
-}
-
-template <class... Args>
-Expected<void> check_arguments(const Args&... args) {
-  Expected<void> checked;
-  ((checked = checked ? check_argument(args) : checked), ...);
-  return checked;
-}
-
-// Counts the arguments of one start() of workers: see transfer_report.h.
-class ArgumentCounter {
- public:
-  ArgumentCounter(std::string_view name, int workers)
-      : counter_("launch", name), workers_(static_cast<std::uint64_t>(workers)) {}
-  template <class T>
-  void add(TransferKind kind, std::uint64_t bytes) const {
-    counter_.row(type_name<T>(), kind).add(workers_, bytes * workers_, workers_);
-  }
-
- private:
-  TransferCounter counter_;
-  std::uint64_t workers_;
-};
-
-// Of the object that a Ref refers to.
-template <class T>
-std::uint64_t bytes_of(const T&) {
-  return sizeof(T);
-}
-template <class T>
-std::uint64_t bytes_of(const std::span<const T>& array) {
-  return array.size_bytes();
-}
-
-template <class Parameter, class Argument>
-void encode_argument(const ArgumentCounter& counter, Encoder& to, const Argument& argument) {
-  using To = Arrived<Parameter>;
-  to.put(To::template kPassing<Argument>);  // not the user's, so not counted
-  const std::uint64_t before = to.written();
-  To::encode_itself(to, argument);
-  if constexpr (To::template kPassing<Argument> == Passing::reference)
-    counter.add<typename To::T>(TransferKind::reference, bytes_of(*argument));
-  else counter.add<typename To::T>(TransferKind::value, to.written() - before);
-}
-
-template <class Parts, class... Args>
-void encode_arguments(const ArgumentCounter& counter, Encoder& to, const Args&... args) {
-  [&]<std::size_t... i>(std::index_sequence<i...>) {
-    (encode_argument<typename Parts::template Parameter<i>>(counter, to, args), ...);
-  }(std::index_sequence_for<Args...>());
-}
-
-template <class T>
-void count_inherited(const ArgumentCounter& counter, const T&) {
-  counter.add<T>(TransferKind::inherited, sizeof(T));
-}
-template <class T>
-void count_inherited(const ArgumentCounter& counter, const Ref<T>& ref) {
-  counter.add<T>(TransferKind::reference, bytes_of(*ref));
-}
 
 template <class T>
 T& as_argument(T& value) {
@@ -386,42 +212,6 @@ Expected<Workers<ValueOf<CallResult<Function, Args...>>>> start_checked(
     }
     return Workers<ValueOf<R>>(std::move(handle));
   });
-}
-
-template <class Parts, class... Args>
-constexpr void check_sendable() {
-  static_assert(Parts::kParameters == sizeof...(Args),
-                "as many arguments as the worker's function has parameters, but for its `const "
-                "Worker&`");
-  const auto check = []<std::size_t i, class Argument>(std::tuple<Argument>*,
-                                                       std::index_sequence<i>) {
-    using Parameter = typename Parts::template Parameter<i>;
-    if constexpr (IsRef<Argument>::value && !IsRef<std::remove_cvref_t<Parameter>>::value) {
-      using T = typename IsRef<Argument>::Object;
-      static_assert(IsRef<Argument>::kSpawnSafe,
-                    "this reference's type may hold pointers to code, which means nothing in a "
-                    "spawned worker: see spawn_safe.h; or start(options, function, ...), which is "
-                    "for fork alone");
-      static_assert(
-          std::is_same_v<T, std::remove_cvref_t<Parameter>> && Arrived<Parameter>::kByReference,
-          "the parameter for a Ref<T> is a const T&");
-    } else {
-      static_assert(!std::is_same_v<std::remove_cvref_t<Parameter>, Arena>,
-                    "a worker has every arena that is frozen at its start: pass a Ref to what is "
-                    "published in it");
-      static_assert(Codable<std::remove_cvref_t<Parameter>>,
-                    "this argument cannot be sent: make it trivially copyable, a string or a "
-                    "container, specialise cowshed::Codec<T>, or pass a Ref to it");
-      static_assert(RefsSpawnSafe<std::remove_cvref_t<Parameter>>::value,
-                    "a reference in this argument has a type that may hold pointers to code, which "
-                    "means nothing in a spawned worker: see spawn_safe.h; or start(options, "
-                    "function, ...), which is for fork alone");
-      static_assert(std::is_convertible_v<const Argument&, std::remove_cvref_t<Parameter>>);
-    }
-  };
-  [&]<std::size_t... i>(std::index_sequence<i...>) {
-    (check(static_cast<std::tuple<Args>*>(nullptr), std::index_sequence<i>()), ...);
-  }(std::index_sequence_for<Args...>());
 }
 
 }  // namespace internal

@@ -26,7 +26,7 @@ constexpr int kAttempts = 20;
 constexpr std::chrono::milliseconds kBetweenAttempts{1};
 
 struct Memory {
-  Descriptor file;
+  FileDescriptor file;
   pid_t pid;
   std::string path;
 

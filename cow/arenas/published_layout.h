@@ -8,6 +8,7 @@
 #include <cowshed/base/error.h>
 #include <cowshed/base/published_layout.h>
 #include <cowshed/cow/proc/proc_files.h>
+#include <cowshed/cow/published_object.h>
 
 namespace cowshed::cow {
 
@@ -15,14 +16,6 @@ struct PublishedArena {
   std::string name;
   std::uint64_t begin = 0;
   std::uint64_t end = 0;
-};
-
-struct PublishedObject {
-  std::string name;  // empty: published without one
-  std::string type;
-  std::string arena;
-  std::uint64_t address = 0;
-  std::uint64_t bytes = 0;
 };
 
 // What a process says of itself in its published layout (base/published_layout.h), at one moment.

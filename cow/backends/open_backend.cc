@@ -4,9 +4,9 @@
 #include <system_error>
 #include <unistd.h>
 
-#include <cowshed/cow/backend.h>
 #include <cowshed/cow/backends/pagemap_backend.h>
 #include <cowshed/cow/backends/tracepoint_backend.h>
+#include <cowshed/cow/open_backend.h>
 
 namespace cowshed::cow {
 namespace {

@@ -16,7 +16,7 @@
 namespace cowshed::cow {
 namespace {
 
-constexpr std::chrono::milliseconds kShortestInterval{10};
+constexpr std::chrono::milliseconds kShortestPause{10};
 // After each of the two, searching and looking, there is a pause of this many times what it cost.
 constexpr std::uint64_t kCostFactor = 9;
 // Looking goes on for no longer than this at a time, or than a search: so that processes are
@@ -133,7 +133,7 @@ Expected<Attached> PagemapBackend::attach(const std::vector<pid_t>& roots) {
 
 std::chrono::milliseconds PagemapBackend::interval() const {
   const std::chrono::milliseconds affordable(finding_ns_ * kCostFactor / 1'000'000);
-  return std::max(kShortestInterval, affordable);
+  return std::max(kShortestPause, affordable);
 }
 
 bool PagemapBackend::any_alive() const { return !alive_.empty(); }

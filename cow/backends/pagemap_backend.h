@@ -85,7 +85,7 @@ class PagemapBackend : public Backend {
   std::uint64_t samples_ = 0;
   std::uint64_t sampling_ns_ = 0;
   std::uint64_t finding_ns_ = 0;  // what the last search for processes cost
-  Pace looks_;                    // at memory
+  DutyCycle looks_;               // at memory
 
   // Processes not seen.
   std::uint64_t not_seen_ = 0;

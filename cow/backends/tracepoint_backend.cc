@@ -67,7 +67,7 @@ TracepointBackend::TracepointBackend(Probe probe, const SamplingOptions& samplin
       samples_budget_(kSamplesShare, kSamplesAtFirstNs) {
   if (sampling.period == 0) return;
   sampling_.emplace().period = sampling.period;
-  sampler_ = std::make_unique<CopySampler>(proc_);
+  sampler_ = std::make_unique<CopyProfiler>(proc_);
 }
 
 Expected<std::unique_ptr<Backend>> TracepointBackend::open(const SamplingOptions& sampling,
@@ -415,7 +415,7 @@ Measurement TracepointBackend::measurement(const CodeOf& code) const {
   result.unsure_faults = unsure_faults_;
   result.overhead = overhead_;
   result.sampling = sampling_;
-  CodeSites::Copies pages;
+  ProfileBuilder::Copies pages;
   if (sampler_)
     for (const auto& [id, copies] : processes_) pages[id] = copies.copied_pages().value_or(0);
   if (sampler_ && code.is_all()) result.sampled = sampler_->of_all(pages);

@@ -75,24 +75,24 @@ class TracepointBackend : public Backend {
     // Of its mappings, by where they begin; empty for what is no arena.
     std::map<std::uint64_t, std::string> names;
     // Looks at its memory.
-    Pace pace{kLookCostFactor, kBetweenLooksNs};
+    DutyCycle pace{kLookCostFactor, kBetweenLooksNs};
     std::uint64_t last_look_ns = 0;
     bool has_changed = true;  // has counted something since
   };
   std::map<std::uint64_t, Details> details_;     // of each
   std::map<std::uint64_t, PageRanges> parents_;  // what children inherit of each in this sample()
-  Pace all_looks_;
-  Budget looks_budget_;
+  DutyCycle all_looks_;
+  TokenBucket looks_budget_;
   std::vector<std::uint64_t> ended_;  // before the last sample(): of which nothing more is to come
-  Budget samples_budget_;
+  TokenBucket samples_budget_;
   std::uint64_t last_sample_cost_ns_ = 0;
   std::uint64_t usual_sample_cost_ns_ = 0;
   std::uint64_t lost_ = 0;
   std::uint64_t unsure_faults_ = 0;
   Overhead overhead_;
   std::optional<SamplingSummary> sampling_;
-  std::unique_ptr<CopySampler> sampler_;  // null: copies are not sampled
-  std::size_t taken_meanwhile_ = 0;       // samples, since the last sample()
+  std::unique_ptr<CopyProfiler> sampler_;  // null: copies are not sampled
+  std::size_t taken_meanwhile_ = 0;        // samples, since the last sample()
 };
 
 }  // namespace cowshed::cow

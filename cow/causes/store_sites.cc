@@ -87,7 +87,7 @@ std::size_t StoreSites::release_places_of(const Binary* binary, CounterField fie
   return found == entry->second.end() ? 0 : found->second;
 }
 
-std::vector<CopyPattern> StoreSites::patterns(std::uint64_t process_id, Symbols& symbols) {
+std::vector<CopyPattern> StoreSites::patterns(std::uint64_t process_id, Symbolizer& symbols) {
   const auto found = processes_.find(process_id);
   if (found == processes_.end()) return {};
   std::vector<StoreSite> sites;

@@ -25,11 +25,11 @@ class StoreSites {
   // `code` is the sample's stack.
   void add(const CopySample& sample, const CodeStack& code);
 
-  // As CopySampler has it.
+  // As CopyProfiler has it.
   void merge(std::uint64_t process_id, std::uint64_t into);
 
   // Of one process, by the probe's id.  Looks names up, and reads the binaries that count.
-  std::vector<CopyPattern> patterns(std::uint64_t process_id, Symbols& symbols);
+  std::vector<CopyPattern> patterns(std::uint64_t process_id, Symbolizer& symbols);
 
  private:
   // The writing instruction and its callers, as far out as they matter.

@@ -26,7 +26,7 @@ class CodeReader {
 
   // A descriptor of a file of the binary, which the reader closes; -1: none.
   using FileOf =
-      std::function<Descriptor(BinaryId binary, FilePlace place, const std::string& name)>;
+      std::function<FileDescriptor(BinaryId binary, FilePlace place, const std::string& name)>;
 
   // What a binary's program headers load: link-time addresses.
   struct Extent {
@@ -57,7 +57,7 @@ class CodeReader {
   virtual std::optional<Extent> add_binary(BinaryId binary, const std::string& path) = 0;
   virtual std::optional<Extent> add_vdso(BinaryId binary) = 0;
 
-  // Binaries as processes have them mapped, by address.
+  // BinaryCache as processes have them mapped, by address.
   virtual void add_layout(LayoutId layout, const std::vector<Module>& modules) = 0;
   virtual void remove_layout(LayoutId layout) = 0;
   virtual Walk walk(LayoutId layout, const CopySample& sample) = 0;

@@ -44,8 +44,8 @@ std::string_view shortened(std::string_view text) { return text.substr(0, kLonge
 // --- In the process.
 
 // Asks for a file, and waits for it.
-Descriptor file_from(const HelperSocket& socket, CodeReader::BinaryId binary, FilePlace place,
-                     const std::string& name) {
+FileDescriptor file_from(const HelperSocket& socket, CodeReader::BinaryId binary, FilePlace place,
+                         const std::string& name) {
   WireWriter request;
   request.number(Reply::wants_file).number(binary).number(place).text(shortened(name));
   if (!socket.send(request.bytes())) ::_exit(1);
@@ -203,7 +203,7 @@ std::optional<std::string> CodeReaderProcess::reply_to(const WireWriter& request
     const auto place = wire.number<FilePlace>();
     const std::string name = wire.text();
     const bool is_asked = wire.is_good() && binary == asked && !set_aside_.contains(binary);
-    const Descriptor file = is_asked ? file_of_(binary, place, name) : Descriptor();
+    const FileDescriptor file = is_asked ? file_of_(binary, place, name) : FileDescriptor();
     if (!process_->socket().send("!", file.get())) return std::nullopt;
   }
 }

@@ -84,7 +84,7 @@ int find_debug_file(Dwfl_Module* /*module*/, void** userdata, const char* /*modu
                                 FilePlace::system_folder}) {
     const std::string& name = place == FilePlace::build_id ? build_id : link;
     if (name.empty()) continue;
-    Descriptor file = (*binary->file_of)(binary->id, place, name);
+    FileDescriptor file = (*binary->file_of)(binary->id, place, name);
     if (file && is_debug_file_of(file.get(), build_id, debuglink_crc)) return file.release();
   }
   return -1;

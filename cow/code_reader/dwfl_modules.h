@@ -43,7 +43,7 @@ class SharedDebugFile {
   ~SharedDebugFile();
 
  private:
-  Descriptor file_;
+  FileDescriptor file_;
   Dwarf* dwarf_ = nullptr;
 };
 

@@ -46,11 +46,11 @@ struct Child {
   }
 };
 
-bool make_pipe(Descriptor& to_read, Descriptor& to_write) {
+bool make_pipe(FileDescriptor& to_read, FileDescriptor& to_write) {
   std::array<int, 2> ends{};
   if (::pipe2(ends.data(), O_CLOEXEC) != 0) return false;
-  to_read = Descriptor(ends[0]);
-  to_write = Descriptor(ends[1]);
+  to_read = FileDescriptor(ends[0]);
+  to_write = FileDescriptor(ends[1]);
   return true;
 }
 
@@ -125,8 +125,8 @@ Expected<Command> Command::fork(const std::vector<std::string>& arguments,
   Command command;
   command.name_ = arguments[0];
   if (user) command.user_ = user->name;
-  Descriptor go;
-  Descriptor error;
+  FileDescriptor go;
+  FileDescriptor error;
   if (!make_pipe(go, command.go_) || !make_pipe(command.error_, error))
     return system_error("cannot start " + command.name_, errno);
   const pid_t pid = ::fork();
@@ -137,7 +137,7 @@ Expected<Command> Command::fork(const std::vector<std::string>& arguments,
     child.run(go.get(), error.get());
   }
   command.pid_ = pid;
-  command.pidfd_ = Descriptor(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+  command.pidfd_ = FileDescriptor(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
   if (!command.pidfd_) return no_pidfd(command.name_, errno);
   return command;
 }

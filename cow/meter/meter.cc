@@ -22,7 +22,7 @@ namespace {
 struct Other {
   pid_t pid = 0;
   ProcStat stat;
-  Descriptor pagemap;
+  FileDescriptor pagemap;
 };
 
 // Parts of a mapping that were there before as parts of the same.
@@ -46,7 +46,7 @@ PageRanges pages_of(const std::vector<FrozenArena>& arenas) {
 }  // namespace
 
 struct Meter::Region {
-  Region(pid_t process, Descriptor maps_file, Descriptor pagemap_file)
+  Region(pid_t process, FileDescriptor maps_file, FileDescriptor pagemap_file)
       : pid(process), maps(std::move(maps_file)), pagemap(std::move(pagemap_file)) {}
 
   void find_others(const ProcStat& self);
@@ -55,20 +55,20 @@ struct Meter::Region {
   void note_faults();
   Expected<void> look(PageSnapshot& snapshot);
   PageRanges which_others_have(const PageRanges& pages) const;
-  void count_others(Copied& result) const;
-  void compare(Copied& result) const;
+  void count_others(MeterResult& result) const;
+  void compare(MeterResult& result) const;
 
   ProcFiles proc;
   pid_t pid;
   pid_t owner = ::getpid();
-  Descriptor maps;
-  Descriptor pagemap;
+  FileDescriptor maps;
+  FileDescriptor pagemap;
   std::vector<Other> others;
   std::vector<std::string> unknown_at_begin;
   PageSnapshot before;
   PageSnapshot after;
   std::uint64_t own_faults = 0;
-  Expected<Copied> copied = make_error(
+  Expected<MeterResult> copied = make_error(
       ErrorCode::invalid_argument, "this Meter's region has not ended: call end() before copied()");
 };
 
@@ -136,7 +136,7 @@ PageRanges Meter::Region::which_others_have(const PageRanges& pages) const {
   return result;
 }
 
-void Meter::Region::count_others(Copied& result) const {
+void Meter::Region::count_others(MeterResult& result) const {
   std::size_t ended = 0;
   for (const Other& other : others)
     if (has_ended(other)) ++ended;
@@ -155,7 +155,7 @@ void Meter::Region::count_others(Copied& result) const {
   }
 }
 
-void Meter::Region::compare(Copied& result) const {
+void Meter::Region::compare(MeterResult& result) const {
   const auto mappings_before = parse_maps(before.maps());
   const auto mappings = parse_maps(after.maps());
   const auto frozen = frozen_arenas(proc, pid, mappings);
@@ -251,7 +251,7 @@ Expected<void> Meter::end() {
   } else if (auto good = region.look(region.after); !good) {
     region.copied = tl::make_unexpected(std::move(good.error()));
   } else {
-    Copied result;
+    MeterResult result;
     result.pid = region.pid;
     result.own_faults = region.faults() - region.own_faults;
     result.unknown = region.unknown_at_begin;
@@ -263,6 +263,6 @@ Expected<void> Meter::end() {
   return {};
 }
 
-const Expected<Copied>& Meter::copied() const { return region_->copied; }
+const Expected<MeterResult>& Meter::copied() const { return region_->copied; }
 
 }  // namespace cowshed::cow

@@ -39,13 +39,13 @@ std::string ranges_text(const PageRanges& pages) {
 
 }  // namespace
 
-std::uint64_t Copied::bytes() const {
+std::uint64_t MeterResult::bytes() const {
   std::uint64_t total = 0;
   for (const CopiedMapping& mapping : mappings) total += mapping.pages.bytes();
   return total;
 }
 
-std::uint64_t Copied::at_least_bytes() const {
+std::uint64_t MeterResult::at_least_bytes() const {
   std::uint64_t of_files = 0;
   std::uint64_t of_either = 0;
   for (const CopiedMapping& mapping : mappings)
@@ -53,23 +53,23 @@ std::uint64_t Copied::at_least_bytes() const {
   return of_files + of_either - std::min(of_either, faults_of_others * kPageSize);
 }
 
-std::uint64_t Copied::at_most_bytes() const {
+std::uint64_t MeterResult::at_most_bytes() const {
   return bytes() + std::min(left_alone.bytes(), own_faults * kPageSize);
 }
 
-std::uint64_t Copied::bytes_of(const PublishedObject& object) const {
+std::uint64_t MeterResult::bytes_of(const PublishedObject& object) const {
   std::uint64_t total = 0;
   for (const CopiedMapping& mapping : mappings)
     total += mapping.pages.bytes_within(pages_of(object.address, object.bytes));
   return total;
 }
 
-Copied Copied::within(const void* address, std::size_t bytes) const {
+MeterResult MeterResult::within(const void* address, std::size_t bytes) const {
   const auto begin = reinterpret_cast<std::uintptr_t>(address);
   PageRanges place_pages;
   if (bytes > 0) place_pages.append(pages_of(begin, bytes));
-  Copied result = *this;
-  result.place = fmt::format("{} at {:#x}", size_text(bytes), begin);
+  MeterResult result = *this;
+  result.region = fmt::format("{} at {:#x}", size_text(bytes), begin);
   result.left_alone = intersect(left_alone, place_pages);
   result.mappings.clear();
   for (const CopiedMapping& mapping : mappings) {
@@ -81,7 +81,7 @@ Copied Copied::within(const void* address, std::size_t bytes) const {
   return result;
 }
 
-Expected<Copied> Copied::of_object(std::string_view name) const {
+Expected<MeterResult> MeterResult::of_object(std::string_view name) const {
   const auto object = std::find_if(objects.begin(), objects.end(),
                                    [&](const PublishedObject& each) { return each.name == name; });
   if (object == objects.end()) {
@@ -90,22 +90,22 @@ Expected<Copied> Copied::of_object(std::string_view name) const {
         fmt::format("PID {}: publishes no object '{}' in a frozen arena: nothing is known of it",
                     pid, name));
   }
-  Copied result = within(reinterpret_cast<const void*>(object->address), object->bytes);
-  result.place = object_text(*object);
+  MeterResult result = within(reinterpret_cast<const void*>(object->address), object->bytes);
+  result.region = object_text(*object);
   return result;
 }
 
-std::string to_text(const Copied& copied) {
+std::string to_text(const MeterResult& copied) {
   const std::uint64_t bytes = copied.bytes();
   std::string text = fmt::format("{} copied by PID {}", size_text(bytes), copied.pid);
-  if (!copied.place.empty()) text += " of " + copied.place;
+  if (!copied.region.empty()) text += " of " + copied.region;
   if (const auto least = copied.at_least_bytes(); least != bytes)
     text += fmt::format(" (at least {}: who shared the rest may have copied it)", size_text(least));
   if (const auto most = copied.at_most_bytes(); most != bytes) {
     text += fmt::format(" (at most {}: who shared {} has it no more)", size_text(most),
                         size_text(copied.left_alone.bytes()));
   }
-  if (copied.place.empty()) {
+  if (copied.region.empty()) {
     text += fmt::format("; {} of {} are still shared", size_text(copied.still_shared_bytes),
                         size_text(copied.shared_at_begin_bytes));
   }

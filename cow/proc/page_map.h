@@ -44,14 +44,14 @@ class PageMap {
   bool is_gone() const { return gone_; }
 
  private:
-  explicit PageMap(Descriptor file) : file_(std::move(file)) {}
+  explicit PageMap(FileDescriptor file) : file_(std::move(file)) {}
   Expected<void> check(int error);
   Expected<PageRanges> copied_file_pages(const PageRanges& resident, const PageRanges& inherited,
                                          const PageRanges& in_both, const PageRanges& exclusive,
                                          const PageMap* parent);
   Expected<PageRanges> different_pages(const PageRanges& pages, const PageMap& other);
 
-  Descriptor file_;
+  FileDescriptor file_;
   bool gone_ = false;
 };
 

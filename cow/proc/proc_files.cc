@@ -41,7 +41,7 @@ T number(std::string_view text, int base = 10) {
 
 // 0 or an errno.
 int read_all(const std::string& path, std::string& text) {
-  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  const FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!file) return errno;
   std::array<char, 65536> buffer;
   for (;;) {
@@ -126,9 +126,9 @@ Expected<ProcStat> ProcFiles::stat(pid_t pid) const {
   return stat;
 }
 
-Expected<Descriptor> ProcFiles::open(pid_t pid, std::string_view file) const {
+Expected<FileDescriptor> ProcFiles::open(pid_t pid, std::string_view file) const {
   const std::string name = path(pid, file);
-  Descriptor result(::open(name.c_str(), O_RDONLY | O_CLOEXEC));
+  FileDescriptor result(::open(name.c_str(), O_RDONLY | O_CLOEXEC));
   if (!result) return process_error(pid, name, errno);
   return result;
 }

@@ -61,7 +61,7 @@ class ProcFiles {
   Expected<ProcStat> stat(pid_t pid) const;
   Expected<std::vector<Mapping>> maps(pid_t pid) const;
   // /proc/PID/FILE, for reading.
-  Expected<Descriptor> open(pid_t pid, std::string_view file) const;
+  Expected<FileDescriptor> open(pid_t pid, std::string_view file) const;
   // The number in a line of /proc/PID/status; 0 where there is none.
   std::uint64_t status_number(pid_t task, std::string_view name) const;
   // Of the user that we are.

@@ -33,7 +33,7 @@ const Mapping* AddressSpace::find(std::uint64_t address) const {
   return &*std::prev(after);
 }
 
-AddressSpaces::AddressSpaces(ProcFiles proc, Binaries& binaries)
+AddressSpaces::AddressSpaces(ProcFiles proc, BinaryCache& binaries)
     : proc_(std::move(proc)), binaries_(&binaries) {}
 
 std::shared_ptr<StackUnwinder> AddressSpaces::unwinder_for(const std::vector<Mapping>& mappings,

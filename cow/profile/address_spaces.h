@@ -33,7 +33,7 @@ struct AddressSpace {
 // seen once, and of one that mapped more, then ended. One thread at a time.
 class AddressSpaces {
  public:
-  AddressSpaces(ProcFiles proc, Binaries& binaries);
+  AddressSpaces(ProcFiles proc, BinaryCache& binaries);
 
   // What the newest snapshot says of a process; its parent's comes first.
   void update(const ProcessCounts& process, std::uint64_t now_ns);
@@ -71,7 +71,7 @@ class AddressSpaces {
     std::uint64_t execs = 0;
     std::uint64_t image_ns = 0;  // when that was first seen
     std::uint64_t read_ns = 0;   // 0: not read
-    Pace reads{kReadsFactor, kBetweenReadsNs};
+    DutyCycle reads{kReadsFactor, kBetweenReadsNs};
     std::shared_ptr<AddressSpace> space;
     // Where a child is seen late, its parent may have given back what it shared with it: what was
     // read of it last before the fork.  So a parent's last few are kept, with when they were read.
@@ -89,7 +89,7 @@ class AddressSpaces {
   std::shared_ptr<StackUnwinder> unwinder_for(const std::vector<Mapping>& mappings, pid_t pid);
 
   ProcFiles proc_;
-  Binaries* binaries_;
+  BinaryCache* binaries_;
   std::map<std::uint64_t, Known> known_;  // by the probe's id
   std::uint64_t last_forgotten_ = 0;      // the greatest of such ids
   std::uint64_t kept_up_ns_ = 0;

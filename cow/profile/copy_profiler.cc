@@ -15,17 +15,17 @@ std::size_t bytes_of(const CopySample& sample) { return sizeof sample + sample.s
 
 }  // namespace
 
-CopySampler::CopySampler(const ProcFiles& proc) : binaries_(proc), spaces_(proc, binaries_) {
+CopyProfiler::CopyProfiler(const ProcFiles& proc) : binaries_(proc), spaces_(proc, binaries_) {
   if (auto decoder = StoreDecoder::open()) stores_.emplace(std::move(*decoder));
 }
 
-void CopySampler::place(const CopySample& sample) {
+void CopyProfiler::place(const CopySample& sample) {
   waiting_bytes_ -= bytes_of(sample);
   const CodeStack& code = sites_.add(sample, spaces_, binaries_);
   if (stores_) stores_->add(sample, code);
 }
 
-void CopySampler::add(std::vector<CopySample> samples) {
+void CopyProfiler::add(std::vector<CopySample> samples) {
   for (CopySample& sample : samples) {
     const std::size_t bytes = bytes_of(sample);
     if (waiting_bytes_ + bytes > kMostWaitingBytes) {
@@ -39,8 +39,8 @@ void CopySampler::add(std::vector<CopySample> samples) {
 
 // Of what waits; returns the others.
 template <class IsKnown>
-std::vector<CopySample> CopySampler::place_those(IsKnown is_known,
-                                                 const std::function<void()>& meanwhile) {
+std::vector<CopySample> CopyProfiler::place_those(IsKnown is_known,
+                                                  const std::function<void()>& meanwhile) {
   std::vector<CopySample> unknown;
   std::size_t placed = 0;
   for (CopySample& sample : std::exchange(waiting_, {})) {
@@ -57,19 +57,19 @@ std::vector<CopySample> CopySampler::place_those(IsKnown is_known,
   return unknown;
 }
 
-void CopySampler::wait_first(std::vector<CopySample> samples) {
+void CopyProfiler::wait_first(std::vector<CopySample> samples) {
   waiting_.insert(waiting_.begin(), std::make_move_iterator(samples.begin()),
                   std::make_move_iterator(samples.end()));
 }
 
-void CopySampler::attribute_known(const std::function<void()>& meanwhile) {
+void CopyProfiler::attribute_known(const std::function<void()>& meanwhile) {
   wait_first(place_those(
       [this](const CopySample& sample) { return spaces_.knows(sample.process_id, sample.execs); },
       meanwhile));
 }
 
-void CopySampler::attribute(const std::vector<ProcessCounts>& processes,
-                            const std::function<void()>& meanwhile) {
+void CopyProfiler::attribute(const std::vector<ProcessCounts>& processes,
+                             const std::function<void()>& meanwhile) {
   const std::uint64_t now = monotonic_ns();
   for (const ProcessCounts& process : processes) spaces_.update(process, now);
   std::vector<CopySample> unknown = place_those(
@@ -81,27 +81,27 @@ void CopySampler::attribute(const std::vector<ProcessCounts>& processes,
 }
 
 // As of an unknown process where it is one.
-void CopySampler::place_waiting() {
+void CopyProfiler::place_waiting() {
   for (const CopySample& sample : waiting_) place(sample);
   waiting_.clear();
 }
 
-void CopySampler::merge(std::uint64_t process_id, std::uint64_t into) {
+void CopyProfiler::merge(std::uint64_t process_id, std::uint64_t into) {
   sites_.merge(process_id, into);
   if (stores_) stores_->merge(process_id, into);
 }
 
-SampledCopies CopySampler::of(std::uint64_t process_id, const CodeSites::Copies& copies) {
+SampledCopies CopyProfiler::of(std::uint64_t process_id, const ProfileBuilder::Copies& copies) {
   place_waiting();
   return sites_.of(process_id, copies, symbols_, kMostOfAKind);
 }
 
-SampledCopies CopySampler::of_all(const CodeSites::Copies& copies) {
+SampledCopies CopyProfiler::of_all(const ProfileBuilder::Copies& copies) {
   place_waiting();
   return sites_.of_all(copies, symbols_, kMostOfAKind);
 }
 
-std::optional<std::vector<CopyPattern>> CopySampler::patterns_of(std::uint64_t process_id) {
+std::optional<std::vector<CopyPattern>> CopyProfiler::patterns_of(std::uint64_t process_id) {
   if (!stores_) return std::nullopt;
   place_waiting();
   return stores_->patterns(process_id, symbols_);

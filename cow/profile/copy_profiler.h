@@ -19,9 +19,9 @@ namespace cowshed::cow {
 
 // From sampled copies to who made them: saves what processes have mapped, unwinds, adds up, and
 // looks names up at the end.  One thread at a time.
-class CopySampler {
+class CopyProfiler {
  public:
-  explicit CopySampler(const ProcFiles& proc);
+  explicit CopyProfiler(const ProcFiles& proc);
 
   // They wait for the next attribute().  Those that there is no room for are dropped, and counted.
   void add(std::vector<CopySample> samples);
@@ -46,9 +46,9 @@ class CopySampler {
   void merge(std::uint64_t process_id, std::uint64_t into);
 
   // As of the last call; of one process by the probe's id, and of all.
-  SampledCopies of(std::uint64_t process_id, const CodeSites::Copies& copies);
-  SampledCopies of_all(const CodeSites::Copies& copies);
-  // As Binaries::unread().
+  SampledCopies of(std::uint64_t process_id, const ProfileBuilder::Copies& copies);
+  SampledCopies of_all(const ProfileBuilder::Copies& copies);
+  // As BinaryCache::unread().
   std::vector<std::string> unread() const { return binaries_.unread(); }
   // Why a process copied; nullopt where instructions cannot be decoded here.
   std::optional<std::vector<CopyPattern>> patterns_of(std::uint64_t process_id);
@@ -63,11 +63,11 @@ class CopySampler {
   std::vector<CopySample> waiting_;
   std::size_t waiting_bytes_ = 0;  // with those that are just being placed
   std::uint64_t dropped_ = 0;
-  Binaries binaries_;  // outlives those that have its addresses
+  BinaryCache binaries_;  // outlives those that have its addresses
   AddressSpaces spaces_;
-  CodeSites sites_;
+  ProfileBuilder sites_;
   std::optional<StoreSites> stores_;
-  Symbols symbols_;
+  Symbolizer symbols_;
 };
 
 }  // namespace cowshed::cow

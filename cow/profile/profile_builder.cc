@@ -51,7 +51,7 @@ std::uint64_t rounded(double copies) { return static_cast<std::uint64_t>(std::ll
 // Whether the page, of anonymous memory right behind the file's mapping `last`, is one that the
 // file's program headers load.  What mmap() put there later is the kernel's same mapping.
 bool is_bss(const AddressSpace& space, const Mapping* last, const CopySample& sample,
-            Binaries& binaries) {
+            BinaryCache& binaries) {
   const Mapping* first = last;
   while (first != space.mappings.data() && (first - 1)->path == last->path) --first;
   const Binary* binary = binaries.open(*last, sample.pid);
@@ -59,7 +59,8 @@ bool is_bss(const AddressSpace& space, const Mapping* last, const CopySample& sa
 }
 
 // As MappingCopies::name has it.
-std::string mapping_name(const AddressSpace& space, const CopySample& sample, Binaries& binaries) {
+std::string mapping_name(const AddressSpace& space, const CopySample& sample,
+                         BinaryCache& binaries) {
   if (!sample.arena.empty()) return "arena " + sample.arena;
   const Mapping* mapping = space.find(sample.address);
   if (mapping == nullptr) return "unknown";
@@ -104,8 +105,8 @@ std::vector<Frame> place_of(const std::vector<Frame>& stack) {
 
 }  // namespace
 
-const CodeStack& CodeSites::add(const CopySample& sample, AddressSpaces& spaces,
-                                Binaries& binaries) {
+const CodeStack& ProfileBuilder::add(const CopySample& sample, AddressSpaces& spaces,
+                                     BinaryCache& binaries) {
   Tally& tally = tallies_[sample.process_id];
   ++tally.samples;
   Stack stack;
@@ -141,7 +142,7 @@ const CodeStack& CodeSites::add(const CopySample& sample, AddressSpaces& spaces,
 }
 
 // To its innermost frame, else to nothing.
-void CodeSites::shorten_new(Stack& stack, const Tally& tally) const {
+void ProfileBuilder::shorten_new(Stack& stack, const Tally& tally) const {
   if (tally.stacks.contains(stack)) return;
   stack.code.truncated = true;
   stack.code.addresses.resize(1);
@@ -149,7 +150,7 @@ void CodeSites::shorten_new(Stack& stack, const Tally& tally) const {
 }
 
 // An address that means nothing in another process would keep the sums apart for ever.
-void CodeSites::merge(std::uint64_t process_id, std::uint64_t into) {
+void ProfileBuilder::merge(std::uint64_t process_id, std::uint64_t into) {
   const auto from = tallies_.extract(process_id);
   if (from.empty()) return;
   Tally& sum = tallies_[into];
@@ -167,7 +168,7 @@ void CodeSites::merge(std::uint64_t process_id, std::uint64_t into) {
   }
 }
 
-void CodeSites::look_up(const std::vector<Weighted>& tallies, Symbols& symbols) {
+void ProfileBuilder::look_up(const std::vector<Weighted>& tallies, Symbolizer& symbols) {
   std::set<CodeAddress> addresses;
   for (const auto& [tally, copies_per_sample] : tallies) {
     for (const auto& [stack, samples] : tally->stacks) {
@@ -178,7 +179,7 @@ void CodeSites::look_up(const std::vector<Weighted>& tallies, Symbols& symbols) 
   symbols.look_up(addresses);
 }
 
-std::vector<Frame> CodeSites::frames(const Stack& stack, Symbols& symbols) {
+std::vector<Frame> ProfileBuilder::frames(const Stack& stack, Symbolizer& symbols) {
   std::vector<Frame> frames;
   if (stack.writer != kProgram) {
     const std::string name = stack.writer == kKernel
@@ -196,15 +197,15 @@ std::vector<Frame> CodeSites::frames(const Stack& stack, Symbols& symbols) {
   return frames;
 }
 
-CodeSites::Weighted CodeSites::weighted(std::uint64_t process_id, const Tally& tally,
-                                        const Copies& copies) {
+ProfileBuilder::Weighted ProfileBuilder::weighted(std::uint64_t process_id, const Tally& tally,
+                                                  const Copies& copies) {
   const auto copied = copies.find(process_id);
   const auto pages = copied == copies.end() ? 0.0 : static_cast<double>(copied->second);
   return {&tally, pages / static_cast<double>(tally.samples)};
 }
 
-std::vector<CodeSite> CodeSites::sites(const std::vector<Weighted>& tallies, Symbols& symbols,
-                                       std::size_t most) {
+std::vector<CodeSite> ProfileBuilder::sites(const std::vector<Weighted>& tallies,
+                                            Symbolizer& symbols, std::size_t most) {
   struct Found {
     std::uint64_t samples = 0;
     double copies = 0;
@@ -238,8 +239,8 @@ std::vector<CodeSite> CodeSites::sites(const std::vector<Weighted>& tallies, Sym
   return result;
 }
 
-std::vector<MappingCopies> CodeSites::mappings(const std::vector<Weighted>& tallies,
-                                               std::size_t most) {
+std::vector<MappingCopies> ProfileBuilder::mappings(const std::vector<Weighted>& tallies,
+                                                    std::size_t most) {
   struct Found {
     std::uint64_t samples = 0;
     double copies = 0;
@@ -261,7 +262,7 @@ std::vector<MappingCopies> CodeSites::mappings(const std::vector<Weighted>& tall
   return result;
 }
 
-std::vector<RangeCopies> CodeSites::ranges(const Weighted& weighted, std::size_t most) {
+std::vector<RangeCopies> ProfileBuilder::ranges(const Weighted& weighted, std::size_t most) {
   const auto density = [](const RangeCopies& range) {
     return static_cast<double>(range.samples) / static_cast<double>(range.end - range.begin);
   };
@@ -290,7 +291,7 @@ std::vector<RangeCopies> CodeSites::ranges(const Weighted& weighted, std::size_t
   return result;
 }
 
-std::vector<FoldedStack> CodeSites::folded(const Weighted& weighted, Symbols& symbols) {
+std::vector<FoldedStack> ProfileBuilder::folded(const Weighted& weighted, Symbolizer& symbols) {
   std::map<std::string, std::uint64_t> found;
   for (const auto& [stack, samples] : weighted.tally->stacks)
     found[fold(frames(stack, symbols), stack.code.truncated)] += samples;
@@ -313,8 +314,8 @@ std::vector<FoldedStack> CodeSites::folded(const Weighted& weighted, Symbols& sy
   return result;
 }
 
-SampledCopies CodeSites::of(std::uint64_t process_id, const Copies& copies, Symbols& symbols,
-                            std::size_t most) const {
+SampledCopies ProfileBuilder::of(std::uint64_t process_id, const Copies& copies,
+                                 Symbolizer& symbols, std::size_t most) const {
   SampledCopies result;
   const auto found = tallies_.find(process_id);
   if (found == tallies_.end()) return result;
@@ -327,7 +328,8 @@ SampledCopies CodeSites::of(std::uint64_t process_id, const Copies& copies, Symb
   return result;
 }
 
-SampledCopies CodeSites::of_all(const Copies& copies, Symbols& symbols, std::size_t most) const {
+SampledCopies ProfileBuilder::of_all(const Copies& copies, Symbolizer& symbols,
+                                     std::size_t most) const {
   SampledCopies result;
   // Of processes with few samples each, all together say how much one stands for: those without any
   // have copied, too.

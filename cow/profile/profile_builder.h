@@ -15,12 +15,12 @@ namespace cowshed::cow {
 
 // Adds samples up: by stack, by mapping, by address.  Names are looked up when somebody asks.
 // One thread at a time.
-class CodeSites {
+class ProfileBuilder {
  public:
   // Attributes a sample as of what was mapped: `spaces` must know the process.  Returns its stack.
-  const CodeStack& add(const CopySample& sample, AddressSpaces& spaces, Binaries& binaries);
+  const CodeStack& add(const CopySample& sample, AddressSpaces& spaces, BinaryCache& binaries);
 
-  // As CopySampler has it.
+  // As CopyProfiler has it.
   void merge(std::uint64_t process_id, std::uint64_t into);
 
   // How many pages each process has copied, by the probe's id.
@@ -28,9 +28,9 @@ class CodeSites {
 
   // Of one process, by the probe's id, and of all together: the `most` frequent of each kind, but
   // every stack.  `copies` are spread over what was sampled.
-  SampledCopies of(std::uint64_t process_id, const Copies& copies, Symbols& symbols,
+  SampledCopies of(std::uint64_t process_id, const Copies& copies, Symbolizer& symbols,
                    std::size_t most) const;
-  SampledCopies of_all(const Copies& copies, Symbols& symbols, std::size_t most) const;
+  SampledCopies of_all(const Copies& copies, Symbolizer& symbols, std::size_t most) const;
 
  private:
   // Who wrote: the program itself, the kernel in no system call, or in the one of that number.
@@ -62,14 +62,14 @@ class CodeSites {
   };
 
   static Weighted weighted(std::uint64_t process_id, const Tally& tally, const Copies& copies);
-  static void look_up(const std::vector<Weighted>& tallies, Symbols& symbols);
-  static std::vector<Frame> frames(const Stack& stack, Symbols& symbols);
-  static std::vector<CodeSite> sites(const std::vector<Weighted>& tallies, Symbols& symbols,
+  static void look_up(const std::vector<Weighted>& tallies, Symbolizer& symbols);
+  static std::vector<Frame> frames(const Stack& stack, Symbolizer& symbols);
+  static std::vector<CodeSite> sites(const std::vector<Weighted>& tallies, Symbolizer& symbols,
                                      std::size_t most);
   static std::vector<MappingCopies> mappings(const std::vector<Weighted>& tallies,
                                              std::size_t most);
   static std::vector<RangeCopies> ranges(const Weighted& weighted, std::size_t most);
-  static std::vector<FoldedStack> folded(const Weighted& weighted, Symbols& symbols);
+  static std::vector<FoldedStack> folded(const Weighted& weighted, Symbolizer& symbols);
 
   // What a process that copies from ever other places may have us keep.
   static constexpr std::size_t kMostAddresses = 1 << 20;

@@ -16,37 +16,39 @@ namespace cowshed::cow {
 namespace {
 
 // Without opening it: a device or a FIFO would notice.
-Descriptor locate(int folder, const std::string& path, std::uint64_t resolve, int flags = 0) {
+FileDescriptor locate(int folder, const std::string& path, std::uint64_t resolve, int flags = 0) {
   open_how how{};
   how.flags = static_cast<std::uint64_t>(O_PATH | O_CLOEXEC | flags);
   how.resolve = resolve;
-  return Descriptor(
+  return FileDescriptor(
       static_cast<int>(::syscall(SYS_openat2, folder, path.c_str(), &how, sizeof how)));
 }
 
 constexpr std::uint64_t kNoLinks = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
 
-Descriptor locate_folder(const std::string& path) { return locate(AT_FDCWD, path, 0, O_DIRECTORY); }
+FileDescriptor locate_folder(const std::string& path) {
+  return locate(AT_FDCWD, path, 0, O_DIRECTORY);
+}
 
 // A sparse file of some KiB would take as much memory as it has bytes.
 bool is_sparse(const struct stat& file) {
   constexpr std::int64_t kSmallBytes = 16 << 20;
-  constexpr std::int64_t kBlockBytes = 512;
+  constexpr std::int64_t kDiskBlockBytes = 512;
   constexpr std::int64_t kBestCompression = 16;
   return file.st_size > kSmallBytes &&
-         file.st_size / kBestCompression > file.st_blocks * kBlockBytes;
+         file.st_size / kBestCompression > file.st_blocks * kDiskBlockBytes;
 }
 
 // Of a regular file, the same one whatever its name is by now.  What the kernel makes up, such as
 // /proc/kmsg, has no size.
-Descriptor open_located(const Descriptor& located) {
+FileDescriptor open_located(const FileDescriptor& located) {
   struct stat file{};
   if (!located || ::fstat(located.get(), &file) != 0 || !S_ISREG(file.st_mode) ||
       file.st_size == 0 || is_sparse(file)) {
     return {};
   }
-  return Descriptor(::open(fmt::format("/proc/self/fd/{}", located.get()).c_str(),
-                           O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+  return FileDescriptor(::open(fmt::format("/proc/self/fd/{}", located.get()).c_str(),
+                               O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
 }
 
 // stat() of an overlay or of btrfs has other numbers than /proc/PID/maps; so this maps it, too.
@@ -66,27 +68,27 @@ bool is_mapped_as(int fd, const Mapping& mapping) {
   return is_same;
 }
 
-Descriptor open_if_mapped_as(const Mapping& mapping, const Descriptor& located) {
-  Descriptor file = open_located(located);
-  return file && is_mapped_as(file.get(), mapping) ? std::move(file) : Descriptor();
+FileDescriptor open_if_mapped_as(const Mapping& mapping, const FileDescriptor& located) {
+  FileDescriptor file = open_located(located);
+  return file && is_mapped_as(file.get(), mapping) ? std::move(file) : FileDescriptor();
 }
 
 // Where the process sees its files; "/" once it has ended.
-Descriptor root_of(const ProcFiles& proc, pid_t pid) {
-  Descriptor root = locate_folder(proc.path(pid, "root"));
+FileDescriptor root_of(const ProcFiles& proc, pid_t pid) {
+  FileDescriptor root = locate_folder(proc.path(pid, "root"));
   return root ? std::move(root) : locate_folder("/");
 }
 
-Descriptor open_itself(const ProcFiles& proc, const FileRequest& request) {
+FileDescriptor open_itself(const ProcFiles& proc, const FileRequest& request) {
   const Mapping& mapping = request.mapping;
-  const Descriptor shown = locate(
+  const FileDescriptor shown = locate(
       AT_FDCWD,
       proc.path(request.pid, fmt::format("map_files/{:x}-{:x}", mapping.begin, mapping.end)), 0);
-  if (Descriptor file = open_if_mapped_as(mapping, shown)) return file;
+  if (FileDescriptor file = open_if_mapped_as(mapping, shown)) return file;
   const std::string path(mapping.file_path());
-  for (const Descriptor& root : {root_of(proc, request.pid), locate_folder("/")}) {
-    const Descriptor named = locate(root.get(), path, RESOLVE_IN_ROOT | kNoLinks);
-    if (Descriptor file = open_if_mapped_as(mapping, named)) return file;
+  for (const FileDescriptor& root : {root_of(proc, request.pid), locate_folder("/")}) {
+    const FileDescriptor named = locate(root.get(), path, RESOLVE_IN_ROOT | kNoLinks);
+    if (FileDescriptor file = open_if_mapped_as(mapping, named)) return file;
   }
   return {};
 }
@@ -105,13 +107,13 @@ bool is_build_id(const std::string& name) {
          });
 }
 
-Descriptor open_system_debug_file(const std::string& path) {
-  const Descriptor folder = locate_folder("/usr/lib/debug");
+FileDescriptor open_system_debug_file(const std::string& path) {
+  const FileDescriptor folder = locate_folder("/usr/lib/debug");
   return folder ? open_located(locate(folder.get(), path, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS))
-                : Descriptor();
+                : FileDescriptor();
 }
 
-Descriptor open_debug_file(const ProcFiles& proc, const FileRequest& request) {
+FileDescriptor open_debug_file(const ProcFiles& proc, const FileRequest& request) {
   if (request.place == FilePlace::build_id) {
     if (!is_build_id(request.name)) return {};
     return open_system_debug_file(
@@ -123,15 +125,15 @@ Descriptor open_debug_file(const ProcFiles& proc, const FileRequest& request) {
   if (request.place == FilePlace::system_folder)
     return open_system_debug_file(folder + request.name);
   const std::string below = request.place == FilePlace::debug_folder ? ".debug/" : "";
-  const Descriptor root = root_of(proc, request.pid);
+  const FileDescriptor root = root_of(proc, request.pid);
   return open_located(
       locate(root.get(), folder + below + request.name, RESOLVE_IN_ROOT | kNoLinks));
 }
 
-Descriptor open_perf_map(const ProcFiles& proc, const FileRequest& request) {
+FileDescriptor open_perf_map(const ProcFiles& proc, const FileRequest& request) {
   const pid_t own_pid = proc.own_pid(request.pid);
-  const Descriptor root = root_of(proc, request.pid);
-  const Descriptor map =
+  const FileDescriptor root = root_of(proc, request.pid);
+  const FileDescriptor map =
       locate(root.get(), fmt::format("tmp/perf-{}.map", own_pid == 0 ? request.pid : own_pid),
              RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS, O_NOFOLLOW);
   struct stat file{};
@@ -139,7 +141,7 @@ Descriptor open_perf_map(const ProcFiles& proc, const FileRequest& request) {
   // Anybody can put a file there for a PID to come.
   const bool is_believed =
       file.st_uid == 0 || file.st_uid == ::geteuid() || file.st_uid == request.owner;
-  return is_believed ? open_located(map) : Descriptor();
+  return is_believed ? open_located(map) : FileDescriptor();
 }
 
 constexpr std::chrono::seconds kMostOpenTime{20};
@@ -171,14 +173,14 @@ FileRequest from_bytes(std::string_view bytes) {
 
 void serve(const ProcFiles& proc, const HelperSocket& socket) {
   while (const auto message = socket.receive()) {
-    const Descriptor file = open_requested(proc, from_bytes(message->bytes));
+    const FileDescriptor file = open_requested(proc, from_bytes(message->bytes));
     if (!socket.send("!", file.get())) return;
   }
 }
 
 }  // namespace
 
-Descriptor open_requested(const ProcFiles& proc, const FileRequest& request) {
+FileDescriptor open_requested(const ProcFiles& proc, const FileRequest& request) {
   switch (request.place) {
     case FilePlace::itself: return open_itself(proc, request);
     case FilePlace::perf_map: return open_perf_map(proc, request);
@@ -186,7 +188,7 @@ Descriptor open_requested(const ProcFiles& proc, const FileRequest& request) {
   }
 }
 
-Descriptor OpenerProcess::open(const FileRequest& request) {
+FileDescriptor OpenerProcess::open(const FileRequest& request) {
   if (hung_ >= kMostHung || hung_devices_.contains(request.mapping.device)) return {};
   if (!process_) {
     process_ = HelperProcess::start("cowtop-files", HelperProcess::Rights::as_ours,

@@ -39,7 +39,7 @@ struct FileRequest {
 // followed, but for those that stay inside /usr/lib/debug.  A perf map is looked for in the /tmp of
 // the process, by its PID in its own namespace.  A file that has much more bytes than its disk
 // holds is refused.  May wait for a file system that does not answer.
-Descriptor open_requested(const ProcFiles& proc, const FileRequest& request);
+FileDescriptor open_requested(const ProcFiles& proc, const FileRequest& request);
 
 // Opens files in a process of its own: a file system that does not answer, as of a hostile FUSE
 // server, holds up that process alone.  One that does not answer in a second is not asked again,
@@ -48,7 +48,7 @@ class OpenerProcess {
  public:
   explicit OpenerProcess(ProcFiles proc) : proc_(std::move(proc)) {}
 
-  Descriptor open(const FileRequest& request);
+  FileDescriptor open(const FileRequest& request);
 
   std::size_t hung() const { return hung_; }
 

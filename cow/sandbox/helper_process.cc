@@ -196,7 +196,7 @@ std::optional<HelperSocket::Message> HelperSocket::receive() const {
   if (header != nullptr && header->cmsg_type == SCM_RIGHTS) {
     int fd = -1;
     std::memcpy(&fd, CMSG_DATA(header), sizeof fd);
-    received.file = Descriptor(fd);
+    received.file = FileDescriptor(fd);
   }
   if (got <= 0 || (message.msg_flags & MSG_TRUNC) != 0) return std::nullopt;
   received.bytes.assign(buffer.data(), static_cast<std::size_t>(got));

@@ -20,7 +20,7 @@ class HelperSocket {
 
   struct Message {
     std::string bytes;
-    Descriptor file;
+    FileDescriptor file;
   };
 
   explicit HelperSocket(int fd) : fd_(fd) {}

@@ -12,26 +12,26 @@ constexpr std::size_t kMostPerfMaps = 256;  // each keeps a descriptor
 
 }  // namespace
 
-Binaries::Binaries(ProcFiles proc)
+BinaryCache::BinaryCache(ProcFiles proc)
     : opener_(std::move(proc)),
       reader_([this](CodeReader::BinaryId binary, FilePlace place, const std::string& name) {
         return file_of(binary, place, name);
       }) {}
 
-Binary& Binaries::add() {
+Binary& BinaryCache::add() {
   Binary& binary = *binaries_.emplace_back(std::make_unique<Binary>());
   binary.reader = &reader_;
   binary.id = static_cast<CodeReader::BinaryId>(binaries_.size());
   return binary;
 }
 
-Descriptor Binaries::file_of(CodeReader::BinaryId binary, FilePlace place,
-                             const std::string& name) {
+FileDescriptor BinaryCache::file_of(CodeReader::BinaryId binary, FilePlace place,
+                                    const std::string& name) {
   if (binary == 0 || binary > binaries_.size()) return {};
   if (place == FilePlace::perf_map) {
     const auto open = perf_map_files_.find(binary);
     if (open == perf_map_files_.end()) return {};
-    return Descriptor(::fcntl(open->second.get(), F_DUPFD_CLOEXEC, 0));
+    return FileDescriptor(::fcntl(open->second.get(), F_DUPFD_CLOEXEC, 0));
   }
   FileRequest request = binaries_[binary - 1]->file;
   request.place = place;
@@ -39,7 +39,7 @@ Descriptor Binaries::file_of(CodeReader::BinaryId binary, FilePlace place,
   return opener_.open(request);
 }
 
-const Binary* Binaries::open(const Mapping& mapping, pid_t pid) {
+const Binary* BinaryCache::open(const Mapping& mapping, pid_t pid) {
   const std::string path(mapping.file_path());
   const auto [entry, is_new] = files_.try_emplace({path, mapping.device, mapping.inode});
   if (!is_new) return entry->second;
@@ -56,7 +56,7 @@ const Binary* Binaries::open(const Mapping& mapping, pid_t pid) {
   return &binary;
 }
 
-const Binary* Binaries::vdso() {
+const Binary* BinaryCache::vdso() {
   if (vdso_ != nullptr) return vdso_;
   Binary& binary = add();
   vdso_ = &binary;
@@ -69,7 +69,7 @@ const Binary* Binaries::vdso() {
   return vdso_;
 }
 
-const Binary* Binaries::perf_map(std::uint64_t process_id, pid_t pid, uid_t owner) {
+const Binary* BinaryCache::perf_map(std::uint64_t process_id, pid_t pid, uid_t owner) {
   const auto known = perf_maps_.find(process_id);
   const std::uint64_t now = monotonic_ns();
   if (known != perf_maps_.end() &&
@@ -83,7 +83,7 @@ const Binary* Binaries::perf_map(std::uint64_t process_id, pid_t pid, uid_t owne
   request.place = FilePlace::perf_map;
   request.pid = pid;
   request.owner = owner;
-  Descriptor opened = opener_.open(request);
+  FileDescriptor opened = opener_.open(request);
   if (!opened) return nullptr;
   Binary& binary = add();
   binary.path = fmt::format("/tmp/perf-{}.map", pid);
@@ -93,7 +93,7 @@ const Binary* Binaries::perf_map(std::uint64_t process_id, pid_t pid, uid_t owne
   return &binary;
 }
 
-std::vector<std::string> Binaries::unread() const {
+std::vector<std::string> BinaryCache::unread() const {
   std::vector<std::string> lines;
   for (const CodeReader::BinaryId id : reader_.set_aside())
     lines.push_back(binaries_[id - 1]->path + ": crashed or held up its reader; has no names");
@@ -103,7 +103,7 @@ std::vector<std::string> Binaries::unread() const {
   return lines;
 }
 
-const Binary* Binaries::generated_code() {
+const Binary* BinaryCache::generated_code() {
   if (generated_ == nullptr) {
     Binary& binary = add();
     binary.is_generated = true;

@@ -30,11 +30,11 @@ struct Binary {
 
 // Opens each once, whatever the number of processes that map it, and reads it in processes of their
 // own: the measured program may be hostile.  One thread at a time.
-class Binaries {
+class BinaryCache {
  public:
-  explicit Binaries(ProcFiles proc);
-  Binaries(const Binaries&) = delete;
-  Binaries& operator=(const Binaries&) = delete;
+  explicit BinaryCache(ProcFiles proc);
+  BinaryCache(const BinaryCache&) = delete;
+  BinaryCache& operator=(const BinaryCache&) = delete;
 
   // The file of `mapping` in process `pid`, as of its device and inode, by /proc/PID/map_files or
   // by its path in the process's own root or in ours.  Never null, lives as long as this.
@@ -63,7 +63,7 @@ class Binaries {
   };
 
   Binary& add();
-  Descriptor file_of(CodeReader::BinaryId binary, FilePlace place, const std::string& name);
+  FileDescriptor file_of(CodeReader::BinaryId binary, FilePlace place, const std::string& name);
 
   OpenerProcess opener_;
   CodeReaderProcess reader_;
@@ -71,7 +71,7 @@ class Binaries {
   std::vector<std::unique_ptr<Binary>> binaries_;  // by id, from 1
   std::map<std::tuple<std::string, dev_t, std::uint64_t>, const Binary*> files_;
   std::map<std::uint64_t, PerfMapFile> perf_maps_;  // by process
-  std::map<CodeReader::BinaryId, Descriptor> perf_map_files_;
+  std::map<CodeReader::BinaryId, FileDescriptor> perf_map_files_;
   const Binary* vdso_ = nullptr;
   const Binary* generated_ = nullptr;
 };

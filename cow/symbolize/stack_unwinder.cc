@@ -20,7 +20,7 @@ bool belongs_to_code(const Mapping& mapping) { return is_file(mapping) || is_vds
 
 }  // namespace
 
-StackUnwinder::StackUnwinder(const std::vector<Mapping>& mappings, pid_t pid, Binaries& binaries)
+StackUnwinder::StackUnwinder(const std::vector<Mapping>& mappings, pid_t pid, BinaryCache& binaries)
     : reader_(&binaries.reader()) {
   for (const Mapping& mapping : mappings)
     if (mapping.executable) code_.push_back({mapping.begin, mapping.end, !mapping.is_memory()});
@@ -32,7 +32,7 @@ StackUnwinder::~StackUnwinder() { reader_->remove_layout(layout_); }
 
 // A file's mappings follow one another, with nothing or its .bss between.
 std::vector<CodeReader::Module> StackUnwinder::modules_of(const std::vector<Mapping>& mappings,
-                                                          pid_t pid, Binaries& binaries) {
+                                                          pid_t pid, BinaryCache& binaries) {
   std::vector<CodeReader::Module> modules;
   for (auto at = mappings.begin(); at != mappings.end();) {
     if (!belongs_to_code(*at)) {

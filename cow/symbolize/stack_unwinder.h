@@ -37,7 +37,7 @@ struct CodeStack {
 class StackUnwinder {
  public:
   // Of `mappings` only those of files count; `pid` is where their files are looked for.
-  StackUnwinder(const std::vector<Mapping>& mappings, pid_t pid, Binaries& binaries);
+  StackUnwinder(const std::vector<Mapping>& mappings, pid_t pid, BinaryCache& binaries);
   StackUnwinder(const StackUnwinder&) = delete;
   StackUnwinder& operator=(const StackUnwinder&) = delete;
   ~StackUnwinder();
@@ -55,7 +55,7 @@ class StackUnwinder {
   };
 
   std::vector<CodeReader::Module> modules_of(const std::vector<Mapping>& mappings, pid_t pid,
-                                             Binaries& binaries);
+                                             BinaryCache& binaries);
   const Code* code_at(std::uint64_t word) const;
   bool is_code(std::uint64_t word) const;
   bool is_of_file(std::uint64_t pc) const;

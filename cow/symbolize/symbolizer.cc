@@ -5,7 +5,7 @@
 
 namespace cowshed::cow {
 
-void Symbols::add(const CodeAddress& code) {
+void Symbolizer::add(const CodeAddress& code) {
   const Binary& binary = *code.binary;
   std::vector<Frame>& frames = known_[code];
   if (!binary.is_generated) {
@@ -22,7 +22,7 @@ void Symbols::add(const CodeAddress& code) {
   }
 }
 
-const std::vector<Frame>& Symbols::frames(const CodeAddress& code) {
+const std::vector<Frame>& Symbolizer::frames(const CodeAddress& code) {
   const auto known = known_.find(code);
   if (known != known_.end()) return known->second;
   if (code.binary == nullptr) {
@@ -35,7 +35,7 @@ const std::vector<Frame>& Symbols::frames(const CodeAddress& code) {
   return known_.at(code);
 }
 
-Frames Symbols::shared(std::vector<Frame> frames) {
+Frames Symbolizer::shared(std::vector<Frame> frames) {
   constexpr std::size_t kFew = 64;
   if (shared_.size() > most_shared_) {
     std::erase_if(shared_, [](const Frames& each) { return each.is_only(); });
@@ -44,11 +44,11 @@ Frames Symbols::shared(std::vector<Frame> frames) {
   return *shared_.emplace(std::move(frames)).first;
 }
 
-bool Symbols::needs_look_up(const CodeAddress& code) const {
+bool Symbolizer::needs_look_up(const CodeAddress& code) const {
   return code.binary != nullptr && !code.binary->is_generated && !known_.contains(code);
 }
 
-void Symbols::look_up(const std::set<CodeAddress>& addresses) {
+void Symbolizer::look_up(const std::set<CodeAddress>& addresses) {
   for (auto code = addresses.begin(); code != addresses.end();) {
     const Binary* binary = code->binary;
     for (; code != addresses.end() && code->binary == binary; ++code) add(*code);

@@ -14,7 +14,7 @@ namespace cowshed::cow {
 // packages and build ids lead to), else its symbol table; or from a perf map.  Generated code that
 // none names is all one function, "generated code".  Each address is looked up once.  One thread at
 // a time.
-class Symbols {
+class Symbolizer {
  public:
   // The function at `code` and those that it is inlined into, innermost first; at least one, that
   // has a module and an address where nothing else is known.

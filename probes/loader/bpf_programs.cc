@@ -34,7 +34,7 @@ std::size_t descriptors_left() {
   return limit.rlim_cur - std::min<rlim_t>(limit.rlim_cur, open);
 }
 
-tl::unexpected<Error> refused(std::string_view step, int error, const LibbpfText& text) {
+tl::unexpected<Error> refused(std::string_view step, int error, const LibbpfLog& text) {
   const int number = error < 0 ? -error : error;
   const auto code =
       number == EPERM || number == EACCES ? ErrorCode::permission_denied : ErrorCode::unsupported;
@@ -104,7 +104,7 @@ Programs& Programs::operator=(Programs&&) noexcept = default;
 Programs::~Programs() = default;
 
 Expected<Programs> Programs::load(const SamplingOptions& sampling) {
-  const LibbpfText text;
+  const LibbpfLog text;
   auto state = std::make_unique<State>();
   cow_bpf* skeleton = state->skeleton.get();
   if (skeleton == nullptr) return refused("opening the BPF programs", errno, text);

@@ -32,19 +32,19 @@ int collect(libbpf_print_level level, const char* format, va_list arguments) {
 
 }  // namespace
 
-LibbpfText::LibbpfText() {
+LibbpfLog::LibbpfLog() {
   callback_mutex.lock();
   previous_callback = libbpf_set_print(collect);
   collected = &text_;
 }
 
-LibbpfText::~LibbpfText() {
+LibbpfLog::~LibbpfLog() {
   collected = nullptr;
   libbpf_set_print(previous_callback);
   callback_mutex.unlock();
 }
 
-std::string LibbpfText::reason() const {
+std::string LibbpfLog::reason() const {
   std::istringstream lines(text_);
   std::string first;
   std::string before;

@@ -6,12 +6,12 @@ namespace cowshed {
 
 // While one lives, what libbpf would print on this thread is collected instead.  The callback is
 // one per process: it is put back at the end, and other threads' text is passed on to it.
-class LibbpfText {
+class LibbpfLog {
  public:
-  LibbpfText();
-  ~LibbpfText();
-  LibbpfText(const LibbpfText&) = delete;
-  LibbpfText& operator=(const LibbpfText&) = delete;
+  LibbpfLog();
+  ~LibbpfLog();
+  LibbpfLog(const LibbpfLog&) = delete;
+  LibbpfLog& operator=(const LibbpfLog&) = delete;
 
   // The reason in one line: what the verifier said last, else libbpf's first complaint.
   std::string reason() const;

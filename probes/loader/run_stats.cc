@@ -21,7 +21,8 @@ bpf_prog_info info_of(int program) {
 
 void RunStats::begin_window() {
   begun_ns_ = monotonic_ns();
-  if (!window_ && begun_ns_ >= next_ns_) window_ = Descriptor(bpf_enable_stats(BPF_STATS_RUN_TIME));
+  if (!window_ && begun_ns_ >= next_ns_)
+    window_ = FileDescriptor(bpf_enable_stats(BPF_STATS_RUN_TIME));
 }
 
 void RunStats::end_window(std::span<const int> programs) {

@@ -21,7 +21,7 @@ class RunStats {
   std::optional<double> ns_per_run() const;
 
  private:
-  Descriptor window_;  // keeps the timing on, until the death of the process at most
+  FileDescriptor window_;  // keeps the timing on, until the death of the process at most
   std::uint64_t begun_ns_ = 0;
   std::uint64_t next_ns_ = 0;
   std::uint64_t time_ = 0;

@@ -12,7 +12,7 @@
 #include <cowshed/share/os/fork_state.h>
 #include <cowshed/share/process/fork_handlers.h>
 #include <cowshed/share/process/published_layout.h>
-#include <cowshed/share/registry/objects.h>
+#include <cowshed/share/process/tree.h>
 
 namespace cowshed {
 
@@ -69,7 +69,7 @@ layout::TransferTables& tables() {
   fork_handlers::enter(fork_handlers::Rank::transfers, kHandlers);
   layout::TransferTables* fresh = nullptr;
   {
-    const std::lock_guard lock(registry::mutex());
+    const std::lock_guard lock(process_tree::mutex());
     layout::create();
     fresh = &layout::transfer_tables();
   }

@@ -3,9 +3,9 @@
 #include <cstdio>
 #include <unistd.h>
 
+#include <cowshed/base/exception_text.h>
 #include <cowshed/share/process/published_layout.h>
 #include <cowshed/share/transfer_report.h>
-#include <cowshed/share/workers/exception.h>
 
 namespace cowshed {
 namespace {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cowshed/share/arena.h>
 #include <cowshed/share/arena/core.h>
 
 namespace cowshed {
@@ -10,7 +11,5 @@ class ArenaAccess {
   static ArenaCore* core_of(const Arena& arena) { return arena.core_; }
   static Arena arena_of(ArenaCore* core) { return Arena(*core); }
 };
-
-tl::unexpected<Error> moved_from_error();
 
 }  // namespace cowshed

@@ -2,11 +2,9 @@
 
 #include <cowshed/base/try.h>
 #include <cowshed/share/arena.h>
-#include <cowshed/share/arena/access.h>
 #include <cowshed/share/arena/core.h>
 #include <cowshed/share/arena/table.h>
 #include <cowshed/share/jemalloc/outside_scope.h>
-#include <cowshed/share/registry/objects.h>
 #include <cowshed/share/stray_write.h>
 
 namespace cowshed {
@@ -35,7 +33,7 @@ Arena& Arena::operator=(Arena&& other) noexcept {
 
 Arena::~Arena() {
   if (core_ == nullptr) return;
-  registry::release_all_in(core_);
+  if (auto* const observer = arena_end_observer.load()) observer(*core_);
   {
     const OutsideScope outside;  // of another arena
     const std::lock_guard lock(core_->mutex());

@@ -11,9 +11,8 @@
 
 #include <cowshed/base/try.h>
 #include <cowshed/share/arena/core.h>
+#include <cowshed/share/arena/malloc_route.h>
 #include <cowshed/share/arena/mapping.h>
-#include <cowshed/share/arena/table.h>
-#include <cowshed/share/jemalloc/outside_scope.h>
 
 namespace cowshed {
 namespace {

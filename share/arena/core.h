@@ -10,13 +10,14 @@
 #include <string>
 #include <vector>
 
-#include <cowshed/share/arena.h>
 #include <cowshed/share/arena/generation.h>
+#include <cowshed/share/arena/malloc_route.h>
 #include <cowshed/share/arena/memory.h>
+#include <cowshed/share/arena/options.h>
+#include <cowshed/share/arena/resource.h>
 #include <cowshed/share/arena/segment_map.h>
 #include <cowshed/share/arena/thread_cache.h>
 #include <cowshed/share/jemalloc/jemalloc.h>
-#include <cowshed/share/jemalloc/outside_scope.h>
 
 namespace cowshed {
 
@@ -33,7 +34,7 @@ constexpr ArenaState frozen_state(FreezeMode mode) {
   return mode == FreezeMode::strict ? ArenaState::strict : ArenaState::lenient;
 }
 
-// The arena itself.  Lives in arena_table.h's pool and is never freed but reused, so that signal
+// The arena itself.  Lives in arena/table.h's pool and is never freed but reused, so that signal
 // handlers and threads at their end may look at one that somebody destroys.
 class ArenaCore final {
  public:
@@ -199,5 +200,8 @@ class ArenaCore final {
   std::atomic<std::uint64_t> dropped_frees_ = 0;
   Frozen past_;
 };
+
+// Of a handle without an arena.
+tl::unexpected<Error> moved_from_error();
 
 }  // namespace cowshed

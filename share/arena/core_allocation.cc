@@ -6,10 +6,10 @@
 #include <utility>
 
 #include <cowshed/share/arena/core.h>
+#include <cowshed/share/arena/malloc_route.h>
 #include <cowshed/share/arena/table.h>
-#include <cowshed/share/jemalloc/outside_scope.h>
 
-// Where allocate() and deallocate() end up when arena_front.h's way is closed, and what jemalloc
+// Where allocate() and deallocate() end up when arena/resource.h's way is closed, and what jemalloc
 // asks for.
 namespace cowshed {
 // What jemalloc asks for when it has too little: the next piece of the range while the arena is

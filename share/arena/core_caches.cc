@@ -4,7 +4,7 @@
 #include <utility>
 
 #include <cowshed/share/arena/core.h>
-#include <cowshed/share/jemalloc/outside_scope.h>
+#include <cowshed/share/arena/malloc_route.h>
 
 namespace cowshed {
 

@@ -6,10 +6,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <cowshed/base/file_descriptor.h>
 #include <cowshed/base/pagemap.h>
 #include <cowshed/base/try.h>
 #include <cowshed/share/arena/generation.h>
-#include <cowshed/share/os/descriptor.h>
 #include <cowshed/share/os/file_size_limit.h>
 #include <cowshed/share/os/memfd.h>
 #include <cowshed/share/os/memory_limits.h>
@@ -89,7 +89,7 @@ int copy_step(const ArenaMapping& mapping, const Run& run, bool huge_pages, cons
 
 Expected<void> visit_private(std::uintptr_t begin, std::size_t size, const std::string& who,
                              const std::function<void(std::uint64_t, std::uint64_t)>& visit) {
-  const Descriptor pagemap(open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
+  const FileDescriptor pagemap(open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
   if (!pagemap) return system_error(who + ": /proc/self/pagemap cannot be opened", errno);
   const int error =
       visit_anonymous_ranges(pagemap.get(), begin, begin + size, Anonymous::of_private_file, visit);
@@ -101,7 +101,7 @@ Expected<void> visit_private(std::uintptr_t begin, std::size_t size, const std::
 
 Expected<ArenaMapping> map_generation(const std::string& name, std::uintptr_t begin,
                                       std::size_t size, std::size_t first) {
-  TRY(Descriptor fd, open_memfd(name, size));
+  TRY(FileDescriptor fd, open_memfd(name, size));
   const ArenaMapping mapping = {fd.release(), begin, size};
   if (first == size) return mapping;
   const bool mapped =

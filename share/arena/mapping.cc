@@ -65,7 +65,7 @@ tl::unexpected<Error> refusal(Range range, int error, const std::string& who,
 Expected<std::uintptr_t> place_at(int fd, std::size_t size, const ArenaOptions& options) {
   const int error = map_at(fd, options.address, size);
   if (error == 0) {
-    places::hold(options.address, size, Holder::this_process);
+    addresses::hold(options.address, size, Holder::this_process);
     return options.address;
   }
   return refusal({options.address, options.address + size}, error, "arena '" + options.name + "'",
@@ -79,7 +79,7 @@ Expected<std::uintptr_t> place_anywhere(int fd, std::size_t size, const ArenaOpt
   for (std::size_t range = 0; range < process_tree::kRanges.size(); ++range) {
     std::uintptr_t before = 0;
     for (int rounds = 0; rounds <= kMostRounds;) {
-      const std::uintptr_t start = places::take(range, size);
+      const std::uintptr_t start = addresses::take(range, size);
       if (start == 0) break;
       rounds += start <= before ? 1 : 0;
       before = start;
@@ -91,10 +91,10 @@ Expected<std::uintptr_t> place_anywhere(int fd, std::size_t size, const ArenaOpt
         taken = first_overlap(maps, start, start + size);
       }
       if (taken == nullptr) {  // not a clash: this range is refused altogether
-        places::leave(start, size, false);
+        addresses::leave(start, size, false);
         break;
       }
-      places::skip(range, start, size, taken->end);
+      addresses::skip(range, start, size, taken->end);
     }
   }
   return system_error("arena '" + options.name + "': no place for " + std::to_string(size) +
@@ -104,8 +104,8 @@ Expected<std::uintptr_t> place_anywhere(int fd, std::size_t size, const ArenaOpt
 
 }  // namespace
 
-Expected<Descriptor> open_memfd(const std::string& name, std::size_t size) {
-  Descriptor memfd = make_memfd("cowshed:" + name, Sealable::yes);
+Expected<FileDescriptor> open_memfd(const std::string& name, std::size_t size) {
+  FileDescriptor memfd = make_memfd("cowshed:" + name, Sealable::yes);
   if (!memfd) return system_error("arena '" + name + "': memfd_create", errno);
   TRY_VOID(set_file_size(memfd.get(), size, "arena '" + name + "'"));
   return memfd;
@@ -136,7 +136,7 @@ Expected<ArenaMapping> map_new_arena(const ArenaOptions& options) {
                           " with a capacity of " + std::to_string(size) + " bytes ends after " +
                           hex(kEnd) + ", where a process's addresses end; choose a lower one");
   }
-  TRY(Descriptor fd, open_memfd(options.name, size));
+  TRY(FileDescriptor fd, open_memfd(options.name, size));
   TRY(const std::uintptr_t place, options.address != 0 ? place_at(fd.get(), size, options)
                                                        : place_anywhere(fd.get(), size, options));
   if (madvise(reinterpret_cast<void*>(place), size, MADV_DONTFORK) != 0) {
@@ -151,13 +151,13 @@ Expected<void> reserve_range(std::uintptr_t begin, std::size_t size, Holder hold
                              const std::string& who, const std::string& advice) {
   const int error = map_at(-1, begin, size);
   if (error != 0) return refusal({begin, begin + size}, error, who, advice);
-  places::hold(begin, size, holder);
+  addresses::hold(begin, size, holder);
   return {};
 }
 
 void unmap_arena(std::uintptr_t begin, std::size_t size, bool known_elsewhere) {
   munmap(reinterpret_cast<void*>(begin), size);
-  places::leave(begin, size, known_elsewhere);
+  addresses::leave(begin, size, known_elsewhere);
 }
 
 std::vector<MapsEntry> read_maps() {

@@ -5,16 +5,12 @@
 #include <string>
 #include <vector>
 
-#include <cowshed/share/arena.h>
-#include <cowshed/share/os/descriptor.h>
+#include <cowshed/base/file_descriptor.h>
+#include <cowshed/share/arena/options.h>
 #include <cowshed/share/os/huge_pages.h>
 #include <cowshed/share/process/addresses.h>
 
 namespace cowshed {
-
-// Where share/process/published_layout.h's mapping goes if it can, and arenas from 1 GiB after it:
-// near one another they share the upper page tables, which every process has for itself.
-constexpr std::uintptr_t kLayoutPlace = 0x200000000000;
 
 // A memfd and the shared, writable mapping of all of it.
 struct ArenaMapping {
@@ -24,7 +20,7 @@ struct ArenaMapping {
 };
 
 // A memfd "cowshed:NAME" that can be sealed.
-Expected<Descriptor> open_memfd(const std::string& name, std::size_t size);
+Expected<FileDescriptor> open_memfd(const std::string& name, std::size_t size);
 
 // Makes both, at options.address or at the next free place, left out of forked children.
 // Thread-safe.

@@ -7,19 +7,17 @@
 #include <new>
 #include <stdio_ext.h>
 #include <unistd.h>
-#include <utility>
 
 #include <cowshed/base/try.h>
 #include <cowshed/share/arena/access.h>
 #include <cowshed/share/arena/core.h>
+#include <cowshed/share/arena/malloc_route.h>
 #include <cowshed/share/arena/table.h>
 #include <cowshed/share/arena_scope.h>
-#include <cowshed/share/jemalloc/outside_scope.h>
 #include <cowshed/share/os/fork_state.h>
 
 namespace cowshed {
 
-constinit thread_local ThreadScope thread_scope;
 constinit ArenaHull arena_hull;
 
 // One for each scope that a thread is in, the innermost first; not in any arena.
@@ -34,12 +32,6 @@ struct EnteredScope {
 };
 
 namespace {
-
-// The thread's cache may hold blocks of one of jemalloc's arenas only.
-void use_jemalloc_arena(unsigned arena) {
-  jemalloc::flush_thread_cache();
-  jemalloc::set_thread_arena(arena);
-}
 
 tl::unexpected<Error> malloc_error(std::string_view arena, const std::string& why) {
   return make_error(ErrorCode::unsupported,
@@ -137,19 +129,6 @@ bool free_in_arena(void* block) noexcept {
 BlockInArena look_up_in_arena(const void* block) noexcept {
   ArenaCore* core = find_arena(block);
   return core == nullptr ? BlockInArena{} : core->look_up(block);
-}
-
-ThreadScope suspend_scope() noexcept {
-  const ThreadScope scope = std::exchange(thread_scope, {});
-  if (scope.end != 0) use_jemalloc_arena(scope.outermost);
-  return scope;
-}
-
-void resume_scope(const ThreadScope& scope) noexcept {
-  if (scope.end != 0) {
-    use_jemalloc_arena(scope.jemalloc_arena);
-    thread_scope = scope;
-  }
 }
 
 void make_buffer(FILE* stream) noexcept {

@@ -11,7 +11,7 @@
 #include <cowshed/share/arena/table.h>
 #include <cowshed/share/os/fork_state.h>
 #include <cowshed/share/process/published_layout.h>
-#include <cowshed/share/registry/objects.h>
+#include <cowshed/share/process/tree.h>
 #include <cowshed/share/stray_write.h>
 
 namespace cowshed {
@@ -137,7 +137,7 @@ int internal::install_stray_write_handler() {
   // Not the static of a function: a child forked meanwhile would wait for its initialisation for
   // ever.
   if (installed.load(std::memory_order_acquire)) return 0;
-  const std::lock_guard lock(registry::mutex());
+  const std::lock_guard lock(process_tree::mutex());
   if (installed.load(std::memory_order_relaxed)) return 0;
   if (sigaction(SIGSEGV, nullptr, &previous) != 0) return errno;
   struct sigaction ours = {};

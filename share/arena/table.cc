@@ -4,13 +4,12 @@
 #include <mutex>
 
 #include <cowshed/base/try.h>
+#include <cowshed/share/arena/malloc_route.h>
 #include <cowshed/share/arena/table.h>
-#include <cowshed/share/jemalloc/outside_scope.h>
 #include <cowshed/share/os/fork_state.h>
-#include <cowshed/share/process/addresses.h>
 #include <cowshed/share/process/fork_handlers.h>
 #include <cowshed/share/process/published_layout.h>
-#include <cowshed/share/registry/objects.h>
+#include <cowshed/share/process/tree.h>
 
 namespace cowshed {
 namespace {
@@ -20,14 +19,16 @@ struct Entry {
   bool taken = false;                      // under the table's mutex
 };
 
+using layout::kMaxArenas;
+
 std::array<Entry, kMaxArenas> table;
-std::atomic<std::uint32_t> made = 0;  // entries from here on have no core
+std::atomic<std::uint32_t> cores_made = 0;  // entries from here on have no core
 COWSHED_FORK_STATE std::mutex table_mutex;
 COWSHED_FORK_STATE ThreadScope scope_of_forking_thread;  // under the table's mutex
 
 template <class Function>
 void for_each_core(Function function) {
-  const std::uint32_t count = made.load(std::memory_order_acquire);
+  const std::uint32_t count = cores_made.load(std::memory_order_acquire);
   for (std::uint32_t i = 0; i < count; ++i) function(*table[i].core.load());
 }
 
@@ -50,13 +51,9 @@ void before_fork() {
     core.mutex().lock();
     core.note_known_elsewhere();
   });
-  places::mutex().lock();
-  registry::mutex().lock();
 }
 
 void unlock_all() {
-  registry::mutex().unlock();
-  places::mutex().unlock();
   for_each_core([](ArenaCore& core) { core.mutex().unlock(); });
   table_mutex.unlock();
   first_use_of_libc().unlock();
@@ -71,10 +68,9 @@ void after_fork_in_child() {
   for_each_core([](ArenaCore& core) {
     if (core.is_open()) {
       core.disown_after_fork();
-      show_arena_locked(core);
+      show_arena(core);
     }
   });
-  registry::disown_not_inherited();
   unlock_all();
 }
 
@@ -101,25 +97,21 @@ std::uint32_t close_abandoned() {
 
 }  // namespace
 
-void hold_arenas_over_forks() noexcept {
+Expected<ArenaCore*> take_vacant_core() {
   static constexpr fork_handlers::Handlers kHandlers = {&before_fork, &after_fork_in_parent,
                                                         &after_fork_in_child};
   fork_handlers::enter(fork_handlers::Rank::arenas, kHandlers);
-}
-
-Expected<ArenaCore*> take_vacant_core() {
-  hold_arenas_over_forks();
   // So that a child knows its parent's later references.
-  TRY_VOID(registry::start_tree());
+  TRY_VOID(process_tree::start());
   const OutsideScope outside;
   const std::lock_guard lock(table_mutex);
   const std::uint32_t abandoned = close_abandoned();
   for (std::uint32_t i = 0; i < kMaxArenas; ++i) {
     Entry& entry = table[i];
     if (entry.taken) continue;
-    if (i == made.load(std::memory_order_relaxed)) {
+    if (i == cores_made.load(std::memory_order_relaxed)) {
       entry.core.store(std::make_unique<ArenaCore>().release());
-      made.store(i + 1, std::memory_order_release);
+      cores_made.store(i + 1, std::memory_order_release);
     }
     if (!entry.core.load()->prepare())
       return make_error(ErrorCode::out_of_memory, "no memory is left for another arena's records");
@@ -149,7 +141,7 @@ std::vector<ArenaCore*> all_cores() {
 }
 
 ArenaCore* find_arena(const void* address) noexcept {
-  const std::uint32_t count = made.load(std::memory_order_acquire);
+  const std::uint32_t count = cores_made.load(std::memory_order_acquire);
   for (std::uint32_t i = 0; i < count; ++i) {
     ArenaCore* core = table[i].core.load(std::memory_order_relaxed);
     if (core->contains(address)) return core;
@@ -175,7 +167,7 @@ std::uint32_t show_arena_locked(const ArenaCore& core) {
 }
 
 void show_arena(const ArenaCore& core) {
-  const std::lock_guard lock(registry::mutex());
+  const std::lock_guard lock(process_tree::mutex());
   show_arena_locked(core);
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <vector>
 
@@ -8,14 +9,8 @@
 // Every arena of this process.
 namespace cowshed {
 
-constexpr std::uint32_t kMaxArenas = 1024;
-
-// From here on fork() holds the locks of arenas and of the registry: see fork_handlers.h.  To be
-// called before any of them is taken; take_vacant_core() and registry::mutex() do so.
-void hold_arenas_over_forks() noexcept;
-
 // A vacant core, held locked by the caller's next call of its mutex(); error when there are
-// kMaxArenas.
+// layout::kMaxArenas.
 Expected<ArenaCore*> take_vacant_core();
 void give_back_core(ArenaCore* core);
 
@@ -26,8 +21,11 @@ std::vector<ArenaCore*> all_cores();
 ArenaCore* find_arena(const void* address) noexcept;
 
 // Enters the arena in the published layout as it now is: to be called after each change of its
-// state, and with registry::mutex() held.  Returns its index there.
+// state, and with process_tree::mutex() held.  Returns its index there.
 std::uint32_t show_arena_locked(const ArenaCore& core);
 void show_arena(const ArenaCore& core);  // takes that mutex
+
+// Called before an arena's memory goes; null: nobody.  The registry's.
+inline constinit std::atomic<void (*)(const ArenaCore& arena)> arena_end_observer = nullptr;
 
 }  // namespace cowshed

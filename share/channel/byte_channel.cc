@@ -6,10 +6,10 @@
 #include <sys/mman.h>
 #include <utility>
 
+#include <cowshed/base/exception_text.h>
 #include <cowshed/base/try.h>
 #include <cowshed/share/channel/value_channel.h>
 #include <cowshed/share/wire/content.h>
-#include <cowshed/share/workers/exception.h>
 
 namespace cowshed {
 

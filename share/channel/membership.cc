@@ -13,10 +13,10 @@
 #include <unistd.h>
 #include <vector>
 
+#include <cowshed/base/file_descriptor.h>
 #include <cowshed/base/try.h>
 #include <cowshed/share/channel/segment.h>
 #include <cowshed/share/jemalloc/outside_scope.h>
-#include <cowshed/share/os/descriptor.h>
 #include <cowshed/share/os/fork_state.h>
 #include <cowshed/share/os/sync.h>
 #include <cowshed/share/process/fork_handlers.h>
@@ -170,7 +170,7 @@ Expected<void> ChannelSegment::claim_index() {
   guard_forks();
   const std::lock_guard guard(opening());
   const std::string path = "/proc/self/fd/" + std::to_string(descriptors_.segment);
-  const Descriptor file(open(path.c_str(), O_RDWR | O_CLOEXEC));
+  const FileDescriptor file(open(path.c_str(), O_RDWR | O_CLOEXEC));
   if (!file) return system_error(": open " + path, errno);
   void* liveness = mmap(nullptr, kPage, PROT_NONE, MAP_SHARED, file.get(), 0);
   if (liveness == MAP_FAILED) return system_error(": mmap", errno);

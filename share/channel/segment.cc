@@ -11,10 +11,10 @@
 #include <unistd.h>
 #include <utility>
 
+#include <cowshed/base/file_descriptor.h>
 #include <cowshed/base/try.h>
 #include <cowshed/share/channel/segment.h>
 #include <cowshed/share/jemalloc/outside_scope.h>
-#include <cowshed/share/os/descriptor.h>
 #include <cowshed/share/os/file_size_limit.h>
 #include <cowshed/share/os/memory_limits.h>
 #include <cowshed/share/os/sync.h>
@@ -171,9 +171,9 @@ Expected<std::shared_ptr<ChannelSegment>> create_segment(const ChannelOptions& o
         ErrorCode::out_of_memory,
         who + ": no memory for " + std::to_string(plan.reserved) + " bytes; ask for fewer slots");
   }
-  Descriptor file(
+  FileDescriptor file(
       memfd_create(("cowshed-channel:" + options.name).c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  Descriptor event(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE));
+  FileDescriptor event(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE));
   if (!file || !event) return system_error(who, errno);
   TRY_VOID(set_file_size(file.get(), plan.bytes, who));
   const long failed =

@@ -14,10 +14,19 @@
 #include <cowshed/share/channel/layout.h>
 #include <cowshed/share/channel/options.h>
 #include <cowshed/share/channel/stats.h>
-#include <cowshed/share/channel/waiting.h>
 
 // One process's hold of a channel.  Not for users; the steps have the numbers of docs/channel.md.
 namespace cowshed::internal {
+
+// What came of one attempt at a commit.
+enum class Attempt : std::uint8_t {
+  done,
+  blocked,  // full, or empty
+  busy,     // somebody else holds the side's lock
+  outside,  // this process or thread does not take part yet
+  closed,
+  damaged,
+};
 
 struct MessageType {
   std::uint64_t id;
@@ -147,7 +156,7 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   // Whether this process takes part now; it takes a place if there is one.
   bool join_as_observer() { return attach().has_value(); }
 
-  // channel_membership.cc
+  // channel/membership.cc
   // Makes this process a party, and, to receive, gives this thread a hand.
   Expected<void> join(bool to_receive);
   // This process; 0 while it takes no part.
@@ -170,7 +179,7 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   }
   void give_back_hand(std::uint64_t incarnation, std::atomic<std::uint64_t>* held);
 
-  // channel_sweep.cc
+  // channel/sweep.cc
   bool dead(PartyId id) const;
   std::atomic<std::uint32_t>& own_sleepers(std::size_t place) const {
     return channel_layout::party_at(*control_, self())->sleepers[place];
@@ -184,7 +193,7 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   void sweep();
   void sweep_if_due();
 
-  // channel_blocks.cc
+  // channel/blocks.cc
   struct Block {
     std::uint32_t index;
     std::uint64_t word;  // as this process owns it
@@ -207,7 +216,7 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   void free_block(std::uint32_t block, std::uint64_t owned);
   std::uint64_t outstanding_pages() const;
 
-  // channel_waiting.cc
+  // channel/waiting.cc
   void notify(channel_layout::Event& event) {
     if ((event.load(std::memory_order_seq_cst) & 1U) != 0) [[unlikely]]
       wake_one(event);

@@ -17,6 +17,7 @@
 #include <cowshed/share/accounting/counter.h>
 #include <cowshed/share/channel/bytes.h>
 #include <cowshed/share/channel/segment.h>
+#include <cowshed/share/channel/waiting.h>
 #include <cowshed/share/codec.h>
 #include <cowshed/share/ref.h>
 

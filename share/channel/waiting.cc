@@ -1,13 +1,10 @@
 #include <algorithm>
-#include <climits>
 #include <ctime>
 #include <string>
-#include <sys/syscall.h>
-#include <unistd.h>
 
+#include <cowshed/base/file_descriptor.h>
 #include <cowshed/base/try.h>
-#include <cowshed/share/channel/segment.h>
-#include <cowshed/share/os/descriptor.h>
+#include <cowshed/share/channel/waiting.h>
 #include <cowshed/share/os/sync.h>
 
 namespace cowshed::internal {
@@ -18,8 +15,8 @@ using namespace std::chrono_literals;
 namespace {
 
 constexpr std::chrono::nanoseconds kLongPiece = 64ms;
-constexpr std::chrono::nanoseconds kLockPiece = 1ms;  // nobody is inside for long
-constexpr std::chrono::nanoseconds kPiece = 4ms;      // of sleep, then dead peers are looked for
+constexpr std::chrono::nanoseconds kLockPiece = 1ms;   // nobody is inside for long
+constexpr std::chrono::nanoseconds kSleepPiece = 4ms;  // of sleep, then dead peers are looked for
 constexpr std::chrono::nanoseconds kLittlePatience = 20ms;
 constexpr std::chrono::nanoseconds kPatience =
     1s;  // of a call that should not wait with a lock's holder that runs
@@ -48,49 +45,6 @@ class Holding {
 };
 
 }  // namespace
-
-void ChannelSegment::wake_one(Event& event) {
-  std::uint32_t seen = event.load();
-  while ((seen & 1U) != 0) {
-    if (event.compare_exchange_weak(seen, seen + 1)) {  // the bit off, the sequence on
-      futex_wake(&event, 1);
-      return;
-    }
-  }
-}
-
-void ChannelSegment::wake_all(Event& event) {
-  std::uint32_t seen = event.load();
-  while (!event.compare_exchange_weak(seen, (seen & ~1U) + 2)) {
-  }
-  futex_wake(&event, INT_MAX);
-}
-
-void ChannelSegment::signal_event(std::uint64_t count) const {
-  // It fails only when it is readable already.  Not write(2), at which pthread_cancel() could end
-  // the thread inside the lock.
-  syscall(SYS_write, descriptors_.event, &count, sizeof count);
-}
-
-bool ChannelSegment::signal_pollers() {
-  if (control_->seldom.drainer.holder.load() != 0) return false;
-  if (control_->seldom.signalled.load(std::memory_order_relaxed) == 0) {
-    signal_event(1);
-    control_->seldom.signalled.store(1, std::memory_order_relaxed);
-  }
-  return true;
-}
-
-void ChannelSegment::drain_event() {
-  control_->seldom.signalled.store(0, std::memory_order_relaxed);
-  // Each reading takes one off: most often there is one, and one more of each who died before it
-  // said that it had signalled.
-  std::uint64_t one = 0;
-  for (std::uint32_t i = 0; i < kParties && control_->seldom.closed.load() == kOpen &&
-                            syscall(SYS_read, descriptors_.event, &one, sizeof one) == sizeof one;
-       ++i) {
-  }
-}
 
 Expected<void> Waiting::after(Attempt attempt) {
   switch (attempt) {
@@ -254,7 +208,8 @@ void Waiting::sleep() {
   const std::uint32_t before = here.sleepers.fetch_add(1);
   own.fetch_add(1);
   // Many look after the dead in turns, each the more seldom.
-  const auto piece = std::clamp<std::chrono::nanoseconds>(before * kPiece / 4, kPiece, kLongPiece);
+  const auto piece =
+      std::clamp<std::chrono::nanoseconds>(before * kSleepPiece / 4, kSleepPiece, kLongPiece);
   const Woken woken = futex_wait(&here.event, seen, at_most(piece));
   own.fetch_sub(1);
   here.sleepers.fetch_sub(1);

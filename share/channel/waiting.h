@@ -6,21 +6,10 @@
 #include <cowshed/base/error.h>
 #include <cowshed/share/channel/layout.h>
 #include <cowshed/share/channel/options.h>
+#include <cowshed/share/channel/segment.h>
 
 // How a channel's calls wait.  Not for users.
 namespace cowshed::internal {
-
-class ChannelSegment;
-
-// What came of one attempt at a commit.
-enum class Attempt : std::uint8_t {
-  done,
-  blocked,  // full, or empty
-  busy,     // somebody else holds the side's lock
-  outside,  // this process or thread does not take part yet
-  closed,
-  damaged,
-};
 
 // A moment's look, some 5 us, before more is done about waiting.
 template <class Ready>

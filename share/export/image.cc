@@ -69,7 +69,7 @@ Expected<void> replace_file(const std::filesystem::path& path, const std::string
   const std::string beginning = path.filename().string().substr(0, NAME_MAX - suffix.size());
   auto temporary = path;
   temporary.replace_filename("." + beginning + suffix.data());
-  const Descriptor file(static_cast<int>(TEMP_FAILURE_RETRY(
+  const FileDescriptor file(static_cast<int>(TEMP_FAILURE_RETRY(
       open(temporary.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644))));
   if (!file) return system_error(who + ": " + temporary.string() + " cannot be made", errno);
   Expected<void> written = write(file.get());
@@ -83,7 +83,7 @@ Expected<void> replace_file(const std::filesystem::path& path, const std::string
   }
   // The folder too, or a crash might lose the name.  The file is there whether that works or not.
   const auto folder = path.has_parent_path() ? path.parent_path() : ".";
-  const Descriptor opened(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const FileDescriptor opened(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   (void)TEMP_FAILURE_RETRY(fsync(opened.get()));
   return {};
 }
@@ -148,14 +148,14 @@ tl::unexpected<Error> bad(const std::string& who, const std::string& what) {
 }
 
 struct Image {
-  Descriptor file;
+  FileDescriptor file;
   parcel_format::Contents::Arena arena;
 };
 
 Expected<Image> read_image(const std::filesystem::path& path, const std::string& who) {
   // Without O_NONBLOCK a FIFO would wait for somebody to write.
   Image image;
-  image.file = Descriptor(static_cast<int>(
+  image.file = FileDescriptor(static_cast<int>(
       TEMP_FAILURE_RETRY(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK))));
   struct stat status{};
   if (!image.file || fstat(image.file.get(), &status) != 0)
@@ -245,7 +245,7 @@ Expected<Arena> open_image(const std::filesystem::path& path, const ImageOptions
   description.past.on_disk = description.past.taken;
   description.past.small.clear();
   description.past.huge_page_error = 0;
-  std::vector<Descriptor> files;
+  std::vector<FileDescriptor> files;
   files.push_back(std::move(image.file));
   TRY(Arena arena, adopt_arena(std::move(description), std::move(files), Holder::this_process, who));
   if (options.publish) {

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <span>
 
-// The first page of the file of image.h; docs/image_format.md says what follows.
+// The first page of the file of share/arena_image.h; docs/image_format.md says what follows.
 namespace cowshed::image_format {
 
 inline constexpr std::array<char, 8> kMagic = {'C', 'o', 'w', 'I', 'm', 'a', 'g', 'e'};

@@ -25,7 +25,7 @@ namespace {
 
 namespace format = parcel_format;
 using Description = ArenaCore::Description;
-using Files = std::vector<Descriptor>;
+using Files = std::vector<FileDescriptor>;
 
 // A parcel in the making.
 class Packer {
@@ -152,10 +152,7 @@ Expected<void> map_arena(const Description& arena, Holder holder, const std::str
 
 Expected<internal::Content> pack_arenas() {
   const OutsideScope outside;
-  {
-    const std::lock_guard lock(registry::mutex());
-    TRY_VOID(process_tree::start());
-  }
+  TRY_VOID(process_tree::start());
   try {
     Encoder to;
     Packer packer(to);
@@ -201,7 +198,7 @@ Expected<Arena> adopt_arena(Description arena, Files files, Holder holder, const
     const std::lock_guard lock(core->mutex());
     core->adopt(std::move(arena));
   }
-  for (Descriptor& file : files) file.release();
+  for (FileDescriptor& file : files) file.release();
   show_arena(*core);
   return ArenaAccess::arena_of(core);
 }
@@ -209,11 +206,11 @@ Expected<Arena> adopt_arena(Description arena, Files files, Holder holder, const
 Expected<std::vector<Arena>> adopt_arenas(Decoder& from, KeepNames names) {
   const OutsideScope outside;
   format::Contents contents;
-  Descriptor tree;
+  FileDescriptor tree;
   std::vector<Files> files;
   try {
     contents = format::read(from);
-    tree = Descriptor(from.take_descriptor());
+    tree = FileDescriptor(from.take_descriptor());
     for (const auto& arena : contents.arenas) files.push_back(take_files(from, arena.description));
   } catch (const std::runtime_error& failure) {
     return damaged(failure);

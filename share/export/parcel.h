@@ -4,11 +4,11 @@
 #include <string>
 #include <vector>
 
+#include <cowshed/base/file_descriptor.h>
 #include <cowshed/share/arena.h>
 #include <cowshed/share/arena/core.h>
 #include <cowshed/share/arena/mapping.h>
 #include <cowshed/share/codec.h>
-#include <cowshed/share/os/descriptor.h>
 #include <cowshed/share/wire/content.h>
 
 // A parcel: frozen arenas, and what is published in them, on their way to another process of the
@@ -46,7 +46,7 @@ Expected<std::vector<Arena>> adopt_arenas(internal::Content content);
 Expected<void> adopt_for_ever(internal::Content content);
 
 // Maps one arena, whose segments count these files.  `who` begins the messages.
-Expected<Arena> adopt_arena(ArenaCore::Description arena, std::vector<Descriptor> files,
+Expected<Arena> adopt_arena(ArenaCore::Description arena, std::vector<FileDescriptor> files,
                             Holder holder, const std::string& who);
 
 }  // namespace cowshed

@@ -8,8 +8,8 @@
 #include <cowshed/share/codec.h>
 #include <cowshed/share/registry/objects.h>
 
-// What a parcel (parcel.h) and an image (image.h) say of arenas.  Reading is pure: bytes in,
-// checked contents out, whatever the bytes are.
+// What a parcel (parcel.h) and an image (share/arena_image.h) say of arenas.  Reading is pure:
+// bytes in, checked contents out, whatever the bytes are.
 namespace cowshed::parcel_format {
 
 struct Contents {

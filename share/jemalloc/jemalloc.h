@@ -5,8 +5,6 @@
 #include <cstddef>
 #include <cstdint>
 
-#include <cowshed/share/arena/resource.h>
-
 // The private copy of jemalloc 5.3 that cmake/PrivateJemalloc.cmake makes: what we use of its API,
 // under our prefix.  <jemalloc/jemalloc.h> would declare the program's malloc instead.
 extern "C" {

@@ -11,7 +11,7 @@
 #include <cowshed/share/jemalloc/jemalloc.h>
 #include <cowshed/share/os/fork_state.h>
 
-// Around the private jemalloc of a shared object, which private_jemalloc_tls.cc has changed: a
+// Around the private jemalloc of a shared object, which jemalloc/jemalloc_tls.cc has changed: a
 // thread's data lies in memory of ours, and each entry to jemalloc makes sure that the thread has
 // some.  So dlopen() needs 8 bytes of static TLS for it, not 2.6 KiB.
 

@@ -9,7 +9,7 @@
 #include <iconv.h>
 #include <pthread.h>
 
-#include <cowshed/share/jemalloc/outside_scope.h>
+#include <cowshed/share/arena/malloc_route.h>
 
 using namespace cowshed;
 

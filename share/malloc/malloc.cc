@@ -9,8 +9,8 @@
 #include <malloc.h>
 #include <new>
 
+#include <cowshed/share/arena/malloc_route.h>
 #include <cowshed/share/jemalloc/jemalloc.h>
-#include <cowshed/share/jemalloc/outside_scope.h>
 
 using namespace cowshed;
 

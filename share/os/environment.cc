@@ -40,7 +40,7 @@ class Environment {
     if (result < 0) refused_.push_back({call, errno, consequence});
     return result >= 0;
   }
-  bool check(const char* call, const Descriptor& opened, const char* consequence) {
+  bool check(const char* call, const FileDescriptor& opened, const char* consequence) {
     return check(call, opened.get(), consequence);
   }
   std::vector<RefusedCall> take() { return std::move(refused_); }
@@ -72,7 +72,7 @@ void check_mapping(Environment& environment, int memfd) {
 }
 
 void check_memory(Environment& environment) {
-  const Descriptor memfd = make_memfd("cowshed-check", Sealable::yes);
+  const FileDescriptor memfd = make_memfd("cowshed-check", Sealable::yes);
   if (!environment.check("memfd_create", memfd, kNothing)) return;
   const auto bytes = static_cast<off_t>(2 * kHugePage);
   const bool has_size = environment.check("ftruncate", ftruncate(memfd.get(), bytes), kNothing);
@@ -105,7 +105,7 @@ void check_threads_and_waiting(Environment& environment) {
                     kNoChannels);
   std::uint32_t word = 0;
   environment.check("futex(FUTEX_WAKE)", internal::futex_wake(&word, 1), kNothing);
-  environment.check("eventfd", Descriptor(eventfd(0, EFD_CLOEXEC)),
+  environment.check("eventfd", FileDescriptor(eventfd(0, EFD_CLOEXEC)),
                     "channels have no descriptor to poll");
 }
 
@@ -113,9 +113,9 @@ void check_processes(Environment& environment) {
   std::array<int, 2> ends = {-1, -1};
   environment.check("socketpair(SOCK_SEQPACKET)",
                     socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()), kNoWorkers);
-  const Descriptor first(ends[0]);
-  const Descriptor second(ends[1]);
-  const Descriptor pidfd(static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0)));
+  const FileDescriptor first(ends[0]);
+  const FileDescriptor second(ends[1]);
+  const FileDescriptor pidfd(static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0)));
   if (environment.check("pidfd_open", pidfd, kNoWorkers)) {
     environment.check("pidfd_send_signal",
                       syscall(SYS_pidfd_send_signal, pidfd.get(), 0, nullptr, 0),
@@ -133,22 +133,23 @@ void check_processes(Environment& environment) {
   }
   sigset_t none;
   sigemptyset(&none);
-  environment.check("signalfd", Descriptor(signalfd(-1, &none, SFD_CLOEXEC)), kNoForkServer);
+  environment.check("signalfd", FileDescriptor(signalfd(-1, &none, SFD_CLOEXEC)), kNoForkServer);
   constexpr unsigned kFar = 0x7ffffff0;  // nobody has such a descriptor
   environment.check("close_range", syscall(SYS_close_range, kFar, kFar, 0),
                     "Start::spawn closes descriptors one by one, which needs /proc");
 }
 
 void check_proc(Environment& environment) {
-  environment.check("open(/proc/self/exe)", Descriptor(open("/proc/self/exe", O_PATH | O_CLOEXEC)),
+  environment.check("open(/proc/self/exe)",
+                    FileDescriptor(open("/proc/self/exe", O_PATH | O_CLOEXEC)),
                     "Start::spawn and Start::forkserver do not work");
   environment.check("open(/proc/self/fd)",
-                    Descriptor(open("/proc/self/fd", O_DIRECTORY | O_CLOEXEC)), kNoChannels);
+                    FileDescriptor(open("/proc/self/fd", O_DIRECTORY | O_CLOEXEC)), kNoChannels);
   environment.check("open(/proc/self/task)",
-                    Descriptor(open("/proc/self/task", O_DIRECTORY | O_CLOEXEC)),
+                    FileDescriptor(open("/proc/self/task", O_DIRECTORY | O_CLOEXEC)),
                     "Start::fork cannot see that a process has threads");
   environment.check("open(/proc/self/pagemap)",
-                    Descriptor(open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC)),
+                    FileDescriptor(open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC)),
                     "Arena::private_bytes() and refreeze() fail");
 }
 

@@ -22,7 +22,8 @@ int collapse_range(std::uintptr_t begin, std::size_t size) noexcept {
 }
 
 std::vector<Run> collapse_runs(std::uintptr_t begin, const std::vector<Run>& runs,
-                               const Progress& progress, int& error) {
+                               const std::function<void(std::size_t, std::size_t)>& progress,
+                               int& error) {
   std::vector<Run> small;
   const std::size_t total = size_of(runs);
   std::size_t done = 0;

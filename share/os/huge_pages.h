@@ -2,9 +2,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
-#include <cowshed/share/arena.h>
+#include <cowshed/base/size_literals.h>
 #include <cowshed/share/os/runs.h>
 
 namespace cowshed {
@@ -20,7 +21,8 @@ int collapse_range(std::uintptr_t begin, std::size_t size) noexcept;
 
 // The same for these runs of a mapping that begins there, but one range that cannot be collapsed
 // does not hold up the others: returns those, and the last one's errno in `error`.
-std::vector<Run> collapse_runs(std::uintptr_t begin, const std::vector<Run>& runs,
-                               const Progress& progress, int& error);
+std::vector<Run> collapse_runs(
+    std::uintptr_t begin, const std::vector<Run>& runs,
+    const std::function<void(std::size_t done, std::size_t total)>& progress, int& error);
 
 }  // namespace cowshed

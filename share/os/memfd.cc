@@ -13,11 +13,11 @@
 
 namespace cowshed {
 
-Descriptor make_memfd(const std::string& label, Sealable sealable) {
+FileDescriptor make_memfd(const std::string& label, Sealable sealable) {
   const unsigned flags = MFD_CLOEXEC | (sealable == Sealable::yes ? MFD_ALLOW_SEALING : 0U);
   int fd = memfd_create(label.c_str(), flags | MFD_NOEXEC_SEAL);
   if (fd < 0 && errno == EINVAL) fd = memfd_create(label.c_str(), flags);
-  return Descriptor(fd);
+  return FileDescriptor(fd);
 }
 
 bool seal(int fd) {

@@ -5,7 +5,7 @@
 #include <fcntl.h>
 #include <string>
 
-#include <cowshed/share/os/descriptor.h>
+#include <cowshed/base/file_descriptor.h>
 
 namespace cowshed {
 
@@ -20,7 +20,7 @@ bool seal(int fd);
 // An empty memfd, CLOEXEC, not executable where the kernel knows that (Linux 6.3).  None: errno
 // says why.
 enum class Sealable : bool { no, yes };
-Descriptor make_memfd(const std::string& label, Sealable sealable);
+FileDescriptor make_memfd(const std::string& label, Sealable sealable);
 
 // 0, or the errno of what failed.
 int write_all(int fd, const void* data, std::size_t size, std::uint64_t offset) noexcept;

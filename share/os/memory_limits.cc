@@ -9,7 +9,7 @@
 #include <string_view>
 #include <unistd.h>
 
-#include <cowshed/share/os/descriptor.h>
+#include <cowshed/base/file_descriptor.h>
 #include <cowshed/share/os/memory_limits.h>
 
 namespace cowshed {
@@ -18,7 +18,7 @@ namespace {
 using Text = std::array<char, 8192>;
 
 bool read_file(const std::string& path, Text& text) noexcept {
-  const Descriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  const FileDescriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!file) return false;
   const ssize_t size = read(file.get(), text.data(), text.size() - 1);
   text[size < 0 ? 0 : static_cast<std::size_t>(size)] = '\0';

@@ -12,14 +12,14 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <cowshed/share/channel/layout.h>
-#include <cowshed/share/os/descriptor.h>
+#include <cowshed/base/file_descriptor.h>
+#include <cowshed/share/os/huge_pages.h>
 #include <cowshed/share/os/sync.h>
 
 namespace cowshed::internal {
 
 std::byte* map_shared(int file, std::uint64_t offset, std::uint64_t bytes) {
-  constexpr std::uint64_t kHuge = channel_layout::kHuge;
+  constexpr std::uint64_t kHuge = kHugePage;
   const std::uint64_t reserved = bytes + kHuge;
   void* place =
       mmap(nullptr, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -88,7 +88,7 @@ void barrier_in_all_processes() { syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_
 bool thread_is_stopped(std::uint32_t thread) {
   std::array<char, 32> path{};
   std::snprintf(path.data(), path.size(), "/proc/%u/stat", thread);
-  const Descriptor file(open(path.data(), O_RDONLY | O_CLOEXEC));
+  const FileDescriptor file(open(path.data(), O_RDONLY | O_CLOEXEC));
   std::array<char, 256> text{};
   if (!file || read(file.get(), text.data(), text.size() - 1) <= 0) return false;
   const char* name_end = std::strrchr(text.data(), ')');

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cerrno>
 #include <csignal>
+#include <mutex>
 #include <sys/types.h>
 #include <unistd.h>
 #include <utility>
@@ -10,9 +11,10 @@
 #include <cowshed/share/os/fork_state.h>
 #include <cowshed/share/os/huge_pages.h>
 #include <cowshed/share/process/addresses.h>
+#include <cowshed/share/process/fork_handlers.h>
 #include <cowshed/share/process/tree.h>
 
-namespace cowshed::places {
+namespace cowshed::addresses {
 namespace {
 
 using process_tree::kPlaces;
@@ -23,6 +25,15 @@ constexpr std::size_t kGap = kHugePage;  // a run off the end of an arena should
 constexpr std::uint32_t kNone = ~0U;
 
 COWSHED_FORK_STATE std::mutex places_mutex;
+
+std::mutex& held_over_forks() {
+  static constexpr auto kUnlock = [] { places_mutex.unlock(); };
+  static constexpr fork_handlers::Handlers kHandlers = {[] { places_mutex.lock(); }, kUnlock,
+                                                        kUnlock};
+  fork_handlers::enter(fork_handlers::Rank::addresses, kHandlers);
+  return places_mutex;
+}
+
 // Of this process.  A forked child's are of what it inherited.
 std::array<std::uint16_t, kPlaces> arenas_at{};
 
@@ -162,10 +173,8 @@ void leave_shelf(std::size_t range) {
 
 }  // namespace
 
-std::mutex& mutex() { return places_mutex; }
-
 std::uintptr_t take(std::size_t range, std::size_t size) {
-  const std::lock_guard lock(places_mutex);
+  const std::lock_guard lock(held_over_forks());
   std::uintptr_t begin = 0;
   if (size + kGap > kUnit) {
     const std::uint32_t place = claim(range, units_of(size));
@@ -189,7 +198,7 @@ std::uintptr_t take(std::size_t range, std::size_t size) {
 
 void skip(std::size_t range, std::uintptr_t begin, std::size_t size, std::uintptr_t end) {
   leave(begin, size, true);
-  const std::lock_guard lock(places_mutex);
+  const std::lock_guard lock(held_over_forks());
   const std::uintptr_t after = (end + kGap + kHugePage - 1) / kHugePage * kHugePage;
   Shelf& shelf = shelves.at(range);
   if (size + kGap <= kUnit && after < address_of(range, shelf.place) + kUnit) {
@@ -206,7 +215,7 @@ void skip(std::size_t range, std::uintptr_t begin, std::size_t size, std::uintpt
 }
 
 void hold(std::uintptr_t begin, std::size_t size, Holder holder) {
-  const std::lock_guard lock(places_mutex);
+  const std::lock_guard lock(held_over_forks());
   count(begin, size);
   if (holder == Holder::this_process) {
     for_each_place(begin, begin + size + kGap, [](std::size_t range, std::uint32_t place) {
@@ -216,7 +225,7 @@ void hold(std::uintptr_t begin, std::size_t size, Holder holder) {
 }
 
 void leave(std::uintptr_t begin, std::size_t size, bool known_elsewhere) {
-  const std::lock_guard lock(places_mutex);
+  const std::lock_guard lock(held_over_forks());
   for_each_place(begin, begin + size + kGap, [&](std::size_t range, std::uint32_t place) {
     Shelf& shelf = shelves.at(range);
     const bool on_shelf = shelf.place == place && is_own(range, shelf);
@@ -228,4 +237,4 @@ void leave(std::uintptr_t begin, std::size_t size, bool known_elsewhere) {
   });
 }
 
-}  // namespace cowshed::places
+}  // namespace cowshed::addresses

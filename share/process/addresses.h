@@ -2,7 +2,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <mutex>
 
 // Which addresses this process's arenas get, so that no other process of its tree has an arena
 // there (process_tree.h): a result that a worker built must find its place free in the parent.
@@ -18,9 +17,7 @@ enum class Holder : std::uint8_t {
   sender,        // which lives at least as long as this process needs it to
 };
 
-namespace places {
-
-std::mutex& mutex();  // for fork(): comes after the arenas' mutexes
+namespace addresses {
 
 // A place for `size` bytes in this one of process_tree::kRanges; 0: none.
 std::uintptr_t take(std::size_t range, std::size_t size);
@@ -34,5 +31,5 @@ void hold(std::uintptr_t begin, std::size_t size, Holder holder);
 // It is no longer mapped.
 void leave(std::uintptr_t begin, std::size_t size, bool known_elsewhere);
 
-}  // namespace places
+}  // namespace addresses
 }  // namespace cowshed

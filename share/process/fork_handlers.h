@@ -14,9 +14,12 @@ enum class Rank : std::uint8_t {
   forkserver,  // the process's own forkserver; held while it starts, which packs arenas
   channels,    // attaching to a channel
   transfers,   // the rows of what was sent
-  arenas,      // the arenas' table, each arena, their places, the registry
+  registry,    // no lock of its own; in a child, what arenas do not have there is gone
+  arenas,      // the arenas' table, and each arena
+  addresses,   // those that arenas get
+  process,     // the tree, the published layout and the registry
 };
-constexpr unsigned kRanks = 4;
+constexpr unsigned kRanks = 7;
 
 struct Handlers {
   void (*before)();     // takes the locks; by ascending rank

@@ -6,22 +6,23 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <cowshed/share/arena/mapping.h>
-#include <cowshed/share/arena/table.h>
 #include <cowshed/share/os/file_size_limit.h>
 #include <cowshed/share/os/memfd.h>
 #include <cowshed/share/process/published_layout.h>
-#include <cowshed/share/ref.h>
 
 namespace cowshed::layout {
 namespace {
+
+// Where it is mapped if it can be, and arenas from 1 GiB after it: near one another they share the
+// upper page tables, which every process has for itself.
+constexpr std::uintptr_t kPlace = 0x200000000000;
 
 // Tables at whole pages: what is not used takes no memory, and fork() has no page table to copy for
 // it.
 struct Image {
   Header header;
   alignas(4096) std::array<Arena, kMaxArenas> arenas;
-  alignas(4096) std::array<Object, internal::kMaxPublished> objects;
+  alignas(4096) std::array<Object, kMaxObjects> objects;
   TransferTables transfers;
 };
 
@@ -55,11 +56,11 @@ void put(Table& table, std::array<Entry, size>& entries, std::uint32_t index, co
 
 void create() {
   if (image != nullptr) return;
-  const Descriptor memfd = make_memfd(kMemfdName, Sealable::no);
+  const FileDescriptor memfd = make_memfd(kMemfdName, Sealable::no);
   void* memory = MAP_FAILED;
   if (memfd && set_file_size(memfd.get(), sizeof(Image), kMemfdName)) {
     // Private: a child's changes are its own, without a lock between processes.
-    memory = mmap(reinterpret_cast<void*>(kLayoutPlace), sizeof(Image), PROT_READ | PROT_WRITE,
+    memory = mmap(reinterpret_cast<void*>(kPlace), sizeof(Image), PROT_READ | PROT_WRITE,
                   MAP_PRIVATE | MAP_NORESERVE, memfd.get(), 0);
   }
   if (memory == MAP_FAILED) return;

@@ -12,7 +12,7 @@
 // This process's published layout (base/published_layout.h): what it shows to those who look at it
 // from outside.  Where it cannot be made, all of this does nothing.
 //
-// The caller holds registry::mutex(), unless said otherwise.
+// The caller holds process_tree::mutex(), unless said otherwise.
 namespace cowshed::layout {
 
 // Maps it, unless this process has one or inherited its parent's.
@@ -25,7 +25,7 @@ void put_arena(std::uint32_t index, const Arena& arena);
 void clear_arena(std::uint32_t index);
 
 // Takes the first vacant entry, so that no more pages are touched than the most objects at a time
-// need, and returns its index.  There are internal::kMaxPublished.
+// need, and returns its index.  There are kMaxObjects.
 std::uint32_t put_object(const Object& object);
 void clear_object(std::uint32_t index);
 

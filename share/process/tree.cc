@@ -6,7 +6,10 @@
 
 #include <cowshed/base/try.h>
 #include <cowshed/share/os/file_size_limit.h>
+#include <cowshed/share/os/fork_state.h>
 #include <cowshed/share/os/memfd.h>
+#include <cowshed/share/process/fork_handlers.h>
+#include <cowshed/share/process/published_layout.h>
 #include <cowshed/share/process/tree.h>
 
 namespace cowshed::process_tree {
@@ -14,6 +17,7 @@ namespace {
 
 constexpr int kSeals = F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;
 
+COWSHED_FORK_STATE std::mutex process_mutex;
 std::atomic<Shared*> own = nullptr;  // never unmapped
 std::atomic<int> own_memfd = -1;
 std::atomic<std::uint64_t> own_id = 0;
@@ -29,8 +33,8 @@ Expected<Shared*> map(int memfd) {
   return static_cast<Shared*>(memory);
 }
 
-void take(Shared* memory, Descriptor memfd) {
-  const Descriptor before(own_memfd.exchange(memfd.release()));
+void take(Shared* memory, FileDescriptor memfd) {
+  const FileDescriptor before(own_memfd.exchange(memfd.release()));
   own.store(memory, std::memory_order_release);
 }
 
@@ -47,12 +51,10 @@ std::uint32_t inode_of(const struct stat& status) {
   return static_cast<std::uint32_t>(status.st_ino);
 }
 
-}  // namespace
-
-Expected<void> start() {
+Expected<void> start_locked() {
   if (own.load() != nullptr) return {};
   constexpr char kName[] = "cowshed-tree";
-  Descriptor memfd = make_memfd(kName, Sealable::yes);
+  FileDescriptor memfd = make_memfd(kName, Sealable::yes);
   if (!memfd) return system_error("memfd_create of what a process tree shares", errno);
   TRY_VOID(set_file_size(memfd.get(), sizeof(Shared), kName));
   if (fcntl(memfd.get(), F_ADD_SEALS, kSeals) != 0)
@@ -68,6 +70,23 @@ Expected<void> start() {
   memory->last_generation = word_of(kGeneration, 0);  // the rest is zeros, without memory
   take(memory, std::move(memfd));
   return {};
+}
+
+}  // namespace
+
+std::mutex& mutex() {
+  static constexpr auto kUnlock = [] { process_mutex.unlock(); };
+  static constexpr fork_handlers::Handlers kHandlers = {[] { process_mutex.lock(); }, kUnlock,
+                                                        kUnlock};
+  fork_handlers::enter(fork_handlers::Rank::process, kHandlers);
+  return process_mutex;
+}
+
+Expected<void> start() {
+  const std::lock_guard lock(mutex());
+  auto started = start_locked();
+  if (started) layout::create();
+  return started;
 }
 
 std::uint64_t id() { return own_id.load(); }
@@ -109,7 +128,7 @@ std::uint32_t last_generation() {
   return last_known.load();
 }
 
-Expected<void> join(Descriptor memfd, std::uint64_t id, const std::string& who) {
+Expected<void> join(FileDescriptor memfd, std::uint64_t id, const std::string& who) {
   struct stat status{};
   const bool is_one = has_seals(memfd.get(), kSeals) && fstat(memfd.get(), &status) == 0 &&
                       status.st_size == sizeof(Shared) &&

@@ -4,12 +4,13 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <sys/types.h>
 
 #include <cowshed/base/error.h>
-#include <cowshed/share/os/descriptor.h>
+#include <cowshed/base/file_descriptor.h>
 
 // A process tree: a process with everything that it starts, by fork or by exec.  Its members share
 // some memory, a memfd, so that no two publications get the same number and no two arenas the same
@@ -40,8 +41,12 @@ struct Shared {
 };
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
 
-// Makes this process the root of a tree, unless it is or descends from one.  With
-// registry::mutex() held, as join().  Errors: system_call.
+// Guards the tree, the published layout and the registry.  Comes after the arenas' mutexes; held
+// over forks from its first use on.
+std::mutex& mutex();
+
+// Makes this process the root of a tree, unless it is or descends from one; then it has a published
+// layout, too.  Errors: system_call.
 Expected<void> start();
 
 std::uint64_t id();  // random, and half of it the memfd's inode number; 0: of no tree
@@ -59,7 +64,7 @@ std::uint32_t last_generation();                 // that was taken, as far as th
 void know_generation(std::uint32_t generation);  // another member has it
 
 // Makes this process, in which nothing is of its own tree, a member of the one that has this memfd
-// and `id`.  Errors: foreign_descriptor, system_call.
-Expected<void> join(Descriptor memfd, std::uint64_t id, const std::string& who);
+// and `id`.  With mutex() held.  Errors: foreign_descriptor, system_call.
+Expected<void> join(FileDescriptor memfd, std::uint64_t id, const std::string& who);
 
 }  // namespace cowshed::process_tree

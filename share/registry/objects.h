@@ -3,13 +3,12 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <mutex>
 #include <string>
 #include <sys/types.h>
 #include <vector>
 
 #include <cowshed/base/error.h>
-#include <cowshed/share/os/descriptor.h>
+#include <cowshed/base/file_descriptor.h>
 
 // What the rest of share/ needs of the registry.
 namespace cowshed {
@@ -18,20 +17,11 @@ class ArenaCore;
 
 namespace registry {
 
-std::mutex& mutex();  // comes after the arenas' mutexes; held over forks from its first use on
-
-// Makes this process the root of a tree of its own, unless it is or descends from one.  Errors:
-// system_call.
-Expected<void> start_tree();
-
 // Makes this process a member of another's tree, whose last publication so far was
 // `last_generation`; nothing if it is one.  Errors: wrong_process_tree (arenas or references here
 // are of another), foreign_descriptor, system_call.
-Expected<void> join_tree(std::uint64_t id, Descriptor memfd, std::uint32_t last_generation,
+Expected<void> join_tree(std::uint64_t id, FileDescriptor memfd, std::uint32_t last_generation,
                          const std::string& who);
-
-// Everything published in the arena becomes `released`.
-void release_all_in(const ArenaCore* arena);
 
 // A published object, for another process.
 struct Object {
@@ -63,9 +53,6 @@ Expected<void> publish_foreign(const std::vector<Publication>& publications,
 
 // What this process cannot have, since its arena was not frozen; so that its references say so.
 void enter_lost(const std::string& arena, const std::vector<Object>& objects);
-
-// In a forked child, with mutex() held: what lies in arenas that were not inherited is gone.
-void disown_not_inherited();
 
 }  // namespace registry
 }  // namespace cowshed

@@ -13,7 +13,7 @@
 #include <cowshed/share/arena/table.h>
 #include <cowshed/share/jemalloc/outside_scope.h>
 #include <cowshed/share/os/code_id.h>
-#include <cowshed/share/os/fork_state.h>
+#include <cowshed/share/process/fork_handlers.h>
 #include <cowshed/share/process/published_layout.h>
 #include <cowshed/share/process/tree.h>
 #include <cowshed/share/registry.h>
@@ -51,8 +51,6 @@ struct Record {
   std::string lost_arena;          // where `arena` would be if it were here
   alignas(std::span<const char>) std::array<std::byte, sizeof(std::span<const char>)> span{};
 };
-
-COWSHED_FORK_STATE std::mutex registry_mutex;
 
 struct Publications {
   std::unordered_map<std::uint32_t, Record> records;  // by generation
@@ -126,8 +124,29 @@ Place release(Place place) {
   return all().records.erase(place);
 }
 
+void release_all_in(const ArenaCore& arena) {
+  const std::lock_guard lock(process_tree::mutex());
+  auto& records = all().records;
+  for (auto place = records.begin(); place != records.end();)
+    place = place->second.arena == &arena ? release(place) : std::next(place);
+}
+
+// In a forked child: what lies in arenas that it did not inherit is gone.
+void disown_not_inherited() {
+  for (auto& [generation, record] : all().records)
+    if (record.live && !record.arena->holds(record.address)) hide(record);
+}
+
+// Arenas and forks tell the registry from its first entry on.
+void observe() {
+  static constexpr fork_handlers::Handlers kHandlers = {[] {}, [] {}, &disown_not_inherited};
+  fork_handlers::enter(fork_handlers::Rank::registry, kHandlers);
+  arena_end_observer = &release_all_in;
+}
+
 Record& enter(Record entered) {
   const OutsideScope outside;
+  observe();
   const std::uint32_t generation = entered.generation;
   const bool live = std::exchange(entered.live, false);  // until there is memory for all of it
   if (const auto before = all().records.find(generation); before != all().records.end())
@@ -151,12 +170,6 @@ Record& enter(Record entered) {
     record.layout_index = layout::put_object(shown);
   }
   return record;
-}
-
-Expected<void> start_tree_locked() {
-  auto started = process_tree::start();
-  if (started) layout::create();
-  return started;
 }
 
 Error full() {
@@ -239,7 +252,7 @@ Expected<RefBits> internal::publish(const std::string_view* name, const Publicat
                       who + " does not lie in an arena; make it with Arena::make()");
   }
   if (!arena->holds(address)) return arena->not_inherited_error();
-  const std::lock_guard lock(registry::mutex());
+  const std::lock_guard lock(process_tree::mutex());
   if (name != nullptr && find_name(*name, true) != nullptr) {
     return make_error(ErrorCode::invalid_argument,
                       who + " is published already; withdraw() it first, or use another name");
@@ -264,7 +277,7 @@ Expected<RefBits> internal::publish(const std::string_view* name, const Publicat
 }
 
 Expected<RefBits> internal::find(std::string_view name, const TypeInfo& type) {
-  const std::lock_guard lock(registry::mutex());
+  const std::lock_guard lock(process_tree::mutex());
   Record* record = name.empty() ? nullptr : find_name(name, true);
   if (record == nullptr) {
     if (const Record* lost = find_name(name, false))
@@ -282,7 +295,7 @@ Expected<RefBits> internal::find(std::string_view name, const TypeInfo& type) {
 
 const void* internal::resolve(const RefBits& bits, const TypeInfo& type) noexcept {
   if (bits == RefBits{}) return nullptr;
-  const std::lock_guard lock(registry::mutex());
+  const std::lock_guard lock(process_tree::mutex());
   Record* record = find_record(bits);
   return is_good(record, type) && !has_foreign_code(*record) ? show(*record, type) : nullptr;
 }
@@ -292,7 +305,7 @@ Error internal::explain(const RefBits& bits, const TypeInfo& type) {
     return error_of(ErrorCode::null_reference,
                     "this reference refers to nothing; take one from publish() or find()");
   }
-  const std::lock_guard lock(registry::mutex());
+  const std::lock_guard lock(process_tree::mutex());
   if (bits.tree != process_tree::id() || bits.slot != bits.generation % kMaxPublished) {
     return error_of(ErrorCode::wrong_process_tree,
                     "this reference was made in another process tree; it is good only where its "
@@ -320,7 +333,7 @@ Error internal::explain(const RefBits& bits, const TypeInfo& type) {
 
 Expected<void> internal::withdraw(const RefBits& bits, const TypeInfo& type) {
   {
-    const std::lock_guard lock(registry::mutex());
+    const std::lock_guard lock(process_tree::mutex());
     if (is_good(find_record(bits), type)) {
       release(all().records.find(bits.generation));
       return {};
@@ -339,7 +352,7 @@ std::string internal::describe(const RefBits& bits, std::string_view type) {
 }
 
 std::vector<Published> published() {
-  const std::lock_guard lock(registry::mutex());
+  const std::lock_guard lock(process_tree::mutex());
   std::vector<Published> result;
   for (const auto& [generation, record] : all().records) {
     if (record.live) {
@@ -350,20 +363,10 @@ std::vector<Published> published() {
   return result;
 }
 
-std::mutex& registry::mutex() {
-  hold_arenas_over_forks();
-  return registry_mutex;
-}
-
-Expected<void> registry::start_tree() {
-  const std::lock_guard lock(registry::mutex());
-  return start_tree_locked();
-}
-
-Expected<void> registry::join_tree(std::uint64_t id, Descriptor memfd,
+Expected<void> registry::join_tree(std::uint64_t id, FileDescriptor memfd,
                                    std::uint32_t last_generation, const std::string& who) {
   const auto cores = all_cores();
-  const std::lock_guard lock(registry::mutex());
+  const std::lock_guard lock(process_tree::mutex());
   if (process_tree::id() == id) {
     process_tree::know_generation(last_generation);
     return {};
@@ -387,7 +390,7 @@ Expected<void> registry::join_tree(std::uint64_t id, Descriptor memfd,
 }
 
 std::vector<registry::Object> registry::objects_in(const ArenaCore& arena) {
-  const std::lock_guard lock(registry::mutex());
+  const std::lock_guard lock(process_tree::mutex());
   const std::uint64_t here = code_id();
   std::vector<Object> result;
   for (const auto& [generation, record] : all().records) {
@@ -406,7 +409,7 @@ Expected<void> registry::publish_foreign(const std::vector<Publication>& publica
                                          const std::string& advice) {
   const OutsideScope outside;
   const std::uint64_t here = code_id();
-  const std::lock_guard lock(registry::mutex());
+  const std::lock_guard lock(process_tree::mutex());
   std::vector<std::uint32_t> entered;
   const auto undo = [&](Error error) {
     for (const std::uint32_t generation : entered) release(all().records.find(generation));
@@ -450,7 +453,7 @@ Expected<void> registry::publish_foreign(const std::vector<Publication>& publica
 
 void registry::enter_lost(const std::string& arena, const std::vector<Object>& objects) {
   const OutsideScope outside;
-  const std::lock_guard lock(registry::mutex());
+  const std::lock_guard lock(process_tree::mutex());
   const auto& known = all().records;
   for (const Object& object : objects) {
     if (!known.contains(object.generation) && known.size() - live_count < kMaxPublished) {
@@ -462,19 +465,6 @@ void registry::enter_lost(const std::string& arena, const std::vector<Object>& o
       enter(std::move(record));
     }
   }
-}
-
-void registry::release_all_in(const ArenaCore* arena) {
-  const std::lock_guard lock(registry::mutex());
-  auto& records = all().records;
-  for (auto place = records.begin(); place != records.end();)
-    place = place->second.arena == arena ? release(place) : std::next(place);
-}
-
-void registry::disown_not_inherited() {
-  if (live_count == 0) return;
-  for (auto& [generation, record] : all().records)
-    if (record.live && !record.arena->holds(record.address)) hide(record);
 }
 
 }  // namespace cowshed

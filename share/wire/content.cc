@@ -29,8 +29,8 @@ void throw_damaged() {
       "a message is damaged, or the two processes have different definitions of its types");
 }
 
-Content::Content(std::string bytes, Descriptor file, std::uint64_t file_bytes,
-                 std::vector<Descriptor> descriptors)
+Content::Content(std::string bytes, FileDescriptor file, std::uint64_t file_bytes,
+                 std::vector<FileDescriptor> descriptors)
     : bytes_(std::move(bytes)),
       file_(std::move(file)),
       file_bytes_(file_bytes),
@@ -127,7 +127,7 @@ Encoder::~Encoder() = default;
 void Encoder::put_bytes(const void* data, std::size_t size) { content().append(data, size); }
 
 void Encoder::put_descriptor(int fd) {
-  Descriptor copy(fcntl(fd, F_DUPFD_CLOEXEC, 3));
+  FileDescriptor copy(fcntl(fd, F_DUPFD_CLOEXEC, 3));
   if (!copy) internal::fail("duplicating a descriptor");
   content().append(std::move(copy));
 }

@@ -9,9 +9,9 @@
 #include <unistd.h>
 #include <vector>
 
+#include <cowshed/base/exception_text.h>
 #include <cowshed/base/try.h>
 #include <cowshed/share/wire/message.h>
-#include <cowshed/share/workers/exception.h>
 
 namespace cowshed::launch {
 namespace {
@@ -58,7 +58,7 @@ Expected<void> send_packet(int socket, const Header& header, std::string_view by
   return {};
 }
 
-void take_descriptors(msghdr& message, std::vector<Descriptor>& to) {
+void take_descriptors(msghdr& message, std::vector<FileDescriptor>& to) {
   for (cmsghdr* part = CMSG_FIRSTHDR(&message); part != nullptr;
        part = CMSG_NXTHDR(&message, part)) {
     if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
@@ -79,7 +79,7 @@ tl::unexpected<Error> damaged() {
 
 // False: closed, or nothing there; errno says which.
 Expected<bool> receive_packet(int socket, int flags, std::size_t most_inline, Header& header,
-                              std::string& bytes, std::vector<Descriptor>& descriptors) {
+                              std::string& bytes, std::vector<FileDescriptor>& descriptors) {
   std::array<char, Content::kMostInline> buffer;
   std::array<iovec, 2> parts = {iovec{&header, sizeof header}, iovec{buffer.data(), buffer.size()}};
   ControlBuffer control;
@@ -109,11 +109,11 @@ Expected<bool> receive_packet(int socket, int flags, std::size_t most_inline, He
 
 }  // namespace
 
-Expected<std::pair<Descriptor, Descriptor>> make_socket_pair() {
+Expected<std::pair<FileDescriptor, FileDescriptor>> make_socket_pair() {
   std::array<int, 2> ends = {};
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()) != 0)
     return system_error("socketpair for a worker", errno);
-  std::pair sockets{Descriptor(ends[0]), Descriptor(ends[1])};
+  std::pair sockets{FileDescriptor(ends[0]), FileDescriptor(ends[1])};
   if (!sockets.first || !sockets.second) return system_error("socketpair for a worker", errno);
   return sockets;
 }
@@ -130,7 +130,7 @@ Expected<void> send_message(int socket, MessageKind kind, std::array<std::int64_
     descriptors.push_back(content.file().get());
     header.has_file = 1;
   }
-  for (const Descriptor& descriptor : content.descriptors())
+  for (const FileDescriptor& descriptor : content.descriptors())
     descriptors.push_back(descriptor.get());
   header.kind = kind;
   header.numbers = numbers;
@@ -148,7 +148,7 @@ Expected<void> send_message(int socket, MessageKind kind, std::array<std::int64_
 }
 
 void send_text(int socket, MessageKind kind, const std::string& text) {
-  (void)send_message(socket, kind, {}, Content(internal::one_line(text), Descriptor(), 0, {}));
+  (void)send_message(socket, kind, {}, Content(internal::one_line(text), FileDescriptor(), 0, {}));
 }
 
 void send_bytes(int socket, MessageKind kind, const void* data, std::size_t size) noexcept {
@@ -166,7 +166,7 @@ void send_bytes(int socket, MessageKind kind, const void* data, std::size_t size
 Expected<std::optional<Message>> receive_message(int socket, int flags, std::size_t most_inline) {
   Header header;
   std::string bytes;
-  std::vector<Descriptor> descriptors;
+  std::vector<FileDescriptor> descriptors;
   TRY(const bool received, receive_packet(socket, flags, most_inline, header, bytes, descriptors));
   if (!received) return std::nullopt;
   const std::size_t all = header.descriptors_to_come;
@@ -183,7 +183,7 @@ Expected<std::optional<Message>> receive_message(int socket, int flags, std::siz
   message.numbers = header.numbers;
   auto next = descriptors.begin();
   if (header.has_extra != 0) message.extra = std::move(*next++);
-  Descriptor file;
+  FileDescriptor file;
   if (header.has_file != 0) file = std::move(*next++);
   descriptors.erase(descriptors.begin(), next);
   try {

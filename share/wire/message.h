@@ -9,7 +9,7 @@
 #include <utility>
 
 #include <cowshed/base/error.h>
-#include <cowshed/share/os/descriptor.h>
+#include <cowshed/base/file_descriptor.h>
 #include <cowshed/share/wire/content.h>
 
 // What a worker, its starter and the forkserver tell each other: whole messages over pairs of
@@ -37,12 +37,12 @@ enum class MessageKind : std::uint32_t {
 struct Message {
   MessageKind kind = {};
   std::array<std::int64_t, 2> numbers = {};
-  Descriptor extra;
+  FileDescriptor extra;
   internal::Content content;
 };
 
 // First and second end; CLOEXEC.
-Expected<std::pair<Descriptor, Descriptor>> make_socket_pair();
+Expected<std::pair<FileDescriptor, FileDescriptor>> make_socket_pair();
 
 // `extra` is sent along, -1: none.  Thread-safe.  Errors: system_call (EPIPE: nobody has the other
 // end any more; no SIGPIPE).

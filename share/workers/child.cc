@@ -32,7 +32,7 @@ void Child::read_messages() {
   for (;;) {
     if (place) {
       if (!is_ready(socket.get())) return;
-      place = Descriptor();
+      place = FileDescriptor();
     }
     auto received = receive_message(socket.get(), MSG_DONTWAIT);
     if (!received || !*received) {

@@ -7,13 +7,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cowshed/base/exception_text.h>
 #include <cowshed/base/try.h>
 #include <cowshed/share/export/parcel.h>
 #include <cowshed/share/forkserver.h>
 #include <cowshed/share/os/fork_state.h>
 #include <cowshed/share/process/fork_handlers.h>
 #include <cowshed/share/process/published_layout.h>
-#include <cowshed/share/workers/exception.h>
 #include <cowshed/share/workers/forkserver_client.h>
 #include <cowshed/share/workers/launch.h>
 #include <cowshed/share/workers/runtime_state.h>
@@ -74,7 +74,7 @@ Expected<void> ForkServerProcess::begin(const ForkServerOptions& options,
   TRY(Child spawned, spawn_process("", sockets.second.get(), options.environment));
   pid_ = spawned.pid;
   pidfd_ = std::move(spawned.pidfd);
-  sockets.second = Descriptor();
+  sockets.second = FileDescriptor();
   return wait_until_ready(options);
 }
 
@@ -167,7 +167,7 @@ Expected<std::shared_ptr<ForkServerProcess>> ForkServerProcess::of_process() {
 Expected<Child> request_worker(const Launch& launch, int rank) {
   TRY(auto sockets, make_socket_pair());
   Child worker;
-  worker.place = Descriptor(fcntl(sockets.first.get(), F_DUPFD_CLOEXEC, 0));
+  worker.place = FileDescriptor(fcntl(sockets.first.get(), F_DUPFD_CLOEXEC, 0));
   if (!worker.place)  // or there would be a worker that nobody can end
     return system_error("a worker's pidfd", errno);
   worker.socket = std::move(sockets.first);

@@ -48,15 +48,15 @@ class ForkServerProcess {
 
   std::string name_;
   pid_t owner_ = getpid();
-  Descriptor socket_;
+  FileDescriptor socket_;
   pid_t pid_ = 0;
-  Descriptor pidfd_;
+  FileDescriptor pidfd_;
   std::mutex mutex_;
   std::uint64_t handed_over_ = UINT64_MAX;  // layout::changes() then
 };
 
 // Its own side: warms up, then forks a worker for each job that comes through the socket, until
 // nobody has its other end or the owner has ended.
-[[noreturn]] void serve(Message message, Descriptor socket);
+[[noreturn]] void serve(Message message, FileDescriptor socket);
 
 }  // namespace cowshed::launch

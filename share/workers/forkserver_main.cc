@@ -13,8 +13,8 @@
 #include <unistd.h>
 #include <vector>
 
+#include <cowshed/base/exception_text.h>
 #include <cowshed/share/export/parcel.h>
-#include <cowshed/share/workers/exception.h>
 #include <cowshed/share/workers/forkserver_client.h>
 #include <cowshed/share/workers/worker_main.h>
 
@@ -38,7 +38,7 @@ class Signals {
     sigemptyset(&child_ends);
     sigaddset(&child_ends, SIGCHLD);
     sigprocmask(SIG_BLOCK, &child_ends, &mask_);
-    ends_ = Descriptor(signalfd(-1, &child_ends, SFD_CLOEXEC | SFD_NONBLOCK));
+    ends_ = FileDescriptor(signalfd(-1, &child_ends, SFD_CLOEXEC | SFD_NONBLOCK));
     if (!ends_) throw std::system_error(errno, std::generic_category(), "signalfd");
     siginfo_t info;  // without it no worker's end would be known
     if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) != 0 && errno != ECHILD)
@@ -48,7 +48,7 @@ class Signals {
     for (std::size_t i = 0; i < kTerminalSignals.size(); ++i)
       sigaction(kTerminalSignals[i], &terminal_[i], nullptr);
     sigaction(SIGCHLD, &child_, nullptr);
-    ends_ = Descriptor();
+    ends_ = FileDescriptor();
     sigprocmask(SIG_SETMASK, &mask_, nullptr);
   }
   int ends() const { return ends_.get(); }
@@ -57,18 +57,18 @@ class Signals {
   std::array<struct sigaction, kTerminalSignals.size()> terminal_ = {};
   struct sigaction child_ = {};
   sigset_t mask_ = {};
-  Descriptor ends_;  // readable when a child has ended
+  FileDescriptor ends_;  // readable when a child has ended
 };
 
 struct Running {
   pid_t pid = 0;
-  Descriptor socket;
+  FileDescriptor socket;
 };
 
 class Server {
  public:
   // Throws before it takes the socket.
-  Server(Descriptor&& socket, Descriptor owner)
+  Server(FileDescriptor&& socket, FileDescriptor owner)
       : socket_(std::move(socket)), owner_(std::move(owner)) {}
   void run();  // until the owner has no use for it
 
@@ -83,8 +83,9 @@ class Server {
 
   pid_t pid_ = getpid();
   Signals signals_;
-  Descriptor socket_;
-  Descriptor owner_;  // readable when it has ended: forked processes may have its socket's end too
+  FileDescriptor socket_;
+  FileDescriptor
+      owner_;  // readable when it has ended: forked processes may have its socket's end too
   std::string failed_to_adopt_;
   std::vector<Running> running_;
 };
@@ -116,7 +117,7 @@ bool Server::receive() {
 }
 
 void Server::start_worker(Message message) {
-  Descriptor socket = std::move(message.extra);
+  FileDescriptor socket = std::move(message.extra);
   if (!failed_to_adopt_.empty()) {
     refuse(socket.get(), failed_to_adopt_);
     return;
@@ -128,8 +129,8 @@ void Server::start_worker(Message message) {
   const pid_t pid = fork();
   if (pid == 0) {
     signals_.give_back();
-    socket_ = Descriptor();
-    owner_ = Descriptor();
+    socket_ = FileDescriptor();
+    owner_ = FileDescriptor();
     running_.clear();
     report_start(socket.get(), before);
     run_job(std::move(message), std::move(socket), pid_);
@@ -144,7 +145,7 @@ void Server::start_worker(Message message) {
 // In the worker: were it the server that says so, one that is killed meanwhile would leave a worker
 // that nobody knows of.
 void Server::report_start(int socket, std::chrono::steady_clock::time_point before) {
-  const Descriptor pidfd(static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0)));
+  const FileDescriptor pidfd(static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0)));
   if (!pidfd) {
     refuse(socket, system_error("pidfd_open", errno).value().message);
     _exit(1);
@@ -169,10 +170,10 @@ void Server::reap() {
 }
 
 // Returns a pidfd of the owner; throws what the warm-up throws.
-Descriptor warm_up(Message message) {
+FileDescriptor warm_up(Message message) {
   Decoder from(std::move(message.content));
   const auto owner = from.take<pid_t>();
-  Descriptor pidfd(static_cast<int>(syscall(SYS_pidfd_open, owner, 0)));
+  FileDescriptor pidfd(static_cast<int>(syscall(SYS_pidfd_open, owner, 0)));
   const int open_error = errno;
   if (getppid() != owner) _exit(0);  // it has ended
   if (!pidfd) throw std::system_error(open_error, std::generic_category(), "pidfd_open");
@@ -190,7 +191,7 @@ Descriptor warm_up(Message message) {
 
 }  // namespace
 
-void serve(Message message, Descriptor socket) {
+void serve(Message message, FileDescriptor socket) {
   std::optional<Server> server;
   const int to_owner = socket.get();
   try {

@@ -1,7 +1,6 @@
-#include <cstdlib>
 #include <cstring>
-#include <cxxabi.h>
 
+#include <cowshed/base/exception_text.h>
 #include <cowshed/share/workers/function.h>
 
 namespace cowshed::internal {
@@ -26,20 +25,16 @@ std::string argument_of(const std::string& tag) {
   return name.starts_with('&') ? name.substr(1) : name;
 }
 
+std::string readable_name(const std::string& mangled) {
+  return argument_of(demangled(mangled.c_str()));
+}
+
 }  // namespace
 
 WorkerFunction::WorkerFunction(const char* its_name, std::uint64_t its_layout,
                                WorkerCall* its_call) noexcept
     : name(its_name), layout(its_layout), call(its_call), next(first_function) {
   first_function = this;
-}
-
-std::string readable_name(const char* mangled) {
-  int status = 0;
-  char* readable = abi::__cxa_demangle(mangled, nullptr, nullptr, &status);
-  const std::string tag = status == 0 ? readable : mangled;
-  std::free(readable);
-  return status == 0 ? argument_of(tag) : tag;
 }
 
 Expected<const WorkerFunction*> find_worker_function(const std::string& name,
@@ -50,14 +45,13 @@ Expected<const WorkerFunction*> find_worker_function(const std::string& name,
     if (name != function->name) continue;
     if (found != nullptr && found->call != function->call) {
       return make_error(ErrorCode::invalid_argument,
-                        "two functions of different files are called " +
-                            readable_name(name.c_str()) +
+                        "two functions of different files are called " + readable_name(name) +
                             "; rename one, or take it out of its unnamed namespace");
     }
     found = function;
   }
   if (found == nullptr) {
-    const std::string readable = readable_name(name.c_str());
+    const std::string readable = readable_name(name);
     return make_error(ErrorCode::not_registered,
                       "no worker function " + readable +
                           " here; put COWSHED_WORKER() with its name into one of the program's "
@@ -65,7 +59,7 @@ Expected<const WorkerFunction*> find_worker_function(const std::string& name,
   }
   if (found->layout != layout) {
     return make_error(ErrorCode::invalid_argument,
-                      readable_name(name.c_str()) +
+                      readable_name(name) +
                           ": the types of its parameters or value have other sizes here; build "
                           "both programs of the same definitions");
   }

@@ -47,7 +47,6 @@ struct WorkerFunction {
   const WorkerFunction* next;
 };
 
-std::string readable_name(const char* mangled);
 // Errors: not_registered; invalid_argument (two functions of this name, as of two files' unnamed
 // namespaces; or other definitions of its types).
 Expected<const WorkerFunction*> find_worker_function(const std::string& name, std::uint64_t layout);

@@ -27,8 +27,8 @@ std::uint64_t ns_since(Clock::time_point before) {
 }
 
 // Kills the child when there is none.
-Expected<Descriptor> open_pidfd(pid_t pid) {
-  Descriptor pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));  // CLOEXEC by itself
+Expected<FileDescriptor> open_pidfd(pid_t pid) {
+  FileDescriptor pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));  // CLOEXEC by itself
   if (!pidfd) {
     const int error = errno;
     kill(pid, SIGKILL);
@@ -77,7 +77,7 @@ Expected<Child> fork_worker(Launch& launch, int rank) {
   const auto before = Clock::now();
   const pid_t pid = fork();
   if (pid == 0) {
-    sockets.first = Descriptor();
+    sockets.first = FileDescriptor();
     run_worker({rank, launch.count}, std::move(sockets.second), launch.setup, launch.body);
   }
   if (pid < 0) return system_error("fork", errno);
@@ -127,7 +127,7 @@ Expected<Child> spawn_worker(const Launch& launch, int rank) {
   return worker;
 }
 
-Expected<void> send_signal(pid_t pid, const Descriptor& pidfd, int signal) {
+Expected<void> send_signal(pid_t pid, const FileDescriptor& pidfd, int signal) {
   if (syscall(SYS_pidfd_send_signal, pidfd.get(), signal, nullptr, 0) == 0 || errno == ESRCH ||
       is_ready(pidfd.get())) {
     return {};

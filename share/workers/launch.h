@@ -13,7 +13,8 @@
 #include <cowshed/share/stray_write.h>
 #include <cowshed/share/wire/content.h>
 #include <cowshed/share/wire/message.h>
-#include <cowshed/share/workers.h>
+#include <cowshed/share/workers/job.h>
+#include <cowshed/share/workers/options.h>
 #include <cowshed/share/workers/worker_main.h>
 
 // A parent's side of starting one worker.
@@ -45,9 +46,9 @@ struct Launch {
 // A worker as its parent knows it, from its start to its end.
 struct Child {
   pid_t pid = 0;
-  Descriptor pidfd;  // none: it has been reaped
-  Descriptor socket;
-  Descriptor place = {};  // kept free for a pidfd that is to come by the socket
+  FileDescriptor pidfd;  // none: it has been reaped
+  FileDescriptor socket;
+  FileDescriptor place = {};  // kept free for a pidfd that is to come by the socket
   std::uint64_t start_ns = 0;
   std::chrono::steady_clock::time_point started = std::chrono::steady_clock::now();
   int restarts = 0;
@@ -84,7 +85,7 @@ Expected<Child> spawn_process(const std::string& program, int socket,
 
 // To a process that has not been reaped; by its PID where pidfd_send_signal(2) is refused, as
 // seccomp filters of older container runtimes do.  No error if it has ended.  Errors: system_call.
-Expected<void> send_signal(pid_t pid, const Descriptor& pidfd, int signal);
+Expected<void> send_signal(pid_t pid, const FileDescriptor& pidfd, int signal);
 
 // Checks the options, opens what they name, and encodes the job where there is to be one.
 Expected<void> prepare(const WorkersOptions& options, const internal::WorkerJob& job,

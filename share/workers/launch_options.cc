@@ -1,10 +1,11 @@
 #include <algorithm>
 #include <csignal>
 
+#include <cowshed/base/exception_text.h>
 #include <cowshed/base/try.h>
 #include <cowshed/share/export/parcel.h>
 #include <cowshed/share/forkserver.h>
-#include <cowshed/share/registry/objects.h>
+#include <cowshed/share/process/tree.h>
 #include <cowshed/share/workers/forkserver_client.h>
 #include <cowshed/share/workers/launch.h>
 #include <cowshed/share/workers/runtime_state.h>
@@ -59,7 +60,7 @@ Expected<void> prepare(const WorkersOptions& options, const internal::WorkerJob&
   launch.setup.environment = options.environment;
   TRY_VOID(check_options(options, job));
   if (options.method == Start::fork)
-    return registry::start_tree();  // or each worker would begin one, and hand up to nobody
+    return process_tree::start();  // or each worker would begin one, and hand up to nobody
   try {
     Encoder to;
     Setup setup = launch.setup;

@@ -5,17 +5,17 @@
 #include <string>
 #include <thread>
 
+#include <cowshed/base/exception_text.h>
 #include <cowshed/base/try.h>
 #include <cowshed/share/map.h>
 #include <cowshed/share/wire/content.h>
-#include <cowshed/share/workers/exception.h>
 
 namespace cowshed::internal {
 namespace {
 
 Decoder decode(const Bytes& bytes) {
   return Decoder(Content(std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()),
-                         Descriptor(), 0, {}));
+                         FileDescriptor(), 0, {}));
 }
 
 std::string item_name(std::uint64_t index) { return "item " + std::to_string(index); }

@@ -7,9 +7,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <cowshed/base/exception_text.h>
 #include <cowshed/share/export/parcel.h>
 #include <cowshed/share/runtime.h>
-#include <cowshed/share/workers/exception.h>
 #include <cowshed/share/workers/forkserver_client.h>
 #include <cowshed/share/workers/runtime_state.h>
 #include <cowshed/share/workers/worker_main.h>
@@ -18,7 +18,7 @@ namespace cowshed {
 namespace launch {
 namespace {
 
-std::atomic<const char*> name = nullptr;
+std::atomic<const char*> started_as = nullptr;
 
 // The process at the other end of the socket that start() passed on.  Nothing if the descriptor is
 // something else: only a Unix packet socket has a peer with an effective user and group.
@@ -63,22 +63,22 @@ bool is_equal(const ucred& peer) {
         if (auto adopted = adopt_for_ever(std::move((*message)->content)); !adopted)
           fail(adopted.error());
         continue;
-      case MessageKind::serve: serve(*std::move(*message), Descriptor(kSocketNumber));
+      case MessageKind::serve: serve(*std::move(*message), FileDescriptor(kSocketNumber));
       default:
         (void)send_message(kSocketNumber, MessageKind::begun);
-        run_job(*std::move(*message), Descriptor(kSocketNumber));
+        run_job(*std::move(*message), FileDescriptor(kSocketNumber));
     }
   }
 }
 
 }  // namespace
 
-const char* program_name() { return name.load(); }
+const char* program_name() { return started_as.load(); }
 
 }  // namespace launch
 
 Runtime::Runtime(int argc, char** argv) {
-  launch::name = argc > 0 ? argv[0] : "";
+  launch::started_as = argc > 0 ? argv[0] : "";
   if (argc != 2 || std::strcmp(argv[1], launch::kWorkerArgument) != 0) return;
   if (const auto parent = launch::peer_of_our_socket()) {
     const char* slash = std::strrchr(argv[0], '/');

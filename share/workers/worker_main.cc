@@ -9,10 +9,10 @@
 #include <system_error>
 #include <unistd.h>
 
+#include <cowshed/base/exception_text.h>
 #include <cowshed/share/channel/segment.h>
 #include <cowshed/share/os/fork_state.h>
 #include <cowshed/share/stray_write.h>
-#include <cowshed/share/workers/exception.h>
 #include <cowshed/share/workers/worker_main.h>
 
 namespace cowshed::launch {
@@ -84,7 +84,7 @@ void flush_streams() {
   (void)std::fflush(stderr);
 }
 
-void run_worker(const Worker& self, Descriptor socket, const Setup& setup, const Body& body) {
+void run_worker(const Worker& self, FileDescriptor socket, const Setup& setup, const Body& body) {
   int no_signal_error = 0;
   if (setup.die_with_parent) {
     no_signal_error = prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 ? 0 : errno;
@@ -107,7 +107,7 @@ void run_worker(const Worker& self, Descriptor socket, const Setup& setup, const
   _exit(code);
 }
 
-void run_job(Message message, Descriptor socket, pid_t parent) {
+void run_job(Message message, FileDescriptor socket, pid_t parent) {
   const int reply = socket.get();
   try {
     Decoder from(std::move(message.content));

@@ -26,12 +26,12 @@ Setup decode_setup(Decoder& from);
 using Body = std::function<int(const Worker&, Encoder& value)>;
 
 // Does what `setup` says, runs the body, tells `socket` of its end, and leaves by _exit().
-[[noreturn]] void run_worker(const Worker& self, Descriptor socket, const Setup& setup,
+[[noreturn]] void run_worker(const Worker& self, FileDescriptor socket, const Setup& setup,
                              const Body& body);
 
 // The same for a message of kind job, whose content is setup, function and arguments.
 // `parent`: 0 where the setup has it.
-[[noreturn]] void run_job(Message message, Descriptor socket, pid_t parent = 0);
+[[noreturn]] void run_job(Message message, FileDescriptor socket, pid_t parent = 0);
 
 // Standard streams only: fflush(nullptr) waits for a thread that sits in a read of any stream.
 void flush_streams();

@@ -89,7 +89,7 @@ Expected<void> State::signal_all(int signal) const {
 void State::abandon_unkillable() {
   for (Child& child : children_)
     if (child.running() && !launch::send_signal(child.pid, child.pidfd, SIGKILL))
-      child.pidfd = Descriptor();
+      child.pidfd = FileDescriptor();
 }
 
 Expected<Child> State::start_one(int rank) {
@@ -175,8 +175,8 @@ Expected<void> State::reap(Child& child) {
     child.read_messages();
     child.set_end(info.si_code, info.si_status);
   }
-  child.pidfd = Descriptor();
-  child.socket = Descriptor();
+  child.pidfd = FileDescriptor();
+  child.socket = FileDescriptor();
   return {};
 }
 

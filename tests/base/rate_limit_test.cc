@@ -7,7 +7,7 @@ namespace {
 constexpr std::uint64_t kMsNs = 1'000'000;
 
 // Of looks that take so long each, in a minute of asking every millisecond.
-std::uint64_t looks_in_a_minute(Pace pace, std::uint64_t took_ns) {
+std::uint64_t looks_in_a_minute(DutyCycle pace, std::uint64_t took_ns) {
   constexpr std::uint64_t kMinuteNs = 60'000 * kMsNs;
   std::uint64_t looks = 0;
   for (std::uint64_t now = 0; now < kMinuteNs; now += kMsNs) {
@@ -19,21 +19,21 @@ std::uint64_t looks_in_a_minute(Pace pace, std::uint64_t took_ns) {
   return looks;
 }
 
-TEST(Pace, WhatTakesLongIsDoneSeldom) {
-  EXPECT_EQ(looks_in_a_minute(Pace(9), 10 * kMsNs), 600U);  // a tenth of the time
-  EXPECT_EQ(looks_in_a_minute(Pace(9), 1000 * kMsNs), 6U);
-  EXPECT_EQ(looks_in_a_minute(Pace(19, 20 * kMsNs), 100 * kMsNs), 30U);
+TEST(DutyCycle, WhatTakesLongIsDoneSeldom) {
+  EXPECT_EQ(looks_in_a_minute(DutyCycle(9), 10 * kMsNs), 600U);  // a tenth of the time
+  EXPECT_EQ(looks_in_a_minute(DutyCycle(9), 1000 * kMsNs), 6U);
+  EXPECT_EQ(looks_in_a_minute(DutyCycle(19, 20 * kMsNs), 100 * kMsNs), 30U);
 }
 
-TEST(Pace, WhatTakesNoTimeIsDoneNoMoreOftenThanItMay) {
-  EXPECT_EQ(looks_in_a_minute(Pace(9), 0), 60'000U);
-  EXPECT_EQ(looks_in_a_minute(Pace(9, 50 * kMsNs), 0), 1200U);
+TEST(DutyCycle, WhatTakesNoTimeIsDoneNoMoreOftenThanItMay) {
+  EXPECT_EQ(looks_in_a_minute(DutyCycle(9), 0), 60'000U);
+  EXPECT_EQ(looks_in_a_minute(DutyCycle(9, 50 * kMsNs), 0), 1200U);
 }
 
-TEST(Pace, IsDueAtOnce) { EXPECT_TRUE(Pace(9, 50 * kMsNs).is_due(0)); }
+TEST(DutyCycle, IsDueAtOnce) { EXPECT_TRUE(DutyCycle(9, 50 * kMsNs).is_due(0)); }
 
 // How much of a span of time is spent by somebody who spends 1 ms whenever there is something left.
-std::uint64_t spent_ms(Budget& budget, std::uint64_t begin_ms, std::uint64_t end_ms) {
+std::uint64_t spent_ms(TokenBucket& budget, std::uint64_t begin_ms, std::uint64_t end_ms) {
   std::uint64_t spent = 0;
   for (std::uint64_t now = begin_ms; now < end_ms; ++now) {
     if (!budget.is_left(now * kMsNs)) continue;
@@ -43,14 +43,14 @@ std::uint64_t spent_ms(Budget& budget, std::uint64_t begin_ms, std::uint64_t end
   return spent;
 }
 
-TEST(Budget, GivesMuchAtFirstAndAShareInTheLongRun) {
-  Budget budget(100, 200 * kMsNs);
+TEST(TokenBucket, GivesMuchAtFirstAndAShareInTheLongRun) {
+  TokenBucket budget(100, 200 * kMsNs);
   EXPECT_EQ(spent_ms(budget, 0, 200), 200U);
   EXPECT_NEAR(static_cast<double>(spent_ms(budget, 200, 100'200)), 1000, 10);
 }
 
-TEST(Budget, SavesNoMoreThanItHadAtFirst) {
-  Budget budget(100, 200 * kMsNs);
+TEST(TokenBucket, SavesNoMoreThanItHadAtFirst) {
+  TokenBucket budget(100, 200 * kMsNs);
   spent_ms(budget, 0, 1000);
   EXPECT_NEAR(static_cast<double>(spent_ms(budget, 1'000'000, 1'001'000)), 210, 5);
 }

@@ -14,7 +14,7 @@ target_link_options(mutant_test PRIVATE -Wl,--wrap=bpf_object__open_skeleton)
 # variant(NAME FILE FROM TO [FROM TO]): ${object} is the probes' object where FROM in FILE has become TO.
 function(variant name file)
   set(folder ${CMAKE_CURRENT_BINARY_DIR}/mutants/${name})
-  set(source ${PROJECT_SOURCE_DIR}/probes)
+  set(source ${PROJECT_SOURCE_DIR}/probes/bpf)
   file(GLOB originals ${source}/*.bpf.c ${source}/*.bpf.h ${source}/kernel_types.h
        ${source}/record.h)
   set(changes "${ARGN}")
@@ -57,7 +57,7 @@ set(no_flag "bpf_core_field_exists(struct task_struct, in_user_fault)" "0")
 holds(HoldsWithoutTheFlag no_flag cow.bpf.c ${no_flag})
 
 # As where the kernel's structures are laid out at random.
-holds(HoldsWhereverTheWordsAre no_word_in_reach mapping.bpf.h
+holds(HoldsWhereverTheWordsAre no_word_in_reach vma_lookup.bpf.h
       "offset + sizeof(__u64) <= sizeof thread->node" "0")
 
 # Which faults are looked at.
@@ -174,8 +174,8 @@ mutant(split_long_ago cow.bpf.c "if (!thread->pending.may_split)" "if (0)" */hug
 mutant(split_by_others cow.bpf.c "details->switches == task->nvcsw + task->nivcsw &&" ""
        */split_while_waiting_1000)
 
-# mapping.bpf.h
-mutant(last_mapping_lasts mapping.bpf.h "mapping->generation == generation &&" ""
+# vma_lookup.bpf.h
+mutant(last_mapping_lasts vma_lookup.bpf.h "mapping->generation == generation &&" ""
        */file_over_anonymous_1000)
-mutant(shared_is_private mapping.bpf.h "if (flags & VM_SHARED)" "if (0)" */write_notify_1000)
-mutant(lost_way mapping.bpf.h "if (type == MAPLE_ARANGE)" "if (type == 0)" */many_mappings_1000)
+mutant(shared_is_private vma_lookup.bpf.h "if (flags & VM_SHARED)" "if (0)" */write_notify_1000)
+mutant(lost_way vma_lookup.bpf.h "if (type == MAPLE_ARANGE)" "if (type == 0)" */many_mappings_1000)

@@ -4,7 +4,7 @@
 #include <thread>
 #include <vector>
 
-#include <cowshed/tests/support/known_copies.h>
+#include "known_copies.h"
 
 namespace pattern_subject {
 

@@ -4,7 +4,7 @@
 #include <fstream>
 #include <string>
 
-#include <cowshed/tests/support/known_copies.h>
+#include "known_copies.h"
 
 extern "C" char end;  // the linker's: behind .bss
 

@@ -1,22 +1,14 @@
 #include <array>
 #include <exception>
 #include <fcntl.h>
-#include <memory>
 #include <string>
 #include <string_view>
 #include <unistd.h>
 #include <utility>
 #include <vector>
 
-#include <cowshed/base/try.h>
 #include <cowshed/tools/cowtop/cli/complain.h>
 #include <cowshed/tools/cowtop/commands/commands.h>
-#include <cowshed/tools/cowtop/commands/top_options.h>
-#include <cowshed/tools/cowtop/io/output_file.h>
-#include <cowshed/tools/cowtop/live/live_view.h>
-#include <cowshed/tools/cowtop/measure/measure.h>
-#include <cowshed/tools/cowtop/recording/measurement_json.h>
-#include <cowshed/tools/cowtop/report/table_report.h>
 
 #ifndef COWSHED_SERVE
 cowshed::Expected<int> cowshed::cowtop::serve_command(std::vector<std::string> /*words*/) {
@@ -50,30 +42,13 @@ void hold_closed_standard_descriptors() {
   if (fd >= 0) ::close(fd);
 }
 
-// cowtop without a subcommand.  Returns the exit status.
-cowshed::Expected<int> run(const Options& options) {
-  // Before the command runs: a path that cannot be written is known before hours of measuring.
-  TRY(auto file, OutputFile::open(options.output));
-  std::unique_ptr<live::LiveView> view;
-  if (options.live && live::Terminal::is_there()) {
-    TRY(view, live::LiveView::open(options.measure));
-  }
-  const Measured measured = measure(options.measure, view.get());
-  if (view) view->end(measured);
-  if (!measured.measurement) return measured.exit_status;
-  const auto written = file.write_report(options.json ? json_report(*measured.measurement)
-                                                      : table_report(*measured.measurement));
-  return written ? measured.exit_status : own_error_after(written.error(), measured.exit_status);
-}
-
 cowshed::Expected<int> run_words(std::vector<std::string> words) {
   for (const Subcommand& each : kSubcommands) {
     if (words.empty() || words[0] != each.name) continue;
     words.erase(words.begin());
     return each.run(std::move(words));
   }
-  TRY(const auto parsed, parse_arguments(std::move(words)));
-  return parsed.exit_status ? *parsed.exit_status : run(parsed.options);
+  return top_command(std::move(words));
 }
 
 }  // namespace

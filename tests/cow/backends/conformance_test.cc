@@ -1,4 +1,4 @@
-#include <cowshed/cow/backend.h>
+#include <cowshed/cow/open_backend.h>
 #include <cowshed/cow/proc/proc_files.h>
 #include <cowshed/cow/process_tree.h>
 #include <cowshed/tests/cow/backends/measure_command.h>

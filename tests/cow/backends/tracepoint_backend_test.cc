@@ -1,4 +1,4 @@
-#include <cowshed/cow/backend.h>
+#include <cowshed/cow/open_backend.h>
 #include <cowshed/tests/support/folder.h>
 #include <cowshed/tests/support/subprocess.h>
 #include <cowshed/tests/support/test.h>

@@ -19,10 +19,10 @@ constexpr std::uint64_t kCode = 0x8000;  // of the site subject
 
 class CodeReaderProcessOf : public ::testing::Test {
  protected:
-  Descriptor open(BinaryId binary, FilePlace place) const {
+  FileDescriptor open(BinaryId binary, FilePlace place) const {
     const auto path = paths_.find(binary);
     if (place != FilePlace::itself || path == paths_.end()) return {};
-    return Descriptor(::open(path->second.c_str(), O_RDONLY | O_CLOEXEC));
+    return FileDescriptor(::open(path->second.c_str(), O_RDONLY | O_CLOEXEC));
   }
 
   std::string copy(const std::string& name) const {

@@ -66,7 +66,7 @@ TEST_F(MeterObjects, NamesWhatWasCopied) {
     write_to(*first_, 1);
     write_to(*second_, 3);
   });
-  const Copied& copied = *meter.copied();
+  const MeterResult& copied = *meter.copied();
   ASSERT_EQ(copied.objects.size(), 2U);
   EXPECT_THAT(copied.of_object("first"), AtMost(4_KiB));
   EXPECT_EQ(copied.of_object("first")->bytes(), 4_KiB);
@@ -81,7 +81,7 @@ TEST_F(MeterObjects, NamesWhatWasCopied) {
 TEST_F(MeterObjects, AFailedExpectationSaysWhichObjectAndWhere) {
   ASSERT_TRUE(arena_.freeze(FreezeMode::lenient));
   const Meter meter = measured_child([&] { write_to(*second_, 3); });
-  static Expected<Copied> copied = meter.copied();
+  static Expected<MeterResult> copied = meter.copied();
   EXPECT_NONFATAL_FAILURE(EXPECT_THAT(copied, AtMost(8_KiB)), "12 KiB of object 'second' (");
   // Before that the compiler's own name of the namespaces.
   EXPECT_NONFATAL_FAILURE(EXPECT_THAT(copied, AtMost(8_KiB)), "::Block) of arena 'subject'");

@@ -1,6 +1,7 @@
 #include <cowshed/base/size_literals.h>
 #include <cowshed/cow/gtest_matchers.h>
 #include <cowshed/cow/measurement.h>
+#include <cowshed/cow/proc/proc_files.h>
 #include <cowshed/tests/cow/children.h>
 #include <cowshed/tests/support/failure.h>
 #include <cowshed/tests/support/scale.h>
@@ -32,7 +33,9 @@ class MeterTest : public ::testing::Test {
     for (std::size_t page = from; page < to; ++page) memory[page * kPageSize] += 1;
   }
   // What was copied of the test's own memory, which nothing but the test writes to.
-  Copied here(const Meter& meter) const { return meter.copied().value().within(memory_, kBytes); }
+  MeterResult here(const Meter& meter) const {
+    return meter.copied().value().within(memory_, kBytes);
+  }
   PageRange pages(std::size_t from, std::size_t to) const {
     const auto begin = reinterpret_cast<std::uintptr_t>(memory_);
     return {begin + from * kPageSize, begin + to * kPageSize};
@@ -41,7 +44,7 @@ class MeterTest : public ::testing::Test {
   char* memory_;
 };
 
-void expect_sums(const Copied& copied) {
+void expect_sums(const MeterResult& copied) {
   std::uint64_t shared_then = 0;
   for (const CopiedMapping& mapping : copied.mappings)
     if (!mapping.has_file || !mapping.arena.empty()) shared_then += mapping.pages.bytes();
@@ -59,7 +62,7 @@ TEST_F(MeterTest, AChildsCopiesToThePage) {
     write_to(memory_, 3, 10);
     write_to(memory_, 20, 23);
   });
-  const Copied copied = here(meter);
+  const MeterResult copied = here(meter);
   ASSERT_EQ(copied.mappings.size(), 1U) << to_text(copied);
   EXPECT_EQ(copied.mappings[0].pages.ranges(),
             (std::vector<PageRange>{pages(3, 10), pages(20, 23)}));
@@ -139,7 +142,7 @@ TEST_F(MeterTest, APrivateFileThatWasNeverReadIsExact) {
   char* mapped = map(kBytes, MAP_PRIVATE, ::fileno(file));
   mapped[0] = 1;
   const Meter meter = measured_child([&] { write_to(mapped, 0, 9); });
-  const Copied copied = meter.copied()->within(mapped, kBytes);
+  const MeterResult copied = meter.copied()->within(mapped, kBytes);
   EXPECT_EQ(copied.bytes(), 36_KiB);
   ASSERT_EQ(copied.mappings.size(), 1U);
   EXPECT_TRUE(copied.mappings[0].has_file);
@@ -237,7 +240,7 @@ TEST_F(MeterTest, WhatTheOthersLeaveIsBoundedByItsOwnFaults) {
   write_to(memory_, 0, 5);
   other.reset();
   ASSERT_TRUE(meter.end());
-  const Copied copied = here(meter);
+  const MeterResult copied = here(meter);
   EXPECT_EQ(copied.bytes(), 0U);
   EXPECT_EQ(copied.left_alone.bytes(), kBytes);
   EXPECT_GE(copied.at_most_bytes(), 20_KiB);

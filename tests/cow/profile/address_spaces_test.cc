@@ -45,7 +45,7 @@ class AddressSpacesOf : public FakeProc {
     return space != nullptr && space->find(0x1000) != nullptr;
   }
 
-  Binaries binaries_{proc()};
+  BinaryCache binaries_{proc()};
   AddressSpaces spaces_{proc(), binaries_};
   const std::string with_it_ = "1000-2000 rw-p 00000000 00:00 0\n5000-6000 rw-p 00000000 00:00 0\n";
   const std::string without_it_ = "5000-6000 rw-p 00000000 00:00 0\n";
@@ -145,7 +145,7 @@ TEST_F(AddressSpacesOf, AnImageIsKnownOnceASnapshotHasIt) {
 
 // A program that executes another again and again ends before anybody has seen what it maps.
 TEST_F(AddressSpacesOf, CodeThatNobodyCanNameIsOneSite) {
-  CodeSites sites;
+  ProfileBuilder sites;
   for (std::uint64_t i = 0; i < 100; ++i) {
     CopySample sample;
     sample.process_id = 9;
@@ -154,7 +154,7 @@ TEST_F(AddressSpacesOf, CodeThatNobodyCanNameIsOneSite) {
     sample.registers[static_cast<std::size_t>(Register::rip)] = i << 20U;
     sites.add(sample, spaces_, binaries_);
   }
-  Symbols symbols;
+  Symbolizer symbols;
   const SampledCopies found = sites.of(9, {{9, 100}}, symbols, 1000);
   ASSERT_EQ(found.sites.size(), 1U);
   EXPECT_EQ(found.sites[0].samples, 100U);

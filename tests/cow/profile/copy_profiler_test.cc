@@ -17,8 +17,8 @@ ProcessCounts process_of(std::uint64_t id) {
 }
 
 // Whoever empties the buffer of samples gets his turn in between, and what he adds is not lost.
-TEST(CopySampler, TakesMoreWhileItAttributes) {
-  CopySampler sampler{ProcFiles()};
+TEST(CopyProfiler, TakesMoreWhileItAttributes) {
+  CopyProfiler sampler{ProcFiles()};
   ProcessCounts process = process_of(7);
   sampler.add(samples_of(process.id, 1000));
   std::size_t turns = 0;
@@ -33,8 +33,8 @@ TEST(CopySampler, TakesMoreWhileItAttributes) {
   EXPECT_EQ(sampler.of(process.id, {{process.id, 1}}).samples, 1000 + before);
 }
 
-TEST(CopySampler, KeepsThoseOfAProcessThatItDoesNotKnowYet) {
-  CopySampler sampler{ProcFiles()};
+TEST(CopyProfiler, KeepsThoseOfAProcessThatItDoesNotKnowYet) {
+  CopyProfiler sampler{ProcFiles()};
   ProcessCounts process = process_of(7);
   sampler.add(samples_of(process.id, 5));
   sampler.attribute({}, [] {});
@@ -42,8 +42,8 @@ TEST(CopySampler, KeepsThoseOfAProcessThatItDoesNotKnowYet) {
   EXPECT_EQ(sampler.of_all({}).samples, 5U) << "and once";
 }
 
-TEST(CopySampler, BetweenSnapshotsOnlyWhatIsKnownIsAttributed) {
-  CopySampler sampler{ProcFiles()};
+TEST(CopyProfiler, BetweenSnapshotsOnlyWhatIsKnownIsAttributed) {
+  CopyProfiler sampler{ProcFiles()};
   ProcessCounts process = process_of(7);
   sampler.attribute({process}, [] {});
   sampler.add(samples_of(process.id, 5));
@@ -64,11 +64,11 @@ TEST(CopySampler, BetweenSnapshotsOnlyWhatIsKnownIsAttributed) {
 }
 
 // As at a period of 1, where a program copies faster than its stacks are unwound.
-TEST(CopySampler, WhatWaitsIsBoundedInBytes) {
-  CopySampler sampler{ProcFiles()};
+TEST(CopyProfiler, WhatWaitsIsBoundedInBytes) {
+  CopyProfiler sampler{ProcFiles()};
   std::uint64_t added = 0;
   constexpr std::size_t kStackBytes = 1 << 20;
-  for (; added * kStackBytes < 2 * CopySampler::kMostWaitingBytes; ++added) {
+  for (; added * kStackBytes < 2 * CopyProfiler::kMostWaitingBytes; ++added) {
     std::vector<CopySample> one = samples_of(7, 1);
     one[0].stack.resize(kStackBytes);
     sampler.add(std::move(one));
@@ -81,9 +81,9 @@ TEST(CopySampler, WhatWaitsIsBoundedInBytes) {
 }
 
 // Each is sampled once in many, and some never.
-TEST(CopySampler, CopiesOfManyProcessesWithFewSamplesAreEstimatedTogether) {
-  CopySampler sampler{ProcFiles()};
-  CodeSites::Copies copies;
+TEST(CopyProfiler, CopiesOfManyProcessesWithFewSamplesAreEstimatedTogether) {
+  CopyProfiler sampler{ProcFiles()};
+  ProfileBuilder::Copies copies;
   for (std::uint64_t id = 1; id <= 100; ++id) copies[id] = 20;
   sampler.add(samples_of(7, 1));
   sampler.add(samples_of(8, 3));
@@ -95,8 +95,8 @@ TEST(CopySampler, CopiesOfManyProcessesWithFewSamplesAreEstimatedTogether) {
 }
 
 // Of the first process most samples were lost: each stands for more copies than the other's.
-TEST(CopySampler, WhatCopiedMoreComesFirstThoughOfFewerSamples) {
-  CopySampler sampler{ProcFiles()};
+TEST(CopyProfiler, WhatCopiedMoreComesFirstThoughOfFewerSamples) {
+  CopyProfiler sampler{ProcFiles()};
   std::vector<CopySample> by_system_call = samples_of(8, 64);
   for (CopySample& each : by_system_call) each.user_mode = false;
   sampler.add(samples_of(7, 32));

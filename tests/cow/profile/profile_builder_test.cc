@@ -1,6 +1,6 @@
 #include <cmath>
 
-#include <cowshed/cow/backend.h>
+#include <cowshed/cow/open_backend.h>
 #include <cowshed/cow/proc/page_map.h>
 #include <cowshed/probes/support.h>
 #include <cowshed/tests/cow/backends/measure_command.h>
@@ -299,7 +299,7 @@ INSTANTIATE_TEST_SUITE_P(
 }
 
 // Sampling, unwinding and reading maps leave each page of the target as shared as it was.
-TEST(CodeSites, MeasuringCopiesNothing) {
+TEST(ProfileBuilder, MeasuringCopiesNothing) {
 #ifdef __SANITIZE_THREAD__
   GTEST_SKIP() << "the process that is measured is this one's child: the sanitizer's own pages";
 #endif

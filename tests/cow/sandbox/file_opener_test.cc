@@ -15,7 +15,7 @@ class FileOpener : public ::testing::Test {
  protected:
   // What can be read of the file; "-" where it is not opened.
   static std::string opened(const FileRequest& request) {
-    const Descriptor file = open_requested(ProcFiles(), request);
+    const FileDescriptor file = open_requested(ProcFiles(), request);
     if (!file) return "-";
     std::string text(100, '\0');
     const ssize_t got = ::read(file.get(), text.data(), text.size());

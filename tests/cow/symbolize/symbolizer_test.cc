@@ -12,8 +12,8 @@ std::vector<Frame> stack_of(const std::string& function) {
   return {{function, "/src/" + function + ".cc", 12, "/bin/program", 0x1234, false}};
 }
 
-TEST(Symbols, TheSameFramesAreShared) {
-  Symbols symbols;
+TEST(Symbolizer, TheSameFramesAreShared) {
+  Symbolizer symbols;
   const Frames first = symbols.shared(stack_of("fill"));
   const Frames second = symbols.shared(stack_of("fill"));
   EXPECT_EQ(&first.all(), &second.all());
@@ -23,9 +23,9 @@ TEST(Symbols, TheSameFramesAreShared) {
   EXPECT_TRUE(first != other);
 }
 
-TEST(Symbols, SharedFramesAreKeptForAsLongAsSomebodyHasThem) {
+TEST(Symbolizer, SharedFramesAreKeptForAsLongAsSomebodyHasThem) {
   constexpr int kStacks = 1000;
-  Symbols symbols;
+  Symbolizer symbols;
   const Frames kept = symbols.shared(stack_of("kept"));
   std::vector<Frames> all;
   for (int i = 0; i < kStacks; ++i) all.push_back(symbols.shared(stack_of(std::to_string(i))));
@@ -38,10 +38,10 @@ TEST(Symbols, SharedFramesAreKeptForAsLongAsSomebodyHasThem) {
 }
 
 // The sanitizers' allocators count nothing here.
-TEST(Symbols, SharedFramesThatNobodyHasAreForgotten) {
+TEST(Symbolizer, SharedFramesThatNobodyHasAreForgotten) {
   constexpr int kStacks = 10'000;
   constexpr std::size_t kMostBytes = 1 << 20;  // all of them would be three times as much
-  Symbols symbols;
+  Symbolizer symbols;
   const std::size_t before = ::mallinfo2().uordblks;
   for (int i = 0; i < kStacks; ++i) symbols.shared(stack_of(std::to_string(i)));
   EXPECT_LT(::mallinfo2().uordblks, before + kMostBytes);
@@ -59,9 +59,9 @@ std::size_t resident_of(const std::string& path) {
   return sum;
 }
 
-TEST(Symbols, DebugInformationThatHasBeenReadIsNotKeptInMemory) {
+TEST(Symbolizer, DebugInformationThatHasBeenReadIsNotKeptInMemory) {
   LocalCodeReader reader([](auto, auto, const auto&) {
-    return Descriptor(::open(SITE_SUBJECT, O_RDONLY | O_CLOEXEC));
+    return FileDescriptor(::open(SITE_SUBJECT, O_RDONLY | O_CLOEXEC));
   });
   const auto extent = reader.add_binary(1, SITE_SUBJECT);
   ASSERT_TRUE(extent);

@@ -1,5 +1,5 @@
 #include <cowshed/share/accounting/counter.h>
-#include <cowshed/share/registry/objects.h>
+#include <cowshed/share/process/tree.h>
 #include <cowshed/tests/share/share.h>
 
 namespace cowshed {
@@ -173,7 +173,7 @@ TEST(TransferCounterAtTheEnd, WhatFindsNoRowIsCountedTogether) {
 TEST(TransferCounter, ForkWhileAnotherThreadBeginsToCount) {
   std::atomic<bool> begins = false;
   std::thread first([&] {  // as the first count of a process does
-    const std::lock_guard registry(registry::mutex());
+    const std::lock_guard registry(process_tree::mutex());
     begins = true;
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
   });

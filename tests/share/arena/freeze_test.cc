@@ -203,7 +203,7 @@ class SealTest : public testing::Test {
     EXPECT_EQ(read(pipe_[0], page.data(), page.size()), 4096);
   }
 
-  Descriptor file_ = make_memfd("seal", Sealable::yes);
+  FileDescriptor file_ = make_memfd("seal", Sealable::yes);
   std::array<int, 2> pipe_{};
 };
 

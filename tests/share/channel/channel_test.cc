@@ -1,6 +1,6 @@
 #include <sys/eventfd.h>
 
-#include <cowshed/share/os/descriptor.h>
+#include <cowshed/base/file_descriptor.h>
 
 #include "memory.h"
 
@@ -242,8 +242,8 @@ ErrorCode open_forged(Change&& change) {
   const auto channel = make<Job>();
   channel_layout::Constants constants = test::ChannelMemory(channel).constants();
   change(constants);
-  const Descriptor segment(memfd_create("forged", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  const Descriptor event(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  const FileDescriptor segment(memfd_create("forged", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  const FileDescriptor event(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   EXPECT_EQ(write(segment.get(), &constants, sizeof constants), ssize_t{sizeof constants});
   EXPECT_EQ(ftruncate(segment.get(), lseek(channel.descriptors().segment, 0, SEEK_END)), 0);
   fcntl(segment.get(), F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK);

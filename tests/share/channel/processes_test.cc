@@ -1,7 +1,7 @@
 #include <linux/seccomp.h>
 #include <sys/epoll.h>
 
-#include <cowshed/share/os/descriptor.h>
+#include <cowshed/base/file_descriptor.h>
 
 #include "memory.h"
 
@@ -277,7 +277,7 @@ constexpr int kAsleep = 20000;  // ms: nobody woke it
 // wrong.
 template <class Have>
 int receive_by_epoll(Channel<std::uint64_t>& channel, std::uint32_t flags, Have&& have) {
-  const Descriptor epoll(epoll_create1(EPOLL_CLOEXEC));
+  const FileDescriptor epoll(epoll_create1(EPOLL_CLOEXEC));
   const int descriptor = channel.descriptor().value();
   epoll_event event = {.events = EPOLLIN | flags, .data = {}};
   if (epoll_ctl(epoll.get(), EPOLL_CTL_ADD, descriptor, &event) != 0) return 1;

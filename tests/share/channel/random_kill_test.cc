@@ -1,7 +1,7 @@
 #include <bit>
 #include <cmath>
 
-#include <cowshed/share/os/descriptor.h>
+#include <cowshed/base/file_descriptor.h>
 #include <cowshed/tests/share/workers/every_method.h>
 
 #include "traffic.h"
@@ -47,7 +47,7 @@ struct Ledger {
 };
 
 std::shared_ptr<Ledger> map_ledger(const std::string& path) {
-  const Descriptor file(open(path.c_str(), O_RDWR | O_CLOEXEC));
+  const FileDescriptor file(open(path.c_str(), O_RDWR | O_CLOEXEC));
   void* memory = mmap(nullptr, sizeof(Ledger), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
                       file.get(), 0);
   if (memory == MAP_FAILED) throw std::runtime_error("the ledger cannot be mapped");
@@ -172,7 +172,7 @@ class Target {
   }
 
  private:
-  Descriptor pidfd_;
+  FileDescriptor pidfd_;
 };
 
 // From the first process to the last, with some moments in between.  The test's process is a
@@ -326,7 +326,7 @@ class ChannelRandomKill : public testing::Test {
   std::size_t descriptors_ = open_descriptors();
   typename Traffic::Of channel_ = value_of(Traffic::Of::create(
       {.name = "random-kills", .slots = 32, .memory = std::uint64_t{24} << 20U}));
-  Descriptor file_{memfd_create("ledger", MFD_CLOEXEC)};
+  FileDescriptor file_{memfd_create("ledger", MFD_CLOEXEC)};
   std::string path_ = "/proc/" + std::to_string(getpid()) + "/fd/" + std::to_string(file_.get());
   int sized_ = ftruncate(file_.get(), sizeof(Ledger));
   std::shared_ptr<Ledger> ledger_ = map_ledger(path_);

@@ -26,12 +26,12 @@ struct Sockets {
     std::array<int, 2> ends{};
     if (socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ends.data()) != 0)
       throw std::runtime_error("socketpair");
-    here = Descriptor(ends[0]);
-    there = Descriptor(ends[1]);
+    here = FileDescriptor(ends[0]);
+    there = FileDescriptor(ends[1]);
   }
 
-  Descriptor here;
-  Descriptor there;
+  FileDescriptor here;
+  FileDescriptor there;
 };
 
 // A forked process at the other end of a socket.
@@ -40,10 +40,10 @@ class Peer {
   template <class Body>  // int(int socket)
   explicit Peer(Body body)
       : child_([&] {
-          sockets_.here = Descriptor();
+          sockets_.here = FileDescriptor();
           return body(sockets_.there.get());
         }) {
-    sockets_.there = Descriptor();
+    sockets_.there = FileDescriptor();
   }
 
   int socket() const { return sockets_.here.get(); }
@@ -226,7 +226,7 @@ TEST(ArenaTransfer, AnotherProgramHasTheSameObjectsAndHandsItsOwnUp) {
 
   Sockets sockets(SOCK_SEQPACKET);
   test::Subprocess receiver({ARENA_RECEIVER}, [&] { dup2(sockets.there.get(), 0); });
-  sockets.there = Descriptor();
+  sockets.there = FileDescriptor();
   ASSERT_TRUE(send_message(sockets.here.get(), launch::MessageKind::adopt, {}, *pack_arenas()));
   ASSERT_TRUE(write_bytes(sockets.here.get(), sent));
   const auto finished = receiver.finish();
@@ -360,7 +360,7 @@ TEST(ArenaTransfer, WhatElseIsThereIsNamed) {
     ASSERT_TRUE(arena.freeze());
     ASSERT_TRUE(send_arena(sockets.there.get(), arena));
   }
-  const Descriptor other = make_memfd("other", Sealable::no);
+  const FileDescriptor other = make_memfd("other", Sealable::no);
   ASSERT_EQ(ftruncate(other.get(), 4096), 0);
   ASSERT_EQ(mmap(place, 4096, PROT_READ, MAP_SHARED, other.get(), 0), place);
   const auto arena = receive_arena(sockets.here.get());
@@ -456,18 +456,18 @@ class Parcel : public testing::Test {
     arena_.reset();
   }
 
-  static Descriptor memfd_with(std::size_t bytes, int seals) {
-    Descriptor memfd = make_memfd("test", Sealable::yes);
+  static FileDescriptor memfd_with(std::size_t bytes, int seals) {
+    FileDescriptor memfd = make_memfd("test", Sealable::yes);
     EXPECT_EQ(ftruncate(memfd.get(), static_cast<off_t>(bytes)), 0);
     EXPECT_EQ(fcntl(memfd.get(), F_ADD_SEALS, seals), 0);
     return memfd;
   }
 
-  Descriptor& file() { return parcel_.descriptors()[1]; }
+  FileDescriptor& file() { return parcel_.descriptors()[1]; }
   const std::string& bytes() const { return parcel_.inline_bytes(); }
   void set_bytes(std::string bytes) {
     parcel_ =
-        internal::Content(std::move(bytes), Descriptor(), 0, std::move(parcel_.descriptors()));
+        internal::Content(std::move(bytes), FileDescriptor(), 0, std::move(parcel_.descriptors()));
   }
 
   static parcel_format::Contents read(const std::string& bytes) {
@@ -518,7 +518,7 @@ const Damage damages[] = {
     {"AMemfdWithoutSeals", [](Parcel& parcel) { parcel.file() = Parcel::memfd_with(64_MiB, 0); },
      ErrorCode::foreign_descriptor, "'index'"},
     {"AFileThatIsNoMemfd",
-     [](Parcel& parcel) { parcel.file() = Descriptor(open("/proc/self/exe", O_RDONLY)); },
+     [](Parcel& parcel) { parcel.file() = FileDescriptor(open("/proc/self/exe", O_RDONLY)); },
      ErrorCode::foreign_descriptor},
     {"ASealedMemfdThatIsTooShort",
      [](Parcel& parcel) { parcel.file() = Parcel::memfd_with(4096, kSealed); },
@@ -565,9 +565,11 @@ TEST_F(Parcel, OfWhichAnyByteIsWrong) {
 }
 
 TEST(ReceiveArena, NeedsOneToBeSent) {
-  const auto error_of = [](const Descriptor& from) { return receive_arena(from.get()).error(); };
+  const auto error_of = [](const FileDescriptor& from) {
+    return receive_arena(from.get()).error();
+  };
   Sockets closed;
-  closed.there = Descriptor();
+  closed.there = FileDescriptor();
   EXPECT_EQ(error_of(closed.here).system_errno, EPIPE);
   const Sockets sockets;
   ASSERT_TRUE(write_bytes(sockets.there.get(), std::array<char, 100>{}));

@@ -28,7 +28,7 @@ std::string encode(const Everything& all) {
 }
 
 Everything decode(std::string bytes) {
-  return Decoder(internal::Content(std::move(bytes), Descriptor(), 0, {})).take<Everything>();
+  return Decoder(internal::Content(std::move(bytes), FileDescriptor(), 0, {})).take<Everything>();
 }
 
 TEST(Codec, GivesBackWhatWasPut) { EXPECT_EQ(decode(encode(everything)), everything); }

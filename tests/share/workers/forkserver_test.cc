@@ -1,4 +1,4 @@
-#include <cowshed/share/os/descriptor.h>
+#include <cowshed/base/file_descriptor.h>
 
 #include "every_method.h"
 

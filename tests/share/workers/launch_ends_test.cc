@@ -1,6 +1,6 @@
 // How workers end, and how their parent does, under every method.
 
-#include <cowshed/share/os/descriptor.h>
+#include <cowshed/base/file_descriptor.h>
 
 #include "every_method.h"
 
@@ -12,13 +12,13 @@ using LaunchEnds = test::EveryMethod;
 COWSHED_EVERY_METHOD(LaunchEnds);
 
 struct Pipe {
-  Descriptor read_end;
-  Descriptor write_end;
+  FileDescriptor read_end;
+  FileDescriptor write_end;
   Pipe() {
     std::array<int, 2> ends = {};
     if (pipe2(ends.data(), O_CLOEXEC) != 0) throw std::runtime_error("pipe2");
-    read_end = Descriptor(ends[0]);
-    write_end = Descriptor(ends[1]);
+    read_end = FileDescriptor(ends[0]);
+    write_end = FileDescriptor(ends[1]);
   }
   Open from() const { return {read_end.get()}; }
   Open to() const { return {write_end.get()}; }
@@ -128,7 +128,7 @@ Pipe holding(const std::string& bytes) {
   Pipe pipe;
   if (write(pipe.write_end.get(), bytes.data(), bytes.size()) < 0)
     throw std::runtime_error("write");
-  pipe.write_end = Descriptor();
+  pipe.write_end = FileDescriptor();
   return pipe;
 }
 
@@ -189,7 +189,7 @@ class FewDescriptors {
  public:
   explicit FewDescriptors(rlim_t more) {
     getrlimit(RLIMIT_NOFILE, &before_);
-    const Descriptor first_free(dup(STDOUT_FILENO));
+    const FileDescriptor first_free(dup(STDOUT_FILENO));
     const rlimit few = {static_cast<rlim_t>(first_free.get()) + more, before_.rlim_max};
     setrlimit(RLIMIT_NOFILE, &few);
   }
@@ -235,7 +235,7 @@ TEST_P(LaunchEnds, AStartForWhichThereAreTooFewDescriptorsLeavesNobody) {
     started = workers.has_value();
     if (!started) EXPECT_THAT(workers.error().message, HasSubstr("Too many open files")) << more;
   }
-  said.write_end = Descriptor();
+  said.write_end = FileDescriptor();
   while (said.read_byte()) {
   }
 }
@@ -252,11 +252,11 @@ class DyingParent {
   template <class Body>
   explicit DyingParent(const Body& body)
       : child_([&] {
-          said_.read_end = Descriptor();
+          said_.read_end = FileDescriptor();
           body(said_.to());
           return pause();
         }) {
-    said_.write_end = Descriptor();
+    said_.write_end = FileDescriptor();
   }
   void kill() {
     child_.signal(SIGKILL);
@@ -292,14 +292,14 @@ TEST_P(LaunchEnds, OutliveTheirParentIfAsked) {
   const Start method = GetParam();
   Pipe told;
   DyingParent parent([&](Open out) {
-    told.write_end = Descriptor();
+    told.write_end = FileDescriptor();
     auto workers =
         start<say_when_told>({.method = method, .die_with_parent = false}, told.from(), out);
     pause();
   });
   EXPECT_TRUE(parent.read_byte());
   parent.kill();
-  told.write_end = Descriptor();
+  told.write_end = FileDescriptor();
   EXPECT_TRUE(parent.read_byte());
   EXPECT_FALSE(parent.read_byte());
 }

@@ -3,6 +3,7 @@
 
 #include <cowshed/tests/support/test.h>
 #include <cowshed/tests/tools/recordings.h>
+#include <cowshed/tools/cowtop/live/panes.h>
 #include <cowshed/tools/cowtop/live/screen.h>
 #include <cowshed/tools/cowtop/live/state.h>
 #include <cowshed/tools/cowtop/text/display_width.h>
@@ -125,7 +126,8 @@ void press(State& state, std::string_view keys) {
   for (const char each : keys) {
     const auto other = kOthers.find(each);
     state.press(other == kOthers.end() ? Key{KeyKind::character, static_cast<char32_t>(each)}
-                                       : Key{other->second});
+                                       : Key{other->second},
+                pane_height(state));
   }
 }
 

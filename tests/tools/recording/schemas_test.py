@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """That what cowtop writes as JSON is what docs/schemas says, no less and no more:
-COWTOP=.../cowtop SUBJECTS=FOLDER SCHEMAS=FOLDER python3 cowtop_schemas_test.py"""
+COWTOP=.../cowtop SUBJECTS=FOLDER SCHEMAS=FOLDER python3 tests/tools/recording/schemas_test.py"""
 
 import copy
 import json

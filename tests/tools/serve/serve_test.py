@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """cowtop serve, scraped by a real Prometheus: COWTOP=.../cowtop RULES=.../cowtop.rules.yml
-UNIT=.../cowtop.service python3 cowtop_serve_test.py"""
+UNIT=.../cowtop.service python3 tests/tools/serve/serve_test.py"""
 
 import contextlib
 import json

@@ -28,7 +28,7 @@ struct Place {
   std::string kind;  // "server/worker"
 };
 
-// Kinds of which some processes were added up (ended_processes.h), in either measurement.
+// Kinds of which some processes were added up (backends/process_rollup.h), in either measurement.
 using Kinds = std::set<std::string>;
 
 void add_summed_kinds(Kinds& kinds, const cow::Measurement& measurement) {

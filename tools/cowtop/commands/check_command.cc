@@ -1,6 +1,7 @@
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <cstdlib>
+#include <fmt/format.h>
 #include <iostream>
 #include <optional>
 #include <set>
@@ -254,6 +255,27 @@ Expected<int> check(const CheckOptions& options) {
 bool is_github() {
   const char* actions = std::getenv("GITHUB_ACTIONS");
   return actions != nullptr && std::string_view(actions) == "true";
+}
+
+// Errors: those of read_measurement(); bad_recording where it does not know what anybody copied.
+Expected<Baseline> read_baseline(const std::string& path) {
+  TRY(const auto earlier, read_measurement(path));
+  Baseline baseline;
+  baseline.backend = earlier.measurement.backend;
+  if (!earlier.note.empty()) baseline.notes.push_back(earlier.note);
+  std::size_t not_known = 0;
+  for (const cow::ProcessCopies& process : earlier.measurement.processes) {
+    const auto bytes = process.copied_bytes();
+    if (!bytes) ++not_known;
+    baseline.copied_bytes += bytes.value_or(0);
+  }
+  if (not_known == earlier.measurement.processes.size())
+    return make_error(ErrorCode::bad_recording, path + ": does not know what any process copied");
+  if (not_known > 0) {
+    baseline.notes.push_back(fmt::format("{} does not know what {} of its {} processes copied",
+                                         path, not_known, earlier.measurement.processes.size()));
+  }
+  return baseline;
 }
 
 }  // namespace

@@ -15,5 +15,6 @@ Expected<int> doctor_command(std::vector<std::string> words);
 Expected<int> record_command(std::vector<std::string> words);
 Expected<int> report_command(std::vector<std::string> words);
 Expected<int> serve_command(std::vector<std::string> words);
+Expected<int> top_command(std::vector<std::string> words);  // without a name: all words
 
 }  // namespace cowshed::cowtop

@@ -5,13 +5,13 @@
 #include <vector>
 
 #include <cowshed/base/error.h>
-#include <cowshed/cow/backend.h>
+#include <cowshed/cow/open_backend.h>
 
 namespace cowshed::cowtop {
 
 struct Diagnosis {
   cow::BackendChoice backend = cow::BackendChoice::automatic;
-  // The pages that it counted of a ground truth (ground_truth.h), or why it could not.
+  // The pages that it counted of a ground truth (doctor/self_test.h), or why it could not.
   Expected<std::uint64_t> counted;
 
   bool works() const;

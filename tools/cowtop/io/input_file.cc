@@ -7,7 +7,7 @@
 namespace cowshed::cowtop {
 
 Expected<InputFile> InputFile::open(const std::string& path) {
-  Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY));
+  FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY));
   if (!file) return system_error("cannot read " + path, errno);
   return InputFile(path, std::move(file));
 }

@@ -22,11 +22,12 @@ class InputFile {
   Expected<std::size_t> read(char* bytes, std::size_t size);
 
  private:
-  InputFile(std::string path, Descriptor file) : path_(std::move(path)), file_(std::move(file)) {}
+  InputFile(std::string path, FileDescriptor file)
+      : path_(std::move(path)), file_(std::move(file)) {}
   Expected<std::size_t> read_file(char* bytes, std::size_t size) const;
 
   std::string path_;
-  Descriptor file_;
+  FileDescriptor file_;
   std::string peeked_;
 };
 

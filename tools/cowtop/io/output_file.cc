@@ -36,12 +36,12 @@ bool others_may_write(const struct stat& folder) {
   return everybody_may_write(folder) || (::geteuid() == 0 && !is_ours);
 }
 
-Descriptor open_in(const Descriptor& folder, const std::string& name, int flags) {
+FileDescriptor open_in(const FileDescriptor& folder, const std::string& name, int flags) {
   open_how how{};
   how.flags = static_cast<std::uint64_t>(flags | O_CLOEXEC);
   how.mode = (flags & O_CREAT) != 0 ? 0666 : 0;
   how.resolve = others_may_write(status_of(folder.get())) ? RESOLVE_NO_SYMLINKS : 0;
-  return Descriptor(
+  return FileDescriptor(
       static_cast<int>(::syscall(SYS_openat2, folder.get(), name.c_str(), &how, sizeof how)));
 }
 
@@ -51,7 +51,7 @@ tl::unexpected<Error> planted(const std::string& path, const std::string& what) 
                         " in a folder that others may write to; remove it, or name another file");
 }
 
-tl::unexpected<Error> cannot_open(const std::string& path, const Descriptor& folder,
+tl::unexpected<Error> cannot_open(const std::string& path, const FileDescriptor& folder,
                                   const std::string& name) {
   const int error = errno;
   const bool is_link = error == ELOOP && others_may_write(status_of(folder.get()));
@@ -61,18 +61,18 @@ tl::unexpected<Error> cannot_open(const std::string& path, const Descriptor& fol
 
 // Makes it where it is not there, and waits for the reader of a FIFO.  Errors: permission_denied
 // for what is refused; system_call.
-Expected<Descriptor> open_for_writing(const std::string& path) {
+Expected<FileDescriptor> open_for_writing(const std::string& path) {
   const std::filesystem::path way(path);
   const int kFolder = O_PATH | O_DIRECTORY;
-  Descriptor folder(::open(way.is_absolute() ? "/" : ".", kFolder | O_CLOEXEC));
+  FileDescriptor folder(::open(way.is_absolute() ? "/" : ".", kFolder | O_CLOEXEC));
   for (const std::string name : way.relative_path().parent_path()) {
-    Descriptor next = open_in(folder, name, kFolder);
+    FileDescriptor next = open_in(folder, name, kFolder);
     if (!next) return cannot_open(path, folder, name);
     folder = std::move(next);
   }
   const std::string name = way.has_filename() ? way.filename().string() : ".";
   // Nobody's FIFO is waited for before it is known whose it is.
-  Descriptor file = open_in(folder, name, O_WRONLY | O_CREAT | O_NONBLOCK | O_NOCTTY);
+  FileDescriptor file = open_in(folder, name, O_WRONLY | O_CREAT | O_NONBLOCK | O_NOCTTY);
   const bool has_no_reader = !file && errno == ENXIO;
   if (has_no_reader) file = open_in(folder, name, O_PATH);
   if (!file) return cannot_open(path, folder, name);
@@ -89,7 +89,7 @@ Expected<Descriptor> open_for_writing(const std::string& path) {
     return file;
   }
   const std::string itself = "/proc/self/fd/" + std::to_string(file.get());
-  Descriptor waited(::open(itself.c_str(), O_WRONLY | O_CLOEXEC | O_NOCTTY));
+  FileDescriptor waited(::open(itself.c_str(), O_WRONLY | O_CLOEXEC | O_NOCTTY));
   if (!waited) return system_error("cannot write " + path, errno);
   return waited;
 }

@@ -49,7 +49,7 @@ class OutputFile {
   bool cut(std::size_t size) const;
 
   std::string path_;
-  Descriptor file_;       // none: standard output
+  FileDescriptor file_;   // none: standard output
   std::size_t size_ = 0;  // what we have written
 };
 

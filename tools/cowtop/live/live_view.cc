@@ -6,6 +6,7 @@
 #include <cowshed/base/clock.h>
 #include <cowshed/base/try.h>
 #include <cowshed/tools/cowtop/live/live_view.h>
+#include <cowshed/tools/cowtop/live/panes.h>
 #include <cowshed/tools/cowtop/live/screen.h>
 #include <cowshed/tools/cowtop/measure/signals.h>
 
@@ -18,8 +19,8 @@ constexpr std::size_t kMostOutput = 65536;
 }  // namespace
 
 std::optional<double> OwnCpu::share() {
-  const std::uint64_t cpu = cow::clock_ns(CLOCK_PROCESS_CPUTIME_ID);
-  const std::uint64_t wall = cow::monotonic_ns();
+  const std::uint64_t cpu = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+  const std::uint64_t wall = monotonic_ns();
   const std::uint64_t used = cpu - std::exchange(cpu_ns_, cpu);
   const std::uint64_t before = std::exchange(wall_ns_, wall);
   if (before == 0 || wall <= before) return std::nullopt;
@@ -96,7 +97,7 @@ bool LiveView::lacks_code() const {
 
 bool LiveView::press_keys() {
   while (const auto key = terminal_->next_key()) {
-    const auto request = state_.press(*key);
+    const auto request = state_.press(*key, pane_height(state_));
     if (request == State::Request::quit) return false;
     if (request == State::Request::toggle_pause) {
       state_.set_paused(!state_.is_paused());

@@ -129,4 +129,8 @@ std::vector<std::string> pane_lines(const State& state, int columns) {
   return {};
 }
 
+int pane_height(const State& state) {
+  return static_cast<int>(pane_lines(state, state.layout().size.columns).size());
+}
+
 }  // namespace cowshed::cowtop::live

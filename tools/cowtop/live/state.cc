@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <fmt/format.h>
 
-#include <cowshed/tools/cowtop/live/panes.h>
 #include <cowshed/tools/cowtop/live/state.h>
 #include <cowshed/tools/cowtop/text/display_width.h>
 #include <cowshed/tools/cowtop/text/figures.h>
@@ -137,7 +136,8 @@ std::vector<std::string> State::header_parts() const {
   return parts;
 }
 
-State::Request State::press(const Key& key) {
+State::Request State::press(const Key& key, int pane_lines) {
+  pane_lines_ = pane_lines;
   if (input_ != Input::none) {
     type(key);
     return Request::none;
@@ -342,9 +342,8 @@ void State::toggle(Pane pane) {
 
 void State::scroll_pane(int by) {
   const int rows = layout().pane_rows - 1;
-  const auto lines = static_cast<int>(pane_lines(*this, size_.columns).size());
   const int step = pane_ == Pane::output ? -by : by;
-  pane_scroll_ = std::clamp(pane_scroll_ + step, 0, std::max(lines - rows, 0));
+  pane_scroll_ = std::clamp(pane_scroll_ + step, 0, std::max(pane_lines_ - rows, 0));
 }
 
 void State::remake_rows() {

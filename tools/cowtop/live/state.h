@@ -26,7 +26,8 @@ class State {
  public:
   // What a key means beyond what is shown, for who owns the source of measurements.
   enum class Request : std::uint8_t { none, quit, toggle_pause };
-  Request press(const Key& key);
+  // The open pane has `pane_lines` lines, beyond which it does not scroll (panes.h).
+  Request press(const Key& key, int pane_lines = 0);
 
   void resize(Size size);
   void update(cow::Measurement measurement);
@@ -93,6 +94,7 @@ class State {
   bool is_paused_ = false;
   Pane pane_ = Pane::none;
   int pane_scroll_ = 0;
+  int pane_lines_ = 0;
   std::size_t chosen_column_ = 0;
   Input input_ = Input::none;
   std::string typed_;

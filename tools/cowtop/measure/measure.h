@@ -2,7 +2,7 @@
 
 #include <optional>
 
-#include <cowshed/cow/backend.h>
+#include <cowshed/cow/open_backend.h>
 #include <cowshed/tools/cowtop/measure/measure_options.h>
 
 namespace cowshed::cowtop {

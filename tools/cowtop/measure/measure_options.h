@@ -6,8 +6,8 @@
 #include <vector>
 
 #include <cowshed/base/error.h>
-#include <cowshed/cow/backend.h>
 #include <cowshed/cow/command.h>
+#include <cowshed/cow/open_backend.h>
 #include <cowshed/tools/cowtop/measure/selection.h>
 #include <cowshed/tools/cowtop/measure/selection_options.h>
 

@@ -176,11 +176,11 @@ Expected<cow::Attached> SelectedProcesses::attach(cow::Backend& backend) {
 }
 
 Expected<cow::Attached> SelectedProcesses::attach_new(cow::Backend& backend) {
-  const std::uint64_t begin = cow::monotonic_ns();
+  const std::uint64_t begin = monotonic_ns();
   if (!grows() || !searches_.is_due(begin)) return cow::Attached{};
-  const std::uint64_t cpu = cow::thread_cpu_ns();
+  const std::uint64_t cpu = thread_cpu_ns();
   auto attached = attach_found(backend);
-  searches_.ran(cow::monotonic_ns(), cow::thread_cpu_ns() - cpu);
+  searches_.ran(monotonic_ns(), thread_cpu_ns() - cpu);
   return attached;
 }
 

@@ -58,7 +58,7 @@ class SelectedProcesses {
   std::string cgroup_;  // its folder
   std::regex comm_;
   std::set<pid_t> passed_over_;
-  cow::Pace searches_;
+  DutyCycle searches_;
 };
 
 // What was refused, in one line; empty: nothing.

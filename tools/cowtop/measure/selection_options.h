@@ -5,7 +5,7 @@
 #include <vector>
 
 #include <cowshed/base/error.h>
-#include <cowshed/cow/backend.h>
+#include <cowshed/cow/open_backend.h>
 #include <cowshed/tools/cowtop/measure/selection.h>
 
 namespace CLI {

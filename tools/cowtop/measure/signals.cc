@@ -33,7 +33,7 @@ Expected<EndSignals> EndSignals::open() {
   ::signal(SIGPIPE, SIG_IGN);
   // Inherited as ignored, it would have the kernel reap the command before its status is read.
   ::signal(SIGCHLD, SIG_DFL);
-  Descriptor file(::signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK));
+  FileDescriptor file(::signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!file) return system_error("signalfd", errno);
   return EndSignals(std::move(file));
 }

@@ -24,8 +24,8 @@ class EndSignals {
   std::optional<signalfd_siginfo> next();
 
  private:
-  explicit EndSignals(Descriptor file) : file_(std::move(file)) {}
-  Descriptor file_;
+  explicit EndSignals(FileDescriptor file) : file_(std::move(file)) {}
+  FileDescriptor file_;
 };
 
 // Holds the same signals back, from this thread and those that it starts, for as long as there is

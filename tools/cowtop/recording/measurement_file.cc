@@ -70,24 +70,4 @@ Expected<MeasurementFile> read_measurement(const std::string& path) {
   return read_report(std::move(file));
 }
 
-Expected<Baseline> read_baseline(const std::string& path) {
-  TRY(const auto earlier, read_measurement(path));
-  Baseline baseline;
-  baseline.backend = earlier.measurement.backend;
-  if (!earlier.note.empty()) baseline.notes.push_back(earlier.note);
-  std::size_t not_known = 0;
-  for (const cow::ProcessCopies& process : earlier.measurement.processes) {
-    const auto bytes = process.copied_bytes();
-    if (!bytes) ++not_known;
-    baseline.copied_bytes += bytes.value_or(0);
-  }
-  if (not_known == earlier.measurement.processes.size())
-    return make_error(ErrorCode::bad_recording, path + ": does not know what any process copied");
-  if (not_known > 0) {
-    baseline.notes.push_back(fmt::format("{} does not know what {} of its {} processes copied",
-                                         path, not_known, earlier.measurement.processes.size()));
-  }
-  return baseline;
-}
-
 }  // namespace cowshed::cowtop

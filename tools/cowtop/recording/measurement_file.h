@@ -4,7 +4,6 @@
 
 #include <cowshed/base/error.h>
 #include <cowshed/cow/measurement.h>
-#include <cowshed/tools/cowtop/check/verdict.h>
 
 namespace cowshed::cowtop {
 
@@ -16,8 +15,5 @@ struct MeasurementFile {
 // Of a recording, as far as it can be read, or of a JSON report (cowshed.run/2).  Errors: those of
 // the file; bad_recording.
 Expected<MeasurementFile> read_measurement(const std::string& path);
-
-// Of such a file.  Errors: the same; bad_recording also where it does not know what anybody copied.
-Expected<Baseline> read_baseline(const std::string& path);
 
 }  // namespace cowshed::cowtop

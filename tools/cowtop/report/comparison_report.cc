@@ -11,7 +11,7 @@ namespace cowshed::cowtop {
 namespace {
 
 // 0.0% of nothing is not known.
-std::string percent(const Change& change) {
+std::string percent_of(const Change& change) {
   const auto growth = change.growth();
   if (!growth || !change.after || change.before.value_or(0) == 0) return "-";
   constexpr double kWhole = 100;
@@ -22,7 +22,7 @@ std::string percent(const Change& change) {
 std::string row(const Change& change, std::string_view name) {
   const auto growth = change.growth();
   return fmt::format("{:>12} {:>12} {:>12} {:>9}  {}\n", count(change.before), count(change.after),
-                     growth ? fmt::format("{:+}", *growth) : "-", percent(change), name);
+                     growth ? fmt::format("{:+}", *growth) : "-", percent_of(change), name);
 }
 
 std::string section(const std::vector<Change>& changes, std::string_view title) {

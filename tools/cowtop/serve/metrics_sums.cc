@@ -132,7 +132,7 @@ void MetricsSums::add(const cow::Measurement& measurement,
   };
   for (auto& [name, command] : commands_) begin_round(command.sum);
   begin_round(other_command_);
-  const std::uint64_t now = cow::monotonic_ns();
+  const std::uint64_t now = monotonic_ns();
   for (const cow::ProcessCopies& process : measurement.processes) add(process, now);
   for (const cow::ProcessCopies& process : ended) add(process, now);
   std::erase_if(known_, [&](const auto& entry) { return entry.second.round != round_; });

@@ -180,7 +180,7 @@ std::string metrics_text(const Metrics& metrics, MetricsFormat format) {
   writer.sample({}, fmt::format("{:.3f}", metrics.sampled_s));
   constexpr double kNsPerSecond = 1e9;
   writer.counter("process_cpu_seconds", "seconds", "CPU time that cowtop itself has used.");
-  writer.sample({}, static_cast<double>(cow::clock_ns(CLOCK_PROCESS_CPUTIME_ID)) / kNsPerSecond);
+  writer.sample({}, static_cast<double>(clock_ns(CLOCK_PROCESS_CPUTIME_ID)) / kNsPerSecond);
   writer.gauge("process_resident_memory_bytes", "bytes", "Resident memory of cowtop itself.");
   const auto own = cow::ProcFiles().stat(::getpid());
   writer.sample({}, own ? own->resident_pages * cow::kPageSize : 0);

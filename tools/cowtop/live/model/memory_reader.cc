@@ -16,7 +16,7 @@ void MemoryReader::read_pss(ProcessId process, MemoryUse& use) const {
     use.pss_bytes = kib * kBytesPerKiB;
     break;
   }
-  use.pss_ns = cow::monotonic_ns();
+  use.pss_ns = monotonic_ns();
 }
 
 std::map<ProcessId, MemoryUse> MemoryReader::read(const std::vector<ProcessId>& running,
@@ -30,7 +30,7 @@ std::map<ProcessId, MemoryUse> MemoryReader::read(const std::vector<ProcessId>& 
     const auto stat = proc_.stat(process.pid);
     if (stat) use.rss_bytes = stat->resident_pages * cow::kPageSize;
   }
-  const std::uint64_t begin = cow::monotonic_ns();
+  const std::uint64_t begin = monotonic_ns();
   if (wanted.pss && pace_.is_due(begin)) {
     std::vector<ProcessId> oldest = on_screen;
     std::stable_sort(oldest.begin(), oldest.end(), [&](const ProcessId& a, const ProcessId& b) {
@@ -41,7 +41,7 @@ std::map<ProcessId, MemoryUse> MemoryReader::read(const std::vector<ProcessId>& 
     for (const ProcessId& process : oldest) {
       if (end > begin + kMostAtOnceNs) break;
       read_pss(process, result[process]);
-      end = cow::monotonic_ns();
+      end = monotonic_ns();
     }
     pace_.ran(end, end - begin);
   }

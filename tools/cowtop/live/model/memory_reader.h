@@ -27,7 +27,7 @@ class MemoryReader {
 
   cow::ProcFiles proc_;
   std::map<ProcessId, MemoryUse> known_;
-  cow::Pace pace_{99};
+  DutyCycle pace_{99};
 };
 
 }  // namespace cowshed::cowtop::live

@@ -14,11 +14,11 @@ namespace cowshed::cowtop::live {
 namespace {
 
 // On a disk where there is one: a server may write for days.
-Descriptor nameless_file() {
+FileDescriptor nameless_file() {
   const int flags = O_RDWR | O_APPEND | O_CLOEXEC;
-  Descriptor file(::open(P_tmpdir, O_TMPFILE | O_EXCL | flags, 0600));
+  FileDescriptor file(::open(P_tmpdir, O_TMPFILE | O_EXCL | flags, 0600));
   if (file) return file;
-  file = Descriptor(::memfd_create("output", MFD_CLOEXEC));
+  file = FileDescriptor(::memfd_create("output", MFD_CLOEXEC));
   if (file) ::fcntl(file.get(), F_SETFL, O_APPEND);
   return file;
 }
@@ -34,7 +34,7 @@ void flush() {
 Expected<StandardStreams> StandardStreams::take() {
   StandardStreams streams;
   streams.file_ = nameless_file();
-  const Descriptor nothing(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+  const FileDescriptor nothing(::open("/dev/null", O_RDONLY | O_CLOEXEC));
   if (!streams.file_ || !nothing) return system_error("a file for the output", errno);
   flush();
   for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {

@@ -28,7 +28,7 @@ class StandardStreams {
 
  private:
   StandardStreams() = default;
-  Descriptor file_;
+  FileDescriptor file_;
   std::array<int, 3> before_ = {-1, -1, -1};
   std::size_t printed_ = 0;
 };

@@ -87,7 +87,7 @@ struct Terminal::Handles {
   ~Handles() {
     if (screen) {
       endwin();
-      terminal_rescue::end();
+      terminal_guard::end();
       delscreen(screen);
     }
     if (epoll >= 0) ::close(epoll);
@@ -125,10 +125,10 @@ Expected<std::unique_ptr<Terminal>> Terminal::open() {
   if (!handles->screen)
     return make_error(ErrorCode::unsupported, "TERM names no terminal that can be drawn on");
   const bool has_mouse = !capability("kmous").empty();
-  terminal_rescue::begin(in, before,
-                         (has_mouse ? "\x1b[?1006l\x1b[?1000l" : "") + capability("sgr0") +
-                             capability("cnorm") + capability("rmkx") + capability("rmcup"));
-  for (const int fd : {in, terminal_rescue::event_fd()}) {
+  terminal_guard::begin(in, before,
+                        (has_mouse ? "\x1b[?1006l\x1b[?1000l" : "") + capability("sgr0") +
+                            capability("cnorm") + capability("rmkx") + capability("rmcup"));
+  for (const int fd : {in, terminal_guard::event_fd()}) {
     epoll_event event{};
     event.events = EPOLLIN;
     event.data.fd = fd;
@@ -164,13 +164,13 @@ int Terminal::fd() const { return handles_->epoll; }
 
 void Terminal::suspend() {
   endwin();
-  terminal_rescue::stop();
+  terminal_guard::stop();
   clearok(curscr, TRUE);
   refresh();
 }
 
 void Terminal::take_signals() {
-  const auto events = terminal_rescue::take();
+  const auto events = terminal_guard::take();
   if (events.stop) suspend();
   if (!events.redraw) return;
   winsize size{};

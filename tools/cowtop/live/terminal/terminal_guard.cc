@@ -11,7 +11,7 @@
 
 #include <cowshed/tools/cowtop/live/terminal/terminal_guard.h>
 
-namespace cowshed::cowtop::live::terminal_rescue {
+namespace cowshed::cowtop::live::terminal_guard {
 namespace {
 
 // All others end the process, if nobody handles them (signal(7)).
@@ -129,4 +129,4 @@ void stop() {
   ::sigaction(SIGTSTP, &handler, nullptr);
 }
 
-}  // namespace cowshed::cowtop::live::terminal_rescue
+}  // namespace cowshed::cowtop::live::terminal_guard

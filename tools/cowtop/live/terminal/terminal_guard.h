@@ -7,7 +7,7 @@ namespace cowshed::cowtop::live {
 
 // From begin() to end(), signals that end the process first make the terminal usable again.
 // Signals that stop, continue and resize are noted, and written to a descriptor.
-namespace terminal_rescue {
+namespace terminal_guard {
 
 // The terminal's settings, and what is to be written to it, to make it usable.
 void begin(int fd, const termios& settings, const std::string& sequence);
@@ -23,5 +23,5 @@ Events take();
 // What SIGTSTP does by default; returns when continued.
 void stop();
 
-}  // namespace terminal_rescue
+}  // namespace terminal_guard
 }  // namespace cowshed::cowtop::live

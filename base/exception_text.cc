@@ -1,8 +1,11 @@
 #include <algorithm>
 #include <cctype>
+#include <cstdlib>
+#include <cxxabi.h>
+#include <memory>
+#include <typeinfo>
 
-#include <cowshed/share/workers/exception.h>
-#include <cowshed/share/workers/function.h>
+#include <cowshed/base/exception_text.h>
 
 namespace cowshed::internal {
 
@@ -14,10 +17,16 @@ std::string one_line(std::string_view text) {
   return line;
 }
 
+std::string demangled(const char* name) {
+  const std::unique_ptr<char, void (*)(void*)> text(
+      abi::__cxa_demangle(name, nullptr, nullptr, nullptr), &std::free);
+  return text != nullptr ? text.get() : name;
+}
+
 std::string text_of(const std::exception& exception) {
   const char* text = exception.what();
   return text != nullptr ? one_line(text)
-                         : readable_name(typeid(exception).name()) + ", whose what() is null";
+                         : demangled(typeid(exception).name()) + ", whose what() is null";
 }
 
 std::string text_of_current_exception() {

@@ -1,0 +1,129 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+
+#include <cowshed/base/error.h>
+#include <cowshed/base/type_id.h>
+#include <cowshed/share/accounting/counter.h>
+#include <cowshed/share/arena.h>
+#include <cowshed/share/ref.h>
+#include <cowshed/share/workers/function.h>
+#include <cowshed/share/workers/job.h>
+
+// A worker's arguments: whether it can have them, how they are sent, and counted.
+namespace cowshed::internal {
+
+template <class T>
+Expected<void> check_argument(const T&) {
+  return {};
+}
+template <class T>
+Expected<void> check_argument(const Ref<T>& ref) {
+  return ref.get().and_then([](const T* object) { return check_inheritable(object); });
+}
+template <class T>
+Expected<void> check_argument(const Ref<std::span<const T>>& ref) {
+  return ref.get().and_then([](const auto* array) { return check_inheritable(array->data()); });
+}
+
+template <class... Args>
+Expected<void> check_arguments(const Args&... args) {
+  Expected<void> checked;
+  ((checked = checked ? check_argument(args) : checked), ...);
+  return checked;
+}
+
+// Counts the arguments of one start() of workers: see transfer_report.h.
+class ArgumentCounter {
+ public:
+  ArgumentCounter(std::string_view name, int workers)
+      : counter_("launch", name), workers_(static_cast<std::uint64_t>(workers)) {}
+  template <class T>
+  void add(TransferKind kind, std::uint64_t bytes) const {
+    counter_.row(type_name<T>(), kind).add(workers_, bytes * workers_, workers_);
+  }
+
+ private:
+  TransferCounter counter_;
+  std::uint64_t workers_;
+};
+
+// Of the object that a Ref refers to.
+template <class T>
+std::uint64_t bytes_of(const T&) {
+  return sizeof(T);
+}
+template <class T>
+std::uint64_t bytes_of(const std::span<const T>& array) {
+  return array.size_bytes();
+}
+
+template <class Parameter, class Argument>
+void encode_argument(const ArgumentCounter& counter, Encoder& to, const Argument& argument) {
+  using To = Arrived<Parameter>;
+  to.put(To::template kPassing<Argument>);  // not the user's, so not counted
+  const std::uint64_t before = to.written();
+  To::encode_itself(to, argument);
+  if constexpr (To::template kPassing<Argument> == Passing::reference)
+    counter.add<typename To::T>(TransferKind::reference, bytes_of(*argument));
+  else counter.add<typename To::T>(TransferKind::value, to.written() - before);
+}
+
+template <class Parts, class... Args>
+void encode_arguments(const ArgumentCounter& counter, Encoder& to, const Args&... args) {
+  [&]<std::size_t... i>(std::index_sequence<i...>) {
+    (encode_argument<typename Parts::template Parameter<i>>(counter, to, args), ...);
+  }(std::index_sequence_for<Args...>());
+}
+
+template <class T>
+void count_inherited(const ArgumentCounter& counter, const T&) {
+  counter.add<T>(TransferKind::inherited, sizeof(T));
+}
+template <class T>
+void count_inherited(const ArgumentCounter& counter, const Ref<T>& ref) {
+  counter.add<T>(TransferKind::reference, bytes_of(*ref));
+}
+
+template <class Parts, class... Args>
+constexpr void check_sendable() {
+  static_assert(Parts::kParameters == sizeof...(Args),
+                "as many arguments as the worker's function has parameters, but for its `const "
+                "Worker&`");
+  const auto check = []<std::size_t i, class Argument>(std::tuple<Argument>*,
+                                                       std::index_sequence<i>) {
+    using Parameter = typename Parts::template Parameter<i>;
+    if constexpr (IsRef<Argument>::value && !IsRef<std::remove_cvref_t<Parameter>>::value) {
+      using T = typename IsRef<Argument>::Object;
+      static_assert(IsRef<Argument>::kSpawnSafe,
+                    "this reference's type may hold pointers to code, which means nothing in a "
+                    "spawned worker: see spawn_safe.h; or start(options, function, ...), which is "
+                    "for fork alone");
+      static_assert(
+          std::is_same_v<T, std::remove_cvref_t<Parameter>> && Arrived<Parameter>::kByReference,
+          "the parameter for a Ref<T> is a const T&");
+    } else {
+      static_assert(!std::is_same_v<std::remove_cvref_t<Parameter>, Arena>,
+                    "a worker has every arena that is frozen at its start: pass a Ref to what is "
+                    "published in it");
+      static_assert(Codable<std::remove_cvref_t<Parameter>>,
+                    "this argument cannot be sent: make it trivially copyable, a string or a "
+                    "container, specialise cowshed::Codec<T>, or pass a Ref to it");
+      static_assert(RefsSpawnSafe<std::remove_cvref_t<Parameter>>::value,
+                    "a reference in this argument has a type that may hold pointers to code, which "
+                    "means nothing in a spawned worker: see spawn_safe.h; or start(options, "
+                    "function, ...), which is for fork alone");
+      static_assert(std::is_convertible_v<const Argument&, std::remove_cvref_t<Parameter>>);
+    }
+  };
+  [&]<std::size_t... i>(std::index_sequence<i...>) {
+    (check(static_cast<std::tuple<Args>*>(nullptr), std::index_sequence<i>()), ...);
+  }(std::index_sequence_for<Args...>());
+}
+
+}  // namespace cowshed::internal

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# That the sources' includes are arrows of docs/architecture.md, and that arrows.py fails for each fault.
+set -euo pipefail
+arrows="/usr/bin/python3 $SOURCE/tests/check/arrows.py"
+$arrows "$SOURCE"
+
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+file() { # file PATH [HEADER]: that includes HEADER
+  mkdir -p "$(dirname "$folder/$1")"
+  printf '%s\n' '#pragma once' ${2:+"#include <cowshed/$2>"} >"$folder/$1"
+}
+fresh() {
+  rm -rf "${folder:?}"/*
+  mkdir "$folder/docs"
+  printf '%s\n' '| `low` | | | at the bottom |' '| `high/a` | `high/door.h` | `low` | uses it |' \
+    '| `high/b` | | `high/a` | uses that |' >"$folder/docs/architecture.md"
+  file low/x.h
+  file low/y.h
+  file high/door.h low/x.h
+  file high/a/part.h high/door.h
+  file high/b/user.h high/door.h
+}
+fails_for() { # fails_for WORDS
+  local said
+  said=$($arrows "$folder") && { echo "does not fail: $1"; exit 1; }
+  grep -qF -- "$1" <<<"$said" || { echo "does not say '$1': $said"; exit 1; }
+}
+
+fresh
+$arrows "$folder"
+file low/x.h high/a/part.h
+fails_for 'low/x.h includes high/a/part.h: low may not include high/a'
+fails_for 'a cycle of rooms: high/a low'
+fresh
+file low/x.h low/y.h
+file low/y.h low/x.h
+fails_for 'a cycle of modules: low/x.h low/y.h'
+fresh
+file high/b/user.h high/b/gone.h
+fails_for 'high/b/user.h includes high/b/gone.h, which is not there'
+fails_for 'high/b may include high/a, but does not'
+fresh
+file high/c/x.h low/x.h
+fails_for 'high/c/x.h: its folder is no room'
+fresh
+for i in $(seq 26); do file "low/$i.h"; done
+fails_for 'low has 28 files; at most 25'

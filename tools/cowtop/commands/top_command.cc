@@ -1,0 +1,34 @@
+#include <memory>
+#include <utility>
+
+#include <cowshed/base/try.h>
+#include <cowshed/tools/cowtop/cli/complain.h>
+#include <cowshed/tools/cowtop/commands/commands.h>
+#include <cowshed/tools/cowtop/commands/top_options.h>
+#include <cowshed/tools/cowtop/io/output_file.h>
+#include <cowshed/tools/cowtop/live/live_view.h>
+#include <cowshed/tools/cowtop/measure/measure.h>
+#include <cowshed/tools/cowtop/recording/measurement_json.h>
+#include <cowshed/tools/cowtop/report/table_report.h>
+
+namespace cowshed::cowtop {
+
+Expected<int> top_command(std::vector<std::string> words) {
+  TRY(const auto parsed, parse_arguments(std::move(words)));
+  if (parsed.exit_status) return *parsed.exit_status;
+  const Options& options = parsed.options;
+  // Before the command runs: a path that cannot be written is known before hours of measuring.
+  TRY(auto file, OutputFile::open(options.output));
+  std::unique_ptr<live::LiveView> view;
+  if (options.live && live::Terminal::is_there()) {
+    TRY(view, live::LiveView::open(options.measure));
+  }
+  const Measured measured = measure(options.measure, view.get());
+  if (view) view->end(measured);
+  if (!measured.measurement) return measured.exit_status;
+  const auto written = file.write_report(options.json ? json_report(*measured.measurement)
+                                                      : table_report(*measured.measurement));
+  return written ? measured.exit_status : own_error_after(written.error(), measured.exit_status);
+}
+
+}  // namespace cowshed::cowtop
