@@ -12,6 +12,8 @@ function(cowshed_compile target)
   # libstdc++ 12's own stable_sort, and a web page that is one literal.
   target_compile_options(${target} PRIVATE $<$<COMPILE_LANG_AND_ID:CXX,Clang>:-Wno-deprecated-declarations
                                            -Wno-overlength-strings>)
+  # g++ warns of GoogleTest's macros below an if without braces, which have an else of their own.
+  target_compile_options(${target} PRIVATE $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-Wno-dangling-else>)
   get_target_property(is_unity ${target} UNITY_BUILD)
   if(is_unity)
     # A unity file is taken for a header there.
