@@ -7,9 +7,9 @@
 #include <cowshed/share/export/image_format.h>
 #include <cowshed/share/export/parcel_format.h>
 #include <cowshed/share/wire/content.h>
+#include <cowshed/tests/share/export/image_objects.h>
 #include <cowshed/tests/share/share.h>
 #include <cowshed/tests/support/folder.h>
-#include <cowshed/tests/support/image_objects.h>
 #include <cowshed/tests/support/subprocess.h>
 
 namespace cowshed {

@@ -6,8 +6,8 @@
 #include <cowshed/share/process/tree.h>
 #include <cowshed/share/wire/content.h>
 #include <cowshed/share/wire/message.h>
+#include <cowshed/tests/share/export/arena_receiver.h>
 #include <cowshed/tests/share/share.h>
-#include <cowshed/tests/support/arena_receiver.h>
 #include <cowshed/tests/support/folder.h>
 #include <cowshed/tests/support/subprocess.h>
 

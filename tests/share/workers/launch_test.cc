@@ -1,7 +1,7 @@
 // What goes to a worker and comes back from it, the same under every method.
 
 #include <cowshed/share/map.h>
-#include <cowshed/tests/support/image_objects.h>
+#include <cowshed/tests/share/export/image_objects.h>
 
 #include "every_method.h"
 
