@@ -10,6 +10,7 @@
 #include <cowshed/base/error.h>
 #include <cowshed/share/channel/byte_channel.h>
 #include <cowshed/share/channel/bytes.h>
+#include <cowshed/share/channel/loan.h>
 #include <cowshed/share/channel/options.h>
 #include <cowshed/share/channel/value_channel.h>
 
@@ -35,7 +36,7 @@
 // * A process that is stopped (SIGSTOP, ptrace) inside a call is waited for; see peer_stopped.
 //   After SIGCONT no message is lost or doubled.
 // * Lack of memory is an error and never a later SIGBUS.  `create` takes memory for the slots,
-//   `send` and `buffer` for payload.  It counts as shared memory of the cgroup that took it.  Payload
+//   `send` and `loan` for payload.  It counts as shared memory of the cgroup that took it.  Payload
 //   of 2 MiB or more lies in huge pages if the kernel has any (MADV_COLLAPSE, Linux 6.1).
 //
 // Threads: all members are thread-safe.  Copies of a handle mean the same channel.  The last copy
@@ -105,17 +106,21 @@ class Channel {
     return send(std::move(bytes), Wait::never());
   }
 
-  // `size` bytes to write to and then send; of a block, all zero at first unless it was used
-  // before.  Waits as `send` does when `memory` is used up, and has the same errors.
-  Expected<Bytes> buffer(std::size_t size, const Wait& wait = {})
+  // Lends an array of `count` elements in the channel's memory, to write in place and commit().
+  // Waits and fails as `send` does.  U must be trivially copyable.
+  template <class U = std::byte>
+  Expected<Loan<U>> loan(std::size_t count = 1, const Wait& wait = {})
     requires(kOfBytes)
   {
-    return core_.loan(size, wait);
+    constexpr std::size_t kMost = ~std::size_t{0} / sizeof(U);
+    return core_.loan(count > kMost ? ~std::size_t{0} : count * sizeof(U), wait)
+        .map([this](Bytes&& bytes) { return Loan<U>(core_, std::move(bytes)); });
   }
-  Expected<Bytes> try_buffer(std::size_t size)
+  template <class U = std::byte>
+  Expected<Loan<U>> try_loan(std::size_t count = 1)
     requires(kOfBytes)
   {
-    return buffer(size, Wait::never());
+    return loan<U>(count, Wait::never());
   }
 
   // The calling thread holds the message until it receives again; see LostMessages.  If an object

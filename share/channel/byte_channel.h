@@ -31,6 +31,8 @@ class ByteChannel {
             true};
   }
   ChannelSegment& segment() const { return *segment_; }
+  bool is_open() const { return segment_ != nullptr; }
+  void leave() { segment_.reset(); }
 
   // Memory for a message of this process.
   Expected<Bytes> loan(std::size_t size, const Wait& wait);

@@ -5,6 +5,11 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
+#include <type_traits>
+
+#include <cowshed/base/error.h>
+#include <cowshed/base/type_id.h>
 
 namespace cowshed {
 
@@ -36,12 +41,27 @@ class Bytes {
   Bytes& operator=(const Bytes&) = delete;
   ~Bytes() { drop(); }
 
+  // Aligned to kAlignment.
   std::byte* data() noexcept { return block_ != nullptr ? block_ : small_.data(); }
   const std::byte* data() const noexcept { return block_ != nullptr ? block_ : small_.data(); }
   std::size_t size() const noexcept { return size_; }
   bool empty() const noexcept { return size_ == 0; }
   std::span<std::byte> span() noexcept { return {data(), size_}; }
   std::span<const std::byte> span() const noexcept { return {data(), size_}; }
+
+  // The same bytes as elements of type T.  Does not copy.  Error: wrong_type, if size() is not a
+  // multiple of sizeof(T).
+  template <class T>
+  Expected<std::span<const T>> as() const {
+    static_assert(std::is_trivially_copyable_v<T> && alignof(T) <= kAlignment);
+    if (size_ % sizeof(T) != 0) {
+      return make_error(ErrorCode::wrong_type, "a message of " + std::to_string(size_) +
+                                                   " bytes is no array of " +
+                                                   std::string(type_name<T>()) + " (" +
+                                                   std::to_string(sizeof(T)) + " bytes each)");
+    }
+    return std::span(reinterpret_cast<const T*>(data()), size_ / sizeof(T));
+  }
 
   // Keeps the first `size` bytes.  Does nothing if there are fewer.
   void shrink(std::size_t size) noexcept { size_ = size < size_ ? size : size_; }
@@ -50,6 +70,7 @@ class Bytes {
   bool in_channel() const noexcept { return block_ != nullptr; }
 
   static constexpr std::size_t kSmall = 192;
+  static constexpr std::size_t kAlignment = 64;
 
  private:
   friend class internal::ByteChannel;
@@ -67,7 +88,7 @@ class Bytes {
   std::uint32_t hand_ = 0;      // 1 + the index of the receiving thread's hand; 0: none
   std::uint64_t sequence_ = 0;  // the message's number, if hand_ is not 0
   std::shared_ptr<internal::ChannelSegment> segment_;
-  alignas(8) std::array<std::byte, kSmall> small_;
+  alignas(kAlignment) std::array<std::byte, kSmall> small_;
 };
 
 }  // namespace cowshed
