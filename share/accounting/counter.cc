@@ -1,10 +1,8 @@
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <bit>
 #include <cstring>
 #include <mutex>
-#include <new>
 #include <sys/mman.h>
 
 #include <cowshed/share/accounting/counter.h>
@@ -33,19 +31,12 @@ COWSHED_FORK_STATE std::atomic<std::uint64_t> taken_lanes = 0;  // a bit each
 std::atomic<std::uint32_t> used_lanes = 0;  // lanes from here on were never taken
 
 // A thread's counts outlive it: only its lane goes to the next.
-class LaneOwner {
- public:
-  LaneOwner() = default;
+struct LaneOwner {
+  bool exists = false;  // written so that the thread constructs it
   ~LaneOwner();
-  LaneOwner(const LaneOwner&) = delete;
-  LaneOwner& operator=(const LaneOwner&) = delete;
-  void touch() noexcept {}
 };
 thread_local LaneOwner lane_owner;
 constinit thread_local bool lane_has_gone = false;
-
-void before_fork() { rows_mutex.lock(); }
-void after_fork_in_parent() { rows_mutex.unlock(); }
 
 // The child has sent nothing yet, and only this one of the threads.
 void after_fork_in_child() {
@@ -64,8 +55,8 @@ void after_fork_in_child() {
 layout::TransferTables& tables() {
   static constinit std::atomic<layout::TransferTables*> made = nullptr;
   if (auto* const known = made.load(std::memory_order_acquire)) return *known;
-  static constexpr fork_handlers::Handlers kHandlers = {&before_fork, &after_fork_in_parent,
-                                                        &after_fork_in_child};
+  static constexpr fork_handlers::Handlers kHandlers = {
+      [] { rows_mutex.lock(); }, [] { rows_mutex.unlock(); }, &after_fork_in_child};
   fork_handlers::enter(fork_handlers::Rank::transfers, kHandlers);
   layout::TransferTables* fresh = nullptr;
   {
@@ -137,7 +128,7 @@ layout::TransferCount sum_of_lanes(layout::TransferTables& counted, std::uint32_
 
 internal::ThreadLane internal::take_thread_lane() noexcept {
   auto& lanes = tables().lanes;
-  lane_owner.touch();
+  lane_owner.exists = true;
   const std::uint32_t lane = take_lane();
   show_lane(lane);
   thread_lane = {lanes[lane].data(), lane == kSharedLane};

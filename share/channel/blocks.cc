@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <string>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <cowshed/share/channel/segment.h>
 #include <cowshed/share/os/huge_pages.h>

@@ -210,11 +210,7 @@ bool ByteChannel::read_slot(std::uint64_t number, Bytes& into, int& map_errno) {
     into.block_ = data;
     into.sequence_ = number;
   }
-  const Totals totals = slot->totals();
-  auto& received = segment().control().received[(number + 1) % 2];
-  received.bytes.store(totals.bytes, std::memory_order_relaxed);
-  received.moved.store(totals.moved, std::memory_order_relaxed);
-  received.moved_bytes.store(totals.moved_bytes, std::memory_order_relaxed);
+  segment().control().received[(number + 1) % 2].totals.store(slot->totals());
   return true;
 }
 

@@ -15,12 +15,6 @@ namespace cowshed::internal {
 
 using namespace channel_layout;
 
-namespace {
-
-constexpr std::uint64_t kSweepInterval = 4'000'000;  // ns
-
-}  // namespace
-
 // A party is dead when the kernel has dropped its lock on the file, and only then.
 bool ChannelSegment::is_dead(PartyId id) const {
   const Party* party = party_at(*control_, id);
@@ -43,10 +37,10 @@ bool ChannelSegment::is_stopped(std::uint64_t holder) const {
 }
 
 void ChannelSegment::sweep_if_due() {
+  constexpr std::uint64_t kInterval = 4'000'000;  // ns
   std::uint64_t last = control_->seldom.swept.load(std::memory_order_relaxed);
   const std::uint64_t now = nanoseconds_now();
-  if (now - last >= kSweepInterval && control_->seldom.swept.compare_exchange_strong(last, now))
-    sweep();
+  if (now - last >= kInterval && control_->seldom.swept.compare_exchange_strong(last, now)) sweep();
 }
 
 void ChannelSegment::sweep() {

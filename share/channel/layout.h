@@ -141,6 +141,23 @@ struct Totals {
   std::uint64_t moved = 0;  // messages
   std::uint64_t moved_bytes = 0;
 };
+class SharedTotals {
+ public:
+  Totals load() const {
+    return {bytes_.load(std::memory_order_acquire), moved_.load(std::memory_order_acquire),
+            moved_bytes_.load(std::memory_order_acquire)};
+  }
+  void store(const Totals& totals) {
+    bytes_.store(totals.bytes, std::memory_order_relaxed);
+    moved_.store(totals.moved, std::memory_order_relaxed);
+    moved_bytes_.store(totals.moved_bytes, std::memory_order_relaxed);
+  }
+
+ private:
+  std::atomic<std::uint64_t> bytes_;
+  std::atomic<std::uint64_t> moved_;
+  std::atomic<std::uint64_t> moved_bytes_;
+};
 
 // Each member is written by one side and read by the other, or is seldom written.  Each has 128
 // bytes, because the CPU fetches cache lines in pairs.
@@ -178,9 +195,7 @@ struct Control {
   // A hint for each class: the search for a free block starts here.
   alignas(128) std::array<Bound, kClasses> free_from;
   struct alignas(128) Received {
-    std::atomic<std::uint64_t> bytes;
-    std::atomic<std::uint64_t> moved;
-    std::atomic<std::uint64_t> moved_bytes;
+    SharedTotals totals;
   };
   std::array<Received, 2> received;  // element head mod 2: totals of messages before `head`
   alignas(128) std::array<Party, kParties> parties;
@@ -213,15 +228,10 @@ class ByteSlot {
     const std::uint32_t block = block_.load(std::memory_order_acquire) - 1;
     return block < blocks ? block : blocks;
   }
-  Totals totals() const {  // this message included
-    return {bytes_sent_.load(std::memory_order_acquire), moved_.load(std::memory_order_acquire),
-            moved_bytes_.load(std::memory_order_acquire)};
-  }
+  Totals totals() const { return totals_.load(); }  // this message included
   // Atomic stores, because stats() may read at the same time.
   void write(const Head& head, const Totals& totals) {
-    bytes_sent_.store(totals.bytes, std::memory_order_relaxed);
-    moved_.store(totals.moved, std::memory_order_relaxed);
-    moved_bytes_.store(totals.moved_bytes, std::memory_order_relaxed);
+    totals_.store(totals);
     size_.store(head.size, std::memory_order_relaxed);
     block_.store(head.block, std::memory_order_relaxed);
   }
@@ -229,9 +239,7 @@ class ByteSlot {
  private:
   std::atomic<std::uint64_t> size_;
   std::atomic<std::uint32_t> block_;
-  std::atomic<std::uint64_t> bytes_sent_;
-  std::atomic<std::uint64_t> moved_;
-  std::atomic<std::uint64_t> moved_bytes_;
+  SharedTotals totals_;
 
  public:
   alignas(64) std::array<std::byte, kSmallMessage> bytes;

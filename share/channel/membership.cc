@@ -1,9 +1,7 @@
-#include <algorithm>
 #include <cerrno>
 #include <fcntl.h>
 #include <memory>
 #include <mutex>
-#include <new>
 #include <sched.h>
 #include <span>
 #include <string>
@@ -46,11 +44,7 @@ struct AllStates {
   std::vector<Entry> entries;
   std::unique_ptr<ThreadStates> cached;
 
-  AllStates() = default;
-  AllStates(const AllStates&) = delete;
-  AllStates& operator=(const AllStates&) = delete;
   ~AllStates();
-
   void give_back_hands() {
     for (const Entry& entry : entries)
       if (const auto segment = entry.segment.lock())
@@ -176,22 +170,19 @@ Expected<void> ChannelSegment::claim_index() {
   const std::string path = "/proc/self/fd/" + std::to_string(descriptors_.segment);
   const FileDescriptor file(open(path.c_str(), O_RDWR | O_CLOEXEC));
   if (!file) return system_error(": open " + path, errno);
-  void* liveness = mmap(nullptr, kPage, PROT_NONE, MAP_SHARED, file.get(), 0);
-  if (liveness == MAP_FAILED) return system_error(": mmap", errno);
-  if (madvise(liveness, kPage, MADV_DONTFORK) != 0) {
-    const auto refused = system_error(": madvise(MADV_DONTFORK)", errno);
-    munmap(liveness, kPage);
-    return refused;
-  }
+  void* page = mmap(nullptr, kPage, PROT_NONE, MAP_SHARED, file.get(), 0);
+  if (page == MAP_FAILED) return system_error(": mmap", errno);
+  MappedMemory liveness(page, {kPage});
+  if (madvise(page, kPage, MADV_DONTFORK) != 0)
+    return system_error(": madvise(MADV_DONTFORK)", errno);
   PartyId id = claim_free_index(file.get());
   const bool of_dead = id == 0;
   if (of_dead) id = claim_dead_index(file.get());
   if (id == 0) {
-    munmap(liveness, kPage);
     return error(ErrorCode::out_of_memory,
                  ": all 1,024 places for processes are taken; use fewer, or another channel");
   }
-  membership_->liveness = liveness;
+  membership_->liveness = liveness.release();
   membership_->self.store(id, std::memory_order_relaxed);
   membership_->incarnation.store(++last_incarnation, std::memory_order_release);
   if (of_dead) recover_blocks(id - kGeneration);

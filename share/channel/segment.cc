@@ -1,9 +1,7 @@
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 #include <fcntl.h>
 #include <memory>
-#include <new>
 #include <string>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -42,12 +40,6 @@ bool plausible(const Constants& constants) {
          std::bit_ceil(constants.slots) <= kMostMemory / constants.slot_bytes;
 }
 
-struct Unmap {
-  std::uint64_t bytes;
-  void operator()(void* memory) const { munmap(memory, bytes); }
-};
-using Mapping = std::unique_ptr<void, Unmap>;
-
 tl::unexpected<Error> bad(const std::string& why) {
   return make_error(ErrorCode::bad_channel, "not a channel to be used: " + why);
 }
@@ -81,42 +73,11 @@ bool is_event(int descriptor) {
          (fcntl(descriptor, F_GETFL) & O_NONBLOCK) != 0;
 }
 
-}  // namespace
-
-ChannelSegment::ChannelSegment(const ChannelDescriptors& descriptors, const Constants& constants,
-                               std::byte* base, void* membership)
-    : base_(base),
-      control_(reinterpret_cast<Control*>(base + kPage)),
-      membership_(static_cast<Membership*>(membership)),
-      plan_(constants),
-      serial_(++last_serial),
-      options_{layout::text_of(constants.name), constants.slots, constants.memory},
-      descriptors_(descriptors) {
-  struct stat status{};
-  if (fstat(descriptors_.segment, &status) == 0) {
-    inode_ = status.st_ino;
-    device_ = status.st_dev;
-  }
-}
-
-ChannelSegment::~ChannelSegment() {
-  detach();
-  munmap(membership_, kPage);
-  munmap(base_, plan_.reserved);
-  for (std::uint32_t c = 0; c < plan_.classes; ++c)
-    if (std::byte* region = regions_[c].load(); region != nullptr)
-      munmap(region, plan_.region_bytes(c));
-  ::close(descriptors_.segment);
-  ::close(descriptors_.event);
-}
-
-namespace {
-
 // Memory for the process's membership.  A fork wipes it in the child.
-Expected<Mapping> make_membership(const std::string& name) {
+Expected<MappedMemory> make_membership(const std::string& name) {
   void* memory = mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) return system_error("channel '" + name + "': mmap", errno);
-  Mapping page(memory, {kPage});
+  MappedMemory page(memory, {kPage});
   if (madvise(memory, kPage, MADV_WIPEONFORK) != 0)
     return system_error("channel '" + name + "': madvise(MADV_WIPEONFORK)", errno);
   return page;
@@ -126,18 +87,15 @@ Expected<Mapping> make_membership(const std::string& name) {
 Expected<std::shared_ptr<ChannelSegment>> make_segment(const ChannelDescriptors& descriptors,
                                                        const Constants& constants) {
   const std::string name = layout::text_of(constants.name);
-  TRY(Mapping membership, make_membership(name));
+  TRY(MappedMemory membership, make_membership(name));
   const std::uint64_t bytes = Plan(constants).reserved;
-  std::byte* const memory = map_shared(descriptors.segment, 0, bytes);
-  if (memory == nullptr) {
+  MappedMemory base(map_shared(descriptors.segment, 0, bytes), {bytes});
+  if (base == nullptr) {
     return system_error("channel '" + name + "': mmap of " + std::to_string(bytes) + " bytes",
                         errno);
   }
-  Mapping base(memory, {bytes});
-  auto segment = std::make_shared<ChannelSegment>(descriptors, constants, memory, membership.get());
-  membership.release();
-  base.release();
-  return segment;
+  return std::make_shared<ChannelSegment>(descriptors, constants, std::move(base),
+                                          std::move(membership));
 }
 
 Expected<Constants> constants_of(const ChannelOptions& options, const MessageType& type) {
@@ -226,6 +184,35 @@ Expected<std::shared_ptr<ChannelSegment>> open_segment(const ChannelDescriptors&
   return make_segment(descriptors, constants);
 }
 
+void Unmap::operator()(void* memory) const { munmap(memory, bytes); }
+
+ChannelSegment::ChannelSegment(const ChannelDescriptors& descriptors, const Constants& constants,
+                               MappedMemory base, MappedMemory membership)
+    : base_mapping_(std::move(base)),
+      membership_mapping_(std::move(membership)),
+      base_(static_cast<std::byte*>(base_mapping_.get())),
+      control_(reinterpret_cast<Control*>(base_ + kPage)),
+      membership_(static_cast<Membership*>(membership_mapping_.get())),
+      plan_(constants),
+      serial_(++last_serial),
+      options_{layout::text_of(constants.name), constants.slots, constants.memory},
+      descriptors_(descriptors) {
+  struct stat status{};
+  if (fstat(descriptors_.segment, &status) == 0) {
+    inode_ = status.st_ino;
+    device_ = status.st_dev;
+  }
+}
+
+ChannelSegment::~ChannelSegment() {
+  detach();
+  for (std::uint32_t c = 0; c < plan_.classes; ++c)
+    if (std::byte* region = regions_[c].load(); region != nullptr)
+      munmap(region, plan_.region_bytes(c));
+  ::close(descriptors_.segment);
+  ::close(descriptors_.event);
+}
+
 tl::unexpected<Error> ChannelSegment::error(ErrorCode code, const std::string& what,
                                             int system_errno) const {
   return make_error(code, "channel '" + options_.name + "'" + what, system_errno);
@@ -281,10 +268,7 @@ ChannelStats ChannelSegment::stats() {
   Totals received;
   repeat_until([&] {
     stats.received = control_->head.value.load(std::memory_order_acquire);
-    const auto& totals = control_->received[stats.received % 2];
-    received = {totals.bytes.load(std::memory_order_acquire),
-                totals.moved.load(std::memory_order_acquire),
-                totals.moved_bytes.load(std::memory_order_acquire)};
+    received = control_->received[stats.received % 2].totals.load();
     return control_->head.value.load(std::memory_order_acquire) == stats.received;
   });
   stats.bytes_sent = has_blocks ? sent.bytes : stats.sent * plan_.slot_bytes;

@@ -59,15 +59,22 @@ extern constinit ThreadStates no_states;
 // makes the access one load.
 [[gnu::tls_model("initial-exec")]] extern constinit thread_local ThreadStates* cached_states;
 
+// Memory that is unmapped with its owner.
+struct Unmap {
+  std::uint64_t bytes;
+  void operator()(void* memory) const;
+};
+using MappedMemory = std::unique_ptr<void, Unmap>;
+
 class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
  public:
   using Constants = channel_layout::Constants;
   using Control = channel_layout::Control;
   using PartyId = channel_layout::PartyId;
 
-  // Takes ownership of all arguments.
-  ChannelSegment(const ChannelDescriptors& descriptors, const Constants& constants, std::byte* base,
-                 void* membership);
+  // Takes ownership of the descriptors.
+  ChannelSegment(const ChannelDescriptors& descriptors, const Constants& constants,
+                 MappedMemory base, MappedMemory membership);
   ~ChannelSegment();
   ChannelSegment(const ChannelSegment&) = delete;
   ChannelSegment& operator=(const ChannelSegment&) = delete;
@@ -229,10 +236,12 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   Expected<void> back(const Block& block, std::uint64_t pages);
   std::uint64_t block_offset(std::uint32_t block) const;
 
-  std::byte* base_;  // maps the file without its blocks
+  MappedMemory base_mapping_;
+  MappedMemory membership_mapping_;
+  std::byte* base_;  // the file without its blocks
   std::array<std::atomic<std::byte*>, channel_layout::kClasses> regions_{};  // map the blocks
   Control* control_;
-  Membership* membership_ = nullptr;
+  Membership* membership_;
   channel_layout::Plan plan_;
   std::uint64_t serial_;  // of this object in the process
   ChannelOptions options_;

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <climits>
 #include <ctime>
+#include <memory>
 #include <string>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -27,26 +28,12 @@ constexpr std::chrono::nanoseconds kPollSleep = 100us;
 constexpr std::chrono::nanoseconds kTimedPatience = 20ms;
 constexpr std::chrono::nanoseconds kTryPatience = 1s;
 
-// Holds a lock if it was free, and unlocks it even if the thread is cancelled.
-class TryLock {
- public:
-  TryLock(Lock& lock, std::uint64_t me) : lock_(lock) {
-    std::uint64_t nobody = 0;
-    held_ = lock_.holder.compare_exchange_strong(nobody, me);
+// For a std::unique_ptr, which unlocks even if the thread is cancelled.
+struct Unlock {
+  void operator()(Lock* lock) const {
+    lock->holder.store(0);
+    if ((lock->released.load() & 1U) != 0) ChannelSegment::wake_all(lock->released);
   }
-  ~TryLock() {
-    if (held_) {
-      lock_.holder.store(0);
-      if ((lock_.released.load() & 1U) != 0) ChannelSegment::wake_all(lock_.released);
-    }
-  }
-  TryLock(const TryLock&) = delete;
-  TryLock& operator=(const TryLock&) = delete;
-  explicit operator bool() const { return held_; }
-
- private:
-  Lock& lock_;
-  bool held_;
 };
 
 }  // namespace
@@ -163,7 +150,9 @@ Expected<void> Waiting::give_up_at_once() {
 Expected<bool> Waiting::drain_event() {
   if (!is_ready(segment_.descriptors().event)) return true;
   Lock& drainer = segment_.control().seldom.drainer;
-  const TryLock draining(drainer, segment_.this_thread()->lock);
+  std::uint64_t nobody = 0;
+  const bool free = drainer.holder.compare_exchange_strong(nobody, segment_.this_thread()->lock);
+  const std::unique_ptr<Lock, Unlock> draining(free ? &drainer : nullptr);
   TRY_VOID(draining ? wait_for_sender_to_leave() : wait_for_lock(drainer));
   if (!draining || segment_.has_message() || segment_.finish_closing()) return false;
   segment_.drain_event();

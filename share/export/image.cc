@@ -9,7 +9,6 @@
 #include <mutex>
 #include <random>
 #include <span>
-#include <stdexcept>
 #include <string>
 #include <sys/stat.h>
 #include <unistd.h>
