@@ -21,7 +21,7 @@ namespace {
 using layout::kMaxTransfers;
 using layout::kTransferLanes;
 
-// The last lane is for threads that find no other.
+// Threads share the last lane when all others are taken.
 constexpr std::uint32_t kSharedLane = kTransferLanes - 1;
 static_assert(kTransferLanes == 64, "one bit each");
 
@@ -30,7 +30,7 @@ std::uint32_t rows = 0;                                         // under the mut
 COWSHED_FORK_STATE std::atomic<std::uint64_t> taken_lanes = 0;  // a bit each
 std::atomic<std::uint32_t> used_lanes = 0;  // lanes from here on were never taken
 
-// A thread's counts outlive it: only its lane goes to the next.
+// Returns the lane when its thread ends.  The counts stay for the next thread to add to.
 struct LaneOwner {
   bool exists = false;  // written so that the thread constructs it
   ~LaneOwner();
@@ -38,20 +38,20 @@ struct LaneOwner {
 thread_local LaneOwner lane_owner;
 constinit thread_local bool lane_has_gone = false;
 
-// The child has sent nothing yet, and only this one of the threads.
+// The child starts at 0, with one thread.
 void after_fork_in_child() {
   internal::thread_lane = {};
   taken_lanes = 0;
   auto& lanes = layout::transfer_tables().lanes;
   const std::uint32_t used = used_lanes.load();
-  // Without a copy: what lies behind the pages is zero.
+  // Drops the child's private pages instead of copying them: the file behind them has zeros.
   if (used != 0 && madvise(lanes.data(), used * sizeof lanes[0], MADV_DONTNEED) != 0)
     for (std::uint32_t lane = 0; lane < used; ++lane) lanes[lane].fill({});
   rows_mutex.unlock();
 }
 
-// Not the static of a function: who waits for the registry's lock would hold its guard, which a
-// child that is forked meanwhile inherits as taken.
+// Not initialised as a function's static: a thread that waits for the mutex would hold the static's
+// guard, and a child that is forked then would inherit a guard that nobody releases.
 layout::TransferTables& tables() {
   static constinit std::atomic<layout::TransferTables*> made = nullptr;
   if (auto* const known = made.load(std::memory_order_acquire)) return *known;

@@ -14,8 +14,8 @@
 #include <cowshed/share/registry.h>
 #include <cowshed/share/registry/tables.h>
 
-// What programs do with publications (share/registry.h), what references do (share/ref.h), and how
-// publications get from one process to another (objects.h).  Each call locks the tables once.
+// Implements share/registry.h, the slow paths of share/ref.h, and objects.h, in this order.  Each
+// function locks the tables once.
 namespace cowshed {
 
 namespace {

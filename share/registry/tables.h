@@ -45,7 +45,7 @@ Record* find_name(std::string_view name, bool live);
 // Adds a record and, if it is live, shows it in the layout.  Replaces a dead record of the same
 // generation.
 Record& enter(Record entered);
-// Withdraws a publication: references and names no longer find it.  Returns the next record.
+// Removes a record, so that neither references nor its name find it.  Returns the next record.
 Records::iterator release(Records::iterator record);
 
 // Puts the object into its slot if that is free.  Returns the address that a Ref gives.
@@ -62,7 +62,7 @@ bool has_foreign_code(const Record& record);
 Expected<std::uint32_t> take_generation();
 tl::unexpected<Error> full_error();
 
-extern std::uint32_t live_count;
+extern std::uint32_t live_count;  // live records
 extern std::array<std::uint32_t, internal::kMaxPublished> newest;
 
 }  // namespace cowshed::registry
