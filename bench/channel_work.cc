@@ -203,11 +203,11 @@ class Moved : public SubjectWork {
         peer_([this](std::uint64_t count) { return serve(count); }) {
     pin_to_cpu(0);
     peer_.start(2 * kSlots);  // every slot has been used
-    for (std::uint64_t i = 0; i < 2 * kSlots; ++i) send(got(channel_.buffer(64)));
+    for (std::uint64_t i = 0; i < 2 * kSlots; ++i) send(got(channel_.loan(64)));
     peer_.result();
     peer_.start(kCheck);
-    auto checked = got(channel_.buffer(size_));
-    write_pages({checked.data(), size_});
+    auto checked = got(channel_.loan(size_));
+    write_pages(checked.span());
     send(std::move(checked));
     if (peer_.result() != 1) throw std::runtime_error("another buffer than was sent");
   }
@@ -215,9 +215,9 @@ class Moved : public SubjectWork {
   json answer(const json&) override {
     peer_.start(count_);
     for (std::uint64_t i = 0; i < count_; ++i) {
-      auto buffer = got(channel_.buffer(size_));
-      write_pages({buffer.data(), size_});
-      auto small = got(channel_.buffer(64));
+      auto buffer = got(channel_.loan(size_));
+      write_pages(buffer.span());
+      auto small = got(channel_.loan(64));
       send(std::move(small_ ? small : buffer));
     }
     return nanoseconds(static_cast<double>(peer_.result()));
@@ -226,10 +226,10 @@ class Moved : public SubjectWork {
  private:
   static constexpr std::uint64_t kCheck = 0;  // messages: one whose contents are looked at
 
-  void send(Bytes&& bytes) {
+  void send(Loan<std::byte>&& bytes) {
     const std::uint64_t begin = now_ns();
     *sent_at_ = begin;
-    got(channel_.send(std::move(bytes)));
+    got(std::move(bytes).commit());
     while (sent_at_->load() == begin)  // the peer has it
       _mm_pause();
   }

@@ -4,56 +4,57 @@
 
 #include <cowshed/share/arena.h>
 
-// A frozen arena as a file: saved once, mapped by any later process at the same addresses in a time
-// that does not depend on its size, also on another machine that got a copy of the file.
+// Saves a frozen arena as a file.  Later processes map the file at the same addresses, also on
+// another machine that has a copy.  Mapping takes the same time for any size.
 //
 //   cowshed::save_image(arena, "index.cow");            // frozen, its objects published by name
 //
 //   auto arena = cowshed::open_image("index.cow");      // later, in any program
 //   auto index = cowshed::find<Index>("index");         // Ref<Index>
 //
-// What a sealed memfd guarantees, a file does not:
-// * No seals: whoever may write to the file changes what its readers see, at any time.  A strict
-//   arena keeps only this process from it.
-// * A file that is truncated while it is mapped: reading what is gone is SIGBUS.  save_image()
-//   replaces a file as a whole, which leaves those who have the old one mapped undisturbed; copy
-//   with rename(2) too.
-// * open_image() checks what comes before the payload, not the payload: compare copies by
-// sha256sum.
-// * The page cache has 4 KiB pages, unless the file system gives large ones, and the disk is
-//   slower: first reads raise more page faults, and may wait.  prefault() reads all of it at once.
-//   ArenaStats knows no huge pages of it, and collapse() makes none.
-// * fork() costs the same, for no page table of the file is copied; a lenient arena's private pages
-//   are 4 KiB each, as in a memfd.
+// A file guarantees less than an arena in memory:
+// * It has no seals.  A process with write permission can change the data that readers see.  A
+//   strict arena prevents only writes by this process.
+// * If the file is truncated while it is mapped, reading the lost part raises SIGBUS.  save_image()
+//   replaces the file as a whole, so readers of the old file are safe.  Copy files with rename(2).
+// * open_image() checks the header and not the payload.  Compare copies by sha256sum.
+// * The page cache usually has 4 KiB pages, and the disk is slow.  First reads raise more page
+// faults
+//   and may wait.  prefault() reads the whole file.  ArenaStats counts no huge pages of a file, and
+//   collapse() makes none.
+// fork() costs the same as with an arena in memory.  A lenient arena's private pages have 4 KiB.
 //
-// What does not carry over to another program, or to the same one at other addresses (ASLR), is
-// code: see spawn_safe.h.  Types are told by their mangled name, size and alignment: have the same
-// definitions and the same standard library in both.
+// Pointers to code are wrong in another program, and in the same one at other addresses (ASLR); see
+// share/spawn_safe.h.  Types are compared by mangled name, size and alignment.  Build both programs
+// with the same definitions and the same standard library.
 namespace cowshed {
 
-// Writes what this process sees of the arena, and its published objects that have names.  Makes a
-// new file beside `path`, syncs it to disk and puts it in the place of `path` at once; on an error,
-// `path` is as it was, and nothing is left of the new file.  Syncs the folder last; where that
-// fails, as in a folder that this process may not read, a crash of the machine may bring the old
-// file back.  A symbolic link at `path` is replaced, not followed.  Mode 0644 less the
-// umask.  2 MiB-aligned and sparse: pages of zeros take no disk.  Other threads must not write
-// to a lenient arena meanwhile.  Errors: arena_not_frozen, not_inherited, invalid_argument (`path`
-// is a folder, a device or the like), system_call (ENOSPC, EACCES, EFBIG past RLIMIT_FSIZE, ...).
+// Saves the arena as this process sees it, and its published objects that have names.
+//
+// Writes a new file beside `path`, syncs it and renames it to `path`.  After an error `path` is
+// unchanged and the new file is removed.  Then syncs the folder; if this process may not read the
+// folder, a crash of the machine may bring the old file back.  Replaces a symbolic link instead of
+// following it.  The mode is 0644 less the umask.  The file is sparse: pages of zeros take no disk.
+//
+// Other threads must not write to a lenient arena during the call.  Errors: arena_not_frozen,
+// not_inherited, invalid_argument (`path` is a folder or a device), system_call (ENOSPC, EACCES,
+// EFBIG past RLIMIT_FSIZE, ...).
 Expected<void> save_image(const Arena& arena, const std::filesystem::path& path,
                           const Progress& progress = nullptr);
 
 struct ImageOptions {
-  // strict: a store faults, see FreezeMode; lenient: it copies the page for the process.  Neither
-  // ever changes the file.
+  // strict: a store faults.  lenient: a store copies the page for this process.  Neither changes
+  // the file.
   FreezeMode mode = FreezeMode::strict;
-  // Enter its published objects under their names, for find().
+  // Publishes the objects under their names, for find().
   bool publish = true;
 };
 
-// Maps the image where its arena was: a frozen one, of the same name, generation and capacity, that
-// can be thawed.  Does not read the payload.  Errors: bad_image (no image, damaged, truncated),
-// unsupported (another format version), address_taken (naming what is there), invalid_argument (a
-// name is in use here; not a regular file), system_call.  Thread-safe.
+// Maps an image at its arena's addresses.  Returns a frozen arena of the same name, generation and
+// capacity, which can be thawed.  Does not read the payload.  Thread-safe.  Errors: bad_image (no
+// image, damaged or truncated), unsupported (another format version), address_taken (the message
+// names what is there), invalid_argument (a name is in use here, or not a regular file),
+// system_call.
 Expected<Arena> open_image(const std::filesystem::path& path, const ImageOptions& options = {});
 
 }  // namespace cowshed

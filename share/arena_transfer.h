@@ -3,9 +3,9 @@
 #include <cowshed/share/arena.h>
 #include <cowshed/share/codec.h>
 
-// Frozen arenas between processes that run: a worker builds a large result in an arena of its own
-// and hands it to whoever asked for it, who uses it in place, at the same address and without a
-// copy, also after the worker has ended.
+// Sends frozen arenas to processes that already run.  For example, a worker builds a large result
+// in an arena and sends it to its parent.  The parent uses it in place, at the same address and
+// without a copy, even after the worker has ended.
 //
 //   // in the worker                                 // in its parent
 //   auto arena = Arena::create({.name = "result",
@@ -17,12 +17,11 @@
 //   write(socket, &*ref, sizeof *ref);               read(socket, &ref, sizeof ref);
 //                                                    use(*ref);  // until `arena` is destroyed
 //
-// Both have the arena then; each gives its own handle up when it likes, and the memory is free when
-// the last did.  Processes of one tree (forked from each other, or started as workers.h does)
-// choose different addresses for their arenas, so that every one can be mapped everywhere.
+// Both processes then have the arena.  Its memory is freed when the last handle is destroyed.
+// Processes of one tree (forked from each other, or started by share/workers.h) use different
+// addresses for their arenas, so that all of them can map each arena.
 //
-// A worker's function (workers.h) needs no socket: it returns the arena, with what to look at in
-// it.
+// A worker's function (share/workers.h) needs no socket.  It returns the arena and a reference:
 //
 //   std::pair<Arena, Ref<Tree>> build(const Worker& self) {
 //     ...
@@ -30,26 +29,26 @@
 //   }
 namespace cowshed {
 
-// Sends the arena and what is published in it over a connected Unix socket (AF_UNIX, stream or
-// seqpacket), as descriptors (SCM_RIGHTS).  The receiver need not be there yet, and this process
-// may end before it is.  What this process wrote privately to a lenient arena is not sent:
-// refreeze() first.  Thread-safe, but one at a time on a socket.  Errors: arena_not_frozen,
-// not_inherited, system_call (EPIPE, ...).
+// Sends the arena and its published objects over a connected Unix socket (AF_UNIX, stream or
+// seqpacket), as descriptors (SCM_RIGHTS).  This process may end before the receiver receives them.
+// Private writes to a lenient arena are not sent; call refreeze() first.  Thread-safe for different
+// sockets.  Errors: arena_not_frozen, not_inherited, system_call (EPIPE, ...).
 Expected<void> send_arena(int socket, const Arena& arena);
 
-// Waits for one, as the socket does, checks it, and maps it: frozen, at the same address, its
-// objects published under the same names.  A Ref of the sender's is good from here.  What is not
-// spawn_safe is to be had only if both processes have their code at the same addresses: forked from
-// each other, not exec'd.  Thread-safe, but one at a time on a socket.  Errors: bad_message
-// (something else was sent, or by another version of Cowshed), foreign_descriptor (not what it
-// should be), address_taken (naming what is there, as where this process has the arena already),
-// wrong_process_tree, invalid_argument (a name is in use here), system_call (EPIPE: the other
-// side was closed before it sent one; EAGAIN; ...).
+// Receives an arena, checks it and maps it, frozen, at the same address.  Publishes its objects
+// under the same names, so that the sender's references work here.  Waits as the socket does.
+// Objects that are not spawn_safe need both processes' code at the same addresses, as after a fork
+// without exec.  Thread-safe for different sockets.
+//
+// Errors: bad_message (no arena, or from another version of Cowshed), foreign_descriptor (a wrong
+// file), address_taken (the message names what is there; this process may have the arena already),
+// wrong_process_tree, invalid_argument (a name is in use here), system_call (EPIPE: the other end
+// was closed first; EAGAIN; ...).
 Expected<Arena> receive_arena(int socket);
 
-// In a worker's value, and wherever a Codec with descriptors goes: as send_arena() and
-// receive_arena(), but for the names of its objects, which stay in the sender: all workers may use
-// the same.  Both throw a std::runtime_error where those have an error.
+// Sends an arena as part of a worker's value, as send_arena() and receive_arena() do.  The receiver
+// publishes the objects without names, so all workers may use the same names.  Throws
+// std::runtime_error instead of returning an error.
 template <>
 struct Codec<Arena> {
   static void encode(Encoder& to, const Arena& arena);

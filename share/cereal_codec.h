@@ -10,8 +10,8 @@
 
 #include <cowshed/share/codec.h>
 
-// A Codec for types that cereal (https://uscilab.github.io/cereal) knows.  It is there for types
-// that have a member template `serialize`:
+// A Codec for types that cereal (https://uscilab.github.io/cereal) can serialise.  Types with a
+// member template `serialize` have it at once:
 //
 //   struct Rule {
 //     std::string pattern;
@@ -21,8 +21,9 @@
 //   };
 //   auto rules = cowshed::Channel<std::vector<Rule>>::create();
 //
-// Others are named: `template <> struct cowshed::Codec<Graph> : cowshed::CerealCodec<Graph> {};`.
-// This header alone needs cereal.
+// For other types, write
+// `template <> struct cowshed::Codec<Graph> : cowshed::CerealCodec<Graph> {};`.
+// Only this header needs cereal.
 namespace cowshed {
 
 template <class T>
@@ -40,7 +41,7 @@ struct CerealCodec {
       T value{};
       archive(value);
       return value;
-    } catch (const std::bad_alloc&) {  // a count beyond the memory there is
+    } catch (const std::bad_alloc&) {  // a damaged count
       internal::throw_damaged();
     } catch (const std::length_error&) {
       internal::throw_damaged();

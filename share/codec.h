@@ -6,7 +6,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
-#include <iterator>
 #include <memory>
 #include <optional>
 #include <ranges>
@@ -23,12 +22,12 @@
 #include <cowshed/base/error.h>
 #include <cowshed/share/spawn_safe.h>
 
-// How values travel to a worker and back: as bytes, in this machine's own order and sizes, between
-// processes that run the same definitions.
+// Encodes values as bytes, for workers and channels.  Byte order and sizes are this machine's, and
+// both processes must have the same definitions of the types.
 //
-// What is trivially copyable (and spawn_safe, so no pointer) goes as its bytes; strings, the
-// standard's containers, pairs, tuples, arrays, optionals and variants of such, as their elements.
-// A Channel goes as its descriptors.  Other types say how:
+// Encoded as they are: trivially copyable types that are spawn_safe, and so have no pointers.
+// Encoded by their elements: strings, the standard's containers, pairs, tuples, arrays, optionals
+// and variants.  A Channel is sent as its descriptors.  Specialise Codec for other types:
 //
 //   template <>
 //   struct cowshed::Codec<Query> {
@@ -54,61 +53,58 @@ concept Codable = requires(Encoder& to, Decoder& from, const T& value) {
 
 namespace internal {
 
-// What an Encoder made: bytes here or, where there are many, in a sealed memfd, and descriptors.
-class Content;
+class Content;  // share/wire/content.h
 
-// Bytes that end too early, or say what cannot be.
+// Throws the std::runtime_error for bytes that no Encoder wrote.
 [[noreturn]] void throw_damaged();
 
 }  // namespace internal
 
-// Not thread-safe.  All throw std::bad_alloc, and a std::runtime_error when a memfd is refused.
+// Writes values.  Many bytes go into a memfd.  Not thread-safe.  All members may throw
+// std::bad_alloc, and std::runtime_error if the kernel refuses a memfd or a descriptor.
 class Encoder {
  public:
-  Encoder();
-  static Encoder in_memory();  // uses no memfd
-  static Encoder in_file();    // puts even few bytes into one
-  Encoder(Encoder&&) noexcept;
-  Encoder& operator=(Encoder&&) noexcept;
-  ~Encoder();
+  Encoder() = default;
+  static Encoder in_memory();  // never uses a memfd
+  static Encoder in_file();    // always uses a memfd
+  Encoder(Encoder&&) noexcept = default;
+  Encoder& operator=(Encoder&&) noexcept = default;
 
   template <Codable T>
   Encoder& put(const T& value) {
     Codec<T>::encode(*this, value);
     return *this;
   }
-  // Any 64-bit size.
   void put_bytes(const void* data, std::size_t size);
-  // How many elements follow.
+  // The number of elements that follow.
   void put_count(std::uint64_t count) { put_bytes(&count, sizeof count); }
-  // The other process gets a duplicate.
+  // The receiver gets a duplicate.  `fd` stays the caller's.
   void put_descriptor(int fd);
 
   std::uint64_t written() const;  // bytes
-  internal::Content finish();
+  internal::Content finish();     // nothing may be put after it
 
  private:
   explicit Encoder(std::size_t most_inline);
   internal::Content& content();
 
-  std::unique_ptr<internal::Content> content_;
+  std::shared_ptr<internal::Content> content_;  // not shared: Content is incomplete here
 };
 
-// Reads what an Encoder wrote, in its order.  Not thread-safe.  Throws std::runtime_error when
-// something else is there.
+// Reads values in the order in which an Encoder wrote them.  Not thread-safe.  All members throw
+// std::runtime_error if the bytes do not fit the type, and may throw std::bad_alloc.
 class Decoder {
  public:
   explicit Decoder(internal::Content content);
-  explicit Decoder(std::span<const std::byte> bytes);  // which outlive it
-  Decoder(Decoder&&) noexcept;
-  Decoder& operator=(Decoder&&) noexcept;
-  ~Decoder();
+  explicit Decoder(std::span<const std::byte> bytes);  // must outlive the Decoder
+  Decoder(Decoder&&) noexcept = default;
+  Decoder& operator=(Decoder&&) noexcept = default;
 
   template <Codable T>
   T take() {
     return Codec<T>::decode(*this);
   }
-  // And nothing is left.
+  // Also throws if bytes are left.
   template <Codable T>
   T take_all() {
     T value = take<T>();
@@ -116,14 +112,15 @@ class Decoder {
     return value;
   }
   void take_bytes(void* to, std::size_t size);
-  // A number of things of which each takes so many bytes at least, or a descriptor.
+  // The number of elements that follow.  Throws if so many elements, of at least `bytes_each` bytes
+  // or a descriptor each, cannot follow.
   std::size_t take_count(std::size_t bytes_each = 1);
-  // The caller owns what it takes: all that `into` has room for, or, where there are fewer, none.
+  // Fills `into`.  The caller owns the descriptors.  Takes none if there are too few.
   void take_descriptors(std::span<int> into);
   int take_descriptor();
 
  private:
-  std::unique_ptr<internal::Content> content_;
+  std::shared_ptr<internal::Content> content_;  // not shared, as an Encoder's
   std::span<const std::byte> left_;
   std::size_t next_descriptor_ = 0;
 };
@@ -133,7 +130,7 @@ namespace internal {
 template <class T>
 concept Plain = std::is_trivially_copyable_v<T> && spawn_safe<T> && !std::is_const_v<T>;
 
-// A container's element as it is when it stands alone: a map's has a const key.
+// A container's element without const: a map's element has a const key.
 template <class T>
 struct Element {
   using Type = T;
@@ -154,11 +151,6 @@ template <class C>
 concept FlatContainer =
     Container<C> && std::ranges::contiguous_range<C> && Plain<typename C::value_type> &&
     requires(C container) { container.resize(std::size_t{}); };
-
-template <class... Ts>
-void put_all(Encoder& to, const Ts&... values) {
-  (to.put(values), ...);
-}
 
 }  // namespace internal
 
@@ -214,15 +206,14 @@ struct Codec<std::pair<First, Second>> {
     to.put(pair.first).put(pair.second);
   }
   static std::pair<First, Second> decode(Decoder& from) {
-    auto first = from.take<First>();
-    return {std::move(first), from.take<Second>()};
+    return std::pair<First, Second>{from.take<First>(), from.take<Second>()};  // in this order
   }
 };
 
 template <Codable... Ts>
 struct Codec<std::tuple<Ts...>> {
   static void encode(Encoder& to, const std::tuple<Ts...>& tuple) {
-    std::apply([&](const Ts&... values) { internal::put_all(to, values...); }, tuple);
+    std::apply([&](const Ts&... values) { (to.put(values), ...); }, tuple);
   }
   static std::tuple<Ts...> decode(Decoder& from) {
     return std::tuple<Ts...>{from.take<Ts>()...};  // braces: in this order
@@ -273,7 +264,7 @@ struct Codec<std::variant<Ts...>> {
   }
 };
 
-// Channels (channel.h): what is sent is the channel, not what is in it.
+// A Channel (share/channel.h): sends a handle, not the messages.
 template <class C>
   requires requires(const C& channel) {
     channel.descriptors().segment;

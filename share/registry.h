@@ -6,19 +6,19 @@
 #include <string>
 #include <string_view>
 #include <sys/types.h>
-#include <type_traits>
 #include <vector>
 
 #include <cowshed/share/ref.h>
 #include <cowshed/share/spawn_safe.h>
 
-// References to arena objects, inherited by fork, and names for them.
+// Publishes objects in arenas: gives them references, which forked children inherit, and names.
 //
-//   auto ref = cowshed::publish("index", index);      // T* in an arena: Ref<T>
-//   auto same = cowshed::find<Index>("index");        // here or in a child
+//   auto ref = cowshed::publish("index", index);               // T* in an arena: Ref<T>
+//   auto same = cowshed::find<Index>("index");                 // here or in a child
 //   auto array = cowshed::publish("words", std::span(words));  // Ref<std::span<const Word>>
 //
-// All functions are thread-safe.  What a child publishes, finds or withdraws is its own affair.
+// Threads: all functions are thread-safe.  Fork: a child inherits all publications; its own
+// publications and withdrawals do not affect other processes.
 namespace cowshed {
 
 namespace internal {
@@ -29,55 +29,54 @@ struct Publication {
   TypeInfo type;
   bool spawn_safe = false;
 };
-// `name` is null for none.
+// `name`: null for none.
 Expected<RefBits> publish(const std::string_view* name, const Publication& publication);
 Expected<RefBits> find(std::string_view name, const TypeInfo& type);
 Expected<void> withdraw(const RefBits& bits, const TypeInfo& type);
 
 template <class T>
-Expected<Ref<T>> publish_object(const std::string_view* name, const T* object) {
+Expected<Ref<T>> publish(const std::string_view* name, const T* object) {
   return publish(name, {object, sizeof(T), alignof(T), type_info<T>(), spawn_safe<T>})
       .map([](const RefBits& bits) { return Ref<T>(bits); });
 }
 
-template <class T>  // const
-Expected<Ref<std::span<T>>> publish_array(const std::string_view* name, std::span<T> array) {
-  const Publication publication{array.data(), array.size_bytes(), alignof(T),
-                                type_info<std::span<T>>(), spawn_safe<T>};
-  return publish(name, publication).map([](const RefBits& bits) {
-    return Ref<std::span<T>>(bits);
-  });
+template <class T>
+Expected<Ref<std::span<const T>>> publish(const std::string_view* name, std::span<const T> array) {
+  using Array = std::span<const T>;
+  return publish(name, {array.data(), array.size_bytes(), alignof(T), type_info<Array>(),
+                        spawn_safe<const T>})
+      .map([](const RefBits& bits) { return Ref<Array>(bits); });
 }
 }  // namespace internal
 
-// Gives the object a name (1 to 63 characters) until it is withdrawn or its arena is destroyed.
-// Before or after the freeze; but a child forked before the freeze has only the error.  A process
-// has at most 65,536 published objects.  Errors: not_in_arena, not_inherited, invalid_argument
-// (the name, or it is in use).
+// Publishes an object in an arena under a name of 1 to 63 characters, until it is withdrawn or its
+// arena is destroyed.  Works before and after the freeze.  If a child was forked before the freeze,
+// the reference fails there with not_inherited.  Errors: not_in_arena, not_inherited,
+// invalid_argument (a bad name, a name in use, or more than 65,536 objects).
 template <class T>
 Expected<Ref<T>> publish(std::string_view name, const T* object) {
-  return internal::publish_object(&name, object);
+  return internal::publish(&name, object);
 }
 
-// The same without a name: only who is given the reference has it.
+// Publishes it without a name: find() does not return it.
 template <class T>
 Expected<Ref<T>> publish(const T* object) {
-  return internal::publish_object(nullptr, object);
+  return internal::publish(nullptr, object);
 }
 
-// The same for an array, all of which must lie in one arena.
+// Publish an array, which must lie in one arena.
 template <class T, std::size_t extent>
 Expected<Ref<std::span<const T>>> publish(std::string_view name, std::span<T, extent> array) {
-  return internal::publish_array<const T>(&name, array);
+  return internal::publish(&name, std::span<const T>(array));
 }
 template <class T, std::size_t extent>
 Expected<Ref<std::span<const T>>> publish(std::span<T, extent> array) {
-  return internal::publish_array<const T>(nullptr, array);
+  return internal::publish(nullptr, std::span<const T>(array));
 }
 
-// A search through all names under a lock: keep the Ref.  Errors: not_published, not_inherited
-// (the arena was open at the fork), wrong_type, not_spawn_safe (it came with an image, see
-// share/arena_image.h).
+// Returns the reference to the object of this name.  Takes a lock, so keep the reference.  Errors:
+// not_published; not_inherited, if its arena was not frozen at the fork; wrong_type;
+// not_spawn_safe, if it came with an image (share/arena_image.h).
 template <class T>
 Expected<Ref<T>> find(std::string_view name) {
   return internal::find(name, internal::type_info<T>()).map([](const auto& bits) {
@@ -85,24 +84,23 @@ Expected<Ref<T>> find(std::string_view name) {
   });
 }
 
-// From here every use of the reference or a copy of it fails with `released`, and the name is free.
-// The object stays where it is.  Errors: those of Ref::get().
+// Ends a publication and frees its name.  All copies of the reference then fail with `released`.
+// The object itself stays.  Errors: those of Ref::get().
 template <class T>
 Expected<void> withdraw(const Ref<T>& ref) {
   return internal::withdraw(ref.bits(), internal::type_info<T>());
 }
 
-// A published object, for a list of them.
 struct Published {
-  std::string name;  // empty: published without one
+  std::string name;  // empty: published without a name
   std::string type;  // as the compiler writes it
   std::size_t bytes = 0;
   std::string arena;
-  std::uint32_t generation = 0;  // differs for every publication of the process tree
-  pid_t publisher = 0;           // the process that published it: this one or an ancestor
+  std::uint32_t generation = 0;  // unique among all publications of the process tree
+  pid_t publisher = 0;           // the process that published it
 };
 
-// What can be had in this process now, in no order.
+// Returns all objects that this process can use now, in no order.
 std::vector<Published> published();
 
 }  // namespace cowshed

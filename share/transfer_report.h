@@ -7,54 +7,51 @@
 
 #include <cowshed/share/accounting/counter.h>
 
-// What this process has sent, and how: counted for every channel and every launch of workers.
+// Counts what this process has sent, for each channel and each launch of workers.
 //
 //   const auto report = cowshed::transfer_report();
 //   std::fputs(to_table(report).c_str(), stdout);
 //
-// It begins with the process: a forked child's report has nothing of its parent's.  cowtop shows
-// the totals of processes that run.
+// Fork: a child's counts start at 0.  cowtop shows the totals of running processes.
 namespace cowshed {
 
-// Bytes by value are those that were sent; by reference and moved those of the objects, which were
-// not copied.
 struct TransferTotals {
-  std::uint64_t messages = 0;  // of a launch: arguments
+  std::uint64_t messages = 0;  // for a launch: arguments
   std::uint64_t objects = 0;
-  std::uint64_t bytes = 0;
+  std::uint64_t bytes = 0;  // by value: bytes that were copied; else the size of the objects
 
   TransferTotals& operator+=(const TransferTotals& other);
 };
 
 struct TransferredType {
-  std::string type;  // for people to read
+  std::string type;  // shortened for people
   TransferKind kind = {};
   TransferTotals sent;
 };
 
 struct TransferSource {
-  // "channel" or "launch"; "result": the values that came back from a launch's workers, which alone
-  // this process has not sent but received.
+  // "channel", "launch" or "result".  Results are the values that a launch's workers returned, so
+  // this process received them.
   std::string origin;
-  std::string name;  // the user's
+  std::string name;  // of the channel or launch
   TransferTotals by_value;
   TransferTotals by_reference;
   TransferTotals moved;
-  TransferTotals inherited;            // by fork: nothing was sent
+  TransferTotals inherited;            // by fork, without being sent
   std::vector<TransferredType> types;  // most bytes first
 };
 
 struct TransferReport {
   pid_t pid = 0;
-  std::vector<TransferSource> sources;  // most bytes by value first: those cost time
+  std::vector<TransferSource> sources;  // most bytes by value first
 };
 
-// All that this process has sent since it began or was forked, while other threads send: each
-// figure is as of some moment in the call.  Channels and launches of one name count together.
-// Thread-safe, takes microseconds.
+// Returns the counts since this process started or was forked.  Channels with the same name count
+// together, and so do launches.  Thread-safe.  While other threads send, the counts are not an
+// atomic snapshot.  Takes microseconds.
 TransferReport transfer_report();
 
-// For people: totals, and a line for each type sent.
+// Formats a report for people: the totals, and a line for each type that was sent.
 std::string to_table(const TransferReport& report);
 
 }  // namespace cowshed

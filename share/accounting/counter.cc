@@ -1,10 +1,8 @@
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <bit>
 #include <cstring>
 #include <mutex>
-#include <new>
 #include <sys/mman.h>
 
 #include <cowshed/share/accounting/counter.h>
@@ -23,7 +21,7 @@ namespace {
 using layout::kMaxTransfers;
 using layout::kTransferLanes;
 
-// The last lane is for threads that find no other.
+// Threads share the last lane when all others are taken.
 constexpr std::uint32_t kSharedLane = kTransferLanes - 1;
 static_assert(kTransferLanes == 64, "one bit each");
 
@@ -32,40 +30,33 @@ std::uint32_t rows = 0;                                         // under the mut
 COWSHED_FORK_STATE std::atomic<std::uint64_t> taken_lanes = 0;  // a bit each
 std::atomic<std::uint32_t> used_lanes = 0;  // lanes from here on were never taken
 
-// A thread's counts outlive it: only its lane goes to the next.
-class LaneOwner {
- public:
-  LaneOwner() = default;
+// Returns the lane when its thread ends.  The counts stay for the next thread to add to.
+struct LaneOwner {
+  bool exists = false;  // written so that the thread constructs it
   ~LaneOwner();
-  LaneOwner(const LaneOwner&) = delete;
-  LaneOwner& operator=(const LaneOwner&) = delete;
-  void touch() noexcept {}
 };
 thread_local LaneOwner lane_owner;
 constinit thread_local bool lane_has_gone = false;
 
-void before_fork() { rows_mutex.lock(); }
-void after_fork_in_parent() { rows_mutex.unlock(); }
-
-// The child has sent nothing yet, and only this one of the threads.
+// The child starts at 0, with one thread.
 void after_fork_in_child() {
   internal::thread_lane = {};
   taken_lanes = 0;
   auto& lanes = layout::transfer_tables().lanes;
   const std::uint32_t used = used_lanes.load();
-  // Without a copy: what lies behind the pages is zero.
+  // Drops the child's private pages instead of copying them: the file behind them has zeros.
   if (used != 0 && madvise(lanes.data(), used * sizeof lanes[0], MADV_DONTNEED) != 0)
     for (std::uint32_t lane = 0; lane < used; ++lane) lanes[lane].fill({});
   rows_mutex.unlock();
 }
 
-// Not the static of a function: who waits for the registry's lock would hold its guard, which a
-// child that is forked meanwhile inherits as taken.
+// Not initialised as a function's static: a thread that waits for the mutex would hold the static's
+// guard, and a child that is forked then would inherit a guard that nobody releases.
 layout::TransferTables& tables() {
   static constinit std::atomic<layout::TransferTables*> made = nullptr;
   if (auto* const known = made.load(std::memory_order_acquire)) return *known;
-  static constexpr fork_handlers::Handlers kHandlers = {&before_fork, &after_fork_in_parent,
-                                                        &after_fork_in_child};
+  static constexpr fork_handlers::Handlers kHandlers = {
+      [] { rows_mutex.lock(); }, [] { rows_mutex.unlock(); }, &after_fork_in_child};
   fork_handlers::enter(fork_handlers::Rank::transfers, kHandlers);
   layout::TransferTables* fresh = nullptr;
   {
@@ -137,7 +128,7 @@ layout::TransferCount sum_of_lanes(layout::TransferTables& counted, std::uint32_
 
 internal::ThreadLane internal::take_thread_lane() noexcept {
   auto& lanes = tables().lanes;
-  lane_owner.touch();
+  lane_owner.exists = true;
   const std::uint32_t lane = take_lane();
   show_lane(lane);
   thread_lane = {lanes[lane].data(), lane == kSharedLane};

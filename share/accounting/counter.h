@@ -1,7 +1,6 @@
 #pragma once
 
 #include <atomic>
-#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -9,8 +8,11 @@
 
 #include <cowshed/base/published_layout.h>
 
-// Not for users, who read what is counted with transfer_report.h: how channels and launches say
-// what they send.
+// The room share/accounting: what was sent, counted by type.  It may use base, share/os and
+// share/process.
+//
+// This header counts; share/transfer_report.h reads the counts.  Not for users.  Everything here is
+// thread-safe.
 //
 //   const TransferCounter counter("channel", "jobs");
 //   const TransferRow row = counter.row(type_name<Job>(), TransferKind::value);  // once
@@ -21,23 +23,23 @@ using TransferKind = layout::TransferKind;
 
 namespace internal {
 
-// Where a thread counts: no other thread writes there unless it is `shared`.
+// A thread's own counts, so that threads do not contend.
 struct ThreadLane {
-  layout::TransferCount* counts = nullptr;  // by row; null: it has none yet
-  bool shared = false;
+  layout::TransferCount* counts = nullptr;  // by row; null: the thread has no lane yet
+  bool shared = false;                      // other threads count here, too
 };
 // initial-exec: one load.
 [[gnu::tls_model("initial-exec")]] extern constinit thread_local ThreadLane thread_lane;
 ThreadLane take_thread_lane() noexcept;
 
-// One type sent in one way by one channel or launch.  For ever: forked children use it for counts
-// of their own, which begin at 0.  All of it is thread-safe.
+// One type, sent in one way by one channel or launch.  A row stays valid for ever, also in forked
+// children, whose counts start at 0.
 class TransferRow {
  public:
   explicit TransferRow(std::uint32_t index) noexcept : index_(index) {}
 
-  // One message with this many objects.  `bytes`: by value those that are sent, else those of the
-  // objects, which stay where they are.  Some ns, no lock, no allocation.
+  // Counts `messages` with `objects` objects.  `bytes`: the bytes copied, or else the size of the
+  // objects.  Takes some ns, no lock and no allocation.
   void add(std::uint64_t objects, std::uint64_t bytes, std::uint64_t messages = 1) const noexcept {
     const ThreadLane lane = this_thread();
     layout::TransferCount& count = lane.counts[index_];
@@ -61,17 +63,17 @@ class TransferRow {
   std::uint32_t index_;
 };
 
-// A channel, or a launch of workers.  Counters of one origin and name count together.
+// A channel, or a launch of workers.  Counters with the same origin and name count together.
 class TransferCounter {
  public:
-  // "channel" or "launch", and what the user calls it.
+  // `origin`: "channel", "launch" or "result".
   TransferCounter(std::string_view origin, std::string_view name) : origin_(origin), name_(name) {}
 
-  // `type` as type_name<T>() gives it.  Looks through all rows under a lock: keep it.  A process
-  // has at most 1,024; what comes after them is counted as "(others)".
+  // Returns the row of a type; `type` is type_name<T>().  Searches all rows under a lock, so keep
+  // the row.  After 1,024 rows, all new types count as "(others)".
   TransferRow row(std::string_view type, TransferKind kind) const;
 
-  // row() and add(), for what happens seldom.
+  // row() and add(), for rare events.
   void add(std::string_view type, TransferKind kind, std::uint64_t objects,
            std::uint64_t bytes) const {
     row(type, kind).add(objects, bytes);
@@ -86,8 +88,7 @@ struct CountedTransfer {
   layout::Transfer what;
   layout::TransferCount count;  // of this process
 };
-// Every row of which anything was counted.  While others send, each of its figures is as of some
-// moment in the call.
+// Returns all rows that have counts.  While other threads send, this is not an atomic snapshot.
 std::vector<CountedTransfer> counted_transfers();
 
 }  // namespace internal

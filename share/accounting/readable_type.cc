@@ -11,7 +11,7 @@
 namespace cowshed {
 namespace {
 
-// Template arguments that say nothing: they are the defaults, or only say where.
+// Template arguments that are defaults, or only name an allocator.
 constexpr std::array<std::string_view, 9> kDefaults = {"allocator",
                                                        "pmr::polymorphic_allocator",
                                                        "cowshed::ArenaAllocator",
@@ -21,7 +21,7 @@ constexpr std::array<std::string_view, 9> kDefaults = {"allocator",
                                                        "greater",
                                                        "hash",
                                                        "less"};
-// In the names that compilers give, of no interest to people.
+// Parts of compilers' names that people do not need.
 constexpr std::array<std::string_view, 7> kLeftOut = {
     "std::",       "__cxx11::", "__1::", "{anonymous}::", "(anonymous namespace)::",
     "<unnamed>::", "class "};
@@ -47,62 +47,53 @@ std::string without_noise(std::string_view name) {
   return text;
 }
 
-// Reads NAME and NAME<ARGUMENT, ...>REST up to the comma or bracket that ends it.
-class Reader {
- public:
-  explicit Reader(std::string_view text) : text_(text) {}
+bool is_default(std::string_view argument) {
+  return std::any_of(kDefaults.begin(), kDefaults.end(), [&](std::string_view each) {
+    return argument.starts_with(each) && argument.substr(each.size()).starts_with('<');
+  });
+}
 
-  // Nothing: brackets do not match.
-  std::optional<std::string> all() {
-    auto result = type();
-    return at_ == text_.size() ? result : std::nullopt;
+using Parsed = std::optional<std::string>;  // none: the brackets do not match
+Parsed parse_arguments(std::string_view& rest);
+
+// Parses NAME and NAME<ARGUMENT, ...>REST, up to the comma or bracket that ends it.
+Parsed parse_type(std::string_view& rest) {
+  std::string result;
+  while (!rest.empty() && rest[0] != ',' && rest[0] != '>') {
+    const bool opens = rest[0] == '<';
+    if (!opens) result += rest[0];
+    rest.remove_prefix(1);
+    if (!opens) continue;
+    const auto inside = parse_arguments(rest);
+    if (!inside) return std::nullopt;
+    result += *inside;
   }
+  while (!result.empty() && result.back() == ' ') result.pop_back();
+  for (const auto& [name, better] : kBetterNames)
+    if (result == name) return std::string(better);
+  return result;
+}
 
- private:
-  std::optional<std::string> type() {
-    std::string result;
-    while (at_ < text_.size() && text_[at_] != ',' && text_[at_] != '>') {
-      if (text_[at_] != '<') {
-        result += text_[at_++];
-        continue;
-      }
-      ++at_;
-      const auto inside = arguments();
-      if (!inside) return std::nullopt;
-      result += *inside;
-    }
-    while (!result.empty() && result.back() == ' ') result.pop_back();
-    for (const auto& [name, better] : kBetterNames)
-      if (result == name) return std::string(better);
-    return result;
+Parsed parse_arguments(std::string_view& rest) {
+  std::string result = "<";
+  for (bool first = true;; first = false) {
+    while (rest.starts_with(' ')) rest.remove_prefix(1);
+    const auto argument = parse_type(rest);
+    if (!argument || rest.empty()) return std::nullopt;
+    if (first || !is_default(*argument)) result += (first ? "" : ", ") + *argument;
+    const bool closes = rest[0] == '>';
+    rest.remove_prefix(1);
+    if (closes) return result + ">";
   }
-
-  std::optional<std::string> arguments() {
-    std::string result = "<";
-    for (bool first = true;; first = false) {
-      while (at_ < text_.size() && text_[at_] == ' ') ++at_;
-      const auto argument = type();
-      if (!argument || at_ == text_.size()) return std::nullopt;
-      if (first || !is_default(*argument)) result += (first ? "" : ", ") + *argument;
-      if (text_[at_++] == '>') return result + ">";
-    }
-  }
-
-  static bool is_default(std::string_view argument) {
-    return std::any_of(kDefaults.begin(), kDefaults.end(), [&](std::string_view each) {
-      return argument.starts_with(each) && argument.substr(each.size()).starts_with('<');
-    });
-  }
-
-  std::string_view text_;
-  std::size_t at_ = 0;
-};
+}
 
 }  // namespace
 
 std::string readable_type(std::string_view compiler_name) {
   const std::string text = without_noise(compiler_name);
-  return Reader(text).all().value_or(std::string(compiler_name));
+  std::string_view rest = text;
+  const Parsed parsed = parse_type(rest);
+  return rest.empty() && parsed ? *parsed : std::string(compiler_name);
 }
 
 }  // namespace cowshed

@@ -5,9 +5,9 @@
 
 namespace cowshed {
 
-// A type's name for people: without std::, default allocators, comparisons and the like, and
-// "string" for what it is; `compiler_name` as type_name<T>() gives it.  What it cannot read stays
-// as it is.
+// Shortens a type's name for people: drops std:: and default template arguments, and writes
+// "string" for std::basic_string<char>.  `compiler_name` is type_name<T>().  Returns a name that it
+// cannot parse unchanged.
 std::string readable_type(std::string_view compiler_name);
 
 }  // namespace cowshed

@@ -1,6 +1,9 @@
 #include <algorithm>
 #include <array>
+#include <bit>
+#include <cmath>
 #include <cstdio>
+#include <functional>
 #include <unistd.h>
 
 #include <cowshed/base/exception_text.h>
@@ -12,9 +15,8 @@ namespace {
 
 TransferSource& source_of(std::vector<TransferSource>& sources, const std::string& origin,
                           const std::string& name) {
-  const auto known = std::find_if(sources.begin(), sources.end(), [&](const auto& each) {
-    return each.origin == origin && each.name == name;
-  });
+  const auto known = std::ranges::find_if(
+      sources, [&](const auto& each) { return each.origin == origin && each.name == name; });
   if (known != sources.end()) return *known;
   TransferSource& source = sources.emplace_back();
   source.origin = origin;
@@ -33,19 +35,14 @@ TransferTotals& totals_of(TransferSource& source, TransferKind kind) {
 
 std::string bytes_text(std::uint64_t bytes) {
   constexpr std::array<const char*, 5> kUnits = {"B", "KiB", "MiB", "GiB", "TiB"};
-  auto amount = static_cast<double>(bytes);
-  std::size_t unit = 0;
-  while (amount >= 1024 && unit + 1 < kUnits.size()) {
-    amount /= 1024;
-    ++unit;
-  }
+  const auto unit = std::min<std::size_t>((std::bit_width(bytes | 1U) - 1) / 10, 4);
   std::array<char, 32> text{};
-  std::snprintf(text.data(), text.size(), unit == 0 ? "%.0f %s" : "%.1f %s", amount,
-                kUnits.at(unit));
+  std::snprintf(text.data(), text.size(), unit == 0 ? "%.0f %s" : "%.1f %s",
+                std::ldexp(static_cast<double>(bytes), -10 * static_cast<int>(unit)), kUnits[unit]);
   return text.data();
 }
 
-// Lines of cells.  From the fourth on they are numbers; the last is as long as it likes.
+// Rows of cells.  Columns 4 to 6 are numbers.
 constexpr std::size_t kColumns = 7;
 using Table = std::vector<std::array<std::string, kColumns>>;
 
@@ -70,11 +67,7 @@ std::string heading(const TransferReport& report) {
   TransferTotals moved;
   TransferTotals results;
   for (const TransferSource& source : report.sources) {
-    if (source.origin == "result") {
-      results += source.by_value;
-      continue;
-    }
-    value += source.by_value;
+    (source.origin == "result" ? results : value) += source.by_value;
     reference += source.by_reference;
     moved += source.moved;
   }
@@ -107,12 +100,11 @@ TransferReport transfer_report() {
     totals_of(source, what.kind) += type.sent;
   }
   for (TransferSource& source : report.sources) {
-    std::stable_sort(source.types.begin(), source.types.end(),
-                     [](const auto& a, const auto& b) { return a.sent.bytes > b.sent.bytes; });
+    std::ranges::stable_sort(source.types, std::greater(),
+                             [](const auto& type) { return type.sent.bytes; });
   }
-  std::stable_sort(report.sources.begin(), report.sources.end(), [](const auto& a, const auto& b) {
-    return a.by_value.bytes > b.by_value.bytes;
-  });
+  std::ranges::stable_sort(report.sources, std::greater(),
+                           [](const auto& source) { return source.by_value.bytes; });
   return report;
 }
 

@@ -8,7 +8,9 @@
 
 #include <cowshed/base/exception_text.h>
 #include <cowshed/base/try.h>
-#include <cowshed/share/channel/value_channel.h>
+#include <cowshed/share/channel/byte_channel.h>
+#include <cowshed/share/channel/commit.h>
+#include <cowshed/share/channel/waiting.h>
 #include <cowshed/share/wire/content.h>
 
 namespace cowshed {
@@ -33,21 +35,23 @@ void Bytes::give_back() noexcept { internal::ByteChannel::give_back(*this); }
 
 namespace internal {
 
-// What goes into a slot.
+// A message to write into a slot: bytes, or a block.
 struct ByteChannel::Outgoing {
-  std::span<const std::byte> small;  // or
-  std::uint32_t block = 0;           // 1 + its index
-  std::uint64_t queued = 0;          // and its word from then on
+  std::span<const std::byte> small;
+  std::uint32_t block = 0;   // 1 + the block's index; 0: the message is in `small`
+  std::uint64_t queued = 0;  // the block's word once it is in the ring
   std::uint64_t size = 0;
   bool moved = false;
 };
 
 ByteChannel::ByteChannel(std::shared_ptr<ChannelSegment> segment)
-    : ChannelCore(std::move(segment)),
-      copied_(TransferCounter("channel", options().name).row("bytes", TransferKind::value)),
-      moved_(TransferCounter("channel", options().name).row("bytes", TransferKind::moved)) {}
+    : segment_(std::move(segment)),
+      copied_(
+          TransferCounter("channel", segment_->options().name).row("bytes", TransferKind::value)),
+      moved_(
+          TransferCounter("channel", segment_->options().name).row("bytes", TransferKind::moved)) {}
 
-Expected<Bytes> ByteChannel::buffer(std::size_t size, const Wait& wait) {
+Expected<Bytes> ByteChannel::loan(std::size_t size, const Wait& wait) {
   Bytes bytes;
   bytes.size_ = size;
   if (size <= Bytes::kSmall) {
@@ -57,24 +61,25 @@ Expected<Bytes> ByteChannel::buffer(std::size_t size, const Wait& wait) {
   if (size > segment().plan().most_pages * kPage) {
     return segment().error(ErrorCode::message_too_large,
                            ": " + std::to_string(size) + " bytes in one message, its memory is " +
-                               std::to_string(options().memory) + "; create it with more");
+                               std::to_string(segment().options().memory) +
+                               "; create it with more");
   }
   Expected<ChannelSegment::Block> block = ChannelSegment::Block{};
   const auto attempt = [&] {
-    if (segment().self() == 0) return Attempt::outside;
+    if (segment().self() == 0) return Attempt::not_joined;
     block = segment().allocate(size);
     if (!block && block.error().code == ErrorCode::would_block) {
-      segment().sweep_if_due();  // the dead may have it
+      segment().sweep_if_due();  // dead parties may own it
       block = segment().allocate(size);
     }
     return block || block.error().code != ErrorCode::would_block ? Attempt::done : Attempt::blocked;
   };
-  TRY_VOID(persist(wait, Waiting::For::memory, attempt(), attempt));
+  TRY_VOID(retry(segment(), wait, Waiting::For::memory, attempt(), attempt));
   TRY(const ChannelSegment::Block mine, std::move(block));
   bytes.block_ = mine.data;
   bytes.index_ = mine.index;
   bytes.word_ = mine.word;
-  bytes.segment_ = shared_segment();
+  bytes.segment_ = segment_;
   return bytes;
 }
 
@@ -86,9 +91,8 @@ Expected<void> ByteChannel::send(std::span<const std::byte> bytes, const Wait& w
   if (bytes.size() <= kSmallMessage) {
     message.small = bytes;
   } else {
-    if (segment().closed())  // before all that copying
-      return segment().closed_error();
-    TRY(block, buffer(bytes.size(), wait));
+    if (segment().closed()) return segment().closed_error();  // before the copy
+    TRY(block, loan(bytes.size(), wait));
     std::memcpy(block.block_, bytes.data(), bytes.size());
     message.block = block.index_ + 1;
     message.queued = with_state(block.word_, BlockState::queued, segment().self());
@@ -102,14 +106,14 @@ Expected<void> ByteChannel::send(std::span<const std::byte> bytes, const Wait& w
 }
 
 Expected<void> ByteChannel::send(Bytes&& bytes, const Wait& wait) {
-  const bool ours = bytes.block_ != nullptr && bytes.segment_ == shared_segment() &&
+  const bool ours = bytes.block_ != nullptr && bytes.segment_ == segment_ &&
                     static_cast<PartyId>(bytes.word_ >> 32U) == segment().self();
   if (!ours) {
     auto sent = send(bytes.span(), wait);
     if (sent) bytes = Bytes();
     return sent;
   }
-  __builtin_prefetch(&segment().word(bytes.index_), 1);  // long unused while much was written
+  __builtin_prefetch(&segment().word(bytes.index_), 1);  // not in cache after a long write
   Outgoing message;
   message.block = bytes.index_ + 1;
   message.queued = with_state(bytes.word_, BlockState::queued, segment().self());
@@ -151,7 +155,7 @@ Expected<void> ByteChannel::send_slot(const Outgoing& message, const Wait& wait)
     return segment().try_send(
         count, [&](std::uint64_t number, std::uint64_t) { write_slot(number, message); });
   };
-  return persist(wait, Waiting::For::slot, attempt(), attempt);
+  return retry(segment(), wait, Waiting::For::slot, attempt(), attempt);
 }
 
 void ByteChannel::write_slot(std::uint64_t number, const Outgoing& message) {
@@ -162,32 +166,32 @@ void ByteChannel::write_slot(std::uint64_t number, const Outgoing& message) {
               {totals.bytes + message.size, totals.moved + (message.moved ? 1 : 0),
                totals.moved_bytes + (message.moved ? message.size : 0)});
   if (message.block == 0)
-    std::copy_n(message.small.data(), message.size, slot->bytes.data());  // null if it is empty
+    std::copy_n(message.small.data(), message.size, slot->bytes.data());  // data() may be null
   else segment().word(message.block - 1).store(message.queued, std::memory_order_release);
 }
 
 Expected<Bytes> ByteChannel::receive(const Wait& wait) {
   Bytes bytes;
   std::uint64_t count = 1;
-  int refused = 0;  // errno of mapping the message
+  int map_errno = 0;
   const auto attempt = [&] {
     return segment().try_receive(count, [&](std::uint64_t number, std::uint64_t) {
-      return read_slot(number, bytes, refused);
+      return read_slot(number, bytes, map_errno);
     });
   };
-  if (auto received = persist(wait, Waiting::For::message, try_spinning(wait, attempt), attempt);
-      !received) {
-    return refused != 0 ? segment().cannot_map(bytes.index_, refused)
-                        : tl::make_unexpected(std::move(received.error()));
+  const Attempt first = try_spinning(segment(), wait, attempt);
+  if (auto received = retry(segment(), wait, Waiting::For::message, first, attempt); !received) {
+    return map_errno != 0 ? segment().map_error(bytes.index_, map_errno)
+                          : tl::make_unexpected(std::move(received.error()));
   }
   if (bytes.block_ != nullptr) {
-    bytes.segment_ = shared_segment();
+    bytes.segment_ = segment_;
     bytes.hand_ = segment().this_hand();
   }
   return bytes;
 }
 
-bool ByteChannel::read_slot(std::uint64_t number, Bytes& into, int& refused) {
+bool ByteChannel::read_slot(std::uint64_t number, Bytes& into, int& map_errno) {
   const auto* slot = reinterpret_cast<const ByteSlot*>(segment().slot(number));
   const ByteSlot::Head head = slot->read();
   if (!ByteSlot::is_possible(head, segment().plan().blocks)) return false;
@@ -198,7 +202,7 @@ bool ByteChannel::read_slot(std::uint64_t number, Bytes& into, int& refused) {
     into.index_ = head.block - 1;
     std::byte* const data = segment().block_data(into.index_);
     if (data == nullptr) {
-      refused = errno;
+      map_errno = errno;
       return false;
     }
     into.word_ = segment().take_block(into.index_, head.size);
@@ -206,18 +210,14 @@ bool ByteChannel::read_slot(std::uint64_t number, Bytes& into, int& refused) {
     into.block_ = data;
     into.sequence_ = number;
   }
-  const Totals totals = slot->totals();
-  auto& received = segment().control().received[(number + 1) % 2];
-  received.bytes.store(totals.bytes, std::memory_order_relaxed);
-  received.moved.store(totals.moved, std::memory_order_relaxed);
-  received.moved_bytes.store(totals.moved_bytes, std::memory_order_relaxed);
+  segment().control().received[(number + 1) % 2].totals.store(slot->totals());
   return true;
 }
 
 void ByteChannel::give_back(Bytes& bytes) noexcept {
   const auto segment = std::move(bytes.segment_);
   bytes.block_ = nullptr;
-  // In a forked child it is still the parent's.
+  // In a forked child the block is the parent's.
   if (segment == nullptr || static_cast<PartyId>(bytes.word_ >> 32U) != segment->self() ||
       segment->word(bytes.index_).load() != bytes.word_) {
     return;

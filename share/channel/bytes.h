@@ -5,6 +5,11 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
+#include <type_traits>
+
+#include <cowshed/base/error.h>
+#include <cowshed/base/type_id.h>
 
 namespace cowshed {
 
@@ -13,12 +18,14 @@ class ByteChannel;
 class ChannelSegment;
 }  // namespace internal
 
-// A message of Channel<Bytes>: bytes in the channel's memory, mapped in place, or, when few, in the
-// object itself.  It owns them and may write to them; dropped, the memory goes back to the channel.
-// It may outlive its channel's handles.
+// A received message of Channel<Bytes>.  Up to 192 bytes lie in the object itself.  More bytes lie
+// in the channel's memory and are mapped in place.
 //
-// Not thread-safe, but may cross threads.  In a process forked from its owner's a copy can be read
-// as long as the owner has it, and dropping it there does nothing.
+// The object owns its bytes and may write to them.  Its destructor returns the memory to the
+// channel.  It may outlive the channel's handles.
+//
+// Not thread-safe, but may be passed to another thread.  A forked child can read the bytes while
+// its parent has them; dropping them in the child does nothing.
 class Bytes {
  public:
   Bytes() noexcept {}  // NOLINT(modernize-use-equals-default): leaves small_ alone
@@ -34,7 +41,7 @@ class Bytes {
   Bytes& operator=(const Bytes&) = delete;
   ~Bytes() { drop(); }
 
-  // Of a block in the channel's memory a multiple of 4096; else of 8.
+  // Aligned to kAlignment.
   std::byte* data() noexcept { return block_ != nullptr ? block_ : small_.data(); }
   const std::byte* data() const noexcept { return block_ != nullptr ? block_ : small_.data(); }
   std::size_t size() const noexcept { return size_; }
@@ -42,13 +49,28 @@ class Bytes {
   std::span<std::byte> span() noexcept { return {data(), size_}; }
   std::span<const std::byte> span() const noexcept { return {data(), size_}; }
 
-  // Cuts off what is beyond `size`; more than size() changes nothing.
+  // The same bytes as elements of type T.  Does not copy.  Error: wrong_type, if size() is not a
+  // multiple of sizeof(T).
+  template <class T>
+  Expected<std::span<const T>> as() const {
+    static_assert(std::is_trivially_copyable_v<T> && alignof(T) <= kAlignment);
+    if (size_ % sizeof(T) != 0) {
+      return make_error(ErrorCode::wrong_type, "a message of " + std::to_string(size_) +
+                                                   " bytes is no array of " +
+                                                   std::string(type_name<T>()) + " (" +
+                                                   std::to_string(sizeof(T)) + " bytes each)");
+    }
+    return std::span(reinterpret_cast<const T*>(data()), size_ / sizeof(T));
+  }
+
+  // Keeps the first `size` bytes.  Does nothing if there are fewer.
   void shrink(std::size_t size) noexcept { size_ = size < size_ ? size : size_; }
 
-  // Whether they lie in the channel's memory rather than in this object.
+  // Whether the bytes lie in the channel's memory rather than in this object.
   bool in_channel() const noexcept { return block_ != nullptr; }
 
   static constexpr std::size_t kSmall = 192;
+  static constexpr std::size_t kAlignment = 64;
 
  private:
   friend class internal::ByteChannel;
@@ -61,12 +83,12 @@ class Bytes {
 
   std::byte* block_ = nullptr;
   std::size_t size_ = 0;
-  std::uint64_t word_ = 0;      // the block's, as this process owns it
-  std::uint32_t index_ = 0;     // the block's
-  std::uint32_t hand_ = 0;      // 1 + the hand that took it; 0: none
-  std::uint64_t sequence_ = 0;  // its number, where hand_ is not 0
+  std::uint64_t word_ = 0;      // the block's word, which says that this process owns the block
+  std::uint32_t index_ = 0;     // the block's index
+  std::uint32_t hand_ = 0;      // 1 + the index of the receiving thread's hand; 0: none
+  std::uint64_t sequence_ = 0;  // the message's number, if hand_ is not 0
   std::shared_ptr<internal::ChannelSegment> segment_;
-  alignas(8) std::array<std::byte, kSmall> small_;
+  alignas(kAlignment) std::array<std::byte, kSmall> small_;
 };
 
 }  // namespace cowshed

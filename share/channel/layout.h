@@ -6,19 +6,20 @@
 #include <cstddef>
 #include <cstdint>
 
-// A channel's shared memory, as docs/channel.md says.  Not for users; here because `send` and
-// `receive` are inline.
+// The structs of a channel's shared memory; docs/channel.md says how they are used.  Not for users.
 //
-// Any process of the channel can write anything here at any time.  So each word is loaded once, and
-// what becomes an index, a size or a bound passes through a function of this header that takes the
-// limit: Bound::load, pages_of, ByteSlot::read, party_at.
+// The file is: Constants, Control, the ring of slots, a Word for each block, the blocks.
+//
+// Any process of the channel can write anything here at any time.  So each word is loaded once.  A
+// value that becomes an index, a size or a bound passes through a function that takes the limit:
+// Bound::load, pages_of, ByteSlot::is_possible, ByteSlot::block, party_at.
 namespace cowshed::channel_layout {
 
 inline constexpr std::array<char, 8> kMagic = {'C', 'o', 'w', 'C', 'h', 'a', 'n', '\0'};
 inline constexpr std::uint64_t kVersion = 4;
 inline constexpr std::uint64_t kPage = 4096;
 inline constexpr std::uint64_t kHuge = std::uint64_t{2} << 20U;
-// The creator always has the first place of each kind.
+// Index 0 of each is the creator's.
 inline constexpr std::uint32_t kParties = 1 + 1024;
 inline constexpr std::uint32_t kHands = 1 + 1024;
 inline constexpr std::uint64_t kMostSlots = std::uint64_t{1} << 24U;
@@ -26,27 +27,28 @@ inline constexpr std::uint64_t kMostMemory = std::uint64_t{1} << 40U;
 inline constexpr std::uint32_t kClasses = 29;  // blocks of 4 KiB to 1 TiB
 inline constexpr std::uint64_t kSmallMessage = 192;
 
-// The file's first page.  All else follows from it.
+// The file's first page, written once.  Plan computes all offsets from it.
 struct Constants {
   std::array<char, 8> magic{};
   std::uint64_t version = 0;
   std::uint64_t type = 0;        // hash over the type's mangled name, size and alignment
   std::uint64_t slot_bytes = 0;  // a multiple of 8
   std::uint64_t slots = 0;
-  std::uint64_t memory = 0;  // 0: messages are values, and there are no blocks
+  std::uint64_t memory = 0;  // 0: there are no blocks, because messages are values
   std::array<char, 64> name{};
   std::array<char, 160> type_name{};
 };
 
-// A party's identity: its index + 1 and, above bit 16, the generation.  0: nobody.
+// A party is a process that takes part.  Its id: the low 16 bits are its index + 1, the others the
+// generation of that index.  0: no party.
 using PartyId = std::uint32_t;
 inline constexpr PartyId kGeneration = 1U << 16U;
 constexpr std::uint32_t index_of(PartyId id) { return (id & 0xffffU) - 1; }
 
-// A number in the segment that says how far to look.
+// A shared number that limits a search.
 class Bound {
  public:
-  // At most `most`, whatever is written there.
+  // The value, at most `most`.
   std::uint32_t load(std::uint32_t most) const {
     const std::uint32_t value = value_.load();
     return value < most ? value : most;
@@ -66,21 +68,21 @@ class Bound {
 };
 
 struct Party {
-  std::atomic<PartyId> id;  // of who has the index; while it is free only the last generation
+  std::atomic<PartyId> id;  // while the index is free: only the last generation
   std::atomic<std::uint32_t> pid;
   std::atomic<std::uint64_t> pid_namespace;            // inode
-  std::array<std::atomic<std::uint32_t>, 3> sleepers;  // its part of Control's items, space, memory
+  std::array<std::atomic<std::uint32_t>, 3> sleepers;  // its share of items, space, memory
 };
 constexpr bool is_live(PartyId id) { return (id & 0xffffU) != 0; }
-// Whether it has the same index, and came to that no later.
+// Whether `id` is `other`, or an earlier party with the same index.
 constexpr bool is_or_precedes(PartyId id, PartyId other) {
   return index_of(id) == index_of(other) && static_cast<std::int32_t>(id - other) <= 0;
 }
 
-// Sequence and, lowest, the bit that says that somebody sleeps.
+// A futex word.  The lowest bit says that a thread sleeps; the others are a sequence number.
 using Event = std::atomic<std::uint32_t>;
 
-// A lock is 0 or its holder's: the party above bit 32, below it the thread.
+// `holder` is 0 if the lock is free.  Else the high half is the party and the low half the thread.
 struct Lock {
   std::atomic<std::uint64_t> holder;
   Event released;
@@ -93,31 +95,33 @@ constexpr std::uint32_t thread_of(std::uint64_t holder) {
   return static_cast<std::uint32_t>(holder);
 }
 
-// What a receiving thread took last: the first message's number, and below bit 12 how many.
+// The messages that a receiving thread took last, which it still holds.
 struct alignas(64) Hand {
-  std::atomic<std::uint64_t> owner;  // see below; 0: nobody's
-  std::atomic<std::uint64_t> held;   // 0: nothing
+  std::atomic<std::uint64_t> owner;  // 0, hand_of(), that with kBeingTaken, or lost_by()
+  std::atomic<std::uint64_t> held;   // held(); 0: none
 };
 inline constexpr std::uint64_t kMostInHand = (1U << 12U) - 1;
+// The first message's number, and in the low 12 bits the count.
 constexpr std::uint64_t held(std::uint64_t first, std::uint64_t count) {
   return (first << 12U) | count;
 }
 constexpr std::uint64_t first_of(std::uint64_t held) { return held >> 12U; }
 constexpr std::uint64_t count_of(std::uint64_t held) { return held & kMostInHand; }
-// Being taken by a party, which empties it; owned by it; or, the party being dead, lost by a PID.
+// The party empties the hand before it owns it.  After its death the owner becomes lost_by(its
+// PID).
 inline constexpr std::uint64_t kBeingTaken = 1;
 constexpr std::uint64_t hand_of(PartyId id) { return std::uint64_t{id} << 32U; }
 constexpr std::uint64_t lost_by(std::uint32_t pid) { return pid == 0 ? ~0U : pid; }
 constexpr bool is_lost(std::uint64_t owner) { return owner != 0 && (owner >> 32U) == 0; }
 
-// The state of a block: who, how many pages, and in the lowest bits what.
+// A block's word: the owner in the high half, the number of pages, the state in the low 2 bits.
 using Word = std::atomic<std::uint64_t>;
 enum class BlockState : std::uint8_t { free, owned, queued };
 constexpr std::uint64_t block_word(BlockState state, PartyId id, std::uint64_t pages) {
   return std::uint64_t{id} << 32U | pages << 2U | static_cast<std::uint64_t>(state);
 }
 constexpr BlockState state_of(std::uint64_t word) { return static_cast<BlockState>(word & 3U); }
-// At most `most`, the pages of a block of its size, whatever the word says.
+// The word's number of pages, at most `most`: the pages of a block of its class.
 constexpr std::uint64_t pages_of(std::uint64_t word, std::uint64_t most) {
   const std::uint64_t pages = (word & 0xffffffffU) >> 2U;
   return pages < most ? pages : most;
@@ -126,10 +130,10 @@ constexpr std::uint64_t with_state(std::uint64_t word, BlockState state, PartyId
   return std::uint64_t{id} << 32U | (word & 0xfffffffcU) | static_cast<std::uint64_t>(state);
 }
 
-// That somebody means to close the channel says nothing to those who use it.
+// kClosing: a process is inside close().  The channel still counts as open.
 enum Closing : std::uint32_t { kOpen, kClosing, kClosed };
-// Once it is `asked` each sender sees to it that the eventfd is readable; once it is `polled`, it
-// was made so for what had been sent before.
+// kAsked: every sender makes the eventfd readable.  kPolled: it is readable for earlier messages,
+// too.
 enum Polling : std::uint32_t { kNever, kAsked, kPolled };
 
 struct Totals {
@@ -137,53 +141,68 @@ struct Totals {
   std::uint64_t moved = 0;  // messages
   std::uint64_t moved_bytes = 0;
 };
+class SharedTotals {
+ public:
+  Totals load() const {
+    return {bytes_.load(std::memory_order_acquire), moved_.load(std::memory_order_acquire),
+            moved_bytes_.load(std::memory_order_acquire)};
+  }
+  void store(const Totals& totals) {
+    bytes_.store(totals.bytes, std::memory_order_relaxed);
+    moved_.store(totals.moved, std::memory_order_relaxed);
+    moved_bytes_.store(totals.moved_bytes, std::memory_order_relaxed);
+  }
 
-// Each line is written by one side and read by the other, or seldom written; two of the CPU's, as
-// it fetches them in pairs.
+ private:
+  std::atomic<std::uint64_t> bytes_;
+  std::atomic<std::uint64_t> moved_;
+  std::atomic<std::uint64_t> moved_bytes_;
+};
+
+// Each member is written by one side and read by the other, or is seldom written.  Each has 128
+// bytes, because the CPU fetches cache lines in pairs.
 struct Control {
   struct alignas(128) Side {
     Lock lock;
-    std::atomic<std::uint64_t> seen;  // the other side's index when it was last looked at
+    std::atomic<std::uint64_t> seen;  // the other side's index when it was last loaded
   };
   struct alignas(128) Index {
     std::atomic<std::uint64_t> value;
   };
   struct alignas(128) Sleep {
     Event event;
-    std::atomic<std::uint32_t> sleepers;  // at least as many; more when some were killed
+    std::atomic<std::uint32_t> sleepers;  // an upper bound: killed ones stay until a sweep
   };
 
   Side sender;
   Index tail;
   Side receiver;
   Index head;
-  Sleep items;   // receivers wait for a message
-  Sleep space;   // senders for a slot
-  Sleep memory;  // and for blocks
+  Sleep items;   // receivers wait here for a message
+  Sleep space;   // senders wait here for a slot
+  Sleep memory;  // senders wait here for a block
   struct alignas(128) Seldom {
     std::atomic<std::uint32_t> closed;  // Closing
     std::atomic<std::uint32_t> polled;  // Polling
-    std::atomic<std::uint64_t> swept;   // CLOCK_MONOTONIC, ns
+    std::atomic<std::uint64_t> swept;   // when, in ns of CLOCK_MONOTONIC
     std::atomic<std::uint64_t> lost_before;
-    Bound parties_used;  // none at or beyond this index ever was
+    Bound parties_used;  // indices from here on were never used
     Bound hands_used;
-    Lock drainer;                          // who makes the eventfd unreadable
-    std::atomic<std::uint32_t> signalled;  // that it is readable is certain
+    Lock drainer;                          // D, for making the eventfd unreadable
+    std::atomic<std::uint32_t> signalled;  // 1: the eventfd is readable for certain
     std::array<Bound, kClasses> blocks_used;
   } seldom;
-  // Where a free block of each size may be found; a guess.
+  // A hint for each class: the search for a free block starts here.
   alignas(128) std::array<Bound, kClasses> free_from;
   struct alignas(128) Received {
-    std::atomic<std::uint64_t> bytes;
-    std::atomic<std::uint64_t> moved;
-    std::atomic<std::uint64_t> moved_bytes;
+    SharedTotals totals;
   };
-  std::array<Received, 2> received;  // of bytes: the totals at `head`, by head mod 2
+  std::array<Received, 2> received;  // element head mod 2: totals of messages before `head`
   alignas(128) std::array<Party, kParties> parties;
   std::array<Hand, kHands> hands;
 };
 
-// Null: an id that is nobody's.
+// Null if the id has no valid index.
 inline Party* party_at(Control& control, PartyId id) {
   return index_of(id) < kParties ? &control.parties[index_of(id)] : nullptr;
 }
@@ -196,28 +215,23 @@ class ByteSlot {
     std::uint32_t block = 0;  // 1 + its index; 0: the bytes are in the slot
   };
 
-  // To be checked by is_possible().
+  // Check the result by is_possible().
   Head read() const {
     return {size_.load(std::memory_order_relaxed), block_.load(std::memory_order_relaxed)};
   }
-  // False: no sender writes such a head.  Whether the block has as much is for its word to say.
+  // Whether a sender can write such a head.  The block's word must still be checked for the size.
   static bool is_possible(const Head& head, std::uint32_t blocks) {
     return head.block == 0 ? head.size <= kSmallMessage : head.block <= blocks;
   }
-  // Its block's index, below `blocks`; or `blocks`: it has none.
+  // The block's index, or `blocks` if the message has none.
   std::uint32_t block(std::uint32_t blocks) const {
     const std::uint32_t block = block_.load(std::memory_order_acquire) - 1;
     return block < blocks ? block : blocks;
   }
-  Totals totals() const {  // with this message
-    return {bytes_sent_.load(std::memory_order_acquire), moved_.load(std::memory_order_acquire),
-            moved_bytes_.load(std::memory_order_acquire)};
-  }
-  // stats() may look meanwhile.
+  Totals totals() const { return totals_.load(); }  // this message included
+  // Atomic stores, because stats() may read at the same time.
   void write(const Head& head, const Totals& totals) {
-    bytes_sent_.store(totals.bytes, std::memory_order_relaxed);
-    moved_.store(totals.moved, std::memory_order_relaxed);
-    moved_bytes_.store(totals.moved_bytes, std::memory_order_relaxed);
+    totals_.store(totals);
     size_.store(head.size, std::memory_order_relaxed);
     block_.store(head.block, std::memory_order_relaxed);
   }
@@ -225,9 +239,7 @@ class ByteSlot {
  private:
   std::atomic<std::uint64_t> size_;
   std::atomic<std::uint32_t> block_;
-  std::atomic<std::uint64_t> bytes_sent_;
-  std::atomic<std::uint64_t> moved_;
-  std::atomic<std::uint64_t> moved_bytes_;
+  SharedTotals totals_;
 
  public:
   alignas(64) std::array<std::byte, kSmallMessage> bytes;
@@ -238,13 +250,13 @@ constexpr std::uint64_t round_up(std::uint64_t value, std::uint64_t to) {
   return (value + to - 1) / to * to;
 }
 
-// Where things are.
+// The offsets of everything in the file, as computed from the constants.
 struct Plan {
   constexpr explicit Plan(const Constants& constants)
       : ring(kPage + round_up(sizeof(Control), kPage)),
         slot_bytes(constants.slot_bytes),
         slots(constants.slots),
-        // Two at least: stats() reads the slot of the last message while the next is written.
+        // At least 2 slots: stats() reads the last message's while the next one is written.
         mask(std::bit_ceil(constants.slots < 2 ? 2 : constants.slots) - 1),
         most_pages(round_up(constants.memory, kPage) / kPage) {
     words = round_up(ring + (mask + 1) * slot_bytes, kPage);
@@ -272,21 +284,21 @@ struct Plan {
     return (first[block_class + 1] - first[block_class]) * (kPage << block_class);
   }
 
-  // What follows are offsets in the file.
+  // Offsets in the file.
   std::uint64_t ring;
-  std::uint64_t words = 0;     // Word for each block
-  std::uint64_t backed = 0;    // 32 bits for each: pages that have memory
-  std::uint64_t reserved = 0;  // up to here all has memory
+  std::uint64_t words = 0;     // a Word for each block
+  std::uint64_t backed = 0;    // 32 bits for each block: its pages that have memory
+  std::uint64_t reserved = 0;  // create() takes memory for everything before this
   std::array<std::uint64_t, kClasses> region{};
   std::uint64_t bytes = 0;
 
   std::uint64_t slot_bytes;
   std::uint64_t slots;
-  std::uint64_t mask;        // of a message's number: its slot
-  std::uint64_t most_pages;  // outstanding
+  std::uint64_t mask;        // message number & mask = index of its slot
+  std::uint64_t most_pages;  // that may be outstanding
   std::uint32_t classes = 0;
   std::uint32_t blocks = 0;
-  std::array<std::uint32_t, kClasses + 1> first{};  // block of each class
+  std::array<std::uint32_t, kClasses + 1> first{};  // the first block of each class
 };
 
 }  // namespace cowshed::channel_layout

@@ -1,9 +1,7 @@
-#include <algorithm>
 #include <cerrno>
 #include <fcntl.h>
 #include <memory>
 #include <mutex>
-#include <new>
 #include <sched.h>
 #include <span>
 #include <string>
@@ -21,56 +19,56 @@
 #include <cowshed/share/os/sync.h>
 #include <cowshed/share/process/fork_handlers.h>
 
+// How a process becomes a party of a channel, and how its threads get a hand.
+//
+// A party holds a lock of the kernel's on one byte of the file until its address space is gone. The
+// lock belongs to an open file that only a mapping keeps, and no fork copies that mapping.
 namespace cowshed::internal {
 
 using namespace channel_layout;
 
-constinit ThreadPlaces no_places = {};
-constinit thread_local ThreadPlaces* thread_places = &no_places;
+constinit ThreadStates no_states = {};
+constinit thread_local ThreadStates* cached_states = &no_states;
 
 namespace {
 
 std::atomic<std::uint64_t> last_incarnation = 0;
 
-// All the places of a thread; thread_places has those used lately.
-struct AllPlaces {
+// The states of a thread in all channels.  `cached` has those that it used last.
+struct AllStates {
   struct Entry {
-    ThreadPlace place;
+    ThreadState state;
     std::uint64_t serial;
     std::weak_ptr<ChannelSegment> segment;
   };
   std::vector<Entry> entries;
-  std::unique_ptr<ThreadPlaces> lately;
+  std::unique_ptr<ThreadStates> cached;
 
-  AllPlaces() = default;
-  AllPlaces(const AllPlaces&) = delete;
-  AllPlaces& operator=(const AllPlaces&) = delete;
-  ~AllPlaces();
-
-  void give_back() {
+  ~AllStates();
+  void give_back_hands() {
     for (const Entry& entry : entries)
       if (const auto segment = entry.segment.lock())
-        segment->give_back_hand(entry.place.incarnation, entry.place.held);
+        segment->give_back_hand(entry.state.incarnation, entry.state.held);
     entries.clear();
-    thread_places = &no_places;
+    cached_states = &no_states;
   }
 };
-thread_local AllPlaces all_places;
+thread_local AllStates all_states;
 
-// A thread whose locals are gone may still use channels: in the destructor of a static, or of a
-// local that is older.  It has one place, and no hand: there is nothing left that could give one
-// back.
-constinit thread_local bool places_gone = false;
-constinit thread_local ThreadPlace late_place = {};
-constinit thread_local std::atomic<std::uint64_t> held_by_none = 0;
+// A thread may use channels after its thread_local variables are destroyed: in the destructor of a
+// static variable, or of an older thread_local one.  It then has one state for all channels, and no
+// hand, because nothing would give the hand back.
+constinit thread_local bool states_destroyed = false;
+constinit thread_local ThreadState late_state = {};
+constinit thread_local std::atomic<std::uint64_t> no_hand = 0;
 
-AllPlaces::~AllPlaces() {
-  give_back();
-  places_gone = true;
+AllStates::~AllStates() {
+  give_back_hands();
+  states_destroyed = true;
 }
 
-// Held over a fork, so that no child inherits the file description of a party that is about to
-// attach: it would keep the kernel's lock when its parent is dead.
+// Held over a fork.  Otherwise a child could inherit the open file of a party that is about to
+// attach, and would keep the kernel's lock when that party is dead.
 std::mutex& opening() {
   COWSHED_FORK_STATE static constinit std::mutex mutex;
   return mutex;
@@ -90,7 +88,7 @@ PartyId next_id(PartyId before, std::uint32_t index) {
   return ((before & ~0xffffU) + kGeneration) | (index + 1);
 }
 
-void introduce(Party& party) {
+void write_process(Party& party) {
   party.pid.store(static_cast<std::uint32_t>(getpid()), std::memory_order_relaxed);
   party.pid_namespace.store(pid_namespace(), std::memory_order_relaxed);
 }
@@ -98,58 +96,58 @@ void introduce(Party& party) {
 }  // namespace
 
 void give_back_hands() {
-  if (!places_gone) all_places.give_back();
+  if (!states_destroyed) all_states.give_back_hands();
 }
 
-const ThreadPlace* ChannelSegment::find_place() const {
-  const std::uint64_t current = incarnation();
-  if (current == 0) return nullptr;
-  if (places_gone) return late_place.incarnation == current ? &late_place : nullptr;
-  for (const auto& entry : all_places.entries)
-    if (entry.place.incarnation == current)
-      return &((*thread_places)[serial_ % kPlaces] = entry.place);
-  return nullptr;
-}
+void ChannelSegment::set_creator() { membership_->creator = true; }
 
-void ChannelSegment::remember(const ThreadPlace& place) {
-  if (places_gone) {
-    late_place = place;
-    return;
-  }
-  // What an earlier incarnation left, of this process or the one that it was forked from, goes.
-  std::erase_if(all_places.entries, [&](const auto& entry) {
-    return entry.serial == serial_ || entry.segment.expired();
-  });
-  if (thread_places == &no_places) {
-    all_places.lately = std::make_unique<ThreadPlaces>();
-    thread_places = all_places.lately.get();
-  }
-  all_places.entries.push_back({place, serial_, weak_from_this()});
-  (*thread_places)[serial_ % kPlaces] = place;
-}
+std::uint32_t ChannelSegment::first_index() const { return membership_->creator ? 0 : 1; }
 
 Expected<void> ChannelSegment::join(bool to_receive) {
   const OutsideScope outside;
   if (incarnation() == 0) TRY_VOID(attach());
-  ThreadPlace place;
-  if (const ThreadPlace* known = find_place()) {
-    place = *known;
+  ThreadState state;
+  if (const ThreadState* known = find_state()) {
+    state = *known;
   } else {
-    place.incarnation = incarnation();
-    place.lock = holder_of(self(), static_cast<std::uint32_t>(syscall(SYS_gettid)));
+    state.incarnation = incarnation();
+    state.lock = holder_of(self(), static_cast<std::uint32_t>(syscall(SYS_gettid)));
   }
-  if (places_gone) {
-    place.held = &held_by_none;
-  } else if (to_receive && place.held == nullptr) {
-    TRY(place.held, claim_hand());
+  if (states_destroyed) {
+    state.held = &no_hand;
+  } else if (to_receive && state.held == nullptr) {
+    TRY(state.held, claim_hand());
   }
-  remember(place);
+  remember(state);
   return {};
 }
 
-void ChannelSegment::keep_place() { membership_->creator = true; }
+const ThreadState* ChannelSegment::find_state() const {
+  const std::uint64_t current = incarnation();
+  if (current == 0) return nullptr;
+  if (states_destroyed) return late_state.incarnation == current ? &late_state : nullptr;
+  for (const auto& entry : all_states.entries)
+    if (entry.state.incarnation == current)
+      return &((*cached_states)[serial_ % kCachedStates] = entry.state);
+  return nullptr;
+}
 
-std::uint32_t ChannelSegment::first_place() const { return membership_->creator ? 0 : 1; }
+void ChannelSegment::remember(const ThreadState& state) {
+  if (states_destroyed) {
+    late_state = state;
+    return;
+  }
+  // Forgets earlier incarnations, of this process or of the one that it was forked from.
+  std::erase_if(all_states.entries, [&](const auto& entry) {
+    return entry.serial == serial_ || entry.segment.expired();
+  });
+  if (cached_states == &no_states) {
+    all_states.cached = std::make_unique<ThreadStates>();
+    cached_states = all_states.cached.get();
+  }
+  all_states.entries.push_back({state, serial_, weak_from_this()});
+  (*cached_states)[serial_ % kCachedStates] = state;
+}
 
 Expected<void> ChannelSegment::attach() {
   if (const int refused = register_for_barriers(); refused != 0) {
@@ -172,30 +170,27 @@ Expected<void> ChannelSegment::claim_index() {
   const std::string path = "/proc/self/fd/" + std::to_string(descriptors_.segment);
   const FileDescriptor file(open(path.c_str(), O_RDWR | O_CLOEXEC));
   if (!file) return system_error(": open " + path, errno);
-  void* liveness = mmap(nullptr, kPage, PROT_NONE, MAP_SHARED, file.get(), 0);
-  if (liveness == MAP_FAILED) return system_error(": mmap", errno);
-  if (madvise(liveness, kPage, MADV_DONTFORK) != 0) {
-    const auto refused = system_error(": madvise(MADV_DONTFORK)", errno);
-    munmap(liveness, kPage);
-    return refused;
-  }
+  void* page = mmap(nullptr, kPage, PROT_NONE, MAP_SHARED, file.get(), 0);
+  if (page == MAP_FAILED) return system_error(": mmap", errno);
+  MappedMemory liveness(page, {kPage});
+  if (madvise(page, kPage, MADV_DONTFORK) != 0)
+    return system_error(": madvise(MADV_DONTFORK)", errno);
   PartyId id = claim_free_index(file.get());
-  const bool was_of_the_dead = id == 0;
-  if (was_of_the_dead) id = claim_index_of_dead(file.get());
+  const bool of_dead = id == 0;
+  if (of_dead) id = claim_dead_index(file.get());
   if (id == 0) {
-    munmap(liveness, kPage);
     return error(ErrorCode::out_of_memory,
                  ": all 1,024 places for processes are taken; use fewer, or another channel");
   }
-  membership_->liveness = liveness;
+  membership_->liveness = liveness.release();
   membership_->self.store(id, std::memory_order_relaxed);
   membership_->incarnation.store(++last_incarnation, std::memory_order_release);
-  if (was_of_the_dead) settle_blocks(id - kGeneration);
+  if (of_dead) recover_blocks(id - kGeneration);
   return {};
 }
 
 ChannelSegment::PartyId ChannelSegment::claim_free_index(int file) {
-  for (std::uint32_t index = first_place(); index < kParties; ++index) {
+  for (std::uint32_t index = first_index(); index < kParties; ++index) {
     Party& party = control_->parties[index];
     const PartyId before = party.id.load(std::memory_order_acquire);
     if (is_live(before) || !lock_byte(file, index)) continue;
@@ -205,7 +200,7 @@ ChannelSegment::PartyId ChannelSegment::claim_free_index(int file) {
     }
     control_->seldom.parties_used.raise_to(index + 1);
     for (auto& sleepers : party.sleepers) sleepers.store(0, std::memory_order_relaxed);
-    introduce(party);
+    write_process(party);
     const PartyId id = next_id(before, index);
     party.id.store(id, std::memory_order_release);
     return id;
@@ -213,17 +208,17 @@ ChannelSegment::PartyId ChannelSegment::claim_free_index(int file) {
   return 0;
 }
 
-// Where all are taken, and some of them by the dead, because nobody who lives has waited.
-ChannelSegment::PartyId ChannelSegment::claim_index_of_dead(int file) {
-  for (std::uint32_t index = first_place(); index < kParties; ++index) {
+// For when every index is taken.  Some may be taken by dead parties, if no live one has swept.
+ChannelSegment::PartyId ChannelSegment::claim_dead_index(int file) {
+  for (std::uint32_t index = first_index(); index < kParties; ++index) {
     if (!lock_byte(file, index)) continue;
     Party& party = control_->parties[index];
     PartyId before = party.id.load(std::memory_order_acquire);
-    if (party_at(*control_, before) == &party) settle_hands(before);  // while its PID is there
-    settle_sleepers(party);
-    introduce(party);
+    if (party_at(*control_, before) == &party) recover_hands(before);  // needs the dead PID
+    recover_sleepers(party);
+    write_process(party);
     const PartyId id = next_id(before, index);
-    while (!party.id.compare_exchange_strong(before, id)) {  // somebody has swept it meanwhile
+    while (!party.id.compare_exchange_strong(before, id)) {  // another process swept it
     }
     return id;
   }
@@ -238,13 +233,13 @@ Expected<std::atomic<std::uint64_t>*> ChannelSegment::claim_hand() {
     hand.owner.store(mine);
     return true;
   };
-  for (std::uint32_t i = first_place(); i < kHands; ++i) {
+  for (std::uint32_t i = first_index(); i < kHands; ++i) {
     control_->seldom.hands_used.raise_to(i + 1);
     if (Hand& hand = control_->hands[i]; hand.owner.load() == 0 && claim(hand, 0))
       return &hand.held;
   }
   sweep();
-  for (Hand& hand : std::span(control_->hands).subspan(first_place())) {
+  for (Hand& hand : std::span(control_->hands).subspan(first_index())) {
     const std::uint64_t owner = hand.owner.load();
     const std::uint64_t count = count_of(hand.held.load());
     if ((owner == 0 || is_lost(owner)) && claim(hand, owner)) {
@@ -260,7 +255,7 @@ void ChannelSegment::give_back_hand(std::uint64_t incarnation_then,
                                     std::atomic<std::uint64_t>* held) {
   if (held == nullptr || incarnation_then != incarnation()) return;
   held->store(0, std::memory_order_release);
-  // NOLINTNEXTLINE(performance-no-int-to-ptr): `held` is its second member
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): `held` is a member of the hand
   auto* hand = reinterpret_cast<Hand*>(reinterpret_cast<std::byte*>(held) - offsetof(Hand, held));
   std::uint64_t mine = hand_of(self());
   hand->owner.compare_exchange_strong(mine, 0);

@@ -1,9 +1,7 @@
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 #include <fcntl.h>
 #include <memory>
-#include <new>
 #include <string>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -20,6 +18,7 @@
 #include <cowshed/share/os/sync.h>
 #include <cowshed/share/process/published_layout.h>
 
+// Creates, opens, closes and describes a channel.
 namespace cowshed::internal {
 
 using namespace channel_layout;
@@ -28,25 +27,18 @@ namespace {
 
 constexpr int kSeals = F_SEAL_GROW | F_SEAL_SHRINK;
 
-// More than anybody drains, and less than half of what an eventfd counts to.
+// More than receivers can drain, and less than half of the eventfd's maximum.
 constexpr std::uint64_t kForEver = std::uint64_t{1} << 62U;
 
 std::atomic<std::uint64_t> last_serial = 0;
 
-// That the plan can be computed, and is one that create_segment() makes.
+// Whether create_segment() makes such constants, so that Plan can be computed.
 bool plausible(const Constants& constants) {
   return constants.slots > 0 && constants.slots <= kMostSlots && constants.slot_bytes > 0 &&
          constants.slot_bytes % 8 == 0 && constants.slot_bytes <= kMostMemory &&
          constants.memory <= kMostMemory &&
          std::bit_ceil(constants.slots) <= kMostMemory / constants.slot_bytes;
 }
-
-// Memory that is unmapped unless somebody takes it over.
-struct Unmap {
-  std::uint64_t bytes;
-  void operator()(void* memory) const { munmap(memory, bytes); }
-};
-using Mapping = std::unique_ptr<void, Unmap>;
 
 tl::unexpected<Error> bad(const std::string& why) {
   return make_error(ErrorCode::bad_channel, "not a channel to be used: " + why);
@@ -72,7 +64,7 @@ Expected<Constants> read_constants(int file) {
   return constants;
 }
 
-// One that never waits, as create_segment() makes it.
+// Whether it is an eventfd that never blocks, as create_segment() makes it.
 bool is_event(int descriptor) {
   std::array<char, 64> target{};
   const std::string path = "/proc/self/fd/" + std::to_string(descriptor);
@@ -81,72 +73,37 @@ bool is_event(int descriptor) {
          (fcntl(descriptor, F_GETFL) & O_NONBLOCK) != 0;
 }
 
-}  // namespace
-
-ChannelSegment::ChannelSegment(const ChannelDescriptors& descriptors, const Constants& constants,
-                               std::byte* base, void* membership)
-    : base_(base),
-      control_(reinterpret_cast<Control*>(base + kPage)),
-      membership_(static_cast<Membership*>(membership)),
-      plan_(constants),
-      serial_(++last_serial),
-      options_{layout::text_of(constants.name), constants.slots, constants.memory},
-      descriptors_(descriptors) {
-  struct stat status{};
-  if (fstat(descriptors_.segment, &status) == 0) {
-    inode_ = status.st_ino;
-    device_ = status.st_dev;
-  }
-}
-
-ChannelSegment::~ChannelSegment() {
-  detach();
-  munmap(membership_, kPage);
-  munmap(base_, plan_.reserved);
-  for (std::uint32_t c = 0; c < plan_.classes; ++c)
-    if (std::byte* region = regions_[c].load(); region != nullptr)
-      munmap(region, plan_.region_bytes(c));
-  ::close(descriptors_.segment);
-  ::close(descriptors_.event);
-}
-
-namespace {
-
-// Where a process's part in the channel is remembered: no forked child sees it.
-Expected<Mapping> make_membership(const std::string& name) {
+// Memory for the process's membership.  A fork wipes it in the child.
+Expected<MappedMemory> make_membership(const std::string& name) {
   void* memory = mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) return system_error("channel '" + name + "': mmap", errno);
-  Mapping page(memory, {kPage});
+  MappedMemory page(memory, {kPage});
   if (madvise(memory, kPage, MADV_WIPEONFORK) != 0)
     return system_error("channel '" + name + "': madvise(MADV_WIPEONFORK)", errno);
   return page;
 }
 
-// Takes the descriptors over if it succeeds.
+// Owns the descriptors if it succeeds.
 Expected<std::shared_ptr<ChannelSegment>> make_segment(const ChannelDescriptors& descriptors,
                                                        const Constants& constants) {
   const std::string name = layout::text_of(constants.name);
-  TRY(Mapping membership, make_membership(name));
+  TRY(MappedMemory membership, make_membership(name));
   const std::uint64_t bytes = Plan(constants).reserved;
-  std::byte* const memory = map_shared(descriptors.segment, 0, bytes);
-  if (memory == nullptr) {
+  MappedMemory base(map_shared(descriptors.segment, 0, bytes), {bytes});
+  if (base == nullptr) {
     return system_error("channel '" + name + "': mmap of " + std::to_string(bytes) + " bytes",
                         errno);
   }
-  Mapping base(memory, {bytes});
-  auto segment = std::make_shared<ChannelSegment>(descriptors, constants, memory, membership.get());
-  membership.release();
-  base.release();
-  return segment;
+  return std::make_shared<ChannelSegment>(descriptors, constants, std::move(base),
+                                          std::move(membership));
 }
 
-}  // namespace
-
-Expected<std::shared_ptr<ChannelSegment>> create_segment(const ChannelOptions& options,
-                                                         const MessageType& type) {
-  const OutsideScope outside;
-  const std::string who = "channel '" + options.name + "'";
+Expected<Constants> constants_of(const ChannelOptions& options, const MessageType& type) {
   Constants constants;
+  if (options.name.empty() || options.name.size() >= constants.name.size()) {
+    return make_error(ErrorCode::invalid_argument,
+                      "a channel needs a name of 1 to 63 bytes, not '" + options.name + "'");
+  }
   constants.magic = kMagic;
   constants.version = kVersion;
   constants.type = type.id;
@@ -155,45 +112,55 @@ Expected<std::shared_ptr<ChannelSegment>> create_segment(const ChannelOptions& o
   constants.memory = type.blocks ? options.memory : 0;
   layout::set_text(constants.name, options.name);
   layout::set_text(constants.type_name, type.name);
-  if (options.name.empty() || options.name.size() >= constants.name.size()) {
-    return make_error(ErrorCode::invalid_argument,
-                      "a channel needs a name of 1 to 63 bytes, not '" + options.name + "'");
-  }
   if (!plausible(constants) || (type.blocks && options.memory == 0)) {
     return make_error(ErrorCode::invalid_argument,
-                      who +
-                          ": slots must be 1 to 2^24, memory 1 byte to 1 TiB, and all slots "
+                      "channel '" + options.name +
+                          "': slots must be 1 to 2^24, memory 1 byte to 1 TiB, and all slots "
                           "together at most 1 TiB");
   }
+  return constants;
+}
+
+tl::unexpected<Error> no_memory(const std::string& who, std::uint64_t bytes, int error = 0) {
+  return make_error(
+      ErrorCode::out_of_memory,
+      who + ": no memory for " + std::to_string(bytes) + " bytes; ask for fewer slots", error);
+}
+
+// The sealed file, with memory for everything except the blocks.
+Expected<FileDescriptor> make_file(const Constants& constants, const std::string& who) {
   const Plan plan(constants);
-  if (std::min(MemoryLimits::of_this_process().headroom(), available_memory()) < plan.reserved) {
-    return make_error(
-        ErrorCode::out_of_memory,
-        who + ": no memory for " + std::to_string(plan.reserved) + " bytes; ask for fewer slots");
-  }
-  FileDescriptor file(
-      memfd_create(("cowshed-channel:" + options.name).c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  FileDescriptor event(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE));
-  if (!file || !event) return system_error(who, errno);
+  if (std::min(MemoryLimits::of_this_process().headroom(), available_memory()) < plan.reserved)
+    return no_memory(who, plan.reserved);
+  FileDescriptor file(memfd_create(("cowshed-channel:" + layout::text_of(constants.name)).c_str(),
+                                   MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (!file) return system_error(who, errno);
   TRY_VOID(set_file_size(file.get(), plan.bytes, who));
   const long failed =
       TEMP_FAILURE_RETRY(fallocate(file.get(), 0, 0, static_cast<off_t>(plan.reserved)));
-  if (const int reason = errno; failed != 0 && (reason == ENOSPC || reason == ENOMEM)) {
-    return make_error(ErrorCode::out_of_memory,
-                      who + ": the kernel has no memory for " + std::to_string(plan.reserved) +
-                          " bytes; ask for fewer slots",
-                      reason);
-  }
+  if (const int reason = errno; failed != 0 && (reason == ENOSPC || reason == ENOMEM))
+    return no_memory(who, plan.reserved, reason);
   if (failed != 0 || pwrite(file.get(), &constants, sizeof constants, 0) != sizeof constants ||
       fcntl(file.get(), F_ADD_SEALS, kSeals | F_SEAL_SEAL) != 0) {
     return system_error(who + ": its memory", errno);
   }
-  auto segment = make_segment({file.get(), event.get()}, constants);
-  if (segment) {
-    file.release();
-    event.release();
-    (*segment)->keep_place();
-  }
+  return file;
+}
+
+}  // namespace
+
+Expected<std::shared_ptr<ChannelSegment>> create_segment(const ChannelOptions& options,
+                                                         const MessageType& type) {
+  const OutsideScope outside;
+  const std::string who = "channel '" + options.name + "'";
+  TRY(const Constants constants, constants_of(options, type));
+  TRY(FileDescriptor file, make_file(constants, who));
+  FileDescriptor event(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE));
+  if (!event) return system_error(who, errno);
+  TRY(auto segment, make_segment({file.get(), event.get()}, constants));
+  file.release();
+  event.release();
+  segment->set_creator();
   return segment;
 }
 
@@ -215,6 +182,35 @@ Expected<std::shared_ptr<ChannelSegment>> open_segment(const ChannelDescriptors&
   fcntl(descriptors.segment, F_SETFD, FD_CLOEXEC);
   fcntl(descriptors.event, F_SETFD, FD_CLOEXEC);
   return make_segment(descriptors, constants);
+}
+
+void Unmap::operator()(void* memory) const { munmap(memory, bytes); }
+
+ChannelSegment::ChannelSegment(const ChannelDescriptors& descriptors, const Constants& constants,
+                               MappedMemory base, MappedMemory membership)
+    : base_mapping_(std::move(base)),
+      membership_mapping_(std::move(membership)),
+      base_(static_cast<std::byte*>(base_mapping_.get())),
+      control_(reinterpret_cast<Control*>(base_ + kPage)),
+      membership_(static_cast<Membership*>(membership_mapping_.get())),
+      plan_(constants),
+      serial_(++last_serial),
+      options_{layout::text_of(constants.name), constants.slots, constants.memory},
+      descriptors_(descriptors) {
+  struct stat status{};
+  if (fstat(descriptors_.segment, &status) == 0) {
+    inode_ = status.st_ino;
+    device_ = status.st_dev;
+  }
+}
+
+ChannelSegment::~ChannelSegment() {
+  detach();
+  for (std::uint32_t c = 0; c < plan_.classes; ++c)
+    if (std::byte* region = regions_[c].load(); region != nullptr)
+      munmap(region, plan_.region_bytes(c));
+  ::close(descriptors_.segment);
+  ::close(descriptors_.event);
 }
 
 tl::unexpected<Error> ChannelSegment::error(ErrorCode code, const std::string& what,
@@ -247,42 +243,36 @@ Expected<int> ChannelSegment::poll_descriptor() {
   if (polled.load() != kPolled) {
     std::uint32_t never = kNever;
     polled.compare_exchange_strong(never, kAsked);
-    signal_event(1);  // for what was sent before
+    signal_event(1);  // for messages that were sent before
     polled.store(kPolled);
   }
   return descriptors_.event;
 }
 
 ChannelStats ChannelSegment::stats() {
-  if (self() != 0 || join_as_observer()) sweep();
+  if (self() != 0 || attach()) sweep();
   ChannelStats stats;
-  // Others commit meanwhile.  Only damage keeps this from an end.
-  const auto look = [](auto&& is_stable) {
-    for (int looks = 0; looks < 10'000 && !is_stable(); ++looks) {
+  // Others commit meanwhile, so this reads until two readings agree.  The limit is for damage.
+  const auto repeat_until = [](auto&& is_stable) {
+    for (int i = 0; i < 10'000 && !is_stable(); ++i) {
     }
   };
+  const bool has_blocks = plan_.classes != 0;
   Totals sent;
-  look([&] {
+  repeat_until([&] {
     stats.sent = control_->tail.value.load(std::memory_order_acquire);
-    if (plan_.classes == 0 || stats.sent == 0) return true;
+    if (!has_blocks || stats.sent == 0) return true;
     sent = reinterpret_cast<const ByteSlot*>(slot(stats.sent - 1))->totals();
     return control_->tail.value.load(std::memory_order_acquire) - stats.sent < plan_.mask;
   });
   Totals received;
-  look([&] {
+  repeat_until([&] {
     stats.received = control_->head.value.load(std::memory_order_acquire);
-    const auto& totals = control_->received[stats.received % 2];
-    received = {totals.bytes.load(std::memory_order_acquire),
-                totals.moved.load(std::memory_order_acquire),
-                totals.moved_bytes.load(std::memory_order_acquire)};
+    received = control_->received[stats.received % 2].totals.load();
     return control_->head.value.load(std::memory_order_acquire) == stats.received;
   });
-  if (plan_.classes == 0) {
-    sent.bytes = stats.sent * plan_.slot_bytes;
-    received.bytes = stats.received * plan_.slot_bytes;
-  }
-  stats.bytes_sent = sent.bytes;
-  stats.bytes_received = received.bytes;
+  stats.bytes_sent = has_blocks ? sent.bytes : stats.sent * plan_.slot_bytes;
+  stats.bytes_received = has_blocks ? received.bytes : stats.received * plan_.slot_bytes;
   stats.moved_sent = sent.moved;
   stats.moved_received = received.moved;
   stats.bytes_moved = sent.moved_bytes;

@@ -7,47 +7,64 @@
 #include <memory>
 #include <string>
 #include <string_view>
-#include <typeinfo>
 
 #include <cowshed/base/error.h>
 #include <cowshed/base/type_id.h>
 #include <cowshed/share/channel/layout.h>
 #include <cowshed/share/channel/options.h>
-#include <cowshed/share/channel/stats.h>
 
-// One process's hold of a channel.  Not for users; the steps have the numbers of docs/channel.md.
+// The room share/channel: channels, without the public interface (share/channel.h).  It may use
+// base, share/os, share/jemalloc, share/process, share/accounting, share/registry and share/wire.
+//
+// This header has one process's handle of a channel.  Not for users.  Its functions lie in
+//
+//   commit.h         try_send(), try_receive(): the only stores to `tail` and `head`
+//   segment.cc       creating, opening and closing a channel; its statistics
+//   membership.cc    how a process and its threads join
+//   dead_peers.cc    finding dead processes, and recovering what they held
+//   blocks.cc        memory for messages that do not fit into a slot
+//   waiting.cc       waking and polling; class Waiting has the sleeping side
+//
+// The comments name steps and locks as docs/channel.md does.
 namespace cowshed::internal {
 
-// What came of one attempt at a commit.
+// The result of one attempt to send or to receive.
 enum class Attempt : std::uint8_t {
   done,
-  blocked,  // full, or empty
-  busy,     // somebody else holds the side's lock
-  outside,  // this process or thread does not take part yet
+  blocked,     // the channel is full, empty or out of memory
+  busy,        // another thread holds the lock
+  not_joined,  // this process or this thread has not joined
   closed,
-  damaged,
+  damaged,  // the shared memory contradicts itself
 };
 
 struct MessageType {
   std::uint64_t id;
   std::string_view name;
   std::uint64_t slot_bytes;
-  bool blocks;
+  bool blocks;  // whether messages may need blocks
 };
 
-// What a thread is to a channel that it used lately.
-struct ThreadPlace {
-  std::uint64_t incarnation = ~0UL;            // which process's hold of which channel; never 0
-  std::uint64_t lock = 0;                      // what it writes into one
-  std::atomic<std::uint64_t>* held = nullptr;  // its hand; null: it has not received yet
+// A thread's membership of one channel.
+struct ThreadState {
+  std::uint64_t incarnation = ~0UL;            // of the process's membership; never 0
+  std::uint64_t lock = 0;                      // the word that locks S or R for this thread
+  std::atomic<std::uint64_t>* held = nullptr;  // the thread's hand; null: it has not received
 };
-inline constexpr std::size_t kPlaces = 8;
-using ThreadPlaces = std::array<ThreadPlace, kPlaces>;  // by serial
-// Where a thread has none: never written to.
-extern constinit ThreadPlaces no_places;
-// Behind a pointer: there is little static TLS for a shared object that is loaded later.
-// initial-exec: one load.
-[[gnu::tls_model("initial-exec")]] extern constinit thread_local ThreadPlaces* thread_places;
+inline constexpr std::size_t kCachedStates = 8;
+using ThreadStates = std::array<ThreadState, kCachedStates>;  // by the segment's serial number
+// For threads that joined no channel.  Never written to.
+extern constinit ThreadStates no_states;
+// A pointer, because a shared object that is loaded late gets little static TLS.  initial-exec
+// makes the access one load.
+[[gnu::tls_model("initial-exec")]] extern constinit thread_local ThreadStates* cached_states;
+
+// Memory that is unmapped with its owner.
+struct Unmap {
+  std::uint64_t bytes;
+  void operator()(void* memory) const;
+};
+using MappedMemory = std::unique_ptr<void, Unmap>;
 
 class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
  public:
@@ -55,81 +72,26 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   using Control = channel_layout::Control;
   using PartyId = channel_layout::PartyId;
 
-  // Takes over what it is given.
-  ChannelSegment(const ChannelDescriptors& descriptors, const Constants& constants, std::byte* base,
-                 void* membership);
+  // Takes ownership of the descriptors.
+  ChannelSegment(const ChannelDescriptors& descriptors, const Constants& constants,
+                 MappedMemory base, MappedMemory membership);
   ~ChannelSegment();
   ChannelSegment(const ChannelSegment&) = delete;
   ChannelSegment& operator=(const ChannelSegment&) = delete;
 
-  // Step 2 to 9 of send, for at most `count` messages; `write` is called with the number of the
-  // first and how many, and writes their slots.  `count` becomes how many were sent.
+  // commit.h.  Both set `count` to the number of messages that they sent or received.
+  // Steps 2 to 9 of Send.  Calls `write` with the first message's number and the count.
   template <class Write>
-  Attempt try_send(std::uint64_t& count, Write&& write) {
-    const ThreadPlace* place = this_thread();
-    if (place == nullptr) [[unlikely]]
-      return Attempt::outside;
-    Control::Side& side = control_->sender;
-    if (!lock(side.lock, place->lock)) return Attempt::busy;
-    if (closed()) [[unlikely]]
-      return leave(side.lock, Attempt::closed);
-    const std::uint64_t tail = control_->tail.value.load(std::memory_order_relaxed);
-    std::uint64_t used = tail - side.seen.load(std::memory_order_relaxed);
-    if (used > plan_.slots || plan_.slots - used < count) {
-      const std::uint64_t head = control_->head.value.load(std::memory_order_acquire);
-      side.seen.store(head, std::memory_order_relaxed);
-      used = tail - head;
-      if (used >= plan_.slots) [[unlikely]]
-        return leave(side.lock, used == plan_.slots ? Attempt::blocked : Attempt::damaged);
-    }
-    const std::uint64_t room = plan_.slots - used;
-    count = count < room ? count : room;
-    if (control_->seldom.polled.load(std::memory_order_seq_cst) != channel_layout::kNever &&
-        !signal_pollers()) [[unlikely]] {
-      return leave(side.lock, Attempt::busy);
-    }
-    write(tail, count);
-    control_->tail.value.store(tail + count, std::memory_order_release);
-    unlock(side.lock);
-    notify(control_->items.event);
-    __builtin_prefetch(slot(tail + count), 1);  // the next send's
-    return Attempt::done;
-  }
-
-  // Step 2 to 10 of receive; `read` returns false when what is in the slots cannot be.
+  Attempt try_send(std::uint64_t& count, Write&& write);
+  // Steps 2 to 10 of Receive.  Calls `read` likewise; it returns false if the slots are damaged.
   template <class Read>
-  Attempt try_receive(std::uint64_t& count, Read&& read) {
-    const ThreadPlace* place = this_thread();
-    if (place == nullptr || place->held == nullptr) [[unlikely]]
-      return Attempt::outside;
-    Control::Side& side = control_->receiver;
-    if (!lock(side.lock, place->lock)) return Attempt::busy;
-    const std::uint64_t head = control_->head.value.load(std::memory_order_relaxed);
-    std::uint64_t ready = side.seen.load(std::memory_order_relaxed) - head;
-    if (ready - 1 >= plan_.slots || ready < count) {
-      __builtin_prefetch(slot(head));  // while `tail` comes from the sender's CPU
-      const std::uint64_t tail = control_->tail.value.load(std::memory_order_acquire);
-      side.seen.store(tail, std::memory_order_relaxed);
-      ready = tail - head;
-      if (ready - 1 >= plan_.slots)
-        return leave(side.lock, ready == 0 ? Attempt::blocked : Attempt::damaged);
-    }
-    count = count < ready ? count : ready;
-    if (!read(head, count)) [[unlikely]]
-      return leave(side.lock, Attempt::damaged);
-    place->held->store(channel_layout::held(head, count), std::memory_order_release);
-    control_->head.value.store(head + count, std::memory_order_release);
-    unlock(side.lock);
-    notify(control_->space.event);
-    return Attempt::done;
-  }
+  Attempt try_receive(std::uint64_t& count, Read&& read);
 
   bool has_message() const {
     const std::uint64_t head = control_->head.value.load(std::memory_order_acquire);
     __builtin_prefetch(slot(head));  // while `tail` comes from the sender's CPU
     return control_->tail.value.load(std::memory_order_acquire) != head;
   }
-
   std::byte* slot(std::uint64_t number) const {
     return base_ + plan_.ring + (number & plan_.mask) * plan_.slot_bytes;
   }
@@ -138,39 +100,38 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   const ChannelOptions& options() const { return options_; }
   const ChannelDescriptors& descriptors() const { return descriptors_; }
 
-  // "channel 'NAME'" and then `what`.
+  // segment.cc
+  // An error whose message is "channel 'NAME'" followed by `what`.
   tl::unexpected<Error> error(ErrorCode code, const std::string& what, int system_errno = 0) const;
   tl::unexpected<Error> system_error(const std::string& what, int error) const;
   tl::unexpected<Error> closed_error() const;
-
   void close();
   bool closed() const {
     return control_->seldom.closed.load(std::memory_order_seq_cst) >= channel_layout::kClosed;
   }
-  // Completes what a closer has begun, who may be dead; false: nobody has.
+  // Completes close() for a process that began it and may have died.  Returns closed().
   bool finish_closing();
   Expected<int> poll_descriptor();
   ChannelStats stats();
-  // Keeps this process a place, if it comes to take part: it has created the channel.
-  void keep_place();
-  // Whether this process takes part now; it takes a place if there is one.
-  bool join_as_observer() { return attach().has_value(); }
 
-  // channel/membership.cc
-  // Makes this process a party, and, to receive, gives this thread a hand.
+  // membership.cc
+  // Reserves index 0 and hand 0 for this process, which created the channel.
+  void set_creator();
+  // Makes this process a party and, if `to_receive`, gives this thread a hand.
   Expected<void> join(bool to_receive);
-  // This process; 0 while it takes no part.
+  // This process's id; 0 if it has not joined.
   PartyId self() const;
-  // Its own; null where join() must come first.
-  const ThreadPlace* this_thread() const {
-    const ThreadPlace& place = (*thread_places)[serial_ % kPlaces];
-    return place.incarnation == incarnation() ? &place : find_place();
+  // This thread's state; null if it has not joined.
+  const ThreadState* this_thread() const {
+    const ThreadState& state = (*cached_states)[serial_ % kCachedStates];
+    return state.incarnation == incarnation() ? &state : find_state();
   }
-  void empty_hand() const {
-    if (const ThreadPlace* place = this_thread(); place != nullptr && place->held != nullptr)
-      place->held->store(0, std::memory_order_release);
+  // The thread no longer holds the messages that it received last.
+  void clear_hand() const {
+    if (const ThreadState* state = this_thread(); state != nullptr && state->held != nullptr)
+      state->held->store(0, std::memory_order_release);
   }
-  // 1 + which hand this thread, which has received, has; 0: none, because the thread ends.
+  // 1 + the index of this thread's hand; 0 if the thread is ending and has none.
   std::uint32_t this_hand() const {
     const auto index = (reinterpret_cast<std::uintptr_t>(this_thread()->held) -
                         reinterpret_cast<std::uintptr_t>(&control_->hands[0].held)) /
@@ -178,45 +139,45 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
     return index < channel_layout::kHands ? static_cast<std::uint32_t>(index) + 1 : 0;
   }
   void give_back_hand(std::uint64_t incarnation, std::atomic<std::uint64_t>* held);
-
-  // channel/sweep.cc
-  bool dead(PartyId id) const;
-  std::atomic<std::uint32_t>& own_sleepers(std::size_t place) const {
-    return channel_layout::party_at(*control_, self())->sleepers[place];
+  std::atomic<std::uint32_t>& own_sleepers(std::size_t event) const {
+    return channel_layout::party_at(*control_, self())->sleepers[event];
   }
-  // Whether the thread that holds a lock is known to be stopped.
-  bool stopped(std::uint64_t lock) const;
-  // Takes a lock from a dead holder and lets it go.
-  void release_of_dead(channel_layout::Lock& lock, std::uint64_t seen);
-  // After the death of R's holder, before `head` moves.
-  void repair_hands();
+
+  // dead_peers.cc
+  bool is_dead(PartyId id) const;
+  // Whether the thread that holds a lock is stopped, as far as this process can see.
+  bool is_stopped(std::uint64_t holder) const;
+  // Takes a lock over from a dead holder, repairs what it guards and unlocks it.
+  void release_dead_lock(channel_layout::Lock& lock, std::uint64_t holder);
+  // Recovers what all dead parties held.
   void sweep();
+  // The same, unless some process did it in the last 4 ms.
   void sweep_if_due();
 
-  // channel/blocks.cc
+  // blocks.cc
   struct Block {
     std::uint32_t index;
-    std::uint64_t word;  // as this process owns it
+    std::uint64_t word;  // says that this process owns the block
     std::byte* data;
   };
-  // Memory for `size` bytes, or would_block when `memory` is used up, or out_of_memory.
+  // Errors: would_block (`memory` is used up), out_of_memory, system_call.
   Expected<Block> allocate(std::uint64_t size);
+  // `owned`: the word by which this process owns the block.
+  void free_block(std::uint32_t block, std::uint64_t owned);
+  // Step 5 of Receive.  Returns the word; 0 if the block has fewer than `size` bytes.
+  std::uint64_t take_block(std::uint32_t block, std::uint64_t size);
+  // The first call maps all blocks of that size.  Null, with errno, if the kernel refuses.
+  std::byte* block_data(std::uint32_t block);
+  tl::unexpected<Error> map_error(std::uint32_t block, int error) const;
   channel_layout::Word& word(std::uint32_t block) const {
     return reinterpret_cast<channel_layout::Word*>(base_ + plan_.words)[block];
   }
   std::uint32_t class_of(std::uint32_t block) const;
-  // Maps all blocks of that size at the first call.  Null, with errno: the kernel refuses.
-  std::byte* block_data(std::uint32_t block);
-  tl::unexpected<Error> cannot_map(std::uint32_t block, int error) const;
-  // Makes a block of that many bytes this process's and returns its word; 0: it has not as many.
-  std::uint64_t take_block(std::uint32_t block, std::uint64_t size);
-  // Whether it does when it is free: the lowest of the small ones, which are handed out first.
+  // Whether the block keeps its memory when it is free.  Low blocks, which are used first, do.
   bool keeps_memory(std::uint32_t block) const;
-  // `owned`: its word, this process's.
-  void free_block(std::uint32_t block, std::uint64_t owned);
   std::uint64_t outstanding_pages() const;
 
-  // channel/waiting.cc
+  // waiting.cc
   void notify(channel_layout::Event& event) {
     if ((event.load(std::memory_order_seq_cst) & 1U) != 0) [[unlikely]]
       wake_one(event);
@@ -224,9 +185,9 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   static void wake_one(channel_layout::Event& event);
   static void wake_all(channel_layout::Event& event);
   void signal_event(std::uint64_t count) const;
-  // Of who holds S.  False: somebody drains the event.
+  // For the holder of S.  False if a receiver drains the eventfd now.
   bool signal_pollers();
-  // Of the drainer, with the channel empty and S free.
+  // For the holder of D, while the channel is empty and S is free.
   void drain_event();
 
  private:
@@ -245,24 +206,26 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
     return attempt;
   }
 
-  // All zero in a forked child: it is in memory that a fork wipes.
+  // In memory that a fork wipes: all zero in a forked child, which thus has not joined.
   struct Membership;
-  std::uint64_t incarnation() const;  // 0: this process takes no part
-  const ThreadPlace* find_place() const;
-  void remember(const ThreadPlace& place);
+  std::uint64_t incarnation() const;  // 0: this process has not joined
+  const ThreadState* find_state() const;
+  void remember(const ThreadState& state);
   Expected<void> attach();
   Expected<void> claim_index();
-  std::uint32_t first_place() const;
-  PartyId claim_free_index(int file);  // 0: there is none
-  PartyId claim_index_of_dead(int file);
+  std::uint32_t first_index() const;
+  PartyId claim_free_index(int file);  // 0: none is free
+  PartyId claim_dead_index(int file);  // 0: none is dead
   Expected<std::atomic<std::uint64_t>*> claim_hand();
   void detach();
 
   bool descriptor_is_ours() const;
   void sweep_party(PartyId id);
-  void settle_hands(PartyId id);
-  void settle_sleepers(channel_layout::Party& party);
-  void settle_blocks(PartyId id);
+  void clear_uncommitted_hands();
+  void recover_hands(PartyId id);
+  void recover_sleepers(channel_layout::Party& party);
+  void recover_blocks(PartyId id);
+
   std::uint32_t blocks_used(std::uint32_t block_class) const;
   std::uint64_t pages_in(std::uint32_t block_class) const;
   bool memory_exceeded() const;
@@ -273,17 +236,19 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   Expected<void> back(const Block& block, std::uint64_t pages);
   std::uint64_t block_offset(std::uint32_t block) const;
 
-  std::byte* base_;  // without the blocks
-  std::array<std::atomic<std::byte*>, channel_layout::kClasses> regions_{};
+  MappedMemory base_mapping_;
+  MappedMemory membership_mapping_;
+  std::byte* base_;  // the file without its blocks
+  std::array<std::atomic<std::byte*>, channel_layout::kClasses> regions_{};  // map the blocks
   Control* control_;
-  Membership* membership_ = nullptr;
+  Membership* membership_;
   channel_layout::Plan plan_;
   std::uint64_t serial_;  // of this object in the process
   ChannelOptions options_;
   ChannelDescriptors descriptors_;
   std::uint64_t inode_ = 0;
   std::uint64_t device_ = 0;
-  std::atomic<std::int64_t> granted_ = 0;  // bytes that need no look at the cgroup's headroom
+  std::atomic<std::int64_t> granted_ = 0;  // bytes to take without asking for headroom again
 };
 
 struct ChannelSegment::Membership {
@@ -301,7 +266,7 @@ inline ChannelSegment::PartyId ChannelSegment::self() const {
   return membership_->self.load(std::memory_order_relaxed);
 }
 
-// This thread is done with all that it received, of any channel.
+// Ends this thread's hold of all messages that it received, of all channels.
 void give_back_hands();
 
 // Errors: those of Channel<T>::create and from_descriptors.

@@ -1,30 +1,29 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <exception>
-#include <functional>
 #include <memory>
 #include <span>
-#include <string>
-#include <type_traits>
+#include <typeinfo>
 #include <utility>
 
 #include <cowshed/base/error.h>
 #include <cowshed/share/accounting/counter.h>
-#include <cowshed/share/channel/bytes.h>
+#include <cowshed/share/channel/commit.h>
+#include <cowshed/share/channel/options.h>
 #include <cowshed/share/channel/segment.h>
 #include <cowshed/share/channel/waiting.h>
-#include <cowshed/share/codec.h>
 #include <cowshed/share/ref.h>
 
-// What Channel<T> is made of.  Not for users.
+// A channel of trivially copyable values: each message is one memcpy into a slot and one out of it.
+// Not for users.
 namespace cowshed::internal {
 
-// How a message of this type is counted.
+// How transfer_report() counts a message of type T: a Ref counts the object that it refers to.
 template <class T>
 struct Counted {
   using Type = T;
@@ -45,53 +44,12 @@ struct Counted<Ref<U>> {
   }
 };
 
-class ChannelCore {
- public:
-  void close() { segment_->close(); }
-  bool closed() const { return segment_->closed(); }
-  Expected<int> descriptor() { return segment_->poll_descriptor(); }
-  const ChannelDescriptors& descriptors() const { return segment_->descriptors(); }
-  ChannelStats stats() const { return segment_->stats(); }
-  const ChannelOptions& options() const { return segment_->options(); }
-
- protected:
-  explicit ChannelCore(std::shared_ptr<ChannelSegment> segment) : segment_(std::move(segment)) {}
-  ChannelSegment& segment() const { return *segment_; }
-  const std::shared_ptr<ChannelSegment>& shared_segment() const { return segment_; }
-
-  // The first attempts to receive; persist() is the rest.  Apart from it, so that little is left to
-  // do when a message comes to a thread that spins.
-  template <class Try>
-  Attempt try_spinning(const Wait& wait, Try&& attempt_once) {
-    Attempt attempt = attempt_once();
-    if (attempt == Attempt::blocked && wait.mode != Wait::Mode::never) {
-      segment_->empty_hand();
-      if (spin([this] { return segment_->has_message(); })) attempt = attempt_once();
-    }
-    return attempt;
-  }
-
-  // Attempts until one succeeds or the wait is over.
-  template <class Try>
-  Expected<void> persist(const Wait& wait, Waiting::For what, Attempt attempt, Try&& attempt_once) {
-    Waiting waiting(*segment_, wait, what);
-    while (attempt != Attempt::done) {
-      if (auto on = waiting.after(attempt); !on) return on;
-      attempt = attempt_once();
-    }
-    return {};
-  }
-
- private:
-  std::shared_ptr<ChannelSegment> segment_;
-};
-
 template <class T>
-class ValueChannel : public ChannelCore {
+class ValueChannel {
  public:
   explicit ValueChannel(std::shared_ptr<ChannelSegment> segment)
-      : ChannelCore(std::move(segment)),
-        row_(TransferCounter("channel", options().name)
+      : segment_(std::move(segment)),
+        row_(TransferCounter("channel", segment_->options().name)
                  .row(type_name<typename Counted<T>::Type>(), Counted<T>::kKind)) {}
 
   static MessageType message_type() {
@@ -99,6 +57,7 @@ class ValueChannel : public ChannelCore {
     return {hash_type(typeid(T).name(), sizeof(T), alignof(T)), type_name<T>(),
             channel_layout::round_up(sizeof(T), 8), false};
   }
+  ChannelSegment& segment() const { return *segment_; }
 
   Expected<void> send(const T& message, const Wait& wait) {
     std::uint64_t count = 1;
@@ -108,7 +67,8 @@ class ValueChannel : public ChannelCore {
       });
     };
     if (const Attempt first = attempt(); first != Attempt::done) [[unlikely]] {
-      if (auto sent = persist(wait, Waiting::For::slot, first, attempt); !sent) return sent;
+      if (auto sent = retry(segment(), wait, Waiting::For::slot, first, attempt); !sent)
+        return sent;
     }
     row_.add(1, Counted<T>::bytes(message));
     return {};
@@ -123,8 +83,9 @@ class ValueChannel : public ChannelCore {
         return true;
       });
     };
-    if (const Attempt first = try_spinning(wait, attempt); first != Attempt::done) [[unlikely]] {
-      if (auto received = persist(wait, Waiting::For::message, first, attempt); !received)
+    if (const Attempt first = try_spinning(segment(), wait, attempt); first != Attempt::done)
+        [[unlikely]] {
+      if (auto received = retry(segment(), wait, Waiting::For::message, first, attempt); !received)
         return tl::make_unexpected(std::move(received.error()));
     }
     return std::bit_cast<T>(bytes);
@@ -142,7 +103,7 @@ class ValueChannel : public ChannelCore {
           });
         });
       };
-      if (auto more = persist(wait, Waiting::For::slot, attempt(), attempt); !more) {
+      if (auto more = retry(segment(), wait, Waiting::For::slot, attempt(), attempt); !more) {
         if (sent == 0) return tl::make_unexpected(std::move(more.error()));
         break;
       }
@@ -166,15 +127,15 @@ class ValueChannel : public ChannelCore {
         return true;
       });
     };
-    if (auto received = persist(wait, Waiting::For::message, try_spinning(wait, attempt), attempt);
-        !received) {
+    const Attempt first = try_spinning(segment(), wait, attempt);
+    if (auto received = retry(segment(), wait, Waiting::For::message, first, attempt); !received)
       return tl::make_unexpected(std::move(received.error()));
-    }
     return count;
   }
 
  private:
-  // Calls `copy` with a slot, the message's index in the batch, and bytes, for one or more at once.
+  // Calls `copy` with a slot, an index in the batch and a number of bytes, for each run of messages
+  // that lies in one piece in the ring.
   template <class Copy>
   void copy_slots(std::uint64_t number, std::uint64_t count, Copy&& copy) {
     if constexpr (sizeof(T) % 8 == 0) {
@@ -188,71 +149,7 @@ class ValueChannel : public ChannelCore {
     }
   }
 
-  TransferRow row_;
-};
-
-class ByteChannel : public ChannelCore {
- public:
-  explicit ByteChannel(std::shared_ptr<ChannelSegment> segment);
-
-  template <class T = Bytes>
-  static MessageType message_type() {
-    return {hash_type(typeid(T).name(), 0, 0), type_name<T>(), sizeof(channel_layout::ByteSlot),
-            true};
-  }
-
-  Expected<Bytes> buffer(std::size_t size, const Wait& wait);
-
-  // `row`: what was encoded; null: bytes as such.
-  Expected<void> send(std::span<const std::byte> bytes, const Wait& wait,
-                      const TransferRow* row = nullptr);
-  Expected<void> send(Bytes&& bytes, const Wait& wait);
-  Expected<Bytes> receive(const Wait& wait);
-
-  static void give_back(Bytes& bytes) noexcept;
-  // Dropping them does not mean that the receiver is done with the message.
-  static void keep_in_hand(Bytes& bytes) noexcept { bytes.hand_ = 0; }
-
- protected:
-  Expected<void> send_encoded(const std::function<void(Encoder&)>& encode, const Wait& wait,
-                              const TransferRow& row);
-  tl::unexpected<Error> decode_error(const std::exception& failure) const;
-
- private:
-  struct Outgoing;
-  Expected<void> send_slot(const Outgoing& message, const Wait& wait);
-  void write_slot(std::uint64_t number, const Outgoing& message);
-  bool read_slot(std::uint64_t number, Bytes& into, int& refused);
-
-  TransferRow copied_;
-  TransferRow moved_;
-};
-
-// Of messages that are encoded.
-template <class T>
-class ObjectChannel : public ByteChannel {
- public:
-  explicit ObjectChannel(std::shared_ptr<ChannelSegment> segment)
-      : ByteChannel(std::move(segment)),
-        row_(TransferCounter("channel", options().name).row(type_name<T>(), TransferKind::value)) {}
-
-  static MessageType message_type() { return ByteChannel::message_type<T>(); }
-
-  Expected<void> send(const T& object, const Wait& wait) {
-    return send_encoded([&](Encoder& to) { to.put(object); }, wait, row_);
-  }
-  Expected<T> receive(const Wait& wait) {
-    return ByteChannel::receive(wait).and_then([&](Bytes&& bytes) -> Expected<T> {
-      keep_in_hand(bytes);
-      try {
-        return Decoder(bytes.span()).take_all<T>();
-      } catch (const std::exception& failure) {
-        return decode_error(failure);
-      }
-    });
-  }
-
- private:
+  std::shared_ptr<ChannelSegment> segment_;
   TransferRow row_;
 };
 

@@ -1,12 +1,18 @@
 #include <algorithm>
+#include <climits>
 #include <ctime>
+#include <memory>
 #include <string>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <cowshed/base/file_descriptor.h>
 #include <cowshed/base/try.h>
 #include <cowshed/share/channel/waiting.h>
 #include <cowshed/share/os/sync.h>
 
+// The busy side wakes by ChannelSegment's functions, at the end of this file.  The idle side sleeps
+// by class Waiting.  docs/channel.md explains their order under "Waiting" and "Memory order".
 namespace cowshed::internal {
 
 using namespace channel_layout;
@@ -14,46 +20,32 @@ using namespace std::chrono_literals;
 
 namespace {
 
-constexpr std::chrono::nanoseconds kLongPiece = 64ms;
-constexpr std::chrono::nanoseconds kLockPiece = 1ms;   // nobody is inside for long
-constexpr std::chrono::nanoseconds kSleepPiece = 4ms;  // of sleep, then dead peers are looked for
-constexpr std::chrono::nanoseconds kLittlePatience = 20ms;
-constexpr std::chrono::nanoseconds kPatience =
-    1s;  // of a call that should not wait with a lock's holder that runs
-constexpr auto kShortly = 100us;
+constexpr std::chrono::nanoseconds kSleep = 4ms;       // then the thread sweeps
+constexpr std::chrono::nanoseconds kLongSleep = 64ms;  // where many wait
+constexpr std::chrono::nanoseconds kLockSleep = 1ms;   // holders leave soon
+constexpr std::chrono::nanoseconds kPollSleep = 100us;
+// How long a call waits beyond its deadline for a lock's holder that is not stopped.
+constexpr std::chrono::nanoseconds kTimedPatience = 20ms;
+constexpr std::chrono::nanoseconds kTryPatience = 1s;
 
-// Has a lock unless another has it; lets it go also where the thread is cancelled.
-class Holding {
- public:
-  Holding(Lock& lock, std::uint64_t me) : lock_(lock) {
-    std::uint64_t nobody = 0;
-    held_ = lock_.holder.compare_exchange_strong(nobody, me);
+// For a std::unique_ptr, which unlocks even if the thread is cancelled.
+struct Unlock {
+  void operator()(Lock* lock) const {
+    lock->holder.store(0);
+    if ((lock->released.load() & 1U) != 0) ChannelSegment::wake_all(lock->released);
   }
-  ~Holding() {
-    if (held_) {
-      lock_.holder.store(0);
-      if ((lock_.released.load() & 1U) != 0) ChannelSegment::wake_all(lock_.released);
-    }
-  }
-  Holding(const Holding&) = delete;
-  Holding& operator=(const Holding&) = delete;
-  explicit operator bool() const { return held_; }
-
- private:
-  Lock& lock_;
-  bool held_;
 };
 
 }  // namespace
 
 Expected<void> Waiting::after(Attempt attempt) {
   switch (attempt) {
-    case Attempt::outside: return segment_.join(for_ == For::message);
+    case Attempt::not_joined: return segment_.join(for_ == For::message);
     case Attempt::closed: return segment_.closed_error();
     case Attempt::damaged:
       return segment_.error(ErrorCode::bad_channel, " is damaged: somebody wrote to its memory");
-    case Attempt::busy: return for_lock(busy_lock());
-    case Attempt::blocked: return for_others();
+    case Attempt::busy: return wait_for_lock(busy_lock());
+    case Attempt::blocked: return wait_for_peer();
     case Attempt::done: break;
   }
   return {};
@@ -66,35 +58,35 @@ Lock& Waiting::busy_lock() const {
                                                      : control.sender.lock;
 }
 
-// Somebody else is inside for a moment, or preempted, or stopped, or dead.
-Expected<void> Waiting::for_lock(Lock& lock) {
+// The holder is inside for a moment, preempted, stopped or dead.
+Expected<void> Waiting::wait_for_lock(Lock& lock) {
   if (spin([&] { return lock.holder.load(std::memory_order_relaxed) == 0; })) return {};
-  const std::uint64_t seen = lock.holder.load();
-  if (seen == 0) return {};
-  if (segment_.dead(party_of(seen))) {
-    segment_.release_of_dead(lock, seen);
+  const std::uint64_t holder = lock.holder.load();
+  if (holder == 0) return {};
+  if (segment_.is_dead(party_of(holder))) {
+    segment_.release_dead_lock(lock, holder);
     return {};
   }
-  TRY_VOID(be_patient(seen));
+  TRY_VOID(check_holder(holder));
   const std::uint32_t word = lock.released.fetch_or(1) | 1U;
   barrier_in_all_processes();
-  if (lock.holder.load() == seen &&
-      futex_wait(&lock.released, word, at_most(kLockPiece)) == Woken::by_peer) {
+  if (lock.holder.load() == holder &&
+      futex_wait(&lock.released, word, at_most(kLockSleep)) == Woken::by_peer) {
     lock.released.fetch_or(1);  // others may still sleep
   }
   return {};
 }
 
-// Whether to go on waiting for the holder of a lock.
-Expected<void> Waiting::be_patient(std::uint64_t holder) {
+// An error if the call must not wait longer for this holder of a lock.
+Expected<void> Waiting::check_holder(std::uint64_t holder) {
   const auto now = Wait::Clock::now();
   if (busy_since_ == Wait::Clock::time_point{}) busy_since_ = now;
   if (wait_.mode == Wait::Mode::forever) return interrupted();
   const bool timed = wait_.mode == Wait::Mode::timed;
   if (timed && now < wait_.deadline) return {};
-  const bool too_long = now - busy_since_ > (timed ? kLittlePatience : kPatience);
-  if (timed && too_long && !segment_.stopped(holder)) return timed_out("busy");
-  if (too_long || segment_.stopped(holder)) {
+  const bool too_long = now - busy_since_ > (timed ? kTimedPatience : kTryPatience);
+  if (timed && too_long && !segment_.is_stopped(holder)) return timed_out("busy");
+  if (too_long || segment_.is_stopped(holder)) {
     return segment_.error(ErrorCode::peer_stopped,
                           ": thread " + std::to_string(thread_of(holder)) +
                               " does not go on in the midst of a call; continue it, or kill it");
@@ -102,26 +94,12 @@ Expected<void> Waiting::be_patient(std::uint64_t holder) {
   return {};
 }
 
-Expected<void> Waiting::interrupted() const {
-  if (wait_.stop.stop_requested())
-    return segment_.error(ErrorCode::interrupted, ": asked to stop waiting");
-  return {};
-}
-
-bool Waiting::ready() const {
-  const Control& control = segment_.control();
-  if (for_ == For::memory || segment_.closed()) return false;
-  if (for_ == For::message) return segment_.has_message();
-  const std::uint64_t head = control.head.value.load(std::memory_order_acquire);
-  return control.tail.value.load(std::memory_order_acquire) - head < segment_.plan().slots;
-}
-
-// The channel is empty, or full, or has no memory now.
-Expected<void> Waiting::for_others() {
+// The channel is empty, full or out of memory.
+Expected<void> Waiting::wait_for_peer() {
   if (for_ == For::message) {
-    segment_.empty_hand();
+    segment_.clear_hand();
     if (segment_.closed()) {
-      TRY_VOID(senders_out());
+      TRY_VOID(wait_for_sender_to_leave());
       return segment_.has_message() ? Expected<void>()
                                     : segment_.error(ErrorCode::closed, " is closed and empty");
     }
@@ -131,24 +109,25 @@ Expected<void> Waiting::for_others() {
   if (wait_.mode == Wait::Mode::never) return give_up_at_once();
   if (for_ != For::memory && spin([&] { return ready(); })) return {};
   TRY_VOID(interrupted());
-  if (wait_.mode == Wait::Mode::timed && Wait::Clock::now() >= wait_.deadline) return give_up();
+  if (wait_.mode == Wait::Mode::timed && Wait::Clock::now() >= wait_.deadline)
+    return give_up_at_deadline();
   sleep();
   return {};
 }
 
-// Until whoever was inside S has left it: what they commit counts.
-Expected<void> Waiting::senders_out() {
+// Returns when the present holder of S has unlocked it or died: what it commits must be received.
+Expected<void> Waiting::wait_for_sender_to_leave() {
   Lock& lock = segment_.control().sender.lock;
-  const std::uint64_t seen = lock.holder.load();
-  if (spin([&] { return lock.holder.load() != seen || seen == 0; })) return {};
-  while (lock.holder.load() == seen) {
-    if (segment_.dead(party_of(seen))) {
-      segment_.release_of_dead(lock, seen);  // not from whoever took it over meanwhile
+  const std::uint64_t holder = lock.holder.load();
+  if (spin([&] { return lock.holder.load() != holder || holder == 0; })) return {};
+  while (lock.holder.load() == holder) {
+    if (segment_.is_dead(party_of(holder))) {
+      segment_.release_dead_lock(lock, holder);  // does nothing if another took it over
       break;
     }
-    TRY_VOID(be_patient(seen));
-    const timespec shortly = {0, std::chrono::nanoseconds(kShortly).count()};
-    nanosleep(&shortly, nullptr);
+    TRY_VOID(check_holder(holder));
+    const timespec time = {0, kPollSleep.count()};
+    nanosleep(&time, nullptr);
   }
   return {};
 }
@@ -167,21 +146,24 @@ Expected<void> Waiting::give_up_at_once() {
   return segment_.error(ErrorCode::would_block, " is empty");
 }
 
-// Whether the channel was empty and the descriptor unreadable at some time of this call.
+// Whether the channel was empty and the descriptor unreadable at some moment of this call.
 Expected<bool> Waiting::drain_event() {
   if (!is_ready(segment_.descriptors().event)) return true;
-  const Holding draining(segment_.control().seldom.drainer, segment_.this_thread()->lock);
-  TRY_VOID(draining ? senders_out() : for_lock(segment_.control().seldom.drainer));
+  Lock& drainer = segment_.control().seldom.drainer;
+  std::uint64_t nobody = 0;
+  const bool free = drainer.holder.compare_exchange_strong(nobody, segment_.this_thread()->lock);
+  const std::unique_ptr<Lock, Unlock> draining(free ? &drainer : nullptr);
+  TRY_VOID(draining ? wait_for_sender_to_leave() : wait_for_lock(drainer));
   if (!draining || segment_.has_message() || segment_.finish_closing()) return false;
   segment_.drain_event();
   return true;
 }
 
-Expected<void> Waiting::give_up() {
+Expected<void> Waiting::give_up_at_deadline() {
   const Control& control = segment_.control();
   for (const Lock* lock : {&control.sender.lock, &control.receiver.lock})
-    if (const std::uint64_t holder = lock->holder.load(); segment_.stopped(holder))
-      return be_patient(holder);
+    if (const std::uint64_t holder = lock->holder.load(); segment_.is_stopped(holder))
+      return check_holder(holder);
   return timed_out(for_ == For::message ? "empty" : for_ == For::slot ? "full" : "out of memory");
 }
 
@@ -190,36 +172,49 @@ Expected<void> Waiting::timed_out(const char* state) const {
                         " was still " + std::string(state) + " at the deadline");
 }
 
-Control::Sleep& Waiting::place() const {
+Expected<void> Waiting::interrupted() const {
+  if (wait_.stop.stop_requested())
+    return segment_.error(ErrorCode::interrupted, ": asked to stop waiting");
+  return {};
+}
+
+bool Waiting::ready() const {
+  const Control& control = segment_.control();
+  if (for_ == For::memory || segment_.closed()) return false;
+  if (for_ == For::message) return segment_.has_message();
+  const std::uint64_t head = control.head.value.load(std::memory_order_acquire);
+  return control.tail.value.load(std::memory_order_acquire) - head < segment_.plan().slots;
+}
+
+Control::Sleep& Waiting::event() const {
   Control& control = segment_.control();
   return for_ == For::message ? control.items : for_ == For::slot ? control.space : control.memory;
 }
 
 void Waiting::sleep() {
-  Control::Sleep& here = place();
-  const std::uint32_t seen = here.event.fetch_or(1) | 1U;
-  if (prepared_ != seen) {
-    prepared_ = seen;
+  Control::Sleep& here = event();
+  const std::uint32_t word = here.event.fetch_or(1) | 1U;
+  if (prepared_ != word) {
+    prepared_ = word;
     barrier_in_all_processes();
-    if (for_ == For::memory) return;  // to look again with the bit set
+    if (for_ == For::memory) return;  // to attempt again with the bit set
   }
   if (ready() || segment_.closed()) return;
   auto& own = segment_.own_sleepers(static_cast<std::size_t>(for_));
   const std::uint32_t before = here.sleepers.fetch_add(1);
   own.fetch_add(1);
-  // Many look after the dead in turns, each the more seldom.
-  const auto piece =
-      std::clamp<std::chrono::nanoseconds>(before * kSleepPiece / 4, kSleepPiece, kLongPiece);
-  const Woken woken = futex_wait(&here.event, seen, at_most(piece));
+  // Many sleepers sweep in turns: the more there are, the longer each one sleeps.
+  const auto time = std::clamp<std::chrono::nanoseconds>(before * kSleep / 4, kSleep, kLongSleep);
+  const Woken woken = futex_wait(&here.event, word, at_most(time));
   own.fetch_sub(1);
   here.sleepers.fetch_sub(1);
   if (woken == Woken::by_peer) slept_ = true;
   else if (woken == Woken::by_time) segment_.sweep_if_due();
 }
 
-// Whoever woke this thread cleared the bit for all: others who still sleep need it.
+// The peer that woke this thread cleared the bit for all, so this thread wakes the next sleeper.
 void Waiting::wake_next() {
-  if (Control::Sleep& here = place(); here.sleepers.load() != 0) {
+  if (Control::Sleep& here = event(); here.sleepers.load() != 0) {
     here.event.fetch_or(1);
     barrier_in_all_processes();
     if (ready()) ChannelSegment::wake_one(here.event);
@@ -230,6 +225,49 @@ std::chrono::nanoseconds Waiting::at_most(std::chrono::nanoseconds time) const {
   if (wait_.mode != Wait::Mode::timed) return time;
   const auto now = Wait::Clock::now();
   return now < wait_.deadline ? std::min(wait_.deadline - now, time) : 0ns;
+}
+
+void ChannelSegment::wake_one(Event& event) {
+  std::uint32_t word = event.load();
+  while ((word & 1U) != 0) {
+    if (event.compare_exchange_weak(word, word + 1)) {  // clears the bit, counts the sequence
+      futex_wake(&event, 1);
+      return;
+    }
+  }
+}
+
+void ChannelSegment::wake_all(Event& event) {
+  std::uint32_t word = event.load();
+  while (!event.compare_exchange_weak(word, (word & ~1U) + 2)) {
+  }
+  futex_wake(&event, INT_MAX);
+}
+
+void ChannelSegment::signal_event(std::uint64_t count) const {
+  // Fails only if the eventfd is readable already.  write(2) is a cancellation point, and
+  // pthread_cancel() could then end the thread while it holds S.
+  syscall(SYS_write, descriptors_.event, &count, sizeof count);
+}
+
+bool ChannelSegment::signal_pollers() {
+  if (control_->seldom.drainer.holder.load() != 0) return false;
+  if (control_->seldom.signalled.load(std::memory_order_relaxed) == 0) {
+    signal_event(1);
+    control_->seldom.signalled.store(1, std::memory_order_relaxed);
+  }
+  return true;
+}
+
+void ChannelSegment::drain_event() {
+  control_->seldom.signalled.store(0, std::memory_order_relaxed);
+  // Each read takes one off the count.  Usually the count is one; each sender that died between its
+  // write and its store to `signalled` adds one.
+  std::uint64_t one = 0;
+  for (std::uint32_t i = 0; i < kParties && control_->seldom.closed.load() == kOpen &&
+                            syscall(SYS_read, descriptors_.event, &one, sizeof one) == sizeof one;
+       ++i) {
+  }
 }
 
 }  // namespace cowshed::internal

@@ -8,10 +8,13 @@
 #include <cowshed/share/channel/options.h>
 #include <cowshed/share/channel/segment.h>
 
-// How a channel's calls wait.  Not for users.
+// How a call waits: it attempts, spins for some 5 us, sleeps, and attempts again.  Not for users.
+//
+// No sleep lasts longer than 4 ms (64 ms where many wait).  After it the thread sweeps, so a peer
+// that died before it woke anybody delays others and does not block them.
 namespace cowshed::internal {
 
-// A moment's look, some 5 us, before more is done about waiting.
+// Polls for some 5 us.  Returns whether `ready` became true.
 template <class Ready>
 bool spin(Ready&& ready) {
   constexpr int kSpins = 200;
@@ -22,7 +25,7 @@ bool spin(Ready&& ready) {
   return false;
 }
 
-// The time between the attempts of one call.
+// The time between two attempts of one call.
 class Waiting {
  public:
   enum class For : std::uint8_t { message, slot, memory };
@@ -35,32 +38,57 @@ class Waiting {
   Waiting(const Waiting&) = delete;
   Waiting& operator=(const Waiting&) = delete;
 
-  // Returns when it is worth another attempt, or with what the call must return.
+  // Returns when another attempt may succeed, or the error of the call.
   Expected<void> after(Attempt attempt);
 
  private:
-  Expected<void> for_lock(channel_layout::Lock& lock);
-  Expected<void> for_others();
-  Expected<void> be_patient(std::uint64_t holder);
-  Expected<void> interrupted() const;
-  Expected<void> senders_out();
+  channel_layout::Lock& busy_lock() const;
+  Expected<void> wait_for_lock(channel_layout::Lock& lock);
+  Expected<void> check_holder(std::uint64_t holder);
+
+  Expected<void> wait_for_peer();
+  Expected<void> wait_for_sender_to_leave();
   Expected<void> give_up_at_once();
   Expected<bool> drain_event();
-  Expected<void> give_up();
+  Expected<void> give_up_at_deadline();
   Expected<void> timed_out(const char* state) const;
+  Expected<void> interrupted() const;
+
+  bool ready() const;
   void sleep();
   void wake_next();
-  bool ready() const;
-  channel_layout::Lock& busy_lock() const;
-  channel_layout::Control::Sleep& place() const;
+  channel_layout::Control::Sleep& event() const;
   std::chrono::nanoseconds at_most(std::chrono::nanoseconds time) const;
 
   ChannelSegment& segment_;
   const Wait& wait_;
   For for_;
   bool slept_ = false;
-  std::uint32_t prepared_ = 0;  // the event's word when it was last looked at
+  std::uint32_t prepared_ = 0;  // the event's word at the last barrier
   Wait::Clock::time_point busy_since_{};
 };
+
+// The first attempts to receive, without the cost of retry().
+template <class Try>
+Attempt try_spinning(ChannelSegment& segment, const Wait& wait, Try&& attempt_once) {
+  Attempt attempt = attempt_once();
+  if (attempt == Attempt::blocked && wait.mode != Wait::Mode::never) {
+    segment.clear_hand();
+    if (spin([&] { return segment.has_message(); })) attempt = attempt_once();
+  }
+  return attempt;
+}
+
+// Attempts again until one succeeds or the wait is over.  `attempt`: the result of the last one.
+template <class Try>
+Expected<void> retry(ChannelSegment& segment, const Wait& wait, Waiting::For what, Attempt attempt,
+                     Try&& attempt_once) {
+  Waiting waiting(segment, wait, what);
+  while (attempt != Attempt::done) {
+    if (auto waited = waiting.after(attempt); !waited) return waited;
+    attempt = attempt_once();
+  }
+  return {};
+}
 
 }  // namespace cowshed::internal

@@ -9,7 +9,6 @@
 #include <mutex>
 #include <random>
 #include <span>
-#include <stdexcept>
 #include <string>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -42,7 +41,8 @@ tl::unexpected<Error> write_error(const std::string& who, int error) {
   return system_error(who + " cannot be written", error);
 }
 
-// How much there was, up to the end of the file; less than 0 with errno.
+// Returns the number of bytes read, which is smaller at the end of the file; less than 0, with
+// errno, after an error.
 ssize_t read_all(int fd, std::span<std::byte> bytes) {
   std::size_t done = 0;
   while (done < bytes.size()) {
@@ -55,7 +55,7 @@ ssize_t read_all(int fd, std::span<std::byte> bytes) {
   return static_cast<ssize_t>(done);
 }
 
-// Has `write` (of a descriptor) make a new file beside `path`, which then replaces it.
+// Calls `write` with the descriptor of a new file beside `path`, and renames the file to `path`.
 template <class Write>
 Expected<void> replace_file(const std::filesystem::path& path, const std::string& who,
                             Write write) {
@@ -81,14 +81,14 @@ Expected<void> replace_file(const std::filesystem::path& path, const std::string
     unlink(temporary.c_str());
     return written;
   }
-  // The folder too, or a crash might lose the name.  The file is there whether that works or not.
+  // Without this a crash might lose the new name.  An error leaves the file in place.
   const auto folder = path.has_parent_path() ? path.parent_path() : ".";
   const FileDescriptor opened(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   (void)TEMP_FAILURE_RETRY(fsync(opened.get()));
   return {};
 }
 
-// Writes the pages that are not zero, neighbours together.
+// Writes the pages that are not zero, each run of them by one call.
 int write_pages(int fd, ByteSpan bytes, std::uint64_t offset) {
   static constexpr std::array<std::byte, kPage> kZeros{};
   const auto is_zero = [&](std::size_t at) {
@@ -105,7 +105,7 @@ int write_pages(int fd, ByteSpan bytes, std::uint64_t offset) {
 
 Expected<void> write_payload(const ArenaCore& core, int fd, std::uint64_t payload,
                              const std::string& who, const Progress& progress) {
-  // Reading a hole would take memory for it.
+  // Skips the holes, because reading one would allocate pages.
   for (const Run& run : without({{0, core.used()}}, core.past().holes)) {
     for (std::size_t at = run.begin; at < run.end; at += kCollapseStep) {
       const std::size_t end = std::min(at + kCollapseStep, run.end);
@@ -118,7 +118,7 @@ Expected<void> write_payload(const ArenaCore& core, int fd, std::uint64_t payloa
   return {};
 }
 
-// The header's page and the parcel.
+// Returns the header's page and the parcel.
 std::vector<std::byte> make_head(ArenaCore& core) {
   parcel_format::Contents contents{process_tree::id(), process_tree::last_generation(), {}, {}};
   contents.arenas.push_back({core.describe(), registry::objects_in(core)});
@@ -153,7 +153,7 @@ struct Image {
 };
 
 Expected<Image> read_image(const std::filesystem::path& path, const std::string& who) {
-  // Without O_NONBLOCK a FIFO would wait for somebody to write.
+  // O_NONBLOCK: opening a FIFO would wait for a writer.
   Image image;
   image.file = FileDescriptor(static_cast<int>(
       TEMP_FAILURE_RETRY(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK))));
@@ -237,7 +237,7 @@ Expected<void> save_image(const Arena& arena, const std::filesystem::path& path,
 }
 
 Expected<Arena> open_image(const std::filesystem::path& path, const ImageOptions& options) {
-  const OutsideScope outside;  // of another arena
+  const OutsideScope outside;  // the caller may be inside another arena's scope
   const std::string who = who_is(path);
   TRY(Image image, read_image(path, who));
   auto& [description, objects] = image.arena;

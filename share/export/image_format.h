@@ -5,7 +5,8 @@
 #include <cstdint>
 #include <span>
 
-// The first page of the file of share/arena_image.h; docs/image_format.md says what follows.
+// The first page of an image file (share/arena_image.h).  docs/image_format.md has the whole
+// format.
 namespace cowshed::image_format {
 
 inline constexpr std::array<char, 8> kMagic = {'C', 'o', 'w', 'I', 'm', 'a', 'g', 'e'};
@@ -16,16 +17,16 @@ struct Header {
   std::array<char, 8> magic = kMagic;
   std::uint32_t version = kVersion;
   std::uint32_t reserved = 0;
-  std::uint64_t checksum = 0;      // of the page, with 0 here, and the parcel
-  std::uint64_t parcel_bytes = 0;  // after the page
-  std::uint64_t base = 0;          // address of the arena
+  std::uint64_t checksum = 0;      // checksum_of() this page and the parcel
+  std::uint64_t parcel_bytes = 0;  // the parcel follows this page
+  std::uint64_t base = 0;          // the arena's address
   std::uint64_t payload = 0;       // offset in the file, a multiple of 2 MiB
 };
 
-// Of the page and the parcel.
+// Returns the checksum of the page and the parcel, with the field `checksum` taken as 0.
 std::uint64_t checksum_of(std::span<const std::byte> head);
 
-// Whether it is the image of an arena that has this address.
+// Whether the file is an image of an arena at this address.
 bool is_image(int fd, std::uint64_t base, std::uint64_t payload);
 
 }  // namespace cowshed::image_format

@@ -27,12 +27,12 @@ namespace format = parcel_format;
 using Description = ArenaCore::Description;
 using Files = std::vector<FileDescriptor>;
 
-// A parcel in the making.
+// Writes a parcel to an Encoder.
 class Packer {
  public:
   explicit Packer(Encoder& to) : to_(to) { to.put_descriptor(process_tree::descriptor()); }
 
-  // With its mutex held.
+  // The caller holds the core's mutex.
   void add_frozen(ArenaCore& core) {
     core.note_known_elsewhere();
     format::Contents::Arena arena{core.describe(), {}};
@@ -84,8 +84,8 @@ tl::unexpected<Error> foreign(const std::string& message) {
   return make_error(ErrorCode::foreign_descriptor, message);
 }
 
-// Whoever receives a descriptor looks at it before mapping it: else a file that shrinks, or that
-// somebody writes to, would be SIGBUS or worse here.
+// Checks a received file before it is mapped.  A file that another process can shrink or write to
+// could cause SIGBUS or wrong data here.
 Expected<void> check_file(const Description& arena, const Segment& segment, int fd) {
   const std::string who = "arena '" + arena.name + "' as received";
   struct stat status{};
@@ -105,7 +105,7 @@ Expected<void> check_file(const Description& arena, const Segment& segment, int 
   return {};
 }
 
-// As many as the segments count.
+// Takes the files that the arena's segments refer to.
 Files take_files(Decoder& from, const Description& arena) {
   int count = 0;
   for (const Segment& segment : arena.segments) count = std::max(count, segment.fd + 1);
@@ -114,8 +114,8 @@ Files take_files(Decoder& from, const Description& arena) {
   return files;
 }
 
-// An arena of this process may be in the way; or the same one, which was not frozen when this
-// process was forked, and comes now.
+// An error if an arena of this process has these addresses.  If it is one that this process did not
+// inherit, it makes way: the parcel may have the same arena.
 Expected<void> make_way(const Description& arena, const std::string& who) {
   for (ArenaCore* core : all_cores()) {
     const std::lock_guard lock(core->mutex());
@@ -223,7 +223,7 @@ Expected<std::vector<Arena>> adopt_arenas(Decoder& from, KeepNames names) {
   const bool is_new = process_tree::id() != contents.tree;
   TRY_VOID(registry::join_tree(contents.tree, std::move(tree), contents.last_generation,
                                "the parcel of arenas received"));
-  // Who has just become a member was started by the sender; any other may outlive it.
+  // A new member of the tree was started by the sender.  Any other process may outlive the sender.
   const Holder holder = is_new ? Holder::sender : Holder::this_process;
   std::vector<Arena> arenas;
   std::vector<registry::Publication> publications;
@@ -252,7 +252,7 @@ Expected<std::vector<Arena>> adopt_arenas(internal::Content content) {
 }
 
 Expected<void> adopt_for_ever(internal::Content content) {
-  // Never destroyed: what the process's end would do to them is done by the kernel.
+  // Never destroyed, because the kernel frees everything when the process ends.
   static auto& adopted = *new std::vector<Arena>;
   adopted.clear();
   TRY(adopted, adopt_arenas(std::move(content)));

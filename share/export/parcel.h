@@ -1,6 +1,5 @@
 #pragma once
 
-#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -11,41 +10,45 @@
 #include <cowshed/share/codec.h>
 #include <cowshed/share/wire/content.h>
 
-// A parcel: frozen arenas, and what is published in them, on their way to another process of the
-// tree: one that was started by exec, or one that existed before they did.  It is a message
-// (content.h), or a part of one; its descriptors are the process tree's shared page, then each
-// arena's files.  For the launcher; users have arena_transfer.h.
+// The room share/export: frozen arenas for other processes.  It may use base, share/os,
+// share/jemalloc, share/process, share/arena, share/registry and share/wire.
 //
-// All sizes and times are of the arenas' and objects' number, not of their size.
+// A parcel describes frozen arenas and the objects published in them, for a process that did not
+// inherit them.  It is a message (share/wire/content.h) or a part of one.  Its descriptors are the
+// process tree's memfd and then each arena's files.  Users have share/arena_transfer.h.
+//
+// Size and time grow with the number of arenas and objects, and not with their size.  All functions
+// are thread-safe, except for adopt_for_ever().
 namespace cowshed {
 
-// All arenas of this process that are frozen.  Of one that is thawed, its last generation.  Of one
-// that was never frozen, what is published in it: references to that are `not_inherited` there.
-// What this process wrote privately to a lenient arena stays here.  Thread-safe; the arenas' locks
-// are held.  Errors: system_call.
+// Packs all frozen arenas of this process, and the last generation of each thawed arena.  Of arenas
+// that were never frozen it packs the list of objects, so that references to them fail with
+// not_inherited.  Private writes to lenient arenas are not packed.  Errors: system_call.
 Expected<internal::Content> pack_arenas();
 
-// One.  Errors: arena_not_frozen, not_inherited, system_call.
+// Packs one arena.  Errors: arena_not_frozen, not_inherited, system_call.
 Expected<void> pack_arena(const Arena& arena, Encoder& to);
 
-// Whether the objects are published under their names, or without any.
+// Whether the receiver publishes the objects under their names.
 enum class KeepNames : bool { no, yes };
 
-// Maps them at the same addresses and publishes what was published, so that a Ref's bytes mean the
-// same object.  All or nothing.  This process becomes one of the sender's
-// tree, unless it is already; it must not have arenas of another.  What is not spawn_safe is
-// there, but its references are not_spawn_safe unless the code is at the same addresses.  Objects
-// are published until their Arena is destroyed.  Errors: bad_message (damaged), foreign_descriptor
-// (one is not what it says: no seals, another size), address_taken (naming what is there),
-// wrong_process_tree, invalid_argument (a name is in use), system_call.  Thread-safe.
+// Maps the arenas at the same addresses and publishes their objects, all or none.  A Ref's bytes
+// then mean the same object.  Objects stay published until their Arena is destroyed.
+//
+// This process joins the sender's process tree.  It must have no arenas of another tree.  If its
+// code lies at other addresses, objects that are not spawn_safe fail with not_spawn_safe.
+//
+// Errors: bad_message (damaged), foreign_descriptor (a file without seals, or of another size),
+// address_taken (the message names what is there), wrong_process_tree, invalid_argument (a name is
+// in use), system_call.
 Expected<std::vector<Arena>> adopt_arenas(Decoder& from, KeepNames names = KeepNames::yes);
 Expected<std::vector<Arena>> adopt_arenas(internal::Content content);
 
-// The process has them to its end, or until it is handed others: these are all that there are.  In
-// one without threads.
+// Adopts arenas and keeps them until the process ends or the next call replaces them.  Not
+// thread-safe.
 Expected<void> adopt_for_ever(internal::Content content);
 
-// Maps one arena, whose segments count these files.  `who` begins the messages.
+// Maps one arena.  Its segments' `fd` are indices into `files`.  `who` begins error messages.
 Expected<Arena> adopt_arena(ArenaCore::Description arena, std::vector<FileDescriptor> files,
                             Holder holder, const std::string& who);
 

@@ -9,13 +9,13 @@
 
 namespace cowshed {
 
-// A descriptor's number means nothing elsewhere, and its bytes are not all of a struct's.
+// A descriptor's number means nothing in another process, and the struct has padding.
 template <>
 inline constexpr bool spawn_safe<Segment> = false;
 
 namespace parcel_format {
 
-// The fields of a struct, in the order in which they are sent.
+// Returns the fields of a struct in the order in which they are sent.
 template <class T>
 constexpr auto kFields = nullptr;
 template <>
@@ -75,7 +75,7 @@ bool is_name(const std::string& text) {
   return text.size() <= 63 && text.find('\0') == std::string::npos;
 }
 
-// Of 2 MiB ranges.
+// Whether the value is a multiple of 2 MiB.
 bool is_size(std::uint64_t value, std::uint64_t most) {
   return value <= most && value % kHugePage == 0;
 }

@@ -24,7 +24,8 @@ Expected<Arena> only_one(Expected<std::vector<Arena>> arenas) {
 
 }  // namespace
 
-// All bytes in a memfd: then a message has one size, which a stream socket gives back in one piece.
+// All bytes go into a memfd.  So every message has the same size, and a stream socket can separate
+// them.
 Expected<void> send_arena(int socket, const Arena& arena) {
   const OutsideScope outside;
   Encoder to = Encoder::in_file();

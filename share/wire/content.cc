@@ -42,28 +42,7 @@ Content::Content(std::string bytes, FileDescriptor file, std::uint64_t file_byte
   }
 }
 
-Content::Content(Content&& other) noexcept
-    : most_inline_(other.most_inline_),
-      bytes_(std::move(other.bytes_)),
-      file_(std::move(other.file_)),
-      file_bytes_(other.file_bytes_),
-      mapped_(std::exchange(other.mapped_, nullptr)),
-      descriptors_(std::move(other.descriptors_)) {}
-
-Content& Content::operator=(Content&& other) noexcept {
-  Content taken(std::move(other));  // ends with what this one had
-  std::swap(most_inline_, taken.most_inline_);
-  std::swap(bytes_, taken.bytes_);
-  std::swap(file_, taken.file_);
-  std::swap(file_bytes_, taken.file_bytes_);
-  std::swap(mapped_, taken.mapped_);
-  std::swap(descriptors_, taken.descriptors_);
-  return *this;
-}
-
-Content::~Content() {
-  if (mapped_ != nullptr) munmap(mapped_, file_bytes_);
-}
+void Content::Unmap::operator()(void* memory) const { munmap(memory, bytes); }
 
 void Content::append(const void* data, std::size_t size) {
   if (size == 0) return;  // `data` may be null
@@ -101,28 +80,24 @@ std::span<const std::byte> Content::view() {
   if (mapped_ == nullptr) {
     void* mapped = mmap(nullptr, file_bytes_, PROT_READ, MAP_PRIVATE, file_.get(), 0);
     if (mapped == MAP_FAILED) fail("mapping a message");
-    mapped_ = mapped;
+    mapped_ = {mapped, Unmap{file_bytes_}};
   }
-  return {static_cast<const std::byte*>(mapped_), file_bytes_};
+  return {static_cast<const std::byte*>(mapped_.get()), file_bytes_};
 }
 
 }  // namespace internal
 
-// Not made before there is something to put: a worker has one before its function begins, and an
-// allocation copies pages of the heap.
+// Allocated at the first use.  A worker has an Encoder before its function begins, and an
+// allocation would copy pages of the heap.
 internal::Content& Encoder::content() {
-  if (!content_) content_ = std::make_unique<internal::Content>();
+  if (!content_) content_ = std::make_shared<internal::Content>();
   return *content_;
 }
 
-Encoder::Encoder() = default;
 Encoder::Encoder(std::size_t most_inline)
-    : content_(std::make_unique<internal::Content>(most_inline)) {}
+    : content_(std::make_shared<internal::Content>(most_inline)) {}
 Encoder Encoder::in_memory() { return Encoder(~std::size_t{0}); }
 Encoder Encoder::in_file() { return Encoder(std::size_t{0}); }
-Encoder::Encoder(Encoder&&) noexcept = default;
-Encoder& Encoder::operator=(Encoder&&) noexcept = default;
-Encoder::~Encoder() = default;
 
 void Encoder::put_bytes(const void* data, std::size_t size) { content().append(data, size); }
 
@@ -142,12 +117,9 @@ internal::Content Encoder::finish() {
 }
 
 Decoder::Decoder(internal::Content content)
-    : content_(std::make_unique<internal::Content>(std::move(content))), left_(content_->view()) {}
+    : content_(std::make_shared<internal::Content>(std::move(content))), left_(content_->view()) {}
 Decoder::Decoder(std::span<const std::byte> bytes)
-    : content_(std::make_unique<internal::Content>()), left_(bytes) {}
-Decoder::Decoder(Decoder&&) noexcept = default;
-Decoder& Decoder::operator=(Decoder&&) noexcept = default;
-Decoder::~Decoder() = default;
+    : content_(std::make_shared<internal::Content>()), left_(bytes) {}
 
 void Decoder::take_bytes(void* to, std::size_t size) {
   if (size > left_.size()) internal::throw_damaged();

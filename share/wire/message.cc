@@ -29,7 +29,7 @@ struct Header {
   std::uint64_t inline_bytes = 0;
   std::uint64_t file_bytes = 0;
   std::uint32_t has_file = 0;
-  std::uint32_t descriptors_to_come = 0;  // in this packet and the next ones, of all kinds
+  std::uint32_t descriptors_to_come = 0;  // in this packet and the next ones
 };
 
 struct alignas(cmsghdr) ControlBuffer {
@@ -77,7 +77,7 @@ tl::unexpected<Error> damaged() {
                     "Cowshed; build both programs with the same");
 }
 
-// False: closed, or nothing there; errno says which.
+// Returns false, with errno, if the other end is closed or no message is there.
 Expected<bool> receive_packet(int socket, int flags, std::size_t most_inline, Header& header,
                               std::string& bytes, std::vector<FileDescriptor>& descriptors) {
   std::array<char, Content::kMostInline> buffer;

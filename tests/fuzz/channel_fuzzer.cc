@@ -68,10 +68,10 @@ void apply(std::span<const Patch> patches, bool later, const Plan& plan, int fil
   }
 }
 
-void touch(Bytes& bytes) {
+void touch(std::span<std::byte> bytes) {
   if (!bytes.empty()) {
-    bytes.data()[0] ^= std::byte{1};
-    bytes.data()[bytes.size() - 1] ^= std::byte{1};
+    bytes.front() ^= std::byte{1};
+    bytes.back() ^= std::byte{1};
   }
 }
 
@@ -79,7 +79,7 @@ void use(Channel<Bytes>& channel, std::span<const Patch> patches, const Plan& pl
   std::vector<Bytes> kept;
   const auto receive = [&] {
     if (auto bytes = channel.try_receive()) {
-      touch(*bytes);
+      touch(bytes->span());
       kept.push_back(std::move(*bytes));
     }
   };
@@ -87,9 +87,9 @@ void use(Channel<Bytes>& channel, std::span<const Patch> patches, const Plan& pl
   apply(patches, true, plan, file);
   static_cast<void>(channel.stats());
   receive();
-  if (auto buffer = channel.try_buffer(70000)) {
-    touch(*buffer);
-    static_cast<void>(channel.try_send(std::move(*buffer)));
+  if (auto buffer = channel.try_loan(70000)) {
+    touch(buffer->span());
+    static_cast<void>(std::move(*buffer).try_commit());
   }
   static_cast<void>(channel.try_send(std::vector<std::byte>(300)));
   static_cast<void>(channel.send(std::vector<std::byte>(3), std::chrono::milliseconds(1)));

@@ -45,13 +45,13 @@ TEST_F(LargeMessages, WithCowshedAMovedBuffer) {
     return results.send(message.size()) && results.send(sum) && results.send(grown) ? 0 : 1;
   };
   auto worker = start({.name = "receiver"}, receive).value();
-  auto buffer = channel.buffer(kSize).value();
+  auto buffer = channel.loan(kSize).value();
   std::uint64_t sum = 0;
   for (std::size_t i = 0; i < kSize; i += 4096) {
     buffer.data()[i] = static_cast<std::byte>(i >> 12U);
     sum += i >> 12U & 0xffU;
   }
-  ASSERT_TRUE(channel.send(std::move(buffer)));
+  ASSERT_TRUE(std::move(buffer).commit());
   EXPECT_EQ(results.receive().value(), kSize);
   EXPECT_EQ(results.receive().value(), sum);
   const std::uint64_t grown = results.receive().value();

@@ -15,10 +15,10 @@ TEST(JoinHangs, WithCowshedTheChildIsGoneAndItsResultsAreThere) {
       Channel<Bytes>::create({.name = "results", .memory = 2 * kMessages * kMessage}).value();
   const auto work = [&] {
     for (std::uint64_t i = 0; i < kMessages; ++i) {
-      auto message = results.buffer(kMessage).value();
+      auto message = results.loan(kMessage).value();
       std::memcpy(message.data(), &i, sizeof i);
       std::memset(message.data() + sizeof i, static_cast<int>(i), kMessage - sizeof i);
-      if (!results.send(std::move(message))) return 1;
+      if (!std::move(message).commit()) return 1;
     }
     return 0;
   };

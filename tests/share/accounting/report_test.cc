@@ -19,7 +19,7 @@ TEST(TransferReport, SaysByWhatMeansChannelsSend) {
   ASSERT_EQ(numbers.send_batch(batch).value(), 3U);
   ASSERT_TRUE(refs.send(ref));
   ASSERT_TRUE(bytes.send(std::as_bytes(std::span(batch))));
-  ASSERT_TRUE(bytes.send(bytes.buffer(10'000'000).value()));
+  ASSERT_TRUE(bytes.loan(10'000'000).value().commit());
   for (int i = 0; i < 4; ++i) ASSERT_TRUE(numbers.receive());
 
   EXPECT_EQ(transfer_report().pid, ::getpid());

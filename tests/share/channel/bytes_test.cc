@@ -71,18 +71,17 @@ TEST(ChannelBytes, OfEverySortOfSizeArrive) {
   auto channel = make<Bytes>();
   for (const std::size_t size : {0UL, 1UL, 191UL, 192UL, 193UL, 4095UL, 4096UL, 4097UL, 65536UL,
                                  65537UL, 1UL << 20U, (1UL << 24U) + 1}) {
-    auto buffer = channel.buffer(size);
-    ASSERT_TRUE(buffer) << buffer.error().message;
-    EXPECT_EQ(buffer->size(), size);
-    EXPECT_EQ(buffer->in_channel(), size > 192);
-    std::memset(buffer->data(), 7, size);
-    ASSERT_TRUE(channel.send(buffer->span()));
-    ASSERT_TRUE(channel.send(std::move(*buffer)));
-    EXPECT_TRUE(buffer->empty());
+    auto loan = channel.loan(size);
+    ASSERT_TRUE(loan) << loan.error().message;
+    EXPECT_EQ(loan->size(), size);
+    std::memset(loan->data(), 7, size);
+    ASSERT_TRUE(channel.send(loan->span()));
+    ASSERT_TRUE(std::move(*loan).commit());
     for (int i = 0; i < 2; ++i) {
       const auto bytes = channel.try_receive();
       ASSERT_TRUE(bytes) << bytes.error().message;
       EXPECT_EQ(bytes->size(), size);
+      EXPECT_EQ(bytes->in_channel(), size > 192);
       EXPECT_TRUE(all_are(*bytes, 7));
     }
   }
@@ -95,8 +94,7 @@ TEST(ChannelBytes, AreCountedInBytes) {
   const std::vector<std::byte> large(10000);
   ASSERT_TRUE(channel.send(small));
   ASSERT_TRUE(channel.send(large));
-  auto buffer = channel.buffer(20000);
-  ASSERT_TRUE(channel.send(std::move(*buffer)));
+  ASSERT_TRUE(channel.loan(20000).value().commit());
   ASSERT_TRUE(channel.receive());
   auto stats = channel.stats();
   EXPECT_EQ(stats.bytes_sent, 30100);
@@ -115,9 +113,9 @@ TEST(ChannelBytes, AreCountedInBytes) {
 TEST(ChannelBytes, GoOnThroughStagesWithoutACopy) {
   auto first = make<Bytes>({.name = "first"});
   auto second = make<Bytes>({.name = "second"});
-  auto buffer = first.buffer(1_MiB);
-  const std::byte* place = buffer->data();
-  ASSERT_TRUE(first.send(std::move(*buffer)));
+  auto loan = first.loan(1_MiB);
+  const std::byte* place = loan->data();
+  ASSERT_TRUE(std::move(*loan).commit());
   auto received = first.receive();
   EXPECT_EQ(received->data(), place);
   received->data()[5] = std::byte{5};
@@ -136,18 +134,67 @@ TEST(ChannelBytes, OutliveTheHandle) {
   Bytes bytes;
   {
     auto channel = make<Bytes>();
-    bytes = channel.buffer(10000).value();
+    ASSERT_TRUE(channel.send(std::vector<std::byte>(10000)));
+    bytes = channel.receive().value();
   }
   std::memset(bytes.data(), 1, bytes.size());
   EXPECT_TRUE(all_are(bytes, 1));
 }
 
+struct alignas(64) Sample {
+  std::uint64_t number;
+  float value;
+};
+
+using Odd = std::array<char, 7>;
+
+TEST(ChannelLoan, ArrivesAsTheTypeWithoutACopy) {
+  auto channel = make<Bytes>();
+  for (const std::size_t count : {1UL, 3UL, 1000UL}) {
+    auto loan = channel.loan<Sample>(count).value();
+    for (std::size_t i = 0; i < count; ++i) loan[i] = {.number = i, .value = 0.5F};
+    const Sample* const data = loan.data();
+    ASSERT_TRUE(std::move(loan).commit());
+    const auto bytes = channel.receive().value();
+    const auto samples = bytes.as<Sample>().value();
+    ASSERT_EQ(samples.size(), count);
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(samples.data()) % alignof(Sample), 0);
+    EXPECT_EQ(samples.back().number, count - 1);
+    if (bytes.in_channel()) EXPECT_EQ(samples.data(), data);
+    EXPECT_THAT(bytes.as<Odd>(), Fails(ErrorCode::wrong_type, " is no array of "));
+  }
+}
+
+TEST(ChannelLoan, SendsNothingWhenDestroyed) {
+  auto channel = make<Bytes>();
+  ASSERT_TRUE(channel.loan<Sample>(1000));
+  EXPECT_EQ(channel.stats().sent, 0);
+  EXPECT_EQ(channel.stats().outstanding, 0);
+}
+
+TEST(ChannelLoan, IsCommittedOnce) {
+  static_assert(!std::is_copy_constructible_v<Loan<Sample>>);
+  static_assert(!std::is_invocable_v<decltype(&Loan<Sample>::try_commit), Loan<Sample>&>);
+  auto channel = make<Bytes>({.slots = 1});
+  auto loan = channel.loan<Sample>(1000);
+  (*loan)[9].number = 7;
+  loan->shrink(10);
+  ASSERT_TRUE(channel.send(std::vector<std::byte>(1)));
+  EXPECT_THAT(std::move(*loan).try_commit(), Fails(ErrorCode::would_block));
+  ASSERT_TRUE(channel.receive());
+  EXPECT_THAT(std::move(*loan).commit(), Succeeds()) << "the error left the loan as it was";
+  EXPECT_THAT(std::move(*loan).commit(), Fails(ErrorCode::invalid_argument, "committed"));
+  const auto bytes = channel.receive().value();
+  EXPECT_EQ(bytes.as<Sample>().value()[9].number, 7);
+  EXPECT_EQ(channel.stats().sent, 2);
+}
+
 TEST(ChannelBytes, MoreThanTheMemoryIsAnErrorAtOnce) {
   auto channel = make<Bytes>({.memory = 1_MiB});
-  EXPECT_EQ(code_of(channel.buffer(1_MiB + 1)), ErrorCode::message_too_large);
-  EXPECT_EQ(code_of(channel.buffer(std::size_t{1} << 63U)), ErrorCode::message_too_large);
+  EXPECT_EQ(code_of(channel.loan(1_MiB + 1)), ErrorCode::message_too_large);
+  EXPECT_EQ(code_of(channel.loan<std::uint64_t>(~0UL)), ErrorCode::message_too_large);
   EXPECT_EQ(code_of(channel.send(std::vector<std::byte>(1_MiB + 1))), ErrorCode::message_too_large);
-  EXPECT_TRUE(channel.buffer(1_MiB));
+  EXPECT_TRUE(channel.loan(1_MiB));
 }
 
 TEST(ChannelBytes, AreBoundedByTheMemory) {
@@ -156,14 +203,14 @@ TEST(ChannelBytes, AreBoundedByTheMemory) {
   ASSERT_TRUE(channel.send(half));
   ASSERT_TRUE(channel.send(half));
   EXPECT_EQ(code_of(channel.try_send(std::vector<std::byte>(193))), ErrorCode::would_block);
-  EXPECT_EQ(code_of(channel.buffer(193, 1ms)), ErrorCode::timed_out);
+  EXPECT_EQ(code_of(channel.loan(193, 1ms)), ErrorCode::timed_out);
   EXPECT_TRUE(channel.try_send(std::vector<std::byte>(192)));  // needs none
   auto message = channel.receive();
-  EXPECT_EQ(code_of(channel.try_buffer(193)), ErrorCode::would_block);
-  EXPECT_THAT(channel.try_buffer(193).error().message,
+  EXPECT_EQ(code_of(channel.try_loan(193)), ErrorCode::would_block);
+  EXPECT_THAT(channel.try_loan(193).error().message,
               StartsWith("channel '" + channel.name() + "' is out of memory: "));
   *message = Bytes();
-  EXPECT_TRUE(channel.try_buffer(512_KiB));
+  EXPECT_TRUE(channel.try_loan(512_KiB));
 }
 
 TEST(ChannelBytes, WaitForMemoryThatAReceiverGivesBack) {
@@ -174,9 +221,9 @@ TEST(ChannelBytes, WaitForMemoryThatAReceiverGivesBack) {
     return bytes == 200UL * 300000 ? 0 : 1;
   });
   for (int i = 0; i < 200; ++i) {
-    auto buffer = channel.buffer(300000);
-    ASSERT_TRUE(buffer) << buffer.error().message;
-    ASSERT_TRUE(channel.send(std::move(*buffer)));
+    auto loan = channel.loan(300000);
+    ASSERT_TRUE(loan) << loan.error().message;
+    ASSERT_TRUE(std::move(*loan).commit());
   }
   channel.close();
   EXPECT_EQ(receiver.wait(), 0);
@@ -186,13 +233,12 @@ TEST(ChannelBytes, WaitForMemoryThatAReceiverGivesBack) {
 TEST(ChannelBytes, AfterAMoveTheSendersMemoryIsBack) {
   auto channel = make<Bytes>();
   const auto child = run_in_child([&]() -> std::string {
-    auto warm = channel.buffer(1_MiB);
-    (void)channel.send(std::move(*warm));
+    (void)channel.loan(1_MiB).value().commit();
     const std::size_t before = own_status_kib("RssShmem");
-    auto buffer = channel.buffer(64_MiB);
-    std::memset(buffer->data(), 3, buffer->size());
+    auto loan = channel.loan(64_MiB);
+    std::memset(loan->data(), 3, loan->size());
     const std::size_t full = own_status_kib("RssShmem");
-    (void)channel.send(std::move(*buffer));
+    (void)std::move(*loan).commit();
     const std::size_t after = own_status_kib("RssShmem");
     EXPECT_GE(full - before, 65536U);
     EXPECT_LE(after, before + 64);  // records
@@ -208,12 +254,12 @@ TEST(ChannelBytes, LargeOnesLieInHugePages) {
   if (test::kSanitized) GTEST_SKIP() << "a sanitizer's shadow memory faults too";
   if (test::has_no_huge_pages()) GTEST_SKIP() << "the kernel gives no huge pages to a memfd";
   auto channel = make<Bytes>({.memory = 64_MiB});
-  auto buffer = channel.buffer(63_MiB + 1);
-  std::memset(buffer->data(), 3, buffer->size());
-  ASSERT_TRUE(channel.send(std::move(*buffer)));
-  buffer = channel.receive();
+  auto loan = channel.loan(63_MiB + 1);
+  std::memset(loan->data(), 3, loan->size());
+  ASSERT_TRUE(std::move(*loan).commit());
+  const auto received = channel.receive();
   const auto before = test::page_faults();
-  EXPECT_TRUE(all_are(*buffer, 3));
+  EXPECT_TRUE(all_are(*received, 3));
   EXPECT_LT(test::page_faults() - before, 31 + 100);  // 256 pages are small
 }
 
@@ -226,11 +272,10 @@ TEST(ChannelBytes, WhatWasReceivedAndDroppedHasNoMemory) {
     return status.st_blocks * 512;
   };
   const auto empty = blocks();
-  auto buffer = channel.buffer(32_MiB);
+  auto loan = channel.loan(32_MiB);
   EXPECT_GE(blocks(), empty + static_cast<long>(32_MiB));
-  ASSERT_TRUE(channel.send(std::move(*buffer)));
-  buffer = channel.receive();
-  *buffer = Bytes();
+  ASSERT_TRUE(std::move(*loan).commit());
+  ASSERT_TRUE(channel.receive());
   EXPECT_EQ(blocks(), empty);
 }
 
@@ -241,10 +286,10 @@ TEST(ChannelBytes, AWorkerThatSentAGibibyteNobodyReadsExits) {
   auto channel = make<Bytes>();
   Child worker([&] {
     for (std::size_t i = 0; i < kParts; ++i) {
-      auto buffer = channel.buffer(64_MiB);
-      if (!buffer) return 1;
-      std::memset(buffer->data(), static_cast<int>(i), buffer->size());
-      if (!channel.send(std::move(*buffer))) return 2;
+      auto loan = channel.loan(64_MiB);
+      if (!loan) return 1;
+      std::memset(loan->data(), static_cast<int>(i), loan->size());
+      if (!std::move(*loan).commit()) return 2;
     }
     return 0;
   });
@@ -261,8 +306,8 @@ TEST(ChannelBytes, AWorkerThatSentAGibibyteNobodyReadsExits) {
 
 TEST(ChannelBytes, AForkedChildsCopyFreesNothing) {
   auto channel = make<Bytes>();
-  auto bytes = channel.buffer(10000).value();
-  std::memset(bytes.data(), 9, bytes.size());
+  ASSERT_TRUE(channel.send(std::vector<std::byte>(10000, std::byte{9})));
+  auto bytes = channel.receive().value();
   const auto child = run_in_child([&]() -> std::string {
     (void)channel.send(std::vector<std::byte>(1));  // takes part
     const bool read = all_are(bytes, 9);
@@ -299,10 +344,10 @@ TEST(ChannelBytes, FiveGibibytesInOneMessage) {
     return right == kSize / 1_MiB ? 0 : 1;
   };
   {
-    auto buffer = channel.buffer(kSize);
-    ASSERT_TRUE(buffer) << buffer.error().message;
-    mark_all(buffer->data(), kSize);
-    ASSERT_TRUE(channel.send(std::move(*buffer)));
+    auto loan = channel.loan(kSize);
+    ASSERT_TRUE(loan) << loan.error().message;
+    mark_all(loan->data(), kSize);
+    ASSERT_TRUE(std::move(*loan).commit());
   }
   EXPECT_EQ(Child(receive).wait(), 0);
   // The source of the copy: a page for each mark, else the page of zeros.

@@ -43,7 +43,7 @@ class Canary {
 class Canaries {
  public:
   explicit Canaries(Channel<Bytes>& channel) {
-    for (std::size_t size = kPage; channel.try_buffer(size); size *= 2) {  // maps each size
+    for (std::size_t size = kPage; channel.try_loan(size); size *= 2) {  // maps each size
     }
     for (const test::Mapping& mapping : test::all_mappings()) {
       if (mapping.name.starts_with("/memfd:cowshed-channel:" + channel.name()) &&
@@ -166,9 +166,9 @@ class User {
       case 1: return done(channel_.try_send(of_size(random_() % 200)));
       case 2: return done(channel_.try_send(of_size(random_() % 70'000)));
       case 3:
-        if (auto buffer = channel_.try_buffer(random_() % 70'000)) {
-          touch(*buffer);
-          forward(*buffer);
+        if (auto buffer = channel_.try_loan(random_() % 70'000)) {
+          touch(buffer->span());
+          done(std::move(*buffer).try_commit());
         }
         return;
       case 4:
@@ -196,17 +196,17 @@ class User {
     ++(result ? values_ : errors_);
   }
   std::span<const std::byte> of_size(std::size_t size) { return std::span(source_).first(size); }
-  static void touch(Bytes& bytes) {
+  static void touch(std::span<std::byte> bytes) {
     if (!bytes.empty()) {
-      bytes.data()[0] ^= std::byte{1};
-      bytes.data()[bytes.size() - 1] ^= std::byte{1};
+      bytes.front() ^= std::byte{1};
+      bytes.back() ^= std::byte{1};
     }
   }
   void receive() {
     auto bytes = channel_.try_receive();
     done(bytes);
     if (bytes) {
-      touch(*bytes);
+      touch(bytes->span());
       held_.push_back(std::move(*bytes));
     }
     if (held_.size() > 6) held_.erase(held_.begin());
@@ -216,7 +216,7 @@ class User {
     switch (random_() % 16) {
       case 0: return done(channel_.send(of_size(300), 1us));
       case 1: return done(channel_.receive(1us));
-      case 2: return done(channel_.buffer(300'000, 1us));
+      case 2: return done(channel_.loan(300'000, 1us));
       case 3: return done(channel_.descriptor());
       case 4: channel_.close(); return;
       default: return receive();

@@ -66,28 +66,28 @@ struct CopiedBytes : BytesOf<size> {
   }
 };
 
-// A buffer that is asked for, written to at both ends, and moved out.
+// A loan that is written to at both ends and committed.
 template <std::size_t kSize>
 struct MovedBuffers {
   using Of = Channel<Bytes>;
   using Prepared = std::uint64_t;
   static Prepared prepare(std::uint64_t id) { return id; }
-  static void fill(Bytes& buffer, std::uint64_t id) {
+  static void fill(Loan<std::byte>& buffer, std::uint64_t id) {
     std::memcpy(buffer.data(), &id, sizeof(id));
     id = ~id;
     std::memcpy(buffer.data() + kSize - sizeof(id), &id, sizeof(id));
   }
   static Expected<void> send(Of& channel, std::uint64_t id) {
-    auto buffer = channel.buffer(kSize);
+    auto buffer = channel.loan(kSize);
     if (!buffer) return tl::make_unexpected(buffer.error());
     fill(*buffer, id);
-    return channel.send(std::move(*buffer));
+    return std::move(*buffer).commit();
   }
   static Expected<void> try_send(Of& channel, std::uint64_t id) {
-    auto buffer = channel.try_buffer(kSize);
+    auto buffer = channel.try_loan(kSize);
     if (!buffer) return tl::make_unexpected(buffer.error());
     fill(*buffer, id);
-    return channel.try_send(std::move(*buffer));
+    return std::move(*buffer).try_commit();
   }
   static std::uint64_t id_of(const Bytes& message) {
     std::uint64_t id = 0;

@@ -486,7 +486,7 @@ TEST_F(FailingSystemCalls, WithoutCollapseAChannelsBufferHasAllItsMemoryInSmallP
                 return status.st_blocks / 8;
               };
               const auto before = pages();
-              const auto buffer = channel->buffer(130_MiB + 5);
+              const auto buffer = channel->loan(130_MiB + 5);
               return std::to_string(pages() - before) + " pages, asked " + std::to_string(asked);
             }),
             std::to_string(130_MiB / 4096 + 1) + " pages, asked 1");
@@ -539,7 +539,7 @@ TEST_F(FailingSystemCalls, AShortageOfPagesIsAnErrorOfAChannel) {
               decide_system_calls(
                   [](const SystemCall& call) { return call.number == SYS_fallocate ? ENOSPC : 0; });
               const auto created = Channel<Bytes>::create();
-              const auto buffer = channel.buffer(1_MiB);
+              const auto buffer = channel.loan(1_MiB);
               const auto sent = channel.send(std::vector<std::byte>(1000));
               decide_system_calls(nullptr);
               return described(created.error()) + ", " + described(buffer.error()) + ", " +
