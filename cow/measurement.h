@@ -117,8 +117,8 @@ struct ProcessCopies {
   bool shares_memory =
       false;  // vfork or posix_spawn: it runs in its parent's memory until it execs
 
-  // Why its memory could not be looked at, in one line; empty where it was.
-  std::string not_measured;
+  // Why its memory could not be read, in one line; nullopt if it could.
+  std::optional<std::string> not_measured;
 
   // The fault allocated a page and copied another into it, in a mapping without a file behind it.
   // The sampled backend counts what was shared at the fork and is this process's own while the

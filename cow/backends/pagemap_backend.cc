@@ -35,6 +35,10 @@ std::uint64_t start_ns(const ProcStat& stat) {
   return boot_ns > ahead ? boot_ns - ahead : 0;
 }
 
+std::array<std::uint64_t, 3> activity_of(const ProcStat& stat) {
+  return {stat.minor_faults + stat.major_faults, stat.virtual_bytes, stat.resident_pages};
+}
+
 }  // namespace
 
 struct PagemapBackend::Process : std::enable_shared_from_this<PagemapBackend::Process> {
@@ -42,7 +46,7 @@ struct PagemapBackend::Process : std::enable_shared_from_this<PagemapBackend::Pr
       : start_ticks(stat.start_ticks),
         start_stack(stat.start_stack),
         parent(std::move(forked_by)),
-        activity(stat),
+        activity(activity_of(stat)),
         reaped_faults(stat.reaped_faults) {}
 
   ProcessCopies copies;
@@ -95,11 +99,6 @@ struct PagemapBackend::Process : std::enable_shared_from_this<PagemapBackend::Pr
   }
 };
 
-PagemapBackend::Activity::Activity(const ProcStat& stat)
-    : faults(stat.minor_faults + stat.major_faults),
-      virtual_bytes(stat.virtual_bytes),
-      resident_pages(stat.resident_pages) {}
-
 PagemapBackend::PagemapBackend(ProcFiles proc) : proc_(std::move(proc)), scans_(kCostFactor) {
   if (const auto forks_before = proc_.forks()) forks_before_ = *forks_before;
 }
@@ -131,8 +130,6 @@ Expected<Attached> PagemapBackend::attach(const std::vector<pid_t>& roots) {
   result.processes = static_cast<int>(alive_.size() - std::min(before, alive_.size()));
   return result;
 }
-
-bool PagemapBackend::any_alive() const { return !alive_.empty(); }
 
 std::chrono::milliseconds PagemapBackend::interval() const {
   const std::chrono::milliseconds affordable(finding_ns_ * kCostFactor / 1'000'000);
@@ -167,9 +164,8 @@ void PagemapBackend::update(Process& process) {
   process.copies.comm = stat->comm;
   if (std::exchange(process.reaped_faults, stat->reaped_faults) != stat->reaped_faults) ++reapers_;
   if (!stat->has_memory()) return end(process, true);
-  const Activity activity(*stat);
-  if (!(activity == process.activity)) process.change();
-  process.activity = activity;
+  const Activity before = std::exchange(process.activity, activity_of(*stat));
+  if (process.activity != before) process.change();
   process.is_stack_hidden = stat->start_stack == 0;
   if (process.is_stack_hidden || stat->start_stack == process.start_stack) return;
   process.start_stack = stat->start_stack;
@@ -224,7 +220,7 @@ void PagemapBackend::inherit_pages(Process& child, const ProcStat& stat) {
   const bool has_executed = parent.start_stack != stat.start_stack &&
                             (!parent_now || parent_now->start_stack != stat.start_stack);
   if (child.copies.shares_memory || has_executed || !parent_now) return;
-  const ParentPages& pages = parent_pages(parent_pid, Activity(*parent_now));
+  const ParentPages& pages = parent_pages(parent_pid, activity_of(*parent_now));
   child.inherited = pages.anonymous;
   child.copies.shared_at_fork_bytes = pages.anonymous->bytes() + pages.arena_bytes;
 }
@@ -352,7 +348,7 @@ void PagemapBackend::scan(Process& process) {
       copies.not_measured = pages.error().message;
     return;
   }
-  copies.not_measured.clear();
+  copies.not_measured.reset();
   Scan scan = begin_scan(process, *pages, *mappings);
   for (const Mapping& mapping : *mappings)
     if (mapping.can_be_copied() && !scan.add(mapping)) return;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <map>
 #include <memory>
 #include <optional>
@@ -8,7 +9,7 @@
 #include <cowshed/base/rate_limit.h>
 #include <cowshed/cow/backend.h>
 #include <cowshed/cow/page_ranges.h>
-#include <cowshed/cow/proc/page_map.h>
+#include <cowshed/cow/proc/pagemap.h>
 #include <cowshed/cow/proc/proc_files.h>
 
 namespace cowshed::cow {
@@ -37,7 +38,7 @@ class PagemapBackend : public Backend {
   bool measures(pid_t pid) const override { return alive_.contains(pid); }
   Expected<void> sample() override;
   std::chrono::milliseconds interval() const override;
-  bool any_alive() const override;
+  bool any_alive() const override { return !alive_.empty(); }
   using Backend::measurement;
   Measurement measurement(const CodeOf& code) const override;
   void merge_ended(std::size_t most) override;
@@ -47,19 +48,12 @@ class PagemapBackend : public Backend {
   struct Process;
   struct Scan;
   // Numbers of /proc/PID/stat that change when a process's pages do.
-  struct Activity {
-    explicit Activity(const ProcStat& stat);
-    bool operator==(const Activity&) const = default;
-
-    std::uint64_t faults;
-    std::uint64_t virtual_bytes;
-    std::uint64_t resident_pages;
-  };
+  using Activity = std::array<std::uint64_t, 3>;
   // Pages of a parent that a fork shares.
   struct ParentPages {
     std::shared_ptr<const PageRanges> anonymous;
     std::uint64_t arena_bytes = 0;
-    Activity activity;
+    Activity activity{};
     std::uint64_t scanned_ns = 0;
   };
 

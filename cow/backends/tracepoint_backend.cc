@@ -12,7 +12,7 @@
 #include <cowshed/cow/backends/memory_sample.h>
 #include <cowshed/cow/backends/process_rollup.h>
 #include <cowshed/cow/backends/tracepoint_backend.h>
-#include <cowshed/cow/proc/page_map.h>
+#include <cowshed/cow/proc/pagemap.h>
 
 namespace cowshed::cow {
 namespace {

@@ -96,15 +96,10 @@ static __always_inline void describe_sample(struct cowshed_sample* sample,
   struct task_struct* task = bpf_get_current_task_btf();
   struct pending_fault* fault = &thread->pending;
   struct pt_regs* entry = (struct pt_regs*)bpf_task_pt_regs(task);
-  sample->process_id = 0;
-  sample->pid = 0;
-  sample->execs = 0;
   struct cowshed_process* process = bpf_map_lookup_elem(&processes, &thread->key);
-  if (process) {
-    sample->process_id = process->id;
-    sample->pid = process->pid;
-    sample->execs = process->execs;
-  }
+  sample->process_id = process ? process->id : 0;
+  sample->pid = process ? process->pid : 0;
+  sample->execs = process ? process->execs : 0;
   sample->tid = namespace_pid(task);
   sample->time_ns = bpf_ktime_get_ns();
   sample->address = thread->address;

@@ -53,23 +53,6 @@ class PartMember {
   M Part::* member_;
 };
 
-// A text that is null in JSON where it is empty.
-template <class T>
-class TextOrNull {
- public:
-  using Value = std::string;
-  explicit TextOrNull(std::string T::* member) : member_(member) {}
-  const std::string* get(const T& object) const {
-    return (object.*member_).empty() ? nullptr : &(object.*member_);
-  }
-  void set(T& object, std::optional<std::string> value) const {
-    object.*member_ = std::move(value).value_or("");
-  }
-
- private:
-  std::string T::* member_;
-};
-
 // The value of a field; nullptr for null.
 template <class T, class M>
 const M* value_of(const T& object, M T::* member) {

@@ -13,7 +13,6 @@
 namespace cowshed::cow {
 
 using cowtop::PartMember;
-using cowtop::TextOrNull;
 using cowtop::Type;
 
 static std::string name_of(Role role) { return role == Role::root ? "root" : "child"; }
@@ -57,9 +56,7 @@ static void describe(auto& io, Type<ProcessCopies> /*type*/) {
   const auto has_transfers = [](const Struct& process) { return process.transfers.has_value(); };
   io.field_if(is_sum, "processes", &Struct::processes);
   COWSHED_JSON_FIELDS(pid, ppid, comm, role, alive, start_ns, end_ns, exit_status, signal,
-                      shares_memory)
-  io.field("not_measured", TextOrNull(&Struct::not_measured));
-  COWSHED_JSON_FIELDS(shared_at_fork_bytes)
+                      shares_memory, not_measured, shared_at_fork_bytes)
   io.derived("copied_pages", &Struct::copied_pages);
   io.derived("copied_bytes", &Struct::copied_bytes);
   io.derived("copied_ratio", &Struct::copied_ratio);
