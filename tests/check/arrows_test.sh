@@ -56,5 +56,9 @@ fresh
 install high door.h a/part.h
 fails_for 'high/a/part.h is installed, but no public header needs it'
 fresh
+echo '| `tools/a` | | `low` | a tool |' >>"$folder/docs/architecture.md"
+file tools/a/x.h low/x.h
+fails_for 'no file of tools/a says "Room tools/a: ...  May use low."'
+fresh
 for i in $(seq 26); do file "low/$i.h"; done
 fails_for 'low has 28 files; at most 25'
