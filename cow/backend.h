@@ -16,14 +16,14 @@
 
 namespace cowshed::cow {
 
-// What came of Backend::attach().
+// The result of Backend::attach().
 struct Attached {
-  int processes = 0;           // that were not measured before
-  std::vector<Error> refused;  // one for each root: no_such_process, permission_denied
+  int processes = 0;           // newly measured ones
+  std::vector<Error> refused;  // one per refused root: no_such_process, permission_denied
 };
 
-// Whose sampled code a measurement is to have.  That of all, named and added up, costs more than
-// all the rest.
+// The processes for which a measurement has sampled code.  To look up names for all processes costs
+// more than the rest of a measurement.
 class CodeOf {
  public:
   static CodeOf all() { return CodeOf(true, {}); }
@@ -39,8 +39,8 @@ class CodeOf {
   ProcessId id_;
 };
 
-// One way of measuring process trees.  Not thread-safe: one thread drives it.  Destroying it ends
-// the measurement and leaves nothing behind in the kernel or in the measured processes.
+// A way to measure process trees.  Not thread-safe.  The destructor ends the measurement and leaves
+// nothing behind in the kernel or in the measured processes.
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -48,49 +48,51 @@ class Backend {
   virtual std::string_view name() const = 0;
   virtual bool exact() const = 0;
 
-  // Measures `child` (a child of the caller that has not called exec yet) and all its descendants,
-  // from the first instruction of the program that it execs.
+  // Measures `child` and its descendants from the first instruction of the program that it
+  // executes. `child` must be a child of the caller that has not called exec.  Errors:
+  // no_such_process.
   virtual Expected<void> track_command(pid_t child) = 0;
 
-  // Measures the running processes `roots` and their descendants from now on; may be called again.
-  // Each is a root of its own (Role::root), with copies that are its own: what it shared at its
-  // fork, and with whom, is not known.  A descendant of another root, or of a process that is
-  // measured already, is a child there.  A process that is named twice is measured once.
-  // The calling process and its descendants are measured only where they are named.  A root that
-  // cannot be measured does not stop the others.  Errors: the first root's, no_such_process or
-  // permission_denied, if none can be measured; system_call.
+  // Measures the running processes `roots` and their descendants from now on.  May be called again.
+  // Each root gets Role::root; the memory that it shared at its fork is unknown.  A root that
+  // descends from a measured process, or from another root, becomes a child.  Duplicates count
+  // once. The caller and its descendants are measured only if they are named.  A refused root does
+  // not stop the others.  Errors, if no root can be measured: no_such_process or permission_denied
+  // of the first root; system_call.
   virtual Expected<Attached> attach(const std::vector<pid_t>& roots) = 0;
 
-  // Whether it was measured and running at the last sample(), or has been attached to since.
+  // Whether `pid` was measured and running at the last sample(), or was attached to since.
   virtual bool measures(pid_t pid) const = 0;
 
-  // Collects.  To be called every interval(), and once more before measurement().
+  // Collects counts.  Call it every interval(), and once more before measurement().
   virtual Expected<void> sample() = 0;
   virtual std::chrono::milliseconds interval() const = 0;
 
-  // In between, as often as this (nullopt: never): take_pending().  It takes a fraction of
-  // sample()'s time, and what the kernel would have no more room for; true: sample() is due now.
+  // Call take_pending() this often between samples; nullopt: never.  It empties the kernel's buffer
+  // in a fraction of the time of sample().  It returns true if sample() is due now.
   virtual std::optional<std::chrono::milliseconds> pending_interval() const { return std::nullopt; }
   virtual bool take_pending() { return false; }
 
   // Whether any measured process was running at the last sample().
   virtual bool any_alive() const = 0;
 
-  // All that was measured up to the last sample(), but for what take_ended() took, and for sampled
-  // code: Measurement::sampled is there where that of all is asked for.
+  // Returns the measurement as of the last sample(), without the processes that take_ended()
+  // returned.  Only the processes of `code` have sampled code.  Measurement::sampled is set only
+  // for CodeOf::all().
   virtual Measurement measurement(const CodeOf& code) const = 0;
   Measurement measurement() const { return measurement(CodeOf::all()); }
 
-  // For who measures for hours: where more than `most` processes have ended, those that copied
-  // least become few (backends/process_rollup.h).  Sums over measurement() stay what they are.
+  // Limits the memory of a long measurement.  If more than `most` processes have ended, it merges
+  // those with the fewest copies (backends/process_rollup.h).  Sums over measurement() do not
+  // change.
   virtual void merge_ended(std::size_t most) = 0;
 
-  // For who measures for days: hands out, once, the processes that have ended and of which nothing
-  // more will be known, and forgets them.  Not where copies are sampled: then it has none.
+  // Limits the memory of an endless measurement.  Returns each ended process once, and forgets it.
+  // Returns none while copies are sampled.
   virtual std::vector<ProcessCopies> take_ended() = 0;
 
  protected:
-  // Of this moment, without what was measured.
+  // Returns a measurement without counts, as of now.
   Measurement begun_measurement() const;
   const std::uint64_t started_ns_ = monotonic_ns();
 };

@@ -10,49 +10,49 @@
 
 namespace cowshed::cow {
 
-// Whom a process can be run as.
+// A user that a process can run as.
 struct User {
   std::string name;
   uid_t uid = 0;
   gid_t gid = 0;
-  std::vector<gid_t> groups;  // all of the user's, `gid` among them
+  std::vector<gid_t> groups;  // all groups of the user, including `gid`
   std::string home;
 };
 
-// By name, or by number.  Errors: invalid_argument where there is no such user.
+// Finds a user by name or number.  Errors: invalid_argument if there is no such user.
 Expected<User> find_user(const std::string& name);
 
-// This process's environment, with HOME, USER and LOGNAME as `user` has them.
+// Returns the environment of this process, with HOME, USER and LOGNAME of `user`.
 std::vector<std::string> environment_of(const User& user);
 
-// Makes this process one of `user`'s.  For a forked child: allocates nothing.  Returns 0 or an
+// Changes the user of this process.  Safe in a forked child: it allocates nothing.  Returns 0 or an
 // errno.
 int become(const User& user) noexcept;
 
-// A command that is started in two steps, so that it can be measured from its first instruction:
-// fork, then, when the caller is ready, exec.  Move-only; one owner of its wait.  Not thread-safe.
+// A command that starts in two steps, fork() and release(), so that it can be measured from its
+// first instruction.  Move-only.  Not thread-safe.  Only wait() may reap the child.
 class Command {
  public:
-  // Forks a child that waits for release().  It has the caller's signal mask and dispositions as
-  // they were before; call this before changing either.  It runs as `user`, if one is given, and
-  // with that user's environment.  Errors: system_call, invalid_argument for an empty `arguments`.
+  // Forks a child that waits for release().  The child inherits the signal mask and dispositions of
+  // the caller, so call this before you change them.  It runs as `user`, if given, with that user's
+  // environment.  Errors: system_call; invalid_argument for empty `arguments`.
   static Expected<Command> fork(const std::vector<std::string>& arguments,
                                 const std::optional<User>& user = std::nullopt);
 
   Command(Command&&) noexcept = default;
-  // A child that was never released is ended; a released one is left to run.
+  // Kills a child that was never released.  A released child keeps running.
   ~Command();
 
   pid_t pid() const { return pid_; }
-  // Readable once the child has ended (pidfd_open(2)); -1 once it is reaped.
+  // A pidfd_open(2) descriptor, readable when the child has ended; -1 after wait().
   int pidfd() const { return pidfd_.get(); }
 
-  // Lets the child exec, looked up in PATH, and returns when it has.  The error carries errno of
-  // execvp: ENOENT where there is no such command, EACCES and others where it cannot be run.
-  // permission_denied, without errno: it may not become the user.
+  // Lets the child execute the command, by PATH, and returns after the exec.  Errors: those of
+  // execvp, with errno, such as ENOENT and EACCES; permission_denied without errno if the child may
+  // not change to the user.
   Expected<void> release();
 
-  // Waits for the end, and returns the status as of waitpid(2).
+  // Waits for the end of the child and returns its status of waitpid(2).  Errors: system_call.
   Expected<int> wait();
 
  private:
@@ -62,8 +62,8 @@ class Command {
   std::string user_;
   pid_t pid_ = -1;
   FileDescriptor pidfd_;
-  FileDescriptor go_;     // a byte written here lets the child exec
-  FileDescriptor error_;  // a Failure of the child's comes back here; end of file when it succeeded
+  FileDescriptor go_;     // a byte here lets the child exec
+  FileDescriptor error_;  // receives the child's Failure, or end of file after the exec
 };
 
 }  // namespace cowshed::cow

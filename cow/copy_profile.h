@@ -10,38 +10,39 @@
 #include <utility>
 #include <vector>
 
-// Who copied and what, from samples: one copy in `period` of each thread.  An estimate is the
-// process's exact number of copies, spread over its samples; in a sum over processes those with few
-// samples are taken together, with those that have none.  Only the tracepoint backend samples.
+// The code that made copies and the memory that was copied, from samples: one copy in `period` of
+// each thread.  An estimate spreads a process's exact number of copies over its samples.  In a sum
+// over processes, those with few or no samples are estimated together.  Only the tracepoint backend
+// samples copies.  All types here are values and may cross threads.
 namespace cowshed::cow {
 
-// Of a path, what follows its last '/'.
+// Returns the part of a path after the last '/'.
 inline std::string_view base_name(std::string_view path) {
   return path.substr(path.rfind('/') + 1);
 }
 
-// A function in a stack.  What is not known is empty or 0.
+// A function in a stack.  Unknown fields are empty or 0.
 struct Frame {
-  // "[pread64(2)]": the kernel wrote, in that system call.  "generated code": of the program itself
-  // (a JIT compiler's), that no perf map names.  "unknown code": of a program that ended, or
-  // executed another, before anybody had seen what it maps.
+  // "[pread64(2)]": the kernel wrote in that system call.  "generated code": code of a JIT compiler
+  // that no perf map names.  "unknown code": the program ended, or executed another, before its
+  // mappings were read.
   std::string function;
-  std::string file;  // of the source
+  std::string file;  // source file
   int line = 0;
   std::string module;         // path of the program or library
-  std::uint64_t address = 0;  // in the module, as its symbol table has it
+  std::uint64_t address = 0;  // in the module, as in its symbol table
   bool inlined = false;       // into the next frame
   bool operator==(const Frame&) const = default;
   // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 misreads it
   auto operator<=>(const Frame&) const = default;
 };
 
-// Frames, innermost first.  Never change, and copies share them: a thousand processes of one
+// Frames, innermost first.  Immutable; copies share one vector, because a thousand processes of one
 // program have the same few stacks.
 class Frames {
  public:
   Frames() : Frames(std::vector<Frame>()) {}
-  // NOLINTNEXTLINE(google-explicit-constructor): it is the same
+  // NOLINTNEXTLINE(google-explicit-constructor): same value
   Frames(std::vector<Frame> frames)
       : frames_(std::make_shared<const std::vector<Frame>>(std::move(frames))) {}
   Frames(std::initializer_list<Frame> frames) : Frames(std::vector<Frame>(frames)) {}
@@ -56,7 +57,7 @@ class Frames {
   const Frame& front() const { return frames_->front(); }
   const Frame& back() const { return frames_->back(); }
   const std::vector<Frame>& all() const { return *frames_; }
-  // Whether no copy shares them.
+  // Whether no other copy shares the vector.
   bool is_only() const { return frames_.use_count() == 1; }
 
   bool operator==(const Frames& other) const {
@@ -70,27 +71,27 @@ class Frames {
   std::shared_ptr<const std::vector<Frame>> frames_;
 };
 
-// A place in the program: the innermost line that is not the C or C++ library's, and what it
-// called.
+// A line of the program that made copies: the innermost line outside the C and C++ libraries, and
+// the functions that it called.
 struct CodeSite {
-  Frames frames;  // the last is the place itself
-  Frames stack;   // the most frequent one that goes through it
+  Frames frames;  // the last is the line itself
+  Frames stack;   // its most frequent full stack
   std::uint64_t samples = 0;
   std::uint64_t estimated_copies = 0;
-  bool truncated = false;  // `stack` has more callers: the copy of it ended before them
+  bool truncated = false;  // `stack` lacks its outermost callers
   bool operator==(const CodeSite&) const = default;
 };
 
 struct MappingCopies {
   // "[heap]", "[stack]", "thread stack", "anonymous", "arena NAME", a path (its .data), a path with
-  // " .bss"; "unknown" where nobody had seen the process's mappings.
+  // " .bss", or "unknown" if the mappings were not read in time.
   std::string name;
   std::uint64_t samples = 0;
   std::uint64_t estimated_copies = 0;
   bool operator==(const MappingCopies&) const = default;
 };
 
-// Neighbouring 2 MiB of one mapping that are about equally hot.
+// An address range of whole 2 MiB in one mapping, with about the same density of copies.
 struct RangeCopies {
   std::uint64_t begin = 0;
   std::uint64_t end = 0;
@@ -100,8 +101,8 @@ struct RangeCopies {
   bool operator==(const RangeCopies&) const = default;
 };
 
-// As flame graphs are drawn of (flamegraph.pl, speedscope): names from the outermost to the
-// innermost, a ';' between each two.
+// A stack in the format of flamegraph.pl and speedscope: names from the outermost to the innermost,
+// separated by ';'.
 struct FoldedStack {
   std::string folded;
   std::uint64_t samples = 0;
@@ -109,27 +110,25 @@ struct FoldedStack {
   bool operator==(const FoldedStack&) const = default;
 };
 
-// Each most copies first.
+// The sampled copies of one process, or of all.  Each list has the most copies first.
 struct SampledCopies {
   std::uint64_t samples = 0;
   std::vector<CodeSite> sites;
   std::vector<MappingCopies> mappings;
-  std::vector<RangeCopies> ranges;  // by copies per byte; of one process only
-  // All that there were, so that their copies add up to exactly what the process copied; of one
-  // process only.
+  std::vector<RangeCopies> ranges;  // by copies per byte; only for one process
+  // All stacks: their copies add up to the process's exact number.  Only for one process.
   std::vector<FoldedStack> stacks;
   bool operator==(const SampledCopies&) const = default;
 };
 
-// Of the whole measurement.
+// The sampling of the whole measurement; emitted == received + lost.
 struct SamplingSummary {
   std::uint32_t period = 0;
   std::uint64_t emitted = 0;
   std::uint64_t received = 0;
-  // The kernel's buffer was full, or too many waited here; emitted == received + lost.
+  // The kernel's buffer was full, or too many samples waited in cowtop.
   std::uint64_t lost = 0;
-  // Files that gave no names, a line each: the process that read them crashed or hung.  A sound
-  // file does neither.
+  // Files without names, a line each: the process that read the file crashed or hung.
   std::vector<std::string> unread = {};
 };
 

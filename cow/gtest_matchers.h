@@ -7,10 +7,10 @@
 #include <cowshed/cow/meter.h>
 #include <cowshed/cow/meter_result.h>
 
-// For tests with GoogleTest; the only header that includes it.
+// GoogleTest matchers for Meter.  The only header here that includes GoogleTest.
 namespace cowshed::cow {
 
-// Found by GoogleTest by their names, for "Actual:".
+// GoogleTest finds these by name and prints them after "Actual:".
 inline void PrintTo(const MeterResult& copied, std::ostream* out) {  // NOLINT(*-identifier-naming)
   *out << copied.bytes() << " bytes";
 }
@@ -20,9 +20,9 @@ inline void PrintTo(const Expected<MeterResult>& copied,  // NOLINT(*-identifier
   copied ? PrintTo(*copied, out) : void(*out << "no measurement");
 }
 
-// EXPECT_THAT(meter.copied(), AtMost(4_KiB)); also of a part: meter.copied()->of_object("index").
-// Holds for at_most_bytes().  An error matches nothing: what could not be measured has not passed.
-// On failure it says which object, mapping and addresses were copied.
+// EXPECT_THAT(meter.copied(), AtMost(4_KiB)), or for a part: meter.copied()->of_object("index").
+// Compares at_most_bytes().  An error never matches.  A failure names the copied object, mapping
+// and addresses.
 class AtMostMatcher {
  public:
   using is_gtest_matcher = void;

@@ -1,5 +1,7 @@
 #pragma once
 
+// Room cow: the public types of a measurement.  May use base, probes.
+
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -8,50 +10,52 @@
 
 #include <cowshed/cow/copy_profile.h>
 
-// The measurement model: what is counted, and what each word means.  Every other part of the
-// project quotes this header.
+// The measurement model: the counted figures and their meaning.  Every other part of the project
+// quotes this header.  All types are values and may cross threads.
 //
-// A fault here is a write access that raised a page-fault exception.  Each is counted once, in one
-// of the classes below, for the process whose thread raised it.  Pages are 4 KiB.  A figure that
-// the backend cannot know is nullopt, never 0.
+// A fault is a write access that raised a page-fault exception.  Each fault counts once, in one of
+// the classes below, for the process whose thread raised it.  A page is 4 KiB.  A figure that the
+// backend cannot know is nullopt, never 0.
 //
-// Copies without an exception are not counted: MADV_POPULATE_WRITE, mlock, futex operations,
-// O_DIRECT reads, /proc/PID/mem, process_vm_writev and io_uring's fixed buffers copy through the
-// kernel's own walk of the page tables.  (The sampled backend sees that such a page is no longer
-// shared.)
+// Copies without an exception are not counted.  The kernel makes them by its own walk of the page
+// tables: MADV_POPULATE_WRITE, mlock, futex operations, O_DIRECT reads, /proc/PID/mem,
+// process_vm_writev and io_uring's fixed buffers.  (The sampled backend sees that such a page is no
+// longer shared.)
 //
-// Copied means that the kernel copied.  Where two threads of a process write to the same shared
-// page at the same moment, it copies twice and throws one copy away (mm/memory.c, wp_page_copy):
-// both are counted, as in taskstats.
+// A copied page is one that the kernel copied.  If two threads write to a shared page at the same
+// moment, the kernel may copy it twice and drop one copy (mm/memory.c, wp_page_copy).  Both count,
+// as in taskstats.
 namespace cowshed::cow {
 
 inline constexpr std::uint64_t kPageSize = 4096;
 
 enum class Role : std::uint8_t {
-  root,   // the command, or each of those that were attached to
-  child,  // a descendant of it
+  root,   // the command, or an attached process
+  child,  // a descendant of a root
 };
 
-// A frozen arena: a private mapping of memfds named cowshed:NAME, or of an image's file, which the
-// process's published layout names.  (An image's process that was never seen alive copied a file.)
+// The copies in one frozen arena: a private mapping of memfds named cowshed:NAME, or of an image's
+// file, which the process's published layout names.  If a process with an image was never seen
+// alive, its copies count as file copies only.
 struct ArenaCopies {
   std::string name;
-  std::optional<std::uint64_t> bytes;  // size of the mapping
-  std::uint64_t copied_pages = 0;      // of it, by this process; part of copied_file_pages
+  std::optional<std::uint64_t> bytes;  // size of the mappings
+  std::uint64_t copied_pages = 0;      // by this process; part of copied_file_pages
   bool operator==(const ArenaCopies&) const = default;
 };
 
-// An object that the process's program published in a frozen arena.  Sampled by every backend.
+// The copies of an object that the process published in a frozen arena.  Every backend samples
+// them.
 struct ObjectCopies {
-  std::string name;  // empty: all of its type that were published without one
-  std::string type;  // as the compiler writes it
+  std::string name;  // empty: all objects of the type that have no name
+  std::string type;  // as the compiler spells it
   std::string arena;
-  std::uint64_t copied_pages = 0;  // that it overlaps; part of its arena's
+  std::uint64_t copied_pages = 0;  // pages that it overlaps; part of its arena's
   bool operator==(const ObjectCopies&) const = default;
 };
 
-// What a program that links cowshed::share has sent in one way, as one type, through one channel or
-// by one launch of workers.  Sampled by every backend.
+// The objects of one type that a process has sent in one way, by one channel or one launch of
+// workers.  Known for programs that link cowshed::share.  Every backend samples them.
 struct SentObjects {
   std::string origin;  // "channel" or "launch"
   std::string name;
@@ -59,33 +63,32 @@ struct SentObjects {
   std::string kind;  // "value", "reference", "moved", "inherited"
   std::uint64_t messages = 0;
   std::uint64_t objects = 0;
-  std::uint64_t bytes = 0;  // by value: sent; else of what was not copied
+  std::uint64_t bytes = 0;  // sent by value; else the bytes that were not copied
   bool operator==(const SentObjects&) const = default;
 };
 
-// A named reason for copies, from how the sampled ones were first written to: see
-// causes/copy_causes.h.
+// A named cause of copies, derived from the stores of sampled copies (causes/copy_causes.h).
 struct CopyPattern {
   std::string pattern;
-  double share = 0;  // of the process's samples
+  double share = 0;  // of the process's samples, 0 to 1
   std::uint64_t samples = 0;
   std::string evidence;
   bool operator==(const CopyPattern&) const = default;
 };
 
-// What fork shares of a process's memory, at one moment.  Sampled by every backend.  Copies that
-// were counted and memory that is no longer shared differ: the last who shares a page pays nothing
-// for it, and a copy may be given back.
+// The memory that a process shares, at one moment.  Every backend samples it.  Copied pages and
+// memory that is no longer shared may differ: the last sharer of a page gets it without a copy, and
+// a copy may be freed.
 struct MemorySample {
-  // Resident anonymous memory that another process maps, too, and what was not copied of frozen
-  // arenas.  (Before Linux 6.7, without CAP_SYS_ADMIN, also what was read and never written.)
+  // Resident anonymous memory that another process maps, too, and uncopied pages of frozen arenas.
+  // (Before Linux 6.7, without CAP_SYS_ADMIN, also memory that was read but never written.)
   std::uint64_t shared_bytes = 0;
-  std::uint64_t private_bytes = 0;  // resident anonymous memory of its own
+  std::uint64_t private_bytes = 0;  // other resident anonymous memory
   std::uint64_t sampled_ns = 0;     // CLOCK_MONOTONIC
   bool operator==(const MemorySample&) const = default;
 };
 
-// A process, for good: PIDs are used again.
+// Identifies a process forever, unlike a PID.
 struct ProcessId {
   pid_t pid = 0;
   std::uint64_t start_ns = 0;
@@ -93,80 +96,78 @@ struct ProcessId {
   auto operator<=>(const ProcessId&) const = default;
 };
 
+// The figures of one process, or of several ended ones together.
 struct ProcessCopies {
-  // That this is the sum of: of many that have ended, those of one place and one name are one (see
-  // backends/process_rollup.h).  Then what follows is the first one's, counts are those of all
-  // together, and what they differ in is nullopt.
+  // More than 1: the sum of ended processes of the same parent and name
+  // (backends/process_rollup.h). Then the counts are sums, other fields are those of the first
+  // process, and optional fields in which the processes differ are nullopt.
   std::uint64_t processes = 1;
   pid_t pid = 0;   // in cowtop's own PID namespace
-  pid_t ppid = 0;  // the parent that forked it
+  pid_t ppid = 0;  // the process that forked it
   std::string comm;
   Role role = Role::child;
   bool alive = false;          // still running at the last sample
   std::uint64_t start_ns = 0;  // CLOCK_MONOTONIC
   std::optional<std::uint64_t> end_ns;
-  // Of exit(), or the signal that ended it; the other is nullopt.  Both are while it is alive; the
-  // sampled backend knows them of the command alone.
+  // The status of exit(), or the signal that ended it.  Both are nullopt while it is alive.  The
+  // sampled backend knows them only for the command.
   std::optional<int> exit_status;
   std::optional<int> signal;
 
-  // The parent's resident anonymous memory plus the size of its frozen arenas when it forked this
-  // process.  Approximate: the kernel batches the counters.  nullopt for the root.  (Of several
-  // processes: the sum.)
+  // The parent's resident anonymous memory plus the size of its frozen arenas at the fork.
+  // Approximate, because the kernel batches these counters.  nullopt for a root.
   std::optional<std::uint64_t> shared_at_fork_bytes;
-  bool shares_memory =
-      false;  // vfork or posix_spawn: it runs in its parent's memory until it execs
+  bool shares_memory = false;  // vfork, posix_spawn: in its parent's memory until it calls exec
 
-  // Why its memory could not be looked at, in one line; empty where it was.
-  std::string not_measured;
+  // Why its memory could not be read, in one line; nullopt if it could.
+  std::optional<std::string> not_measured;
 
-  // The fault allocated a page and copied another into it, in a mapping without a file behind it.
-  // The sampled backend counts what was shared at the fork and is this process's own while the
-  // parent still has its page, whoever of the two made the copy: so nothing for the root.
+  // The fault allocated a page and copied another page into it, in a mapping without a file.  The
+  // sampled backend counts pages that were shared at the fork, are private now, and that the parent
+  // still has, whichever of the two copied.  So it knows nothing about a root.
   std::optional<std::uint64_t> copied_anon_pages;
-  // The same in a private mapping of a file: a library's .data, a lenient arena.
+  // The same in a private mapping of a file, such as a library's .data or a lenient arena.
   std::optional<std::uint64_t> copied_file_pages;
-  // Write-protected, and nobody else used the page any more: made writable, nothing copied.
+  // The page was write-protected, but no longer shared: the kernel made it writable without a copy.
   std::optional<std::uint64_t> reused_pages;
-  // Write over the shared zero page that an earlier read had mapped: a page is allocated, not
-  // copied.
+  // A write to the shared zero page that an earlier read had mapped: a new page, no copy.
   std::optional<std::uint64_t> zero_page_writes;
-  // First touch: a fresh zeroed page; a huge page counts as 512.
+  // First touch: a new zeroed page.  A huge page counts as 512.
   std::optional<std::uint64_t> zero_filled_pages;
-  // A write to a shared 2 MiB page splits its mapping, once; the copy is then of 4 KiB.
+  // Shared 2 MiB pages that a write split, before it copied 4 KiB.
   std::optional<std::uint64_t> huge_splits;
-  // Made its own without a fault, and part of no other count: MADV_COLLAPSE or khugepaged copied
-  // them into a huge page.  Most that were shared are so no more; a few were its own before.
+  // Pages that MADV_COLLAPSE or khugepaged copied into a huge page, without a fault.  They are in
+  // no other count.  Most were shared before; a few were private already.
   std::optional<std::uint64_t> collapsed_pages;
-  // First write to a clean page of a shared file mapping that was read before: the file system is
-  // told, nothing is copied.  (Not read before: one of other_faults.)
+  // First write to a clean page of a shared file mapping, after a read: the kernel notifies the
+  // file system and copies nothing.  (Without a read before: other_faults.)
   std::optional<std::uint64_t> write_notify_faults;
-  // Not allowed: ends as SIGSEGV, SIGBUS or EFAULT.
+  // The write was not allowed: SIGSEGV, SIGBUS or EFAULT.
   std::optional<std::uint64_t> failed_faults;
-  // None of these: the page was in the page cache already, a swap-in, hugetlbfs, userfaultfd.
+  // All other faults: a page in the page cache, a swap-in, hugetlbfs, userfaultfd.
   std::optional<std::uint64_t> other_faults;
 
-  // As of the last look at it alive: a larger process is looked at less often.  nullopt where there
-  // was none, and for one that shares_memory.
+  // As of the last scan; larger processes are scanned less often.  nullopt without a scan, and
+  // while it shares_memory.
   std::optional<MemorySample> memory;
-  // /proc refuses us its memory, which takes its user or CAP_SYS_PTRACE: what is sampled of it is
-  // not known.
+  // /proc denies access to its memory, which takes its user or CAP_SYS_PTRACE.  Sampled figures are
+  // unknown.
   bool unreadable = false;
 
   std::uint64_t execs = 0;
-  // Part of copied_pages, up to the last exec.  Sampled: what was seen before it.
+  // The part of copied_pages before the last exec.  The sampled backend counts those that it saw.
   std::optional<std::uint64_t> copied_pages_before_exec;
   std::vector<ArenaCopies> arenas;
-  // Of the arenas of which pages were copied, every object, as of the last sample that found the
-  // process alive.  nullopt where there are such pages and none was read.
+  // Every object of the arenas with copied pages, as of the last sample of the living process.
+  // nullopt if there are copied pages but no sample.
   std::optional<std::vector<ObjectCopies>> objects;
-  // As of the last sample that found the process alive.  nullopt where it does not count that, or
-  // no sample found it.
+  // As of the last sample of the living process.  nullopt without a sample, or if the program does
+  // not count it.
   std::optional<std::vector<SentObjects>> transfers;
-  // Who copied and what; nullopt where copies are not sampled.
+  // The sampled copies; nullopt if copies are not sampled.
   std::optional<SampledCopies> sampled;
 
-  // Most samples first.  nullopt where copies were not sampled.
+  // The causes, most samples first; nullopt if copies are not sampled.
   std::optional<std::vector<CopyPattern>> patterns;
 
   ProcessId id() const { return {pid, start_ns}; }
@@ -179,8 +180,8 @@ struct ProcessCopies {
     if (!pages) return std::nullopt;
     return *pages * kPageSize;
   }
-  // What was copied of what was shared at the fork: copies after an exec are of something else.
-  // nullopt when either is unknown or nothing was shared.
+  // Copied memory divided by memory shared at the fork.  Copies after an exec are excluded. nullopt
+  // if either is unknown or nothing was shared.
   std::optional<double> copied_ratio() const {
     const auto pages = execs == 0 ? copied_pages() : copied_pages_before_exec;
     if (!pages || shared_at_fork_bytes.value_or(0) == 0) return std::nullopt;
@@ -189,45 +190,44 @@ struct ProcessCopies {
   bool operator==(const ProcessCopies&) const = default;
 };
 
-// What a sampling backend has missed of the measured trees: processes that ended before they were
-// looked at.  A measurement where at_most is not 0 is not whole.
+// Processes of the measured trees that ended before a sampling backend saw them.  A measurement is
+// complete only if at_most is 0.
 struct ProcessesNotSeen {
-  // By page faults of children that were waited for and that nobody had seen.
+  // Derived from the page faults of reaped children that were never seen.
   std::uint64_t at_least = 0;
-  // All processes and threads that the machine has made meanwhile and that
-  // are not ours.  nullopt where that is not known either.
+  // All other processes and threads that the machine created during the measurement.
   std::optional<std::uint64_t> at_most;
 };
 
 struct Overhead {
-  std::uint64_t events = 0;            // probe runs on behalf of the measured processes, or samples
+  std::uint64_t events = 0;            // probe runs for measured processes, or samples
   std::optional<double> ns_per_event;  // mean
 };
 
-// What one run of a backend measured, over one or more process trees.
+// The result of one run of a backend, over one or more process trees.
 struct Measurement {
   std::string backend;  // "tracepoint" or "pagemap"
   bool exact = false;
   double duration_s = 0;
   std::uint64_t taken_ns = 0;  // CLOCK_MONOTONIC
   std::optional<std::uint64_t> lost_events;
-  // Write faults whose mapping another thread was changing: perhaps in the wrong class of reused,
-  // failed, write notification and other.  A copy is a copy.
+  // Write faults whose mapping another thread was changing.  They may be in the wrong class of
+  // reused, failed, write notification and other; counts of copies are right.
   std::optional<std::uint64_t> unsure_faults;
-  std::optional<ProcessesNotSeen> not_seen;  // nullopt: the backend is told of each process
+  std::optional<ProcessesNotSeen> not_seen;  // nullopt: the kernel reports each process
   Overhead overhead;
   std::optional<SamplingSummary> sampling;  // nullopt: copies were not sampled
-  std::optional<SampledCopies> sampled;     // of all processes
+  std::optional<SampledCopies> sampled;     // all processes together
   std::vector<ProcessCopies> processes;     // in order of start
 
-  // Of all, also those that are not listed each.
+  // All processes, including those in sums.
   std::uint64_t process_count() const {
     std::uint64_t count = 0;
     for (const ProcessCopies& process : processes) count += process.processes;
     return count;
   }
 
-  // How old the sampled memory of one of them is: at its end, or when this was taken.
+  // The age of a process's memory sample at its end, or when this measurement was taken.
   double memory_age_s(const ProcessCopies& process) const {
     constexpr double kNsPerSecond = 1e9;
     const std::uint64_t then = process.memory ? process.memory->sampled_ns : 0;

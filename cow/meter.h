@@ -8,38 +8,34 @@
 
 namespace cowshed::cow {
 
-// Measures what one process copies, of what it shares, in a region of its run.  By /proc/PID/maps
-// and pagemap: without privilege, for this process and those that it may ptrace (its children among
-// them), on any kernel.
+// Measures the shared pages that one process copies in a region of its run.  It reads
+// /proc/PID/maps and pagemap, without privilege, of this process and of processes that it may
+// ptrace, such as its children.  It works on any kernel.
 //
 //   auto meter = cowshed::cow::Meter::begin().value();   // in a forked worker
 //   search(index);
 //   meter.end();
 //   EXPECT_THAT(meter.copied(), AtMost(4_KiB));          // cow/gtest_matchers.h
 //
-// Looks twice, so its cost is in proportion to the memory that is resident: see base/pagemap.h.
+// begin() and end() each scan the resident memory (base/pagemap.h).  They write to no shared page,
+// with one exception: end() may copy a few pages of this process's stack if it is called from
+// deeper functions than begin().
 //
-// Measuring writes to nothing that is shared: another process's memory is only looked at, and in
-// one's own the memory for the looks is mapped anew.  Of this process's own stack, end() may copy a
-// few pages where it is called from deeper functions than begin() was.
+// Limits, beside those of each figure in cow/meter_result.h:
+// - Copies are unknown in memory that was unmapped, moved (dropped_bytes) or swapped out.
+// - Memory that was discarded and touched again counts as copied if another process has the old
+//   page.  So does a huge page that khugepaged made of shared pages.
+// - Only the parent and the children at begin() count as sharers.  A copy of a page that only
+//   others share, such as a sibling, appears in `left_alone`.
 //
-// What it cannot know, apart from what cow/meter_result.h says of each figure: copies of memory
-// that was unmapped or moved again (dropped_bytes), or swapped out; memory that was unmapped or
-// discarded and touched again at the same address looks copied where the other still has its page;
-// a transparent huge page that khugepaged has put together of shared ones, too.  Huge pages that a
-// fork shares are counted in the 4 KiB of which the kernel copies them.  Processes that share are
-// looked for among the parent and the children at begin(): of what is shared with others only (a
-// sibling, when the parent has ended) a copy shows as left_alone_bytes.
-//
-// Move-only.  Not thread-safe; other threads of the process may run, and what they copy counts.
+// Move-only.  Not thread-safe.  Copies by other threads of the process count.
 class Meter {
  public:
-  // Begins a region in this process.  end() belongs in the same process: a child forked from it has
-  // to begin one of its own.
+  // Begins a region in this process.  A forked child must begin its own: end() works only in the
+  // same process.  Errors: system_call.
   static Expected<Meter> begin();
-  // In another.  It should not start another program in the region, nor end before end().
-  // Errors: no_such_process, permission_denied, invalid_argument (a vfork child that has no memory
-  // of its own yet).
+  // Begins a region in another process, which must not exec or end before end().  Errors:
+  // no_such_process; permission_denied; invalid_argument for a vfork child before its exec.
   static Expected<Meter> begin(pid_t pid);
 
   Meter(Meter&&) noexcept;
@@ -48,13 +44,12 @@ class Meter {
   Meter& operator=(const Meter&) = delete;
   ~Meter();
 
-  // Ends the region: looks again.  May be repeated, then the region is from begin() to the last.
-  // Errors, which copied() has, too: no_such_process (it has ended, or executed another program:
-  // what it had copied is gone with its memory, so look while it waits, at a pipe say),
-  // invalid_argument (in a forked child, see above).
+  // Ends the region.  A further call extends it.  copied() returns the same errors:
+  // no_such_process if the process has ended or called exec, which frees its copies;
+  // invalid_argument in a forked child.
   Expected<void> end();
 
-  // What end() found.  Before it: invalid_argument.
+  // Returns the result of end().  Errors: those of end(); invalid_argument before it.
   const Expected<MeterResult>& copied() const;
 
  private:

@@ -15,59 +15,59 @@ namespace cowshed::cow {
 
 // The copies in one mapping of a process.
 struct CopiedMapping {
-  std::uint64_t begin = 0;  // as it was at the end
+  std::uint64_t begin = 0;  // addresses at end()
   std::uint64_t end = 0;
   std::string name;   // "[heap]", "[stack]", "anonymous", a file's path
-  std::string arena;  // the frozen arena that it belongs to; empty: to none
+  std::string arena;  // its frozen arena; empty: none
   bool has_file = false;
-  PageRanges pages;  // that were copied
+  PageRanges pages;  // the copied ones
 };
 
-// What a Meter found.  A value: copyable, owning, free to cross threads.
+// The result of a Meter.  A value: it owns its data and may cross threads.
 //
-// Copied means: shared at begin() and not any more at end(), while a process that shared it still
-// has its page; or, of a private mapping of a file (a library's data, a lenient arena), not written
-// at begin() and written at end(), whether it had been read or not.  That is exact for files.  Of
-// memory shared by fork, who of the two made the copy does not show: bytes() counts it all,
-// at_least_bytes() what remains if every page fault of the others in the region was a copy of it.
-// And where the others have ended or dropped their pages, copies made before do not show:
-// at_most_bytes() counts as many as the process's own page faults allow.
+// A page is copied if it was shared at begin(), is private at end(), and a sharer still has the old
+// page.  In a private mapping of a file it is copied if it was unwritten at begin() and is written
+// at end(); this count is exact.  For memory shared by fork, pagemap does not tell which side
+// copied:
+// - bytes() counts all such pages.
+// - at_least_bytes() assumes that each page fault of a sharer in the region was one of the copies.
+// - at_most_bytes() adds copies that are hidden because the sharer ended or dropped its page, as
+//   many as the process's own page faults allow.
 struct MeterResult {
   pid_t pid = 0;
-  std::string region;                   // what of the process this is about; empty: all of it
-  std::vector<CopiedMapping> mappings;  // those with copies, most first
-  // Not shared any more, and nobody who shared it has it.
+  std::string region;                   // the measured part of the process; empty: all
+  std::vector<CopiedMapping> mappings;  // mappings with copies, most first
+  // Pages that are private now because no sharer has them any more.
   PageRanges left_alone;
-  std::vector<PublishedObject> objects;  // all that lie in frozen arenas, by the program's layout
-  std::vector<std::string> unknown;      // what could not be known here, a line each
-  // Page faults in the region that the kernel served without reading: of this process, and of those
-  // that it shares memory with.
+  std::vector<PublishedObject> objects;  // all objects in frozen arenas
+  std::vector<std::string> unknown;      // figures that are unknown, a line each
+  // Minor page faults in the region, of this process and of the processes that it shares with.
   std::uint64_t own_faults = 0;
   std::uint64_t faults_of_others = 0;
 
-  // Of the whole process, at begin(): shared by fork, and in frozen arenas.  That is the sum of
-  // what is copied (but for other files), left alone, and the next two.
+  // Memory of the whole process that was shared by fork or in frozen arenas at begin().  It is the
+  // sum of the copied bytes (without other files), left_alone and the next two.
   std::uint64_t shared_at_begin_bytes = 0;
   std::uint64_t still_shared_bytes = 0;
-  std::uint64_t dropped_bytes = 0;  // unmapped, moved, given back to the kernel, or swapped out
-  // Not shared at begin(), and shared at end(): by a fork in the region.  Such a page that was
-  // copied after that fork does not show.
+  std::uint64_t dropped_bytes = 0;  // unmapped, moved, freed or swapped out
+  // Private at begin() and shared at end(), by a fork in the region.  Copies after that fork are
+  // unknown.
   std::uint64_t newly_shared_bytes = 0;
 
   std::uint64_t bytes() const;
   std::uint64_t at_least_bytes() const;
   std::uint64_t at_most_bytes() const;
-  // A page that objects share counts for each.
+  // Copied bytes of the pages of `object`.  A page with several objects counts for each.
   std::uint64_t bytes_of(const PublishedObject& object) const;
 
-  // Those pages that overlap [address, address + bytes).
+  // Returns the part of the result in the pages of [address, address + bytes).
   MeterResult within(const void* address, std::size_t bytes) const;
-  // Those that overlap the published object.  Errors: not_published.
+  // Returns the part in the pages of a published object.  Errors: not_published.
   Expected<MeterResult> of_object(std::string_view name) const;
 };
 
-// For people: a line for the whole, then one for each object and mapping of which pages were
-// copied, with the largest ranges of addresses, and for each thing that is not known.
+// Returns text for people: a line for the total, one per copied object and mapping, with the
+// largest address ranges, and one per unknown figure.
 std::string to_text(const MeterResult& copied);
 
 }  // namespace cowshed::cow

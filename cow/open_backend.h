@@ -14,17 +14,16 @@ enum class BackendChoice : std::uint8_t { automatic, tracepoint, pagemap };
 
 struct OpenedBackend {
   std::unique_ptr<Backend> backend;
-  // Where `automatic` had to settle for less: one line that says why, what is lacking and how to
-  // get the rest.  Empty otherwise.
+  // One line if `automatic` chose the lesser backend: the reason, the missing figures and the
+  // remedy. Else empty.
   std::string notice;
 };
 
-// Opens the named backend, or the best that works here: exact tracepoints, else /proc.
-// `sampling` says how many copies to attribute to code (cow/copy_profile.h), which only tracepoints
-// can: by default none; a buffer_bytes left as it is becomes one by CPUs and period.  Errors:
-// permission_denied or unsupported when the named one cannot run here; unsupported when /proc is
-// not mounted, or is another PID namespace's, where our processes have other numbers
-// (pid_namespaces(7)).
+// Opens the named backend, or with `automatic` the best that works: exact tracepoints, else /proc.
+// `sampling` sets how many copies are attributed to code (cow/copy_profile.h); only tracepoints can
+// do that.  A default buffer_bytes is replaced by a size for the CPUs and the period.
+// Errors: permission_denied or unsupported if the named backend cannot run here; unsupported if
+// /proc is not mounted or belongs to another PID namespace (pid_namespaces(7)).
 Expected<OpenedBackend> open_backend(BackendChoice choice, const SamplingOptions& sampling = {});
 
 }  // namespace cowshed::cow

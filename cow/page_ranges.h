@@ -5,19 +5,19 @@
 
 namespace cowshed::cow {
 
-// Half-open, page-aligned.
+// An address range [begin, end), aligned to pages.
 struct PageRange {
   std::uint64_t begin = 0;
   std::uint64_t end = 0;
   bool operator==(const PageRange&) const = default;
 };
 
-// A set of pages: sorted, disjoint, no two ranges adjacent.
+// A set of pages, as sorted ranges that neither overlap nor touch.  A value.
 class PageRanges {
  public:
   PageRanges() = default;
 
-  // Appends; `range` must not begin before the end of what is there.  Adjacent ranges are merged.
+  // Adds a range that begins at or after the end of the last one.  Adjacent ranges are merged.
   void append(PageRange range);
 
   const std::vector<PageRange>& ranges() const { return ranges_; }

@@ -5,9 +5,9 @@
 
 namespace cowshed::cow {
 
-// An object that a process has published, by its own words.
+// An object that a process says it has published.  Its fields are untrusted.
 struct PublishedObject {
-  std::string name;  // empty: published without one
+  std::string name;  // empty: published without a name
   std::string type;
   std::string arena;
   std::uint64_t address = 0;

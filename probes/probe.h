@@ -1,5 +1,7 @@
 #pragma once
 
+// Room probes: the public interface of the eBPF probes.  May use base.
+
 #include <memory>
 #include <span>
 #include <sys/types.h>

@@ -6,7 +6,7 @@
 
 #include <cowshed/cow/arenas/frozen_arenas.h>
 #include <cowshed/cow/measurement.h>
-#include <cowshed/cow/proc/page_map.h>
+#include <cowshed/cow/proc/pagemap.h>
 #include <cowshed/cow/proc/proc_files.h>
 
 namespace cowshed::cow {

@@ -134,7 +134,7 @@ void add_to(ProcessCopies& sum, const ProcessCopies& more) {
   sum.end_ns = std::max(sum.end_ns, more.end_ns);
   if (sum.exit_status != more.exit_status) sum.exit_status.reset();
   if (sum.signal != more.signal) sum.signal.reset();
-  if (sum.not_measured.empty()) sum.not_measured = more.not_measured;
+  if (!sum.not_measured) sum.not_measured = more.not_measured;
   sum.memory.reset();
   sum.unreadable = sum.unreadable || more.unreadable;
   sum.execs += more.execs;

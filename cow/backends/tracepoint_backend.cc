@@ -1,3 +1,6 @@
+// Turns the counts of the eBPF probes into a measurement, and adds what /proc knows: arenas, copied
+// objects, and what each process shares now.
+
 #include <algorithm>
 #include <utility>
 
@@ -9,26 +12,25 @@
 #include <cowshed/cow/backends/memory_sample.h>
 #include <cowshed/cow/backends/process_rollup.h>
 #include <cowshed/cow/backends/tracepoint_backend.h>
-#include <cowshed/cow/proc/page_map.h>
+#include <cowshed/cow/proc/pagemap.h>
 
 namespace cowshed::cow {
 namespace {
 
-// Those of one moment together; who has waited longest is first the next time.
-constexpr std::uint64_t kLooksAtOnceNs = 10'000'000;
+// Scans of one sample() together.  The process that has waited longest is first the next time.
+constexpr std::uint64_t kScansAtOnceNs = 10'000'000;
+constexpr std::uint64_t kUnchangedNs = 1'000'000'000;  // between scans without a new count
 
 constexpr std::chrono::milliseconds kShortestInterval{10};
 constexpr std::chrono::milliseconds kLongestInterval{1000};
-constexpr std::uint64_t kCostShare = 20;  // collect at most a twentieth of the time, and look too
-// In the long run: half of a hundredth of a CPU, and as much is left for showing it.
-constexpr std::uint64_t kSamplesShare = 400;
-constexpr std::uint64_t kLooksShare = 400;
-// A tree that is watched for longer than some seconds should not see more than that.
-constexpr std::uint64_t kSamplesAtFirstNs = 50'000'000;
-constexpr std::uint64_t kLooksAtFirstNs = 100'000'000;
-constexpr std::uint64_t kUnchangedNs = 1'000'000'000;  // between looks at one that counts nothing
+// Snapshots take at most a twentieth of the time, and scans as much.
+constexpr std::uint64_t kCostShare = 20;
+// In the long run each takes a 400th of a CPU; the first seconds may take more.
+constexpr std::uint64_t kLongRunShare = 400;
+constexpr std::uint64_t kFirstSnapshotsNs = 50'000'000;
+constexpr std::uint64_t kFirstScansNs = 100'000'000;
 
-// Some 140 MB, where copies are sampled faster than they are attributed.
+// Some 140 MB, if copies are sampled faster than they are attributed.
 constexpr std::size_t kMostTakenMeanwhile = 16'384;
 
 std::uint64_t total_bytes(const std::vector<ArenaCopies>& arenas) {
@@ -43,7 +45,32 @@ std::uint64_t copied_pages(const std::vector<ArenaCopies>& arenas) {
   return total;
 }
 
-// Copied or inherited as copies.
+void copy_counts(const ProcessCounts& counts, ProcessCopies& copies) {
+  copies.pid = counts.pid;
+  copies.ppid = counts.ppid;
+  copies.comm = counts.comm;
+  copies.role = counts.role == ProcessRole::root ? Role::root : Role::child;
+  copies.alive = counts.alive;
+  copies.start_ns = counts.start_ns;
+  copies.end_ns = counts.end_ns;
+  copies.exit_status = counts.exit_status;
+  copies.signal = counts.signal;
+  copies.shares_memory = counts.shares_memory && counts.execs == 0;
+  copies.execs = counts.execs;
+  copies.copied_anon_pages = counts.copied_anon_pages;
+  copies.copied_file_pages = counts.copied_file_pages;
+  copies.reused_pages = counts.reused_pages;
+  copies.zero_page_writes = counts.zero_page_writes;
+  copies.zero_filled_pages = counts.zero_filled_pages;
+  copies.huge_splits = counts.huge_splits;
+  copies.collapsed_pages = counts.collapsed_pages;
+  copies.write_notify_faults = counts.write_notify_faults;
+  copies.failed_faults = counts.failed_faults;
+  copies.other_faults = counts.other_faults;
+  copies.copied_pages_before_exec = counts.copied_pages_before_exec;
+}
+
+// The pages of arenas that the process has copied, or inherited as copies.
 PageRanges private_arena_pages(const ProcFiles& proc, pid_t pid) {
   PageRanges result;
   const auto mappings = proc.maps(pid);
@@ -62,12 +89,12 @@ PageRanges private_arena_pages(const ProcFiles& proc, pid_t pid) {
 TracepointBackend::TracepointBackend(Probe probe, const SamplingOptions& sampling, ProcFiles proc)
     : probe_(std::move(probe)),
       proc_(std::move(proc)),
-      all_looks_(kCostShare),
-      looks_budget_(kLooksShare, kLooksAtFirstNs),
-      samples_budget_(kSamplesShare, kSamplesAtFirstNs) {
+      scans_(kCostShare),
+      scan_budget_(kLongRunShare, kFirstScansNs),
+      snapshot_budget_(kLongRunShare, kFirstSnapshotsNs) {
   if (sampling.period == 0) return;
   sampling_.emplace().period = sampling.period;
-  sampler_ = std::make_unique<CopyProfiler>(proc_);
+  profiler_ = std::make_unique<CopyProfiler>(proc_);
 }
 
 Expected<std::unique_ptr<Backend>> TracepointBackend::open(const SamplingOptions& sampling,
@@ -94,7 +121,7 @@ Expected<Attached> TracepointBackend::attach(const std::vector<pid_t>& roots) {
         alive_.insert(root);
         continue;
       }
-      // The kernel may keep it from the probe as it keeps its memory from us.
+      // The kernel may hide it from the probe as it hides its memory from us.
       const auto stat = stat_of_readable(proc_, root);
       refused.emplace_back(root, stat ? no_memory_error(root, *stat) : stat.error());
     }
@@ -105,308 +132,278 @@ Expected<Attached> TracepointBackend::attach(const std::vector<pid_t>& roots) {
   return result;
 }
 
+bool TracepointBackend::any_alive() const {
+  return std::any_of(processes_.begin(), processes_.end(),
+                     [](const auto& entry) { return entry.second.copies.alive; });
+}
+
 std::chrono::milliseconds TracepointBackend::interval() const {
   const auto costing = [this](std::uint64_t share) {
-    return std::chrono::milliseconds(usual_sample_cost_ns_ * share / 1'000'000);
+    return std::chrono::milliseconds(usual_snapshot_cost_ns_ * share / 1'000'000);
   };
   const auto shortest = std::max(kShortestInterval, costing(kCostShare));
-  if (samples_budget_.is_left(monotonic_ns())) return shortest;
-  return std::max(shortest, std::min(kLongestInterval, costing(kSamplesShare)));
+  if (snapshot_budget_.is_left(monotonic_ns())) return shortest;
+  return std::max(shortest, std::min(kLongestInterval, costing(kLongRunShare)));
 }
 
 std::optional<std::chrono::milliseconds> TracepointBackend::pending_interval() const {
-  if (!sampler_) return std::nullopt;
+  if (!profiler_) return std::nullopt;
   return kShortestInterval;
 }
 
-// A process that is sampled before any snapshot has it may have ended by the next: so that comes at
-// once, as long as the budget has something left for it.
+// A process with samples that is in no snapshot yet may have ended by the next one.  So the next
+// snapshot is due now, unless the budget is spent.
 bool TracepointBackend::take_pending() {
-  if (!sampler_) return false;
-  if (!take_samples()) return true;  // the error is there again
+  if (!profiler_) return false;
+  if (!take_samples()) return true;  // sample() returns the error
   taken_meanwhile_ = 0;
-  sampler_->attribute_known([this] { take_samples_meanwhile(); });
-  return sampler_->is_waiting() && samples_budget_.is_left(monotonic_ns());
-}
-
-bool TracepointBackend::any_alive() const {
-  return std::any_of(processes_.begin(), processes_.end(),
-                     [](const auto& entry) { return entry.second.alive; });
-}
-
-void TracepointBackend::read_arenas(std::uint64_t id, ProcessCopies& process) {
-  const auto mappings = proc_.maps(process.pid);
-  if (!mappings) return;
-  std::map<std::string, std::uint64_t> bytes;
-  for (const FrozenArena& arena : frozen_arenas(proc_, process.pid, *mappings)) {
-    bytes[arena.name] += arena.mapping->bytes();
-    details_[id].names[arena.mapping->begin] = arena.name;
-  }
-  for (const auto& [name, size] : bytes) arena_named(process.arenas, name).bytes = size;
-}
-
-void TracepointBackend::count_arenas(const ProcessCounts& counts, ProcessCopies& process) {
-  auto& names = details_[counts.id].names;
-  const auto is_new = [&](const ArenaCount& counted) {
-    return counted.address != 0 && !names.contains(counted.address);
-  };
-  if (process.alive && std::any_of(counts.arenas.begin(), counts.arenas.end(), is_new)) {
-    read_arenas(counts.id, process);
-    // What it does not name is another file, for as long as it is there.
-    for (const ArenaCount& counted : counts.arenas)
-      if (counted.address != 0) names.try_emplace(counted.address);
-  }
-  std::map<std::string, std::uint64_t> copied;  // of all of an arena's generations
-  for (const ArenaCount& counted : counts.arenas) {
-    const std::string& name = counted.address == 0 ? counted.name : names[counted.address];
-    if (!name.empty()) copied[name] += counted.copied_pages;
-  }
-  for (const auto& [name, pages] : copied) arena_named(process.arenas, name).copied_pages = pages;
-}
-
-void TracepointBackend::look_at_objects(std::uint64_t id, ProcessCopies& process) {
-  Details& details = details_[id];
-  const std::uint64_t copied = copied_pages(process.arenas);
-  if (copied == 0) {
-    process.objects.emplace();
-    return;
-  }
-  if (process.objects && process.objects->empty()) process.objects.reset();
-  // Costs a walk through /proc, so only where there is something new to see.
-  if (!process.alive || process.shares_memory || details.pages_looked_at == copied) return;
-  const auto mappings = proc_.maps(process.pid);
-  auto pages = PageMap::open(proc_, process.pid);
-  if (!mappings || !pages) return;
-  PageRanges with_parent;
-  std::optional<PageMap> parent_pages;
-  if (!details.inherited.empty()) {
-    const auto parent = processes_.find(details.parent_id);
-    if (parent != processes_.end() && parent->second.alive) {
-      with_parent = private_arena_pages(proc_, parent->second.pid);
-      if (auto opened = PageMap::open(proc_, parent->second.pid)) parent_pages = std::move(*opened);
-    }
-  }
-  std::vector<CopiedArena> arenas;
-  for (const FrozenArena& arena : frozen_arenas(proc_, process.pid, *mappings)) {
-    const auto all = pages->anonymous_pages_by_owner(*arena.mapping);
-    if (!all) return;
-    auto here = pages->copied_pages(*arena.mapping, *all, details.inherited, with_parent,
-                                    parent_pages ? &*parent_pages : nullptr);
-    if (!here || pages->is_gone()) return;
-    if (!here->empty()) arenas.push_back({arena.mapping, std::move(*here)});
-  }
-  auto objects = copies_by_object(proc_, process.pid, *mappings, arenas);
-  if (arenas.empty() || !objects) return;
-  process.objects = std::move(objects);
-  details.pages_looked_at = copied;
-}
-
-// At those that have counted something since, and now and then at the others: whom a page is shared
-// with may change by what they do.
-void TracepointBackend::look_at_memory(const Snapshot& snapshot) {
-  const std::uint64_t begin = monotonic_ns();
-  if (!all_looks_.is_due(begin) || !looks_budget_.is_left(begin)) return;
-  std::vector<std::pair<std::uint64_t, std::uint64_t>> due;  // since when, and who
-  for (const ProcessCounts& counts : snapshot.processes) {
-    if (!counts.alive || processes_.at(counts.id).shares_memory) continue;
-    const Details& details = details_[counts.id];
-    if (!details.pace.is_due(begin)) continue;
-    if (!details.has_changed && begin - details.last_look_ns < kUnchangedNs) continue;
-    due.emplace_back(details.last_look_ns, counts.id);
-  }
-  std::sort(due.begin(), due.end());
-  const std::uint64_t cpu_begin = thread_cpu_ns();
-  std::uint64_t took = 0;
-  for (const auto& [last, id] : due) {
-    look_inside(processes_.at(id));
-    Details& details = details_.at(id);
-    const std::uint64_t spent = thread_cpu_ns() - cpu_begin;
-    details.last_look_ns = monotonic_ns();
-    details.pace.ran(details.last_look_ns, spent - took);
-    details.has_changed = false;
-    took = spent;
-    if (took >= kLooksAtOnceNs) break;
-  }
-  if (took == 0) return;
-  const std::uint64_t end = monotonic_ns();
-  all_looks_.ran(end, took);
-  looks_budget_.spend(end, took);
-}
-
-void TracepointBackend::look_inside(ProcessCopies& process) {
-  const auto mappings = proc_.maps(process.pid);
-  auto memory = mappings ? sample_memory(proc_, process.pid, *mappings) : std::nullopt;
-  if (!memory) {
-    // Some kernels let CAP_PERFMON read the mappings alone.
-    const auto pages = PageMap::open(proc_, process.pid);
-    if (!pages && pages.error().code == ErrorCode::permission_denied) process.unreadable = true;
-  }
-  if (!mappings) return;
-  if (auto sent = sent_objects(proc_, process.pid, *mappings)) process.transfers = std::move(sent);
-  if (memory) {
-    process.memory = memory;
-    process.unreadable = false;
-  }
-  take_samples_meanwhile();
-}
-
-// Once for all children that it has had since the last sample(): a walk through /proc/PID/maps for
-// each of 1,000 a second would take a tenth of a CPU.
-const PageRanges& TracepointBackend::look_at_parent(std::uint64_t id, ProcessCopies& parent) {
-  const auto [entry, is_new] = parents_.try_emplace(id);
-  if (is_new && parent.alive) {
-    read_arenas(id, parent);
-    if (!parent.arenas.empty()) entry->second = private_arena_pages(proc_, parent.pid);
-  }
-  return entry->second;
-}
-
-void TracepointBackend::inherit(ProcessCopies& child, const ProcessCounts& counts) {
-  const auto parent = processes_.find(counts.parent_id);
-  if (parent != processes_.end()) {
-    const PageRanges& pages = look_at_parent(parent->first, parent->second);
-    if (counts.execs == 0) {
-      details_[counts.id].names = details_[parent->first].names;
-      for (const ArenaCopies& arena : parent->second.arenas)
-        child.arenas.push_back({arena.name, arena.bytes, 0});
-      if (counts.alive) {
-        details_[counts.id].parent_id = parent->first;
-        details_[counts.id].inherited = pages;
-      }
-    }
-  } else if (counts.alive) {
-    read_arenas(counts.id, child);
-  }
-  if (!counts.shared_at_fork_anon_bytes) return;
-  child.shared_at_fork_bytes = *counts.shared_at_fork_anon_bytes;
-  if (parent != processes_.end()) *child.shared_at_fork_bytes += total_bytes(parent->second.arenas);
-}
-
-void TracepointBackend::update(const ProcessCounts& counts) {
-  const auto [entry, is_new] = processes_.try_emplace(counts.id);
-  ProcessCopies& copies = entry->second;
-  copies.pid = counts.pid;
-  copies.ppid = counts.ppid;
-  copies.comm = counts.comm;
-  copies.role = counts.role == ProcessRole::root ? Role::root : Role::child;
-  copies.alive = counts.alive;
-  copies.start_ns = counts.start_ns;
-  copies.end_ns = counts.end_ns;
-  copies.exit_status = counts.exit_status;
-  copies.signal = counts.signal;
-  copies.shares_memory = counts.shares_memory && counts.execs == 0;
-  copies.copied_anon_pages = counts.copied_anon_pages;
-  copies.copied_file_pages = counts.copied_file_pages;
-  copies.reused_pages = counts.reused_pages;
-  copies.zero_page_writes = counts.zero_page_writes;
-  copies.zero_filled_pages = counts.zero_filled_pages;
-  copies.huge_splits = counts.huge_splits;
-  copies.collapsed_pages = counts.collapsed_pages;
-  copies.write_notify_faults = counts.write_notify_faults;
-  copies.failed_faults = counts.failed_faults;
-  copies.other_faults = counts.other_faults;
-  Details& details = details_[counts.id];
-  if (std::exchange(copies.execs, counts.execs) != counts.execs) details.names.clear();
-  copies.copied_pages_before_exec = counts.copied_pages_before_exec;
-  details.has_changed = true;
-  if (is_new) inherit(copies, counts);
-  count_arenas(counts, copies);
-}
-
-// A child that is seen only now, although its parent has ended, inherits from it: so it is kept for
-// one sample more.
-void TracepointBackend::forget_the_ended(const Snapshot& snapshot) {
-  for (const std::uint64_t id : ended_) details_.erase(id);
-  ended_.clear();
-  for (const ProcessCounts& counts : snapshot.processes)
-    if (!counts.alive) ended_.push_back(counts.id);
+  profiler_->attribute_known([this] { take_samples_meanwhile(); });
+  return profiler_->is_waiting() && snapshot_budget_.is_left(monotonic_ns());
 }
 
 Expected<void> TracepointBackend::take_samples() {
-  if (!sampler_) return {};
+  if (!profiler_) return {};
   TRY(auto samples, probe_.take_samples());
   taken_meanwhile_ += samples.size();
-  sampler_->add(std::move(samples));
+  profiler_->add(std::move(samples));
   return {};
 }
 
-// Or else the buffer of samples overflows while we look at a large process, or unwind stacks.
+// Keeps the kernel's buffer from overflowing during a long scan or while stacks are unwound.
 void TracepointBackend::take_samples_meanwhile() {
   if (taken_meanwhile_ >= kMostTakenMeanwhile) return;
-  // An error is there again at the next sample(), which returns it.
-  (void)take_samples();
+  (void)take_samples();  // the next sample() returns the error
 }
 
 Expected<void> TracepointBackend::sample() {
   TRY_VOID(take_samples());
   taken_meanwhile_ = 0;
+  ++samples_;
   std::uint64_t begin = thread_cpu_ns();
-  TRY(auto snapshot, probe_.snapshot());
-  if (sampler_) {
-    // Does not count as a cost: the buffer of samples would overflow while we look away for it.
+  TRY(const auto snapshot, probe_.snapshot());
+  if (profiler_) {
+    // Attribution is no part of the cost: a longer interval would overflow the kernel's buffer.
     const std::uint64_t before = thread_cpu_ns();
-    sampler_->attribute(snapshot.processes, [this] { take_samples_meanwhile(); });
+    profiler_->attribute(snapshot.processes, [this] { take_samples_meanwhile(); });
     begin += thread_cpu_ns() - before;
   }
+  add_snapshot(snapshot);
+  // The lesser of the last two, because one snapshot may cost much more: the kernel patches itself
+  // to time the programs.
+  const std::uint64_t cost = thread_cpu_ns() - begin;
+  snapshot_budget_.spend(monotonic_ns(), cost);
+  usual_snapshot_cost_ns_ = std::min(cost, std::exchange(last_snapshot_cost_ns_, cost));
+  scan_memory(snapshot);
+  forget_the_ended(snapshot);
+  return {};
+}
+
+void TracepointBackend::add_snapshot(const Snapshot& snapshot) {
   alive_.clear();
-  parents_.clear();
-  auto before = counts_.begin();
   for (const ProcessCounts& counts : snapshot.processes) {
-    while (before != counts_.end() && before->id < counts.id) ++before;
-    if (before == counts_.end() || *before != counts) update(counts);
-    look_at_objects(counts.id, processes_.at(counts.id));
+    Process& process = processes_[counts.id];
+    if (!process.live || process.live->counts != counts) update(process, counts);
+    read_objects(process);
     if (counts.alive) alive_.insert(alive_.end(), counts.pid);
   }
   lost_ = snapshot.losses.lost();
   unsure_faults_ = snapshot.losses.vma_misses;
   overhead_ = {snapshot.overhead.events, snapshot.overhead.ns_per_event};
   if (const auto counts = probe_.sample_counts(); counts && sampling_) {
-    const std::uint64_t dropped = sampler_->dropped();
+    const std::uint64_t dropped = profiler_->dropped();
     sampling_ = {sampling_->period, counts->emitted, counts->received - dropped,
                  counts->lost + dropped};
   }
-  // Of two, the lesser: one that was held up, or that had the kernel patch itself to time the
-  // programs, is no reason to look away for so long.
-  const std::uint64_t cost = thread_cpu_ns() - begin;
-  samples_budget_.spend(monotonic_ns(), cost);
-  usual_sample_cost_ns_ = std::min(cost, std::exchange(last_sample_cost_ns_, cost));
-  // Looks have shares of their own, or samples would be as rare.
-  look_at_memory(snapshot);
-  forget_the_ended(snapshot);
-  counts_ = std::move(snapshot.processes);
-  return {};
 }
 
-void TracepointBackend::merge_ended(std::size_t most) {
-  // Those of the last sample() may yet have a child that is not known (forget_the_ended).
-  const auto may_be_merged = [this](const auto& entry) {
-    return !entry.second.alive && !std::binary_search(ended_.begin(), ended_.end(), entry.first);
-  };
-  std::vector<std::uint64_t> ids;
-  std::vector<EndedProcess> processes;
-  for (auto& entry : processes_) {
-    ids.push_back(entry.first);
-    processes.push_back({&entry.second, may_be_merged(entry)});
-  }
-  cow::merge_ended(processes, most, [&](std::size_t i, std::size_t into) {
-    if (sampler_) sampler_->merge(ids[i], ids[into]);
-    processes_.erase(ids[i]);
-  });
+void TracepointBackend::update(Process& process, const ProcessCounts& counts) {
+  const bool is_new = process.live == nullptr;
+  if (is_new) process.live = std::make_unique<Live>();
+  else if (process.copies.execs != counts.execs) process.live->arena_names.clear();
+  copy_counts(counts, process.copies);
+  process.live->counts = counts;
+  process.live->has_changed = true;
+  if (is_new) inherit(process, counts);
+  count_arenas(process);
 }
 
-std::vector<ProcessCopies> TracepointBackend::take_ended() {
-  std::vector<ProcessCopies> result;
-  if (sampler_) return result;
-  for (auto entry = processes_.begin(); entry != processes_.end();) {
-    if (entry->second.alive) {
-      ++entry;
-      continue;
+void TracepointBackend::inherit(Process& child, const ProcessCounts& counts) {
+  const auto found = processes_.find(counts.parent_id);
+  Process* const parent = found != processes_.end() ? &found->second : nullptr;
+  if (parent != nullptr) {
+    const PageRanges& pages = pages_for_children(*parent);
+    if (counts.execs == 0) {
+      if (parent->live) child.live->arena_names = parent->live->arena_names;
+      for (const ArenaCopies& arena : parent->copies.arenas)
+        child.copies.arenas.push_back({arena.name, arena.bytes, 0});
+      if (counts.alive) {
+        child.live->parent_id = counts.parent_id;
+        child.live->inherited = pages;
+      }
     }
-    details_.erase(entry->first);
-    result.push_back(std::move(entry->second));
-    entry = processes_.erase(entry);
+  } else if (counts.alive) {
+    read_arenas(child);
   }
-  return result;
+  if (!counts.shared_at_fork_anon_bytes) return;
+  child.copies.shared_at_fork_bytes = *counts.shared_at_fork_anon_bytes;
+  if (parent != nullptr) *child.copies.shared_at_fork_bytes += total_bytes(parent->copies.arenas);
+}
+
+// Reads them once in a sample(): with 1,000 new children a second, a walk through the parent's maps
+// for each of them would take a tenth of a CPU.
+const PageRanges& TracepointBackend::pages_for_children(Process& parent) {
+  static const PageRanges nothing;
+  if (!parent.copies.alive || !parent.live) return nothing;
+  Live& live = *parent.live;
+  if (std::exchange(live.for_children_read, samples_) == samples_) return live.for_children;
+  read_arenas(parent);
+  live.for_children =
+      parent.copies.arenas.empty() ? nothing : private_arena_pages(proc_, parent.copies.pid);
+  return live.for_children;
+}
+
+void TracepointBackend::read_arenas(Process& process) {
+  const auto mappings = proc_.maps(process.copies.pid);
+  if (!mappings) return;
+  std::map<std::string, std::uint64_t> bytes;
+  for (const FrozenArena& arena : frozen_arenas(proc_, process.copies.pid, *mappings)) {
+    bytes[arena.name] += arena.mapping->bytes();
+    process.live->arena_names[arena.mapping->begin] = arena.name;
+  }
+  for (const auto& [name, size] : bytes) arena_named(process.copies.arenas, name).bytes = size;
+}
+
+void TracepointBackend::count_arenas(Process& process) {
+  const std::vector<ArenaCount>& arenas = process.live->counts.arenas;
+  auto& names = process.live->arena_names;
+  const auto is_new = [&](const ArenaCount& counted) {
+    return counted.address != 0 && !names.contains(counted.address);
+  };
+  if (process.copies.alive && std::any_of(arenas.begin(), arenas.end(), is_new)) {
+    read_arenas(process);
+    // A mapping without a name is one of another file, for as long as it exists.
+    for (const ArenaCount& counted : arenas)
+      if (counted.address != 0) names.try_emplace(counted.address);
+  }
+  std::map<std::string, std::uint64_t> pages;  // of all of an arena's generations
+  for (const ArenaCount& counted : arenas) {
+    const std::string& name = counted.address == 0 ? counted.name : names[counted.address];
+    if (!name.empty()) pages[name] += counted.copied_pages;
+  }
+  for (const auto& [name, count] : pages)
+    arena_named(process.copies.arenas, name).copied_pages = count;
+}
+
+void TracepointBackend::read_objects(Process& process) {
+  ProcessCopies& copies = process.copies;
+  const std::uint64_t pages = copied_pages(copies.arenas);
+  if (pages == 0) {
+    copies.objects.emplace();
+    return;
+  }
+  if (copies.objects && copies.objects->empty()) copies.objects.reset();
+  // A walk through /proc pays only after a new copy.
+  if (!copies.alive || copies.shares_memory || process.live->object_pages == pages) return;
+  const auto mappings = proc_.maps(copies.pid);
+  if (!mappings) return;
+  const auto arenas = copied_arenas(process, *mappings);
+  if (!arenas || arenas->empty()) return;
+  auto objects = copies_by_object(proc_, copies.pid, *mappings, *arenas);
+  if (!objects) return;
+  copies.objects = std::move(objects);
+  process.live->object_pages = pages;
+}
+
+// nullopt: its memory cannot be read.
+std::optional<std::vector<CopiedArena>> TracepointBackend::copied_arenas(
+    const Process& process, const std::vector<Mapping>& mappings) {
+  auto pages = PageMap::open(proc_, process.copies.pid);
+  if (!pages) return std::nullopt;
+  const PageRanges& inherited = process.live->inherited;
+  PageRanges with_parent;
+  std::optional<PageMap> parent_pages;
+  const auto parent = processes_.find(process.live->parent_id);
+  if (!inherited.empty() && parent != processes_.end() && parent->second.copies.alive) {
+    const pid_t pid = parent->second.copies.pid;
+    with_parent = private_arena_pages(proc_, pid);
+    if (auto opened = PageMap::open(proc_, pid)) parent_pages = std::move(*opened);
+  }
+  std::vector<CopiedArena> arenas;
+  for (const FrozenArena& arena : frozen_arenas(proc_, process.copies.pid, mappings)) {
+    const auto all = pages->anonymous_pages_by_owner(*arena.mapping);
+    if (!all) return std::nullopt;
+    auto copied = pages->copied_pages(*arena.mapping, *all, inherited, with_parent,
+                                      parent_pages ? &*parent_pages : nullptr);
+    if (!copied || pages->is_gone()) return std::nullopt;
+    if (!copied->empty()) arenas.push_back({arena.mapping, std::move(*copied)});
+  }
+  return arenas;
+}
+
+void TracepointBackend::scan_memory(const Snapshot& snapshot) {
+  const std::uint64_t now = monotonic_ns();
+  if (!scans_.is_due(now) || !scan_budget_.is_left(now)) return;
+  const std::vector<Process*> due = due_for_scan(snapshot, now);
+  const std::uint64_t begin = thread_cpu_ns();
+  std::uint64_t took = 0;
+  for (Process* process : due) {
+    scan(process->copies);
+    const std::uint64_t spent = thread_cpu_ns() - begin;
+    process->live->last_scan_ns = monotonic_ns();
+    process->live->scans.ran(process->live->last_scan_ns, spent - took);
+    process->live->has_changed = false;
+    took = spent;
+    if (took >= kScansAtOnceNs) break;
+  }
+  if (took == 0) return;
+  const std::uint64_t end = monotonic_ns();
+  scans_.ran(end, took);
+  scan_budget_.spend(end, took);
+}
+
+// In order of the last scan.  A process without a new count is scanned now and then, too: other
+// processes may have changed with whom it shares its pages.
+std::vector<TracepointBackend::Process*> TracepointBackend::due_for_scan(const Snapshot& snapshot,
+                                                                         std::uint64_t now) {
+  std::vector<Process*> due;
+  for (const ProcessCounts& counts : snapshot.processes) {
+    Process& process = processes_.at(counts.id);
+    if (!counts.alive || process.copies.shares_memory || !process.live->scans.is_due(now)) continue;
+    if (process.live->has_changed || now - process.live->last_scan_ns >= kUnchangedNs)
+      due.push_back(&process);
+  }
+  std::stable_sort(due.begin(), due.end(), [](const Process* a, const Process* b) {
+    return a->live->last_scan_ns < b->live->last_scan_ns;
+  });
+  return due;
+}
+
+void TracepointBackend::scan(ProcessCopies& copies) {
+  const auto mappings = proc_.maps(copies.pid);
+  const auto memory = mappings ? sample_memory(proc_, copies.pid, *mappings) : std::nullopt;
+  if (!memory) {
+    // With CAP_PERFMON some kernels permit the mappings but not the page map.
+    const auto pages = PageMap::open(proc_, copies.pid);
+    if (!pages && pages.error().code == ErrorCode::permission_denied) copies.unreadable = true;
+  }
+  if (!mappings) return;
+  if (auto sent = sent_objects(proc_, copies.pid, *mappings)) copies.transfers = std::move(sent);
+  if (memory) {
+    copies.memory = memory;
+    copies.unreadable = false;
+  }
+  take_samples_meanwhile();
+}
+
+// A child that is first seen now may inherit from a parent that has ended.  So an ended process is
+// kept for one more sample().
+void TracepointBackend::forget_the_ended(const Snapshot& snapshot) {
+  for (const std::uint64_t id : ended_)
+    if (const auto found = processes_.find(id); found != processes_.end())
+      found->second.live.reset();
+  ended_.clear();
+  for (const ProcessCounts& counts : snapshot.processes)
+    if (!counts.alive) ended_.push_back(counts.id);
 }
 
 Measurement TracepointBackend::measurement(const CodeOf& code) const {
@@ -416,17 +413,45 @@ Measurement TracepointBackend::measurement(const CodeOf& code) const {
   result.overhead = overhead_;
   result.sampling = sampling_;
   ProfileBuilder::Copies pages;
-  if (sampler_)
-    for (const auto& [id, copies] : processes_) pages[id] = copies.copied_pages().value_or(0);
-  if (sampler_ && code.is_all()) result.sampled = sampler_->of_all(pages);
+  if (profiler_)
+    for (const auto& [id, process] : processes_)
+      pages[id] = process.copies.copied_pages().value_or(0);
+  if (profiler_ && code.is_all()) result.sampled = profiler_->of_all(pages);
   result.processes.reserve(processes_.size());
-  for (const auto& [id, copies] : processes_) {
-    result.processes.push_back(copies);
-    if (!sampler_ || !code.includes(copies)) continue;
-    result.processes.back().sampled = sampler_->of(id, pages);
-    result.processes.back().patterns = sampler_->patterns_of(id);
+  for (const auto& [id, process] : processes_) {
+    ProcessCopies& copies = result.processes.emplace_back(process.copies);
+    if (!profiler_ || !code.includes(copies)) continue;
+    copies.sampled = profiler_->of(id, pages);
+    copies.patterns = profiler_->patterns_of(id);
   }
-  if (sampler_) result.sampling->unread = sampler_->unread();
+  if (profiler_) result.sampling->unread = profiler_->unread();
+  return result;
+}
+
+void TracepointBackend::merge_ended(std::size_t most) {
+  std::vector<std::uint64_t> ids;
+  std::vector<EndedProcess> processes;
+  for (auto& [id, process] : processes_) {
+    ids.push_back(id);
+    processes.push_back({&process.copies, process.live == nullptr});
+  }
+  cow::merge_ended(processes, most, [&](std::size_t i, std::size_t into) {
+    if (profiler_) profiler_->merge(ids[i], ids[into]);
+    processes_.erase(ids[i]);
+  });
+}
+
+std::vector<ProcessCopies> TracepointBackend::take_ended() {
+  std::vector<ProcessCopies> result;
+  if (profiler_) return result;
+  for (auto entry = processes_.begin(); entry != processes_.end();) {
+    if (entry->second.copies.alive) {
+      ++entry;
+      continue;
+    }
+    result.push_back(std::move(entry->second.copies));
+    entry = processes_.erase(entry);
+  }
   return result;
 }
 

@@ -1,5 +1,8 @@
 #pragma once
 
+// Room cow/backends: the two ways to measure, and the choice between them.  May use base, cow,
+// cow/proc, cow/arenas, cow/profile, probes.
+
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -10,6 +13,7 @@
 #include <vector>
 
 #include <cowshed/base/rate_limit.h>
+#include <cowshed/cow/arenas/object_copies.h>
 #include <cowshed/cow/backend.h>
 #include <cowshed/cow/page_ranges.h>
 #include <cowshed/cow/proc/proc_files.h>
@@ -18,15 +22,14 @@
 
 namespace cowshed::cow {
 
-// Measures with eBPF on the kernel's fault tracepoints: every write fault of every process of the
-// tree, from its first instruction, exactly.  Sizes of arenas come from /proc as soon as a process
-// is seen; where both it and its parent have ended by then, they are not known.  Which published
-// objects were copied comes from there too, at the samples that see a count of an arena change.
+// Measures with eBPF on the kernel's fault tracepoints: counts every write fault of every process
+// of the tree, from its first instruction.  The sizes of arenas come from /proc as soon as a
+// process is seen.  They are unknown if the process and its parent have both ended by then.  The
+// copied objects come from /proc, too, at each sample that sees an arena's count change.
 class TracepointBackend : public Backend {
  public:
   // Errors: as Probe::load().
   static Expected<std::unique_ptr<Backend>> open(const SamplingOptions& sampling = {},
-
                                                  ProcFiles proc = ProcFiles());
 
   std::string_view name() const override { return "tracepoint"; }
@@ -45,54 +48,64 @@ class TracepointBackend : public Backend {
   std::vector<ProcessCopies> take_ended() override;
 
  private:
-  // For what a process shares and has sent: walks through its /proc/PID/maps and pagemap.
-  static constexpr std::uint64_t kBetweenLooksNs = 50'000'000;
-  static constexpr std::uint64_t kLookCostFactor = 50;
+  // A scan walks through the maps and pagemap of a process.
+  static constexpr std::uint64_t kBetweenScansNs = 50'000'000;
+  static constexpr std::uint64_t kScanCostFactor = 50;
+
+  // The state of a process until one sample() after its end.
+  struct Live {
+    ProcessCounts counts;     // as of the last sample()
+    bool has_changed = true;  // has counted something since the last scan
+    std::uint64_t parent_id = 0;
+    PageRanges inherited;                 // pages of frozen arenas that the parent had copied
+    PageRanges for_children;              // such pages of its own, read in the sample()
+    std::uint64_t for_children_read = 0;  // of this number
+    std::uint64_t object_pages = 0;       // copied pages of arenas when `objects` was read
+    // The names of arenas by the addresses of their mappings; empty for a file that is no arena.
+    std::map<std::uint64_t, std::string> arena_names;
+    DutyCycle scans{kScanCostFactor, kBetweenScansNs};
+    std::uint64_t last_scan_ns = 0;
+  };
+  struct Process {
+    ProcessCopies copies;
+    std::unique_ptr<Live> live;  // null: nothing more of it is to come
+  };
 
   TracepointBackend(Probe probe, const SamplingOptions& sampling, ProcFiles proc);
 
   Expected<void> take_samples();
   void take_samples_meanwhile();
-  void update(const ProcessCounts& counts);
-  const PageRanges& look_at_parent(std::uint64_t id, ProcessCopies& parent);
-  void inherit(ProcessCopies& child, const ProcessCounts& counts);
-  void read_arenas(std::uint64_t id, ProcessCopies& process);
-  void count_arenas(const ProcessCounts& counts, ProcessCopies& process);
-  void look_at_objects(std::uint64_t id, ProcessCopies& process);
-  void look_at_memory(const Snapshot& snapshot);
-  void look_inside(ProcessCopies& process);
+  void add_snapshot(const Snapshot& snapshot);
+  void update(Process& process, const ProcessCounts& counts);
+  void inherit(Process& child, const ProcessCounts& counts);
+  const PageRanges& pages_for_children(Process& parent);
+  void read_arenas(Process& process);
+  void count_arenas(Process& process);
+  void read_objects(Process& process);
+  std::optional<std::vector<CopiedArena>> copied_arenas(const Process& process,
+                                                        const std::vector<Mapping>& mappings);
+  void scan_memory(const Snapshot& snapshot);
+  std::vector<Process*> due_for_scan(const Snapshot& snapshot, std::uint64_t now);
+  void scan(ProcessCopies& copies);
   void forget_the_ended(const Snapshot& snapshot);
 
   Probe probe_;
   ProcFiles proc_;
-  std::map<std::uint64_t, ProcessCopies> processes_;  // by the probe's id: in order of start
-  std::vector<ProcessCounts> counts_;                 // as of the last sample(), likewise
+  std::map<std::uint64_t, Process> processes_;  // by the probe's id: in order of start
   std::set<pid_t> alive_;
-  struct Details {
-    std::uint64_t parent_id = 0;
-    PageRanges inherited;               // pages of frozen arenas that the parent had copied
-    std::uint64_t pages_looked_at = 0;  // pages of arenas copied by then
-    // Of its mappings, by where they begin; empty for what is no arena.
-    std::map<std::uint64_t, std::string> names;
-    // Looks at its memory.
-    DutyCycle pace{kLookCostFactor, kBetweenLooksNs};
-    std::uint64_t last_look_ns = 0;
-    bool has_changed = true;  // has counted something since
-  };
-  std::map<std::uint64_t, Details> details_;     // of each
-  std::map<std::uint64_t, PageRanges> parents_;  // what children inherit of each in this sample()
-  DutyCycle all_looks_;
-  TokenBucket looks_budget_;
-  std::vector<std::uint64_t> ended_;  // before the last sample(): of which nothing more is to come
-  TokenBucket samples_budget_;
-  std::uint64_t last_sample_cost_ns_ = 0;
-  std::uint64_t usual_sample_cost_ns_ = 0;
+  std::vector<std::uint64_t> ended_;  // in the last snapshot
+  std::uint64_t samples_ = 0;
+  DutyCycle scans_;
+  TokenBucket scan_budget_;
+  TokenBucket snapshot_budget_;
+  std::uint64_t last_snapshot_cost_ns_ = 0;
+  std::uint64_t usual_snapshot_cost_ns_ = 0;
   std::uint64_t lost_ = 0;
   std::uint64_t unsure_faults_ = 0;
   Overhead overhead_;
   std::optional<SamplingSummary> sampling_;
-  std::unique_ptr<CopyProfiler> sampler_;  // null: copies are not sampled
-  std::size_t taken_meanwhile_ = 0;        // samples, since the last sample()
+  std::unique_ptr<CopyProfiler> profiler_;  // null: copies are not sampled
+  std::size_t taken_meanwhile_ = 0;         // samples of copies, since the last sample()
 };
 
 }  // namespace cowshed::cow

@@ -14,7 +14,7 @@ constexpr std::uint64_t kMost = 9;
 constexpr std::uint64_t kTenths = 10;
 constexpr std::uint64_t kBulkBytes = 1024;
 constexpr std::uint64_t kLeastNearPageBegin = 4;  // one in 8 is there by chance
-constexpr std::size_t kLeastReleasePlaces = 3;
+constexpr std::size_t kLeastReleaseSites = 3;
 // Frames that a helper of an allocator or collector may have put in between.
 constexpr std::size_t kInnermost = 3;
 
@@ -222,7 +222,7 @@ bool is_lock_or_flag(const StoreSite& site) {
 constexpr std::string_view kReferenceCount = "reference count";
 constexpr std::string_view kUnknown = "unknown";
 
-std::string_view name_of(const StoreSite& site, const ReleasePlaces& release_places) {
+std::string_view name_of(const StoreSite& site, const ReleaseSites& release_sites) {
   if (site.system_call) return "system call";
   if (site.store.kind == StoreKind::unknown) return kUnknown;
   if (is_stack(site)) return "stack";
@@ -233,15 +233,14 @@ std::string_view name_of(const StoreSite& site, const ReleasePlaces& release_pla
   if (is_free_list(site)) return "allocator free list";
   if (is_named_count(site)) return kReferenceCount;
   if (const auto field = counted_field(site);
-      field &&
-      (site.store.releases || release_places(site.module, *field) >= kLeastReleasePlaces)) {
+      field && (site.store.releases || release_sites(site.module, *field) >= kLeastReleaseSites)) {
     return kReferenceCount;
   }
   if (is_lock_or_flag(site)) return "lock or flag word";
   return kUnknown;
 }
 
-std::string place(const StoreSite& site) {
+std::string description(const StoreSite& site) {
   if (site.system_call)
     return site.system_call->empty() ? "the kernel, outside system calls" : *site.system_call;
   std::string text = site.store.text.empty() ? "an instruction that was not read" : site.store.text;
@@ -275,11 +274,11 @@ bool is_weak(const Group& group) {
 }
 
 std::string evidence(std::string_view name, Group& group, std::uint64_t all,
-                     const ReleasePlaces& release_places) {
+                     const ReleaseSites& release_sites) {
   std::stable_sort(group.sites.begin(), group.sites.end(),
                    [](const auto* a, const auto* b) { return a->samples > b->samples; });
   const StoreSite& top = *group.sites.front();
-  std::string text = place(top);
+  std::string text = description(top);
   if (group.sites.size() > 1) text += fmt::format(" and {} more", group.sites.size() - 1);
   text += fmt::format(": {} of {} samples", group.samples, all);
   if (name == kReferenceCount) {
@@ -294,7 +293,7 @@ std::string evidence(std::string_view name, Group& group, std::uint64_t all,
       text += fmt::format(", by the function's name in {}", group.samples - up - down);
     if (!is_named_count(top)) {
       text += fmt::format(", at 16-byte aligned objects; {} places of {} release",
-                          release_places(top.module, *counted_field(top)), base_name(top.module));
+                          release_sites(top.module, *counted_field(top)), base_name(top.module));
     }
   }
   return text;
@@ -303,11 +302,11 @@ std::string evidence(std::string_view name, Group& group, std::uint64_t all,
 }  // namespace
 
 std::vector<CopyPattern> find_patterns(const std::vector<StoreSite>& sites,
-                                       const ReleasePlaces& release_places) {
+                                       const ReleaseSites& release_sites) {
   std::uint64_t all = 0;
   std::map<std::string_view, Group> groups;
   for (const StoreSite& site : sites) {
-    Group& group = groups[name_of(site, release_places)];
+    Group& group = groups[name_of(site, release_sites)];
     group.samples += site.samples;
     group.sites.push_back(&site);
     all += site.samples;
@@ -325,7 +324,7 @@ std::vector<CopyPattern> find_patterns(const std::vector<StoreSite>& sites,
   for (auto& [name, group] : groups) {
     patterns.push_back({std::string(name),
                         static_cast<double>(group.samples) / static_cast<double>(all),
-                        group.samples, evidence(name, group, all, release_places)});
+                        group.samples, evidence(name, group, all, release_sites)});
   }
   std::stable_sort(patterns.begin(), patterns.end(),
                    [](const auto& a, const auto& b) { return a.samples > b.samples; });

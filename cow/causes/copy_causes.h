@@ -1,5 +1,8 @@
 #pragma once
 
+// Room cow/causes: decodes the store of a sampled copy and names the cause of the copies.  May use
+// base, cow, cow/code_reader, cow/symbolize, probes.
+
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -67,11 +70,11 @@ struct StoreSite {
 };
 
 // How many places of a binary release a reference that is counted in such a field.
-using ReleasePlaces = std::function<std::size_t(const std::string& module, CounterField field)>;
+using ReleaseSites = std::function<std::size_t(const std::string& module, CounterField field)>;
 
 // The patterns of one process's sites, most samples first, "unknown" among them; the shares sum
 // to 1.  None where there are no samples.
 std::vector<CopyPattern> find_patterns(const std::vector<StoreSite>& sites,
-                                       const ReleasePlaces& release_places);
+                                       const ReleaseSites& release_sites);
 
 }  // namespace cowshed::cow

@@ -40,13 +40,13 @@ void tally(StoreSite& site, const CopySample& sample) {
 }  // namespace
 
 void StoreSites::add(const CopySample& sample, const CodeStack& code) {
-  Place place;
-  if (!sample.user_mode) place.kernel = sample.system_call;
+  SiteKey key;
+  if (!sample.user_mode) key.kernel = sample.system_call;
   const std::size_t callers = std::min(kCallers, code.addresses.size());
-  std::copy_n(code.addresses.begin(), callers, place.code.begin());
+  std::copy_n(code.addresses.begin(), callers, key.code.begin());
   auto& sites = processes_[sample.process_id];
-  if (sites_ >= kMostSites && !sites.contains(place)) place = {};
-  const auto [entry, is_new] = sites.try_emplace(place);
+  if (sites_ >= kMostSites && !sites.contains(key)) key = {};
+  const auto [entry, is_new] = sites.try_emplace(key);
   if (is_new) ++sites_;
   StoreSite& site = entry->second;
   if (!sample.user_mode) {
@@ -62,8 +62,8 @@ void StoreSites::merge(std::uint64_t process_id, std::uint64_t into) {
   const auto from = processes_.extract(process_id);
   if (from.empty()) return;
   Sites& sites = processes_[into];
-  for (const auto& [place, site] : from.mapped()) {
-    Place anywhere = place;
+  for (const auto& [key, site] : from.mapped()) {
+    SiteKey anywhere = key;
     for (CodeAddress& address : anywhere.code)
       if (address.binary == nullptr) address = {};
     const auto [entry, is_new] = sites.try_emplace(anywhere, site);
@@ -79,10 +79,10 @@ void StoreSites::merge(std::uint64_t process_id, std::uint64_t into) {
   }
 }
 
-std::size_t StoreSites::release_places_of(const Binary* binary, CounterField field) {
+std::size_t StoreSites::release_sites_of(const Binary* binary, CounterField field) {
   if (binary == nullptr || binary->is_generated) return 0;
   const auto [entry, is_new] = releases_.try_emplace(binary);
-  if (is_new) entry->second = binary->reader->release_places(binary->id);
+  if (is_new) entry->second = binary->reader->release_sites(binary->id);
   const auto found = entry->second.find(field);
   return found == entry->second.end() ? 0 : found->second;
 }
@@ -93,9 +93,9 @@ std::vector<CopyPattern> StoreSites::patterns(std::uint64_t process_id, Symboliz
   std::vector<StoreSite> sites;
   sites.reserve(found->second.size());
   std::map<std::string, const Binary*> binaries;  // of the sites, by module
-  for (const auto& [place, tallied] : found->second) {
+  for (const auto& [key, tallied] : found->second) {
     StoreSite& site = sites.emplace_back(tallied);
-    for (const CodeAddress& address : place.code) {
+    for (const CodeAddress& address : key.code) {
       if (address == CodeAddress{}) break;
       for (const Frame& frame : symbols.frames(address)) {
         if (site.functions.empty()) {
@@ -108,7 +108,7 @@ std::vector<CopyPattern> StoreSites::patterns(std::uint64_t process_id, Symboliz
     }
   }
   return find_patterns(sites, [&](const std::string& module, CounterField field) {
-    return release_places_of(binaries[module], field);
+    return release_sites_of(binaries[module], field);
   });
 }
 

@@ -34,15 +34,16 @@ class StoreSites {
  private:
   // The writing instruction and its callers, as far out as they matter.
   static constexpr std::size_t kCallers = 6;
-  struct Place {
+  struct SiteKey {
     // Nothing: the program itself; else the system call, or none.
     std::optional<std::optional<std::uint64_t>> kernel;
     std::array<CodeAddress, kCallers> code;
-    auto operator<=>(const Place&) const = default;  // NOLINT(modernize-use-nullptr): clang-tidy 14
+    auto operator<=>(const SiteKey&) const =
+        default;  // NOLINT(modernize-use-nullptr): clang-tidy 14
   };
-  using Sites = std::map<Place, StoreSite>;
+  using Sites = std::map<SiteKey, StoreSite>;
 
-  std::size_t release_places_of(const Binary* binary, CounterField field);
+  std::size_t release_sites_of(const Binary* binary, CounterField field);
 
   // What a process that copies from ever other places may have us keep; then they are all one.
   static constexpr std::size_t kMostSites = 1 << 17;

@@ -1,5 +1,8 @@
 #pragma once
 
+// Room cow/code_reader: reads ELF, DWARF, perf maps and stacks in such a child process.  May use
+// cow, cow/sandbox, probes.
+
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -26,7 +29,7 @@ class CodeReader {
 
   // A descriptor of a file of the binary, which the reader closes; -1: none.
   using FileOf =
-      std::function<FileDescriptor(BinaryId binary, FilePlace place, const std::string& name)>;
+      std::function<FileDescriptor(BinaryId binary, FileKind kind, const std::string& name)>;
 
   // What a binary's program headers load: link-time addresses.
   struct Extent {
@@ -38,13 +41,13 @@ class CodeReader {
     std::uint64_t begin = 0;
     std::uint64_t end = 0;
   };
-  struct Place {
+  struct Location {
     BinaryId binary = 0;        // 0: in no file
     std::uint64_t address = 0;  // in the binary, else in the process
     std::uint64_t pc = 0;       // in the process
   };
   struct Walk {
-    std::vector<Place> places;  // innermost first; at least one
+    std::vector<Location> locations;  // innermost first; at least one
     bool truncated = false;
   };
 
@@ -69,7 +72,7 @@ class CodeReader {
   virtual std::string generated_function(BinaryId binary, std::uint64_t address) = 0;
   virtual void forget_names(BinaryId binary) = 0;
 
-  virtual std::map<CounterField, std::size_t> release_places(BinaryId binary) = 0;
+  virtual std::map<CounterField, std::size_t> release_sites(BinaryId binary) = 0;
 };
 
 }  // namespace cowshed::cow

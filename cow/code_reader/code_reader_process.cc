@@ -22,7 +22,7 @@ constexpr milliseconds kMostCpuTime{10'000};
 constexpr milliseconds kLong{50};
 constexpr std::size_t kMostFrameBytes = 48 << 10;
 constexpr std::size_t kLongestText = 4096;
-constexpr std::size_t kMostPlaces = 1000;
+constexpr std::size_t kMostReleaseSites = 1000;
 constexpr std::size_t kMostModules = 2000;
 
 enum class Question : std::uint8_t {
@@ -34,7 +34,7 @@ enum class Question : std::uint8_t {
   frames,
   generated_function,
   forget_names,
-  release_places,
+  release_sites,
 };
 
 enum class Reply : std::uint8_t { answer, wants_file };
@@ -44,10 +44,10 @@ std::string_view shortened(std::string_view text) { return text.substr(0, kLonge
 // --- In the process.
 
 // Asks for a file, and waits for it.
-FileDescriptor file_from(const HelperSocket& socket, CodeReader::BinaryId binary, FilePlace place,
+FileDescriptor file_from(const HelperSocket& socket, CodeReader::BinaryId binary, FileKind kind,
                          const std::string& name) {
   WireWriter request;
-  request.number(Reply::wants_file).number(binary).number(place).text(shortened(name));
+  request.number(Reply::wants_file).number(binary).number(kind).text(shortened(name));
   if (!socket.send(request.bytes())) ::_exit(1);
   auto reply = socket.receive();
   if (!reply) ::_exit(1);
@@ -59,8 +59,8 @@ void write_extent(WireWriter& to, const std::optional<CodeReader::Extent>& exten
 }
 
 void write_walk(WireWriter& to, const CodeReader::Walk& walk) {
-  to.number(std::uint8_t{walk.truncated}).number(static_cast<std::uint32_t>(walk.places.size()));
-  for (const CodeReader::Place& place : walk.places) to.number(place);
+  to.number(std::uint8_t{walk.truncated}).number(static_cast<std::uint32_t>(walk.locations.size()));
+  for (const CodeReader::Location& each : walk.locations) to.number(each);
 }
 
 // The innermost that fit.
@@ -76,12 +76,12 @@ void write_frames(WireWriter& to, const std::vector<Frame>& frames) {
   to.number(number).text(fitting.bytes());
 }
 
-void write_places(WireWriter& to, const std::map<CounterField, std::size_t>& places) {
-  const std::size_t number = std::min(places.size(), kMostPlaces);
+void write_release_sites(WireWriter& to, const std::map<CounterField, std::size_t>& sites) {
+  const std::size_t number = std::min(sites.size(), kMostReleaseSites);
   to.number(static_cast<std::uint32_t>(number));
-  auto place = places.begin();
-  for (std::size_t i = 0; i < number; ++i, ++place)
-    to.number(place->first.displacement).number(place->first.width).number(place->second);
+  auto site = sites.begin();
+  for (std::size_t i = 0; i < number; ++i, ++site)
+    to.number(site->first.displacement).number(site->first.width).number(site->second);
 }
 
 CopySample read_sample(WireReader& from) {
@@ -113,7 +113,7 @@ void answer(CodeReader& reader, WireReader from, WireWriter& to) {
       to.text(shortened(reader.generated_function(id, from.number<std::uint64_t>())));
       return;
     case Question::forget_names: return reader.forget_names(id);
-    case Question::release_places: return write_places(to, reader.release_places(id));
+    case Question::release_sites: return write_release_sites(to, reader.release_sites(id));
   }
 }
 
@@ -127,8 +127,8 @@ void end_after(milliseconds cpu_time, milliseconds time) {
 
 void serve(const HelperSocket& socket, std::atomic<CodeReader::BinaryId>& at_work_on) {
   LocalCodeReader reader(
-      [&](CodeReader::BinaryId binary, FilePlace place, const std::string& name) {
-        return file_from(socket, binary, place, name);
+      [&](CodeReader::BinaryId binary, FileKind kind, const std::string& name) {
+        return file_from(socket, binary, kind, name);
       },
       [&](CodeReader::BinaryId binary) { at_work_on = binary; });
   while (const auto message = socket.receive()) {
@@ -200,10 +200,10 @@ std::optional<std::string> CodeReaderProcess::reply_to(const WireWriter& request
     WireReader wire(message->bytes);
     if (wire.number<Reply>() == Reply::answer) return message->bytes.substr(sizeof(Reply));
     const auto binary = wire.number<BinaryId>();
-    const auto place = wire.number<FilePlace>();
+    const auto kind = wire.number<FileKind>();
     const std::string name = wire.text();
     const bool is_asked = wire.is_good() && binary == asked && !set_aside_.contains(binary);
-    const FileDescriptor file = is_asked ? file_of_(binary, place, name) : FileDescriptor();
+    const FileDescriptor file = is_asked ? file_of_(binary, kind, name) : FileDescriptor();
     if (!process_->socket().send("!", file.get())) return std::nullopt;
   }
 }
@@ -307,8 +307,8 @@ CodeReader::Walk CodeReaderProcess::walk(LayoutId layout, const CopySample& samp
   Walk walk;
   walk.truncated = wire.number<std::uint8_t>() != 0;
   const auto number = std::min<std::size_t>(wire.number<std::uint32_t>(), kMostFrames);
-  for (std::size_t i = 0; i < number; ++i) walk.places.push_back(wire.number<Place>());
-  return wire.is_good() && !walk.places.empty() ? walk : nothing;
+  for (std::size_t i = 0; i < number; ++i) walk.locations.push_back(wire.number<Location>());
+  return wire.is_good() && !walk.locations.empty() ? walk : nothing;
 }
 
 std::vector<Frame> CodeReaderProcess::frames(BinaryId binary, std::uint64_t address) {
@@ -347,21 +347,21 @@ void CodeReaderProcess::forget_names(BinaryId binary) {
   if (told_binaries_.contains(binary)) ask(question(Question::forget_names, binary), binary);
 }
 
-std::map<CounterField, std::size_t> CodeReaderProcess::release_places(BinaryId binary) {
-  std::map<CounterField, std::size_t> places;
-  if (set_aside_.contains(binary)) return places;
+std::map<CounterField, std::size_t> CodeReaderProcess::release_sites(BinaryId binary) {
+  std::map<CounterField, std::size_t> sites;
+  if (set_aside_.contains(binary)) return sites;
   if (!told_binaries_.contains(binary)) tell_binary(binary);
-  const auto reply = ask(question(Question::release_places, binary), binary);
-  if (!reply) return places;
+  const auto reply = ask(question(Question::release_sites, binary), binary);
+  if (!reply) return sites;
   WireReader wire(*reply);
-  const auto number = std::min<std::size_t>(wire.number<std::uint32_t>(), kMostPlaces);
+  const auto number = std::min<std::size_t>(wire.number<std::uint32_t>(), kMostReleaseSites);
   for (std::size_t i = 0; i < number; ++i) {
     CounterField field;
     field.displacement = wire.number<std::int64_t>();
     field.width = wire.number<unsigned>();
-    places[field] = wire.number<std::size_t>();
+    sites[field] = wire.number<std::size_t>();
   }
-  return places;
+  return sites;
 }
 
 }  // namespace cowshed::cow

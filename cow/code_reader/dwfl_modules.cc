@@ -80,11 +80,11 @@ int find_debug_file(Dwfl_Module* /*module*/, void** userdata, const char* /*modu
   const std::string build_id = build_id_of(binary->elf->elf());
   const std::string link =
       debuglink != nullptr ? debuglink : std::string(base_name(file_name)) + ".debug";
-  for (const FilePlace place : {FilePlace::build_id, FilePlace::beside, FilePlace::debug_folder,
-                                FilePlace::system_folder}) {
-    const std::string& name = place == FilePlace::build_id ? build_id : link;
+  for (const FileKind kind :
+       {FileKind::build_id, FileKind::beside, FileKind::debug_folder, FileKind::system_folder}) {
+    const std::string& name = kind == FileKind::build_id ? build_id : link;
     if (name.empty()) continue;
-    FileDescriptor file = (*binary->file_of)(binary->id, place, name);
+    FileDescriptor file = (*binary->file_of)(binary->id, kind, name);
     if (file && is_debug_file_of(file.get(), build_id, debuglink_crc)) return file.release();
   }
   return -1;
@@ -132,7 +132,7 @@ SharedDebugFile::SharedDebugFile(Dwfl_Module* module) {
   const void* bytes = nullptr;
   const ssize_t size = ::dwelf_dwarf_gnu_debugaltlink(debug, &name, &bytes);
   if (size <= 0) return;
-  file_ = (*binary->file_of)(binary->id, FilePlace::build_id, build_id_text(bytes, size));
+  file_ = (*binary->file_of)(binary->id, FileKind::build_id, build_id_text(bytes, size));
   if (file_) dwarf_ = ::dwarf_begin(file_.get(), DWARF_C_READ);
   if (dwarf_ != nullptr) ::dwarf_setalt(debug, dwarf_);
 }

@@ -55,11 +55,11 @@ std::optional<ElfBinary> ElfBinary::vdso() {
   return binary;
 }
 
-std::map<CounterField, std::size_t> ElfBinary::release_places() const {
+std::map<CounterField, std::size_t> ElfBinary::release_sites() const {
   std::size_t bytes = 0;
   const char* image = ::elf_rawfile(elf_.get(), &bytes);
   if (image == nullptr) return {};
-  return cow::release_places({reinterpret_cast<const std::uint8_t*>(image), bytes});
+  return cow::release_sites({reinterpret_cast<const std::uint8_t*>(image), bytes});
 }
 
 void ElfBinary::release_pages() const {

@@ -21,7 +21,7 @@ class ElfBinary {
   const std::string& path() const { return path_; }
   Elf* elf() const { return elf_.get(); }
   CodeReader::Extent extent() const { return extent_; }
-  std::map<CounterField, std::size_t> release_places() const;
+  std::map<CounterField, std::size_t> release_sites() const;
   // Gives back what has been read of it, until somebody looks again: of debug information, MBs.
   void release_pages() const;
 

@@ -21,7 +21,7 @@ std::optional<CodeReader::Extent> LocalCodeReader::add(BinaryId binary,
 std::optional<CodeReader::Extent> LocalCodeReader::add_binary(BinaryId binary,
                                                               const std::string& path) {
   at_work_on_(binary);
-  const FileDescriptor file = file_of_(binary, FilePlace::itself, {});
+  const FileDescriptor file = file_of_(binary, FileKind::itself, {});
   return add(binary, file ? ElfBinary::open(path, file.get()) : std::nullopt);
 }
 
@@ -56,7 +56,7 @@ std::string LocalCodeReader::generated_function(BinaryId binary, std::uint64_t a
   at_work_on_(binary);
   const auto [entry, is_new] = perf_maps_.try_emplace(binary);
   if (is_new) {
-    const FileDescriptor file = file_of_(binary, FilePlace::perf_map, {});
+    const FileDescriptor file = file_of_(binary, FileKind::perf_map, {});
     if (file) entry->second = PerfMap::read(file.get());
   }
   return entry->second.function(address);
@@ -68,11 +68,11 @@ void LocalCodeReader::forget_names(BinaryId binary) {
   if (known != binaries_.end() && known->second.elf) known->second.elf->release_pages();
 }
 
-std::map<CounterField, std::size_t> LocalCodeReader::release_places(BinaryId binary) {
+std::map<CounterField, std::size_t> LocalCodeReader::release_sites(BinaryId binary) {
   at_work_on_(binary);
   const auto known = binaries_.find(binary);
   if (known == binaries_.end() || !known->second.elf) return {};
-  return known->second.elf->release_places();
+  return known->second.elf->release_sites();
 }
 
 }  // namespace cowshed::cow

@@ -27,7 +27,7 @@ class LocalCodeReader : public CodeReader {
   std::vector<Frame> frames(BinaryId binary, std::uint64_t address) override;
   std::string generated_function(BinaryId binary, std::uint64_t address) override;
   void forget_names(BinaryId binary) override;
-  std::map<CounterField, std::size_t> release_places(BinaryId binary) override;
+  std::map<CounterField, std::size_t> release_sites(BinaryId binary) override;
 
  private:
   struct Known {

@@ -96,8 +96,8 @@ std::optional<CounterField> release_at(Code code, unsigned width) {
 
 }  // namespace
 
-std::map<CounterField, std::size_t> release_places(Code code) {
-  std::map<CounterField, std::size_t> places;
+std::map<CounterField, std::size_t> release_sites(Code code) {
+  std::map<CounterField, std::size_t> sites;
   for (std::size_t i = 0; i < code.size(); ++i) {
     const std::uint8_t byte = code[i];
     if (byte != kGroup1Imm8 && byte != kGroup5 && byte != kTwoBytes) continue;
@@ -106,9 +106,9 @@ std::map<CounterField, std::size_t> release_places(Code code) {
     // Without a prefix it is the end of a call and the beginning of a mov too often.
     constexpr std::uint8_t kLock = 0xf0;
     if (byte == kGroup5 && !is_wide && before != kLock) continue;
-    if (const auto field = release_at(code.subspan(i), is_wide ? 8 : 4)) ++places[*field];
+    if (const auto field = release_at(code.subspan(i), is_wide ? 8 : 4)) ++sites[*field];
   }
-  return places;
+  return sites;
 }
 
 }  // namespace cowshed::cow

@@ -24,6 +24,6 @@ struct CounterField {
 // 1): how a reference is released, and the code of hardly anything else.  Only fields nearer than
 // 128 bytes are looked for.  Finds byte patterns, whatever else lies between: no disassembly, a few
 // ms for a large binary.
-std::map<CounterField, std::size_t> release_places(std::span<const std::uint8_t> code);
+std::map<CounterField, std::size_t> release_sites(std::span<const std::uint8_t> code);
 
 }  // namespace cowshed::cow

@@ -83,7 +83,7 @@ StackWalker::StackWalker(const std::vector<Module>& modules, AtWorkOn at_work_on
 
 StackWalker::~StackWalker() = default;
 
-CodeReader::Place StackWalker::located(std::uint64_t pc) const {
+CodeReader::Location StackWalker::located(std::uint64_t pc) const {
   Dwfl_Module* module = ::dwfl_addrmodule(dwfl_.get(), pc);
   std::uint64_t begin = 0;
   const DwflBinary* binary = binary_of(module, begin);
@@ -103,7 +103,7 @@ CodeReader::Walk StackWalker::walk(const CopySample& sample) {
   if (state_->callers.empty()) state_->callers.push_back(sample[Register::rip]);
   CodeReader::Walk walk;
   walk.truncated = outcome != 0 || state_->misses != 0;
-  for (const std::uint64_t pc : state_->callers) walk.places.push_back(located(pc));
+  for (const std::uint64_t pc : state_->callers) walk.locations.push_back(located(pc));
   return walk;
 }
 

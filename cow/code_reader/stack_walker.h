@@ -32,7 +32,7 @@ class StackWalker {
   struct Callbacks;
   struct State;
 
-  CodeReader::Place located(std::uint64_t pc) const;
+  CodeReader::Location located(std::uint64_t pc) const;
 
   std::unique_ptr<State> state_;  // the one argument that the callbacks ever get
   OwnDwfl dwfl_;

@@ -1,5 +1,8 @@
 #pragma once
 
+// Room cow/meter: Meter, for a program that measures itself.  May use base, cow, cow/proc,
+// cow/arenas.
+
 #include <cstdint>
 #include <memory_resource>
 #include <string_view>

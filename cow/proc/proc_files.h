@@ -1,5 +1,7 @@
 #pragma once
 
+// Room cow/proc: reads the files and the page maps of /proc.  May use base, cow.
+
 #include <cstdint>
 #include <string>
 #include <string_view>

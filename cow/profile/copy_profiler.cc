@@ -9,7 +9,7 @@ namespace {
 
 constexpr std::size_t kMostOfAKind = 50;
 constexpr std::size_t kMostUnknown = 10'000;
-constexpr std::size_t kPlacedAtATime = 32;  // some milliseconds
+constexpr std::size_t kAttributedAtATime = 32;  // some milliseconds
 
 std::size_t bytes_of(const CopySample& sample) { return sizeof sample + sample.stack.size(); }
 
@@ -19,7 +19,7 @@ CopyProfiler::CopyProfiler(const ProcFiles& proc) : binaries_(proc), spaces_(pro
   if (auto decoder = StoreDecoder::open()) stores_.emplace(std::move(*decoder));
 }
 
-void CopyProfiler::place(const CopySample& sample) {
+void CopyProfiler::attribute_one(const CopySample& sample) {
   waiting_bytes_ -= bytes_of(sample);
   const CodeStack& code = sites_.add(sample, spaces_, binaries_);
   if (stores_) stores_->add(sample, code);
@@ -39,17 +39,17 @@ void CopyProfiler::add(std::vector<CopySample> samples) {
 
 // Of what waits; returns the others.
 template <class IsKnown>
-std::vector<CopySample> CopyProfiler::place_those(IsKnown is_known,
-                                                  const std::function<void()>& meanwhile) {
+std::vector<CopySample> CopyProfiler::attribute_if(IsKnown is_known,
+                                                   const std::function<void()>& meanwhile) {
   std::vector<CopySample> unknown;
-  std::size_t placed = 0;
+  std::size_t attributed = 0;
   for (CopySample& sample : std::exchange(waiting_, {})) {
     if (!is_known(sample)) {
       unknown.push_back(std::move(sample));
       continue;
     }
-    place(sample);
-    if (++placed % kPlacedAtATime != 0) continue;
+    attribute_one(sample);
+    if (++attributed % kAttributedAtATime != 0) continue;
     // A program may map what it copies and be gone before we are through.
     spaces_.keep_up(monotonic_ns());
     meanwhile();
@@ -63,7 +63,7 @@ void CopyProfiler::wait_first(std::vector<CopySample> samples) {
 }
 
 void CopyProfiler::attribute_known(const std::function<void()>& meanwhile) {
-  wait_first(place_those(
+  wait_first(attribute_if(
       [this](const CopySample& sample) { return spaces_.knows(sample.process_id, sample.execs); },
       meanwhile));
 }
@@ -72,17 +72,17 @@ void CopyProfiler::attribute(const std::vector<ProcessCounts>& processes,
                              const std::function<void()>& meanwhile) {
   const std::uint64_t now = monotonic_ns();
   for (const ProcessCounts& process : processes) spaces_.update(process, now);
-  std::vector<CopySample> unknown = place_those(
+  std::vector<CopySample> unknown = attribute_if(
       [this](const CopySample& sample) { return spaces_.knows(sample.process_id); }, meanwhile);
   if (unknown.size() > kMostUnknown)
-    for (const CopySample& sample : unknown) place(sample);
+    for (const CopySample& sample : unknown) attribute_one(sample);
   else wait_first(std::move(unknown));
   spaces_.forget_ended();
 }
 
 // As of an unknown process where it is one.
-void CopyProfiler::place_waiting() {
-  for (const CopySample& sample : waiting_) place(sample);
+void CopyProfiler::attribute_waiting() {
+  for (const CopySample& sample : waiting_) attribute_one(sample);
   waiting_.clear();
 }
 
@@ -92,18 +92,18 @@ void CopyProfiler::merge(std::uint64_t process_id, std::uint64_t into) {
 }
 
 SampledCopies CopyProfiler::of(std::uint64_t process_id, const ProfileBuilder::Copies& copies) {
-  place_waiting();
+  attribute_waiting();
   return sites_.of(process_id, copies, symbols_, kMostOfAKind);
 }
 
 SampledCopies CopyProfiler::of_all(const ProfileBuilder::Copies& copies) {
-  place_waiting();
+  attribute_waiting();
   return sites_.of_all(copies, symbols_, kMostOfAKind);
 }
 
 std::optional<std::vector<CopyPattern>> CopyProfiler::patterns_of(std::uint64_t process_id) {
   if (!stores_) return std::nullopt;
-  place_waiting();
+  attribute_waiting();
   return stores_->patterns(process_id, symbols_);
 }
 

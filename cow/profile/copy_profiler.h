@@ -1,5 +1,8 @@
 #pragma once
 
+// Room cow/profile: attributes samples to processes and adds them up.  May use base, cow, cow/proc,
+// cow/symbolize, cow/causes, probes.
+
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -54,11 +57,11 @@ class CopyProfiler {
   std::optional<std::vector<CopyPattern>> patterns_of(std::uint64_t process_id);
 
  private:
-  void place(const CopySample& sample);
+  void attribute_one(const CopySample& sample);
   template <class IsKnown>
-  std::vector<CopySample> place_those(IsKnown is_known, const std::function<void()>& meanwhile);
+  std::vector<CopySample> attribute_if(IsKnown is_known, const std::function<void()>& meanwhile);
   void wait_first(std::vector<CopySample> samples);
-  void place_waiting();
+  void attribute_waiting();
 
   std::vector<CopySample> waiting_;
   std::size_t waiting_bytes_ = 0;  // with those that are just being placed

@@ -93,14 +93,14 @@ std::string fold(const std::vector<Frame>& stack, bool truncated) {
 
 // A stack's innermost frames up to its place in the program, as CodeSite has them; all, where none
 // is the program's.
-std::vector<Frame> place_of(const std::vector<Frame>& stack) {
-  std::vector<Frame> place;
+std::vector<Frame> site_frames(const std::vector<Frame>& stack) {
+  std::vector<Frame> site;
   for (const Frame& frame : stack) {
-    place.push_back(without_address(frame));
+    site.push_back(without_address(frame));
     const bool is_kernel = frame.module.empty() && frame.function.starts_with('[');
     if (!is_kernel && !frame.inlined && !is_runtime_library(frame.module)) break;
   }
-  return place;
+  return site;
 }
 
 }  // namespace
@@ -218,7 +218,7 @@ std::vector<CodeSite> ProfileBuilder::sites(const std::vector<Weighted>& tallies
   for (const auto& [tally, copies_per_sample] : tallies) {
     for (const auto& [stack, samples] : tally->stacks) {
       std::vector<Frame> all = frames(stack, symbols);
-      Found& site = found[place_of(all)];
+      Found& site = found[site_frames(all)];
       site.samples += samples;
       site.copies += static_cast<double>(samples) * copies_per_sample;
       if (samples > site.most_samples) {
@@ -230,8 +230,8 @@ std::vector<CodeSite> ProfileBuilder::sites(const std::vector<Weighted>& tallies
   }
   std::vector<CodeSite> result;
   result.reserve(found.size());
-  for (auto& [place, site] : found) {
-    result.push_back({symbols.shared(place), symbols.shared(std::move(site.stack)), site.samples,
+  for (auto& [frames, site] : found) {
+    result.push_back({symbols.shared(frames), symbols.shared(std::move(site.stack)), site.samples,
                       rounded(site.copies), site.truncated});
   }
   sort_by_copies(result);

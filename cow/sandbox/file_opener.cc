@@ -56,15 +56,15 @@ bool is_mapped_as(int fd, const Mapping& mapping) {
   struct stat file{};
   if (::fstat(fd, &file) != 0) return false;
   if (file.st_dev == mapping.device && file.st_ino == mapping.inode) return true;
-  void* place = ::mmap(nullptr, 1, PROT_READ, MAP_PRIVATE, fd, 0);
-  if (place == MAP_FAILED) return false;
-  const auto begin = reinterpret_cast<std::uintptr_t>(place);
+  void* mapped = ::mmap(nullptr, 1, PROT_READ, MAP_PRIVATE, fd, 0);
+  if (mapped == MAP_FAILED) return false;
+  const auto begin = reinterpret_cast<std::uintptr_t>(mapped);
   bool is_same = false;
   for (const Mapping& own : ProcFiles().maps(::getpid()).value_or(std::vector<Mapping>())) {
     if (begin < own.begin || begin >= own.end) continue;
     is_same = own.device == mapping.device && own.inode == mapping.inode;
   }
-  ::munmap(place, 1);
+  ::munmap(mapped, 1);
   return is_same;
 }
 
@@ -114,7 +114,7 @@ FileDescriptor open_system_debug_file(const std::string& path) {
 }
 
 FileDescriptor open_debug_file(const ProcFiles& proc, const FileRequest& request) {
-  if (request.place == FilePlace::build_id) {
+  if (request.kind == FileKind::build_id) {
     if (!is_build_id(request.name)) return {};
     return open_system_debug_file(
         fmt::format(".build-id/{}/{}.debug", request.name.substr(0, 2), request.name.substr(2)));
@@ -122,9 +122,8 @@ FileDescriptor open_debug_file(const ProcFiles& proc, const FileRequest& request
   const std::string binary(request.mapping.file_path());
   if (!is_file_name(request.name) || !binary.starts_with('/')) return {};
   const std::string folder = binary.substr(1, binary.rfind('/'));
-  if (request.place == FilePlace::system_folder)
-    return open_system_debug_file(folder + request.name);
-  const std::string below = request.place == FilePlace::debug_folder ? ".debug/" : "";
+  if (request.kind == FileKind::system_folder) return open_system_debug_file(folder + request.name);
+  const std::string below = request.kind == FileKind::debug_folder ? ".debug/" : "";
   const FileDescriptor root = root_of(proc, request.pid);
   return open_located(
       locate(root.get(), folder + below + request.name, RESOLVE_IN_ROOT | kNoLinks));
@@ -149,7 +148,7 @@ constexpr std::chrono::seconds kMostOpenAsleep{2};
 
 std::string to_bytes(const FileRequest& request) {
   WireWriter wire;
-  wire.number(request.place).number(request.pid).number(request.owner);
+  wire.number(request.kind).number(request.pid).number(request.owner);
   wire.number(request.mapping.begin).number(request.mapping.end);
   wire.number(request.mapping.device).number(request.mapping.inode);
   wire.text(request.mapping.path).text(request.name);
@@ -159,7 +158,7 @@ std::string to_bytes(const FileRequest& request) {
 FileRequest from_bytes(std::string_view bytes) {
   WireReader wire(bytes);
   FileRequest request;
-  request.place = wire.number<FilePlace>();
+  request.kind = wire.number<FileKind>();
   request.pid = wire.number<pid_t>();
   request.owner = wire.number<std::uint32_t>();
   request.mapping.begin = wire.number<std::uint64_t>();
@@ -181,9 +180,9 @@ void serve(const ProcFiles& proc, const HelperSocket& socket) {
 }  // namespace
 
 FileDescriptor open_requested(const ProcFiles& proc, const FileRequest& request) {
-  switch (request.place) {
-    case FilePlace::itself: return open_itself(proc, request);
-    case FilePlace::perf_map: return open_perf_map(proc, request);
+  switch (request.kind) {
+    case FileKind::itself: return open_itself(proc, request);
+    case FileKind::perf_map: return open_perf_map(proc, request);
     default: return open_debug_file(proc, request);
   }
 }

@@ -14,7 +14,7 @@
 namespace cowshed::cow {
 
 // Which file of a binary is wanted.
-enum class FilePlace : std::uint8_t {
+enum class FileKind : std::uint8_t {
   itself,
   // Debug information.  `name` is the build id in hexadecimal, or the name in .gnu_debuglink.
   build_id,       // /usr/lib/debug/.build-id/NA/ME.debug
@@ -26,7 +26,7 @@ enum class FilePlace : std::uint8_t {
 
 // A file that a measured program names.
 struct FileRequest {
-  FilePlace place = FilePlace::itself;
+  FileKind kind = FileKind::itself;
   pid_t pid = 0;            // the process that maps it, or that wrote the perf map
   std::uint32_t owner = 0;  // of that process: a perf map is believed of it, of root and of us
   Mapping mapping;          // of the binary

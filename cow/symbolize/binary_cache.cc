@@ -14,8 +14,8 @@ constexpr std::size_t kMostPerfMaps = 256;  // each keeps a descriptor
 
 BinaryCache::BinaryCache(ProcFiles proc)
     : opener_(std::move(proc)),
-      reader_([this](CodeReader::BinaryId binary, FilePlace place, const std::string& name) {
-        return file_of(binary, place, name);
+      reader_([this](CodeReader::BinaryId binary, FileKind kind, const std::string& name) {
+        return file_of(binary, kind, name);
       }) {}
 
 Binary& BinaryCache::add() {
@@ -25,16 +25,16 @@ Binary& BinaryCache::add() {
   return binary;
 }
 
-FileDescriptor BinaryCache::file_of(CodeReader::BinaryId binary, FilePlace place,
+FileDescriptor BinaryCache::file_of(CodeReader::BinaryId binary, FileKind kind,
                                     const std::string& name) {
   if (binary == 0 || binary > binaries_.size()) return {};
-  if (place == FilePlace::perf_map) {
+  if (kind == FileKind::perf_map) {
     const auto open = perf_map_files_.find(binary);
     if (open == perf_map_files_.end()) return {};
     return FileDescriptor(::fcntl(open->second.get(), F_DUPFD_CLOEXEC, 0));
   }
   FileRequest request = binaries_[binary - 1]->file;
-  request.place = place;
+  request.kind = kind;
   request.name = name;
   return opener_.open(request);
 }
@@ -80,7 +80,7 @@ const Binary* BinaryCache::perf_map(std::uint64_t process_id, pid_t pid, uid_t o
   file.next_look_ns = now + kBetweenLooksNs;
   if (perf_map_files_.size() >= kMostPerfMaps) return nullptr;
   FileRequest request;
-  request.place = FilePlace::perf_map;
+  request.kind = FileKind::perf_map;
   request.pid = pid;
   request.owner = owner;
   FileDescriptor opened = opener_.open(request);

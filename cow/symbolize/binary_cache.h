@@ -63,7 +63,7 @@ class BinaryCache {
   };
 
   Binary& add();
-  FileDescriptor file_of(CodeReader::BinaryId binary, FilePlace place, const std::string& name);
+  FileDescriptor file_of(CodeReader::BinaryId binary, FileKind kind, const std::string& name);
 
   OpenerProcess opener_;
   CodeReaderProcess reader_;

@@ -88,12 +88,12 @@ bool StackUnwinder::is_of_file(std::uint64_t pc) const {
 std::size_t StackUnwinder::fingerprint(const CopySample& sample) const {
   const std::uint64_t top = sample[Register::rsp];
   std::string text;
-  const auto add = [&](std::uint64_t place, std::uint64_t word) {
+  const auto add = [&](std::uint64_t key, std::uint64_t word) {
     const std::uint64_t depth = word - top;
     const bool in_stack = depth < sample.stack.size();
     if (!in_stack && !is_code(word)) return;
     const std::uint64_t value = in_stack ? depth : word;
-    text.append(reinterpret_cast<const char*>(&place), sizeof place);
+    text.append(reinterpret_cast<const char*>(&key), sizeof key);
     text.append(reinterpret_cast<const char*>(&value), sizeof value);
   };
   for (std::size_t i = 0; i < kRegisters; ++i) add(UINT64_MAX - i, sample.registers[i]);
@@ -106,19 +106,19 @@ std::size_t StackUnwinder::fingerprint(const CopySample& sample) const {
   return std::hash<std::string>()(text);  // the text takes kilobytes
 }
 
-CodeAddress StackUnwinder::known_address(const CodeReader::Place& place) const {
-  const auto binary = binaries_.find(place.binary);
+CodeAddress StackUnwinder::known_address(const CodeReader::Location& location) const {
+  const auto binary = binaries_.find(location.binary);
   // libdwfl gives what lies in a gap to the module before it: generated code, say.
-  if (binary == binaries_.end() || !is_of_file(place.pc)) return {nullptr, place.pc};
-  return {binary->second, place.address};
+  if (binary == binaries_.end() || !is_of_file(location.pc)) return {nullptr, location.pc};
+  return {binary->second, location.address};
 }
 
 CodeStack StackUnwinder::walk(const CopySample& sample) {
   const CodeReader::Walk walk = reader_->walk(layout_, sample);
   CodeStack stack;
   stack.truncated = walk.truncated;
-  for (const CodeReader::Place& place : walk.places)
-    stack.addresses.push_back(known_address(place));
+  for (const CodeReader::Location& location : walk.locations)
+    stack.addresses.push_back(known_address(location));
   return stack;
 }
 

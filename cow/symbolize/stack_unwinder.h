@@ -60,7 +60,7 @@ class StackUnwinder {
   bool is_code(std::uint64_t word) const;
   bool is_of_file(std::uint64_t pc) const;
   std::size_t fingerprint(const CopySample& sample) const;
-  CodeAddress known_address(const CodeReader::Place& place) const;
+  CodeAddress known_address(const CodeReader::Location& location) const;
   CodeStack walk(const CopySample& sample);
 
   std::vector<Code> code_;  // sorted

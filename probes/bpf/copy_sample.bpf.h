@@ -3,9 +3,9 @@
 
 #include "lineage.bpf.h"
 
-/* Who copies, by samples: one copy of every `sample_period` of a thread, at a random place among
- * them, so that each copy has the same chance and no loop is in step with us.  What is needed to
- * unwind the stack is copied out; frames and names are found in user space. */
+/* Samples of copies: one in every `sample_period` copies of a thread, at a random position.  So
+ * each copy has the same chance, and no loop runs in step with the sampling.  A sample has all that
+ * user space needs to unwind the stack and to find names. */
 
 struct {
   __uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -26,13 +26,13 @@ struct {
   __type(value, struct cowshed_sample);
 } new_sample SEC(".maps");
 
-const volatile __u32 sample_period = 0; /* 0: none, and the verifier removes all of this */
+const volatile __u32 sample_period = 0; /* 0: none, and the verifier removes this code */
 const volatile __u32 sample_stack_bytes = 0;
 
 static __always_inline void draw_turn(struct sample_turn* turn) {
-  __u32 place = bpf_get_prandom_u32() % sample_period;
-  turn->until = turn->after + place + 1;
-  turn->after = sample_period - 1 - place;
+  __u32 position = bpf_get_prandom_u32() % sample_period;
+  turn->until = turn->after + position + 1;
+  turn->after = sample_period - 1 - position;
 }
 
 static __always_inline int is_its_turn(struct sample_turn* turn) {
@@ -65,7 +65,7 @@ static __always_inline void read_registers(__u64* to, struct pt_regs* from) {
 #define BYTES_TO_PAGE_END(address) \
   (COWSHED_PAGE_BYTES - (__u32)((address) & (COWSHED_PAGE_BYTES - 1)))
 
-/* Reads until the first page that is not there, without a fault: the target keeps sharing. */
+/* Reads up to the first absent page.  It raises no fault, so the process keeps sharing. */
 static __always_inline void read_stack(struct cowshed_sample* sample, __u64 sp) {
   __u32 used = 0;
   for (int i = 0; i <= COWSHED_STACK_BYTES / COWSHED_PAGE_BYTES; i++) {
@@ -96,19 +96,14 @@ static __always_inline void describe_sample(struct cowshed_sample* sample,
   struct task_struct* task = bpf_get_current_task_btf();
   struct pending_fault* fault = &thread->pending;
   struct pt_regs* entry = (struct pt_regs*)bpf_task_pt_regs(task);
-  sample->process_id = 0;
-  sample->pid = 0;
-  sample->execs = 0;
   struct cowshed_process* process = bpf_map_lookup_elem(&processes, &thread->key);
-  if (process) {
-    sample->process_id = process->id;
-    sample->pid = process->pid;
-    sample->execs = process->execs;
-  }
-  sample->tid = pid_here(task);
+  sample->process_id = process ? process->id : 0;
+  sample->pid = process ? process->pid : 0;
+  sample->execs = process ? process->execs : 0;
+  sample->tid = namespace_pid(task);
   sample->time_ns = bpf_ktime_get_ns();
   sample->address = thread->address;
-  sample->fault_class = fault->outcome;
+  sample->fault_class = fault->fault_class;
   sample->user_mode = fault->mode == PENDING_USER;
   sample->system_call = sample->user_mode ? ~0ULL : entry->orig_ax;
   sample->mapping_start = fault->traits & MAPPING_FOUND ? thread->mapping.start : 0;
@@ -142,7 +137,7 @@ static __noinline int take_sample(struct thread_state* thread) {
   return 0;
 }
 
-/* Called for each copy while its fault is pending. */
+/* Runs for each copy while its fault is pending. */
 static __always_inline void sample_copy(struct thread_state* thread) {
   if (sample_period && !thread->await_exec && is_its_turn(&thread->turn)) take_sample(thread);
 }

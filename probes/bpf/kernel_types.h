@@ -189,10 +189,6 @@ struct cfs_rq {
   struct rq* rq; /* with CONFIG_FAIR_GROUP_SCHED */
 };
 
-struct rq {
-  struct cfs_rq cfs;
-};
-
 struct sched_entity {
   struct cfs_rq* cfs_rq; /* with CONFIG_FAIR_GROUP_SCHED */
 };

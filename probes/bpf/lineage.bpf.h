@@ -3,10 +3,11 @@
 
 #include "maps.bpf.h"
 
-/* Threads and processes come and go here: who is tracked, under which record, and when a thread's
- * counters move to its process. */
+/* The records of processes and threads: they are created at a fork, and a thread's counters are
+ * added to its process when it ends. */
 
-static __always_inline __u32 pid_here(struct task_struct* task) {
+/* PIDs are those of the loader's PID namespace; 0 if the task has none there. */
+static __always_inline __u32 namespace_pid(struct task_struct* task) {
   struct pid* pid = BPF_CORE_READ(task, thread_pid);
   __u32 number = 0;
   if (pid && BPF_CORE_READ(pid, level) >= pid_level) {
@@ -17,8 +18,8 @@ static __always_inline __u32 pid_here(struct task_struct* task) {
   return number;
 }
 
-static __always_inline __u32 tgid_here(struct task_struct* task) {
-  return pid_here(BPF_CORE_READ(task, group_leader));
+static __always_inline __u32 namespace_tgid(struct task_struct* task) {
+  return namespace_pid(BPF_CORE_READ(task, group_leader));
 }
 
 static __always_inline void fill_key(struct cowshed_key* key, struct task_struct* task) {
@@ -27,19 +28,19 @@ static __always_inline void fill_key(struct cowshed_key* key, struct task_struct
   key->unused = 0;
 }
 
-/* A pointer as a number to calculate with, which the verifier grants on the way through memory. */
+/* A pointer as a number to calculate with.  The verifier permits it by way of memory. */
 static __always_inline __u64 number(__u64* memory, const void* pointer) {
   *(volatile __u64*)memory = (__u64)pointer;
   return *(volatile __u64*)memory;
 }
 
-/* Where a CPU's part of a per-CPU pointer lies, as far from the pointer: of the CPUs that were
- * online when the programs were loaded. */
+/* The distances from a per-CPU pointer to each CPU's part, for the CPUs that were online when the
+ * programs were loaded. */
 #define MOST_CPUS 4096
 __u64 percpu_shifts[MOST_CPUS];
 __u32 percpu_parts;
 
-/* Learnt from a map of our own: the kernel's table of offsets is no symbol that we may resolve. */
+/* Taken from a map of our own, because we may not resolve the kernel's table of offsets. */
 static __always_inline __u64 percpu_shift(__u32 cpu) {
   __u32 slot = 0;
   struct cowshed_process* mine = bpf_map_lookup_elem(&new_process, &slot);
@@ -50,6 +51,22 @@ static __always_inline __u64 percpu_shift(__u32 cpu) {
   bpf_probe_read_kernel(&base, sizeof base,
                         (void*)map + bpf_core_field_offset(struct bpf_array, pptrs));
   return base ? number(&mine->id, there) - base : 0;
+}
+
+struct cpu_number {
+  __u64 cpu;
+};
+
+/* The loader runs it for each online CPU. */
+SEC("syscall")
+int add_cpu(struct cpu_number* number) {
+  __u64 shift = percpu_shift(number->cpu);
+  __u32 part = percpu_parts;
+  if (shift && part < MOST_CPUS) {
+    percpu_shifts[part & (MOST_CPUS - 1)] = shift;
+    percpu_parts = part + 1;
+  }
+  return 0;
 }
 
 struct percpu_sum {
@@ -65,15 +82,15 @@ static long add_part(__u32 part, struct percpu_sum* sum) {
   return 0;
 }
 
-/* Resident anonymous memory of `task`.  A percpu_counter alone is off by up to 32 pages a CPU,
- * which is all of a small program, so its parts are added; before 6.2 each thread keeps up to 64
- * pages to itself, of which only this thread's are added. */
+/* Resident anonymous memory of `task`.  A percpu_counter alone is wrong by up to 32 pages a CPU,
+ * the size of a small program, so its parts are added.  Before 6.2 each thread keeps up to 64 pages
+ * to itself, and only those of this thread are added. */
 static __always_inline __u64 anonymous_bytes(struct task_struct* task) {
   struct mm_struct* mm = task->mm;
   if (!mm) return 0;
   __s64 pages = 0;
-  /* Asked of a type that every kernel has: for one that it lacks libbpf would look through all
-   * modules, which takes CAP_SYS_ADMIN. */
+  /* Every kernel has this type.  For a missing type libbpf would search all modules, which takes
+   * CAP_SYS_ADMIN. */
   if (bpf_core_field_exists(((struct mm_struct___v6_1*)mm)->rss_stat.count)) {
     pages = BPF_CORE_READ((struct mm_struct___v6_1*)mm, rss_stat.count[MM_ANONPAGES].counter);
     pages += BPF_CORE_READ((struct task_struct___v6_1*)task, rss_stat.count[MM_ANONPAGES]);
@@ -97,8 +114,8 @@ static __always_inline int add_process(struct task_struct* task, struct cowshed_
   process->id = __sync_fetch_and_add(&last_id, 1) + 1;
   process->parent_id = parent_id;
   process->shared_at_fork_bytes = shared_bytes;
-  process->pid = tgid_here(task);
-  process->ppid = tgid_here(BPF_CORE_READ(task, real_parent));
+  process->pid = namespace_tgid(task);
+  process->ppid = namespace_tgid(BPF_CORE_READ(task, real_parent));
   process->flags = flags;
   struct task_struct* leader = BPF_CORE_READ(task, group_leader);
   bpf_probe_read_kernel(process->comm, sizeof process->comm, &leader->comm);
@@ -136,7 +153,8 @@ static __always_inline int add_thread(struct task_struct* task, struct cowshed_k
   return 1;
 }
 
-static __always_inline void flush(struct thread_state* thread, struct task_struct* task) {
+/* Adds the counters of a thread that ends to those of its process. */
+static __always_inline void flush_counts(struct thread_state* thread, struct task_struct* task) {
   struct cowshed_process* process = bpf_map_lookup_elem(&processes, &thread->key);
   struct cowshed_counts* counts = &thread->counts;
   if (!process) {
@@ -157,7 +175,7 @@ static __always_inline void flush(struct thread_state* thread, struct task_struc
     thread->exited = 1;
     __u32 others = __sync_fetch_and_add(&process->threads_live, -1) - 1;
     struct signal_struct* signal = BPF_CORE_READ(task, signal);
-    /* `live` alone says so to each of several threads that end together. */
+    /* If several threads end together, `live` alone is 0 for each of them. */
     if (others == 0 && BPF_CORE_READ(signal, live.counter) == 0) {
       __u32 group = BPF_CORE_READ(signal, flags) & SIGNAL_GROUP_EXIT;
       struct task_struct* leader = BPF_CORE_READ(task, group_leader);

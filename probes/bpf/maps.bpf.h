@@ -4,10 +4,12 @@
 #include "kernel_types.h"
 #include "record.h"
 
-/* The maps and what a tracked thread carries in its task storage. */
+/* The maps, and the state of a tracked thread, which is in its task storage. */
+
+/* Traits of the mapping at an address; 0: unknown. */
 
 #define MAPPING_FOUND 1u
-#define MAPPING_ABSENT 2u /* the address belongs to no mapping */
+#define MAPPING_ABSENT 2u /* nothing is mapped there */
 #define MAPPING_WRITABLE 4u
 #define MAPPING_SHARED 8u
 #define MAPPING_HUGETLB 16u
@@ -15,48 +17,49 @@
 #define MAPPING_FILE 64u
 #define MAPPING_SHMEM 128u
 #define MAPPING_ARENA 256u
-#define MAPPING_MAY_BE_HUGE 512u /* holds a whole aligned 2 MiB */
+#define MAPPING_MAY_BE_HUGE 512u /* contains a whole aligned 2 MiB */
 #define MAPPING_UFFD_MISSING 1024u
 
-/* The mapping that a thread's fault last looked up. */
+/* The mapping of the thread's last fault. */
 struct mapping {
-  struct mm_struct* mm; /* compared, never followed */
+  struct mm_struct* mm; /* compared, never dereferenced */
   __u64 start;
   __u64 end;
   __u32 generation;
   __u32 traits;
-  __u64 small_block; /* the 2 MiB, by number, that was last seen to consist of small pages */
+  __u64 small_block; /* number of the last 2 MiB known to consist of small pages */
 };
 
-/* Its file, where its traits say MAPPING_ARENA. */
+/* The mapping's file, if it has the trait MAPPING_ARENA. */
 struct mapped_arena {
   __u64 inode; /* or the address and COWSHED_BY_ADDRESS */
   char name[COWSHED_ARENA_NAME_BYTES];
 };
 
-/* Its file, where its traits say MAPPING_FILE. */
+/* The mapping's file, if it has the trait MAPPING_FILE. */
 struct mapped_file {
-  __u64 size_at; /* address of its size; 0: pages beyond that are not refused, as a device's */
-  __u64 begin;   /* where its first byte is mapped, or would be */
+  __u64 size_at; /* address of its size; 0: has no end, as a device */
+  __u64 begin;   /* address of its first byte, mapped or not */
 };
 
 enum pending_mode { PENDING_NONE, PENDING_USER, PENDING_KERNEL };
 
-/* A write fault whose outcome is not known yet: what every fault writes of it. */
+/* A write fault without a final class: the fields of every fault.  pending_fault.bpf.h has its
+ * states. */
 struct pending_fault {
   __u8 mode;
-  __u8 outcome; /* its class if nothing is allocated before the thread's next event */
-  __u8 protection;
+  __u8 fault_class; /* enum cowshed_class, if the kernel allocates no page */
+  __u8 protection;  /* the page was there, but write-protected */
   __u8 may_split;
   __u32 traits;
-  __u64 ip; /* of the user's instruction, the system call for a kernel-mode fault */
+  __u64 ip; /* of the user's instruction; in kernel mode, of the system call */
 };
 
-/* What kernel-mode faults and those on a huge page need besides. */
+/* More fields of kernel-mode faults and of faults on a huge page. */
 struct fault_details {
   __u64 call;  /* the system call's number and arguments, mixed */
   __u64 frame; /* address of the exception's registers */
-  __u64 stack; /* of the allocation in question */
+  __u64 stack; /* of the allocation */
   __u64 splits;
   __u64 switches;
 };
@@ -64,15 +67,15 @@ struct fault_details {
 #define FRAME_WORDS (PT_REGS_WORDS + 1)
 #define MAPLE_NODE_WORDS 32
 
-/* The copies of a thread fall into blocks of a sampling period each. */
+/* A thread takes one sample in each block of `sample_period` copies. */
 struct sample_turn {
-  __u32 until; /* the next sample is that many copies ahead; 0: not drawn yet */
-  __u32 after; /* copies of its block that follow it */
+  __u32 until; /* copies up to the next sample; 0: not drawn yet */
+  __u32 after; /* copies of the same block after it */
 };
 
-/* In order of use: a fault in the mapping of the last one touches the first 128 bytes of it. */
+/* In order of use: a fault in the same mapping as the last fault uses the first 128 bytes. */
 struct thread_state {
-  __u64 update_begin; /* unequal while the counts change under a reader's eyes */
+  __u64 update_begin; /* unequal to update_end while the counts change */
   __u64 update_end;
   struct pending_fault pending;
   struct mapping mapping;
@@ -81,7 +84,7 @@ struct thread_state {
   __u32 exited;
   __u32 await_exec;
   struct cowshed_key key;
-  __u64 program; /* the address space of what it runs: compared, never followed */
+  __u64 program; /* the address space of its program: compared, never dereferenced */
   struct sample_turn turn;
   struct fault_details details;
   struct mapped_arena arena;
@@ -125,7 +128,8 @@ struct {
   __type(value, struct cowshed_root);
 } roots SEC(".maps");
 
-/* Records being made.  Tracepoint programs cannot be preempted and use slot 0; iterators can be. */
+/* Scratch for new records.  Tracepoint programs cannot be preempted and use slot 0.  Iterators can,
+ * and use slot 1. */
 struct {
   __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
   __uint(max_entries, 2);
@@ -136,14 +140,14 @@ struct {
 struct cowshed_losses losses;
 struct cowshed_adoption adoption;
 __u64 last_id;
-__u64 processes_added; /* to their maps: what the loader has seen since then is all there is */
+__u64 processes_added; /* to the map: tells the loader whether it has seen all */
 __u64 arenas_added;
-/* Changes to the records in `processes`: while the two are equal and as they were, no record has
- * changed, and whoever has read them all need not read them again. */
+/* Changes to the records in `processes`.  While the two numbers are equal and constant, no record
+ * has changed, and the loader need not read them again. */
 __u64 record_changes_begun;
 __u64 record_changes_done;
-__u64 slow_lookups; /* mappings that bpf_find_vma had to find */
-__u32 pid_level;    /* of the loader's PID namespace */
+__u64 slow_lookups; /* mappings that only bpf_find_vma found */
+__u32 pid_level;    /* the level of the loader's PID namespace */
 
 const volatile __s64 vm_events_from_runqueue = 0; /* vm_event_states - runqueues, 0: unknown */
 const volatile __u32 gfp_movable = 0x8; /* ___GFP_* as of 6.1; the loader asks newer kernels */
@@ -164,7 +168,7 @@ static __always_inline void end_record_change(void) {
 
 #define compiler_barrier() asm volatile("" ::: "memory")
 
-/* The thread's own programs are the only writers and cannot be preempted; x86 keeps the order of
+/* Only the thread's own programs write here, and they cannot be preempted.  x86 keeps the order of
  * stores. */
 static __always_inline void begin_update(struct thread_state* thread) {
   thread->update_begin++;

@@ -3,19 +3,19 @@
 
 #include "maps.bpf.h"
 
-/* The page table entry of a fault's address: it tells a page that comes back from swap from one
- * that was never there.  A walk reads the kernel's memory up to five times, so only the faults ask
- * that nothing cheaper can tell.  Page tables lie in the direct map of all memory, whose place is
- * random: the loader has it searched for, with memory of its own whose content it knows. */
+/* The page table entry of an address.  It tells a page that returns from swap from a page that was
+ * never there.  A walk reads the kernel's memory up to five times, so it is the last resort.  Page
+ * tables are in the direct map of all memory, at a random address: the loader runs a program that
+ * searches for it, by a token that the loader has put into its own memory. */
 
 #define PTE_PRESENT 0x1ULL  /* arch/x86/include/asm/pgtable_types.h */
 #define PTE_ERRATUM 0x60ULL /* accessed and dirty, which some CPUs leave in an empty entry */
 #define PTE_LARGE 0x80ULL
 #define PTE_PROT_NONE 0x100ULL /* where PTE_PRESENT is not set */
 #define PTE_TYPE_SHIFT 59      /* of a swap entry */
-#define PTE_MARKER 31          /* the last type: nothing is there but a mark */
-/* Without the bit that means encryption, 47 or 51: Linux puts at most 64 TiB there, and with tables
- * of five levels nobody has the memory to need bit 51. */
+#define PTE_MARKER 31          /* the last type: no page, only a mark */
+/* Without the encryption bit, 47 or 51.  Linux maps at most 64 TiB with four levels, and no machine
+ * has the memory to need bit 51 with five. */
 #define FRAME_OF_4_LEVELS 0x00003ffffffff000ULL
 #define FRAME_OF_5_LEVELS 0x0007fffffffff000ULL
 #define LEAST_WITH_4_LEVELS 0xffff800000000000ULL /* kernel addresses */
@@ -29,12 +29,12 @@ enum page_entry {
   ENTRY_SWAP,      /* or in migration */
 };
 
-__u64 direct_map; /* where physical memory begins in the kernel's addresses; 0: not found out */
+__u64 direct_map; /* the kernel's address of physical address 0; 0: unknown */
 
 struct table_walk {
   __u64 direct_map;
   __u64 table; /* the kernel's address of the top level */
-  __u64 entry; /* the last one: of a page, or the first that leads no further */
+  __u64 entry; /* the last one: of a page, or without a next table */
   __u32 shift; /* its level's */
 };
 
@@ -42,7 +42,7 @@ static __always_inline __u64 frame_of(struct table_walk* walk, __u64 entry) {
   return entry & (walk->table < LEAST_WITH_4_LEVELS ? FRAME_OF_5_LEVELS : FRAME_OF_4_LEVELS);
 }
 
-/* Returns 0, or what reading memory failed with. */
+/* Returns 0, or the error of a read. */
 static __always_inline long walk_tables(struct table_walk* walk, __u64 address) {
   __u64 table = walk->table;
   __u32 shift = table < LEAST_WITH_4_LEVELS ? 48 : 39;
@@ -58,7 +58,7 @@ static __always_inline long walk_tables(struct table_walk* walk, __u64 address) 
   return 0;
 }
 
-/* Of the running task's address space, see enum page_entry.  Not static, as walk_node(). */
+/* Returns an enum page_entry for the running task.  Not static, as walk_node(). */
 __noinline __u32 page_entry(__u64 address) {
   struct task_struct* task = bpf_get_current_task_btf();
   struct mm_struct* mm = task->mm;
@@ -74,43 +74,43 @@ __noinline __u32 page_entry(__u64 address) {
 #define TOKEN_WORDS 4
 #define MOST_GIB (1 << 20)
 
-/* Where the loader has put its token, and a copy to compare with. */
-struct token_place {
+/* The address of the loader's token, and its content. */
+struct token {
   __u64 address;
   __u64 words[TOKEN_WORDS];
 };
 
 struct direct_map_search {
-  struct token_place* place;
+  const struct token* token;
   __u64 table;
 };
 
-/* The direct map begins at a whole GiB (kernel_randomize_memory), so the top table's address leaves
- * one place for each GiB of memory below it.  The right one leads to the token. */
+/* The direct map begins at a whole GiB (kernel_randomize_memory), so the address of the top table
+ * leaves one candidate for each GiB of memory below it.  The right candidate leads to the token. */
 static long try_direct_map(__u32 gib, struct direct_map_search* search) {
   struct table_walk walk = {.table = search->table};
   walk.direct_map = (search->table & ~0x3fffffffULL) - ((__u64)gib << 30);
   if (walk.direct_map < LEAST_DIRECT_MAP) return 1;
-  __u64 address = search->place->address;
+  __u64 address = search->token->address;
   if (walk_tables(&walk, address) || !(walk.entry & PTE_PRESENT)) return 0;
   __u64 words[TOKEN_WORDS] = {};
   __u64 page = frame_of(&walk, walk.entry) & ~((1ULL << (walk.shift & 63)) - 1);
   __u64 at = walk.direct_map + page + (address & ((1ULL << (walk.shift & 63)) - 1));
   if (bpf_probe_read_kernel(words, sizeof words, (void*)at)) return 0;
   __u64 difference = 0;
-  for (int i = 0; i < TOKEN_WORDS; i++) difference |= words[i] ^ search->place->words[i];
+  for (int i = 0; i < TOKEN_WORDS; i++) difference |= words[i] ^ search->token->words[i];
   if (difference) return 0;
   direct_map = walk.direct_map;
   return 1;
 }
 
-/* Run once by the loader itself. */
+/* The loader runs it once. */
 SEC("syscall")
-int find_direct_map(struct token_place* place) {
-  struct token_place copy = *place;
+int find_direct_map(struct token* token) {
+  struct token copy = *token;
   struct task_struct* task = bpf_get_current_task_btf();
   if (task->mm) {
-    struct direct_map_search search = {.place = &copy,
+    struct direct_map_search search = {.token = &copy,
                                        .table = (__u64)BPF_CORE_READ(task, mm, pgd)};
     bpf_loop(MOST_GIB, try_direct_map, &search, 0);
   }

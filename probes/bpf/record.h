@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 #pragma once
 
-/* The records that the BPF programs and the loader share: plain C, fixed width, no padding that
- * either side could see differently.  Nothing here is an ABI: both sides are built together. */
+/* The records that the BPF programs and the loader share: plain C of fixed width, without padding.
+ * They are no ABI, because both sides are built together. */
 
 #ifdef __cplusplus
 #include <linux/types.h>
@@ -13,8 +13,8 @@
 #define COWSHED_COMM_BYTES 16
 #define COWSHED_ARENA_NAME_BYTES 64 /* what follows "memfd:cowshed:", with its final 0 */
 
-/* One counter per class of write fault, in faults; they sum to `write_faults` except for the one
- * fault per thread that is still being resolved.  The order is the order in cowshed_counts. */
+/* The classes of write faults.  Their counters add up to `write_faults`, except for one pending
+ * fault per thread. */
 enum cowshed_class {
   COWSHED_COPIED_ANON,
   COWSHED_COPIED_FILE,
@@ -28,31 +28,31 @@ enum cowshed_class {
 };
 
 struct cowshed_counts {
-  __u64 events;       /* runs of our programs that had something to do */
-  __u64 write_faults; /* exceptions, counted where they enter */
+  __u64 events;       /* runs of our programs for a tracked thread */
+  __u64 write_faults; /* exceptions */
   __u64 faults[COWSHED_CLASSES];
-  __u64 zero_filled_pages; /* of 4 KiB: a huge first touch is one fault and 512 pages */
+  __u64 zero_filled_pages; /* of 4 KiB: a huge page is one fault and 512 pages */
   __u64 huge_splits;
-  __u64 vma_misses; /* faults whose mapping could not be found out */
+  __u64 vma_misses; /* faults whose mapping was not found */
 };
 
-/* Stable for the life of a process, also when another thread than the leader calls exec. */
+/* Constant for the life of a process, even if a thread other than the leader calls exec. */
 struct cowshed_key {
-  __u64 start_ns; /* CLOCK_MONOTONIC start of the thread group's leader */
+  __u64 start_ns; /* CLOCK_MONOTONIC start of the thread group leader */
   __u32 tgid;     /* of the initial PID namespace */
   __u32 unused;
 };
 
 enum cowshed_process_flags {
-  COWSHED_ROOT = 1,          /* named by the user, not found by lineage */
+  COWSHED_ROOT = 1,          /* named by the user, not a descendant */
   COWSHED_SHARES_MEMORY = 2, /* began in its parent's address space (vfork, posix_spawn) */
   COWSHED_FORK_SEEN = 4,     /* shared_at_fork_bytes is known */
   COWSHED_ENDED = 8,
 };
 
-/* Value of the map `processes`.  A thread's counters are added when it ends, between the two
- * sequence numbers: `flush_end` is the first word and `flush_begin` the last, so that a copy made
- * in address order is whole exactly when they are equal. */
+/* Value of the map `processes`.  A thread's counters are added when it ends, between changes of the
+ * two sequence numbers.  `flush_end` is the first word and `flush_begin` the last, so a copy in
+ * address order is consistent exactly if they are equal. */
 struct cowshed_process {
   __u64 flush_end;
   struct cowshed_counts counts; /* of the ended threads */
@@ -78,13 +78,13 @@ struct cowshed_process {
 struct cowshed_thread_record {
   struct cowshed_key key;
   struct cowshed_counts counts;
-  __u32 pending; /* 1: its last fault may still be in progress, and is in no class yet */
+  __u32 pending; /* 1: its last fault is in progress, and in no class yet */
   __u32 is_leader;
   char comm[COWSHED_COMM_BYTES];
 };
 
 /* A private mapping of whole 2 MiB of a file may be an arena's image, which only the process's
- * published layout can name: it is known by where it begins instead, and `name` is empty. */
+ * published layout can name.  Its key is its address instead, and `name` is empty. */
 #define COWSHED_BY_ADDRESS (1ULL << 63)
 
 struct cowshed_arena_key {
@@ -102,19 +102,19 @@ struct cowshed_arena {
 #define COWSHED_STACK_BYTES 16384    /* at most, of a sample */
 #define COWSHED_PAGE_BYTES 4096
 
-/* One copy, as the thread was when it made it.  Of `stack` only stack_bytes are sent. */
+/* One copy, and the state of its thread.  Only stack_bytes of `stack` are sent. */
 struct cowshed_sample {
   __u64 process_id;
   __u64 time_ns;
   __u64 address;
-  __u64 mapping_start; /* 0: not found out */
+  __u64 mapping_start; /* 0: unknown */
   __u64 mapping_end;
   __u64 arena_inode; /* as in cowshed_arena_key, 0: no arena */
-  __u64 system_call; /* its number; ~0 where it was none */
+  __u64 system_call; /* its number; ~0: none */
   __u64 registers[COWSHED_REGISTERS];
   __u32 tid; /* in the loader's PID namespace */
   __u32 pid;
-  __u32 execs; /* of the process until then */
+  __u32 execs; /* of the process before the copy */
   __u32 fault_class;
   __u32 user_mode;
   __u32 instruction_bytes;
@@ -125,19 +125,19 @@ struct cowshed_sample {
   __u8 stack[COWSHED_STACK_BYTES + COWSHED_PAGE_BYTES]; /* room to read page by page */
 };
 
-/* Per CPU: a ring buffer does not count what it has refused. */
+/* Per CPU: a ring buffer does not count the records that it refuses. */
 struct cowshed_sample_counts {
   __u64 emitted;
-  __u64 lost; /* of these: no room in the ring buffer */
+  __u64 lost; /* part of `emitted`: no room in the ring buffer */
 };
 
 enum cowshed_adopt_mode {
   COWSHED_ADOPT_NOTHING,
-  COWSHED_ADOPT_COMMAND, /* one process that has yet to call exec */
+  COWSHED_ADOPT_COMMAND, /* one process before its exec */
   COWSHED_ADOPT_TREES,   /* processes with their threads and descendants */
 };
 
-/* What the loader asks of the iterator `adopt`, and what that answers. */
+/* The loader's request to the iterator `adopt`, and the result. */
 struct cowshed_adoption {
   __u32 mode;
   __u32 processes; /* adopted by this run */
@@ -145,12 +145,12 @@ struct cowshed_adoption {
   __u32 unused;
 };
 
-/* Value of the map `roots`, by PID in the loader's namespace: what to adopt. */
+/* Value of the map `roots`: a process to adopt, by PID in the loader's namespace. */
 struct cowshed_root {
   __u32 is_found;
 };
 
-/* Events that we know we lost; a run of the tool is exact only while all are 0. */
+/* Lost events.  A measurement is exact only while all are 0. */
 struct cowshed_losses {
   __u64 threads;   /* no memory for a thread's state: its faults are not counted */
   __u64 processes; /* no room for a process's record */

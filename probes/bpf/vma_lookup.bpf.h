@@ -3,11 +3,11 @@
 
 #include "maps.bpf.h"
 
-/* What is mapped at an address, asked when the fault enters: later the program may have unmapped or
- * closed it.  A fault enters with interrupts off, where bpf_find_vma can only drop its lock through
- * an interrupt to itself (+11.5 microseconds a fault in a guest); so we walk the maple tree, whose
- * nodes outlive our RCU section, without a lock, and check what we found.  Most faults hit the
- * mapping that the thread last looked up. */
+/* The mapping of an address, looked up when the fault enters, because the program may unmap or
+ * close it later.  A fault enters with interrupts off, where bpf_find_vma can drop its lock only by
+ * an interrupt to itself (+11.5 microseconds a fault in a guest).  So we walk the maple tree
+ * without a lock, and check the result; its nodes outlive our RCU section.  Most faults hit the
+ * mapping of the thread's last fault. */
 
 #define MAPLE_LEVELS 8 /* 10^6 nodes of the least fill at the fifth */
 #define MAPLE_LEAF 1
@@ -63,8 +63,8 @@ static __always_inline int walk_tree(struct thread_state* thread, struct mm_stru
   return WALK_MISS;
 }
 
-/* An object is copied to thread->node at once, as far as it fits, for word_of(): one call to read
- * the kernel's memory in place of one for each field. */
+/* Copies an object to thread->node, as far as it fits, for word_of().  One call reads all fields.
+ */
 static __always_inline int read_object(struct thread_state* thread, const void* object,
                                        __u32 size) {
   if (size > sizeof thread->node) size = sizeof thread->node;
@@ -74,7 +74,7 @@ static __always_inline int read_object(struct thread_state* thread, const void* 
 static __always_inline __u64 word_of(struct thread_state* thread, const void* object,
                                      __u32 offset) {
   if (offset + sizeof(__u64) <= sizeof thread->node) return thread->node[offset / sizeof(__u64)];
-  __u64 word = 0; /* where the kernel has put it elsewhere (CONFIG_RANDSTRUCT) */
+  __u64 word = 0; /* the field is elsewhere (CONFIG_RANDSTRUCT) */
   bpf_probe_read_kernel(&word, sizeof word, object + offset);
   return word;
 }
@@ -93,14 +93,14 @@ static __always_inline int has_arena_prefix(const char* name) {
   return 1;
 }
 
-/* Of the inode that read_object() has copied. */
+/* For an inode that read_object() has copied. */
 static __always_inline int is_regular(struct thread_state* thread, struct inode* inode) {
   __u32 at = bpf_core_field_offset(struct inode, i_mode);
   __u64 word = word_of(thread, inode, at & ~7U);
   return (word >> (at % 8 * 8) & S_IFMT) == S_IFREG;
 }
 
-/* Fills thread->arena and thread->file.size_at from a mapping with a file behind it. */
+/* Fills thread->arena and thread->file.size_at from the file of a mapping; returns its traits. */
 static __always_inline __u32 describe_file(struct thread_state* thread, struct file* file) {
   __u32 traits = MAPPING_FILE;
   thread->file.size_at = 0;
@@ -158,8 +158,8 @@ static __always_inline int describe(struct thread_state* thread, struct mm_struc
   return 1;
 }
 
-/* Whether the pending fault, in a mapping of a file, lies in no page of it.  Asked anew each time:
- * the size changes while the mapping stays. */
+/* Whether the pending fault, in a mapping of a file, is beyond its end.  Never cached: the size may
+ * change while the mapping stays. */
 static __always_inline int is_beyond_file(struct thread_state* thread) {
   __u64 size = 0;
   return thread->file.size_at &&
@@ -186,10 +186,10 @@ static __always_inline int is_last_mapping(struct mapping* mapping, struct mm_st
          address < mapping->end;
 }
 
-/* The MAPPING_ traits of `address` for the thread that runs; thread->mapping is then that mapping
- * if they say FOUND.  None at all: not found out.  Not static, as walk_node(): of what it returns
- * the verifier knows no more than the type, else it would follow each case through all of what
- * calls it, which was half of the time to load. */
+/* Returns the MAPPING_ traits of `address` for the running thread, 0 if they are unknown.  With
+ * MAPPING_FOUND, thread->mapping is the mapping.  Not static, as walk_node(): the verifier knows
+ * only the type of the result, and does not follow each case through all callers, which took half
+ * of the time to load. */
 __noinline __u32 mapping_traits(struct thread_state* thread, __u64 address) {
   struct task_struct* task = bpf_get_current_task_btf();
   if (!thread) return 0;

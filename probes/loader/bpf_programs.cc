@@ -80,14 +80,14 @@ void run_once(int program, const void* context, std::size_t size) {
 // memory out otherwise) they count what they are not sure of.
 void find_direct_map(int program) {
   constexpr std::size_t kWords = 4;  // TOKEN_WORDS of page_table.bpf.h
-  struct Place {
+  struct Token {
     std::uint64_t address = 0;
     std::array<std::uint64_t, kWords> words = {};
   };
   alignas(64) std::array<std::uint64_t, kWords> token = {};  // on one page
   if (getentropy(token.data(), sizeof token) != 0) return;
-  Place place = {reinterpret_cast<std::uintptr_t>(token.data()), token};
-  run_once(program, &place, sizeof place);
+  Token searched = {reinterpret_cast<std::uintptr_t>(token.data()), token};
+  run_once(program, &searched, sizeof searched);
 }
 
 }  // namespace

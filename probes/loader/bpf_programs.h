@@ -1,5 +1,8 @@
 #pragma once
 
+// Room probes/loader: loads the eBPF programs and reads their counts.  May use base, probes,
+// probes/bpf.
+
 #include <cstdint>
 #include <memory>
 #include <optional>

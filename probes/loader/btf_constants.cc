@@ -38,7 +38,7 @@ void read_percpu_distance(const btf& kernel, const btf_type& section, BtfConstan
 }
 
 // The event is there where the kernel has huge pages, and `cfs_rq` leads to its count, see
-// split_count() in cow.bpf.c.
+// split_count() of huge_split.bpf.h.
 bool finds_splits(const btf& kernel, const BtfConstants& constants) {
   const std::int32_t events = btf__find_by_name_kind(&kernel, "vm_event_item", BTF_KIND_ENUM);
   const std::int32_t entity = btf__find_by_name_kind(&kernel, "sched_entity", BTF_KIND_STRUCT);

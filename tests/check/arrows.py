@@ -3,8 +3,11 @@
 
 Usage: arrows.py [ROOT]
 
-It also fails on a cycle of rooms or of modules, on a folder of more than 25 files, and on an arrow that no
-include uses.  A module is a header with the source of the same name.
+It also fails on a cycle of rooms or of modules, on a folder of more than 25 files, on an arrow that no
+include uses, and where the installed headers are not the public ones and all that they include.  A module
+is a header with the source of the same name.  A room whose description begins with "Public:" consists of
+public headers.  In the tops of NOTED, one file of each room has the comment "Room ROOM: PURPOSE.  May use
+ROOM, ROOM."
 """
 
 import pathlib
@@ -13,7 +16,12 @@ import sys
 
 MOST_FILES = 25
 INCLUDE = re.compile(r'^\s*#include (?:<cowshed/([^>]+)>|"([^"]+)")', re.M)
-ROOM = re.compile(r'^\| `([\w/]+)` \|([^|]*)\|([^|]*)\|[^|]*\|$', re.M)
+ROOM = re.compile(r'^\| `([\w/]+)` \|([^|]*)\|([^|]*)\|([^|]*)\|$', re.M)
+INSTALLED = re.compile(r'^ +HEADERS ([^)]*)\)', re.M)
+NOTE = re.compile(r'Room ([\w/]+): .*?May use ([\w/, ]+)\.')
+NOTED = {'cow', 'probes', 'tools'}
+# Private, but still on the list of base/CMakeLists.txt.
+INSTALLED_PRIVATE = {'base/pagemap.h', 'base/rate_limit.h'}
 
 
 def names(cell):
@@ -48,10 +56,12 @@ def cycles(graph):
 
 def main():
     root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parents[2])
-    doors, arrows = {}, {}
-    for room, headers, allowed in ROOM.findall((root / 'docs/architecture.md').read_text()):
+    doors, arrows, public_rooms = {}, {}, set()
+    for room, headers, allowed, purpose in ROOM.findall((root / 'docs/architecture.md').read_text()):
         arrows[room] = names(allowed)
         doors.update({header: room for header in names(headers)})
+        if purpose.strip().startswith('Public:'):
+            public_rooms.add(room)
     if not arrows:
         sys.exit('arrows: docs/architecture.md has no table of rooms')
     faults = [f'{room} may include {other}, which is no room' for room in arrows for other in arrows[room] - set(arrows)]
@@ -97,9 +107,26 @@ def main():
     faults += [f'a cycle of modules: {cycle}' for cycle in cycles(modules)]
     faults += [f'{room} may include {other}, but does not' for room in sorted(arrows) for other in sorted(arrows[room])
                if (room, other) not in used]
+    notes = {}
+    for text in files.values():
+        for room, allowed in NOTE.findall(re.sub(r'\s*\n\s*(//|\*)\s*', ' ', text)):
+            notes[room] = set(allowed.split(', ')) - {'nothing'}
+    faults += [f'no file of {room} says "Room {room}: ...  May use {", ".join(sorted(arrows[room])) or "nothing"}."'
+               for room in sorted(arrows) if room.split('/')[0] in NOTED and notes.get(room) != arrows[room]]
     folders = [str(pathlib.PurePath(file).parent) for file in files]
     faults += [f'{folder} has {folders.count(folder)} files; at most {MOST_FILES}' for folder in sorted(set(folders))
                if folders.count(folder) > MOST_FILES]
+    needed = set()
+    more = set(doors) | {file for file in files if file.endswith('.h') and room_of(file) in public_rooms}
+    while more:
+        needed |= more
+        more = {other for file in more for other in includes.get(file, ())} - needed
+    installed = {f'{path.parent.name}/{header}' for path in root.glob('*/CMakeLists.txt')
+                 for block in INSTALLED.findall(path.read_text()) for header in block.split()
+                 if header.endswith('.h')}
+    faults += [f'{file} is public or included by a public header, but not installed' for file in sorted(needed - installed)]
+    faults += [f'{file} is installed, but no public header needs it'
+               for file in sorted(installed - needed - INSTALLED_PRIVATE)]
     print('\n'.join(faults) or f'{len(files)} files in {len(arrows)} rooms: each include is an arrow')
     return 1 if faults else 0
 

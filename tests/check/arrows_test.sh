@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# That the sources' includes are arrows of docs/architecture.md, and that arrows.py fails for each fault.
+# Checks that the sources' includes are arrows of docs/architecture.md, that the right headers are
+# installed, and that arrows.py fails for each fault.
 set -euo pipefail
 arrows="/usr/bin/python3 $SOURCE/tests/check/arrows.py"
 $arrows "$SOURCE"
@@ -10,16 +11,21 @@ file() { # file PATH [HEADER]: that includes HEADER
   mkdir -p "$(dirname "$folder/$1")"
   printf '%s\n' '#pragma once' ${2:+"#include <cowshed/$2>"} >"$folder/$1"
 }
+install() { # install FOLDER HEADERS...
+  printf 'cowshed_library(\n  %s\n  HEADERS %s)\n' "$1" "${*:2}" >"$folder/$1/CMakeLists.txt"
+}
 fresh() {
   rm -rf "${folder:?}"/*
   mkdir "$folder/docs"
-  printf '%s\n' '| `low` | | | at the bottom |' '| `high/a` | `high/door.h` | `low` | uses it |' \
+  printf '%s\n' '| `low` | | | Public: at the bottom |' '| `high/a` | `high/door.h` | `low` | uses it |' \
     '| `high/b` | | `high/a` | uses that |' >"$folder/docs/architecture.md"
   file low/x.h
   file low/y.h
   file high/door.h low/x.h
   file high/a/part.h high/door.h
   file high/b/user.h high/door.h
+  install low x.h y.h
+  install high door.h
 }
 fails_for() { # fails_for WORDS
   local said
@@ -43,6 +49,16 @@ fails_for 'high/b may include high/a, but does not'
 fresh
 file high/c/x.h low/x.h
 fails_for 'high/c/x.h: its folder is no room'
+fresh
+install low x.h
+fails_for 'low/y.h is public or included by a public header, but not installed'
+fresh
+install high door.h a/part.h
+fails_for 'high/a/part.h is installed, but no public header needs it'
+fresh
+echo '| `tools/a` | | `low` | a tool |' >>"$folder/docs/architecture.md"
+file tools/a/x.h low/x.h
+fails_for 'no file of tools/a says "Room tools/a: ...  May use low."'
 fresh
 for i in $(seq 26); do file "low/$i.h"; done
 fails_for 'low has 28 files; at most 25'

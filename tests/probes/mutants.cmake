@@ -54,15 +54,15 @@ endfunction()
 
 # As where the kernel does not say whether a fault lasts (in_user_fault).
 set(no_flag "bpf_core_field_exists(struct task_struct, in_user_fault)" "0")
-holds(HoldsWithoutTheFlag no_flag cow.bpf.c ${no_flag})
+holds(HoldsWithoutTheFlag no_flag pending_fault.bpf.h ${no_flag})
 
 # As where the kernel's structures are laid out at random.
 holds(HoldsWhereverTheWordsAre no_word_in_reach vma_lookup.bpf.h
       "offset + sizeof(__u64) <= sizeof thread->node" "0")
 
-# Which faults are looked at.
-mutant(reads_count cow.bpf.c "if (!is_write) {" "if (0) {" */zero_page_write_1000)
-mutant(reads_settle_nothing cow.bpf.c "    if (thread->pending.mode != PENDING_NONE) {" "    if (0) {"
+# Which faults count.
+mutant(reads_count cow.bpf.c "if (!is_write) return" "if (0) return" */zero_page_write_1000)
+mutant(reads_settle_nothing cow.bpf.c "  if (thread->pending.mode != PENDING_NONE) {" "  if (0) {"
        */reused_then_read_fault_1000)
 mutant(no_kernel_addresses cow.bpf.c "mode == PENDING_KERNEL && (" "(" */kernel_address_1000)
 mutant(no_kernel_mode cow.bpf.c "return enter_fault(context[0], (struct pt_regs*)context[1], context[2], PENDING_KERNEL)"
@@ -70,96 +70,96 @@ mutant(no_kernel_mode cow.bpf.c "return enter_fault(context[0], (struct pt_regs*
 mutant(faults_never_disabled cow.bpf.c "mode == PENDING_KERNEL && task->pagefault_disabled" "0"
        */futex_operation_1000)
 mutant(no_lineage cow.bpf.c "thread = state_of(parent)" "thread = 0" */anon_copied_1000)
-mutant(never_settled cow.bpf.c 
-       "thread->counts.faults[thread->pending.outcome & (COWSHED_CLASSES - 1)]++" "" */reused_1000)
+mutant(never_settled pending_fault.bpf.h 
+       "count_class(thread, thread->pending.fault_class)" "(void)count_class" */reused_1000)
 mutant(pending_for_ever cow.bpf.c "has_left_fault(thread, reading->task)) {"
        "has_left_fault(thread, reading->task) && 0) {"
        */reused_1000)
 
-mutant(final_after_exit cow.bpf.c "thread->pending.mode = pending" "(void)pending" */cleared_at_exit_1000)
+mutant(final_after_exit pending_fault.bpf.h "thread->pending.mode = pending" "(void)pending" */cleared_at_exit_1000)
 
-# outcome_without_page
-mutant(closed_is_reused cow.bpf.c "if (traits && !(traits & MAPPING_WRITABLE)) return COWSHED_FAILED"
+# class_without_page
+mutant(closed_is_reused fault_class.bpf.h "if (traits && !(traits & MAPPING_WRITABLE)) return COWSHED_FAILED"
        "" */closed_to_writes_1000)
-mutant(hugetlb_is_reused cow.bpf.c "(MAPPING_HUGETLB | MAPPING_UFFD_WP)" "MAPPING_UFFD_WP"
+mutant(hugetlb_is_reused fault_class.bpf.h "(MAPPING_HUGETLB | MAPPING_UFFD_WP)" "MAPPING_UFFD_WP"
        */reserved_shared_1000)
-mutant(user_protection_is_reused cow.bpf.c "(MAPPING_HUGETLB | MAPPING_UFFD_WP)" "MAPPING_HUGETLB"
+mutant(user_protection_is_reused fault_class.bpf.h "(MAPPING_HUGETLB | MAPPING_UFFD_WP)" "MAPPING_HUGETLB"
        */write_protected_by_user_1000)
-mutant(present_is_notified cow.bpf.c "if (!protection) return COWSHED_OTHER" ""
+mutant(present_is_notified fault_class.bpf.h "if (!protection) return COWSHED_OTHER" ""
        */shared_file_present_1000)
-mutant(notified_is_reused cow.bpf.c "if (traits & MAPPING_SHARED) return COWSHED_WRITE_NOTIFY" ""
+mutant(notified_is_reused fault_class.bpf.h "if (traits & MAPPING_SHARED) return COWSHED_WRITE_NOTIFY" ""
        */write_notify_1000)
 
-# is_final
-mutant(stack_never_grows cow.bpf.c "if (!traits || traits & MAPPING_ABSENT) return 0"
+# is_class_final
+mutant(stack_never_grows fault_class.bpf.h "if (!traits || traits & MAPPING_ABSENT) return 0"
        "if (!traits) return 0" */stack_grows_1000)
-mutant(hugetlb_may_allocate cow.bpf.c "if (traits & MAPPING_HUGETLB) return 1" ""
+mutant(hugetlb_may_allocate fault_class.bpf.h "if (traits & MAPPING_HUGETLB) return 1" ""
        */reserved_shared_1000)
-mutant(missing_may_allocate cow.bpf.c
+mutant(missing_may_allocate fault_class.bpf.h
        "if (!protection && traits & MAPPING_UFFD_MISSING) return !(traits & MAPPING_FILE)" ""
        */missing_for_user_1000)
-mutant(missing_though_in_file cow.bpf.c "return !(traits & MAPPING_FILE)" "return 1"
+mutant(missing_though_in_file fault_class.bpf.h "return !(traits & MAPPING_FILE)" "return 1"
        */present_for_user_1000)
-mutant(shared_is_final cow.bpf.c "return protection && traits & MAPPING_SHARED"
+mutant(shared_is_final fault_class.bpf.h "return protection && traits & MAPPING_SHARED"
        "return traits & MAPPING_SHARED" */shared_first_touch_1000)
-mutant(protected_is_final cow.bpf.c "return protection && traits & MAPPING_SHARED"
+mutant(protected_is_final fault_class.bpf.h "return protection && traits & MAPPING_SHARED"
        "return protection" */anon_copied_1000)
 
 # in_pending_fault.  Second lines, which no row can tell from their absence: the instruction pointer,
 # behind the system call's number and the read faults that settle; that an allocation lies below a
 # kernel-mode fault's frame, behind the frame's own bytes; in on_page_alloc, the flags of the page cache.
 mutant(any_allocation cow.bpf.c "if (is_for_fault) {" "if (1) {" */reused_then_page_cache_1000)
-mutant(user_fault_never_ends cow.bpf.c "return BPF_CORE_READ_BITFIELD(task, in_user_fault)" "return 1"
+mutant(user_fault_never_ends pending_fault.bpf.h "return BPF_CORE_READ_BITFIELD(task, in_user_fault)" "return 1"
        */reused_then_page_cache_1000)
-mutant(any_call cow.bpf.c "return entry->orig_ax == ~0UL" "return 1" */reused_after_call_1000
+mutant(any_call pending_fault.bpf.h "return entry->orig_ax == ~0UL" "return 1" */reused_after_call_1000
        ${no_flag})
-mutant(kernel_fault_never_ends cow.bpf.c
+mutant(kernel_fault_never_ends pending_fault.bpf.h
        "stack < details->frame && call_identity(entry) == details->call && frame_is_live(thread)"
        "stack" */kernel_reused_then_page_cache_1000)
 # call_identity() has none of its own: whether the frame alone tells two calls apart rests on what the
 # second leaves on the stack.  It failed to 3 times in 1,000, and with other programs never in 400,000.
-mutant(any_allocation_of_the_call cow.bpf.c "&& frame_is_live(thread)" ""
+mutant(any_allocation_of_the_call pending_fault.bpf.h "&& frame_is_live(thread)" ""
        */kernel_reused_then_unshared_1000)
 
 # on_page_alloc
-mutant(page_tables_count cow.bpf.c "!(gfp & gfp_movable) || " "" */shared_file_present_*)
-mutant(huge_is_read_ahead cow.bpf.c "if (!order && gfp" "if (gfp" */huge_first_touch_1000)
+mutant(page_tables_count fault_class.bpf.h "!(gfp & gfp_movable) || " "" */shared_file_present_*)
+mutant(huge_is_read_ahead fault_class.bpf.h "if (!order && gfp" "if (gfp" */huge_first_touch_1000)
 mutant(one_page_each cow.bpf.c "1ULL << (order & 31)" "1" */huge_first_touch_1000)
 
-# outcome_with_page
-mutant(looked_at_once cow.bpf.c "look_again(thread)" "(void)look_again"
+# class_with_page
+mutant(mapping_tried_once fault_class.bpf.h "retry_mapping(thread)" "(void)retry_mapping"
        GroundTruth.ACopyIsACopyWhileAnotherThreadMapsAndUnmaps)
-mutant(file_is_anonymous cow.bpf.c "traits & MAPPING_FILE ? COWSHED_COPIED_FILE" "0 ? COWSHED_COPIED_FILE"
+mutant(file_is_anonymous fault_class.bpf.h "traits & MAPPING_FILE ? COWSHED_COPIED_FILE" "0 ? COWSHED_COPIED_FILE"
        */file_read_then_write_1000)
-mutant(zero_page_is_a_copy cow.bpf.c "gfp & gfp_zero || order ?" "order ?" */zero_page_write_1000)
+mutant(zero_page_is_a_copy fault_class.bpf.h "gfp & gfp_zero || order ?" "order ?" */zero_page_write_1000)
 if(CMAKE_HOST_SYSTEM_VERSION VERSION_GREATER_EQUAL 6.13) # older kernels split it
-  mutant(huge_zero_page_is_a_copy cow.bpf.c "gfp & gfp_zero || order ?" "gfp & gfp_zero ?"
+  mutant(huge_zero_page_is_a_copy fault_class.bpf.h "gfp & gfp_zero || order ?" "gfp & gfp_zero ?"
          */huge_zero_page_1000)
 endif()
-mutant(first_touch_is_other cow.bpf.c "if (gfp & gfp_zero) return COWSHED_ZERO_FILLED" ""
+mutant(first_touch_is_other fault_class.bpf.h "if (gfp & gfp_zero) return COWSHED_ZERO_FILLED" ""
        */first_touch_1000)
-mutant(shared_memory_is_a_file cow.bpf.c "traits & MAPPING_SHMEM ? COWSHED_ZERO_FILLED : " ""
+mutant(shared_memory_is_a_file fault_class.bpf.h "traits & MAPPING_SHMEM ? COWSHED_ZERO_FILLED : " ""
        */shared_first_touch_1000)
-mutant(shared_file_is_memory cow.bpf.c "traits & MAPPING_SHMEM ? COWSHED_ZERO_FILLED : COWSHED_OTHER"
+mutant(shared_file_is_memory fault_class.bpf.h "traits & MAPPING_SHMEM ? COWSHED_ZERO_FILLED : COWSHED_OTHER"
        "COWSHED_ZERO_FILLED" */shared_disk_file_never_read_1000)
-mutant(unread_file_is_other cow.bpf.c
+mutant(unread_file_is_other fault_class.bpf.h
        "return is_beyond_file(thread) ? COWSHED_FAILED : COWSHED_COPIED_FILE" "return COWSHED_OTHER"
        */file_never_read_1000)
-mutant(any_page_is_in_the_file cow.bpf.c "is_beyond_file(thread) ?" "0 ?"
+mutant(any_page_is_in_the_file fault_class.bpf.h "is_beyond_file(thread) ?" "0 ?"
        */beyond_disk_file_1000)
-mutant(huge_is_other cow.bpf.c "order ? COWSHED_ZERO_FILLED : COWSHED_OTHER" "COWSHED_OTHER"
+mutant(huge_is_other fault_class.bpf.h "order ? COWSHED_ZERO_FILLED : COWSHED_OTHER" "COWSHED_OTHER"
        */huge_first_touch_1000)
 
-mutant(swap_is_a_copy cow.bpf.c
+mutant(swap_is_a_copy fault_class.bpf.h
        "if (entry == ENTRY_SWAP || entry == ENTRY_PROT_NONE) return COWSHED_CLASSES;" ""
        */file_copy_swapped_out_compressed_1000)
-mutant(swapped_in_is_no_copy cow.bpf.c "if (entry == ENTRY_PRESENT)" "if (0)"
+mutant(swapped_in_is_no_copy fault_class.bpf.h "if (entry == ENTRY_PRESENT)" "if (0)"
        */swapped_out_and_shared_1000)
 mutant(reclaim_is_the_faults cow.bpf.c "return task->flags & PF_MEMALLOC" "return 0"
        GroundTruth.WhatReclaimAllocatesIsNotTheFaults)
 
 # Faults that end as a signal, copies by collapses and by an exec.
-mutant(no_signals cow.bpf.c "thread->pending.outcome = COWSHED_FAILED;" ""
+mutant(no_signals cow.bpf.c "thread->pending.fault_class = COWSHED_FAILED;" ""
        */beyond_shared_disk_file_1000)
 mutant(collapses_find_all cow.bpf.c "PAGES_OF_HUGE - *missing" "PAGES_OF_HUGE" */collapsed_1)
 mutant(renames_are_execs cow.bpf.c "thread->program == (__u64)task->mm" "0"
@@ -168,10 +168,10 @@ mutant(execs_are_renames cow.bpf.c "tp_btf/task_rename" "?tp_btf/task_rename"
        Lineage.WhatAnExecItselfCopiesIsTheNewPrograms)
 
 # was_split
-mutant(never_split cow.bpf.c "details->splits != split_count(task)" "0" */huge_shared_1000)
-mutant(always_split cow.bpf.c "&& details->splits != split_count(task)" "" */anon_copied_1000:*/huge_last*)
-mutant(split_long_ago cow.bpf.c "if (!thread->pending.may_split)" "if (0)" */huge_shared_1000)
-mutant(split_by_others cow.bpf.c "details->switches == task->nvcsw + task->nivcsw &&" ""
+mutant(never_split huge_split.bpf.h "details->splits != split_count(task)" "0" */huge_shared_1000)
+mutant(always_split huge_split.bpf.h "&& details->splits != split_count(task)" "" */anon_copied_1000:*/huge_last*)
+mutant(split_long_ago huge_split.bpf.h "if (!thread->pending.may_split)" "if (0)" */huge_shared_1000)
+mutant(split_by_others huge_split.bpf.h "details->switches == task->nvcsw + task->nivcsw &&" ""
        */split_while_waiting_1000)
 
 # vma_lookup.bpf.h

@@ -1,3 +1,5 @@
+// Room tools/cowtop: main().  May use tools/cowtop/commands, tools/cowtop/cli.
+
 #include <array>
 #include <exception>
 #include <fcntl.h>

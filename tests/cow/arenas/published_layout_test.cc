@@ -1,6 +1,6 @@
 #include <cowshed/cow/arenas/object_copies.h>
 #include <cowshed/cow/arenas/published_layout.h>
-#include <cowshed/cow/proc/page_map.h>
+#include <cowshed/cow/proc/pagemap.h>
 #include <cowshed/tests/support/failure.h>
 #include <cowshed/tests/support/folder.h>
 #include <cowshed/tests/support/subprocess.h>

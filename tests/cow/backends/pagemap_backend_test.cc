@@ -112,7 +112,7 @@ TEST_F(PagemapBackendPrivilege, AChildThatIsNotDumpableHasALineAndNoFigures) {
     Measurement measured;
     // On a slow machine there is one look at a time.
     const auto is_looked_at = [](const ProcessCopies& process) {
-      return process.memory || !process.not_measured.empty();
+      return process.memory || process.not_measured;
     };
     constexpr int kMostSamples = 500;
     for (int i = 0; i < kMostSamples; ++i) {
@@ -125,7 +125,7 @@ TEST_F(PagemapBackendPrivilege, AChildThatIsNotDumpableHasALineAndNoFigures) {
     for (const ProcessCopies& process : measured.processes) {
       result += process.pid == child.pid() ? "child " : "parent ";
       result += process.memory || process.copied_pages() ? "figures " : "none ";
-      result += process.not_measured + ";";
+      result += process.not_measured.value_or("") + ";";
     }
     return result;
   });

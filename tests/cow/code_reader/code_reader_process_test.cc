@@ -19,9 +19,9 @@ constexpr std::uint64_t kCode = 0x8000;  // of the site subject
 
 class CodeReaderProcessOf : public ::testing::Test {
  protected:
-  FileDescriptor open(BinaryId binary, FilePlace place) const {
+  FileDescriptor open(BinaryId binary, FileKind kind) const {
     const auto path = paths_.find(binary);
-    if (place != FilePlace::itself || path == paths_.end()) return {};
+    if (kind != FileKind::itself || path == paths_.end()) return {};
     return FileDescriptor(::open(path->second.c_str(), O_RDONLY | O_CLOEXEC));
   }
 
@@ -45,8 +45,8 @@ class CodeReaderProcessOf : public ::testing::Test {
 
   const cowshed::test::Folder folder_;
   std::map<BinaryId, std::string> paths_;
-  CodeReader::FileOf file_of_ = [this](BinaryId binary, FilePlace place, const std::string&) {
-    return open(binary, place);
+  CodeReader::FileOf file_of_ = [this](BinaryId binary, FileKind kind, const std::string&) {
+    return open(binary, kind);
   };
   CodeReaderProcess reader_{file_of_};
 };
@@ -61,7 +61,7 @@ TEST_F(CodeReaderProcessOf, ReadsTheSameAsIsReadHere) {
   for (std::uint64_t address = extent.begin; address < extent.begin + kCode; address += 64)
     EXPECT_EQ(reader_.frames(1, address), here.frames(1, address)) << address;
   EXPECT_GT(named(1, extent.begin), 10U);
-  EXPECT_EQ(reader_.release_places(1), here.release_places(1));
+  EXPECT_EQ(reader_.release_sites(1), here.release_sites(1));
   EXPECT_THAT(reader_.set_aside(), IsEmpty());
 }
 
@@ -73,7 +73,7 @@ TEST_F(CodeReaderProcessOf, AFileThatShrinksWhileItIsReadKillsTheProcessAlone) {
   fs::resize_file(paths_[1], 0);
   EXPECT_THAT(reader_.frames(1, extent->begin + 0x1000), ElementsAre(Frame{}));
   EXPECT_THAT(reader_.set_aside(), ElementsAre(1U));
-  EXPECT_THAT(reader_.release_places(1), IsEmpty());
+  EXPECT_THAT(reader_.release_sites(1), IsEmpty());
   EXPECT_GT(named(2, extent->begin), 10U) << "by another process";
 }
 

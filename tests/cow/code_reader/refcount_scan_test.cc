@@ -5,9 +5,9 @@
 namespace cowshed::cow {
 namespace {
 
-using Places = std::map<CounterField, std::size_t>;
+using Sites = std::map<CounterField, std::size_t>;
 
-TEST(ReleasePlaces, FindsEveryWayToTakeOneOffAndJump) {
+TEST(ReleaseSites, FindsEveryWayToTakeOneOffAndJump) {
   const struct {
     const char* assembly;
     const char* code;
@@ -28,14 +28,14 @@ TEST(ReleasePlaces, FindsEveryWayToTakeOneOffAndJump) {
     const Bytes bytes = bytes_of(row.code);
     Bytes code(64, 0x90);
     std::copy(bytes.begin(), bytes.end(), code.begin() + 20);
-    EXPECT_EQ(release_places(code), (Places{{row.field, 1}})) << row.assembly;
-    EXPECT_EQ(release_places(bytes), (Places{{row.field, 1}})) << row.assembly;
+    EXPECT_EQ(release_sites(code), (Sites{{row.field, 1}})) << row.assembly;
+    EXPECT_EQ(release_sites(bytes), (Sites{{row.field, 1}})) << row.assembly;
     for (std::size_t n = 0; n + 1 < bytes.size(); ++n)  // cut off: nothing read behind the end
-      release_places(Bytes(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(n)));
+      release_sites(Bytes(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(n)));
   }
 }
 
-TEST(ReleasePlaces, WhatOnlyCountsIsNone) {
+TEST(ReleaseSites, WhatOnlyCountsIsNone) {
   const char* others[] = {
       "48 83 03 01 74 05",              // addq $1,(%rbx); je
       "48 83 2b 02 74 05",              // subq $2,(%rbx); je
@@ -47,7 +47,7 @@ TEST(ReleasePlaces, WhatOnlyCountsIsNone) {
       "ff 0f 74 05",                    // decl (%rdi); je: or the end of a call
       "",
   };
-  for (const char* code : others) EXPECT_EQ(release_places(bytes_of(code)), Places{}) << code;
+  for (const char* code : others) EXPECT_EQ(release_sites(bytes_of(code)), Sites{}) << code;
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-#include <cowshed/cow/proc/page_map.h>
+#include <cowshed/cow/proc/pagemap.h>
 #include <cowshed/cow/proc/proc_files.h>
 #include <cowshed/tests/cow/children.h>
 #include <cowshed/tests/cow/proc/fake_proc.h>

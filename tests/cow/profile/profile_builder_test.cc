@@ -1,7 +1,7 @@
 #include <cmath>
 
 #include <cowshed/cow/open_backend.h>
-#include <cowshed/cow/proc/page_map.h>
+#include <cowshed/cow/proc/pagemap.h>
 #include <cowshed/probes/support.h>
 #include <cowshed/tests/cow/backends/measure_command.h>
 #include <cowshed/tests/support/child.h>

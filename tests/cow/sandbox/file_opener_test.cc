@@ -35,9 +35,9 @@ class FileOpener : public ::testing::Test {
   }
   static FileRequest mapped(const std::string& path) { return mapped(path, path); }
 
-  FileRequest debug_file(FilePlace place, const std::string& name) const {
+  FileRequest debug_file(FileKind kind, const std::string& name) const {
     FileRequest request;
-    request.place = place;
+    request.kind = kind;
     request.mapping.path = (folder_ / "binary").string();
     request.name = name;
     return request;
@@ -53,18 +53,18 @@ class FileOpener : public ::testing::Test {
 TEST_F(FileOpener, AMappedFileIsTheOneThatIsMapped) {
   const std::string path = file("binary", "first");
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  void* place = ::mmap(nullptr, 4096, PROT_READ, MAP_PRIVATE, fd, 0);
+  void* address = ::mmap(nullptr, 4096, PROT_READ, MAP_PRIVATE, fd, 0);
   ::close(fd);
   FileRequest request = mapped(path);
   request.pid = ::getpid();
-  request.mapping.begin = reinterpret_cast<std::uintptr_t>(place);
+  request.mapping.begin = reinterpret_cast<std::uintptr_t>(address);
   request.mapping.end = request.mapping.begin + 4096;
   EXPECT_EQ(opened(request), "first");
   fs::rename(path, folder_ / "moved");
   file("binary", "second");
   if (cowshed::test::has_sys_admin()) EXPECT_EQ(opened(request), "first");
   else EXPECT_NE(opened(request), "second");
-  ::munmap(place, 4096);
+  ::munmap(address, 4096);
   EXPECT_EQ(opened(request), "-") << "there is another file now";
 }
 
@@ -80,7 +80,7 @@ TEST_F(FileOpener, OnlyRegularFilesAreOpened) {
   const std::string fifo = folder_ / "fifo";
   ASSERT_EQ(::mkfifo(fifo.c_str(), 0600), 0);
   EXPECT_EQ(opened(mapped(fifo)), "-");
-  EXPECT_EQ(opened(debug_file(FilePlace::beside, "fifo")), "-");
+  EXPECT_EQ(opened(debug_file(FileKind::beside, "fifo")), "-");
   EXPECT_EQ(opened(mapped("/dev/zero")), "-");
   EXPECT_EQ(opened(mapped(folder_.path())), "-");
   EXPECT_EQ(opened(mapped("/proc/version")), "-") << "that the kernel makes up";
@@ -93,25 +93,25 @@ TEST_F(FileOpener, SymbolicLinksAreNotFollowed) {
   fs::create_symlink("real/binary", folder_ / "symbols");
   EXPECT_EQ(opened(mapped(folder_ / "link/binary", path)), "-");
   EXPECT_EQ(opened(mapped(folder_ / "symbols", path)), "-");
-  EXPECT_EQ(opened(debug_file(FilePlace::beside, "symbols")), "-");
+  EXPECT_EQ(opened(debug_file(FileKind::beside, "symbols")), "-");
   fs::create_symlink("real", folder_ / ".debug");
-  EXPECT_EQ(opened(debug_file(FilePlace::debug_folder, "binary")), "-");
+  EXPECT_EQ(opened(debug_file(FileKind::debug_folder, "binary")), "-");
 }
 
 TEST_F(FileOpener, ADebugFileLiesInItsFolder) {
   file("symbols", "text");
   fs::create_directory(folder_ / ".debug");
   file(".debug/symbols", "other");
-  EXPECT_EQ(opened(debug_file(FilePlace::beside, "symbols")), "text");
-  EXPECT_EQ(opened(debug_file(FilePlace::debug_folder, "symbols")), "other");
+  EXPECT_EQ(opened(debug_file(FileKind::beside, "symbols")), "text");
+  EXPECT_EQ(opened(debug_file(FileKind::debug_folder, "symbols")), "other");
   for (const char* name :
        {"", ".", "..", "../passwd", ".debug/symbols", "/etc/passwd", "../../../etc/passwd"}) {
-    EXPECT_EQ(opened(debug_file(FilePlace::beside, name)), "-") << name;
-    EXPECT_EQ(opened(debug_file(FilePlace::system_folder, name)), "-") << name;
-    EXPECT_EQ(opened(debug_file(FilePlace::build_id, name)), "-") << name;
+    EXPECT_EQ(opened(debug_file(FileKind::beside, name)), "-") << name;
+    EXPECT_EQ(opened(debug_file(FileKind::system_folder, name)), "-") << name;
+    EXPECT_EQ(opened(debug_file(FileKind::build_id, name)), "-") << name;
   }
-  EXPECT_EQ(opened(debug_file(FilePlace::beside, std::string("symbols\0x", 9))), "-");
-  EXPECT_EQ(opened(debug_file(FilePlace::beside, std::string(10'000, 'x'))), "-");
+  EXPECT_EQ(opened(debug_file(FileKind::beside, std::string("symbols\0x", 9))), "-");
+  EXPECT_EQ(opened(debug_file(FileKind::beside, std::string(10'000, 'x'))), "-");
 }
 
 TEST_F(FileOpener, AFileThatIsNearlyAllHoleIsRefused) {
@@ -148,7 +148,7 @@ class FileOpenerInside : public FileOpener {
     const auto children = ProcFiles().children(outside.pid());
     EXPECT_TRUE(children && children->size() == 1);
     FileRequest request;
-    request.place = FilePlace::perf_map;
+    request.kind = FileKind::perf_map;
     request.pid = children->front();
     const std::string text = opened(request);
     ::kill(request.pid, SIGKILL);

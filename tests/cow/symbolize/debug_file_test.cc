@@ -48,8 +48,8 @@ class DebugFile : public ::testing::Test {
     mapping.path = program_.path();
     mapping.device = file.st_dev;
     mapping.inode = file.st_ino;
-    LocalCodeReader reader([&](auto, FilePlace place, const std::string& name) {
-      return open_requested(ProcFiles(), {place, ::getpid(), 0, mapping, name});
+    LocalCodeReader reader([&](auto, FileKind kind, const std::string& name) {
+      return open_requested(ProcFiles(), {kind, ::getpid(), 0, mapping, name});
     });
     reader.add_binary(1, program_.path());
     return reader.frames(1, address_of_main()).back();

@@ -432,7 +432,7 @@ class RulesTest(unittest.TestCase):
     def test_rules(self):
         with tempfile.TemporaryDirectory() as folder:
             shutil.copy(RULES, os.path.join(folder, "cowtop.rules.yml"))
-            tests = shutil.copy(os.path.join(HERE, "cowtop_rules_test.yml"), folder)
+            tests = shutil.copy(os.path.join(HERE, "rules_test.yml"), folder)
             subprocess.run(["promtool", "check", "rules", RULES], check=True,
                            stdout=subprocess.DEVNULL)
             done = subprocess.run(["promtool", "test", "rules", tests], check=False, text=True,
@@ -445,7 +445,7 @@ class RulesTest(unittest.TestCase):
                 broken = file.read().replace("16 * 2^20", "16 * 2^30")
             with open(os.path.join(folder, "cowtop.rules.yml"), "w", encoding="utf-8") as file:
                 file.write(broken)
-            tests = shutil.copy(os.path.join(HERE, "cowtop_rules_test.yml"), folder)
+            tests = shutil.copy(os.path.join(HERE, "rules_test.yml"), folder)
             done = subprocess.run(["promtool", "test", "rules", tests], check=False,
                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             self.assertNotEqual(done.returncode, 0)

@@ -1,5 +1,7 @@
 #pragma once
 
+// Room tools/cowtop/analysis: compares two measurements.  May use cow, tools/cowtop/text.
+
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -9,35 +11,35 @@
 
 namespace cowshed::cowtop {
 
-// What one measurement copied and another did not.
+// The copies of one process, object, site or mapping in two measurements.
 struct Change {
   std::string name;
-  // Pages copied; nullopt: not known, or, of a process, that there was none.
+  // Copied pages; nullopt: unknown, or there was no such process.
   std::optional<std::uint64_t> before;
   std::optional<std::uint64_t> after;
-  bool is_known = true;  // on both sides; a process that was not there copied nothing
+  bool is_known = true;  // on both sides; an absent process copied nothing
 
-  // What it grew by; nullopt where that is not known.
+  // after - before; nullopt if unknown.
   std::optional<std::int64_t> growth() const;
 };
 
-// Each list is of what is on either side, the most changed first.
+// Each list has the entries of both sides, the most changed first.
 struct Comparison {
-  // Of the processes whose copies are known.  Its growth is known where these are the same ones on
-  // both sides.
+  // All processes with known copies.  Its growth is known if these are the same processes on both
+  // sides.
   Change total;
-  // Processes whose copies are not known: in no total.
+  // Processes with unknown copies, which are in no total.
   std::uint64_t not_known_before = 0;
   std::uint64_t not_known_after = 0;
-  // Matched by their place in the tree: "server/worker[2]" is the second child of that name.
+  // Matched by their path in the tree: "server/worker[2]" is the second child of that name.
   std::vector<Change> processes;
-  std::vector<Change> objects;  // of all processes: "ARENA/NAME (TYPE)"
-  // Of all processes, estimated: the place in the program, and the mapping.  Empty where neither
-  // side was sampled.
+  std::vector<Change> objects;  // "ARENA/NAME (TYPE)", in all processes
+  // Estimates for all processes.  Empty if neither side was sampled.
   std::vector<Change> sites;
   std::vector<Change> mappings;
 };
 
+// Matches the processes, objects, sites and mappings of two measurements.
 Comparison compare(const cow::Measurement& before, const cow::Measurement& after);
 
 }  // namespace cowshed::cowtop

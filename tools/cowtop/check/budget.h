@@ -10,9 +10,9 @@
 
 namespace cowshed::cowtop {
 
-// The most that a measured process tree may copy.
+// The limits on the copies of a measured process tree.
 struct Budget {
-  // Who is held to it: each process below the root by itself, or all together, the root among them.
+  // Limits apply to each process below the root, or to the sum of all processes with the root.
   enum class Per : std::uint8_t { child, tree };
   struct Object {
     std::string name;
@@ -22,24 +22,25 @@ struct Budget {
 
   Per per = Per::child;
   std::optional<std::uint64_t> max_copied_bytes;
-  // Of what was shared at the fork, copied before an exec; of who shared at least 1 MiB.
+  // Copied before an exec, as a part of the memory shared at the fork.  Only for processes that
+  // shared at least 1 MiB.
   std::optional<double> max_ratio;
-  // Copied bytes of published objects, of each process, the root among them, or of all together.
+  // Copied bytes of published objects, for each process with the root, or for all together.
   std::vector<Object> objects;
-  // What all together may copy more than in an earlier measurement: a recording, or a JSON report.
+  // The growth of the sum since an earlier measurement: a recording or a JSON report.
   std::string baseline;  // path; empty: none
   std::optional<double> max_growth;
 };
 
-// "64MiB", "1.5GiB", "512KiB", or whole bytes: "4096".  Errors: invalid_argument.
+// Parses "64MiB", "1.5GiB", "512KiB" or bytes: "4096".  Errors: invalid_argument.
 Expected<std::uint64_t> parse_size(std::string_view text);
-// "5%" is 0.05.  Errors: invalid_argument.
+// Parses "5%" as 0.05.  Errors: invalid_argument.
 Expected<double> parse_percentage(std::string_view text);
-// "NAME=SIZE"; the name may hold any other '='.  Errors: invalid_argument.
+// Parses "NAME=SIZE", where NAME may contain '='.  Errors: invalid_argument.
 Expected<Budget::Object> parse_object(std::string_view text);
 
-// Why it cannot be held to: it limits nothing, or half of what belongs together is missing.  Empty
-// where it can.
+// Returns why the budget is invalid: it has no limit, or one option lacks its counterpart.  Empty
+// if it is valid.
 std::string what_is_wrong_with(const Budget& budget);
 
 }  // namespace cowshed::cowtop

@@ -41,7 +41,7 @@ Used used(std::uint64_t bytes, std::uint64_t of_bytes = 0) { return {bytes, of_b
 Used not_known(std::string why) { return {std::nullopt, 0, std::move(why)}; }
 
 std::string why_no_copies(const ProcessCopies& process) {
-  if (!process.not_measured.empty()) return printable(process.not_measured);
+  if (process.not_measured) return printable(*process.not_measured);
   if (!is_child(process)) return "the pagemap backend cannot tell what the root copied";
   return process.alive ? "its memory was not looked at"
                        : "it ended before its memory was looked at";

@@ -7,27 +7,27 @@
 
 namespace cowshed::cowtop {
 
-// "child 1234 (worker)", "tree", "object 'index' in child 1234 (worker)".
+// Returns "child 1234 (worker)", "tree", "object 'index' in child 1234 (worker)".
 std::string subject_text(const Held& held);
-// "limited to 64.0 MiB, used 71.3 MiB; culprits: object 'index' 40.0 MiB, ...".
+// Returns "limited to 64.0 MiB, used 71.3 MiB; culprits: object 'index' 40.0 MiB, ...".
 std::string used_text(const Held& held);
 
-// What is over, the worst first, a line each; of many, how many more.
+// Returns a line for each exceeded limit, the worst first.  After 20 lines it only counts.
 std::vector<std::string> over_lines(const Verdict& verdict);
-// "child 1234 (worker): limited to ..., used ...", of each limit whoever comes nearest to it.
+// Returns "child 1234 (worker): limited to ..., used ..." for the process nearest to each limit.
 std::string within_line(const Verdict& verdict);
 
-// GitHub's workflow commands: an annotation for everything that is over, at the place in the source
-// that copied most where that is known, and for each limit to which nothing could be held.
+// Returns GitHub workflow commands: an annotation for each exceeded limit, at the source line that
+// copied most if known, and for each limit that could not be judged.
 std::string verdict_annotations(const Verdict& verdict, Severity severity);
 
-// One JSON object, schema cowshed.check/1.
+// Returns one JSON object, schema cowshed.check/1.
 std::string verdict_json(const Verdict& verdict);
 
-// JUnit XML: a test case for each limit and process, named as in the next run: "max_copied: child 1
-// (worker)" is of the first process below the root.  What is over has failed, what is not known is
-// skipped, and a limit to which nothing could be held is an error.  As a warning both pass, and
-// their system-out says it.
+// Returns JUnit XML with a test case for each limit and process.  Names are the same in each run:
+// "max_copied: child 1 (worker)" is the first process below the root.  An exceeded limit is a
+// failure, an unknown figure is skipped, and a limit that could not be judged is an error.  With
+// Severity::warning both pass, with the message in system-out.
 std::string verdict_junit(const Verdict& verdict, Severity severity);
 
 }  // namespace cowshed::cowtop

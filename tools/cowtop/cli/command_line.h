@@ -1,5 +1,8 @@
 #pragma once
 
+// Room tools/cowtop/cli: the command line, error messages, exit statuses, the version.  May use
+// base, tools/cowtop/text.
+
 #include <memory>
 #include <optional>
 #include <string>
@@ -14,12 +17,11 @@ class Option;
 
 namespace cowshed::cowtop {
 
-// What a report of a problem needs: the release on the first line, then what was built and of
-// what, the libraries that are loaded, and the kernel that runs.  No newline at the end.
+// Returns what a bug report needs: the release in the first line, then the build, the loaded
+// libraries and the running kernel.  No newline at the end.
 std::string version_text();
 
-// For an option's check(): empty, or what is wrong with the name of a file, as of a variable that
-// is not set.
+// For an option's check(): returns what is wrong with the name of a file, or an empty text.
 std::string wrong_file_name(const std::string& name);
 
 // The command line of cowtop or of one of its subcommands: GNU-style options, --help and --version.
@@ -40,18 +42,18 @@ class CommandLine {
   // An option that takes the name of a file.
   CLI::Option* add_file(const std::string& names, std::string& file, const std::string& help);
 
-  // Both return the status to exit with at once: --help and --version have been printed.  Errors:
-  // invalid_argument.
-  // Everything after -- is the command's, and without --, from the first word that is no option.
+  // Both parse the words.  They return an exit status after --help and --version, which they print.
+  // Errors: invalid_argument.
+  // Here the command begins after --, or at the first word that is no option.
   Expected<std::optional<int>> parse_with_command(std::vector<std::string> words);
-  // Words that are no options are operands that `app` was told of.
+  // Here words that are no options are operands of `app`.
   Expected<std::optional<int>> parse(std::vector<std::string> words);
 
   const std::vector<std::string>& command() const { return command_; }
 
-  // That the command line is wrong.
+  // Returns an error of the command line, with a hint to --help.
   tl::unexpected<Error> wrong(const std::string& message) const;
-  // The same of a value that was made of it.
+  // Turns the error of a value from the command line into such an error.
   template <class T>
   Expected<T> checked(Expected<T> value) const {
     if (!value) return wrong(value.error().message);

@@ -53,14 +53,14 @@ command without their dashes, one a line; an option on the command line counts i
   baseline = before.cowtop
   max-growth = 10%
 
---max-ratio is of what was shared at the fork; what a process copies after an exec does not count, and
-nobody is held to it who shared less than 1 MiB.
-What is not known is said, and is never taken for 0.  An object that no process was seen to publish
-is not within: its name is wrong, or its process ended before it was looked at.
+The ratio (--max-ratio) is copied memory to memory shared at the fork.  Copies after an exec do not
+count.  A process that shared less than 1 MiB has no ratio.
+An unknown figure is reported as unknown, never as 0.  An object that no process was seen to publish
+fails its limit: its name is wrong, or its process ended before cowtop examined it.
 
-Exit status: the command's own where it failed; else 99 if it is over the budget; 125 if there is a
-limit to which nothing could be held, as no child was seen, say; else 0.  125 is also an error of
-cowtop's own or bad usage, 126, 127 and 128+N are as cowtop's.)";
+Exit status: the command's own if it failed; else 99 if a limit is exceeded; 125 if a limit could
+not be judged, for example because no child was seen; else 0.  125 is also cowtop's own error or bad
+usage; 126, 127 and 128+N are as cowtop's.)";
 
 struct CheckOptions {
   MeasureOptions measure;

@@ -1,5 +1,10 @@
 #pragma once
 
+// Room tools/cowtop/commands: one file for each subcommand, and one for none.  May use base,
+// cow/arenas, tools/cowtop/io, tools/cowtop/cli, tools/cowtop/measure, tools/cowtop/recording,
+// tools/cowtop/report, tools/cowtop/html, tools/cowtop/check, tools/cowtop/doctor,
+// tools/cowtop/serve, tools/cowtop/live.
+
 #include <string>
 #include <vector>
 
@@ -7,14 +12,14 @@
 
 namespace cowshed::cowtop {
 
-// The subcommands, with the words that follow their names.  Each returns the exit status
-// (complain.h), or an error of cowtop's own that has not been printed.
+// Run a subcommand with the words that follow its name.  Each returns the exit status (complain.h),
+// or an error of cowtop's own that is not printed yet.
 Expected<int> check_command(std::vector<std::string> words);
 Expected<int> diff_command(std::vector<std::string> words);
 Expected<int> doctor_command(std::vector<std::string> words);
 Expected<int> record_command(std::vector<std::string> words);
 Expected<int> report_command(std::vector<std::string> words);
 Expected<int> serve_command(std::vector<std::string> words);
-Expected<int> top_command(std::vector<std::string> words);  // without a name: all words
+Expected<int> top_command(std::vector<std::string> words);  // without a subcommand
 
 }  // namespace cowshed::cowtop

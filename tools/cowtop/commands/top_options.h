@@ -8,22 +8,21 @@
 
 namespace cowshed::cowtop {
 
-// Of cowtop without a subcommand.
+// The options of cowtop without a subcommand.
 struct Options {
   MeasureOptions measure;
   bool json = false;
-  bool live = true;    // where there is a terminal for it
+  bool live = true;    // if there is a terminal
   std::string output;  // empty: standard output
 };
 
-// What to do next: run with these options, or exit at once with a status.
+// Run with these options, or exit at once if there is a status.
 struct ParsedArguments {
   Options options;
   std::optional<int> exit_status;
 };
 
-// Prints help and version itself.  `words` are those after the program's name.  Errors:
-// invalid_argument.
+// Parses the words after the program's name.  Prints help and version.  Errors: invalid_argument.
 Expected<ParsedArguments> parse_arguments(std::vector<std::string> words);
 
 }  // namespace cowshed::cowtop

@@ -1,5 +1,7 @@
 #pragma once
 
+// Room tools/cowtop/doctor: tests which backends work on this machine.  May use base, cow.
+
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -11,13 +13,13 @@ namespace cowshed::cowtop {
 
 struct Diagnosis {
   cow::BackendChoice backend = cow::BackendChoice::automatic;
-  // The pages that it counted of a ground truth (doctor/self_test.h), or why it could not.
+  // The pages that it counted in the self test (doctor/self_test.h), or the error.
   Expected<std::uint64_t> counted;
 
   bool works() const;
 };
 
-// Of each backend, the best first.  Takes some seconds, since each measures the ground truth.
+// Tests each backend, the best first.  Takes some seconds.
 std::vector<Diagnosis> diagnose();
 
 std::string doctor_text(const std::vector<Diagnosis>& diagnoses);

@@ -7,18 +7,17 @@
 
 namespace cowshed::cowtop {
 
-// A process that shares its memory with one child after the other, of which the first writes to
-// none of it and the second to kGroundTruthPages, and which are otherwise the same: that one copies
-// so many pages more.
+// The number of pages that the second child of the ground truth copies more than the first.  The
+// ground truth is a process with two equal children, of which only the second writes to its pages.
 inline constexpr std::uint64_t kGroundTruthPages = 600;
-// After `cowtop doctor`: be that process.
+// The argument of `cowtop doctor` that makes it the ground truth.
 inline constexpr const char* kGroundTruthWord = "--be-ground-truth";
 
-// Is that process.  The children linger, for a backend that looks now and then.
+// Runs the ground truth.  The children linger, so that a sampling backend sees them.
 void be_ground_truth();
 
-// Has `backend` measure it, in a run of this program's own, and returns how many pages more the
-// second child copied.  Errors: those of the backend; unsupported where it did not find both.
+// Runs this program as the ground truth, measures it with `backend`, and returns the difference of
+// the two children in pages.  Errors: those of the backend; unsupported if it did not see both.
 Expected<std::uint64_t> measure_ground_truth(cow::Backend& backend);
 
 }  // namespace cowshed::cowtop

@@ -10,24 +10,23 @@
 
 namespace cowshed::cowtop {
 
-// Copied pages by stack, as a tree of functions from the outermost in: what a flame graph draws,
-// and small where a million stacks are much alike.
+// Copied pages as a tree of functions, from the outermost to the innermost, for a flame graph.  It
+// stays small if a million stacks are similar.
 class CopyTree {
  public:
   struct Node {
-    std::uint32_t parent = 0;  // an earlier one; the first is the root, and its own
+    std::uint32_t parent = 0;  // an earlier node; the root is first, and its own parent
     std::uint32_t name = 0;    // in names()
     std::uint64_t pages = 0;   // copied by the stacks that end here
   };
 
   CopyTree();
 
-  // Adds to a stack of names with a ';' between each two.  Returns the node that it ends at.
+  // Adds pages to a stack of names separated by ';'.  Returns its last node.
   std::uint32_t add(std::string_view folded, std::uint64_t pages);
 
-  // Leaves away the smallest branches where there are more than `most` nodes: what is cut off a
-  // node copied is then that of a "[smaller]" below it.  Nothing of the sum is lost.  Returns for
-  // each node what has become of it.
+  // Removes the smallest branches if there are more than `most` nodes.  The pages of a removed
+  // branch move to a node "[smaller]", so the sum stays.  Returns the new index of each node.
   std::vector<std::uint32_t> prune(std::size_t most);
 
   const std::vector<Node>& nodes() const { return nodes_; }

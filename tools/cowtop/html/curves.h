@@ -11,22 +11,22 @@
 
 namespace cowshed::cowtop {
 
-// What each process had copied, over time: as much of it as a chart can show, however long the
-// recording is.
+// The copied pages of each process over time.  It keeps as many moments as a chart can show,
+// however long the recording is.
 class Curves {
  public:
-  // A recording's document as of its next interval (recording.h).
+  // Adds the recording's document of the next interval (recording.h).
   void add(const Json& document);
 
-  // {"at_s": [...], "total": [...], "of": [{"process": 3, "begin": 1, "copied": [...]}, ...]}: the
-  // whole measurement's copied pages at each of these moments, and those of each of these
-  // processes, from the moment of that number on, as long as they changed; null: not known.  `end`,
-  // after the last document, is of the same processes.
+  // Returns {"at_s": [...], "total": [...], "of": [{"process": 3, "begin": 1, "copied": [...]}]}.
+  // "total" has the copied pages of all at each moment; null: unknown.  "of" has those of each of
+  // `processes`, from the moment number "begin" to the last change.  `end` is the measurement after
+  // the last document.
   Json json(const cow::Measurement& end, const std::vector<std::size_t>& processes) const;
 
  private:
   using Pages = std::optional<std::uint64_t>;
-  // A sum of several is another than its first.
+  // The flag tells a sum of processes from its first process.
   using Id = std::pair<cow::ProcessId, bool>;
   struct Copied {
     Id process;
@@ -44,7 +44,7 @@ class Curves {
 
   std::vector<Moment> moments_;
   std::uint64_t added_ = 0;
-  std::uint64_t stride_ = 1;  // one document in so many is kept
+  std::uint64_t stride_ = 1;  // keeps one document in this many
 };
 
 }  // namespace cowshed::cowtop

@@ -1,5 +1,8 @@
 #pragma once
 
+// Room tools/cowtop/html: reports as a web page; its source is in page/.  May use cow,
+// tools/cowtop/text, tools/cowtop/recording, tools/cowtop/report.
+
 #include <string>
 #include <string_view>
 
@@ -10,20 +13,20 @@
 
 namespace cowshed::cowtop {
 
-// The page (page.html and what it is made of, in this folder) with `json` as its data, for its
-// scripts to show.  It fetches nothing, and runs nothing that the data might hold.
+// Returns the page (page/page.html with its scripts) with `json` as its data.  The page fetches
+// nothing, and runs no code from the data.
 std::string html_page(std::string_view json);
 
-// A page that shows a recording in a browser, by itself.  `note`: what is wrong with the recording,
-// in a sentence; empty where nothing is.  Where there are many processes or stacks the page has the
-// details of those that copied most, and all in its sums.
+// Returns a page that shows a recording.  `note` says what is wrong with the recording, or is
+// empty. With many processes or stacks, the page has details of those with the most copies; its
+// sums include all.
 std::string html_report(cow::Measurement measurement, const RecordingHeader& header,
                         const Curves& curves, const std::string& note);
 
-// The same of a recording in which nothing is yet.
+// Returns the page of a recording without an interval.
 std::string html_begun(const RecordingHeader& header, const std::string& note);
 
-// The same of a comparison.
+// Returns the page of a comparison.
 std::string html_comparison(const Comparison& comparison, const ComparedNames& names);
 
 }  // namespace cowshed::cowtop

@@ -4,7 +4,7 @@
 
 namespace cowshed::cowtop {
 
-// The page up to its data, and from there on.  Their source is made by PageText.cmake.
+// Return the page before and after its data.  PageText.cmake generates their source.
 std::string_view page_begin();
 std::string_view page_end();
 

@@ -9,16 +9,16 @@
 
 namespace cowshed::cowtop {
 
-// Is read once, from its beginning: it may be a pipe.  Move-only, owns its descriptor; not
+// A file, or a pipe, that is read once from its beginning.  Move-only, owns its descriptor.  Not
 // thread-safe.  Errors: system_call.
 class InputFile {
  public:
   static Expected<InputFile> open(const std::string& path);
 
   const std::string& path() const { return path_; }
-  // What the next read() begins with: `size` bytes, or all that there are.
+  // Returns the first `size` bytes of the next read(), or fewer at the end of the file.
   Expected<std::string_view> peek(std::size_t size);
-  // How many bytes came; 0: the end.
+  // Returns the number of bytes; 0: the end.
   Expected<std::size_t> read(char* bytes, std::size_t size);
 
  private:

@@ -1,5 +1,8 @@
 #pragma once
 
+// Room tools/cowtop/io: reads and writes files, and lines compressed by Zstandard.  May use base,
+// tools/cowtop/cli.
+
 #include <string>
 #include <string_view>
 #include <vector>
@@ -9,38 +12,37 @@
 
 namespace cowshed::cowtop {
 
-// Where a report or a recording goes.  Opened before the command runs, so that a path that cannot
-// be written is known before hours of measuring.  Move-only, owns its descriptor.
+// The file of a report or a recording.  It is opened before the command runs, so that a wrong path
+// fails before hours of measuring.  Move-only, owns its descriptor.
 class OutputFile {
  public:
-  // An empty `path` is standard output, and so is another name of the file that this goes to, of
-  // which nothing is cut off.  What a file held stays until something is written.  It is no regular
-  // file of `others`, by whatever name, which would be lost.  In a folder that others may write to
-  // (to root: wherever it is not root's alone) no symlink is followed, and no FIFO and the like of
-  // somebody else is taken, nor a file with another name elsewhere; in a folder that everybody may
-  // write to, no file of somebody else at all.  Whoever put it there may mean harm.
+  // Opens `path`; empty: standard output.  A name of the file behind standard output is the same.
+  // The old content stays until something is written.  Errors: system_call; invalid_argument if it
+  // is one of `others`, the input files, under any name.
+  // In a folder where other users may write, the file may be a trap.  There it refuses symlinks,
+  // special files of other users and files with several links; in a folder that everybody may write
+  // to, it refuses all files of other users.  The error is permission_denied.
   static Expected<OutputFile> open(const std::string& path,
                                    const std::vector<std::string>& others = {});
 
-  // All of `text` in place of what the file held, or an error that names the file, which then is
-  // empty where it can be.
+  // Replaces the content by `text`.  After an error, which names the file, the file is empty if
+  // possible.
   Expected<void> write_report(std::string_view text);
 
-  // Whether what is written can be read at that path later (file), once by whoever is at the other
-  // end (stream), or never (device).
+  // Written data can be read later (file), once at the other end (stream), or never (device).
   enum class Kind { file, stream, device };
   Kind kind() const;
   const std::string& path() const { return path_; }
-  // Whether what is written to that descriptor would be in the same regular file.
+  // Whether `descriptor` is open for the same regular file.
   bool is_also(int descriptor) const;
-  // Until it is closed nobody else gets this lock of a file (not of a pipe or a device), where its
-  // file system has locks (flock(2)).  Errors: in_use.
+  // Locks a file (not a pipe or a device) until it is closed, by flock(2) if the file system has
+  // it. Errors: in_use.
   Expected<void> lock() const;
-  // Whether something would be lost by clear().
+  // Whether clear() would lose data.
   bool holds_something() const;
-  // Empties the file, where it can be emptied.
+  // Empties the file if possible.
   void clear();
-  // All of `bytes` at its end, or an error, and nothing of them where they can be taken back.
+  // Appends `bytes`.  After an error none of them stay, if they can be removed.
   Expected<void> append(std::string_view bytes);
 
  private:
@@ -50,7 +52,7 @@ class OutputFile {
 
   std::string path_;
   FileDescriptor file_;   // none: standard output
-  std::size_t size_ = 0;  // what we have written
+  std::size_t size_ = 0;  // of the written data
 };
 
 }  // namespace cowshed::cowtop

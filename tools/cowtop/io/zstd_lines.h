@@ -15,17 +15,15 @@ struct ZSTD_DCtx_s;
 
 namespace cowshed::cowtop {
 
-// Lines of text as Zstandard frames one behind another, one frame a line, each with a checksum:
-// what was appended whole can be read whatever follows it, and zstdcat(1) reads it all.
-
-// Not thread-safe.
+// Lines of text as Zstandard frames with checksums, one frame a line.  A complete frame can be read
+// whatever follows it, and zstdcat(1) reads them all.  Not thread-safe.
 class ZstdLineEncoder {
  public:
   ZstdLineEncoder();
-  // The frame of `line` and a newline.
+  // Returns the frame of `line` and a newline.
   std::string encode(std::string_view line);
 
-  // The same of a line that is nowhere whole.
+  // Encode a line in parts: add() each, then take() returns the frame.
   void add(std::string_view part);
   std::string take();
 
@@ -36,21 +34,22 @@ class ZstdLineEncoder {
   std::string frame_;
 };
 
-// Move-only; not thread-safe.
+// Reads such lines.  Move-only.  Not thread-safe.
 class ZstdLineReader {
  public:
-  // Errors: those of reading.
+  // Errors: those of InputFile.
   static Expected<ZstdLineReader> open(InputFile file);
 
-  // nullopt where no more whole frame follows: at the end(), or what follows is damage().
-  // Errors: those of reading.
+  // Returns the next line; nullopt if no complete frame follows (damage() tells whether it is the
+  // end).  Errors: those of InputFile.
   Expected<std::optional<std::string>> next();
 
-  // Why there is no more, in words that follow the file's name; empty: it is the end of the file.
+  // Returns why no line follows, in words that continue the file's name; empty: the end of the
+  // file.
   const std::string& damage() const { return damage_; }
   bool is_empty() const { return read_ == 0; }
-  // How many bytes of memory so much of a file may take.  Not by the file's size alone: deep stacks
-  // of processes that are all alike compress without end.
+  // Returns the limit of memory for the data read so far.  It has a constant part, because deep
+  // stacks of similar processes compress without limit.
   std::size_t most() const { return (1U << 30) + 2048 * read_; }
 
  private:
@@ -60,7 +59,7 @@ class ZstdLineReader {
   InputFile file_;
   std::unique_ptr<ZSTD_DCtx_s, std::size_t (*)(ZSTD_DCtx_s*)> context_;
   std::vector<char> input_;
-  std::size_t begin_ = 0;  // of what is left of input_
+  std::size_t begin_ = 0;  // of the rest of input_
   std::size_t end_ = 0;
   std::size_t read_ = 0;
   std::string damage_;

@@ -18,15 +18,15 @@ struct PlacedColumn {
   int width = 0;
 };
 
-// Where on the screen everything is, from the top: the header, the columns' headings, the table,
-// the pane, a line of status.
+// The rows of the screen, from the top: the header, the headings of the columns, the table, the
+// pane, the status line.
 struct Layout {
   Size size;
   int header_rows = 0;
   int heading_row = 0;
   int table_rows = 0;
   int pane_row = 0;   // its title
-  int pane_rows = 0;  // with it; 0: there is none
+  int pane_rows = 0;  // with the title; 0: no pane
   std::vector<PlacedColumn> columns;
 
   bool is_too_small() const {
@@ -35,7 +35,7 @@ struct Layout {
   int first_row() const { return heading_row + 1; }
   int status_row() const { return size.rows - 1; }
   std::optional<Column> heading_at(int row, int column) const;
-  // Of the table's rows on the screen.
+  // Returns the row of the table; nullopt: `row` is elsewhere.
   std::optional<int> table_row_at(int row) const;
 };
 
@@ -43,7 +43,7 @@ enum class PaneSize : std::uint8_t { none, half, all };
 
 Layout layout_of(Size size, int header_rows, PaneSize pane, const View& view);
 
-// The parts, two spaces between them, on as few lines as they fit on; a part is never broken.
+// Joins the parts by two spaces into as few lines as possible.  It never breaks a part.
 std::vector<std::string> header_lines(const std::vector<std::string>& parts, int columns);
 
 }  // namespace cowshed::cowtop::live

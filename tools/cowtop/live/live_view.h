@@ -1,5 +1,9 @@
 #pragma once
 
+// Room tools/cowtop/live: the live view: its state, its layout, and the drawing in screen.cc.  May
+// use base, tools/cowtop/live/terminal, tools/cowtop/live/model, tools/cowtop/text,
+// tools/cowtop/measure, tools/cowtop/report.
+
 #include <chrono>
 #include <memory>
 #include <optional>
@@ -13,9 +17,10 @@
 
 namespace cowshed::cowtop::live {
 
-// The share of a CPU that this process has used since it was last asked.
+// The CPU time of this process.
 class OwnCpu {
  public:
+  // Returns the share of a CPU since the last call; nullopt at first.
   std::optional<double> share();
 
  private:
@@ -23,10 +28,10 @@ class OwnCpu {
   std::uint64_t wall_ns_ = 0;
 };
 
-// The view of a measurement while it runs.
+// Shows a measurement while it runs.
 class LiveView : public Observer {
  public:
-  // Takes the terminal, and the standard streams (standard_streams.h), and draws a first screen.
+  // Takes the terminal and the standard streams (standard_streams.h), and draws the first screen.
   static Expected<std::unique_ptr<LiveView>> open(const MeasureOptions& options);
 
   void sampled(const cow::Backend& backend) override;
@@ -34,17 +39,18 @@ class LiveView : public Observer {
   bool readable() override;
   void asked_to_end() override;
 
-  // After measure(): shows the end until a key ends the view, unless one or Ctrl-C already has.
-  // The terminal and the streams are then as they were, and what was written meanwhile is printed.
+  // Call it after measure().  Shows the end until a key is pressed, unless a key or Ctrl-C has
+  // ended the view before.  Then it restores the terminal and the streams, and prints captured
+  // output.
   void end(const Measured& measured);
 
  private:
   LiveView(const MeasureOptions& options, std::unique_ptr<Terminal> terminal,
            StandardStreams streams);
-  bool press_keys();  // false: the view is to end
-  // The sampled code of a thousand processes takes longer than the rest, and is shown of one.
+  bool press_keys();  // false: end the view
+  // The process whose sampled code is shown: names for all would take longer than the rest.
   const cow::CodeOf& code_to_show();
-  // Whether the screen, or whoever looks around in a paused view, wants more of it than there is.
+  // Whether the screen needs more sampled code than the measurement has.
   bool lacks_code() const;
   void draw();
   void close();

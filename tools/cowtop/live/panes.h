@@ -9,8 +9,8 @@ namespace cowshed::cowtop::live {
 
 std::string pane_title(const State& state);
 
-// What the open pane says, as wide as the screen is.
+// Returns the lines of the open pane, wrapped to `columns`.
 std::vector<std::string> pane_lines(const State& state, int columns);
-int pane_height(const State& state);  // how many lines these are
+int pane_height(const State& state);  // the number of these lines
 
 }  // namespace cowshed::cowtop::live

@@ -5,7 +5,7 @@
 
 namespace cowshed::cowtop::live {
 
-// All of a screen, which is empty before.  `state` has been told its size.
+// Draws the whole live view on an empty surface.  `state` must have its size.
 void draw(const State& state, Surface& surface);
 
 }  // namespace cowshed::cowtop::live

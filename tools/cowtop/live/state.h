@@ -10,28 +10,28 @@
 
 namespace cowshed::cowtop::live {
 
-// Below the table, or in its place.
+// The pane below the table, or in its place.
 enum class Pane : std::uint8_t { none, details, columns, output, help };
 
-// What the view says of where its measurements come from.
+// Text of the view about the source of its measurements.
 struct Source {
   std::string title;              // "cowtop"
   std::optional<double> own_cpu;  // cowtop's own share of a CPU
-  std::string message;            // in the line of status
-  std::string output;             // what the command has written, as far back as is shown
+  std::string message;            // in the status line
+  std::string output;             // the last part of the command's output
 };
 
-// What the view shows and what the keys have made of it.  No terminal: tests press keys and ask.
+// The state of the live view, without a terminal: keys change it, and screen.h draws it.
 class State {
  public:
-  // What a key means beyond what is shown, for who owns the source of measurements.
+  // What a key asks of the owner of the measurement.
   enum class Request : std::uint8_t { none, quit, toggle_pause };
-  // The open pane has `pane_lines` lines, beyond which it does not scroll (panes.h).
+  // Handles a key.  `pane_lines` is the number of lines of the open pane (panes.h).
   Request press(const Key& key, int pane_lines = 0);
 
   void resize(Size size);
   void update(cow::Measurement measurement);
-  // Of the processes that have it in `measurement`, what was sampled of their code.
+  // Takes the sampled code of those processes that have it in `measurement`.
   void use_code(cow::Measurement measurement);
   void use_memory(std::map<ProcessId, MemoryUse> memory);
 
@@ -40,20 +40,20 @@ class State {
   bool is_paused() const { return is_paused_; }
   void set_paused(bool paused) { is_paused_ = paused; }
 
-  bool is_loading() const { return is_loading_; }  // nothing was measured yet
+  bool is_loading() const { return is_loading_; }  // no measurement yet
   const Model& model() const { return model_; }
   const View& view() const { return view_; }
   const Rows& rows() const { return rows_; }
   Pane pane() const { return pane_; }
-  // Lines of the pane above its first; of the output, below its last.
+  // Hidden lines of the pane: above its first line, for the output below its last.
   int pane_scroll() const { return pane_scroll_; }
   std::size_t chosen_column() const { return chosen_column_; }
-  // Of rows(); 0 where there is none.
+  // The index in rows(); 0 if there are none.
   std::size_t selected() const { return selected_; }
-  // The first of rows() on the screen.
+  // The index of the first row on the screen.
   std::size_t top() const { return top_; }
   const cow::ProcessCopies* selected_process() const;
-  // What is being typed: "filter: " or "search: ", and what has been.
+  // The input line: "filter: " or "search: " and the typed text; nullopt: none.
   std::optional<std::string> prompt() const;
   Layout layout() const;
   std::vector<ProcessId> running() const;
@@ -70,7 +70,7 @@ class State {
 
   void type(const Key& key);
   Request press_character(char32_t character);
-  bool press_in_columns(const Key& key);  // false: it means nothing there
+  bool press_in_columns(const Key& key);  // false: the key has no meaning there
   void press_special(const Key& key);
   void click(const Key& key);
   void move(long by);
@@ -98,9 +98,9 @@ class State {
   std::size_t chosen_column_ = 0;
   Input input_ = Input::none;
   std::string typed_;
-  std::string before_;  // what the filter or the search was before the typing
+  std::string before_;  // the filter or the search before the typing
   std::string search_;
-  ProcessId selected_before_;  // the typing
+  ProcessId selected_before_;  // before the typing
   std::size_t selected_ = 0;
   ProcessId selected_id_;
   std::size_t top_ = 0;

@@ -1,5 +1,8 @@
 #pragma once
 
+// Room tools/cowtop/measure: chooses the processes to measure, and runs the measurement.  May use
+// base, cow, cow/proc, tools/cowtop/cli.
+
 #include <optional>
 
 #include <cowshed/cow/open_backend.h>
@@ -7,33 +10,32 @@
 
 namespace cowshed::cowtop {
 
-// Is told of a measurement while it runs.
+// Receives events of a running measurement, in the thread of measure().
 class Observer {
  public:
   virtual ~Observer() = default;
-  // After each sample; the last time after all have ended or Ctrl-C.
+  // Called after each sample, and last after the end of all processes or Ctrl-C.
   virtual void sampled(const cow::Backend& backend) = 0;
 
-  // Between samples, and before the first, readable() is called whenever this descriptor is; -1:
-  // there is none.
+  // A descriptor: readable() is called between samples when it is readable; -1: none.
   virtual int fd() const { return -1; }
-  // False: ends the measurement of what was attached to; that of a command goes on to its end.
+  // Returns false to end the measurement of attached processes.  A command is measured to its end.
   virtual bool readable() { return true; }
-  // By Ctrl-C or another signal, which a command gets as well.
+  // Called after Ctrl-C or another end signal, which a command gets as well.
   virtual void asked_to_end() {}
 };
 
 struct Measured {
-  std::optional<cow::Measurement> measurement;  // nullopt: nothing was measured
-  // The command's, as complain.h has it; 0 of what was attached to.  Instead of 0 kOwnError, and
-  // it has been said why, where nothing or not all was measured.
+  std::optional<cow::Measurement> measurement;  // nullopt: the measurement failed
+  // The status of the command (complain.h); 0 for attached processes.  If it would be 0 but not all
+  // was measured: kOwnError, after a message.
   int exit_status = 0;
 };
 
-// Runs the command, or attaches, and measures until the end or Ctrl-C: where processes of the
-// selection may still come, until Ctrl-C.  Prints what goes wrong.
+// Runs the command, or attaches, and measures until the end of the processes or Ctrl-C.  If the
+// selection may still grow, it ends only by Ctrl-C.  Prints errors.
 Measured measure(const MeasureOptions& options, Observer* observer = nullptr);
-// The same by a backend of the caller's.
+// Does the same with the given backend.
 Measured measure_by(cow::OpenedBackend& opened, const MeasureOptions& options,
                     Observer* observer = nullptr);
 

@@ -18,28 +18,28 @@ class Option;
 
 namespace cowshed::cowtop {
 
-// What to measure, and how: the same for every subcommand that measures.
+// The options of every subcommand that measures.
 struct MeasureOptions {
   std::vector<std::string> command;
-  std::optional<Selection> selection;  // one of the two
-  std::optional<cow::User> user;       // that the command runs as, if not as we do
+  std::optional<Selection> selection;  // instead of `command`
+  std::optional<cow::User> user;       // that the command runs as; nullopt: ours
   cow::BackendChoice backend = cow::BackendChoice::automatic;
-  SamplingOptions sampling;  // period 0: no code sites asked for
-  // Takes ever more memory while processes come and go.
+  SamplingOptions sampling;  // period 0: no code sites
+  // Keeps every ended process, so memory grows without limit.
   bool keeps_each_process = false;
 };
 
-// The options of a command line that say so.  `app` must outlive it.
+// Defines these options on a command line.  `app` must outlive it.
 class MeasureArguments {
  public:
-  // What it means to give neither a command nor which processes.
+  // The meaning of a command line without a command and a selection.
   enum class Otherwise : std::uint8_t { is_wrong, everything };
   MeasureArguments(CLI::App& app, Otherwise otherwise);
   MeasureArguments(const MeasureArguments&) = delete;
   MeasureArguments& operator=(const MeasureArguments&) = delete;
   ~MeasureArguments() = default;
 
-  // After `app` has parsed.  `command` is what came after the options.  Errors: invalid_argument.
+  // Call it after `app` has parsed.  `command` follows the options.  Errors: invalid_argument.
   Expected<MeasureOptions> options(std::vector<std::string> command) const;
 
  private:

@@ -14,13 +14,13 @@
 
 namespace cowshed::cowtop {
 
-// Which running processes to measure.  Their descendants always are, too.
+// The running processes to measure, without their descendants, which are always measured.
 struct Selection {
   enum class By : std::uint8_t {
     pid,
-    cgroup,      // all of a cgroup, and of those below it
-    comm,        // all with such a name
-    everything,  // root: all of the machine; else the user's own
+    cgroup,      // all of a cgroup and of its descendants
+    comm,        // all with a matching name
+    everything,  // for root all processes; else the user's own
   };
   By by = By::everything;
   std::vector<pid_t> pids;
@@ -29,22 +29,23 @@ struct Selection {
   std::string text() const;  // as on the command line: "-p 1,2"
 };
 
-// Finds the processes of a selection and has a backend measure them: never cowtop itself, no kernel
-// thread, and nobody who descends from one of them as a second root.
+// Finds the processes of a selection and attaches a backend to them.  It excludes cowtop and kernel
+// threads.  A descendant of a selected process does not become a root.
 class SelectedProcesses {
  public:
-  // Errors: invalid_argument: not a regular expression; system_call: no such cgroup.
+  // Errors: invalid_argument for a wrong regular expression; system_call if there is no such
+  // cgroup.
   static Expected<SelectedProcesses> open(Selection selection,
                                           cow::ProcFiles proc = cow::ProcFiles());
 
-  // Those there are now.  Errors: no_such_process: none was found; where none could be attached to,
-  // why; system_call.
+  // Attaches to the processes that exist now.  Errors: no_such_process if there is none; the error
+  // of the first process if all are refused; system_call.
   Expected<cow::Attached> attach(cow::Backend& backend);
 
-  // Whether processes that start later belong to it, other than descendants.
+  // Whether processes that start later may belong to it, beside descendants.
   bool grows() const { return selection_.by != Selection::By::pid; }
-  // Those that have come since, at most once a second and for at most a 400th of a CPU's time.
-  // Nobody who is refused is asked for again.
+  // Attaches to new processes, at most once a second and with at most a 400th of a CPU.  It does
+  // not try a refused process again.
   Expected<cow::Attached> attach_new(cow::Backend& backend);
 
  private:
@@ -55,13 +56,13 @@ class SelectedProcesses {
 
   Selection selection_;
   cow::ProcFiles proc_;
-  std::string cgroup_;  // its folder
+  std::string cgroup_;  // the folder
   std::regex comm_;
   std::set<pid_t> passed_over_;
   DutyCycle searches_;
 };
 
-// What was refused, in one line; empty: nothing.
+// Returns one line about the refused processes; empty: none.
 std::string refused_line(const cow::Attached& attached);
 
 }  // namespace cowshed::cowtop

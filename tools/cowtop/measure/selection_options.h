@@ -15,8 +15,7 @@ class Option;
 
 namespace cowshed::cowtop {
 
-// The options of a command line that say which running processes to measure, and by what.  `app`
-// must outlive it.
+// Defines the options for the processes to measure and for the backend.  `app` must outlive it.
 class SelectionArguments {
  public:
   explicit SelectionArguments(CLI::App& app);
@@ -24,8 +23,8 @@ class SelectionArguments {
   SelectionArguments& operator=(const SelectionArguments&) = delete;
   ~SelectionArguments() = default;
 
-  // Both after `app` has parsed.  Errors: invalid_argument.
-  Expected<std::optional<Selection>> selection() const;  // nullopt: it does not say which
+  // Call both after `app` has parsed.  Errors: invalid_argument.
+  Expected<std::optional<Selection>> selection() const;  // nullopt: none
   Expected<cow::BackendChoice> backend() const;
 
  private:

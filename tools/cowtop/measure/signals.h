@@ -9,18 +9,17 @@
 
 namespace cowshed::cowtop {
 
-// Takes the signals that ask cowtop to end (SIGINT, SIGTERM, SIGQUIT, and SIGHUP unless it is
-// ignored, as under nohup) as readable events for the rest of the process's life, ignores SIGPIPE
-// and gives SIGCHLD its default.  Open it after the command has been forked: the command must not
-// inherit the mask.  Move-only, owns a descriptor.
+// Turns the end signals (SIGINT, SIGTERM, SIGQUIT, and SIGHUP unless it is ignored) into readable
+// events for the rest of the process's life.  Also ignores SIGPIPE and resets SIGCHLD.  Open it
+// after the command is forked, which must not inherit the mask.  Move-only, owns a descriptor.
 class EndSignals {
  public:
   static Expected<EndSignals> open();
 
   int fd() const { return file_.get(); }
-  // The next signal that has come, if any; not one of a terminal that is ignored, as SIGINT is by
-  // what a script has started in the background.  `ssi_code` is SI_KERNEL where a terminal sent it,
-  // and then to the whole foreground process group.
+  // Returns the next pending signal.  It skips terminal signals that were ignored, as SIGINT in a
+  // script's background job.  `ssi_code` is SI_KERNEL if a terminal sent the signal to the whole
+  // foreground process group.
   std::optional<signalfd_siginfo> next();
 
  private:
@@ -28,8 +27,8 @@ class EndSignals {
   FileDescriptor file_;
 };
 
-// Holds the same signals back, from this thread and those that it starts, for as long as there is
-// one of these; those that next() has not taken come afterwards.
+// Blocks the same signals during its life, in this thread and in threads that it starts.  Signals
+// that next() has not taken arrive afterwards.
 class HeldEndSignals {
  public:
   HeldEndSignals();
@@ -37,7 +36,7 @@ class HeldEndSignals {
   HeldEndSignals& operator=(const HeldEndSignals&) = delete;
   ~HeldEndSignals();
 
-  // The number of one that has come, if any.
+  // Returns the number of a pending signal.
   std::optional<int> next();
 
  private:

@@ -9,11 +9,11 @@ namespace cowshed::cowtop {
 
 struct MeasurementFile {
   cow::Measurement measurement;
-  std::string note;  // one line where it is not whole; empty where it is
+  std::string note;  // one line if the recording is incomplete; else empty
 };
 
-// Of a recording, as far as it can be read, or of a JSON report (cowshed.run/2).  Errors: those of
-// the file; bad_recording.
+// Reads a recording, as far as possible, or a JSON report (cowshed.run/2).  Errors: those of
+// InputFile; bad_recording.
 Expected<MeasurementFile> read_measurement(const std::string& path);
 
 }  // namespace cowshed::cowtop

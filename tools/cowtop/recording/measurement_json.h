@@ -10,28 +10,27 @@ namespace cowshed::cowtop {
 
 using Json = nlohmann::ordered_json;
 
-// For people's programs to read, or in one line.  What is no UTF-8, as a command's name may be, is
-// replaced.
+// JSON as text: indented, or in one line.  Bytes that are not UTF-8, as in the name of a command,
+// are replaced.
 std::string text_of(const Json& json);
 std::string line_of(const Json& json);
 
-// One JSON object for people's programs to read, schema cowshed.run/2.
+// Returns the report of --json as text: one JSON object, schema cowshed.run/2.
 std::string json_report(const cow::Measurement& measurement);
 
-// The same as an object, whose strings may yet be no UTF-8.
+// Returns the same report as JSON.  Its strings may contain bytes that are not UTF-8.
 Json run_json(const cow::Measurement& measurement);
 
-// The same without what is computed from other fields, in two parts: a measurement without its
-// "processes", and one of these.
+// Return the two parts of a recorded document, without fields that are computed from others: the
+// measurement without its "processes", and one process.
 Json recorded_head(const cow::Measurement& measurement);
 Json recorded(const cow::ProcessCopies& process);
 
-// The JSON Patch that makes `after`, as recorded, of `before`, which lies at `path`.
+// Returns the JSON Patch from recorded(before), which lies at `path`, to recorded(after).
 Json recorded_changes(const cow::ProcessCopies& before, const cow::ProcessCopies& after,
                       const std::string& path);
 
-// The measurement of which either was made.  Errors: bad_recording, with the field that is not as
-// it should be.
+// Reads a report or a recorded document.  Errors: bad_recording, with the path of the wrong field.
 Expected<cow::Measurement> measurement_of(const Json& json);
 
 }  // namespace cowshed::cowtop

@@ -11,27 +11,26 @@
 
 namespace cowshed::cowtop {
 
-// A second after it began; where that would be more than a four-hundredth of the time, up to 2 s,
-// or for as long as it took.
+// Returns the time of the next append: one second after the last one began.  If appending would
+// take more than a 400th of the time, it is up to two seconds, or as long as the append took.
 std::chrono::steady_clock::time_point next_append(std::chrono::steady_clock::time_point begin,
                                                   std::chrono::steady_clock::time_point end);
 
-// Writes a recording (recording.h) while it measures: what was appended last can be read whatever
-// happens to us: next_append().
+// Writes a recording (recording.h) during a measurement.  Appended intervals stay readable if
+// cowtop is killed.
 class Recorder : public Observer {
  public:
-  // Writes the header at once where the file holds nothing; else what it holds stays until
-  // something has been measured.
+  // Writes the header at once to an empty file.  Otherwise the old content stays until the first
+  // interval.
   static Expected<Recorder> start(OutputFile file, const MeasureOptions& options);
 
-  // append(), about once a second.  Complains where the file takes no more, and says when it does
-  // again: once, hours before the end maybe.
+  // Calls append() about once a second.  Reports once if the file cannot be written, and once when
+  // it can be written again.
   void sampled(const cow::Backend& backend) override;
 
-  // What has changed since it was last called.  Where the file takes no more, nothing is written,
-  // and the next call makes up for it.
+  // Appends the changes since the last call.  After an error the next call includes them.
   Expected<void> append(cow::Measurement measurement);
-  // The same, and that it was the last.  `exit_status`: as Measured's.
+  // Appends the last changes and the end.  `exit_status` is that of Measured.
   Expected<void> end(const cow::Measurement& measurement, int exit_status);
 
  private:
@@ -42,9 +41,9 @@ class Recorder : public Observer {
 
   OutputFile file_;
   ZstdLineEncoder encoder_;
-  std::string header_;  // that has not been written
+  std::string header_;  // empty once it is written
   bool is_refused_ = false;
-  // As the file has it.
+  // The state in the file.
   Json head_ = Json::object();
   std::vector<cow::ProcessCopies> processes_;
   std::chrono::steady_clock::time_point next_{};

@@ -7,23 +7,16 @@
 #include <cowshed/tools/cowtop/recording/recording.h>
 
 namespace cowshed::cowtop {
+
+COWSHED_JSON_STRUCT(RecordingHeader, cowtop, command, attached_pid, selection, kernel, cpus,
+                    started_s)
+
 namespace {
 
 constexpr const char* kRecordingSchema = "cowshed.recording/1";
 constexpr const char* kSchemaOfAnyVersion = "cowshed.recording/";
 constexpr const char* kAnotherFollows =
     "is followed by another recording, of which nothing is read (keep each in a file of its own)";
-
-template <class Io>
-void describe(Io& io, typename Io::template Ref<RecordingHeader> header) {
-  io.field("cowtop", header.cowtop);
-  io.field("command", header.command);
-  io.field("attached_pid", header.attached_pid);
-  io.field("selection", header.selection);
-  io.field("kernel", header.kernel);
-  io.field("cpus", header.cpus);
-  io.field("started_s", header.started_s);
-}
 
 tl::unexpected<Error> bad(const std::string& path, const std::string& what) {
   return make_error(ErrorCode::bad_recording, path + ": " + what);
@@ -80,8 +73,8 @@ Size size_of(std::string_view json) {
 
 Json to_json(const RecordingHeader& header) {
   Json object = {{"schema", kRecordingSchema}};
-  FieldWriter io(object, FieldWriter::Derived::with);
-  describe(io, header);
+  FieldWriter io(object, header, Derived::with);
+  describe(io, Type<RecordingHeader>{});
   return object;
 }
 
@@ -99,11 +92,10 @@ Expected<Recording> Recording::open(InputFile file) {
   if (!line) return bad(path, "is no recording of cowtop's, or its beginning is damaged");
   try {
     const Json object = recording.parse(*line);
-    FieldReader io(object, "");
     std::string schema;
-    io.field("schema", schema);
+    read_field(object, "", "schema", schema);
     if (!schema.starts_with(kSchemaOfAnyVersion)) return bad(path, "is no recording of cowtop's");
-    describe(io, recording.header_);
+    read_struct(object, "", recording.header_);
     if (schema != kRecordingSchema) {
       return bad(path, "was written as " + schema + " by cowtop " + recording.header_.cowtop +
                            ", and this cowtop reads " + kRecordingSchema + ": use a newer one");
@@ -131,9 +123,8 @@ Expected<bool> Recording::next() {
       return false;
     }
     patch(object.at("patch"));
-    FieldReader io(object, "");
-    io.field("ended", ended_);
-    io.field("exit_status", exit_status_);
+    read_field(object, "", "ended", ended_);
+    read_field(object, "", "exit_status", exit_status_);
   } catch (const Json::exception&) {
     problem_ = "is damaged: an interval does not fit what came before";
     return false;

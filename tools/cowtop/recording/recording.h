@@ -1,5 +1,8 @@
 #pragma once
 
+// Room tools/cowtop/recording: measurements as JSON, and recordings.  May use base, cow,
+// tools/cowtop/io, tools/cowtop/cli, tools/cowtop/measure, tools/cowtop/text.
+
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -14,18 +17,19 @@
 
 namespace cowshed::cowtop {
 
-// A file that keeps a measurement from its beginning to its end.  Lines of JSON (zstd_lines.h):
+// The first line of a recording.  A recording is a file of JSON lines (zstd_lines.h) with the
+// states of a measurement from its beginning to its end:
 //   {"schema": "cowshed.recording/1", "cowtop": ..., "command": [...], ...}      RecordingHeader
 //   {"patch": [...]}                    once an interval: what has changed, as JSON Patch (RFC
 //   6902)
 //   {"patch": [...], "ended": true, "exit_status": 0}                                     the last
-// A process that is summed with others (cow/backends/process_rollup.h) is removed.  The patched
-// document begins as {"processes": []} and is cowshed.run/2 without what is computed from other
-// fields. Only add, replace and remove are used.
+// The patched document begins as {"processes": []}.  It is cowshed.run/2 without computed fields.
+// A process that is merged into a sum (cow/backends/process_rollup.h) is removed.  The operations
+// are add, replace and remove.
 struct RecordingHeader {
-  std::string cowtop;                        // version that wrote it
-  std::vector<std::string> command;          // empty: it was attached to
-  std::optional<std::int64_t> attached_pid;  // where it was one
+  std::string cowtop;                        // version of the writer
+  std::vector<std::string> command;          // empty: attached processes
+  std::optional<std::int64_t> attached_pid;  // if it was exactly one
   std::string selection;                     // "-p 1,2"; empty: a command, or an older recording
   std::string kernel;
   std::uint64_t cpus = 0;
@@ -34,36 +38,34 @@ struct RecordingHeader {
 
 Json to_json(const RecordingHeader& header);
 
-// Reads one.  Not thread-safe.
+// Reads a recording.  Move-only.  Not thread-safe.
 class Recording {
  public:
-  // Errors: those of the file; bad_recording where it is none, or of another version.
+  // Errors: those of InputFile; bad_recording if it is no recording, or of another version.
   static Expected<Recording> open(const std::string& path);
   static Expected<Recording> open(InputFile file);
 
   const RecordingHeader& header() const { return header_; }
 
-  // Goes on to the next interval.  False at the end of what can be read; false at first: nothing
-  // was recorded.  Errors: those of the file.
+  // Reads the next interval.  False: there is no readable one.  Errors: those of InputFile.
   Expected<bool> next();
 
-  // As of that interval, as it was read: its fields may not be what they should be.
+  // Returns the document of the interval.  Its fields are not checked.
   const Json& document() const { return state_; }
 
-  // The same.  Errors: bad_recording.
+  // Returns its measurement.  Errors: bad_recording.
   Expected<cow::Measurement> measurement() const;
-  // That there is none: a part of an interval is in the document, and problem() says why no more.
+  // Whether the document contains only a part of an interval; problem() says why.
   bool is_torn() const { return is_torn_; }
 
-  // Whether the recording came to its end; else cowtop was killed, or is still at it, or problem()
-  // says what is wrong, in words that follow the file's name.  Where more follows the end, as of
-  // another recording, problem() says that.
+  // Whether the recording has an end.  Without one, cowtop was killed or still runs, or problem()
+  // says what is wrong, in words that continue the file's name.  Data after the end is a problem.
   bool ended() const { return ended_; }
   const std::string& problem() const { return problem_; }
-  // Once next() was false: it ended, and nothing follows; else why_not_whole() says what is wrong.
+  // After the last next(): whether it has an end and no problem; else why_not_whole() says why.
   bool is_whole() const { return ended_ && problem_.empty(); }
   std::string why_not_whole() const;
-  std::optional<int> exit_status() const { return exit_status_; }  // as Measured's
+  std::optional<int> exit_status() const { return exit_status_; }  // as in Measured
 
  private:
   explicit Recording(ZstdLineReader lines) : lines_(std::move(lines)) {}
@@ -74,15 +76,15 @@ class Recording {
   ZstdLineReader lines_;
   RecordingHeader header_;
   Json state_ = {{"processes", Json::array()}};
-  std::size_t weight_ = 0;  // of it, at most
+  std::size_t weight_ = 0;  // upper limit of its memory
   bool is_torn_ = false;
   bool ended_ = false;
   std::optional<int> exit_status_;
   std::string problem_;
 };
 
-// As of the last interval that can be read.  `path` is for the errors' messages.  `at_each` is
-// called with the document of each interval.
+// Reads all intervals and returns the last measurement.  Calls `at_each` with the document of each
+// interval.  `path` is for messages.  Errors: those of InputFile; bad_recording.
 Expected<cow::Measurement> last_measurement(
     Recording& recording, const std::string& path,
     const std::function<void(const Json&)>& at_each = [](const Json&) {});

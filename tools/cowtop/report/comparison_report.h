@@ -6,16 +6,16 @@
 
 namespace cowshed::cowtop {
 
-// The two sides, as they are to be called.
+// The names of the two sides.
 struct ComparedNames {
   std::string before;
   std::string after;
 };
 
-// For people: what changed, the most changed first, of many the first 20.
+// Returns text for people: at most 20 changes of each kind, the largest first.
 std::string comparison_table(const Comparison& comparison, const ComparedNames& names);
 
-// For programs, schema cowshed.diff/1: all of it.
+// Returns all changes as JSON, schema cowshed.diff/1.
 std::string comparison_json(const Comparison& comparison, const ComparedNames& names);
 
 }  // namespace cowshed::cowtop

@@ -91,7 +91,7 @@ std::string merged_line(const cow::Measurement& measurement) {
 std::string not_measured_lines(const cow::Measurement& measurement) {
   std::string text;
   for (const cow::ProcessCopies& process : measurement.processes)
-    if (!process.not_measured.empty()) text += "not measured: " + process.not_measured + "\n";
+    if (process.not_measured) text += "not measured: " + *process.not_measured + "\n";
   return text;
 }
 

@@ -1,16 +1,19 @@
 #pragma once
 
+// Room tools/cowtop/report: reports as text: the table, folded stacks, the comparison.  May use
+// cow, tools/cowtop/text, tools/cowtop/analysis, tools/cowtop/recording.
+
 #include <string>
 
 #include <cowshed/cow/measurement.h>
 
 namespace cowshed::cowtop {
 
-// The report for people: a heading, one row per process in order of start, a total.  Plain text
-// without colour.  "-" is a figure that the backend cannot know.
+// Returns the report for people: a heading, one row per process in order of start, and a total.
+// Plain text without colour.  "-" is an unknown figure.
 std::string table_report(const cow::Measurement& measurement);
 
-// What the report's lines below the table say of one of its processes.
+// Returns the lines below the table for one process.
 std::string process_report(const cow::Measurement& measurement, const cow::ProcessCopies& process);
 
 }  // namespace cowshed::cowtop

@@ -8,10 +8,10 @@
 
 #include <cowshed/cow/measurement.h>
 
-// What cowtop serve exports, at one moment.
+// The metrics of cowtop serve at one moment.
 namespace cowshed::cowtop {
 
-// What a write fault did, as ProcessCopies counts it in pages.
+// A class of write faults, and its count in ProcessCopies.
 struct PageKind {
   const char* name;
   std::optional<std::uint64_t> cow::ProcessCopies::* pages;
@@ -27,20 +27,20 @@ inline constexpr std::array kPageKinds = {
     PageKind{"other", &cow::ProcessCopies::other_faults},
 };
 
-// Of all processes of one name in one cgroup, the ended ones included where it is a count.  What
-// the backend cannot know is nullopt.
+// The metrics of all processes of one name in one cgroup.  Counts include ended processes. nullopt:
+// unknown.
 struct CommandMetrics {
   std::string comm;
-  std::string cgroup;  // empty: not known
+  std::string cgroup;  // empty: unknown
   std::optional<std::uint64_t> copied_pages;
   std::array<std::optional<std::uint64_t>, kPageKinds.size()> pages;
-  // Of those that are running:
+  // Only running processes:
   std::uint64_t processes = 0;
   std::optional<std::uint64_t> shared_bytes;
   std::optional<std::uint64_t> private_bytes;
 };
 
-// Of a published object.
+// The copies of a published object.
 struct ObjectMetrics {
   std::string comm;
   std::string cgroup;
@@ -56,7 +56,7 @@ struct Metrics {
   std::vector<ObjectMetrics> objects;
   std::optional<std::uint64_t> lost_events;
   std::optional<std::uint64_t> not_seen;
-  std::optional<double> probe_cpu_s;  // that the probes took of the measured processes' CPU time
+  std::optional<double> probe_cpu_s;  // CPU time of the probes in measured processes
   double sampled_s = 0;               // since 1970
 };
 

@@ -1,5 +1,7 @@
 #pragma once
 
+// Room tools/cowtop/serve: metrics for Prometheus.  May use base, cow, cow/proc, tools/cowtop/text.
+
 #include <memory>
 
 #include <cowshed/base/error.h>
@@ -7,39 +9,39 @@
 
 namespace cowshed::cowtop {
 
-// "127.0.0.1:9417", "[::1]:0", "localhost:9417".
+// An address such as "127.0.0.1:9417", "[::1]:0" or "localhost:9417".
 struct ListenAddress {
   std::string host;  // without brackets
-  int port = 0;      // 0: any that is free
+  int port = 0;      // 0: any free port
 };
 
 // Errors: invalid_argument.
 Expected<ListenAddress> parse_listen_address(std::string_view text);
 
-// As in a URL.
+// Returns the address as in a URL.
 std::string text_of(const ListenAddress& address);
 
-// Whether only this machine reaches it.
+// Whether only this machine can connect to it.
 bool is_loopback(const ListenAddress& address);
 
-// Serves the newest metrics over HTTP, by a thread of its own: no client holds up who measures, nor
-// another client.  Of too many those that come later wait; a connection is for one request, and is
-// closed after 2 s even where the client still sends it, or has not read the answer.
+// Serves the latest metrics over HTTP in its own thread, so that a client delays neither the
+// measurement nor another client.  A connection serves one request and is closed after 2 s.  Excess
+// connections wait.
 class MetricsServer {
  public:
-  // Binds.  Errors: system_call, with a line that says what is wrong with the address.
+  // Binds the address.  Errors: system_call.
   static Expected<std::unique_ptr<MetricsServer>> open(const ListenAddress& address);
   MetricsServer(const MetricsServer&) = delete;
   MetricsServer& operator=(const MetricsServer&) = delete;
   ~MetricsServer();
 
-  const ListenAddress& address() const;  // with the port that was taken
+  const ListenAddress& address() const;  // with the actual port
 
-  // To be called before start(), and again whenever there is something new.
+  // Sets the metrics.  Call it before start(), and after each sample.  Thread-safe.
   void publish(Metrics metrics);
 
   void start();
-  // Takes as long as a client's connection at most.
+  // Ends the thread, after at most the time of one connection.
   void stop();
 
  private:

@@ -14,21 +14,21 @@
 
 namespace cowshed::cowtop {
 
-// The path in /proc/PID/cgroup (v2); empty: not known.
+// Returns the path in /proc/PID/cgroup (v2); empty: unknown.
 std::string cgroup_of(pid_t pid);
 
-// Adds up what each process has done since it was last looked at, under the name and the cgroup
-// that it has by then.  No sum ever falls: not when a process ends, nor when it changes its name.
+// Adds the new copies of each process to the sum of its current name and cgroup.  A sum never
+// falls, even if a process ends or changes its name.
 //
-// Takes no more memory than the processes that are alive and `most_series` names with their cgroups
-// need, and as many objects.  Further ones are summed as "other"; but one that nobody alive has,
-// and that nothing was added to for an hour, makes room for a new one: its series ends.
+// Memory is limited to the living processes, `most_series` names with cgroups, and as many objects.
+// Further ones count as "other".  A series without a living process and without a change for an
+// hour ends if a new one needs its room.
 class MetricsSums {
  public:
   explicit MetricsSums(std::size_t most_series,
                        std::function<std::string(pid_t)> cgroup = cgroup_of);
 
-  // After each sample.  `ended`: who is no longer in `measurement`.
+  // Call it after each sample.  `ended` are processes that left `measurement`.
   void add(const cow::Measurement& measurement, const std::vector<cow::ProcessCopies>& ended);
 
   Metrics metrics() const;
@@ -41,7 +41,7 @@ class MetricsSums {
     Sum sum;
     std::uint64_t used_ns = 0;
   };
-  // Of a process: what is in the sums already.
+  // The part of a process that is in the sums.
   struct Known {
     std::string cgroup;
     std::uint64_t cgroup_read_ns = 0;

@@ -8,10 +8,10 @@
 
 namespace cowshed::cowtop {
 
-// OpenMetrics 1.0, or the text format of Prometheus before it.
+// OpenMetrics 1.0, or the older text format of Prometheus.
 enum class MetricsFormat : std::uint8_t { openmetrics, prometheus };
 
-// Which of the two an HTTP request wants, by its header Accept.
+// Returns the format that an HTTP request wants, by its header Accept.
 MetricsFormat wanted_format(std::string_view accept);
 
 const char* content_type(MetricsFormat format);

@@ -8,21 +8,20 @@ namespace cowshed::cowtop::live {
 
 enum class Align : bool { left, right };
 
-// Exactly so many columns of a terminal: filled with spaces, or cut, which its last character says.
-// `text` is printable (figures.h).  Without `unicode`, what is no ASCII becomes '?'.
+// Fits printable text (figures.h) into exactly `columns` of a terminal: pads it with spaces, or
+// cuts it with a mark at the end.  Without `unicode`, other characters than ASCII become '?'.
 std::string fit(std::string_view text, int columns, bool unicode, Align align = Align::left);
 
-// The columns that printable text takes.
+// Returns the columns of printable text.
 int columns_of(std::string_view text);
 
-// Lines of at most so many columns, broken at spaces where there are any.  Lines that go on are
-// indented.
+// Wraps text to lines of at most `columns`, at spaces if possible.  Continued lines are indented.
 std::vector<std::string> wrap(std::string_view text, int columns);
 
-// Upper and lower case of ASCII are the same.
+// Whether `text` contains `part`.  Ignores the case of ASCII.
 bool contains(std::string_view text, std::string_view part);
 
-// The UTF-8 of a character.
+// Returns the UTF-8 of a character.
 std::string utf8(char32_t character);
 
 }  // namespace cowshed::cowtop::live

@@ -1,5 +1,7 @@
 #pragma once
 
+// Room tools/cowtop/text: formats sizes, counts, names and stack frames.  May use cow.
+
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -8,20 +10,20 @@
 
 #include <cowshed/cow/measurement.h>
 
-// How the reports for people write figures and names.
+// Formats figures and names for the reports.
 namespace cowshed::cowtop {
 
 inline constexpr double kMiB = 1024.0 * 1024.0;
 inline constexpr const char* kUnknown = "-";  // a figure that the backend cannot know
 
-// A command's name holds any bytes: no control characters must reach the terminal, nor half of a
-// UTF-8 character.  Each such byte becomes '?'.
+// Replaces control characters and invalid UTF-8 by '?', because the name of a command may contain
+// any bytes.
 std::string printable(std::string_view text);
 
-// "fill() fill.cc:12", or what else there is to say where it is.
+// Returns "fill() fill.cc:12", or what else is known of the frame.
 std::string frame_text(const cow::Frame& frame);
 
-// What every report calls the site: its place in the program.
+// Returns the name of a site, the same in every report.
 std::string site_name(const cow::CodeSite& site);
 
 std::string count(const std::optional<std::uint64_t>& value);
@@ -29,22 +31,21 @@ std::string mebibytes(const std::optional<std::uint64_t>& bytes);  // "1.5"
 std::string percent(const std::optional<double>& ratio);           // "85.3%"
 std::string ending(const cow::ProcessCopies& process);             // "exit 0", "SIGTERM", "running"
 
-// "", or " and 1234 more" of a sum of several that have ended.
+// Returns " and 1234 more" for a sum of ended processes; else "".
 std::string and_more(const cow::ProcessCopies& process);
 
-// As the reports show them.  nullopt also after an exec: the program that its parent's memory was
-// shared with is gone, and with it the sharing.
+// Return the figures as reports show them: nullopt also after an exec, which ends the sharing.
 std::optional<std::uint64_t> shown_at_fork(const cow::ProcessCopies& process);
 std::optional<double> shown_ratio(const cow::ProcessCopies& process);
 
-// Whether the process has copied so much since its memory was sampled that what it shared then and
-// what it copied are more than it had at its fork.
+// Whether the process has copied so much since its last memory sample that its shared and copied
+// memory exceed the memory at its fork.
 bool is_memory_stale(const cow::ProcessCopies& process);
 
-// The mean share of one CPU that the probes took; nullopt where it is not known.
+// Returns the mean share of one CPU that the probes took; nullopt: unknown.
 std::optional<double> probes_cpu(const cow::Measurement& measurement);
 
-// Of all processes: "1.0 MiB", and whether some are not known.
+// Returns the sum of all processes: "1.0 MiB", and whether some are unknown.
 std::string total_copied_text(const cow::Measurement& measurement);
 
 }  // namespace cowshed::cowtop

@@ -12,14 +12,14 @@
 
 namespace cowshed::cowtop::live {
 
-// What is measured of a running process's memory where the view needs it; never recorded.
+// The memory of a running process, measured only for the view.  Not in recordings.
 struct MemoryUse {
   std::optional<std::uint64_t> rss_bytes;
   std::optional<std::uint64_t> pss_bytes;
   std::uint64_t pss_ns = 0;  // CLOCK_MONOTONIC
 };
 
-// All that the table is made of.
+// The data of the table.
 struct Model {
   cow::Measurement measurement;
   History history;
@@ -43,12 +43,12 @@ enum class Column : std::uint8_t {
 struct ColumnInfo {
   Column column;
   std::string_view title;
-  int width;  // of the command: at least
+  int width;  // minimum, for the command
   bool is_usual;
   std::string_view meaning;
 };
 
-// In the order in which they stand.
+// In the order of the table.
 inline constexpr std::array kColumns = {
     ColumnInfo{Column::pid, "PID", 7, true, "the process, in cowtop's own PID namespace"},
     ColumnInfo{Column::copied, "COPIED", 8, true, "MiB that it has copied of what it shared"},
@@ -68,14 +68,14 @@ inline constexpr std::array kColumns = {
 
 const ColumnInfo& info(Column column);
 
-// Of the curve and the command, which are no figures, it is empty.
+// Returns the text of a cell; empty for the curve and the command.
 std::string cell(Column column, const cow::ProcessCopies& process, const Model& model);
 
-// What a column is sorted by; of the command, nothing.  nullopt: not known, and so the last.
+// Returns the sort key of a cell; nullopt: unknown, sorted last.  The command has none.
 std::optional<double> sort_value(Column column, const cow::ProcessCopies& process,
                                  const Model& model);
 
-// A character for each value, 0 to 1.
+// Returns one character for each value of 0 to 1.
 std::string bars(const std::vector<double>& values, bool unicode);
 
 }  // namespace cowshed::cowtop::live

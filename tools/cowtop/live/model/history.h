@@ -12,24 +12,24 @@ namespace cowshed::cowtop::live {
 
 using cow::ProcessId;
 
-// What it has not copied of what was shared at its fork; nullopt where either is not known, and
-// after an exec, which ends the sharing.
+// Returns the uncopied part of the memory shared at the fork; nullopt if unknown, and after an
+// exec, which ends the sharing.
 std::optional<double> still_shared(const cow::ProcessCopies& process);
 
-// What the last measurements had of each process.
+// The figures of each process in the last measurements.
 class History {
  public:
   static constexpr std::size_t kPoints = 10;
 
-  // One that is older than the last begins anew.
+  // Adds a measurement.  One that is older than the last clears the history.
   void add(const cow::Measurement& measurement);
 
-  // Between the last two; of a process that is new, since its start or that of the measurement.
-  // nullopt where it is not known.
+  // Returns the rate between the last two measurements, for a new process since its start. nullopt:
+  // unknown.
   std::optional<double> copied_per_second(const cow::ProcessCopies& process) const;
-  // still_shared(), the oldest first; nothing of what was not known.
+  // Returns the known values of still_shared(), the oldest first.
   std::vector<double> curve(ProcessId id) const;
-  // When it was first seen to have ended; 0 for one that is alive.
+  // Returns when its end was first seen; 0: it is alive.
   std::uint64_t ended_ns(ProcessId id) const;
 
  private:

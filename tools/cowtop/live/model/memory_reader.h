@@ -9,16 +9,15 @@
 
 namespace cowshed::cowtop::live {
 
-// RSS of all, so that who has most is found by it.  PSS, of those on the screen, costs a walk
-// through all of a process's pages: each is read when its turn has come, for at most a hundredth of
-// the time.
+// Reads RSS of all processes, so that the view can sort by it, and PSS of those on the screen.  PSS
+// costs a walk through all pages of a process, so they take turns, for at most 1 % of the time.
 class MemoryReader {
  public:
   struct Wanted {
     bool rss = false;
     bool pss = false;
   };
-  // `running` are alive, `on_screen` are some of them.  What was read of others is forgotten.
+  // Returns the memory of the `running` processes.  `on_screen` is a part of them.
   std::map<ProcessId, MemoryUse> read(const std::vector<ProcessId>& running,
                                       const std::vector<ProcessId>& on_screen, Wanted wanted);
 

@@ -1,5 +1,8 @@
 #pragma once
 
+// Room tools/cowtop/live/model: the content of the live table: rows, columns, history.  May use
+// base, cow, cow/proc, tools/cowtop/text.
+
 #include <array>
 #include <cstddef>
 #include <set>
@@ -10,14 +13,14 @@
 
 namespace cowshed::cowtop::live {
 
-// What of a model is shown, and in which order.
+// The shown part of a model, and its order.
 struct View {
   bool is_tree = true;
   Column sort = Column::copied;
   bool is_descending = true;
-  std::string filter;             // shown: whose name or PID contains it; in a tree, their parents
-  std::set<ProcessId> collapsed;  // their descendants are not shown
-  bool shows_all_ended = false;   // else those that ended lately, unless all have
+  std::string filter;             // part of a name or PID; a tree shows the parents, too
+  std::set<ProcessId> collapsed;  // their descendants are hidden
+  bool shows_all_ended = false;   // else only recent ones, unless all have ended
   std::array<bool, kColumns.size()> columns = usual_columns();
 
   static std::array<bool, kColumns.size()> usual_columns();
@@ -26,9 +29,9 @@ struct View {
 struct Row {
   std::size_t process = 0;  // its index in the measurement
   ProcessId id;
-  // Of a tree, below the root: for each level, whether more follow; the last is its own.
+  // In a tree, for each level below the root: whether siblings follow; the last is its own level.
   std::vector<bool> branches;
-  std::size_t folded = 0;  // descendants that are not shown because it is collapsed
+  std::size_t folded = 0;  // descendants hidden because it is collapsed
 };
 
 struct Rows {
@@ -36,7 +39,7 @@ struct Rows {
   std::size_t ended_hidden = 0;
 };
 
-// Whether its name or its PID contains the text.
+// Whether the name or the PID of the process contains the text.
 bool is_named(const cow::ProcessCopies& process, const std::string& text);
 
 Rows rows_of(const Model& model, const View& view);

@@ -4,10 +4,10 @@
 
 namespace cowshed::cowtop::live {
 
-// Whether standard output's terminal, as TERM has it, can place text.
+// Whether the terminal of standard output, by TERM, can move the cursor.
 bool can_place_text();
 
-// The sequence of that name, terminfo(5), of the terminal that is open; empty: it has none.
+// Returns the sequence of a terminfo(5) name for the open terminal; empty: none.
 std::string capability(const char* name);
 
 }  // namespace cowshed::cowtop::live

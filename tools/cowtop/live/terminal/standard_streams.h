@@ -9,9 +9,9 @@
 
 namespace cowshed::cowtop::live {
 
-// While the screen is drawn on, nothing else may be written to it: standard output and error, where
-// they are a terminal, become a file without a name, and standard input becomes empty.  A command
-// that is started meanwhile inherits that, and writes there for as long as it runs.
+// Keeps other output off the screen while the live view draws.  Standard output and error, if they
+// are a terminal, become an unnamed file, and standard input becomes empty.  A command that starts
+// meanwhile inherits these for its whole life.
 class StandardStreams {
  public:
   // Errors: system_call.
@@ -19,11 +19,11 @@ class StandardStreams {
   StandardStreams(StandardStreams&&) noexcept = default;
   ~StandardStreams();
 
-  // The streams of this process are what they were.
+  // Restores the streams of this process.
   void give_back();
-  // To standard output, what was written since the last time.
+  // Prints the output since the last call to standard output.
   void print_new();
-  // The end of what was written.
+  // Returns the last `most` bytes of the output.
   std::string last(std::size_t most) const;
 
  private:

@@ -11,8 +11,8 @@ struct Size {
   bool operator==(const Size&) const = default;
 };
 
-// What a piece of text is; how that looks is the surface's business.  The text says it as well:
-// a terminal may have neither colours nor attributes.
+// The meaning of a piece of text; the surface chooses its look.  A terminal may have no colours, so
+// the text must not depend on them.
 enum class Style : std::uint8_t {
   normal,
   title,
@@ -49,14 +49,14 @@ struct Key {
   int column = 0;
 };
 
-// What is drawn on.
+// A screen to draw on.
 class Surface {
  public:
   virtual ~Surface() = default;
   virtual Size size() const = 0;
-  // Whether it shows more than ASCII.
+  // Whether it can show more than ASCII.
   virtual bool unicode() const = 0;
-  // `text` is printable (figures.h) and fits.
+  // Draws `text`, which must be printable (figures.h) and fit.
   virtual void put(int row, int column, std::string_view text, Style style) = 0;
 };
 

@@ -1,5 +1,7 @@
 #pragma once
 
+// Room tools/cowtop/live/terminal: the terminal: ncurses, signals, captured streams.  May use base.
+
 #include <memory>
 #include <optional>
 #include <string_view>
@@ -9,12 +11,12 @@
 
 namespace cowshed::cowtop::live {
 
-// The terminal that is standard input and output, for as long as there is one of these.  However
-// the process ends, but by SIGKILL, the terminal is as it was; Ctrl-Z and resizing work.  It keeps
-// descriptors of its own: both streams may be something else meanwhile.  One at a time.
+// The terminal of standard input and output.  It is restored when the process ends in any way but
+// SIGKILL.  Ctrl-Z and resizing work.  It has its own descriptors, so both streams may be
+// redirected meanwhile.  One at a time.
 class Terminal : public Surface {
  public:
-  // Whether both are a terminal that can place text.
+  // Whether both streams are a terminal that can move the cursor.
   static bool is_there();
 
   // Errors: unsupported, system_call.
@@ -23,11 +25,11 @@ class Terminal : public Surface {
   Terminal& operator=(const Terminal&) = delete;
   ~Terminal() override;
 
-  // Readable when there may be a key, or another size.
+  // Readable after a key or a change of the size.
   int fd() const;
-  // nullopt: none has been pressed.
+  // Returns the next key; nullopt: none.
   std::optional<Key> next_key();
-  // Nobody is there any more.
+  // The terminal was closed.
   bool is_gone() const { return is_gone_; }
 
   void clear();

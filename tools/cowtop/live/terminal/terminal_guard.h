@@ -5,22 +5,22 @@
 
 namespace cowshed::cowtop::live {
 
-// From begin() to end(), signals that end the process first make the terminal usable again.
-// Signals that stop, continue and resize are noted, and written to a descriptor.
+// From begin() to end(), signals that end the process first restore the terminal.  Signals that
+// stop, continue or resize become events on a descriptor.
 namespace terminal_guard {
 
-// The terminal's settings, and what is to be written to it, to make it usable.
+// `settings` and `sequence` restore the terminal.
 void begin(int fd, const termios& settings, const std::string& sequence);
 void end();
 
-int event_fd();  // readable: one of those below
+int event_fd();  // readable: take() has an event
 struct Events {
   bool stop = false;
-  bool redraw = false;  // continued, or of another size
+  bool redraw = false;  // continued or resized
 };
 Events take();
 
-// What SIGTSTP does by default; returns when continued.
+// Stops the process as SIGTSTP does by default; returns when it continues.
 void stop();
 
 }  // namespace terminal_guard

@@ -1,7 +1,7 @@
 #include <cerrno>
 
 #include <cowshed/base/try.h>
-#include <cowshed/cow/proc/page_map.h>
+#include <cowshed/cow/proc/pagemap.h>
 
 namespace cowshed::cow {
 

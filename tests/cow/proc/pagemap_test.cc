@@ -1,6 +1,6 @@
 #include <sys/ioctl.h>
 
-#include <cowshed/cow/proc/page_map.h>
+#include <cowshed/cow/proc/pagemap.h>
 #include <cowshed/tests/cow/children.h>
 #include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/conditions.h>
