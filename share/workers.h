@@ -17,7 +17,6 @@
 #include <cowshed/share/accounting/counter.h>
 #include <cowshed/share/arena_transfer.h>
 #include <cowshed/share/ref.h>
-#include <cowshed/share/runtime.h>
 #include <cowshed/share/workers/arguments.h>
 #include <cowshed/share/workers/function.h>
 #include <cowshed/share/workers/job.h>
@@ -28,12 +27,33 @@
 //   double search(const cowshed::Worker& self, const Index& index, std::string query);
 //
 //   int main(int argc, char** argv) {
-//     cowshed::Runtime runtime(argc, argv);     // runtime.h; for spawn and forkserver
+//     cowshed::Runtime runtime(argc, argv);     // for spawn and forkserver
 //     ...
 //     auto workers = cowshed::start<search>({.method = Start::spawn, .count = 8}, ref, "apples");
 //     const auto results = workers->wait();
 //     for (const auto& result : *results) { ... result.value, or result.error ... }
 namespace cowshed {
+
+// Makes a program one that can be started again as a worker, by spawn or as a forkserver.  Write it
+// as the first line of main():
+//
+//   int main(int argc, char** argv) {
+//     cowshed::Runtime runtime(argc, argv);
+//
+// In a process that was started as a worker, the constructor runs the worker and ends the process
+// by _exit().  In any other process it returns at once.  Workers also run what comes before it, and
+// the constructors of static objects.
+//
+// A program with more rights than its caller (set-user-ID, set-group-ID, file capabilities) refuses
+// to be a worker, because its caller would choose what it does.  Such a program can start workers
+// by Start::fork only; spawn and forkserver fail with an error that says so.
+class Runtime {
+ public:
+  Runtime(int argc, char** argv);
+  Runtime(const Runtime&) = delete;
+  Runtime& operator=(const Runtime&) = delete;
+};
+
 namespace internal {
 
 // Throws where a worker's value is a reference that means nothing here.

@@ -15,7 +15,6 @@
 #include <cowshed/share/arena/memory.h>
 #include <cowshed/share/arena/options.h>
 #include <cowshed/share/arena/resource.h>
-#include <cowshed/share/arena/segment_map.h>
 #include <cowshed/share/arena/thread_cache.h>
 #include <cowshed/share/jemalloc/jemalloc.h>
 
@@ -160,7 +159,7 @@ class ArenaCore final {
   Expected<void> seal(FreezeMode mode, const Progress& progress);
   Expected<void> reopen();
   void abandon_reopened();
-  void show_sealed(const std::vector<Run>& runs);
+  void assign_sealed(const std::vector<Run>& runs);
   bool find_thread_cache();
   bool make_thread_cache();
   static void drop_old_caches();

@@ -96,7 +96,7 @@ Expected<void> ArenaCore::seal(FreezeMode mode, const Progress& progress) {
   now.small.insert(now.small.end(), small_copies.begin(), small_copies.end());
   now.small = joined(std::move(now.small));
   shown.push_back({first, generation.used});
-  show_sealed(shown);
+  assign_sealed(shown);
   now.on_disk = segments_.bytes_on_disk(now.holes);
   frozen_bytes_ = generation.used;
   stop_jemalloc();
@@ -108,10 +108,10 @@ Expected<void> ArenaCore::seal(FreezeMode mode, const Progress& progress) {
 }
 
 // Gives up the files of which nothing shows any more.
-void ArenaCore::show_sealed(const std::vector<Run>& runs) {
+void ArenaCore::assign_sealed(const std::vector<Run>& runs) {
   auto before = segments_.files();
   before.push_back(open_fd_);
-  for (const Run& run : runs) segments_.show(run, open_fd_);
+  for (const Run& run : runs) segments_.assign(run, open_fd_);
   open_fd_ = -1;
   const auto after = segments_.files();
   for (const int fd : before)

@@ -9,7 +9,6 @@
 
 #include <cowshed/base/try.h>
 #include <cowshed/share/arena/mapping.h>
-#include <cowshed/share/os/file_size_limit.h>
 #include <cowshed/share/os/memfd.h>
 #include <cowshed/share/process/tree.h>
 

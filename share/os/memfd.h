@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <string>
 
+#include <cowshed/base/error.h>
 #include <cowshed/base/file_descriptor.h>
 
 namespace cowshed {
@@ -24,6 +25,11 @@ FileDescriptor make_memfd(const std::string& label, Sealable sealable);
 
 // 0, or the errno of what failed.
 int write_all(int fd, const void* data, std::size_t size, std::uint64_t offset) noexcept;
+
+// ftruncate(), except that it fails with EFBIG where the new size exceeds RLIMIT_FSIZE.  There the
+// kernel would also send SIGXFSZ, which ends the process (inode_newsize_ok() in fs/attr.c).  Writes
+// within a file's size raise neither.  The message begins with `who`.
+Expected<void> set_file_size(int fd, std::uint64_t bytes, const std::string& who);
 
 // fallocate(): false, and errno says why.
 bool allocate_pages(int fd, std::size_t offset, std::size_t size) noexcept;

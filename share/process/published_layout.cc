@@ -6,7 +6,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <cowshed/share/os/file_size_limit.h>
 #include <cowshed/share/os/memfd.h>
 #include <cowshed/share/process/published_layout.h>
 

@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <cowshed/base/try.h>
-#include <cowshed/share/os/file_size_limit.h>
 #include <cowshed/share/os/fork_state.h>
 #include <cowshed/share/os/memfd.h>
 #include <cowshed/share/process/fork_handlers.h>

@@ -16,7 +16,6 @@
 #include <cowshed/share/process/published_layout.h>
 #include <cowshed/share/workers/forkserver_client.h>
 #include <cowshed/share/workers/launch.h>
-#include <cowshed/share/workers/runtime_state.h>
 
 namespace cowshed {
 namespace launch {

@@ -14,7 +14,6 @@
 
 #include <cowshed/base/try.h>
 #include <cowshed/share/workers/launch.h>
-#include <cowshed/share/workers/runtime_state.h>
 
 namespace cowshed::launch {
 namespace {

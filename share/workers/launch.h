@@ -20,6 +20,14 @@
 // A parent's side of starting one worker.
 namespace cowshed::launch {
 
+// A worker that was started by exec has its socket as this descriptor.  It has no others but the
+// standard streams.
+constexpr int kSocketNumber = 3;
+constexpr const char* kWorkerArgument = "--cowshed-worker";
+
+// argv[0], as the Runtime in main() got it; null if there is no Runtime yet.
+const char* program_name();
+
 // As poll() can wait: 24 days at most.
 constexpr std::chrono::milliseconds bounded(std::chrono::milliseconds time) {
   constexpr std::chrono::milliseconds kMost(std::numeric_limits<int>::max());

@@ -8,7 +8,6 @@
 #include <cowshed/share/process/tree.h>
 #include <cowshed/share/workers/forkserver_client.h>
 #include <cowshed/share/workers/launch.h>
-#include <cowshed/share/workers/runtime_state.h>
 
 namespace cowshed::launch {
 namespace {

@@ -9,9 +9,9 @@
 
 #include <cowshed/base/exception_text.h>
 #include <cowshed/share/export/parcel.h>
-#include <cowshed/share/runtime.h>
+#include <cowshed/share/workers.h>
 #include <cowshed/share/workers/forkserver_client.h>
-#include <cowshed/share/workers/runtime_state.h>
+#include <cowshed/share/workers/launch.h>
 #include <cowshed/share/workers/worker_main.h>
 
 namespace cowshed {
