@@ -33,7 +33,7 @@ namespace {
 
 using image_format::Header;
 using image_format::kPage;
-using Bytes = std::span<const std::byte>;
+using ByteSpan = std::span<const std::byte>;
 
 std::string who_is(const std::filesystem::path& path) { return "image " + path.string(); }
 
@@ -88,7 +88,7 @@ Expected<void> replace_file(const std::filesystem::path& path, const std::string
 }
 
 // Writes the pages that are not zero, neighbours together.
-int write_pages(int fd, Bytes bytes, std::uint64_t offset) {
+int write_pages(int fd, ByteSpan bytes, std::uint64_t offset) {
   static constexpr std::array<std::byte, kPage> kZeros{};
   const auto is_zero = [&](std::size_t at) {
     return std::memcmp(bytes.data() + at, kZeros.data(), kZeros.size()) == 0;
@@ -108,7 +108,7 @@ Expected<void> write_payload(const ArenaCore& core, int fd, std::uint64_t payloa
   for (const Run& run : without({{0, core.used()}}, core.past().holes)) {
     for (std::size_t at = run.begin; at < run.end; at += kCollapseStep) {
       const std::size_t end = std::min(at + kCollapseStep, run.end);
-      const Bytes bytes(reinterpret_cast<const std::byte*>(core.begin() + at), end - at);
+      const ByteSpan bytes(reinterpret_cast<const std::byte*>(core.begin() + at), end - at);
       if (const int error = write_pages(fd, bytes, payload + at)) return write_error(who, error);
       if (progress && end < core.used()) progress(end, core.used());
     }
@@ -186,7 +186,7 @@ Expected<Image> read_image(const std::filesystem::path& path, const std::string&
   if (image_format::checksum_of(head) != header.checksum)
     return bad(who, "is damaged (its checksum is wrong)");
   try {
-    Decoder from(Bytes(head).subspan(kPage));
+    Decoder from(ByteSpan(head).subspan(kPage));
     auto contents = parcel_format::read(from);
     image.arena = std::move(contents.arenas.at(0));
   } catch (const std::exception&) {
@@ -207,7 +207,7 @@ std::uint64_t image_format::checksum_of(std::span<const std::byte> head) {
   constexpr std::array<std::byte, sizeof(Header::checksum)> kZeros{};
   std::uint64_t hash = hash_bytes(head.data(), kAt, kHashOfNothing);
   hash = hash_bytes(kZeros.data(), kZeros.size(), hash);
-  const Bytes rest = head.subspan(kAt + kZeros.size());
+  const ByteSpan rest = head.subspan(kAt + kZeros.size());
   return hash_bytes(rest.data(), rest.size(), hash);
 }
 
