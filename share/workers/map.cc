@@ -164,7 +164,8 @@ Expected<void> MapQueue::wait(Collected collected) {
   TRY(const int readable, results_.descriptor());
   // With a stopped process in the way it stays readable.
   std::vector<pollfd> events = {{collected == Collected::all ? readable : -1, POLLIN, 0}};
-  for (const int pidfd : workers_->pidfds()) events.push_back({pidfd, POLLIN, 0});
+  for (const WorkerProcess& worker : workers_->processes())
+    events.push_back({worker.pidfd(), POLLIN, 0});
   constexpr int kAtMost = 100;  // ms, for a stopped worker that goes on
   const int happened = poll(events.data(), events.size(), kAtMost);
   if (happened < 0 && errno != EINTR) return system_error("map: poll", errno);
@@ -228,7 +229,7 @@ Error MapQueue::lost_error(std::uint64_t index, const Task& task) {
 
 Expected<void> MapQueue::finish() {
   tasks_.close();
-  TRY(const auto ends, workers_->wait(false));
+  TRY(const auto ends, workers_->wait());
   for (const WorkerEnd& end : ends)
     if (!end.exit.ok()) return make_error(ErrorCode::worker_failed, end.exit.error);
   return {};
