@@ -4,56 +4,53 @@
 
 #include <cowshed/share/arena.h>
 
-// A frozen arena as a file: saved once, mapped by any later process at the same addresses in a time
-// that does not depend on its size, also on another machine that got a copy of the file.
+// A frozen arena as a file.  Later processes map it at the same addresses, also on another machine,
+// in a time that does not depend on its size.
 //
 //   cowshed::save_image(arena, "index.cow");            // frozen, its objects published by name
 //
 //   auto arena = cowshed::open_image("index.cow");      // later, in any program
 //   auto index = cowshed::find<Index>("index");         // Ref<Index>
 //
-// What a sealed memfd guarantees, a file does not:
-// * No seals: whoever may write to the file changes what its readers see, at any time.  A strict
-//   arena keeps only this process from it.
-// * A file that is truncated while it is mapped: reading what is gone is SIGBUS.  save_image()
-//   replaces a file as a whole, which leaves those who have the old one mapped undisturbed; copy
-//   with rename(2) too.
-// * open_image() checks what comes before the payload, not the payload: compare copies by
-// sha256sum.
-// * The page cache has 4 KiB pages, unless the file system gives large ones, and the disk is
-//   slower: first reads raise more page faults, and may wait.  prefault() reads all of it at once.
-//   ArenaStats knows no huge pages of it, and collapse() makes none.
-// * fork() costs the same, for no page table of the file is copied; a lenient arena's private pages
-//   are 4 KiB each, as in a memfd.
+// A file guarantees less than a sealed memfd:
+// * A process that may write to the file can change what its readers see, at any time.
+// * If the file is truncated while it is mapped, a read of the lost part raises SIGBUS.
+// save_image()
+//   replaces the whole file, and processes that map the old one keep it.  Use rename(2) for copies.
+// * open_image() checks the file's head, but not the payload.  Compare copies by sha256sum.
+// * Most file systems cache 4 KiB pages.  So first reads raise more page faults, and wait for the
+//   disk; prefault() reads all at once.  ArenaStats counts no huge pages, and collapse() makes
+//   none.
 //
-// What does not carry over to another program, or to the same one at other addresses (ASLR), is
-// code: see spawn_safe.h.  Types are told by their mangled name, size and alignment: have the same
-// definitions and the same standard library in both.
+// fork() costs the same as with a memfd.  Pointers to code are not valid in another program, nor in
+// the same program at other addresses (ASLR): see spawn_safe.h.  Types are recognised by mangled
+// name, size and alignment.  Build both programs with the same definitions and standard library.
 namespace cowshed {
 
-// Writes what this process sees of the arena, and its published objects that have names.  Makes a
-// new file beside `path`, syncs it to disk and puts it in the place of `path` at once; on an error,
-// `path` is as it was, and nothing is left of the new file.  Syncs the folder last; where that
-// fails, as in a folder that this process may not read, a crash of the machine may bring the old
-// file back.  A symbolic link at `path` is replaced, not followed.  Mode 0644 less the
-// umask.  2 MiB-aligned and sparse: pages of zeros take no disk.  Other threads must not write
-// to a lenient arena meanwhile.  Errors: arena_not_frozen, not_inherited, invalid_argument (`path`
-// is a folder, a device or the like), system_call (ENOSPC, EACCES, EFBIG past RLIMIT_FSIZE, ...).
+// Saves the arena as this process sees it, and its published objects that have names.  Writes a new
+// file beside `path`, syncs it to disk, and renames it to `path`.  On an error `path` is unchanged
+// and the new file is removed.  A symbolic link at `path` is replaced, not followed.  The file has
+// mode 0644 less the umask, and is sparse: pages of zeros take no disk.  If the folder cannot be
+// synced, because this process may not read it, a crash of the machine may bring the old file back.
+//
+// Other threads must not write to a lenient arena meanwhile.  Errors: arena_not_frozen,
+// not_inherited, invalid_argument (`path` is a folder, a device or the like), system_call (ENOSPC,
+// EACCES, EFBIG beyond RLIMIT_FSIZE, ...).
 Expected<void> save_image(const Arena& arena, const std::filesystem::path& path,
                           const Progress& progress = nullptr);
 
 struct ImageOptions {
-  // strict: a store faults, see FreezeMode; lenient: it copies the page for the process.  Neither
-  // ever changes the file.
+  // See FreezeMode.  Neither mode ever writes to the file.
   FreezeMode mode = FreezeMode::strict;
-  // Enter its published objects under their names, for find().
+  // Publish its objects under their names, for find().
   bool publish = true;
 };
 
-// Maps the image where its arena was: a frozen one, of the same name, generation and capacity, that
-// can be thawed.  Does not read the payload.  Errors: bad_image (no image, damaged, truncated),
-// unsupported (another format version), address_taken (naming what is there), invalid_argument (a
-// name is in use here; not a regular file), system_call.  Thread-safe.
+// Maps an image at the addresses of its arena.  Returns a frozen arena with the same name,
+// generation and capacity, which can be thawed.  Does not read the payload.  Thread-safe.  Errors:
+// bad_image (no image, damaged, truncated), unsupported (another version of the format),
+// address_taken (the message says by what), invalid_argument (a name is in use, or not a regular
+// file), system_call.
 Expected<Arena> open_image(const std::filesystem::path& path, const ImageOptions& options = {});
 
 }  // namespace cowshed
