@@ -1,4 +1,3 @@
-#include <cstring>
 
 #include <cowshed/base/exception_text.h>
 #include <cowshed/share/workers/function.h>

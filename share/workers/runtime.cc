@@ -7,7 +7,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <cowshed/base/exception_text.h>
 #include <cowshed/share/export/parcel.h>
 #include <cowshed/share/workers.h>
 #include <cowshed/share/workers/forkserver_client.h>

@@ -3,7 +3,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cxxabi.h>
-#include <exception>
 #include <iostream>
 #include <sys/prctl.h>
 #include <system_error>
