@@ -13,10 +13,10 @@ inline std::uint64_t clock_ns(clockid_t clock) {
          static_cast<std::uint64_t>(now.tv_nsec);
 }
 
-// CLOCK_MONOTONIC in nanoseconds: the clock of bpf_ktime_get_ns and of a process's start time.
+// Returns CLOCK_MONOTONIC, which bpf_ktime_get_ns() and a process's start time use, too.
 inline std::uint64_t monotonic_ns() { return clock_ns(CLOCK_MONOTONIC); }
 
-// What the calling thread has used of its CPUs.
+// Returns the CPU time that the calling thread has used.
 inline std::uint64_t thread_cpu_ns() { return clock_ns(CLOCK_THREAD_CPUTIME_ID); }
 
 }  // namespace cowshed

@@ -4,15 +4,16 @@
 #include <string>
 #include <string_view>
 
+// Exceptions as one line of text.
 namespace cowshed::internal {
 
-// Without control characters; what is beyond 2 KiB is cut off.
+// Replaces control characters by spaces, and cuts the text off at 2 KiB.
 std::string one_line(std::string_view text);
-// A mangled name as in the source; what is none stays as it is.
+// Returns a mangled name as in the source; any other text unchanged.
 std::string demangled(const char* name);
-// Its what() in one line, or its type where that is null.
+// Returns what() in one line, or the exception's type if what() is null.
 std::string text_of(const std::exception& exception);
-// Of the one that is being handled.
+// The same for the exception that is being handled.
 std::string text_of_current_exception();
 
 }  // namespace cowshed::internal

@@ -7,8 +7,8 @@
 
 namespace cowshed {
 
-// A file descriptor that is closed with its owner.  Never a standard stream: in a process that has
-// closed some, what is printed would go into an arena or a channel.
+// Owns a file descriptor.  It is never 0, 1 or 2: in a process that has closed a standard stream,
+// prints would go into an arena or a channel.
 class FileDescriptor {
  public:
   FileDescriptor() = default;
@@ -25,7 +25,7 @@ class FileDescriptor {
     if (fd_ >= 0) ::close(fd_);
   }
 
-  int get() const { return fd_; }  // -1: none
+  int get() const { return fd_; }  // -1 if there is none
   int release() { return std::exchange(fd_, -1); }
   explicit operator bool() const { return fd_ >= 0; }
 
@@ -39,7 +39,7 @@ class FileDescriptor {
   int fd_ = -1;
 };
 
-// Whether poll() finds one of the events, or an end, now.
+// Returns whether poll() now finds one of the events, an error or a hang-up.  Does not wait.
 inline bool is_ready(int fd, short events = POLLIN) {
   pollfd now = {fd, events, 0};
   return poll(&now, 1, 0) > 0;

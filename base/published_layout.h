@@ -4,31 +4,31 @@
 #include <cstdint>
 #include <string_view>
 
-// How a running process names its arenas and published objects to whoever looks at it from outside:
-// cowtop, a debugger, a crash reporter.  Written by share/process/published_layout.h, read by
-// cow/arenas/published_layout.h, which know nothing else of each other.
+// The memory in which a running process names its arenas and published objects for tools outside
+// it: cowtop, a debugger, a crash reporter.  share/process/published_layout.h writes it, and
+// cow/arenas/published_layout.h reads it.  The two share this format and nothing else.
 //
-// It is a private mapping of a memfd, so that it shows in /proc/PID/maps as
-// "/memfd:cowshed-layout (deleted)" and that each process has its own: what a child publishes does
-// not show in its parent.  The memfd itself says nothing; read the process's view, by pread(2) on
-// /proc/PID/mem.  (Not by process_vm_readv, which gives the process copies of what it shares.)
+// Where: a private mapping of a memfd, shown in /proc/PID/maps as "/memfd:cowshed-layout
+// (deleted)". Each process has its own, so the parent does not have what a child publishes.  The
+// memfd is empty: read the process's memory, by pread(2) on /proc/PID/mem.  (process_vm_readv(2)
+// would make the process copy pages that it shares.)
 //
-// Integers are of the machine's byte order, x86-64's.  The header is at offset 0 and names the
-// place, entry size and count of its tables.  In those of arenas and objects, an entry's index
-// stays its own for as long as it is there, and the first 8 bytes of a vacant entry are 0.  Text
-// ends with a NUL unless it fills its field, and is cut off at that: it may be any bytes.
+// Format: integers in the byte order of x86-64.  The header is at offset 0, and gives each table's
+// offset, entry size and count.  Entries of arenas and objects keep their index while they exist.
+// The first 8 bytes of a vacant entry are 0.  Text is any bytes; it ends at a NUL, or at the end of
+// its field, where it is cut off.
 //
-// Since version 1.1 there are two tables of what the process has sent.  One says what is counted;
-// its entries are complete when its count says so, and never change.  The other has the counts, in
-// lanes, so that threads need not meet: in every lane, count i belongs to entry i, and the sum over
-// all lanes is what was sent.  Counts only grow, and are written without the sequence below.
+// Since version 1.1 two tables say what the process has sent.  An entry of `transfers` says what is
+// counted, and never changes once the table's count includes it.  `transfer_lanes` has the counts,
+// in several lanes so that threads do not share one.  Count i of each lane belongs to entry i; the
+// sum over all lanes is the total.  Counts only grow, and are written without the sequence below.
 //
-// Versions: `major` changes when an old reader would misread, and a reader refuses one that it does
-// not know.  `minor` changes when something is added, which is always at the end of a struct; a
-// reader steps by the sizes in the header, and ignores what it does not know.
+// Versions: `major` changes if an old reader would misread; a reader refuses one that it does not
+// know.  `minor` changes if a field is added, always at the end of a struct; a reader uses the
+// sizes in the header and ignores what it does not know.
 //
-// `sequence` is odd while the process writes.  A reader that finds it odd, or another number after
-// reading than before, reads again.
+// `sequence` is odd while the process writes.  A reader reads again if it finds an odd number, or
+// another number after reading than before.
 namespace cowshed::layout {
 
 inline constexpr char kMemfdName[] = "cowshed-layout";
@@ -36,14 +36,14 @@ inline constexpr std::array<char, 8> kMagic = {'C', 'o', 'w', 's', 'h', 'e', 'd'
 inline constexpr std::uint16_t kMajor = 1;
 inline constexpr std::uint16_t kMinor = 1;
 
-// The most that a process can have; a reader goes by the counts in the header.
+// Limits of a process; a reader uses the counts in the header.
 inline constexpr std::uint32_t kMaxArenas = 1024;
 inline constexpr std::uint32_t kMaxObjects = 1U << 16U;
 
 struct Table {
   std::uint64_t offset = 0;       // from the start of the header
   std::uint32_t entry_bytes = 0;  // step from one entry to the next
-  std::uint32_t count = 0;        // entries from here on were never used
+  std::uint32_t count = 0;        // entries from this index on were never used
 };
 
 struct Header {
@@ -56,15 +56,15 @@ struct Header {
   Table objects;
   // Since 1.1:
   Table transfers;
-  Table transfer_lanes;  // an entry is a lane: a TransferCount for each that `transfers` can have
+  Table transfer_lanes;  // an entry is a lane: a TransferCount for each entry of `transfers`
 };
 
 enum class ArenaState : std::uint32_t { vacant, open, strict, lenient };
 
 struct Arena {
   std::uint64_t begin = 0;  // address; 0: vacant
-  std::uint64_t end = 0;    // of the reserved range, more than what is mapped when frozen
-  std::uint64_t used = 0;   // bytes from `begin`; of an open arena as of the last change here
+  std::uint64_t end = 0;    // of the reserved range; less is mapped if the arena is frozen
+  std::uint64_t used = 0;   // bytes from `begin`; for an open arena, at the last change of state
   ArenaState state = ArenaState::vacant;
   std::uint32_t reserved = 0;
   std::array<char, 64> name{};
@@ -81,12 +81,12 @@ struct Object {
   std::array<char, 160> type{};  // as the compiler writes it
 };
 
-// How something is sent.
+// How an object is sent.
 enum class TransferKind : std::uint32_t {
   value = 1,  // copied, or serialised
-  reference,  // stays where it is; the receiver is told where
-  moved,      // handed over where it is
-  inherited,  // nothing was sent: a forked worker has it
+  reference,  // only its address is sent
+  moved,      // the receiver gets the memory itself
+  inherited,  // nothing is sent: a forked worker has it
 };
 
 constexpr std::string_view to_string(TransferKind kind) {

@@ -5,8 +5,8 @@
 
 namespace cowshed {
 
-// Keeps what is done again and again, at whatever cost, to a share of the time: after each run
-// there is a pause of at least `factor` times what it took, and of no less than `least_ns`.
+// Limits a repeated task to a share of the time.  After each run it is not due for `factor` times
+// the duration of the run, and for at least `least_ns`.
 class DutyCycle {
  public:
   explicit DutyCycle(std::uint64_t factor, std::uint64_t least_ns = 0)
@@ -23,8 +23,8 @@ class DutyCycle {
   std::uint64_t next_ns_ = 0;
 };
 
-// What may be spent at any pace at first, and in the long run at a share of the time: `most_ns`,
-// of which one in `share` of the time that passes comes back.
+// Limits time that is spent in bursts.  At most `most_ns` can be spent at once.  Of the time that
+// passes, one part in `share` is refilled.
 class TokenBucket {
  public:
   TokenBucket(std::uint64_t share, std::uint64_t most_ns)

@@ -2,7 +2,7 @@
 
 #include <cstddef>
 
-// 64_GiB and the like, for capacities.  In namespace cowshed, or by
+// Sizes in bytes, such as 64_GiB.  Outside namespace cowshed write
 // `using namespace cowshed::size_literals`.
 namespace cowshed {
 inline namespace size_literals {

@@ -4,13 +4,13 @@
 
 #include <cowshed/base/error.h>
 
-// For source files; not installed.
+// Returns the error of an Expected from the calling function.  For source files; not installed.
 //
-//   TRY(auto mapping, map_new_arena(options));  // the value, or the function returns the error
+//   TRY(auto mapping, map_new_arena(options));  // declares the value
 //   TRY(core.mapping, map_new_arena(options));
 //   TRY_VOID(register_membarrier(name));
 //
-// TRY is more than one statement: it needs braces around it.
+// TRY is more than one statement, so put braces around it.
 #define TRY(declaration, ...) TRY_AT(__LINE__, declaration, __VA_ARGS__)
 #define TRY_AT(line, ...) TRY_IN(line, __VA_ARGS__)  // the line as a number
 #define TRY_IN(line, ...) TRY_AS(try_result_##line, __VA_ARGS__)

@@ -7,8 +7,8 @@
 
 namespace cowshed {
 
-// The type's name as the compiler writes it, for people: it may differ between two source files,
-// with the default template arguments or without them.
+// Returns the type's name as the compiler writes it, for people.  Two source files may differ in
+// it, as the default template arguments may be there or not.
 template <class T>
 constexpr std::string_view type_name() {
   constexpr std::string_view kSignature = __PRETTY_FUNCTION__;  // "... [with T = int; ...]"
@@ -28,8 +28,8 @@ inline std::uint64_t hash_bytes(const void* bytes, std::size_t size, std::uint64
   return hash;
 }
 
-// A type as a number, the same in every program with the same definition: of its mangled name
-// (std::type_info), its size and its alignment.  Never 0.
+// Returns a hash of a type's mangled name (std::type_info), size and alignment.  It is the same in
+// every program with the same definition, and never 0.
 constexpr std::uint64_t hash_type(std::string_view name, std::size_t size, std::size_t alignment) {
   std::uint64_t hash = kHashOfNothing;
   for (const char c : name) hash = mix_hash(hash, static_cast<unsigned char>(c));

@@ -3,7 +3,7 @@
 #include <memory>
 #include <optional>
 
-#include <cowshed/share/runtime.h>
+#include <cowshed/share/workers.h>
 
 #include "holder.h"
 #include "machine.h"

@@ -8,8 +8,8 @@
 
 namespace cowshed {
 
-// While it lives, ArenaAllocators of this thread take from the arena.  Scopes nest, and end in the
-// reverse order, on the same thread.
+// While it exists, ArenaAllocators of this thread allocate in the arena.  UseArenas nest.  Destroy
+// them in the reverse order, on the same thread.
 class UseArena {
  public:
   explicit UseArena(const Arena& arena);
@@ -18,7 +18,7 @@ class UseArena {
   ~UseArena();
 
  private:
-  internal::ArenaFront* before_;
+  internal::ArenaResource* before_;
 };
 
 namespace internal {
@@ -26,17 +26,17 @@ void* allocate_in_current_arena(std::size_t size, std::size_t alignment);
 void deallocate_in_arena(void* block, std::size_t size, std::size_t alignment) noexcept;
 }  // namespace internal
 
-// A standard allocator without state: containers that use it have no pointer to code or to an
-// allocator, so that their bytes mean the same in every process that maps the arena, also one that
-// runs another program.
+// A standard allocator without state.  Containers with it hold no pointer to code or to an
+// allocator. So their bytes mean the same in every process that maps the arena, even in another
+// program.
 //
 //   cowshed::UseArena use(arena);
 //   auto* names = arena.make<std::vector<int, cowshed::ArenaAllocator<int>>>().value();
 //   names->push_back(1);
 //
-// allocate() takes from the thread's UseArena or ArenaScope, and throws ArenaBadAlloc: with code
-// invalid_argument where there is none, else as Arena::allocate().  deallocate() finds the arena by
-// the address, needs no scope, and after the freeze is a counted no-op.  Thread-safe.
+// allocate() uses the arena of the thread's UseArena or ArenaScope.  It throws ArenaBadAlloc as
+// Arena::allocate() does, and with code invalid_argument if the thread has neither.  deallocate()
+// finds the arena by the address, and needs neither.  It only counts frozen blocks.  Thread-safe.
 template <class T>
 class ArenaAllocator {
  public:

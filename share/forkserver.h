@@ -1,8 +1,6 @@
 #pragma once
 
 #include <chrono>
-#include <cstddef>
-#include <filesystem>
 #include <functional>
 #include <memory>
 #include <string>
@@ -13,6 +11,12 @@
 
 #include <cowshed/share/workers/arguments.h>
 
+// A small process without threads that forks workers for its owner.  It is as quick as fork, and
+// works in a process with threads.
+//
+//   void warm_up(const Index& index);                     // fills caches, opens files, ...
+//   auto server = cowshed::ForkServer::start<warm_up>({}, ref);
+//   auto workers = cowshed::start<search>({.method = Start::forkserver, .server = &*server}, ref);
 namespace cowshed {
 
 namespace launch {
@@ -21,32 +25,27 @@ class ForkServerProcess;
 
 struct ForkServerOptions {
   std::string name = "forkserver";
-  std::vector<std::string> environment = {};  // "NAME=value", beside what there is
-  std::chrono::milliseconds start_timeout =
-      std::chrono::seconds(30);  // for the warm-up; 24 days at most
+  std::vector<std::string> environment = {};  // "NAME=value", added to this process's environment
+  // Limit for the start with its warm-up.  At most 24 days.
+  std::chrono::milliseconds start_timeout = std::chrono::seconds(30);
 };
 
-// A small process without threads that forks workers for its owner: as quick as fork and, unlike
-// it, for a process with threads.  It is this program, started by exec; it holds this process's
-// frozen arenas, those of later starts too, and what a warm-up function leaves behind there:
+// The forkserver executes this program.  It has this process's frozen arenas, also those that are
+// frozen later, and the state that a warm-up function leaves in it.  Without .server, start() uses
+// the process's own forkserver, which has no warm-up.  That is started when it is first needed,
+// restarted if it has ended, and ends with the process.
 //
-//   void warm_up(const Index& index);                     // fills caches, opens files, ...
-//   auto server = cowshed::ForkServer::start<warm_up>({}, ref);
-//   auto workers = cowshed::start<search>({.method = Start::forkserver, .server = &*server}, ref);
-//
-// A start with no server given uses one of the process, without a warm-up.  It is started when it
-// is first needed, again if it has ended, and ends with the process.
-//
-// Workers that crash, exec or close all they have do not harm it.  It ignores the terminal's
-// signals (SIGINT, SIGQUIT, SIGHUP), which go to the owner, who decides.  It is gone when its owner
-// is, however that ended, and with it its workers that die_with_parent; when it was stopped then,
-// as soon as it is continued.  When it is killed, so are those; the others go on, and how they end
-// is not known.  While it is stopped (SIGSTOP), start() and wait() wait.
+// No worker can harm the forkserver, by a crash, an exec or by closing all descriptors.  It ignores
+// the terminal's signals (SIGINT, SIGQUIT, SIGHUP): its owner gets them and decides.  It ends when
+// its owner ends for any reason; if it is stopped then, it ends when it is continued.  Workers with
+// .die_with_parent end with it.  If it is killed, the other workers go on, and nobody learns how
+// they end.  While it is stopped (SIGSTOP), start() and wait() wait.
 class ForkServer {
  public:
-  // Starts it and waits until it has warmed up.  What the function returns is not used; threads
-  // that it leaves running are an error.  Errors: those of start() by spawn; invalid_argument (the
-  // warm-up threw, as the message says; or left threads).
+  // Starts a forkserver and waits until the warm-up function has returned.  Ignores its value.
+  // Arguments are as for start().  Thread-safe.  Errors: those of start() by spawn;
+  // invalid_argument (the warm-up threw an exception, which the message has, or left threads
+  // running); forkserver_ended (it did not warm up in time, or ended).
   static Expected<ForkServer> start(const ForkServerOptions& options = {}) {
     return start_server(options, nullptr, [](Encoder&) {});
   }
@@ -63,12 +62,13 @@ class ForkServer {
 
   ForkServer(ForkServer&&) noexcept = default;
   ForkServer& operator=(ForkServer&&) noexcept = default;
-  // Ends it (SIGKILL) once the last Workers that it started are gone too.  Not in a forked process.
+  // Kills the forkserver, once all Workers that it started are destroyed too.  Does nothing in a
+  // forked process.
   ~ForkServer() = default;
 
   pid_t pid() const;
 
-  // For the launcher.
+  // For start().
   const std::shared_ptr<launch::ForkServerProcess>& process() const { return process_; }
 
  private:

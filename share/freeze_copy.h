@@ -10,7 +10,6 @@
 #include <optional>
 #include <ranges>
 #include <span>
-#include <string>
 #include <string_view>
 #include <tuple>
 #include <type_traits>
@@ -24,7 +23,7 @@
 #include <cowshed/share/arena.h>
 #include <cowshed/share/immortal_ptr.h>
 
-// Copies a graph of ordinary objects into an arena, for programs whose data is not built there:
+// Copies a graph of ordinary objects into an arena, for programs that build their data elsewhere:
 //
 //   struct Node {
 //     std::string name;
@@ -48,24 +47,24 @@
 //   const FrozenNode* frozen = cowshed::freeze_copy(arena, root).value();
 //   arena.freeze();
 //
-// Known without traits, and copied in depth:
-//   trivially copyable types                 as they are (give a struct that holds raw pointers
-//                                            traits of its own: nobody else can see them)
+// These types need no traits, and are copied in depth:
+//   trivially copyable types                 as they are (a struct with raw pointers needs traits,
+//                                            because C++ cannot see its members)
 //   std::string, vector, deque, list,        their std::pmr counterparts, in the arena
 //   [unordered_](multi)map and (multi)set    (std::less<K>, std::hash<K>, F<K> become F<Frozen<K>>)
 //   other containers with an allocator       the same
 //   optional, variant, pair, tuple, array    themselves, of frozen elements
 //   shared_ptr, unique_ptr, weak_ptr, T*     ImmortalPtr<const Frozen<T>>; null when expired
-// Any other type without traits is a compile error that says so; so are string_view, span, void*
-// and char*, which do not say what they point to or how much of it.
+// Any other type without traits does not compile.  Nor do string_view, span, void* and char*, which
+// do not say what they point to, or how much of it.
 //
 // Identity: an object that several pointers lead to is copied once.  A pointer to an element of a
-// vector is invalid_argument: keep such elements by std::shared_ptr.  A pointer to any other part
-// of an object, as an element of a map or a member, gets a copy of that part.
-// Polymorphic types: Base's traits say what a Derived becomes, else it is invalid_argument:
+// vector fails with invalid_argument: keep such elements by std::shared_ptr.  A pointer to another
+// part of an object, such as a member or an element of a map, gets a copy of that part.
+// Polymorphic types: Base's traits say what a Derived becomes; without, it is invalid_argument:
 //     static ImmortalPtr<const FrozenBase> pointer(const Base& object, FreezeContext& context) {
 //       if (auto* leaf = dynamic_cast<const Leaf*>(&object)) return context.pointer(leaf);
-//       return context.exact_pointer(&object);  // a Base and nothing more
+//       return context.exact_pointer(&object);  // the object is a Base
 //     }
 namespace cowshed {
 
@@ -76,7 +75,7 @@ namespace internal {
 template <class T>
 inline constexpr bool kNever = false;
 
-// Trivially copyable, but what it refers to must not be left behind.
+// Types that are trivially copyable, but refer to objects that must be copied, too.
 template <class T>
 inline constexpr bool kRefersElsewhere =
     std::is_pointer_v<T> && !std::is_function_v<std::remove_pointer_t<T>>;
@@ -98,8 +97,8 @@ struct FrozenToPointer {};
 }  // namespace internal
 
 // The customisation point: `frozen`, the type in the arena, and
-// `static frozen freeze(const T& from, FreezeContext& context)`, which makes one by value. Declared
-// before it is used: where types lead to each other, define freeze() after all the traits.
+// `static frozen freeze(const T& from, FreezeContext& context)`, which returns the copy.  Declare
+// it before its use: if types refer to each other, define freeze() after all the traits.
 template <class T>
 struct FreezeTraits {
   static_assert(internal::kNever<T>,
@@ -111,13 +110,13 @@ struct FreezeTraits {
 template <class T>
 using Frozen = typename FreezeTraits<std::remove_cv_t<T>>::frozen;
 
-// What a freeze() has to work with.  Used by one thread.  Construct the result from what it gives:
-// a std::pmr container that is assigned to keeps its own memory, which need not be the arena's.
+// Passed to each freeze().  For one thread.  Construct the result from what it returns.  A std::pmr
+// container that is assigned to would keep its own memory, which may be outside the arena.
 class FreezeContext {
  public:
-  // A frozen copy by value.  What it is of must live until freeze_copy() returns: no temporary,
-  // no local variable.  Objects behind pointers are only allocated now and constructed later, so
-  // that neither cycles nor long lists recurse: do not dereference what you get.
+  // Returns a frozen copy.  `from` must exist until freeze_copy() returns, so it is no temporary
+  // and no local variable.  Objects behind pointers are allocated now and constructed later, so
+  // that cycles and long lists do not recurse: do not dereference the pointers in the result.
   template <class T>
   Frozen<T> copy(const T& from) {
     return FreezeTraits<T>::freeze(from, *this);
@@ -125,13 +124,13 @@ class FreezeContext {
   template <class T>
   Frozen<T> copy(const T&& temporary) = delete;
 
-  // Where the frozen copy of *object is or will be; null for null.
+  // Returns where the frozen copy of *object is or will be; null for null.
   template <class T>
   ImmortalPtr<const Frozen<T>> pointer(const T* object);
   template <class T>
   ImmortalPtr<const Frozen<T>> exact_pointer(const T* object);
 
-  // The arena's, for what freeze() builds itself.
+  // The arena's allocator, for objects that freeze() builds itself.
   std::pmr::polymorphic_allocator<> allocator() const noexcept { return resource_; }
 
   FreezeContext(const FreezeContext&) = delete;
@@ -143,7 +142,7 @@ class FreezeContext {
   template <class T>
   friend auto freeze_copy(const Arena& arena, const T& root);
 
-  struct Type {  // of a source; told apart by address
+  struct Type {  // of a source; two types differ if their addresses do
     std::size_t source_size;
     std::size_t size;
     std::size_t alignment;
@@ -185,7 +184,7 @@ class FreezeContext {
   };
 
   explicit FreezeContext(std::pmr::memory_resource* resource) : resource_(resource) {}
-  ~FreezeContext();  // gives back everything, unless finish() was reached
+  ~FreezeContext();  // frees all copies, unless finish() was reached
 
   void* target_of(const void* source, const Type& type);
   bool is_element(const Key& key) const;
@@ -217,11 +216,11 @@ ImmortalPtr<const Frozen<T>> FreezeContext::exact_pointer(const T* object) {
   return ImmortalPtr<const Frozen<T>>(static_cast<const Frozen<T>*>(target_of(object, kTypeOf<T>)));
 }
 
-// Copies `root`, or what it points to when it is a pointer, and everything that it leads to.
-// Returns the frozen root, null for a null pointer.  The graph stays as it is, must not change
-// meanwhile, and may be destroyed afterwards.  Where something fails, everything is given back to
-// the arena.  Errors: those of ArenaBadAlloc, invalid_argument (see above).  What a freeze() of the
-// user's throws passes through.  Different threads may copy different graphs to one arena.
+// Copies `root`, or the object that it points to if it is a pointer, and all objects that it leads
+// to.  Returns the frozen root; null for a null pointer.  The graph must not change meanwhile, and
+// may be destroyed afterwards.  On an error all copies are freed.  Several threads may copy
+// different graphs to one arena.  Errors: those of ArenaBadAlloc, invalid_argument (see above).  An
+// exception of a freeze() of yours passes through.
 template <class T>
 auto freeze_copy(const Arena& arena, const T& root) {
   const auto copy = [&root](FreezeContext& context) {
@@ -276,14 +275,14 @@ constexpr auto frozen_value() {
   }
 }
 
-// Of an object that orders or hashes keys, as it must be for frozen ones.
+// The type of a comparison or hash of keys, as the frozen container needs it.
 template <class C, class Function>
 struct FrozenFunction : std::type_identity<Function> {};
 template <class C, template <class> class Function, class Key>
   requires ElementOf<C, Key>
 struct FrozenFunction<C, Function<Key>> : std::type_identity<Function<Frozen<Key>>> {};
 
-// What the frozen container has in place of this template argument of C's.
+// The frozen container's template argument in place of this one of C.
 template <class C, class Argument>
 constexpr auto frozen_argument() {
   if constexpr (std::is_same_v<Argument, typename C::allocator_type>) {
@@ -307,7 +306,7 @@ struct FrozenPointerTo : FrozenToPointer {
   using frozen = ImmortalPtr<const Frozen<T>>;
 };
 
-template <class P>  // that of an array does not say how long that is
+template <class P>  // not to an array, because that does not say how long the array is
 concept SmartPointer = !std::is_trivially_copyable_v<P> && requires(const P& pointer) {
   typename P::element_type;
   pointer.get();

@@ -9,9 +9,9 @@
 
 namespace cowshed {
 
-// Used like a std::shared_ptr, for objects in a frozen arena: they live as long as the arena, so
-// nothing is counted, and copying or dropping one writes to no page but its own.  (A
-// std::shared_ptr writes to its control block, which lies beside the object, on every copy.)
+// Replaces std::shared_ptr for objects in a frozen arena.  The objects exist as long as the arena,
+// so nothing is counted, and a copy writes to no shared page.  A std::shared_ptr writes to its
+// control block, beside the object, on every copy.
 template <class T>
 class ImmortalPtr {
  public:
@@ -19,7 +19,7 @@ class ImmortalPtr {
 
   constexpr ImmortalPtr() noexcept = default;
   constexpr ImmortalPtr(std::nullptr_t) noexcept {}
-  // The caller knows that the arena outlives this and every copy of it.
+  // The caller ensures that the arena outlives all copies.
   constexpr explicit ImmortalPtr(T* object) noexcept : object_(object) {}
   template <class Other>
     requires std::is_convertible_v<Other*, T*>
@@ -32,8 +32,7 @@ class ImmortalPtr {
   constexpr void reset() noexcept { object_ = nullptr; }
   constexpr void swap(ImmortalPtr& other) noexcept { std::swap(object_, other.object_); }
 
-  // For interfaces that want the standard's own: it shares ownership of nothing, so that it has no
-  // count to write either.
+  // For interfaces that take a std::shared_ptr.  It owns nothing, so it has no count either.
   template <class Other>
     requires std::is_convertible_v<T*, Other*>
   operator std::shared_ptr<Other>() const noexcept {

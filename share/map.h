@@ -6,7 +6,6 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <optional>
 #include <ranges>
 #include <string>
 #include <string_view>
@@ -20,20 +19,20 @@
 #include <cowshed/share/channel.h>
 #include <cowshed/share/workers.h>
 
-// A function over a range, by workers.
+// Applies a function to each item of a range, in worker processes.
 //
 //   double score(const Document& document, const Index& index);
 //
 //   auto scores = cowshed::map<score>({.workers = {.method = Start::spawn, .count = 8}},
 //                                     documents, ref);     // Expected<std::vector<double>>
 //
-// Results come in the order of the range.  An item is read from the range only when there is room
-// for its result: no more than `window` are under way, or done and waiting for one before them.
+// Results arrive in the order of the range.  At most `window` items are read ahead of the next
+// result, so a slow item delays the reading of the range.
 //
-// Each result comes exactly once, whoever is killed when.  With .workers.restarts = n a worker that
-// dies (of a signal, or by exit) is started again, and the item that it had in hand is given to
-// another, each up to n times; so the function may be called n + 1 times for an item.  The parent
-// keeps a copy of each item that is under way for that, as a memfd where it is large.
+// Each result arrives exactly once, also if workers are killed.  With .workers.restarts = n, a
+// worker that dies is restarted, and its item goes to another worker, each up to n times.  So the
+// function may be called n + 1 times for one item.  For that the parent keeps a copy of each item
+// until its result arrives, in a memfd if it is large.
 namespace cowshed {
 
 struct MapOptions {
@@ -44,7 +43,7 @@ struct MapOptions {
 namespace internal {
 
 using MapCall = std::function<void(Decoder& item, Encoder& value)>;
-// In a worker: until `tasks` is closed.  `value_type` is for the report of what was sent.
+// A worker's main loop, which ends when `tasks` is closed.  `value_type` is for transfer_report().
 void serve_map(Channel<Bytes>& tasks, Channel<Bytes>& results, std::string_view value_type,
                const MapCall& call);
 
@@ -82,11 +81,11 @@ struct MapResult {
   Decoder value;
 };
 
-// What a Codec threw in the parent.
+// An exception of a Codec in the parent.
 tl::unexpected<Error> item_error(ErrorCode code, std::uint64_t index,
                                  const std::exception& failure);
 
-// The parent's side.
+// The parent's side: sends items, receives results, and sends the items of dead workers again.
 class MapQueue {
  public:
   static Expected<MapQueue> create(const MapOptions& options, std::string_view item_type);
@@ -97,21 +96,21 @@ class MapQueue {
   std::size_t window() const { return window_; }
 
   void put_task(std::uint64_t index, Encoder task);
-  // False: there is no room now for all that were put.
+  // Returns false if there is no room now for all tasks that were put.
   Expected<bool> send_tasks();
-  // Waits for the next, in any order.  Errors: worker_failed.
+  // Waits for a result, of any task.  Errors: worker_failed.
   Expected<MapResult> receive();
-  // Nothing more comes: waits for the workers' end.
+  // Closes the tasks and waits until the workers have ended.
   Expected<void> finish();
 
  private:
   static constexpr auto kNotSent = ~std::uint64_t{0};
-  // From put_task() until its result is here.
+  // An item between put_task() and its result.
   struct Task {
-    std::shared_ptr<Content> content;  // null: it has been sent, and never will be again
+    std::shared_ptr<Content> content;  // null: it was sent, and will not be sent again
     std::uint64_t message = kNotSent;  // its number in the channel
-    int losses = 0;                    // how often a worker died with it in hand
-    pid_t lost_by = 0;                 // who did last
+    int losses = 0;                    // how many workers died while they had it
+    pid_t lost_by = 0;                 // the last of them
   };
   enum class Collected : std::uint8_t { all, some };  // some: a stopped process is in the way
 
@@ -137,19 +136,18 @@ class MapQueue {
   std::map<std::uint64_t, Task> under_way_;  // by index
   std::deque<std::uint64_t> unsent_;
   std::uint64_t messages_ = 0;                 // ever sent
-  std::deque<Expected<MapResult>> arrived_;    // that receive() has not returned
-  std::map<pid_t, std::string> how_it_ended_;  // of workers
+  std::deque<Expected<MapResult>> arrived_;    // not yet returned by receive()
+  std::map<pid_t, std::string> how_it_ended_;  // by the worker's PID
   WorkersHandle workers_;
 };
 
 }  // namespace internal
 
-// Calls `consumer` with each value, in the order of the range, on this thread.  Further arguments
-// go to the function after the item: see start().  Errors: those of start(); worker_failed (the
-// function threw, or a worker has died and .restarts is used up, its own or the item's: the message
-// names the item, and the worker with its end), and then all workers are ended; message_too_large
-// (an item, or a value, of 1 GiB or more); system_call (there is no memory for an item, or its
-// Codec threw).
+// Calls `consumer` with each value, in the order of the range, on this thread.  The function gets
+// the item first and then `args`, see start().  On an error all workers are killed.  Errors: those
+// of start(); worker_failed (the function threw, or a worker died too often; the message names the
+// item, the worker and how it ended); message_too_large (an item or a value has 1 GiB or more);
+// system_call (there is no memory for an item, or its Codec threw).
 template <auto function, std::ranges::input_range Range, class Consumer, class... Args>
 Expected<void> map_each(const MapOptions& options, Range&& range, Consumer&& consumer,
                         Args&&... args) {
@@ -200,7 +198,7 @@ Expected<void> map_each(const MapOptions& options, Range&& range, Consumer&& con
   }
 }
 
-// The same, all values at once.
+// As map_each(), but returns all values.
 template <auto function, std::ranges::input_range Range, class... Args>
 auto map(const MapOptions& options, Range&& range, Args&&... args)
     -> Expected<std::vector<typename internal::MapWorkerOf<function>::R>> {

@@ -16,23 +16,23 @@
 
 namespace cowshed {
 
-// Whether the bytes of a T mean the same in a process that runs another program, or the same one at
-// other addresses (ASLR).  What does not is code: vtables, function pointers, std::type_info, and
-// pointers to what lies outside the arena.  A std::pmr container has a memory_resource*, which has
-// a vtable; std::string and the like point to the heap.  fork() needs none of this.
+// Whether the bytes of a T mean the same in a process that runs another program, or the same
+// program at other addresses (ASLR).  Pointers to code do not: vtables, function pointers,
+// std::type_info. Nor do pointers to memory outside the arena.  A std::pmr container has a
+// memory_resource*, which has a vtable; a std::string points to the heap.  A forked process needs
+// none of this.
 //
-// True by default for trivially copyable types, for the standard's pairs, tuples, arrays, optionals
-// and variants of safe types, and for containers of such with ArenaAllocator.  The author of
-// any other type that is safe says so, before its first use:
+// True by default for trivially copyable types, for standard pairs, tuples, arrays, optionals and
+// variants of safe types, and for containers of safe types with ArenaAllocator.  For another safe
+// type, write before its first use:
 //
 //   template <>
 //   inline constexpr bool cowshed::spawn_safe<Index> = true;
 //
-// C++ cannot look into a class: a trivially copyable one counts as safe with any pointer in it, as
-// a linked node must; its author sees to it that it points into the arena and not to code, or
-// specialises this as false.  Where the pointer is all there is (T*, std::span, std::string_view,
-// std::reference_wrapper), or is to code, the answer is false; hold an ImmortalPtr<T> instead,
-// which says that the object is in the arena.
+// C++ cannot see the members of a class.  So a trivially copyable class counts as safe even if it
+// has pointers, as the nodes of a list do.  Its author ensures that they point into the arena, or
+// specialises this as false.  False for T*, std::span, std::string_view, std::reference_wrapper and
+// pointers to functions: hold an ImmortalPtr<T> instead, which points into an arena.
 template <class T>
 inline constexpr bool spawn_safe = std::is_trivially_copyable_v<T> && !std::is_pointer_v<T> &&
                                    !std::is_member_pointer_v<T> && !std::is_reference_v<T>;
@@ -77,7 +77,7 @@ inline constexpr bool spawn_safe<std::variant<Ts...>> = (spawn_safe<Ts> && ...);
 template <class T>
 inline constexpr bool spawn_safe<std::optional<T>> = spawn_safe<T>;
 
-// A comparison or a hash is stored in the container.
+// Includes the comparison or the hash, which the container stores.
 template <template <class...> class Container, class... Ts>
   requires(internal::kArenaContainer<Container<Ts...>> && !std::is_polymorphic_v<Container<Ts...>>)
 inline constexpr bool spawn_safe<Container<Ts...>> =

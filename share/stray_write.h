@@ -5,39 +5,40 @@
 #include <cstdint>
 #include <string>
 
-// A store into a strictly frozen arena ends the program with SIGSEGV, as any store to read-only
-// memory does.  Before that it is told what was hit.
+// A write to a strictly frozen arena ends the program by SIGSEGV, as any write to read-only memory.
+// Before that, a callback learns what was written to.
 namespace cowshed {
 
-// Fixed size and no pointers: made in a signal handler.  Names end in '\0'.
+// What was written to.  Has a fixed size and no pointers, because a signal handler fills it in.
 struct StrayWrite {
-  std::array<char, 64> arena;
-  std::uintptr_t address;       // the first byte that could not be written
+  std::array<char, 64> arena;   // its name, ended by '\0'
+  std::uintptr_t address;       // of the first byte that could not be written
   std::size_t arena_offset;     // of `address` in the arena
-  std::uintptr_t instruction;   // program counter of the store; 0 where not x86-64
-  std::array<char, 64> object;  // the published object that `address` lies in itself, or ""
-  std::size_t object_offset;    // of `address` in it
+  std::uintptr_t instruction;   // the program counter; 0 on other processors than x86-64
+  std::array<char, 64> object;  // the name of the published object that has `address`, or ""
+  std::size_t object_offset;    // of `address` in that object
 };
 
-// Runs in the signal handler, on the thread that wrote (on its sigaltstack if it has one): only
-// async-signal-safe functions are allowed (see man 7 signal-safety).
+// Called in the signal handler, on the thread that wrote, on its sigaltstack if it has one.  May
+// only call async-signal-safe functions (man 7 signal-safety).
 using StrayWriteCallback = void (*)(const StrayWrite& write, void* context) noexcept;
 
-// Replaces the callback; null for none.  Set it before workers are started; they inherit it.
+// Sets the callback; null removes it.  Forked workers inherit it: set it before you start them.
 //
-// The SIGSEGV handler is installed at the first strict freeze of the process.  After the callback,
-// and at once for any other SIGSEGV, it passes on to the handler that was there before; with none
-// the process dies of the original SIGSEGV.  A program that installs its own handler later is
-// expected to pass on what it does not know, as this one does.
+// The first strict freeze of a process installs the SIGSEGV handler.  After the callback, and for
+// any other SIGSEGV, the handler calls the one that was installed before it.  Without one, the
+// process dies of the original SIGSEGV.  A handler that the program installs later must pass on
+// what it does not know, as this one does.
 void set_stray_write_callback(StrayWriteCallback callback, void* context = nullptr);
 
-// "wrote to frozen arena 'index' at 0x20000000f010 (object 'index' + 16)".  Not for handlers.
+// Returns "wrote to frozen arena 'index' at 0x20000000f010 (object 'index' + 16)".  Allocates, so
+// it is not for signal handlers.
 std::string to_string(const StrayWrite& write);
 
 namespace internal {
-// Called once at the first strict freeze; 0 or errno.
+// Installs the SIGSEGV handler unless it is there.  Returns 0 or an errno.
 int install_stray_write_handler();
-// Also copies the record there, then calls `done`.  For the launcher's children.
+// Makes the handler also fill in `sink` and call `done`, in this process only.  For workers.
 void set_stray_write_sink(StrayWrite* sink, void (*done)() noexcept);
 }  // namespace internal
 

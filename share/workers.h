@@ -5,8 +5,6 @@
 #include <memory>
 #include <optional>
 #include <stdexcept>
-#include <string>
-#include <sys/types.h>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -17,26 +15,46 @@
 #include <cowshed/share/accounting/counter.h>
 #include <cowshed/share/arena_transfer.h>
 #include <cowshed/share/ref.h>
-#include <cowshed/share/runtime.h>
 #include <cowshed/share/workers/arguments.h>
 #include <cowshed/share/workers/function.h>
 #include <cowshed/share/workers/job.h>
 #include <cowshed/share/workers/options.h>
 
-// Worker processes over frozen arenas, by one of three methods.
+// Worker processes that share frozen arenas.
 //
 //   double search(const cowshed::Worker& self, const Index& index, std::string query);
 //
 //   int main(int argc, char** argv) {
-//     cowshed::Runtime runtime(argc, argv);     // runtime.h; for spawn and forkserver
+//     cowshed::Runtime runtime(argc, argv);  // for spawn and forkserver
 //     ...
 //     auto workers = cowshed::start<search>({.method = Start::spawn, .count = 8}, ref, "apples");
 //     const auto results = workers->wait();
 //     for (const auto& result : *results) { ... result.value, or result.error ... }
 namespace cowshed {
+
+// Makes a program one that can be started again as a worker, by spawn or as a forkserver.  Write it
+// as the first line of main():
+//
+//   int main(int argc, char** argv) {
+//     cowshed::Runtime runtime(argc, argv);
+//
+// In a process that was started as a worker, the constructor runs the worker and ends the process
+// by _exit().  In any other process it returns at once.  Workers also run what comes before it, and
+// the constructors of static objects.
+//
+// A program with more rights than its caller (set-user-ID, set-group-ID, file capabilities) refuses
+// to be a worker, because its caller would choose what it does.  Such a program can start workers
+// by Start::fork only; spawn and forkserver fail with an error that says so.
+class Runtime {
+ public:
+  Runtime(int argc, char** argv);
+  Runtime(const Runtime&) = delete;
+  Runtime& operator=(const Runtime&) = delete;
+};
+
 namespace internal {
 
-// Throws where a worker's value is a reference that means nothing here.
+// Throws if a worker's value is a Ref that is not valid in this process.
 template <class R>
 void check_value(const R&) {}
 template <class T>
@@ -52,73 +70,79 @@ void check_value(const Ref<T>& ref) {
 
 }  // namespace internal
 
-// Owns the workers: none is left as a zombie and no descriptor leaks.  Not thread-safe.  R is what
-// the function returns; void for an int, which is the exit code, as main()'s is.
+// The workers of one start().  Leaves no zombie and no descriptor.  Not thread-safe.  R is what the
+// function returns; void for an int, which becomes the exit code as main()'s does.
 template <class R = void>
 class Workers {
  public:
   using Result = std::conditional_t<std::is_void_v<R>, WorkerExit, WorkerResult<R>>;
 
   explicit Workers(internal::WorkersHandle handle) : handle_(std::move(handle)) {}
-  // Kills (SIGKILL) and reaps those that still run: wait() for what they should finish.  In a
-  // process forked since start() it only forgets them; and those that it may not kill.
+  // Kills and reaps the workers that still run; call wait() to let them finish.  Leaves alone those
+  // that it may not kill.  Does nothing in a process that was forked since start().
   ~Workers() = default;
-  // One that was moved from can be destroyed and assigned to; its calls answer invalid_argument, or
-  // with nothing.
+  // After a move only the destructor and assignment are useful: calls fail with invalid_argument,
+  // and processes() is empty.
   Workers(Workers&&) noexcept = default;
   Workers& operator=(Workers&&) noexcept = default;
 
-  // Waits for all, in any order, and returns one entry per worker, by rank.  A worker's end never
-  // waits for this.  Again: the same, without values, which are given out once.  Errors:
-  // system_call; threads_running (a worker must be restarted by fork, see Threads).
+  // Waits until all workers have ended.  Returns one result per worker, by rank.  Restarts failed
+  // workers up to .restarts times.  A worker never waits for this call in order to end.  A second
+  // call returns the same without values, which are handed out once.  Errors: system_call;
+  // threads_running (a restart by fork, see Threads).
   Expected<std::vector<Result>> wait() {
-    if (handle_ == nullptr) return internal::moved_from_error();
-    return handle_->wait(!std::is_void_v<R>).map(results());
+    return results_of([&] { return handle_->wait(); });
   }
 
-  // SIGTERM to those that still run, SIGKILL to those that do at the deadline; then as wait().
-  // Starts none again.  Errors: as wait(); system_call names a worker that cannot be killed because
-  // it has become another user's.
+  // As wait(), but returns after `timeout`.  Errors: as wait(); timed_out if a worker still runs.
+  // The message lists those that do, and so does processes() by running().  No value is lost: call
+  // wait(), wait_for() or stop() next.
+  Expected<std::vector<Result>> wait_for(std::chrono::milliseconds timeout) {
+    return results_of([&] { return handle_->wait_for(timeout); });
+  }
+
+  // Sends SIGTERM to all that run and, at the deadline, SIGKILL to those that still run.  Waits for
+  // all, and returns as wait().  Restarts none.  Errors: as wait(); system_call if a worker has
+  // become another user's and cannot be killed.
   Expected<std::vector<Result>> stop(std::chrono::steady_clock::time_point deadline) {
-    if (handle_ == nullptr) return internal::moved_from_error();
-    return handle_->stop(deadline, !std::is_void_v<R>).map(results());
+    return results_of([&] { return handle_->stop(deadline); });
   }
 
-  // By rank; a PID means its worker until wait(), stop() or the destructor reaps it.
-  std::vector<pid_t> pids() const {
-    return handle_ == nullptr ? std::vector<pid_t>() : handle_->pids();
+  // One handle per worker, by rank: its PID, its pidfd, signals, and a wait for it alone.
+  std::vector<WorkerProcess> processes() const {
+    return handle_ == nullptr ? std::vector<WorkerProcess>() : handle_->processes();
   }
 
-  // For what builds on workers.
+  // For libraries that build on workers.
   internal::WorkersHandle release() && { return std::move(handle_); }
 
  private:
-  auto results() const {
-    return [name = handle_->name()](std::vector<internal::WorkerEnd> ends) {
-      return results_of(name, std::move(ends));
-    };
-  }
-  static std::vector<Result> results_of(const std::string& name,
-                                        std::vector<internal::WorkerEnd> ends) {
+  template <class Call>
+  Expected<std::vector<Result>> results_of(Call call) {
+    if (handle_ == nullptr) return internal::moved_from_workers_error();
+    Expected<std::vector<internal::WorkerEnd>> ends = call();
+    if (!ends) return tl::make_unexpected(std::move(ends.error()));
     std::vector<Result> results;
-    for (internal::WorkerEnd& end : ends) {
-      if constexpr (std::is_void_v<R>) {
-        results.push_back(std::move(end.exit));
-      } else {
-        Result& result = results.emplace_back(Result{std::move(end.exit), std::nullopt});
-        if (end.value != nullptr && result.ok()) {
-          try {
-            result.value.emplace(end.value->take<R>());
-            internal::TransferCounter("result", name)
-                .add(type_name<R>(), TransferKind::value, 1, end.value_bytes);
-            internal::check_value(*result.value);
-          } catch (...) {
-            result.error = internal::text_of_current_exception();
-          }
+    for (internal::WorkerEnd& end : *ends) results.push_back(result_of(std::move(end)));
+    return results;
+  }
+  Result result_of(internal::WorkerEnd end) const {
+    if constexpr (std::is_void_v<R>) {
+      return std::move(end.exit);
+    } else {
+      Result result = {std::move(end.exit), std::nullopt};
+      if (end.value != nullptr && result.ok()) {
+        try {
+          result.value.emplace(end.value->take<R>());
+          internal::TransferCounter("result", handle_->name())
+              .add(type_name<R>(), TransferKind::value, 1, end.value_bytes);
+          internal::check_value(*result.value);
+        } catch (...) {
+          result.error = internal::text_of_current_exception();
         }
       }
+      return result;
     }
-    return results;
   }
 
   internal::WorkersHandle handle_;
@@ -127,27 +151,21 @@ class Workers {
 namespace internal {
 
 template <class T>
-T& as_argument(T& value) {
-  return value;
-}
-template <class T>
-const T& as_argument(Ref<T>& ref) {
-  return *ref;
-}
-template <class T>
-const T& as_argument(const Ref<T>& ref) {
-  return *ref;
+decltype(auto) as_object(T& value) {
+  if constexpr (IsRef<std::remove_const_t<T>>::value) return *value;
+  else return (value);
 }
 
-// A function with a name: its parameters say which references it takes as they are.
+// A function that is known at compile time.  Its parameters say which Refs it takes as Refs; the
+// others arrive as the objects that they refer to.
 template <auto function>
-struct Named {
+struct NamedFunction {
   using Parts = typename Registered<function>::Parts;
 
   template <class Parameter, class Argument>
   static decltype(auto) pass(Argument& argument) {
     if constexpr (IsRef<std::remove_cvref_t<Parameter>>::value) return (argument);
-    else return as_argument(argument);
+    else return as_object(argument);
   }
   template <class... Args>
   typename Parts::Value operator()(const Worker& self, Args&... args) const {
@@ -159,17 +177,18 @@ struct Named {
   }
 };
 
-// Any other takes all as objects, or all as they are.
+// Calls a NamedFunction, or any other callable.  The latter gets all Refs as objects if it takes
+// them so, else as Refs; and `self` first if it takes that.
 template <class Function, class... Args>
 decltype(auto) call_worker(const Worker& self, Function& function, Args&... args) {
   if constexpr (requires { typename Function::Parts; }) {
     return function(self, args...);
   } else if constexpr (std::is_invocable_v<Function&, const Worker&,
-                                           decltype(as_argument(std::declval<Args&>()))...>) {
-    return std::invoke(function, self, as_argument(args)...);
+                                           decltype(as_object(std::declval<Args&>()))...>) {
+    return std::invoke(function, self, as_object(args)...);
   } else if constexpr (std::is_invocable_v<Function&,
-                                           decltype(as_argument(std::declval<Args&>()))...>) {
-    return std::invoke(function, as_argument(args)...);
+                                           decltype(as_object(std::declval<Args&>()))...>) {
+    return std::invoke(function, as_object(args)...);
   } else if constexpr (std::is_invocable_v<Function&, const Worker&, Args&...>) {
     return std::invoke(function, self, args...);
   } else {
@@ -181,78 +200,93 @@ template <class Function, class... Args>
 using CallResult = std::remove_cvref_t<decltype(call_worker(
     std::declval<const Worker&>(), std::declval<Function&>(), std::declval<Args&>()...))>;
 
+// Refers to the function and its arguments: for workers that are all started before start()
+// returns.
 template <class Function, class... Args>
-Expected<Workers<ValueOf<CallResult<Function, Args...>>>> start_checked(
-    const WorkersOptions& options, const WorkerJob& job, Function& function, Args&... args) {
+WorkerTask::Body body_of_references(Function& function, Args&... args) {
   using R = CallResult<Function, Args...>;
-  auto checked = check_arguments(args...);
-  if (!checked) return tl::make_unexpected(std::move(checked.error()));
-  WorkerBody body;
-  if (options.restarts == 0) {  // called before this returns
-    body = [&](const Worker& self, Encoder& value) {
-      return keep_value<R>(value, [&]() -> R { return call_worker(self, function, args...); });
-    };
-  } else if constexpr ((std::is_copy_constructible_v<std::decay_t<Args>> && ...) &&
-                       std::is_copy_constructible_v<std::decay_t<Function>>) {
-    body = [function = std::decay_t<Function>(function),
-            kept = std::make_shared<std::tuple<std::decay_t<Args>...>>(args...)](
-               const Worker& self, Encoder& value) mutable {
-      return keep_value<R>(value, [&]() -> R {
-        return std::apply([&](auto&... each) -> R { return call_worker(self, function, each...); },
-                          *kept);
-      });
-    };
-  } else if (options.method == Start::fork) {
-    return no_copies_error(options.name);
+  return [&](const Worker& self, Encoder& value) {
+    return keep_value<R>(value, [&]() -> R { return call_worker(self, function, args...); });
+  };
+}
+
+// Copies them: for workers that may be restarted later.
+template <class Function, class... Args>
+WorkerTask::Body body_of_copies(Function& function, Args&... args) {
+  using R = CallResult<Function, Args...>;
+  using Copies = std::tuple<std::decay_t<Args>...>;
+  return [function = std::decay_t<Function>(function), copies = std::make_shared<Copies>(args...)](
+             const Worker& self, Encoder& value) mutable {
+    const auto call = [&](auto&... each) -> R { return call_worker(self, function, each...); };
+    return keep_value<R>(value, [&]() -> R { return std::apply(call, *copies); });
+  };
+}
+
+template <class... Ts>
+inline constexpr bool kCopyable = (std::is_copy_constructible_v<std::decay_t<Ts>> && ...);
+
+// Both forms of start() end here.  `task` has what spawn and forkserver need, if anything.
+template <class Function, class... Args>
+auto start_checked(const WorkersOptions& options, WorkerTask task, Function& function,
+                   Args&... args) -> Expected<Workers<ValueOf<CallResult<Function, Args...>>>> {
+  using R = CallResult<Function, Args...>;
+  if (auto checked = check_arguments(args...); !checked)
+    return tl::make_unexpected(std::move(checked.error()));
+  if (options.restarts == 0) task.body = body_of_references(function, args...);
+  else if constexpr (kCopyable<Function, Args...>) task.body = body_of_copies(function, args...);
+  else if (options.method == Start::fork) return no_copies_error(options.name);
+  task.returns_value = kHasValue<R>;
+  auto workers = start_workers(options, std::move(task));
+  if (!workers) return tl::make_unexpected(std::move(workers.error()));
+  if (options.method == Start::fork) {
+    const ArgumentCounter counter(options.name, options.count);
+    (count_inherited(counter, args), ...);
   }
-  return start_workers(options, std::move(body), job).map([&](WorkersHandle&& handle) {
-    if (options.method == Start::fork) {
-      const ArgumentCounter counter(options.name, options.count);
-      (count_inherited(counter, args), ...);
-    }
-    return Workers<ValueOf<R>>(std::move(handle));
-  });
+  return Workers<ValueOf<R>>(*std::move(workers));
 }
 
 }  // namespace internal
 
-// Starts options.count workers, each of which calls function(args...), or function(worker, args...)
-// where it takes a `const Worker&` first, and ends.  What it returns is the worker's value; an int
-// is its exit code, and an arena that it built and froze comes with the value, as in
-// std::pair<Arena, Ref<T>>: used in place by the parent, without a copy, also after the worker's
-// end, see arena_transfer.h.  A Ref<T> arrives as const T&, or as itself where the function takes
-// one.  An exception ends the worker with exit code 1 and reaches the parent as text.
+// Starts options.count workers.  Each calls function(args...), or function(worker, args...) if the
+// function takes a `const Worker&` first, and ends.
 //
-// The function is a constant: one with a name, or a lambda without captures.  By fork the arguments
-// reach the workers uncopied; otherwise by value, see codec.h, or by Ref.  So that the method is
-// free to change, a Ref must be to a spawn_safe type under each: as an argument, and where an
-// argument's type names it, as vector<Ref<T>> and Channel<Ref<T>> do.  One inside a class is not
-// seen by the compiler, and fails with not_spawn_safe in the worker that uses it.
+// Arguments: a Ref<T> arrives as const T&, or as a Ref<T> if the function takes one.  By fork the
+// worker inherits the other arguments without a copy; else they are sent by value, see codec.h.
+// Every Ref must be to a spawn_safe type, with any method, so that you can change the method.  The
+// compiler sees that of an argument and of types such as vector<Ref<T>> and Channel<Ref<T>>.  A Ref
+// inside a class fails with not_spawn_safe in the worker that uses it.
 //
-// Standard output and error are flushed before a fork and at a worker's end, which is by _exit():
-// no atexit handler and no destructor of static objects runs there.  A spawned worker has no other
-// descriptors than its standard streams and what its arguments bring.
+// Value: what the function returns; an int is the exit code.  An arena that the worker has built
+// and frozen comes with the value, as in std::pair<Arena, Ref<T>>.  The parent uses it in place,
+// also after the worker has ended, see arena_transfer.h.  An exception ends the worker with exit
+// code 1, and its text arrives as the result's error.
 //
-// Thread-safe.  Do not reap its children by waitpid(-1).  Errors: those of Ref::get();
-// arena_not_frozen when a reference's arena is not frozen yet: the workers would not have it;
-// invalid_argument, also where SIGCHLD is ignored; threads_running (fork); no_runtime (spawn,
-// forkserver); forkserver_ended; system_call.  Then no worker is
-// left running.
+// The function is a constant: a named function, or a lambda without captures.
+//
+// A worker ends by _exit(), so it runs no atexit handler and no destructor of a static object.
+// Standard output and error are flushed before a fork and when a worker ends.  A spawned worker has
+// the standard streams, the descriptors that its arguments bring, and no others.
+//
+// Thread-safe.  Do not reap the workers by waitpid(-1).  On an error no worker is left running.
+// Errors: those of Ref::get(); arena_not_frozen (a worker would not have the object of a Ref);
+// invalid_argument (also if SIGCHLD is ignored); threads_running (fork); no_runtime (spawn,
+// forkserver); forkserver_ended; in_use (inside an ArenaScope); system_call.
 template <auto function, class... Args>
 auto start(const WorkersOptions& options, Args&&... args) {
   using Registered = internal::Registered<function>;
-  const internal::Named<function> callable;
-  internal::check_sendable<typename Registered::Parts, std::remove_cvref_t<Args>...>();
-  const internal::WorkerJob job{&Registered::entry(), [&](Encoder& to) {
-                                  internal::encode_arguments<typename Registered::Parts>(
-                                      {options.name, options.count}, to, args...);
-                                }};
-  return internal::start_checked(options, job, callable, args...);
+  using Parts = typename Registered::Parts;
+  internal::check_sendable<Parts, std::remove_cvref_t<Args>...>();
+  internal::WorkerTask task;
+  task.function = &Registered::entry();
+  task.arguments = [&](Encoder& to) {
+    internal::encode_arguments<Parts>({options.name, options.count}, to, args...);
+  };
+  const internal::NamedFunction<function> callable;
+  return internal::start_checked(options, std::move(task), callable, args...);
 }
 
-// The same by fork alone, for any function: a lambda with captures, references to types that are
-// not spawn_safe, arguments that cannot be sent.  Errors: invalid_argument where the method is
-// another.
+// The same by fork alone, for any function: a lambda with captures, a Ref to a type that is not
+// spawn_safe, arguments that cannot be sent.  Errors: invalid_argument for another method.
 template <class Function, class... Args>
 auto start(const WorkersOptions& options, Function&& function, Args&&... args) {
   return internal::start_checked(options, {}, function, args...);

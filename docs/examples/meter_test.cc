@@ -35,7 +35,7 @@ TEST(Index, ASearchCopiesNoneOfIt) {
   };
   EXPECT_EQ(ask(7), 16U);  // what a worker copies to start is behind it now
 
-  auto meter = Meter::begin(workers.pids().front()).value();
+  auto meter = Meter::begin(workers.processes()[0].pid()).value();
   for (std::size_t i = 0; i < 1000; ++i) EXPECT_GT(ask(i), 15U);
   ASSERT_TRUE(meter.end());  // while it still runs
   EXPECT_THAT(meter.copied(), AtMost(64_KiB));

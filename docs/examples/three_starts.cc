@@ -7,7 +7,6 @@
 #include <cowshed/share/arena.h>
 #include <cowshed/share/map.h>
 #include <cowshed/share/registry.h>
-#include <cowshed/share/runtime.h>
 
 using namespace cowshed::size_literals;
 using Values = std::span<const double>;

@@ -5,7 +5,7 @@
 
 namespace cowshed {
 
-// Arena's private parts, for this library.
+// The private part of Arena, for this library.
 class ArenaAccess {
  public:
   static ArenaCore* core_of(const Arena& arena) { return arena.core_; }

@@ -22,12 +22,12 @@ Expected<Arena> Arena::create(const ArenaOptions& options) {
   return Arena(*core);
 }
 
-Arena::Arena(ArenaCore& core) noexcept : core_(&core), front_(core.front()) {}
+Arena::Arena(ArenaCore& core) noexcept : core_(&core), resource_(core.resource()) {}
 
 Arena& Arena::operator=(Arena&& other) noexcept {
   Arena taken(std::move(other));  // ends with the arena that this one had
   std::swap(core_, taken.core_);
-  std::swap(front_, taken.front_);
+  std::swap(resource_, taken.resource_);
   return *this;
 }
 

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <linux/membarrier.h>
 #include <sched.h>
@@ -17,13 +16,14 @@
 namespace cowshed {
 namespace {
 
-std::atomic<std::uint64_t> next_key = 1;
-
 int membarrier(int command) { return static_cast<int>(syscall(SYS_membarrier, command, 0, 0)); }
 
 }  // namespace
 
-std::uint64_t ArenaCore::new_key() { return next_key.fetch_add(1); }
+std::uint64_t ArenaCore::new_key() {
+  static constinit std::atomic<std::uint64_t> next = 1;
+  return next.fetch_add(1);
+}
 
 tl::unexpected<Error> ArenaCore::no_membarrier(const std::string& name) {
   return make_error(ErrorCode::unsupported,
@@ -35,11 +35,18 @@ Expected<void> ArenaCore::register_membarrier(const std::string& name) {
   return {};
 }
 
+bool ArenaCore::prepare() {
+  if (resource() == nullptr) {
+    void* record = jemalloc::allocate_record(sizeof(internal::ArenaResource));
+    resource_ = record == nullptr ? nullptr : new (record) internal::ArenaResource(this);
+  }
+  return resource() != nullptr;
+}
+
 Expected<void> ArenaCore::open(const ArenaOptions& options) {
   TRY_VOID(register_membarrier(options.name));
   TRY(const ArenaMapping mapping, map_new_arena(options));
-  std::fill(name_.begin(), name_.end(), '\0');
-  std::copy(options.name.begin(), options.name.end(), name_.begin());
+  set_name(options.name);
   huge_pages_ = options.huge_pages;
   auto started = start_jemalloc(mapping, 0);
   if (!started) {
@@ -48,42 +55,40 @@ Expected<void> ArenaCore::open(const ArenaOptions& options) {
     return started;
   }
   open_fd_ = mapping.fd;
-  segments_ = {};
   known_elsewhere_ = false;
-  begin_ = mapping.begin;
-  end_ = mapping.begin + mapping.size;
-  widen_hull(begin(), end());
-  frozen_bytes_ = 0;
-  generation_ = 0;
-  was_entered_ = false;
-  mode_ = FreezeMode::strict;
-  dropped_frees_ = 0;
-  past_ = {};
-  key_ = new_key();
-  abandoned_ = false;
+  become({.name = options.name, .begin = mapping.begin, .capacity = mapping.size});
   resume();
   return {};
 }
 
 void ArenaCore::adopt(Description description) {
-  std::fill(name_.begin(), name_.end(), '\0');
-  std::copy(description.name.begin(), description.name.end(), name_.begin());
   huge_pages_ = true;
-  was_entered_ = false;
   open_fd_ = -1;
-  segments_ = SegmentMap(std::move(description.segments));
   known_elsewhere_ = true;
+  open_begin_ = description.begin + description.capacity;
+  become(std::move(description));
+  state_.store(frozen_state(mode_), std::memory_order_release);
+}
+
+void ArenaCore::set_name(const std::string& name) {
+  std::fill(name_.begin(), name_.end(), '\0');
+  std::copy(name.begin(), name.end(), name_.begin());
+}
+
+void ArenaCore::become(Description description) {
+  set_name(description.name);
   begin_ = description.begin;
-  end_ = open_begin_ = description.begin + description.capacity;
+  end_ = description.begin + description.capacity;
   widen_hull(begin(), end());
   frozen_bytes_ = description.used;
   generation_ = description.generation;
   mode_ = description.mode;
-  dropped_frees_ = 0;
+  segments_ = SegmentMap(std::move(description.segments));
   past_ = std::move(description.past);
+  dropped_frees_ = 0;
+  was_entered_ = false;
   key_ = new_key();
   abandoned_ = false;
-  state_.store(frozen_state(mode_), std::memory_order_release);
 }
 
 ArenaCore::Description ArenaCore::describe() const {
@@ -91,29 +96,10 @@ ArenaCore::Description ArenaCore::describe() const {
           mode_,  generation_, past_,           segments_.segments()};
 }
 
+// Opens [first, end()) for allocation.  The caller has mapped it.
 Expected<void> ArenaCore::start_jemalloc(const ArenaMapping& mapping, std::size_t first) {
-  auto opened = memory_.open(mapping, first, huge_pages_, name_.data());
-  if (!opened) return opened;
-  // What is left out jemalloc takes as "cannot": no page is given back behind the arena's back.
-  hooks_ = Hooks{};
-  hooks_.alloc = &extend;
-  hooks_.commit = [](jemalloc::ExtentHooks* hooks, void* extent, std::size_t, std::size_t offset,
-                     std::size_t length, unsigned) {
-    ArenaCore& core = *static_cast<Hooks*>(hooks)->core;
-    return core.handing_over_ ||
-           !core.memory_.commit(reinterpret_cast<std::uintptr_t>(extent) + offset, length);
-  };
-  hooks_.decommit = [](jemalloc::ExtentHooks* hooks, void* extent, std::size_t, std::size_t offset,
-                       std::size_t length, unsigned) {
-    static_cast<Hooks*>(hooks)->core->memory_.decommit(
-        reinterpret_cast<std::uintptr_t>(extent) + offset, length);
-    return false;
-  };
-  hooks_.split = [](jemalloc::ExtentHooks*, void*, std::size_t, std::size_t, std::size_t, bool,
-                    unsigned) { return false; };
-  hooks_.merge = [](jemalloc::ExtentHooks*, void*, std::size_t, void*, std::size_t, bool,
-                    unsigned) { return false; };
-  hooks_.core = this;
+  TRY_VOID(memory_.open(mapping, first, huge_pages_, name_.data()));
+  set_hooks();
   top_ = first;
   full_ = false;
   scopes_ = 0;
@@ -121,7 +107,7 @@ Expected<void> ArenaCore::start_jemalloc(const ArenaMapping& mapping, std::size_
     memory_.close();
     return system_error(who() + ": jemalloc cannot add an arena", error);
   }
-  if (!hand_over(mapping)) {
+  if (!give_range_to_jemalloc(mapping)) {
     jemalloc::destroy_arena(jemalloc_arena_);
     memory_.close();
     return system_error(who() + ": jemalloc's records of it", ENOMEM);
@@ -130,8 +116,30 @@ Expected<void> ArenaCore::start_jemalloc(const ArenaMapping& mapping, std::size_
   return {};
 }
 
-// Also gives up its records, so that fork() need not copy their page tables: that, not the data,
-// is what makes fork() slow with many small objects.
+// How jemalloc gets memory.  It takes a missing hook as one that refuses, so it cannot give pages
+// back by itself.
+void ArenaCore::set_hooks() {
+  hooks_ = Hooks{};
+  hooks_.core = this;
+  hooks_.alloc = &provide_extent;
+  hooks_.commit = [](jemalloc::ExtentHooks* hooks, void* extent, std::size_t, std::size_t offset,
+                     std::size_t length, unsigned) {
+    ArenaCore& core = *static_cast<Hooks*>(hooks)->core;
+    return core.giving_range_ ||
+           !core.memory_.commit(reinterpret_cast<std::uintptr_t>(extent) + offset, length);
+  };
+  hooks_.decommit = [](jemalloc::ExtentHooks* hooks, void* extent, std::size_t, std::size_t offset,
+                       std::size_t length, unsigned) {
+    static_cast<Hooks*>(hooks)->core->memory_.decommit(
+        reinterpret_cast<std::uintptr_t>(extent) + offset, length);
+    return false;
+  };
+  hooks_.split = [](auto...) { return false; };
+  hooks_.merge = [](auto...) { return false; };
+}
+
+// Closes the open part.  Also frees jemalloc's records of it: with many small objects fork() is
+// slow because it copies the page tables of those records, not of the data.
 void ArenaCore::stop_jemalloc() {
   while (ThreadCache* cache = caches_) {
     caches_ = cache->next_of_arena;
@@ -143,32 +151,11 @@ void ArenaCore::stop_jemalloc() {
   open_begin_ = end();
 }
 
-tl::unexpected<Error> ArenaCore::not_inherited_error() const {
-  return make_error(ErrorCode::not_inherited,
-                    who() +
-                        " was not frozen when this process was forked; freeze() it before the "
-                        "fork");
-}
-
-Expected<unsigned> ArenaCore::enter_scope() {
-  if (state() == ArenaState::not_inherited) return not_inherited_error();
-  if (state() != ArenaState::open)
-    return make_error(ErrorCode::arena_frozen, who() + " is frozen: no scope can begin");
-  if (full_.exchange(false, std::memory_order_relaxed)) put_together();
-  ++scopes_;
-  was_entered_ = true;
-  return jemalloc_arena_;
-}
-
-void ArenaCore::leave_scope(std::uint64_t key) {
-  if (key == key_) --scopes_;
-}
-
-// From here to resume() no thread is inside jemalloc for this arena, but for ArenaScopes.  False,
-// and nothing was changed: membarrier(2) is refused by now.
+// Until resume() no thread is inside jemalloc for this arena, except in an ArenaScope.  Returns
+// false and changes nothing if membarrier(2) is refused by now, as by a sandbox.
 bool ArenaCore::pause() {
   state_.store(ArenaState::paused);
-  front()->close();
+  resource()->close();
   if (membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED) != 0) {
     resume();
     return false;
@@ -182,7 +169,14 @@ bool ArenaCore::pause() {
 
 void ArenaCore::resume() {
   state_.store(ArenaState::open, std::memory_order_release);
-  if (!abandoned()) front()->open(key(), generation_ == 0 ? key() : 0);
+  if (!abandoned()) resource()->open(key(), generation_ == 0 ? key() : 0);
+}
+
+tl::unexpected<Error> ArenaCore::not_inherited_error() const {
+  return make_error(ErrorCode::not_inherited,
+                    who() +
+                        " was not frozen when this process was forked; freeze() it before the "
+                        "fork");
 }
 
 Expected<void> ArenaCore::expect_frozen() const {
@@ -195,11 +189,25 @@ Expected<void> ArenaCore::expect_frozen() const {
   return {};
 }
 
+Expected<unsigned> ArenaCore::enter_scope() {
+  if (state() == ArenaState::not_inherited) return not_inherited_error();
+  if (state() != ArenaState::open)
+    return make_error(ErrorCode::arena_frozen, who() + " is frozen: no scope can begin");
+  if (full_.exchange(false, std::memory_order_relaxed)) coalesce();
+  ++scopes_;
+  was_entered_ = true;
+  return jemalloc_arena_;
+}
+
+void ArenaCore::leave_scope(std::uint64_t key) {
+  if (key == key_) --scopes_;
+}
+
 void ArenaCore::close() {
   const ArenaState before = state_.exchange(ArenaState::vacant);
-  front()->close();
+  resource()->close();
   if (before == ArenaState::open || before == ArenaState::paused) stop_jemalloc();
-  // First, for from the unmapping on another thread may have an arena there.
+  // Before the range is unmapped: from then on another thread may create an arena there.
   const std::uintptr_t start = begin();
   const std::size_t size = end() - start;
   begin_ = end_ = open_begin_ = 0;
@@ -208,20 +216,12 @@ void ArenaCore::close() {
   for (const int fd : std::exchange(segments_, {}).files()) ::close(fd);
   key_ = 0;
   past_ = {};
-  front_ = nullptr;
-}
-
-bool ArenaCore::prepare() {
-  if (front() == nullptr) {
-    void* record = jemalloc::allocate_record(sizeof(internal::ArenaFront));
-    front_ = record == nullptr ? nullptr : new (record) internal::ArenaFront(this);
-  }
-  return front() != nullptr;
+  resource_ = nullptr;
 }
 
 bool ArenaCore::abandon() {
   abandoned_ = true;
-  front()->close();
+  resource()->close();
   if (!is_needed()) return false;
   if (state() == ArenaState::open && scopes_ == 0) {
     huge_pages_ = false;  // not worth the time any more
@@ -233,8 +233,7 @@ bool ArenaCore::abandon() {
 bool ArenaCore::is_needed() {
   if (!was_entered_) return false;
   if (!frozen()) {
-    // Of one that was not inherited nothing can be known.
-    if (state() != ArenaState::open || scopes_ > 0 || !pause()) return true;
+    if (state() != ArenaState::open || scopes_ > 0 || !pause()) return true;  // nothing is known
     const bool empty =
         past_.live_allocations + jemalloc::count_arena(jemalloc_arena_).live_blocks <=
         dropped_frees_;
@@ -247,8 +246,8 @@ bool ArenaCore::is_needed() {
 void ArenaCore::forget_range() { begin_ = end_ = open_begin_ = 0; }
 
 void ArenaCore::disown_after_fork() {
-  ::close(std::exchange(open_fd_, -1));  // else the child would keep the memory alive
-  front()->close();
+  ::close(std::exchange(open_fd_, -1));  // it would keep the memory alive
+  resource()->close();
   memory_.forget();
   caches_ = nullptr;
   scopes_ = 0;
@@ -257,11 +256,17 @@ void ArenaCore::disown_after_fork() {
     state_.store(ArenaState::not_inherited, std::memory_order_release);
     return;
   }
-  // What was frozen before the thaw is here; the rest of the range is left reserved.
+  // The child has what was frozen before the thaw.  The rest of the range stays reserved.
   (void)mmap(reinterpret_cast<void*>(open_begin()), end() - open_begin(), PROT_NONE,
              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
   open_begin_ = end();
   state_.store(frozen_state(mode_), std::memory_order_release);
+}
+
+void ArenaCore::add_live_blocks(Frozen& to) const {
+  const auto counts = jemalloc::count_arena(jemalloc_arena_);
+  to.live_bytes += counts.live_bytes;
+  to.live_allocations += counts.live_blocks;
 }
 
 ArenaStats ArenaCore::stats() {
@@ -269,10 +274,8 @@ ArenaStats ArenaCore::stats() {
   Frozen now = past_;
   if (state() == ArenaState::open) {
     const bool paused = pause();
-    const auto counts = jemalloc::count_arena(jemalloc_arena_);
+    add_live_blocks(now);
     if (paused) resume();
-    now.live_bytes += counts.live_bytes;
-    now.live_allocations += counts.live_blocks;
     memory_.add_to(now.taken, now.small, now.huge_page_error);
   }
   ArenaStats result;

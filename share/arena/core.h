@@ -5,7 +5,6 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <memory_resource>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -15,16 +14,20 @@
 #include <cowshed/share/arena/memory.h>
 #include <cowshed/share/arena/options.h>
 #include <cowshed/share/arena/resource.h>
-#include <cowshed/share/arena/segment_map.h>
 #include <cowshed/share/arena/thread_cache.h>
 #include <cowshed/share/jemalloc/jemalloc.h>
 
 namespace cowshed {
 
+//   vacant ── open() ─▶ open ── freeze() ─▶ strict or lenient ── thaw() ─▶ open ── refreeze() ─▶
+//   ...
+//
+// A child that is forked while the arena is open does not inherit the open part.  If that is all of
+// the arena, it is `not_inherited` in the child.
 enum class ArenaState : std::uint8_t {
-  vacant,
+  vacant,  // the core belongs to no arena
   open,
-  paused,  // open, but whoever allocates waits for the mutex
+  paused,  // open, but threads that allocate wait for the mutex
   strict,
   lenient,
   not_inherited
@@ -34,27 +37,36 @@ constexpr ArenaState frozen_state(FreezeMode mode) {
   return mode == FreezeMode::strict ? ArenaState::strict : ArenaState::lenient;
 }
 
-// The arena itself.  Lives in arena/table.h's pool and is never freed but reused, so that signal
-// handlers and threads at their end may look at one that somebody destroys.
+// The implementation of an Arena.  Cores are in arena/table.h and are never freed, only reused, so
+// that signal handlers and ending threads can read one while another thread destroys its arena.
+//
+// An arena is one range of addresses.  Its frozen part, [begin, begin + frozen_bytes), is mapped
+// from the sealed files of its generations.  While it is open, [open_begin, end) belongs to an
+// arena of jemalloc, and ArenaMemory provides the memory.
+//
+//   core.cc             open and close, fork, statistics
+//   core_allocation.cc  the slow paths of allocation, and jemalloc's requests for memory
+//   core_caches.cc      what each thread has of each arena
+//   core_freezing.cc    freeze, thaw, refreeze, collapse
 class ArenaCore final {
  public:
   static constexpr std::size_t kNameSize = 64;
-  static constexpr int kMostFiles = 1024;  // of segments(), in a parcel
+  static constexpr int kMostFiles = 1024;  // that a parcel can carry
 
-  // What the generations that are frozen left.
+  // Statistics of the frozen part.
   struct Frozen {
     std::size_t live_bytes = 0;
     std::uint64_t live_allocations = 0;
-    std::size_t taken = 0;
-    std::size_t on_disk = 0;  // of it, pages of a file, of which the kernel does not say how large
+    std::size_t taken = 0;    // bytes of memory
+    std::size_t on_disk = 0;  // of these, pages of an image; the kernel does not tell their size
     std::vector<Run> small;   // in 4 KiB pages of memory
-    int huge_page_error = 0;  // as ArenaStats has it
-    std::vector<Run> holes;   // 2 MiB ranges given back
+    int huge_page_error = 0;  // see ArenaStats
+    std::vector<Run> holes;   // 2 MiB ranges that were given back to the kernel
 
     std::size_t huge_bytes() const { return taken - std::min(taken, on_disk + size_of(small)); }
   };
 
-  // All that another process must know of a frozen arena to have it too.
+  // A frozen arena, as another process must know it to map it.
   struct Description {
     std::string name;
     std::uintptr_t begin = 0;
@@ -62,44 +74,61 @@ class ArenaCore final {
     std::size_t used = 0;
     FreezeMode mode = FreezeMode::strict;
     std::uint32_t generation = 0;
-    Frozen past;
-    std::vector<Segment> segments;  // cover `used`
+    Frozen past = {};
+    std::vector<Segment> segments = {};  // cover `used`
   };
 
-  // All of these are called with mutex() held, except the observers and those said thread-safe.
+  // The caller holds mutex(), except for observers and functions that are marked thread-safe.
+
+  // Creates the resource() that open() and adopt() need.  Returns false if there is no memory.
+  bool prepare();
   Expected<void> open(const ArenaOptions& options);
-  // Takes over the mapping of a frozen arena, with its files; what is not used is reserved.
+  // Takes over the mapping and the files of a frozen arena.  The caller has reserved its range.
   void adopt(Description description);
-  // Of what is frozen; its files stay this arena's.
-  Description describe() const;
+  Description describe() const;  // the files stay this arena's
+
   Expected<void> freeze(const FreezeOptions& options);
   Expected<void> thaw();
   Expected<void> refreeze(const Progress& progress);
   Expected<std::size_t> collapse(const Progress& progress);
   Expected<void> prefault() const;
   Expected<std::size_t> private_bytes() const;
-  // The handle is gone.  False: so is all that could refer to it, and it can be closed.  Else it
-  // stays, for what a library keeps of an ArenaScope: frozen leniently, if that can be, so that
-  // forked children have it.
+
+  // Called when the Arena is destroyed.  Returns whether the core must stay, because there are
+  // blocks that were allocated in an ArenaScope.  If it must, freezes it leniently where possible,
+  // so that forked children have those blocks.  Else the caller calls close().
   bool abandon();
-  bool is_needed();          // the same again, of one that was abandoned
-  void close();              // unmaps and makes the core vacant
-  void disown_after_fork();  // in a child forked while it was open
-  void forget_range();       // not inherited: another core gets it
+  bool is_needed();  // of an abandoned core: whether there still are such blocks
+  void close();      // unmaps the range and makes the core vacant
 
-  // Makes front(), before open() or adopt(); false: no memory.
-  bool prepare();
+  void disown_after_fork();  // in a child that was forked while the arena was open
+  void forget_range();       // of a not_inherited arena: another core gets its range
 
-  // Thread-safe.  `front` may be one of an arena that lived here before.
-  void* take_slowly(const internal::ArenaFront& front, std::size_t size, std::size_t alignment);
-  void give_slowly(const internal::ArenaFront& front, void* block) noexcept;
-  void give_unsized(void* block) noexcept;
+  // Thread-safe.  `resource` may be that of an arena that used this core before.
+  void* allocate_slowly(const internal::ArenaResource& resource, std::size_t size,
+                        std::size_t alignment);
+  void deallocate_slowly(const internal::ArenaResource& resource, void* block) noexcept;
+  void deallocate_unsized(void* block) noexcept;
   BlockInArena look_up(const void* block) noexcept;
+  ArenaStats stats();
+
+  // An ArenaScope begins, and ends, on this thread.  The arena cannot be frozen in between.
+  // enter_scope() returns jemalloc's arena.
+  Expected<unsigned> enter_scope();
+  void leave_scope(std::uint64_t key);
+
+  // Other processes may have the frozen part now, so its addresses must not be reused at once.
+  void note_known_elsewhere() { known_elsewhere_ = known_elsewhere_ || generation_ > 0; }
+
+  // Thread-safe.  Registers the destructor that runs when this thread ends.  It allocates, so it
+  // must happen before a scope begins.
+  static void prepare_thread();
+  void release_cache(ThreadCache* cache);  // thread-safe; the thread has ended, or needs it no more
 
   std::mutex& mutex() { return mutex_; }
-  internal::ArenaFront* front() const { return front_.load(std::memory_order_acquire); }
+  internal::ArenaResource* resource() const { return resource_.load(std::memory_order_acquire); }
   bool abandoned() const { return abandoned_.load(std::memory_order_acquire); }
-  // What jemalloc has of the range begins here; end() when frozen.
+  // Where jemalloc's part begins; end() if the arena is frozen.
   std::uintptr_t open_begin() const { return open_begin_.load(std::memory_order_relaxed); }
   ArenaState state() const { return state_.load(std::memory_order_acquire); }
   bool is_open() const { return state() == ArenaState::open || state() == ArenaState::paused; }
@@ -108,7 +137,6 @@ class ArenaCore final {
   std::uint64_t key() const { return key_.load(std::memory_order_relaxed); }
   std::uintptr_t begin() const { return begin_.load(std::memory_order_relaxed); }
   std::uintptr_t end() const { return end_.load(std::memory_order_relaxed); }
-  // End of what was frozen, from begin().
   std::size_t frozen_bytes() const { return frozen_bytes_.load(std::memory_order_relaxed); }
   std::size_t used() const { return is_open() ? memory_.used() : frozen_bytes(); }
   std::uint32_t generation() const { return generation_; }
@@ -118,28 +146,13 @@ class ArenaCore final {
     const auto value = reinterpret_cast<std::uintptr_t>(address);
     return value >= begin() && value < end();
   }
-  // It is mapped in this process: false in one forked before it was frozen.
+  // Whether the address is mapped in this process.  False if it was forked before the freeze.
   bool holds(const void* address) const {
     return contains(address) &&
            (is_open() || reinterpret_cast<std::uintptr_t>(address) < begin() + frozen_bytes());
   }
-  ArenaStats stats();
   tl::unexpected<Error> not_inherited_error() const;
   Expected<void> expect_frozen() const;
-
-  // Other processes may have what is frozen now, so that its place must not be used again at once.
-  void note_known_elsewhere() { known_elsewhere_ = known_elsewhere_ || generation_ > 0; }
-
-  // An ArenaScope of this arena begins on this thread; what it needs to know.  The arena cannot be
-  // frozen until it has ended.
-  Expected<unsigned> enter_scope();  // jemalloc's arena
-  void leave_scope(std::uint64_t key);
-
-  // Registers this thread's end, which allocates, before a scope begins.
-  static void prepare_thread();
-
-  // Gives back what a thread that ends had.
-  void retire(ThreadCache* cache);
 
  private:
   struct Hooks : jemalloc::ExtentHooks {
@@ -147,61 +160,81 @@ class ArenaCore final {
   };
 
   static std::uint64_t new_key();
-  static tl::unexpected<Error> no_membarrier(const std::string& name);
   static Expected<void> register_membarrier(const std::string& name);
-  static void* extend(jemalloc::ExtentHooks* hooks, void* address, std::size_t size,
-                      std::size_t alignment, bool* zero, bool* commit, unsigned arena);
-  bool hand_over(const ArenaMapping& mapping);
-  // Opens [first, end()) for allocation; the mapping is there.
+  static tl::unexpected<Error> no_membarrier(const std::string& name);
+  void set_name(const std::string& name);
+  void become(Description description);
+  void add_live_blocks(Frozen& to) const;
+
+  // core.cc: the open part.
   Expected<void> start_jemalloc(const ArenaMapping& mapping, std::size_t first);
+  void set_hooks();
   void stop_jemalloc();
   bool pause();
   void resume();
-  Expected<void> seal(FreezeMode mode, const Progress& progress);
-  Expected<void> reopen();
-  void abandon_reopened();
-  void show_sealed(const std::vector<Run>& runs);
+
+  // core_allocation.cc
+  static void* provide_extent(jemalloc::ExtentHooks* hooks, void* address, std::size_t size,
+                              std::size_t alignment, bool* zero, bool* commit, unsigned arena);
+  bool give_range_to_jemalloc(const ArenaMapping& mapping);
+  void* allocate_uncached(const internal::ArenaResource& resource, std::size_t size,
+                          std::size_t alignment);
+  void coalesce();
+  template <class WhenOpen, class WhenFrozen>
+  void visit_block(const void* block, WhenOpen open, WhenFrozen frozen) noexcept;
+  [[noreturn]] void throw_refusal(std::size_t size, std::size_t alignment) const;
+
+  // core_caches.cc
   bool find_thread_cache();
   bool make_thread_cache();
   static void drop_old_caches();
-  void* take_uncached(const internal::ArenaFront& front, std::size_t size, std::size_t alignment);
+
+  // core_freezing.cc
+  Expected<void> seal(FreezeMode mode, const Progress& progress);
+  Expected<std::vector<Run>> copy_changed(const Generation& generation,
+                                          const std::vector<Run>& changed, const Progress& progress,
+                                          Frozen& now) const;
+  void assign_sealed(const std::vector<Run>& runs);
+  Expected<void> reopen();
+  void abandon_reopened();
+
   std::string who() const { return "arena '" + std::string(name()) + "'"; }
-  void put_together();
-  template <class WhenOpen, class WhenFrozen>
-  void visit_block(const void* block, WhenOpen open, WhenFrozen frozen) noexcept;
-  [[noreturn]] void refuse(std::size_t size, std::size_t alignment) const;
 
   std::mutex mutex_;
   std::atomic<std::uint64_t> key_ = 0;  // differs for each time that an arena is opened
-  std::atomic<internal::ArenaFront*> front_ = nullptr;
-  std::atomic<std::uintptr_t> open_begin_ = 0;
-  std::array<char, kNameSize> name_{};
   std::atomic<std::uintptr_t> begin_ = 0;
   std::atomic<std::uintptr_t> end_ = 0;
-  std::atomic<std::size_t> frozen_bytes_ = 0;
-  std::size_t top_ = 0;      // of the range, given to jemalloc so far
-  std::size_t offered_ = 0;  // the next piece of it; 0: none
+  std::atomic<internal::ArenaResource*> resource_ = nullptr;
+  std::array<char, kNameSize> name_{};
   std::atomic<ArenaState> state_ = ArenaState::vacant;
   std::atomic<bool> abandoned_ = false;
-  std::atomic<bool> full_ = false;  // has refused jemalloc once
-  bool handing_over_ = false;       // the range, so that none is to be used yet
   bool huge_pages_ = true;
   bool known_elsewhere_ = false;
-  bool was_entered_ = false;              // by a scope, ever
-  FreezeMode mode_ = FreezeMode::strict;  // of the last freeze
-  int open_fd_ = -1;                      // the memfd of the open part
-  unsigned jemalloc_arena_ = 0;
-  int scopes_ = 0;
+  bool was_entered_ = false;  // an ArenaScope of it has begun, ever
+
+  // The frozen part.
+  std::atomic<std::size_t> frozen_bytes_ = 0;
   std::uint32_t generation_ = 0;
-  SegmentMap segments_;  // what is frozen; its files are this core's
-  ArenaMemory memory_;
-  Hooks hooks_;
-  ThreadCache* caches_ = nullptr;
-  std::atomic<std::uint64_t> dropped_frees_ = 0;
+  FreezeMode mode_ = FreezeMode::strict;  // of the last freeze
+  SegmentMap segments_;                   // this core owns its files
   Frozen past_;
+  std::atomic<std::uint64_t> dropped_frees_ = 0;
+
+  // The open part.
+  std::atomic<std::uintptr_t> open_begin_ = 0;
+  int open_fd_ = -1;  // its memfd
+  ArenaMemory memory_;
+  unsigned jemalloc_arena_ = 0;
+  Hooks hooks_;
+  std::size_t top_ = 0;             // the end of what jemalloc has got, from begin()
+  std::size_t offered_ = 0;         // the size of the piece that jemalloc may get next; 0: none
+  bool giving_range_ = false;       // in give_range_to_jemalloc()
+  std::atomic<bool> full_ = false;  // jemalloc has asked for more since this was cleared
+  int scopes_ = 0;
+  ThreadCache* caches_ = nullptr;
 };
 
-// Of a handle without an arena.
+// The error of an Arena that was moved from.
 tl::unexpected<Error> moved_from_error();
 
 }  // namespace cowshed

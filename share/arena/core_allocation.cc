@@ -3,19 +3,17 @@
 #include <mutex>
 #include <new>
 #include <string>
-#include <utility>
 
 #include <cowshed/share/arena/core.h>
 #include <cowshed/share/arena/malloc_route.h>
-#include <cowshed/share/arena/table.h>
 
-// Where allocate() and deallocate() end up when arena/resource.h's way is closed, and what jemalloc
-// asks for.
+// What allocate() and deallocate() do if the fast path of arena/resource.h does not serve them; and
+// how jemalloc gets an arena's range.
 namespace cowshed {
-// What jemalloc asks for when it has too little: the next piece of the range while the arena is
-// opened, then never again.
-void* ArenaCore::extend(jemalloc::ExtentHooks* hooks, void*, std::size_t size, std::size_t,
-                        bool* zero, bool* commit, unsigned) {
+
+// jemalloc's request for more addresses.  It gets them only in give_range_to_jemalloc().
+void* ArenaCore::provide_extent(jemalloc::ExtentHooks* hooks, void*, std::size_t size, std::size_t,
+                                bool* zero, bool* commit, unsigned) {
   ArenaCore& core = *static_cast<Hooks*>(hooks)->core;
   if (size != core.offered_) {
     core.full_.store(true, std::memory_order_relaxed);
@@ -24,18 +22,17 @@ void* ArenaCore::extend(jemalloc::ExtentHooks* hooks, void*, std::size_t size, s
   void* piece = reinterpret_cast<void*>(core.memory_.begin() + core.top_);
   core.top_ += size;
   core.offered_ = 0;
-  *zero = true;  // never used before, and a memfd reads as zeros
+  *zero = true;  // unused pages of a memfd read as zeros
   *commit = false;
   return piece;
 }
 
-// Gives jemalloc all of the range, without memory behind it, by requests that fail only once they
-// have made it take a piece.  At once and in pieces as large as its size classes allow, because
-// what came in two pieces it never puts together: blocks that were freed would not make a larger
-// one.
-bool ArenaCore::hand_over(const ArenaMapping& mapping) {
+// Gives jemalloc the whole range, without memory.  Each request makes it take a piece, and then
+// fails because commit() refuses.  The pieces are as large as size classes allow, because jemalloc
+// never joins two of them: blocks that were freed in both would not make a larger one.
+bool ArenaCore::give_range_to_jemalloc(const ArenaMapping& mapping) {
   const int flags = jemalloc::arena_flags(jemalloc_arena_) | jemalloc::kNoCacheFlags;
-  handing_over_ = true;
+  giving_range_ = true;
   bool known = true;
   while (known && top_ < mapping.size) {
     const auto piece = mapping.begin + top_;
@@ -43,118 +40,117 @@ bool ArenaCore::hand_over(const ArenaMapping& mapping) {
     cowshed_je_mallocx(offered_, flags);
     known = jemalloc::has_extent(reinterpret_cast<void*>(piece));
   }
-  handing_over_ = full_ = false;
+  giving_range_ = full_ = false;
   offered_ = 0;
   return known;
 }
 
-internal::ArenaFront* internal::front_of_no_arena() noexcept {
-  static auto* const front =
-      new (jemalloc::allocate_record(sizeof(ArenaFront))) ArenaFront(nullptr);
-  return front;
+internal::ArenaResource* internal::resource_of_no_arena() noexcept {
+  static auto* const resource =
+      new (jemalloc::allocate_record(sizeof(ArenaResource))) ArenaResource(nullptr);
+  return resource;
 }
 
-void* internal::ArenaFront::take_from_jemalloc(std::size_t size, std::size_t alignment) {
+void* internal::ArenaResource::allocate_in_jemalloc(std::size_t size, std::size_t alignment) {
   {
     const Busy busy;
-    if (last_arena.key == take_key_.load(std::memory_order_acquire)) [[likely]] {
+    if (last_arena.key == allocate_key_.load(std::memory_order_acquire)) [[likely]] {
       const int flags = last_arena.flags | alignment_flags(alignment);
       if (void* block = cowshed_je_mallocx(jemalloc_size(size, alignment), flags)) [[likely]]
         return block;
     }
   }
-  return take_slowly(size, alignment);
+  return allocate_slowly(size, alignment);
 }
 
-void internal::ArenaFront::give_to_jemalloc(void* block, std::size_t size,
-                                            std::size_t alignment) noexcept {
+void internal::ArenaResource::deallocate_in_jemalloc(void* block, std::size_t size,
+                                                     std::size_t alignment) noexcept {
   {
     const Busy busy;
-    if (last_arena.key == give_key_.load(std::memory_order_acquire)) [[likely]] {
+    if (last_arena.key == deallocate_key_.load(std::memory_order_acquire)) [[likely]] {
       cowshed_je_sdallocx(block, jemalloc_size(size, alignment),
                           last_arena.flags | alignment_flags(alignment));
       return;
     }
   }
-  give_slowly(block);
+  deallocate_slowly(block);
 }
 
-void* internal::ArenaFront::take_slowly(std::size_t size, std::size_t alignment) {
+void* internal::ArenaResource::allocate_slowly(std::size_t size, std::size_t alignment) {
   if (core_ == nullptr) {
     throw ArenaBadAlloc({ErrorCode::invalid_argument, 0,
                          "this Arena was moved from: allocate from the one that it was moved to"});
   }
-  return core_->take_slowly(*this, size, alignment);
+  return core_->allocate_slowly(*this, size, alignment);
 }
 
-void* ArenaCore::take_slowly(const internal::ArenaFront& front, std::size_t size,
-                             std::size_t alignment) {
+void* ArenaCore::allocate_slowly(const internal::ArenaResource& resource, std::size_t size,
+                                 std::size_t alignment) {
   const bool known = internal::last_arena.key == key();
-  if (&front == this->front() && !abandoned() && !known && find_thread_cache())
-    return this->front()->take(size, alignment);
-  return take_uncached(front, size, alignment);
+  if (&resource == this->resource() && !abandoned() && !known && find_thread_cache())
+    return this->resource()->allocate(size, alignment);
+  return allocate_uncached(resource, size, alignment);
 }
 
-void* ArenaCore::take_uncached(const internal::ArenaFront& front, std::size_t size,
-                               std::size_t alignment) {
-  const std::lock_guard lock(mutex_);  // whoever paused the arena has ended
-  if (&front != this->front() || abandoned()) {
+void* ArenaCore::allocate_uncached(const internal::ArenaResource& resource, std::size_t size,
+                                   std::size_t alignment) {
+  const std::lock_guard lock(mutex_);  // waits while the arena is paused
+  if (&resource != this->resource() || abandoned()) {
     throw ArenaBadAlloc({ErrorCode::invalid_argument, 0,
                          "an arena was destroyed before its resource() or UseArena, from which " +
                              std::to_string(size) + " bytes were asked; keep the arena longer"});
   }
   if (state() == ArenaState::open) {
-    full_ = false;  // why it fails now is asked, not why it once failed
+    full_ = false;  // throw_refusal() reports what fails now, not what failed before
     memory_.forget_shortage();
     const int flags = jemalloc::arena_flags(jemalloc_arena_) | jemalloc::kNoCacheFlags |
                       internal::alignment_flags(alignment);
     for (const bool again : {false, true}) {
-      if (again) put_together();
+      if (again) coalesce();
       if (void* block = cowshed_je_mallocx(internal::jemalloc_size(size, alignment), flags))
         return block;
     }
   }
-  refuse(size, alignment);  // while it is so: another thread may thaw the arena
+  throw_refusal(size, alignment);  // under the lock, because another thread may thaw the arena
 }
 
-// What was freed, also what is in threads' caches, so that it serves other sizes.
-void ArenaCore::put_together() {
+// Joins free blocks, also those in the caches of threads, so that they serve other sizes.
+void ArenaCore::coalesce() {
   const bool paused = pause();
   jemalloc::purge_arena(jemalloc_arena_);
   if (paused) resume();
 }
 
-void internal::ArenaFront::give_slowly(void* block) noexcept {
-  if (core_ != nullptr) core_->give_slowly(*this, block);
+void internal::ArenaResource::deallocate_slowly(void* block) noexcept {
+  if (core_ != nullptr) core_->deallocate_slowly(*this, block);
 }
 
-void ArenaCore::give_slowly(const internal::ArenaFront& front, void* block) noexcept {
-  if (&front == this->front() && contains(block))  // else it went with its arena
-    give_unsized(block);
+void ArenaCore::deallocate_slowly(const internal::ArenaResource& resource, void* block) noexcept {
+  if (&resource == this->resource() && contains(block))  // else its arena was destroyed
+    deallocate_unsized(block);
 }
 
-// Calls one of the two: `open` with jemalloc's flags if the block is in the open part.  The arena
-// cannot be frozen meanwhile.
+// Calls open(flags of jemalloc) if the block is in the open part, else frozen().  The arena cannot
+// be frozen during the call.
 template <class WhenOpen, class WhenFrozen>
 void ArenaCore::visit_block(const void* block, WhenOpen open, WhenFrozen frozen) noexcept {
   const auto address = reinterpret_cast<std::uintptr_t>(block);
   const bool known = internal::last_arena.key == key();
   if (address >= open_begin() && (known || find_thread_cache())) {
     const internal::Busy busy;
-    // Where the open part begins is asked again: the block may have been frozen before we were
-    // busy.
-    if (front()->takes(internal::last_arena.key) && address >= open_begin()) {
+    // Checks again, because the block may have been frozen before this thread was busy.
+    if (resource()->allows(internal::last_arena.key) && address >= open_begin()) {
       open(internal::last_arena.flags);
       return;
     }
   }
-  const std::lock_guard lock(mutex_);  // whoever paused the arena has ended
+  const std::lock_guard lock(mutex_);  // waits while the arena is paused
   if (state() == ArenaState::open && address >= open_begin())
     open(jemalloc::arena_flags(jemalloc_arena_) | jemalloc::kNoCacheFlags);
   else frozen();
 }
 
-void ArenaCore::give_unsized(void* block) noexcept {
+void ArenaCore::deallocate_unsized(void* block) noexcept {
   visit_block(
       block, [&](int flags) { cowshed_je_dallocx(block, flags); },
       [&] { dropped_frees_.fetch_add(1, std::memory_order_relaxed); });
@@ -173,8 +169,8 @@ BlockInArena ArenaCore::look_up(const void* block) noexcept {
   return result;
 }
 
-void ArenaCore::refuse(std::size_t size, std::size_t alignment) const {
-  const OutsideScope outside;  // what is thrown must not need room in the arena that has none
+void ArenaCore::throw_refusal(std::size_t size, std::size_t alignment) const {
+  const OutsideScope outside;  // the exception must not need memory of an arena that is full
   switch (state()) {
     case ArenaState::not_inherited: throw ArenaBadAlloc(not_inherited_error().value());
     case ArenaState::open: break;
@@ -187,7 +183,7 @@ void ArenaCore::refuse(std::size_t size, std::size_t alignment) const {
   const std::size_t needed = jemalloc::size_class_above(internal::jemalloc_size(size, alignment));
   const std::size_t capacity = end() - begin();
   const std::size_t first = open_begin() - begin();
-  // Above all that was ever used there is room: so it is the allocator's records that have none.
+  // If the request fits into what was never used, it is jemalloc's records that lack memory.
   const std::size_t untouched =
       first + jemalloc::size_class_below(capacity - first) - std::max(first, memory_.used());
   const auto shortage = memory_.shortage();

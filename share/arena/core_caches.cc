@@ -6,6 +6,8 @@
 #include <cowshed/share/arena/core.h>
 #include <cowshed/share/arena/malloc_route.h>
 
+// The caches that threads have of arenas.  A thread finds its cache by the arena's key.  A cache is
+// in two lists, the arena's and the thread's, and is freed with the thread.
 namespace cowshed {
 
 constinit thread_local internal::LastArena internal::last_arena;
@@ -14,10 +16,10 @@ namespace {
 
 constinit thread_local bool thread_ends = false;
 
-// By key: a thread may use a thousand arenas in turn.
+// A hash table by key, because a thread may use a thousand arenas in turn.
 using Caches = std::array<ThreadCache*, 64>;
 constinit Caches no_caches{};  // never written to
-// Behind a pointer: there is little static TLS for a shared object that is loaded later.
+// A pointer, because a shared object that is loaded later gets little static TLS.
 constinit thread_local Caches* caches_of_thread = &no_caches;
 
 ThreadCache*& first_of(std::uint64_t key) {
@@ -36,18 +38,18 @@ struct EndOfThread {
     for (ThreadCache*& head : *caches_of_thread) {
       while (ThreadCache* cache = head) {
         head = cache->next_of_thread;
-        cache->core->retire(cache);
+        cache->core->release_cache(cache);
       }
     }
     jemalloc::deallocate_record(std::exchange(caches_of_thread, &no_caches));
   }
-  void await() noexcept {}  // the first use in a thread
+  void construct() noexcept {}  // the first use in a thread constructs it
 };
 thread_local EndOfThread end_of_thread;
 
 }  // namespace
 
-// Makes last_used this arena's; false: this thread has no cache of it, now or ever.
+// Makes this the thread's last arena.  Returns false if the thread cannot have a cache of it.
 bool ArenaCore::find_thread_cache() {
   if (thread_ends) return false;
   const std::uint64_t wanted = key();
@@ -61,14 +63,14 @@ bool ArenaCore::find_thread_cache() {
 }
 
 void ThreadCache::flush() {
-  for (unsigned shelf = 0; shelf < internal::Stock::kShelves; ++shelf)
-    while (void* block = stock.take(shelf))
-      cowshed_je_sdallocx(block, internal::Stock::size_of(shelf), flags);
+  for (unsigned size_class = 0; size_class < internal::FreeBlocks::kClasses; ++size_class)
+    while (void* block = free_blocks.take(size_class))
+      cowshed_je_sdallocx(block, internal::FreeBlocks::size_of(size_class), flags);
   jemalloc::flush_cache(jemalloc_cache);
 }
 
-// Those of arenas that are closed, which will not be used again.  Whoever closes one now holds its
-// mutex, which retire() takes.
+// Releases this thread's caches of arenas that are closed.  release_cache() takes the arena's
+// mutex, and so waits for a thread that is closing one.
 void ArenaCore::drop_old_caches() {
   for (ThreadCache*& head : *caches_of_thread) {
     for (ThreadCache** link = &head; *link != nullptr;) {
@@ -77,14 +79,14 @@ void ArenaCore::drop_old_caches() {
         link = &cache->next_of_thread;
       } else {
         *link = cache->next_of_thread;
-        cache->core->retire(cache);
+        cache->core->release_cache(cache);
       }
     }
   }
 }
 
 bool ArenaCore::make_thread_cache() {
-  end_of_thread.await();
+  end_of_thread.construct();
   if (caches_of_thread == &no_caches) {
     void* table = jemalloc::allocate_record(sizeof(Caches));
     if (table == nullptr) return false;
@@ -94,7 +96,7 @@ bool ArenaCore::make_thread_cache() {
   const std::lock_guard lock(mutex_);
   if (state() != ArenaState::open) return false;
   unsigned number = 0;
-  // jemalloc has 4,094 of them; whoever comes later works uncached, under the mutex.
+  // jemalloc has 4,094 of them.  Later threads allocate without a cache, under the mutex.
   if (jemalloc::create_cache(number) != 0) return false;
   void* record = jemalloc::allocate_record(sizeof(ThreadCache));
   if (record == nullptr) {
@@ -110,9 +112,9 @@ bool ArenaCore::make_thread_cache() {
   return true;
 }
 
-void ArenaCore::prepare_thread() { end_of_thread.await(); }
+void ArenaCore::prepare_thread() { end_of_thread.construct(); }
 
-void ArenaCore::retire(ThreadCache* cache) {
+void ArenaCore::release_cache(ThreadCache* cache) {
   {
     const std::lock_guard lock(mutex_);
     ThreadCache** link = &caches_;

@@ -12,11 +12,11 @@
 #include <cowshed/share/os/huge_pages.h>
 #include <cowshed/share/os/memory_limits.h>
 
-// An arena's generations: freezing, thawing and freezing again, and what is done with the pages.
+// Freezing an arena, thawing it, freezing it again, and what can be done with its pages.
 namespace cowshed {
 namespace {
 
-// Tells of a step before which `before` bytes were done, and `after` are left after it.
+// Reports a step of a longer one: `before` bytes were done before it, `after` follow it.
 Progress part_of(const Progress& whole, std::size_t before, std::size_t after) {
   if (!whole) return nullptr;
   return [=, &whole](std::size_t done, std::size_t total) {
@@ -37,7 +37,7 @@ Expected<void> ArenaCore::freeze(const FreezeOptions& options) {
   return seal(options.mode, options.progress);
 }
 
-// Ends the open part: what it holds becomes a new generation, with what was written privately.
+// Ends the open part.  Its blocks and the pages that were written privately become a generation.
 Expected<void> ArenaCore::seal(FreezeMode mode, const Progress& progress) {
   if (scopes_ > 0) {
     return make_error(ErrorCode::in_use,
@@ -45,18 +45,16 @@ Expected<void> ArenaCore::seal(FreezeMode mode, const Progress& progress) {
                           " ArenaScope(s) have not ended; end them, then freeze");
   }
   const std::size_t first = frozen_bytes();
-  std::vector<Run> renewed;
+  std::vector<Run> changed;
   if (first > 0) {
-    TRY(renewed, written_runs(begin(), first, who()));
+    TRY(changed, written_runs(begin(), first, who()));
   }
   if (!pause()) return no_membarrier(name());
   jemalloc::purge_arena(jemalloc_arena_);
   Frozen now = past_;
-  const auto counts = jemalloc::count_arena(jemalloc_arena_);
-  now.live_bytes += counts.live_bytes;
-  now.live_allocations += counts.live_blocks;
+  add_live_blocks(now);
   const auto holes = memory_.trim();
-  if (generation_ > 0 && renewed.empty() && memory_.used() == first) {
+  if (generation_ > 0 && changed.empty() && memory_.used() == first) {
     abandon_reopened();
     return {};
   }
@@ -64,39 +62,23 @@ Expected<void> ArenaCore::seal(FreezeMode mode, const Progress& progress) {
   std::size_t collapsed = 0;
   if (huge_pages_) {
     collapsed = size_of(memory_.small());
-    memory_.collapse(part_of(progress, 0, size_of(renewed)));
+    memory_.collapse(part_of(progress, 0, size_of(changed)));
   }
   memory_.add_to(now.taken, now.small, now.huge_page_error);
-  const ArenaMapping mapping = {open_fd_, begin(), end() - begin()};
-  const Generation generation = {mapping, first, memory_.used()};
-  std::vector<Run> small_copies;
-  const auto copy = [&](const std::vector<Run>& runs) {
-    small_copies.clear();
-    return copy_runs(mapping, without(runs, past_.holes), huge_pages_, who(),
-                     part_of(progress, collapsed, 0), small_copies, now.huge_page_error);
-  };
-  auto shown = segments_.worth_copying(renewed, memory_.taken(), past_.holes);
-  if (available_memory() < size_of(shown)) shown = renewed;  // what can wait for more memory, does
-  auto sealed = copy(shown);
-  if (!sealed && size_of(shown) > size_of(renewed)) {
-    discard_copies(mapping, first);
-    shown = renewed;
-    sealed = copy(shown);
-  }
-  bool open_again = true;  // else it stays paused
-  if (sealed) sealed = seal_generation(generation, mode, who(), open_again);
+  const Generation generation = {{open_fd_, begin(), end() - begin()}, first, memory_.used()};
+  bool open_again = true;  // else the arena stays paused
+  auto copied = copy_changed(generation, changed, part_of(progress, collapsed, 0), now);
+  auto sealed = copied.and_then(
+      [&](const auto&) { return seal_generation(generation, mode, who(), open_again); });
   if (!sealed) {
-    discard_copies(mapping, first);
+    discard_copies(generation.mapping, first);
     if (open_again) resume();
     return sealed;
   }
-  // From here there is no way back.
-  auto all_shown = map_copies(mapping, shown, mode, who());
-  now.small = without(now.small, shown);
-  now.small.insert(now.small.end(), small_copies.begin(), small_copies.end());
-  now.small = joined(std::move(now.small));
-  shown.push_back({first, generation.used});
-  show_sealed(shown);
+  // From here on the freeze cannot be undone.
+  auto mapped = map_copies(generation.mapping, *copied, mode, who());
+  copied->push_back({first, generation.used});
+  assign_sealed(*copied);
   now.on_disk = segments_.bytes_on_disk(now.holes);
   frozen_bytes_ = generation.used;
   stop_jemalloc();
@@ -104,14 +86,40 @@ Expected<void> ArenaCore::seal(FreezeMode mode, const Progress& progress) {
   mode_ = mode;
   ++generation_;
   state_.store(frozen_state(mode), std::memory_order_release);
-  return all_shown;
+  return mapped;
 }
 
-// Gives up the files of which nothing shows any more.
-void ArenaCore::show_sealed(const std::vector<Run>& runs) {
+// Copies into the generation what changed of the frozen part and, if there is memory for it, what
+// is worth copying with that.  Returns the runs that were copied, and counts their pages in `now`.
+Expected<std::vector<Run>> ArenaCore::copy_changed(const Generation& generation,
+                                                   const std::vector<Run>& changed,
+                                                   const Progress& progress, Frozen& now) const {
+  std::vector<Run> small;
+  const auto copy = [&](const std::vector<Run>& runs) {
+    small.clear();
+    return copy_runs(generation.mapping, without(runs, past_.holes), huge_pages_, who(), progress,
+                     small, now.huge_page_error);
+  };
+  auto runs = segments_.worth_copying(changed, memory_.taken(), past_.holes);
+  if (available_memory() < size_of(runs)) runs = changed;
+  auto copied = copy(runs);
+  if (!copied && size_of(runs) > size_of(changed)) {
+    discard_copies(generation.mapping, generation.first);
+    runs = changed;
+    copied = copy(runs);
+  }
+  if (!copied) return tl::make_unexpected(std::move(copied).error());
+  now.small = without(now.small, runs);
+  now.small.insert(now.small.end(), small.begin(), small.end());
+  now.small = joined(std::move(now.small));
+  return runs;
+}
+
+// Backs these runs by the new generation's file, and closes the files that back nothing any more.
+void ArenaCore::assign_sealed(const std::vector<Run>& runs) {
   auto before = segments_.files();
   before.push_back(open_fd_);
-  for (const Run& run : runs) segments_.show(run, open_fd_);
+  for (const Run& run : runs) segments_.assign(run, open_fd_);
   open_fd_ = -1;
   const auto after = segments_.files();
   for (const int fd : before)
@@ -128,8 +136,7 @@ Expected<void> ArenaCore::thaw() {
 }
 
 Expected<void> ArenaCore::reopen() {
-  if (auto registered = register_membarrier(name()); !registered)  // not by adopt()
-    return registered;
+  TRY_VOID(register_membarrier(name()));  // adopt() did not
   const std::size_t first = frozen_bytes();
   TRY(const ArenaMapping mapping, map_generation(name(), begin(), end() - begin(), first));
   auto started = start_jemalloc(mapping, first);
@@ -138,14 +145,14 @@ Expected<void> ArenaCore::reopen() {
     return started;
   }
   open_fd_ = mapping.fd;
-  key_ = new_key();  // the caches of before are of another jemalloc arena
+  key_ = new_key();  // caches of threads belong to the jemalloc arena of before
   resume();
   return {};
 }
 
-// Ends the open part as if it had never been.
+// Ends the open part without a new generation.
 void ArenaCore::abandon_reopened() {
-  front()->close();
+  resource()->close();
   stop_jemalloc();
   unmap_generation({std::exchange(open_fd_, -1), begin(), end() - begin()}, frozen_bytes());
   state_.store(frozen_state(mode_), std::memory_order_release);
@@ -179,7 +186,7 @@ Expected<std::size_t> ArenaCore::collapse(const Progress& progress) {
 
 Expected<void> ArenaCore::prefault() const {
   TRY_VOID(expect_frozen());
-  // Reading a hole would take memory for it.
+  // A read of a hole would allocate memory for it.
   for (const Run& run : without({{0, frozen_bytes()}}, past_.holes)) {
     if (madvise(reinterpret_cast<void*>(begin() + run.begin), run.end - run.begin,
                 MADV_POPULATE_READ) != 0) {

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -10,7 +11,6 @@
 #include <cowshed/base/pagemap.h>
 #include <cowshed/base/try.h>
 #include <cowshed/share/arena/generation.h>
-#include <cowshed/share/os/file_size_limit.h>
 #include <cowshed/share/os/memfd.h>
 #include <cowshed/share/os/memory_limits.h>
 
@@ -20,12 +20,17 @@ namespace {
 // Each run is two mappings more, which every fork copies.
 constexpr std::size_t kMostRuns = 64;
 
+std::size_t memory_of(int fd) {
+  struct stat status{};
+  return fstat(fd, &status) == 0 ? static_cast<std::size_t>(status.st_blocks) * 512 : 0;
+}
+
 int protection_of(FreezeMode mode) {
   return mode == FreezeMode::strict ? PROT_READ : PROT_READ | PROT_WRITE;
 }
 
-// One step for whoever reads meanwhile: the kernel replaces a mapping under its lock.  Not through
-// mmap(), which ThreadSanitizer takes for a write to memory that in fact stays as it is.
+// Replaces a mapping in one step: the kernel holds its lock, so other threads can read meanwhile.
+// Calls the kernel itself, because ThreadSanitizer takes mmap() for a write to that memory.
 bool replace(std::uintptr_t begin, std::size_t size, int protection, int flags, int fd,
              std::size_t offset) {
   return syscall(SYS_mmap, begin, size, protection, flags | MAP_NORESERVE | MAP_FIXED, fd,
@@ -40,8 +45,7 @@ tl::unexpected<Error> seal_error(int error, const std::string& who) {
                       error);
 }
 
-// A 2 MiB aligned window through which a memfd is written that this process maps elsewhere, or not
-// at all.
+// A 2 MiB aligned range of addresses, for mapping parts of a memfd while they are written.
 class Window {
  public:
   explicit Window(std::size_t size) : size_(size) {
@@ -66,7 +70,7 @@ class Window {
   int error_ = 0;
 };
 
-// 0, or the errno of what failed.
+// Copies one run.  Returns 0, or the errno of the call that failed.
 int copy_step(const ArenaMapping& mapping, const Run& run, bool huge_pages, const Window& window,
               std::vector<Run>& small, int& refusal) {
   const std::size_t size = run.end - run.begin;
@@ -98,6 +102,72 @@ Expected<void> visit_private(std::uintptr_t begin, std::size_t size, const std::
 }
 
 }  // namespace
+
+void SegmentMap::assign(const Run& run, int fd) {
+  if (run.begin == run.end) return;
+  std::vector<Segment> result;
+  const auto keep = [&](Segment segment, std::size_t begin, std::size_t end) {
+    if (begin < end) {
+      segment.run = {begin, end};
+      result.push_back(segment);
+    }
+  };
+  for (const Segment& segment : segments_) {
+    keep(segment, segment.run.begin, std::min(segment.run.end, run.begin));
+    keep(segment, std::max(segment.run.begin, run.end), segment.run.end);
+  }
+  result.push_back({run, fd});
+  std::sort(result.begin(), result.end(),
+            [](const auto& a, const auto& b) { return a.run.begin < b.run.begin; });
+  segments_ = std::move(result);
+}
+
+std::vector<int> SegmentMap::files() const {
+  std::vector<int> result;
+  for (const Segment& segment : segments_)
+    if (std::find(result.begin(), result.end(), segment.fd) == result.end())
+      result.push_back(segment.fd);
+  return result;
+}
+
+std::vector<Run> SegmentMap::runs_of(int fd) const {
+  std::vector<Run> result;
+  for (const Segment& segment : segments_)
+    if (segment.fd == fd) result.push_back(segment.run);
+  return result;
+}
+
+std::size_t SegmentMap::bytes_on_disk(const std::vector<Run>& holes) const {
+  std::size_t bytes = 0;
+  for (const Segment& segment : segments_)
+    bytes += segment.payload == 0 ? 0 : size_of(without({segment.run}, holes));
+  return bytes;
+}
+
+std::vector<Run> SegmentMap::worth_copying(std::vector<Run> changed, std::size_t added,
+                                           const std::vector<Run>& holes) const {
+  struct File {
+    int fd;
+    std::vector<Run> runs;
+    std::size_t bytes;
+  };
+  std::vector<File> current;
+  for (const int fd : files()) {
+    auto runs = without(runs_of(fd), changed);
+    const std::size_t bytes = size_of(without(runs, holes));
+    current.push_back({fd, std::move(runs), bytes});
+  }
+  std::sort(current.begin(), current.end(),
+            [](const File& a, const File& b) { return a.bytes < b.bytes; });
+  std::size_t size = added + size_of(without(changed, holes));
+  for (const auto& [fd, runs, bytes] : current) {
+    if (bytes <= 2 * size || 2 * bytes < memory_of(fd)) {
+      changed.insert(changed.end(), runs.begin(), runs.end());
+      size += bytes;
+    }
+  }
+  return joined(std::move(changed));
+}
 
 Expected<ArenaMapping> map_generation(const std::string& name, std::uintptr_t begin,
                                       std::size_t size, std::size_t first) {

@@ -8,10 +8,10 @@
 
 #include <cowshed/share/jemalloc/outside_scope.h>
 
-// What share/malloc/, the program's malloc, asks of arenas.
+// What the program's malloc, share/malloc/, needs of arenas.
 namespace cowshed {
 
-// Every arena that there ever was lies in here; few other things do.
+// A range that includes all arenas that ever existed, and little else.
 struct ArenaHull {
   std::atomic<std::uintptr_t> begin = UINTPTR_MAX;
   std::atomic<std::uintptr_t> end = 0;
@@ -19,29 +19,30 @@ struct ArenaHull {
 extern constinit ArenaHull arena_hull;
 void widen_hull(std::uintptr_t begin, std::uintptr_t end);
 
-// Frees a block of an arena, also one that was destroyed; false: it is none.
+// Frees a block of an arena, which may have been destroyed.  Returns false if it is not such a
+// block.
 bool free_in_arena(void* block) noexcept;
-// A block of an arena.
+
 struct BlockInArena {
-  // How many bytes may be read: to the end of what the arena has when the block is frozen, since
-  // its allocator's records are gone.
+  // How many bytes can be read.  For a frozen block, whose allocator's records are gone, to the end
+  // of the arena's memory.
   std::size_t readable = 0;
   bool frozen = false;
 };
-// Says so of a block that is not an arena's: none readable, not frozen.
+// Returns {} if the block is not in an arena.
 BlockInArena look_up_in_arena(const void* block) noexcept;
 
-// At the thread's end, also those whose handles others have.
+// Called when a thread ends.  Also leaves scopes whose handles other threads have.
 void leave_scopes_of_thread() noexcept;
 
-// Held over a fork, too: no child finds it half done, as the static of a function would be, and
-// tzset() reads a file.
+// Held while libc allocates what it keeps for ever, and during a fork, so that no child inherits
+// that half done.
 std::mutex& first_use_of_libc();
 
-// The stream's buffer, which would be made at its first use.
+// Allocates the stream's buffer now, not at its first use.
 void make_buffer(FILE* stream) noexcept;
 
 }  // namespace cowshed
 
-// The address of the program's malloc when cowshed::malloc is linked, else null.
+// The address of the program's malloc if cowshed::malloc is linked, else null.
 extern "C" [[gnu::weak]] void* (*const cowshed_linked_malloc)(std::size_t);

@@ -5,11 +5,9 @@
 #include <cstdio>
 #include <fstream>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <cowshed/base/try.h>
 #include <cowshed/share/arena/mapping.h>
-#include <cowshed/share/os/file_size_limit.h>
 #include <cowshed/share/os/memfd.h>
 #include <cowshed/share/process/tree.h>
 
@@ -27,9 +25,9 @@ std::string hex(std::uintptr_t value) {
   return text.data();
 }
 
-// 0, or the errno of the attempt; without a file nothing but the range.  The address is a hint,
-// which the kernel takes when it is free: ThreadSanitizer ends the process over a
-// MAP_FIXED_NOREPLACE at an address that it keeps for itself, but only moves a hint.
+// Maps the file, or reserves the range if `fd` is -1.  Returns 0 or an errno.  The address is a
+// hint, which the kernel takes if it is free.  MAP_FIXED_NOREPLACE would not do: ThreadSanitizer
+// ends the process if it keeps the address for itself, but only moves a hint.
 int map_at(int fd, std::uintptr_t address, std::size_t size) {
   void* wanted = reinterpret_cast<void*>(address);
   void* got =

@@ -22,18 +22,18 @@ struct ArenaMapping {
 // A memfd "cowshed:NAME" that can be sealed.
 Expected<FileDescriptor> open_memfd(const std::string& name, std::size_t size);
 
-// Makes both, at options.address or at the next free place, left out of forked children.
-// Thread-safe.
+// Makes an arena's memfd and maps it at options.address, or at the next free address.  Forked
+// children do not inherit the mapping.  Thread-safe.
 Expected<ArenaMapping> map_new_arena(const ArenaOptions& options);
 
-// Keeps the range for an arena that has its address already, without access and without memory.
-// `who` begins the message, `advice` ends it.  Errors: address_taken (naming what is there),
+// Reserves the range of an arena that comes from elsewhere, inaccessible and without memory.  `who`
+// begins the message, `advice` ends it.  Errors: address_taken (the message says by what),
 // system_call.  Thread-safe.
 Expected<void> reserve_range(std::uintptr_t begin, std::size_t size, Holder holder,
                              const std::string& who, const std::string& advice);
 
-// Unless other processes may have the arena too, the place is the next to be used again: jemalloc
-// keeps 2 MiB of records for ever for each GiB of addresses that it ever saw.
+// Unmaps the range.  Its addresses are the next to be used again, unless other processes may have
+// the arena.  That saves memory: jemalloc keeps 2 MiB of records for each GiB that it ever saw.
 void unmap_arena(std::uintptr_t begin, std::size_t size, bool known_elsewhere = false);
 
 // One line of /proc/self/maps.
@@ -44,6 +44,6 @@ struct MapsEntry {
   std::string name;
 };
 
-std::vector<MapsEntry> read_maps();  // empty when it cannot be read
+std::vector<MapsEntry> read_maps();  // empty if the file cannot be read
 
 }  // namespace cowshed

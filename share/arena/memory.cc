@@ -14,11 +14,11 @@ namespace {
 constexpr std::size_t kPage = 4_KiB;
 constexpr std::size_t kPagesPerRange = kHugePage / kPage;
 constexpr std::size_t kWordsPerRange = kPagesPerRange / 64;
-// A call of MADV_COLLAPSE drains every CPU's page lists, however little it is asked for.
+// Each call of MADV_COLLAPSE drains every CPU's page lists, even for a small range.
 constexpr std::size_t kMostAhead = kCollapseStep / kHugePage;
-// What is left to the rest of the process under a cgroup's limit.
+// Left to the rest of the process under a cgroup's limit.
 constexpr std::size_t kReserve = 4_MiB;
-// After so many failures in a row the kernel is asked again at the freeze only.
+// After so many failures in a row, huge pages are tried again at the freeze only.
 constexpr int kMostFailures = 8;
 
 }  // namespace
@@ -61,7 +61,7 @@ void ArenaMemory::close() {
 void ArenaMemory::forget() {
   ranges_ = nullptr;
   pages_ = nullptr;
-  growing_.emplace();  // a thread that the child has not may have held it
+  growing_.emplace();  // a thread of the parent may have held the old one
 }
 
 bool ArenaMemory::commit(std::uintptr_t begin, std::size_t size) noexcept {
@@ -71,7 +71,7 @@ bool ArenaMemory::commit(std::uintptr_t begin, std::size_t size) noexcept {
     if (ranges_[range].load(std::memory_order_acquire) == Backing::nothing && !grow(range, last))
       return false;
   if (purged_.load(std::memory_order_relaxed))
-    std::memset(reinterpret_cast<void*>(begin), 0, size);  // jemalloc takes it for fresh
+    std::memset(reinterpret_cast<void*>(begin), 0, size);  // jemalloc expects zeros
   for (std::size_t page = offset / kPage; page < (offset + size) / kPage; ++page)
     pages_[page / 64].fetch_or(std::uint64_t{1} << page % 64, std::memory_order_relaxed);
   return true;
@@ -84,7 +84,7 @@ void ArenaMemory::decommit(std::uintptr_t begin, std::size_t size) noexcept {
   purged_.store(true, std::memory_order_relaxed);
 }
 
-// Takes what is missing of [first, last], and some more, so that small requests are rare.
+// Allocates the ranges of [first, last] that have no memory, and some more for later requests.
 bool ArenaMemory::grow(std::size_t first, std::size_t last) noexcept {
   const std::lock_guard lock(*growing_);
   std::size_t missing = 0;
@@ -106,7 +106,7 @@ bool ArenaMemory::grow(std::size_t first, std::size_t last) noexcept {
     }
     if (count > 0 && !take(range, count)) {
       shortage_ = Shortage::kernel;
-      // What is needed may be there all the same, without what was asked for ahead.
+      // Only ranges that were allocated ahead may have failed.
       return std::all_of(ranges_ + first, ranges_ + last + 1, [](const auto& backing) {
         return backing.load(std::memory_order_relaxed) != Backing::nothing;
       });
@@ -116,7 +116,7 @@ bool ArenaMemory::grow(std::size_t first, std::size_t last) noexcept {
   return true;
 }
 
-// One page must exist for the kernel to make a huge one of it.
+// MADV_COLLAPSE needs one page in each range.
 bool ArenaMemory::take_huge(std::size_t first, std::size_t count) noexcept {
   if (!huge_pages_ || failures_ >= kMostFailures) return false;
   for (std::size_t range = first; range < first + count; ++range) {
@@ -130,7 +130,7 @@ bool ArenaMemory::take_huge(std::size_t first, std::size_t count) noexcept {
   return error == 0;
 }
 
-// Backs `count` ranges that have nothing; stops at the first that cannot be.
+// Allocates memory for `count` ranges that have none.  Stops at the first failure.
 bool ArenaMemory::take(std::size_t first, std::size_t count) noexcept {
   const bool together = take_huge(first, count);
   for (std::size_t range = first; range < first + count; ++range) {

@@ -13,13 +13,13 @@
 
 namespace cowshed {
 
-// The memory behind an arena's open part: pages of its memfd, really taken before they are handed
-// out, so that shortage is a failed allocation and not a SIGBUS later.  It comes in 2 MiB pages
-// (MADV_COLLAPSE of a range of which one page exists: the kernel zeroes 2 MiB at once, some ten
-// times faster than 512 page faults), in 4 KiB pages where the kernel has no huge page to give.
+// The memory of an arena's open part: pages of its memfd.  They are allocated before they are
+// handed out, so that a shortage is a failed allocation and not a later SIGBUS.  It tries 2 MiB
+// pages first: it allocates one page of a range, and MADV_COLLAPSE makes a huge page of the range.
+// The kernel then zeroes 2 MiB at once, some ten times faster than by 512 page faults.
 class ArenaMemory {
  public:
-  // Why commit() failed last.
+  // Why the last commit() failed.
   enum class Shortage : std::uint8_t { none, cgroup, kernel };
 
   // `mapping` is shared and writable from its byte `first` on, a multiple of 2 MiB.
@@ -28,18 +28,17 @@ class ArenaMemory {
   void close();
   void forget();  // in a forked child, which has none of it
 
-  // jemalloc's hooks.  Thread-safe; page-aligned; allocate nothing.
+  // jemalloc's hooks, for whole pages.  Thread-safe; they allocate nothing.
   bool commit(std::uintptr_t begin, std::size_t size) noexcept;
   void decommit(std::uintptr_t begin, std::size_t size) noexcept;
   void forget_shortage() { shortage_.store(Shortage::none, std::memory_order_relaxed); }
   Shortage shortage() const { return shortage_.load(std::memory_order_relaxed); }
 
-  // The rest is for one thread, while nobody allocates.
+  // The functions below need an arena that is paused.
 
-  // Gives 2 MiB ranges without any block back to the kernel, and says which those before used()
-  // are.
+  // Gives 2 MiB ranges without any block back to the kernel.  Returns those that are below used().
   std::vector<Run> trim();
-  // Tries again for every 2 MiB range that is in small pages.
+  // Makes huge pages of the 2 MiB ranges that are in small pages, where it can.
   void collapse(const Progress& progress);
 
   std::uintptr_t begin() const { return mapping_.begin; }
@@ -47,7 +46,7 @@ class ArenaMemory {
   std::size_t used() const { return used_.load(std::memory_order_relaxed); }  // end of the last
   std::size_t taken() const { return taken_ranges_ * kHugePage; }  // bytes taken from the kernel
   std::vector<Run> small() const;                                  // of them, in 4 KiB pages
-  // As ArenaCore::Frozen counts.
+  // Adds to the members of ArenaCore::Frozen of these names.
   void add_to(std::size_t& taken, std::vector<Run>& small, int& huge_page_error) const;
 
  private:
@@ -60,14 +59,14 @@ class ArenaMemory {
   bool is_empty(std::size_t range) const;
 
   ArenaMapping mapping_{-1, 0, 0};
-  std::size_t first_ = 0;  // ranges before belong to earlier generations
+  std::size_t first_ = 0;  // the first range; those before it belong to earlier generations
   bool huge_pages_ = true;
-  int failures_ = 0;                  // of collapse, in a row
-  std::atomic<int> error_ = 0;        // of the last
-  std::atomic<bool> purged_ = false;  // what is committed now may have been used before
+  int failures_ = 0;                  // of MADV_COLLAPSE, in a row
+  std::atomic<int> error_ = 0;        // errno of its last failure
+  std::atomic<bool> purged_ = false;  // pages to be committed may have old contents
   MemoryLimits limits_;
   std::atomic<Backing>* ranges_ = nullptr;
-  std::atomic<std::uint64_t>* pages_ = nullptr;  // one bit a page: part of an extent in use
+  std::atomic<std::uint64_t>* pages_ = nullptr;  // one bit per page: whether it is committed
   std::size_t records_size_ = 0;
   std::optional<std::mutex> growing_;
   std::size_t taken_ranges_ = 0;

@@ -7,70 +7,69 @@
 #include <cstdint>
 #include <memory_resource>
 
-// Not for users: the part of Arena::allocate() that is worth having inline.
-
+// The fast path of Arena::allocate() and deallocate(), inline.  Not for users.
 namespace cowshed {
 class ArenaCore;
 }
 
 namespace cowshed::internal {
 
-// Blocks that a thread has freed and takes again first: a few instructions, where jemalloc's own
-// cache takes some 5 ns by mallocx().  One shelf for each of jemalloc's size classes.
-class Stock {
+// Blocks of one arena that a thread has freed and will use again, one list per size class.  Costs a
+// few instructions; jemalloc's own thread cache costs some 5 ns by mallocx().
+class FreeBlocks {
  public:
   static constexpr std::size_t kLargest = 4096;
 
-  Stock() noexcept {}  // does not touch blocks_
+  FreeBlocks() noexcept {}  // does not touch blocks_
 
-  // jemalloc has four classes for each doubling; 8, and every multiple of 16 up to 128.
-  static constexpr unsigned shelf_of(std::size_t size) {  // 1 to kLargest
+  // jemalloc's size classes: 8, the multiples of 16 up to 128, then four for each power of two.
+  static constexpr unsigned class_of(std::size_t size) {  // 1 to kLargest
     if (size <= 128) return size <= 8 ? 0 : static_cast<unsigned>((size + 15) / 16);
-    const auto doubling = static_cast<unsigned>(std::bit_width(size - 1));
-    return static_cast<unsigned>((size - 1) >> (doubling - 3)) + 4 * doubling - 27;
+    const auto bits = static_cast<unsigned>(std::bit_width(size - 1));
+    return static_cast<unsigned>((size - 1) >> (bits - 3)) + 4 * bits - 27;
   }
-  static constexpr std::size_t size_of(unsigned shelf) {
-    return shelf <= 8 ? (shelf == 0 ? 8 : 16 * shelf)
-                      : std::size_t{(shelf - 9) % 4 + 5} << ((shelf - 9) / 4 + 5);
+  static constexpr std::size_t size_of(unsigned size_class) {
+    return size_class <= 8 ? (size_class == 0 ? 8 : 16 * size_class)
+                           : std::size_t{(size_class - 9) % 4 + 5} << ((size_class - 9) / 4 + 5);
   }
 
-  void* take(unsigned shelf) {  // null: none
-    return counts_[shelf] == 0 ? nullptr : blocks_[shelf][--counts_[shelf]];
+  void* take(unsigned size_class) {  // null: none
+    return counts_[size_class] == 0 ? nullptr : blocks_[size_class][--counts_[size_class]];
   }
-  bool put(void* block, unsigned shelf) {  // false: no room
-    if (counts_[shelf] == kMost) return false;
-    blocks_[shelf][counts_[shelf]++] = block;
+  bool put(void* block, unsigned size_class) {  // false: no room
+    if (counts_[size_class] == kMost) return false;
+    blocks_[size_class][counts_[size_class]++] = block;
     return true;
   }
 
-  static constexpr unsigned kShelves = 29;
+  static constexpr unsigned kClasses = 29;
 
  private:
   static constexpr std::uint8_t kMost = 32;
 
-  std::array<std::uint8_t, kShelves> counts_{};
-  std::array<std::array<void*, kMost>, kShelves> blocks_;  // beyond counts_: anything
+  std::array<std::uint8_t, kClasses> counts_{};
+  std::array<std::array<void*, kMost>, kClasses> blocks_;  // beyond counts_: anything
 };
-static_assert(Stock::shelf_of(129) == 9 && Stock::size_of(9) == 160 &&
-              Stock::shelf_of(Stock::kLargest) == Stock::kShelves - 1 &&
-              Stock::size_of(Stock::kShelves - 1) == Stock::kLargest);
+static_assert(FreeBlocks::class_of(129) == 9 && FreeBlocks::size_of(9) == 160 &&
+              FreeBlocks::class_of(FreeBlocks::kLargest) == FreeBlocks::kClasses - 1 &&
+              FreeBlocks::size_of(FreeBlocks::kClasses - 1) == FreeBlocks::kLargest);
 
-constexpr std::uint64_t kNoKey = ~std::uint64_t{0};  // no arena's
+constexpr std::uint64_t kNoKey = ~std::uint64_t{0};  // the key of no arena
 
-// What the arena that this thread used last has for it.
+// The arena that this thread used last, and what the thread has of it.
 struct LastArena {
   std::uint64_t key = kNoKey;
-  Stock* stock = nullptr;
-  int flags = 0;                   // for jemalloc: the thread's cache, the arena
-  std::atomic<bool> busy = false;  // inside the stock or jemalloc: who pauses an arena waits for it
+  FreeBlocks* free_blocks = nullptr;
+  int flags = 0;  // for jemalloc: the arena, and the thread's cache
+  std::atomic<bool> busy =
+      false;  // the thread uses these blocks; ArenaCore::pause() waits for that
 };
 
-// Constant-initialised, so that reading it costs no guard; initial-exec, as in jemalloc, so that it
-// costs one load.
+// Constant-initialised, so that a read needs no guard.  Initial-exec, so that it needs one load.
 [[gnu::tls_model("initial-exec")]] extern constinit thread_local LastArena last_arena;
 
-// Marks this thread as busy.  Two plain stores here, because whoever pauses an arena
-// makes all threads pass a barrier (membarrier) between changing its keys and looking at `busy`.
+// Marks this thread as busy.  Two plain stores are enough: ArenaCore::pause() changes the keys,
+// makes all threads pass a barrier (membarrier), and then reads `busy`.
 class Busy {
  public:
   Busy() {
@@ -84,8 +83,8 @@ class Busy {
 
 constexpr std::size_t kNaturalAlignment = 16;
 
-// Size classes are multiples of 16, or 8: up to there a size that is no smaller than the alignment
-// has it by itself, and asking for an alignment leaves jemalloc's fast path.
+// A block whose size is at least its alignment has that alignment by itself, up to 16, because size
+// classes are 8 and multiples of 16.  A request for an alignment would leave jemalloc's fast path.
 constexpr std::size_t jemalloc_size(std::size_t size, std::size_t alignment) {
   return size < alignment ? alignment : size;
 }
@@ -93,67 +92,70 @@ constexpr int alignment_flags(std::size_t alignment) {  // MALLOCX_ALIGN
   return alignment <= kNaturalAlignment ? 0 : __builtin_ctzll(alignment);
 }
 
-// One for each arena there ever was, and never freed: who still has a pointer to it when the arena
-// is destroyed, and another one lives in its core, must not reach that.
-class ArenaFront : public std::pmr::memory_resource {
+// An arena's memory resource.  Each arena has its own, which is never freed: a pointer to it may
+// outlive the arena, and must not lead to another arena that uses the same core.
+class ArenaResource : public std::pmr::memory_resource {
  public:
-  explicit ArenaFront(ArenaCore* core) : core_(core) {}
+  explicit ArenaResource(ArenaCore* core) : core_(core) {}
 
-  // What calls another function comes last in both, so that what is called most needs no frame.
-  void* take(std::size_t size, std::size_t alignment) {
+  // Both call other functions last, so that the fast path needs no stack frame.
+  void* allocate(std::size_t size, std::size_t alignment) {
     const std::size_t wanted = jemalloc_size(size, alignment);
-    if (wanted <= Stock::kLargest && alignment <= kNaturalAlignment) [[likely]] {
+    if (wanted <= FreeBlocks::kLargest && alignment <= kNaturalAlignment) [[likely]] {
       const Busy busy;
-      if (last_arena.key == take_key_.load(std::memory_order_acquire)) [[likely]] {
-        if (void* block = last_arena.stock->take(Stock::shelf_of(wanted))) [[likely]]
+      if (last_arena.key == allocate_key_.load(std::memory_order_acquire)) [[likely]] {
+        if (void* block = last_arena.free_blocks->take(FreeBlocks::class_of(wanted))) [[likely]]
           return block;
       }
     }
-    return take_from_jemalloc(size, alignment);
+    return allocate_in_jemalloc(size, alignment);
   }
 
-  void give(void* block, std::size_t size, std::size_t alignment) noexcept {
-    const std::size_t given = jemalloc_size(size, alignment);
-    if (given <= Stock::kLargest && alignment <= kNaturalAlignment) [[likely]] {
+  void deallocate(void* block, std::size_t size, std::size_t alignment) noexcept {
+    const std::size_t taken = jemalloc_size(size, alignment);
+    if (taken <= FreeBlocks::kLargest && alignment <= kNaturalAlignment) [[likely]] {
       const Busy busy;
-      if (last_arena.key == give_key_.load(std::memory_order_acquire) &&
-          last_arena.stock->put(block, Stock::shelf_of(given))) [[likely]] {
+      if (last_arena.key == deallocate_key_.load(std::memory_order_acquire) &&
+          last_arena.free_blocks->put(block, FreeBlocks::class_of(taken))) [[likely]] {
         return;
       }
     }
-    give_to_jemalloc(block, size, alignment);
+    deallocate_in_jemalloc(block, size, alignment);
   }
 
-  // While allocation is open, and while all of the arena's blocks are jemalloc's.
-  void open(std::uint64_t take_key, std::uint64_t give_key) {
-    take_key_.store(take_key, std::memory_order_release);
-    give_key_.store(give_key, std::memory_order_release);
+  // Opens the fast path to threads whose last arena has these keys; 0 lets none in.
+  void open(std::uint64_t allocate_key, std::uint64_t deallocate_key) {
+    allocate_key_.store(allocate_key, std::memory_order_release);
+    deallocate_key_.store(deallocate_key, std::memory_order_release);
   }
   void close() {
-    take_key_ = 0;
-    give_key_ = 0;
+    allocate_key_ = 0;
+    deallocate_key_ = 0;
   }
-  bool takes(std::uint64_t key) const { return key == take_key_.load(std::memory_order_acquire); }
+  bool allows(std::uint64_t key) const {
+    return key == allocate_key_.load(std::memory_order_acquire);
+  }
 
  private:
-  void* take_from_jemalloc(std::size_t size, std::size_t alignment);
-  void give_to_jemalloc(void* block, std::size_t size, std::size_t alignment) noexcept;
-  void* take_slowly(std::size_t size, std::size_t alignment);
-  void give_slowly(void* block) noexcept;
+  void* allocate_in_jemalloc(std::size_t size, std::size_t alignment);
+  void deallocate_in_jemalloc(void* block, std::size_t size, std::size_t alignment) noexcept;
+  void* allocate_slowly(std::size_t size, std::size_t alignment);
+  void deallocate_slowly(void* block) noexcept;
 
-  ArenaCore* const core_;                    // null: a front for handles that were moved from
-  std::atomic<std::uint64_t> take_key_ = 0;  // the arena's key while allocation is open, else 0
-  std::atomic<std::uint64_t> give_key_ = 0;  // the same, while all of its blocks are jemalloc's
+  ArenaCore* const core_;                          // null for resource_of_no_arena()
+  std::atomic<std::uint64_t> allocate_key_ = 0;    // the arena's key while it is open, else 0
+  std::atomic<std::uint64_t> deallocate_key_ = 0;  // the same in the first generation, else 0
 
   void* do_allocate(std::size_t size, std::size_t alignment) override {
-    return take(size, alignment);
+    return allocate(size, alignment);
   }
   void do_deallocate(void* block, std::size_t size, std::size_t alignment) override {
-    give(block, size, alignment);
+    deallocate(block, size, alignment);
   }
   bool do_is_equal(const memory_resource& other) const noexcept override { return this == &other; }
 };
 
-ArenaFront* front_of_no_arena() noexcept;
+// The resource of an Arena that was moved from: it throws.
+ArenaResource* resource_of_no_arena() noexcept;
 
 }  // namespace cowshed::internal

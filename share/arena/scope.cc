@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #include <cowshed/base/try.h>
-#include <cowshed/share/arena/access.h>
 #include <cowshed/share/arena/core.h>
 #include <cowshed/share/arena/malloc_route.h>
 #include <cowshed/share/arena/table.h>
@@ -20,11 +19,11 @@ namespace cowshed {
 
 constinit ArenaHull arena_hull;
 
-// One for each scope that a thread is in, the innermost first; not in any arena.
+// A scope that a thread is in.  A list, the innermost first; allocated outside all arenas.
 struct EnteredScope {
   ThreadScope scope;  // while this one is the innermost
   EnteredScope* outer;
-  // Who comes second deletes it.
+  // The thread and the handle leave it; the second of them deletes it.
   enum class State : std::uint8_t { entered, handle_gone, thread_left };
   std::atomic<State> state = State::entered;
 
@@ -41,7 +40,7 @@ tl::unexpected<Error> malloc_error(std::string_view arena, const std::string& wh
 Expected<void> check_malloc(std::string_view arena) {
   if (&cowshed_linked_malloc == nullptr)
     return malloc_error(arena, "the program's malloc knows of no arenas; link cowshed::malloc");
-  // Shared libraries take the first that the dynamic linker finds.
+  // Shared libraries use the first malloc that the dynamic linker finds.
   if (dlsym(RTLD_DEFAULT, "malloc") != reinterpret_cast<void*>(cowshed_linked_malloc)) {
     return malloc_error(arena,
                         "another malloc comes before cowshed::malloc; link it into the "
@@ -62,20 +61,20 @@ void leave_innermost() {
   scope.core->leave_scope(scope.key);
 }
 
-// Leaves the scopes that have ended, but for those around one that has not.
+// Leaves the scopes that have ended, unless one inside them has not.
 void leave_ended() {
   while (thread_scope.entered != nullptr && thread_scope.entered->ended()) leave_innermost();
 }
 
-// For a thread inside a scope: a program may have an operator new of its own, on whatever.
-Expected<void> check_new(const ArenaCore& core) {
+// Called inside a scope: fails if the program's own operator new does not use malloc.
+Expected<void> check_operator_new(const ArenaCore& core) {
   static std::atomic<bool> checked = false;
   if (checked.load(std::memory_order_relaxed)) return {};
   void* block = nullptr;
   try {
     block = ::operator new(1);
   } catch (const std::bad_alloc&) {
-    return {};  // full: not known yet
+    return {};  // the arena is full: the next scope will tell
   }
   const bool inside = core.contains(block);
   ::operator delete(block);
@@ -90,7 +89,7 @@ Expected<void> check_new(const ArenaCore& core) {
 
 std::atomic<bool> libc_used = false;
 
-// What libc makes at its first use and keeps.
+// Makes libc allocate now what it keeps for ever.
 void use_libc_once() {
   if (libc_used.load(std::memory_order_acquire)) return;
   const std::lock_guard lock(first_use_of_libc());
@@ -120,7 +119,7 @@ void widen_hull(std::uintptr_t begin, std::uintptr_t end) {
 
 bool free_in_arena(void* block) noexcept {
   if (ArenaCore* core = find_arena(block)) {
-    core->give_unsized(block);
+    core->deallocate_unsized(block);
     return true;
   }
   return !jemalloc::has_block(block);
@@ -133,7 +132,7 @@ BlockInArena look_up_in_arena(const void* block) noexcept {
 
 void make_buffer(FILE* stream) noexcept {
   if (__fbufsize(stream) == 0) {
-    // glibc makes the buffer here, but forgets that a terminal's is by lines.
+    // glibc allocates the buffer here, but forgets that a terminal's is flushed by lines.
     std::setvbuf(stream, nullptr, _IOFBF, 0);
     if (isatty(fileno(stream)) != 0) std::setvbuf(stream, nullptr, _IOLBF, 0);
   }
@@ -164,7 +163,7 @@ Expected<ArenaScope> ArenaScope::enter(const Arena& arena) {
   thread_scope = entry->scope;
   ArenaScope scope(entry.release());
   lock.unlock();
-  TRY_VOID(check_new(*core));
+  TRY_VOID(check_operator_new(*core));
   return scope;
 }
 

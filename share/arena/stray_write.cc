@@ -2,7 +2,6 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
-#include <cstring>
 #include <mutex>
 #include <sys/syscall.h>
 #include <ucontext.h>
@@ -21,7 +20,7 @@ std::atomic<StrayWriteCallback> callback = nullptr;
 std::atomic<void*> callback_context = nullptr;
 COWSHED_FORK_STATE std::atomic<StrayWrite*> sink = nullptr;
 COWSHED_FORK_STATE std::atomic<void (*)() noexcept> sink_done = nullptr;
-// What a worker forks must not report as the worker.
+// A process that a worker forks must not report as the worker.
 COWSHED_FORK_STATE std::atomic<pid_t> sink_owner = 0;
 
 std::atomic<bool> installed = false;
@@ -57,7 +56,7 @@ void report(const siginfo_t& info, const ucontext_t& context) {
   const ArenaCore* arena = find_arena(info.si_addr);
   StrayWrite write;
   write.address = reinterpret_cast<std::uintptr_t>(info.si_addr);
-  // Also of one that was thawed, whose open part is after that.
+  // Also in a thawed arena, whose open part begins behind the frozen one.
   if (arena == nullptr || arena->generation() == 0 || arena->mode() != FreezeMode::strict ||
       write.address >= arena->open_begin()) {
     return;
@@ -75,17 +74,17 @@ void report(const siginfo_t& info, const ucontext_t& context) {
   if (const StrayWriteCallback function = callback.load()) function(write, callback_context.load());
 }
 
-// What the kernel would have done had our handler not been there.
+// Does what the kernel would have done without our handler.
 void pass_on(int signal, siginfo_t* info, void* context) {
   const bool simple = (previous.sa_flags & SA_SIGINFO) == 0;
-  const bool sent = info->si_code <= 0;  // by kill() and the like: will not come again by itself
+  const bool sent = info->si_code <= 0;  // by kill() and the like: no instruction raises it again
   if (simple && previous.sa_handler == SIG_IGN && sent) return;
   if (simple && (previous.sa_handler == SIG_DFL || previous.sa_handler == SIG_IGN)) {
     struct sigaction standard = {};
     standard.sa_handler = SIG_DFL;
     sigaction(signal, &standard, nullptr);
-    // The faulting instruction runs again and dies; what was sent is sent again, and is pending
-    // until this handler returns.
+    // A faulting instruction runs again, and the process dies.  A signal that was sent is sent
+    // again, and is pending until this handler returns.
     if (sent) syscall(SYS_rt_tgsigqueueinfo, getpid(), gettid(), signal, info);
     return;
   }
@@ -116,7 +115,7 @@ void handle(int signal, siginfo_t* info, void* context) {
 }  // namespace
 
 void set_stray_write_callback(StrayWriteCallback function, void* context) {
-  callback = nullptr;  // no call with the wrong context meanwhile
+  callback = nullptr;  // so that none is called with the wrong context
   callback_context = context;
   callback = function;
 }
@@ -134,8 +133,7 @@ std::string to_string(const StrayWrite& write) {
 }
 
 int internal::install_stray_write_handler() {
-  // Not the static of a function: a child forked meanwhile would wait for its initialisation for
-  // ever.
+  // Not a static of this function: a child forked during its initialisation would wait for ever.
   if (installed.load(std::memory_order_acquire)) return 0;
   const std::lock_guard lock(process_tree::mutex());
   if (installed.load(std::memory_order_relaxed)) return 0;

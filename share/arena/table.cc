@@ -42,7 +42,7 @@ layout::ArenaState shown_state(ArenaState state) {
   }
 }
 
-// In the child nothing comes from the scope that the thread was in, not even for other handlers.
+// Also leaves the thread's ArenaScope, so that nothing in the child allocates from its arena.
 void before_fork() {
   first_use_of_libc().lock();
   table_mutex.lock();
@@ -74,15 +74,15 @@ void after_fork_in_child() {
   unlock_all();
 }
 
-// Those whose handles are gone, when all that was left in them was freed.  With the table's mutex
-// held; returns how many stay.
+// Closes abandoned arenas whose last blocks were freed, and returns how many must stay.  The caller
+// holds the table's mutex.
 std::uint32_t close_abandoned() {
   std::uint32_t needed = 0;
   for (auto& entry : table) {
     ArenaCore* core = entry.core.load();
     if (!entry.taken || !core->abandoned()) continue;
     const std::lock_guard lock(core->mutex());
-    // Meanwhile it may have been opened again, or closed, and be given back by who did that.
+    // Another thread may have closed it meanwhile, or opened it again.
     if (!core->abandoned() || core->state() == ArenaState::vacant) continue;
     if (core->is_needed()) {
       ++needed;
@@ -101,7 +101,7 @@ Expected<ArenaCore*> take_vacant_core() {
   static constexpr fork_handlers::Handlers kHandlers = {&before_fork, &after_fork_in_parent,
                                                         &after_fork_in_child};
   fork_handlers::enter(fork_handlers::Rank::arenas, kHandlers);
-  // So that a child knows its parent's later references.
+  // Before any fork, so that children know references that the parent publishes later.
   TRY_VOID(process_tree::start());
   const OutsideScope outside;
   const std::lock_guard lock(table_mutex);

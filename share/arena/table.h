@@ -6,26 +6,27 @@
 
 #include <cowshed/share/arena/core.h>
 
-// Every arena of this process.
+// The arenas of this process, as a table of cores; and the fork handlers that keep them usable.
 namespace cowshed {
 
-// A vacant core, held locked by the caller's next call of its mutex(); error when there are
+// Returns a vacant core, which the caller opens or gives back.  Fails if there are
 // layout::kMaxArenas.
 Expected<ArenaCore*> take_vacant_core();
 void give_back_core(ArenaCore* core);
 
-// Those that there are or were: some are vacant.
+// All cores, also vacant ones.
 std::vector<ArenaCore*> all_cores();
 
-// The arena in whose range `address` lies, or null.  Takes no lock, safe in a signal handler.
+// Returns the arena whose range has the address, or null.  Takes no lock; async-signal-safe.
 ArenaCore* find_arena(const void* address) noexcept;
 
-// Enters the arena in the published layout as it now is: to be called after each change of its
-// state, and with process_tree::mutex() held.  Returns its index there.
+// Writes the arena's present state into the published layout.  Call it after each change of state.
+// show_arena_locked() needs process_tree::mutex() held, and returns the arena's index in the
+// layout.
 std::uint32_t show_arena_locked(const ArenaCore& core);
-void show_arena(const ArenaCore& core);  // takes that mutex
+void show_arena(const ArenaCore& core);
 
-// Called before an arena's memory goes; null: nobody.  The registry's.
+// Called before an arena is unmapped.  Set by the registry; null if there is none.
 inline constinit std::atomic<void (*)(const ArenaCore& arena)> arena_end_observer = nullptr;
 
 }  // namespace cowshed

@@ -9,8 +9,8 @@ namespace cowshed {
 
 class ArenaCore;
 
-// What one thread has of one arena.  Belongs to the thread, which frees it; in the arena's list
-// while `key` is the arena's.
+// What one thread has of one arena: free blocks, and a cache of jemalloc's.  Belongs to the thread,
+// which frees it.  It is in the arena's list while `key` is the arena's key.
 struct ThreadCache {
   ArenaCore* core;
   std::uint64_t key;
@@ -20,14 +20,14 @@ struct ThreadCache {
   ThreadCache* next_of_thread;
   std::atomic<bool>* busy;  // the thread's, see internal::LastArena
 
-  internal::Stock stock{};
+  internal::FreeBlocks free_blocks{};
 
-  void use() {  // by the thread itself
+  void use() {  // makes this the last arena of the calling thread
     internal::last_arena.key = key;
-    internal::last_arena.stock = &stock;
+    internal::last_arena.free_blocks = &free_blocks;
     internal::last_arena.flags = flags;
   }
-  void flush();  // while nobody uses it
+  void flush();  // gives all blocks back to jemalloc; no thread may use the cache meanwhile
 };
 
 }  // namespace cowshed

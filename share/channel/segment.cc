@@ -13,7 +13,7 @@
 #include <cowshed/base/try.h>
 #include <cowshed/share/channel/segment.h>
 #include <cowshed/share/jemalloc/outside_scope.h>
-#include <cowshed/share/os/file_size_limit.h>
+#include <cowshed/share/os/memfd.h>
 #include <cowshed/share/os/memory_limits.h>
 #include <cowshed/share/os/sync.h>
 #include <cowshed/share/process/published_layout.h>

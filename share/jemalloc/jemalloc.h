@@ -5,8 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
-// The private copy of jemalloc 5.3 that cmake/PrivateJemalloc.cmake makes: what we use of its API,
-// under our prefix.  <jemalloc/jemalloc.h> would declare the program's malloc instead.
+// The private copy of jemalloc 5.3 that cmake/PrivateJemalloc.cmake makes.  Declares the part of
+// its API that we use, under our prefix.  <jemalloc/jemalloc.h> would declare the program's malloc.
 extern "C" {
 void* cowshed_je_malloc(std::size_t size) noexcept;
 void* cowshed_je_calloc(std::size_t count, std::size_t size) noexcept;
@@ -39,29 +39,29 @@ struct ExtentHooks {
   bool (*merge)(ExtentHooks*, void*, std::size_t, void*, std::size_t, bool, unsigned);
 };
 
-// What lives in an arena, by jemalloc's size classes; blocks in a cache count as live.
+// The live blocks of an arena, rounded up to size classes.  Blocks in a cache count as live.
 struct ArenaCounts {
   std::size_t live_bytes = 0;
   std::uint64_t live_blocks = 0;
 };
 
-// Those that return int return 0 or an errno.  Thread-safe; after fork() usable in the child.
-void initialise();  // which else the first allocation does: registers jemalloc's fork handlers
-int create_arena(ExtentHooks* hooks, unsigned& arena);  // its records stay out of the hooks' memory
-int destroy_arena(unsigned arena);                      // no cache may hold blocks of it any more
-int purge_arena(unsigned arena);  // every free extent that was in use goes through decommit
+// Functions that return int return 0 or an errno.  Thread-safe; usable in a forked child.
+void initialise();  // registers jemalloc's fork handlers, unless an allocation has done so
+int create_arena(ExtentHooks* hooks, unsigned& arena);  // its records lie outside the hooks' memory
+int destroy_arena(unsigned arena);                      // no cache may have blocks of it
+int purge_arena(unsigned arena);  // decommits each free extent that was in use
 int create_cache(unsigned& cache);
-int flush_cache(unsigned cache);    // gives its blocks back to their arena; nobody may use it now
-int destroy_cache(unsigned cache);  // the same, and the number is free again
+int flush_cache(unsigned cache);    // frees its blocks; no thread may use it meanwhile
+int destroy_cache(unsigned cache);  // flushes it, and frees its number
 ArenaCounts count_arena(unsigned arena);
-bool has_block(const void* address);  // it lies in memory that jemalloc has handed out
-bool has_extent(const void* begin);   // it has records of memory that begins here
+bool has_block(const void* address);  // whether jemalloc has handed out the memory there
+bool has_extent(const void* begin);   // whether jemalloc has records of memory that begins there
 
-// Addresses that only arenas had which are destroyed: gives back what jemalloc's map has on them,
-// 2 MiB a GiB, which every fork would copy.  Does so for whole, aligned GiB.
+// Frees jemalloc's records of addresses that only destroyed arenas had: 2 MiB for each GiB, which
+// every fork would copy.  Does so for whole, aligned GiB.
 void forget_addresses(std::uintptr_t begin, std::uintptr_t end);
 
-// This thread's malloc: which arena it takes from, and its own cache.
+// The arena and the cache of this thread's malloc.
 int thread_arena(unsigned& arena);
 int set_thread_arena(unsigned arena);
 void flush_thread_cache();
@@ -70,8 +70,8 @@ void flush_thread_cache();
 constexpr int kNoCacheFlags = 1 << 8;
 constexpr int arena_flags(unsigned arena) { return static_cast<int>((arena + 1) << 20U); }
 constexpr int cache_flags(unsigned cache) { return static_cast<int>((cache + 2) << 8U); }
-// The nearest size that it has: below, of those from 16 KiB on; above, of those but 8, and the
-// largest number where there is none.
+// The nearest size class: below, for sizes from 16 KiB on; above, for all sizes, never 8, and
+// SIZE_MAX if there is none.
 constexpr std::size_t size_class_below(std::size_t size) {
   const std::size_t bits = std::max<std::size_t>(std::bit_width(size), 3);
   return size & ~((std::size_t{1} << (bits - 3)) - 1);
@@ -85,7 +85,7 @@ constexpr std::size_t size_class_above(std::size_t size) {
 static_assert(size_class_below(63 << 20) == 56 << 20 && size_class_below(64 << 20) == 64 << 20 &&
               size_class_above(100) == 112 && size_class_above(1000) == 1024 &&
               size_class_above(100000) == 114688 && size_class_above(64 << 20) == 64 << 20);
-// Memory for our own records, whatever arena the thread's malloc takes from.
+// Memory for our own records, outside the arena of an ArenaScope.
 inline void* allocate_record(std::size_t size) noexcept {
   return cowshed_je_mallocx(size, arena_flags(0) | kNoCacheFlags);
 }

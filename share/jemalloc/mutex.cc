@@ -1,16 +1,15 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdint>
-#include <ctime>
 #include <linux/futex.h>
 #include <new>
 #include <pthread.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-// The mutex of the private jemalloc, in place of libc's, which ThreadSanitizer watches: over a fork
-// jemalloc holds more mutexes than that can count (64), and the program would be ended.  With ours
-// it sees the atomics, which say as well what happens before what.
+// The mutex of the private jemalloc.  ThreadSanitizer would watch libc's mutexes, and ends the program
+// when a thread holds more than 64, as jemalloc does during a fork.  Of these it sees the atomics,
+// which also order memory accesses.
 
 namespace {
 

@@ -1,9 +1,8 @@
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 
-// Which of jemalloc's arenas a thread's malloc takes from.
+// The jemalloc arena that a thread's malloc allocates from, which an ArenaScope changes.
 namespace cowshed {
 
 class ArenaCore;
@@ -19,17 +18,19 @@ struct ThreadScope {
   unsigned outermost = 0;  // jemalloc's arena that the thread uses outside scopes
   EnteredScope* entered = nullptr;
 };
-// initial-exec: one load, as in jemalloc.
+// Initial-exec, so that a read needs one load.
 [[gnu::tls_model("initial-exec")]] extern constinit thread_local ThreadScope thread_scope;
 
-// The thread's cache may hold blocks of one of jemalloc's arenas only.
+// Makes the thread's malloc use this arena.  Flushes its cache, which may have blocks of one arena
+// only.
 void use_jemalloc_arena(unsigned arena) noexcept;
 
-// Leaves the thread's scopes for a while, and returns to them.
+// Leaves the thread's scopes for a while; resume_scope() enters them again.
 ThreadScope suspend_scope() noexcept;
 void resume_scope(const ThreadScope& scope) noexcept;
 
-// For what the library itself keeps, which must not lie in an arena that somebody freezes.
+// While it exists, this thread allocates outside ArenaScopes.  For the library's own objects, which
+// must not lie in an arena that is frozen later.
 class OutsideScope {
  public:
   OutsideScope() : scope_(suspend_scope()) {}

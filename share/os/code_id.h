@@ -4,8 +4,8 @@
 
 namespace cowshed {
 
-// The program and the libraries that are loaded, by their build IDs, and where: two processes with
-// the same have their code and constants at the same addresses.
+// Returns a hash of the build IDs and addresses of the program and its loaded libraries.  Two
+// processes with the same hash have the same code and constants at the same addresses.
 std::uint64_t code_id();
 
 }  // namespace cowshed

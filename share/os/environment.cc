@@ -2,7 +2,6 @@
 #include <cerrno>
 #include <csignal>
 #include <fcntl.h>
-#include <functional>
 #include <linux/futex.h>
 #include <linux/membarrier.h>
 #include <sys/eventfd.h>

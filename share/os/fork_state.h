@@ -1,6 +1,6 @@
 #pragma once
 
-// What fork()'s handlers and a worker's first steps write to, in one place: each page of it is
-// copied for each worker, and its parent's again.  A section whose name is that of an identifier is
-// not spread over the program as .bss is, which has this library's tables between them.
+// Puts variables that fork handlers and a worker's first steps write to side by side, because each
+// fork copies each page that they are on, twice.  In .bss this library's tables would lie between
+// them.  The linker keeps a section whose name is an identifier in one piece.
 #define COWSHED_FORK_STATE [[gnu::section("cowshed_fork_state")]]

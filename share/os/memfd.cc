@@ -2,6 +2,7 @@
 #include <chrono>
 #include <linux/memfd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <thread>
 #include <unistd.h>
 
@@ -40,6 +41,21 @@ int write_all(int fd, const void* data, std::size_t size, std::uint64_t offset) 
     offset += static_cast<std::uint64_t>(written);
   }
   return 0;
+}
+
+Expected<void> set_file_size(int fd, std::uint64_t bytes, const std::string& who) {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
+      bytes > limit.rlim_cur) {
+    return make_error(ErrorCode::system_call,
+                      who + ": a file of " + std::to_string(bytes) +
+                          " bytes, where RLIMIT_FSIZE is " + std::to_string(limit.rlim_cur) +
+                          "; raise it (ulimit -f)",
+                      EFBIG);
+  }
+  if (TEMP_FAILURE_RETRY(ftruncate(fd, static_cast<off_t>(bytes))) != 0)
+    return system_error(who + ": ftruncate", errno);
+  return {};
 }
 
 bool allocate_pages(int fd, std::size_t offset, std::size_t size) noexcept {

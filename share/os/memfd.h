@@ -5,30 +5,37 @@
 #include <fcntl.h>
 #include <string>
 
+#include <cowshed/base/error.h>
 #include <cowshed/base/file_descriptor.h>
 
+// Files in memory (memfd_create(2)): making, sealing, sizing and writing them.
 namespace cowshed {
 
-// Nobody can change what has these.
+// With these seals, no process can change a memfd.
 constexpr int kSealed = F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;
 
-// Adds them.  The kernel gives up after 150 ms (EBUSY, mm/memfd.c memfd_wait_for_folios()) where
-// it has a page in hand itself, for compaction, say; then this asks again, for three seconds at
-// most.  False: errno says why; EBUSY: somebody maps it for writing, or has I/O on it.
+// Adds kSealed.  Tries for up to three seconds, because the kernel gives up after 150 ms if it uses
+// a page itself, as for compaction (EBUSY, memfd_wait_for_folios() in mm/memfd.c).  Returns false
+// with an errno; EBUSY: another process maps it for writing, or has I/O on it.
 bool seal(int fd);
 
-// An empty memfd, CLOEXEC, not executable where the kernel knows that (Linux 6.3).  None: errno
-// says why.
+// Makes an empty memfd, close-on-exec and, since Linux 6.3, not executable.  Returns none with an
+// errno.
 enum class Sealable : bool { no, yes };
 FileDescriptor make_memfd(const std::string& label, Sealable sealable);
 
-// 0, or the errno of what failed.
+// Returns 0, or the errno of the call that failed.
 int write_all(int fd, const void* data, std::size_t size, std::uint64_t offset) noexcept;
 
-// fallocate(): false, and errno says why.
+// Calls ftruncate(), but fails with EFBIG if the new size exceeds RLIMIT_FSIZE.  The kernel would
+// also send SIGXFSZ, which ends the process (inode_newsize_ok() in fs/attr.c).  Writes within a
+// file's size raise neither.  The message begins with `who`.
+Expected<void> set_file_size(int fd, std::uint64_t bytes, const std::string& who);
+
+// Calls fallocate().  Returns false with an errno.
 bool allocate_pages(int fd, std::size_t offset, std::size_t size) noexcept;
 
-// Whether it is a memfd that has all of these seals.
+// Returns whether the file is a memfd with all of these seals.
 bool has_seals(int fd, int seals);
 
 }  // namespace cowshed

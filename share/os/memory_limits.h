@@ -5,19 +5,21 @@
 #include <string>
 #include <vector>
 
+// How much memory this process can still get.
 namespace cowshed {
 
-// The memory cgroups, v1 or v2, that this process is charged to: its own and all above.
+// The memory cgroups, v1 or v2, that this process is charged to: its own and all above it.
 class MemoryLimits {
  public:
   static constexpr std::size_t kUnlimited = std::numeric_limits<std::size_t>::max();
 
-  // Finds the groups; where there are none, or none can be read, nothing is limited.  `process` is
-  // the folder with the process's `cgroup` and `mountinfo`.
+  // Finds the groups.  Without any that it can read, nothing is limited.  `process` is the folder
+  // with the process's `cgroup` and `mountinfo`.
   static MemoryLimits of_this_process(const std::string& process = "/proc/self");
 
-  // How many bytes more can be charged before a limit is met, clean page cache counted as free and
-  // swap as absent.  The kernel does not answer ENOMEM beyond it: it kills.  Allocates nothing.
+  // Returns how many bytes can be charged before a limit is met.  Counts clean page cache as free,
+  // and no swap.  Beyond the limit the kernel kills instead of returning ENOMEM.  Allocates
+  // nothing.
   std::size_t headroom() const noexcept;
 
  private:
@@ -28,8 +30,8 @@ class MemoryLimits {
   std::vector<Group> groups_;
 };
 
-// How many bytes the machine has for whoever asks next, swap included.  The kernel promises more
-// than that, and kills when it is asked to keep its word.  Unlimited where /proc does not tell.
+// Returns how many bytes the machine has left, including swap.  The kernel grants more than that,
+// and kills processes that use it.  Unlimited if /proc does not tell.
 std::size_t available_memory() noexcept;
 
 }  // namespace cowshed

@@ -3,32 +3,35 @@
 #include <cstddef>
 #include <cstdint>
 
-// Which addresses this process's arenas get, so that no other process of its tree has an arena
-// there (process_tree.h): a result that a worker built must find its place free in the parent.
+// Chooses addresses for arenas.  No two processes of a tree (tree.h) get the same ones, so that a
+// parent can map an arena that a worker has built.
 //
-// The unit is a GiB: what a table of page tables, and a leaf of jemalloc's map, cover.  Smaller
-// arenas share one, 2 MiB apart.  A GiB is claimed by writing one's PID beside it, and free when
-// that process is dead or has left it.  The search goes round, so that a process which nobody can
-// ask, and which still has an old arena at some place, is met only after 48 TiB of others.
+// Addresses are claimed in units of 1 GiB, because a page table of the third level and a leaf of
+// jemalloc's map cover one.  Small arenas share a unit, 2 MiB apart.  A process claims a unit by
+// writing its PID into the tree's memory.  The unit is free when the process is dead or has left
+// it. The search goes round: a unit is used again only after 48 TiB of others, in case a process
+// still has an old arena there.
 namespace cowshed {
 
 enum class Holder : std::uint8_t {
-  this_process,  // it answers for the place from now on
-  sender,        // which lives at least as long as this process needs it to
+  this_process,  // claims the units from now on
+  sender,        // has claimed them, and lives as long as this process needs them
 };
 
 namespace addresses {
 
-// A place for `size` bytes in this one of process_tree::kRanges; 0: none.
+// Claims `size` bytes in this one of process_tree::kRanges.  Returns their address; 0: none is
+// free.
 std::uintptr_t take(std::size_t range, std::size_t size);
 
-// Something else is mapped there, up to `end`: the search goes on after it.
+// Leaves what take() returned, because another mapping is there, and continues the search at its
+// end.
 void skip(std::size_t range, std::uintptr_t begin, std::size_t size, std::uintptr_t end);
 
-// An arena was mapped at a place that was not taken here.
+// Notes an arena whose address did not come from take().
 void hold(std::uintptr_t begin, std::size_t size, Holder holder);
 
-// It is no longer mapped.
+// Notes that an arena was unmapped.  If no other process knows it, its addresses are used next.
 void leave(std::uintptr_t begin, std::size_t size, bool known_elsewhere);
 
 }  // namespace addresses

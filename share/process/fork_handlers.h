@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-// This library's handlers for fork(), all of them: the only caller of pthread_atfork(3).
+// All of this library's fork handlers.  Nothing else calls pthread_atfork(3).
 //
 // The lock order is the order of the ranks.  A thread that holds a lock of one rank may take locks
 // of later ranks only; malloc's and the private jemalloc's come after all ranks.  fork() takes the
@@ -14,22 +14,22 @@ enum class Rank : std::uint8_t {
   forkserver,  // the process's own forkserver; held while it starts, which packs arenas
   channels,    // attaching to a channel
   transfers,   // the rows of what was sent
-  registry,    // no lock of its own; in a child, what arenas do not have there is gone
-  arenas,      // the arenas' table, and each arena
-  addresses,   // those that arenas get
+  registry,    // has no lock; in a child it forgets objects in arenas that the child does not have
+  arenas,      // the table of arenas, and each arena
+  addresses,   // addresses of arenas
   process,     // the tree, the published layout and the registry
 };
 constexpr unsigned kRanks = 7;
 
 struct Handlers {
-  void (*before)();     // takes the locks; by ascending rank
-  void (*in_parent)();  // gives them back; by descending rank.  Also where no fork followed
-  void (*in_child)();   // gives them back in the child; by descending rank
+  void (*before)();     // locks; called by ascending rank
+  void (*in_parent)();  // unlocks; called by descending rank, also if fork() failed
+  void (*in_child)();   // unlocks in the child; called by descending rank
 };
 
-// From here on fork() runs these.  To be called before each use of the rank's locks, with or
-// without locks of other ranks held.  Waits for a fork that is under way, so that this fork and the
-// caller's next step do not overlap.  Thread-safe; later calls for the same rank do nothing.
-void enter(Rank rank, const Handlers& handlers) noexcept;  // static memory
+// Makes fork() run these handlers, which are static.  Call it before each use of the rank's locks,
+// with or without locks of other ranks held.  Waits until a fork in another thread has ended. Later
+// calls for the same rank do nothing.  Thread-safe.
+void enter(Rank rank, const Handlers& handlers) noexcept;
 
 }  // namespace cowshed::fork_handlers

@@ -1,12 +1,8 @@
 #include <algorithm>
 #include <atomic>
-#include <cerrno>
 #include <cstddef>
-#include <new>
 #include <sys/mman.h>
-#include <unistd.h>
 
-#include <cowshed/share/os/file_size_limit.h>
 #include <cowshed/share/os/memfd.h>
 #include <cowshed/share/process/published_layout.h>
 

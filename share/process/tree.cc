@@ -2,10 +2,8 @@
 #include <random>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <cowshed/base/try.h>
-#include <cowshed/share/os/file_size_limit.h>
 #include <cowshed/share/os/fork_state.h>
 #include <cowshed/share/os/memfd.h>
 #include <cowshed/share/process/fork_handlers.h>
@@ -39,8 +37,8 @@ void take(Shared* memory, FileDescriptor memfd) {
 }
 
 // Of splitmix64 (Vigna, 2015).
-std::uint32_t check_of(std::uint32_t place, std::uint32_t value) {
-  std::uint64_t mixed = own_id.load() ^ (std::uint64_t{place} << 32U | value);
+std::uint32_t check_of(std::uint32_t unit, std::uint32_t value) {
+  std::uint64_t mixed = own_id.load() ^ (std::uint64_t{unit} << 32U | value);
   mixed = (mixed ^ mixed >> 30U) * 0xbf58476d1ce4e5b9;
   mixed = (mixed ^ mixed >> 27U) * 0x94d049bb133111eb;
   return static_cast<std::uint32_t>(mixed >> 32U);
@@ -95,13 +93,13 @@ Shared& shared() { return *own.load(std::memory_order_acquire); }
 
 int descriptor() { return own_memfd.load(); }
 
-std::uint64_t word_of(std::uint32_t place, std::uint32_t value) {
-  return std::uint64_t{check_of(place, value)} << 32U | value;
+std::uint64_t word_of(std::uint32_t unit, std::uint32_t value) {
+  return std::uint64_t{check_of(unit, value)} << 32U | value;
 }
 
-std::optional<std::uint32_t> value_of(std::uint32_t place, std::uint64_t word) {
+std::optional<std::uint32_t> value_of(std::uint32_t unit, std::uint64_t word) {
   const auto value = static_cast<std::uint32_t>(word);
-  return word == word_of(place, value) ? std::optional(value) : std::nullopt;
+  return word == word_of(unit, value) ? std::optional(value) : std::nullopt;
 }
 
 std::uint32_t take_generation() {

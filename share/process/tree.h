@@ -2,61 +2,59 @@
 
 #include <array>
 #include <atomic>
-#include <cstddef>
 #include <cstdint>
 #include <mutex>
 #include <optional>
 #include <string>
-#include <sys/types.h>
 
 #include <cowshed/base/error.h>
 #include <cowshed/base/file_descriptor.h>
 
-// A process tree: a process with everything that it starts, by fork or by exec.  Its members share
-// some memory, a memfd, so that no two publications get the same number and no two arenas the same
-// addresses: each arena can be mapped, and each reference used, in all of them.
+// A process tree: a process and all that it starts, by fork or by exec.  Its members share a memfd,
+// so that no two publications get the same number and no two arenas the same addresses.  So each
+// arena can be mapped, and each reference used, in all of them.
 //
-// Nobody locks it, and every word is right by itself: a member may die at any instruction.  Each
-// word carries a check, so that one which a wild write has hit counts as damaged and is written
-// anew: a place is then free, and numbers go on far after those that this process knows.  What
-// never changes, the tree's id, is not in there but in each member.  A member that is hostile, and
-// computes the checks, costs others their addresses or numbers, not their memory.
+// The memory has no lock, because a member may die at any instruction: each word is valid by
+// itself. Each word has a checksum.  A word that a wild write has damaged is written anew: a unit
+// of addresses is free then, and numbers continue far after those that this process knows.  The
+// tree's id never changes, so it is in each member's own memory.  A hostile member that computes
+// valid checksums can take addresses or numbers from others, but not their memory.
 namespace cowshed::process_tree {
 
-// Where arenas go, in GiB.  The second is for ThreadSanitizer, which keeps the first for itself.
+// Addresses for arenas, in GiB.  The second is for ThreadSanitizer, which uses the first itself.
 struct Range {
   std::uint32_t first;
   std::uint32_t count;
 };
 constexpr std::array<Range, 2> kRanges = {
     {{0x200040000000 >> 30U, 0xbfff}, {0x7e8000000000 >> 30U, 0x1fc}}};
-constexpr std::uint32_t kPlaces = kRanges[0].count + kRanges[1].count;
+constexpr std::uint32_t kUnits = kRanges[0].count + kRanges[1].count;
 
 struct Shared {
-  // By GiB, range after range: word_of() who has arenas there, or had when it died; 0: nobody.
-  std::array<std::atomic<std::uint64_t>, kPlaces> holders;
-  std::atomic<std::uint64_t> last_generation;  // word_of() it
-  // Where to look for a free place next, in each range: used again as late as possible.
-  std::array<std::atomic<std::uint32_t>, kRanges.size()> next_place;
+  // For each GiB of all ranges: word_of() the PID that claimed it; 0 if none has.
+  std::array<std::atomic<std::uint64_t>, kUnits> holders;
+  std::atomic<std::uint64_t> last_generation;  // a word_of()
+  // Where to look for a free unit next, in each range: used again as late as possible.
+  std::array<std::atomic<std::uint32_t>, kRanges.size()> next_unit;
 };
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
 
-// Guards the tree, the published layout and the registry.  Comes after the arenas' mutexes; held
-// over forks from its first use on.
+// Guards the tree, the published layout and the registry.  Lock it after arenas' mutexes.  It is
+// held during forks, from its first use on.
 std::mutex& mutex();
 
-// Makes this process the root of a tree, unless it is or descends from one; then it has a published
-// layout, too.  Errors: system_call.
+// Makes this process the root of a tree, unless it is a member of one.  Also makes the published
+// layout.  Errors: system_call.
 Expected<void> start();
 
-std::uint64_t id();  // random, and half of it the memfd's inode number; 0: of no tree
-Shared& shared();    // there is one
-int descriptor();    // the memfd; stays this process's
+std::uint64_t id();  // half random, half the memfd's inode number; 0 if there is no tree
+Shared& shared();    // of a process with a tree
+int descriptor();    // the memfd; borrowed
 
-// A value with a check, for this place in `holders`, or for kGeneration.
-constexpr std::uint32_t kGeneration = kPlaces;
-std::uint64_t word_of(std::uint32_t place, std::uint32_t value);
-std::optional<std::uint32_t> value_of(std::uint32_t place, std::uint64_t word);  // none: damaged
+// A value with a check, for this unit in `holders`, or for kGeneration.
+constexpr std::uint32_t kGeneration = kUnits;
+std::uint64_t word_of(std::uint32_t unit, std::uint32_t value);
+std::optional<std::uint32_t> value_of(std::uint32_t unit, std::uint64_t word);  // none: damaged
 
 // Of a publication.  No process of the tree has taken the same one, unless the word was damaged.
 std::uint32_t take_generation();

@@ -7,7 +7,6 @@
 #include <utility>
 
 #include <cowshed/share/codec.h>
-#include <cowshed/share/os/file_size_limit.h>
 #include <cowshed/share/os/memfd.h>
 #include <cowshed/share/wire/content.h>
 

@@ -15,7 +15,7 @@
 #include <cowshed/share/workers/function.h>
 #include <cowshed/share/workers/job.h>
 
-// A worker's arguments: whether it can have them, how they are sent, and counted.
+// The arguments of a start(): which are allowed, how they are sent, and how they are counted.
 namespace cowshed::internal {
 
 template <class T>
@@ -38,7 +38,7 @@ Expected<void> check_arguments(const Args&... args) {
   return checked;
 }
 
-// Counts the arguments of one start() of workers: see transfer_report.h.
+// Counts the arguments of one start(), see transfer_report.h.
 class ArgumentCounter {
  public:
   ArgumentCounter(std::string_view name, int workers)
@@ -53,7 +53,7 @@ class ArgumentCounter {
   std::uint64_t workers_;
 };
 
-// Of the object that a Ref refers to.
+// The size of the object that a Ref refers to.
 template <class T>
 std::uint64_t bytes_of(const T&) {
   return sizeof(T);
@@ -66,7 +66,7 @@ std::uint64_t bytes_of(const std::span<const T>& array) {
 template <class Parameter, class Argument>
 void encode_argument(const ArgumentCounter& counter, Encoder& to, const Argument& argument) {
   using To = Arrived<Parameter>;
-  to.put(To::template kPassing<Argument>);  // not the user's, so not counted
+  to.put(To::template kPassing<Argument>);  // not counted, because it is not the user's
   const std::uint64_t before = to.written();
   To::encode_itself(to, argument);
   if constexpr (To::template kPassing<Argument> == Passing::reference)
@@ -90,6 +90,7 @@ void count_inherited(const ArgumentCounter& counter, const Ref<T>& ref) {
   counter.add<T>(TransferKind::reference, bytes_of(*ref));
 }
 
+// Fails to compile if an argument cannot be sent to its parameter.
 template <class Parts, class... Args>
 constexpr void check_sendable() {
   static_assert(Parts::kParameters == sizeof...(Args),

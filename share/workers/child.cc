@@ -9,10 +9,9 @@
 namespace cowshed::launch {
 namespace {
 
-std::string describe_signal(const Launch& launch, const Child& child) {
-  std::string text =
-      " died of signal " + std::to_string(child.signal) + " (" + strsignal(child.signal) + ")";
-  if (child.signal == SIGKILL && launch.setup.die_with_parent &&
+std::string describe_signal(const Launch& launch, int signal) {
+  std::string text = " died of signal " + std::to_string(signal) + " (" + strsignal(signal) + ")";
+  if (signal == SIGKILL && launch.options.die_with_parent &&
       !std::filesystem::exists("/proc/self/task/" + std::to_string(launch.starter))) {
     text +=
         "; the thread that started it has ended, and with it go its workers: see "
@@ -24,15 +23,15 @@ std::string describe_signal(const Launch& launch, const Child& child) {
 }  // namespace
 
 void Child::set_end(int code, int status) {
-  exit_code = code == CLD_EXITED ? status : -1;
-  signal = code == CLD_EXITED ? 0 : status;
+  exit.exit_code = code == CLD_EXITED ? status : -1;
+  exit.signal = code == CLD_EXITED ? 0 : status;
 }
 
 void Child::read_messages() {
   for (;;) {
-    if (place) {
+    if (spare) {
       if (!is_ready(socket.get())) return;
-      place = FileDescriptor();
+      spare = FileDescriptor();
     }
     auto received = receive_message(socket.get(), MSG_DONTWAIT);
     if (!received || !*received) {
@@ -44,13 +43,13 @@ void Child::read_messages() {
     switch (message.kind) {
       case MessageKind::begun: begun = true; break;
       case MessageKind::started:
-        pid = static_cast<pid_t>(message.numbers[0]);
-        start_ns = static_cast<std::uint64_t>(message.numbers[1]);
+        exit.pid = static_cast<pid_t>(message.numbers[0]);
+        exit.start_ns = static_cast<std::uint64_t>(message.numbers[1]);
         pidfd = std::move(message.extra);
         break;
       case MessageKind::refused: refused = bytes; break;
       case MessageKind::result:
-        exit_code = static_cast<int>(message.numbers[0]);  // if nobody can tell more
+        exit.exit_code = static_cast<int>(message.numbers[0]);  // until set_end() knows better
         value = std::move(message.content);
         break;
       case MessageKind::exited:
@@ -70,27 +69,29 @@ void Child::read_messages() {
   }
 }
 
-std::string describe_end(const Launch& launch, int rank, const Child& child, bool with_value) {
-  const std::string its_name =
-      launch.name + " " + std::to_string(rank) + " (pid " + std::to_string(child.pid) + ")";
+std::string describe_end(const Launch& launch, const Child& child, bool must_return) {
+  const WorkersOptions& options = launch.options;
+  const WorkerExit& exit = child.exit;
+  const std::string worker =
+      options.name + " " + std::to_string(exit.rank) + " (pid " + std::to_string(exit.pid) + ")";
   const std::string no_runtime =
       " before it came to its function: main() of its program has `cowshed::Runtime "
       "runtime(argc, argv);` as its first line";
   if (child.timed_out) {
-    return its_name + " was killed after " + std::to_string(launch.start_timeout.count()) +
+    return worker + " was killed after " + std::to_string(options.start_timeout.count()) +
            " ms (WorkersOptions::start_timeout)" + no_runtime;
   }
-  if (child.stray_write) return its_name + " died: " + to_string(*child.stray_write);
-  if (child.failure) return its_name + ": " + *child.failure;
-  if (child.signal != 0) return its_name + describe_signal(launch, child);
-  if (!child.unread.empty()) return its_name + ": " + child.unread;
-  if (launch.method == Start::forkserver && !child.reported && !child.value)
-    return its_name + " ended, nobody knows how: its forkserver " + launch.server->how_it_ended();
-  if (launch.method == Start::spawn && !child.begun)
-    return its_name + " exited with " + std::to_string(child.exit_code) + no_runtime;
-  if (child.exit_code != 0) return its_name + " exited with " + std::to_string(child.exit_code);
-  if (with_value && !child.value)
-    return its_name + " ended without a value: its function did not return";
+  if (child.stray_write) return worker + " died: " + to_string(*child.stray_write);
+  if (child.failure) return worker + ": " + *child.failure;
+  if (exit.signal != 0) return worker + describe_signal(launch, exit.signal);
+  if (!child.unread.empty()) return worker + ": " + child.unread;
+  if (options.method == Start::forkserver && !child.reported && !child.value)
+    return worker + " ended, nobody knows how: its forkserver " + launch.server->how_it_ended();
+  if (options.method == Start::spawn && !child.begun)
+    return worker + " exited with " + std::to_string(exit.exit_code) + no_runtime;
+  if (exit.exit_code != 0) return worker + " exited with " + std::to_string(exit.exit_code);
+  if (must_return && !child.value)
+    return worker + " ended without a value: its function did not return";
   return "";
 }
 

@@ -16,7 +16,7 @@
 #include <cowshed/share/process/published_layout.h>
 #include <cowshed/share/workers/forkserver_client.h>
 #include <cowshed/share/workers/launch.h>
-#include <cowshed/share/workers/runtime_state.h>
+#include <cowshed/share/workers/worker_main.h>
 
 namespace cowshed {
 namespace launch {
@@ -62,17 +62,17 @@ Expected<void> ForkServerProcess::begin(const ForkServerOptions& options,
     Encoder to;
     to.put(getpid()).put(warm_up != nullptr);
     if (warm_up != nullptr) {
-      to.put(std::string(warm_up->name)).put(warm_up->layout);
+      put_function(to, *warm_up);
       arguments(to);
     }
     job = to.finish();
   } catch (const std::exception& failure) {
     return make_error(ErrorCode::system_call, internal::text_of(failure));
   }
-  TRY_VOID(hand_over_arenas());
+  TRY_VOID(send_new_arenas());
   TRY_VOID(send_message(socket_.get(), MessageKind::serve, {}, job));
   TRY(Child spawned, spawn_process("", sockets.second.get(), options.environment));
-  pid_ = spawned.pid;
+  pid_ = spawned.exit.pid;
   pidfd_ = std::move(spawned.pidfd);
   sockets.second = FileDescriptor();
   return wait_until_ready(options);
@@ -100,33 +100,29 @@ Expected<void> ForkServerProcess::wait_until_ready(const ForkServerOptions& opti
 ForkServerProcess::~ForkServerProcess() {
   if (pidfd_ && getpid() == owner_ && send_signal(pid_, pidfd_, SIGKILL)) {
     siginfo_t info;
-    TEMP_FAILURE_RETRY(waitid(P_PIDFD, static_cast<id_t>(pidfd()), &info, WEXITED));
+    TEMP_FAILURE_RETRY(waitid(P_PIDFD, static_cast<id_t>(pidfd_.get()), &info, WEXITED));
   }
 }
 
-bool ForkServerProcess::ended() const { return is_ready(pidfd()); }
+bool ForkServerProcess::ended() const { return is_ready(pidfd_.get()); }
 
-bool ForkServerProcess::ends() const {
+// The kernel closes a process's files before its pidfd says that it has ended (do_exit() in
+// kernel/exit.c).  Waits for the latter if the former has happened.
+bool ForkServerProcess::is_ending() const {
   constexpr int kPatience = 1000;  // ms
-  pollfd end = {pidfd(), POLLIN, 0};
+  pollfd end = {pidfd_.get(), POLLIN, 0};
   return TEMP_FAILURE_RETRY(poll(&end, 1, is_ready(socket_.get(), POLLHUP) ? kPatience : 0)) > 0;
 }
 
 std::string ForkServerProcess::how_it_ended() const {
   siginfo_t info = {};
-  if (TEMP_FAILURE_RETRY(waitid(P_PIDFD, static_cast<id_t>(pidfd()), &info, WEXITED | WNOWAIT)) !=
-      0) {
+  if (TEMP_FAILURE_RETRY(
+          waitid(P_PIDFD, static_cast<id_t>(pidfd_.get()), &info, WEXITED | WNOWAIT)) != 0) {
     return "nobody knows how";
   }
   return info.si_code == CLD_EXITED ? "exited with " + std::to_string(info.si_status)
                                     : "died of signal " + std::to_string(info.si_status) + " (" +
                                           strsignal(info.si_status) + ")";
-}
-
-bool ForkServerProcess::wait_readable(int socket) const {
-  std::array<pollfd, 2> waiting = {pollfd{socket, POLLIN, 0}, pollfd{pidfd(), POLLIN, 0}};
-  TEMP_FAILURE_RETRY(poll(waiting.data(), waiting.size(), -1));
-  return is_ready(socket);
 }
 
 Expected<void> ForkServerProcess::request(const Launch& launch, int rank, int socket) {
@@ -136,20 +132,21 @@ Expected<void> ForkServerProcess::request(const Launch& launch, int rank, int so
                           ", from which this process was forked; start one here");
   }
   const std::lock_guard lock(mutex_);
-  auto sent = hand_over_arenas().and_then([&] {
-    return send_message(socket_.get(), MessageKind::job, {rank, launch.count}, launch.job, socket);
+  auto sent = send_new_arenas().and_then([&] {
+    return send_message(socket_.get(), MessageKind::job, {rank, launch.options.count}, launch.job,
+                        socket);
   });
-  if (!sent && ends())
+  if (!sent && is_ending())
     return make_error(ErrorCode::forkserver_ended, name_ + how_it_ended() + "; start another");
   return sent;
 }
 
-Expected<void> ForkServerProcess::hand_over_arenas() {
+Expected<void> ForkServerProcess::send_new_arenas() {
   const std::uint64_t now = layout::changes();
-  if (now == handed_over_) return {};
+  if (now == arenas_sent_) return {};
   TRY(const auto arenas, pack_arenas());
   TRY_VOID(send_message(socket_.get(), MessageKind::adopt, {}, arenas));
-  handed_over_ = now;
+  arenas_sent_ = now;
   return {};
 }
 
@@ -164,15 +161,59 @@ Expected<std::shared_ptr<ForkServerProcess>> ForkServerProcess::of_process() {
   return own.server;
 }
 
+// Returns whether something can be read; false: the forkserver has ended.
+bool ForkServerProcess::wait_readable(int socket) const {
+  std::array<pollfd, 2> waiting = {pollfd{socket, POLLIN, 0}, pollfd{pidfd_.get(), POLLIN, 0}};
+  TEMP_FAILURE_RETRY(poll(waiting.data(), waiting.size(), -1));
+  return is_ready(socket);
+}
+
+template <class Condition>
+void ForkServerProcess::read_messages_until(Condition is_done, Child& child) const {
+  for (bool alive = true; alive && !is_done();) {
+    alive = wait_readable(child.socket.get()) && !ended();
+    child.read_messages();
+  }
+}
+
 Expected<Child> request_worker(const Launch& launch, int rank) {
   TRY(auto sockets, make_socket_pair());
   Child worker;
-  worker.place = FileDescriptor(fcntl(sockets.first.get(), F_DUPFD_CLOEXEC, 0));
-  if (!worker.place)  // or there would be a worker that nobody can end
+  worker.exit.rank = rank;
+  worker.spare = FileDescriptor(fcntl(sockets.first.get(), F_DUPFD_CLOEXEC, 0));
+  if (!worker.spare)  // without a pidfd nobody could end the worker
     return system_error("a worker's pidfd", errno);
   worker.socket = std::move(sockets.first);
   TRY_VOID(launch.server->request(launch, rank, sockets.second.get()));
   return worker;
+}
+
+Expected<void> await_start(const Launch& launch, Child& child) {
+  const auto is_answered = [&] { return child.running() || child.refused || child.reported; };
+  launch.server->read_messages_until(is_answered, child);
+  if (!is_answered()) {
+    // The forkserver has ended.  A worker that it forked last is about to answer; if there is none,
+    // the socket has no other end, and poll() returns at once.
+    pollfd worker = {child.socket.get(), POLLIN, 0};
+    TEMP_FAILURE_RETRY(poll(&worker, 1, static_cast<int>(launch.options.start_timeout.count())));
+    child.read_messages();
+  }
+  if (!is_answered()) {
+    return make_error(ErrorCode::forkserver_ended,
+                      "the forkserver " + launch.server->how_it_ended());
+  }
+  if (child.refused)
+    return make_error(ErrorCode::system_call, "the forkserver says: " + *child.refused);
+  if (!child.running()) {
+    return make_error(ErrorCode::system_call, child.unread.empty()
+                                                  ? "the worker was killed before it began"
+                                                  : child.unread);
+  }
+  return {};
+}
+
+void await_end(const Launch& launch, Child& child) {
+  launch.server->read_messages_until([&] { return child.reported; }, child);
 }
 
 }  // namespace launch

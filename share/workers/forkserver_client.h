@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -10,16 +11,18 @@
 #include <cowshed/share/wire/message.h>
 #include <cowshed/share/workers/launch.h>
 
+// The forkserver: its owner's side, and the entry into its own.
 namespace cowshed::launch {
 
-// The owner's side of a forkserver.  Thread-safe.
+// A forkserver, as its owner knows it.  Thread-safe.
 class ForkServerProcess {
  public:
   using Arguments = std::function<void(Encoder&)>;
+  // Starts a forkserver and waits until it has warmed up.  `warm_up` may be null.
   static Expected<std::shared_ptr<ForkServerProcess>> start(const ForkServerOptions& options,
                                                             const internal::WorkerFunction* warm_up,
                                                             const Arguments& arguments);
-  // The process's own, started if there is none or it has ended.
+  // Returns the process's own forkserver; starts one if there is none or it has ended.
   static Expected<std::shared_ptr<ForkServerProcess>> of_process();
 
   ForkServerProcess() = default;
@@ -28,23 +31,24 @@ class ForkServerProcess {
   ~ForkServerProcess();  // see ~ForkServer()
 
   pid_t pid() const { return pid_; }
-  int pidfd() const { return pidfd_.get(); }
   bool ended() const;
-  // The same, and waits for it where its files are closed already (do_exit, kernel/exit.c).
-  bool ends() const;
   std::string how_it_ended() const;  // once it has
 
-  // Asks for a worker, whose end of the socket is `socket`.  Errors: forkserver_ended, system_call.
+  // Sends a request for a worker whose end of the socket is `socket`.  Errors: forkserver_ended,
+  // system_call.
   Expected<void> request(const Launch& launch, int rank, int socket);
 
-  // Waits until something can be read from a worker's socket; false: the server has ended.
-  bool wait_readable(int socket) const;
+  // Reads a worker's messages until `is_done()`, or until the forkserver has ended.
+  template <class Condition>
+  void read_messages_until(Condition is_done, Child& child) const;
 
  private:
   Expected<void> begin(const ForkServerOptions& options, const internal::WorkerFunction* warm_up,
                        const Arguments& arguments);
   Expected<void> wait_until_ready(const ForkServerOptions& options) const;
-  Expected<void> hand_over_arenas();  // unless it has them as they are
+  Expected<void> send_new_arenas();  // unless it has them all
+  bool wait_readable(int socket) const;
+  bool is_ending() const;
 
   std::string name_;
   pid_t owner_ = getpid();
@@ -52,11 +56,18 @@ class ForkServerProcess {
   pid_t pid_ = 0;
   FileDescriptor pidfd_;
   std::mutex mutex_;
-  std::uint64_t handed_over_ = UINT64_MAX;  // layout::changes() then
+  std::uint64_t arenas_sent_ = UINT64_MAX;  // layout::changes() when they were sent
 };
 
-// Its own side: warms up, then forks a worker for each job that comes through the socket, until
-// nobody has its other end or the owner has ended.
+// Only sends the request, so that several can be under way.
+Expected<Child> request_worker(const Launch& launch, int rank);
+// Waits until the forkserver has started a worker that was requested.
+Expected<void> await_start(const Launch& launch, Child& child);
+// Waits until the forkserver has said how a worker ended; it may itself have ended before.
+void await_end(const Launch& launch, Child& child);
+
+// Runs a forkserver in this process: warms up, then forks a worker for each job that arrives.  Ends
+// when its owner has ended or no process has the socket's other end.
 [[noreturn]] void serve(Message message, FileDescriptor socket);
 
 }  // namespace cowshed::launch

@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
@@ -23,7 +22,8 @@ namespace {
 
 constexpr std::array kTerminalSignals = {SIGINT, SIGQUIT, SIGHUP};
 
-// What the server changes of its signals, and workers have as they were.
+// The server ignores the terminal's signals, and learns of its children's ends from a descriptor.
+// give_back() restores everything for a worker.
 class Signals {
  public:
   Signals() {
@@ -40,7 +40,7 @@ class Signals {
     sigprocmask(SIG_BLOCK, &child_ends, &mask_);
     ends_ = FileDescriptor(signalfd(-1, &child_ends, SFD_CLOEXEC | SFD_NONBLOCK));
     if (!ends_) throw std::system_error(errno, std::generic_category(), "signalfd");
-    siginfo_t info;  // without it no worker's end would be known
+    siginfo_t info;  // a sandbox that refuses waitid() would hide every worker's end
     if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) != 0 && errno != ECHILD)
       throw std::system_error(errno, std::generic_category(), "waitid");
   }
@@ -67,10 +67,10 @@ struct Running {
 
 class Server {
  public:
-  // Throws before it takes the socket.
+  // Leaves the socket to the caller if it throws.
   Server(FileDescriptor&& socket, FileDescriptor owner)
       : socket_(std::move(socket)), owner_(std::move(owner)) {}
-  void run();  // until the owner has no use for it
+  void run();  // until the owner has ended or closed the socket
 
  private:
   bool receive();
@@ -84,8 +84,9 @@ class Server {
   pid_t pid_ = getpid();
   Signals signals_;
   FileDescriptor socket_;
-  FileDescriptor
-      owner_;  // readable when it has ended: forked processes may have its socket's end too
+  // A pidfd.  The socket alone does not tell that the owner has ended, because processes that the
+  // owner forked may have its other end, too.
+  FileDescriptor owner_;
   std::string failed_to_adopt_;
   std::vector<Running> running_;
 };
@@ -122,8 +123,7 @@ void Server::start_worker(Message message) {
     refuse(socket.get(), failed_to_adopt_);
     return;
   }
-  if (is_ready(socket.get(), 0))  // its starter has given up, or ended
-    return;
+  if (is_ready(socket.get(), 0)) return;  // hung up: the starter has given up, or ended
   flush_streams();
   const auto before = std::chrono::steady_clock::now();
   const pid_t pid = fork();
@@ -142,8 +142,8 @@ void Server::start_worker(Message message) {
   running_.push_back({pid, std::move(socket)});
 }
 
-// In the worker: were it the server that says so, one that is killed meanwhile would leave a worker
-// that nobody knows of.
+// Runs in the worker.  If the server reported the start, and were killed before it did, nobody
+// would know of the worker.
 void Server::report_start(int socket, std::chrono::steady_clock::time_point before) {
   const FileDescriptor pidfd(static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0)));
   if (!pidfd) {
@@ -169,19 +169,18 @@ void Server::reap() {
   });
 }
 
-// Returns a pidfd of the owner; throws what the warm-up throws.
+// Runs the warm-up function, if there is one, and returns a pidfd of the owner.  Throws what the
+// function throws.
 FileDescriptor warm_up(Message message) {
   Decoder from(std::move(message.content));
   const auto owner = from.take<pid_t>();
   FileDescriptor pidfd(static_cast<int>(syscall(SYS_pidfd_open, owner, 0)));
   const int open_error = errno;
-  if (getppid() != owner) _exit(0);  // it has ended
+  if (getppid() != owner) _exit(0);  // the owner has ended
   if (!pidfd) throw std::system_error(open_error, std::generic_category(), "pidfd_open");
   if (from.take<bool>()) {
-    const auto name = from.take<std::string>();
-    const auto* function = internal::find_worker_function(name, from.take<std::uint64_t>()).value();
     Encoder value;
-    if (function->call({0, 1}, from, value) != 0)
+    if (take_function(from).call({0, 1}, from, value) != 0)
       throw std::runtime_error("the warm-up returned an exit code that is not 0");
     if (const auto checked = check_threads("after the warm-up"); !checked)
       throw std::runtime_error(checked.error().message);

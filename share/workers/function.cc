@@ -1,4 +1,3 @@
-#include <cstring>
 
 #include <cowshed/base/exception_text.h>
 #include <cowshed/share/workers/function.h>
@@ -6,11 +5,11 @@
 namespace cowshed::internal {
 namespace {
 
-constinit const WorkerFunction* first_function =
-    nullptr;  // changes only where libraries are loaded
+// The list of all functions.  It changes only while libraries are loaded.
+constinit const WorkerFunction* first_function = nullptr;
 
-// "cowshed::internal::NameOf<&search, int (*)(int)>": search, which stands between the first
-// bracket and the last comma that is not inside brackets.
+// Returns "search" for "cowshed::internal::NameOf<&search, int (*)(int)>": the text between the
+// first bracket and the last comma outside inner brackets.
 std::string argument_of(const std::string& tag) {
   const std::size_t begin = tag.find('<') + 1;
   std::size_t comma = tag.size();

@@ -2,8 +2,6 @@
 
 #include <array>
 #include <cstdint>
-#include <functional>
-#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -16,17 +14,17 @@
 #include <cowshed/share/codec.h>
 #include <cowshed/share/ref.h>
 
-// Functions that another execution of this program, or another program, finds by name.  Whoever
-// starts one with start<function>() (workers.h) has it registered; a program that only runs it for
-// others says so, in any of its files:
+// Functions that a worker finds by name after exec, in this program or in another.  A program that
+// calls start<function>() (workers.h) registers the function.  A program that only runs it for
+// another one registers it in any of its source files:
 //
 //   COWSHED_WORKER(search);
 //
-// The name is the function's own with its namespaces and parameters, as the linker knows it: have
-// the same declaration in both programs.
+// The name includes the function's namespaces and parameters, as the linker knows it.  Declare the
+// function identically in both programs.
 namespace cowshed {
 
-// What a worker knows of itself.
+// The first argument of a worker's function, if it takes one.
 struct Worker {
   int rank;  // 0 to count - 1
   int count;
@@ -34,21 +32,21 @@ struct Worker {
 
 namespace internal {
 
-// Runs in the worker: arguments from one side, the value to the other; returns the exit code.
+// Called in the worker: reads the arguments, writes the value, returns the exit code.
 using WorkerCall = int(const Worker& self, Decoder& arguments, Encoder& value);
 
-// In static memory, entered before main().
+// A registered function.  Static; its constructor registers it before main().
 struct WorkerFunction {
   WorkerFunction(const char* name, std::uint64_t layout, WorkerCall* call) noexcept;
 
   const char* name;      // mangled
-  std::uint64_t layout;  // of parameters and value: sizes and alignments
+  std::uint64_t layout;  // a hash of the sizes and alignments of parameters and value
   WorkerCall* call;
   const WorkerFunction* next;
 };
 
-// Errors: not_registered; invalid_argument (two functions of this name, as of two files' unnamed
-// namespaces; or other definitions of its types).
+// Errors: not_registered; invalid_argument (two functions have this name, as in the unnamed
+// namespaces of two files, or its types are defined differently here).
 Expected<const WorkerFunction*> find_worker_function(const std::string& name, std::uint64_t layout);
 
 template <class T>
@@ -58,14 +56,13 @@ struct IsRef<Ref<T>> : std::true_type {
   using Object = T;
   static constexpr bool kSpawnSafe = spawn_safe<T>;
 };
-template <class T>  // an array: the span is made anew in each process
+template <class T>  // an array: each process makes the span itself
 struct IsRef<Ref<std::span<const T>>> : std::true_type {
   using Object = std::span<const T>;
   static constexpr bool kSpawnSafe = spawn_safe<T>;
 };
 
-// Whether all references in it, as in a vector<Ref<T>> or a Channel<Ref<T>>, are to types that mean
-// the same in a spawned worker.
+// Whether all Refs in a type, as in vector<Ref<T>> or Channel<Ref<T>>, are to spawn_safe types.
 template <class T>
 struct RefsSpawnSafe : std::true_type {};
 template <template <class...> class Of, class... Ts>
@@ -75,15 +72,16 @@ struct RefsSpawnSafe<std::array<T, size>> : RefsSpawnSafe<T> {};
 template <class T>
 struct RefsSpawnSafe<Ref<T>> : std::bool_constant<IsRef<Ref<T>>::kSpawnSafe> {};
 
-// A parameter of a worker's function, and how its argument arrives: by value or by reference.
+// How an argument is sent: as its value, or as a Ref that arrives as the object.
 enum class Passing : unsigned char { value, reference };
 
+// An argument in the worker, for a parameter of this type; and how the parent encodes it.
 template <class Parameter>
 class Arrived {
  public:
   using T = std::remove_cvref_t<Parameter>;
   static constexpr bool kByValue = Codable<T>;
-  // A published object cannot be had by reference where the function would change it.
+  // False if the function could change the object, which is published and immutable.
   static constexpr bool kByReference = std::is_convertible_v<const T&, Parameter>;
 
   template <class Argument>
@@ -142,14 +140,14 @@ constexpr std::uint64_t layout_of(std::uint64_t hash) {
   else return mix_hash(mix_hash(hash, sizeof(T)), alignof(T));
 }
 
-// A worker's value: none for void, and for int, which is the exit code as main()'s is.
+// Whether a worker has a value.  An int is its exit code, as main()'s is.
 template <class R>
 inline constexpr bool kHasValue = !std::is_void_v<R> && !std::is_same_v<R, int>;
 
 template <class R>
 using ValueOf = std::conditional_t<kHasValue<R>, R, void>;
 
-// Calls `call`, puts its value or returns its exit code.
+// Calls `call`.  Writes its value and returns 0, or returns its exit code.
 template <class R, class Call>
 int keep_value(Encoder& value, Call&& call) {
   if constexpr (std::is_void_v<R>) {
@@ -166,10 +164,7 @@ int keep_value(Encoder& value, Call&& call) {
   }
 }
 
-// The parts of a function's type, of which `const Worker&` may come first.
-template <class Function>
-struct Signature;
-
+// The types in a function's signature, without the `const Worker&` that may come first.
 template <class R, class... Ps>
 struct Parts {
   using Value = R;
@@ -203,6 +198,8 @@ struct Parts<R, const Worker&, Ps...> : Parts<R, Ps...> {
   }
 };
 
+template <class Function>
+struct Signature;
 template <class R, class... Ps>
 struct Signature<R (*)(Ps...)> : Parts<R, Ps...> {};
 template <class R, class... Ps>
@@ -228,7 +225,7 @@ class Registered {
   static int call(const Worker& self, Decoder& arguments, Encoder& value) {
     return Parts::call(function, self, arguments, value);
   }
-  // Hidden: each copy of the library in a process has its own list.
+  // Hidden, because each copy of the library in a process has its own list.
   [[gnu::visibility("hidden")]] static inline const WorkerFunction instance{name(), Parts::layout(),
                                                                             &call};
 };

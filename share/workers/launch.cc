@@ -2,7 +2,6 @@
 #include <cerrno>
 #include <chrono>
 #include <csignal>
-#include <fcntl.h>
 #include <filesystem>
 #include <fstream>
 #include <spawn.h>
@@ -14,7 +13,7 @@
 
 #include <cowshed/base/try.h>
 #include <cowshed/share/workers/launch.h>
-#include <cowshed/share/workers/runtime_state.h>
+#include <cowshed/share/workers/worker_main.h>
 
 namespace cowshed::launch {
 namespace {
@@ -26,7 +25,7 @@ std::uint64_t ns_since(Clock::time_point before) {
       std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - before).count());
 }
 
-// Kills the child when there is none.
+// Kills the child if it cannot be had: nobody could wait for it.
 Expected<FileDescriptor> open_pidfd(pid_t pid) {
   FileDescriptor pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));  // CLOEXEC by itself
   if (!pidfd) {
@@ -42,7 +41,7 @@ std::string_view name_of(std::string_view variable) {
   return variable.substr(0, variable.find('='));
 }
 
-// This process's environment with what is added to it.
+// This process's environment, with `added` in place of variables of the same name.
 std::vector<char*> merge_environment(const std::vector<std::string>& added) {
   std::vector<char*> all;
   for (char** variable = environ; *variable != nullptr; ++variable) {
@@ -70,22 +69,38 @@ class FileActions {
 
 }  // namespace
 
-Expected<Child> fork_worker(Launch& launch, int rank) {
+Expected<Child> fork_worker(const Launch& launch, int rank) {
   TRY(auto sockets, make_socket_pair());
   flush_streams();
-  launch.setup.parent = getpid();
+  const pid_t parent = getpid();
   const auto before = Clock::now();
   const pid_t pid = fork();
   if (pid == 0) {
     sockets.first = FileDescriptor();
-    run_worker({rank, launch.count}, std::move(sockets.second), launch.setup, launch.body);
+    run_worker({rank, launch.options.count}, std::move(sockets.second), parent, launch.options,
+               launch.task.body);
   }
   if (pid < 0) return system_error("fork", errno);
   Child worker;
-  worker.pid = pid;
-  worker.start_ns = ns_since(before);
+  worker.exit.rank = rank;
+  worker.exit.pid = pid;
+  worker.exit.start_ns = ns_since(before);
   worker.socket = std::move(sockets.first);
   TRY(worker.pidfd, open_pidfd(pid));
+  return worker;
+}
+
+Expected<Child> spawn_worker(const Launch& launch, int rank) {
+  const WorkersOptions& options = launch.options;
+  TRY(auto sockets, make_socket_pair());
+  const int socket = sockets.first.get();
+  TRY_VOID(send_message(socket, MessageKind::adopt, {}, launch.arenas));
+  TRY_VOID(send_message(socket, MessageKind::job, {rank, options.count}, launch.job));
+  const auto before = Clock::now();
+  TRY(Child worker, spawn_process(options.program, sockets.second.get(), options.environment));
+  worker.exit.rank = rank;
+  worker.exit.start_ns = ns_since(before);
+  worker.socket = std::move(sockets.first);
   return worker;
 }
 
@@ -98,7 +113,7 @@ Expected<Child> spawn_process(const std::string& program, int socket,
   }
   posix_spawn_file_actions_addclosefrom_np(actions.get(), kSocketNumber + 1);
   const std::string first = program.empty() ? program_name() : program;
-  // Not by its name: there may be another file there by now.
+  // Not this program's path: another file may have it by now.
   const char* file = program.empty() ? "/proc/self/exe" : program.c_str();
   std::array<char*, 3> arguments = {const_cast<char*>(first.c_str()),
                                     const_cast<char*>(kWorkerArgument), nullptr};
@@ -110,21 +125,9 @@ Expected<Child> spawn_process(const std::string& program, int socket,
   if (error != 0)
     return system_error("posix_spawn of " + (program.empty() ? "this program" : program), error);
   Child child;
-  child.pid = pid;
+  child.exit.pid = pid;
   TRY(child.pidfd, open_pidfd(pid));
   return child;
-}
-
-Expected<Child> spawn_worker(const Launch& launch, int rank) {
-  TRY(auto sockets, make_socket_pair());
-  const int socket = sockets.first.get();
-  TRY_VOID(send_message(socket, MessageKind::adopt, {}, launch.arenas));
-  TRY_VOID(send_message(socket, MessageKind::job, {rank, launch.count}, launch.job));
-  const auto before = Clock::now();
-  TRY(Child worker, spawn_process(launch.program, sockets.second.get(), launch.setup.environment));
-  worker.start_ns = ns_since(before);
-  worker.socket = std::move(sockets.first);
-  return worker;
 }
 
 Expected<void> send_signal(pid_t pid, const FileDescriptor& pidfd, int signal) {
@@ -138,14 +141,14 @@ Expected<void> send_signal(pid_t pid, const FileDescriptor& pidfd, int signal) {
 
 Expected<void> check_threads(const std::string& who) {
   struct stat status = {};
-  if (stat("/proc/self/task", &status) != 0) return {};  // no /proc: nobody knows
+  if (stat("/proc/self/task", &status) != 0) return {};  // without /proc, threads are unknown
 #ifdef __SANITIZE_THREAD__
-  constexpr nlink_t kOurs = 2;  // ThreadSanitizer has one of its own
+  constexpr nlink_t kExpected = 2;  // one is ThreadSanitizer's
 #else
-  constexpr nlink_t kOurs = 1;
+  constexpr nlink_t kExpected = 1;
 #endif
-  const nlink_t threads = status.st_nlink - 2;  // a folder has two links besides its folders
-  if (threads <= kOurs) return {};
+  const nlink_t threads = status.st_nlink - 2;  // "." and ".." are links, too
+  if (threads <= kExpected) return {};
   std::string names;
   std::error_code ignored;
   for (const auto& task : std::filesystem::directory_iterator("/proc/self/task", ignored)) {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdint>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -15,12 +14,24 @@
 #include <cowshed/share/wire/message.h>
 #include <cowshed/share/workers/job.h>
 #include <cowshed/share/workers/options.h>
-#include <cowshed/share/workers/worker_main.h>
 
-// A parent's side of starting one worker.
+// The parent's side of a start: what is prepared once, and how one worker is started by each
+// method.
+//
+//   WorkersOptions, WorkerTask ─▶ Launch ── prepare() ─▶ fork_worker()    ─▶ Child ─▶ WorkerEnd
+//                                                        spawn_worker()
+//                                                        request_worker()
 namespace cowshed::launch {
 
-// As poll() can wait: 24 days at most.
+// A worker that was started by exec has its socket as this descriptor.  Its only other descriptors
+// are the standard streams.
+constexpr int kSocketNumber = 3;
+constexpr const char* kWorkerArgument = "--cowshed-worker";
+
+// argv[0], as the Runtime in main() got it; null if there is no Runtime yet.
+const char* program_name();
+
+// What poll() can wait: at most 24 days.
 constexpr std::chrono::milliseconds bounded(std::chrono::milliseconds time) {
   constexpr std::chrono::milliseconds kMost(std::numeric_limits<int>::max());
   return std::clamp(time, std::chrono::milliseconds(0), kMost);
@@ -28,72 +39,61 @@ constexpr std::chrono::milliseconds bounded(std::chrono::milliseconds time) {
 
 class ForkServerProcess;
 
-// What all workers of one start() have in common.
+// One call of start(): what all of its workers have in common.
 struct Launch {
-  Start method = Start::fork;
-  std::string name;
-  int count = 1;
-  pid_t starter = gettid();                      // the thread with which they die, if asked
-  std::chrono::milliseconds start_timeout = {};  // for spawn
-  Setup setup;
-  Body body;                 // for fork
-  std::string program;       // for spawn: "" is this one
-  internal::Content arenas;  // for spawn: what goes before the job
-  internal::Content job;     // for spawn and forkserver
+  WorkersOptions options;     // start_timeout is bounded()
+  internal::WorkerTask task;  // without `arguments`, once they are in `job`
+  pid_t starter = gettid();   // with .die_with_parent, the kernel kills the workers when it ends
+  internal::Content arenas;   // for spawn: a parcel, sent before the job
+  internal::Content job;      // for spawn and forkserver: see encode_job()
   std::shared_ptr<ForkServerProcess> server;
 };
 
-// A worker as its parent knows it, from its start to its end.
+// A worker from its start to its end, as its parent knows it.
 struct Child {
-  pid_t pid = 0;
-  FileDescriptor pidfd;  // none: it has been reaped
-  FileDescriptor socket;
-  FileDescriptor place = {};  // kept free for a pidfd that is to come by the socket
-  std::uint64_t start_ns = 0;
+  WorkerExit exit;            // without `error`, which describe_end() makes
+  FileDescriptor pidfd;       // none before a forkserver has started it, and after it was reaped
+  FileDescriptor socket;      // what the worker sends arrives here
+  FileDescriptor spare = {};  // keeps a number free for the pidfd that comes through the socket
   std::chrono::steady_clock::time_point started = std::chrono::steady_clock::now();
-  int restarts = 0;
-  bool begun = false;                  // a spawned one has come to its function
-  bool timed_out = false;              // it had not in time
+  // What its messages said.
+  bool begun = false;                  // a spawned worker has reached its function
   bool reported = false;               // the forkserver said how it ended
-  std::optional<std::string> refused;  // by the forkserver
-  int exit_code = -1;
-  int signal = 0;
+  std::optional<std::string> refused;  // why the forkserver did not start it
   std::optional<StrayWrite> stray_write;
-  std::optional<std::string> failure;
+  std::optional<std::string> failure;  // an exception's text
   std::optional<internal::Content> value;
-  std::string unread;  // why something that it said could not be received
+  std::string unread;  // why a message could not be received
+
+  bool timed_out = false;  // killed, because it had not begun in time
 
   bool running() const { return static_cast<bool>(pidfd); }
-  void set_end(int code, int status);  // as in siginfo_t
-  void read_messages();                // as many as there are
+  void set_end(int code, int status);  // si_code and si_status of siginfo_t
+  void read_messages();                // all that have arrived
 };
 
-// What went wrong with one that has ended, "" when nothing did.  With `with_value` it should have
-// left one.
-std::string describe_end(const Launch& launch, int rank, const Child& child, bool with_value);
+// Says in one line what went wrong with a worker that has ended; "" on success.  If `must_return`,
+// ending without a value is a failure.
+std::string describe_end(const Launch& launch, const Child& child, bool must_return);
 
-Expected<Child> fork_worker(Launch& launch, int rank);
+// Checks the options, opens what they name, and encodes what is sent to the workers.
+Expected<void> prepare(Launch& launch);
+
+Expected<Child> fork_worker(const Launch& launch, int rank);
 Expected<Child> spawn_worker(const Launch& launch, int rank);
 
-// The request alone, so that several are under way: the forkserver's answer comes by the socket.
-Expected<Child> request_worker(const Launch& launch, int rank);
-
-// Starts `program` ("": this one), to receive what is sent to the other end of `socket`.  No error
-// when it has no Runtime: then it never says `begun`.
+// Executes `program`, or this one if it is "", with `socket` as kSocketNumber.  Succeeds even if
+// the program has no Runtime; then it never says that it has begun.
 Expected<Child> spawn_process(const std::string& program, int socket,
                               const std::vector<std::string>& environment);
 
-// To a process that has not been reaped; by its PID where pidfd_send_signal(2) is refused, as
-// seccomp filters of older container runtimes do.  No error if it has ended.  Errors: system_call.
+// Signals a process that has not been reaped; does nothing if it has ended.  Uses the PID where
+// seccomp filters of older container runtimes refuse pidfd_send_signal(2).  Errors: system_call.
 Expected<void> send_signal(pid_t pid, const FileDescriptor& pidfd, int signal);
-
-// Checks the options, opens what they name, and encodes the job where there is to be one.
-Expected<void> prepare(const WorkersOptions& options, const internal::WorkerJob& job,
-                       Launch& launch);
 
 tl::unexpected<Error> no_runtime_error();
 
-// Of the fork that this process is asked for: threads_running.
+// Fails with threads_running if this process has other threads.  `who` begins the message.
 Expected<void> check_threads(const std::string& who);
 
 }  // namespace cowshed::launch

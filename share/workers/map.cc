@@ -52,11 +52,11 @@ TransferRow row_of(const Channel<Bytes>& channel, std::string_view type) {
   return TransferCounter("channel", channel.name()).row(type, TransferKind::value);
 }
 
-// For what is not known at once after a death.
+// The channel, and the parent, may learn of a death a little later.
 constexpr int kAttempts = 20;
 constexpr auto kBetweenAttempts = std::chrono::milliseconds(5);
 
-// Not for good: full, or empty, or a stopped process is in the way.
+// Whether a later try may succeed: the channel is full or empty, or a stopped process blocks it.
 bool is_for_now(const Error& error) {
   return error.code == ErrorCode::would_block || error.code == ErrorCode::peer_stopped;
 }
@@ -73,8 +73,8 @@ void serve_map(Channel<Bytes>& tasks, Channel<Bytes>& results, std::string_view 
     auto task = tasks.receive();
     if (!task && task.error().code == ErrorCode::closed) return;
     Decoder item = decode(task.value());
-    ByteChannel::keep_in_hand(*task);  // until its result is sent
-    *task = Bytes();                   // its memory is free for others meanwhile
+    ByteChannel::keep_in_hand(*task);  // the task is lost if this worker dies before its result
+    *task = Bytes();                   // frees its memory
     const auto index = item.take<std::uint64_t>();
     Content value = encode_value(index, item, call);
     auto sent = send(value);
@@ -159,13 +159,14 @@ Expected<MapQueue::Collected> MapQueue::collect_results() {
   }
 }
 
-// Until there is a result, perhaps.
+// Waits until there may be a result, and handles workers that died.
 Expected<void> MapQueue::wait(Collected collected) {
   TRY(const int readable, results_.descriptor());
-  // With a stopped process in the way it stays readable.
+  // If a stopped process blocks the channel, it stays readable: do not poll it.
   std::vector<pollfd> events = {{collected == Collected::all ? readable : -1, POLLIN, 0}};
-  for (const int pidfd : workers_->pidfds()) events.push_back({pidfd, POLLIN, 0});
-  constexpr int kAtMost = 100;  // ms, for a stopped worker that goes on
+  for (const WorkerProcess& worker : workers_->processes())
+    events.push_back({worker.pidfd(), POLLIN, 0});
+  constexpr int kAtMost = 100;  // ms; then a stopped worker may run again
   const int happened = poll(events.data(), events.size(), kAtMost);
   if (happened < 0 && errno != EINTR) return system_error("map: poll", errno);
   TRY(const auto dead, reap());
@@ -180,11 +181,11 @@ Expected<std::vector<WorkerEnd>> MapQueue::reap() {
   return dead;
 }
 
-// What the dead had in hand is to be sent again.  Perhaps not at the first call: the channel knows
-// of a death when the address space is gone, which somebody who looks at it may delay.
+// Queues the tasks of dead workers again.  A later call may find more: the channel learns of a
+// death when the address space is gone, and a process that reads it can delay that.
 Expected<void> MapQueue::take_back() {
   const ChannelStats stats = tasks_.stats();
-  TRY(const Collected collected, collect_results());  // that they had sent before
+  TRY(const Collected collected, collect_results());  // results that they sent before they died
   if (collected == Collected::some) return {};
   for (const LostMessages& lost : stats.lost) {
     const auto found = std::find_if(under_way_.begin(), under_way_.end(), [&](const auto& each) {
@@ -214,7 +215,7 @@ Expected<void> MapQueue::restart(const WorkerExit& dead) {
 
 Error MapQueue::lost_error(std::uint64_t index, const Task& task) {
   for (int attempt = 0; attempt < kAttempts && how_it_ended_.count(task.lost_by) == 0; ++attempt) {
-    std::this_thread::sleep_for(kBetweenAttempts);  // its end comes after its address space's
+    std::this_thread::sleep_for(kBetweenAttempts);  // a process ends after its address space
     (void)reap();
   }
   std::string text = item_name(index);
@@ -228,7 +229,7 @@ Error MapQueue::lost_error(std::uint64_t index, const Task& task) {
 
 Expected<void> MapQueue::finish() {
   tasks_.close();
-  TRY(const auto ends, workers_->wait(false));
+  TRY(const auto ends, workers_->wait());
   for (const WorkerEnd& end : ends)
     if (!end.exit.ok()) return make_error(ErrorCode::worker_failed, end.exit.error);
   return {};

@@ -8,65 +8,65 @@
 #include <sys/types.h>
 #include <vector>
 
-// What start() is told, and what it says of a worker's end.
+// The options of start(), and what it reports about the end of each worker.
 namespace cowshed {
 
 class ForkServer;  // forkserver.h
 
 enum class Start : std::uint8_t {
-  fork,        // what this process has is inherited, for free; not for one with threads
-  spawn,       // exec of this program or another: also for processes with threads
-  forkserver,  // a small process without threads, see forkserver.h, forks it
+  fork,        // inherits all that this process has; refused if the process has other threads
+  spawn,       // executes this program, or another one; works in a process with threads
+  forkserver,  // is forked by a small process without threads, see forkserver.h; works with threads
 };
 
-// What fork does in a process with other threads.  They do not exist in a worker, and what they
-// hold locked stays locked there for ever: a logger's mutex, or one inside a library.  (Cowshed's
-// own and malloc's are never held: fork waits for them.)
+// What Start::fork does in a process with other threads.  A worker does not have those threads, and
+// their locks stay locked in it for ever: a logger's mutex, or one inside a library.  Cowshed's own
+// locks and malloc's are safe, because fork waits for them.
 enum class Threads : std::uint8_t {
-  // The error threads_running, which counts and names them.  A worker that hangs does so once in a
-  // thousand starts, far from its cause; this fails at the first.
+  // Fails with threads_running, and names the threads.  Without this, one worker in a thousand
+  // would hang, far from the cause.
   refuse,
-  allow,  // the caller knows that no thread holds what a worker needs
+  allow,  // the caller knows that no other thread holds a lock that a worker needs
 };
 
 struct WorkersOptions {
   Start method = Start::fork;
   int count = 1;
   std::string name = "worker";
-  // SIGKILL for a worker whose parent ended (under forkserver: whose forkserver did, which ends
-  // with its owner).  For fork and spawn the kernel means the parent's *thread* that called
-  // start(): with this set, call it from one that lives as long as the workers may.
+  // Kill the worker when its parent ends.  The parent of a forkserver's worker is the forkserver,
+  // which ends with its owner.  For fork and spawn the kernel watches the *thread* that called
+  // start(): call it from a thread that lives as long as the workers may.
   bool die_with_parent = true;
   Threads threads = Threads::refuse;
-  // How often one that fails is started again: by wait(), which alone notices it, or by map().  By
-  // fork the arguments and the function are copied for that.
+  // Maximum restarts per failed worker.  Only wait(), wait_for() and map() restart.  With fork,
+  // a value above 0 copies the function and its arguments.
   int restarts = 0;
-  std::vector<std::string> environment = {};  // "NAME=value", beside what there is
-  // For spawn: another program that has a Runtime and the same worker function.
+  std::vector<std::string> environment = {};  // "NAME=value", added to this process's environment
+  // For spawn: another program, which must have a Runtime and the same worker function.
   std::filesystem::path program = {};
-  // For spawn: one that has not come to its function by then is killed; its program has no Runtime,
-  // most likely.  24 days at most.
+  // For spawn: kill a worker that has not reached its function by then.  Usually its main() has no
+  // Runtime.  At most 24 days.
   std::chrono::milliseconds start_timeout = std::chrono::seconds(30);
-  const ForkServer* server = nullptr;  // for forkserver; null: one that is started when needed
+  const ForkServer* server = nullptr;  // for forkserver; null: the process's own, started if needed
 };
 
-// What became of one.
+// How a worker ended.
 struct WorkerExit {
   int rank = 0;
   pid_t pid = 0;
-  int exit_code = -1;  // -1 when a signal ended it
-  int signal = 0;      // 0 when it exited
-  std::string error;   // "" when all went well; else one line: an exception's what(), a stray
-                       // write, a signal, an exit code that is not 0
+  int exit_code = -1;  // -1 if a signal ended it
+  int signal = 0;      // 0 if it exited
+  std::string error;   // "" on success; else one line: an exception's what(), a stray write, a
+                       // signal, or an exit code that is not 0
   std::uint64_t start_ns = 0;  // how long fork() or posix_spawn() took
-  int restarts = 0;            // before it
+  int restarts = 0;            // how often it was restarted before this end
 
   bool ok() const { return error.empty(); }
 };
 
 template <class R>
 struct WorkerResult : WorkerExit {
-  std::optional<R> value;  // that the function returned; none unless ok()
+  std::optional<R> value;  // what the function returned; empty unless ok()
 };
 
 }  // namespace cowshed

@@ -7,11 +7,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <cowshed/base/exception_text.h>
 #include <cowshed/share/export/parcel.h>
-#include <cowshed/share/runtime.h>
+#include <cowshed/share/workers.h>
 #include <cowshed/share/workers/forkserver_client.h>
-#include <cowshed/share/workers/runtime_state.h>
+#include <cowshed/share/workers/launch.h>
 #include <cowshed/share/workers/worker_main.h>
 
 namespace cowshed {
@@ -20,8 +19,8 @@ namespace {
 
 std::atomic<const char*> started_as = nullptr;
 
-// The process at the other end of the socket that start() passed on.  Nothing if the descriptor is
-// something else: only a Unix packet socket has a peer with an effective user and group.
+// The process that made the socket which start() passed on.  Nothing if the descriptor is something
+// else: only a Unix packet socket has a peer with an effective user and group.
 std::optional<ucred> peer_of_our_socket() {
   int type = 0;
   socklen_t size = sizeof type;
@@ -36,8 +35,8 @@ std::optional<ucred> peer_of_our_socket() {
   return peer;
 }
 
-// A process that executes a program with more rights than its own must not choose its work.
-bool is_equal(const ucred& peer) {
+// False if this program has rights that its parent lacks: the parent would choose what it does.
+bool has_our_rights(const ucred& peer) {
   return getauxval(AT_SECURE) == 0 && peer.uid == getauxval(AT_EUID) &&
          peer.gid == getauxval(AT_EGID);
 }
@@ -49,7 +48,7 @@ bool is_equal(const ucred& peer) {
 
 [[noreturn]] void become_worker(const ucred& parent) {
   fcntl(kSocketNumber, F_SETFD, FD_CLOEXEC);
-  if (!is_equal(parent)) {
+  if (!has_our_rights(parent)) {
     fail({ErrorCode::permission_denied, 0,
           "this program is no worker of who has other rights than it: it is set-user-ID, "
           "set-group-ID or has file capabilities; use Start::fork"});
@@ -82,7 +81,7 @@ Runtime::Runtime(int argc, char** argv) {
   if (argc != 2 || std::strcmp(argv[1], launch::kWorkerArgument) != 0) return;
   if (const auto parent = launch::peer_of_our_socket()) {
     const char* slash = std::strrchr(argv[0], '/');
-    prctl(PR_SET_NAME, slash != nullptr ? slash + 1 : argv[0]);  // it would be "exe"
+    prctl(PR_SET_NAME, slash != nullptr ? slash + 1 : argv[0]);  // else it is "exe"
     launch::become_worker(*parent);
   }
 }

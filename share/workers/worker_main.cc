@@ -3,7 +3,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cxxabi.h>
-#include <exception>
 #include <iostream>
 #include <sys/prctl.h>
 #include <system_error>
@@ -18,7 +17,7 @@
 namespace cowshed::launch {
 namespace {
 
-// In a worker; a process that it forks in turn has them too, and must not report as the worker.
+// This worker's.  A process that the worker forks inherits them, and must not report as the worker.
 COWSHED_FORK_STATE int own_socket = -1;
 COWSHED_FORK_STATE pid_t own_pid = 0;
 StrayWrite stray_write;
@@ -34,22 +33,22 @@ void send_failure(const std::string& text) {
   if (getpid() == own_pid) send_text(own_socket, MessageKind::failure, text);
 }
 
-// The exit code.  Of any callable: what a Body is made of may be too much for it to hold without
-// allocating, which copies pages of the heap for each worker.
+// Returns the exit code.  A template, because a std::function may allocate for what it captures,
+// and each worker would copy a page of the heap.
 template <class Function>
 int run_body(const Function& body) {
   try {
     Encoder value;
     const int code = body(value);
     flush_streams();
-    if (getpid() != own_pid) return code;  // returned in what the worker forked
+    if (getpid() != own_pid) return code;  // in a process that the worker forked
     internal::give_back_hands();
     const internal::Content content = value.finish();
     const auto sent = send_message(own_socket, MessageKind::result, {code}, content);
     if (sent || (content.inline_bytes().empty() && !content.file())) return code;
     throw std::runtime_error("its value could not be sent: " + sent.error().message);
   } catch (const abi::__forced_unwind&) {
-    // Must not be swallowed, nor go on into the frames of the parent: the worker ends here.
+    // Must not be swallowed, and must not unwind the parent's frames: the worker ends here.
     send_failure("ended by pthread_exit()");
     flush_streams();
     _exit(1);
@@ -62,20 +61,8 @@ int run_body(const Function& body) {
 
 }  // namespace
 
-void encode(Encoder& to, const Setup& setup) {
-  to.put(setup.parent).put(setup.die_with_parent).put(setup.environment);
-}
-
-Setup decode_setup(Decoder& from) {
-  Setup setup;
-  setup.parent = from.take<pid_t>();
-  setup.die_with_parent = from.take<bool>();
-  setup.environment = from.take<std::vector<std::string>>();
-  return setup;
-}
-
 void flush_streams() {
-  // They may not have been made yet: this may be called by the constructor of a static object.
+  // Makes them if this is called by the constructor of a static object.
   const std::ios_base::Init streams;
   std::cout.flush();
   std::cerr.flush();
@@ -84,21 +71,22 @@ void flush_streams() {
   (void)std::fflush(stderr);
 }
 
-void run_worker(const Worker& self, FileDescriptor socket, const Setup& setup, const Body& body) {
-  int no_signal_error = 0;
-  if (setup.die_with_parent) {
-    no_signal_error = prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 ? 0 : errno;
-    if (getppid() != setup.parent) _exit(1);  // it ended before the call above
+void run_worker(const Worker& self, FileDescriptor socket, pid_t parent,
+                const WorkersOptions& options, const internal::WorkerTask::Body& body) {
+  int signal_error = 0;
+  if (options.die_with_parent) {
+    signal_error = prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 ? 0 : errno;
+    if (getppid() != parent) _exit(1);  // it ended before the call above
   }
   own_socket = socket.get();
   own_pid = getpid();
   watch_stray_writes();
   const int code = run_body([&](Encoder& value) {
-    if (no_signal_error != 0) {
-      throw std::system_error(no_signal_error, std::generic_category(),
+    if (signal_error != 0) {
+      throw std::system_error(signal_error, std::generic_category(),
                               "prctl(PR_SET_PDEATHSIG), for WorkersOptions::die_with_parent");
     }
-    for (const std::string& variable : setup.environment) {
+    for (const std::string& variable : options.environment) {
       const std::size_t equals = variable.find('=');
       setenv(variable.substr(0, equals).c_str(), variable.substr(equals + 1).c_str(), 1);
     }
@@ -107,24 +95,41 @@ void run_worker(const Worker& self, FileDescriptor socket, const Setup& setup, c
   _exit(code);
 }
 
-void run_job(Message message, FileDescriptor socket, pid_t parent) {
+void encode_job(Encoder& to, const WorkersOptions& options, const internal::WorkerTask& task) {
+  const bool has_environment = options.method == Start::spawn;  // since it was executed
+  to.put(getpid()).put(options.die_with_parent);
+  to.put(has_environment ? std::vector<std::string>() : options.environment);
+  put_function(to, *task.function);
+  task.arguments(to);
+}
+
+void run_job(Message message, FileDescriptor socket, pid_t forkserver) {
   const int reply = socket.get();
   try {
     Decoder from(std::move(message.content));
-    Setup setup = decode_setup(from);
-    setup.parent = parent != 0 ? parent : setup.parent;
+    const auto starter = from.take<pid_t>();
+    WorkersOptions options;
+    options.die_with_parent = from.take<bool>();
+    options.environment = from.take<std::vector<std::string>>();
     const Worker self = {static_cast<int>(message.numbers[0]),
                          static_cast<int>(message.numbers[1])};
-    run_worker(self, std::move(socket), setup, [&](const Worker&, Encoder& value) {
-      const auto name = from.take<std::string>();
-      const auto* function =
-          internal::find_worker_function(name, from.take<std::uint64_t>()).value();
-      return function->call(self, from, value);
-    });
+    const auto call = [&](const Worker&, Encoder& value) {
+      return take_function(from).call(self, from, value);
+    };
+    run_worker(self, std::move(socket), forkserver != 0 ? forkserver : starter, options, call);
   } catch (...) {
     send_text(reply, MessageKind::failure, internal::text_of_current_exception());
   }
   _exit(1);
+}
+
+void put_function(Encoder& to, const internal::WorkerFunction& function) {
+  to.put(std::string(function.name)).put(function.layout);
+}
+
+const internal::WorkerFunction& take_function(Decoder& from) {
+  const auto name = from.take<std::string>();
+  return *internal::find_worker_function(name, from.take<std::uint64_t>()).value();
 }
 
 }  // namespace cowshed::launch

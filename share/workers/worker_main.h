@@ -1,39 +1,31 @@
 #pragma once
 
-#include <functional>
-#include <string>
 #include <sys/types.h>
-#include <vector>
 
 #include <cowshed/share/codec.h>
-#include <cowshed/share/wire/content.h>
 #include <cowshed/share/wire/message.h>
-#include <cowshed/share/workers/function.h>
+#include <cowshed/share/workers/job.h>
 
-// A worker's side of its life, the same under every start method.
+// The worker's side: runs its function and reports to the parent.  The same for every method.
 namespace cowshed::launch {
 
-// What is done in the worker before its function.
-struct Setup {
-  pid_t parent = 0;  // whose death ends it, if asked
-  bool die_with_parent = true;
-  std::vector<std::string> environment;  // "NAME=value"
-};
+// Runs the body, sends its value or its exception to `socket`, and ends the process by
+// _exit().  With .die_with_parent the kernel kills the worker when `parent` ends.
+[[noreturn]] void run_worker(const Worker& self, FileDescriptor socket, pid_t parent,
+                             const WorkersOptions& options, const internal::WorkerTask::Body& body);
 
-void encode(Encoder& to, const Setup& setup);
-Setup decode_setup(Decoder& from);
+// The job of a worker that does not inherit it.  encode_job() writes the content of a message of
+// kind `job`; run_job() reads it in the worker and does what run_worker() does.  The worker's
+// parent is `forkserver`, or if that is 0 the process that encoded the job.
+void encode_job(Encoder& to, const WorkersOptions& options, const internal::WorkerTask& task);
+[[noreturn]] void run_job(Message message, FileDescriptor socket, pid_t forkserver = 0);
 
-using Body = std::function<int(const Worker&, Encoder& value)>;
+// A registered function by its name, as both a job and a warm-up have it.  take_function() throws
+// if this program does not have it.
+void put_function(Encoder& to, const internal::WorkerFunction& function);
+const internal::WorkerFunction& take_function(Decoder& from);
 
-// Does what `setup` says, runs the body, tells `socket` of its end, and leaves by _exit().
-[[noreturn]] void run_worker(const Worker& self, FileDescriptor socket, const Setup& setup,
-                             const Body& body);
-
-// The same for a message of kind job, whose content is setup, function and arguments.
-// `parent`: 0 where the setup has it.
-[[noreturn]] void run_job(Message message, FileDescriptor socket, pid_t parent = 0);
-
-// Standard streams only: fflush(nullptr) waits for a thread that sits in a read of any stream.
+// Flushes the standard streams only: fflush(nullptr) waits for a thread that reads from any stream.
 void flush_streams();
 
 }  // namespace cowshed::launch

@@ -12,165 +12,183 @@
 #include <cowshed/share/workers/forkserver_client.h>
 #include <cowshed/share/workers/launch.h>
 
+// The workers of one start(): how they are started, waited for, restarted and stopped.
 namespace cowshed {
-namespace {
+namespace internal {
 
-using Clock = std::chrono::steady_clock;
-using internal::WorkerEnd;
 using launch::Child;
 using launch::Launch;
 
-enum class Again : std::uint8_t { never, if_failed };
+namespace {
 
-class State : public internal::StartedWorkers {
- public:
-  // Errors have its name already.
-  Expected<void> start(const WorkersOptions& options, internal::WorkerBody body,
-                       const internal::WorkerJob& job);
-  ~State() override {
-    if (getpid() == owner_) {
-      abandon_unkillable();
-      (void)reap_until(Clock::time_point::max(), Again::never, false);
-    }
-  }
-
-  Expected<std::vector<WorkerEnd>> wait(bool with_values) override;
-  Expected<std::vector<WorkerEnd>> stop(Clock::time_point deadline, bool with_values) override;
-  Expected<std::vector<WorkerEnd>> reap_ended() override;
-  Expected<void> restart(int rank) override;
-  const std::string& name() const override { return launch_.name; }
-  std::vector<pid_t> pids() const override;
-  std::vector<int> pidfds() const override;
-
- private:
-  Expected<void> signal_all(int signal) const;  // to those that run; the first error
-  // SIGKILL to all; those that cannot be killed, because they are another user's by now, are not
-  // waited for.
-  void abandon_unkillable();
-  Expected<Child> start_one(int rank);
-  Expected<void> start_all();
-  Expected<void> start_again(int rank);
-  Expected<void> await_started(Child& child) const;
-  Expected<void> reap(Child& child);
-  // Waits for one, until the deadline; the ranks of those that had ended.
-  Expected<std::vector<int>> reap_some(Clock::time_point deadline);
-  bool any_running() const;
-  // Until the deadline, when some may still run.
-  Expected<void> reap_until(Clock::time_point deadline, Again again, bool with_values);
-  Expected<void> kill_late_ones();
-  Clock::time_point next_timeout() const;
-  WorkerEnd end_of(int rank, bool with_value);
-  std::vector<WorkerEnd> ends(bool with_values);
-  std::string who(const std::string& what) const {
-    return "workers '" + launch_.name + "': " + what;
-  }
-  Error error_of(Error error) const {
-    error.message = who(error.message);
-    return error;
-  }
-
-  Launch launch_;
-  WorkersOptions options_;
-  pid_t owner_ = getpid();
-  std::vector<Child> children_;
-};
-
-Expected<void> State::signal_all(int signal) const {
-  Expected<void> all;
-  for (const Child& child : children_) {
-    if (child.running()) {
-      auto sent = launch::send_signal(child.pid, child.pidfd, signal);
-      all = all ? sent : all;
-    }
-  }
-  return all.map_error([&](Error error) { return error_of(std::move(error)); });
+// What poll() is told to wait: at most 1,000 seconds at a time, -1 for ever.
+int milliseconds_until(StartedWorkers::Clock::time_point deadline) {
+  if (deadline == StartedWorkers::Clock::time_point::max()) return -1;
+  const auto now = StartedWorkers::Clock::now();
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(std::max(deadline, now) - now);
+  return static_cast<int>(std::min<std::int64_t>(left.count(), 1'000'000));
 }
 
-void State::abandon_unkillable() {
+}  // namespace
+
+StartedWorkers::StartedWorkers(const WorkersOptions& options, WorkerTask task)
+    : launch_(std::make_unique<Launch>()), owner_(getpid()) {
+  launch_->options = options;
+  launch_->task = std::move(task);
+}
+
+StartedWorkers::~StartedWorkers() {
+  if (getpid() != owner_) return;
   for (Child& child : children_)
-    if (child.running() && !launch::send_signal(child.pid, child.pidfd, SIGKILL))
-      child.pidfd = FileDescriptor();
+    if (!send_signal(child, SIGKILL)) child.pidfd = FileDescriptor();  // another user's: let it run
+  (void)reap_until(children_, Clock::time_point::max(), Restart::no);
 }
 
-Expected<Child> State::start_one(int rank) {
-  switch (launch_.method) {
-    case Start::fork: return launch::fork_worker(launch_, rank);
-    case Start::spawn: return launch::spawn_worker(launch_, rank);
-    case Start::forkserver: return launch::request_worker(launch_, rank);
+Expected<void> StartedWorkers::start() {
+  const auto started = launch::prepare(*launch_).and_then([&] { return start_all(); });
+  launch_->task.arguments = nullptr;  // it refers to the caller's arguments
+  if (launch_->options.restarts == 0) {
+    launch_->task.body = nullptr;  // so does this, unless it may be called again
+    launch_->job = {};
+    launch_->arenas = {};
   }
-  return make_error(ErrorCode::invalid_argument, ".method is none");
+  return started.map_error([&](const Error& error) { return named(error); });
 }
 
-Expected<void> State::await_started(Child& child) const {
-  const auto is_open = [&] {
-    return launch_.method == Start::forkserver && !child.running() && !child.refused &&
-           !child.reported;
-  };
-  for (bool told = true; told && is_open();) {
-    told = launch_.server->wait_readable(child.socket.get());
-    child.read_messages();
-    told = told && !launch_.server->ended();
-  }
-  if (is_open()) {
-    // A worker that it forked last is about to say so; if there is none nobody has its end of the
-    // socket, and this does not wait.
-    pollfd worker = {child.socket.get(), POLLIN, 0};
-    TEMP_FAILURE_RETRY(poll(&worker, 1, static_cast<int>(launch_.start_timeout.count())));
-    child.read_messages();
-  }
-  if (is_open()) {
-    return make_error(ErrorCode::forkserver_ended,
-                      "the forkserver " + launch_.server->how_it_ended());
-  }
-  if (child.refused)
-    return make_error(ErrorCode::system_call, "the forkserver says: " + *child.refused);
-  if (launch_.method == Start::forkserver && !child.running()) {
-    return make_error(ErrorCode::system_call, child.unread.empty()
-                                                  ? "the worker was killed before it began"
-                                                  : child.unread);
-  }
-  return {};
-}
-
-Expected<void> State::start_all() {
-  children_.reserve(static_cast<std::size_t>(launch_.count));
+Expected<void> StartedWorkers::start_all() {
+  const int count = launch_->options.count;
+  children_.reserve(static_cast<std::size_t>(count));
   Expected<void> all;
-  for (int rank = 0; rank < launch_.count && all; ++rank)
+  for (int rank = 0; rank < count && all; ++rank)
     all = start_one(rank).map([&](Child&& child) { children_.push_back(std::move(child)); });
-  for (Child& child : children_) {  // those that were asked for before another failed, too
-    auto started = await_started(child);
-    all = all ? started : all;
+  if (launch_->options.method == Start::forkserver) {
+    for (Child& child : children_) {  // also those that were requested before another one failed
+      auto started = launch::await_start(*launch_, child);
+      all = all ? started : all;
+    }
   }
   return all;
 }
 
-Expected<void> State::restart(int rank) {
-  return start_again(rank).map_error([&](Error error) { return error_of(std::move(error)); });
+Expected<Child> StartedWorkers::start_one(int rank) {
+  switch (launch_->options.method) {
+    case Start::fork: return launch::fork_worker(*launch_, rank);
+    case Start::spawn: return launch::spawn_worker(*launch_, rank);
+    case Start::forkserver: return launch::request_worker(*launch_, rank);
+  }
+  return make_error(ErrorCode::invalid_argument, ".method is none");
 }
 
-Expected<void> State::start_again(int rank) {
-  Child& child = children_[static_cast<std::size_t>(rank)];
-  if (launch_.method == Start::fork && options_.threads == Threads::refuse)
+Expected<void> StartedWorkers::restart(int rank) {
+  return start_again(child_at(rank)).map_error([&](Error error) {
+    return named(std::move(error));
+  });
+}
+
+Expected<void> StartedWorkers::start_again(Child& child) {
+  const WorkersOptions& options = launch_->options;
+  if (options.method == Start::fork && options.threads == Threads::refuse)
     TRY_VOID(launch::check_threads("fork of a worker again"));
-  TRY(Child next, start_one(rank));
-  next.restarts = child.restarts + 1;
-  TRY_VOID(await_started(next));
+  TRY(Child next, start_one(child.exit.rank));
+  next.exit.restarts = child.exit.restarts + 1;
+  if (options.method == Start::forkserver) TRY_VOID(launch::await_start(*launch_, next));
   child = std::move(next);
   return {};
 }
 
-Expected<void> State::reap(Child& child) {
-  child.read_messages();
-  if (launch_.method == Start::forkserver) {
-    for (bool told = true; told && !child.reported;) {
-      told = launch_.server->wait_readable(child.socket.get()) && !launch_.server->ended();
-      child.read_messages();
+Expected<std::vector<WorkerEnd>> StartedWorkers::wait() {
+  TRY_VOID(reap_until(children_, Clock::time_point::max(), Restart::if_failed));
+  return ends();
+}
+
+Expected<std::vector<WorkerEnd>> StartedWorkers::wait_for(std::chrono::milliseconds timeout) {
+  TRY_VOID(wait_for(children_, timeout));
+  return ends();
+}
+
+Expected<std::vector<WorkerEnd>> StartedWorkers::stop(Clock::time_point deadline) {
+  TRY_VOID(signal_all(SIGTERM));
+  TRY_VOID(reap_until(children_, deadline, Restart::no));
+  TRY_VOID(signal_all(SIGKILL));
+  TRY_VOID(reap_until(children_, Clock::time_point::max(), Restart::no));
+  return ends();
+}
+
+Expected<std::vector<WorkerEnd>> StartedWorkers::reap_ended() {
+  TRY(const auto ranks, reap_some(Clock::now()));
+  std::vector<WorkerEnd> ended;
+  for (const int rank : ranks) ended.push_back(end_of(child_at(rank), true));
+  return ended;
+}
+
+Expected<void> StartedWorkers::wait_for(std::span<Child> awaited,
+                                        std::chrono::milliseconds timeout) {
+  const auto now = Clock::now();
+  const auto most = std::chrono::floor<std::chrono::milliseconds>(Clock::time_point::max() - now);
+  const auto deadline = timeout < most ? now + timeout : Clock::time_point::max();
+  TRY_VOID(reap_until(awaited, deadline, Restart::if_failed));
+  std::string running;
+  for (const Child& child : awaited) {
+    if (child.running()) {
+      running += (running.empty() ? "" : ", ") + std::to_string(child.exit.rank) + " (pid " +
+                 std::to_string(child.exit.pid) + ")";
     }
+  }
+  if (running.empty()) return {};
+  return make_error(ErrorCode::timed_out, named("after " + std::to_string(timeout.count()) +
+                                                " ms these still run: " + running));
+}
+
+// Reaps workers as they end, until all that are awaited have ended or until the deadline.
+Expected<void> StartedWorkers::reap_until(std::span<Child> awaited, Clock::time_point deadline,
+                                          Restart restarting) {
+  while (std::any_of(awaited.begin(), awaited.end(), [](const Child& c) { return c.running(); })) {
+    TRY(const auto ended, reap_some(deadline));
+    for (const int rank : ended) {
+      if (restarting == Restart::if_failed &&
+          child_at(rank).exit.restarts < launch_->options.restarts &&
+          !describe_end(*launch_, child_at(rank), launch_->task.returns_value).empty()) {
+        TRY_VOID(restart(rank));
+      }
+    }
+    if (deadline <= Clock::now()) break;
+  }
+  return {};
+}
+
+// Waits until a worker has ended, or until the deadline.  Returns the ranks of those that ended.
+Expected<std::vector<int>> StartedWorkers::reap_some(Clock::time_point deadline) {
+  std::vector<pollfd> running;
+  std::vector<int> ranks;
+  for (const Child& child : children_) {
+    if (child.running()) {
+      running.push_back({child.pidfd.get(), POLLIN, 0});
+      ranks.push_back(child.exit.rank);
+    }
+  }
+  const auto start_timeout = next_start_timeout();
+  const int timeout = milliseconds_until(std::min(deadline, start_timeout));
+  if (poll(running.data(), running.size(), timeout) < 0 && errno != EINTR)
+    return system_error(named("poll"), errno);
+  std::vector<int> ended;
+  for (std::size_t i = 0; i < running.size(); ++i) {
+    if (running[i].revents == 0) continue;
+    TRY_VOID(reap(child_at(ranks[i])));
+    ended.push_back(ranks[i]);
+  }
+  if (start_timeout <= Clock::now()) TRY_VOID(kill_late_starters());
+  return ended;
+}
+
+Expected<void> StartedWorkers::reap(Child& child) {
+  child.read_messages();
+  if (launch_->options.method == Start::forkserver) {
+    launch::await_end(*launch_, child);
   } else {
     siginfo_t info = {};
     if (TEMP_FAILURE_RETRY(waitid(P_PIDFD, static_cast<id_t>(child.pidfd.get()), &info, WEXITED)) !=
         0) {
-      return system_error(who("waitid of pid " + std::to_string(child.pid)), errno);
+      return system_error(named("waitid of pid " + std::to_string(child.exit.pid)), errno);
     }
     child.read_messages();
     child.set_end(info.si_code, info.si_status);
@@ -180,182 +198,97 @@ Expected<void> State::reap(Child& child) {
   return {};
 }
 
-Clock::time_point State::next_timeout() const {
+// When the first spawned worker that has not begun must be killed.
+StartedWorkers::Clock::time_point StartedWorkers::next_start_timeout() const {
   auto next = Clock::time_point::max();
-  if (launch_.method == Start::spawn) {
+  if (launch_->options.method == Start::spawn) {
     for (const Child& child : children_)
       if (child.running() && !child.begun && !child.timed_out)
-        next = std::min(next, child.started + launch_.start_timeout);
+        next = std::min(next, child.started + launch_->options.start_timeout);
   }
   return next;
 }
 
-Expected<void> State::kill_late_ones() {
+Expected<void> StartedWorkers::kill_late_starters() {
+  const auto started_before = Clock::now() - launch_->options.start_timeout;
   for (Child& child : children_) {
-    if (!child.running() || child.begun || child.started + launch_.start_timeout > Clock::now())
-      continue;
+    if (!child.running() || child.begun || child.started > started_before) continue;
     child.read_messages();
     if (!child.begun) {
       child.timed_out = true;
-      TRY_VOID(launch::send_signal(child.pid, child.pidfd, SIGKILL).map_error([&](Error error) {
-        return error_of(std::move(error));
-      }));
+      TRY_VOID(send_signal(child, SIGKILL));
     }
   }
   return {};
 }
 
-Expected<std::vector<int>> State::reap_some(Clock::time_point deadline) {
-  std::vector<pollfd> running;
-  std::vector<int> ranks;
-  for (std::size_t i = 0; i < children_.size(); ++i) {
-    if (children_[i].running()) {
-      running.push_back({children_[i].pidfd.get(), POLLIN, 0});
-      ranks.push_back(static_cast<int>(i));
-    }
+// Sends to all that run; returns the first error.
+Expected<void> StartedWorkers::signal_all(int signal) const {
+  Expected<void> all;
+  for (const Child& child : children_) {
+    auto sent = send_signal(child, signal);
+    all = all ? sent : all;
   }
-  const auto timeout = next_timeout();
-  const auto until = std::min(deadline, timeout);
-  int milliseconds = -1;
-  if (until != Clock::time_point::max()) {
-    const auto now = Clock::now();
-    const auto left = std::chrono::ceil<std::chrono::milliseconds>(std::max(until, now) - now);
-    milliseconds = static_cast<int>(std::min<std::int64_t>(left.count(), 1'000'000));
-  }
-  if (poll(running.data(), running.size(), milliseconds) < 0 && errno != EINTR)
-    return system_error(who("poll"), errno);
-  std::vector<int> ended;
-  for (std::size_t i = 0; i < running.size(); ++i) {
-    if (running[i].revents == 0) continue;
-    TRY_VOID(reap(children_[static_cast<std::size_t>(ranks[i])]));
-    ended.push_back(ranks[i]);
-  }
-  if (timeout <= Clock::now()) TRY_VOID(kill_late_ones());
-  return ended;
+  return all;
 }
 
-bool State::any_running() const {
-  return std::any_of(children_.begin(), children_.end(),
-                     [](const Child& child) { return child.running(); });
+Expected<void> StartedWorkers::send_signal(const Child& child, int signal) const {
+  if (!child.running()) return {};
+  return launch::send_signal(child.exit.pid, child.pidfd, signal).map_error([&](Error error) {
+    return named(std::move(error));
+  });
 }
 
-Expected<void> State::reap_until(Clock::time_point deadline, Again again, bool with_values) {
-  while (any_running()) {
-    TRY(const auto ended, reap_some(deadline));
-    for (const int rank : ended) {
-      const Child& child = children_[static_cast<std::size_t>(rank)];
-      if (again == Again::if_failed && child.restarts < options_.restarts &&
-          !describe_end(launch_, rank, child, with_values).empty()) {
-        TRY_VOID(restart(rank));
-      }
-    }
-    if (deadline <= Clock::now()) break;
-  }
-  return {};
+std::vector<WorkerEnd> StartedWorkers::ends() {
+  std::vector<WorkerEnd> ends;
+  for (Child& child : children_) ends.push_back(end_of(child, launch_->task.returns_value));
+  return ends;
 }
 
-WorkerEnd State::end_of(int rank, bool with_value) {
-  Child& child = children_[static_cast<std::size_t>(rank)];
+WorkerEnd StartedWorkers::end_of(Child& child, bool must_return) const {
   WorkerEnd end;
-  end.exit.rank = rank;
-  end.exit.pid = child.pid;
-  end.exit.exit_code = child.exit_code;
-  end.exit.signal = child.signal;
-  end.exit.error = describe_end(launch_, rank, child, with_value);
-  end.exit.start_ns = child.start_ns;
-  end.exit.restarts = child.restarts;
-  if (with_value && child.value) {
-    const internal::Content& bytes = *child.value;
+  end.exit = child.exit;
+  end.exit.error = describe_end(*launch_, child, must_return);
+  if (must_return && child.value) {
+    const Content& bytes = *child.value;
     end.value_bytes = bytes.file() ? bytes.file_bytes() : bytes.inline_bytes().size();
     end.value = std::make_shared<Decoder>(std::exchange(*child.value, {}));
   }
   return end;
 }
 
-std::vector<WorkerEnd> State::ends(bool with_values) {
-  std::vector<WorkerEnd> ends;
-  for (std::size_t i = 0; i < children_.size(); ++i)
-    ends.push_back(end_of(static_cast<int>(i), with_values));
-  return ends;
+std::vector<WorkerProcess> StartedWorkers::processes() {
+  std::vector<WorkerProcess> processes;
+  for (const Child& child : children_) processes.emplace_back(*this, child.exit.rank);
+  return processes;
 }
 
-Expected<std::vector<WorkerEnd>> State::wait(bool with_values) {
-  TRY_VOID(reap_until(Clock::time_point::max(), Again::if_failed, with_values));
-  return ends(with_values);
+const std::string& StartedWorkers::name() const { return launch_->options.name; }
+
+Child& StartedWorkers::child_at(int rank) { return children_[static_cast<std::size_t>(rank)]; }
+
+std::string StartedWorkers::named(const std::string& what) const {
+  return "workers '" + name() + "': " + what;
 }
 
-Expected<std::vector<WorkerEnd>> State::stop(Clock::time_point deadline, bool with_values) {
-  TRY_VOID(signal_all(SIGTERM));
-  TRY_VOID(reap_until(deadline, Again::never, with_values));
-  TRY_VOID(signal_all(SIGKILL));
-  TRY_VOID(reap_until(Clock::time_point::max(), Again::never, with_values));
-  return ends(with_values);
+Error StartedWorkers::named(Error error) const {
+  error.message = named(error.message);
+  return error;
 }
 
-Expected<std::vector<WorkerEnd>> State::reap_ended() {
-  TRY(const auto ranks, reap_some(Clock::now()));
-  std::vector<WorkerEnd> ended;
-  for (const int rank : ranks) ended.push_back(end_of(rank, true));
-  return ended;
-}
-
-std::vector<pid_t> State::pids() const {
-  std::vector<pid_t> result;
-  for (const Child& child : children_) result.push_back(child.pid);
-  return result;
-}
-
-std::vector<int> State::pidfds() const {
-  std::vector<int> result;
-  for (const Child& child : children_) result.push_back(child.pidfd.get());
-  return result;
-}
-
-Expected<void> State::start(const WorkersOptions& options, internal::WorkerBody body,
-                            const internal::WorkerJob& job) {
-  options_ = options;
-  launch_.name = options_.name;
-  launch_.start_timeout = launch::bounded(options_.start_timeout);
-  const auto started = launch::prepare(options_, job, launch_).and_then([&] {
-    launch_.body = std::move(body);
-    return start_all();
-  });
-  if (options_.restarts == 0) {  // the body refers to the caller's arguments
-    launch_.body = nullptr;
-    launch_.job = {};
-    launch_.arenas = {};
-  }
-  return started.map_error([&](const Error& error) { return error_of(error); });
-}
-
-}  // namespace
-
-Expected<internal::WorkersHandle> internal::start_workers(const WorkersOptions& options,
-                                                          WorkerBody body, const WorkerJob& job) {
+Expected<WorkersHandle> start_workers(const WorkersOptions& options, WorkerTask task) {
   if (thread_scope.end != 0) {
     return make_error(ErrorCode::in_use,
                       "workers '" + options.name +
                           "' are started in an ArenaScope, in whose arena they and all that they "
                           "are given would lie; end the scope first");
   }
-  auto state = std::make_unique<State>();
-  TRY_VOID(state->start(options, std::move(body), job));
-  return state;
+  auto workers = std::make_unique<StartedWorkers>(options, std::move(task));
+  TRY_VOID(workers->start());
+  return workers;
 }
 
-tl::unexpected<Error> internal::moved_from_error() {
-  return make_error(ErrorCode::invalid_argument,
-                    "these workers were moved to another object: ask that one");
-}
-
-tl::unexpected<Error> internal::no_copies_error(const std::string& name) {
-  return make_error(ErrorCode::invalid_argument,
-                    "workers '" + name +
-                        "': to start them again, .restarts, their function and arguments must be "
-                        "copyable");
-}
-
-Expected<void> internal::check_inheritable(const void* object) {
+Expected<void> check_inheritable(const void* object) {
   const ArenaCore* arena = find_arena(object);
   if (arena != nullptr && reinterpret_cast<std::uintptr_t>(object) >= arena->open_begin()) {
     return make_error(ErrorCode::arena_not_frozen,
@@ -364,6 +297,36 @@ Expected<void> internal::check_inheritable(const void* object) {
                           "start()");
   }
   return {};
+}
+
+tl::unexpected<Error> moved_from_workers_error() {
+  return make_error(ErrorCode::invalid_argument,
+                    "these workers were moved to another object: ask that one");
+}
+
+tl::unexpected<Error> no_copies_error(const std::string& name) {
+  return make_error(ErrorCode::invalid_argument,
+                    "workers '" + name +
+                        "': to start them again, .restarts, their function and arguments must be "
+                        "copyable");
+}
+
+}  // namespace internal
+
+pid_t WorkerProcess::pid() const { return workers_->child_at(rank_).exit.pid; }
+
+int WorkerProcess::pidfd() const { return workers_->child_at(rank_).pidfd.get(); }
+
+Expected<void> WorkerProcess::send_signal(int signal) const {
+  return workers_->send_signal(workers_->child_at(rank_), signal);
+}
+
+Expected<WorkerExit> WorkerProcess::wait_for(std::chrono::milliseconds timeout) const {
+  launch::Child& child = workers_->child_at(rank_);
+  TRY_VOID(workers_->wait_for(std::span(&child, 1), timeout));
+  WorkerExit exit = child.exit;
+  exit.error = describe_end(*workers_->launch_, child, workers_->launch_->task.returns_value);
+  return exit;
 }
 
 }  // namespace cowshed

@@ -7,7 +7,6 @@
 #include <cowshed/share/arena.h>
 #include <cowshed/share/channel.h>
 #include <cowshed/share/registry.h>
-#include <cowshed/share/runtime.h>
 #include <cowshed/share/transfer_report.h>
 #include <cowshed/share/workers.h>
 #include <cowshed/tests/support/test.h>

@@ -142,7 +142,7 @@ int own(typename Traffic::Of& channel, const std::string& path, Ledger& ledger) 
       ledger.begun[place] = life;
       auto workers = start<take_part<Traffic>>(options, channel, path, life);
       if (workers) {
-        ledger.lives[life].pid = workers->pids()[0];
+        ledger.lives[life].pid = workers->processes()[0].pid();
         parties[place] = std::move(*workers);
       } else if (workers.error().code == ErrorCode::forkserver_ended) {
         server.reset();

@@ -1,6 +1,6 @@
 #include "every_method.h"
 
-#include <cowshed/share/runtime.h>
+#include <cowshed/share/workers.h>
 #include <cowshed/tests/share/share.h>
 
 namespace cowshed::test {

@@ -192,7 +192,7 @@ TEST_F(ForkServers, EndWithTheirWorkersWhenContinuedAfterTheirOwnersEnd) {
     const auto server = value_of(ForkServer::start());
     const auto workers = value_of(start<run_for_ever>(by(server)));
     pids[0] = server.pid();
-    pids[1] = workers.pids().front();
+    pids[1] = workers.processes()[0].pid();
     return pause();
   });
   while (pids[1] == 0 && owner.running()) std::this_thread::sleep_for(1ms);

@@ -123,6 +123,54 @@ TEST_P(LaunchEnds, StopTerminatesThenKills) {
   }
 }
 
+long wait_in_one(const Worker& self, Open told, Open said) {
+  say(said);
+  char byte = 0;
+  if (self.rank == 1) (void)!read(told.descriptor, &byte, 1);
+  return self.rank + 40;
+}
+
+TEST_P(LaunchEnds, WaitForSaysWhichStillRun) {
+  const Pipe told;
+  const Pipe said;
+  auto workers = value_of(start<wait_in_one>(with({.count = 2}), told.from(), said.to()));
+  const auto processes = workers.processes();
+  ASSERT_TRUE(processes[0].wait_for(60s)->ok());
+  EXPECT_THAT(workers.wait_for(1ms),
+              Fails(ErrorCode::timed_out, "after 1 ms these still run: 1 (pid " +
+                                              std::to_string(processes[1].pid()) + ")"));
+  EXPECT_FALSE(processes[0].running());
+  EXPECT_TRUE(processes[1].running());
+  ASSERT_EQ(write(told.write_end.get(), "x", 1), 1);
+  const auto results = value_of(workers.wait_for(std::chrono::milliseconds::max()));
+  EXPECT_EQ(results[0].value, 40);
+  EXPECT_EQ(results[1].value, 41);
+}
+
+TEST_P(LaunchEnds, AProcessCanBePolledSignalledAndWaitedFor) {
+  const Pipe said;
+  auto workers = value_of(start<say_and_wait>(with({.count = 2}), said.to()));
+  auto moved = std::move(workers);
+  const WorkerProcess last = moved.processes()[1];
+  EXPECT_TRUE(said.read_byte() && said.read_byte());
+  EXPECT_EQ(last.rank(), 1);
+  EXPECT_EQ(kill(last.pid(), 0), 0);
+  EXPECT_FALSE(is_ready(last.pidfd()));
+  EXPECT_THAT(last.wait_for(0ms), Fails(ErrorCode::timed_out, "these still run: 1 (pid "));
+  ASSERT_TRUE(last.send_signal(SIGTERM));
+  const auto exit = value_of(last.wait_for(60s));
+  EXPECT_EQ(exit.signal, SIGTERM);
+  EXPECT_EQ(exit.pid, last.pid());
+  EXPECT_EQ(last.pidfd(), -1);
+  EXPECT_TRUE(last.send_signal(SIGTERM)) << "to nobody";
+  EXPECT_TRUE(moved.processes()[0].running());
+}
+
+TEST_P(LaunchEnds, WaitForRestartsTheOnesThatFail) {
+  auto workers = value_of(start<kill_self>(with({.restarts = 2}), SIGABRT));
+  EXPECT_EQ(value_of(workers.processes()[0].wait_for(60s)).restarts, 2);
+}
+
 // A pipe with so many bytes, and then its end.
 Pipe holding(const std::string& bytes) {
   Pipe pipe;
@@ -174,13 +222,14 @@ TEST_P(LaunchEnds, APatienceWithoutEndIsNone) {
       end_of(start<kill_self>(with({.start_timeout = std::chrono::milliseconds::max()}), 0)).ok());
 }
 
-TEST_P(LaunchEnds, WhoWasMovedFromSaysSo) {
+TEST_P(LaunchEnds, WorkersThatWereMovedFromSaySo) {
   auto workers = value_of(start<kill_self>(one(), 0));
   auto other = std::move(workers);
   // NOLINTNEXTLINE(bugprone-use-after-move): it is what this is about
   EXPECT_THAT(workers.wait(), Fails(ErrorCode::invalid_argument));
   EXPECT_THAT(workers.stop(std::chrono::steady_clock::now()), Fails(ErrorCode::invalid_argument));
-  EXPECT_TRUE(workers.pids().empty());
+  EXPECT_THAT(workers.wait_for(0ms), Fails(ErrorCode::invalid_argument));
+  EXPECT_TRUE(workers.processes().empty());
   EXPECT_TRUE(value_of(other.wait())[0].ok());
 }
 
@@ -366,9 +415,10 @@ TEST_P(LaunchEnds, ResultsAreThereInALoopOverATemporary) {
       start<[](const Worker& self) { return std::string(100, 'a') + std::to_string(self.rank); }>(
           with({.count = 3})));
   std::string ranks;
-  for (const auto& end : workers.wait().value()) ranks += end.value.value_or("none").back();
+  for (auto& end : workers.wait().value()) ranks += end.value.value_or("none").back();
   for (const auto& end : *workers.wait()) ranks += std::to_string(end.rank);
-  EXPECT_EQ(ranks, "012012");
+  for (auto&& end : workers.wait_for(0ms).value()) ranks += std::to_string(end.rank);
+  EXPECT_EQ(ranks, "012012012");
   static_assert(!std::is_reference_v<decltype(workers.wait().value())>);
   static_assert(!std::is_reference_v<decltype(*workers.wait())>);
 }

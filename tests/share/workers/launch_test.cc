@@ -36,7 +36,8 @@ std::string join(const Worker& self, const Words& words, const std::string& betw
 TEST_P(Launch, ArgumentsAndValuesArriveByRank) {
   const Words words = {{"a", {"b", "c"}}, {"d", {}}};
   auto workers = value_of(start<join>(with({.count = 3}), words, "-", 1.5F, "!"));
-  const auto pids = workers.pids();
+  std::vector<pid_t> pids;
+  for (const WorkerProcess& process : workers.processes()) pids.push_back(process.pid());
   const auto results = value_of(workers.wait());
   ASSERT_EQ(results.size(), 3U);
   for (std::size_t i = 0; i < 3; ++i) {
@@ -109,7 +110,8 @@ std::vector<std::uint64_t> count_to(std::size_t end) {
 TEST_P(Launch, ALargeValueDoesNotKeepItsWorker) {
   constexpr std::size_t kNumbers = std::size_t{4} << 20U;
   auto workers = value_of(start<count_to>(with({.count = 2}), kNumbers));
-  for (const pid_t pid : workers.pids()) {
+  for (const WorkerProcess& process : workers.processes()) {
+    const pid_t pid = process.pid();
     siginfo_t info;
     if (GetParam() == Start::forkserver)
       while (kill(pid, 0) == 0) usleep(1000);

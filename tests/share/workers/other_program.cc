@@ -1,7 +1,7 @@
 #define COWSHED_OTHER
 #include "other_program.h"
 
-#include <cowshed/share/runtime.h>
+#include <cowshed/share/workers.h>
 #include <cowshed/share/workers/function.h>
 
 namespace cowshed::other {

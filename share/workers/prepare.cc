@@ -8,32 +8,38 @@
 #include <cowshed/share/process/tree.h>
 #include <cowshed/share/workers/forkserver_client.h>
 #include <cowshed/share/workers/launch.h>
-#include <cowshed/share/workers/runtime_state.h>
+#include <cowshed/share/workers/worker_main.h>
 
 namespace cowshed::launch {
 namespace {
 
-Expected<void> check_options(const WorkersOptions& options, const internal::WorkerJob& job) {
-  const auto refuse = [&](const char* why) { return make_error(ErrorCode::invalid_argument, why); };
+bool is_variable(const std::string& text) {
+  const std::size_t equals = text.find('=');
+  return equals != std::string::npos && equals > 0;
+}
+
+// If SIGCHLD is ignored, the kernel discards the exit statuses of children.
+bool sigchld_is_ignored() {
+  struct sigaction action = {};
+  sigaction(SIGCHLD, nullptr, &action);
+  return action.sa_handler == SIG_IGN || (action.sa_flags & SA_NOCLDWAIT) != 0;
+}
+
+Expected<void> check_options(const WorkersOptions& options, const internal::WorkerTask& task) {
+  const auto refuse = [](const char* why) { return make_error(ErrorCode::invalid_argument, why); };
   if (options.count < 1) return refuse(".count is at least 1");
-  if (std::any_of(options.environment.begin(), options.environment.end(),
-                  [](const std::string& variable) {
-                    return variable.find('=') == std::string::npos || variable[0] == '=';
-                  })) {
+  if (!std::all_of(options.environment.begin(), options.environment.end(), is_variable))
     return refuse(".environment has entries like NAME=value");
-  }
   if (!options.program.empty() && options.method != Start::spawn)
     return refuse(".program is for Start::spawn");
-  struct sigaction children = {};
-  sigaction(SIGCHLD, nullptr, &children);
-  if (children.sa_handler == SIG_IGN || (children.sa_flags & SA_NOCLDWAIT) != 0) {
+  if (sigchld_is_ignored()) {
     return refuse(
         "SIGCHLD is ignored in this process, so the kernel would throw their exit statuses away; "
         "give it SIG_DFL or a handler before start()");
   }
   if (options.method == Start::fork)
     return options.threads == Threads::allow ? Expected<void>() : check_threads("fork");
-  if (job.function == nullptr) {
+  if (task.function == nullptr) {
     return refuse(
         "only Start::fork can start this function; give start<function>() one with a name or a "
         "lambda without captures");
@@ -50,25 +56,15 @@ tl::unexpected<Error> no_runtime_error() {
                     "runtime(argc, argv);`");
 }
 
-Expected<void> prepare(const WorkersOptions& options, const internal::WorkerJob& job,
-                       Launch& launch) {
-  launch.method = options.method;
-  launch.count = options.count;
-  launch.program = options.program;
-  launch.setup.parent = getpid();
-  launch.setup.die_with_parent = options.die_with_parent;
-  launch.setup.environment = options.environment;
-  TRY_VOID(check_options(options, job));
-  if (options.method == Start::fork)
-    return process_tree::start();  // or each worker would begin one, and hand up to nobody
+Expected<void> prepare(Launch& launch) {
+  WorkersOptions& options = launch.options;
+  options.start_timeout = bounded(options.start_timeout);
+  TRY_VOID(check_options(options, launch.task));
+  if (options.method == Start::fork)  // else each worker would begin a process tree of its own
+    return process_tree::start();
   try {
     Encoder to;
-    Setup setup = launch.setup;
-    if (options.method == Start::spawn)
-      setup.environment.clear();  // it has it from its first moment
-    encode(to, setup);
-    to.put(std::string(job.function->name)).put(job.function->layout);
-    job.arguments(to);
+    encode_job(to, options, launch.task);
     launch.job = to.finish();
   } catch (const std::exception& failure) {
     return make_error(ErrorCode::system_call, std::string("its arguments could not be sent: ") +
@@ -76,9 +72,7 @@ Expected<void> prepare(const WorkersOptions& options, const internal::WorkerJob&
   }
   if (options.method == Start::spawn) {
     TRY(launch.arenas, pack_arenas());
-    return {};
-  }
-  if (options.server != nullptr) {
+  } else if (options.server != nullptr) {
     launch.server = options.server->process();
   } else {
     TRY(launch.server, ForkServerProcess::of_process());
