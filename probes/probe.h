@@ -22,57 +22,55 @@ namespace cowshed {
 //   kill(child, SIGCONT);  waitpid(child, ...);
 //   auto snapshot = probe->snapshot();
 //
-// From then on every descendant is tracked inside the kernel, from its first instruction to its
-// exit, so that the shortest-lived child is counted in full.
+// The kernel then tracks every descendant from its first instruction to its exit, so that even the
+// shortest-lived child is counted in full.
 //
 // Needs CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN; not tracefs, bpffs or a raised memlock limit.
-// Nothing is pinned: programs and maps live as long as the Probe's descriptors (close-on-exec), so
-// whatever ends this process, kill -9 too, detaches them.  A child that was forked without exec
-// inherits the descriptors and keeps the programs attached until it ends.
+// Nothing is pinned: the programs and maps live as long as the Probe's descriptors (close-on-exec).
+// So any end of this process, even by SIGKILL, detaches them.  A forked child without exec inherits
+// the descriptors and keeps the programs attached until it ends.
 //
-// Not seen: copies that the kernel makes without an exception (MADV_POPULATE_WRITE, O_DIRECT
-// reads, writes through /proc/PID/mem, process_vm_writev, futexes on a copied page), and faults of
-// kernel threads that serve a process (io_uring workers).
+// Not counted: copies without an exception (MADV_POPULATE_WRITE, O_DIRECT reads, writes through
+// /proc/PID/mem, process_vm_writev, futexes on a copied page), and faults of kernel threads that
+// serve a process (io_uring workers).
 //
 // Move-only.  One thread at a time; different Probes are independent.
 class Probe {
  public:
-  // Loads and attaches.  Without `sampling` no samples are taken, at no cost.  Fails as
-  // probe_support() does, or with what libbpf or the verifier said in one line.
+  // Loads and attaches the programs.  Without `sampling` there are no samples and no cost for them.
+  // Errors: those of probe_support(); else one line of libbpf or the verifier.
   static Expected<Probe> load(const SamplingOptions& sampling = {});
 
   Probe(Probe&&) noexcept;
   Probe& operator=(Probe&&) noexcept;
   ~Probe();  // detaches
 
-  // Tracks the single-threaded process `stopped_child` as a root.  What it counts before its first
-  // successful exec is dropped: those are the launcher's copies, not the command's.
-  // Errors: no_such_process.
+  // Tracks the single-threaded process `stopped_child` as a root.  Counts before its first
+  // successful exec are dropped, because they belong to the launcher.  Errors: no_such_process.
   Expected<void> track_command(pid_t stopped_child);
 
   struct Attached {
-    int processes = 0;             // that were added; 0 where all were tracked already
-    std::vector<pid_t> not_found;  // roots: not there, or without memory (kernel threads, zombies)
+    int processes = 0;             // newly tracked ones
+    std::vector<pid_t> not_found;  // missing roots, and those without memory (zombies)
   };
-  // Tracks running processes, their threads, and whoever descends from them by parent links (an
-  // orphan that init has taken over is not found); but this process, and what it started, only
-  // where it is a root. Counts begin at 0 here, processes that start meanwhile are not missed.  One
-  // that is tracked already stays as it is.
+  // Tracks running processes, their threads and their descendants by parent links (not an orphan
+  // that init has taken over).  This process and its descendants are tracked only if they are
+  // roots. Counts begin at 0; processes that start meanwhile are not missed.  A process that is
+  // already tracked does not change.  Errors: system_call.
   Expected<Attached> attach_trees(std::span<const pid_t> roots);
 
-  // The counts of every live tracked process since it was first tracked, and of those that ended
-  // since the last snapshot: these are final, handed out once, and then forgotten.
-  //
-  // A count never falls from one snapshot to the next.  Each process is consistent in itself: a
-  // thread that ends meanwhile is neither lost nor counted twice.
+  // Returns the counts of every live tracked process since it was first tracked, and once the final
+  // counts of each process that ended since the last snapshot.  A count never falls.  Each process
+  // is consistent: a thread that ends meanwhile is neither lost nor counted twice.  Errors:
+  // system_call.
   Expected<Snapshot> snapshot();
 
-  // The samples since the last call, each thread's in order.  The buffer holds some hundred (see
-  // SamplingOptions): what does not fit until it is called is lost, and counted.  Of a command that
-  // has not called exec yet there are none.  Copies are counted exactly, whatever happens here.
+  // Returns the samples since the last call, in order for each thread.  The buffer has room for
+  // some hundred (SamplingOptions); further samples are lost, and counted as lost.  A command has
+  // none before its exec.  Lost samples do not change the counts of copies.
   Expected<std::vector<CopySample>> take_samples();
 
-  // received + lost == emitted, unless copies are being made or take_samples() was not called yet.
+  // Returns the numbers of samples: emitted == received + lost, once all were taken.
   Expected<SampleCounts> sample_counts() const;
 
  private:

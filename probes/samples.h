@@ -7,18 +7,18 @@
 #include <string>
 #include <vector>
 
-// Single copies, picked at random, with all that says who made them.
+// Samples of copies, with the state of the thread that copied.
 namespace cowshed {
 
 struct SamplingOptions {
-  // One of so many copies of each thread is taken, at a random place among them.  1: all of them;
-  // 0: none, and then sampling costs nothing.
+  // One in this many copies of each thread is sampled, at a random position.  1: all; 0: none, at
+  // no cost.
   std::uint32_t period = 0;
-  std::uint32_t stack_bytes = 8192;      // of each, at most; no more than 16384
-  std::uint32_t buffer_bytes = 4 << 20;  // for what was not taken yet; a power of two of pages
+  std::uint32_t stack_bytes = 8192;      // of each sample; at most 16384
+  std::uint32_t buffer_bytes = 4 << 20;  // for pending samples; a power of two of pages
 };
 
-// Registers in DWARF's order on x86-64.
+// The registers of x86-64, in the order of DWARF.
 enum class Register : std::uint8_t {
   rax,
   rdx,
@@ -42,39 +42,39 @@ inline constexpr std::size_t kRegisters = 17;
 
 enum class CopyClass : std::uint8_t { anonymous, file };
 
-// A copy as it was made.  A plain value.
+// One copy, and the thread at that moment.  A value.
 struct CopySample {
   std::uint64_t process_id = 0;  // ProcessCounts::id
   int pid = 0;                   // as ProcessCounts::pid
   int tid = 0;                   // likewise
-  std::uint64_t execs = 0;       // of the process until then: tells its images apart
+  std::uint64_t execs = 0;       // of the process before the copy: tells its programs apart
   std::uint64_t time_ns = 0;     // CLOCK_MONOTONIC
-  std::uint64_t address = 0;     // that was written to
+  std::uint64_t address = 0;     // of the write
   CopyClass copy_class = CopyClass::anonymous;
-  // Of the mapping, as of the fault; 0 where it was not found out.
+  // The mapping at the fault; 0: unknown.
   std::uint64_t mapping_begin = 0;
   std::uint64_t mapping_end = 0;
-  // Of a frozen arena, as in ArenaCount: the memfd's inode and name, or just that it may be one.
+  // The frozen arena, as in ArenaCount.
   std::uint64_t arena_inode = 0;
   std::string arena;
-  bool user_mode = true;  // else the kernel wrote, on the program's behalf
-  // The number, for a copy that the kernel made in a system call.  Nothing where it made it on
-  // another occasion, such as when it delivers a signal.
+  bool user_mode = true;  // else the kernel wrote for the program
+  // The number of the system call in which the kernel copied; nullopt: none, as in the delivery of
+  // a signal.
   std::optional<std::uint64_t> system_call;
-  // The user's: of the instruction that wrote, or where it entered the kernel (rip is then the
-  // instruction after it, and rcx and r11 are lost).
+  // The user registers at the store.  If the kernel wrote: at the entry of the system call, with
+  // rip after the instruction, without rcx and r11.
   std::array<std::uint64_t, kRegisters> registers{};
-  // At rip, of user-mode copies: what could be read of the instruction and those after it.
+  // In user mode: the readable bytes at rip.
   std::array<std::uint8_t, 16> instruction{};
   std::size_t instruction_bytes = 0;
-  std::vector<std::uint8_t> stack;  // from rsp upwards, as far as it could be read
+  std::vector<std::uint8_t> stack;  // the readable part from rsp upwards
 
   std::uint64_t operator[](Register name) const {
     return registers[static_cast<std::size_t>(name)];  // NOLINT(*-constant-array-index)
   }
 };
 
-// Of all samples since the probes were loaded.  emitted == received + lost once all were taken.
+// The samples since the probes were loaded.  emitted == received + lost, once all were taken.
 struct SampleCounts {
   std::uint64_t emitted = 0;
   std::uint64_t received = 0;

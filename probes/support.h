@@ -6,16 +6,14 @@
 
 namespace cowshed {
 
-// Whether this machine and this process can count with eBPF; loads nothing.  The error's code is
-// `unsupported` (not x86-64, no BTF, no BPF, an older kernel) or `permission_denied` (a capability
-// is missing) and its message names every missing thing in one line.
-//
-// Reads ROOT/sys/kernel/btf/vmlinux and ROOT/proc/self/status: tests build such folders.
-// Thread-safe.
+// Checks whether this process can count with eBPF here, without loading anything.  Errors, which
+// name everything that is missing in one line: unsupported (not x86-64, no BTF, no BPF, an older
+// kernel); permission_denied (a missing capability).  Reads sys/kernel/btf/vmlinux and
+// proc/self/status below `root`, which tests replace.  Thread-safe.
 Expected<void> probe_support(const std::filesystem::path& root = "/");
 
-// Whether bpf(2) answers: where the capabilities are there, a seccomp filter may still refuse it,
-// as those of containers do.  Errors: permission_denied, unsupported (no such call).  Thread-safe.
+// Checks whether bpf(2) works: a seccomp filter, as in containers, may refuse it despite the
+// capabilities.  Errors: permission_denied; unsupported (no such call).  Thread-safe.
 Expected<void> bpf_call_support();
 
 }  // namespace cowshed

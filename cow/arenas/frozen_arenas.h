@@ -12,18 +12,18 @@
 
 namespace cowshed::cow {
 
-// A private mapping that holds pages of a frozen arena; an arena with generations has several.
+// A private mapping of a frozen arena.  An arena with generations has several.
 struct FrozenArena {
   std::string name;
   const Mapping* mapping = nullptr;
 };
 
-// Those among the process's `mappings`, which must outlive the result.  A memfd tells the arena's
-// name itself, for the file of an image the process's published layout is read.
+// Returns the frozen arenas among the process's `mappings`, which must outlive the result.  A memfd
+// has the arena's name.  For the file of an image it reads the process's published layout.
 std::vector<FrozenArena> frozen_arenas(const ProcFiles& proc, pid_t pid,
                                        const std::vector<Mapping>& mappings);
 
-// The entry of that name, made where there is none.
+// Returns the entry of that name, and adds it if there is none.
 ArenaCopies& arena_named(std::vector<ArenaCopies>& arenas, const std::string& name);
 
 }  // namespace cowshed::cow

@@ -17,19 +17,19 @@ struct CopiedArena {
   PageRanges pages;
 };
 
-// Every published object of these arenas, with the copied pages that it overlaps, in the layout's
-// order.  Those without a name are one for each type.  A page that two of these share counts for
-// each.
+// Returns every published object of these arenas, in the layout's order, with the copied pages that
+// it overlaps.  Objects without a name are added up by type.  A page of two objects counts for
+// both.
 std::vector<ObjectCopies> copies_by_object(const PublishedLayout& layout,
                                            const std::vector<CopiedArena>& arenas);
 
-// The same from the process's own layout, which is not looked for when there are no `arenas`.
-// nullopt when it cannot be read.
+// Returns the same from the process's layout, which it reads only if there are `arenas`.  nullopt:
+// the layout cannot be read.
 std::optional<std::vector<ObjectCopies>> copies_by_object(const ProcFiles& proc, pid_t pid,
                                                           const std::vector<Mapping>& mappings,
                                                           const std::vector<CopiedArena>& arenas);
 
-// What the process says that it has sent; nullopt when it says nothing.
+// Returns the sent objects in the process's layout; nullopt: none.
 std::optional<std::vector<SentObjects>> sent_objects(const ProcFiles& proc, pid_t pid,
                                                      const std::vector<Mapping>& mappings);
 

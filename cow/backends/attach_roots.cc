@@ -22,7 +22,7 @@ Roots roots_among(const std::vector<pid_t>& pids, const ProcFiles& proc, pid_t c
   std::set<pid_t> measured;
   for (const pid_t pid : all) {
     if (is_measured(pid)) continue;
-    // Parents may change while we look, so that the way up could be a circle.
+    // Parents may change meanwhile, so that the path upwards could be a circle.
     std::set<pid_t> below = {pid};
     pid_t above = parent_of(pid);
     while (above > 0 && above != caller && below.insert(above).second && !all.contains(above) &&

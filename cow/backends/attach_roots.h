@@ -10,22 +10,21 @@
 
 namespace cowshed::cow {
 
-// What is to be measured of some processes, when all that descends from it is, too.
+// The processes to attach to, so that their descendants are measured, too.
 struct Roots {
-  // Those that descend from no other of them, nor from what is measured.  Also what is not there.
+  // Processes that descend from no other, nor from a measured process.  Includes missing processes.
   std::vector<pid_t> roots;
-  // Measured ones from which others of them descend.
+  // Measured processes from which others descend.
   std::vector<pid_t> measured;
 };
 
-// `pids` may be in any order, and name a process twice.  The descendants of `caller` are measured
-// only where it or they are named: they are roots though they also descend from one above it.
+// Finds the roots among `pids`, which may be unordered and have duplicates.  `caller` and its
+// descendants are roots if they are named, even below another root.
 Roots roots_among(const std::vector<pid_t>& pids, const ProcFiles& proc, pid_t caller,
                   const std::function<bool(pid_t)>& is_measured);
 
-// Attaches to the roots among `pids`.  `attach` returns the processes that are refused; then it is
-// tried again without them, because their descendants may be among `pids`.  Errors: as
-// Backend::attach().
+// Attaches to the roots among `pids`.  `attach` returns refused processes.  It is called again
+// without them, because their descendants may be among `pids`.  Errors: as Backend::attach().
 using Refused = std::vector<std::pair<pid_t, Error>>;
 Expected<std::vector<Error>> attach_roots(
     const std::vector<pid_t>& pids, const ProcFiles& proc,

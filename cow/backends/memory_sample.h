@@ -11,17 +11,16 @@
 
 namespace cowshed::cow {
 
-// Of a process, whose `mappings` these are; nullopt when it may not be looked at, or has ended.
-// Costs what base/pagemap.h says of visit_anonymous_pages().
+// Samples the memory of a process with these `mappings`; nullopt if it cannot be read or has ended.
+// base/pagemap.h states the cost.
 std::optional<MemorySample> sample_memory(const ProcFiles& proc, pid_t pid,
                                           const std::vector<Mapping>& mappings);
 
-// Adds one of the mappings of the sampled process, whose anonymous pages are `here`.
+// Adds a mapping of the sampled process, with its anonymous pages `here`.
 void add_mapping(MemorySample& sample, const Mapping& mapping, const AnonymousPages& here,
                  const std::vector<FrozenArena>& frozen);
 
-// With the time; nullopt when nothing was found: a scan of memory that is gone finds nothing, and
-// says nothing of it.
+// Returns the sample with the time; nullopt if it is empty, as of a process that has ended.
 std::optional<MemorySample> finished(MemorySample sample);
 
 }  // namespace cowshed::cow

@@ -11,8 +11,8 @@
 namespace cowshed::cow {
 namespace {
 
-// Holds what all CPUs sample in 50 ms of copying at full speed, as whoever takes the samples may
-// wait so long for a CPU; of which the kernel's memory is no more than a 64th of the machine's.
+// Sizes the buffer for 50 ms of copies at full speed on all CPUs, because cowtop may wait that long
+// for a CPU.  The buffer takes at most a 64th of the memory.
 SamplingOptions with_buffer_for_here(SamplingOptions sampling) {
   if (sampling.period == 0 || sampling.buffer_bytes != SamplingOptions{}.buffer_bytes)
     return sampling;
@@ -32,7 +32,7 @@ SamplingOptions with_buffer_for_here(SamplingOptions sampling) {
 Expected<std::unique_ptr<Backend>> open_tracepoint(const SamplingOptions& sampling) {
   const SamplingOptions sized = with_buffer_for_here(sampling);
   auto opened = TracepointBackend::open(sized);
-  // As where a memory cgroup's limit is tight.
+  // The larger buffer may exceed the limit of a memory cgroup.
   if (!opened && sized.buffer_bytes != sampling.buffer_bytes)
     return TracepointBackend::open(sampling);
   return opened;

@@ -16,26 +16,26 @@
 
 namespace cowshed::cow {
 
-// Decodes sampled copies and adds them up by instruction and its nearest callers, for the patterns
-// that they make.  One thread at a time.
+// Decodes sampled copies and adds them up by the instruction and its nearest callers, to find
+// causes. One thread at a time.
 class StoreSites {
  public:
   explicit StoreSites(StoreDecoder decoder) : decoder_(std::move(decoder)) {}
 
-  // `code` is the sample's stack.
+  // Adds a sample with the stack `code`.
   void add(const CopySample& sample, const CodeStack& code);
 
-  // As CopyProfiler has it.
+  // As CopyProfiler::merge().
   void merge(std::uint64_t process_id, std::uint64_t into);
 
-  // Of one process, by the probe's id.  Looks names up, and reads the binaries that count.
+  // Returns the causes of one process, by the probe's ID.  Looks up names and reads binaries.
   std::vector<CopyPattern> patterns(std::uint64_t process_id, Symbolizer& symbols);
 
  private:
-  // The writing instruction and its callers, as far out as they matter.
+  // The storing instruction and its nearest callers.
   static constexpr std::size_t kCallers = 6;
   struct SiteKey {
-    // Nothing: the program itself; else the system call, or none.
+    // nullopt: the program stored; else the system call, if any.
     std::optional<std::optional<std::uint64_t>> kernel;
     std::array<CodeAddress, kCallers> code;
     auto operator<=>(const SiteKey&) const =
@@ -45,7 +45,7 @@ class StoreSites {
 
   std::size_t release_sites_of(const Binary* binary, CounterField field);
 
-  // What a process that copies from ever other places may have us keep; then they are all one.
+  // Limit of memory.  Beyond it, new sites are added to one.
   static constexpr std::size_t kMostSites = 1 << 17;
 
   StoreDecoder decoder_;

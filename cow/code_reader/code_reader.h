@@ -18,8 +18,8 @@
 
 namespace cowshed::cow {
 
-// Reads what measured programs have written: ELF and DWARF, stacks, perf maps, machine code.  Who
-// calls it gives numbers to binaries and layouts, and opens the files.  One thread at a time.
+// Reads data of measured programs: ELF and DWARF, stacks, perf maps, machine code.  The caller
+// numbers binaries and layouts, and opens the files.  One thread at a time.
 class CodeReader {
  public:
   using BinaryId = std::uint32_t;  // not 0
@@ -27,11 +27,11 @@ class CodeReader {
 
   static constexpr std::size_t kMostFrames = 128;
 
-  // A descriptor of a file of the binary, which the reader closes; -1: none.
+  // Returns a descriptor of a file of the binary, which the reader closes; -1: none.
   using FileOf =
       std::function<FileDescriptor(BinaryId binary, FileKind kind, const std::string& name)>;
 
-  // What a binary's program headers load: link-time addresses.
+  // The link-time addresses that a binary's program headers load.
   struct Extent {
     std::uint64_t begin = 0;
     std::uint64_t end = 0;
@@ -42,7 +42,7 @@ class CodeReader {
     std::uint64_t end = 0;
   };
   struct Location {
-    BinaryId binary = 0;        // 0: in no file
+    BinaryId binary = 0;        // 0: none
     std::uint64_t address = 0;  // in the binary, else in the process
     std::uint64_t pc = 0;       // in the process
   };
@@ -56,19 +56,19 @@ class CodeReader {
   CodeReader& operator=(const CodeReader&) = delete;
   virtual ~CodeReader() = default;
 
-  // nullopt: it cannot be read.
+  // Return the extent of a binary; nullopt: it cannot be read.
   virtual std::optional<Extent> add_binary(BinaryId binary, const std::string& path) = 0;
   virtual std::optional<Extent> add_vdso(BinaryId binary) = 0;
 
-  // BinaryCache as processes have them mapped, by address.
+  // Adds a layout: the mapped binaries of a process, by address.
   virtual void add_layout(LayoutId layout, const std::vector<Module>& modules) = 0;
   virtual void remove_layout(LayoutId layout) = 0;
   virtual Walk walk(LayoutId layout, const CopySample& sample) = 0;
 
-  // The function at an address and those that it is inlined into, innermost first; at least one,
-  // empty where nothing is known.  Keeps debug information open until forget_names().
+  // Returns the function at an address and the functions that it is inlined into, innermost first:
+  // at least one, empty if unknown.  Keeps debug information open until forget_names().
   virtual std::vector<Frame> frames(BinaryId binary, std::uint64_t address) = 0;
-  // Of generated code, by the perf map that `binary` stands for; empty: not known.
+  // Returns the name of generated code in the perf map `binary`; empty: unknown.
   virtual std::string generated_function(BinaryId binary, std::uint64_t address) = 0;
   virtual void forget_names(BinaryId binary) = 0;
 

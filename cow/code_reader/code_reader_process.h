@@ -15,10 +15,10 @@
 
 namespace cowshed::cow {
 
-// A CodeReader whose work is done in a process without rights, which may crash, or be killed
-// because it takes too long or too much memory.  Then the binary that it was at work on is set
-// aside, and another process goes on with the others; after some of those nothing is read any more.
-// What it cannot read has no names, and a stack of it ends with its first frame.
+// A CodeReader that works in a process without rights.  The process may crash, or be killed because
+// it takes too much time or memory.  Then its current binary is set aside, and a new process
+// continues with the others.  After some such deaths nothing more is read.  A binary that is not
+// read has no names, and a stack in it ends with its first frame.
 class CodeReaderProcess : public CodeReader {
  public:
   explicit CodeReaderProcess(FileOf file_of);
@@ -34,7 +34,7 @@ class CodeReaderProcess : public CodeReader {
   void forget_names(BinaryId binary) override;
   std::map<CounterField, std::size_t> release_sites(BinaryId binary) override;
 
-  // Those that were set aside.
+  // The binaries that were set aside.
   const std::set<BinaryId>& set_aside() const { return set_aside_; }
   bool has_given_up() const;
 
@@ -48,7 +48,7 @@ class CodeReaderProcess : public CodeReader {
   };
   struct Page;  // shared with the process
 
-  // What it replies; nullopt where it does not.
+  // Returns the reply; nullopt: none.
   std::optional<std::string> ask(const WireWriter& request, BinaryId binary);
   std::optional<std::string> reply_to(const WireWriter& request, BinaryId binary);
   std::optional<Extent> extent(const std::optional<std::string>& reply) const;

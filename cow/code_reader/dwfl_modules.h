@@ -14,15 +14,15 @@ struct DwflEnd {
 };
 using OwnDwfl = std::unique_ptr<Dwfl, DwflEnd>;
 
-// A binary as libdwfl's callbacks find it.
+// A binary for the callbacks of libdwfl.
 struct DwflBinary {
   CodeReader::BinaryId id = 0;
   const ElfBinary* elf = nullptr;
-  const CodeReader::FileOf* file_of = nullptr;  // null: debug information is not looked for
+  const CodeReader::FileOf* file_of = nullptr;  // null: without debug information
 };
 
-// Tells `dwfl`, between begin and end of its report, that `binary` is mapped there; null where it
-// would not.  The binary must outlive it.
+// Reports to `dwfl` that `binary` is mapped there, between begin and end of a report.  Returns null
+// if dwfl refuses it.  The binary must outlive the module.
 Dwfl_Module* report_binary(Dwfl& dwfl, const DwflBinary& binary, std::uint64_t begin,
                            std::uint64_t end);
 
@@ -30,7 +30,7 @@ Dwfl_Module* report_binary(Dwfl& dwfl, const DwflBinary& binary, std::uint64_t b
 // for a module that was reported in another way.
 const DwflBinary* binary_of(Dwfl_Module* module, std::uint64_t& begin);
 
-// Callbacks of libdwfl's.  It opens no file itself.
+// Returns callbacks for libdwfl that open files only by FileOf.
 const Dwfl_Callbacks* dwfl_callbacks();
 
 // Several binaries may share debug information, which dwz moves into one file.  This is that file

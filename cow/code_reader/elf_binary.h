@@ -10,19 +10,19 @@ struct Elf;
 
 namespace cowshed::cow {
 
-// An ELF file that is open: mapped, without a descriptor.
+// A mapped ELF file, without a descriptor.
 class ElfBinary {
  public:
-  // nullopt where the file is none that can be loaded.
+  // Returns nullopt if the file cannot be loaded.
   static std::optional<ElfBinary> open(const std::string& path, int fd);
-  // The kernel's code in every process, from this process's own.
+  // Returns the vDSO, the kernel's code in every process.
   static std::optional<ElfBinary> vdso();
 
   const std::string& path() const { return path_; }
   Elf* elf() const { return elf_.get(); }
   CodeReader::Extent extent() const { return extent_; }
   std::map<CounterField, std::size_t> release_sites() const;
-  // Gives back what has been read of it, until somebody looks again: of debug information, MBs.
+  // Frees the pages that were read, which are megabytes of debug information.
   void release_pages() const;
 
  private:

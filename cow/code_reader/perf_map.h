@@ -7,18 +7,17 @@
 
 namespace cowshed::cow {
 
-// What a program says of code that it generated, in the format of perf's /tmp/perf-PID.map: lines
-// of "START SIZE NAME" in hexadecimal.  Python writes one with -X perf (3.12 and newer), Node.js
-// with --perf-basic-prof, Java by an agent.
+// The names of code that a program generated, in the format of perf's /tmp/perf-PID.map: lines of
+// "START SIZE NAME" in hexadecimal.  Python writes it with -X perf (3.12 and newer), Node.js with
+// --perf-basic-prof, Java with an agent.
 class PerfMap {
  public:
-  // Of the file's first 64 MiB.  Empty where they cannot be read.
+  // Reads the first 64 MiB of the file; empty: it cannot be read.
   static PerfMap read(int fd);
-  // Lines that are none are left out; of code at the same place the last.
-  // Names are cut off at 1 KiB.
+  // Skips other lines.  The last of several lines for one address counts.  Cuts names at 1 KiB.
   static PerfMap parse(std::string_view text);
 
-  // Empty: not known.
+  // Returns the function at an address; empty: unknown.
   std::string function(std::uint64_t address) const;
 
  private:

@@ -8,8 +8,7 @@
 
 namespace cowshed::cow {
 
-// A counter by where code finds it: in a word of `width` bytes, so many bytes behind what a
-// register points to.
+// A counter in an object: a word of `width` bytes at `displacement` from the pointer in a register.
 struct CounterField {
   std::int64_t displacement = 0;
   unsigned width = 0;
@@ -19,11 +18,10 @@ struct CounterField {
   }
 };
 
-// Counts the places in x86-64 machine code that take 1 off a counter in memory and jump on whether
-// that left zero (`lock dec`, `sub 1`, `add -1`, with je or jne; `lock xadd` with a compare with
-// 1): how a reference is released, and the code of hardly anything else.  Only fields nearer than
-// 128 bytes are looked for.  Finds byte patterns, whatever else lies between: no disassembly, a few
-// ms for a large binary.
+// Counts, by counter, the sites in x86-64 code that release a reference: they subtract 1 from a
+// counter in memory and jump if the result is zero (`lock dec`, `sub 1`, `add -1`, with je or jne;
+// `lock xadd` with a compare with 1).  Hardly any other code does that.  Only displacements below
+// 128 bytes count.  It finds byte patterns without disassembly, in a few ms for a large binary.
 std::map<CounterField, std::size_t> release_sites(std::span<const std::uint8_t> code);
 
 }  // namespace cowshed::cow

@@ -9,8 +9,8 @@
 
 namespace cowshed::cow {
 
-// Unwinds copied stacks, where the same binaries are mapped at the same places, by their call frame
-// information, and by frame pointers where there is none.
+// Unwinds copied stacks of processes with the same binaries at the same addresses.  It uses call
+// frame information, or frame pointers if there is none.
 class StackWalker {
  public:
   struct Module {
@@ -18,7 +18,7 @@ class StackWalker {
     std::uint64_t begin = 0;
     std::uint64_t end = 0;
   };
-  // `at_work_on` is told before the call frame information of a binary is read.
+  // Called before the call frame information of a binary is read.
   using AtWorkOn = std::function<void(CodeReader::BinaryId)>;
 
   StackWalker(const std::vector<Module>& modules, AtWorkOn at_work_on);

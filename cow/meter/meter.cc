@@ -53,7 +53,7 @@ struct Meter::Region {
   bool has_ended(const Other& other) const;
   std::uint64_t faults() const;
   void note_faults();
-  Expected<void> look(PageSnapshot& snapshot);
+  Expected<void> scan(PageSnapshot& snapshot);
   PageRanges which_others_have(const PageRanges& pages) const;
   void count_others(MeterResult& result) const;
   void compare(MeterResult& result) const;
@@ -105,7 +105,7 @@ void Meter::Region::note_faults() {
     if (auto now = proc.stat(other.pid)) other.stat.minor_faults = now->minor_faults;
 }
 
-Expected<void> Meter::Region::look(PageSnapshot& snapshot) {
+Expected<void> Meter::Region::scan(PageSnapshot& snapshot) {
   const int error = snapshot.take(maps.get(), pagemap.get());
   if (error == 0) return {};
   if (error != ESRCH) return system_error(fmt::format("PID {}: read pagemap", pid), error);
@@ -231,12 +231,12 @@ Expected<Meter> Meter::begin(pid_t pid) {
   auto region = std::make_unique<Region>(pid, std::move(maps), std::move(pagemap));
   region->find_others(stat);
   // A rehearsal, so that what is written to in this process is written to before: the stack, the
-  // addresses of library functions.  And the memory for the looks is there.
+  // addresses of library functions.  And the memory for the scans is there.
   for (PageSnapshot* snapshot : {&region->before, &region->after})
-    TRY_VOID(region->look(*snapshot));
+    TRY_VOID(region->scan(*snapshot));
   region->note_faults();
   Meter meter(std::move(region));
-  TRY_VOID(meter.region_->look(meter.region_->before));
+  TRY_VOID(meter.region_->scan(meter.region_->before));
   return meter;
 }
 
@@ -248,7 +248,7 @@ Expected<void> Meter::end() {
                    fmt::format("this Meter measures PID {}, from which PID {} was forked: begin "
                                "one in the child",
                                region.pid, ::getpid()));
-  } else if (auto good = region.look(region.after); !good) {
+  } else if (auto good = region.scan(region.after); !good) {
     region.copied = tl::make_unexpected(std::move(good.error()));
   } else {
     MeterResult result;

@@ -12,14 +12,14 @@
 
 namespace cowshed::cow {
 
-// All anonymous pages of a process at one moment.  Taking one of the process itself writes to none
-// of its pages but a few of the stack: the memory for it is mapped, not malloc's, and kept.
+// All anonymous pages of a process at one moment.  It maps its own memory and keeps it, so a
+// snapshot of the process itself writes only to a few pages of its stack.
 class PageSnapshot {
  public:
   PageSnapshot();
 
-  // By open files /proc/PID/maps and pagemap.  Replaces what was there.  Returns 0 or an errno;
-  // ESRCH: the process has ended, or runs another program than when they were opened.
+  // Reads the open files /proc/PID/maps and pagemap.  Replaces the old content.  Returns 0 or an
+  // errno; ESRCH: the process has ended or called exec since they were opened.
   int take(int maps, int pagemap);
 
   std::string_view maps() const { return {maps_.data(), maps_.size()}; }

@@ -11,36 +11,36 @@
 
 namespace cowshed::cow {
 
-// Resident pages.
+// The resident anonymous pages of a mapping.
 struct AnonymousPages {
   PageRanges own;     // mapped by this process alone
   PageRanges shared;  // by others, too
 };
 
-// Reads /proc/PID/pagemap, which needs no privilege for one's own processes.  Reading it changes
-// nothing in the process.  Move-only, owns a descriptor; not thread-safe.
+// Reads /proc/PID/pagemap, without privilege for processes of the same user.  Reading changes
+// nothing in the process.  Move-only, owns a descriptor.  Not thread-safe.  Errors: those of
+// ProcFiles.
 class PageMap {
  public:
   static Expected<PageMap> open(const ProcFiles& proc, pid_t pid);
 
-  // The resident anonymous pages of `mapping`, at the cost and with the exception that
-  // base/pagemap.h names.
+  // Returns the resident anonymous pages of `mapping`.  base/pagemap.h states the cost and an
+  // exception.
   Expected<PageRanges> anonymous_pages(const Mapping& mapping);
 
-  // The same, by whose they are.
+  // Returns the same pages, private and shared ones apart.
   Expected<AnonymousPages> anonymous_pages_by_owner(const Mapping& mapping);
 
-  // Of what anonymous_pages_by_owner(mapping) has found `here`, what this process has copied.
-  // `inherited` are the anonymous ones that
-  // its parent had at the fork, and `with_parent` those of them that the parent still has: alone
-  // with a page because the parent is gone, or has dropped it, is not a copy.  A copy that children
-  // of its own share since shows only by comparison with `parent`, if given, and in mappings of
-  // files only: it costs a look at each such page, and CAP_SYS_ADMIN.
+  // Returns the pages that this process has copied, from `here`, which is the result of
+  // anonymous_pages_by_owner(mapping).  `inherited` are the parent's anonymous pages at the fork,
+  // and `with_parent` those that the parent still has: a page that is private because the parent
+  // has dropped it is not a copy.  With `parent` it also finds copies in mappings of files that
+  // children share since; that needs CAP_SYS_ADMIN and reads each such page's entry.
   Expected<PageRanges> copied_pages(const Mapping& mapping, const AnonymousPages& here,
                                     const PageRanges& inherited, const PageRanges& with_parent,
                                     const PageMap* parent);
 
-  // The process has replaced or lost its memory since open(): every read gives nothing.
+  // Whether the process has called exec or ended since open().  Then every read is empty.
   bool is_gone() const { return gone_; }
 
  private:
@@ -55,7 +55,8 @@ class PageMap {
   bool gone_ = false;
 };
 
-// Of a process that has memory, which may be looked at.  The error says why it is none.
+// Returns the stat of a process whose memory can be read.  Errors: those of ProcFiles;
+// no_such_process if it has no memory.
 Expected<ProcStat> stat_of_readable(const ProcFiles& proc, pid_t pid);
 
 }  // namespace cowshed::cow

@@ -13,21 +13,21 @@
 
 namespace cowshed::cow {
 
-// The fields of /proc/PID/stat that the project uses.  Where the stack starts is not known without
-// ptrace permission, nor while an exec is under way.
+// The fields of /proc/PID/stat that the project uses.
 struct ProcStat {
   std::string comm;
   char state = '?';
   pid_t ppid = 0;
   std::uint64_t minor_faults = 0;  // of all its threads
   std::uint64_t major_faults = 0;
-  std::uint64_t reaped_faults = 0;  // of both kinds, of the children that it has waited for
-  std::uint64_t start_ticks = 0;    // with the PID, names a process for good
+  std::uint64_t reaped_faults = 0;  // of both kinds, of reaped children
+  std::uint64_t start_ticks = 0;    // with the PID, identifies a process forever
   std::uint64_t virtual_bytes = 0;
   std::uint64_t resident_pages = 0;
-  std::uint64_t start_stack = 0;  // tells one image from the next; 0: not known
+  // Differs between programs; 0: unknown, without ptrace permission or in an exec.
+  std::uint64_t start_stack = 0;
 
-  // Neither a kernel thread nor at its end.
+  // Whether it is neither a kernel thread nor ending.
   bool has_memory() const { return state != 'Z' && state != 'X' && virtual_bytes > 0; }
 };
 
@@ -40,41 +40,41 @@ struct Mapping {
   bool executable = false;
   bool is_private = false;
   std::uint64_t inode = 0;
-  std::string path;  // as shown, with " (deleted)"; empty for anonymous memory
-  dev_t device = 0;  // with `inode`, names the file
+  std::string path;  // as in the file, with " (deleted)"; empty for anonymous memory
+  dev_t device = 0;  // with `inode`, identifies the file
 
   bool has_file() const { return inode != 0; }
-  // `path`, and for a file that is deleted what it was before.
+  // Returns `path` without " (deleted)".
   std::string_view file_path() const;
-  // Behind it is no file that outlives it: anonymous and System V memory, a memfd.
+  // Whether it has no file that outlives it: anonymous memory, System V memory, a memfd.
   bool is_memory() const;
-  // Its pages can be shared by fork, or with the file, and copied on a write.
+  // Whether its pages can be shared, by fork or with the file, and copied on a write.
   bool can_be_copied() const { return is_private && (readable || writable); }
   std::uint64_t bytes() const { return end - begin; }
   bool operator==(const Mapping&) const = default;
 };
 
-// Reads the text files of /proc.  `root` is a parameter so that tests can build one in a folder.
-// Stateless, thread-safe.  Errors: no_such_process, permission_denied, system_call.
+// Reads the text files of /proc.  Tests set another `root`.  Thread-safe.  Errors: no_such_process,
+// permission_denied, system_call.
 class ProcFiles {
  public:
   explicit ProcFiles(std::string root = "/proc") : root_(std::move(root)) {}
 
   Expected<ProcStat> stat(pid_t pid) const;
   Expected<std::vector<Mapping>> maps(pid_t pid) const;
-  // /proc/PID/FILE, for reading.
+  // Opens /proc/PID/FILE for reading.
   Expected<FileDescriptor> open(pid_t pid, std::string_view file) const;
-  // The number in a line of /proc/PID/status; 0 where there is none.
+  // Returns the number in a line of /proc/PID/status; 0: none.
   std::uint64_t status_number(pid_t task, std::string_view name) const;
-  // Of the user that we are.
+  // Whether the process belongs to our user.
   bool is_ours(pid_t pid) const;
-  // Its PID in its own PID namespace; 0 where that is not known.
+  // Returns its PID in its own PID namespace; 0: unknown.
   pid_t own_pid(pid_t pid) const;
-  // Direct children of all its threads, in no order.
+  // Returns the direct children of all its threads, unordered.
   Expected<std::vector<pid_t>> children(pid_t pid) const;
-  // All processes, in order of their PIDs: kernel threads and zombies, too.
+  // Returns all processes by PID, with kernel threads and zombies.
   Expected<std::vector<pid_t>> processes() const;
-  // How many processes and threads were ever made on this machine, in any PID namespace.
+  // Returns the number of processes and threads ever created on this machine.
   Expected<std::uint64_t> forks() const;
   std::string path(pid_t pid, std::string_view file) const;
 
@@ -84,22 +84,22 @@ class ProcFiles {
   std::string root_;
 };
 
-// What a line of /proc/PID/maps says but for its path, which is returned.  Allocates nothing.
+// Parses a line of /proc/PID/maps and returns the path.  Allocates nothing.
 std::string_view parse_mapping(std::string_view line, Mapping& mapping);
-// The text of /proc/PID/maps.
+// Parses the text of /proc/PID/maps.
 std::vector<Mapping> parse_maps(std::string_view text);
 
-// The name of the arena that a mapping belongs to, from the memfd's name: "index" for
-// "/memfd:cowshed:index (deleted)".  Empty for any other mapping.
+// Returns the name of a mapping's arena from its memfd: "index" for "/memfd:cowshed:index
+// (deleted)". Empty for any other mapping.
 std::string_view arena_name(const Mapping& mapping);
 
-// A vfork child that has not exec'd yet: every page would seem to be its own.
+// Whether two processes have the same address space, as a vfork child before its exec.
 bool shares_memory(pid_t a, pid_t b);
 
-// The error for a failed access to a file of process `pid`.
+// Returns the error for a failed access to a file of process `pid`.
 tl::unexpected<Error> process_error(pid_t pid, std::string_view path, int error);
 
-// no_such_process, for one without memory: it has exited and nobody has waited for it, say.
+// Returns no_such_process for a process without memory, such as a zombie.
 Error no_memory_error(pid_t pid, const ProcStat& stat);
 
 }  // namespace cowshed::cow

@@ -18,7 +18,7 @@
 
 namespace cowshed::cow {
 
-// What a process has mapped, saved while it lives.
+// The mappings of a process, saved while it lives.
 struct AddressSpace {
   std::vector<Mapping> mappings;  // by address
   std::shared_ptr<StackUnwinder> unwinder;
@@ -26,38 +26,37 @@ struct AddressSpace {
   const Mapping* find(std::uint64_t address) const;
 };
 
-// The address spaces of the measured processes.  A forked child has its parent's, read after it was
-// forked where possible; /proc/PID/maps is read anew after an exec, for some time after that, and
-// where an address is not found, which takes at most a twentieth of the time for each process. What
-// cannot be known: the mappings of a process that executed another program and ended before it was
-// seen once, and of one that mapped more, then ended. One thread at a time.
+// The address spaces of the measured processes.  A forked child gets its parent's, read after the
+// fork if possible.  /proc/PID/maps is read again after an exec, for some time after it, and if an
+// address is not found, in at most a twentieth of the time for each process.  Unknown are the
+// mappings of a process that called exec and ended before it was seen, and late mappings of a
+// process that has ended.  One thread at a time.
 class AddressSpaces {
  public:
   AddressSpaces(ProcFiles proc, BinaryCache& binaries);
 
-  // What the newest snapshot says of a process; its parent's comes first.
+  // Takes the counts of a process in the latest snapshot.  Call it for the parent first.
   void update(const ProcessCounts& process, std::uint64_t now_ns);
 
-  // Reads again what may have changed, of processes as of the newest snapshot: for whoever is busy
-  // between two snapshots for long.
+  // Reads changed mappings again.  Call it during long work between two snapshots.
   void keep_up(std::uint64_t now_ns);
 
-  // Also of one that it has let go of.
+  // Whether the process is, or was, known.
   bool knows(std::uint64_t process_id) const {
     return process_id <= last_forgotten_ || known_.contains(process_id);
   }
-  // In the image that it is after so many execs.
+  // Whether its mappings after so many execs are known.
   bool knows(std::uint64_t process_id, std::uint64_t execs) const;
 
-  // That of the process when it was sampled; null where it is not known.
+  // Returns the address space at the sample; null: unknown.
   const AddressSpace* at(const CopySample& sample);
 
-  // The perf map that names code that the process generated, or inherited; null if there is none.
+  // Returns the perf map of the code that the process generated or inherited; null: none.
   const Binary* perf_map_of(const CopySample& sample) const;
 
-  // Once after each snapshot: lets go of processes that had ended by the one before.  (Of those
-  // that ended since, the last samples come with the next.)  One stays, without its mappings, as
-  // long as a process is known that has the code that it generated.
+  // Call it after each snapshot.  Forgets processes that had ended by the snapshot before, because
+  // their last samples come with this one.  A process without mappings stays as long as a known
+  // process has code that it generated.
   void forget_ended();
 
  private:

@@ -20,40 +20,39 @@
 
 namespace cowshed::cow {
 
-// From sampled copies to who made them: saves what processes have mapped, unwinds, adds up, and
-// looks names up at the end.  One thread at a time.
+// Attributes sampled copies to code: saves the mappings of processes, unwinds stacks, adds up, and
+// looks up names at the end.  One thread at a time.
 class CopyProfiler {
  public:
   explicit CopyProfiler(const ProcFiles& proc);
 
-  // They wait for the next attribute().  Those that there is no room for are dropped, and counted.
+  // Adds samples, which wait for attribute().  Drops and counts those without room.
   void add(std::vector<CopySample> samples);
   std::uint64_t dropped() const { return dropped_; }
 
-  // Of samples that wait, at most; their stacks are most of it.
+  // Limit of waiting samples; their stacks take most of it.
   static constexpr std::size_t kMostWaitingBytes = 128 << 20;
 
-  // Attributes all that was added before the snapshot that `processes` are of was made.  What
-  // belongs to none of them, as happens while many come and go, waits on.  That may take long:
-  // `meanwhile` is called now and then, and may add().
+  // Attributes the waiting samples of `processes`, which are a snapshot that was taken after them.
+  // Samples of other processes, which may start meanwhile, keep waiting.  It may take long, so it
+  // calls `meanwhile` now and then, which may add().
   void attribute(const std::vector<ProcessCounts>& processes,
                  const std::function<void()>& meanwhile);
 
-  // Attributes at once what is of processes as of the newest snapshot; the rest waits on.
+  // Attributes the waiting samples of processes in the latest snapshot.
   void attribute_known(const std::function<void()>& meanwhile);
-  // Whether anything does.
+  // Whether samples wait.
   bool is_waiting() const { return !waiting_.empty(); }
 
-  // What was sampled of a process that has ended counts for another from now on, but for where in
-  // its memory that was.
+  // Adds the samples of an ended process to another process, without their addresses.
   void merge(std::uint64_t process_id, std::uint64_t into);
 
-  // As of the last call; of one process by the probe's id, and of all.
+  // Return the sampled copies of one process, by the probe's ID, and of all.
   SampledCopies of(std::uint64_t process_id, const ProfileBuilder::Copies& copies);
   SampledCopies of_all(const ProfileBuilder::Copies& copies);
   // As BinaryCache::unread().
   std::vector<std::string> unread() const { return binaries_.unread(); }
-  // Why a process copied; nullopt where instructions cannot be decoded here.
+  // Returns the causes of copies of a process; nullopt: instructions cannot be decoded here.
   std::optional<std::vector<CopyPattern>> patterns_of(std::uint64_t process_id);
 
  private:
@@ -64,9 +63,9 @@ class CopyProfiler {
   void attribute_waiting();
 
   std::vector<CopySample> waiting_;
-  std::size_t waiting_bytes_ = 0;  // with those that are just being placed
+  std::size_t waiting_bytes_ = 0;  // includes samples that are being attributed
   std::uint64_t dropped_ = 0;
-  BinaryCache binaries_;  // outlives those that have its addresses
+  BinaryCache binaries_;  // outlives the next four
   AddressSpaces spaces_;
   ProfileBuilder sites_;
   std::optional<StoreSites> stores_;

@@ -17,7 +17,7 @@ constexpr std::uint64_t kBlockBytes = 2 << 20;
 constexpr std::uint64_t kAboutEqually = 2;  // times
 constexpr std::uint64_t kFewSamples = 16;   // of a process
 
-// What a program calls, and does not want to be told that it did.
+// Libraries that are never a site: a site is the line that called them.
 bool is_runtime_library(std::string_view path) {
   const std::string_view file = base_name(path);
   constexpr std::array<std::string_view, 8> kPrefixes = {"libc.so",     "libc-2",   "libstdc++.so",
@@ -91,8 +91,8 @@ std::string fold(const std::vector<Frame>& stack, bool truncated) {
   return text;
 }
 
-// A stack's innermost frames up to its place in the program, as CodeSite has them; all, where none
-// is the program's.
+// Returns the innermost frames up to the first line of the program, for CodeSite::frames; all if no
+// frame is the program's.
 std::vector<Frame> site_frames(const std::vector<Frame>& stack) {
   std::vector<Frame> site;
   for (const Frame& frame : stack) {

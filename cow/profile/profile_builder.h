@@ -13,27 +13,27 @@
 
 namespace cowshed::cow {
 
-// Adds samples up: by stack, by mapping, by address.  Names are looked up when somebody asks.
+// Adds up samples by stack, by mapping and by address.  Looks up names only for of() and of_all().
 // One thread at a time.
 class ProfileBuilder {
  public:
-  // Attributes a sample as of what was mapped: `spaces` must know the process.  Returns its stack.
+  // Attributes a sample by the mappings of its process in `spaces`.  Returns its stack.
   const CodeStack& add(const CopySample& sample, AddressSpaces& spaces, BinaryCache& binaries);
 
-  // As CopyProfiler has it.
+  // As CopyProfiler::merge().
   void merge(std::uint64_t process_id, std::uint64_t into);
 
-  // How many pages each process has copied, by the probe's id.
+  // The copied pages of each process, by the probe's ID.
   using Copies = std::map<std::uint64_t, std::uint64_t>;
 
-  // Of one process, by the probe's id, and of all together: the `most` frequent of each kind, but
-  // every stack.  `copies` are spread over what was sampled.
+  // Return the `most` frequent entries of each kind, for one process or for all; every stack for
+  // one process.  Estimates spread `copies` over the samples.
   SampledCopies of(std::uint64_t process_id, const Copies& copies, Symbolizer& symbols,
                    std::size_t most) const;
   SampledCopies of_all(const Copies& copies, Symbolizer& symbols, std::size_t most) const;
 
  private:
-  // Who wrote: the program itself, the kernel in no system call, or in the one of that number.
+  // The writer: the program, the kernel outside a system call, or a system call by number.
   static constexpr std::int64_t kProgram = -2;
   static constexpr std::int64_t kKernel = -1;
   struct Stack {
@@ -55,7 +55,7 @@ class ProfileBuilder {
     std::map<Block, std::uint64_t> blocks;
   };
 
-  // One process's, and the copies that a sample of it stands for.
+  // The samples of one process, and the copies per sample.
   struct Weighted {
     const Tally* tally;
     double copies_per_sample;
@@ -71,7 +71,7 @@ class ProfileBuilder {
   static std::vector<RangeCopies> ranges(const Weighted& weighted, std::size_t most);
   static std::vector<FoldedStack> folded(const Weighted& weighted, Symbolizer& symbols);
 
-  // What a process that copies from ever other places may have us keep.
+  // Limits of memory.
   static constexpr std::size_t kMostAddresses = 1 << 20;
   static constexpr std::size_t kMostBlocks = 1 << 18;
   void shorten_new(Stack& stack, const Tally& tally) const;

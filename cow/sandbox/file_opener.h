@@ -13,10 +13,10 @@
 
 namespace cowshed::cow {
 
-// Which file of a binary is wanted.
+// The kind of a requested file.
 enum class FileKind : std::uint8_t {
   itself,
-  // Debug information.  `name` is the build id in hexadecimal, or the name in .gnu_debuglink.
+  // Debug information.  `name` is the build ID in hexadecimal, or the name in .gnu_debuglink.
   build_id,       // /usr/lib/debug/.build-id/NA/ME.debug
   beside,         // in the binary's folder
   debug_folder,   // in .debug in the binary's folder
@@ -27,23 +27,23 @@ enum class FileKind : std::uint8_t {
 // A file that a measured program names.
 struct FileRequest {
   FileKind kind = FileKind::itself;
-  pid_t pid = 0;            // the process that maps it, or that wrote the perf map
-  std::uint32_t owner = 0;  // of that process: a perf map is believed of it, of root and of us
+  pid_t pid = 0;            // the process that maps the file or wrote the perf map
+  std::uint32_t owner = 0;  // of that process: a perf map of it, of root or of us is trusted
   Mapping mapping;          // of the binary
   std::string name;
 };
 
-// Returns a file for reading, or none.  The program may be hostile, and we may be root, so:
-// only regular files are opened, nothing else is even touched; the mapped file is the one that the
-// process has mapped, in whichever mount namespace; names hold no '/'; and no symbolic link is
-// followed, but for those that stay inside /usr/lib/debug.  A perf map is looked for in the /tmp of
-// the process, by its PID in its own namespace.  A file that has much more bytes than its disk
-// holds is refused.  May wait for a file system that does not answer.
+// Opens a file for reading; an empty descriptor: refused or missing.  The program may be hostile,
+// and we may be root.  So it opens only regular files, and touches no others.  The mapped file is
+// exactly the one that the process has mapped, in any mount namespace.  Names have no '/'.  It
+// follows no symbolic link, except inside /usr/lib/debug.  It finds a perf map in the /tmp of the
+// process, by the PID in its own namespace.  It refuses a large sparse file.  It may wait for a
+// file system that does not answer.
 FileDescriptor open_requested(const ProcFiles& proc, const FileRequest& request);
 
-// Opens files in a process of its own: a file system that does not answer, as of a hostile FUSE
-// server, holds up that process alone.  One that does not answer in a second is not asked again,
-// and after some of them none is.
+// Opens files in a child process, so that a file system that does not answer, such as a hostile
+// FUSE server, blocks only the child.  It does not ask such a file system again, and after some of
+// them it opens no more files.  One thread at a time.
 class OpenerProcess {
  public:
   explicit OpenerProcess(ProcFiles proc) : proc_(std::move(proc)) {}

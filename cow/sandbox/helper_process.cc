@@ -223,11 +223,11 @@ std::unique_ptr<HelperProcess> HelperProcess::start(const char* name, Rights rig
 }
 
 HelperProcess::~HelperProcess() {
-  constexpr int kLooks = 20;
+  constexpr int kAttempts = 20;
   constexpr auto kBetweenLooksUs = 500;
   ::close(socket_.fd());
   ::kill(pid_, SIGKILL);
-  for (int look = 0; look < kLooks && ::waitpid(pid_, nullptr, WNOHANG) == 0; ++look)
+  for (int attempt = 0; attempt < kAttempts && ::waitpid(pid_, nullptr, WNOHANG) == 0; ++attempt)
     ::usleep(kBetweenLooksUs);
 }
 

@@ -16,7 +16,7 @@
 
 namespace cowshed::cow {
 
-// One end of a socket that carries messages, each with a descriptor or none.
+// One end of a socket for messages with at most one descriptor each.
 class HelperSocket {
  public:
   static constexpr std::size_t kMostBytes = 64 << 10;
@@ -29,15 +29,15 @@ class HelperSocket {
   explicit HelperSocket(int fd) : fd_(fd) {}
   int fd() const { return fd_; }
   bool send(std::string_view bytes, int fd = -1) const;
-  // Waits; nullopt at the other's end.
+  // Waits for a message; nullopt: the other end is closed.
   std::optional<Message> receive() const;
 
  private:
   int fd_;
 };
 
-// A forked process that does what may hang or crash, and that may be killed.  It has no descriptor
-// but its socket, and ends when that is closed.
+// A forked process for work that may hang or crash.  It may be killed at any time.  Its only
+// descriptor is its socket, and it ends when that is closed.
 class HelperProcess {
  public:
   enum class Rights {
@@ -47,17 +47,17 @@ class HelperProcess {
   };
   using Serve = std::function<void(const HelperSocket& socket)>;
 
-  // Null where no process could be made.
+  // Returns null if no process could be created.
   static std::unique_ptr<HelperProcess> start(const char* name, Rights rights, const Serve& serve);
   HelperProcess(const HelperProcess&) = delete;
   HelperProcess& operator=(const HelperProcess&) = delete;
-  // Does not wait for a process that cannot be killed now.
+  // Kills the process, and does not wait if it cannot be killed now.
   ~HelperProcess();
 
   const HelperSocket& socket() const { return socket_; }
-  // The next message; nullopt where the process has ended, has slept for `most_asleep`, or has sent
-  // none in `most`: on a busy machine it may be slow without being stuck.  An end signal that waits
-  // for this program cuts the time short.
+  // Returns the next message; nullopt if the process has ended, slept for `most_asleep`, or sent
+  // none in `most`.  (On a busy machine it may be slow without hanging.)  A pending end signal of
+  // this program shortens the time.
   std::optional<HelperSocket::Message> receive(std::chrono::milliseconds most,
                                                std::chrono::milliseconds most_asleep) const;
 

@@ -8,8 +8,8 @@
 
 namespace cowshed::cow {
 
-// A message between cowtop and one of its helpers, both of one program: numbers as they lie in
-// memory, and texts behind their sizes.
+// Writes a message between cowtop and a helper process, which are the same program: numbers as in
+// memory, texts after their sizes.
 class WireWriter {
  public:
   template <class T>
@@ -29,7 +29,8 @@ class WireWriter {
   std::string bytes_;
 };
 
-// The sender may be hostile: once a message has too few bytes, everything else in it is 0 or empty.
+// Reads a message of a sender that may be hostile.  After the end of a message that is too short,
+// all values are 0 or empty.
 class WireReader {
  public:
   explicit WireReader(std::string_view bytes) : rest_(bytes) {}

@@ -15,43 +15,44 @@
 
 namespace cowshed::cow {
 
-// What holds code: a program, a library, or memory in which the program itself generated it.
+// A program, a library, or generated code.
 struct Binary {
   CodeReader* reader = nullptr;
-  CodeReader::BinaryId id = 0;  // there
+  CodeReader::BinaryId id = 0;  // in the reader
   FileRequest file;
   std::string path;  // empty: generated code without a perf map
   bool is_generated = false;
   bool is_readable = false;
-  // What its program headers load: link-time addresses.
+  // The link-time addresses that its program headers load.
   std::uint64_t begin = 0;
   std::uint64_t end = 0;
 };
 
-// Opens each once, whatever the number of processes that map it, and reads it in processes of their
-// own: the measured program may be hostile.  One thread at a time.
+// Opens each binary once for all processes, and reads it in child processes, because the measured
+// program may be hostile.  One thread at a time.
 class BinaryCache {
  public:
   explicit BinaryCache(ProcFiles proc);
   BinaryCache(const BinaryCache&) = delete;
   BinaryCache& operator=(const BinaryCache&) = delete;
 
-  // The file of `mapping` in process `pid`, as of its device and inode, by /proc/PID/map_files or
-  // by its path in the process's own root or in ours.  Never null, lives as long as this.
+  // Returns the file of `mapping` in process `pid`, by device and inode.  Finds it by
+  // /proc/PID/map_files, or by its path in the root of the process or in ours.  Never null; lives
+  // as long as the cache.
   const Binary* open(const Mapping& mapping, pid_t pid);
 
-  // The kernel's code in every process, from this process's own.
+  // Returns the vDSO, the kernel's code in every process.
   const Binary* vdso();
 
-  // Generated code: that the perf map of a process describes, which user `owner` runs; null where
-  // there is none yet.  `process_id` is the probe's.
+  // Returns the perf map of a process that `owner` runs; null: none yet.  `process_id` is that of
+  // the probe.
   const Binary* perf_map(std::uint64_t process_id, pid_t pid, uid_t owner);
-  // That no perf map describes.
+  // Returns the generated code without a perf map.
   const Binary* generated_code();
 
   CodeReader& reader() { return reader_; }
 
-  // What could not be read, a line each: binaries that were set aside, files that did not open.
+  // Returns a line for each binary that was set aside and each file that did not open.
   std::vector<std::string> unread() const;
 
   CodeReader::LayoutId new_layout() { return ++last_layout_; }

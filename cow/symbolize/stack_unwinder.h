@@ -14,9 +14,9 @@
 
 namespace cowshed::cow {
 
-// An instruction by where it is in its file: at the same place in every process.
+// An instruction by its address in its file, the same in every process.
 struct CodeAddress {
-  const Binary* binary = nullptr;  // null: in no file; the address is then the process's own
+  const Binary* binary = nullptr;  // null: none; then the address is in the process
   std::uint64_t address = 0;
   // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 misreads it
   auto operator<=>(const CodeAddress&) const = default;
@@ -30,13 +30,12 @@ struct CodeStack {
   auto operator<=>(const CodeStack&) const = default;
 };
 
-// Unwinds copied stacks of processes that have the same code mapped at the same places, by their
-// call frame information, and by frame pointers where there is none.  The processes may be gone.
-// Stacks that have the same return addresses cost a fraction after the first.  One thread at a
-// time.
+// Unwinds copied stacks of processes with the same code at the same addresses.  It uses call frame
+// information, or frame pointers if there is none.  The processes may have ended.  After the first,
+// stacks with the same return addresses cost a fraction.  One thread at a time.
 class StackUnwinder {
  public:
-  // Of `mappings` only those of files count; `pid` is where their files are looked for.
+  // Only `mappings` of files count.  Their files are opened in process `pid`.
   StackUnwinder(const std::vector<Mapping>& mappings, pid_t pid, BinaryCache& binaries);
   StackUnwinder(const StackUnwinder&) = delete;
   StackUnwinder& operator=(const StackUnwinder&) = delete;
@@ -44,7 +43,7 @@ class StackUnwinder {
 
   const CodeStack& unwind(const CopySample& sample);
 
-  // Where code is mapped: equal for mappings that one unwinder serves.
+  // Returns a text that is equal for mappings with the same code at the same addresses.
   static std::string code_layout(const std::vector<Mapping>& mappings);
 
  private:

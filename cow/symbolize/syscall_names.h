@@ -5,8 +5,8 @@
 
 namespace cowshed::cow {
 
-// "pread64" for 17: x86-64's system call of that number as of the headers that this was built
-// with.  Empty for one that they do not know.
+// Returns the name of an x86-64 system call: "pread64" for 17.  Empty if the headers of the build
+// do not have it.
 std::string system_call_name(std::uint64_t number);
 
 }  // namespace cowshed::cow

@@ -38,7 +38,7 @@ tl::unexpected<Error> refused(std::string_view step, int error, const LibbpfLog&
   const int number = error < 0 ? -error : error;
   const auto code =
       number == EPERM || number == EACCES ? ErrorCode::permission_denied : ErrorCode::unsupported;
-  // libbpf says so only of some of the places where it ran out, and in its own words.
+  // libbpf reports a lack of memory only for some calls, and in its own words.
   if (const std::size_t left = descriptors_left(); left < kMostDescriptors) {
     return tl::make_unexpected(
         Error{ErrorCode::unsupported, EMFILE,
@@ -67,7 +67,7 @@ Expected<void> run_iterator(const bpf_link* link, std::vector<char>& output) {
   return {};
 }
 
-// A program of the type "syscall"; what it says is in the programs' variables.
+// Runs a program of the type "syscall".  Its result is in the programs' variables.
 void run_once(int program, const void* context, std::size_t size) {
   bpf_test_run_opts options = {};
   options.sz = sizeof options;
@@ -76,8 +76,8 @@ void run_once(int program, const void* context, std::size_t size) {
   bpf_prog_test_run_opts(program, &options);
 }
 
-// Has the programs find out where they can read page tables.  Where they cannot (a kernel that lays
-// memory out otherwise) they count what they are not sure of.
+// Lets a program find the direct map, through which the others read page tables.  If it is not
+// found (another memory layout), they count the faults that they are unsure of.
 void find_direct_map(int program) {
   constexpr std::size_t kWords = 4;  // TOKEN_WORDS of page_table.bpf.h
   struct Token {

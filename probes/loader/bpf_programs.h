@@ -16,8 +16,8 @@
 
 namespace cowshed {
 
-// The loaded and attached BPF programs with their maps: the only code that knows the generated
-// skeleton.  Move-only; one thread at a time.
+// The loaded and attached BPF programs with their maps.  Only this class uses the generated
+// skeleton. Move-only.  One thread at a time.
 class Programs {
  public:
   static Expected<Programs> load(const SamplingOptions& sampling);
@@ -32,10 +32,10 @@ class Programs {
   int sample_counts_map() const;
   const cowshed_losses& losses() const;  // written by the kernel at any time
   std::uint64_t slow_lookups() const;
-  // How many entries were ever added to the two maps; each is there by the time it is counted.
+  // The number of entries ever added to each map.  An entry is added before it is counted.
   std::uint64_t processes_added() const;
   std::uint64_t arenas_added() const;
-  // How often records in `processes` have changed; nothing while one changes.
+  // The number of changes to records in `processes`; nullopt during a change.
   std::optional<std::uint64_t> record_changes() const;
   bool counts_splits() const;                // of huge pages
   bool counts_collapses() const;             // into huge pages

@@ -5,9 +5,9 @@
 
 namespace cowshed {
 
-// How much further CLOCK_MONOTONIC of the calling process's time namespace is than the kernel's
-// own; 0 outside of one.  BPF programs know the kernel's alone.  Reads proc/self/timens_offsets
-// below `root`.
+// Returns the difference of CLOCK_MONOTONIC between the caller's time namespace and the kernel,
+// whose clock BPF programs use; 0 outside a namespace.  Reads proc/self/timens_offsets below
+// `root`.
 std::int64_t monotonic_offset_ns(const std::filesystem::path& root = "/");
 
 }  // namespace cowshed

@@ -4,8 +4,8 @@
 
 namespace cowshed {
 
-// While one lives, what libbpf would print on this thread is collected instead.  The callback is
-// one per process: it is put back at the end, and other threads' text is passed on to it.
+// Collects the messages of libbpf on this thread during its life.  The callback is one per process:
+// messages of other threads are passed on, and the destructor restores it.
 class LibbpfLog {
  public:
   LibbpfLog();
@@ -13,7 +13,7 @@ class LibbpfLog {
   LibbpfLog(const LibbpfLog&) = delete;
   LibbpfLog& operator=(const LibbpfLog&) = delete;
 
-  // The reason in one line: what the verifier said last, else libbpf's first complaint.
+  // Returns one line: the last of the verifier, else the first of libbpf.
   std::string reason() const;
 
  private:

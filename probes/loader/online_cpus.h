@@ -5,7 +5,7 @@
 
 namespace cowshed {
 
-// The numbers of the CPUs that are online now; CPU 0 alone where /sys does not say.
+// Returns the numbers of the online CPUs; only 0 if /sys does not list them.
 std::vector<int> online_cpus(const std::filesystem::path& root = "/");
 
 }  // namespace cowshed

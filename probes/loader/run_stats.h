@@ -8,16 +8,16 @@
 
 namespace cowshed {
 
-// What the kernel says of our programs.  It times runs only while somebody asks it to, of all
-// programs on the machine, and that costs more than the runs themselves (some 130 ns each where the
-// clock is a guest's).  So we ask in short windows, a twentieth of the time at most.
+// The kernel's times of our programs.  It times the runs of all programs on the machine, on
+// request, and that costs more than the runs themselves (some 130 ns each in a guest).  So we
+// request it in short windows, at most a twentieth of the time.
 class RunStats {
  public:
-  // A window: whatever runs between the two calls is timed, if it is time for a sample.
+  // Runs between the two calls are timed, if a window is due.
   void begin_window();
   void end_window(std::span<const int> programs);
 
-  // Mean over the windows so far; nothing while no run was timed.
+  // Returns the mean over all windows; nullopt: no run was timed.
   std::optional<double> ns_per_run() const;
 
  private:
@@ -28,7 +28,7 @@ class RunStats {
   std::uint64_t runs_ = 0;
 };
 
-// Runs that BPF refused because the program was running on that CPU already.
+// Returns the runs that BPF refused because the program was already running on that CPU.
 std::uint64_t missed_runs(std::span<const int> programs);
 
 std::uint64_t monotonic_ns();

@@ -13,13 +13,13 @@ struct ring_buffer;
 
 namespace cowshed {
 
-// Takes samples out of the ring buffer.  Move-only; one thread at a time.
+// Reads samples from the ring buffer.  Move-only.  One thread at a time.
 class SampleReader {
  public:
   static Expected<SampleReader> open(const Programs& programs);
 
-  // All that are there, each thread's in order, but no more than the buffer holds: what is added
-  // meanwhile may wait for the next call.
+  // Returns the samples in the buffer, in order for each thread.  Samples that arrive meanwhile may
+  // wait for the next call.
   Expected<std::vector<CopySample>> take();
 
   Expected<SampleCounts> counts() const;

@@ -11,17 +11,16 @@
 
 namespace cowshed {
 
-// Puts together what the maps hold of ended threads and what the iterator sees of live ones.
-// A thread that ends between the two reads would be missed or counted twice; a process's flush
-// number, read before and after the live threads, tells, and then the whole is read again.  While
-// no record has changed, which is as long as no thread comes or goes, the live threads are all that
-// is read.
+// Adds the counts of ended threads, from the maps, to those of live threads, from an iterator.
+// A thread that ends between the two reads would be missed or counted twice.  The flush numbers of
+// its process, read before and after, show that, and it reads both again.  While no record changes,
+// it reads only the live threads.
 class SnapshotReader {
  public:
   explicit SnapshotReader(const Programs& programs) : programs_(&programs) {}
 
-  // Fills the processes, and the sums over all that were ever tracked.  Ended processes are removed
-  // from the kernel's maps.  Errors: system_call; nothing is removed then.
+  // Fills the processes, and the sums over all processes ever tracked.  Removes ended processes
+  // from the kernel's maps.  Errors: system_call; then it removes nothing.
   Expected<void> read(Snapshot& snapshot);
 
  private:
