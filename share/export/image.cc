@@ -23,7 +23,6 @@
 #include <cowshed/share/export/parcel.h>
 #include <cowshed/share/export/parcel_format.h>
 #include <cowshed/share/jemalloc/outside_scope.h>
-#include <cowshed/share/os/file_size_limit.h>
 #include <cowshed/share/os/memfd.h>
 #include <cowshed/share/process/tree.h>
 #include <cowshed/share/wire/content.h>
