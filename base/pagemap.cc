@@ -53,18 +53,18 @@ constexpr std::uint64_t kScanHuge = 1U << 6;
 constexpr std::uint64_t kScanZeroPage = 1U << 5;
 constexpr unsigned long kScanRequest = _IOWR('f', 16, PagemapScan);
 
-// What pages must not be, and one of what they must be.
+// Categories of PAGEMAP_SCAN: pages must have none of the first, and one of the second.
 struct Categories {
   std::uint64_t none_of;
   std::uint64_t any_of;
 };
 
-// Linux before 6.7 does not know the request, and a container's seccomp filter may not.
+// Linux before 6.7 does not know the request, and a container's seccomp filter may refuse it.
 bool is_no_scan(int error) {
   return error == ENOTTY || error == EPERM || error == EACCES || error == ENOSYS || error == EINVAL;
 }
 
-// Visits ranges of such pages, and the `returned` categories that all of a range's pages have.
+// Visits ranges of such pages.  All pages of a range have the same `returned` categories.
 template <std::size_t regions_at_once, class Visit>
 int scan(int pagemap, std::uint64_t begin, std::uint64_t end, Categories wanted,
          std::uint64_t returned, const Visit& visit) {
@@ -103,7 +103,8 @@ int scan_anonymous(int pagemap, std::uint64_t begin, std::uint64_t end, Anonymou
     return scan<kRegions>(pagemap, begin, end, {kNotAnonymous, kScanPresent}, kSameForAll,
                           visit_range);
   }
-  // Whether a page is a file's is dear to ask of a huge one: the kernel looks at its struct page.
+  // Of a huge page it takes long to find out whether it is a file's: the kernel reads its struct
+  // page.
   int error = 0;
   const int outer = scan<kRegions>(
       pagemap, begin, end, {kScanHuge, kThere}, kSameForAll, [&](auto from, auto to, auto) {
@@ -114,8 +115,8 @@ int scan_anonymous(int pagemap, std::uint64_t begin, std::uint64_t end, Anonymou
   return outer != 0 ? outer : error;
 }
 
-// The page frame of the shared zero page, or 0 if this process may not read page frames.  Some
-// hypervisors switch the zero page off.  The result is then a frame that no page has.
+// Returns the page frame of the shared zero page, or 0 if this process may not read page frames.
+// Some hypervisors have no zero page; then the result is a frame that no page has.
 std::uint64_t zero_page_frame() {
   static const std::uint64_t frame = [] {
     std::uint64_t entry = 0;
@@ -137,12 +138,12 @@ bool is_wanted(std::uint64_t entry, Anonymous which, std::uint64_t zero_page) {
   if ((entry & kFileOrShared) != 0) return false;
   if ((entry & kPresent) == 0)
     return which == Anonymous::of_private_file && (entry & kSwapped) != 0;
-  // The zero page shows as present and as neither file nor exclusive, like a shared anonymous page;
-  // only its place tells.
+  // The zero page is present, and neither a file's nor exclusive, as a shared anonymous page is.
+  // Only its frame number differs.
   return zero_page == 0 || (entry & kFrame) != zero_page;
 }
 
-// Fills `entries` with those from `begin` on.  Returns 0 or an errno.
+// Reads the entries of the pages from `begin` on.  Returns 0 or an errno.
 int read_at(int pagemap, std::uint64_t begin, std::span<std::uint64_t> entries) {
   auto* next = reinterpret_cast<char*>(entries.data());
   auto offset = static_cast<off_t>(begin / kPage * sizeof entries[0]);
@@ -150,7 +151,7 @@ int read_at(int pagemap, std::uint64_t begin, std::span<std::uint64_t> entries) 
     const ssize_t got = pread(pagemap, next, left, offset);
     if (got < 0 && errno == EINTR) continue;
     if (got <= 0) {
-      // fs/proc/task_mmu.c, pagemap_read: end of file once the process has no memory any more.
+      // End of file: the process has no memory any more (pagemap_read() in fs/proc/task_mmu.c).
       return got < 0 ? errno : ESRCH;
     }
     next += got;
@@ -160,13 +161,13 @@ int read_at(int pagemap, std::uint64_t begin, std::span<std::uint64_t> entries) 
   return 0;
 }
 
-// Visits the ranges of pages for which is_wanted(i) holds, in steps: read(address, count) reads
-// what that decides by, for `count` pages from `address` on.
+// Visits the ranges of pages for which is_wanted(i) holds.  Works in steps: read(address, count)
+// first reads what is_wanted() needs of `count` pages.
 template <class Read, class IsWanted>
 int visit_wanted(std::uint64_t begin, std::uint64_t end, const Visitor& visit, Read read,
                  IsWanted is_wanted) {
   constexpr std::uint64_t kStep = 65536;
-  std::uint64_t run = end;  // where a run of wanted pages began; `end`: in none
+  std::uint64_t run = end;  // where a run of wanted pages began; `end` outside a run
   for (std::uint64_t address = begin; address < end;) {
     const std::uint64_t count = std::min((end - address) / kPage, kStep);
     if (const int error = read(address, count)) return error;
@@ -196,7 +197,7 @@ int read_entries(int pagemap, std::uint64_t begin, std::uint64_t end, Anonymous 
                       [&](std::uint64_t i) { return is_wanted(entries[i], which, zero_page); });
 }
 
-// On the stack, small: whoever measures the very process that runs this would see it grow.
+// Small and on the stack, because a process that examines itself must not grow.
 constexpr std::size_t kFewRegions = 64;
 constexpr std::size_t kFewEntries = 256;
 
@@ -206,7 +207,7 @@ std::optional<AnonymousPage> classify(std::uint64_t entry, std::uint64_t zero_pa
   return (entry & kExclusive) != 0 ? AnonymousPage::own : AnonymousPage::shared;
 }
 
-// Joins pages of the same kind to ranges.
+// Joins neighbouring pages of one kind into ranges.
 struct Runs {
   explicit Runs(const std::function<void(std::uint64_t, std::uint64_t, AnonymousPage)>& visitor)
       : visit(visitor) {}
@@ -281,7 +282,7 @@ int visit_different_pages(int pagemap, int other, std::uint64_t begin, std::uint
                           const Visitor& visit) {
   std::vector<std::uint64_t> before;
   std::vector<std::uint64_t> others;
-  std::vector<std::uint64_t> after;  // the kernel may move a page from one place to another
+  std::vector<std::uint64_t> after;  // read again, because the kernel may move a page meanwhile
   const auto read = [&](std::uint64_t address, std::uint64_t count) {
     for (auto* entries : {&before, &others, &after}) {
       entries->resize(count);

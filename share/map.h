@@ -65,7 +65,7 @@ struct MapWorker<function, std::index_sequence<extra...>> {
   static void run(const Worker& self, Channel<Bytes>& tasks, Channel<Bytes>& results,
                   typename Parts::template Parameter<extra + 1>... args) {
     serve_map(tasks, results, type_name<R>(), [&](Decoder& from, Encoder& value) {
-      Arrived<Item> item(from);
+      ArgumentOf<Item> item(from);
       if constexpr (Parts::kTakesWorker) value.put<R>(function(self, item.get(), args...));
       else value.put<R>(function(item.get(), args...));
     });
@@ -124,7 +124,7 @@ class MapQueue {
   Expected<Collected> collect_results();
   Expected<void> wait(Collected collected);
   Expected<std::vector<WorkerEnd>> reap();
-  Expected<void> take_back();
+  Expected<void> requeue_lost();
   Expected<void> restart(const WorkerExit& dead);
   Error lost_error(std::uint64_t index, const Task& task);
 
@@ -173,7 +173,7 @@ Expected<void> map_each(const MapOptions& options, Range&& range, Consumer&& con
       try {
         Encoder to;
         to.put(read);
-        internal::Arrived<typename MapWorker::Item>::encode(to, next_item);
+        internal::ArgumentOf<typename MapWorker::Item>::encode(to, next_item);
         queue->put_task(read, std::move(to));
       } catch (const std::exception& failure) {
         return internal::item_error(ErrorCode::system_call, read, failure);

@@ -7,6 +7,7 @@
 #include <cowshed/share/jemalloc/outside_scope.h>
 #include <cowshed/share/stray_write.h>
 
+// The handle of an arena: it locks the core, calls it, and publishes its new state.
 namespace cowshed {
 
 Expected<Arena> Arena::create(const ArenaOptions& options) {

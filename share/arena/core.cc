@@ -13,6 +13,7 @@
 #include <cowshed/share/arena/malloc_route.h>
 #include <cowshed/share/arena/mapping.h>
 
+// How an arena is opened, closed, paused and inherited, and its statistics.
 namespace cowshed {
 namespace {
 

@@ -10,6 +10,7 @@
 #include <cowshed/share/os/huge_pages.h>
 #include <cowshed/share/process/addresses.h>
 
+// An arena's file and its mapping at addresses of its own.
 namespace cowshed {
 
 // A memfd and the shared, writable mapping of all of it.

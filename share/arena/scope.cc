@@ -15,6 +15,7 @@
 #include <cowshed/share/arena_scope.h>
 #include <cowshed/share/os/fork_state.h>
 
+// ArenaScope, and what the program's malloc asks of arenas.
 namespace cowshed {
 
 constinit ArenaHull arena_hull;

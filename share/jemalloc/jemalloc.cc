@@ -21,27 +21,28 @@ int cowshed_je_mallctl(const char* name, void* old_value, std::size_t* old_size,
 
 std::size_t cowshed_je_nallocx(std::size_t size, int flags) noexcept;
 
-// jemalloc's defaults are weak; malloc.cc, for whole programs, adds to these.
-// One arena of its own, for records; in huge pages where they are more than some MiB, since fork()
-// copies page tables of ordinary memory.  (All of them there: 2 MiB for every process that starts.)
-// A free extent of any size serves a small request: else they add up in an arena that is filled and
-// emptied, for what is freed there does not decay.
-// A thread's cache gives back what it seems not to need each time the thread has allocated so much,
-// 64 KiB by default (tcache.c): where blocks of a page or so come and go that is every few dozen of
-// them, and two threads of one arena then wait for each other at its bins.  What it holds at most
-// is the same.
+// Options of jemalloc; share/malloc/malloc.cc adds to them.
+// - One arena for records.  It uses huge pages beyond some MiB, because fork() copies the page
+// tables
+//   of ordinary memory.  (From the start they would cost each process 2 MiB.)
+// - A free extent of any size serves a small request.  Else extents add up in an arena that is
+// filled
+//   and emptied, because free memory does not decay there.
+// - Thread caches are trimmed less often than after each 64 KiB (tcache.c).  That would be every
+// few
+//   dozen blocks of a page, and two threads would wait for each other at the arena's bins.
 extern const char* const cowshed_je_malloc_conf;
 const char* const cowshed_je_malloc_conf =
     "narenas:1,metadata_thp:auto,retain:true,background_thread:false,lg_extent_max_active_fit:48,"
     "tcache_gc_incr_bytes:1048576";
 
-// Large blocks begin at a page, not somewhere in it: else each takes a page more, and one of an
-// arena's capacity would not fit into it.
+// Makes large blocks begin at a page.  Else each takes one page more, and a block of an arena's
+// capacity does not fit into the arena.
 extern bool cowshed_je_je_opt_cache_oblivious;
 bool cowshed_je_je_opt_cache_oblivious = false;
 
-// jemalloc 5.3, rtree.h: the map is a tree of two levels; a leaf has 8 bytes for each page of 1
-// GiB. Its leaves are ours, aligned, so that one can be given back.
+// jemalloc's map of pages (rtree.h of 5.3) is a tree of two levels.  A leaf has 8 bytes for each
+// page of 1 GiB.  We provide the leaves, aligned, so that one can be unmapped.
 extern char cowshed_je_je_arena_emap_global[];
 void cowshed_je_je_rtree_ctx_data_init(void* context);
 void* cowshed_je_je_rtree_leaf_elm_lookup_hard(void* thread, void* map, void* context,
@@ -79,7 +80,7 @@ ssize_t cowshed_je_no_link(const char*, char*, std::size_t) {
 namespace cowshed::jemalloc {
 namespace {
 
-// On the stack: this may run where malloc takes from an arena.
+// On the stack, because the thread's malloc may allocate from an arena here.
 class Key {
  public:
   Key(const char* format, unsigned arena) {
@@ -116,8 +117,8 @@ int create_arena(ExtentHooks* hooks, unsigned& arena) {
   std::size_t size = sizeof arena;
   int error =
       cowshed_je_mallctl("experimental.arenas_create_ext", &arena, &size, &config, sizeof config);
-  if (error == EAGAIN) error = ENOMEM;  // what it means here
-  // Nothing is given back by itself: what is freed stays warm for the next allocation.
+  if (error == EAGAIN) error = ENOMEM;  // jemalloc means that
+  // No memory is returned to the kernel by itself; it stays warm for the next allocation.
   for (const char* key : {"arena.%u.dirty_decay_ms", "arena.%u.muzzy_decay_ms"})
     if (error == 0) error = set(Key(key, arena).get(), ssize_t{-1});
   return error;
@@ -160,13 +161,13 @@ bool has_block(const void* address) {
 
 namespace {
 
-// The map's word on this page; null: no leaf there.
+// Returns the map's entry of a page; null if there is no leaf.
 std::atomic<std::uintptr_t>* find_record(std::uintptr_t address, void* context) {
   return static_cast<std::atomic<std::uintptr_t>*>(cowshed_je_je_rtree_leaf_elm_lookup_hard(
       nullptr, cowshed_je_je_arena_emap_global, context, address, false, false));
 }
 
-// What jemalloc keeps in a thread (rtree_ctx_t of rtree_tsd.h, 384 bytes) to look up faster.
+// A thread's cache of leaves (rtree_ctx_t of rtree_tsd.h, 384 bytes).
 struct Context {
   Context() { cowshed_je_je_rtree_ctx_data_init(bytes.data()); }
   alignas(64) std::array<std::byte, 1024> bytes{};
@@ -185,7 +186,8 @@ void forget_addresses(std::uintptr_t begin, std::uintptr_t end) {
   for (std::uintptr_t address = (begin + kAddressesPerLeaf - 1) & ~(kAddressesPerLeaf - 1);
        address + kAddressesPerLeaf <= end; address += kAddressesPerLeaf) {
     auto* leaf = find_record(address, context.bytes.data());
-    // Mapped anew rather than emptied: that frees the page table, too.  If it fails, it is kept.
+    // A new mapping also frees the page table, which zeroing would not.  If it fails, the leaf
+    // stays.
     if (leaf != nullptr) {
       (void)mmap(leaf, kLeafSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
                  -1, 0);

@@ -10,18 +10,18 @@
 #include <cowshed/share/jemalloc/jemalloc.h>
 #include <cowshed/share/os/fork_state.h>
 
-// Around the private jemalloc of a shared object, which jemalloc/jemalloc_tls.cc has changed: a
-// thread's data lies in memory of ours, and each entry to jemalloc makes sure that the thread has
-// some.  So dlopen() needs 8 bytes of static TLS for it, not 2.6 KiB.
+// Wraps the private jemalloc in a shared object, so that dlopen() needs 8 bytes of static TLS for
+// it, not 2.6 KiB.  jemalloc/jemalloc_tls.cc has changed jemalloc to find a thread's data in memory
+// of ours.  Each call of jemalloc first ensures that the thread has such memory.
 
-// Each copy of the library has its own, whichever other copies are in the process.
+// Each copy of the library in a process has its own.
 #pragma GCC visibility push(hidden)
 extern "C" {
-// From the thread's pointer to its data; 0: it has none.
+// The distance from the thread's pointer to its data; 0 if it has none.
 [[gnu::tls_model("initial-exec")]] constinit thread_local std::ptrdiff_t cowshed_je_thread_block =
     0;
 extern const std::size_t cowshed_je_thread_data_size;
-extern const std::byte cowshed_je_je_tsd_tls[];  // what it begins as
+extern const std::byte cowshed_je_je_tsd_tls[];  // its initial value
 
 int cowshed_je_key_create(pthread_key_t*, void (*)(void*));
 int cowshed_je_set_specific(pthread_key_t, const void*);
@@ -45,9 +45,9 @@ int cowshed_je_inner_mallctl(const char*, void*, std::size_t*, void*, std::size_
 
 namespace {
 
-// The thread's data comes after it.
+// The header of a thread's data.
 struct alignas(64) Block {
-  Block* next;  // among those that no thread has
+  Block* next;  // in the list of free blocks
   bool again;   // jemalloc wants to be called once more when the thread ends
 };
 
@@ -67,7 +67,7 @@ Block* this_block() {
   return reinterpret_cast<Block*>(thread_pointer() + cowshed_je_thread_block) - 1;
 }
 
-// Never unmapped: the next threads take them.
+// Blocks are never unmapped; later threads use them again.
 void map_blocks() {
   constexpr std::size_t kBytes = 64 << 10;
   void* const got =
@@ -101,7 +101,7 @@ void leave_block() {
   unused_blocks = block;
 }
 
-// False: no memory for the thread's data.
+// Returns false if there is no memory for the thread's data.
 bool enter() { return cowshed_je_thread_block != 0 || take_block(); }
 
 void* no_memory() {
@@ -109,8 +109,8 @@ void* no_memory() {
   return nullptr;
 }
 
-// As in jemalloc itself where there is no TLS: what enters it after that has a block until the end
-// of the process, unless the C library calls the destructors once more.
+// As in a jemalloc without TLS: a thread that calls jemalloc after this keeps its block until the
+// process ends, unless the C library calls the destructors once more.
 void leave_thread(void* data) {
   this_block()->again = false;
   end_thread(data);
@@ -118,7 +118,7 @@ void leave_thread(void* data) {
 }
 
 void before_fork() {
-  if (!enter()) std::abort();  // as libc where it has no memory for a thread's data
+  if (!enter()) std::abort();  // libc does so if it has no memory for a thread's data
   at_fork[0]();
   blocks_mutex.lock();
 }
@@ -182,7 +182,7 @@ std::size_t cowshed_je_malloc_usable_size(void* block) noexcept {
   return enter() ? cowshed_je_inner_malloc_usable_size(block) : 0;
 }
 
-// Without memory for the thread's data the block is lost.
+// Leaks the block if there is no memory for the thread's data.
 void cowshed_je_free(void* block) noexcept {
   if (enter()) cowshed_je_inner_free(block);
 }

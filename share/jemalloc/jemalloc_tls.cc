@@ -13,11 +13,12 @@
 
 // private_jemalloc_tls OBJECT: run at build time by cmake/PrivateJemallocObject.cmake.
 //
-// jemalloc finds a thread's data, 2.6 KiB, at one offset from every thread's pointer.  That takes
-// static TLS, and dlopen() has less.  This program changes OBJECT so that each thread has the
+// jemalloc finds a thread's data, 2.6 KiB, at a fixed offset from the thread's pointer.  That needs
+// static TLS, of which dlopen() has less.  This program changes OBJECT so that each thread has the
 // offset in a word of its own, cowshed_je_thread_block.  The instruction that loads the offset has
-// 7 bytes, too few for that: a jump to a stub replaces it.  The stubs go to standard output, as
-// assembly.  A stub changes nothing but what the instruction changed.
+// 7 bytes, too few for that.  So the program replaces it by a jump to a stub, and writes the stubs
+// to standard output, as assembly.  A stub changes the registers and flags that the instruction
+// changed, and no others.
 
 namespace {
 
@@ -81,9 +82,9 @@ Symbols find_symbols(Object& object) {
   return found;
 }
 
-// One instruction, mov or add of je_tsd_tls@gottpoff(%rip) to a register.
+// An instruction: mov or add of je_tsd_tls@gottpoff(%rip) to a register.
 struct Site {
-  std::string back;  // where it ends
+  std::string back;  // the address after it
   bool adds;
   const char* to;
 };
@@ -103,7 +104,7 @@ std::string stub(std::size_t number, const Site& site) {
   return text + "  jmp " + site.back + "\n";
 }
 
-// Replaces the instruction that `relocation` is in, and returns what it was.
+// Replaces the instruction of this relocation.  Returns the instruction.
 Site redirect(Object& object, const Elf64_Shdr& code, Elf64_Rela& relocation,
               const Symbols& symbols, std::size_t number) {
   auto* const instruction = &object.at<unsigned char>(code.sh_offset + relocation.r_offset - 3);
@@ -153,7 +154,7 @@ int main(int argc, char** argv) {
   }
   if (count == 0) fail("nothing uses je_tsd_tls");
 
-  // What each thread's data begins as: constants.
+  // The initial value of each thread's data is constant.
   Elf64_Sym& data = symbols.all[symbols.data];
   data.st_info = static_cast<unsigned char>(ELF64_ST_INFO(ELF64_ST_BIND(data.st_info), STT_OBJECT));
   Elf64_Shdr& image = object.sections()[data.st_shndx];

@@ -7,9 +7,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-// The mutex of the private jemalloc.  ThreadSanitizer would watch libc's mutexes, and ends the program
-// when a thread holds more than 64, as jemalloc does during a fork.  Of these it sees the atomics,
-// which also order memory accesses.
+// The mutex of the private jemalloc.  ThreadSanitizer would watch libc's mutexes, and ends the
+// program when a thread holds more than 64, as jemalloc does during a fork.  It sees the atomics of
+// this mutex, which also order memory accesses.
 
 namespace {
 

@@ -21,7 +21,7 @@ bool is_readable(const dl_phdr_info& module, const ElfW(Phdr) & part) {
 }
 
 int add_module(dl_phdr_info* module, std::size_t, void* result) {
-  // The kernel's own: no address in it is kept.
+  // The kernel's vDSO: no address in it is stored.
   if (std::string_view(module->dlpi_name).find("vdso") != std::string_view::npos) return 0;
   std::uint64_t& id = *static_cast<std::uint64_t*>(result);
   id = mix_hash(id, module->dlpi_addr);

@@ -34,7 +34,7 @@ constexpr const char* kNoForkServer = "Start::forkserver does not work";
 
 class Environment {
  public:
-  // `result`: what the call returned; below 0, errno says why.
+  // `result` is what the call returned; if it is negative, errno says why.
   bool check(const char* call, long result, const char* consequence) {
     if (result < 0) refused_.push_back({call, errno, consequence});
     return result >= 0;
@@ -48,7 +48,7 @@ class Environment {
   std::vector<RefusedCall> refused_;
 };
 
-// In 2 MiB of a memfd, aligned.
+// Tries the calls for mappings on 2 MiB of a memfd.
 void check_mapping(Environment& environment, int memfd) {
   const std::size_t bytes = 2 * kHugePage;
   void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memfd, 0);
@@ -61,7 +61,7 @@ void check_mapping(Environment& environment, int memfd) {
                     madvise(memory, static_cast<std::size_t>(getpagesize()), MADV_POPULATE_READ),
                     "Arena::prefault() fails");
   errno = collapse_range(aligned, kHugePage);
-  // Others mean that there is no huge page now.
+  // Other errors mean that there is no huge page now.
   environment.check("madvise(MADV_COLLAPSE)",
                     errno == EINVAL || errno == EPERM || errno == ENOSYS ? -1 : 0,
                     "arenas have small pages: fork and the first reads take longer");
@@ -133,7 +133,7 @@ void check_processes(Environment& environment) {
   sigset_t none;
   sigemptyset(&none);
   environment.check("signalfd", FileDescriptor(signalfd(-1, &none, SFD_CLOEXEC)), kNoForkServer);
-  constexpr unsigned kFar = 0x7ffffff0;  // nobody has such a descriptor
+  constexpr unsigned kFar = 0x7ffffff0;  // no process has such a descriptor
   environment.check("close_range", syscall(SYS_close_range, kFar, kFar, 0),
                     "Start::spawn closes descriptors one by one, which needs /proc");
 }

@@ -11,7 +11,7 @@
 namespace cowshed {
 
 int collapse_range(std::uintptr_t begin, std::size_t size) noexcept {
-  // EAGAIN passes when a page is busy for a moment, and never while somebody's I/O holds one.
+  // EAGAIN: a page is busy.  That passes soon, or lasts as long as I/O on the page.
   constexpr int kTries = 8;
   int error = 0;
   for (int i = 0; i < kTries; ++i) {

@@ -24,7 +24,7 @@ bool read_file(const std::string& path, Text& text) noexcept {
   return size > 0;
 }
 
-// "max" is no number, and v1 writes the largest multiple of a page for it.
+// No limit is "max" in v2, and the largest multiple of a page in v1.
 std::size_t number(const Text& text) noexcept {
   return text[0] == 'm' ? MemoryLimits::kUnlimited : std::strtoull(text.data(), nullptr, 10);
 }
@@ -77,8 +77,8 @@ bool lies_below(const std::string& group, const std::string& root) {
          (group.starts_with(root) && (group.size() == root.size() || group[root.size()] == '/'));
 }
 
-// The hierarchy may be mounted more than once, in part: the first that shows the group, or else the
-// first.
+// The hierarchy may be mounted several times, each in part.  Returns the first mount that shows the
+// group, or else the first one.
 Mount find_mount(const std::string& process, const std::string& group, bool v1) {
   std::ifstream file(process + "/mountinfo");
   Mount first;

@@ -15,10 +15,10 @@ namespace {
 constinit std::array<std::atomic<const Handlers*>, kRanks> handlers_of = {};
 constinit std::atomic<unsigned> entered = 0;  // ranks, a bit each
 
-// After all ranks' locks, and held over a fork.
+// Locked after all ranks' locks, and held during a fork.
 COWSHED_FORK_STATE std::mutex gate;
-COWSHED_FORK_STATE std::atomic<pthread_t> gate_holder = 0;  // if it forks
-COWSHED_FORK_STATE unsigned held = 0;  // ranks, a bit each, by the gate's holder
+COWSHED_FORK_STATE std::atomic<pthread_t> gate_holder = 0;  // the thread that forks
+COWSHED_FORK_STATE unsigned held = 0;  // the ranks that it has locked, a bit each
 
 const Handlers& entered_at(unsigned rank) {
   return *handlers_of[rank].load(std::memory_order_relaxed);
@@ -40,13 +40,13 @@ void give_back(unsigned ranks, void (*Handlers::*how)()) {
 void before_fork() {
   unsigned ranks = entered.load();
   if (ranks == 0 && __libc_single_threaded != 0)
-    return;  // nobody enters one meanwhile, and no page is copied for the gate
+    return;  // no thread can enter a rank, and the child needs no copy of the gate's page
   for (;;) {
     take(ranks);
     gate.lock();
     const unsigned now = entered.load();
     if (now == ranks) break;
-    gate.unlock();  // the new rank's locks may come before some of those that are held
+    gate.unlock();  // the new rank may come before one that is locked
     give_back(ranks, &Handlers::in_parent);
     ranks = now;
   }
@@ -62,12 +62,12 @@ void after_fork(void (*Handlers::*how)()) {
   give_back(ranks, how);
 }
 
-// Before any other constructor, so that no thread can be in the midst of this at a fork.  The C
-// library runs handlers for "before" newest first: jemalloc's are registered first, so that its
-// locks come after ours, and those of the program later, so that they may still use the library.
+// Runs before other constructors, when there is no other thread that could fork.  The C library
+// calls the newest "before" handler first.  jemalloc's are registered before ours, so its locks
+// come after ours.  The program's are registered later, so they can still use the library.
 [[gnu::constructor(101)]] void register_handlers() {
   jemalloc::initialise();
-  // ENOMEM: a child of a process with threads may find a lock taken for ever.
+  // If this fails (ENOMEM), a child of a process with threads may find a lock taken for ever.
   (void)pthread_atfork(
       &before_fork, [] { after_fork(&Handlers::in_parent); },
       [] { after_fork(&Handlers::in_child); });

@@ -9,12 +9,12 @@
 namespace cowshed::layout {
 namespace {
 
-// Where it is mapped if it can be, and arenas from 1 GiB after it: near one another they share the
-// upper page tables, which every process has for itself.
+// Its address if that is free.  Arenas begin 1 GiB after it, so that both share upper page tables,
+// of which every process has its own.
 constexpr std::uintptr_t kPlace = 0x200000000000;
 
-// Tables at whole pages: what is not used takes no memory, and fork() has no page table to copy for
-// it.
+// Each table begins at a page.  Unused pages take no memory, and fork() copies no page table of
+// them.
 struct Image {
   Header header;
   alignas(4096) std::array<Arena, kMaxArenas> arenas;
@@ -25,9 +25,9 @@ struct Image {
 Image* image = nullptr;
 TransferTables unpublished_transfers;
 std::atomic<std::uint64_t> change_count = 0;
-std::uint32_t first_vacant = 0;  // objects before this one are taken
+std::uint32_t first_vacant = 0;  // all objects before this one are in use
 
-// While one of these lives, a reader waits.
+// While it exists, readers wait.
 class Change {
  public:
   Change() { sequence().fetch_add(1, std::memory_order_acquire); }
@@ -55,7 +55,7 @@ void create() {
   const FileDescriptor memfd = make_memfd(kMemfdName, Sealable::no);
   void* memory = MAP_FAILED;
   if (memfd && set_file_size(memfd.get(), sizeof(Image), kMemfdName)) {
-    // Private: a child's changes are its own, without a lock between processes.
+    // Private, so that a child's changes stay its own, without a lock between processes.
     memory = mmap(reinterpret_cast<void*>(kPlace), sizeof(Image), PROT_READ | PROT_WRITE,
                   MAP_PRIVATE | MAP_NORESERVE, memfd.get(), 0);
   }

@@ -21,7 +21,7 @@ std::atomic<int> own_memfd = -1;
 std::atomic<std::uint64_t> own_id = 0;
 std::atomic<std::uint32_t> last_known = 0;  // generation
 
-// More than other processes take before they see a damaged word written anew.
+// More numbers than other processes take before they see that a damaged word was written anew.
 constexpr std::uint32_t kFar = 1U << 24U;
 
 Expected<Shared*> map(int memfd) {
@@ -36,7 +36,7 @@ void take(Shared* memory, FileDescriptor memfd) {
   own.store(memory, std::memory_order_release);
 }
 
-// Of splitmix64 (Vigna, 2015).
+// The mixer of splitmix64 (Vigna, 2015).
 std::uint32_t check_of(std::uint32_t unit, std::uint32_t value) {
   std::uint64_t mixed = own_id.load() ^ (std::uint64_t{unit} << 32U | value);
   mixed = (mixed ^ mixed >> 30U) * 0xbf58476d1ce4e5b9;
@@ -44,7 +44,7 @@ std::uint32_t check_of(std::uint32_t unit, std::uint32_t value) {
   return static_cast<std::uint32_t>(mixed >> 32U);
 }
 
-// It cannot be written to, as what is mapped can.
+// An inode number cannot be changed by a write to the memory.
 std::uint32_t inode_of(const struct stat& status) {
   return static_cast<std::uint32_t>(status.st_ino);
 }
@@ -65,7 +65,7 @@ Expected<void> start_locked() {
   std::uint64_t id = 0;
   while (id == 0) id = std::uint64_t{random()} << 32U | inode_of(status);
   own_id = id;
-  memory->last_generation = word_of(kGeneration, 0);  // the rest is zeros, without memory
+  memory->last_generation = word_of(kGeneration, 0);  // the rest stays zero and takes no memory
   take(memory, std::move(memfd));
   return {};
 }

@@ -34,7 +34,7 @@ struct Shared {
   // For each GiB of all ranges: word_of() the PID that claimed it; 0 if none has.
   std::array<std::atomic<std::uint64_t>, kUnits> holders;
   std::atomic<std::uint64_t> last_generation;  // a word_of()
-  // Where to look for a free unit next, in each range: used again as late as possible.
+  // Where the search in each range continues, so that units are used again as late as possible.
   std::array<std::atomic<std::uint32_t>, kRanges.size()> next_unit;
 };
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free);

@@ -65,7 +65,7 @@ std::uint64_t bytes_of(const std::span<const T>& array) {
 
 template <class Parameter, class Argument>
 void encode_argument(const ArgumentCounter& counter, Encoder& to, const Argument& argument) {
-  using To = Arrived<Parameter>;
+  using To = ArgumentOf<Parameter>;
   to.put(To::template kPassing<Argument>);  // not counted, because it is not the user's
   const std::uint64_t before = to.written();
   To::encode_itself(to, argument);
@@ -106,7 +106,7 @@ constexpr void check_sendable() {
                     "spawned worker: see spawn_safe.h; or start(options, function, ...), which is "
                     "for fork alone");
       static_assert(
-          std::is_same_v<T, std::remove_cvref_t<Parameter>> && Arrived<Parameter>::kByReference,
+          std::is_same_v<T, std::remove_cvref_t<Parameter>> && ArgumentOf<Parameter>::kByReference,
           "the parameter for a Ref<T> is a const T&");
     } else {
       static_assert(!std::is_same_v<std::remove_cvref_t<Parameter>, Arena>,

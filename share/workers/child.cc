@@ -6,6 +6,7 @@
 #include <cowshed/share/workers/forkserver_client.h>
 #include <cowshed/share/workers/launch.h>
 
+// What a worker has told its parent, and the words for how it ended.
 namespace cowshed::launch {
 namespace {
 

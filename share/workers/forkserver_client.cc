@@ -18,6 +18,7 @@
 #include <cowshed/share/workers/launch.h>
 #include <cowshed/share/workers/worker_main.h>
 
+// The owner's side of a forkserver, and workers that it starts.
 namespace cowshed {
 namespace launch {
 namespace {

@@ -17,6 +17,7 @@
 #include <cowshed/share/workers/forkserver_client.h>
 #include <cowshed/share/workers/worker_main.h>
 
+// The forkserver's own side: it warms up, forks workers and reports their ends.
 namespace cowshed::launch {
 namespace {
 
@@ -60,11 +61,13 @@ class Signals {
   FileDescriptor ends_;  // readable when a child has ended
 };
 
+// A worker that runs, and the socket on which its end is reported.
 struct Running {
   pid_t pid = 0;
   FileDescriptor socket;
 };
 
+// The main loop: takes jobs from the owner, and reaps workers.
 class Server {
  public:
   // Leaves the socket to the caller if it throws.

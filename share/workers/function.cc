@@ -2,6 +2,7 @@
 #include <cowshed/base/exception_text.h>
 #include <cowshed/share/workers/function.h>
 
+// The list of registered functions, and the search in it.
 namespace cowshed::internal {
 namespace {
 

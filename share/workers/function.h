@@ -77,7 +77,7 @@ enum class Passing : unsigned char { value, reference };
 
 // An argument in the worker, for a parameter of this type; and how the parent encodes it.
 template <class Parameter>
-class Arrived {
+class ArgumentOf {
  public:
   using T = std::remove_cvref_t<Parameter>;
   static constexpr bool kByValue = Codable<T>;
@@ -100,7 +100,7 @@ class Arrived {
     else to.put<T>(T(argument));
   }
 
-  explicit Arrived(Decoder& from) {
+  explicit ArgumentOf(Decoder& from) {
     switch (from.take<Passing>()) {
       case Passing::value:
         if constexpr (kByValue) {
@@ -179,7 +179,7 @@ struct Parts {
   }
   template <class Function>
   static int call(const Function& function, const Worker&, Decoder& from, Encoder& value) {
-    std::tuple<Arrived<Ps>...> arguments{Arrived<Ps>(from)...};  // braces: in this order
+    std::tuple<ArgumentOf<Ps>...> arguments{ArgumentOf<Ps>(from)...};  // braces: in this order
     return keep_value<std::remove_cvref_t<R>>(value, [&]() -> R {
       return std::apply([&](auto&... each) -> R { return function(each.get()...); }, arguments);
     });

@@ -15,6 +15,7 @@
 #include <cowshed/share/workers/launch.h>
 #include <cowshed/share/workers/worker_main.h>
 
+// Starting one worker by fork or by spawn, and signalling it.
 namespace cowshed::launch {
 namespace {
 

@@ -10,6 +10,7 @@
 #include <cowshed/share/map.h>
 #include <cowshed/share/wire/content.h>
 
+// map(): the worker's loop, and the parent's queue of items.
 namespace cowshed::internal {
 namespace {
 
@@ -170,7 +171,7 @@ Expected<void> MapQueue::wait(Collected collected) {
   const int happened = poll(events.data(), events.size(), kAtMost);
   if (happened < 0 && errno != EINTR) return system_error("map: poll", errno);
   TRY(const auto dead, reap());
-  if (!dead.empty() || (happened == 0 && !how_it_ended_.empty())) TRY_VOID(take_back());
+  if (!dead.empty() || (happened == 0 && !how_it_ended_.empty())) TRY_VOID(requeue_lost());
   for (const WorkerEnd& end : dead) TRY_VOID(restart(end.exit));
   return {};
 }
@@ -183,7 +184,7 @@ Expected<std::vector<WorkerEnd>> MapQueue::reap() {
 
 // Queues the tasks of dead workers again.  A later call may find more: the channel learns of a
 // death when the address space is gone, and a process that reads it can delay that.
-Expected<void> MapQueue::take_back() {
+Expected<void> MapQueue::requeue_lost() {
   const ChannelStats stats = tasks_.stats();
   TRY(const Collected collected, collect_results());  // results that they sent before they died
   if (collected == Collected::some) return {};
@@ -208,7 +209,7 @@ Expected<void> MapQueue::restart(const WorkerExit& dead) {
     for (const auto& [index, task] : under_way_)
       if (task.lost_by == dead.pid) return tl::make_unexpected(lost_error(index, task));
     std::this_thread::sleep_for(kBetweenAttempts);
-    TRY_VOID(take_back());
+    TRY_VOID(requeue_lost());
   }
   return make_error(ErrorCode::worker_failed, dead.error);
 }

@@ -10,6 +10,7 @@
 #include <cowshed/share/workers/launch.h>
 #include <cowshed/share/workers/worker_main.h>
 
+// What start() checks and encodes once, before it starts the first worker.
 namespace cowshed::launch {
 namespace {
 

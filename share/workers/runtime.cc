@@ -13,6 +13,7 @@
 #include <cowshed/share/workers/launch.h>
 #include <cowshed/share/workers/worker_main.h>
 
+// The Runtime in main(): what a program does that was executed as a worker or a forkserver.
 namespace cowshed {
 namespace launch {
 namespace {

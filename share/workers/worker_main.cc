@@ -14,6 +14,7 @@
 #include <cowshed/share/stray_write.h>
 #include <cowshed/share/workers/worker_main.h>
 
+// Running a function as a worker, and telling the parent how that ends.
 namespace cowshed::launch {
 namespace {
 
