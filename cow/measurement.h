@@ -114,8 +114,8 @@ struct ProcessCopies {
   std::optional<int> exit_status;
   std::optional<int> signal;
 
-  // The parent's resident anonymous memory plus the size of its frozen arenas at the fork.
-  // Approximate, because the kernel batches these counters.  nullopt for a root.
+  // The resident anonymous memory and the frozen arenas that the process got from its parent at the
+  // fork.  nullopt for a root.
   std::optional<std::uint64_t> shared_at_fork_bytes;
   bool shares_memory = false;  // vfork, posix_spawn: in its parent's memory until it calls exec
 

@@ -38,9 +38,11 @@ struct ProcessCounts {
   std::uint32_t threads_total = 0;
   std::uint32_t execs = 0;
 
-  // The parent's resident anonymous memory at the fork; nullopt if the fork was not seen or the
-  // child shares memory.
+  // The resident anonymous and hugetlbfs memory that it got from its parent at the fork; nullopt if
+  // the fork was not seen or the child shares memory.
   std::optional<std::uint64_t> shared_at_fork_anon_bytes;
+  // The frozen arenas that its parent published then (base/published_layout.h).
+  std::uint64_t shared_at_fork_arena_bytes = 0;
 
   // Write faults by class.  A copy: the fault allocated a page and copied another page into it.  A
   // file copy is in a private mapping of a file, such as a library's .data or a lenient arena.

@@ -243,7 +243,7 @@ const PagemapBackend::ParentPages& PagemapBackend::parent_pages(pid_t pid,
 
 PageRanges PagemapBackend::read_anonymous_pages(pid_t pid, std::uint64_t& arena_bytes) {
   PageRanges anonymous;
-  const auto mappings = proc_.maps(pid);
+  const auto mappings = proc_.inherited_maps(pid);
   auto pages = PageMap::open(proc_, pid);
   if (!mappings || !pages) return anonymous;
   for (const FrozenArena& arena : frozen_arenas(proc_, pid, *mappings))

@@ -245,8 +245,10 @@ void TracepointBackend::inherit(Process& child, const ProcessCounts& counts) {
     read_arenas(child);
   }
   if (!counts.shared_at_fork_anon_bytes) return;
-  child.copies.shared_at_fork_bytes = *counts.shared_at_fork_anon_bytes;
-  if (parent != nullptr) *child.copies.shared_at_fork_bytes += total_bytes(parent->copies.arenas);
+  // For arenas that the parent does not publish: what it has now, if it is still there.
+  std::uint64_t arenas = counts.shared_at_fork_arena_bytes;
+  if (parent != nullptr) arenas = std::max(arenas, total_bytes(parent->copies.arenas));
+  child.copies.shared_at_fork_bytes = *counts.shared_at_fork_anon_bytes + arenas;
 }
 
 // Reads them once in a sample(): with 1,000 new children a second, a walk through the parent's maps

@@ -137,6 +137,20 @@ Expected<std::vector<Mapping>> ProcFiles::maps(pid_t pid) const {
   return read(pid, path(pid, "maps")).map([](const std::string& text) { return parse_maps(text); });
 }
 
+Expected<std::vector<Mapping>> ProcFiles::inherited_maps(pid_t pid) const {
+  TRY(const auto text, read(pid, path(pid, "smaps")));
+  std::vector<Mapping> mappings;
+  for (std::string_view rest = text; !rest.empty();) {
+    const std::string_view line = next_word(rest, '\n');
+    const bool is_field = line.empty() || (line[0] >= 'A' && line[0] <= 'Z');
+    if (!is_field) mappings.push_back(parse_maps(line).at(0));
+    const bool is_kept = line.starts_with("VmFlags:") &&
+                         (line.find(" dc") != line.npos || line.find(" wf") != line.npos);
+    if (is_kept && !mappings.empty()) mappings.pop_back();
+  }
+  return mappings;
+}
+
 bool ProcFiles::is_ours(pid_t pid) const {
   struct stat status{};
   return ::stat(path(pid, "").c_str(), &status) == 0 && status.st_uid == ::geteuid();

@@ -35,11 +35,8 @@ int BPF_PROG(on_new_task, struct task_struct* child) {
   if (child->tgid != parent->tgid) {
     struct cowshed_process* creator = bpf_map_lookup_elem(&processes, &thread->key);
     __u64 parent_id = creator ? creator->id : 0;
-    __u32 flags = COWSHED_FORK_SEEN;
-    __u64 shared = 0;
-    if (child->mm == parent->mm) flags = COWSHED_SHARES_MEMORY;
-    else shared = anonymous_bytes(parent);
-    if (add_process(child, &key, parent_id, flags, shared, 0) < 0) return 0;
+    __u32 flags = child->mm == parent->mm ? COWSHED_SHARES_MEMORY : COWSHED_FORK_SEEN;
+    if (add_process(child, &key, parent_id, flags, 0) < 0) return 0;
   }
   if (!add_thread(child, &key, 0) && child->tgid != parent->tgid)
     bpf_map_delete_elem(&processes, &key);

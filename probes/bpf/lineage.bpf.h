@@ -103,17 +103,68 @@ static __always_inline __u64 anonymous_bytes(struct task_struct* task) {
   return pages > 0 ? (__u64)pages * 4096 : 0;
 }
 
+/* How a process publishes its arenas, always at the same place (base/published_layout.h). */
+#define LAYOUT_PLACE 0x200000000000ULL
+#define LAYOUT_MAGIC 0x0064656873776f43ULL /* "Cowshed" */
+#define LAYOUT_MAJOR 1
+#define LAYOUT_STRICT 2 /* the first state of a frozen arena */
+#define MOST_ARENAS 1024
+
+struct layout_start {
+  __u64 magic;
+  __u16 major;
+  __u16 minor;
+  __u32 sequence;
+  __u64 bytes;
+  __u64 arenas_offset;
+  __u32 arena_step;
+  __u32 arenas;
+};
+
+struct layout_arena {
+  __u64 begin;
+  __u64 end;
+  __u64 used;
+  __u32 state;
+  __u32 reserved;
+};
+
+struct arena_sum {
+  __u64 at;
+  __u64 step;
+  __u64 bytes;
+};
+
+static long add_arena(__u32 index, struct arena_sum* sum) {
+  struct layout_arena arena;
+  if (bpf_probe_read_user(&arena, sizeof arena, (void*)(sum->at + index * sum->step))) return 1;
+  if (arena.begin && arena.state >= LAYOUT_STRICT) sum->bytes += arena.used;
+  return 0;
+}
+
+/* Of what the running process has frozen. */
+static __always_inline __u64 frozen_arena_bytes(void) {
+  struct layout_start start;
+  if (bpf_probe_read_user(&start, sizeof start, (void*)LAYOUT_PLACE)) return 0;
+  if (start.magic != LAYOUT_MAGIC || start.major != LAYOUT_MAJOR) return 0;
+  struct arena_sum sum = {.at = LAYOUT_PLACE + start.arenas_offset, .step = start.arena_step};
+  bpf_loop(start.arenas < MOST_ARENAS ? start.arenas : MOST_ARENAS, add_arena, &sum, 0);
+  return sum.bytes;
+}
+
 /* Creates the record of `task`'s process unless it exists.  1: created, 0: existed, -1: no room. */
 static __always_inline int add_process(struct task_struct* task, struct cowshed_key* key,
-                                       __u64 parent_id, __u32 flags, __u64 shared_bytes,
-                                       __u32 slot) {
+                                       __u64 parent_id, __u32 flags, __u32 slot) {
   if (bpf_map_lookup_elem(&processes, key)) return 0;
   struct cowshed_process* process = bpf_map_lookup_elem(&new_process, &slot);
   if (!process) return -1;
   __builtin_memset(process, 0, sizeof *process);
   process->id = __sync_fetch_and_add(&last_id, 1) + 1;
   process->parent_id = parent_id;
-  process->shared_at_fork_bytes = shared_bytes;
+  if (flags & COWSHED_FORK_SEEN) {
+    process->shared_at_fork_bytes = anonymous_bytes(task); /* without what was kept from it */
+    process->shared_arena_bytes = frozen_arena_bytes();
+  }
   process->pid = namespace_tgid(task);
   process->ppid = namespace_tgid(BPF_CORE_READ(task, real_parent));
   process->flags = flags;

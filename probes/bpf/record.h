@@ -46,7 +46,7 @@ struct cowshed_key {
 enum cowshed_process_flags {
   COWSHED_ROOT = 1,          /* named by the user, not a descendant */
   COWSHED_SHARES_MEMORY = 2, /* began in its parent's address space (vfork, posix_spawn) */
-  COWSHED_FORK_SEEN = 4,     /* shared_at_fork_bytes is known */
+  COWSHED_FORK_SEEN = 4,     /* what it shared then is known */
   COWSHED_ENDED = 8,
 };
 
@@ -60,6 +60,7 @@ struct cowshed_process {
   __u64 parent_id;              /* 0: the parent is not tracked */
   __u64 end_ns;                 /* CLOCK_MONOTONIC, 0 while alive */
   __u64 shared_at_fork_bytes;
+  __u64 shared_arena_bytes; /* at the fork */
   __u64 copied_before_exec;
   __u64 collapsed_pages;
   __u32 pid;  /* in the loader's PID namespace, 0 where it has none there */

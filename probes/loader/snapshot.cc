@@ -66,6 +66,8 @@ ProcessCounts describe(const cowshed_key& key, const cowshed_process& process,
   counts.copied_pages_before_exec = process.copied_before_exec;
   if ((process.flags & COWSHED_FORK_SEEN) != 0)
     counts.shared_at_fork_anon_bytes = process.shared_at_fork_bytes;
+    counts.shared_at_fork_arena_bytes = process.shared_arena_bytes;
+  }
   if (has_ended(process)) set_end(counts, process, offset_ns);
   return counts;
 }

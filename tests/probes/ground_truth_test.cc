@@ -177,6 +177,8 @@ class GroundTruth : public ::testing::Test {
     expect_class("huge_splits", splits, unit.huge_splits);
     expect_class("collapsed_pages", collapsed, unit.collapsed_pages);
     expect_class("arenas", arena_pages, unit.arena_pages);
+    const auto at_fork = [](const Of& of) { return of.shared_at_fork_anon_bytes.value() / 4096; };
+    if (unit.at_fork) expect_class("at fork", at_fork, *unit.at_fork);
   }
 
   static std::uint64_t arena_pages(const ProcessCounts& of) {

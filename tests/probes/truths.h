@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,7 +22,9 @@ struct PerUnit {
   std::uint64_t other = 0;
   std::uint64_t huge_splits = 0;
   std::uint64_t collapsed_pages = 0;
-  std::uint64_t wpcopy = 0;  // what taskstats should say
+  std::uint64_t copied_hugetlb = 0;
+  std::optional<std::uint64_t> at_fork = std::nullopt;  // of the pages that it has from its parent
+  std::uint64_t wpcopy = 0;                             // what taskstats should say
 
   std::uint64_t not_wp = 0;       // of these, decided elsewhere than in do_wp_page: large pages
   std::uint64_t extra_wp = 0;     // entries of do_wp_page that decide nothing: userfaultfd
@@ -42,7 +45,7 @@ struct Truth {
 
 inline const std::vector<Truth>& truths() {
   static const std::vector<Truth> all = {
-      {"anon_copied", 100'000, {.copied_anon = 1, .wpcopy = 1}},
+      {"anon_copied", 100'000, {.copied_anon = 1, .at_fork = 1, .wpcopy = 1}},
       // It fills the pages itself before it forks.
       Truth("parent_copies", 100'000,
             {.copied_anon = 1, .zero_filled = 1, .zero_filled_pages = 1, .wpcopy = 1}),
@@ -81,9 +84,11 @@ inline const std::vector<Truth>& truths() {
       {"image_never_read", 2'000, {.copied_file = 1, .arena_pages = 1}},
       {"shared_file_present", 10'000, {.other = 1}},
       {"shared_disk_file_never_read", 2'000, {.other = 1}},
-      {"wiped_on_fork", 10'000, {.zero_filled = 1, .zero_filled_pages = 1}},
+      {"wiped_on_fork", 10'000, {.zero_filled = 1, .zero_filled_pages = 1, .at_fork = 0}},
       {"kept_from_child", 10'000, {.zero_filled = 1, .zero_filled_pages = 1}},
-      {"not_inherited", 10'000, {.zero_filled = 1, .zero_filled_pages = 1, .failed = 1}},
+      {"not_inherited",
+       10'000,
+       {.zero_filled = 1, .zero_filled_pages = 1, .failed = 1, .at_fork = 0}},
       {"stack_grows", 1'000, {.zero_filled = 1, .zero_filled_pages = 1}},
       {"closed_and_shared", 100'000, {.copied_anon = 1, .failed = 1, .wpcopy = 1}},
       {"kernel_address", 10'000, {.failed = 1}},

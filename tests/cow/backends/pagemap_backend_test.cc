@@ -64,6 +64,30 @@ TEST(PagemapBackend, AThousandChildren) {
   EXPECT_EQ(right, kChildren);
 }
 
+TEST(PagemapBackend, WhatAForkDoesNotGiveToTheChildIsNotShared) {
+  constexpr std::size_t kBytes = std::size_t{64} << 20;
+  const cowshed::test::Child parent([](const cowshed::test::Line& test) {
+    for (const int advice : {MADV_DONTFORK, MADV_WIPEONFORK}) {
+      void* at = ::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+      if (at == MAP_FAILED || ::madvise(at, kBytes, advice) != 0) return 1;
+    }
+    const cowshed::test::Child child([](const cowshed::test::Line& line) {
+      line.say();
+      return line.hear() ? 0 : 1;
+    });
+    child.hear();
+    test.say();
+    return test.hear() ? 0 : 1;
+  });
+  parent.hear();
+  PagemapBackend backend;
+  ASSERT_EQ(backend.attach({parent.pid()}).value().processes, 2);
+  const auto shared = backend.measurement().processes.at(1).shared_at_fork_bytes;
+  ASSERT_TRUE(shared);
+  EXPECT_LT(*shared, kBytes);
+}
+
 class Undumpable : public cowshed::test::Child {
  public:
   Undumpable()

@@ -48,6 +48,17 @@ TEST_F(FakeProc, MapsWithAnArenaABlankInThePathAndAnonymousMemory) {
   EXPECT_EQ(maps.at(2).path, "");
   EXPECT_FALSE(maps.at(2).has_file());
   EXPECT_EQ(maps.at(3).path, "[stack]");
+  EXPECT_FALSE(maps.at(4).has_file());
+}
+
+TEST_F(FakeProc, WhatAForkDoesNotGiveToTheChildIsNotAmongTheInheritedMaps) {
+  write("7/smaps",
+        "7f0000000000-7f0000001000 rw-p 00000000 00:00 0\nSize: 4 kB\nVmFlags: rd wr mr dc ac\n"
+        "7f0000002000-7f0000003000 rw-p 00000000 00:00 0\nSize: 4 kB\nVmFlags: rd wr mr ac sd\n"
+        "7f0000004000-7f0000005000 rw-p 00000000 00:00 0\nSize: 4 kB\nVmFlags: rd wr wf ac\n");
+  const std::vector<Mapping> maps = proc().inherited_maps(7).value();
+  ASSERT_EQ(maps.size(), 1U);
+  EXPECT_EQ(maps.at(0).begin, 0x7f0000002000U);
 }
 
 TEST_F(FakeProc, ChildrenOfAllThreads) {
