@@ -144,7 +144,8 @@ struct ProcessCopies {
   std::optional<std::uint64_t> write_notify_faults;
   // The write was not allowed: SIGSEGV, SIGBUS or EFAULT.
   std::optional<std::uint64_t> failed_faults;
-  // All other faults: a page in the page cache, a swap-in, hugetlbfs, userfaultfd.
+  // All other faults: a page in the page cache, a swap-in, userfaultfd, and all of hugetlbfs, where
+  // copied pages are part of copied_anon_pages.
   std::optional<std::uint64_t> other_faults;
 
   // As of the last scan; larger processes are scanned less often.  nullopt without a scan, and

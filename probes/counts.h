@@ -61,6 +61,8 @@ struct ProcessCounts {
   std::uint64_t pending_faults = 0;
 
   std::uint64_t zero_filled_pages = 0;  // a huge page is one fault and 512 pages
+  // In pages of 4 KiB, by faults that are in other_faults.
+  std::uint64_t copied_hugetlb_pages = 0;
   // Shared 2 MiB pages that a write split; nullopt if the kernel does not report it.
   std::optional<std::uint64_t> huge_splits;
   // Pages that the kernel copied into huge pages without a fault (MADV_COLLAPSE, khugepaged).  They
@@ -70,7 +72,9 @@ struct ProcessCounts {
   std::uint64_t copied_pages_before_exec = 0;
   std::vector<ArenaCount> arenas;  // part of copied_file_pages
 
-  std::uint64_t copied_pages() const { return copied_anon_pages + copied_file_pages; }
+  std::uint64_t copied_pages() const {
+    return copied_anon_pages + copied_file_pages + copied_hugetlb_pages;
+  }
   bool operator==(const ProcessCounts&) const = default;
 };
 

@@ -57,7 +57,7 @@ void copy_counts(const ProcessCounts& counts, ProcessCopies& copies) {
   copies.signal = counts.signal;
   copies.shares_memory = counts.shares_memory && counts.execs == 0;
   copies.execs = counts.execs;
-  copies.copied_anon_pages = counts.copied_anon_pages;
+  copies.copied_anon_pages = counts.copied_anon_pages + counts.copied_hugetlb_pages;
   copies.copied_file_pages = counts.copied_file_pages;
   copies.reused_pages = counts.reused_pages;
   copies.zero_page_writes = counts.zero_page_writes;

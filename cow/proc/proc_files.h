@@ -43,7 +43,8 @@ struct Mapping {
   std::string path;  // as in the file, with " (deleted)"; empty for anonymous memory
   dev_t device = 0;  // with `inode`, identifies the file
 
-  bool has_file() const { return inode != 0; }
+  // A private mapping of huge pages of hugetlbfs has an empty file.
+  bool has_file() const { return inode != 0 && path != "/anon_hugepage (deleted)"; }
   // Returns `path` without " (deleted)".
   std::string_view file_path() const;
   // Whether it has no file that outlives it: anonymous memory, System V memory, a memfd.

@@ -141,3 +141,16 @@ static __noinline int take_sample(struct thread_state* thread) {
 static __always_inline void sample_copy(struct thread_state* thread) {
   if (sample_period && !thread->await_exec && is_its_turn(&thread->turn)) take_sample(thread);
 }
+
+#define MOST_SAMPLES_OF_FAULT 512
+
+static long sample_one(__u32 page, struct thread_state** thread) {
+  sample_copy(*thread);
+  return 0;
+}
+
+/* Of a huge page. */
+static __always_inline void sample_copies(struct thread_state* thread, __u32 pages) {
+  if (sample_period)
+    bpf_loop(pages < MOST_SAMPLES_OF_FAULT ? pages : MOST_SAMPLES_OF_FAULT, sample_one, &thread, 0);
+}

@@ -65,7 +65,8 @@ int BPF_PROG(on_rename, struct task_struct* task, const char* comm) {
     process->execs++;
     process->copied_before_exec =
         counts->faults[COWSHED_COPIED_ANON] + counts->faults[COWSHED_COPIED_FILE] +
-        process->counts.faults[COWSHED_COPIED_ANON] + process->counts.faults[COWSHED_COPIED_FILE];
+        process->counts.faults[COWSHED_COPIED_ANON] + process->counts.faults[COWSHED_COPIED_FILE] +
+        counts->copied_hugetlb_pages + process->counts.copied_hugetlb_pages;
     bpf_probe_read_kernel_str(process->comm, sizeof process->comm, comm);
     end_record_change();
   }
@@ -103,6 +104,26 @@ static __always_inline int is_refused(struct task_struct* task, unsigned long er
   return error_code & PF_KEY || (mode == PENDING_KERNEL && task->pagefault_disabled);
 }
 
+/* Private huge pages of hugetlbfs come from a pool, so no allocation shows a copy.  What the kernel
+ * will do is found before it does it.  If no page is mapped, the file's page may be copied
+ * (hugetlb_no_page, mm/hugetlb.c): it counts as copied if the file has any page. */
+static __noinline int count_hugetlb(struct thread_state* thread, __u64 address, __u32 mode) {
+  struct pending_fault* fault = &thread->pending;
+  struct inode* inode =
+      (struct inode*)(thread->file.size_at - bpf_core_field_offset(struct inode, i_size));
+  if ((fault->traits & (MAPPING_WRITABLE | MAPPING_SHARED)) != MAPPING_WRITABLE) return 0;
+  if (fault->protection ? !is_copied_page(address) : !BPF_CORE_READ(inode, i_mapping, nrpages))
+    return 0;
+  __u32 bits = BPF_CORE_READ(inode, i_blkbits);
+  __u32 pages = bits > 12 ? 1U << ((bits - 12) & 31) : 512;
+  thread->counts.copied_hugetlb_pages += pages;
+  thread->address = address;
+  fault->mode = mode;
+  sample_copies(thread, pages);
+  fault->mode = PENDING_NONE;
+  return 0;
+}
+
 static __always_inline int enter_write_fault(struct thread_state* thread, struct task_struct* task,
                                              unsigned long address, struct pt_regs* regs,
                                              unsigned long error_code, __u32 mode) {
@@ -116,6 +137,8 @@ static __always_inline int enter_write_fault(struct thread_state* thread, struct
     thread->pending.mode = mode;
     if (mode == PENDING_USER) thread->pending.ip = regs->ip;
     else save_kernel_fault(thread, task, regs);
+  } else if (thread->pending.traits & MAPPING_HUGETLB) {
+    count_hugetlb(thread, address, mode);
   }
   end_update(thread);
   if (thread->exited) flush_after_exit(thread, task);

@@ -68,11 +68,17 @@ struct super_block {
   unsigned long s_magic;
 };
 
+struct address_space {
+  unsigned long nrpages;
+};
+
 struct inode {
   unsigned short i_mode;
   struct super_block* i_sb;
+  struct address_space* i_mapping;
   unsigned long i_ino;
   long long i_size;
+  unsigned char i_blkbits;
 };
 
 struct qstr {
@@ -121,6 +127,7 @@ struct mm_struct {
   struct task_struct* owner; /* with CONFIG_MEMCG */
   struct maple_tree mm_mt;
   struct percpu_counter rss_stat[4];
+  kernel_atomic_long hugetlb_usage; /* with CONFIG_HUGETLB_PAGE */
 };
 
 /* Before 6.2 (f1a7941243c1 "mm: convert mm's rss stats into percpu_counter"). */
@@ -197,6 +204,28 @@ struct thread_struct {
   unsigned long sp;
 };
 
+struct page {
+  unsigned long flags;
+};
+
+struct vm_struct {
+  struct page** pages;
+};
+
+struct folio {
+  struct address_space* mapping;
+  struct {
+    int counter;
+  } _entire_mapcount;
+};
+
+/* Before 6.2. */
+struct folio___v6_1 {
+  struct {
+    int counter;
+  } _total_mapcount;
+};
+
 struct task_struct {
   unsigned int flags;
   int on_cpu;
@@ -216,6 +245,8 @@ struct task_struct {
   int pagefault_disabled;
   unsigned in_user_fault : 1;
   void* bpf_storage;
+  void* stack;
+  struct vm_struct* stack_vm_area; /* with CONFIG_VMAP_STACK */
   struct thread_struct thread;
 };
 
@@ -240,8 +271,6 @@ struct bpf_iter__task {
 };
 
 #pragma clang attribute pop
-
-struct page;
 
 enum vm_event_item { THP_SPLIT_PMD = 1 };
 

@@ -82,9 +82,9 @@ static long add_part(__u32 part, struct percpu_sum* sum) {
   return 0;
 }
 
-/* Resident anonymous memory of `task`.  A percpu_counter alone is wrong by up to 32 pages a CPU,
- * the size of a small program, so its parts are added.  Before 6.2 each thread keeps up to 64 pages
- * to itself, and only those of this thread are added. */
+/* Resident anonymous and hugetlbfs memory of `task`.  A percpu_counter alone is wrong by up to 32
+ * pages a CPU, the size of a small program, so its parts are added.  Before 6.2 each thread keeps
+ * up to 64 pages to itself, and only those of this thread are added. */
 static __always_inline __u64 anonymous_bytes(struct task_struct* task) {
   struct mm_struct* mm = task->mm;
   if (!mm) return 0;
@@ -100,6 +100,7 @@ static __always_inline __u64 anonymous_bytes(struct task_struct* task) {
     bpf_loop(percpu_parts, add_part, &parts, 0);
     pages = BPF_CORE_READ(mm, rss_stat[MM_ANONPAGES].count) + parts.sum;
   }
+  if (bpf_core_field_exists(mm->hugetlb_usage)) pages += BPF_CORE_READ(mm, hugetlb_usage.counter);
   return pages > 0 ? (__u64)pages * 4096 : 0;
 }
 
@@ -218,6 +219,7 @@ static __always_inline void flush_counts(struct thread_state* thread, struct tas
   for (int i = 0; i < COWSHED_CLASSES; i++) add(&process->counts.faults[i], counts->faults[i]);
   add(&process->counts.write_faults, counts->write_faults);
   add(&process->counts.zero_filled_pages, counts->zero_filled_pages);
+  add(&process->counts.copied_hugetlb_pages, counts->copied_hugetlb_pages);
   add(&process->counts.huge_splits, counts->huge_splits);
   add(&process->counts.events, counts->events);
   add(&process->counts.vma_misses, counts->vma_misses);

@@ -12,8 +12,9 @@
 #define PTE_ERRATUM 0x60ULL /* accessed and dirty, which some CPUs leave in an empty entry */
 #define PTE_LARGE 0x80ULL
 #define PTE_PROT_NONE 0x100ULL /* where PTE_PRESENT is not set */
-#define PTE_TYPE_SHIFT 59      /* of a swap entry */
-#define PTE_MARKER 31          /* the last type: no page, only a mark */
+#define PTE_UFFD_WP 0x400ULL
+#define PTE_TYPE_SHIFT 59 /* of a swap entry */
+#define PTE_MARKER 31     /* the last type: no page, only a mark */
 /* Without the encryption bit, 47 or 51.  Linux maps at most 64 TiB with four levels, and no machine
  * has the memory to need bit 51 with five. */
 #define FRAME_OF_4_LEVELS 0x00003ffffffff000ULL
@@ -29,7 +30,8 @@ enum page_entry {
   ENTRY_SWAP,      /* or in migration */
 };
 
-__u64 direct_map; /* the kernel's address of physical address 0; 0: unknown */
+__u64 direct_map;   /* the kernel's address of physical address 0; 0: unknown */
+__u64 page_structs; /* of the struct page of physical address 0; 0: unknown */
 
 struct table_walk {
   __u64 direct_map;
@@ -56,6 +58,32 @@ static __always_inline long walk_tables(struct table_walk* walk, __u64 address) 
   }
   walk->shift = shift;
   return 0;
+}
+
+/* The physical address of the page that the entry maps. */
+static __always_inline __u64 page_of_entry(struct table_walk* walk) {
+  return frame_of(walk, walk->entry) & ~((1ULL << (walk->shift & 63)) - 1);
+}
+
+#define PAGE_MAPPING_ANON 1 /* in page.mapping, include/linux/page-flags.h */
+
+/* Returns whether a write to a write-protected huge page of hugetlbfs at `address` copies it.  The
+ * kernel reuses a page that is anonymous and that no other process maps (hugetlb_wp, mm/hugetlb.c).
+ * If that is unknown, the page counts as copied.  Not static, as walk_node(). */
+__noinline __u32 is_copied_page(__u64 address) {
+  struct task_struct* task = bpf_get_current_task_btf();
+  struct mm_struct* mm = task->mm;
+  if (!mm || !direct_map || !page_structs) return 1;
+  struct table_walk walk = {.direct_map = direct_map, .table = (__u64)BPF_CORE_READ(mm, pgd)};
+  if (walk_tables(&walk, address) || !(walk.entry & PTE_PRESENT)) return 1;
+  if (walk.entry & PTE_UFFD_WP) return 0; /* the fault only informs userfaultfd */
+  __u64 number = page_of_entry(&walk) >> 12;
+  struct folio* folio = (void*)(page_structs + number * bpf_core_type_size(struct page));
+  if (!((__u64)BPF_CORE_READ(folio, mapping) & PAGE_MAPPING_ANON)) return 1;
+  int others = bpf_core_field_exists(folio->_entire_mapcount)
+                   ? BPF_CORE_READ(folio, _entire_mapcount.counter)
+                   : BPF_CORE_READ((struct folio___v6_1*)folio, _total_mapcount.counter);
+  return others > 0;
 }
 
 /* Returns an enum page_entry for the running task.  Not static, as walk_node(). */
@@ -94,14 +122,25 @@ static long try_direct_map(__u32 gib, struct direct_map_search* search) {
   __u64 address = search->token->address;
   if (walk_tables(&walk, address) || !(walk.entry & PTE_PRESENT)) return 0;
   __u64 words[TOKEN_WORDS] = {};
-  __u64 page = frame_of(&walk, walk.entry) & ~((1ULL << (walk.shift & 63)) - 1);
-  __u64 at = walk.direct_map + page + (address & ((1ULL << (walk.shift & 63)) - 1));
+  __u64 at = walk.direct_map + page_of_entry(&walk) + (address & ((1ULL << (walk.shift & 63)) - 1));
   if (bpf_probe_read_kernel(words, sizeof words, (void*)at)) return 0;
   __u64 difference = 0;
   for (int i = 0; i < TOKEN_WORDS; i++) difference |= words[i] ^ search->token->words[i];
   if (difference) return 0;
   direct_map = walk.direct_map;
   return 1;
+}
+
+/* A kernel stack is mapped page by page.  The kernel has the address of each page's struct page,
+ * and the page table has the page's physical address. */
+static __always_inline void find_page_structs(struct task_struct* task, __u64 table) {
+  if (!direct_map || !bpf_core_field_exists(task->stack_vm_area)) return;
+  struct table_walk walk = {.direct_map = direct_map, .table = table};
+  __u64 stack = (__u64)BPF_CORE_READ(task, stack);
+  __u64 page = 0;
+  bpf_probe_read_kernel(&page, sizeof page, BPF_CORE_READ(task, stack_vm_area, pages));
+  if (!page || walk_tables(&walk, stack) || !(walk.entry & PTE_PRESENT) || walk.shift != 12) return;
+  page_structs = page - (page_of_entry(&walk) >> 12) * bpf_core_type_size(struct page);
 }
 
 /* The loader runs it once. */
@@ -113,6 +152,7 @@ int find_direct_map(struct token* token) {
     struct direct_map_search search = {.token = &copy,
                                        .table = (__u64)BPF_CORE_READ(task, mm, pgd)};
     bpf_loop(MOST_GIB, try_direct_map, &search, 0);
+    find_page_structs(task, search.table);
   }
   return 0;
 }

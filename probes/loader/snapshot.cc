@@ -34,6 +34,7 @@ void set_counts(ProcessCounts& to, const cowshed_counts& from) {
   to.other_faults = from.faults[COWSHED_OTHER];
   to.write_faults = from.write_faults;
   to.zero_filled_pages = from.zero_filled_pages;
+  to.copied_hugetlb_pages = from.copied_hugetlb_pages;
 }
 
 std::uint64_t moved(std::uint64_t ns, std::int64_t by) {
@@ -64,7 +65,7 @@ ProcessCounts describe(const cowshed_key& key, const cowshed_process& process,
   counts.threads_total = process.threads_total;
   counts.execs = process.execs;
   counts.copied_pages_before_exec = process.copied_before_exec;
-  if ((process.flags & COWSHED_FORK_SEEN) != 0)
+  if ((process.flags & COWSHED_FORK_SEEN) != 0) {
     counts.shared_at_fork_anon_bytes = process.shared_at_fork_bytes;
     counts.shared_at_fork_arena_bytes = process.shared_arena_bytes;
   }

@@ -176,6 +176,7 @@ class GroundTruth : public ::testing::Test {
     expect_class("other", &Of::other_faults, unit.other);
     expect_class("huge_splits", splits, unit.huge_splits);
     expect_class("collapsed_pages", collapsed, unit.collapsed_pages);
+    expect_class("copied_hugetlb_pages", &Of::copied_hugetlb_pages, unit.copied_hugetlb);
     expect_class("arenas", arena_pages, unit.arena_pages);
     const auto at_fork = [](const Of& of) { return of.shared_at_fork_anon_bytes.value() / 4096; };
     if (unit.at_fork) expect_class("at fork", at_fork, *unit.at_fork);

@@ -34,9 +34,10 @@ TEST_F(FakeProc, MapsWithAnArenaABlankInThePathAndAnonymousMemory) {
         "200000000000-200000200000 r--p 00000000 00:01 99  /memfd:cowshed:index (deleted)\n"
         "7f0000000000-7f0000001000 rw-s 00000000 08:01 5   /tmp/a b\n"
         "7f0000002000-7f0000003000 rw-p 00000000 00:00 0 \n"
-        "7ffc00000000-7ffc00021000 rw-p 00000000 00:00 0   [stack]\n");
+        "7ffc00000000-7ffc00021000 rw-p 00000000 00:00 0   [stack]\n"
+        "7ffd00000000-7ffd00200000 rw-p 00000000 00:10 9   /anon_hugepage (deleted)\n");
   const std::vector<Mapping> maps = proc().maps(7).value();
-  ASSERT_EQ(maps.size(), 4U);
+  ASSERT_EQ(maps.size(), 5U);
   EXPECT_EQ(arena_name(maps.at(0)), "index");
   EXPECT_TRUE(maps.at(0).is_private);
   EXPECT_FALSE(maps.at(0).writable);

@@ -129,10 +129,48 @@ KIND(reserved_first_touch) {
   in_child([] { touch_each(reserved_pages(), kHuge); });
 }
 
-KIND(reserved_shared) {
+char* touched_reserved_pages() {
   char* huge = reserved_pages();
   touch_each(huge, kHuge);
+  return huge;
+}
+
+KIND(reserved_shared) {
+  char* huge = touched_reserved_pages();
   in_child([=] { touch_each(huge, kHuge); });
+}
+
+KIND(reserved_last_sharer) {
+  as_last_sharer(touched_reserved_pages(), static_cast<std::size_t>(count + 1) * kHuge,
+                 [](char* huge) { touch_each(huge, kHuge); });
+}
+
+// A file of N + 1 pages, of which all but the last are filled, mapped privately.
+char* reserved_file() {
+  const std::size_t size = static_cast<std::size_t>(count + 1) * kHuge;
+  const int fd = memfd_create("reserved", MFD_HUGETLB);
+  if (fd < 0 || ftruncate(fd, static_cast<off_t>(size)) != 0) fail("MFD_HUGETLB");
+  const auto mapped = [=](int flags) {
+    void* at = mmap(nullptr, size, PROT_READ | PROT_WRITE, flags, fd, 0);
+    if (at == MAP_FAILED) fail("large pages");
+    return static_cast<char*>(at);
+  };
+  touch_each(mapped(MAP_SHARED), kHuge);
+  return mapped(MAP_PRIVATE | MAP_NORESERVE);
+}
+
+KIND(reserved_file_never_read) {
+  char* huge = reserved_file();
+  in_child([=] { touch_each(huge, kHuge); });
+}
+
+KIND(reserved_file_read) {
+  char* huge = reserved_file();
+  in_child([=] {
+    for (long i = 0; i < count; ++i)
+      (void)*static_cast<const volatile char*>(huge + static_cast<std::size_t>(i) * kHuge);
+    touch_each(huge, kHuge);
+  });
 }
 
 }  // namespace
