@@ -2,6 +2,7 @@
 
 // Room cow: the public types of a measurement.  May use base, probes.
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -181,12 +182,14 @@ struct ProcessCopies {
     if (!pages) return std::nullopt;
     return *pages * kPageSize;
   }
-  // Copied memory divided by memory shared at the fork.  Copies after an exec are excluded. nullopt
-  // if either is unknown or nothing was shared.
+  // Copied memory divided by memory shared at the fork, at most 1: a page that a further fork
+  // shares again is copied again.  Copies after an exec are excluded.  nullopt if either is unknown
+  // or nothing was shared.
   std::optional<double> copied_ratio() const {
     const auto pages = execs == 0 ? copied_pages() : copied_pages_before_exec;
     if (!pages || shared_at_fork_bytes.value_or(0) == 0) return std::nullopt;
-    return static_cast<double>(*pages * kPageSize) / static_cast<double>(*shared_at_fork_bytes);
+    const std::uint64_t copied = std::min(*pages * kPageSize, *shared_at_fork_bytes);
+    return static_cast<double>(copied) / static_cast<double>(*shared_at_fork_bytes);
   }
   bool operator==(const ProcessCopies&) const = default;
 };

@@ -44,6 +44,12 @@ TEST(JsonReport, HasEveryFieldOfTheContract) {
   EXPECT_EQ(process["arenas"][0]["name"], "index");
 }
 
+TEST(JsonReport, NoMoreIsCopiedThanWasShared) {
+  auto again = one_process();
+  again.processes[0].copied_anon_pages = 994;
+  EXPECT_EQ(reported(again)["processes"][0]["copied_ratio"], 1.0);
+}
+
 TEST(JsonReport, UnknownIsNullAndNotZero) {
   const auto report = reported(one_process());
   EXPECT_TRUE(report["processes"][0]["reused_pages"].is_null());

@@ -65,7 +65,8 @@ Used copied_of_shared(const ProcessCopies& process) {
     return not_known(process.execs == 0 ? why_no_copies(process)
                                         : "what it copied before its exec is not known");
   }
-  return used(*pages * kPageSize, shared);
+  // A page that is shared anew by a further fork is copied again.
+  return used(std::min(*pages * kPageSize, shared), shared);
 }
 
 Used copied_of_object(const ProcessCopies& process, const std::string& name) {
