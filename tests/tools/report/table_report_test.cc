@@ -60,7 +60,7 @@ TEST(TableReport, AnExecEndsTheSharing) {
   process.copied_pages_before_exec = 3;
   EXPECT_THAT(table_of(process), HasSubstr("11228    worker          7.0         5.0     71.4%"));
   process.execs = 1;
-  EXPECT_THAT(table_of(process), HasSubstr("11228    worker            -         5.0         -"));
+  EXPECT_THAT(table_of(process), HasSubstr("11228    worker            -         5.0  executed"));
 }
 
 TEST(TableReport, AStaleSampleOfMemorySaysSo) {
@@ -75,6 +75,19 @@ TEST(TableReport, AStaleSampleOfMemorySaysSo) {
   process.memory->shared_bytes = 87ULL << 20U;
   process.execs = 1;
   EXPECT_THAT(table_of(process), Not(HasSubstr("stale"))) << "of another program";
+}
+
+TEST(TableReport, ManyMemoriesAreNotAllListedAndThoseNotLookedAtAreCounted) {
+  cow::ProcessCopies seen = worker_of(89, 76);
+  seen.memory = {87ULL << 20U, 1ULL << 20U, 2'600'000'000};
+  cow::ProcessCopies missed = worker_of(89, 76);
+  missed.end_ns = 3'000'000'000;
+  cow::Measurement measurement = of(seen);
+  for (int i = 0; i < 30; ++i) measurement.processes.push_back(seen);
+  for (int i = 0; i < 2; ++i) measurement.processes.push_back(missed);
+  EXPECT_THAT(table_report(measurement),
+              HasSubstr("11 more with memory still shared: see --json\n"
+                        "2 processes ended before their memory was looked at\n"));
 }
 
 // Most samples of the first process were lost, and none of the second.

@@ -21,21 +21,21 @@ Row headings() {
 }
 
 Row row_of(const cow::ProcessCopies& process) {
-  return {
-      fmt::format("{}", process.pid),
-      (process.role == cow::Role::child ? "  " : "") + printable(process.comm) + and_more(process),
-      mebibytes(shown_at_fork(process)),
-      mebibytes(process.copied_bytes()),
-      percent(shown_ratio(process)),
-      count(process.copied_anon_pages),
-      count(process.copied_file_pages),
-      count(process.reused_pages),
-      count(process.zero_page_writes),
-      count(process.zero_filled_pages),
-      count(process.huge_splits),
-      count(process.write_notify_faults),
-      count(process.failed_faults),
-      count(process.other_faults)};
+  const bool is_child = process.role == cow::Role::child;
+  return {fmt::format("{}", process.pid),
+          (is_child ? "  " : "") + printable(process.comm) + and_more(process),
+          mebibytes(shown_at_fork(process)),
+          mebibytes(process.copied_bytes()),
+          is_child && process.execs > 0 ? "executed" : percent(shown_ratio(process)),
+          count(process.copied_anon_pages),
+          count(process.copied_file_pages),
+          count(process.reused_pages),
+          count(process.zero_page_writes),
+          count(process.zero_filled_pages),
+          count(process.huge_splits),
+          count(process.write_notify_faults),
+          count(process.failed_faults),
+          count(process.other_faults)};
 }
 
 std::string heading(const cow::Measurement& measurement) {
@@ -112,14 +112,28 @@ std::string tree_lines(const cow::Measurement& measurement) {
 
 // What each still shares: an age of its own each, so no column.
 std::string memory_lines(const cow::Measurement& measurement) {
+  constexpr std::size_t kMost = 20;
   std::string text;
+  std::size_t looked_at = 0;
+  std::size_t missed = 0;
   for (const cow::ProcessCopies& process : measurement.processes) {
-    if (!process.memory) continue;
+    if (!process.memory) {
+      const bool has_ended = process.end_ns && !process.shares_memory;
+      if (has_ended && !process.unreadable && !process.not_measured) ++missed;
+      continue;
+    }
+    if (++looked_at > kMost) continue;
     text += fmt::format(
         "PID {}: {} MiB still shared, {} MiB its own; sampled {:.1f} s before {}{}\n", process.pid,
         mebibytes(process.memory->shared_bytes), mebibytes(process.memory->private_bytes),
         measurement.memory_age_s(process), process.end_ns ? "its end" : "this report",
         is_memory_stale(process) ? ": stale, it has copied more since" : "");
+  }
+  if (looked_at > kMost)
+    text += fmt::format("{} more with memory still shared: see --json\n", looked_at - kMost);
+  if (missed > 0) {
+    text += fmt::format("{} process{} ended before {} memory was looked at\n", missed,
+                        missed == 1 ? "" : "es", missed == 1 ? "its" : "their");
   }
   const auto unreadable =
       std::count_if(measurement.processes.begin(), measurement.processes.end(),
