@@ -80,30 +80,21 @@ void CopyProfiler::attribute(const std::vector<ProcessCounts>& processes,
   spaces_.forget_ended();
 }
 
-// As of an unknown process where it is one.
-void CopyProfiler::attribute_waiting() {
-  for (const CopySample& sample : waiting_) attribute_one(sample);
-  waiting_.clear();
-}
-
 void CopyProfiler::merge(std::uint64_t process_id, std::uint64_t into) {
   sites_.merge(process_id, into);
   if (stores_) stores_->merge(process_id, into);
 }
 
 SampledCopies CopyProfiler::of(std::uint64_t process_id, const ProfileBuilder::Copies& copies) {
-  attribute_waiting();
   return sites_.of(process_id, copies, symbols_, kMostOfAKind);
 }
 
 SampledCopies CopyProfiler::of_all(const ProfileBuilder::Copies& copies) {
-  attribute_waiting();
   return sites_.of_all(copies, symbols_, kMostOfAKind);
 }
 
 std::optional<std::vector<CopyPattern>> CopyProfiler::patterns_of(std::uint64_t process_id) {
   if (!stores_) return std::nullopt;
-  attribute_waiting();
   return stores_->patterns(process_id, symbols_);
 }
 

@@ -47,7 +47,8 @@ class CopyProfiler {
   // Adds the samples of an ended process to another process, without their addresses.
   void merge(std::uint64_t process_id, std::uint64_t into);
 
-  // Return the sampled copies of one process, by the probe's ID, and of all.
+  // Return the attributed samples of one process, by the probe's ID, and of all.  Waiting samples
+  // stay: their processes may be known later.
   SampledCopies of(std::uint64_t process_id, const ProfileBuilder::Copies& copies);
   SampledCopies of_all(const ProfileBuilder::Copies& copies);
   // As BinaryCache::unread().
@@ -60,7 +61,6 @@ class CopyProfiler {
   template <class IsKnown>
   std::vector<CopySample> attribute_if(IsKnown is_known, const std::function<void()>& meanwhile);
   void wait_first(std::vector<CopySample> samples);
-  void attribute_waiting();
 
   std::vector<CopySample> waiting_;
   std::size_t waiting_bytes_ = 0;  // includes samples that are being attributed
