@@ -148,6 +148,27 @@ Expected<void> map_arena(const Description& arena, Holder holder, const std::str
   return {};
 }
 
+bool is_same_file(int a, int b) {
+  struct stat of_a{};
+  struct stat of_b{};
+  return fstat(a, &of_a) == 0 && fstat(b, &of_b) == 0 && of_a.st_ino == of_b.st_ino &&
+         of_a.st_dev == of_b.st_dev;
+}
+
+// That it is mapped here already, from the same files.
+bool is_here(const Arena& arena, const Description& wanted, const Files& files) {
+  ArenaCore& core = *ArenaAccess::core_of(arena);
+  const std::lock_guard lock(core.mutex());
+  const Description here = core.describe();
+  return here.name == wanted.name && here.begin == wanted.begin && here.used == wanted.used &&
+         here.mode == wanted.mode && here.generation == wanted.generation &&
+         std::equal(here.segments.begin(), here.segments.end(), wanted.segments.begin(),
+                    wanted.segments.end(), [&](const Segment& a, const Segment& b) {
+                      return a.run.begin == b.run.begin && a.run.end == b.run.end &&
+                             is_same_file(a.fd, files[static_cast<std::size_t>(b.fd)].get());
+                    });
+}
+
 }  // namespace
 
 Expected<internal::Content> pack_arenas() {
@@ -203,7 +224,7 @@ Expected<Arena> adopt_arena(Description arena, Files files, Holder holder, const
   return ArenaAccess::arena_of(core);
 }
 
-Expected<std::vector<Arena>> adopt_arenas(Decoder& from, KeepNames names) {
+Expected<std::vector<Arena>> adopt_arenas(Decoder& from, KeepNames names, std::vector<Arena> had) {
   const OutsideScope outside;
   format::Contents contents;
   FileDescriptor tree;
@@ -227,7 +248,22 @@ Expected<std::vector<Arena>> adopt_arenas(Decoder& from, KeepNames names) {
   const Holder holder = is_new ? Holder::sender : Holder::this_process;
   std::vector<Arena> arenas;
   std::vector<registry::Publication> publications;
+  std::vector<bool> stays(files.size());
   for (std::size_t i = 0; i < files.size(); ++i) {
+    auto& [description, objects] = contents.arenas[i];
+    const auto here = std::find_if(had.begin(), had.end(), [&](const Arena& arena) {
+      return is_here(arena, description, files[i]);
+    });
+    if (here == had.end()) continue;
+    registry::keep_objects(*ArenaAccess::core_of(*here), objects);
+    publications.push_back({ArenaAccess::core_of(*here), std::move(objects)});
+    arenas.push_back(std::move(*here));
+    had.erase(here);
+    stays[i] = true;
+  }
+  had.clear();
+  for (std::size_t i = 0; i < files.size(); ++i) {
+    if (stays[i]) continue;
     auto& [description, objects] = contents.arenas[i];
     const std::string who = "arena '" + description.name + "' as received";
     TRY(Arena arena, adopt_arena(std::move(description), std::move(files[i]), holder, who));
@@ -254,9 +290,13 @@ Expected<std::vector<Arena>> adopt_arenas(internal::Content content) {
 Expected<void> adopt_for_ever(internal::Content content) {
   // Never destroyed, because the kernel frees everything when the process ends.
   static auto& adopted = *new std::vector<Arena>;
-  adopted.clear();
-  TRY(adopted, adopt_arenas(std::move(content)));
-  return {};
+  try {
+    Decoder from(std::move(content));
+    TRY(adopted, adopt_arenas(from, KeepNames::yes, std::move(adopted)));
+    return {};
+  } catch (const std::runtime_error& failure) {
+    return damaged(failure);
+  }
 }
 
 }  // namespace cowshed

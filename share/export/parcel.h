@@ -41,7 +41,11 @@ enum class KeepNames : bool { no, yes };
 // Errors: bad_message (damaged), foreign_descriptor (a file without seals, or of another size),
 // address_taken (the message names what is there), wrong_process_tree, invalid_argument (a name is
 // in use), system_call.
-Expected<std::vector<Arena>> adopt_arenas(Decoder& from, KeepNames names = KeepNames::yes);
+//
+// `had` are arenas of earlier parcels.  Those that this parcel has too stay mapped, with what was
+// written to them and published in them here.  The others are destroyed.
+Expected<std::vector<Arena>> adopt_arenas(Decoder& from, KeepNames names = KeepNames::yes,
+                                          std::vector<Arena> had = {});
 Expected<std::vector<Arena>> adopt_arenas(internal::Content content);
 
 // Adopts arenas and keeps them until the process ends or the next call replaces them.  Not

@@ -55,6 +55,10 @@ struct Publication {
 Expected<void> publish_foreign(const std::vector<Publication>& publications,
                                const std::string& advice);
 
+// For an arena that stays mapped: withdraws the objects of other processes in it that are not among
+// `objects`, and removes the objects that are published here already from `objects`.
+void keep_objects(const ArenaCore& arena, std::vector<Object>& objects);
+
 // Enters objects that this process cannot have because their arena was not frozen.  References to
 // them then fail with not_inherited.
 void enter_lost(const std::string& arena, const std::vector<Object>& objects);

@@ -1,8 +1,10 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <iterator>
 #include <string>
 #include <unistd.h>
+#include <unordered_set>
 #include <utility>
 
 #include <cowshed/base/try.h>
@@ -255,6 +257,23 @@ Expected<void> registry::publish_foreign(const std::vector<Publication>& publica
     }
   }
   return {};
+}
+
+void registry::keep_objects(const ArenaCore& arena, std::vector<Object>& objects) {
+  const OutsideScope outside;
+  const std::lock_guard lock(process_tree::mutex());
+  std::unordered_set<std::uint32_t> wanted;
+  for (const Object& object : objects) wanted.insert(object.generation);
+  for (auto place = records().begin(); place != records().end();) {
+    const Record& record = place->second;
+    const bool is_withdrawn = record.arena == &arena && record.object.publisher != getpid() &&
+                              !wanted.contains(record.object.generation);
+    place = is_withdrawn ? release(place) : std::next(place);
+  }
+  std::erase_if(objects, [&](const Object& object) {
+    const auto known = records().find(object.generation);
+    return known != records().end() && known->second.live;
+  });
 }
 
 void registry::enter_lost(const std::string& arena, const std::vector<Object>& objects) {

@@ -55,6 +55,37 @@ TEST_F(ForkServers, HoldTheArenasAlsoOfLaterStarts) {
   EXPECT_EQ(end_of(start<answer_by_name>(by(server), "second")).value, 10);
 }
 
+struct Notes {
+  long answer = 1;
+  long hot = 0;
+};
+
+void take_notes(const Notes& notes) {
+  const_cast<Notes&>(notes).hot = 42;
+  (void)publish("hot", &notes.hot).value();
+}
+long hot_of(const Notes& notes) { return notes.hot + *find<long>("hot").value(); }
+bool knows(const std::string& name) { return find<long>(name).has_value(); }
+
+TEST_F(ForkServers, KeepWhatTheWarmUpLeftInAnArenaWhateverTheirOwnerChanges) {
+  Arena arena = make_arena("notes");
+  const Notes* notes = value_of(arena.make<Notes>());
+  const auto ref = value_of(publish("notes", notes));
+  const auto old = value_of(publish("old", &notes->answer));
+  ASSERT_TRUE(arena.freeze(FreezeMode::lenient));
+  const auto server = value_of(ForkServer::start<take_notes>({}, ref));
+  {
+    const Arena other = make_arena("other");
+    EXPECT_EQ(end_of(start<hot_of>(by(server), ref)).value, 84);
+  }
+  EXPECT_EQ(end_of(start<knows>(by(server), "old")).value, true);
+  ASSERT_TRUE(withdraw(old));
+  (void)value_of(publish("new", &notes->answer));
+  EXPECT_EQ(end_of(start<knows>(by(server), "old")).value, false);
+  EXPECT_EQ(end_of(start<knows>(by(server), "new")).value, true);
+  EXPECT_EQ(end_of(start<hot_of>(by(server), ref)).value, 84);
+}
+
 void crash(int how) {
   switch (how) {
     case 0: raise(SIGSEGV); break;
