@@ -95,9 +95,19 @@ class Search {
     return true;
   }
 
+  // Claims the unit unless a living process has it.
+  void claim_if_left(std::uint32_t unit) {
+    std::atomic<std::uint64_t>& holder = holder_of(range_, unit);
+    std::uint64_t before = holder.load();
+    if (is_left(before, unit)) holder.compare_exchange_strong(before, word_of(range_, unit, self_));
+  }
+
  private:
   bool is_free(std::uint64_t word, std::uint32_t unit) {
-    if (arenas_at.at(start_of(range_) + unit) != 0) return false;
+    return arenas_at.at(start_of(range_) + unit) == 0 && is_left(word, unit);
+  }
+
+  bool is_left(std::uint64_t word, std::uint32_t unit) {
     const auto holder =
         word == 0 ? std::nullopt : process_tree::value_of(start_of(range_) + unit, word);
     return !holder || static_cast<pid_t>(*holder) == self_ || is_dead(static_cast<pid_t>(*holder));
@@ -218,9 +228,8 @@ void hold(std::uintptr_t begin, std::size_t size, Holder holder) {
   const std::lock_guard lock(held_over_forks());
   count(begin, size);
   if (holder == Holder::this_process) {
-    for_each_unit(begin, begin + size + kGap, [](std::size_t range, std::uint32_t unit) {
-      holder_of(range, unit).store(word_of(range, unit, getpid()));
-    });
+    for_each_unit(begin, begin + size + kGap,
+                  [](std::size_t range, std::uint32_t unit) { Search(range).claim_if_left(unit); });
   }
 }
 

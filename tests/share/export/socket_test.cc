@@ -3,6 +3,7 @@
 #include <cowshed/share/export/parcel.h>
 #include <cowshed/share/export/parcel_format.h>
 #include <cowshed/share/os/memfd.h>
+#include <cowshed/share/process/addresses.h>
 #include <cowshed/share/process/tree.h>
 #include <cowshed/share/wire/content.h>
 #include <cowshed/share/wire/message.h>
@@ -415,6 +416,44 @@ TEST(ArenaTransfer, OnlyWhatIsFrozenIsSent) {
   EXPECT_THAT(send_arena(sockets.here.get(), arena), Fails(ErrorCode::arena_not_frozen));
   ASSERT_TRUE(arena.refreeze());
   EXPECT_TRUE(send_arena(sockets.here.get(), arena));
+}
+
+// A process that holds the address of its parent's arena would give it away by its end.
+TEST(ArenaTransfer, AnAddressThatALivingProcessHasStaysIts) {
+  const Arena open = make_arena(1_GiB, "open");
+  const auto place = reinterpret_cast<std::uintptr_t>(open.base()) / 1_GiB;
+  const auto range = process_tree::kRanges[test::kThreadSanitizer ? 1 : 0];
+  const auto& holder = process_tree::shared().holders.at(
+      place - range.first + (test::kThreadSanitizer ? process_tree::kRanges[0].count : 0));
+  const std::uint64_t before = holder;
+  EXPECT_EQ(test::Child([&] {
+              addresses::hold(reinterpret_cast<std::uintptr_t>(open.base()), 1_GiB,
+                              Holder::this_process);
+              return 0;
+            }).wait(),
+            0);
+  EXPECT_EQ(holder.load(), before);
+}
+
+TEST(ArenaTransfer, AWildWriteIntoTheTreesMemoryStopsNobody) {
+  const Arena first = make_arena(64_MiB, "first");
+  process_tree::Shared& shared = process_tree::shared();
+  for (auto& holder : shared.holders) holder = 1;  // a PID that lives
+  for (auto& unit : shared.next_unit) unit = ~0U;
+  shared.last_generation = ~0ULL;
+  Arena second = make_arena(64_MiB, "second");
+  const auto ref = publish("nodes", make_nodes(second, 10));
+  ASSERT_TRUE(ref) << ref.error().message;
+  ASSERT_TRUE(second.freeze());
+  EXPECT_EQ(run_in_child([&] { return std::to_string(test::sum_of(&**ref)); }).said, "55");
+  Peer child([](int socket) {
+    Arena own = make_arena(64_MiB, "own");
+    const auto ref = publish("childs", make_nodes(own, 3));
+    return ref && own.freeze() && send_arena(socket, own) && write_bytes(socket, *ref) ? 0 : 1;
+  });
+  const auto received = receive_arena(child.socket());
+  ASSERT_TRUE(received) << received.error().message;
+  EXPECT_EQ(test::sum_of(&*read_bytes<Ref<Node>>(child.socket())), 6U);
 }
 
 // Two of the same slot, far apart in time.
