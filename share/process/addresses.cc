@@ -210,12 +210,15 @@ void skip(std::size_t range, std::uintptr_t begin, std::size_t size, std::uintpt
   leave(begin, size, true);
   const std::lock_guard lock(held_over_forks());
   const std::uintptr_t after = (end + kGap + kHugePage - 1) / kHugePage * kHugePage;
-  CurrentUnit& current = current_units.at(range);
-  if (size + kGap <= kUnit && after < address_of(range, current.unit) + kUnit) {
-    current.next = after;
-    return;
-  }
   if (size + kGap <= kUnit) {
+    CurrentUnit& current = current_units.at(range);
+    const bool is_meant =
+        is_own(range, current) && begin / kUnit * kUnit == address_of(range, current.unit);
+    if (!is_meant) return;  // another thread has taken a new unit meanwhile
+    if (after < address_of(range, current.unit) + kUnit) {
+      current.next = std::max(current.next, after);
+      return;
+    }
     leave_current(range);
     current.unit = kNone;
   }
