@@ -132,8 +132,8 @@ Expected<FileDescriptor> make_file(const Constants& constants, const std::string
   const Plan plan(constants);
   if (std::min(MemoryLimits::of_this_process().headroom(), available_memory()) < plan.reserved)
     return no_memory(who, plan.reserved);
-  FileDescriptor file(memfd_create(("cowshed-channel:" + layout::text_of(constants.name)).c_str(),
-                                   MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  FileDescriptor file =
+      make_memfd("cowshed-channel:" + layout::text_of(constants.name), Sealable::yes);
   if (!file) return system_error(who, errno);
   TRY_VOID(set_file_size(file.get(), plan.bytes, who));
   const long failed =

@@ -1,6 +1,7 @@
 #include <sys/eventfd.h>
 
 #include <cowshed/base/file_descriptor.h>
+#include <cowshed/share/os/memfd.h>
 
 #include "memory.h"
 
@@ -12,6 +13,16 @@ struct Job {
   std::uint64_t number;
   std::array<char, 56> text;
 };
+
+// The kernel may be set up to allow nothing else (vm.memfd_noexec).
+TEST(Channel, ItsMemoryIsNotExecutable) {
+  const auto channel = make<std::uint64_t>();
+  struct stat segment{};
+  struct stat other{};
+  ASSERT_EQ(fstat(channel.descriptors().segment, &segment), 0);
+  ASSERT_EQ(fstat(make_memfd("other", Sealable::yes).get(), &other), 0);
+  EXPECT_EQ(segment.st_mode, other.st_mode);
+}
 
 TEST(Channel, FullAndEmptyAreErrorsOfTheFormsThatDoNotWait) {
   auto channel = make<int>({.name = "jobs", .slots = 3});
