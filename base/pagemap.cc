@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <fcntl.h>
 #include <optional>
@@ -115,22 +116,27 @@ int scan_anonymous(int pagemap, std::uint64_t begin, std::uint64_t end, Anonymou
   return outer != 0 ? outer : error;
 }
 
+std::uint64_t find_zero_page_frame() {
+  std::uint64_t entry = 0;
+  const FileDescriptor pagemap(open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
+  void* page = mmap(nullptr, kPage, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (pagemap && page != MAP_FAILED) {
+    (void)*static_cast<const volatile char*>(page);
+    const auto at = reinterpret_cast<std::uintptr_t>(page) / kPage * sizeof entry;
+    if (pread(pagemap.get(), &entry, sizeof entry, static_cast<off_t>(at)) != sizeof entry)
+      entry = 0;
+  }
+  if (page != MAP_FAILED) munmap(page, kPage);
+  return (entry & kExclusive) != 0 ? kFrame : entry & kFrame;
+}
+
 // Returns the page frame of the shared zero page, or 0 if this process may not read page frames.
-// Some hypervisors have no zero page; then the result is a frame that no page has.
+// Some hypervisors have no zero page; then the result is a frame that no page has.  Not a static
+// with a lock, which would stay locked in a child forked meanwhile.
 std::uint64_t zero_page_frame() {
-  static const std::uint64_t frame = [] {
-    std::uint64_t entry = 0;
-    const FileDescriptor pagemap(open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
-    void* page = mmap(nullptr, kPage, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (pagemap && page != MAP_FAILED) {
-      (void)*static_cast<const volatile char*>(page);
-      const auto at = reinterpret_cast<std::uintptr_t>(page) / kPage * sizeof entry;
-      if (pread(pagemap.get(), &entry, sizeof entry, static_cast<off_t>(at)) != sizeof entry)
-        entry = 0;
-    }
-    if (page != MAP_FAILED) munmap(page, kPage);
-    return (entry & kExclusive) != 0 ? kFrame : entry & kFrame;
-  }();
+  constexpr std::uint64_t kUnknown = ~0ULL;
+  static constinit std::atomic<std::uint64_t> frame = kUnknown;
+  if (frame == kUnknown) frame = find_zero_page_frame();
   return frame;
 }
 

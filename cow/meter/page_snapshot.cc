@@ -27,14 +27,12 @@ class MappedMemory : public std::pmr::memory_resource {
   bool do_is_equal(const memory_resource& other) const noexcept override { return this == &other; }
 };
 
-std::pmr::memory_resource* mapped_memory() {
-  static MappedMemory memory;
-  return &memory;
-}
+// No function's static: its lock may be held by another thread at a fork.
+constinit MappedMemory mapped_memory;
 
 }  // namespace
 
-PageSnapshot::PageSnapshot() : maps_(mapped_memory()), runs_(mapped_memory()) {}
+PageSnapshot::PageSnapshot() : maps_(&mapped_memory), runs_(&mapped_memory) {}
 
 int PageSnapshot::read_maps(int maps) {
   constexpr std::size_t kChunk = 65536;

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <mutex>
 #include <new>
@@ -46,9 +47,13 @@ bool ArenaCore::give_range_to_jemalloc(const ArenaMapping& mapping) {
 }
 
 internal::ArenaResource* internal::resource_of_no_arena() noexcept {
-  static auto* const resource =
-      new (jemalloc::allocate_record(sizeof(ArenaResource))) ArenaResource(nullptr);
-  return resource;
+  // Not a function's static: its lock would stay locked in a child forked while a thread makes the
+  // resource.  If two threads make one at once, one of them stays unused.
+  static constinit std::atomic<ArenaResource*> known = nullptr;
+  ArenaResource* resource = known.load(std::memory_order_acquire);
+  if (resource != nullptr) return resource;
+  auto* made = new (jemalloc::allocate_record(sizeof(ArenaResource))) ArenaResource(nullptr);
+  return known.compare_exchange_strong(resource, made) ? made : resource;
 }
 
 void* internal::ArenaResource::allocate_in_jemalloc(std::size_t size, std::size_t alignment) {
