@@ -156,6 +156,24 @@ TEST(ChannelProcesses, ANewcomerTakesThePlaceOfOneThatNobodySawDie) {
   EXPECT_EQ(stats.lost[0].receiver, kPid);
 }
 
+// However many children there are, its creator can use it.
+TEST(ChannelProcesses, NobodyElseTakesItsCreatorsPlace) {
+  auto channel = make<std::uint64_t>();
+  const test::ChannelMemory memory(channel);
+  Child child([&](const test::Line& test) {
+    (void)channel.try_receive();
+    test.say();
+    return test.hear() ? 0 : 1;
+  });
+  child.hear();
+  EXPECT_EQ(memory.control().parties[0].pid, 0);
+  EXPECT_EQ(memory.control().parties[1].pid, static_cast<std::uint32_t>(child.pid()));
+  EXPECT_EQ(memory.control().hands[0].owner.load(), 0U);
+  ASSERT_TRUE(channel.send(1));
+  EXPECT_EQ(memory.control().parties[0].pid, static_cast<std::uint32_t>(getpid()));
+  child.say();
+}
+
 TEST(ChannelProcesses, AChildThatOnlyForksKeepsNobodyAlive) {
   auto channel = make<std::uint64_t>();
   auto& grandchild = test::shared<std::atomic<int>>();

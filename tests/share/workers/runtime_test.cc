@@ -1,6 +1,7 @@
 // Programs with and without a Runtime.  The build gives the paths of two more.
 
 #include <cowshed/share/map.h>
+#include <cowshed/tests/support/folder.h>
 
 #include "every_method.h"
 #include "other_program.h"
@@ -45,6 +46,21 @@ TEST(Runtime, AProgramWithoutOneIsFoundOut) {
   EXPECT_THAT(killed.error, HasSubstr("cowshed::Runtime"));
   const auto mapped = map<other::scale>({.workers = hangs}, std::vector<long>{4});
   EXPECT_THAT(mapped, Fails(ErrorCode::worker_failed, "was killed after 100 ms"));
+}
+
+TEST(Runtime, AProgramWithMoreRightsThanItsCallerIsNoWorkerOfIt) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root, for a set-user-ID program";
+  const test::Folder folder;
+  const std::string program = folder.path() / "program";
+  std::filesystem::copy_file(OTHER_PROGRAM, program);
+  ASSERT_EQ(chmod(folder.path().c_str(), 0755) + chmod(program.c_str(), 04755), 0);
+  const auto found = run_in_child([&] {
+    constexpr uid_t kNobody = 65534;
+    if (setresgid(kNobody, kNobody, kNobody) != 0 || setresuid(kNobody, kNobody, kNobody) != 0)
+      return std::string("not nobody");
+    return end_of(start<other::scale>({.method = Start::spawn, .program = program}, 4)).error;
+  });
+  EXPECT_THAT(found.said, HasSubstr("is no worker of who has other rights than it"));
 }
 
 TEST(Runtime, WithoutOneAProgramDoesNotSpawn) {
