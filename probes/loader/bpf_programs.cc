@@ -4,9 +4,11 @@
 #include <bpf/libbpf.h>
 #include <cerrno>
 #include <cstring>
-#include <fcntl.h>
+#include <filesystem>
+#include <iterator>
 #include <string>
 #include <sys/resource.h>
+#include <system_error>
 #include <unistd.h>
 #include <utility>
 
@@ -24,27 +26,27 @@ namespace {
 
 constexpr std::size_t kMostDescriptors = 48;  // that the programs, maps and links take
 
-// How many this process can still open.
-std::size_t descriptors_left() {
-  rlimit limit = {};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return RLIM_INFINITY;
-  std::size_t open = 0;
-  for (int fd = 0; fd < static_cast<int>(std::min<rlim_t>(limit.rlim_cur, kMostDescriptors)); ++fd)
-    open += fcntl(fd, F_GETFD) >= 0 ? 1 : 0;
-  return limit.rlim_cur - std::min<rlim_t>(limit.rlim_cur, open);
+std::size_t open_descriptors(std::size_t limit) {
+  std::error_code failed;
+  const std::filesystem::directory_iterator own("/proc/self/fd", failed);
+  return failed ? limit : static_cast<std::size_t>(std::distance(own, {})) - 1;
 }
 
 tl::unexpected<Error> refused(std::string_view step, int error, const LibbpfLog& text) {
   const int number = error < 0 ? -error : error;
-  const auto code =
-      number == EPERM || number == EACCES ? ErrorCode::permission_denied : ErrorCode::unsupported;
-  // libbpf reports a lack of memory only for some calls, and in its own words.
-  if (const std::size_t left = descriptors_left(); left < kMostDescriptors) {
+  const bool is_permission = number == EPERM || number == EACCES;
+  rlimit limit = {};
+  getrlimit(RLIMIT_NOFILE, &limit);
+  const std::size_t open = std::min<rlim_t>(open_descriptors(limit.rlim_cur), limit.rlim_cur);
+  // libbpf reports a lack of descriptors only for some calls, and in its own words.
+  if (const std::size_t left = limit.rlim_cur - open; left < kMostDescriptors && !is_permission) {
     return tl::make_unexpected(
         Error{ErrorCode::unsupported, EMFILE,
               std::string(step) + ": they need more file descriptors than the " +
-                  std::to_string(left) + " that are left; raise the limit (ulimit -n 256)"});
+                  std::to_string(left) + " that are left; raise the limit (ulimit -n " +
+                  std::to_string(std::max<std::size_t>(256, open + 2 * kMostDescriptors)) + ")"});
   }
+  const auto code = is_permission ? ErrorCode::permission_denied : ErrorCode::unsupported;
   const std::string reason = text.reason();
   return tl::make_unexpected(
       Error{code, number,
