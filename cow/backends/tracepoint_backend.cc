@@ -2,6 +2,8 @@
 // objects, and what each process shares now.
 
 #include <algorithm>
+#include <cerrno>
+#include <csignal>
 #include <utility>
 
 #include <cowshed/base/clock.h>
@@ -133,8 +135,12 @@ Expected<Attached> TracepointBackend::attach(const std::vector<pid_t>& roots) {
 }
 
 bool TracepointBackend::any_alive() const {
-  return std::any_of(processes_.begin(), processes_.end(),
-                     [](const auto& entry) { return entry.second.copies.alive; });
+  // If the kernel had no memory to track a thread, and that thread ends last, no event ends the
+  // process.
+  return std::any_of(processes_.begin(), processes_.end(), [](const auto& entry) {
+    const ProcessCopies& process = entry.second.copies;
+    return process.alive && (process.pid == 0 || ::kill(process.pid, 0) == 0 || errno != ESRCH);
+  });
 }
 
 std::chrono::milliseconds TracepointBackend::interval() const {
