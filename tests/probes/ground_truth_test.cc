@@ -3,6 +3,7 @@
 #include <exceptions.skel.h>
 #include <wp_faults.skel.h>
 
+#include <cowshed/base/clock.h>
 #include <cowshed/tests/support/conditions.h>
 #include <cowshed/tests/support/setting.h>
 #include <cowshed/tests/support/taskstats.h>
@@ -87,7 +88,10 @@ class GroundTruth : public ::testing::Test {
   }
 
   SubjectRun run(const std::string& kind, long n) {
+    const std::uint64_t before = monotonic_ns();
     SubjectRun result = run_subject(*probe_, kind, n);
+    EXPECT_GE(result.measured.start_ns, before);
+    EXPECT_LE(result.measured.start_ns, monotonic_ns());
     EXPECT_EQ(result.losses.lost(), 0U);
     EXPECT_EQ(result.losses.vma_misses, 0U);
     EXPECT_EQ(result.overhead.slow_lookups, 0U);

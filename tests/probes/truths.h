@@ -78,6 +78,9 @@ inline const std::vector<Truth>& truths() {
       {"clone_copied", 100'000, {.copied_anon = 1, .wpcopy = 1}},
       {"vforked", 100'000, {.copied_anon = 1, .wpcopy = 1}},
       {"in_pid_namespace", 100'000, {.copied_anon = 1, .wpcopy = 1}},
+      {"in_time_namespace", 10'000, {.copied_anon = 1, .wpcopy = 1}, Needs::time_namespace},
+      Truth("exec_between", 10'000,
+            {.copied_anon = 2, .zero_filled = 1, .zero_filled_pages = 1, .wpcopy = 2}),
       {"reused_then_read_fault", 10'000, {.reused = 1}},
       {"reused_by_string_copy", 10'000, {.reused = 1}},
       {"reused_after_call", 10'000, {.reused = 1}},
@@ -128,7 +131,7 @@ inline const std::vector<Truth>& truths() {
       {"folio_first_touch", 1'000, {.zero_filled = 1, .zero_filled_pages = 16}, Needs::folios},
       {"folio_shared", 1'000, {.copied_anon = 16, .wpcopy = 16}, Needs::folios},
       {"folio_last_sharer", 1'000, {.reused = 16}, Needs::folios, true},
-      // taskstats counts the first touch, too (hugetlb_wp, mm/hugetlb.c).
+      // taskstats counts the first touch and the reuse, too (hugetlb_wp, mm/hugetlb.c).
       {"reserved_first_touch", 20, {.other = 1, .wpcopy = 1, .not_wp = 1}, Needs::reserved_pages},
       Truth("reserved_shared", 20,
             {.other = 1, .copied_hugetlb = 512, .at_fork = 512, .wpcopy = 1, .not_wp = 1},

@@ -94,6 +94,7 @@ Conditions::Conditions(Needs needs, long n) {
     case Needs::guard_pages:
       if (kernel_is_before(6, 13)) missing_ = "this kernel has no guard pages (Linux 6.13)";
       break;
+    case Needs::time_namespace: (void)has("/proc/self/ns/time", "time namespaces"); break;
     case Needs::io_uring:
       if (syscall(SYS_io_uring_setup, 0, nullptr) < 0 && (errno == ENOSYS || errno == EPERM))
         missing_ = std::string("io_uring_setup: ") + std::strerror(errno);

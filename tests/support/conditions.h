@@ -23,6 +23,7 @@ enum class Needs {
   memory_limit_and_compressed_swap,
   guard_pages,
   io_uring,
+  time_namespace,
 };
 
 // What a kind of ground_truth_subject with N units needs of the machine, until this is destroyed.

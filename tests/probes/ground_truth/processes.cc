@@ -69,6 +69,21 @@ KIND(in_pid_namespace) {
   await(child);
 }
 
+// Its clocks are hours ahead of those of who measures it.
+KIND(in_time_namespace) {
+  constexpr int kNewTime = 0x80;  // CLONE_NEWTIME of linux/sched.h
+  constexpr std::string_view kOffsets = "monotonic 9999 0\nboottime 9999 0\n";
+  char* pages = written_private_pages();
+  one_down([=] {
+    const int offsets = open("/proc/self/timens_offsets", O_WRONLY | O_CLOEXEC);
+    if (offsets < 0 || unshare(kNewTime) != 0 ||
+        write(offsets, kOffsets.data(), kOffsets.size()) != static_cast<ssize_t>(kOffsets.size())) {
+      fail("time namespace");
+    }
+    in_child([=] { write_all(pages); });
+  });
+}
+
 // Two threads on two CPUs write to the same page at the same moment.
 struct Pair {
   char* pages;
