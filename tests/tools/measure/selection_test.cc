@@ -46,10 +46,12 @@ class FakeBackend : public cow::Backend {
 
 class SelectionTest : public cow::FakeProc {
  protected:
-  void process(pid_t pid, const std::string& comm, char state = 'S', int bytes = 4096) const {
+  void process(pid_t pid, const std::string& comm, char state = 'S', int bytes = 4096,
+               int start = 9) const {
     write(std::to_string(pid) + "/stat", std::to_string(pid) + " (" + comm + ") " + state +
-                                             " 1 1 1 0 -1 0 1 2 3 4 5 6 7 8 20 0 1 0 9 " +
-                                             std::to_string(bytes) + " 1\n");
+                                             " 1 1 1 0 -1 0 1 2 3 4 5 6 7 8 20 0 1 0 " +
+                                             std::to_string(start) + " " + std::to_string(bytes) +
+                                             " 1\n");
   }
   SelectedProcesses open(Selection selection) {
     return SelectedProcesses::open(std::move(selection), proc()).value();
@@ -112,7 +114,11 @@ TEST_F(SelectionTest, WhoIsRefusedIsNotAskedForAgain) {
       << "9 has just ended";
   process(10, "server");
   ASSERT_TRUE(attach_new(selected));
-  EXPECT_THAT(backend_.asked_for, ElementsAre(ElementsAre(7, 8, 9), ElementsAre(10)));
+  backend_.gone = {};
+  process(9, "server", 'S', 4096, 10);  // another one
+  ASSERT_TRUE(attach_new(selected));
+  EXPECT_THAT(backend_.asked_for,
+              ElementsAre(ElementsAre(7, 8, 9), ElementsAre(10), ElementsAre(9)));
 }
 
 TEST_F(SelectionTest, NoneFoundIsAnError) {

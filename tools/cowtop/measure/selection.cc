@@ -113,7 +113,8 @@ Expected<cow::Attached> SelectedProcesses::attach_found(cow::Backend& backend) {
   const bool are_named = selection_.by == Selection::By::pid;
   cow::Attached result;
   std::vector<pid_t> wanted;
-  std::set<pid_t> passed_over;
+  std::map<pid_t, std::uint64_t> passed_over;
+  std::map<pid_t, std::uint64_t> starts;
   for (const pid_t pid : candidates()) {
     if (pid == ::getpid()) {
       if (are_named) {
@@ -134,13 +135,12 @@ Expected<cow::Attached> SelectedProcesses::attach_found(cow::Backend& backend) {
       continue;
     }
     if (backend.measures(pid)) continue;
-    if (passed_over_.contains(pid)) {
-      passed_over.insert(pid);
-      continue;
-    }
     const auto stat = proc_.stat(pid);
     if (!stat) continue;
-    if (!stat->has_memory()) passed_over.insert(pid);
+    starts[pid] = stat->start_ticks;
+    const auto known = passed_over_.find(pid);
+    const bool is_known = known != passed_over_.end() && known->second == stat->start_ticks;
+    if (is_known || !stat->has_memory()) passed_over[pid] = stat->start_ticks;
     else if (is_selected(pid, *stat)) wanted.push_back(pid);
   }
   passed_over_ = std::move(passed_over);
@@ -157,7 +157,7 @@ Expected<cow::Attached> SelectedProcesses::attach_found(cow::Backend& backend) {
     for (Error& error : attached->refused) result.refused.push_back(std::move(error));
   }
   for (const pid_t pid : wanted)
-    if (!backend.measures(pid)) passed_over_.insert(pid);
+    if (!backend.measures(pid)) passed_over_[pid] = starts[pid];
   if (are_named) return result;
   // They have just ended.
   std::erase_if(result.refused,

@@ -1,8 +1,8 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <regex>
-#include <set>
 #include <string>
 #include <sys/types.h>
 #include <vector>
@@ -58,7 +58,7 @@ class SelectedProcesses {
   cow::ProcFiles proc_;
   std::string cgroup_;  // the folder
   std::regex comm_;
-  std::set<pid_t> passed_over_;
+  std::map<pid_t, std::uint64_t> passed_over_;  // with the start: a PID is used again
   DutyCycle searches_;
 };
 
