@@ -35,7 +35,8 @@ TransferTotals& totals_of(TransferSource& source, TransferKind kind) {
 
 std::string bytes_text(std::uint64_t bytes) {
   constexpr std::array<const char*, 5> kUnits = {"B", "KiB", "MiB", "GiB", "TiB"};
-  const auto unit = std::min<std::size_t>((std::bit_width(bytes | 1U) - 1) / 10, 4);
+  const auto bits = static_cast<std::size_t>(std::bit_width(bytes | 1U));
+  const std::size_t unit = std::min<std::size_t>((bits - 1) / 10, 4);
   std::array<char, 32> text{};
   std::snprintf(text.data(), text.size(), unit == 0 ? "%.0f %s" : "%.1f %s",
                 std::ldexp(static_cast<double>(bytes), -10 * static_cast<int>(unit)), kUnits[unit]);

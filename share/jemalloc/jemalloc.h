@@ -73,13 +73,13 @@ constexpr int cache_flags(unsigned cache) { return static_cast<int>((cache + 2) 
 // The nearest size class: below, for sizes from 16 KiB on; above, for all sizes, never 8, and
 // SIZE_MAX if there is none.
 constexpr std::size_t size_class_below(std::size_t size) {
-  const std::size_t bits = std::max<std::size_t>(std::bit_width(size), 3);
+  const int bits = std::max(static_cast<int>(std::bit_width(size)), 3);
   return size & ~((std::size_t{1} << (bits - 3)) - 1);
 }
 constexpr std::size_t size_class_above(std::size_t size) {
   constexpr std::size_t kLargest = std::size_t{7} << 60U;
-  const std::size_t step = std::size_t{1}
-                           << (std::max<std::size_t>(std::bit_width(size - 1), 7) - 3);
+  const int bits = std::max(static_cast<int>(std::bit_width(size - 1)), 7);
+  const std::size_t step = std::size_t{1} << (bits - 3);
   return size > kLargest ? SIZE_MAX : (size + step - 1) & ~(step - 1);
 }
 static_assert(size_class_below(63 << 20) == 56 << 20 && size_class_below(64 << 20) == 64 << 20 &&

@@ -2,8 +2,8 @@
 # Checks that the sources' includes are arrows of docs/architecture.md, that the right headers are
 # installed, and that arrows.py fails for each fault.
 set -euo pipefail
-arrows="/usr/bin/python3 $SOURCE/tests/check/arrows.py"
-$arrows "$SOURCE"
+arrows() { /usr/bin/python3 "$SOURCE/tests/check/arrows.py" "$@"; }
+arrows "$SOURCE"
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -29,12 +29,12 @@ fresh() {
 }
 fails_for() { # fails_for WORDS
   local said
-  said=$($arrows "$folder") && { echo "does not fail: $1"; exit 1; }
+  said=$(arrows "$folder") && { echo "does not fail: $1"; exit 1; }
   grep -qF -- "$1" <<<"$said" || { echo "does not say '$1': $said"; exit 1; }
 }
 
 fresh
-$arrows "$folder"
+arrows "$folder"
 file low/x.h high/a/part.h
 fails_for 'low/x.h includes high/a/part.h: low may not include high/a'
 fails_for 'a cycle of rooms: high/a low'

@@ -64,7 +64,8 @@ TEST(Runtime, AProgramWithMoreRightsThanItsCallerIsNoWorkerOfIt) {
 }
 
 TEST(Runtime, WithoutOneAProgramDoesNotSpawn) {
-  EXPECT_EQ(WEXITSTATUS(std::system(NO_RUNTIME)), 0);
+  const std::string quoted = std::string("'") + NO_RUNTIME + "'";
+  EXPECT_EQ(WEXITSTATUS(std::system(quoted.c_str())), 0);
 }
 
 TEST(Runtime, AProgramThatIsNotThereIsAnErrorOfStart) {
