@@ -29,7 +29,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr rlim_t kMostMemoryBytes = rlim_t{4} << 30U;  // of addresses: files are mapped whole
+// Address space beyond what is mapped at the start; large, because files are mapped whole.
+constexpr rlim_t kMostMemoryBytes = rlim_t{4} << 30U;
 constexpr rlim_t kMostDescriptors = 64;
 
 // A control message with one descriptor.
@@ -38,6 +39,7 @@ union Control {
   std::array<char, CMSG_SPACE(sizeof(int))> bytes;
 };
 
+// cowtop blocks the signals that ask it to end, so that they wait until it looks.
 bool is_end_asked_for() {
   sigset_t pending;
   if (::sigpending(&pending) != 0) return false;
@@ -59,7 +61,7 @@ void limit(__rlimit_resource what, rlim_t most) {
   ::setrlimit(what, &limits);
 }
 
-// More of it, that is: a sanitizer has reserved terabytes.
+// A sanitizer has reserved terabytes at the start.
 void limit_memory() {
   const auto stat = ProcFiles().stat(::getpid());
   if (stat) limit(RLIMIT_AS, stat->virtual_bytes + kMostMemoryBytes);
@@ -88,12 +90,18 @@ constexpr FilterStep load(std::size_t offset) {
   return BPF_STMT(BPF_LD | BPF_W | BPF_ABS, static_cast<std::uint32_t>(offset));
 }
 
-constexpr FilterStep skip_unless_equal(std::uint32_t value, std::uint8_t skipped) {
-  return BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, value, 0, skipped);
+// Each skips so many of the steps that follow.
+constexpr FilterStep skip_if_equal(std::uint32_t value, std::uint8_t steps) {
+  return BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, value, steps, 0);
 }
-
-constexpr FilterStep skip_if_set(std::uint32_t bits, std::uint8_t skipped) {
-  return BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, bits, skipped, 0);
+constexpr FilterStep skip_unless_equal(std::uint32_t value, std::uint8_t steps) {
+  return BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, value, 0, steps);
+}
+constexpr FilterStep skip_if_set(std::uint32_t bits, std::uint8_t steps) {
+  return BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, bits, steps, 0);
+}
+constexpr FilterStep skip_unless_set(std::uint32_t bits, std::uint8_t steps) {
+  return BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, bits, 0, steps);
 }
 
 constexpr FilterStep result(std::uint32_t value) { return BPF_STMT(BPF_RET | BPF_K, value); }
@@ -103,44 +111,49 @@ constexpr std::size_t low_half_of_argument(std::size_t number) {
 }
 
 // From here on this thread can compute, use memory, read the descriptors that it has or is sent,
-// and answer.  Every other system call fails with EPERM.  Needs no_new_privs.
+// and answer.  Every other system call fails with EPERM; one by the interface of another
+// architecture ends the process.  Needs no_new_privs.
+//
+// A step that loads an argument overwrites the call's number, so steps that end the filter follow
+// it.
 bool filter_system_calls() {
   constexpr FilterStep kAllow = result(SECCOMP_RET_ALLOW);
   constexpr FilterStep kRefuse = result(SECCOMP_RET_ERRNO | EPERM);
   std::vector<FilterStep> program = {
-      load(offsetof(seccomp_data, arch)), skip_unless_equal(AUDIT_ARCH_X86_64, 1),
-      BPF_STMT(BPF_JMP | BPF_JA, 1), result(SECCOMP_RET_KILL_PROCESS),
-      load(offsetof(seccomp_data, nr))};
+      load(offsetof(seccomp_data, arch)), skip_if_equal(AUDIT_ARCH_X86_64, 1),
+      result(SECCOMP_RET_KILL_PROCESS), load(offsetof(seccomp_data, nr))};
   for (const long number : kAllowed) {
     program.push_back(skip_unless_equal(static_cast<std::uint32_t>(number), 1));
     program.push_back(kAllow);
   }
-  // Memory that holds no code.
+  constexpr std::size_t kProtection = 2;  // of both calls, the third argument
   for (const long number : {SYS_mmap, SYS_mprotect}) {
     program.push_back(skip_unless_equal(static_cast<std::uint32_t>(number), 4));
-    program.push_back(load(low_half_of_argument(2)));
+    program.push_back(load(low_half_of_argument(kProtection)));
     program.push_back(skip_if_set(PROT_EXEC, 1));
     program.push_back(kAllow);
     program.push_back(kRefuse);
   }
-  // fstat(), as the C library has it; no path.
+  // The C library makes it of fstat().  With another path than "", which the filter cannot see, it
+  // tells a file's metadata, as far as nobody may know them.
+  constexpr std::size_t kFlags = 3;
   program.push_back(skip_unless_equal(SYS_newfstatat, 3));
-  program.push_back(load(low_half_of_argument(3)));
-  program.push_back(BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, AT_EMPTY_PATH, 0, 1));
+  program.push_back(load(low_half_of_argument(kFlags)));
+  program.push_back(skip_unless_set(AT_EMPTY_PATH, 1));
   program.push_back(kAllow);
   program.push_back(kRefuse);
   const sock_fprog filter{static_cast<unsigned short>(program.size()), program.data()};
   return ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
 }
 
-// Where some of it is refused, as in containers, the filter of system calls is what remains.
+// Returns whether system calls are filtered.  Every other step may be refused, as in containers.
 bool drop_rights() {
   constexpr uid_t kNobody = 65534;
   limit_memory();
   limit(RLIMIT_NOFILE, kMostDescriptors);
   limit(RLIMIT_CORE, 0);
   limit(RLIMIT_FSIZE, 0);
-  if (::geteuid() == 0) {
+  if (::geteuid() == 0) {  // nobody else may become another user
     (void)::setgroups(0, nullptr);
     (void)::setresgid(kNobody, kNobody, kNobody);
     (void)::setresuid(kNobody, kNobody, kNobody);
@@ -150,7 +163,8 @@ bool drop_rights() {
   return ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && filter_system_calls();
 }
 
-// Those of the terminal are for cowtop, which closes the socket.
+// Ctrl-C goes to all processes of the terminal.  cowtop handles it, and then closes the socket,
+// which ends this one.
 void reset_signals() {
   for (const int signal : {SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGPIPE}) ::signal(signal, SIG_IGN);
   for (const int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGALRM, SIGPROF})
@@ -190,10 +204,11 @@ std::optional<HelperSocket::Message> HelperSocket::receive() const {
   message.msg_iovlen = 1;
   Control control{};
   message.msg_control = control.bytes.data();
-  message.msg_controllen = control.bytes.size();
+  message.msg_controllen = CMSG_LEN(sizeof(int));  // with its padding there is room for a second
   const ssize_t got = TEMP_FAILURE_RETRY(::recvmsg(fd_, &message, MSG_CMSG_CLOEXEC));
   const cmsghdr* header = got < 0 ? nullptr : CMSG_FIRSTHDR(&message);
-  if (header != nullptr && header->cmsg_type == SCM_RIGHTS) {
+  // Owned before the message is judged, so that none that is refused leaves it open.
+  if (header != nullptr && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS) {
     int fd = -1;
     std::memcpy(&fd, CMSG_DATA(header), sizeof fd);
     received.file = FileDescriptor(fd);
@@ -213,7 +228,8 @@ std::unique_ptr<HelperProcess> HelperProcess::start(const char* name, Rights rig
     ::prctl(PR_SET_NAME, name);
     keep_only(ends[1]);
     if (rights == Rights::none && !drop_rights()) ::_exit(1);
-    serve(HelperSocket(0));
+    // An exception, of a lack of memory say, must not go on into what the parent does.
+    [&]() noexcept { serve(HelperSocket(0)); }();
     ::_exit(0);
   }
   ::close(ends[1]);
@@ -231,6 +247,7 @@ HelperProcess::~HelperProcess() {
     ::usleep(kBetweenLooksUs);
 }
 
+// Not running: it waits, is stopped, or has ended.
 bool HelperProcess::is_asleep() const {
   const auto stat = ProcFiles().stat(pid_);
   return stat && stat->state != 'R';
@@ -239,19 +256,20 @@ bool HelperProcess::is_asleep() const {
 std::optional<HelperSocket::Message> HelperProcess::receive(
     std::chrono::milliseconds most, std::chrono::milliseconds most_asleep) const {
   constexpr std::chrono::milliseconds kBetweenLooks{100};
-  constexpr std::chrono::milliseconds kAtTheEnd{500};
-  auto end = Clock::now() + most;
+  constexpr std::chrono::milliseconds kOnceWeEnd{500};
+  auto deadline = Clock::now() + most;
   auto last_awake = Clock::now();
-  for (bool is_ending = false;;) {
+  bool are_we_ending = false;
+  while (true) {
     pollfd wanted{socket_.fd(), POLLIN, 0};
     if (::poll(&wanted, 1, static_cast<int>(kBetweenLooks.count())) > 0) return socket_.receive();
     const auto now = Clock::now();
     if (!is_asleep()) last_awake = now;
-    if (!is_ending && is_end_asked_for()) {
-      is_ending = true;
-      end = std::min(end, now + kAtTheEnd);
+    if (!are_we_ending && is_end_asked_for()) {
+      are_we_ending = true;
+      deadline = std::min(deadline, now + kOnceWeEnd);
     }
-    if (now >= end || now - last_awake >= most_asleep) return std::nullopt;
+    if (now >= deadline || now - last_awake >= most_asleep) return std::nullopt;
   }
 }
 

@@ -29,7 +29,7 @@ class HelperSocket {
   explicit HelperSocket(int fd) : fd_(fd) {}
   int fd() const { return fd_; }
   bool send(std::string_view bytes, int fd = -1) const;
-  // Waits for a message; nullopt: the other end is closed.
+  // Waits for a message; nullopt: the other end is closed, or sent more than kMostBytes.
   std::optional<Message> receive() const;
 
  private:
@@ -42,9 +42,10 @@ class HelperProcess {
  public:
   enum class Rights {
     as_ours,
-    // No privilege, no file, no network, no other process, little memory.
+    // No privilege, no content of a file, no network, no other process, little memory.
     none,
   };
+  // An exception ends the process.
   using Serve = std::function<void(const HelperSocket& socket)>;
 
   // Returns null if no process could be created.

@@ -167,7 +167,7 @@ TEST(OutputFile, WhatCannotBeWritten) {
     EXPECT_EQ(why_not(folder / name), "cannot write " + (folder / name).string() + ": " + why);
   }
   EXPECT_FALSE(OutputFile::open("/"));
-  EXPECT_EQ(why_not("-"), "-: standard output is /dev/stdout, and a file of that name ./-");
+  EXPECT_EQ(why_not("-"), "-: write /dev/stdout for standard output, ./- for a file of that name");
 }
 
 TEST(OutputFile, APipeByTheNameOfItsDescriptor) {

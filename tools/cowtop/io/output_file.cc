@@ -16,7 +16,7 @@
 namespace cowshed::cowtop {
 namespace {
 
-// All 0 where there is none.
+// All 0 if the descriptor is closed.
 struct stat status_of(int file) {
   struct stat status{};
   ::fstat(file, &status);
@@ -25,15 +25,18 @@ struct stat status_of(int file) {
 
 bool everybody_may_write(const struct stat& folder) { return (folder.st_mode & S_IWOTH) != 0; }
 
-// Ours, root's, or theirs who own all: in a user namespace the root outside is nobody.
+// Whether it is our user, or root.  In a user namespace the machine's root looks like another user:
+// the owner of "/".
 bool is_trusted(uid_t owner) {
   struct stat root{};
   return owner == ::geteuid() || owner == 0 || (::stat("/", &root) == 0 && owner == root.st_uid);
 }
 
+// Whether a user who may not do what we may do can put a trap there.  An ordinary user trusts the
+// owner and the group of a folder; for root they are others.
 bool others_may_write(const struct stat& folder) {
-  const bool is_ours = is_trusted(folder.st_uid) && (folder.st_mode & S_IWGRP) == 0;
-  return everybody_may_write(folder) || (::geteuid() == 0 && !is_ours);
+  const bool is_private = is_trusted(folder.st_uid) && (folder.st_mode & S_IWGRP) == 0;
+  return everybody_may_write(folder) || (::geteuid() == 0 && !is_private);
 }
 
 FileDescriptor open_in(const FileDescriptor& folder, const std::string& name, int flags) {
@@ -59,8 +62,8 @@ tl::unexpected<Error> cannot_open(const std::string& path, const FileDescriptor&
                  : system_error("cannot write " + path, error);
 }
 
-// Makes it where it is not there, and waits for the reader of a FIFO.  Errors: permission_denied
-// for what is refused; system_call.
+// Creates the file if it is not there, and waits until a FIFO has a reader.  Errors:
+// permission_denied for a trap (OutputFile::open()); system_call.
 Expected<FileDescriptor> open_for_writing(const std::string& path) {
   const std::filesystem::path way(path);
   const int kFolder = O_PATH | O_DIRECTORY;
@@ -70,11 +73,11 @@ Expected<FileDescriptor> open_for_writing(const std::string& path) {
     if (!next) return cannot_open(path, folder, name);
     folder = std::move(next);
   }
-  const std::string name = way.has_filename() ? way.filename().string() : ".";
-  // Nobody's FIFO is waited for before it is known whose it is.
+  const std::string name = way.has_filename() ? way.filename().string() : ".";  // a folder: EISDIR
+  // O_NONBLOCK: whose FIFO it is must be known before we wait for its reader.
   FileDescriptor file = open_in(folder, name, O_WRONLY | O_CREAT | O_NONBLOCK | O_NOCTTY);
-  const bool has_no_reader = !file && errno == ENXIO;
-  if (has_no_reader) file = open_in(folder, name, O_PATH);
+  const bool must_wait = !file && errno == ENXIO;
+  if (must_wait) file = open_in(folder, name, O_PATH);
   if (!file) return cannot_open(path, folder, name);
   const struct stat where = status_of(folder.get());
   const struct stat what = status_of(file.get());
@@ -84,26 +87,28 @@ Expected<FileDescriptor> open_for_writing(const std::string& path) {
       return planted(path, "somebody else's file");
     if (what.st_nlink > 1) return planted(path, "a file with another name elsewhere");
   }
-  if (!has_no_reader) {
+  if (!must_wait) {
     ::fcntl(file.get(), F_SETFL, ::fcntl(file.get(), F_GETFL) & ~O_NONBLOCK);
     return file;
   }
-  const std::string itself = "/proc/self/fd/" + std::to_string(file.get());
-  FileDescriptor waited(::open(itself.c_str(), O_WRONLY | O_CLOEXEC | O_NOCTTY));
-  if (!waited) return system_error("cannot write " + path, errno);
-  return waited;
+  // The same file, whatever has the name by now.
+  const std::string same = "/proc/self/fd/" + std::to_string(file.get());
+  FileDescriptor writable(::open(same.c_str(), O_WRONLY | O_CLOEXEC | O_NOCTTY));
+  if (!writable) return system_error("cannot write " + path, errno);
+  return writable;
 }
 
-bool is_one_file(const struct stat& one, const struct stat& other) {
+bool is_same_file(const struct stat& one, const struct stat& other) {
   return S_ISREG(one.st_mode) && one.st_dev == other.st_dev && one.st_ino == other.st_ino;
 }
 
-bool is_one_file(int fd, const std::string& path) {
+bool is_same_file(int fd, const std::string& path) {
   struct stat other{};
-  return ::stat(path.c_str(), &other) == 0 && is_one_file(status_of(fd), other);
+  return ::stat(path.c_str(), &other) == 0 && is_same_file(status_of(fd), other);
 }
 
-// A file that has come to its limit (setrlimit(2)) is an error of ours, not our end.
+// While it lives, a write beyond the limit of a file's size (setrlimit(2)) fails and does not end
+// us.
 class FileSizeSignalIgnored {
  public:
   FileSizeSignalIgnored() : before_(std::signal(SIGXFSZ, SIG_IGN)) {}
@@ -119,8 +124,9 @@ class FileSizeSignalIgnored {
 
 Expected<OutputFile> OutputFile::open(const std::string& path,
                                       const std::vector<std::string>& others) {
-  if (path == "-") return wrong("-: standard output is /dev/stdout, and a file of that name ./-");
-  // main() holds those that are closed.
+  if (path == "-")
+    return wrong("-: write /dev/stdout for standard output, ./- for a file of that name");
+  // Where standard output was closed, main() has opened O_PATH in its place.
   const int flags = ::fcntl(STDOUT_FILENO, F_GETFL);
   if (path.empty() && (flags < 0 || (flags & O_PATH) != 0))
     return system_error("cannot write to standard output", EBADF);
@@ -128,11 +134,11 @@ Expected<OutputFile> OutputFile::open(const std::string& path,
   if (!path.empty()) {
     TRY(auto opened, open_for_writing(path));
     file.path_ = path;
-    // Opened by that name a second time it would have a position, and be cut, of its own.
-    if (!is_one_file(opened.get(), "/dev/stdout")) file.file_ = std::move(opened);
+    // The same file as standard output: two positions would overwrite each other's text.
+    if (!is_same_file(opened.get(), "/dev/stdout")) file.file_ = std::move(opened);
   }
   for (const std::string& other : others) {
-    if (!is_one_file(file.fd(), other)) continue;
+    if (!is_same_file(file.fd(), other)) continue;
     return wrong(file.path_ + ": is the same file as " + other +
                  ", which would be lost; name another file");
   }
@@ -147,12 +153,12 @@ bool OutputFile::cut(std::size_t size) const {
 }
 
 bool OutputFile::holds_something() const {
-  const struct stat status = status_of(fd());
-  return S_ISREG(status.st_mode) && status.st_size > 0;
+  const struct stat status = status_of(file_.get());
+  return file_ && S_ISREG(status.st_mode) && status.st_size > 0;
 }
 
 Expected<void> OutputFile::lock() const {
-  if (kind() != Kind::file) return {};  // a device is for everybody
+  if (kind() != Kind::file) return {};  // several may write to a device or a pipe
   if (::flock(fd(), LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return {};
   return make_error(ErrorCode::in_use,
                     path_ + ": another cowtop is writing to it; name another file");
@@ -165,7 +171,7 @@ OutputFile::Kind OutputFile::kind() const {
 }
 
 bool OutputFile::is_also(int descriptor) const {
-  return is_one_file(status_of(fd()), status_of(descriptor));
+  return is_same_file(status_of(fd()), status_of(descriptor));
 }
 
 void OutputFile::clear() {
@@ -192,7 +198,7 @@ Expected<void> OutputFile::append(std::string_view bytes) {
 Expected<void> OutputFile::write_report(std::string_view text) {
   clear();
   auto written = append(text);
-  // A part of it would be taken for the whole.
+  // Where append() could not remove what it wrote, it is no use to say so.
   if (!written && cut(0)) written.error().message += "; it is left empty";
   return written;
 }
