@@ -224,8 +224,8 @@ constexpr std::string_view kUnknown = "unknown";
 
 std::string_view name_of(const StoreSite& site, const ReleaseSites& release_sites) {
   if (site.system_call) return "system call";
-  if (site.store.kind == StoreKind::unknown) return kUnknown;
   if (is_stack(site)) return "stack";
+  if (site.store.kind == StoreKind::unknown) return kUnknown;
   if (is_relocation(site)) return "relocation";
   if (is_bulk(site, StoreKind::copy, is_copy)) return "bulk copy";
   if (is_bulk(site, StoreKind::fill, is_fill)) return "bulk fill";
