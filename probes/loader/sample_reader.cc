@@ -19,15 +19,10 @@ CopySample described(const cowshed_sample& from) {
   CopySample sample;
   sample.process_id = from.process_id;
   sample.pid = static_cast<int>(from.pid);
-  sample.tid = static_cast<int>(from.tid);
   sample.execs = from.execs;
-  sample.time_ns = from.time_ns;
   sample.address = from.address;
   sample.copy_class =
       from.fault_class == COWSHED_COPIED_FILE ? CopyClass::file : CopyClass::anonymous;
-  sample.mapping_begin = from.mapping_start;
-  sample.mapping_end = from.mapping_end;
-  sample.arena_inode = from.arena_inode;
   sample.arena.assign(from.arena, strnlen(from.arena, sizeof from.arena));
   sample.user_mode = from.user_mode != 0;
   if (from.system_call != UINT64_MAX) sample.system_call = from.system_call;
