@@ -170,13 +170,10 @@ void ProfileBuilder::merge(std::uint64_t process_id, std::uint64_t into) {
 
 void ProfileBuilder::look_up(const std::vector<Weighted>& tallies, Symbolizer& symbols) {
   std::set<CodeAddress> addresses;
-  for (const auto& [tally, copies_per_sample] : tallies) {
-    for (const auto& [stack, samples] : tally->stacks) {
-      for (const CodeAddress& code : stack.code.addresses)
-        if (symbols.needs_look_up(code)) addresses.insert(code);
-    }
-  }
-  symbols.look_up(addresses);
+  for (const auto& [tally, copies_per_sample] : tallies)
+    for (const auto& [stack, samples] : tally->stacks)
+      addresses.insert(stack.code.addresses.begin(), stack.code.addresses.end());
+  symbols.look_up(std::move(addresses));
 }
 
 std::vector<Frame> ProfileBuilder::frames(const Stack& stack, Symbolizer& symbols) {

@@ -44,11 +44,10 @@ Frames Symbolizer::shared(std::vector<Frame> frames) {
   return *shared_.emplace(std::move(frames)).first;
 }
 
-bool Symbolizer::needs_look_up(const CodeAddress& code) const {
-  return code.binary != nullptr && !code.binary->is_generated && !known_.contains(code);
-}
-
-void Symbolizer::look_up(const std::set<CodeAddress>& addresses) {
+void Symbolizer::look_up(std::set<CodeAddress> addresses) {
+  std::erase_if(addresses, [this](const CodeAddress& code) {
+    return code.binary == nullptr || code.binary->is_generated || known_.contains(code);
+  });
   for (auto code = addresses.begin(); code != addresses.end();) {
     const Binary* binary = code->binary;
     for (; code != addresses.end() && code->binary == binary; ++code) add(*code);

@@ -1,6 +1,7 @@
 #include <string>
 #include <utility>
 
+#include <cowshed/base/clock.h>
 #include <cowshed/base/try.h>
 #include <cowshed/probes/loader/bpf_programs.h>
 #include <cowshed/probes/loader/kernel_records.h>

@@ -21,7 +21,6 @@ Layout layout_of(Size size, int header_rows, PaneSize pane, const View& view) {
   constexpr int kLeastForBoth = 16;
   Layout layout;
   layout.size = size;
-  layout.header_rows = header_rows;
   layout.heading_row = header_rows;
   const int body = size.rows - header_rows - 1;  // all between the header and the status
   if (pane == PaneSize::half && body < kLeastForBoth) pane = PaneSize::all;

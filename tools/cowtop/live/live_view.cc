@@ -38,7 +38,6 @@ LiveView::LiveView(const MeasureOptions& options, std::unique_ptr<Terminal> term
     : streams_(std::move(streams)),
       terminal_(std::move(terminal)),
       has_command_(!options.selection) {
-  state_.source().title = "cowtop";
   state_.source().message = "getting ready to measure";
   own_cpu_.share();
   draw();

@@ -120,7 +120,7 @@ std::vector<ProcessId> State::running_on_screen() const {
 }
 
 std::vector<std::string> State::header_parts() const {
-  std::vector<std::string> parts = {source_.title};
+  std::vector<std::string> parts = {"cowtop"};
   if (is_loading_) return parts;
   const cow::Measurement& measurement = model_.measurement;
   parts.push_back(fmt::format("{}, {}", printable(measurement.backend),

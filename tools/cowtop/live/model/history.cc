@@ -17,7 +17,6 @@ std::optional<double> still_shared(const cow::ProcessCopies& process) {
 }
 
 void History::add(const cow::Measurement& measurement) {
-  if (measurement.taken_ns < taken_ns_) processes_.clear();
   taken_ns_ = measurement.taken_ns;
   const auto duration_ns = static_cast<std::uint64_t>(measurement.duration_s * kNsASecond);
   begin_ns_ = taken_ns_ - std::min(duration_ns, taken_ns_);
