@@ -33,7 +33,7 @@ constexpr unsigned kVectorWidth = 16;  // the least
 // strings by up to a cache line.
 constexpr unsigned kLine = 64;
 
-// Position in StoreRegisters of a general register of any width; nullopt for all others.
+// Returns the index in StoreRegisters of a general register, whatever its width; else nullopt.
 std::optional<std::size_t> position(x86_reg reg) {
   static constexpr x86_reg kNames[][4] = {
       {X86_REG_RAX, X86_REG_EAX, X86_REG_AX, X86_REG_AL},
@@ -71,7 +71,7 @@ std::int64_t signed_value(std::uint64_t value, unsigned width) {
   return static_cast<std::int64_t>(value << unused) >> unused;
 }
 
-// Where an operand lies; nullopt where the registers at hand do not say.
+// Returns the address of an operand; nullopt: the registers do not tell it.
 std::optional<std::uint64_t> operand_address(const cs_insn& instruction, const x86_op_mem& memory,
                                              const StoreRegisters& registers) {
   if (memory.segment == X86_REG_FS || memory.segment == X86_REG_GS) return std::nullopt;
@@ -135,7 +135,7 @@ std::optional<std::int64_t> added(const cs_insn& instruction, const StoreRegiste
   if (source.type == X86_OP_IMM) {
     amount = signed_value(static_cast<std::uint64_t>(source.imm), detail.operands[0].size);
   } else if (source.type == X86_OP_REG) {
-    const auto reg = position(source.reg);  // ah to dh are not there
+    const auto reg = position(source.reg);  // nullopt for ah to dh
     if (reg) amount = signed_value(registers[*reg], source.size);
   }
   if (amount && instruction.id == X86_INS_SUB)
@@ -147,13 +147,13 @@ bool agrees(std::optional<std::uint64_t> begin, std::uint64_t width, std::uint64
   return !begin || address - *begin < width;
 }
 
-// Owns what cs_disasm_iter writes into.
+// Owns the memory that cs_disasm_iter() writes to.
 class Instruction {
  public:
   explicit Instruction(csh handle)
       : instruction_(cs_malloc(handle), [](cs_insn* owned) { cs_free(owned, 1); }) {}
 
-  // Takes it from the front of `code`.
+  // Decodes the first instruction of `code`, and removes it from there.
   bool next(csh handle, std::span<const std::uint8_t>& code) {
     const std::uint8_t* bytes = code.data();
     std::size_t left = code.size();
@@ -169,8 +169,8 @@ class Instruction {
   std::unique_ptr<cs_insn, void (*)(cs_insn*)> instruction_;
 };
 
-// Whether `second` goes on where `first` ended: nullopt if not, else whether with the same
-// register.
+// Whether two vector stores to adjacent memory store the same register; nullopt: they are not
+// adjacent.
 std::optional<bool> stores_same_again(const cs_insn& first, const cs_insn& second) {
   const cs_x86& one = first.detail->x86;
   const cs_x86& two = second.detail->x86;
@@ -254,7 +254,7 @@ bool is_jump(const cs_insn& instruction) {
   });
 }
 
-// What follows a store to a field of what `base` points to, up to the next jump.
+// Examines the instructions from a store to a field of *base up to the next jump.
 void look_ahead(csh handle, std::span<const std::uint8_t> code, x86_reg base,
                 StoreInstruction& store) {
   Instruction next(handle);
@@ -265,7 +265,8 @@ void look_ahead(csh handle, std::span<const std::uint8_t> code, x86_reg base,
   }
 }
 
-// After an atomic -1: je or jne, or, where xadd has fetched what was there before, cmp 1 or sub 1.
+// Whether the code tests for zero after an atomic -1: by je or jne; after xadd, which fetches the
+// old value, by cmp 1 or sub 1.
 bool asks_for_zero(csh handle, std::span<const std::uint8_t> code, const cs_insn& instruction) {
   Instruction next(handle);
   if (!next.next(handle, code)) return false;
@@ -309,13 +310,13 @@ StoreInstruction StoreDecoder::decode(std::span<const std::uint8_t> code,
     const bool is_word = detail.prefix[2] == X86_PREFIX_OPSIZE;
     const unsigned width = kind == StoreKind::push && is_word ? 2 : 8;
     if (!agrees(registers[kRsp] - width, width, address)) return result;
-    // Where it goes to is told from where the instruction is, which we were not.
+    // The text would have a wrong target, because we decode as if the instruction was at address 0.
     if (kind == StoreKind::call && is_constant(detail, 0)) result.text = instruction->mnemonic;
     result.kind = kind;
     result.width = width;
     return result;
   }
-  if (!operand) return result;  // a load, or between registers
+  if (!operand) return result;  // a load, or only registers
 
   if (is_stos(instruction->id) || is_movs(*instruction)) {
     const bool repeated =

@@ -15,8 +15,8 @@ using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
 constexpr milliseconds kMostTime{30'000};        // of one question
-constexpr milliseconds kMostTimeOfOne{30'000};   // of all of a binary
-constexpr milliseconds kMostTimeOfAll{300'000};  // of those questions that take long
+constexpr milliseconds kMostTimeOfOne{30'000};   // of all long questions about one binary
+constexpr milliseconds kMostTimeOfAll{300'000};  // of all long questions
 constexpr milliseconds kMostAsleep{5'000};
 constexpr milliseconds kMostCpuTime{10'000};
 constexpr milliseconds kLong{50};
@@ -40,7 +40,7 @@ enum class Reply : std::uint8_t { answer, wants_file };
 
 std::string_view shortened(std::string_view text) { return text.substr(0, kLongestText); }
 
-// --- In the process.
+// --- In the child process.
 
 // Asks for a file, and waits for it.
 FileDescriptor file_from(const HelperSocket& socket, CodeReader::BinaryId binary, FileKind kind,
@@ -58,7 +58,7 @@ void write_walk(WireWriter& to, const CodeReader::Walk& walk) {
   for (const CodeReader::Location& each : walk.locations) to.number(each);
 }
 
-// The innermost that fit.
+// Writes as many frames as fit, from the innermost.
 void write_frames(WireWriter& to, const std::vector<Frame>& frames) {
   WireWriter fitting;
   std::uint32_t number = 0;
@@ -113,7 +113,7 @@ void answer(CodeReader& reader, WireReader from, WireWriter& to) {
   }
 }
 
-// Ends this process later, in case that nobody is left to kill it.
+// Sets timers that end this process, in case its parent is gone.
 void end_after(milliseconds cpu_time, milliseconds time) {
   const itimerval timer{{0, 0}, {time.count() / 1000, 0}};
   const itimerval cpu_timer{{0, 0}, {cpu_time.count() / 1000, 0}};
@@ -137,9 +137,9 @@ void serve(const HelperSocket& socket, std::atomic<CodeReader::BinaryId>& at_wor
   }
 }
 
-// --- Here.
+// --- In cowtop.
 
-// A text that a terminal, a report or a browser may show.
+// Makes a text safe to show on a terminal, in a report or in a browser.
 std::string without_controls(std::string text) {
   std::replace_if(
       text.begin(), text.end(), [](unsigned char each) { return each < ' ' || each == 0x7f; }, '?');
@@ -219,7 +219,7 @@ void CodeReaderProcess::took_long(BinaryId binary, milliseconds time) {
   known->second.took += time;
   if (known->second.took < kMostTimeOfOne) return;
   set_aside_.insert(binary);
-  told_layouts_.clear();  // those without it follow
+  told_layouts_.clear();  // to be told again, without the binary
 }
 
 bool CodeReaderProcess::has_given_up() const {

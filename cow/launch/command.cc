@@ -47,7 +47,7 @@ struct Child {
 
   [[noreturn]] void run(int go_fd, int error_fd) const {
     char go = 0;
-    // End of file: the owner is gone without a release().
+    // End of file: the owner ended without a release().
     if (TEMP_FAILURE_RETRY(::read(go_fd, &go, 1)) != 1) ::_exit(EXIT_FAILURE);
     Failure failure{Failure::Of::become_user, user == nullptr ? 0 : become(*user)};
     if (failure.error == 0) {
@@ -154,7 +154,7 @@ Command::~Command() {
 
 Expected<void> Command::release() {
   if (!go_) return make_error(ErrorCode::invalid_argument, name_ + ": already released");
-  // A child that was killed meanwhile must not kill us: the pipe has no reader then.
+  // If the child was killed, the pipe has no reader, and SIGPIPE must not kill this process.
   sigset_t pipe_signal;
   sigset_t old_mask;
   ::sigemptyset(&pipe_signal);

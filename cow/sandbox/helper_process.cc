@@ -29,7 +29,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr rlim_t kMostMemoryBytes = rlim_t{4} << 30U;  // of addresses: files are mapped whole
+constexpr rlim_t kMostMemoryBytes = rlim_t{4} << 30U;  // of address space: files are mapped whole
 constexpr rlim_t kMostDescriptors = 64;
 
 // A control message with one descriptor.
@@ -46,7 +46,7 @@ bool is_end_asked_for() {
                      [&](int signal) { return ::sigismember(&pending, signal) == 1; });
 }
 
-// The socket becomes descriptor 0, the only one.
+// Makes the socket descriptor 0, and closes all others.
 void keep_only(int socket) {
   ::dup2(socket, 0);
   ::syscall(SYS_close_range, 1U, ~0U, 0U);
@@ -59,7 +59,7 @@ void limit(__rlimit_resource what, rlim_t most) {
   ::setrlimit(what, &limits);
 }
 
-// More of it, that is: a sanitizer has reserved terabytes.
+// Limits the growth of the address space.  (A sanitizer has reserved terabytes already.)
 void limit_memory() {
   const auto stat = ProcFiles().stat(::getpid());
   if (stat) limit(RLIMIT_AS, stat->virtual_bytes + kMostMemoryBytes);
@@ -80,7 +80,7 @@ constexpr std::array kAllowed = {
     SYS_gettid,       SYS_sched_yield, SYS_getrandom, SYS_rt_sigprocmask, SYS_rt_sigreturn,
     SYS_rt_sigaction, SYS_sigaltstack, SYS_exit,      SYS_exit_group,     SYS_fcntl,
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    SYS_pipe2,        SYS_write,  // by which a sanitizer finds whether memory can be read
+    SYS_pipe2,        SYS_write,  // a sanitizer tests by them whether memory is readable
 #endif
 };
 
@@ -115,7 +115,7 @@ bool filter_system_calls() {
     program.push_back(skip_unless_equal(static_cast<std::uint32_t>(number), 1));
     program.push_back(kAllow);
   }
-  // Memory that holds no code.
+  // Allowed without PROT_EXEC.
   for (const long number : {SYS_mmap, SYS_mprotect}) {
     program.push_back(skip_unless_equal(static_cast<std::uint32_t>(number), 4));
     program.push_back(load(low_half_of_argument(2)));
@@ -123,7 +123,7 @@ bool filter_system_calls() {
     program.push_back(kAllow);
     program.push_back(kRefuse);
   }
-  // fstat(), as the C library has it; no path.
+  // The C library's fstat().  Allowed without a path.
   program.push_back(skip_unless_equal(SYS_newfstatat, 3));
   program.push_back(load(low_half_of_argument(3)));
   program.push_back(BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, AT_EMPTY_PATH, 0, 1));
@@ -133,7 +133,7 @@ bool filter_system_calls() {
   return ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
 }
 
-// Where some of it is refused, as in containers, the filter of system calls is what remains.
+// A container may refuse some of these steps; the filter of system calls must work.
 bool drop_rights() {
   constexpr uid_t kNobody = 65534;
   limit_memory();
@@ -150,7 +150,7 @@ bool drop_rights() {
   return ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && filter_system_calls();
 }
 
-// Those of the terminal are for cowtop, which closes the socket.
+// Signals of the terminal are for cowtop: it closes the socket, which ends the helper.
 void reset_signals() {
   for (const int signal : {SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGPIPE}) ::signal(signal, SIG_IGN);
   for (const int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGALRM, SIGPROF})

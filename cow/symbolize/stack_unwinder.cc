@@ -29,7 +29,7 @@ StackUnwinder::StackUnwinder(const std::vector<Mapping>& mappings, pid_t pid, Bi
 
 StackUnwinder::~StackUnwinder() { reader_->remove_layout(layout_); }
 
-// A file's mappings follow one another, with nothing or its .bss between.
+// The mappings of a file are neighbours in the list.
 std::vector<CodeReader::Module> StackUnwinder::modules_of(const std::vector<Mapping>& mappings,
                                                           pid_t pid, BinaryCache& binaries) {
   std::vector<CodeReader::Module> modules;

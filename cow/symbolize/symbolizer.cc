@@ -13,7 +13,7 @@ void Symbolizer::add(const CodeAddress& code) {
   } else {
     Frame& frame = frames.emplace_back();
     frame.function = binary.reader->generated_function(binary.id, code.address);
-    // One name for all: the addresses are no functions, and there may be very many.
+    // One name for all addresses: they are not functions, and there may be very many.
     if (frame.function.empty()) frame.function = "generated code";
   }
   for (Frame& frame : frames) {

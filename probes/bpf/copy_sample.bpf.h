@@ -142,7 +142,7 @@ static long sample_one(__u32 page, struct thread_state** thread) {
   return 0;
 }
 
-/* Of a huge page. */
+/* For a fault that copies a huge page. */
 static __always_inline void sample_copies(struct thread_state* thread, __u32 pages) {
   if (sample_period)
     bpf_loop(pages < MOST_SAMPLES_OF_FAULT ? pages : MOST_SAMPLES_OF_FAULT, sample_one, &thread, 0);

@@ -139,7 +139,7 @@ static long add_arena(__u32 index, struct arena_sum* sum) {
   return 0;
 }
 
-/* Of what the running process has frozen. */
+/* The bytes of the frozen arenas of the running process. */
 static __always_inline __u64 frozen_arena_bytes(void) {
   struct layout_start start;
   if (bpf_probe_read_user(&start, sizeof start, (void*)LAYOUT_PLACE)) return 0;

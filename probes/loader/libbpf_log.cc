@@ -10,7 +10,7 @@
 namespace cowshed {
 namespace {
 
-std::mutex callback_mutex;  // held while ours is installed
+std::mutex callback_mutex;  // held while our callback is installed
 libbpf_print_fn_t previous_callback = nullptr;
 thread_local std::string* collected = nullptr;
 

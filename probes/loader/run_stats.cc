@@ -33,7 +33,7 @@ void RunStats::end_window(std::span<const int> programs) {
   time_ = 0;
   runs_ = 0;
   for (const int program : programs) {
-    // The kernel counts runs only while it times them: these are totals over all windows.
+    // The kernel counts runs only while it times them, so these are totals over all windows.
     const bpf_prog_info info = info_of(program);
     time_ += info.run_time_ns;
     runs_ += info.run_cnt;

@@ -32,7 +32,8 @@ CopySample described(const cowshed_sample& from) {
   return sample;
 }
 
-// One buffer's: libbpf's loop would go on for as long as somebody copies faster than we take.
+// Ends libbpf's loop after one buffer: else it would run as long as new samples arrive faster than
+// we take them.
 constexpr int kEnough = -ENOBUFS;
 
 }  // namespace
@@ -43,7 +44,7 @@ int SampleReader::receive(void* to, void* data, std::size_t bytes) {
   std::memcpy(&record, data, std::min(bytes, kWithoutStack));
   CopySample& sample = arrived->samples.emplace_back(described(record));
   const auto* begin = static_cast<const std::uint8_t*>(data);
-  // The ring rounds sizes up.
+  // The ring buffer rounds `bytes` up.
   const std::size_t end = kWithoutStack + record.stack_bytes;
   if (end <= bytes) sample.stack.assign(begin + kWithoutStack, begin + end);
   arrived->bytes += bytes + BPF_RINGBUF_HDR_SZ;
