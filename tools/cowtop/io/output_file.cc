@@ -16,7 +16,7 @@
 namespace cowshed::cowtop {
 namespace {
 
-// All 0 where there is none.
+// All fields are 0 if there is no file.
 struct stat status_of(int file) {
   struct stat status{};
   ::fstat(file, &status);
@@ -25,7 +25,8 @@ struct stat status_of(int file) {
 
 bool everybody_may_write(const struct stat& folder) { return (folder.st_mode & S_IWOTH) != 0; }
 
-// Ours, root's, or theirs who own all: in a user namespace the root outside is nobody.
+// Whether the owner is this user or root.  (In a user namespace, the outer root shows as another
+// user: the owner of "/".)
 bool is_trusted(uid_t owner) {
   struct stat root{};
   return owner == ::geteuid() || owner == 0 || (::stat("/", &root) == 0 && owner == root.st_uid);
@@ -59,8 +60,8 @@ tl::unexpected<Error> cannot_open(const std::string& path, const FileDescriptor&
                  : system_error("cannot write " + path, error);
 }
 
-// Makes it where it is not there, and waits for the reader of a FIFO.  Errors: permission_denied
-// for what is refused; system_call.
+// Creates the file if necessary, and waits for the reader of a FIFO.  Errors: permission_denied if
+// the file may be a trap; system_call.
 Expected<FileDescriptor> open_for_writing(const std::string& path) {
   const std::filesystem::path way(path);
   const int kFolder = O_PATH | O_DIRECTORY;
@@ -71,7 +72,7 @@ Expected<FileDescriptor> open_for_writing(const std::string& path) {
     folder = std::move(next);
   }
   const std::string name = way.has_filename() ? way.filename().string() : ".";
-  // Nobody's FIFO is waited for before it is known whose it is.
+  // Without waiting at a FIFO, whose owner is checked first.
   FileDescriptor file = open_in(folder, name, O_WRONLY | O_CREAT | O_NONBLOCK | O_NOCTTY);
   const bool has_no_reader = !file && errno == ENXIO;
   if (has_no_reader) file = open_in(folder, name, O_PATH);
@@ -103,7 +104,7 @@ bool is_one_file(int fd, const std::string& path) {
   return ::stat(path.c_str(), &other) == 0 && is_one_file(status_of(fd), other);
 }
 
-// A file that has come to its limit (setrlimit(2)) is an error of ours, not our end.
+// A write beyond the file size limit (setrlimit(2)) then fails, and does not kill this process.
 class FileSizeSignalIgnored {
  public:
   FileSizeSignalIgnored() : before_(std::signal(SIGXFSZ, SIG_IGN)) {}
@@ -120,7 +121,7 @@ class FileSizeSignalIgnored {
 Expected<OutputFile> OutputFile::open(const std::string& path,
                                       const std::vector<std::string>& others) {
   if (path == "-") return wrong("-: standard output is /dev/stdout, and a file of that name ./-");
-  // main() holds those that are closed.
+  // main() opens closed standard streams with O_PATH.
   const int flags = ::fcntl(STDOUT_FILENO, F_GETFL);
   if (path.empty() && (flags < 0 || (flags & O_PATH) != 0))
     return system_error("cannot write to standard output", EBADF);
@@ -128,7 +129,7 @@ Expected<OutputFile> OutputFile::open(const std::string& path,
   if (!path.empty()) {
     TRY(auto opened, open_for_writing(path));
     file.path_ = path;
-    // Opened by that name a second time it would have a position, and be cut, of its own.
+    // A second descriptor of standard output would have its own position.
     if (!is_one_file(opened.get(), "/dev/stdout")) file.file_ = std::move(opened);
   }
   for (const std::string& other : others) {
@@ -152,7 +153,7 @@ bool OutputFile::holds_something() const {
 }
 
 Expected<void> OutputFile::lock() const {
-  if (kind() != Kind::file) return {};  // a device is for everybody
+  if (kind() != Kind::file) return {};  // several processes may use a device
   if (::flock(fd(), LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return {};
   return make_error(ErrorCode::in_use,
                     path_ + ": another cowtop is writing to it; name another file");
@@ -192,7 +193,7 @@ Expected<void> OutputFile::append(std::string_view bytes) {
 Expected<void> OutputFile::write_report(std::string_view text) {
   clear();
   auto written = append(text);
-  // A part of it would be taken for the whole.
+  // A reader would take a part for the whole.
   if (!written && cut(0)) written.error().message += "; it is left empty";
   return written;
 }

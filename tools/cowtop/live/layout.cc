@@ -29,7 +29,7 @@ Layout layout_of(Size size, int header_rows, PaneSize pane, const View& view) {
   layout.pane_row = size.rows - 1 - layout.pane_rows;
   layout.table_rows = std::max(body - layout.pane_rows - 1, 0);
 
-  // The command is always there, and with it as many of the others as there is room for.
+  // Always shows the command, and as many other columns as fit.
   const int most = size.columns - info(Column::command).width;
   int begin = 1;  // beside the mark of the selected row
   for (const ColumnInfo& each : kColumns) {

@@ -57,7 +57,7 @@ void LiveView::sampled(const cow::Backend& backend) {
     return;
   }
   const auto now = std::chrono::steady_clock::now();
-  // Who pauses before there is anything to see sees the first of it.
+  // A view that is paused from the beginning still shows the first measurement.
   if ((state_.is_paused() && !state_.is_loading()) || now < next_) {
     if (lacks_code()) {
       state_.use_code(backend.measurement(code_to_show()));

@@ -259,7 +259,7 @@ bool State::press_in_columns(const Key& key) {
   } else {
     return false;
   }
-  // It stays on the pane.
+  // Scrolls so that the chosen column is visible.
   const int rows = std::max(layout().pane_rows - 1, 1);
   const int chosen = static_cast<int>(chosen_column_);
   pane_scroll_ = std::clamp(pane_scroll_, std::max(chosen - rows + 1, 0), chosen);

@@ -37,7 +37,7 @@ void History::add(const cow::Measurement& measurement) {
 }
 
 std::optional<double> History::copied_per_second(const cow::ProcessCopies& process) const {
-  // What was added up was copied before.
+  // The copies of a sum were made before.
   if (process.processes > 1) return std::nullopt;
   const auto found = processes_.find(process.id());
   if (found == processes_.end() || !found->second.points.back().copied_bytes) return std::nullopt;
